@@ -1,0 +1,158 @@
+//! Where something listens: an IP address and port, or a Unix socket.
+
+#![forbid(unsafe_code)]
+
+use std::fmt;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use thiserror::Error;
+
+/// The address of a listener or of a backend.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Address {
+    /// TCP over IPv4 or IPv6.
+    Tcp(SocketAddr),
+    /// A stream socket in the file system (unix(7)).
+    Unix(PathBuf),
+}
+
+impl FromStr for Address {
+    type Err = AddressError;
+
+    /// Reads `127.0.0.1:80`, `[::1]:80`, `host:80` or `unix:/path`.
+    ///
+    /// A host name is resolved here, once: its first IPv4 address, or its first IPv6 address when it
+    /// has no other.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if let Some(path) = text.strip_prefix("unix:") {
+            return unix(path);
+        }
+        if let Ok(address) = text.parse::<SocketAddr>() {
+            return Ok(Self::Tcp(address));
+        }
+        let Some((host, port)) = text.rsplit_once(':') else {
+            return Err(AddressError::NoPort(text.to_owned()));
+        };
+        if host.contains(':') && !host.starts_with('[') {
+            return Err(AddressError::Unbracketed(text.to_owned()));
+        }
+        let Ok(port) = port.parse::<u16>() else {
+            return Err(AddressError::BadPort(port.to_owned()));
+        };
+        if !is_host_name(host) {
+            return Err(AddressError::BadHost(host.to_owned()));
+        }
+        resolve(host, port)
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// Why a text is no [`Address`].
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum AddressError {
+    /// No `:` in the text.
+    #[error("`{0}` has no port: write host:port, [IPv6]:port or unix:/path")]
+    NoPort(String),
+    /// The port is no number from 0 to 65535.
+    #[error("`{0}` is no port: a number from 0 to 65535 is wanted")]
+    BadPort(String),
+    /// An IPv6 address without its brackets.
+    #[error("`{0}` looks like IPv6: write it as [address]:port")]
+    Unbracketed(String),
+    /// Neither an IP address nor a host name (RFC 1123, section 2.1).
+    #[error("`{0}` is neither an IP address nor a host name")]
+    BadHost(String),
+    /// The name has no address.
+    #[error("the name `{name}` can't be resolved: {why}")]
+    Unresolved {
+        /// The host name.
+        name: String,
+        /// What the resolver said.
+        why: String,
+    },
+    /// A Unix socket path that the kernel would refuse.
+    #[error("`unix:{0}`: a path of 1 to 107 bytes, without NUL, is wanted")]
+    BadPath(String),
+}
+
+/// `sun_path` of `sockaddr_un` holds 108 bytes with its closing NUL (unix(7)).
+const UNIX_PATH_BYTES_MAX: usize = 107;
+
+fn unix(path: &str) -> Result<Address, AddressError> {
+    match path.len() {
+        1..=UNIX_PATH_BYTES_MAX if !path.contains('\0') => {
+            Ok(Address::Unix(Path::new(path).to_owned()))
+        }
+        _ => Err(AddressError::BadPath(path.to_owned())),
+    }
+}
+
+fn is_host_name(host: &str) -> bool {
+    let label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+    };
+    let name = host.strip_suffix('.').unwrap_or(host);
+    // All digits and dots is an IPv4 address that did not parse, such as 300.0.0.1.
+    let numeric = name.bytes().all(|b| b.is_ascii_digit() || b == b'.');
+    name.len() <= 253 && !numeric && name.split('.').all(label)
+}
+
+fn resolve(host: &str, port: u16) -> Result<Address, AddressError> {
+    let unresolved = |why: String| AddressError::Unresolved { name: host.to_owned(), why };
+    let found: Vec<SocketAddr> = (host, port)
+        .to_socket_addrs()
+        .map_err(|error| unresolved(error.to_string()))?
+        .collect();
+    let first = found.iter().find(|address| address.is_ipv4()).or_else(|| found.first());
+    first
+        .map(|address| Address::Tcp(*address))
+        .ok_or_else(|| unresolved("it has no address".to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_every_form() {
+        let tcp = |text: &str| Address::Tcp(text.parse().unwrap());
+        assert_eq!("127.0.0.1:80".parse(), Ok(tcp("127.0.0.1:80")));
+        assert_eq!("[::1]:80".parse(), Ok(tcp("[::1]:80")));
+        assert_eq!("localhost:80".parse(), Ok(tcp("127.0.0.1:80")));
+        assert_eq!("unix:/run/a.sock".parse(), Ok(Address::Unix("/run/a.sock".into())));
+    }
+
+    #[test]
+    fn refuses_with_the_reason() {
+        let error = |text: &str| text.parse::<Address>().unwrap_err();
+        assert_eq!(error("127.0.0.1"), AddressError::NoPort("127.0.0.1".into()));
+        assert_eq!(error("127.0.0.1:x"), AddressError::BadPort("x".into()));
+        assert_eq!(error("127.0.0.1:65536"), AddressError::BadPort("65536".into()));
+        assert_eq!(error("::1:80:"), AddressError::Unbracketed("::1:80:".into()));
+        assert_eq!(error("300.0.0.1:80"), AddressError::BadHost("300.0.0.1".into()));
+        assert_eq!(error("a b:80"), AddressError::BadHost("a b".into()));
+        assert_eq!(error(":80"), AddressError::BadHost(String::new()));
+        assert_eq!(error("unix:"), AddressError::BadPath(String::new()));
+        assert!(matches!(error(&format!("unix:/{}", "a".repeat(107))), AddressError::BadPath(_)));
+    }
+
+    #[test]
+    fn prints_what_it_reads() {
+        for text in ["127.0.0.1:80", "[::1]:80", "unix:/run/a.sock"] {
+            assert_eq!(text.parse::<Address>().unwrap().to_string(), text);
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! The `mahoraga` program.
+
+fn main() {}
