@@ -3,7 +3,26 @@
 //! The rooms, in reading order; data flows one way through them:
 //!
 //! - [`address`]: where something listens;
-//! - [`config`]: `config.ron` to a validated [`config::Config`].
+//! - [`config`]: `config.ron` to a validated [`config::Config`];
+//! - [`snapshot`]: what workers route by, published whole;
+//! - [`pool`]: backends and what all workers count about them; [`guard`]: how many there may be;
+//! - [`select`]: choosing a backend;
+//! - [`session`]: one client and one backend connection, as a pure state machine;
+//! - [`worker`]: a thread's loop over its sessions;
+//! - [`control`]: starting, signals, logs;
+//! - [`kernel`] and [`token`]: what a worker asks of the kernel;
+//! - [`ring`]: the same on io_uring; [`sys`]: other system calls.
 
 pub mod address;
 pub mod config;
+pub mod control;
+pub mod guard;
+pub mod kernel;
+pub mod pool;
+pub mod ring;
+pub mod select;
+pub mod session;
+pub mod snapshot;
+pub mod sys;
+pub mod token;
+pub mod worker;

@@ -142,3 +142,10 @@ pub const ATTEMPTS: u8 = 3;
 pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(30);
 /// The histogram log when nothing else is said.
 pub const HISTOGRAM_LOG: &str = "mahoraga.hlog";
+
+impl std::fmt::Display for Strategy {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let name = Self::ALL.iter().find(|(_, strategy)| strategy == self);
+        f.write_str(name.map_or("", |(name, _)| name))
+    }
+}

@@ -1,0 +1,244 @@
+//! The access log: one line per session, written through the control thread's ring.
+
+use std::fmt::{self, Write as _};
+use std::fs;
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use crossbeam::channel::Receiver;
+use tokio_uring::fs::File;
+
+use crate::config::{AccessLog, LogFormat, LogSink};
+use crate::session::Summary;
+use crate::sys;
+use crate::worker::{Doorbell, Record, Stats};
+
+use super::StartError;
+
+/// Opens the sink before anything listens, so that a mistake is told at once.
+pub(super) fn open(log: &AccessLog) -> Result<fs::File, StartError> {
+    let (path, file) = match &log.to {
+        LogSink::Stdout => (
+            "-".to_owned(),
+            io::stdout()
+                .as_fd()
+                .try_clone_to_owned()
+                .map(fs::File::from),
+        ),
+        LogSink::File(path) => (
+            path.display().to_string(),
+            fs::OpenOptions::new().create(true).append(true).open(path),
+        ),
+    };
+    file.map_err(|error| StartError::AccessLog { path, error })
+}
+
+/// Takes lines from all workers and writes them in batches.
+pub(super) struct AccessLogWriter {
+    file: File,
+    format: LogFormat,
+    doorbell: Arc<Doorbell>,
+    /// Lines that were reported as dropped so far.
+    dropped: u64,
+}
+
+impl AccessLogWriter {
+    pub(super) fn new(file: fs::File, format: LogFormat, doorbell: Arc<Doorbell>) -> Self {
+        Self {
+            file: File::from_std(file),
+            format,
+            doorbell,
+            dropped: 0,
+        }
+    }
+
+    /// Writes until the doorbell is closed and the queue empty.
+    pub(super) async fn run(mut self, records: Receiver<Record>, stats: Vec<Arc<Stats>>) {
+        let bell = match self.doorbell.eventfd().try_clone() {
+            Ok(eventfd) => File::from_std(fs::File::from(eventfd)),
+            Err(error) => return log::error!("no access log is written: {error}"),
+        };
+        let mut batch = String::new();
+        loop {
+            let closing = self.doorbell.is_closed();
+            while batch.len() < BATCH_BYTES {
+                let Ok(record) = records.try_recv() else {
+                    break;
+                };
+                write_line(&mut batch, &record, self.format);
+            }
+            self.report_dropped(&stats);
+            if !batch.is_empty() {
+                batch = self.write(batch).await;
+                continue;
+            }
+            if closing {
+                return;
+            }
+            self.doorbell.sleep();
+            if !records.is_empty() {
+                continue;
+            }
+            // Whatever it says, the queue is looked at again.
+            let _ = bell.read_at(vec![0; 8], 0).await;
+            // Lines come in batches: a writer that runs for each costs the workers a wake-up each.
+            tokio::time::sleep(BATCH_WAIT).await;
+        }
+    }
+
+    /// Writes the whole batch and gives its memory back, empty.
+    async fn write(&self, batch: String) -> String {
+        let mut bytes = batch.into_bytes();
+        while !bytes.is_empty() {
+            // At the file's own position, which is its end when it was opened to append.
+            let (outcome, rest) = self.file.write_at(bytes, u64::MAX).submit().await;
+            bytes = rest;
+            match outcome {
+                Ok(written) if written > 0 => {
+                    bytes.drain(..written);
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                // A full pipe that somebody made nonblocking.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    tokio::time::sleep(BATCH_WAIT).await;
+                }
+                Ok(_) => bytes.clear(),
+                Err(error) => {
+                    log::warn!("access log lines are lost: {error}");
+                    bytes.clear();
+                }
+            }
+        }
+        String::from_utf8(bytes).unwrap_or_default()
+    }
+
+    fn report_dropped(&mut self, stats: &[Arc<Stats>]) {
+        let dropped = stats.iter().map(|stats| stats.log_dropped.get()).sum();
+        let news = dropped - self.dropped;
+        if news > 0 {
+            log::warn!("access log: {news} lines were dropped, {dropped} in all");
+        }
+        self.dropped = dropped;
+    }
+}
+
+/// The fields of a line, each once, in both formats.
+fn write_line(out: &mut String, record: &Record, format: LogFormat) {
+    let ended =
+        SystemTime::now() - Duration::from_nanos(sys::monotonic().saturating_sub(record.closed_at));
+    let mut line = Line {
+        out,
+        format,
+        first: true,
+    };
+    let summary = &record.summary;
+    line.begin();
+    line.text("time", humantime::format_rfc3339_millis(ended));
+    line.text(
+        "session",
+        format_args!("{}-{}", record.worker, record.number),
+    );
+    line.text("listener", &record.listener.name);
+    line.optional_text("client", record.client.as_ref());
+    line.optional_text(
+        "backend",
+        record.backend.as_ref().map(|backend| &backend.name),
+    );
+    line.text("pool", &record.listener.pool.name);
+    line.text("strategy", record.listener.pool.strategy);
+    line.number("attempts", Some(u64::from(summary.attempts)));
+    line.number("connect_us", summary.connect.map(us));
+    line.number("first_byte_us", summary.first_byte.map(us));
+    line.number("total_us", Some(us(total(summary, record.closed_at))));
+    line.number("bytes_up", Some(summary.delivered[0]));
+    line.number("bytes_down", Some(summary.delivered[1]));
+    line.number("worker", Some(u64::from(record.worker)));
+    line.text("reason", record.reason);
+    line.end();
+}
+
+fn total(summary: &Summary, closed_at: u64) -> u64 {
+    closed_at.saturating_sub(summary.opened_at)
+}
+
+fn us(ns: u64) -> u64 {
+    ns / 1_000
+}
+
+struct Line<'a> {
+    out: &'a mut String,
+    format: LogFormat,
+    first: bool,
+}
+
+impl Line<'_> {
+    fn begin(&mut self) {
+        if self.format == LogFormat::Json {
+            self.out.push('{');
+        }
+    }
+
+    fn end(&mut self) {
+        self.out.push_str(if self.format == LogFormat::Json {
+            "}\n"
+        } else {
+            "\n"
+        });
+    }
+
+    fn key(&mut self, key: &str) {
+        let (first, json) = (
+            std::mem::take(&mut self.first),
+            self.format == LogFormat::Json,
+        );
+        if !first {
+            self.out.push(if json { ',' } else { ' ' });
+        }
+        // Writing to a string does not fail.
+        let _ = if json {
+            write!(self.out, "\"{key}\":")
+        } else {
+            write!(self.out, "{key}=")
+        };
+    }
+
+    fn text(&mut self, key: &str, value: impl fmt::Display) {
+        self.key(key);
+        let value = value.to_string();
+        let plain = !value.is_empty()
+            && value
+                .chars()
+                .all(|c| !c.is_whitespace() && !c.is_control() && !"\"=\\".contains(c));
+        if plain && self.format == LogFormat::KeyValue {
+            self.out.push_str(&value);
+        } else {
+            let _ = write!(self.out, "{}", serde_json::Value::from(value));
+        }
+    }
+
+    fn optional_text(&mut self, key: &str, value: Option<impl fmt::Display>) {
+        match value {
+            Some(value) => self.text(key, value),
+            None => self.number(key, None),
+        }
+    }
+
+    /// A number, or the format's word for none.
+    fn number(&mut self, key: &str, value: Option<u64>) {
+        self.key(key);
+        let none = if self.format == LogFormat::Json {
+            "null"
+        } else {
+            "-"
+        };
+        let _ = match value {
+            Some(value) => write!(self.out, "{value}"),
+            None => write!(self.out, "{none}"),
+        };
+    }
+}
+
+const BATCH_BYTES: usize = 64 * 1024;
+const BATCH_WAIT: Duration = Duration::from_millis(5);

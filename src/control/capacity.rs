@@ -1,0 +1,84 @@
+//! How many workers and how many connections: from the configuration and what the machine allows.
+
+use std::num::NonZeroU32;
+use std::thread;
+
+use crate::sys;
+
+/// Descriptors of a worker that are not sessions': standard streams, ring, listeners, pipes,
+/// accepted connections that wait for a place.
+pub const RESERVE: u64 = 256;
+/// Pipes of a worker.
+pub const PIPES_MAX: u32 = 64;
+
+/// The CPUs to run workers on, one each: those of the affinity mask, no more than the cgroup's
+/// quota pays for. A wanted number beyond them goes round.
+#[must_use]
+pub fn worker_cpus(wanted: Option<NonZeroU32>) -> Vec<usize> {
+    let allowed = sys::allowed_cpus();
+    let allowed = if allowed.is_empty() { vec![0] } else { allowed };
+    // It heeds cgroup quotas, which the mask does not show.
+    let paid = thread::available_parallelism().map_or(1, usize::from);
+    let count = wanted.map_or(paid.min(allowed.len()), |count| count.get() as usize);
+    allowed.into_iter().cycle().take(count.max(1)).collect()
+}
+
+/// Sessions that one worker has descriptors for: two each, of the table that is its own.
+#[must_use]
+pub fn sessions_per_worker(descriptors: u64) -> u32 {
+    let free = descriptors.saturating_sub(RESERVE.min(descriptors / 2));
+    u32::try_from(free / 2).unwrap_or(u32::MAX).max(1)
+}
+
+/// Client connections in all: what is configured, within what the descriptors allow.
+#[must_use]
+pub fn connections_in_all(wanted: Option<NonZeroU32>, workers: u32, per_worker: u32) -> u32 {
+    let possible = workers.saturating_mul(per_worker);
+    wanted.map_or(possible, |wanted| wanted.get().min(possible))
+}
+
+/// Receive buffers of a worker: four per session, a power of two. They cost address space only
+/// until they are used.
+#[must_use]
+pub fn buffers(sessions: u32) -> u16 {
+    let wanted = sessions
+        .saturating_mul(4)
+        .clamp(256, 1 << 15)
+        .next_power_of_two();
+    u16::try_from(wanted).unwrap_or(1 << 15)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sessions_fit_the_descriptors() {
+        assert_eq!(sessions_per_worker(20_000), 9_872);
+        assert_eq!(sessions_per_worker(1_024), 384);
+        assert_eq!(sessions_per_worker(64), 16);
+        assert_eq!(sessions_per_worker(0), 1);
+    }
+
+    #[test]
+    fn a_wanted_limit_stays_within_what_is_possible() {
+        let wanted = NonZeroU32::new(100);
+        assert_eq!(connections_in_all(wanted, 2, 384), 100);
+        assert_eq!(connections_in_all(wanted, 2, 16), 32);
+        assert_eq!(connections_in_all(None, 2, 384), 768);
+    }
+
+    #[test]
+    fn buffers_are_a_power_of_two_within_the_kernels_limit() {
+        assert_eq!(buffers(1), 256);
+        assert_eq!(buffers(384), 2_048);
+        assert_eq!(buffers(u32::MAX), 32_768);
+    }
+
+    #[test]
+    fn one_worker_per_allowed_cpu_unless_told_otherwise() {
+        let all = worker_cpus(None);
+        assert!(!all.is_empty() && all.len() <= sys::allowed_cpus().len());
+        assert_eq!(worker_cpus(NonZeroU32::new(5)).len(), 5);
+    }
+}

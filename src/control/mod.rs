@@ -1,0 +1,169 @@
+//! The control thread: starts the workers, listens to signals, writes logs, and ends it all.
+
+#![forbid(unsafe_code)]
+
+mod access_log;
+pub mod capacity;
+mod histograms;
+mod start;
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use thiserror::Error;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::address::Address;
+use crate::config::Config;
+use crate::ring::SetupError;
+use crate::worker::Command;
+
+use access_log::AccessLogWriter;
+use histograms::HistogramLog;
+use start::Crew;
+
+/// Why the balancer did not start.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// io_uring is not to be had.
+    #[error(transparent)]
+    Ring(#[from] SetupError),
+    /// A listener's address can't be bound.
+    #[error("listener `{listener}` can't listen on {bind}: {error}")]
+    Bind {
+        /// Its name.
+        listener: String,
+        /// Its address.
+        bind: Address,
+        /// What the kernel says.
+        error: io::Error,
+    },
+    /// The access log can't be opened.
+    #[error("access log {path} can't be opened: {error}")]
+    AccessLog {
+        /// As configured.
+        path: String,
+        /// What the kernel says.
+        error: io::Error,
+    },
+    /// A thread, an eventfd or the control thread's runtime can't be made.
+    #[error("{what}: {error}")]
+    Thread {
+        /// Which one.
+        what: &'static str,
+        /// What the kernel says.
+        error: io::Error,
+    },
+}
+
+impl StartError {
+    /// The exit code of the program: 3 when io_uring is not to be had, else 1.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Ring(_) => 3,
+            Self::Bind { .. } | Self::AccessLog { .. } | Self::Thread { .. } => 1,
+        }
+    }
+}
+
+/// Runs the balancer until SIGTERM or SIGINT have ended its last session. `ready` is called once
+/// every worker accepts. The calling thread becomes the control thread.
+///
+/// A second SIGTERM or SIGINT ends the process at once, with 128 + its number.
+///
+/// # Errors
+/// [`StartError`]; once started, it does not fail.
+pub fn run(config: &Config, ready: impl FnOnce()) -> Result<(), StartError> {
+    let log_sink = config
+        .access_log
+        .as_ref()
+        .map(access_log::open)
+        .transpose()?;
+    let crew = start::start(config)?;
+    let format = config
+        .access_log
+        .as_ref()
+        .map(|log| log.format)
+        .unwrap_or_default();
+    tokio_uring::start(async move {
+        let thread = |error| StartError::Thread {
+            what: "signals can't be awaited",
+            error,
+        };
+        let mut signals = Signals::new().map_err(thread)?;
+        let log = log_sink.map(|sink| {
+            let writer = AccessLogWriter::new(sink, format, Arc::clone(&crew.doorbell));
+            tokio_uring::spawn(writer.run(crew.records.clone(), crew.stats.clone()))
+        });
+        ready();
+        supervise(config, &crew, &mut signals).await;
+        crew.join();
+        if let Some(log) = log {
+            crew.doorbell.close();
+            // Whoever reads the log may have stopped reading.
+            let _ = tokio::time::timeout(LOG_GRACE, log).await;
+        }
+        start::remove_unix_sockets(config);
+        Ok(())
+    })
+}
+
+/// Answers signals until one asks to stop and every worker has.
+async fn supervise(config: &Config, crew: &Crew, signals: &mut Signals) {
+    let mut histograms = HistogramLog::new(config.histogram_log.clone());
+    let mut stopping = false;
+    let mut finished = std::pin::pin!(crew.finished());
+    loop {
+        tokio::select! {
+            _ = signals.usr1.recv() => histograms.dump(crew).await,
+            _ = signals.term.recv() => stop(config, crew, &mut stopping, SIGTERM),
+            _ = signals.int.recv() => stop(config, crew, &mut stopping, SIGINT),
+            ended = &mut finished => {
+                if let Err(error) = ended {
+                    log::error!("the workers' end can't be awaited: {error}");
+                }
+                return;
+            }
+        }
+    }
+}
+
+fn stop(config: &Config, crew: &Crew, stopping: &mut bool, signal: i32) {
+    if std::mem::replace(stopping, true) {
+        log::warn!(
+            "second signal: ending at once, {} sessions are cut",
+            crew.sessions()
+        );
+        start::remove_unix_sockets(config);
+        std::process::exit(128 + signal);
+    }
+    let grace = config.shutdown_grace;
+    log::info!(
+        "stopping: {} sessions have {grace:?} to end",
+        crew.sessions()
+    );
+    crew.tell_all(|| Command::Stop(grace));
+}
+
+struct Signals {
+    usr1: Signal,
+    term: Signal,
+    int: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            usr1: signal(SignalKind::user_defined1())?,
+            term: signal(SignalKind::terminate())?,
+            int: signal(SignalKind::interrupt())?,
+        })
+    }
+}
+
+const SIGINT: i32 = libc::SIGINT;
+const SIGTERM: i32 = libc::SIGTERM;
+/// How long a stuck reader of the access log delays the end.
+const LOG_GRACE: Duration = Duration::from_secs(2);

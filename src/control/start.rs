@@ -1,0 +1,264 @@
+//! Starting the workers: everything that can fail does so here, before the first client.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+
+use crossbeam::channel::{self, Receiver, Sender};
+use parking_lot::Mutex;
+use tokio_uring::fs::File;
+
+use crate::address::Address;
+use crate::config::Config;
+use crate::kernel::Socket;
+use crate::ring::{self, Features, Ring, SetupError, Size};
+use crate::select::Seat;
+use crate::snapshot::Snapshot;
+use crate::sys;
+use crate::worker::{Command, Doorbell, LogQueue, Record, Setup, Stats, Worker};
+
+use super::{StartError, capacity};
+
+/// The workers, seen from the control thread.
+pub(super) struct Crew {
+    workers: Vec<Handle>,
+    pub(super) stats: Vec<Arc<Stats>>,
+    pub(super) records: Receiver<Record>,
+    pub(super) doorbell: Arc<Doorbell>,
+    /// Notified by each worker when it ends.
+    ended: Arc<OwnedFd>,
+}
+
+struct Handle {
+    mailbox: Sender<Command>,
+    wake: Arc<OwnedFd>,
+    /// Taken by the join.
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// What a worker's thread is made with.
+///
+/// A worker has a descriptor table of its own, so it must never touch a descriptor of the control
+/// thread, not even the one that hides in a waker of tokio's: the same number may be a client
+/// there. The eventfds here are older than the table and kept in it under their numbers.
+struct Berth {
+    cpu: usize,
+    features: Features,
+    size: Size,
+    wake: Arc<OwnedFd>,
+    doorbell: Arc<Doorbell>,
+    setup: Setup,
+    ready: Sender<Result<(), SetupError>>,
+    ended: Arc<OwnedFd>,
+}
+
+pub(super) fn start(config: &Config) -> Result<Crew, StartError> {
+    let features = ring::probe()?;
+    let descriptors = sys::raise_descriptor_limit();
+    let cpus = capacity::worker_cpus(config.workers);
+    let workers = u32::try_from(cpus.len()).unwrap_or(u32::MAX);
+    let sessions = capacity::sessions_per_worker(descriptors);
+    let in_all = capacity::connections_in_all(config.max_connections, workers, sessions);
+    if let Some(wanted) = config
+        .max_connections
+        .filter(|wanted| wanted.get() > in_all)
+    {
+        log::warn!(
+            "max_connections {wanted} is cut to {in_all}: {workers} workers with \
+             {descriptors} descriptors each hold no more"
+        );
+    }
+    let snapshot = Arc::new(Snapshot::new(config, in_all));
+    let sockets = bind_all(config, cpus.len())?;
+    // A Unix socket is the same for all workers.
+    let ours: BTreeSet<_> = sockets.iter().flatten().map(Socket::raw).collect();
+
+    let (record_sender, records) = channel::bounded(LOG_QUEUE_LINES);
+    let doorbell = Arc::new(Doorbell::new(eventfd(false)?));
+    let ended = Arc::new(eventfd(false)?);
+    let (ready, readiness) = channel::bounded(cpus.len());
+    let mut crew = Crew {
+        workers: Vec::new(),
+        stats: Vec::new(),
+        records,
+        doorbell,
+        ended,
+    };
+    let size = Size {
+        submissions: SUBMISSIONS,
+        buffers: capacity::buffers(sessions),
+        pipes: capacity::PIPES_MAX.min(sessions / 4),
+    };
+    for ((worker, cpu), sockets) in (0u32..).zip(cpus).zip(sockets) {
+        let log = config.access_log.as_ref();
+        let log = log.map(|_| LogQueue::new(record_sender.clone(), Arc::clone(&crew.doorbell)));
+        let (mailbox, commands) = channel::bounded(MAILBOX_COMMANDS);
+        let setup = Setup {
+            seat: Seat {
+                worker,
+                of: workers,
+            },
+            snapshot: Arc::clone(&snapshot),
+            sockets,
+            capacity: sessions as usize,
+            mailbox: commands,
+            log,
+            stats: Arc::new(Stats::default()),
+        };
+        let ready = ready.clone();
+        let (wake, ended) = (Arc::new(eventfd(true)?), Arc::clone(&crew.ended));
+        let doorbell = Arc::clone(&crew.doorbell);
+        crew.man(
+            mailbox,
+            Berth {
+                cpu,
+                features,
+                size,
+                wake,
+                doorbell,
+                setup,
+                ready,
+                ended,
+            },
+        )?;
+    }
+    drop(ready);
+    for answer in readiness {
+        answer?;
+    }
+    // Every worker has its own copies by now.
+    ours.into_iter()
+        .for_each(|fd| sys::close(Socket::from_raw(fd)));
+    Ok(crew)
+}
+
+/// The life of a worker's thread.
+fn work(berth: Berth) {
+    sys::block_signals();
+    sys::precise_timers();
+    if let Err(error) = sys::pin_to(berth.cpu) {
+        log::warn!(
+            "worker {} is not pinned to CPU {}: {error}",
+            berth.setup.seat.worker,
+            berth.cpu
+        );
+    }
+    let listeners = berth.setup.sockets.iter().map(Socket::raw);
+    let eventfds = [&*berth.wake, berth.doorbell.eventfd(), &*berth.ended].map(AsRawFd::as_raw_fd);
+    let keep: Vec<_> = listeners.chain(eventfds).collect();
+    let ring = sys::own_descriptor_table(&keep)
+        .map_err(SetupError::Other)
+        .and_then(|()| Ring::new(berth.features, berth.size, berth.wake));
+    match ring {
+        Ok(ring) => {
+            let mut worker = Worker::new(ring, berth.setup);
+            // The receiver waits for every worker, so it is there.
+            let _ = berth.ready.send(Ok(()));
+            drop(berth.ready);
+            worker.run();
+        }
+        Err(error) => {
+            let _ = berth.ready.send(Err(error));
+        }
+    }
+    sys::notify(&berth.ended);
+}
+
+impl Crew {
+    /// Starts one worker's thread.
+    fn man(&mut self, mailbox: Sender<Command>, berth: Berth) -> Result<(), StartError> {
+        let wake = Arc::clone(&berth.wake);
+        self.stats.push(Arc::clone(&berth.setup.stats));
+        let thread = thread::Builder::new()
+            .name(format!("worker-{}", berth.setup.seat.worker))
+            .spawn(|| work(berth))
+            .map_err(thread_error("a worker's thread can't be made"))?;
+        self.workers.push(Handle {
+            mailbox,
+            wake,
+            thread: Mutex::new(Some(thread)),
+        });
+        Ok(())
+    }
+
+    /// Puts a command into every worker's mailbox and wakes it.
+    pub(super) fn tell_all(&self, command: impl Fn() -> Command) {
+        for worker in &self.workers {
+            if worker.mailbox.try_send(command()).is_err() {
+                log::warn!("a worker does not read its mailbox");
+            }
+            sys::notify(&worker.wake);
+        }
+    }
+
+    /// Sessions that are open now.
+    pub(super) fn sessions(&self) -> u64 {
+        self.stats.iter().map(|stats| stats.sessions.get()).sum()
+    }
+
+    /// Ends when every worker has announced its end.
+    pub(super) async fn finished(&self) -> io::Result<()> {
+        let ended = File::from_std(fs::File::from(self.ended.try_clone()?));
+        let mut running = self.workers.len() as u64;
+        while running > 0 {
+            let (read, count) = ended.read_at(vec![0; 8], 0).await;
+            read?;
+            let count: [u8; 8] = count.try_into().unwrap_or_default();
+            running = running.saturating_sub(u64::from_ne_bytes(count));
+        }
+        Ok(())
+    }
+
+    /// Waits for the threads, which have ended or are about to.
+    pub(super) fn join(&self) {
+        for worker in &self.workers {
+            if let Some(thread) = worker.thread.lock().take() {
+                // A panic aborts the process, so a thread that ended did so in order.
+                let _ = thread.join();
+            }
+        }
+    }
+}
+
+/// The listening sockets of each worker, in the order of the listeners.
+fn bind_all(config: &Config, workers: usize) -> Result<Vec<Vec<Socket>>, StartError> {
+    let mut sockets: Vec<Vec<Socket>> = (0..workers).map(|_| Vec::new()).collect();
+    for listener in &config.listeners {
+        let bound = sys::listen_all(&listener.bind, workers).map_err(|error| StartError::Bind {
+            listener: listener.name.clone(),
+            bind: listener.bind.clone(),
+            error,
+        })?;
+        log::info!("listener `{}` on {}", listener.name, bound.address);
+        for (of_worker, socket) in sockets.iter_mut().zip(bound.sockets) {
+            of_worker.push(socket);
+        }
+    }
+    Ok(sockets)
+}
+
+/// Removes the files of Unix listeners: nobody listens on them any more.
+pub(super) fn remove_unix_sockets(config: &Config) {
+    for listener in &config.listeners {
+        if let Address::Unix(path) = &listener.bind {
+            // Whoever removed it before us wanted the same.
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
+fn eventfd(nonblocking: bool) -> Result<OwnedFd, StartError> {
+    sys::eventfd(nonblocking).map_err(thread_error("an eventfd can't be made"))
+}
+
+fn thread_error(what: &'static str) -> impl Fn(io::Error) -> StartError {
+    move |error| StartError::Thread { what, error }
+}
+
+/// Lines that wait for the writer of the access log; more are dropped and counted.
+const LOG_QUEUE_LINES: usize = 16_384;
+const MAILBOX_COMMANDS: usize = 64;
+const SUBMISSIONS: u32 = 1_024;

@@ -1,0 +1,91 @@
+//! An exact count over all workers, with a ceiling.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use crossbeam::utils::CachePadded;
+
+/// How many of something are in use, and how many may be.
+///
+/// Touched when a connection is accepted, connected or closed, never per byte. The count stands
+/// on a cache line of its own, as every worker writes it.
+#[derive(Debug)]
+pub struct Limit {
+    used: CachePadded<AtomicU32>,
+    max: u32,
+}
+
+impl Limit {
+    /// Nothing in use, at most `max`.
+    #[must_use]
+    pub fn new(max: u32) -> Self {
+        Self {
+            used: CachePadded::new(AtomicU32::new(0)),
+            max,
+        }
+    }
+
+    /// A count without a ceiling.
+    #[must_use]
+    pub fn unbounded() -> Self {
+        Self::new(u32::MAX)
+    }
+
+    /// Takes one, if there is one.
+    pub fn try_acquire(&self) -> bool {
+        // An addition that overshoots is taken back: never a loop, and never more than `max` held.
+        if self.used.fetch_add(1, Ordering::Relaxed) < self.max {
+            return true;
+        }
+        self.release();
+        false
+    }
+
+    /// Gives one back.
+    pub fn release(&self) {
+        let before = self.used.fetch_sub(1, Ordering::Relaxed);
+        debug_assert!(before > 0, "more given back than taken");
+    }
+
+    /// How many are taken.
+    #[must_use]
+    pub fn used(&self) -> u32 {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    /// The ceiling.
+    #[must_use]
+    pub fn max(&self) -> u32 {
+        self.max
+    }
+
+    /// Whether the next [`Self::try_acquire`] would fail.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.used() >= self.max
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+
+    #[test]
+    fn is_exact_over_threads() {
+        let limit = Limit::new(100);
+        let taken: usize = thread::scope(|scope| {
+            let takers: Vec<_> = (0..4)
+                .map(|_| scope.spawn(|| (0..100).filter(|_| limit.try_acquire()).count()))
+                .collect();
+            takers.into_iter().map(|taker| taker.join().unwrap()).sum()
+        });
+        // A taker can be refused while another's overshoot is being taken back, so fewer than the
+        // ceiling may be held for a moment, but never more.
+        assert!(taken <= 100 && limit.used() as usize == taken);
+        while limit.try_acquire() {}
+        assert_eq!(limit.used(), 100);
+        (0..100).for_each(|_| limit.release());
+        assert_eq!(limit.used(), 0);
+    }
+}

@@ -1,0 +1,7 @@
+//! Admission: how many connections there may be.
+
+#![forbid(unsafe_code)]
+
+mod limit;
+
+pub use limit::Limit;

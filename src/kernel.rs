@@ -1,0 +1,265 @@
+//! What a worker asks of the kernel and what it gets back.
+//!
+//! [`Kernel`] is the cut through the house: above it, sessions and workers know slots, buffers by
+//! number and opaque sockets; below it, [`crate::ring`] alone knows io_uring. The simulation in
+//! `tests/sim.rs` stands in for the ring behind the same trait.
+
+#![forbid(unsafe_code)]
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::address::Address;
+use crate::token::Token;
+
+/// The operations a worker lives from. Asynchronous ones answer by a [`Completion`] that carries
+/// their token; the others answer at once.
+///
+/// A [`Socket`] stays open while an operation on it is in flight: that is the caller's part.
+pub trait Kernel {
+    /// Monotonic time in nanoseconds.
+    fn now(&self) -> u64;
+
+    /// Hands over what was asked, waits for a completion for at most `timeout` (`None`: without
+    /// end), and appends what has completed.
+    fn wait(&mut self, timeout: Option<Duration>, completions: &mut Vec<Completion>);
+
+    /// Multishot accept: each completion is a new [`Socket`] until one without `more`.
+    fn accept(&mut self, token: Token, listener: &Socket);
+
+    /// Connects a socket that [`Kernel::open`] made.
+    fn connect(&mut self, token: Token, socket: &Socket, to: &Address);
+
+    /// Multishot receive: each completion with bytes owns a [`Buffer`] until
+    /// [`Kernel::give_back`].
+    fn recv(&mut self, token: Token, socket: &Socket);
+
+    /// Sends a buffer's bytes; it completes with the number sent, all of them but for a fault.
+    fn send(&mut self, token: Token, socket: &Socket, buffer: Buffer);
+
+    /// Waits once until the socket is ready.
+    fn poll(&mut self, token: Token, socket: &Socket, interest: Interest);
+
+    /// Asks the operation of this token to end early; it completes all the same.
+    fn cancel(&mut self, target: Token);
+
+    /// Ends the sending direction (FIN after the last byte). Nothing is reported.
+    fn shutdown(&mut self, socket: &Socket);
+
+    /// Closes a socket with nothing in flight. Nothing is reported.
+    fn close(&mut self, socket: Socket, manner: Manner);
+
+    /// Makes a socket fit to connect to `to`.
+    ///
+    /// # Errors
+    /// What socket(2) says; a lack of descriptors or memory passes
+    /// [`Errno::is_exhaustion`].
+    fn open(&mut self, to: &Address) -> Result<Socket, Errno>;
+
+    /// The other end of an accepted socket; `None` for a Unix socket or a vanished peer.
+    fn peer(&self, socket: &Socket) -> Option<SocketAddr>;
+
+    /// Turns TCP keepalive on for a connection that turned out to be long.
+    fn keep_alive(&mut self, socket: &Socket);
+
+    /// Moves bytes from one socket through a pipe to another, without waiting.
+    fn pump(&mut self, from: &Socket, pipe: &mut Pipe, to: &Socket) -> Pumped;
+
+    /// An empty pipe, while the pool has one.
+    fn lease_pipe(&mut self) -> Option<Pipe>;
+
+    /// Ends a lease. A pipe that still holds bytes is closed, never lent again.
+    fn return_pipe(&mut self, pipe: Pipe);
+
+    /// Ends the ownership of a received buffer.
+    fn give_back(&mut self, id: BufferId);
+
+    /// Received buffers that were not given back.
+    fn buffers_in_use(&self) -> u32;
+
+    /// Pipes on lease.
+    fn pipes_in_use(&self) -> u32;
+}
+
+/// One completed operation, or one step of a multishot one.
+#[derive(Debug)]
+pub struct Completion {
+    /// What it answers.
+    pub token: Token,
+    /// What came of it.
+    pub outcome: Result<Done, Errno>,
+    /// The operation goes on: more completions of this token follow.
+    pub more: bool,
+}
+
+/// What a successful operation brought.
+#[derive(Debug)]
+pub enum Done {
+    /// A client's connection.
+    Accepted(Socket),
+    /// Bytes received.
+    Received(Buffer),
+    /// A count: bytes sent, poll events, or nothing of interest. A receive's 0 is the end of the
+    /// stream.
+    Count(u32),
+}
+
+/// An open socket. Owned by whoever holds it; closed only by [`Kernel::close`].
+#[derive(Debug, PartialEq, Eq)]
+pub struct Socket(i32);
+
+impl Socket {
+    /// Takes over a descriptor.
+    #[must_use]
+    pub fn from_raw(fd: i32) -> Self {
+        Self(fd)
+    }
+
+    /// The descriptor's number, for the ring and the fake kernel.
+    #[must_use]
+    pub fn raw(&self) -> i32 {
+        self.0
+    }
+}
+
+/// The number of a buffer in a worker's arena.
+pub type BufferId = u16;
+
+/// Received bytes in a worker's arena: `len` bytes from `start` on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Buffer {
+    /// Which buffer.
+    pub id: BufferId,
+    /// First byte not yet sent.
+    pub start: u32,
+    /// Bytes not yet sent.
+    pub len: u32,
+}
+
+/// A buffer's size in bytes. HAProxy and nginx chose the same.
+pub const BUFFER_BYTES: u32 = 16 * 1024;
+
+/// What a poll waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Interest {
+    /// Bytes or the end of the stream.
+    Read,
+    /// Room to send.
+    Write,
+    /// Only errors and hang-ups, which every poll reports (poll(2)).
+    Fault,
+}
+
+/// How a socket is closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Manner {
+    /// FIN after the last byte.
+    Graceful,
+    /// RST, unsent bytes dropped (SO_LINGER with 0, socket(7)).
+    Reset,
+}
+
+/// A kernel pipe on lease, for splice only.
+#[derive(Debug)]
+pub struct Pipe {
+    /// Descriptor of the end that is read.
+    pub read: i32,
+    /// Descriptor of the end that is written.
+    pub write: i32,
+    /// Nominal capacity in bytes: a hint, as packets of several pages can exceed it.
+    pub capacity: u32,
+    /// Bytes inside.
+    pub held: u32,
+}
+
+/// The result of one [`Kernel::pump`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pumped {
+    /// Bytes taken from the source.
+    pub pulled: u32,
+    /// Bytes given to the sink.
+    pub pushed: u32,
+    /// How the source stood at the end.
+    pub source: Source,
+    /// How the sink stood at the end.
+    pub sink: Sink,
+}
+
+/// How a pump left its source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// More bytes may be waiting.
+    Ready,
+    /// Nothing to read now.
+    Empty,
+    /// The end of the stream.
+    Ended,
+    /// The connection broke.
+    Broken(Errno),
+}
+
+/// How a pump left its sink.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sink {
+    /// It took all that it was given.
+    Ready,
+    /// It has no room; the pipe keeps the rest.
+    Full,
+    /// The connection broke.
+    Broken(Errno),
+}
+
+/// An error number of the kernel (errno(3)), positive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Errno(pub i32);
+
+impl Errno {
+    /// The operation was cancelled.
+    pub const CANCELED: Self = Self(libc::ECANCELED);
+    /// No provided buffer was left, or the kernel lacks memory for sockets.
+    pub const NOBUFS: Self = Self(libc::ENOBUFS);
+    /// Reset by the peer.
+    pub const CONNRESET: Self = Self(libc::ECONNRESET);
+    /// Nobody listens there.
+    pub const CONNREFUSED: Self = Self(libc::ECONNREFUSED);
+    /// The peer did not answer in time.
+    pub const TIMEDOUT: Self = Self(libc::ETIMEDOUT);
+
+    /// Whether descriptors or memory are exhausted: to be tried again later.
+    #[must_use]
+    pub fn is_exhaustion(self) -> bool {
+        matches!(
+            self.0,
+            libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM
+        )
+    }
+
+    /// Whether the same operation may simply be asked again.
+    #[must_use]
+    pub fn is_transient(self) -> bool {
+        matches!(self.0, libc::EINTR | libc::EAGAIN)
+    }
+}
+
+impl std::fmt::Display for Errno {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        std::io::Error::from_raw_os_error(self.0).fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    #[test]
+    fn errno_is_the_systems_own() {
+        let kind = |errno: Errno| io::Error::from_raw_os_error(errno.0).kind();
+        assert_eq!(kind(Errno::CONNRESET), io::ErrorKind::ConnectionReset);
+        assert_eq!(kind(Errno::CONNREFUSED), io::ErrorKind::ConnectionRefused);
+        assert_eq!(kind(Errno::TIMEDOUT), io::ErrorKind::TimedOut);
+        assert!(Errno(24).is_exhaustion() && !Errno(104).is_exhaustion());
+        assert!(Errno(4).is_transient() && !Errno(104).is_transient());
+    }
+}

@@ -1,0 +1,173 @@
+//! A worker's receive buffers: an arena, and the ring through which the kernel is given buffers
+//! of it (io_uring_provided_buffers(7)).
+//!
+//! Memory is reserved once, for the most that all sessions could hold, and becomes real as it is
+//! used. The kernel is given only as many buffers as recent batches needed, most recently used
+//! first, so that a small load runs in a few warm pages.
+
+use std::io;
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU16, Ordering};
+
+use io_uring::Submitter;
+use io_uring::types::BufRingEntry;
+
+use crate::kernel::{BUFFER_BYTES, Buffer, BufferId};
+
+use super::memory::Mapping;
+
+/// The buffers of one worker.
+///
+/// Invariant: each buffer is in one of three hands: the kernel's (`stocked` of them), a session's
+/// (from its receive's completion to [`Self::give_back`]), or `free` (with all from `fresh` on).
+pub(super) struct Buffers {
+    arena: Mapping,
+    ring: Mapping,
+    entries: u16,
+    /// Given back, the last one on top.
+    free: Vec<BufferId>,
+    /// The first buffer that was never used.
+    fresh: BufferId,
+    /// Buffers in the kernel's hands.
+    stocked: u16,
+    /// Buffers that the kernel should have at the start of a wait.
+    target: u16,
+    /// The ring's tail, as published.
+    tail: u16,
+    /// Waits since `target` was last too small.
+    calm: u16,
+}
+
+impl Buffers {
+    /// Reserves memory for `entries` buffers, a power of two of at most 32,768, and registers the
+    /// ring as group [`GROUP`].
+    ///
+    /// # Errors
+    /// What mmap(2) or io_uring_register(2) says.
+    pub(super) fn register(submitter: &Submitter<'_>, entries: u16) -> io::Result<Self> {
+        debug_assert!(entries.is_power_of_two());
+        let count = usize::from(entries);
+        let arena = Mapping::new(count * STRIDE)?;
+        let ring = Mapping::new(count * size_of::<BufRingEntry>())?;
+        let address = ring.start().as_ptr() as u64;
+        // SAFETY: `ring` is page-aligned memory for `entries` entries, owned by the `Buffers` that
+        // is returned; `Ring` drops its io_uring, which ends the kernel's use of it, before that.
+        unsafe { submitter.register_buf_ring_with_flags(address, entries, GROUP, 0)? };
+        Ok(Self {
+            arena,
+            ring,
+            entries,
+            free: Vec::new(),
+            fresh: 0,
+            stocked: 0,
+            target: TARGET_MIN.min(entries),
+            tail: 0,
+            calm: 0,
+        })
+    }
+
+    /// Gives the kernel buffers up to the target. To be called before each wait.
+    pub(super) fn restock(&mut self) {
+        let before = self.tail;
+        while self.stocked < self.target {
+            let Some(id) = self.take_free() else { break };
+            self.put(id);
+        }
+        if self.tail != before {
+            self.publish();
+        }
+        self.calm = self.calm.saturating_add(1);
+        if self.calm >= CALM_WAITS && self.target > TARGET_MIN {
+            self.target = (self.target / 2).max(TARGET_MIN);
+            self.calm = 0;
+        }
+    }
+
+    /// The kernel ran out of buffers: it gets more from the next wait on.
+    pub(super) fn on_exhausted(&mut self) {
+        self.target = self.target.saturating_mul(2).min(self.entries);
+        self.calm = 0;
+    }
+
+    /// The kernel handed a buffer over, filled with `len` bytes.
+    pub(super) fn on_received(&mut self, id: BufferId, len: u32) -> Buffer {
+        self.stocked -= 1;
+        if self.stocked < self.target / 4 {
+            self.on_exhausted();
+        }
+        debug_assert!(id < self.entries && len <= BUFFER_BYTES);
+        Buffer { id, start: 0, len }
+    }
+
+    /// A session is done with a buffer.
+    pub(super) fn give_back(&mut self, id: BufferId) {
+        self.free.push(id);
+    }
+
+    /// Buffers in the hands of sessions.
+    pub(super) fn in_use(&self) -> u32 {
+        u32::from(self.fresh)
+            - u32::from(self.stocked)
+            - u32::try_from(self.free.len()).unwrap_or(0)
+    }
+
+    /// Where a buffer's bytes begin. Valid until the arena is dropped; meaningful until the buffer
+    /// is given back.
+    pub(super) fn address(&self, buffer: Buffer) -> *const u8 {
+        assert!(buffer.id < self.entries && buffer.start + buffer.len <= BUFFER_BYTES);
+        let offset = usize::from(buffer.id) * STRIDE + buffer.start as usize;
+        self.arena.start().as_ptr().wrapping_add(offset)
+    }
+
+    fn take_free(&mut self) -> Option<BufferId> {
+        self.free.pop().or_else(|| {
+            let id = (self.fresh < self.entries).then_some(self.fresh)?;
+            self.fresh += 1;
+            Some(id)
+        })
+    }
+
+    fn put(&mut self, id: BufferId) {
+        let address = self.arena.start().as_ptr() as u64 + u64::from(id) * STRIDE as u64;
+        let index = usize::from(self.tail & (self.entries - 1));
+        let first: NonNull<BufRingEntry> = self.ring.start().cast();
+        // SAFETY: `index` is below `entries`, for which `ring` was mapped, zeroed, and aligned. The
+        // kernel reads an entry only below the published tail, and this one is at it.
+        let entry = unsafe { first.add(index).as_mut() };
+        entry.set_addr(address);
+        entry.set_len(BUFFER_BYTES);
+        entry.set_bid(id);
+        self.tail = self.tail.wrapping_add(1);
+        self.stocked += 1;
+    }
+
+    fn publish(&self) {
+        let first: *const BufRingEntry = self.ring.start().as_ptr().cast();
+        // SAFETY: `first` is the base of the mapped, zeroed ring that `self` owns.
+        let tail = unsafe { BufRingEntry::tail(first) };
+        // SAFETY: the tail lies in the same mapping, is 2-aligned, and only this thread and the
+        // kernel, which only loads it, ever touch it.
+        let tail = unsafe { AtomicU16::from_ptr(tail.cast_mut()) };
+        tail.store(self.tail, Ordering::Release);
+    }
+}
+
+impl std::fmt::Debug for Buffers {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Buffers")
+            .field("entries", &self.entries)
+            .field("stocked", &self.stocked)
+            .field("target", &self.target)
+            .field("in_use", &self.in_use())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The only buffer group of a ring.
+pub(super) const GROUP: u16 = 0;
+/// From one buffer to the next: a cache line more than a buffer, as buffers that all began at the
+/// same offset of a page would share a few sets of the cache.
+const STRIDE: usize = BUFFER_BYTES as usize + 64;
+const TARGET_MIN: u16 = 64;
+/// Waits without need after which the kernel gets fewer buffers.
+const CALM_WAITS: u16 = 4_096;

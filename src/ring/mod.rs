@@ -1,0 +1,335 @@
+//! The io_uring of one worker: operations to submission entries, completion entries to
+//! completions. Nobody else knows either.
+//!
+//! Ownership, for every `SAFETY` below: an entry names memory of two kinds. Receive and send
+//! buffers lie in the arena of [`Buffers`], whose numbers are held by sessions from completion to
+//! `give_back`, so never reused while an operation is in flight. Socket addresses lie in
+//! `addresses`, which is cleared only when the kernel has taken every entry. Both are dropped after
+//! the ring itself, whose drop ends everything in flight.
+
+#![expect(
+    unsafe_code,
+    reason = "the kernel is given addresses and descriptors here, only here"
+)]
+
+mod buffers;
+mod memory;
+mod pipes;
+mod setup;
+
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use io_uring::{IoUring, cqueue, opcode, squeue, types};
+use socket2::SockAddr;
+
+use crate::address::Address;
+use crate::kernel::{
+    BUFFER_BYTES, Buffer, BufferId, Completion, Done, Errno, Interest, Kernel, Manner, Pipe,
+    Pumped, Socket,
+};
+use crate::sys;
+use crate::token::{Purpose, Token};
+
+use buffers::{Buffers, GROUP};
+use pipes::Pipes;
+pub use setup::{Features, SetupError, probe};
+
+/// How large a worker's ring is.
+#[derive(Clone, Copy, Debug)]
+pub struct Size {
+    /// Submission entries: a batch beyond them is handed over early.
+    pub submissions: u32,
+    /// Receive buffers at most: a power of two, at most 32,768.
+    pub buffers: u16,
+    /// Pipes at most.
+    pub pipes: u32,
+}
+
+/// The [`Kernel`] of a worker. Fields are dropped in this order: the ring before what it points at.
+pub struct Ring {
+    uring: IoUring,
+    buffers: Buffers,
+    /// Addresses of connects that the kernel has not taken yet. Never grows beyond its capacity,
+    /// so never moves.
+    addresses: Vec<SockAddr>,
+    pipes: Pipes,
+    features: Features,
+    wake: Arc<OwnedFd>,
+}
+
+impl Ring {
+    /// A ring for the calling thread, the only one that may use it. A write to the eventfd `wake`
+    /// ends a wait.
+    ///
+    /// # Errors
+    /// [`SetupError`], as [`probe`].
+    pub fn new(features: Features, size: Size, wake: Arc<OwnedFd>) -> Result<Self, SetupError> {
+        let (uring, buffers) = setup::build(features, size.submissions, size.buffers)?;
+        let mut ring = Self {
+            uring,
+            buffers,
+            addresses: Vec::with_capacity(ADDRESSES_MAX),
+            pipes: Pipes::new(size.pipes),
+            features,
+            wake,
+        };
+        ring.await_wake();
+        Ok(ring)
+    }
+
+    fn await_wake(&mut self) {
+        let wake = types::Fd(self.wake.as_raw_fd());
+        let poll = opcode::PollAdd::new(wake, POLLIN).multi(true).build();
+        self.push(poll, Token::of(Purpose::Wake));
+    }
+
+    /// Queues an entry, handing the queue over first when it is full.
+    fn push(&mut self, entry: squeue::Entry, token: Token) {
+        let entry = entry.user_data(token.raw());
+        loop {
+            // SAFETY: every entry made in this module names memory owned as the module's text
+            // says, until the completion of its token.
+            if unsafe { self.uring.submission().push(&entry) }.is_ok() {
+                return;
+            }
+            self.submit();
+        }
+    }
+
+    /// An entry of whose success nobody wants to hear.
+    fn push_detached(&mut self, entry: squeue::Entry) {
+        self.push(
+            entry.flags(squeue::Flags::SKIP_SUCCESS),
+            Token::of(Purpose::Detached),
+        );
+    }
+
+    /// Hands the queue over without waiting.
+    fn submit(&mut self) {
+        match self.uring.submit() {
+            Ok(_) => {}
+            Err(error) if is_passing(&error) => {}
+            Err(error) => panic!("io_uring_enter: {error}"),
+        }
+        self.forget_addresses();
+    }
+
+    /// The kernel has its own copy of an address once it has taken the entry.
+    fn forget_addresses(&mut self) {
+        if !self.addresses.is_empty() && self.uring.submission().is_empty() {
+            self.addresses.clear();
+        }
+    }
+
+    fn reap(&mut self, completions: &mut Vec<Completion>) {
+        let mut woken = false;
+        for cqe in self.uring.completion() {
+            let token = Token::from_raw(cqe.user_data())
+                .expect("the kernel answers with a token that it was given");
+            let more = cqueue::more(cqe.flags());
+            match token.purpose() {
+                Purpose::Detached => continue,
+                Purpose::Wake => {
+                    woken |= !more;
+                    sys::clear_eventfd(&self.wake);
+                }
+                _ => {}
+            }
+            let outcome = decode(token, &cqe, &mut self.buffers);
+            completions.push(Completion {
+                token,
+                outcome,
+                more,
+            });
+        }
+        if woken {
+            self.await_wake();
+        }
+    }
+}
+
+/// What one completion entry says.
+fn decode(token: Token, cqe: &cqueue::Entry, buffers: &mut Buffers) -> Result<Done, Errno> {
+    let Ok(count) = u32::try_from(cqe.result()) else {
+        let errno = Errno(-cqe.result());
+        if errno == Errno::NOBUFS && matches!(token.purpose(), Purpose::Recv(_)) {
+            buffers.on_exhausted();
+        }
+        return Err(errno);
+    };
+    match (token.purpose(), cqueue::buffer_select(cqe.flags())) {
+        (Purpose::Accept, _) => Ok(Done::Accepted(Socket::from_raw(cqe.result()))),
+        (Purpose::Recv(_), Some(id)) if count > 0 => {
+            Ok(Done::Received(buffers.on_received(id, count)))
+        }
+        (Purpose::Recv(_), Some(id)) => {
+            buffers.on_received(id, 0);
+            buffers.give_back(id);
+            Ok(Done::Count(0))
+        }
+        _ => Ok(Done::Count(count)),
+    }
+}
+
+impl Kernel for Ring {
+    fn now(&self) -> u64 {
+        sys::monotonic()
+    }
+
+    fn wait(&mut self, timeout: Option<Duration>, completions: &mut Vec<Completion>) {
+        self.buffers.restock();
+        let timespec = timeout.map(types::Timespec::from);
+        let mut args = types::SubmitArgs::new();
+        if let Some(timespec) = &timespec {
+            args = args.timespec(timespec);
+        }
+        match self.uring.submitter().submit_with_args(1, &args) {
+            Ok(_) => {}
+            Err(error) if is_passing(&error) => {}
+            Err(error) => panic!("io_uring_enter: {error}"),
+        }
+        self.forget_addresses();
+        self.reap(completions);
+    }
+
+    fn accept(&mut self, token: Token, listener: &Socket) {
+        let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+        let accept = opcode::AcceptMulti::new(types::Fd(listener.raw()))
+            .flags(flags)
+            .build();
+        self.push(accept, token);
+    }
+
+    fn connect(&mut self, token: Token, socket: &Socket, to: &Address) {
+        while self.addresses.len() == self.addresses.capacity() {
+            self.submit();
+        }
+        self.addresses.push(sys::socket_address(to));
+        let address = self.addresses.last().expect("pushed just now");
+        let (pointer, len) = (address.as_ptr().cast(), address.len());
+        self.push(
+            opcode::Connect::new(types::Fd(socket.raw()), pointer, len).build(),
+            token,
+        );
+    }
+
+    fn recv(&mut self, token: Token, socket: &Socket) {
+        let len = if self.features.capped_recv {
+            BUFFER_BYTES
+        } else {
+            0
+        };
+        self.push(
+            opcode::RecvMulti::new(types::Fd(socket.raw()), GROUP)
+                .len(len)
+                .build(),
+            token,
+        );
+    }
+
+    fn send(&mut self, token: Token, socket: &Socket, buffer: Buffer) {
+        let bytes = self.buffers.address(buffer);
+        let send = opcode::Send::new(types::Fd(socket.raw()), bytes, buffer.len)
+            .flags(libc::MSG_WAITALL | libc::MSG_NOSIGNAL);
+        self.push(send.build(), token);
+    }
+
+    fn poll(&mut self, token: Token, socket: &Socket, interest: Interest) {
+        let events = match interest {
+            Interest::Read => POLLIN | POLLRDHUP,
+            Interest::Write => POLLOUT,
+            Interest::Fault => 0,
+        };
+        self.push(
+            opcode::PollAdd::new(types::Fd(socket.raw()), events).build(),
+            token,
+        );
+    }
+
+    fn cancel(&mut self, target: Token) {
+        self.push_detached(opcode::AsyncCancel::new(target.raw()).build());
+    }
+
+    fn shutdown(&mut self, socket: &Socket) {
+        let shutdown = opcode::Shutdown::new(types::Fd(socket.raw()), libc::SHUT_WR);
+        self.push_detached(shutdown.build());
+    }
+
+    fn close(&mut self, socket: Socket, manner: Manner) {
+        if manner == Manner::Reset {
+            sys::reset_on_close(&socket);
+        }
+        self.push_detached(opcode::Close::new(types::Fd(socket.raw())).build());
+    }
+
+    fn open(&mut self, to: &Address) -> Result<Socket, Errno> {
+        sys::open_socket(to)
+    }
+
+    fn peer(&self, socket: &Socket) -> Option<SocketAddr> {
+        sys::peer_address(socket)
+    }
+
+    fn keep_alive(&mut self, socket: &Socket) {
+        sys::keep_alive(socket);
+    }
+
+    fn pump(&mut self, from: &Socket, pipe: &mut Pipe, to: &Socket) -> Pumped {
+        pipes::pump(from, pipe, to)
+    }
+
+    fn lease_pipe(&mut self) -> Option<Pipe> {
+        self.pipes.lease()
+    }
+
+    fn return_pipe(&mut self, pipe: Pipe) {
+        self.pipes.give_back(pipe);
+    }
+
+    fn give_back(&mut self, id: BufferId) {
+        self.buffers.give_back(id);
+    }
+
+    fn buffers_in_use(&self) -> u32 {
+        self.buffers.in_use()
+    }
+
+    fn pipes_in_use(&self) -> u32 {
+        self.pipes.leased()
+    }
+}
+
+impl std::fmt::Debug for Ring {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Ring")
+            .field("buffers", &self.buffers)
+            .field("pipes", &self.pipes)
+            .field("features", &self.features)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Answers of io_uring_enter(2) that are no faults: the wait timed out, a signal came, or the
+/// kernel wants completions taken first or has no memory just now.
+fn is_passing(error: &std::io::Error) -> bool {
+    let errno = error.raw_os_error().unwrap_or(0);
+    matches!(
+        errno,
+        libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN | libc::ENOMEM
+    )
+}
+
+#[expect(
+    clippy::cast_sign_loss,
+    reason = "poll(2) events are small positive constants"
+)]
+const POLLIN: u32 = libc::POLLIN as u32;
+#[expect(clippy::cast_sign_loss, reason = "as above")]
+const POLLOUT: u32 = libc::POLLOUT as u32;
+#[expect(clippy::cast_sign_loss, reason = "as above")]
+const POLLRDHUP: u32 = libc::POLLRDHUP as u32;
+/// Connects handed over at once.
+const ADDRESSES_MAX: usize = 256;

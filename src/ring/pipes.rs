@@ -1,0 +1,140 @@
+//! Pipes for splice(2), and the one place where bytes go through them.
+//!
+//! `splice` is called on the worker's own thread and never waits: `IORING_OP_SPLICE` would run on
+//! the kernel's worker threads at twice to four times the cost (MEASURED.md).
+
+use std::io;
+use std::ptr;
+
+use crate::kernel::{Errno, Pipe, Pumped, Sink, Socket, Source};
+use crate::sys;
+
+/// A bounded stack of empty pipes.
+#[derive(Debug)]
+pub(super) struct Pipes {
+    idle: Vec<Pipe>,
+    leased: u32,
+    max: u32,
+}
+
+impl Pipes {
+    pub(super) fn new(max: u32) -> Self {
+        Self {
+            idle: Vec::new(),
+            leased: 0,
+            max,
+        }
+    }
+
+    /// The pipe that was used last, or a new one while the bound, the descriptors and the
+    /// per-user quota allow.
+    pub(super) fn lease(&mut self) -> Option<Pipe> {
+        if self.leased == self.max {
+            return None;
+        }
+        let pipe = self.idle.pop().or_else(|| sys::pipe(PIPE_BYTES).ok())?;
+        // Over the per-user quota a pipe has two pages (pipe(7)): splicing with it costs more than
+        // copying.
+        if pipe.capacity < PIPE_BYTES_USEFUL {
+            sys::close_pipe(&pipe);
+            return None;
+        }
+        self.leased += 1;
+        Some(pipe)
+    }
+
+    /// Bytes left inside would reach the next lessee's peer: such a pipe is closed.
+    pub(super) fn give_back(&mut self, pipe: Pipe) {
+        self.leased -= 1;
+        if pipe.held == 0 {
+            self.idle.push(pipe);
+        } else {
+            sys::close_pipe(&pipe);
+        }
+    }
+
+    pub(super) fn leased(&self) -> u32 {
+        self.leased
+    }
+}
+
+impl Drop for Pipes {
+    fn drop(&mut self) {
+        self.idle.iter().for_each(sys::close_pipe);
+    }
+}
+
+/// Empties the pipe into the sink, fills it from the source once, and empties it again: what a
+/// visit may move is bounded by the pipe. The source is read only into an empty pipe, as `EAGAIN`
+/// would otherwise mean "nothing to read" or "pipe full" alike.
+pub(super) fn pump(from: &Socket, pipe: &mut Pipe, to: &Socket) -> Pumped {
+    let mut pumped = Pumped {
+        pulled: 0,
+        pushed: 0,
+        source: Source::Ready,
+        sink: Sink::Ready,
+    };
+    if pipe.held > 0 {
+        drain(pipe, to, &mut pumped);
+        if pumped.sink != Sink::Ready {
+            return pumped;
+        }
+    }
+    match splice(from.raw(), pipe.write, pipe.capacity.max(PIPE_BYTES)) {
+        Ok(0) => pumped.source = Source::Ended,
+        Ok(bytes) => {
+            pipe.held = bytes;
+            pumped.pulled = bytes;
+            drain(pipe, to, &mut pumped);
+        }
+        Err(Errno(libc::EAGAIN | libc::EINTR)) => pumped.source = Source::Empty,
+        Err(errno) => pumped.source = Source::Broken(errno),
+    }
+    pumped
+}
+
+fn drain(pipe: &mut Pipe, to: &Socket, pumped: &mut Pumped) {
+    while pipe.held > 0 {
+        match splice(pipe.read, to.raw(), pipe.held) {
+            // An end of file on a pipe that holds bytes and has its writer: no kernel does this.
+            Ok(0) => return pumped.sink = Sink::Broken(Errno(libc::EPIPE)),
+            Ok(bytes) => {
+                pipe.held -= bytes;
+                pumped.pushed += bytes;
+            }
+            Err(Errno(libc::EINTR)) => {}
+            Err(Errno(libc::EAGAIN)) => return pumped.sink = Sink::Full,
+            Err(errno) => return pumped.sink = Sink::Broken(errno),
+        }
+    }
+}
+
+/// Nothing here may wait: `SPLICE_F_NONBLOCK` speaks for the pipe, `O_NONBLOCK` of the sockets,
+/// set when they were made, for the other end.
+fn splice(from: i32, to: i32, bytes: u32) -> Result<u32, Errno> {
+    let flags = libc::SPLICE_F_MOVE | libc::SPLICE_F_NONBLOCK;
+    // SAFETY: no memory is handed over but two null offsets; the descriptors belong to the session
+    // and the pool, which keep them open across this call.
+    let moved = unsafe {
+        libc::splice(
+            from,
+            ptr::null_mut(),
+            to,
+            ptr::null_mut(),
+            bytes as usize,
+            flags,
+        )
+    };
+    u32::try_from(moved).map_err(|_| {
+        Errno(
+            io::Error::last_os_error()
+                .raw_os_error()
+                .unwrap_or(libc::EIO),
+        )
+    })
+}
+
+/// What a paced stream finds waiting must fit: 1 MiB, the most an unprivileged process gets
+/// (`/proc/sys/fs/pipe-max-size`).
+const PIPE_BYTES: u32 = 1 << 20;
+const PIPE_BYTES_USEFUL: u32 = 64 * 1024;

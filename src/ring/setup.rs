@@ -1,0 +1,225 @@
+//! Making a ring: what the kernel must have, what is used where it has it, and what the ring may
+//! do afterwards.
+
+use std::io;
+
+use io_uring::{IoUring, Probe, opcode, register, squeue, types};
+use thiserror::Error;
+
+use crate::kernel::BUFFER_BYTES;
+use crate::sys;
+
+use super::buffers::{Buffers, GROUP};
+
+/// What the start-up probe found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Features {
+    /// A multishot receive can be held to one buffer per turn (6.17), so that one fast sender
+    /// can't fill dozens before anyone else has a turn.
+    pub capped_recv: bool,
+    /// The submission queue needs no index array (6.6).
+    pub plain_queue: bool,
+}
+
+/// Why there is no ring. `main` prints the sentence and exits with 3.
+#[derive(Debug, Error)]
+pub enum SetupError {
+    /// Setup flags or operations of 6.1 are unknown.
+    #[error(
+        "this kernel ({release}) lacks {missing}: Mahoraga needs Linux 6.1 or later \
+         with CONFIG_IO_URING"
+    )]
+    TooOld {
+        /// As uname(2) has it.
+        release: String,
+        /// Flag or operation.
+        missing: &'static str,
+    },
+    /// There is no such system call.
+    #[error(
+        "io_uring_setup is not available: the kernel was built without CONFIG_IO_URING, or a \
+         container's seccomp profile hides it; allow io_uring_setup, io_uring_enter and \
+         io_uring_register in the profile (Docker: --security-opt seccomp=PROFILE)"
+    )]
+    Absent,
+    /// Forbidden by sysctl.
+    #[error(
+        "io_uring is disabled on this machine (kernel.io_uring_disabled = {value}): allow it with \
+         `sysctl -w kernel.io_uring_disabled=0`{group}"
+    )]
+    Disabled {
+        /// 1 or 2.
+        value: u32,
+        /// The other way out where there is one.
+        group: &'static str,
+    },
+    /// Forbidden by something else.
+    #[error(
+        "io_uring_setup is not permitted: a container's seccomp profile or a security module \
+         blocks it; allow io_uring_setup, io_uring_enter and io_uring_register \
+         (Docker: --security-opt seccomp=PROFILE)"
+    )]
+    Forbidden,
+    /// The memory of rings counts as locked before 5.12 and in some containers.
+    #[error(
+        "no memory for io_uring: raise the limit of locked memory (`ulimit -l`, systemd \
+         LimitMEMLOCK=) or the container's memory limit"
+    )]
+    NoMemory,
+    /// Anything else.
+    #[error("io_uring can't be set up: {0}")]
+    Other(#[from] io::Error),
+}
+
+/// Looks once, before any thread is made, whether the kernel can do what workers need.
+///
+/// # Errors
+/// [`SetupError`] names what is missing and how to allow it.
+pub fn probe() -> Result<Features, SetupError> {
+    let plain_queue = builder(true).build(8).is_ok();
+    let ring = builder(plain_queue).build(8).map_err(explain)?;
+    let mut found = Probe::new();
+    ring.submitter().register_probe(&mut found)?;
+    for (code, name) in OPERATIONS {
+        if !found.is_supported(code) {
+            return Err(too_old(name));
+        }
+    }
+    if !ring.params().is_feature_ext_arg() || !ring.params().is_feature_skip_cqe_on_success() {
+        return Err(too_old(
+            "timeouts of io_uring_enter and IOSQE_CQE_SKIP_SUCCESS",
+        ));
+    }
+    let capped_recv = accepts_capped_recv(ring).unwrap_or(false);
+    Ok(Features {
+        capped_recv,
+        plain_queue,
+    })
+}
+
+/// A ring for the calling thread, restricted to what workers do, with its buffers.
+pub(super) fn build(
+    features: Features,
+    submissions: u32,
+    buffers: u16,
+) -> Result<(IoUring, Buffers), SetupError> {
+    let uring = builder(features.plain_queue)
+        .build(submissions)
+        .map_err(explain)?;
+    let buffers = Buffers::register(&uring.submitter(), buffers)?;
+    restrict(&uring)?;
+    uring.submitter().register_enable_rings()?;
+    Ok((uring, buffers))
+}
+
+/// From here on this ring can do nothing else (io_uring_register(2), IORING_REGISTER_RESTRICTIONS):
+/// no file can be opened or read through it, whatever else goes wrong in this process.
+fn restrict(uring: &IoUring) -> io::Result<()> {
+    let flags = squeue::Flags::BUFFER_SELECT | squeue::Flags::SKIP_SUCCESS;
+    let operations = OPERATIONS
+        .iter()
+        .map(|(code, _)| register::Restriction::sqe_op(*code));
+    let flags = register::Restriction::sqe_flags_allowed(flags.bits());
+    let mut restrictions: Vec<_> = operations.chain([flags]).collect();
+    uring.submitter().register_restrictions(&mut restrictions)
+}
+
+fn builder(plain_queue: bool) -> io_uring::Builder {
+    let mut builder = IoUring::builder();
+    builder
+        .setup_single_issuer()
+        .setup_defer_taskrun()
+        .setup_submit_all()
+        .setup_clamp()
+        .setup_r_disabled()
+        .setup_cqsize(COMPLETIONS);
+    if plain_queue {
+        builder.setup_no_sqarray();
+    }
+    builder
+}
+
+/// Kernels before 6.17 refuse a length for a multishot receive with EINVAL. The receive is aimed
+/// at a closed descriptor, so that elsewhere it fails as EBADF or ENOTSOCK.
+fn accepts_capped_recv(mut ring: IoUring) -> io::Result<bool> {
+    ring.submitter().register_enable_rings()?;
+    let stdin = types::Fd(i32::MAX);
+    let recv = opcode::RecvMulti::new(stdin, GROUP)
+        .len(BUFFER_BYTES)
+        .build();
+    // SAFETY: the receive names no memory: its buffer group does not exist.
+    unsafe { ring.submission().push(&recv) }.map_err(|_| io::Error::other("queue full"))?;
+    ring.submit_and_wait(1)?;
+    let result = ring.completion().next().map(|cqe| cqe.result());
+    Ok(result.is_some_and(|result| result != -libc::EINVAL))
+}
+
+fn explain(error: io::Error) -> SetupError {
+    match error.raw_os_error() {
+        Some(libc::ENOSYS) => SetupError::Absent,
+        Some(libc::EINVAL) => too_old("IORING_SETUP_DEFER_TASKRUN"),
+        Some(libc::ENOMEM) => SetupError::NoMemory,
+        Some(libc::EPERM | libc::EACCES) => match sys::io_uring_disabled() {
+            Some(1) => SetupError::Disabled {
+                value: 1,
+                group: ", or run in the group of kernel.io_uring_group",
+            },
+            Some(value) if value > 1 => SetupError::Disabled { value, group: "" },
+            _ => SetupError::Forbidden,
+        },
+        _ => SetupError::Other(error),
+    }
+}
+
+fn too_old(missing: &'static str) -> SetupError {
+    SetupError::TooOld {
+        release: sys::kernel_release(),
+        missing,
+    }
+}
+
+/// All that a worker's ring may do.
+const OPERATIONS: [(u8, &str); 8] = [
+    (opcode::AcceptMulti::CODE, "IORING_OP_ACCEPT"),
+    (opcode::AsyncCancel::CODE, "IORING_OP_ASYNC_CANCEL"),
+    (opcode::Close::CODE, "IORING_OP_CLOSE"),
+    (opcode::Connect::CODE, "IORING_OP_CONNECT"),
+    (opcode::PollAdd::CODE, "IORING_OP_POLL_ADD"),
+    (opcode::RecvMulti::CODE, "IORING_OP_RECV"),
+    (opcode::Send::CODE, "IORING_OP_SEND"),
+    (opcode::Shutdown::CODE, "IORING_OP_SHUTDOWN"),
+];
+
+/// Room for a batch of completions; more are kept by the kernel (IORING_FEAT_NODROP).
+const COMPLETIONS: u32 = 8_192;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_refusal_names_its_way_out() {
+        let sentence = |errno| explain(io::Error::from_raw_os_error(errno)).to_string();
+        assert!(sentence(libc::ENOSYS).contains("seccomp"));
+        assert!(sentence(libc::EINVAL).contains("6.1"));
+        assert!(sentence(libc::ENOMEM).contains("ulimit -l"));
+        assert!(sentence(libc::EPERM).contains("seccomp"));
+        assert!(sentence(libc::EIO).contains("can't be set up"));
+    }
+
+    #[test]
+    fn a_worker_ring_refuses_what_no_worker_does() {
+        let features = probe().unwrap();
+        let (mut ring, _buffers) = build(features, 8, 8).unwrap();
+        let path = c"/etc/hostname";
+        let open = opcode::OpenAt::new(types::Fd(libc::AT_FDCWD), path.as_ptr()).build();
+        let mut byte = 0u8;
+        let read = opcode::Read::new(types::Fd(0), &raw mut byte, 1).build();
+        for refused in [open, read] {
+            // SAFETY: `path` and `byte` live to the end of the test; the completion is awaited.
+            unsafe { ring.submission().push(&refused) }.unwrap();
+            ring.submit_and_wait(1).unwrap();
+            assert_eq!(ring.completion().next().unwrap().result(), -libc::EACCES);
+        }
+    }
+}

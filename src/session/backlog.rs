@@ -1,0 +1,128 @@
+//! Received buffers that wait to be sent: a queue per [`super::Half`], linked through one table
+//! per worker, so that a session owns no memory for it.
+
+use crate::kernel::{Buffer, BufferId};
+
+/// The links of every buffer of a worker's arena, by buffer number.
+#[derive(Debug, Default)]
+pub struct Links(Vec<Link>);
+
+#[derive(Clone, Copy, Debug)]
+struct Link {
+    buffer: Buffer,
+    next: BufferId,
+}
+
+/// A queue of buffers, first received first sent.
+///
+/// Invariant: `head` and `tail` mean something only while `len` is above 0.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Backlog {
+    head: BufferId,
+    tail: BufferId,
+    len: u16,
+}
+
+impl Backlog {
+    pub(super) fn len(&self) -> u16 {
+        self.len
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    pub(super) fn push(&mut self, buffer: Buffer, links: &mut Links) {
+        let id = usize::from(buffer.id);
+        if links.0.len() <= id {
+            let unused = Link {
+                buffer: Buffer {
+                    id: 0,
+                    start: 0,
+                    len: 0,
+                },
+                next: 0,
+            };
+            links.0.resize((id + 1).next_power_of_two(), unused);
+        }
+        links.0[id] = Link { buffer, next: 0 };
+        if self.is_empty() {
+            self.head = buffer.id;
+        } else {
+            links.0[usize::from(self.tail)].next = buffer.id;
+        }
+        self.tail = buffer.id;
+        self.len += 1;
+    }
+
+    pub(super) fn front(&self, links: &Links) -> Option<Buffer> {
+        (!self.is_empty()).then(|| links.0[usize::from(self.head)].buffer)
+    }
+
+    /// Takes `bytes` off the first buffer; answers with the buffer when it is used up.
+    pub(super) fn consume(&mut self, bytes: u32, links: &mut Links) -> Option<BufferId> {
+        let front = &mut links.0[usize::from(self.head)].buffer;
+        assert!(
+            self.len > 0 && bytes <= front.len,
+            "more sent than there was to send"
+        );
+        front.start += bytes;
+        front.len -= bytes;
+        if front.len > 0 {
+            return None;
+        }
+        self.pop(links)
+    }
+
+    pub(super) fn pop(&mut self, links: &Links) -> Option<BufferId> {
+        if self.is_empty() {
+            return None;
+        }
+        let id = self.head;
+        self.head = links.0[usize::from(id)].next;
+        self.len -= 1;
+        Some(id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn buffer(id: BufferId, len: u32) -> Buffer {
+        Buffer { id, start: 0, len }
+    }
+
+    #[test]
+    fn two_queues_share_the_links_in_their_own_order() {
+        let mut links = Links::default();
+        let (mut up, mut down) = (Backlog::default(), Backlog::default());
+        for id in [9, 2, 7] {
+            up.push(buffer(id, 1), &mut links);
+            down.push(buffer(id + 100, 1), &mut links);
+        }
+        let drain = |queue: &mut Backlog, links: &Links| {
+            std::iter::from_fn(|| queue.pop(links)).collect::<Vec<_>>()
+        };
+        assert_eq!(drain(&mut up, &links), [9, 2, 7]);
+        assert_eq!(drain(&mut down, &links), [109, 102, 107]);
+    }
+
+    #[test]
+    fn a_short_send_leaves_the_rest_in_front() {
+        let mut links = Links::default();
+        let mut queue = Backlog::default();
+        queue.push(buffer(3, 10), &mut links);
+        assert_eq!(queue.consume(4, &mut links), None);
+        assert_eq!(
+            queue.front(&links),
+            Some(Buffer {
+                id: 3,
+                start: 4,
+                len: 6
+            })
+        );
+        assert_eq!(queue.consume(6, &mut links), Some(3));
+        assert!(queue.front(&links).is_none());
+    }
+}

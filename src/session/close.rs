@@ -1,0 +1,124 @@
+//! Why a session ended: the field of the log line and the label of the counter.
+
+use std::fmt;
+
+use crate::kernel::Manner;
+
+use super::Side;
+
+/// Why a session ended, grouped by whose doing it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum CloseReason {
+    /// Both directions ended in order.
+    Finished,
+    /// The client reset its connection.
+    ClientReset,
+    /// The backend reset its connection.
+    BackendReset,
+    /// No attempt reached a backend: refused, unreachable, reset while connecting.
+    ConnectFailed,
+    /// No attempt reached a backend: the last one went unanswered.
+    ConnectTimeout,
+    /// The pool has no backend to select.
+    NoBackend,
+    /// No byte moved for the idle timeout.
+    IdleTimeout,
+    /// One direction had ended and no byte moved in the other for its timeout.
+    HalfClosedTimeout,
+    /// The session reached the longest time that it may take.
+    SessionTimeout,
+    /// No descriptor or memory for a backend socket until the connect deadline.
+    NoResources,
+    /// The balancer stopped and its grace was over.
+    Shutdown,
+}
+
+impl CloseReason {
+    /// Every reason, in the order of their counters.
+    pub const ALL: [Self; 11] = [
+        Self::Finished,
+        Self::ClientReset,
+        Self::BackendReset,
+        Self::ConnectFailed,
+        Self::ConnectTimeout,
+        Self::NoBackend,
+        Self::IdleTimeout,
+        Self::HalfClosedTimeout,
+        Self::SessionTimeout,
+        Self::NoResources,
+        Self::Shutdown,
+    ];
+
+    /// The reason for a connection of this side that broke.
+    #[must_use]
+    pub fn reset_by(side: Side) -> Self {
+        match side {
+            Side::Client => Self::ClientReset,
+            Side::Backend => Self::BackendReset,
+        }
+    }
+
+    /// The name in logs and metrics.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Finished => "finished",
+            Self::ClientReset => "client_reset",
+            Self::BackendReset => "backend_reset",
+            Self::ConnectFailed => "connect_failed",
+            Self::ConnectTimeout => "connect_timeout",
+            Self::NoBackend => "no_backend",
+            Self::IdleTimeout => "idle_timeout",
+            Self::HalfClosedTimeout => "half_closed_timeout",
+            Self::SessionTimeout => "session_timeout",
+            Self::NoResources => "no_resources",
+            Self::Shutdown => "shutdown",
+        }
+    }
+
+    /// How the sockets are closed: what cut a stream short must not look like its end.
+    pub(super) fn manner(self, undelivered: bool) -> Manner {
+        match self {
+            Self::Finished => Manner::Graceful,
+            Self::IdleTimeout if !undelivered => Manner::Graceful,
+            Self::ClientReset
+            | Self::BackendReset
+            | Self::ConnectFailed
+            | Self::ConnectTimeout
+            | Self::NoBackend
+            | Self::IdleTimeout
+            | Self::HalfClosedTimeout
+            | Self::SessionTimeout
+            | Self::NoResources
+            | Self::Shutdown => Manner::Reset,
+        }
+    }
+}
+
+impl fmt::Display for CloseReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_is_in_the_order_of_the_counters() {
+        for (index, reason) in CloseReason::ALL.into_iter().enumerate() {
+            assert_eq!(reason as usize, index);
+        }
+    }
+
+    #[test]
+    fn only_an_end_in_order_is_a_fin() {
+        for reason in CloseReason::ALL {
+            let graceful = reason.manner(true) == Manner::Graceful;
+            assert_eq!(graceful, reason == CloseReason::Finished, "{reason}");
+        }
+        assert_eq!(CloseReason::IdleTimeout.manner(false), Manner::Graceful);
+    }
+}

@@ -1,0 +1,150 @@
+//! One direction of bytes: what came from one side and goes to the other.
+
+use crate::kernel::{BUFFER_BYTES, Pumped};
+
+use super::backlog::Backlog;
+
+/// The state of one direction. What is in flight for it stands in the session's `InFlight`.
+#[derive(Debug)]
+pub(super) struct Half {
+    /// Bytes that the sink's socket took.
+    pub(super) delivered: u64,
+    /// Received and not yet sent.
+    pub(super) backlog: Backlog,
+    /// Spliced in and not yet out.
+    pub(super) in_pipe: u32,
+    /// How bytes move now.
+    pub(super) mode: Mode,
+    /// The receive in flight was asked to end; cleared when it has.
+    pub(super) stopping: bool,
+    /// The source's stream has ended.
+    pub(super) ended: bool,
+    /// The end was relayed, or the sink broke: nothing moves any more.
+    pub(super) shut: bool,
+    /// Copying: full buffers in a row. Splicing: small visits in a row.
+    streak: u8,
+    /// Full buffers in a row that make a stream.
+    promote_after: u8,
+    /// Microseconds to the next visit.
+    pace_us: u16,
+    /// `delivered` when the last change to splice came.
+    promoted_at: u64,
+}
+
+/// How a [`Half`] moves its bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mode {
+    /// Received into buffers and sent from them.
+    Copy,
+    /// A stream was recognised: receiving stops, the backlog drains.
+    Switching,
+    /// Spliced through a pipe, visit by visit.
+    Splice,
+}
+
+impl Half {
+    pub(super) fn new() -> Self {
+        Self {
+            delivered: 0,
+            backlog: Backlog::default(),
+            in_pipe: 0,
+            mode: Mode::Copy,
+            stopping: false,
+            ended: false,
+            shut: false,
+            streak: 0,
+            promote_after: PROMOTE_AFTER,
+            pace_us: PACE_US_START,
+            promoted_at: 0,
+        }
+    }
+
+    /// Bytes are held for the sink.
+    pub(super) fn is_loaded(&self) -> bool {
+        !self.backlog.is_empty() || self.in_pipe > 0
+    }
+
+    /// Takes note of a received buffer; a row of full ones makes a stream.
+    pub(super) fn on_filled(&mut self, bytes: u32) {
+        if bytes < BUFFER_BYTES {
+            self.streak = 0;
+            return;
+        }
+        self.streak = self.streak.saturating_add(1);
+        if self.mode == Mode::Copy && self.streak >= self.promote_after {
+            self.mode = Mode::Switching;
+        }
+    }
+
+    /// Receiving has stopped and everything is sent: splice from now on.
+    pub(super) fn promote(&mut self) {
+        self.mode = Mode::Splice;
+        self.streak = 0;
+        self.pace_us = PACE_US_START;
+        self.promoted_at = self.delivered;
+    }
+
+    /// Back to copying. A stream that was too short to pay for its change makes the next change
+    /// rarer, up to once in 2 MiB of full buffers.
+    pub(super) fn demote(&mut self) {
+        let paid = self.delivered - self.promoted_at >= PAYING_BYTES;
+        self.promote_after = if paid {
+            PROMOTE_AFTER
+        } else {
+            self.promote_after.saturating_mul(2).min(128)
+        };
+        self.mode = Mode::Copy;
+        self.streak = 0;
+        self.pace_us = PACE_US_START;
+    }
+
+    /// Adapts the pace to what a visit moved and tells whether this is still a stream.
+    ///
+    /// A visit should find a chunk that is worth its fixed cost and yet leaves room in the pipe
+    /// and in the socket buffers, so that neither peer ever waits for the next one.
+    pub(super) fn on_visited(&mut self, pumped: Pumped) -> bool {
+        if pumped.pulled >= CHUNK_BYTES_MAX {
+            self.pace_us = (self.pace_us / 2).max(PACE_US_MIN);
+        } else if pumped.pulled < CHUNK_BYTES_MIN {
+            self.pace_us = (self.pace_us.saturating_add(self.pace_us / 4)).min(PACE_US_MAX);
+        }
+        if pumped.pulled >= BUFFER_BYTES {
+            self.streak = 0;
+        } else {
+            self.streak = self.streak.saturating_add(1);
+        }
+        self.streak < DEMOTE_AFTER
+    }
+
+    /// Nanoseconds to the next visit.
+    pub(super) fn pace(&self) -> u64 {
+        u64::from(self.pace_us) * 1_000
+    }
+
+    /// The wait for a buffer grows while there is none.
+    pub(super) fn slow_down(&mut self) -> u64 {
+        let pace = self.pace();
+        self.pace_us = self.pace_us.saturating_mul(2).min(PACE_US_STARVED_MAX);
+        pace
+    }
+
+    /// A buffer was there again.
+    pub(super) fn is_fed(&mut self) {
+        if self.mode == Mode::Copy {
+            self.pace_us = PACE_US_START;
+        }
+    }
+}
+
+/// Full buffers in a row that make a stream (HAProxy: 3 full reads).
+const PROMOTE_AFTER: u8 = 3;
+/// Small visits in a row that end a stream.
+const DEMOTE_AFTER: u8 = 3;
+/// A spliced stretch that pays for two changes of mode.
+const PAYING_BYTES: u64 = 1 << 20;
+const PACE_US_START: u16 = 100;
+const PACE_US_MIN: u16 = 25;
+const PACE_US_MAX: u16 = 1_000;
+const PACE_US_STARVED_MAX: u16 = 10_000;
+const CHUNK_BYTES_MIN: u32 = 64 * 1024;
+const CHUNK_BYTES_MAX: u32 = 512 * 1024;

@@ -1,0 +1,155 @@
+//! What a session is told and what it asks for.
+
+use crate::kernel::{Buffer, BufferId, Errno, Pumped};
+use crate::token::Purpose;
+
+/// One end of a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Side {
+    /// Who connected to the listener.
+    Client,
+    /// Who was selected from the pool.
+    Backend,
+}
+
+impl Side {
+    /// Both, the client first.
+    pub const BOTH: [Self; 2] = [Self::Client, Self::Backend];
+
+    /// The opposite end.
+    #[must_use]
+    pub fn other(self) -> Self {
+        match self {
+            Self::Client => Self::Backend,
+            Self::Backend => Self::Client,
+        }
+    }
+}
+
+/// What a session asks for. Operations that complete later are named by their [`Purpose`], of
+/// which a session has at most one of each in flight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Op {
+    /// Select a backend and connect to it; answered by `Connected`, `ConnectFailed`,
+    /// `Exhausted` or `Unselected`.
+    Connect,
+    /// Close the backend socket of a failed attempt.
+    Abandon,
+    /// Receive from this side until told otherwise.
+    Recv(Side),
+    /// Send a buffer that came from this side to the other.
+    Send(Side, Buffer),
+    /// Tell when this side has bytes.
+    PollSource(Side),
+    /// Tell when the side opposite to this source has room.
+    PollSink(Side),
+    /// Tell when this side breaks.
+    Watch(Side),
+    /// Come back to the stream from this side after so many nanoseconds.
+    Visit(Side, u64),
+    /// Ask this operation to end early.
+    Cancel(Purpose),
+    /// Splice from this side to the other; answered at once by `Pumped` or `Pipeless`.
+    Pump(Side),
+    /// Relay the end of the stream to this side.
+    Shutdown(Side),
+    /// Nobody needs this buffer any more.
+    Release(BufferId),
+    /// The session is a long one: let the kernel probe silent peers.
+    KeepAlive,
+    /// The deadline has come nearer.
+    Rearm,
+    /// Nothing is in flight: close both sockets and free the slot.
+    Finish,
+}
+
+/// What a session is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// The backend took the connection.
+    Connected,
+    /// It did not.
+    ConnectFailed(Errno),
+    /// No descriptor or memory for a backend socket.
+    Exhausted,
+    /// The pool has no backend to select.
+    Unselected,
+    /// Bytes from this side.
+    Received(Side, Buffer),
+    /// No more bytes from this receive: end of stream (`Ok`) or why not.
+    RecvEnded(Side, Result<(), Errno>),
+    /// So many bytes that came from this side were sent.
+    Sent(Side, Result<u32, Errno>),
+    /// The spliced source of this side has bytes, or something to say about it.
+    SourceReady(Side),
+    /// The sink of this source side has room, or something to say about it.
+    SinkReady(Side),
+    /// A side that was not read from has a fault to report; `true`: its connection broke.
+    Watched(Side, bool),
+    /// The time of a visit has come.
+    Visit(Side),
+    /// A pump's result.
+    Pumped(Side, Pumped),
+    /// No pipe was free for a pump.
+    Pipeless(Side),
+}
+
+/// The operations in flight of one session: one bit for each purpose.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct InFlight(u32);
+
+impl InFlight {
+    pub(super) fn has(self, purpose: Purpose) -> bool {
+        self.0 & bit(purpose) != 0
+    }
+
+    pub(super) fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    pub(super) fn insert(&mut self, purpose: Purpose) {
+        assert!(!self.has(purpose), "{purpose:?} is in flight already");
+        self.0 |= bit(purpose);
+    }
+
+    pub(super) fn remove(&mut self, purpose: Purpose) {
+        assert!(
+            self.has(purpose),
+            "{purpose:?} completed without having been asked"
+        );
+        self.0 &= !bit(purpose);
+    }
+}
+
+/// The purposes that the kernel can be asked to end early. A visit is no kernel operation and
+/// comes due by itself.
+pub(super) const CANCELLABLE: [Purpose; 11] = [
+    Purpose::Connect,
+    Purpose::Recv(Side::Client),
+    Purpose::Recv(Side::Backend),
+    Purpose::Send(Side::Client),
+    Purpose::Send(Side::Backend),
+    Purpose::PollSource(Side::Client),
+    Purpose::PollSource(Side::Backend),
+    Purpose::PollSink(Side::Client),
+    Purpose::PollSink(Side::Backend),
+    Purpose::Watch(Side::Client),
+    Purpose::Watch(Side::Backend),
+];
+
+fn bit(purpose: Purpose) -> u32 {
+    let (kind, side) = match purpose {
+        Purpose::Accept | Purpose::Wake | Purpose::Detached => {
+            unreachable!("no session asks for {purpose:?}")
+        }
+        Purpose::Connect => (0, Side::Client),
+        Purpose::Recv(side) => (1, side),
+        Purpose::Send(side) => (2, side),
+        Purpose::PollSource(side) => (3, side),
+        Purpose::PollSink(side) => (4, side),
+        Purpose::Watch(side) => (5, side),
+        Purpose::Visit(side) => (6, side),
+    };
+    1 << (2 * kind + side as u32)
+}

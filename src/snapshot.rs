@@ -1,0 +1,86 @@
+//! What the workers route by: immutable, numbered, published whole.
+
+#![forbid(unsafe_code)]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::address::Address;
+use crate::config::{self, Config};
+use crate::guard::Limit;
+use crate::pool::Pool;
+use crate::session::{Limits, NEVER};
+
+/// Everything a worker needs to know, at one moment. A session keeps what it began with.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// Counts up with every publication.
+    pub version: u64,
+    /// What is listened on; the index is the listener's number.
+    pub listeners: Vec<Arc<Listener>>,
+    /// Client connections in all, over all workers.
+    pub connections: Arc<Limit>,
+}
+
+/// A bound address with the pool behind it.
+#[derive(Debug)]
+pub struct Listener {
+    /// Unique among listeners.
+    pub name: String,
+    /// Where it listens.
+    pub bind: Address,
+    /// Where its sessions go.
+    pub pool: Arc<Pool>,
+    /// Client connections of this listener over all workers.
+    pub connections: Limit,
+    /// Deadlines and tries of its sessions.
+    pub limits: Limits,
+}
+
+impl Snapshot {
+    /// The first snapshot of a configuration. `max_connections` is what the configuration or the
+    /// descriptor limit allows in all.
+    #[must_use]
+    pub fn new(config: &Config, max_connections: u32) -> Self {
+        let pools: Vec<_> = config
+            .pools
+            .iter()
+            .map(|pool| Arc::new(Pool::new(pool)))
+            .collect();
+        let listeners = config.listeners.iter();
+        let listeners = listeners
+            .map(|listener| Arc::new(Listener::new(listener, Arc::clone(&pools[listener.pool]))));
+        Self {
+            version: 1,
+            listeners: listeners.collect(),
+            connections: Arc::new(Limit::new(max_connections)),
+        }
+    }
+}
+
+impl Listener {
+    fn new(config: &config::Listener, pool: Arc<Pool>) -> Self {
+        let max = config
+            .max_connections
+            .map_or_else(Limit::unbounded, |max| Limit::new(max.get()));
+        Self {
+            name: config.name.clone(),
+            bind: config.bind.clone(),
+            pool,
+            connections: max,
+            limits: limits(config),
+        }
+    }
+}
+
+fn limits(listener: &config::Listener) -> Limits {
+    let timeouts = &listener.timeouts;
+    let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(NEVER);
+    Limits {
+        connect: nanos(timeouts.connect),
+        idle: timeouts.idle.map_or(NEVER, nanos),
+        half_closed: nanos(timeouts.half_closed),
+        session: timeouts.session.map_or(NEVER, nanos),
+        attempts: listener.attempts,
+    }
+}

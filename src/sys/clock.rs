@@ -1,0 +1,13 @@
+//! The one clock of the workers.
+
+use std::sync::OnceLock;
+use std::time::Instant;
+
+/// Nanoseconds of CLOCK_MONOTONIC since this process first asked.
+#[must_use]
+#[expect(clippy::disallowed_methods, reason = "this is where the clock is read")]
+pub fn monotonic() -> u64 {
+    static EPOCH: OnceLock<Instant> = OnceLock::new();
+    let since = EPOCH.get_or_init(Instant::now).elapsed();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}

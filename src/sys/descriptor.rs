@@ -1,0 +1,119 @@
+//! Descriptors that are no sockets, and the table they stand in.
+
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+
+use crate::kernel::{Pipe, Socket};
+
+/// A pipe of `bytes` where the per-user quota allows, else of the kernel's default (pipe(7)).
+///
+/// # Errors
+/// What pipe2(2) says.
+pub fn pipe(bytes: u32) -> io::Result<Pipe> {
+    let mut ends = [0; 2];
+    // SAFETY: `ends` is written during the call only.
+    if unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_NONBLOCK | libc::O_CLOEXEC) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: no memory is handed over.
+    let grown = unsafe { libc::fcntl(ends[1], libc::F_SETPIPE_SZ, bytes) };
+    let capacity = if grown >= 0 {
+        grown
+    } else {
+        // SAFETY: no memory is handed over.
+        unsafe { libc::fcntl(ends[1], libc::F_GETPIPE_SZ) }
+    };
+    let capacity = u32::try_from(capacity).unwrap_or(0);
+    Ok(Pipe {
+        read: ends[0],
+        write: ends[1],
+        capacity,
+        held: 0,
+    })
+}
+
+/// Closes a socket of a thread that has no ring.
+pub fn close(socket: Socket) {
+    // SAFETY: the socket was handed over and is not used again.
+    unsafe { libc::close(socket.raw()) };
+}
+
+/// Closes both ends; what is inside is lost.
+pub fn close_pipe(pipe: &Pipe) {
+    for end in [pipe.read, pipe.write] {
+        // SAFETY: the pool hands each pipe in once, when nobody uses its ends any more.
+        unsafe { libc::close(end) };
+    }
+}
+
+/// A counter that wakes whoever polls or reads it (eventfd(2)). A read of one that was not
+/// notified waits, or fails when `nonblocking`.
+///
+/// # Errors
+/// What eventfd(2) says.
+pub fn eventfd(nonblocking: bool) -> io::Result<OwnedFd> {
+    let flags = if nonblocking { libc::EFD_NONBLOCK } else { 0 };
+    // SAFETY: no memory is handed over.
+    let fd = unsafe { libc::eventfd(0, flags | libc::EFD_CLOEXEC) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the descriptor was made just now and has no other owner.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Wakes whoever polls the eventfd. A counter at its maximum has been readable all along.
+pub fn notify(eventfd: &OwnedFd) {
+    let one = 1u64;
+    // SAFETY: `one` is read during the call only.
+    unsafe {
+        libc::write(
+            eventfd.as_raw_fd(),
+            (&raw const one).cast(),
+            size_of::<u64>(),
+        )
+    };
+}
+
+/// Makes a nonblocking eventfd unreadable until the next [`notify`].
+pub fn clear_eventfd(eventfd: &OwnedFd) {
+    let mut count = 0u64;
+    // SAFETY: `count` is written during the call only.
+    unsafe {
+        libc::read(
+            eventfd.as_raw_fd(),
+            (&raw mut count).cast(),
+            size_of::<u64>(),
+        )
+    };
+}
+
+/// Gives the calling thread a descriptor table of its own with just the standard streams and
+/// `keep`: its limit then counts for this thread alone, and nothing that is closed elsewhere lives
+/// on here (unshare(2), CLONE_FILES; close_range(2)).
+///
+/// # Errors
+/// What the two calls say.
+pub fn own_descriptor_table(keep: &[RawFd]) -> io::Result<()> {
+    // SAFETY: no memory is handed over; descriptors of other threads stay in their own table.
+    if unsafe { libc::unshare(libc::CLONE_FILES) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let mut keep: Vec<u32> = keep
+        .iter()
+        .filter_map(|&fd| u32::try_from(fd).ok())
+        .collect();
+    keep.extend([0, 1, 2, u32::MAX]);
+    keep.sort_unstable();
+    for pair in keep.windows(2) {
+        if pair[1] - pair[0] < 2 {
+            continue;
+        }
+        // SAFETY: these numbers of this thread's own table are in nobody's use: the owners of
+        // those descriptors live in other threads, with the table that was copied.
+        if unsafe { libc::close_range(pair[0] + 1, pair[1] - 1, 0) } < 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,20 @@
+//! System calls outside the rings: sockets, pipes, eventfds, threads and limits.
+
+#![expect(unsafe_code, reason = "calls that neither std nor socket2 wraps")]
+
+mod clock;
+mod descriptor;
+mod process;
+mod socket;
+
+pub use clock::monotonic;
+pub use descriptor::{
+    clear_eventfd, close, close_pipe, eventfd, notify, own_descriptor_table, pipe,
+};
+pub use process::{
+    allowed_cpus, block_signals, descriptor_limit, io_uring_disabled, kernel_release, pin_to,
+    precise_timers, raise_descriptor_limit,
+};
+pub use socket::{
+    Bound, keep_alive, listen_all, open_socket, peer_address, reset_on_close, socket_address,
+};

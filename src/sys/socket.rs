@@ -1,0 +1,161 @@
+//! Sockets of listeners and backends.
+
+use std::fs;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{BorrowedFd, IntoRawFd};
+use std::os::unix::fs::FileTypeExt;
+use std::path::Path;
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, SockAddr, SockRef, TcpKeepalive, Type};
+
+use crate::address::Address;
+use crate::kernel::{Errno, Socket};
+
+/// The listening sockets of an address.
+#[derive(Debug)]
+pub struct Bound {
+    /// Where they listen: the port that the kernel chose, where 0 was asked for.
+    pub address: Address,
+    /// As many as were asked for.
+    pub sockets: Vec<Socket>,
+}
+
+/// Listens on an address with `count` sockets, one per worker. On TCP they are a group among
+/// which the kernel spreads connections (SO_REUSEPORT, socket(7)); on a Unix socket they are one
+/// and the same descriptor, which all workers accept from.
+///
+/// # Errors
+/// What the kernel says; an address in use is one, though another process of the same user could
+/// join the group.
+pub fn listen_all(to: &Address, count: usize) -> io::Result<Bound> {
+    match to {
+        Address::Tcp(wanted) => {
+            // Bound alone first, and closed again: this refuses an address that is in use.
+            let alone = socket2::Socket::new(domain(to), Type::STREAM, Some(Protocol::TCP))?;
+            alone.set_reuse_address(true)?;
+            alone.bind(&SockAddr::from(*wanted))?;
+            alone.listen(1)?;
+            let bound = alone.local_addr()?.as_socket().unwrap_or(*wanted);
+            drop(alone);
+            let sockets = (0..count)
+                .map(|_| listen_tcp(bound))
+                .collect::<io::Result<_>>()?;
+            Ok(Bound {
+                address: Address::Tcp(bound),
+                sockets,
+            })
+        }
+        Address::Unix(path) => {
+            let fd = listen_unix(path)?.into_raw_fd();
+            let sockets = (0..count).map(|_| Socket::from_raw(fd)).collect();
+            Ok(Bound {
+                address: to.clone(),
+                sockets,
+            })
+        }
+    }
+}
+
+fn listen_tcp(to: SocketAddr) -> io::Result<Socket> {
+    let kind = Type::STREAM.nonblocking().cloexec();
+    let socket = socket2::Socket::new(Domain::for_address(to), kind, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    // Accepted sockets inherit these.
+    socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_keepalive(&keepalive())?;
+    socket.bind(&SockAddr::from(to))?;
+    socket.listen(BACKLOG)?;
+    Ok(Socket::from_raw(socket.into_raw_fd()))
+}
+
+/// A socket file left behind by a process that is gone is replaced; one that somebody answers on,
+/// or any other file, is in use.
+fn listen_unix(path: &Path) -> io::Result<socket2::Socket> {
+    let address = SockAddr::unix(path)?;
+    let probe = socket2::Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    let answer = probe.connect(&address).map_err(|error| error.kind());
+    if answer == Err(io::ErrorKind::ConnectionRefused) && is_socket(path) {
+        fs::remove_file(path)?;
+    }
+    let socket = socket2::Socket::new(Domain::UNIX, Type::STREAM.nonblocking().cloexec(), None)?;
+    socket.bind(&address)?;
+    socket.listen(BACKLOG)?;
+    Ok(socket)
+}
+
+fn is_socket(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket())
+}
+
+/// A socket fit to connect to `to`, never waiting by itself.
+///
+/// # Errors
+/// What socket(2) says.
+pub fn open_socket(to: &Address) -> Result<Socket, Errno> {
+    let protocol = match to {
+        Address::Tcp(_) => Some(Protocol::TCP),
+        Address::Unix(_) => None,
+    };
+    let kind = Type::STREAM.nonblocking().cloexec();
+    let errno = |error: io::Error| Errno(error.raw_os_error().unwrap_or(libc::EIO));
+    let socket = socket2::Socket::new(domain(to), kind, protocol).map_err(errno)?;
+    if protocol.is_some() {
+        socket.set_tcp_nodelay(true).map_err(errno)?;
+    }
+    Ok(Socket::from_raw(socket.into_raw_fd()))
+}
+
+/// The kernel's form of an address.
+#[must_use]
+pub fn socket_address(address: &Address) -> SockAddr {
+    match address {
+        Address::Tcp(address) => SockAddr::from(*address),
+        Address::Unix(path) => {
+            SockAddr::unix(path).expect("an Address holds only paths that the kernel takes")
+        }
+    }
+}
+
+/// The other end of a TCP connection (getpeername(2)).
+#[must_use]
+pub fn peer_address(socket: &Socket) -> Option<SocketAddr> {
+    with(socket, |socket| socket.peer_addr()).ok()?.as_socket()
+}
+
+/// Lets the close of this socket send RST and drop what is unsent (socket(7), SO_LINGER).
+pub fn reset_on_close(socket: &Socket) {
+    // A Unix socket ignores it: it knows no reset.
+    let _ = with(socket, |socket| socket.set_linger(Some(Duration::ZERO)));
+}
+
+/// Lets the kernel probe a silent peer: after 60 s, every 10 s, 6 times (tcp(7)).
+pub fn keep_alive(socket: &Socket) {
+    // A Unix socket has no keepalive and needs none.
+    let _ = with(socket, |socket| socket.set_tcp_keepalive(&keepalive()));
+}
+
+fn keepalive() -> TcpKeepalive {
+    TcpKeepalive::new()
+        .with_time(Duration::from_secs(60))
+        .with_interval(Duration::from_secs(10))
+        .with_retries(6)
+}
+
+fn domain(address: &Address) -> Domain {
+    match address {
+        Address::Tcp(address) => Domain::for_address(*address),
+        Address::Unix(_) => Domain::UNIX,
+    }
+}
+
+fn with<T>(socket: &Socket, call: impl FnOnce(SockRef<'_>) -> T) -> T {
+    // SAFETY: the `Socket` that is borrowed for this call owns the descriptor and keeps it open.
+    let fd = unsafe { BorrowedFd::borrow_raw(socket.raw()) };
+    call(SockRef::from(&fd))
+}
+
+/// Connections that the kernel completes ahead of accept; it cuts this to net.core.somaxconn.
+const BACKLOG: i32 = 4_096;

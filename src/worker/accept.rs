@@ -1,0 +1,188 @@
+//! Accepting: which listeners do, and what happens at a limit.
+//!
+//! A listener that may not accept leaves clients in the kernel's backlog; it is neither asked
+//! again in a loop nor forgotten (multishot accept ends at every error).
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use crate::kernel::{Completion, Done, Errno, Kernel, Manner, Socket};
+use crate::select::Selector;
+use crate::snapshot::Listener;
+use crate::token::{Purpose, Token};
+
+use super::Worker;
+
+/// A worker's part of a listener.
+#[derive(Debug)]
+pub(super) struct Port {
+    pub(super) listener: Arc<Listener>,
+    pub(super) selector: Selector,
+    /// `None` once it is closed for good.
+    socket: Option<Socket>,
+    accepting: bool,
+    /// The accept in flight was asked to end.
+    stopping: bool,
+    /// Accepted in one batch beyond the limit: they wait as they would in the backlog.
+    parked: VecDeque<Socket>,
+    /// Not before this time, in nanoseconds.
+    resume_at: u64,
+}
+
+impl Port {
+    pub(super) fn new(listener: Arc<Listener>, selector: Selector, socket: Socket) -> Self {
+        Self {
+            listener,
+            selector,
+            socket: Some(socket),
+            accepting: false,
+            stopping: false,
+            parked: VecDeque::new(),
+            resume_at: 0,
+        }
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.socket.is_none() && self.parked.is_empty()
+    }
+}
+
+impl<K: Kernel> Worker<K> {
+    pub(super) fn on_accept(&mut self, completion: Completion) {
+        let number = completion.token.slot() as usize;
+        let port = &mut self.ports[number];
+        if !completion.more {
+            port.accepting = false;
+            port.stopping = false;
+            self.tend = true;
+        }
+        match completion.outcome {
+            Ok(Done::Accepted(socket)) => {
+                self.stats.accepted.increment();
+                self.admit(number, socket);
+            }
+            Err(errno) if errno.is_exhaustion() => {
+                port.resume_at = self.now + EXHAUSTED_PAUSE;
+                self.stats.accept_exhausted.increment();
+                self.stats.accept_pauses.increment();
+                self.complain(number, errno);
+            }
+            // Everything else concerns one connection that is gone already (accept(2)), or is the
+            // answer to a cancel: the port is tended at the end of the turn.
+            Ok(Done::Received(_) | Done::Count(_)) | Err(_) => {}
+        }
+    }
+
+    /// Brings each port to where the limits and the stop want it.
+    pub(super) fn tend_ports(&mut self) {
+        self.tend = false;
+        self.tend_at = u64::MAX;
+        for number in 0..self.ports.len() {
+            self.unpark(number);
+            let full = self.is_full(number);
+            let port = &mut self.ports[number];
+            let stopped = self.stop_at.is_some();
+            let waiting = self.now < port.resume_at;
+            let wanted = !full && !stopped && !waiting && port.parked.is_empty();
+            match &port.socket {
+                Some(socket) if wanted && !port.accepting => {
+                    let token = Token::new(Purpose::Accept, 0, listener_number(number));
+                    self.kernel.accept(token, socket);
+                    port.accepting = true;
+                }
+                Some(_) if !wanted && port.accepting && !port.stopping => {
+                    let token = Token::new(Purpose::Accept, 0, listener_number(number));
+                    self.kernel.cancel(token);
+                    port.stopping = true;
+                    if !stopped {
+                        self.stats.accept_pauses.increment();
+                    }
+                }
+                _ => {}
+            }
+            if stopped && !port.accepting {
+                if let Some(socket) = port.socket.take() {
+                    self.kernel.close(socket, Manner::Graceful);
+                }
+            }
+            // Another worker may make room, of which this one is not told: look again soon.
+            if !stopped && !wanted {
+                let again = if waiting {
+                    port.resume_at
+                } else {
+                    self.now + FULL_PAUSE
+                };
+                self.tend_at = self.tend_at.min(again);
+            }
+        }
+    }
+
+    fn admit(&mut self, number: usize, socket: Socket) {
+        if !self.ports[number].parked.is_empty() || !self.take_place(number) {
+            self.ports[number].parked.push_back(socket);
+            self.tend = true;
+            return;
+        }
+        self.open(number, socket);
+        self.tend |= self.is_full(number);
+    }
+
+    fn unpark(&mut self, number: usize) {
+        while !self.ports[number].parked.is_empty() && self.take_place(number) {
+            if let Some(socket) = self.ports[number].parked.pop_front() {
+                self.open(number, socket);
+            }
+        }
+    }
+
+    /// Takes a place in every limit, or none.
+    fn take_place(&self, number: usize) -> bool {
+        let listener = &self.ports[number].listener.connections;
+        if self.slots.len() >= self.capacity || !listener.try_acquire() {
+            return false;
+        }
+        let in_all = self.snapshot.connections.try_acquire();
+        if !in_all {
+            listener.release();
+        }
+        in_all
+    }
+
+    fn is_full(&self, number: usize) -> bool {
+        self.slots.len() >= self.capacity
+            || self.ports[number].listener.connections.is_full()
+            || self.snapshot.connections.is_full()
+    }
+
+    pub(super) fn parked(&self) -> u64 {
+        self.ports.iter().map(|port| port.parked.len() as u64).sum()
+    }
+
+    /// Closes what waits for a place: the stop's grace is over.
+    pub(super) fn drop_parked(&mut self) {
+        for port in &mut self.ports {
+            for socket in port.parked.drain(..) {
+                self.kernel.close(socket, Manner::Reset);
+            }
+        }
+    }
+
+    /// At most one line per second, however often accepting fails.
+    fn complain(&mut self, number: usize, errno: Errno) {
+        if self.now < self.complain_at {
+            return;
+        }
+        self.complain_at = self.now + 1_000_000_000;
+        let name = &self.ports[number].listener.name;
+        log::warn!("worker {}: {name} can't accept, pausing: {errno}", self.id);
+    }
+}
+
+fn listener_number(number: usize) -> u32 {
+    u32::try_from(number).expect("listeners are counted in a u32")
+}
+
+/// Until accepting is tried again after it failed for want of descriptors or memory: 100 ms.
+const EXHAUSTED_PAUSE: u64 = 100_000_000;
+/// Until a full listener looks whether another worker made room: 20 ms.
+const FULL_PAUSE: u64 = 20_000_000;

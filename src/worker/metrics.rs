@@ -1,0 +1,125 @@
+//! What a worker counts and measures.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crossbeam::utils::CachePadded;
+use hdrhistogram::Histogram;
+
+use crate::session::CloseReason;
+
+/// Gauges and counters of one worker: written by it alone, read by anyone at any time.
+#[derive(Debug, Default)]
+pub struct Stats(CachePadded<Numbers>);
+
+/// The numbers of [`Stats`].
+#[derive(Debug, Default)]
+pub struct Numbers {
+    /// Sessions that are open now.
+    pub sessions: Number,
+    /// Receive buffers that hold bytes now.
+    pub buffers: Number,
+    /// Pipes that hold bytes now.
+    pub pipes: Number,
+    /// Accepted connections that wait for a place now.
+    pub parked: Number,
+    /// Connections accepted.
+    pub accepted: Number,
+    /// Connect attempts that failed.
+    pub connect_failures: Number,
+    /// Times that a listener stopped accepting: a limit was reached, or descriptors ran out.
+    pub accept_pauses: Number,
+    /// Times that accepting failed for want of descriptors or memory.
+    pub accept_exhausted: Number,
+    /// Access log lines that were dropped because the queue was full.
+    pub log_dropped: Number,
+    /// Sessions ended, by reason.
+    pub closed: [Number; CloseReason::ALL.len()],
+}
+
+/// One gauge or counter. Only its worker changes it, so that no locked instruction is needed.
+#[derive(Debug, Default)]
+pub struct Number(AtomicU64);
+
+impl std::ops::Deref for Stats {
+    type Target = Numbers;
+
+    fn deref(&self) -> &Numbers {
+        &self.0
+    }
+}
+
+impl Number {
+    /// The present value.
+    #[must_use]
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set(&self, value: u64) {
+        self.0.store(value, Ordering::Relaxed);
+    }
+
+    pub(super) fn increment(&self) {
+        self.set(self.get().wrapping_add(1));
+    }
+}
+
+/// Distributions since the last time that they were taken.
+#[derive(Clone, Debug)]
+pub struct Histograms {
+    /// From accept to the backend's answer, µs.
+    pub connect: Histogram<u64>,
+    /// From accept to the backend's first byte, µs.
+    pub first_byte: Histogram<u64>,
+    /// From accept to the end, µs.
+    pub session: Histogram<u64>,
+    /// From the client, bytes per session.
+    pub bytes_up: Histogram<u64>,
+    /// To the client, bytes per session.
+    pub bytes_down: Histogram<u64>,
+    /// Handling one batch of completions, ns.
+    pub turn: Histogram<u64>,
+}
+
+impl Histograms {
+    /// Nothing recorded.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            connect: histogram(DAY_US),
+            first_byte: histogram(DAY_US),
+            session: histogram(DAY_US),
+            bytes_up: histogram(BYTES_MAX),
+            bytes_down: histogram(BYTES_MAX),
+            turn: histogram(SECOND_NS * 10),
+        }
+    }
+
+    /// Each with its name and unit, in the order of a session.
+    #[must_use]
+    pub fn all(&self) -> [(&'static str, &'static str, &Histogram<u64>); 6] {
+        [
+            ("connect", "us", &self.connect),
+            ("first_byte", "us", &self.first_byte),
+            ("session", "us", &self.session),
+            ("bytes_up", "B", &self.bytes_up),
+            ("bytes_down", "B", &self.bytes_down),
+            ("turn", "ns", &self.turn),
+        ]
+    }
+}
+
+impl Default for Histograms {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Two significant digits: 1% of error, a few pages of memory. Larger values count as the highest.
+fn histogram(high: u64) -> Histogram<u64> {
+    Histogram::new_with_bounds(1, high, 2).expect("constant bounds that the crate accepts")
+}
+
+const DAY_US: u64 = 24 * 3600 * 1_000_000;
+const BYTES_MAX: u64 = 1 << 44;
+const SECOND_NS: u64 = 1_000_000_000;

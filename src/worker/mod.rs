@@ -1,0 +1,296 @@
+//! A worker: one thread, one ring, its sessions.
+//!
+//! A turn is: wait, take the batch of completions, tell each session what happened to it, do what
+//! it asks for. Nothing is submitted while a session handles an event, and time is read once per
+//! batch. A slot is freed only when nothing is in flight on it.
+
+#![forbid(unsafe_code)]
+
+mod accept;
+mod metrics;
+mod report;
+mod slot;
+pub mod timers;
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam::channel::Receiver;
+use slab::Slab;
+
+use crate::kernel::{Completion, Kernel, Socket};
+use crate::select::{Seat, Selector};
+use crate::session::{CloseReason, Context, Event, Links, NEVER, Op};
+use crate::snapshot::Snapshot;
+use crate::token::{Purpose, Token};
+
+use accept::Port;
+pub use metrics::{Histograms, Number, Numbers, Stats};
+pub use report::{Command, Doorbell, LogQueue, Record};
+use slot::Slot;
+use timers::Timers;
+
+/// What a worker is made with.
+#[derive(Debug)]
+pub struct Setup {
+    /// Its number and how many there are.
+    pub seat: Seat,
+    /// What it begins to route by.
+    pub snapshot: Arc<Snapshot>,
+    /// A listening socket per listener of the snapshot, in its order.
+    pub sockets: Vec<Socket>,
+    /// Sessions at most.
+    pub capacity: usize,
+    /// What the control thread asks.
+    pub mailbox: Receiver<Command>,
+    /// Where lines of the access log go.
+    pub log: Option<LogQueue>,
+    /// What anyone may read of it.
+    pub stats: Arc<Stats>,
+}
+
+/// The loop of one thread over its sessions.
+#[derive(Debug)]
+pub struct Worker<K> {
+    id: u32,
+    seat: Seat,
+    kernel: K,
+    now: u64,
+    snapshot: Arc<Snapshot>,
+    ports: Vec<Port>,
+    /// The ports want to be looked at, at the end of the turn
+    tend: bool,
+    /// or at this time at the latest.
+    tend_at: u64,
+    complain_at: u64,
+    slots: Slab<Slot>,
+    capacity: usize,
+    generation: u32,
+    sessions_opened: u64,
+    links: Links,
+    ops: VecDeque<Op>,
+    batch: Vec<Completion>,
+    timers: Timers,
+    due: Vec<u32>,
+    /// Paced streams: time and token of their next visit.
+    visits: BinaryHeap<Reverse<(u64, u64)>>,
+    mailbox: Receiver<Command>,
+    log: Option<LogQueue>,
+    stats: Arc<Stats>,
+    histograms: Box<Histograms>,
+    /// Set by a stop: when the sessions that are left are cut.
+    stop_at: Option<u64>,
+}
+
+impl<K: Kernel> Worker<K> {
+    /// A worker that accepts from its first turn on.
+    pub fn new(kernel: K, setup: Setup) -> Self {
+        let now = kernel.now();
+        let listeners = setup.snapshot.listeners.iter().zip(setup.sockets);
+        let ports = listeners.map(|(listener, socket)| {
+            let selector = Selector::new(&listener.pool, setup.seat);
+            Port::new(Arc::clone(listener), selector, socket)
+        });
+        Self {
+            id: setup.seat.worker,
+            seat: setup.seat,
+            now,
+            ports: ports.collect(),
+            kernel,
+            tend: true,
+            tend_at: now,
+            complain_at: 0,
+            slots: Slab::new(),
+            capacity: setup.capacity,
+            generation: 0,
+            sessions_opened: 0,
+            links: Links::default(),
+            ops: VecDeque::new(),
+            batch: Vec::new(),
+            timers: Timers::new(now),
+            due: Vec::new(),
+            visits: BinaryHeap::new(),
+            snapshot: setup.snapshot,
+            mailbox: setup.mailbox,
+            log: setup.log,
+            stats: setup.stats,
+            histograms: Box::default(),
+            stop_at: None,
+        }
+    }
+
+    /// Turns until a stop has ended the last session.
+    pub fn run(&mut self) {
+        self.tend_ports();
+        while !self.is_finished() {
+            self.turn();
+        }
+        // Hands over the last closes.
+        self.kernel.wait(Some(Duration::ZERO), &mut self.batch);
+    }
+
+    /// Waits for a batch and handles it.
+    pub fn turn(&mut self) {
+        let timeout = self.timeout();
+        let mut batch = std::mem::take(&mut self.batch);
+        self.kernel.wait(timeout, &mut batch);
+        self.now = self.kernel.now();
+        let began = self.now;
+        for completion in batch.drain(..) {
+            self.on_completion(completion);
+        }
+        self.batch = batch;
+        self.make_visits();
+        self.expire();
+        if self.tend || self.now >= self.tend_at {
+            self.tend_ports();
+        }
+        self.stats.sessions.set(self.slots.len() as u64);
+        self.stats
+            .buffers
+            .set(u64::from(self.kernel.buffers_in_use()));
+        self.stats.pipes.set(u64::from(self.kernel.pipes_in_use()));
+        self.now = self.kernel.now();
+        self.histograms.turn.saturating_record(self.now - began);
+    }
+
+    /// Whether a stop has come to its end.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.stop_at.is_some() && self.slots.is_empty() && self.ports.iter().all(Port::is_closed)
+    }
+
+    /// The kernel, for the simulation to look into.
+    pub fn kernel_mut(&mut self) -> &mut K {
+        &mut self.kernel
+    }
+
+    fn timeout(&self) -> Option<Duration> {
+        let visit = self.visits.peek().map_or(NEVER, |Reverse((at, _))| *at);
+        let timer = self.timers.next().unwrap_or(NEVER);
+        let at = visit
+            .min(timer)
+            .min(self.tend_at)
+            .min(self.stop_at.unwrap_or(NEVER));
+        (at != NEVER).then(|| Duration::from_nanos(at.saturating_sub(self.now)))
+    }
+
+    fn on_completion(&mut self, completion: Completion) {
+        let token = completion.token;
+        match token.purpose() {
+            Purpose::Accept => self.on_accept(completion),
+            Purpose::Wake => self.read_mailbox(),
+            Purpose::Detached => {}
+            Purpose::Connect
+            | Purpose::Recv(_)
+            | Purpose::Send(_)
+            | Purpose::PollSource(_)
+            | Purpose::PollSink(_)
+            | Purpose::Watch(_)
+            | Purpose::Visit(_) => {
+                let (event, more) = slot::event(completion);
+                self.deliver(token, event, more);
+            }
+        }
+    }
+
+    fn deliver(&mut self, token: Token, event: Event, more: bool) {
+        let key = token.slot() as usize;
+        let slot = &mut self.slots[key];
+        assert_eq!(
+            slot.generation,
+            token.generation(),
+            "a slot was freed under an operation"
+        );
+        let mut cx = Context {
+            now: self.now,
+            limits: &slot.listener.limits,
+            links: &mut self.links,
+            ops: &mut self.ops,
+        };
+        slot.session.on_event(event, more, &mut cx);
+        self.perform(key);
+    }
+
+    fn make_visits(&mut self) {
+        while let Some(&Reverse((at, raw))) = self.visits.peek() {
+            if at > self.now {
+                break;
+            }
+            self.visits.pop();
+            let token = Token::from_raw(raw).expect("only tokens are put on the heap");
+            if let Purpose::Visit(from) = token.purpose() {
+                self.deliver(token, Event::Visit(from), false);
+            }
+        }
+    }
+
+    fn expire(&mut self) {
+        let mut due = std::mem::take(&mut self.due);
+        self.timers.expire(self.now, &mut due);
+        for slot in due.drain(..) {
+            let key = slot as usize;
+            self.with_session(key, |session, cx| session.on_deadline(cx));
+            if let Some(slot) = self.slots.get(key) {
+                self.set_timer(key, slot.session.deadline(&slot.listener.limits));
+            }
+        }
+        self.due = due;
+        if self.stop_at.is_some_and(|at| self.now >= at) {
+            self.cut();
+        }
+    }
+
+    fn set_timer(&mut self, key: usize, at: u64) {
+        let slot = slot::number(key);
+        if at == NEVER {
+            self.timers.clear(slot);
+        } else {
+            self.timers.set(slot, at);
+        }
+    }
+
+    fn read_mailbox(&mut self) {
+        while let Ok(command) = self.mailbox.try_recv() {
+            match command {
+                Command::Publish(snapshot) => self.publish(snapshot),
+                Command::TakeHistograms(reply) => {
+                    // Whoever asked may have gone away meanwhile: then nobody misses them.
+                    let _ = reply.try_send((self.id, std::mem::take(&mut self.histograms)));
+                }
+                Command::Stop(grace) => {
+                    let grace = u64::try_from(grace.as_nanos()).unwrap_or(NEVER);
+                    self.stop_at = Some(self.now.saturating_add(grace));
+                    self.tend = true;
+                }
+            }
+        }
+    }
+
+    /// Routes by another snapshot of the same listeners. Sessions keep what they began with.
+    fn publish(&mut self, snapshot: Arc<Snapshot>) {
+        assert_eq!(
+            snapshot.listeners.len(),
+            self.ports.len(),
+            "listeners come and go by reload"
+        );
+        for (port, listener) in self.ports.iter_mut().zip(&snapshot.listeners) {
+            port.selector = Selector::new(&listener.pool, self.seat);
+            port.listener = Arc::clone(listener);
+        }
+        self.snapshot = snapshot;
+        self.tend = true;
+    }
+
+    /// The grace of a stop is over.
+    fn cut(&mut self) {
+        self.stop_at = Some(NEVER);
+        self.drop_parked();
+        let keys: Vec<usize> = self.slots.iter().map(|(key, _)| key).collect();
+        for key in keys {
+            self.with_session(key, |session, cx| session.close(CloseReason::Shutdown, cx));
+        }
+    }
+}

@@ -1,0 +1,328 @@
+//! A session with what it has of the kernel: its sockets, pipes and timer. What a session asks
+//! for is done here.
+
+use std::cmp::Reverse;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use crate::kernel::{Completion, Done, Interest, Kernel, Manner, Pipe, Socket};
+use crate::pool::Backend;
+use crate::select::Request;
+use crate::session::{CloseReason, Context, Event, Op, Session, Side};
+use crate::snapshot::Listener;
+use crate::token::{GENERATION_MASK, Purpose, Token};
+
+use super::{Record, Worker};
+
+/// A session's place in the slab.
+#[derive(Debug)]
+pub(super) struct Slot {
+    pub(super) session: Session,
+    pub(super) generation: u32,
+    /// What it was admitted by; its limits hold to the end.
+    pub(super) listener: Arc<Listener>,
+    port: u32,
+    number: u64,
+    client: Socket,
+    peer: Option<SocketAddr>,
+    backend: Option<Socket>,
+    /// Who was selected last; counted there while `backend` is some.
+    target: Option<Arc<Backend>>,
+    /// Whom earlier attempts failed on, as indices into the pool of this snapshot.
+    tried: Vec<u16>,
+    tried_in: u64,
+    target_index: u16,
+    /// By source side: leases that hold bytes.
+    pipes: [Option<Pipe>; 2],
+}
+
+impl Slot {
+    fn socket(&self, side: Side) -> &Socket {
+        match side {
+            Side::Client => &self.client,
+            Side::Backend => self
+                .backend
+                .as_ref()
+                .expect("a session asks this of a backend only when connected"),
+        }
+    }
+}
+
+impl<K: Kernel> Worker<K> {
+    /// Begins a session for an admitted client.
+    pub(super) fn open(&mut self, port: usize, client: Socket) {
+        self.generation = (self.generation + 1) & GENERATION_MASK;
+        self.sessions_opened += 1;
+        let listener = Arc::clone(&self.ports[port].listener);
+        let mut cx = Context {
+            now: self.now,
+            limits: &listener.limits,
+            links: &mut self.links,
+            ops: &mut self.ops,
+        };
+        let session = Session::open(&mut cx);
+        let deadline = session.deadline(&listener.limits);
+        let key = self.slots.insert(Slot {
+            session,
+            generation: self.generation,
+            port: number(port),
+            number: self.sessions_opened,
+            // Only a log line asks for it.
+            peer: self.log.as_ref().and_then(|_| self.kernel.peer(&client)),
+            listener,
+            client,
+            backend: None,
+            target: None,
+            tried: Vec::new(),
+            tried_in: 0,
+            target_index: 0,
+            pipes: [None, None],
+        });
+        self.set_timer(key, deadline);
+        self.perform(key);
+    }
+
+    /// Lets a session handle something that is no completion.
+    pub(super) fn with_session(
+        &mut self,
+        key: usize,
+        call: impl FnOnce(&mut Session, &mut Context<'_>),
+    ) {
+        let slot = &mut self.slots[key];
+        let mut cx = Context {
+            now: self.now,
+            limits: &slot.listener.limits,
+            links: &mut self.links,
+            ops: &mut self.ops,
+        };
+        call(&mut slot.session, &mut cx);
+        self.perform(key);
+    }
+
+    /// Does what the session asks for, and what it asks for upon answers that come at once.
+    pub(super) fn perform(&mut self, key: usize) {
+        while let Some(op) = self.ops.pop_front() {
+            let Some(answer) = self.perform_one(key, op) else {
+                continue;
+            };
+            let slot = &mut self.slots[key];
+            let mut cx = Context {
+                now: self.now,
+                limits: &slot.listener.limits,
+                links: &mut self.links,
+                ops: &mut self.ops,
+            };
+            slot.session.on_event(answer, false, &mut cx);
+        }
+    }
+
+    fn perform_one(&mut self, key: usize, op: Op) -> Option<Event> {
+        let slot = &mut self.slots[key];
+        let token = |purpose| Token::new(purpose, slot.generation, number(key));
+        match op {
+            Op::Recv(side) => self
+                .kernel
+                .recv(token(Purpose::Recv(side)), slot.socket(side)),
+            Op::Send(from, buffer) => {
+                self.kernel.send(
+                    token(Purpose::Send(from)),
+                    slot.socket(from.other()),
+                    buffer,
+                );
+            }
+            Op::Release(id) => self.kernel.give_back(id),
+            Op::Pump(from) => return Some(self.pump(key, from)),
+            Op::Visit(from, after) => {
+                let visit = token(Purpose::Visit(from)).raw();
+                self.visits
+                    .push(Reverse((self.now.saturating_add(after), visit)));
+            }
+            Op::PollSource(from) => {
+                let token = token(Purpose::PollSource(from));
+                self.kernel.poll(token, slot.socket(from), Interest::Read);
+            }
+            Op::PollSink(from) => {
+                let token = token(Purpose::PollSink(from));
+                self.kernel
+                    .poll(token, slot.socket(from.other()), Interest::Write);
+            }
+            Op::Watch(side) => {
+                self.kernel.poll(
+                    token(Purpose::Watch(side)),
+                    slot.socket(side),
+                    Interest::Fault,
+                );
+            }
+            Op::Cancel(purpose) => self.kernel.cancel(token(purpose)),
+            Op::Shutdown(side) => self.kernel.shutdown(slot.socket(side)),
+            Op::KeepAlive => self.kernel.keep_alive(slot.socket(Side::Backend)),
+            Op::Rearm => {
+                let deadline = slot.session.deadline(&slot.listener.limits);
+                self.set_timer(key, deadline);
+            }
+            Op::Connect => return self.connect(key),
+            Op::Abandon => self.abandon(key),
+            Op::Finish => self.finish(key),
+        }
+        None
+    }
+
+    fn connect(&mut self, key: usize) -> Option<Event> {
+        let slot = &mut self.slots[key];
+        let port = &mut self.ports[slot.port as usize];
+        if slot.tried_in != self.snapshot.version {
+            slot.tried.clear();
+            slot.tried_in = self.snapshot.version;
+        }
+        let Some(index) = port.selector.select(Request { tried: &slot.tried }) else {
+            return Some(Event::Unselected);
+        };
+        let backend = &port.listener.pool.backends[usize::from(index)];
+        slot.target_index = index;
+        slot.target = Some(Arc::clone(backend));
+        let socket = match self.kernel.open(&backend.address) {
+            Ok(socket) => socket,
+            Err(errno) if errno.is_exhaustion() => return Some(Event::Exhausted),
+            Err(errno) => return Some(Event::ConnectFailed(errno)),
+        };
+        backend.connections.try_acquire();
+        let token = Token::new(Purpose::Connect, slot.generation, number(key));
+        self.kernel.connect(token, &socket, &backend.address);
+        slot.backend = Some(socket);
+        None
+    }
+
+    /// An attempt failed: its socket goes, its backend is not tried again soon.
+    fn abandon(&mut self, key: usize) {
+        let slot = &mut self.slots[key];
+        self.stats.connect_failures.increment();
+        slot.tried.push(slot.target_index);
+        if let Some(socket) = slot.backend.take() {
+            self.kernel.close(socket, Manner::Graceful);
+            if let Some(backend) = &slot.target {
+                backend.connections.release();
+            }
+        }
+    }
+
+    /// Splices through the session's own pipe when bytes are in it, else through any. A pipe
+    /// stays with the session only while it holds bytes.
+    fn pump(&mut self, key: usize, from: Side) -> Event {
+        let slot = &mut self.slots[key];
+        let leased = slot.pipes[from as usize]
+            .take()
+            .or_else(|| self.kernel.lease_pipe());
+        let Some(mut pipe) = leased else {
+            return Event::Pipeless(from);
+        };
+        let pumped = self
+            .kernel
+            .pump(slot.socket(from), &mut pipe, slot.socket(from.other()));
+        if pipe.held == 0 {
+            self.kernel.return_pipe(pipe);
+        } else {
+            slot.pipes[from as usize] = Some(pipe);
+        }
+        Event::Pumped(from, pumped)
+    }
+
+    /// Nothing is in flight any more: everything goes back to where it came from.
+    fn finish(&mut self, key: usize) {
+        let slot = self.slots.remove(key);
+        debug_assert!(
+            self.ops.is_empty(),
+            "a session asks for nothing after its end"
+        );
+        self.timers.clear(number(key));
+        let manner = slot.session.manner();
+        for pipe in slot.pipes.into_iter().flatten() {
+            self.kernel.return_pipe(pipe);
+        }
+        self.kernel.close(slot.client, manner);
+        if let Some(socket) = slot.backend {
+            self.kernel.close(socket, manner);
+            if let Some(backend) = &slot.target {
+                backend.connections.release();
+            }
+        }
+        slot.listener.connections.release();
+        self.snapshot.connections.release();
+        // A port at its limit may go on.
+        self.tend |= self.tend_at != u64::MAX;
+
+        let reason = slot.session.reason().unwrap_or(CloseReason::Shutdown);
+        let summary = slot.session.summary();
+        self.stats.closed[reason as usize].increment();
+        self.measure(&summary);
+        let Some(log) = &self.log else { return };
+        let record = Record {
+            number: slot.number,
+            worker: self.id,
+            listener: slot.listener,
+            backend: slot.target,
+            client: slot.peer,
+            summary,
+            closed_at: self.now,
+            reason,
+        };
+        if !log.push(record) {
+            self.stats.log_dropped.increment();
+        }
+    }
+
+    fn measure(&mut self, summary: &crate::session::Summary) {
+        let histograms = &mut self.histograms;
+        let us = |ns: u64| ns / 1_000;
+        if let Some(connect) = summary.connect {
+            histograms.connect.saturating_record(us(connect));
+        }
+        if let Some(first_byte) = summary.first_byte {
+            histograms.first_byte.saturating_record(us(first_byte));
+        }
+        histograms
+            .session
+            .saturating_record(us(self.now.saturating_sub(summary.opened_at)));
+        histograms.bytes_up.saturating_record(summary.delivered[0]);
+        histograms
+            .bytes_down
+            .saturating_record(summary.delivered[1]);
+    }
+}
+
+/// What a completion means to its session, and whether more of that operation follow.
+pub(super) fn event(completion: Completion) -> (Event, bool) {
+    let Completion {
+        token,
+        outcome,
+        more,
+    } = completion;
+    let event = match (token.purpose(), outcome) {
+        (Purpose::Connect, Ok(_)) => Event::Connected,
+        (Purpose::Connect, Err(errno)) => Event::ConnectFailed(errno),
+        (Purpose::Recv(from), Ok(Done::Received(buffer))) => Event::Received(from, buffer),
+        (Purpose::Recv(from), Ok(_)) => Event::RecvEnded(from, Ok(())),
+        (Purpose::Recv(from), Err(errno)) => Event::RecvEnded(from, Err(errno)),
+        (Purpose::Send(from), Ok(Done::Count(bytes))) => Event::Sent(from, Ok(bytes)),
+        (Purpose::Send(from), Ok(_)) => Event::Sent(from, Ok(0)),
+        (Purpose::Send(from), Err(errno)) => Event::Sent(from, Err(errno)),
+        (Purpose::PollSource(from), _) => Event::SourceReady(from),
+        (Purpose::PollSink(from), _) => Event::SinkReady(from),
+        (Purpose::Watch(side), Ok(Done::Count(events))) => {
+            Event::Watched(side, events & FAULT != 0)
+        }
+        (Purpose::Watch(side), _) => Event::Watched(side, false),
+        (Purpose::Accept | Purpose::Wake | Purpose::Detached | Purpose::Visit(_), _) => {
+            unreachable!("{token:?} is no session's kernel operation")
+        }
+    };
+    (event, more)
+}
+
+/// A slot's number in a token.
+pub(super) fn number(key: usize) -> u32 {
+    u32::try_from(key).expect("slots are counted in a u32")
+}
+
+/// The bit of a poll's answer for a broken connection (poll(2)).
+#[expect(clippy::cast_sign_loss, reason = "a small positive constant")]
+const FAULT: u32 = libc::POLLERR as u32;
