@@ -102,7 +102,9 @@ fn is_host_name(host: &str) -> bool {
         (1..=63).contains(&label.len())
             && !label.starts_with('-')
             && !label.ends_with('-')
-            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+            && label
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
     };
     let name = host.strip_suffix('.').unwrap_or(host);
     // All digits and dots is an IPv4 address that did not parse, such as 300.0.0.1.
@@ -111,12 +113,18 @@ fn is_host_name(host: &str) -> bool {
 }
 
 fn resolve(host: &str, port: u16) -> Result<Address, AddressError> {
-    let unresolved = |why: String| AddressError::Unresolved { name: host.to_owned(), why };
+    let unresolved = |why: String| AddressError::Unresolved {
+        name: host.to_owned(),
+        why,
+    };
     let found: Vec<SocketAddr> = (host, port)
         .to_socket_addrs()
         .map_err(|error| unresolved(error.to_string()))?
         .collect();
-    let first = found.iter().find(|address| address.is_ipv4()).or_else(|| found.first());
+    let first = found
+        .iter()
+        .find(|address| address.is_ipv4())
+        .or_else(|| found.first());
     first
         .map(|address| Address::Tcp(*address))
         .ok_or_else(|| unresolved("it has no address".to_owned()))
@@ -132,7 +140,10 @@ mod tests {
         assert_eq!("127.0.0.1:80".parse(), Ok(tcp("127.0.0.1:80")));
         assert_eq!("[::1]:80".parse(), Ok(tcp("[::1]:80")));
         assert_eq!("localhost:80".parse(), Ok(tcp("127.0.0.1:80")));
-        assert_eq!("unix:/run/a.sock".parse(), Ok(Address::Unix("/run/a.sock".into())));
+        assert_eq!(
+            "unix:/run/a.sock".parse(),
+            Ok(Address::Unix("/run/a.sock".into()))
+        );
     }
 
     #[test]
@@ -140,13 +151,25 @@ mod tests {
         let error = |text: &str| text.parse::<Address>().unwrap_err();
         assert_eq!(error("127.0.0.1"), AddressError::NoPort("127.0.0.1".into()));
         assert_eq!(error("127.0.0.1:x"), AddressError::BadPort("x".into()));
-        assert_eq!(error("127.0.0.1:65536"), AddressError::BadPort("65536".into()));
-        assert_eq!(error("::1:80:"), AddressError::Unbracketed("::1:80:".into()));
-        assert_eq!(error("300.0.0.1:80"), AddressError::BadHost("300.0.0.1".into()));
+        assert_eq!(
+            error("127.0.0.1:65536"),
+            AddressError::BadPort("65536".into())
+        );
+        assert_eq!(
+            error("::1:80:"),
+            AddressError::Unbracketed("::1:80:".into())
+        );
+        assert_eq!(
+            error("300.0.0.1:80"),
+            AddressError::BadHost("300.0.0.1".into())
+        );
         assert_eq!(error("a b:80"), AddressError::BadHost("a b".into()));
         assert_eq!(error(":80"), AddressError::BadHost(String::new()));
         assert_eq!(error("unix:"), AddressError::BadPath(String::new()));
-        assert!(matches!(error(&format!("unix:/{}", "a".repeat(107))), AddressError::BadPath(_)));
+        assert!(matches!(
+            error(&format!("unix:/{}", "a".repeat(107))),
+            AddressError::BadPath(_)
+        ));
     }
 
     #[test]
