@@ -3,7 +3,9 @@
 //! The rooms, in reading order; data flows one way through them:
 //!
 //! - [`address`]: where something listens;
-//! - [`config`]: `config.ron` to a validated [`config::Config`].
+//! - [`config`]: `config.ron` to a validated [`config::Config`];
+//! - [`cli`]: the command line.
 
 pub mod address;
+pub mod cli;
 pub mod config;

@@ -1,3 +1,7 @@
 //! The `mahoraga` program.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    mahoraga::cli::main()
+}
