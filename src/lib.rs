@@ -9,11 +9,12 @@
 //! - [`select`]: choosing a backend;
 //! - [`session`]: one client and one backend connection, as a pure state machine;
 //! - [`worker`]: a thread's loop over its sessions;
-//! - [`control`]: starting, signals, logs;
 //! - [`kernel`] and [`token`]: what a worker asks of the kernel;
-//! - [`ring`]: the same on io_uring; [`sys`]: other system calls.
+//! - [`ring`]: the same on io_uring; [`sys`]: other system calls;
+//! - [`control`]: starting, signals, logs; [`cli`]: the command line.
 
 pub mod address;
+pub mod cli;
 pub mod config;
 pub mod control;
 pub mod guard;

@@ -10,6 +10,22 @@ use std::time::Duration;
 
 use crate::address::Address;
 
+mod error;
+mod judge;
+mod load;
+mod raw;
+mod source;
+mod spans;
+mod syntax;
+mod validate;
+pub mod values;
+mod warnings;
+
+pub use error::{ConfigError, Mistake, Warning};
+pub use load::{load, parse};
+pub use source::{Place, Source};
+pub use warnings::{DESCRIPTORS_RESERVED, Host, descriptors_needed, warnings};
+
 /// A whole, valid configuration.
 ///
 /// Invariant: names are unique among listeners, among pools and within a pool; every listener's
@@ -58,6 +74,12 @@ pub enum LogFormat {
     KeyValue,
     /// One JSON object.
     Json,
+}
+
+impl LogFormat {
+    /// Every format with the name that configuration and command line know it by.
+    pub const ALL: [(&'static str, Self); 2] =
+        [("key_value", Self::KeyValue), ("json", Self::Json)];
 }
 
 /// A bound address and the pool behind it.
@@ -149,3 +171,6 @@ impl std::fmt::Display for Strategy {
         f.write_str(name.map_or("", |(name, _)| name))
     }
 }
+
+#[cfg(test)]
+mod tests;

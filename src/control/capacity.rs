@@ -3,11 +3,9 @@
 use std::num::NonZeroU32;
 use std::thread;
 
+use crate::config::DESCRIPTORS_RESERVED;
 use crate::sys;
 
-/// Descriptors of a worker that are not sessions': standard streams, ring, listeners, pipes,
-/// accepted connections that wait for a place.
-pub const RESERVE: u64 = 256;
 /// Pipes of a worker.
 pub const PIPES_MAX: u32 = 64;
 
@@ -26,7 +24,7 @@ pub fn worker_cpus(wanted: Option<NonZeroU32>) -> Vec<usize> {
 /// Sessions that one worker has descriptors for: two each, of the table that is its own.
 #[must_use]
 pub fn sessions_per_worker(descriptors: u64) -> u32 {
-    let free = descriptors.saturating_sub(RESERVE.min(descriptors / 2));
+    let free = descriptors.saturating_sub(DESCRIPTORS_RESERVED.min(descriptors / 2));
     u32::try_from(free / 2).unwrap_or(u32::MAX).max(1)
 }
 

@@ -1,0 +1,170 @@
+//! The arguments, as clap reads them.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, value_parser};
+
+use crate::address::Address;
+use crate::config::values::{self, ValueError};
+use crate::config::{LogFormat, Strategy};
+
+/// The program's arguments.
+#[derive(Clone, Debug, Parser)]
+#[command(
+    name = "mahoraga",
+    version,
+    about = "A TCP load balancer on io_uring",
+    after_help = "Examples:
+  mahoraga demo
+      Three small backends and the balancer in front of them, to try
+  mahoraga proxy --from 127.0.0.1:8080 --to 127.0.0.1:9001 --to 127.0.0.1:9002
+      Balance one address over two backends, without a file
+  mahoraga check && mahoraga run
+      Judge config.ron, then balance as it says"
+)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The subcommands.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Command {
+    /// Balance as a configuration file says.
+    #[command(after_help = "Examples:
+  mahoraga run
+  mahoraga run --config /etc/mahoraga/config.ron")]
+    Run {
+        /// The configuration.
+        #[arg(short, long, value_name = "FILE", default_value = "config.ron")]
+        config: PathBuf,
+    },
+    /// Judge a configuration file: silent and exit code 0 when it is right, 2 when it is not.
+    #[command(after_help = "Examples:
+  mahoraga check
+  mahoraga check --config /etc/mahoraga/config.ron --deny-warnings")]
+    Check {
+        /// The configuration.
+        #[arg(short, long, value_name = "FILE", default_value = "config.ron")]
+        config: PathBuf,
+        /// Exit with code 2 on warnings too.
+        #[arg(long)]
+        deny_warnings: bool,
+    },
+    /// Balance without a configuration file.
+    #[command(after_help = "Examples:
+  mahoraga proxy --from 127.0.0.1:8080 --to 127.0.0.1:9001 --to 127.0.0.1:9002
+  mahoraga proxy --from [::]:5432 --to db-1:5432 --to db-2:5432 --idle-timeout 1h
+  mahoraga proxy --from unix:/run/app.sock --to unix:/run/app-1.sock --access-log -")]
+    Proxy(ProxyArgs),
+    /// Start three small HTTP backends and the balancer in front of them.
+    #[command(after_help = "Example:
+  mahoraga demo")]
+    Demo,
+}
+
+/// What `mahoraga proxy` takes. Its defaults are those of `config.ron`, but for the access log.
+#[derive(Args, Clone, Debug)]
+pub struct ProxyArgs {
+    /// Where to listen.
+    #[arg(
+        long,
+        value_name = "ADDR",
+        required = true,
+        help = "Where to listen: host:port, [IPv6]:port or unix:/path; may be given again"
+    )]
+    pub from: Vec<Address>,
+    /// A backend, written as --from is; may be given again.
+    #[arg(long, value_name = "ADDR", required = true, value_parser = values::backend_address)]
+    pub to: Vec<Address>,
+    /// How a backend is selected.
+    #[arg(
+        long,
+        value_name = "NAME",
+        default_value = "round_robin",
+        value_parser = values::strategy
+    )]
+    pub strategy: Strategy,
+    /// Worker threads [default: one for each CPU that the process may use].
+    #[arg(long, value_name = "N", value_parser = within(values::WORKERS))]
+    pub workers: Option<u32>,
+    /// Client connections at a time, in all [default: what the descriptor limit allows].
+    #[arg(long, value_name = "N", value_parser = within(values::CONNECTIONS))]
+    pub max_connections: Option<u32>,
+    /// Connect attempts of a session, each on another backend while there is one.
+    #[arg(long, value_name = "N", default_value = "3", value_parser = within(values::ATTEMPTS))]
+    pub attempts: u32,
+    /// How long one connect attempt may take.
+    #[arg(long, value_name = "DUR", default_value = "5s", value_parser = connect_timeout)]
+    pub connect_timeout: Duration,
+    /// How long a session may be silent, or off.
+    #[arg(long, value_name = "DUR|off", default_value = "10m")]
+    pub idle_timeout: Deadline,
+    /// How long a session of which one direction has ended may be silent.
+    #[arg(long, value_name = "DUR", default_value = "30s", value_parser = half_closed_timeout)]
+    pub half_closed_timeout: Duration,
+    /// How long a session may last, or off.
+    #[arg(long, value_name = "DUR|off", default_value = "off")]
+    pub session_timeout: Deadline,
+    /// How long sessions may go on after SIGTERM.
+    #[arg(long, value_name = "DUR", default_value = "30s", value_parser = shutdown_grace)]
+    pub shutdown_grace: Duration,
+    /// Write a line for each session to standard output (-) or to a file [default: off].
+    #[arg(long, value_name = "-|FILE")]
+    pub access_log: Option<PathBuf>,
+    /// How a line of the access log looks: key_value or json.
+    #[arg(
+        long,
+        value_name = "FORMAT",
+        default_value = "key_value",
+        requires = "access_log",
+        value_parser = values::log_format
+    )]
+    pub log_format: LogFormat,
+    /// The file that SIGUSR1 appends histograms to.
+    #[arg(long, value_name = "FILE", default_value = "mahoraga.hlog")]
+    pub histogram_log: PathBuf,
+}
+
+/// A duration, or none where `off` is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Deadline(pub Option<Duration>);
+
+impl FromStr for Deadline {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        values::duration_or_off(text).map(Self)
+    }
+}
+
+fn within(range: std::ops::RangeInclusive<u32>) -> clap::builder::RangedI64ValueParser<u32> {
+    value_parser!(u32).range(i64::from(*range.start())..=i64::from(*range.end()))
+}
+
+fn connect_timeout(text: &str) -> Result<Duration, ValueError> {
+    values::duration(text, values::CONNECT)
+}
+
+fn half_closed_timeout(text: &str) -> Result<Duration, ValueError> {
+    values::duration(text, values::DEADLINE)
+}
+
+fn shutdown_grace(text: &str) -> Result<Duration, ValueError> {
+    values::duration(text, values::GRACE)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_holds_together() {
+        Cli::command().debug_assert();
+    }
+}

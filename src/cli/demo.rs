@@ -1,0 +1,170 @@
+//! `mahoraga demo`: three small HTTP backends and the balancer in front of them, in one process.
+
+use std::io::{self, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::process::ExitCode;
+use std::thread;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::address::Address;
+use crate::config::{self, Backend, Config, Listener, Pool, Strategy, Timeouts};
+
+use super::run;
+
+/// Runs the demo until Ctrl-C.
+#[must_use]
+pub(super) fn demo() -> ExitCode {
+    let started = (0..BACKENDS)
+        .map(start_backend)
+        .collect::<io::Result<Vec<_>>>();
+    let (backends, front) = match started.and_then(|backends| Ok((backends, front()?))) {
+        Ok(started) => started,
+        Err(error) => {
+            super::say(&format_args!("error: the demo can't listen: {error}"));
+            return ExitCode::FAILURE;
+        }
+    };
+    run::run_then(&demo_config(front, &backends), "warn", || {
+        // Whoever closed standard output did not want to read it.
+        let _ = io::stdout().write_all(welcome(front, &backends).as_bytes());
+    })
+}
+
+fn demo_config(front: SocketAddr, backends: &[SocketAddr]) -> Config {
+    let backends = backends.iter().map(|&address| Backend {
+        name: address.to_string(),
+        address: Address::Tcp(address),
+        weight: 1,
+    });
+    let pool = Pool {
+        name: "demo".to_owned(),
+        strategy: Strategy::default(),
+        backends: backends.collect(),
+    };
+    let listener = Listener {
+        name: "demo".to_owned(),
+        bind: Address::Tcp(front),
+        pool: 0,
+        max_connections: None,
+        attempts: config::ATTEMPTS,
+        timeouts: Timeouts::default(),
+    };
+    Config {
+        workers: None,
+        max_connections: None,
+        shutdown_grace: config::SHUTDOWN_GRACE,
+        access_log: None,
+        histogram_log: config::HISTOGRAM_LOG.into(),
+        listeners: vec![listener],
+        pools: vec![pool],
+    }
+}
+
+fn welcome(front: SocketAddr, backends: &[SocketAddr]) -> String {
+    let list: Vec<_> = backends
+        .iter()
+        .map(|backend| format!("http://{backend}/"))
+        .collect();
+    format!(
+        "Mahoraga balances http://{front}/\n\
+         over three HTTP backends in this process: {}\n\
+         \n\
+         Try, in another terminal:\n\
+         \x20 curl http://{front}/            again and again: the backends answer in turn\n\
+         \x20 wrk -c 100 -d 10 http://{front}/\n\
+         \x20 kill -USR1 {}                   each core's histograms, here and in {}\n\
+         \n\
+         Ctrl-C ends it.\n",
+        list.join(" "),
+        std::process::id(),
+        config::HISTOGRAM_LOG,
+    )
+}
+
+/// The demo's usual port, or any other when that is taken.
+fn front() -> io::Result<SocketAddr> {
+    listen(FRONT_PORT)?.local_addr()
+}
+
+fn listen(port: u16) -> io::Result<TcpListener> {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, port))
+        .or_else(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))
+}
+
+/// Starts one backend on a thread of its own, which lives as long as the process.
+fn start_backend(number: u16) -> io::Result<SocketAddr> {
+    let listener = listen(FRONT_PORT + 1 + number)?;
+    let address = listener.local_addr()?;
+    listener.set_nonblocking(true)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .build()?;
+    thread::Builder::new()
+        .name(format!("backend-{number}"))
+        .spawn(move || runtime.block_on(serve(listener, number + 1)))?;
+    Ok(address)
+}
+
+async fn serve(listener: TcpListener, number: u16) {
+    let listener = match tokio::net::TcpListener::from_std(listener) {
+        Ok(listener) => listener,
+        Err(error) => return log::error!("demo backend {number}: {error}"),
+    };
+    tokio::task::LocalSet::new()
+        .run_until(async {
+            loop {
+                // An error concerns one connection that is gone already.
+                let Ok((stream, _)) = listener.accept().await else {
+                    continue;
+                };
+                // So does one later on: the client has closed.
+                tokio::task::spawn_local(async move { answer(stream, number).await });
+            }
+        })
+        .await;
+}
+
+/// Answers requests without a body, one after the other (RFC 9112).
+async fn answer(mut stream: TcpStream, number: u16) -> io::Result<()> {
+    let mut input = Vec::new();
+    loop {
+        let Some(head) = read_head(&mut stream, &mut input).await? else {
+            return Ok(());
+        };
+        let is_head = head.starts_with("head ");
+        let bare = is_head || head.starts_with("get ");
+        let close = !bare || head.contains("connection: close") || head.contains("http/1.0");
+        let body = format!("Hello from backend {number}\n");
+        let response = format!(
+            "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {}\r\n\
+             Connection: {}\r\n\r\n{}",
+            body.len(),
+            if close { "close" } else { "keep-alive" },
+            if is_head { "" } else { &body }
+        );
+        stream.write_all(response.as_bytes()).await?;
+        if close {
+            return Ok(());
+        }
+    }
+}
+
+/// The next request's head in lower case; `None` at the end, or when it is too long.
+async fn read_head(stream: &mut TcpStream, input: &mut Vec<u8>) -> io::Result<Option<String>> {
+    const END: &[u8] = b"\r\n\r\n";
+    loop {
+        if let Some(at) = input.windows(END.len()).position(|window| window == END) {
+            let head: Vec<u8> = input.drain(..at + END.len()).collect();
+            return Ok(Some(String::from_utf8_lossy(&head).to_ascii_lowercase()));
+        }
+        if input.len() > REQUEST_BYTES_MAX || stream.read_buf(input).await? == 0 {
+            return Ok(None);
+        }
+    }
+}
+
+const BACKENDS: u16 = 3;
+const FRONT_PORT: u16 = 8080;
+const REQUEST_BYTES_MAX: usize = 16 * 1024;

@@ -1,0 +1,76 @@
+//! The command line: what to do, said once at the start.
+//!
+//! Exit codes: 0 done, 2 a mistake in arguments or configuration; 1 the balancer can't start,
+//! 3 io_uring is not to be had.
+
+#![forbid(unsafe_code)]
+
+mod args;
+mod check;
+mod demo;
+mod proxy;
+mod run;
+
+pub use args::{Cli, Command, Deadline, ProxyArgs};
+pub use proxy::{ProxyError, proxy_config};
+
+use std::fmt::Display;
+use std::io::{self, Write};
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::config::{self, Config, Source};
+
+/// The exit code of every mistake in arguments or configuration; clap's own.
+const USAGE: u8 = 2;
+
+/// Does what the arguments of the process say.
+#[must_use]
+pub fn main() -> ExitCode {
+    match Cli::parse().command {
+        Command::Run { config } => match load(&config) {
+            Ok((config, source)) => {
+                warn(&config, Some(&source));
+                run::run(&config)
+            }
+            Err(code) => code,
+        },
+        Command::Check {
+            config,
+            deny_warnings,
+        } => check::check(&config, deny_warnings),
+        Command::Proxy(args) => match proxy_config(&args) {
+            Ok(config) => {
+                warn(&config, None);
+                run::run(&config)
+            }
+            Err(error) => refuse(&format_args!("error: {error}")),
+        },
+        Command::Demo => demo::demo(),
+    }
+}
+
+fn load(path: &Path) -> Result<(Config, Source), ExitCode> {
+    config::load(path).map_err(|error| refuse(&error))
+}
+
+/// Prints the warnings about a configuration and tells how many there are.
+fn warn(config: &Config, source: Option<&Source>) -> usize {
+    let warnings = config::warnings(config, check::host(), source);
+    for warning in &warnings {
+        say(warning);
+    }
+    warnings.len()
+}
+
+fn refuse(why: &dyn Display) -> ExitCode {
+    say(why);
+    ExitCode::from(USAGE)
+}
+
+/// Prints a line to standard error, or nowhere when that is closed.
+fn say(line: &dyn Display) {
+    let _ = writeln!(io::stderr(), "{line}");
+}

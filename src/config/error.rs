@@ -1,0 +1,95 @@
+//! What is said about a configuration.
+
+use std::fmt;
+
+use thiserror::Error;
+
+use super::source::{Place, Source, visible};
+use super::spans::Span;
+
+/// Mistakes printed before the rest is only counted.
+const SHOWN_MAX: usize = 50;
+/// Characters of a sentence, which may quote a value of any length.
+const SENTENCE_CHARS_MAX: usize = 400;
+
+/// Why there is no configuration. Its text is ready to print.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum ConfigError {
+    /// The file can't be read.
+    #[error("{file}: {why}")]
+    Unreadable {
+        /// The file's name as it was given.
+        file: String,
+        /// What stands in the way.
+        why: String,
+    },
+    /// The text is wrong, in source order; never empty.
+    #[error("{}", Listed(.0))]
+    Mistakes(Vec<Mistake>),
+}
+
+/// One thing that must be changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mistake {
+    /// Where.
+    pub place: Place,
+    /// What, in one sentence.
+    pub sentence: String,
+}
+
+impl Mistake {
+    pub(super) fn new(source: &Source, span: &Span, sentence: &str) -> Self {
+        let sentence = sentence
+            .chars()
+            .take(SENTENCE_CHARS_MAX)
+            .map(visible)
+            .collect();
+        Self {
+            place: source.place(span),
+            sentence,
+        }
+    }
+}
+
+impl fmt::Display for Mistake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{}: {}\n{}",
+            self.place, self.sentence, self.place.excerpt
+        )
+    }
+}
+
+struct Listed<'a>(&'a [Mistake]);
+
+impl fmt::Display for Listed<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, mistake) in self.0.iter().take(SHOWN_MAX).enumerate() {
+            let separator = if i == 0 { "" } else { "\n" };
+            write!(f, "{separator}{mistake}")?;
+        }
+        match self.0.len().saturating_sub(SHOWN_MAX) {
+            0 => Ok(()),
+            more => write!(f, "\nand {more} more mistakes"),
+        }
+    }
+}
+
+/// Something legal that is likely to hurt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Warning {
+    /// Where, when it comes from a file.
+    pub place: Option<Place>,
+    /// What, in one sentence.
+    pub sentence: String,
+}
+
+impl fmt::Display for Warning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.place {
+            Some(place) => write!(f, "{place}: warning: {}\n{}", self.sentence, place.excerpt),
+            None => write!(f, "warning: {}", self.sentence),
+        }
+    }
+}

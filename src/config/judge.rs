@@ -1,0 +1,202 @@
+//! Reads single fields and collects what is wrong with them.
+
+use std::collections::HashMap;
+use std::num::NonZeroU32;
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::error::Mistake;
+use super::raw::Scalar;
+use super::source::Source;
+use super::spans::{Node, Span};
+use super::values::{self, Bounds, ValueError};
+
+/// A field that holds a single value.
+pub(super) struct Leaf<'a> {
+    raw: &'a Scalar,
+    name: &'static str,
+    /// The group that the field is in.
+    group: &'a Node,
+    /// The value as it was written.
+    written: &'a str,
+}
+
+impl<'a> Leaf<'a> {
+    /// The value, when it is a string.
+    fn text(&self) -> Option<&'a str> {
+        if let Scalar::Text(text) = self.raw {
+            Some(text)
+        } else {
+            None
+        }
+    }
+}
+
+/// The mistakes found so far.
+pub(super) struct Judge<'a> {
+    source: &'a Source,
+    mistakes: Vec<(Span, String)>,
+}
+
+impl<'a> Judge<'a> {
+    pub(super) fn new(source: &'a Source) -> Self {
+        Self {
+            source,
+            mistakes: Vec::new(),
+        }
+    }
+
+    /// All mistakes, in source order.
+    pub(super) fn into_mistakes(mut self) -> Vec<Mistake> {
+        self.mistakes.sort_by_key(|(span, _)| span.start);
+        let said = self.mistakes.iter();
+        said.map(|(span, sentence)| Mistake::new(self.source, span, sentence))
+            .collect()
+    }
+
+    pub(super) fn mistake(&mut self, span: &Span, sentence: String) {
+        self.mistakes.push((span.clone(), sentence));
+    }
+
+    /// A field of a group.
+    pub(super) fn leaf(&self, raw: &'a Scalar, group: &'a Node, name: &'static str) -> Leaf<'a> {
+        let written = &self.source.text()[group.field(name).span.clone()];
+        Leaf {
+            raw,
+            name,
+            group,
+            written,
+        }
+    }
+
+    /// The value of a field; none when it is absent or refused.
+    pub(super) fn read<T>(
+        &mut self,
+        leaf: &Leaf<'a>,
+        read: impl FnOnce(&Leaf<'a>) -> Result<T, ValueError>,
+    ) -> Option<T> {
+        if *leaf.raw == Scalar::Unset {
+            return None;
+        }
+        match read(leaf) {
+            Ok(value) => Some(value),
+            Err(error) => {
+                let span = &leaf.group.field(leaf.name).span;
+                self.mistake(span, format!("{}: {error}", leaf.name));
+                None
+            }
+        }
+    }
+
+    /// As [`Self::read`], of a field that must be there.
+    pub(super) fn require<T>(
+        &mut self,
+        leaf: &Leaf<'a>,
+        read: impl FnOnce(&Leaf<'a>) -> Result<T, ValueError>,
+    ) -> Option<T> {
+        if *leaf.raw == Scalar::Unset {
+            self.mistake(
+                &leaf.group.start(),
+                format!("the field `{}` is missing here", leaf.name),
+            );
+        }
+        self.read(leaf, read)
+    }
+
+    /// Refuses what an earlier one has already: `what` says what they share.
+    ///
+    /// Tells whether it did.
+    pub(super) fn unique(
+        &mut self,
+        seen: &mut HashMap<String, Span>,
+        (what, shared): (&str, String),
+        span: &Span,
+    ) -> bool {
+        let Some(first) = seen.get(&shared) else {
+            seen.insert(shared, span.clone());
+            return true;
+        };
+        let first = self.source.place(first);
+        let at = format!("{}:{}", first.line, first.column);
+        self.mistake(span, format!("{what} `{shared}`: the first is at {at}"));
+        false
+    }
+}
+
+/// A string.
+pub(super) fn text<'a>(leaf: &Leaf<'a>) -> Result<&'a str, ValueError> {
+    leaf.text()
+        .ok_or_else(|| not(leaf, "a string in double quotes"))
+}
+
+/// The path of a file.
+pub(super) fn path(leaf: &Leaf<'_>) -> Result<PathBuf, ValueError> {
+    values::file(Path::new(text(leaf)?)).map(Path::to_owned)
+}
+
+/// A whole number.
+pub(super) fn number(range: RangeInclusive<u32>) -> impl Fn(&Leaf<'_>) -> Result<u32, ValueError> {
+    move |leaf| whole(leaf, &range, "a whole number")
+}
+
+/// A whole number above 0, or the word that leaves it open.
+pub(super) fn number_or(
+    word: &str,
+    range: RangeInclusive<u32>,
+) -> impl Fn(&Leaf<'_>) -> Result<Option<NonZeroU32>, ValueError> {
+    move |leaf| {
+        if leaf.text() == Some(word) {
+            return Ok(None);
+        }
+        whole(leaf, &range, &format!("a whole number or \"{word}\"")).map(NonZeroU32::new)
+    }
+}
+
+/// A duration.
+pub(super) fn duration(bounds: Bounds) -> impl Fn(&Leaf<'_>) -> Result<Duration, ValueError> {
+    move |leaf| {
+        let text = leaf.text().ok_or_else(|| no_duration(leaf))?;
+        values::duration(text, bounds)
+    }
+}
+
+/// A duration or `"off"`.
+pub(super) fn duration_or_off(leaf: &Leaf<'_>) -> Result<Option<Duration>, ValueError> {
+    let text = leaf.text().ok_or_else(|| no_duration(leaf))?;
+    values::duration_or_off(text)
+}
+
+fn not(leaf: &Leaf<'_>, wanted: &str) -> ValueError {
+    ValueError::Not {
+        value: leaf.written.to_owned(),
+        wanted: wanted.to_owned(),
+    }
+}
+
+fn no_duration(leaf: &Leaf<'_>) -> ValueError {
+    let Scalar::Number(n @ 0..) = leaf.raw else {
+        return not(leaf, "a duration such as \"5s\"");
+    };
+    not(
+        leaf,
+        &format!("a duration: write \"{n}ms\", \"{n}s\", \"{n}m\" or \"{n}h\""),
+    )
+}
+
+fn whole(leaf: &Leaf<'_>, range: &RangeInclusive<u32>, wanted: &str) -> Result<u32, ValueError> {
+    let number = if let Scalar::Number(number) = leaf.raw {
+        u32::try_from(*number).ok()
+    } else if leaf.text().is_none() && leaf.written.bytes().all(|b| b.is_ascii_digit()) {
+        // RON makes a float of what no integer type holds.
+        None
+    } else {
+        return Err(not(leaf, wanted));
+    };
+    number
+        .filter(|number| range.contains(number))
+        .ok_or_else(|| ValueError::OutOfRange {
+            value: leaf.written.to_owned(),
+            range: format!("{} to {}", range.start(), range.end()),
+        })
+}

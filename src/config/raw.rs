@@ -1,0 +1,206 @@
+//! The shape of `config.ron`, before anything is judged.
+//!
+//! Serde checks what RON alone can: syntax, field names and nesting. Every leaf is a [`Scalar`], of
+//! whatever type was written, so that a wrong leaf is reported beside all other wrong leaves.
+
+use std::fmt;
+use std::marker::PhantomData;
+
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+
+/// A leaf as it was written.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) enum Scalar {
+    /// The field is absent.
+    #[default]
+    Unset,
+    /// A string.
+    Text(String),
+    /// A whole number, clamped to what `i64` holds.
+    Number(i64),
+    /// Anything else; the source text shows what.
+    Other,
+}
+
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(rename = "Config", default, deny_unknown_fields)]
+pub(super) struct RawConfig {
+    pub(super) workers: Scalar,
+    pub(super) max_connections: Scalar,
+    pub(super) shutdown_grace: Scalar,
+    pub(super) access_log: Short<RawAccessLog>,
+    pub(super) histogram_log: Scalar,
+    pub(super) defaults: RawDefaults,
+    pub(super) listeners: Vec<RawListener>,
+    pub(super) pools: Vec<RawPool>,
+}
+
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(rename = "AccessLog", default, deny_unknown_fields)]
+pub(super) struct RawAccessLog {
+    pub(super) to: Scalar,
+    pub(super) format: Scalar,
+}
+
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(rename = "Defaults", default, deny_unknown_fields)]
+pub(super) struct RawDefaults {
+    pub(super) attempts: Scalar,
+    pub(super) timeouts: RawTimeouts,
+}
+
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(rename = "Listener", default, deny_unknown_fields)]
+pub(super) struct RawListener {
+    pub(super) name: Scalar,
+    pub(super) bind: Scalar,
+    pub(super) pool: Scalar,
+    pub(super) max_connections: Scalar,
+    pub(super) attempts: Scalar,
+    pub(super) timeouts: RawTimeouts,
+}
+
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(rename = "Timeouts", default, deny_unknown_fields)]
+pub(super) struct RawTimeouts {
+    pub(super) connect: Scalar,
+    pub(super) idle: Scalar,
+    pub(super) half_closed: Scalar,
+    pub(super) session: Scalar,
+}
+
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(rename = "Pool", default, deny_unknown_fields)]
+pub(super) struct RawPool {
+    pub(super) name: Scalar,
+    pub(super) strategy: Scalar,
+    pub(super) backends: Vec<Short<RawBackend>>,
+}
+
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(rename = "Backend", default, deny_unknown_fields)]
+pub(super) struct RawBackend {
+    pub(super) address: Scalar,
+    pub(super) name: Scalar,
+    pub(super) weight: Scalar,
+}
+
+/// Fields in parentheses, or a bare value that stands for the most telling of them.
+#[derive(Debug, Default)]
+pub(super) struct Short<T>(pub(super) T);
+
+impl From<Scalar> for Short<RawAccessLog> {
+    fn from(to: Scalar) -> Self {
+        Self(RawAccessLog {
+            to,
+            format: Scalar::Unset,
+        })
+    }
+}
+
+impl From<Scalar> for Short<RawBackend> {
+    fn from(address: Scalar) -> Self {
+        Self(RawBackend {
+            address,
+            ..RawBackend::default()
+        })
+    }
+}
+
+/// What is made of `(field: value, ...)`.
+trait FromFields: From<Scalar> {
+    fn from_fields<'de, A: MapAccess<'de>>(map: A) -> Result<Self, A::Error>;
+}
+
+impl FromFields for Scalar {
+    fn from_fields<'de, A: MapAccess<'de>>(mut map: A) -> Result<Self, A::Error> {
+        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+        Ok(Self::Other)
+    }
+}
+
+impl<T> FromFields for Short<T>
+where
+    Self: From<Scalar>,
+    T: serde::de::DeserializeOwned,
+{
+    fn from_fields<'de, A: MapAccess<'de>>(map: A) -> Result<Self, A::Error> {
+        T::deserialize(MapAccessDeserializer::new(map)).map(Self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Scalar {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(Written(PhantomData))
+    }
+}
+
+impl<'de, T> Deserialize<'de> for Short<T>
+where
+    Self: FromFields,
+{
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(Written(PhantomData))
+    }
+}
+
+/// Takes a value of any type.
+struct Written<T>(PhantomData<T>);
+
+impl<'de, T: FromFields> Visitor<'de> for Written<T> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a value")
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<T, E> {
+        Ok(Scalar::Text(text.to_owned()).into())
+    }
+
+    fn visit_i64<E>(self, number: i64) -> Result<T, E> {
+        Ok(Scalar::Number(number).into())
+    }
+
+    fn visit_u64<E>(self, number: u64) -> Result<T, E> {
+        Ok(Scalar::Number(i64::try_from(number).unwrap_or(i64::MAX)).into())
+    }
+
+    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<T, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<T, A::Error> {
+        T::from_fields(map)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<T, A::Error> {
+        while items.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(Scalar::Other.into())
+    }
+
+    fn visit_none<E>(self) -> Result<T, E> {
+        Ok(Scalar::Other.into())
+    }
+
+    fn visit_unit<E>(self) -> Result<T, E> {
+        Ok(Scalar::Other.into())
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<T, E> {
+        Ok(Scalar::Other.into())
+    }
+
+    fn visit_char<E>(self, _: char) -> Result<T, E> {
+        Ok(Scalar::Other.into())
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<T, E> {
+        Ok(Scalar::Other.into())
+    }
+
+    fn visit_bytes<E>(self, _: &[u8]) -> Result<T, E> {
+        Ok(Scalar::Other.into())
+    }
+}

@@ -1,0 +1,211 @@
+//! A text, and how a place in it is shown to its author.
+
+use std::fmt;
+
+use super::spans::{Node, Span};
+
+/// A configuration's text with the position of every value.
+#[derive(Clone, Debug)]
+pub struct Source {
+    name: String,
+    text: String,
+    /// Where each line starts.
+    lines: Vec<usize>,
+    /// The values; empty until the text has been parsed.
+    root: Node,
+}
+
+impl Source {
+    pub(super) fn new(name: String, text: String) -> Self {
+        let after = text.match_indices('\n').map(|(at, _)| at + 1);
+        let lines = std::iter::once(0).chain(after).collect();
+        Self {
+            name,
+            text,
+            lines,
+            root: Node::default(),
+        }
+    }
+
+    /// Finds every value of the text, once RON has accepted it.
+    pub(super) fn scan(&mut self) {
+        self.root = Node::scan(&self.text);
+    }
+
+    pub(super) fn text(&self) -> &str {
+        &self.text
+    }
+
+    pub(super) fn root(&self) -> &Node {
+        &self.root
+    }
+
+    /// The number of the line, from 1, that holds a byte.
+    pub(super) fn line(&self, at: usize) -> usize {
+        self.lines.partition_point(|start| *start <= at)
+    }
+
+    /// The byte at a line and a column in characters, both from 1.
+    pub(super) fn offset(&self, line: usize, column: usize) -> usize {
+        let start = self.lines.get(line - 1).copied().unwrap_or(self.text.len());
+        let ahead: usize = self.text[start..]
+            .chars()
+            .take(column - 1)
+            .map(char::len_utf8)
+            .sum();
+        start + ahead
+    }
+
+    pub(super) fn place(&self, span: &Span) -> Place {
+        let line = self.line(span.start);
+        let start = self.lines[line - 1];
+        let text = self.text[start..].split('\n').next().unwrap_or_default();
+        let text = text.strip_suffix('\r').unwrap_or(text);
+        let from = text.floor_char_boundary(span.start - start);
+        let to = text
+            .ceil_char_boundary(span.end.saturating_sub(start))
+            .max(from);
+        Place {
+            file: self.name.clone(),
+            line,
+            column: 1 + text[..from].chars().count(),
+            excerpt: excerpt(text, from, to),
+        }
+    }
+}
+
+/// A line and column of a file, with the line itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The file's name as it was given.
+    pub file: String,
+    /// From 1.
+    pub line: usize,
+    /// In characters, from 1.
+    pub column: usize,
+    /// The line, and under it carets below what is meant.
+    pub excerpt: String,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}:{}", self.file, self.line, self.column)
+    }
+}
+
+/// Characters of a long line shown before the mark, and the most that are marked.
+const PART_CHARS_MAX: usize = 80;
+
+fn excerpt(line: &str, from: usize, to: usize) -> String {
+    let skipped = line[..from].chars().count().saturating_sub(PART_CHARS_MAX);
+    let more = if skipped > 0 { "…" } else { "" };
+    let before: String = line[..from].chars().skip(skipped).map(visible).collect();
+    let mut rest = line[from..].chars();
+    let shown: String = rest
+        .by_ref()
+        .take(2 * PART_CHARS_MAX)
+        .map(visible)
+        .collect();
+    let cut = if rest.next().is_some() { "…" } else { "" };
+    let pad: String = more.chars().chain(before.chars()).map(blank).collect();
+    let marked = line[from..to].chars().take(PART_CHARS_MAX);
+    let carets = "^".repeat(marked.map(columns).sum::<usize>().max(1));
+    format!("  | {more}{before}{shown}{cut}\n  | {pad}{carets}")
+}
+
+/// A character as it may be sent to a terminal: nothing that moves the cursor or turns the text.
+pub(super) fn visible(c: char) -> char {
+    let turns = matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    if (c.is_control() && c != '\t') || turns {
+        '\u{fffd}'
+    } else {
+        c
+    }
+}
+
+/// White space as wide as a character.
+fn blank(c: char) -> &'static str {
+    match columns(c) {
+        _ if c == '\t' => "\t",
+        0 => "",
+        1 => " ",
+        _ => "  ",
+    }
+}
+
+/// The columns that a terminal gives to a character: the common ranges of Unicode's UAX #11.
+fn columns(c: char) -> usize {
+    match c {
+        '\u{300}'..='\u{36f}' | '\u{200b}'..='\u{200f}' | '\u{fe00}'..='\u{fe0f}' => 0,
+        '\u{1100}'..='\u{115f}'
+        | '\u{2e80}'..='\u{a4cf}'
+        | '\u{ac00}'..='\u{d7a3}'
+        | '\u{f900}'..='\u{faff}'
+        | '\u{fe30}'..='\u{fe6f}'
+        | '\u{ff00}'..='\u{ff60}'
+        | '\u{ffe0}'..='\u{ffe6}'
+        | '\u{1f300}'..='\u{1faff}'
+        | '\u{20000}'..='\u{3fffd}' => 2,
+        _ => 1,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(text: &str, mark: &str) -> String {
+        let source = Source::new("f".into(), text.into());
+        let at = text.find(mark).unwrap();
+        let place = source.place(&(at..at + mark.len()));
+        assert_eq!(source.offset(place.line, place.column), at);
+        format!("{place}\n{}", place.excerpt)
+    }
+
+    #[test]
+    fn the_caret_stands_under_the_mark() {
+        assert_eq!(
+            shown("a\n b: xyz,\n", "xyz"),
+            "f:2:5\n  |  b: xyz,\n  |     ^^^"
+        );
+        assert_eq!(
+            shown("\t\tb:\tx", "x"),
+            "f:1:6\n  | \t\tb:\tx\n  | \t\t  \t^"
+        );
+        assert_eq!(shown("é: x\r\n", "x"), "f:1:4\n  | é: x\n  |    ^");
+        assert_eq!(
+            shown("日本: é日", "é日"),
+            "f:1:5\n  | 日本: é日\n  |       ^^^"
+        );
+        assert_eq!(
+            shown("e\u{301}: x", "x"),
+            "f:1:5\n  | e\u{301}: x\n  |    ^"
+        );
+    }
+
+    #[test]
+    fn a_long_line_is_clipped_and_made_harmless() {
+        let text = format!("{}\u{1b}X{}", "a".repeat(1000), "b".repeat(1000));
+        let (a, b) = ("a".repeat(79), "b".repeat(159));
+        let want = format!("f:1:1002\n  | …{a}\u{fffd}X{b}…\n  | {}^", " ".repeat(81));
+        assert_eq!(shown(&text, "X"), want);
+    }
+
+    #[test]
+    fn a_mark_over_many_lines_ends_with_the_first() {
+        assert_eq!(shown("(a\nb)", "(a\nb)"), "f:1:1\n  | (a\n  | ^^");
+    }
+
+    #[test]
+    fn a_mark_may_cut_characters() {
+        let source = Source::new("f".into(), "(日".into());
+        assert_eq!(source.place(&(2..3)).excerpt, "  | (日\n  |  ^^");
+    }
+
+    #[test]
+    fn the_end_of_the_text_is_a_place() {
+        let source = Source::new("f".into(), "ab\n".into());
+        assert_eq!(source.place(&(3..4)).to_string(), "f:2:1");
+        assert_eq!(source.offset(9, 9), 3);
+    }
+}

@@ -1,0 +1,324 @@
+//! From text to configuration, mistakes and warnings.
+
+use super::*;
+
+const EXAMPLE: &str = include_str!("../../config.ron");
+const SMALLEST: &str = r#"(listeners: [(bind: "127.0.0.1:8080", pool: "web")],
+    pools: [(name: "web", backends: ["127.0.0.1:9001"])])"#;
+const HOST: Host = Host {
+    descriptors_max: 1024,
+    cpus: NonZeroU32::MIN,
+};
+
+fn read(text: &str) -> Result<(Config, Source), ConfigError> {
+    parse("f".to_owned(), text.into())
+}
+
+fn listener(name: &str) -> Listener {
+    Listener {
+        name: name.to_owned(),
+        bind: "127.0.0.1:8080".parse().unwrap(),
+        pool: 0,
+        max_connections: None,
+        attempts: ATTEMPTS,
+        timeouts: Timeouts::default(),
+    }
+}
+
+fn backend(name: &str, address: &str) -> Backend {
+    Backend {
+        name: name.to_owned(),
+        address: address.parse().unwrap(),
+        weight: 1,
+    }
+}
+
+/// A configuration that says nothing but this.
+fn defaults(listener: Listener, backends: Vec<Backend>) -> Config {
+    Config {
+        workers: None,
+        max_connections: None,
+        shutdown_grace: SHUTDOWN_GRACE,
+        access_log: Some(AccessLog {
+            to: LogSink::Stdout,
+            format: LogFormat::KeyValue,
+        }),
+        histogram_log: HISTOGRAM_LOG.into(),
+        listeners: vec![listener],
+        pools: vec![Pool {
+            name: "web".to_owned(),
+            strategy: Strategy::RoundRobin,
+            backends,
+        }],
+    }
+}
+
+#[test]
+fn the_smallest_configuration_has_every_default() {
+    let (config, _) = read(SMALLEST).unwrap();
+    let backends = vec![backend("127.0.0.1:9001", "127.0.0.1:9001")];
+    assert_eq!(config, defaults(listener("127.0.0.1:8080"), backends));
+}
+
+#[test]
+fn the_example_says_the_defaults() {
+    let (config, source) = read(EXAMPLE).unwrap();
+    let backends = vec![
+        backend("127.0.0.1:9001", "127.0.0.1:9001"),
+        backend("second", "127.0.0.1:9002"),
+        backend("127.0.0.1:9003", "127.0.0.1:9003"),
+    ];
+    assert_eq!(config, defaults(listener("web"), backends));
+    assert_eq!(warnings(&config, HOST, Some(&source)), []);
+}
+
+#[test]
+fn the_example_names_every_field() {
+    let root = spans::Node::scan(EXAMPLE);
+    let has = |node: &spans::Node, fields: &[&str]| {
+        for field in fields {
+            assert!(node.find(field).is_some(), "{field}");
+        }
+    };
+    let whole = [
+        "workers",
+        "max_connections",
+        "shutdown_grace",
+        "histogram_log",
+    ];
+    has(&root, &whole);
+    has(root.field("access_log"), &["to", "format"]);
+    has(root.field("defaults"), &["attempts"]);
+    let timeouts = root.field("defaults").field("timeouts");
+    has(timeouts, &["connect", "idle", "half_closed", "session"]);
+    let fields = ["name", "bind", "pool", "max_connections"];
+    has(root.field("listeners").item(0), &fields);
+    let pool = root.field("pools").item(0);
+    has(pool, &["name", "strategy", "backends"]);
+    has(
+        pool.field("backends").item(1),
+        &["address", "name", "weight"],
+    );
+}
+
+#[test]
+fn everything_can_be_set() {
+    let (config, _) = read(
+        r#"Config(
+            workers: Some(2), max_connections: 1_000, shutdown_grace: "0s",
+            access_log: (to: "/a.log", format: "json"), histogram_log: r"b.hlog",
+            defaults: (attempts: 2, timeouts: (connect: "1s", idle: "off", session: "1d")),
+            listeners: [
+                (bind: "[::1]:80", pool: "b"),
+                Listener(name: "n", bind: "unix:/s", pool: "a", max_connections: 7, attempts: 16,
+                    timeouts: (connect: "250ms", idle: "1h", half_closed: "1m", session: "off")),
+            ],
+            pools: [
+                (name: "a", backends: [(address: "unix:/b", weight: 0), "localhost:1"]),
+                (name: "b", strategy: "round_robin", backends: [
+                    Backend(name: "x", address: "[::1]:81", weight: 256),
+                ]),
+            ],
+        )"#,
+    )
+    .unwrap();
+    let seconds = Duration::from_secs;
+    assert_eq!(config.workers, NonZeroU32::new(2));
+    assert_eq!(config.max_connections, NonZeroU32::new(1000));
+    assert_eq!(config.shutdown_grace, Duration::ZERO);
+    let log = config.access_log.unwrap();
+    assert_eq!(log.to, LogSink::File("/a.log".into()));
+    assert_eq!(log.format, LogFormat::Json);
+    assert_eq!(config.histogram_log, PathBuf::from("b.hlog"));
+    let inherited = Timeouts {
+        connect: seconds(1),
+        idle: None,
+        half_closed: seconds(30),
+        session: Some(seconds(86_400)),
+    };
+    let own = Timeouts {
+        connect: Duration::from_millis(250),
+        idle: Some(seconds(3600)),
+        half_closed: seconds(60),
+        session: None,
+    };
+    let [first, second] = &config.listeners[..] else {
+        panic!("{:?}", config.listeners);
+    };
+    assert_eq!(
+        (first.name.as_str(), first.pool, first.attempts),
+        ("[::1]:80", 1, 2)
+    );
+    assert_eq!(first.timeouts, inherited);
+    assert_eq!(
+        (second.name.as_str(), second.pool, second.attempts),
+        ("n", 0, 16)
+    );
+    assert_eq!(second.timeouts, own);
+    assert_eq!(second.max_connections, NonZeroU32::new(7));
+    let a = &config.pools[0].backends;
+    assert_eq!((a[0].name.as_str(), a[0].weight), ("unix:/b", 0));
+    assert_eq!((a[1].name.as_str(), a[1].weight), ("127.0.0.1:1", 1));
+    let b = &config.pools[1].backends[0];
+    assert_eq!((b.name.as_str(), b.weight), ("x", 256));
+}
+
+#[test]
+fn the_access_log_has_short_forms() {
+    let log = |log: &str| {
+        let text = SMALLEST.replacen('(', &format!("(access_log: {log}, "), 1);
+        let (config, _) = read(&text).unwrap();
+        config.access_log.map(|log| (log.to, log.format))
+    };
+    assert_eq!(log("\"off\""), None);
+    assert_eq!(log("(to: \"off\")"), None);
+    assert_eq!(log("\"-\""), Some((LogSink::Stdout, LogFormat::KeyValue)));
+    let file = LogSink::File("a.log".into());
+    assert_eq!(log("\"a.log\""), Some((file, LogFormat::KeyValue)));
+    let json = Some((LogSink::Stdout, LogFormat::Json));
+    assert_eq!(log("(format: \"json\")"), json);
+}
+
+#[test]
+fn text_may_come_as_editors_leave_it() {
+    let marked = format!("\u{feff}{}", SMALLEST.replace('\n', "\r\n"));
+    let extended = format!("#![enable(implicit_some)]\n/* a /* b */ */ {SMALLEST} // c");
+    for text in [marked, extended] {
+        assert_eq!(read(&text).unwrap().0, read(SMALLEST).unwrap().0);
+    }
+}
+
+#[test]
+fn any_port_is_no_clash() {
+    let text = r#"(listeners: [(name: "a", bind: "127.0.0.1:0", pool: "web"),
+                               (name: "b", bind: "127.0.0.1:0", pool: "web")],
+        pools: [(name: "web", backends: ["127.0.0.1:1"])])"#;
+    assert_eq!(read(text).unwrap().0.listeners.len(), 2);
+}
+
+#[test]
+fn mistakes_beyond_fifty_are_counted() {
+    let wrong = "(bind: 1, pool: \"web\"),".repeat(60);
+    let text = format!("(listeners: [{wrong}], pools: [(name: \"web\", backends: [\"a.:x\"])])");
+    let error = read(&text).unwrap_err();
+    assert!(matches!(&error, ConfigError::Mistakes(mistakes) if mistakes.len() == 61));
+    assert!(error.to_string().ends_with("\nand 11 more mistakes"));
+}
+
+#[test]
+fn sentences_are_bounded_and_harmless() {
+    let text = format!("(histogram_log: \"\u{1b}[31m{}/\")", "x".repeat(5000));
+    let said = read(&text).unwrap_err().to_string();
+    assert!(!said.contains('\u{1b}'));
+    assert!(said.lines().all(|line| line.chars().count() < 500));
+}
+
+#[test]
+fn descriptors_are_counted_per_worker() {
+    let workers = |n| NonZeroU32::new(n).unwrap();
+    assert_eq!(descriptors_needed(1000, workers(1)), 2256);
+    assert_eq!(descriptors_needed(1000, workers(3)), 2 * 334 + 256);
+    assert_eq!(
+        descriptors_needed(u32::MAX, workers(1)),
+        2 * u64::from(u32::MAX) + 256
+    );
+}
+
+/// What is warned of, with `f:line:column`, when the text replaces a part of the smallest one.
+fn warned(from: &str, to: &str) -> Vec<String> {
+    assert!(SMALLEST.contains(from));
+    let (config, source) = read(&SMALLEST.replacen(from, to, 1)).unwrap();
+    let warnings = warnings(&config, HOST, Some(&source));
+    let first_line = |text: String| text.lines().next().unwrap_or_default().to_owned();
+    warnings
+        .iter()
+        .map(|warning| first_line(warning.to_string()))
+        .collect()
+}
+
+#[test]
+fn a_small_descriptor_limit_is_warned_of() {
+    assert_eq!(warned("(", "(max_connections: 384, "), [""; 0]);
+    let want = "f:1:19: warning: max_connections: 385 connections need 1026 descriptors for each \
+                worker, and the hard limit (ulimit -Hn) is 1024";
+    assert_eq!(warned("(", "(max_connections: 385, "), [want]);
+    assert_eq!(warned("(", "(workers: 2, max_connections: 385, "), [""; 0]);
+    let want = want.replace("f:1:19", "f:1:32");
+    assert_eq!(warned("(bind", "(max_connections: 385, bind"), [want]);
+}
+
+#[test]
+fn a_missing_idle_timeout_is_warned_of_where_it_is_set() {
+    let sentence = "warning: without an idle timeout, a peer that vanishes holds its session";
+    let own = warned("(bind", "(timeouts: (idle: \"off\"), bind");
+    assert_eq!(own, [format!("f:1:32: {sentence}")]);
+    let inherited = "(defaults: (timeouts: (idle: \"off\")), listeners: [\
+                     (bind: \"127.0.0.1:1\", pool: \"web\"),";
+    let inherited = warned("(listeners: [", inherited);
+    assert_eq!(inherited, [format!("f:1:30: {sentence}")]);
+}
+
+#[test]
+fn unused_pools_and_loops_are_warned_of() {
+    let unused = warned(
+        "[(name",
+        "[(name: \"b\", backends: [\"127.0.0.1:1\"]), (name",
+    );
+    assert_eq!(unused, ["f:2:20: warning: no listener uses the pool `b`"]);
+    let sentence = |bind, to| {
+        format!(
+            "f:1:21: warning: the listener on `{bind}` has itself as backend `{to}`: \
+             a connection would loop"
+        )
+    };
+    let same = warned("9001", "8080");
+    assert_eq!(same, [sentence("127.0.0.1:8080", "127.0.0.1:8080")]);
+    let wildcard = warned("127.0.0.1:8080", "0.0.0.0:9001");
+    assert_eq!(wildcard, [sentence("0.0.0.0:9001", "127.0.0.1:9001")]);
+}
+
+/// Marsaglia's xorshift64.
+fn random(state: &mut u64) -> usize {
+    *state ^= *state << 13;
+    *state ^= *state >> 7;
+    *state ^= *state << 17;
+    usize::try_from(*state >> 33).unwrap()
+}
+
+/// Reads and shows, whatever comes of it.
+fn survive(bytes: Vec<u8>) {
+    match parse("f".to_owned(), bytes) {
+        Ok((config, source)) => drop(format!("{:?}", warnings(&config, HOST, Some(&source)))),
+        Err(error) => assert!(!error.to_string().is_empty()),
+    }
+}
+
+#[test]
+fn every_prefix_is_survived() {
+    let dense = r##"Config(workers: Some(2), defaults: (timeouts: (idle: "é\"")), /* x */
+        listeners: [
+        (bind: "unix:/é", pool: r#"w"#, name: 'n'), {"a": 1}, b"\xff"], pools: [("x", 1..2)])"##;
+    for text in [dense, EXAMPLE] {
+        for end in 0..=text.len() {
+            survive(text.as_bytes()[..end].to_vec());
+        }
+    }
+}
+
+#[test]
+fn every_mutation_is_survived() {
+    // A digit less makes a host name of an IP address; nothing here is to ask a resolver.
+    let text = EXAMPLE.replace("127.0.0.1:", "unix:/");
+    let mut state = 0x9e37_79b9_7f4a_7c15;
+    let telling = b"()[]{}:,\"'/*#\\-.0aNrb\xff\x00\n";
+    for _ in 0..1000 {
+        let mut bytes = text.clone().into_bytes();
+        let at = random(&mut state) % bytes.len();
+        match random(&mut state) % 3 {
+            0 => drop(bytes.remove(at)),
+            1 => bytes[at] = telling[random(&mut state) % telling.len()],
+            _ => bytes.insert(at, telling[random(&mut state) % telling.len()]),
+        }
+        survive(bytes);
+    }
+}

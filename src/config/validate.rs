@@ -1,0 +1,265 @@
+//! What was written, judged and completed with defaults.
+//!
+//! Reading goes on after a mistake, so that one run reports them all; a stand-in takes the place of
+//! a refused value and the whole is thrown away in the end.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+
+use super::error::Mistake;
+use super::judge::{Judge, duration, duration_or_off, number, number_or, path, text};
+use super::raw::{RawAccessLog, RawBackend, RawConfig, RawListener, RawPool, RawTimeouts, Scalar};
+use super::source::Source;
+use super::spans::Node;
+use super::{
+    ATTEMPTS, AccessLog, Backend, Config, HISTOGRAM_LOG, Listener, LogSink, Pool, SHUTDOWN_GRACE,
+    Timeouts, values,
+};
+use crate::address::Address;
+
+/// Judges a whole configuration. The mistakes are in source order.
+pub(super) fn config(raw: &RawConfig, source: &Source) -> Result<Config, Vec<Mistake>> {
+    let root = source.root();
+    let mut judge = Judge::new(source);
+    let workers = judge.leaf(&raw.workers, root, "workers");
+    let max_connections = judge.leaf(&raw.max_connections, root, "max_connections");
+    let shutdown_grace = judge.leaf(&raw.shutdown_grace, root, "shutdown_grace");
+    let histogram_log = judge.leaf(&raw.histogram_log, root, "histogram_log");
+    let config = Config {
+        workers: judge
+            .read(&workers, number_or("auto", values::WORKERS))
+            .flatten(),
+        max_connections: judge
+            .read(&max_connections, number_or("auto", values::CONNECTIONS))
+            .flatten(),
+        shutdown_grace: judge
+            .read(&shutdown_grace, duration(values::GRACE))
+            .unwrap_or(SHUTDOWN_GRACE),
+        access_log: judge.access_log(&raw.access_log.0, root.field("access_log")),
+        histogram_log: judge
+            .read(&histogram_log, path)
+            .unwrap_or_else(|| PathBuf::from(HISTOGRAM_LOG)),
+        listeners: judge.listeners(raw, root),
+        pools: judge.pools(&raw.pools, root.field("pools")),
+    };
+    let mistakes = judge.into_mistakes();
+    if mistakes.is_empty() {
+        Ok(config)
+    } else {
+        Err(mistakes)
+    }
+}
+
+/// What a listener leaves out, and the pools that it may name.
+struct Around<'a> {
+    attempts: u8,
+    timeouts: Timeouts,
+    pools: BTreeMap<&'a str, usize>,
+}
+
+impl<'a> Judge<'a> {
+    fn access_log(&mut self, raw: &'a RawAccessLog, at: &'a Node) -> Option<AccessLog> {
+        let to = self.leaf(&raw.to, at, "to");
+        let format = self.leaf(&raw.format, at, "format");
+        let to = self.read(&to, |leaf| values::log_sink(Path::new(text(leaf)?)));
+        let format = self.read(&format, |leaf| values::log_format(text(leaf)?));
+        let to = to.unwrap_or(Some(LogSink::Stdout))?;
+        Some(AccessLog {
+            to,
+            format: format.unwrap_or_default(),
+        })
+    }
+
+    fn listeners(&mut self, raw: &'a RawConfig, root: &'a Node) -> Vec<Listener> {
+        let at = root.field("listeners");
+        if raw.listeners.is_empty() {
+            self.mistake(&at.start(), "listeners: at least one is wanted".to_owned());
+        }
+        let defaults = root.field("defaults");
+        let timeouts = &raw.defaults.timeouts;
+        let around = Around {
+            attempts: self.attempts(&raw.defaults.attempts, defaults, ATTEMPTS),
+            timeouts: self.timeouts(timeouts, defaults.field("timeouts"), Timeouts::default()),
+            pools: names(&raw.pools),
+        };
+        let listeners = raw.listeners.iter().enumerate();
+        let listeners = listeners.map(|(i, raw)| self.listener(raw, at.item(i), &around));
+        let listeners: Vec<_> = listeners.collect();
+        self.listeners_differ(&listeners, at);
+        listeners
+    }
+
+    fn listener(&mut self, raw: &'a RawListener, at: &'a Node, around: &Around<'_>) -> Listener {
+        let name = self.leaf(&raw.name, at, "name");
+        let bind = self.leaf(&raw.bind, at, "bind");
+        let pool = self.leaf(&raw.pool, at, "pool");
+        let max_connections = self.leaf(&raw.max_connections, at, "max_connections");
+        let bind = self
+            .require(&bind, |leaf| Ok(text(leaf)?.parse()?))
+            .unwrap_or_else(stand_in);
+        let pool = self
+            .require(&pool, text)
+            .and_then(|name| self.pool_index(name, at, around));
+        Listener {
+            name: self
+                .read(&name, |leaf| values::name(text(leaf)?))
+                .unwrap_or_else(|| bind.to_string()),
+            bind,
+            pool: pool.unwrap_or_default(),
+            max_connections: self
+                .read(&max_connections, number_or("off", values::CONNECTIONS))
+                .flatten(),
+            attempts: self.attempts(&raw.attempts, at, around.attempts),
+            timeouts: self.timeouts(&raw.timeouts, at.field("timeouts"), around.timeouts),
+        }
+    }
+
+    fn pool_index(&mut self, name: &str, at: &Node, around: &Around<'_>) -> Option<usize> {
+        let found = around.pools.get(name).copied();
+        // Without any pool, that is the mistake to report.
+        if found.is_none() && !around.pools.is_empty() {
+            let hint = values::did_you_mean(name, around.pools.keys().copied());
+            let sentence = format!("pool: there is no pool called `{name}`{hint}");
+            self.mistake(&at.field("pool").span, sentence);
+        }
+        found
+    }
+
+    fn attempts(&mut self, raw: &'a Scalar, at: &'a Node, default: u8) -> u8 {
+        let attempts = self.leaf(raw, at, "attempts");
+        let attempts = self.read(&attempts, number(values::ATTEMPTS));
+        attempts
+            .and_then(|attempts| u8::try_from(attempts).ok())
+            .unwrap_or(default)
+    }
+
+    fn timeouts(&mut self, raw: &'a RawTimeouts, at: &'a Node, default: Timeouts) -> Timeouts {
+        let connect = self.leaf(&raw.connect, at, "connect");
+        let idle = self.leaf(&raw.idle, at, "idle");
+        let half_closed = self.leaf(&raw.half_closed, at, "half_closed");
+        let session = self.leaf(&raw.session, at, "session");
+        Timeouts {
+            connect: self
+                .read(&connect, duration(values::CONNECT))
+                .unwrap_or(default.connect),
+            idle: self.read(&idle, duration_or_off).unwrap_or(default.idle),
+            half_closed: self
+                .read(&half_closed, duration(values::DEADLINE))
+                .unwrap_or(default.half_closed),
+            session: self
+                .read(&session, duration_or_off)
+                .unwrap_or(default.session),
+        }
+    }
+
+    fn listeners_differ(&mut self, listeners: &[Listener], at: &Node) {
+        let (mut addresses, mut names) = (HashMap::new(), HashMap::new());
+        for (i, listener) in listeners.iter().enumerate() {
+            let at = at.item(i);
+            let address = ("two listeners share the address", listener.bind.to_string());
+            let differs = !is_fixed(&listener.bind)
+                || self.unique(&mut addresses, address, &at.field("bind").span);
+            // The name of a second listener on one address needs no complaint of its own.
+            if differs && listener.bind != stand_in() {
+                let name = ("two listeners are called", listener.name.clone());
+                self.unique(&mut names, name, &name_or(at, "bind").span);
+            }
+        }
+    }
+
+    fn pools(&mut self, raw: &'a [RawPool], at: &'a Node) -> Vec<Pool> {
+        if raw.is_empty() {
+            self.mistake(&at.start(), "pools: at least one is wanted".to_owned());
+        }
+        let mut names = HashMap::new();
+        let pools = raw.iter().enumerate();
+        pools
+            .map(|(i, raw)| {
+                let pool = self.pool(raw, at.item(i));
+                if !pool.name.is_empty() {
+                    let name = ("two pools are called", pool.name.clone());
+                    self.unique(&mut names, name, &at.item(i).field("name").span);
+                }
+                pool
+            })
+            .collect()
+    }
+
+    fn pool(&mut self, raw: &'a RawPool, at: &'a Node) -> Pool {
+        let name = self.leaf(&raw.name, at, "name");
+        let strategy = self.leaf(&raw.strategy, at, "strategy");
+        let name = self
+            .require(&name, |leaf| values::name(text(leaf)?))
+            .unwrap_or_default();
+        let strategy = self.read(&strategy, |leaf| values::strategy(text(leaf)?));
+        let at = at.field("backends");
+        let mut names = HashMap::new();
+        let mut backends = Vec::with_capacity(raw.backends.len());
+        for (i, raw) in raw.backends.iter().enumerate() {
+            let at = at.item(i);
+            let Some(backend) = self.backend(&raw.0, at) else {
+                continue;
+            };
+            let name = ("two backends of the pool are called", backend.name.clone());
+            self.unique(&mut names, name, &name_or(at, "address").span);
+            backends.push(backend);
+        }
+        if raw.backends.is_empty() {
+            self.mistake(&at.start(), "backends: at least one is wanted".to_owned());
+        } else if !backends.is_empty() && backends.iter().all(|backend| backend.weight == 0) {
+            let sentence = "backends: every weight is 0, so that none is ever selected";
+            self.mistake(&at.start(), sentence.to_owned());
+        }
+        Pool {
+            name,
+            strategy: strategy.unwrap_or_default(),
+            backends,
+        }
+    }
+
+    fn backend(&mut self, raw: &'a RawBackend, at: &'a Node) -> Option<Backend> {
+        let address = self.leaf(&raw.address, at, "address");
+        let name = self.leaf(&raw.name, at, "name");
+        let weight = self.leaf(&raw.weight, at, "weight");
+        let address = self.require(&address, |leaf| values::backend_address(text(leaf)?));
+        let name = self.read(&name, |leaf| values::name(text(leaf)?));
+        let weight = self.read(&weight, number(values::WEIGHT));
+        let address = address?;
+        Some(Backend {
+            name: name.unwrap_or_else(|| address.to_string()),
+            address,
+            weight: weight
+                .and_then(|weight| u16::try_from(weight).ok())
+                .unwrap_or(1),
+        })
+    }
+}
+
+/// The pools by name.
+fn names(pools: &[RawPool]) -> BTreeMap<&str, usize> {
+    let mut names = BTreeMap::new();
+    for (i, pool) in pools.iter().enumerate() {
+        if let Scalar::Text(name) = &pool.name {
+            names.entry(name.as_str()).or_insert(i);
+        }
+    }
+    names
+}
+
+/// What gives a listener or a backend its name.
+fn name_or<'a>(at: &'a Node, otherwise: &str) -> &'a Node {
+    at.find("name").unwrap_or_else(|| at.field(otherwise))
+}
+
+/// Whether two listeners can't both have it: the kernel finds a free port for each port 0.
+fn is_fixed(bind: &Address) -> bool {
+    match bind {
+        Address::Tcp(address) => address.port() != 0,
+        Address::Unix(path) => !path.as_os_str().is_empty(),
+    }
+}
+
+/// Stands in for a refused address; no address that is read equals it.
+fn stand_in() -> Address {
+    Address::Unix(PathBuf::new())
+}

@@ -1,0 +1,307 @@
+//! Single values as users write them, in `config.ron` and on the command line alike.
+
+use std::ops::RangeInclusive;
+use std::path::Path;
+use std::time::Duration;
+
+use thiserror::Error;
+
+use super::{LogFormat, LogSink, Strategy};
+use crate::address::{Address, AddressError};
+
+/// Why a value is refused. Each names the value.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum ValueError {
+    /// Of the wrong type, or none of the words that may stand there.
+    #[error("`{value}` is not {wanted}")]
+    Not {
+        /// The value as it was written.
+        value: String,
+        /// What may be written.
+        wanted: String,
+    },
+    /// A duration without its unit.
+    #[error("`{0}` has no unit: write {0}ms, {0}s, {0}m or {0}h")]
+    NoUnit(String),
+    /// A duration that can't be read.
+    #[error("`{0}` is no duration: write a whole number with ms, s, m, h or d, such as 5s")]
+    NoDuration(String),
+    /// Too small or too large to make sense.
+    #[error("`{value}` is out of range: {range} is wanted")]
+    OutOfRange {
+        /// The value as it was written.
+        value: String,
+        /// The range in words.
+        range: String,
+    },
+    /// No strategy has this name.
+    #[error("no strategy is called `{name}`{hint}")]
+    UnknownStrategy {
+        /// The name.
+        name: String,
+        /// What may have been meant.
+        hint: String,
+    },
+    /// No log format has this name.
+    #[error("no log format is called `{name}`{hint}")]
+    UnknownFormat {
+        /// The name.
+        name: String,
+        /// What may have been meant.
+        hint: String,
+    },
+    /// An address that can't be read.
+    #[error(transparent)]
+    Address(#[from] AddressError),
+    /// An address that can't be connected to.
+    #[error("`{0}` can't be connected to: its port is 0")]
+    PortZero(Address),
+    /// A name that no log line could show.
+    #[error("`{0}` is no name: 1 to 64 characters, none of them a control character, are wanted")]
+    BadName(String),
+    /// A path that no file can have.
+    #[error("`{0}` is no path of a file")]
+    BadPath(String),
+}
+
+/// Worker threads; cpu_set_t of sched.h holds as many CPUs.
+pub const WORKERS: RangeInclusive<u32> = 1..=1024;
+/// Client connections at a time.
+pub const CONNECTIONS: RangeInclusive<u32> = 1..=1 << 24;
+/// Connect attempts of a session.
+pub const ATTEMPTS: RangeInclusive<u32> = 1..=16;
+/// Weights of a backend.
+pub const WEIGHT: RangeInclusive<u32> = 0..=256;
+
+/// The durations that make sense for a setting.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    min: Duration,
+    max: Duration,
+    words: &'static str,
+}
+
+/// Connect timeouts.
+pub const CONNECT: Bounds = Bounds {
+    min: Duration::from_millis(1),
+    max: Duration::from_secs(3600),
+    words: "1ms to 1h",
+};
+/// Deadlines that can't be switched off.
+pub const DEADLINE: Bounds = Bounds {
+    min: Duration::from_millis(1),
+    max: Duration::from_secs(30 * 86_400),
+    words: "1ms to 30d",
+};
+/// Deadlines that can be switched off.
+pub const DEADLINE_OR_OFF: Bounds = Bounds {
+    words: "1ms to 30d, or \"off\",",
+    ..DEADLINE
+};
+/// Graces; none is a grace too.
+pub const GRACE: Bounds = Bounds {
+    min: Duration::ZERO,
+    max: Duration::from_secs(86_400),
+    words: "0s to 1d",
+};
+
+/// Reads a whole number with a unit, such as `250ms`.
+pub fn duration(text: &str, bounds: Bounds) -> Result<Duration, ValueError> {
+    let out_of_range = || ValueError::OutOfRange {
+        value: text.to_owned(),
+        range: bounds.words.to_owned(),
+    };
+    let digits = text
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(text.len());
+    let (digits, unit) = text.split_at(digits);
+    let unit_ms = match unit {
+        _ if digits.is_empty() => return Err(ValueError::NoDuration(text.to_owned())),
+        "ms" => 1,
+        "s" => 1000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        "" => return Err(ValueError::NoUnit(text.to_owned())),
+        _ => return Err(ValueError::NoDuration(text.to_owned())),
+    };
+    let number = digits.parse::<u64>().ok();
+    number
+        .and_then(|number| number.checked_mul(unit_ms))
+        .map(Duration::from_millis)
+        .filter(|duration| (bounds.min..=bounds.max).contains(duration))
+        .ok_or_else(out_of_range)
+}
+
+/// Reads a duration, or `off` as none.
+pub fn duration_or_off(text: &str) -> Result<Option<Duration>, ValueError> {
+    if text == "off" {
+        Ok(None)
+    } else {
+        duration(text, DEADLINE_OR_OFF).map(Some)
+    }
+}
+
+/// Reads the name of a strategy.
+pub fn strategy(name: &str) -> Result<Strategy, ValueError> {
+    named(name, &Strategy::ALL).map_err(|hint| ValueError::UnknownStrategy {
+        name: name.to_owned(),
+        hint,
+    })
+}
+
+/// Reads the name of a log format.
+pub fn log_format(name: &str) -> Result<LogFormat, ValueError> {
+    named(name, &LogFormat::ALL).map_err(|hint| ValueError::UnknownFormat {
+        name: name.to_owned(),
+        hint,
+    })
+}
+
+/// Reads where a log goes: `-` is standard output, `off` nowhere, all else a file.
+pub fn log_sink(path: &Path) -> Result<Option<LogSink>, ValueError> {
+    match path.to_str() {
+        Some("-") => Ok(Some(LogSink::Stdout)),
+        Some("off") => Ok(None),
+        _ => file(path).map(|path| Some(LogSink::File(path.to_owned()))),
+    }
+}
+
+/// Reads the path of a file.
+pub fn file(path: &Path) -> Result<&Path, ValueError> {
+    let bytes = path.as_os_str().as_encoded_bytes();
+    // PATH_MAX of limits.h, with its closing NUL.
+    if bytes.is_empty() || bytes.len() >= 4096 || bytes.contains(&0) || bytes.ends_with(b"/") {
+        return Err(ValueError::BadPath(path.display().to_string()));
+    }
+    Ok(path)
+}
+
+/// Reads the address of a backend.
+pub fn backend_address(text: &str) -> Result<Address, ValueError> {
+    let address: Address = text.parse()?;
+    if matches!(&address, Address::Tcp(address) if address.port() == 0) {
+        return Err(ValueError::PortZero(address));
+    }
+    Ok(address)
+}
+
+/// Reads the name of a listener, a pool or a backend.
+pub(super) fn name(text: &str) -> Result<String, ValueError> {
+    let length = text.chars().count();
+    if (1..=NAME_CHARS_MAX).contains(&length) && !text.chars().any(char::is_control) {
+        Ok(text.to_owned())
+    } else {
+        Err(ValueError::BadName(text.to_owned()))
+    }
+}
+
+/// The value of a name, or the end of a sentence that says what may have been meant.
+fn named<T: Copy>(name: &str, all: &[(&'static str, T)]) -> Result<T, String> {
+    let found = all.iter().find(|(known, _)| *known == name);
+    found.map(|(_, value)| *value).ok_or_else(|| {
+        let names: Vec<&str> = all.iter().map(|(known, _)| *known).collect();
+        let hint = did_you_mean(name, names.iter().copied());
+        if hint.is_empty() {
+            format!(": {} is wanted", one_of(&names))
+        } else {
+            hint
+        }
+    })
+}
+
+/// `` `a`, `b` or `c` ``.
+pub(super) fn one_of(names: &[&str]) -> String {
+    let quoted: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
+    match quoted.split_last() {
+        Some((last, rest)) if !rest.is_empty() => format!("{} or {last}", rest.join(", ")),
+        _ => quoted.concat(),
+    }
+}
+
+/// `` , did you mean `near`? `` when one of the candidates is near, else nothing.
+pub(super) fn did_you_mean<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> String {
+    let length = |text: &str| text.chars().count();
+    // One slip in three letters is a slip; more is another word.
+    let slips_max = 1.max(length(word) / 3);
+    // The distance takes time and memory by the product of the lengths.
+    let comparable = |text: &str| text.len() <= 4 * NAME_CHARS_MAX;
+    candidates
+        .filter(|candidate| comparable(word) && comparable(candidate))
+        .filter(|candidate| length(candidate).abs_diff(length(word)) <= slips_max)
+        .map(|candidate| (strsim::damerau_levenshtein(word, candidate), candidate))
+        .filter(|(slips, _)| *slips <= slips_max)
+        .min_by_key(|(slips, _)| *slips)
+        .map(|(_, candidate)| format!(", did you mean `{candidate}`?"))
+        .unwrap_or_default()
+}
+
+/// The longest name of a listener, a pool or a backend.
+const NAME_CHARS_MAX: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_need_a_unit() {
+        let read = |text: &str| duration(text, DEADLINE);
+        assert_eq!(read("250ms"), Ok(Duration::from_millis(250)));
+        assert_eq!(read("5s"), Ok(Duration::from_secs(5)));
+        assert_eq!(read("10m"), Ok(Duration::from_secs(600)));
+        assert_eq!(read("1h"), Ok(Duration::from_secs(3600)));
+        assert_eq!(read("30d"), Ok(Duration::from_secs(2_592_000)));
+        assert_eq!(read("5"), Err(ValueError::NoUnit("5".into())));
+        for bad in ["", "s", "-1s", "1.5s", "5 s", "5sec", "1h30m", "５s"] {
+            assert_eq!(read(bad), Err(ValueError::NoDuration(bad.into())), "{bad}");
+        }
+        for bad in [
+            "0s",
+            "31d",
+            "99999999999999999999s",
+            "18446744073709551615d",
+        ] {
+            assert!(
+                matches!(read(bad), Err(ValueError::OutOfRange { .. })),
+                "{bad}"
+            );
+        }
+        assert_eq!(duration("0s", GRACE), Ok(Duration::ZERO));
+        assert_eq!(duration_or_off("off"), Ok(None));
+    }
+
+    #[test]
+    fn words_have_neighbours() {
+        assert_eq!(strategy("round_robin"), Ok(Strategy::RoundRobin));
+        let error = |name| strategy(name).unwrap_err().to_string();
+        let want = "no strategy is called `roundrobin`, did you mean `round_robin`?";
+        assert_eq!(error("roundrobin"), want);
+        assert_eq!(
+            error("x"),
+            "no strategy is called `x`: `round_robin` is wanted"
+        );
+        let error = log_format("xml").unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "no log format is called `xml`: `key_value` or `json` is wanted"
+        );
+    }
+
+    #[test]
+    fn sinks() {
+        let sink = |text: &str| log_sink(Path::new(text));
+        assert_eq!(sink("-"), Ok(Some(LogSink::Stdout)));
+        assert_eq!(sink("off"), Ok(None));
+        assert_eq!(sink("./off"), Ok(Some(LogSink::File("./off".into()))));
+        assert_eq!(sink("logs/"), Err(ValueError::BadPath("logs/".into())));
+        assert_eq!(sink(""), Err(ValueError::BadPath(String::new())));
+    }
+
+    #[test]
+    fn names_are_short_and_printable() {
+        assert_eq!(name("web 1"), Ok("web 1".into()));
+        for bad in ["", "a\nb", &"a".repeat(65)] {
+            assert_eq!(name(bad), Err(ValueError::BadName(bad.into())));
+        }
+    }
+}

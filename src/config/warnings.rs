@@ -1,0 +1,162 @@
+//! What is legal and likely to hurt.
+
+use std::num::NonZeroU32;
+
+use super::error::Warning;
+use super::source::Source;
+use super::spans::Span;
+use super::{Config, Listener};
+use crate::address::Address;
+
+/// What the machine gives to the process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Host {
+    /// The hard limit of `RLIMIT_NOFILE`: the program raises the soft one to it.
+    pub descriptors_max: u64,
+    /// CPUs that the process may use: as many workers start when the configuration names no number.
+    pub cpus: NonZeroU32,
+}
+
+/// Descriptors that a worker keeps beside those of its sessions: standard streams, ring,
+/// listeners, pipes, accepted connections that wait for a place.
+pub const DESCRIPTORS_RESERVED: u64 = 256;
+
+/// The descriptors that one worker needs for its share of `max_connections`.
+///
+/// Each worker has a descriptor table of its own, and a session takes two: client and backend.
+#[must_use]
+pub fn descriptors_needed(max_connections: u32, workers: NonZeroU32) -> u64 {
+    2 * u64::from(max_connections.div_ceil(workers.get())) + DESCRIPTORS_RESERVED
+}
+
+/// The warnings about a configuration, in source order.
+///
+/// `source` is what [`load`](super::load()) gave with it; none when it came from flags.
+#[must_use]
+pub fn warnings(config: &Config, host: Host, source: Option<&Source>) -> Vec<Warning> {
+    let mut found = Vec::new();
+    descriptors(config, host, &mut found);
+    for (i, listener) in config.listeners.iter().enumerate() {
+        if listener.timeouts.idle.is_none() {
+            let sentence = "without an idle timeout, a peer that vanishes holds its session";
+            found.push((At::Idle(i), sentence.to_owned()));
+        }
+        if let Some(backend) = config.pools[listener.pool]
+            .backends
+            .iter()
+            .find(|backend| reaches(&backend.address, listener))
+        {
+            let sentence = format!(
+                "the listener on `{}` has itself as backend `{}`: a connection would loop",
+                listener.bind, backend.name
+            );
+            found.push((At::Bind(i), sentence));
+        }
+    }
+    for (i, pool) in config.pools.iter().enumerate() {
+        if config.listeners.iter().all(|listener| listener.pool != i) {
+            found.push((
+                At::Pool(i),
+                format!("no listener uses the pool `{}`", pool.name),
+            ));
+        }
+    }
+    placed(found, source)
+}
+
+/// What a warning is about.
+#[derive(Clone, Copy, Debug)]
+enum At {
+    MaxConnections,
+    ListenerMaxConnections(usize),
+    Idle(usize),
+    Bind(usize),
+    Pool(usize),
+}
+
+impl At {
+    fn span(self, source: &Source) -> Span {
+        let root = source.root();
+        let listener = |i| root.field("listeners").item(i);
+        let node = match self {
+            Self::MaxConnections => root.field("max_connections"),
+            Self::ListenerMaxConnections(i) => listener(i).field("max_connections"),
+            Self::Bind(i) => listener(i).field("bind"),
+            Self::Pool(i) => root.field("pools").item(i).field("name"),
+            Self::Idle(i) => {
+                let own = listener(i)
+                    .find("timeouts")
+                    .and_then(|timeouts| timeouts.find("idle"));
+                own.unwrap_or_else(|| root.field("defaults").field("timeouts").field("idle"))
+            }
+        };
+        node.span.clone()
+    }
+}
+
+fn descriptors(config: &Config, host: Host, found: &mut Vec<(At, String)>) {
+    let of_listeners = config
+        .listeners
+        .iter()
+        .enumerate()
+        .filter_map(|(i, listener)| {
+            listener
+                .max_connections
+                .map(|limit| (At::ListenerMaxConnections(i), limit))
+        });
+    // A listener's own limit matters where no limit of the whole is below it.
+    let limits: Vec<_> = match config.max_connections {
+        Some(limit) => vec![(At::MaxConnections, limit)],
+        None => of_listeners.collect(),
+    };
+    for (at, limit) in limits {
+        let needed = descriptors_needed(limit.get(), config.workers.unwrap_or(host.cpus));
+        if needed > host.descriptors_max {
+            let sentence = format!(
+                "max_connections: {limit} connections need {needed} descriptors for each worker, \
+                 and the hard limit (ulimit -Hn) is {}",
+                host.descriptors_max
+            );
+            found.push((at, sentence));
+        }
+    }
+}
+
+/// Whether connecting to the address ends at the listener.
+fn reaches(address: &Address, listener: &Listener) -> bool {
+    match (address, &listener.bind) {
+        (Address::Tcp(to), Address::Tcp(bind)) if to.port() == bind.port() => {
+            // To connect to the unspecified address is to connect to this machine.
+            let here = to.ip().is_loopback() || to.ip().is_unspecified();
+            to == bind || (bind.ip().is_unspecified() && here)
+        }
+        (to, bind) => to == bind,
+    }
+}
+
+/// Gives warnings their places. What several listeners inherit is said once.
+fn placed(found: Vec<(At, String)>, source: Option<&Source>) -> Vec<Warning> {
+    let Some(source) = source else {
+        let said = found.into_iter().map(|(_, sentence)| Warning {
+            place: None,
+            sentence,
+        });
+        let mut said: Vec<_> = said.collect();
+        said.dedup();
+        return said;
+    };
+    let mut found: Vec<_> = found
+        .into_iter()
+        .map(|(at, sentence)| (at.span(source), sentence))
+        .collect();
+    found.sort_by_key(|(span, _)| span.start);
+    found.dedup();
+    let place = |span: &Span| Some(source.place(span));
+    found
+        .into_iter()
+        .map(|(span, sentence)| Warning {
+            place: place(&span),
+            sentence,
+        })
+        .collect()
+}

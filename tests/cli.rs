@@ -1,0 +1,300 @@
+//! The command line as a user meets it: texts, exit codes, silence.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::ffi::OsStr;
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+
+#[path = "cli/mistakes.rs"]
+mod mistakes;
+
+fn mahoraga() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_mahoraga"));
+    command.stdin(Stdio::null());
+    command
+}
+
+fn run(arguments: &[&str]) -> Output {
+    mahoraga().args(arguments).output().unwrap()
+}
+
+fn stderr(output: &Output) -> &str {
+    std::str::from_utf8(&output.stderr).unwrap()
+}
+
+fn stdout(output: &Output) -> &str {
+    std::str::from_utf8(&output.stdout).unwrap()
+}
+
+/// An empty directory for one test.
+fn directory(test: &str) -> PathBuf {
+    let directory = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(test);
+    let _ = fs::remove_dir_all(&directory);
+    fs::create_dir_all(&directory).unwrap();
+    directory
+}
+
+/// What `check` says to a `config.ron` in a directory of its own.
+fn check(test: &str, text: &[u8], arguments: &[&str]) -> Output {
+    let directory = directory(test);
+    fs::write(directory.join("config.ron"), text).unwrap();
+    mahoraga()
+        .arg("check")
+        .args(arguments)
+        .current_dir(directory)
+        .output()
+        .unwrap()
+}
+
+const SMALLEST: &str = "\
+(
+    listeners: [(bind: \"127.0.0.1:8080\", pool: \"web\")],
+    pools: [(name: \"web\", backends: [\"127.0.0.1:9001\"])],
+)
+";
+
+#[test]
+fn a_right_file_passes_in_silence() {
+    let output = check("smallest", SMALLEST.as_bytes(), &["--deny-warnings"]);
+    assert_eq!((stdout(&output), stderr(&output)), ("", ""));
+    assert_eq!(output.status.code(), Some(0));
+}
+
+#[test]
+fn the_example_passes_in_silence() {
+    let example = concat!(env!("CARGO_MANIFEST_DIR"), "/config.ron");
+    let output = run(&["check", "--deny-warnings", "--config", example]);
+    assert_eq!((stdout(&output), stderr(&output)), ("", ""));
+    assert_eq!(output.status.code(), Some(0));
+}
+
+#[test]
+fn files_that_are_no_text() {
+    let output = check("not_utf8", b"(\n  workers: \xff,\n)", &[]);
+    let want = "config.ron:2:12: this is not UTF-8: save the file in that encoding
+  |   workers: \u{fffd},
+  |            ^
+";
+    assert_eq!((output.status.code(), stderr(&output)), (Some(2), want));
+
+    let directory = directory("files");
+    let check = |path: &str| {
+        let arguments = ["check", "--config", path];
+        let output = mahoraga()
+            .args(arguments)
+            .current_dir(&directory)
+            .output()
+            .unwrap();
+        assert_eq!((output.status.code(), stdout(&output)), (Some(2), ""));
+        stderr(&output).to_owned()
+    };
+    let want = "absent.ron: there is no such file: name another with --config\n";
+    assert_eq!(check("absent.ron"), want);
+    assert_eq!(check("."), ".: this is a directory, not a file\n");
+    fs::write(directory.join("long.ron"), " ".repeat((16 << 20) + 1)).unwrap();
+    assert_eq!(
+        check("long.ron"),
+        "long.ron: the file is longer than 16 MiB\n"
+    );
+    assert_eq!(
+        check("/dev/zero"),
+        "/dev/zero: the file is longer than 16 MiB\n"
+    );
+    fs::write(directory.join("full.ron"), " ".repeat(16 << 20)).unwrap();
+    assert!(check("full.ron").starts_with("full.ron:1:1"));
+}
+
+#[test]
+fn warnings_are_said_and_may_be_denied() {
+    let text = SMALLEST.replace("(bind", "(timeouts: (idle: \"off\"), bind");
+    let want = "config.ron:2:35: warning: without an idle timeout, \
+a peer that vanishes holds its session
+  |     listeners: [(timeouts: (idle: \"off\"), bind: \"127.0.0.1:8080\", pool: \"web\")],
+  |                                   ^^^^^
+";
+    let output = check("warnings", text.as_bytes(), &[]);
+    assert_eq!((output.status.code(), stderr(&output)), (Some(0), want));
+    let output = check("warnings", text.as_bytes(), &["--deny-warnings"]);
+    assert_eq!((output.status.code(), stderr(&output)), (Some(2), want));
+    assert_eq!(stdout(&output), "");
+}
+
+#[test]
+fn the_descriptor_limit_of_the_process_counts() {
+    let directory = directory("descriptors");
+    let text = SMALLEST.replacen('(', "( workers: 1, max_connections: 500,", 1);
+    fs::write(directory.join("config.ron"), text).unwrap();
+    let script = "ulimit -n 1255 && exec \"$0\" check";
+    let output = Command::new("sh")
+        .args(["-c", script, env!("CARGO_BIN_EXE_mahoraga")])
+        .current_dir(directory)
+        .output()
+        .unwrap();
+    let want = "config.ron:1:32: warning: max_connections: 500 connections need 1256 descriptors \
+for each worker, and the hard limit (ulimit -Hn) is 1255
+  | ( workers: 1, max_connections: 500,
+  |                                ^^^
+";
+    assert_eq!((output.status.code(), stderr(&output)), (Some(0), want));
+}
+
+#[test]
+fn run_refuses_what_check_refuses() {
+    let directory = directory("run");
+    fs::write(directory.join("config.ron"), "()").unwrap();
+    let output = mahoraga()
+        .arg("run")
+        .current_dir(&directory)
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).starts_with("config.ron:1:1: listeners: at least one is wanted\n"));
+}
+
+/// The command line is refused, with this as its first line.
+#[track_caller]
+fn misused(arguments: &[&str], want: &str) {
+    let output = run(arguments);
+    assert_eq!(stderr(&output).lines().next(), Some(want));
+    assert_eq!((output.status.code(), stdout(&output)), (Some(2), ""));
+}
+
+#[test]
+fn flags_are_refused_in_one_sentence() {
+    let proxy = |more: &[&'static str]| {
+        let mut arguments = vec![
+            "proxy",
+            "--from",
+            "127.0.0.1:8080",
+            "--to",
+            "127.0.0.1:9001",
+        ];
+        arguments.extend(more);
+        arguments
+    };
+    misused(
+        &proxy(&["--strategy", "roundrobin"]),
+        "error: invalid value 'roundrobin' for '--strategy <NAME>': \
+         no strategy is called `roundrobin`, did you mean `round_robin`?",
+    );
+    misused(
+        &proxy(&["--connect-timeout", "5"]),
+        "error: invalid value '5' for '--connect-timeout <DUR>': \
+         `5` has no unit: write 5ms, 5s, 5m or 5h",
+    );
+    misused(
+        &proxy(&["--idle-timeout", "0s"]),
+        "error: invalid value '0s' for '--idle-timeout <DUR|off>': \
+         `0s` is out of range: 1ms to 30d, or \"off\", is wanted",
+    );
+    misused(
+        &proxy(&["--to", "127.0.0.1"]),
+        "error: invalid value '127.0.0.1' for '--to <ADDR>': \
+         `127.0.0.1` has no port: write host:port, [IPv6]:port or unix:/path",
+    );
+    misused(
+        &proxy(&["--workers", "0"]),
+        "error: invalid value '0' for '--workers <N>': 0 is not in 1..=1024",
+    );
+    misused(
+        &proxy(&["--to", "127.0.0.1:9001"]),
+        "error: --to 127.0.0.1:9001 is given twice",
+    );
+    misused(
+        &proxy(&["--worker", "1"]),
+        "error: unexpected argument '--worker' found",
+    );
+    misused(
+        &["proxy", "--from", "127.0.0.1:8080"],
+        "error: the following required arguments were not provided:",
+    );
+    misused(&["prxy"], "error: unrecognized subcommand 'prxy'");
+    assert!(stderr(&run(&["prxy"])).contains("a similar subcommand exists: 'proxy'"));
+    assert!(stderr(&run(&proxy(&["--worker", "1"]))).contains("'--workers'"));
+}
+
+#[test]
+fn arguments_may_be_no_text() {
+    let odd = OsStr::from_bytes(b"\xff.ron");
+    let output = mahoraga()
+        .args(["check", "--config"])
+        .arg(odd)
+        .output()
+        .unwrap();
+    let want = "\u{fffd}.ron: there is no such file: name another with --config\n";
+    assert_eq!((output.status.code(), stderr(&output)), (Some(2), want));
+    for arguments in [&["proxy", "--from"][..], &["check"], &[]] {
+        let output = mahoraga().args(arguments).arg(odd).output().unwrap();
+        assert_eq!(output.status.code(), Some(2));
+        assert!(stderr(&output).starts_with("error: "));
+    }
+}
+
+#[test]
+fn help_and_version() {
+    let output = run(&["--version"]);
+    let want = concat!("mahoraga ", env!("CARGO_PKG_VERSION"), "\n");
+    assert_eq!((output.status.code(), stdout(&output)), (Some(0), want));
+    for subcommand in ["run", "check", "proxy", "demo"] {
+        let output = run(&[subcommand, "--help"]);
+        assert_eq!((output.status.code(), stderr(&output)), (Some(0), ""));
+        assert!(stdout(&output).contains(&format!("Usage: mahoraga {subcommand}")));
+        assert!(stdout(&output).contains(&format!("\n  mahoraga {subcommand}")));
+    }
+    let output = run(&["--help"]);
+    assert_eq!((output.status.code(), stderr(&output)), (Some(0), ""));
+    assert!(stdout(&output).contains("\n  mahoraga proxy --from 127.0.0.1:8080 --to"));
+    let output = run(&[]);
+    assert_eq!((output.status.code(), stdout(&output)), (Some(2), ""));
+    assert!(stderr(&output).contains("Usage: mahoraga"));
+}
+
+#[test]
+fn a_reader_that_leaves_is_no_error() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let closed = writer.try_clone().unwrap();
+    let status = mahoraga()
+        .arg("--help")
+        .stdout(closed)
+        .stderr(Stdio::null())
+        .status();
+    assert_eq!(status.unwrap().code(), Some(0));
+    let directory = directory("broken_pipe");
+    fs::write(directory.join("config.ron"), "()").unwrap();
+    let status = mahoraga()
+        .arg("check")
+        .current_dir(directory)
+        .stderr(writer)
+        .status();
+    assert_eq!(status.unwrap().code(), Some(2));
+}
+
+#[test]
+fn the_first_line_is_enough() {
+    let mut child = mahoraga()
+        .arg("--help")
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap())
+        .read_line(&mut line)
+        .unwrap();
+    assert_eq!(line, "A TCP load balancer on io_uring\n");
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn a_pipe_is_a_file_too() {
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    writer.write_all(SMALLEST.as_bytes()).unwrap();
+    drop(writer);
+    let arguments = ["check", "--config", "/dev/stdin"];
+    let output = mahoraga().args(arguments).stdin(reader).output().unwrap();
+    assert_eq!((output.status.code(), stderr(&output)), (Some(0), ""));
+}

@@ -1,0 +1,369 @@
+//! Golden texts of every kind of mistake in `config.ron`.
+
+use super::{SMALLEST, check, stderr, stdout};
+
+/// The text is refused with exactly these lines.
+#[track_caller]
+fn refused(test: &str, text: &str, want: &str) {
+    let output = check(test, text.as_bytes(), &[]);
+    assert_eq!(stderr(&output).trim_end_matches('\n'), want);
+    assert_eq!((output.status.code(), stdout(&output)), (Some(2), ""));
+}
+
+#[test]
+fn an_unknown_field() {
+    refused(
+        "unknown_field",
+        "(\n\tlistners: [],\n)",
+        "config.ron:2:2: the field `listners` is unknown, did you mean `listeners`?
+  | \tlistners: [],
+  | \t^^^^^^^^",
+    );
+    refused(
+        "unknown_field",
+        "(pools: [(name: \"web\", backends: [(addres: \"127.0.0.1:1\")])])",
+        "config.ron:1:36: the field `addres` is unknown, did you mean `address`?
+  | (pools: [(name: \"web\", backends: [(addres: \"127.0.0.1:1\")])])
+  |                                    ^^^^^^",
+    );
+    refused(
+        "unknown_field",
+        "(access_log: (file: \"x\"))",
+        "config.ron:1:15: the field `file` is unknown: `to` or `format` may stand here
+  | (access_log: (file: \"x\"))
+  |               ^^^^",
+    );
+}
+
+#[test]
+fn an_unknown_strategy() {
+    refused(
+        "unknown_strategy",
+        &SMALLEST.replace("name: \"web\",", "name: \"web\", strategy: \"roundrobin\","),
+        "config.ron:3:37: strategy: no strategy is called `roundrobin`, did you mean `round_robin`?
+  |     pools: [(name: \"web\", strategy: \"roundrobin\", backends: [\"127.0.0.1:9001\"])],
+  |                                     ^^^^^^^^^^^^",
+    );
+}
+
+#[test]
+fn a_pool_that_does_not_exist() {
+    refused(
+        "unknown_pool",
+        &SMALLEST.replace("pool: \"web\"", "pool: \"wbe\""),
+        "config.ron:2:48: pool: there is no pool called `wbe`, did you mean `web`?
+  |     listeners: [(bind: \"127.0.0.1:8080\", pool: \"wbe\")],
+  |                                                ^^^^^",
+    );
+}
+
+#[test]
+fn names_given_twice() {
+    refused(
+        "twice",
+        "(
+    listeners: [
+        (name: \"a\", bind: \"127.0.0.1:1\", pool: \"web\"),
+        (name: \"a\", bind: \"127.0.0.1:2\", pool: \"web\"),
+        (name: \"c\", bind: \"127.0.0.1:1\", pool: \"web\"),
+    ],
+    pools: [
+        (name: \"web\", backends: [\"127.0.0.1:3\", \"127.0.0.1:3\"]),
+        (name: \"web\", backends: [\"127.0.0.1:4\"]),
+    ],
+)",
+        "config.ron:4:16: two listeners are called `a`: the first is at 3:16
+  |         (name: \"a\", bind: \"127.0.0.1:2\", pool: \"web\"),
+  |                ^^^
+config.ron:5:27: two listeners share the address `127.0.0.1:1`: the first is at 3:27
+  |         (name: \"c\", bind: \"127.0.0.1:1\", pool: \"web\"),
+  |                           ^^^^^^^^^^^^^
+config.ron:8:49: two backends of the pool are called `127.0.0.1:3`: the first is at 8:34
+  |         (name: \"web\", backends: [\"127.0.0.1:3\", \"127.0.0.1:3\"]),
+  |                                                 ^^^^^^^^^^^^^
+config.ron:9:16: two pools are called `web`: the first is at 8:16
+  |         (name: \"web\", backends: [\"127.0.0.1:4\"]),
+  |                ^^^^^",
+    );
+}
+
+#[test]
+fn weights() {
+    refused(
+        "weights",
+        "(
+    listeners: [(bind: \"127.0.0.1:1\", pool: \"none\")],
+    pools: [
+        (name: \"none\", backends: [(address: \"127.0.0.1:2\", weight: 0)]),
+        (name: \"much\", backends: [(address: \"127.0.0.1:2\", weight: 257)]),
+        (name: \"less\", backends: [(address: \"127.0.0.1:2\", weight: -1)]),
+        (name: \"half\", backends: [(address: \"127.0.0.1:2\", weight: 0.5)]),
+    ],
+)",
+        "config.ron:4:34: backends: every weight is 0, so that none is ever selected
+  |         (name: \"none\", backends: [(address: \"127.0.0.1:2\", weight: 0)]),
+  |                                  ^
+config.ron:5:68: weight: `257` is out of range: 0 to 256 is wanted
+  |         (name: \"much\", backends: [(address: \"127.0.0.1:2\", weight: 257)]),
+  |                                                                    ^^^
+config.ron:6:68: weight: `-1` is out of range: 0 to 256 is wanted
+  |         (name: \"less\", backends: [(address: \"127.0.0.1:2\", weight: -1)]),
+  |                                                                    ^^
+config.ron:7:68: weight: `0.5` is not a whole number
+  |         (name: \"half\", backends: [(address: \"127.0.0.1:2\", weight: 0.5)]),
+  |                                                                    ^^^",
+    );
+}
+
+#[test]
+fn addresses() {
+    refused(
+        "addresses",
+        "(
+    listeners: [
+        (name: \"é日\", bind: \"127.0.0.1\", pool: \"web\"),
+        (bind: ::1, pool: \"web\"),
+    ],
+)",
+        "config.ron:4:16: a value is wanted here
+  |         (bind: ::1, pool: \"web\"),
+  |                ^",
+    );
+    refused(
+        "addresses",
+        "(
+    listeners: [
+        (name: \"é日\", bind: \"127.0.0.1\", pool: \"web\"),
+        (bind: 8080, pool: \"web\"),
+    ],
+    pools: [(name: \"web\", backends: [
+        \"300.0.0.1:80\",
+        \"127.0.0.1:0\",
+        \"::1:80\",
+        \"unix:\",
+    ])],
+)",
+        "config.ron:3:28: bind: `127.0.0.1` has no port: write host:port, [IPv6]:port or unix:/path
+  |         (name: \"é日\", bind: \"127.0.0.1\", pool: \"web\"),
+  |                             ^^^^^^^^^^^
+config.ron:4:16: bind: `8080` is not a string in double quotes
+  |         (bind: 8080, pool: \"web\"),
+  |                ^^^^
+config.ron:7:9: address: `300.0.0.1` is neither an IP address nor a host name
+  |         \"300.0.0.1:80\",
+  |         ^^^^^^^^^^^^^^
+config.ron:8:9: address: `127.0.0.1:0` can't be connected to: its port is 0
+  |         \"127.0.0.1:0\",
+  |         ^^^^^^^^^^^^^
+config.ron:9:9: address: `::1:80` looks like IPv6: write it as [address]:port
+  |         \"::1:80\",
+  |         ^^^^^^^^
+config.ron:10:9: address: `unix:`: a path of 1 to 107 bytes, without NUL, is wanted
+  |         \"unix:\",
+  |         ^^^^^^^",
+    );
+}
+
+#[test]
+fn durations() {
+    refused(
+        "durations",
+        &SMALLEST.replacen(
+            "(\n",
+            "(
+    shutdown_grace: 30,
+    defaults: (timeouts: (
+        connect: \"0s\",
+        idle: \"10\",
+        half_closed: \"5 sec\",
+        session: None,
+    )),
+",
+            1,
+        ),
+        "config.ron:2:21: shutdown_grace: `30` is not a duration: \
+write \"30ms\", \"30s\", \"30m\" or \"30h\"
+  |     shutdown_grace: 30,
+  |                     ^^
+config.ron:4:18: connect: `0s` is out of range: 1ms to 1h is wanted
+  |         connect: \"0s\",
+  |                  ^^^^
+config.ron:5:15: idle: `10` has no unit: write 10ms, 10s, 10m or 10h
+  |         idle: \"10\",
+  |               ^^^^
+config.ron:6:22: half_closed: `5 sec` is no duration: \
+write a whole number with ms, s, m, h or d, such as 5s
+  |         half_closed: \"5 sec\",
+  |                      ^^^^^^^
+config.ron:7:18: session: `None` is not a duration such as \"5s\"
+  |         session: None,
+  |                  ^^^^",
+    );
+    refused(
+        "durations",
+        "(shutdown_grace: 5s)",
+        "config.ron:1:18: 5s must be written in double quotes: \"5s\"
+  | (shutdown_grace: 5s)
+  |                  ^^",
+    );
+}
+
+#[test]
+fn numbers_and_words_that_make_no_sense() {
+    refused(
+        "numbers",
+        &SMALLEST.replacen(
+            "(\n",
+            "(
+    workers: 0,
+    max_connections: 99999999999999999999999,
+    access_log: (to: \"\", format: \"jsn\"),
+    histogram_log: off,
+    defaults: (attempts: 17, timeouts: (idle: \"31d\")),
+",
+            1,
+        ),
+        "config.ron:2:14: workers: `0` is out of range: 1 to 1024 is wanted
+  |     workers: 0,
+  |              ^
+config.ron:3:22: max_connections: `99999999999999999999999` is out of range: 1 to 16777216 is wanted
+  |     max_connections: 99999999999999999999999,
+  |                      ^^^^^^^^^^^^^^^^^^^^^^^
+config.ron:4:22: to: `` is no path of a file
+  |     access_log: (to: \"\", format: \"jsn\"),
+  |                      ^^
+config.ron:4:34: format: no log format is called `jsn`, did you mean `json`?
+  |     access_log: (to: \"\", format: \"jsn\"),
+  |                                  ^^^^^
+config.ron:5:20: histogram_log: `off` is not a string in double quotes
+  |     histogram_log: off,
+  |                    ^^^
+config.ron:6:26: attempts: `17` is out of range: 1 to 16 is wanted
+  |     defaults: (attempts: 17, timeouts: (idle: \"31d\")),
+  |                          ^^
+config.ron:6:47: idle: `31d` is out of range: 1ms to 30d, or \"off\", is wanted
+  |     defaults: (attempts: 17, timeouts: (idle: \"31d\")),
+  |                                               ^^^^^",
+    );
+}
+
+#[test]
+fn what_is_missing() {
+    refused(
+        "missing",
+        "(listeners: [], pools: [])",
+        "config.ron:1:13: listeners: at least one is wanted
+  | (listeners: [], pools: [])
+  |             ^
+config.ron:1:24: pools: at least one is wanted
+  | (listeners: [], pools: [])
+  |                        ^",
+    );
+    refused(
+        "missing",
+        "(\n  listeners: [(name: \"\")],\n  pools: [(backends: [])],\n)",
+        "config.ron:2:15: the field `bind` is missing here
+  |   listeners: [(name: \"\")],
+  |               ^
+config.ron:2:15: the field `pool` is missing here
+  |   listeners: [(name: \"\")],
+  |               ^
+config.ron:2:22: name: `` is no name: \
+1 to 64 characters, none of them a control character, are wanted
+  |   listeners: [(name: \"\")],
+  |                      ^^
+config.ron:3:11: the field `name` is missing here
+  |   pools: [(backends: [])],
+  |           ^
+config.ron:3:22: backends: at least one is wanted
+  |   pools: [(backends: [])],
+  |                      ^",
+    );
+}
+
+/// A text, where it goes wrong, what is said and how much is marked.
+const SYNTAX: [(&str, &str, &str, usize); 15] = [
+    (
+        "",
+        "1:1",
+        "the file is empty: it needs listeners and pools",
+        1,
+    ),
+    (
+        "workers: 3",
+        "1:1",
+        "fields in `(` and `)` are wanted here",
+        7,
+    ),
+    (
+        "(pools: [\"a\"])",
+        "1:10",
+        "fields in `(` and `)` are wanted here",
+        3,
+    ),
+    (
+        "(pools: \"a\")",
+        "1:9",
+        "a list in `[` and `]` is wanted here",
+        3,
+    ),
+    ("(\n workers: 3", "1:1", "this `(` is never closed", 1),
+    (
+        "(workers: 3\n pools: [])",
+        "2:2",
+        "a comma or `)` is missing before this",
+        5,
+    ),
+    (
+        "(pools: [() ()])",
+        "1:13",
+        "a comma or `]` is missing before this",
+        1,
+    ),
+    ("(workers 3)", "1:10", "a `:` is missing before this", 1),
+    ("(workers: )", "1:11", "a value is wanted here", 1),
+    (
+        "(\"workers\": 3)",
+        "1:2",
+        "the name of a field is wanted here",
+        9,
+    ),
+    (
+        "(pools: [], pools: [])",
+        "1:13",
+        "the field `pools` is given twice",
+        5,
+    ),
+    (
+        "(workers: 3))",
+        "1:13",
+        "nothing may follow the closing bracket",
+        1,
+    ),
+    (
+        "(histogram_log: \"a)",
+        "1:17",
+        "this string is never closed",
+        3,
+    ),
+    ("/* (workers: 3)", "1:1", "this comment is never closed", 2),
+    (
+        "(workers: \"\\d\")",
+        "1:11",
+        "this escape is unknown: a backslash is written \\\\",
+        4,
+    ),
+];
+
+#[test]
+fn syntax() {
+    for (text, place, sentence, marked) in SYNTAX {
+        let (line, column) = place.split_once(':').unwrap();
+        let line: usize = line.parse().unwrap();
+        let excerpt = text.lines().nth(line - 1).unwrap_or_default();
+        let pad = " ".repeat(column.parse::<usize>().unwrap() - 1);
+        let carets = "^".repeat(marked);
+        let want = format!("config.ron:{place}: {sentence}\n  | {excerpt}\n  | {pad}{carets}");
+        refused("syntax", text, &want);
+    }
+}
