@@ -17,7 +17,7 @@ pub fn worker_cpus(wanted: Option<NonZeroU32>) -> Vec<usize> {
     let allowed = if allowed.is_empty() { vec![0] } else { allowed };
     // It heeds cgroup quotas, which the mask does not show.
     let paid = thread::available_parallelism().map_or(1, usize::from);
-    let count = wanted.map_or(paid.min(allowed.len()), |count| count.get() as usize);
+    let count = wanted.map_or_else(|| paid.min(allowed.len()), |count| count.get() as usize);
     allowed.into_iter().cycle().take(count.max(1)).collect()
 }
 

@@ -55,31 +55,63 @@ struct Berth {
     ended: Arc<OwnedFd>,
 }
 
-pub(super) fn start(config: &Config) -> Result<Crew, StartError> {
-    let features = ring::probe()?;
-    let descriptors = sys::raise_descriptor_limit();
-    let cpus = capacity::worker_cpus(config.workers);
-    let workers = u32::try_from(cpus.len()).unwrap_or(u32::MAX);
-    let sessions = capacity::sessions_per_worker(descriptors);
-    let in_all = capacity::connections_in_all(config.max_connections, workers, sessions);
-    if let Some(wanted) = config
-        .max_connections
-        .filter(|wanted| wanted.get() > in_all)
-    {
-        log::warn!(
-            "max_connections {wanted} is cut to {in_all}: {workers} workers with \
-             {descriptors} descriptors each hold no more"
-        );
+/// What the machine and the configuration allow.
+struct Plan {
+    features: Features,
+    /// One worker on each.
+    cpus: Vec<usize>,
+    /// Sessions of one worker at most.
+    sessions: u32,
+    /// Client connections of all workers at most.
+    in_all: u32,
+    size: Size,
+}
+
+impl Plan {
+    fn new(config: &Config) -> Result<Self, StartError> {
+        let features = ring::probe()?;
+        let descriptors = sys::raise_descriptor_limit();
+        let cpus = capacity::worker_cpus(config.workers);
+        let workers = u32::try_from(cpus.len()).unwrap_or(u32::MAX);
+        let sessions = capacity::sessions_per_worker(descriptors);
+        let in_all = capacity::connections_in_all(config.max_connections, workers, sessions);
+        if config
+            .max_connections
+            .is_some_and(|wanted| wanted.get() > in_all)
+        {
+            log::warn!(
+                "max_connections is cut to {in_all}: {workers} workers with {descriptors} \
+                 descriptors each hold no more"
+            );
+        }
+        let size = Size {
+            submissions: SUBMISSIONS,
+            buffers: capacity::buffers(sessions),
+            pipes: capacity::PIPES_MAX.min(sessions / 4),
+        };
+        Ok(Self {
+            features,
+            cpus,
+            sessions,
+            in_all,
+            size,
+        })
     }
-    let snapshot = Arc::new(Snapshot::new(config, in_all));
-    let sockets = bind_all(config, cpus.len())?;
+}
+
+/// Binds every address and starts every worker; returns once all of them accept.
+pub(super) fn start(config: &Config) -> Result<Crew, StartError> {
+    let plan = Plan::new(config)?;
+    let workers = u32::try_from(plan.cpus.len()).unwrap_or(u32::MAX);
+    let snapshot = Arc::new(Snapshot::new(config, plan.in_all));
+    let sockets = bind_all(config, plan.cpus.len())?;
     // A Unix socket is the same for all workers.
     let ours: BTreeSet<_> = sockets.iter().flatten().map(Socket::raw).collect();
 
     let (record_sender, records) = channel::bounded(LOG_QUEUE_LINES);
     let doorbell = Arc::new(Doorbell::new(eventfd(false)?));
     let ended = Arc::new(eventfd(false)?);
-    let (ready, readiness) = channel::bounded(cpus.len());
+    let (ready, readiness) = channel::bounded(plan.cpus.len());
     let mut crew = Crew {
         workers: Vec::new(),
         stats: Vec::new(),
@@ -87,12 +119,7 @@ pub(super) fn start(config: &Config) -> Result<Crew, StartError> {
         doorbell,
         ended,
     };
-    let size = Size {
-        submissions: SUBMISSIONS,
-        buffers: capacity::buffers(sessions),
-        pipes: capacity::PIPES_MAX.min(sessions / 4),
-    };
-    for ((worker, cpu), sockets) in (0u32..).zip(cpus).zip(sockets) {
+    for ((worker, cpu), sockets) in (0u32..).zip(plan.cpus).zip(sockets) {
         let log = config.access_log.as_ref();
         let log = log.map(|_| LogQueue::new(record_sender.clone(), Arc::clone(&crew.doorbell)));
         let (mailbox, commands) = channel::bounded(MAILBOX_COMMANDS);
@@ -103,27 +130,22 @@ pub(super) fn start(config: &Config) -> Result<Crew, StartError> {
             },
             snapshot: Arc::clone(&snapshot),
             sockets,
-            capacity: sessions as usize,
+            capacity: plan.sessions as usize,
             mailbox: commands,
             log,
             stats: Arc::new(Stats::default()),
         };
-        let ready = ready.clone();
-        let (wake, ended) = (Arc::new(eventfd(true)?), Arc::clone(&crew.ended));
-        let doorbell = Arc::clone(&crew.doorbell);
-        crew.man(
-            mailbox,
-            Berth {
-                cpu,
-                features,
-                size,
-                wake,
-                doorbell,
-                setup,
-                ready,
-                ended,
-            },
-        )?;
+        let berth = Berth {
+            cpu,
+            features: plan.features,
+            size: plan.size,
+            wake: Arc::new(eventfd(true)?),
+            doorbell: Arc::clone(&crew.doorbell),
+            setup,
+            ready: ready.clone(),
+            ended: Arc::clone(&crew.ended),
+        };
+        crew.man(mailbox, berth)?;
     }
     drop(ready);
     for answer in readiness {

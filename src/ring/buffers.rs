@@ -133,7 +133,9 @@ impl Buffers {
         let first: NonNull<BufRingEntry> = self.ring.start().cast();
         // SAFETY: `index` is below `entries`, for which `ring` was mapped, zeroed, and aligned. The
         // kernel reads an entry only below the published tail, and this one is at it.
-        let entry = unsafe { first.add(index).as_mut() };
+        let mut entry = unsafe { first.add(index) };
+        // SAFETY: as above; no other reference to an entry exists.
+        let entry = unsafe { entry.as_mut() };
         entry.set_addr(address);
         entry.set_len(BUFFER_BYTES);
         entry.set_bid(id);

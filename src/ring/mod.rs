@@ -125,18 +125,17 @@ impl Ring {
     }
 
     fn reap(&mut self, completions: &mut Vec<Completion>) {
-        let mut woken = false;
+        let mut disarmed = false;
         for cqe in self.uring.completion() {
             let token = Token::from_raw(cqe.user_data())
                 .expect("the kernel answers with a token that it was given");
             let more = cqueue::more(cqe.flags());
-            match token.purpose() {
-                Purpose::Detached => continue,
-                Purpose::Wake => {
-                    woken |= !more;
-                    sys::clear_eventfd(&self.wake);
-                }
-                _ => {}
+            if token.purpose() == Purpose::Detached {
+                continue;
+            }
+            if token.purpose() == Purpose::Wake {
+                disarmed |= !more;
+                sys::clear_eventfd(&self.wake);
             }
             let outcome = decode(token, &cqe, &mut self.buffers);
             completions.push(Completion {
@@ -145,7 +144,7 @@ impl Ring {
                 more,
             });
         }
-        if woken {
+        if disarmed {
             self.await_wake();
         }
     }
@@ -322,14 +321,8 @@ fn is_passing(error: &std::io::Error) -> bool {
     )
 }
 
-#[expect(
-    clippy::cast_sign_loss,
-    reason = "poll(2) events are small positive constants"
-)]
 const POLLIN: u32 = libc::POLLIN as u32;
-#[expect(clippy::cast_sign_loss, reason = "as above")]
 const POLLOUT: u32 = libc::POLLOUT as u32;
-#[expect(clippy::cast_sign_loss, reason = "as above")]
 const POLLRDHUP: u32 = libc::POLLRDHUP as u32;
 /// Connects handed over at once.
 const ADDRESSES_MAX: usize = 256;

@@ -117,12 +117,10 @@ impl Session {
 
     /// Handles the completion of one operation, or one step of it when `more` follow.
     pub fn on_event(&mut self, event: Event, more: bool, cx: &mut Context<'_>) {
-        if let Some(purpose) = purpose_of(&event) {
-            if !more {
-                self.in_flight.remove(purpose);
-                if let Purpose::Recv(from) = purpose {
-                    self.half(from).stopping = false;
-                }
+        if let Some(purpose) = purpose_of(&event).filter(|_| !more) {
+            self.in_flight.remove(purpose);
+            if let Purpose::Recv(from) = purpose {
+                self.half(from).stopping = false;
             }
         }
         if self.state == State::Closing {
@@ -568,7 +566,7 @@ impl Session {
         self.finish_when_joined(cx);
     }
 
-    fn finish_when_joined(&mut self, cx: &mut Context<'_>) {
+    fn finish_when_joined(&self, cx: &mut Context<'_>) {
         if !self.in_flight.is_empty() {
             return;
         }
@@ -588,8 +586,7 @@ impl Session {
             let sending = self.in_flight.has(Purpose::Send(from));
             let receiving = self.in_flight.has(Purpose::Recv(from));
             self.state == State::Closing
-                || (!sending || half.mode != Mode::Splice)
-                    && (!receiving || half.mode != Mode::Splice)
+                || (half.mode != Mode::Splice || !sending && !receiving)
                     && (!half.stopping || receiving)
                     && (half.in_pipe == 0 || half.mode == Mode::Splice)
                     && (!half.shut || half.ended && !half.is_loaded())

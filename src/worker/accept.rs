@@ -100,10 +100,9 @@ impl<K: Kernel> Worker<K> {
                 }
                 _ => {}
             }
-            if stopped && !port.accepting {
-                if let Some(socket) = port.socket.take() {
-                    self.kernel.close(socket, Manner::Graceful);
-                }
+            let closable = stopped && !port.accepting;
+            if let Some(socket) = port.socket.take_if(|_| closable) {
+                self.kernel.close(socket, Manner::Graceful);
             }
             // Another worker may make room, of which this one is not told: look again soon.
             if !stopped && !wanted {

@@ -324,5 +324,4 @@ pub(super) fn number(key: usize) -> u32 {
 }
 
 /// The bit of a poll's answer for a broken connection (poll(2)).
-#[expect(clippy::cast_sign_loss, reason = "a small positive constant")]
 const FAULT: u32 = libc::POLLERR as u32;
