@@ -1,0 +1,211 @@
+#!/usr/bin/env bash
+# Real programs through mahoraga, each with the same result as without it: curl, wrk, iperf3,
+# redis-benchmark and pgbench, each against a server of its own on a free port of loopback.
+#
+#   scripts/real-programs.sh [curl] [wrk] [iperf3] [redis] [pgbench]      default: all of them
+#
+# Prints a line for each, `ok curl: ...`, `FAILED curl: ...` or `skipped curl: ...`, and a sum.
+# Root gets missing tools by apt-get; anybody else skips what needs them. By environment:
+#   CI=true         a skip counts as a failure
+#   MAHORAGA=PATH   the binary (default target/release/mahoraga, built when absent)
+# Exits 1 when a program failed.
+
+set -euo pipefail
+# shellcheck source-path=SCRIPTDIR source=../loadtest/lib.sh
+source "$(dirname "${BASH_SOURCE[0]}")/../loadtest/lib.sh"
+
+declare -A TOOLS_FOR=(
+    [curl]='curl nginx'
+    [wrk]='wrk nginx'
+    [iperf3]='iperf3 python3'
+    [redis]='redis-server redis-cli redis-benchmark'
+    [pgbench]='initdb postgres pgbench psql setpriv'
+)
+WORKERS=2
+
+# The checks run in subshells: what they print is the result, `die` is a failure.
+
+# same WHAT EXPECTED GOT
+same() { [[ -n $2 && $2 == "$3" ]] || die "$1: '$3' instead of '$2'"; }
+
+fetch() { timeout 30 curl -fsS "$@"; }
+
+# A download, an upload, and several URLs over one kept connection.
+check_curl() {
+    local root=$WORK/www direct through large small name port
+    mkdir "$root"
+    head -c 8000000 /dev/urandom >"$root/large"
+    for name in a b c; do
+        head -c 20000 /dev/urandom >"$root/$name"
+    done
+    start_http any "$root"
+    direct=$PORT
+    start_http any "$root"
+    start_mahoraga any "$WORKERS" "$direct" "$PORT"
+    through=$PORT
+    large=$(sha256sum <"$root/large")
+    small=$(cat "$root"/{a,b,c,a} | sha256sum)
+    for port in $direct $through; do
+        same download "$large" "$(fetch "127.0.0.1:$port/large" | sha256sum)"
+        fetch -T "$root/large" "127.0.0.1:$port/uploaded-$port"
+        same upload "$large" "$(sha256sum <"$root/uploaded-$port")"
+        same "several URLs" "$small" "$(fetch "127.0.0.1:$port"/{a,b,c,a} | sha256sum)"
+    done
+    # Of the four requests the first one connects: curl says how many connections each one made.
+    same "connections" "1 0 0 0" "$(fetch -w '%{stderr}%{num_connects}\n' \
+        "127.0.0.1:$through"/{a,b,c,a} 2>&1 >/dev/null | xargs)"
+    echo "8 MB down and up with equal checksums, 4 URLs over 1 connection"
+}
+
+check_wrk() {
+    local direct through
+    start_http any "$WORK"
+    direct=$(run_wrk "$ALL_CPUS" "$PORT" 64 2)
+    start_mahoraga any "$WORKERS" "$PORT"
+    through=$(run_wrk "$ALL_CPUS" "$PORT" 64 2)
+    same "failed requests" "${direct##* }" "${through##* }"
+    ((${through##* } == 0 && ${through%% *} > 0)) || die "requests, rate, p50, p99, errors: $through"
+    echo "${through%% *} requests over 64 connections, none failed (${direct%% *} without)"
+}
+
+check_iperf3() {
+    local direct up down
+    start_iperf3 any
+    direct=$(run_iperf3 "$ALL_CPUS" "$PORT" 4 2)
+    start_mahoraga any "$WORKERS" "$PORT"
+    up=$(run_iperf3 "$ALL_CPUS" "$PORT" 4 2)
+    down=$(run_iperf3 "$ALL_CPUS" "$PORT" 4 2 -R)
+    ((${direct%% *} > 0 && ${up%% *} > 0 && ${down%% *} > 0)) || die "bytes: $direct, $up, $down"
+    printf '%.1f Gbit/s up, %.1f down over 4 streams (%.1f up without)\n' \
+        "${up##* }" "${down##* }" "${direct##* }"
+}
+
+check_redis() {
+    local direct through port value counts
+    free_port
+    start any redis redis-server --bind 127.0.0.1 --port "$PORT" --save '' --appendonly no \
+        --dir "$WORK"
+    wait_port "$PORT" redis
+    direct=$PORT
+    start_mahoraga any "$WORKERS" "$PORT"
+    through=$PORT
+    value=$(head -c 150000 /dev/urandom | base64 -w 0)
+    same SET OK "$(timeout 10 redis-cli -p "$through" -x SET key < <(printf %s "$value"))"
+    for port in $direct $through; do
+        same GET "$(sha256sum <<<"$value")" "$(timeout 10 redis-cli -p "$port" GET key | sha256sum)"
+    done
+    counts=$(redis_benchmark "$through")
+    same redis-benchmark "$(redis_benchmark "$direct")" "$counts"
+    echo "200 KB set and got back, redis-benchmark the same both ways: $counts"
+}
+
+# Prints what redis-benchmark ran and the length of the list that it left.
+redis_benchmark() {
+    timeout 10 redis-cli -p "$1" DEL mylist >/dev/null
+    timeout 60 redis-benchmark -p "$1" -n 20000 -c 50 -t set,get,lpush,lrange_100 --csv \
+        >"$WORK/redis.csv" || die "redis-benchmark on port $1 ended with $?"
+    printf '%s tests, %s elements\n' "$(grep -cv '^"test"' "$WORK/redis.csv")" \
+        "$(timeout 10 redis-cli -p "$1" LLEN mylist)"
+}
+
+start_postgres() {
+    local data=$WORK/postgres
+    local -a become=()
+    mkdir "$data"
+    # PostgreSQL refuses to run as root. setpriv becomes the server, so its pid is the one to end.
+    if [[ $(id -u) == 0 ]]; then
+        become=(setpriv --reuid postgres --regid postgres --init-groups)
+        chown postgres: "$data"
+        chmod 711 "$WORK" "$WORK/.."
+        cd /
+    fi
+    "${become[@]}" initdb -D "$data" -U postgres -A trust --no-sync --no-locale -E UTF8 \
+        >"$WORK/initdb.log"
+    free_port
+    start any postgres "${become[@]}" postgres -D "$data" -h 127.0.0.1 -p "$PORT" -k '' -F
+    wait_port "$PORT" postgres
+}
+
+query() { timeout 30 psql -h 127.0.0.1 -p "$1" -U postgres -XAtc "$2"; }
+
+check_pgbench() {
+    local direct through sums rows
+    start_postgres
+    direct=$PORT
+    start_mahoraga any "$WORKERS" "$PORT"
+    through=$PORT
+    export PGHOST=127.0.0.1 PGPORT=$through PGUSER=postgres PGCONNECT_TIMEOUT=10
+    timeout 60 pgbench -q -i -s 1 postgres 2>"$WORK/pgbench.log" || die "pgbench -i ended with $?"
+    timeout 60 pgbench -c 8 -j 2 -T 3 postgres >"$WORK/pgbench.log" 2>&1 ||
+        die "pgbench ended with $?"
+    # -n: without the vacuum that would empty the history of the first run.
+    timeout 60 pgbench -n -c 4 -C -t 20 postgres >"$WORK/pgbench.log" 2>&1 ||
+        die "pgbench -C ended with $?"
+    # Every transaction adds one amount to an account, a teller, a branch and the history.
+    sums='select (select sum(abalance) from pgbench_accounts),
+        (select sum(tbalance) from pgbench_tellers),
+        (select sum(bbalance) from pgbench_branches), (select sum(delta) from pgbench_history)'
+    same balances "$(query "$direct" "$sums")" "$(query "$through" "$sums")"
+    same "balances to each other" 1 "$(query "$through" "$sums" | tr '|' '\n' | sort -u | wc -l)"
+    rows='select * from pgbench_accounts order by aid'
+    same "number of accounts" 100000 "$(query "$through" "$rows" | wc -l)"
+    same "all accounts" "$(query "$direct" "$rows" | sha256sum)" \
+        "$(query "$through" "$rows" | sha256sum)"
+    echo "$(query "$through" 'select count(*) from pgbench_history') transactions, balances agree," \
+        "100000 rows equal"
+}
+
+# Runs in a subshell, which ends by itself what it started, whatever becomes of the check.
+isolated() {
+    WORK=$WORK/$1
+    PIDS=()
+    trap clean_up EXIT
+    trap 'exit 143' TERM
+    mkdir "$WORK"
+    "check_$1"
+}
+
+run_check() {
+    local name=$1 missing status=0
+    local -a tools
+    read -ra tools <<<"${TOOLS_FOR[$name]}"
+    missing=$(missing_tools "${tools[@]}" | xargs)
+    if [[ -n $missing ]]; then
+        echo "skipped $name: no $missing here (root gets it by apt-get)"
+        skipped=$((skipped + 1))
+        return
+    fi
+    isolated "$name" >"$WORK/$name.out" 2>"$WORK/$name.err" &
+    PIDS+=($!)
+    wait $! || status=$?
+    PIDS=()
+    if ((status == 0)); then
+        echo "ok $name: $(<"$WORK/$name.out")"
+        passed=$((passed + 1))
+    else
+        echo "FAILED $name: $(tail -n 1 "$WORK/$name.err")"
+        sed 's/^/    /' "$WORK/$name.err" >&2
+        failed=$((failed + 1))
+    fi
+}
+
+help_if_asked "$@"
+(($#)) || set -- curl wrk iperf3 redis pgbench
+wanted=
+for name; do
+    [[ -n ${TOOLS_FOR[$name]:-} ]] || die "no program named $name (see --help)"
+    wanted+=" ${TOOLS_FOR[$name]}"
+done
+read -ra tools <<<"taskset $wanted"
+mapfile -t missing < <(missing_tools "${tools[@]}" | sort -u)
+if ((${#missing[@]})) && can_install; then
+    install_tools "${missing[@]}" || true
+fi
+find_mahoraga
+ALL_CPUS=$(sed -n 's/^Cpus_allowed_list:\t//p' /proc/self/status)
+passed=0 failed=0 skipped=0
+for name; do
+    run_check "$name"
+done
+echo "$passed passed, $failed failed$( ((skipped == 0)) || echo ", $skipped skipped")"
+[[ $failed == 0 && (${CI:-} != true || $skipped == 0) ]]
