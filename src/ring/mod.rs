@@ -253,8 +253,9 @@ impl Kernel for Ring {
     }
 
     fn shutdown(&mut self, socket: &Socket) {
-        let shutdown = opcode::Shutdown::new(types::Fd(socket.raw()), libc::SHUT_WR);
-        self.push_detached(shutdown.build());
+        // IORING_OP_SHUTDOWN always runs on a kernel thread, which looks the descriptor up when it
+        // gets to it: by then the number may be another connection.
+        sys::shutdown(socket);
     }
 
     fn close(&mut self, socket: Socket, manner: Manner) {

@@ -179,7 +179,7 @@ fn too_old(missing: &'static str) -> SetupError {
 }
 
 /// All that a worker's ring may do.
-const OPERATIONS: [(u8, &str); 8] = [
+const OPERATIONS: [(u8, &str); 7] = [
     (opcode::AcceptMulti::CODE, "IORING_OP_ACCEPT"),
     (opcode::AsyncCancel::CODE, "IORING_OP_ASYNC_CANCEL"),
     (opcode::Close::CODE, "IORING_OP_CLOSE"),
@@ -187,7 +187,6 @@ const OPERATIONS: [(u8, &str); 8] = [
     (opcode::PollAdd::CODE, "IORING_OP_POLL_ADD"),
     (opcode::RecvMulti::CODE, "IORING_OP_RECV"),
     (opcode::Send::CODE, "IORING_OP_SEND"),
-    (opcode::Shutdown::CODE, "IORING_OP_SHUTDOWN"),
 ];
 
 /// Room for a batch of completions; more are kept by the kernel (IORING_FEAT_NODROP).

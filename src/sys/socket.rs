@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Shutdown, SocketAddr};
 use std::os::fd::{BorrowedFd, IntoRawFd};
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
@@ -123,6 +123,12 @@ pub fn socket_address(address: &Address) -> SockAddr {
 #[must_use]
 pub fn peer_address(socket: &Socket) -> Option<SocketAddr> {
     with(socket, |socket| socket.peer_addr()).ok()?.as_socket()
+}
+
+/// Ends the sending direction (shutdown(2), SHUT_WR). A connection that broke meanwhile reports
+/// that elsewhere.
+pub fn shutdown(socket: &Socket) {
+    let _ = with(socket, |socket| socket.shutdown(Shutdown::Write));
 }
 
 /// Lets the close of this socket send RST and drop what is unsent (socket(7), SO_LINGER).
