@@ -229,10 +229,11 @@ impl Kernel for Ring {
         );
     }
 
-    fn send(&mut self, token: Token, socket: &Socket, buffer: Buffer) {
+    fn send(&mut self, token: Token, socket: &Socket, buffer: Buffer, more: bool) {
         let bytes = self.buffers.address(buffer);
+        let more = if more { libc::MSG_MORE } else { 0 };
         let send = opcode::Send::new(types::Fd(socket.raw()), bytes, buffer.len)
-            .flags(libc::MSG_WAITALL | libc::MSG_NOSIGNAL);
+            .flags(libc::MSG_WAITALL | libc::MSG_NOSIGNAL | more);
         self.push(send.build(), token);
     }
 
@@ -271,6 +272,10 @@ impl Kernel for Ring {
 
     fn peer(&self, socket: &Socket) -> Option<SocketAddr> {
         sys::peer_address(socket)
+    }
+
+    fn acknowledge(&mut self, socket: &Socket) {
+        sys::acknowledge(socket);
     }
 
     fn keep_alive(&mut self, socket: &Socket) {

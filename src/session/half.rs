@@ -19,6 +19,8 @@ pub(super) struct Half {
     pub(super) stopping: bool,
     /// The source's stream has ended.
     pub(super) ended: bool,
+    /// Its end is the next event.
+    pub(super) ending: bool,
     /// The end was relayed, or the sink broke: nothing moves any more.
     pub(super) shut: bool,
     /// Copying: full buffers in a row. Splicing: small visits in a row.
@@ -51,6 +53,7 @@ impl Half {
             mode: Mode::Copy,
             stopping: false,
             ended: false,
+            ending: false,
             shut: false,
             streak: 0,
             promote_after: PROMOTE_AFTER,

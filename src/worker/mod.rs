@@ -138,9 +138,13 @@ impl<K: Kernel> Worker<K> {
         self.kernel.wait(timeout, &mut batch);
         self.now = self.kernel.now();
         let began = self.now;
-        for completion in batch.drain(..) {
-            self.on_completion(completion);
+        let mut completions = batch.drain(..).peekable();
+        while let Some(completion) = completions.next() {
+            let next = completions.peek();
+            let ends = next.is_some_and(|next| next.token == completion.token && next.is_end());
+            self.on_completion(completion, ends);
         }
+        drop(completions);
         self.batch = batch;
         self.make_visits();
         self.expire();
@@ -178,7 +182,7 @@ impl<K: Kernel> Worker<K> {
         (at != NEVER).then(|| Duration::from_nanos(at.saturating_sub(self.now)))
     }
 
-    fn on_completion(&mut self, completion: Completion) {
+    fn on_completion(&mut self, completion: Completion, ends: bool) {
         let token = completion.token;
         match token.purpose() {
             Purpose::Accept => self.on_accept(completion),
@@ -191,7 +195,7 @@ impl<K: Kernel> Worker<K> {
             | Purpose::PollSink(_)
             | Purpose::Watch(_)
             | Purpose::Visit(_) => {
-                let (event, more) = slot::event(completion);
+                let (event, more) = slot::event(completion, ends);
                 self.deliver(token, event, more);
             }
         }
