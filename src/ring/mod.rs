@@ -180,6 +180,10 @@ impl Kernel for Ring {
 
     fn wait(&mut self, timeout: Option<Duration>, completions: &mut Vec<Completion>) {
         self.buffers.restock();
+        // An idle worker looks after its memory once before it sleeps for long.
+        let bloated = self.buffers.is_bloated();
+        let trims = bloated && timeout.is_none_or(|timeout| timeout > TRIM_AFTER);
+        let timeout = if trims { Some(TRIM_AFTER) } else { timeout };
         let timespec = timeout.map(types::Timespec::from);
         let mut args = types::SubmitArgs::new();
         if let Some(timespec) = &timespec {
@@ -192,6 +196,9 @@ impl Kernel for Ring {
         }
         self.forget_addresses();
         self.reap(completions);
+        if trims && completions.is_empty() {
+            self.buffers.trim();
+        }
     }
 
     fn accept(&mut self, token: Token, listener: &Socket) {
@@ -330,5 +337,7 @@ fn is_passing(error: &std::io::Error) -> bool {
 const POLLIN: u32 = libc::POLLIN as u32;
 const POLLOUT: u32 = libc::POLLOUT as u32;
 const POLLRDHUP: u32 = libc::POLLRDHUP as u32;
+/// A wait of this length without a completion is idleness.
+const TRIM_AFTER: Duration = Duration::from_millis(100);
 /// Connects handed over at once.
 const ADDRESSES_MAX: usize = 256;
