@@ -109,8 +109,7 @@ impl Buffers {
         }
         self.arena
             .discard(begin * STRIDE, (usize::from(self.fresh) - begin) * STRIDE);
-        // What is stocked beyond the target is filled in turn before it comes back for good.
-        self.bloated = self.stocked > self.target;
+        self.bloated = false;
     }
 
     /// The kernel ran out of buffers: it gets more from the next wait on.
@@ -128,6 +127,8 @@ impl Buffers {
         }
         debug_assert!(id < self.entries && len <= BUFFER_BYTES);
         self.held[usize::from(id)] = true;
+        // What is stocked beyond the target is filled in turn before it comes back for good.
+        self.bloated |= self.stocked > self.target;
         Buffer { id, start: 0, len }
     }
 
