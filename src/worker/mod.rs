@@ -148,6 +148,7 @@ impl<K: Kernel> Worker<K> {
             self.tend_ports();
         }
         self.stats.sessions.set(self.slots.len() as u64);
+        self.stats.parked.set(self.parked());
         self.stats
             .buffers
             .set(u64::from(self.kernel.buffers_in_use()));
