@@ -203,9 +203,11 @@ impl FakeKernel {
             }
             self.agenda.pop();
             self.now = self.now.max(at);
+            self.trace.clock = self.now;
             self.happen(event);
         }
         self.now = self.now.max(time);
+        self.trace.clock = self.now;
     }
 
     fn happen(&mut self, event: Event) {
@@ -298,12 +300,15 @@ impl FakeKernel {
         *place = Some(fd);
         if let (Some(client), Some(backend)) = (pair.client, pair.backend) {
             for (one, other) in [(client, backend), (backend, client)] {
-                let partner = &mut self.conns[index(one)].partner;
+                let conn = &mut self.conns[index(one)];
+                let partner = conn.partner.replace(other);
                 assert!(
                     partner.is_none_or(|known| known == other),
                     "{one} is paired with {partner:?} and {other}"
                 );
-                *partner = Some(other);
+                if partner.is_none() {
+                    conn.paired_at = self.now;
+                }
             }
         }
     }

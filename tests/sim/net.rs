@@ -18,6 +18,8 @@ pub(crate) struct Conn {
     pub(crate) listener: usize,
     /// The descriptor of the other end of its session.
     pub(crate) partner: Option<i32>,
+    /// When it got that.
+    pub(crate) paired_at: u64,
     /// From the peer.
     pub(crate) inbound: Inbound,
     /// To the peer.
@@ -77,6 +79,7 @@ impl Conn {
             connected: side == Side::Client,
             listener: 0,
             partner: None,
+            paired_at: 0,
             inbound: Inbound {
                 stream,
                 written: 0,
