@@ -106,7 +106,8 @@ impl<K: Kernel> Worker<K> {
                 }
             }
             // Another worker may make room, of which this one is not told: look again soon.
-            if !stopped && !wanted {
+            let waited_for = !stopped || !port.parked.is_empty();
+            if waited_for && !wanted {
                 let again = if waiting {
                     port.resume_at
                 } else {
