@@ -119,6 +119,10 @@ impl<K: Kernel> Worker<K> {
     }
 
     fn admit(&mut self, number: usize, socket: Socket) {
+        if self.is_cut() {
+            // Its accept was under way when the grace of a stop was over.
+            return self.kernel.close(socket, Manner::Reset);
+        }
         if !self.ports[number].parked.is_empty() || !self.take_place(number) {
             self.ports[number].parked.push_back(socket);
             self.tend = true;
