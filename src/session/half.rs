@@ -131,6 +131,11 @@ impl Half {
         pace
     }
 
+    /// No buffer has come since the last receive found none: bytes may wait for one.
+    pub(super) fn is_starved(&self) -> bool {
+        self.mode == Mode::Copy && !self.ended && self.pace_us > PACE_US_START
+    }
+
     /// A buffer was there again.
     pub(super) fn is_fed(&mut self) {
         if self.mode == Mode::Copy {

@@ -232,7 +232,8 @@ impl Session {
     /// How its sockets are to be closed.
     #[must_use]
     pub fn manner(&self) -> Manner {
-        let undelivered = self.halves.iter().any(Half::is_loaded);
+        let waits = |half: &Half| half.is_loaded() || half.is_starved();
+        let undelivered = self.halves.iter().any(waits);
         self.reason
             .map_or(Manner::Reset, |reason| reason.manner(undelivered))
     }

@@ -80,7 +80,7 @@ pub struct Worker<K> {
     log: Option<LogQueue>,
     stats: Arc<Stats>,
     histograms: Box<Histograms>,
-    /// Set by a stop: when the sessions that are left are cut.
+    /// Set by a stop: when the sessions that are left are cut; [`NEVER`] once they are.
     stop_at: Option<u64>,
 }
 
@@ -152,6 +152,7 @@ impl<K: Kernel> Worker<K> {
             self.tend_ports();
         }
         self.stats.sessions.set(self.slots.len() as u64);
+        self.stats.parked.set(self.parked());
         self.stats
             .buffers
             .set(u64::from(self.kernel.buffers_in_use()));
@@ -267,7 +268,7 @@ impl<K: Kernel> Worker<K> {
                 }
                 Command::Stop(grace) => {
                     let grace = u64::try_from(grace.as_nanos()).unwrap_or(NEVER);
-                    self.stop_at = Some(self.now.saturating_add(grace));
+                    self.stop_at = Some(self.now.saturating_add(grace).min(NEVER - 1));
                     self.tend = true;
                 }
             }
@@ -289,7 +290,12 @@ impl<K: Kernel> Worker<K> {
         self.tend = true;
     }
 
-    /// The grace of a stop is over.
+    /// The grace of a stop is over: nobody begins any more.
+    fn is_cut(&self) -> bool {
+        self.stop_at == Some(NEVER)
+    }
+
+    /// Ends what is left at the end of that grace.
     fn cut(&mut self) {
         self.stop_at = Some(NEVER);
         self.drop_parked();
