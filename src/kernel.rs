@@ -37,7 +37,8 @@ pub trait Kernel {
     /// Sends a buffer's bytes; it completes with the number sent, all of them but for a fault.
     fn send(&mut self, token: Token, socket: &Socket, buffer: Buffer);
 
-    /// Waits once until the socket is ready.
+    /// Waits until the socket is ready: once, or, for [`Interest::Fault`], at each change of what
+    /// is wrong with it.
     fn poll(&mut self, token: Token, socket: &Socket, interest: Interest);
 
     /// Asks the operation of this token to end early; it completes all the same.
