@@ -451,12 +451,14 @@ impl Session {
             Mode::Copy if receiving => {
                 if half.backlog.len() >= BACKLOG_HIGH {
                     self.stop_receiving(from, cx);
-                    self.watch_soon(cx);
                 }
             }
+            Mode::Copy if half.ended || waiting => {}
             Mode::Copy => {
-                if !half.ended && !waiting && half.backlog.len() <= BACKLOG_LOW {
+                if half.backlog.len() <= BACKLOG_LOW {
                     self.ask(Purpose::Recv(from), cx);
+                } else {
+                    self.watch_soon(cx);
                 }
             }
             Mode::Switching if receiving => self.stop_receiving(from, cx),
@@ -476,6 +478,7 @@ impl Session {
         if receiving && !half.stopping {
             half.stopping = true;
             cx.ops.push_back(Op::Cancel(Purpose::Recv(from)));
+            self.watch_soon(cx);
         }
     }
 
