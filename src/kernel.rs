@@ -38,7 +38,8 @@ pub trait Kernel {
     /// With `more` they may wait for what follows: another send, or the end of the stream.
     fn send(&mut self, token: Token, socket: &Socket, buffer: Buffer, more: bool);
 
-    /// Waits once until the socket is ready.
+    /// Waits until the socket is ready: once, or, for [`Interest::Fault`], at each change of what
+    /// is wrong with it.
     fn poll(&mut self, token: Token, socket: &Socket, interest: Interest);
 
     /// Asks the operation of this token to end early; it completes all the same.

@@ -250,10 +250,10 @@ impl Kernel for Ring {
             Interest::Write => POLLOUT,
             Interest::Fault => 0,
         };
-        self.push(
-            opcode::PollAdd::new(types::Fd(socket.raw()), events).build(),
-            token,
-        );
+        // Every poll is told of POLLRDHUP, asked or not. A fault that comes after it, the reset of
+        // a side that had ended its own direction, is told of only by a poll that goes on.
+        let poll = opcode::PollAdd::new(types::Fd(socket.raw()), events);
+        self.push(poll.multi(interest == Interest::Fault).build(), token);
     }
 
     fn cancel(&mut self, target: Token) {

@@ -75,7 +75,8 @@ pub struct Session {
     late: bool,
     /// A watch was set on this side, once.
     watched: [bool; 2],
-    /// The side whose sink-ward direction broke while the other direction still has bytes.
+    /// A connection broke while bytes that it had sent still wait for delivery: until they are
+    /// delivered, or [`LINGER`] passes in which none is.
     broken: Option<CloseReason>,
     reason: Option<CloseReason>,
     opened_at: u64,
@@ -194,7 +195,9 @@ impl Session {
             State::Connecting => self.active_at.saturating_add(limits.connect),
             State::Open => {
                 let half_closed = self.halves.iter().any(|half| half.shut);
-                let quiet = if half_closed {
+                let quiet = if self.broken.is_some() {
+                    LINGER
+                } else if half_closed {
                     limits.half_closed
                 } else {
                     limits.idle
@@ -349,9 +352,19 @@ impl Session {
                 }
             }
             Err(errno) if errno.is_transient() => {}
+            Err(_) if self.half(from).is_loaded() => self.on_source_broken(from, cx),
             Err(_) => return self.close(CloseReason::reset_by(from), cx),
         }
         self.advance(from, cx);
+    }
+
+    /// The source's connection broke. What was received before is still delivered if the sink
+    /// takes it without delay: it may be an early answer, whose sender did not read to the end.
+    fn on_source_broken(&mut self, from: Side, cx: &mut Context<'_>) {
+        self.broken = Some(CloseReason::reset_by(from));
+        self.half(from).ended = true;
+        self.active_at = cx.now;
+        cx.ops.push_back(Op::Rearm);
     }
 
     fn on_sent(&mut self, from: Side, outcome: Result<u32, Errno>, cx: &mut Context<'_>) {
@@ -372,13 +385,14 @@ impl Session {
 
     /// The sink's connection broke. What it had sent before may still wait to be received: an
     /// early answer to a request that it did not read to the end. So that direction goes on
-    /// until it ends by itself.
+    /// until it ends by itself or stalls.
     fn on_sink_broken(&mut self, from: Side, cx: &mut Context<'_>) {
         let reason = CloseReason::reset_by(from.other());
         if self.half(from.other()).shut {
             return self.close(reason, cx);
         }
         self.broken = Some(reason);
+        self.active_at = cx.now;
         let half = self.half(from);
         half.ended = true;
         half.shut = true;
@@ -469,12 +483,14 @@ impl Session {
             Mode::Copy if receiving => {
                 if half.backlog.len() >= BACKLOG_HIGH {
                     self.stop_receiving(from, cx);
-                    self.watch_soon(cx);
                 }
             }
+            Mode::Copy if half.ended || waiting => {}
             Mode::Copy => {
-                if !half.ended && !waiting && half.backlog.len() <= BACKLOG_LOW {
+                if half.backlog.len() <= BACKLOG_LOW {
                     self.ask(Purpose::Recv(from), cx);
+                } else {
+                    self.watch_soon(cx);
                 }
             }
             Mode::Switching if receiving => self.stop_receiving(from, cx),
@@ -494,6 +510,7 @@ impl Session {
         if receiving && !half.stopping {
             half.stopping = true;
             cx.ops.push_back(Op::Cancel(Purpose::Recv(from)));
+            self.watch_soon(cx);
         }
     }
 
@@ -506,7 +523,8 @@ impl Session {
             return;
         }
         half.shut = true;
-        if self.half(from.other()).shut {
+        let broke = self.broken == Some(CloseReason::reset_by(from));
+        if broke || self.half(from.other()).shut {
             return self.close(self.broken.unwrap_or(CloseReason::Finished), cx);
         }
         self.active_at = cx.now;
@@ -640,6 +658,8 @@ fn purpose_of(event: &Event) -> Option<Purpose> {
 const BACKLOG_HIGH: u16 = 4;
 /// and starts again at so many.
 const BACKLOG_LOW: u16 = 1;
+/// What a broken connection left behind waits so long for its sink: 100 ms.
+const LINGER: u64 = 100_000_000;
 /// Until a side that is not read from is watched for its reset: 50 ms.
 const WATCH_AFTER: u64 = 50_000_000;
 /// Until a backend socket is tried again when descriptors are exhausted: 50 ms.

@@ -1,0 +1,47 @@
+//! The real program on the real ring on loopback, between clients and backends made of threads
+//! and blocking sockets.
+//!
+//! Every test ends by [`balancer::Balancer::finish`]: the process is back to its starting
+//! descriptors, every gauge is 0, nothing panicked, it idles, and SIGTERM ends it with 0. Times
+//! are never asserted otherwise; a watchdog turns a hang into a failure. Without io_uring these
+//! tests fail: they skip nothing.
+
+#![expect(
+    clippy::disallowed_methods,
+    reason = "the tests stand outside of the balancer, in wall time"
+)]
+
+#[path = "proxy/access_log.rs"]
+mod access_log;
+#[path = "proxy/balancer.rs"]
+mod balancer;
+#[path = "proxy/bytes.rs"]
+mod bytes;
+#[path = "proxy/connecting.rs"]
+mod connecting;
+#[path = "proxy/echo.rs"]
+mod echo;
+#[path = "proxy/exhaustion.rs"]
+mod exhaustion;
+#[path = "proxy/half_close.rs"]
+mod half_close;
+#[path = "proxy/max_connections.rs"]
+mod max_connections;
+#[path = "proxy/peers.rs"]
+mod peers;
+#[path = "proxy/pressure.rs"]
+mod pressure;
+#[path = "proxy/process.rs"]
+mod process;
+#[path = "proxy/reset.rs"]
+mod reset;
+#[path = "proxy/signals.rs"]
+mod signals;
+#[path = "proxy/startup.rs"]
+mod startup;
+#[path = "proxy/streams.rs"]
+mod streams;
+#[path = "proxy/tags.rs"]
+mod tags;
+#[path = "proxy/watchdog.rs"]
+mod watchdog;

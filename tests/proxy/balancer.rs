@@ -1,0 +1,345 @@
+//! The program under test: started, asked, stopped, and checked for what it leaves behind.
+
+use std::collections::HashMap;
+use std::io::{self, BufRead, BufReader, Read};
+use std::net::{SocketAddr, TcpStream};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
+use std::time::Duration;
+use std::{env, fs};
+
+use parking_lot::Mutex;
+
+use crate::peers;
+use crate::process::{Descriptors, Process};
+use crate::watchdog::eventually;
+
+/// How the program is to be started.
+pub(crate) struct Launch {
+    command: Command,
+    dir: PathBuf,
+    workers: usize,
+    listeners: usize,
+    reads_output: bool,
+}
+
+/// A running balancer.
+pub(crate) struct Balancer {
+    child: Child,
+    pub(crate) process: Process,
+    workers: usize,
+    /// Where its listeners are, as logged.
+    listeners: Vec<String>,
+    log: Text,
+    output: Text,
+    dir: PathBuf,
+    before: Descriptors,
+}
+
+/// What somebody writes, line by line, read by a thread.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Text(Arc<Mutex<String>>);
+
+impl Launch {
+    /// One worker on `127.0.0.1`, any port.
+    pub(crate) fn to(backends: &[String]) -> Self {
+        Self::between("127.0.0.1:0", backends)
+    }
+
+    pub(crate) fn between(from: &str, backends: &[String]) -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let name = format!("mahoraga-proxy-{}-{number}", std::process::id());
+        let dir = env::temp_dir().join(name);
+        fs::create_dir_all(&dir).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_mahoraga"));
+        command.arg("proxy").current_dir(&dir).stdin(Stdio::null());
+        command.env_remove("MAHORAGA_LOG").stderr(Stdio::piped());
+        let launch = Self {
+            command,
+            dir,
+            workers: 1,
+            listeners: 0,
+            reads_output: true,
+        };
+        let launch = launch.also_from(from);
+        backends
+            .iter()
+            .fold(launch, |launch, to| launch.flag("--to", to))
+    }
+
+    pub(crate) fn also_from(mut self, from: &str) -> Self {
+        self.listeners += 1;
+        self.flag("--from", from)
+    }
+
+    pub(crate) fn flag(mut self, name: &str, value: &str) -> Self {
+        self.command.args([name, value]);
+        self
+    }
+
+    pub(crate) fn workers(mut self, count: usize) -> Self {
+        self.workers = count;
+        self
+    }
+
+    /// Nobody reads standard output, where the access log goes.
+    pub(crate) fn with_unread_output(mut self) -> Self {
+        self.reads_output = false;
+        self
+    }
+
+    /// The directory it runs in: its own, gone with it.
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Calls something in the child before the program is executed.
+    #[expect(unsafe_code, reason = "between fork and exec little is allowed")]
+    pub(crate) fn before_exec(
+        mut self,
+        call: impl FnMut() -> io::Result<()> + Send + Sync + 'static,
+    ) -> Self {
+        // SAFETY: callers make plain system calls only, and allocate nothing.
+        unsafe { self.command.pre_exec(call) };
+        self
+    }
+
+    /// Runs a program that is expected to end by itself: its exit status and its words.
+    pub(crate) fn run(self) -> (ExitStatus, String) {
+        let dir = self.dir.clone();
+        let mut child = self.spawn();
+        let mut log = String::new();
+        let stderr = child.stderr.as_mut().unwrap();
+        stderr.read_to_string(&mut log).unwrap();
+        let status = child.wait().unwrap();
+        let _ = fs::remove_dir_all(dir);
+        (status, log)
+    }
+
+    fn spawn(mut self) -> Child {
+        self.command.arg("--workers").arg(self.workers.to_string());
+        self.command.stdout(Stdio::piped());
+        // A test that hangs or is killed leaves no balancer behind.
+        let launch = self.before_exec(die_with_parent);
+        let mut command = launch.command;
+        command.spawn().unwrap()
+    }
+
+    /// Starts and waits until it listens, on its addresses and to signals.
+    pub(crate) fn start(self) -> Balancer {
+        let (dir, workers, listeners) = (self.dir.clone(), self.workers, self.listeners);
+        let reads_output = self.reads_output;
+        let mut child = self.spawn();
+        let process = Process(child.id());
+        let log = Text::collect(child.stderr.take().unwrap());
+        let output = match reads_output {
+            true => Text::collect(child.stdout.take().unwrap()),
+            false => Text::default(),
+        };
+        let mut balancer = Balancer {
+            child,
+            process,
+            workers,
+            listeners: Vec::new(),
+            log,
+            output,
+            dir,
+            before: Descriptors::default(),
+        };
+        eventually("ready", || {
+            let exited = balancer.child.try_wait().unwrap();
+            assert!(exited.is_none(), "{exited:?}: {}", balancer.log.all());
+            process.listens_to_signals() && balancer.log.count("listener `") == listeners
+        });
+        balancer.listeners = balancer.log.lines_with("listener `");
+        for line in &mut balancer.listeners {
+            *line = line.rsplit(" on ").next().unwrap().to_owned();
+        }
+        balancer.before = process.descriptors();
+        balancer
+    }
+}
+
+impl Balancer {
+    /// The address of the first listener.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address_of(0)
+    }
+
+    pub(crate) fn address_of(&self, listener: usize) -> SocketAddr {
+        self.listeners[listener].parse().unwrap()
+    }
+
+    /// A client of the first listener.
+    pub(crate) fn connect(&self) -> TcpStream {
+        peers::connect(self.address())
+    }
+
+    pub(crate) fn log(&self) -> &Text {
+        &self.log
+    }
+
+    /// Standard output so far: the access log, where it goes there.
+    pub(crate) fn output(&self) -> &Text {
+        &self.output
+    }
+
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Pipes that workers have made so far, beyond what there was at the start.
+    pub(crate) fn pipes_made(&self) -> usize {
+        (self.process.descriptors().pipe_ends - self.before.pipe_ends) / 2
+    }
+
+    /// The gauges and counters of each worker, asked for by SIGUSR1.
+    pub(crate) fn numbers(&self) -> Vec<HashMap<String, u64>> {
+        let gauges = "sessions=";
+        let asked = self.log.count(gauges);
+        self.process.signal(libc::SIGUSR1);
+        eventually("an answer to SIGUSR1", || {
+            self.log.count(gauges) == asked + self.workers
+                && self.log.count("histograms appended") == (asked / self.workers) + 1
+        });
+        let lines = self.log.lines_with(gauges);
+        let pairs = |line: &String| {
+            let words = line.split_whitespace();
+            let pairs = words.filter_map(|word| word.split_once('='));
+            let pairs = pairs.filter_map(|(name, n)| Some((name.to_owned(), n.parse().ok()?)));
+            pairs.collect()
+        };
+        lines[asked..].iter().map(pairs).collect()
+    }
+
+    /// One of [`Self::numbers`], over all workers.
+    pub(crate) fn number(&self, name: &str) -> u64 {
+        let numbers = self.numbers();
+        numbers
+            .iter()
+            .map(|worker| worker.get(name).copied().unwrap_or(0))
+            .sum()
+    }
+
+    /// Asserts that nothing is left of any session, then ends the balancer in order.
+    pub(crate) fn finish(mut self) {
+        self.assert_rest();
+        self.process.signal(libc::SIGTERM);
+        assert_eq!(self.wait().code(), Some(0), "{}", self.log.all());
+        assert_eq!(self.log.count("panic"), 0);
+    }
+
+    /// No descriptor, slot, buffer or pipe is in use beyond those of the start, and it idles.
+    pub(crate) fn assert_rest(&self) {
+        // Diagnosable: the last state is printed when it never comes to rest.
+        let mut last = self.process.descriptors();
+        for _ in 0..1_000 {
+            if last.lasting == self.before.lasting {
+                break;
+            }
+            thread::sleep(Duration::from_millis(10));
+            last = self.process.descriptors();
+        }
+        assert_eq!(last.lasting, self.before.lasting, "descriptors leak");
+        assert!(self.pipes_made() <= PIPES_MAX * self.workers);
+        eventually("all gauges at 0", || {
+            let numbers = self.numbers();
+            let gauges = ["sessions", "buffers", "pipes", "parked"];
+            numbers
+                .iter()
+                .all(|worker| gauges.iter().all(|gauge| worker[*gauge] == 0))
+        });
+        let mut shares = Vec::new();
+        eventually("an idle process", || {
+            shares.push(self.process.cpu_share(Duration::from_millis(300)));
+            shares.last().is_some_and(|share| *share < 0.05)
+        });
+        assert_eq!(self.log.count("panic"), 0, "{}", self.log.all());
+    }
+
+    /// Waits for the end, after a signal.
+    pub(crate) fn wait(&mut self) -> ExitStatus {
+        let mut status = None;
+        eventually("the balancer's end", || {
+            status = self.child.try_wait().unwrap();
+            status.is_some()
+        });
+        self.log.finished();
+        status.unwrap()
+    }
+
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+}
+
+impl Drop for Balancer {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            eprintln!("--- the balancer's log ---\n{}---", self.log.all());
+        }
+        // It may have ended in order.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = fs::remove_dir_all(&self.dir);
+    }
+}
+
+impl Text {
+    fn collect(from: impl Read + Send + 'static) -> Self {
+        let text = Self::default();
+        let to = text.clone();
+        thread::spawn(move || {
+            let mut from = BufReader::new(from);
+            let mut line = String::new();
+            while from.read_line(&mut line).is_ok_and(|read| read > 0) {
+                to.0.lock().push_str(&line);
+                line.clear();
+            }
+        });
+        text
+    }
+
+    /// Waits until the thread that reads has read to the end.
+    fn finished(&self) {
+        eventually("the end of the log", || Arc::strong_count(&self.0) == 1);
+    }
+
+    pub(crate) fn all(&self) -> String {
+        self.0.lock().clone()
+    }
+
+    /// How often something was written.
+    pub(crate) fn count(&self, what: &str) -> usize {
+        self.0.lock().matches(what).count()
+    }
+
+    pub(crate) fn lines_with(&self, what: &str) -> Vec<String> {
+        let text = self.0.lock();
+        let lines = text.lines().filter(|line| line.contains(what));
+        lines.map(str::to_owned).collect()
+    }
+
+    /// All lines, once there are so many.
+    pub(crate) fn lines(&self, count: usize) -> Vec<String> {
+        eventually(&format!("{count} lines"), || self.count("\n") >= count);
+        self.lines_with("")
+    }
+}
+
+#[expect(unsafe_code, reason = "neither std nor socket2 has prctl")]
+fn die_with_parent() -> io::Result<()> {
+    // SAFETY: no memory is handed over.
+    match unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Pipes that a worker keeps once made.
+const PIPES_MAX: usize = 64;

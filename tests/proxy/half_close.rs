@@ -1,0 +1,100 @@
+//! The end of one direction is relayed after its last byte, and leaves the other direction alone.
+//! Every test plays both roles: the client is `near` once and the backend is once.
+
+use std::net::{Shutdown, TcpStream};
+use std::thread;
+use std::time::Duration;
+
+use crate::balancer::Launch;
+use crate::bytes::Bytes;
+use crate::peers::{self, expect_end};
+use crate::watchdog::heavy;
+
+fn both_ways(test: impl Fn(TcpStream, TcpStream) + Send + 'static) {
+    heavy(move || {
+        let (backend, to) = peers::listen();
+        let balancer = Launch::to(&[to]).start();
+        let (client, accepted) = peers::session(&balancer, &backend);
+        test(client, accepted);
+        let (client, accepted) = peers::session(&balancer, &backend);
+        test(accepted, client);
+        balancer.assert_rest();
+        assert_eq!(balancer.number("closed.finished"), 2);
+        balancer.finish();
+    });
+}
+
+#[test]
+fn the_other_direction_goes_on_for_50_mib() {
+    both_ways(|mut near, mut far| {
+        let mut question = Bytes::new(1);
+        question.send(&mut near, 1_000);
+        near.shutdown(Shutdown::Write).unwrap();
+        let mut heard = Bytes::new(1);
+        heard.expect_to_end(&mut far);
+        assert_eq!(heard.count, 1_000);
+
+        let answer = thread::spawn(move || Bytes::new(2).send(&mut far, 50 << 20));
+        let mut heard = Bytes::new(2);
+        heard.expect_to_end(&mut near);
+        assert_eq!(heard.count, 50 << 20);
+        answer.join().unwrap();
+    });
+}
+
+/// The end overtakes nothing that waits in the balancer, spliced or copied.
+#[test]
+fn the_end_comes_after_the_last_byte() {
+    both_ways(|mut near, mut far| {
+        let sender = thread::spawn(move || {
+            Bytes::new(3).send(&mut near, 20 << 20);
+            near.shutdown(Shutdown::Write).unwrap();
+            near
+        });
+        // All that fits is on its way and full of it before the first byte is read.
+        thread::sleep(Duration::from_millis(100));
+        let mut heard = Bytes::new(3);
+        heard.expect_to_end(&mut far);
+        assert_eq!(heard.count, 20 << 20);
+        let mut near = sender.join().unwrap();
+        Bytes::new(4).send(&mut far, 10);
+        drop(far);
+        Bytes::new(4).expect(&mut near, 10);
+        expect_end(&mut near);
+    });
+}
+
+#[test]
+fn an_end_without_a_byte_is_relayed() {
+    both_ways(|near, mut far| {
+        near.shutdown(Shutdown::Write).unwrap();
+        expect_end(&mut far);
+        far.shutdown(Shutdown::Write).unwrap();
+        expect_end(&mut &near);
+    });
+}
+
+#[test]
+fn both_ends_at_once() {
+    both_ways(|mut near, mut far| {
+        let sends = |stream: &mut TcpStream, seed| {
+            let mut stream = stream.try_clone().unwrap();
+            thread::spawn(move || {
+                Bytes::new(seed).send(&mut stream, 3 << 20);
+                stream.shutdown(Shutdown::Write).unwrap();
+            })
+        };
+        let senders = [sends(&mut near, 5), sends(&mut far, 6)];
+        let hears = |mut stream: TcpStream, seed| {
+            thread::spawn(move || {
+                let mut heard = Bytes::new(seed);
+                heard.expect_to_end(&mut stream);
+                assert_eq!(heard.count, 3 << 20);
+            })
+        };
+        let receivers = [hears(near, 6), hears(far, 5)];
+        for thread in senders.into_iter().chain(receivers) {
+            thread.join().unwrap();
+        }
+    });
+}

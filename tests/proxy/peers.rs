@@ -1,0 +1,185 @@
+//! Clients and backends: threads and blocking sockets, which never wait longer than the watchdog.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::net::UnixListener;
+use std::panic::{self, AssertUnwindSafe};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use socket2::SockRef;
+
+use crate::balancer::Balancer;
+use crate::watchdog::eventually;
+
+/// A backend that serves each connection in a thread of its own, to the end of the test run.
+#[derive(Debug)]
+pub(crate) struct Backend {
+    /// For `--to`.
+    pub(crate) address: String,
+    accepted: Arc<AtomicUsize>,
+    failed: Arc<AtomicUsize>,
+}
+
+impl Backend {
+    /// Sends back whatever comes.
+    pub(crate) fn echo() -> Self {
+        Self::tcp("127.0.0.1:0", echo)
+    }
+
+    pub(crate) fn tcp(at: &str, serve: impl Fn(TcpStream) + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind(at).unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let accept = move || {
+            let (stream, _) = listener.accept().unwrap();
+            limit_waits(&stream);
+            stream
+        };
+        Self::start(address, accept, serve)
+    }
+
+    pub(crate) fn unix_echo(path: &Path) -> Self {
+        let listener = UnixListener::bind(path).unwrap();
+        let address = format!("unix:{}", path.display());
+        Self::start(address, move || listener.accept().unwrap().0, echo)
+    }
+
+    fn start<S: Send + 'static>(
+        address: String,
+        accept: impl Fn() -> S + Send + 'static,
+        serve: impl Fn(S) + Send + Sync + 'static,
+    ) -> Self {
+        let backend = Self {
+            address,
+            accepted: Arc::default(),
+            failed: Arc::default(),
+        };
+        let accepted = Arc::clone(&backend.accepted);
+        let failed = Arc::clone(&backend.failed);
+        let serve = Arc::new(serve);
+        thread::spawn(move || {
+            loop {
+                let stream = accept();
+                accepted.fetch_add(1, Ordering::SeqCst);
+                let (serve, failed) = (Arc::clone(&serve), Arc::clone(&failed));
+                thread::spawn(move || {
+                    if panic::catch_unwind(AssertUnwindSafe(|| serve(stream))).is_err() {
+                        failed.fetch_add(1, Ordering::SeqCst);
+                    }
+                });
+            }
+        });
+        backend
+    }
+
+    /// Connections so far.
+    pub(crate) fn accepted(&self) -> usize {
+        self.accepted.load(Ordering::SeqCst)
+    }
+}
+
+impl Drop for Backend {
+    fn drop(&mut self) {
+        let failed = self.failed.load(Ordering::SeqCst);
+        assert!(failed == 0 || thread::panicking(), "a backend failed");
+    }
+}
+
+/// Sends back whatever comes, until the end or a reset.
+pub(crate) fn echo(mut stream: impl Read + Write) {
+    let mut chunk = vec![0; 64 * 1024];
+    while let Ok(read) = stream.read(&mut chunk) {
+        if read == 0 || stream.write_all(&chunk[..read]).is_err() {
+            return;
+        }
+    }
+}
+
+/// Says something and hears it back.
+#[track_caller]
+pub(crate) fn ping(stream: &mut (impl Read + Write), what: &[u8]) {
+    stream.write_all(what).unwrap();
+    let mut answer = vec![0; what.len()];
+    stream.read_exact(&mut answer).unwrap();
+    assert!(answer == what, "another's answer");
+}
+
+pub(crate) fn connect(to: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect(to).unwrap();
+    limit_waits(&stream);
+    stream.set_nodelay(true).unwrap();
+    stream
+}
+
+/// A listener for tests that play the backend themselves, and its address for `--to`.
+pub(crate) fn listen() -> (TcpListener, String) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    (listener, address)
+}
+
+/// Both ends of a new session: the client's and the backend's.
+pub(crate) fn session(balancer: &Balancer, backend: &TcpListener) -> (TcpStream, TcpStream) {
+    let client = balancer.connect();
+    let (backend, _) = backend.accept().unwrap();
+    limit_waits(&backend);
+    backend.set_nodelay(true).unwrap();
+    (client, backend)
+}
+
+/// An address on which nobody listens.
+pub(crate) fn nobody() -> String {
+    // Not given out again at once: the kernel goes on with other ports.
+    listen().1
+}
+
+fn limit_waits(stream: &TcpStream) {
+    stream.set_read_timeout(Some(WAIT_MAX)).unwrap();
+    stream.set_write_timeout(Some(WAIT_MAX)).unwrap();
+}
+
+/// Closes with RST.
+pub(crate) fn reset(stream: TcpStream) {
+    let socket = SockRef::from(&stream);
+    socket.set_linger(Some(Duration::ZERO)).unwrap();
+}
+
+/// The stream ends here, in order.
+#[track_caller]
+pub(crate) fn expect_end(from: &mut impl Read) {
+    assert_eq!(from.read(&mut [0; 16]).unwrap(), 0, "bytes after the end");
+}
+
+/// The connection is reset here: no byte, and no end that looks in order.
+#[track_caller]
+pub(crate) fn expect_reset(from: &mut impl Read) {
+    let error = from.read(&mut [0; 16]).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+}
+
+/// The connection breaks, as whoever only sends learns.
+#[track_caller]
+pub(crate) fn expect_broken(stream: &TcpStream) {
+    let mut found = None;
+    eventually("a broken connection", || {
+        found = stream.take_error().unwrap();
+        found.is_some()
+    });
+    let kind = found.unwrap().kind();
+    let broken = [ErrorKind::ConnectionReset, ErrorKind::BrokenPipe];
+    assert!(broken.contains(&kind), "{kind}");
+}
+
+/// Nothing comes for a while.
+#[track_caller]
+pub(crate) fn expect_silence(stream: &mut TcpStream, during: Duration) {
+    stream.set_read_timeout(Some(during)).unwrap();
+    let error = stream.read(&mut [0; 16]).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::WouldBlock);
+    stream.set_read_timeout(Some(WAIT_MAX)).unwrap();
+}
+
+const WAIT_MAX: Duration = Duration::from_secs(30);

@@ -1,0 +1,151 @@
+//! What /proc tells about a process, and what is done to it from outside.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+/// A process that this test started.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Process(pub(crate) u32);
+
+/// Open descriptors by thread, of those threads that have a table of their own or rule the
+/// common one.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Descriptors {
+    /// By thread and kind, as /proc names what is open.
+    pub(crate) lasting: BTreeMap<(String, String), usize>,
+    /// Both ends of pipes. They are pooled, so they come and stay.
+    pub(crate) pipe_ends: usize,
+}
+
+impl Process {
+    fn path(self, rest: &str) -> PathBuf {
+        format!("/proc/{}/{rest}", self.0).into()
+    }
+
+    /// Threads by name: the control thread and the workers. The kernel's own helpers of the
+    /// rings come and go.
+    fn threads(self) -> Vec<(String, PathBuf)> {
+        let tasks = fs::read_dir(self.path("task")).unwrap();
+        let tasks = tasks.filter_map(|task| {
+            let path = task.ok()?.path();
+            let name = fs::read_to_string(path.join("comm")).ok()?;
+            Some((name.trim().to_owned(), path))
+        });
+        let main = self.path(&format!("task/{}", self.0));
+        let ours = |(name, path): &(String, PathBuf)| name.starts_with("worker-") || *path == main;
+        tasks.filter(ours).collect()
+    }
+
+    pub(crate) fn descriptors(self) -> Descriptors {
+        let mut found = Descriptors::default();
+        for (thread, path) in self.threads() {
+            // A thread that has ended has no descriptors.
+            let Ok(entries) = fs::read_dir(path.join("fd")) else {
+                continue;
+            };
+            for entry in entries.flatten() {
+                let Ok(target) = fs::read_link(entry.path()) else {
+                    continue;
+                };
+                let target = target.display().to_string();
+                let kind = target.split("[").next().unwrap_or("");
+                if kind == "pipe:" {
+                    found.pipe_ends += 1;
+                    continue;
+                }
+                let key = (thread.clone(), kind.to_owned());
+                *found.lasting.entry(key).or_default() += 1;
+            }
+        }
+        found
+    }
+
+    /// Descriptors of one worker's own table.
+    pub(crate) fn descriptors_of(self, worker: usize) -> usize {
+        let name = format!("worker-{worker}");
+        let mut threads = self.threads().into_iter();
+        let (_, path) = threads.find(|(thread, _)| *thread == name).unwrap();
+        fs::read_dir(path.join("fd")).unwrap().count()
+    }
+
+    /// CPU time of all threads so far (the first number of schedstat, in ns).
+    pub(crate) fn cpu_time(self) -> Duration {
+        let tasks = fs::read_dir(self.path("task")).unwrap();
+        let ns = tasks.flatten().filter_map(|task| {
+            let stat = fs::read_to_string(task.path().join("schedstat")).ok()?;
+            stat.split(' ').next()?.parse::<u64>().ok()
+        });
+        Duration::from_nanos(ns.sum())
+    }
+
+    /// The share of one CPU that the process uses over some time.
+    pub(crate) fn cpu_share(self, over: Duration) -> f64 {
+        let (began, before) = (Instant::now(), self.cpu_time());
+        std::thread::sleep(over);
+        // A helper thread of the kernel that ended meanwhile takes its time along.
+        let used = self.cpu_time().saturating_sub(before);
+        used.as_secs_f64() / began.elapsed().as_secs_f64()
+    }
+
+    /// A field of /proc/PID/status.
+    pub(crate) fn status(self, field: &str) -> String {
+        value_of(&fs::read_to_string(self.path("status")).unwrap(), field)
+    }
+
+    /// A field of the status of the thread of this name.
+    pub(crate) fn thread_status(self, thread: &str, field: &str) -> String {
+        let mut threads = self.threads().into_iter();
+        let (_, path) = threads.find(|(name, _)| name == thread).unwrap();
+        value_of(&fs::read_to_string(path.join("status")).unwrap(), field)
+    }
+
+    /// Memory that is the process's own and in RAM.
+    pub(crate) fn resident_bytes(self) -> u64 {
+        let anonymous = self.status("RssAnon");
+        let kib: u64 = anonymous.trim_end_matches(" kB").parse().unwrap();
+        kib * 1024
+    }
+
+    /// Whether the process has a handler for every signal that it is to answer.
+    pub(crate) fn listens_to_signals(self) -> bool {
+        let caught = u64::from_str_radix(&self.status("SigCgt"), 16).unwrap();
+        [libc::SIGTERM, libc::SIGINT, libc::SIGUSR1]
+            .into_iter()
+            .all(|signal| caught & (1 << (signal - 1)) != 0)
+    }
+
+    #[expect(unsafe_code, reason = "neither std nor socket2 sends signals")]
+    pub(crate) fn signal(self, signal: i32) {
+        let pid = i32::try_from(self.0).unwrap();
+        // SAFETY: no memory is handed over; the child was not waited for, so the number is its.
+        assert_eq!(unsafe { libc::kill(pid, signal) }, 0);
+    }
+
+    /// Changes the soft limit of descriptors of the live process.
+    #[expect(unsafe_code, reason = "neither std nor socket2 sets limits")]
+    pub(crate) fn limit_descriptors(self, soft: u64) {
+        let pid = i32::try_from(self.0).unwrap();
+        let mut limit = libc::rlimit {
+            rlim_cur: 0,
+            rlim_max: 0,
+        };
+        let what = libc::RLIMIT_NOFILE;
+        // SAFETY: `limit` is written during the call only.
+        let read = unsafe { libc::prlimit(pid, what, std::ptr::null(), &raw mut limit) };
+        limit.rlim_cur = soft;
+        // SAFETY: `limit` is read during the call only.
+        let set = unsafe { libc::prlimit(pid, what, &raw const limit, std::ptr::null_mut()) };
+        assert_eq!((read, set), (0, 0));
+    }
+}
+
+fn value_of(status: &str, field: &str) -> String {
+    let line = status.lines().find_map(|line| line.strip_prefix(field));
+    let value = line.and_then(|line| line.strip_prefix(':'));
+    value
+        .unwrap_or_else(|| panic!("no {field}"))
+        .trim()
+        .to_owned()
+}
