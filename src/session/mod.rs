@@ -466,9 +466,11 @@ impl Session {
         if self.in_flight.has(Purpose::Send(from)) || self.state == State::Connecting {
             return;
         }
+        let whole = self.broken.is_none();
         let half = self.half(from);
         if let Some(buffer) = half.backlog.front(cx.links) {
-            let last = (half.ended || half.ending) && half.backlog.len() == 1;
+            // What is held back for an end that never comes would be lost.
+            let last = whole && (half.ended || half.ending) && half.backlog.len() == 1;
             self.in_flight.insert(Purpose::Send(from));
             cx.ops.push_back(Op::Send(from, buffer, last));
         }

@@ -156,7 +156,6 @@ impl<K: Kernel> Worker<K> {
         self.stats
             .buffers
             .set(u64::from(self.kernel.buffers_in_use()));
-        self.stats.parked.set(self.parked());
         self.stats.pipes.set(u64::from(self.kernel.pipes_in_use()));
         self.now = self.kernel.now();
         self.histograms.turn.saturating_record(self.now - began);

@@ -224,7 +224,12 @@ impl FakeKernel {
             }
             Event::Others(wanted) => self.others_take(wanted),
             Event::Temper(backend, mood) => {
-                let tempers = [Temper::Good, Temper::Refusing, Temper::Silent, Temper::Moody];
+                let tempers = [
+                    Temper::Good,
+                    Temper::Refusing,
+                    Temper::Silent,
+                    Temper::Moody,
+                ];
                 self.world.backends[backend] = tempers[usize::from(mood) % 4];
             }
             Event::Tick => {
@@ -266,9 +271,12 @@ impl FakeKernel {
 
     /// Puts an operation in flight and lets it look at its socket.
     fn start(&mut self, token: Token, fd: i32, kind: Kind) {
-        self.trace.op(kind.name(), token, u64::from(fd.unsigned_abs()));
+        self.trace
+            .op(kind.name(), token, u64::from(fd.unsigned_abs()));
         let fault = self.draw_fault(&kind);
-        let before = self.ops.insert(token.raw(), InFlight::new(token, fd, kind, fault));
+        let before = self
+            .ops
+            .insert(token.raw(), InFlight::new(token, fd, kind, fault));
         let over = before.is_none_or(|before| before.told);
         assert!(over, "{token:?} is in flight already");
         if fault.is_some() {
@@ -285,7 +293,7 @@ impl FakeKernel {
     }
 
     /// Notes which sockets make a session, by the token that names it.
-    fn pair(&mut self, token: Token, fd: i32) {
+    pub(crate) fn pair(&mut self, token: Token, fd: i32) {
         let key = (token.slot(), token.generation());
         let pair = self.pairs.entry(key).or_default();
         let conn = &self.conns[index(fd)];
@@ -364,7 +372,10 @@ impl Kernel for FakeKernel {
     fn accept(&mut self, token: Token, listener: &Socket) {
         let number = listening(listener.raw());
         assert_eq!(token.slot() as usize, number, "a listener is its number");
-        assert!(!self.listeners[number].closed, "accept on a closed listener");
+        assert!(
+            !self.listeners[number].closed,
+            "accept on a closed listener"
+        );
         self.start(token, listener.raw(), Kind::Accept);
     }
 
@@ -381,7 +392,6 @@ impl Kernel for FakeKernel {
         if again {
             self.trace.see("retry on another backend");
         }
-        self.pair(token, fd);
         let backend = usize::from(address.port() - FIRST_PORT);
         let fate = Fate::draw(self.world.backends[backend], &mut self.random);
         self.start(token, fd, Kind::Connect(fate));
@@ -393,7 +403,10 @@ impl Kernel for FakeKernel {
     fn recv(&mut self, token: Token, socket: &Socket) {
         let fd = self.opened(socket, "recv");
         assert_eq!(token.purpose(), Purpose::Recv(self.conn(fd).side));
-        assert!(self.conn(fd).connected, "recv on {fd}, which is not connected");
+        assert!(
+            self.conn(fd).connected,
+            "recv on {fd}, which is not connected"
+        );
         self.assert_alone(fd, "recv", Kind::reads);
         self.pair(token, fd);
         if std::mem::take(&mut self.conn(fd).spliced) {
@@ -402,22 +415,32 @@ impl Kernel for FakeKernel {
         self.start(token, fd, Kind::Recv);
     }
 
-    fn send(&mut self, token: Token, socket: &Socket, buffer: Buffer) {
+    fn send(&mut self, token: Token, socket: &Socket, buffer: Buffer, _more: bool) {
         let fd = self.opened(socket, "send");
         assert_eq!(token.purpose(), Purpose::Send(self.conn(fd).side.other()));
         assert!(!self.conn(fd).outbound.fin, "send on {fd} after its FIN");
         self.assert_alone(fd, "send", Kind::writes);
         self.pair(token, fd);
         let held = &self.buffers[usize::from(buffer.id)];
-        assert_eq!(held.from, self.conns[index(fd)].partner, "{buffer:?} is another's");
+        assert_eq!(
+            held.from,
+            self.conns[index(fd)].partner,
+            "{buffer:?} is another's"
+        );
         let end = (buffer.start + buffer.len) as usize;
-        assert!(buffer.len > 0 && end == held.bytes.len(), "{buffer:?} is cut wrongly");
+        assert!(
+            buffer.len > 0 && end == held.bytes.len(),
+            "{buffer:?} is cut wrongly"
+        );
         self.start(token, fd, Kind::Send { buffer, sent: 0 });
     }
 
     fn poll(&mut self, token: Token, socket: &Socket, interest: Interest) {
         let fd = self.opened(socket, "poll");
-        assert!(self.conn(fd).connected, "poll on {fd}, which is not connected");
+        assert!(
+            self.conn(fd).connected,
+            "poll on {fd}, which is not connected"
+        );
         self.pair(token, fd);
         self.start(token, fd, Kind::Poll(interest));
     }
@@ -463,7 +486,11 @@ impl Kernel for FakeKernel {
     fn open(&mut self, _to: &Address) -> Result<Socket, Errno> {
         if self.lacks_descriptors() || self.random.permille(10) {
             self.trace.see("no descriptor for a backend socket");
-            return Err(Errno(self.random.pick(&[libc::EMFILE, libc::ENFILE, libc::ENOBUFS])));
+            return Err(Errno(self.random.pick(&[
+                libc::EMFILE,
+                libc::ENFILE,
+                libc::ENOBUFS,
+            ])));
         }
         if self.random.permille(5) {
             self.trace.see("a backend socket that can't be made");
@@ -478,6 +505,11 @@ impl Kernel for FakeKernel {
     fn peer(&self, socket: &Socket) -> Option<SocketAddr> {
         let port = u16::try_from(socket.raw()).expect("few connections");
         Some(SocketAddr::from(([10, 0, 0, 1], port)))
+    }
+
+    fn acknowledge(&mut self, socket: &Socket) {
+        self.opened(socket, "acknowledge");
+        self.trace.see("acknowledge");
     }
 
     fn keep_alive(&mut self, socket: &Socket) {
@@ -513,7 +545,10 @@ impl Kernel for FakeKernel {
 
     fn give_back(&mut self, id: BufferId) {
         let sending = self.ops.values().find(|op| !op.told && op.kind.sends(id));
-        assert!(sending.is_none(), "buffer {id} is given back under {sending:?}");
+        assert!(
+            sending.is_none(),
+            "buffer {id} is given back under {sending:?}"
+        );
         let held = &mut self.buffers[usize::from(id)];
         let from = held.from.take();
         let from = from.unwrap_or_else(|| panic!("buffer {id} is given back twice"));

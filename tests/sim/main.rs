@@ -50,7 +50,11 @@ fn run(seed: u64, verbose: bool) -> Trace {
 
 fn variable(name: &str) -> Option<u64> {
     let value = env::var(name).ok()?;
-    Some(value.parse().unwrap_or_else(|_| panic!("{name}={value} is no number")))
+    Some(
+        value
+            .parse()
+            .unwrap_or_else(|_| panic!("{name}={value} is no number")),
+    )
 }
 
 /// What the default seeds have seen, all together. Run once for all tests.

@@ -153,7 +153,12 @@ impl FakeKernel {
     /// Lets the operations on a socket see that it has changed.
     pub(crate) fn wake_ops(&mut self, fd: i32) {
         let ours = |op: &&InFlight| op.fd == fd;
-        let tokens: Vec<u64> = self.ops.values().filter(ours).map(|op| op.token.raw()).collect();
+        let tokens: Vec<u64> = self
+            .ops
+            .values()
+            .filter(ours)
+            .map(|op| op.token.raw())
+            .collect();
         for token in tokens {
             self.wake_op(token);
         }
@@ -327,6 +332,7 @@ impl FakeKernel {
         }
         if outcome.is_ok() {
             self.conn(fd).connected = true;
+            self.pair(token, fd);
             self.wake_peer(fd);
         }
         self.complete(token, outcome, false);
@@ -360,10 +366,13 @@ impl FakeKernel {
         conn.buffers += 1;
         let held = conn.buffers;
         assert!(held <= HELD_MAX, "{held} buffers are held for {fd}");
-        self.trace.most("buffers held for one direction", u64::from(held));
+        self.trace
+            .most("buffers held for one direction", u64::from(held));
         let buffer = &mut self.buffers[usize::from(id)];
         buffer.from = Some(fd);
-        buffer.bytes.resize(usize::try_from(len).expect("a length"), 0);
+        buffer
+            .bytes
+            .resize(usize::try_from(len).expect("a length"), 0);
         stream::fill(stream, at, &mut buffer.bytes);
         let more = !self.random.permille(30);
         if !more {

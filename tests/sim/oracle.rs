@@ -50,9 +50,8 @@ impl FakeKernel {
 
     fn accepted_untold(&self) -> u64 {
         use mahoraga::kernel::Done;
-        let accepted = |done: &&mahoraga::kernel::Completion| {
-            matches!(done.outcome, Ok(Done::Accepted(_)))
-        };
+        let accepted =
+            |done: &&mahoraga::kernel::Completion| matches!(done.outcome, Ok(Done::Accepted(_)));
         self.completed.iter().filter(accepted).count() as u64
     }
 
@@ -158,7 +157,10 @@ fn can_move(from: &Conn, to: &Conn) -> bool {
 fn check_way(from: &Conn, to: &Conn, delivered: u64, reason: CloseReason) {
     let (sent, given) = (from.inbound.written, to.outbound.given);
     let complete = from.inbound.fin && given == sent;
-    assert!(delivered <= given, "{reason}: {delivered} of {given} {to:?}");
+    assert!(
+        delivered <= given,
+        "{reason}: {delivered} of {given} {to:?}"
+    );
     if reason == CloseReason::Finished {
         assert!(complete, "{reason}: {from:?} to {to:?}");
         assert_eq!(delivered, given, "{reason}");
@@ -173,7 +175,10 @@ fn check_way(from: &Conn, to: &Conn, delivered: u64, reason: CloseReason) {
     }
     if to.saw_end() && !complete {
         let idle = reason == CloseReason::IdleTimeout && given == from.inbound.taken;
-        assert!(idle, "{reason}: a cut that looks like an end: {from:?} to {to:?}");
+        assert!(
+            idle,
+            "{reason}: a cut that looks like an end: {from:?} to {to:?}"
+        );
     }
 }
 

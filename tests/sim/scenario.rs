@@ -183,7 +183,9 @@ impl Plan {
             let known = self.backends.len();
             let again = known > 0 && !barren && random.permille(300);
             let backend = if again {
-                Arc::clone(&self.backends[usize::try_from(random.below(known as u64)).expect("an index")])
+                Arc::clone(
+                    &self.backends[usize::try_from(random.below(known as u64)).expect("an index")],
+                )
             } else {
                 self.backend(random, barren)
             };
@@ -202,7 +204,11 @@ impl Plan {
         let backend = Arc::new(Backend {
             name: format!("b{number}"),
             address: Address::Tcp(([127, 0, 0, 1], port).into()),
-            weight: if barren { 0 } else { random.pick(&[0, 1, 1, 1, 5]) },
+            weight: if barren {
+                0
+            } else {
+                random.pick(&[0, 1, 1, 1, 5])
+            },
             connections: Limit::unbounded(),
         });
         self.backends.push(Arc::clone(&backend));
