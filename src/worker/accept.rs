@@ -105,7 +105,7 @@ impl<K: Kernel> Worker<K> {
                 self.kernel.close(socket, Manner::Graceful);
             }
             // Another worker may make room, of which this one is not told: look again soon.
-            if !stopped && !wanted {
+            if !wanted && (!stopped || !port.parked.is_empty()) {
                 let again = if waiting {
                     port.resume_at
                 } else {
