@@ -155,6 +155,8 @@ memory_turn() {
         sleep 0.1
     done
     grep -qs '^holding' "$WORK/idle.log" || { log_of idle; die "$name lost idle connections"; }
+    # Idle memory is what stays once nothing moves: some give memory back a moment later.
+    sleep 1
     record "$load" "$round" "$name" before="$before" \
         memory=$((($(memory_of "${PID_OF[$name]}" Rss) - before) / IDLE))
     stop "$STARTED"

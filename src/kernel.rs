@@ -35,7 +35,8 @@ pub trait Kernel {
     fn recv(&mut self, token: Token, socket: &Socket);
 
     /// Sends a buffer's bytes; it completes with the number sent, all of them but for a fault.
-    fn send(&mut self, token: Token, socket: &Socket, buffer: Buffer);
+    /// With `more` they may wait for what follows: another send, or the end of the stream.
+    fn send(&mut self, token: Token, socket: &Socket, buffer: Buffer, more: bool);
 
     /// Waits until the socket is ready: once, or, for [`Interest::Fault`], at each change of what
     /// is wrong with it.
@@ -50,7 +51,8 @@ pub trait Kernel {
     /// Closes a socket with nothing in flight. Nothing is reported.
     fn close(&mut self, socket: Socket, manner: Manner);
 
-    /// Makes a socket fit to connect to `to`.
+    /// Makes a socket fit to connect to `to`. It acknowledges late, with what is sent next, until
+    /// [`Kernel::acknowledge`].
     ///
     /// # Errors
     /// What socket(2) says; a lack of descriptors or memory passes
@@ -59,6 +61,10 @@ pub trait Kernel {
 
     /// The other end of an accepted socket; `None` for a Unix socket or a vanished peer.
     fn peer(&self, socket: &Socket) -> Option<SocketAddr>;
+
+    /// Acknowledges what has arrived on a socket of [`Kernel::open`], and from now on without
+    /// delay.
+    fn acknowledge(&mut self, socket: &Socket);
 
     /// Turns TCP keepalive on for a connection that turned out to be long.
     fn keep_alive(&mut self, socket: &Socket);
@@ -91,6 +97,14 @@ pub struct Completion {
     pub outcome: Result<Done, Errno>,
     /// The operation goes on: more completions of this token follow.
     pub more: bool,
+}
+
+impl Completion {
+    /// Whether this is the end of a stream, when it answers a receive.
+    #[must_use]
+    pub fn is_end(&self) -> bool {
+        matches!(self.outcome, Ok(Done::Count(0))) && !self.more
+    }
 }
 
 /// What a successful operation brought.

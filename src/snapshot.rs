@@ -32,7 +32,7 @@ pub struct Listener {
     /// Where its sessions go.
     pub pool: Arc<Pool>,
     /// Client connections of this listener over all workers.
-    pub connections: Limit,
+    pub connections: Arc<Limit>,
     /// Deadlines and tries of its sessions.
     pub limits: Limits,
 }
@@ -67,7 +67,7 @@ impl Listener {
             name: config.name.clone(),
             bind: config.bind.clone(),
             pool,
-            connections: max,
+            connections: Arc::new(max),
             limits: limits(config),
         }
     }

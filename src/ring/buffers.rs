@@ -38,6 +38,10 @@ pub(super) struct Buffers {
     short: bool,
     /// Waits since `target` was last too small.
     calm: u16,
+    /// By buffer: held by a session.
+    held: Vec<bool>,
+    /// More memory may be in use than the load of late needs.
+    bloated: bool,
 }
 
 impl Buffers {
@@ -66,6 +70,8 @@ impl Buffers {
             tail: 0,
             short: false,
             calm: 0,
+            held: Vec::new(),
+            bloated: false,
         })
     }
 
@@ -85,15 +91,39 @@ impl Buffers {
             self.publish();
         }
         self.calm = self.calm.saturating_add(1);
-        if self.calm >= CALM_WAITS && self.target > TARGET_MIN {
-            self.target = (self.target / 2).max(TARGET_MIN);
+        if self.calm >= CALM_WAITS {
             self.calm = 0;
+            if self.target > TARGET_MIN {
+                self.target = (self.target / 2).max(TARGET_MIN);
+            } else if self.bloated {
+                self.trim();
+            }
         }
+    }
+
+    /// Whether [`Self::trim`] is worth its calls.
+    pub(super) fn is_bloated(&self) -> bool {
+        self.bloated
+    }
+
+    /// Gives the memory of buffers that hold nothing back to the system, those in the kernel's
+    /// hands included: they are empty, and become real again when they are filled.
+    pub(super) fn trim(&mut self) {
+        self.target = TARGET_MIN.min(self.entries);
+        let mut begin = 0;
+        for held in (0..usize::from(self.fresh)).filter(|&id| self.held[id]) {
+            self.arena.discard(begin * STRIDE, (held - begin) * STRIDE);
+            begin = held + 1;
+        }
+        self.arena
+            .discard(begin * STRIDE, (usize::from(self.fresh) - begin) * STRIDE);
+        self.bloated = false;
     }
 
     /// The kernel ran out of buffers: it gets more from the next wait on.
     pub(super) fn on_exhausted(&mut self) {
         self.short = true;
+        self.bloated = true;
     }
 
     /// The kernel handed a buffer over, filled with `len` bytes.
@@ -103,11 +133,15 @@ impl Buffers {
             self.on_exhausted();
         }
         debug_assert!(id < self.entries && len <= BUFFER_BYTES);
+        self.held[usize::from(id)] = true;
+        // What is stocked beyond the target is filled in turn before it comes back for good.
+        self.bloated |= self.stocked > self.target;
         Buffer { id, start: 0, len }
     }
 
     /// A session is done with a buffer.
     pub(super) fn give_back(&mut self, id: BufferId) {
+        self.held[usize::from(id)] = false;
         self.free.push(id);
     }
 
@@ -130,6 +164,7 @@ impl Buffers {
         self.free.pop().or_else(|| {
             let id = (self.fresh < self.entries).then_some(self.fresh)?;
             self.fresh += 1;
+            self.held.push(false);
             Some(id)
         })
     }

@@ -24,10 +24,27 @@ impl Mapping {
         Ok(Self { start, bytes })
     }
 
+    /// Gives the whole pages within `bytes` from `offset` on back to the system; they read as zeroes
+    /// from then on (madvise(2), MADV_DONTNEED).
+    pub(super) fn discard(&self, offset: usize, bytes: usize) {
+        let first = offset.next_multiple_of(PAGE_BYTES);
+        let end = (offset + bytes) / PAGE_BYTES * PAGE_BYTES;
+        assert!(end <= self.bytes);
+        if first < end {
+            let start = self.start.as_ptr().wrapping_add(first);
+            // SAFETY: the pages lie within this mapping, and the caller, who owns it, says that
+            // nothing in them is needed.
+            unsafe { libc::madvise(start.cast(), end - first, libc::MADV_DONTNEED) };
+        }
+    }
+
     pub(super) fn start(&self) -> NonNull<u8> {
         self.start
     }
 }
+
+/// The smallest page of any architecture that Linux runs on; of a larger one, fewer are given back.
+const PAGE_BYTES: usize = 4_096;
 
 impl Drop for Mapping {
     fn drop(&mut self) {

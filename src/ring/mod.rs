@@ -180,6 +180,10 @@ impl Kernel for Ring {
 
     fn wait(&mut self, timeout: Option<Duration>, completions: &mut Vec<Completion>) {
         self.buffers.restock();
+        // An idle worker looks after its memory once before it sleeps for long.
+        let bloated = self.buffers.is_bloated();
+        let trims = bloated && timeout.is_none_or(|timeout| timeout > TRIM_AFTER);
+        let timeout = if trims { Some(TRIM_AFTER) } else { timeout };
         let timespec = timeout.map(types::Timespec::from);
         let mut args = types::SubmitArgs::new();
         if let Some(timespec) = &timespec {
@@ -192,6 +196,9 @@ impl Kernel for Ring {
         }
         self.forget_addresses();
         self.reap(completions);
+        if trims && completions.is_empty() {
+            self.buffers.trim();
+        }
     }
 
     fn accept(&mut self, token: Token, listener: &Socket) {
@@ -229,10 +236,11 @@ impl Kernel for Ring {
         );
     }
 
-    fn send(&mut self, token: Token, socket: &Socket, buffer: Buffer) {
+    fn send(&mut self, token: Token, socket: &Socket, buffer: Buffer, more: bool) {
         let bytes = self.buffers.address(buffer);
+        let more = if more { libc::MSG_MORE } else { 0 };
         let send = opcode::Send::new(types::Fd(socket.raw()), bytes, buffer.len)
-            .flags(libc::MSG_WAITALL | libc::MSG_NOSIGNAL);
+            .flags(libc::MSG_WAITALL | libc::MSG_NOSIGNAL | more);
         self.push(send.build(), token);
     }
 
@@ -271,6 +279,10 @@ impl Kernel for Ring {
 
     fn peer(&self, socket: &Socket) -> Option<SocketAddr> {
         sys::peer_address(socket)
+    }
+
+    fn acknowledge(&mut self, socket: &Socket) {
+        sys::acknowledge(socket);
     }
 
     fn keep_alive(&mut self, socket: &Socket) {
@@ -325,5 +337,7 @@ fn is_passing(error: &std::io::Error) -> bool {
 const POLLIN: u32 = libc::POLLIN as u32;
 const POLLOUT: u32 = libc::POLLOUT as u32;
 const POLLRDHUP: u32 = libc::POLLRDHUP as u32;
+/// A wait of this length without a completion is idleness.
+const TRIM_AFTER: Duration = Duration::from_millis(100);
 /// Connects handed over at once.
 const ADDRESSES_MAX: usize = 256;

@@ -19,6 +19,8 @@ pub(super) struct Half {
     pub(super) stopping: bool,
     /// The source's stream has ended.
     pub(super) ended: bool,
+    /// Its end is the next event.
+    pub(super) ending: bool,
     /// The end was relayed, or the sink broke: nothing moves any more.
     pub(super) shut: bool,
     /// Copying: full buffers in a row. Splicing: small visits in a row.
@@ -51,6 +53,7 @@ impl Half {
             mode: Mode::Copy,
             stopping: false,
             ended: false,
+            ending: false,
             shut: false,
             streak: 0,
             promote_after: PROMOTE_AFTER,
@@ -126,6 +129,11 @@ impl Half {
         let pace = self.pace();
         self.pace_us = self.pace_us.saturating_mul(2).min(PACE_US_STARVED_MAX);
         pace
+    }
+
+    /// No buffer has come since the last receive found none: bytes may wait for one.
+    pub(super) fn is_starved(&self) -> bool {
+        self.mode == Mode::Copy && !self.ended && self.pace_us > PACE_US_START
     }
 
     /// A buffer was there again.

@@ -5,7 +5,7 @@
 //!
 //! | state | in flight | left by |
 //! |---|---|---|
-//! | Connecting | connect, or a visit while sockets are scarce | `Connected`; the last failure |
+//! | Connecting | connect, or a visit while sockets are scarce; the client's receive | `Connected`; the last failure |
 //! | Open | per direction: a receive, a send, a poll or a visit | both directions shut; a fault; a deadline |
 //! | Closing | what was asked to end | nothing in flight: `Finish` |
 
@@ -71,6 +71,8 @@ pub struct Session {
     /// The attempt ran out of time; its connect was asked to end.
     overdue: bool,
     kept_alive: bool,
+    /// The backend is still acknowledged late.
+    late: bool,
     /// A watch was set on this side, once.
     watched: [bool; 2],
     /// A connection broke while bytes that it had sent still wait for delivery: until they are
@@ -94,7 +96,7 @@ enum State {
 }
 
 impl Session {
-    /// A session for a client that was just accepted; asks for a connect.
+    /// A session for a client that was just accepted: receives from it and connects.
     pub fn open(cx: &mut Context<'_>) -> Self {
         let mut session = Self {
             state: State::Connecting,
@@ -103,6 +105,7 @@ impl Session {
             attempts: 0,
             overdue: false,
             kept_alive: false,
+            late: true,
             watched: [false; 2],
             broken: None,
             reason: None,
@@ -112,6 +115,7 @@ impl Session {
             first_byte_at: 0,
             watch_at: NEVER,
         };
+        session.advance(Side::Client, cx);
         session.connect(cx);
         session
     }
@@ -135,7 +139,10 @@ impl Session {
                 self.in_flight.remove(Purpose::Connect);
                 self.close(CloseReason::NoBackend, cx);
             }
-            Event::Received(from, buffer) => self.on_received(from, buffer, cx),
+            Event::Received(from, buffer, last) => {
+                self.half(from).ending = last;
+                self.on_received(from, buffer, cx);
+            }
             Event::RecvEnded(from, end) => self.on_recv_ended(from, end, cx),
             Event::Sent(from, outcome) => self.on_sent(from, outcome, cx),
             Event::SourceReady(from) | Event::SinkReady(from) => cx.ops.push_back(Op::Pump(from)),
@@ -228,7 +235,8 @@ impl Session {
     /// How its sockets are to be closed.
     #[must_use]
     pub fn manner(&self) -> Manner {
-        let undelivered = self.halves.iter().any(Half::is_loaded);
+        let waits = |half: &Half| half.is_loaded() || half.is_starved();
+        let undelivered = self.halves.iter().any(waits);
         self.reason
             .map_or(Manner::Reset, |reason| reason.manner(undelivered))
     }
@@ -283,6 +291,10 @@ impl Session {
         if self.deadline(cx.limits) < armed {
             cx.ops.push_back(Op::Rearm);
         }
+        // What the client has sent meanwhile completes the handshake; without it, nothing would.
+        if !self.half(Side::Client).is_loaded() {
+            self.acknowledge(cx);
+        }
         for from in Side::BOTH {
             self.advance(from, cx);
         }
@@ -306,7 +318,7 @@ impl Session {
     fn on_exhausted(&mut self, cx: &mut Context<'_>) {
         self.in_flight.remove(Purpose::Connect);
         self.attempts -= 1;
-        self.visit(Side::Client, EXHAUSTED_RETRY, cx);
+        self.visit(Side::Backend, EXHAUSTED_RETRY, cx);
     }
 }
 
@@ -322,6 +334,10 @@ impl Session {
         half.is_fed();
         half.backlog.push(buffer, cx.links);
         half.on_filled(buffer.len);
+        // A backend that sends in small steps may wait for each to be acknowledged.
+        if from == Side::Backend && !half.ending {
+            self.acknowledge(cx);
+        }
         self.advance(from, cx);
     }
 
@@ -389,7 +405,7 @@ impl Session {
     }
 
     fn on_visit(&mut self, from: Side, cx: &mut Context<'_>) {
-        if self.state == State::Connecting {
+        if self.state == State::Connecting && from == Side::Backend {
             self.connect(cx);
         } else if self.half(from).shut {
             // The sink broke since the visit was asked for.
@@ -447,12 +463,14 @@ impl Session {
 
     /// One send in flight per direction: two could overtake each other.
     fn send_next(&mut self, from: Side, cx: &mut Context<'_>) {
-        if self.in_flight.has(Purpose::Send(from)) {
+        if self.in_flight.has(Purpose::Send(from)) || self.state == State::Connecting {
             return;
         }
-        if let Some(buffer) = self.half(from).backlog.front(cx.links) {
+        let half = self.half(from);
+        if let Some(buffer) = half.backlog.front(cx.links) {
+            let last = (half.ended || half.ending) && half.backlog.len() == 1;
             self.in_flight.insert(Purpose::Send(from));
-            cx.ops.push_back(Op::Send(from, buffer));
+            cx.ops.push_back(Op::Send(from, buffer, last));
         }
     }
 
@@ -499,8 +517,9 @@ impl Session {
     /// Relays the end of the stream after its last byte. The second end of a session is left to
     /// the close of its sockets, which says the same with two calls less.
     fn relay_end(&mut self, from: Side, cx: &mut Context<'_>) {
+        let connecting = self.state == State::Connecting;
         let half = self.half(from);
-        if !half.ended || half.is_loaded() {
+        if connecting || !half.ended || half.is_loaded() {
             return;
         }
         half.shut = true;
@@ -539,9 +558,18 @@ impl Session {
     }
 
     fn touch(&mut self, from: Side, now: u64) {
-        self.active_at = now;
+        // While connecting, the attempt's start stands there.
+        if self.state == State::Open {
+            self.active_at = now;
+        }
         if from == Side::Backend && self.first_byte_at == 0 {
             self.first_byte_at = now;
+        }
+    }
+
+    fn acknowledge(&mut self, cx: &mut Context<'_>) {
+        if std::mem::take(&mut self.late) {
+            cx.ops.push_back(Op::Acknowledge);
         }
     }
 
@@ -575,7 +603,7 @@ impl Session {
     }
 
     fn join(&mut self, event: Event, cx: &mut Context<'_>) {
-        if let Event::Received(_, buffer) = event {
+        if let Event::Received(_, buffer, _) = event {
             cx.ops.push_back(Op::Release(buffer.id));
         }
         if matches!(event, Event::Exhausted | Event::Unselected) {
@@ -616,7 +644,7 @@ impl Session {
 fn purpose_of(event: &Event) -> Option<Purpose> {
     match *event {
         Event::Connected | Event::ConnectFailed(_) => Some(Purpose::Connect),
-        Event::Received(from, _) | Event::RecvEnded(from, _) => Some(Purpose::Recv(from)),
+        Event::Received(from, _, _) | Event::RecvEnded(from, _) => Some(Purpose::Recv(from)),
         Event::Sent(from, _) => Some(Purpose::Send(from)),
         Event::SourceReady(from) => Some(Purpose::PollSource(from)),
         Event::SinkReady(from) => Some(Purpose::PollSink(from)),

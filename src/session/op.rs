@@ -38,8 +38,9 @@ pub enum Op {
     Abandon,
     /// Receive from this side until told otherwise.
     Recv(Side),
-    /// Send a buffer that came from this side to the other.
-    Send(Side, Buffer),
+    /// Send a buffer that came from this side to the other; `true`: the end of the stream follows
+    /// and should ride in the same packet.
+    Send(Side, Buffer, bool),
     /// Tell when this side has bytes.
     PollSource(Side),
     /// Tell when the side opposite to this source has room.
@@ -56,6 +57,8 @@ pub enum Op {
     Shutdown(Side),
     /// Nobody needs this buffer any more.
     Release(BufferId),
+    /// Acknowledge to the backend at once: nothing is about to be sent that would.
+    Acknowledge,
     /// The session is a long one: let the kernel probe silent peers.
     KeepAlive,
     /// The deadline has come nearer.
@@ -75,8 +78,8 @@ pub enum Event {
     Exhausted,
     /// The pool has no backend to select.
     Unselected,
-    /// Bytes from this side.
-    Received(Side, Buffer),
+    /// Bytes from this side; `true`: the end of the stream is the next event.
+    Received(Side, Buffer, bool),
     /// No more bytes from this receive: end of stream (`Ok`) or why not.
     RecvEnded(Side, Result<(), Errno>),
     /// So many bytes that came from this side were sent.

@@ -90,7 +90,8 @@ fn is_socket(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket())
 }
 
-/// A socket fit to connect to `to`, never waiting by itself.
+/// A socket fit to connect to `to`, never waiting by itself. The last packet of a TCP handshake is
+/// held back for a moment, so that the first bytes can ride on it (tcp(7), TCP_QUICKACK).
 ///
 /// # Errors
 /// What socket(2) says.
@@ -104,6 +105,7 @@ pub fn open_socket(to: &Address) -> Result<Socket, Errno> {
     let socket = socket2::Socket::new(domain(to), kind, protocol).map_err(errno)?;
     if protocol.is_some() {
         socket.set_tcp_nodelay(true).map_err(errno)?;
+        socket.set_tcp_quickack(false).map_err(errno)?;
     }
     Ok(Socket::from_raw(socket.into_raw_fd()))
 }
@@ -135,6 +137,12 @@ pub fn shutdown(socket: &Socket) {
 pub fn reset_on_close(socket: &Socket) {
     // A Unix socket ignores it: it knows no reset.
     let _ = with(socket, |socket| socket.set_linger(Some(Duration::ZERO)));
+}
+
+/// Sends the acknowledgement that is held back, and further ones without delay.
+pub fn acknowledge(socket: &Socket) {
+    // A Unix socket has none.
+    let _ = with(socket, |socket| socket.set_tcp_quickack(true));
 }
 
 /// Lets the kernel probe a silent peer: after 60 s, every 10 s, 6 times (tcp(7)).

@@ -105,7 +105,8 @@ impl<K: Kernel> Worker<K> {
                 self.kernel.close(socket, Manner::Graceful);
             }
             // Another worker may make room, of which this one is not told: look again soon.
-            if !wanted && (!stopped || !port.parked.is_empty()) {
+            let waited_for = !stopped || !port.parked.is_empty();
+            if waited_for && !wanted {
                 let again = if waiting {
                     port.resume_at
                 } else {
@@ -117,6 +118,10 @@ impl<K: Kernel> Worker<K> {
     }
 
     fn admit(&mut self, number: usize, socket: Socket) {
+        if self.is_cut() {
+            // Its accept was under way when the grace of a stop was over.
+            return self.kernel.close(socket, Manner::Reset);
+        }
         if !self.ports[number].parked.is_empty() || !self.take_place(number) {
             self.ports[number].parked.push_back(socket);
             self.tend = true;

@@ -80,7 +80,7 @@ pub struct Worker<K> {
     log: Option<LogQueue>,
     stats: Arc<Stats>,
     histograms: Box<Histograms>,
-    /// Set by a stop: when the sessions that are left are cut.
+    /// Set by a stop: when the sessions that are left are cut; [`NEVER`] once they are.
     stop_at: Option<u64>,
 }
 
@@ -138,9 +138,13 @@ impl<K: Kernel> Worker<K> {
         self.kernel.wait(timeout, &mut batch);
         self.now = self.kernel.now();
         let began = self.now;
-        for completion in batch.drain(..) {
-            self.on_completion(completion);
+        let mut completions = batch.drain(..).peekable();
+        while let Some(completion) = completions.next() {
+            let next = completions.peek();
+            let ends = next.is_some_and(|next| next.token == completion.token && next.is_end());
+            self.on_completion(completion, ends);
         }
+        drop(completions);
         self.batch = batch;
         self.make_visits();
         self.expire();
@@ -148,6 +152,7 @@ impl<K: Kernel> Worker<K> {
             self.tend_ports();
         }
         self.stats.sessions.set(self.slots.len() as u64);
+        self.stats.parked.set(self.parked());
         self.stats
             .buffers
             .set(u64::from(self.kernel.buffers_in_use()));
@@ -178,7 +183,7 @@ impl<K: Kernel> Worker<K> {
         (at != NEVER).then(|| Duration::from_nanos(at.saturating_sub(self.now)))
     }
 
-    fn on_completion(&mut self, completion: Completion) {
+    fn on_completion(&mut self, completion: Completion, ends: bool) {
         let token = completion.token;
         match token.purpose() {
             Purpose::Accept => self.on_accept(completion),
@@ -191,7 +196,7 @@ impl<K: Kernel> Worker<K> {
             | Purpose::PollSink(_)
             | Purpose::Watch(_)
             | Purpose::Visit(_) => {
-                let (event, more) = slot::event(completion);
+                let (event, more) = slot::event(completion, ends);
                 self.deliver(token, event, more);
             }
         }
@@ -263,7 +268,7 @@ impl<K: Kernel> Worker<K> {
                 }
                 Command::Stop(grace) => {
                     let grace = u64::try_from(grace.as_nanos()).unwrap_or(NEVER);
-                    self.stop_at = Some(self.now.saturating_add(grace));
+                    self.stop_at = Some(self.now.saturating_add(grace).min(NEVER - 1));
                     self.tend = true;
                 }
             }
@@ -285,7 +290,12 @@ impl<K: Kernel> Worker<K> {
         self.tend = true;
     }
 
-    /// The grace of a stop is over.
+    /// The grace of a stop is over: nobody begins any more.
+    fn is_cut(&self) -> bool {
+        self.stop_at == Some(NEVER)
+    }
+
+    /// Ends what is left at the end of that grace.
     fn cut(&mut self) {
         self.stop_at = Some(NEVER);
         self.drop_parked();

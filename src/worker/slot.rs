@@ -123,12 +123,10 @@ impl<K: Kernel> Worker<K> {
             Op::Recv(side) => self
                 .kernel
                 .recv(token(Purpose::Recv(side)), slot.socket(side)),
-            Op::Send(from, buffer) => {
-                self.kernel.send(
-                    token(Purpose::Send(from)),
-                    slot.socket(from.other()),
-                    buffer,
-                );
+            Op::Send(from, buffer, last) => {
+                let token = token(Purpose::Send(from));
+                self.kernel
+                    .send(token, slot.socket(from.other()), buffer, last);
             }
             Op::Release(id) => self.kernel.give_back(id),
             Op::Pump(from) => return Some(self.pump(key, from)),
@@ -155,6 +153,7 @@ impl<K: Kernel> Worker<K> {
             }
             Op::Cancel(purpose) => self.kernel.cancel(token(purpose)),
             Op::Shutdown(side) => self.kernel.shutdown(slot.socket(side)),
+            Op::Acknowledge => self.kernel.acknowledge(slot.socket(Side::Backend)),
             Op::KeepAlive => self.kernel.keep_alive(slot.socket(Side::Backend)),
             Op::Rearm => {
                 let deadline = slot.session.deadline(&slot.listener.limits);
@@ -289,8 +288,9 @@ impl<K: Kernel> Worker<K> {
     }
 }
 
-/// What a completion means to its session, and whether more of that operation follow.
-pub(super) fn event(completion: Completion) -> (Event, bool) {
+/// What a completion means to its session, and whether more of that operation follow. With `ends`
+/// the next completion is the end of the same stream.
+pub(super) fn event(completion: Completion, ends: bool) -> (Event, bool) {
     let Completion {
         token,
         outcome,
@@ -299,7 +299,7 @@ pub(super) fn event(completion: Completion) -> (Event, bool) {
     let event = match (token.purpose(), outcome) {
         (Purpose::Connect, Ok(_)) => Event::Connected,
         (Purpose::Connect, Err(errno)) => Event::ConnectFailed(errno),
-        (Purpose::Recv(from), Ok(Done::Received(buffer))) => Event::Received(from, buffer),
+        (Purpose::Recv(from), Ok(Done::Received(buffer))) => Event::Received(from, buffer, ends),
         (Purpose::Recv(from), Ok(_)) => Event::RecvEnded(from, Ok(())),
         (Purpose::Recv(from), Err(errno)) => Event::RecvEnded(from, Err(errno)),
         (Purpose::Send(from), Ok(Done::Count(bytes))) => Event::Sent(from, Ok(bytes)),

@@ -56,6 +56,8 @@ fn resume(sessions: Vec<Stalled>) {
 fn assert_bounded(balancer: &Balancer, before: u64, sessions: u64) {
     let grown = balancer.process.resident_bytes().saturating_sub(before);
     let bound = sessions * (2 * 64 * 1024 + 4 * 1024) + (4 << 20);
+    let buffers = balancer.number("buffers");
+    assert!(buffers <= sessions * 5, "{buffers} buffers hold bytes");
     assert!(grown <= bound, "{grown} bytes for {sessions} sessions");
     let share = balancer.process.cpu_share(Duration::from_millis(300));
     assert!(share < 0.10, "{share} of a CPU to wait for readers");

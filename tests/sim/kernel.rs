@@ -1,0 +1,549 @@
+//! The fake kernel: the trait's face. What it is asked becomes an operation in flight; `ops.rs`
+//! lets those go on in an order that the seed decides.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap, VecDeque};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam::channel::Sender;
+use mahoraga::address::Address;
+use mahoraga::guard::Limit;
+use mahoraga::kernel::{
+    Buffer, BufferId, Completion, Done, Errno, Interest, Kernel, Manner, Pipe, Pumped, Socket,
+};
+use mahoraga::session::Side;
+use mahoraga::token::{Purpose, Token};
+use mahoraga::worker::Command;
+
+use crate::net::{Conn, Hold};
+use crate::ops::{Fate, InFlight, Kind};
+use crate::peer::Peer;
+use crate::pipes::Pipes;
+use crate::random::{MS, Random, US};
+use crate::trace::Trace;
+
+/// A kernel, a network and the peers at its other end.
+#[derive(Debug)]
+pub(crate) struct FakeKernel {
+    pub(crate) now: u64,
+    pub(crate) random: Random,
+    pub(crate) trace: Trace,
+    agenda: BinaryHeap<Reverse<(u64, u64, Event)>>,
+    serial: u64,
+    /// By descriptor, from [`FIRST_SOCKET`] on.
+    pub(crate) conns: Vec<Conn>,
+    pub(crate) listeners: Vec<Listening>,
+    pub(crate) ops: BTreeMap<u64, InFlight>,
+    /// Completed, not yet told.
+    pub(crate) completed: VecDeque<Completion>,
+    pub(crate) buffers: Vec<Held>,
+    pub(crate) free: Vec<BufferId>,
+    /// When a receive last found no buffer.
+    pub(crate) starved_at: u64,
+    pub(crate) pipes: Pipes,
+    /// Sockets of a session by its slot and generation.
+    pub(crate) pairs: BTreeMap<(u32, u32), Pair>,
+    pub(crate) world: World,
+}
+
+/// What surrounds the balancer in one run.
+#[derive(Debug)]
+pub(crate) struct World {
+    pub(crate) mailbox: Sender<Command>,
+    pub(crate) commands: VecDeque<Command>,
+    /// How backends behave, by port.
+    pub(crate) backends: Vec<Temper>,
+    /// Descriptors at most.
+    pub(crate) descriptors: usize,
+    /// No descriptor is to be had for a while.
+    pub(crate) famine: bool,
+    /// Another worker's share of the limits, in all and per listener.
+    pub(crate) in_all: Arc<Limit>,
+    pub(crate) per_listener: Vec<Arc<Limit>>,
+    pub(crate) others: u32,
+}
+
+/// How a backend answers a connect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Temper {
+    Good,
+    Refusing,
+    Silent,
+    Moody,
+}
+
+/// A listening socket.
+#[derive(Debug, Default)]
+pub(crate) struct Listening {
+    pub(crate) backlog: VecDeque<i32>,
+    pub(crate) closed: bool,
+}
+
+/// A receive buffer and who it was filled from.
+#[derive(Debug, Default)]
+pub(crate) struct Held {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) from: Option<i32>,
+}
+
+/// The sockets of a session.
+#[derive(Debug, Default)]
+pub(crate) struct Pair {
+    pub(crate) client: Option<i32>,
+    pub(crate) backend: Option<i32>,
+    pub(crate) ports: Vec<u16>,
+}
+
+/// What happens by itself at some time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Event {
+    /// An operation goes on; the serial tells a later schedule from an earlier one.
+    Step(u64, u64),
+    /// A peer goes on with its script.
+    Act(i32),
+    /// A peer reads.
+    Read(i32),
+    /// A peer's RST arrives.
+    Reset(i32),
+    /// A client connects to a listener.
+    Arrive(usize),
+    /// The control thread sends its next command.
+    Command,
+    /// Descriptors run out or are back.
+    Famine(bool),
+    /// Another worker takes places, or leaves them.
+    Others(u32),
+    /// A backend's mood changes.
+    Temper(usize, u8),
+    /// Time to look for what stands still.
+    Tick,
+}
+
+impl FakeKernel {
+    pub(crate) fn new(mut random: Random, trace: Trace, listeners: usize, world: World) -> Self {
+        let buffers = random.pick(&[2u16, 6, 16, 64, 200]);
+        let pipes = random.pick(&[0u32, 1, 2, 8]);
+        let mut kernel = Self {
+            now: 1_000_000 * MS,
+            random,
+            trace,
+            agenda: BinaryHeap::new(),
+            serial: 0,
+            conns: Vec::new(),
+            listeners: (0..listeners).map(|_| Listening::default()).collect(),
+            ops: BTreeMap::new(),
+            completed: VecDeque::new(),
+            buffers: (0..buffers).map(|_| Held::default()).collect(),
+            free: (0..buffers).collect(),
+            starved_at: 0,
+            pipes: Pipes::new(pipes),
+            pairs: BTreeMap::new(),
+            world,
+        };
+        kernel.after(TICK, Event::Tick);
+        kernel
+    }
+
+    /// Lets something happen later.
+    pub(crate) fn after(&mut self, delay: u64, event: Event) {
+        self.serial += 1;
+        self.agenda
+            .push(Reverse((self.now + delay, self.serial, event)));
+    }
+
+    pub(crate) fn serial(&self) -> u64 {
+        self.serial
+    }
+
+    /// A connection by its descriptor.
+    pub(crate) fn conn(&mut self, fd: i32) -> &mut Conn {
+        &mut self.conns[index(fd)]
+    }
+
+    /// A socket that an operation names: it must be open.
+    fn opened(&mut self, socket: &Socket, what: &str) -> i32 {
+        let fd = socket.raw();
+        let open = self.conns.get(index(fd)).is_some_and(Conn::is_open);
+        assert!(open, "{what} on {fd}, which is no open socket");
+        fd
+    }
+
+    /// A new connection; its descriptor.
+    pub(crate) fn add(&mut self, side: Side, peer: Peer) -> i32 {
+        let room = |random: &mut Random| {
+            let rooms = [3_000, 20_000, 100_000, 400_000];
+            random.pick(&rooms)
+        };
+        let rooms = [room(&mut self.random), room(&mut self.random)];
+        let stream = 1 + self.conns.len() as u64;
+        self.conns.push(Conn::new(side, stream, peer, rooms));
+        let number = i32::try_from(self.conns.len() - 1).expect("few connections");
+        FIRST_SOCKET + number
+    }
+
+    /// Descriptors of connections.
+    pub(crate) fn open_sockets(&self, side: Side) -> usize {
+        self.conns
+            .iter()
+            .filter(|conn| conn.side == side && conn.is_open())
+            .count()
+    }
+
+    pub(crate) fn lacks_descriptors(&self) -> bool {
+        let used = self.open_sockets(Side::Client) + self.open_sockets(Side::Backend);
+        self.world.famine || used >= self.world.descriptors
+    }
+
+    fn run_until(&mut self, time: u64) {
+        while let Some(&Reverse((at, _, event))) = self.agenda.peek() {
+            if at > time {
+                break;
+            }
+            self.agenda.pop();
+            self.now = self.now.max(at);
+            self.trace.clock = self.now;
+            self.happen(event);
+        }
+        self.now = self.now.max(time);
+        self.trace.clock = self.now;
+    }
+
+    fn happen(&mut self, event: Event) {
+        match event {
+            Event::Step(token, serial) => self.step(token, serial),
+            Event::Act(fd) => self.act(fd),
+            Event::Read(fd) => self.peer_reads(fd),
+            Event::Reset(fd) => self.on_reset(fd),
+            Event::Arrive(listener) => self.arrive(listener),
+            Event::Command => self.send_command(),
+            Event::Famine(begins) => {
+                self.trace.fact("famine", 0, u64::from(begins));
+                self.world.famine = begins;
+            }
+            Event::Others(wanted) => self.others_take(wanted),
+            Event::Temper(backend, mood) => {
+                let tempers = [Temper::Good, Temper::Refusing, Temper::Silent, Temper::Moody];
+                self.world.backends[backend] = tempers[usize::from(mood) % 4];
+            }
+            Event::Tick => {
+                self.look_for_stalls();
+                self.after(TICK, Event::Tick);
+            }
+        }
+    }
+
+    fn send_command(&mut self) {
+        let command = self.world.commands.pop_front().expect("one per event");
+        self.trace.fact("command", 0, 0);
+        self.world.mailbox.send(command).expect("the worker reads");
+        self.completed.push_back(Completion {
+            token: Token::of(Purpose::Wake),
+            outcome: Ok(Done::Count(1)),
+            more: true,
+        });
+    }
+
+    /// Another worker comes to hold so many places of each limit.
+    pub(crate) fn others_take(&mut self, wanted: u32) {
+        let limits = || self.world.per_listener.iter().chain([&self.world.in_all]);
+        while self.world.others > wanted {
+            limits().for_each(|limit| limit.release());
+            self.world.others -= 1;
+        }
+        while self.world.others < wanted && limits().all(|limit| !limit.is_full()) {
+            limits().for_each(|limit| assert!(limit.try_acquire()));
+            self.world.others += 1;
+        }
+    }
+
+    /// Nothing can happen any more but the look at the clock.
+    fn is_dead(&self) -> bool {
+        let idle = |Reverse((_, _, event)): &Reverse<(u64, u64, Event)>| *event == Event::Tick;
+        self.agenda.iter().all(idle)
+    }
+
+    /// Puts an operation in flight and lets it look at its socket.
+    fn start(&mut self, token: Token, fd: i32, kind: Kind) {
+        self.trace.op(kind.name(), token, u64::from(fd.unsigned_abs()));
+        let fault = self.draw_fault(&kind);
+        let before = self.ops.insert(token.raw(), InFlight::new(token, fd, kind, fault));
+        let over = before.is_none_or(|before| before.told);
+        assert!(over, "{token:?} is in flight already");
+        if fault.is_some() {
+            self.schedule(token.raw());
+        }
+        self.wake_op(token.raw());
+    }
+
+    /// One operation of a kind on a socket at a time: two could overtake each other.
+    fn assert_alone(&self, fd: i32, what: &str, clashes: impl Fn(&Kind) -> bool) {
+        let clash = |op: &&InFlight| op.fd == fd && !op.told && clashes(&op.kind);
+        let other = self.ops.values().find(clash);
+        assert!(other.is_none(), "{what} on {fd} while {other:?}");
+    }
+
+    /// Notes which sockets make a session, by the token that names it.
+    fn pair(&mut self, token: Token, fd: i32) {
+        let key = (token.slot(), token.generation());
+        let pair = self.pairs.entry(key).or_default();
+        let conn = &self.conns[index(fd)];
+        let place = match conn.side {
+            Side::Client => &mut pair.client,
+            Side::Backend => &mut pair.backend,
+        };
+        assert!(
+            place.is_none_or(|known| known == fd),
+            "{token:?} names {fd} and {place:?}"
+        );
+        *place = Some(fd);
+        if let (Some(client), Some(backend)) = (pair.client, pair.backend) {
+            for (one, other) in [(client, backend), (backend, client)] {
+                let conn = &mut self.conns[index(one)];
+                let partner = conn.partner.replace(other);
+                assert!(
+                    partner.is_none_or(|known| known == other),
+                    "{one} is paired with {partner:?} and {other}"
+                );
+                if partner.is_none() {
+                    conn.paired_at = self.now;
+                }
+            }
+        }
+    }
+
+    fn reap(&mut self, into: &mut Vec<Completion>) {
+        let all = self.completed.len() as u64;
+        let some = if self.random.permille(700) {
+            all
+        } else {
+            self.random.between(all.min(1), all)
+        };
+        for _ in 0..some {
+            let Some(completion) = self.completed.pop_front() else {
+                break;
+            };
+            self.trace.completion(&completion);
+            self.on_reaped(&completion);
+            into.push(completion);
+        }
+    }
+}
+
+impl Kernel for FakeKernel {
+    fn now(&self) -> u64 {
+        self.now
+    }
+
+    fn wait(&mut self, timeout: Option<Duration>, completions: &mut Vec<Completion>) {
+        let until = timeout.map(|timeout| {
+            let nanos = u64::try_from(timeout.as_nanos()).expect("a sane timeout");
+            self.now + nanos
+        });
+        self.ops.retain(|_, op| !op.told);
+        // The worker's own work took time too.
+        let soon = self.now + self.random.between(US, 20 * US);
+        self.run_until(soon);
+        while self.completed.is_empty() && until.is_none_or(|until| self.now < until) {
+            let next = self.agenda.peek().map_or(u64::MAX, |Reverse((at, ..))| *at);
+            assert!(
+                until.is_some() || !self.is_dead(),
+                "the worker waits for ever, and nothing will come: {}",
+                self.dump()
+            );
+            self.run_until(next.min(until.unwrap_or(u64::MAX)));
+            if self.random.permille(2) {
+                self.trace.see("a wait without a completion");
+                break;
+            }
+        }
+        self.reap(completions);
+    }
+
+    fn accept(&mut self, token: Token, listener: &Socket) {
+        let number = listening(listener.raw());
+        assert_eq!(token.slot() as usize, number, "a listener is its number");
+        assert!(!self.listeners[number].closed, "accept on a closed listener");
+        self.start(token, listener.raw(), Kind::Accept);
+    }
+
+    fn connect(&mut self, token: Token, socket: &Socket, to: &Address) {
+        let fd = self.opened(socket, "connect");
+        let Address::Tcp(address) = to else {
+            unreachable!("all backends of the simulation are TCP");
+        };
+        let key = (token.slot(), token.generation());
+        let pair = self.pairs.entry(key).or_default();
+        pair.backend = None;
+        let again = !pair.ports.is_empty() && pair.ports.last() != Some(&address.port());
+        pair.ports.push(address.port());
+        if again {
+            self.trace.see("retry on another backend");
+        }
+        self.pair(token, fd);
+        let backend = usize::from(address.port() - FIRST_PORT);
+        let fate = Fate::draw(self.world.backends[backend], &mut self.random);
+        self.start(token, fd, Kind::Connect(fate));
+        if let Some(delay) = fate.delay(&mut self.random) {
+            self.schedule_after(token.raw(), delay);
+        }
+    }
+
+    fn recv(&mut self, token: Token, socket: &Socket) {
+        let fd = self.opened(socket, "recv");
+        assert_eq!(token.purpose(), Purpose::Recv(self.conn(fd).side));
+        assert!(self.conn(fd).connected, "recv on {fd}, which is not connected");
+        self.assert_alone(fd, "recv", Kind::reads);
+        self.pair(token, fd);
+        if std::mem::take(&mut self.conn(fd).spliced) {
+            self.trace.see("demotion to copy");
+        }
+        self.start(token, fd, Kind::Recv);
+    }
+
+    fn send(&mut self, token: Token, socket: &Socket, buffer: Buffer) {
+        let fd = self.opened(socket, "send");
+        assert_eq!(token.purpose(), Purpose::Send(self.conn(fd).side.other()));
+        assert!(!self.conn(fd).outbound.fin, "send on {fd} after its FIN");
+        self.assert_alone(fd, "send", Kind::writes);
+        self.pair(token, fd);
+        let held = &self.buffers[usize::from(buffer.id)];
+        assert_eq!(held.from, self.conns[index(fd)].partner, "{buffer:?} is another's");
+        let end = (buffer.start + buffer.len) as usize;
+        assert!(buffer.len > 0 && end == held.bytes.len(), "{buffer:?} is cut wrongly");
+        self.start(token, fd, Kind::Send { buffer, sent: 0 });
+    }
+
+    fn poll(&mut self, token: Token, socket: &Socket, interest: Interest) {
+        let fd = self.opened(socket, "poll");
+        assert!(self.conn(fd).connected, "poll on {fd}, which is not connected");
+        self.pair(token, fd);
+        self.start(token, fd, Kind::Poll(interest));
+    }
+
+    fn cancel(&mut self, target: Token) {
+        self.trace.op("cancel", target, 0);
+        self.cancel_op(target);
+    }
+
+    fn shutdown(&mut self, socket: &Socket) {
+        let fd = self.opened(socket, "shutdown");
+        self.trace.fact("shutdown", fd, 0);
+        self.assert_alone(fd, "shutdown", Kind::writes);
+        self.assert_end_is_due(fd);
+        let conn = self.conn(fd);
+        assert!(!conn.outbound.fin, "{fd} is shut down twice");
+        conn.outbound.fin = true;
+        let what = match conn.side {
+            Side::Backend => "half-close of the client relayed",
+            Side::Client => "half-close of the backend relayed",
+        };
+        self.trace.see(what);
+        self.wake_peer(fd);
+        self.wake_ops(fd);
+    }
+
+    fn close(&mut self, socket: Socket, manner: Manner) {
+        let fd = socket.raw();
+        if fd < FIRST_SOCKET {
+            let listening = &mut self.listeners[listening(fd)];
+            assert!(!listening.closed, "a listener is closed twice");
+            listening.closed = true;
+        } else {
+            self.opened(&socket, "close");
+            let conn = self.conn(fd);
+            let unread = conn.unread();
+            conn.hold = Hold::Closed { manner, unread };
+        }
+        self.assert_alone(fd, "close", |_| true);
+        self.trace.fact("close", fd, manner as u64);
+    }
+
+    fn open(&mut self, _to: &Address) -> Result<Socket, Errno> {
+        if self.lacks_descriptors() || self.random.permille(10) {
+            self.trace.see("no descriptor for a backend socket");
+            return Err(Errno(self.random.pick(&[libc::EMFILE, libc::ENFILE, libc::ENOBUFS])));
+        }
+        if self.random.permille(5) {
+            self.trace.see("a backend socket that can't be made");
+            return Err(Errno(libc::EACCES));
+        }
+        let peer = Peer::backend(&mut self.random);
+        let fd = self.add(Side::Backend, peer);
+        self.conn(fd).hold = Hold::Open;
+        Ok(Socket::from_raw(fd))
+    }
+
+    fn peer(&self, socket: &Socket) -> Option<SocketAddr> {
+        let port = u16::try_from(socket.raw()).expect("few connections");
+        Some(SocketAddr::from(([10, 0, 0, 1], port)))
+    }
+
+    fn keep_alive(&mut self, socket: &Socket) {
+        self.opened(socket, "keepalive");
+        self.trace.see("keepalive");
+    }
+
+    fn pump(&mut self, from: &Socket, pipe: &mut Pipe, to: &Socket) -> Pumped {
+        let from = self.opened(from, "splice from");
+        let to = self.opened(to, "splice to");
+        self.assert_alone(from, "splice from", Kind::reads);
+        self.assert_alone(to, "splice to", Kind::writes);
+        assert_eq!(self.conn(from).partner, Some(to), "splice between sessions");
+        assert!(!self.conn(to).outbound.fin, "splice to {to} after its FIN");
+        self.pump_through(from, pipe, to)
+    }
+
+    fn lease_pipe(&mut self) -> Option<Pipe> {
+        let refused = self.random.permille(20);
+        let pipe = if refused { None } else { self.pipes.lease() };
+        if pipe.is_none() {
+            self.trace.see("no pipe");
+        }
+        pipe
+    }
+
+    fn return_pipe(&mut self, pipe: Pipe) {
+        if pipe.held > 0 {
+            self.trace.see("a pipe closed with bytes in it");
+        }
+        self.pipes.give_back(&pipe);
+    }
+
+    fn give_back(&mut self, id: BufferId) {
+        let sending = self.ops.values().find(|op| !op.told && op.kind.sends(id));
+        assert!(sending.is_none(), "buffer {id} is given back under {sending:?}");
+        let held = &mut self.buffers[usize::from(id)];
+        let from = held.from.take();
+        let from = from.unwrap_or_else(|| panic!("buffer {id} is given back twice"));
+        // Whoever used it after this would be found out.
+        held.bytes.fill(0xee);
+        self.free.push(id);
+        self.conn(from).buffers -= 1;
+    }
+
+    fn buffers_in_use(&self) -> u32 {
+        u32::try_from(self.buffers.len() - self.free.len()).expect("few buffers")
+    }
+
+    fn pipes_in_use(&self) -> u32 {
+        self.pipes.leased()
+    }
+}
+
+/// A connection's index by its descriptor.
+pub(crate) fn index(fd: i32) -> usize {
+    usize::try_from(fd - FIRST_SOCKET).unwrap_or(usize::MAX)
+}
+
+/// A listener's number by its descriptor.
+pub(crate) fn listening(fd: i32) -> usize {
+    usize::try_from(fd - FIRST_LISTENER).expect("a listener's descriptor")
+}
+
+pub(crate) const FIRST_LISTENER: i32 = 3;
+pub(crate) const FIRST_SOCKET: i32 = 100;
+pub(crate) const FIRST_PORT: u16 = 9_000;
+/// Between two looks for what stands still.
+const TICK: u64 = 50 * MS;

@@ -1,0 +1,88 @@
+//! The simulation: a real worker on a fake kernel, a fake network and a virtual clock, all decided
+//! by a seed.
+//!
+//! `MAHORAGA_SIM_SEED=n` replays one seed and prints what happens, `MAHORAGA_SIM_SEEDS=n` runs
+//! more or fewer of them:
+//!
+//! ```text
+//! MAHORAGA_SIM_SEED=17 cargo test --test sim -- --nocapture
+//! MAHORAGA_SIM_SEEDS=20000 cargo test --test sim
+//! ```
+
+mod kernel;
+mod net;
+mod ops;
+mod oracle;
+mod peer;
+mod peers;
+mod pipes;
+mod random;
+mod scenario;
+mod stream;
+mod trace;
+
+use std::collections::BTreeMap;
+use std::env;
+use std::sync::OnceLock;
+
+use scenario::Scenario;
+use trace::Trace;
+
+/// Tells how to come back to a failure.
+struct Replay(u64);
+
+impl Drop for Replay {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let seed = self.0;
+            eprintln!(
+                "seed {seed} fails; replay it with\n  \
+                 MAHORAGA_SIM_SEED={seed} cargo test --test sim every_seed -- --nocapture"
+            );
+        }
+    }
+}
+
+fn run(seed: u64, verbose: bool) -> Trace {
+    let _replay = Replay(seed);
+    Scenario::new(seed, verbose).run()
+}
+
+fn variable(name: &str) -> Option<u64> {
+    let value = env::var(name).ok()?;
+    Some(value.parse().unwrap_or_else(|_| panic!("{name}={value} is no number")))
+}
+
+/// What the default seeds have seen, all together. Run once for all tests.
+fn seen() -> &'static BTreeMap<&'static str, u64> {
+    static SEEN: OnceLock<BTreeMap<&'static str, u64>> = OnceLock::new();
+    SEEN.get_or_init(|| {
+        let mut seen = BTreeMap::new();
+        for seed in 0..variable("MAHORAGA_SIM_SEEDS").unwrap_or(SEEDS) {
+            for (what, often) in run(seed, false).seen {
+                *seen.entry(what).or_default() += often;
+            }
+        }
+        seen
+    })
+}
+
+#[test]
+fn every_seed_keeps_every_promise() {
+    if let Some(seed) = variable("MAHORAGA_SIM_SEED") {
+        let trace = run(seed, true);
+        println!("seed {seed}: hash {:#x}, {:#?}", trace.hash, trace.seen);
+    } else {
+        println!("{:#?}", seen());
+    }
+}
+
+#[test]
+fn the_same_seed_gives_the_same_run() {
+    for seed in [1, 99] {
+        assert_eq!(run(seed, false).hash, run(seed, false).hash);
+    }
+    assert_ne!(run(1, false).hash, run(2, false).hash);
+}
+
+const SEEDS: u64 = 256;

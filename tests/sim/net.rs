@@ -1,0 +1,183 @@
+//! Connections as the kernel knows them: what has arrived, what was taken, how it ended.
+
+use mahoraga::kernel::{Errno, Manner};
+use mahoraga::session::Side;
+
+use crate::peer::Peer;
+use crate::stream::StreamId;
+
+/// One connection between the balancer and a peer.
+#[derive(Debug)]
+pub(crate) struct Conn {
+    pub(crate) side: Side,
+    pub(crate) peer: Peer,
+    pub(crate) hold: Hold,
+    /// An accepted client is connected from the start, a backend once its connect succeeded.
+    pub(crate) connected: bool,
+    /// The listener that a client came in by.
+    pub(crate) listener: usize,
+    /// The descriptor of the other end of its session.
+    pub(crate) partner: Option<i32>,
+    /// When it got that.
+    pub(crate) paired_at: u64,
+    /// From the peer.
+    pub(crate) inbound: Inbound,
+    /// To the peer.
+    pub(crate) outbound: Outbound,
+    /// When the peer's RST arrived.
+    pub(crate) reset_at: Option<u64>,
+    /// The RST was not told to anyone yet (`sk_err`).
+    pub(crate) error_pending: bool,
+    /// A send or a splice into it failed.
+    pub(crate) told_broken: bool,
+    /// Buffers filled from it and not given back.
+    pub(crate) buffers: u32,
+    /// It was read by splice, lately.
+    pub(crate) spliced: bool,
+}
+
+/// Where a socket stands in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Hold {
+    /// Waits to be accepted.
+    Backlog,
+    /// Has a descriptor.
+    Open,
+    /// Closed; `unread` bytes were left in it.
+    Closed { manner: Manner, unread: u64 },
+}
+
+/// Bytes from the peer: `written` have arrived, `taken` of them were received.
+#[derive(Debug)]
+pub(crate) struct Inbound {
+    pub(crate) stream: StreamId,
+    pub(crate) written: u64,
+    pub(crate) taken: u64,
+    pub(crate) room: u64,
+    pub(crate) fin: bool,
+}
+
+/// Bytes to the peer: `given` were sent, `read` of them were read there.
+#[derive(Debug)]
+pub(crate) struct Outbound {
+    pub(crate) given: u64,
+    pub(crate) read: u64,
+    pub(crate) room: u64,
+    /// By shutdown: FIN went out while the socket was open.
+    pub(crate) fin: bool,
+    /// `given` when a tick last looked, and since when it stands although it could grow.
+    pub(crate) marked: u64,
+    pub(crate) stalled_since: Option<u64>,
+}
+
+impl Conn {
+    pub(crate) fn new(side: Side, stream: StreamId, peer: Peer, rooms: [u64; 2]) -> Self {
+        Self {
+            side,
+            peer,
+            hold: Hold::Backlog,
+            connected: side == Side::Client,
+            listener: 0,
+            partner: None,
+            paired_at: 0,
+            inbound: Inbound {
+                stream,
+                written: 0,
+                taken: 0,
+                room: rooms[0],
+                fin: false,
+            },
+            outbound: Outbound {
+                given: 0,
+                read: 0,
+                room: rooms[1],
+                fin: false,
+                marked: 0,
+                stalled_since: None,
+            },
+            reset_at: None,
+            error_pending: false,
+            told_broken: false,
+            buffers: 0,
+            spliced: false,
+        }
+    }
+
+    pub(crate) fn is_open(&self) -> bool {
+        self.hold == Hold::Open
+    }
+
+    /// Bytes that can be received.
+    pub(crate) fn unread(&self) -> u64 {
+        self.inbound.written - self.inbound.taken
+    }
+
+    /// Bytes that the peer can still send.
+    pub(crate) fn inbound_room(&self) -> u64 {
+        self.inbound.room - self.unread()
+    }
+
+    /// Bytes that can be sent.
+    pub(crate) fn outbound_room(&self) -> u64 {
+        self.outbound.room - (self.outbound.given - self.outbound.read)
+    }
+
+    pub(crate) fn is_reset(&self) -> bool {
+        self.reset_at.is_some()
+    }
+
+    /// A receive has something to say.
+    pub(crate) fn is_readable(&self) -> bool {
+        self.unread() > 0 || self.inbound.fin || self.is_reset()
+    }
+
+    /// A send has something to say.
+    pub(crate) fn is_writable(&self) -> bool {
+        self.connected && (self.outbound_room() > 0 || self.is_reset())
+    }
+
+    /// Whether an error or a hang-up would be polled.
+    pub(crate) fn is_faulty(&self) -> bool {
+        self.is_reset() || self.inbound.fin && self.outbound.fin
+    }
+
+    /// What a send to a connection that was reset says: the first to ask learns of the RST, which
+    /// is EPIPE after a FIN; whoever asks later gets EPIPE (`tcp_reset`, `sk_stream_error`).
+    pub(crate) fn send_error(&mut self) -> Errno {
+        let first = std::mem::take(&mut self.error_pending);
+        self.told_broken = true;
+        if first && !self.inbound.fin {
+            Errno::CONNRESET
+        } else {
+            Errno(libc::EPIPE)
+        }
+    }
+
+    /// What a receive says when no bytes are left: after a FIN that was the end, whatever came
+    /// later. After an RST the first to ask gets the error, and later ones see what looks like an
+    /// end of stream (`tcp_recvmsg`).
+    pub(crate) fn recv_end(&mut self) -> Option<Result<(), Errno>> {
+        if self.inbound.fin {
+            return Some(Ok(()));
+        }
+        self.reset_at?;
+        if std::mem::take(&mut self.error_pending) {
+            Some(Err(Errno::CONNRESET))
+        } else {
+            Some(Ok(()))
+        }
+    }
+
+    /// Whether the peer was shown an orderly end of what is sent to it. A close with bytes unread
+    /// sends RST (`tcp_close`).
+    pub(crate) fn saw_end(&self) -> bool {
+        let by_close = matches!(
+            self.hold,
+            Hold::Closed {
+                manner: Manner::Graceful,
+                unread: 0
+            }
+        );
+        self.outbound.fin || by_close && !self.is_reset()
+    }
+}

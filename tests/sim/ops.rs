@@ -1,0 +1,458 @@
+//! Operations in flight and how they go on: short, late, failing, or not at all.
+
+use mahoraga::kernel::{BUFFER_BYTES, Buffer, BufferId, Completion, Done, Errno, Interest, Socket};
+use mahoraga::session::Side;
+use mahoraga::token::{Purpose, Token};
+
+use crate::kernel::{Event, FakeKernel, Temper, index, listening};
+use crate::net::Hold;
+use crate::random::{MS, Random, US};
+use crate::stream;
+
+/// An operation from the moment it is asked until its last completion was told.
+#[derive(Debug)]
+pub(crate) struct InFlight {
+    pub(crate) token: Token,
+    pub(crate) fd: i32,
+    pub(crate) kind: Kind,
+    /// The schedule that counts; an earlier one was overtaken by a cancel.
+    scheduled: Option<u64>,
+    /// It was asked to end, and may still do so many steps as if it had not been.
+    cancelled: Option<u32>,
+    /// It will end by this, once, whatever its socket has to say.
+    fault: Option<Errno>,
+    /// Completions that were not told yet.
+    untold: u32,
+    /// Its last completion is among them
+    done: bool,
+    /// or in the batch that the worker handles now.
+    pub(crate) told: bool,
+}
+
+/// What an operation does.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Kind {
+    Accept,
+    Connect(Fate),
+    Recv,
+    Send { buffer: Buffer, sent: u32 },
+    Poll(Interest),
+}
+
+/// What becomes of a connect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fate {
+    Accepted,
+    Failed(i32),
+    Unanswered,
+}
+
+impl InFlight {
+    pub(crate) fn new(token: Token, fd: i32, kind: Kind, fault: Option<Errno>) -> Self {
+        Self {
+            token,
+            fd,
+            kind,
+            scheduled: None,
+            cancelled: None,
+            fault,
+            untold: 0,
+            done: false,
+            told: false,
+        }
+    }
+}
+
+impl Kind {
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Accept => "accept",
+            Self::Connect(_) => "connect",
+            Self::Recv => "recv",
+            Self::Send { .. } => "send",
+            Self::Poll(Interest::Read) => "poll read",
+            Self::Poll(Interest::Write) => "poll write",
+            Self::Poll(Interest::Fault) => "poll fault",
+        }
+    }
+
+    pub(crate) fn reads(&self) -> bool {
+        matches!(self, Self::Recv | Self::Poll(Interest::Read))
+    }
+
+    pub(crate) fn writes(&self) -> bool {
+        matches!(self, Self::Send { .. } | Self::Poll(Interest::Write))
+    }
+
+    pub(crate) fn sends(&self, id: BufferId) -> bool {
+        matches!(self, Self::Send { buffer, .. } if buffer.id == id)
+    }
+}
+
+impl Fate {
+    pub(crate) fn draw(temper: Temper, random: &mut Random) -> Self {
+        let errnos = [
+            libc::ECONNREFUSED,
+            libc::EHOSTUNREACH,
+            libc::ECONNRESET,
+            libc::ETIMEDOUT,
+        ];
+        match temper {
+            Temper::Good => Self::Accepted,
+            Temper::Refusing => Self::Failed(libc::ECONNREFUSED),
+            Temper::Silent => Self::Unanswered,
+            Temper::Moody => match random.below(6) {
+                0..=2 => Self::Accepted,
+                3..=4 => Self::Failed(random.pick(&errnos)),
+                _ => Self::Unanswered,
+            },
+        }
+    }
+
+    pub(crate) fn delay(self, random: &mut Random) -> Option<u64> {
+        match self {
+            Self::Unanswered => None,
+            Self::Failed(libc::ETIMEDOUT) => Some(random.between(MS, 400 * MS)),
+            Self::Accepted | Self::Failed(_) if random.permille(50) => {
+                Some(random.between(MS, 400 * MS))
+            }
+            Self::Accepted | Self::Failed(_) => Some(random.lag()),
+        }
+    }
+}
+
+/// Scheduling.
+impl FakeKernel {
+    pub(crate) fn draw_fault(&mut self, kind: &Kind) -> Option<Errno> {
+        let transient = [libc::EINTR, libc::EAGAIN];
+        let (odds, errnos): (u64, &[i32]) = match kind {
+            Kind::Accept => (120, &[libc::EMFILE, libc::ENFILE, libc::ECONNABORTED]),
+            Kind::Recv => (15, &[libc::EINTR, libc::EAGAIN, libc::ENOBUFS]),
+            Kind::Send { .. } => (5, &transient),
+            // Not an error: a wake-up without cause.
+            Kind::Poll(Interest::Read | Interest::Write) => (50, &[0]),
+            Kind::Poll(Interest::Fault) | Kind::Connect(_) => return None,
+        };
+        let strikes = self.random.permille(odds);
+        strikes.then(|| Errno(self.random.pick(errnos)))
+    }
+
+    pub(crate) fn schedule(&mut self, token: u64) {
+        let delay = self.random.lag();
+        self.schedule_after(token, delay);
+    }
+
+    pub(crate) fn schedule_after(&mut self, token: u64, delay: u64) {
+        let serial = self.serial();
+        if let Some(op) = self.ops.get_mut(&token) {
+            op.scheduled = Some(serial);
+            self.after(delay, Event::Step(token, serial));
+        }
+    }
+
+    /// Lets the operations on a socket see that it has changed.
+    pub(crate) fn wake_ops(&mut self, fd: i32) {
+        let ours = |op: &&InFlight| op.fd == fd;
+        let tokens: Vec<u64> = self.ops.values().filter(ours).map(|op| op.token.raw()).collect();
+        for token in tokens {
+            self.wake_op(token);
+        }
+    }
+
+    pub(crate) fn wake_op(&mut self, token: u64) {
+        let op = &self.ops[&token];
+        let free = op.scheduled.is_none() && !op.done && op.untold < UNTOLD_MAX;
+        if free && self.is_ready(op) {
+            self.schedule(token);
+        }
+    }
+
+    fn is_ready(&self, op: &InFlight) -> bool {
+        match op.kind {
+            Kind::Accept => !self.listeners[listening(op.fd)].backlog.is_empty(),
+            Kind::Connect(_) => false,
+            Kind::Recv | Kind::Poll(Interest::Read) => self.conns[index(op.fd)].is_readable(),
+            Kind::Send { .. } | Kind::Poll(Interest::Write) => {
+                self.conns[index(op.fd)].is_writable()
+            }
+            Kind::Poll(Interest::Fault) => self.conns[index(op.fd)].is_faulty(),
+        }
+    }
+
+    /// A cancel may come too late: the operation has ended already, or goes on for a while.
+    pub(crate) fn cancel_op(&mut self, target: Token) {
+        let late = if self.random.permille(600) {
+            0
+        } else {
+            u32::try_from(self.random.between(1, u64::from(LATE_MAX))).expect("few")
+        };
+        let delay = self.random.lag();
+        let op = self.ops.get_mut(&target.raw());
+        let op = op.unwrap_or_else(|| panic!("{target:?} is cancelled, but not in flight"));
+        if op.done {
+            self.trace.see("cancel of what has ended already");
+        } else if op.cancelled.is_none() {
+            op.cancelled = Some(late);
+            self.schedule_after(target.raw(), delay);
+        }
+    }
+
+    /// An operation goes on.
+    pub(crate) fn step(&mut self, token: u64, serial: u64) {
+        let Some(op) = self.ops.get_mut(&token) else {
+            return;
+        };
+        if op.scheduled != Some(serial) || op.done {
+            return;
+        }
+        op.scheduled = None;
+        let (name, kind, fd) = (op.token, op.kind, op.fd);
+        if let Some(errno) = op.fault.take() {
+            return self.fail_by_chance(name, kind, errno);
+        }
+        if op.cancelled == Some(0) {
+            return self.end_cancelled(name, kind);
+        }
+        if let Some(late) = &mut op.cancelled {
+            *late -= 1;
+        }
+        let before = self.completed.len();
+        match kind {
+            Kind::Accept => self.step_accept(name, listening(fd)),
+            Kind::Connect(fate) => self.step_connect(name, fd, fate),
+            Kind::Recv => self.step_recv(name, fd),
+            Kind::Send { buffer, sent } => self.step_send(name, fd, buffer, sent),
+            Kind::Poll(interest) => self.step_poll(name, fd, interest),
+        }
+        let op = &self.ops[&token];
+        if op.cancelled.is_some() {
+            if self.completed.len() > before {
+                self.trace.see("completion after a cancel");
+            }
+            if !op.done {
+                self.schedule(token);
+            }
+        }
+        self.wake_op(token);
+    }
+
+    fn fail_by_chance(&mut self, token: Token, kind: Kind, errno: Errno) {
+        match kind {
+            Kind::Poll(_) => {
+                self.trace.see("spurious wake-up");
+                self.complete(token, Ok(Done::Count(1)), false);
+            }
+            Kind::Send { sent, .. } if sent > 0 => {
+                self.trace.see("short send");
+                self.complete(token, Ok(Done::Count(sent)), false);
+            }
+            Kind::Accept => {
+                self.trace.see("accept failed");
+                self.complete(token, Err(errno), false);
+            }
+            Kind::Recv | Kind::Send { .. } | Kind::Connect(_) => {
+                if errno == Errno::NOBUFS {
+                    self.on_starved();
+                }
+                self.trace.see("receive or send failed in passing");
+                self.complete(token, Err(errno), false);
+            }
+        }
+    }
+
+    fn end_cancelled(&mut self, token: Token, kind: Kind) {
+        self.trace.see("cancel won");
+        let outcome = match kind {
+            Kind::Send { sent, .. } if sent > 0 => Ok(Done::Count(sent)),
+            _ => Err(Errno::CANCELED),
+        };
+        self.complete(token, outcome, false);
+    }
+
+    pub(crate) fn complete(&mut self, token: Token, outcome: Result<Done, Errno>, more: bool) {
+        let op = self.ops.get_mut(&token.raw()).expect("in flight");
+        assert!(!op.done, "the fake kernel ends an operation twice");
+        op.untold += 1;
+        op.done = !more;
+        self.completed.push_back(Completion {
+            token,
+            outcome,
+            more,
+        });
+    }
+
+    pub(crate) fn on_reaped(&mut self, completion: &Completion) {
+        if completion.token.purpose() == Purpose::Wake {
+            return;
+        }
+        let token = completion.token.raw();
+        let op = self.ops.get_mut(&token).expect("in flight until told");
+        op.untold -= 1;
+        op.told = !completion.more;
+        self.wake_op(token);
+    }
+}
+
+/// What each kind does in a step.
+impl FakeKernel {
+    fn step_accept(&mut self, token: Token, listener: usize) {
+        if self.listeners[listener].backlog.is_empty() {
+            return;
+        }
+        if self.lacks_descriptors() {
+            self.trace.see("accept failed for want of descriptors");
+            return self.complete(token, Err(Errno(libc::EMFILE)), false);
+        }
+        let Some(fd) = self.listeners[listener].backlog.pop_front() else {
+            return;
+        };
+        self.conn(fd).hold = Hold::Open;
+        let more = !self.random.permille(60);
+        if !more {
+            self.trace.see("multishot accept ended");
+        }
+        self.complete(token, Ok(Done::Accepted(Socket::from_raw(fd))), more);
+    }
+
+    fn step_connect(&mut self, token: Token, fd: i32, fate: Fate) {
+        let cancelled = self.ops[&token.raw()].cancelled.is_some();
+        let outcome = match fate {
+            Fate::Unanswered if cancelled => return self.end_cancelled(token, Kind::Connect(fate)),
+            Fate::Unanswered => return,
+            Fate::Failed(errno) => Err(Errno(errno)),
+            Fate::Accepted => Ok(Done::Count(0)),
+        };
+        if cancelled {
+            self.trace.see("connect went its way in spite of a cancel");
+        }
+        if outcome.is_ok() {
+            self.conn(fd).connected = true;
+            self.wake_peer(fd);
+        }
+        self.complete(token, outcome, false);
+    }
+
+    fn step_recv(&mut self, token: Token, fd: i32) {
+        let unread = self.conn(fd).unread();
+        if unread == 0 {
+            if let Some(end) = self.conn(fd).recv_end() {
+                let reset = self.conn(fd).is_reset();
+                if reset && end.is_ok() && !self.conn(fd).inbound.fin {
+                    self.trace.see("a reset that looks like an end of stream");
+                }
+                self.complete(token, end.map(|()| Done::Count(0)), false);
+            }
+            return;
+        }
+        let Some(id) = self.free.pop() else {
+            self.on_starved();
+            return self.complete(token, Err(Errno::NOBUFS), false);
+        };
+        let most = unread.min(u64::from(BUFFER_BYTES));
+        let len = if self.random.permille(850) {
+            most
+        } else {
+            self.random.between(1, most)
+        };
+        let conn = self.conn(fd);
+        let (stream, at) = (conn.inbound.stream, conn.inbound.taken);
+        conn.inbound.taken += len;
+        conn.buffers += 1;
+        let held = conn.buffers;
+        assert!(held <= HELD_MAX, "{held} buffers are held for {fd}");
+        self.trace.most("buffers held for one direction", u64::from(held));
+        let buffer = &mut self.buffers[usize::from(id)];
+        buffer.from = Some(fd);
+        buffer.bytes.resize(usize::try_from(len).expect("a length"), 0);
+        stream::fill(stream, at, &mut buffer.bytes);
+        let more = !self.random.permille(30);
+        if !more {
+            self.trace.see("multishot receive ended with bytes");
+        }
+        let len = u32::try_from(len).expect("a buffer's length");
+        let buffer = Buffer { id, start: 0, len };
+        self.note_early_answer(fd);
+        self.complete(token, Ok(Done::Received(buffer)), more);
+        self.wake_peer(fd);
+    }
+
+    fn on_starved(&mut self) {
+        self.starved_at = self.now;
+        self.trace.see("no buffer for a receive");
+    }
+
+    /// Bytes from a backend that broke for what was sent to it.
+    pub(crate) fn note_early_answer(&mut self, fd: i32) {
+        let conn = self.conn(fd);
+        if conn.side == Side::Backend && conn.told_broken {
+            self.trace.see("early answer after a broken sink");
+        }
+    }
+
+    fn step_send(&mut self, token: Token, fd: i32, buffer: Buffer, sent: u32) {
+        let conn = self.conn(fd);
+        if conn.is_reset() {
+            if sent > 0 {
+                self.trace.see("short send");
+                return self.complete(token, Ok(Done::Count(sent)), false);
+            }
+            let errno = conn.send_error();
+            self.trace.see("send to a broken connection");
+            return self.complete(token, Err(errno), false);
+        }
+        let room = conn.outbound_room();
+        let bytes = u64::from(buffer.len - sent).min(room);
+        if bytes == 0 {
+            return;
+        }
+        let bytes = usize::try_from(bytes).expect("a length");
+        let from = (buffer.start + sent) as usize;
+        let held = std::mem::take(&mut self.buffers[usize::from(buffer.id)].bytes);
+        self.deliver(fd, &held[from..from + bytes]);
+        self.buffers[usize::from(buffer.id)].bytes = held;
+        let sent = sent + u32::try_from(bytes).expect("a length");
+        let op = self.ops.get_mut(&token.raw()).expect("in flight");
+        op.kind = Kind::Send { buffer, sent };
+        if sent == buffer.len {
+            self.complete(token, Ok(Done::Count(sent)), false);
+        } else if self.random.permille(50) {
+            self.trace.see("short send");
+            self.complete(token, Ok(Done::Count(sent)), false);
+        }
+    }
+
+    fn step_poll(&mut self, token: Token, fd: i32, interest: Interest) {
+        if !self.is_ready(&self.ops[&token.raw()]) {
+            return;
+        }
+        let conn = self.conn(fd);
+        let mut events = match interest {
+            Interest::Read => libc::POLLIN,
+            Interest::Write => libc::POLLOUT,
+            Interest::Fault => libc::POLLHUP,
+        };
+        if conn.error_pending {
+            events |= libc::POLLERR;
+        }
+        if interest == Interest::Fault {
+            let what = if conn.error_pending {
+                "fault seen by a watch"
+            } else {
+                "hang-up seen by a watch"
+            };
+            self.trace.see(what);
+        }
+        let events = u32::from(events.unsigned_abs());
+        self.complete(token, Ok(Done::Count(events)), false);
+    }
+}
+
+/// Completions of one operation that wait to be told.
+const UNTOLD_MAX: u32 = 4;
+/// Steps that an operation still does after a cancel.
+const LATE_MAX: u32 = 3;
+/// Buffers held for one direction: 4 stop the receive, whose other completions of the batch and
+/// whose late steps still come.
+const HELD_MAX: u32 = 4 + UNTOLD_MAX + LATE_MAX;
+/// A peer's reaction takes at least this.
+pub(crate) const REACTION: u64 = US;

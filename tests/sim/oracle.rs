@@ -1,0 +1,204 @@
+//! What must hold, whatever the kernel and the peers do.
+
+use mahoraga::kernel::Manner;
+use mahoraga::session::{CloseReason, Side};
+use mahoraga::worker::{Numbers, Record};
+
+use crate::kernel::{FIRST_SOCKET, FakeKernel, index};
+use crate::net::{Conn, Hold};
+use crate::random::MS;
+
+impl FakeKernel {
+    /// FIN may go out only behind the last byte of a stream that its sender ended.
+    pub(crate) fn assert_end_is_due(&mut self, fd: i32) {
+        let partner = self.conn(fd).partner.expect("an end comes from a partner");
+        let given = self.conn(fd).outbound.given;
+        let source = &self.conn(partner).inbound;
+        assert!(
+            source.fin && given == source.written,
+            "{fd} is shown an end after {given} bytes, but its partner has {source:?}"
+        );
+    }
+
+    /// After each turn: what is counted is what is open, and within the limits.
+    pub(crate) fn assert_counts(&mut self, numbers: &Numbers, capacity: usize) {
+        let sessions = numbers.sessions.get();
+        let parked = numbers.parked.get();
+        let clients = self.open_sockets(Side::Client) as u64;
+        let untold = self.accepted_untold();
+        assert_eq!(sessions + parked + untold, clients, "open clients");
+        assert!(sessions <= capacity as u64, "{sessions} sessions");
+        let parked_max = PARKED_MAX * self.listeners.len() as u64;
+        assert!(parked <= parked_max, "{parked} connections are parked");
+        if parked > 0 {
+            self.trace.see("parked connection");
+        }
+        let world = &self.world;
+        let others = u64::from(world.others);
+        let used = |limit: &mahoraga::guard::Limit| u64::from(limit.used());
+        assert_eq!(used(&world.in_all), sessions + others, "places in all");
+        let by_listener: u64 = world.per_listener.iter().map(|limit| used(limit)).sum();
+        let taken = others * world.per_listener.len() as u64;
+        assert_eq!(by_listener, sessions + taken, "places of listeners");
+        for limit in world.per_listener.iter().chain([&world.in_all]) {
+            assert!(limit.used() <= limit.max(), "{limit:?}");
+        }
+        let buffers: u32 = self.conns.iter().map(|conn| conn.buffers).sum();
+        let in_use = u32::try_from(self.buffers.len() - self.free.len()).expect("few");
+        assert_eq!(buffers, in_use, "buffers");
+    }
+
+    fn accepted_untold(&self) -> u64 {
+        use mahoraga::kernel::Done;
+        let accepted = |done: &&mahoraga::kernel::Completion| {
+            matches!(done.outcome, Ok(Done::Accepted(_)))
+        };
+        self.completed.iter().filter(accepted).count() as u64
+    }
+
+    /// Nothing may stand still for a second that could move, nor a reset go unnoticed.
+    pub(crate) fn look_for_stalls(&mut self) {
+        let now = self.now;
+        let starved = self.free.is_empty() || now - self.starved_at < STILL_MAX;
+        for at in 0..self.conns.len() {
+            let conn = &self.conns[at];
+            let Some(partner) = conn.partner.filter(|_| conn.is_open()) else {
+                continue;
+            };
+            let movable = !starved && can_move(&self.conns[index(partner)], conn);
+            let unnoticed = conn.reset_at.filter(|_| conn.error_pending && !starved);
+            let since = unnoticed.map(|at| at.max(conn.paired_at));
+            assert!(
+                since.is_none_or(|since| now - since < STILL_MAX),
+                "a reset of {} goes unnoticed: {}",
+                FIRST_SOCKET + i32::try_from(at).expect("few"),
+                self.dump()
+            );
+            let outbound = &mut self.conns[at].outbound;
+            if !movable || outbound.given != outbound.marked {
+                outbound.marked = outbound.given;
+                outbound.stalled_since = None;
+            }
+            if movable {
+                let since = *outbound.stalled_since.get_or_insert(now);
+                assert!(
+                    now - since < STILL_MAX,
+                    "the stream to {} stands still: {}",
+                    FIRST_SOCKET + i32::try_from(at).expect("few"),
+                    self.dump()
+                );
+            }
+        }
+    }
+
+    /// A session has ended: what its peers saw must fit the reason.
+    pub(crate) fn on_record(&mut self, record: &Record) {
+        let port = record.client.expect("every client has an address").port();
+        let client = &self.conns[index(i32::from(port))];
+        let reason = record.reason;
+        self.trace.see(reason.as_str());
+        assert!(matches!(client.hold, Hold::Closed { .. }), "{reason}");
+        let Some(partner) = client.partner else {
+            assert!(reason != CloseReason::Finished);
+            assert_eq!(record.summary.delivered, [0, 0]);
+            return;
+        };
+        let backend = &self.conns[index(partner)];
+        assert!(matches!(backend.hold, Hold::Closed { .. }), "{reason}");
+        let ways = [(client, backend), (backend, client)];
+        for ((from, to), delivered) in ways.into_iter().zip(record.summary.delivered) {
+            check_way(from, to, delivered, reason);
+        }
+        let broke = match reason {
+            CloseReason::ClientReset => client.is_reset(),
+            CloseReason::BackendReset => backend.is_reset(),
+            CloseReason::Finished
+            | CloseReason::IdleTimeout
+            | CloseReason::HalfClosedTimeout
+            | CloseReason::SessionTimeout
+            | CloseReason::Shutdown => true,
+            CloseReason::ConnectFailed
+            | CloseReason::ConnectTimeout
+            | CloseReason::NoBackend
+            | CloseReason::NoResources => false,
+        };
+        assert!(broke, "{reason}: {client:?} {backend:?}");
+        check_deadline(record);
+    }
+
+    /// Everything was given back.
+    pub(crate) fn assert_nothing_is_left(&self) {
+        assert!(self.ops.is_empty(), "in flight at the end: {:?}", self.ops);
+        assert!(self.completed.is_empty());
+        assert_eq!(self.free.len(), self.buffers.len(), "buffers in use");
+        assert_eq!(self.pipes.leased(), 0, "pipes on lease");
+        let open = self.conns.iter().filter(|conn| conn.is_open()).count();
+        assert_eq!(open, 0, "sockets open: {}", self.dump());
+        assert!(self.listeners.iter().all(|listening| listening.closed));
+    }
+
+    /// What is open and in flight, for a failure's message.
+    pub(crate) fn dump(&self) -> String {
+        let conns = (FIRST_SOCKET..).zip(&self.conns);
+        let open = conns.filter(|(_, conn)| conn.is_open());
+        let lines = open.map(|(fd, conn)| format!("\n  {fd}: {conn:?}"));
+        let ops = self.ops.values().map(|op| format!("\n  {op:?}"));
+        lines.chain(ops).collect()
+    }
+}
+
+/// Whether bytes, or the end, could go from one connection to the other.
+fn can_move(from: &Conn, to: &Conn) -> bool {
+    let waiting = from.inbound.written > to.outbound.given || from.inbound.fin;
+    let taken = to.outbound_room() > 0 && !to.is_reset() && !to.told_broken && !to.outbound.fin;
+    waiting && taken && from.is_open()
+}
+
+/// One direction of a session that has ended.
+fn check_way(from: &Conn, to: &Conn, delivered: u64, reason: CloseReason) {
+    let (sent, given) = (from.inbound.written, to.outbound.given);
+    let complete = from.inbound.fin && given == sent;
+    assert!(delivered <= given, "{reason}: {delivered} of {given} {to:?}");
+    if reason == CloseReason::Finished {
+        assert!(complete, "{reason}: {from:?} to {to:?}");
+        assert_eq!(delivered, given, "{reason}");
+        let graceful = matches!(
+            to.hold,
+            Hold::Closed {
+                manner: Manner::Graceful,
+                ..
+            }
+        );
+        assert!(graceful, "{reason}: {to:?}");
+    }
+    if to.saw_end() && !complete {
+        let idle = reason == CloseReason::IdleTimeout && given == from.inbound.taken;
+        assert!(idle, "{reason}: a cut that looks like an end: {from:?} to {to:?}");
+    }
+}
+
+/// No deadline comes early.
+fn check_deadline(record: &Record) {
+    let lasted = record.closed_at - record.summary.opened_at;
+    let limits = &record.listener.limits;
+    let least = match record.reason {
+        CloseReason::IdleTimeout => limits.idle,
+        CloseReason::HalfClosedTimeout => limits.half_closed,
+        CloseReason::SessionTimeout => limits.session,
+        _ => 0,
+    };
+    assert!(lasted >= least, "{}: after {lasted} ns", record.reason);
+    assert!(record.summary.attempts <= limits.attempts);
+    // The longest time of a session is looked at when its connect attempts are over.
+    let connecting = u64::from(limits.attempts) * (limits.connect + LATE_MAX);
+    let most = limits.session.saturating_add(connecting + LATE_MAX);
+    assert!(lasted <= most, "{}: after {lasted} ns", record.reason);
+}
+
+/// For so long may stand still what could move.
+const STILL_MAX: u64 = 1_000 * MS;
+/// A session's end may come so much later than its longest time: lags of the fake kernel, a tick
+/// of the timers, a visit under way.
+const LATE_MAX: u64 = 200 * MS;
+/// Connections parked by one listener: accepts that were under way when the limit was reached.
+const PARKED_MAX: u64 = 12;

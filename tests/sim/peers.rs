@@ -1,0 +1,196 @@
+//! The network behind the fake kernel: peers act, bytes and resets arrive.
+
+use mahoraga::session::Side;
+
+use crate::kernel::{Event, FakeKernel};
+use crate::net::Hold;
+use crate::ops::REACTION;
+use crate::peer::{Act, Peer};
+use crate::stream;
+
+impl FakeKernel {
+    /// A client connects.
+    pub(crate) fn arrive(&mut self, listener: usize) {
+        if self.listeners[listener].closed {
+            return;
+        }
+        let peer = Peer::client(&mut self.random);
+        let fd = self.add(Side::Client, peer);
+        self.trace.fact("arrive", fd, 0);
+        self.conn(fd).listener = listener;
+        self.listeners[listener].backlog.push_back(fd);
+        self.wake_ops(crate::kernel::FIRST_LISTENER + i32::try_from(listener).expect("few"));
+        self.wake_peer(fd);
+    }
+
+    /// A peer may have a reason to go on with its script.
+    pub(crate) fn wake_peer(&mut self, fd: i32) {
+        let lag = self.random.lag();
+        let peer = &mut self.conn(fd).peer;
+        if !peer.acting && !peer.script.is_empty() {
+            peer.acting = true;
+            self.after(REACTION + lag, Event::Act(fd));
+        }
+    }
+
+    fn act_after(&mut self, fd: i32, delay: u64) {
+        self.conn(fd).peer.acting = true;
+        self.after(delay, Event::Act(fd));
+    }
+
+    pub(crate) fn act(&mut self, fd: i32) {
+        self.conn(fd).peer.acting = false;
+        loop {
+            let conn = self.conn(fd);
+            let gone = matches!(conn.hold, Hold::Closed { .. }) || conn.is_reset();
+            let Some(act) = conn.peer.script.front().copied() else {
+                return;
+            };
+            if gone || !self.act_one(fd, act) {
+                return;
+            }
+            self.conn(fd).peer.script.pop_front();
+        }
+    }
+
+    /// Does the front of a script; whether it is done with.
+    fn act_one(&mut self, fd: i32, act: Act) -> bool {
+        let now = self.now;
+        let conn = self.conn(fd);
+        let all_read = conn.outbound.fin && conn.outbound.read == conn.outbound.given;
+        match act {
+            Act::Send(left) => return self.peer_sends(fd, left),
+            Act::Drip(period) => {
+                if conn.inbound_room() > 0 {
+                    self.arrive_bytes(fd, 1);
+                }
+                self.act_after(fd, period);
+                return false;
+            }
+            Act::Echo => {
+                let owed = conn.outbound.read - conn.peer.echoed;
+                let bytes = owed.min(conn.inbound_room());
+                conn.peer.echoed += bytes;
+                if bytes > 0 {
+                    self.arrive_bytes(fd, bytes);
+                }
+                return all_read && owed == bytes;
+            }
+            Act::Await(bytes) => return conn.outbound.read >= bytes || all_read,
+            Act::AwaitEnd => return all_read,
+            Act::Pause(time) => {
+                conn.peer.script[0] = Act::Pause(0);
+                if time > 0 {
+                    self.act_after(fd, time);
+                }
+                return time == 0;
+            }
+            Act::Deafen(time) => conn.peer.deaf_until = now + time,
+            Act::Fin => {
+                conn.inbound.fin = true;
+                self.trace.fact("peer ends", fd, 0);
+                self.wake_ops(fd);
+            }
+            Act::Close if conn.outbound.read < conn.outbound.given => self.on_reset(fd),
+            Act::Close => {
+                conn.inbound.fin = true;
+                conn.peer.closed = true;
+                self.trace.fact("peer closes", fd, 0);
+                self.wake_ops(fd);
+            }
+            Act::Reset => self.on_reset(fd),
+        }
+        true
+    }
+
+    fn peer_sends(&mut self, fd: i32, left: u64) -> bool {
+        let room = self.conn(fd).inbound_room();
+        let most = left.min(room);
+        if most == 0 {
+            return left == 0;
+        }
+        let bytes = if self.random.permille(600) {
+            most
+        } else {
+            self.random.between(1, most)
+        };
+        self.arrive_bytes(fd, bytes);
+        self.conn(fd).peer.script[0] = Act::Send(left - bytes);
+        let write_time = self.conn(fd).peer.write_time;
+        let delay = REACTION + self.random.below(write_time);
+        self.act_after(fd, delay);
+        false
+    }
+
+    fn arrive_bytes(&mut self, fd: i32, bytes: u64) {
+        let inbound = &mut self.conn(fd).inbound;
+        assert!(!inbound.fin, "a peer of the simulation sends after its FIN");
+        inbound.written += bytes;
+        self.trace.fact("peer sends", fd, bytes);
+        self.wake_ops(fd);
+    }
+
+    pub(crate) fn peer_reads(&mut self, fd: i32) {
+        let now = self.now;
+        let conn = self.conn(fd);
+        conn.peer.reading = false;
+        if conn.is_reset() || conn.peer.closed {
+            return;
+        }
+        if now < conn.peer.deaf_until {
+            let delay = conn.peer.deaf_until - now;
+            conn.peer.reading = true;
+            return self.after(delay, Event::Read(fd));
+        }
+        let waiting = conn.outbound.given - conn.outbound.read;
+        conn.outbound.read += waiting.min(conn.peer.read_bytes);
+        self.read_on(fd);
+        self.wake_ops(fd);
+        self.wake_peer(fd);
+    }
+
+    fn read_on(&mut self, fd: i32) {
+        let conn = self.conn(fd);
+        let waiting = conn.outbound.given > conn.outbound.read;
+        if waiting && !conn.peer.reading {
+            conn.peer.reading = true;
+            let most = conn.peer.read_time;
+            let delay = REACTION + self.random.below(most);
+            self.after(delay, Event::Read(fd));
+        }
+    }
+
+    /// The peer's RST is there.
+    pub(crate) fn on_reset(&mut self, fd: i32) {
+        let now = self.now;
+        let conn = self.conn(fd);
+        if conn.is_reset() || matches!(conn.hold, Hold::Closed { .. }) {
+            return;
+        }
+        conn.reset_at = Some(now);
+        conn.error_pending = true;
+        self.trace.fact("peer resets", fd, 0);
+        self.wake_ops(fd);
+    }
+
+    /// Bytes of the balancer arrive at a peer: they must be its partner's next ones.
+    pub(crate) fn deliver(&mut self, fd: i32, bytes: &[u8]) {
+        let partner = self.conn(fd).partner.expect("bytes come from a partner");
+        let stream = self.conn(partner).inbound.stream;
+        let at = self.conn(fd).outbound.given;
+        if let Some(wrong) = stream::mismatch(stream, at, bytes) {
+            panic!(
+                "{fd} gets a foreign, lost or displaced byte at {} of {}",
+                at + wrong as u64,
+                bytes.len()
+            );
+        }
+        let conn = self.conn(fd);
+        conn.outbound.given += bytes.len() as u64;
+        if conn.peer.closed && !bytes.is_empty() {
+            let lag = self.random.lag();
+            self.after(lag, Event::Reset(fd));
+        }
+        self.read_on(fd);
+    }
+}

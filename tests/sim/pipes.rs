@@ -1,0 +1,145 @@
+//! Pipes and what splices through them.
+
+use std::collections::BTreeMap;
+
+use mahoraga::kernel::{Errno, Pipe, Pumped, Sink, Source};
+
+use crate::kernel::FakeKernel;
+use crate::stream;
+
+/// Pipes on lease with their bytes, by the number of the end that is read.
+#[derive(Debug)]
+pub(crate) struct Pipes {
+    leased: BTreeMap<i32, Vec<u8>>,
+    idle: Vec<i32>,
+    next: i32,
+    max: u32,
+}
+
+impl Pipes {
+    pub(crate) fn new(max: u32) -> Self {
+        Self {
+            leased: BTreeMap::new(),
+            idle: Vec::new(),
+            next: 1_000_000,
+            max,
+        }
+    }
+
+    pub(crate) fn lease(&mut self) -> Option<Pipe> {
+        if self.leased() == self.max {
+            return None;
+        }
+        let read = self.idle.pop().unwrap_or(self.next);
+        self.next = self.next.max(read + 2);
+        self.leased.insert(read, Vec::new());
+        Some(Pipe {
+            read,
+            write: read + 1,
+            capacity: 1 << 20,
+            held: 0,
+        })
+    }
+
+    pub(crate) fn give_back(&mut self, pipe: &Pipe) {
+        let bytes = self.leased.remove(&pipe.read);
+        let bytes = bytes.unwrap_or_else(|| panic!("{pipe:?} is returned twice"));
+        assert_eq!(bytes.len(), pipe.held as usize, "{pipe:?} does not know itself");
+        if bytes.is_empty() {
+            self.idle.push(pipe.read);
+        }
+    }
+
+    pub(crate) fn leased(&self) -> u32 {
+        u32::try_from(self.leased.len()).expect("few pipes")
+    }
+}
+
+impl FakeKernel {
+    /// As the ring's pump: empties the pipe, fills it once, empties it again.
+    pub(crate) fn pump_through(&mut self, from: i32, pipe: &mut Pipe, to: i32) -> Pumped {
+        if !self.conn(from).spliced {
+            self.trace.see("promotion to splice");
+            self.conn(from).spliced = true;
+        }
+        let mut pumped = Pumped {
+            pulled: 0,
+            pushed: 0,
+            source: Source::Ready,
+            sink: Sink::Ready,
+        };
+        let mut bytes = self.pipes.leased.remove(&pipe.read).expect("a leased pipe");
+        assert_eq!(bytes.len(), pipe.held as usize, "{pipe:?} does not know itself");
+        self.drain(&mut bytes, to, &mut pumped);
+        if pumped.sink == Sink::Ready {
+            self.pull(from, &mut bytes, &mut pumped);
+            self.drain(&mut bytes, to, &mut pumped);
+        }
+        pipe.held = u32::try_from(bytes.len()).expect("a pipe's length");
+        self.pipes.leased.insert(pipe.read, bytes);
+        let pulled = u64::from(pumped.pulled);
+        self.trace.fact("pump", from, pulled << 32 | u64::from(pumped.pushed));
+        if pumped.pulled > 0 {
+            self.note_early_answer(from);
+            self.wake_peer(from);
+        }
+        pumped
+    }
+
+    fn pull(&mut self, from: i32, pipe: &mut Vec<u8>, pumped: &mut Pumped) {
+        if self.random.permille(20) {
+            self.trace.see("splice interrupted");
+            return pumped.source = Source::Empty;
+        }
+        let unread = self.conn(from).unread();
+        if unread == 0 {
+            pumped.source = match self.conn(from).recv_end() {
+                None => Source::Empty,
+                Some(Ok(())) => Source::Ended,
+                Some(Err(errno)) => Source::Broken(errno),
+            };
+            match pumped.source {
+                Source::Ended => self.trace.see("spliced stream ended"),
+                Source::Broken(_) => self.trace.see("spliced source broke"),
+                Source::Ready | Source::Empty => {}
+            }
+            return;
+        }
+        let bytes = if self.random.permille(800) {
+            unread
+        } else {
+            self.random.between(1, unread)
+        };
+        let conn = self.conn(from);
+        let (stream, at) = (conn.inbound.stream, conn.inbound.taken);
+        conn.inbound.taken += bytes;
+        pipe.resize(usize::try_from(bytes).expect("a length"), 0);
+        stream::fill(stream, at, pipe);
+        pumped.pulled = u32::try_from(bytes).expect("a length");
+    }
+
+    fn drain(&mut self, pipe: &mut Vec<u8>, to: i32, pumped: &mut Pumped) {
+        if pipe.is_empty() {
+            return;
+        }
+        let conn = self.conn(to);
+        if conn.is_reset() {
+            let errno: Errno = conn.send_error();
+            self.trace.see("spliced sink broke");
+            return pumped.sink = Sink::Broken(errno);
+        }
+        let room = usize::try_from(conn.outbound_room()).expect("a length");
+        let mut bytes = room.min(pipe.len());
+        if self.random.permille(50) {
+            let some = self.random.below(bytes as u64 + 1);
+            bytes = usize::try_from(some).expect("a length");
+        }
+        self.deliver(to, &pipe[..bytes]);
+        pipe.drain(..bytes);
+        pumped.pushed += u32::try_from(bytes).expect("a length");
+        if !pipe.is_empty() {
+            self.trace.see("spliced sink full");
+            pumped.sink = Sink::Full;
+        }
+    }
+}

@@ -1,0 +1,292 @@
+//! One run: a seed decides the configuration, the network and the weather.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam::channel::{Receiver, Sender, bounded, unbounded};
+use mahoraga::address::Address;
+use mahoraga::config::Strategy;
+use mahoraga::guard::Limit;
+use mahoraga::kernel::{Kernel, Socket};
+use mahoraga::pool::{Backend, Pool};
+use mahoraga::select::Seat;
+use mahoraga::session::{Limits, NEVER};
+use mahoraga::snapshot::{Listener, Snapshot};
+use mahoraga::worker::{Command, Doorbell, LogQueue, Record, Setup, Stats, Worker};
+
+use crate::kernel::{Event, FIRST_LISTENER, FIRST_PORT, FakeKernel, Temper, World};
+use crate::random::{MS, Random, US};
+use crate::trace::Trace;
+
+/// A worker, its surroundings and what is watched of it.
+#[derive(Debug)]
+pub(crate) struct Scenario {
+    worker: Worker<FakeKernel>,
+    stats: Arc<Stats>,
+    records: Receiver<Record>,
+    capacity: usize,
+    backends: Vec<Arc<Backend>>,
+}
+
+impl Scenario {
+    pub(crate) fn new(seed: u64, verbose: bool) -> Self {
+        let mut random = Random::new(seed);
+        let mut plan = Plan::new(&mut random);
+        let (mailbox, commands) = unbounded();
+        let first = plan.snapshot(&mut random);
+        let world = plan.world(&mut random, &first, mailbox);
+        let trace = Trace {
+            verbose,
+            ..Trace::default()
+        };
+        let mut kernel = FakeKernel::new(random, trace, first.listeners.len(), world);
+        plan.schedule(&mut kernel);
+        let (log, records) = bounded(4_096);
+        let stats = Arc::new(Stats::default());
+        let setup = Setup {
+            seat: Seat { worker: 0, of: 1 },
+            sockets: (FIRST_LISTENER..)
+                .take(first.listeners.len())
+                .map(Socket::from_raw)
+                .collect(),
+            snapshot: first,
+            capacity: plan.capacity,
+            mailbox: commands,
+            log: Some(LogQueue::new(log, silent_bell())),
+            stats: Arc::clone(&stats),
+        };
+        Self {
+            worker: Worker::new(kernel, setup),
+            stats,
+            records,
+            capacity: plan.capacity,
+            backends: plan.backends,
+        }
+    }
+
+    /// Runs to the end; what was seen on the way.
+    pub(crate) fn run(mut self) -> Trace {
+        let mut turns = 0;
+        while !self.worker.is_finished() {
+            self.worker.turn();
+            self.check();
+            turns += 1;
+            assert!(turns < TURNS_MAX, "{}", self.worker.kernel_mut().dump());
+        }
+        let mut rest = Vec::new();
+        self.worker
+            .kernel_mut()
+            .wait(Some(Duration::ZERO), &mut rest);
+        assert!(rest.is_empty(), "completions after the end: {rest:?}");
+        self.check_end();
+        std::mem::take(&mut self.worker.kernel_mut().trace)
+    }
+
+    fn check(&mut self) {
+        let kernel = self.worker.kernel_mut();
+        for record in self.records.try_iter() {
+            kernel.on_record(&record);
+        }
+        kernel.assert_counts(&self.stats, self.capacity);
+        let used: usize = self
+            .backends
+            .iter()
+            .map(|backend| backend.connections.used() as usize)
+            .sum();
+        let open = kernel.open_sockets(mahoraga::session::Side::Backend);
+        assert_eq!(used, open, "backend connections");
+    }
+
+    fn check_end(&mut self) {
+        let kernel = self.worker.kernel_mut();
+        kernel.others_take(0);
+        kernel.assert_nothing_is_left();
+        let world = &kernel.world;
+        for limit in world.per_listener.iter().chain([&world.in_all]) {
+            assert_eq!(limit.used(), 0);
+        }
+        for backend in &self.backends {
+            assert_eq!(backend.connections.used(), 0, "{}", backend.name);
+        }
+        let stats = &self.stats;
+        for gauge in [
+            &stats.sessions,
+            &stats.buffers,
+            &stats.pipes,
+            &stats.parked,
+            &stats.log_dropped,
+        ] {
+            assert_eq!(gauge.get(), 0);
+        }
+        assert!(self.records.is_empty());
+    }
+}
+
+/// What a seed decides before the run.
+struct Plan {
+    limits: Vec<Limits>,
+    capacity: usize,
+    in_all: Arc<Limit>,
+    per_listener: Vec<Arc<Limit>>,
+    backends: Vec<Arc<Backend>>,
+    tempers: Vec<Temper>,
+    version: u64,
+    publications: u64,
+}
+
+impl Plan {
+    fn new(random: &mut Random) -> Self {
+        let listeners = random.between(1, 2);
+        let max = |random: &mut Random| {
+            let max = random.pick(&[2, 5, 12, u32::MAX]);
+            Arc::new(Limit::new(max))
+        };
+        let capacity = random.pick(&[3usize, 8, 40]);
+        Self {
+            limits: (0..listeners).map(|_| limits(random)).collect(),
+            capacity,
+            in_all: max(random),
+            per_listener: (0..listeners).map(|_| max(random)).collect(),
+            backends: Vec::new(),
+            tempers: Vec::new(),
+            version: 0,
+            publications: random.below(4),
+        }
+    }
+
+    /// A snapshot with pools of new and of known backends.
+    fn snapshot(&mut self, random: &mut Random) -> Arc<Snapshot> {
+        self.version += 1;
+        let mut listeners = Vec::new();
+        for (number, limits) in self.limits.clone().into_iter().enumerate() {
+            let pool = Arc::new(self.pool(random));
+            listeners.push(Arc::new(Listener {
+                name: format!("l{number}"),
+                bind: "127.0.0.1:80".parse().expect("an address"),
+                pool,
+                connections: Arc::clone(&self.per_listener[number]),
+                limits,
+            }));
+        }
+        Arc::new(Snapshot {
+            version: self.version,
+            listeners,
+            connections: Arc::clone(&self.in_all),
+        })
+    }
+
+    fn pool(&mut self, random: &mut Random) -> Pool {
+        let barren = random.permille(60);
+        let mut backends = Vec::new();
+        for _ in 0..random.between(1, 4) {
+            let known = self.backends.len();
+            let again = known > 0 && !barren && random.permille(300);
+            let backend = if again {
+                Arc::clone(&self.backends[usize::try_from(random.below(known as u64)).expect("an index")])
+            } else {
+                self.backend(random, barren)
+            };
+            backends.push(backend);
+        }
+        Pool {
+            name: "p".into(),
+            strategy: Strategy::RoundRobin,
+            backends,
+        }
+    }
+
+    fn backend(&mut self, random: &mut Random, barren: bool) -> Arc<Backend> {
+        let number = self.backends.len();
+        let port = FIRST_PORT + u16::try_from(number).expect("few backends");
+        let backend = Arc::new(Backend {
+            name: format!("b{number}"),
+            address: Address::Tcp(([127, 0, 0, 1], port).into()),
+            weight: if barren { 0 } else { random.pick(&[0, 1, 1, 1, 5]) },
+            connections: Limit::unbounded(),
+        });
+        self.backends.push(Arc::clone(&backend));
+        let temper = match random.below(10) {
+            0 => Temper::Refusing,
+            1 => Temper::Silent,
+            2..=3 => Temper::Moody,
+            _ => Temper::Good,
+        };
+        self.tempers.push(temper);
+        backend
+    }
+
+    fn world(&mut self, random: &mut Random, first: &Snapshot, mailbox: Sender<Command>) -> World {
+        let mut commands = VecDeque::new();
+        for _ in 0..self.publications {
+            commands.push_back(Command::Publish(self.snapshot(random)));
+        }
+        let grace = random.pick(&[0, 1, 20, 300, 5_000, 30_000]);
+        commands.push_back(Command::Stop(Duration::from_millis(grace)));
+        World {
+            mailbox,
+            commands,
+            backends: self.tempers.clone(),
+            descriptors: random.pick(&[5, 20, 1_000, 1_000, 1_000]),
+            famine: false,
+            in_all: Arc::clone(&first.connections),
+            per_listener: self.per_listener.clone(),
+            others: 0,
+        }
+    }
+
+    /// Clients in bursts, publications, weather, and the stop near the end.
+    fn schedule(&self, kernel: &mut FakeKernel) {
+        let listeners = self.limits.len() as u64;
+        let span = kernel.random.between(50 * MS, 1_500 * MS);
+        for _ in 0..kernel.random.between(1, 8) {
+            let at = kernel.random.below(span);
+            for _ in 0..kernel.random.between(1, 6) {
+                let listener = kernel.random.below(listeners);
+                let at = at + kernel.random.below(200 * US);
+                kernel.after(at, Event::Arrive(usize::try_from(listener).expect("few")));
+            }
+        }
+        let stop = span + kernel.random.pick(&[0, 10 * MS, 500 * MS, 4_000 * MS]);
+        for _ in 0..self.publications {
+            let at = kernel.random.below(span);
+            kernel.after(at, Event::Command);
+        }
+        kernel.after(stop, Event::Command);
+        if kernel.random.permille(300) {
+            let (at, time) = (kernel.random.below(span), kernel.random.below(800 * MS));
+            kernel.after(at, Event::Famine(true));
+            kernel.after(at + time, Event::Famine(false));
+        }
+        if kernel.random.permille(300) {
+            let (at, time) = (kernel.random.below(span), kernel.random.below(300 * MS));
+            kernel.after(at, Event::Others(12));
+            kernel.after(at + time, Event::Others(0));
+        }
+        for backend in 0..self.tempers.len() {
+            if kernel.random.permille(200) {
+                let at = kernel.random.below(span);
+                let mood = u8::try_from(kernel.random.below(4)).expect("few");
+                kernel.after(at, Event::Temper(backend, mood));
+            }
+        }
+    }
+}
+
+fn limits(random: &mut Random) -> Limits {
+    Limits {
+        connect: random.pick(&[30 * MS, 200 * MS, 1_000 * MS]),
+        idle: random.pick(&[100 * MS, 2_000 * MS, NEVER]),
+        half_closed: random.pick(&[50 * MS, 1_000 * MS, 3_000 * MS]),
+        session: random.pick(&[300 * MS, 3_000 * MS, NEVER, NEVER]),
+        attempts: random.pick(&[1, 2, 3, 3]),
+    }
+}
+
+/// A bell that nobody needs to hear: the test reads the queue after each turn.
+fn silent_bell() -> Arc<Doorbell> {
+    let never_rung = mahoraga::sys::eventfd(true).expect("an eventfd");
+    Arc::new(Doorbell::new(never_rung))
+}
+
+const TURNS_MAX: u64 = 2_000_000;
