@@ -34,6 +34,8 @@ pub(super) struct Buffers {
     target: u16,
     /// The ring's tail, as published.
     tail: u16,
+    /// The kernel ran out of buffers, or nearly, since the last wait began.
+    short: bool,
     /// Waits since `target` was last too small.
     calm: u16,
     /// By buffer: held by a session.
@@ -66,6 +68,7 @@ impl Buffers {
             stocked: 0,
             target: TARGET_MIN.min(entries),
             tail: 0,
+            short: false,
             calm: 0,
             held: Vec::new(),
             bloated: false,
@@ -74,6 +77,11 @@ impl Buffers {
 
     /// Gives the kernel buffers up to the target. To be called before each wait.
     pub(super) fn restock(&mut self) {
+        // Once per wait: a whole batch comes out of one stock.
+        if std::mem::take(&mut self.short) {
+            self.target = self.target.saturating_mul(2).min(self.entries);
+            self.calm = 0;
+        }
         let before = self.tail;
         while self.stocked < self.target {
             let Some(id) = self.take_free() else { break };
@@ -114,8 +122,7 @@ impl Buffers {
 
     /// The kernel ran out of buffers: it gets more from the next wait on.
     pub(super) fn on_exhausted(&mut self) {
-        self.target = self.target.saturating_mul(2).min(self.entries);
-        self.calm = 0;
+        self.short = true;
         self.bloated = true;
     }
 

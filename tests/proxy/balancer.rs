@@ -160,7 +160,7 @@ impl Launch {
         for line in &mut balancer.listeners {
             *line = line.rsplit(" on ").next().unwrap().to_owned();
         }
-        balancer.before = process.descriptors();
+        balancer.before = settled_descriptors(process);
         balancer
     }
 }
@@ -330,6 +330,19 @@ impl Text {
         eventually(&format!("{count} lines"), || self.count("\n") >= count);
         self.lines_with("")
     }
+}
+
+/// Ready or not, the control thread still makes itself an eventfd.
+fn settled_descriptors(process: Process) -> Descriptors {
+    let mut found = process.descriptors();
+    let mut same = 0;
+    while same < 5 {
+        thread::sleep(Duration::from_millis(10));
+        let now = process.descriptors();
+        same = if now == found { same + 1 } else { 0 };
+        found = now;
+    }
+    found
 }
 
 #[expect(unsafe_code, reason = "neither std nor socket2 has prctl")]

@@ -1,1 +1,128 @@
-//! To come.
+//! Readers that pause hold bytes back at their source, not in the balancer's memory.
+
+use std::net::TcpStream;
+use std::thread;
+use std::time::Duration;
+
+use crate::balancer::{Balancer, Launch};
+use crate::bytes::Bytes;
+use crate::peers::{self, Backend, ping};
+use crate::watchdog::heavy;
+
+/// Whoever reads is `far`, and pauses.
+struct Stalled {
+    near: TcpStream,
+    far: TcpStream,
+    sent: Bytes,
+    heard: Bytes,
+}
+
+/// Sends on every session until nothing moves any more.
+fn stall(pairs: Vec<(TcpStream, TcpStream)>) -> Vec<Stalled> {
+    let stuck = |(seed, (mut near, far)): (usize, (TcpStream, TcpStream))| {
+        thread::spawn(move || {
+            near.set_nonblocking(true).unwrap();
+            let (mut sent, heard) = (Bytes::new(seed), Bytes::new(seed));
+            sent.send_until_stuck(&mut near);
+            near.set_nonblocking(false).unwrap();
+            Stalled {
+                near,
+                far,
+                sent,
+                heard,
+            }
+        })
+    };
+    let threads: Vec<_> = pairs.into_iter().enumerate().map(stuck).collect();
+    let joined = threads.into_iter().map(|thread| thread.join().unwrap());
+    joined.collect()
+}
+
+/// The readers go on: all that was sent arrives, and the end after it.
+fn resume(sessions: Vec<Stalled>) {
+    thread::scope(|scope| {
+        for mut session in sessions {
+            scope.spawn(move || {
+                let sent = session.sent.count;
+                drop(session.near);
+                session.heard.expect_to_end(&mut session.far);
+                assert_eq!(session.heard.count, sent);
+            });
+        }
+    });
+}
+
+/// R17: two buffers and change per stalled session; here with what the pool of free ones keeps.
+fn assert_bounded(balancer: &Balancer, before: u64, sessions: u64) {
+    let grown = balancer.process.resident_bytes().saturating_sub(before);
+    let bound = sessions * (2 * 64 * 1024 + 4 * 1024) + (4 << 20);
+    let buffers = balancer.number("buffers");
+    assert!(buffers <= sessions * 5, "{buffers} buffers hold bytes");
+    assert!(grown <= bound, "{grown} bytes for {sessions} sessions");
+    let share = balancer.process.cpu_share(Duration::from_millis(300));
+    assert!(share < 0.10, "{share} of a CPU to wait for readers");
+}
+
+fn pauses(swap: fn((TcpStream, TcpStream)) -> (TcpStream, TcpStream)) {
+    heavy(move || {
+        let (backend, to) = peers::listen();
+        let balancer = Launch::to(&[to]).start();
+        let before = balancer.process.resident_bytes();
+        let pairs = (0..SESSIONS).map(|_| swap(peers::session(&balancer, &backend)));
+        let stalled = stall(pairs.collect());
+        assert_bounded(&balancer, before, SESSIONS);
+        resume(stalled);
+        balancer.finish();
+    });
+}
+
+#[test]
+fn clients_pause_while_the_backend_sends() {
+    pauses(|(client, backend)| (backend, client));
+}
+
+#[test]
+fn backends_pause_while_the_client_sends() {
+    pauses(|pair| pair);
+}
+
+/// More stalled streams than there are pipes: whoever still moves is served by copying.
+#[test]
+fn two_hundred_stalled_readers_keep_nobody_else_waiting() {
+    heavy(|| {
+        let backend = Backend::tcp("127.0.0.1:0", |mut stream| {
+            let mut kind = [0];
+            std::io::Read::read_exact(&mut stream, &mut kind).unwrap();
+            if kind == [b'e'] {
+                return peers::echo(stream);
+            }
+            // Sends until the client is gone.
+            let chunk = vec![7; 64 * 1024];
+            while std::io::Write::write_all(&mut stream, &chunk).is_ok() {}
+        });
+        let balancer = Launch::to(std::slice::from_ref(&backend.address)).start();
+        let before = balancer.process.resident_bytes();
+        let stalled: Vec<_> = (0..200)
+            .map(|_| {
+                let mut client = balancer.connect();
+                // A small window stalls sooner.
+                let socket = socket2::SockRef::from(&client);
+                socket.set_recv_buffer_size(64 * 1024).unwrap();
+                std::io::Write::write_all(&mut client, b"s").unwrap();
+                client
+            })
+            .collect();
+        for round in 0..20 {
+            let mut client = balancer.connect();
+            std::io::Write::write_all(&mut client, b"e").unwrap();
+            ping(&mut client, &[round; 16]);
+            ping(&mut client, &vec![round; 300_000]);
+        }
+        thread::sleep(Duration::from_millis(500));
+        assert_bounded(&balancer, before, 200);
+        drop(stalled);
+        balancer.finish();
+    });
+}
+
+const SESSIONS: u64 = 64;
