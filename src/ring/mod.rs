@@ -27,8 +27,8 @@ use socket2::SockAddr;
 
 use crate::address::Address;
 use crate::kernel::{
-    BUFFER_BYTES, Buffer, BufferId, Completion, Done, Errno, Interest, Kernel, Manner, Pipe,
-    Pumped, Socket,
+    Buffer, BufferId, Completion, Done, Errno, Interest, Kernel, Manner, Pipe, Pumped,
+    RECV_BYTES_MAX, Socket,
 };
 use crate::sys;
 use crate::token::{Purpose, Token};
@@ -223,17 +223,13 @@ impl Kernel for Ring {
     }
 
     fn recv(&mut self, token: Token, socket: &Socket) {
-        let len = if self.features.capped_recv {
-            BUFFER_BYTES
+        let recv = opcode::RecvMulti::new(types::Fd(socket.raw()), GROUP).build();
+        let recv = if self.features.bounded_recv {
+            setup::bounded(recv, RECV_BYTES_MAX)
         } else {
-            0
+            recv
         };
-        self.push(
-            opcode::RecvMulti::new(types::Fd(socket.raw()), GROUP)
-                .len(len)
-                .build(),
-            token,
-        );
+        self.push(recv, token);
     }
 
     fn send(&mut self, token: Token, socket: &Socket, buffer: Buffer, more: bool) {
