@@ -58,6 +58,11 @@ pub struct Ring {
     pipes: Pipes,
     features: Features,
     wake: Arc<OwnedFd>,
+    /// Descriptors that only hold their numbers, for backends of clients that were accepted when
+    /// there are no others: what was accepted can always be served, one after the other.
+    spares: Vec<OwnedFd>,
+    /// A descriptor was closed since spares were last looked at.
+    closed: bool,
 }
 
 impl Ring {
@@ -75,7 +80,10 @@ impl Ring {
             pipes: Pipes::new(size.pipes),
             features,
             wake,
+            spares: Vec::with_capacity(SPARES),
+            closed: false,
         };
+        ring.restock_spares();
         ring.await_wake();
         Ok(ring)
     }
@@ -84,6 +92,16 @@ impl Ring {
         let wake = types::Fd(self.wake.as_raw_fd());
         let poll = opcode::PollAdd::new(wake, POLLIN).multi(true).build();
         self.push(poll, Token::of(Purpose::Wake));
+    }
+
+    fn restock_spares(&mut self) {
+        self.closed = false;
+        while self.spares.len() < SPARES {
+            let Ok(spare) = self.wake.try_clone() else {
+                return;
+            };
+            self.spares.push(spare);
+        }
     }
 
     /// Queues an entry, handing the queue over first when it is full.
@@ -195,6 +213,9 @@ impl Kernel for Ring {
             Err(error) => panic!("io_uring_enter: {error}"),
         }
         self.forget_addresses();
+        if self.closed && self.spares.len() < SPARES {
+            self.restock_spares();
+        }
         self.reap(completions);
         if trims && completions.is_empty() {
             self.buffers.trim();
@@ -266,11 +287,19 @@ impl Kernel for Ring {
         if manner == Manner::Reset {
             sys::reset_on_close(&socket);
         }
+        self.closed = true;
         self.push_detached(opcode::Close::new(types::Fd(socket.raw())).build());
     }
 
     fn open(&mut self, to: &Address) -> Result<Socket, Errno> {
-        sys::open_socket(to)
+        sys::open_socket(to).or_else(|errno| {
+            let spare = self.spares.pop().filter(|_| errno.is_exhaustion());
+            let Some(spare) = spare else {
+                return Err(errno);
+            };
+            drop(spare);
+            sys::open_socket(to)
+        })
     }
 
     fn peer(&self, socket: &Socket) -> Option<SocketAddr> {
@@ -333,6 +362,8 @@ fn is_passing(error: &std::io::Error) -> bool {
 const POLLIN: u32 = libc::POLLIN as u32;
 const POLLOUT: u32 = libc::POLLOUT as u32;
 const POLLRDHUP: u32 = libc::POLLRDHUP as u32;
+/// Descriptors held back.
+const SPARES: usize = 16;
 /// A wait of this length without a completion is idleness.
 const TRIM_AFTER: Duration = Duration::from_millis(100);
 /// Connects handed over at once.
