@@ -14,8 +14,8 @@ use super::buffers::{Buffers, GROUP};
 /// What the start-up probe found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Features {
-    /// A multishot receive can be held to one buffer per turn (6.17), so that one fast sender
-    /// can't fill dozens before anyone else has a turn.
+    /// A multishot receive can be held to a number of bytes (6.17), so that one fast sender can't
+    /// fill dozens of buffers before anyone else has a turn.
     pub capped_recv: bool,
     /// The submission queue needs no index array (6.6).
     pub plain_queue: bool,
@@ -139,14 +139,13 @@ fn builder(plain_queue: bool) -> io_uring::Builder {
     builder
 }
 
-/// Kernels before 6.17 refuse a length for a multishot receive with EINVAL. The receive is aimed
+/// Kernels before 6.17 refuse a cap for a multishot receive with EINVAL. The receive is aimed
 /// at a closed descriptor, so that elsewhere it fails as EBADF or ENOTSOCK.
 fn accepts_capped_recv(mut ring: IoUring) -> io::Result<bool> {
     ring.submitter().register_enable_rings()?;
     let stdin = types::Fd(i32::MAX);
-    let recv = opcode::RecvMulti::new(stdin, GROUP)
-        .len(BUFFER_BYTES)
-        .build();
+    let mut recv = opcode::RecvMulti::new(stdin, GROUP).build();
+    super::cap_recv(&mut recv, BUFFER_BYTES);
     // SAFETY: the receive names no memory: its buffer group does not exist.
     unsafe { ring.submission().push(&recv) }.map_err(|_| io::Error::other("queue full"))?;
     ring.submit_and_wait(1)?;
