@@ -62,12 +62,22 @@ impl Process {
         found
     }
 
-    /// Descriptors of one worker's own table.
-    pub(crate) fn descriptors_of(self, worker: usize) -> usize {
+    /// Numbers of the descriptors of one worker's own table.
+    fn descriptors_of(self, worker: usize) -> Vec<u64> {
         let name = format!("worker-{worker}");
         let mut threads = self.threads().into_iter();
         let (_, path) = threads.find(|(thread, _)| *thread == name).unwrap();
-        fs::read_dir(path.join("fd")).unwrap().count()
+        let entries = fs::read_dir(path.join("fd")).unwrap().flatten();
+        let numbers = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        numbers.collect()
+    }
+
+    /// The limit of descriptors that leaves room for just so many more in a worker's table.
+    pub(crate) fn limit_with_room(self, worker: usize, room: usize) -> u64 {
+        let taken = self.descriptors_of(worker);
+        let free = (0..).filter(|number| !taken.contains(number));
+        // The limit is one above the highest number that may be given out (getrlimit(2)).
+        free.take(room).last().map_or(0, |highest| highest + 1)
     }
 
     /// CPU time of all threads so far (the first number of schedstat, in ns).

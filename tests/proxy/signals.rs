@@ -1,1 +1,190 @@
-//! To come.
+//! SIGUSR1, SIGTERM, SIGINT.
+
+use std::fs;
+use std::io::Cursor;
+use std::net::{TcpListener, TcpStream};
+use std::thread;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use hdrhistogram::Histogram;
+use hdrhistogram::serialization::Deserializer;
+use hdrhistogram::serialization::interval_log::{IntervalLogIterator, LogEntry};
+
+use crate::balancer::{Balancer, Launch};
+use crate::peers::{self, Backend, expect_end, expect_reset, ping};
+use crate::watchdog::{eventually, watched};
+
+/// The intervals of a histogram log: tag and histogram.
+fn intervals(log: &[u8]) -> Vec<(String, Histogram<u64>)> {
+    let entries = IntervalLogIterator::new(log).map(|entry| entry.unwrap());
+    let intervals = entries.filter_map(|entry| match entry {
+        LogEntry::Interval(interval) => Some(interval),
+        _ => None,
+    });
+    let decode = |text: &str| {
+        let bytes = BASE64_STANDARD.decode(text).unwrap();
+        Deserializer::new()
+            .deserialize(&mut Cursor::new(bytes))
+            .unwrap()
+    };
+    let named = intervals.map(|interval| {
+        let tag = interval.tag().unwrap().as_str().to_owned();
+        (tag, decode(interval.encoded_histogram()))
+    });
+    named.collect()
+}
+
+fn count(intervals: &[(String, Histogram<u64>)], metric: &str) -> u64 {
+    let of_metric = intervals
+        .iter()
+        .filter(|(tag, _)| tag.split('.').nth(1) == Some(metric));
+    of_metric.map(|(_, histogram)| histogram.len()).sum()
+}
+
+#[test]
+fn sigusr1_writes_tables_and_a_histogram_log() {
+    watched(|| {
+        let backend = Backend::echo();
+        let balancer = Launch::to(std::slice::from_ref(&backend.address))
+            .workers(2)
+            .start();
+        let talk = |sessions: usize| {
+            for _ in 0..sessions {
+                ping(&mut balancer.connect(), &[1; 1_000]);
+            }
+            eventually("all ended", || balancer.log().count("") > 0);
+        };
+        talk(30);
+        balancer.assert_rest();
+        let log = fs::read(balancer.dir().join("mahoraga.hlog")).unwrap();
+        let found = intervals(&log);
+        for metric in ["connect_us", "first_byte_us", "session_us", "bytes_up_B"] {
+            assert_eq!(count(&found, metric), 30, "{metric}");
+        }
+        assert!(count(&found, "turn_ns") > 0);
+        for worker in ["worker-0.", "worker-1."] {
+            assert!(found.iter().any(|(tag, _)| tag.starts_with(worker)));
+        }
+        let up = found.iter().filter(|(tag, _)| tag.ends_with("bytes_up_B"));
+        let recorded = up.filter(|(_, histogram)| !histogram.is_empty());
+        for (_, histogram) in recorded {
+            assert!(histogram.equivalent(histogram.max(), 1_000), "two digits");
+        }
+        let log = balancer.log().all();
+        let table = ["count", "p99.9", "connect", "session", "bytes_down", "turn"];
+        assert!(table.iter().all(|word| log.contains(word)), "{log}");
+
+        // What was told is not told again.
+        talk(5);
+        balancer.assert_rest();
+        let log = fs::read(balancer.dir().join("mahoraga.hlog")).unwrap();
+        assert_eq!(count(&intervals(&log), "session_us"), 35);
+        balancer.finish();
+    });
+}
+
+/// A session that is open, and a backend that is played by the test.
+fn open(launch: fn(Launch) -> Launch) -> (Balancer, TcpListener, TcpStream, TcpStream) {
+    let (backend, to) = peers::listen();
+    let balancer = launch(Launch::to(&[to])).start();
+    let (client, accepted) = peers::session(&balancer, &backend);
+    (balancer, backend, client, accepted)
+}
+
+fn refuses(balancer: &Balancer) -> bool {
+    let timeout = Duration::from_millis(500);
+    TcpStream::connect_timeout(&balancer.address(), timeout).is_err()
+}
+
+fn stops_gracefully(signal: i32, workers: usize) {
+    watched(move || {
+        let backend = Backend::echo();
+        let to = std::slice::from_ref(&backend.address);
+        let mut balancer = Launch::to(to).workers(workers).start();
+        let mut client = balancer.connect();
+        ping(&mut client, b"before");
+        balancer.process.signal(signal);
+        eventually("nobody is accepted", || refuses(&balancer));
+        ping(&mut client, &[2; 500_000]);
+        thread::sleep(Duration::from_millis(200));
+        assert!(!balancer.has_ended(), "it waits for its session");
+        ping(&mut client, b"still");
+        drop(client);
+        assert_eq!(balancer.wait().code(), Some(0));
+        assert_eq!(balancer.log().count("panic"), 0);
+    });
+}
+
+#[test]
+fn sigterm_lets_sessions_end() {
+    stops_gracefully(libc::SIGTERM, 1);
+}
+
+#[test]
+fn sigint_lets_sessions_end_on_all_workers() {
+    stops_gracefully(libc::SIGINT, 2);
+}
+
+#[test]
+fn an_idle_balancer_ends_at_once() {
+    watched(|| {
+        let (backend, to) = peers::listen();
+        let mut balancer = Launch::to(&[to]).workers(2).start();
+        drop(peers::session(&balancer, &backend));
+        balancer.assert_rest();
+        balancer.process.signal(libc::SIGTERM);
+        assert_eq!(balancer.wait().code(), Some(0));
+    });
+}
+
+#[test]
+fn a_second_signal_ends_it_at_once() {
+    watched(|| {
+        let (mut balancer, _backend, mut client, _accepted) = open(|launch| launch);
+        balancer.process.signal(libc::SIGTERM);
+        eventually("stopping", || balancer.log().count("stopping") > 0);
+        balancer.process.signal(libc::SIGTERM);
+        assert_eq!(balancer.wait().code(), Some(128 + libc::SIGTERM));
+        let mut rest = [0; 1];
+        let heard = std::io::Read::read(&mut client, &mut rest);
+        assert!(!heard.is_ok_and(|read| read > 0), "the session is over");
+    });
+}
+
+#[test]
+fn what_outlasts_the_grace_is_reset() {
+    watched(|| {
+        let grace = |launch: Launch| launch.flag("--shutdown-grace", "300ms");
+        let (mut balancer, _backend, mut client, mut accepted) = open(grace);
+        balancer.process.signal(libc::SIGTERM);
+        expect_reset(&mut client);
+        expect_reset(&mut accepted);
+        assert_eq!(balancer.wait().code(), Some(0));
+        assert_eq!(balancer.log().count("panic"), 0);
+    });
+}
+
+#[test]
+fn idle_sessions_end_and_half_closed_ones_sooner() {
+    watched(|| {
+        let (backend, to) = peers::listen();
+        let balancer = Launch::to(&[to])
+            .flag("--idle-timeout", "400ms")
+            .flag("--half-closed-timeout", "100ms")
+            .start();
+        let (mut client, mut accepted) = peers::session(&balancer, &backend);
+        // Nothing is cut short, so both hear an end and no reset.
+        expect_end(&mut client);
+        expect_end(&mut accepted);
+        let (mut client, mut accepted) = peers::session(&balancer, &backend);
+        client.shutdown(std::net::Shutdown::Write).unwrap();
+        expect_end(&mut accepted);
+        expect_reset(&mut client);
+        balancer.assert_rest();
+        assert_eq!(balancer.number("closed.idle_timeout"), 1);
+        assert_eq!(balancer.number("closed.half_closed_timeout"), 1);
+        balancer.finish();
+    });
+}
