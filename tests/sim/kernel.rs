@@ -4,6 +4,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use mahoraga::guard::Limit;
 use mahoraga::kernel::{
     Buffer, BufferId, Completion, Done, Errno, Interest, Kernel, Manner, Pipe, Pumped, Socket,
 };
-use mahoraga::session::Side;
+use mahoraga::session::{Limits, Side};
 use mahoraga::token::{Purpose, Token};
 use mahoraga::worker::Command;
 
@@ -45,6 +46,8 @@ pub(crate) struct FakeKernel {
     pub(crate) pipes: Pipes,
     /// Sockets of a session by its slot and generation.
     pub(crate) pairs: BTreeMap<(u32, u32), Pair>,
+    /// The worker reads its mailbox in this turn.
+    pub(crate) woken: bool,
     pub(crate) world: World,
 }
 
@@ -63,6 +66,12 @@ pub(crate) struct World {
     pub(crate) in_all: Arc<Limit>,
     pub(crate) per_listener: Vec<Arc<Limit>>,
     pub(crate) others: u32,
+    pub(crate) limits: Vec<Limits>,
+    /// Ports with a weight, by publication; the worker knows of one in `known`.
+    pub(crate) routes: Vec<Vec<u16>>,
+    pub(crate) known: RangeInclusive<usize>,
+    /// When everything has to be over, once the stop was sent.
+    pub(crate) over_at: Option<u64>,
 }
 
 /// How a backend answers a connect.
@@ -79,6 +88,8 @@ pub(crate) enum Temper {
 pub(crate) struct Listening {
     pub(crate) backlog: VecDeque<i32>,
     pub(crate) closed: bool,
+    /// Since when clients wait, here or parked, although there is room.
+    pub(crate) deaf_since: Option<u64>,
 }
 
 /// A receive buffer and who it was filled from.
@@ -140,6 +151,7 @@ impl FakeKernel {
             starved_at: 0,
             pipes: Pipes::new(pipes),
             pairs: BTreeMap::new(),
+            woken: false,
             world,
         };
         kernel.after(TICK, Event::Tick);
@@ -237,6 +249,17 @@ impl FakeKernel {
     fn send_command(&mut self) {
         let command = self.world.commands.pop_front().expect("one per event");
         self.trace.fact("command", 0, 0);
+        match &command {
+            Command::Publish(_) => {
+                let (oldest, newest) = (*self.world.known.start(), *self.world.known.end());
+                self.world.known = oldest..=newest + 1;
+            }
+            Command::Stop(grace) => {
+                let grace = u64::try_from(grace.as_nanos()).expect("a sane grace");
+                self.world.over_at = Some(self.now + grace);
+            }
+            Command::TakeHistograms(_) => {}
+        }
         self.world.mailbox.send(command).expect("the worker reads");
         self.completed.push_back(Completion {
             token: Token::of(Purpose::Wake),
@@ -308,6 +331,7 @@ impl FakeKernel {
                 );
                 if partner.is_none() {
                     conn.paired_at = self.now;
+                    conn.moved_at = self.now;
                 }
             }
         }
@@ -342,6 +366,10 @@ impl Kernel for FakeKernel {
             self.now + nanos
         });
         self.ops.retain(|_, op| !op.told);
+        if std::mem::take(&mut self.woken) {
+            let newest = *self.world.known.end();
+            self.world.known = newest..=newest;
+        }
         // The worker's own work took time too.
         let soon = self.now + self.random.between(US, 20 * US);
         self.run_until(soon);
@@ -382,6 +410,9 @@ impl Kernel for FakeKernel {
             self.trace.see("retry on another backend");
         }
         self.pair(token, fd);
+        let routes = &self.world.routes[self.world.known.clone()];
+        let routed = routes.iter().any(|ports| ports.contains(&address.port()));
+        assert!(routed, "{to} is connected to, but not routed to");
         let backend = usize::from(address.port() - FIRST_PORT);
         let fate = Fate::draw(self.world.backends[backend], &mut self.random);
         self.start(token, fd, Kind::Connect(fate));
@@ -432,9 +463,11 @@ impl Kernel for FakeKernel {
         self.trace.fact("shutdown", fd, 0);
         self.assert_alone(fd, "shutdown", Kind::writes);
         self.assert_end_is_due(fd);
+        let now = self.now;
         let conn = self.conn(fd);
         assert!(!conn.outbound.fin, "{fd} is shut down twice");
         conn.outbound.fin = true;
+        conn.moved_at = now;
         let what = match conn.side {
             Side::Backend => "half-close of the client relayed",
             Side::Client => "half-close of the backend relayed",
@@ -452,9 +485,10 @@ impl Kernel for FakeKernel {
             listening.closed = true;
         } else {
             self.opened(&socket, "close");
+            let at = self.now;
             let conn = self.conn(fd);
             let unread = conn.unread();
-            conn.hold = Hold::Closed { manner, unread };
+            conn.hold = Hold::Closed { manner, unread, at };
         }
         self.assert_alone(fd, "close", |_| true);
         self.trace.fact("close", fd, manner as u64);

@@ -283,6 +283,7 @@ impl FakeKernel {
 
     pub(crate) fn on_reaped(&mut self, completion: &Completion) {
         if completion.token.purpose() == Purpose::Wake {
+            self.woken = true;
             return;
         }
         let token = completion.token.raw();
@@ -328,6 +329,7 @@ impl FakeKernel {
         if outcome.is_ok() {
             self.conn(fd).connected = true;
             self.wake_peer(fd);
+            self.doom(fd);
         }
         self.complete(token, outcome, false);
     }
@@ -354,9 +356,12 @@ impl FakeKernel {
         } else {
             self.random.between(1, most)
         };
+        let now = self.now;
         let conn = self.conn(fd);
         let (stream, at) = (conn.inbound.stream, conn.inbound.taken);
         conn.inbound.taken += len;
+        conn.moved_at = now;
+        conn.unread_since = now;
         conn.buffers += 1;
         let held = conn.buffers;
         assert!(held <= HELD_MAX, "{held} buffers are held for {fd}");

@@ -6,6 +6,7 @@ use crate::kernel::{Event, FakeKernel};
 use crate::net::Hold;
 use crate::ops::REACTION;
 use crate::peer::{Act, Peer};
+use crate::random::MS;
 use crate::stream;
 
 impl FakeKernel {
@@ -21,6 +22,16 @@ impl FakeKernel {
         self.listeners[listener].backlog.push_back(fd);
         self.wake_ops(crate::kernel::FIRST_LISTENER + i32::try_from(listener).expect("few"));
         self.wake_peer(fd);
+        self.doom(fd);
+    }
+
+    /// Some peers abort in the middle of whatever they do.
+    pub(crate) fn doom(&mut self, fd: i32) {
+        if self.random.permille(150) {
+            let most = self.random.pick(&[MS, 30 * MS, 300 * MS]);
+            let delay = self.random.below(most);
+            self.after(delay, Event::Reset(fd));
+        }
     }
 
     /// A peer may have a reason to go on with its script.
@@ -123,9 +134,13 @@ impl FakeKernel {
     }
 
     fn arrive_bytes(&mut self, fd: i32, bytes: u64) {
-        let inbound = &mut self.conn(fd).inbound;
-        assert!(!inbound.fin, "a peer of the simulation sends after its FIN");
-        inbound.written += bytes;
+        let now = self.now;
+        let conn = self.conn(fd);
+        assert!(!conn.inbound.fin, "a peer of the simulation sends after its FIN");
+        if conn.unread() == 0 {
+            conn.unread_since = now;
+        }
+        conn.inbound.written += bytes;
         self.trace.fact("peer sends", fd, bytes);
         self.wake_ops(fd);
     }
@@ -185,8 +200,10 @@ impl FakeKernel {
                 bytes.len()
             );
         }
+        let now = self.now;
         let conn = self.conn(fd);
         conn.outbound.given += bytes.len() as u64;
+        conn.moved_at = now;
         if conn.peer.closed && !bytes.is_empty() {
             let lag = self.random.lag();
             self.after(lag, Event::Reset(fd));

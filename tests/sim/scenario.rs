@@ -131,6 +131,7 @@ struct Plan {
     per_listener: Vec<Arc<Limit>>,
     backends: Vec<Arc<Backend>>,
     tempers: Vec<Temper>,
+    routes: Vec<Vec<u16>>,
     version: u64,
     publications: u64,
 }
@@ -150,6 +151,7 @@ impl Plan {
             per_listener: (0..listeners).map(|_| max(random)).collect(),
             backends: Vec::new(),
             tempers: Vec::new(),
+            routes: Vec::new(),
             version: 0,
             publications: random.below(4),
         }
@@ -169,6 +171,7 @@ impl Plan {
                 limits,
             }));
         }
+        self.routes.push(routes(&listeners));
         Arc::new(Snapshot {
             version: self.version,
             listeners,
@@ -232,6 +235,10 @@ impl Plan {
             in_all: Arc::clone(&first.connections),
             per_listener: self.per_listener.clone(),
             others: 0,
+            limits: self.limits.clone(),
+            routes: std::mem::take(&mut self.routes),
+            known: 0..=0,
+            over_at: None,
         }
     }
 
@@ -253,6 +260,10 @@ impl Plan {
             kernel.after(at, Event::Command);
         }
         kernel.after(stop, Event::Command);
+        for _ in 0..kernel.random.below(4) {
+            let at = stop - 20 * US + kernel.random.below(40 * US);
+            kernel.after(at, Event::Arrive(0));
+        }
         if kernel.random.permille(300) {
             let (at, time) = (kernel.random.below(span), kernel.random.below(800 * MS));
             kernel.after(at, Event::Famine(true));
@@ -270,6 +281,20 @@ impl Plan {
                 kernel.after(at, Event::Temper(backend, mood));
             }
         }
+    }
+}
+
+/// The ports that may be connected to.
+fn routes(listeners: &[Arc<Listener>]) -> Vec<u16> {
+    let backends = listeners.iter().flat_map(|listener| &listener.pool.backends);
+    let weighty = backends.filter(|backend| backend.weight > 0);
+    weighty.map(|backend| port(&backend.address)).collect()
+}
+
+fn port(address: &Address) -> u16 {
+    match address {
+        Address::Tcp(address) => address.port(),
+        Address::Unix(_) => unreachable!("all backends of the simulation are TCP"),
     }
 }
 
