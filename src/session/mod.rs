@@ -374,6 +374,8 @@ impl Session {
             cx.ops.push_back(Op::Release(id));
         }
         self.stop_receiving(from, cx);
+        self.active_at = cx.now;
+        self.watch_soon(cx);
         cx.ops.push_back(Op::Rearm);
     }
 
