@@ -459,16 +459,21 @@ impl Session {
                     self.watch_soon(cx);
                 }
             }
-            Mode::Copy => {
-                if !half.ended && !waiting && half.backlog.len() <= BACKLOG_LOW {
-                    self.ask(Purpose::Recv(from), cx);
-                }
+            Mode::Switching if receiving => {
+                self.stop_receiving(from, cx);
+                self.watch_soon(cx);
             }
-            Mode::Switching if receiving => self.stop_receiving(from, cx),
-            Mode::Switching => {
-                if !half.ended && !sending && half.backlog.is_empty() && !waiting {
-                    half.promote();
-                    cx.ops.push_back(Op::Pump(from));
+            Mode::Copy | Mode::Switching if waiting => {}
+            Mode::Copy if !half.ended && half.backlog.len() <= BACKLOG_LOW => {
+                self.ask(Purpose::Recv(from), cx);
+            }
+            Mode::Switching if !half.ended && !sending && half.backlog.is_empty() => {
+                half.promote();
+                cx.ops.push_back(Op::Pump(from));
+            }
+            Mode::Copy | Mode::Switching => {
+                if half.is_loaded() {
+                    self.watch_soon(cx);
                 }
             }
             Mode::Splice => {}
