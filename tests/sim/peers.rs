@@ -179,7 +179,9 @@ impl FakeKernel {
     pub(crate) fn on_reset(&mut self, fd: i32) {
         let now = self.now;
         let conn = self.conn(fd);
-        if conn.is_reset() || matches!(conn.hold, Hold::Closed { .. }) {
+        // After both FINs there is no connection left to reset.
+        let over = conn.inbound.fin && conn.outbound.fin;
+        if over || conn.is_reset() || matches!(conn.hold, Hold::Closed { .. }) {
             return;
         }
         conn.reset_at = Some(now);
