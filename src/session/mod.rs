@@ -567,8 +567,9 @@ impl Session {
     }
 
     fn join(&mut self, event: Event, cx: &mut Context<'_>) {
-        if let Event::Received(_, buffer) = event {
-            cx.ops.push_back(Op::Release(buffer.id));
+        if let Event::Received(from, buffer) = event {
+            // It came too late to be sent, and counts as undelivered.
+            self.half(from).backlog.push(buffer, cx.links);
         }
         if matches!(event, Event::Exhausted | Event::Unselected) {
             self.in_flight.remove(Purpose::Connect);

@@ -442,11 +442,11 @@ fn a_reset_ends_both_sides_by_reset() {
     script.asks(&cancels);
     // The end waits for both, and a send that outran its cancel changes nothing.
     script.sent(Client, 10);
-    script.asks(&[]);
     let late = script.receives(Client, 5);
-    script.asks(&[Op::Release(late.id)]);
+    script.asks(&[]);
     script.told(Event::RecvEnded(Client, Err(Errno::CANCELED)));
-    script.asks(&[Op::Release(buffer.id), Op::Finish]);
+    let finish = [Op::Release(buffer.id), Op::Release(late.id), Op::Finish];
+    script.asks(&finish);
     assert_eq!(script.session.reason(), Some(CloseReason::BackendReset));
     assert_eq!(script.session.manner(), Manner::Reset);
 }
@@ -519,6 +519,19 @@ fn silence_ends_a_session_in_order() {
     script.told(Event::RecvEnded(Client, Err(Errno::CANCELED)));
     script.told(Event::RecvEnded(Backend, Err(Errno::CANCELED)));
     script.ends(CloseReason::IdleTimeout, Manner::Graceful);
+}
+
+#[test]
+fn bytes_that_come_while_an_idle_session_closes_are_not_hidden() {
+    let mut script = Script::connected();
+    script.passes(LIMITS.idle);
+    let late = script.receives(Backend, 10);
+    script.told(Event::RecvEnded(Client, Err(Errno::CANCELED)));
+    script.ops.clear();
+    script.told(Event::RecvEnded(Backend, Err(Errno::CANCELED)));
+    script.asks(&[Op::Release(late.id), Op::Finish]);
+    assert_eq!(script.session.reason(), Some(CloseReason::IdleTimeout));
+    assert_eq!(script.session.manner(), Manner::Reset);
 }
 
 #[test]
