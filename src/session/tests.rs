@@ -1,158 +1,12 @@
 //! The state machine as scripts: what it is told, and what it then asks for.
 
-use std::collections::VecDeque;
+mod script;
 
 use super::*;
 use crate::kernel::BUFFER_BYTES;
 
 use Side::{Backend, Client};
-
-/// A session with a clock of its own.
-struct Script {
-    session: Session,
-    limits: Limits,
-    links: Links,
-    ops: VecDeque<Op>,
-    now: u64,
-    next_buffer: u16,
-}
-
-impl Script {
-    /// A client was accepted.
-    fn begin() -> Self {
-        Self::begin_with(LIMITS)
-    }
-
-    fn begin_with(limits: Limits) -> Self {
-        let (mut links, mut ops) = (Links::default(), VecDeque::new());
-        let now = 1_000 * MS;
-        let session = Session::open(&mut Context {
-            now,
-            limits: &limits,
-            links: &mut links,
-            ops: &mut ops,
-        });
-        let mut script = Self {
-            session,
-            limits,
-            links,
-            ops,
-            now,
-            next_buffer: 0,
-        };
-        script.asks(&[Op::Connect]);
-        script
-    }
-
-    /// A client was accepted and a backend connected.
-    fn connected() -> Self {
-        Self::connected_with(LIMITS)
-    }
-
-    fn connected_with(limits: Limits) -> Self {
-        let mut script = Self::begin_with(limits);
-        script.told(Event::Connected);
-        script.asks(&[Op::Recv(Client), Op::Recv(Backend)]);
-        script
-    }
-
-    fn cx<T>(&mut self, call: impl FnOnce(&mut Session, &mut Context<'_>) -> T) -> T {
-        let mut cx = Context {
-            now: self.now,
-            limits: &self.limits,
-            links: &mut self.links,
-            ops: &mut self.ops,
-        };
-        call(&mut self.session, &mut cx)
-    }
-
-    /// The last completion of an operation, or the answer to one that has none.
-    fn told(&mut self, event: Event) {
-        self.cx(|session, cx| session.on_event(event, false, cx));
-    }
-
-    /// A multishot receive brings so many bytes and goes on; the buffer.
-    fn receives(&mut self, from: Side, bytes: u32) -> Buffer {
-        let buffer = self.buffer(bytes);
-        self.cx(|session, cx| session.on_event(Event::Received(from, buffer), true, cx));
-        buffer
-    }
-
-    fn buffer(&mut self, len: u32) -> Buffer {
-        self.next_buffer += 1;
-        Buffer {
-            id: self.next_buffer,
-            start: 0,
-            len,
-        }
-    }
-
-    fn sent(&mut self, from: Side, bytes: u32) {
-        self.told(Event::Sent(from, Ok(bytes)));
-    }
-
-    fn pumped(&mut self, from: Side, moved: [u32; 2], source: Source, sink: Sink) {
-        let [pulled, pushed] = moved;
-        self.told(Event::Pumped(
-            from,
-            Pumped {
-                pulled,
-                pushed,
-                source,
-                sink,
-            },
-        ));
-    }
-
-    /// Exactly these operations were asked for since the last look. `Rearm` is looked at by
-    /// [`Self::deadline_in`] instead.
-    fn asks(&mut self, expected: &[Op]) {
-        let asked: Vec<Op> = self.ops.drain(..).filter(|op| *op != Op::Rearm).collect();
-        assert_eq!(asked, expected);
-    }
-
-    fn rearms(&mut self) -> bool {
-        self.ops.contains(&Op::Rearm)
-    }
-
-    /// Time passes; its deadline comes when it has.
-    fn passes(&mut self, time: u64) {
-        self.now += time;
-        let due = self.now >= self.session.deadline(&self.limits);
-        if due {
-            self.cx(|session, cx| session.on_deadline(cx));
-        }
-    }
-
-    fn deadline_in(&self) -> u64 {
-        self.session.deadline(&self.limits) - self.now
-    }
-
-    fn ends(&mut self, reason: CloseReason, manner: Manner) {
-        self.asks(&[Op::Finish]);
-        assert_eq!(self.session.reason(), Some(reason));
-        assert_eq!(self.session.manner(), manner);
-    }
-
-    /// Three full buffers from this side are received and sent: it is spliced now.
-    fn promoted(from: Side) -> Self {
-        let mut script = Self::connected();
-        for _ in 0..3 {
-            let buffer = script.receives(from, BUFFER_BYTES);
-            assert_eq!(script.ops.pop_front(), Some(Op::Send(from, buffer)));
-            if script.ops.is_empty() {
-                script.sent(from, BUFFER_BYTES);
-                script.asks(&[Op::Release(buffer.id)]);
-            }
-        }
-        script.asks(&[Op::Cancel(Purpose::Recv(from))]);
-        script.sent(from, BUFFER_BYTES);
-        script.asks(&[Op::Release(3)]);
-        script.told(Event::RecvEnded(from, Err(Errno::CANCELED)));
-        script.asks(&[Op::Pump(from)]);
-        script
-    }
-}
+use script::{LIMITS, MS, Script};
 
 #[test]
 fn a_request_and_its_answer() {
@@ -289,7 +143,9 @@ fn a_slow_sink_stops_the_receive_and_lets_it_go_on() {
     let mut script = Script::connected();
     let first = script.receives(Client, 1);
     script.asks(&[Op::Send(Client, first)]);
-    let more: Vec<Buffer> = (1..BACKLOG_HIGH).map(|_| script.receives(Client, 1)).collect();
+    let more: Vec<Buffer> = (1..BACKLOG_HIGH)
+        .map(|_| script.receives(Client, 1))
+        .collect();
     script.asks(&[Op::Cancel(Purpose::Recv(Client))]);
     // What was under way still comes, and asks for no second cancel.
     let late = script.receives(Client, 1);
@@ -358,7 +214,10 @@ fn a_stream_that_thins_out_is_copied_again() {
     let mut script = Script::promoted(Backend);
     for _ in 0..2 {
         script.pumped(Backend, [9, 9], Source::Ready, Sink::Ready);
-        assert!(matches!(script.ops.pop_front(), Some(Op::Visit(Backend, _))));
+        assert!(matches!(
+            script.ops.pop_front(),
+            Some(Op::Visit(Backend, _))
+        ));
         script.told(Event::Visit(Backend));
         script.asks(&[Op::Pump(Backend)]);
     }
@@ -385,7 +244,12 @@ fn without_a_pipe_it_goes_on_copying() {
 #[test]
 fn a_stream_whose_ends_break_is_reset() {
     let mut script = Script::promoted(Client);
-    script.pumped(Client, [0, 0], Source::Broken(Errno::CONNRESET), Sink::Ready);
+    script.pumped(
+        Client,
+        [0, 0],
+        Source::Broken(Errno::CONNRESET),
+        Sink::Ready,
+    );
     script.asks(&[Op::Cancel(Purpose::Recv(Backend))]);
     script.told(Event::RecvEnded(Backend, Err(Errno::CANCELED)));
     script.ends(CloseReason::ClientReset, Manner::Reset);
@@ -553,7 +417,10 @@ fn half_closed_sessions_have_less_time() {
     script.passes(WATCH_AFTER);
     script.asks(&[Op::Watch(Backend)]);
     script.passes(LIMITS.half_closed - WATCH_AFTER);
-    assert_eq!(script.session.reason(), Some(CloseReason::HalfClosedTimeout));
+    assert_eq!(
+        script.session.reason(),
+        Some(CloseReason::HalfClosedTimeout)
+    );
     assert_eq!(script.session.manner(), Manner::Reset);
 }
 
@@ -603,14 +470,6 @@ fn a_completion_that_nobody_asked_for_is_a_bug() {
     Script::connected().told(Event::Sent(Client, Ok(1)));
 }
 
-const MS: u64 = 1_000_000;
 const CHUNK: u32 = 512 * 1024;
 const PIPE: Errno = Errno(libc::EPIPE);
 const AGAIN: Errno = Errno(libc::EAGAIN);
-const LIMITS: Limits = Limits {
-    connect: 5_000 * MS,
-    idle: 600_000 * MS,
-    half_closed: 30_000 * MS,
-    session: NEVER,
-    attempts: 3,
-};

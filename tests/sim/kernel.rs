@@ -4,19 +4,14 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::net::SocketAddr;
-use std::ops::RangeInclusive;
-use std::sync::Arc;
 use std::time::Duration;
 
-use crossbeam::channel::Sender;
 use mahoraga::address::Address;
-use mahoraga::guard::Limit;
 use mahoraga::kernel::{
-    Buffer, BufferId, Completion, Done, Errno, Interest, Kernel, Manner, Pipe, Pumped, Socket,
+    Buffer, BufferId, Completion, Errno, Interest, Kernel, Manner, Pipe, Pumped, Socket,
 };
-use mahoraga::session::{Limits, Side};
+use mahoraga::session::Side;
 use mahoraga::token::{Purpose, Token};
-use mahoraga::worker::Command;
 
 use crate::net::{Conn, Hold};
 use crate::ops::{Fate, InFlight, Kind};
@@ -24,6 +19,7 @@ use crate::peer::Peer;
 use crate::pipes::Pipes;
 use crate::random::{MS, Random, US};
 use crate::trace::Trace;
+use crate::world::{Event, TICK, World};
 
 /// A kernel, a network and the peers at its other end.
 #[derive(Debug)]
@@ -51,38 +47,6 @@ pub(crate) struct FakeKernel {
     pub(crate) world: World,
 }
 
-/// What surrounds the balancer in one run.
-#[derive(Debug)]
-pub(crate) struct World {
-    pub(crate) mailbox: Sender<Command>,
-    pub(crate) commands: VecDeque<Command>,
-    /// How backends behave, by port.
-    pub(crate) backends: Vec<Temper>,
-    /// Descriptors at most.
-    pub(crate) descriptors: usize,
-    /// No descriptor is to be had for a while.
-    pub(crate) famine: bool,
-    /// Another worker's share of the limits, in all and per listener.
-    pub(crate) in_all: Arc<Limit>,
-    pub(crate) per_listener: Vec<Arc<Limit>>,
-    pub(crate) others: u32,
-    pub(crate) limits: Vec<Limits>,
-    /// Ports with a weight, by publication; the worker knows of one in `known`.
-    pub(crate) routes: Vec<Vec<u16>>,
-    pub(crate) known: RangeInclusive<usize>,
-    /// When everything has to be over, once the stop was sent.
-    pub(crate) over_at: Option<u64>,
-}
-
-/// How a backend answers a connect.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Temper {
-    Good,
-    Refusing,
-    Silent,
-    Moody,
-}
-
 /// A listening socket.
 #[derive(Debug, Default)]
 pub(crate) struct Listening {
@@ -105,31 +69,6 @@ pub(crate) struct Pair {
     pub(crate) client: Option<i32>,
     pub(crate) backend: Option<i32>,
     pub(crate) ports: Vec<u16>,
-}
-
-/// What happens by itself at some time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Event {
-    /// An operation goes on; the serial tells a later schedule from an earlier one.
-    Step(u64, u64),
-    /// A peer goes on with its script.
-    Act(i32),
-    /// A peer reads.
-    Read(i32),
-    /// A peer's RST arrives.
-    Reset(i32),
-    /// A client connects to a listener.
-    Arrive(usize),
-    /// The control thread sends its next command.
-    Command,
-    /// Descriptors run out or are back.
-    Famine(bool),
-    /// Another worker takes places, or leaves them.
-    Others(u32),
-    /// A backend's mood changes.
-    Temper(usize, u8),
-    /// Time to look for what stands still.
-    Tick,
 }
 
 impl FakeKernel {
@@ -175,7 +114,7 @@ impl FakeKernel {
     }
 
     /// A socket that an operation names: it must be open.
-    fn opened(&mut self, socket: &Socket, what: &str) -> i32 {
+    fn opened(&self, socket: &Socket, what: &str) -> i32 {
         let fd = socket.raw();
         let open = self.conns.get(index(fd)).is_some_and(Conn::is_open);
         assert!(open, "{what} on {fd}, which is no open socket");
@@ -222,65 +161,6 @@ impl FakeKernel {
         self.trace.clock = self.now;
     }
 
-    fn happen(&mut self, event: Event) {
-        match event {
-            Event::Step(token, serial) => self.step(token, serial),
-            Event::Act(fd) => self.act(fd),
-            Event::Read(fd) => self.peer_reads(fd),
-            Event::Reset(fd) => self.on_reset(fd),
-            Event::Arrive(listener) => self.arrive(listener),
-            Event::Command => self.send_command(),
-            Event::Famine(begins) => {
-                self.trace.fact("famine", 0, u64::from(begins));
-                self.world.famine = begins;
-            }
-            Event::Others(wanted) => self.others_take(wanted),
-            Event::Temper(backend, mood) => {
-                let tempers = [Temper::Good, Temper::Refusing, Temper::Silent, Temper::Moody];
-                self.world.backends[backend] = tempers[usize::from(mood) % 4];
-            }
-            Event::Tick => {
-                self.look_for_stalls();
-                self.after(TICK, Event::Tick);
-            }
-        }
-    }
-
-    fn send_command(&mut self) {
-        let command = self.world.commands.pop_front().expect("one per event");
-        self.trace.fact("command", 0, 0);
-        match &command {
-            Command::Publish(_) => {
-                let (oldest, newest) = (*self.world.known.start(), *self.world.known.end());
-                self.world.known = oldest..=newest + 1;
-            }
-            Command::Stop(grace) => {
-                let grace = u64::try_from(grace.as_nanos()).expect("a sane grace");
-                self.world.over_at = Some(self.now + grace);
-            }
-            Command::TakeHistograms(_) => {}
-        }
-        self.world.mailbox.send(command).expect("the worker reads");
-        self.completed.push_back(Completion {
-            token: Token::of(Purpose::Wake),
-            outcome: Ok(Done::Count(1)),
-            more: true,
-        });
-    }
-
-    /// Another worker comes to hold so many places of each limit.
-    pub(crate) fn others_take(&mut self, wanted: u32) {
-        let limits = || self.world.per_listener.iter().chain([&self.world.in_all]);
-        while self.world.others > wanted {
-            limits().for_each(|limit| limit.release());
-            self.world.others -= 1;
-        }
-        while self.world.others < wanted && limits().all(|limit| !limit.is_full()) {
-            limits().for_each(|limit| assert!(limit.try_acquire()));
-            self.world.others += 1;
-        }
-    }
-
     /// Nothing can happen any more but the look at the clock.
     fn is_dead(&self) -> bool {
         let idle = |Reverse((_, _, event)): &Reverse<(u64, u64, Event)>| *event == Event::Tick;
@@ -289,9 +169,12 @@ impl FakeKernel {
 
     /// Puts an operation in flight and lets it look at its socket.
     fn start(&mut self, token: Token, fd: i32, kind: Kind) {
-        self.trace.op(kind.name(), token, u64::from(fd.unsigned_abs()));
+        self.trace
+            .op(kind.name(), token, u64::from(fd.unsigned_abs()));
         let fault = self.draw_fault(&kind);
-        let before = self.ops.insert(token.raw(), InFlight::new(token, fd, kind, fault));
+        let before = self
+            .ops
+            .insert(token.raw(), InFlight::new(token, fd, kind, fault));
         let over = before.is_none_or(|before| before.told);
         assert!(over, "{token:?} is in flight already");
         if fault.is_some() {
@@ -392,7 +275,10 @@ impl Kernel for FakeKernel {
     fn accept(&mut self, token: Token, listener: &Socket) {
         let number = listening(listener.raw());
         assert_eq!(token.slot() as usize, number, "a listener is its number");
-        assert!(!self.listeners[number].closed, "accept on a closed listener");
+        assert!(
+            !self.listeners[number].closed,
+            "accept on a closed listener"
+        );
         self.start(token, listener.raw(), Kind::Accept);
     }
 
@@ -404,10 +290,13 @@ impl Kernel for FakeKernel {
         let key = (token.slot(), token.generation());
         let pair = self.pairs.entry(key).or_default();
         pair.backend = None;
+        let again_same = pair.ports.last() == Some(&address.port());
         let again = !pair.ports.is_empty() && pair.ports.last() != Some(&address.port());
         pair.ports.push(address.port());
         if again {
             self.trace.see("retry on another backend");
+        } else if again_same {
+            self.trace.see("retry on the only backend");
         }
         self.pair(token, fd);
         let routes = &self.world.routes[self.world.known.clone()];
@@ -424,7 +313,10 @@ impl Kernel for FakeKernel {
     fn recv(&mut self, token: Token, socket: &Socket) {
         let fd = self.opened(socket, "recv");
         assert_eq!(token.purpose(), Purpose::Recv(self.conn(fd).side));
-        assert!(self.conn(fd).connected, "recv on {fd}, which is not connected");
+        assert!(
+            self.conn(fd).connected,
+            "recv on {fd}, which is not connected"
+        );
         self.assert_alone(fd, "recv", Kind::reads);
         self.pair(token, fd);
         if std::mem::take(&mut self.conn(fd).spliced) {
@@ -440,15 +332,25 @@ impl Kernel for FakeKernel {
         self.assert_alone(fd, "send", Kind::writes);
         self.pair(token, fd);
         let held = &self.buffers[usize::from(buffer.id)];
-        assert_eq!(held.from, self.conns[index(fd)].partner, "{buffer:?} is another's");
+        assert_eq!(
+            held.from,
+            self.conns[index(fd)].partner,
+            "{buffer:?} is another's"
+        );
         let end = (buffer.start + buffer.len) as usize;
-        assert!(buffer.len > 0 && end == held.bytes.len(), "{buffer:?} is cut wrongly");
+        assert!(
+            buffer.len > 0 && end == held.bytes.len(),
+            "{buffer:?} is cut wrongly"
+        );
         self.start(token, fd, Kind::Send { buffer, sent: 0 });
     }
 
     fn poll(&mut self, token: Token, socket: &Socket, interest: Interest) {
         let fd = self.opened(socket, "poll");
-        assert!(self.conn(fd).connected, "poll on {fd}, which is not connected");
+        assert!(
+            self.conn(fd).connected,
+            "poll on {fd}, which is not connected"
+        );
         self.pair(token, fd);
         self.start(token, fd, Kind::Poll(interest));
     }
@@ -497,7 +399,11 @@ impl Kernel for FakeKernel {
     fn open(&mut self, _to: &Address) -> Result<Socket, Errno> {
         if self.lacks_descriptors() || self.random.permille(10) {
             self.trace.see("no descriptor for a backend socket");
-            return Err(Errno(self.random.pick(&[libc::EMFILE, libc::ENFILE, libc::ENOBUFS])));
+            return Err(Errno(self.random.pick(&[
+                libc::EMFILE,
+                libc::ENFILE,
+                libc::ENOBUFS,
+            ])));
         }
         if self.random.permille(5) {
             self.trace.see("a backend socket that can't be made");
@@ -547,7 +453,10 @@ impl Kernel for FakeKernel {
 
     fn give_back(&mut self, id: BufferId) {
         let sending = self.ops.values().find(|op| !op.told && op.kind.sends(id));
-        assert!(sending.is_none(), "buffer {id} is given back under {sending:?}");
+        assert!(
+            sending.is_none(),
+            "buffer {id} is given back under {sending:?}"
+        );
         let held = &mut self.buffers[usize::from(id)];
         let from = held.from.take();
         let from = from.unwrap_or_else(|| panic!("buffer {id} is given back twice"));
@@ -579,5 +488,3 @@ pub(crate) fn listening(fd: i32) -> usize {
 pub(crate) const FIRST_LISTENER: i32 = 3;
 pub(crate) const FIRST_SOCKET: i32 = 100;
 pub(crate) const FIRST_PORT: u16 = 9_000;
-/// Between two looks for what stands still.
-const TICK: u64 = 50 * MS;

@@ -4,10 +4,11 @@ use mahoraga::kernel::{BUFFER_BYTES, Buffer, BufferId, Completion, Done, Errno, 
 use mahoraga::session::Side;
 use mahoraga::token::{Purpose, Token};
 
-use crate::kernel::{Event, FakeKernel, Temper, index, listening};
+use crate::kernel::{FakeKernel, index, listening};
 use crate::net::Hold;
 use crate::random::{MS, Random, US};
 use crate::stream;
+use crate::world::{Event, Temper};
 
 /// An operation from the moment it is asked until its last completion was told.
 #[derive(Debug)]
@@ -153,7 +154,12 @@ impl FakeKernel {
     /// Lets the operations on a socket see that it has changed.
     pub(crate) fn wake_ops(&mut self, fd: i32) {
         let ours = |op: &&InFlight| op.fd == fd;
-        let tokens: Vec<u64> = self.ops.values().filter(ours).map(|op| op.token.raw()).collect();
+        let tokens: Vec<u64> = self
+            .ops
+            .values()
+            .filter(ours)
+            .map(|op| op.token.raw())
+            .collect();
         for token in tokens {
             self.wake_op(token);
         }
@@ -264,7 +270,9 @@ impl FakeKernel {
         self.trace.see("cancel won");
         let outcome = match kind {
             Kind::Send { sent, .. } if sent > 0 => Ok(Done::Count(sent)),
-            _ => Err(Errno::CANCELED),
+            Kind::Accept | Kind::Connect(_) | Kind::Recv | Kind::Send { .. } | Kind::Poll(_) => {
+                Err(Errno::CANCELED)
+            }
         };
         self.complete(token, outcome, false);
     }
@@ -365,10 +373,13 @@ impl FakeKernel {
         conn.buffers += 1;
         let held = conn.buffers;
         assert!(held <= HELD_MAX, "{held} buffers are held for {fd}");
-        self.trace.most("buffers held for one direction", u64::from(held));
+        self.trace
+            .most("buffers held for one direction", u64::from(held));
         let buffer = &mut self.buffers[usize::from(id)];
         buffer.from = Some(fd);
-        buffer.bytes.resize(usize::try_from(len).expect("a length"), 0);
+        buffer
+            .bytes
+            .resize(usize::try_from(len).expect("a length"), 0);
         stream::fill(stream, at, &mut buffer.bytes);
         let more = !self.random.permille(30);
         if !more {

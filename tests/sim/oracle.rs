@@ -1,6 +1,7 @@
 //! What must hold, whatever the kernel and the peers do.
 
-use mahoraga::kernel::Manner;
+use mahoraga::guard::Limit;
+use mahoraga::kernel::{Completion, Done, Manner};
 use mahoraga::session::{CloseReason, Side};
 use mahoraga::worker::{Numbers, Record};
 
@@ -36,13 +37,23 @@ impl FakeKernel {
         }
         let world = &self.world;
         let others = u64::from(world.others);
-        let used = |limit: &mahoraga::guard::Limit| u64::from(limit.used());
+        let used = |limit: &Limit| u64::from(limit.used());
         assert_eq!(used(&world.in_all), sessions + others, "places in all");
         let by_listener: u64 = world.per_listener.iter().map(|limit| used(limit)).sum();
         let taken = others * world.per_listener.len() as u64;
         assert_eq!(by_listener, sessions + taken, "places of listeners");
         for limit in world.per_listener.iter().chain([&world.in_all]) {
             assert!(limit.used() <= limit.max(), "{limit:?}");
+        }
+        let [full, full_in_all] = [&world.per_listener[0], &world.in_all].map(|l| l.is_full());
+        for (is_full, what) in [
+            (sessions == capacity as u64, "worker full"),
+            (full, "listener full"),
+            (full_in_all, "full in all"),
+        ] {
+            if is_full {
+                self.trace.see(what);
+            }
         }
         let buffers: u32 = self.conns.iter().map(|conn| conn.buffers).sum();
         let in_use = u32::try_from(self.buffers.len() - self.free.len()).expect("few");
@@ -74,15 +85,15 @@ impl FakeKernel {
                 continue;
             }
             let since = *listening.deaf_since.get_or_insert(now);
-            assert!(now - since < DEAF_MAX, "clients of listener {number} wait in vain");
+            assert!(
+                now - since < DEAF_MAX,
+                "clients of listener {number} wait in vain"
+            );
         }
     }
 
     fn accepted_untold(&self) -> u64 {
-        use mahoraga::kernel::Done;
-        let accepted = |done: &&mahoraga::kernel::Completion| {
-            matches!(done.outcome, Ok(Done::Accepted(_)))
-        };
+        let accepted = |done: &&Completion| matches!(done.outcome, Ok(Done::Accepted(_)));
         self.completed.iter().filter(accepted).count() as u64
     }
 
@@ -204,7 +215,10 @@ fn can_move(from: &Conn, to: &Conn) -> bool {
 fn check_way(from: &Conn, to: &Conn, delivered: u64, reason: CloseReason) {
     let (sent, given) = (from.inbound.written, to.outbound.given);
     let complete = from.inbound.fin && given == sent;
-    assert!(delivered <= given, "{reason}: {delivered} of {given} {to:?}");
+    assert!(
+        delivered <= given,
+        "{reason}: {delivered} of {given} {to:?}"
+    );
     if reason == CloseReason::Finished {
         assert!(complete, "{reason}: {from:?} to {to:?}");
         assert_eq!(delivered, given, "{reason}");
@@ -224,7 +238,10 @@ fn check_way(from: &Conn, to: &Conn, delivered: u64, reason: CloseReason) {
             Hold::Backlog | Hold::Open => false,
         };
         let idle = reason == CloseReason::IdleTimeout && given == from.inbound.taken && fresh;
-        assert!(idle, "{reason}: a cut that looks like an end: {from:?} to {to:?}");
+        assert!(
+            idle,
+            "{reason}: a cut that looks like an end: {from:?} to {to:?}"
+        );
     }
 }
 
@@ -236,7 +253,14 @@ fn check_deadline(record: &Record) {
         CloseReason::IdleTimeout => limits.idle,
         CloseReason::HalfClosedTimeout => limits.half_closed,
         CloseReason::SessionTimeout => limits.session,
-        _ => 0,
+        CloseReason::Finished
+        | CloseReason::ClientReset
+        | CloseReason::BackendReset
+        | CloseReason::ConnectFailed
+        | CloseReason::ConnectTimeout
+        | CloseReason::NoBackend
+        | CloseReason::NoResources
+        | CloseReason::Shutdown => 0,
     };
     assert!(lasted >= least, "{}: after {lasted} ns", record.reason);
     assert!(record.summary.attempts <= limits.attempts);

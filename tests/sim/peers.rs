@@ -2,12 +2,13 @@
 
 use mahoraga::session::Side;
 
-use crate::kernel::{Event, FakeKernel};
+use crate::kernel::{FIRST_LISTENER, FakeKernel};
 use crate::net::Hold;
 use crate::ops::REACTION;
 use crate::peer::{Act, Peer};
 use crate::random::MS;
 use crate::stream;
+use crate::world::Event;
 
 impl FakeKernel {
     /// A client connects.
@@ -20,7 +21,7 @@ impl FakeKernel {
         self.trace.fact("arrive", fd, 0);
         self.conn(fd).listener = listener;
         self.listeners[listener].backlog.push_back(fd);
-        self.wake_ops(crate::kernel::FIRST_LISTENER + i32::try_from(listener).expect("few"));
+        self.wake_ops(FIRST_LISTENER + i32::try_from(listener).expect("few"));
         self.wake_peer(fd);
         self.doom(fd);
     }
@@ -136,7 +137,10 @@ impl FakeKernel {
     fn arrive_bytes(&mut self, fd: i32, bytes: u64) {
         let now = self.now;
         let conn = self.conn(fd);
-        assert!(!conn.inbound.fin, "a peer of the simulation sends after its FIN");
+        assert!(
+            !conn.inbound.fin,
+            "a peer of the simulation sends after its FIN"
+        );
         if conn.unread() == 0 {
             conn.unread_since = now;
         }

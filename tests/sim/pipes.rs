@@ -44,7 +44,11 @@ impl Pipes {
     pub(crate) fn give_back(&mut self, pipe: &Pipe) {
         let bytes = self.leased.remove(&pipe.read);
         let bytes = bytes.unwrap_or_else(|| panic!("{pipe:?} is returned twice"));
-        assert_eq!(bytes.len(), pipe.held as usize, "{pipe:?} does not know itself");
+        assert_eq!(
+            bytes.len(),
+            pipe.held as usize,
+            "{pipe:?} does not know itself"
+        );
         if bytes.is_empty() {
             self.idle.push(pipe.read);
         }
@@ -69,7 +73,11 @@ impl FakeKernel {
             sink: Sink::Ready,
         };
         let mut bytes = self.pipes.leased.remove(&pipe.read).expect("a leased pipe");
-        assert_eq!(bytes.len(), pipe.held as usize, "{pipe:?} does not know itself");
+        assert_eq!(
+            bytes.len(),
+            pipe.held as usize,
+            "{pipe:?} does not know itself"
+        );
         self.drain(&mut bytes, to, &mut pumped);
         if pumped.sink == Sink::Ready {
             self.pull(from, &mut bytes, &mut pumped);
@@ -78,7 +86,8 @@ impl FakeKernel {
         pipe.held = u32::try_from(bytes.len()).expect("a pipe's length");
         self.pipes.leased.insert(pipe.read, bytes);
         let pulled = u64::from(pumped.pulled);
-        self.trace.fact("pump", from, pulled << 32 | u64::from(pumped.pushed));
+        self.trace
+            .fact("pump", from, pulled << 32 | u64::from(pumped.pushed));
         if pumped.pulled > 0 {
             self.note_early_answer(from);
             self.wake_peer(from);

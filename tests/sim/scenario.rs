@@ -15,9 +15,10 @@ use mahoraga::session::{Limits, NEVER};
 use mahoraga::snapshot::{Listener, Snapshot};
 use mahoraga::worker::{Command, Doorbell, LogQueue, Record, Setup, Stats, Worker};
 
-use crate::kernel::{Event, FIRST_LISTENER, FIRST_PORT, FakeKernel, Temper, World};
+use crate::kernel::{FIRST_LISTENER, FIRST_PORT, FakeKernel};
 use crate::random::{MS, Random, US};
 use crate::trace::Trace;
+use crate::world::{Event, Temper, World};
 
 /// A worker, its surroundings and what is watched of it.
 #[derive(Debug)]
@@ -186,7 +187,9 @@ impl Plan {
             let known = self.backends.len();
             let again = known > 0 && !barren && random.permille(300);
             let backend = if again {
-                Arc::clone(&self.backends[usize::try_from(random.below(known as u64)).expect("an index")])
+                Arc::clone(
+                    &self.backends[usize::try_from(random.below(known as u64)).expect("an index")],
+                )
             } else {
                 self.backend(random, barren)
             };
@@ -205,7 +208,11 @@ impl Plan {
         let backend = Arc::new(Backend {
             name: format!("b{number}"),
             address: Address::Tcp(([127, 0, 0, 1], port).into()),
-            weight: if barren { 0 } else { random.pick(&[0, 1, 1, 1, 5]) },
+            weight: if barren {
+                0
+            } else {
+                random.pick(&[0, 1, 1, 1, 5])
+            },
             connections: Limit::unbounded(),
         });
         self.backends.push(Arc::clone(&backend));
@@ -286,7 +293,9 @@ impl Plan {
 
 /// The ports that may be connected to.
 fn routes(listeners: &[Arc<Listener>]) -> Vec<u16> {
-    let backends = listeners.iter().flat_map(|listener| &listener.pool.backends);
+    let backends = listeners
+        .iter()
+        .flat_map(|listener| &listener.pool.backends);
     let weighty = backends.filter(|backend| backend.weight > 0);
     weighty.map(|backend| port(&backend.address)).collect()
 }
