@@ -188,7 +188,10 @@ impl<K: Kernel> Worker<K> {
         }
         self.complain_at = self.now + 1_000_000_000;
         let name = &self.ports[number].listener.name;
-        log::warn!("worker {}: {name} can't accept or connect, pausing: {errno}", self.id);
+        log::warn!(
+            "worker {}: {name} can't accept or connect, pausing: {errno}",
+            self.id
+        );
     }
 }
 
