@@ -31,7 +31,8 @@ pub trait Kernel {
     fn connect(&mut self, token: Token, socket: &Socket, to: &Address);
 
     /// Multishot receive: each completion with bytes owns a [`Buffer`] until
-    /// [`Kernel::give_back`].
+    /// [`Kernel::give_back`]. It ends by itself after [`RECV_BYTES_MAX`] where the kernel can count
+    /// them (6.17), so that one fast sender can't take dozens of buffers in a turn.
     fn recv(&mut self, token: Token, socket: &Socket);
 
     /// Sends a buffer's bytes; it completes with the number sent, all of them but for a fault.
@@ -153,6 +154,9 @@ pub struct Buffer {
 
 /// A buffer's size in bytes. HAProxy and nginx chose the same.
 pub const BUFFER_BYTES: u32 = 16 * 1024;
+
+/// Bytes of one multishot receive: four full buffers.
+pub const RECV_BYTES_MAX: u32 = 4 * BUFFER_BYTES;
 
 /// What a poll waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -27,8 +27,8 @@ use socket2::SockAddr;
 
 use crate::address::Address;
 use crate::kernel::{
-    BUFFER_BYTES, Buffer, BufferId, Completion, Done, Errno, Interest, Kernel, Manner, Pipe,
-    Pumped, Socket,
+    Buffer, BufferId, Completion, Done, Errno, Interest, Kernel, Manner, Pipe, Pumped,
+    RECV_BYTES_MAX, Socket,
 };
 use crate::sys;
 use crate::token::{Purpose, Token};
@@ -58,6 +58,11 @@ pub struct Ring {
     pipes: Pipes,
     features: Features,
     wake: Arc<OwnedFd>,
+    /// Descriptors that only hold their numbers, for backends of clients that were accepted when
+    /// there are no others: what was accepted can always be served, one after the other.
+    spares: Vec<OwnedFd>,
+    /// A descriptor was closed since spares were last looked at.
+    closed: bool,
 }
 
 impl Ring {
@@ -75,7 +80,10 @@ impl Ring {
             pipes: Pipes::new(size.pipes),
             features,
             wake,
+            spares: Vec::with_capacity(SPARES),
+            closed: false,
         };
+        ring.restock_spares();
         ring.await_wake();
         Ok(ring)
     }
@@ -84,6 +92,16 @@ impl Ring {
         let wake = types::Fd(self.wake.as_raw_fd());
         let poll = opcode::PollAdd::new(wake, POLLIN).multi(true).build();
         self.push(poll, Token::of(Purpose::Wake));
+    }
+
+    fn restock_spares(&mut self) {
+        self.closed = false;
+        while self.spares.len() < SPARES {
+            let Ok(spare) = self.wake.try_clone() else {
+                return;
+            };
+            self.spares.push(spare);
+        }
     }
 
     /// Queues an entry, handing the queue over first when it is full.
@@ -150,14 +168,6 @@ impl Ring {
     }
 }
 
-/// Ends a multishot receive after so many bytes (`optlen`; a cap by `len` holds bundles only).
-/// The crate knows the field for other operations only.
-fn cap_recv(recv: &mut squeue::Entry, bytes: u32) {
-    let words: *mut u32 = (&raw mut *recv).cast();
-    // SAFETY: an entry is the kernel's `io_uring_sqe`, 64 bytes aligned to 8, and the caller's.
-    unsafe { words.add(OPTLEN_WORD).write(bytes) };
-}
-
 /// What one completion entry says.
 fn decode(token: Token, cqe: &cqueue::Entry, buffers: &mut Buffers) -> Result<Done, Errno> {
     let Ok(count) = u32::try_from(cqe.result()) else {
@@ -203,6 +213,9 @@ impl Kernel for Ring {
             Err(error) => panic!("io_uring_enter: {error}"),
         }
         self.forget_addresses();
+        if self.closed && self.spares.len() < SPARES {
+            self.restock_spares();
+        }
         self.reap(completions);
         if trims && completions.is_empty() {
             self.buffers.trim();
@@ -231,10 +244,12 @@ impl Kernel for Ring {
     }
 
     fn recv(&mut self, token: Token, socket: &Socket) {
-        let mut recv = opcode::RecvMulti::new(types::Fd(socket.raw()), GROUP).build();
-        if self.features.capped_recv {
-            cap_recv(&mut recv, RECV_BYTES);
-        }
+        let recv = opcode::RecvMulti::new(types::Fd(socket.raw()), GROUP).build();
+        let recv = if self.features.bounded_recv {
+            setup::bounded(recv, RECV_BYTES_MAX)
+        } else {
+            recv
+        };
         self.push(recv, token);
     }
 
@@ -272,11 +287,19 @@ impl Kernel for Ring {
         if manner == Manner::Reset {
             sys::reset_on_close(&socket);
         }
+        self.closed = true;
         self.push_detached(opcode::Close::new(types::Fd(socket.raw())).build());
     }
 
     fn open(&mut self, to: &Address) -> Result<Socket, Errno> {
-        sys::open_socket(to)
+        sys::open_socket(to).or_else(|errno| {
+            let spare = self.spares.pop().filter(|_| errno.is_exhaustion());
+            let Some(spare) = spare else {
+                return Err(errno);
+            };
+            drop(spare);
+            sys::open_socket(to)
+        })
     }
 
     fn peer(&self, socket: &Socket) -> Option<SocketAddr> {
@@ -339,12 +362,9 @@ fn is_passing(error: &std::io::Error) -> bool {
 const POLLIN: u32 = libc::POLLIN as u32;
 const POLLOUT: u32 = libc::POLLOUT as u32;
 const POLLRDHUP: u32 = libc::POLLRDHUP as u32;
+/// Descriptors held back.
+const SPARES: usize = 16;
 /// A wait of this length without a completion is idleness.
 const TRIM_AFTER: Duration = Duration::from_millis(100);
-/// Bytes that one receive brings before it is asked again: otherwise the kernel fills up to 32
-/// buffers from a fast sender at a time, however slowly they are sent on.
-const RECV_BYTES: u32 = 4 * BUFFER_BYTES;
-/// `optlen` lies 44 bytes into `struct io_uring_sqe`.
-const OPTLEN_WORD: usize = 11;
 /// Connects handed over at once.
 const ADDRESSES_MAX: usize = 256;

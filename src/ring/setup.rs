@@ -14,9 +14,8 @@ use super::buffers::{Buffers, GROUP};
 /// What the start-up probe found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Features {
-    /// A multishot receive can be held to a number of bytes (6.17), so that one fast sender can't
-    /// fill dozens of buffers before anyone else has a turn.
-    pub capped_recv: bool,
+    /// A multishot receive can be told after how many bytes to end (6.17).
+    pub bounded_recv: bool,
     /// The submission queue needs no index array (6.6).
     pub plain_queue: bool,
 }
@@ -90,9 +89,9 @@ pub fn probe() -> Result<Features, SetupError> {
             "timeouts of io_uring_enter and IOSQE_CQE_SKIP_SUCCESS",
         ));
     }
-    let capped_recv = accepts_capped_recv(ring).unwrap_or(false);
+    let bounded_recv = accepts_bounded_recv(ring).unwrap_or(false);
     Ok(Features {
-        capped_recv,
+        bounded_recv,
         plain_queue,
     })
 }
@@ -139,18 +138,29 @@ fn builder(plain_queue: bool) -> io_uring::Builder {
     builder
 }
 
-/// Kernels before 6.17 refuse a cap for a multishot receive with EINVAL. The receive is aimed
-/// at a closed descriptor, so that elsewhere it fails as EBADF or ENOTSOCK.
-fn accepts_capped_recv(mut ring: IoUring) -> io::Result<bool> {
+/// Kernels before 6.17 refuse the bound with EINVAL. The receive is aimed at a closed descriptor,
+/// so that elsewhere it fails as EBADF.
+fn accepts_bounded_recv(mut ring: IoUring) -> io::Result<bool> {
     ring.submitter().register_enable_rings()?;
-    let stdin = types::Fd(i32::MAX);
-    let mut recv = opcode::RecvMulti::new(stdin, GROUP).build();
-    super::cap_recv(&mut recv, BUFFER_BYTES);
+    let closed = types::Fd(i32::MAX);
+    let recv = bounded(opcode::RecvMulti::new(closed, GROUP).build(), BUFFER_BYTES);
     // SAFETY: the receive names no memory: its buffer group does not exist.
     unsafe { ring.submission().push(&recv) }.map_err(|_| io::Error::other("queue full"))?;
     ring.submit_and_wait(1)?;
     let result = ring.completion().next().map(|cqe| cqe.result());
     Ok(result.is_some_and(|result| result != -libc::EINVAL))
+}
+
+/// Lets a multishot receive end after so many bytes: `optlen` of `struct io_uring_sqe`
+/// (io_uring_prep_recv(3)), for which the io-uring crate has no setter.
+pub(super) fn bounded(mut recv: squeue::Entry, bytes: u32) -> squeue::Entry {
+    const { assert!(size_of::<squeue::Entry>() == 64) };
+    let words: *mut [u32; 16] = (&raw mut recv).cast();
+    // SAFETY: an `Entry` is the 64 bytes of the kernel's structure, aligned to 8, and owned here.
+    let words = unsafe { &mut *words };
+    // The word at byte 44.
+    words[11] = bytes;
+    recv
 }
 
 fn explain(error: io::Error) -> SetupError {

@@ -73,6 +73,14 @@ impl<K: Kernel> Worker<K> {
         }
     }
 
+    /// No descriptor was left for a backend: those that come free go to clients that are there.
+    pub(super) fn pause_accepting(&mut self) {
+        for port in &mut self.ports {
+            port.resume_at = self.now + EXHAUSTED_PAUSE;
+        }
+        self.tend = true;
+    }
+
     /// Brings each port to where the limits and the stop want it.
     pub(super) fn tend_ports(&mut self) {
         self.tend = false;

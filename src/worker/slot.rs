@@ -181,7 +181,10 @@ impl<K: Kernel> Worker<K> {
         slot.target = Some(Arc::clone(backend));
         let socket = match self.kernel.open(&backend.address) {
             Ok(socket) => socket,
-            Err(errno) if errno.is_exhaustion() => return Some(Event::Exhausted),
+            Err(errno) if errno.is_exhaustion() => {
+                self.pause_accepting();
+                return Some(Event::Exhausted);
+            }
             Err(errno) => return Some(Event::ConnectFailed(errno)),
         };
         backend.connections.try_acquire();
