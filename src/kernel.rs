@@ -2,7 +2,7 @@
 //!
 //! [`Kernel`] is the cut through the house: above it, sessions and workers know slots, buffers by
 //! number and opaque sockets; below it, [`crate::ring`] alone knows io_uring. The simulation in
-//! `tests/sim.rs` stands in for the ring behind the same trait.
+//! `tests/sim` stands in for the ring behind the same trait.
 
 #![forbid(unsafe_code)]
 

@@ -292,14 +292,12 @@ impl Kernel for Ring {
     }
 
     fn open(&mut self, to: &Address) -> Result<Socket, Errno> {
-        sys::open_socket(to).or_else(|errno| {
-            let spare = self.spares.pop().filter(|_| errno.is_exhaustion());
-            let Some(spare) = spare else {
-                return Err(errno);
-            };
-            drop(spare);
-            sys::open_socket(to)
-        })
+        match sys::open_socket(to) {
+            Err(errno) if errno.is_exhaustion() && self.spares.pop().is_some() => {
+                sys::open_socket(to)
+            }
+            outcome => outcome,
+        }
     }
 
     fn peer(&self, socket: &Socket) -> Option<SocketAddr> {

@@ -352,7 +352,9 @@ impl Session {
                 }
             }
             Err(errno) if errno.is_transient() => {}
-            Err(_) if self.half(from).is_loaded() => self.on_source_broken(from, cx),
+            Err(_) if self.state == State::Open && self.half(from).is_loaded() => {
+                self.on_source_broken(from, cx);
+            }
             Err(_) => return self.close(CloseReason::reset_by(from), cx),
         }
         self.advance(from, cx);
@@ -401,6 +403,7 @@ impl Session {
             cx.ops.push_back(Op::Release(id));
         }
         self.stop_receiving(from, cx);
+        self.watch_soon(cx);
         cx.ops.push_back(Op::Rearm);
     }
 
@@ -487,19 +490,18 @@ impl Session {
                     self.stop_receiving(from, cx);
                 }
             }
-            Mode::Copy if half.ended || waiting => {}
-            Mode::Copy => {
-                if half.backlog.len() <= BACKLOG_LOW {
-                    self.ask(Purpose::Recv(from), cx);
-                } else {
-                    self.watch_soon(cx);
-                }
-            }
             Mode::Switching if receiving => self.stop_receiving(from, cx),
-            Mode::Switching => {
-                if !half.ended && !sending && half.backlog.is_empty() && !waiting {
-                    half.promote();
-                    cx.ops.push_back(Op::Pump(from));
+            Mode::Copy | Mode::Switching if waiting => {}
+            Mode::Copy if !half.ended && half.backlog.len() <= BACKLOG_LOW => {
+                self.ask(Purpose::Recv(from), cx);
+            }
+            Mode::Switching if !half.ended && !sending && half.backlog.is_empty() => {
+                half.promote();
+                cx.ops.push_back(Op::Pump(from));
+            }
+            Mode::Copy | Mode::Switching => {
+                if half.is_loaded() {
+                    self.watch_soon(cx);
                 }
             }
             Mode::Splice => {}
@@ -605,8 +607,9 @@ impl Session {
     }
 
     fn join(&mut self, event: Event, cx: &mut Context<'_>) {
-        if let Event::Received(_, buffer, _) = event {
-            cx.ops.push_back(Op::Release(buffer.id));
+        if let Event::Received(from, buffer, _) = event {
+            // It came too late to be sent, and counts as undelivered.
+            self.half(from).backlog.push(buffer, cx.links);
         }
         if matches!(event, Event::Exhausted | Event::Unselected) {
             self.in_flight.remove(Purpose::Connect);

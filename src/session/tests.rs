@@ -1,1 +1,475 @@
+//! The state machine as scripts: what it is told, and what it then asks for.
 
+mod script;
+
+use super::*;
+use crate::kernel::BUFFER_BYTES;
+
+use Side::{Backend, Client};
+use script::{LIMITS, MS, Script};
+
+#[test]
+fn a_request_and_its_answer() {
+    let mut script = Script::connected();
+    let request = script.receives(Client, 100);
+    script.asks(&[Op::Send(Client, request)]);
+    script.sent(Client, 100);
+    script.asks(&[Op::Release(request.id)]);
+    let answer = script.receives(Backend, 5_000);
+    script.asks(&[Op::Send(Backend, answer)]);
+    script.sent(Backend, 5_000);
+    script.asks(&[Op::Release(answer.id)]);
+    script.told(Event::RecvEnded(Client, Ok(())));
+    script.asks(&[Op::Shutdown(Backend)]);
+    script.told(Event::RecvEnded(Backend, Ok(())));
+    // The second end is left to the close.
+    script.ends(CloseReason::Finished, Manner::Graceful);
+    assert_eq!(script.session.summary().delivered, [100, 5_000]);
+}
+
+#[test]
+fn a_server_may_speak_first() {
+    let mut script = Script::connected();
+    script.now += 3;
+    let banner = script.receives(Backend, 20);
+    script.asks(&[Op::Send(Backend, banner)]);
+    assert_eq!(script.session.summary().first_byte, Some(3));
+}
+
+#[test]
+fn the_end_follows_the_last_byte() {
+    for (from, to) in [(Client, Backend), (Backend, Client)] {
+        let mut script = Script::connected();
+        let first = script.receives(from, 10);
+        script.receives(from, 20);
+        script.asks(&[Op::Send(from, first)]);
+        script.told(Event::RecvEnded(from, Ok(())));
+        script.asks(&[]);
+        script.sent(from, 4);
+        let rest = Buffer {
+            start: 4,
+            len: 6,
+            ..first
+        };
+        script.asks(&[Op::Send(from, rest)]);
+        script.sent(from, 6);
+        assert!(matches!(script.ops[1], Op::Send(_, Buffer { len: 20, .. })));
+        script.ops.clear();
+        script.sent(from, 20);
+        script.asks(&[Op::Release(2), Op::Shutdown(to)]);
+        // The other direction goes on.
+        let other = script.receives(to, 7);
+        script.asks(&[Op::Send(to, other)]);
+        script.told(Event::RecvEnded(to, Ok(())));
+        script.asks(&[]);
+        script.sent(to, 7);
+        let finish = [Op::Release(other.id), Op::Finish];
+        script.asks(&finish);
+        assert_eq!(script.session.reason(), Some(CloseReason::Finished));
+    }
+}
+
+#[test]
+fn a_connect_that_fails_is_tried_elsewhere() {
+    let mut script = Script::begin();
+    script.now += 10;
+    script.told(Event::ConnectFailed(Errno::CONNREFUSED));
+    assert!(script.rearms());
+    script.asks(&[Op::Abandon, Op::Connect]);
+    assert_eq!(script.deadline_in(), LIMITS.connect);
+    script.told(Event::ConnectFailed(Errno::CONNREFUSED));
+    script.asks(&[Op::Abandon, Op::Connect]);
+    script.told(Event::ConnectFailed(Errno::CONNREFUSED));
+    script.asks(&[Op::Abandon, Op::Finish]);
+    assert_eq!(script.session.reason(), Some(CloseReason::ConnectFailed));
+    assert_eq!(script.session.manner(), Manner::Reset);
+    assert_eq!(script.session.summary().attempts, 3);
+}
+
+#[test]
+fn an_unanswered_connect_is_cancelled_at_its_deadline() {
+    let mut script = Script::begin_with(Limits {
+        attempts: 1,
+        ..LIMITS
+    });
+    script.passes(LIMITS.connect - 1);
+    script.asks(&[]);
+    script.passes(1);
+    script.asks(&[Op::Cancel(Purpose::Connect)]);
+    assert_eq!(script.session.deadline(&LIMITS), NEVER);
+    script.told(Event::ConnectFailed(Errno::CANCELED));
+    script.asks(&[Op::Abandon, Op::Finish]);
+    assert_eq!(script.session.reason(), Some(CloseReason::ConnectTimeout));
+}
+
+#[test]
+fn a_connect_that_outruns_its_cancel_counts() {
+    let mut script = Script::begin();
+    script.passes(LIMITS.connect);
+    script.asks(&[Op::Cancel(Purpose::Connect)]);
+    script.told(Event::Connected);
+    assert!(script.rearms(), "no timer was armed while overdue");
+    script.asks(&[Op::Recv(Client), Op::Recv(Backend)]);
+    assert_eq!(script.deadline_in(), LIMITS.idle);
+}
+
+#[test]
+fn an_empty_pool_ends_a_session() {
+    let mut script = Script::begin();
+    script.told(Event::Unselected);
+    script.ends(CloseReason::NoBackend, Manner::Reset);
+}
+
+#[test]
+fn without_descriptors_it_waits_and_tries_until_the_deadline() {
+    let mut script = Script::begin();
+    script.told(Event::Exhausted);
+    script.asks(&[Op::Visit(Client, EXHAUSTED_RETRY)]);
+    script.passes(EXHAUSTED_RETRY);
+    script.told(Event::Visit(Client));
+    script.asks(&[Op::Connect]);
+    script.told(Event::Exhausted);
+    script.asks(&[Op::Visit(Client, EXHAUSTED_RETRY)]);
+    // Waiting is no attempt, nor does it move the deadline.
+    assert_eq!(script.session.summary().attempts, 0);
+    script.passes(LIMITS.connect - EXHAUSTED_RETRY);
+    script.asks(&[]);
+    script.told(Event::Visit(Client));
+    script.ends(CloseReason::NoResources, Manner::Reset);
+}
+
+#[test]
+fn a_slow_sink_stops_the_receive_and_lets_it_go_on() {
+    let mut script = Script::connected();
+    let first = script.receives(Client, 1);
+    script.asks(&[Op::Send(Client, first)]);
+    let more: Vec<Buffer> = (1..BACKLOG_HIGH)
+        .map(|_| script.receives(Client, 1))
+        .collect();
+    script.asks(&[Op::Cancel(Purpose::Recv(Client))]);
+    // What was under way still comes, and asks for no second cancel.
+    let late = script.receives(Client, 1);
+    script.asks(&[]);
+    script.told(Event::RecvEnded(Client, Err(Errno::CANCELED)));
+    script.asks(&[]);
+    script.sent(Client, 1);
+    script.asks(&[Op::Release(first.id), Op::Send(Client, more[0])]);
+    script.sent(Client, 1);
+    script.asks(&[Op::Release(more[0].id), Op::Send(Client, more[1])]);
+    script.sent(Client, 1);
+    script.asks(&[Op::Release(more[1].id), Op::Send(Client, more[2])]);
+    script.sent(Client, 1);
+    let resumes = [
+        Op::Release(more[2].id),
+        Op::Send(Client, late),
+        Op::Recv(Client),
+    ];
+    script.asks(&resumes);
+}
+
+#[test]
+fn a_receive_that_finds_no_buffer_is_asked_again_ever_later() {
+    let mut script = Script::connected();
+    let mut waits = Vec::new();
+    for _ in 0..10 {
+        script.told(Event::RecvEnded(Client, Err(Errno::NOBUFS)));
+        let Some(Op::Visit(Client, after)) = script.ops.pop_front() else {
+            panic!("a visit is asked for");
+        };
+        waits.push(after);
+        script.told(Event::Visit(Client));
+        script.asks(&[Op::Recv(Client)]);
+    }
+    assert!(waits.is_sorted() && waits[0] < waits[9] && waits[9] <= 10 * MS);
+    // Bytes may wait for a buffer: such an idle session does not end as if they did not.
+    script.passes(LIMITS.idle);
+    assert_eq!(script.session.manner(), Manner::Reset);
+}
+
+#[test]
+fn three_full_buffers_make_a_stream() {
+    let mut script = Script::promoted(Client);
+    script.pumped(Client, [CHUNK, CHUNK], Source::Ready, Sink::Ready);
+    assert!(matches!(script.ops[0], Op::Visit(Client, _)));
+    script.ops.clear();
+    script.told(Event::Visit(Client));
+    script.asks(&[Op::Pump(Client)]);
+    script.pumped(Client, [0, 0], Source::Empty, Sink::Ready);
+    script.asks(&[Op::PollSource(Client)]);
+    script.told(Event::SourceReady(Client));
+    script.asks(&[Op::Pump(Client)]);
+    script.pumped(Client, [CHUNK, 0], Source::Ready, Sink::Full);
+    script.asks(&[Op::PollSink(Client)]);
+    script.told(Event::SinkReady(Client));
+    script.asks(&[Op::Pump(Client)]);
+    script.pumped(Client, [0, CHUNK], Source::Ended, Sink::Ready);
+    script.asks(&[Op::Shutdown(Backend)]);
+    let copied = 3 * u64::from(BUFFER_BYTES);
+    let spliced = 2 * u64::from(CHUNK);
+    assert_eq!(script.session.summary().delivered, [copied + spliced, 0]);
+}
+
+#[test]
+fn a_stream_that_thins_out_is_copied_again() {
+    let mut script = Script::promoted(Backend);
+    for _ in 0..2 {
+        script.pumped(Backend, [9, 9], Source::Ready, Sink::Ready);
+        assert!(matches!(
+            script.ops.pop_front(),
+            Some(Op::Visit(Backend, _))
+        ));
+        script.told(Event::Visit(Backend));
+        script.asks(&[Op::Pump(Backend)]);
+    }
+    script.pumped(Backend, [9, 9], Source::Ready, Sink::Ready);
+    script.asks(&[Op::Recv(Backend)]);
+    // It did not pay: the next change takes twice the full buffers.
+    for count in 0..6 {
+        let buffer = script.receives(Backend, BUFFER_BYTES);
+        let stops = script.ops.contains(&Op::Cancel(Purpose::Recv(Backend)));
+        assert_eq!(stops, count == 5);
+        script.sent(Backend, BUFFER_BYTES);
+        assert!(script.ops.contains(&Op::Release(buffer.id)));
+        script.ops.clear();
+    }
+}
+
+#[test]
+fn without_a_pipe_it_goes_on_copying() {
+    let mut script = Script::promoted(Client);
+    script.told(Event::Pipeless(Client));
+    script.asks(&[Op::Recv(Client)]);
+}
+
+#[test]
+fn a_stream_whose_ends_break_is_reset() {
+    let mut script = Script::promoted(Client);
+    script.pumped(
+        Client,
+        [0, 0],
+        Source::Broken(Errno::CONNRESET),
+        Sink::Ready,
+    );
+    script.asks(&[Op::Cancel(Purpose::Recv(Backend))]);
+    script.told(Event::RecvEnded(Backend, Err(Errno::CANCELED)));
+    script.ends(CloseReason::ClientReset, Manner::Reset);
+
+    let mut script = Script::promoted(Client);
+    script.pumped(Client, [CHUNK, 0], Source::Ready, Sink::Broken(PIPE));
+    script.asks(&[]);
+    script.told(Event::RecvEnded(Backend, Err(Errno::CONNRESET)));
+    script.ends(CloseReason::BackendReset, Manner::Reset);
+}
+
+#[test]
+fn an_early_answer_is_relayed_after_the_sink_broke() {
+    let mut script = Script::connected();
+    let upload = script.receives(Client, 10);
+    let unsent = script.receives(Client, 10);
+    script.asks(&[Op::Send(Client, upload)]);
+    script.now += LIMITS.half_closed;
+    script.told(Event::Sent(Client, Err(PIPE)));
+    let stops = [
+        Op::Release(upload.id),
+        Op::Release(unsent.id),
+        Op::Cancel(Purpose::Recv(Client)),
+    ];
+    script.asks(&stops);
+    let late = script.receives(Client, 10);
+    script.asks(&[Op::Release(late.id)]);
+    script.told(Event::RecvEnded(Client, Err(Errno::CANCELED)));
+    script.asks(&[]);
+    // However long the stall before, the answer has its time; the client is watched meanwhile.
+    script.passes(WATCH_AFTER);
+    script.asks(&[Op::Watch(Client)]);
+    assert_eq!(script.deadline_in(), LIMITS.half_closed - WATCH_AFTER);
+    let answer = script.receives(Backend, 30);
+    script.asks(&[Op::Send(Backend, answer)]);
+    // The kernel told of the reset already: this is how it looks the second time.
+    script.told(Event::RecvEnded(Backend, Ok(())));
+    script.sent(Backend, 30);
+    script.asks(&[Op::Release(answer.id), Op::Cancel(Purpose::Watch(Client))]);
+    script.told(Event::Watched(Client, false));
+    script.ends(CloseReason::BackendReset, Manner::Reset);
+}
+
+#[test]
+fn a_reset_ends_both_sides_by_reset() {
+    let mut script = Script::connected();
+    let buffer = script.receives(Client, 10);
+    script.asks(&[Op::Send(Client, buffer)]);
+    script.told(Event::RecvEnded(Backend, Err(Errno::CONNRESET)));
+    let cancels = [
+        Op::Cancel(Purpose::Recv(Client)),
+        Op::Cancel(Purpose::Send(Client)),
+    ];
+    script.asks(&cancels);
+    // The end waits for both, and a send that outran its cancel changes nothing.
+    script.sent(Client, 10);
+    let late = script.receives(Client, 5);
+    script.asks(&[]);
+    script.told(Event::RecvEnded(Client, Err(Errno::CANCELED)));
+    let finish = [Op::Release(buffer.id), Op::Release(late.id), Op::Finish];
+    script.asks(&finish);
+    assert_eq!(script.session.reason(), Some(CloseReason::BackendReset));
+    assert_eq!(script.session.manner(), Manner::Reset);
+}
+
+#[test]
+fn what_passes_by_is_asked_again() {
+    let mut script = Script::connected();
+    script.told(Event::RecvEnded(Client, Err(AGAIN)));
+    script.asks(&[Op::Recv(Client)]);
+    let buffer = script.receives(Client, 10);
+    script.asks(&[Op::Send(Client, buffer)]);
+    script.told(Event::Sent(Client, Err(AGAIN)));
+    script.asks(&[Op::Send(Client, buffer)]);
+}
+
+#[test]
+fn a_side_that_is_not_read_is_watched_after_a_while() {
+    let mut script = Script::connected();
+    script.told(Event::RecvEnded(Client, Ok(())));
+    assert!(script.rearms());
+    script.asks(&[Op::Shutdown(Backend)]);
+    script.passes(WATCH_AFTER - 1);
+    script.asks(&[]);
+    script.passes(1);
+    script.asks(&[Op::Watch(Client)]);
+    script.told(Event::Watched(Client, true));
+    script.asks(&[Op::Cancel(Purpose::Recv(Backend))]);
+    script.told(Event::RecvEnded(Backend, Err(Errno::CANCELED)));
+    script.ends(CloseReason::ClientReset, Manner::Reset);
+}
+
+#[test]
+fn whoever_is_not_read_for_long_is_watched_whatever_the_reason() {
+    // A change to splice that waits for its last send.
+    let mut script = Script::connected();
+    for _ in 0..3 {
+        script.receives(Client, BUFFER_BYTES);
+    }
+    script.told(Event::RecvEnded(Client, Err(Errno::CANCELED)));
+    script.ops.clear();
+    script.passes(WATCH_AFTER);
+    script.asks(&[Op::Watch(Client)]);
+
+    // A receive that ended by itself over a backlog.
+    let mut script = Script::connected();
+    script.receives(Client, 10);
+    let buffer = script.buffer(10);
+    script.told(Event::Received(Client, buffer));
+    script.ops.clear();
+    script.passes(WATCH_AFTER);
+    script.asks(&[Op::Watch(Client)]);
+}
+
+#[test]
+fn silence_ends_a_session_in_order() {
+    let mut script = Script::connected();
+    script.passes(LIMITS.idle / 2);
+    let buffer = script.receives(Client, 10);
+    script.asks(&[Op::Send(Client, buffer)]);
+    script.sent(Client, 10);
+    script.asks(&[Op::Release(buffer.id)]);
+    script.passes(LIMITS.idle - 1);
+    script.asks(&[]);
+    script.passes(1);
+    let cancels = [
+        Op::Cancel(Purpose::Recv(Client)),
+        Op::Cancel(Purpose::Recv(Backend)),
+    ];
+    script.asks(&cancels);
+    script.told(Event::RecvEnded(Client, Err(Errno::CANCELED)));
+    script.told(Event::RecvEnded(Backend, Err(Errno::CANCELED)));
+    script.ends(CloseReason::IdleTimeout, Manner::Graceful);
+}
+
+#[test]
+fn bytes_that_come_while_an_idle_session_closes_are_not_hidden() {
+    let mut script = Script::connected();
+    script.passes(LIMITS.idle);
+    let late = script.receives(Backend, 10);
+    script.told(Event::RecvEnded(Client, Err(Errno::CANCELED)));
+    script.ops.clear();
+    script.told(Event::RecvEnded(Backend, Err(Errno::CANCELED)));
+    script.asks(&[Op::Release(late.id), Op::Finish]);
+    assert_eq!(script.session.reason(), Some(CloseReason::IdleTimeout));
+    assert_eq!(script.session.manner(), Manner::Reset);
+}
+
+#[test]
+fn silence_over_unsent_bytes_ends_by_reset() {
+    let mut script = Script::connected();
+    script.receives(Client, 10);
+    script.passes(LIMITS.idle);
+    assert_eq!(script.session.reason(), Some(CloseReason::IdleTimeout));
+    assert_eq!(script.session.manner(), Manner::Reset);
+}
+
+#[test]
+fn half_closed_sessions_have_less_time() {
+    let mut script = Script::connected();
+    script.passes(LIMITS.idle - 1);
+    script.told(Event::RecvEnded(Backend, Ok(())));
+    assert!(script.rearms());
+    script.asks(&[Op::Shutdown(Client)]);
+    script.passes(WATCH_AFTER);
+    script.asks(&[Op::Watch(Backend)]);
+    script.passes(LIMITS.half_closed - WATCH_AFTER);
+    assert_eq!(
+        script.session.reason(),
+        Some(CloseReason::HalfClosedTimeout)
+    );
+    assert_eq!(script.session.manner(), Manner::Reset);
+}
+
+#[test]
+fn a_session_has_a_longest_time() {
+    let mut script = Script::connected_with(Limits {
+        session: 25 * MS,
+        idle: 10 * MS,
+        ..LIMITS
+    });
+    for _ in 0..5 {
+        script.passes(5 * MS);
+        if script.session.reason().is_none() {
+            let buffer = script.receives(Client, 1);
+            script.sent(Client, 1);
+            script.asks(&[Op::Send(Client, buffer), Op::Release(buffer.id)]);
+        }
+    }
+    assert_eq!(script.session.reason(), Some(CloseReason::SessionTimeout));
+}
+
+#[test]
+fn a_timer_that_comes_early_makes_the_peers_probed_once() {
+    let mut script = Script::connected();
+    for expected in [&[Op::KeepAlive][..], &[]] {
+        script.now += 1;
+        script.cx(|session, cx| session.on_deadline(cx));
+        script.asks(expected);
+    }
+}
+
+#[test]
+fn a_close_while_connecting_joins_the_connect() {
+    let mut script = Script::begin();
+    script.cx(|session, cx| session.close(CloseReason::Shutdown, cx));
+    script.asks(&[Op::Cancel(Purpose::Connect)]);
+    // A second reason changes nothing.
+    script.cx(|session, cx| session.close(CloseReason::IdleTimeout, cx));
+    script.asks(&[]);
+    script.told(Event::Connected);
+    script.ends(CloseReason::Shutdown, Manner::Reset);
+}
+
+#[test]
+#[should_panic(expected = "completed without having been asked")]
+fn a_completion_that_nobody_asked_for_is_a_bug() {
+    Script::connected().told(Event::Sent(Client, Ok(1)));
+}
+
+const CHUNK: u32 = 512 * 1024;
+const PIPE: Errno = Errno(libc::EPIPE);
+const AGAIN: Errno = Errno(libc::EAGAIN);

@@ -74,7 +74,9 @@ impl<K: Kernel> Worker<K> {
     }
 
     /// No descriptor was left for a backend: those that come free go to clients that are there.
-    pub(super) fn pause_accepting(&mut self) {
+    pub(super) fn pause_accepting(&mut self, number: usize, errno: Errno) {
+        self.stats.accept_exhausted.increment();
+        self.complain(number, errno);
         for port in &mut self.ports {
             port.resume_at = self.now + EXHAUSTED_PAUSE;
         }
@@ -186,7 +188,10 @@ impl<K: Kernel> Worker<K> {
         }
         self.complain_at = self.now + 1_000_000_000;
         let name = &self.ports[number].listener.name;
-        log::warn!("worker {}: {name} can't accept, pausing: {errno}", self.id);
+        log::warn!(
+            "worker {}: {name} can't accept or connect, pausing: {errno}",
+            self.id
+        );
     }
 }
 

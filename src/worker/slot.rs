@@ -182,7 +182,8 @@ impl<K: Kernel> Worker<K> {
         let socket = match self.kernel.open(&backend.address) {
             Ok(socket) => socket,
             Err(errno) if errno.is_exhaustion() => {
-                self.pause_accepting();
+                let port = slot.port as usize;
+                self.pause_accepting(port, errno);
                 return Some(Event::Exhausted);
             }
             Err(errno) => return Some(Event::ConnectFailed(errno)),

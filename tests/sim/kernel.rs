@@ -4,18 +4,14 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
-use crossbeam::channel::Sender;
 use mahoraga::address::Address;
-use mahoraga::guard::Limit;
 use mahoraga::kernel::{
-    Buffer, BufferId, Completion, Done, Errno, Interest, Kernel, Manner, Pipe, Pumped, Socket,
+    Buffer, BufferId, Completion, Errno, Interest, Kernel, Manner, Pipe, Pumped, Socket,
 };
 use mahoraga::session::Side;
 use mahoraga::token::{Purpose, Token};
-use mahoraga::worker::Command;
 
 use crate::net::{Conn, Hold};
 use crate::ops::{Fate, InFlight, Kind};
@@ -23,6 +19,7 @@ use crate::peer::Peer;
 use crate::pipes::Pipes;
 use crate::random::{MS, Random, US};
 use crate::trace::Trace;
+use crate::world::{Event, TICK, World};
 
 /// A kernel, a network and the peers at its other end.
 #[derive(Debug)]
@@ -45,33 +42,9 @@ pub(crate) struct FakeKernel {
     pub(crate) pipes: Pipes,
     /// Sockets of a session by its slot and generation.
     pub(crate) pairs: BTreeMap<(u32, u32), Pair>,
+    /// The worker reads its mailbox in this turn.
+    pub(crate) woken: bool,
     pub(crate) world: World,
-}
-
-/// What surrounds the balancer in one run.
-#[derive(Debug)]
-pub(crate) struct World {
-    pub(crate) mailbox: Sender<Command>,
-    pub(crate) commands: VecDeque<Command>,
-    /// How backends behave, by port.
-    pub(crate) backends: Vec<Temper>,
-    /// Descriptors at most.
-    pub(crate) descriptors: usize,
-    /// No descriptor is to be had for a while.
-    pub(crate) famine: bool,
-    /// Another worker's share of the limits, in all and per listener.
-    pub(crate) in_all: Arc<Limit>,
-    pub(crate) per_listener: Vec<Arc<Limit>>,
-    pub(crate) others: u32,
-}
-
-/// How a backend answers a connect.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Temper {
-    Good,
-    Refusing,
-    Silent,
-    Moody,
 }
 
 /// A listening socket.
@@ -79,6 +52,8 @@ pub(crate) enum Temper {
 pub(crate) struct Listening {
     pub(crate) backlog: VecDeque<i32>,
     pub(crate) closed: bool,
+    /// Since when clients wait, here or parked, although there is room.
+    pub(crate) deaf_since: Option<u64>,
 }
 
 /// A receive buffer and who it was filled from.
@@ -94,31 +69,6 @@ pub(crate) struct Pair {
     pub(crate) client: Option<i32>,
     pub(crate) backend: Option<i32>,
     pub(crate) ports: Vec<u16>,
-}
-
-/// What happens by itself at some time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Event {
-    /// An operation goes on; the serial tells a later schedule from an earlier one.
-    Step(u64, u64),
-    /// A peer goes on with its script.
-    Act(i32),
-    /// A peer reads.
-    Read(i32),
-    /// A peer's RST arrives.
-    Reset(i32),
-    /// A client connects to a listener.
-    Arrive(usize),
-    /// The control thread sends its next command.
-    Command,
-    /// Descriptors run out or are back.
-    Famine(bool),
-    /// Another worker takes places, or leaves them.
-    Others(u32),
-    /// A backend's mood changes.
-    Temper(usize, u8),
-    /// Time to look for what stands still.
-    Tick,
 }
 
 impl FakeKernel {
@@ -140,6 +90,7 @@ impl FakeKernel {
             starved_at: 0,
             pipes: Pipes::new(pipes),
             pairs: BTreeMap::new(),
+            woken: false,
             world,
         };
         kernel.after(TICK, Event::Tick);
@@ -163,7 +114,7 @@ impl FakeKernel {
     }
 
     /// A socket that an operation names: it must be open.
-    fn opened(&mut self, socket: &Socket, what: &str) -> i32 {
+    fn opened(&self, socket: &Socket, what: &str) -> i32 {
         let fd = socket.raw();
         let open = self.conns.get(index(fd)).is_some_and(Conn::is_open);
         assert!(open, "{what} on {fd}, which is no open socket");
@@ -208,59 +159,6 @@ impl FakeKernel {
         }
         self.now = self.now.max(time);
         self.trace.clock = self.now;
-    }
-
-    fn happen(&mut self, event: Event) {
-        match event {
-            Event::Step(token, serial) => self.step(token, serial),
-            Event::Act(fd) => self.act(fd),
-            Event::Read(fd) => self.peer_reads(fd),
-            Event::Reset(fd) => self.on_reset(fd),
-            Event::Arrive(listener) => self.arrive(listener),
-            Event::Command => self.send_command(),
-            Event::Famine(begins) => {
-                self.trace.fact("famine", 0, u64::from(begins));
-                self.world.famine = begins;
-            }
-            Event::Others(wanted) => self.others_take(wanted),
-            Event::Temper(backend, mood) => {
-                let tempers = [
-                    Temper::Good,
-                    Temper::Refusing,
-                    Temper::Silent,
-                    Temper::Moody,
-                ];
-                self.world.backends[backend] = tempers[usize::from(mood) % 4];
-            }
-            Event::Tick => {
-                self.look_for_stalls();
-                self.after(TICK, Event::Tick);
-            }
-        }
-    }
-
-    fn send_command(&mut self) {
-        let command = self.world.commands.pop_front().expect("one per event");
-        self.trace.fact("command", 0, 0);
-        self.world.mailbox.send(command).expect("the worker reads");
-        self.completed.push_back(Completion {
-            token: Token::of(Purpose::Wake),
-            outcome: Ok(Done::Count(1)),
-            more: true,
-        });
-    }
-
-    /// Another worker comes to hold so many places of each limit.
-    pub(crate) fn others_take(&mut self, wanted: u32) {
-        let limits = || self.world.per_listener.iter().chain([&self.world.in_all]);
-        while self.world.others > wanted {
-            limits().for_each(|limit| limit.release());
-            self.world.others -= 1;
-        }
-        while self.world.others < wanted && limits().all(|limit| !limit.is_full()) {
-            limits().for_each(|limit| assert!(limit.try_acquire()));
-            self.world.others += 1;
-        }
     }
 
     /// Nothing can happen any more but the look at the clock.
@@ -316,6 +214,7 @@ impl FakeKernel {
                 );
                 if partner.is_none() {
                     conn.paired_at = self.now;
+                    conn.moved_at = self.now;
                 }
             }
         }
@@ -350,6 +249,10 @@ impl Kernel for FakeKernel {
             self.now + nanos
         });
         self.ops.retain(|_, op| !op.told);
+        if std::mem::take(&mut self.woken) {
+            let newest = *self.world.known.end();
+            self.world.known = newest..=newest;
+        }
         // The worker's own work took time too.
         let soon = self.now + self.random.between(US, 20 * US);
         self.run_until(soon);
@@ -387,11 +290,17 @@ impl Kernel for FakeKernel {
         let key = (token.slot(), token.generation());
         let pair = self.pairs.entry(key).or_default();
         pair.backend = None;
+        let again_same = pair.ports.last() == Some(&address.port());
         let again = !pair.ports.is_empty() && pair.ports.last() != Some(&address.port());
         pair.ports.push(address.port());
         if again {
             self.trace.see("retry on another backend");
+        } else if again_same {
+            self.trace.see("retry on the only backend");
         }
+        let routes = &self.world.routes[self.world.known.clone()];
+        let routed = routes.iter().any(|ports| ports.contains(&address.port()));
+        assert!(routed, "{to} is connected to, but not routed to");
         let backend = usize::from(address.port() - FIRST_PORT);
         let fate = Fate::draw(self.world.backends[backend], &mut self.random);
         self.start(token, fd, Kind::Connect(fate));
@@ -455,9 +364,11 @@ impl Kernel for FakeKernel {
         self.trace.fact("shutdown", fd, 0);
         self.assert_alone(fd, "shutdown", Kind::writes);
         self.assert_end_is_due(fd);
+        let now = self.now;
         let conn = self.conn(fd);
         assert!(!conn.outbound.fin, "{fd} is shut down twice");
         conn.outbound.fin = true;
+        conn.moved_at = now;
         let what = match conn.side {
             Side::Backend => "half-close of the client relayed",
             Side::Client => "half-close of the backend relayed",
@@ -475,9 +386,10 @@ impl Kernel for FakeKernel {
             listening.closed = true;
         } else {
             self.opened(&socket, "close");
+            let at = self.now;
             let conn = self.conn(fd);
             let unread = conn.unread();
-            conn.hold = Hold::Closed { manner, unread };
+            conn.hold = Hold::Closed { manner, unread, at };
         }
         self.assert_alone(fd, "close", |_| true);
         self.trace.fact("close", fd, manner as u64);
@@ -580,5 +492,3 @@ pub(crate) fn listening(fd: i32) -> usize {
 pub(crate) const FIRST_LISTENER: i32 = 3;
 pub(crate) const FIRST_SOCKET: i32 = 100;
 pub(crate) const FIRST_PORT: u16 = 9_000;
-/// Between two looks for what stands still.
-const TICK: u64 = 50 * MS;

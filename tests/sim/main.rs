@@ -20,11 +20,13 @@ mod random;
 mod scenario;
 mod stream;
 mod trace;
+mod world;
 
 use std::collections::BTreeMap;
 use std::env;
 use std::sync::OnceLock;
 
+use mahoraga::session::CloseReason;
 use scenario::Scenario;
 use trace::Trace;
 
@@ -82,6 +84,20 @@ fn every_seed_keeps_every_promise() {
 }
 
 #[test]
+fn the_simulation_is_not_tame() {
+    if variable("MAHORAGA_SIM_SEED").is_some() {
+        return;
+    }
+    let reasons = CloseReason::ALL.map(CloseReason::as_str);
+    let missing: Vec<_> = reasons
+        .iter()
+        .chain(INTERESTING)
+        .filter(|what| !seen().contains_key(*what))
+        .collect();
+    assert!(missing.is_empty(), "no seed has seen {missing:#?}");
+}
+
+#[test]
 fn the_same_seed_gives_the_same_run() {
     for seed in [1, 99] {
         assert_eq!(run(seed, false).hash, run(seed, false).hash);
@@ -90,3 +106,51 @@ fn the_same_seed_gives_the_same_run() {
 }
 
 const SEEDS: u64 = 256;
+
+/// What the default seeds see at least once, all together.
+const INTERESTING: &[&str] = &[
+    // Accepting, and the limits.
+    "accept failed",
+    "accept failed for want of descriptors",
+    "multishot accept ended",
+    "parked connection",
+    "worker full",
+    "listener full",
+    "full in all",
+    "publication",
+    // Connecting.
+    "a backend socket that can't be made",
+    "no descriptor for a backend socket",
+    "connect went its way in spite of a cancel",
+    "retry on another backend",
+    "retry on the only backend",
+    // Moving bytes.
+    "early answer after a broken sink",
+    "half-close of the backend relayed",
+    "half-close of the client relayed",
+    "keepalive",
+    "multishot receive ended with bytes",
+    "no buffer for a receive",
+    "receive or send failed in passing",
+    "send to a broken connection",
+    "short send",
+    // Splicing.
+    "a pipe closed with bytes in it",
+    "demotion to copy",
+    "no pipe",
+    "promotion to splice",
+    "splice interrupted",
+    "spliced sink broke",
+    "spliced sink full",
+    "spliced source broke",
+    "spliced stream ended",
+    // Ends.
+    "a reset that looks like an end of stream",
+    "a wait without a completion",
+    "cancel of what has ended already",
+    "cancel won",
+    "completion after a cancel",
+    "fault seen by a watch",
+    "hang-up seen by a watch",
+    "spurious wake-up",
+];

@@ -20,6 +20,10 @@ pub(crate) struct Conn {
     pub(crate) partner: Option<i32>,
     /// When it got that.
     pub(crate) paired_at: u64,
+    /// When a byte, or the end, last went in or out of the balancer here.
+    pub(crate) moved_at: u64,
+    /// Since when something waits to be received.
+    pub(crate) unread_since: u64,
     /// From the peer.
     pub(crate) inbound: Inbound,
     /// To the peer.
@@ -43,8 +47,12 @@ pub(crate) enum Hold {
     Backlog,
     /// Has a descriptor.
     Open,
-    /// Closed; `unread` bytes were left in it.
-    Closed { manner: Manner, unread: u64 },
+    /// Closed at a time; `unread` bytes were left in it.
+    Closed {
+        manner: Manner,
+        unread: u64,
+        at: u64,
+    },
 }
 
 /// Bytes from the peer: `written` have arrived, `taken` of them were received.
@@ -80,6 +88,8 @@ impl Conn {
             listener: 0,
             partner: None,
             paired_at: 0,
+            moved_at: 0,
+            unread_since: 0,
             inbound: Inbound {
                 stream,
                 written: 0,
@@ -175,7 +185,8 @@ impl Conn {
             self.hold,
             Hold::Closed {
                 manner: Manner::Graceful,
-                unread: 0
+                unread: 0,
+                ..
             }
         );
         self.outbound.fin || by_close && !self.is_reset()

@@ -4,10 +4,11 @@ use mahoraga::kernel::{BUFFER_BYTES, Buffer, BufferId, Completion, Done, Errno, 
 use mahoraga::session::Side;
 use mahoraga::token::{Purpose, Token};
 
-use crate::kernel::{Event, FakeKernel, Temper, index, listening};
+use crate::kernel::{FakeKernel, index, listening};
 use crate::net::Hold;
 use crate::random::{MS, Random, US};
 use crate::stream;
+use crate::world::{Event, Temper};
 
 /// An operation from the moment it is asked until its last completion was told.
 #[derive(Debug)]
@@ -269,7 +270,9 @@ impl FakeKernel {
         self.trace.see("cancel won");
         let outcome = match kind {
             Kind::Send { sent, .. } if sent > 0 => Ok(Done::Count(sent)),
-            _ => Err(Errno::CANCELED),
+            Kind::Accept | Kind::Connect(_) | Kind::Recv | Kind::Send { .. } | Kind::Poll(_) => {
+                Err(Errno::CANCELED)
+            }
         };
         self.complete(token, outcome, false);
     }
@@ -288,6 +291,7 @@ impl FakeKernel {
 
     pub(crate) fn on_reaped(&mut self, completion: &Completion) {
         if completion.token.purpose() == Purpose::Wake {
+            self.woken = true;
             return;
         }
         let token = completion.token.raw();
@@ -334,6 +338,7 @@ impl FakeKernel {
             self.conn(fd).connected = true;
             self.pair(token, fd);
             self.wake_peer(fd);
+            self.doom(fd);
         }
         self.complete(token, outcome, false);
     }
@@ -360,9 +365,12 @@ impl FakeKernel {
         } else {
             self.random.between(1, most)
         };
+        let now = self.now;
         let conn = self.conn(fd);
         let (stream, at) = (conn.inbound.stream, conn.inbound.taken);
         conn.inbound.taken += len;
+        conn.moved_at = now;
+        conn.unread_since = now;
         conn.buffers += 1;
         let held = conn.buffers;
         assert!(held <= HELD_MAX, "{held} buffers are held for {fd}");

@@ -1,6 +1,7 @@
 //! What must hold, whatever the kernel and the peers do.
 
-use mahoraga::kernel::Manner;
+use mahoraga::guard::Limit;
+use mahoraga::kernel::{Completion, Done, Manner};
 use mahoraga::session::{CloseReason, Side};
 use mahoraga::worker::{Numbers, Record};
 
@@ -24,6 +25,7 @@ impl FakeKernel {
     pub(crate) fn assert_counts(&mut self, numbers: &Numbers, capacity: usize) {
         let sessions = numbers.sessions.get();
         let parked = numbers.parked.get();
+        self.assert_ears_are_open(sessions < capacity as u64);
         let clients = self.open_sockets(Side::Client) as u64;
         let untold = self.accepted_untold();
         assert_eq!(sessions + parked + untold, clients, "open clients");
@@ -35,7 +37,7 @@ impl FakeKernel {
         }
         let world = &self.world;
         let others = u64::from(world.others);
-        let used = |limit: &mahoraga::guard::Limit| u64::from(limit.used());
+        let used = |limit: &Limit| u64::from(limit.used());
         assert_eq!(used(&world.in_all), sessions + others, "places in all");
         let by_listener: u64 = world.per_listener.iter().map(|limit| used(limit)).sum();
         let taken = others * world.per_listener.len() as u64;
@@ -43,15 +45,55 @@ impl FakeKernel {
         for limit in world.per_listener.iter().chain([&world.in_all]) {
             assert!(limit.used() <= limit.max(), "{limit:?}");
         }
+        let [full, full_in_all] = [&world.per_listener[0], &world.in_all].map(|l| l.is_full());
+        for (is_full, what) in [
+            (sessions == capacity as u64, "worker full"),
+            (full, "listener full"),
+            (full_in_all, "full in all"),
+        ] {
+            if is_full {
+                self.trace.see(what);
+            }
+        }
         let buffers: u32 = self.conns.iter().map(|conn| conn.buffers).sum();
         let in_use = u32::try_from(self.buffers.len() - self.free.len()).expect("few");
         assert_eq!(buffers, in_use, "buffers");
     }
 
+    /// Clients may wait only while there is no room for them.
+    fn assert_ears_are_open(&mut self, has_room: bool) {
+        let (now, lacking) = (self.now, self.lacks_descriptors());
+        let over = self.world.over_at.is_some_and(|at| now < at + OVER_MAX);
+        assert!(
+            self.world.over_at.is_none() || over,
+            "the grace is over for long: {}",
+            self.dump()
+        );
+        let stopping = self.world.over_at.is_some();
+        for number in 0..self.listeners.len() {
+            let limit = &self.world.per_listener[number];
+            let full = limit.is_full() || self.world.in_all.is_full() || !has_room;
+            let sessions = limit.used() - self.world.others;
+            let theirs = |conn: &&Conn| conn.side == Side::Client && conn.listener == number;
+            let conns = self.conns.iter().filter(theirs);
+            let accepted = conns.filter(|conn| conn.is_open()).count();
+            let listening = &mut self.listeners[number];
+            let waiting = !listening.backlog.is_empty() && !listening.closed && !stopping;
+            let parked = accepted > sessions as usize;
+            if full || !(waiting && !lacking || parked) {
+                listening.deaf_since = None;
+                continue;
+            }
+            let since = *listening.deaf_since.get_or_insert(now);
+            assert!(
+                now - since < DEAF_MAX,
+                "clients of listener {number} wait in vain"
+            );
+        }
+    }
+
     fn accepted_untold(&self) -> u64 {
-        use mahoraga::kernel::Done;
-        let accepted =
-            |done: &&mahoraga::kernel::Completion| matches!(done.outcome, Ok(Done::Accepted(_)));
+        let accepted = |done: &&Completion| matches!(done.outcome, Ok(Done::Accepted(_)));
         self.completed.iter().filter(accepted).count() as u64
     }
 
@@ -64,11 +106,24 @@ impl FakeKernel {
             let Some(partner) = conn.partner.filter(|_| conn.is_open()) else {
                 continue;
             };
+            let listener = conn.listener.max(self.conns[index(partner)].listener);
+            let limits = self.world.limits[listener];
+            let moved_at = conn.moved_at.max(self.conns[index(partner)].moved_at);
+            let quiet_max = if conn.outbound.fin {
+                limits.half_closed
+            } else {
+                limits.idle.max(limits.half_closed)
+            };
+            assert!(
+                now - moved_at < quiet_max.saturating_add(LATE_MAX),
+                "a session outlives its deadline: {}",
+                self.dump()
+            );
             let movable = !starved && can_move(&self.conns[index(partner)], conn);
             let unnoticed = conn.reset_at.filter(|_| conn.error_pending && !starved);
             let since = unnoticed.map(|at| at.max(conn.paired_at));
             assert!(
-                since.is_none_or(|since| now - since < STILL_MAX),
+                since.is_none_or(|since| now - since < UNNOTICED_MAX),
                 "a reset of {} goes unnoticed: {}",
                 FIRST_SOCKET + i32::try_from(at).expect("few"),
                 self.dump()
@@ -123,6 +178,9 @@ impl FakeKernel {
         };
         assert!(broke, "{reason}: {client:?} {backend:?}");
         check_deadline(record);
+        if reason == CloseReason::Shutdown {
+            assert!(self.world.over_at.is_some_and(|at| at <= record.closed_at));
+        }
     }
 
     /// Everything was given back.
@@ -174,7 +232,12 @@ fn check_way(from: &Conn, to: &Conn, delivered: u64, reason: CloseReason) {
         assert!(graceful, "{reason}: {to:?}");
     }
     if to.saw_end() && !complete {
-        let idle = reason == CloseReason::IdleTimeout && given == from.inbound.taken;
+        // What arrived just now may not have been noticed.
+        let fresh = match from.hold {
+            Hold::Closed { at, unread, .. } => unread == 0 || at - from.unread_since < LATE_MAX,
+            Hold::Backlog | Hold::Open => false,
+        };
+        let idle = reason == CloseReason::IdleTimeout && given == from.inbound.taken && fresh;
         assert!(
             idle,
             "{reason}: a cut that looks like an end: {from:?} to {to:?}"
@@ -190,7 +253,14 @@ fn check_deadline(record: &Record) {
         CloseReason::IdleTimeout => limits.idle,
         CloseReason::HalfClosedTimeout => limits.half_closed,
         CloseReason::SessionTimeout => limits.session,
-        _ => 0,
+        CloseReason::Finished
+        | CloseReason::ClientReset
+        | CloseReason::BackendReset
+        | CloseReason::ConnectFailed
+        | CloseReason::ConnectTimeout
+        | CloseReason::NoBackend
+        | CloseReason::NoResources
+        | CloseReason::Shutdown => 0,
     };
     assert!(lasted >= least, "{}: after {lasted} ns", record.reason);
     assert!(record.summary.attempts <= limits.attempts);
@@ -201,7 +271,13 @@ fn check_deadline(record: &Record) {
 }
 
 /// For so long may stand still what could move.
-const STILL_MAX: u64 = 1_000 * MS;
+const STILL_MAX: u64 = 500 * MS;
+/// A reset has ended its session by then: 50 ms until a side that is not read is watched, lags.
+const UNNOTICED_MAX: u64 = 300 * MS;
+/// A worker with room accepts by then, though accepting fails every now and then.
+const DEAF_MAX: u64 = 1_000 * MS;
+/// Everything is over so long after the grace of a stop.
+const OVER_MAX: u64 = 300 * MS;
 /// A session's end may come so much later than its longest time: lags of the fake kernel, a tick
 /// of the timers, a visit under way.
 const LATE_MAX: u64 = 200 * MS;

@@ -133,8 +133,9 @@ fn with_pauses(script: Vec<Act>, random: &mut Random) -> Vec<Act> {
         if random.permille(250) {
             paused.push(Act::Pause(random.lag()));
         }
-        if random.permille(80) {
-            paused.push(Act::Deafen(random.between(MS, 400 * MS)));
+        if random.permille(150) {
+            let most = random.pick(&[400, 400, 4_000]);
+            paused.push(Act::Deafen(random.between(MS, most * MS)));
         }
         paused.push(act);
     }

@@ -2,11 +2,13 @@
 
 use mahoraga::session::Side;
 
-use crate::kernel::{Event, FakeKernel};
+use crate::kernel::{FIRST_LISTENER, FakeKernel};
 use crate::net::Hold;
 use crate::ops::REACTION;
 use crate::peer::{Act, Peer};
+use crate::random::MS;
 use crate::stream;
+use crate::world::Event;
 
 impl FakeKernel {
     /// A client connects.
@@ -19,8 +21,18 @@ impl FakeKernel {
         self.trace.fact("arrive", fd, 0);
         self.conn(fd).listener = listener;
         self.listeners[listener].backlog.push_back(fd);
-        self.wake_ops(crate::kernel::FIRST_LISTENER + i32::try_from(listener).expect("few"));
+        self.wake_ops(FIRST_LISTENER + i32::try_from(listener).expect("few"));
         self.wake_peer(fd);
+        self.doom(fd);
+    }
+
+    /// Some peers abort in the middle of whatever they do.
+    pub(crate) fn doom(&mut self, fd: i32) {
+        if self.random.permille(150) {
+            let most = self.random.pick(&[MS, 30 * MS, 300 * MS]);
+            let delay = self.random.below(most);
+            self.after(delay, Event::Reset(fd));
+        }
     }
 
     /// A peer may have a reason to go on with its script.
@@ -123,9 +135,16 @@ impl FakeKernel {
     }
 
     fn arrive_bytes(&mut self, fd: i32, bytes: u64) {
-        let inbound = &mut self.conn(fd).inbound;
-        assert!(!inbound.fin, "a peer of the simulation sends after its FIN");
-        inbound.written += bytes;
+        let now = self.now;
+        let conn = self.conn(fd);
+        assert!(
+            !conn.inbound.fin,
+            "a peer of the simulation sends after its FIN"
+        );
+        if conn.unread() == 0 {
+            conn.unread_since = now;
+        }
+        conn.inbound.written += bytes;
         self.trace.fact("peer sends", fd, bytes);
         self.wake_ops(fd);
     }
@@ -164,7 +183,9 @@ impl FakeKernel {
     pub(crate) fn on_reset(&mut self, fd: i32) {
         let now = self.now;
         let conn = self.conn(fd);
-        if conn.is_reset() || matches!(conn.hold, Hold::Closed { .. }) {
+        // After both FINs there is no connection left to reset.
+        let over = conn.inbound.fin && conn.outbound.fin;
+        if over || conn.is_reset() || matches!(conn.hold, Hold::Closed { .. }) {
             return;
         }
         conn.reset_at = Some(now);
@@ -185,8 +206,10 @@ impl FakeKernel {
                 bytes.len()
             );
         }
+        let now = self.now;
         let conn = self.conn(fd);
         conn.outbound.given += bytes.len() as u64;
+        conn.moved_at = now;
         if conn.peer.closed && !bytes.is_empty() {
             let lag = self.random.lag();
             self.after(lag, Event::Reset(fd));

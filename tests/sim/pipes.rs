@@ -119,9 +119,12 @@ impl FakeKernel {
         } else {
             self.random.between(1, unread)
         };
+        let now = self.now;
         let conn = self.conn(from);
         let (stream, at) = (conn.inbound.stream, conn.inbound.taken);
         conn.inbound.taken += bytes;
+        conn.moved_at = now;
+        conn.unread_since = now;
         pipe.resize(usize::try_from(bytes).expect("a length"), 0);
         stream::fill(stream, at, pipe);
         pumped.pulled = u32::try_from(bytes).expect("a length");

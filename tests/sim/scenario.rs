@@ -15,9 +15,10 @@ use mahoraga::session::{Limits, NEVER};
 use mahoraga::snapshot::{Listener, Snapshot};
 use mahoraga::worker::{Command, Doorbell, LogQueue, Record, Setup, Stats, Worker};
 
-use crate::kernel::{Event, FIRST_LISTENER, FIRST_PORT, FakeKernel, Temper, World};
+use crate::kernel::{FIRST_LISTENER, FIRST_PORT, FakeKernel};
 use crate::random::{MS, Random, US};
 use crate::trace::Trace;
+use crate::world::{Event, Temper, World};
 
 /// A worker, its surroundings and what is watched of it.
 #[derive(Debug)]
@@ -131,6 +132,7 @@ struct Plan {
     per_listener: Vec<Arc<Limit>>,
     backends: Vec<Arc<Backend>>,
     tempers: Vec<Temper>,
+    routes: Vec<Vec<u16>>,
     version: u64,
     publications: u64,
 }
@@ -150,6 +152,7 @@ impl Plan {
             per_listener: (0..listeners).map(|_| max(random)).collect(),
             backends: Vec::new(),
             tempers: Vec::new(),
+            routes: Vec::new(),
             version: 0,
             publications: random.below(4),
         }
@@ -169,6 +172,7 @@ impl Plan {
                 limits,
             }));
         }
+        self.routes.push(routes(&listeners));
         Arc::new(Snapshot {
             version: self.version,
             listeners,
@@ -238,6 +242,10 @@ impl Plan {
             in_all: Arc::clone(&first.connections),
             per_listener: self.per_listener.clone(),
             others: 0,
+            limits: self.limits.clone(),
+            routes: std::mem::take(&mut self.routes),
+            known: 0..=0,
+            over_at: None,
         }
     }
 
@@ -259,6 +267,10 @@ impl Plan {
             kernel.after(at, Event::Command);
         }
         kernel.after(stop, Event::Command);
+        for _ in 0..kernel.random.below(4) {
+            let at = stop - 20 * US + kernel.random.below(40 * US);
+            kernel.after(at, Event::Arrive(0));
+        }
         if kernel.random.permille(300) {
             let (at, time) = (kernel.random.below(span), kernel.random.below(800 * MS));
             kernel.after(at, Event::Famine(true));
@@ -276,6 +288,22 @@ impl Plan {
                 kernel.after(at, Event::Temper(backend, mood));
             }
         }
+    }
+}
+
+/// The ports that may be connected to.
+fn routes(listeners: &[Arc<Listener>]) -> Vec<u16> {
+    let backends = listeners
+        .iter()
+        .flat_map(|listener| &listener.pool.backends);
+    let weighty = backends.filter(|backend| backend.weight > 0);
+    weighty.map(|backend| port(&backend.address)).collect()
+}
+
+fn port(address: &Address) -> u16 {
+    match address {
+        Address::Tcp(address) => address.port(),
+        Address::Unix(_) => unreachable!("all backends of the simulation are TCP"),
     }
 }
 

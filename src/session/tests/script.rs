@@ -1,0 +1,161 @@
+//! What the scripts are written in.
+
+use std::collections::VecDeque;
+
+use super::*;
+
+/// A session with a clock of its own.
+pub(super) struct Script {
+    pub(super) session: Session,
+    limits: Limits,
+    links: Links,
+    pub(super) ops: VecDeque<Op>,
+    pub(super) now: u64,
+    next_buffer: u16,
+}
+
+impl Script {
+    /// A client was accepted.
+    pub(super) fn begin() -> Self {
+        Self::begin_with(LIMITS)
+    }
+
+    pub(super) fn begin_with(limits: Limits) -> Self {
+        let (mut links, mut ops) = (Links::default(), VecDeque::new());
+        let now = 1_000 * MS;
+        let session = Session::open(&mut Context {
+            now,
+            limits: &limits,
+            links: &mut links,
+            ops: &mut ops,
+        });
+        let mut script = Self {
+            session,
+            limits,
+            links,
+            ops,
+            now,
+            next_buffer: 0,
+        };
+        script.asks(&[Op::Connect]);
+        script
+    }
+
+    /// A client was accepted and a backend connected.
+    pub(super) fn connected() -> Self {
+        Self::connected_with(LIMITS)
+    }
+
+    pub(super) fn connected_with(limits: Limits) -> Self {
+        let mut script = Self::begin_with(limits);
+        script.told(Event::Connected);
+        script.asks(&[Op::Recv(Client), Op::Recv(Backend)]);
+        script
+    }
+
+    pub(super) fn cx<T>(&mut self, call: impl FnOnce(&mut Session, &mut Context<'_>) -> T) -> T {
+        let mut cx = Context {
+            now: self.now,
+            limits: &self.limits,
+            links: &mut self.links,
+            ops: &mut self.ops,
+        };
+        call(&mut self.session, &mut cx)
+    }
+
+    /// The last completion of an operation, or the answer to one that has none.
+    pub(super) fn told(&mut self, event: Event) {
+        self.cx(|session, cx| session.on_event(event, false, cx));
+    }
+
+    /// A multishot receive brings so many bytes and goes on; the buffer.
+    pub(super) fn receives(&mut self, from: Side, bytes: u32) -> Buffer {
+        let buffer = self.buffer(bytes);
+        self.cx(|session, cx| session.on_event(Event::Received(from, buffer), true, cx));
+        buffer
+    }
+
+    pub(super) fn buffer(&mut self, len: u32) -> Buffer {
+        self.next_buffer += 1;
+        Buffer {
+            id: self.next_buffer,
+            start: 0,
+            len,
+        }
+    }
+
+    pub(super) fn sent(&mut self, from: Side, bytes: u32) {
+        self.told(Event::Sent(from, Ok(bytes)));
+    }
+
+    pub(super) fn pumped(&mut self, from: Side, moved: [u32; 2], source: Source, sink: Sink) {
+        let [pulled, pushed] = moved;
+        self.told(Event::Pumped(
+            from,
+            Pumped {
+                pulled,
+                pushed,
+                source,
+                sink,
+            },
+        ));
+    }
+
+    /// Exactly these operations were asked for since the last look. `Rearm` is looked at by
+    /// [`Self::deadline_in`] instead.
+    pub(super) fn asks(&mut self, expected: &[Op]) {
+        let asked: Vec<Op> = self.ops.drain(..).filter(|op| *op != Op::Rearm).collect();
+        assert_eq!(asked, expected);
+    }
+
+    pub(super) fn rearms(&self) -> bool {
+        self.ops.contains(&Op::Rearm)
+    }
+
+    /// Time passes; its deadline comes when it has.
+    pub(super) fn passes(&mut self, time: u64) {
+        self.now += time;
+        let due = self.now >= self.session.deadline(&self.limits);
+        if due {
+            self.cx(|session, cx| session.on_deadline(cx));
+        }
+    }
+
+    pub(super) fn deadline_in(&self) -> u64 {
+        self.session.deadline(&self.limits) - self.now
+    }
+
+    pub(super) fn ends(&mut self, reason: CloseReason, manner: Manner) {
+        self.asks(&[Op::Finish]);
+        assert_eq!(self.session.reason(), Some(reason));
+        assert_eq!(self.session.manner(), manner);
+    }
+
+    /// Three full buffers from this side are received and sent: it is spliced now.
+    pub(super) fn promoted(from: Side) -> Self {
+        let mut script = Self::connected();
+        for _ in 0..3 {
+            let buffer = script.receives(from, BUFFER_BYTES);
+            assert_eq!(script.ops.pop_front(), Some(Op::Send(from, buffer)));
+            if script.ops.is_empty() {
+                script.sent(from, BUFFER_BYTES);
+                script.asks(&[Op::Release(buffer.id)]);
+            }
+        }
+        script.asks(&[Op::Cancel(Purpose::Recv(from))]);
+        script.sent(from, BUFFER_BYTES);
+        script.asks(&[Op::Release(3)]);
+        script.told(Event::RecvEnded(from, Err(Errno::CANCELED)));
+        script.asks(&[Op::Pump(from)]);
+        script
+    }
+}
+
+pub(super) const MS: u64 = 1_000_000;
+pub(super) const LIMITS: Limits = Limits {
+    connect: 5_000 * MS,
+    idle: 600_000 * MS,
+    half_closed: 30_000 * MS,
+    session: NEVER,
+    attempts: 3,
+};
