@@ -10,6 +10,10 @@
     clippy::disallowed_methods,
     reason = "the tests stand outside of the balancer, in wall time"
 )]
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test fails by panicking, in its helpers too"
+)]
 
 #[path = "proxy/access_log.rs"]
 mod access_log;
