@@ -1,0 +1,47 @@
+//! What a worker's turn costs without the kernel: sessions, timers, selection and the access log,
+//! on a kernel that answers at once.
+
+#[path = "../tests/instant/mod.rs"]
+mod instant;
+
+use divan::counter::ItemsCount;
+use divan::{AllocProfiler, Bencher};
+
+use instant::Balancer;
+use instant::counting::{Count, Counting, count};
+
+#[global_allocator]
+static ALLOCATOR: AllocProfiler<Counting> = AllocProfiler::new(Counting);
+
+fn main() {
+    divan::main();
+}
+
+/// A request and its answer, of so many clients at once. An item is an event.
+#[divan::bench(args = [1, 16, 256])]
+fn keep_alive_exchange(bencher: Bencher<'_, '_>, clients: u16) {
+    let balancer = Balancer::keep_alive(clients, STEP);
+    measure(bencher, 4 * clients, balancer, Balancer::exchange);
+}
+
+/// A connection from accept to close, of so many clients at once. An item is an event.
+#[divan::bench(args = [1, 16, 256])]
+fn short_connection(bencher: Bencher<'_, '_>, clients: u16) {
+    let balancer = Balancer::short(clients, STEP);
+    measure(bencher, 8 * clients, balancer, Balancer::connection);
+}
+
+fn measure(bencher: Bencher<'_, '_>, events: u16, mut balancer: Balancer, call: fn(&mut Balancer)) {
+    (0..WARM_UP).for_each(|_| call(&mut balancer));
+    let before = balancer.events();
+    let counted = count(|| call(&mut balancer));
+    assert_eq!(balancer.events() - before, u64::from(events));
+    assert_eq!(counted, Count::NONE, "a steady state allocates nothing");
+    bencher
+        .counter(ItemsCount::new(events))
+        .bench_local(|| call(&mut balancer));
+}
+
+const WARM_UP: usize = 1_000;
+/// A turn of 50 µs.
+const STEP: u64 = 50_000;

@@ -1,0 +1,81 @@
+//! The timer wheel with [`ARMED`] deadlines, one per session.
+
+use divan::Bencher;
+use divan::counter::ItemsCount;
+use mahoraga::worker::timers::Timers;
+
+fn main() {
+    divan::main();
+}
+
+/// Moves one armed timer after the other to a later deadline.
+#[divan::bench]
+fn set(bencher: Bencher<'_, '_>) {
+    let mut timers = armed();
+    let mut slots = (0..ARMED).cycle();
+    bencher.bench_local(|| {
+        let slot = slots.next().expect("a cycle has no end");
+        timers.set(slot, deadline(slot) + MINUTE);
+    });
+}
+
+/// Clears all, in another order than they were armed. An item is a timer.
+#[divan::bench]
+fn clear(bencher: Bencher<'_, '_>) {
+    bencher
+        .counter(ItemsCount::new(ARMED))
+        .with_inputs(armed)
+        .bench_local_refs(|timers| {
+            for number in 0..ARMED {
+                timers.clear(scattered(number));
+            }
+            assert_eq!(timers.next(), None);
+        });
+}
+
+/// All come due one after the other, each time that the wheel asks for. An item is a timer.
+#[divan::bench]
+fn expire(bencher: Bencher<'_, '_>) {
+    bencher
+        .counter(ItemsCount::new(ARMED))
+        .with_inputs(|| (armed(), Vec::with_capacity(ARMED as usize)))
+        .bench_local_refs(|(timers, due)| {
+            while let Some(now) = timers.next() {
+                timers.expire(now, due);
+            }
+            assert_eq!(due.len(), ARMED as usize);
+        });
+}
+
+/// What every turn of a worker asks, while nothing is due.
+#[divan::bench]
+fn nothing_due(bencher: Bencher<'_, '_>) {
+    let mut timers = armed();
+    let mut due = Vec::new();
+    let mut now = 0;
+    bencher.bench_local(|| {
+        now = (now + 1_000) % MINUTE;
+        timers.expire(now, &mut due);
+        timers.next()
+    });
+    assert!(due.is_empty(), "no deadline is within the first minute");
+}
+
+fn armed() -> Timers {
+    let mut timers = Timers::new(0);
+    (0..ARMED).for_each(|slot| timers.set(slot, deadline(slot)));
+    timers
+}
+
+/// Within the second minute.
+fn deadline(slot: u32) -> u64 {
+    MINUTE + u64::from(scattered(slot)) * (MINUTE / u64::from(ARMED))
+}
+
+/// A permutation of the slots.
+fn scattered(slot: u32) -> u32 {
+    slot * 7_919 % ARMED
+}
+
+const ARMED: u32 = 10_000;
+const MINUTE: u64 = 60_000_000_000;

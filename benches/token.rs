@@ -1,0 +1,29 @@
+//! Tokens: one is made per operation, one is parsed per completion.
+
+use std::hint::black_box;
+
+use divan::Bencher;
+use mahoraga::session::Side;
+use mahoraga::token::{Purpose, Token};
+
+fn main() {
+    divan::main();
+}
+
+#[divan::bench]
+fn make(bencher: Bencher<'_, '_>) {
+    bencher.bench(|| {
+        let purpose = black_box(Purpose::Recv(Side::Backend));
+        Token::new(purpose, black_box(0xab_cdef), black_box(4_711)).raw()
+    });
+}
+
+/// As a worker does with a completion: all of its parts.
+#[divan::bench]
+fn parse(bencher: Bencher<'_, '_>) {
+    let raw = Token::new(Purpose::Send(Side::Client), 0xab_cdef, 4_711).raw();
+    bencher.bench(|| {
+        let token = Token::from_raw(black_box(raw)).expect("a token");
+        (token.purpose(), token.generation(), token.slot())
+    });
+}

@@ -1,0 +1,126 @@
+//! A real worker on a kernel that answers at once, in memory, and an allocator that counts.
+
+pub(crate) mod counting;
+mod kernel;
+
+use std::sync::Arc;
+
+use crossbeam::channel::{Receiver, bounded, never};
+use mahoraga::address::Address;
+use mahoraga::config::Strategy;
+use mahoraga::guard::Limit;
+use mahoraga::kernel::Socket;
+use mahoraga::pool::{Backend, Pool};
+use mahoraga::select::Seat;
+use mahoraga::session::{CloseReason, Limits, NEVER};
+use mahoraga::snapshot::{Listener, Snapshot};
+use mahoraga::worker::{Doorbell, LogQueue, Record, Setup, Stats, Worker};
+
+use kernel::{Clients, InstantKernel};
+
+/// A worker amid clients and backends who answer at once.
+#[derive(Debug)]
+pub(crate) struct Balancer {
+    worker: Worker<InstantKernel>,
+    /// The access log, for every ended session costs a line.
+    records: Receiver<Record>,
+    crowd: u64,
+}
+
+impl Balancer {
+    /// So many clients who send request upon request. Each turn takes `step` nanoseconds.
+    pub(crate) fn keep_alive(crowd: u16, step: u64) -> Self {
+        Self::new(Clients::KeepAlive, crowd, step)
+    }
+
+    /// So many clients at a time, each with one request.
+    pub(crate) fn short(crowd: u16, step: u64) -> Self {
+        Self::new(Clients::Short, crowd, step)
+    }
+
+    fn new(clients: Clients, crowd: u16, step: u64) -> Self {
+        let (log, records) = bounded(4_096);
+        let never_rung = mahoraga::sys::eventfd(true).expect("an eventfd");
+        let setup = Setup {
+            seat: Seat { worker: 0, of: 1 },
+            snapshot: snapshot(),
+            sockets: vec![Socket::from_raw(LISTENER)],
+            capacity: 1_000,
+            mailbox: never(),
+            log: Some(LogQueue::new(log, Arc::new(Doorbell::new(never_rung)))),
+            stats: Arc::new(Stats::default()),
+        };
+        let kernel = InstantKernel::new(clients, usize::from(crowd), step);
+        Self {
+            worker: Worker::new(kernel, setup),
+            records,
+            crowd: u64::from(crowd),
+        }
+    }
+
+    /// Of each keep-alive client a request and its answer: 4 events, received and sent in both
+    /// directions.
+    pub(crate) fn exchange(&mut self) {
+        self.turn();
+        self.turn();
+    }
+
+    /// A connection of each short client, from accept to close: 8 events.
+    pub(crate) fn connection(&mut self) {
+        let served = self.worker.kernel_mut().served + self.crowd;
+        while self.worker.kernel_mut().served < served {
+            self.turn();
+        }
+    }
+
+    /// Completions that the worker was told so far.
+    pub(crate) fn events(&mut self) -> u64 {
+        self.worker.kernel_mut().events
+    }
+
+    fn turn(&mut self) {
+        self.worker.turn();
+        for record in self.records.try_iter() {
+            assert_eq!(record.reason, CloseReason::Finished);
+        }
+    }
+}
+
+fn snapshot() -> Arc<Snapshot> {
+    let backend = |number: u16| {
+        Arc::new(Backend {
+            name: format!("b{number}"),
+            address: Address::Tcp(([127, 0, 0, 1], 9_000 + number).into()),
+            weight: 1,
+            connections: Limit::unbounded(),
+        })
+    };
+    let pool = Pool {
+        name: "p".into(),
+        strategy: Strategy::RoundRobin,
+        backends: (0..2).map(backend).collect(),
+    };
+    let listener = Listener {
+        name: "l".into(),
+        bind: "127.0.0.1:80".parse().expect("an address"),
+        pool: Arc::new(pool),
+        connections: Arc::new(Limit::unbounded()),
+        limits: LIMITS,
+    };
+    Arc::new(Snapshot {
+        version: 1,
+        listeners: vec![Arc::new(listener)],
+        connections: Arc::new(Limit::unbounded()),
+    })
+}
+
+/// Never asked for anything but to accept.
+const LISTENER: i32 = 3;
+/// A busy session's timer comes too early now and then, and is set anew.
+const LIMITS: Limits = Limits {
+    connect: 1_000_000_000,
+    idle: 1_000_000_000,
+    half_closed: 1_000_000_000,
+    session: NEVER,
+    attempts: 3,
+};
