@@ -31,6 +31,8 @@ mod exhaustion;
 mod half_close;
 #[path = "proxy/max_connections.rs"]
 mod max_connections;
+#[path = "proxy/operations.rs"]
+mod operations;
 #[path = "proxy/peers.rs"]
 mod peers;
 #[path = "proxy/pressure.rs"]

@@ -33,6 +33,10 @@ impl Session {
     pub(super) fn on_connect_failed(&mut self, errno: Errno, cx: &mut Context<'_>) {
         cx.ops.push_back(Op::Abandon);
         let overdue = std::mem::take(&mut self.overdue);
+        // Not the backend's doing: memory is short, or a Unix socket's backlog is full.
+        if !overdue && (errno.is_exhaustion() || errno.is_transient()) {
+            return self.on_exhausted(cx);
+        }
         if self.attempts < cx.limits.attempts {
             self.active_at = cx.now;
             self.connect(cx);
@@ -46,7 +50,6 @@ impl Session {
 
     /// The client waits, as it would in the kernel's backlog, until a descriptor is free.
     pub(super) fn on_exhausted(&mut self, cx: &mut Context<'_>) {
-        self.in_flight.remove(Purpose::Connect);
         self.attempts -= 1;
         self.visit(Side::Backend, EXHAUSTED_RETRY, cx);
     }

@@ -137,10 +137,7 @@ impl Session {
             Event::Connected => self.on_connected(cx),
             Event::ConnectFailed(errno) => self.on_connect_failed(errno, cx),
             Event::Exhausted => self.on_exhausted(cx),
-            Event::Unselected => {
-                self.in_flight.remove(Purpose::Connect);
-                self.close(CloseReason::NoBackend, cx);
-            }
+            Event::Unselected => self.close(CloseReason::NoBackend, cx),
             Event::Received(from, buffer, last) => {
                 self.half(from).ending = last;
                 self.on_received(from, buffer, cx);
@@ -148,11 +145,7 @@ impl Session {
             Event::RecvEnded(from, end) => self.on_recv_ended(from, end, cx),
             Event::Sent(from, outcome) => self.on_sent(from, outcome, cx),
             Event::SourceReady(from) | Event::SinkReady(from) => cx.ops.push_back(Op::Pump(from)),
-            Event::Watched(side, broke) => {
-                if broke {
-                    self.close(CloseReason::reset_by(side), cx);
-                }
-            }
+            Event::Watched(side, broke) => self.on_watched(side, broke, more, cx),
             Event::Visit(from) => self.on_visit(from, cx),
             Event::Pumped(from, pumped) => self.on_pumped(from, pumped, cx),
             Event::Pipeless(from) => {
@@ -334,23 +327,36 @@ impl Session {
     fn watch(&mut self, cx: &mut Context<'_>) {
         self.watch_at = NEVER;
         for side in Side::BOTH {
-            let read = self.in_flight.has(Purpose::Recv(side))
-                || self.in_flight.has(Purpose::PollSource(side))
-                || self.in_flight.has(Purpose::Visit(side));
-            if !read && !self.watched[side as usize] {
+            if !self.is_read(side) && !self.watched[side as usize] {
                 self.watched[side as usize] = true;
                 self.ask(Purpose::Watch(side), cx);
             }
         }
     }
 
+    /// A side that is read from tells of its reset itself, behind the bytes that came before it.
+    fn on_watched(&mut self, side: Side, broke: bool, more: bool, cx: &mut Context<'_>) {
+        self.watched[side as usize] = more || broke;
+        if !broke || self.is_read(side) || self.broken.is_some() {
+            return;
+        }
+        if self.half(side).is_loaded() {
+            self.on_source_broken(side, cx);
+        } else {
+            self.close(CloseReason::reset_by(side), cx);
+        }
+    }
+
+    fn is_read(&self, side: Side) -> bool {
+        self.in_flight.has(Purpose::Recv(side))
+            || self.in_flight.has(Purpose::PollSource(side))
+            || self.in_flight.has(Purpose::Visit(side))
+    }
+
     fn join(&mut self, event: Event, cx: &mut Context<'_>) {
         if let Event::Received(from, buffer, _) = event {
             // It came too late to be sent, and counts as undelivered.
             self.half(from).backlog.push(buffer, cx.links);
-        }
-        if matches!(event, Event::Exhausted | Event::Unselected) {
-            self.in_flight.remove(Purpose::Connect);
         }
         self.finish_when_joined(cx);
     }
@@ -386,14 +392,16 @@ impl Session {
 /// The operation in flight that an event is about; `None` for answers that come at once.
 fn purpose_of(event: &Event) -> Option<Purpose> {
     match *event {
-        Event::Connected | Event::ConnectFailed(_) => Some(Purpose::Connect),
+        Event::Connected | Event::ConnectFailed(_) | Event::Exhausted | Event::Unselected => {
+            Some(Purpose::Connect)
+        }
         Event::Received(from, _, _) | Event::RecvEnded(from, _) => Some(Purpose::Recv(from)),
         Event::Sent(from, _) => Some(Purpose::Send(from)),
         Event::SourceReady(from) => Some(Purpose::PollSource(from)),
         Event::SinkReady(from) => Some(Purpose::PollSink(from)),
         Event::Watched(side, _) => Some(Purpose::Watch(side)),
         Event::Visit(from) => Some(Purpose::Visit(from)),
-        Event::Exhausted | Event::Unselected | Event::Pumped(..) | Event::Pipeless(_) => None,
+        Event::Pumped(..) | Event::Pipeless(_) => None,
     }
 }
 
