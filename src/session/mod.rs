@@ -474,6 +474,7 @@ impl Session {
         if let Some(buffer) = half.backlog.front(cx.links) {
             // What is held back for an end that never comes would be lost.
             let last = whole && (half.ended || half.ending) && half.backlog.len() == 1;
+            half.held_back = last;
             self.in_flight.insert(Purpose::Send(from));
             cx.ops.push_back(Op::Send(from, buffer, last));
         }
@@ -527,7 +528,12 @@ impl Session {
             return;
         }
         half.shut = true;
+        let held_back = half.held_back;
         let broke = self.broken == Some(CloseReason::reset_by(from));
+        if broke && held_back {
+            // The end came before the break, and a reset would drop what waits for it.
+            cx.ops.push_back(Op::Shutdown(from.other()));
+        }
         if broke || self.half(from.other()).shut {
             return self.close(self.broken.unwrap_or(CloseReason::Finished), cx);
         }
