@@ -233,6 +233,10 @@ impl FakeKernel {
             };
             self.trace.completion(&completion);
             self.on_reaped(&completion);
+            let before = into.last().filter(|last| last.token == completion.token);
+            if before.is_some() && completion.is_end() {
+                self.trace.see("bytes and their end in one batch");
+            }
             into.push(completion);
         }
     }
@@ -293,6 +297,13 @@ impl Kernel for FakeKernel {
         let again_same = pair.ports.last() == Some(&address.port());
         let again = !pair.ports.is_empty() && pair.ports.last() != Some(&address.port());
         pair.ports.push(address.port());
+        let client = pair.client;
+        if again || again_same {
+            let loaded = client.is_some_and(|client| self.conn(client).buffers > 0);
+            if loaded {
+                self.trace.see("retry with bytes of the client");
+            }
+        }
         if again {
             self.trace.see("retry on another backend");
         } else if again_same {
@@ -324,7 +335,7 @@ impl Kernel for FakeKernel {
         self.start(token, fd, Kind::Recv);
     }
 
-    fn send(&mut self, token: Token, socket: &Socket, buffer: Buffer, _more: bool) {
+    fn send(&mut self, token: Token, socket: &Socket, buffer: Buffer, more: bool) {
         let fd = self.opened(socket, "send");
         assert_eq!(token.purpose(), Purpose::Send(self.conn(fd).side.other()));
         assert!(!self.conn(fd).outbound.fin, "send on {fd} after its FIN");
@@ -341,7 +352,11 @@ impl Kernel for FakeKernel {
             buffer.len > 0 && end == held.bytes.len(),
             "{buffer:?} is cut wrongly"
         );
-        self.start(token, fd, Kind::Send { buffer, sent: 0 });
+        if more {
+            self.assert_end_follows(fd, buffer.len);
+        }
+        let sent = 0;
+        self.start(token, fd, Kind::Send { buffer, more, sent });
     }
 
     fn poll(&mut self, token: Token, socket: &Socket, interest: Interest) {
@@ -364,6 +379,8 @@ impl Kernel for FakeKernel {
         self.trace.fact("shutdown", fd, 0);
         self.assert_alone(fd, "shutdown", Kind::writes);
         self.assert_end_is_due(fd);
+        self.let_go(fd, 0);
+        self.on_acknowledged(fd);
         let now = self.now;
         let conn = self.conn(fd);
         assert!(!conn.outbound.fin, "{fd} is shut down twice");
@@ -386,6 +403,13 @@ impl Kernel for FakeKernel {
             listening.closed = true;
         } else {
             self.opened(&socket, "close");
+            match manner {
+                Manner::Graceful => self.let_go(fd, 0),
+                Manner::Reset => {
+                    let outbound = &mut self.conn(fd).outbound;
+                    outbound.dropped = std::mem::take(&mut outbound.held);
+                }
+            }
             let at = self.now;
             let conn = self.conn(fd);
             let unread = conn.unread();
@@ -420,8 +444,16 @@ impl Kernel for FakeKernel {
     }
 
     fn acknowledge(&mut self, socket: &Socket) {
-        self.opened(socket, "acknowledge");
-        self.trace.see("acknowledge");
+        let fd = self.opened(socket, "acknowledge");
+        self.trace.fact("acknowledge", fd, 0);
+        let conn = self.conn(fd);
+        assert!(
+            conn.side == Side::Backend && conn.connected,
+            "{fd} is no connected backend to acknowledge to"
+        );
+        assert!(!conn.quick, "{fd} is acknowledged at once already");
+        conn.quick = true;
+        self.on_acknowledged(fd);
     }
 
     fn keep_alive(&mut self, socket: &Socket) {
