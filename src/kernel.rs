@@ -89,6 +89,9 @@ pub trait Kernel {
     /// Received buffers that were not given back.
     fn buffers_in_use(&self) -> u32;
 
+    /// Whether so many are out that each receive should be content with one.
+    fn is_short_of_buffers(&self) -> bool;
+
     /// Pipes on lease.
     fn pipes_in_use(&self) -> u32;
 }

@@ -142,6 +142,7 @@ pub(super) fn start(config: &Config) -> Result<Crew, StartError> {
             snapshot: Arc::clone(&snapshot),
             sockets,
             capacity: plan.sessions as usize,
+            backlog: sys::BACKLOG.unsigned_abs(),
             mailbox: commands,
             log,
             stats: Arc::new(Stats::default()),

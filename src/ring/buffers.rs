@@ -164,6 +164,11 @@ impl Buffers {
             - u32::try_from(self.free.len()).unwrap_or(0)
     }
 
+    /// Whether sessions hold more than half of what there can be.
+    pub(super) fn is_short(&self) -> bool {
+        self.in_use() > u32::from(self.entries / 2)
+    }
+
     /// Where a buffer's bytes begin. Valid until the arena is dropped; meaningful until the buffer
     /// is given back.
     pub(super) fn address(&self, buffer: Buffer) -> *const u8 {

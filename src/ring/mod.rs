@@ -30,8 +30,8 @@ use socket2::SockAddr;
 
 use crate::address::Address;
 use crate::kernel::{
-    Buffer, BufferId, Completion, Done, Errno, Interest, Kernel, Manner, Pipe, Pumped,
-    RECV_BYTES_MAX, Socket,
+    BUFFER_BYTES, Buffer, BufferId, Completion, Done, Errno, Interest, Kernel, Manner, Pipe,
+    Pumped, RECV_BYTES_MAX, Socket,
 };
 use crate::sys;
 use crate::token::{Purpose, Token};
@@ -270,7 +270,9 @@ impl Kernel for Ring {
     fn recv(&mut self, token: Token, socket: &Socket) {
         let recv = opcode::RecvMulti::new(types::Fd(socket.raw()), GROUP).build();
         let recv = if self.features.bounded_recv {
-            setup::bounded(recv, RECV_BYTES_MAX)
+            // `RECV_BYTES_MAX`, or the least that makes sense.
+            let short = self.buffers.is_short();
+            setup::bounded(recv, if short { BUFFER_BYTES } else { RECV_BYTES_MAX })
         } else {
             recv
         };
@@ -354,6 +356,10 @@ impl Kernel for Ring {
 
     fn buffers_in_use(&self) -> u32 {
         self.buffers.in_use()
+    }
+
+    fn is_short_of_buffers(&self) -> bool {
+        self.buffers.is_short()
     }
 
     fn pipes_in_use(&self) -> u32 {

@@ -5,12 +5,33 @@ use crate::kernel::{Buffer, BufferId};
 
 /// The links of every buffer of a worker's arena, by buffer number.
 #[derive(Debug, Default)]
-pub struct Links(Vec<Link>);
+pub struct Links {
+    table: Vec<Link>,
+    /// Buffers are short: a direction makes do with one.
+    short: bool,
+}
 
 #[derive(Clone, Copy, Debug)]
 struct Link {
     buffer: Buffer,
     next: BufferId,
+}
+
+impl Links {
+    /// Tells whether buffers are short.
+    pub fn set_short(&mut self, short: bool) {
+        self.short = short;
+    }
+
+    /// A direction stops receiving at so many unsent buffers.
+    pub(super) fn high(&self) -> u16 {
+        if self.short { 1 } else { BACKLOG_HIGH }
+    }
+
+    /// It starts again at so many.
+    pub(super) fn low(&self) -> u16 {
+        if self.short { 0 } else { BACKLOG_LOW }
+    }
 }
 
 /// A queue of buffers, first received first sent.
@@ -34,7 +55,7 @@ impl Backlog {
 
     pub(super) fn push(&mut self, buffer: Buffer, links: &mut Links) {
         let id = usize::from(buffer.id);
-        if links.0.len() <= id {
+        if links.table.len() <= id {
             let unused = Link {
                 buffer: Buffer {
                     id: 0,
@@ -43,25 +64,25 @@ impl Backlog {
                 },
                 next: 0,
             };
-            links.0.resize((id + 1).next_power_of_two(), unused);
+            links.table.resize((id + 1).next_power_of_two(), unused);
         }
-        links.0[id] = Link { buffer, next: 0 };
+        links.table[id] = Link { buffer, next: 0 };
         if self.is_empty() {
             self.head = buffer.id;
         } else {
-            links.0[usize::from(self.tail)].next = buffer.id;
+            links.table[usize::from(self.tail)].next = buffer.id;
         }
         self.tail = buffer.id;
         self.len += 1;
     }
 
     pub(super) fn front(&self, links: &Links) -> Option<Buffer> {
-        (!self.is_empty()).then(|| links.0[usize::from(self.head)].buffer)
+        (!self.is_empty()).then(|| links.table[usize::from(self.head)].buffer)
     }
 
     /// Takes `bytes` off the first buffer; answers with the buffer when it is used up.
     pub(super) fn consume(&mut self, bytes: u32, links: &mut Links) -> Option<BufferId> {
-        let front = &mut links.0[usize::from(self.head)].buffer;
+        let front = &mut links.table[usize::from(self.head)].buffer;
         assert!(
             self.len > 0 && bytes <= front.len,
             "more sent than there was to send"
@@ -79,11 +100,15 @@ impl Backlog {
             return None;
         }
         let id = self.head;
-        self.head = links.0[usize::from(id)].next;
+        self.head = links.table[usize::from(id)].next;
         self.len -= 1;
         Some(id)
     }
 }
+
+/// 64 KiB.
+pub(super) const BACKLOG_HIGH: u16 = 4;
+const BACKLOG_LOW: u16 = 1;
 
 #[cfg(test)]
 mod tests {

@@ -56,4 +56,4 @@ impl Session {
 }
 
 /// Until a backend socket is tried again when descriptors are exhausted: 50 ms.
-const EXHAUSTED_RETRY: u64 = 50_000_000;
+pub(super) const EXHAUSTED_RETRY: u64 = 50_000_000;

@@ -21,6 +21,8 @@ pub(super) struct Half {
     pub(super) ended: bool,
     /// Its end is the next event.
     pub(super) ending: bool,
+    /// The last send left its bytes to wait for that end.
+    pub(super) held_back: bool,
     /// The end was relayed, or the sink broke: nothing moves any more.
     pub(super) shut: bool,
     /// Copying: full buffers in a row. Splicing: small visits in a row.
@@ -54,6 +56,7 @@ impl Half {
             stopping: false,
             ended: false,
             ending: false,
+            held_back: false,
             shut: false,
             streak: 0,
             promote_after: PROMOTE_AFTER,

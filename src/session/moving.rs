@@ -168,6 +168,7 @@ impl Session {
         if let Some(buffer) = half.backlog.front(cx.links) {
             // What is held back for an end that never comes would be lost.
             let last = whole && (half.ended || half.ending) && half.backlog.len() == 1;
+            half.held_back = last;
             self.in_flight.insert(Purpose::Send(from));
             cx.ops.push_back(Op::Send(from, buffer, last));
         }
@@ -180,13 +181,13 @@ impl Session {
         let half = self.half(from);
         match half.mode {
             Mode::Copy if receiving => {
-                if half.backlog.len() >= BACKLOG_HIGH {
+                if half.backlog.len() >= cx.links.high() {
                     self.stop_receiving(from, cx);
                 }
             }
             Mode::Switching if receiving => self.stop_receiving(from, cx),
             Mode::Copy | Mode::Switching if waiting => {}
-            Mode::Copy if !half.ended && half.backlog.len() <= BACKLOG_LOW => {
+            Mode::Copy if !half.ended && half.backlog.len() <= cx.links.low() => {
                 self.ask(Purpose::Recv(from), cx);
             }
             Mode::Switching if !half.ended && !sending && half.backlog.is_empty() => {
@@ -221,7 +222,12 @@ impl Session {
             return;
         }
         half.shut = true;
+        let held_back = half.held_back;
         let broke = self.broken == Some(CloseReason::reset_by(from));
+        if broke && held_back {
+            // The end came before the break, and a reset would drop what waits for it.
+            cx.ops.push_back(Op::Shutdown(from.other()));
+        }
         if broke || self.half(from.other()).shut {
             return self.close(self.broken.unwrap_or(CloseReason::Finished), cx);
         }
@@ -231,8 +237,3 @@ impl Session {
         cx.ops.push_back(Op::Rearm);
     }
 }
-
-/// A direction stops receiving at so many unsent buffers (64 KiB)
-const BACKLOG_HIGH: u16 = 4;
-/// and starts again at so many.
-const BACKLOG_LOW: u16 = 1;

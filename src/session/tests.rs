@@ -4,8 +4,10 @@ mod connecting;
 mod end;
 mod script;
 
+use super::backlog::BACKLOG_HIGH;
+use super::connecting::EXHAUSTED_RETRY;
 use super::*;
-use crate::kernel::BUFFER_BYTES;
+use crate::kernel::{BUFFER_BYTES, Buffer, Errno, Pumped, Sink, Source};
 
 use Side::{Backend, Client};
 use script::{LIMITS, MS, Script};

@@ -220,4 +220,4 @@ fn with<T>(socket: &Socket, call: impl FnOnce(SockRef<'_>) -> T) -> T {
 }
 
 /// Connections that the kernel completes ahead of accept; it cuts this to net.core.somaxconn.
-const BACKLOG: i32 = 4_096;
+pub const BACKLOG: i32 = 4_096;

@@ -96,7 +96,7 @@ impl<K: Kernel> Worker<K> {
             let waiting = self.now < port.resume_at;
             let wanted = places > 0 && !stopped && !waiting && port.parked.is_empty();
             // One accept may bring a whole backlog: near a limit they are asked for singly.
-            let many = places >= BACKLOG;
+            let many = places >= self.backlog;
             let token = Token::new(Purpose::Accept, 0, listener_number(number));
             match &port.socket {
                 Some(socket) if wanted && !port.accepting => {
@@ -152,7 +152,7 @@ impl<K: Kernel> Worker<K> {
         }
         self.open(number, socket);
         let places = self.places(number);
-        self.tend |= places == 0 || places < BACKLOG && self.ports[number].many;
+        self.tend |= places == 0 || places < self.backlog && self.ports[number].many;
     }
 
     fn unpark(&mut self, number: usize) {
@@ -202,8 +202,6 @@ fn listener_number(number: usize) -> u32 {
     u32::try_from(number).expect("listeners are counted in a u32")
 }
 
-/// What the kernel may hold for a listener (listen(2)): one accept can bring so many.
-const BACKLOG: u32 = 4_096;
 /// Until accepting is tried again after it failed for want of descriptors or memory: 100 ms.
 const EXHAUSTED_PAUSE: u64 = 100_000_000;
 /// Until a full listener looks whether another worker made room: 20 ms.

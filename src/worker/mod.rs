@@ -22,7 +22,7 @@ use slab::Slab;
 
 use crate::kernel::{Completion, Kernel, Socket};
 use crate::select::{Seat, Selector};
-use crate::session::{CloseReason, Context, Event, Links, NEVER, Op};
+use crate::session::{CloseReason, Event, Links, NEVER, Op};
 use crate::snapshot::Snapshot;
 use crate::token::{Purpose, Token};
 
@@ -43,6 +43,8 @@ pub struct Setup {
     pub sockets: Vec<Socket>,
     /// Sessions at most.
     pub capacity: usize,
+    /// What the kernel holds for a listener (listen(2)): one multishot accept can bring so many.
+    pub backlog: u32,
     /// What the control thread asks.
     pub mailbox: Receiver<Command>,
     /// Where lines of the access log go.
@@ -66,6 +68,7 @@ pub struct Worker<K> {
     tend_at: u64,
     slots: Slab<Slot>,
     capacity: usize,
+    backlog: u32,
     generation: u32,
     sessions_opened: u64,
     links: Links,
@@ -102,6 +105,7 @@ impl<K: Kernel> Worker<K> {
             tend_at: now,
             slots: Slab::new(),
             capacity: setup.capacity,
+            backlog: setup.backlog,
             generation: 0,
             sessions_opened: 0,
             links: Links::default(),
@@ -156,6 +160,7 @@ impl<K: Kernel> Worker<K> {
             .set(u64::from(self.kernel.buffers_in_use()));
         self.stats.pipes.set(u64::from(self.kernel.pipes_in_use()));
         self.now = self.kernel.now();
+        self.links.set_short(self.kernel.is_short_of_buffers());
         self.histograms.turn.saturating_record(self.now - began);
     }
 
@@ -201,20 +206,13 @@ impl<K: Kernel> Worker<K> {
 
     fn deliver(&mut self, token: Token, event: Event, more: bool) {
         let key = token.slot() as usize;
-        let slot = &mut self.slots[key];
+        let generation = self.slots[key].generation;
         assert_eq!(
-            slot.generation,
+            generation,
             token.generation(),
             "a slot was freed under an operation"
         );
-        let mut cx = Context {
-            now: self.now,
-            limits: &slot.listener.limits,
-            links: &mut self.links,
-            ops: &mut self.ops,
-        };
-        slot.session.on_event(event, more, &mut cx);
-        self.perform(key);
+        self.with_session(key, |session, cx| session.on_event(event, more, cx));
     }
 
     fn make_visits(&mut self) {

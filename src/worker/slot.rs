@@ -95,15 +95,21 @@ impl<K: Kernel> Worker<K> {
         key: usize,
         call: impl FnOnce(&mut Session, &mut Context<'_>),
     ) {
+        let (session, mut cx) = self.enter(key);
+        call(session, &mut cx);
+        self.perform(key);
+    }
+
+    /// A session with what it needs while it handles one event.
+    pub(super) fn enter(&mut self, key: usize) -> (&mut Session, Context<'_>) {
         let slot = &mut self.slots[key];
-        let mut cx = Context {
+        let cx = Context {
             now: self.now,
             limits: &slot.listener.limits,
             links: &mut self.links,
             ops: &mut self.ops,
         };
-        call(&mut slot.session, &mut cx);
-        self.perform(key);
+        (&mut slot.session, cx)
     }
 
     /// Does what the session asks for, and what it asks for upon answers that come at once.
@@ -112,14 +118,8 @@ impl<K: Kernel> Worker<K> {
             let Some(answer) = self.perform_one(key, op) else {
                 continue;
             };
-            let slot = &mut self.slots[key];
-            let mut cx = Context {
-                now: self.now,
-                limits: &slot.listener.limits,
-                links: &mut self.links,
-                ops: &mut self.ops,
-            };
-            slot.session.on_event(answer, false, &mut cx);
+            let (session, mut cx) = self.enter(key);
+            session.on_event(answer, false, &mut cx);
         }
     }
 

@@ -146,12 +146,17 @@ impl Kernel for InstantKernel {
         completions.extend(self.ready.drain(..));
     }
 
-    fn accept(&mut self, token: Token, _listener: &Socket) {
+    fn accept(&mut self, token: Token, _listener: &Socket, many: bool) {
+        assert!(many, "there are always places here");
         assert!(
             self.accept.replace(token).is_none(),
             "nothing ends an accept here"
         );
         (0..self.crowd).for_each(|_| self.arrive());
+    }
+
+    fn accept_now(&mut self, _listener: &Socket) -> Option<Socket> {
+        None
     }
 
     fn connect(&mut self, token: Token, _socket: &Socket, _to: &Address) {
@@ -217,6 +222,10 @@ impl Kernel for InstantKernel {
 
     fn buffers_in_use(&self) -> u32 {
         u32::from(BUFFERS) - u32::try_from(self.free_buffers.len()).expect("few buffers")
+    }
+
+    fn is_short_of_buffers(&self) -> bool {
+        false
     }
 
     fn pipes_in_use(&self) -> u32 {

@@ -46,6 +46,7 @@ impl Balancer {
             snapshot: snapshot(),
             sockets: vec![Socket::from_raw(LISTENER)],
             capacity: 1_000,
+            backlog: 0,
             mailbox: never(),
             log: Some(LogQueue::new(log, Arc::new(Doorbell::new(never_rung)))),
             stats: Arc::new(Stats::default()),

@@ -52,6 +52,8 @@ pub(crate) struct FakeKernel {
 pub(crate) struct Listening {
     pub(crate) backlog: VecDeque<i32>,
     pub(crate) closed: bool,
+    /// The accept in flight is a multishot one.
+    pub(crate) many: bool,
     /// Since when clients wait, here or parked, although there is room.
     pub(crate) deaf_since: Option<u64>,
 }
@@ -233,6 +235,10 @@ impl FakeKernel {
             };
             self.trace.completion(&completion);
             self.on_reaped(&completion);
+            let before = into.last().filter(|last| last.token == completion.token);
+            if before.is_some() && completion.is_end() {
+                self.trace.see("bytes and their end in one batch");
+            }
             into.push(completion);
         }
     }
@@ -272,14 +278,27 @@ impl Kernel for FakeKernel {
         self.reap(completions);
     }
 
-    fn accept(&mut self, token: Token, listener: &Socket) {
+    fn accept(&mut self, token: Token, listener: &Socket, many: bool) {
         let number = listening(listener.raw());
         assert_eq!(token.slot() as usize, number, "a listener is its number");
         assert!(
             !self.listeners[number].closed,
             "accept on a closed listener"
         );
+        self.listeners[number].many = many;
+        if !many {
+            self.trace.see("single accept near a limit");
+        }
         self.start(token, listener.raw(), Kind::Accept);
+    }
+
+    fn accept_now(&mut self, listener: &Socket) -> Option<Socket> {
+        let number = listening(listener.raw());
+        assert!(!self.listeners[number].closed);
+        let fd = self.listeners[number].backlog.pop_front()?;
+        self.trace.see("a stop that empties the backlog");
+        self.conn(fd).hold = Hold::Open;
+        Some(Socket::from_raw(fd))
     }
 
     fn connect(&mut self, token: Token, socket: &Socket, to: &Address) {
@@ -293,6 +312,13 @@ impl Kernel for FakeKernel {
         let again_same = pair.ports.last() == Some(&address.port());
         let again = !pair.ports.is_empty() && pair.ports.last() != Some(&address.port());
         pair.ports.push(address.port());
+        let client = pair.client;
+        if again || again_same {
+            let loaded = client.is_some_and(|client| self.conn(client).buffers > 0);
+            if loaded {
+                self.trace.see("retry with bytes of the client");
+            }
+        }
         if again {
             self.trace.see("retry on another backend");
         } else if again_same {
@@ -324,7 +350,7 @@ impl Kernel for FakeKernel {
         self.start(token, fd, Kind::Recv);
     }
 
-    fn send(&mut self, token: Token, socket: &Socket, buffer: Buffer, _more: bool) {
+    fn send(&mut self, token: Token, socket: &Socket, buffer: Buffer, more: bool) {
         let fd = self.opened(socket, "send");
         assert_eq!(token.purpose(), Purpose::Send(self.conn(fd).side.other()));
         assert!(!self.conn(fd).outbound.fin, "send on {fd} after its FIN");
@@ -341,7 +367,11 @@ impl Kernel for FakeKernel {
             buffer.len > 0 && end == held.bytes.len(),
             "{buffer:?} is cut wrongly"
         );
-        self.start(token, fd, Kind::Send { buffer, sent: 0 });
+        if more {
+            self.assert_end_follows(fd, buffer.len);
+        }
+        let sent = 0;
+        self.start(token, fd, Kind::Send { buffer, more, sent });
     }
 
     fn poll(&mut self, token: Token, socket: &Socket, interest: Interest) {
@@ -364,6 +394,8 @@ impl Kernel for FakeKernel {
         self.trace.fact("shutdown", fd, 0);
         self.assert_alone(fd, "shutdown", Kind::writes);
         self.assert_end_is_due(fd);
+        self.let_go(fd, 0);
+        self.on_acknowledged(fd);
         let now = self.now;
         let conn = self.conn(fd);
         assert!(!conn.outbound.fin, "{fd} is shut down twice");
@@ -386,6 +418,13 @@ impl Kernel for FakeKernel {
             listening.closed = true;
         } else {
             self.opened(&socket, "close");
+            match manner {
+                Manner::Graceful => self.let_go(fd, 0),
+                Manner::Reset => {
+                    let outbound = &mut self.conn(fd).outbound;
+                    outbound.dropped = std::mem::take(&mut outbound.held);
+                }
+            }
             let at = self.now;
             let conn = self.conn(fd);
             let unread = conn.unread();
@@ -420,8 +459,16 @@ impl Kernel for FakeKernel {
     }
 
     fn acknowledge(&mut self, socket: &Socket) {
-        self.opened(socket, "acknowledge");
-        self.trace.see("acknowledge");
+        let fd = self.opened(socket, "acknowledge");
+        self.trace.fact("acknowledge", fd, 0);
+        let conn = self.conn(fd);
+        assert!(
+            conn.side == Side::Backend && conn.connected,
+            "{fd} is no connected backend to acknowledge to"
+        );
+        assert!(!conn.quick, "{fd} is acknowledged at once already");
+        conn.quick = true;
+        self.on_acknowledged(fd);
     }
 
     fn keep_alive(&mut self, socket: &Socket) {
@@ -472,6 +519,10 @@ impl Kernel for FakeKernel {
 
     fn buffers_in_use(&self) -> u32 {
         u32::try_from(self.buffers.len() - self.free.len()).expect("few buffers")
+    }
+
+    fn is_short_of_buffers(&self) -> bool {
+        self.free.len() < self.buffers.len() / 2
     }
 
     fn pipes_in_use(&self) -> u32 {

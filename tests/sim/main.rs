@@ -124,7 +124,15 @@ const INTERESTING: &[&str] = &[
     "connect went its way in spite of a cancel",
     "retry on another backend",
     "retry on the only backend",
+    // A client that does not wait for its backend.
+    "bytes of a client while connecting",
+    "end of a client while connecting",
+    "reset of a client while connecting",
+    "retry with bytes of the client",
     // Moving bytes.
+    "a peer waits for an acknowledgement",
+    "bytes and their end in one batch",
+    "bytes held back for an end",
     "early answer after a broken sink",
     "half-close of the backend relayed",
     "half-close of the client relayed",

@@ -32,6 +32,12 @@ pub(crate) struct Conn {
     pub(crate) reset_at: Option<u64>,
     /// The RST was not told to anyone yet (`sk_err`).
     pub(crate) error_pending: bool,
+    /// A backend has seen the last packet of the handshake: it does nothing before.
+    pub(crate) established: bool,
+    /// Since when a backend has no acknowledgement of the handshake, or of its last bytes.
+    pub(crate) owed_since: Option<u64>,
+    /// Bytes are acknowledged as they arrive.
+    pub(crate) quick: bool,
     /// A send or a splice into it failed.
     pub(crate) told_broken: bool,
     /// Buffers filled from it and not given back.
@@ -65,10 +71,15 @@ pub(crate) struct Inbound {
     pub(crate) fin: bool,
 }
 
-/// Bytes to the peer: `given` were sent, `read` of them were read there.
+/// Bytes to the peer: `given` were sent, all but `held` of them arrived, `read` were read there.
 #[derive(Debug)]
 pub(crate) struct Outbound {
     pub(crate) given: u64,
+    /// The last of them wait in the socket for what follows (`MSG_MORE`), since this time.
+    pub(crate) held: u64,
+    pub(crate) held_since: u64,
+    /// Held back when a close by RST dropped them.
+    pub(crate) dropped: u64,
     pub(crate) read: u64,
     pub(crate) room: u64,
     /// By shutdown: FIN went out while the socket was open.
@@ -99,6 +110,9 @@ impl Conn {
             },
             outbound: Outbound {
                 given: 0,
+                held: 0,
+                held_since: 0,
+                dropped: 0,
                 read: 0,
                 room: rooms[1],
                 fin: false,
@@ -107,6 +121,9 @@ impl Conn {
             },
             reset_at: None,
             error_pending: false,
+            established: side == Side::Client,
+            owed_since: None,
+            quick: side == Side::Client,
             told_broken: false,
             buffers: 0,
             spliced: false,
@@ -130,6 +147,17 @@ impl Conn {
     /// Bytes that can be sent.
     pub(crate) fn outbound_room(&self) -> u64 {
         self.outbound.room - (self.outbound.given - self.outbound.read)
+    }
+
+    /// Bytes that arrived at the peer and were not read there.
+    pub(crate) fn waiting(&self) -> u64 {
+        self.outbound.given - self.outbound.held - self.outbound.read
+    }
+
+    /// The peer does not go on before its last packet is acknowledged.
+    pub(crate) fn awaits_acknowledgement(&self) -> bool {
+        let small_steps = self.peer.patient && self.peer.is_sending();
+        self.owed_since.is_some() && (!self.established || small_steps)
     }
 
     pub(crate) fn is_reset(&self) -> bool {

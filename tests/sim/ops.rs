@@ -36,7 +36,11 @@ pub(crate) enum Kind {
     Accept,
     Connect(Fate),
     Recv,
-    Send { buffer: Buffer, sent: u32 },
+    Send {
+        buffer: Buffer,
+        more: bool,
+        sent: u32,
+    },
     Poll(Interest),
 }
 
@@ -227,7 +231,7 @@ impl FakeKernel {
             Kind::Accept => self.step_accept(name, listening(fd)),
             Kind::Connect(fate) => self.step_connect(name, fd, fate),
             Kind::Recv => self.step_recv(name, fd),
-            Kind::Send { buffer, sent } => self.step_send(name, fd, buffer, sent),
+            Kind::Send { .. } => self.step_send(name, fd, kind),
             Kind::Poll(interest) => self.step_poll(name, fd, interest),
         }
         let op = &self.ops[&token];
@@ -316,8 +320,9 @@ impl FakeKernel {
             return;
         };
         self.conn(fd).hold = Hold::Open;
-        let more = !self.random.permille(60);
-        if !more {
+        let many = self.listeners[listener].many;
+        let more = many && !self.random.permille(60);
+        if many && !more {
             self.trace.see("multishot accept ended");
         }
         self.complete(token, Ok(Done::Accepted(Socket::from_raw(fd))), more);
@@ -337,7 +342,7 @@ impl FakeKernel {
         if outcome.is_ok() {
             self.conn(fd).connected = true;
             self.pair(token, fd);
-            self.wake_peer(fd);
+            self.conn(fd).owed_since = Some(self.now);
             self.doom(fd);
         }
         self.complete(token, outcome, false);
@@ -350,6 +355,12 @@ impl FakeKernel {
                 let reset = self.conn(fd).is_reset();
                 if reset && end.is_ok() && !self.conn(fd).inbound.fin {
                     self.trace.see("a reset that looks like an end of stream");
+                }
+                if self.conn(fd).partner.is_none() {
+                    self.trace.see(match end {
+                        Ok(()) => "end of a client while connecting",
+                        Err(_) => "reset of a client while connecting",
+                    });
                 }
                 self.complete(token, end.map(|()| Done::Count(0)), false);
             }
@@ -389,8 +400,16 @@ impl FakeKernel {
         let len = u32::try_from(len).expect("a buffer's length");
         let buffer = Buffer { id, start: 0, len };
         self.note_early_answer(fd);
+        if self.conn(fd).partner.is_none() {
+            self.trace.see("bytes of a client while connecting");
+        }
         self.complete(token, Ok(Done::Received(buffer)), more);
         self.wake_peer(fd);
+        let ends = self.conn(fd).unread() == 0 && self.conn(fd).is_readable();
+        let room = self.ops[&token.raw()].untold < UNTOLD_MAX;
+        if more && ends && room && self.random.permille(600) {
+            self.step_recv(token, fd);
+        }
     }
 
     fn on_starved(&mut self) {
@@ -406,7 +425,10 @@ impl FakeKernel {
         }
     }
 
-    fn step_send(&mut self, token: Token, fd: i32, buffer: Buffer, sent: u32) {
+    fn step_send(&mut self, token: Token, fd: i32, kind: Kind) {
+        let Kind::Send { buffer, more, sent } = kind else {
+            unreachable!("{kind:?} is no send");
+        };
         let conn = self.conn(fd);
         if conn.is_reset() {
             if sent > 0 {
@@ -425,11 +447,13 @@ impl FakeKernel {
         let bytes = usize::try_from(bytes).expect("a length");
         let from = (buffer.start + sent) as usize;
         let held = std::mem::take(&mut self.buffers[usize::from(buffer.id)].bytes);
-        self.deliver(fd, &held[from..from + bytes]);
+        // Before a send waits for room, it lets go of what it has (`tcp_sendmsg`).
+        let all = from + bytes == held.len();
+        self.deliver(fd, &held[from..from + bytes], more && all);
         self.buffers[usize::from(buffer.id)].bytes = held;
         let sent = sent + u32::try_from(bytes).expect("a length");
         let op = self.ops.get_mut(&token.raw()).expect("in flight");
-        op.kind = Kind::Send { buffer, sent };
+        op.kind = Kind::Send { buffer, more, sent };
         if sent == buffer.len {
             self.complete(token, Ok(Done::Count(sent)), false);
         } else if self.random.permille(50) {

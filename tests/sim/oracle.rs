@@ -21,6 +21,17 @@ impl FakeKernel {
         );
     }
 
+    /// Bytes may be held back only as the last of a stream that its sender ended.
+    pub(crate) fn assert_end_follows(&mut self, fd: i32, bytes: u32) {
+        let partner = self.conn(fd).partner.expect("bytes come from a partner");
+        let given = self.conn(fd).outbound.given + u64::from(bytes);
+        let source = &self.conn(partner).inbound;
+        assert!(
+            source.fin && given == source.written,
+            "{fd} is to hold bytes back up to {given}, but its partner has {source:?}"
+        );
+    }
+
     /// After each turn: what is counted is what is open, and within the limits.
     pub(crate) fn assert_counts(&mut self, numbers: &Numbers, capacity: usize) {
         let sessions = numbers.sessions.get();
@@ -31,7 +42,12 @@ impl FakeKernel {
         assert_eq!(sessions + parked + untold, clients, "open clients");
         assert!(sessions <= capacity as u64, "{sessions} sessions");
         let parked_max = PARKED_MAX * self.listeners.len() as u64;
-        assert!(parked <= parked_max, "{parked} connections are parked");
+        // A stop takes in what the backlog holds.
+        let stopping = self.world.over_at.is_some();
+        assert!(
+            stopping || parked <= parked_max,
+            "{parked} connections are parked"
+        );
         if parked > 0 {
             self.trace.see("parked connection");
         }
@@ -119,6 +135,20 @@ impl FakeKernel {
                 "a session outlives its deadline: {}",
                 self.dump()
             );
+            let owed_since = conn.owed_since.filter(|_| !starved && !conn.is_reset());
+            assert!(
+                !conn.awaits_acknowledgement()
+                    || owed_since.is_none_or(|since| now - since < STILL_MAX),
+                "the peer of {} waits for an acknowledgement: {}",
+                FIRST_SOCKET + i32::try_from(at).expect("few"),
+                self.dump()
+            );
+            assert!(
+                conn.outbound.held == 0 || now - conn.outbound.held_since < STILL_MAX,
+                "bytes to {} are held back for long: {}",
+                FIRST_SOCKET + i32::try_from(at).expect("few"),
+                self.dump()
+            );
             let movable = !starved && can_move(&self.conns[index(partner)], conn);
             let unnoticed = conn.reset_at.filter(|_| conn.error_pending && !starved);
             let since = unnoticed.map(|at| at.max(conn.paired_at));
@@ -153,7 +183,20 @@ impl FakeKernel {
         self.trace.see(reason.as_str());
         assert!(matches!(client.hold, Hold::Closed { .. }), "{reason}");
         let Some(partner) = client.partner else {
-            assert!(reason != CloseReason::Finished);
+            let possible = match reason {
+                CloseReason::ClientReset => client.is_reset(),
+                CloseReason::Finished
+                | CloseReason::BackendReset
+                | CloseReason::IdleTimeout
+                | CloseReason::HalfClosedTimeout
+                | CloseReason::SessionTimeout => false,
+                CloseReason::ConnectFailed
+                | CloseReason::ConnectTimeout
+                | CloseReason::NoBackend
+                | CloseReason::NoResources
+                | CloseReason::Shutdown => true,
+            };
+            assert!(possible, "{reason} without a backend: {client:?}");
             assert_eq!(record.summary.delivered, [0, 0]);
             return;
         };
@@ -218,6 +261,12 @@ fn check_way(from: &Conn, to: &Conn, delivered: u64, reason: CloseReason) {
     assert!(
         delivered <= given,
         "{reason}: {delivered} of {given} {to:?}"
+    );
+    // The session took them for delivered, and dropped them itself.
+    let lost = delivered + to.outbound.dropped > given && !to.is_reset();
+    assert!(
+        !lost,
+        "{reason}: held back for an end that did not come: {to:?}"
     );
     if reason == CloseReason::Finished {
         assert!(complete, "{reason}: {from:?} to {to:?}");

@@ -40,6 +40,8 @@ pub(crate) struct Peer {
     pub(crate) deaf_until: u64,
     /// Bytes sent by [`Act::Echo`].
     pub(crate) echoed: u64,
+    /// It sends its next bytes only when the last ones are acknowledged (Nagle).
+    pub(crate) patient: bool,
     /// It closed both directions.
     pub(crate) closed: bool,
     /// Bytes it reads at once at most, and the time that takes at most.
@@ -58,6 +60,7 @@ impl Peer {
             reading: false,
             deaf_until: 0,
             echoed: 0,
+            patient: random.permille(300),
             closed: false,
             read_bytes: random.pick(&[700, 1_448, 16_384, 65_536, 1 << 20]),
             read_time: if slow { 3 * MS } else { 30 * US },
@@ -73,6 +76,10 @@ impl Peer {
     pub(crate) fn backend(random: &mut Random) -> Self {
         let script = backend_script(random);
         Self::new(with_pauses(script, random), random)
+    }
+
+    pub(crate) fn is_sending(&self) -> bool {
+        matches!(self.script.front(), Some(Act::Send(_) | Act::Drip(_)))
     }
 }
 

@@ -54,6 +54,9 @@ impl FakeKernel {
         self.conn(fd).peer.acting = false;
         loop {
             let conn = self.conn(fd);
+            if conn.awaits_acknowledgement() {
+                return self.trace.see("a peer waits for an acknowledgement");
+            }
             let gone = matches!(conn.hold, Hold::Closed { .. }) || conn.is_reset();
             let Some(act) = conn.peer.script.front().copied() else {
                 return;
@@ -103,7 +106,7 @@ impl FakeKernel {
                 self.trace.fact("peer ends", fd, 0);
                 self.wake_ops(fd);
             }
-            Act::Close if conn.outbound.read < conn.outbound.given => self.on_reset(fd),
+            Act::Close if conn.waiting() > 0 => self.on_reset(fd),
             Act::Close => {
                 conn.inbound.fin = true;
                 conn.peer.closed = true;
@@ -145,6 +148,9 @@ impl FakeKernel {
             conn.unread_since = now;
         }
         conn.inbound.written += bytes;
+        if !conn.quick {
+            conn.owed_since.get_or_insert(now);
+        }
         self.trace.fact("peer sends", fd, bytes);
         self.wake_ops(fd);
     }
@@ -161,7 +167,7 @@ impl FakeKernel {
             conn.peer.reading = true;
             return self.after(delay, Event::Read(fd));
         }
-        let waiting = conn.outbound.given - conn.outbound.read;
+        let waiting = conn.waiting();
         conn.outbound.read += waiting.min(conn.peer.read_bytes);
         self.read_on(fd);
         self.wake_ops(fd);
@@ -170,8 +176,7 @@ impl FakeKernel {
 
     fn read_on(&mut self, fd: i32) {
         let conn = self.conn(fd);
-        let waiting = conn.outbound.given > conn.outbound.read;
-        if waiting && !conn.peer.reading {
+        if conn.waiting() > 0 && !conn.peer.reading {
             conn.peer.reading = true;
             let most = conn.peer.read_time;
             let delay = REACTION + self.random.below(most);
@@ -194,8 +199,9 @@ impl FakeKernel {
         self.wake_ops(fd);
     }
 
-    /// Bytes of the balancer arrive at a peer: they must be its partner's next ones.
-    pub(crate) fn deliver(&mut self, fd: i32, bytes: &[u8]) {
+    /// The balancer sends to a peer: these must be its partner's next bytes. With `more` some of
+    /// the last ones wait for what follows.
+    pub(crate) fn deliver(&mut self, fd: i32, bytes: &[u8], more: bool) {
         let partner = self.conn(fd).partner.expect("bytes come from a partner");
         let stream = self.conn(partner).inbound.stream;
         let at = self.conn(fd).outbound.given;
@@ -209,11 +215,48 @@ impl FakeKernel {
         let now = self.now;
         let conn = self.conn(fd);
         conn.outbound.given += bytes.len() as u64;
+        conn.outbound.held += bytes.len() as u64;
         conn.moved_at = now;
-        if conn.peer.closed && !bytes.is_empty() {
+        let held = conn.outbound.held;
+        let kept = if !more {
+            0
+        } else if self.random.permille(700) {
+            held
+        } else {
+            // Full segments leave.
+            self.random.below(held)
+        };
+        if kept > 0 {
+            self.trace.see("bytes held back for an end");
+            self.conn(fd).outbound.held_since = now;
+        }
+        self.let_go(fd, kept);
+    }
+
+    /// What was held back arrives at the peer, but for so many bytes.
+    pub(crate) fn let_go(&mut self, fd: i32, kept: u64) {
+        let outbound = &mut self.conn(fd).outbound;
+        let arrived = outbound.held - kept;
+        outbound.held = kept;
+        if arrived == 0 {
+            return;
+        }
+        if self.conn(fd).peer.closed {
             let lag = self.random.lag();
             self.after(lag, Event::Reset(fd));
         }
+        self.on_acknowledged(fd);
         self.read_on(fd);
+    }
+
+    /// A packet has told a peer that everything of it has arrived.
+    pub(crate) fn on_acknowledged(&mut self, fd: i32) {
+        let conn = self.conn(fd);
+        let awaited = conn.awaits_acknowledgement();
+        conn.established = true;
+        conn.owed_since = None;
+        if awaited {
+            self.wake_peer(fd);
+        }
     }
 }

@@ -146,7 +146,7 @@ impl FakeKernel {
             let some = self.random.below(bytes as u64 + 1);
             bytes = usize::try_from(some).expect("a length");
         }
-        self.deliver(to, &pipe[..bytes]);
+        self.deliver(to, &pipe[..bytes], false);
         pipe.drain(..bytes);
         pumped.pushed += u32::try_from(bytes).expect("a length");
         if !pipe.is_empty() {

@@ -53,6 +53,7 @@ impl Scenario {
                 .collect(),
             snapshot: first,
             capacity: plan.capacity,
+            backlog: plan.backlog,
             mailbox: commands,
             log: Some(LogQueue::new(log, silent_bell())),
             stats: Arc::clone(&stats),
@@ -128,6 +129,8 @@ impl Scenario {
 struct Plan {
     limits: Vec<Limits>,
     capacity: usize,
+    /// 0: connections are always accepted by the dozen.
+    backlog: u32,
     in_all: Arc<Limit>,
     per_listener: Vec<Arc<Limit>>,
     backends: Vec<Arc<Backend>>,
@@ -148,6 +151,7 @@ impl Plan {
         Self {
             limits: (0..listeners).map(|_| limits(random)).collect(),
             capacity,
+            backlog: random.pick(&[0, 3, 12]),
             in_all: max(random),
             per_listener: (0..listeners).map(|_| max(random)).collect(),
             backends: Vec::new(),

@@ -90,3 +90,19 @@ fn what_a_broken_source_left_is_dropped_when_its_sink_stalls() {
     script.asks(&cancels);
     assert_eq!(script.session.reason(), Some(CloseReason::BackendReset));
 }
+
+#[test]
+fn an_answer_that_waits_for_its_end_gets_it_though_the_sink_broke() {
+    let mut script = Script::connected();
+    script.receives(Client, 10);
+    let answer = script.receives_last(Backend, 30);
+    script.ops.clear();
+    // Its send is under way already when the upload is refused.
+    script.told(Event::Sent(Client, Err(PIPE)));
+    script.told(Event::RecvEnded(Client, Err(Errno::CANCELED)));
+    script.ops.clear();
+    script.sent(Backend, 30);
+    let ends = [Op::Release(answer.id), Op::Shutdown(Client), Op::Finish];
+    script.asks(&ends);
+    assert_eq!(script.session.reason(), Some(CloseReason::BackendReset));
+}
