@@ -357,6 +357,7 @@ impl FakeKernel {
                     self.trace.see("a reset that looks like an end of stream");
                 }
                 if self.conn(fd).partner.is_none() {
+                    self.conn(fd).moved_at = self.now;
                     self.trace.see(match end {
                         Ok(()) => "end of a client while connecting",
                         Err(_) => "reset of a client while connecting",

@@ -118,6 +118,7 @@ impl FakeKernel {
         let now = self.now;
         let starved = self.free.is_empty() || now - self.starved_at < STILL_MAX;
         for at in 0..self.conns.len() {
+            self.look_for_silence(number(at), starved);
             let conn = &self.conns[at];
             let Some(partner) = conn.partner.filter(|_| conn.is_open()) else {
                 continue;
@@ -135,27 +136,13 @@ impl FakeKernel {
                 "a session outlives its deadline: {}",
                 self.dump()
             );
-            let owed_since = conn.owed_since.filter(|_| !starved && !conn.is_reset());
-            assert!(
-                !conn.awaits_acknowledgement()
-                    || owed_since.is_none_or(|since| now - since < STILL_MAX),
-                "the peer of {} waits for an acknowledgement: {}",
-                FIRST_SOCKET + i32::try_from(at).expect("few"),
-                self.dump()
-            );
-            assert!(
-                conn.outbound.held == 0 || now - conn.outbound.held_since < STILL_MAX,
-                "bytes to {} are held back for long: {}",
-                FIRST_SOCKET + i32::try_from(at).expect("few"),
-                self.dump()
-            );
             let movable = !starved && can_move(&self.conns[index(partner)], conn);
             let unnoticed = conn.reset_at.filter(|_| conn.error_pending && !starved);
             let since = unnoticed.map(|at| at.max(conn.paired_at));
             assert!(
                 since.is_none_or(|since| now - since < UNNOTICED_MAX),
                 "a reset of {} goes unnoticed: {}",
-                FIRST_SOCKET + i32::try_from(at).expect("few"),
+                number(at),
                 self.dump()
             );
             let outbound = &mut self.conns[at].outbound;
@@ -168,11 +155,39 @@ impl FakeKernel {
                 assert!(
                     now - since < STILL_MAX,
                     "the stream to {} stands still: {}",
-                    FIRST_SOCKET + i32::try_from(at).expect("few"),
+                    number(at),
                     self.dump()
                 );
             }
         }
+    }
+
+    /// A peer may not wait for what only the balancer can let it see, nor a client be kept that
+    /// has reset.
+    fn look_for_silence(&self, fd: i32, starved: bool) {
+        let conn = &self.conns[index(fd)];
+        if !conn.is_open() {
+            return;
+        }
+        let told = conn.is_reset() && !conn.error_pending;
+        assert!(
+            !told || conn.partner.is_some() || self.now - conn.moved_at < UNNOTICED_MAX,
+            "{fd} reset while connecting and is kept: {}",
+            self.dump()
+        );
+        let waits = conn.awaits_acknowledgement() && !conn.is_reset() && !starved;
+        let since = conn.owed_since.filter(|_| waits);
+        assert!(
+            since.is_none_or(|since| self.now - since < STILL_MAX),
+            "the peer of {fd} waits for an acknowledgement: {}",
+            self.dump()
+        );
+        let since = Some(conn.outbound.held_since).filter(|_| conn.outbound.held > 0);
+        assert!(
+            since.is_none_or(|since| self.now - since < STILL_MAX),
+            "bytes to {fd} are held back for long: {}",
+            self.dump()
+        );
     }
 
     /// A session has ended: what its peers saw must fit the reason.
@@ -245,6 +260,11 @@ impl FakeKernel {
         let ops = self.ops.values().map(|op| format!("\n  {op:?}"));
         lines.chain(ops).collect()
     }
+}
+
+/// A connection's descriptor by its index.
+fn number(at: usize) -> i32 {
+    FIRST_SOCKET + i32::try_from(at).expect("few")
 }
 
 /// Whether bytes, or the end, could go from one connection to the other.
