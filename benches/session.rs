@@ -43,8 +43,8 @@ fn measure(bencher: Bencher<'_, '_>, events: u16, mut balancer: Balancer, call: 
         .bench_local(|| call(&mut balancer));
 }
 
-/// To warm up, and then to count allocations in.
-const CALLS: u64 = 1_000;
+/// To warm up, until timers have come up too, and then to count allocations in.
+const CALLS: u64 = 3_000;
 /// A turn of 50 µs.
 const STEP: u64 = 50_000;
 /// Long enough for a machine's other work to even out.

@@ -118,8 +118,8 @@ fn snapshot() -> Arc<Snapshot> {
 const LISTENER: i32 = 3;
 /// A busy session's timer comes too early now and then, and is set anew.
 const LIMITS: Limits = Limits {
-    connect: 1_000_000_000,
-    idle: 1_000_000_000,
+    connect: 100_000_000,
+    idle: 100_000_000,
     half_closed: 1_000_000_000,
     session: NEVER,
     attempts: 3,
