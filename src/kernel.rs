@@ -24,8 +24,12 @@ pub trait Kernel {
     /// end), and appends what has completed.
     fn wait(&mut self, timeout: Option<Duration>, completions: &mut Vec<Completion>);
 
-    /// Multishot accept: each completion is a new [`Socket`] until one without `more`.
-    fn accept(&mut self, token: Token, listener: &Socket);
+    /// Accepts: each completion is a new [`Socket`]. `many`: until one without `more`; else just
+    /// one.
+    fn accept(&mut self, token: Token, listener: &Socket, many: bool);
+
+    /// A connection that waits in the backlog, at once.
+    fn accept_now(&mut self, listener: &Socket) -> Option<Socket>;
 
     /// Connects a socket that [`Kernel::open`] made.
     fn connect(&mut self, token: Token, socket: &Socket, to: &Address);
@@ -250,6 +254,24 @@ impl Errno {
         matches!(
             self.0,
             libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM
+        )
+    }
+
+    /// Whether an accept failed for a connection that is gone already, so that the next may be
+    /// asked for at once (accept(2), "Error handling").
+    #[must_use]
+    pub fn is_of_one_connection(self) -> bool {
+        matches!(
+            self.0,
+            libc::ECONNABORTED
+                | libc::EPROTO
+                | libc::ENETDOWN
+                | libc::ENOPROTOOPT
+                | libc::EHOSTDOWN
+                | libc::ENONET
+                | libc::EHOSTUNREACH
+                | libc::EOPNOTSUPP
+                | libc::ENETUNREACH
         )
     }
 

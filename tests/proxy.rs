@@ -10,6 +10,10 @@
     clippy::disallowed_methods,
     reason = "the tests stand outside of the balancer, in wall time"
 )]
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test fails by panicking, in its helpers too"
+)]
 
 #[path = "proxy/access_log.rs"]
 mod access_log;
@@ -27,6 +31,8 @@ mod exhaustion;
 mod half_close;
 #[path = "proxy/max_connections.rs"]
 mod max_connections;
+#[path = "proxy/operations.rs"]
+mod operations;
 #[path = "proxy/peers.rs"]
 mod peers;
 #[path = "proxy/pressure.rs"]

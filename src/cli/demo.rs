@@ -4,6 +4,7 @@ use std::io::{self, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::process::ExitCode;
 use std::thread;
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -99,7 +100,7 @@ fn start_backend(number: u16) -> io::Result<SocketAddr> {
     let address = listener.local_addr()?;
     listener.set_nonblocking(true)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_io()
+        .enable_all()
         .build()?;
     thread::Builder::new()
         .name(format!("backend-{number}"))
@@ -115,8 +116,9 @@ async fn serve(listener: TcpListener, number: u16) {
     tokio::task::LocalSet::new()
         .run_until(async {
             loop {
-                // An error concerns one connection that is gone already.
                 let Ok((stream, _)) = listener.accept().await else {
+                    // One connection that is gone already, or no descriptor for a while.
+                    tokio::time::sleep(Duration::from_millis(10)).await;
                     continue;
                 };
                 // So does one later on: the client has closed.

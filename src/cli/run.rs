@@ -20,6 +20,7 @@ pub(super) fn run_then(config: &Config, level: &str, ready: impl FnOnce()) -> Ex
         .filter_or("MAHORAGA_LOG", level)
         .write_style("MAHORAGA_LOG_STYLE");
     env_logger::Builder::from_env(environment)
+        .filter_module(control::HISTOGRAMS_TARGET, log::LevelFilter::Info)
         .format_target(false)
         .init();
     match control::run(config, ready) {

@@ -1,9 +1,11 @@
 //! The access log: one line per session, written through the control thread's ring.
 
+use std::cell::Cell;
 use std::fmt::{self, Write as _};
 use std::fs;
 use std::io;
 use std::os::fd::AsFd;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -17,40 +19,61 @@ use crate::worker::{Doorbell, Record, Stats};
 
 use super::StartError;
 
-/// Opens the sink before anything listens, so that a mistake is told at once.
-pub(super) fn open(log: &AccessLog) -> Result<fs::File, StartError> {
-    let (path, file) = match &log.to {
-        LogSink::Stdout => (
-            "-".to_owned(),
-            io::stdout()
-                .as_fd()
-                .try_clone_to_owned()
-                .map(fs::File::from),
-        ),
-        LogSink::File(path) => (
-            path.display().to_string(),
-            fs::OpenOptions::new().create(true).append(true).open(path),
-        ),
-    };
-    file.map_err(|error| StartError::AccessLog { path, error })
+/// Where lines go.
+pub(super) struct Sink {
+    log: AccessLog,
+    file: fs::File,
+}
+
+impl Sink {
+    /// Opens it before anything listens, so that a mistake is told at once.
+    pub(super) fn open(log: &AccessLog) -> Result<Self, StartError> {
+        let file = open(&log.to).map_err(|error| StartError::AccessLog {
+            path: match &log.to {
+                LogSink::Stdout => "-".to_owned(),
+                LogSink::File(path) => path.display().to_string(),
+            },
+            error,
+        })?;
+        Ok(Self {
+            log: log.clone(),
+            file,
+        })
+    }
+}
+
+fn open(to: &LogSink) -> io::Result<fs::File> {
+    match to {
+        LogSink::Stdout => Ok(io::stdout().as_fd().try_clone_to_owned()?.into()),
+        LogSink::File(path) => fs::OpenOptions::new().create(true).append(true).open(path),
+    }
 }
 
 /// Takes lines from all workers and writes them in batches.
 pub(super) struct AccessLogWriter {
+    log: AccessLog,
     file: File,
-    format: LogFormat,
     doorbell: Arc<Doorbell>,
-    /// Lines that were reported as dropped so far.
-    dropped: u64,
+    /// The file is to be opened again: it was rotated.
+    reopen: Rc<Cell<bool>>,
+    /// Lines that could not be written.
+    unwritten: u64,
+    /// Lines that were reported as lost so far,
+    reported: u64,
+    /// and when, in nanoseconds of the workers' clock.
+    reported_at: u64,
 }
 
 impl AccessLogWriter {
-    pub(super) fn new(file: fs::File, format: LogFormat, doorbell: Arc<Doorbell>) -> Self {
+    pub(super) fn new(sink: Sink, doorbell: &Arc<Doorbell>, reopen: &Rc<Cell<bool>>) -> Self {
         Self {
-            file: File::from_std(file),
-            format,
-            doorbell,
-            dropped: 0,
+            log: sink.log,
+            file: File::from_std(sink.file),
+            doorbell: Arc::clone(doorbell),
+            reopen: Rc::clone(reopen),
+            unwritten: 0,
+            reported: 0,
+            reported_at: 0,
         }
     }
 
@@ -67,13 +90,17 @@ impl AccessLogWriter {
                 let Ok(record) = records.try_recv() else {
                     break;
                 };
-                write_line(&mut batch, &record, self.format);
+                write_line(&mut batch, &record, self.log.format);
             }
-            self.report_dropped(&stats);
             if !batch.is_empty() {
                 batch = self.write(batch).await;
+                self.report_lost(&stats, false);
                 continue;
             }
+            if self.reopen.take() {
+                self.open_again().await;
+            }
+            self.report_lost(&stats, closing);
             if closing {
                 return;
             }
@@ -89,7 +116,7 @@ impl AccessLogWriter {
     }
 
     /// Writes the whole batch and gives its memory back, empty.
-    async fn write(&self, batch: String) -> String {
+    async fn write(&mut self, batch: String) -> String {
         let mut bytes = batch.into_bytes();
         while !bytes.is_empty() {
             // At the file's own position, which is its end when it was opened to append.
@@ -104,9 +131,8 @@ impl AccessLogWriter {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     tokio::time::sleep(BATCH_WAIT).await;
                 }
-                Ok(_) => bytes.clear(),
-                Err(error) => {
-                    log::warn!("access log lines are lost: {error}");
+                Ok(_) | Err(_) => {
+                    self.unwritten += bytes.iter().filter(|&&byte| byte == b'\n').count() as u64;
                     bytes.clear();
                 }
             }
@@ -114,13 +140,33 @@ impl AccessLogWriter {
         String::from_utf8(bytes).unwrap_or_default()
     }
 
-    fn report_dropped(&mut self, stats: &[Arc<Stats>]) {
-        let dropped = stats.iter().map(|stats| stats.log_dropped.get()).sum();
-        let news = dropped - self.dropped;
-        if news > 0 {
-            log::warn!("access log: {news} lines were dropped, {dropped} in all");
+    /// Keeps the old file when the new one can't be opened.
+    async fn open_again(&mut self) {
+        match open(&self.log.to) {
+            Ok(file) => {
+                let old = std::mem::replace(&mut self.file, File::from_std(file));
+                // A failure to close is one of lines that were written long ago.
+                let _ = old.close().await;
+            }
+            Err(error) => log::error!("the access log can't be opened again: {error}"),
         }
-        self.dropped = dropped;
+    }
+
+    /// Tells how many lines were lost, once per second at most.
+    fn report_lost(&mut self, stats: &[Arc<Stats>], at_once: bool) {
+        let dropped: u64 = stats.iter().map(|stats| stats.log_dropped.get()).sum();
+        let lost = dropped + self.unwritten;
+        let now = sys::monotonic();
+        if lost == self.reported || !at_once && now - self.reported_at < REPORT_EVERY {
+            return;
+        }
+        log::warn!(
+            "access log: {} lines were lost, {lost} in all: {dropped} came too fast, {} could not \
+             be written",
+            lost - self.reported,
+            self.unwritten
+        );
+        (self.reported, self.reported_at) = (lost, now);
     }
 }
 
@@ -241,4 +287,6 @@ impl Line<'_> {
 }
 
 const BATCH_BYTES: usize = 64 * 1024;
+/// One second, in nanoseconds.
+const REPORT_EVERY: u64 = 1_000_000_000;
 const BATCH_WAIT: Duration = Duration::from_millis(5);

@@ -6,19 +6,26 @@ use std::thread;
 use crate::config::DESCRIPTORS_RESERVED;
 use crate::sys;
 
-/// Pipes of a worker.
-pub const PIPES_MAX: u32 = 64;
-
-/// The CPUs to run workers on, one each: those of the affinity mask, no more than the cgroup's
-/// quota pays for. A wanted number beyond them goes round.
+/// Pipes of a worker: together they stay within the quota of an unprivileged user, 64 MiB by default
+/// (pipe(7)), as long as there are no more than eight workers.
 #[must_use]
-pub fn worker_cpus(wanted: Option<NonZeroU32>) -> Vec<usize> {
+pub fn pipes(workers: u32, sessions: u32) -> u32 {
+    (64 / workers.max(1)).max(8).min(sessions.div_ceil(4))
+}
+
+/// A CPU for each worker: those of the affinity mask in turn. When a cgroup's quota pays for fewer
+/// CPUs than the mask shows, there are as many workers as it pays for, and none is pinned: every
+/// container with a quota would pin to the same first CPUs of the machine.
+#[must_use]
+pub fn worker_cpus(wanted: Option<NonZeroU32>) -> Vec<Option<usize>> {
     let allowed = sys::allowed_cpus();
-    let allowed = if allowed.is_empty() { vec![0] } else { allowed };
     // It heeds cgroup quotas, which the mask does not show.
     let paid = thread::available_parallelism().map_or(1, usize::from);
-    let count = wanted.map_or_else(|| paid.min(allowed.len()), |count| count.get() as usize);
-    allowed.into_iter().cycle().take(count.max(1)).collect()
+    let count = wanted.map_or(paid, |count| count.get() as usize).max(1);
+    if allowed.is_empty() || wanted.is_none() && paid < allowed.len() {
+        return vec![None; count];
+    }
+    allowed.into_iter().map(Some).cycle().take(count).collect()
 }
 
 /// Sessions that one worker has descriptors for: two each, of the table that is its own.
@@ -77,6 +84,8 @@ mod tests {
     fn one_worker_per_allowed_cpu_unless_told_otherwise() {
         let all = worker_cpus(None);
         assert!(!all.is_empty() && all.len() <= sys::allowed_cpus().len());
+        let pinned = all.iter().flatten().count();
+        assert!(pinned == 0 || pinned == all.len());
         assert_eq!(worker_cpus(NonZeroU32::new(5)).len(), 5);
     }
 }

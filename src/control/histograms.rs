@@ -40,7 +40,7 @@ impl HistogramLog {
             .unwrap_or_default()
             .as_secs_f64();
         for (worker, stats) in crew.stats.iter().enumerate() {
-            log::info!("worker {worker}: {}", gauges(stats));
+            log::info!(target: TARGET, "worker {worker}: {}", gauges(stats));
         }
         for (worker, histograms) in &taken {
             log::info!(
@@ -48,11 +48,37 @@ impl HistogramLog {
                 table(histograms)
             );
         }
-        match append(&self.path, &taken, since, until) {
-            Ok(()) => log::info!("histograms appended to {}", self.path.display()),
+        for worker in (0..crew.stats.len()).filter(|&worker| !has(&taken, worker)) {
+            log::warn!("worker {worker} did not answer in time: its histograms are lost");
+        }
+        match self.append(taken, since, until).await {
+            Ok(()) => log::info!(target: TARGET, "histograms appended to {}", self.path.display()),
             Err(error) => log::error!("{} can't be written: {error}", self.path.display()),
         }
     }
+
+    /// Writes on a thread of its own: a file may be a pipe that nobody reads, or on a disk that
+    /// does not answer, and signals go on being answered meanwhile.
+    async fn append(
+        &self,
+        taken: Vec<(u32, Box<Histograms>)>,
+        since: SystemTime,
+        until: SystemTime,
+    ) -> io::Result<()> {
+        let (done, outcome) = tokio::sync::oneshot::channel();
+        let path = self.path.clone();
+        std::thread::Builder::new()
+            .name("histograms".to_owned())
+            .spawn(move || done.send(append(&path, &taken, since, until)))?;
+        match tokio::time::timeout(WRITE_TIME, outcome).await {
+            Ok(Ok(outcome)) => outcome,
+            Ok(Err(_)) | Err(_) => Err(io::ErrorKind::TimedOut.into()),
+        }
+    }
+}
+
+fn has(taken: &[(u32, Box<Histograms>)], worker: usize) -> bool {
+    taken.iter().any(|(taken, _)| *taken as usize == worker)
 }
 
 /// Histograms by worker, in their order; of those workers that answered in time.
@@ -182,6 +208,9 @@ fn write_interval(
         .map_err(|error| format!("{error:?}"))
 }
 
+/// The log target of what a signal asked for: it is shown whatever the log's level.
+pub(crate) const TARGET: &str = "histograms";
+const WRITE_TIME: Duration = Duration::from_secs(1);
 const ANSWER_POLL: Duration = Duration::from_millis(2);
 /// Half a second: a worker that takes longer has a loop turn that long.
 const ANSWER_POLLS: u32 = 250;

@@ -7,7 +7,9 @@ pub mod capacity;
 mod histograms;
 mod start;
 
+use std::cell::Cell;
 use std::io;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,11 +18,12 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::address::Address;
 use crate::config::Config;
-use crate::ring::SetupError;
-use crate::worker::Command;
+use crate::ring::{self, SetupError};
+use crate::worker::{Command, Stats};
 
-use access_log::AccessLogWriter;
+use access_log::{AccessLogWriter, Sink};
 use histograms::HistogramLog;
+pub(crate) use histograms::TARGET as HISTOGRAMS_TARGET;
 use start::Crew;
 
 /// Why the balancer did not start.
@@ -71,52 +74,54 @@ impl StartError {
 /// Runs the balancer until SIGTERM or SIGINT have ended its last session. `ready` is called once
 /// every worker accepts. The calling thread becomes the control thread.
 ///
+/// SIGHUP opens the access log's file again, which lets it be rotated; SIGUSR1 writes histograms.
 /// A second SIGTERM or SIGINT ends the process at once, with 128 + its number.
 ///
 /// # Errors
 /// [`StartError`]; once started, it does not fail.
 pub fn run(config: &Config, ready: impl FnOnce()) -> Result<(), StartError> {
-    let log_sink = config
-        .access_log
-        .as_ref()
-        .map(access_log::open)
-        .transpose()?;
-    let crew = start::start(config)?;
-    let format = config
-        .access_log
-        .as_ref()
-        .map(|log| log.format)
-        .unwrap_or_default();
+    let log_sink = config.access_log.as_ref().map(Sink::open).transpose()?;
+    ring::probe()?;
     tokio_uring::start(async move {
         let thread = |error| StartError::Thread {
             what: "signals can't be awaited",
             error,
         };
+        // Before anything is bound: from here on a signal ends the process in order.
         let mut signals = Signals::new().map_err(thread)?;
+        let crew = start::start(config)?;
+        let reopen = Rc::new(Cell::new(false));
         let log = log_sink.map(|sink| {
-            let writer = AccessLogWriter::new(sink, format, Arc::clone(&crew.doorbell));
+            let writer = AccessLogWriter::new(sink, &crew.doorbell, &reopen);
             tokio_uring::spawn(writer.run(crew.records.clone(), crew.stats.clone()))
         });
         ready();
-        supervise(config, &crew, &mut signals).await;
+        supervise(config, &crew, &mut signals, &reopen).await;
         crew.join();
         if let Some(log) = log {
             crew.doorbell.close();
             // Whoever reads the log may have stopped reading.
             let _ = tokio::time::timeout(LOG_GRACE, log).await;
         }
-        start::remove_unix_sockets(config);
         Ok(())
     })
 }
 
 /// Answers signals until one asks to stop and every worker has.
-async fn supervise(config: &Config, crew: &Crew, signals: &mut Signals) {
+async fn supervise(config: &Config, crew: &Crew, signals: &mut Signals, reopen: &Cell<bool>) {
     let mut histograms = HistogramLog::new(config.histogram_log.clone());
+    let mut exhaustion = Exhaustion::default();
+    let mut second = tokio::time::interval(Duration::from_secs(1));
     let mut stopping = false;
     let mut finished = std::pin::pin!(crew.finished());
     loop {
         tokio::select! {
+            _ = signals.hup.recv() => {
+                log::info!("reopening the access log");
+                reopen.set(true);
+                crew.doorbell.wake();
+            }
+            _ = second.tick() => exhaustion.report(crew),
             _ = signals.usr1.recv() => histograms.dump(crew).await,
             _ = signals.term.recv() => stop(config, crew, &mut stopping, SIGTERM),
             _ = signals.int.recv() => stop(config, crew, &mut stopping, SIGINT),
@@ -136,7 +141,7 @@ fn stop(config: &Config, crew: &Crew, stopping: &mut bool, signal: i32) {
             "second signal: ending at once, {} sessions are cut",
             crew.sessions()
         );
-        start::remove_unix_sockets(config);
+        crew.remove_socket_files();
         std::process::exit(128 + signal);
     }
     let grace = config.shutdown_grace;
@@ -147,7 +152,30 @@ fn stop(config: &Config, crew: &Crew, stopping: &mut bool, signal: i32) {
     crew.tell_all(|| Command::Stop(grace));
 }
 
+/// Tells, once per second at most, that descriptors or memory run out. Workers only count it: a line
+/// can wait for whoever reads it.
+#[derive(Default)]
+struct Exhaustion {
+    reported: u64,
+}
+
+impl Exhaustion {
+    fn report(&mut self, crew: &Crew) {
+        let count = |stats: &Arc<Stats>| stats.accept_exhausted.get();
+        let all: u64 = crew.stats.iter().map(count).sum();
+        if all > self.reported {
+            log::warn!(
+                "out of descriptors or memory: accepting pauses ({} times since the last line); \
+                 raise `ulimit -n` or lower max_connections",
+                all - self.reported
+            );
+        }
+        self.reported = all;
+    }
+}
+
 struct Signals {
+    hup: Signal,
     usr1: Signal,
     term: Signal,
     int: Signal,
@@ -156,6 +184,7 @@ struct Signals {
 impl Signals {
     fn new() -> io::Result<Self> {
         Ok(Self {
+            hup: signal(SignalKind::hangup())?,
             usr1: signal(SignalKind::user_defined1())?,
             term: signal(SignalKind::terminate())?,
             int: signal(SignalKind::interrupt())?,

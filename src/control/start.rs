@@ -11,13 +11,12 @@ use crossbeam::channel::{self, Receiver, Sender};
 use parking_lot::Mutex;
 use tokio_uring::fs::File;
 
-use crate::address::Address;
 use crate::config::Config;
 use crate::kernel::Socket;
 use crate::ring::{self, Features, Ring, SetupError, Size};
 use crate::select::Seat;
 use crate::snapshot::Snapshot;
-use crate::sys;
+use crate::sys::{self, SocketFile};
 use crate::worker::{Command, Doorbell, LogQueue, Record, Setup, Stats, Worker};
 
 use super::{StartError, capacity};
@@ -25,6 +24,8 @@ use super::{StartError, capacity};
 /// The workers, seen from the control thread.
 pub(super) struct Crew {
     workers: Vec<Handle>,
+    /// Removed at the end.
+    files: Vec<SocketFile>,
     pub(super) stats: Vec<Arc<Stats>>,
     pub(super) records: Receiver<Record>,
     pub(super) doorbell: Arc<Doorbell>,
@@ -45,7 +46,8 @@ struct Handle {
 /// thread, not even the one that hides in a waker of tokio's: the same number may be a client
 /// there. The eventfds here are older than the table and kept in it under their numbers.
 struct Berth {
-    cpu: usize,
+    /// To be pinned to.
+    cpu: Option<usize>,
     features: Features,
     size: Size,
     wake: Arc<OwnedFd>,
@@ -59,7 +61,7 @@ struct Berth {
 struct Plan {
     features: Features,
     /// One worker on each.
-    cpus: Vec<usize>,
+    cpus: Vec<Option<usize>>,
     /// Sessions of one worker at most.
     sessions: u32,
     /// Client connections of all workers at most.
@@ -84,10 +86,18 @@ impl Plan {
                  descriptors each hold no more"
             );
         }
+        log::info!(
+            "{workers} workers{}: {sessions} sessions each, {in_all} connections in all; {features:?}",
+            match &cpus[..] {
+                [Some(_), ..] =>
+                    format!(" on CPUs {:?}", cpus.iter().flatten().collect::<Vec<_>>()),
+                _ => " on any CPU".to_owned(),
+            }
+        );
         let size = Size {
             submissions: SUBMISSIONS,
             buffers: capacity::buffers(sessions),
-            pipes: capacity::PIPES_MAX.min(sessions / 4),
+            pipes: capacity::pipes(workers, sessions),
         };
         Ok(Self {
             features,
@@ -104,7 +114,7 @@ pub(super) fn start(config: &Config) -> Result<Crew, StartError> {
     let plan = Plan::new(config)?;
     let workers = u32::try_from(plan.cpus.len()).unwrap_or(u32::MAX);
     let snapshot = Arc::new(Snapshot::new(config, plan.in_all));
-    let sockets = bind_all(config, plan.cpus.len())?;
+    let (sockets, files) = bind_all(config, plan.cpus.len())?;
     // A Unix socket is the same for all workers.
     let ours: BTreeSet<_> = sockets.iter().flatten().map(Socket::raw).collect();
 
@@ -115,6 +125,7 @@ pub(super) fn start(config: &Config) -> Result<Crew, StartError> {
     let mut crew = Crew {
         workers: Vec::new(),
         stats: Vec::new(),
+        files,
         records,
         doorbell,
         ended,
@@ -161,12 +172,9 @@ pub(super) fn start(config: &Config) -> Result<Crew, StartError> {
 fn work(berth: Berth) {
     sys::block_signals();
     sys::precise_timers();
-    if let Err(error) = sys::pin_to(berth.cpu) {
-        log::warn!(
-            "worker {} is not pinned to CPU {}: {error}",
-            berth.setup.seat.worker,
-            berth.cpu
-        );
+    if let Some(Err(error)) = berth.cpu.map(sys::pin_to) {
+        let worker = berth.setup.seat.worker;
+        log::warn!("worker {worker} is not pinned to its CPU: {error}");
     }
     let listeners = berth.setup.sockets.iter().map(Socket::raw);
     let eventfds = [&*berth.wake, berth.doorbell.eventfd(), &*berth.ended].map(AsRawFd::as_raw_fd);
@@ -234,6 +242,11 @@ impl Crew {
         Ok(())
     }
 
+    /// Removes the files of Unix listeners: nobody will listen on them any more.
+    pub(super) fn remove_socket_files(&self) {
+        self.files.iter().for_each(SocketFile::remove);
+    }
+
     /// Waits for the threads, which have ended or are about to.
     pub(super) fn join(&self) {
         for worker in &self.workers {
@@ -246,8 +259,12 @@ impl Crew {
 }
 
 /// The listening sockets of each worker, in the order of the listeners.
-fn bind_all(config: &Config, workers: usize) -> Result<Vec<Vec<Socket>>, StartError> {
+fn bind_all(
+    config: &Config,
+    workers: usize,
+) -> Result<(Vec<Vec<Socket>>, Vec<SocketFile>), StartError> {
     let mut sockets: Vec<Vec<Socket>> = (0..workers).map(|_| Vec::new()).collect();
+    let mut files = Vec::new();
     for listener in &config.listeners {
         let bound = sys::listen_all(&listener.bind, workers).map_err(|error| StartError::Bind {
             listener: listener.name.clone(),
@@ -255,21 +272,12 @@ fn bind_all(config: &Config, workers: usize) -> Result<Vec<Vec<Socket>>, StartEr
             error,
         })?;
         log::info!("listener `{}` on {}", listener.name, bound.address);
+        files.extend(bound.file);
         for (of_worker, socket) in sockets.iter_mut().zip(bound.sockets) {
             of_worker.push(socket);
         }
     }
-    Ok(sockets)
-}
-
-/// Removes the files of Unix listeners: nobody listens on them any more.
-pub(super) fn remove_unix_sockets(config: &Config) {
-    for listener in &config.listeners {
-        if let Address::Unix(path) = &listener.bind {
-            // Whoever removed it before us wanted the same.
-            let _ = fs::remove_file(path);
-        }
-    }
+    Ok((sockets, files))
 }
 
 fn eventfd(nonblocking: bool) -> Result<OwnedFd, StartError> {

@@ -58,10 +58,16 @@ impl Limit {
         self.max
     }
 
+    /// How many more there may be.
+    #[must_use]
+    pub fn places(&self) -> u32 {
+        self.max.saturating_sub(self.used())
+    }
+
     /// Whether the next [`Self::try_acquire`] would fail.
     #[must_use]
     pub fn is_full(&self) -> bool {
-        self.used() >= self.max
+        self.places() == 0
     }
 }
 

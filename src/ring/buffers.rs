@@ -40,8 +40,10 @@ pub(super) struct Buffers {
     calm: u16,
     /// By buffer: held by a session.
     held: Vec<bool>,
-    /// More memory may be in use than the load of late needs.
+    /// More memory may be in use than the load of late needs,
     bloated: bool,
+    /// and has been for long enough.
+    trim_due: bool,
 }
 
 impl Buffers {
@@ -72,6 +74,7 @@ impl Buffers {
             calm: 0,
             held: Vec::new(),
             bloated: false,
+            trim_due: false,
         })
     }
 
@@ -95,8 +98,8 @@ impl Buffers {
             self.calm = 0;
             if self.target > TARGET_MIN {
                 self.target = (self.target / 2).max(TARGET_MIN);
-            } else if self.bloated {
-                self.trim();
+            } else {
+                self.trim_due = self.bloated;
             }
         }
     }
@@ -106,8 +109,16 @@ impl Buffers {
         self.bloated
     }
 
+    /// Whether calm has lasted for long enough to call [`Self::trim`] at the next occasion.
+    pub(super) fn is_trim_due(&self) -> bool {
+        self.trim_due
+    }
+
     /// Gives the memory of buffers that hold nothing back to the system, those in the kernel's
     /// hands included: they are empty, and become real again when they are filled.
+    ///
+    /// To be called only when every completion was taken: a buffer that the kernel has filled
+    /// counts as held from then on.
     pub(super) fn trim(&mut self) {
         self.target = TARGET_MIN.min(self.entries);
         let mut begin = 0;
@@ -118,6 +129,7 @@ impl Buffers {
         self.arena
             .discard(begin * STRIDE, (usize::from(self.fresh) - begin) * STRIDE);
         self.bloated = false;
+        self.trim_due = false;
     }
 
     /// The kernel ran out of buffers: it gets more from the next wait on.

@@ -32,8 +32,8 @@ impl Mapping {
         assert!(end <= self.bytes);
         if first < end {
             let start = self.start.as_ptr().wrapping_add(first);
-            // SAFETY: the pages lie within this mapping, and the caller, who owns it, says that
-            // nothing in them is needed.
+            // SAFETY: the pages lie within this mapping; `Buffers::trim`, which owns it, asks this
+            // only of buffers that nobody has bytes in, when no completion is left to be taken.
             unsafe { libc::madvise(start.cast(), end - first, libc::MADV_DONTNEED) };
         }
     }

@@ -4,8 +4,9 @@
 //! Ownership, for every `SAFETY` below: an entry names memory of two kinds. Receive and send
 //! buffers lie in the arena of [`Buffers`], whose numbers are held by sessions from completion to
 //! `give_back`, so never reused while an operation is in flight. Socket addresses lie in
-//! `addresses`, which is cleared only when the kernel has taken every entry. Both are dropped after
-//! the ring itself, whose drop ends everything in flight.
+//! `addresses`, which is cleared only when the kernel has taken every entry. Both outlive every
+//! operation that names them: a worker ends when no session is left, and with it nothing is in
+//! flight but the poll of the eventfd, which names no memory.
 
 #![expect(
     unsafe_code,
@@ -16,6 +17,8 @@ mod buffers;
 mod memory;
 mod pipes;
 mod setup;
+#[cfg(test)]
+mod tests;
 
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -171,6 +174,10 @@ impl Ring {
 /// What one completion entry says.
 fn decode(token: Token, cqe: &cqueue::Entry, buffers: &mut Buffers) -> Result<Done, Errno> {
     let Ok(count) = u32::try_from(cqe.result()) else {
+        if let Some(id) = cqueue::buffer_select(cqe.flags()) {
+            buffers.on_received(id, 0);
+            buffers.give_back(id);
+        }
         let errno = Errno(-cqe.result());
         if errno == Errno::NOBUFS && matches!(token.purpose(), Purpose::Recv(_)) {
             buffers.on_exhausted();
@@ -217,17 +224,34 @@ impl Kernel for Ring {
             self.restock_spares();
         }
         self.reap(completions);
-        if trims && completions.is_empty() {
+        // What has overflowed the completion queue is filled as well, and not taken yet.
+        let idle = trims && completions.is_empty();
+        if (idle || self.buffers.is_trim_due()) && !self.uring.submission().cq_overflow() {
             self.buffers.trim();
+        }
+        if idle {
+            self.pipes.close_idle();
         }
     }
 
-    fn accept(&mut self, token: Token, listener: &Socket) {
-        let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
-        let accept = opcode::AcceptMulti::new(types::Fd(listener.raw()))
-            .flags(flags)
-            .build();
+    fn accept(&mut self, token: Token, listener: &Socket, many: bool) {
+        let (fd, flags) = (
+            types::Fd(listener.raw()),
+            libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC,
+        );
+        let accept = if many {
+            opcode::AcceptMulti::new(fd).flags(flags).build()
+        } else {
+            let nobody = std::ptr::null_mut();
+            opcode::Accept::new(fd, nobody, nobody.cast())
+                .flags(flags)
+                .build()
+        };
         self.push(accept, token);
+    }
+
+    fn accept_now(&mut self, listener: &Socket) -> Option<Socket> {
+        sys::accept(listener)
     }
 
     fn connect(&mut self, token: Token, socket: &Socket, to: &Address) {

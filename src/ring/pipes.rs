@@ -53,6 +53,11 @@ impl Pipes {
         }
     }
 
+    /// Gives the pipes that nobody uses back: they count against the quota of the whole user.
+    pub(super) fn close_idle(&mut self) {
+        self.idle.drain(..).for_each(|pipe| sys::close_pipe(&pipe));
+    }
+
     pub(super) fn leased(&self) -> u32 {
         self.leased
     }

@@ -105,9 +105,13 @@ pub(super) fn build(
     let uring = builder(features.plain_queue)
         .build(submissions)
         .map_err(explain)?;
-    let buffers = Buffers::register(&uring.submitter(), buffers)?;
-    restrict(&uring)?;
-    uring.submitter().register_enable_rings()?;
+    let buffers = Buffers::register(&uring.submitter(), buffers).map_err(explain)?;
+    let enabled = restrict(&uring).and_then(|()| uring.submitter().register_enable_rings());
+    if let Err(error) = enabled {
+        // The ring goes before what it points at.
+        drop(uring);
+        return Err(error.into());
+    }
     Ok((uring, buffers))
 }
 

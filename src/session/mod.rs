@@ -13,7 +13,9 @@
 
 mod backlog;
 mod close;
+mod connecting;
 mod half;
+mod moving;
 mod op;
 
 #[cfg(test)]
@@ -27,7 +29,7 @@ use half::{Half, Mode};
 use op::{CANCELLABLE, InFlight};
 pub use op::{Event, Op, Side};
 
-use crate::kernel::{Buffer, Errno, Manner, Pumped, Sink, Source};
+use crate::kernel::Manner;
 use crate::token::Purpose;
 
 /// The deadlines and tries of a session, all times in nanoseconds, [`NEVER`] for none.
@@ -135,10 +137,7 @@ impl Session {
             Event::Connected => self.on_connected(cx),
             Event::ConnectFailed(errno) => self.on_connect_failed(errno, cx),
             Event::Exhausted => self.on_exhausted(cx),
-            Event::Unselected => {
-                self.in_flight.remove(Purpose::Connect);
-                self.close(CloseReason::NoBackend, cx);
-            }
+            Event::Unselected => self.close(CloseReason::NoBackend, cx),
             Event::Received(from, buffer, last) => {
                 self.half(from).ending = last;
                 self.on_received(from, buffer, cx);
@@ -146,11 +145,7 @@ impl Session {
             Event::RecvEnded(from, end) => self.on_recv_ended(from, end, cx),
             Event::Sent(from, outcome) => self.on_sent(from, outcome, cx),
             Event::SourceReady(from) | Event::SinkReady(from) => cx.ops.push_back(Op::Pump(from)),
-            Event::Watched(side, broke) => {
-                if broke {
-                    self.close(CloseReason::reset_by(side), cx);
-                }
-            }
+            Event::Watched(side, broke) => self.on_watched(side, broke, more, cx),
             Event::Visit(from) => self.on_visit(from, cx),
             Event::Pumped(from, pumped) => self.on_pumped(from, pumped, cx),
             Event::Pipeless(from) => {
@@ -274,270 +269,6 @@ pub struct Summary {
     pub delivered: [u64; 2],
 }
 
-/// Connecting.
-impl Session {
-    fn connect(&mut self, cx: &mut Context<'_>) {
-        self.in_flight.insert(Purpose::Connect);
-        self.attempts += 1;
-        cx.ops.push_back(Op::Connect);
-    }
-
-    fn on_connected(&mut self, cx: &mut Context<'_>) {
-        let armed = self.deadline(cx.limits);
-        self.state = State::Open;
-        self.active_at = cx.now;
-        self.connected_at = cx.now;
-        // A later deadline leaves the timer where it is: it comes too early once, is then set anew.
-        if self.deadline(cx.limits) < armed {
-            cx.ops.push_back(Op::Rearm);
-        }
-        // What the client has sent meanwhile completes the handshake; without it, nothing would.
-        if !self.half(Side::Client).is_loaded() {
-            self.acknowledge(cx);
-        }
-        for from in Side::BOTH {
-            self.advance(from, cx);
-        }
-    }
-
-    fn on_connect_failed(&mut self, errno: Errno, cx: &mut Context<'_>) {
-        cx.ops.push_back(Op::Abandon);
-        let overdue = std::mem::take(&mut self.overdue);
-        if self.attempts < cx.limits.attempts {
-            self.active_at = cx.now;
-            self.connect(cx);
-            cx.ops.push_back(Op::Rearm);
-        } else if overdue || errno == Errno::TIMEDOUT {
-            self.close(CloseReason::ConnectTimeout, cx);
-        } else {
-            self.close(CloseReason::ConnectFailed, cx);
-        }
-    }
-
-    /// The client waits, as it would in the kernel's backlog, until a descriptor is free.
-    fn on_exhausted(&mut self, cx: &mut Context<'_>) {
-        self.in_flight.remove(Purpose::Connect);
-        self.attempts -= 1;
-        self.visit(Side::Backend, EXHAUSTED_RETRY, cx);
-    }
-}
-
-/// Moving bytes. `from` names the direction by its source.
-impl Session {
-    fn on_received(&mut self, from: Side, buffer: Buffer, cx: &mut Context<'_>) {
-        self.touch(from, cx.now);
-        let half = self.half(from);
-        if half.shut {
-            cx.ops.push_back(Op::Release(buffer.id));
-            return;
-        }
-        half.is_fed();
-        half.backlog.push(buffer, cx.links);
-        half.on_filled(buffer.len);
-        // A backend that sends in small steps may wait for each to be acknowledged.
-        if from == Side::Backend && !half.ending {
-            self.acknowledge(cx);
-        }
-        self.advance(from, cx);
-    }
-
-    fn on_recv_ended(&mut self, from: Side, end: Result<(), Errno>, cx: &mut Context<'_>) {
-        match end {
-            Ok(()) => self.half(from).ended = true,
-            Err(Errno::CANCELED) => {}
-            Err(Errno::NOBUFS) => {
-                if !self.in_flight.has(Purpose::Visit(from)) {
-                    let pace = self.half(from).slow_down();
-                    self.visit(from, pace, cx);
-                }
-            }
-            Err(errno) if errno.is_transient() => {}
-            Err(_) if self.state == State::Open && self.half(from).is_loaded() => {
-                self.on_source_broken(from, cx);
-            }
-            Err(_) => return self.close(CloseReason::reset_by(from), cx),
-        }
-        self.advance(from, cx);
-    }
-
-    /// The source's connection broke. What was received before is still delivered if the sink
-    /// takes it without delay: it may be an early answer, whose sender did not read to the end.
-    fn on_source_broken(&mut self, from: Side, cx: &mut Context<'_>) {
-        self.broken = Some(CloseReason::reset_by(from));
-        self.half(from).ended = true;
-        self.active_at = cx.now;
-        cx.ops.push_back(Op::Rearm);
-    }
-
-    fn on_sent(&mut self, from: Side, outcome: Result<u32, Errno>, cx: &mut Context<'_>) {
-        match outcome {
-            Ok(bytes) => {
-                self.active_at = cx.now;
-                let half = self.half(from);
-                half.delivered += u64::from(bytes);
-                if let Some(id) = half.backlog.consume(bytes, cx.links) {
-                    cx.ops.push_back(Op::Release(id));
-                }
-                self.advance(from, cx);
-            }
-            Err(errno) if errno.is_transient() => self.advance(from, cx),
-            Err(_) => self.on_sink_broken(from, cx),
-        }
-    }
-
-    /// The sink's connection broke. What it had sent before may still wait to be received: an
-    /// early answer to a request that it did not read to the end. So that direction goes on
-    /// until it ends by itself or stalls.
-    fn on_sink_broken(&mut self, from: Side, cx: &mut Context<'_>) {
-        let reason = CloseReason::reset_by(from.other());
-        if self.half(from.other()).shut {
-            return self.close(reason, cx);
-        }
-        self.broken = Some(reason);
-        self.active_at = cx.now;
-        let half = self.half(from);
-        half.ended = true;
-        half.shut = true;
-        half.in_pipe = 0;
-        while let Some(id) = half.backlog.pop(cx.links) {
-            cx.ops.push_back(Op::Release(id));
-        }
-        self.stop_receiving(from, cx);
-        self.watch_soon(cx);
-        cx.ops.push_back(Op::Rearm);
-    }
-
-    fn on_visit(&mut self, from: Side, cx: &mut Context<'_>) {
-        if self.state == State::Connecting && from == Side::Backend {
-            self.connect(cx);
-        } else if self.half(from).shut {
-            // The sink broke since the visit was asked for.
-        } else if self.half(from).mode == Mode::Splice {
-            cx.ops.push_back(Op::Pump(from));
-        } else {
-            self.advance(from, cx);
-        }
-    }
-
-    fn on_pumped(&mut self, from: Side, pumped: Pumped, cx: &mut Context<'_>) {
-        if pumped.pulled > 0 {
-            self.touch(from, cx.now);
-        }
-        if pumped.pushed > 0 {
-            self.active_at = cx.now;
-        }
-        let half = self.half(from);
-        half.in_pipe = half.in_pipe + pumped.pulled - pumped.pushed;
-        half.delivered += u64::from(pumped.pushed);
-        half.ended |= pumped.source == Source::Ended;
-        let streams = half.on_visited(pumped);
-        match (pumped.sink, pumped.source) {
-            (Sink::Broken(_), _) => self.on_sink_broken(from, cx),
-            (_, Source::Broken(_)) => self.close(CloseReason::reset_by(from), cx),
-            (Sink::Full, _) => {
-                self.ask(Purpose::PollSink(from), cx);
-                self.watch_soon(cx);
-            }
-            (Sink::Ready, Source::Ended) => self.advance(from, cx),
-            (Sink::Ready, _) if !streams => {
-                self.half(from).demote();
-                self.advance(from, cx);
-            }
-            (Sink::Ready, Source::Empty) if pumped.pulled == 0 => {
-                self.ask(Purpose::PollSource(from), cx);
-            }
-            (Sink::Ready, Source::Empty | Source::Ready) => {
-                let pace = self.half(from).pace();
-                self.visit(from, pace, cx);
-            }
-        }
-    }
-
-    /// Does for one direction whatever its state asks for: send, receive, change mode, relay the
-    /// end.
-    fn advance(&mut self, from: Side, cx: &mut Context<'_>) {
-        if self.half(from).shut {
-            return;
-        }
-        self.send_next(from, cx);
-        self.receive_or_stop(from, cx);
-        self.relay_end(from, cx);
-    }
-
-    /// One send in flight per direction: two could overtake each other.
-    fn send_next(&mut self, from: Side, cx: &mut Context<'_>) {
-        if self.in_flight.has(Purpose::Send(from)) || self.state == State::Connecting {
-            return;
-        }
-        let whole = self.broken.is_none();
-        let half = self.half(from);
-        if let Some(buffer) = half.backlog.front(cx.links) {
-            // What is held back for an end that never comes would be lost.
-            let last = whole && (half.ended || half.ending) && half.backlog.len() == 1;
-            self.in_flight.insert(Purpose::Send(from));
-            cx.ops.push_back(Op::Send(from, buffer, last));
-        }
-    }
-
-    fn receive_or_stop(&mut self, from: Side, cx: &mut Context<'_>) {
-        let receiving = self.in_flight.has(Purpose::Recv(from));
-        let sending = self.in_flight.has(Purpose::Send(from));
-        let waiting = self.in_flight.has(Purpose::Visit(from));
-        let half = self.half(from);
-        match half.mode {
-            Mode::Copy if receiving => {
-                if half.backlog.len() >= BACKLOG_HIGH {
-                    self.stop_receiving(from, cx);
-                }
-            }
-            Mode::Switching if receiving => self.stop_receiving(from, cx),
-            Mode::Copy | Mode::Switching if waiting => {}
-            Mode::Copy if !half.ended && half.backlog.len() <= BACKLOG_LOW => {
-                self.ask(Purpose::Recv(from), cx);
-            }
-            Mode::Switching if !half.ended && !sending && half.backlog.is_empty() => {
-                half.promote();
-                cx.ops.push_back(Op::Pump(from));
-            }
-            Mode::Copy | Mode::Switching => {
-                if half.is_loaded() {
-                    self.watch_soon(cx);
-                }
-            }
-            Mode::Splice => {}
-        }
-    }
-
-    fn stop_receiving(&mut self, from: Side, cx: &mut Context<'_>) {
-        let receiving = self.in_flight.has(Purpose::Recv(from));
-        let half = self.half(from);
-        if receiving && !half.stopping {
-            half.stopping = true;
-            cx.ops.push_back(Op::Cancel(Purpose::Recv(from)));
-            self.watch_soon(cx);
-        }
-    }
-
-    /// Relays the end of the stream after its last byte. The second end of a session is left to
-    /// the close of its sockets, which says the same with two calls less.
-    fn relay_end(&mut self, from: Side, cx: &mut Context<'_>) {
-        let connecting = self.state == State::Connecting;
-        let half = self.half(from);
-        if connecting || !half.ended || half.is_loaded() {
-            return;
-        }
-        half.shut = true;
-        let broke = self.broken == Some(CloseReason::reset_by(from));
-        if broke || self.half(from.other()).shut {
-            return self.close(self.broken.unwrap_or(CloseReason::Finished), cx);
-        }
-        self.active_at = cx.now;
-        cx.ops.push_back(Op::Shutdown(from.other()));
-        self.watch_soon(cx);
-        cx.ops.push_back(Op::Rearm);
-    }
-}
-
 /// Small things.
 impl Session {
     fn ask(&mut self, purpose: Purpose, cx: &mut Context<'_>) {
@@ -596,23 +327,36 @@ impl Session {
     fn watch(&mut self, cx: &mut Context<'_>) {
         self.watch_at = NEVER;
         for side in Side::BOTH {
-            let read = self.in_flight.has(Purpose::Recv(side))
-                || self.in_flight.has(Purpose::PollSource(side))
-                || self.in_flight.has(Purpose::Visit(side));
-            if !read && !self.watched[side as usize] {
+            if !self.is_read(side) && !self.watched[side as usize] {
                 self.watched[side as usize] = true;
                 self.ask(Purpose::Watch(side), cx);
             }
         }
     }
 
+    /// A side that is read from tells of its reset itself, behind the bytes that came before it.
+    fn on_watched(&mut self, side: Side, broke: bool, more: bool, cx: &mut Context<'_>) {
+        self.watched[side as usize] = more || broke;
+        if !broke || self.is_read(side) || self.broken.is_some() {
+            return;
+        }
+        if self.half(side).is_loaded() {
+            self.on_source_broken(side, cx);
+        } else {
+            self.close(CloseReason::reset_by(side), cx);
+        }
+    }
+
+    fn is_read(&self, side: Side) -> bool {
+        self.in_flight.has(Purpose::Recv(side))
+            || self.in_flight.has(Purpose::PollSource(side))
+            || self.in_flight.has(Purpose::Visit(side))
+    }
+
     fn join(&mut self, event: Event, cx: &mut Context<'_>) {
         if let Event::Received(from, buffer, _) = event {
             // It came too late to be sent, and counts as undelivered.
             self.half(from).backlog.push(buffer, cx.links);
-        }
-        if matches!(event, Event::Exhausted | Event::Unselected) {
-            self.in_flight.remove(Purpose::Connect);
         }
         self.finish_when_joined(cx);
     }
@@ -648,24 +392,20 @@ impl Session {
 /// The operation in flight that an event is about; `None` for answers that come at once.
 fn purpose_of(event: &Event) -> Option<Purpose> {
     match *event {
-        Event::Connected | Event::ConnectFailed(_) => Some(Purpose::Connect),
+        Event::Connected | Event::ConnectFailed(_) | Event::Exhausted | Event::Unselected => {
+            Some(Purpose::Connect)
+        }
         Event::Received(from, _, _) | Event::RecvEnded(from, _) => Some(Purpose::Recv(from)),
         Event::Sent(from, _) => Some(Purpose::Send(from)),
         Event::SourceReady(from) => Some(Purpose::PollSource(from)),
         Event::SinkReady(from) => Some(Purpose::PollSink(from)),
         Event::Watched(side, _) => Some(Purpose::Watch(side)),
         Event::Visit(from) => Some(Purpose::Visit(from)),
-        Event::Exhausted | Event::Unselected | Event::Pumped(..) | Event::Pipeless(_) => None,
+        Event::Pumped(..) | Event::Pipeless(_) => None,
     }
 }
 
-/// A direction stops receiving at so many unsent buffers (64 KiB)
-const BACKLOG_HIGH: u16 = 4;
-/// and starts again at so many.
-const BACKLOG_LOW: u16 = 1;
-/// What a broken connection left behind waits so long for its sink: 100 ms.
-const LINGER: u64 = 100_000_000;
 /// Until a side that is not read from is watched for its reset: 50 ms.
 const WATCH_AFTER: u64 = 50_000_000;
-/// Until a backend socket is tried again when descriptors are exhausted: 50 ms.
-const EXHAUSTED_RETRY: u64 = 50_000_000;
+/// What a broken connection left behind waits so long for its sink: 100 ms.
+const LINGER: u64 = 100_000_000;

@@ -1,5 +1,7 @@
 //! The state machine as scripts: what it is told, and what it then asks for.
 
+mod connecting;
+mod end;
 mod script;
 
 use super::*;
@@ -12,11 +14,11 @@ use script::{LIMITS, MS, Script};
 fn a_request_and_its_answer() {
     let mut script = Script::connected();
     let request = script.receives(Client, 100);
-    script.asks(&[Op::Send(Client, request)]);
+    script.asks(&[Op::Send(Client, request, false)]);
     script.sent(Client, 100);
     script.asks(&[Op::Release(request.id)]);
     let answer = script.receives(Backend, 5_000);
-    script.asks(&[Op::Send(Backend, answer)]);
+    script.asks(&[Op::Send(Backend, answer, false)]);
     script.sent(Backend, 5_000);
     script.asks(&[Op::Release(answer.id)]);
     script.told(Event::RecvEnded(Client, Ok(())));
@@ -32,7 +34,7 @@ fn a_server_may_speak_first() {
     let mut script = Script::connected();
     script.now += 3;
     let banner = script.receives(Backend, 20);
-    script.asks(&[Op::Send(Backend, banner)]);
+    script.asks(&[Op::Send(Backend, banner, false)]);
     assert_eq!(script.session.summary().first_byte, Some(3));
 }
 
@@ -42,7 +44,7 @@ fn the_end_follows_the_last_byte() {
         let mut script = Script::connected();
         let first = script.receives(from, 10);
         script.receives(from, 20);
-        script.asks(&[Op::Send(from, first)]);
+        script.asks(&[Op::Send(from, first, false)]);
         script.told(Event::RecvEnded(from, Ok(())));
         script.asks(&[]);
         script.sent(from, 4);
@@ -51,15 +53,18 @@ fn the_end_follows_the_last_byte() {
             len: 6,
             ..first
         };
-        script.asks(&[Op::Send(from, rest)]);
+        script.asks(&[Op::Send(from, rest, false)]);
         script.sent(from, 6);
-        assert!(matches!(script.ops[1], Op::Send(_, Buffer { len: 20, .. })));
+        assert!(matches!(
+            script.ops[1],
+            Op::Send(_, Buffer { len: 20, .. }, true)
+        ));
         script.ops.clear();
         script.sent(from, 20);
         script.asks(&[Op::Release(2), Op::Shutdown(to)]);
         // The other direction goes on.
         let other = script.receives(to, 7);
-        script.asks(&[Op::Send(to, other)]);
+        script.asks(&[Op::Send(to, other, false)]);
         script.told(Event::RecvEnded(to, Ok(())));
         script.asks(&[]);
         script.sent(to, 7);
@@ -80,9 +85,9 @@ fn a_connect_that_fails_is_tried_elsewhere() {
     script.told(Event::ConnectFailed(Errno::CONNREFUSED));
     script.asks(&[Op::Abandon, Op::Connect]);
     script.told(Event::ConnectFailed(Errno::CONNREFUSED));
-    script.asks(&[Op::Abandon, Op::Finish]);
-    assert_eq!(script.session.reason(), Some(CloseReason::ConnectFailed));
-    assert_eq!(script.session.manner(), Manner::Reset);
+    script.asks(&[Op::Abandon, Op::Cancel(Purpose::Recv(Client))]);
+    script.told(Event::RecvEnded(Client, Err(Errno::CANCELED)));
+    script.ends(CloseReason::ConnectFailed, Manner::Reset);
     assert_eq!(script.session.summary().attempts, 3);
 }
 
@@ -98,8 +103,9 @@ fn an_unanswered_connect_is_cancelled_at_its_deadline() {
     script.asks(&[Op::Cancel(Purpose::Connect)]);
     assert_eq!(script.session.deadline(&LIMITS), NEVER);
     script.told(Event::ConnectFailed(Errno::CANCELED));
-    script.asks(&[Op::Abandon, Op::Finish]);
-    assert_eq!(script.session.reason(), Some(CloseReason::ConnectTimeout));
+    script.asks(&[Op::Abandon, Op::Cancel(Purpose::Recv(Client))]);
+    script.told(Event::RecvEnded(Client, Err(Errno::CANCELED)));
+    script.ends(CloseReason::ConnectTimeout, Manner::Reset);
 }
 
 #[test]
@@ -109,7 +115,7 @@ fn a_connect_that_outruns_its_cancel_counts() {
     script.asks(&[Op::Cancel(Purpose::Connect)]);
     script.told(Event::Connected);
     assert!(script.rearms(), "no timer was armed while overdue");
-    script.asks(&[Op::Recv(Client), Op::Recv(Backend)]);
+    script.asks(&[Op::Acknowledge, Op::Recv(Backend)]);
     assert_eq!(script.deadline_in(), LIMITS.idle);
 }
 
@@ -117,6 +123,8 @@ fn a_connect_that_outruns_its_cancel_counts() {
 fn an_empty_pool_ends_a_session() {
     let mut script = Script::begin();
     script.told(Event::Unselected);
+    script.asks(&[Op::Cancel(Purpose::Recv(Client))]);
+    script.told(Event::RecvEnded(Client, Err(Errno::CANCELED)));
     script.ends(CloseReason::NoBackend, Manner::Reset);
 }
 
@@ -124,17 +132,19 @@ fn an_empty_pool_ends_a_session() {
 fn without_descriptors_it_waits_and_tries_until_the_deadline() {
     let mut script = Script::begin();
     script.told(Event::Exhausted);
-    script.asks(&[Op::Visit(Client, EXHAUSTED_RETRY)]);
+    script.asks(&[Op::Visit(Backend, EXHAUSTED_RETRY)]);
     script.passes(EXHAUSTED_RETRY);
-    script.told(Event::Visit(Client));
+    script.told(Event::Visit(Backend));
     script.asks(&[Op::Connect]);
     script.told(Event::Exhausted);
-    script.asks(&[Op::Visit(Client, EXHAUSTED_RETRY)]);
+    script.asks(&[Op::Visit(Backend, EXHAUSTED_RETRY)]);
     // Waiting is no attempt, nor does it move the deadline.
     assert_eq!(script.session.summary().attempts, 0);
     script.passes(LIMITS.connect - EXHAUSTED_RETRY);
+    script.asks(&[Op::Cancel(Purpose::Recv(Client))]);
+    script.told(Event::RecvEnded(Client, Err(Errno::CANCELED)));
     script.asks(&[]);
-    script.told(Event::Visit(Client));
+    script.told(Event::Visit(Backend));
     script.ends(CloseReason::NoResources, Manner::Reset);
 }
 
@@ -142,7 +152,7 @@ fn without_descriptors_it_waits_and_tries_until_the_deadline() {
 fn a_slow_sink_stops_the_receive_and_lets_it_go_on() {
     let mut script = Script::connected();
     let first = script.receives(Client, 1);
-    script.asks(&[Op::Send(Client, first)]);
+    script.asks(&[Op::Send(Client, first, false)]);
     let more: Vec<Buffer> = (1..BACKLOG_HIGH)
         .map(|_| script.receives(Client, 1))
         .collect();
@@ -153,15 +163,15 @@ fn a_slow_sink_stops_the_receive_and_lets_it_go_on() {
     script.told(Event::RecvEnded(Client, Err(Errno::CANCELED)));
     script.asks(&[]);
     script.sent(Client, 1);
-    script.asks(&[Op::Release(first.id), Op::Send(Client, more[0])]);
+    script.asks(&[Op::Release(first.id), Op::Send(Client, more[0], false)]);
     script.sent(Client, 1);
-    script.asks(&[Op::Release(more[0].id), Op::Send(Client, more[1])]);
+    script.asks(&[Op::Release(more[0].id), Op::Send(Client, more[1], false)]);
     script.sent(Client, 1);
-    script.asks(&[Op::Release(more[1].id), Op::Send(Client, more[2])]);
+    script.asks(&[Op::Release(more[1].id), Op::Send(Client, more[2], false)]);
     script.sent(Client, 1);
     let resumes = [
         Op::Release(more[2].id),
-        Op::Send(Client, late),
+        Op::Send(Client, late, false),
         Op::Recv(Client),
     ];
     script.asks(&resumes);
@@ -266,7 +276,7 @@ fn an_early_answer_is_relayed_after_the_sink_broke() {
     let mut script = Script::connected();
     let upload = script.receives(Client, 10);
     let unsent = script.receives(Client, 10);
-    script.asks(&[Op::Send(Client, upload)]);
+    script.asks(&[Op::Send(Client, upload, false)]);
     script.now += LIMITS.half_closed;
     script.told(Event::Sent(Client, Err(PIPE)));
     let stops = [
@@ -279,12 +289,12 @@ fn an_early_answer_is_relayed_after_the_sink_broke() {
     script.asks(&[Op::Release(late.id)]);
     script.told(Event::RecvEnded(Client, Err(Errno::CANCELED)));
     script.asks(&[]);
-    // However long the stall before, the answer has its time; the client is watched meanwhile.
+    // However long the stall before, the answer has time to come; the client is watched meanwhile.
     script.passes(WATCH_AFTER);
     script.asks(&[Op::Watch(Client)]);
-    assert_eq!(script.deadline_in(), LIMITS.half_closed - WATCH_AFTER);
+    assert_eq!(script.deadline_in(), LINGER - WATCH_AFTER);
     let answer = script.receives(Backend, 30);
-    script.asks(&[Op::Send(Backend, answer)]);
+    script.asks(&[Op::Send(Backend, answer, false)]);
     // The kernel told of the reset already: this is how it looks the second time.
     script.told(Event::RecvEnded(Backend, Ok(())));
     script.sent(Backend, 30);
@@ -297,7 +307,7 @@ fn an_early_answer_is_relayed_after_the_sink_broke() {
 fn a_reset_ends_both_sides_by_reset() {
     let mut script = Script::connected();
     let buffer = script.receives(Client, 10);
-    script.asks(&[Op::Send(Client, buffer)]);
+    script.asks(&[Op::Send(Client, buffer, false)]);
     script.told(Event::RecvEnded(Backend, Err(Errno::CONNRESET)));
     let cancels = [
         Op::Cancel(Purpose::Recv(Client)),
@@ -321,9 +331,9 @@ fn what_passes_by_is_asked_again() {
     script.told(Event::RecvEnded(Client, Err(AGAIN)));
     script.asks(&[Op::Recv(Client)]);
     let buffer = script.receives(Client, 10);
-    script.asks(&[Op::Send(Client, buffer)]);
+    script.asks(&[Op::Send(Client, buffer, false)]);
     script.told(Event::Sent(Client, Err(AGAIN)));
-    script.asks(&[Op::Send(Client, buffer)]);
+    script.asks(&[Op::Send(Client, buffer, false)]);
 }
 
 #[test]
@@ -358,7 +368,7 @@ fn whoever_is_not_read_for_long_is_watched_whatever_the_reason() {
     let mut script = Script::connected();
     script.receives(Client, 10);
     let buffer = script.buffer(10);
-    script.told(Event::Received(Client, buffer));
+    script.told(Event::Received(Client, buffer, false));
     script.ops.clear();
     script.passes(WATCH_AFTER);
     script.asks(&[Op::Watch(Client)]);
@@ -369,7 +379,7 @@ fn silence_ends_a_session_in_order() {
     let mut script = Script::connected();
     script.passes(LIMITS.idle / 2);
     let buffer = script.receives(Client, 10);
-    script.asks(&[Op::Send(Client, buffer)]);
+    script.asks(&[Op::Send(Client, buffer, false)]);
     script.sent(Client, 10);
     script.asks(&[Op::Release(buffer.id)]);
     script.passes(LIMITS.idle - 1);
@@ -436,7 +446,7 @@ fn a_session_has_a_longest_time() {
         if script.session.reason().is_none() {
             let buffer = script.receives(Client, 1);
             script.sent(Client, 1);
-            script.asks(&[Op::Send(Client, buffer), Op::Release(buffer.id)]);
+            script.asks(&[Op::Send(Client, buffer, false), Op::Release(buffer.id)]);
         }
     }
     assert_eq!(script.session.reason(), Some(CloseReason::SessionTimeout));
@@ -456,10 +466,15 @@ fn a_timer_that_comes_early_makes_the_peers_probed_once() {
 fn a_close_while_connecting_joins_the_connect() {
     let mut script = Script::begin();
     script.cx(|session, cx| session.close(CloseReason::Shutdown, cx));
-    script.asks(&[Op::Cancel(Purpose::Connect)]);
+    let cancels = [
+        Op::Cancel(Purpose::Connect),
+        Op::Cancel(Purpose::Recv(Client)),
+    ];
+    script.asks(&cancels);
     // A second reason changes nothing.
     script.cx(|session, cx| session.close(CloseReason::IdleTimeout, cx));
     script.asks(&[]);
+    script.told(Event::RecvEnded(Client, Err(Errno::CANCELED)));
     script.told(Event::Connected);
     script.ends(CloseReason::Shutdown, Manner::Reset);
 }

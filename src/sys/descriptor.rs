@@ -90,30 +90,30 @@ pub fn clear_eventfd(eventfd: &OwnedFd) {
 
 /// Gives the calling thread a descriptor table of its own with just the standard streams and
 /// `keep`: its limit then counts for this thread alone, and nothing that is closed elsewhere lives
-/// on here (unshare(2), CLONE_FILES; close_range(2)).
+/// on here (close_range(2), CLOSE_RANGE_UNSHARE: unlike unshare(2), containers allow it).
 ///
 /// # Errors
-/// What the two calls say.
+/// What the call says.
 pub fn own_descriptor_table(keep: &[RawFd]) -> io::Result<()> {
-    // SAFETY: no memory is handed over; descriptors of other threads stay in their own table.
-    if unsafe { libc::unshare(libc::CLONE_FILES) } < 0 {
-        return Err(io::Error::last_os_error());
-    }
     let mut keep: Vec<u32> = keep
         .iter()
         .filter_map(|&fd| u32::try_from(fd).ok())
         .collect();
     keep.extend([0, 1, 2, u32::MAX]);
     keep.sort_unstable();
+    // The first call makes the table this thread's own, the others find it so. There is one at least:
+    // nobody keeps the highest numbers.
+    let mut flags = libc::CLOSE_RANGE_UNSHARE;
     for pair in keep.windows(2) {
         if pair[1] - pair[0] < 2 {
             continue;
         }
         // SAFETY: these numbers of this thread's own table are in nobody's use: the owners of
         // those descriptors live in other threads, with the table that was copied.
-        if unsafe { libc::close_range(pair[0] + 1, pair[1] - 1, 0) } < 0 {
+        if unsafe { libc::close_range(pair[0] + 1, pair[1] - 1, flags.cast_signed()) } < 0 {
             return Err(io::Error::last_os_error());
         }
+        flags = 0;
     }
     Ok(())
 }

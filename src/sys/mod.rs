@@ -16,6 +16,6 @@ pub use process::{
     precise_timers, raise_descriptor_limit,
 };
 pub use socket::{
-    Bound, acknowledge, keep_alive, listen_all, open_socket, peer_address, reset_on_close,
-    shutdown, socket_address,
+    Bound, SocketFile, accept, acknowledge, keep_alive, listen_all, open_socket, peer_address,
+    reset_on_close, shutdown, socket_address,
 };

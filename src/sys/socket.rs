@@ -4,8 +4,8 @@ use std::fs;
 use std::io;
 use std::net::{Shutdown, SocketAddr};
 use std::os::fd::{BorrowedFd, IntoRawFd};
-use std::os::unix::fs::FileTypeExt;
-use std::path::Path;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockAddr, SockRef, TcpKeepalive, Type};
@@ -20,6 +20,44 @@ pub struct Bound {
     pub address: Address,
     /// As many as were asked for.
     pub sockets: Vec<Socket>,
+    /// The file of a Unix socket.
+    pub file: Option<SocketFile>,
+}
+
+/// The file of a listening Unix socket, removed when this is dropped.
+#[derive(Debug)]
+pub struct SocketFile {
+    path: PathBuf,
+    /// Device and inode: somebody else may have put another file in its place.
+    identity: Option<(u64, u64)>,
+}
+
+impl SocketFile {
+    fn new(path: &Path) -> Self {
+        Self {
+            path: path.to_owned(),
+            identity: identity(path),
+        }
+    }
+
+    /// Removes the file if it is still the one that was made.
+    pub fn remove(&self) {
+        if self.identity.is_some() && identity(&self.path) == self.identity {
+            // Whoever was quicker wanted the same.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        self.remove();
+    }
+}
+
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    let found = fs::symlink_metadata(path).ok()?;
+    Some((found.dev(), found.ino()))
 }
 
 /// Listens on an address with `count` sockets, one per worker. On TCP they are a group among
@@ -45,6 +83,7 @@ pub fn listen_all(to: &Address, count: usize) -> io::Result<Bound> {
             Ok(Bound {
                 address: Address::Tcp(bound),
                 sockets,
+                file: None,
             })
         }
         Address::Unix(path) => {
@@ -53,6 +92,7 @@ pub fn listen_all(to: &Address, count: usize) -> io::Result<Bound> {
             Ok(Bound {
                 address: to.clone(),
                 sockets,
+                file: Some(SocketFile::new(path)),
             })
         }
     }
@@ -125,6 +165,14 @@ pub fn socket_address(address: &Address) -> SockAddr {
 #[must_use]
 pub fn peer_address(socket: &Socket) -> Option<SocketAddr> {
     with(socket, |socket| socket.peer_addr()).ok()?.as_socket()
+}
+
+/// A connection that waits in the backlog, if there is one.
+#[must_use]
+pub fn accept(listener: &Socket) -> Option<Socket> {
+    let (socket, _) = with(listener, |listener| listener.accept()).ok()?;
+    socket.set_nonblocking(true).ok()?;
+    Some(Socket::from_raw(socket.into_raw_fd()))
 }
 
 /// Ends the sending direction (shutdown(2), SHUT_WR). A connection that broke meanwhile reports

@@ -21,7 +21,9 @@ pub(super) struct Port {
     /// `None` once it is closed for good.
     socket: Option<Socket>,
     accepting: bool,
-    /// The accept in flight was asked to end.
+    /// The accept in flight goes on until it is told to end,
+    many: bool,
+    /// and was told so.
     stopping: bool,
     /// Accepted in one batch beyond the limit: they wait as they would in the backlog.
     parked: VecDeque<Socket>,
@@ -36,6 +38,7 @@ impl Port {
             selector,
             socket: Some(socket),
             accepting: false,
+            many: false,
             stopping: false,
             parked: VecDeque::new(),
             resume_at: 0,
@@ -61,22 +64,20 @@ impl<K: Kernel> Worker<K> {
                 self.stats.accepted.increment();
                 self.admit(number, socket);
             }
-            Err(errno) if errno.is_exhaustion() => {
+            Err(Errno::CANCELED) => {}
+            Err(errno) if errno.is_of_one_connection() || errno.is_transient() => {}
+            Err(_) => {
                 port.resume_at = self.now + EXHAUSTED_PAUSE;
                 self.stats.accept_exhausted.increment();
                 self.stats.accept_pauses.increment();
-                self.complain(number, errno);
             }
-            // Everything else concerns one connection that is gone already (accept(2)), or is the
-            // answer to a cancel: the port is tended at the end of the turn.
-            Ok(Done::Received(_) | Done::Count(_)) | Err(_) => {}
+            Ok(Done::Received(_) | Done::Count(_)) => {}
         }
     }
 
     /// No descriptor was left for a backend: those that come free go to clients that are there.
-    pub(super) fn pause_accepting(&mut self, number: usize, errno: Errno) {
+    pub(super) fn pause_accepting(&mut self) {
         self.stats.accept_exhausted.increment();
-        self.complain(number, errno);
         for port in &mut self.ports {
             port.resume_at = self.now + EXHAUSTED_PAUSE;
         }
@@ -89,34 +90,31 @@ impl<K: Kernel> Worker<K> {
         self.tend_at = u64::MAX;
         for number in 0..self.ports.len() {
             self.unpark(number);
-            let full = self.is_full(number);
+            let places = self.places(number);
             let port = &mut self.ports[number];
             let stopped = self.stop_at.is_some();
             let waiting = self.now < port.resume_at;
-            let wanted = !full && !stopped && !waiting && port.parked.is_empty();
+            let wanted = places > 0 && !stopped && !waiting && port.parked.is_empty();
+            // One accept may bring a whole backlog: near a limit they are asked for singly.
+            let many = places >= BACKLOG;
+            let token = Token::new(Purpose::Accept, 0, listener_number(number));
             match &port.socket {
                 Some(socket) if wanted && !port.accepting => {
-                    let token = Token::new(Purpose::Accept, 0, listener_number(number));
-                    self.kernel.accept(token, socket);
+                    self.kernel.accept(token, socket, many);
                     port.accepting = true;
+                    port.many = many;
                 }
-                Some(_) if !wanted && port.accepting && !port.stopping => {
-                    let token = Token::new(Purpose::Accept, 0, listener_number(number));
+                Some(_) if port.accepting && !port.stopping && (!wanted || port.many && !many) => {
                     self.kernel.cancel(token);
                     port.stopping = true;
-                    if !stopped {
+                    if !wanted && !stopped {
                         self.stats.accept_pauses.increment();
                     }
                 }
                 _ => {}
             }
-            let closable = stopped && !port.accepting;
-            if let Some(socket) = port.socket.take_if(|_| closable) {
-                self.kernel.close(socket, Manner::Graceful);
-            }
             // Another worker may make room, of which this one is not told: look again soon.
-            let waited_for = !stopped || !port.parked.is_empty();
-            if waited_for && !wanted {
+            if !stopped && !wanted || !port.parked.is_empty() {
                 let again = if waiting {
                     port.resume_at
                 } else {
@@ -124,7 +122,22 @@ impl<K: Kernel> Worker<K> {
                 };
                 self.tend_at = self.tend_at.min(again);
             }
+            if stopped && !self.ports[number].accepting {
+                self.close_port(number);
+            }
         }
+    }
+
+    /// Clients in the backlog have been told that they are connected: they are served as well.
+    fn close_port(&mut self, number: usize) {
+        let Some(socket) = self.ports[number].socket.take() else {
+            return;
+        };
+        while let Some(client) = self.kernel.accept_now(&socket) {
+            self.stats.accepted.increment();
+            self.admit(number, client);
+        }
+        self.kernel.close(socket, Manner::Graceful);
     }
 
     fn admit(&mut self, number: usize, socket: Socket) {
@@ -138,7 +151,8 @@ impl<K: Kernel> Worker<K> {
             return;
         }
         self.open(number, socket);
-        self.tend |= self.is_full(number);
+        let places = self.places(number);
+        self.tend |= places == 0 || places < BACKLOG && self.ports[number].many;
     }
 
     fn unpark(&mut self, number: usize) {
@@ -162,10 +176,12 @@ impl<K: Kernel> Worker<K> {
         in_all
     }
 
-    fn is_full(&self, number: usize) -> bool {
-        self.slots.len() >= self.capacity
-            || self.ports[number].listener.connections.is_full()
-            || self.snapshot.connections.is_full()
+    /// How many more sessions the limits allow for the port.
+    fn places(&self, number: usize) -> u32 {
+        let own = self.capacity.saturating_sub(self.slots.len());
+        let own = u32::try_from(own).unwrap_or(u32::MAX);
+        let listener = self.ports[number].listener.connections.places();
+        own.min(listener).min(self.snapshot.connections.places())
     }
 
     pub(super) fn parked(&self) -> u64 {
@@ -180,25 +196,14 @@ impl<K: Kernel> Worker<K> {
             }
         }
     }
-
-    /// At most one line per second, however often accepting fails.
-    fn complain(&mut self, number: usize, errno: Errno) {
-        if self.now < self.complain_at {
-            return;
-        }
-        self.complain_at = self.now + 1_000_000_000;
-        let name = &self.ports[number].listener.name;
-        log::warn!(
-            "worker {}: {name} can't accept or connect, pausing: {errno}",
-            self.id
-        );
-    }
 }
 
 fn listener_number(number: usize) -> u32 {
     u32::try_from(number).expect("listeners are counted in a u32")
 }
 
+/// What the kernel may hold for a listener (listen(2)): one accept can bring so many.
+const BACKLOG: u32 = 4_096;
 /// Until accepting is tried again after it failed for want of descriptors or memory: 100 ms.
 const EXHAUSTED_PAUSE: u64 = 100_000_000;
 /// Until a full listener looks whether another worker made room: 20 ms.

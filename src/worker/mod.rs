@@ -64,7 +64,6 @@ pub struct Worker<K> {
     tend: bool,
     /// or at this time at the latest.
     tend_at: u64,
-    complain_at: u64,
     slots: Slab<Slot>,
     capacity: usize,
     generation: u32,
@@ -101,7 +100,6 @@ impl<K: Kernel> Worker<K> {
             kernel,
             tend: true,
             tend_at: now,
-            complain_at: 0,
             slots: Slab::new(),
             capacity: setup.capacity,
             generation: 0,

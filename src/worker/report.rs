@@ -105,6 +105,11 @@ impl Doorbell {
     /// Nobody will ring any more: the listener may go home when its queue is empty.
     pub fn close(&self) {
         self.closed.store(true, Ordering::SeqCst);
+        self.wake();
+    }
+
+    /// Wakes the listener for something that is not in its queue.
+    pub fn wake(&self) {
         sys::notify(&self.eventfd);
     }
 

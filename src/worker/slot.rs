@@ -5,6 +5,7 @@ use std::cmp::Reverse;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use crate::guard::Limit;
 use crate::kernel::{Completion, Done, Interest, Kernel, Manner, Pipe, Socket};
 use crate::pool::Backend;
 use crate::select::Request;
@@ -21,6 +22,8 @@ pub(super) struct Slot {
     pub(super) generation: u32,
     /// What it was admitted by; its limits hold to the end.
     pub(super) listener: Arc<Listener>,
+    /// Where it holds a place among all connections.
+    in_all: Arc<Limit>,
     port: u32,
     number: u64,
     client: Socket,
@@ -31,6 +34,8 @@ pub(super) struct Slot {
     /// Whom earlier attempts failed on, as indices into the pool of this snapshot.
     tried: Vec<u16>,
     tried_in: u64,
+    /// It has waited before trying the same backend again.
+    paused: bool,
     target_index: u16,
     /// By source side: leases that hold bytes.
     pipes: [Option<Pipe>; 2],
@@ -75,6 +80,8 @@ impl<K: Kernel> Worker<K> {
             target: None,
             tried: Vec::new(),
             tried_in: 0,
+            paused: false,
+            in_all: Arc::clone(&self.snapshot.connections),
             target_index: 0,
             pipes: [None, None],
         });
@@ -176,14 +183,18 @@ impl<K: Kernel> Worker<K> {
         let Some(index) = port.selector.select(Request { tried: &slot.tried }) else {
             return Some(Event::Unselected);
         };
+        // Nobody else is left: an attempt at once would fail as the last one did.
+        if slot.tried.contains(&index) && !std::mem::replace(&mut slot.paused, true) {
+            return Some(Event::Exhausted);
+        }
+        slot.paused = false;
         let backend = &port.listener.pool.backends[usize::from(index)];
         slot.target_index = index;
         slot.target = Some(Arc::clone(backend));
         let socket = match self.kernel.open(&backend.address) {
             Ok(socket) => socket,
             Err(errno) if errno.is_exhaustion() => {
-                let port = slot.port as usize;
-                self.pause_accepting(port, errno);
+                self.pause_accepting();
                 return Some(Event::Exhausted);
             }
             Err(errno) => return Some(Event::ConnectFailed(errno)),
@@ -249,7 +260,7 @@ impl<K: Kernel> Worker<K> {
             }
         }
         slot.listener.connections.release();
-        self.snapshot.connections.release();
+        slot.in_all.release();
         // A port at its limit may go on.
         self.tend |= self.tend_at != u64::MAX;
 

@@ -1,7 +1,7 @@
 //! Descriptors run out: who is there is served, who comes waits, nothing spins and nobody is
 //! forgotten.
 
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::thread;
 use std::time::Duration;
 
@@ -9,53 +9,85 @@ use crate::balancer::{Balancer, Launch};
 use crate::peers::{self, Backend, ping};
 use crate::watchdog::watched;
 
-fn launch(backend: &Backend) -> Balancer {
+fn launch(backend: &Backend) -> Launch {
     let launch = Launch::to(std::slice::from_ref(&backend.address));
     // A backend's descriptor may be long in coming.
-    launch.flag("--connect-timeout", "60s").start()
+    launch.flag("--connect-timeout", "60s")
 }
 
-fn ask(to: std::net::SocketAddr, count: u8) -> Vec<thread::JoinHandle<TcpStream>> {
-    let ask = move |number| {
+fn crowd(to: SocketAddr, count: u8) -> Vec<thread::JoinHandle<()>> {
+    let visit = move |number| {
         let mut client = peers::connect(to);
         ping(&mut client, &[number; 16]);
-        client
     };
     (0..count)
-        .map(|number| thread::spawn(move || ask(number)))
+        .map(|number| thread::spawn(move || visit(number)))
         .collect()
 }
 
+/// What is there is served and what comes waits, without a spin, while this lasts.
+fn hold(balancer: &Balancer, early: &mut [TcpStream], late: &[thread::JoinHandle<()>]) {
+    thread::sleep(Duration::from_millis(300));
+    let share = balancer.process.cpu_share(Duration::from_secs(1));
+    assert!(share < 0.10, "{share} of a CPU to wait for descriptors");
+    for client in early {
+        ping(client, b"meanwhile");
+    }
+    let waiting = late.iter().filter(|client| !client.is_finished()).count();
+    assert!(waiting > 0, "descriptors were to run out");
+}
+
+fn release(balancer: &Balancer, late: Vec<thread::JoinHandle<()>>) {
+    balancer.process.limit_descriptors(20_000);
+    for client in late {
+        client.join().unwrap();
+    }
+}
+
+/// Accepting had begun before the limit came down, so it takes all clients in (accept takes note
+/// of the limit when it is asked): what fails is the socket for their backends.
 #[test]
-fn at_the_limit_all_wait_without_a_spin_and_are_served_after_it() {
+fn clients_wait_for_their_backends_descriptors() {
     watched(|| {
         let backend = Backend::echo();
-        let balancer = launch(&backend);
+        let balancer = launch(&backend).start();
         let mut early: Vec<_> = (0..5).map(|_| balancer.connect()).collect();
         for client in &mut early {
             ping(client, b"before");
         }
-        let limit = balancer.process.limit_with_room(0, 3);
-        balancer.process.limit_descriptors(limit);
-        let late = ask(balancer.address(), 40);
+        balancer.process.leave_room(0, 0);
+        // Some are served with what was held back for that, the others wait.
+        let held: Vec<_> = (0..20).map(|_| balancer.connect()).collect();
+        let late = crowd(balancer.address(), 40);
+        hold(&balancer, &mut early, &late);
+        release(&balancer, late);
+        drop((early, held));
+        balancer.finish();
+    });
+}
 
-        thread::sleep(Duration::from_millis(300));
-        let share = balancer.process.cpu_share(Duration::from_secs(1));
-        assert!(share < 0.10, "{share} of a CPU to wait for descriptors");
+/// Accepting begins anew under the limit, and fails.
+#[test]
+fn clients_wait_in_the_kernel_for_their_own_descriptors() {
+    watched(|| {
+        let backend = Backend::echo();
+        let balancer = launch(&backend).flag("--max-connections", "30").start();
+        let mut early: Vec<_> = (0..30).map(|_| balancer.connect()).collect();
         for client in &mut early {
-            ping(client, b"meanwhile");
+            ping(client, b"before");
         }
+        // These keep a place each.
+        let held: Vec<_> = (0..9).map(|_| balancer.connect()).collect();
+        balancer.process.overdraw(0, 18);
+        drop(early.split_off(20));
+        let late = crowd(balancer.address(), 40);
+        hold(&balancer, &mut early, &late);
         let complaints = balancer.log().count("pausing");
         assert!((1..=4).contains(&complaints), "{complaints} lines");
-        assert!(late.iter().any(|client| !client.is_finished()));
-
-        balancer.process.limit_descriptors(20_000);
-        let late: Vec<_> = late
-            .into_iter()
-            .map(|client| client.join().unwrap())
-            .collect();
+        drop(held);
+        release(&balancer, late);
         assert!(balancer.number("accept_exhausted") > 0);
-        drop((early, late));
+        drop(early);
         balancer.finish();
     });
 }
@@ -65,17 +97,10 @@ fn at_the_limit_all_wait_without_a_spin_and_are_served_after_it() {
 fn a_crowd_is_served_with_few_descriptors() {
     watched(|| {
         let backend = Backend::echo();
-        let balancer = launch(&backend);
-        let limit = balancer.process.limit_with_room(0, 9);
-        balancer.process.limit_descriptors(limit);
-        let to = balancer.address();
-        let visit = move |number| {
-            let mut client = peers::connect(to);
-            ping(&mut client, &[number; 16]);
-        };
-        let crowd = (0..100).map(|number| thread::spawn(move || visit(number)));
-        for visitor in crowd.collect::<Vec<_>>() {
-            visitor.join().unwrap();
+        let balancer = launch(&backend).start();
+        balancer.process.leave_room(0, 9);
+        for client in crowd(balancer.address(), 100) {
+            client.join().unwrap();
         }
         balancer.process.limit_descriptors(20_000);
         balancer.finish();

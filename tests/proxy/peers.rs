@@ -173,13 +173,4 @@ pub(crate) fn expect_broken(stream: &TcpStream) {
     assert!(broken.contains(&kind), "{kind}");
 }
 
-/// Nothing comes for a while.
-#[track_caller]
-pub(crate) fn expect_silence(stream: &mut TcpStream, during: Duration) {
-    stream.set_read_timeout(Some(during)).unwrap();
-    let error = stream.read(&mut [0; 16]).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::WouldBlock);
-    stream.set_read_timeout(Some(WAIT_MAX)).unwrap();
-}
-
 const WAIT_MAX: Duration = Duration::from_secs(30);

@@ -72,12 +72,19 @@ impl Process {
         numbers.collect()
     }
 
-    /// The limit of descriptors that leaves room for just so many more in a worker's table.
-    pub(crate) fn limit_with_room(self, worker: usize, room: usize) -> u64 {
+    /// Changes the limit of descriptors so that a worker has room for just so many more.
+    pub(crate) fn leave_room(self, worker: usize, room: usize) {
         let taken = self.descriptors_of(worker);
         let free = (0..).filter(|number| !taken.contains(number));
         // The limit is one above the highest number that may be given out (getrlimit(2)).
-        free.take(room).last().map_or(0, |highest| highest + 1)
+        self.limit_descriptors(free.take(room).last().map_or(0, |highest| highest + 1));
+    }
+
+    /// Changes the limit of descriptors so that so many of those in use are beyond it.
+    pub(crate) fn overdraw(self, worker: usize, by: usize) {
+        let mut taken = self.descriptors_of(worker);
+        taken.sort_unstable();
+        self.limit_descriptors(taken[taken.len() - by]);
     }
 
     /// CPU time of all threads so far (the first number of schedstat, in ns).

@@ -21,7 +21,7 @@ fn intervals(log: &[u8]) -> Vec<(String, Histogram<u64>)> {
     let entries = IntervalLogIterator::new(log).map(|entry| entry.unwrap());
     let intervals = entries.filter_map(|entry| match entry {
         LogEntry::Interval(interval) => Some(interval),
-        _ => None,
+        LogEntry::StartTime(_) | LogEntry::BaseTime(_) => None,
     });
     let decode = |text: &str| {
         let bytes = BASE64_STANDARD.decode(text).unwrap();
@@ -54,7 +54,6 @@ fn sigusr1_writes_tables_and_a_histogram_log() {
             for _ in 0..sessions {
                 ping(&mut balancer.connect(), &[1; 1_000]);
             }
-            eventually("all ended", || balancer.log().count("") > 0);
         };
         talk(30);
         balancer.assert_rest();

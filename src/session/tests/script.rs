@@ -37,11 +37,11 @@ impl Script {
             now,
             next_buffer: 0,
         };
-        script.asks(&[Op::Connect]);
+        script.asks(&[Op::Recv(Client), Op::Connect]);
         script
     }
 
-    /// A client was accepted and a backend connected.
+    /// A client was accepted and a backend connected before the client sent anything.
     pub(super) fn connected() -> Self {
         Self::connected_with(LIMITS)
     }
@@ -49,7 +49,7 @@ impl Script {
     pub(super) fn connected_with(limits: Limits) -> Self {
         let mut script = Self::begin_with(limits);
         script.told(Event::Connected);
-        script.asks(&[Op::Recv(Client), Op::Recv(Backend)]);
+        script.asks(&[Op::Acknowledge, Op::Recv(Backend)]);
         script
     }
 
@@ -71,7 +71,15 @@ impl Script {
     /// A multishot receive brings so many bytes and goes on; the buffer.
     pub(super) fn receives(&mut self, from: Side, bytes: u32) -> Buffer {
         let buffer = self.buffer(bytes);
-        self.cx(|session, cx| session.on_event(Event::Received(from, buffer), true, cx));
+        self.cx(|session, cx| session.on_event(Event::Received(from, buffer, false), true, cx));
+        buffer
+    }
+
+    /// A receive brings the last bytes of a stream, and its end in the same batch.
+    pub(super) fn receives_last(&mut self, from: Side, bytes: u32) -> Buffer {
+        let buffer = self.buffer(bytes);
+        self.cx(|session, cx| session.on_event(Event::Received(from, buffer, true), true, cx));
+        self.told(Event::RecvEnded(from, Ok(())));
         buffer
     }
 
@@ -136,7 +144,7 @@ impl Script {
         let mut script = Self::connected();
         for _ in 0..3 {
             let buffer = script.receives(from, BUFFER_BYTES);
-            assert_eq!(script.ops.pop_front(), Some(Op::Send(from, buffer)));
+            assert_eq!(script.ops.pop_front(), Some(Op::Send(from, buffer, false)));
             if script.ops.is_empty() {
                 script.sent(from, BUFFER_BYTES);
                 script.asks(&[Op::Release(buffer.id)]);

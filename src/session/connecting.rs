@@ -1,0 +1,59 @@
+//! Connecting: attempts, one backend after the other, while the client's first bytes wait.
+
+use crate::kernel::Errno;
+use crate::token::Purpose;
+
+use super::{CloseReason, Context, Op, Session, Side, State};
+
+impl Session {
+    pub(super) fn connect(&mut self, cx: &mut Context<'_>) {
+        self.in_flight.insert(Purpose::Connect);
+        self.attempts += 1;
+        cx.ops.push_back(Op::Connect);
+    }
+
+    pub(super) fn on_connected(&mut self, cx: &mut Context<'_>) {
+        let armed = self.deadline(cx.limits);
+        self.state = State::Open;
+        self.active_at = cx.now;
+        self.connected_at = cx.now;
+        // A later deadline leaves the timer where it is: it comes too early once, is then set anew.
+        if self.deadline(cx.limits) < armed {
+            cx.ops.push_back(Op::Rearm);
+        }
+        // What the client has sent meanwhile completes the handshake; without it, nothing would.
+        if !self.half(Side::Client).is_loaded() {
+            self.acknowledge(cx);
+        }
+        for from in Side::BOTH {
+            self.advance(from, cx);
+        }
+    }
+
+    pub(super) fn on_connect_failed(&mut self, errno: Errno, cx: &mut Context<'_>) {
+        cx.ops.push_back(Op::Abandon);
+        let overdue = std::mem::take(&mut self.overdue);
+        // Not the backend's doing: memory is short, or a Unix socket's backlog is full.
+        if !overdue && (errno.is_exhaustion() || errno.is_transient()) {
+            return self.on_exhausted(cx);
+        }
+        if self.attempts < cx.limits.attempts {
+            self.active_at = cx.now;
+            self.connect(cx);
+            cx.ops.push_back(Op::Rearm);
+        } else if overdue || errno == Errno::TIMEDOUT {
+            self.close(CloseReason::ConnectTimeout, cx);
+        } else {
+            self.close(CloseReason::ConnectFailed, cx);
+        }
+    }
+
+    /// The client waits, as it would in the kernel's backlog, until a descriptor is free.
+    pub(super) fn on_exhausted(&mut self, cx: &mut Context<'_>) {
+        self.attempts -= 1;
+        self.visit(Side::Backend, EXHAUSTED_RETRY, cx);
+    }
+}
+
+/// Until a backend socket is tried again when descriptors are exhausted: 50 ms.
+const EXHAUSTED_RETRY: u64 = 50_000_000;

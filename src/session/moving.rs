@@ -1,0 +1,238 @@
+//! Moving bytes. Every function takes the direction by its source, `from`, and is written once for
+//! both.
+
+use crate::kernel::{Buffer, Errno, Pumped, Sink, Source};
+use crate::token::Purpose;
+
+use super::half::Mode;
+use super::{CloseReason, Context, Op, Session, Side, State};
+
+impl Session {
+    pub(super) fn on_received(&mut self, from: Side, buffer: Buffer, cx: &mut Context<'_>) {
+        self.touch(from, cx.now);
+        let half = self.half(from);
+        if half.shut {
+            cx.ops.push_back(Op::Release(buffer.id));
+            return;
+        }
+        half.is_fed();
+        half.backlog.push(buffer, cx.links);
+        half.on_filled(buffer.len);
+        // A backend that sends in small steps may wait for each to be acknowledged.
+        if from == Side::Backend && !half.ending {
+            self.acknowledge(cx);
+        }
+        self.advance(from, cx);
+    }
+
+    pub(super) fn on_recv_ended(
+        &mut self,
+        from: Side,
+        end: Result<(), Errno>,
+        cx: &mut Context<'_>,
+    ) {
+        match end {
+            Ok(()) => self.half(from).ended = true,
+            Err(Errno::CANCELED) => {}
+            Err(Errno::NOBUFS) => {
+                if !self.in_flight.has(Purpose::Visit(from)) {
+                    let pace = self.half(from).slow_down();
+                    self.visit(from, pace, cx);
+                }
+            }
+            Err(errno) if errno.is_transient() => {}
+            Err(_) if self.state == State::Open && self.half(from).is_loaded() => {
+                self.on_source_broken(from, cx);
+            }
+            Err(_) => return self.close(CloseReason::reset_by(from), cx),
+        }
+        self.advance(from, cx);
+    }
+
+    /// The source's connection broke. What was received before is still delivered if the sink
+    /// takes it without delay: it may be an early answer, whose sender did not read to the end.
+    pub(super) fn on_source_broken(&mut self, from: Side, cx: &mut Context<'_>) {
+        self.broken = Some(CloseReason::reset_by(from));
+        self.half(from).ended = true;
+        self.active_at = cx.now;
+        cx.ops.push_back(Op::Rearm);
+    }
+
+    pub(super) fn on_sent(
+        &mut self,
+        from: Side,
+        outcome: Result<u32, Errno>,
+        cx: &mut Context<'_>,
+    ) {
+        match outcome {
+            Ok(bytes) => {
+                self.active_at = cx.now;
+                let half = self.half(from);
+                half.delivered += u64::from(bytes);
+                if let Some(id) = half.backlog.consume(bytes, cx.links) {
+                    cx.ops.push_back(Op::Release(id));
+                }
+                self.advance(from, cx);
+            }
+            Err(errno) if errno.is_transient() => self.advance(from, cx),
+            Err(_) => self.on_sink_broken(from, cx),
+        }
+    }
+
+    /// The sink's connection broke. What it had sent before may still wait to be received: an
+    /// early answer to a request that it did not read to the end. So that direction goes on
+    /// until it ends by itself or stalls.
+    pub(super) fn on_sink_broken(&mut self, from: Side, cx: &mut Context<'_>) {
+        let reason = CloseReason::reset_by(from.other());
+        if self.half(from.other()).shut {
+            return self.close(reason, cx);
+        }
+        self.broken = Some(reason);
+        self.active_at = cx.now;
+        let half = self.half(from);
+        half.ended = true;
+        half.shut = true;
+        half.in_pipe = 0;
+        while let Some(id) = half.backlog.pop(cx.links) {
+            cx.ops.push_back(Op::Release(id));
+        }
+        self.stop_receiving(from, cx);
+        self.watch_soon(cx);
+        cx.ops.push_back(Op::Rearm);
+    }
+
+    pub(super) fn on_visit(&mut self, from: Side, cx: &mut Context<'_>) {
+        if self.state == State::Connecting && from == Side::Backend {
+            self.connect(cx);
+        } else if self.half(from).shut {
+            // The sink broke since the visit was asked for.
+        } else if self.half(from).mode == Mode::Splice {
+            cx.ops.push_back(Op::Pump(from));
+        } else {
+            self.advance(from, cx);
+        }
+    }
+
+    pub(super) fn on_pumped(&mut self, from: Side, pumped: Pumped, cx: &mut Context<'_>) {
+        if pumped.pulled > 0 {
+            self.touch(from, cx.now);
+        }
+        if pumped.pushed > 0 {
+            self.active_at = cx.now;
+        }
+        let half = self.half(from);
+        half.in_pipe = half.in_pipe + pumped.pulled - pumped.pushed;
+        half.delivered += u64::from(pumped.pushed);
+        half.ended |= pumped.source == Source::Ended;
+        let streams = half.on_visited(pumped);
+        match (pumped.sink, pumped.source) {
+            (Sink::Broken(_), _) => self.on_sink_broken(from, cx),
+            (_, Source::Broken(_)) => self.close(CloseReason::reset_by(from), cx),
+            (Sink::Full, _) => {
+                self.ask(Purpose::PollSink(from), cx);
+                self.watch_soon(cx);
+            }
+            (Sink::Ready, Source::Ended) => self.advance(from, cx),
+            (Sink::Ready, _) if !streams => {
+                self.half(from).demote();
+                self.advance(from, cx);
+            }
+            (Sink::Ready, Source::Empty) if pumped.pulled == 0 => {
+                self.ask(Purpose::PollSource(from), cx);
+            }
+            (Sink::Ready, Source::Empty | Source::Ready) => {
+                let pace = self.half(from).pace();
+                self.visit(from, pace, cx);
+            }
+        }
+    }
+
+    /// Does for one direction whatever its state asks for: send, receive, change mode, relay the
+    /// end.
+    pub(super) fn advance(&mut self, from: Side, cx: &mut Context<'_>) {
+        if self.half(from).shut {
+            return;
+        }
+        self.send_next(from, cx);
+        self.receive_or_stop(from, cx);
+        self.relay_end(from, cx);
+    }
+
+    /// One send in flight per direction: two could overtake each other.
+    pub(super) fn send_next(&mut self, from: Side, cx: &mut Context<'_>) {
+        if self.in_flight.has(Purpose::Send(from)) || self.state == State::Connecting {
+            return;
+        }
+        let whole = self.broken.is_none();
+        let half = self.half(from);
+        if let Some(buffer) = half.backlog.front(cx.links) {
+            // What is held back for an end that never comes would be lost.
+            let last = whole && (half.ended || half.ending) && half.backlog.len() == 1;
+            self.in_flight.insert(Purpose::Send(from));
+            cx.ops.push_back(Op::Send(from, buffer, last));
+        }
+    }
+
+    pub(super) fn receive_or_stop(&mut self, from: Side, cx: &mut Context<'_>) {
+        let receiving = self.in_flight.has(Purpose::Recv(from));
+        let sending = self.in_flight.has(Purpose::Send(from));
+        let waiting = self.in_flight.has(Purpose::Visit(from));
+        let half = self.half(from);
+        match half.mode {
+            Mode::Copy if receiving => {
+                if half.backlog.len() >= BACKLOG_HIGH {
+                    self.stop_receiving(from, cx);
+                }
+            }
+            Mode::Switching if receiving => self.stop_receiving(from, cx),
+            Mode::Copy | Mode::Switching if waiting => {}
+            Mode::Copy if !half.ended && half.backlog.len() <= BACKLOG_LOW => {
+                self.ask(Purpose::Recv(from), cx);
+            }
+            Mode::Switching if !half.ended && !sending && half.backlog.is_empty() => {
+                half.promote();
+                cx.ops.push_back(Op::Pump(from));
+            }
+            Mode::Copy | Mode::Switching => {
+                if half.is_loaded() {
+                    self.watch_soon(cx);
+                }
+            }
+            Mode::Splice => {}
+        }
+    }
+
+    pub(super) fn stop_receiving(&mut self, from: Side, cx: &mut Context<'_>) {
+        let receiving = self.in_flight.has(Purpose::Recv(from));
+        let half = self.half(from);
+        if receiving && !half.stopping {
+            half.stopping = true;
+            cx.ops.push_back(Op::Cancel(Purpose::Recv(from)));
+            self.watch_soon(cx);
+        }
+    }
+
+    /// Relays the end of the stream after its last byte. The second end of a session is left to
+    /// the close of its sockets, which says the same with two calls less.
+    pub(super) fn relay_end(&mut self, from: Side, cx: &mut Context<'_>) {
+        let connecting = self.state == State::Connecting;
+        let half = self.half(from);
+        if connecting || !half.ended || half.is_loaded() {
+            return;
+        }
+        half.shut = true;
+        let broke = self.broken == Some(CloseReason::reset_by(from));
+        if broke || self.half(from.other()).shut {
+            return self.close(self.broken.unwrap_or(CloseReason::Finished), cx);
+        }
+        self.active_at = cx.now;
+        cx.ops.push_back(Op::Shutdown(from.other()));
+        self.watch_soon(cx);
+        cx.ops.push_back(Op::Rearm);
+    }
+}
+
+/// A direction stops receiving at so many unsent buffers (64 KiB)
+const BACKLOG_HIGH: u16 = 4;
+/// and starts again at so many.
+const BACKLOG_LOW: u16 = 1;

@@ -1,0 +1,65 @@
+//! What an operator does beside it: rotating logs, filling disks, replacing socket files.
+
+use std::fs;
+use std::os::unix::net::{UnixListener, UnixStream};
+
+use crate::balancer::Launch;
+use crate::peers::{Backend, ping};
+use crate::watchdog::{eventually, watched};
+
+#[test]
+fn a_rotated_log_is_opened_again() {
+    watched(|| {
+        let backend = Backend::echo();
+        let launch = Launch::to(std::slice::from_ref(&backend.address));
+        let balancer = launch.flag("--access-log", "access.log").start();
+        let (log, old) = (
+            balancer.dir().join("access.log"),
+            balancer.dir().join("access.log.1"),
+        );
+        let lines = |path: &std::path::Path| {
+            fs::read_to_string(path).map_or(0, |text| text.lines().count())
+        };
+        ping(&mut balancer.connect(), b"before");
+        eventually("a line", || lines(&log) == 1);
+        fs::rename(&log, &old).unwrap();
+        balancer.process.signal(libc::SIGHUP);
+        eventually("the new file", || log.exists());
+        ping(&mut balancer.connect(), b"after");
+        eventually("a line in the new file", || lines(&log) == 1);
+        assert_eq!(lines(&old), 1);
+        balancer.finish();
+    });
+}
+
+#[test]
+fn lines_that_a_full_disk_refuses_are_counted_and_told_of_seldom() {
+    watched(|| {
+        let backend = Backend::echo();
+        let launch = Launch::to(std::slice::from_ref(&backend.address));
+        let balancer = launch.flag("--access-log", "/dev/full").start();
+        for _ in 0..100 {
+            ping(&mut balancer.connect(), b"hello");
+        }
+        balancer.process.signal(libc::SIGTERM);
+        eventually("all are told of", || {
+            balancer.log().all().contains("100 in all")
+        });
+        assert!(balancer.log().count("lines were lost") < 50);
+    });
+}
+
+#[test]
+fn a_socket_file_of_somebody_else_is_left_alone() {
+    watched(|| {
+        let launch = Launch::between("unix:front.sock", &["unix:back.sock".to_owned()]);
+        let _backend = Backend::unix_echo(&launch.dir().join("back.sock"));
+        let balancer = launch.start();
+        let front = balancer.dir().join("front.sock");
+        ping(&mut UnixStream::connect(&front).unwrap(), b"hello");
+        fs::remove_file(&front).unwrap();
+        let _other = UnixListener::bind(&front).unwrap();
+        balancer.finish();
+        assert!(front.exists(), "the other's socket is still there");
+    });
+}
