@@ -45,7 +45,8 @@ impl Balancer {
             seat: Seat { worker: 0, of: 1 },
             snapshot: snapshot(),
             sockets: vec![Socket::from_raw(LISTENER)],
-            capacity: 1_000,
+            // Far from any limit: near one, accepts are asked for singly.
+            capacity: 10_000,
             mailbox: never(),
             log: Some(LogQueue::new(log, Arc::new(Doorbell::new(never_rung)))),
             stats: Arc::new(Stats::default()),
