@@ -18,30 +18,34 @@ fn main() {
 }
 
 /// A request and its answer, of so many clients at once. An item is an event.
-#[divan::bench(args = [1, 16, 256])]
+#[divan::bench(args = [1, 16, 256], sample_size = 64, min_time = MIN_SECONDS)]
 fn keep_alive_exchange(bencher: Bencher<'_, '_>, clients: u16) {
     let balancer = Balancer::keep_alive(clients, STEP);
     measure(bencher, 4 * clients, balancer, Balancer::exchange);
 }
 
 /// A connection from accept to close, of so many clients at once. An item is an event.
-#[divan::bench(args = [1, 16, 256])]
+#[divan::bench(args = [1, 16, 256], sample_size = 64, min_time = MIN_SECONDS)]
 fn short_connection(bencher: Bencher<'_, '_>, clients: u16) {
     let balancer = Balancer::short(clients, STEP);
     measure(bencher, 8 * clients, balancer, Balancer::connection);
 }
 
 fn measure(bencher: Bencher<'_, '_>, events: u16, mut balancer: Balancer, call: fn(&mut Balancer)) {
-    (0..WARM_UP).for_each(|_| call(&mut balancer));
+    let calls = |balancer: &mut Balancer| (0..CALLS).for_each(|_| call(balancer));
+    calls(&mut balancer);
     let before = balancer.events();
-    let counted = count(|| call(&mut balancer));
-    assert_eq!(balancer.events() - before, u64::from(events));
+    let counted = count(|| calls(&mut balancer));
+    assert_eq!(balancer.events() - before, CALLS * u64::from(events));
     assert_eq!(counted, Count::NONE, "a steady state allocates nothing");
     bencher
         .counter(ItemsCount::new(events))
         .bench_local(|| call(&mut balancer));
 }
 
-const WARM_UP: usize = 1_000;
+/// To warm up, until timers have come up too, and then to count allocations in.
+const CALLS: u64 = 3_000;
 /// A turn of 50 µs.
 const STEP: u64 = 50_000;
+/// Long enough for a machine's other work to even out.
+const MIN_SECONDS: u64 = 1;

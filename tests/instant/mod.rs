@@ -45,8 +45,8 @@ impl Balancer {
             seat: Seat { worker: 0, of: 1 },
             snapshot: snapshot(),
             sockets: vec![Socket::from_raw(LISTENER)],
-            capacity: 1_000,
-            backlog: 0,
+            // Far from any limit: near one, accepts are asked for singly.
+            capacity: 10_000,
             mailbox: never(),
             log: Some(LogQueue::new(log, Arc::new(Doorbell::new(never_rung)))),
             stats: Arc::new(Stats::default()),
@@ -119,8 +119,8 @@ fn snapshot() -> Arc<Snapshot> {
 const LISTENER: i32 = 3;
 /// A busy session's timer comes too early now and then, and is set anew.
 const LIMITS: Limits = Limits {
-    connect: 1_000_000_000,
-    idle: 1_000_000_000,
+    connect: 100_000_000,
+    idle: 100_000_000,
     half_closed: 1_000_000_000,
     session: NEVER,
     attempts: 3,
