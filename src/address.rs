@@ -32,15 +32,10 @@ impl FromStr for Address {
         if let Ok(address) = text.parse::<SocketAddr>() {
             return Ok(Self::Tcp(address));
         }
-        let Some((host, port)) = text.rsplit_once(':') else {
-            return Err(AddressError::NoPort(text.to_owned()));
-        };
-        if host.contains(':') && !host.starts_with('[') {
-            return Err(AddressError::Unbracketed(text.to_owned()));
+        let (host, port) = host_and_port(text)?;
+        if host.starts_with('[') && host.contains('%') {
+            return Err(AddressError::NamedZone(text.to_owned()));
         }
-        let Ok(port) = port.parse::<u16>() else {
-            return Err(AddressError::BadPort(port.to_owned()));
-        };
         if !is_host_name(host) {
             return Err(AddressError::BadHost(host.to_owned()));
         }
@@ -60,15 +55,29 @@ impl fmt::Display for Address {
 /// Why a text is no [`Address`].
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum AddressError {
-    /// No `:` in the text.
+    /// A host alone.
     #[error("`{0}` has no port: write host:port, [IPv6]:port or unix:/path")]
     NoPort(String),
+    /// A port alone, or a star in front of it.
+    #[error("`{text}` has no host: write 0.0.0.0:{port} or [::]:{port} for every address")]
+    NoHost {
+        /// The whole text.
+        text: String,
+        /// Its port.
+        port: u16,
+    },
     /// The port is no number from 0 to 65535.
     #[error("`{0}` is no port: a number from 0 to 65535 is wanted")]
     BadPort(String),
+    /// A scheme in front, as in `http://`.
+    #[error("`{0}` is a URL: write host:port, without a scheme")]
+    Scheme(String),
     /// An IPv6 address without its brackets.
     #[error("`{0}` looks like IPv6: write it as [address]:port")]
     Unbracketed(String),
+    /// An IPv6 zone (RFC 4007) that is no number.
+    #[error("`{0}`: a zone can't be given by name, write its number as in [fe80::1%2]:80")]
+    NamedZone(String),
     /// Neither an IP address nor a host name (RFC 1123, section 2.1).
     #[error("`{0}` is neither an IP address nor a host name")]
     BadHost(String),
@@ -83,10 +92,73 @@ pub enum AddressError {
     /// A Unix socket path that the kernel would refuse.
     #[error("`unix:{0}`: a path of 1 to 107 bytes, without NUL, is wanted")]
     BadPath(String),
+    /// A path without its `unix:`, or with another spelling of that.
+    #[error("`{text}` is no address, did you mean `unix:{path}`?")]
+    NoUnixPrefix {
+        /// The whole text.
+        text: String,
+        /// The path in it.
+        path: String,
+    },
 }
 
 /// `sun_path` of `sockaddr_un` holds 108 bytes with its closing NUL (unix(7)).
 const UNIX_PATH_BYTES_MAX: usize = 107;
+
+/// Parts a text that is neither a literal address and port nor a well-written path.
+fn host_and_port(text: &str) -> Result<(&str, u16), AddressError> {
+    if let Some(path) = misspelt_path(text) {
+        return Err(AddressError::NoUnixPrefix {
+            text: text.to_owned(),
+            path: path.to_owned(),
+        });
+    }
+    if text.contains("://") {
+        return Err(AddressError::Scheme(text.to_owned()));
+    }
+    let (host, port) = match text.rsplit_once(':') {
+        Some(parts) if !text.ends_with(']') => parts,
+        None if is_digits(text) => ("", text),
+        _ => return Err(AddressError::NoPort(text.to_owned())),
+    };
+    if is_bare_ipv6(host) {
+        return Err(AddressError::Unbracketed(text.to_owned()));
+    }
+    if port.is_empty() {
+        return Err(AddressError::NoPort(text.to_owned()));
+    }
+    // A sign is a part of numbers for Rust, of ports for nobody.
+    let number = port.parse().ok().filter(|_| is_digits(port));
+    let port = number.ok_or_else(|| AddressError::BadPort(port.to_owned()))?;
+    if matches!(host, "" | "*") {
+        let text = text.to_owned();
+        return Err(AddressError::NoHost { text, port });
+    }
+    Ok((host, port))
+}
+
+/// The path in a text that seems to mean one.
+fn misspelt_path(text: &str) -> Option<&str> {
+    if text.starts_with('/') || text.starts_with("./") {
+        return Some(text);
+    }
+    let (prefix, path) = text.split_once(':')?;
+    prefix.eq_ignore_ascii_case("unix").then_some(path)
+}
+
+fn is_digits(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit())
+}
+
+/// Whether what stands before the last `:` is a piece of an IPv6 address.
+fn is_bare_ipv6(host: &str) -> bool {
+    // The digits of a zone may be any letters.
+    let (digits, _) = host.split_once('%').unwrap_or((host, ""));
+    digits.contains(':')
+        && digits
+            .bytes()
+            .all(|b| b.is_ascii_hexdigit() || matches!(b, b':' | b'.'))
+}
 
 fn unix(path: &str) -> Result<Address, AddressError> {
     match path.len() {
@@ -164,12 +236,58 @@ mod tests {
             AddressError::BadHost("300.0.0.1".into())
         );
         assert_eq!(error("a b:80"), AddressError::BadHost("a b".into()));
-        assert_eq!(error(":80"), AddressError::BadHost(String::new()));
         assert_eq!(error("unix:"), AddressError::BadPath(String::new()));
         assert!(matches!(
             error(&format!("unix:/{}", "a".repeat(107))),
             AddressError::BadPath(_)
         ));
+    }
+
+    #[test]
+    fn says_what_to_write_instead() {
+        let said = |text: &str| text.parse::<Address>().unwrap_err().to_string();
+        for url in ["http://127.0.0.1:8080", "tcp://db:80", "http://db/"] {
+            let want = format!("`{url}` is a URL: write host:port, without a scheme");
+            assert_eq!(said(url), want);
+        }
+        for host in ["[::1]", "localhost", "localhost:", "[::1]:"] {
+            let want = format!("`{host}` has no port: write host:port, [IPv6]:port or unix:/path");
+            assert_eq!(said(host), want);
+        }
+        for port in [":8080", "*:8080", "8080"] {
+            let want =
+                format!("`{port}` has no host: write 0.0.0.0:8080 or [::]:8080 for every address");
+            assert_eq!(said(port), want);
+        }
+        assert_eq!(
+            said("[fe80::1%eth0]:80"),
+            "`[fe80::1%eth0]:80`: a zone can't be given by name, \
+             write its number as in [fe80::1%2]:80"
+        );
+        for (text, path) in [("UNIX:/a", "/a"), ("/a", "/a"), ("./a:b", "./a:b")] {
+            let want = format!("`{text}` is no address, did you mean `unix:{path}`?");
+            assert_eq!(said(text), want);
+        }
+        let port = |text: &str| format!("`{text}` is no port: a number from 0 to 65535 is wanted");
+        assert_eq!(said("127.0.0.1:+80"), port("+80"));
+        assert_eq!(said("db:+80"), port("+80"));
+        assert_eq!(said(":-1"), port("-1"));
+        assert_eq!(
+            said("tcp:127.0.0.1:80"),
+            "`tcp:127.0.0.1` is neither an IP address nor a host name"
+        );
+        assert_eq!(
+            said("fe80::1%eth0:80"),
+            "`fe80::1%eth0:80` looks like IPv6: write it as [address]:port"
+        );
+    }
+
+    #[test]
+    fn zones_are_numbers() {
+        let Ok(Address::Tcp(SocketAddr::V6(address))) = "[fe80::1%2]:80".parse() else {
+            panic!("no IPv6 address");
+        };
+        assert_eq!(address.scope_id(), 2);
     }
 
     #[test]
