@@ -52,6 +52,40 @@ impl fmt::Display for Address {
     }
 }
 
+impl Address {
+    /// Which of two listeners' addresses includes the other, and which is included, when the kernel
+    /// refuses to have both.
+    ///
+    /// An unspecified address takes its port on every address of its family, and `[::]` on those of
+    /// IPv4 too (IPV6_V6ONLY is off, ipv6(7)). Port 0 is a free port each time.
+    #[must_use]
+    pub fn overlap<'a>(&'a self, other: &'a Self) -> Option<(&'a Self, &'a Self)> {
+        match (self, other) {
+            (Self::Tcp(one), Self::Tcp(two)) if one.port() == two.port() && one.port() != 0 => {
+                if includes(one, two) {
+                    Some((self, other))
+                } else {
+                    includes(two, one).then_some((other, self))
+                }
+            }
+            (Self::Unix(one), Self::Unix(two)) if one == two => Some((self, other)),
+            _ => None,
+        }
+    }
+}
+
+/// Whether a socket on the one address takes what is for the other; their ports are equal.
+fn includes(one: &SocketAddr, two: &SocketAddr) -> bool {
+    // IPv4 written as IPv6, [::ffff:127.0.0.1], is IPv4.
+    let (wide, narrow) = (one.ip().to_canonical(), two.ip().to_canonical());
+    let zone = |address: &SocketAddr| match address {
+        SocketAddr::V4(_) => 0,
+        SocketAddr::V6(address) => address.scope_id(),
+    };
+    (wide == narrow && zone(one) == zone(two))
+        || (wide.is_unspecified() && (wide.is_ipv6() || narrow.is_ipv4()))
+}
+
 /// Why a text is no [`Address`].
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum AddressError {
@@ -204,6 +238,8 @@ fn resolve(host: &str, port: u16) -> Result<Address, AddressError> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::TcpListener;
+
     use super::*;
 
     #[test]
@@ -288,6 +324,50 @@ mod tests {
             panic!("no IPv6 address");
         };
         assert_eq!(address.scope_id(), 2);
+    }
+
+    #[test]
+    fn overlaps_are_those_of_the_kernel() {
+        let probe = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = probe.local_addr().unwrap().port();
+        drop(probe);
+        let hosts = [
+            "0.0.0.0",
+            "127.0.0.1",
+            "127.0.0.2",
+            "[::]",
+            "[::1]",
+            "[::ffff:127.0.0.1]",
+        ];
+        let mut addresses = hosts.map(|host| format!("{host}:{port}")).to_vec();
+        // A machine may be without IPv6.
+        addresses.retain(|address| TcpListener::bind(address).is_ok());
+        for first in &addresses {
+            let _first = TcpListener::bind(first).unwrap();
+            for second in &addresses {
+                let refused = TcpListener::bind(second).is_err();
+                let [one, two]: [Address; 2] = [first, second].map(|text| text.parse().unwrap());
+                assert_eq!(one.overlap(&two).is_some(), refused, "{first} {second}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_wider_address_includes_the_other() {
+        let read = |text: &str| text.parse::<Address>().unwrap();
+        let (any, one) = (read("[::]:80"), read("127.0.0.1:80"));
+        assert_eq!(any.overlap(&one), Some((&any, &one)));
+        assert_eq!(one.overlap(&any), Some((&any, &one)));
+        assert_eq!(one.overlap(&one), Some((&one, &one)));
+        assert_eq!(read("[::]:0").overlap(&read("[::]:0")), None);
+        assert_eq!(any.overlap(&read("127.0.0.1:81")), None);
+        assert_eq!(
+            read("[fe80::1%1]:80").overlap(&read("[fe80::1%2]:80")),
+            None
+        );
+        let path = read("unix:/a");
+        assert_eq!(path.overlap(&path), Some((&path, &path)));
+        assert_eq!(path.overlap(&read("unix:/b")), None);
     }
 
     #[test]
