@@ -9,6 +9,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
+use mahoraga::config::Strategy;
+
 #[path = "cli/mistakes.rs"]
 mod mistakes;
 
@@ -198,7 +200,22 @@ fn flags_are_refused_in_one_sentence() {
     );
     misused(
         &proxy(&["--workers", "0"]),
-        "error: invalid value '0' for '--workers <N>': 0 is not in 1..=1024",
+        "error: invalid value '0' for '--workers <N|auto>': \
+         `0` is out of range: 1 to 1024 is wanted",
+    );
+    misused(
+        &proxy(&["--max-connections", "many"]),
+        "error: invalid value 'many' for '--max-connections <N|auto>': \
+         `many` is not a whole number or \"auto\"",
+    );
+    misused(
+        &proxy(&["--attempts", "17"]),
+        "error: invalid value '17' for '--attempts <N>': \
+         `17` is out of range: 1 to 16 is wanted",
+    );
+    misused(
+        &proxy(&["--from", "0.0.0.0:8080"]),
+        "error: --from 0.0.0.0:8080 includes --from 127.0.0.1:8080: leave one of them out",
     );
     misused(
         &proxy(&["--to", "127.0.0.1:9001"]),
@@ -245,6 +262,11 @@ fn help_and_version() {
         assert!(stdout(&output).contains(&format!("Usage: mahoraga {subcommand}")));
         assert!(stdout(&output).contains(&format!("\n  mahoraga {subcommand}")));
     }
+    let output = run(&["proxy", "--help"]);
+    for (strategy, _) in Strategy::ALL {
+        assert!(stdout(&output).contains(strategy));
+    }
+    assert!(stdout(&output).contains("--from '[::]:5432'"));
     let output = run(&["--help"]);
     assert_eq!((output.status.code(), stderr(&output)), (Some(0), ""));
     assert!(stdout(&output).contains("\n  mahoraga proxy --from 127.0.0.1:8080 --to"));

@@ -11,7 +11,7 @@ mod demo;
 mod proxy;
 mod run;
 
-pub use args::{Cli, Command, Deadline, ProxyArgs};
+pub use args::{Cli, Command, Count, Deadline, ProxyArgs};
 pub use proxy::{ProxyError, proxy_config};
 
 use std::fmt::Display;

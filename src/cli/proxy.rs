@@ -1,7 +1,6 @@
 //! From the flags of `mahoraga proxy` to a [`Config`].
 
 use std::collections::HashSet;
-use std::num::NonZeroU32;
 
 use thiserror::Error;
 
@@ -55,8 +54,8 @@ pub fn proxy_config(args: &ProxyArgs) -> Result<Config, ProxyError> {
         .flatten();
     let histogram_log = values::file(&args.histogram_log).map_err(file("--histogram-log"))?;
     Ok(Config {
-        workers: args.workers.and_then(NonZeroU32::new),
-        max_connections: args.max_connections.and_then(NonZeroU32::new),
+        workers: args.workers.0,
+        max_connections: args.max_connections.0,
         shutdown_grace: args.shutdown_grace,
         access_log: access_log.map(|to| AccessLog {
             to,
@@ -144,6 +143,7 @@ fn twice(flag: &'static str, address: &Address) -> ProxyError {
 
 #[cfg(test)]
 mod tests {
+    use std::num::NonZeroU32;
     use std::time::Duration;
 
     use clap::Parser;
@@ -165,6 +165,10 @@ mod tests {
     #[test]
     fn the_defaults_are_those_of_the_file() {
         let flags = config("--from 127.0.0.1:8080 --to 127.0.0.1:9001").unwrap();
+        let auto = config(
+            "--from 127.0.0.1:8080 --to 127.0.0.1:9001 --workers auto --max-connections auto",
+        );
+        assert_eq!(auto.as_ref(), Ok(&flags));
         let text = "(listeners: [(bind: \"127.0.0.1:8080\", pool: \"default\")], \
                     pools: [(name: \"default\", backends: [\"127.0.0.1:9001\"])], \
                     access_log: \"off\")";

@@ -195,10 +195,5 @@ fn whole(leaf: &Leaf<'_>, range: &RangeInclusive<u32>, wanted: &str) -> Result<u
     } else {
         return Err(not(leaf, wanted));
     };
-    number
-        .filter(|number| range.contains(number))
-        .ok_or_else(|| ValueError::OutOfRange {
-            value: leaf.written.to_owned(),
-            range: format!("{} to {}", range.start(), range.end()),
-        })
+    values::in_range(number, range, leaf.written)
 }

@@ -1,5 +1,6 @@
 //! Single values as users write them, in `config.ron` and on the command line alike.
 
+use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
 use std::path::Path;
 use std::time::Duration;
@@ -72,6 +73,47 @@ pub const CONNECTIONS: RangeInclusive<u32> = 1..=1 << 24;
 pub const ATTEMPTS: RangeInclusive<u32> = 1..=16;
 /// Weights of a backend.
 pub const WEIGHT: RangeInclusive<u32> = 0..=256;
+
+/// Reads a whole number above 0, or `auto` as none.
+pub fn number_or_auto(
+    text: &str,
+    range: RangeInclusive<u32>,
+) -> Result<Option<NonZeroU32>, ValueError> {
+    if text == "auto" {
+        return Ok(None);
+    }
+    number_wanted(text, &range, "a whole number or \"auto\"").map(NonZeroU32::new)
+}
+
+/// Reads a whole number.
+pub fn number(text: &str, range: RangeInclusive<u32>) -> Result<u32, ValueError> {
+    number_wanted(text, &range, "a whole number")
+}
+
+fn number_wanted(text: &str, range: &RangeInclusive<u32>, wanted: &str) -> Result<u32, ValueError> {
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
+        return Err(ValueError::Not {
+            value: text.to_owned(),
+            wanted: wanted.to_owned(),
+        });
+    }
+    in_range(text.parse().ok(), range, text)
+}
+
+/// Refuses a number out of range, and none: a number that no `u32` holds.
+pub(super) fn in_range(
+    number: Option<u32>,
+    range: &RangeInclusive<u32>,
+    written: &str,
+) -> Result<u32, ValueError> {
+    number
+        .filter(|number| range.contains(number))
+        .ok_or_else(|| ValueError::OutOfRange {
+            value: written.to_owned(),
+            range: format!("{} to {}", range.start(), range.end()),
+        })
+}
 
 /// The durations that make sense for a setting.
 #[derive(Clone, Copy, Debug)]
@@ -268,6 +310,22 @@ mod tests {
         }
         assert_eq!(duration("0s", GRACE), Ok(Duration::ZERO));
         assert_eq!(duration_or_off("off"), Ok(None));
+    }
+
+    #[test]
+    fn numbers_may_be_left_open() {
+        let read = |text: &str| number_or_auto(text, WORKERS);
+        assert_eq!(read("auto"), Ok(None));
+        assert_eq!(read("1024"), Ok(NonZeroU32::new(1024)));
+        let error = |text: &str| read(text).unwrap_err().to_string();
+        for bad in ["0", "1025", "-1", "99999999999999999999"] {
+            let want = format!("`{bad}` is out of range: 1 to 1024 is wanted");
+            assert_eq!(error(bad), want);
+        }
+        for bad in ["", "-", "+1", "1.5", "Auto", "1_000"] {
+            let want = format!("`{bad}` is not a whole number or \"auto\"");
+            assert_eq!(error(bad), want);
+        }
     }
 
     #[test]
