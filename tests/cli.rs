@@ -235,6 +235,20 @@ fn flags_are_refused_in_one_sentence() {
 }
 
 #[test]
+fn a_wrong_log_level_is_refused() {
+    let flags = ["--from", "127.0.0.1:0", "--to", "127.0.0.1:9001"];
+    let output = mahoraga()
+        .arg("proxy")
+        .args(flags)
+        .env("MAHORAGA_LOG", "inof")
+        .output()
+        .unwrap();
+    let want = "error: MAHORAGA_LOG: no level is called `inof`, did you mean `info`?\n";
+    assert_eq!((output.status.code(), stderr(&output)), (Some(2), want));
+    assert_eq!(stdout(&output), "");
+}
+
+#[test]
 fn arguments_may_be_no_text() {
     let odd = OsStr::from_bytes(b"\xff.ron");
     let output = mahoraga()
@@ -270,6 +284,20 @@ fn help_and_version() {
     let output = run(&["--help"]);
     assert_eq!((output.status.code(), stderr(&output)), (Some(0), ""));
     assert!(stdout(&output).contains("\n  mahoraga proxy --from 127.0.0.1:8080 --to"));
+    let told = [
+        "MAHORAGA_LOG ",
+        "SIGTERM, SIGINT ",
+        "SIGUSR1 ",
+        "SIGHUP ",
+        "Exit codes:\n  0 ",
+        "\n  1 ",
+        "\n  2 ",
+        "\n  3 ",
+        "\n  128+signal ",
+    ];
+    for what in told {
+        assert!(stdout(&output).contains(what), "{what}");
+    }
     let output = run(&[]);
     assert_eq!((output.status.code(), stdout(&output)), (Some(2), ""));
     assert!(stderr(&output).contains("Usage: mahoraga"));

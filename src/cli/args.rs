@@ -17,13 +17,7 @@ use crate::config::{LogFormat, Strategy};
     name = "mahoraga",
     version,
     about = "A TCP load balancer on io_uring",
-    after_help = "Examples:
-  mahoraga demo
-      Three small backends and the balancer in front of them, to try
-  mahoraga proxy --from 127.0.0.1:8080 --to 127.0.0.1:9001 --to 127.0.0.1:9002
-      Balance one address over two backends, without a file
-  mahoraga check && mahoraga run
-      Judge config.ron, then balance as it says"
+    after_help = AFTER_HELP
 )]
 pub struct Cli {
     /// What to do.
@@ -177,6 +171,31 @@ fn half_closed_timeout(text: &str) -> Result<Duration, ValueError> {
 fn shutdown_grace(text: &str) -> Result<Duration, ValueError> {
     values::duration(text, values::GRACE)
 }
+
+const AFTER_HELP: &str = "Examples:
+  mahoraga demo
+      Three small backends and the balancer in front of them, to try
+  mahoraga proxy --from 127.0.0.1:8080 --to 127.0.0.1:9001 --to 127.0.0.1:9002
+      Balance one address over two backends, without a file
+  mahoraga check && mahoraga run
+      Judge config.ron, then balance as it says
+
+Environment:
+  MAHORAGA_LOG     What standard error is told: off, error, warn, info or debug,
+                   each with all before it [default: info; demo: warn]
+
+Signals:
+  SIGTERM, SIGINT  Stop: accept nobody, give sessions the grace to end; a
+                   second one ends the process at once
+  SIGUSR1          Write histograms to standard error and the histogram log
+  SIGHUP           Reopen the file of the access log, after it was moved away
+
+Exit codes:
+  0                Done, or stopped by a signal as it should
+  1                Could not start, such as for an address in use
+  2                A mistake in arguments, configuration or environment
+  3                io_uring is not to be had
+  128+signal       Ended at once, by the second signal";
 
 #[cfg(test)]
 mod tests {

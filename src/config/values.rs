@@ -1,10 +1,12 @@
 //! Single values as users write them, in `config.ron` and on the command line alike.
 
+use std::ffi::OsStr;
 use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
 use std::path::Path;
 use std::time::Duration;
 
+use log::LevelFilter;
 use thiserror::Error;
 
 use super::{LogFormat, LogSink, Strategy};
@@ -46,6 +48,14 @@ pub enum ValueError {
     /// No log format has this name.
     #[error("no log format is called `{name}`{hint}")]
     UnknownFormat {
+        /// The name.
+        name: String,
+        /// What may have been meant.
+        hint: String,
+    },
+    /// No level of the operational log has this name.
+    #[error("no level is called `{name}`{hint}")]
+    UnknownLevel {
         /// The name.
         name: String,
         /// What may have been meant.
@@ -200,6 +210,15 @@ pub fn log_format(name: &str) -> Result<LogFormat, ValueError> {
     })
 }
 
+/// Reads the name of a level of the operational log, in letters of either case.
+pub fn log_level(name: &OsStr) -> Result<LevelFilter, ValueError> {
+    let name = name.to_string_lossy();
+    named(&name.to_ascii_lowercase(), &LOG_LEVELS).map_err(|hint| ValueError::UnknownLevel {
+        name: name.into_owned(),
+        hint,
+    })
+}
+
 /// Reads where a log goes: `-` is standard output, `off` nowhere, all else a file.
 pub fn log_sink(path: &Path) -> Result<Option<LogSink>, ValueError> {
     match path.to_str() {
@@ -278,6 +297,14 @@ pub(super) fn did_you_mean<'a>(word: &str, candidates: impl Iterator<Item = &'a 
         .unwrap_or_default()
 }
 
+const LOG_LEVELS: [(&str, LevelFilter); 5] = [
+    ("error", LevelFilter::Error),
+    ("warn", LevelFilter::Warn),
+    ("info", LevelFilter::Info),
+    ("debug", LevelFilter::Debug),
+    ("off", LevelFilter::Off),
+];
+
 /// The longest name of a listener, a pool or a backend.
 const NAME_CHARS_MAX: usize = 64;
 
@@ -343,6 +370,22 @@ mod tests {
             error,
             "no log format is called `xml`: `key_value` or `json` is wanted"
         );
+    }
+
+    #[test]
+    fn levels_of_the_operational_log() {
+        let read = |name: &str| log_level(OsStr::new(name)).map_err(|error| error.to_string());
+        assert_eq!(read("debug"), Ok(LevelFilter::Debug));
+        assert_eq!(read("INFO"), Ok(LevelFilter::Info));
+        assert_eq!(read("off"), Ok(LevelFilter::Off));
+        let want = "no level is called `Inof`, did you mean `info`?";
+        assert_eq!(read("Inof"), Err(want.to_owned()));
+        for other in ["", "mahoraga=debug", "4"] {
+            let want = format!(
+                "no level is called `{other}`: `error`, `warn`, `info`, `debug` or `off` is wanted"
+            );
+            assert_eq!(read(other), Err(want));
+        }
     }
 
     #[test]
