@@ -126,6 +126,42 @@ a peer that vanishes holds its session
 }
 
 #[test]
+fn what_is_legal_and_likely_to_hurt() {
+    let text = SMALLEST.replacen(
+        '(',
+        "(
+    workers: 1024,
+    access_log: (to: \"logs/access.log\"),
+    histogram_log: \"/nowhere/mahoraga.hlog\",
+    defaults: (timeouts: (idle: \"2h\")),",
+        1,
+    );
+    let cpus = match std::thread::available_parallelism().unwrap().get() {
+        1 => "1 CPU".to_owned(),
+        cpus => format!("{cpus} CPUs"),
+    };
+    let want = format!(
+        "config.ron:2:14: warning: workers: 1024 would take turns: the process may use {cpus}
+  |     workers: 1024,
+  |              ^^^^
+config.ron:3:22: warning: the directory of the access log, `logs`, does not exist
+  |     access_log: (to: \"logs/access.log\"),
+  |                      ^^^^^^^^^^^^^^^^^
+config.ron:4:20: warning: the directory of the histogram log, `/nowhere`, does not exist
+  |     histogram_log: \"/nowhere/mahoraga.hlog\",
+  |                    ^^^^^^^^^^^^^^^^^^^^^^^^
+config.ron:5:33: warning: a peer that vanishes holds its session for 2h: \
+the default idle timeout is 10m
+  |     defaults: (timeouts: (idle: \"2h\")),
+  |                                 ^^^^
+"
+    );
+    let output = check("likely_to_hurt", text.as_bytes(), &[]);
+    assert_eq!(stderr(&output), want);
+    assert_eq!((output.status.code(), stdout(&output)), (Some(0), ""));
+}
+
+#[test]
 fn the_descriptor_limit_of_the_process_counts() {
     let directory = directory("descriptors");
     let text = SMALLEST.replacen('(', "( workers: 1, max_connections: 500,", 1);

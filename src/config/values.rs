@@ -167,14 +167,12 @@ pub fn duration(text: &str, bounds: Bounds) -> Result<Duration, ValueError> {
         .find(|c: char| !c.is_ascii_digit())
         .unwrap_or(text.len());
     let (digits, unit) = text.split_at(digits);
-    let unit_ms = match unit {
-        _ if digits.is_empty() => return Err(ValueError::NoDuration(text.to_owned())),
-        "ms" => 1,
-        "s" => 1000,
-        "m" => 60_000,
-        "h" => 3_600_000,
-        "d" => 86_400_000,
-        "" => return Err(ValueError::NoUnit(text.to_owned())),
+    let known = UNITS.iter().find(|(known, _)| *known == unit);
+    let unit_ms = match known {
+        Some((_, unit_ms)) if !digits.is_empty() => *unit_ms,
+        None if unit.is_empty() && !digits.is_empty() => {
+            return Err(ValueError::NoUnit(text.to_owned()));
+        }
         _ => return Err(ValueError::NoDuration(text.to_owned())),
     };
     let number = digits.parse::<u64>().ok();
@@ -192,6 +190,14 @@ pub fn duration_or_off(text: &str) -> Result<Option<Duration>, ValueError> {
     } else {
         duration(text, DEADLINE_OR_OFF).map(Some)
     }
+}
+
+/// A duration as it may be written, in the largest unit that leaves no fraction.
+pub(super) fn written(duration: Duration) -> String {
+    let ms = duration.as_millis();
+    let whole = |(_, unit_ms): &&(&str, u64)| ms.is_multiple_of(u128::from(*unit_ms));
+    let (unit, unit_ms) = UNITS.iter().rfind(whole).unwrap_or(&UNITS[0]);
+    format!("{}{unit}", ms / u128::from(*unit_ms))
 }
 
 /// Reads the name of a strategy.
@@ -297,6 +303,15 @@ pub(super) fn did_you_mean<'a>(word: &str, candidates: impl Iterator<Item = &'a 
         .unwrap_or_default()
 }
 
+/// The units of durations in milliseconds, smallest first.
+const UNITS: [(&str, u64); 5] = [
+    ("ms", 1),
+    ("s", 1000),
+    ("m", 60_000),
+    ("h", 3_600_000),
+    ("d", 86_400_000),
+];
+
 const LOG_LEVELS: [(&str, LevelFilter); 5] = [
     ("error", LevelFilter::Error),
     ("warn", LevelFilter::Warn),
@@ -337,6 +352,10 @@ mod tests {
         }
         assert_eq!(duration("0s", GRACE), Ok(Duration::ZERO));
         assert_eq!(duration_or_off("off"), Ok(None));
+        for text in ["1ms", "1500ms", "90s", "10m", "36h", "30d"] {
+            assert_eq!(written(read(text).unwrap()), text);
+        }
+        assert_eq!(written(Duration::from_secs(7200)), "2h");
     }
 
     #[test]
