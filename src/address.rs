@@ -32,15 +32,10 @@ impl FromStr for Address {
         if let Ok(address) = text.parse::<SocketAddr>() {
             return Ok(Self::Tcp(address));
         }
-        let Some((host, port)) = text.rsplit_once(':') else {
-            return Err(AddressError::NoPort(text.to_owned()));
-        };
-        if host.contains(':') && !host.starts_with('[') {
-            return Err(AddressError::Unbracketed(text.to_owned()));
+        let (host, port) = host_and_port(text)?;
+        if host.starts_with('[') && host.contains('%') {
+            return Err(AddressError::NamedZone(text.to_owned()));
         }
-        let Ok(port) = port.parse::<u16>() else {
-            return Err(AddressError::BadPort(port.to_owned()));
-        };
         if !is_host_name(host) {
             return Err(AddressError::BadHost(host.to_owned()));
         }
@@ -57,18 +52,66 @@ impl fmt::Display for Address {
     }
 }
 
+impl Address {
+    /// Which of two listeners' addresses includes the other, and which is included, when the kernel
+    /// refuses to have both.
+    ///
+    /// An unspecified address takes its port on every address of its family, and `[::]` on those of
+    /// IPv4 too (IPV6_V6ONLY is off, ipv6(7)). Port 0 is a free port each time.
+    #[must_use]
+    pub fn overlap<'a>(&'a self, other: &'a Self) -> Option<(&'a Self, &'a Self)> {
+        match (self, other) {
+            (Self::Tcp(one), Self::Tcp(two)) if one.port() == two.port() && one.port() != 0 => {
+                if includes(one, two) {
+                    Some((self, other))
+                } else {
+                    includes(two, one).then_some((other, self))
+                }
+            }
+            (Self::Unix(one), Self::Unix(two)) if one == two => Some((self, other)),
+            _ => None,
+        }
+    }
+}
+
+/// Whether a socket on the one address takes what is for the other; their ports are equal.
+fn includes(one: &SocketAddr, two: &SocketAddr) -> bool {
+    // IPv4 written as IPv6, [::ffff:127.0.0.1], is IPv4.
+    let (wide, narrow) = (one.ip().to_canonical(), two.ip().to_canonical());
+    let zone = |address: &SocketAddr| match address {
+        SocketAddr::V4(_) => 0,
+        SocketAddr::V6(address) => address.scope_id(),
+    };
+    (wide == narrow && zone(one) == zone(two))
+        || (wide.is_unspecified() && (wide.is_ipv6() || narrow.is_ipv4()))
+}
+
 /// Why a text is no [`Address`].
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum AddressError {
-    /// No `:` in the text.
+    /// A host alone.
     #[error("`{0}` has no port: write host:port, [IPv6]:port or unix:/path")]
     NoPort(String),
+    /// A port alone, or a star in front of it.
+    #[error("`{text}` has no host: write 0.0.0.0:{port} or [::]:{port} for every address")]
+    NoHost {
+        /// The whole text.
+        text: String,
+        /// Its port.
+        port: u16,
+    },
     /// The port is no number from 0 to 65535.
     #[error("`{0}` is no port: a number from 0 to 65535 is wanted")]
     BadPort(String),
+    /// A scheme in front, as in `http://`.
+    #[error("`{0}` is a URL: write host:port, without a scheme")]
+    Scheme(String),
     /// An IPv6 address without its brackets.
     #[error("`{0}` looks like IPv6: write it as [address]:port")]
     Unbracketed(String),
+    /// An IPv6 zone (RFC 4007) that is no number.
+    #[error("`{0}`: a zone can't be given by name, write its number as in [fe80::1%2]:80")]
+    NamedZone(String),
     /// Neither an IP address nor a host name (RFC 1123, section 2.1).
     #[error("`{0}` is neither an IP address nor a host name")]
     BadHost(String),
@@ -83,10 +126,73 @@ pub enum AddressError {
     /// A Unix socket path that the kernel would refuse.
     #[error("`unix:{0}`: a path of 1 to 107 bytes, without NUL, is wanted")]
     BadPath(String),
+    /// A path without its `unix:`, or with another spelling of that.
+    #[error("`{text}` is no address, did you mean `unix:{path}`?")]
+    NoUnixPrefix {
+        /// The whole text.
+        text: String,
+        /// The path in it.
+        path: String,
+    },
 }
 
 /// `sun_path` of `sockaddr_un` holds 108 bytes with its closing NUL (unix(7)).
 const UNIX_PATH_BYTES_MAX: usize = 107;
+
+/// Parts a text that is neither a literal address and port nor a well-written path.
+fn host_and_port(text: &str) -> Result<(&str, u16), AddressError> {
+    if let Some(path) = misspelt_path(text) {
+        return Err(AddressError::NoUnixPrefix {
+            text: text.to_owned(),
+            path: path.to_owned(),
+        });
+    }
+    if text.contains("://") {
+        return Err(AddressError::Scheme(text.to_owned()));
+    }
+    let (host, port) = match text.rsplit_once(':') {
+        Some(parts) if !text.ends_with(']') => parts,
+        None if is_digits(text) => ("", text),
+        _ => return Err(AddressError::NoPort(text.to_owned())),
+    };
+    if is_bare_ipv6(host) {
+        return Err(AddressError::Unbracketed(text.to_owned()));
+    }
+    if port.is_empty() {
+        return Err(AddressError::NoPort(text.to_owned()));
+    }
+    // A sign is a part of numbers for Rust, of ports for nobody.
+    let number = port.parse().ok().filter(|_| is_digits(port));
+    let port = number.ok_or_else(|| AddressError::BadPort(port.to_owned()))?;
+    if matches!(host, "" | "*") {
+        let text = text.to_owned();
+        return Err(AddressError::NoHost { text, port });
+    }
+    Ok((host, port))
+}
+
+/// The path in a text that seems to mean one.
+fn misspelt_path(text: &str) -> Option<&str> {
+    if text.starts_with('/') || text.starts_with("./") {
+        return Some(text);
+    }
+    let (prefix, path) = text.split_once(':')?;
+    prefix.eq_ignore_ascii_case("unix").then_some(path)
+}
+
+fn is_digits(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit())
+}
+
+/// Whether what stands before the last `:` is a piece of an IPv6 address.
+fn is_bare_ipv6(host: &str) -> bool {
+    // The digits of a zone may be any letters.
+    let (digits, _) = host.split_once('%').unwrap_or((host, ""));
+    digits.contains(':')
+        && digits
+            .bytes()
+            .all(|b| b.is_ascii_hexdigit() || matches!(b, b':' | b'.'))
+}
 
 fn unix(path: &str) -> Result<Address, AddressError> {
     match path.len() {
@@ -132,6 +238,8 @@ fn resolve(host: &str, port: u16) -> Result<Address, AddressError> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::TcpListener;
+
     use super::*;
 
     #[test]
@@ -164,12 +272,102 @@ mod tests {
             AddressError::BadHost("300.0.0.1".into())
         );
         assert_eq!(error("a b:80"), AddressError::BadHost("a b".into()));
-        assert_eq!(error(":80"), AddressError::BadHost(String::new()));
         assert_eq!(error("unix:"), AddressError::BadPath(String::new()));
         assert!(matches!(
             error(&format!("unix:/{}", "a".repeat(107))),
             AddressError::BadPath(_)
         ));
+    }
+
+    #[test]
+    fn says_what_to_write_instead() {
+        let said = |text: &str| text.parse::<Address>().unwrap_err().to_string();
+        for url in ["http://127.0.0.1:8080", "tcp://db:80", "http://db/"] {
+            let want = format!("`{url}` is a URL: write host:port, without a scheme");
+            assert_eq!(said(url), want);
+        }
+        for host in ["[::1]", "localhost", "localhost:", "[::1]:"] {
+            let want = format!("`{host}` has no port: write host:port, [IPv6]:port or unix:/path");
+            assert_eq!(said(host), want);
+        }
+        for port in [":8080", "*:8080", "8080"] {
+            let want =
+                format!("`{port}` has no host: write 0.0.0.0:8080 or [::]:8080 for every address");
+            assert_eq!(said(port), want);
+        }
+        assert_eq!(
+            said("[fe80::1%eth0]:80"),
+            "`[fe80::1%eth0]:80`: a zone can't be given by name, \
+             write its number as in [fe80::1%2]:80"
+        );
+        for (text, path) in [("UNIX:/a", "/a"), ("/a", "/a"), ("./a:b", "./a:b")] {
+            let want = format!("`{text}` is no address, did you mean `unix:{path}`?");
+            assert_eq!(said(text), want);
+        }
+        let port = |text: &str| format!("`{text}` is no port: a number from 0 to 65535 is wanted");
+        assert_eq!(said("127.0.0.1:+80"), port("+80"));
+        assert_eq!(said("db:+80"), port("+80"));
+        assert_eq!(said(":-1"), port("-1"));
+        assert_eq!(
+            said("tcp:127.0.0.1:80"),
+            "`tcp:127.0.0.1` is neither an IP address nor a host name"
+        );
+        assert_eq!(
+            said("fe80::1%eth0:80"),
+            "`fe80::1%eth0:80` looks like IPv6: write it as [address]:port"
+        );
+    }
+
+    #[test]
+    fn zones_are_numbers() {
+        let Ok(Address::Tcp(SocketAddr::V6(address))) = "[fe80::1%2]:80".parse() else {
+            panic!("no IPv6 address");
+        };
+        assert_eq!(address.scope_id(), 2);
+    }
+
+    #[test]
+    fn overlaps_are_those_of_the_kernel() {
+        let probe = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = probe.local_addr().unwrap().port();
+        drop(probe);
+        let hosts = [
+            "0.0.0.0",
+            "127.0.0.1",
+            "127.0.0.2",
+            "[::]",
+            "[::1]",
+            "[::ffff:127.0.0.1]",
+        ];
+        let mut addresses = hosts.map(|host| format!("{host}:{port}")).to_vec();
+        // A machine may be without IPv6.
+        addresses.retain(|address| TcpListener::bind(address).is_ok());
+        for first in &addresses {
+            let _first = TcpListener::bind(first).unwrap();
+            for second in &addresses {
+                let refused = TcpListener::bind(second).is_err();
+                let [one, two]: [Address; 2] = [first, second].map(|text| text.parse().unwrap());
+                assert_eq!(one.overlap(&two).is_some(), refused, "{first} {second}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_wider_address_includes_the_other() {
+        let read = |text: &str| text.parse::<Address>().unwrap();
+        let (any, one) = (read("[::]:80"), read("127.0.0.1:80"));
+        assert_eq!(any.overlap(&one), Some((&any, &one)));
+        assert_eq!(one.overlap(&any), Some((&any, &one)));
+        assert_eq!(one.overlap(&one), Some((&one, &one)));
+        assert_eq!(read("[::]:0").overlap(&read("[::]:0")), None);
+        assert_eq!(any.overlap(&read("127.0.0.1:81")), None);
+        assert_eq!(
+            read("[fe80::1%1]:80").overlap(&read("[fe80::1%2]:80")),
+            None
+        );
+        let path = read("unix:/a");
+        assert_eq!(path.overlap(&path), Some((&path, &path)));
+        assert_eq!(path.overlap(&read("unix:/b")), None);
     }
 
     #[test]

@@ -9,6 +9,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
+use mahoraga::config::Strategy;
+
 #[path = "cli/mistakes.rs"]
 mod mistakes;
 
@@ -124,6 +126,42 @@ a peer that vanishes holds its session
 }
 
 #[test]
+fn what_is_legal_and_likely_to_hurt() {
+    let text = SMALLEST.replacen(
+        '(',
+        "(
+    workers: 1024,
+    access_log: (to: \"logs/access.log\"),
+    histogram_log: \"/nowhere/mahoraga.hlog\",
+    defaults: (timeouts: (idle: \"2h\")),",
+        1,
+    );
+    let cpus = match std::thread::available_parallelism().unwrap().get() {
+        1 => "1 CPU".to_owned(),
+        cpus => format!("{cpus} CPUs"),
+    };
+    let want = format!(
+        "config.ron:2:14: warning: workers: 1024 would take turns: the process may use {cpus}
+  |     workers: 1024,
+  |              ^^^^
+config.ron:3:22: warning: the directory of the access log, `logs`, does not exist
+  |     access_log: (to: \"logs/access.log\"),
+  |                      ^^^^^^^^^^^^^^^^^
+config.ron:4:20: warning: the directory of the histogram log, `/nowhere`, does not exist
+  |     histogram_log: \"/nowhere/mahoraga.hlog\",
+  |                    ^^^^^^^^^^^^^^^^^^^^^^^^
+config.ron:5:33: warning: a peer that vanishes holds its session for 2h: \
+the default idle timeout is 10m
+  |     defaults: (timeouts: (idle: \"2h\")),
+  |                                 ^^^^
+"
+    );
+    let output = check("likely_to_hurt", text.as_bytes(), &[]);
+    assert_eq!(stderr(&output), want);
+    assert_eq!((output.status.code(), stdout(&output)), (Some(0), ""));
+}
+
+#[test]
 fn the_descriptor_limit_of_the_process_counts() {
     let directory = directory("descriptors");
     let text = SMALLEST.replacen('(', "( workers: 1, max_connections: 500,", 1);
@@ -198,7 +236,22 @@ fn flags_are_refused_in_one_sentence() {
     );
     misused(
         &proxy(&["--workers", "0"]),
-        "error: invalid value '0' for '--workers <N>': 0 is not in 1..=1024",
+        "error: invalid value '0' for '--workers <N|auto>': \
+         `0` is out of range: 1 to 1024 is wanted",
+    );
+    misused(
+        &proxy(&["--max-connections", "many"]),
+        "error: invalid value 'many' for '--max-connections <N|auto>': \
+         `many` is not a whole number or \"auto\"",
+    );
+    misused(
+        &proxy(&["--attempts", "17"]),
+        "error: invalid value '17' for '--attempts <N>': \
+         `17` is out of range: 1 to 16 is wanted",
+    );
+    misused(
+        &proxy(&["--from", "0.0.0.0:8080"]),
+        "error: --from 0.0.0.0:8080 includes --from 127.0.0.1:8080: leave one of them out",
     );
     misused(
         &proxy(&["--to", "127.0.0.1:9001"]),
@@ -215,6 +268,20 @@ fn flags_are_refused_in_one_sentence() {
     misused(&["prxy"], "error: unrecognized subcommand 'prxy'");
     assert!(stderr(&run(&["prxy"])).contains("a similar subcommand exists: 'proxy'"));
     assert!(stderr(&run(&proxy(&["--worker", "1"]))).contains("'--workers'"));
+}
+
+#[test]
+fn a_wrong_log_level_is_refused() {
+    let flags = ["--from", "127.0.0.1:0", "--to", "127.0.0.1:9001"];
+    let output = mahoraga()
+        .arg("proxy")
+        .args(flags)
+        .env("MAHORAGA_LOG", "inof")
+        .output()
+        .unwrap();
+    let want = "error: MAHORAGA_LOG: no level is called `inof`, did you mean `info`?\n";
+    assert_eq!((output.status.code(), stderr(&output)), (Some(2), want));
+    assert_eq!(stdout(&output), "");
 }
 
 #[test]
@@ -245,9 +312,28 @@ fn help_and_version() {
         assert!(stdout(&output).contains(&format!("Usage: mahoraga {subcommand}")));
         assert!(stdout(&output).contains(&format!("\n  mahoraga {subcommand}")));
     }
+    let output = run(&["proxy", "--help"]);
+    for (strategy, _) in Strategy::ALL {
+        assert!(stdout(&output).contains(strategy));
+    }
+    assert!(stdout(&output).contains("--from '[::]:5432'"));
     let output = run(&["--help"]);
     assert_eq!((output.status.code(), stderr(&output)), (Some(0), ""));
     assert!(stdout(&output).contains("\n  mahoraga proxy --from 127.0.0.1:8080 --to"));
+    let told = [
+        "MAHORAGA_LOG ",
+        "SIGTERM, SIGINT ",
+        "SIGUSR1 ",
+        "SIGHUP ",
+        "Exit codes:\n  0 ",
+        "\n  1 ",
+        "\n  2 ",
+        "\n  3 ",
+        "\n  128+signal ",
+    ];
+    for what in told {
+        assert!(stdout(&output).contains(what), "{what}");
+    }
     let output = run(&[]);
     assert_eq!((output.status.code(), stdout(&output)), (Some(2), ""));
     assert!(stderr(&output).contains("Usage: mahoraga"));

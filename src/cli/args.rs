@@ -1,10 +1,11 @@
 //! The arguments, as clap reads them.
 
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, value_parser};
+use clap::{Args, Parser, Subcommand};
 
 use crate::address::Address;
 use crate::config::values::{self, ValueError};
@@ -16,13 +17,7 @@ use crate::config::{LogFormat, Strategy};
     name = "mahoraga",
     version,
     about = "A TCP load balancer on io_uring",
-    after_help = "Examples:
-  mahoraga demo
-      Three small backends and the balancer in front of them, to try
-  mahoraga proxy --from 127.0.0.1:8080 --to 127.0.0.1:9001 --to 127.0.0.1:9002
-      Balance one address over two backends, without a file
-  mahoraga check && mahoraga run
-      Judge config.ron, then balance as it says"
+    after_help = AFTER_HELP
 )]
 pub struct Cli {
     /// What to do.
@@ -57,7 +52,7 @@ pub enum Command {
     /// Balance without a configuration file.
     #[command(after_help = "Examples:
   mahoraga proxy --from 127.0.0.1:8080 --to 127.0.0.1:9001 --to 127.0.0.1:9002
-  mahoraga proxy --from [::]:5432 --to db-1:5432 --to db-2:5432 --idle-timeout 1h
+  mahoraga proxy --from '[::]:5432' --to db-1:5432 --to db-2:5432 --idle-timeout 1h
   mahoraga proxy --from unix:/run/app.sock --to unix:/run/app-1.sock --access-log -")]
     Proxy(ProxyArgs),
     /// Start three small HTTP backends and the balancer in front of them.
@@ -85,17 +80,18 @@ pub struct ProxyArgs {
         long,
         value_name = "NAME",
         default_value = "round_robin",
-        value_parser = values::strategy
+        value_parser = values::strategy,
+        help = format!("How a backend is selected: {}", names(&Strategy::ALL))
     )]
     pub strategy: Strategy,
-    /// Worker threads [default: one for each CPU that the process may use].
-    #[arg(long, value_name = "N", value_parser = within(values::WORKERS))]
-    pub workers: Option<u32>,
-    /// Client connections at a time, in all [default: what the descriptor limit allows].
-    #[arg(long, value_name = "N", value_parser = within(values::CONNECTIONS))]
-    pub max_connections: Option<u32>,
+    /// Worker threads; auto: one for each CPU that the process may use.
+    #[arg(long, value_name = "N|auto", default_value = "auto", value_parser = workers)]
+    pub workers: Count,
+    /// Client connections at a time, in all; auto: what the descriptor limit allows.
+    #[arg(long, value_name = "N|auto", default_value = "auto", value_parser = connections)]
+    pub max_connections: Count,
     /// Connect attempts of a session, each on another backend while there is one.
-    #[arg(long, value_name = "N", default_value = "3", value_parser = within(values::ATTEMPTS))]
+    #[arg(long, value_name = "N", default_value = "3", value_parser = attempts)]
     pub attempts: u32,
     /// How long one connect attempt may take.
     #[arg(long, value_name = "DUR", default_value = "5s", value_parser = connect_timeout)]
@@ -115,13 +111,14 @@ pub struct ProxyArgs {
     /// Write a line for each session to standard output (-) or to a file [default: off].
     #[arg(long, value_name = "-|FILE")]
     pub access_log: Option<PathBuf>,
-    /// How a line of the access log looks: key_value or json.
+    /// How a line of the access log looks.
     #[arg(
         long,
         value_name = "FORMAT",
         default_value = "key_value",
         requires = "access_log",
-        value_parser = values::log_format
+        value_parser = values::log_format,
+        help = format!("How a line of the access log looks: {}", names(&LogFormat::ALL))
     )]
     pub log_format: LogFormat,
     /// The file that SIGUSR1 appends histograms to.
@@ -141,8 +138,26 @@ impl FromStr for Deadline {
     }
 }
 
-fn within(range: std::ops::RangeInclusive<u32>) -> clap::builder::RangedI64ValueParser<u32> {
-    value_parser!(u32).range(i64::from(*range.start())..=i64::from(*range.end()))
+/// A number, or none where `auto` is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Count(pub Option<NonZeroU32>);
+
+/// The names of a setting, as help lists them.
+fn names<T>(all: &[(&'static str, T)]) -> String {
+    let names: Vec<_> = all.iter().map(|(name, _)| *name).collect();
+    names.join(", ")
+}
+
+fn workers(text: &str) -> Result<Count, ValueError> {
+    values::number_or_auto(text, values::WORKERS).map(Count)
+}
+
+fn connections(text: &str) -> Result<Count, ValueError> {
+    values::number_or_auto(text, values::CONNECTIONS).map(Count)
+}
+
+fn attempts(text: &str) -> Result<u32, ValueError> {
+    values::number(text, values::ATTEMPTS)
 }
 
 fn connect_timeout(text: &str) -> Result<Duration, ValueError> {
@@ -156,6 +171,31 @@ fn half_closed_timeout(text: &str) -> Result<Duration, ValueError> {
 fn shutdown_grace(text: &str) -> Result<Duration, ValueError> {
     values::duration(text, values::GRACE)
 }
+
+const AFTER_HELP: &str = "Examples:
+  mahoraga demo
+      Three small backends and the balancer in front of them, to try
+  mahoraga proxy --from 127.0.0.1:8080 --to 127.0.0.1:9001 --to 127.0.0.1:9002
+      Balance one address over two backends, without a file
+  mahoraga check && mahoraga run
+      Judge config.ron, then balance as it says
+
+Environment:
+  MAHORAGA_LOG     What standard error is told: off, error, warn, info or debug,
+                   each with all before it [default: info; demo: warn]
+
+Signals:
+  SIGTERM, SIGINT  Stop: accept nobody, give sessions the grace to end; a
+                   second one ends the process at once
+  SIGUSR1          Write histograms to standard error and the histogram log
+  SIGHUP           Reopen the file of the access log, after it was moved away
+
+Exit codes:
+  0                Done, or stopped by a signal as it should
+  1                Could not start, such as for an address in use
+  2                A mistake in arguments, configuration or environment
+  3                io_uring is not to be had
+  128+signal       Ended at once, by the second signal";
 
 #[cfg(test)]
 mod tests {

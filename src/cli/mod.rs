@@ -1,7 +1,7 @@
 //! The command line: what to do, said once at the start.
 //!
-//! Exit codes: 0 done, 2 a mistake in arguments or configuration; 1 the balancer can't start,
-//! 3 io_uring is not to be had.
+//! Exit codes: 0 done, 2 a mistake in arguments, configuration or environment; 1 the balancer can't
+//! start, 3 io_uring is not to be had; 128 and the signal's number when a second one ends it.
 
 #![forbid(unsafe_code)]
 
@@ -11,7 +11,7 @@ mod demo;
 mod proxy;
 mod run;
 
-pub use args::{Cli, Command, Deadline, ProxyArgs};
+pub use args::{Cli, Command, Count, Deadline, ProxyArgs};
 pub use proxy::{ProxyError, proxy_config};
 
 use std::fmt::Display;
@@ -23,7 +23,7 @@ use clap::Parser;
 
 use crate::config::{self, Config, Source};
 
-/// The exit code of every mistake in arguments or configuration; clap's own.
+/// The exit code of every mistake in arguments, configuration or environment; clap's own.
 const USAGE: u8 = 2;
 
 /// Does what the arguments of the process say.

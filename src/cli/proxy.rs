@@ -1,7 +1,6 @@
 //! From the flags of `mahoraga proxy` to a [`Config`].
 
 use std::collections::HashSet;
-use std::num::NonZeroU32;
 
 use thiserror::Error;
 
@@ -21,6 +20,14 @@ pub enum ProxyError {
         /// The address.
         address: Address,
     },
+    /// One address to listen on includes another.
+    #[error("--from {wide} includes --from {narrow}: leave one of them out")]
+    Overlap {
+        /// The one that is more.
+        wide: Address,
+        /// The one that it includes.
+        narrow: Address,
+    },
     /// A file that can't be.
     #[error("{flag}: {error}")]
     File {
@@ -35,10 +42,10 @@ pub enum ProxyError {
 ///
 /// # Errors
 ///
-/// An address is given twice, or a path is none.
+/// An address is given twice or includes another one, or a path is none.
 pub fn proxy_config(args: &ProxyArgs) -> Result<Config, ProxyError> {
-    once("--from", &args.from)?;
-    once("--to", &args.to)?;
+    apart(&args.from)?;
+    once(&args.to)?;
     let file = |flag| move |error| ProxyError::File { flag, error };
     let access_log = args.access_log.as_deref().map(values::log_sink);
     let access_log = access_log
@@ -47,8 +54,8 @@ pub fn proxy_config(args: &ProxyArgs) -> Result<Config, ProxyError> {
         .flatten();
     let histogram_log = values::file(&args.histogram_log).map_err(file("--histogram-log"))?;
     Ok(Config {
-        workers: args.workers.and_then(NonZeroU32::new),
-        max_connections: args.max_connections.and_then(NonZeroU32::new),
+        workers: args.workers.0,
+        max_connections: args.max_connections.0,
         shutdown_grace: args.shutdown_grace,
         access_log: access_log.map(|to| AccessLog {
             to,
@@ -74,15 +81,23 @@ fn listeners(args: &ProxyArgs) -> Vec<Listener> {
         half_closed: args.half_closed_timeout,
         session: args.session_timeout.0,
     };
-    let listener = |bind: &Address| Listener {
-        name: bind.to_string(),
+    let listener = |(i, bind): (usize, &Address)| Listener {
+        name: name(bind, &args.from[..i]),
         bind: bind.clone(),
         pool: 0,
         max_connections: None,
         attempts: u8::try_from(args.attempts).unwrap_or(ATTEMPTS),
         timeouts,
     };
-    args.from.iter().map(listener).collect()
+    args.from.iter().enumerate().map(listener).collect()
+}
+
+/// The address; of equal ones, which port 0 allows, the second has a `#2` behind it.
+fn name(bind: &Address, earlier: &[Address]) -> String {
+    match earlier.iter().filter(|other| *other == bind).count() {
+        0 => bind.to_string(),
+        equal => format!("{bind}#{}", equal + 1),
+    }
 }
 
 fn backend(address: &Address) -> Backend {
@@ -93,19 +108,42 @@ fn backend(address: &Address) -> Backend {
     }
 }
 
-fn once(flag: &'static str, addresses: &[Address]) -> Result<(), ProxyError> {
+/// Whether all of it can be listened on.
+fn apart(from: &[Address]) -> Result<(), ProxyError> {
+    for (i, second) in from.iter().enumerate() {
+        let overlap = from[..i].iter().find_map(|first| first.overlap(second));
+        match overlap {
+            None => {}
+            Some((wide, narrow)) if wide == narrow => return Err(twice("--from", narrow)),
+            Some((wide, narrow)) => {
+                return Err(ProxyError::Overlap {
+                    wide: wide.clone(),
+                    narrow: narrow.clone(),
+                });
+            }
+        }
+    }
+    Ok(())
+}
+
+fn once(to: &[Address]) -> Result<(), ProxyError> {
     let mut seen = HashSet::new();
-    match addresses.iter().find(|address| !seen.insert(*address)) {
-        Some(address) => Err(ProxyError::Twice {
-            flag,
-            address: address.clone(),
-        }),
+    match to.iter().find(|address| !seen.insert(*address)) {
+        Some(address) => Err(twice("--to", address)),
         None => Ok(()),
+    }
+}
+
+fn twice(flag: &'static str, address: &Address) -> ProxyError {
+    ProxyError::Twice {
+        flag,
+        address: address.clone(),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::num::NonZeroU32;
     use std::time::Duration;
 
     use clap::Parser;
@@ -127,6 +165,10 @@ mod tests {
     #[test]
     fn the_defaults_are_those_of_the_file() {
         let flags = config("--from 127.0.0.1:8080 --to 127.0.0.1:9001").unwrap();
+        let auto = config(
+            "--from 127.0.0.1:8080 --to 127.0.0.1:9001 --workers auto --max-connections auto",
+        );
+        assert_eq!(auto.as_ref(), Ok(&flags));
         let text = "(listeners: [(bind: \"127.0.0.1:8080\", pool: \"default\")], \
                     pools: [(name: \"default\", backends: [\"127.0.0.1:9001\"])], \
                     access_log: \"off\")";
@@ -183,6 +225,22 @@ mod tests {
     fn an_address_is_given_once() {
         let error = config("--from unix:/a --to unix:/b --to unix:/b").unwrap_err();
         assert_eq!(error.to_string(), "--to unix:/b is given twice");
+        let error = config("--from [::]:1 --from [::]:1 --to unix:/b").unwrap_err();
+        assert_eq!(error.to_string(), "--from [::]:1 is given twice");
+        let error = config("--from 127.0.0.1:1 --from [::]:1 --to unix:/b").unwrap_err();
+        let want = "--from [::]:1 includes --from 127.0.0.1:1: leave one of them out";
+        assert_eq!(error.to_string(), want);
+    }
+
+    #[test]
+    fn any_port_is_given_as_often_as_wanted() {
+        let config = config("--from 127.0.0.1:0 --from 127.0.0.1:0 --to unix:/b").unwrap();
+        let names: Vec<_> = config.listeners.iter().map(|found| &found.name).collect();
+        assert_eq!(names, ["127.0.0.1:0", "127.0.0.1:0#2"]);
+    }
+
+    #[test]
+    fn a_path_is_that_of_a_file() {
         let error = config("--from unix:/a --to unix:/b --access-log a/").unwrap_err();
         assert_eq!(error.to_string(), "--access-log: `a/` is no path of a file");
     }

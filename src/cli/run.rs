@@ -1,10 +1,11 @@
 //! `mahoraga run` and `mahoraga proxy`: the balancer itself.
 
+use std::env;
 use std::process::ExitCode;
 
 use env_logger::Env;
 
-use crate::config::Config;
+use crate::config::{Config, values};
 use crate::control;
 
 /// Runs the balancer until it is told to stop. Operational messages go to standard error, at the
@@ -16,8 +17,12 @@ pub(super) fn run(config: &Config) -> ExitCode {
 
 /// The same, with something to do once clients are accepted.
 pub(super) fn run_then(config: &Config, level: &str, ready: impl FnOnce()) -> ExitCode {
+    // The logger takes any other word for a target of its own, and falls silent.
+    if let Some(Err(error)) = env::var_os(LEVEL).map(|name| values::log_level(&name)) {
+        return super::refuse(&format_args!("error: {LEVEL}: {error}"));
+    }
     let environment = Env::new()
-        .filter_or("MAHORAGA_LOG", level)
+        .filter_or(LEVEL, level)
         .write_style("MAHORAGA_LOG_STYLE");
     env_logger::Builder::from_env(environment)
         .filter_module(control::HISTOGRAMS_TARGET, log::LevelFilter::Info)
@@ -31,3 +36,6 @@ pub(super) fn run_then(config: &Config, level: &str, ready: impl FnOnce()) -> Ex
         }
     }
 }
+
+/// The variable that names the level of the operational log.
+const LEVEL: &str = "MAHORAGA_LOG";

@@ -105,22 +105,24 @@ impl<'a> Judge<'a> {
     }
 
     /// Refuses what an earlier one has already: `what` says what they share.
-    ///
-    /// Tells whether it did.
     pub(super) fn unique(
         &mut self,
         seen: &mut HashMap<String, Span>,
         (what, shared): (&str, String),
         span: &Span,
-    ) -> bool {
-        let Some(first) = seen.get(&shared) else {
+    ) {
+        if let Some(first) = seen.get(&shared) {
+            self.second(format!("{what} `{shared}`"), span, first);
+        } else {
             seen.insert(shared, span.clone());
-            return true;
-        };
+        }
+    }
+
+    /// Refuses what does not go together with an earlier one.
+    pub(super) fn second(&mut self, sentence: String, span: &Span, first: &Span) {
         let first = self.source.place(first);
         let at = format!("{}:{}", first.line, first.column);
-        self.mistake(span, format!("{what} `{shared}`: the first is at {at}"));
-        false
+        self.mistake(span, format!("{sentence}: the first is at {at}"));
     }
 }
 
@@ -193,10 +195,5 @@ fn whole(leaf: &Leaf<'_>, range: &RangeInclusive<u32>, wanted: &str) -> Result<u
     } else {
         return Err(not(leaf, wanted));
     };
-    number
-        .filter(|number| range.contains(number))
-        .ok_or_else(|| ValueError::OutOfRange {
-            value: leaf.written.to_owned(),
-            range: format!("{} to {}", range.start(), range.end()),
-        })
+    values::in_range(number, range, leaf.written)
 }

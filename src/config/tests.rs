@@ -226,9 +226,13 @@ fn descriptors_are_counted_per_worker() {
 
 /// What is warned of, with `f:line:column`, when the text replaces a part of the smallest one.
 fn warned(from: &str, to: &str) -> Vec<String> {
+    warned_on(HOST, from, to)
+}
+
+fn warned_on(host: Host, from: &str, to: &str) -> Vec<String> {
     assert!(SMALLEST.contains(from));
     let (config, source) = read(&SMALLEST.replacen(from, to, 1)).unwrap();
-    let warnings = warnings(&config, HOST, Some(&source));
+    let warnings = warnings(&config, host, Some(&source));
     let first_line = |text: String| text.lines().next().unwrap_or_default().to_owned();
     warnings
         .iter()
@@ -242,7 +246,13 @@ fn a_small_descriptor_limit_is_warned_of() {
     let want = "f:1:19: warning: max_connections: 385 connections need 1026 descriptors for each \
                 worker, and the hard limit (ulimit -Hn) is 1024";
     assert_eq!(warned("(", "(max_connections: 385, "), [want]);
-    assert_eq!(warned("(", "(workers: 2, max_connections: 385, "), [""; 0]);
+    let cpus = NonZeroU32::new(2).unwrap();
+    let two = warned_on(
+        Host { cpus, ..HOST },
+        "(",
+        "(workers: 2, max_connections: 385, ",
+    );
+    assert_eq!(two, [""; 0]);
     let want = want.replace("f:1:19", "f:1:32");
     assert_eq!(warned("(bind", "(max_connections: 385, bind"), [want]);
 }
@@ -256,6 +266,59 @@ fn a_missing_idle_timeout_is_warned_of_where_it_is_set() {
                      (bind: \"127.0.0.1:1\", pool: \"web\"),";
     let inherited = warned("(listeners: [", inherited);
     assert_eq!(inherited, [format!("f:1:30: {sentence}")]);
+}
+
+#[test]
+fn a_long_idle_timeout_is_warned_of() {
+    let sentence = |held| {
+        format!(
+            "f:1:32: warning: a peer that vanishes holds its session for {held}: \
+             the default idle timeout is 10m"
+        )
+    };
+    assert_eq!(warned("(bind", "(timeouts: (idle: \"1h\"), bind"), [""; 0]);
+    let long = warned("(bind", "(timeouts: (idle: \"3601s\"), bind");
+    assert_eq!(long, [sentence("3601s")]);
+    let long = warned("(bind", "(timeouts: (idle: \"120m\"), bind");
+    assert_eq!(long, [sentence("2h")]);
+}
+
+#[test]
+fn more_workers_than_cpus_are_warned_of() {
+    assert_eq!(warned("(", "(workers: 1, "), [""; 0]);
+    let want = "f:1:11: warning: workers: 3 would take turns: the process may use 1 CPU";
+    assert_eq!(warned("(", "(workers: 3, "), [want]);
+    let cpus = NonZeroU32::new(2).unwrap();
+    let two = warned_on(Host { cpus, ..HOST }, "(", "(workers: 3, ");
+    let want = "f:1:11: warning: workers: 3 would take turns: the process may use 2 CPUs";
+    assert_eq!(two, [want]);
+}
+
+#[test]
+fn missing_directories_of_logs_are_warned_of() {
+    let sentence = |at, what, directory| {
+        format!("f:1:{at}: warning: the directory of the {what}, `{directory}`, does not exist")
+    };
+    let log = |log: &str| warned("(", &format!("(access_log: {log}, "));
+    let want = sentence(14, "access log", "/nowhere");
+    assert_eq!(log("\"/nowhere/a.log\""), [want]);
+    let want = sentence(19, "access log", "nowhere/at/all");
+    assert_eq!(log("(to: \"nowhere/at/all/a.log\")"), [want]);
+    // A file is no directory.
+    let want = sentence(14, "access log", "Cargo.toml/b");
+    assert_eq!(log("\"Cargo.toml/b/a.log\""), [want]);
+    let want = sentence(17, "histogram log", "Cargo.toml");
+    let histograms = warned("(", "(histogram_log: \"Cargo.toml/a\", ");
+    assert_eq!(histograms, [want]);
+    for right in [
+        "\"a.log\"",
+        "\"./a.log\"",
+        "\"/a.log\"",
+        "\"src/a.log\"",
+        "\"-\"",
+    ] {
+        assert_eq!(log(right), [""; 0], "{right}");
+    }
 }
 
 #[test]

@@ -153,16 +153,28 @@ impl<'a> Judge<'a> {
     }
 
     fn listeners_differ(&mut self, listeners: &[Listener], at: &Node) {
-        let (mut addresses, mut names) = (HashMap::new(), HashMap::new());
+        let mut names = HashMap::new();
         for (i, listener) in listeners.iter().enumerate() {
-            let at = at.item(i);
-            let address = ("two listeners share the address", listener.bind.to_string());
-            let differs = !is_fixed(&listener.bind)
-                || self.unique(&mut addresses, address, &at.field("bind").span);
+            if listener.bind == stand_in() {
+                continue;
+            }
+            let bind = &at.item(i).field("bind").span;
+            let mut earlier = listeners[..i].iter().enumerate();
+            let overlap =
+                earlier.find_map(|(j, first)| Some((j, first.bind.overlap(&listener.bind)?)));
+            if let Some((j, (wide, narrow))) = overlap {
+                let shared = if wide == narrow {
+                    format!("`{narrow}`")
+                } else {
+                    format!("`{narrow}`, which `{wide}` includes")
+                };
+                let sentence = format!("two listeners share the address {shared}");
+                self.second(sentence, bind, &at.item(j).field("bind").span);
+            }
             // The name of a second listener on one address needs no complaint of its own.
-            if differs && listener.bind != stand_in() {
+            if overlap.is_none_or(|(_, (wide, narrow))| wide != narrow) {
                 let name = ("two listeners are called", listener.name.clone());
-                self.unique(&mut names, name, &name_or(at, "bind").span);
+                self.unique(&mut names, name, &name_or(at.item(i), "bind").span);
             }
         }
     }
@@ -249,14 +261,6 @@ fn names(pools: &[RawPool]) -> BTreeMap<&str, usize> {
 /// What gives a listener or a backend its name.
 fn name_or<'a>(at: &'a Node, otherwise: &str) -> &'a Node {
     at.find("name").unwrap_or_else(|| at.field(otherwise))
-}
-
-/// Whether two listeners can't both have it: the kernel finds a free port for each port 0.
-fn is_fixed(bind: &Address) -> bool {
-    match bind {
-        Address::Tcp(address) => address.port() != 0,
-        Address::Unix(path) => !path.as_os_str().is_empty(),
-    }
 }
 
 /// Stands in for a refused address; no address that is read equals it.

@@ -1,9 +1,12 @@
 //! Single values as users write them, in `config.ron` and on the command line alike.
 
+use std::ffi::OsStr;
+use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
 use std::path::Path;
 use std::time::Duration;
 
+use log::LevelFilter;
 use thiserror::Error;
 
 use super::{LogFormat, LogSink, Strategy};
@@ -50,6 +53,14 @@ pub enum ValueError {
         /// What may have been meant.
         hint: String,
     },
+    /// No level of the operational log has this name.
+    #[error("no level is called `{name}`{hint}")]
+    UnknownLevel {
+        /// The name.
+        name: String,
+        /// What may have been meant.
+        hint: String,
+    },
     /// An address that can't be read.
     #[error(transparent)]
     Address(#[from] AddressError),
@@ -72,6 +83,47 @@ pub const CONNECTIONS: RangeInclusive<u32> = 1..=1 << 24;
 pub const ATTEMPTS: RangeInclusive<u32> = 1..=16;
 /// Weights of a backend.
 pub const WEIGHT: RangeInclusive<u32> = 0..=256;
+
+/// Reads a whole number above 0, or `auto` as none.
+pub fn number_or_auto(
+    text: &str,
+    range: RangeInclusive<u32>,
+) -> Result<Option<NonZeroU32>, ValueError> {
+    if text == "auto" {
+        return Ok(None);
+    }
+    number_wanted(text, &range, "a whole number or \"auto\"").map(NonZeroU32::new)
+}
+
+/// Reads a whole number.
+pub fn number(text: &str, range: RangeInclusive<u32>) -> Result<u32, ValueError> {
+    number_wanted(text, &range, "a whole number")
+}
+
+fn number_wanted(text: &str, range: &RangeInclusive<u32>, wanted: &str) -> Result<u32, ValueError> {
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
+        return Err(ValueError::Not {
+            value: text.to_owned(),
+            wanted: wanted.to_owned(),
+        });
+    }
+    in_range(text.parse().ok(), range, text)
+}
+
+/// Refuses a number out of range, and none: a number that no `u32` holds.
+pub(super) fn in_range(
+    number: Option<u32>,
+    range: &RangeInclusive<u32>,
+    written: &str,
+) -> Result<u32, ValueError> {
+    number
+        .filter(|number| range.contains(number))
+        .ok_or_else(|| ValueError::OutOfRange {
+            value: written.to_owned(),
+            range: format!("{} to {}", range.start(), range.end()),
+        })
+}
 
 /// The durations that make sense for a setting.
 #[derive(Clone, Copy, Debug)]
@@ -115,14 +167,12 @@ pub fn duration(text: &str, bounds: Bounds) -> Result<Duration, ValueError> {
         .find(|c: char| !c.is_ascii_digit())
         .unwrap_or(text.len());
     let (digits, unit) = text.split_at(digits);
-    let unit_ms = match unit {
-        _ if digits.is_empty() => return Err(ValueError::NoDuration(text.to_owned())),
-        "ms" => 1,
-        "s" => 1000,
-        "m" => 60_000,
-        "h" => 3_600_000,
-        "d" => 86_400_000,
-        "" => return Err(ValueError::NoUnit(text.to_owned())),
+    let known = UNITS.iter().find(|(known, _)| *known == unit);
+    let unit_ms = match known {
+        Some((_, unit_ms)) if !digits.is_empty() => *unit_ms,
+        None if unit.is_empty() && !digits.is_empty() => {
+            return Err(ValueError::NoUnit(text.to_owned()));
+        }
         _ => return Err(ValueError::NoDuration(text.to_owned())),
     };
     let number = digits.parse::<u64>().ok();
@@ -142,6 +192,14 @@ pub fn duration_or_off(text: &str) -> Result<Option<Duration>, ValueError> {
     }
 }
 
+/// A duration as it may be written, in the largest unit that leaves no fraction.
+pub(super) fn written(duration: Duration) -> String {
+    let ms = duration.as_millis();
+    let whole = |(_, unit_ms): &&(&str, u64)| ms.is_multiple_of(u128::from(*unit_ms));
+    let (unit, unit_ms) = UNITS.iter().rfind(whole).unwrap_or(&UNITS[0]);
+    format!("{}{unit}", ms / u128::from(*unit_ms))
+}
+
 /// Reads the name of a strategy.
 pub fn strategy(name: &str) -> Result<Strategy, ValueError> {
     named(name, &Strategy::ALL).map_err(|hint| ValueError::UnknownStrategy {
@@ -154,6 +212,15 @@ pub fn strategy(name: &str) -> Result<Strategy, ValueError> {
 pub fn log_format(name: &str) -> Result<LogFormat, ValueError> {
     named(name, &LogFormat::ALL).map_err(|hint| ValueError::UnknownFormat {
         name: name.to_owned(),
+        hint,
+    })
+}
+
+/// Reads the name of a level of the operational log, in letters of either case.
+pub fn log_level(name: &OsStr) -> Result<LevelFilter, ValueError> {
+    let name = name.to_string_lossy();
+    named(&name.to_ascii_lowercase(), &LOG_LEVELS).map_err(|hint| ValueError::UnknownLevel {
+        name: name.into_owned(),
         hint,
     })
 }
@@ -236,6 +303,23 @@ pub(super) fn did_you_mean<'a>(word: &str, candidates: impl Iterator<Item = &'a 
         .unwrap_or_default()
 }
 
+/// The units of durations in milliseconds, smallest first.
+const UNITS: [(&str, u64); 5] = [
+    ("ms", 1),
+    ("s", 1000),
+    ("m", 60_000),
+    ("h", 3_600_000),
+    ("d", 86_400_000),
+];
+
+const LOG_LEVELS: [(&str, LevelFilter); 5] = [
+    ("error", LevelFilter::Error),
+    ("warn", LevelFilter::Warn),
+    ("info", LevelFilter::Info),
+    ("debug", LevelFilter::Debug),
+    ("off", LevelFilter::Off),
+];
+
 /// The longest name of a listener, a pool or a backend.
 const NAME_CHARS_MAX: usize = 64;
 
@@ -268,6 +352,26 @@ mod tests {
         }
         assert_eq!(duration("0s", GRACE), Ok(Duration::ZERO));
         assert_eq!(duration_or_off("off"), Ok(None));
+        for text in ["1ms", "1500ms", "90s", "10m", "36h", "30d"] {
+            assert_eq!(written(read(text).unwrap()), text);
+        }
+        assert_eq!(written(Duration::from_secs(7200)), "2h");
+    }
+
+    #[test]
+    fn numbers_may_be_left_open() {
+        let read = |text: &str| number_or_auto(text, WORKERS);
+        assert_eq!(read("auto"), Ok(None));
+        assert_eq!(read("1024"), Ok(NonZeroU32::new(1024)));
+        let error = |text: &str| read(text).unwrap_err().to_string();
+        for bad in ["0", "1025", "-1", "99999999999999999999"] {
+            let want = format!("`{bad}` is out of range: 1 to 1024 is wanted");
+            assert_eq!(error(bad), want);
+        }
+        for bad in ["", "-", "+1", "1.5", "Auto", "1_000"] {
+            let want = format!("`{bad}` is not a whole number or \"auto\"");
+            assert_eq!(error(bad), want);
+        }
     }
 
     #[test]
@@ -285,6 +389,22 @@ mod tests {
             error,
             "no log format is called `xml`: `key_value` or `json` is wanted"
         );
+    }
+
+    #[test]
+    fn levels_of_the_operational_log() {
+        let read = |name: &str| log_level(OsStr::new(name)).map_err(|error| error.to_string());
+        assert_eq!(read("debug"), Ok(LevelFilter::Debug));
+        assert_eq!(read("INFO"), Ok(LevelFilter::Info));
+        assert_eq!(read("off"), Ok(LevelFilter::Off));
+        let want = "no level is called `Inof`, did you mean `info`?";
+        assert_eq!(read("Inof"), Err(want.to_owned()));
+        for other in ["", "mahoraga=debug", "4"] {
+            let want = format!(
+                "no level is called `{other}`: `error`, `warn`, `info`, `debug` or `off` is wanted"
+            );
+            assert_eq!(read(other), Err(want));
+        }
     }
 
     #[test]

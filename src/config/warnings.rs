@@ -1,11 +1,15 @@
 //! What is legal and likely to hurt.
 
+use std::fs;
+use std::io::ErrorKind;
 use std::num::NonZeroU32;
+use std::path::Path;
+use std::time::Duration;
 
 use super::error::Warning;
 use super::source::Source;
 use super::spans::Span;
-use super::{Config, Listener};
+use super::{Config, Listener, LogSink, Timeouts, values};
 use crate::address::Address;
 
 /// What the machine gives to the process.
@@ -29,17 +33,18 @@ pub fn descriptors_needed(max_connections: u32, workers: NonZeroU32) -> u64 {
     2 * u64::from(max_connections.div_ceil(workers.get())) + DESCRIPTORS_RESERVED
 }
 
-/// The warnings about a configuration, in source order.
+/// The warnings about a configuration, in source order. The directories of logs are looked for.
 ///
 /// `source` is what [`load`](super::load()) gave with it; none when it came from flags.
 #[must_use]
 pub fn warnings(config: &Config, host: Host, source: Option<&Source>) -> Vec<Warning> {
     let mut found = Vec::new();
+    workers(config, host, &mut found);
     descriptors(config, host, &mut found);
+    directories(config, &mut found);
     for (i, listener) in config.listeners.iter().enumerate() {
-        if listener.timeouts.idle.is_none() {
-            let sentence = "without an idle timeout, a peer that vanishes holds its session";
-            found.push((At::Idle(i), sentence.to_owned()));
+        if let Some(sentence) = idle(listener.timeouts.idle) {
+            found.push((At::Idle(i), sentence));
         }
         if let Some(backend) = config.pools[listener.pool]
             .backends
@@ -67,7 +72,10 @@ pub fn warnings(config: &Config, host: Host, source: Option<&Source>) -> Vec<War
 /// What a warning is about.
 #[derive(Clone, Copy, Debug)]
 enum At {
+    Workers,
     MaxConnections,
+    AccessLog,
+    HistogramLog,
     ListenerMaxConnections(usize),
     Idle(usize),
     Bind(usize),
@@ -79,6 +87,9 @@ impl At {
         let root = source.root();
         let listener = |i| root.field("listeners").item(i);
         let node = match self {
+            Self::Workers => root.field("workers"),
+            Self::AccessLog => root.field("access_log").field("to"),
+            Self::HistogramLog => root.field("histogram_log"),
             Self::MaxConnections => root.field("max_connections"),
             Self::ListenerMaxConnections(i) => listener(i).field("max_connections"),
             Self::Bind(i) => listener(i).field("bind"),
@@ -92,6 +103,63 @@ impl At {
         };
         node.span.clone()
     }
+}
+
+fn workers(config: &Config, host: Host, found: &mut Vec<(At, String)>) {
+    let Some(workers) = config.workers.filter(|workers| *workers > host.cpus) else {
+        return;
+    };
+    let cpus = match host.cpus.get() {
+        1 => "1 CPU".to_owned(),
+        cpus => format!("{cpus} CPUs"),
+    };
+    let sentence = format!("workers: {workers} would take turns: the process may use {cpus}");
+    found.push((At::Workers, sentence));
+}
+
+/// Directories that may be made before the balancer starts, or be those of another machine.
+fn directories(config: &Config, found: &mut Vec<(At, String)>) {
+    let access_log = config.access_log.as_ref().and_then(|log| match &log.to {
+        LogSink::File(path) => Some(path),
+        LogSink::Stdout => None,
+    });
+    let access_log = access_log.map(|path| (At::AccessLog, "access log", path));
+    let histogram_log = (At::HistogramLog, "histogram log", &config.histogram_log);
+    for (at, what, path) in access_log.into_iter().chain([histogram_log]) {
+        if let Some(directory) = path.parent().filter(|directory| is_missing(directory)) {
+            let directory = directory.display();
+            let sentence = format!("the directory of the {what}, `{directory}`, does not exist");
+            found.push((at, sentence));
+        }
+    }
+}
+
+/// Whether no file can be made there; not when nobody may look.
+fn is_missing(directory: &Path) -> bool {
+    // The parent of a bare file name.
+    if directory.as_os_str().is_empty() {
+        return false;
+    }
+    match fs::metadata(directory) {
+        Ok(found) => !found.is_dir(),
+        Err(error) => matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory),
+    }
+}
+
+/// What there is to say about an idle timeout.
+fn idle(timeout: Option<Duration>) -> Option<String> {
+    let Some(timeout) = timeout else {
+        return Some("without an idle timeout, a peer that vanishes holds its session".to_owned());
+    };
+    if timeout <= IDLE_MAX {
+        return None;
+    }
+    let held = values::written(timeout);
+    let default = Timeouts::default().idle.map(values::written);
+    let default = default.as_deref().unwrap_or("off");
+    Some(format!(
+        "a peer that vanishes holds its session for {held}: the default idle timeout is {default}"
+    ))
 }
 
 fn descriptors(config: &Config, host: Host, found: &mut Vec<(At, String)>) {
@@ -160,3 +228,6 @@ fn placed(found: Vec<(At, String)>, source: Option<&Source>) -> Vec<Warning> {
         })
         .collect()
 }
+
+/// The longest idle timeout that nothing is said about.
+const IDLE_MAX: Duration = Duration::from_secs(3600);

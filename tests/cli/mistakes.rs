@@ -88,6 +88,37 @@ config.ron:9:16: two pools are called `web`: the first is at 8:16
 }
 
 #[test]
+fn listeners_that_include_each_other() {
+    refused(
+        "overlap",
+        "(
+    listeners: [
+        (bind: \"0.0.0.0:1\", pool: \"web\"),
+        (bind: \"127.0.0.1:1\", pool: \"web\"),
+        (bind: \"127.0.0.1:2\", pool: \"web\"),
+        (bind: \"[::1]:1\", pool: \"web\"),
+        (bind: \"[::]:2\", pool: \"web\"),
+        (bind: \"[::]:3\", pool: \"web\"),
+        (bind: \"0.0.0.0:3\", pool: \"web\"),
+    ],
+    pools: [(name: \"web\", backends: [\"unix:/a\"])],
+)",
+        "config.ron:4:16: two listeners share the address `127.0.0.1:1`, \
+which `0.0.0.0:1` includes: the first is at 3:16
+  |         (bind: \"127.0.0.1:1\", pool: \"web\"),
+  |                ^^^^^^^^^^^^^
+config.ron:7:16: two listeners share the address `127.0.0.1:2`, \
+which `[::]:2` includes: the first is at 5:16
+  |         (bind: \"[::]:2\", pool: \"web\"),
+  |                ^^^^^^^^
+config.ron:9:16: two listeners share the address `0.0.0.0:3`, \
+which `[::]:3` includes: the first is at 8:16
+  |         (bind: \"0.0.0.0:3\", pool: \"web\"),
+  |                ^^^^^^^^^^^",
+    );
+}
+
+#[test]
 fn weights() {
     refused(
         "weights",
