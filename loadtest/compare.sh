@@ -14,7 +14,7 @@
 # round and their median over the rounds is printed. By environment:
 #   ROUNDS=5        DURATION=5      rounds, and seconds of each figure in a round
 #   TSV=PATH        where the raw figures go (default target/compare.tsv)
-#   MAHORAGA=PATH   the binary (default target/release/mahoraga, built when absent)
+#   MAHORAGA=PATH   the binary (default: what `cargo build --release` makes now)
 #   INSTALL=1       as root, install missing tools by apt-get
 # Congestion control is cubic for all: as root it is set for the run and given back after it.
 

@@ -109,13 +109,14 @@ need_tools() {
         "(or run this as root with INSTALL=1)"
 }
 
-# Sets MAHORAGA to the balancer's binary, building it when it is absent.
+# Sets MAHORAGA to the balancer's binary, built from the tree as it is: an old one that happens to be
+# there would be measured unnoticed. Where nothing has changed cargo builds nothing.
 find_mahoraga() {
     if [[ -z ${MAHORAGA:-} ]]; then
+        (cd "$REPO" && cargo build --release --locked >&2) || die "cargo could not build mahoraga"
         MAHORAGA=${CARGO_TARGET_DIR:-$REPO/target}/release/mahoraga
-        [[ -x $MAHORAGA ]] ||
-            (cd "$REPO" && cargo build --release --locked >&2) ||
-            die "cargo could not build mahoraga"
+        # cargo ran in $REPO, from where a relative CARGO_TARGET_DIR counts.
+        [[ $MAHORAGA == /* ]] || MAHORAGA=$REPO/$MAHORAGA
     fi
     [[ -f $MAHORAGA && -x $MAHORAGA ]] || die "MAHORAGA=$MAHORAGA is not a program"
     MAHORAGA=$(realpath "$MAHORAGA")

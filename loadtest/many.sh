@@ -10,7 +10,7 @@
 #   ROUNDS=5            echoes over each, after the first one that opens it
 #   SPREAD=3            seconds over which a round sends
 #   WORKERS=2           of the balancer
-#   MAHORAGA=PATH       the binary (default target/release/mahoraga, built when absent)
+#   MAHORAGA=PATH       the binary (default: what `cargo build --release` makes now)
 #   INSTALL=1           as root, install missing tools by apt-get
 # Exits 1 when a connection is lost or an echo is wrong.
 

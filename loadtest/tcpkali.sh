@@ -13,7 +13,7 @@
 #   MESSAGE_RATE=5    messages per second over each
 #   DURATION=10       seconds in all, so it must be longer than the opening takes
 #   WORKERS=2         of the balancer
-#   MAHORAGA=PATH     the binary (default target/release/mahoraga, built when absent)
+#   MAHORAGA=PATH     the binary (default: what `cargo build --release` makes now)
 # Exits 1 when not all connections could be opened, or when what came back differs from what was
 # sent by more than a message per connection (what the end of a run leaves between two counters).
 
