@@ -11,10 +11,12 @@
 # Each proxy has one worker pinned to PROXY_CPU (1); load and backend are on LOAD_CPU (0). In every
 # round each proxy has its turn, a different one first. Compared is the CPU time of the proxy's
 # process for the same work, since rates move with the machine's noise; ratios are taken within a
-# round and their median over the rounds is printed. By environment:
+# round and their median over the rounds is printed. After all parts a line tells for each floor
+# whether it was held; this does not decide the exit code, since a neighbour's load on a shared
+# machine moves any ratio: who reads judges, and measures again. By environment:
 #   ROUNDS=5        DURATION=5      rounds, and seconds of each figure in a round
 #   TSV=PATH        where the raw figures go (default target/compare.tsv)
-#   MAHORAGA=PATH   the binary (default target/release/mahoraga, built when absent)
+#   MAHORAGA=PATH   the binary (default: what `cargo build --release` makes now)
 #   INSTALL=1       as root, install missing tools by apt-get
 # Congestion control is cubic for all: as root it is set for the run and given back after it.
 

@@ -1,11 +1,13 @@
 """Prints the figures of compare.sh as Markdown tables: `compare_table.py FILE.tsv`.
 
-A figure is the median over the rounds; a ratio is taken within each round first.
+A figure is the median over the rounds; a ratio is taken within each round first. Where all loads
+were run it ends by a line for each floor: held, or NOT held.
 """
 
 from __future__ import annotations
 
 import csv
+import math
 import sys
 from collections import defaultdict
 from collections.abc import Callable
@@ -33,6 +35,16 @@ RATES = {
     "stream2": "Gbit/s, 2 streams",
     "stream8": "Gbit/s, 8 streams",
 }
+PEERS = [proxy for proxy in TITLES if proxy != US]
+# What is promised of the balancer: loads, metric, the peers of which the best counts, the most that
+# its ratio to them may be.
+FLOORS = {
+    "small requests, to the best peer": (["small64", "small1000"], "cpu", PEERS, 1.0),
+    "a connection per request, to the best peer": (["connect"], "cpu", PEERS, 1.0),
+    "stream, to HAProxy with splice": (["stream2", "stream8"], "cpu", ["haproxy-splice"], 0.80),
+    "stream, to nginx": (["stream2", "stream8"], "cpu", ["nginx"], 0.35),
+    "idle memory, to HAProxy": (["memory"], "memory", ["haproxy"], 0.2),
+}
 
 Figures = dict[tuple[str, str, str], dict[int, float]]  # (load, metric, proxy) -> round -> value
 
@@ -54,14 +66,18 @@ def number(value: float) -> str:
     return f"{value:.1f}" if abs(value) >= 10 else f"{value:.3g}"
 
 
-def ratio(figures: Figures, load: str, metric: str, peers: list[str]) -> str:
-    """Median over the rounds of our figure to the least of the peers' in the same round."""
+def ratios_to(figures: Figures, load: str, metric: str, peers: list[str]) -> list[float]:
+    """For each round our figure to the least of the peers'."""
     ours = figures[load, metric, US]
-    ratios = [
+    return [
         own / least
         for turn, own in ours.items()
         if (least := min(figures[load, metric, peer][turn] for peer in peers)) > 0
     ]
+
+
+def ratio(figures: Figures, load: str, metric: str, peers: list[str]) -> str:
+    ratios = ratios_to(figures, load, metric, peers)
     if not ratios:
         return "–"
     return f"{median(ratios):.2f} ({min(ratios):.2f}–{max(ratios):.2f})"
@@ -73,8 +89,8 @@ def print_table(head: list[str], rows: list[list[str]]) -> None:
         print("\n".join("| " + " | ".join(line) + " |" for line in lines), end="\n\n")
 
 
-def print_costs(figures: Figures, peers: list[str]) -> None:
-    against = {"best peer": peers, "HAProxy, splice": ["haproxy-splice"], "nginx": ["nginx"]}
+def print_costs(figures: Figures) -> None:
+    against = {"best peer": PEERS, "HAProxy, splice": ["haproxy-splice"], "nginx": ["nginx"]}
     rows = []
     for (load, metric), title in COSTS.items():
         if (load, metric, US) in figures:
@@ -111,8 +127,22 @@ def print_errors(figures: Figures) -> None:
             print(f"Failed requests of {TITLES[proxy]}, {load}: {sum(rounds.values()):.0f}\n")
 
 
+def print_floors(figures: Figures) -> None:
+    if any((load, metric, US) not in figures for load, metric in COSTS):
+        return
+    for title, (loads, metric, peers, most) in FLOORS.items():
+        for load in loads:
+            ratios = ratios_to(figures, load, metric, peers)
+            # Without a ratio nothing was shown, so nothing is held.
+            found = median(ratios) if ratios else math.nan
+            verdict = "held" if found <= most else "NOT held"
+            print(f"{verdict}: {title} ({load}): {found:.3f}, at most {most:.2f}")
+    print()
+
+
 if __name__ == "__main__":
     table = read(sys.argv[1])
-    print_costs(table, [proxy for proxy in TITLES if proxy != US])
+    print_costs(table)
     print_rates(table)
     print_errors(table)
+    print_floors(table)

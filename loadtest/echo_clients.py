@@ -3,7 +3,7 @@
 Every connection is established through to the server by a first echo, then stays open; in a round
 every connection echoes once more. Several processes share the connections, each from a loopback
 address of its own (127.0.0.2 and up), so that neither descriptors nor ports run out.
-Exits 1 when a connection is lost or an echo is wrong.
+Exits 1 when a connection is lost, an echo is wrong, or the p99 of a round is above a given limit.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import errno
 import gc
+import math
 import multiprocessing
 import os
 import select
@@ -188,20 +189,40 @@ def run_shard(
     signal.pause()  # The connections stay open until the parent has what it wants.
 
 
-def percentiles(times: list[int]) -> str:
-    if not times:
-        return "no echo"
-    times.sort()
-    p50, p99 = times[len(times) // 2], times[len(times) * 99 // 100]
-    return f"p50 {p50 / 1e3:.2f} ms, p99 {p99 / 1e3:.2f} ms, max {times[-1] / 1e3:.2f} ms"
+def percentile_ms(times: list[int], percent: int) -> float:
+    """Of sorted times, of which there is at least one."""
+    return times[min(len(times) * percent // 100, len(times) - 1)] / 1e3
 
 
-def print_report(reports: list[Report]) -> bool:
-    phases = len(reports[0].phases)
-    for phase in range(phases):
-        times = [time for report in reports for time in report.phases[phase]]
+def print_phases(reports: list[Report]) -> list[float]:
+    """Answers with the p99 of each round, in ms."""
+    rounds = []
+    for phase in range(len(reports[0].phases)):
+        times = sorted(time for report in reports for time in report.phases[phase])
         name = f"round {phase}" if phase else "opening"
-        print(f"{name}: {len(times)} echoes, {percentiles(times)}", flush=True)
+        if not times:
+            print(f"{name}: no echo", flush=True)
+            continue
+        p50, p99, most = (percentile_ms(times, percent) for percent in (50, 99, 100))
+        print(
+            f"{name}: {len(times)} echoes, p50 {p50:.2f} ms, p99 {p99:.2f} ms, max {most:.2f} ms",
+            flush=True,
+        )
+        if phase:
+            rounds.append(p99)
+    return rounds
+
+
+def print_p99(rounds: list[float], limit_ms: float) -> bool:
+    """The opening is left out: it connects as fast as it can, so its times are those of a queue."""
+    worst = max(rounds, default=math.inf)
+    held = worst <= limit_ms
+    verdict = "within" if held else "TOO SLOW, above"
+    print(f"p99 of the slowest round {worst:.2f} ms: {verdict} {limit_ms:g} ms", flush=True)
+    return held
+
+
+def print_losses(reports: list[Report]) -> bool:
     lost = sum(report.lost for report in reports)
     wrong = sum(report.wrong for report in reports)
     why = next((f" (first: {r.first_error})" for r in reports if r.first_error), "")
@@ -216,6 +237,7 @@ def main() -> int:
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--spread", type=float, default=2.0, help="seconds a round's sends take")
+    parser.add_argument("--p99-max-ms", type=float, help="limit of each round, none by default")
     parser.add_argument("--hold", action="store_true", help="keep the connections until SIGTERM")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
@@ -227,7 +249,11 @@ def main() -> int:
         context.Process(target=run_shard, args=arguments, daemon=True).start()
     patience_s = options.connections / 100 + options.spread + 2 * PATIENCE_S
     patience_s *= options.rounds + 1
-    clean = print_report([reports.get(timeout=patience_s) for _ in range(options.processes)])
+    found = [reports.get(timeout=patience_s) for _ in range(options.processes)]
+    rounds = print_phases(found)
+    clean = print_losses(found)
+    if options.p99_max_ms is not None:
+        clean = print_p99(rounds, options.p99_max_ms) and clean
     if clean and options.hold:
         print("holding", flush=True)
         signal.pause()

@@ -6,7 +6,7 @@
 # The balancer runs with one worker on PROXY_CPU (1), both ends of iperf3 on LOAD_CPU (0). A GB is
 # 1e9 bytes, counted where they arrive. By environment:
 #   DURATION=5      seconds for each figure
-#   MAHORAGA=PATH   the binary (default target/release/mahoraga, built when absent)
+#   MAHORAGA=PATH   the binary (default: what `cargo build --release` makes now)
 #   INSTALL=1       as root, install missing tools by apt-get
 
 set -euo pipefail

@@ -2,7 +2,8 @@
 # Shared pieces of the scripts in loadtest/ and of scripts/real-programs.sh. Sourced, never run.
 #
 # Who sources this file gets a temporary directory ($WORK) and an EXIT trap that ends, by pid, every
-# process begun with `start`, gives back a changed congestion control and removes $WORK.
+# process begun with `start`, gives back a changed congestion control, lets packages start services
+# again and removes $WORK.
 
 # Without it, a failure inside $(...) is not one.
 shopt -s inherit_errexit
@@ -18,6 +19,9 @@ LOAD_CPU=${LOAD_CPU:-0}
 PIDS=()
 CONGESTION_FILE=/proc/sys/net/ipv4/tcp_congestion_control
 CONGESTION_BEFORE=
+POLICY=/usr/sbin/policy-rc.d
+# 1 while the one there is ours, from before it is written until after it is removed.
+POLICY_IS_OURS=0
 
 say() { printf '%s\n' "$*" >&2; }
 
@@ -72,23 +76,32 @@ missing_tools() {
     done
 }
 
+forbid_services() {
+    [[ ! -e $POLICY ]] || return 0
+    POLICY_IS_OURS=1
+    printf '#!/bin/sh\nexit 101\n' >"$POLICY"
+    chmod 755 "$POLICY"
+}
+
+allow_services() {
+    ((POLICY_IS_OURS)) || return 0
+    rm -f "$POLICY"
+    POLICY_IS_OURS=0
+}
+
 # Installs the packages of the tools named. A server installed this way must not start as a service:
 # policy-rc.d forbids it, as in an image build.
 install_tools() {
-    local tool packages policy=/usr/sbin/policy-rc.d ours=0 status=0
+    local tool packages status=0
     local -a apt=(apt-get -y -q -o DPkg::Lock::Timeout=120)
     packages=$(for tool; do package_of "$tool"; done | sort -u | xargs)
     say "installing: $packages"
-    if [[ ! -e $policy ]]; then
-        printf '#!/bin/sh\nexit 101\n' >"$policy"
-        chmod 755 "$policy"
-        ours=1
-    fi
+    forbid_services
     # shellcheck disable=SC2086 # a list of words
     { "${apt[@]}" update &&
         DEBIAN_FRONTEND=noninteractive "${apt[@]}" install --no-install-recommends $packages
     } >"$WORK/apt.log" 2>&1 || status=1
-    ((ours == 0)) || rm -f "$policy"
+    allow_services
     ((status == 0)) || tail -n 5 "$WORK/apt.log" >&2
     add_postgres_path
     return "$status"
@@ -109,13 +122,14 @@ need_tools() {
         "(or run this as root with INSTALL=1)"
 }
 
-# Sets MAHORAGA to the balancer's binary, building it when it is absent.
+# Sets MAHORAGA to the balancer's binary, built from the tree as it is: an old one that happens to be
+# there would be measured unnoticed. Where nothing has changed cargo builds nothing.
 find_mahoraga() {
     if [[ -z ${MAHORAGA:-} ]]; then
+        (cd "$REPO" && cargo build --release --locked >&2) || die "cargo could not build mahoraga"
         MAHORAGA=${CARGO_TARGET_DIR:-$REPO/target}/release/mahoraga
-        [[ -x $MAHORAGA ]] ||
-            (cd "$REPO" && cargo build --release --locked >&2) ||
-            die "cargo could not build mahoraga"
+        # cargo ran in $REPO, from where a relative CARGO_TARGET_DIR counts.
+        [[ $MAHORAGA == /* ]] || MAHORAGA=$REPO/$MAHORAGA
     fi
     [[ -f $MAHORAGA && -x $MAHORAGA ]] || die "MAHORAGA=$MAHORAGA is not a program"
     MAHORAGA=$(realpath "$MAHORAGA")
@@ -167,6 +181,7 @@ stop_all() {
 clean_up() {
     trap - EXIT
     stop_all
+    allow_services
     [[ -z $CONGESTION_BEFORE ]] || echo "$CONGESTION_BEFORE" >"$CONGESTION_FILE"
     rm -rf "$WORK"
 }

@@ -9,10 +9,11 @@
 #   CONNECTIONS=12000   how many at once
 #   ROUNDS=5            echoes over each, after the first one that opens it
 #   SPREAD=3            seconds over which a round sends
+#   P99_MAX_MS=100      what the round trips of no round may exceed at the 99th percentile
 #   WORKERS=2           of the balancer
-#   MAHORAGA=PATH       the binary (default target/release/mahoraga, built when absent)
+#   MAHORAGA=PATH       the binary (default: what `cargo build --release` makes now)
 #   INSTALL=1           as root, install missing tools by apt-get
-# Exits 1 when a connection is lost or an echo is wrong.
+# Exits 1 when a connection is lost, an echo is wrong or P99_MAX_MS is exceeded.
 
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=lib.sh
@@ -33,7 +34,8 @@ start_mahoraga any "$workers" "$first" "$PORT"
 echo "$connections connections, $workers workers, ulimit -n $(ulimit -n), ${SPREAD:-3} s a round"
 status=0
 python3 "$LOADTEST/echo_clients.py" "127.0.0.1:$PORT" --connections "$connections" \
-    --processes 4 --rounds "${ROUNDS:-5}" --spread "${SPREAD:-3}" || status=$?
+    --processes 4 --rounds "${ROUNDS:-5}" --spread "${SPREAD:-3}" \
+    --p99-max-ms "${P99_MAX_MS:-100}" || status=$?
 echo "balancer: $((($(memory_of "$STARTED" Rss) + 512) / 1024)) KiB resident," \
     "$(($(cpu_ns "$STARTED") / 1000000)) ms of CPU"
 machine_facts

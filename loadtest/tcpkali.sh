@@ -6,6 +6,10 @@
 #
 # tcpkali is in no Debian release; its source is at https://github.com/satori-com/tcpkali (now
 # https://github.com/machinezone/tcpkali). Where it is absent this script says so and exits 0.
+# Last seen to work with tcpkali 1.2.0 (machinezone/tcpkali at 3c3175e) on 2026-11-22, Linux 6.18,
+# 2 CPUs: 1052877 bytes sent and received at 5 messages per second over each connection, connects
+# p50 0.0 and p99 1.0 ms, messages p50 0.3 and p99 4.3 ms, and at its end
+#   ok: 1000 connections, as much came back as was sent
 # By environment:
 #   TCPKALI=PATH      the tcpkali program (default: the one in PATH)
 #   CONNECTIONS=1000  how many to open
@@ -13,7 +17,7 @@
 #   MESSAGE_RATE=5    messages per second over each
 #   DURATION=10       seconds in all, so it must be longer than the opening takes
 #   WORKERS=2         of the balancer
-#   MAHORAGA=PATH     the binary (default target/release/mahoraga, built when absent)
+#   MAHORAGA=PATH     the binary (default: what `cargo build --release` makes now)
 # Exits 1 when not all connections could be opened, or when what came back differs from what was
 # sent by more than a message per connection (what the end of a run leaves between two counters).
 

@@ -6,7 +6,7 @@
 # The balancer runs with one worker on PROXY_CPU (1), wrk and nginx on LOAD_CPU (0). By environment:
 #   DURATION=5      seconds for each number of connections
 #   CLOSE=1         a new connection for every request
-#   MAHORAGA=PATH   the binary (default target/release/mahoraga, built when absent)
+#   MAHORAGA=PATH   the binary (default: what `cargo build --release` makes now)
 #   INSTALL=1       as root, install missing tools by apt-get
 # Exits 1 when a request failed.
 

@@ -7,7 +7,7 @@
 # Prints a line for each, `ok curl: ...`, `FAILED curl: ...` or `skipped curl: ...`, and a sum.
 # Root gets missing tools by apt-get; anybody else skips what needs them. By environment:
 #   CI=true         a skip counts as a failure
-#   MAHORAGA=PATH   the binary (default target/release/mahoraga, built when absent)
+#   MAHORAGA=PATH   the binary (default: what `cargo build --release` makes now)
 # Exits 1 when a program failed.
 
 set -euo pipefail

@@ -1,10 +1,12 @@
 //! The real program on the real ring on loopback, between clients and backends made of threads
 //! and blocking sockets.
 //!
-//! Every test ends by [`balancer::Balancer::finish`]: the process is back to its starting
-//! descriptors, every gauge is 0, nothing panicked, it idles, and SIGTERM ends it with 0. Times
-//! are never asserted otherwise; a watchdog turns a hang into a failure. Without io_uring these
-//! tests fail: they skip nothing.
+//! Tests end by [`balancer::Balancer::finish`]: the process is back to its starting descriptors,
+//! every gauge is 0, nothing panicked, it idles, and SIGTERM ends it with 0. Two kinds don't: those
+//! that are about the end itself (in `signals`, and the stop at the limit in `max_connections`)
+//! wait for the exit code that they expect, and those that are about a start refused (in `startup`)
+//! read code and log. Times are never asserted, other than that waiting costs next to no CPU; a
+//! watchdog turns a hang into a failure. Without io_uring these tests fail: they skip nothing.
 
 #![expect(
     clippy::disallowed_methods,

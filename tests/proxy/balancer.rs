@@ -254,11 +254,7 @@ impl Balancer {
                 .iter()
                 .all(|worker| gauges.iter().all(|gauge| worker[*gauge] == 0))
         });
-        let mut shares = Vec::new();
-        eventually("an idle process", || {
-            shares.push(self.process.cpu_share(Duration::from_millis(300)));
-            shares.last().is_some_and(|share| *share < 0.05)
-        });
+        self.process.expect_cpu_below(0.05);
         assert_eq!(self.log.count("panic"), 0, "{}", self.log.all());
     }
 

@@ -3,11 +3,11 @@
 
 use std::net::{SocketAddr, TcpStream};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::balancer::{Balancer, Launch};
 use crate::peers::{self, Backend, ping};
-use crate::watchdog::watched;
+use crate::watchdog::{eventually, watched};
 
 fn launch(backend: &Backend) -> Launch {
     let launch = Launch::to(std::slice::from_ref(&backend.address));
@@ -28,8 +28,7 @@ fn crowd(to: SocketAddr, count: u8) -> Vec<thread::JoinHandle<()>> {
 /// What is there is served and what comes waits, without a spin, while this lasts.
 fn hold(balancer: &Balancer, early: &mut [TcpStream], late: &[thread::JoinHandle<()>]) {
     thread::sleep(Duration::from_millis(300));
-    let share = balancer.process.cpu_share(Duration::from_secs(1));
-    assert!(share < 0.10, "{share} of a CPU to wait for descriptors");
+    balancer.process.expect_cpu_below(0.10);
     for client in early {
         ping(client, b"meanwhile");
     }
@@ -37,8 +36,8 @@ fn hold(balancer: &Balancer, early: &mut [TcpStream], late: &[thread::JoinHandle
     assert!(waiting > 0, "descriptors were to run out");
 }
 
-fn release(balancer: &Balancer, late: Vec<thread::JoinHandle<()>>) {
-    balancer.process.limit_descriptors(20_000);
+fn release(balancer: &Balancer, limit: u64, late: Vec<thread::JoinHandle<()>>) {
+    balancer.process.limit_descriptors(limit);
     for client in late {
         client.join().unwrap();
     }
@@ -55,12 +54,12 @@ fn clients_wait_for_their_backends_descriptors() {
         for client in &mut early {
             ping(client, b"before");
         }
-        balancer.process.leave_room(0, 0);
+        let limit = balancer.process.leave_room(0, 0);
         // Some are served with what was held back for that, the others wait.
         let held: Vec<_> = (0..20).map(|_| balancer.connect()).collect();
         let late = crowd(balancer.address(), 40);
         hold(&balancer, &mut early, &late);
-        release(&balancer, late);
+        release(&balancer, limit, late);
         drop((early, held));
         balancer.finish();
     });
@@ -78,14 +77,18 @@ fn clients_wait_in_the_kernel_for_their_own_descriptors() {
         }
         // These keep a place each.
         let held: Vec<_> = (0..9).map(|_| balancer.connect()).collect();
-        balancer.process.overdraw(0, 18);
+        let began = Instant::now();
+        let limit = balancer.process.overdraw(0, 18);
         drop(early.split_off(20));
         let late = crowd(balancer.address(), 40);
         hold(&balancer, &mut early, &late);
-        let complaints = balancer.log().count("pausing");
-        assert!((1..=4).contains(&complaints), "{complaints} lines");
+        let complaints = || balancer.log().count("pausing");
+        eventually("a complaint", || complaints() > 0);
+        // One per second at most, the first one at once.
+        let (lines, seconds) = (complaints() as u64, began.elapsed().as_secs());
+        assert!(lines <= 1 + seconds, "{lines} lines in {seconds} s");
         drop(held);
-        release(&balancer, late);
+        release(&balancer, limit, late);
         assert!(balancer.number("accept_exhausted") > 0);
         drop(early);
         balancer.finish();
@@ -98,11 +101,11 @@ fn a_crowd_is_served_with_few_descriptors() {
     watched(|| {
         let backend = Backend::echo();
         let balancer = launch(&backend).start();
-        balancer.process.leave_room(0, 9);
+        let limit = balancer.process.leave_room(0, 9);
         for client in crowd(balancer.address(), 100) {
             client.join().unwrap();
         }
-        balancer.process.limit_descriptors(20_000);
+        balancer.process.limit_descriptors(limit);
         balancer.finish();
     });
 }

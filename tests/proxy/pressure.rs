@@ -59,8 +59,7 @@ fn assert_bounded(balancer: &Balancer, before: u64, sessions: u64) {
     let buffers = balancer.number("buffers");
     assert!(buffers <= sessions * 5, "{buffers} buffers hold bytes");
     assert!(grown <= bound, "{grown} bytes for {sessions} sessions");
-    let share = balancer.process.cpu_share(Duration::from_millis(300));
-    assert!(share < 0.10, "{share} of a CPU to wait for readers");
+    balancer.process.expect_cpu_below(0.10);
 }
 
 fn pauses(swap: fn((TcpStream, TcpStream)) -> (TcpStream, TcpStream)) {

@@ -5,6 +5,8 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use crate::watchdog::eventually;
+
 /// A process that this test started.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Process(pub(crate) u32);
@@ -72,19 +74,20 @@ impl Process {
         numbers.collect()
     }
 
-    /// Changes the limit of descriptors so that a worker has room for just so many more.
-    pub(crate) fn leave_room(self, worker: usize, room: usize) {
+    /// Changes the limit of descriptors so that a worker has room for just so many more. Answers
+    /// with the limit of before, as do the two that follow.
+    pub(crate) fn leave_room(self, worker: usize, room: usize) -> u64 {
         let taken = self.descriptors_of(worker);
         let free = (0..).filter(|number| !taken.contains(number));
         // The limit is one above the highest number that may be given out (getrlimit(2)).
-        self.limit_descriptors(free.take(room).last().map_or(0, |highest| highest + 1));
+        self.limit_descriptors(free.take(room).last().map_or(0, |highest| highest + 1))
     }
 
     /// Changes the limit of descriptors so that so many of those in use are beyond it.
-    pub(crate) fn overdraw(self, worker: usize, by: usize) {
+    pub(crate) fn overdraw(self, worker: usize, by: usize) -> u64 {
         let mut taken = self.descriptors_of(worker);
         taken.sort_unstable();
-        self.limit_descriptors(taken[taken.len() - by]);
+        self.limit_descriptors(taken[taken.len() - by])
     }
 
     /// CPU time of all threads so far (the first number of schedstat, in ns).
@@ -97,8 +100,22 @@ impl Process {
         Duration::from_nanos(ns.sum())
     }
 
+    /// It comes to use less than this share of one CPU. A spin never does; but a busy machine lets
+    /// the end of earlier work reach into the first samples.
+    #[track_caller]
+    pub(crate) fn expect_cpu_below(self, most: f64) {
+        let what = format!("less than {most} of a CPU in use");
+        eventually(&what, || {
+            let share = self.cpu_share(Duration::from_millis(300));
+            if share >= most {
+                eprintln!("{share:.3} of a CPU in use");
+            }
+            share < most
+        });
+    }
+
     /// The share of one CPU that the process uses over some time.
-    pub(crate) fn cpu_share(self, over: Duration) -> f64 {
+    fn cpu_share(self, over: Duration) -> f64 {
         let (began, before) = (Instant::now(), self.cpu_time());
         std::thread::sleep(over);
         // A helper thread of the kernel that ended meanwhile takes its time along.
@@ -142,7 +159,7 @@ impl Process {
 
     /// Changes the soft limit of descriptors of the live process.
     #[expect(unsafe_code, reason = "neither std nor socket2 sets limits")]
-    pub(crate) fn limit_descriptors(self, soft: u64) {
+    pub(crate) fn limit_descriptors(self, soft: u64) -> u64 {
         let pid = i32::try_from(self.0).unwrap();
         let mut limit = libc::rlimit {
             rlim_cur: 0,
@@ -151,10 +168,11 @@ impl Process {
         let what = libc::RLIMIT_NOFILE;
         // SAFETY: `limit` is written during the call only.
         let read = unsafe { libc::prlimit(pid, what, std::ptr::null(), &raw mut limit) };
-        limit.rlim_cur = soft;
+        let before = std::mem::replace(&mut limit.rlim_cur, soft);
         // SAFETY: `limit` is read during the call only.
         let set = unsafe { libc::prlimit(pid, what, &raw const limit, std::ptr::null_mut()) };
         assert_eq!((read, set), (0, 0));
+        before
     }
 }
 

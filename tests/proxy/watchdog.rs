@@ -1,7 +1,7 @@
 //! Nothing here may hang, and what loads the machine runs one at a time.
 
 use std::panic;
-use std::sync::mpsc;
+use std::sync::{Once, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -9,6 +9,12 @@ use parking_lot::{Mutex, MutexGuard};
 
 /// Runs a test body, which fails when it takes longer than any busy machine would need.
 pub(crate) fn within(limit: Duration, test: impl FnOnce() + Send + 'static) {
+    static ROOM_FOR_ALL: Once = Once::new();
+    // Tests run side by side, one per CPU, in this one process: the common soft limit of 1,024
+    // descriptors is not enough for many. A balancer would raise its own in any case.
+    ROOM_FOR_ALL.call_once(|| {
+        mahoraga::sys::raise_descriptor_limit();
+    });
     let (done, watch) = mpsc::channel();
     let name = thread::current().name().unwrap_or("test").to_owned();
     let body = thread::Builder::new().name(name).spawn(move || {
