@@ -23,7 +23,7 @@ impl FromStr for Address {
 
     /// Reads `127.0.0.1:80`, `[::1]:80`, `host:80` or `unix:/path`.
     ///
-    /// A host name is resolved here, once: its first IPv4 address, or its first IPv6 address when it
+    /// A host name is resolved here, once: its first IPv4 address, or its first IPv6 one when it
     /// has no other.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         if let Some(path) = text.strip_prefix("unix:") {

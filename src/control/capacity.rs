@@ -6,8 +6,8 @@ use std::thread;
 use crate::config::DESCRIPTORS_RESERVED;
 use crate::sys;
 
-/// Pipes of a worker: together they stay within the quota of an unprivileged user, 64 MiB by default
-/// (pipe(7)), as long as there are no more than eight workers.
+/// Pipes of a worker: up to eight workers together stay within the quota of an unprivileged user,
+/// 64 MiB by default (pipe(7)).
 #[must_use]
 pub fn pipes(workers: u32, sessions: u32) -> u32 {
     (64 / workers.max(1)).max(8).min(sessions.div_ceil(4))

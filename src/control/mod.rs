@@ -152,8 +152,8 @@ fn stop(config: &Config, crew: &Crew, stopping: &mut bool, signal: i32) {
     crew.tell_all(|| Command::Stop(grace));
 }
 
-/// Tells, once per second at most, that descriptors or memory run out. Workers only count it: a line
-/// can wait for whoever reads it.
+/// Tells, once per second at most, that descriptors or memory run out. Workers only count it: a
+/// line can wait for whoever reads it.
 #[derive(Default)]
 struct Exhaustion {
     reported: u64,

@@ -87,7 +87,8 @@ impl Plan {
             );
         }
         log::info!(
-            "{workers} workers{}: {sessions} sessions each, {in_all} connections in all; {features:?}",
+            "{workers} worker(s){}: {sessions} sessions each, {in_all} connections in all; \
+             {features:?}",
             match &cpus[..] {
                 [Some(_), ..] =>
                     format!(" on CPUs {:?}", cpus.iter().flatten().collect::<Vec<_>>()),

@@ -24,8 +24,8 @@ impl Mapping {
         Ok(Self { start, bytes })
     }
 
-    /// Gives the whole pages within `bytes` from `offset` on back to the system; they read as zeroes
-    /// from then on (madvise(2), MADV_DONTNEED).
+    /// Gives the whole pages within `bytes` from `offset` on back to the system; they read as
+    /// zeroes from then on (madvise(2), MADV_DONTNEED).
     pub(super) fn discard(&self, offset: usize, bytes: usize) {
         let first = offset.next_multiple_of(PAGE_BYTES);
         let end = (offset + bytes) / PAGE_BYTES * PAGE_BYTES;

@@ -5,8 +5,8 @@
 //!
 //! | state | in flight | left by |
 //! |---|---|---|
-//! | Connecting | connect, or a visit while sockets are scarce; the client's receive | `Connected`; the last failure |
-//! | Open | per direction: a receive, a send, a poll or a visit | both directions shut; a fault; a deadline |
+//! | Connecting | connect or a visit; the client's receive | `Connected`; the last failure |
+//! | Open | per direction: receive, send, poll or visit | both ways shut; a fault; a deadline |
 //! | Closing | what was asked to end | nothing in flight: `Finish` |
 
 #![forbid(unsafe_code)]

@@ -101,8 +101,8 @@ pub fn own_descriptor_table(keep: &[RawFd]) -> io::Result<()> {
         .collect();
     keep.extend([0, 1, 2, u32::MAX]);
     keep.sort_unstable();
-    // The first call makes the table this thread's own, the others find it so. There is one at least:
-    // nobody keeps the highest numbers.
+    // The first call makes the table this thread's own, the others find it so. There is one at
+    // least: nobody keeps the highest numbers.
     let mut flags = libc::CLOSE_RANGE_UNSHARE;
     for pair in keep.windows(2) {
         if pair[1] - pair[0] < 2 {

@@ -224,6 +224,10 @@ impl Kernel for InstantKernel {
         u32::from(BUFFERS) - u32::try_from(self.free_buffers.len()).expect("few buffers")
     }
 
+    fn is_short_of_buffers(&self) -> bool {
+        false
+    }
+
     fn pipes_in_use(&self) -> u32 {
         0
     }

@@ -47,6 +47,7 @@ impl Balancer {
             sockets: vec![Socket::from_raw(LISTENER)],
             // Far from any limit: near one, accepts are asked for singly.
             capacity: 10_000,
+            backlog: 0,
             mailbox: never(),
             log: Some(LogQueue::new(log, Arc::new(Doorbell::new(never_rung)))),
             stats: Arc::new(Stats::default()),

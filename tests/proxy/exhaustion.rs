@@ -82,7 +82,7 @@ fn clients_wait_in_the_kernel_for_their_own_descriptors() {
         drop(early.split_off(20));
         let late = crowd(balancer.address(), 40);
         hold(&balancer, &mut early, &late);
-        let complaints = || balancer.log().count("pausing");
+        let complaints = || balancer.log().count("out of descriptors");
         eventually("a complaint", || complaints() > 0);
         // One per second at most, the first one at once.
         let (lines, seconds) = (complaints() as u64, began.elapsed().as_secs());

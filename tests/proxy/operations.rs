@@ -54,12 +54,13 @@ fn a_socket_file_of_somebody_else_is_left_alone() {
     watched(|| {
         let launch = Launch::between("unix:front.sock", &["unix:back.sock".to_owned()]);
         let _backend = Backend::unix_echo(&launch.dir().join("back.sock"));
-        let balancer = launch.start();
+        let mut balancer = launch.start();
         let front = balancer.dir().join("front.sock");
         ping(&mut UnixStream::connect(&front).unwrap(), b"hello");
         fs::remove_file(&front).unwrap();
         let _other = UnixListener::bind(&front).unwrap();
-        balancer.finish();
+        balancer.process.signal(libc::SIGTERM);
+        eventually("its end", || balancer.has_ended());
         assert!(front.exists(), "the other's socket is still there");
     });
 }
