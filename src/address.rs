@@ -23,8 +23,8 @@ impl FromStr for Address {
 
     /// Reads `127.0.0.1:80`, `[::1]:80`, `host:80` or `unix:/path`.
     ///
-    /// A host name is resolved here, once: its first IPv4 address, or its first IPv6 one when it
-    /// has no other.
+    /// A host name is resolved here, once: its first IPv4 address, or its first IPv6 address when
+    /// it has no other. An IPv6 zone is a number.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         if let Some(path) = text.strip_prefix("unix:") {
             return unix(path);
