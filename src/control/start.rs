@@ -6,8 +6,9 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
-use crossbeam::channel::{self, Receiver, Sender};
+use crossbeam::channel::{self, Receiver, SendTimeoutError, Sender};
 use parking_lot::Mutex;
 use tokio_uring::fs::File;
 
@@ -219,7 +220,9 @@ impl Crew {
     /// Puts a command into every worker's mailbox and wakes it.
     pub(super) fn tell_all(&self, command: impl Fn() -> Command) {
         for worker in &self.workers {
-            if worker.mailbox.try_send(command()).is_err() {
+            // A mailbox is full only when its worker hangs in a turn, and closed when it has ended.
+            let sent = worker.mailbox.send_timeout(command(), MAILBOX_TIME);
+            if let Err(SendTimeoutError::Timeout(_)) = sent {
                 log::warn!("a worker does not read its mailbox");
             }
             sys::notify(&worker.wake);
@@ -293,4 +296,5 @@ fn thread_error(what: &'static str) -> impl Fn(io::Error) -> StartError {
 /// Lines that wait for the writer of the access log; more are dropped and counted.
 const LOG_QUEUE_LINES: usize = 16_384;
 const MAILBOX_COMMANDS: usize = 64;
+const MAILBOX_TIME: Duration = Duration::from_millis(100);
 const SUBMISSIONS: u32 = 1_024;
