@@ -2,7 +2,7 @@
 //! completions. Nobody else knows either.
 //!
 //! Ownership, for every `SAFETY` below: an entry names memory of two kinds. Receive and send
-//! buffers lie in the arena of [`Buffers`], whose numbers are held by sessions from completion to
+//! buffers lie in the arena of `Buffers`, whose numbers are held by sessions from completion to
 //! `give_back`, so never reused while an operation is in flight. Socket addresses lie in
 //! `addresses`, which is cleared only when the kernel has taken every entry. Both outlive every
 //! operation that names them: a worker ends when no session is left, and with it nothing is in
