@@ -48,12 +48,13 @@ impl Session {
         }
     }
 
-    /// The client waits, as it would in the kernel's backlog, until a descriptor is free.
+    /// The client waits, as it would in the kernel's backlog: for a descriptor, for memory, or
+    /// before the only backend is tried again.
     pub(super) fn on_exhausted(&mut self, cx: &mut Context<'_>) {
         self.attempts -= 1;
         self.visit(Side::Backend, EXHAUSTED_RETRY, cx);
     }
 }
 
-/// Until a backend socket is tried again when descriptors are exhausted: 50 ms.
+/// Until a connect that could not be begun is tried again: 50 ms.
 pub(super) const EXHAUSTED_RETRY: u64 = 50_000_000;

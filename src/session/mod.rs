@@ -75,7 +75,7 @@ pub struct Session {
     kept_alive: bool,
     /// The backend is still acknowledged late.
     late: bool,
-    /// A watch was set on this side, once.
+    /// A watch is set on this side, or has told of its fault.
     watched: [bool; 2],
     /// A connection broke while bytes that it had sent still wait for delivery: until they are
     /// delivered, or [`LINGER`] passes in which none is.
@@ -166,6 +166,8 @@ impl Session {
                 self.overdue = true;
                 cx.ops.push_back(Op::Cancel(Purpose::Connect));
             }
+            // Waiting to connect: again, after a failure, or for the first descriptor.
+            State::Connecting if self.attempts > 0 => self.close(CloseReason::ConnectFailed, cx),
             State::Connecting => self.close(CloseReason::NoResources, cx),
             State::Open if cx.now >= self.watch_at => self.watch(cx),
             State::Open => {

@@ -151,6 +151,16 @@ fn without_descriptors_it_waits_and_tries_until_the_deadline() {
 }
 
 #[test]
+fn a_wait_after_a_failed_attempt_is_no_lack_of_resources() {
+    let mut script = Script::begin();
+    script.told(Event::ConnectFailed(Errno::CONNREFUSED));
+    script.told(Event::Exhausted);
+    script.passes(LIMITS.connect);
+    script.told(Event::Visit(Backend));
+    assert_eq!(script.session.reason(), Some(CloseReason::ConnectFailed));
+}
+
+#[test]
 fn a_slow_sink_stops_the_receive_and_lets_it_go_on() {
     let mut script = Script::connected();
     let first = script.receives(Client, 1);
