@@ -81,7 +81,8 @@ impl StartError {
 /// [`StartError`]; once started, it does not fail.
 pub fn run(config: &Config, ready: impl FnOnce()) -> Result<(), StartError> {
     let log_sink = config.access_log.as_ref().map(Sink::open).transpose()?;
-    ring::probe()?;
+    // Before the control thread's own ring, which would panic where there is none.
+    let features = ring::probe()?;
     tokio_uring::start(async move {
         let thread = |error| StartError::Thread {
             what: "signals can't be awaited",
@@ -89,7 +90,7 @@ pub fn run(config: &Config, ready: impl FnOnce()) -> Result<(), StartError> {
         };
         // Before anything is bound: from here on a signal ends the process in order.
         let mut signals = Signals::new().map_err(thread)?;
-        let crew = start::start(config)?;
+        let crew = start::start(config, features)?;
         let reopen = Rc::new(Cell::new(false));
         let log = log_sink.map(|sink| {
             let writer = AccessLogWriter::new(sink, &crew.doorbell, &reopen);

@@ -14,7 +14,7 @@ use tokio_uring::fs::File;
 
 use crate::config::Config;
 use crate::kernel::Socket;
-use crate::ring::{self, Features, Ring, SetupError, Size};
+use crate::ring::{Features, Ring, SetupError, Size};
 use crate::select::Seat;
 use crate::snapshot::Snapshot;
 use crate::sys::{self, SocketFile};
@@ -71,8 +71,7 @@ struct Plan {
 }
 
 impl Plan {
-    fn new(config: &Config) -> Result<Self, StartError> {
-        let features = ring::probe()?;
+    fn new(config: &Config, features: Features) -> Self {
         let descriptors = sys::raise_descriptor_limit();
         let cpus = capacity::worker_cpus(config.workers);
         let workers = u32::try_from(cpus.len()).unwrap_or(u32::MAX);
@@ -101,26 +100,28 @@ impl Plan {
             buffers: capacity::buffers(sessions),
             pipes: capacity::pipes(workers, sessions),
         };
-        Ok(Self {
+        Self {
             features,
             cpus,
             sessions,
             in_all,
             size,
-        })
+        }
     }
 }
 
 /// Binds every address and starts every worker; returns once all of them accept.
-pub(super) fn start(config: &Config) -> Result<Crew, StartError> {
-    let plan = Plan::new(config)?;
+pub(super) fn start(config: &Config, features: Features) -> Result<Crew, StartError> {
+    let plan = Plan::new(config, features);
     let workers = u32::try_from(plan.cpus.len()).unwrap_or(u32::MAX);
     let snapshot = Arc::new(Snapshot::new(config, plan.in_all));
     let (sockets, files) = bind_all(config, plan.cpus.len())?;
     // A Unix socket is the same for all workers.
     let ours: BTreeSet<_> = sockets.iter().flatten().map(Socket::raw).collect();
 
-    let (record_sender, records) = channel::bounded(LOG_QUEUE_LINES);
+    // Its memory is real from the start: nobody pays for a log that nobody asked for.
+    let lines = config.access_log.as_ref().map_or(1, |_| LOG_QUEUE_LINES);
+    let (record_sender, records) = channel::bounded(lines);
     let doorbell = Arc::new(Doorbell::new(eventfd(false)?));
     let ended = Arc::new(eventfd(false)?);
     let (ready, readiness) = channel::bounded(plan.cpus.len());

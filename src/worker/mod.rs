@@ -1,8 +1,8 @@
 //! A worker: one thread, one ring, its sessions.
 //!
 //! A turn is: wait, take the batch of completions, tell each session what happened to it, do what
-//! it asks for. Nothing is submitted while a session handles an event, and time is read once per
-//! batch. A slot is freed only when nothing is in flight on it.
+//! it asks for. Nothing is submitted while a session handles an event, unless the queue is full,
+//! and time is read once per batch. A slot is freed only when nothing is in flight on it.
 
 #![forbid(unsafe_code)]
 

@@ -89,7 +89,7 @@ impl<K: Kernel> Worker<K> {
         self.perform(key);
     }
 
-    /// Lets a session handle something that is no completion.
+    /// Lets a session handle an event or a deadline, and does what it then asks for.
     pub(super) fn with_session(
         &mut self,
         key: usize,
