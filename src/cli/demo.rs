@@ -73,7 +73,7 @@ fn welcome(front: SocketAddr, backends: &[SocketAddr]) -> String {
          over three HTTP backends in this process: {}\n\
          \n\
          Try, in another terminal:\n\
-         \x20 curl http://{front}/            again and again: each core takes the backends in turn\n\
+         \x20 curl http://{front}/            each core takes the backends in turn\n\
          \x20 wrk -c 100 -d 10 http://{front}/\n\
          \x20 kill -USR1 {}                   each core's histograms, here and in {}\n\
          \n\
