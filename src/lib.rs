@@ -2,7 +2,7 @@
 //!
 //! The rooms, in reading order; data flows one way through them:
 //!
-//! - [`address`]: where something listens;
+//! - [`address`]: where something listens; [`hash`]: what keys are hashed with;
 //! - [`config`]: `config.ron` to a validated [`config::Config`];
 //! - [`snapshot`]: what workers route by, published whole;
 //! - [`pool`]: backends and what all workers count about them; [`guard`]: how many there may be;
@@ -18,6 +18,7 @@ pub mod cli;
 pub mod config;
 pub mod control;
 pub mod guard;
+pub mod hash;
 pub mod kernel;
 pub mod pool;
 pub mod ring;
