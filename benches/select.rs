@@ -26,15 +26,18 @@ fn round_robin_retry(bencher: Bencher<'_, '_>, backends: u16) {
 fn pool(backends: u16) -> Pool {
     let backend = |number: u16| config::Backend {
         name: format!("b{number}"),
-        address: format!("10.0.{}.{}:80", number / 256, number % 256)
-            .parse()
-            .expect("an address"),
         // Weights that differ, as a plain round would need no credits.
         weight: 1 + number % 3,
+        ..config::Backend::at(
+            format!("10.0.{}.{}:80", number / 256, number % 256)
+                .parse()
+                .expect("an address"),
+        )
     };
     Pool::new(&config::Pool {
         name: "p".into(),
         strategy: Strategy::RoundRobin,
+        persist: None,
         backends: (0..backends).map(backend).collect(),
     })
 }

@@ -20,6 +20,7 @@ pub mod control;
 pub mod guard;
 pub mod hash;
 pub mod kernel;
+pub mod peek;
 pub mod pool;
 pub mod ring;
 pub mod select;

@@ -313,7 +313,7 @@ fn help_and_version() {
         assert!(stdout(&output).contains(&format!("\n  mahoraga {subcommand}")));
     }
     let output = run(&["proxy", "--help"]);
-    for (strategy, _) in Strategy::ALL {
+    for (strategy, _) in Strategy::all() {
         assert!(stdout(&output).contains(strategy));
     }
     assert!(stdout(&output).contains("--from '[::]:5432'"));

@@ -81,7 +81,7 @@ pub struct ProxyArgs {
         value_name = "NAME",
         default_value = "round_robin",
         value_parser = values::strategy,
-        help = format!("How a backend is selected: {}", names(&Strategy::ALL))
+        help = format!("How a backend is selected: {}", names(&Strategy::all()))
     )]
     pub strategy: Strategy,
     /// Worker threads; auto: one for each CPU that the process may use.

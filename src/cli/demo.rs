@@ -34,14 +34,13 @@ pub(super) fn demo() -> ExitCode {
 }
 
 fn demo_config(front: SocketAddr, backends: &[SocketAddr]) -> Config {
-    let backends = backends.iter().map(|&address| Backend {
-        name: address.to_string(),
-        address: Address::Tcp(address),
-        weight: 1,
-    });
+    let backends = backends
+        .iter()
+        .map(|&address| Backend::at(Address::Tcp(address)));
     let pool = Pool {
         name: "demo".to_owned(),
         strategy: Strategy::default(),
+        persist: None,
         backends: backends.collect(),
     };
     let listener = Listener {

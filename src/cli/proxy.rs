@@ -65,8 +65,9 @@ pub fn proxy_config(args: &ProxyArgs) -> Result<Config, ProxyError> {
         listeners: listeners(args),
         pools: vec![Pool {
             name: POOL.to_owned(),
-            strategy: args.strategy,
-            backends: args.to.iter().map(backend).collect(),
+            strategy: args.strategy.clone(),
+            persist: None,
+            backends: args.to.iter().cloned().map(Backend::at).collect(),
         }],
     })
 }
@@ -80,6 +81,7 @@ fn listeners(args: &ProxyArgs) -> Vec<Listener> {
         idle: args.idle_timeout.0,
         half_closed: args.half_closed_timeout,
         session: args.session_timeout.0,
+        peek: Timeouts::default().peek,
     };
     let listener = |(i, bind): (usize, &Address)| Listener {
         name: name(bind, &args.from[..i]),
@@ -97,14 +99,6 @@ fn name(bind: &Address, earlier: &[Address]) -> String {
     match earlier.iter().filter(|other| *other == bind).count() {
         0 => bind.to_string(),
         equal => format!("{bind}#{}", equal + 1),
-    }
-}
-
-fn backend(address: &Address) -> Backend {
-    Backend {
-        name: address.to_string(),
-        address: address.clone(),
-        weight: 1,
     }
 }
 
@@ -191,6 +185,7 @@ mod tests {
             idle: None,
             half_closed: Duration::from_secs(2),
             session: Some(Duration::from_secs(3600)),
+            peek: Timeouts::default().peek,
         };
         let listener = |bind: &str| Listener {
             name: bind.to_owned(),
@@ -200,7 +195,7 @@ mod tests {
             attempts: 1,
             timeouts,
         };
-        let backends = ["unix:/b", "127.0.0.1:81"].map(|to| backend(&to.parse().unwrap()));
+        let backends = ["unix:/b", "127.0.0.1:81"].map(|to| Backend::at(to.parse().unwrap()));
         let strategy = Strategy::RoundRobin;
         let want = Config {
             workers: NonZeroU32::new(2),
@@ -215,6 +210,7 @@ mod tests {
             pools: vec![Pool {
                 name: POOL.to_owned(),
                 strategy,
+                persist: None,
                 backends: backends.into(),
             }],
         };

@@ -16,6 +16,7 @@ mod load;
 mod raw;
 mod source;
 mod spans;
+mod strategy;
 mod syntax;
 mod validate;
 pub mod values;
@@ -24,6 +25,9 @@ mod warnings;
 pub use error::{ConfigError, Mistake, Warning};
 pub use load::{load, parse};
 pub use source::{Place, Source};
+pub use strategy::{
+    FirstTier, Group, Hash, Key, LeastTime, Persist, Predictive, SecondTier, Strategy, TwoTier,
+};
 pub use warnings::{DESCRIPTORS_RESERVED, Host, descriptors_needed, warnings};
 
 /// A whole, valid configuration.
@@ -110,6 +114,8 @@ pub struct Timeouts {
     pub half_closed: Duration,
     /// The whole session; `None`: never.
     pub session: Option<Duration>,
+    /// A client's first bytes, where a backend is selected by them.
+    pub peek: Duration,
 }
 
 impl Default for Timeouts {
@@ -119,6 +125,7 @@ impl Default for Timeouts {
             idle: Some(Duration::from_secs(600)),
             half_closed: Duration::from_secs(30),
             session: None,
+            peek: Duration::from_secs(3),
         }
     }
 }
@@ -130,21 +137,10 @@ pub struct Pool {
     pub name: String,
     /// How a backend is selected.
     pub strategy: Strategy,
+    /// Which clients come back to the backend that they had; `None`: nobody.
+    pub persist: Option<Persist>,
     /// At least one.
     pub backends: Vec<Backend>,
-}
-
-/// The balancing strategies by name.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Strategy {
-    /// Weighted round robin, smooth.
-    #[default]
-    RoundRobin,
-}
-
-impl Strategy {
-    /// Every strategy with the name that configuration and command line know it by.
-    pub const ALL: [(&'static str, Self); 1] = [("round_robin", Self::RoundRobin)];
 }
 
 /// One address of a pool.
@@ -156,6 +152,27 @@ pub struct Backend {
     pub address: Address,
     /// Its share relative to the other backends, 0 to 256; 0: none.
     pub weight: u16,
+    /// Connections at most, over all workers; `None`: no limit.
+    pub max_connections: Option<NonZeroU32>,
+    /// It is selected only while no other backend can be.
+    pub backup: bool,
+    /// Its group, for `two_tier`.
+    pub group: Option<String>,
+}
+
+impl Backend {
+    /// A backend of which only the address is said.
+    #[must_use]
+    pub fn at(address: Address) -> Self {
+        Self {
+            name: address.to_string(),
+            address,
+            weight: 1,
+            max_connections: None,
+            backup: false,
+            group: None,
+        }
+    }
 }
 
 /// Connect attempts of a session when nothing else is said.
@@ -164,13 +181,6 @@ pub const ATTEMPTS: u8 = 3;
 pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(30);
 /// The histogram log when nothing else is said.
 pub const HISTOGRAM_LOG: &str = "mahoraga.hlog";
-
-impl std::fmt::Display for Strategy {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let name = Self::ALL.iter().find(|(_, strategy)| strategy == self);
-        f.write_str(name.map_or("", |(name, _)| name))
-    }
-}
 
 #[cfg(test)]
 mod tests;

@@ -28,8 +28,7 @@ fn listener(name: &str) -> Listener {
 fn backend(name: &str, address: &str) -> Backend {
     Backend {
         name: name.to_owned(),
-        address: address.parse().unwrap(),
-        weight: 1,
+        ..Backend::at(address.parse().unwrap())
     }
 }
 
@@ -48,6 +47,7 @@ fn defaults(listener: Listener, backends: Vec<Backend>) -> Config {
         pools: vec![Pool {
             name: "web".to_owned(),
             strategy: Strategy::RoundRobin,
+            persist: None,
             backends,
         }],
     }

@@ -149,6 +149,7 @@ impl<'a> Judge<'a> {
             session: self
                 .read(&session, duration_or_off)
                 .unwrap_or(default.session),
+            peek: default.peek,
         }
     }
 
@@ -225,6 +226,7 @@ impl<'a> Judge<'a> {
         Pool {
             name,
             strategy: strategy.unwrap_or_default(),
+            persist: None,
             backends,
         }
     }
@@ -243,6 +245,9 @@ impl<'a> Judge<'a> {
             weight: weight
                 .and_then(|weight| u16::try_from(weight).ok())
                 .unwrap_or(1),
+            max_connections: None,
+            backup: false,
+            group: None,
         })
     }
 }

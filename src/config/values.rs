@@ -202,7 +202,7 @@ pub(super) fn written(duration: Duration) -> String {
 
 /// Reads the name of a strategy.
 pub fn strategy(name: &str) -> Result<Strategy, ValueError> {
-    named(name, &Strategy::ALL).map_err(|hint| ValueError::UnknownStrategy {
+    named(name, &Strategy::all()).map_err(|hint| ValueError::UnknownStrategy {
         name: name.to_owned(),
         hint,
     })
@@ -264,9 +264,9 @@ pub(super) fn name(text: &str) -> Result<String, ValueError> {
 }
 
 /// The value of a name, or the end of a sentence that says what may have been meant.
-fn named<T: Copy>(name: &str, all: &[(&'static str, T)]) -> Result<T, String> {
+fn named<T: Clone>(name: &str, all: &[(&'static str, T)]) -> Result<T, String> {
     let found = all.iter().find(|(known, _)| *known == name);
-    found.map(|(_, value)| *value).ok_or_else(|| {
+    found.map(|(_, value)| value.clone()).ok_or_else(|| {
         let names: Vec<&str> = all.iter().map(|(known, _)| *known).collect();
         let hint = did_you_mean(name, names.iter().copied());
         if hint.is_empty() {

@@ -42,7 +42,7 @@ impl Pool {
             .map(|backend| Arc::new(Backend::new(backend)));
         Self {
             name: config.name.clone(),
-            strategy: config.strategy,
+            strategy: config.strategy.clone(),
             backends: backends.collect(),
         }
     }

@@ -38,7 +38,7 @@ impl Selector {
     #[must_use]
     pub fn new(pool: &Pool, seat: Seat) -> Self {
         match pool.strategy {
-            Strategy::RoundRobin => Self::RoundRobin(RoundRobin::new(pool, seat)),
+            _ => Self::RoundRobin(RoundRobin::new(pool, seat)),
         }
     }
 

@@ -95,12 +95,13 @@ mod tests {
     fn pool(weights: &[u16]) -> Pool {
         let backend = |(index, weight): (u16, &u16)| config::Backend {
             name: format!("b{index}"),
-            address: format!("127.0.0.1:{}", 9000 + index).parse().unwrap(),
             weight: *weight,
+            ..config::Backend::at(format!("127.0.0.1:{}", 9000 + index).parse().unwrap())
         };
         Pool::new(&config::Pool {
             name: "p".into(),
             strategy: config::Strategy::RoundRobin,
+            persist: None,
             backends: (0u16..).zip(weights).map(backend).collect(),
         })
     }

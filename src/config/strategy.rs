@@ -1,0 +1,243 @@
+//! The balancing strategies and what they can be told.
+
+use std::fmt;
+use std::num::NonZeroU16;
+use std::time::Duration;
+
+use crate::peek::Field;
+
+/// How a backend is selected.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Strategy {
+    /// Each in turn, by weight, smoothly.
+    #[default]
+    RoundRobin,
+    /// The same for a client's first connection; later ones follow it. The pool persists.
+    StickyRoundRobin,
+    /// By a key of the client, the same on every balancer.
+    Hash(Hash),
+    /// The one with the fewest connections for its weight.
+    LeastConnections,
+    /// The one that answers soonest, by what it has shown and what it has to do.
+    LeastTime(LeastTime),
+    /// By chance, by weight.
+    Random,
+    /// The less loaded of two that are chosen by chance.
+    PowerOfTwo,
+    /// The first that is not full, in the order of the configuration.
+    First,
+    /// A group or subset first, then the least loaded within.
+    TwoTier(TwoTier),
+    /// The one with the most headroom in the near future.
+    Predictive(Predictive),
+}
+
+/// Settings of [`Strategy::Hash`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Hash {
+    /// What is hashed.
+    pub key: Key,
+    /// No backend takes more than this share of the pool's average load, in percent, 101 to 1000;
+    /// `None`: any.
+    pub max_load: Option<u16>,
+}
+
+/// Settings of [`Strategy::LeastTime`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LeastTime {
+    /// How soon a slow answer is forgotten: the time constant of the average.
+    pub decay: Duration,
+}
+
+/// Settings of [`Strategy::TwoTier`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TwoTier {
+    /// What picks the group.
+    pub first: FirstTier,
+    /// What picks within the group.
+    pub then: SecondTier,
+    /// The groups that backends name, in order of priority. Every group that a backend names is
+    /// here; empty when none does.
+    pub groups: Vec<Group>,
+}
+
+/// The static tier.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FirstTier {
+    /// The client's key picks a group, or, without groups, a subset of so many backends.
+    Hash {
+        /// What is hashed.
+        key: Key,
+        /// Backends of a subset, while no groups are named.
+        subset: NonZeroU16,
+    },
+    /// Each group takes its share.
+    Weight,
+    /// The first group takes all while it can.
+    Priority,
+}
+
+/// The dynamic tier.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SecondTier {
+    /// As [`Strategy::LeastConnections`].
+    #[default]
+    LeastConnections,
+    /// As [`Strategy::LeastTime`].
+    LeastTime(LeastTime),
+    /// As [`Strategy::PowerOfTwo`].
+    PowerOfTwo,
+}
+
+/// Some backends of a pool.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Group {
+    /// Unique within the pool.
+    pub name: String,
+    /// Its share; that of its backends together when the file says nothing. Above 0.
+    pub weight: u32,
+}
+
+/// Settings of [`Strategy::Predictive`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Predictive {
+    /// How far ahead it looks.
+    pub horizon: Duration,
+    /// The period that load repeats with; `None`: none.
+    pub season: Option<Duration>,
+}
+
+/// Clients come back to the backend that they had.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Persist {
+    /// What a client is known by.
+    pub key: Key,
+    /// For so long after its last connection.
+    pub ttl: Duration,
+    /// Clients that are remembered; beyond that the least recent is forgotten.
+    pub clients_max: u32,
+}
+
+/// What of a client a backend is selected by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Key {
+    /// Its address, or the network of such prefix lengths that it is in.
+    SourceIp {
+        /// Of IPv4, 0 to 32.
+        v4: u8,
+        /// Of IPv6, 0 to 128.
+        v6: u8,
+    },
+    /// Its address and port: each connection for itself.
+    SourceIpPort,
+    /// Something in its first bytes.
+    First(Field),
+}
+
+impl Strategy {
+    /// The names of all, as configuration and command line know them, with the settings that hold
+    /// when nothing else is said.
+    #[must_use]
+    pub fn all() -> [(&'static str, Self); 10] {
+        [
+            ("round_robin", Self::RoundRobin),
+            ("sticky_round_robin", Self::StickyRoundRobin),
+            ("hash", Self::Hash(Hash::default())),
+            ("least_connections", Self::LeastConnections),
+            ("least_time", Self::LeastTime(LeastTime::default())),
+            ("random", Self::Random),
+            ("power_of_two", Self::PowerOfTwo),
+            ("first", Self::First),
+            ("two_tier", Self::TwoTier(TwoTier::default())),
+            ("predictive", Self::Predictive(Predictive::default())),
+        ]
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::RoundRobin => "round_robin",
+            Self::StickyRoundRobin => "sticky_round_robin",
+            Self::Hash(_) => "hash",
+            Self::LeastConnections => "least_connections",
+            Self::LeastTime(_) => "least_time",
+            Self::Random => "random",
+            Self::PowerOfTwo => "power_of_two",
+            Self::First => "first",
+            Self::TwoTier(_) => "two_tier",
+            Self::Predictive(_) => "predictive",
+        }
+    }
+
+    /// What it selects by, if it selects by a key.
+    #[must_use]
+    pub fn key(&self) -> Option<&Key> {
+        match self {
+            Self::Hash(hash) => Some(&hash.key),
+            Self::TwoTier(tiers) => match &tiers.first {
+                FirstTier::Hash { key, .. } => Some(key),
+                FirstTier::Weight | FirstTier::Priority => None,
+            },
+            Self::RoundRobin
+            | Self::StickyRoundRobin
+            | Self::LeastConnections
+            | Self::LeastTime(_)
+            | Self::Random
+            | Self::PowerOfTwo
+            | Self::First
+            | Self::Predictive(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for Strategy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl Default for Key {
+    fn default() -> Self {
+        // One household or host of IPv6 has a /64 of its own (RFC 6177).
+        Self::SourceIp { v4: 32, v6: 64 }
+    }
+}
+
+impl Default for FirstTier {
+    fn default() -> Self {
+        Self::Hash {
+            key: Key::default(),
+            subset: SUBSET,
+        }
+    }
+}
+
+impl Default for LeastTime {
+    fn default() -> Self {
+        Self {
+            decay: Duration::from_secs(10),
+        }
+    }
+}
+
+impl Default for Predictive {
+    fn default() -> Self {
+        Self {
+            horizon: Duration::from_secs(10),
+            season: Some(Duration::from_secs(86_400)),
+        }
+    }
+}
+
+impl Default for Persist {
+    fn default() -> Self {
+        Self {
+            key: Key::default(),
+            ttl: Duration::from_secs(30 * 60),
+            clients_max: 100_000,
+        }
+    }
+}
+
+const SUBSET: NonZeroU16 = NonZeroU16::new(2).unwrap();
