@@ -3,8 +3,10 @@
 
 #![forbid(unsafe_code)]
 
+mod maglev;
 mod round_robin;
 
+pub use maglev::{Entry, Maglev};
 pub use round_robin::RoundRobin;
 
 use crate::config::Strategy;
