@@ -2,6 +2,10 @@
 
 #![forbid(unsafe_code)]
 
+mod sticky;
+
+pub use sticky::StickyTable;
+
 use std::sync::Arc;
 
 use crate::address::Address;

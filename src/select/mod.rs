@@ -3,8 +3,12 @@
 
 #![forbid(unsafe_code)]
 
+mod maglev;
+mod rendezvous;
 mod round_robin;
 
+pub use maglev::{Entry, Maglev};
+pub use rendezvous::Rendezvous;
 pub use round_robin::RoundRobin;
 
 use crate::config::Strategy;

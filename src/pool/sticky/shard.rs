@@ -1,0 +1,226 @@
+//! One shard of a sticky table: a hash table and a list in order of use over one array.
+//!
+//! Of our own, as hash tables with open addressing either leave marks where entries were and then
+//! rehash everything at once, growing twofold, or don't bound what they move. Here an insertion
+//! into a full shard unlinks one entry and links one, always.
+//!
+//! Invariant: every entry is in the list and in the chain of its bucket, exactly once.
+
+/// Up to a fixed number of entries, the least recently used of which goes first.
+#[derive(Debug)]
+pub(super) struct Shard {
+    entries_max: u32,
+    /// The first entry of each bucket's chain. As many buckets as entries; none before the first
+    /// entry.
+    buckets: Vec<u32>,
+    /// Grows up to `entries_max`, then entries are used again. An entry's index is its identity.
+    entries: Vec<Entry>,
+    /// The ends of the list.
+    newest: u32,
+    oldest: u32,
+}
+
+/// 40 bytes; 4 more are its bucket's.
+#[derive(Debug)]
+struct Entry {
+    key: u64,
+    backend: u64,
+    /// When it was used last, ns.
+    used: u64,
+    bucket: u32,
+    /// The next in the bucket's chain.
+    next: u32,
+    newer: u32,
+    older: u32,
+}
+
+/// A key and where to look for it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place {
+    pub(super) key: u64,
+    /// Even over all 32 bits.
+    pub(super) hash: u32,
+}
+
+impl Shard {
+    pub(super) fn new(entries_max: u32) -> Self {
+        Self {
+            entries_max,
+            buckets: Vec::new(),
+            entries: Vec::new(),
+            newest: NONE,
+            oldest: NONE,
+        }
+    }
+
+    /// The backend of an entry used at or after `since`. This is a use.
+    pub(super) fn get(&mut self, place: Place, now: u64, since: u64) -> Option<u64> {
+        let index = self.find(place)?;
+        if self.entry(index).used < since {
+            return None;
+        }
+        self.renew(index, now);
+        Some(self.entry(index).backend)
+    }
+
+    /// Maps the key to the backend, whatever it was mapped to.
+    pub(super) fn put(&mut self, place: Place, backend: u64, now: u64, since: u64) {
+        if self.entries_max == 0 {
+            return;
+        }
+        if let Some(index) = self.find(place) {
+            self.entry_mut(index).backend = backend;
+            self.renew(index, now);
+            return;
+        }
+        if self.entries.is_empty() {
+            // At once and exactly: what a growing vector would move, it would move under the lock.
+            self.entries.reserve_exact(self.entries_max as usize);
+            self.buckets = vec![NONE; self.entries_max as usize];
+        }
+        let entry = Entry {
+            key: place.key,
+            backend,
+            used: now,
+            bucket: self.bucket(place),
+            next: NONE,
+            newer: NONE,
+            older: NONE,
+        };
+        let index = self.store(entry, since);
+        self.chain(index);
+        self.link(index);
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Stores the entry, in the place of the oldest if that has expired or there is no other.
+    fn store(&mut self, entry: Entry, since: u64) -> u32 {
+        let index = u32::try_from(self.entries.len()).expect("at most entries_max");
+        let expired = self.oldest != NONE && self.entry(self.oldest).used < since;
+        if index < self.entries_max && !expired {
+            self.entries.push(entry);
+            return index;
+        }
+        let index = self.oldest;
+        self.unlink(index);
+        self.unchain(index);
+        *self.entry_mut(index) = entry;
+        index
+    }
+
+    fn find(&self, place: Place) -> Option<u32> {
+        if self.entries.is_empty() {
+            return None;
+        }
+        let mut index = self.buckets[self.bucket(place) as usize];
+        while index != NONE && self.entry(index).key != place.key {
+            index = self.entry(index).next;
+        }
+        (index != NONE).then_some(index)
+    }
+
+    fn bucket(&self, place: Place) -> u32 {
+        let bucket = (u64::from(place.hash) * u64::from(self.entries_max)) >> 32;
+        u32::try_from(bucket).expect("below entries_max")
+    }
+
+    /// A use of the entry.
+    fn renew(&mut self, index: u32, now: u64) {
+        let entry = self.entry_mut(index);
+        entry.used = entry.used.max(now);
+        if index != self.newest {
+            self.unlink(index);
+            self.link(index);
+        }
+    }
+
+    /// Makes an entry outside of the list its newest.
+    fn link(&mut self, index: u32) {
+        let second = self.newest;
+        let entry = self.entry_mut(index);
+        entry.newer = NONE;
+        entry.older = second;
+        self.newest = index;
+        match second {
+            NONE => self.oldest = index,
+            second => self.entry_mut(second).newer = index,
+        }
+    }
+
+    /// Takes an entry out of the list.
+    fn unlink(&mut self, index: u32) {
+        let &Entry { newer, older, .. } = self.entry(index);
+        match newer {
+            NONE => self.newest = older,
+            newer => self.entry_mut(newer).older = older,
+        }
+        match older {
+            NONE => self.oldest = newer,
+            older => self.entry_mut(older).newer = newer,
+        }
+    }
+
+    /// Puts an entry first into its bucket's chain.
+    fn chain(&mut self, index: u32) {
+        let bucket = self.entry(index).bucket as usize;
+        self.entry_mut(index).next = self.buckets[bucket];
+        self.buckets[bucket] = index;
+    }
+
+    /// Takes an entry out of its bucket's chain.
+    fn unchain(&mut self, index: u32) {
+        let &Entry { bucket, next, .. } = self.entry(index);
+        let mut before = self.buckets[bucket as usize];
+        if before == index {
+            self.buckets[bucket as usize] = next;
+            return;
+        }
+        while self.entry(before).next != index {
+            before = self.entry(before).next;
+        }
+        self.entry_mut(before).next = next;
+    }
+
+    fn entry(&self, index: u32) -> &Entry {
+        &self.entries[index as usize]
+    }
+
+    fn entry_mut(&mut self, index: u32) -> &mut Entry {
+        &mut self.entries[index as usize]
+    }
+}
+
+/// No entry. An index never gets here, as memory ends before.
+const NONE: u32 = u32::MAX;
+
+#[cfg(test)]
+impl Shard {
+    /// The keys, the least recently used first, after comparing list and chains.
+    pub(super) fn keys(&self) -> Vec<u64> {
+        assert_eq!(size_of::<Entry>(), 40);
+        assert!(self.len() <= self.entries_max as usize);
+        assert!(self.entries.capacity() <= self.entries_max as usize);
+        let mut keys = Vec::new();
+        let (mut index, mut older) = (self.oldest, NONE);
+        while index != NONE {
+            assert_eq!(self.entry(index).older, older);
+            keys.push(self.entry(index).key);
+            (index, older) = (self.entry(index).newer, index);
+        }
+        assert_eq!((self.newest, keys.len()), (older, self.len()));
+        let mut chained = 0;
+        for (bucket, &first) in self.buckets.iter().enumerate() {
+            let mut index = first;
+            while index != NONE {
+                assert_eq!(self.entry(index).bucket as usize, bucket);
+                index = self.entry(index).next;
+                chained += 1;
+            }
+        }
+        assert_eq!(chained, self.len());
+        keys
+    }
+}
