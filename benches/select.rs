@@ -1,29 +1,59 @@
 //! Selecting a backend: once per connect attempt.
 
+use std::sync::Arc;
+
 use divan::Bencher;
 use mahoraga::config::{self, Strategy};
 use mahoraga::pool::Pool;
-use mahoraga::select::{Request, Seat, Selector};
+use mahoraga::select::{Keys, Plan, Request, Seat, Selector};
 
 fn main() {
     divan::main();
 }
 
-/// Weighted round robin looks at each backend.
-#[divan::bench(args = [2, 100, 10_000], min_time = MIN_SECONDS)]
-fn round_robin(bencher: Bencher<'_, '_>, backends: u16) {
-    let mut selector = Selector::new(&pool(backends), Seat { worker: 0, of: 1 });
-    bencher.bench_local(|| selector.select(Request { tried: &[] }));
+const SIZES: [u16; 3] = [2, 100, 10_000];
+
+/// Every strategy, over backends of which a few have connections.
+#[divan::bench(args = names(), consts = SIZES, min_time = MIN_SECONDS)]
+fn pick<const BACKENDS: u16>(bencher: Bencher<'_, '_>, strategy: &str) {
+    measure(bencher, strategy, BACKENDS, &[]);
 }
 
-/// After a failed attempt.
-#[divan::bench(args = [2, 100, 10_000], min_time = MIN_SECONDS)]
-fn round_robin_retry(bencher: Bencher<'_, '_>, backends: u16) {
-    let mut selector = Selector::new(&pool(backends), Seat { worker: 0, of: 1 });
-    bencher.bench_local(|| selector.select(Request { tried: &[1] }));
+/// The same after a failed attempt.
+#[divan::bench(args = names(), consts = [100], min_time = MIN_SECONDS)]
+fn retry<const BACKENDS: u16>(bencher: Bencher<'_, '_>, strategy: &str) {
+    measure(bencher, strategy, BACKENDS, &[1]);
 }
 
-fn pool(backends: u16) -> Pool {
+fn measure(bencher: Bencher<'_, '_>, strategy: &str, backends: u16, tried: &[u16]) {
+    let plan = Arc::new(Plan::new(Arc::new(pool(strategy, backends))));
+    for (number, backend) in plan.pool().backends.iter().enumerate() {
+        let tally = &backend.tally;
+        tally.on_answered(1_000_000 + number as u64 * 1_000, 0, plan.decay());
+        for _ in 0..number % 3 {
+            assert!(backend.try_acquire());
+        }
+    }
+    let mut selector = Selector::new(plan, Seat { worker: 0, of: 1 });
+    let mut request = Request {
+        now: 1_000_000_000,
+        keys: Keys::default(),
+        tried,
+    };
+    bencher.bench_local(|| {
+        // Another client each time, among as many as a busy service has.
+        request.keys.select = mahoraga::hash::mix(request.keys.select) % 50_000 + 1;
+        request.keys.persist = request.keys.select;
+        request.now += 1_000;
+        selector.select(&request)
+    });
+}
+
+fn names() -> impl Iterator<Item = &'static str> {
+    Strategy::all().into_iter().map(|(name, _)| name)
+}
+
+fn pool(strategy: &str, backends: u16) -> Pool {
     let backend = |number: u16| config::Backend {
         name: format!("b{number}"),
         // Weights that differ, as a plain round would need no credits.
@@ -34,10 +64,13 @@ fn pool(backends: u16) -> Pool {
                 .expect("an address"),
         )
     };
+    let all = Strategy::all();
+    let found = all.into_iter().find(|(name, _)| *name == strategy);
+    let (_, strategy) = found.expect("a strategy of this name");
     Pool::new(&config::Pool {
         name: "p".into(),
-        strategy: Strategy::RoundRobin,
-        persist: None,
+        persist: (strategy == Strategy::StickyRoundRobin).then(config::Persist::default),
+        strategy,
         backends: (0..backends).map(backend).collect(),
     })
 }

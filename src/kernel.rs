@@ -83,6 +83,13 @@ pub trait Kernel {
     /// Ends a lease. A pipe that still holds bytes is closed, never lent again.
     fn return_pipe(&mut self, pipe: Pipe);
 
+    /// The bytes of a received buffer.
+    fn bytes(&self, buffer: Buffer) -> &[u8];
+
+    /// Copies the bytes of `from` behind those of `to`, which has room for them. Both are received
+    /// buffers that nothing is in flight on.
+    fn append(&mut self, to: Buffer, from: Buffer);
+
     /// Ends the ownership of a received buffer.
     fn give_back(&mut self, id: BufferId);
 

@@ -9,6 +9,7 @@ use crate::address::Address;
 use crate::config::{self, Config};
 use crate::guard::Limit;
 use crate::pool::Pool;
+use crate::select::Plan;
 use crate::session::{Limits, NEVER};
 
 /// Everything a worker needs to know, at one moment. A session keeps what it began with.
@@ -30,7 +31,7 @@ pub struct Listener {
     /// Where it listens.
     pub bind: Address,
     /// Where its sessions go.
-    pub pool: Arc<Pool>,
+    pub plan: Arc<Plan>,
     /// Client connections of this listener over all workers.
     pub connections: Arc<Limit>,
     /// Deadlines and tries of its sessions.
@@ -42,14 +43,11 @@ impl Snapshot {
     /// descriptor limit allows in all.
     #[must_use]
     pub fn new(config: &Config, max_connections: u32) -> Self {
-        let pools: Vec<_> = config
-            .pools
-            .iter()
-            .map(|pool| Arc::new(Pool::new(pool)))
-            .collect();
+        let plan = |pool| Arc::new(Plan::new(Arc::new(Pool::new(pool))));
+        let plans: Vec<_> = config.pools.iter().map(plan).collect();
         let listeners = config.listeners.iter();
         let listeners = listeners
-            .map(|listener| Arc::new(Listener::new(listener, Arc::clone(&pools[listener.pool]))));
+            .map(|listener| Arc::new(Listener::new(listener, Arc::clone(&plans[listener.pool]))));
         Self {
             version: 1,
             listeners: listeners.collect(),
@@ -59,21 +57,21 @@ impl Snapshot {
 }
 
 impl Listener {
-    fn new(config: &config::Listener, pool: Arc<Pool>) -> Self {
+    fn new(config: &config::Listener, plan: Arc<Plan>) -> Self {
         let max = config
             .max_connections
             .map_or_else(Limit::unbounded, |max| Limit::new(max.get()));
         Self {
             name: config.name.clone(),
             bind: config.bind.clone(),
-            pool,
             connections: Arc::new(max),
-            limits: limits(config),
+            limits: limits(config, &plan),
+            plan,
         }
     }
 }
 
-fn limits(listener: &config::Listener) -> Limits {
+fn limits(listener: &config::Listener, plan: &Plan) -> Limits {
     let timeouts = &listener.timeouts;
     let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(NEVER);
     Limits {
@@ -81,6 +79,7 @@ fn limits(listener: &config::Listener) -> Limits {
         idle: timeouts.idle.map_or(NEVER, nanos),
         half_closed: nanos(timeouts.half_closed),
         session: timeouts.session.map_or(NEVER, nanos),
+        peek: plan.peeks().then(|| nanos(timeouts.peek)),
         attempts: listener.attempts,
     }
 }

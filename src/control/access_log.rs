@@ -192,8 +192,8 @@ fn write_line(out: &mut String, record: &Record, format: LogFormat) {
         "backend",
         record.backend.as_ref().map(|backend| &backend.name),
     );
-    line.text("pool", &record.listener.pool.name);
-    line.text("strategy", &record.listener.pool.strategy);
+    line.text("pool", &record.listener.plan.pool().name);
+    line.text("strategy", &record.listener.plan.pool().strategy);
     line.number("attempts", Some(u64::from(summary.attempts)));
     line.number("connect_us", summary.connect.map(us));
     line.number("first_byte_us", summary.first_byte.map(us));

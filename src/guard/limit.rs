@@ -11,7 +11,7 @@ use crossbeam::utils::CachePadded;
 #[derive(Debug)]
 pub struct Limit {
     used: CachePadded<AtomicU32>,
-    max: u32,
+    max: AtomicU32,
 }
 
 impl Limit {
@@ -20,7 +20,7 @@ impl Limit {
     pub fn new(max: u32) -> Self {
         Self {
             used: CachePadded::new(AtomicU32::new(0)),
-            max,
+            max: AtomicU32::new(max),
         }
     }
 
@@ -33,7 +33,7 @@ impl Limit {
     /// Takes one, if there is one.
     pub fn try_acquire(&self) -> bool {
         // An addition that overshoots is taken back: never a loop, and never more than `max` held.
-        if self.used.fetch_add(1, Ordering::Relaxed) < self.max {
+        if self.used.fetch_add(1, Ordering::Relaxed) < self.max() {
             return true;
         }
         self.release();
@@ -55,13 +55,18 @@ impl Limit {
     /// The ceiling.
     #[must_use]
     pub fn max(&self) -> u32 {
-        self.max
+        self.max.load(Ordering::Relaxed)
+    }
+
+    /// Another ceiling. What is taken beyond it stays until it is given back.
+    pub fn set_max(&self, max: u32) {
+        self.max.store(max, Ordering::Relaxed);
     }
 
     /// How many more there may be.
     #[must_use]
     pub fn places(&self) -> u32 {
-        self.max.saturating_sub(self.used())
+        self.max().saturating_sub(self.used())
     }
 
     /// Whether the next [`Self::try_acquire`] would fail.

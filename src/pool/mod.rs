@@ -1,16 +1,23 @@
 //! The backends of a pool and what all workers count about them.
+//!
+//! A [`Pool`] is part of a snapshot and never changes; what is counted outlives snapshots and is
+//! shared by those that follow each other.
 
 #![forbid(unsafe_code)]
 
+mod latency;
 mod sticky;
-
-pub use sticky::StickyTable;
+mod tally;
 
 use std::sync::Arc;
 
 use crate::address::Address;
-use crate::config::{self, Strategy};
+use crate::config::{self, Persist, Strategy};
 use crate::guard::Limit;
+
+pub use latency::Latency;
+pub use sticky::StickyTable;
+pub use tally::{Tally, Totals, Visit};
 
 /// A set of backends.
 #[derive(Debug)]
@@ -19,12 +26,18 @@ pub struct Pool {
     pub name: String,
     /// How a backend is selected.
     pub strategy: Strategy,
+    /// Which clients come back to the backend that they had.
+    pub persist: Option<Persist>,
     /// In the order of the configuration.
     pub backends: Vec<Arc<Backend>>,
+    /// Connections to all backends, being made or established: exact.
+    pub connections: Arc<Limit>,
+    /// Who comes back to whom, when it persists.
+    pub sticky: Option<Arc<StickyTable>>,
 }
 
 /// One address of a pool.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Backend {
     /// Unique within its pool.
     pub name: String,
@@ -32,33 +45,148 @@ pub struct Backend {
     pub address: Address,
     /// Its share, 0 to 256.
     pub weight: u16,
-    /// Connections of all workers, being made or established: exact.
-    pub connections: Limit,
+    /// It is selected only while no other backend can be.
+    pub backup: bool,
+    /// Its group, for two tiers.
+    pub group: Option<String>,
+    /// What the operator wants of it.
+    pub admin: AdminState,
+    /// What is known of it.
+    pub health: Health,
+    /// What all workers count about it.
+    pub tally: Arc<Tally>,
+    /// The same count of its whole pool.
+    in_pool: Arc<Limit>,
+}
+
+/// What the operator wants of a backend. The words are HAProxy's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AdminState {
+    /// It takes its share.
+    #[default]
+    Ready,
+    /// It keeps its sessions and takes no more.
+    Drain,
+    /// It is away.
+    Maint,
+}
+
+/// Whether a backend answers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Health {
+    /// It does, or nobody has looked.
+    #[default]
+    Up,
+    /// It does not.
+    Down,
 }
 
 impl Pool {
     /// A pool nobody is connected to.
     #[must_use]
     pub fn new(config: &config::Pool) -> Self {
-        let backends = config
-            .backends
-            .iter()
-            .map(|backend| Arc::new(Backend::new(backend)));
+        Self::build(config, None)
+    }
+
+    /// The pool that takes this one's place. Backends of the same name and address keep what was
+    /// counted about them and the state that they are in.
+    #[must_use]
+    pub fn succeed(&self, config: &config::Pool) -> Self {
+        Self::build(config, Some(self))
+    }
+
+    /// The same pool with some of its backends changed.
+    #[must_use]
+    pub fn with(&self, mut change: impl FnMut(&mut Backend)) -> Self {
+        let backends = self.backends.iter().map(|backend| {
+            let mut backend = Backend::clone(backend);
+            change(&mut backend);
+            Arc::new(backend)
+        });
+        Self {
+            name: self.name.clone(),
+            strategy: self.strategy.clone(),
+            persist: self.persist.clone(),
+            backends: backends.collect(),
+            connections: Arc::clone(&self.connections),
+            sticky: self.sticky.clone(),
+        }
+    }
+
+    fn build(config: &config::Pool, before: Option<&Self>) -> Self {
+        let connections = before.map_or_else(
+            || Arc::new(Limit::unbounded()),
+            |before| Arc::clone(&before.connections),
+        );
+        let backends = config.backends.iter().map(|backend| {
+            let same =
+                |old: &&Arc<Backend>| old.name == backend.name && old.address == backend.address;
+            let old = before.and_then(|before| before.backends.iter().find(same));
+            Arc::new(Backend::build(backend, old.map(Arc::as_ref), &connections))
+        });
         Self {
             name: config.name.clone(),
             strategy: config.strategy.clone(),
+            persist: config.persist.clone(),
             backends: backends.collect(),
+            connections,
+            sticky: sticky(config.persist.as_ref(), before),
         }
     }
 }
 
+/// The table of the pool before, unless its settings have changed.
+fn sticky(persist: Option<&Persist>, before: Option<&Pool>) -> Option<Arc<StickyTable>> {
+    let persist = persist?;
+    let same = before.filter(|before| before.persist.as_ref() == Some(persist));
+    if let Some(table) = same.and_then(|before| before.sticky.clone()) {
+        return Some(table);
+    }
+    let ttl = u64::try_from(persist.ttl.as_nanos()).unwrap_or(u64::MAX);
+    Some(Arc::new(StickyTable::new(persist.clients_max, ttl)))
+}
+
 impl Backend {
-    fn new(config: &config::Backend) -> Self {
+    fn build(config: &config::Backend, old: Option<&Self>, in_pool: &Arc<Limit>) -> Self {
+        let tally = old.map_or_else(Arc::default, |old| Arc::clone(&old.tally));
+        let max = config.max_connections;
+        tally
+            .connections
+            .set_max(max.map_or(u32::MAX, |max| max.get()));
         Self {
             name: config.name.clone(),
             address: config.address.clone(),
             weight: config.weight,
-            connections: Limit::unbounded(),
+            backup: config.backup,
+            group: config.group.clone(),
+            admin: old.map_or_else(AdminState::default, |old| old.admin),
+            health: old.map_or_else(Health::default, |old| old.health),
+            tally,
+            in_pool: Arc::clone(in_pool),
         }
+    }
+
+    /// Whether it takes connections: it has a weight, and nobody took it out.
+    #[must_use]
+    pub fn is_in_rotation(&self) -> bool {
+        self.weight > 0 && self.admin == AdminState::Ready && self.health == Health::Up
+    }
+
+    /// Takes a place for a connection that is being made. `false`: there is none.
+    #[must_use]
+    pub fn try_acquire(&self) -> bool {
+        let taken = self.tally.connections.try_acquire();
+        if taken {
+            // Without a ceiling it always succeeds.
+            let _ = self.in_pool.try_acquire();
+            self.tally.on_opened();
+        }
+        taken
+    }
+
+    /// Gives the place back: the connection is closed, or was never made.
+    pub fn release(&self) {
+        self.tally.connections.release();
+        self.in_pool.release();
     }
 }

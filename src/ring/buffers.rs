@@ -177,6 +177,37 @@ impl Buffers {
         self.arena.start().as_ptr().wrapping_add(offset)
     }
 
+    /// The bytes of a buffer that a session holds.
+    pub(super) fn bytes(&self, buffer: Buffer) -> &[u8] {
+        assert!(self.held[usize::from(buffer.id)], "no session holds it");
+        let address = self.address(buffer);
+        // SAFETY: `address` checked that the bytes lie within the buffer, in the arena that `self`
+        // owns. A held buffer is out of the kernel's hands: it was taken off the ring when its
+        // receive completed, and a send only reads it.
+        unsafe { std::slice::from_raw_parts(address, buffer.len as usize) }
+    }
+
+    /// Copies the bytes of one held buffer behind those of another.
+    #[expect(
+        clippy::needless_pass_by_ref_mut,
+        reason = "it writes into the arena, so nobody else may look at it"
+    )]
+    pub(super) fn append(&mut self, to: Buffer, from: Buffer) {
+        assert!(to.id != from.id && to.start + to.len + from.len <= BUFFER_BYTES);
+        assert!(self.held[usize::from(to.id)] && self.held[usize::from(from.id)]);
+        let source = self.address(from);
+        let free = Buffer {
+            start: to.start + to.len,
+            len: from.len,
+            ..to
+        };
+        let target = self.address(free).cast_mut();
+        // SAFETY: both ranges were checked to lie within two different buffers of the arena that
+        // `self` owns, exclusively borrowed here. Both are held by a session, so out of the
+        // kernel's hands since their receives completed, and nothing is sent from them yet.
+        unsafe { std::ptr::copy_nonoverlapping(source, target, from.len as usize) };
+    }
+
     fn take_free(&mut self) -> Option<BufferId> {
         self.free.pop().or_else(|| {
             let id = (self.fresh < self.entries).then_some(self.fresh)?;

@@ -350,6 +350,14 @@ impl Kernel for Ring {
         self.pipes.give_back(pipe);
     }
 
+    fn bytes(&self, buffer: Buffer) -> &[u8] {
+        self.buffers.bytes(buffer)
+    }
+
+    fn append(&mut self, to: Buffer, from: Buffer) {
+        self.buffers.append(to, from);
+    }
+
     fn give_back(&mut self, id: BufferId) {
         self.buffers.give_back(id);
     }

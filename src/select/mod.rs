@@ -1,31 +1,85 @@
-//! Choosing a backend for a session. Each worker has selectors of its own; what is shared between
-//! workers stands in [`crate::pool`].
+//! Choosing a backend for a session.
+//!
+//! The control thread compiles a pool into a [`Plan`], which all workers share. Each worker makes
+//! a [`Selector`] of it, with what is its own: the place in a round, and chance. What must be
+//! exact over workers stands in [`crate::pool`]. Nothing here reads a clock.
 
 #![forbid(unsafe_code)]
 
+mod alias;
+mod first;
+mod hash;
+mod keys;
+mod least_connections;
+mod least_time;
 mod maglev;
+mod persist;
+mod power_of_two;
+mod random;
 mod rendezvous;
 mod round_robin;
+mod scene;
+mod two_tier;
 
+use std::sync::Arc;
+
+use fastrand::Rng;
+
+use crate::config::{self, SecondTier, Strategy};
+use crate::hash as hashing;
+use crate::pool::{Backend, Pool};
+
+use first::First;
+use hash::Hash;
+pub use keys::{Keys, Looked};
+use least_connections::LeastConnections;
+use least_time::LeastTime;
 pub use maglev::{Entry, Maglev};
+use persist::Memory;
+use power_of_two::PowerOfTwo;
+use random::Random;
 pub use rendezvous::Rendezvous;
-pub use round_robin::RoundRobin;
+use round_robin::RoundRobin;
+use scene::Scene;
+use two_tier::TwoTier;
 
-use crate::config::Strategy;
-use crate::pool::Pool;
+/// A pool, ready to be selected from: immutable, shared by all workers.
+#[derive(Debug)]
+pub struct Plan {
+    pool: Arc<Pool>,
+    /// Backends in rotation; then the backups among them. Either may be empty.
+    ranks: [Picker; 2],
+    memory: Option<Memory>,
+}
 
 /// A worker's selector for one pool.
 #[derive(Debug)]
-pub enum Selector {
-    /// Weighted round robin, smooth.
-    RoundRobin(RoundRobin),
+pub struct Selector {
+    plan: Arc<Plan>,
+    ranks: [Picker; 2],
+    rng: Rng,
 }
 
 /// What is known of the session that a backend is selected for.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Request<'a> {
+    /// Nanoseconds, monotonic.
+    pub now: u64,
+    /// What its client is known by.
+    pub keys: Keys,
     /// Backends that this session's earlier attempts failed on, as indices into the pool.
     pub tried: &'a [u16],
+}
+
+/// What a selection came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Choice {
+    /// This backend, as an index into the pool.
+    Backend(u16),
+    /// Every backend in rotation has all the connections that it may have.
+    Full,
+    /// No backend is in rotation.
+    Nobody,
 }
 
 /// Which worker of how many selects: each starts at another place.
@@ -37,20 +91,177 @@ pub struct Seat {
     pub of: u32,
 }
 
-impl Selector {
-    /// The selector that the pool's strategy asks for.
+/// A strategy over some of a pool's backends. Tables are behind an `Arc`: to clone it is cheap.
+#[derive(Clone, Debug)]
+enum Picker {
+    RoundRobin(RoundRobin),
+    Hash(Hash),
+    LeastConnections(LeastConnections),
+    LeastTime(LeastTime),
+    Random(Random),
+    PowerOfTwo(PowerOfTwo),
+    First(First),
+    TwoTier(TwoTier),
+}
+
+impl Plan {
+    /// Compiles a pool. Tables are built here, which takes milliseconds for large pools: not on a
+    /// worker.
     #[must_use]
-    pub fn new(pool: &Pool, seat: Seat) -> Self {
-        match pool.strategy {
-            _ => Self::RoundRobin(RoundRobin::new(pool, seat)),
+    pub fn new(pool: Arc<Pool>) -> Self {
+        let ranks = [false, true].map(|backup| {
+            let all = (0u16..).zip(&pool.backends);
+            let members =
+                all.filter(|(_, backend)| backend.backup == backup && backend.is_in_rotation());
+            let members: Arc<[u16]> = members.map(|(index, _)| index).collect();
+            Picker::new(&pool, members, backup)
+        });
+        Self {
+            ranks,
+            memory: Memory::new(&pool),
+            pool,
         }
     }
 
-    /// Selects a backend, as an index into the pool. A backend that was tried is selected again
-    /// only when no other is left; `None` when the pool has none at all.
-    pub fn select(&mut self, request: Request<'_>) -> Option<u16> {
-        match self {
-            Self::RoundRobin(round_robin) => round_robin.select(request),
+    /// What is selected from.
+    #[must_use]
+    pub fn pool(&self) -> &Arc<Pool> {
+        &self.pool
+    }
+
+    /// The time constant of the average of answer times, in ns.
+    #[must_use]
+    pub fn decay(&self) -> u64 {
+        least_time::decay_ns(match &self.pool.strategy {
+            Strategy::LeastTime(settings) => *settings,
+            Strategy::TwoTier(config::TwoTier {
+                then: SecondTier::LeastTime(settings),
+                ..
+            }) => *settings,
+            Strategy::RoundRobin
+            | Strategy::StickyRoundRobin
+            | Strategy::Hash(_)
+            | Strategy::LeastConnections
+            | Strategy::Random
+            | Strategy::PowerOfTwo
+            | Strategy::First
+            | Strategy::TwoTier(_)
+            | Strategy::Predictive(_) => config::LeastTime::default(),
+        })
+    }
+
+    /// The client of these keys was with this backend until `now`: it is remembered from then on.
+    pub fn on_left(&self, backend: &Backend, keys: &Keys, now: u64) {
+        if let Some(memory) = &self.memory {
+            memory.on_left(backend, keys, now);
         }
     }
 }
+
+impl Selector {
+    /// The selector of one worker.
+    #[must_use]
+    pub fn new(plan: Arc<Plan>, seat: Seat) -> Self {
+        let mut ranks = plan.ranks.clone();
+        for rank in &mut ranks {
+            rank.sit(seat);
+        }
+        Self {
+            ranks,
+            rng: Rng::with_seed(hashing::mix(u64::from(seat.worker) + 1)),
+            plan,
+        }
+    }
+
+    /// Selects a backend: the one that the client is known to have if it can be, else by the
+    /// strategy; a backup only when no other can be, one that was tried only when no other is left.
+    pub fn select(&mut self, request: &Request<'_>) -> Choice {
+        let Some(memory) = &self.plan.memory else {
+            return self.choose(request);
+        };
+        let known = memory.recall(request);
+        let scene = Scene::new(&self.plan.pool, request, false);
+        let chosen = match known.filter(|index| scene.is_usable(*index)) {
+            Some(known) => known,
+            None => match self.choose(request) {
+                Choice::Backend(chosen) => chosen,
+                nobody @ (Choice::Full | Choice::Nobody) => return nobody,
+            },
+        };
+        let Some(memory) = &self.plan.memory else {
+            return Choice::Backend(chosen);
+        };
+        let scene = Scene::new(&self.plan.pool, request, false);
+        Choice::Backend(memory.settle(chosen, request, |index| scene.is_usable(index)))
+    }
+
+    fn choose(&mut self, request: &Request<'_>) -> Choice {
+        let Self { plan, ranks, rng } = self;
+        for again in [false, true] {
+            let scene = Scene::new(&plan.pool, request, again);
+            let picked = ranks.iter_mut().find_map(|rank| rank.pick(&scene, rng));
+            if let Some(index) = picked {
+                return Choice::Backend(index);
+            }
+            if request.tried.is_empty() {
+                break;
+            }
+        }
+        let mut backends = plan.pool.backends.iter();
+        if backends.any(|backend| backend.is_in_rotation()) {
+            Choice::Full
+        } else {
+            Choice::Nobody
+        }
+    }
+}
+
+impl Picker {
+    fn new(pool: &Pool, members: Arc<[u16]>, backup: bool) -> Self {
+        match &pool.strategy {
+            Strategy::RoundRobin | Strategy::StickyRoundRobin => {
+                Self::RoundRobin(RoundRobin::new(pool, &members))
+            }
+            Strategy::Hash(hash) => Self::Hash(Hash::new(hash, pool, members)),
+            Strategy::LeastConnections => Self::LeastConnections(LeastConnections::new(members)),
+            Strategy::LeastTime(settings) => Self::LeastTime(LeastTime::new(*settings, members)),
+            Strategy::Random => Self::Random(Random::new(pool, members)),
+            Strategy::PowerOfTwo => Self::PowerOfTwo(PowerOfTwo::new(pool, members)),
+            Strategy::First => Self::First(First::new(members)),
+            Strategy::TwoTier(settings) => {
+                Self::TwoTier(TwoTier::new(settings, pool, members, backup))
+            }
+            Strategy::Predictive(_) => Self::LeastConnections(LeastConnections::new(members)),
+        }
+    }
+
+    /// Takes a worker's place.
+    fn sit(&mut self, seat: Seat) {
+        match self {
+            Self::RoundRobin(strategy) => strategy.sit(seat),
+            Self::TwoTier(strategy) => strategy.sit(seat),
+            Self::Hash(_)
+            | Self::LeastConnections(_)
+            | Self::LeastTime(_)
+            | Self::Random(_)
+            | Self::PowerOfTwo(_)
+            | Self::First(_) => {}
+        }
+    }
+
+    fn pick(&mut self, scene: &Scene<'_>, rng: &mut Rng) -> Option<u16> {
+        match self {
+            Self::RoundRobin(strategy) => strategy.pick(scene),
+            Self::Hash(strategy) => strategy.pick(scene),
+            Self::LeastConnections(strategy) => strategy.pick(scene, rng),
+            Self::LeastTime(strategy) => strategy.pick(scene, rng),
+            Self::Random(strategy) => strategy.pick(scene, rng),
+            Self::PowerOfTwo(strategy) => strategy.pick(scene, rng),
+            Self::First(strategy) => strategy.pick(scene, rng),
+            Self::TwoTier(strategy) => strategy.pick(scene, rng),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -80,6 +80,11 @@ impl Backlog {
         (!self.is_empty()).then(|| links.table[usize::from(self.head)].buffer)
     }
 
+    /// Bytes of another buffer were copied behind those of the first.
+    pub(super) fn grow_front(&self, bytes: u32, links: &mut Links) {
+        links.table[usize::from(self.head)].buffer.len += bytes;
+    }
+
     /// Takes `bytes` off the first buffer; answers with the buffer when it is used up.
     pub(super) fn consume(&mut self, bytes: u32, links: &mut Links) -> Option<BufferId> {
         let front = &mut links.table[usize::from(self.head)].buffer;

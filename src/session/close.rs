@@ -22,6 +22,8 @@ pub enum CloseReason {
     ConnectTimeout,
     /// The pool has no backend to select.
     NoBackend,
+    /// Every backend of the pool was full until the connect deadline.
+    PoolFull,
     /// No byte moved for the idle timeout.
     IdleTimeout,
     /// One direction had ended and no byte moved in the other for its timeout.
@@ -36,13 +38,14 @@ pub enum CloseReason {
 
 impl CloseReason {
     /// Every reason, in the order of their counters.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Finished,
         Self::ClientReset,
         Self::BackendReset,
         Self::ConnectFailed,
         Self::ConnectTimeout,
         Self::NoBackend,
+        Self::PoolFull,
         Self::IdleTimeout,
         Self::HalfClosedTimeout,
         Self::SessionTimeout,
@@ -69,6 +72,7 @@ impl CloseReason {
             Self::ConnectFailed => "connect_failed",
             Self::ConnectTimeout => "connect_timeout",
             Self::NoBackend => "no_backend",
+            Self::PoolFull => "pool_full",
             Self::IdleTimeout => "idle_timeout",
             Self::HalfClosedTimeout => "half_closed_timeout",
             Self::SessionTimeout => "session_timeout",
@@ -87,6 +91,7 @@ impl CloseReason {
             | Self::ConnectFailed
             | Self::ConnectTimeout
             | Self::NoBackend
+            | Self::PoolFull
             | Self::IdleTimeout
             | Self::HalfClosedTimeout
             | Self::SessionTimeout

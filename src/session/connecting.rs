@@ -15,6 +15,8 @@ impl Session {
     pub(super) fn on_connected(&mut self, cx: &mut Context<'_>) {
         let armed = self.deadline(cx.limits);
         self.state = State::Open;
+        self.answer = cx.now.saturating_sub(self.active_at);
+        self.in_use = self.answer;
         self.active_at = cx.now;
         self.connected_at = cx.now;
         // A later deadline leaves the timer where it is: it comes too early once, is then set anew.
@@ -31,10 +33,11 @@ impl Session {
     }
 
     pub(super) fn on_connect_failed(&mut self, errno: Errno, cx: &mut Context<'_>) {
-        cx.ops.push_back(Op::Abandon);
         let overdue = std::mem::take(&mut self.overdue);
         // Not the backend's doing: memory is short, or a Unix socket's backlog is full.
-        if !overdue && (errno.is_exhaustion() || errno.is_transient()) {
+        let starved = !overdue && (errno.is_exhaustion() || errno.is_transient());
+        cx.ops.push_back(Op::Abandon(!starved));
+        if starved {
             return self.on_exhausted(cx);
         }
         if self.attempts < cx.limits.attempts {
@@ -52,6 +55,18 @@ impl Session {
     /// before the only backend is tried again.
     pub(super) fn on_exhausted(&mut self, cx: &mut Context<'_>) {
         self.attempts -= 1;
+        self.held_by = if self.attempts > 0 {
+            CloseReason::ConnectFailed
+        } else {
+            CloseReason::NoResources
+        };
+        self.visit(Side::Backend, EXHAUSTED_RETRY, cx);
+    }
+
+    /// The client waits for a place at one of the backends.
+    pub(super) fn on_full(&mut self, cx: &mut Context<'_>) {
+        self.attempts -= 1;
+        self.held_by = CloseReason::PoolFull;
         self.visit(Side::Backend, EXHAUSTED_RETRY, cx);
     }
 }

@@ -5,6 +5,7 @@
 //!
 //! | state | in flight | left by |
 //! |---|---|---|
+//! | Peeking | the client's receive | its first bytes tell enough; a deadline |
 //! | Connecting | connect or a visit; the client's receive | `Connected`; the last failure |
 //! | Open | per direction: receive, send, poll or visit | both ways shut; a fault; a deadline |
 //! | Closing | what was asked to end | nothing in flight: `Finish` |
@@ -17,6 +18,7 @@ mod connecting;
 mod half;
 mod moving;
 mod op;
+mod peeking;
 
 #[cfg(test)]
 mod tests;
@@ -45,6 +47,8 @@ pub struct Limits {
     pub session: u64,
     /// Connect attempts in all.
     pub attempts: u8,
+    /// The client's first bytes, where a backend is selected by them.
+    pub peek: Option<u64>,
 }
 
 /// No deadline.
@@ -81,27 +85,42 @@ pub struct Session {
     /// delivered, or [`LINGER`] passes in which none is.
     broken: Option<CloseReason>,
     reason: Option<CloseReason>,
+    /// Why it waits to connect.
+    held_by: CloseReason,
+    /// Bytes of the client went to the backend, and none came back since.
+    asked: bool,
     opened_at: u64,
     /// Start of the attempt while connecting, then of the last byte.
     active_at: u64,
     connected_at: u64,
     first_byte_at: u64,
+    /// How long the backend took to connect and to its first byte.
+    answer: u64,
+    /// How long the backend was at work, as far as its bytes tell.
+    in_use: u64,
     /// When a side that is not read from is to be watched; [`NEVER`] when none is.
     watch_at: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
+    Peeking,
     Connecting,
     Open,
     Closing,
 }
 
 impl Session {
-    /// A session for a client that was just accepted: receives from it and connects.
+    /// A session for a client that was just accepted: receives from it, and connects at once
+    /// unless its first bytes are needed for that.
     pub fn open(cx: &mut Context<'_>) -> Self {
+        let peeks = cx.limits.peek.is_some();
         let mut session = Self {
-            state: State::Connecting,
+            state: if peeks {
+                State::Peeking
+            } else {
+                State::Connecting
+            },
             halves: [Half::new(), Half::new()],
             in_flight: InFlight::default(),
             attempts: 0,
@@ -111,14 +130,20 @@ impl Session {
             watched: [false; 2],
             broken: None,
             reason: None,
+            held_by: CloseReason::NoResources,
+            asked: false,
             opened_at: cx.now,
             active_at: cx.now,
             connected_at: 0,
             first_byte_at: 0,
+            answer: 0,
+            in_use: 0,
             watch_at: NEVER,
         };
         session.advance(Side::Client, cx);
-        session.connect(cx);
+        if !peeks {
+            session.connect(cx);
+        }
         session
     }
 
@@ -134,9 +159,11 @@ impl Session {
             return self.join(event, cx);
         }
         match event {
+            Event::Peeked(enough) => self.on_peeked(enough, cx),
             Event::Connected => self.on_connected(cx),
             Event::ConnectFailed(errno) => self.on_connect_failed(errno, cx),
             Event::Exhausted => self.on_exhausted(cx),
+            Event::Full => self.on_full(cx),
             Event::Unselected => self.close(CloseReason::NoBackend, cx),
             Event::Received(from, buffer, last) => {
                 self.half(from).ending = last;
@@ -162,13 +189,12 @@ impl Session {
             return self.keep_alive(cx);
         }
         match self.state {
+            State::Peeking => self.peek(true, cx),
             State::Connecting if self.in_flight.has(Purpose::Connect) => {
                 self.overdue = true;
                 cx.ops.push_back(Op::Cancel(Purpose::Connect));
             }
-            // Waiting to connect: again, after a failure, or for the first descriptor.
-            State::Connecting if self.attempts > 0 => self.close(CloseReason::ConnectFailed, cx),
-            State::Connecting => self.close(CloseReason::NoResources, cx),
+            State::Connecting => self.close(self.held_by, cx),
             State::Open if cx.now >= self.watch_at => self.watch(cx),
             State::Open => {
                 let reason = if cx.now >= self.opened_at.saturating_add(cx.limits.session) {
@@ -188,6 +214,7 @@ impl Session {
     #[must_use]
     pub fn deadline(&self, limits: &Limits) -> u64 {
         match self.state {
+            State::Peeking => self.opened_at.saturating_add(limits.peek.unwrap_or(0)),
             State::Connecting if self.overdue => NEVER,
             State::Connecting => self.active_at.saturating_add(limits.connect),
             State::Open => {
@@ -248,6 +275,8 @@ impl Session {
             connect: since_open(self.connected_at),
             first_byte: since_open(self.first_byte_at),
             delivered: [self.halves[0].delivered, self.halves[1].delivered],
+            answer: self.answer,
+            in_use: self.in_use,
         }
     }
 
@@ -269,6 +298,10 @@ pub struct Summary {
     pub first_byte: Option<u64>,
     /// Bytes delivered from the client, from the backend.
     pub delivered: [u64; 2],
+    /// How long the backend took to connect and then, asked, to its first byte.
+    pub answer: u64,
+    /// How long the backend was at work for the session, as far as its bytes tell.
+    pub in_use: u64,
 }
 
 /// Small things.
@@ -294,13 +327,27 @@ impl Session {
         cx.ops.push_back(Op::Visit(from, after));
     }
 
-    fn touch(&mut self, from: Side, now: u64) {
-        // While connecting, the attempt's start stands there.
-        if self.state == State::Open {
-            self.active_at = now;
+    fn touch(&mut self, from: Side, cx: &mut Context<'_>) {
+        if self.state != State::Open {
+            // While connecting, the attempt's start stands in `active_at`.
+            return;
         }
-        if from == Side::Backend && self.first_byte_at == 0 {
-            self.first_byte_at = now;
+        if from == Side::Backend {
+            self.on_answer(cx);
+        }
+        self.active_at = cx.now;
+    }
+
+    /// Bytes of the backend: it was at work for the time since it was asked, or since its last
+    /// bytes if they follow each other closely.
+    fn on_answer(&mut self, cx: &mut Context<'_>) {
+        let gap = cx.now.saturating_sub(self.active_at);
+        let asked = std::mem::take(&mut self.asked);
+        self.in_use += if asked { gap } else { gap.min(STREAM_GAP) };
+        if self.first_byte_at == 0 {
+            self.first_byte_at = cx.now;
+            self.answer += gap;
+            cx.ops.push_back(Op::Answered);
         }
     }
 
@@ -394,20 +441,24 @@ impl Session {
 /// The operation in flight that an event is about; `None` for answers that come at once.
 fn purpose_of(event: &Event) -> Option<Purpose> {
     match *event {
-        Event::Connected | Event::ConnectFailed(_) | Event::Exhausted | Event::Unselected => {
-            Some(Purpose::Connect)
-        }
+        Event::Connected
+        | Event::ConnectFailed(_)
+        | Event::Exhausted
+        | Event::Full
+        | Event::Unselected => Some(Purpose::Connect),
         Event::Received(from, _, _) | Event::RecvEnded(from, _) => Some(Purpose::Recv(from)),
         Event::Sent(from, _) => Some(Purpose::Send(from)),
         Event::SourceReady(from) => Some(Purpose::PollSource(from)),
         Event::SinkReady(from) => Some(Purpose::PollSink(from)),
         Event::Watched(side, _) => Some(Purpose::Watch(side)),
         Event::Visit(from) => Some(Purpose::Visit(from)),
-        Event::Pumped(..) | Event::Pipeless(_) => None,
+        Event::Peeked(_) | Event::Pumped(..) | Event::Pipeless(_) => None,
     }
 }
 
 /// Until a side that is not read from is watched for its reset: 50 ms.
 const WATCH_AFTER: u64 = 50_000_000;
+/// Bytes of a backend that come further apart than this were waited for by nobody: 100 ms.
+const STREAM_GAP: u64 = 100_000_000;
 /// What a broken connection left behind waits so long for its sink: 100 ms.
 const LINGER: u64 = 100_000_000;

@@ -9,15 +9,21 @@ use super::{CloseReason, Context, Op, Session, Side, State};
 
 impl Session {
     pub(super) fn on_received(&mut self, from: Side, buffer: Buffer, cx: &mut Context<'_>) {
-        self.touch(from, cx.now);
+        self.touch(from, cx);
+        let peeking = self.state == State::Peeking;
         let half = self.half(from);
         if half.shut {
             cx.ops.push_back(Op::Release(buffer.id));
             return;
         }
         half.is_fed();
-        half.backlog.push(buffer, cx.links);
         half.on_filled(buffer.len);
+        if peeking {
+            self.on_first_bytes(buffer, cx);
+        } else {
+            half.backlog.push(buffer, cx.links);
+        }
+        let half = self.half(from);
         // A backend that sends in small steps may wait for each to be acknowledged.
         if from == Side::Backend && !half.ending {
             self.acknowledge(cx);
@@ -32,7 +38,12 @@ impl Session {
         cx: &mut Context<'_>,
     ) {
         match end {
-            Ok(()) => self.half(from).ended = true,
+            Ok(()) => {
+                self.half(from).ended = true;
+                if self.state == State::Peeking {
+                    self.peek(true, cx);
+                }
+            }
             Err(Errno::CANCELED) => {}
             Err(Errno::NOBUFS) => {
                 if !self.in_flight.has(Purpose::Visit(from)) {
@@ -67,6 +78,7 @@ impl Session {
         match outcome {
             Ok(bytes) => {
                 self.active_at = cx.now;
+                self.asked |= from == Side::Client;
                 let half = self.half(from);
                 half.delivered += u64::from(bytes);
                 if let Some(id) = half.backlog.consume(bytes, cx.links) {
@@ -115,10 +127,11 @@ impl Session {
 
     pub(super) fn on_pumped(&mut self, from: Side, pumped: Pumped, cx: &mut Context<'_>) {
         if pumped.pulled > 0 {
-            self.touch(from, cx.now);
+            self.touch(from, cx);
         }
         if pumped.pushed > 0 {
             self.active_at = cx.now;
+            self.asked |= from == Side::Client;
         }
         let half = self.half(from);
         half.in_pipe = half.in_pipe + pumped.pulled - pumped.pushed;
@@ -160,7 +173,7 @@ impl Session {
 
     /// One send in flight per direction: two could overtake each other.
     pub(super) fn send_next(&mut self, from: Side, cx: &mut Context<'_>) {
-        if self.in_flight.has(Purpose::Send(from)) || self.state == State::Connecting {
+        if self.in_flight.has(Purpose::Send(from)) || self.state != State::Open {
             return;
         }
         let whole = self.broken.is_none();
@@ -178,16 +191,22 @@ impl Session {
         let receiving = self.in_flight.has(Purpose::Recv(from));
         let sending = self.in_flight.has(Purpose::Send(from));
         let waiting = self.in_flight.has(Purpose::Visit(from));
+        // The first bytes make do with one buffer, and are received until they tell enough.
+        let (low, high) = if self.state == State::Peeking {
+            (1, 2)
+        } else {
+            (cx.links.low(), cx.links.high())
+        };
         let half = self.half(from);
         match half.mode {
             Mode::Copy if receiving => {
-                if half.backlog.len() >= cx.links.high() {
+                if half.backlog.len() >= high {
                     self.stop_receiving(from, cx);
                 }
             }
             Mode::Switching if receiving => self.stop_receiving(from, cx),
             Mode::Copy | Mode::Switching if waiting => {}
-            Mode::Copy if !half.ended && half.backlog.len() <= cx.links.low() => {
+            Mode::Copy if !half.ended && half.backlog.len() <= low => {
                 self.ask(Purpose::Recv(from), cx);
             }
             Mode::Switching if !half.ended && !sending && half.backlog.is_empty() => {
@@ -216,9 +235,9 @@ impl Session {
     /// Relays the end of the stream after its last byte. The second end of a session is left to
     /// the close of its sockets, which says the same with two calls less.
     pub(super) fn relay_end(&mut self, from: Side, cx: &mut Context<'_>) {
-        let connecting = self.state == State::Connecting;
+        let open = self.state == State::Open;
         let half = self.half(from);
-        if connecting || !half.ended || half.is_loaded() {
+        if !open || !half.ended || half.is_loaded() {
             return;
         }
         half.shut = true;

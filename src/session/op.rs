@@ -31,11 +31,18 @@ impl Side {
 /// which a session has at most one of each in flight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Op {
+    /// Look at the client's first bytes; answered at once by `Peeked`. `true`: there will be no
+    /// more of them.
+    Peek(Option<Buffer>, bool),
+    /// Copy the second buffer's bytes behind those of the first, where there is room for them.
+    Append(Buffer, Buffer),
     /// Select a backend and connect to it; answered by `Connected`, `ConnectFailed`,
-    /// `Exhausted` or `Unselected`.
+    /// `Exhausted`, `Full` or `Unselected`.
     Connect,
-    /// Close the backend socket of a failed attempt.
-    Abandon,
+    /// Close the backend socket of a failed attempt; `true`: the backend is to blame.
+    Abandon(bool),
+    /// The backend's first byte is there: how long that took is worth knowing.
+    Answered,
     /// Receive from this side until told otherwise.
     Recv(Side),
     /// Send a buffer that came from this side to the other; `true`: the end of the stream follows
@@ -70,12 +77,16 @@ pub enum Op {
 /// What a session is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
+    /// The client's first bytes were looked at; `false`: more of them are needed.
+    Peeked(bool),
     /// The backend took the connection.
     Connected,
     /// It did not.
     ConnectFailed(Errno),
     /// No descriptor or memory for a backend socket.
     Exhausted,
+    /// Every backend has all the connections that it may have.
+    Full,
     /// The pool has no backend to select.
     Unselected,
     /// Bytes from this side; `true`: the end of the stream is the next event.

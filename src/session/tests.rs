@@ -2,6 +2,7 @@
 
 mod connecting;
 mod end;
+mod peeking;
 mod script;
 
 use super::backlog::BACKLOG_HIGH;
@@ -82,12 +83,12 @@ fn a_connect_that_fails_is_tried_elsewhere() {
     script.now += 10;
     script.told(Event::ConnectFailed(Errno::CONNREFUSED));
     assert!(script.rearms());
-    script.asks(&[Op::Abandon, Op::Connect]);
+    script.asks(&[Op::Abandon(true), Op::Connect]);
     assert_eq!(script.deadline_in(), LIMITS.connect);
     script.told(Event::ConnectFailed(Errno::CONNREFUSED));
-    script.asks(&[Op::Abandon, Op::Connect]);
+    script.asks(&[Op::Abandon(true), Op::Connect]);
     script.told(Event::ConnectFailed(Errno::CONNREFUSED));
-    script.asks(&[Op::Abandon, Op::Cancel(Purpose::Recv(Client))]);
+    script.asks(&[Op::Abandon(true), Op::Cancel(Purpose::Recv(Client))]);
     script.told(Event::RecvEnded(Client, Err(Errno::CANCELED)));
     script.ends(CloseReason::ConnectFailed, Manner::Reset);
     assert_eq!(script.session.summary().attempts, 3);
@@ -105,7 +106,7 @@ fn an_unanswered_connect_is_cancelled_at_its_deadline() {
     script.asks(&[Op::Cancel(Purpose::Connect)]);
     assert_eq!(script.session.deadline(&LIMITS), NEVER);
     script.told(Event::ConnectFailed(Errno::CANCELED));
-    script.asks(&[Op::Abandon, Op::Cancel(Purpose::Recv(Client))]);
+    script.asks(&[Op::Abandon(true), Op::Cancel(Purpose::Recv(Client))]);
     script.told(Event::RecvEnded(Client, Err(Errno::CANCELED)));
     script.ends(CloseReason::ConnectTimeout, Manner::Reset);
 }

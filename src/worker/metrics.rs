@@ -24,6 +24,9 @@ pub struct Numbers {
     pub parked: Number,
     /// Connections accepted.
     pub accepted: Number,
+    /// Sessions whose first bytes did not tell what a backend is selected by: their client's address
+    /// was taken instead.
+    pub peek_misses: Number,
     /// Connect attempts that failed.
     pub connect_failures: Number,
     /// Times that a listener stopped accepting: a limit was reached, or descriptors ran out.

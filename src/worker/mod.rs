@@ -92,7 +92,7 @@ impl<K: Kernel> Worker<K> {
         let now = kernel.now();
         let listeners = setup.snapshot.listeners.iter().zip(setup.sockets);
         let ports = listeners.map(|(listener, socket)| {
-            let selector = Selector::new(&listener.pool, setup.seat);
+            let selector = Selector::new(Arc::clone(&listener.plan), setup.seat);
             Port::new(Arc::clone(listener), selector, socket)
         });
         Self {
@@ -278,7 +278,7 @@ impl<K: Kernel> Worker<K> {
             "listeners come and go by reload"
         );
         for (port, listener) in self.ports.iter_mut().zip(&snapshot.listeners) {
-            port.selector = Selector::new(&listener.pool, self.seat);
+            port.selector = Selector::new(Arc::clone(&listener.plan), self.seat);
             port.listener = Arc::clone(listener);
         }
         self.snapshot = snapshot;

@@ -6,9 +6,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::guard::Limit;
-use crate::kernel::{Completion, Done, Interest, Kernel, Manner, Pipe, Socket};
-use crate::pool::Backend;
-use crate::select::Request;
+use crate::kernel::{Buffer, Completion, Done, Interest, Kernel, Manner, Pipe, Socket};
+use crate::pool::{Backend, Visit};
+use crate::select::{Choice, Keys, Looked, Request};
 use crate::session::{CloseReason, Context, Event, Op, Session, Side};
 use crate::snapshot::Listener;
 use crate::token::{GENERATION_MASK, Purpose, Token};
@@ -28,6 +28,8 @@ pub(super) struct Slot {
     number: u64,
     client: Socket,
     peer: Option<SocketAddr>,
+    /// What the client is known by.
+    keys: Keys,
     backend: Option<Socket>,
     /// Who was selected last; counted there while `backend` is some.
     target: Option<Arc<Backend>>,
@@ -67,13 +69,16 @@ impl<K: Kernel> Worker<K> {
         };
         let session = Session::open(&mut cx);
         let deadline = session.deadline(&listener.limits);
+        let needs_peer = self.log.is_some() || listener.plan.needs_source();
+        let peer = needs_peer.then(|| self.kernel.peer(&client)).flatten();
+        let keys = listener.plan.keys_without_bytes(peer);
         let key = self.slots.insert(Slot {
             session,
             generation: self.generation,
             port: number(port),
             number: self.sessions_opened,
-            // Only a log line asks for it.
-            peer: self.log.as_ref().and_then(|_| self.kernel.peer(&client)),
+            peer,
+            keys,
             listener,
             client,
             backend: None,
@@ -166,11 +171,37 @@ impl<K: Kernel> Worker<K> {
                 let deadline = slot.session.deadline(&slot.listener.limits);
                 self.set_timer(key, deadline);
             }
+            Op::Peek(first, last) => return Some(self.peek(key, first, last)),
+            Op::Append(to, from) => self.kernel.append(to, from),
             Op::Connect => return self.connect(key),
-            Op::Abandon => self.abandon(key),
+            Op::Abandon(blame) => self.abandon(key, blame),
+            Op::Answered => {
+                let answer = slot.session.summary().answer;
+                if let Some(backend) = &slot.target {
+                    backend
+                        .tally
+                        .on_answered(answer, self.now, slot.listener.plan.decay());
+                }
+            }
             Op::Finish => self.finish(key),
         }
         None
+    }
+
+    /// Looks whether a client's first bytes tell what its backend is selected by.
+    fn peek(&mut self, key: usize, first: Option<Buffer>, last: bool) -> Event {
+        let slot = &mut self.slots[key];
+        let first = first.map_or(&[][..], |first| self.kernel.bytes(first));
+        match slot.listener.plan.look(slot.peer, first, last) {
+            Looked::Known(keys, missed) => {
+                slot.keys = keys;
+                if missed > 0 {
+                    self.stats.peek_misses.increment();
+                }
+                Event::Peeked(true)
+            }
+            Looked::Incomplete => Event::Peeked(false),
+        }
     }
 
     fn connect(&mut self, key: usize) -> Option<Event> {
@@ -179,16 +210,27 @@ impl<K: Kernel> Worker<K> {
         if slot.tried_in != self.snapshot.version {
             slot.tried.clear();
             slot.tried_in = self.snapshot.version;
+            if !port.listener.plan.asks_as(&slot.listener.plan) {
+                let peer = self.kernel.peer(&slot.client);
+                slot.keys = port.listener.plan.keys_without_bytes(peer);
+            }
         }
-        let Some(index) = port.selector.select(Request { tried: &slot.tried }) else {
-            return Some(Event::Unselected);
+        let request = Request {
+            now: self.now,
+            keys: slot.keys,
+            tried: &slot.tried,
+        };
+        let index = match port.selector.select(&request) {
+            Choice::Backend(index) => index,
+            Choice::Full => return Some(Event::Full),
+            Choice::Nobody => return Some(Event::Unselected),
         };
         // Nobody else is left: an attempt at once would fail as the last one did.
         if slot.tried.contains(&index) && !std::mem::replace(&mut slot.paused, true) {
             return Some(Event::Exhausted);
         }
         slot.paused = false;
-        let backend = &port.listener.pool.backends[usize::from(index)];
+        let backend = &port.listener.plan.pool().backends[usize::from(index)];
         slot.target_index = index;
         slot.target = Some(Arc::clone(backend));
         let socket = match self.kernel.open(&backend.address) {
@@ -199,7 +241,11 @@ impl<K: Kernel> Worker<K> {
             }
             Err(errno) => return Some(Event::ConnectFailed(errno)),
         };
-        backend.connections.try_acquire();
+        if !backend.try_acquire() {
+            // Another worker took its last place just now.
+            self.kernel.close(socket, Manner::Graceful);
+            return Some(Event::Full);
+        }
         let token = Token::new(Purpose::Connect, slot.generation, number(key));
         self.kernel.connect(token, &socket, &backend.address);
         slot.backend = Some(socket);
@@ -207,15 +253,17 @@ impl<K: Kernel> Worker<K> {
     }
 
     /// An attempt failed: its socket goes, its backend is not tried again soon.
-    fn abandon(&mut self, key: usize) {
+    fn abandon(&mut self, key: usize, blame: bool) {
         let slot = &mut self.slots[key];
         self.stats.connect_failures.increment();
         slot.tried.push(slot.target_index);
+        let Some(backend) = &slot.target else { return };
+        if blame {
+            backend.tally.on_failed();
+        }
         if let Some(socket) = slot.backend.take() {
             self.kernel.close(socket, Manner::Graceful);
-            if let Some(backend) = &slot.target {
-                backend.connections.release();
-            }
+            backend.release();
         }
     }
 
@@ -256,7 +304,9 @@ impl<K: Kernel> Worker<K> {
         if let Some(socket) = slot.backend {
             self.kernel.close(socket, manner);
             if let Some(backend) = &slot.target {
-                backend.connections.release();
+                backend.release();
+                leave(backend, &slot.session, self.now);
+                slot.listener.plan.on_left(backend, &slot.keys, self.now);
             }
         }
         slot.listener.connections.release();
@@ -301,6 +351,22 @@ impl<K: Kernel> Worker<K> {
             .bytes_down
             .saturating_record(summary.delivered[1]);
     }
+}
+
+/// What a backend's session says about it, at the session's end.
+fn leave(backend: &Backend, session: &Session, now: u64) {
+    let summary = session.summary();
+    let Some(connect) = summary.connect else {
+        return;
+    };
+    if session.reason() == Some(CloseReason::BackendReset) && summary.first_byte.is_none() {
+        backend.tally.on_failed();
+    }
+    backend.tally.on_closed(Visit {
+        in_use: summary.in_use,
+        lifetime: now.saturating_sub(summary.opened_at + connect),
+        bytes: summary.delivered[0] + summary.delivered[1],
+    });
 }
 
 /// What a completion means to its session, and whether more of that operation follow. With `ends`

@@ -7,11 +7,11 @@ use std::sync::Arc;
 
 use crossbeam::channel::{Receiver, bounded, never};
 use mahoraga::address::Address;
-use mahoraga::config::Strategy;
+use mahoraga::config::{self, Strategy};
 use mahoraga::guard::Limit;
 use mahoraga::kernel::Socket;
-use mahoraga::pool::{Backend, Pool};
-use mahoraga::select::Seat;
+use mahoraga::pool::Pool;
+use mahoraga::select::{Plan, Seat};
 use mahoraga::session::{CloseReason, Limits, NEVER};
 use mahoraga::snapshot::{Listener, Snapshot};
 use mahoraga::worker::{Doorbell, LogQueue, Record, Setup, Stats, Worker};
@@ -89,23 +89,17 @@ impl Balancer {
 }
 
 fn snapshot() -> Arc<Snapshot> {
-    let backend = |number: u16| {
-        Arc::new(Backend {
-            name: format!("b{number}"),
-            address: Address::Tcp(([127, 0, 0, 1], 9_000 + number).into()),
-            weight: 1,
-            connections: Limit::unbounded(),
-        })
-    };
-    let pool = Pool {
+    let address = |number: u16| Address::Tcp(([127, 0, 0, 1], 9_000 + number).into());
+    let pool = Pool::new(&config::Pool {
         name: "p".into(),
         strategy: Strategy::RoundRobin,
-        backends: (0..2).map(backend).collect(),
-    };
+        persist: None,
+        backends: (0..2).map(address).map(config::Backend::at).collect(),
+    });
     let listener = Listener {
         name: "l".into(),
         bind: "127.0.0.1:80".parse().expect("an address"),
-        pool: Arc::new(pool),
+        plan: Arc::new(Plan::new(Arc::new(pool))),
         connections: Arc::new(Limit::unbounded()),
         limits: LIMITS,
     };
@@ -125,4 +119,5 @@ const LIMITS: Limits = Limits {
     half_closed: 1_000_000_000,
     session: NEVER,
     attempts: 3,
+    peek: None,
 };

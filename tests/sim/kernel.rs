@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use mahoraga::address::Address;
 use mahoraga::kernel::{
-    Buffer, BufferId, Completion, Errno, Interest, Kernel, Manner, Pipe, Pumped, Socket,
+    BUFFER_BYTES, Buffer, BufferId, Completion, Errno, Interest, Kernel, Manner, Pipe, Pumped,
+    Socket,
 };
 use mahoraga::session::Side;
 use mahoraga::token::{Purpose, Token};
@@ -500,6 +501,24 @@ impl Kernel for FakeKernel {
             self.trace.see("a pipe closed with bytes in it");
         }
         self.pipes.give_back(&pipe);
+    }
+
+    fn bytes(&self, buffer: Buffer) -> &[u8] {
+        let held = &self.buffers[usize::from(buffer.id)];
+        assert!(held.from.is_some(), "{buffer:?} is read after its end");
+        &held.bytes[buffer.start as usize..(buffer.start + buffer.len) as usize]
+    }
+
+    fn append(&mut self, to: Buffer, from: Buffer) {
+        let bytes = self.bytes(from).to_vec();
+        let owner = self.buffers[usize::from(from.id)].from;
+        let held = &mut self.buffers[usize::from(to.id)];
+        assert_eq!(held.from, owner, "{from:?} is appended to another's");
+        let end = (to.start + to.len) as usize;
+        assert_eq!(held.bytes.len(), end, "{to:?} is cut wrongly");
+        held.bytes.extend(bytes);
+        assert!(held.bytes.len() <= BUFFER_BYTES as usize);
+        self.trace.see("first bytes in several pieces");
     }
 
     fn give_back(&mut self, id: BufferId) {

@@ -16,6 +16,7 @@ mod oracle;
 mod peer;
 mod peers;
 mod pipes;
+mod pools;
 mod random;
 mod scenario;
 mod stream;

@@ -208,6 +208,7 @@ impl FakeKernel {
                 CloseReason::ConnectFailed
                 | CloseReason::ConnectTimeout
                 | CloseReason::NoBackend
+                | CloseReason::PoolFull
                 | CloseReason::NoResources
                 | CloseReason::Shutdown => true,
             };
@@ -232,6 +233,7 @@ impl FakeKernel {
             CloseReason::ConnectFailed
             | CloseReason::ConnectTimeout
             | CloseReason::NoBackend
+            | CloseReason::PoolFull
             | CloseReason::NoResources => false,
         };
         assert!(broke, "{reason}: {client:?} {backend:?}");
@@ -328,6 +330,7 @@ fn check_deadline(record: &Record) {
         | CloseReason::ConnectFailed
         | CloseReason::ConnectTimeout
         | CloseReason::NoBackend
+        | CloseReason::PoolFull
         | CloseReason::NoResources
         | CloseReason::Shutdown => 0,
     };
@@ -335,7 +338,10 @@ fn check_deadline(record: &Record) {
     assert!(record.summary.attempts <= limits.attempts);
     // The longest time of a session is looked at when its connect attempts are over.
     let connecting = u64::from(limits.attempts) * (limits.connect + LATE_MAX);
-    let most = limits.session.saturating_add(connecting + LATE_MAX);
+    let peeking = limits.peek.map_or(0, |peek| peek + LATE_MAX);
+    let most = limits
+        .session
+        .saturating_add(peeking + connecting + LATE_MAX);
     assert!(lasted <= most, "{}: after {lasted} ns", record.reason);
 }
 

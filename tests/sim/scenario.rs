@@ -6,19 +6,19 @@ use std::time::Duration;
 
 use crossbeam::channel::{Receiver, Sender, bounded, unbounded};
 use mahoraga::address::Address;
-use mahoraga::config::Strategy;
 use mahoraga::guard::Limit;
 use mahoraga::kernel::{Kernel, Socket};
-use mahoraga::pool::{Backend, Pool};
+use mahoraga::pool::Tally;
 use mahoraga::select::Seat;
 use mahoraga::session::{Limits, NEVER};
 use mahoraga::snapshot::{Listener, Snapshot};
 use mahoraga::worker::{Command, Doorbell, LogQueue, Record, Setup, Stats, Worker};
 
-use crate::kernel::{FIRST_LISTENER, FIRST_PORT, FakeKernel};
+use crate::kernel::{FIRST_LISTENER, FakeKernel};
+use crate::pools::Pools;
 use crate::random::{MS, Random, US};
 use crate::trace::Trace;
-use crate::world::{Event, Temper, World};
+use crate::world::{Event, World};
 
 /// A worker, its surroundings and what is watched of it.
 #[derive(Debug)]
@@ -27,7 +27,7 @@ pub(crate) struct Scenario {
     stats: Arc<Stats>,
     records: Receiver<Record>,
     capacity: usize,
-    backends: Vec<Arc<Backend>>,
+    tallies: Vec<Arc<Tally>>,
 }
 
 impl Scenario {
@@ -63,7 +63,7 @@ impl Scenario {
             stats,
             records,
             capacity: plan.capacity,
-            backends: plan.backends,
+            tallies: plan.pools.tallies,
         }
     }
 
@@ -92,9 +92,9 @@ impl Scenario {
         }
         kernel.assert_counts(&self.stats, self.capacity);
         let used: usize = self
-            .backends
+            .tallies
             .iter()
-            .map(|backend| backend.connections.used() as usize)
+            .map(|tally| tally.connections.used() as usize)
             .sum();
         let open = kernel.open_sockets(mahoraga::session::Side::Backend);
         assert_eq!(used, open, "backend connections");
@@ -108,8 +108,8 @@ impl Scenario {
         for limit in world.per_listener.iter().chain([&world.in_all]) {
             assert_eq!(limit.used(), 0);
         }
-        for backend in &self.backends {
-            assert_eq!(backend.connections.used(), 0, "{}", backend.name);
+        for tally in &self.tallies {
+            assert_eq!(tally.connections.used(), 0);
         }
         let stats = &self.stats;
         for gauge in [
@@ -133,8 +133,7 @@ struct Plan {
     backlog: u32,
     in_all: Arc<Limit>,
     per_listener: Vec<Arc<Limit>>,
-    backends: Vec<Arc<Backend>>,
-    tempers: Vec<Temper>,
+    pools: Pools,
     routes: Vec<Vec<u16>>,
     version: u64,
     publications: u64,
@@ -154,8 +153,7 @@ impl Plan {
             backlog: random.pick(&[0, 3, 12]),
             in_all: max(random),
             per_listener: (0..listeners).map(|_| max(random)).collect(),
-            backends: Vec::new(),
-            tempers: Vec::new(),
+            pools: Pools::default(),
             routes: Vec::new(),
             version: 0,
             publications: random.below(4),
@@ -166,12 +164,14 @@ impl Plan {
     fn snapshot(&mut self, random: &mut Random) -> Arc<Snapshot> {
         self.version += 1;
         let mut listeners = Vec::new();
-        for (number, limits) in self.limits.clone().into_iter().enumerate() {
-            let pool = Arc::new(self.pool(random));
+        for (number, mut limits) in self.limits.clone().into_iter().enumerate() {
+            let plan = Arc::new(self.pools.next(number, random));
+            let peek = random.pick(&[5 * MS, 100 * MS]);
+            limits.peek = plan.peeks().then_some(peek);
             listeners.push(Arc::new(Listener {
                 name: format!("l{number}"),
                 bind: "127.0.0.1:80".parse().expect("an address"),
-                pool,
+                plan,
                 connections: Arc::clone(&self.per_listener[number]),
                 limits,
             }));
@@ -184,52 +184,6 @@ impl Plan {
         })
     }
 
-    fn pool(&mut self, random: &mut Random) -> Pool {
-        let barren = random.permille(60);
-        let mut backends = Vec::new();
-        for _ in 0..random.between(1, 4) {
-            let known = self.backends.len();
-            let again = known > 0 && !barren && random.permille(300);
-            let backend = if again {
-                Arc::clone(
-                    &self.backends[usize::try_from(random.below(known as u64)).expect("an index")],
-                )
-            } else {
-                self.backend(random, barren)
-            };
-            backends.push(backend);
-        }
-        Pool {
-            name: "p".into(),
-            strategy: Strategy::RoundRobin,
-            backends,
-        }
-    }
-
-    fn backend(&mut self, random: &mut Random, barren: bool) -> Arc<Backend> {
-        let number = self.backends.len();
-        let port = FIRST_PORT + u16::try_from(number).expect("few backends");
-        let backend = Arc::new(Backend {
-            name: format!("b{number}"),
-            address: Address::Tcp(([127, 0, 0, 1], port).into()),
-            weight: if barren {
-                0
-            } else {
-                random.pick(&[0, 1, 1, 1, 5])
-            },
-            connections: Limit::unbounded(),
-        });
-        self.backends.push(Arc::clone(&backend));
-        let temper = match random.below(10) {
-            0 => Temper::Refusing,
-            1 => Temper::Silent,
-            2..=3 => Temper::Moody,
-            _ => Temper::Good,
-        };
-        self.tempers.push(temper);
-        backend
-    }
-
     fn world(&mut self, random: &mut Random, first: &Snapshot, mailbox: Sender<Command>) -> World {
         let mut commands = VecDeque::new();
         for _ in 0..self.publications {
@@ -240,7 +194,7 @@ impl Plan {
         World {
             mailbox,
             commands,
-            backends: self.tempers.clone(),
+            backends: self.pools.tempers.clone(),
             descriptors: random.pick(&[5, 20, 1_000, 1_000, 1_000]),
             famine: false,
             in_all: Arc::clone(&first.connections),
@@ -285,7 +239,7 @@ impl Plan {
             kernel.after(at, Event::Others(12));
             kernel.after(at + time, Event::Others(0));
         }
-        for backend in 0..self.tempers.len() {
+        for backend in 0..self.pools.tempers.len() {
             if kernel.random.permille(200) {
                 let at = kernel.random.below(span);
                 let mood = u8::try_from(kernel.random.below(4)).expect("few");
@@ -299,9 +253,9 @@ impl Plan {
 fn routes(listeners: &[Arc<Listener>]) -> Vec<u16> {
     let backends = listeners
         .iter()
-        .flat_map(|listener| &listener.pool.backends);
-    let weighty = backends.filter(|backend| backend.weight > 0);
-    weighty.map(|backend| port(&backend.address)).collect()
+        .flat_map(|listener| &listener.plan.pool().backends);
+    let usable = backends.filter(|backend| backend.is_in_rotation());
+    usable.map(|backend| port(&backend.address)).collect()
 }
 
 fn port(address: &Address) -> u16 {
@@ -318,6 +272,7 @@ fn limits(random: &mut Random) -> Limits {
         half_closed: random.pick(&[50 * MS, 1_000 * MS, 3_000 * MS]),
         session: random.pick(&[300 * MS, 3_000 * MS, NEVER, NEVER]),
         attempts: random.pick(&[1, 2, 3, 3]),
+        peek: None,
     }
 }
 

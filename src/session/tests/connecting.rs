@@ -84,7 +84,7 @@ fn a_client_fills_so_many_buffers_while_connecting() {
     script.asks(&[]);
     // A failed attempt changes nothing about it.
     script.told(Event::ConnectFailed(Errno::CONNREFUSED));
-    script.asks(&[Op::Abandon, Op::Connect]);
+    script.asks(&[Op::Abandon(true), Op::Connect]);
     script.told(Event::Connected);
     script.asks(&[Op::Send(Client, first, false), Op::Recv(Backend)]);
     // It goes on when all but one are sent.
@@ -116,7 +116,7 @@ fn a_retry_has_what_the_client_sent_before_it() {
     let mut script = Script::begin();
     let request = script.receives_last(Client, 100);
     script.told(Event::ConnectFailed(Errno::CONNREFUSED));
-    script.asks(&[Op::Abandon, Op::Connect]);
+    script.asks(&[Op::Abandon(true), Op::Connect]);
     script.told(Event::Exhausted);
     script.asks(&[Op::Visit(Backend, EXHAUSTED_RETRY)]);
     script.told(Event::Visit(Backend));
@@ -146,7 +146,7 @@ fn bytes_are_given_back_when_no_backend_is_reached() {
     });
     let request = script.receives_last(Client, 100);
     script.told(Event::ConnectFailed(Errno::CONNREFUSED));
-    script.asks(&[Op::Abandon, Op::Release(request.id), Op::Finish]);
+    script.asks(&[Op::Abandon(true), Op::Release(request.id), Op::Finish]);
     assert_eq!(script.session.reason(), Some(CloseReason::ConnectFailed));
     assert_eq!(script.session.summary().delivered, [0, 0]);
 }

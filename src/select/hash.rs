@@ -1,0 +1,77 @@
+//! Hash: the same key comes to the same backend, on every worker and on every balancer, through
+//! a Maglev table.
+//!
+//! With a `max_load` no backend takes more than that share of the average load; what is beyond
+//! goes where the key would go next (Mirrokni, Thorup and Zadimoghaddam, "Consistent hashing with
+//! bounded loads", 2017).
+
+use std::sync::Arc;
+
+use crate::config;
+use crate::pool::Pool;
+
+use super::{Entry, Maglev, Scene};
+
+/// A table over the members.
+#[derive(Clone, Debug)]
+pub(super) struct Hash {
+    members: Arc<[u16]>,
+    table: Arc<Maglev>,
+    /// Percent of the average.
+    max_load: Option<u16>,
+    weights: u64,
+}
+
+impl Hash {
+    pub(super) fn new(settings: &config::Hash, pool: &Pool, members: Arc<[u16]>) -> Self {
+        let entry = |&backend: &u16| {
+            let found = &pool.backends[usize::from(backend)];
+            Entry {
+                backend,
+                name: &found.name,
+                weight: found.weight,
+            }
+        };
+        let entries: Vec<_> = members.iter().map(entry).collect();
+        Self {
+            table: Arc::new(Maglev::new(&entries)),
+            max_load: settings.max_load,
+            weights: entries.iter().map(|entry| u64::from(entry.weight)).sum(),
+            members,
+        }
+    }
+
+    pub(super) fn pick(&self, scene: &Scene<'_>) -> Option<u16> {
+        let key = scene.request.keys.select;
+        let in_all = scene.pool.connections.used();
+        let fits = |index: &u16| scene.is_open(*index) && self.has_room(*index, in_all, scene);
+        self.probe(key, fits)
+            // A bound that nobody can keep is none.
+            .or_else(|| self.probe(key, |index| scene.is_open(*index)))
+    }
+
+    /// The key's backend, or the next that fits in the key's own order; when nearly none fits, the
+    /// first one that does.
+    fn probe(&self, key: u64, fits: impl Fn(&u16) -> bool) -> Option<u16> {
+        let own = self.table.get(key)?;
+        if fits(&own) {
+            return Some(own);
+        }
+        let others = (1..=PROBES_MAX).filter_map(|nth| self.table.probe(key, nth));
+        let mut others = others.chain(self.members.iter().copied());
+        others.find(fits)
+    }
+
+    /// Whether one more connection stays within the bound: its weight's part of all, times the
+    /// bound, rounded up.
+    fn has_room(&self, index: u16, in_all: u32, scene: &Scene<'_>) -> bool {
+        let Some(max_load) = self.max_load else {
+            return true;
+        };
+        let part = (u64::from(in_all) + 1) * u64::from(scene.weight(index)) * u64::from(max_load);
+        let bound = part.div_ceil(self.weights.max(1) * 100);
+        u64::from(scene.connections(index)) < bound
+    }
+}
+
+const PROBES_MAX: u32 = 32;

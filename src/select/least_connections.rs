@@ -1,0 +1,37 @@
+//! Least connections: the backend with the fewest for its weight, by counts that are exact over
+//! all workers.
+//!
+//! Idle backends are equals, whatever their weights; chance then gives each its share, where a
+//! fixed order would send all of a quiet service to one.
+
+use std::sync::Arc;
+
+use fastrand::Rng;
+
+use super::Scene;
+
+/// Looks at every member. O(n).
+#[derive(Clone, Debug)]
+pub(super) struct LeastConnections {
+    members: Arc<[u16]>,
+}
+
+impl LeastConnections {
+    pub(super) fn new(members: Arc<[u16]>) -> Self {
+        Self { members }
+    }
+
+    pub(super) fn pick(&self, scene: &Scene<'_>, rng: &mut Rng) -> Option<u16> {
+        pick(&self.members, scene, rng)
+    }
+}
+
+/// The least loaded of some backends.
+pub(super) fn pick(members: &[u16], scene: &Scene<'_>, rng: &mut Rng) -> Option<u16> {
+    scene.least(members, rng, |index| load(scene, index))
+}
+
+/// Connections for each unit of weight.
+pub(super) fn load(scene: &Scene<'_>, index: u16) -> f64 {
+    f64::from(scene.connections(index)) / f64::from(scene.weight(index).max(1))
+}

@@ -1,0 +1,74 @@
+//! Least time: the backend that would answer soonest. The score is Finagle's "Peak EWMA": the
+//! average time to an answer (connect and first byte), times the connections that it has, by weight.
+//!
+//! A backend of which nothing is known counts as an average one, so that it is not flooded before
+//! its first answer. One that nobody is connected to is forgotten little by little, so that a
+//! backend which was slow once is tried again; only one connection finds out, as its old average
+//! counts in full while there is one.
+
+use std::sync::Arc;
+
+use fastrand::Rng;
+
+use crate::config;
+
+use super::{Scene, least_connections};
+
+/// Looks at every member, twice while there are backends of which nothing is known. O(n).
+#[derive(Clone, Debug)]
+pub(super) struct LeastTime {
+    members: Arc<[u16]>,
+    decay: u64,
+}
+
+impl LeastTime {
+    pub(super) fn new(settings: config::LeastTime, members: Arc<[u16]>) -> Self {
+        Self {
+            members,
+            decay: decay_ns(settings),
+        }
+    }
+
+    pub(super) fn pick(&self, scene: &Scene<'_>, rng: &mut Rng) -> Option<u16> {
+        pick(&self.members, self.decay, scene, rng)
+    }
+}
+
+/// The time constant of the average, in ns.
+pub(super) fn decay_ns(settings: config::LeastTime) -> u64 {
+    u64::try_from(settings.decay.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// The soonest of some backends.
+pub(super) fn pick(members: &[u16], decay: u64, scene: &Scene<'_>, rng: &mut Rng) -> Option<u16> {
+    let last = |index: u16| scene.backend(index).tally.latency().last();
+    let all_known = members.iter().all(|&index| last(index).is_some());
+    let usual = if all_known {
+        None
+    } else {
+        average(members, last)
+    };
+    scene.least(members, rng, |index| {
+        let latency = scene.backend(index).tally.latency();
+        let connections = scene.connections(index);
+        let time = if connections == 0 {
+            latency.faded(scene.request.now, decay)
+        } else {
+            latency.last()
+        };
+        match time.or(usual) {
+            Some(time) => {
+                let weight = f64::from(scene.weight(index).max(1));
+                f64::from(time) * f64::from(connections + 1) / weight
+            }
+            None => least_connections::load(scene, index),
+        }
+    })
+}
+
+/// The mean of what is known.
+fn average(members: &[u16], time: impl Fn(u16) -> Option<f32>) -> Option<f32> {
+    let known = members.iter().filter_map(|&index| time(index));
+    let (sum, count) = known.fold((0.0, 0.0), |(sum, count), time| (sum + time, count + 1.0));
+    (count > 0.0).then_some(sum / count)
+}

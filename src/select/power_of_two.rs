@@ -1,0 +1,66 @@
+//! The power of two choices: of two backends drawn by chance, the one with fewer connections for its
+//! weight (Mitzenmacher, "The power of two choices in randomized load balancing", 2001). Nearly as
+//! even as looking at all of them, in constant time.
+
+use std::sync::Arc;
+
+use fastrand::Rng;
+
+use crate::pool::Pool;
+
+use super::random::Random;
+use super::{Scene, least_connections};
+
+/// Draws two by weight.
+#[derive(Clone, Debug)]
+pub(super) struct PowerOfTwo {
+    random: Random,
+}
+
+impl PowerOfTwo {
+    pub(super) fn new(pool: &Pool, members: Arc<[u16]>) -> Self {
+        Self {
+            random: Random::new(pool, members),
+        }
+    }
+
+    pub(super) fn pick(&self, scene: &Scene<'_>, rng: &mut Rng) -> Option<u16> {
+        let one = self.random.pick(scene, rng)?;
+        let Some(two) = self.random.pick_but(Some(one), scene, rng) else {
+            return Some(one);
+        };
+        Some(less_loaded(one, two, scene, rng))
+    }
+}
+
+/// The less loaded of two members that are drawn with equal chances.
+pub(super) fn pick(members: &[u16], scene: &Scene<'_>, rng: &mut Rng) -> Option<u16> {
+    if members.is_empty() {
+        return None;
+    }
+    let one = from_anywhere(members, rng, |index| scene.is_open(index))?;
+    let other = |index: u16| index != one && scene.is_open(index);
+    let two = from_anywhere(members, rng, other);
+    Some(two.map_or(one, |two| less_loaded(one, two, scene, rng)))
+}
+
+/// The first that fits from a place by chance on.
+fn from_anywhere(members: &[u16], rng: &mut Rng, fits: impl Fn(u16) -> bool) -> Option<u16> {
+    let (before, after) = members.split_at(rng.usize(0..members.len()));
+    let mut members = after.iter().chain(before).copied();
+    members.find(|&index| fits(index))
+}
+
+/// The less loaded of two that were drawn by chance, the first when they are equals.
+pub(super) fn less_loaded(one: u16, two: u16, scene: &Scene<'_>, rng: &mut Rng) -> u16 {
+    // Its share comes to a failing backend through the draw: half of the times that it is drawn.
+    match (scene.is_failing(one), scene.is_failing(two)) {
+        (false, false) => {}
+        _ => return if rng.bool() { one } else { two },
+    }
+    if least_connections::load(scene, two) < least_connections::load(scene, one) {
+        two
+    } else {
+        one
+    }
+}

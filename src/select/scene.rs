@@ -1,0 +1,113 @@
+//! What a strategy sees at one moment.
+
+use fastrand::Rng;
+
+use crate::pool::{Backend, Pool};
+
+use super::Request;
+
+/// A pool at the moment of one selection.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Scene<'a> {
+    pub(super) pool: &'a Pool,
+    pub(super) request: &'a Request<'a>,
+    /// Backends that were tried may be tried again.
+    again: bool,
+}
+
+impl<'a> Scene<'a> {
+    pub(super) fn new(pool: &'a Pool, request: &'a Request<'a>, again: bool) -> Self {
+        Self {
+            pool,
+            request,
+            again,
+        }
+    }
+
+    pub(super) fn backend(&self, index: u16) -> &'a Backend {
+        &self.pool.backends[usize::from(index)]
+    }
+
+    /// Whether a backend in rotation takes another connection of this session.
+    pub(super) fn is_open(&self, index: u16) -> bool {
+        let tried = !self.again && self.request.tried.contains(&index);
+        !tried && !self.backend(index).tally.connections.is_full()
+    }
+
+    /// The same for a backend that may be out of rotation.
+    pub(super) fn is_usable(&self, index: u16) -> bool {
+        let backend = self.pool.backends.get(usize::from(index));
+        backend.is_some_and(|backend| backend.is_in_rotation()) && self.is_open(index)
+    }
+
+    pub(super) fn connections(&self, index: u16) -> u32 {
+        self.backend(index).tally.connections.used()
+    }
+
+    pub(super) fn weight(&self, index: u16) -> u16 {
+        self.backend(index).weight
+    }
+
+    /// Whether all that was heard of it since its last answer are failures.
+    pub(super) fn is_failing(&self, index: u16) -> bool {
+        self.backend(index).tally.failures() > 0
+    }
+
+    /// The open member of the least score; of equal ones each by the chance of its weight.
+    ///
+    /// A backend that fails is always free, and would attract everybody: one that accepts and
+    /// resets is the fastest of all. So its score does not count: chance gives it no more than the
+    /// share of its weight, until it answers again.
+    pub(super) fn least(
+        &self,
+        members: &[u16],
+        rng: &mut Rng,
+        score: impl Fn(u16) -> f64,
+    ) -> Option<u16> {
+        let mut best = Lot::default();
+        let mut failing = Lot::default();
+        let mut least = f64::INFINITY;
+        let mut weights = 0;
+        for &index in members {
+            if !self.is_open(index) {
+                continue;
+            }
+            let weight = u32::from(self.weight(index));
+            weights += weight;
+            if self.is_failing(index) {
+                failing.enter(index, weight, rng);
+                continue;
+            }
+            let score = score(index);
+            if score < least {
+                least = score;
+                best = Lot::default();
+            }
+            if score <= least {
+                best.enter(index, weight, rng);
+            }
+        }
+        match (best.winner, failing.winner) {
+            (Some(_), Some(failing_one)) if rng.u32(0..weights) < failing.weights => {
+                Some(failing_one)
+            }
+            (best, failing) => best.or(failing),
+        }
+    }
+}
+
+/// Draws one of any number, each with the chance of its weight.
+#[derive(Debug, Default)]
+struct Lot {
+    winner: Option<u16>,
+    weights: u32,
+}
+
+impl Lot {
+    fn enter(&mut self, index: u16, weight: u32, rng: &mut Rng) {
+        self.weights += weight;
+        if self.winner.is_none() || rng.u32(0..self.weights) < weight {
+            self.winner = Some(index);
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! Every strategy: who is selected how often, and who never is.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use super::*;
+use crate::config::{self, FirstTier, Group, Key, LeastTime, Persist, SecondTier, TwoTier};
+use crate::pool::{AdminState, Health};
+
+mod persistence;
+mod properties;
+mod shares;
+mod tiers;
+
+const ALONE: Seat = Seat { worker: 0, of: 1 };
+const MS: u64 = 1_000_000;
+const SECOND: u64 = 1_000 * MS;
+
+/// A pool with one worker and a clock.
+struct Bench {
+    pool: Arc<Pool>,
+    selector: Selector,
+    now: u64,
+}
+
+impl Bench {
+    /// Backends b0, b1, ... of these weights.
+    fn new(strategy: Strategy, weights: &[u16]) -> Self {
+        Self::of(strategy, &backends(weights))
+    }
+
+    fn of(strategy: Strategy, backends: &[config::Backend]) -> Self {
+        Self::with(config(strategy, backends))
+    }
+
+    fn with(config: config::Pool) -> Self {
+        Self::over(Pool::new(&config))
+    }
+
+    fn over(pool: Pool) -> Self {
+        let pool = Arc::new(pool);
+        Self {
+            selector: selector(&pool, ALONE),
+            pool,
+            now: SECOND,
+        }
+    }
+
+    /// The same pool, changed, as another snapshot would have it.
+    fn change(&mut self, change: impl FnMut(&mut Backend)) {
+        self.pool = Arc::new(self.pool.with(change));
+        self.selector = selector(&self.pool, ALONE);
+    }
+
+    fn select(&mut self, keys: Keys, tried: &[u16]) -> Choice {
+        self.now += MS;
+        let request = Request {
+            now: self.now,
+            keys,
+            tried,
+        };
+        self.selector.select(&request)
+    }
+
+    /// Where a client of this key goes.
+    fn of_key(&mut self, key: u64) -> u16 {
+        let keys = Keys {
+            select: crate::hash::mix(key + 1),
+            persist: key + 1,
+            source: key + 1,
+        };
+        picked(self.select(keys, &[]))
+    }
+
+    /// Where the next client goes, without staying.
+    fn next(&mut self) -> u16 {
+        picked(self.select(Keys::default(), &[]))
+    }
+
+    /// Where the next client goes and stays.
+    fn stay(&mut self) -> u16 {
+        let index = self.next();
+        self.open(index, 1);
+        index
+    }
+
+    fn fill(&mut self, clients: u32) {
+        for _ in 0..clients {
+            self.stay();
+        }
+    }
+
+    fn open(&self, index: u16, connections: u32) {
+        for _ in 0..connections {
+            assert!(self.backend(index).try_acquire());
+        }
+    }
+
+    fn close(&self, index: u16) {
+        self.backend(index).release();
+    }
+
+    fn backend(&self, index: u16) -> &Backend {
+        &self.pool.backends[usize::from(index)]
+    }
+
+    fn answers(&self, index: u16, after: u64) {
+        let decay = self.selector.plan.decay();
+        self.backend(index)
+            .tally
+            .on_answered(after, self.now, decay);
+    }
+
+    /// How often each of the first backends is selected by so many clients that don't stay.
+    fn counts<const N: usize>(&mut self, clients: u64) -> [u32; N] {
+        let mut counts = [0; N];
+        for client in 0..clients {
+            counts[usize::from(self.of_key(client))] += 1;
+        }
+        counts
+    }
+}
+
+fn picked(choice: Choice) -> u16 {
+    match choice {
+        Choice::Backend(index) => index,
+        Choice::Full | Choice::Nobody => panic!("{choice:?}"),
+    }
+}
+
+fn selector(pool: &Arc<Pool>, seat: Seat) -> Selector {
+    Selector::new(Arc::new(Plan::new(Arc::clone(pool))), seat)
+}
+
+fn config(strategy: Strategy, backends: &[config::Backend]) -> config::Pool {
+    config::Pool {
+        name: "p".into(),
+        strategy,
+        persist: None,
+        backends: backends.to_vec(),
+    }
+}
+
+fn backends(weights: &[u16]) -> Vec<config::Backend> {
+    let backend = |(index, weight): (u16, &u16)| config::Backend {
+        name: format!("b{index}"),
+        weight: *weight,
+        ..config::Backend::at(format!("127.0.0.1:{}", 9_000 + index).parse().unwrap())
+    };
+    (0u16..).zip(weights).map(backend).collect()
+}
+
+/// Within five standard deviations of what chance by these weights gives.
+fn assert_shares(counts: &[u32], weights: &[u16]) {
+    let all: u32 = counts.iter().sum();
+    let sum: u32 = weights.iter().map(|weight| u32::from(*weight)).sum();
+    for (count, weight) in counts.iter().zip(weights) {
+        let share = f64::from(*weight) / f64::from(sum);
+        let expected = f64::from(all) * share;
+        let deviation = (expected * (1.0 - share)).sqrt();
+        let off = (f64::from(*count) - expected).abs();
+        assert!(off <= 5.0 * deviation + 1e-9, "{counts:?} by {weights:?}");
+    }
+}

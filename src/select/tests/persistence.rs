@@ -1,0 +1,227 @@
+//! Clients that come back.
+
+use super::*;
+use crate::peek::Field;
+
+fn persisting(persist: Persist, weights: &[u16]) -> Bench {
+    let mut config = config(Strategy::RoundRobin, &backends(weights));
+    config.persist = Some(persist);
+    Bench::with(config)
+}
+
+fn minute() -> Persist {
+    Persist {
+        ttl: Duration::from_secs(60),
+        ..Persist::default()
+    }
+}
+
+#[test]
+fn a_client_comes_back_to_its_backend_on_any_worker() {
+    let mut config = config(Strategy::StickyRoundRobin, &backends(&[1; 7]));
+    config.persist = Some(minute());
+    let pool = Arc::new(Pool::new(&config));
+    let mut workers = [0, 1].map(|worker| selector(&pool, Seat { worker, of: 2 }));
+    let request = |client: u64| Request {
+        now: SECOND,
+        keys: Keys {
+            persist: client,
+            ..Keys::default()
+        },
+        tried: &[],
+    };
+    let first: Vec<_> = (0..70)
+        .map(|client| workers[0].select(&request(client)))
+        .collect();
+    let again: Vec<_> = (0..70)
+        .map(|client| workers[1].select(&request(client)))
+        .collect();
+    assert_eq!(first, again);
+    for index in 0..7 {
+        let count = first
+            .iter()
+            .filter(|&&choice| choice == Choice::Backend(index))
+            .count();
+        assert_eq!(count, 10, "the first connections go round robin");
+    }
+}
+
+#[test]
+fn it_is_remembered_for_the_ttl_since_its_last_use() {
+    let mut bench = persisting(minute(), &[1; 50]);
+    let own = bench.of_key(1);
+    for _ in 0..5 {
+        bench.now += 59 * SECOND;
+        assert_eq!(bench.of_key(1), own);
+    }
+    bench.now += 61 * SECOND;
+    assert_ne!(bench.of_key(1), own, "the round has gone on");
+}
+
+#[test]
+fn a_long_session_keeps_its_client() {
+    let mut bench = persisting(minute(), &[1; 50]);
+    let own = bench.of_key(1);
+    bench.now += 3_600 * SECOND;
+    let keys = Keys {
+        select: crate::hash::mix(2),
+        persist: 2,
+        source: 2,
+    };
+    bench
+        .selector
+        .plan
+        .on_left(bench.backend(own), &keys, bench.now);
+    bench.now += 59 * SECOND;
+    assert_eq!(bench.of_key(1), own);
+}
+
+#[test]
+fn whose_backend_is_out_moves_and_stays_moved() {
+    type Change = fn(&mut Backend);
+    let changes: [Change; 4] = [
+        |backend| backend.health = Health::Down,
+        |backend| backend.admin = AdminState::Drain,
+        |backend| backend.weight = 0,
+        |backend| backend.tally.connections.set_max(0),
+    ];
+    for out in changes {
+        let mut bench = persisting(minute(), &[1; 5]);
+        let own = bench.of_key(1);
+        let name = bench.backend(own).name.clone();
+        let on_own = |change: Change| {
+            let name = name.clone();
+            move |backend: &mut Backend| {
+                if backend.name == name {
+                    change(backend);
+                }
+            }
+        };
+        bench.change(on_own(out));
+        let next = bench.of_key(1);
+        assert_ne!(next, own);
+        bench.change(on_own(|backend| {
+            backend.health = Health::Up;
+            backend.admin = AdminState::Ready;
+            backend.weight = 1;
+            backend.tally.connections.set_max(u32::MAX);
+        }));
+        assert_eq!(bench.of_key(1), next);
+    }
+}
+
+#[test]
+fn a_backend_that_failed_loses_its_client() {
+    let mut bench = persisting(minute(), &[1; 5]);
+    let own = bench.of_key(1);
+    let keys = Keys {
+        select: crate::hash::mix(2),
+        persist: 2,
+        source: 2,
+    };
+    let next = picked(bench.select(keys, &[own]));
+    assert_ne!(next, own);
+    assert_eq!(bench.of_key(1), next);
+}
+
+#[test]
+fn memory_survives_other_snapshots_and_another_order() {
+    let mut bench = persisting(minute(), &[1; 6]);
+    let before: Vec<_> = (0..60)
+        .map(|client| {
+            let index = bench.of_key(client);
+            bench.backend(index).name.clone()
+        })
+        .collect();
+    let mut config = config(Strategy::Random, &backends(&[1; 6]));
+    config.persist = Some(minute());
+    config.backends.reverse();
+    config
+        .backends
+        .push(config::Backend::at("127.0.0.1:1".parse().unwrap()));
+    let mut bench = Bench {
+        now: bench.now,
+        ..Bench::over(bench.pool.succeed(&config))
+    };
+    for (client, name) in (0..).zip(before) {
+        let index = bench.of_key(client);
+        assert_eq!(bench.backend(index).name, name);
+    }
+}
+
+#[test]
+fn the_least_recent_client_is_forgotten_first() {
+    let mut bench = persisting(
+        Persist {
+            clients_max: 10,
+            ..minute()
+        },
+        &[1; 100],
+    );
+    let first: Vec<_> = (0..10).map(|client| bench.of_key(client)).collect();
+    assert_eq!(bench.of_key(0), first[0]);
+    bench.of_key(10);
+    assert_eq!(bench.of_key(0), first[0]);
+    assert_ne!(bench.of_key(1), first[1]);
+}
+
+#[test]
+fn a_client_that_gets_its_cookie_stays_where_it_got_it() {
+    let persist = Persist {
+        key: Key::First(Field::HttpCookie("session".into())),
+        ..minute()
+    };
+    let mut bench = persisting(persist, &[1; 9]);
+    let source = 77;
+    // Its first request has no cookie: it is known by its address.
+    let without = Keys {
+        persist: source,
+        source,
+        ..Keys::default()
+    };
+    let with = |cookie| Keys {
+        persist: cookie,
+        source,
+        ..Keys::default()
+    };
+    let own = picked(bench.select(without, &[]));
+    assert_eq!(picked(bench.select(with(5), &[])), own);
+    // From elsewhere, the cookie alone tells.
+    let elsewhere = Keys {
+        source: 78,
+        ..with(5)
+    };
+    assert_eq!(picked(bench.select(elsewhere, &[])), own);
+}
+
+#[test]
+fn two_workers_that_meet_a_client_at_once_agree() {
+    let mut config = config(Strategy::Random, &backends(&[1; 64]));
+    config.persist = Some(minute());
+    let pool = Arc::new(Pool::new(&config));
+    let choices = |worker| {
+        let mut selector = selector(&pool, Seat { worker, of: 4 });
+        let choices = (0..2_000).map(|client| {
+            let keys = Keys {
+                persist: client,
+                ..Keys::default()
+            };
+            let request = Request {
+                now: SECOND,
+                keys,
+                tried: &[],
+            };
+            picked(selector.select(&request))
+        });
+        choices.collect::<Vec<_>>()
+    };
+    let all: Vec<Vec<_>> = std::thread::scope(|scope| {
+        let choices = &choices;
+        let workers: Vec<_> = (0..4).map(|n| scope.spawn(move || choices(n))).collect();
+        workers
+            .into_iter()
+            .map(|worker| worker.join().unwrap())
+            .collect()
+    });
+    assert!(all.iter().all(|choices| *choices == all[0]));
+}

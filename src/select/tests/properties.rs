@@ -1,0 +1,189 @@
+//! What holds for every strategy.
+
+use fastrand::Rng;
+
+use super::*;
+
+#[test]
+fn who_is_out_full_or_tried_is_never_selected_while_another_can_be() {
+    for (name, strategy) in Strategy::all() {
+        for seed in 0..200 {
+            let mut rng = Rng::with_seed(seed);
+            let pool = random_pool(&strategy, &mut rng);
+            let mut bench = Bench::over(pool);
+            for _ in 0..20 {
+                let count = u16::try_from(bench.pool.backends.len()).unwrap();
+                let tried: Vec<_> = (0..rng.usize(0..3)).map(|_| rng.u16(0..count)).collect();
+                let keys = Keys {
+                    select: rng.u64(..),
+                    persist: rng.u64(0..5),
+                    source: rng.u64(0..5),
+                };
+                let choice = bench.select(keys, &tried);
+                check(&bench, choice, &tried, name);
+                if let Choice::Backend(index) = choice {
+                    bench.open(index, 1);
+                    if rng.u8(..) < 40 {
+                        bench.backend(index).tally.on_failed();
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn check(bench: &Bench, choice: Choice, tried: &[u16], name: &str) {
+    let backends = || (0u16..).zip(&bench.pool.backends);
+    let rotating = || backends().filter(|(_, backend)| backend.is_in_rotation());
+    let open = || rotating().filter(|(_, backend)| !backend.tally.connections.is_full());
+    let fresh = || open().filter(|(index, _)| !tried.contains(index));
+    match choice {
+        Choice::Backend(index) => {
+            assert!(
+                open().any(|(other, _)| other == index),
+                "{name}: out or full"
+            );
+            let repeated = tried.contains(&index) && fresh().next().is_some();
+            assert!(!repeated, "{name}: tried again");
+            let backup = bench.backend(index).backup;
+            let main = || fresh().any(|(_, backend)| !backend.backup);
+            assert!(
+                !backup || !main() || bench.pool.persist.is_some(),
+                "{name}: a backup"
+            );
+        }
+        Choice::Full => {
+            assert!(
+                rotating().next().is_some() && open().next().is_none(),
+                "{name}: not full"
+            );
+        }
+        Choice::Nobody => assert!(rotating().next().is_none(), "{name}: somebody is there"),
+    }
+}
+
+fn random_pool(strategy: &Strategy, rng: &mut Rng) -> Pool {
+    let weights: Vec<_> = (0..rng.usize(1..8)).map(|_| rng.u16(0..4)).collect();
+    let mut all = backends(&weights);
+    for backend in &mut all {
+        backend.backup = rng.u8(..) < 60;
+        backend.max_connections = std::num::NonZeroU32::new(rng.u32(0..6));
+    }
+    let mut config = config(strategy.clone(), &all);
+    config.persist = rng.bool().then(Persist::default);
+    Pool::new(&config).with(|backend| {
+        let states = [
+            AdminState::Ready,
+            AdminState::Ready,
+            AdminState::Drain,
+            AdminState::Maint,
+        ];
+        backend.admin = states[rng.usize(0..4)];
+        backend.health = if rng.u8(..) < 60 {
+            Health::Down
+        } else {
+            Health::Up
+        };
+    })
+}
+
+#[test]
+fn when_all_are_full_everybody_is_told_so() {
+    for (name, strategy) in Strategy::all() {
+        let mut all = backends(&[1, 2]);
+        all[1].backup = true;
+        for backend in &mut all {
+            backend.max_connections = std::num::NonZeroU32::new(1);
+        }
+        let mut bench = Bench::of(strategy, &all);
+        assert_eq!([bench.stay(), bench.stay()], [0, 1], "{name}");
+        for tried in [&[][..], &[0], &[0, 1]] {
+            assert_eq!(bench.select(Keys::default(), tried), Choice::Full, "{name}");
+        }
+        bench.close(1);
+        assert_eq!(bench.stay(), 1, "{name}");
+    }
+}
+
+#[test]
+fn a_pool_without_anybody_selects_nobody() {
+    for (name, strategy) in Strategy::all() {
+        let mut bench = Bench::new(strategy, &[1, 1]);
+        bench.change(|backend| backend.admin = AdminState::Drain);
+        assert_eq!(bench.select(Keys::default(), &[]), Choice::Nobody, "{name}");
+    }
+}
+
+#[test]
+fn the_only_backend_is_tried_again() {
+    for (name, strategy) in Strategy::all() {
+        let mut bench = Bench::new(strategy, &[1, 1]);
+        for _ in 0..20 {
+            assert_eq!(
+                bench.select(Keys::default(), &[0]),
+                Choice::Backend(1),
+                "{name}"
+            );
+        }
+        assert!(
+            matches!(bench.select(Keys::default(), &[0, 1]), Choice::Backend(_)),
+            "{name}"
+        );
+    }
+}
+
+/// A backend that accepts and resets is always free and always fast.
+#[test]
+fn a_black_hole_gets_no_more_than_its_share() {
+    for (name, strategy) in Strategy::all() {
+        let mut bench = Bench::new(strategy, &[1; 5]);
+        let mut fed = 0;
+        let mut held = std::collections::VecDeque::new();
+        for client in 0..5_000 {
+            let index = bench.of_key(client);
+            if index == 0 {
+                fed += 1;
+                bench.backend(0).tally.on_failed();
+                continue;
+            }
+            bench.open(index, 1);
+            bench.answers(index, 10 * MS);
+            held.push_back(index);
+            if held.len() > 40 {
+                bench.close(held.pop_front().unwrap());
+            }
+        }
+        assert!(fed <= 5_000 / 5 * 3 / 2, "{name}: {fed}");
+    }
+}
+
+#[test]
+fn a_failing_backend_that_answers_again_is_one_of_all() {
+    let mut bench = Bench::new(Strategy::LeastConnections, &[1; 4]);
+    bench.backend(2).tally.on_failed();
+    bench.answers(2, MS);
+    bench.fill(40);
+    assert_eq!(bench.backend(2).tally.connections.used(), 10);
+}
+
+#[test]
+fn an_even_share_stays_even_over_workers_and_snapshots() {
+    let balanced = ["round_robin", "least_connections"];
+    for (name, strategy) in Strategy::all() {
+        if !balanced.contains(&name) {
+            continue;
+        }
+        let pool = Arc::new(Pool::new(&config(strategy, &backends(&[1; 4]))));
+        let mut counts: HashMap<u16, u32> = HashMap::new();
+        for worker in [0, 1] {
+            let mut selector = selector(&pool, Seat { worker, of: 2 });
+            for _ in 0..200 {
+                let index = picked(selector.select(&Request::default()));
+                *counts.entry(index).or_default() += 1;
+            }
+        }
+        let mean = 100;
+        let even = counts.values().all(|count| count.abs_diff(mean) <= 40);
+        assert!(even && counts.len() == 4, "{name}: {counts:?}");
+    }
+}

@@ -1,0 +1,246 @@
+//! What share each backend gets.
+
+use super::*;
+
+#[test]
+fn round_robin_is_smooth_as_nginx_is() {
+    let mut bench = Bench::new(Strategy::RoundRobin, &[5, 1, 1]);
+    let picks: Vec<_> = (0..14).map(|_| bench.next()).collect();
+    assert_eq!(picks, [0, 0, 1, 0, 2, 0, 0, 0, 0, 1, 0, 2, 0, 0]);
+}
+
+#[test]
+fn every_round_gives_each_its_weight() {
+    let mut bench = Bench::new(Strategy::RoundRobin, &[3, 0, 7, 1, 256]);
+    for _ in 0..3 {
+        assert_eq!(bench.counts::<5>(267), [3, 0, 7, 1, 256]);
+    }
+}
+
+#[test]
+fn workers_begin_their_rounds_at_other_places() {
+    for weight in [1, 256] {
+        let pool = Arc::new(Pool::new(&config(
+            Strategy::RoundRobin,
+            &backends(&[weight; 4]),
+        )));
+        let first = |worker| {
+            let mut selector = selector(&pool, Seat { worker, of: 4 });
+            picked(selector.select(&Request::default()))
+        };
+        assert_eq!([first(0), first(1), first(2), first(3)], [0, 1, 2, 3]);
+    }
+}
+
+#[test]
+fn hash_gives_a_client_its_backend_and_each_its_share() {
+    let mut bench = Bench::new(Strategy::Hash(config::Hash::default()), &[1, 2, 0, 5]);
+    for client in 0..1_000 {
+        assert_eq!(bench.of_key(client), bench.of_key(client));
+    }
+    assert_shares(&bench.counts::<4>(80_000), &[1, 2, 0, 5]);
+}
+
+#[test]
+fn a_backend_that_leaves_a_hash_moves_its_own_clients_and_few_more() {
+    let mut bench = Bench::new(Strategy::Hash(config::Hash::default()), &[1; 10]);
+    let before: Vec<_> = (0..20_000).map(|client| bench.of_key(client)).collect();
+    bench.change(|backend| {
+        if backend.name == "b4" {
+            backend.health = Health::Down;
+        }
+    });
+    let after: Vec<_> = (0..20_000).map(|client| bench.of_key(client)).collect();
+    let moved = before.iter().zip(&after).filter(|(old, new)| old != new);
+    let strays = moved.filter(|(old, _)| **old != 4).count();
+    assert!(strays <= 20_000 / 10, "{strays} moved without need");
+    assert!(!after.contains(&4));
+    bench.change(|backend| backend.health = Health::Up);
+    let back: Vec<_> = (0..20_000).map(|client| bench.of_key(client)).collect();
+    assert_eq!(before, back);
+}
+
+#[test]
+fn a_full_backends_keys_spread_over_all_others() {
+    let mut all = backends(&[1; 5]);
+    all[2].max_connections = std::num::NonZeroU32::new(1);
+    let mut bench = Bench::of(Strategy::Hash(config::Hash::default()), &all);
+    let own: Vec<_> = (0..5_000).filter(|&key| bench.of_key(key) == 2).collect();
+    bench.open(2, 1);
+    let mut counts = [0; 5];
+    for key in own {
+        counts[usize::from(bench.of_key(key))] += 1;
+    }
+    assert_eq!(counts[2], 0);
+    let [a, b, _, c, d] = counts;
+    assert_shares(&[a, b, c, d], &[1; 4]);
+}
+
+#[test]
+fn a_bounded_hash_lets_nobody_have_more_than_its_bound() {
+    let strategy = Strategy::Hash(config::Hash {
+        key: Key::default(),
+        max_load: Some(125),
+    });
+    let mut bench = Bench::new(strategy, &[1, 1, 2]);
+    // One client that asks for everything, then all others.
+    for client in (0..600).map(|_| 7).chain(0..600) {
+        let index = bench.of_key(client);
+        bench.open(index, 1);
+        let all = f64::from(bench.pool.connections.used());
+        for (backend, part) in bench.pool.backends.iter().zip([0.25, 0.25, 0.5]) {
+            let bound = (1.25 * all * part).ceil();
+            assert!(f64::from(backend.tally.connections.used()) <= bound);
+        }
+    }
+}
+
+#[test]
+fn least_connections_evens_counts_out_by_weight() {
+    let mut bench = Bench::new(Strategy::LeastConnections, &[1, 2, 0, 3]);
+    bench.open(0, 30);
+    for _ in 0..150 {
+        bench.stay();
+    }
+    let counts = [0, 1, 2, 3].map(|index| bench.backend(index).tally.connections.used());
+    assert_eq!(counts, [30, 60, 0, 90]);
+    bench.close(1);
+    bench.close(1);
+    assert_eq!([bench.stay(), bench.stay()], [1, 1]);
+}
+
+#[test]
+fn equals_are_taken_by_the_chance_of_their_weight() {
+    for strategy in [Strategy::LeastConnections, Strategy::Random] {
+        let mut bench = Bench::new(strategy, &[1, 2, 0, 5]);
+        assert_shares(&bench.counts::<4>(40_000), &[1, 2, 0, 5]);
+    }
+}
+
+#[test]
+fn counts_of_all_workers_are_one() {
+    let pool = Arc::new(Pool::new(&config(
+        Strategy::LeastConnections,
+        &backends(&[1; 8]),
+    )));
+    let mut workers = [0, 1].map(|worker| selector(&pool, Seat { worker, of: 2 }));
+    for turn in 0..80 {
+        let index = picked(workers[turn % 2].select(&Request::default()));
+        assert!(pool.backends[usize::from(index)].try_acquire());
+    }
+    let used = pool
+        .backends
+        .iter()
+        .map(|backend| backend.tally.connections.used());
+    assert!(
+        used.clone().all(|used| used == 10),
+        "{:?}",
+        used.collect::<Vec<_>>()
+    );
+}
+
+#[test]
+fn two_choices_are_nearly_even_and_never_worse_than_chance() {
+    let spread = |strategy| {
+        let mut bench = Bench::new(strategy, &[1; 100]);
+        bench.fill(10_000);
+        let used = bench.pool.backends.iter();
+        let used: Vec<_> = used.map(|b| b.tally.connections.used()).collect();
+        used.iter().max().unwrap() - used.iter().min().unwrap()
+    };
+    let (two, one) = (spread(Strategy::PowerOfTwo), spread(Strategy::Random));
+    assert!(two <= 8 && one >= 30, "{two}, {one}");
+}
+
+#[test]
+fn two_choices_heed_weights() {
+    let mut bench = Bench::new(Strategy::PowerOfTwo, &[1, 2, 5]);
+    bench.fill(8_000);
+    let used = [0, 1, 2].map(|index| bench.backend(index).tally.connections.used());
+    for (used, expected) in used.into_iter().zip([1_000_u32, 2_000, 5_000]) {
+        assert!(used.abs_diff(expected) <= 50, "{used} of {expected}");
+    }
+}
+
+#[test]
+fn first_fills_one_after_the_other() {
+    let mut all = backends(&[1; 3]);
+    for backend in &mut all[..2] {
+        backend.max_connections = std::num::NonZeroU32::new(3);
+    }
+    let mut bench = Bench::of(Strategy::First, &all);
+    let picks: Vec<_> = (0..8).map(|_| bench.stay()).collect();
+    assert_eq!(picks, [0, 0, 0, 1, 1, 1, 2, 2]);
+    bench.close(0);
+    assert_eq!([bench.stay(), bench.stay()], [0, 2]);
+}
+
+fn least_time() -> Strategy {
+    Strategy::LeastTime(LeastTime::default())
+}
+
+#[test]
+fn least_time_shares_by_speed() {
+    let mut bench = Bench::new(least_time(), &[1, 1]);
+    bench.answers(0, 10 * MS);
+    bench.answers(1, 30 * MS);
+    bench.fill(400);
+    let used = [0, 1].map(|index| bench.backend(index).tally.connections.used());
+    assert_eq!(used, [300, 100]);
+}
+
+#[test]
+fn least_time_heeds_weights() {
+    let mut bench = Bench::new(least_time(), &[1, 3]);
+    for index in [0, 1] {
+        bench.answers(index, 10 * MS);
+    }
+    bench.fill(400);
+    assert_eq!(bench.backend(1).tally.connections.used(), 300);
+}
+
+#[test]
+fn a_new_backend_is_not_flooded() {
+    let mut bench = Bench::new(least_time(), &[1; 5]);
+    for index in 0..4 {
+        bench.answers(index, 10 * MS);
+        bench.open(index, 20);
+    }
+    // Until it has as many as the others it gets them, as one of average speed would.
+    bench.fill(20);
+    assert!((18..=20).contains(&bench.backend(4).tally.connections.used()));
+    bench.fill(100);
+    assert!((36..=44).contains(&bench.backend(4).tally.connections.used()));
+}
+
+#[test]
+fn at_low_traffic_the_fast_one_is_preferred_and_the_slow_one_tried_again() {
+    let mut bench = Bench::new(least_time(), &[1, 1]);
+    bench.answers(0, 10 * MS);
+    bench.answers(1, 300 * MS);
+    let mut slow = 0;
+    // A connection each second, over before the next.
+    for _ in 0..600 {
+        bench.now += SECOND;
+        let index = bench.stay();
+        bench.answers(index, if index == 0 { 10 * MS } else { 300 * MS });
+        bench.close(index);
+        slow += u32::from(index == 1);
+    }
+    assert!((3..60).contains(&slow), "{slow} of 600");
+}
+
+#[test]
+fn only_one_finds_out_whether_a_slow_backend_has_recovered() {
+    let mut bench = Bench::new(least_time(), &[1, 1]);
+    bench.answers(0, 10 * MS);
+    bench.answers(1, 300 * MS);
+    bench.now += 600 * SECOND;
+    bench.answers(0, 10 * MS);
+    let first: Vec<_> = (0..10).map(|_| bench.stay()).collect();
+    assert_eq!(
+        first.iter().filter(|&&index| index == 1).count(),
+        1,
+        "{first:?}"
+    );
+}

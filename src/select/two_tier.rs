@@ -1,0 +1,194 @@
+//! Two tiers: a static one picks some of the backends, a dynamic one picks among those.
+//!
+//! Groups are what backends name, or, for a hash without groups, a subset of each client's own by
+//! rendezvous hashing. A subset is taken of all configured backends, whatever their state, so that a
+//! backend which leaves and returns moves nobody but its own clients. When the first group is down
+//! or full the next one takes over: in the key's order, in the round, or by priority.
+
+use std::num::NonZeroU16;
+use std::sync::Arc;
+
+use fastrand::Rng;
+
+use crate::config::{self, FirstTier, SecondTier};
+use crate::pool::Pool;
+
+use super::round_robin::Round;
+use super::{Rendezvous, Scene, Seat, least_connections, least_time, power_of_two};
+
+/// Both tiers over the members.
+#[derive(Clone, Debug)]
+pub(super) struct TwoTier {
+    members: Arc<[u16]>,
+    /// The members of each group, in order of priority.
+    groups: Arc<[Vec<u16>]>,
+    first: First,
+    then: Then,
+}
+
+#[derive(Clone, Debug)]
+enum First {
+    Group(Arc<Rendezvous>),
+    Subset(Arc<Subsets>),
+    Weight(Round),
+    Priority,
+}
+
+#[derive(Debug)]
+struct Subsets {
+    order: Rendezvous,
+    /// By candidate of `order`.
+    backends: Vec<u16>,
+    size: NonZeroU16,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Then {
+    LeastConnections,
+    /// With the time constant of the average, in ns.
+    LeastTime(u64),
+    PowerOfTwo,
+}
+
+impl TwoTier {
+    pub(super) fn new(
+        settings: &config::TwoTier,
+        pool: &Pool,
+        members: Arc<[u16]>,
+        backup: bool,
+    ) -> Self {
+        let of_group = |group: &config::Group| {
+            let named = |&&index: &&u16| {
+                pool.backends[usize::from(index)].group.as_ref() == Some(&group.name)
+            };
+            members.iter().filter(named).copied().collect::<Vec<_>>()
+        };
+        let groups: Arc<[_]> = settings.groups.iter().map(of_group).collect();
+        let first = match &settings.first {
+            FirstTier::Hash { subset, .. } if groups.is_empty() => {
+                First::Subset(Arc::new(Subsets::new(pool, backup, *subset)))
+            }
+            FirstTier::Hash { .. } => {
+                let weighted = settings.groups.iter();
+                let weighted = weighted.map(|group| (group.name.as_str(), group.weight));
+                First::Group(Arc::new(Rendezvous::new(weighted)))
+            }
+            FirstTier::Weight => {
+                let turns = (0u16..).zip(&settings.groups);
+                First::Weight(Round::new(turns.map(|(id, group)| (id, group.weight))))
+            }
+            FirstTier::Priority => First::Priority,
+        };
+        Self {
+            members,
+            groups,
+            first,
+            then: match settings.then {
+                SecondTier::LeastConnections => Then::LeastConnections,
+                SecondTier::LeastTime(settings) => Then::LeastTime(least_time::decay_ns(settings)),
+                SecondTier::PowerOfTwo => Then::PowerOfTwo,
+            },
+        }
+    }
+
+    pub(super) fn sit(&mut self, seat: Seat) {
+        if let First::Weight(round) = &mut self.first {
+            round.sit(seat);
+        }
+    }
+
+    pub(super) fn pick(&mut self, scene: &Scene<'_>, rng: &mut Rng) -> Option<u16> {
+        let Self {
+            members,
+            groups,
+            first,
+            then,
+        } = self;
+        let key = scene.request.keys.select;
+        let within = |group: u16, rng: &mut Rng| then.pick(&groups[usize::from(group)], scene, rng);
+        let picked = match first {
+            First::Subset(subsets) => subsets.pick(key, *then, scene, rng),
+            First::Group(order) => {
+                let mut groups = [0; GROUPS_MAX];
+                let known = order.best(key, &mut groups);
+                groups[..known].iter().find_map(|&group| within(group, rng))
+            }
+            First::Weight(round) => {
+                let open = |group: u16| {
+                    let mut members = groups[usize::from(group)].iter();
+                    members.any(|&index| scene.is_open(index))
+                };
+                round.next(open).and_then(|group| within(group, rng))
+            }
+            First::Priority => (0u16..)
+                .take(groups.len())
+                .find_map(|group| within(group, rng)),
+        };
+        // Every group of the key's order is full: whoever is left.
+        picked.or_else(|| then.pick(members, scene, rng))
+    }
+}
+
+impl Subsets {
+    fn new(pool: &Pool, backup: bool, size: NonZeroU16) -> Self {
+        let all = (0u16..).zip(&pool.backends);
+        let all = all.filter(|(_, backend)| backend.backup == backup && backend.weight > 0);
+        let candidates = all
+            .clone()
+            .map(|(_, backend)| (backend.name.as_str(), u32::from(backend.weight)));
+        Self {
+            order: Rendezvous::new(candidates),
+            backends: all.map(|(index, _)| index).collect(),
+            size,
+        }
+    }
+
+    /// One of the key's subset, or of the next backends in its order.
+    fn pick(&self, key: u64, then: Then, scene: &Scene<'_>, rng: &mut Rng) -> Option<u16> {
+        let size = usize::from(self.size.get()).min(SUBSET_MAX);
+        // Beyond the subset only when none of it can be picked, which costs more.
+        for ahead in [size, SUBSET_MAX] {
+            let mut best = [0; SUBSET_MAX];
+            let known = self.order.best(key, &mut best[..ahead]);
+            for candidate in &mut best[..known] {
+                *candidate = self.backends[usize::from(*candidate)];
+            }
+            let mut subsets = best[..known].chunks_mut(size);
+            let picked = subsets.find_map(|subset| {
+                let usable = partition(subset, |index| scene.is_usable(index));
+                then.pick(&subset[..usable], scene, rng)
+            });
+            if picked.is_some() {
+                return picked;
+            }
+        }
+        None
+    }
+}
+
+/// Brings those that fit to the front, in their order; tells how many.
+fn partition(indices: &mut [u16], fits: impl Fn(u16) -> bool) -> usize {
+    let mut kept = 0;
+    for at in 0..indices.len() {
+        if fits(indices[at]) {
+            indices.swap(kept, at);
+            kept += 1;
+        }
+    }
+    kept
+}
+
+impl Then {
+    fn pick(self, members: &[u16], scene: &Scene<'_>, rng: &mut Rng) -> Option<u16> {
+        match self {
+            Self::LeastConnections => least_connections::pick(members, scene, rng),
+            Self::LeastTime(decay) => least_time::pick(members, decay, scene, rng),
+            Self::PowerOfTwo => power_of_two::pick(members, scene, rng),
+        }
+    }
+}
+
+/// Groups of one key's order that are looked at.
+const GROUPS_MAX: usize = 16;
+/// Backends of a subset, and those that a full one spills to.
+pub(super) const SUBSET_MAX: usize = 16;

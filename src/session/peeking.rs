@@ -1,0 +1,42 @@
+//! Peeking: the client's first bytes tell which backend it belongs to. They are kept together in
+//! one buffer, however they come, and are sent on as they are.
+
+use crate::kernel::{BUFFER_BYTES, Buffer};
+
+use super::{Context, Op, Session, Side, State};
+
+impl Session {
+    /// More of the first bytes.
+    pub(super) fn on_first_bytes(&mut self, buffer: Buffer, cx: &mut Context<'_>) {
+        let half = self.half(Side::Client);
+        let whole = half.backlog.front(cx.links);
+        let fits = |whole: &Buffer| whole.start + whole.len + buffer.len <= BUFFER_BYTES;
+        if let Some(whole) = whole.filter(fits) {
+            half.backlog.grow_front(buffer.len, cx.links);
+            cx.ops.push_back(Op::Append(whole, buffer));
+            cx.ops.push_back(Op::Release(buffer.id));
+        } else {
+            half.backlog.push(buffer, cx.links);
+        }
+        let full = self.half(Side::Client).backlog.len() > 1;
+        self.peek(full, cx);
+    }
+
+    /// Has the first bytes looked at; `last`: there will be no more of them.
+    pub(super) fn peek(&mut self, last: bool, cx: &mut Context<'_>) {
+        let whole = self.half(Side::Client).backlog.front(cx.links);
+        let last = last || whole.is_some_and(|whole| whole.start + whole.len >= BUFFER_BYTES);
+        cx.ops.push_back(Op::Peek(whole, last));
+    }
+
+    pub(super) fn on_peeked(&mut self, enough: bool, cx: &mut Context<'_>) {
+        // Two looks can be under way, when a stream and its end came at once.
+        if !enough || self.state != State::Peeking {
+            return;
+        }
+        self.state = State::Connecting;
+        self.active_at = cx.now;
+        self.connect(cx);
+        cx.ops.push_back(Op::Rearm);
+    }
+}

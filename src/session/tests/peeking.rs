@@ -1,0 +1,194 @@
+//! A backend is selected by the client's first bytes.
+
+use super::script::{LIMITS, MS, Script};
+use super::*;
+
+const PEEK: u64 = 3_000 * MS;
+
+fn peeking() -> Script {
+    Script::begin_with(Limits {
+        peek: Some(PEEK),
+        ..LIMITS
+    })
+}
+
+fn grown(first: Buffer, by: u32) -> Option<Buffer> {
+    Some(Buffer {
+        len: first.len + by,
+        ..first
+    })
+}
+
+#[test]
+fn the_first_bytes_decide_and_are_sent_on() {
+    let mut script = peeking();
+    assert_eq!(script.deadline_in(), PEEK);
+    let hello = script.receives(Client, 500);
+    script.asks(&[Op::Peek(Some(hello), false)]);
+    script.now += 7 * MS;
+    script.told(Event::Peeked(true));
+    script.asks(&[Op::Connect]);
+    assert_eq!(script.deadline_in(), LIMITS.connect);
+    script.told(Event::Connected);
+    script.asks(&[Op::Send(Client, hello, false), Op::Recv(Backend)]);
+}
+
+#[test]
+fn pieces_are_kept_together_in_one_buffer() {
+    let mut script = peeking();
+    let first = script.receives(Client, 1);
+    script.asks(&[Op::Peek(Some(first), false)]);
+    script.told(Event::Peeked(false));
+    for bytes in 1..200 {
+        let piece = script.receives(Client, 1);
+        let whole = grown(first, bytes - 1).unwrap();
+        script.asks(&[
+            Op::Append(whole, piece),
+            Op::Release(piece.id),
+            Op::Peek(grown(first, bytes), false),
+        ]);
+        script.told(Event::Peeked(false));
+    }
+    script.asks(&[]);
+    script.told(Event::Peeked(true));
+    script.told(Event::Connected);
+    let whole = grown(first, 199).unwrap();
+    script.asks(&[
+        Op::Connect,
+        Op::Send(Client, whole, false),
+        Op::Recv(Backend),
+    ]);
+}
+
+#[test]
+fn what_does_not_fit_one_buffer_is_enough() {
+    let mut script = peeking();
+    let first = script.receives(Client, BUFFER_BYTES - 10);
+    script.told(Event::Peeked(false));
+    let second = script.receives(Client, 11);
+    let stop = Op::Cancel(Purpose::Recv(Client));
+    script.asks(&[
+        Op::Peek(Some(first), false),
+        Op::Peek(Some(first), true),
+        stop,
+    ]);
+    script.told(Event::Peeked(true));
+    script.told(Event::Connected);
+    script.asks(&[
+        Op::Connect,
+        Op::Send(Client, first, false),
+        Op::Recv(Backend),
+    ]);
+    script.sent(Client, first.len);
+    script.asks(&[Op::Release(first.id), Op::Send(Client, second, false)]);
+}
+
+#[test]
+fn a_full_buffer_is_enough() {
+    let mut script = peeking();
+    let first = script.receives(Client, BUFFER_BYTES);
+    script.asks(&[Op::Peek(Some(first), true)]);
+}
+
+#[test]
+fn a_silent_client_is_served_when_its_time_is_over() {
+    let mut script = peeking();
+    script.passes(PEEK - 1);
+    script.asks(&[]);
+    script.passes(1);
+    script.asks(&[Op::Peek(None, true)]);
+    script.told(Event::Peeked(true));
+    script.asks(&[Op::Connect]);
+}
+
+#[test]
+fn the_deadline_is_of_the_whole_wait() {
+    let mut script = peeking();
+    let first = script.receives(Client, 1);
+    script.told(Event::Peeked(false));
+    script.passes(PEEK - 1);
+    script.receives(Client, 1);
+    script.told(Event::Peeked(false));
+    script.ops.clear();
+    script.passes(1);
+    script.asks(&[Op::Peek(grown(first, 1), true)]);
+}
+
+#[test]
+fn the_end_of_the_stream_is_enough() {
+    let mut script = peeking();
+    let first = script.receives_last(Client, 9);
+    script.asks(&[Op::Peek(Some(first), false), Op::Peek(Some(first), true)]);
+    script.told(Event::Peeked(true));
+    // The look that was asked for before it is answered too.
+    script.told(Event::Peeked(true));
+    script.told(Event::Connected);
+    script.asks(&[
+        Op::Connect,
+        Op::Send(Client, first, true),
+        Op::Recv(Backend),
+    ]);
+}
+
+#[test]
+fn a_client_that_breaks_ends_it() {
+    let mut script = peeking();
+    script.told(Event::RecvEnded(Client, Err(Errno::CONNRESET)));
+    script.ends(CloseReason::ClientReset, Manner::Reset);
+}
+
+#[test]
+fn short_buffers_do_not_keep_the_rest_from_coming() {
+    let mut script = peeking();
+    script.links.set_short(true);
+    script.receives(Client, 1);
+    script.told(Event::Peeked(false));
+    script.told(Event::RecvEnded(Client, Err(Errno::CANCELED)));
+    script.ops.retain(|op| !matches!(op, Op::Peek(..)));
+    script.asks(&[Op::Recv(Client)]);
+}
+
+#[test]
+fn a_full_pool_is_waited_for() {
+    let mut script = Script::begin();
+    let retry = 50 * MS;
+    for _ in 0..3 {
+        script.told(Event::Full);
+        script.asks(&[Op::Visit(Backend, retry)]);
+        script.passes(retry);
+        script.told(Event::Visit(Backend));
+        script.asks(&[Op::Connect]);
+    }
+    script.told(Event::Full);
+    script.passes(LIMITS.connect);
+    assert_eq!(script.session.reason(), Some(CloseReason::PoolFull));
+}
+
+#[test]
+fn the_backends_time_is_measured_from_when_it_was_asked() {
+    let mut script = Script::begin();
+    script.now += 4 * MS;
+    script.told(Event::Connected);
+    script.now += 1_000 * MS;
+    script.receives(Client, 10);
+    script.sent(Client, 10);
+    script.now += 30 * MS;
+    script.receives(Backend, 10);
+    script.sent(Backend, 10);
+    script.ops.retain(|op| *op == Op::Answered);
+    script.asks(&[]);
+    assert_eq!(script.answers, 1);
+    let summary = script.session.summary();
+    assert_eq!(summary.answer, 34 * MS);
+    assert_eq!(summary.in_use, 34 * MS);
+    // An answer to another request counts as work, a word out of silence hardly.
+    script.receives(Client, 10);
+    script.sent(Client, 10);
+    script.now += 50 * MS;
+    script.receives(Backend, 10);
+    script.now += 5_000 * MS;
+    script.receives(Backend, 10);
+    let summary = script.session.summary();
+    assert_eq!(summary.answer, 34 * MS);
+    assert_eq!(summary.in_use, (34 + 50 + 100) * MS);
+}

@@ -1,0 +1,172 @@
+//! The pools that workers route by: any strategy, backends that come, go, fall ill and recover.
+
+use std::num::{NonZeroU16, NonZeroU32};
+use std::sync::Arc;
+use std::time::Duration;
+
+use mahoraga::address::Address;
+use mahoraga::config::{self, FirstTier, Hash, Key, Persist, SecondTier, Strategy, TwoTier};
+use mahoraga::peek::Field;
+use mahoraga::pool::{AdminState, Health, Pool, Tally};
+use mahoraga::select::Plan;
+
+use crate::kernel::FIRST_PORT;
+use crate::random::Random;
+use crate::world::Temper;
+
+/// All backends of a run, and the pool that each listener has now.
+#[derive(Default)]
+pub(crate) struct Pools {
+    known: Vec<config::Backend>,
+    pub(crate) tempers: Vec<Temper>,
+    /// Of every backend of every pool there was.
+    pub(crate) tallies: Vec<Arc<Tally>>,
+    present: Vec<Arc<Pool>>,
+}
+
+impl Pools {
+    /// What takes the place of a listener's pool.
+    pub(crate) fn next(&mut self, listener: usize, random: &mut Random) -> Plan {
+        let config = self.config(random);
+        let pool = match self.present.get(listener) {
+            Some(before) => before.succeed(&config),
+            None => Pool::new(&config),
+        };
+        let pool = Arc::new(pool.with(|backend| {
+            backend.admin = random.pick(&[
+                AdminState::Ready,
+                AdminState::Ready,
+                AdminState::Ready,
+                AdminState::Ready,
+                AdminState::Drain,
+                AdminState::Maint,
+            ]);
+            backend.health = random.pick(&[Health::Up, Health::Up, Health::Up, Health::Down]);
+        }));
+        for backend in &pool.backends {
+            let seen = |tally: &Arc<Tally>| Arc::ptr_eq(tally, &backend.tally);
+            if !self.tallies.iter().any(seen) {
+                self.tallies.push(Arc::clone(&backend.tally));
+            }
+        }
+        if let Some(present) = self.present.get_mut(listener) {
+            *present = Arc::clone(&pool);
+        } else {
+            self.present.push(Arc::clone(&pool));
+        }
+        Plan::new(pool)
+    }
+
+    fn config(&mut self, random: &mut Random) -> config::Pool {
+        let barren = random.permille(60);
+        let mut backends: Vec<config::Backend> = Vec::new();
+        for _ in 0..random.between(1, 4) {
+            let backend = self.backend(random, barren);
+            if backends.iter().all(|other| other.name != backend.name) {
+                backends.push(backend);
+            }
+        }
+        let strategies = Strategy::all();
+        let (_, strategy) = &strategies[index(random, strategies.len())];
+        config::Pool {
+            name: "p".into(),
+            strategy: settings(strategy.clone(), random),
+            persist: random.permille(400).then(|| persist(random)),
+            backends,
+        }
+    }
+
+    fn backend(&mut self, random: &mut Random, barren: bool) -> config::Backend {
+        let known = self.known.len() as u64;
+        let again = known > 0 && !barren && random.permille(500);
+        let mut backend = if again {
+            self.known[index(random, self.known.len())].clone()
+        } else {
+            let port = FIRST_PORT + u16::try_from(known).expect("few backends");
+            let backend = config::Backend::at(Address::Tcp(([127, 0, 0, 1], port).into()));
+            self.known.push(backend.clone());
+            self.tempers.push(match random.below(10) {
+                0 => Temper::Refusing,
+                1 => Temper::Silent,
+                2..=3 => Temper::Moody,
+                _ => Temper::Good,
+            });
+            backend
+        };
+        backend.weight = if barren {
+            0
+        } else {
+            random.pick(&[0, 1, 1, 1, 5])
+        };
+        backend.max_connections =
+            random.pick(&[None, None, NonZeroU32::new(1), NonZeroU32::new(3)]);
+        backend.backup = random.permille(200);
+        let group = random.pick(&["blue", "green"]);
+        backend.group = random.permille(700).then(|| group.to_owned());
+        backend
+    }
+}
+
+fn settings(strategy: Strategy, random: &mut Random) -> Strategy {
+    match strategy {
+        Strategy::Hash(_) => Strategy::Hash(Hash {
+            key: key(random),
+            max_load: random.pick(&[None, Some(125)]),
+        }),
+        Strategy::TwoTier(_) => {
+            let group = |name: &str, weight| config::Group {
+                name: name.to_owned(),
+                weight,
+            };
+            let groups = [vec![], vec![group("blue", 3), group("green", 1)]];
+            let first = [
+                FirstTier::Hash {
+                    key: key(random),
+                    subset: random.pick(&[NonZeroU16::MIN, NonZeroU16::MIN.saturating_add(1)]),
+                },
+                FirstTier::Weight,
+                FirstTier::Priority,
+            ];
+            let then = [
+                SecondTier::LeastConnections,
+                SecondTier::LeastTime(config::LeastTime::default()),
+                SecondTier::PowerOfTwo,
+            ];
+            Strategy::TwoTier(TwoTier {
+                first: first[index(random, 3)].clone(),
+                then: random.pick(&then),
+                groups: groups[index(random, 2)].clone(),
+            })
+        }
+        simple @ (Strategy::RoundRobin
+        | Strategy::StickyRoundRobin
+        | Strategy::LeastConnections
+        | Strategy::LeastTime(_)
+        | Strategy::Random
+        | Strategy::PowerOfTwo
+        | Strategy::First
+        | Strategy::Predictive(_)) => simple,
+    }
+}
+
+fn persist(random: &mut Random) -> Persist {
+    Persist {
+        key: key(random),
+        ttl: Duration::from_millis(random.pick(&[10, 60_000])),
+        clients_max: random.pick(&[1, 100]),
+    }
+}
+
+fn key(random: &mut Random) -> Key {
+    match random.below(5) {
+        0 => Key::SourceIp { v4: 32, v6: 64 },
+        1 => Key::SourceIpPort,
+        2 => Key::First(Field::Sni),
+        3 => Key::First(Field::RdpCookie),
+        _ => Key::First(Field::HttpPath),
+    }
+}
+
+fn index(random: &mut Random, below: usize) -> usize {
+    usize::try_from(random.below(below as u64)).expect("an index")
+}
