@@ -1,5 +1,7 @@
 //! Hellos of real clients, and constructed ones that keep or break a rule.
 
+mod differential;
+
 use super::*;
 use crate::peek::tests::{assert_from, found};
 use crate::peek::{Field, NAME_MAX, Peeked, peek};
