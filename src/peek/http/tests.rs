@@ -149,6 +149,27 @@ fn a_byte_that_can_not_stand_there_does_not_wait_for_the_line() {
 }
 
 #[test]
+fn lines_of_all_lengths_end_where_they_end() {
+    for length in 1..100 {
+        let word = "a".repeat(length);
+        let first = format!("GET /{word} HTTP/1.1\r\nCookie: {word}={word}\r\n\r\n");
+        assert_eq!(
+            path(first.as_bytes()).map(|path| path[1..].len()),
+            Ok(length)
+        );
+        let value = cookie(first.as_bytes(), word.as_bytes());
+        assert_eq!(value, Ok(word.as_bytes()));
+        assert_eq!(cookie(first.as_bytes(), b"none"), Err(Miss::Absent));
+        // A control character anywhere in a line that has not come whole.
+        let mut line = format!("GET /{word}").into_bytes();
+        assert_eq!(path(&line), Err(Miss::Incomplete));
+        line[4 + length] = 0x1f;
+        line.extend_from_slice(&[b'a'; 20]);
+        assert_eq!(path(&line), Err(Miss::Absent), "{length}");
+    }
+}
+
+#[test]
 fn broken_headers_hide_what_follows() {
     for line in [
         " folded: a",
