@@ -6,7 +6,7 @@
 //! - [`config`]: `config.ron` to a validated [`config::Config`];
 //! - [`snapshot`]: what workers route by, published whole;
 //! - [`pool`]: backends and what all workers count about them; [`guard`]: how many there may be;
-//! - [`select`]: choosing a backend;
+//! - [`peek`]: what a client's first bytes say; [`select`]: choosing a backend;
 //! - [`session`]: one client and one backend connection, as a pure state machine;
 //! - [`worker`]: a thread's loop over its sessions;
 //! - [`kernel`] and [`token`]: what a worker asks of the kernel;

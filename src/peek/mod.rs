@@ -1,38 +1,97 @@
-//! Looking at a client's first bytes (being written).
+//! What a client's first bytes say that a backend may be selected by: a server name, a path, a
+//! cookie.
+//!
+//! A look is a pure function of all bytes that have come so far: nothing is kept between two
+//! looks, allocated or altered, and the work is linear in the bytes. TCP may cut them anywhere.
+//! Invariant: of all prefixes the short ones are [`Peeked::Incomplete`], and from the first that
+//! is not on, every one has the same answer.
+
+#![forbid(unsafe_code)]
+
+pub mod client_hello;
+pub mod http;
+pub mod rdp;
+mod records;
+mod short;
+
+pub use client_hello::ClientHello;
+pub use short::{NAME_MAX, Name, Short};
+
+use crate::hash;
 
 /// What is looked for in a client's first bytes.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Field {
-    /// The server name of a TLS ClientHello.
+    /// The server name of a TLS ClientHello (RFC 6066, section 3), as [`Name`] writes it. With
+    /// Encrypted ClientHello it is the outer one (RFC 9849).
     Sni,
-    /// Its session id.
+    /// The session ID of a TLS ClientHello (RFC 5246, section 7.4.1.2). A client of TLS 1.3 sends
+    /// another one with each connection (RFC 8446, appendix D.4).
     TlsSessionId,
-    /// The path of an HTTP request.
+    /// The path of an HTTP/1 request's target without its query (RFC 9112, section 3.2).
     HttpPath,
-    /// Its host.
+    /// The host that an HTTP/1 request is for (RFC 9110, section 7.2), as [`Name`] writes it: a
+    /// server name and this host are one key.
     HttpHost,
-    /// A cookie of this name.
+    /// The value of the cookie of this name in an HTTP/1 request (RFC 6265, section 5.4).
     HttpCookie(String),
-    /// The cookie of an RDP connection request.
+    /// The cookie or routing token of an RDP connection request (MS-RDPBCGR, section 2.2.1.1).
     RdpCookie,
 }
 
 /// What a look came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Peeked {
-    /// The hash of the value.
+    /// The value's [`hash::of`].
     Found(u64),
-    /// It is not there and will not come.
+    /// Another protocol, malformed, without such a field, or too long: more bytes won't help.
     Absent,
-    /// More bytes are needed.
+    /// More bytes may bring it.
     Incomplete,
 }
 
-/// The most bytes that are looked at.
+/// Why a parser gives no value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Miss {
+    /// As [`Peeked::Absent`].
+    Absent,
+    /// As [`Peeked::Incomplete`].
+    Incomplete,
+}
+
+/// Looks for a field in all that a client has sent so far. What is past [`BYTES_MAX`] is not
+/// looked at, and with so many bytes no answer is [`Peeked::Incomplete`].
+#[must_use]
+pub fn peek(field: &Field, first: &[u8]) -> Peeked {
+    let first = first.get(..BYTES_MAX).unwrap_or(first);
+    match value(field, first) {
+        Ok(hash) => Peeked::Found(hash),
+        Err(Miss::Incomplete) if first.len() < BYTES_MAX => Peeked::Incomplete,
+        Err(Miss::Absent | Miss::Incomplete) => Peeked::Absent,
+    }
+}
+
+fn value(field: &Field, first: &[u8]) -> Result<u64, Miss> {
+    match field {
+        Field::Sni => {
+            let hello = ClientHello::parse(first)?;
+            let name = hello.server_name.as_ref().ok_or(Miss::Absent)?;
+            Ok(hash::of(name.as_bytes()))
+        }
+        Field::TlsSessionId => match ClientHello::parse(first)?.session_id.as_bytes() {
+            [] => Err(Miss::Absent),
+            id => Ok(hash::of(id)),
+        },
+        Field::HttpPath => http::path(first).map(hash::of),
+        Field::HttpHost => http::host(first).map(|name| hash::of(name.as_bytes())),
+        Field::HttpCookie(name) => http::cookie(first, name.as_bytes()).map(hash::of),
+        Field::RdpCookie => rdp::cookie(first).map(hash::of),
+    }
+}
+
+/// How far into a connection a look goes: a TLS record's length (RFC 8446, section 5.1), and more
+/// than web servers take for the head of a request.
 pub const BYTES_MAX: usize = 16 * 1024;
 
-/// Looks for a field.
-#[must_use]
-pub fn peek(_: &Field, _: &[u8]) -> Peeked {
-    Peeked::Absent
-}
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,125 @@
+//! What a look into a client's first bytes costs: once per session, and again for each piece that
+//! they come in.
+
+use divan::counter::BytesCount;
+use divan::{Bencher, black_box};
+use mahoraga::peek::{Field, Peeked, peek};
+
+fn main() {
+    divan::main();
+}
+
+/// A hello of curl.
+#[divan::bench(min_time = MIN_SECONDS)]
+fn hello(bencher: Bencher<'_, '_>) {
+    find(bencher, &Field::Sni, CURL);
+}
+
+/// A hello with a key share of ML-KEM.
+#[divan::bench(min_time = MIN_SECONDS)]
+fn hello_ml_kem(bencher: Bencher<'_, '_>) {
+    find(bencher, &Field::Sni, ML_KEM);
+}
+
+/// As long a one in several records.
+#[divan::bench(min_time = MIN_SECONDS)]
+fn hello_in_records(bencher: Bencher<'_, '_>) {
+    find(bencher, &Field::Sni, RECORDS);
+}
+
+/// Its first segment only.
+#[divan::bench(min_time = MIN_SECONDS)]
+fn hello_incomplete(bencher: Bencher<'_, '_>) {
+    let first = &ML_KEM[..1448];
+    measure(bencher, &Field::Sni, first, |peeked| {
+        peeked == Peeked::Incomplete
+    });
+}
+
+/// The path of a browser's request: its first line.
+#[divan::bench(min_time = MIN_SECONDS)]
+fn http_path(bencher: Bencher<'_, '_>) {
+    find(bencher, &Field::HttpPath, REQUEST);
+}
+
+/// Its host: the second line.
+#[divan::bench(min_time = MIN_SECONDS)]
+fn http_host(bencher: Bencher<'_, '_>) {
+    find(bencher, &Field::HttpHost, REQUEST);
+}
+
+/// A cookie in its last line.
+#[divan::bench(min_time = MIN_SECONDS)]
+fn http_cookie(bencher: Bencher<'_, '_>) {
+    find(bencher, &Field::HttpCookie("sid".into()), REQUEST);
+}
+
+/// The most that a client can have looked at: one header as long as may be.
+#[divan::bench(min_time = MIN_SECONDS)]
+fn http_longest(bencher: Bencher<'_, '_>) {
+    let mut first = b"GET / HTTP/1.1\r\nA: ".to_vec();
+    first.resize(mahoraga::peek::BYTES_MAX, b'a');
+    measure(bencher, &Field::HttpHost, &first, |peeked| {
+        peeked == Peeked::Absent
+    });
+}
+
+/// The most lines that a client can have looked at.
+#[divan::bench(min_time = MIN_SECONDS)]
+fn http_most_lines(bencher: Bencher<'_, '_>) {
+    let mut first = b"GET / HTTP/1.1\n".to_vec();
+    let lines = b"a:\n".iter().cycle();
+    first.extend(lines.take(mahoraga::peek::BYTES_MAX));
+    measure(bencher, &Field::HttpHost, &first, |peeked| {
+        peeked == Peeked::Absent
+    });
+}
+
+/// The cookie of an RDP client.
+#[divan::bench(min_time = MIN_SECONDS)]
+fn rdp_cookie(bencher: Bencher<'_, '_>) {
+    find(bencher, &Field::RdpCookie, RDP);
+}
+
+fn find(bencher: Bencher<'_, '_>, field: &Field, first: &[u8]) {
+    measure(bencher, field, first, |peeked| {
+        matches!(peeked, Peeked::Found(_))
+    });
+}
+
+fn measure(bencher: Bencher<'_, '_>, field: &Field, first: &[u8], is_right: fn(Peeked) -> bool) {
+    assert!(is_right(peek(field, first)));
+    bencher
+        .counter(BytesCount::new(first.len()))
+        .bench_local(|| peek(black_box(field), black_box(first)));
+}
+
+const CURL: &[u8] = include_bytes!("../tests/captures/curl.bin");
+const ML_KEM: &[u8] = include_bytes!("../tests/captures/rustls_ml_kem.bin");
+const RECORDS: &[u8] = include_bytes!("../tests/captures/rustls_records.bin");
+/// What a browser sends.
+const REQUEST: &[u8] = b"GET /shop/cart?item=7 HTTP/1.1\r\n\
+    Host: shop.example.com\r\n\
+    Connection: keep-alive\r\n\
+    Cache-Control: max-age=0\r\n\
+    sec-ch-ua: \"Chromium\";v=\"140\", \"Not=A?Brand\";v=\"24\"\r\n\
+    sec-ch-ua-mobile: ?0\r\n\
+    sec-ch-ua-platform: \"Linux\"\r\n\
+    Upgrade-Insecure-Requests: 1\r\n\
+    User-Agent: Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) \
+    Chrome/140.0.0.0 Safari/537.36\r\n\
+    Accept: text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,\
+    image/apng,*/*;q=0.8,application/signed-exchange;v=b3;q=0.7\r\n\
+    Sec-Fetch-Site: same-origin\r\n\
+    Sec-Fetch-Mode: navigate\r\n\
+    Sec-Fetch-User: ?1\r\n\
+    Sec-Fetch-Dest: document\r\n\
+    Referer: https://shop.example.com/\r\n\
+    Accept-Encoding: gzip, deflate, br, zstd\r\n\
+    Accept-Language: en-GB,en;q=0.9,de;q=0.8\r\n\
+    Cookie: lang=en; consent=necessary; seen=1763808000; sid=9f86d081884c7d659a2feaa0c55ad015\r\n\
+    \r\n";
+const RDP: &[u8] = b"\x03\x00\x00\x2c\x27\xe0\x00\x00\x00\x00\x00Cookie: mstshash=eltons\r\n\
+    \x01\x00\x08\x00\x00\x00\x00\x00";
+/// Long enough for a machine's other work to even out.
+const MIN_SECONDS: u64 = 1;

@@ -1,0 +1,117 @@
+//! The first message of a TLS client, read but not answered (RFC 8446, section 4.1.2; RFC 5246,
+//! section 7.4.1.2).
+//!
+//! It is judged when all of it has come: backends can't answer sooner anyway, and no extension
+//! that comes later makes an answer wrong. Whatever follows it, also a second hello after a
+//! HelloRetryRequest, is not looked at. One that breaks the rules here is no hello at all. With
+//! Encrypted ClientHello (RFC 9849) the outer hello is what is seen.
+
+use super::records::{Place, RECORD_HEADER};
+use super::{BYTES_MAX, Miss, Name, Short};
+
+/// What backends are selected by in a ClientHello.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClientHello {
+    /// What the client offers to resume (RFC 5246, section 7.4.1.2), or 32 random bytes with
+    /// TLS 1.3 (RFC 8446, appendix D.4); empty when it sent none.
+    pub session_id: Short<SESSION_ID_MAX>,
+    /// The host that the client asks for (RFC 6066, section 3).
+    pub server_name: Option<Name>,
+}
+
+impl ClientHello {
+    /// Reads the hello that all these bytes of a client begin with. The message may be in any
+    /// number of records.
+    pub fn parse(first: &[u8]) -> Result<Self, Miss> {
+        let mut place = Place::first(first);
+        if place.byte()? != CLIENT_HELLO {
+            return Err(Miss::Absent);
+        }
+        let length = place.three()?;
+        if RECORD_HEADER + MESSAGE_HEADER + length > BYTES_MAX {
+            return Err(Miss::Absent);
+        }
+        Self::read(place.part(length)?)
+    }
+
+    fn read(mut body: Place<'_>) -> Result<Self, Miss> {
+        body.skip(VERSION + RANDOM)?;
+        let session_id = Short::read(body.vector8()?.bytes()).ok_or(Miss::Absent)?;
+        let cipher_suites = body.vector16()?.left();
+        let compression_methods = body.vector8()?.left();
+        if cipher_suites == 0 || cipher_suites % 2 != 0 || compression_methods == 0 {
+            return Err(Miss::Absent);
+        }
+        let mut hello = Self {
+            session_id,
+            server_name: None,
+        };
+        // Before TLS 1.3 there may be none: "detected by determining whether there are bytes
+        // following the compression_methods field".
+        if !body.is_at_end() {
+            let extensions = whole(body)?;
+            hello.read_extensions(extensions)?;
+        }
+        Ok(hello)
+    }
+
+    fn read_extensions(&mut self, mut extensions: Place<'_>) -> Result<(), Miss> {
+        while !extensions.is_at_end() {
+            let kind = extensions.two()?;
+            let data = extensions.vector16()?;
+            if kind == SERVER_NAME {
+                let name = server_name(data)?;
+                // "There MUST NOT be more than one extension of the same type": who takes the
+                // first and who takes the last would select by different names.
+                if self.server_name.replace(name).is_some() {
+                    return Err(Miss::Absent);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The one host name of a server_name extension. An address there, although "not permitted", is
+/// taken as it is written: it selects as well as any name.
+fn server_name(data: Place<'_>) -> Result<Name, Miss> {
+    let mut names = whole(data)?;
+    let mut found = None;
+    while !names.is_at_end() {
+        let kind = names.byte()?;
+        // Also of types to come: they "MUST begin with a 16-bit length field".
+        let name = names.vector16()?;
+        if kind == HOST_NAME {
+            let name = Name::read(name.bytes()).ok_or(Miss::Absent)?;
+            // "MUST NOT contain more than one name of the same name_type."
+            if found.replace(name).is_some() {
+                return Err(Miss::Absent);
+            }
+        }
+    }
+    found.ok_or(Miss::Absent)
+}
+
+/// The vector that fills a part to its end.
+fn whole(mut part: Place<'_>) -> Result<Place<'_>, Miss> {
+    let vector = part.vector16()?;
+    if part.is_at_end() {
+        Ok(vector)
+    } else {
+        Err(Miss::Absent)
+    }
+}
+
+/// The most bytes of a session ID (RFC 8446, section 4.1.2).
+pub const SESSION_ID_MAX: usize = 32;
+const CLIENT_HELLO: u8 = 1;
+/// The message's type and length.
+const MESSAGE_HEADER: usize = 4;
+const VERSION: usize = 2;
+const RANDOM: usize = 32;
+/// An extension's type (RFC 6066, section 1.1).
+const SERVER_NAME: usize = 0;
+const HOST_NAME: u8 = 0;
+
+#[cfg(test)]
+mod tests;
