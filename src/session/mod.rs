@@ -74,6 +74,8 @@ pub struct Session {
     halves: [Half; 2],
     in_flight: InFlight,
     attempts: u8,
+    /// How often the client's first bytes were looked at.
+    looks: u16,
     /// The attempt ran out of time; its connect was asked to end.
     overdue: bool,
     kept_alive: bool,
@@ -124,6 +126,7 @@ impl Session {
             halves: [Half::new(), Half::new()],
             in_flight: InFlight::default(),
             attempts: 0,
+            looks: 0,
             overdue: false,
             kept_alive: false,
             late: true,

@@ -24,8 +24,10 @@ impl Session {
 
     /// Has the first bytes looked at; `last`: there will be no more of them.
     pub(super) fn peek(&mut self, last: bool, cx: &mut Context<'_>) {
+        self.looks += 1;
         let whole = self.half(Side::Client).backlog.front(cx.links);
-        let last = last || whole.is_some_and(|whole| whole.start + whole.len >= BUFFER_BYTES);
+        let full = whole.is_some_and(|whole| whole.start + whole.len >= BUFFER_BYTES);
+        let last = last || full || self.looks >= LOOKS_MAX;
         cx.ops.push_back(Op::Peek(whole, last));
     }
 
@@ -40,3 +42,7 @@ impl Session {
         cx.ops.push_back(Op::Rearm);
     }
 }
+
+/// Looks at the first bytes of one client. Each may read all of them again, which a client that sends
+/// byte by byte could have done 16,384 times.
+pub(super) const LOOKS_MAX: u16 = 512;

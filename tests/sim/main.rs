@@ -130,6 +130,7 @@ const INTERESTING: &[&str] = &[
     "end of a client while connecting",
     "reset of a client while connecting",
     "retry with bytes of the client",
+    "first bytes in several pieces",
     // Moving bytes.
     "a peer waits for an acknowledgement",
     "bytes and their end in one batch",

@@ -61,6 +61,23 @@ fn pieces_are_kept_together_in_one_buffer() {
 }
 
 #[test]
+fn byte_by_byte_is_looked_at_so_often_and_no_more() {
+    let mut script = peeking();
+    for look in 1..512 {
+        script.receives(Client, 1);
+        let whole = script.ops.iter().rev().find_map(|op| match op {
+            Op::Peek(_, last) => Some(*last),
+            _ => None,
+        });
+        assert_eq!(whole, Some(false), "{look}");
+        script.ops.clear();
+        script.told(Event::Peeked(false));
+    }
+    script.receives(Client, 1);
+    assert!(matches!(script.ops.back(), Some(Op::Peek(_, true))));
+}
+
+#[test]
 fn what_does_not_fit_one_buffer_is_enough() {
     let mut script = peeking();
     let first = script.receives(Client, BUFFER_BYTES - 10);
