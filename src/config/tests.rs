@@ -135,12 +135,14 @@ fn everything_can_be_set() {
         idle: None,
         half_closed: seconds(30),
         session: Some(seconds(86_400)),
+        peek: seconds(3),
     };
     let own = Timeouts {
         connect: Duration::from_millis(250),
         idle: Some(seconds(3600)),
         half_closed: seconds(60),
         session: None,
+        peek: seconds(3),
     };
     let [first, second] = &config.listeners[..] else {
         panic!("{:?}", config.listeners);

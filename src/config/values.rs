@@ -4,13 +4,17 @@ use std::ffi::OsStr;
 use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
 use std::path::Path;
-use std::time::Duration;
 
 use log::LevelFilter;
 use thiserror::Error;
 
 use super::{LogFormat, LogSink, Strategy};
 use crate::address::{Address, AddressError};
+
+mod duration;
+
+pub(super) use duration::written;
+pub use duration::{Bounds, CONNECT, DEADLINE, DEADLINE_OR_OFF, GRACE, duration, duration_or_off};
 
 /// Why a value is refused. Each names the value.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
@@ -125,81 +129,6 @@ pub(super) fn in_range(
         })
 }
 
-/// The durations that make sense for a setting.
-#[derive(Clone, Copy, Debug)]
-pub struct Bounds {
-    min: Duration,
-    max: Duration,
-    words: &'static str,
-}
-
-/// Connect timeouts.
-pub const CONNECT: Bounds = Bounds {
-    min: Duration::from_millis(1),
-    max: Duration::from_secs(3600),
-    words: "1ms to 1h",
-};
-/// Deadlines that can't be switched off.
-pub const DEADLINE: Bounds = Bounds {
-    min: Duration::from_millis(1),
-    max: Duration::from_secs(30 * 86_400),
-    words: "1ms to 30d",
-};
-/// Deadlines that can be switched off.
-pub const DEADLINE_OR_OFF: Bounds = Bounds {
-    words: "1ms to 30d, or \"off\",",
-    ..DEADLINE
-};
-/// Graces; none is a grace too.
-pub const GRACE: Bounds = Bounds {
-    min: Duration::ZERO,
-    max: Duration::from_secs(86_400),
-    words: "0s to 1d",
-};
-
-/// Reads a whole number with a unit, such as `250ms`.
-pub fn duration(text: &str, bounds: Bounds) -> Result<Duration, ValueError> {
-    let out_of_range = || ValueError::OutOfRange {
-        value: text.to_owned(),
-        range: bounds.words.to_owned(),
-    };
-    let digits = text
-        .find(|c: char| !c.is_ascii_digit())
-        .unwrap_or(text.len());
-    let (digits, unit) = text.split_at(digits);
-    let known = UNITS.iter().find(|(known, _)| *known == unit);
-    let unit_ms = match known {
-        Some((_, unit_ms)) if !digits.is_empty() => *unit_ms,
-        None if unit.is_empty() && !digits.is_empty() => {
-            return Err(ValueError::NoUnit(text.to_owned()));
-        }
-        _ => return Err(ValueError::NoDuration(text.to_owned())),
-    };
-    let number = digits.parse::<u64>().ok();
-    number
-        .and_then(|number| number.checked_mul(unit_ms))
-        .map(Duration::from_millis)
-        .filter(|duration| (bounds.min..=bounds.max).contains(duration))
-        .ok_or_else(out_of_range)
-}
-
-/// Reads a duration, or `off` as none.
-pub fn duration_or_off(text: &str) -> Result<Option<Duration>, ValueError> {
-    if text == "off" {
-        Ok(None)
-    } else {
-        duration(text, DEADLINE_OR_OFF).map(Some)
-    }
-}
-
-/// A duration as it may be written, in the largest unit that leaves no fraction.
-pub(super) fn written(duration: Duration) -> String {
-    let ms = duration.as_millis();
-    let whole = |(_, unit_ms): &&(&str, u64)| ms.is_multiple_of(u128::from(*unit_ms));
-    let (unit, unit_ms) = UNITS.iter().rfind(whole).unwrap_or(&UNITS[0]);
-    format!("{}{unit}", ms / u128::from(*unit_ms))
-}
-
 /// Reads the name of a strategy.
 pub fn strategy(name: &str) -> Result<Strategy, ValueError> {
     named(name, &Strategy::all()).map_err(|hint| ValueError::UnknownStrategy {
@@ -303,15 +232,6 @@ pub(super) fn did_you_mean<'a>(word: &str, candidates: impl Iterator<Item = &'a 
         .unwrap_or_default()
 }
 
-/// The units of durations in milliseconds, smallest first.
-const UNITS: [(&str, u64); 5] = [
-    ("ms", 1),
-    ("s", 1000),
-    ("m", 60_000),
-    ("h", 3_600_000),
-    ("d", 86_400_000),
-];
-
 const LOG_LEVELS: [(&str, LevelFilter); 5] = [
     ("error", LevelFilter::Error),
     ("warn", LevelFilter::Warn),
@@ -324,104 +244,4 @@ const LOG_LEVELS: [(&str, LevelFilter); 5] = [
 const NAME_CHARS_MAX: usize = 64;
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn durations_need_a_unit() {
-        let read = |text: &str| duration(text, DEADLINE);
-        assert_eq!(read("250ms"), Ok(Duration::from_millis(250)));
-        assert_eq!(read("5s"), Ok(Duration::from_secs(5)));
-        assert_eq!(read("10m"), Ok(Duration::from_secs(600)));
-        assert_eq!(read("1h"), Ok(Duration::from_secs(3600)));
-        assert_eq!(read("30d"), Ok(Duration::from_secs(2_592_000)));
-        assert_eq!(read("5"), Err(ValueError::NoUnit("5".into())));
-        for bad in ["", "s", "-1s", "1.5s", "5 s", "5sec", "1h30m", "５s"] {
-            assert_eq!(read(bad), Err(ValueError::NoDuration(bad.into())), "{bad}");
-        }
-        for bad in [
-            "0s",
-            "31d",
-            "99999999999999999999s",
-            "18446744073709551615d",
-        ] {
-            assert!(
-                matches!(read(bad), Err(ValueError::OutOfRange { .. })),
-                "{bad}"
-            );
-        }
-        assert_eq!(duration("0s", GRACE), Ok(Duration::ZERO));
-        assert_eq!(duration_or_off("off"), Ok(None));
-        for text in ["1ms", "1500ms", "90s", "10m", "36h", "30d"] {
-            assert_eq!(written(read(text).unwrap()), text);
-        }
-        assert_eq!(written(Duration::from_secs(7200)), "2h");
-    }
-
-    #[test]
-    fn numbers_may_be_left_open() {
-        let read = |text: &str| number_or_auto(text, WORKERS);
-        assert_eq!(read("auto"), Ok(None));
-        assert_eq!(read("1024"), Ok(NonZeroU32::new(1024)));
-        let error = |text: &str| read(text).unwrap_err().to_string();
-        for bad in ["0", "1025", "-1", "99999999999999999999"] {
-            let want = format!("`{bad}` is out of range: 1 to 1024 is wanted");
-            assert_eq!(error(bad), want);
-        }
-        for bad in ["", "-", "+1", "1.5", "Auto", "1_000"] {
-            let want = format!("`{bad}` is not a whole number or \"auto\"");
-            assert_eq!(error(bad), want);
-        }
-    }
-
-    #[test]
-    fn words_have_neighbours() {
-        assert_eq!(strategy("round_robin"), Ok(Strategy::RoundRobin));
-        let error = |name| strategy(name).unwrap_err().to_string();
-        let want = "no strategy is called `roundrobin`, did you mean `round_robin`?";
-        assert_eq!(error("roundrobin"), want);
-        assert_eq!(
-            error("x"),
-            "no strategy is called `x`: `round_robin` is wanted"
-        );
-        let error = log_format("xml").unwrap_err().to_string();
-        assert_eq!(
-            error,
-            "no log format is called `xml`: `key_value` or `json` is wanted"
-        );
-    }
-
-    #[test]
-    fn levels_of_the_operational_log() {
-        let read = |name: &str| log_level(OsStr::new(name)).map_err(|error| error.to_string());
-        assert_eq!(read("debug"), Ok(LevelFilter::Debug));
-        assert_eq!(read("INFO"), Ok(LevelFilter::Info));
-        assert_eq!(read("off"), Ok(LevelFilter::Off));
-        let want = "no level is called `Inof`, did you mean `info`?";
-        assert_eq!(read("Inof"), Err(want.to_owned()));
-        for other in ["", "mahoraga=debug", "4"] {
-            let want = format!(
-                "no level is called `{other}`: `error`, `warn`, `info`, `debug` or `off` is wanted"
-            );
-            assert_eq!(read(other), Err(want));
-        }
-    }
-
-    #[test]
-    fn sinks() {
-        let sink = |text: &str| log_sink(Path::new(text));
-        assert_eq!(sink("-"), Ok(Some(LogSink::Stdout)));
-        assert_eq!(sink("off"), Ok(None));
-        assert_eq!(sink("./off"), Ok(Some(LogSink::File("./off".into()))));
-        assert_eq!(sink("logs/"), Err(ValueError::BadPath("logs/".into())));
-        assert_eq!(sink(""), Err(ValueError::BadPath(String::new())));
-    }
-
-    #[test]
-    fn names_are_short_and_printable() {
-        assert_eq!(name("web 1"), Ok("web 1".into()));
-        for bad in ["", "a\nb", &"a".repeat(65)] {
-            assert_eq!(name(bad), Err(ValueError::BadName(bad.into())));
-        }
-    }
-}
+mod tests;
