@@ -13,6 +13,8 @@ use mahoraga::config::Strategy;
 
 #[path = "cli/mistakes.rs"]
 mod mistakes;
+#[path = "cli/strategies.rs"]
+mod strategies;
 
 fn mahoraga() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_mahoraga"));

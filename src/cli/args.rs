@@ -134,7 +134,7 @@ impl FromStr for Deadline {
     type Err = ValueError;
 
     fn from_str(text: &str) -> Result<Self, ValueError> {
-        values::duration_or_off(text).map(Self)
+        values::duration_or_off(text, values::DEADLINE_OR_OFF).map(Self)
     }
 }
 

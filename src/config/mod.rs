@@ -12,6 +12,7 @@ use crate::address::Address;
 
 mod error;
 mod judge;
+mod key;
 mod load;
 mod raw;
 mod source;
@@ -23,10 +24,11 @@ pub mod values;
 mod warnings;
 
 pub use error::{ConfigError, Mistake, Warning};
+pub use key::Key;
 pub use load::{load, parse};
 pub use source::{Place, Source};
 pub use strategy::{
-    FirstTier, Group, Hash, Key, LeastTime, Persist, Predictive, SecondTier, Strategy, TwoTier,
+    FirstTier, Group, Hash, LeastTime, Persist, Predictive, SecondTier, Strategy, TwoTier,
 };
 pub use warnings::{DESCRIPTORS_RESERVED, Host, descriptors_needed, warnings};
 
@@ -114,7 +116,7 @@ pub struct Timeouts {
     pub half_closed: Duration,
     /// The whole session; `None`: never.
     pub session: Option<Duration>,
-    /// A client's first bytes, where a backend is selected by them.
+    /// A client's first bytes, where a backend is selected by them, 1 ms to 1 min.
     pub peek: Duration,
 }
 

@@ -17,6 +17,8 @@ use super::{
 use crate::address::Address;
 
 mod pool;
+mod strategy;
+mod tiers;
 
 /// Judges a whole configuration. The mistakes are in source order.
 pub(super) fn config(raw: &RawConfig, source: &Source) -> Result<Config, Vec<Mistake>> {
@@ -139,18 +141,23 @@ impl<'a> Judge<'a> {
         let idle = self.leaf(&raw.idle, at, "idle");
         let half_closed = self.leaf(&raw.half_closed, at, "half_closed");
         let session = self.leaf(&raw.session, at, "session");
+        let peek = self.leaf(&raw.peek, at, "peek");
         Timeouts {
             connect: self
                 .read(&connect, duration(values::CONNECT))
                 .unwrap_or(default.connect),
-            idle: self.read(&idle, duration_or_off).unwrap_or(default.idle),
+            idle: self
+                .read(&idle, duration_or_off(values::DEADLINE_OR_OFF))
+                .unwrap_or(default.idle),
             half_closed: self
                 .read(&half_closed, duration(values::DEADLINE))
                 .unwrap_or(default.half_closed),
             session: self
-                .read(&session, duration_or_off)
+                .read(&session, duration_or_off(values::DEADLINE_OR_OFF))
                 .unwrap_or(default.session),
-            peek: default.peek,
+            peek: self
+                .read(&peek, duration(values::PEEK))
+                .unwrap_or(default.peek),
         }
     }
 

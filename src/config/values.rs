@@ -8,13 +8,19 @@ use std::path::Path;
 use log::LevelFilter;
 use thiserror::Error;
 
-use super::{LogFormat, LogSink, Strategy};
+use super::{FirstTier, Key, LogFormat, LogSink, SecondTier, Strategy};
 use crate::address::{Address, AddressError};
 
 mod duration;
+mod names;
 
 pub(super) use duration::written;
-pub use duration::{Bounds, CONNECT, DEADLINE, DEADLINE_OR_OFF, GRACE, duration, duration_or_off};
+pub use duration::{
+    Bounds, CONNECT, DEADLINE, DEADLINE_OR_OFF, DECAY, GRACE, HORIZON, PEEK, SEASON, TTL, duration,
+    duration_or_off,
+};
+pub(super) use names::{did_you_mean, named, one_of};
+use names::{hint, listed};
 
 /// Why a value is refused. Each names the value.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
@@ -41,30 +47,40 @@ pub enum ValueError {
         /// The range in words.
         range: String,
     },
-    /// No strategy has this name.
-    #[error("no strategy is called `{name}`{hint}")]
-    UnknownStrategy {
+    /// Nothing of its kind has this name.
+    #[error("no {kind} is called `{name}`{hint}")]
+    Unknown {
+        /// What was looked for.
+        kind: &'static str,
         /// The name.
         name: String,
         /// What may have been meant.
         hint: String,
     },
-    /// No log format has this name.
-    #[error("no log format is called `{name}`{hint}")]
-    UnknownFormat {
-        /// The name.
-        name: String,
-        /// What may have been meant.
-        hint: String,
+    /// A key that is not written as it must be.
+    #[error("`{key}` is no key: write {form}")]
+    BadKey {
+        /// The key as it was written.
+        key: String,
+        /// How it may be written.
+        form: &'static str,
     },
-    /// No level of the operational log has this name.
-    #[error("no level is called `{name}`{hint}")]
-    UnknownLevel {
-        /// The name.
-        name: String,
-        /// What may have been meant.
-        hint: String,
+    /// A key that no client comes back with.
+    #[error("`{0}` is another with each connection: no client would be known again")]
+    FleetingKey(Key),
+    /// A setting of other strategies, or of other tiers.
+    #[error("the {kind} `{name}` has no such setting: it belongs to {owners}")]
+    NotItsSetting {
+        /// What has settings.
+        kind: &'static str,
+        /// Its name.
+        name: &'static str,
+        /// Those that have it.
+        owners: String,
     },
+    /// Persistence twice.
+    #[error("`{0}` persists already: use `round_robin` with persist")]
+    PersistsAlready(Strategy),
     /// An address that can't be read.
     #[error(transparent)]
     Address(#[from] AddressError),
@@ -87,6 +103,12 @@ pub const CONNECTIONS: RangeInclusive<u32> = 1..=1 << 24;
 pub const ATTEMPTS: RangeInclusive<u32> = 1..=16;
 /// Weights of a backend.
 pub const WEIGHT: RangeInclusive<u32> = 0..=256;
+/// Weights of a group.
+pub const GROUP_WEIGHT: RangeInclusive<u32> = 1..=1 << 16;
+/// Backends of a subset.
+pub const SUBSET: RangeInclusive<u32> = 1..=u16::MAX as u32;
+/// Clients that persistence remembers.
+pub const CLIENTS: RangeInclusive<u32> = 1..=1 << 24;
 
 /// Reads a whole number above 0, or `auto` as none.
 pub fn number_or_auto(
@@ -129,28 +151,99 @@ pub(super) fn in_range(
         })
 }
 
+/// Reads a load relative to the average in percent, written as a decimal, or `off` as none.
+pub fn max_load(text: &str) -> Result<Option<u16>, ValueError> {
+    if text == "off" {
+        Ok(None)
+    } else {
+        percent(text).map(Some)
+    }
+}
+
+/// Reads a decimal as percent, from its digits: no float comes near it.
+pub(super) fn percent(text: &str) -> Result<u16, ValueError> {
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+    let fraction = fraction.trim_end_matches('0');
+    let is_digits = |text: &str| text.bytes().all(|b| b.is_ascii_digit());
+    if whole.is_empty() || !is_digits(whole) || !is_digits(fraction) || fraction.len() > 2 {
+        return Err(ValueError::Not {
+            value: text.to_owned(),
+            wanted: LOAD_WANTED.to_owned(),
+        });
+    }
+    let percent = format!("{whole}{fraction:0<2}").parse().ok();
+    percent
+        .filter(|percent| MAX_LOAD.contains(percent))
+        .ok_or_else(|| ValueError::OutOfRange {
+            value: text.to_owned(),
+            range: "1.01 to 10, or \"off\",".to_owned(),
+        })
+}
+
 /// Reads the name of a strategy.
 pub fn strategy(name: &str) -> Result<Strategy, ValueError> {
-    named(name, &Strategy::all()).map_err(|hint| ValueError::UnknownStrategy {
-        name: name.to_owned(),
-        hint,
-    })
+    named("strategy", name, &Strategy::all())
+}
+
+/// Reads the name of a first tier.
+pub(super) fn first_tier(name: &str) -> Result<FirstTier, ValueError> {
+    named("first tier", name, &FirstTier::all())
+}
+
+/// Reads the name of a second tier.
+pub(super) fn second_tier(name: &str) -> Result<SecondTier, ValueError> {
+    named("second tier", name, &SecondTier::all())
+}
+
+/// Refuses a setting that the strategy does not have.
+pub fn setting_of(strategy: &Strategy, setting: &str) -> Result<(), ValueError> {
+    if strategy.settings().contains(&setting) {
+        return Ok(());
+    }
+    let all = Strategy::all();
+    let owners = all
+        .iter()
+        .filter(|(_, other)| other.settings().contains(&setting));
+    let owners: Vec<&str> = owners.map(|(name, _)| *name).collect();
+    Err(not_its_setting(("strategy", strategy.name()), &owners))
+}
+
+pub(super) fn not_its_setting(
+    (kind, name): (&'static str, &'static str),
+    owners: &[&str],
+) -> ValueError {
+    ValueError::NotItsSetting {
+        kind,
+        name,
+        owners: listed(owners, "and"),
+    }
+}
+
+/// Reads a key to know clients again by.
+pub fn persist_key(text: &str) -> Result<Key, ValueError> {
+    match text.parse()? {
+        fleeting @ Key::SourceIpPort => Err(ValueError::FleetingKey(fleeting)),
+        key @ (Key::SourceIp { .. } | Key::First(_)) => Ok(key),
+    }
 }
 
 /// Reads the name of a log format.
 pub fn log_format(name: &str) -> Result<LogFormat, ValueError> {
-    named(name, &LogFormat::ALL).map_err(|hint| ValueError::UnknownFormat {
-        name: name.to_owned(),
-        hint,
-    })
+    named("log format", name, &LogFormat::ALL)
 }
 
 /// Reads the name of a level of the operational log, in letters of either case.
 pub fn log_level(name: &OsStr) -> Result<LevelFilter, ValueError> {
     let name = name.to_string_lossy();
-    named(&name.to_ascii_lowercase(), &LOG_LEVELS).map_err(|hint| ValueError::UnknownLevel {
-        name: name.into_owned(),
-        hint,
+    let lower = name.to_ascii_lowercase();
+    let found = LOG_LEVELS.iter().find(|(known, _)| *known == lower);
+    found.map(|(_, level)| *level).ok_or_else(|| {
+        let names = LOG_LEVELS.map(|(known, _)| known);
+        ValueError::Unknown {
+            kind: "level",
+            hint: hint(&lower, &names),
+            name: name.into_owned(),
+        }
     })
 }
 
@@ -192,46 +285,6 @@ pub(super) fn name(text: &str) -> Result<String, ValueError> {
     }
 }
 
-/// The value of a name, or the end of a sentence that says what may have been meant.
-fn named<T: Clone>(name: &str, all: &[(&'static str, T)]) -> Result<T, String> {
-    let found = all.iter().find(|(known, _)| *known == name);
-    found.map(|(_, value)| value.clone()).ok_or_else(|| {
-        let names: Vec<&str> = all.iter().map(|(known, _)| *known).collect();
-        let hint = did_you_mean(name, names.iter().copied());
-        if hint.is_empty() {
-            format!(": {} is wanted", one_of(&names))
-        } else {
-            hint
-        }
-    })
-}
-
-/// `` `a`, `b` or `c` ``.
-pub(super) fn one_of(names: &[&str]) -> String {
-    let quoted: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
-    match quoted.split_last() {
-        Some((last, rest)) if !rest.is_empty() => format!("{} or {last}", rest.join(", ")),
-        _ => quoted.concat(),
-    }
-}
-
-/// `` , did you mean `near`? `` when one of the candidates is near, else nothing.
-pub(super) fn did_you_mean<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> String {
-    let length = |text: &str| text.chars().count();
-    // One slip in three letters is a slip; more is another word.
-    let slips_max = 1.max(length(word) / 3);
-    // The distance takes time and memory by the product of the lengths.
-    let comparable = |text: &str| text.len() <= 4 * NAME_CHARS_MAX;
-    candidates
-        .filter(|candidate| comparable(word) && comparable(candidate))
-        .filter(|candidate| length(candidate).abs_diff(length(word)) <= slips_max)
-        .map(|candidate| (strsim::damerau_levenshtein(word, candidate), candidate))
-        .filter(|(slips, _)| *slips <= slips_max)
-        .min_by_key(|(slips, _)| *slips)
-        .map(|(_, candidate)| format!(", did you mean `{candidate}`?"))
-        .unwrap_or_default()
-}
-
 const LOG_LEVELS: [(&str, LevelFilter); 5] = [
     ("error", LevelFilter::Error),
     ("warn", LevelFilter::Warn),
@@ -239,6 +292,12 @@ const LOG_LEVELS: [(&str, LevelFilter); 5] = [
     ("debug", LevelFilter::Debug),
     ("off", LevelFilter::Off),
 ];
+
+/// Loads relative to the average, in percent.
+const MAX_LOAD: RangeInclusive<u16> = 101..=1000;
+
+/// How such a load is written.
+pub(super) const LOAD_WANTED: &str = "a number with at most two decimals, such as 1.25, or \"off\"";
 
 /// The longest name of a listener, a pool or a backend.
 const NAME_CHARS_MAX: usize = 64;

@@ -36,6 +36,37 @@ pub const GRACE: Bounds = Bounds {
     words: "0s to 1d",
 };
 
+/// Waits for a client's first bytes.
+pub const PEEK: Bounds = Bounds {
+    min: Duration::from_millis(1),
+    max: Duration::from_secs(60),
+    words: "1ms to 1m",
+};
+/// How long clients persist.
+pub const TTL: Bounds = Bounds {
+    min: Duration::from_secs(1),
+    max: Duration::from_secs(30 * 86_400),
+    words: "1s to 30d",
+};
+/// Time constants of averages.
+pub const DECAY: Bounds = Bounds {
+    min: Duration::from_millis(100),
+    max: Duration::from_secs(3600),
+    words: "100ms to 1h",
+};
+/// How far predictions look ahead: never beyond a season.
+pub const HORIZON: Bounds = Bounds {
+    min: Duration::from_millis(100),
+    max: Duration::from_secs(600),
+    words: "100ms to 10m",
+};
+/// Periods that load repeats with.
+pub const SEASON: Bounds = Bounds {
+    min: Duration::from_secs(600),
+    max: Duration::from_secs(30 * 86_400),
+    words: "10m to 30d, or \"off\",",
+};
+
 /// Reads a whole number with a unit, such as `250ms`.
 pub fn duration(text: &str, bounds: Bounds) -> Result<Duration, ValueError> {
     let out_of_range = || ValueError::OutOfRange {
@@ -63,11 +94,11 @@ pub fn duration(text: &str, bounds: Bounds) -> Result<Duration, ValueError> {
 }
 
 /// Reads a duration, or `off` as none.
-pub fn duration_or_off(text: &str) -> Result<Option<Duration>, ValueError> {
+pub fn duration_or_off(text: &str, bounds: Bounds) -> Result<Option<Duration>, ValueError> {
     if text == "off" {
         Ok(None)
     } else {
-        duration(text, DEADLINE_OR_OFF).map(Some)
+        duration(text, bounds).map(Some)
     }
 }
 

@@ -28,7 +28,7 @@ fn durations_need_a_unit() {
         );
     }
     assert_eq!(duration("0s", GRACE), Ok(Duration::ZERO));
-    assert_eq!(duration_or_off("off"), Ok(None));
+    assert_eq!(duration_or_off("off", DEADLINE_OR_OFF), Ok(None));
     for text in ["1ms", "1500ms", "90s", "10m", "36h", "30d"] {
         assert_eq!(written(read(text).unwrap()), text);
     }
