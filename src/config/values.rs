@@ -19,7 +19,8 @@ pub use duration::{
     Bounds, CONNECT, DEADLINE, DEADLINE_OR_OFF, DECAY, GRACE, HORIZON, PEEK, SEASON, TTL, duration,
     duration_or_off,
 };
-pub(super) use names::{did_you_mean, named, one_of};
+pub use names::named;
+pub(super) use names::{did_you_mean, one_of};
 use names::{hint, listed};
 
 /// Why a value is refused. Each names the value.
@@ -221,7 +222,12 @@ pub(super) fn not_its_setting(
 
 /// Reads a key to know clients again by.
 pub fn persist_key(text: &str) -> Result<Key, ValueError> {
-    match text.parse()? {
+    lasting(text.parse()?)
+}
+
+/// Refuses a key that no client comes back with.
+pub fn lasting(key: Key) -> Result<Key, ValueError> {
+    match key {
         fleeting @ Key::SourceIpPort => Err(ValueError::FleetingKey(fleeting)),
         key @ (Key::SourceIp { .. } | Key::First(_)) => Ok(key),
     }

@@ -2,8 +2,8 @@
 
 use super::{NAME_CHARS_MAX, ValueError};
 
-/// The value of a name.
-pub(in crate::config) fn named<T: Clone>(
+/// The value of a name; `kind` is what has such names.
+pub fn named<T: Clone>(
     kind: &'static str,
     name: &str,
     all: &[(&'static str, T)],
