@@ -35,7 +35,9 @@ pub use warnings::{DESCRIPTORS_RESERVED, Host, descriptors_needed, warnings};
 /// A whole, valid configuration.
 ///
 /// Invariant: names are unique among listeners, among pools and within a pool; every listener's
-/// `pool` is an index into `pools`; every pool has a backend of weight above 0.
+/// `pool` is an index into `pools`; every pool has a backend of weight above 0; `two_tier` has
+/// every group that a backend of its pool names, and if one names a group, all do; a pool of
+/// `sticky_round_robin` persists.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// Worker threads; `None`: one per CPU that the process may use.
@@ -158,7 +160,7 @@ pub struct Backend {
     pub max_connections: Option<NonZeroU32>,
     /// It is selected only while no other backend can be.
     pub backup: bool,
-    /// Its group, for `two_tier`.
+    /// Its group, for `two_tier`; other strategies ignore it.
     pub group: Option<String>,
 }
 
