@@ -6,12 +6,14 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod backend;
 mod check;
 mod demo;
 mod proxy;
 mod run;
 
-pub use args::{Cli, Command, Count, Deadline, ProxyArgs};
+pub use args::{Cli, Command, Count, Deadline, Load, ProxyArgs};
+pub use backend::BackendError;
 pub use proxy::{ProxyError, proxy_config};
 
 use std::fmt::Display;

@@ -1,5 +1,5 @@
 //! Least time: the backend that would answer soonest. The score is Finagle's "Peak EWMA": the
-//! average time to an answer (connect and first byte), times the connections that it has, by weight.
+//! average time to an answer (connect and first byte), times its connections, by weight.
 //!
 //! A backend of which nothing is known counts as an average one, so that it is not flooded before
 //! its first answer. One that nobody is connected to is forgotten little by little, so that a
