@@ -5,6 +5,7 @@
 mod access_log;
 pub mod capacity;
 mod histograms;
+mod outlook;
 mod start;
 
 use std::cell::Cell;
@@ -24,6 +25,7 @@ use crate::worker::{Command, Stats};
 use access_log::{AccessLogWriter, Sink};
 use histograms::HistogramLog;
 pub(crate) use histograms::TARGET as HISTOGRAMS_TARGET;
+use outlook::Outlook;
 use start::Crew;
 
 /// Why the balancer did not start.
@@ -112,6 +114,7 @@ pub fn run(config: &Config, ready: impl FnOnce()) -> Result<(), StartError> {
 async fn supervise(config: &Config, crew: &Crew, signals: &mut Signals, reopen: &Cell<bool>) {
     let mut histograms = HistogramLog::new(config.histogram_log.clone());
     let mut exhaustion = Exhaustion::default();
+    let mut outlook = Outlook::new(&crew.snapshot);
     let mut second = tokio::time::interval(Duration::from_secs(1));
     let mut stopping = false;
     let mut finished = std::pin::pin!(crew.finished());
@@ -122,8 +125,14 @@ async fn supervise(config: &Config, crew: &Crew, signals: &mut Signals, reopen: 
                 reopen.set(true);
                 crew.doorbell.wake();
             }
-            _ = second.tick() => exhaustion.report(crew),
-            _ = signals.usr1.recv() => histograms.dump(crew).await,
+            _ = second.tick() => {
+                exhaustion.report(crew);
+                outlook.tick();
+            }
+            _ = signals.usr1.recv() => {
+                outlook.log();
+                histograms.dump(crew).await;
+            }
             _ = signals.term.recv() => stop(config, crew, &mut stopping, SIGTERM),
             _ = signals.int.recv() => stop(config, crew, &mut stopping, SIGINT),
             ended = &mut finished => {

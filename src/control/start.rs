@@ -30,6 +30,8 @@ pub(super) struct Crew {
     pub(super) stats: Vec<Arc<Stats>>,
     pub(super) records: Receiver<Record>,
     pub(super) doorbell: Arc<Doorbell>,
+    /// What the workers route by.
+    pub(super) snapshot: Arc<Snapshot>,
     /// Notified by each worker when it ends.
     ended: Arc<OwnedFd>,
 }
@@ -131,6 +133,7 @@ pub(super) fn start(config: &Config, features: Features) -> Result<Crew, StartEr
         files,
         records,
         doorbell,
+        snapshot,
         ended,
     };
     for ((worker, cpu), sockets) in (0u32..).zip(plan.cpus).zip(sockets) {
@@ -142,7 +145,7 @@ pub(super) fn start(config: &Config, features: Features) -> Result<Crew, StartEr
                 worker,
                 of: workers,
             },
-            snapshot: Arc::clone(&snapshot),
+            snapshot: Arc::clone(&crew.snapshot),
             sockets,
             capacity: plan.sessions as usize,
             backlog: sys::BACKLOG.unsigned_abs(),
