@@ -1,8 +1,8 @@
 //! Forecasts of one number that is measured each second.
 //!
 //! Three models run side by side: the smoothed level; with Holt's trend, damped (Holt 1957; Gardner
-//! and McKenzie 1985); and with seasonal terms too (Winters 1960), once two periods were seen. What
-//! each said `horizon` seconds ago is held against what came; the one that was best of late is used.
+//! and McKenzie 1985); with seasonal terms (Winters 1960), once two periods were seen. What each
+//! said `horizon` seconds ago is held against what came; the one that was best of late is used.
 
 use std::collections::VecDeque;
 
