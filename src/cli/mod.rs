@@ -32,10 +32,11 @@ const USAGE: u8 = 2;
 #[must_use]
 pub fn main() -> ExitCode {
     match Cli::parse().command {
-        Command::Run { config } => match load(&config) {
+        Command::Run { config: path } => match load(&path) {
             Ok((config, source)) => {
                 warn(&config, Some(&source));
-                run::run(&config)
+                let reread = || config::load(&path).map(|(config, _)| config);
+                run::run(&config, Some(&reread))
             }
             Err(code) => code,
         },
@@ -46,7 +47,7 @@ pub fn main() -> ExitCode {
         Command::Proxy(args) => match proxy_config(&args) {
             Ok(config) => {
                 warn(&config, None);
-                run::run(&config)
+                run::run(&config, None)
             }
             Err(error) => refuse(&format_args!("error: {error}")),
         },

@@ -14,17 +14,27 @@ pub(super) struct Outlook {
 
 impl Outlook {
     pub(super) fn new(snapshot: &Snapshot) -> Self {
-        let mut pools: Vec<(Arc<Plan>, Forecaster)> = Vec::new();
-        for listener in &snapshot.listeners {
-            let plan = &listener.plan;
-            let known = pools.iter().any(|(known, _)| Arc::ptr_eq(known, plan));
-            if let Strategy::Predictive(settings) = plan.pool().strategy
-                && !known
-            {
-                pools.push((Arc::clone(plan), Forecaster::new(settings)));
-            }
+        let mut outlook = Self { pools: Vec::new() };
+        outlook.follow(snapshot);
+        outlook
+    }
+
+    /// Goes over to another snapshot. What was learned of a pool goes along.
+    pub(super) fn follow(&mut self, snapshot: &Snapshot) {
+        let mut old = std::mem::take(&mut self.pools);
+        for plan in &snapshot.pools {
+            let Strategy::Predictive(settings) = plan.pool().strategy else {
+                continue;
+            };
+            let same = |(before, forecaster): &(Arc<Plan>, Forecaster)| {
+                before.pool().name == plan.pool().name && forecaster.settings() == settings
+            };
+            let forecaster = match old.iter().position(same) {
+                Some(at) => old.swap_remove(at).1,
+                None => Forecaster::new(settings),
+            };
+            self.pools.push((Arc::clone(plan), forecaster));
         }
-        Self { pools }
     }
 
     pub(super) fn tick(&mut self) {

@@ -30,7 +30,9 @@ pub(super) struct Crew {
     pub(super) stats: Vec<Arc<Stats>>,
     pub(super) records: Receiver<Record>,
     pub(super) doorbell: Arc<Doorbell>,
-    /// What the workers route by.
+    /// Client connections that the descriptors allow in all.
+    pub(super) connections_possible: u32,
+    /// What the workers began to route by.
     pub(super) snapshot: Arc<Snapshot>,
     /// Notified by each worker when it ends.
     ended: Arc<OwnedFd>,
@@ -133,6 +135,7 @@ pub(super) fn start(config: &Config, features: Features) -> Result<Crew, StartEr
         files,
         records,
         doorbell,
+        connections_possible: workers.saturating_mul(plan.sessions),
         snapshot,
         ended,
     };

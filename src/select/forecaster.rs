@@ -70,6 +70,12 @@ impl Forecaster {
         }
     }
 
+    /// What it was made with.
+    #[must_use]
+    pub fn settings(&self) -> config::Predictive {
+        self.settings
+    }
+
     /// Looks at what happened since the last call, which should be a second ago, and ahead. `now`
     /// is in nanoseconds, monotonic.
     pub fn tick(&mut self, pool: &Pool, now: u64) {
