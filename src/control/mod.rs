@@ -79,7 +79,8 @@ impl StartError {
 /// every worker accepts. The calling thread becomes the control thread.
 ///
 /// SIGHUP opens the access log's file again, which lets it be rotated, and reads the configuration
-/// again where `reread` can; SIGUSR1 writes histograms. A second SIGTERM or SIGINT ends the process at once, with 128 + its number.
+/// again where `reread` can; SIGUSR1 writes histograms. A second SIGTERM or SIGINT ends the
+/// process at once, with 128 + its number.
 ///
 /// # Errors
 /// [`StartError`]; once started, it does not fail.
