@@ -29,14 +29,24 @@ mod connecting;
 mod echo;
 #[path = "proxy/exhaustion.rs"]
 mod exhaustion;
+#[path = "proxy/first_bytes.rs"]
+mod first_bytes;
+#[path = "proxy/fleet.rs"]
+mod fleet;
 #[path = "proxy/half_close.rs"]
 mod half_close;
+#[path = "proxy/hashing.rs"]
+mod hashing;
 #[path = "proxy/max_connections.rs"]
 mod max_connections;
 #[path = "proxy/operations.rs"]
 mod operations;
 #[path = "proxy/peers.rs"]
 mod peers;
+#[path = "proxy/persistence.rs"]
+mod persistence;
+#[path = "proxy/places.rs"]
+mod places;
 #[path = "proxy/pressure.rs"]
 mod pressure;
 #[path = "proxy/process.rs"]
@@ -45,11 +55,17 @@ mod process;
 mod reset;
 #[path = "proxy/signals.rs"]
 mod signals;
+#[path = "proxy/stage.rs"]
+mod stage;
 #[path = "proxy/startup.rs"]
 mod startup;
+#[path = "proxy/strategies.rs"]
+mod strategies;
 #[path = "proxy/streams.rs"]
 mod streams;
 #[path = "proxy/tags.rs"]
 mod tags;
+#[path = "proxy/tiers.rs"]
+mod tiers;
 #[path = "proxy/watchdog.rs"]
 mod watchdog;

@@ -1,13 +1,12 @@
-//! Looking ahead for the pools that are balanced by forecast: once per second.
+//! Looking ahead for the pools whose strategy stands on it: once per second.
 
 use std::sync::Arc;
 
-use crate::config::Strategy;
 use crate::select::{Forecaster, Plan, Prospect};
 use crate::snapshot::Snapshot;
 use crate::sys;
 
-/// A forecaster for each pool with the strategy `predictive`.
+/// A forecaster for each of those pools.
 pub(super) struct Outlook {
     pools: Vec<(Arc<Plan>, Forecaster)>,
 }
@@ -23,7 +22,7 @@ impl Outlook {
     pub(super) fn follow(&mut self, snapshot: &Snapshot) {
         let mut old = std::mem::take(&mut self.pools);
         for plan in &snapshot.pools {
-            let Strategy::Predictive(settings) = plan.pool().strategy else {
+            let Some(settings) = plan.pool().strategy.looks_ahead() else {
                 continue;
             };
             let same = |(before, forecaster): &(Arc<Plan>, Forecaster)| {

@@ -61,7 +61,8 @@ pub struct Totals {
     pub bytes: u64,
 }
 
-/// What is foreseen of a backend, for [`Strategy::Predictive`](crate::config::Strategy).
+/// What is foreseen of a backend, where the strategy
+/// [looks ahead](crate::config::Strategy::looks_ahead).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Outlook {
     /// Connections of sessions that were answered before which it will be at work for.

@@ -1,4 +1,5 @@
-//! The part of `predictive` that looks ahead: once per second, on the control thread.
+//! The part of `predictive` and `least_time` that looks at load: once per second, on the control
+//! thread.
 //!
 //! Per backend it measures how many connections it was at work for during the second (time at work
 //! over time: Little's law), forecasts that over the horizon, and learns what a connection costs

@@ -50,18 +50,18 @@ impl Memory {
         request: &Request<'_>,
         usable: impl Fn(u16) -> bool,
     ) -> u16 {
-        let mut settled = chosen;
+        let mut settled = None;
         for key in self.keys(&request.keys) {
-            let id = self.ids[usize::from(settled)];
+            let index = settled.unwrap_or(chosen);
+            let id = self.ids[usize::from(index)];
             let old = self.table.get(key, request.now);
             let stale = old.filter(|&old| !self.place(old).is_some_and(&usable));
             let holds = self.table.insert(key, id, stale, request.now);
-            settled = self
-                .place(holds)
-                .filter(|&index| usable(index))
-                .unwrap_or(settled);
+            let holds = self.place(holds).filter(|&index| usable(index));
+            // What the client shows comes first: others may share its address.
+            settled.get_or_insert_with(|| holds.unwrap_or(index));
         }
-        settled
+        settled.unwrap_or(chosen)
     }
 
     /// The client was with this backend until now, perhaps for longer than it is remembered.

@@ -29,7 +29,7 @@ const FIELDS: [&str; 15] = [
 ];
 
 /// The values of a line of `key=value` pairs, whose keys stand in the order of [`FIELDS`].
-fn key_values(line: &str) -> HashMap<String, String> {
+pub(crate) fn key_values(line: &str) -> HashMap<String, String> {
     let pairs = line.split(' ').map(|pair| pair.split_once('=').unwrap());
     let pairs: Vec<_> = pairs.collect();
     let keys: Vec<_> = pairs.iter().map(|(key, _)| *key).collect();

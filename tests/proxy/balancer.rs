@@ -25,6 +25,8 @@ pub(crate) struct Launch {
     workers: usize,
     listeners: usize,
     reads_output: bool,
+    /// What stands in the pool of its file, which is written when it starts.
+    pool: Option<String>,
 }
 
 /// A running balancer.
@@ -51,25 +53,41 @@ impl Launch {
     }
 
     pub(crate) fn between(from: &str, backends: &[String]) -> Self {
+        let launch = Self::new("proxy").also_from(from);
+        backends
+            .iter()
+            .fold(launch, |launch, to| launch.flag("--to", to))
+    }
+
+    /// `mahoraga run` on `127.0.0.1`, any port, with the fields of a pool but for its name, as
+    /// config.ron has them. The access log goes to standard output.
+    pub(crate) fn with_pool(pool: &str) -> Self {
+        let mut launch = Self::new("run");
+        launch.listeners = 1;
+        launch.pool = Some(pool.to_owned());
+        launch
+    }
+
+    fn new(subcommand: &str) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let name = format!("mahoraga-proxy-{}-{number}", std::process::id());
         let dir = env::temp_dir().join(name);
         fs::create_dir_all(&dir).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_mahoraga"));
-        command.arg("proxy").current_dir(&dir).stdin(Stdio::null());
+        command
+            .arg(subcommand)
+            .current_dir(&dir)
+            .stdin(Stdio::null());
         command.env_remove("MAHORAGA_LOG").stderr(Stdio::piped());
-        let launch = Self {
+        Self {
             command,
             dir,
             workers: 1,
             listeners: 0,
             reads_output: true,
-        };
-        let launch = launch.also_from(from);
-        backends
-            .iter()
-            .fold(launch, |launch, to| launch.flag("--to", to))
+            pool: None,
+        }
     }
 
     pub(crate) fn also_from(mut self, from: &str) -> Self {
@@ -122,7 +140,16 @@ impl Launch {
     }
 
     fn spawn(mut self) -> Child {
-        self.command.arg("--workers").arg(self.workers.to_string());
+        let workers = self.workers;
+        if let Some(pool) = &self.pool {
+            let config = format!(
+                "(workers: {workers}, listeners: [(bind: \"127.0.0.1:0\", pool: \"default\")],\n\
+                 pools: [(name: \"default\", {pool})])"
+            );
+            fs::write(self.dir.join("config.ron"), config).unwrap();
+        } else {
+            self.command.arg("--workers").arg(workers.to_string());
+        }
         self.command.stdout(Stdio::piped());
         // A test that hangs or is killed leaves no balancer behind.
         let launch = self.before_exec(die_with_parent);
@@ -178,6 +205,10 @@ impl Balancer {
     /// A client of the first listener.
     pub(crate) fn connect(&self) -> TcpStream {
         peers::connect(self.address())
+    }
+
+    pub(crate) fn workers(&self) -> usize {
+        self.workers
     }
 
     pub(crate) fn log(&self) -> &Text {

@@ -1,7 +1,7 @@
 //! Clients and backends: threads and blocking sockets, which never wait longer than the watchdog.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixListener;
 use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use socket2::SockRef;
+use socket2::{Domain, SockRef, Socket, Type};
 
 use crate::balancer::Balancer;
 use crate::watchdog::eventually;
@@ -114,6 +114,17 @@ pub(crate) fn connect(to: SocketAddr) -> TcpStream {
     stream
 }
 
+/// A client of this address.
+pub(crate) fn connect_from(source: Ipv4Addr, to: SocketAddr) -> TcpStream {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::from((source, 0)).into()).unwrap();
+    socket.connect(&to.into()).unwrap();
+    let stream = TcpStream::from(socket);
+    limit_waits(&stream);
+    stream.set_nodelay(true).unwrap();
+    stream
+}
+
 /// A listener for tests that play the backend themselves, and its address for `--to`.
 pub(crate) fn listen() -> (TcpListener, String) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -136,7 +147,7 @@ pub(crate) fn nobody() -> String {
     listen().1
 }
 
-fn limit_waits(stream: &TcpStream) {
+pub(crate) fn limit_waits(stream: &TcpStream) {
     stream.set_read_timeout(Some(WAIT_MAX)).unwrap();
     stream.set_write_timeout(Some(WAIT_MAX)).unwrap();
 }

@@ -192,6 +192,18 @@ fn a_client_that_gets_its_cookie_stays_where_it_got_it() {
         ..with(5)
     };
     assert_eq!(picked(bench.select(elsewhere, &[])), own);
+    // Also where others were, who stay where they are.
+    for source in 100..120 {
+        let other = Keys {
+            persist: source,
+            source,
+            ..Keys::default()
+        };
+        let others = picked(bench.select(other, &[]));
+        let among_them = Keys { source, ..with(5) };
+        assert_eq!(picked(bench.select(among_them, &[])), own);
+        assert_eq!(picked(bench.select(other, &[])), others);
+    }
 }
 
 #[test]

@@ -230,6 +230,42 @@ fn at_low_traffic_the_fast_one_is_preferred_and_the_slow_one_tried_again() {
     assert!((3..60).contains(&slow), "{slow} of 600");
 }
 
+/// Whichever comes first: it would be as good as the unknown ones for ever, and a little better.
+#[test]
+fn one_client_at_a_time_finds_the_fast_one() {
+    for fast in 0..4 {
+        let mut bench = Bench::new(least_time(), &[1, 1, 5, 1]);
+        let mut visits = Vec::new();
+        for _ in 0..20 {
+            bench.now += 5 * MS;
+            let index = bench.stay();
+            bench.answers(index, if index == fast { 10 * MS } else { 300 * MS });
+            bench.close(index);
+            visits.push(index);
+        }
+        let (first, rest) = visits.split_at(4);
+        assert!(first.contains(&fast), "each is tried once: {visits:?}");
+        assert_eq!(rest, [fast; 16]);
+    }
+}
+
+/// A backend that takes clients and never answers any.
+#[test]
+fn a_backend_that_stays_silent_is_not_taken_for_a_new_one() {
+    let mut bench = Bench::new(least_time(), &[1, 1]);
+    let mut silent = 0;
+    for _ in 0..50 {
+        bench.now += 5 * MS;
+        let index = bench.stay();
+        if index == 0 {
+            bench.answers(index, 10 * MS);
+        }
+        bench.close(index);
+        silent += u32::from(index == 1);
+    }
+    assert!(silent < 40, "{silent} of 50");
+}
+
 #[test]
 fn only_one_finds_out_whether_a_slow_backend_has_recovered() {
     let mut bench = Bench::new(least_time(), &[1, 1]);
@@ -243,4 +279,52 @@ fn only_one_finds_out_whether_a_slow_backend_has_recovered() {
         1,
         "{first:?}"
     );
+}
+
+/// Clients of a connection pool: they come one by one, are answered at once, and stay.
+#[test]
+fn connections_that_stay_are_spread_though_one_backend_is_a_little_faster() {
+    for strategy in [
+        least_time(),
+        Strategy::Predictive(config::Predictive::default()),
+    ] {
+        let mut bench = Bench::new(strategy, &[1; 4]);
+        for _ in 0..400 {
+            bench.now += 5 * MS;
+            let index = bench.stay();
+            let time = 10 * MS + u64::from(index) * MS / 10;
+            let decay = bench.selector.plan.decay();
+            bench
+                .backend(index)
+                .tally
+                .on_answered(time, bench.now, decay);
+        }
+        for index in 0..4 {
+            let used = bench.backend(index).tally.connections.used();
+            assert!((85..=115).contains(&used), "{index}: {used}");
+        }
+    }
+}
+
+/// One has hundreds of idle sessions, the other new ones that wait.
+#[test]
+fn idle_sessions_do_not_outvote_those_that_wait() {
+    for strategy in [
+        least_time(),
+        Strategy::Predictive(config::Predictive::default()),
+    ] {
+        let mut bench = Bench::new(strategy, &[1, 1]);
+        bench.answers(1, 10 * MS);
+        for _ in 0..300 {
+            bench.open(0, 1);
+            let decay = bench.selector.plan.decay();
+            bench
+                .backend(0)
+                .tally
+                .on_answered(10 * MS, bench.now, decay);
+        }
+        bench.fill(20);
+        let new = bench.backend(1).tally.connections.used();
+        assert!((10..=13).contains(&new), "{new} of 20");
+    }
 }

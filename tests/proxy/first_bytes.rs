@@ -1,0 +1,320 @@
+//! Backends that are selected by a client's first bytes, which arrive as they were sent.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::thread;
+
+use crate::balancer::Launch;
+use crate::bytes::Bytes;
+use crate::fleet::Fleet;
+use crate::peers::{self, expect_end};
+use crate::stage::{Guest, Stage, proxy, source, tally};
+use crate::watchdog::{eventually, watched};
+
+/// A client's first message with the n-th value of a key. Of one value there are variants, which
+/// differ in all else.
+type Message = fn(n: u32, variant: u32) -> Vec<u8>;
+
+fn path(n: u32, variant: u32) -> Vec<u8> {
+    format!("GET /item/{n}?v={variant} HTTP/1.1\r\nHost: h{variant}\r\n\r\n").into()
+}
+
+fn host(n: u32, variant: u32) -> Vec<u8> {
+    let name = ["Shop", "shop"][variant as usize % 2];
+    format!("GET /{variant} HTTP/1.1\r\nhost: {name}{n}.example:80{variant}\r\n\r\n").into()
+}
+
+fn cookie(n: u32, variant: u32) -> Vec<u8> {
+    let lines = format!("Host: h{variant}\r\nCookie: a=b{variant}; SESSION=value{n}; c=d");
+    format!("POST /{variant} HTTP/1.1\r\n{lines}\r\n\r\n").into()
+}
+
+fn name(n: u32, variant: u32) -> Vec<u8> {
+    let mut hello = HELLO.to_vec();
+    let name = format!(
+        "{n:03}.{}.com",
+        ["Example", "example"][variant as usize % 2]
+    );
+    replace(&mut hello, b"WWW.Example.com", name.as_bytes());
+    // The session ID, of which TLS 1.3 makes no use.
+    hello[SESSION_ID] = variant.to_be_bytes()[3];
+    hello
+}
+
+fn session_id(n: u32, variant: u32) -> Vec<u8> {
+    let mut hello = HELLO.to_vec();
+    hello[SESSION_ID..SESSION_ID + 4].copy_from_slice(&n.to_be_bytes());
+    replace(&mut hello, b"WWW", format!("{variant:03}").as_bytes());
+    hello
+}
+
+fn user(n: u32, variant: u32) -> Vec<u8> {
+    let negotiation = [1, 0, 8, 0, u8::try_from(variant).unwrap(), 0, 0, 0];
+    let line = format!("Cookie: mstshash=user{n}\r\n");
+    let rest = [line.as_bytes(), &negotiation].concat();
+    let length = u8::try_from(11 + rest.len()).unwrap();
+    let fixed = [3, 0, 0, length, length - 5, 0xe0, 0, 0, 0, 0, 0];
+    [&fixed, &rest[..]].concat()
+}
+
+fn replace(bytes: &mut [u8], old: &[u8], new: &[u8]) {
+    let at = bytes.windows(old.len()).position(|some| some == old);
+    bytes[at.unwrap()..][..new.len()].copy_from_slice(new);
+}
+
+const KEYS: [(&str, Message); 6] = [
+    ("http_path", path),
+    ("http_host", host),
+    ("http_cookie(SESSION)", cookie),
+    ("sni", name),
+    ("tls_session_id", session_id),
+    ("rdp_cookie", user),
+];
+
+fn hashed(fleet: &Fleet, key: &str) -> Launch {
+    proxy("hash", fleet, &[]).flag("--key", key)
+}
+
+/// Whatever else they say, wherever they come from, and at another balancer too.
+#[test]
+fn each_value_of_a_key_has_one_backend() {
+    watched(|| {
+        thread::scope(|scope| {
+            for (key, message) in KEYS {
+                scope.spawn(move || has_one_backend(key, message));
+            }
+        });
+    });
+}
+
+fn has_one_backend(key: &str, message: Message) {
+    let fleet = Fleet::of(3);
+    let stage = Stage::start(hashed(&fleet, key).workers(2), "hash", fleet);
+    let mut shuffled = stage.fleet.addresses();
+    shuffled.rotate_left(1);
+    let other = Launch::to(&shuffled).flag("--strategy", "hash");
+    let other = other.flag("--key", key).start();
+    // By chance a backend of three has none of them in one run of 10^10.
+    let backends = (0..60).map(|n| {
+        let backend = stage.call(source(n), &message(n, 0)).leave();
+        let again = stage.call(source(100 + n), &message(n, 1)).leave();
+        let mut client = peers::connect(other.address());
+        client.write_all(&message(n, 2)).unwrap();
+        let elsewhere = Guest::welcome(client).leave();
+        assert_eq!([again, elsewhere], [backend; 2], "{key} {n}");
+        backend
+    });
+    let counts = tally(3, backends);
+    assert!(!counts.contains(&0), "{key}: {counts:?}");
+    assert_eq!(stage.balancer.number("peek_misses"), 0, "{key}");
+    other.finish();
+    stage.balancer.finish();
+}
+
+/// Sends all of it, hears the number and then the same again, to the end.
+#[track_caller]
+fn echoed(stage: &Stage, pieces: &[&[u8]]) -> usize {
+    let mut client = peers::connect_from(source(1), stage.balancer.address());
+    for piece in pieces {
+        client.write_all(piece).unwrap();
+        // A client that came later was served: the worker has received the piece.
+        stage.call(source(2), b"-\r\n").leave();
+    }
+    answered(client, &pieces.concat())
+}
+
+fn answered(client: TcpStream, all: &[u8]) -> usize {
+    let Guest {
+        mut stream,
+        backend,
+    } = Guest::welcome(client);
+    let mut answer = vec![0; all.len()];
+    stream.read_exact(&mut answer).unwrap();
+    assert!(answer == all, "altered");
+    stream.shutdown(Shutdown::Write).unwrap();
+    expect_end(&mut stream);
+    backend
+}
+
+#[test]
+fn first_bytes_may_come_one_by_one() {
+    watched(|| {
+        thread::scope(|scope| {
+            for (key, message) in KEYS {
+                scope.spawn(move || {
+                    let fleet = Fleet::of(5);
+                    let stage = Stage::start(hashed(&fleet, key), "hash", fleet);
+                    let backend = stage.call(source(3), &message(7, 0)).leave();
+                    let first = message(7, 1);
+                    // At its end, as then there is nothing to wait for.
+                    let cut = first.len().saturating_sub(90);
+                    let (start, rest) = first.split_at(cut);
+                    let pieces: Vec<_> = [start].into_iter().chain(rest.chunks(1)).collect();
+                    assert_eq!(echoed(&stage, &pieces), backend, "{key}");
+                    stage.finish();
+                });
+            }
+        });
+    });
+}
+
+/// Of eight records, and cut in the middle of each.
+#[test]
+fn a_hello_may_come_in_segments() {
+    watched(|| {
+        let fleet = Fleet::of(5);
+        let stage = Stage::start(hashed(&fleet, "sni"), "hash", fleet);
+        for n in 0..8 {
+            let mut hello = RECORDS.to_vec();
+            replace(&mut hello, b"records", format!("r{n:06}").as_bytes());
+            let backend = stage.call(source(3), &hello).leave();
+            let (one, two) = hello.split_at(100 + 150 * n);
+            assert_eq!(echoed(&stage, &[one, two]), backend);
+            let pieces: Vec<_> = hello.chunks(97).collect();
+            assert_eq!(echoed(&stage, &pieces), backend);
+        }
+        stage.finish();
+    });
+}
+
+/// What follows the first bytes is as much as a client likes.
+#[test]
+fn a_megabyte_may_follow_at_once() {
+    watched(|| {
+        let fleet = Fleet::of(3);
+        let stage = Stage::start(hashed(&fleet, "http_path"), "hash", fleet);
+        for n in 0..3 {
+            let backend = stage.call(source(3), &path(n, 0)).leave();
+            let client = peers::connect(stage.balancer.address());
+            let first = path(n, 1);
+            let mut sender = client.try_clone().unwrap();
+            let mut guest = thread::scope(|scope| {
+                scope.spawn(|| {
+                    sender.write_all(&first).unwrap();
+                    Bytes::new(5).send(&mut sender, MB);
+                    sender.shutdown(Shutdown::Write).unwrap();
+                });
+                let mut guest = Guest::welcome(client);
+                let mut heard = vec![0; first.len()];
+                guest.stream.read_exact(&mut heard).unwrap();
+                assert_eq!(heard, first);
+                Bytes::new(5).expect(&mut guest.stream, MB);
+                guest
+            });
+            expect_end(&mut guest.stream);
+            assert_eq!(guest.backend, backend);
+        }
+        stage.finish();
+    });
+}
+
+/// The key is further away than anybody looks: it is served by its address, and counted.
+#[test]
+fn first_bytes_that_are_too_long_are_sent_on_as_they_are() {
+    watched(|| {
+        let fleet = Fleet::of(4);
+        let launch = hashed(&fleet, "http_cookie(SESSION)").flag("--peek-timeout", "1m");
+        let stage = Stage::start(launch, "hash", fleet);
+        let by_address = stage.call(source(1), b"-\r\n").leave();
+        let misses = stage.balancer.number("peek_misses");
+        let mut first = b"GET / HTTP/1.1\r\nX: ".to_vec();
+        first.resize(20_000, b'x');
+        first.extend_from_slice(b"\r\nCookie: SESSION=1\r\n\r\n");
+        for pieces in [vec![&first[..]], first.chunks(1_000).collect()] {
+            let mut client = peers::connect_from(source(1), stage.balancer.address());
+            pieces
+                .iter()
+                .for_each(|piece| client.write_all(piece).unwrap());
+            assert_eq!(answered(client, &first), by_address);
+        }
+        assert_eq!(stage.balancer.number("peek_misses"), misses + 2);
+        stage.finish();
+    });
+}
+
+/// Another protocol is seen at once, and so is the end of what a client says.
+#[test]
+fn who_surely_shows_no_key_is_served_by_address() {
+    watched(|| {
+        let fleet = Fleet::of(4);
+        let launch = hashed(&fleet, "http_host").flag("--peek-timeout", "1m");
+        let stage = Stage::start(launch.workers(2), "hash", fleet);
+        let backends = (0..90).map(|n| {
+            let others = stage.call(source(n), b"\x00\x01").leave();
+            let mut client = peers::connect_from(source(n), stage.balancer.address());
+            client.write_all(b"GET / HTTP").unwrap();
+            client.shutdown(Shutdown::Write).unwrap();
+            let mut cut_short = Guest::welcome(client);
+            let mut answer = Vec::new();
+            cut_short.stream.read_to_end(&mut answer).unwrap();
+            assert_eq!(answer, b"GET / HTTP");
+            assert_eq!(cut_short.backend, others);
+            others
+        });
+        let counts = tally(4, backends);
+        assert!(!counts.contains(&0), "{counts:?}");
+        assert_eq!(stage.balancer.number("peek_misses"), 2 * 90);
+        stage.finish();
+    });
+}
+
+/// Its protocol may let the server speak first.
+#[test]
+fn who_stays_silent_is_served_by_address_after_a_while() {
+    watched(|| {
+        let fleet = Fleet::of(4);
+        let launch = hashed(&fleet, "sni").flag("--peek-timeout", "100ms");
+        let stage = Stage::start(launch.workers(2), "hash", fleet);
+        for n in 0..5 {
+            let backend = stage.call(source(n), b"SSH-2.0-client\r\n").leave();
+            let starts: [&[u8]; 2] = [b"", b"\x16\x03\x01"];
+            let silent = starts.map(|first| stage.call(source(n), first).leave());
+            assert_eq!(silent, [backend; 2]);
+        }
+        assert_eq!(stage.balancer.number("peek_misses"), 3 * 5);
+        stage.finish();
+    });
+}
+
+#[test]
+fn clients_that_leave_while_they_are_looked_at_leave_nothing() {
+    watched(|| {
+        let fleet = Fleet::of(2);
+        let launch = hashed(&fleet, "http_host").flag("--peek-timeout", "1m");
+        let stage = Stage::start(launch, "hash", fleet);
+        let clients: Vec<_> = (0..6).map(|_| stage.balancer.connect()).collect();
+        for mut client in &clients[..3] {
+            client.write_all(b"GET / HTTP/1.1\r\nX: ").unwrap();
+        }
+        eventually("all are sessions", || {
+            stage.balancer.number("sessions") == 6
+        });
+        clients.into_iter().for_each(peers::reset);
+        stage.balancer.assert_rest();
+        assert_eq!(stage.balancer.number("closed.client_reset"), 6);
+        assert_eq!(stage.fleet.accepted(), [0, 0]);
+        stage.finish();
+    });
+}
+
+/// What was kept for the backend goes to the one that takes its place.
+#[test]
+fn first_bytes_outlast_a_backend_that_refuses() {
+    watched(|| {
+        let fleet = Fleet::of(3);
+        let stage = Stage::start(hashed(&fleet, "http_path"), "hash", fleet);
+        let own = stage.call(source(1), &path(1, 0)).leave();
+        stage.fleet.stop(own);
+        let next = echoed(&stage, &[b"GET /item/1?", b"x HTTP/1.1\r\n\r\nand more"]);
+        assert_ne!(next, own);
+        stage.fleet.start(own);
+        assert_eq!(stage.call(source(1), &path(1, 0)).leave(), own);
+        stage.finish();
+    });
+}
+
+const HELLO: &[u8] = include_bytes!("../captures/openssl.bin");
+const RECORDS: &[u8] = include_bytes!("../captures/rustls_records.bin");
+/// Where a hello's session ID begins.
+const SESSION_ID: usize = 44;
+const MB: u64 = 1_000_000;

@@ -1,0 +1,122 @@
+//! Limits of backends: who is filled first, who waits for a place, and that nobody has more.
+
+use std::thread;
+
+use crate::fleet::Fleet;
+use crate::peers::expect_reset;
+use crate::stage::{Guest, Stage, leave_all, proxy, with_one_and_two_workers};
+use crate::watchdog::{eventually, watched};
+
+#[test]
+fn first_fills_one_after_the_other() {
+    with_one_and_two_workers(|workers| {
+        let fleet = Fleet::of(3);
+        let limits = [",max_connections=2", ",max_connections=3"];
+        let launch = proxy("first", &fleet, &limits).workers(workers);
+        let stage = Stage::start(launch, "first", fleet);
+        let mut guests = stage.hold_all(9);
+        let backends: Vec<_> = guests.iter().map(|guest| guest.backend).collect();
+        assert_eq!(backends, [0, 0, 1, 1, 1, 2, 2, 2, 2]);
+        // A place in front is taken before those behind it.
+        for place in [3, 1] {
+            let left = guests.remove(place).leave();
+            let next = stage.hold();
+            assert_eq!(next.backend, left);
+            guests.insert(place, next);
+        }
+        leave_all(guests);
+        assert_eq!(stage.visits(5), [0; 5]);
+        stage.finish();
+    });
+}
+
+#[test]
+fn who_finds_no_place_waits_for_one() {
+    with_one_and_two_workers(|workers| {
+        let fleet = Fleet::of(2);
+        let launch = proxy("round_robin", &fleet, &[",max_connections=1"; 2]);
+        let stage = Stage::start(launch.workers(workers), "round_robin", fleet);
+        let [one, two] = [stage.hold(), stage.hold()];
+        let waiting: Vec<_> = (0..3).map(|_| stage.balancer.connect()).collect();
+        eventually("all are sessions", || {
+            stage.balancer.number("sessions") == 5
+        });
+        assert_eq!(stage.fleet.accepted(), [1, 1]);
+        let freed = one.leave();
+        // Whoever of them is first takes it, and makes place for the next.
+        let backends: Vec<_> = thread::scope(|scope| {
+            let threads = waiting.into_iter();
+            let leave = |client| scope.spawn(|| Guest::welcome(client).leave());
+            let threads: Vec<_> = threads.map(leave).collect();
+            let threads = threads.into_iter();
+            threads.map(|thread| thread.join().unwrap()).collect()
+        });
+        assert_eq!(backends, [freed; 3]);
+        two.leave();
+        assert_eq!(stage.fleet.held_max(), [1, 1]);
+        stage.finish();
+    });
+}
+
+#[test]
+fn who_finds_no_place_in_time_is_reset() {
+    watched(|| {
+        let fleet = Fleet::of(1);
+        let launch = proxy("first", &fleet, &[",max_connections=1"]);
+        let launch = launch.flag("--connect-timeout", "200ms").workers(2);
+        let stage = Stage::start(launch, "first", fleet);
+        let guest = stage.hold();
+        let mut others: Vec<_> = (0..4).map(|_| stage.balancer.connect()).collect();
+        others.iter_mut().for_each(expect_reset);
+        assert_eq!(stage.balancer.number("closed.pool_full"), 4);
+        assert_eq!(stage.balancer.number("connect_failures"), 0);
+        let first = guest.leave();
+        assert_eq!(stage.visit(), first, "there is a place again");
+        let reason = |reason| {
+            let lines = stage.lines();
+            lines.iter().filter(|line| line.reason == reason).count()
+        };
+        assert_eq!([reason("pool_full"), reason("finished")], [4, 2]);
+        stage.finish();
+    });
+}
+
+/// Many more clients than places, on two workers that each count in the other's choices.
+#[test]
+fn no_backend_ever_has_more_than_its_limit() {
+    watched(|| {
+        thread::scope(|scope| {
+            for strategy in ["round_robin", "power_of_two", "hash", "least_time"] {
+                scope.spawn(|| crowd(strategy));
+            }
+        });
+    });
+}
+
+fn crowd(strategy: &str) {
+    let fleet = Fleet::of(3);
+    let limits = [
+        ",max_connections=3",
+        ",max_connections=1",
+        ",max_connections=2",
+    ];
+    let launch = proxy(strategy, &fleet, &limits).workers(2);
+    let launch = launch.flag("--connect-timeout", "30s");
+    let stage = Stage::start(launch, strategy, fleet);
+    thread::scope(|scope| {
+        let clients: Vec<_> = (0..CLIENTS).map(|_| stage.balancer.connect()).collect();
+        eventually("all are sessions", || {
+            stage.balancer.number("sessions") == CLIENTS as u64
+        });
+        eventually("all places are taken", || stage.fleet.held() == [3, 1, 2]);
+        assert_eq!(stage.fleet.accepted(), [3, 1, 2], "{strategy}");
+        for client in clients {
+            scope.spawn(|| Guest::welcome(client).leave());
+        }
+    });
+    assert_eq!(stage.fleet.accepted().iter().sum::<usize>(), CLIENTS);
+    assert_eq!(stage.fleet.held_max(), [3, 1, 2], "{strategy}");
+    stage.finish();
+}
+
+const CLIENTS: usize = 40;

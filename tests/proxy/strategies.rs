@@ -1,0 +1,206 @@
+//! Strategies that look at no client: who gets how many of them, as the backends count it.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use crate::fleet::Fleet;
+use crate::stage::{
+    Guest, Stage, assert_shares, leave_all, proxy, spread, tally, with_one_and_two_workers,
+};
+use crate::watchdog::watched;
+
+#[test]
+fn round_robin_takes_each_in_turn() {
+    watched(|| {
+        let stage = Stage::plain("round_robin", 1, Fleet::of(3));
+        assert_eq!(stage.visits(7), [0, 1, 2, 0, 1, 2, 0]);
+        assert_eq!(stage.fleet.accepted(), [3, 2, 2]);
+        // Who stays is nothing to a round.
+        let guests = stage.hold_all(5);
+        assert_eq!(stage.fleet.accepted(), [4, 4, 4]);
+        leave_all(guests);
+        stage.finish();
+    });
+}
+
+#[test]
+fn round_robin_on_each_worker_is_a_round_of_its_own() {
+    watched(|| {
+        let stage = Stage::plain("round_robin", 2, Fleet::of(3));
+        stage.visits(80);
+        let lines = stage.lines();
+        for worker in 0..2 {
+            let own = lines.iter().filter(|line| line.worker == worker);
+            let counts = stage.counts(own);
+            assert!(spread(&counts) <= 1, "{counts:?}");
+        }
+        stage.finish();
+    });
+}
+
+#[test]
+fn round_robin_heeds_weights_and_mixes_them() {
+    watched(|| {
+        let fleet = Fleet::of(4);
+        let weights = [",weight=3", ",weight=2", "", ",weight=0"];
+        let launch = proxy("round_robin", &fleet, &weights);
+        let stage = Stage::start(launch, "round_robin", fleet);
+        let visits = stage.visits(24);
+        for round in visits.chunks(6) {
+            assert_eq!(tally(4, round.iter().copied()), [3, 2, 1, 0]);
+            assert!(!round.windows(3).any(|some| some == [0; 3]), "{round:?}");
+        }
+        stage.finish();
+    });
+}
+
+#[test]
+fn least_connections_keeps_backends_even() {
+    with_one_and_two_workers(|workers| {
+        let stage = Stage::plain("least_connections", workers, Fleet::of(3));
+        let mut guests = Vec::new();
+        for _ in 0..30 {
+            guests.push(stage.hold());
+            assert!(spread(&stage.fleet.held()) <= 1, "{:?}", stage.fleet.held());
+        }
+        // Whoever is left gets the next ones.
+        let (leaving, mut staying): (Vec<_>, Vec<_>) =
+            guests.into_iter().partition(|guest| guest.backend == 1);
+        leave_all(leaving);
+        assert_eq!(stage.fleet.held(), [10, 0, 10]);
+        let next = stage.hold_all(10);
+        assert!(next.iter().all(|guest| guest.backend == 1));
+        staying.extend(next);
+        // Each worker may see the other's last choice too late.
+        let crowd = hold_at_once(&stage, 24);
+        assert!(spread(&stage.fleet.held()) <= 2, "{:?}", stage.fleet.held());
+        leave_all(staying.into_iter().chain(crowd));
+        stage.finish();
+    });
+}
+
+/// So many clients at the same moment.
+fn hold_at_once(stage: &Stage, guests: usize) -> Vec<Guest> {
+    thread::scope(|scope| {
+        let threads: Vec<_> = (0..guests).map(|_| scope.spawn(|| stage.hold())).collect();
+        let guests = threads.into_iter().map(|thread| thread.join().unwrap());
+        guests.collect()
+    })
+}
+
+#[test]
+fn least_connections_shares_by_weight_and_ties_by_chance() {
+    watched(|| {
+        let fleet = Fleet::of(3);
+        let weights = [",weight=2", "", ",weight=3"];
+        let launch = proxy("least_connections", &fleet, &weights).workers(2);
+        let stage = Stage::start(launch, "least_connections", fleet);
+        let guests = stage.hold_all(30);
+        assert_eq!(stage.fleet.held(), [10, 5, 15]);
+        leave_all(guests);
+        // Nobody is there: each is as good.
+        let visits = stage.visits(240);
+        assert_shares(&tally(3, visits), &[2, 1, 3]);
+        stage.finish();
+    });
+}
+
+#[test]
+fn random_draws_by_weight() {
+    with_one_and_two_workers(|workers| {
+        let fleet = Fleet::of(3);
+        let weights = ["", ",weight=2", ""];
+        let launch = proxy("random", &fleet, &weights).workers(workers);
+        let stage = Stage::start(launch, "random", fleet);
+        let visits = stage.visits(300);
+        assert!(visits.windows(2).any(|two| two[0] == two[1]));
+        assert_shares(&stage.fleet.accepted(), &[1, 2, 1]);
+        stage.finish();
+    });
+}
+
+#[test]
+fn power_of_two_is_nearly_even() {
+    with_one_and_two_workers(|workers| {
+        let stage = Stage::plain("power_of_two", workers, Fleet::of(4));
+        let mut apart = 0;
+        let guest = |_| {
+            let guest = stage.hold();
+            apart += spread(&stage.fleet.held());
+            guest
+        };
+        let guests: Vec<_> = (0..200).map(guest).collect();
+        // 1.3 apart on average, where chance alone has 9.4.
+        assert!(apart <= 200 * 7 / 2, "{apart} in 200 steps");
+        leave_all(guests);
+        // Without a load it is chance alone.
+        let visits = stage.visits(120);
+        assert_shares(&tally(4, visits), &[1; 4]);
+        stage.finish();
+    });
+}
+
+#[test]
+fn least_time_avoids_the_slow_one() {
+    with_one_and_two_workers(|workers| {
+        let stage = Stage::plain("least_time", workers, Fleet::with_delays(&[200, 0, 0]));
+        let guests = stage.hold_all(40);
+        let [slow, ..] = stage.fleet.held()[..] else {
+            unreachable!("there are three");
+        };
+        assert!(!stage.fleet.held().contains(&0), "each is tried");
+        assert!(slow <= 4, "{:?}", stage.fleet.held());
+        leave_all(guests);
+        stage.finish();
+    });
+}
+
+/// Also when nobody else is there at the time, as on a quiet service.
+#[test]
+fn least_time_finds_the_fast_one_by_one_client_at_a_time() {
+    watched(|| {
+        for slow in 0..3 {
+            let mut delays = [0; 3];
+            delays[slow] = 100;
+            let stage = Stage::plain("least_time", 1, Fleet::with_delays(&delays));
+            let next = |_| {
+                thread::sleep(QUIET);
+                stage.visit()
+            };
+            let visits: Vec<_> = (0..20).map(next).collect();
+            let to_slow = visits.iter().filter(|backend| **backend == slow).count();
+            assert!(to_slow <= 5, "{slow}: {visits:?}");
+            stage.finish();
+        }
+    });
+}
+
+#[test]
+fn predictive_gives_a_slow_one_fewer_and_each_some() {
+    with_one_and_two_workers(|workers| {
+        let stage = Stage::plain("predictive", workers, Fleet::with_delays(&[60, 0, 0]));
+        busy_clients(&stage, 9, 300);
+        let counts = stage.fleet.accepted();
+        assert!(!counts.contains(&0), "{counts:?}");
+        assert!(counts[0] * 2 < counts[1].min(counts[2]), "{counts:?}");
+        stage.finish();
+    });
+}
+
+/// So many clients that come again as soon as they were served, until there were so many visits.
+fn busy_clients(stage: &Stage, clients: usize, visits: usize) {
+    let next = AtomicUsize::new(0);
+    thread::scope(|scope| {
+        for _ in 0..clients {
+            scope.spawn(|| {
+                while next.fetch_add(1, Ordering::Relaxed) < visits {
+                    stage.visit();
+                }
+            });
+        }
+    });
+}
+
+/// Longer than the unit in which the age of an average is told.
+const QUIET: Duration = Duration::from_millis(5);
