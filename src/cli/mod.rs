@@ -10,8 +10,9 @@ mod check;
 mod demo;
 mod proxy;
 mod run;
+mod simulate;
 
-pub use args::{Cli, Command, Count, Deadline, ProxyArgs};
+pub use args::{Cli, Command, Count, Deadline, ProxyArgs, SimulateArgs};
 pub use proxy::{ProxyError, proxy_config};
 
 use std::fmt::Display;
@@ -49,6 +50,7 @@ pub fn main() -> ExitCode {
             Err(error) => refuse(&format_args!("error: {error}")),
         },
         Command::Demo => demo::demo(),
+        Command::Simulate(args) => simulate::simulate(&args),
     }
 }
 

@@ -1,0 +1,179 @@
+//! `mahoraga simulate`: tries strategies on a simulated fleet and tells what came of it.
+
+use std::fmt::Write as _;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Write as _};
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+use parking_lot::Mutex;
+
+use crate::config::{self, Strategy};
+use crate::simulate::{self, LINES_MAX, Outcome, Scenario, Trace};
+
+use super::args::SimulateArgs;
+
+/// Runs every strategy over every scenario that was asked for.
+#[must_use]
+pub(super) fn simulate(args: &SimulateArgs) -> ExitCode {
+    let pool = match args.config.as_deref() {
+        Some(path) => match load(path, args.pool.as_deref()) {
+            Ok(pool) => pool,
+            Err(code) => return code,
+        },
+        None => simulate::equal_pool(),
+    };
+    let mut scenarios = match &args.trace {
+        Some(path) => match read(path) {
+            Ok(trace) => vec![Scenario::replay(Arc::new(trace))],
+            Err(code) => return code,
+        },
+        None if args.scenario.is_empty() => Scenario::all().to_vec(),
+        None => args.scenario.clone(),
+    };
+    for scenario in &mut scenarios {
+        scenario.workers = args.workers;
+    }
+    let strategies = if args.strategy.is_empty() {
+        Strategy::all().map(|(_, strategy)| strategy).to_vec()
+    } else {
+        args.strategy.clone()
+    };
+    let outcomes = run(&scenarios, &pool, &strategies, args.seed);
+    let text = if args.json {
+        simulate::json(&outcomes)
+    } else {
+        simulate::table(&outcomes)
+    };
+    // Whoever closed standard output did not want to read it.
+    let _ = io::stdout().write_all(text.as_bytes());
+    match &args.svg {
+        Some(path) => draw(&outcomes, path),
+        None => ExitCode::SUCCESS,
+    }
+}
+
+/// The name of a scenario.
+pub(super) fn scenario(name: &str) -> Result<Scenario, String> {
+    Scenario::named(name).ok_or_else(|| {
+        let names: Vec<_> = Scenario::all().map(|scenario| scenario.name).to_vec();
+        format!("no scenario is called `{name}`: {} are", names.join(", "))
+    })
+}
+
+/// One pool of a configuration.
+fn load(path: &Path, name: Option<&str>) -> Result<config::Pool, ExitCode> {
+    let (config, _) = super::load(path)?;
+    let pools = config.pools;
+    let names: Vec<_> = pools.iter().map(|pool| pool.name.clone()).collect();
+    let names = names.join(", ");
+    let found = match name {
+        Some(name) => pools.into_iter().find(|pool| pool.name == name),
+        None if pools.len() > 1 => {
+            let why = "error: --pool: the configuration has several";
+            return Err(super::refuse(&format_args!("{why}: {names}")));
+        }
+        None => pools.into_iter().next(),
+    };
+    found.ok_or_else(|| {
+        let name = name.unwrap_or_default();
+        super::refuse(&format_args!(
+            "error: --pool: no pool is called `{name}`: {names} are"
+        ))
+    })
+}
+
+fn read(path: &Path) -> Result<Trace, ExitCode> {
+    let opened: io::Result<Box<dyn BufRead>> = if path == Path::new("-") {
+        Ok(Box::new(io::stdin().lock()))
+    } else {
+        File::open(path).map(|file| Box::new(BufReader::new(file)) as Box<dyn BufRead>)
+    };
+    let path = path.display();
+    let trace = opened.and_then(Trace::read).map_err(|error| {
+        super::refuse(&format_args!(
+            "error: the trace {path} can't be read: {error}"
+        ))
+    })?;
+    if let Some(skipped) = skipped(&trace) {
+        super::say(&format_args!("warning: {path}: {skipped}"));
+    }
+    if trace.is_empty() {
+        return Err(super::refuse(&format_args!(
+            "error: the trace {path} has no session"
+        )));
+    }
+    Ok(trace)
+}
+
+/// What of a trace was left out.
+fn skipped(trace: &Trace) -> Option<String> {
+    let skipped = &trace.skipped;
+    if skipped.lines == 0 && !skipped.rest {
+        return None;
+    }
+    let mut text = format!("{} lines are left out", skipped.lines);
+    for (line, why) in &skipped.first {
+        let _ = write!(text, "; line {line}: {why}");
+    }
+    if skipped.rest {
+        let _ = write!(text, "; nothing after line {LINES_MAX} was read");
+    }
+    Some(text)
+}
+
+/// All of them, on as many threads as there are processors: each run stands for itself.
+fn run(
+    scenarios: &[Scenario],
+    pool: &config::Pool,
+    strategies: &[Strategy],
+    seed: u64,
+) -> Vec<Outcome> {
+    let runs: Vec<_> = scenarios
+        .iter()
+        .flat_map(|scenario| strategies.iter().map(move |strategy| (scenario, strategy)))
+        .collect();
+    let next = AtomicUsize::new(0);
+    let done = Mutex::new(Vec::with_capacity(runs.len()));
+    let threads = thread::available_parallelism().map_or(1, usize::from);
+    thread::scope(|scope| {
+        for _ in 0..threads.min(runs.len()) {
+            scope.spawn(|| {
+                while let Some((nth, (scenario, strategy))) = {
+                    let nth = next.fetch_add(1, Ordering::Relaxed);
+                    runs.get(nth).map(|run| (nth, *run))
+                } {
+                    let outcome = simulate::run(scenario, pool, strategy, seed);
+                    done.lock().push((nth, outcome));
+                }
+            });
+        }
+    });
+    let mut done = done.into_inner();
+    done.sort_by_key(|(nth, _)| *nth);
+    done.into_iter().map(|(_, outcome)| outcome).collect()
+}
+
+fn draw(_outcomes: &[Outcome], _path: &Path) -> ExitCode {
+    ExitCode::SUCCESS
+}
+
+/// Every scenario with what it is.
+pub(super) fn long_help() -> String {
+    let mut text = AFTER_HELP.to_owned();
+    text.push_str("\n\nScenarios:\n");
+    for scenario in Scenario::all() {
+        let _ = writeln!(text, "  {}\n      {}", scenario.name, scenario.about);
+    }
+    text
+}
+
+/// Shown by `-h` and `--help`.
+pub(super) const AFTER_HELP: &str = "Examples:
+  mahoraga simulate
+  mahoraga simulate --scenario slow_backend --strategy round_robin --strategy least_time
+  mahoraga simulate --config config.ron --pool web --json --svg web.svg
+  mahoraga simulate --config config.ron --trace /var/log/mahoraga/access.log";

@@ -1,0 +1,1 @@
+//! Lines, right and wrong.
