@@ -1,7 +1,7 @@
 //! `mahoraga simulate`: tries strategies on a simulated fleet and tells what came of it.
 
 use std::fmt::Write as _;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
@@ -56,11 +56,13 @@ pub(super) fn simulate(args: &SimulateArgs) -> ExitCode {
     }
 }
 
-/// The name of a scenario.
+/// Reads the name of a scenario.
 pub(super) fn scenario(name: &str) -> Result<Scenario, String> {
     Scenario::named(name).ok_or_else(|| {
-        let names: Vec<_> = Scenario::all().map(|scenario| scenario.name).to_vec();
-        format!("no scenario is called `{name}`: {} are", names.join(", "))
+        let names = Scenario::all().map(|scenario| format!("`{}`", scenario.name));
+        let [others @ .., last] = &names;
+        let others = others.join(", ");
+        format!("no scenario is called `{name}`: {others} or {last} is wanted")
     })
 }
 
@@ -68,22 +70,24 @@ pub(super) fn scenario(name: &str) -> Result<Scenario, String> {
 fn load(path: &Path, name: Option<&str>) -> Result<config::Pool, ExitCode> {
     let (config, _) = super::load(path)?;
     let pools = config.pools;
-    let names: Vec<_> = pools.iter().map(|pool| pool.name.clone()).collect();
+    let names: Vec<_> = pools
+        .iter()
+        .map(|pool| format!("`{}`", pool.name))
+        .collect();
     let names = names.join(", ");
-    let found = match name {
-        Some(name) => pools.into_iter().find(|pool| pool.name == name),
-        None if pools.len() > 1 => {
-            let why = "error: --pool: the configuration has several";
-            return Err(super::refuse(&format_args!("{why}: {names}")));
-        }
-        None => pools.into_iter().next(),
+    let (found, why) = match name {
+        Some(name) => (
+            pools.into_iter().find(|pool| pool.name == name),
+            format!("no pool is called `{name}`: there are {names}"),
+        ),
+        None => (
+            Some(pools)
+                .filter(|pools| pools.len() == 1)
+                .and_then(|pools| pools.into_iter().next()),
+            format!("which one? There are {names}"),
+        ),
     };
-    found.ok_or_else(|| {
-        let name = name.unwrap_or_default();
-        super::refuse(&format_args!(
-            "error: --pool: no pool is called `{name}`: {names} are"
-        ))
-    })
+    found.ok_or_else(|| super::refuse(&format_args!("error: --pool: {why}")))
 }
 
 fn read(path: &Path) -> Result<Trace, ExitCode> {
@@ -115,7 +119,7 @@ fn skipped(trace: &Trace) -> Option<String> {
     if skipped.lines == 0 && !skipped.rest {
         return None;
     }
-    let mut text = format!("{} lines are left out", skipped.lines);
+    let mut text = format!("lines that are left out: {}", skipped.lines);
     for (line, why) in &skipped.first {
         let _ = write!(text, "; line {line}: {why}");
     }
@@ -157,8 +161,19 @@ fn run(
     done.into_iter().map(|(_, outcome)| outcome).collect()
 }
 
-fn draw(_outcomes: &[Outcome], _path: &Path) -> ExitCode {
-    ExitCode::SUCCESS
+fn draw(outcomes: &[Outcome], path: &Path) -> ExitCode {
+    let drawn = simulate::chart(outcomes).map_err(|error| error.to_string());
+    let written = drawn.and_then(|svg| {
+        let write = fs::write(path, svg);
+        write.map_err(|error| format!("{} can't be written: {error}", path.display()))
+    });
+    match written {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            super::say(&format_args!("error: {why}"));
+            ExitCode::FAILURE
+        }
+    }
 }
 
 /// Every scenario with what it is.

@@ -189,6 +189,7 @@ impl<'a> Engine<'a> {
         match self.sessions[key].state {
             State::Held => self.connect(key),
             State::Connecting => self.on_connected(key),
+            State::Thinking if self.now >= self.end => self.close(key),
             State::Thinking => {
                 self.sessions[key].asked_at = self.now;
                 self.ask(key);

@@ -109,7 +109,7 @@ impl Measure {
 
     /// A backend is given work, in ns at speed 1.
     pub(super) fn on_work(&mut self, index: u16, work: f64, now: u64) {
-        if (self.warm_up..self.end).contains(&now) {
+        if now >= self.warm_up {
             self.backends[usize::from(index)].work += work;
         }
     }

@@ -13,6 +13,7 @@
 #![forbid(unsafe_code)]
 
 mod chance;
+mod chart;
 mod engine;
 mod fleet;
 mod home;
@@ -37,6 +38,7 @@ use crate::pool::Pool;
 use crate::select::Plan;
 
 pub use chance::Spread;
+pub use chart::{ChartError, chart};
 pub use report::{json, table};
 pub use scenario::{Fleet, Load, Outage, Scenario, Sessions, Traffic};
 pub use trace::{LINES_MAX, Skipped, Trace};

@@ -34,11 +34,11 @@ fn write_scenario(text: &mut String, outcomes: &[Outcome]) {
     // Writing to a string does not fail.
     let _ = writeln!(
         text,
-        "{}: {about}\n{} backends, {} workers, {} connections in {:.0} s, seed {}",
+        "{}: {about}\n{}, {}, {} in {:.0} s, seed {}",
         first.scenario,
-        first.backends.len(),
-        first.workers,
-        first.connections,
+        count(first.backends.len() as u64, "backend"),
+        count(first.workers.into(), "worker"),
+        count(first.connections, "connection"),
         first.seconds,
         first.seed,
     );
@@ -102,6 +102,10 @@ fn ms(ms: f64) -> String {
 
 fn percent(share: f64) -> String {
     format!("{:.1}%", share * 100.0)
+}
+
+fn count(number: u64, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }
 
 fn none() -> String {

@@ -266,15 +266,15 @@ impl Scenario {
     pub fn burst() -> Self {
         Self {
             name: "burst",
-            about: "long, mostly idle sessions; each minute ten times as many come for 6 s; \
+            about: "long, mostly idle sessions; each minute ten times as many come for 10 s; \
                     every other machine is older",
             fleet: Fleet::Generations(0.6),
             traffic: Traffic::Drawn {
                 load: Load::Bursts {
-                    base: 0.085,
-                    peak: 0.85,
+                    base: 0.09,
+                    peak: 0.9,
                     every: 60.0,
-                    length: 6.0,
+                    length: 10.0,
                 },
                 sessions: LONG,
             },
