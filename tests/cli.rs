@@ -9,10 +9,12 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
-use mahoraga::config::Strategy;
+use mahoraga::config::{Key, Strategy};
 
 #[path = "cli/mistakes.rs"]
 mod mistakes;
+#[path = "cli/strategies.rs"]
+mod strategies;
 
 fn mahoraga() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_mahoraga"));
@@ -201,19 +203,14 @@ fn misused(arguments: &[&str], want: &str) {
     assert_eq!((output.status.code(), stdout(&output)), (Some(2), ""));
 }
 
+/// A right command line with more behind it.
+fn proxy(more: &[&'static str]) -> Vec<&'static str> {
+    let right = "proxy --from 127.0.0.1:8080 --to 127.0.0.1:9001";
+    right.split(' ').chain(more.iter().copied()).collect()
+}
+
 #[test]
 fn flags_are_refused_in_one_sentence() {
-    let proxy = |more: &[&'static str]| {
-        let mut arguments = vec![
-            "proxy",
-            "--from",
-            "127.0.0.1:8080",
-            "--to",
-            "127.0.0.1:9001",
-        ];
-        arguments.extend(more);
-        arguments
-    };
     misused(
         &proxy(&["--strategy", "roundrobin"]),
         "error: invalid value 'roundrobin' for '--strategy <NAME>': \
@@ -271,6 +268,50 @@ fn flags_are_refused_in_one_sentence() {
 }
 
 #[test]
+fn flags_of_strategies_are_refused_in_one_sentence() {
+    misused(
+        &proxy(&["--to", "127.0.0.1:9002,wieght=2"]),
+        "error: invalid value '127.0.0.1:9002,wieght=2' for '--to <ADDR>': \
+         no option is called `wieght`, did you mean `weight`?",
+    );
+    misused(
+        &proxy(&["--strategy", "hash", "--key", "http_cookie"]),
+        "error: invalid value 'http_cookie' for '--key <KEY>': `http_cookie` is no key: \
+         write http_cookie(NAME), a name of up to 128 letters, digits and !#$%&'*+-.^_`|~",
+    );
+    misused(
+        &proxy(&["--key", "sni"]),
+        "error: --key: the strategy `round_robin` has no such setting: \
+         it belongs to `sticky_round_robin`, `hash` and `two_tier`",
+    );
+    misused(
+        &proxy(&["--strategy", "hash", "--max-load", "0.99"]),
+        "error: invalid value '0.99' for '--max-load <N|off>': \
+         `0.99` is out of range: 1.01 to 10, or \"off\", is wanted",
+    );
+    misused(
+        &proxy(&["--persist", "source_ip_port"]),
+        "error: invalid value 'source_ip_port' for '--persist <KEY>': \
+         `source_ip_port` is another with each connection: no client would be known again",
+    );
+    misused(
+        &proxy(&["--persist", "sni", "--persist-ttl", "1ms"]),
+        "error: invalid value '1ms' for '--persist-ttl <DUR>': \
+         `1ms` is out of range: 1s to 30d is wanted",
+    );
+    misused(
+        &proxy(&["--persist-ttl", "1h"]),
+        "error: --persist-ttl: nothing persists: \
+         give --persist, or --strategy sticky_round_robin",
+    );
+    misused(
+        &proxy(&["--peek-timeout", "2m"]),
+        "error: invalid value '2m' for '--peek-timeout <DUR>': \
+         `2m` is out of range: 1ms to 1m is wanted",
+    );
+}
+
+#[test]
 fn a_wrong_log_level_is_refused() {
     let flags = ["--from", "127.0.0.1:0", "--to", "127.0.0.1:9001"];
     let output = mahoraga()
@@ -313,10 +354,23 @@ fn help_and_version() {
         assert!(stdout(&output).contains(&format!("\n  mahoraga {subcommand}")));
     }
     let output = run(&["proxy", "--help"]);
+    let flags = stdout(&output);
+    let words: Vec<_> = flags
+        .split(|c: char| !c.is_alphanumeric() && c != '_')
+        .collect();
     for (strategy, _) in Strategy::all() {
-        assert!(stdout(&output).contains(strategy));
+        assert!(words.contains(&strategy), "{strategy}");
     }
-    assert!(stdout(&output).contains("--from '[::]:5432'"));
+    for (key, _) in Key::all() {
+        assert!(words.contains(&key), "{key}");
+    }
+    // Lines are broken as the terminal is wide.
+    let flags = flags.split_whitespace().collect::<Vec<_>>().join(" ");
+    for default in ["source_ip", "30m", "3s"] {
+        let default = format!("[default: {default}]");
+        assert!(flags.contains(&default), "{default}");
+    }
+    assert!(flags.contains("--from '[::]:5432'"));
     let output = run(&["--help"]);
     assert_eq!((output.status.code(), stderr(&output)), (Some(0), ""));
     assert!(stdout(&output).contains("\n  mahoraga proxy --from 127.0.0.1:8080 --to"));

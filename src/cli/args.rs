@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
+use super::backend::backend;
 use crate::address::Address;
 use crate::config::values::{self, ValueError};
-use crate::config::{LogFormat, Strategy};
+use crate::config::{Backend, Key, LogFormat, Strategy};
 use crate::simulate::Scenario;
 
 /// The program's arguments.
@@ -54,8 +55,10 @@ pub enum Command {
     #[command(after_help = "Examples:
   mahoraga proxy --from 127.0.0.1:8080 --to 127.0.0.1:9001 --to 127.0.0.1:9002
   mahoraga proxy --from '[::]:5432' --to db-1:5432 --to db-2:5432 --idle-timeout 1h
-  mahoraga proxy --from unix:/run/app.sock --to unix:/run/app-1.sock --access-log -")]
-    Proxy(ProxyArgs),
+  mahoraga proxy --from unix:/run/app.sock --to unix:/run/app-1.sock --access-log -
+  mahoraga proxy --from '[::]:80' --to app-1:80,weight=2 --to app-2:80 --to app-3:80,backup
+  mahoraga proxy --from '[::]:80' --to app-1:80 --to app-2:80 --strategy hash --key http_path")]
+    Proxy(Box<ProxyArgs>),
     /// Start three small HTTP backends and the balancer in front of them.
     #[command(after_help = "Example:
   mahoraga demo")]
@@ -79,9 +82,16 @@ pub struct ProxyArgs {
         help = "Where to listen: host:port, [IPv6]:port or unix:/path; may be given again"
     )]
     pub from: Vec<Address>,
-    /// A backend, written as --from is; may be given again.
-    #[arg(long, value_name = "ADDR", required = true, value_parser = values::backend_address)]
-    pub to: Vec<Address>,
+    /// A backend.
+    #[arg(
+        long,
+        value_name = "ADDR",
+        required = true,
+        value_parser = backend,
+        help = "A backend, written as --from is, and behind it ,weight=N ,max_connections=N and \
+                ,backup as wanted; may be given again"
+    )]
+    pub to: Vec<Backend>,
     /// How a backend is selected.
     #[arg(
         long,
@@ -91,6 +101,26 @@ pub struct ProxyArgs {
         help = format!("How a backend is selected: {}", names(&Strategy::all()))
     )]
     pub strategy: Strategy,
+    /// What hash and two_tier select by, and sticky_round_robin knows clients again by.
+    #[arg(
+        long,
+        value_name = "KEY",
+        help = format!(
+            "What hash and two_tier select by, and sticky_round_robin knows clients again by: {}; \
+             source_ip(24, 56) for networks of IPv4 and IPv6 [default: source_ip]",
+            names(&Key::all()).replace("http_cookie", "http_cookie(NAME)")
+        )
+    )]
+    pub key: Option<Key>,
+    /// With hash, no backend takes more than so many times the average, or off [default: off].
+    #[arg(long, value_name = "N|off")]
+    pub max_load: Option<Load>,
+    /// Clients that are known again by this key have the backend that they had [default: off].
+    #[arg(long, value_name = "KEY", value_parser = values::persist_key)]
+    pub persist: Option<Key>,
+    /// How long clients are known after their last connection [default: 30m].
+    #[arg(long, value_name = "DUR", value_parser = persist_ttl)]
+    pub persist_ttl: Option<Duration>,
     /// Worker threads; auto: one for each CPU that the process may use.
     #[arg(long, value_name = "N|auto", default_value = "auto", value_parser = workers)]
     pub workers: Count,
@@ -112,6 +142,9 @@ pub struct ProxyArgs {
     /// How long a session may last, or off.
     #[arg(long, value_name = "DUR|off", default_value = "off")]
     pub session_timeout: Deadline,
+    /// How long a client's first bytes are waited for, where a key is in them.
+    #[arg(long, value_name = "DUR", default_value = "3s", value_parser = peek_timeout)]
+    pub peek_timeout: Duration,
     /// How long sessions may go on after SIGTERM.
     #[arg(long, value_name = "DUR", default_value = "30s", value_parser = shutdown_grace)]
     pub shutdown_grace: Duration,
@@ -173,7 +206,19 @@ impl FromStr for Deadline {
     type Err = ValueError;
 
     fn from_str(text: &str) -> Result<Self, ValueError> {
-        values::duration_or_off(text).map(Self)
+        values::duration_or_off(text, values::DEADLINE_OR_OFF).map(Self)
+    }
+}
+
+/// A load relative to the average in percent, or none where `off` is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Load(pub Option<u16>);
+
+impl FromStr for Load {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        values::max_load(text).map(Self)
     }
 }
 
@@ -209,6 +254,14 @@ fn connect_timeout(text: &str) -> Result<Duration, ValueError> {
 
 fn half_closed_timeout(text: &str) -> Result<Duration, ValueError> {
     values::duration(text, values::DEADLINE)
+}
+
+fn peek_timeout(text: &str) -> Result<Duration, ValueError> {
+    values::duration(text, values::PEEK)
+}
+
+fn persist_ttl(text: &str) -> Result<Duration, ValueError> {
+    values::duration(text, values::TTL)
 }
 
 fn shutdown_grace(text: &str) -> Result<Duration, ValueError> {

@@ -6,13 +6,15 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod backend;
 mod check;
 mod demo;
 mod proxy;
 mod run;
 mod simulate;
 
-pub use args::{Cli, Command, Count, Deadline, ProxyArgs, SimulateArgs};
+pub use args::{Cli, Command, Count, Deadline, Load, ProxyArgs, SimulateArgs};
+pub use backend::BackendError;
 pub use proxy::{ProxyError, proxy_config};
 
 use std::fmt::Display;
@@ -31,10 +33,11 @@ const USAGE: u8 = 2;
 #[must_use]
 pub fn main() -> ExitCode {
     match Cli::parse().command {
-        Command::Run { config } => match load(&config) {
+        Command::Run { config: path } => match load(&path) {
             Ok((config, source)) => {
                 warn(&config, Some(&source));
-                run::run(&config)
+                let reread = || config::load(&path).map(|(config, _)| config);
+                run::run(&config, Some(&reread))
             }
             Err(code) => code,
         },
@@ -45,7 +48,7 @@ pub fn main() -> ExitCode {
         Command::Proxy(args) => match proxy_config(&args) {
             Ok(config) => {
                 warn(&config, None);
-                run::run(&config)
+                run::run(&config, None)
             }
             Err(error) => refuse(&format_args!("error: {error}")),
         },

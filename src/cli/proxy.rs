@@ -7,7 +7,10 @@ use thiserror::Error;
 use super::args::ProxyArgs;
 use crate::address::Address;
 use crate::config::values::{self, ValueError};
-use crate::config::{ATTEMPTS, AccessLog, Backend, Config, Listener, Pool, Timeouts};
+use crate::config::{
+    ATTEMPTS, AccessLog, Backend, Config, FirstTier, Listener, Persist, Pool, Strategy, Timeouts,
+    TwoTier,
+};
 
 /// Why flags make no configuration, beyond what the parser of arguments refuses.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
@@ -28,9 +31,15 @@ pub enum ProxyError {
         /// The one that it includes.
         narrow: Address,
     },
-    /// A file that can't be.
+    /// No backend that is ever selected.
+    #[error("--to: every weight is 0, so that none is ever selected")]
+    NoWeight,
+    /// A time for what is not there.
+    #[error("--persist-ttl: nothing persists: give --persist, or --strategy sticky_round_robin")]
+    NothingPersists,
+    /// A file that can't be, or a setting that does not go with the strategy.
     #[error("{flag}: {error}")]
-    File {
+    Value {
         /// The flag.
         flag: &'static str,
         /// What is wrong with its value.
@@ -42,17 +51,22 @@ pub enum ProxyError {
 ///
 /// # Errors
 ///
-/// An address is given twice or includes another one, or a path is none.
+/// An address is given twice or includes another one, a path is none, no backend has a weight, or
+/// flags do not go with the strategy.
 pub fn proxy_config(args: &ProxyArgs) -> Result<Config, ProxyError> {
     apart(&args.from)?;
     once(&args.to)?;
-    let file = |flag| move |error| ProxyError::File { flag, error };
+    if args.to.iter().all(|backend| backend.weight == 0) {
+        return Err(ProxyError::NoWeight);
+    }
+    let (strategy, persist) = strategy(args)?;
     let access_log = args.access_log.as_deref().map(values::log_sink);
     let access_log = access_log
         .transpose()
-        .map_err(file("--access-log"))?
+        .map_err(value_of("--access-log"))?
         .flatten();
-    let histogram_log = values::file(&args.histogram_log).map_err(file("--histogram-log"))?;
+    let histogram_log = values::file(&args.histogram_log);
+    let histogram_log = histogram_log.map_err(value_of("--histogram-log"))?;
     Ok(Config {
         workers: args.workers.0,
         max_connections: args.max_connections.0,
@@ -65,9 +79,9 @@ pub fn proxy_config(args: &ProxyArgs) -> Result<Config, ProxyError> {
         listeners: listeners(args),
         pools: vec![Pool {
             name: POOL.to_owned(),
-            strategy: args.strategy.clone(),
-            persist: None,
-            backends: args.to.iter().cloned().map(Backend::at).collect(),
+            strategy,
+            persist,
+            backends: args.to.clone(),
         }],
     })
 }
@@ -75,13 +89,56 @@ pub fn proxy_config(args: &ProxyArgs) -> Result<Config, ProxyError> {
 /// The name of the only pool.
 const POOL: &str = "default";
 
+/// The strategy with what the flags say of it, and the persistence.
+fn strategy(args: &ProxyArgs) -> Result<(Strategy, Option<Persist>), ProxyError> {
+    let mut strategy = args.strategy.clone();
+    let settings = [
+        ("--key", "key", args.key.is_some()),
+        ("--max-load", "max_load", args.max_load.is_some()),
+    ];
+    for (flag, setting, _) in settings.into_iter().filter(|(_, _, given)| *given) {
+        values::setting_of(&strategy, setting).map_err(value_of(flag))?;
+    }
+    let mut persist = args.persist.clone();
+    let key = args.key.clone().unwrap_or_default();
+    if let Strategy::Hash(hash) = &mut strategy {
+        hash.key = key;
+        hash.max_load = args.max_load.map_or(hash.max_load, |load| load.0);
+    } else if let Strategy::TwoTier(TwoTier { first, .. }) = &mut strategy {
+        if let FirstTier::Hash { key: selects, .. } = first {
+            *selects = key;
+        }
+    } else if strategy == Strategy::StickyRoundRobin {
+        if persist.is_some() {
+            let error = ValueError::PersistsAlready(strategy);
+            return Err(value_of("--persist")(error));
+        }
+        persist = Some(values::lasting(key).map_err(value_of("--key"))?);
+    }
+    if persist.is_none() && args.persist_ttl.is_some() {
+        return Err(ProxyError::NothingPersists);
+    }
+    let default = Persist::default();
+    let persist = persist.map(|key| Persist {
+        key,
+        ttl: args.persist_ttl.unwrap_or(default.ttl),
+        clients_max: default.clients_max,
+    });
+    Ok((strategy, persist))
+}
+
+/// Says which flag has a refused value.
+fn value_of(flag: &'static str) -> impl Fn(ValueError) -> ProxyError {
+    move |error| ProxyError::Value { flag, error }
+}
+
 fn listeners(args: &ProxyArgs) -> Vec<Listener> {
     let timeouts = Timeouts {
         connect: args.connect_timeout,
         idle: args.idle_timeout.0,
         half_closed: args.half_closed_timeout,
         session: args.session_timeout.0,
-        peek: Timeouts::default().peek,
+        peek: args.peek_timeout,
     };
     let listener = |(i, bind): (usize, &Address)| Listener {
         name: name(bind, &args.from[..i]),
@@ -120,9 +177,10 @@ fn apart(from: &[Address]) -> Result<(), ProxyError> {
     Ok(())
 }
 
-fn once(to: &[Address]) -> Result<(), ProxyError> {
+fn once(to: &[Backend]) -> Result<(), ProxyError> {
     let mut seen = HashSet::new();
-    match to.iter().find(|address| !seen.insert(*address)) {
+    let mut addresses = to.iter().map(|backend| &backend.address);
+    match addresses.find(|address| !seen.insert(*address)) {
         Some(address) => Err(twice("--to", address)),
         None => Ok(()),
     }
@@ -144,7 +202,8 @@ mod tests {
 
     use super::*;
     use crate::cli::{Cli, Command};
-    use crate::config::{LogFormat, LogSink, SHUTDOWN_GRACE, Strategy};
+    use crate::config::{Hash, Key, LogFormat, LogSink, SHUTDOWN_GRACE};
+    use crate::peek::Field;
 
     fn config(flags: &str) -> Result<Config, ProxyError> {
         let arguments = ["mahoraga", "proxy"]
@@ -174,7 +233,9 @@ mod tests {
     #[test]
     fn every_flag_arrives() {
         let got = config(
-            "--from [::1]:80 --from unix:/a --to unix:/b --to localhost:81 --strategy round_robin \
+            "--from [::1]:80 --from unix:/a --to unix:/b,weight=2,max_connections=5 \
+             --to localhost:81,backup --strategy hash --key sni --max-load 1.25 \
+             --persist http_cookie(a) --persist-ttl 1h --peek-timeout 1m \
              --workers 2 --max-connections 7 --attempts 1 --connect-timeout 1s --idle-timeout off \
              --half-closed-timeout 2s --session-timeout 1h --shutdown-grace 0s --access-log a.log \
              --log-format json --histogram-log b.hlog",
@@ -185,7 +246,7 @@ mod tests {
             idle: None,
             half_closed: Duration::from_secs(2),
             session: Some(Duration::from_secs(3600)),
-            peek: Timeouts::default().peek,
+            peek: Duration::from_secs(60),
         };
         let listener = |bind: &str| Listener {
             name: bind.to_owned(),
@@ -195,8 +256,25 @@ mod tests {
             attempts: 1,
             timeouts,
         };
-        let backends = ["unix:/b", "127.0.0.1:81"].map(|to| Backend::at(to.parse().unwrap()));
-        let strategy = Strategy::RoundRobin;
+        let [first, second] = ["unix:/b", "127.0.0.1:81"].map(|to| to.parse().unwrap());
+        let first = Backend {
+            weight: 2,
+            max_connections: NonZeroU32::new(5),
+            ..Backend::at(first)
+        };
+        let second = Backend {
+            backup: true,
+            ..Backend::at(second)
+        };
+        let strategy = Strategy::Hash(Hash {
+            key: Key::First(Field::Sni),
+            max_load: Some(125),
+        });
+        let persist = Persist {
+            key: Key::First(Field::HttpCookie("a".to_owned())),
+            ttl: Duration::from_secs(3600),
+            clients_max: Persist::default().clients_max,
+        };
         let want = Config {
             workers: NonZeroU32::new(2),
             max_connections: NonZeroU32::new(7),
@@ -210,11 +288,80 @@ mod tests {
             pools: vec![Pool {
                 name: POOL.to_owned(),
                 strategy,
-                persist: None,
-                backends: backends.into(),
+                persist: Some(persist),
+                backends: vec![first, second],
             }],
         };
         assert_eq!(got, want);
+    }
+
+    fn pool(flags: &str) -> Result<Pool, ProxyError> {
+        let flags = format!("--from unix:/a --to unix:/b {flags}");
+        config(&flags).map(|mut config| config.pools.remove(0))
+    }
+
+    #[test]
+    fn every_strategy_has_its_defaults() {
+        for (name, default) in Strategy::all() {
+            let flags = pool(&format!("--strategy {name}")).unwrap();
+            let text = format!(
+                "(listeners: [(bind: \"unix:/a\", pool: \"default\")], pools: \
+                 [(name: \"default\", strategy: \"{name}\", backends: [\"unix:/b\"])])"
+            );
+            let (file, _) = crate::config::parse("f".to_owned(), text.into()).unwrap();
+            assert_eq!(flags, file.pools[0]);
+            assert_eq!(flags.strategy, default);
+        }
+    }
+
+    #[test]
+    fn keys_go_where_the_strategy_has_them() {
+        let key = Key::First(Field::RdpCookie);
+        let tiers = pool("--strategy two_tier --key rdp_cookie").unwrap();
+        assert_eq!(tiers.strategy.key(), Some(&key));
+        let hash = pool("--strategy hash --max-load off").unwrap();
+        assert_eq!(hash.strategy.key(), Some(&Key::default()));
+        let sticky = pool("--strategy sticky_round_robin --key rdp_cookie --persist-ttl 1s");
+        let persist = Persist {
+            key,
+            ttl: Duration::from_secs(1),
+            ..Persist::default()
+        };
+        assert_eq!(sticky.unwrap().persist, Some(persist));
+        let persist = pool("--persist source_ip").unwrap().persist;
+        assert_eq!(persist, Some(Persist::default()));
+    }
+
+    #[test]
+    fn flags_that_do_not_go_together() {
+        let error = |flags: &str| pool(flags).unwrap_err().to_string();
+        assert_eq!(
+            error("--strategy random --key sni"),
+            "--key: the strategy `random` has no such setting: \
+             it belongs to `sticky_round_robin`, `hash` and `two_tier`"
+        );
+        assert_eq!(
+            error("--max-load 1.25"),
+            "--max-load: the strategy `round_robin` has no such setting: it belongs to `hash`"
+        );
+        assert_eq!(
+            error("--strategy sticky_round_robin --persist sni"),
+            "--persist: `sticky_round_robin` persists already: use `round_robin` with persist"
+        );
+        assert_eq!(
+            error("--strategy sticky_round_robin --key source_ip_port"),
+            "--key: `source_ip_port` is another with each connection: \
+             no client would be known again"
+        );
+        assert_eq!(
+            error("--persist-ttl 1h"),
+            "--persist-ttl: nothing persists: give --persist, or --strategy sticky_round_robin"
+        );
+        let error = config("--from unix:/a --to unix:/b,weight=0 --to unix:/c,weight=0");
+        assert_eq!(
+            error.unwrap_err().to_string(),
+            "--to: every weight is 0, so that none is ever selected"
+        );
     }
 
     #[test]

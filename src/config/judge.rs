@@ -31,6 +31,15 @@ impl<'a> Leaf<'a> {
             None
         }
     }
+
+    /// What the author calls it: a value that stands for a whole group has the group's name.
+    fn called(&self) -> &'a str {
+        let label = self
+            .group
+            .label()
+            .filter(|_| self.group.find(self.name).is_none());
+        label.unwrap_or(self.name)
+    }
 }
 
 /// The mistakes found so far.
@@ -76,14 +85,14 @@ impl<'a> Judge<'a> {
         leaf: &Leaf<'a>,
         read: impl FnOnce(&Leaf<'a>) -> Result<T, ValueError>,
     ) -> Option<T> {
-        if *leaf.raw == Scalar::Unset {
+        if !leaf.raw.is_set() {
             return None;
         }
         match read(leaf) {
             Ok(value) => Some(value),
             Err(error) => {
                 let span = &leaf.group.field(leaf.name).span;
-                self.mistake(span, format!("{}: {error}", leaf.name));
+                self.mistake(span, format!("{}: {error}", leaf.called()));
                 None
             }
         }
@@ -95,7 +104,7 @@ impl<'a> Judge<'a> {
         leaf: &Leaf<'a>,
         read: impl FnOnce(&Leaf<'a>) -> Result<T, ValueError>,
     ) -> Option<T> {
-        if *leaf.raw == Scalar::Unset {
+        if !leaf.raw.is_set() {
             self.mistake(
                 &leaf.group.start(),
                 format!("the field `{}` is missing here", leaf.name),
@@ -164,9 +173,31 @@ pub(super) fn duration(bounds: Bounds) -> impl Fn(&Leaf<'_>) -> Result<Duration,
 }
 
 /// A duration or `"off"`.
-pub(super) fn duration_or_off(leaf: &Leaf<'_>) -> Result<Option<Duration>, ValueError> {
-    let text = leaf.text().ok_or_else(|| no_duration(leaf))?;
-    values::duration_or_off(text)
+pub(super) fn duration_or_off(
+    bounds: Bounds,
+) -> impl Fn(&Leaf<'_>) -> Result<Option<Duration>, ValueError> {
+    move |leaf| {
+        let text = leaf.text().ok_or_else(|| no_duration(leaf))?;
+        values::duration_or_off(text, bounds)
+    }
+}
+
+/// A load relative to the average, in percent, or `"off"`.
+pub(super) fn max_load(leaf: &Leaf<'_>) -> Result<Option<u16>, ValueError> {
+    match leaf.text() {
+        Some("off") => Ok(None),
+        Some(_) => Err(not(leaf, values::LOAD_WANTED)),
+        None => values::percent(leaf.written).map(Some),
+    }
+}
+
+/// `true` or `false`.
+pub(super) fn truth(leaf: &Leaf<'_>) -> Result<bool, ValueError> {
+    if let Scalar::Truth(truth) = leaf.raw {
+        Ok(*truth)
+    } else {
+        Err(not(leaf, "true or false"))
+    }
 }
 
 fn not(leaf: &Leaf<'_>, wanted: &str) -> ValueError {

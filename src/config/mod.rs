@@ -12,6 +12,7 @@ use crate::address::Address;
 
 mod error;
 mod judge;
+mod key;
 mod load;
 mod raw;
 mod source;
@@ -23,17 +24,20 @@ pub mod values;
 mod warnings;
 
 pub use error::{ConfigError, Mistake, Warning};
+pub use key::Key;
 pub use load::{load, parse};
 pub use source::{Place, Source};
 pub use strategy::{
-    FirstTier, Group, Hash, Key, LeastTime, Persist, Predictive, SecondTier, Strategy, TwoTier,
+    FirstTier, Group, Hash, LeastTime, Persist, Predictive, SecondTier, Strategy, TwoTier,
 };
 pub use warnings::{DESCRIPTORS_RESERVED, Host, descriptors_needed, warnings};
 
 /// A whole, valid configuration.
 ///
 /// Invariant: names are unique among listeners, among pools and within a pool; every listener's
-/// `pool` is an index into `pools`; every pool has a backend of weight above 0.
+/// `pool` is an index into `pools`; every pool has a backend of weight above 0; `two_tier` has
+/// every group that a backend of its pool names, and if one names a group, all do; a pool of
+/// `sticky_round_robin` persists.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// Worker threads; `None`: one per CPU that the process may use.
@@ -114,7 +118,7 @@ pub struct Timeouts {
     pub half_closed: Duration,
     /// The whole session; `None`: never.
     pub session: Option<Duration>,
-    /// A client's first bytes, where a backend is selected by them.
+    /// A client's first bytes, where a backend is selected by them, 1 ms to 1 min.
     pub peek: Duration,
 }
 
@@ -156,7 +160,7 @@ pub struct Backend {
     pub max_connections: Option<NonZeroU32>,
     /// It is selected only while no other backend can be.
     pub backup: bool,
-    /// Its group, for `two_tier`.
+    /// Its group, for `two_tier`; other strategies ignore it.
     pub group: Option<String>,
 }
 

@@ -19,8 +19,16 @@ pub(super) enum Scalar {
     Text(String),
     /// A whole number, clamped to what `i64` holds.
     Number(i64),
+    /// `true` or `false`.
+    Truth(bool),
     /// Anything else; the source text shows what.
     Other,
+}
+
+impl Scalar {
+    pub(super) fn is_set(&self) -> bool {
+        *self != Self::Unset
+    }
 }
 
 #[derive(Debug, Default, serde::Deserialize)]
@@ -68,14 +76,84 @@ pub(super) struct RawTimeouts {
     pub(super) idle: Scalar,
     pub(super) half_closed: Scalar,
     pub(super) session: Scalar,
+    pub(super) peek: Scalar,
 }
 
 #[derive(Debug, Default, serde::Deserialize)]
 #[serde(rename = "Pool", default, deny_unknown_fields)]
 pub(super) struct RawPool {
     pub(super) name: Scalar,
-    pub(super) strategy: Scalar,
+    pub(super) strategy: Short<RawStrategy>,
+    pub(super) persist: Short<RawPersist>,
     pub(super) backends: Vec<Short<RawBackend>>,
+}
+
+/// The settings of all strategies together.
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(rename = "Strategy", default, deny_unknown_fields)]
+pub(super) struct RawStrategy {
+    pub(super) name: Scalar,
+    pub(super) key: Scalar,
+    pub(super) max_load: Scalar,
+    pub(super) decay: Scalar,
+    pub(super) ttl: Scalar,
+    pub(super) clients_max: Scalar,
+    pub(super) first: Scalar,
+    pub(super) subset: Scalar,
+    pub(super) then: Scalar,
+    pub(super) groups: Option<Vec<Short<RawGroup>>>,
+    pub(super) horizon: Scalar,
+    pub(super) season: Scalar,
+}
+
+impl RawStrategy {
+    /// The settings that are there.
+    pub(super) fn settings(&self) -> impl Iterator<Item = &'static str> {
+        let Self {
+            name: _,
+            key,
+            max_load,
+            decay,
+            ttl,
+            clients_max,
+            first,
+            subset,
+            then,
+            groups,
+            horizon,
+            season,
+        } = self;
+        let groups = groups.as_ref().map(|_| "groups");
+        let scalars = [
+            ("key", key),
+            ("max_load", max_load),
+            ("decay", decay),
+            ("ttl", ttl),
+            ("clients_max", clients_max),
+            ("first", first),
+            ("subset", subset),
+            ("then", then),
+            ("horizon", horizon),
+            ("season", season),
+        ];
+        let there = scalars.into_iter().filter(|(_, value)| value.is_set());
+        there.map(|(name, _)| name).chain(groups)
+    }
+}
+
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(rename = "Group", default, deny_unknown_fields)]
+pub(super) struct RawGroup {
+    pub(super) name: Scalar,
+    pub(super) weight: Scalar,
+}
+
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(rename = "Persist", default, deny_unknown_fields)]
+pub(super) struct RawPersist {
+    pub(super) key: Scalar,
+    pub(super) ttl: Scalar,
+    pub(super) clients_max: Scalar,
 }
 
 #[derive(Debug, Default, serde::Deserialize)]
@@ -84,6 +162,9 @@ pub(super) struct RawBackend {
     pub(super) address: Scalar,
     pub(super) name: Scalar,
     pub(super) weight: Scalar,
+    pub(super) max_connections: Scalar,
+    pub(super) backup: Scalar,
+    pub(super) group: Scalar,
 }
 
 /// Fields in parentheses, or a bare value that stands for the most telling of them.
@@ -95,6 +176,33 @@ impl From<Scalar> for Short<RawAccessLog> {
         Self(RawAccessLog {
             to,
             format: Scalar::Unset,
+        })
+    }
+}
+
+impl From<Scalar> for Short<RawStrategy> {
+    fn from(name: Scalar) -> Self {
+        Self(RawStrategy {
+            name,
+            ..RawStrategy::default()
+        })
+    }
+}
+
+impl From<Scalar> for Short<RawGroup> {
+    fn from(name: Scalar) -> Self {
+        Self(RawGroup {
+            name,
+            weight: Scalar::Unset,
+        })
+    }
+}
+
+impl From<Scalar> for Short<RawPersist> {
+    fn from(key: Scalar) -> Self {
+        Self(RawPersist {
+            key,
+            ..RawPersist::default()
         })
     }
 }
@@ -188,8 +296,8 @@ impl<'de, T: FromFields> Visitor<'de> for Written<T> {
         Ok(Scalar::Other.into())
     }
 
-    fn visit_bool<E>(self, _: bool) -> Result<T, E> {
-        Ok(Scalar::Other.into())
+    fn visit_bool<E>(self, truth: bool) -> Result<T, E> {
+        Ok(Scalar::Truth(truth).into())
     }
 
     fn visit_char<E>(self, _: char) -> Result<T, E> {

@@ -62,6 +62,11 @@ impl Node {
             .find(|child| child.label.as_deref() == Some(name))
     }
 
+    /// The name in front of the value, for a field.
+    pub(super) fn label(&self) -> Option<&str> {
+        self.label.as_deref()
+    }
+
     /// An item of a list; this value itself when it has fewer.
     pub(super) fn item(&self, index: usize) -> &Self {
         self.children.get(index).unwrap_or(self)

@@ -4,7 +4,7 @@ use std::fmt;
 use std::num::NonZeroU16;
 use std::time::Duration;
 
-use crate::peek::Field;
+use super::Key;
 
 /// How a backend is selected.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -45,7 +45,7 @@ pub struct Hash {
 /// Settings of [`Strategy::LeastTime`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LeastTime {
-    /// How soon a slow answer is forgotten: the time constant of the average.
+    /// How soon a slow answer is forgotten: the time constant of the average, 100 ms to 1 h.
     pub decay: Duration,
 }
 
@@ -68,7 +68,7 @@ pub enum FirstTier {
     Hash {
         /// What is hashed.
         key: Key,
-        /// Backends of a subset, while no groups are named.
+        /// Backends of a subset, while no groups are named; more than there are: all of them.
         subset: NonZeroU16,
     },
     /// Each group takes its share.
@@ -94,16 +94,17 @@ pub enum SecondTier {
 pub struct Group {
     /// Unique within the pool.
     pub name: String,
-    /// Its share; that of its backends together when the file says nothing. Above 0.
+    /// Its share, 1 or more; when the file says nothing, that of its backends together, without
+    /// the backups.
     pub weight: u32,
 }
 
 /// Settings of [`Strategy::Predictive`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Predictive {
-    /// How far ahead it looks.
+    /// How far ahead it looks, 100 ms to 10 min; never beyond a season.
     pub horizon: Duration,
-    /// The period that load repeats with; `None`: none.
+    /// The period that load repeats with, 10 min to 30 d; `None`: none.
     pub season: Option<Duration>,
 }
 
@@ -112,26 +113,10 @@ pub struct Predictive {
 pub struct Persist {
     /// What a client is known by.
     pub key: Key,
-    /// For so long after its last connection.
+    /// For so long after its last connection, 1 s to 30 d.
     pub ttl: Duration,
-    /// Clients that are remembered; beyond that the least recent is forgotten.
+    /// Clients that are remembered, 1 to 16,777,216; beyond that the least recent is forgotten.
     pub clients_max: u32,
-}
-
-/// What of a client a backend is selected by.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Key {
-    /// Its address, or the network of such prefix lengths that it is in.
-    SourceIp {
-        /// Of IPv4, 0 to 32.
-        v4: u8,
-        /// Of IPv6, 0 to 128.
-        v6: u8,
-    },
-    /// Its address and port: each connection for itself.
-    SourceIpPort,
-    /// Something in its first bytes.
-    First(Field),
 }
 
 impl Strategy {
@@ -170,6 +155,23 @@ impl Strategy {
         }
     }
 
+    /// What may be set of it beside its name, in the configuration's words.
+    #[must_use]
+    pub fn settings(&self) -> &'static [&'static str] {
+        match self {
+            Self::StickyRoundRobin => &["key", "ttl", "clients_max"],
+            Self::Hash(_) => &["key", "max_load"],
+            Self::LeastTime(_) => &["decay"],
+            Self::TwoTier(_) => &["first", "key", "subset", "then", "decay", "groups"],
+            Self::Predictive(_) => &["horizon", "season"],
+            Self::RoundRobin
+            | Self::LeastConnections
+            | Self::Random
+            | Self::PowerOfTwo
+            | Self::First => &[],
+        }
+    }
+
     /// What it selects by, if it selects by a key.
     #[must_use]
     pub fn key(&self) -> Option<&Key> {
@@ -191,16 +193,53 @@ impl Strategy {
     }
 }
 
-impl fmt::Display for Strategy {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
+impl FirstTier {
+    /// The names of all, with the settings that hold when nothing else is said.
+    #[must_use]
+    pub fn all() -> [(&'static str, Self); 3] {
+        [
+            ("hash", Self::default()),
+            ("weight", Self::Weight),
+            ("priority", Self::Priority),
+        ]
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Hash { .. } => "hash",
+            Self::Weight => "weight",
+            Self::Priority => "priority",
+        }
     }
 }
 
-impl Default for Key {
-    fn default() -> Self {
-        // One household or host of IPv6 has a /64 of its own (RFC 6177).
-        Self::SourceIp { v4: 32, v6: 64 }
+impl SecondTier {
+    /// The names of all, with the settings that hold when nothing else is said.
+    #[must_use]
+    pub fn all() -> [(&'static str, Self); 3] {
+        [
+            ("least_connections", Self::LeastConnections),
+            ("least_time", Self::LeastTime(LeastTime::default())),
+            ("power_of_two", Self::PowerOfTwo),
+        ]
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::LeastConnections => "least_connections",
+            Self::LeastTime(_) => "least_time",
+            Self::PowerOfTwo => "power_of_two",
+        }
+    }
+}
+
+impl fmt::Display for Strategy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
     }
 }
 

@@ -2,6 +2,8 @@
 
 use super::*;
 
+mod strategies;
+
 const EXAMPLE: &str = include_str!("../../config.ron");
 const SMALLEST: &str = r#"(listeners: [(bind: "127.0.0.1:8080", pool: "web")],
     pools: [(name: "web", backends: ["127.0.0.1:9001"])])"#;
@@ -90,15 +92,14 @@ fn the_example_names_every_field() {
     has(root.field("access_log"), &["to", "format"]);
     has(root.field("defaults"), &["attempts"]);
     let timeouts = root.field("defaults").field("timeouts");
-    has(timeouts, &["connect", "idle", "half_closed", "session"]);
+    let deadlines = ["connect", "idle", "half_closed", "session", "peek"];
+    has(timeouts, &deadlines);
     let fields = ["name", "bind", "pool", "max_connections"];
     has(root.field("listeners").item(0), &fields);
     let pool = root.field("pools").item(0);
-    has(pool, &["name", "strategy", "backends"]);
-    has(
-        pool.field("backends").item(1),
-        &["address", "name", "weight"],
-    );
+    has(pool, &["name", "strategy", "persist", "backends"]);
+    let fields = ["address", "name", "weight", "max_connections", "backup"];
+    has(pool.field("backends").item(1), &fields);
 }
 
 #[test]
@@ -107,16 +108,19 @@ fn everything_can_be_set() {
         r#"Config(
             workers: Some(2), max_connections: 1_000, shutdown_grace: "0s",
             access_log: (to: "/a.log", format: "json"), histogram_log: r"b.hlog",
-            defaults: (attempts: 2, timeouts: (connect: "1s", idle: "off", session: "1d")),
+            defaults: (attempts: 2, timeouts: (
+                connect: "1s", idle: "off", session: "1d", peek: "1m")),
             listeners: [
                 (bind: "[::1]:80", pool: "b"),
                 Listener(name: "n", bind: "unix:/s", pool: "a", max_connections: 7, attempts: 16,
-                    timeouts: (connect: "250ms", idle: "1h", half_closed: "1m", session: "off")),
+                    timeouts: (connect: "250ms", idle: "1h", half_closed: "1m", session: "off",
+                        peek: "1ms")),
             ],
             pools: [
                 (name: "a", backends: [(address: "unix:/b", weight: 0), "localhost:1"]),
                 (name: "b", strategy: "round_robin", backends: [
-                    Backend(name: "x", address: "[::1]:81", weight: 256),
+                    Backend(name: "x", address: "[::1]:81", weight: 256, backup: true,
+                        max_connections: 9),
                 ]),
             ],
         )"#,
@@ -135,14 +139,14 @@ fn everything_can_be_set() {
         idle: None,
         half_closed: seconds(30),
         session: Some(seconds(86_400)),
-        peek: Duration::from_secs(3),
+        peek: seconds(60),
     };
     let own = Timeouts {
         connect: Duration::from_millis(250),
         idle: Some(seconds(3600)),
         half_closed: seconds(60),
         session: None,
-        peek: Duration::from_secs(3),
+        peek: Duration::from_millis(1),
     };
     let [first, second] = &config.listeners[..] else {
         panic!("{:?}", config.listeners);
@@ -163,6 +167,7 @@ fn everything_can_be_set() {
     assert_eq!((a[1].name.as_str(), a[1].weight), ("127.0.0.1:1", 1));
     let b = &config.pools[1].backends[0];
     assert_eq!((b.name.as_str(), b.weight), ("x", 256));
+    assert_eq!((b.backup, b.max_connections), (true, NonZeroU32::new(9)));
 }
 
 #[test]

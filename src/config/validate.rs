@@ -8,14 +8,17 @@ use std::path::{Path, PathBuf};
 
 use super::error::Mistake;
 use super::judge::{Judge, duration, duration_or_off, number, number_or, path, text};
-use super::raw::{RawAccessLog, RawBackend, RawConfig, RawListener, RawPool, RawTimeouts, Scalar};
+use super::raw::{RawAccessLog, RawConfig, RawListener, RawPool, RawTimeouts, Scalar};
 use super::source::Source;
 use super::spans::Node;
 use super::{
-    ATTEMPTS, AccessLog, Backend, Config, HISTOGRAM_LOG, Listener, LogSink, Pool, SHUTDOWN_GRACE,
-    Timeouts, values,
+    ATTEMPTS, AccessLog, Config, HISTOGRAM_LOG, Listener, LogSink, SHUTDOWN_GRACE, Timeouts, values,
 };
 use crate::address::Address;
+
+mod pool;
+mod strategy;
+mod tiers;
 
 /// Judges a whole configuration. The mistakes are in source order.
 pub(super) fn config(raw: &RawConfig, source: &Source) -> Result<Config, Vec<Mistake>> {
@@ -138,18 +141,23 @@ impl<'a> Judge<'a> {
         let idle = self.leaf(&raw.idle, at, "idle");
         let half_closed = self.leaf(&raw.half_closed, at, "half_closed");
         let session = self.leaf(&raw.session, at, "session");
+        let peek = self.leaf(&raw.peek, at, "peek");
         Timeouts {
             connect: self
                 .read(&connect, duration(values::CONNECT))
                 .unwrap_or(default.connect),
-            idle: self.read(&idle, duration_or_off).unwrap_or(default.idle),
+            idle: self
+                .read(&idle, duration_or_off(values::DEADLINE_OR_OFF))
+                .unwrap_or(default.idle),
             half_closed: self
                 .read(&half_closed, duration(values::DEADLINE))
                 .unwrap_or(default.half_closed),
             session: self
-                .read(&session, duration_or_off)
+                .read(&session, duration_or_off(values::DEADLINE_OR_OFF))
                 .unwrap_or(default.session),
-            peek: default.peek,
+            peek: self
+                .read(&peek, duration(values::PEEK))
+                .unwrap_or(default.peek),
         }
     }
 
@@ -178,77 +186,6 @@ impl<'a> Judge<'a> {
                 self.unique(&mut names, name, &name_or(at.item(i), "bind").span);
             }
         }
-    }
-
-    fn pools(&mut self, raw: &'a [RawPool], at: &'a Node) -> Vec<Pool> {
-        if raw.is_empty() {
-            self.mistake(&at.start(), "pools: at least one is wanted".to_owned());
-        }
-        let mut names = HashMap::new();
-        let pools = raw.iter().enumerate();
-        pools
-            .map(|(i, raw)| {
-                let pool = self.pool(raw, at.item(i));
-                if !pool.name.is_empty() {
-                    let name = ("two pools are called", pool.name.clone());
-                    self.unique(&mut names, name, &at.item(i).field("name").span);
-                }
-                pool
-            })
-            .collect()
-    }
-
-    fn pool(&mut self, raw: &'a RawPool, at: &'a Node) -> Pool {
-        let name = self.leaf(&raw.name, at, "name");
-        let strategy = self.leaf(&raw.strategy, at, "strategy");
-        let name = self
-            .require(&name, |leaf| values::name(text(leaf)?))
-            .unwrap_or_default();
-        let strategy = self.read(&strategy, |leaf| values::strategy(text(leaf)?));
-        let at = at.field("backends");
-        let mut names = HashMap::new();
-        let mut backends = Vec::with_capacity(raw.backends.len());
-        for (i, raw) in raw.backends.iter().enumerate() {
-            let at = at.item(i);
-            let Some(backend) = self.backend(&raw.0, at) else {
-                continue;
-            };
-            let name = ("two backends of the pool are called", backend.name.clone());
-            self.unique(&mut names, name, &name_or(at, "address").span);
-            backends.push(backend);
-        }
-        if raw.backends.is_empty() {
-            self.mistake(&at.start(), "backends: at least one is wanted".to_owned());
-        } else if !backends.is_empty() && backends.iter().all(|backend| backend.weight == 0) {
-            let sentence = "backends: every weight is 0, so that none is ever selected";
-            self.mistake(&at.start(), sentence.to_owned());
-        }
-        Pool {
-            name,
-            strategy: strategy.unwrap_or_default(),
-            persist: None,
-            backends,
-        }
-    }
-
-    fn backend(&mut self, raw: &'a RawBackend, at: &'a Node) -> Option<Backend> {
-        let address = self.leaf(&raw.address, at, "address");
-        let name = self.leaf(&raw.name, at, "name");
-        let weight = self.leaf(&raw.weight, at, "weight");
-        let address = self.require(&address, |leaf| values::backend_address(text(leaf)?));
-        let name = self.read(&name, |leaf| values::name(text(leaf)?));
-        let weight = self.read(&weight, number(values::WEIGHT));
-        let address = address?;
-        Some(Backend {
-            name: name.unwrap_or_else(|| address.to_string()),
-            address,
-            weight: weight
-                .and_then(|weight| u16::try_from(weight).ok())
-                .unwrap_or(1),
-            max_connections: None,
-            backup: false,
-            group: None,
-        })
     }
 }
 

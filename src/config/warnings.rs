@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::error::Warning;
 use super::source::Source;
 use super::spans::Span;
-use super::{Config, Listener, LogSink, Timeouts, values};
+use super::{Backend, Config, FirstTier, Listener, LogSink, Pool, Strategy, Timeouts, values};
 use crate::address::Address;
 
 /// What the machine gives to the process.
@@ -59,6 +59,7 @@ pub fn warnings(config: &Config, host: Host, source: Option<&Source>) -> Vec<War
         }
     }
     for (i, pool) in config.pools.iter().enumerate() {
+        strategy(i, pool, &mut found);
         if config.listeners.iter().all(|listener| listener.pool != i) {
             found.push((
                 At::Pool(i),
@@ -80,12 +81,16 @@ enum At {
     Idle(usize),
     Bind(usize),
     Pool(usize),
+    Strategy(usize),
+    Subset(usize),
+    Group { pool: usize, backend: usize },
 }
 
 impl At {
     fn span(self, source: &Source) -> Span {
         let root = source.root();
         let listener = |i| root.field("listeners").item(i);
+        let pool = |i| root.field("pools").item(i);
         let node = match self {
             Self::Workers => root.field("workers"),
             Self::AccessLog => root.field("access_log").field("to"),
@@ -93,7 +98,12 @@ impl At {
             Self::MaxConnections => root.field("max_connections"),
             Self::ListenerMaxConnections(i) => listener(i).field("max_connections"),
             Self::Bind(i) => listener(i).field("bind"),
-            Self::Pool(i) => root.field("pools").item(i).field("name"),
+            Self::Pool(i) => pool(i).field("name"),
+            Self::Strategy(i) => pool(i).field("strategy").field("name"),
+            Self::Subset(i) => pool(i).field("strategy").field("subset"),
+            Self::Group { pool: i, backend } => {
+                pool(i).field("backends").item(backend).field("group")
+            }
             Self::Idle(i) => {
                 let own = listener(i)
                     .find("timeouts")
@@ -187,6 +197,42 @@ fn descriptors(config: &Config, host: Host, found: &mut Vec<(At, String)>) {
             );
             found.push((at, sentence));
         }
+    }
+}
+
+/// What a pool's strategy makes of its backends.
+fn strategy(i: usize, pool: &Pool, found: &mut Vec<(At, String)>) {
+    // Backends that take connections while all is well.
+    let is_active = |backend: &&Backend| !backend.backup && backend.weight > 0;
+    let active: Vec<_> = pool.backends.iter().filter(is_active).collect();
+    if let Strategy::TwoTier(tiers) = &pool.strategy {
+        if let FirstTier::Hash { subset, .. } = tiers.first
+            && tiers.groups.is_empty()
+            && usize::from(subset.get()) > active.len()
+            && active.len() > 1
+        {
+            let sentence = format!(
+                "a subset of {subset} is all {} backends of the pool `{}`: the key picks nothing",
+                active.len(),
+                pool.name
+            );
+            found.push((At::Subset(i), sentence));
+        }
+    } else if let Some(backend) = pool.backends.iter().position(|one| one.group.is_some()) {
+        let sentence = format!(
+            "the group does nothing: the strategy is `{}`, and only `two_tier` picks groups",
+            pool.strategy
+        );
+        found.push((At::Group { pool: i, backend }, sentence));
+    }
+    if let (Strategy::First, [first, _, ..]) = (&pool.strategy, &active[..])
+        && first.max_connections.is_none()
+    {
+        let sentence = format!(
+            "all clients go to the backend `{}`: the first without max_connections is never full",
+            first.name
+        );
+        found.push((At::Strategy(i), sentence));
     }
 }
 

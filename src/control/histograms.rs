@@ -106,6 +106,7 @@ fn gauges(stats: &Numbers) -> String {
         ("pipes", &stats.pipes),
         ("parked", &stats.parked),
         ("accepted", &stats.accepted),
+        ("peek_misses", &stats.peek_misses),
         ("connect_failures", &stats.connect_failures),
         ("accept_pauses", &stats.accept_pauses),
         ("accept_exhausted", &stats.accept_exhausted),

@@ -1,11 +1,12 @@
 //! Least time: the backend that would answer soonest. The score is Finagle's "Peak EWMA": the
-//! average time to an answer (connect and first byte), times the connections that it has, by weight.
+//! average time to an answer (connect and first byte), times its connections, by weight.
 //!
 //! A backend of which nothing is known counts as an average one, so that it is not flooded before
 //! its first answer. One that nobody is connected to is forgotten little by little, so that a
 //! backend which was slow once is tried again; only one connection finds out, as its old average
 //! counts in full while there is one.
 
+use std::cell::OnceCell;
 use std::sync::Arc;
 
 use fastrand::Rng;
@@ -42,12 +43,8 @@ pub(super) fn decay_ns(settings: config::LeastTime) -> u64 {
 /// The soonest of some backends.
 pub(super) fn pick(members: &[u16], decay: u64, scene: &Scene<'_>, rng: &mut Rng) -> Option<u16> {
     let last = |index: u16| scene.backend(index).tally.latency().last();
-    let all_known = members.iter().all(|&index| last(index).is_some());
-    let usual = if all_known {
-        None
-    } else {
-        average(members, last)
-    };
+    let average = OnceCell::new();
+    let usual = || *average.get_or_init(|| self::average(members, last));
     scene.least(members, rng, |index| {
         let latency = scene.backend(index).tally.latency();
         let connections = scene.connections(index);
@@ -56,7 +53,7 @@ pub(super) fn pick(members: &[u16], decay: u64, scene: &Scene<'_>, rng: &mut Rng
         } else {
             latency.last()
         };
-        match time.or(usual) {
+        match time.or_else(usual) {
             Some(time) => {
                 let weight = f64::from(scene.weight(index).max(1));
                 f64::from(time) * f64::from(connections + 1) / weight

@@ -1,7 +1,7 @@
 //! Persistence: a client comes back to the backend that it had.
 //!
-//! A client that is known by something in its first bytes is remembered by its address too: its first
-//! request has no cookie yet, and its next one must follow that.
+//! A client that is known by something in its first bytes is remembered by its address too: its
+//! first request has no cookie yet, and its next one must follow that.
 
 use std::collections::HashMap;
 use std::sync::Arc;

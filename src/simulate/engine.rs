@@ -9,6 +9,7 @@ use crate::config;
 use crate::pool::{Backend, Health, Pool, Visit};
 use crate::select::{Choice, Plan, Request, Seat, Selector};
 
+use super::Scenario;
 use super::chance::{MS, SECOND};
 use super::fleet::Servers;
 use super::measure::Measure;
@@ -16,7 +17,9 @@ use super::queue::{Event, Queue};
 use super::scenario::Outage;
 use super::session::{Session, State};
 use super::traffic::{Arrival, Source};
-use super::{EachSecond, Scenario};
+
+/// What the control thread does each second, with what workers select by and the time in ns.
+pub(super) type EachSecond<'a> = &'a mut dyn FnMut(&Plan, u64);
 
 /// Everything at one moment.
 pub(super) struct Engine<'a> {
@@ -33,7 +36,7 @@ pub(super) struct Engine<'a> {
     serial: u64,
     outage: Option<Outage>,
     end: u64,
-    each_second: &'a mut EachSecond<'a>,
+    each_second: EachSecond<'a>,
 }
 
 impl<'a> Engine<'a> {
@@ -42,7 +45,7 @@ impl<'a> Engine<'a> {
         scenario: &Scenario,
         pool: Pool,
         seed: u64,
-        each_second: &'a mut EachSecond<'a>,
+        each_second: EachSecond<'a>,
     ) -> Self {
         let fleet = Servers::new(scenario.fleet, &pool);
         let names: Vec<_> = pool.backends.iter().map(|b| b.name.as_str()).collect();
@@ -207,7 +210,7 @@ impl<'a> Engine<'a> {
             let left = ATTEMPTS > session.attempts;
             if let Some(backend) = failed {
                 backend.tally.on_failed();
-                backend.release();
+                backend.release(Visit::default());
             }
             self.measure.on_refused(session.index);
             return if left {
@@ -216,8 +219,6 @@ impl<'a> Engine<'a> {
                 self.fail(key)
             };
         }
-        session.connected_at = self.now;
-        session.in_use = self.now - session.attempt_at;
         self.measure.on_connected(session);
         if self.fleet.is_black_hole(session.index) {
             let session = self.sessions.remove(key);
@@ -258,15 +259,18 @@ impl<'a> Engine<'a> {
         let session = &mut self.sessions[key];
         self.measure.on_answer(session.asked_at, self.now);
         session.bytes += session.bytes_each;
-        if !session.answered {
-            session.answered = true;
-            session.in_use = self.now - session.attempt_at;
-            if let Some(backend) = &session.target {
+        if let Some(backend) = &session.target {
+            if session.answered {
+                session.in_use += self.now - session.asked_at;
+                if session.in_use >= USED_AT_ONCE {
+                    backend.tally.on_used(std::mem::take(&mut session.in_use));
+                }
+            } else {
+                let answer = self.now - session.attempt_at;
                 let decay = session.plan.decay();
-                backend.tally.on_answered(session.in_use, self.now, decay);
+                backend.tally.on_answered(answer, self.now, decay);
             }
-        } else {
-            session.in_use += self.now - session.asked_at;
+            session.answered = true;
         }
         if self.now >= self.end {
             return self.close(key);
@@ -295,13 +299,12 @@ impl<'a> Engine<'a> {
         let Some(backend) = &session.target else {
             return;
         };
-        backend.release();
         if !session.answered {
             backend.tally.on_failed();
         }
-        backend.tally.on_closed(Visit {
+        backend.release(Visit {
+            answered: session.answered,
             in_use: session.in_use,
-            lifetime: self.now - session.connected_at,
             bytes: session.bytes,
         });
         session.plan.on_left(backend, &session.keys, self.now);
@@ -372,6 +375,8 @@ fn selectors(plan: &Arc<Plan>, workers: u32) -> Vec<Selector> {
 const ROUND_TRIP: u64 = MS / 2;
 /// Until a client that was held asks for a backend again, in ns.
 const RETRY: u64 = 50 * MS;
+/// A backend's work for a long session is told in such pieces, in ns.
+const USED_AT_ONCE: u64 = SECOND;
 /// How long a client is held at most, in ns.
 const CONNECT_TIMEOUT: u64 = 5 * SECOND;
 /// Connects of one session.

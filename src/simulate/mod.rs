@@ -28,14 +28,13 @@ mod traffic;
 
 use std::collections::HashSet;
 use std::num::NonZeroU32;
-use std::sync::Arc;
 
 use serde::Serialize;
 
 use crate::address::Address;
 use crate::config::{self, Group, Persist, Strategy};
 use crate::pool::Pool;
-use crate::select::Plan;
+use crate::select::{Forecaster, Plan};
 
 pub use chance::Spread;
 pub use chart::{ChartError, chart};
@@ -103,27 +102,31 @@ pub struct BackendOutcome {
     pub load: f64,
 }
 
-/// Called at each second of a simulation with the plan that workers select by, and the time in ns:
-/// what the control thread does each second.
-pub type EachSecond<'a> = dyn FnMut(&Arc<Plan>, u64) + 'a;
-
 /// Runs a strategy over a scenario.
 ///
-/// The pool's own settings hold for its own strategy; others have their defaults.
+/// The pool's own settings hold for its own strategy; others have their defaults. For
+/// [`Strategy::Predictive`] a [`Forecaster`] looks ahead at each second, as on the control thread.
 #[must_use]
 pub fn run(scenario: &Scenario, pool: &config::Pool, strategy: &Strategy, seed: u64) -> Outcome {
-    run_with(scenario, pool, (strategy, seed), &mut |_, _| {})
-}
-
-/// The same with something to do at each second.
-pub fn run_with<'a>(
-    scenario: &Scenario,
-    pool: &config::Pool,
-    (strategy, seed): (&Strategy, u64),
-    each_second: &'a mut EachSecond<'a>,
-) -> Outcome {
     let pool = Pool::new(&prepare(scenario, pool, strategy));
-    let measure = Engine::new(scenario, pool, seed, each_second).run();
+    let mut forecaster = match pool.strategy {
+        Strategy::Predictive(settings) => Some(Forecaster::new(settings)),
+        Strategy::RoundRobin
+        | Strategy::StickyRoundRobin
+        | Strategy::Hash(_)
+        | Strategy::LeastConnections
+        | Strategy::LeastTime(_)
+        | Strategy::Random
+        | Strategy::PowerOfTwo
+        | Strategy::First
+        | Strategy::TwoTier(_) => None,
+    };
+    let mut each_second = |plan: &Plan, now| {
+        if let Some(forecaster) = &mut forecaster {
+            forecaster.tick(plan.pool(), now);
+        }
+    };
+    let measure = Engine::new(scenario, pool, seed, &mut each_second).run();
     measure.outcome(scenario, strategy.name(), seed)
 }
 
@@ -172,14 +175,14 @@ fn prepare(scenario: &Scenario, pool: &config::Pool, strategy: &Strategy) -> con
     pool
 }
 
-/// The groups that backends name, by the weights of their backends.
+/// The groups that backends name, by the weights of their backends without the backups.
 fn groups(backends: &[config::Backend]) -> Vec<Group> {
     let mut seen = HashSet::new();
     let named = backends.iter().filter_map(|backend| backend.group.as_ref());
     let named = named.filter(|name| seen.insert(*name));
     let groups = named.map(|name| {
         let own = backends.iter();
-        let own = own.filter(|backend| backend.group.as_ref() == Some(name));
+        let own = own.filter(|backend| !backend.backup && backend.group.as_ref() == Some(name));
         Group {
             name: name.clone(),
             weight: own.map(|backend| u32::from(backend.weight)).sum(),

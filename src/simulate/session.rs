@@ -34,13 +34,12 @@ pub(super) struct Session {
     pub(super) accepted_at: u64,
     /// When the last attempt began.
     pub(super) attempt_at: u64,
-    pub(super) connected_at: u64,
     /// When the request in service was sent.
     pub(super) asked_at: u64,
     /// When the client leaves.
     pub(super) leaves_at: u64,
     pub(super) answered: bool,
-    /// Time that the backend was at work for it.
+    /// Time that the backend was at work for it since its first answer and that was not told yet.
     pub(super) in_use: u64,
     /// Bytes so far, and those that come with each answer.
     pub(super) bytes: u64,
@@ -91,7 +90,6 @@ impl Session {
             held_at: None,
             accepted_at: now,
             attempt_at: now,
-            connected_at: now,
             asked_at: now,
             leaves_at: now + arrival.lifetime,
             answered: false,

@@ -181,14 +181,9 @@ fn own_settings_hold_for_the_own_strategy() {
 #[test]
 fn each_second_is_told() {
     let mut times = Vec::new();
-    let mut note = |plan: &Arc<Plan>, now| times.push((plan.pool().name.clone(), now / SECOND));
-    let scenario = short(Scenario::equal(), 3);
-    let _ = run_with(
-        &scenario,
-        &equal_pool(),
-        (&Strategy::RoundRobin, 1),
-        &mut note,
-    );
+    let mut note = |plan: &Plan, now| times.push((plan.pool().name.clone(), now / SECOND));
+    let pool = Pool::new(&equal_pool());
+    let _ = Engine::new(&short(Scenario::equal(), 3), pool, 1, &mut note).run();
     let want: Vec<_> = (0..=3).map(|second| ("equal".to_owned(), second)).collect();
     assert_eq!(times, want);
 }

@@ -4,7 +4,7 @@ use super::{SMALLEST, check, stderr, stdout};
 
 /// The text is refused with exactly these lines.
 #[track_caller]
-fn refused(test: &str, text: &str, want: &str) {
+pub(super) fn refused(test: &str, text: &str, want: &str) {
     let output = check(test, text.as_bytes(), &[]);
     assert_eq!(stderr(&output).trim_end_matches('\n'), want);
     assert_eq!((output.status.code(), stdout(&output)), (Some(2), ""));
@@ -208,6 +208,7 @@ fn durations() {
         idle: \"10\",
         half_closed: \"5 sec\",
         session: None,
+        peek: \"2m\",
     )),
 ",
             1,
@@ -228,7 +229,10 @@ write a whole number with ms, s, m, h or d, such as 5s
   |                      ^^^^^^^
 config.ron:7:18: session: `None` is not a duration such as \"5s\"
   |         session: None,
-  |                  ^^^^",
+  |                  ^^^^
+config.ron:8:15: peek: `2m` is out of range: 1ms to 1m is wanted
+  |         peek: \"2m\",
+  |               ^^^^",
     );
     refused(
         "durations",

@@ -1,0 +1,234 @@
+//! What of a client a backend is selected by, and how it is written.
+
+use std::fmt;
+use std::str::FromStr;
+
+use super::values::{self, ValueError};
+use crate::peek::Field;
+
+/// What of a client a backend is selected by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Key {
+    /// Its address, or the network of such prefix lengths that it is in.
+    SourceIp {
+        /// Of IPv4, 0 to 32.
+        v4: u8,
+        /// Of IPv6, 0 to 128.
+        v6: u8,
+    },
+    /// Its address and port: each connection for itself.
+    SourceIpPort,
+    /// Something in its first bytes.
+    First(Field),
+}
+
+impl Key {
+    /// The names of all, with what holds when nothing else is said; the cookie's name must be.
+    #[must_use]
+    pub fn all() -> [(&'static str, Self); 8] {
+        [
+            ("source_ip", Self::default()),
+            ("source_ip_port", Self::SourceIpPort),
+            ("sni", Self::First(Field::Sni)),
+            ("tls_session_id", Self::First(Field::TlsSessionId)),
+            ("http_path", Self::First(Field::HttpPath)),
+            ("http_host", Self::First(Field::HttpHost)),
+            ("http_cookie", Self::First(Field::HttpCookie(String::new()))),
+            ("rdp_cookie", Self::First(Field::RdpCookie)),
+        ]
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::SourceIp { .. } => "source_ip",
+            Self::SourceIpPort => "source_ip_port",
+            Self::First(Field::Sni) => "sni",
+            Self::First(Field::TlsSessionId) => "tls_session_id",
+            Self::First(Field::HttpPath) => "http_path",
+            Self::First(Field::HttpHost) => "http_host",
+            Self::First(Field::HttpCookie(_)) => "http_cookie",
+            Self::First(Field::RdpCookie) => "rdp_cookie",
+        }
+    }
+
+    /// How it is written.
+    fn form(&self) -> &'static str {
+        if let Self::SourceIp { .. } = self {
+            "source_ip or source_ip(24, 56), the prefix lengths of IPv4 and IPv6"
+        } else if let Self::First(Field::HttpCookie(_)) = self {
+            "http_cookie(NAME), a name of up to 128 letters, digits and !#$%&'*+-.^_`|~"
+        } else {
+            self.name()
+        }
+    }
+
+    /// The same with what stands in its parentheses.
+    fn with(&self, settings: &str) -> Option<Self> {
+        if let Self::SourceIp { .. } = self {
+            let (v4, v6) = settings.split_once(',')?;
+            Some(Self::SourceIp {
+                v4: prefix_bits(v4, 32)?,
+                v6: prefix_bits(v6, 128)?,
+            })
+        } else if let Self::First(Field::HttpCookie(_)) = self {
+            let name = cookie_name(settings)?.to_owned();
+            Some(Self::First(Field::HttpCookie(name)))
+        } else {
+            None
+        }
+    }
+}
+
+impl Default for Key {
+    fn default() -> Self {
+        // One household or host of IPv6 has a /64 of its own (RFC 6177).
+        Self::SourceIp { v4: 32, v6: 64 }
+    }
+}
+
+impl FromStr for Key {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        let (name, settings) = match text.split_once('(') {
+            Some((name, settings)) => (name, Some(settings)),
+            None => (text, None),
+        };
+        let plain = values::named("key", name, &Self::all())?;
+        let form = plain.form();
+        let key = match settings {
+            Some(settings) => settings.strip_suffix(')').and_then(|text| plain.with(text)),
+            None if matches!(plain, Self::First(Field::HttpCookie(_))) => None,
+            None => Some(plain),
+        };
+        key.ok_or_else(|| ValueError::BadKey {
+            key: text.to_owned(),
+            form,
+        })
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())?;
+        if let Self::First(Field::HttpCookie(name)) = self {
+            write!(f, "({name})")
+        } else if let Self::SourceIp { v4, v6 } = self
+            && *self != Self::default()
+        {
+            write!(f, "({v4}, {v6})")
+        } else {
+            Ok(())
+        }
+    }
+}
+
+fn prefix_bits(text: &str, max: u8) -> Option<u8> {
+    let digits = text.trim_matches(' ');
+    let is_digits = digits.bytes().all(|b| b.is_ascii_digit());
+    let bits = digits.parse().ok().filter(|_| is_digits)?;
+    (bits <= max).then_some(bits)
+}
+
+/// The name of a cookie, a token (RFC 6265, section 4.1.1; RFC 9110, section 5.6.2), which may
+/// stand in quotes.
+fn cookie_name(text: &str) -> Option<&str> {
+    let text = text.trim_matches(' ');
+    let quoted = text
+        .strip_prefix('"')
+        .and_then(|text| text.strip_suffix('"'));
+    let name = quoted.unwrap_or(text);
+    let is_token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
+    let right = (1..=COOKIE_NAME_BYTES_MAX).contains(&name.len()) && name.bytes().all(is_token);
+    right.then_some(name)
+}
+
+/// The longest name of a cookie.
+const COOKIE_NAME_BYTES_MAX: usize = 128;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cookie(name: &str) -> Key {
+        Key::First(Field::HttpCookie(name.to_owned()))
+    }
+
+    #[test]
+    fn what_is_shown_is_read() {
+        let keys = Key::all().map(|(_, key)| key);
+        let plain = keys.into_iter().filter(|key| *key != cookie(""));
+        let more = [
+            Key::SourceIp { v4: 0, v6: 0 },
+            Key::SourceIp { v4: 32, v6: 128 },
+            cookie("SESSION"),
+            cookie("__Host-!#$%&'*+-.^_`|~9"),
+            cookie(&"a".repeat(128)),
+        ];
+        for key in plain.chain(more) {
+            assert_eq!(key.to_string().parse(), Ok(key.clone()), "{key}");
+            assert!(key.to_string().starts_with(key.name()));
+        }
+        for (name, key) in Key::all() {
+            assert_eq!(name, key.name());
+        }
+    }
+
+    #[test]
+    fn keys_are_short_where_nothing_is_said() {
+        assert_eq!("source_ip".parse(), Ok(Key::SourceIp { v4: 32, v6: 64 }));
+        let shown = |text: &str| text.parse::<Key>().map(|key| key.to_string());
+        for (text, want) in [
+            ("source_ip(32, 64)", "source_ip"),
+            ("source_ip( 24,56 )", "source_ip(24, 56)"),
+            ("http_cookie(\"SESSION\")", "http_cookie(SESSION)"),
+            ("http_cookie( a )", "http_cookie(a)"),
+            ("sni", "sni"),
+        ] {
+            assert_eq!(shown(text), Ok(want.to_owned()), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_key_that_is_none() {
+        let error = |text: &str| text.parse::<Key>().unwrap_err().to_string();
+        assert_eq!(
+            error("sourceip(24, 56)"),
+            "no key is called `sourceip`, did you mean `source_ip`?"
+        );
+        assert_eq!(
+            error("x"),
+            "no key is called `x`: `source_ip`, `source_ip_port`, `sni`, `tls_session_id`, \
+             `http_path`, `http_host`, `http_cookie` or `rdp_cookie` is wanted"
+        );
+        assert_eq!(error("sni(a)"), "`sni(a)` is no key: write sni");
+        for bad in [
+            "",
+            "24",
+            "24,",
+            "33, 56",
+            "24, 129",
+            "+4, 56",
+            "24, 56, 1",
+            "24, 256",
+        ] {
+            let want = format!(
+                "`source_ip({bad})` is no key: write source_ip or source_ip(24, 56), \
+                 the prefix lengths of IPv4 and IPv6"
+            );
+            assert_eq!(error(&format!("source_ip({bad})")), want);
+        }
+        let long = format!("({})", "a".repeat(129));
+        for bad in [
+            "", "()", "(a b)", "(a=b)", "(\"\")", "(\"a)", "(é)", "(a", "(a))", &long,
+        ] {
+            let want = format!(
+                "`http_cookie{bad}` is no key: write http_cookie(NAME), \
+                 a name of up to 128 letters, digits and !#$%&'*+-.^_`|~"
+            );
+            assert_eq!(error(&format!("http_cookie{bad}")), want);
+        }
+    }
+}

@@ -1,0 +1,287 @@
+//! Strategies, persistence and groups, as they are written.
+
+use std::num::NonZeroU16;
+
+use super::*;
+use crate::peek::Field;
+
+/// A pool of three backends, of which the first two say more.
+fn pool_of(settings: &str, [first, second]: [&str; 2]) -> Pool {
+    let backends = format!(
+        r#"(address: "unix:/a", {first}), (address: "unix:/b", {second}),
+           (address: "unix:/c", group: "g", weight: 3)"#
+    );
+    let text = SMALLEST.replacen("\"127.0.0.1:9001\"", &backends, 1);
+    only_pool(&text.replacen("backends", &format!("{settings} backends"), 1))
+}
+
+/// A pool without groups.
+fn pool(settings: &str) -> Pool {
+    only_pool(&SMALLEST.replacen("backends", &format!("{settings} backends"), 1))
+}
+
+fn only_pool(text: &str) -> Pool {
+    let (mut config, _) = read(text).unwrap_or_else(|error| panic!("{error}"));
+    config.pools.remove(0)
+}
+
+fn strategy(written: &str) -> Strategy {
+    pool(&format!("strategy: {written},")).strategy
+}
+
+fn cookie(name: &str) -> Key {
+    Key::First(Field::HttpCookie(name.to_owned()))
+}
+
+fn group(name: &str, weight: u32) -> Group {
+    Group {
+        name: name.to_owned(),
+        weight,
+    }
+}
+
+#[test]
+fn a_bare_name_has_every_default() {
+    for (name, default) in Strategy::all() {
+        assert_eq!(name, default.name());
+        for written in [format!("\"{name}\""), format!("(name: \"{name}\")")] {
+            let pool = pool(&format!("strategy: {written},"));
+            assert_eq!(pool.strategy, default);
+            let persists = default == Strategy::StickyRoundRobin;
+            assert_eq!(pool.persist, persists.then(Persist::default));
+        }
+    }
+    for (name, tier) in FirstTier::all() {
+        assert_eq!(name, tier.name());
+    }
+    for (name, tier) in SecondTier::all() {
+        assert_eq!(name, tier.name());
+    }
+}
+
+#[test]
+fn the_example_tells_every_strategy_with_its_defaults() {
+    let (_, rest) = EXAMPLE.split_once("// How a backend is selected.").unwrap();
+    let (comment, rest) = rest.split_once("strategy: \"round_robin\",").unwrap();
+    let lines = comment
+        .lines()
+        .map(|line| line.trim_start().trim_start_matches("//"));
+    let comment: String = lines.flat_map(|line| [line, "\n"]).collect();
+    let bare = comment.split("\n   \"").skip(1);
+    let bare = bare.map(|text| format!("\"{}\"", text.split_once('"').unwrap().0));
+    let full = comment.split("\n   (").skip(1);
+    let full: Vec<_> = full
+        .map(|text| format!("({})", text.split_once(')').unwrap().0))
+        .collect();
+    for written in &full {
+        let Strategy::StickyRoundRobin = strategy(written) else {
+            continue;
+        };
+        let pool = pool(&format!("strategy: {written},"));
+        assert_eq!(pool.persist, Some(Persist::default()));
+    }
+    let told: Vec<_> = bare.chain(full).map(|written| strategy(&written)).collect();
+    for (name, default) in Strategy::all() {
+        assert!(told.contains(&default), "{name}");
+    }
+    assert_eq!(told.len(), Strategy::all().len());
+
+    let (_, persist) = rest.split_once("//   (").unwrap();
+    let (persist, _) = persist.split_once(')').unwrap();
+    let persist = pool(&format!("persist: ({persist}),")).persist;
+    assert_eq!(persist, Some(Persist::default()));
+}
+
+#[test]
+fn strategies_have_settings() {
+    assert_eq!(
+        strategy("(name: \"hash\", key: \"http_path\", max_load: 1.25)"),
+        Strategy::Hash(Hash {
+            key: Key::First(Field::HttpPath),
+            max_load: Some(125),
+        })
+    );
+    assert_eq!(
+        strategy("Strategy(name: \"least_time\", decay: Some(\"100ms\"))"),
+        Strategy::LeastTime(LeastTime {
+            decay: Duration::from_millis(100),
+        })
+    );
+    assert_eq!(
+        strategy("(name: \"predictive\", horizon: \"1m\", season: \"7d\")"),
+        Strategy::Predictive(Predictive {
+            horizon: Duration::from_secs(60),
+            season: Some(Duration::from_secs(7 * 86_400)),
+        })
+    );
+    assert_eq!(
+        strategy("(name: \"predictive\", season: \"off\")"),
+        Strategy::Predictive(Predictive {
+            season: None,
+            ..Predictive::default()
+        })
+    );
+}
+
+#[test]
+fn loads_are_read_digit_by_digit() {
+    for (written, want) in [
+        ("1.01", 101),
+        ("1.1", 110),
+        ("1.10", 110),
+        ("1.15", 115),
+        ("2.300", 230),
+        ("4.35", 435),
+        ("2", 200),
+        ("10", 1000),
+        ("10.00", 1000),
+        ("9.99", 999),
+    ] {
+        let strategy = strategy(&format!("(name: \"hash\", max_load: {written})"));
+        let Strategy::Hash(hash) = strategy else {
+            panic!("{strategy:?}");
+        };
+        assert_eq!(hash.max_load, Some(want), "{written}");
+    }
+    let off = strategy("(name: \"hash\", max_load: \"off\")");
+    assert_eq!(off, Strategy::Hash(Hash::default()));
+}
+
+#[test]
+fn persistence_has_short_forms() {
+    let persist = |written: &str| pool(&format!("persist: {written},")).persist;
+    let by = |key| {
+        Some(Persist {
+            key,
+            ..Persist::default()
+        })
+    };
+    assert_eq!(persist("\"off\""), None);
+    assert_eq!(persist("(key: \"off\")"), None);
+    assert_eq!(persist("\"source_ip\""), Some(Persist::default()));
+    assert_eq!(
+        persist("r#\"http_cookie(\"SESSION\")\"#"),
+        by(cookie("SESSION"))
+    );
+    assert_eq!(
+        persist("(key: \"source_ip(24, 56)\")"),
+        by(Key::SourceIp { v4: 24, v6: 56 })
+    );
+    assert_eq!(
+        persist("(ttl: \"1s\", clients_max: 16777216)"),
+        Some(Persist {
+            key: Key::default(),
+            ttl: Duration::from_secs(1),
+            clients_max: 1 << 24,
+        })
+    );
+    let sticky = pool(
+        "strategy: (name: \"sticky_round_robin\", key: \"http_cookie(a)\", ttl: \"30d\", \
+         clients_max: 1),",
+    );
+    let want = Persist {
+        key: cookie("a"),
+        ttl: Duration::from_secs(30 * 86_400),
+        clients_max: 1,
+    };
+    assert_eq!(sticky.persist, Some(want));
+    assert_eq!(sticky.strategy, Strategy::StickyRoundRobin);
+}
+
+#[test]
+fn tiers_have_settings() {
+    assert_eq!(
+        strategy(
+            "(name: \"two_tier\", first: \"hash\", key: \"sni\", subset: 65535, \
+             then: \"least_time\", decay: \"1h\")"
+        ),
+        Strategy::TwoTier(TwoTier {
+            first: FirstTier::Hash {
+                key: Key::First(Field::Sni),
+                subset: NonZeroU16::MAX,
+            },
+            then: SecondTier::LeastTime(LeastTime {
+                decay: Duration::from_secs(3600),
+            }),
+            groups: Vec::new(),
+        })
+    );
+}
+
+#[test]
+fn groups_come_from_the_file_or_from_the_backends() {
+    let groups = |settings: &str, backends| {
+        let strategy = format!("strategy: (name: \"two_tier\", {settings}),");
+        let pool = pool_of(&strategy, backends);
+        assert_eq!(pool.backends[2].group.as_deref(), Some("g"));
+        let Strategy::TwoTier(tiers) = pool.strategy else {
+            panic!("{:?}", pool.strategy);
+        };
+        tiers.groups
+    };
+    let apart = ["group: \"h\", weight: 2", "group: \"g\""];
+    assert_eq!(groups("", apart), [group("h", 2), group("g", 4)]);
+    let written = "groups: [\"g\", Group(name: \"h\", weight: 9)]";
+    assert_eq!(groups(written, apart), [group("g", 4), group("h", 9)]);
+    // What waits weighs nothing, and no group weighs nothing.
+    let waiting = ["group: \"h\", backup: true", "group: \"g\", weight: 0"];
+    assert_eq!(groups("", waiting), [group("h", 1), group("g", 3)]);
+    let first = groups("first: \"priority\"", apart);
+    assert_eq!(first, [group("h", 2), group("g", 4)]);
+}
+
+#[test]
+fn only_backups_may_have_weight() {
+    let backends = "(address: \"unix:/a\", weight: 0), (address: \"unix:/b\", backup: true)";
+    let pool = only_pool(&SMALLEST.replacen("\"127.0.0.1:9001\"", backends, 1));
+    assert!(pool.backends[1].backup && !pool.backends[0].backup);
+}
+
+/// What is warned of when the pool says so.
+fn warned_of(settings: &str, backends: &str) -> Vec<String> {
+    let to = format!("[(name: \"web\", {settings}, backends: [{backends}])]");
+    warned("[(name: \"web\", backends: [\"127.0.0.1:9001\"])]", &to)
+}
+
+#[test]
+fn a_first_that_is_never_full_is_warned_of() {
+    let warned = |backends| warned_of("strategy: \"first\"", backends);
+    let want = |name| {
+        format!(
+            "f:2:37: warning: all clients go to the backend `{name}`: \
+             the first without max_connections is never full"
+        )
+    };
+    assert_eq!(warned("\"unix:/a\", \"unix:/b\""), [want("unix:/a")]);
+    let standby = "(address: \"unix:/a\", backup: true), (address: \"unix:/b\", weight: 0), \
+                   \"unix:/c\", (address: \"unix:/d\", max_connections: 1)";
+    assert_eq!(warned(standby), [want("unix:/c")]);
+    for right in [
+        "\"unix:/a\"",
+        "\"unix:/a\", (address: \"unix:/b\", backup: true)",
+        "(address: \"unix:/a\", max_connections: 1), \"unix:/b\"",
+    ] {
+        assert_eq!(warned(right), [""; 0], "{right}");
+    }
+}
+
+#[test]
+fn a_subset_of_all_is_warned_of() {
+    let warned =
+        |subset, backends| warned_of(&format!("strategy: (name: \"two_tier\"{subset})"), backends);
+    let three = "\"unix:/a\", \"unix:/b\", (address: \"unix:/c\", backup: true)";
+    let want = "f:2:64: warning: a subset of 3 is all 2 backends of the pool `web`: \
+                the key picks nothing";
+    assert_eq!(warned(", subset: 3", three), [want]);
+    assert_eq!(warned(", subset: 1", three), [""; 0]);
+    assert_eq!(warned("", "\"unix:/a\""), [""; 0]);
+}
+
+#[test]
+fn a_group_without_two_tiers_is_warned_of() {
+    let backends = "\"unix:/a\", (address: \"unix:/b\", group: \"g\"), \
+                    (address: \"unix:/c\", group: \"g\")";
+    let want = "f:2:97: warning: the group does nothing: the strategy is `random`, \
+                and only `two_tier` picks groups";
+    assert_eq!(warned_of("strategy: \"random\"", backends), [want]);
+}

@@ -1,0 +1,143 @@
+//! Pools, their backends and their persistence.
+
+use std::collections::HashMap;
+
+use super::{name_or, stand_in};
+use crate::config::judge::{Judge, duration, number, number_or, text, truth};
+use crate::config::raw::{RawBackend, RawPersist, RawPool, Scalar, Short};
+use crate::config::spans::Node;
+use crate::config::values::{self, ValueError};
+use crate::config::{Backend, Persist, Pool, Strategy};
+
+/// A backend, and how it was written.
+pub(super) struct Member<'a> {
+    pub(super) backend: Backend,
+    pub(super) raw: &'a RawBackend,
+    pub(super) at: &'a Node,
+}
+
+impl<'a> Judge<'a> {
+    pub(super) fn pools(&mut self, raw: &'a [RawPool], at: &'a Node) -> Vec<Pool> {
+        if raw.is_empty() {
+            self.mistake(&at.start(), "pools: at least one is wanted".to_owned());
+        }
+        let mut names = HashMap::new();
+        let pools = raw.iter().enumerate();
+        pools
+            .map(|(i, raw)| {
+                let pool = self.pool(raw, at.item(i));
+                if !pool.name.is_empty() {
+                    let name = ("two pools are called", pool.name.clone());
+                    self.unique(&mut names, name, &at.item(i).field("name").span);
+                }
+                pool
+            })
+            .collect()
+    }
+
+    fn pool(&mut self, raw: &'a RawPool, at: &'a Node) -> Pool {
+        let name = self.leaf(&raw.name, at, "name");
+        let name = self
+            .require(&name, |leaf| values::name(text(leaf)?))
+            .unwrap_or_default();
+        let members = self.members(&raw.backends, at.field("backends"));
+        let strategy_at = at.find("strategy");
+        let (strategy, its_persist) = strategy_at
+            .map(|at| self.strategy(&raw.strategy.0, at, &members))
+            .unwrap_or_default();
+        let persist_at = at.find("persist");
+        let persist = persist_at.and_then(|at| self.persist(&raw.persist.0, at));
+        if let Some(at) = persist_at.filter(|_| strategy == Strategy::StickyRoundRobin) {
+            let error = ValueError::PersistsAlready(strategy.clone());
+            self.mistake(&at.span, format!("persist: {error}"));
+        }
+        Pool {
+            name,
+            strategy,
+            persist: its_persist.or(persist),
+            backends: members.into_iter().map(|member| member.backend).collect(),
+        }
+    }
+
+    fn members(&mut self, raw: &'a [Short<RawBackend>], at: &'a Node) -> Vec<Member<'a>> {
+        let mut names = HashMap::new();
+        let mut members = Vec::with_capacity(raw.len());
+        for (i, Short(raw)) in raw.iter().enumerate() {
+            let at = at.item(i);
+            let backend = self.backend(raw, at);
+            if backend.address != stand_in() {
+                let name = ("two backends of the pool are called", backend.name.clone());
+                self.unique(&mut names, name, &name_or(at, "address").span);
+            }
+            members.push(Member { backend, raw, at });
+        }
+        if members.is_empty() {
+            self.mistake(&at.start(), "backends: at least one is wanted".to_owned());
+        } else if members.iter().all(|member| member.backend.weight == 0) {
+            let sentence = "backends: every weight is 0, so that none is ever selected";
+            self.mistake(&at.start(), sentence.to_owned());
+        }
+        members
+    }
+
+    fn backend(&mut self, raw: &'a RawBackend, at: &'a Node) -> Backend {
+        let address = self.leaf(&raw.address, at, "address");
+        let name = self.leaf(&raw.name, at, "name");
+        let weight = self.leaf(&raw.weight, at, "weight");
+        let max_connections = self.leaf(&raw.max_connections, at, "max_connections");
+        let backup = self.leaf(&raw.backup, at, "backup");
+        let group = self.leaf(&raw.group, at, "group");
+        let backend = self
+            .require(&address, |leaf| values::backend_address(text(leaf)?))
+            .map_or_else(|| Backend::at(stand_in()), Backend::at);
+        let weight = self.read(&weight, number(values::WEIGHT));
+        Backend {
+            name: self
+                .read(&name, |leaf| values::name(text(leaf)?))
+                .unwrap_or(backend.name),
+            weight: weight
+                .and_then(|weight| u16::try_from(weight).ok())
+                .unwrap_or(backend.weight),
+            max_connections: self
+                .read(&max_connections, number_or("off", values::CONNECTIONS))
+                .flatten(),
+            backup: self.read(&backup, truth).unwrap_or(backend.backup),
+            group: self.read(&group, |leaf| values::name(text(leaf)?)),
+            address: backend.address,
+        }
+    }
+
+    fn persist(&mut self, raw: &'a RawPersist, at: &'a Node) -> Option<Persist> {
+        let key = self.leaf(&raw.key, at, "key");
+        let key = self.read(&key, |leaf| match text(leaf)? {
+            "off" => Ok(None),
+            key => values::persist_key(key).map(Some),
+        });
+        let persist = self.remembering(&raw.ttl, &raw.clients_max, at);
+        match key {
+            None => Some(persist),
+            Some(key) => key.map(|key| Persist { key, ..persist }),
+        }
+    }
+
+    /// Persistence by the default key.
+    pub(super) fn remembering(
+        &mut self,
+        ttl: &'a Scalar,
+        clients_max: &'a Scalar,
+        at: &'a Node,
+    ) -> Persist {
+        let default = Persist::default();
+        let ttl = self.leaf(ttl, at, "ttl");
+        let clients_max = self.leaf(clients_max, at, "clients_max");
+        Persist {
+            ttl: self
+                .read(&ttl, duration(values::TTL))
+                .unwrap_or(default.ttl),
+            clients_max: self
+                .read(&clients_max, number(values::CLIENTS))
+                .unwrap_or(default.clients_max),
+            key: default.key,
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! Durations: a whole number with a unit.
+
+use std::time::Duration;
+
+use super::ValueError;
+
+/// The durations that make sense for a setting.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    min: Duration,
+    max: Duration,
+    words: &'static str,
+}
+
+/// Connect timeouts.
+pub const CONNECT: Bounds = Bounds {
+    min: Duration::from_millis(1),
+    max: Duration::from_secs(3600),
+    words: "1ms to 1h",
+};
+/// Deadlines that can't be switched off.
+pub const DEADLINE: Bounds = Bounds {
+    min: Duration::from_millis(1),
+    max: Duration::from_secs(30 * 86_400),
+    words: "1ms to 30d",
+};
+/// Deadlines that can be switched off.
+pub const DEADLINE_OR_OFF: Bounds = Bounds {
+    words: "1ms to 30d, or \"off\",",
+    ..DEADLINE
+};
+/// Graces; none is a grace too.
+pub const GRACE: Bounds = Bounds {
+    min: Duration::ZERO,
+    max: Duration::from_secs(86_400),
+    words: "0s to 1d",
+};
+
+/// Waits for a client's first bytes.
+pub const PEEK: Bounds = Bounds {
+    min: Duration::from_millis(1),
+    max: Duration::from_secs(60),
+    words: "1ms to 1m",
+};
+/// How long clients persist.
+pub const TTL: Bounds = Bounds {
+    min: Duration::from_secs(1),
+    max: Duration::from_secs(30 * 86_400),
+    words: "1s to 30d",
+};
+/// Time constants of averages.
+pub const DECAY: Bounds = Bounds {
+    min: Duration::from_millis(100),
+    max: Duration::from_secs(3600),
+    words: "100ms to 1h",
+};
+/// How far predictions look ahead: never beyond a season.
+pub const HORIZON: Bounds = Bounds {
+    min: Duration::from_millis(100),
+    max: Duration::from_secs(600),
+    words: "100ms to 10m",
+};
+/// Periods that load repeats with.
+pub const SEASON: Bounds = Bounds {
+    min: Duration::from_secs(600),
+    max: Duration::from_secs(30 * 86_400),
+    words: "10m to 30d, or \"off\",",
+};
+
+/// Reads a whole number with a unit, such as `250ms`.
+pub fn duration(text: &str, bounds: Bounds) -> Result<Duration, ValueError> {
+    let out_of_range = || ValueError::OutOfRange {
+        value: text.to_owned(),
+        range: bounds.words.to_owned(),
+    };
+    let digits = text
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(text.len());
+    let (digits, unit) = text.split_at(digits);
+    let known = UNITS.iter().find(|(known, _)| *known == unit);
+    let unit_ms = match known {
+        Some((_, unit_ms)) if !digits.is_empty() => *unit_ms,
+        None if unit.is_empty() && !digits.is_empty() => {
+            return Err(ValueError::NoUnit(text.to_owned()));
+        }
+        _ => return Err(ValueError::NoDuration(text.to_owned())),
+    };
+    let number = digits.parse::<u64>().ok();
+    number
+        .and_then(|number| number.checked_mul(unit_ms))
+        .map(Duration::from_millis)
+        .filter(|duration| (bounds.min..=bounds.max).contains(duration))
+        .ok_or_else(out_of_range)
+}
+
+/// Reads a duration, or `off` as none.
+pub fn duration_or_off(text: &str, bounds: Bounds) -> Result<Option<Duration>, ValueError> {
+    if text == "off" {
+        Ok(None)
+    } else {
+        duration(text, bounds).map(Some)
+    }
+}
+
+/// A duration as it may be written, in the largest unit that leaves no fraction.
+pub(in crate::config) fn written(duration: Duration) -> String {
+    let ms = duration.as_millis();
+    let whole = |(_, unit_ms): &&(&str, u64)| ms.is_multiple_of(u128::from(*unit_ms));
+    let (unit, unit_ms) = UNITS.iter().rfind(whole).unwrap_or(&UNITS[0]);
+    format!("{}{unit}", ms / u128::from(*unit_ms))
+}
+
+/// The units of durations in milliseconds, smallest first.
+const UNITS: [(&str, u64); 5] = [
+    ("ms", 1),
+    ("s", 1000),
+    ("m", 60_000),
+    ("h", 3_600_000),
+    ("d", 86_400_000),
+];

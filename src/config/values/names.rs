@@ -1,0 +1,63 @@
+//! Names that are known, and what an unknown one may have meant.
+
+use super::{NAME_CHARS_MAX, ValueError};
+
+/// The value of a name; `kind` is what has such names.
+pub fn named<T: Clone>(
+    kind: &'static str,
+    name: &str,
+    all: &[(&'static str, T)],
+) -> Result<T, ValueError> {
+    let found = all.iter().find(|(known, _)| *known == name);
+    found.map(|(_, value)| value.clone()).ok_or_else(|| {
+        let names: Vec<&str> = all.iter().map(|(known, _)| *known).collect();
+        ValueError::Unknown {
+            kind,
+            name: name.to_owned(),
+            hint: hint(name, &names),
+        }
+    })
+}
+
+/// The end of a sentence that says what an unknown name may have meant.
+pub(super) fn hint(name: &str, known: &[&str]) -> String {
+    let near = did_you_mean(name, known.iter().copied());
+    if near.is_empty() {
+        format!(": {} is wanted", one_of(known))
+    } else {
+        near
+    }
+}
+
+/// `` `a`, `b` or `c` ``.
+pub(in crate::config) fn one_of(names: &[&str]) -> String {
+    listed(names, "or")
+}
+
+pub(super) fn listed(names: &[&str], last_by: &str) -> String {
+    let quoted: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
+    match quoted.split_last() {
+        Some((last, rest)) if !rest.is_empty() => format!("{} {last_by} {last}", rest.join(", ")),
+        _ => quoted.concat(),
+    }
+}
+
+/// `` , did you mean `near`? `` when one of the candidates is near, else nothing.
+pub(in crate::config) fn did_you_mean<'a>(
+    word: &str,
+    candidates: impl Iterator<Item = &'a str>,
+) -> String {
+    let length = |text: &str| text.chars().count();
+    // One slip in three letters is a slip; more is another word.
+    let slips_max = 1.max(length(word) / 3);
+    // The distance takes time and memory by the product of the lengths.
+    let comparable = |text: &str| text.len() <= 4 * NAME_CHARS_MAX;
+    candidates
+        .filter(|candidate| comparable(word) && comparable(candidate))
+        .filter(|candidate| length(candidate).abs_diff(length(word)) <= slips_max)
+        .map(|candidate| (strsim::damerau_levenshtein(word, candidate), candidate))
+        .filter(|(slips, _)| *slips <= slips_max)
+        .min_by_key(|(slips, _)| *slips)
+        .map(|(_, candidate)| format!(", did you mean `{candidate}`?"))
+        .unwrap_or_default()
+}

@@ -1,0 +1,105 @@
+//! Values, right and wrong.
+
+use std::time::Duration;
+
+use super::*;
+
+#[test]
+fn durations_need_a_unit() {
+    let read = |text: &str| duration(text, DEADLINE);
+    assert_eq!(read("250ms"), Ok(Duration::from_millis(250)));
+    assert_eq!(read("5s"), Ok(Duration::from_secs(5)));
+    assert_eq!(read("10m"), Ok(Duration::from_secs(600)));
+    assert_eq!(read("1h"), Ok(Duration::from_secs(3600)));
+    assert_eq!(read("30d"), Ok(Duration::from_secs(2_592_000)));
+    assert_eq!(read("5"), Err(ValueError::NoUnit("5".into())));
+    for bad in ["", "s", "-1s", "1.5s", "5 s", "5sec", "1h30m", "５s"] {
+        assert_eq!(read(bad), Err(ValueError::NoDuration(bad.into())), "{bad}");
+    }
+    for bad in [
+        "0s",
+        "31d",
+        "99999999999999999999s",
+        "18446744073709551615d",
+    ] {
+        assert!(
+            matches!(read(bad), Err(ValueError::OutOfRange { .. })),
+            "{bad}"
+        );
+    }
+    assert_eq!(duration("0s", GRACE), Ok(Duration::ZERO));
+    assert_eq!(duration_or_off("off", DEADLINE_OR_OFF), Ok(None));
+    for text in ["1ms", "1500ms", "90s", "10m", "36h", "30d"] {
+        assert_eq!(written(read(text).unwrap()), text);
+    }
+    assert_eq!(written(Duration::from_secs(7200)), "2h");
+}
+
+#[test]
+fn numbers_may_be_left_open() {
+    let read = |text: &str| number_or_auto(text, WORKERS);
+    assert_eq!(read("auto"), Ok(None));
+    assert_eq!(read("1024"), Ok(NonZeroU32::new(1024)));
+    let error = |text: &str| read(text).unwrap_err().to_string();
+    for bad in ["0", "1025", "-1", "99999999999999999999"] {
+        let want = format!("`{bad}` is out of range: 1 to 1024 is wanted");
+        assert_eq!(error(bad), want);
+    }
+    for bad in ["", "-", "+1", "1.5", "Auto", "1_000"] {
+        let want = format!("`{bad}` is not a whole number or \"auto\"");
+        assert_eq!(error(bad), want);
+    }
+}
+
+#[test]
+fn words_have_neighbours() {
+    assert_eq!(strategy("round_robin"), Ok(Strategy::RoundRobin));
+    let error = |name| strategy(name).unwrap_err().to_string();
+    let want = "no strategy is called `roundrobin`, did you mean `round_robin`?";
+    assert_eq!(error("roundrobin"), want);
+    assert_eq!(
+        error("x"),
+        "no strategy is called `x`: `round_robin`, `sticky_round_robin`, `hash`, \
+         `least_connections`, `least_time`, `random`, `power_of_two`, `first`, `two_tier` or \
+         `predictive` is wanted"
+    );
+    let error = log_format("xml").unwrap_err().to_string();
+    assert_eq!(
+        error,
+        "no log format is called `xml`: `key_value` or `json` is wanted"
+    );
+}
+
+#[test]
+fn levels_of_the_operational_log() {
+    let read = |name: &str| log_level(OsStr::new(name)).map_err(|error| error.to_string());
+    assert_eq!(read("debug"), Ok(LevelFilter::Debug));
+    assert_eq!(read("INFO"), Ok(LevelFilter::Info));
+    assert_eq!(read("off"), Ok(LevelFilter::Off));
+    let want = "no level is called `Inof`, did you mean `info`?";
+    assert_eq!(read("Inof"), Err(want.to_owned()));
+    for other in ["", "mahoraga=debug", "4"] {
+        let want = format!(
+            "no level is called `{other}`: `error`, `warn`, `info`, `debug` or `off` is wanted"
+        );
+        assert_eq!(read(other), Err(want));
+    }
+}
+
+#[test]
+fn sinks() {
+    let sink = |text: &str| log_sink(Path::new(text));
+    assert_eq!(sink("-"), Ok(Some(LogSink::Stdout)));
+    assert_eq!(sink("off"), Ok(None));
+    assert_eq!(sink("./off"), Ok(Some(LogSink::File("./off".into()))));
+    assert_eq!(sink("logs/"), Err(ValueError::BadPath("logs/".into())));
+    assert_eq!(sink(""), Err(ValueError::BadPath(String::new())));
+}
+
+#[test]
+fn names_are_short_and_printable() {
+    assert_eq!(name("web 1"), Ok("web 1".into()));
+    for bad in ["", "a\nb", &"a".repeat(65)] {
+        assert_eq!(name(bad), Err(ValueError::BadName(bad.into())));
+    }
+}

@@ -1,0 +1,77 @@
+//! Looking ahead for the pools that are balanced by forecast: once per second.
+
+use std::sync::Arc;
+
+use crate::config::Strategy;
+use crate::select::{Forecaster, Plan, Prospect};
+use crate::snapshot::Snapshot;
+use crate::sys;
+
+/// A forecaster for each pool with the strategy `predictive`.
+pub(super) struct Outlook {
+    pools: Vec<(Arc<Plan>, Forecaster)>,
+}
+
+impl Outlook {
+    pub(super) fn new(snapshot: &Snapshot) -> Self {
+        let mut outlook = Self { pools: Vec::new() };
+        outlook.follow(snapshot);
+        outlook
+    }
+
+    /// Goes over to another snapshot. What was learned of a pool goes along.
+    pub(super) fn follow(&mut self, snapshot: &Snapshot) {
+        let mut old = std::mem::take(&mut self.pools);
+        for plan in &snapshot.pools {
+            let Strategy::Predictive(settings) = plan.pool().strategy else {
+                continue;
+            };
+            let same = |(before, forecaster): &(Arc<Plan>, Forecaster)| {
+                before.pool().name == plan.pool().name && forecaster.settings() == settings
+            };
+            let forecaster = match old.iter().position(same) {
+                Some(at) => old.swap_remove(at).1,
+                None => Forecaster::new(settings),
+            };
+            self.pools.push((Arc::clone(plan), forecaster));
+        }
+    }
+
+    pub(super) fn tick(&mut self) {
+        for (plan, forecaster) in &mut self.pools {
+            forecaster.tick(plan.pool(), sys::monotonic());
+        }
+    }
+
+    /// A table for each pool.
+    pub(super) fn log(&self) {
+        for (plan, forecaster) in &self.pools {
+            let mut table = format!(
+                "{:<24} {:>10} {:>10} {:>8} {:>8} {:>8}",
+                "", "load", "error", "model", "cost", "weight"
+            );
+            for prospect in forecaster.prospects(plan.pool()) {
+                table.push('\n');
+                table.push_str(&line(&prospect));
+            }
+            log::info!(
+                target: super::HISTOGRAMS_TARGET,
+                "pool {}: forecast\n{table}",
+                plan.pool().name
+            );
+        }
+    }
+}
+
+fn line(prospect: &Prospect) -> String {
+    let Prospect {
+        backend,
+        load,
+        error,
+        model,
+        cost,
+        weight,
+    } = prospect;
+    let model = model.as_str();
+    format!("{backend:<24} {load:>10.3} {error:>10.3} {model:>8} {cost:>8.3} {weight:>8.2}")
+}

@@ -1,0 +1,39 @@
+//! Predictive: the backend with the most headroom in the near future, not the one with the fewest
+//! connections now.
+//!
+//! An open connection says little about load: it may be idle for hours, or have just asked for the
+//! most expensive page. What a backend will be at work for is known better: connections that it has
+//! not answered yet, exactly and at this moment, and what sessions that go on will ask for, which
+//! [`super::Forecaster`] foresees each second. Its capacity is its weight over what a connection
+//! has been seen to cost it.
+
+use std::sync::Arc;
+
+use fastrand::Rng;
+
+use super::Scene;
+
+/// Looks at every member. O(n).
+#[derive(Clone, Debug)]
+pub(super) struct Predictive {
+    members: Arc<[u16]>,
+}
+
+impl Predictive {
+    pub(super) fn new(members: Arc<[u16]>) -> Self {
+        Self { members }
+    }
+
+    pub(super) fn pick(&self, scene: &Scene<'_>, rng: &mut Rng) -> Option<u16> {
+        scene.least(&self.members, rng, |index| use_of_capacity(scene, index))
+    }
+}
+
+/// How much of its capacity a backend will use with this connection: least where the headroom is
+/// largest.
+fn use_of_capacity(scene: &Scene<'_>, index: u16) -> f64 {
+    let tally = &scene.backend(index).tally;
+    let outlook = tally.outlook();
+    let connections = f64::from(tally.waiting()) + f64::from(outlook.load) + 1.0;
+    connections * f64::from(outlook.cost) / f64::from(scene.weight(index).max(1))
+}

@@ -1,0 +1,310 @@
+//! Golden texts of mistakes in strategies, persistence and groups.
+
+use super::mistakes::refused;
+
+#[test]
+fn settings_that_make_no_sense() {
+    refused(
+        "strategy_settings",
+        "(
+    listeners: [(bind: \"unix:/l\", pool: \"a\")],
+    pools: [
+        (name: \"a\", backends: [\"unix:/a\"],
+            strategy: (name: \"hash\", key: \"sourceip\", max_load: 1)),
+        (name: \"b\", backends: [\"unix:/a\"],
+            strategy: (name: \"hash\", key: 1, max_load: 1.255)),
+        (name: \"c\", backends: [\"unix:/a\"],
+            strategy: (name: \"hash\", max_load: \"1.25\")),
+        (name: \"d\", backends: [\"unix:/a\"],
+            strategy: (name: \"least_time\", decay: \"10ms\")),
+        (name: \"e\", backends: [\"unix:/a\"],
+            strategy: (name: \"predictive\", horizon: 10, season: \"1m\")),
+        (name: \"f\", backends: [\"unix:/a\"],
+            strategy: (name: \"two_tier\", first: \"prio\", subset: 0)),
+        (name: \"g\", backends: [\"unix:/a\"],
+            strategy: (name: \"two_tier\", then: \"least_tyme\")),
+    ],
+)",
+        "config.ron:5:43: key: no key is called `sourceip`, did you mean `source_ip`?
+  |             strategy: (name: \"hash\", key: \"sourceip\", max_load: 1)),
+  |                                           ^^^^^^^^^^
+config.ron:5:65: max_load: `1` is out of range: 1.01 to 10, or \"off\", is wanted
+  |             strategy: (name: \"hash\", key: \"sourceip\", max_load: 1)),
+  |                                                                 ^
+config.ron:7:43: key: `1` is not a string in double quotes
+  |             strategy: (name: \"hash\", key: 1, max_load: 1.255)),
+  |                                           ^
+config.ron:7:56: max_load: `1.255` is not a number with at most two decimals, such as 1.25, or \
+\"off\"
+  |             strategy: (name: \"hash\", key: 1, max_load: 1.255)),
+  |                                                        ^^^^^
+config.ron:9:48: max_load: `\"1.25\"` is not a number with at most two decimals, such as 1.25, or \
+\"off\"
+  |             strategy: (name: \"hash\", max_load: \"1.25\")),
+  |                                                ^^^^^^
+config.ron:11:51: decay: `10ms` is out of range: 100ms to 1h is wanted
+  |             strategy: (name: \"least_time\", decay: \"10ms\")),
+  |                                                   ^^^^^^
+config.ron:13:53: horizon: `10` is not a duration: write \"10ms\", \"10s\", \"10m\" or \"10h\"
+  |             strategy: (name: \"predictive\", horizon: 10, season: \"1m\")),
+  |                                                     ^^
+config.ron:13:65: season: `1m` is out of range: 10m to 30d, or \"off\", is wanted
+  |             strategy: (name: \"predictive\", horizon: 10, season: \"1m\")),
+  |                                                                 ^^^^
+config.ron:15:49: first: no first tier is called `prio`: `hash`, `weight` or `priority` is wanted
+  |             strategy: (name: \"two_tier\", first: \"prio\", subset: 0)),
+  |                                                 ^^^^^^
+config.ron:15:65: subset: `0` is out of range: 1 to 65535 is wanted
+  |             strategy: (name: \"two_tier\", first: \"prio\", subset: 0)),
+  |                                                                 ^
+config.ron:17:48: then: no second tier is called `least_tyme`, did you mean `least_time`?
+  |             strategy: (name: \"two_tier\", then: \"least_tyme\")),
+  |                                                ^^^^^^^^^^^^",
+    );
+}
+
+#[test]
+fn settings_of_other_strategies() {
+    refused(
+        "others_settings",
+        "(
+    listeners: [(bind: \"unix:/l\", pool: \"a\")],
+    pools: [
+        (name: \"a\", backends: [\"unix:/a\"],
+            strategy: (name: \"random\", key: \"sni\", max_load: 1.5)),
+        (name: \"b\", backends: [\"unix:/a\"],
+            strategy: (name: \"hash\", groups: [], decay: \"1s\")),
+        (name: \"c\", backends: [\"unix:/a\"],
+            strategy: (name: \"two_tier\", decay: \"1s\", season: \"1d\")),
+        (name: \"d\", backends: [(address: \"unix:/a\", group: \"a\")], strategy: (
+            name: \"two_tier\", first: \"weight\", key: \"sni\",
+            then: \"power_of_two\", decay: \"1s\")),
+        (name: \"e\", backends: [\"unix:/a\"], strategy: (key: \"sni\")),
+        (name: \"f\", backends: [\"unix:/a\"],
+            strategy: (name: \"hahs\", max_load: 1.5)),
+        (name: \"g\", backends: [\"unix:/a\"], strategy: 3),
+    ],
+)",
+        "config.ron:5:45: key: the strategy `random` has no such setting: it belongs to \
+`sticky_round_robin`, `hash` and `two_tier`
+  |             strategy: (name: \"random\", key: \"sni\", max_load: 1.5)),
+  |                                             ^^^^^
+config.ron:5:62: max_load: the strategy `random` has no such setting: it belongs to `hash`
+  |             strategy: (name: \"random\", key: \"sni\", max_load: 1.5)),
+  |                                                              ^^^
+config.ron:7:46: groups: the strategy `hash` has no such setting: it belongs to `two_tier`
+  |             strategy: (name: \"hash\", groups: [], decay: \"1s\")),
+  |                                              ^^
+config.ron:7:57: decay: the strategy `hash` has no such setting: it belongs to `least_time` and \
+`two_tier`
+  |             strategy: (name: \"hash\", groups: [], decay: \"1s\")),
+  |                                                         ^^^^
+config.ron:9:49: decay: the second tier `least_connections` has no such setting: it belongs to \
+`least_time`
+  |             strategy: (name: \"two_tier\", decay: \"1s\", season: \"1d\")),
+  |                                                 ^^^^
+config.ron:9:63: season: the strategy `two_tier` has no such setting: it belongs to `predictive`
+  |             strategy: (name: \"two_tier\", decay: \"1s\", season: \"1d\")),
+  |                                                               ^^^^
+config.ron:11:53: key: the first tier `weight` has no such setting: it belongs to `hash`
+  |             name: \"two_tier\", first: \"weight\", key: \"sni\",
+  |                                                     ^^^^^
+config.ron:12:42: decay: the second tier `power_of_two` has no such setting: it belongs to \
+`least_time`
+  |             then: \"power_of_two\", decay: \"1s\")),
+  |                                          ^^^^
+config.ron:13:54: the field `name` is missing here
+  |         (name: \"e\", backends: [\"unix:/a\"], strategy: (key: \"sni\")),
+  |                                                      ^
+config.ron:15:30: name: no strategy is called `hahs`, did you mean `hash`?
+  |             strategy: (name: \"hahs\", max_load: 1.5)),
+  |                              ^^^^^^
+config.ron:16:54: strategy: `3` is not a string in double quotes
+  |         (name: \"g\", backends: [\"unix:/a\"], strategy: 3),
+  |                                                      ^",
+    );
+}
+
+#[test]
+fn an_unknown_setting() {
+    refused(
+        "unknown_setting",
+        "(pools: [(name: \"a\", strategy: (name: \"hash\", wheel: 3))])",
+        "config.ron:1:47: the field `wheel` is unknown: `name`, `key`, `max_load`, `decay`, \
+`ttl`, `clients_max`, `first`, `subset`, `then`, `groups`, `horizon` or `season` may stand here
+  | (pools: [(name: \"a\", strategy: (name: \"hash\", wheel: 3))])
+  |                                               ^^^^^",
+    );
+}
+
+#[test]
+fn keys() {
+    refused(
+        "keys",
+        "(
+    listeners: [(bind: \"unix:/l\", pool: \"a\")],
+    pools: [
+        (name: \"a\", backends: [\"unix:/a\"],
+            strategy: (name: \"hash\", key: \"source_ip(24)\")),
+        (name: \"b\", backends: [\"unix:/a\"],
+            strategy: (name: \"hash\", key: \"http_cookie\")),
+        (name: \"c\", backends: [\"unix:/a\"], persist: \"http_cookie(a b)\"),
+        (name: \"d\", backends: [\"unix:/a\"], persist: (key: \"on\")),
+    ],
+)",
+        "config.ron:5:43: key: `source_ip(24)` is no key: write source_ip or source_ip(24, 56), \
+the prefix lengths of IPv4 and IPv6
+  |             strategy: (name: \"hash\", key: \"source_ip(24)\")),
+  |                                           ^^^^^^^^^^^^^^^
+config.ron:7:43: key: `http_cookie` is no key: write http_cookie(NAME), a name of up to 128 \
+letters, digits and !#$%&'*+-.^_`|~
+  |             strategy: (name: \"hash\", key: \"http_cookie\")),
+  |                                           ^^^^^^^^^^^^^
+config.ron:8:53: persist: `http_cookie(a b)` is no key: write http_cookie(NAME), a name of up to \
+128 letters, digits and !#$%&'*+-.^_`|~
+  |         (name: \"c\", backends: [\"unix:/a\"], persist: \"http_cookie(a b)\"),
+  |                                                     ^^^^^^^^^^^^^^^^^^
+config.ron:9:59: key: no key is called `on`: `source_ip`, `source_ip_port`, `sni`, \
+`tls_session_id`, `http_path`, `http_host`, `http_cookie` or `rdp_cookie` is wanted
+  |         (name: \"d\", backends: [\"unix:/a\"], persist: (key: \"on\")),
+  |                                                           ^^^^",
+    );
+}
+
+#[test]
+fn persistence() {
+    refused(
+        "persistence",
+        "(
+    listeners: [(bind: \"unix:/l\", pool: \"a\")],
+    pools: [
+        (name: \"a\", backends: [\"unix:/a\"], persist: \"source_ip_port\"),
+        (name: \"b\", backends: [\"unix:/a\"],
+            strategy: \"sticky_round_robin\", persist: \"source_ip\"),
+        (name: \"c\", backends: [\"unix:/a\"],
+            strategy: \"sticky_round_robin\", persist: \"off\"),
+        (name: \"d\", backends: [\"unix:/a\"], persist: (ttl: \"10ms\", clients_max: 0)),
+        (name: \"e\", backends: [\"unix:/a\"], strategy: (
+            name: \"sticky_round_robin\", key: \"source_ip_port\",
+            ttl: 30, clients_max: \"all\")),
+        (name: \"f\", backends: [\"unix:/a\"], persist: true),
+    ],
+)",
+        "config.ron:4:53: persist: `source_ip_port` is another with each connection: no client \
+would be known again
+  |         (name: \"a\", backends: [\"unix:/a\"], persist: \"source_ip_port\"),
+  |                                                     ^^^^^^^^^^^^^^^^
+config.ron:6:54: persist: `sticky_round_robin` persists already: use `round_robin` with persist
+  |             strategy: \"sticky_round_robin\", persist: \"source_ip\"),
+  |                                                      ^^^^^^^^^^^
+config.ron:8:54: persist: `sticky_round_robin` persists already: use `round_robin` with persist
+  |             strategy: \"sticky_round_robin\", persist: \"off\"),
+  |                                                      ^^^^^
+config.ron:9:59: ttl: `10ms` is out of range: 1s to 30d is wanted
+  |         (name: \"d\", backends: [\"unix:/a\"], persist: (ttl: \"10ms\", clients_max: 0)),
+  |                                                           ^^^^^^
+config.ron:9:80: clients_max: `0` is out of range: 1 to 16777216 is wanted
+  |         (name: \"d\", backends: [\"unix:/a\"], persist: (ttl: \"10ms\", clients_max: 0)),
+  |                                                                                ^
+config.ron:11:46: key: `source_ip_port` is another with each connection: no client would be known \
+again
+  |             name: \"sticky_round_robin\", key: \"source_ip_port\",
+  |                                              ^^^^^^^^^^^^^^^^
+config.ron:12:18: ttl: `30` is not a duration: write \"30ms\", \"30s\", \"30m\" or \"30h\"
+  |             ttl: 30, clients_max: \"all\")),
+  |                  ^^
+config.ron:12:35: clients_max: `\"all\"` is not a whole number
+  |             ttl: 30, clients_max: \"all\")),
+  |                                   ^^^^^
+config.ron:13:53: persist: `true` is not a string in double quotes
+  |         (name: \"f\", backends: [\"unix:/a\"], persist: true),
+  |                                                     ^^^^",
+    );
+}
+
+#[test]
+fn backends() {
+    refused(
+        "backends",
+        "(
+    listeners: [(bind: \"unix:/l\", pool: \"a\")],
+    pools: [(name: \"a\", backends: [
+        (address: \"unix:/a\", max_connections: 0),
+        (address: \"unix:/b\", max_connections: \"none\"),
+        (address: \"unix:/c\", backup: \"yes\"),
+        (address: \"unix:/d\", backup: 1),
+        (address: \"unix:/e\", group: \"\"),
+    ])],
+)",
+        "config.ron:4:47: max_connections: `0` is out of range: 1 to 16777216 is wanted
+  |         (address: \"unix:/a\", max_connections: 0),
+  |                                               ^
+config.ron:5:47: max_connections: `\"none\"` is not a whole number or \"off\"
+  |         (address: \"unix:/b\", max_connections: \"none\"),
+  |                                               ^^^^^^
+config.ron:6:38: backup: `\"yes\"` is not true or false
+  |         (address: \"unix:/c\", backup: \"yes\"),
+  |                                      ^^^^^
+config.ron:7:38: backup: `1` is not true or false
+  |         (address: \"unix:/d\", backup: 1),
+  |                                      ^
+config.ron:8:37: group: `` is no name: 1 to 64 characters, none of them a control character, are \
+wanted
+  |         (address: \"unix:/e\", group: \"\"),
+  |                                     ^^",
+    );
+}
+
+#[test]
+fn groups() {
+    refused(
+        "groups",
+        "(
+    listeners: [(bind: \"unix:/l\", pool: \"a\")],
+    pools: [
+        (name: \"a\", strategy: (
+            name: \"two_tier\", groups: [\"green\", (name: \"blue\", weight: 0)]),
+            backends: [(address: \"unix:/a\", group: \"gren\"), \"unix:/b\"]),
+        (name: \"b\", strategy: (name: \"two_tier\", groups: [\"a\", \"a\", \"b\", (weight: 3)]),
+            backends: [(address: \"unix:/a\", group: \"c\")]),
+        (name: \"c\", strategy: (
+            name: \"two_tier\", groups: [\"a\", (name: \"b\")], subset: 2),
+            backends: [(address: \"unix:/a\", group: \"a\")]),
+        (name: \"d\", strategy: (name: \"two_tier\", first: \"priority\"), backends: \
+[\"unix:/a\"]),
+        (name: \"e\", strategy: (name: \"two_tier\", groups: []), backends: [\"unix:/a\"]),
+    ],
+)",
+        "config.ron:5:72: weight: `0` is out of range: 1 to 65536 is wanted
+  |             name: \"two_tier\", groups: [\"green\", (name: \"blue\", weight: 0)]),
+  |                                                                        ^
+config.ron:6:52: group: there is no group called `gren`, did you mean `green`?
+  |             backends: [(address: \"unix:/a\", group: \"gren\"), \"unix:/b\"]),
+  |                                                    ^^^^^^
+config.ron:6:61: the field `group` is missing here: other backends of the pool have one
+  |             backends: [(address: \"unix:/a\", group: \"gren\"), \"unix:/b\"]),
+  |                                                             ^
+config.ron:7:64: two groups of the pool are called `a`: the first is at 7:59
+  |         (name: \"b\", strategy: (name: \"two_tier\", groups: [\"a\", \"a\", \"b\", (weight: \
+3)]),
+  |                                                                ^^^
+config.ron:7:74: the field `name` is missing here
+  |         (name: \"b\", strategy: (name: \"two_tier\", groups: [\"a\", \"a\", \"b\", (weight: \
+3)]),
+  |                                                                          ^
+config.ron:10:52: groups: no backend is in the group `b`
+  |             name: \"two_tier\", groups: [\"a\", (name: \"b\")], subset: 2),
+  |                                                    ^^^
+config.ron:10:67: subset: the key picks one of the groups: leave `subset` out
+  |             name: \"two_tier\", groups: [\"a\", (name: \"b\")], subset: 2),
+  |                                                                   ^
+config.ron:12:57: first: `priority` picks a group: say with each backend which it is in, such as \
+group: \"a\"
+  |         (name: \"d\", strategy: (name: \"two_tier\", first: \"priority\"), backends: \
+[\"unix:/a\"]),
+  |                                                         ^^^^^^^^^^
+config.ron:13:58: groups: at least one is wanted
+  |         (name: \"e\", strategy: (name: \"two_tier\", groups: []), backends: [\"unix:/a\"]),
+  |                                                          ^",
+    );
+}
