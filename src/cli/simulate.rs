@@ -183,8 +183,31 @@ pub(super) fn long_help() -> String {
     for scenario in Scenario::all() {
         let _ = writeln!(text, "  {}\n      {}", scenario.name, scenario.about);
     }
+    text.push_str(MODEL);
     text
 }
+
+/// What the numbers stand on, and what they leave out.
+const MODEL: &str = "
+Columns:
+  p50, p99     Waiting, from the accept or a later request to its answer
+  load         Work that came, as a part of what the fleet can do
+  imbalance    The highest load of a backend over the mean load, each as a
+               part of what the backend can do; 1 is even
+  failures     Clients that got no answer
+  broken       Sessions that broke as their backend went away
+  remapped     Connections of returning clients that went to another backend
+               than the one before
+  kept         Connections to a backend of the client's own group or subset
+  black hole   What it was fed, over the share of its weight
+  moved        Connections to another backend than the trace says
+
+The model: selection is the real one. A backend of mean weight has 4 cores,
+which requests share; weights are taken for capacities. Connecting takes
+0.5 ms. In long sessions most of the work comes with the first request.
+Left out: ejection, the rest of the network, what the balancer itself costs,
+clients that give up or try again. A trace's times hold waiting already that
+was at the time: read its results as a comparison of strategies.";
 
 /// Shown by `-h` and `--help`.
 pub(super) const AFTER_HELP: &str = "Examples:

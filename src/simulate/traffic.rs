@@ -100,7 +100,8 @@ impl Source {
                 let peak = load.peak();
                 loop {
                     *at += chance::exponential(&mut self.rng) / (*rate * peak);
-                    if chance::nanos(*at) >= self.end {
+                    // A fleet that can do nothing has a rate of 0, and nobody comes.
+                    if !at.is_finite() || chance::nanos(*at) >= self.end {
                         return None;
                     }
                     if self.rng.f64() * peak < load.at(*at) {
