@@ -2,8 +2,8 @@
 //!
 //! Reads both shapes of a line that the balancer writes. A line says when its session ended and how
 //! long it took, so it began that much earlier; the backend's work is what passed from the connect
-//! to the first byte. Ends are told to the millisecond, so arrivals are known no better. A line that
-//! can't be read is counted, never an error.
+//! to the first byte. Ends are told to the millisecond, so arrivals are known no better. A line
+//! that can't be read is counted, never an error.
 
 use std::collections::HashMap;
 use std::io::{self, BufRead, Read};
