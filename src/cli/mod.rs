@@ -11,8 +11,9 @@ mod check;
 mod demo;
 mod proxy;
 mod run;
+mod simulate;
 
-pub use args::{Cli, Command, Count, Deadline, Load, ProxyArgs};
+pub use args::{Cli, Command, Count, Deadline, Load, ProxyArgs, SimulateArgs};
 pub use backend::BackendError;
 pub use proxy::{ProxyError, proxy_config};
 
@@ -52,6 +53,7 @@ pub fn main() -> ExitCode {
             Err(error) => refuse(&format_args!("error: {error}")),
         },
         Command::Demo => demo::demo(),
+        Command::Simulate(args) => simulate::simulate(&args),
     }
 }
 
