@@ -157,12 +157,13 @@ impl Sessions {
 impl Scenario {
     /// Every scenario that has a name.
     #[must_use]
-    pub fn all() -> [Self; 7] {
+    pub fn all() -> [Self; 8] {
         [
             Self::equal(),
             Self::slow_backend(),
             Self::black_hole(),
             Self::heavy_tail(),
+            Self::busy_sessions(),
             Self::burst(),
             Self::daily_wave(),
             Self::leave_and_return(),
@@ -257,6 +258,31 @@ impl Scenario {
                 sessions,
             },
             places: 256,
+            ..Self::equal()
+        }
+    }
+
+    /// Sessions that work all the time.
+    #[must_use]
+    pub fn busy_sessions() -> Self {
+        let sessions = Sessions {
+            first: Spread::Exponential { mean: 0.002 },
+            next: Spread::Exponential { mean: 0.05 },
+            think: 1.0,
+            lifetime: Spread::Exponential { mean: 60.0 },
+        };
+        Self {
+            name: "busy_sessions",
+            about: "long sessions that work all the time, as those of a database's clients; their \
+                    first request is nothing; every other machine is older",
+            fleet: Fleet::Generations(0.6),
+            traffic: Traffic::Drawn {
+                load: Load::Steady(0.7),
+                sessions,
+            },
+            places: 128,
+            warm_up: 120 * SECOND,
+            end: 360 * SECOND,
             ..Self::equal()
         }
     }
