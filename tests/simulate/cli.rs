@@ -125,8 +125,8 @@ fn mistakes_are_told_in_one_sentence() {
         (
             "--scenario slow",
             "error: invalid value 'slow' for '--scenario <NAME>': no scenario is called `slow`: \
-             `equal`, `slow_backend`, `black_hole`, `heavy_tail`, `busy_sessions`, `burst`, `daily_wave` or \
-             `leave_and_return` is wanted",
+             `equal`, `slow_backend`, `black_hole`, `heavy_tail`, `busy_sessions`, `burst`, \
+             `daily_wave` or `leave_and_return` is wanted",
         ),
         (
             "--strategy roundrobin",
