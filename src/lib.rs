@@ -11,6 +11,7 @@
 //! - [`worker`]: a thread's loop over its sessions;
 //! - [`kernel`] and [`token`]: what a worker asks of the kernel;
 //! - [`ring`]: the same on io_uring; [`sys`]: other system calls;
+//! - [`simulate`]: what strategies would do, without a network;
 //! - [`control`]: starting, signals, logs; [`cli`]: the command line.
 
 pub mod address;
@@ -25,6 +26,7 @@ pub mod pool;
 pub mod ring;
 pub mod select;
 pub mod session;
+pub mod simulate;
 pub mod snapshot;
 pub mod sys;
 pub mod token;

@@ -2,8 +2,11 @@
 
 #![forbid(unsafe_code)]
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
+
+use thiserror::Error;
 
 use crate::address::Address;
 use crate::config::{self, Config};
@@ -19,6 +22,8 @@ pub struct Snapshot {
     pub version: u64,
     /// What is listened on; the index is the listener's number.
     pub listeners: Vec<Arc<Listener>>,
+    /// What can be selected from, whether a listener uses it or not.
+    pub pools: Vec<Arc<Plan>>,
     /// Client connections in all, over all workers.
     pub connections: Arc<Limit>,
 }
@@ -44,27 +49,71 @@ impl Snapshot {
     #[must_use]
     pub fn new(config: &Config, max_connections: u32) -> Self {
         let plan = |pool| Arc::new(Plan::new(Arc::new(Pool::new(pool))));
-        let plans: Vec<_> = config.pools.iter().map(plan).collect();
+        let pools: Vec<_> = config.pools.iter().map(plan).collect();
         let listeners = config.listeners.iter();
-        let listeners = listeners
-            .map(|listener| Arc::new(Listener::new(listener, Arc::clone(&plans[listener.pool]))));
+        let listeners = listeners.map(|listener| {
+            let plan = Arc::clone(&pools[listener.pool]);
+            Arc::new(Listener::new(listener, plan, None))
+        });
         Self {
             version: 1,
             listeners: listeners.collect(),
+            pools,
             connections: Arc::new(Limit::new(max_connections)),
         }
     }
+
+    /// The snapshot of a changed configuration. What is counted and remembered goes on: of pools by
+    /// their names, of backends by name and address, of listeners by address.
+    ///
+    /// # Errors
+    /// The configuration listens elsewhere than this one.
+    pub fn succeed(&self, config: &Config, max_connections: u32) -> Result<Self, ListenersDiffer> {
+        let plan = |pool: &config::Pool| {
+            let same = |old: &&Arc<Plan>| old.pool().name == pool.name;
+            let old = self.pools.iter().find(same);
+            let pool = old.map_or_else(|| Pool::new(pool), |old| old.pool().succeed(pool));
+            Arc::new(Plan::new(Arc::new(pool)))
+        };
+        let pools: Vec<_> = config.pools.iter().map(plan).collect();
+        let listeners = self.listeners.iter().map(|old| {
+            let mut listeners = config.listeners.iter();
+            let new = listeners.find(|new| new.bind == old.bind && new.name == old.name);
+            let new = new.ok_or(ListenersDiffer)?;
+            let plan = Arc::clone(&pools[new.pool]);
+            Ok(Arc::new(Listener::new(new, plan, Some(old))))
+        });
+        let listeners = listeners.collect::<Result<Vec<_>, _>>()?;
+        if config.listeners.len() != listeners.len() {
+            return Err(ListenersDiffer);
+        }
+        self.connections.set_max(max_connections);
+        Ok(Self {
+            version: self.version + 1,
+            listeners,
+            pools,
+            connections: Arc::clone(&self.connections),
+        })
+    }
 }
 
+/// A configuration has other listeners than those that are running.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+#[error("its listeners are others, and only a restart changes those")]
+pub struct ListenersDiffer;
+
 impl Listener {
-    fn new(config: &config::Listener, plan: Arc<Plan>) -> Self {
-        let max = config
-            .max_connections
-            .map_or_else(Limit::unbounded, |max| Limit::new(max.get()));
+    fn new(config: &config::Listener, plan: Arc<Plan>, old: Option<&Self>) -> Self {
+        let max = config.max_connections.map_or(u32::MAX, NonZeroU32::get);
+        let connections = match old {
+            Some(old) => Arc::clone(&old.connections),
+            None => Arc::new(Limit::unbounded()),
+        };
+        connections.set_max(max);
         Self {
             name: config.name.clone(),
             bind: config.bind.clone(),
-            connections: Arc::new(max),
+            connections,
             limits: limits(config, &plan),
             plan,
         }
@@ -81,5 +130,62 @@ fn limits(listener: &config::Listener, plan: &Plan) -> Limits {
         session: timeouts.session.map_or(NEVER, nanos),
         peek: plan.peeks().then(|| nanos(timeouts.peek)),
         attempts: listener.attempts,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::parse;
+
+    fn config(text: &str) -> Config {
+        let (config, _) = parse("f".to_owned(), text.into()).unwrap();
+        config
+    }
+
+    const FIRST: &str = "(listeners: [(bind: \"127.0.0.1:1\", pool: \"a\")], pools: [
+        (name: \"a\", persist: \"source_ip\", backends: [\"127.0.0.1:2\", \"127.0.0.1:3\"])])";
+
+    #[test]
+    fn what_is_counted_goes_on() {
+        let first = Snapshot::new(&config(FIRST), 100);
+        let pool = first.pools[0].pool();
+        assert!(pool.backends[1].try_acquire());
+        let second = "(listeners: [(bind: \"127.0.0.1:1\", pool: \"a\", max_connections: 7)],
+            pools: [(name: \"b\", backends: [\"127.0.0.1:9\"]), (name: \"a\", strategy: \"random\",
+            persist: \"source_ip\", backends: [(address: \"127.0.0.1:3\", max_connections: 5),
+            \"127.0.0.1:4\"])])";
+        let second = first.succeed(&config(second), 50).unwrap();
+        assert_eq!(second.version, 2);
+        assert_eq!(second.connections.max(), 50);
+        assert_eq!(second.listeners[0].connections.max(), 7);
+        let listener = &first.listeners[0].connections;
+        assert!(Arc::ptr_eq(listener, &second.listeners[0].connections));
+        let next = second.listeners[0].plan.pool();
+        assert_eq!(next.strategy.name(), "random");
+        assert_eq!(next.connections.used(), 1);
+        let counts = |index: usize| next.backends[index].tally.connections.used();
+        assert_eq!([counts(0), counts(1)], [1, 0]);
+        assert_eq!(next.backends[0].tally.connections.max(), 5);
+        let table = |pool: &Pool| pool.sticky.clone().unwrap();
+        assert!(Arc::ptr_eq(&table(pool), &table(next)));
+    }
+
+    #[test]
+    fn other_listeners_are_refused() {
+        let first = Snapshot::new(&config(FIRST), 100);
+        for bind in ["127.0.0.1:5", "[::1]:1"] {
+            let other = FIRST.replace("127.0.0.1:1", bind);
+            assert_eq!(
+                first.succeed(&config(&other), 9).unwrap_err(),
+                ListenersDiffer
+            );
+        }
+        let more = FIRST.replace("[(bind", "[(bind: \"127.0.0.1:6\", pool: \"a\"), (bind");
+        assert_eq!(
+            first.succeed(&config(&more), 9).unwrap_err(),
+            ListenersDiffer
+        );
+        assert_eq!(first.connections.max(), 100);
     }
 }

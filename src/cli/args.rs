@@ -11,6 +11,7 @@ use super::backend::backend;
 use crate::address::Address;
 use crate::config::values::{self, ValueError};
 use crate::config::{Backend, Key, LogFormat, Strategy};
+use crate::simulate::Scenario;
 
 /// The program's arguments.
 #[derive(Clone, Debug, Parser)]
@@ -62,6 +63,12 @@ pub enum Command {
     #[command(after_help = "Example:
   mahoraga demo")]
     Demo,
+    /// Try strategies on a simulated fleet: seconds instead of days, nothing listens.
+    #[command(
+        after_help = super::simulate::AFTER_HELP,
+        after_long_help = super::simulate::long_help()
+    )]
+    Simulate(SimulateArgs),
 }
 
 /// What `mahoraga proxy` takes. Its defaults are those of `config.ron`, but for the access log.
@@ -159,6 +166,38 @@ pub struct ProxyArgs {
     pub histogram_log: PathBuf,
 }
 
+/// What `mahoraga simulate` takes.
+#[derive(Args, Clone, Debug)]
+pub struct SimulateArgs {
+    /// The configuration whose pool is simulated; without it, ten equal backends.
+    #[arg(short, long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Which of its pools; not needed when there is one.
+    #[arg(long, value_name = "NAME", requires = "config")]
+    pub pool: Option<String>,
+    /// A scenario; may be given again [default: all].
+    #[arg(long, value_name = "NAME", value_parser = super::simulate::scenario)]
+    pub scenario: Vec<Scenario>,
+    /// Replay the sessions of this access log instead; `-` is standard input.
+    #[arg(long, value_name = "FILE|-", conflicts_with = "scenario")]
+    pub trace: Option<PathBuf>,
+    /// A strategy; may be given again [default: all].
+    #[arg(long, value_name = "NAME", value_parser = values::strategy)]
+    pub strategy: Vec<Strategy>,
+    /// What chance begins with: the same seed has the same outcome.
+    #[arg(long, value_name = "N", default_value = "1")]
+    pub seed: u64,
+    /// Workers of the simulated balancer.
+    #[arg(long, value_name = "N", default_value = "2", value_parser = simulated_workers)]
+    pub workers: u32,
+    /// Write JSON instead of tables.
+    #[arg(long)]
+    pub json: bool,
+    /// Draw a chart into this file too.
+    #[arg(long, value_name = "FILE")]
+    pub svg: Option<PathBuf>,
+}
+
 /// A duration, or none where `off` is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Deadline(pub Option<Duration>);
@@ -197,6 +236,10 @@ fn workers(text: &str) -> Result<Count, ValueError> {
     values::number_or_auto(text, values::WORKERS).map(Count)
 }
 
+fn simulated_workers(text: &str) -> Result<u32, ValueError> {
+    values::number(text, values::WORKERS)
+}
+
 fn connections(text: &str) -> Result<Count, ValueError> {
     values::number_or_auto(text, values::CONNECTIONS).map(Count)
 }
@@ -232,6 +275,8 @@ const AFTER_HELP: &str = "Examples:
       Balance one address over two backends, without a file
   mahoraga check && mahoraga run
       Judge config.ron, then balance as it says
+  mahoraga simulate --config config.ron --scenario slow_backend
+      See what each strategy would do
 
 Environment:
   MAHORAGA_LOG     What standard error is told: off, error, warn, info or debug,

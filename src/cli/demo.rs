@@ -27,7 +27,7 @@ pub(super) fn demo() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    run::run_then(&demo_config(front, &backends), "warn", || {
+    run::run_then(&demo_config(front, &backends), None, "warn", || {
         // Whoever closed standard output did not want to read it.
         let _ = io::stdout().write_all(welcome(front, &backends).as_bytes());
     })

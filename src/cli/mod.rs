@@ -11,8 +11,9 @@ mod check;
 mod demo;
 mod proxy;
 mod run;
+mod simulate;
 
-pub use args::{Cli, Command, Count, Deadline, Load, ProxyArgs};
+pub use args::{Cli, Command, Count, Deadline, Load, ProxyArgs, SimulateArgs};
 pub use backend::BackendError;
 pub use proxy::{ProxyError, proxy_config};
 
@@ -32,10 +33,11 @@ const USAGE: u8 = 2;
 #[must_use]
 pub fn main() -> ExitCode {
     match Cli::parse().command {
-        Command::Run { config } => match load(&config) {
+        Command::Run { config: path } => match load(&path) {
             Ok((config, source)) => {
                 warn(&config, Some(&source));
-                run::run(&config)
+                let reread = || config::load(&path).map(|(config, _)| config);
+                run::run(&config, Some(&reread))
             }
             Err(code) => code,
         },
@@ -46,11 +48,12 @@ pub fn main() -> ExitCode {
         Command::Proxy(args) => match proxy_config(&args) {
             Ok(config) => {
                 warn(&config, None);
-                run::run(&config)
+                run::run(&config, None)
             }
             Err(error) => refuse(&format_args!("error: {error}")),
         },
         Command::Demo => demo::demo(),
+        Command::Simulate(args) => simulate::simulate(&args),
     }
 }
 

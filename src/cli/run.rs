@@ -6,17 +6,23 @@ use std::process::ExitCode;
 use env_logger::Env;
 
 use crate::config::{Config, values};
-use crate::control;
+use crate::control::{self, Reread};
 
 /// Runs the balancer until it is told to stop. Operational messages go to standard error, at the
-/// level that `MAHORAGA_LOG` names (`info` when it is not set).
+/// level that `MAHORAGA_LOG` names (`info` when it is not set). `reread` reads the configuration
+/// again, where that makes sense.
 #[must_use]
-pub(super) fn run(config: &Config) -> ExitCode {
-    run_then(config, "info", || log::info!("ready"))
+pub(super) fn run(config: &Config, reread: Option<&Reread<'_>>) -> ExitCode {
+    run_then(config, reread, "info", || log::info!("ready"))
 }
 
 /// The same, with something to do once clients are accepted.
-pub(super) fn run_then(config: &Config, level: &str, ready: impl FnOnce()) -> ExitCode {
+pub(super) fn run_then(
+    config: &Config,
+    reread: Option<&Reread<'_>>,
+    level: &str,
+    ready: impl FnOnce(),
+) -> ExitCode {
     // The logger takes any other word for a target of its own, and falls silent.
     if let Some(Err(error)) = env::var_os(LEVEL).map(|name| values::log_level(&name)) {
         return super::refuse(&format_args!("error: {LEVEL}: {error}"));
@@ -28,7 +34,7 @@ pub(super) fn run_then(config: &Config, level: &str, ready: impl FnOnce()) -> Ex
         .filter_module(control::HISTOGRAMS_TARGET, log::LevelFilter::Info)
         .format_target(false)
         .init();
-    match control::run(config, ready) {
+    match control::run(config, reread, ready) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             super::say(&format_args!("error: {error}"));

@@ -172,6 +172,30 @@ impl Strategy {
         }
     }
 
+    /// How far load is looked ahead, for strategies that stand on more than counts.
+    #[must_use]
+    pub fn looks_ahead(&self) -> Option<Predictive> {
+        let now = Predictive {
+            horizon: Duration::from_secs(1),
+            season: None,
+        };
+        match self {
+            Self::Predictive(settings) => Some(*settings),
+            Self::LeastTime(_) => Some(now),
+            Self::TwoTier(tiers) => match tiers.then {
+                SecondTier::LeastTime(_) => Some(now),
+                SecondTier::LeastConnections | SecondTier::PowerOfTwo => None,
+            },
+            Self::RoundRobin
+            | Self::StickyRoundRobin
+            | Self::Hash(_)
+            | Self::LeastConnections
+            | Self::Random
+            | Self::PowerOfTwo
+            | Self::First => None,
+        }
+    }
+
     /// What it selects by, if it selects by a key.
     #[must_use]
     pub fn key(&self) -> Option<&Key> {

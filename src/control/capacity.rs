@@ -38,7 +38,12 @@ pub fn sessions_per_worker(descriptors: u64) -> u32 {
 /// Client connections in all: what is configured, within what the descriptors allow.
 #[must_use]
 pub fn connections_in_all(wanted: Option<NonZeroU32>, workers: u32, per_worker: u32) -> u32 {
-    let possible = workers.saturating_mul(per_worker);
+    within(wanted, workers.saturating_mul(per_worker))
+}
+
+/// What is wanted, as far as it is possible.
+#[must_use]
+pub fn within(wanted: Option<NonZeroU32>, possible: u32) -> u32 {
     wanted.map_or(possible, |wanted| wanted.get().min(possible))
 }
 

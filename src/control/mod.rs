@@ -5,6 +5,8 @@
 mod access_log;
 pub mod capacity;
 mod histograms;
+mod outlook;
+mod reload;
 mod start;
 
 use std::cell::Cell;
@@ -24,6 +26,8 @@ use crate::worker::{Command, Stats};
 use access_log::{AccessLogWriter, Sink};
 use histograms::HistogramLog;
 pub(crate) use histograms::TARGET as HISTOGRAMS_TARGET;
+use outlook::Outlook;
+pub use reload::Reread;
 use start::Crew;
 
 /// Why the balancer did not start.
@@ -74,12 +78,17 @@ impl StartError {
 /// Runs the balancer until SIGTERM or SIGINT have ended its last session. `ready` is called once
 /// every worker accepts. The calling thread becomes the control thread.
 ///
-/// SIGHUP opens the access log's file again, which lets it be rotated; SIGUSR1 writes histograms.
-/// A second SIGTERM or SIGINT ends the process at once, with 128 + its number.
+/// SIGHUP opens the access log's file again, which lets it be rotated, and reads the configuration
+/// again where `reread` can; SIGUSR1 writes histograms. A second SIGTERM or SIGINT ends the
+/// process at once, with 128 + its number.
 ///
 /// # Errors
 /// [`StartError`]; once started, it does not fail.
-pub fn run(config: &Config, ready: impl FnOnce()) -> Result<(), StartError> {
+pub fn run(
+    config: &Config,
+    reread: Option<&Reread<'_>>,
+    ready: impl FnOnce(),
+) -> Result<(), StartError> {
     let log_sink = config.access_log.as_ref().map(Sink::open).transpose()?;
     // Before the control thread's own ring, which would panic where there is none.
     let features = ring::probe()?;
@@ -97,7 +106,8 @@ pub fn run(config: &Config, ready: impl FnOnce()) -> Result<(), StartError> {
             tokio_uring::spawn(writer.run(crew.records.clone(), crew.stats.clone()))
         });
         ready();
-        supervise(config, &crew, &mut signals, &reopen).await;
+        let surroundings = Surroundings { reread, reopen };
+        supervise(config, &crew, &mut signals, surroundings).await;
         crew.join();
         if let Some(log) = log {
             crew.doorbell.close();
@@ -109,9 +119,12 @@ pub fn run(config: &Config, ready: impl FnOnce()) -> Result<(), StartError> {
 }
 
 /// Answers signals until one asks to stop and every worker has.
-async fn supervise(config: &Config, crew: &Crew, signals: &mut Signals, reopen: &Cell<bool>) {
+async fn supervise(config: &Config, crew: &Crew, signals: &mut Signals, around: Surroundings<'_>) {
+    let mut config = config.clone();
     let mut histograms = HistogramLog::new(config.histogram_log.clone());
     let mut exhaustion = Exhaustion::default();
+    let mut snapshot = Arc::clone(&crew.snapshot);
+    let mut outlook = Outlook::new(&snapshot);
     let mut second = tokio::time::interval(Duration::from_secs(1));
     let mut stopping = false;
     let mut finished = std::pin::pin!(crew.finished());
@@ -119,13 +132,25 @@ async fn supervise(config: &Config, crew: &Crew, signals: &mut Signals, reopen: 
         tokio::select! {
             _ = signals.hup.recv() => {
                 log::info!("reopening the access log");
-                reopen.set(true);
+                around.reopen.set(true);
                 crew.doorbell.wake();
+                if let Some(reread) = around.reread
+                    && let Some(next) = reload::reload(crew, &snapshot, &config, reread)
+                {
+                    (config, snapshot) = next;
+                    outlook.follow(&snapshot);
+                }
             }
-            _ = second.tick() => exhaustion.report(crew),
-            _ = signals.usr1.recv() => histograms.dump(crew).await,
-            _ = signals.term.recv() => stop(config, crew, &mut stopping, SIGTERM),
-            _ = signals.int.recv() => stop(config, crew, &mut stopping, SIGINT),
+            _ = second.tick() => {
+                exhaustion.report(crew);
+                outlook.tick();
+            }
+            _ = signals.usr1.recv() => {
+                outlook.log();
+                histograms.dump(crew).await;
+            }
+            _ = signals.term.recv() => stop(&config, crew, &mut stopping, SIGTERM),
+            _ = signals.int.recv() => stop(&config, crew, &mut stopping, SIGINT),
             ended = &mut finished => {
                 if let Err(error) = ended {
                     log::error!("the workers' end can't be awaited: {error}");
@@ -151,6 +176,13 @@ fn stop(config: &Config, crew: &Crew, stopping: &mut bool, signal: i32) {
         crew.sessions()
     );
     crew.tell_all(|| Command::Stop(grace));
+}
+
+/// What the control thread has to do with beside the workers.
+struct Surroundings<'a> {
+    reread: Option<&'a Reread<'a>>,
+    /// Asks the writer of the access log to open its file again.
+    reopen: Rc<Cell<bool>>,
 }
 
 /// Tells, once per second at most, that descriptors or memory run out. Workers only count it: a

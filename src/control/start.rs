@@ -30,6 +30,10 @@ pub(super) struct Crew {
     pub(super) stats: Vec<Arc<Stats>>,
     pub(super) records: Receiver<Record>,
     pub(super) doorbell: Arc<Doorbell>,
+    /// Client connections that the descriptors allow in all.
+    pub(super) connections_possible: u32,
+    /// What the workers began to route by.
+    pub(super) snapshot: Arc<Snapshot>,
     /// Notified by each worker when it ends.
     ended: Arc<OwnedFd>,
 }
@@ -131,6 +135,8 @@ pub(super) fn start(config: &Config, features: Features) -> Result<Crew, StartEr
         files,
         records,
         doorbell,
+        connections_possible: workers.saturating_mul(plan.sessions),
+        snapshot,
         ended,
     };
     for ((worker, cpu), sockets) in (0u32..).zip(plan.cpus).zip(sockets) {
@@ -142,7 +148,7 @@ pub(super) fn start(config: &Config, features: Features) -> Result<Crew, StartEr
                 worker,
                 of: workers,
             },
-            snapshot: Arc::clone(&snapshot),
+            snapshot: Arc::clone(&crew.snapshot),
             sockets,
             capacity: plan.sessions as usize,
             backlog: sys::BACKLOG.unsigned_abs(),

@@ -17,7 +17,7 @@ use crate::guard::Limit;
 
 pub use latency::Latency;
 pub use sticky::StickyTable;
-pub use tally::{Tally, Totals, Visit};
+pub use tally::{Outlook, Tally, Totals, Visit};
 
 /// A set of backends.
 #[derive(Debug)]
@@ -185,7 +185,8 @@ impl Backend {
     }
 
     /// Gives the place back: the connection is closed, or was never made.
-    pub fn release(&self) {
+    pub fn release(&self, visit: Visit) {
+        self.tally.on_closed(visit);
         self.tally.connections.release();
         self.in_pool.release();
     }

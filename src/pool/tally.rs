@@ -22,20 +22,24 @@ pub struct Tally {
 struct Experience {
     latency: Latency,
     failures: AtomicU32,
+    waiting: AtomicU32,
+    outlook: AtomicU64,
     opened: AtomicU64,
-    closed: AtomicU64,
+    answered: AtomicU64,
+    ended: AtomicU64,
+    answer: AtomicU64,
     in_use: AtomicU64,
-    lifetime: AtomicU64,
     bytes: AtomicU64,
 }
 
 /// A session with a backend, at its end.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Visit {
-    /// How long the backend was at work for it, in ns.
+    /// The backend answered it.
+    pub answered: bool,
+    /// How long the backend was at work for it since its first answer, in ns, as far as
+    /// [`Tally::on_used`] was not told.
     pub in_use: u64,
-    /// How long it was open, in ns.
-    pub lifetime: u64,
     /// Bytes in both directions.
     pub bytes: u64,
 }
@@ -45,10 +49,26 @@ pub struct Visit {
 pub struct Totals {
     /// Connections that were begun.
     pub opened: u64,
-    /// Sessions that came to their end.
-    pub closed: u64,
-    /// Of those, all together.
-    pub ended: Visit,
+    /// Of those, answered.
+    pub answered: u64,
+    /// How long those waited for their first answer, in ns.
+    pub answer: u64,
+    /// How long it was at work for sessions after that, in ns.
+    pub in_use: u64,
+    /// Sessions that have ended, answered or not.
+    pub ended: u64,
+    /// Their bytes in both directions.
+    pub bytes: u64,
+}
+
+/// What is foreseen of a backend, where the strategy
+/// [looks ahead](crate::config::Strategy::looks_ahead).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Outlook {
+    /// Connections of sessions that were answered before which it will be at work for.
+    pub load: f32,
+    /// What a connection costs it, relative to the others of its pool: 1 is usual.
+    pub cost: f32,
 }
 
 impl Tally {
@@ -64,6 +84,24 @@ impl Tally {
         self.experience.failures.load(Ordering::Relaxed)
     }
 
+    /// Connections that it has not answered yet, over all workers.
+    #[must_use]
+    pub fn waiting(&self) -> u32 {
+        self.experience.waiting.load(Ordering::Relaxed)
+    }
+
+    /// What the control thread foresees.
+    #[must_use]
+    pub fn outlook(&self) -> Outlook {
+        Outlook::unpack(self.experience.outlook.load(Ordering::Relaxed))
+    }
+
+    /// Says what is foreseen.
+    pub fn foresee(&self, outlook: Outlook) {
+        let packed = outlook.pack();
+        self.experience.outlook.store(packed, Ordering::Relaxed);
+    }
+
     /// What all sessions came to.
     #[must_use]
     pub fn totals(&self) -> Totals {
@@ -71,18 +109,21 @@ impl Tally {
         let experience = &self.experience;
         Totals {
             opened: read(&experience.opened),
-            closed: read(&experience.closed),
-            ended: Visit {
-                in_use: read(&experience.in_use),
-                lifetime: read(&experience.lifetime),
-                bytes: read(&experience.bytes),
-            },
+            answered: read(&experience.answered),
+            answer: read(&experience.answer),
+            in_use: read(&experience.in_use),
+            ended: read(&experience.ended),
+            bytes: read(&experience.bytes),
         }
     }
 
     /// It answered a client for the first time, `latency` ns after it was asked.
     pub fn on_answered(&self, latency: u64, now: u64, decay: u64) {
-        self.experience.latency.observe(latency, now, decay);
+        let experience = &self.experience;
+        experience.latency.observe(latency, now, decay);
+        experience.answer.fetch_add(latency, Ordering::Relaxed);
+        experience.answered.fetch_add(1, Ordering::Relaxed);
+        experience.waiting.fetch_sub(1, Ordering::Relaxed);
         // Nearly always it is 0 already: a read leaves the cache line with the others.
         if self.failures() > 0 {
             self.experience.failures.store(0, Ordering::Relaxed);
@@ -95,18 +136,51 @@ impl Tally {
         self.experience.failures.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// A session ended.
-    pub fn on_closed(&self, visit: Visit) {
-        let add = |number: &AtomicU64, value| number.fetch_add(value, Ordering::Relaxed);
-        let experience = &self.experience;
-        add(&experience.closed, 1);
-        add(&experience.in_use, visit.in_use);
-        add(&experience.lifetime, visit.lifetime);
-        add(&experience.bytes, visit.bytes);
+    /// It was at work for an established session for so many ns more.
+    pub fn on_used(&self, in_use: u64) {
+        self.experience.in_use.fetch_add(in_use, Ordering::Relaxed);
     }
 
+    /// A connection is being made.
     pub(super) fn on_opened(&self) {
         self.experience.opened.fetch_add(1, Ordering::Relaxed);
+        self.experience.waiting.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A connection ended, or was never made.
+    pub(super) fn on_closed(&self, visit: Visit) {
+        let experience = &self.experience;
+        if !visit.answered {
+            experience.waiting.fetch_sub(1, Ordering::Relaxed);
+        }
+        experience.ended.fetch_add(1, Ordering::Relaxed);
+        experience.in_use.fetch_add(visit.in_use, Ordering::Relaxed);
+        experience.bytes.fetch_add(visit.bytes, Ordering::Relaxed);
+    }
+}
+
+impl Outlook {
+    fn pack(self) -> u64 {
+        u64::from(self.load.to_bits()) << 32 | u64::from(self.cost.to_bits())
+    }
+
+    fn unpack(packed: u64) -> Self {
+        if packed == 0 {
+            return Self::default();
+        }
+        let [load, cost] = [packed >> 32, packed & u64::from(u32::MAX)]
+            .map(|half| f32::from_bits(u32::try_from(half).unwrap_or(0)));
+        Self { load, cost }
+    }
+}
+
+impl Default for Outlook {
+    /// Nothing is foreseen: a backend like any other.
+    fn default() -> Self {
+        Self {
+            load: 0.0,
+            cost: 1.0,
+        }
     }
 }
 

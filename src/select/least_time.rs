@@ -1,12 +1,12 @@
 //! Least time: the backend that would answer soonest. The score is Finagle's "Peak EWMA": the
-//! average time to an answer (connect and first byte), times its connections, by weight.
+//! average time to an answer (connect and first byte), times what is in flight, by weight.
 //!
 //! A backend that never had a connection gets the next one: on a quiet service nobody would ever
 //! find out about it. Until it answers it counts as an average one, so that it is not flooded. One
-//! that nobody is connected to is forgotten little by little, so that a backend which was slow once
-//! is tried again; only one connection finds out, as its old average counts in full while there is
-//! one.
+//! that answers nobody is forgotten little by little, so that a backend which was slow once is
+//! tried again; only one connection finds out, as the old average counts in full while it waits.
 
+use std::cell::OnceCell;
 use std::sync::Arc;
 
 use fastrand::Rng;
@@ -43,28 +43,24 @@ pub(super) fn decay_ns(settings: config::LeastTime) -> u64 {
 /// The soonest of some backends.
 pub(super) fn pick(members: &[u16], decay: u64, scene: &Scene<'_>, rng: &mut Rng) -> Option<u16> {
     let time = |index: u16| {
-        let latency = scene.backend(index).tally.latency();
-        if scene.connections(index) == 0 {
-            latency.faded(scene.request.now, decay)
+        let tally = &scene.backend(index).tally;
+        if tally.waiting() == 0 {
+            tally.latency().faded(scene.request.now, decay)
         } else {
-            latency.last()
+            tally.latency().last()
         }
     };
-    let all_known = members.iter().all(|&index| time(index).is_some());
-    let usual = if all_known {
-        None
-    } else {
-        average(members, time)
-    };
+    let average = OnceCell::new();
+    let usual = || *average.get_or_init(|| self::average(members, time));
     scene.least(members, rng, |index| {
         let known = time(index);
         if known.is_none() && scene.backend(index).tally.totals().opened == 0 {
             return 0.0;
         }
-        match known.or(usual) {
+        match known.or_else(usual) {
             Some(time) => {
                 let weight = f64::from(scene.weight(index).max(1));
-                f64::from(time) * f64::from(scene.connections(index) + 1) / weight
+                f64::from(time) * (scene.in_flight(index) + 1.0) / weight
             }
             None => least_connections::load(scene, index),
         }

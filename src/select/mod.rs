@@ -8,6 +8,8 @@
 
 mod alias;
 mod first;
+mod forecast;
+mod forecaster;
 mod hash;
 mod keys;
 mod least_connections;
@@ -15,6 +17,7 @@ mod least_time;
 mod maglev;
 mod persist;
 mod power_of_two;
+mod predictive;
 mod random;
 mod rendezvous;
 mod round_robin;
@@ -30,6 +33,8 @@ use crate::hash as hashing;
 use crate::pool::{Backend, Pool};
 
 use first::First;
+pub use forecast::{Forecast, Model};
+pub use forecaster::{Forecaster, Prospect};
 use hash::Hash;
 pub use keys::{Keys, Looked};
 use least_connections::LeastConnections;
@@ -37,6 +42,7 @@ use least_time::LeastTime;
 pub use maglev::{Entry, Maglev};
 use persist::Memory;
 use power_of_two::PowerOfTwo;
+use predictive::Predictive;
 use random::Random;
 pub use rendezvous::Rendezvous;
 use round_robin::RoundRobin;
@@ -102,6 +108,7 @@ enum Picker {
     PowerOfTwo(PowerOfTwo),
     First(First),
     TwoTier(TwoTier),
+    Predictive(Predictive),
 }
 
 impl Plan {
@@ -231,7 +238,7 @@ impl Picker {
             Strategy::TwoTier(settings) => {
                 Self::TwoTier(TwoTier::new(settings, pool, members, backup))
             }
-            Strategy::Predictive(_) => Self::LeastConnections(LeastConnections::new(members)),
+            Strategy::Predictive(_) => Self::Predictive(Predictive::new(members)),
         }
     }
 
@@ -245,7 +252,8 @@ impl Picker {
             | Self::LeastTime(_)
             | Self::Random(_)
             | Self::PowerOfTwo(_)
-            | Self::First(_) => {}
+            | Self::First(_)
+            | Self::Predictive(_) => {}
         }
     }
 
@@ -259,6 +267,7 @@ impl Picker {
             Self::PowerOfTwo(strategy) => strategy.pick(scene, rng),
             Self::First(strategy) => strategy.pick(scene, rng),
             Self::TwoTier(strategy) => strategy.pick(scene, rng),
+            Self::Predictive(strategy) => strategy.pick(scene, rng),
         }
     }
 }

@@ -1,6 +1,6 @@
-//! The power of two choices: of two backends drawn by chance, the one with fewer connections for its
-//! weight (Mitzenmacher, "The power of two choices in randomized load balancing", 2001). Nearly as
-//! even as looking at all of them, in constant time.
+//! The power of two choices: of two backends drawn by chance, the one with fewer connections for
+//! its weight (Mitzenmacher, "The power of two choices in randomized load balancing", 2001). Nearly
+//! as even as looking at all of them, in constant time.
 
 use std::sync::Arc;
 

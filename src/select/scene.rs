@@ -44,6 +44,18 @@ impl<'a> Scene<'a> {
         self.backend(index).tally.connections.used()
     }
 
+    /// Connections that a backend is at work for: those it has not answered yet, exactly, and what
+    /// established sessions keep it busy with, as it was measured and is foreseen each second.
+    ///
+    /// Open connections count for little: a session can be idle for hours, and hundreds of them
+    /// would outvote what happens now. Without any weight, connections that come one by one would
+    /// all end up with the backend that is a little faster than the others.
+    pub(super) fn in_flight(&self, index: u16) -> f64 {
+        let tally = &self.backend(index).tally;
+        let open = f64::from(tally.connections.used());
+        f64::from(tally.waiting()) + f64::from(tally.outlook().load) + OPEN_PART * open
+    }
+
     pub(super) fn weight(&self, index: u16) -> u16 {
         self.backend(index).weight
     }
@@ -95,6 +107,9 @@ impl<'a> Scene<'a> {
         }
     }
 }
+
+/// What an open connection counts of one that waits for its answer.
+const OPEN_PART: f64 = 0.01;
 
 /// Draws one of any number, each with the chance of its weight.
 #[derive(Debug, Default)]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::config::{self, FirstTier, Group, Key, LeastTime, Persist, SecondTier, TwoTier};
-use crate::pool::{AdminState, Health};
+use crate::pool::{AdminState, Health, Visit};
 
 mod persistence;
 mod properties;
@@ -97,18 +97,23 @@ impl Bench {
     }
 
     fn close(&self, index: u16) {
-        self.backend(index).release();
+        self.backend(index).release(Visit::default());
     }
 
     fn backend(&self, index: u16) -> &Backend {
         &self.pool.backends[usize::from(index)]
     }
 
+    /// It answers another client, who leaves.
     fn answers(&self, index: u16, after: u64) {
         let decay = self.selector.plan.decay();
-        self.backend(index)
-            .tally
-            .on_answered(after, self.now, decay);
+        let backend = self.backend(index);
+        assert!(backend.try_acquire());
+        backend.tally.on_answered(after, self.now, decay);
+        backend.release(Visit {
+            answered: true,
+            ..Visit::default()
+        });
     }
 
     /// How often each of the first backends is selected by so many clients that don't stay.

@@ -1,9 +1,9 @@
 //! Two tiers: a static one picks some of the backends, a dynamic one picks among those.
 //!
 //! Groups are what backends name, or, for a hash without groups, a subset of each client's own by
-//! rendezvous hashing. A subset is taken of all configured backends, whatever their state, so that a
-//! backend which leaves and returns moves nobody but its own clients. When the first group is down
-//! or full the next one takes over: in the key's order, in the round, or by priority.
+//! rendezvous hashing. A subset is taken of all configured backends, whatever their state, so that
+//! a backend which leaves and returns moves nobody but its own clients. When the first group is
+//! down or full the next one takes over: in the key's order, in the round, or by priority.
 
 use std::num::NonZeroU16;
 use std::sync::Arc;

@@ -16,7 +16,6 @@ impl Session {
         let armed = self.deadline(cx.limits);
         self.state = State::Open;
         self.answer = cx.now.saturating_sub(self.active_at);
-        self.in_use = self.answer;
         self.active_at = cx.now;
         self.connected_at = cx.now;
         // A later deadline leaves the timer where it is: it comes too early once, is then set anew.

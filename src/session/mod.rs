@@ -98,7 +98,7 @@ pub struct Session {
     first_byte_at: u64,
     /// How long the backend took to connect and to its first byte.
     answer: u64,
-    /// How long the backend was at work, as far as its bytes tell.
+    /// How long it was at work since then, as far as its bytes tell and as was not said yet.
     in_use: u64,
     /// When a side that is not read from is to be watched; [`NEVER`] when none is.
     watch_at: u64,
@@ -303,7 +303,7 @@ pub struct Summary {
     pub delivered: [u64; 2],
     /// How long the backend took to connect and then, asked, to its first byte.
     pub answer: u64,
-    /// How long the backend was at work for the session, as far as its bytes tell.
+    /// How long it was at work for the session since then, beyond what [`Op::Used`] said.
     pub in_use: u64,
 }
 
@@ -346,11 +346,15 @@ impl Session {
     fn on_answer(&mut self, cx: &mut Context<'_>) {
         let gap = cx.now.saturating_sub(self.active_at);
         let asked = std::mem::take(&mut self.asked);
-        self.in_use += if asked { gap } else { gap.min(STREAM_GAP) };
         if self.first_byte_at == 0 {
             self.first_byte_at = cx.now;
             self.answer += gap;
             cx.ops.push_back(Op::Answered);
+        } else {
+            self.in_use += if asked { gap } else { gap.min(STREAM_GAP) };
+            if self.in_use >= USED_AT_ONCE {
+                cx.ops.push_back(Op::Used(std::mem::take(&mut self.in_use)));
+            }
         }
     }
 
@@ -463,5 +467,7 @@ fn purpose_of(event: &Event) -> Option<Purpose> {
 const WATCH_AFTER: u64 = 50_000_000;
 /// Bytes of a backend that come further apart than this were waited for by nobody: 100 ms.
 const STREAM_GAP: u64 = 100_000_000;
+/// A backend's work for a long session is told in such pieces: 1 s.
+const USED_AT_ONCE: u64 = 1_000_000_000;
 /// What a broken connection left behind waits so long for its sink: 100 ms.
 const LINGER: u64 = 100_000_000;

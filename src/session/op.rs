@@ -43,6 +43,8 @@ pub enum Op {
     Abandon(bool),
     /// The backend's first byte is there: how long that took is worth knowing.
     Answered,
+    /// The backend was at work for the session for so many nanoseconds since it was last said.
+    Used(u64),
     /// Receive from this side until told otherwise.
     Recv(Side),
     /// Send a buffer that came from this side to the other; `true`: the end of the stream follows

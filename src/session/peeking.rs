@@ -43,6 +43,6 @@ impl Session {
     }
 }
 
-/// Looks at the first bytes of one client. Each may read all of them again, which a client that sends
-/// byte by byte could have done 16,384 times.
+/// Looks at the first bytes of one client. Each may read all of them again, which a client that
+/// sends byte by byte could have done 16,384 times.
 pub(super) const LOOKS_MAX: u16 = 512;

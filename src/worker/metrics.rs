@@ -24,8 +24,8 @@ pub struct Numbers {
     pub parked: Number,
     /// Connections accepted.
     pub accepted: Number,
-    /// Sessions whose first bytes did not tell what a backend is selected by: their client's address
-    /// was taken instead.
+    /// Sessions whose first bytes did not tell what a backend is selected by: their client's
+    /// address was taken instead.
     pub peek_misses: Number,
     /// Connect attempts that failed.
     pub connect_failures: Number,

@@ -171,6 +171,11 @@ impl<K: Kernel> Worker<K> {
                 let deadline = slot.session.deadline(&slot.listener.limits);
                 self.set_timer(key, deadline);
             }
+            Op::Used(time) => {
+                if let Some(backend) = &slot.target {
+                    backend.tally.on_used(time);
+                }
+            }
             Op::Peek(first, last) => return Some(self.peek(key, first, last)),
             Op::Append(to, from) => self.kernel.append(to, from),
             Op::Connect => return self.connect(key),
@@ -263,7 +268,7 @@ impl<K: Kernel> Worker<K> {
         }
         if let Some(socket) = slot.backend.take() {
             self.kernel.close(socket, Manner::Graceful);
-            backend.release();
+            backend.release(Visit::default());
         }
     }
 
@@ -304,8 +309,7 @@ impl<K: Kernel> Worker<K> {
         if let Some(socket) = slot.backend {
             self.kernel.close(socket, manner);
             if let Some(backend) = &slot.target {
-                backend.release();
-                leave(backend, &slot.session, self.now);
+                leave(backend, &slot.session);
                 slot.listener.plan.on_left(backend, &slot.keys, self.now);
             }
         }
@@ -354,17 +358,15 @@ impl<K: Kernel> Worker<K> {
 }
 
 /// What a backend's session says about it, at the session's end.
-fn leave(backend: &Backend, session: &Session, now: u64) {
+fn leave(backend: &Backend, session: &Session) {
     let summary = session.summary();
-    let Some(connect) = summary.connect else {
-        return;
-    };
-    if session.reason() == Some(CloseReason::BackendReset) && summary.first_byte.is_none() {
+    let answered = summary.first_byte.is_some();
+    if session.reason() == Some(CloseReason::BackendReset) && !answered {
         backend.tally.on_failed();
     }
-    backend.tally.on_closed(Visit {
+    backend.release(Visit {
+        answered,
         in_use: summary.in_use,
-        lifetime: now.saturating_sub(summary.opened_at + connect),
         bytes: summary.delivered[0] + summary.delivered[1],
     });
 }

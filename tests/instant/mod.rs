@@ -105,6 +105,7 @@ fn snapshot() -> Arc<Snapshot> {
     };
     Arc::new(Snapshot {
         version: 1,
+        pools: vec![Arc::clone(&listener.plan)],
         listeners: vec![Arc::new(listener)],
         connections: Arc::new(Limit::unbounded()),
     })

@@ -179,6 +179,7 @@ impl Plan {
         self.routes.push(routes(&listeners));
         Arc::new(Snapshot {
             version: self.version,
+            pools: Vec::new(),
             listeners,
             connections: Arc::clone(&self.in_all),
         })

@@ -280,3 +280,51 @@ fn only_one_finds_out_whether_a_slow_backend_has_recovered() {
         "{first:?}"
     );
 }
+
+/// Clients of a connection pool: they come one by one, are answered at once, and stay.
+#[test]
+fn connections_that_stay_are_spread_though_one_backend_is_a_little_faster() {
+    for strategy in [
+        least_time(),
+        Strategy::Predictive(config::Predictive::default()),
+    ] {
+        let mut bench = Bench::new(strategy, &[1; 4]);
+        for _ in 0..400 {
+            bench.now += 5 * MS;
+            let index = bench.stay();
+            let time = 10 * MS + u64::from(index) * MS / 10;
+            let decay = bench.selector.plan.decay();
+            bench
+                .backend(index)
+                .tally
+                .on_answered(time, bench.now, decay);
+        }
+        for index in 0..4 {
+            let used = bench.backend(index).tally.connections.used();
+            assert!((85..=115).contains(&used), "{index}: {used}");
+        }
+    }
+}
+
+/// One has hundreds of idle sessions, the other new ones that wait.
+#[test]
+fn idle_sessions_do_not_outvote_those_that_wait() {
+    for strategy in [
+        least_time(),
+        Strategy::Predictive(config::Predictive::default()),
+    ] {
+        let mut bench = Bench::new(strategy, &[1, 1]);
+        bench.answers(1, 10 * MS);
+        for _ in 0..300 {
+            bench.open(0, 1);
+            let decay = bench.selector.plan.decay();
+            bench
+                .backend(0)
+                .tally
+                .on_answered(10 * MS, bench.now, decay);
+        }
+        bench.fill(20);
+        let new = bench.backend(1).tally.connections.used();
+        assert!((10..=13).contains(&new), "{new} of 20");
+    }
+}

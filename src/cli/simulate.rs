@@ -1,0 +1,217 @@
+//! `mahoraga simulate`: tries strategies on a simulated fleet and tells what came of it.
+
+use std::fmt::Write as _;
+use std::fs::{self, File};
+use std::io::{self, BufRead, BufReader, Write as _};
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+use parking_lot::Mutex;
+
+use crate::config::{self, Strategy};
+use crate::simulate::{self, LINES_MAX, Outcome, Scenario, Trace};
+
+use super::args::SimulateArgs;
+
+/// Runs every strategy over every scenario that was asked for.
+#[must_use]
+pub(super) fn simulate(args: &SimulateArgs) -> ExitCode {
+    let pool = match args.config.as_deref() {
+        Some(path) => match load(path, args.pool.as_deref()) {
+            Ok(pool) => pool,
+            Err(code) => return code,
+        },
+        None => simulate::equal_pool(),
+    };
+    let mut scenarios = match &args.trace {
+        Some(path) => match read(path) {
+            Ok(trace) => vec![Scenario::replay(Arc::new(trace))],
+            Err(code) => return code,
+        },
+        None if args.scenario.is_empty() => Scenario::all().to_vec(),
+        None => args.scenario.clone(),
+    };
+    for scenario in &mut scenarios {
+        scenario.workers = args.workers;
+    }
+    let strategies = if args.strategy.is_empty() {
+        Strategy::all().map(|(_, strategy)| strategy).to_vec()
+    } else {
+        args.strategy.clone()
+    };
+    let outcomes = run(&scenarios, &pool, &strategies, args.seed);
+    let text = if args.json {
+        simulate::json(&outcomes)
+    } else {
+        simulate::table(&outcomes)
+    };
+    // Whoever closed standard output did not want to read it.
+    let _ = io::stdout().write_all(text.as_bytes());
+    match &args.svg {
+        Some(path) => draw(&outcomes, path),
+        None => ExitCode::SUCCESS,
+    }
+}
+
+/// Reads the name of a scenario.
+pub(super) fn scenario(name: &str) -> Result<Scenario, String> {
+    Scenario::named(name).ok_or_else(|| {
+        let names = Scenario::all().map(|scenario| format!("`{}`", scenario.name));
+        let [others @ .., last] = &names;
+        let others = others.join(", ");
+        format!("no scenario is called `{name}`: {others} or {last} is wanted")
+    })
+}
+
+/// One pool of a configuration.
+fn load(path: &Path, name: Option<&str>) -> Result<config::Pool, ExitCode> {
+    let (config, _) = super::load(path)?;
+    let pools = config.pools;
+    let names: Vec<_> = pools
+        .iter()
+        .map(|pool| format!("`{}`", pool.name))
+        .collect();
+    let names = names.join(", ");
+    let (found, why) = match name {
+        Some(name) => (
+            pools.into_iter().find(|pool| pool.name == name),
+            format!("no pool is called `{name}`: there are {names}"),
+        ),
+        None => (
+            Some(pools)
+                .filter(|pools| pools.len() == 1)
+                .and_then(|pools| pools.into_iter().next()),
+            format!("which one? There are {names}"),
+        ),
+    };
+    found.ok_or_else(|| super::refuse(&format_args!("error: --pool: {why}")))
+}
+
+fn read(path: &Path) -> Result<Trace, ExitCode> {
+    let opened: io::Result<Box<dyn BufRead>> = if path == Path::new("-") {
+        Ok(Box::new(io::stdin().lock()))
+    } else {
+        File::open(path).map(|file| Box::new(BufReader::new(file)) as Box<dyn BufRead>)
+    };
+    let path = path.display();
+    let trace = opened.and_then(Trace::read).map_err(|error| {
+        super::refuse(&format_args!(
+            "error: the trace {path} can't be read: {error}"
+        ))
+    })?;
+    if let Some(skipped) = skipped(&trace) {
+        super::say(&format_args!("warning: {path}: {skipped}"));
+    }
+    if trace.is_empty() {
+        return Err(super::refuse(&format_args!(
+            "error: the trace {path} has no session"
+        )));
+    }
+    Ok(trace)
+}
+
+/// What of a trace was left out.
+fn skipped(trace: &Trace) -> Option<String> {
+    let skipped = &trace.skipped;
+    if skipped.lines == 0 && !skipped.rest {
+        return None;
+    }
+    let mut text = format!("lines that are left out: {}", skipped.lines);
+    for (line, why) in &skipped.first {
+        let _ = write!(text, "; line {line}: {why}");
+    }
+    if skipped.rest {
+        let _ = write!(text, "; nothing after line {LINES_MAX} was read");
+    }
+    Some(text)
+}
+
+/// All of them, on as many threads as there are processors: each run stands for itself.
+fn run(
+    scenarios: &[Scenario],
+    pool: &config::Pool,
+    strategies: &[Strategy],
+    seed: u64,
+) -> Vec<Outcome> {
+    let runs: Vec<_> = scenarios
+        .iter()
+        .flat_map(|scenario| strategies.iter().map(move |strategy| (scenario, strategy)))
+        .collect();
+    let next = AtomicUsize::new(0);
+    let done = Mutex::new(Vec::with_capacity(runs.len()));
+    let threads = thread::available_parallelism().map_or(1, usize::from);
+    thread::scope(|scope| {
+        for _ in 0..threads.min(runs.len()) {
+            scope.spawn(|| {
+                while let Some((nth, (scenario, strategy))) = {
+                    let nth = next.fetch_add(1, Ordering::Relaxed);
+                    runs.get(nth).map(|run| (nth, *run))
+                } {
+                    let outcome = simulate::run(scenario, pool, strategy, seed);
+                    done.lock().push((nth, outcome));
+                }
+            });
+        }
+    });
+    let mut done = done.into_inner();
+    done.sort_by_key(|(nth, _)| *nth);
+    done.into_iter().map(|(_, outcome)| outcome).collect()
+}
+
+fn draw(outcomes: &[Outcome], path: &Path) -> ExitCode {
+    let drawn = simulate::chart(outcomes).map_err(|error| error.to_string());
+    let written = drawn.and_then(|svg| {
+        let write = fs::write(path, svg);
+        write.map_err(|error| format!("{} can't be written: {error}", path.display()))
+    });
+    match written {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            super::say(&format_args!("error: {why}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Every scenario with what it is.
+pub(super) fn long_help() -> String {
+    let mut text = AFTER_HELP.to_owned();
+    text.push_str("\n\nScenarios:\n");
+    for scenario in Scenario::all() {
+        let _ = writeln!(text, "  {}\n      {}", scenario.name, scenario.about);
+    }
+    text.push_str(MODEL);
+    text
+}
+
+/// What the numbers stand on, and what they leave out.
+const MODEL: &str = "
+Columns:
+  p50, p99     Waiting, from the accept or a later request to its answer
+  load         Work that came, as a part of what the fleet can do
+  imbalance    The highest load of a backend over the mean load, each as a
+               part of what the backend can do; 1 is even
+  failures     Clients that got no answer
+  broken       Sessions that broke as their backend went away
+  remapped     Connections of returning clients that went to another backend
+               than the one before
+  kept         Connections to a backend of the client's own group or subset
+  black hole   What it was fed, over the share of its weight
+  moved        Connections to another backend than the trace says
+
+The model: selection is the real one. A backend of mean weight has 4 cores,
+which requests share; weights are taken for capacities. Connecting takes
+0.5 ms. In long sessions most of the work comes with the first request.
+Left out: ejection, the rest of the network, what the balancer itself costs,
+clients that give up or try again. A trace's times hold waiting already that
+was at the time: read its results as a comparison of strategies.";
+
+/// Shown by `-h` and `--help`.
+pub(super) const AFTER_HELP: &str = "Examples:
+  mahoraga simulate
+  mahoraga simulate --scenario slow_backend --strategy round_robin --strategy least_time
+  mahoraga simulate --config config.ron --pool web --json --svg web.svg
+  mahoraga simulate --config config.ron --trace /var/log/mahoraga/access.log";

@@ -1,0 +1,344 @@
+//! The part of `predictive` and `least_time` that looks at load: once per second, on the control
+//! thread.
+//!
+//! Per backend it measures how many connections it was at work for during the second (time at work
+//! over time: Little's law), forecasts that over the horizon, and learns what a connection costs
+//! it: the time to its answer, and its bytes. The result is left in the backend's
+//! [`Tally`], where all workers read it.
+
+use std::sync::Arc;
+
+use crate::config;
+use crate::pool::{Outlook, Pool, Tally, Totals};
+
+use super::{Forecast, Model};
+
+/// Looks ahead for one pool.
+#[derive(Debug)]
+pub struct Forecaster {
+    settings: config::Predictive,
+    histories: Vec<History>,
+    ticked_at: Option<u64>,
+}
+
+#[derive(Debug)]
+struct History {
+    tally: Arc<Tally>,
+    seen: Totals,
+    load: Forecast,
+    recent: Recent,
+    outlook: Outlook,
+}
+
+/// Sums over recent seconds, fading.
+#[derive(Clone, Copy, Debug, Default)]
+struct Recent {
+    /// Seconds to first answers,
+    answer: f64,
+    /// and how many those were.
+    answered: f64,
+    /// Bytes of sessions that ended,
+    bytes: f64,
+    /// and how many those were.
+    ended: f64,
+}
+
+/// What is foreseen of one backend, for people.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Prospect {
+    /// Its name.
+    pub backend: String,
+    /// Connections of established sessions that it will be at work for after the horizon.
+    pub load: f64,
+    /// How far such forecasts were off of late, on average.
+    pub error: f64,
+    /// What they stand on.
+    pub model: Model,
+    /// What a connection costs it, relative to the others of its pool.
+    pub cost: f64,
+    /// Its weight as it takes effect: the configured one over the cost.
+    pub weight: f64,
+}
+
+impl Forecaster {
+    /// A forecaster that has seen nothing.
+    #[must_use]
+    pub fn new(settings: config::Predictive) -> Self {
+        Self {
+            settings,
+            histories: Vec::new(),
+            ticked_at: None,
+        }
+    }
+
+    /// What it was made with.
+    #[must_use]
+    pub fn settings(&self) -> config::Predictive {
+        self.settings
+    }
+
+    /// Looks at what happened since the last call, which should be a second ago, and ahead. `now`
+    /// is in nanoseconds, monotonic.
+    pub fn tick(&mut self, pool: &Pool, now: u64) {
+        self.follow(pool);
+        let before = self.ticked_at.replace(now);
+        let Some(span) = before.map(|before| seconds(now.saturating_sub(before))) else {
+            return;
+        };
+        if span <= 0.0 {
+            return;
+        }
+        for history in &mut self.histories {
+            history.measure(span);
+        }
+        let usual = self.usual();
+        for history in &mut self.histories {
+            history.foresee(usual);
+        }
+    }
+
+    /// What is foreseen, for each backend of the pool.
+    #[must_use]
+    pub fn prospects(&self, pool: &Pool) -> Vec<Prospect> {
+        let with_history = pool.backends.iter().zip(&self.histories);
+        let prospect = with_history.map(|(backend, history)| Prospect {
+            backend: backend.name.clone(),
+            load: history.load.ahead(),
+            error: history.load.error(),
+            model: history.load.model(),
+            cost: history.outlook.cost.into(),
+            weight: f64::from(backend.weight) / f64::from(history.outlook.cost),
+        });
+        prospect.collect()
+    }
+
+    /// Keeps a history for each backend of the pool, in its order.
+    fn follow(&mut self, pool: &Pool) {
+        let mut old = std::mem::take(&mut self.histories);
+        let histories = pool.backends.iter().map(|backend| {
+            let same = |history: &History| Arc::ptr_eq(&history.tally, &backend.tally);
+            match old.iter().position(same) {
+                Some(at) => old.swap_remove(at),
+                None => History::new(&backend.tally, self.settings),
+            }
+        });
+        self.histories = histories.collect();
+    }
+
+    /// What is usual in the pool: seconds to an answer, bytes of a session.
+    fn usual(&self) -> Costs {
+        let mut sum = Recent::default();
+        for history in &self.histories {
+            let Recent {
+                answer,
+                answered,
+                bytes,
+                ended,
+            } = history.recent;
+            sum.answer += answer;
+            sum.answered += answered;
+            sum.bytes += bytes;
+            sum.ended += ended;
+        }
+        sum.costs()
+    }
+}
+
+impl History {
+    fn new(tally: &Arc<Tally>, settings: config::Predictive) -> Self {
+        let horizon = usize::try_from(settings.horizon.as_secs()).unwrap_or(usize::MAX);
+        Self {
+            tally: Arc::clone(tally),
+            seen: tally.totals(),
+            load: Forecast::new(horizon, settings.season.map(|season| season.as_secs())),
+            recent: Recent::default(),
+            outlook: Outlook::default(),
+        }
+    }
+
+    /// Takes in what happened during the last `span` seconds.
+    fn measure(&mut self, span: f64) {
+        let totals = self.tally.totals();
+        let seen = std::mem::replace(&mut self.seen, totals);
+        let since = |now: u64, before: u64| now.saturating_sub(before);
+        self.load
+            .push(seconds(since(totals.in_use, seen.in_use)) / span);
+        let keep = (-span / MEMORY_SECONDS).exp();
+        let recent = &mut self.recent;
+        recent.fade(keep);
+        recent.answer += seconds(since(totals.answer, seen.answer));
+        recent.answered += number(since(totals.answered, seen.answered));
+        recent.bytes += number(since(totals.bytes, seen.bytes));
+        recent.ended += number(since(totals.ended, seen.ended));
+    }
+
+    /// Tells the workers.
+    fn foresee(&mut self, usual: Costs) {
+        let own = self.recent.costs();
+        let time = ratio(own.answer, usual.answer);
+        let bytes = ratio(own.bytes, usual.bytes);
+        // Bytes say less of the work than time does, and single sessions have most of them.
+        let cost = time * bytes.powf(BYTES_PART);
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "an estimate needs no more than the 24 bits of an f32"
+        )]
+        let outlook = Outlook {
+            load: self.load.ahead() as f32,
+            cost: cost.clamp(1.0 / COST_MAX, COST_MAX) as f32,
+        };
+        self.outlook = outlook;
+        self.tally.foresee(outlook);
+    }
+}
+
+/// Means of [`Recent`]; `None` where too little is known.
+#[derive(Clone, Copy, Debug)]
+struct Costs {
+    answer: Option<f64>,
+    bytes: Option<f64>,
+}
+
+impl Recent {
+    fn fade(&mut self, keep: f64) {
+        self.answer *= keep;
+        self.answered *= keep;
+        self.bytes *= keep;
+        self.ended *= keep;
+    }
+
+    fn costs(&self) -> Costs {
+        let mean = |sum: f64, count: f64| (count >= ENOUGH).then(|| sum / count);
+        Costs {
+            answer: mean(self.answer, self.answered),
+            bytes: mean(self.bytes, self.ended),
+        }
+    }
+}
+
+/// 1 when either is unknown.
+fn ratio(own: Option<f64>, usual: Option<f64>) -> f64 {
+    match (own, usual) {
+        (Some(own), Some(usual)) if usual > 0.0 && own > 0.0 => own / usual,
+        _ => 1.0,
+    }
+}
+
+fn seconds(ns: u64) -> f64 {
+    number(ns) / 1e9
+}
+
+fn number(count: u64) -> f64 {
+    #[expect(clippy::cast_precision_loss, reason = "sums of a second are small")]
+    let count = count as f64;
+    count
+}
+
+/// The time constant of what is remembered of costs.
+const MEMORY_SECONDS: f64 = 30.0;
+/// Connections that make a mean worth using.
+const ENOUGH: f64 = 3.0;
+const BYTES_PART: f64 = 0.25;
+/// No backend is taken for more than so many times as slow, or as fast, as usual.
+const COST_MAX: f64 = 16.0;
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::config::{Backend, Strategy};
+    use crate::pool::Visit;
+
+    const SECOND: u64 = 1_000_000_000;
+
+    fn pool() -> Pool {
+        let address = |port: u16| format!("127.0.0.1:{port}").parse().unwrap();
+        Pool::new(&config::Pool {
+            name: "p".into(),
+            strategy: Strategy::Predictive(config::Predictive::default()),
+            persist: None,
+            backends: (1..4).map(address).map(Backend::at).collect(),
+        })
+    }
+
+    fn forecaster() -> Forecaster {
+        Forecaster::new(config::Predictive {
+            horizon: Duration::from_secs(5),
+            season: None,
+        })
+    }
+
+    /// So many seconds in each of which every backend answers 10 clients: the third one takes
+    /// three times as long, and all of them are at work for others for half of the second.
+    fn busy(forecaster: &mut Forecaster, pool: &Pool, seconds: std::ops::Range<u64>) {
+        for second in seconds {
+            for (backend, time) in pool.backends.iter().zip([10, 10, 30]) {
+                for _ in 0..10 {
+                    assert!(backend.try_acquire());
+                    backend.tally.on_answered(time * SECOND / 1_000, 0, SECOND);
+                    backend.release(Visit {
+                        answered: true,
+                        in_use: 0,
+                        bytes: 1_000,
+                    });
+                }
+                backend.tally.on_used(SECOND / 2);
+            }
+            forecaster.tick(pool, second * SECOND);
+        }
+    }
+
+    #[test]
+    fn costs_are_learned_and_take_effect_on_weights() {
+        let (pool, mut forecaster) = (pool(), forecaster());
+        busy(&mut forecaster, &pool, 0..60);
+        let prospects = forecaster.prospects(&pool);
+        let [fast, _, slow] = &prospects[..] else {
+            panic!("{prospects:?}");
+        };
+        assert!((slow.cost / fast.cost - 3.0).abs() < 0.01, "{prospects:?}");
+        assert!((fast.weight / slow.weight - 3.0).abs() < 0.01);
+        for (prospect, backend) in prospects.iter().zip(&pool.backends) {
+            let outlook = backend.tally.outlook();
+            assert!((f64::from(outlook.cost) - prospect.cost).abs() < 1e-6);
+            assert!((f64::from(outlook.load) - prospect.load).abs() < 1e-6);
+            assert!((prospect.load - 0.5).abs() < 0.01 && prospect.error < 0.01);
+        }
+    }
+
+    #[test]
+    fn backends_that_come_and_go_keep_or_lose_their_history() {
+        let (pool, mut forecaster) = (pool(), forecaster());
+        busy(&mut forecaster, &pool, 0..60);
+        let mut config = config::Pool {
+            name: "p".into(),
+            strategy: pool.strategy.clone(),
+            persist: None,
+            backends: ["127.0.0.1:9", "127.0.0.1:3"]
+                .map(|address| Backend::at(address.parse().unwrap()))
+                .to_vec(),
+        };
+        let pool = pool.succeed(&config);
+        forecaster.tick(&pool, 61 * SECOND);
+        let prospects = forecaster.prospects(&pool);
+        assert_eq!(prospects.len(), 2);
+        assert!(prospects[0].load < 1e-9 && (prospects[0].cost - 1.0).abs() < 1e-9);
+        assert!(prospects[1].load > 0.3);
+        config.backends.clear();
+        forecaster.tick(&pool.succeed(&config), 62 * SECOND);
+        assert!(forecaster.histories.is_empty());
+    }
+
+    #[test]
+    fn a_quiet_pool_foresees_nothing() {
+        let (pool, mut forecaster) = (pool(), forecaster());
+        for second in 0..100 {
+            forecaster.tick(&pool, second * SECOND);
+            forecaster.tick(&pool, second * SECOND);
+        }
+        for backend in &pool.backends {
+            assert_eq!(backend.tally.outlook(), Outlook::default());
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! What will happen, in order of time; what is set for the same time happens in the order in which
+//! it was set.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+/// Something that will happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Event {
+    /// The next client of the traffic comes.
+    Arrive,
+    /// A client whose session broke comes back.
+    Return(u32),
+    /// What a session waits for, by its key and serial number.
+    Wake(usize, u64),
+    /// The next request at a server is done, unless another was set since.
+    Done(u16, u64),
+    /// The backend of the outage goes away.
+    Leave,
+    /// It comes back.
+    Rejoin,
+    /// Workers get to know whether the backend of the outage is up.
+    Publish(bool),
+    /// A second has passed.
+    Second,
+}
+
+/// The queue and its clock.
+#[derive(Debug, Default)]
+pub(super) struct Queue {
+    events: BinaryHeap<Reverse<(u64, u64, Event)>>,
+    pushed: u64,
+}
+
+impl Queue {
+    /// Sets an event for a time in ns.
+    pub(super) fn push(&mut self, at: u64, event: Event) {
+        self.pushed += 1;
+        self.events.push(Reverse((at, self.pushed, event)));
+    }
+
+    /// The next event and its time.
+    pub(super) fn pop(&mut self) -> Option<(u64, Event)> {
+        let Reverse((at, _, event)) = self.events.pop()?;
+        Some((at, event))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn in_order_of_time_then_as_they_were_set() {
+        let mut queue = Queue::default();
+        queue.push(5, Event::Second);
+        queue.push(3, Event::Wake(1, 1));
+        queue.push(3, Event::Arrive);
+        let mut next = || queue.pop();
+        assert_eq!(next(), Some((3, Event::Wake(1, 1))));
+        assert_eq!(next(), Some((3, Event::Arrive)));
+        assert_eq!(next(), Some((5, Event::Second)));
+        assert_eq!(next(), None);
+    }
+}

@@ -1,0 +1,116 @@
+//! Outcomes as an aligned table and as JSON.
+
+use std::fmt::Write;
+
+use super::{Outcome, Scenario};
+
+/// A table for each scenario, its strategies in the order of the outcomes.
+#[must_use]
+pub fn table(outcomes: &[Outcome]) -> String {
+    let mut text = String::new();
+    for of_one in outcomes.chunk_by(|one, next| one.scenario == next.scenario) {
+        if !text.is_empty() {
+            text.push('\n');
+        }
+        write_scenario(&mut text, of_one);
+    }
+    text
+}
+
+/// An array of all outcomes.
+#[must_use]
+pub fn json(outcomes: &[Outcome]) -> String {
+    let mut text = serde_json::to_string_pretty(outcomes).unwrap_or_default();
+    text.push('\n');
+    text
+}
+
+fn write_scenario(text: &mut String, outcomes: &[Outcome]) {
+    let Some(first) = outcomes.first() else {
+        return;
+    };
+    let about = Scenario::named(first.scenario);
+    let about = about.map_or("the sessions of an access log", |scenario| scenario.about);
+    // Writing to a string does not fail.
+    let _ = writeln!(
+        text,
+        "{}: {about}\n{}, {}, {} in {:.0} s, seed {}",
+        first.scenario,
+        count(first.backends.len() as u64, "backend"),
+        count(first.workers.into(), "worker"),
+        count(first.connections, "connection"),
+        first.seconds,
+        first.seed,
+    );
+    let columns: Vec<_> = COLUMNS
+        .iter()
+        .map(|(name, cell)| {
+            let cells: Vec<_> = outcomes.iter().map(cell).collect();
+            (*name, cells)
+        })
+        .filter(|(_, cells)| cells.iter().any(|cell| cell != NONE))
+        .collect();
+    let names = outcomes.iter().map(|outcome| outcome.strategy.len());
+    let first = names.chain([HEAD.len()]).max().unwrap_or(0);
+    let mut lines = vec![format!("  {HEAD:first$}")];
+    lines.extend(outcomes.iter().map(|o| format!("  {:first$}", o.strategy)));
+    for (name, cells) in &columns {
+        let width = cells.iter().map(String::len).chain([name.len()]).max();
+        let width = width.unwrap_or(0);
+        let cells = std::iter::once(*name).chain(cells.iter().map(String::as_str));
+        for (line, cell) in lines.iter_mut().zip(cells) {
+            let _ = write!(line, "  {cell:>width$}");
+        }
+    }
+    for line in lines {
+        let _ = writeln!(text, "{line}");
+    }
+}
+
+type Cell = fn(&Outcome) -> String;
+
+/// What stands in a table; a column of nothing is left out.
+const COLUMNS: [(&str, Cell); 11] = [
+    ("p50 ms", |o| ms(o.wait_p50_ms)),
+    ("p99 ms", |o| ms(o.wait_p99_ms)),
+    ("load", |o| percent(o.load)),
+    ("imbalance", |o| format!("{:.2}", o.imbalance)),
+    ("failures", |o| o.failures.to_string()),
+    ("broken", |o| {
+        if o.broken == 0 {
+            NONE.to_owned()
+        } else {
+            o.broken.to_string()
+        }
+    }),
+    ("remapped", |o| percent(o.remapped)),
+    ("kept", |o| o.kept.map_or_else(none, percent)),
+    ("black hole", |o| {
+        o.black_hole.map_or_else(none, |fed| format!("{fed:.2}x"))
+    }),
+    ("moved", |o| o.moved.map_or_else(none, percent)),
+    ("requests", |o| o.requests.to_string()),
+];
+
+fn ms(ms: f64) -> String {
+    if ms < 100.0 {
+        format!("{ms:.1}")
+    } else {
+        format!("{ms:.0}")
+    }
+}
+
+fn percent(share: f64) -> String {
+    format!("{:.1}%", share * 100.0)
+}
+
+fn count(number: u64, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
+}
+
+fn none() -> String {
+    NONE.to_owned()
+}
+
+const HEAD: &str = "strategy";
+const NONE: &str = "-";

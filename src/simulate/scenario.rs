@@ -1,0 +1,388 @@
+//! What a simulation is of: the fleet, its clients, what they do, what goes wrong.
+//!
+//! Loads are given as parts of what the fleet can do, so that the same scenario fits every pool.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::chance::{SECOND, Spread};
+use super::trace::Trace;
+
+/// A scenario; [`Scenario::all`] are those that have a name.
+#[derive(Clone, Debug)]
+pub struct Scenario {
+    /// Unique among scenarios.
+    pub name: &'static str,
+    /// What it is, in one sentence.
+    pub about: &'static str,
+    /// How the backends differ from what their weights say.
+    pub fleet: Fleet,
+    /// Who comes, and wants what.
+    pub traffic: Traffic,
+    /// One backend leaves and returns.
+    pub outage: Option<Outage>,
+    /// Different clients.
+    pub clients: u32,
+    /// Workers of the balancer, above 0.
+    pub workers: u32,
+    /// Connections that a backend of mean weight may have when the strategy is `first` and the
+    /// configuration says nothing: without a ceiling, `first` is one backend.
+    pub places: u32,
+    /// The period of the load, if it has one.
+    pub season: Option<Duration>,
+    /// Nothing is measured before, in ns.
+    pub warm_up: u64,
+    /// Nobody comes after, in ns.
+    pub end: u64,
+}
+
+/// How fast the backends are: their weights as they are configured, times this.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Fleet {
+    /// As their weights say.
+    AsWeights,
+    /// The first accepts and resets at once.
+    BlackHole,
+    /// Every other one is older, and has this speed.
+    Generations(f64),
+    /// The first has this speed.
+    OneSlow(f64),
+}
+
+/// Who comes.
+#[derive(Clone, Debug)]
+pub enum Traffic {
+    /// Clients by chance.
+    Drawn {
+        /// How many.
+        load: Load,
+        /// What each does.
+        sessions: Sessions,
+    },
+    /// Sessions of an access log.
+    Recorded(Arc<Trace>),
+}
+
+/// Work that comes, as a part of what the fleet can do. Times are seconds.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Load {
+    /// Always the same.
+    Steady(f64),
+    /// A base with bursts.
+    Bursts {
+        /// Between bursts.
+        base: f64,
+        /// During a burst.
+        peak: f64,
+        /// From one burst to the next.
+        every: f64,
+        /// How long each is.
+        length: f64,
+    },
+    /// A sine that begins at its lowest.
+    Wave {
+        /// At night.
+        low: f64,
+        /// At noon.
+        high: f64,
+        /// The length of a day.
+        day: f64,
+    },
+}
+
+/// What clients do once they are connected.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Sessions {
+    /// Work of the first request, on one core of speed 1.
+    pub first: Spread,
+    /// Work of each later one.
+    pub next: Spread,
+    /// Seconds from an answer to the next request: exponential, with this mean.
+    pub think: f64,
+    /// How long a client stays.
+    pub lifetime: Spread,
+}
+
+/// The fourth backend in rotation goes away: it refuses connections, its sessions break and their
+/// clients come back within a second. Times are ns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Outage {
+    /// When it leaves.
+    pub from: u64,
+    /// When it is back.
+    pub until: u64,
+    /// How long it takes until workers know either.
+    pub detection: u64,
+}
+
+impl Load {
+    /// The load at a time in seconds.
+    pub(super) fn at(&self, seconds: f64) -> f64 {
+        match *self {
+            Self::Steady(load) => load,
+            Self::Bursts {
+                base,
+                peak,
+                every,
+                length,
+            } => {
+                let in_burst = seconds % every >= every - length;
+                if in_burst { peak } else { base }
+            }
+            Self::Wave { low, high, day } => {
+                let height = 0.5 - 0.5 * (seconds / day * std::f64::consts::TAU).cos();
+                low + (high - low) * height
+            }
+        }
+    }
+
+    /// The highest that it ever is.
+    pub(super) fn peak(&self) -> f64 {
+        match *self {
+            Self::Steady(load) => load,
+            Self::Bursts { base, peak, .. } => base.max(peak),
+            Self::Wave { low, high, .. } => low.max(high),
+        }
+    }
+}
+
+impl Sessions {
+    /// Work of a session, in seconds of one core of speed 1.
+    pub(super) fn work(&self) -> f64 {
+        // Thinking has no memory, so requests come evenly over a lifetime.
+        self.first.mean() + self.next.mean() * self.lifetime.mean() / self.think
+    }
+}
+
+impl Scenario {
+    /// Every scenario that has a name.
+    #[must_use]
+    pub fn all() -> [Self; 8] {
+        [
+            Self::equal(),
+            Self::slow_backend(),
+            Self::black_hole(),
+            Self::heavy_tail(),
+            Self::busy_sessions(),
+            Self::burst(),
+            Self::daily_wave(),
+            Self::leave_and_return(),
+        ]
+    }
+
+    /// The one of a name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::all()
+            .into_iter()
+            .find(|scenario| scenario.name == name)
+    }
+
+    /// Equal backends at 80% of what they can do.
+    #[must_use]
+    pub fn equal() -> Self {
+        Self {
+            name: "equal",
+            about: "equal backends, steady traffic at 80% of what they can do",
+            fleet: Fleet::AsWeights,
+            traffic: Traffic::Drawn {
+                load: Load::Steady(0.8),
+                sessions: SHORT,
+            },
+            outage: None,
+            clients: CLIENTS,
+            workers: WORKERS,
+            places: 128,
+            season: None,
+            warm_up: 10 * SECOND,
+            end: 50 * SECOND,
+        }
+    }
+
+    /// One backend is three times slower.
+    #[must_use]
+    pub fn slow_backend() -> Self {
+        Self {
+            name: "slow_backend",
+            about: "one backend is three times slower, and the pool's weights don't say so",
+            fleet: Fleet::OneSlow(1.0 / 3.0),
+            traffic: Traffic::Drawn {
+                load: Load::Steady(0.7),
+                sessions: SHORT,
+            },
+            ..Self::equal()
+        }
+    }
+
+    /// One backend accepts and resets.
+    #[must_use]
+    pub fn black_hole() -> Self {
+        Self {
+            name: "black_hole",
+            about: "one backend accepts and resets at once; nobody ejects it",
+            fleet: Fleet::BlackHole,
+            traffic: Traffic::Drawn {
+                load: Load::Steady(0.7),
+                sessions: SHORT,
+            },
+            ..Self::equal()
+        }
+    }
+
+    /// Few sessions and requests are much larger than the rest.
+    #[must_use]
+    pub fn heavy_tail() -> Self {
+        let sessions = Sessions {
+            first: Spread::Pareto {
+                shape: 1.3,
+                min: 0.006,
+                max: 3.0,
+            },
+            next: Spread::Pareto {
+                shape: 1.3,
+                min: 0.003,
+                max: 1.5,
+            },
+            think: 2.0,
+            lifetime: Spread::Pareto {
+                shape: 1.2,
+                min: 0.5,
+                max: 120.0,
+            },
+        };
+        Self {
+            name: "heavy_tail",
+            about: "few sessions and few requests are hundreds of times larger than the rest",
+            traffic: Traffic::Drawn {
+                load: Load::Steady(0.75),
+                sessions,
+            },
+            places: 256,
+            ..Self::equal()
+        }
+    }
+
+    /// Sessions that work all the time.
+    #[must_use]
+    pub fn busy_sessions() -> Self {
+        let sessions = Sessions {
+            first: Spread::Exponential { mean: 0.002 },
+            next: Spread::Exponential { mean: 0.05 },
+            think: 1.0,
+            lifetime: Spread::Exponential { mean: 60.0 },
+        };
+        Self {
+            name: "busy_sessions",
+            about: "long sessions that work all the time, as those of a database's clients; their \
+                    first request is nothing; every other machine is older",
+            fleet: Fleet::Generations(0.6),
+            traffic: Traffic::Drawn {
+                load: Load::Steady(0.7),
+                sessions,
+            },
+            places: 128,
+            warm_up: 120 * SECOND,
+            end: 360 * SECOND,
+            ..Self::equal()
+        }
+    }
+
+    /// Reconnect storms on top of long sessions.
+    #[must_use]
+    pub fn burst() -> Self {
+        Self {
+            name: "burst",
+            about: "long, mostly idle sessions; each minute ten times as many come for 10 s; \
+                    every other machine is older",
+            fleet: Fleet::Generations(0.6),
+            traffic: Traffic::Drawn {
+                load: Load::Bursts {
+                    base: 0.09,
+                    peak: 0.9,
+                    every: 60.0,
+                    length: 10.0,
+                },
+                sessions: LONG,
+            },
+            places: 2_500,
+            warm_up: 180 * SECOND,
+            end: 480 * SECOND,
+            ..Self::equal()
+        }
+    }
+
+    /// Days of 300 seconds.
+    #[must_use]
+    pub fn daily_wave() -> Self {
+        Self {
+            name: "daily_wave",
+            about: "arrivals follow the day, of 300 s; sessions last for minutes, so counts of \
+                    connections lag behind the load; every other machine is older",
+            fleet: Fleet::Generations(0.6),
+            traffic: Traffic::Drawn {
+                load: Load::Wave {
+                    low: 0.1,
+                    high: 0.85,
+                    day: 300.0,
+                },
+                sessions: LONG,
+            },
+            places: 2_500,
+            season: Some(Duration::from_secs(300)),
+            warm_up: 300 * SECOND,
+            end: 1_500 * SECOND,
+            ..Self::equal()
+        }
+    }
+
+    /// One backend leaves for 40 s.
+    #[must_use]
+    pub fn leave_and_return() -> Self {
+        Self {
+            name: "leave_and_return",
+            about: "one backend leaves and returns after 40 s; workers get to know 4 s later",
+            traffic: Traffic::Drawn {
+                load: Load::Steady(0.7),
+                sessions: SHORT,
+            },
+            outage: Some(Outage {
+                from: 30 * SECOND,
+                until: 70 * SECOND,
+                detection: 4 * SECOND,
+            }),
+            end: 100 * SECOND,
+            ..Self::equal()
+        }
+    }
+
+    /// The sessions of an access log.
+    #[must_use]
+    pub fn replay(trace: Arc<Trace>) -> Self {
+        Self {
+            name: "trace",
+            about: "the sessions of an access log",
+            clients: trace.clients(),
+            end: trace.end(),
+            traffic: Traffic::Recorded(trace),
+            warm_up: 0,
+            ..Self::equal()
+        }
+    }
+}
+
+/// Short sessions: a page and what belongs to it.
+const SHORT: Sessions = Sessions {
+    first: Spread::Exponential { mean: 0.030 },
+    next: Spread::Exponential { mean: 0.010 },
+    think: 0.5,
+    lifetime: Spread::Exponential { mean: 1.0 },
+};
+/// Long sessions whose work comes with their first request: a login, a page, a reconnect.
+const LONG: Sessions = Sessions {
+    first: Spread::Exponential { mean: 0.25 },
+    next: Spread::Exponential { mean: 0.005 },
+    think: 20.0,
+    lifetime: Spread::Exponential { mean: 90.0 },
+};
+const CLIENTS: u32 = 5_000;
+const WORKERS: u32 = 2;

@@ -1,0 +1,104 @@
+//! A client's session, as a worker would lead it.
+
+use std::sync::Arc;
+
+use fastrand::Rng;
+
+use crate::pool::Backend;
+use crate::select::{Keys, Plan};
+
+use super::traffic::Arrival;
+
+/// One of them. Times are ns.
+#[derive(Debug)]
+pub(super) struct Session {
+    /// Unique: a wake-up for another one that had the same key is no longer wanted.
+    pub(super) serial: u64,
+    pub(super) state: State,
+    pub(super) client: u32,
+    pub(super) worker: usize,
+    pub(super) keys: Keys,
+    /// What it was selected by.
+    pub(super) plan: Arc<Plan>,
+    pub(super) target: Option<Arc<Backend>>,
+    /// The target's index into the pool.
+    pub(super) index: u16,
+    /// Backends that attempts failed on, in this version of the snapshot.
+    pub(super) tried: Vec<u16>,
+    pub(super) tried_in: u64,
+    pub(super) attempts: u32,
+    /// It waited because nobody but those that it tried is left.
+    pub(super) paused: bool,
+    /// When it began to wait for a place, while it does.
+    pub(super) held_at: Option<u64>,
+    pub(super) accepted_at: u64,
+    /// When the last attempt began.
+    pub(super) attempt_at: u64,
+    /// When the request in service was sent.
+    pub(super) asked_at: u64,
+    /// When the client leaves.
+    pub(super) leaves_at: u64,
+    pub(super) answered: bool,
+    /// Time that the backend was at work for it since its first answer and that was not told yet.
+    pub(super) in_use: u64,
+    /// Bytes so far, and those that come with each answer.
+    pub(super) bytes: u64,
+    pub(super) bytes_each: u64,
+    /// Work of the next request, in ns at speed 1.
+    pub(super) work: f64,
+    pub(super) later: Option<Rng>,
+    pub(super) recorded: Option<u16>,
+}
+
+/// What it waits for. In all but [`State::Served`] a wake-up is set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    /// A place at a backend.
+    Held,
+    /// The end of the connect.
+    Connecting,
+    /// An answer: the server tells.
+    Served,
+    /// Its client's next request.
+    Thinking,
+    /// Its client's end.
+    Lingering,
+}
+
+impl Session {
+    /// A client that was accepted just now and waits for nothing yet.
+    pub(super) fn new(
+        arrival: Arrival,
+        serial: u64,
+        keys: Keys,
+        plan: Arc<Plan>,
+        now: u64,
+    ) -> Self {
+        Self {
+            serial,
+            state: State::Held,
+            client: arrival.client,
+            worker: arrival.worker,
+            keys,
+            plan,
+            target: None,
+            index: 0,
+            tried: Vec::new(),
+            tried_in: 0,
+            attempts: 0,
+            paused: false,
+            held_at: None,
+            accepted_at: now,
+            attempt_at: now,
+            asked_at: now,
+            leaves_at: now + arrival.lifetime,
+            answered: false,
+            in_use: 0,
+            bytes: 0,
+            bytes_each: arrival.bytes,
+            work: arrival.work,
+            later: arrival.later,
+            recorded: arrival.recorded,
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! `mahoraga simulate` as a user meets it: tables, JSON, charts, mistakes.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use mahoraga::simulate::Scenario;
+use serde_json::Value;
+
+/// One client that comes twice, and another; a line in each format, and one in none.
+const LOG: &str = "\
+time=2026-03-01T10:00:00.100Z client=192.0.2.1:4000 backend=a connect_us=500 \
+first_byte_us=20500 total_us=100000 bytes_up=100 bytes_down=2000
+{\"time\":\"2026-03-01T10:00:02.100Z\",\"client\":\"192.0.2.1:4001\",\"backend\":\"a\",\
+\"connect_us\":500,\"first_byte_us\":20500,\"total_us\":100000}
+time=2026-03-01T10:00:03.100Z client=192.0.2.2:4002 backend=gone connect_us=500 \
+first_byte_us=20500 total_us=100000 bytes_up=100 bytes_down=2000
+broken
+";
+
+const CONFIG: &str = "\
+(
+    listeners: [(bind: \"127.0.0.1:8080\", pool: \"web\")],
+    pools: [
+        (name: \"web\", backends: [
+            (name: \"a\", address: \"127.0.0.1:9001\"),
+            (name: \"b\", address: \"127.0.0.1:9002\"),
+        ]),
+    ],
+)
+";
+
+/// An empty directory for one test.
+fn directory(test: &str) -> PathBuf {
+    let directory = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(test);
+    let _ = fs::remove_dir_all(&directory);
+    fs::create_dir_all(&directory).unwrap();
+    directory
+}
+
+fn run(directory: &Path, arguments: &str) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_mahoraga"))
+        .arg("simulate")
+        .args(arguments.split_whitespace())
+        .current_dir(directory)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap()
+}
+
+fn stdout(output: &Output) -> &str {
+    std::str::from_utf8(&output.stdout).unwrap()
+}
+
+fn stderr(output: &Output) -> &str {
+    std::str::from_utf8(&output.stderr).unwrap()
+}
+
+#[test]
+fn a_trace_is_replayed() {
+    let directory = directory("simulate_trace");
+    fs::write(directory.join("access.log"), LOG).unwrap();
+    fs::write(directory.join("config.ron"), CONFIG).unwrap();
+    let replay = "--config config.ron --trace access.log --workers 1 \
+                  --strategy round_robin --strategy sticky_round_robin";
+    let output = run(&directory, replay);
+    let want = "\
+trace: the sessions of an access log
+2 backends, 1 worker, 3 connections in 3 s, seed 1
+  strategy            p50 ms  p99 ms  load  imbalance  failures  remapped  moved  requests
+  round_robin           20.5    20.5  0.2%       1.33         0    100.0%  50.0%         3
+  sticky_round_robin    20.5    20.5  0.2%       1.33         0      0.0%   0.0%         3
+";
+    assert_eq!(stdout(&output), want);
+    let want = "warning: access.log: lines that are left out: 1; \
+                line 4: it is neither JSON nor key=value pairs\n";
+    assert_eq!((output.status.code(), stderr(&output)), (Some(0), want));
+}
+
+#[test]
+fn json_and_a_chart() {
+    let directory = directory("simulate_json");
+    fs::write(directory.join("access.log"), LOG).unwrap();
+    fs::write(directory.join("config.ron"), CONFIG).unwrap();
+    let arguments = "--trace access.log --config config.ron --pool web --json --svg out.svg";
+    let output = run(&directory, arguments);
+    let outcomes: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let outcomes = outcomes.as_array().unwrap();
+    assert_eq!(outcomes.len(), 10);
+    for outcome in outcomes {
+        assert_eq!(outcome["scenario"], "trace");
+        assert_eq!(outcome["connections"], 3);
+        let backends = outcome["backends"].as_array().unwrap();
+        let connections = backends.iter().map(|b| b["connections"].as_u64().unwrap());
+        assert_eq!(connections.sum::<u64>(), 3);
+    }
+    assert_eq!(stdout(&run(&directory, arguments)), stdout(&output));
+    let svg = fs::read_to_string(directory.join("out.svg")).unwrap();
+    assert!(svg.starts_with("<svg ") && svg.contains("least_connections"));
+
+    let output = run(&directory, "--trace access.log --svg no/where.svg");
+    let want = "error: no/where.svg can't be written: No such file or directory (os error 2)\n";
+    assert!(stderr(&output).ends_with(want), "{}", stderr(&output));
+    assert_eq!(output.status.code(), Some(1));
+}
+
+/// The command line is refused, with this as its first line.
+#[track_caller]
+fn misused(directory: &Path, arguments: &str, want: &str) {
+    let output = run(directory, arguments);
+    assert_eq!(stderr(&output).lines().next(), Some(want));
+    assert_eq!((output.status.code(), stdout(&output)), (Some(2), ""));
+}
+
+#[test]
+fn mistakes_are_told_in_one_sentence() {
+    let directory = directory("simulate_mistakes");
+    fs::write(directory.join("empty.log"), "\n").unwrap();
+    let second = CONFIG.replace(
+        "    pools: [\n",
+        "    pools: [\n        (name: \"db\", backends: [\"127.0.0.1:9003\"]),\n",
+    );
+    fs::write(directory.join("two.ron"), second).unwrap();
+    for (arguments, want) in [
+        (
+            "--scenario slow",
+            "error: invalid value 'slow' for '--scenario <NAME>': no scenario is called `slow`: \
+             `equal`, `slow_backend`, `black_hole`, `heavy_tail`, `busy_sessions`, `burst`, `daily_wave` or \
+             `leave_and_return` is wanted",
+        ),
+        (
+            "--strategy roundrobin",
+            "error: invalid value 'roundrobin' for '--strategy <NAME>': no strategy is called \
+             `roundrobin`, did you mean `round_robin`?",
+        ),
+        (
+            "--workers 0",
+            "error: invalid value '0' for '--workers <N>': \
+             `0` is out of range: 1 to 1024 is wanted",
+        ),
+        (
+            "--trace absent.log",
+            "error: the trace absent.log can't be read: No such file or directory (os error 2)",
+        ),
+        (
+            "--trace empty.log",
+            "error: the trace empty.log has no session",
+        ),
+        (
+            "--config absent.ron",
+            "absent.ron: there is no such file: name another with --config",
+        ),
+        (
+            "--config two.ron",
+            "error: --pool: which one? There are `db`, `web`",
+        ),
+        (
+            "--config two.ron --pool weeb",
+            "error: --pool: no pool is called `weeb`: there are `db`, `web`",
+        ),
+    ] {
+        misused(&directory, arguments, want);
+    }
+}
+
+#[test]
+fn help_tells_the_scenarios() {
+    let directory = directory("simulate_help");
+    let output = run(&directory, "--help");
+    assert_eq!((output.status.code(), stderr(&output)), (Some(0), ""));
+    for scenario in Scenario::all() {
+        assert!(stdout(&output).contains(&format!("\n  {}\n", scenario.name)));
+    }
+    assert!(stdout(&output).contains("\n  mahoraga simulate --scenario slow_backend"));
+}
