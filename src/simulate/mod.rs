@@ -104,23 +104,13 @@ pub struct BackendOutcome {
 
 /// Runs a strategy over a scenario.
 ///
-/// The pool's own settings hold for its own strategy; others have their defaults. For
-/// [`Strategy::Predictive`] a [`Forecaster`] looks ahead at each second, as on the control thread.
+/// The pool's own settings hold for its own strategy; others have their defaults. A
+/// strategy that [looks ahead](Strategy::looks_ahead) has a [`Forecaster`] which does so at each
+/// second, as on the control thread.
 #[must_use]
 pub fn run(scenario: &Scenario, pool: &config::Pool, strategy: &Strategy, seed: u64) -> Outcome {
     let pool = Pool::new(&prepare(scenario, pool, strategy));
-    let mut forecaster = match pool.strategy {
-        Strategy::Predictive(settings) => Some(Forecaster::new(settings)),
-        Strategy::RoundRobin
-        | Strategy::StickyRoundRobin
-        | Strategy::Hash(_)
-        | Strategy::LeastConnections
-        | Strategy::LeastTime(_)
-        | Strategy::Random
-        | Strategy::PowerOfTwo
-        | Strategy::First
-        | Strategy::TwoTier(_) => None,
-    };
+    let mut forecaster = pool.strategy.looks_ahead().map(Forecaster::new);
     let mut each_second = |plan: &Plan, now| {
         if let Some(forecaster) = &mut forecaster {
             forecaster.tick(plan.pool(), now);
