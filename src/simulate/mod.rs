@@ -26,7 +26,6 @@ mod session;
 mod trace;
 mod traffic;
 
-use std::collections::HashSet;
 use std::num::NonZeroU32;
 
 use serde::Serialize;
@@ -148,7 +147,7 @@ fn prepare(scenario: &Scenario, pool: &config::Pool, strategy: &Strategy) -> con
     }
     match &mut pool.strategy {
         Strategy::TwoTier(tiers) if tiers.groups.is_empty() => {
-            tiers.groups = groups(&pool.backends);
+            tiers.groups = Group::of(&pool.backends);
         }
         Strategy::Predictive(settings) => settings.season = scenario.season.or(settings.season),
         Strategy::First => limit(&mut pool.backends, scenario.places),
@@ -162,22 +161,6 @@ fn prepare(scenario: &Scenario, pool: &config::Pool, strategy: &Strategy) -> con
         | Strategy::PowerOfTwo => {}
     }
     pool
-}
-
-/// The groups that backends name, by the weights of their backends without the backups.
-fn groups(backends: &[config::Backend]) -> Vec<Group> {
-    let mut seen = HashSet::new();
-    let named = backends.iter().filter_map(|backend| backend.group.as_ref());
-    let named = named.filter(|name| seen.insert(*name));
-    let groups = named.map(|name| {
-        let own = backends.iter();
-        let own = own.filter(|backend| !backend.backup && backend.group.as_ref() == Some(name));
-        Group {
-            name: name.clone(),
-            weight: own.map(|backend| u32::from(backend.weight)).sum(),
-        }
-    });
-    groups.filter(|group| group.weight > 0).collect()
 }
 
 /// A ceiling of connections for those that have none: `places` for the mean weight.
