@@ -69,7 +69,8 @@ pub enum FirstTier {
     Hash {
         /// What is hashed.
         key: Key,
-        /// Backends of a subset, while no groups are named; more than there are: all of them.
+        /// Backends of a subset, 1 to 16, while no groups are named; more than there are: all of
+        /// them.
         subset: NonZeroU16,
     },
     /// Each group takes its share.
@@ -103,7 +104,7 @@ pub struct Group {
 /// Settings of [`Strategy::Predictive`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Predictive {
-    /// How far ahead it looks, 100 ms to 10 min; never beyond a season.
+    /// How far ahead it looks, whole seconds from 1 s to 10 min; never beyond a season.
     pub horizon: Duration,
     /// The period that load repeats with, 10 min to 30 d; `None`: none.
     pub season: Option<Duration>,

@@ -107,7 +107,7 @@ pub const WEIGHT: RangeInclusive<u32> = 0..=256;
 /// Weights of a group.
 pub const GROUP_WEIGHT: RangeInclusive<u32> = 1..=1 << 16;
 /// Backends of a subset.
-pub const SUBSET: RangeInclusive<u32> = 1..=u16::MAX as u32;
+pub const SUBSET: RangeInclusive<u32> = 1..=16;
 /// Clients that persistence remembers.
 pub const CLIENTS: RangeInclusive<u32> = 1..=1 << 24;
 

@@ -192,13 +192,13 @@ fn persistence_has_short_forms() {
 fn tiers_have_settings() {
     assert_eq!(
         strategy(
-            "(name: \"two_tier\", first: \"hash\", key: \"sni\", subset: 65535, \
+            "(name: \"two_tier\", first: \"hash\", key: \"sni\", subset: 16, \
              then: \"least_time\", decay: \"1h\")"
         ),
         Strategy::TwoTier(TwoTier {
             first: FirstTier::Hash {
                 key: Key::First(Field::Sni),
-                subset: NonZeroU16::MAX,
+                subset: NonZeroU16::new(16).unwrap(),
             },
             then: SecondTier::LeastTime(LeastTime {
                 decay: Duration::from_secs(3600),
