@@ -214,4 +214,6 @@ pub(super) const AFTER_HELP: &str = "Examples:
   mahoraga simulate
   mahoraga simulate --scenario slow_backend --strategy round_robin --strategy least_time
   mahoraga simulate --config config.ron --pool web --json --svg web.svg
-  mahoraga simulate --config config.ron --trace /var/log/mahoraga/access.log";
+  mahoraga simulate --config config.ron --trace /var/log/mahoraga/access.log
+
+Which strategy, when: docs/strategies.md";
