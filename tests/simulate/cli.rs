@@ -69,10 +69,10 @@ trace: the sessions of an access log
 2 backends, 1 worker, 3 connections in 3 s, seed 1
   strategy            p50 ms  p99 ms  load  imbalance  failures  not as before  not as logged  \
 requests
-* round_robin           20.5    20.5  0.2%       1.33         0         100.0%          50.0%         \
-3
-  sticky_round_robin    20.5    20.5  0.2%       1.33         0           0.0%           0.0%         \
-3
+* round_robin           20.5    20.5  0.2%       1.33         0         100.0%          \
+50.0%         3
+  sticky_round_robin    20.5    20.5  0.2%       1.33         0           0.0%           \
+0.0%         3
 * as the pool is configured; the others have the settings that they have anyway
 
 p50, p99: waiting from the accept, or a later request, to its answer; --help explains the columns
