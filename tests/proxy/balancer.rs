@@ -181,8 +181,10 @@ impl Launch {
         eventually("ready", || {
             let exited = balancer.child.try_wait().unwrap();
             assert!(exited.is_none(), "{exited:?}: {}", balancer.log.all());
-            process.listens_to_signals() && balancer.log.count("listener `") == listeners
+            balancer.log.count("] ready\n") == 1
         });
+        assert!(process.listens_to_signals());
+        assert_eq!(balancer.log.count("listener `"), listeners);
         balancer.listeners = balancer.log.lines_with("listener `");
         for line in &mut balancer.listeners {
             *line = line.rsplit(" on ").next().unwrap().to_owned();
@@ -359,16 +361,18 @@ impl Text {
     }
 }
 
-/// Ready or not, the control thread still makes itself an eventfd.
+/// Ready or not, the control thread still makes itself an eventfd: until all threads sleep. On a
+/// busy machine one that has something to do may wait long for a CPU.
 fn settled_descriptors(process: Process) -> Descriptors {
     let mut found = process.descriptors();
     let mut same = 0;
-    while same < 5 {
-        thread::sleep(Duration::from_millis(10));
+    eventually("at rest after the start", || {
         let now = process.descriptors();
-        same = if now == found { same + 1 } else { 0 };
+        let settled = process.sleeps() && now == found;
+        same = if settled { same + 1 } else { 0 };
         found = now;
-    }
+        same == 5
+    });
     found
 }
 

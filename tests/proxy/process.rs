@@ -135,6 +135,15 @@ impl Process {
         value_of(&fs::read_to_string(path.join("status")).unwrap(), field)
     }
 
+    /// Whether no thread runs or waits for a CPU.
+    pub(crate) fn sleeps(self) -> bool {
+        self.threads().iter().all(|(_, path)| {
+            // A thread that has ended has nothing to do either.
+            fs::read_to_string(path.join("status"))
+                .map_or(true, |status| value_of(&status, "State").starts_with('S'))
+        })
+    }
+
     /// Memory that is the process's own and in RAM.
     pub(crate) fn resident_bytes(self) -> u64 {
         let anonymous = self.status("RssAnon");
