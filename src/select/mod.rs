@@ -180,6 +180,23 @@ impl Selector {
         }
     }
 
+    /// Goes over to another plan. Chance goes on, and so does the round among backends that are
+    /// where they were: a selector that began anew with each snapshot would begin with the same.
+    pub fn follow(&mut self, plan: Arc<Plan>, seat: Seat) {
+        let old = std::mem::replace(self, Self::new(plan, seat));
+        self.rng = old.rng;
+        let stays = |index: u16| {
+            let backend = |plan: &Plan| plan.pool.backends.get(usize::from(index)).cloned();
+            let pair = backend(&old.plan).zip(backend(&self.plan));
+            pair.is_some_and(|(old, new)| Arc::ptr_eq(&old.tally, &new.tally))
+        };
+        for (rank, before) in self.ranks.iter_mut().zip(&old.ranks) {
+            if let (Picker::RoundRobin(round), Picker::RoundRobin(before)) = (rank, before) {
+                round.follow(before, stays);
+            }
+        }
+    }
+
     /// Selects a backend: the one that the client is known to have if it can be, else by the
     /// strategy; a backup only when no other can be, one that was tried only when no other is left.
     pub fn select(&mut self, request: &Request<'_>) -> Choice {
@@ -188,7 +205,7 @@ impl Selector {
         };
         let known = memory.recall(request);
         let scene = Scene::new(&self.plan.pool, request, false);
-        let chosen = match known.filter(|index| scene.is_usable(*index)) {
+        let chosen = match known.filter(|index| scene.is_worth_keeping(*index)) {
             Some(known) => known,
             None => match self.choose(request) {
                 Choice::Backend(chosen) => chosen,
@@ -199,7 +216,7 @@ impl Selector {
             return Choice::Backend(chosen);
         };
         let scene = Scene::new(&self.plan.pool, request, false);
-        Choice::Backend(memory.settle(chosen, request, |index| scene.is_usable(index)))
+        Choice::Backend(memory.settle(chosen, request, |index| scene.is_worth_keeping(index)))
     }
 
     fn choose(&mut self, request: &Request<'_>) -> Choice {

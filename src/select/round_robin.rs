@@ -26,6 +26,11 @@ impl RoundRobin {
         self.round.sit(seat);
     }
 
+    /// Goes on where another round was, for the backends that are in both.
+    pub(super) fn follow(&mut self, before: &Self, stays: impl Fn(u16) -> bool) {
+        self.round.follow(&before.round, stays);
+    }
+
     pub(super) fn pick(&mut self, scene: &Scene<'_>) -> Option<u16> {
         self.round.next(|index| scene.is_open(index))
     }
@@ -71,6 +76,17 @@ impl Round {
         let steps = OFFSET_TURNS_MAX / i64::try_from(self.turns.len().max(1)).unwrap_or(i64::MAX);
         for _ in 0..place.min(steps) {
             self.next(|_| true);
+        }
+    }
+
+    fn follow(&mut self, before: &Self, stays: impl Fn(u16) -> bool) {
+        let mut old = before.turns.iter().peekable();
+        for turn in &mut self.turns {
+            // Both are in the order of the pool.
+            while old.next_if(|old| old.id < turn.id).is_some() {}
+            if let Some(old) = old.next_if(|old| old.id == turn.id && stays(turn.id)) {
+                turn.credit = old.credit;
+            }
         }
     }
 

@@ -40,6 +40,12 @@ impl<'a> Scene<'a> {
         backend.is_some_and(|backend| backend.is_in_rotation()) && self.is_open(index)
     }
 
+    /// Whether a client that is known to have a backend should go there again. Who stays with one
+    /// that answers nobody would fail until it is ejected.
+    pub(super) fn is_worth_keeping(&self, index: u16) -> bool {
+        self.is_usable(index) && self.backend(index).tally.failures() < FAILURES_MAX
+    }
+
     pub(super) fn connections(&self, index: u16) -> u32 {
         self.backend(index).tally.connections.used()
     }
@@ -108,6 +114,8 @@ impl<'a> Scene<'a> {
     }
 }
 
+/// Failures in a row that end persistence.
+const FAILURES_MAX: u32 = 3;
 /// What an open connection counts of one that waits for its answer.
 const OPEN_PART: f64 = 0.01;
 

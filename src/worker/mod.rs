@@ -278,7 +278,7 @@ impl<K: Kernel> Worker<K> {
             "listeners come and go by reload"
         );
         for (port, listener) in self.ports.iter_mut().zip(&snapshot.listeners) {
-            port.selector = Selector::new(Arc::clone(&listener.plan), self.seat);
+            port.selector.follow(Arc::clone(&listener.plan), self.seat);
             port.listener = Arc::clone(listener);
         }
         self.snapshot = snapshot;

@@ -15,7 +15,8 @@ use crate::watchdog::{eventually, watched};
 pub(crate) struct Stage {
     pub(crate) fleet: Fleet,
     pub(crate) balancer: Balancer,
-    strategy: String,
+    /// What the access log may call the strategy.
+    strategies: Vec<String>,
 }
 
 /// A client that has heard from its backend.
@@ -65,9 +66,14 @@ impl Stage {
     pub(crate) fn start(launch: Launch, strategy: &str, fleet: Fleet) -> Self {
         Self {
             balancer: launch.start(),
-            strategy: strategy.to_owned(),
+            strategies: vec![strategy.to_owned()],
             fleet,
         }
+    }
+
+    /// The strategy may change to this one.
+    pub(crate) fn expect_too(&mut self, strategy: &str) {
+        self.strategies.push(strategy.to_owned());
     }
 
     /// A client that says something, if it does, and then hears from its backend.
@@ -115,7 +121,7 @@ impl Stage {
         let lines = self.balancer.output().lines_with("");
         let parse = |line: &String| {
             let fields = key_values(line);
-            assert_eq!(fields["strategy"], self.strategy, "{line}");
+            assert!(self.strategies.contains(&fields["strategy"]), "{line}");
             assert_eq!(fields["pool"], "default", "{line}");
             let unconnected = fields["connect_us"] == "-";
             let backend = addresses.iter().position(|to| *to == fields["backend"]);

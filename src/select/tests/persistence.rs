@@ -124,6 +124,22 @@ fn a_backend_that_failed_loses_its_client() {
     assert_eq!(bench.of_key(1), next);
 }
 
+/// One that accepts and resets: no attempt of the session itself ever fails.
+#[test]
+fn nobody_stays_with_a_backend_that_answers_nobody() {
+    let mut bench = persisting(minute(), &[1; 5]);
+    let own = bench.of_key(1);
+    let mut stays = 0;
+    while bench.of_key(1) == own {
+        bench.backend(own).tally.on_failed();
+        stays += 1;
+        assert!(stays < 10);
+    }
+    let next = bench.of_key(1);
+    bench.answers(own, MS);
+    assert_eq!(bench.of_key(1), next);
+}
+
 #[test]
 fn memory_survives_other_snapshots_and_another_order() {
     let mut bench = persisting(minute(), &[1; 6]);

@@ -33,6 +33,28 @@ fn workers_begin_their_rounds_at_other_places() {
 }
 
 #[test]
+fn a_round_goes_on_over_snapshots() {
+    let mut bench = Bench::new(Strategy::RoundRobin, &[1; 6]);
+    let mut counts = [0; 6];
+    // As many snapshots as clients, and one backend that comes and goes.
+    for turn in 0..300 {
+        counts[usize::from(bench.next())] += 1;
+        let pool = Arc::new(bench.pool.with(|backend| {
+            if backend.name == "b5" {
+                backend.health = [Health::Up, Health::Down][turn % 2];
+            }
+        }));
+        let plan = Arc::new(Plan::new(Arc::clone(&pool)));
+        bench.selector.follow(plan, ALONE);
+        bench.pool = pool;
+    }
+    assert!(
+        counts[..5].iter().all(|count| (45..=65).contains(count)),
+        "{counts:?}"
+    );
+}
+
+#[test]
 fn hash_gives_a_client_its_backend_and_each_its_share() {
     let mut bench = Bench::new(Strategy::Hash(config::Hash::default()), &[1, 2, 0, 5]);
     for client in 0..1_000 {

@@ -1,0 +1,97 @@
+//! SIGHUP: the configuration is read again while sessions go on.
+
+use std::fs;
+
+use crate::balancer::Launch;
+use crate::fleet::Fleet;
+use crate::stage::{Stage, leave_all, source, tally};
+use crate::watchdog::{eventually, watched};
+
+/// Writes what `Launch::with_pool` wrote, with other fields of the pool, and has it read.
+fn reload(stage: &Stage, pool: &str) {
+    let workers = stage.balancer.workers();
+    let config = format!(
+        "(workers: {workers}, listeners: [(bind: \"127.0.0.1:0\", pool: \"default\")],\n\
+         pools: [(name: \"default\", {pool})])"
+    );
+    fs::write(stage.balancer.dir().join("config.ron"), config).unwrap();
+    let before = stage.balancer.log().count("reload: ");
+    stage.balancer.process.signal(libc::SIGHUP);
+    eventually("the configuration was read", || {
+        stage.balancer.log().count("reload: ") > before
+    });
+}
+
+#[test]
+fn strategy_and_backends_change_while_sessions_go_on() {
+    watched(|| {
+        let fleet = Fleet::of(4);
+        let backends = fleet.ron(&[]);
+        let launch = Launch::with_pool(&format!("strategy: \"first\", backends: [{backends}]"));
+        let mut stage = Stage::start(launch.workers(2), "first", fleet);
+        let mut guests = stage.hold_all(6);
+        assert_eq!(stage.fleet.held(), [6, 0, 0, 0]);
+        stage.expect_too("least_connections");
+        reload(
+            &stage,
+            &format!("strategy: \"least_connections\", backends: [{backends}]"),
+        );
+        // Counts went on: the first has its six already.
+        eventually("every worker routes by it", || {
+            guests.push(stage.hold());
+            stage.fleet.held()[1..].iter().all(|held| *held >= 2)
+        });
+        assert!(stage.fleet.held()[0] <= 8, "{:?}", stage.fleet.held());
+        leave_all(guests);
+        stage.finish();
+    });
+}
+
+#[test]
+fn clients_stay_with_their_backends_over_a_reload() {
+    watched(|| {
+        let fleet = Fleet::of(5);
+        let forth = fleet.ron(&[]);
+        let mut backwards: Vec<_> = forth.split_inclusive("), ").collect();
+        backwards.reverse();
+        let pool =
+            |backends: &str| format!("strategy: \"sticky_round_robin\", backends: [{backends}]");
+        let launch = Launch::with_pool(&pool(&forth)).workers(2);
+        let stage = Stage::start(launch, "sticky_round_robin", fleet);
+        let visits = || -> Vec<_> { (0..20).map(|n| stage.visit_from(source(n))).collect() };
+        let before = visits();
+        assert_eq!(tally(5, before.clone()).len(), 5);
+        reload(&stage, &pool(&backwards.concat()));
+        assert_eq!(visits(), before);
+        stage.finish();
+    });
+}
+
+#[test]
+fn what_is_wrong_leaves_the_old_in_force() {
+    watched(|| {
+        let fleet = Fleet::of(2);
+        let backends = fleet.ron(&[]);
+        let launch = Launch::with_pool(&format!("strategy: \"first\", backends: [{backends}]"));
+        let stage = Stage::start(launch, "first", fleet);
+        for (wrong, said) in [
+            ("strategy: \"fist\", backends: []", "did you mean `first`?"),
+            ("backends: [", "a value is wanted here"),
+        ] {
+            reload(&stage, wrong);
+            assert_eq!(
+                stage.balancer.log().count(said),
+                1,
+                "{}",
+                stage.balancer.log().all()
+            );
+        }
+        fs::remove_file(stage.balancer.dir().join("config.ron")).unwrap();
+        stage.balancer.process.signal(libc::SIGHUP);
+        eventually("it is missed", || {
+            stage.balancer.log().count("there is no such file") == 1
+        });
+        assert_eq!(stage.visits(3), [0; 3]);
+        stage.finish();
+    });
+}
