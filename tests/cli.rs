@@ -7,7 +7,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 
 use mahoraga::config::{Key, Strategy};
 
@@ -195,6 +195,60 @@ fn run_refuses_what_check_refuses() {
     assert!(stderr(&output).starts_with("config.ron:1:1: listeners: at least one is wanted\n"));
 }
 
+/// Ends the balancer however a test ends.
+struct Running(Child);
+
+impl Running {
+    /// Sends a signal by the shell's own `kill`.
+    fn signal(&self, name: &str) {
+        let script = format!("kill -{name} {}", self.0.id());
+        let status = Command::new("sh").args(["-c", &script]).status();
+        assert!(status.unwrap().success());
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn a_reload_warns_as_the_start_does() {
+    let directory = directory("reload_warns");
+    let right = SMALLEST.replace(":8080", ":0");
+    fs::write(directory.join("config.ron"), &right).unwrap();
+    let mut child = mahoraga()
+        .args(["run", "--config", "config.ron"])
+        .current_dir(&directory)
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut log = BufReader::new(child.stderr.take().unwrap()).lines();
+    let mut balancer = Running(child);
+    // Ends with the balancer at the latest.
+    let mut said = |what: &str| {
+        log.find(|line| line.as_ref().unwrap().contains(what))
+            .unwrap()
+    };
+    said("ready").unwrap();
+    let risky = right.replace("(bind", "(timeouts: (idle: \"off\"), bind");
+    fs::write(directory.join("config.ron"), risky).unwrap();
+    balancer.signal("HUP");
+    let warned = said("warning: ").unwrap();
+    let want = " config.ron:2:35: warning: without an idle timeout, \
+                a peer that vanishes holds its session";
+    assert!(
+        warned.ends_with(want) && warned.contains("WARN"),
+        "{warned}"
+    );
+    said("reload: version ").unwrap();
+    balancer.signal("TERM");
+    assert_eq!(balancer.0.wait().unwrap().code(), Some(0));
+}
+
 /// The command line is refused, with this as its first line.
 #[track_caller]
 fn misused(arguments: &[&str], want: &str) {
@@ -370,7 +424,18 @@ fn help_and_version() {
         let default = format!("[default: {default}]");
         assert!(flags.contains(&default), "{default}");
     }
+    for told in [
+        "two_tier's groups, and settings such as decay and horizon, need a configuration file",
+        "no backend takes more than N times the average load, or off [default: off]",
+        "Send a client with the same KEY back to the backend it had [default: off]",
+        "How long a client is remembered after its last connection ends [default: 30m]",
+        "Which strategy, when: docs/strategies.md",
+    ] {
+        assert!(flags.contains(told), "{told}");
+    }
     assert!(flags.contains("--from '[::]:5432'"));
+    let output = run(&["run", "--help"]);
+    assert!(stdout(&output).contains("\nSIGHUP reads the file again: pools, strategies"));
     let output = run(&["--help"]);
     assert_eq!((output.status.code(), stderr(&output)), (Some(0), ""));
     assert!(stdout(&output).contains("\n  mahoraga proxy --from 127.0.0.1:8080 --to"));
@@ -379,6 +444,7 @@ fn help_and_version() {
         "SIGTERM, SIGINT ",
         "SIGUSR1 ",
         "SIGHUP ",
+        "run: read the configuration again",
         "Exit codes:\n  0 ",
         "\n  1 ",
         "\n  2 ",

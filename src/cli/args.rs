@@ -33,7 +33,11 @@ pub enum Command {
     /// Balance as a configuration file says.
     #[command(after_help = "Examples:
   mahoraga run
-  mahoraga run --config /etc/mahoraga/config.ron")]
+  mahoraga run --config /etc/mahoraga/config.ron
+
+SIGHUP reads the file again: pools, strategies, backends and limits change while
+it runs; other listeners take a restart. What is wrong is told, and changes
+nothing. mahoraga --help tells the other signals.")]
     Run {
         /// The configuration.
         #[arg(short, long, value_name = "FILE", default_value = "config.ron")]
@@ -57,7 +61,9 @@ pub enum Command {
   mahoraga proxy --from '[::]:5432' --to db-1:5432 --to db-2:5432 --idle-timeout 1h
   mahoraga proxy --from unix:/run/app.sock --to unix:/run/app-1.sock --access-log -
   mahoraga proxy --from '[::]:80' --to app-1:80,weight=2 --to app-2:80 --to app-3:80,backup
-  mahoraga proxy --from '[::]:80' --to app-1:80 --to app-2:80 --strategy hash --key http_path")]
+  mahoraga proxy --from '[::]:80' --to app-1:80 --to app-2:80 --strategy hash --key http_path
+
+Which strategy, when: docs/strategies.md; mahoraga simulate shows what each does.")]
     Proxy(Box<ProxyArgs>),
     /// Start three small HTTP backends and the balancer in front of them.
     #[command(after_help = "Example:
@@ -98,7 +104,11 @@ pub struct ProxyArgs {
         value_name = "NAME",
         default_value = "round_robin",
         value_parser = values::strategy,
-        help = format!("How a backend is selected: {}", names(&Strategy::all()))
+        help = format!(
+            "How a backend is selected: {}; two_tier's groups, and settings such as decay and \
+             horizon, need a configuration file",
+            names(&Strategy::all())
+        )
     )]
     pub strategy: Strategy,
     /// What hash and two_tier select by, and sticky_round_robin knows clients again by.
@@ -112,13 +122,13 @@ pub struct ProxyArgs {
         )
     )]
     pub key: Option<Key>,
-    /// With hash, no backend takes more than so many times the average, or off [default: off].
+    /// With hash, no backend takes more than N times the average load, or off [default: off].
     #[arg(long, value_name = "N|off")]
-    pub max_load: Option<Load>,
-    /// Clients that are known again by this key have the backend that they had [default: off].
+    pub max_load: Option<MaxLoad>,
+    /// Send a client with the same KEY back to the backend it had [default: off].
     #[arg(long, value_name = "KEY", value_parser = values::persist_key)]
     pub persist: Option<Key>,
-    /// How long clients are known after their last connection [default: 30m].
+    /// How long a client is remembered after its last connection ends [default: 30m].
     #[arg(long, value_name = "DUR", value_parser = persist_ttl)]
     pub persist_ttl: Option<Duration>,
     /// Worker threads; auto: one for each CPU that the process may use.
@@ -212,9 +222,9 @@ impl FromStr for Deadline {
 
 /// A load relative to the average in percent, or none where `off` is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Load(pub Option<u16>);
+pub struct MaxLoad(pub Option<u16>);
 
-impl FromStr for Load {
+impl FromStr for MaxLoad {
     type Err = ValueError;
 
     fn from_str(text: &str) -> Result<Self, ValueError> {
@@ -286,7 +296,9 @@ Signals:
   SIGTERM, SIGINT  Stop: accept nobody, give sessions the grace to end; a
                    second one ends the process at once
   SIGUSR1          Write histograms to standard error and the histogram log
-  SIGHUP           Reopen the file of the access log, after it was moved away
+  SIGHUP           Reopen the file of the access log, after it was moved away;
+                   run: read the configuration again, so that pools, strategies,
+                   backends and limits change while it runs
 
 Exit codes:
   0                Done, or stopped by a signal as it should

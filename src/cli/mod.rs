@@ -13,7 +13,7 @@ mod proxy;
 mod run;
 mod simulate;
 
-pub use args::{Cli, Command, Count, Deadline, Load, ProxyArgs, SimulateArgs};
+pub use args::{Cli, Command, Count, Deadline, MaxLoad, ProxyArgs, SimulateArgs};
 pub use backend::BackendError;
 pub use proxy::{ProxyError, proxy_config};
 
@@ -24,7 +24,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use crate::config::{self, Config, Source};
+use crate::config::{self, Config, ConfigError, Source};
 
 /// The exit code of every mistake in arguments, configuration or environment; clap's own.
 const USAGE: u8 = 2;
@@ -36,7 +36,7 @@ pub fn main() -> ExitCode {
         Command::Run { config: path } => match load(&path) {
             Ok((config, source)) => {
                 warn(&config, Some(&source));
-                let reread = || config::load(&path).map(|(config, _)| config);
+                let reread = || reread(&path);
                 run::run(&config, Some(&reread))
             }
             Err(code) => code,
@@ -59,6 +59,15 @@ pub fn main() -> ExitCode {
 
 fn load(path: &Path) -> Result<(Config, Source), ExitCode> {
     config::load(path).map_err(|error| refuse(&error))
+}
+
+/// Loads a configuration again while the balancer runs: its warnings go to the operational log.
+fn reread(path: &Path) -> Result<Config, ConfigError> {
+    let (config, source) = config::load(path)?;
+    for warning in config::warnings(&config, check::host(), Some(&source)) {
+        log::warn!("{warning}");
+    }
+    Ok(config)
 }
 
 /// Prints the warnings about a configuration and tells how many there are.

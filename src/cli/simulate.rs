@@ -19,13 +19,14 @@ use super::args::SimulateArgs;
 /// Runs every strategy over every scenario that was asked for.
 #[must_use]
 pub(super) fn simulate(args: &SimulateArgs) -> ExitCode {
-    let pool = match args.config.as_deref() {
+    let configured = match args.config.as_deref() {
         Some(path) => match load(path, args.pool.as_deref()) {
-            Ok(pool) => pool,
+            Ok(pool) => Some(pool),
             Err(code) => return code,
         },
-        None => simulate::equal_pool(),
+        None => None,
     };
+    let own = configured.as_ref().map(|pool| pool.strategy.name());
     let mut scenarios = match &args.trace {
         Some(path) => match read(path) {
             Ok(trace) => vec![Scenario::replay(Arc::new(trace))],
@@ -36,7 +37,11 @@ pub(super) fn simulate(args: &SimulateArgs) -> ExitCode {
     };
     for scenario in &mut scenarios {
         scenario.workers = args.workers;
+        if configured.is_some() {
+            scenario.places = None;
+        }
     }
+    let pool = configured.unwrap_or_else(simulate::equal_pool);
     let strategies = if args.strategy.is_empty() {
         Strategy::all().map(|(_, strategy)| strategy).to_vec()
     } else {
@@ -46,7 +51,7 @@ pub(super) fn simulate(args: &SimulateArgs) -> ExitCode {
     let text = if args.json {
         simulate::json(&outcomes)
     } else {
-        simulate::table(&outcomes)
+        simulate::table(&outcomes, own)
     };
     // Whoever closed standard output did not want to read it.
     let _ = io::stdout().write_all(text.as_bytes());
@@ -196,11 +201,13 @@ Columns:
                part of what the backend can do; 1 is even
   failures     Clients that got no answer
   broken       Sessions that broke as their backend went away
-  remapped     Connections of returning clients that went to another backend
-               than the one before
+  not as before
+               Connections of returning clients that went to another backend
+               than their last one: most, where nobody is to come back
   kept         Connections to a backend of the client's own group or subset
   black hole   What it was fed, over the share of its weight
-  moved        Connections to another backend than the trace says
+  not as logged
+               Connections to another backend than the trace says
 
 The model: selection is the real one. A backend of mean weight has 4 cores,
 which requests share; weights are taken for capacities. Connecting takes
@@ -214,4 +221,6 @@ pub(super) const AFTER_HELP: &str = "Examples:
   mahoraga simulate
   mahoraga simulate --scenario slow_backend --strategy round_robin --strategy least_time
   mahoraga simulate --config config.ron --pool web --json --svg web.svg
-  mahoraga simulate --config config.ron --trace /var/log/mahoraga/access.log";
+  mahoraga simulate --config config.ron --trace /var/log/mahoraga/access.log
+
+Which strategy, when: docs/strategies.md";

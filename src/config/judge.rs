@@ -34,11 +34,12 @@ impl<'a> Leaf<'a> {
 
     /// What the author calls it: a value that stands for a whole group has the group's name.
     fn called(&self) -> &'a str {
-        let label = self
-            .group
-            .label()
-            .filter(|_| self.group.find(self.name).is_none());
+        let label = self.group.label().filter(|_| self.stands_for_group());
         label.unwrap_or(self.name)
+    }
+
+    fn stands_for_group(&self) -> bool {
+        self.group.find(self.name).is_none()
     }
 }
 
@@ -139,6 +140,14 @@ impl<'a> Judge<'a> {
 pub(super) fn text<'a>(leaf: &Leaf<'a>) -> Result<&'a str, ValueError> {
     leaf.text()
         .ok_or_else(|| not(leaf, "a string in double quotes"))
+}
+
+/// A string; `wanted` is told to who wrote something else in place of a whole group.
+pub(super) fn text_or<'a>(leaf: &Leaf<'a>, wanted: &str) -> Result<&'a str, ValueError> {
+    match leaf.text() {
+        None if leaf.stands_for_group() => Err(not(leaf, wanted)),
+        _ => text(leaf),
+    }
 }
 
 /// The path of a file.

@@ -97,7 +97,12 @@ impl FromStr for Key {
             None => (text, None),
         };
         let plain = values::named("key", name, &Self::all())?;
-        let form = plain.form();
+        let form = match settings {
+            Some(settings) if quotes_singly(settings) => {
+                "http_cookie(NAME): the single quotes would be part of the name"
+            }
+            _ => plain.form(),
+        };
         let key = match settings {
             Some(settings) => settings.strip_suffix(')').and_then(|text| plain.with(text)),
             None if matches!(plain, Self::First(Field::HttpCookie(_))) => None,
@@ -141,8 +146,16 @@ fn cookie_name(text: &str) -> Option<&str> {
         .and_then(|text| text.strip_suffix('"'));
     let name = quoted.unwrap_or(text);
     let is_token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
-    let right = (1..=COOKIE_NAME_BYTES_MAX).contains(&name.len()) && name.bytes().all(is_token);
+    let fits = (1..=COOKIE_NAME_BYTES_MAX).contains(&name.len());
+    let right = fits && name.bytes().all(is_token) && !quotes_singly(name);
     right.then_some(name)
+}
+
+/// Whether single quotes stand around the name of a cookie, with the bracket behind it or without:
+/// a token may have them, but who writes them so means what is between.
+fn quotes_singly(text: &str) -> bool {
+    let text = text.trim_end_matches(')').trim_matches(' ');
+    text.len() > 1 && text.starts_with('\'') && text.ends_with('\'')
 }
 
 /// The longest name of a cookie.
@@ -204,6 +217,14 @@ mod tests {
              `http_path`, `http_host`, `http_cookie` or `rdp_cookie` is wanted"
         );
         assert_eq!(error("sni(a)"), "`sni(a)` is no key: write sni");
+        for bad in ["http_cookie('a')", "http_cookie( 'a' )", "http_cookie('a'"] {
+            let want = format!(
+                "`{bad}` is no key: write http_cookie(NAME): the single quotes would be part of \
+                 the name"
+            );
+            assert_eq!(error(bad), want);
+        }
+        assert!("http_cookie('a)".parse::<Key>().is_ok());
         for bad in [
             "",
             "24",

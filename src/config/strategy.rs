@@ -1,10 +1,11 @@
 //! The balancing strategies and what they can be told.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::num::NonZeroU16;
 use std::time::Duration;
 
-use super::Key;
+use super::{Backend, Key};
 
 /// How a backend is selected.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -68,7 +69,8 @@ pub enum FirstTier {
     Hash {
         /// What is hashed.
         key: Key,
-        /// Backends of a subset, while no groups are named; more than there are: all of them.
+        /// Backends of a subset, 1 to 16, while no groups are named; more than there are: all of
+        /// them.
         subset: NonZeroU16,
     },
     /// Each group takes its share.
@@ -102,7 +104,7 @@ pub struct Group {
 /// Settings of [`Strategy::Predictive`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Predictive {
-    /// How far ahead it looks, 100 ms to 10 min; never beyond a season.
+    /// How far ahead it looks, whole seconds from 1 s to 10 min; never beyond a season.
     pub horizon: Duration,
     /// The period that load repeats with, 10 min to 30 d; `None`: none.
     pub season: Option<Duration>,
@@ -240,6 +242,34 @@ impl Strategy {
             | Self::First
             | Self::Predictive(_) => None,
         }
+    }
+}
+
+impl Group {
+    /// The groups that backends name, in the order of their first, each with the weight of its
+    /// backends. Backups wait, and weigh nothing; no group does.
+    pub fn of<'a>(backends: impl IntoIterator<Item = &'a Backend>) -> Vec<Self> {
+        let mut groups: Vec<Self> = Vec::new();
+        let mut places = HashMap::new();
+        for backend in backends {
+            let Some(name) = &backend.group else {
+                continue;
+            };
+            let place = *places.entry(name).or_insert_with(|| {
+                groups.push(Self {
+                    name: name.clone(),
+                    weight: 0,
+                });
+                groups.len() - 1
+            });
+            if !backend.backup {
+                groups[place].weight += u32::from(backend.weight);
+            }
+        }
+        for group in &mut groups {
+            group.weight = group.weight.max(1);
+        }
+        groups
     }
 }
 

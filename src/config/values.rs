@@ -21,7 +21,7 @@ pub use duration::{
 };
 pub use names::named;
 pub(super) use names::{did_you_mean, one_of};
-use names::{hint, listed};
+use names::{foreign, hint, listed};
 
 /// Why a value is refused. Each names the value.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
@@ -107,7 +107,7 @@ pub const WEIGHT: RangeInclusive<u32> = 0..=256;
 /// Weights of a group.
 pub const GROUP_WEIGHT: RangeInclusive<u32> = 1..=1 << 16;
 /// Backends of a subset.
-pub const SUBSET: RangeInclusive<u32> = 1..=u16::MAX as u32;
+pub const SUBSET: RangeInclusive<u32> = 1..=16;
 /// Clients that persistence remembers.
 pub const CLIENTS: RangeInclusive<u32> = 1..=1 << 24;
 
@@ -183,7 +183,17 @@ pub(super) fn percent(text: &str) -> Result<u16, ValueError> {
 
 /// Reads the name of a strategy.
 pub fn strategy(name: &str) -> Result<Strategy, ValueError> {
-    named("strategy", name, &Strategy::all())
+    named("strategy", name, &Strategy::all()).map_err(|error| {
+        let ours = foreign(name);
+        match (error, ours) {
+            (ValueError::Unknown { kind, name, .. }, Some(ours)) => ValueError::Unknown {
+                kind,
+                name,
+                hint: format!(", did you mean `{ours}`?"),
+            },
+            (error, _) => error,
+        }
+    })
 }
 
 /// Reads the name of a first tier.

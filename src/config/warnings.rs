@@ -9,8 +9,9 @@ use std::time::Duration;
 use super::error::Warning;
 use super::source::Source;
 use super::spans::Span;
-use super::{Backend, Config, FirstTier, Listener, LogSink, Pool, Strategy, Timeouts, values};
+use super::{Backend, Config, FirstTier, Key, Listener, LogSink, Pool, Strategy, Timeouts, values};
 use crate::address::Address;
+use crate::peek::Field;
 
 /// What the machine gives to the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +61,7 @@ pub fn warnings(config: &Config, host: Host, source: Option<&Source>) -> Vec<War
     }
     for (i, pool) in config.pools.iter().enumerate() {
         strategy(i, pool, &mut found);
+        keys(config, i, &mut found);
         if config.listeners.iter().all(|listener| listener.pool != i) {
             found.push((
                 At::Pool(i),
@@ -83,6 +85,8 @@ enum At {
     Pool(usize),
     Strategy(usize),
     Subset(usize),
+    Key(usize),
+    Persist(usize),
     Group { pool: usize, backend: usize },
 }
 
@@ -101,6 +105,8 @@ impl At {
             Self::Pool(i) => pool(i).field("name"),
             Self::Strategy(i) => pool(i).field("strategy").field("name"),
             Self::Subset(i) => pool(i).field("strategy").field("subset"),
+            Self::Key(i) => pool(i).field("strategy").field("key"),
+            Self::Persist(i) => pool(i).field("persist").field("key"),
             Self::Group { pool: i, backend } => {
                 pool(i).field("backends").item(backend).field("group")
             }
@@ -233,6 +239,39 @@ fn strategy(i: usize, pool: &Pool, found: &mut Vec<(At, String)>) {
             first.name
         );
         found.push((At::Strategy(i), sentence));
+    }
+}
+
+/// Keys that clients do not differ by, or that they change.
+fn keys(config: &Config, i: usize, found: &mut Vec<(At, String)>) {
+    let pool = &config.pools[i];
+    let selects = pool.strategy.key().map(|key| (At::Key(i), key));
+    let persists = pool.persist.as_ref().map(|persist| {
+        let its_own = pool.strategy == Strategy::StickyRoundRobin;
+        let at = if its_own { At::Key(i) } else { At::Persist(i) };
+        (at, &persist.key)
+    });
+    let sockets = config.listeners.iter().filter(|one| one.pool == i);
+    let socket = sockets
+        .map(|listener| &listener.bind)
+        .find(|bind| matches!(bind, Address::Unix(_)));
+    for (at, key) in selects.into_iter().chain(persists) {
+        match (key, socket) {
+            (Key::SourceIp { .. } | Key::SourceIpPort, Some(socket)) => {
+                let sentence = format!(
+                    "the clients of `{socket}` have no address: by `{}` they are one client, and \
+                     go to one backend",
+                    key.name()
+                );
+                found.push((at, sentence));
+            }
+            (Key::First(Field::TlsSessionId), _) => {
+                let sentence = "TLS 1.3 clients send a new session ID with each connection: \
+                                by `tls_session_id` they are new each time";
+                found.push((at, sentence.to_owned()));
+            }
+            (Key::SourceIp { .. } | Key::SourceIpPort | Key::First(_), _) => {}
+        }
     }
 }
 

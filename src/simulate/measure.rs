@@ -22,12 +22,12 @@ pub(super) struct Measure {
     failures: u64,
     broken: u64,
     returning: u64,
-    remapped: u64,
+    not_as_before: u64,
     homes: Option<Homes>,
     at_home: u64,
     connected: u64,
     recorded: u64,
-    moved: u64,
+    not_as_logged: u64,
     black_hole: Option<u16>,
     usual: Vec<u16>,
     backends: Vec<Counts>,
@@ -66,12 +66,12 @@ impl Measure {
             failures: 0,
             broken: 0,
             returning: 0,
-            remapped: 0,
+            not_as_before: 0,
             homes: Homes::new(pool),
             at_home: 0,
             connected: 0,
             recorded: 0,
-            moved: 0,
+            not_as_logged: 0,
             black_hole: servers.black_hole(),
             usual: servers.usual().to_vec(),
             backends: counts.collect(),
@@ -99,9 +99,9 @@ impl Measure {
         self.connected += 1;
         self.backends[usize::from(index)].connections += 1;
         self.returning += u64::from(last.is_some());
-        self.remapped += u64::from(last.is_some_and(|last| last != index));
+        self.not_as_before += u64::from(last.is_some_and(|last| last != index));
         self.recorded += u64::from(session.recorded.is_some());
-        self.moved += u64::from(session.recorded.is_some_and(|recorded| recorded != index));
+        self.not_as_logged += u64::from(session.recorded.is_some_and(|recorded| recorded != index));
         let homes = self.homes.as_mut();
         let at_home = homes.is_some_and(|homes| homes.is_home(session.keys, index));
         self.at_home += u64::from(at_home);
@@ -167,10 +167,11 @@ impl Measure {
             wait_p99_ms: wait(0.99),
             imbalance: if mean > 0.0 { highest / mean } else { 1.0 },
             returning: self.returning,
-            remapped: share(self.remapped, self.returning),
+            not_as_before: share(self.not_as_before, self.returning),
             kept: (self.homes.is_some()).then(|| share(self.at_home, self.connected)),
             black_hole: self.black_hole.map(|index| self.fed(index)),
-            moved: (self.recorded > 0).then(|| share(self.moved, self.recorded)),
+            not_as_logged: (self.recorded > 0).then(|| share(self.not_as_logged, self.recorded)),
+            ceiling: None,
             backends: self
                 .backends
                 .iter()

@@ -26,7 +26,6 @@ mod session;
 mod trace;
 mod traffic;
 
-use std::collections::HashSet;
 use std::num::NonZeroU32;
 
 use serde::Serialize;
@@ -76,7 +75,7 @@ pub struct Outcome {
     /// Connections of clients that had been connected before.
     pub returning: u64,
     /// The share of those that went to another backend than the client's last one.
-    pub remapped: f64,
+    pub not_as_before: f64,
     /// The share of connections that went to a backend of their client's own group or subset, where
     /// there are such.
     pub kept: Option<f64>,
@@ -84,7 +83,9 @@ pub struct Outcome {
     pub black_hole: Option<f64>,
     /// The share of connections that went to another backend than the trace says, of those whose
     /// backend is one of the pool.
-    pub moved: Option<f64>,
+    pub not_as_logged: Option<f64>,
+    /// The ceiling of connections of a backend of mean weight that was made up for this run.
+    pub ceiling: Option<u32>,
     /// In the order of the pool.
     pub backends: Vec<BackendOutcome>,
 }
@@ -116,7 +117,11 @@ pub fn run(scenario: &Scenario, pool: &config::Pool, strategy: &Strategy, seed: 
         }
     };
     let measure = Engine::new(scenario, pool, seed, &mut each_second).run();
-    measure.outcome(scenario, strategy.name(), seed)
+    let outcome = measure.outcome(scenario, strategy.name(), seed);
+    Outcome {
+        ceiling: scenario.places.filter(|_| *strategy == Strategy::First),
+        ..outcome
+    }
 }
 
 /// The pool that stands in when none is configured: ten backends of the same weight.
@@ -148,10 +153,14 @@ fn prepare(scenario: &Scenario, pool: &config::Pool, strategy: &Strategy) -> con
     }
     match &mut pool.strategy {
         Strategy::TwoTier(tiers) if tiers.groups.is_empty() => {
-            tiers.groups = groups(&pool.backends);
+            tiers.groups = Group::of(&pool.backends);
         }
         Strategy::Predictive(settings) => settings.season = scenario.season.or(settings.season),
-        Strategy::First => limit(&mut pool.backends, scenario.places),
+        Strategy::First => {
+            if let Some(places) = scenario.places {
+                limit(&mut pool.backends, places);
+            }
+        }
         Strategy::TwoTier(_)
         | Strategy::RoundRobin
         | Strategy::StickyRoundRobin
@@ -162,22 +171,6 @@ fn prepare(scenario: &Scenario, pool: &config::Pool, strategy: &Strategy) -> con
         | Strategy::PowerOfTwo => {}
     }
     pool
-}
-
-/// The groups that backends name, by the weights of their backends without the backups.
-fn groups(backends: &[config::Backend]) -> Vec<Group> {
-    let mut seen = HashSet::new();
-    let named = backends.iter().filter_map(|backend| backend.group.as_ref());
-    let named = named.filter(|name| seen.insert(*name));
-    let groups = named.map(|name| {
-        let own = backends.iter();
-        let own = own.filter(|backend| !backend.backup && backend.group.as_ref() == Some(name));
-        Group {
-            name: name.clone(),
-            weight: own.map(|backend| u32::from(backend.weight)).sum(),
-        }
-    });
-    groups.filter(|group| group.weight > 0).collect()
 }
 
 /// A ceiling of connections for those that have none: `places` for the mean weight.

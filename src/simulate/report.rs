@@ -4,16 +4,18 @@ use std::fmt::Write;
 
 use super::{Outcome, Scenario};
 
-/// A table for each scenario, its strategies in the order of the outcomes.
+/// A table for each scenario, its strategies in the order of the outcomes; `own` is the name of the
+/// strategy that the pool is configured with.
 #[must_use]
-pub fn table(outcomes: &[Outcome]) -> String {
+pub fn table(outcomes: &[Outcome], own: Option<&str>) -> String {
     let mut text = String::new();
     for of_one in outcomes.chunk_by(|one, next| one.scenario == next.scenario) {
         if !text.is_empty() {
             text.push('\n');
         }
-        write_scenario(&mut text, of_one);
+        write_scenario(&mut text, of_one, own);
     }
+    text.push_str(FOOT);
     text
 }
 
@@ -25,7 +27,7 @@ pub fn json(outcomes: &[Outcome]) -> String {
     text
 }
 
-fn write_scenario(text: &mut String, outcomes: &[Outcome]) {
+fn write_scenario(text: &mut String, outcomes: &[Outcome], own: Option<&str>) {
     let Some(first) = outcomes.first() else {
         return;
     };
@@ -53,7 +55,11 @@ fn write_scenario(text: &mut String, outcomes: &[Outcome]) {
     let names = outcomes.iter().map(|outcome| outcome.strategy.len());
     let first = names.chain([HEAD.len()]).max().unwrap_or(0);
     let mut lines = vec![format!("  {HEAD:first$}")];
-    lines.extend(outcomes.iter().map(|o| format!("  {:first$}", o.strategy)));
+    let is_own = |outcome: &Outcome| own == Some(outcome.strategy);
+    lines.extend(outcomes.iter().map(|outcome| {
+        let mark = if is_own(outcome) { '*' } else { ' ' };
+        format!("{mark} {:first$}", outcome.strategy)
+    }));
     for (name, cells) in &columns {
         let width = cells.iter().map(String::len).chain([name.len()]).max();
         let width = width.unwrap_or(0);
@@ -64,6 +70,20 @@ fn write_scenario(text: &mut String, outcomes: &[Outcome]) {
     }
     for line in lines {
         let _ = writeln!(text, "{line}");
+    }
+    if outcomes.iter().any(is_own) {
+        text.push_str(
+            "* as the pool is configured; the others have the settings that they have anyway\n",
+        );
+    }
+    for outcome in outcomes {
+        if let Some(ceiling) = outcome.ceiling {
+            let _ = writeln!(
+                text,
+                "{} fills each backend to {ceiling} connections, which this scenario makes up",
+                outcome.strategy
+            );
+        }
     }
 }
 
@@ -83,12 +103,14 @@ const COLUMNS: [(&str, Cell); 11] = [
             o.broken.to_string()
         }
     }),
-    ("remapped", |o| percent(o.remapped)),
+    ("not as before", |o| percent(o.not_as_before)),
     ("kept", |o| o.kept.map_or_else(none, percent)),
     ("black hole", |o| {
         o.black_hole.map_or_else(none, |fed| format!("{fed:.2}x"))
     }),
-    ("moved", |o| o.moved.map_or_else(none, percent)),
+    ("not as logged", |o| {
+        o.not_as_logged.map_or_else(none, percent)
+    }),
     ("requests", |o| o.requests.to_string()),
 ];
 
@@ -112,5 +134,8 @@ fn none() -> String {
     NONE.to_owned()
 }
 
+/// What stands below all tables.
+const FOOT: &str = "\np50, p99: waiting from the accept, or a later request, to its answer; --help \
+                    explains the columns\n";
 const HEAD: &str = "strategy";
 const NONE: &str = "-";

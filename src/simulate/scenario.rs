@@ -26,8 +26,9 @@ pub struct Scenario {
     /// Workers of the balancer, above 0.
     pub workers: u32,
     /// Connections that a backend of mean weight may have when the strategy is `first` and the
-    /// configuration says nothing: without a ceiling, `first` is one backend.
-    pub places: u32,
+    /// pool says nothing: without a ceiling, `first` is one backend. `None`: as the pool says, for
+    /// pools that somebody configured.
+    pub places: Option<u32>,
     /// The period of the load, if it has one.
     pub season: Option<Duration>,
     /// Nothing is measured before, in ns.
@@ -192,7 +193,7 @@ impl Scenario {
             outage: None,
             clients: CLIENTS,
             workers: WORKERS,
-            places: 128,
+            places: Some(128),
             season: None,
             warm_up: 10 * SECOND,
             end: 50 * SECOND,
@@ -257,7 +258,7 @@ impl Scenario {
                 load: Load::Steady(0.75),
                 sessions,
             },
-            places: 256,
+            places: Some(256),
             ..Self::equal()
         }
     }
@@ -280,7 +281,7 @@ impl Scenario {
                 load: Load::Steady(0.7),
                 sessions,
             },
-            places: 128,
+            places: Some(128),
             warm_up: 120 * SECOND,
             end: 360 * SECOND,
             ..Self::equal()
@@ -304,7 +305,7 @@ impl Scenario {
                 },
                 sessions: LONG,
             },
-            places: 2_500,
+            places: Some(2_500),
             warm_up: 180 * SECOND,
             end: 480 * SECOND,
             ..Self::equal()
@@ -327,7 +328,7 @@ impl Scenario {
                 },
                 sessions: LONG,
             },
-            places: 2_500,
+            places: Some(2_500),
             season: Some(Duration::from_secs(300)),
             warm_up: 300 * SECOND,
             end: 1_500 * SECOND,

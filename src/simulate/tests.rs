@@ -129,7 +129,7 @@ fn clients_that_find_nobody_fail_at_once() {
 fn sticky_clients_stay_and_return() {
     let outcome = of(&short(Scenario::equal(), 10), &Strategy::StickyRoundRobin);
     assert!(
-        outcome.returning > 1_000 && outcome.remapped < 1e-9,
+        outcome.returning > 1_000 && outcome.not_as_before < 1e-9,
         "{outcome:?}"
     );
 }

@@ -23,6 +23,12 @@ fn settings_that_make_no_sense() {
             strategy: (name: \"two_tier\", first: \"prio\", subset: 0)),
         (name: \"g\", backends: [\"unix:/a\"],
             strategy: (name: \"two_tier\", then: \"least_tyme\")),
+        (name: \"h\", backends: [\"unix:/a\"],
+            strategy: (name: \"predictive\", horizon: \"500ms\")),
+        (name: \"i\", backends: [\"unix:/a\"],
+            strategy: (name: \"predictive\", horizon: \"1500ms\")),
+        (name: \"j\", backends: [\"unix:/a\"],
+            strategy: (name: \"two_tier\", subset: 17)),
     ],
 )",
         "config.ron:5:43: key: no key is called `sourceip`, did you mean `source_ip`?
@@ -54,12 +60,21 @@ config.ron:13:65: season: `1m` is out of range: 10m to 30d, or \"off\", is wante
 config.ron:15:49: first: no first tier is called `prio`: `hash`, `weight` or `priority` is wanted
   |             strategy: (name: \"two_tier\", first: \"prio\", subset: 0)),
   |                                                 ^^^^^^
-config.ron:15:65: subset: `0` is out of range: 1 to 65535 is wanted
+config.ron:15:65: subset: `0` is out of range: 1 to 16 is wanted
   |             strategy: (name: \"two_tier\", first: \"prio\", subset: 0)),
   |                                                                 ^
 config.ron:17:48: then: no second tier is called `least_tyme`, did you mean `least_time`?
   |             strategy: (name: \"two_tier\", then: \"least_tyme\")),
-  |                                                ^^^^^^^^^^^^",
+  |                                                ^^^^^^^^^^^^
+config.ron:19:53: horizon: `500ms` is out of range: 1s to 10m, in whole seconds, is wanted
+  |             strategy: (name: \"predictive\", horizon: \"500ms\")),
+  |                                                     ^^^^^^^
+config.ron:21:53: horizon: `1500ms` is out of range: 1s to 10m, in whole seconds, is wanted
+  |             strategy: (name: \"predictive\", horizon: \"1500ms\")),
+  |                                                     ^^^^^^^^
+config.ron:23:50: subset: `17` is out of range: 1 to 16 is wanted
+  |             strategy: (name: \"two_tier\", subset: 17)),
+  |                                                  ^^",
     );
 }
 
@@ -119,7 +134,8 @@ config.ron:13:54: the field `name` is missing here
 config.ron:15:30: name: no strategy is called `hahs`, did you mean `hash`?
   |             strategy: (name: \"hahs\", max_load: 1.5)),
   |                              ^^^^^^
-config.ron:16:54: strategy: `3` is not a string in double quotes
+config.ron:16:54: strategy: `3` is not a strategy: write \"NAME\" or (name: \"NAME\", ...) with \
+settings
   |         (name: \"g\", backends: [\"unix:/a\"], strategy: 3),
   |                                                      ^",
     );
@@ -150,6 +166,7 @@ fn keys() {
             strategy: (name: \"hash\", key: \"http_cookie\")),
         (name: \"c\", backends: [\"unix:/a\"], persist: \"http_cookie(a b)\"),
         (name: \"d\", backends: [\"unix:/a\"], persist: (key: \"on\")),
+        (name: \"e\", backends: [\"unix:/a\"], persist: \"http_cookie('S')\"),
     ],
 )",
         "config.ron:5:43: key: `source_ip(24)` is no key: write source_ip or source_ip(24, 56), \
@@ -167,7 +184,11 @@ config.ron:8:53: persist: `http_cookie(a b)` is no key: write http_cookie(NAME),
 config.ron:9:59: key: no key is called `on`: `source_ip`, `source_ip_port`, `sni`, \
 `tls_session_id`, `http_path`, `http_host`, `http_cookie` or `rdp_cookie` is wanted
   |         (name: \"d\", backends: [\"unix:/a\"], persist: (key: \"on\")),
-  |                                                           ^^^^",
+  |                                                           ^^^^
+config.ron:10:53: persist: `http_cookie('S')` is no key: write http_cookie(NAME): the single \
+quotes would be part of the name
+  |         (name: \"e\", backends: [\"unix:/a\"], persist: \"http_cookie('S')\"),
+  |                                                     ^^^^^^^^^^^^^^^^^^",
     );
 }
 
@@ -188,6 +209,8 @@ fn persistence() {
             name: \"sticky_round_robin\", key: \"source_ip_port\",
             ttl: 30, clients_max: \"all\")),
         (name: \"f\", backends: [\"unix:/a\"], persist: true),
+        (name: \"g\", backends: [\"unix:/a\"], persist: (\"http_cookie(S)\", \"30m\")),
+        (name: \"h\", backends: [\"unix:/a\"], persist: (key: 1)),
     ],
 )",
         "config.ron:4:53: persist: `source_ip_port` is another with each connection: no client \
@@ -216,9 +239,16 @@ config.ron:12:18: ttl: `30` is not a duration: write \"30ms\", \"30s\", \"30m\" 
 config.ron:12:35: clients_max: `\"all\"` is not a whole number
   |             ttl: 30, clients_max: \"all\")),
   |                                   ^^^^^
-config.ron:13:53: persist: `true` is not a string in double quotes
+config.ron:13:53: persist: `true` is not a key: write \"KEY\" or (key: \"KEY\", ttl: \"30m\")
   |         (name: \"f\", backends: [\"unix:/a\"], persist: true),
-  |                                                     ^^^^",
+  |                                                     ^^^^
+config.ron:14:53: persist: `(\"http_cookie(S)\", \"30m\")` is not a key: write \"KEY\" or \
+(key: \"KEY\", ttl: \"30m\")
+  |         (name: \"g\", backends: [\"unix:/a\"], persist: (\"http_cookie(S)\", \"30m\")),
+  |                                                     ^^^^^^^^^^^^^^^^^^^^^^^^^
+config.ron:15:59: key: `1` is not a string in double quotes
+  |         (name: \"h\", backends: [\"unix:/a\"], persist: (key: 1)),
+  |                                                           ^",
     );
 }
 

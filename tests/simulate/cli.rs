@@ -67,14 +67,39 @@ fn a_trace_is_replayed() {
     let want = "\
 trace: the sessions of an access log
 2 backends, 1 worker, 3 connections in 3 s, seed 1
-  strategy            p50 ms  p99 ms  load  imbalance  failures  remapped  moved  requests
-  round_robin           20.5    20.5  0.2%       1.33         0    100.0%  50.0%         3
-  sticky_round_robin    20.5    20.5  0.2%       1.33         0      0.0%   0.0%         3
+  strategy            p50 ms  p99 ms  load  imbalance  failures  not as before  not as logged  \
+requests
+* round_robin           20.5    20.5  0.2%       1.33         0         100.0%          \
+50.0%         3
+  sticky_round_robin    20.5    20.5  0.2%       1.33         0           0.0%           \
+0.0%         3
+* as the pool is configured; the others have the settings that they have anyway
+
+p50, p99: waiting from the accept, or a later request, to its answer; --help explains the columns
 ";
     assert_eq!(stdout(&output), want);
     let want = "warning: access.log: lines that are left out: 1; \
                 line 4: it is neither JSON nor key=value pairs\n";
     assert_eq!((output.status.code(), stderr(&output)), (Some(0), want));
+}
+
+/// Only the built-in pool is given a ceiling: somebody's own is simulated as it runs.
+#[test]
+fn ceilings_are_made_up_for_the_built_in_pool_alone() {
+    let directory = directory("simulate_ceiling");
+    fs::write(directory.join("config.ron"), CONFIG).unwrap();
+    let first = "--scenario slow_backend --strategy first";
+    let told = "first fills each backend to 128 connections, which this scenario makes up\n";
+    let output = run(&directory, first);
+    assert!(stdout(&output).contains(told), "{}", stdout(&output));
+    let output = run(&directory, &format!("{first} --config config.ron --json"));
+    let outcomes: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let outcome = &outcomes[0];
+    assert_eq!(outcome["ceiling"], Value::Null);
+    assert_eq!(
+        outcome["backends"][0]["connections"],
+        outcome["connections"]
+    );
 }
 
 #[test]

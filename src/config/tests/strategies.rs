@@ -192,13 +192,13 @@ fn persistence_has_short_forms() {
 fn tiers_have_settings() {
     assert_eq!(
         strategy(
-            "(name: \"two_tier\", first: \"hash\", key: \"sni\", subset: 65535, \
+            "(name: \"two_tier\", first: \"hash\", key: \"sni\", subset: 16, \
              then: \"least_time\", decay: \"1h\")"
         ),
         Strategy::TwoTier(TwoTier {
             first: FirstTier::Hash {
                 key: Key::First(Field::Sni),
-                subset: NonZeroU16::MAX,
+                subset: NonZeroU16::new(16).unwrap(),
             },
             then: SecondTier::LeastTime(LeastTime {
                 decay: Duration::from_secs(3600),
@@ -284,4 +284,66 @@ fn a_group_without_two_tiers_is_warned_of() {
     let want = "f:2:97: warning: the group does nothing: the strategy is `random`, \
                 and only `two_tier` picks groups";
     assert_eq!(warned_of("strategy: \"random\"", backends), [want]);
+}
+
+#[test]
+fn keys_that_tell_no_clients_apart_are_warned_of() {
+    let backends = "\"unix:/a\", \"unix:/b\"";
+    let said = |place: &str, sentence: &str| format!("f:{place}: warning: {sentence}");
+    let tls = "TLS 1.3 clients send a new session ID with each connection: \
+               by `tls_session_id` they are new each time";
+    for (settings, place) in [
+        ("persist: \"tls_session_id\"", "2:36"),
+        ("persist: (key: \"tls_session_id\")", "2:42"),
+        (
+            "strategy: (name: \"hash\", key: \"tls_session_id\")",
+            "2:57",
+        ),
+        (
+            "strategy: (name: \"sticky_round_robin\", key: \"tls_session_id\")",
+            "2:71",
+        ),
+    ] {
+        assert_eq!(warned_of(settings, backends), [said(place, tls)]);
+    }
+    let one = |key: &str| {
+        format!(
+            "the clients of `unix:/l` have no address: by `{key}` they are one client, and go to \
+             one backend"
+        )
+    };
+    let of_socket = |settings: &str| {
+        let text = format!(
+            "(listeners: [(bind: \"unix:/l\", pool: \"a\"), (bind: \"unix:/m\", pool: \"a\")],\n\
+             pools: [(name: \"a\", {settings}, backends: [{backends}])])"
+        );
+        let (config, source) = read(&text).unwrap();
+        let warnings = warnings(&config, HOST, Some(&source));
+        let said = warnings.iter().map(|warning| {
+            let place = warning.place.as_ref().unwrap();
+            format!(
+                "f:{}:{}: warning: {}",
+                place.line, place.column, warning.sentence
+            )
+        });
+        said.collect::<Vec<_>>()
+    };
+    for (settings, place, key) in [
+        ("persist: \"source_ip\"", "2:30", "source_ip"),
+        ("strategy: \"hash\"", "2:31", "source_ip"),
+        (
+            "strategy: (name: \"hash\", key: \"source_ip_port\")",
+            "2:51",
+            "source_ip_port",
+        ),
+        ("strategy: \"sticky_round_robin\"", "2:31", "source_ip"),
+        (
+            "strategy: (name: \"two_tier\", subset: 1)",
+            "2:31",
+            "source_ip",
+        ),
+    ] {
+        assert_eq!(of_socket(settings), [said(place, &one(key))], "{settings}");
+    }
+    assert_eq!(of_socket("persist: \"sni\""), [""; 0]);
 }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::{name_or, stand_in};
-use crate::config::judge::{Judge, duration, number, number_or, text, truth};
+use crate::config::judge::{Judge, duration, number, number_or, text, text_or, truth};
 use crate::config::raw::{RawBackend, RawPersist, RawPool, Scalar, Short};
 use crate::config::spans::Node;
 use crate::config::values::{self, ValueError};
@@ -109,7 +109,7 @@ impl<'a> Judge<'a> {
 
     fn persist(&mut self, raw: &'a RawPersist, at: &'a Node) -> Option<Persist> {
         let key = self.leaf(&raw.key, at, "key");
-        let key = self.read(&key, |leaf| match text(leaf)? {
+        let key = self.read(&key, |leaf| match text_or(leaf, PERSIST_WANTED)? {
             "off" => Ok(None),
             key => values::persist_key(key).map(Some),
         });
@@ -141,3 +141,5 @@ impl<'a> Judge<'a> {
         }
     }
 }
+
+const PERSIST_WANTED: &str = "a key: write \"KEY\" or (key: \"KEY\", ttl: \"30m\")";

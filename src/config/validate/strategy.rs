@@ -4,7 +4,7 @@ use std::num::NonZeroU16;
 use std::time::Duration;
 
 use super::pool::Member;
-use crate::config::judge::{Judge, duration, duration_or_off, max_load, number, text};
+use crate::config::judge::{Judge, duration, duration_or_off, max_load, number, text, text_or};
 use crate::config::raw::RawStrategy;
 use crate::config::spans::Node;
 use crate::config::values;
@@ -31,7 +31,9 @@ impl<'a> Judge<'a> {
         members: &[Member<'a>],
     ) -> (Strategy, Option<Persist>) {
         let name = self.leaf(&raw.name, at, "name");
-        let name = self.require(&name, |leaf| values::strategy(text(leaf)?));
+        let name = self.require(&name, |leaf| {
+            values::strategy(text_or(leaf, STRATEGY_WANTED)?)
+        });
         let persists = name == Some(Strategy::StickyRoundRobin);
         let told = self.told(raw, at, persists);
         let persist = self.remembering(&raw.ttl, &raw.clients_max, at);
@@ -97,3 +99,5 @@ impl<'a> Judge<'a> {
         }
     }
 }
+
+const STRATEGY_WANTED: &str = "a strategy: write \"NAME\" or (name: \"NAME\", ...) with settings";

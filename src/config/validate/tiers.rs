@@ -88,8 +88,9 @@ impl<'a> Judge<'a> {
                 self.mistake(&member.at.start(), sentence.to_owned());
             }
         }
+        let named = Group::of(members.iter().map(|member| &member.backend));
         let Some(raw) = &raw.groups else {
-            return named_by(members);
+            return named;
         };
         let at = at.field("groups");
         if raw.is_empty() {
@@ -98,7 +99,7 @@ impl<'a> Judge<'a> {
         let mut seen = HashMap::new();
         let mut groups = Vec::with_capacity(raw.len());
         for (i, Short(raw)) in raw.iter().enumerate() {
-            if let Some(group) = self.group(raw, at.item(i), members) {
+            if let Some(group) = self.group(raw, at.item(i), &named) {
                 let name = ("two groups of the pool are called", group.name.clone());
                 self.unique(&mut seen, name, &at.item(i).field("name").span);
                 groups.push(group);
@@ -111,14 +112,18 @@ impl<'a> Judge<'a> {
         groups
     }
 
-    fn group(&mut self, raw: &'a RawGroup, at: &'a Node, members: &[Member<'a>]) -> Option<Group> {
+    fn group(&mut self, raw: &'a RawGroup, at: &'a Node, named: &[Group]) -> Option<Group> {
         let name = self.leaf(&raw.name, at, "name");
         let weight = self.leaf(&raw.weight, at, "weight");
         let name = self.require(&name, |leaf| values::name(text(leaf)?));
         let weight = self.read(&weight, number(values::GROUP_WEIGHT));
         let name = name?;
+        let of_backends = || {
+            let found = named.iter().find(|group| group.name == name);
+            found.map_or(1, |group| group.weight)
+        };
         Some(Group {
-            weight: weight.unwrap_or_else(|| weight_of(&name, members)),
+            weight: weight.unwrap_or_else(of_backends),
             name,
         })
     }
@@ -158,30 +163,4 @@ impl Member<'_> {
     fn names_a_group(&self) -> bool {
         self.raw.group.is_set()
     }
-}
-
-/// The groups that backends name, in the order of their first.
-fn named_by(members: &[Member<'_>]) -> Vec<Group> {
-    let mut groups: Vec<Group> = Vec::new();
-    for name in members
-        .iter()
-        .filter_map(|member| member.backend.group.as_ref())
-    {
-        if groups.iter().all(|group| group.name != *name) {
-            groups.push(Group {
-                name: name.clone(),
-                weight: weight_of(name, members),
-            });
-        }
-    }
-    groups
-}
-
-/// What the backends of a group weigh together. Backups wait, and weigh nothing.
-fn weight_of(name: &str, members: &[Member<'_>]) -> u32 {
-    let backends = members.iter().map(|member| &member.backend);
-    let of_group = backends.filter(|backend| backend.group.as_deref() == Some(name));
-    let weights = of_group.filter(|backend| !backend.backup);
-    let weights = weights.map(|backend| u32::from(backend.weight));
-    weights.sum::<u32>().max(1)
 }

@@ -9,6 +9,8 @@ use super::ValueError;
 pub struct Bounds {
     min: Duration,
     max: Duration,
+    /// What a duration is a multiple of.
+    step: Duration,
     words: &'static str,
 }
 
@@ -16,12 +18,14 @@ pub struct Bounds {
 pub const CONNECT: Bounds = Bounds {
     min: Duration::from_millis(1),
     max: Duration::from_secs(3600),
+    step: MILLISECOND,
     words: "1ms to 1h",
 };
 /// Deadlines that can't be switched off.
 pub const DEADLINE: Bounds = Bounds {
     min: Duration::from_millis(1),
     max: Duration::from_secs(30 * 86_400),
+    step: MILLISECOND,
     words: "1ms to 30d",
 };
 /// Deadlines that can be switched off.
@@ -33,6 +37,7 @@ pub const DEADLINE_OR_OFF: Bounds = Bounds {
 pub const GRACE: Bounds = Bounds {
     min: Duration::ZERO,
     max: Duration::from_secs(86_400),
+    step: MILLISECOND,
     words: "0s to 1d",
 };
 
@@ -40,30 +45,35 @@ pub const GRACE: Bounds = Bounds {
 pub const PEEK: Bounds = Bounds {
     min: Duration::from_millis(1),
     max: Duration::from_secs(60),
+    step: MILLISECOND,
     words: "1ms to 1m",
 };
 /// How long clients persist.
 pub const TTL: Bounds = Bounds {
     min: Duration::from_secs(1),
     max: Duration::from_secs(30 * 86_400),
+    step: MILLISECOND,
     words: "1s to 30d",
 };
 /// Time constants of averages.
 pub const DECAY: Bounds = Bounds {
     min: Duration::from_millis(100),
     max: Duration::from_secs(3600),
+    step: MILLISECOND,
     words: "100ms to 1h",
 };
-/// How far predictions look ahead: never beyond a season.
+/// How far predictions look ahead, in the seconds that forecasts count in.
 pub const HORIZON: Bounds = Bounds {
-    min: Duration::from_millis(100),
+    min: Duration::from_secs(1),
     max: Duration::from_secs(600),
-    words: "100ms to 10m",
+    step: Duration::from_secs(1),
+    words: "1s to 10m, in whole seconds,",
 };
 /// Periods that load repeats with.
 pub const SEASON: Bounds = Bounds {
     min: Duration::from_secs(600),
     max: Duration::from_secs(30 * 86_400),
+    step: MILLISECOND,
     words: "10m to 30d, or \"off\",",
 };
 
@@ -90,6 +100,7 @@ pub fn duration(text: &str, bounds: Bounds) -> Result<Duration, ValueError> {
         .and_then(|number| number.checked_mul(unit_ms))
         .map(Duration::from_millis)
         .filter(|duration| (bounds.min..=bounds.max).contains(duration))
+        .filter(|duration| duration.as_millis().is_multiple_of(bounds.step.as_millis()))
         .ok_or_else(out_of_range)
 }
 
@@ -109,6 +120,9 @@ pub(in crate::config) fn written(duration: Duration) -> String {
     let (unit, unit_ms) = UNITS.iter().rfind(whole).unwrap_or(&UNITS[0]);
     format!("{}{unit}", ms / u128::from(*unit_ms))
 }
+
+/// What durations are counted in.
+const MILLISECOND: Duration = Duration::from_millis(1);
 
 /// The units of durations in milliseconds, smallest first.
 const UNITS: [(&str, u64); 5] = [

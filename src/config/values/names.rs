@@ -61,3 +61,40 @@ pub(in crate::config) fn did_you_mean<'a>(
         .map(|(_, candidate)| format!(", did you mean `{candidate}`?"))
         .unwrap_or_default()
 }
+
+/// Our name of a strategy that other balancers call so.
+pub(super) fn foreign(name: &str) -> Option<&'static str> {
+    let lower = name.to_ascii_lowercase();
+    let words = lower.split(|c: char| !c.is_ascii_alphanumeric());
+    let words: Vec<&str> = words.filter(|word| !word.is_empty()).collect();
+    let name = words.join("_");
+    let found = FOREIGN.iter().find(|(_, names)| names.contains(&&*name));
+    found.map(|(ours, _)| *ours)
+}
+
+/// What HAProxy, nginx, Envoy, LVS, Traefik and linkerd call the strategies.
+pub(super) const FOREIGN: [(&str, &[&str]); 6] = [
+    (
+        "round_robin",
+        &["roundrobin", "rr", "wrr", "weighted_round_robin"],
+    ),
+    (
+        "least_connections",
+        &["leastconn", "least_conn", "least_request", "lc", "wlc"],
+    ),
+    (
+        "hash",
+        &[
+            "ip_hash",
+            "source",
+            "source_hash",
+            "consistent_hash",
+            "ring_hash",
+            "ketama",
+            "maglev",
+        ],
+    ),
+    ("power_of_two", &["p2c", "random_2", "random_two"]),
+    ("least_time", &["ewma", "peak_ewma"]),
+    ("sticky_round_robin", &["sticky"]),
+];

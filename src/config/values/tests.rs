@@ -63,6 +63,32 @@ fn words_have_neighbours() {
          `least_connections`, `least_time`, `random`, `power_of_two`, `first`, `two_tier` or \
          `predictive` is wanted"
     );
+    for (theirs, ours) in [
+        ("rr", "round_robin"),
+        ("roundrobin", "round_robin"),
+        ("leastconn", "least_connections"),
+        ("least_conn", "least_connections"),
+        ("LEAST_REQUEST", "least_connections"),
+        ("ip_hash", "hash"),
+        ("source", "hash"),
+        ("maglev", "hash"),
+        ("ketama", "hash"),
+        ("p2c", "power_of_two"),
+        ("random_2", "power_of_two"),
+        ("random(2)", "power_of_two"),
+        ("random two", "power_of_two"),
+        ("ewma", "least_time"),
+        ("peak-ewma", "least_time"),
+    ] {
+        let want = format!("no strategy is called `{theirs}`, did you mean `{ours}`?");
+        assert_eq!(error(theirs), want);
+    }
+    for (ours, theirs) in names::FOREIGN {
+        assert!(strategy(ours).is_ok(), "{ours}");
+        for name in theirs {
+            assert_eq!(foreign(name), Some(ours));
+        }
+    }
     let error = log_format("xml").unwrap_err().to_string();
     assert_eq!(
         error,
