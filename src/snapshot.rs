@@ -129,6 +129,7 @@ fn limits(listener: &config::Listener, plan: &Plan) -> Limits {
         half_closed: nanos(timeouts.half_closed),
         session: timeouts.session.map_or(NEVER, nanos),
         peek: plan.peeks().then(|| nanos(timeouts.peek)),
+        watches_work: plan.pool().strategy.looks_ahead().is_some(),
         attempts: listener.attempts,
     }
 }
@@ -163,7 +164,6 @@ mod tests {
         assert!(Arc::ptr_eq(listener, &second.listeners[0].connections));
         let next = second.listeners[0].plan.pool();
         assert_eq!(next.strategy.name(), "random");
-        assert_eq!(next.connections.used(), 1);
         let counts = |index: usize| next.backends[index].tally.connections.used();
         assert_eq!([counts(0), counts(1)], [1, 0]);
         assert_eq!(next.backends[0].tally.connections.max(), 5);

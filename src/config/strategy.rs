@@ -174,6 +174,32 @@ impl Strategy {
         }
     }
 
+    /// How answer times are averaged.
+    #[must_use]
+    pub fn averages_over(&self) -> LeastTime {
+        match self {
+            Self::LeastTime(settings) => *settings,
+            Self::TwoTier(tiers) => match tiers.then {
+                SecondTier::LeastTime(settings) => settings,
+                SecondTier::LeastConnections | SecondTier::PowerOfTwo => LeastTime::default(),
+            },
+            Self::RoundRobin
+            | Self::StickyRoundRobin
+            | Self::Hash(_)
+            | Self::LeastConnections
+            | Self::Random
+            | Self::PowerOfTwo
+            | Self::First
+            | Self::Predictive(_) => LeastTime::default(),
+        }
+    }
+
+    /// Whether it needs to know how many connections the whole pool has.
+    #[must_use]
+    pub fn bounds_load(&self) -> bool {
+        matches!(self, Self::Hash(hash) if hash.max_load.is_some())
+    }
+
     /// How far load is looked ahead, for strategies that stand on more than counts.
     #[must_use]
     pub fn looks_ahead(&self) -> Option<Predictive> {

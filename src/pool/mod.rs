@@ -17,7 +17,7 @@ use crate::guard::Limit;
 
 pub use latency::Latency;
 pub use sticky::StickyTable;
-pub use tally::{Outlook, Tally, Totals, Visit};
+pub use tally::{Ended, Outlook, Tally, Totals};
 
 /// A set of backends.
 #[derive(Debug)]
@@ -30,8 +30,9 @@ pub struct Pool {
     pub persist: Option<Persist>,
     /// In the order of the configuration.
     pub backends: Vec<Arc<Backend>>,
-    /// Connections to all backends, being made or established: exact.
-    pub connections: Arc<Limit>,
+    /// Connections to all backends, being made or established: exact, but counted only where a
+    /// bound of the strategy needs it, as all workers write it.
+    pub connections: Option<Arc<Limit>>,
     /// Who comes back to whom, when it persists.
     pub sticky: Option<Arc<StickyTable>>,
 }
@@ -55,8 +56,8 @@ pub struct Backend {
     pub health: Health,
     /// What all workers count about it.
     pub tally: Arc<Tally>,
-    /// The same count of its whole pool.
-    in_pool: Arc<Limit>,
+    /// The same count of its whole pool, where it is counted.
+    in_pool: Option<Arc<Limit>>,
 }
 
 /// What the operator wants of a backend. The words are HAProxy's.
@@ -108,46 +109,53 @@ impl Pool {
             strategy: self.strategy.clone(),
             persist: self.persist.clone(),
             backends: backends.collect(),
-            connections: Arc::clone(&self.connections),
+            connections: self.connections.clone(),
             sticky: self.sticky.clone(),
         }
     }
 
     fn build(config: &config::Pool, before: Option<&Self>) -> Self {
-        let connections = before.map_or_else(
-            || Arc::new(Limit::unbounded()),
-            |before| Arc::clone(&before.connections),
-        );
+        let counted = config.strategy.bounds_load().then(|| {
+            let counted = before.and_then(|before| before.connections.clone());
+            counted.unwrap_or_else(|| Arc::new(Limit::unbounded()))
+        });
         let backends = config.backends.iter().map(|backend| {
             let same =
                 |old: &&Arc<Backend>| old.name == backend.name && old.address == backend.address;
             let old = before.and_then(|before| before.backends.iter().find(same));
-            Arc::new(Backend::build(backend, old.map(Arc::as_ref), &connections))
+            Arc::new(Backend::build(
+                backend,
+                old.map(Arc::as_ref),
+                counted.as_ref(),
+            ))
         });
         Self {
             name: config.name.clone(),
             strategy: config.strategy.clone(),
             persist: config.persist.clone(),
             backends: backends.collect(),
-            connections,
+            connections: counted,
             sticky: sticky(config.persist.as_ref(), before),
         }
     }
 }
 
-/// The table of the pool before, unless its settings have changed.
+/// The table of the pool before, unless it is of another key or size.
 fn sticky(persist: Option<&Persist>, before: Option<&Pool>) -> Option<Arc<StickyTable>> {
     let persist = persist?;
-    let same = before.filter(|before| before.persist.as_ref() == Some(persist));
-    if let Some(table) = same.and_then(|before| before.sticky.clone()) {
+    let ttl = u64::try_from(persist.ttl.as_nanos()).unwrap_or(u64::MAX);
+    let same =
+        |before: &Persist| before.key == persist.key && before.clients_max == persist.clients_max;
+    let before = before.filter(|before| before.persist.as_ref().is_some_and(same));
+    if let Some(table) = before.and_then(|before| before.sticky.clone()) {
+        table.set_ttl(ttl);
         return Some(table);
     }
-    let ttl = u64::try_from(persist.ttl.as_nanos()).unwrap_or(u64::MAX);
     Some(Arc::new(StickyTable::new(persist.clients_max, ttl)))
 }
 
 impl Backend {
-    fn build(config: &config::Backend, old: Option<&Self>, in_pool: &Arc<Limit>) -> Self {
+    fn build(config: &config::Backend, old: Option<&Self>, in_pool: Option<&Arc<Limit>>) -> Self {
         let tally = old.map_or_else(Arc::default, |old| Arc::clone(&old.tally));
         let max = config.max_connections;
         tally
@@ -162,7 +170,7 @@ impl Backend {
             admin: old.map_or_else(AdminState::default, |old| old.admin),
             health: old.map_or_else(Health::default, |old| old.health),
             tally,
-            in_pool: Arc::clone(in_pool),
+            in_pool: in_pool.cloned(),
         }
     }
 
@@ -178,16 +186,18 @@ impl Backend {
         let taken = self.tally.connections.try_acquire();
         if taken {
             // Without a ceiling it always succeeds.
-            let _ = self.in_pool.try_acquire();
+            let _ = self.in_pool.as_ref().is_none_or(|all| all.try_acquire());
             self.tally.on_opened();
         }
         taken
     }
 
     /// Gives the place back: the connection is closed, or was never made.
-    pub fn release(&self, visit: Visit) {
-        self.tally.on_closed(visit);
+    pub fn release(&self, ended: Ended) {
+        self.tally.on_closed(ended);
         self.tally.connections.release();
-        self.in_pool.release();
+        if let Some(all) = &self.in_pool {
+            all.release();
+        }
     }
 }

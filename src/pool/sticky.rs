@@ -9,6 +9,7 @@ mod shard;
 use std::collections::hash_map::RandomState;
 use std::fmt;
 use std::hash::BuildHasher;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crossbeam::utils::CachePadded;
 use parking_lot::Mutex;
@@ -27,7 +28,7 @@ pub struct StickyTable {
     shards: Box<[CachePadded<Mutex<Shard>>]>,
     /// Keys are hashed again by this table's own SipHash: nobody can aim at a shard or a bucket.
     secret: RandomState,
-    ttl_ns: u64,
+    ttl_ns: AtomicU64,
     entries_max: u32,
 }
 
@@ -50,7 +51,7 @@ impl StickyTable {
         Self {
             shards: shards.collect(),
             secret: RandomState::new(),
-            ttl_ns,
+            ttl_ns: AtomicU64::new(ttl_ns),
             entries_max,
         }
     }
@@ -60,7 +61,8 @@ impl StickyTable {
     #[must_use]
     pub fn get(&self, key: u64, now: u64) -> Option<u64> {
         let (shard, place) = self.locate(key);
-        shard.lock().get(place, now, self.fresh_since(now))
+        let (now, since) = self.times(now);
+        shard.lock().get(place, now, since)
     }
 
     /// Maps `key` to `backend` and answers with the backend that it is mapped to then.
@@ -70,7 +72,7 @@ impl StickyTable {
     /// follows the first. `replaces` is what [`Self::get`] answered and can't be used any more.
     pub fn insert(&self, key: u64, backend: u64, replaces: Option<u64>, now: u64) -> u64 {
         let (shard, place) = self.locate(key);
-        let since = self.fresh_since(now);
+        let (now, since) = self.times(now);
         let mut shard = shard.lock();
         match shard.get(place, now, since) {
             Some(mapped) if Some(mapped) != replaces => mapped,
@@ -81,9 +83,15 @@ impl StickyTable {
         }
     }
 
-    /// Counts as a use of `key`, if it is mapped: so that a connection's end starts the TTL.
-    pub fn touch(&self, key: u64, now: u64) {
-        let _ = self.get(key, now);
+    /// Forgets `key`.
+    pub fn remove(&self, key: u64) {
+        let (shard, place) = self.locate(key);
+        shard.lock().remove(place);
+    }
+
+    /// Another TTL, for all that are in it.
+    pub fn set_ttl(&self, ttl_ns: u64) {
+        self.ttl_ns.store(ttl_ns, Ordering::Relaxed);
     }
 
     /// Entries in use, up to [`Self::capacity`]. Counts expired ones until another takes their
@@ -105,9 +113,12 @@ impl StickyTable {
         self.entries_max
     }
 
-    /// The time that fresh entries were used at or after.
-    fn fresh_since(&self, now: u64) -> u64 {
-        now.saturating_sub(self.ttl_ns)
+    /// What shards call the time, and the time that fresh entries were used at or after: both
+    /// above 0, which is that of removed ones.
+    fn times(&self, now: u64) -> (u64, u64) {
+        let now = now.saturating_add(1);
+        let since = now.saturating_sub(self.ttl_ns.load(Ordering::Relaxed));
+        (now, since.max(1))
     }
 
     /// The shard is chosen by the upper half of a hash, the place in it by the lower.

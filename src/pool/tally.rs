@@ -34,11 +34,10 @@ struct Experience {
 
 /// A session with a backend, at its end.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Visit {
-    /// The backend answered it.
-    pub answered: bool,
-    /// How long the backend was at work for it since its first answer, in ns, as far as
-    /// [`Tally::on_used`] was not told.
+pub struct Ended {
+    /// It was waiting for an answer.
+    pub waiting: bool,
+    /// How long the backend was streaming to it, in ns, as far as [`Tally::on_used`] was not told.
     pub in_use: u64,
     /// Bytes in both directions.
     pub bytes: u64,
@@ -53,7 +52,7 @@ pub struct Totals {
     pub answered: u64,
     /// How long those waited for their first answer, in ns.
     pub answer: u64,
-    /// How long it was at work for sessions after that, in ns.
+    /// How long it was streaming to sessions after that, in ns.
     pub in_use: u64,
     /// Sessions that have ended, answered or not.
     pub ended: u64,
@@ -65,10 +64,21 @@ pub struct Totals {
 /// [looks ahead](crate::config::Strategy::looks_ahead).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Outlook {
-    /// Connections of sessions that were answered before which it will be at work for.
+    /// Sessions that it streams to, and how many more it will be at work for than now, or fewer.
     pub load: f32,
     /// What a connection costs it, relative to the others of its pool: 1 is usual.
     pub cost: f32,
+}
+
+impl Ended {
+    /// A session that got no answer, and no byte.
+    #[must_use]
+    pub fn unanswered() -> Self {
+        Self {
+            waiting: true,
+            ..Self::default()
+        }
+    }
 }
 
 impl Tally {
@@ -84,7 +94,8 @@ impl Tally {
         self.experience.failures.load(Ordering::Relaxed)
     }
 
-    /// Connections that it has not answered yet, over all workers.
+    /// Connections that wait for an answer, over all workers: from their connect to the first byte,
+    /// and where the strategy watches work, from each later request to the next byte.
     #[must_use]
     pub fn waiting(&self) -> u32 {
         self.experience.waiting.load(Ordering::Relaxed)
@@ -100,6 +111,12 @@ impl Tally {
     pub fn foresee(&self, outlook: Outlook) {
         let packed = outlook.pack();
         self.experience.outlook.store(packed, Ordering::Relaxed);
+    }
+
+    /// Connections that were begun.
+    #[must_use]
+    pub fn opened(&self) -> u64 {
+        self.experience.opened.load(Ordering::Relaxed)
     }
 
     /// What all sessions came to.
@@ -136,7 +153,17 @@ impl Tally {
         self.experience.failures.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// It was at work for an established session for so many ns more.
+    /// An established session asked it for something.
+    pub fn on_asked(&self) {
+        self.experience.waiting.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// It answered an established session that had asked.
+    pub fn on_replied(&self) {
+        self.experience.waiting.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// It was streaming to an established session for so many ns more.
     pub fn on_used(&self, in_use: u64) {
         self.experience.in_use.fetch_add(in_use, Ordering::Relaxed);
     }
@@ -148,14 +175,14 @@ impl Tally {
     }
 
     /// A connection ended, or was never made.
-    pub(super) fn on_closed(&self, visit: Visit) {
+    pub(super) fn on_closed(&self, ended: Ended) {
         let experience = &self.experience;
-        if !visit.answered {
+        if ended.waiting {
             experience.waiting.fetch_sub(1, Ordering::Relaxed);
         }
         experience.ended.fetch_add(1, Ordering::Relaxed);
-        experience.in_use.fetch_add(visit.in_use, Ordering::Relaxed);
-        experience.bytes.fetch_add(visit.bytes, Ordering::Relaxed);
+        experience.in_use.fetch_add(ended.in_use, Ordering::Relaxed);
+        experience.bytes.fetch_add(ended.bytes, Ordering::Relaxed);
     }
 }
 

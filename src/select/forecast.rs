@@ -95,6 +95,12 @@ impl Forecast {
         self.said.push_back(said);
     }
 
+    /// The value now, smoothed.
+    #[must_use]
+    pub fn present(&self) -> f64 {
+        self.holt.level
+    }
+
     /// The value that is expected after the horizon; never negative.
     #[must_use]
     pub fn ahead(&self) -> f64 {

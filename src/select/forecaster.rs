@@ -1,10 +1,10 @@
 //! The part of `predictive` and `least_time` that looks at load: once per second, on the control
 //! thread.
 //!
-//! Per backend it measures how many connections it was at work for during the second (time at work
-//! over time: Little's law), forecasts that over the horizon, and learns what a connection costs
-//! it: the time to its answer, and its bytes. The result is left in the backend's
-//! [`Tally`], where all workers read it.
+//! Per backend it measures how many connections it is at work for (those that wait for an answer, and
+//! by time those that it streams to), forecasts that over the horizon, and learns what a connection
+//! costs it: the time to its answer, and its bytes. The result is left in the backend's [`Tally`],
+//! where all workers read it.
 
 use std::sync::Arc;
 
@@ -26,6 +26,8 @@ struct History {
     tally: Arc<Tally>,
     seen: Totals,
     load: Forecast,
+    /// Sessions that it streams to, smoothed.
+    streaming: f64,
     recent: Recent,
     outlook: Outlook,
 }
@@ -48,7 +50,7 @@ struct Recent {
 pub struct Prospect {
     /// Its name.
     pub backend: String,
-    /// Connections of established sessions that it will be at work for after the horizon.
+    /// Connections that it will be at work for after the horizon.
     pub load: f64,
     /// How far such forecasts were off of late, on average.
     pub error: f64,
@@ -151,6 +153,7 @@ impl History {
             tally: Arc::clone(tally),
             seen: tally.totals(),
             load: Forecast::new(horizon, settings.season.map(|season| season.as_secs())),
+            streaming: 0.0,
             recent: Recent::default(),
             outlook: Outlook::default(),
         }
@@ -161,8 +164,9 @@ impl History {
         let totals = self.tally.totals();
         let seen = std::mem::replace(&mut self.seen, totals);
         let since = |now: u64, before: u64| now.saturating_sub(before);
-        self.load
-            .push(seconds(since(totals.in_use, seen.in_use)) / span);
+        let streaming = seconds(since(totals.in_use, seen.in_use)) / span;
+        self.streaming += SMOOTHING * (streaming - self.streaming);
+        self.load.push(f64::from(self.tally.waiting()) + streaming);
         let keep = (-span / MEMORY_SECONDS).exp();
         let recent = &mut self.recent;
         recent.fade(keep);
@@ -184,7 +188,7 @@ impl History {
             reason = "an estimate needs no more than the 24 bits of an f32"
         )]
         let outlook = Outlook {
-            load: self.load.ahead() as f32,
+            load: (self.streaming + self.load.ahead() - self.load.present()) as f32,
             cost: cost.clamp(1.0 / COST_MAX, COST_MAX) as f32,
         };
         self.outlook = outlook;
@@ -236,6 +240,8 @@ fn number(count: u64) -> f64 {
 
 /// The time constant of what is remembered of costs.
 const MEMORY_SECONDS: f64 = 30.0;
+/// The weight of the last second in what is streamed to.
+const SMOOTHING: f64 = 0.3;
 /// Connections that make a mean worth using.
 const ENOUGH: f64 = 3.0;
 const BYTES_PART: f64 = 0.25;
@@ -248,7 +254,7 @@ mod tests {
 
     use super::*;
     use crate::config::{Backend, Strategy};
-    use crate::pool::Visit;
+    use crate::pool::Ended;
 
     const SECOND: u64 = 1_000_000_000;
 
@@ -277,8 +283,8 @@ mod tests {
                 for _ in 0..10 {
                     assert!(backend.try_acquire());
                     backend.tally.on_answered(time * SECOND / 1_000, 0, SECOND);
-                    backend.release(Visit {
-                        answered: true,
+                    backend.release(Ended {
+                        waiting: false,
                         in_use: 0,
                         bytes: 1_000,
                     });
@@ -302,8 +308,11 @@ mod tests {
         for (prospect, backend) in prospects.iter().zip(&pool.backends) {
             let outlook = backend.tally.outlook();
             assert!((f64::from(outlook.cost) - prospect.cost).abs() < 1e-6);
-            assert!((f64::from(outlook.load) - prospect.load).abs() < 1e-6);
             assert!((prospect.load - 0.5).abs() < 0.01 && prospect.error < 0.01);
+            assert!(
+                (outlook.load - 0.5).abs() < 0.01,
+                "it streams to half a session"
+            );
         }
     }
 
@@ -324,7 +333,7 @@ mod tests {
         let prospects = forecaster.prospects(&pool);
         assert_eq!(prospects.len(), 2);
         assert!(prospects[0].load < 1e-9 && (prospects[0].cost - 1.0).abs() < 1e-9);
-        assert!(prospects[1].load > 0.3);
+        assert!(prospects[1].load > 0.2);
         config.backends.clear();
         forecaster.tick(&pool.succeed(&config), 62 * SECOND);
         assert!(forecaster.histories.is_empty());

@@ -16,6 +16,8 @@ use super::{Entry, Maglev, Scene};
 #[derive(Clone, Debug)]
 pub(super) struct Hash {
     members: Arc<[u16]>,
+    /// All others of the pool: drained, down, or backups.
+    others: Arc<[u16]>,
     table: Arc<Maglev>,
     /// Percent of the average.
     max_load: Option<u16>,
@@ -36,6 +38,10 @@ impl Hash {
         Self {
             table: Arc::new(Maglev::new(&entries)),
             max_load: settings.max_load,
+            others: (0u16..)
+                .take(pool.backends.len())
+                .filter(|index| members.binary_search(index).is_err())
+                .collect(),
             weights: entries.iter().map(|entry| u64::from(entry.weight)).sum(),
             members,
         }
@@ -43,8 +49,10 @@ impl Hash {
 
     pub(super) fn pick(&self, scene: &Scene<'_>) -> Option<u16> {
         let key = scene.request.keys.select;
-        let in_all = scene.pool.connections.used();
-        let fits = |index: &u16| scene.is_open(*index) && self.has_room(*index, in_all, scene);
+        let in_all = self.max_load.and_then(|_| self.in_all(scene));
+        let fits = |index: &u16| {
+            scene.is_open(*index) && in_all.is_none_or(|all| self.has_room(*index, all, scene))
+        };
         self.probe(key, fits)
             // A bound that nobody can keep is none.
             .or_else(|| self.probe(key, |index| scene.is_open(*index)))
@@ -62,12 +70,21 @@ impl Hash {
         others.find(fits)
     }
 
+    /// Connections of the members; `None` where they are not counted.
+    fn in_all(&self, scene: &Scene<'_>) -> Option<u32> {
+        let all = scene.pool.connections.as_ref()?.used();
+        let others: u32 = self
+            .others
+            .iter()
+            .map(|&other| scene.connections(other))
+            .sum();
+        Some(all.saturating_sub(others))
+    }
+
     /// Whether one more connection stays within the bound: its weight's part of all, times the
     /// bound, rounded up.
     fn has_room(&self, index: u16, in_all: u32, scene: &Scene<'_>) -> bool {
-        let Some(max_load) = self.max_load else {
-            return true;
-        };
+        let max_load = self.max_load.unwrap_or(u16::MAX);
         let part = (u64::from(in_all) + 1) * u64::from(scene.weight(index)) * u64::from(max_load);
         let bound = part.div_ceil(self.weights.max(1) * 100);
         u64::from(scene.connections(index)) < bound

@@ -21,6 +21,10 @@ impl LeastConnections {
         Self { members }
     }
 
+    pub(super) fn members(&self) -> &[u16] {
+        &self.members
+    }
+
     pub(super) fn pick(&self, scene: &Scene<'_>, rng: &mut Rng) -> Option<u16> {
         pick(&self.members, scene, rng)
     }

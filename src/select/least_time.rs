@@ -30,6 +30,10 @@ impl LeastTime {
         }
     }
 
+    pub(super) fn members(&self) -> &[u16] {
+        &self.members
+    }
+
     pub(super) fn pick(&self, scene: &Scene<'_>, rng: &mut Rng) -> Option<u16> {
         pick(&self.members, self.decay, scene, rng)
     }
@@ -54,7 +58,7 @@ pub(super) fn pick(members: &[u16], decay: u64, scene: &Scene<'_>, rng: &mut Rng
     let usual = || *average.get_or_init(|| self::average(members, time));
     scene.least(members, rng, |index| {
         let known = time(index);
-        if known.is_none() && scene.backend(index).tally.totals().opened == 0 {
+        if known.is_none() && scene.backend(index).tally.opened() == 0 {
             return 0.0;
         }
         match known.or_else(usual) {

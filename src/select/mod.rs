@@ -28,7 +28,7 @@ use std::sync::Arc;
 
 use fastrand::Rng;
 
-use crate::config::{self, SecondTier, Strategy};
+use crate::config::Strategy;
 use crate::hash as hashing;
 use crate::pool::{Backend, Pool};
 
@@ -56,6 +56,7 @@ pub struct Plan {
     /// Backends in rotation; then the backups among them. Either may be empty.
     ranks: [Picker; 2],
     memory: Option<Memory>,
+    decay: u64,
 }
 
 /// A worker's selector for one pool.
@@ -126,6 +127,7 @@ impl Plan {
         Self {
             ranks,
             memory: Memory::new(&pool),
+            decay: least_time::decay_ns(pool.strategy.averages_over()),
             pool,
         }
     }
@@ -139,22 +141,7 @@ impl Plan {
     /// The time constant of the average of answer times, in ns.
     #[must_use]
     pub fn decay(&self) -> u64 {
-        least_time::decay_ns(match &self.pool.strategy {
-            Strategy::LeastTime(settings) => *settings,
-            Strategy::TwoTier(config::TwoTier {
-                then: SecondTier::LeastTime(settings),
-                ..
-            }) => *settings,
-            Strategy::RoundRobin
-            | Strategy::StickyRoundRobin
-            | Strategy::Hash(_)
-            | Strategy::LeastConnections
-            | Strategy::Random
-            | Strategy::PowerOfTwo
-            | Strategy::First
-            | Strategy::TwoTier(_)
-            | Strategy::Predictive(_) => config::LeastTime::default(),
-        })
+        self.decay
     }
 
     /// The client of these keys was with this backend until `now`: it is remembered from then on.
@@ -200,43 +187,40 @@ impl Selector {
     /// Selects a backend: the one that the client is known to have if it can be, else by the
     /// strategy; a backup only when no other can be, one that was tried only when no other is left.
     pub fn select(&mut self, request: &Request<'_>) -> Choice {
-        let Some(memory) = &self.plan.memory else {
-            return self.choose(request);
+        let Self { plan, ranks, rng } = self;
+        let Some(memory) = &plan.memory else {
+            return choose(plan, ranks, request, rng);
         };
+        let scene = Scene::new(&plan.pool, request, false);
         let known = memory.recall(request);
-        let scene = Scene::new(&self.plan.pool, request, false);
         let chosen = match known.filter(|index| scene.is_worth_keeping(*index)) {
             Some(known) => known,
-            None => match self.choose(request) {
+            None => match choose(plan, ranks, request, rng) {
                 Choice::Backend(chosen) => chosen,
                 nobody @ (Choice::Full | Choice::Nobody) => return nobody,
             },
         };
-        let Some(memory) = &self.plan.memory else {
-            return Choice::Backend(chosen);
-        };
-        let scene = Scene::new(&self.plan.pool, request, false);
-        Choice::Backend(memory.settle(chosen, request, |index| scene.is_worth_keeping(index)))
+        let settled = memory.settle(chosen, request, |index| scene.is_worth_keeping(index));
+        Choice::Backend(settled)
     }
+}
 
-    fn choose(&mut self, request: &Request<'_>) -> Choice {
-        let Self { plan, ranks, rng } = self;
-        for again in [false, true] {
-            let scene = Scene::new(&plan.pool, request, again);
-            let picked = ranks.iter_mut().find_map(|rank| rank.pick(&scene, rng));
-            if let Some(index) = picked {
-                return Choice::Backend(index);
-            }
-            if request.tried.is_empty() {
-                break;
-            }
+fn choose(plan: &Plan, ranks: &mut [Picker], request: &Request<'_>, rng: &mut Rng) -> Choice {
+    for again in [false, true] {
+        let scene = Scene::new(&plan.pool, request, again);
+        let picked = ranks.iter_mut().find_map(|rank| rank.pick(&scene, rng));
+        if let Some(index) = picked {
+            return Choice::Backend(index);
         }
-        let mut backends = plan.pool.backends.iter();
-        if backends.any(|backend| backend.is_in_rotation()) {
-            Choice::Full
-        } else {
-            Choice::Nobody
+        if request.tried.is_empty() {
+            break;
         }
+    }
+    let mut backends = plan.pool.backends.iter();
+    if backends.any(|backend| backend.is_in_rotation()) {
+        Choice::Full
+    } else {
+        Choice::Nobody
     }
 }
 

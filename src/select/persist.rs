@@ -1,13 +1,15 @@
 //! Persistence: a client comes back to the backend that it had.
 //!
-//! A client that is known by something in its first bytes is remembered by its address too: its
-//! first request has no cookie yet, and its next one must follow that.
+//! A client that is to be known by a cookie has none with its first request: until it shows one it
+//! is remembered by its address, which the first new cookie takes over. Then the address is
+//! forgotten: others may come from there, and they need not share a backend.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::config::Key;
 use crate::hash;
+use crate::peek::Field;
 use crate::pool::{Backend, Pool, StickyTable};
 
 use super::{Keys, Request};
@@ -32,14 +34,14 @@ impl Memory {
             table,
             places: ids.iter().copied().zip(0..).collect(),
             ids,
-            by_source_too: matches!(key, Some(Key::First(_))),
+            by_source_too: matches!(key, Some(Key::First(Field::HttpCookie(_)))),
         })
     }
 
-    /// The backend that the client is known to have, by what it shows or else by its address.
+    /// The backend that the client is known to have.
     pub(super) fn recall(&self, request: &Request<'_>) -> Option<u16> {
-        self.keys(&request.keys)
-            .find_map(|key| self.place(self.table.get(key, request.now)?))
+        let find = |key| self.place(self.table.get(key, request.now)?);
+        find(request.keys.persist).or_else(|| find(self.source(&request.keys)?))
     }
 
     /// Remembers the client's backend. Answers with the one that holds: another one if, at the same
@@ -50,33 +52,35 @@ impl Memory {
         request: &Request<'_>,
         usable: impl Fn(u16) -> bool,
     ) -> u16 {
-        let mut settled = None;
-        for key in self.keys(&request.keys) {
-            let index = settled.unwrap_or(chosen);
-            let id = self.ids[usize::from(index)];
-            let old = self.table.get(key, request.now);
-            let stale = old.filter(|&old| !self.place(old).is_some_and(&usable));
-            let holds = self.table.insert(key, id, stale, request.now);
-            let holds = self.place(holds).filter(|&index| usable(index));
-            // What the client shows comes first: others may share its address.
-            settled.get_or_insert_with(|| holds.unwrap_or(index));
+        let (key, now) = (request.keys.persist, request.now);
+        let old = self.table.get(key, now);
+        let stale = old.filter(|&old| !self.place(old).is_some_and(&usable));
+        let id = self.ids[usize::from(chosen)];
+        let holds = self.table.insert(key, id, stale, now);
+        if let Some(source) = self.source(&request.keys)
+            && old.is_none()
+        {
+            self.table.remove(source);
         }
-        settled.unwrap_or(chosen)
+        self.place(holds)
+            .filter(|&index| usable(index))
+            .unwrap_or(chosen)
     }
 
     /// The client was with this backend until now, perhaps for longer than it is remembered.
     pub(super) fn on_left(&self, backend: &Backend, keys: &Keys, now: u64) {
-        let id = hash::of(backend.name.as_bytes());
-        for key in self.keys(keys) {
-            self.table.insert(key, id, None, now);
+        if self.by_source_too && keys.source == keys.persist {
+            // A cookie may have taken over from its address meanwhile.
+            let _ = self.table.get(keys.persist, now);
+        } else {
+            let id = hash::of(backend.name.as_bytes());
+            self.table.insert(keys.persist, id, None, now);
         }
     }
 
-    fn keys(&self, keys: &Keys) -> impl Iterator<Item = u64> {
-        let source = self.by_source_too && keys.source != keys.persist;
-        [Some(keys.persist), source.then_some(keys.source)]
-            .into_iter()
-            .flatten()
+    /// What a client was known by before it showed what it is known by now.
+    fn source(&self, keys: &Keys) -> Option<u64> {
+        (self.by_source_too && keys.source != keys.persist).then_some(keys.source)
     }
 
     fn place(&self, id: u64) -> Option<u16> {

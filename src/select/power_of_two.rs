@@ -24,6 +24,10 @@ impl PowerOfTwo {
         }
     }
 
+    pub(super) fn members(&self) -> &[u16] {
+        self.random.members()
+    }
+
     pub(super) fn pick(&self, scene: &Scene<'_>, rng: &mut Rng) -> Option<u16> {
         let one = self.random.pick(scene, rng)?;
         let Some(two) = self.random.pick_but(Some(one), scene, rng) else {
@@ -33,26 +37,8 @@ impl PowerOfTwo {
     }
 }
 
-/// The less loaded of two members that are drawn with equal chances.
-pub(super) fn pick(members: &[u16], scene: &Scene<'_>, rng: &mut Rng) -> Option<u16> {
-    if members.is_empty() {
-        return None;
-    }
-    let one = from_anywhere(members, rng, |index| scene.is_open(index))?;
-    let other = |index: u16| index != one && scene.is_open(index);
-    let two = from_anywhere(members, rng, other);
-    Some(two.map_or(one, |two| less_loaded(one, two, scene, rng)))
-}
-
-/// The first that fits from a place by chance on.
-fn from_anywhere(members: &[u16], rng: &mut Rng, fits: impl Fn(u16) -> bool) -> Option<u16> {
-    let (before, after) = members.split_at(rng.usize(0..members.len()));
-    let mut members = after.iter().chain(before).copied();
-    members.find(|&index| fits(index))
-}
-
 /// The less loaded of two that were drawn by chance, the first when they are equals.
-pub(super) fn less_loaded(one: u16, two: u16, scene: &Scene<'_>, rng: &mut Rng) -> u16 {
+fn less_loaded(one: u16, two: u16, scene: &Scene<'_>, rng: &mut Rng) -> u16 {
     // Its share comes to a failing backend through the draw: half of the times that it is drawn.
     match (scene.is_failing(one), scene.is_failing(two)) {
         (false, false) => {}

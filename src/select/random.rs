@@ -26,6 +26,10 @@ impl Random {
         }
     }
 
+    pub(super) fn members(&self) -> &[u16] {
+        &self.members
+    }
+
     /// An open member other than `not`. Drawn again while it is closed, so that the others keep
     /// their proportions; when nearly all are closed, the next open one from a place by chance on.
     pub(super) fn pick_but(

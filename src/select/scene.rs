@@ -50,8 +50,8 @@ impl<'a> Scene<'a> {
         self.backend(index).tally.connections.used()
     }
 
-    /// Connections that a backend is at work for: those it has not answered yet, exactly, and what
-    /// established sessions keep it busy with, as it was measured and is foreseen each second.
+    /// Connections that a backend is at work for: those that wait for an answer, exactly, and what
+    /// it streams to and how that all will change, as is measured and foreseen each second.
     ///
     /// Open connections count for little: a session can be idle for hours, and hundreds of them
     /// would outvote what happens now. Without any weight, connections that come one by one would
@@ -59,7 +59,8 @@ impl<'a> Scene<'a> {
     pub(super) fn in_flight(&self, index: u16) -> f64 {
         let tally = &self.backend(index).tally;
         let open = f64::from(tally.connections.used());
-        f64::from(tally.waiting()) + f64::from(tally.outlook().load) + OPEN_PART * open
+        let foreseen = f64::from(tally.waiting()) + f64::from(tally.outlook().load);
+        foreseen.max(0.0) + OPEN_PART * open
     }
 
     pub(super) fn weight(&self, index: u16) -> u16 {

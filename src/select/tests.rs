@@ -1,11 +1,10 @@
 //! Every strategy: who is selected how often, and who never is.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use super::*;
 use crate::config::{self, FirstTier, Group, Key, LeastTime, Persist, SecondTier, TwoTier};
-use crate::pool::{AdminState, Health, Visit};
+use crate::pool::{AdminState, Ended, Health, Outlook};
 
 mod persistence;
 mod properties;
@@ -97,7 +96,7 @@ impl Bench {
     }
 
     fn close(&self, index: u16) {
-        self.backend(index).release(Visit::default());
+        self.backend(index).release(Ended::unanswered());
     }
 
     fn backend(&self, index: u16) -> &Backend {
@@ -110,10 +109,7 @@ impl Bench {
         let backend = self.backend(index);
         assert!(backend.try_acquire());
         backend.tally.on_answered(after, self.now, decay);
-        backend.release(Visit {
-            answered: true,
-            ..Visit::default()
-        });
+        backend.release(Ended::default());
     }
 
     /// How often each of the first backends is selected by so many clients that don't stay.

@@ -14,22 +14,22 @@ use crate::config::{self, FirstTier, SecondTier};
 use crate::pool::Pool;
 
 use super::round_robin::Round;
-use super::{Rendezvous, Scene, Seat, least_connections, least_time, power_of_two};
+use super::{LeastConnections, LeastTime, PowerOfTwo, Rendezvous, Scene, Seat};
+use super::{least_connections, least_time};
 
 /// Both tiers over the members.
 #[derive(Clone, Debug)]
 pub(super) struct TwoTier {
-    members: Arc<[u16]>,
+    all: Then,
     /// The members of each group, in order of priority.
-    groups: Arc<[Vec<u16>]>,
+    groups: Arc<[Then]>,
     first: First,
-    then: Then,
 }
 
 #[derive(Clone, Debug)]
 enum First {
     Group(Arc<Rendezvous>),
-    Subset(Arc<Subsets>),
+    Subset(Arc<Subsets>, SecondTier),
     Weight(Round),
     Priority,
 }
@@ -42,12 +42,12 @@ struct Subsets {
     size: NonZeroU16,
 }
 
-#[derive(Clone, Copy, Debug)]
+/// The second tier over some backends.
+#[derive(Clone, Debug)]
 enum Then {
-    LeastConnections,
-    /// With the time constant of the average, in ns.
-    LeastTime(u64),
-    PowerOfTwo,
+    LeastConnections(LeastConnections),
+    LeastTime(LeastTime),
+    PowerOfTwo(PowerOfTwo),
 }
 
 impl TwoTier {
@@ -61,12 +61,13 @@ impl TwoTier {
             let named = |&&index: &&u16| {
                 pool.backends[usize::from(index)].group.as_ref() == Some(&group.name)
             };
-            members.iter().filter(named).copied().collect::<Vec<_>>()
+            let own: Arc<[u16]> = members.iter().filter(named).copied().collect();
+            Then::new(settings.then, pool, own)
         };
         let groups: Arc<[_]> = settings.groups.iter().map(of_group).collect();
         let first = match &settings.first {
             FirstTier::Hash { subset, .. } if groups.is_empty() => {
-                First::Subset(Arc::new(Subsets::new(pool, backup, *subset)))
+                First::Subset(Arc::new(Subsets::new(pool, backup, *subset)), settings.then)
             }
             FirstTier::Hash { .. } => {
                 let weighted = settings.groups.iter();
@@ -80,14 +81,9 @@ impl TwoTier {
             FirstTier::Priority => First::Priority,
         };
         Self {
-            members,
+            all: Then::new(settings.then, pool, members),
             groups,
             first,
-            then: match settings.then {
-                SecondTier::LeastConnections => Then::LeastConnections,
-                SecondTier::LeastTime(settings) => Then::LeastTime(least_time::decay_ns(settings)),
-                SecondTier::PowerOfTwo => Then::PowerOfTwo,
-            },
         }
     }
 
@@ -98,16 +94,11 @@ impl TwoTier {
     }
 
     pub(super) fn pick(&mut self, scene: &Scene<'_>, rng: &mut Rng) -> Option<u16> {
-        let Self {
-            members,
-            groups,
-            first,
-            then,
-        } = self;
+        let Self { all, groups, first } = self;
         let key = scene.request.keys.select;
-        let within = |group: u16, rng: &mut Rng| then.pick(&groups[usize::from(group)], scene, rng);
+        let within = |group: u16, rng: &mut Rng| groups[usize::from(group)].pick(scene, rng);
         let picked = match first {
-            First::Subset(subsets) => subsets.pick(key, *then, scene, rng),
+            First::Subset(subsets, then) => subsets.pick(key, *then, scene, rng),
             First::Group(order) => {
                 let mut groups = [0; GROUPS_MAX];
                 let known = order.best(key, &mut groups);
@@ -115,7 +106,7 @@ impl TwoTier {
             }
             First::Weight(round) => {
                 let open = |group: u16| {
-                    let mut members = groups[usize::from(group)].iter();
+                    let mut members = groups[usize::from(group)].members().iter();
                     members.any(|&index| scene.is_open(index))
                 };
                 round.next(open).and_then(|group| within(group, rng))
@@ -125,7 +116,7 @@ impl TwoTier {
                 .find_map(|group| within(group, rng)),
         };
         // Every group of the key's order is full: whoever is left.
-        picked.or_else(|| then.pick(members, scene, rng))
+        picked.or_else(|| all.pick(scene, rng))
     }
 }
 
@@ -144,11 +135,11 @@ impl Subsets {
     }
 
     /// One of the key's subset, or of the next backends in its order.
-    fn pick(&self, key: u64, then: Then, scene: &Scene<'_>, rng: &mut Rng) -> Option<u16> {
-        let size = usize::from(self.size.get()).min(SUBSET_MAX);
+    fn pick(&self, key: u64, then: SecondTier, scene: &Scene<'_>, rng: &mut Rng) -> Option<u16> {
+        let size = usize::from(self.size.get()).min(ORDER_MAX / 2);
         // Beyond the subset only when none of it can be picked, which costs more.
-        for ahead in [size, SUBSET_MAX] {
-            let mut best = [0; SUBSET_MAX];
+        for ahead in [size, ORDER_MAX] {
+            let mut best = [0; ORDER_MAX];
             let known = self.order.best(key, &mut best[..ahead]);
             for candidate in &mut best[..known] {
                 *candidate = self.backends[usize::from(*candidate)];
@@ -156,7 +147,7 @@ impl Subsets {
             let mut subsets = best[..known].chunks_mut(size);
             let picked = subsets.find_map(|subset| {
                 let usable = partition(subset, |index| scene.is_usable(index));
-                then.pick(&subset[..usable], scene, rng)
+                among(&subset[..usable], then, scene, rng)
             });
             if picked.is_some() {
                 return picked;
@@ -179,16 +170,45 @@ fn partition(indices: &mut [u16], fits: impl Fn(u16) -> bool) -> usize {
 }
 
 impl Then {
-    fn pick(self, members: &[u16], scene: &Scene<'_>, rng: &mut Rng) -> Option<u16> {
+    fn new(tier: SecondTier, pool: &Pool, members: Arc<[u16]>) -> Self {
+        match tier {
+            SecondTier::LeastConnections => Self::LeastConnections(LeastConnections::new(members)),
+            SecondTier::LeastTime(settings) => Self::LeastTime(LeastTime::new(settings, members)),
+            SecondTier::PowerOfTwo => Self::PowerOfTwo(PowerOfTwo::new(pool, members)),
+        }
+    }
+
+    fn members(&self) -> &[u16] {
         match self {
-            Self::LeastConnections => least_connections::pick(members, scene, rng),
-            Self::LeastTime(decay) => least_time::pick(members, decay, scene, rng),
-            Self::PowerOfTwo => power_of_two::pick(members, scene, rng),
+            Self::LeastConnections(strategy) => strategy.members(),
+            Self::LeastTime(strategy) => strategy.members(),
+            Self::PowerOfTwo(strategy) => strategy.members(),
+        }
+    }
+
+    fn pick(&self, scene: &Scene<'_>, rng: &mut Rng) -> Option<u16> {
+        match self {
+            Self::LeastConnections(strategy) => strategy.pick(scene, rng),
+            Self::LeastTime(strategy) => strategy.pick(scene, rng),
+            Self::PowerOfTwo(strategy) => strategy.pick(scene, rng),
+        }
+    }
+}
+
+/// The best of a few backends, which are not known before. Two choices of so few would be all.
+fn among(subset: &[u16], tier: SecondTier, scene: &Scene<'_>, rng: &mut Rng) -> Option<u16> {
+    match tier {
+        SecondTier::LeastConnections | SecondTier::PowerOfTwo => {
+            least_connections::pick(subset, scene, rng)
+        }
+        SecondTier::LeastTime(settings) => {
+            least_time::pick(subset, least_time::decay_ns(settings), scene, rng)
         }
     }
 }
 
 /// Groups of one key's order that are looked at.
 const GROUPS_MAX: usize = 16;
-/// Backends of a subset, and those that a full one spills to.
-pub(super) const SUBSET_MAX: usize = 16;
+/// Backends of one key's order that are looked at: those of its subset, then those that a full one
+/// spills to.
+const ORDER_MAX: usize = Rendezvous::BEST_MAX;

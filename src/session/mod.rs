@@ -49,6 +49,8 @@ pub struct Limits {
     pub attempts: u8,
     /// The client's first bytes, where a backend is selected by them.
     pub peek: Option<u64>,
+    /// Whether somebody wants to know what backends are at work for.
+    pub watches_work: bool,
 }
 
 /// No deadline.
@@ -89,8 +91,11 @@ pub struct Session {
     reason: Option<CloseReason>,
     /// Why it waits to connect.
     held_by: CloseReason,
-    /// Bytes of the client went to the backend, and none came back since.
+    /// Bytes of the client went to the backend after its first answer, and none came back since;
+    /// only where that is wanted.
     asked: bool,
+    /// The backend ended its direction before it sent a byte, and before the client ended.
+    hung_up: bool,
     opened_at: u64,
     /// Start of the attempt while connecting, then of the last byte.
     active_at: u64,
@@ -98,7 +103,7 @@ pub struct Session {
     first_byte_at: u64,
     /// How long the backend took to connect and to its first byte.
     answer: u64,
-    /// How long it was at work since then, as far as its bytes tell and as was not said yet.
+    /// How long it was streaming, as far as that was not said yet.
     in_use: u64,
     /// When a side that is not read from is to be watched; [`NEVER`] when none is.
     watch_at: u64,
@@ -135,6 +140,7 @@ impl Session {
             reason: None,
             held_by: CloseReason::NoResources,
             asked: false,
+            hung_up: false,
             opened_at: cx.now,
             active_at: cx.now,
             connected_at: 0,
@@ -278,9 +284,17 @@ impl Session {
             connect: since_open(self.connected_at),
             first_byte: since_open(self.first_byte_at),
             delivered: [self.halves[0].delivered, self.halves[1].delivered],
+            failed: self.failed(),
+            waiting: self.first_byte_at == 0 || self.asked,
             answer: self.answer,
             in_use: self.in_use,
         }
+    }
+
+    /// Whether the backend is to blame for an end without an answer.
+    fn failed(&self) -> bool {
+        let reset = self.reason == Some(CloseReason::BackendReset);
+        self.connected_at > 0 && self.first_byte_at == 0 && (reset || self.hung_up)
     }
 
     fn half(&mut self, from: Side) -> &mut Half {
@@ -303,8 +317,12 @@ pub struct Summary {
     pub delivered: [u64; 2],
     /// How long the backend took to connect and then, asked, to its first byte.
     pub answer: u64,
-    /// How long it was at work for the session since then, beyond what [`Op::Used`] said.
+    /// How long it was streaming since then, beyond what [`Op::Used`] said.
     pub in_use: u64,
+    /// The connected backend ended or broke the session without an answer.
+    pub failed: bool,
+    /// The client was waiting for an answer.
+    pub waiting: bool,
 }
 
 /// Small things.
@@ -341,17 +359,25 @@ impl Session {
         self.active_at = cx.now;
     }
 
-    /// Bytes of the backend: it was at work for the time since it was asked, or since its last
-    /// bytes if they follow each other closely.
+    /// Bytes of the client went to the backend.
+    fn on_asked(&mut self, cx: &mut Context<'_>) {
+        if cx.limits.watches_work && self.first_byte_at > 0 && !self.asked {
+            self.asked = true;
+            cx.ops.push_back(Op::Asked);
+        }
+    }
+
+    /// Bytes of the backend: an answer, or, close behind others, a stream.
     fn on_answer(&mut self, cx: &mut Context<'_>) {
         let gap = cx.now.saturating_sub(self.active_at);
-        let asked = std::mem::take(&mut self.asked);
         if self.first_byte_at == 0 {
             self.first_byte_at = cx.now;
             self.answer += gap;
             cx.ops.push_back(Op::Answered);
-        } else {
-            self.in_use += if asked { gap } else { gap.min(STREAM_GAP) };
+        } else if std::mem::take(&mut self.asked) {
+            cx.ops.push_back(Op::Replied);
+        } else if cx.limits.watches_work && gap <= STREAM_GAP {
+            self.in_use += gap;
             if self.in_use >= USED_AT_ONCE {
                 cx.ops.push_back(Op::Used(std::mem::take(&mut self.in_use)));
             }
@@ -465,9 +491,9 @@ fn purpose_of(event: &Event) -> Option<Purpose> {
 
 /// Until a side that is not read from is watched for its reset: 50 ms.
 const WATCH_AFTER: u64 = 50_000_000;
-/// Bytes of a backend that come further apart than this were waited for by nobody: 100 ms.
+/// Bytes of a backend that come further apart than this are no stream: 100 ms.
 const STREAM_GAP: u64 = 100_000_000;
-/// A backend's work for a long session is told in such pieces: 1 s.
+/// A stream is told of in such pieces: 1 s.
 const USED_AT_ONCE: u64 = 1_000_000_000;
 /// What a broken connection left behind waits so long for its sink: 100 ms.
 const LINGER: u64 = 100_000_000;

@@ -40,6 +40,8 @@ impl Session {
         match end {
             Ok(()) => {
                 self.half(from).ended = true;
+                let unanswered = from == Side::Backend && self.first_byte_at == 0;
+                self.hung_up |= unanswered && !self.half(Side::Client).ended;
                 if self.state == State::Peeking {
                     self.peek(true, cx);
                 }
@@ -78,7 +80,9 @@ impl Session {
         match outcome {
             Ok(bytes) => {
                 self.active_at = cx.now;
-                self.asked |= from == Side::Client;
+                if from == Side::Client {
+                    self.on_asked(cx);
+                }
                 let half = self.half(from);
                 half.delivered += u64::from(bytes);
                 if let Some(id) = half.backlog.consume(bytes, cx.links) {
@@ -131,7 +135,9 @@ impl Session {
         }
         if pumped.pushed > 0 {
             self.active_at = cx.now;
-            self.asked |= from == Side::Client;
+            if from == Side::Client {
+                self.on_asked(cx);
+            }
         }
         let half = self.half(from);
         half.in_pipe = half.in_pipe + pumped.pulled - pumped.pushed;

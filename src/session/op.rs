@@ -43,7 +43,11 @@ pub enum Op {
     Abandon(bool),
     /// The backend's first byte is there: how long that took is worth knowing.
     Answered,
-    /// The backend was at work for the session for so many nanoseconds since it was last said.
+    /// The client asked for something after the backend's first byte.
+    Asked,
+    /// The backend answered that.
+    Replied,
+    /// The backend was streaming for so many nanoseconds since it was last said.
     Used(u64),
     /// Receive from this side until told otherwise.
     Recv(Side),

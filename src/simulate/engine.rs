@@ -6,7 +6,7 @@ use std::sync::Arc;
 use slab::Slab;
 
 use crate::config;
-use crate::pool::{Backend, Health, Pool, Visit};
+use crate::pool::{Backend, Ended, Health, Pool};
 use crate::select::{Choice, Plan, Request, Seat, Selector};
 
 use super::Scenario;
@@ -194,7 +194,11 @@ impl<'a> Engine<'a> {
             State::Connecting => self.on_connected(key),
             State::Thinking if self.now >= self.end => self.close(key),
             State::Thinking => {
-                self.sessions[key].asked_at = self.now;
+                let session = &mut self.sessions[key];
+                session.asked_at = self.now;
+                if let Some(backend) = &session.target {
+                    backend.tally.on_asked();
+                }
                 self.ask(key);
             }
             State::Lingering => self.close(key),
@@ -210,7 +214,7 @@ impl<'a> Engine<'a> {
             let left = ATTEMPTS > session.attempts;
             if let Some(backend) = failed {
                 backend.tally.on_failed();
-                backend.release(Visit::default());
+                backend.release(Ended::unanswered());
             }
             self.measure.on_refused(session.index);
             return if left {
@@ -261,10 +265,7 @@ impl<'a> Engine<'a> {
         session.bytes += session.bytes_each;
         if let Some(backend) = &session.target {
             if session.answered {
-                session.in_use += self.now - session.asked_at;
-                if session.in_use >= USED_AT_ONCE {
-                    backend.tally.on_used(std::mem::take(&mut session.in_use));
-                }
+                backend.tally.on_replied();
             } else {
                 let answer = self.now - session.attempt_at;
                 let decay = session.plan.decay();
@@ -302,9 +303,9 @@ impl<'a> Engine<'a> {
         if !session.answered {
             backend.tally.on_failed();
         }
-        backend.release(Visit {
-            answered: session.answered,
-            in_use: session.in_use,
+        backend.release(Ended {
+            waiting: session.state == State::Served || !session.answered,
+            in_use: 0,
             bytes: session.bytes,
         });
         session.plan.on_left(backend, &session.keys, self.now);
@@ -376,7 +377,6 @@ const ROUND_TRIP: u64 = MS / 2;
 /// Until a client that was held asks for a backend again, in ns.
 const RETRY: u64 = 50 * MS;
 /// A backend's work for a long session is told in such pieces, in ns.
-const USED_AT_ONCE: u64 = SECOND;
 /// How long a client is held at most, in ns.
 const CONNECT_TIMEOUT: u64 = 5 * SECOND;
 /// Connects of one session.

@@ -39,8 +39,6 @@ pub(super) struct Session {
     /// When the client leaves.
     pub(super) leaves_at: u64,
     pub(super) answered: bool,
-    /// Time that the backend was at work for it since its first answer and that was not told yet.
-    pub(super) in_use: u64,
     /// Bytes so far, and those that come with each answer.
     pub(super) bytes: u64,
     pub(super) bytes_each: u64,
@@ -93,7 +91,6 @@ impl Session {
             asked_at: now,
             leaves_at: now + arrival.lifetime,
             answered: false,
-            in_use: 0,
             bytes: 0,
             bytes_each: arrival.bytes,
             work: arrival.work,

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::guard::Limit;
 use crate::kernel::{Buffer, Completion, Done, Interest, Kernel, Manner, Pipe, Socket};
-use crate::pool::{Backend, Visit};
+use crate::pool::{Backend, Ended, Tally};
 use crate::select::{Choice, Keys, Looked, Request};
 use crate::session::{CloseReason, Context, Event, Op, Session, Side};
 use crate::snapshot::Listener;
@@ -44,6 +44,12 @@ pub(super) struct Slot {
 }
 
 impl Slot {
+    fn with_tally(&self, tell: impl FnOnce(&Tally)) {
+        if let Some(backend) = &self.target {
+            tell(&backend.tally);
+        }
+    }
+
     fn socket(&self, side: Side) -> &Socket {
         match side {
             Side::Client => &self.client,
@@ -171,22 +177,17 @@ impl<K: Kernel> Worker<K> {
                 let deadline = slot.session.deadline(&slot.listener.limits);
                 self.set_timer(key, deadline);
             }
-            Op::Used(time) => {
-                if let Some(backend) = &slot.target {
-                    backend.tally.on_used(time);
-                }
-            }
+            Op::Asked => slot.with_tally(Tally::on_asked),
+            Op::Replied => slot.with_tally(Tally::on_replied),
+            Op::Used(time) => slot.with_tally(|tally| tally.on_used(time)),
             Op::Peek(first, last) => return Some(self.peek(key, first, last)),
             Op::Append(to, from) => self.kernel.append(to, from),
             Op::Connect => return self.connect(key),
             Op::Abandon(blame) => self.abandon(key, blame),
             Op::Answered => {
                 let answer = slot.session.summary().answer;
-                if let Some(backend) = &slot.target {
-                    backend
-                        .tally
-                        .on_answered(answer, self.now, slot.listener.plan.decay());
-                }
+                let decay = slot.listener.plan.decay();
+                slot.with_tally(|tally| tally.on_answered(answer, self.now, decay));
             }
             Op::Finish => self.finish(key),
         }
@@ -268,7 +269,7 @@ impl<K: Kernel> Worker<K> {
         }
         if let Some(socket) = slot.backend.take() {
             self.kernel.close(socket, Manner::Graceful);
-            backend.release(Visit::default());
+            backend.release(Ended::unanswered());
         }
     }
 
@@ -360,12 +361,11 @@ impl<K: Kernel> Worker<K> {
 /// What a backend's session says about it, at the session's end.
 fn leave(backend: &Backend, session: &Session) {
     let summary = session.summary();
-    let answered = summary.first_byte.is_some();
-    if session.reason() == Some(CloseReason::BackendReset) && !answered {
+    if summary.failed {
         backend.tally.on_failed();
     }
-    backend.release(Visit {
-        answered,
+    backend.release(Ended {
+        waiting: summary.waiting,
         in_use: summary.in_use,
         bytes: summary.delivered[0] + summary.delivered[1],
     });

@@ -121,4 +121,5 @@ const LIMITS: Limits = Limits {
     session: NEVER,
     attempts: 3,
     peek: None,
+    watches_work: true,
 };

@@ -361,8 +361,8 @@ impl Text {
     }
 }
 
-/// Ready or not, the control thread still makes itself an eventfd: until all threads sleep. On a busy
-/// machine one that has something to do may wait long for a CPU.
+/// Ready or not, the control thread still makes itself an eventfd: until all threads sleep. On a
+/// busy machine one that has something to do may wait long for a CPU.
 fn settled_descriptors(process: Process) -> Descriptors {
     let mut found = process.descriptors();
     let mut same = 0;

@@ -274,6 +274,7 @@ fn limits(random: &mut Random) -> Limits {
         session: random.pick(&[300 * MS, 3_000 * MS, NEVER, NEVER]),
         attempts: random.pick(&[1, 2, 3, 3]),
         peek: None,
+        watches_work: random.permille(700),
     }
 }
 

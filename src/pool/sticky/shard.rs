@@ -92,6 +92,24 @@ impl Shard {
         self.link(index);
     }
 
+    /// Makes an entry one that has expired, to be used again first.
+    pub(super) fn remove(&mut self, place: Place) {
+        let Some(index) = self.find(place) else {
+            return;
+        };
+        self.entry_mut(index).used = 0;
+        self.unlink(index);
+        let first = self.oldest;
+        let entry = self.entry_mut(index);
+        entry.older = NONE;
+        entry.newer = first;
+        self.oldest = index;
+        match first {
+            NONE => self.newest = index,
+            first => self.entry_mut(first).older = index,
+        }
+    }
+
     pub(super) fn len(&self) -> usize {
         self.entries.len()
     }

@@ -17,12 +17,12 @@ fn a_client_is_known_for_the_ttl_after_its_last_use() {
     assert_eq!(table.insert(1, 7, None, 1_000), 7);
     assert_eq!(table.get(1, 1_100), Some(7), "exactly the TTL");
     assert_eq!(table.get(1, 1_200), Some(7), "and again from there");
-    table.touch(1, 1_300);
-    table.touch(1, 1_250);
+    let _ = table.get(1, 1_300);
+    let _ = table.get(1, 1_250);
     assert_eq!(table.get(1, 1_290), Some(7), "no use takes time back");
     assert_eq!(table.get(1, 1_401), None);
     assert_eq!(table.get(1, 1_401), None, "asking in vain is no use");
-    table.touch(1, 1_401);
+    let _ = table.get(1, 1_401);
     assert_eq!(table.get(1, 1_401), None);
 }
 
@@ -211,4 +211,25 @@ fn tables_have_secrets() {
         shards
     });
     assert_ne!(shards[0], shards[1]);
+}
+
+#[test]
+fn what_is_removed_is_gone_and_its_place_is_used_first() {
+    let table = StickyTable::new(3, 1_000_000);
+    for key in 1..=3 {
+        table.insert(key, key, None, 10);
+    }
+    table.remove(2);
+    table.remove(9);
+    assert_eq!(table.get(2, 11), None);
+    table.insert(4, 4, None, 12);
+    assert_eq!([1, 3, 4].map(|key| table.get(key, 13)), [1, 3, 4].map(Some));
+    table.remove(4);
+    assert_eq!(table.insert(4, 7, None, 14), 7);
+    assert_eq!(table.get(4, 15), Some(7));
+    for key in [1, 3, 4] {
+        table.remove(key);
+        table.insert(key, 9, None, 16);
+    }
+    assert_eq!([1, 3, 4].map(|key| table.get(key, 17)), [Some(9); 3]);
 }

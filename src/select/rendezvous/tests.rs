@@ -40,7 +40,7 @@ fn fills_what_there_is() {
     all.sort_unstable();
     assert_eq!(all, [0, 2, 3], "who has no weight is never chosen");
     let many = rendezvous(&candidates(vec![1; 70_000]));
-    assert_eq!(best(&many, 1, 70_000).len(), 65_536);
+    assert_eq!(best(&many, 1, 70_000).len(), Rendezvous::BEST_MAX);
 }
 
 /// The bar and the insertion change nothing: as if all were sorted.
@@ -56,8 +56,8 @@ fn is_what_sorting_all_would_give() {
                 let score = |c: &Candidate| rendezvous.score(c.random(key), c);
                 sorted.sort_by(|a, b| score(a).total_cmp(&score(b)));
                 let sorted: Vec<_> = sorted.iter().map(|candidate| candidate.index).collect();
-                for count in [1, 2, 16, 17, number] {
-                    let count = count.min(number);
+                for count in [1, 2, 16, 17, Rendezvous::BEST_MAX] {
+                    let count = count.min(sorted.len());
                     assert_eq!(best(&rendezvous, key, count), sorted[..count]);
                 }
             }

@@ -125,6 +125,63 @@ fn a_backend_that_failed_loses_its_client() {
 }
 
 /// One that accepts and resets: no attempt of the session itself ever fails.
+/// Behind one address there may be thousands.
+#[test]
+fn clients_of_one_address_spread_by_what_they_show() {
+    let fields = [
+        Field::HttpHost,
+        Field::Sni,
+        Field::HttpCookie("session".into()),
+    ];
+    for field in fields {
+        let persist = Persist {
+            key: Key::First(field),
+            ..minute()
+        };
+        let mut bench = persisting(persist, &[1; 4]);
+        let mut counts = [0; 4];
+        for shown in 1_000..1_040 {
+            let keys = Keys {
+                persist: shown,
+                source: 77,
+                ..Keys::default()
+            };
+            let index = picked(bench.select(keys, &[]));
+            assert_eq!(picked(bench.select(keys, &[])), index);
+            counts[usize::from(index)] += 1;
+        }
+        assert_eq!(counts, [10; 4]);
+    }
+}
+
+/// The first new cookie takes over from the address; the next newcomer is not its client.
+#[test]
+fn an_address_is_forgotten_once_its_cookie_is_known() {
+    let persist = Persist {
+        key: Key::First(Field::HttpCookie("session".into())),
+        ..minute()
+    };
+    let mut bench = persisting(persist, &[1; 9]);
+    let without = Keys {
+        persist: 77,
+        source: 77,
+        ..Keys::default()
+    };
+    for cookie in 1_000..1_009 {
+        let with = Keys {
+            persist: cookie,
+            ..without
+        };
+        let own = picked(bench.select(without, &[]));
+        assert_eq!(picked(bench.select(with, &[])), own);
+        bench
+            .selector
+            .plan
+            .on_left(bench.backend(own), &without, bench.now);
+        assert_eq!(u64::from(own), cookie - 1_000, "the round goes on");
+    }
+}
+
 #[test]
 fn nobody_stays_with_a_backend_that_answers_nobody() {
     let mut bench = persisting(minute(), &[1; 5]);
@@ -151,6 +208,11 @@ fn memory_survives_other_snapshots_and_another_order() {
         .collect();
     let mut config = config(Strategy::Random, &backends(&[1; 6]));
     config.persist = Some(minute());
+    // For longer, as it happens.
+    config.persist = Some(Persist {
+        ttl: Duration::from_secs(120),
+        ..minute()
+    });
     config.backends.reverse();
     config
         .backends
@@ -159,6 +221,7 @@ fn memory_survives_other_snapshots_and_another_order() {
         now: bench.now,
         ..Bench::over(bench.pool.succeed(&config))
     };
+    bench.now += 100 * SECOND;
     for (client, name) in (0..).zip(before) {
         let index = bench.of_key(client);
         assert_eq!(bench.backend(index).name, name);

@@ -165,25 +165,3 @@ fn a_failing_backend_that_answers_again_is_one_of_all() {
     bench.fill(40);
     assert_eq!(bench.backend(2).tally.connections.used(), 10);
 }
-
-#[test]
-fn an_even_share_stays_even_over_workers_and_snapshots() {
-    let balanced = ["round_robin", "least_connections"];
-    for (name, strategy) in Strategy::all() {
-        if !balanced.contains(&name) {
-            continue;
-        }
-        let pool = Arc::new(Pool::new(&config(strategy, &backends(&[1; 4]))));
-        let mut counts: HashMap<u16, u32> = HashMap::new();
-        for worker in [0, 1] {
-            let mut selector = selector(&pool, Seat { worker, of: 2 });
-            for _ in 0..200 {
-                let index = picked(selector.select(&Request::default()));
-                *counts.entry(index).or_default() += 1;
-            }
-        }
-        let mean = 100;
-        let even = counts.values().all(|count| count.abs_diff(mean) <= 40);
-        assert!(even && counts.len() == 4, "{name}: {counts:?}");
-    }
-}

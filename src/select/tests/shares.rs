@@ -109,11 +109,35 @@ fn a_bounded_hash_lets_nobody_have_more_than_its_bound() {
     for client in (0..600).map(|_| 7).chain(0..600) {
         let index = bench.of_key(client);
         bench.open(index, 1);
-        let all = f64::from(bench.pool.connections.used());
+        let all = f64::from(bench.pool.connections.as_ref().unwrap().used());
         for (backend, part) in bench.pool.backends.iter().zip([0.25, 0.25, 0.5]) {
             let bound = (1.25 * all * part).ceil();
             assert!(f64::from(backend.tally.connections.used()) <= bound);
         }
+    }
+}
+
+/// The average is of those that take connections.
+#[test]
+fn a_bound_leaves_out_who_is_drained() {
+    let strategy = Strategy::Hash(config::Hash {
+        key: Key::default(),
+        max_load: Some(125),
+    });
+    let mut bench = Bench::new(strategy, &[1; 4]);
+    bench.open(0, 500);
+    bench.change(|backend| {
+        if backend.name == "b0" {
+            backend.admin = AdminState::Drain;
+        }
+    });
+    for _ in 0..300 {
+        let index = bench.of_key(7);
+        bench.open(index, 1);
+    }
+    for index in 1..4 {
+        let used = bench.backend(index).tally.connections.used();
+        assert!(used <= 126, "{index}: {used} of 300");
     }
 }
 
@@ -300,6 +324,29 @@ fn only_one_finds_out_whether_a_slow_backend_has_recovered() {
         first.iter().filter(|&&index| index == 1).count(),
         1,
         "{first:?}"
+    );
+}
+
+#[test]
+fn predictive_heeds_what_is_foreseen() {
+    let foreseen = |load, cost| {
+        let mut bench = Bench::new(Strategy::Predictive(config::Predictive::default()), &[1, 1]);
+        bench.backend(0).tally.foresee(Outlook { load, cost });
+        bench.fill(60);
+        bench.backend(0).tally.connections.used()
+    };
+    assert!(foreseen(0.0, 1.0).abs_diff(30) <= 1);
+    assert!(
+        foreseen(20.0, 1.0).abs_diff(20) <= 1,
+        "it will be busy with others"
+    );
+    assert!(
+        foreseen(-10.0, 1.0).abs_diff(35) <= 1,
+        "others will leave it"
+    );
+    assert!(
+        foreseen(0.0, 2.0).abs_diff(20) <= 1,
+        "each costs it twice as much"
     );
 }
 

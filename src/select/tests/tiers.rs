@@ -101,6 +101,28 @@ fn groups_take_their_weights() {
 }
 
 #[test]
+fn the_second_tier_heeds_weights() {
+    for then in SECONDS {
+        let strategy = Strategy::TwoTier(TwoTier {
+            first: FirstTier::Priority,
+            then,
+            groups: groups(&[("a", 1)]),
+        });
+        let mut all = backends(&[9, 1]);
+        for backend in &mut all {
+            backend.group = Some("a".to_owned());
+        }
+        let mut bench = Bench::of(strategy, &all);
+        for index in [0, 1] {
+            bench.answers(index, 10 * MS);
+        }
+        bench.fill(1_000);
+        let light = bench.backend(1).tally.connections.used();
+        assert!((90..=110).contains(&light), "{then:?}: {light}");
+    }
+}
+
+#[test]
 fn a_hash_keeps_a_client_in_its_group_and_the_group_even() {
     for then in SECONDS {
         let mut bench = tiers(hash(), then, [1, 1, 1]);

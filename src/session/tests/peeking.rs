@@ -187,22 +187,87 @@ fn the_backends_time_is_measured_from_when_it_was_asked() {
     script.receives(Client, 10);
     script.sent(Client, 10);
     script.now += 30 * MS;
+    assert!(script.session.summary().waiting);
+    script.ops.clear();
+    script.receives(Backend, 10);
+    assert_eq!(script.ops.front(), Some(&Op::Answered));
+    script.sent(Backend, 10);
+    assert_eq!(script.session.summary().answer, 34 * MS);
+    assert!(!script.session.summary().waiting);
+}
+
+#[test]
+fn later_requests_are_told_of_and_so_are_streams() {
+    let mut script = Script::connected();
     script.receives(Backend, 10);
     script.sent(Backend, 10);
-    script.ops.retain(|op| *op == Op::Answered);
-    script.asks(&[]);
-    assert_eq!(script.answers, 1);
-    let summary = script.session.summary();
-    assert_eq!(summary.answer, 34 * MS);
-    assert_eq!(summary.in_use, 0);
-    // An answer to another request counts as work, a word out of silence hardly.
-    script.receives(Client, 10);
-    script.sent(Client, 10);
-    script.now += 50 * MS;
-    script.receives(Backend, 10);
+    for _ in 0..2 {
+        script.ops.clear();
+        // Several pieces of one request.
+        for _ in 0..2 {
+            script.receives(Client, 10);
+            script.sent(Client, 10);
+        }
+        let asked = script.ops.iter().filter(|op| **op == Op::Asked);
+        assert_eq!(asked.count(), 1);
+        assert!(script.session.summary().waiting);
+        script.now += 5_000 * MS;
+        script.ops.clear();
+        script.receives(Backend, 10);
+        script.sent(Backend, 10);
+        assert_eq!(script.ops.front(), Some(&Op::Replied));
+        assert!(!script.session.summary().waiting);
+    }
+    // A word out of silence is no stream.
     script.now += 5_000 * MS;
     script.receives(Backend, 10);
-    let summary = script.session.summary();
-    assert_eq!(summary.answer, 34 * MS);
-    assert_eq!(summary.in_use, (50 + 100) * MS);
+    script.sent(Backend, 10);
+    assert_eq!(script.session.summary().in_use, 0);
+    script.ops.clear();
+    for _ in 0..11 {
+        script.now += 100 * MS;
+        script.receives(Backend, 10);
+        script.sent(Backend, 10);
+    }
+    assert!(script.ops.contains(&Op::Used(1_000 * MS)));
+    assert_eq!(script.session.summary().in_use, 100 * MS);
+}
+
+#[test]
+fn nobody_is_told_where_nobody_watches() {
+    let mut script = Script::connected_with(Limits {
+        watches_work: false,
+        ..LIMITS
+    });
+    for side in [Backend, Client, Backend, Backend] {
+        script.receives(side, 10);
+        script.sent(side, 10);
+    }
+    assert!(!script.ops.contains(&Op::Asked) && !script.ops.contains(&Op::Replied));
+    assert_eq!(script.session.summary().in_use, 0);
+}
+
+#[test]
+fn a_backend_that_hangs_up_without_a_word_has_failed() {
+    let mut script = Script::connected();
+    script.receives(Client, 10);
+    script.sent(Client, 10);
+    script.told(Event::RecvEnded(Backend, Ok(())));
+    script.told(Event::RecvEnded(Client, Ok(())));
+    assert_eq!(script.session.reason(), Some(CloseReason::Finished));
+    assert!(script.session.summary().failed);
+
+    // One that ends after its client has done nothing wrong.
+    let mut script = Script::connected();
+    script.told(Event::RecvEnded(Client, Ok(())));
+    script.told(Event::RecvEnded(Backend, Ok(())));
+    assert!(!script.session.summary().failed);
+
+    let mut script = Script::connected();
+    script.told(Event::RecvEnded(Backend, Err(Errno::CONNRESET)));
+    assert!(script.session.summary().failed);
+    let mut script = Script::connected();
+    script.receives(Backend, 1);
+    script.told(Event::RecvEnded(Backend, Ok(())));
+    assert!(!script.session.summary().failed);
 }
