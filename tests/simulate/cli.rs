@@ -197,4 +197,5 @@ fn help_tells_the_scenarios() {
         assert!(stdout(&output).contains(&format!("\n  {}\n", scenario.name)));
     }
     assert!(stdout(&output).contains("\n  mahoraga simulate --scenario slow_backend"));
+    assert!(stdout(&output).contains("\nWhich strategy, when: docs/strategies.md"));
 }

@@ -62,13 +62,14 @@ pub(in crate::config) fn did_you_mean<'a>(
         .unwrap_or_default()
 }
 
-/// Our name of a strategy that other balancers call so.
+/// Our name of a strategy that other balancers call so, or write so: `ROUND_ROBIN`, `random(2)`.
 pub(super) fn foreign(name: &str) -> Option<&'static str> {
     let lower = name.to_ascii_lowercase();
     let words = lower.split(|c: char| !c.is_ascii_alphanumeric());
     let words: Vec<&str> = words.filter(|word| !word.is_empty()).collect();
     let name = words.join("_");
-    let found = FOREIGN.iter().find(|(_, names)| names.contains(&&*name));
+    let is_it = |(ours, names): &&(&str, &[&str])| *ours == name || names.contains(&&*name);
+    let found = FOREIGN.iter().find(is_it);
     found.map(|(ours, _)| *ours)
 }
 

@@ -65,6 +65,7 @@ fn words_have_neighbours() {
     );
     for (theirs, ours) in [
         ("rr", "round_robin"),
+        ("ROUND_ROBIN", "round_robin"),
         ("roundrobin", "round_robin"),
         ("leastconn", "least_connections"),
         ("least_conn", "least_connections"),
