@@ -23,12 +23,6 @@ fn settings_that_make_no_sense() {
             strategy: (name: \"two_tier\", first: \"prio\", subset: 0)),
         (name: \"g\", backends: [\"unix:/a\"],
             strategy: (name: \"two_tier\", then: \"least_tyme\")),
-        (name: \"h\", backends: [\"unix:/a\"],
-            strategy: (name: \"predictive\", horizon: \"500ms\")),
-        (name: \"i\", backends: [\"unix:/a\"],
-            strategy: (name: \"predictive\", horizon: \"1500ms\")),
-        (name: \"j\", backends: [\"unix:/a\"],
-            strategy: (name: \"two_tier\", subset: 17)),
     ],
 )",
         "config.ron:5:43: key: no key is called `sourceip`, did you mean `source_ip`?
@@ -65,14 +59,32 @@ config.ron:15:65: subset: `0` is out of range: 1 to 16 is wanted
   |                                                                 ^
 config.ron:17:48: then: no second tier is called `least_tyme`, did you mean `least_time`?
   |             strategy: (name: \"two_tier\", then: \"least_tyme\")),
-  |                                                ^^^^^^^^^^^^
-config.ron:19:53: horizon: `500ms` is out of range: 1s to 10m, in whole seconds, is wanted
+  |                                                ^^^^^^^^^^^^",
+    );
+}
+
+#[test]
+fn settings_that_would_not_be_kept() {
+    refused(
+        "not_kept",
+        "(
+    listeners: [(bind: \"unix:/l\", pool: \"a\")],
+    pools: [
+        (name: \"a\", backends: [\"unix:/a\"],
+            strategy: (name: \"predictive\", horizon: \"500ms\")),
+        (name: \"b\", backends: [\"unix:/a\"],
+            strategy: (name: \"predictive\", horizon: \"1500ms\")),
+        (name: \"c\", backends: [\"unix:/a\"],
+            strategy: (name: \"two_tier\", subset: 17)),
+    ],
+)",
+        "config.ron:5:53: horizon: `500ms` is out of range: 1s to 10m, in whole seconds, is wanted
   |             strategy: (name: \"predictive\", horizon: \"500ms\")),
   |                                                     ^^^^^^^
-config.ron:21:53: horizon: `1500ms` is out of range: 1s to 10m, in whole seconds, is wanted
+config.ron:7:53: horizon: `1500ms` is out of range: 1s to 10m, in whole seconds, is wanted
   |             strategy: (name: \"predictive\", horizon: \"1500ms\")),
   |                                                     ^^^^^^^^
-config.ron:23:50: subset: `17` is out of range: 1 to 16 is wanted
+config.ron:9:50: subset: `17` is out of range: 1 to 16 is wanted
   |             strategy: (name: \"two_tier\", subset: 17)),
   |                                                  ^^",
     );
