@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use divan::Bencher;
 use mahoraga::config::{self, Strategy};
-use mahoraga::pool::Pool;
+use mahoraga::pool::{Ended, Pool};
 use mahoraga::select::{Keys, Plan, Request, Seat, Selector};
 
 fn main() {
@@ -28,8 +28,10 @@ fn retry<const BACKENDS: u16>(bencher: Bencher<'_, '_>, strategy: &str) {
 fn measure(bencher: Bencher<'_, '_>, strategy: &str, backends: u16, tried: &[u16]) {
     let plan = Arc::new(Plan::new(Arc::new(pool(strategy, backends))));
     for (number, backend) in plan.pool().backends.iter().enumerate() {
-        let tally = &backend.tally;
-        tally.on_answered(1_000_000 + number as u64 * 1_000, 0, plan.decay());
+        let answer = 1_000_000 + number as u64 * 1_000;
+        assert!(backend.try_acquire());
+        backend.tally.on_answered(answer, 0, plan.decay());
+        backend.release(Ended::default());
         for _ in 0..number % 3 {
             assert!(backend.try_acquire());
         }

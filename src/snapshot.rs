@@ -69,6 +69,16 @@ impl Snapshot {
     /// # Errors
     /// The configuration listens elsewhere than this one.
     pub fn succeed(&self, config: &Config, max_connections: u32) -> Result<Self, ListenersDiffer> {
+        let listeners = self.listeners.iter().map(|old| {
+            let mut listeners = config.listeners.iter();
+            let new = listeners.find(|new| new.bind == old.bind && new.name == old.name);
+            new.map(|new| (new, old)).ok_or(ListenersDiffer)
+        });
+        let listeners = listeners.collect::<Result<Vec<_>, _>>()?;
+        if config.listeners.len() != listeners.len() {
+            return Err(ListenersDiffer);
+        }
+        // Nothing fails from here on: limits are shared with what is in force.
         let plan = |pool: &config::Pool| {
             let same = |old: &&Arc<Plan>| old.pool().name == pool.name;
             let old = self.pools.iter().find(same);
@@ -76,17 +86,11 @@ impl Snapshot {
             Arc::new(Plan::new(Arc::new(pool)))
         };
         let pools: Vec<_> = config.pools.iter().map(plan).collect();
-        let listeners = self.listeners.iter().map(|old| {
-            let mut listeners = config.listeners.iter();
-            let new = listeners.find(|new| new.bind == old.bind && new.name == old.name);
-            let new = new.ok_or(ListenersDiffer)?;
+        let listeners = listeners.into_iter().map(|(new, old)| {
             let plan = Arc::clone(&pools[new.pool]);
-            Ok(Arc::new(Listener::new(new, plan, Some(old))))
+            Arc::new(Listener::new(new, plan, Some(old)))
         });
-        let listeners = listeners.collect::<Result<Vec<_>, _>>()?;
-        if config.listeners.len() != listeners.len() {
-            return Err(ListenersDiffer);
-        }
+        let listeners = listeners.collect();
         self.connections.set_max(max_connections);
         Ok(Self {
             version: self.version + 1,
@@ -186,6 +190,17 @@ mod tests {
             first.succeed(&config(&more), 9).unwrap_err(),
             ListenersDiffer
         );
+        let tighter = FIRST
+            .replace("127.0.0.1:1", "127.0.0.1:5")
+            .replace(
+                "\"127.0.0.1:2\"",
+                "(address: \"127.0.0.1:2\", max_connections: 1)",
+            )
+            .replace("pool: \"a\"", "pool: \"a\", max_connections: 1");
+        assert!(first.succeed(&config(&tighter), 9).is_err());
         assert_eq!(first.connections.max(), 100);
+        assert_eq!(first.listeners[0].connections.max(), u32::MAX);
+        let backend = &first.pools[0].pool().backends[0];
+        assert_eq!(backend.tally.connections.max(), u32::MAX);
     }
 }

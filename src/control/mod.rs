@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::MissedTickBehavior;
 
 use crate::address::Address;
 use crate::config::Config;
@@ -126,6 +127,7 @@ async fn supervise(config: &Config, crew: &Crew, signals: &mut Signals, around: 
     let mut snapshot = Arc::clone(&crew.snapshot);
     let mut outlook = Outlook::new(&snapshot);
     let mut second = tokio::time::interval(Duration::from_secs(1));
+    second.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut stopping = false;
     let mut finished = std::pin::pin!(crew.finished());
     loop {

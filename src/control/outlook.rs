@@ -28,10 +28,11 @@ impl Outlook {
             let same = |(before, forecaster): &(Arc<Plan>, Forecaster)| {
                 before.pool().name == plan.pool().name && forecaster.settings() == settings
             };
-            let forecaster = match old.iter().position(same) {
+            let mut forecaster = match old.iter().position(same) {
                 Some(at) => old.swap_remove(at).1,
                 None => Forecaster::new(settings),
             };
+            forecaster.follow(plan.pool());
             self.pools.push((Arc::clone(plan), forecaster));
         }
     }

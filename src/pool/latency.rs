@@ -16,14 +16,18 @@ impl Latency {
     pub fn observe(&self, sample: u64, now: u64, decay: u64) {
         let update = |packed| {
             let sample = micros(sample);
-            let next = match Average::unpack(packed) {
-                Some(old) if sample < old.micros => {
-                    let kept = fade(old.age(now), decay);
-                    old.micros * kept + sample * (1.0 - kept)
-                }
-                Some(_) | None => sample,
+            let Some(old) = Average::unpack(packed) else {
+                return Some(Average::pack(sample, stamp(now)));
             };
-            Some(Average::pack(next, now))
+            let age = old.age(now);
+            let kept = fade(age, decay);
+            let next = if sample < old.micros {
+                old.micros * kept + sample * (1.0 - kept)
+            } else {
+                sample
+            };
+            let stamp = if age == 0 { old.stamp } else { stamp(now) };
+            Some(Average::pack(next, stamp))
         };
         // The closure always answers, so it cannot fail.
         let _ = self
@@ -60,13 +64,17 @@ impl Average {
         })
     }
 
-    fn pack(micros: f32, now: u64) -> u64 {
-        u64::from(micros.to_bits()) << 32 | u64::from(stamp(now))
+    fn pack(micros: f32, stamp: u32) -> u64 {
+        u64::from(micros.to_bits()) << 32 | u64::from(stamp)
     }
 
-    /// Nanoseconds since it was taken.
+    /// Nanoseconds since it was taken. Workers read their clocks once per batch: another one's may
+    /// be a little ahead, and what looks as old as half the span was taken in the future.
     fn age(&self, now: u64) -> u64 {
-        u64::from(stamp(now).wrapping_sub(self.stamp)) << STAMP_SHIFT
+        match stamp(now).wrapping_sub(self.stamp) {
+            age if age > u32::MAX / 2 => 0,
+            age => u64::from(age) << STAMP_SHIFT,
+        }
     }
 }
 
@@ -127,6 +135,18 @@ mod tests {
         assert!((99_000.0..=100_000.0).contains(&at(5 * SECOND)));
         assert!((30_000.0..45_000.0).contains(&at(15 * SECOND)));
         assert!(at(300 * SECOND) < 100.0);
+    }
+
+    #[test]
+    fn a_worker_whose_clock_is_behind_changes_nothing() {
+        let latency = Latency::default();
+        let at = 7 << STAMP_SHIFT;
+        latency.observe(300 * MS, at, DECAY);
+        assert_eq!(latency.faded(at - 1_000, DECAY), Some(300_000.0));
+        latency.observe(10 * MS, at - 1_000, DECAY);
+        assert_eq!(latency.last(), Some(300_000.0));
+        // Nor does it make what follows look older.
+        assert_eq!(latency.faded(at, DECAY), Some(300_000.0));
     }
 
     #[test]

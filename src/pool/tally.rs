@@ -141,6 +141,11 @@ impl Tally {
         experience.answer.fetch_add(latency, Ordering::Relaxed);
         experience.answered.fetch_add(1, Ordering::Relaxed);
         experience.waiting.fetch_sub(1, Ordering::Relaxed);
+        self.on_sound();
+    }
+
+    /// A session came to its end in order.
+    pub fn on_sound(&self) {
         // Nearly always it is 0 already: a read leaves the cache line with the others.
         if self.failures() > 0 {
             self.experience.failures.store(0, Ordering::Relaxed);

@@ -18,8 +18,16 @@ impl First {
         Self { members }
     }
 
+    /// One that fails is never full, and would stay the first for ever: it gets an equal share of
+    /// what would be its turn, the next one the rest.
     pub(super) fn pick(&self, scene: &Scene<'_>, rng: &mut Rng) -> Option<u16> {
-        let place = |index: u16| f64::from(index);
-        scene.least(&self.members, rng, place)
+        let mut passed_over = None;
+        for &index in self.members.iter().filter(|&&index| scene.is_open(index)) {
+            if !scene.is_failing(index) || rng.usize(0..self.members.len()) == 0 {
+                return Some(index);
+            }
+            passed_over = passed_over.or(Some(index));
+        }
+        passed_over
     }
 }

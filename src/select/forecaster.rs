@@ -1,15 +1,15 @@
 //! The part of `predictive` and `least_time` that looks at load: once per second, on the control
 //! thread.
 //!
-//! Per backend it measures how many connections it is at work for (those that wait for an answer, and
-//! by time those that it streams to), forecasts that over the horizon, and learns what a connection
-//! costs it: the time to its answer, and its bytes. The result is left in the backend's [`Tally`],
-//! where all workers read it.
+//! Per backend it measures how many connections it is at work for (those that wait for an answer,
+//! and by time those that it streams to), forecasts that over the horizon, and learns what a
+//! connection costs it: the time to its answer, and its bytes. The result is left in the backend's
+//! [`Tally`], where all workers read it.
 
 use std::sync::Arc;
 
 use crate::config;
-use crate::pool::{Outlook, Pool, Tally, Totals};
+use crate::pool::{Backend, Outlook, Pool, Tally, Totals};
 
 use super::{Forecast, Model};
 
@@ -83,13 +83,16 @@ impl Forecaster {
     /// is in nanoseconds, monotonic.
     pub fn tick(&mut self, pool: &Pool, now: u64) {
         self.follow(pool);
-        let before = self.ticked_at.replace(now);
-        let Some(span) = before.map(|before| seconds(now.saturating_sub(before))) else {
+        let Some(before) = self.ticked_at else {
+            self.ticked_at = Some(now);
             return;
         };
-        if span <= 0.0 {
+        let span = seconds(now.saturating_sub(before));
+        // What came in a moment, over that moment, would be a spike.
+        if span < SPAN_SECONDS_MIN {
             return;
         }
+        self.ticked_at = Some(now);
         for history in &mut self.histories {
             history.measure(span);
         }
@@ -115,11 +118,21 @@ impl Forecaster {
     }
 
     /// Keeps a history for each backend of the pool, in its order.
-    fn follow(&mut self, pool: &Pool) {
+    pub fn follow(&mut self, pool: &Pool) {
+        let same =
+            |history: &History, backend: &Backend| Arc::ptr_eq(&history.tally, &backend.tally);
+        let pairs = self.histories.iter().zip(&pool.backends);
+        let unchanged = self.histories.len() == pool.backends.len();
+        if unchanged
+            && pairs
+                .clone()
+                .all(|(history, backend)| same(history, backend))
+        {
+            return;
+        }
         let mut old = std::mem::take(&mut self.histories);
         let histories = pool.backends.iter().map(|backend| {
-            let same = |history: &History| Arc::ptr_eq(&history.tally, &backend.tally);
-            match old.iter().position(same) {
+            match old.iter().position(|history| same(history, backend)) {
                 Some(at) => old.swap_remove(at),
                 None => History::new(&backend.tally, self.settings),
             }
@@ -242,6 +255,8 @@ fn number(count: u64) -> f64 {
 const MEMORY_SECONDS: f64 = 30.0;
 /// The weight of the last second in what is streamed to.
 const SMOOTHING: f64 = 0.3;
+/// Ticks closer than this to the last one are left out.
+const SPAN_SECONDS_MIN: f64 = 0.5;
 /// Connections that make a mean worth using.
 const ENOUGH: f64 = 3.0;
 const BYTES_PART: f64 = 0.25;
@@ -337,6 +352,19 @@ mod tests {
         config.backends.clear();
         forecaster.tick(&pool.succeed(&config), 62 * SECOND);
         assert!(forecaster.histories.is_empty());
+    }
+
+    #[test]
+    fn ticks_that_come_late_and_all_at_once_are_one() {
+        let (pool, mut forecaster) = (pool(), forecaster());
+        busy(&mut forecaster, &pool, 0..60);
+        for late in 1..5 {
+            pool.backends[0].tally.on_used(SECOND);
+            forecaster.tick(&pool, 59 * SECOND + late * 20_000);
+        }
+        forecaster.tick(&pool, 63 * SECOND);
+        let load = forecaster.prospects(&pool)[0].load;
+        assert!((0.3..1.0).contains(&load), "{load}");
     }
 
     #[test]

@@ -82,11 +82,18 @@ impl Plan {
         }
     }
 
-    /// Whether another plan's clients are known by the same.
+    /// The keys of a client that had them by another plan. What is another key now is taken from
+    /// its address, as its first bytes are not looked at again.
     #[must_use]
-    pub fn asks_as(&self, other: &Self) -> bool {
-        self.pool.strategy.key() == other.pool.strategy.key()
-            && self.persist_key() == other.persist_key()
+    pub fn take_over(&self, keys: Keys, old: &Self, client: Option<SocketAddr>) -> Keys {
+        let mut taken = self.keys_without_bytes(client);
+        if self.pool.strategy.key() == old.pool.strategy.key() {
+            taken.select = keys.select;
+        }
+        if self.persist_key() == old.persist_key() {
+            taken.persist = keys.persist;
+        }
+        taken
     }
 
     fn persist_key(&self) -> Option<&Key> {

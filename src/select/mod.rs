@@ -162,7 +162,11 @@ impl Selector {
         }
         Self {
             ranks,
-            rng: Rng::with_seed(hashing::mix(u64::from(seat.worker) + 1)),
+            // Each worker and each pool draws for itself.
+            rng: Rng::with_seed(hashing::seeded(
+                plan.pool.name.as_bytes(),
+                u64::from(seat.worker),
+            )),
             plan,
         }
     }

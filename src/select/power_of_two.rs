@@ -39,14 +39,14 @@ impl PowerOfTwo {
 
 /// The less loaded of two that were drawn by chance, the first when they are equals.
 fn less_loaded(one: u16, two: u16, scene: &Scene<'_>, rng: &mut Rng) -> u16 {
-    // Its share comes to a failing backend through the draw: half of the times that it is drawn.
-    match (scene.is_failing(one), scene.is_failing(two)) {
-        (false, false) => {}
-        _ => return if rng.bool() { one } else { two },
-    }
-    if least_connections::load(scene, two) < least_connections::load(scene, one) {
-        two
+    let [one_load, two_load] = [one, two].map(|index| least_connections::load(scene, index));
+    let (less, more) = if two_load < one_load {
+        (two, one)
     } else {
-        one
-    }
+        (one, two)
+    };
+    // A failing backend may be always free. It is drawn twice as often as its weight says: half of
+    // that is its share.
+    let attracts = scene.is_failing(less) && !scene.is_failing(more);
+    if attracts && rng.bool() { more } else { less }
 }

@@ -74,64 +74,85 @@ impl<'a> Scene<'a> {
 
     /// The open member of the least score; of equal ones each by the chance of its weight.
     ///
-    /// A backend that fails is always free, and would attract everybody: one that accepts and
-    /// resets is the fastest of all. So its score does not count: chance gives it no more than the
-    /// share of its weight, until it answers again.
+    /// A backend that fails may be always free, and would attract everybody: one that accepts and
+    /// resets is the fastest of all. So a score that is better than that of others gives it no more
+    /// than the share of its weight, by chance, until it answers again. One that is worse, as
+    /// clients hang there, counts as any other's.
     pub(super) fn least(
         &self,
         members: &[u16],
         rng: &mut Rng,
         score: impl Fn(u16) -> f64,
     ) -> Option<u16> {
-        let mut best = Lot::default();
+        let mut sound = Lot::default();
         let mut failing = Lot::default();
-        let mut least = f64::INFINITY;
         let mut weights = 0;
+        let mut drawn = None;
+        let mut drawn_from = 0;
         for &index in members {
             if !self.is_open(index) {
                 continue;
             }
             let weight = u32::from(self.weight(index));
             weights += weight;
-            if self.is_failing(index) {
-                failing.enter(index, weight, rng);
+            let score = score(index);
+            if !self.is_failing(index) {
+                sound.enter(index, weight, score, rng);
                 continue;
             }
-            let score = score(index);
-            if score < least {
-                least = score;
-                best = Lot::default();
-            }
-            if score <= least {
-                best.enter(index, weight, rng);
+            failing.enter(index, weight, score, rng);
+            drawn_from += weight;
+            if rng.u32(0..drawn_from) < weight {
+                drawn = Some((index, score));
             }
         }
-        match (best.winner, failing.winner) {
-            (Some(_), Some(failing_one)) if rng.u32(0..weights) < failing.weights => {
-                Some(failing_one)
+        match (sound.winner, drawn) {
+            (Some(_), Some((index, score)))
+                if score <= sound.least && rng.u32(0..weights) < drawn_from =>
+            {
+                Some(index)
             }
-            (best, failing) => best.or(failing),
+            (Some(winner), _) => Some(winner),
+            (None, _) => failing.winner,
         }
     }
 }
 
-/// Failures in a row that end persistence.
-const FAILURES_MAX: u32 = 3;
-/// What an open connection counts of one that waits for its answer.
-const OPEN_PART: f64 = 0.01;
-
-/// Draws one of any number, each with the chance of its weight.
-#[derive(Debug, Default)]
+/// Draws one of those with the least score, each with the chance of its weight.
+#[derive(Debug)]
 struct Lot {
     winner: Option<u16>,
+    least: f64,
     weights: u32,
 }
 
+impl Default for Lot {
+    fn default() -> Self {
+        Self {
+            winner: None,
+            least: f64::INFINITY,
+            weights: 0,
+        }
+    }
+}
+
 impl Lot {
-    fn enter(&mut self, index: u16, weight: u32, rng: &mut Rng) {
+    fn enter(&mut self, index: u16, weight: u32, score: f64, rng: &mut Rng) {
+        if score > self.least {
+            return;
+        }
+        if score < self.least {
+            self.least = score;
+            self.weights = 0;
+        }
         self.weights += weight;
-        if self.winner.is_none() || rng.u32(0..self.weights) < weight {
+        if self.weights == weight || rng.u32(0..self.weights) < weight {
             self.winner = Some(index);
         }
     }
 }
+
+/// What an open connection counts of one that waits for its answer.
+const OPEN_PART: f64 = 0.01;
+/// Failures in a row that end persistence.
+const FAILURES_MAX: u32 = 3;

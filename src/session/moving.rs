@@ -197,22 +197,16 @@ impl Session {
         let receiving = self.in_flight.has(Purpose::Recv(from));
         let sending = self.in_flight.has(Purpose::Send(from));
         let waiting = self.in_flight.has(Purpose::Visit(from));
-        // The first bytes make do with one buffer, and are received until they tell enough.
-        let (low, high) = if self.state == State::Peeking {
-            (1, 2)
-        } else {
-            (cx.links.low(), cx.links.high())
-        };
         let half = self.half(from);
         match half.mode {
             Mode::Copy if receiving => {
-                if half.backlog.len() >= high {
+                if half.backlog.len() >= cx.links.high() {
                     self.stop_receiving(from, cx);
                 }
             }
             Mode::Switching if receiving => self.stop_receiving(from, cx),
             Mode::Copy | Mode::Switching if waiting => {}
-            Mode::Copy if !half.ended && half.backlog.len() <= low => {
+            Mode::Copy if !half.ended && half.backlog.len() <= cx.links.low() => {
                 self.ask(Purpose::Recv(from), cx);
             }
             Mode::Switching if !half.ended && !sending && half.backlog.is_empty() => {

@@ -20,7 +20,7 @@ use super::{Record, Worker};
 pub(super) struct Slot {
     pub(super) session: Session,
     pub(super) generation: u32,
-    /// What it was admitted by; its limits hold to the end.
+    /// What it was admitted by, or tried to connect by last; its limits hold to the end.
     pub(super) listener: Arc<Listener>,
     /// Where it holds a place among all connections.
     in_all: Arc<Limit>,
@@ -90,7 +90,7 @@ impl<K: Kernel> Worker<K> {
             backend: None,
             target: None,
             tried: Vec::new(),
-            tried_in: 0,
+            tried_in: self.snapshot.version,
             paused: false,
             in_all: Arc::clone(&self.snapshot.connections),
             target_index: 0,
@@ -211,51 +211,76 @@ impl<K: Kernel> Worker<K> {
     }
 
     fn connect(&mut self, key: usize) -> Option<Event> {
+        self.catch_up(key);
+        let backend = match self.reserve(key) {
+            Ok(backend) => backend,
+            Err(why_not) => return Some(why_not),
+        };
         let slot = &mut self.slots[key];
-        let port = &mut self.ports[slot.port as usize];
-        if slot.tried_in != self.snapshot.version {
-            slot.tried.clear();
-            slot.tried_in = self.snapshot.version;
-            if !port.listener.plan.asks_as(&slot.listener.plan) {
-                let peer = self.kernel.peer(&slot.client);
-                slot.keys = port.listener.plan.keys_without_bytes(peer);
-            }
-        }
-        let request = Request {
-            now: self.now,
-            keys: slot.keys,
-            tried: &slot.tried,
-        };
-        let index = match port.selector.select(&request) {
-            Choice::Backend(index) => index,
-            Choice::Full => return Some(Event::Full),
-            Choice::Nobody => return Some(Event::Unselected),
-        };
-        // Nobody else is left: an attempt at once would fail as the last one did.
-        if slot.tried.contains(&index) && !std::mem::replace(&mut slot.paused, true) {
-            return Some(Event::Exhausted);
-        }
-        slot.paused = false;
-        let backend = &port.listener.plan.pool().backends[usize::from(index)];
-        slot.target_index = index;
-        slot.target = Some(Arc::clone(backend));
+        slot.target = Some(Arc::clone(&backend));
         let socket = match self.kernel.open(&backend.address) {
             Ok(socket) => socket,
-            Err(errno) if errno.is_exhaustion() => {
-                self.pause_accepting();
-                return Some(Event::Exhausted);
+            Err(errno) => {
+                backend.release(Ended::unanswered());
+                if errno.is_exhaustion() {
+                    self.pause_accepting();
+                    return Some(Event::Exhausted);
+                }
+                return Some(Event::ConnectFailed(errno));
             }
-            Err(errno) => return Some(Event::ConnectFailed(errno)),
         };
-        if !backend.try_acquire() {
-            // Another worker took its last place just now.
-            self.kernel.close(socket, Manner::Graceful);
-            return Some(Event::Full);
-        }
         let token = Token::new(Purpose::Connect, slot.generation, number(key));
         self.kernel.connect(token, &socket, &backend.address);
         slot.backend = Some(socket);
         None
+    }
+
+    /// Goes over to the present snapshot before an attempt: what was tried counts by its indices,
+    /// and what the client is known by may be another key now.
+    fn catch_up(&mut self, key: usize) {
+        let slot = &mut self.slots[key];
+        if slot.tried_in == self.snapshot.version {
+            return;
+        }
+        slot.tried_in = self.snapshot.version;
+        slot.tried.clear();
+        let listener = &self.ports[slot.port as usize].listener;
+        if listener.plan.needs_source() && slot.peer.is_none() {
+            slot.peer = self.kernel.peer(&slot.client);
+        }
+        let old = &slot.listener.plan;
+        slot.keys = listener.plan.take_over(slot.keys, old, slot.peer);
+        slot.listener = Arc::clone(listener);
+    }
+
+    /// Selects a backend and takes a place at it. Another worker may take the last place first:
+    /// then the next one is selected.
+    fn reserve(&mut self, key: usize) -> Result<Arc<Backend>, Event> {
+        let slot = &mut self.slots[key];
+        let port = &mut self.ports[slot.port as usize];
+        for _ in 0..RACES_MAX {
+            let request = Request {
+                now: self.now,
+                keys: slot.keys,
+                tried: &slot.tried,
+            };
+            let index = match port.selector.select(&request) {
+                Choice::Backend(index) => index,
+                Choice::Full => return Err(Event::Full),
+                Choice::Nobody => return Err(Event::Unselected),
+            };
+            // Nobody else is left: an attempt at once would fail as the last one did.
+            if slot.tried.contains(&index) && !std::mem::replace(&mut slot.paused, true) {
+                return Err(Event::Exhausted);
+            }
+            slot.paused = false;
+            let backend = &slot.listener.plan.pool().backends[usize::from(index)];
+            if backend.try_acquire() {
+                slot.target_index = index;
+                return Ok(Arc::clone(backend));
+            }
+        }
+        Err(Event::Full)
     }
 
     /// An attempt failed: its socket goes, its backend is not tried again soon.
@@ -363,6 +388,9 @@ fn leave(backend: &Backend, session: &Session) {
     let summary = session.summary();
     if summary.failed {
         backend.tally.on_failed();
+    } else if session.reason() == Some(CloseReason::Finished) {
+        // Also where backends never say anything.
+        backend.tally.on_sound();
     }
     backend.release(Ended {
         waiting: summary.waiting,
@@ -406,5 +434,7 @@ pub(super) fn number(key: usize) -> u32 {
     u32::try_from(key).expect("slots are counted in a u32")
 }
 
+/// Places that are lost to other workers before a client waits.
+const RACES_MAX: u32 = 8;
 /// The bit of a poll's answer for a broken connection (poll(2)).
 const FAULT: u32 = libc::POLLERR as u32;

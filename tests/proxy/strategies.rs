@@ -1,9 +1,13 @@
 //! Strategies that look at no client: who gets how many of them, as the backends count it.
 
+use std::io::Read;
+use std::net::TcpListener;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use crate::balancer::Launch;
 use crate::fleet::Fleet;
 use crate::stage::{
     Guest, Stage, assert_shares, leave_all, proxy, spread, tally, with_one_and_two_workers,
@@ -204,3 +208,36 @@ fn busy_clients(stage: &Stage, clients: usize, visits: usize) {
 
 /// Longer than the unit in which the age of an average is told.
 const QUIET: Duration = Duration::from_millis(5);
+
+/// What a crashed server does behind an inetd or a sidecar: it takes connections and ends them.
+#[test]
+fn nobody_feeds_a_backend_that_hangs_up() {
+    watched(|| {
+        for strategy in [
+            "least_connections",
+            "least_time",
+            "power_of_two",
+            "predictive",
+        ] {
+            let hole = TcpListener::bind("127.0.0.1:0").unwrap();
+            let fleet = Fleet::of(3);
+            let mut to = fleet.addresses();
+            to.push(hole.local_addr().unwrap().to_string());
+            let balancer = Launch::to(&to).flag("--strategy", strategy).start();
+            let fed = Arc::new(AtomicUsize::new(0));
+            let counter = Arc::clone(&fed);
+            thread::spawn(move || {
+                while hole.accept().is_ok() {
+                    counter.fetch_add(1, Ordering::SeqCst);
+                }
+            });
+            for _ in 0..200 {
+                // One byte, or the end.
+                let _ = balancer.connect().read(&mut [0]);
+            }
+            let fed = fed.load(Ordering::SeqCst);
+            assert!(fed <= 200 / 4 * 3 / 2, "{strategy}: {fed} of 200");
+            balancer.finish();
+        }
+    });
+}

@@ -110,6 +110,7 @@ impl Scenario {
         }
         for tally in &self.tallies {
             assert_eq!(tally.connections.used(), 0);
+            assert_eq!(tally.waiting(), 0);
         }
         let stats = &self.stats;
         for gauge in [

@@ -165,3 +165,48 @@ fn a_failing_backend_that_answers_again_is_one_of_all() {
     bench.fill(40);
     assert_eq!(bench.backend(2).tally.connections.used(), 10);
 }
+
+/// Clients hang at it until their connect timeout, so that it is never free.
+#[test]
+fn a_failing_backend_that_holds_its_clients_gets_no_more() {
+    let by_load = [
+        "least_connections",
+        "least_time",
+        "power_of_two",
+        "predictive",
+    ];
+    for (name, strategy) in Strategy::all() {
+        if !by_load.contains(&name) {
+            continue;
+        }
+        let mut bench = Bench::new(strategy, &[1; 5]);
+        for index in 0..5 {
+            bench.answers(index, 10 * MS);
+            bench.open(index, 10);
+        }
+        bench.open(0, 500);
+        bench.backend(0).tally.on_failed();
+        let counts = bench.counts::<5>(2_000);
+        assert_eq!(counts[0], 0, "{name}: {counts:?}");
+    }
+}
+
+#[test]
+fn where_all_fail_the_load_still_counts() {
+    let mut bench = Bench::new(Strategy::LeastConnections, &[1; 4]);
+    bench.open(0, 100);
+    for index in 0..4 {
+        bench.backend(index).tally.on_failed();
+    }
+    bench.fill(300);
+    let used = [0, 1, 2, 3].map(|index| bench.backend(index).tally.connections.used());
+    assert_eq!(used, [100; 4]);
+}
+
+/// The last ones are off: to have tried them once must not bring them clients.
+#[test]
+fn first_gives_nothing_to_later_ones_that_failed() {
+    let mut bench = Bench::new(Strategy::First, &[1; 4]);
+    bench.backend(3).tally.on_failed();
+    assert_eq!(bench.counts::<4>(500), [500, 0, 0, 0]);
+}
