@@ -3,7 +3,7 @@
 use divan::Bencher;
 use mahoraga::hash;
 use mahoraga::pool::StickyTable;
-use mahoraga::select::{Entry, Maglev, Rendezvous};
+use mahoraga::select::{Candidate, Maglev, Rendezvous};
 
 fn main() {
     divan::main();
@@ -92,8 +92,8 @@ fn names(count: u16) -> Vec<String> {
     (0..count).map(|number| format!("b{number}")).collect()
 }
 
-fn entries(names: &[String]) -> Vec<Entry<'_>> {
-    let entry = |(backend, name)| Entry {
+fn entries(names: &[String]) -> Vec<Candidate<'_>> {
+    let entry = |(backend, name)| Candidate {
         backend,
         name,
         weight: 1,

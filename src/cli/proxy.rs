@@ -267,11 +267,11 @@ mod tests {
             ..Backend::at(second)
         };
         let strategy = Strategy::Hash(Hash {
-            key: Key::First(Field::Sni),
+            key: Key::Peeked(Field::Sni),
             max_load: Some(125),
         });
         let persist = Persist {
-            key: Key::First(Field::HttpCookie("a".to_owned())),
+            key: Key::Peeked(Field::HttpCookie("a".to_owned())),
             ttl: Duration::from_secs(3600),
             clients_max: Persist::default().clients_max,
         };
@@ -316,7 +316,7 @@ mod tests {
 
     #[test]
     fn keys_go_where_the_strategy_has_them() {
-        let key = Key::First(Field::RdpCookie);
+        let key = Key::Peeked(Field::RdpCookie);
         let tiers = pool("--strategy two_tier --key rdp_cookie").unwrap();
         assert_eq!(tiers.strategy.key(), Some(&key));
         let hash = pool("--strategy hash --max-load off").unwrap();

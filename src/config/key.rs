@@ -19,7 +19,7 @@ pub enum Key {
     /// Its address and port: each connection for itself.
     SourceIpPort,
     /// Something in its first bytes.
-    First(Field),
+    Peeked(Field),
 }
 
 impl Key {
@@ -29,12 +29,15 @@ impl Key {
         [
             ("source_ip", Self::default()),
             ("source_ip_port", Self::SourceIpPort),
-            ("sni", Self::First(Field::Sni)),
-            ("tls_session_id", Self::First(Field::TlsSessionId)),
-            ("http_path", Self::First(Field::HttpPath)),
-            ("http_host", Self::First(Field::HttpHost)),
-            ("http_cookie", Self::First(Field::HttpCookie(String::new()))),
-            ("rdp_cookie", Self::First(Field::RdpCookie)),
+            ("sni", Self::Peeked(Field::Sni)),
+            ("tls_session_id", Self::Peeked(Field::TlsSessionId)),
+            ("http_path", Self::Peeked(Field::HttpPath)),
+            ("http_host", Self::Peeked(Field::HttpHost)),
+            (
+                "http_cookie",
+                Self::Peeked(Field::HttpCookie(String::new())),
+            ),
+            ("rdp_cookie", Self::Peeked(Field::RdpCookie)),
         ]
     }
 
@@ -44,12 +47,12 @@ impl Key {
         match self {
             Self::SourceIp { .. } => "source_ip",
             Self::SourceIpPort => "source_ip_port",
-            Self::First(Field::Sni) => "sni",
-            Self::First(Field::TlsSessionId) => "tls_session_id",
-            Self::First(Field::HttpPath) => "http_path",
-            Self::First(Field::HttpHost) => "http_host",
-            Self::First(Field::HttpCookie(_)) => "http_cookie",
-            Self::First(Field::RdpCookie) => "rdp_cookie",
+            Self::Peeked(Field::Sni) => "sni",
+            Self::Peeked(Field::TlsSessionId) => "tls_session_id",
+            Self::Peeked(Field::HttpPath) => "http_path",
+            Self::Peeked(Field::HttpHost) => "http_host",
+            Self::Peeked(Field::HttpCookie(_)) => "http_cookie",
+            Self::Peeked(Field::RdpCookie) => "rdp_cookie",
         }
     }
 
@@ -57,7 +60,7 @@ impl Key {
     fn form(&self) -> &'static str {
         if let Self::SourceIp { .. } = self {
             "source_ip or source_ip(24, 56), the prefix lengths of IPv4 and IPv6"
-        } else if let Self::First(Field::HttpCookie(_)) = self {
+        } else if let Self::Peeked(Field::HttpCookie(_)) = self {
             "http_cookie(NAME), a name of up to 128 letters, digits and !#$%&'*+-.^_`|~"
         } else {
             self.name()
@@ -72,9 +75,9 @@ impl Key {
                 v4: prefix_bits(v4, 32)?,
                 v6: prefix_bits(v6, 128)?,
             })
-        } else if let Self::First(Field::HttpCookie(_)) = self {
+        } else if let Self::Peeked(Field::HttpCookie(_)) = self {
             let name = cookie_name(settings)?.to_owned();
-            Some(Self::First(Field::HttpCookie(name)))
+            Some(Self::Peeked(Field::HttpCookie(name)))
         } else {
             None
         }
@@ -105,7 +108,7 @@ impl FromStr for Key {
         };
         let key = match settings {
             Some(settings) => settings.strip_suffix(')').and_then(|text| plain.with(text)),
-            None if matches!(plain, Self::First(Field::HttpCookie(_))) => None,
+            None if matches!(plain, Self::Peeked(Field::HttpCookie(_))) => None,
             None => Some(plain),
         };
         key.ok_or_else(|| ValueError::BadKey {
@@ -118,7 +121,7 @@ impl FromStr for Key {
 impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())?;
-        if let Self::First(Field::HttpCookie(name)) = self {
+        if let Self::Peeked(Field::HttpCookie(name)) = self {
             write!(f, "({name})")
         } else if let Self::SourceIp { v4, v6 } = self
             && *self != Self::default()
@@ -166,7 +169,7 @@ mod tests {
     use super::*;
 
     fn cookie(name: &str) -> Key {
-        Key::First(Field::HttpCookie(name.to_owned()))
+        Key::Peeked(Field::HttpCookie(name.to_owned()))
     }
 
     #[test]

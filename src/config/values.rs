@@ -239,7 +239,7 @@ pub fn persist_key(text: &str) -> Result<Key, ValueError> {
 pub fn lasting(key: Key) -> Result<Key, ValueError> {
     match key {
         fleeting @ Key::SourceIpPort => Err(ValueError::FleetingKey(fleeting)),
-        key @ (Key::SourceIp { .. } | Key::First(_)) => Ok(key),
+        key @ (Key::SourceIp { .. } | Key::Peeked(_)) => Ok(key),
     }
 }
 

@@ -265,12 +265,12 @@ fn keys(config: &Config, i: usize, found: &mut Vec<(At, String)>) {
                 );
                 found.push((at, sentence));
             }
-            (Key::First(Field::TlsSessionId), _) => {
+            (Key::Peeked(Field::TlsSessionId), _) => {
                 let sentence = "TLS 1.3 clients send a new session ID with each connection: \
                                 by `tls_session_id` they are new each time";
                 found.push((at, sentence.to_owned()));
             }
-            (Key::SourceIp { .. } | Key::SourceIpPort | Key::First(_), _) => {}
+            (Key::SourceIp { .. } | Key::SourceIpPort | Key::Peeked(_), _) => {}
         }
     }
 }

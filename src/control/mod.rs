@@ -5,7 +5,7 @@
 mod access_log;
 pub mod capacity;
 mod histograms;
-mod outlook;
+mod pools;
 mod reload;
 mod start;
 
@@ -27,7 +27,7 @@ use crate::worker::{Command, Stats};
 use access_log::{AccessLogWriter, Sink};
 use histograms::HistogramLog;
 pub(crate) use histograms::TARGET as HISTOGRAMS_TARGET;
-use outlook::Outlook;
+use pools::Pools;
 pub use reload::Reread;
 use start::Crew;
 
@@ -125,7 +125,7 @@ async fn supervise(config: &Config, crew: &Crew, signals: &mut Signals, around: 
     let mut histograms = HistogramLog::new(config.histogram_log.clone());
     let mut exhaustion = Exhaustion::default();
     let mut snapshot = Arc::clone(&crew.snapshot);
-    let mut outlook = Outlook::new(&snapshot);
+    let mut pools = Pools::new(&snapshot);
     let mut second = tokio::time::interval(Duration::from_secs(1));
     second.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut stopping = false;
@@ -140,15 +140,15 @@ async fn supervise(config: &Config, crew: &Crew, signals: &mut Signals, around: 
                     && let Some(next) = reload::reload(crew, &snapshot, &config, reread)
                 {
                     (config, snapshot) = next;
-                    outlook.follow(&snapshot);
+                    pools.follow(&snapshot);
                 }
             }
             _ = second.tick() => {
                 exhaustion.report(crew);
-                outlook.tick();
+                pools.tick();
             }
             _ = signals.usr1.recv() => {
-                outlook.log();
+                pools.log();
                 histograms.dump(crew).await;
             }
             _ = signals.term.recv() => stop(&config, crew, &mut stopping, SIGTERM),

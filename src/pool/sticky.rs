@@ -95,16 +95,10 @@ impl StickyTable {
     }
 
     /// Entries in use, up to [`Self::capacity`]. Counts expired ones until another takes their
-    /// place. Takes every shard's lock in turn: for metrics.
+    /// place. Takes every shard's lock in turn: for people.
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub fn clients(&self) -> usize {
         self.shards.iter().map(|shard| shard.lock().len()).sum()
-    }
-
-    /// Whether no client was ever mapped.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 
     /// The most clients it remembers.

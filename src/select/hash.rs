@@ -10,7 +10,7 @@ use std::sync::Arc;
 use crate::config;
 use crate::pool::Pool;
 
-use super::{Entry, Maglev, Scene};
+use super::{Candidate, Maglev, Scene};
 
 /// A table over the members.
 #[derive(Clone, Debug)]
@@ -28,7 +28,7 @@ impl Hash {
     pub(super) fn new(settings: &config::Hash, pool: &Pool, members: Arc<[u16]>) -> Self {
         let entry = |&backend: &u16| {
             let found = &pool.backends[usize::from(backend)];
-            Entry {
+            Candidate {
                 backend,
                 name: &found.name,
                 weight: found.weight,

@@ -32,7 +32,7 @@ impl Plan {
     /// Whether a client's first bytes are needed.
     #[must_use]
     pub fn peeks(&self) -> bool {
-        let needs = |key: Option<&Key>| matches!(key, Some(Key::First(_)));
+        let needs = |key: Option<&Key>| matches!(key, Some(Key::Peeked(_)));
         needs(self.pool.strategy.key()) || needs(self.persist_key())
     }
 
@@ -50,7 +50,7 @@ impl Plan {
         let mut missed = 0;
         let mut look = |key: Option<&Key>| match key {
             None => Some(0),
-            Some(Key::First(field)) => match peek(field, first, last) {
+            Some(Key::Peeked(field)) => match peek(field, first, last) {
                 Peeked::Found(hash) => Some(hash),
                 Peeked::Absent => {
                     missed += 1;
@@ -116,7 +116,7 @@ fn source(client: Option<SocketAddr>, key: &Key) -> u64 {
     let (v4, v6, port) = match *key {
         Key::SourceIp { v4, v6 } => (v4, v6, None),
         Key::SourceIpPort => (32, 128, Some(client.port())),
-        Key::First(_) => return 0,
+        Key::Peeked(_) => return 0,
     };
     let mut bytes = [0; 18];
     let length = match client.ip().to_canonical() {

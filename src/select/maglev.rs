@@ -14,7 +14,7 @@ use crate::hash;
 
 /// A backend as the table knows it.
 #[derive(Clone, Copy, Debug)]
-pub struct Entry<'a> {
+pub struct Candidate<'a> {
     /// What lookups answer with: an index into the pool. Plays no part in the table's shape.
     pub backend: u16,
     /// Known to all balancers, unique among the entries.
@@ -53,7 +53,7 @@ impl Maglev {
     ///
     /// With more than 65,536 entries: each has another `backend`.
     #[must_use]
-    pub fn new(entries: &[Entry<'_>]) -> Self {
+    pub fn new(entries: &[Candidate<'_>]) -> Self {
         assert!(
             entries.len() <= 1 << RANK_BITS,
             "an entry has an index of its own"
@@ -134,7 +134,7 @@ impl Iterator for Walk {
 /// The j-th turn of a backend is due at (j + 1/2) / weight. That time does not depend on the other
 /// backends, so that those left take the same turns in the same order when one goes: what moves
 /// is little more than its slots.
-fn turns(entries: &[Entry<'_>]) -> impl Iterator<Item = usize> + use<> {
+fn turns(entries: &[Candidate<'_>]) -> impl Iterator<Item = usize> + use<> {
     let mut turns = Vec::with_capacity(Maglev::SLOTS as usize);
     for ((rank, entry), quota) in (0u64..).zip(entries).zip(quotas(entries)) {
         turns.extend((0..quota).map(|turn| {
@@ -153,9 +153,9 @@ fn turns(entries: &[Entry<'_>]) -> impl Iterator<Item = usize> + use<> {
 
 /// How many slots each gets: its share rounded down, and the slots left over one each to those
 /// with the largest remainders, the first by name among equals.
-fn quotas(entries: &[Entry<'_>]) -> Vec<u64> {
+fn quotas(entries: &[Candidate<'_>]) -> Vec<u64> {
     let sum: u64 = entries.iter().map(|entry| u64::from(entry.weight)).sum();
-    let share = |entry: &Entry<'_>| u64::from(entry.weight) * u64::from(Maglev::SLOTS);
+    let share = |entry: &Candidate<'_>| u64::from(entry.weight) * u64::from(Maglev::SLOTS);
     let mut quotas: Vec<_> = entries.iter().map(|entry| share(entry) / sum).collect();
     let mut ranks: Vec<_> = (0..entries.len()).collect();
     ranks.sort_by_key(|&rank| Reverse(share(&entries[rank]) % sum));

@@ -39,7 +39,7 @@ use hash::Hash;
 pub use keys::{Keys, Looked};
 use least_connections::LeastConnections;
 use least_time::LeastTime;
-pub use maglev::{Entry, Maglev};
+pub use maglev::{Candidate, Maglev};
 use persist::Memory;
 use power_of_two::PowerOfTwo;
 use predictive::Predictive;

@@ -34,7 +34,7 @@ impl Memory {
             table,
             places: ids.iter().copied().zip(0..).collect(),
             ids,
-            by_source_too: matches!(key, Some(Key::First(Field::HttpCookie(_)))),
+            by_source_too: matches!(key, Some(Key::Peeked(Field::HttpCookie(_)))),
         })
     }
 

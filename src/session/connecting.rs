@@ -59,16 +59,16 @@ impl Session {
         } else {
             CloseReason::NoResources
         };
-        self.visit(Side::Backend, EXHAUSTED_RETRY, cx);
+        self.visit(Side::Backend, RETRY_AFTER, cx);
     }
 
     /// The client waits for a place at one of the backends.
     pub(super) fn on_full(&mut self, cx: &mut Context<'_>) {
         self.attempts -= 1;
         self.held_by = CloseReason::PoolFull;
-        self.visit(Side::Backend, EXHAUSTED_RETRY, cx);
+        self.visit(Side::Backend, RETRY_AFTER, cx);
     }
 }
 
-/// Until a connect that could not be begun is tried again: 50 ms.
-pub(super) const EXHAUSTED_RETRY: u64 = 50_000_000;
+/// Until a connect that could not be begun is tried again: 50 ms, in ns.
+pub const RETRY_AFTER: u64 = 50_000_000;

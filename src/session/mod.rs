@@ -27,6 +27,7 @@ use std::collections::VecDeque;
 
 pub use backlog::Links;
 pub use close::CloseReason;
+pub use connecting::RETRY_AFTER;
 use half::{Half, Mode};
 use op::{CANCELLABLE, InFlight};
 pub use op::{Event, Op, Side};

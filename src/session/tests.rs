@@ -6,7 +6,7 @@ mod peeking;
 mod script;
 
 use super::backlog::BACKLOG_HIGH;
-use super::connecting::EXHAUSTED_RETRY;
+use super::connecting::RETRY_AFTER;
 use super::*;
 use crate::kernel::{BUFFER_BYTES, Buffer, Errno, Pumped, Sink, Source};
 
@@ -135,15 +135,15 @@ fn an_empty_pool_ends_a_session() {
 fn without_descriptors_it_waits_and_tries_until_the_deadline() {
     let mut script = Script::begin();
     script.told(Event::Exhausted);
-    script.asks(&[Op::Visit(Backend, EXHAUSTED_RETRY)]);
-    script.passes(EXHAUSTED_RETRY);
+    script.asks(&[Op::Visit(Backend, RETRY_AFTER)]);
+    script.passes(RETRY_AFTER);
     script.told(Event::Visit(Backend));
     script.asks(&[Op::Connect]);
     script.told(Event::Exhausted);
-    script.asks(&[Op::Visit(Backend, EXHAUSTED_RETRY)]);
+    script.asks(&[Op::Visit(Backend, RETRY_AFTER)]);
     // Waiting is no attempt, nor does it move the deadline.
     assert_eq!(script.session.summary().attempts, 0);
-    script.passes(LIMITS.connect - EXHAUSTED_RETRY);
+    script.passes(LIMITS.connect - RETRY_AFTER);
     script.asks(&[Op::Cancel(Purpose::Recv(Client))]);
     script.told(Event::RecvEnded(Client, Err(Errno::CANCELED)));
     script.asks(&[]);

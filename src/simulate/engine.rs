@@ -8,6 +8,7 @@ use slab::Slab;
 use crate::config;
 use crate::pool::{Backend, Ended, Health, Pool};
 use crate::select::{Choice, Plan, Request, Seat, Selector};
+use crate::session::RETRY_AFTER;
 
 use super::Scenario;
 use super::chance::{MS, SECOND};
@@ -171,10 +172,10 @@ impl<'a> Engine<'a> {
     fn hold(&mut self, key: usize) {
         let session = &mut self.sessions[key];
         let since = *session.held_at.get_or_insert(self.now);
-        if self.now + RETRY - since > CONNECT_TIMEOUT {
+        if self.now + RETRY_AFTER - since > CONNECT_TIMEOUT {
             return self.fail(key);
         }
-        self.wait(key, State::Held, self.now + RETRY);
+        self.wait(key, State::Held, self.now + RETRY_AFTER);
     }
 
     fn fail(&mut self, key: usize) {
@@ -374,10 +375,7 @@ fn selectors(plan: &Arc<Plan>, workers: u32) -> Vec<Selector> {
 
 /// From the start of a connect to its end, whatever that is, in ns.
 const ROUND_TRIP: u64 = MS / 2;
-/// Until a client that was held asks for a backend again, in ns.
-const RETRY: u64 = 50 * MS;
-/// A backend's work for a long session is told in such pieces, in ns.
-/// How long a client is held at most, in ns.
+/// How long a client is held at most, in ns: the default of a listener.
 const CONNECT_TIMEOUT: u64 = 5 * SECOND;
 /// Connects of one session.
 const ATTEMPTS: u32 = config::ATTEMPTS as u32;

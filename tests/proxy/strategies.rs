@@ -10,9 +10,9 @@ use std::time::Duration;
 use crate::balancer::Launch;
 use crate::fleet::Fleet;
 use crate::stage::{
-    Guest, Stage, assert_shares, leave_all, proxy, spread, tally, with_one_and_two_workers,
+    Guest, Stage, assert_shares, leave_all, proxy, source, spread, tally, with_one_and_two_workers,
 };
-use crate::watchdog::watched;
+use crate::watchdog::{eventually, watched};
 
 #[test]
 fn round_robin_takes_each_in_turn() {
@@ -239,5 +239,46 @@ fn nobody_feeds_a_backend_that_hangs_up() {
             assert!(fed <= 200 / 4 * 3 / 2, "{strategy}: {fed} of 200");
             balancer.finish();
         }
+    });
+}
+
+/// What a strategy stands on can be read.
+#[test]
+fn sigusr1_shows_what_is_counted_and_foreseen() {
+    watched(|| {
+        let fleet = Fleet::with_delays(&[0, 30]);
+        let launch = proxy("predictive", &fleet, &[]).flag("--persist", "source_ip");
+        let stage = Stage::start(launch, "predictive", fleet);
+        let guests: Vec<_> = (0..20).map(|n| stage.call(source(n), b"")).collect();
+        stage.balancer.process.signal(libc::SIGUSR1);
+        let log = stage.balancer.log();
+        eventually("the pool is shown", || {
+            log.count("histograms appended") == 1
+        });
+        assert_eq!(
+            log.count("pool default: predictive, 20 of 100000 clients known"),
+            1
+        );
+        let held = stage.fleet.held();
+        for (address, held) in stage.fleet.addresses().iter().zip(&held) {
+            let lines = log.lines_with(address);
+            let line = lines
+                .iter()
+                .find(|line| line.trim_start().starts_with(address));
+            let fields: Vec<_> = line.expect("a line").split_whitespace().collect();
+            let [_, weight, connections, waiting, failures, answer, ..] = fields[..] else {
+                panic!("{fields:?}");
+            };
+            assert_eq!([weight, waiting, failures], ["1", "0", "0"], "{fields:?}");
+            assert_eq!(connections, held.to_string());
+            assert!(answer.parse::<f64>().is_ok_and(|ms| ms > 0.0), "{fields:?}");
+            assert_eq!(
+                fields.len(),
+                11,
+                "load, error, model, cost and weight: {fields:?}"
+            );
+        }
+        leave_all(guests);
+        stage.finish();
     });
 }

@@ -161,9 +161,9 @@ fn key(random: &mut Random) -> Key {
     match random.below(5) {
         0 => Key::SourceIp { v4: 32, v6: 64 },
         1 => Key::SourceIpPort,
-        2 => Key::First(Field::Sni),
-        3 => Key::First(Field::RdpCookie),
-        _ => Key::First(Field::HttpPath),
+        2 => Key::Peeked(Field::Sni),
+        3 => Key::Peeked(Field::RdpCookie),
+        _ => Key::Peeked(Field::HttpPath),
     }
 }
 

@@ -30,7 +30,7 @@ fn strategy(written: &str) -> Strategy {
 }
 
 fn cookie(name: &str) -> Key {
-    Key::First(Field::HttpCookie(name.to_owned()))
+    Key::Peeked(Field::HttpCookie(name.to_owned()))
 }
 
 fn group(name: &str, weight: u32) -> Group {
@@ -97,7 +97,7 @@ fn strategies_have_settings() {
     assert_eq!(
         strategy("(name: \"hash\", key: \"http_path\", max_load: 1.25)"),
         Strategy::Hash(Hash {
-            key: Key::First(Field::HttpPath),
+            key: Key::Peeked(Field::HttpPath),
             max_load: Some(125),
         })
     );
@@ -197,7 +197,7 @@ fn tiers_have_settings() {
         ),
         Strategy::TwoTier(TwoTier {
             first: FirstTier::Hash {
-                key: Key::First(Field::Sni),
+                key: Key::Peeked(Field::Sni),
                 subset: NonZeroU16::new(16).unwrap(),
             },
             then: SecondTier::LeastTime(LeastTime {

@@ -14,7 +14,7 @@ fn table(backends: &[(String, u16)]) -> Maglev {
     let mut entries = Vec::new();
     for (backend, (name, weight)) in (0..=u16::MAX).zip(backends) {
         let (name, weight) = (name.as_str(), *weight);
-        entries.push(Entry {
+        entries.push(Candidate {
             backend,
             name,
             weight,

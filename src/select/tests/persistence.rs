@@ -135,7 +135,7 @@ fn clients_of_one_address_spread_by_what_they_show() {
     ];
     for field in fields {
         let persist = Persist {
-            key: Key::First(field),
+            key: Key::Peeked(field),
             ..minute()
         };
         let mut bench = persisting(persist, &[1; 4]);
@@ -158,7 +158,7 @@ fn clients_of_one_address_spread_by_what_they_show() {
 #[test]
 fn an_address_is_forgotten_once_its_cookie_is_known() {
     let persist = Persist {
-        key: Key::First(Field::HttpCookie("session".into())),
+        key: Key::Peeked(Field::HttpCookie("session".into())),
         ..minute()
     };
     let mut bench = persisting(persist, &[1; 9]);
@@ -247,7 +247,7 @@ fn the_least_recent_client_is_forgotten_first() {
 #[test]
 fn a_client_that_gets_its_cookie_stays_where_it_got_it() {
     let persist = Persist {
-        key: Key::First(Field::HttpCookie("session".into())),
+        key: Key::Peeked(Field::HttpCookie("session".into())),
         ..minute()
     };
     let mut bench = persisting(persist, &[1; 9]);

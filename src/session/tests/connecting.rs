@@ -63,7 +63,7 @@ fn a_client_that_resets_while_connecting_ends_it_at_once() {
 fn a_client_that_resets_while_descriptors_lack_ends_it() {
     let mut script = Script::begin();
     script.told(Event::Exhausted);
-    script.asks(&[Op::Visit(Backend, EXHAUSTED_RETRY)]);
+    script.asks(&[Op::Visit(Backend, RETRY_AFTER)]);
     script.told(Event::RecvEnded(Client, Err(Errno::CONNRESET)));
     script.asks(&[]);
     script.told(Event::Visit(Backend));
@@ -118,7 +118,7 @@ fn a_retry_has_what_the_client_sent_before_it() {
     script.told(Event::ConnectFailed(Errno::CONNREFUSED));
     script.asks(&[Op::Abandon(true), Op::Connect]);
     script.told(Event::Exhausted);
-    script.asks(&[Op::Visit(Backend, EXHAUSTED_RETRY)]);
+    script.asks(&[Op::Visit(Backend, RETRY_AFTER)]);
     script.told(Event::Visit(Backend));
     script.asks(&[Op::Connect]);
     script.told(Event::Connected);
@@ -129,7 +129,7 @@ fn a_retry_has_what_the_client_sent_before_it() {
 fn a_client_without_a_buffer_and_a_backend_without_a_socket_are_visited_apart() {
     let mut script = Script::begin();
     script.told(Event::Exhausted);
-    script.asks(&[Op::Visit(Backend, EXHAUSTED_RETRY)]);
+    script.asks(&[Op::Visit(Backend, RETRY_AFTER)]);
     script.told(Event::RecvEnded(Client, Err(Errno::NOBUFS)));
     assert!(matches!(script.ops.pop_front(), Some(Op::Visit(Client, _))));
     script.told(Event::Visit(Client));
