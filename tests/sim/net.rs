@@ -32,6 +32,8 @@ pub(crate) struct Conn {
     pub(crate) reset_at: Option<u64>,
     /// The RST was not told to anyone yet (`sk_err`).
     pub(crate) error_pending: bool,
+    /// A watch has told of it. What came before may be delivered for as long as that moves.
+    pub(crate) fault_seen: bool,
     /// A backend has seen the last packet of the handshake: it does nothing before.
     pub(crate) established: bool,
     /// Since when a backend has no acknowledgement of the handshake, or of its last bytes.
@@ -121,6 +123,7 @@ impl Conn {
             },
             reset_at: None,
             error_pending: false,
+            fault_seen: false,
             established: side == Side::Client,
             owed_since: None,
             quick: side == Side::Client,

@@ -477,6 +477,7 @@ impl FakeKernel {
             events |= libc::POLLERR;
         }
         if interest == Interest::Fault {
+            conn.fault_seen |= conn.error_pending;
             let what = if conn.error_pending {
                 "fault seen by a watch"
             } else {

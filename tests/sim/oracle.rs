@@ -137,7 +137,9 @@ impl FakeKernel {
                 self.dump()
             );
             let movable = !starved && can_move(&self.conns[index(partner)], conn);
-            let unnoticed = conn.reset_at.filter(|_| conn.error_pending && !starved);
+            let unnoticed = conn
+                .reset_at
+                .filter(|_| conn.error_pending && !conn.fault_seen && !starved);
             let since = unnoticed.map(|at| at.max(conn.paired_at));
             assert!(
                 since.is_none_or(|since| now - since < UNNOTICED_MAX),
