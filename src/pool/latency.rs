@@ -69,12 +69,13 @@ impl Average {
     }
 
     /// Nanoseconds since it was taken. Workers read their clocks once per batch: another one's may
-    /// be a little ahead, and what looks as old as half the span was taken in the future.
+    /// be a little ahead, by a minute at most.
     fn age(&self, now: u64) -> u64 {
-        match stamp(now).wrapping_sub(self.stamp) {
-            age if age > u32::MAX / 2 => 0,
-            age => u64::from(age) << STAMP_SHIFT,
+        let now = stamp(now);
+        if self.stamp.wrapping_sub(now) < LEAD_MAX {
+            return 0;
         }
+        u64::from(now.wrapping_sub(self.stamp)) << STAMP_SHIFT
     }
 }
 
@@ -100,6 +101,8 @@ fn stamp(now: u64) -> u32 {
 }
 
 const STAMP_SHIFT: u32 = 20;
+/// About a minute.
+const LEAD_MAX: u32 = 60_000;
 
 #[cfg(test)]
 mod tests {

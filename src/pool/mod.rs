@@ -115,10 +115,18 @@ impl Pool {
     }
 
     fn build(config: &config::Pool, before: Option<&Self>) -> Self {
-        let counted = config.strategy.bounds_load().then(|| {
-            let counted = before.and_then(|before| before.connections.clone());
-            counted.unwrap_or_else(|| Arc::new(Limit::unbounded()))
+        // A count that did not begin with its backends, or whose backends are not all here, would
+        // be of others: then there is none.
+        let stays = |old: &Arc<Backend>| {
+            let mut backends = config.backends.iter();
+            backends.any(|new| new.name == old.name && new.address == old.address)
+        };
+        let counted = config.strategy.bounds_load().then(|| match before {
+            None => Some(Arc::new(Limit::unbounded())),
+            Some(before) if before.backends.iter().all(stays) => before.connections.clone(),
+            Some(_) => None,
         });
+        let counted = counted.flatten();
         let backends = config.backends.iter().map(|backend| {
             let same =
                 |old: &&Arc<Backend>| old.name == backend.name && old.address == backend.address;

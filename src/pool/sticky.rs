@@ -83,6 +83,22 @@ impl StickyTable {
         }
     }
 
+    /// Renews the mapping of `key` to `backend`, though it has expired meanwhile.
+    pub fn revive(&self, key: u64, backend: u64, now: u64) {
+        let (shard, place) = self.locate(key);
+        shard.lock().revive(place, backend, self.times(now).0);
+    }
+
+    /// Maps `key` to `backend` for `time` ns, or the TTL if that is less.
+    pub fn lend(&self, key: u64, backend: u64, time: u64, now: u64) {
+        let (shard, place) = self.locate(key);
+        let (now, since) = self.times(now);
+        let early = self.ttl_ns.load(Ordering::Relaxed).saturating_sub(time);
+        let mut shard = shard.lock();
+        shard.remove(place);
+        shard.put(place, backend, now.saturating_sub(early).max(1), since);
+    }
+
     /// Forgets `key`.
     pub fn remove(&self, key: u64) {
         let (shard, place) = self.locate(key);
@@ -108,9 +124,9 @@ impl StickyTable {
     }
 
     /// What shards call the time, and the time that fresh entries were used at or after: both
-    /// above 0, which is that of removed ones.
+    /// above 0, which is that of removed ones, however soon after the machine's start.
     fn times(&self, now: u64) -> (u64, u64) {
-        let now = now.saturating_add(1);
+        let now = now.saturating_add(EPOCH);
         let since = now.saturating_sub(self.ttl_ns.load(Ordering::Relaxed));
         (now, since.max(1))
     }
@@ -135,6 +151,8 @@ impl fmt::Debug for StickyTable {
     }
 }
 
+/// Longer than any TTL but one that is for ever.
+const EPOCH: u64 = 1 << 62;
 /// Enough for two workers to meet at a shard rarely.
 const SHARDS_MAX: u32 = 64;
 /// Smaller shards would fill too unevenly: by 3% at this size.

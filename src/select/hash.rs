@@ -49,7 +49,7 @@ impl Hash {
 
     pub(super) fn pick(&self, scene: &Scene<'_>) -> Option<u16> {
         let key = scene.request.keys.select;
-        let in_all = self.max_load.and_then(|_| self.in_all(scene));
+        let in_all = self.max_load.map(|_| self.in_all(scene));
         let fits = |index: &u16| {
             scene.is_open(*index) && in_all.is_none_or(|all| self.has_room(*index, all, scene))
         };
@@ -70,15 +70,13 @@ impl Hash {
         others.find(fits)
     }
 
-    /// Connections of the members; `None` where they are not counted.
-    fn in_all(&self, scene: &Scene<'_>) -> Option<u32> {
-        let all = scene.pool.connections.as_ref()?.used();
-        let others: u32 = self
-            .others
-            .iter()
-            .map(|&other| scene.connections(other))
-            .sum();
-        Some(all.saturating_sub(others))
+    /// Connections of the members: in constant time where the pool counts them all.
+    fn in_all(&self, scene: &Scene<'_>) -> u32 {
+        let sum = |some: &[u16]| some.iter().map(|&index| scene.connections(index)).sum();
+        match &scene.pool.connections {
+            Some(all) => all.used().saturating_sub(sum(&self.others)),
+            None => sum(&self.members),
+        }
     }
 
     /// Whether one more connection stays within the bound: its weight's part of all, times the

@@ -204,7 +204,10 @@ impl Selector {
                 nobody @ (Choice::Full | Choice::Nobody) => return nobody,
             },
         };
-        let settled = memory.settle(chosen, request, |index| scene.is_worth_keeping(index));
+        // Where nobody is better, as all backends fail, clients keep theirs.
+        let sound = scene.is_worth_keeping(chosen);
+        let keeps = |index| scene.is_worth_keeping(index) || !sound && scene.is_usable(index);
+        let settled = memory.settle(chosen, request, keeps);
         Choice::Backend(settled)
     }
 }

@@ -41,7 +41,10 @@ impl Memory {
     /// The backend that the client is known to have.
     pub(super) fn recall(&self, request: &Request<'_>) -> Option<u16> {
         let find = |key| self.place(self.table.get(key, request.now)?);
-        find(request.keys.persist).or_else(|| find(self.source(&request.keys)?))
+        find(request.keys.persist).or_else(|| {
+            let source = self.source(&request.keys)?;
+            find(source).or_else(|| find(left_from(source)))
+        })
     }
 
     /// Remembers the client's backend. Answers with the one that holds: another one if, at the same
@@ -61,6 +64,7 @@ impl Memory {
             && old.is_none()
         {
             self.table.remove(source);
+            self.table.remove(left_from(source));
         }
         self.place(holds)
             .filter(|&index| usable(index))
@@ -69,12 +73,15 @@ impl Memory {
 
     /// The client was with this backend until now, perhaps for longer than it is remembered.
     pub(super) fn on_left(&self, backend: &Backend, keys: &Keys, now: u64) {
+        let id = hash::of(backend.name.as_bytes());
         if self.by_source_too && keys.source == keys.persist {
             // A cookie may have taken over from its address meanwhile.
-            let _ = self.table.get(keys.persist, now);
+            self.table.revive(keys.persist, id, now);
         } else {
-            let id = hash::of(backend.name.as_bytes());
             self.table.insert(keys.persist, id, None, now);
+        }
+        if let Some(source) = self.source(keys) {
+            self.table.lend(left_from(source), id, LEFT, now);
         }
     }
 
@@ -87,3 +94,12 @@ impl Memory {
         self.places.get(&id).copied()
     }
 }
+
+/// Who was known by a cookie and left this address: a login changes the cookie, and the next
+/// connection shows one that nobody knows.
+fn left_from(source: u64) -> u64 {
+    hash::mix(source ^ 0x6c65_6674)
+}
+
+/// How long the next unknown cookie is taken for another one of the client that left: 10 s, in ns.
+const LEFT: u64 = 10_000_000_000;

@@ -45,6 +45,14 @@ fn less_loaded(one: u16, two: u16, scene: &Scene<'_>, rng: &mut Rng) -> u16 {
     } else {
         (one, two)
     };
+    let failures = |index: u16| scene.backend(index).tally.failures();
+    if scene.is_failing(less) && scene.is_failing(more) {
+        return if failures(more) < failures(less) {
+            more
+        } else {
+            less
+        };
+    }
     // A failing backend may be always free. It is drawn twice as often as its weight says: half of
     // that is its share.
     let attracts = scene.is_failing(less) && !scene.is_failing(more);

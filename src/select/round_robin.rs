@@ -80,12 +80,14 @@ impl Round {
     }
 
     fn follow(&mut self, before: &Self, stays: impl Fn(u16) -> bool) {
+        // Credits of other weights can be large by the measure of these.
+        let most: i64 = self.turns.iter().map(|turn| turn.weight).sum();
         let mut old = before.turns.iter().peekable();
         for turn in &mut self.turns {
             // Both are in the order of the pool.
             while old.next_if(|old| old.id < turn.id).is_some() {}
             if let Some(old) = old.next_if(|old| old.id == turn.id && stays(turn.id)) {
-                turn.credit = old.credit;
+                turn.credit = old.credit.clamp(-most, most);
             }
         }
     }

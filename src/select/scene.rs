@@ -97,10 +97,12 @@ impl<'a> Scene<'a> {
             weights += weight;
             let score = score(index);
             if !self.is_failing(index) {
-                sound.enter(index, weight, score, rng);
+                sound.enter(index, weight, (0.0, score), rng);
                 continue;
             }
-            failing.enter(index, weight, score, rng);
+            // Among those that fail, whoever failed least: one that is always free would attract.
+            let failures = f64::from(self.backend(index).tally.failures());
+            failing.enter(index, weight, (failures, score), rng);
             drawn_from += weight;
             if rng.u32(0..drawn_from) < weight {
                 drawn = Some((index, score));
@@ -108,7 +110,7 @@ impl<'a> Scene<'a> {
         }
         match (sound.winner, drawn) {
             (Some(_), Some((index, score)))
-                if score <= sound.least && rng.u32(0..weights) < drawn_from =>
+                if score <= sound.least.1 && rng.u32(0..weights) < drawn_from =>
             {
                 Some(index)
             }
@@ -122,7 +124,8 @@ impl<'a> Scene<'a> {
 #[derive(Debug)]
 struct Lot {
     winner: Option<u16>,
-    least: f64,
+    /// Compared from left to right.
+    least: (f64, f64),
     weights: u32,
 }
 
@@ -130,14 +133,14 @@ impl Default for Lot {
     fn default() -> Self {
         Self {
             winner: None,
-            least: f64::INFINITY,
+            least: (f64::INFINITY, f64::INFINITY),
             weights: 0,
         }
     }
 }
 
 impl Lot {
-    fn enter(&mut self, index: u16, weight: u32, score: f64, rng: &mut Rng) {
+    fn enter(&mut self, index: u16, weight: u32, score: (f64, f64), rng: &mut Rng) {
         if score > self.least {
             return;
         }

@@ -23,10 +23,6 @@ impl Links {
         self.short = short;
     }
 
-    pub(super) fn is_short(&self) -> bool {
-        self.short
-    }
-
     /// A direction stops receiving at so many unsent buffers.
     pub(super) fn high(&self) -> u16 {
         if self.short { 1 } else { BACKLOG_HIGH }

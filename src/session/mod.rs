@@ -298,6 +298,15 @@ impl Session {
         self.connected_at > 0 && self.first_byte_at == 0 && (reset || self.hung_up)
     }
 
+    /// Whether an end of the backend now is one that nobody expects: before its first byte and
+    /// before its client's end, though it was asked, or at once.
+    fn is_hang_up(&self, now: u64) -> bool {
+        let client = &self.halves[Side::Client as usize];
+        let asked = client.delivered > 0 || client.is_loaded();
+        let at_once = now.saturating_sub(self.connected_at) < AT_ONCE;
+        self.first_byte_at == 0 && !client.ended && (asked || at_once)
+    }
+
     fn half(&mut self, from: Side) -> &mut Half {
         &mut self.halves[from as usize]
     }
@@ -492,6 +501,8 @@ fn purpose_of(event: &Event) -> Option<Purpose> {
 
 /// Until a side that is not read from is watched for its reset: 50 ms.
 const WATCH_AFTER: u64 = 50_000_000;
+/// A server that speaks first has begun by then: 1 s.
+const AT_ONCE: u64 = 1_000_000_000;
 /// Bytes of a backend that come further apart than this are no stream: 100 ms.
 const STREAM_GAP: u64 = 100_000_000;
 /// A stream is told of in such pieces: 1 s.

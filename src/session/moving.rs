@@ -40,13 +40,17 @@ impl Session {
         match end {
             Ok(()) => {
                 self.half(from).ended = true;
-                let unanswered = from == Side::Backend && self.first_byte_at == 0;
-                self.hung_up |= unanswered && !self.half(Side::Client).ended;
+                self.hung_up |= from == Side::Backend && self.is_hang_up(cx.now);
                 if self.state == State::Peeking {
                     self.peek(true, cx);
                 }
             }
             Err(Errno::CANCELED) => {}
+            // It holds a whole buffer for the few bytes of a client who takes its time: when there
+            // is none left for others, what came is enough.
+            Err(Errno::NOBUFS) if self.state == State::Peeking && self.half(from).is_loaded() => {
+                self.peek(true, cx);
+            }
             Err(Errno::NOBUFS) => {
                 if !self.in_flight.has(Purpose::Visit(from)) {
                     let pace = self.half(from).slow_down();
@@ -197,16 +201,22 @@ impl Session {
         let receiving = self.in_flight.has(Purpose::Recv(from));
         let sending = self.in_flight.has(Purpose::Send(from));
         let waiting = self.in_flight.has(Purpose::Visit(from));
+        // The first bytes make do with one buffer, and are received until they tell enough.
+        let (low, high) = if self.state == State::Peeking {
+            (1, 2)
+        } else {
+            (cx.links.low(), cx.links.high())
+        };
         let half = self.half(from);
         match half.mode {
             Mode::Copy if receiving => {
-                if half.backlog.len() >= cx.links.high() {
+                if half.backlog.len() >= high {
                     self.stop_receiving(from, cx);
                 }
             }
             Mode::Switching if receiving => self.stop_receiving(from, cx),
             Mode::Copy | Mode::Switching if waiting => {}
-            Mode::Copy if !half.ended && half.backlog.len() <= cx.links.low() => {
+            Mode::Copy if !half.ended && half.backlog.len() <= low => {
                 self.ask(Purpose::Recv(from), cx);
             }
             Mode::Switching if !half.ended && !sending && half.backlog.is_empty() => {

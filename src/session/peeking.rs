@@ -27,8 +27,7 @@ impl Session {
         self.looks += 1;
         let whole = self.half(Side::Client).backlog.front(cx.links);
         let full = whole.is_some_and(|whole| whole.start + whole.len >= BUFFER_BYTES);
-        // Each holds a whole buffer for the few bytes of a client who takes its time.
-        let last = last || full || cx.links.is_short() || self.looks >= LOOKS_MAX;
+        let last = last || full || self.looks >= LOOKS_MAX;
         cx.ops.push_back(Op::Peek(whole, last));
     }
 

@@ -275,6 +275,7 @@ impl<'a> Engine<'a> {
             session.answered = true;
         }
         if self.now >= self.end {
+            session.state = State::Lingering;
             return self.close(key);
         }
         let later = session.later.as_mut();

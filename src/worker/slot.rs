@@ -251,6 +251,8 @@ impl<K: Kernel> Worker<K> {
         let old = &slot.listener.plan;
         slot.keys = listener.plan.take_over(slot.keys, old, slot.peer);
         slot.listener = Arc::clone(listener);
+        let deadline = slot.session.deadline(&slot.listener.limits);
+        self.set_timer(key, deadline);
     }
 
     /// Selects a backend and takes a place at it. Another worker may take the last place first:
@@ -388,7 +390,7 @@ fn leave(backend: &Backend, session: &Session) {
     let summary = session.summary();
     if summary.failed {
         backend.tally.on_failed();
-    } else if session.reason() == Some(CloseReason::Finished) {
+    } else if session.reason() == Some(CloseReason::Finished) && summary.delivered[0] > 0 {
         // Also where backends never say anything.
         backend.tally.on_sound();
     }

@@ -92,6 +92,16 @@ impl Shard {
         self.link(index);
     }
 
+    /// Counts as a use of an entry of this backend that was not removed, expired or not.
+    pub(super) fn revive(&mut self, place: Place, backend: u64, now: u64) {
+        if let Some(index) = self.find(place) {
+            let entry = self.entry(index);
+            if entry.used > 0 && entry.backend == backend {
+                self.renew(index, now);
+            }
+        }
+    }
+
     /// Makes an entry one that has expired, to be used again first.
     pub(super) fn remove(&mut self, place: Place) {
         let Some(index) = self.find(place) else {

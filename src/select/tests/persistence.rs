@@ -182,6 +182,69 @@ fn an_address_is_forgotten_once_its_cookie_is_known() {
     }
 }
 
+/// A login changes the cookie.
+#[test]
+fn a_changed_cookie_follows_the_client_that_just_left() {
+    let persist = Persist {
+        key: Key::Peeked(Field::HttpCookie("session".into())),
+        ..minute()
+    };
+    let mut bench = persisting(persist, &[1; 9]);
+    let with = |cookie| Keys {
+        persist: cookie,
+        source: 77,
+        ..Keys::default()
+    };
+    let own = picked(bench.select(with(1_000), &[]));
+    let leave = |bench: &Bench, keys| {
+        let backend = bench.backend(own);
+        bench.selector.plan.on_left(backend, &keys, bench.now);
+    };
+    leave(&bench, with(1_000));
+    bench.now += 5 * SECOND;
+    assert_eq!(picked(bench.select(with(2_000), &[])), own);
+    // That was one client; others from there are not it, nor who comes later.
+    assert_ne!(picked(bench.select(with(3_000), &[])), own);
+    leave(&bench, with(2_000));
+    bench.now += 11 * SECOND;
+    assert_ne!(picked(bench.select(with(4_000), &[])), own);
+}
+
+/// Its first connection lasts longer than it is remembered.
+#[test]
+fn a_long_first_session_keeps_its_client() {
+    let persist = Persist {
+        key: Key::Peeked(Field::HttpCookie("session".into())),
+        ..minute()
+    };
+    let mut bench = persisting(persist, &[1; 9]);
+    let without = Keys {
+        persist: 77,
+        source: 77,
+        ..Keys::default()
+    };
+    let own = picked(bench.select(without, &[]));
+    bench.now += 600 * SECOND;
+    let backend = bench.backend(own);
+    bench.selector.plan.on_left(backend, &without, bench.now);
+    let with = Keys {
+        persist: 1_000,
+        ..without
+    };
+    assert_eq!(picked(bench.select(with, &[])), own);
+}
+
+#[test]
+fn where_all_fail_clients_keep_their_backends() {
+    let mut bench = persisting(minute(), &[1; 5]);
+    let before: Vec<_> = (0..20).map(|client| bench.of_key(client)).collect();
+    for index in 0..5 {
+        (0..9).for_each(|_| bench.backend(index).tally.on_failed());
+    }
+    let after: Vec<_> = (0..20).map(|client| bench.of_key(client)).collect();
+    assert_eq!(before, after);
+}
+
 #[test]
 fn nobody_stays_with_a_backend_that_answers_nobody() {
     let mut bench = persisting(minute(), &[1; 5]);

@@ -210,3 +210,24 @@ fn first_gives_nothing_to_later_ones_that_failed() {
     bench.backend(3).tally.on_failed();
     assert_eq!(bench.counts::<4>(500), [500, 0, 0, 0]);
 }
+
+/// All have failed once; one of them answers nobody, and is free again at once.
+#[test]
+fn where_all_fail_a_black_hole_is_not_the_favourite() {
+    for strategy in [Strategy::LeastConnections, Strategy::PowerOfTwo] {
+        let mut bench = Bench::new(strategy, &[1; 3]);
+        for index in 0..3 {
+            bench.backend(index).tally.on_failed();
+        }
+        bench.open(1, 100);
+        bench.open(2, 100);
+        let mut fed = 0;
+        for _ in 0..100 {
+            if bench.next() == 0 {
+                fed += 1;
+                bench.backend(0).tally.on_failed();
+            }
+        }
+        assert!(fed <= 50, "{fed}");
+    }
+}

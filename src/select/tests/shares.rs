@@ -55,6 +55,25 @@ fn a_round_goes_on_over_snapshots() {
 }
 
 #[test]
+fn other_weights_do_not_make_a_round_repay_old_credits() {
+    let mut bench = Bench::new(Strategy::RoundRobin, &[256, 1]);
+    for _ in 0..128 {
+        bench.next();
+    }
+    let pool = Arc::new(bench.pool.with(|backend| backend.weight = 1));
+    let plan = Arc::new(Plan::new(Arc::clone(&pool)));
+    bench.selector.follow(plan, ALONE);
+    bench.pool = pool;
+    let picks: Vec<_> = (0..8).map(|_| bench.next()).collect();
+    assert!(
+        picks
+            .windows(4)
+            .all(|four| four.contains(&0) && four.contains(&1)),
+        "{picks:?}"
+    );
+}
+
+#[test]
 fn hash_gives_a_client_its_backend_and_each_its_share() {
     let mut bench = Bench::new(Strategy::Hash(config::Hash::default()), &[1, 2, 0, 5]);
     for client in 0..1_000 {

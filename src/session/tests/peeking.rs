@@ -80,7 +80,12 @@ fn what_does_not_fit_one_buffer_is_enough() {
     let first = script.receives(Client, BUFFER_BYTES - 10);
     script.told(Event::Peeked(false));
     let second = script.receives(Client, 11);
-    script.asks(&[Op::Peek(Some(first), false), Op::Peek(Some(first), true)]);
+    let stop = Op::Cancel(Purpose::Recv(Client));
+    script.asks(&[
+        Op::Peek(Some(first), false),
+        Op::Peek(Some(first), true),
+        stop,
+    ]);
     script.told(Event::Peeked(true));
     script.told(Event::Connected);
     script.asks(&[
@@ -147,11 +152,28 @@ fn a_client_that_breaks_ends_it() {
 }
 
 #[test]
-fn when_buffers_are_short_what_is_there_is_enough() {
+fn short_buffers_do_not_keep_the_rest_from_coming() {
     let mut script = peeking();
     script.links.set_short(true);
+    script.receives(Client, 1);
+    script.told(Event::Peeked(false));
+    script.told(Event::RecvEnded(Client, Err(Errno::CANCELED)));
+    script.ops.retain(|op| !matches!(op, Op::Peek(..)));
+    script.asks(&[Op::Recv(Client)]);
+}
+
+#[test]
+fn when_no_buffer_is_left_what_came_is_enough() {
+    let mut script = peeking();
     let first = script.receives(Client, 1);
+    script.told(Event::Peeked(false));
+    script.ops.clear();
+    script.told(Event::RecvEnded(Client, Err(Errno::NOBUFS)));
     assert_eq!(script.ops.front(), Some(&Op::Peek(Some(first), true)));
+    // Without a byte it waits for a buffer as any other.
+    let mut script = peeking();
+    script.told(Event::RecvEnded(Client, Err(Errno::NOBUFS)));
+    assert!(matches!(script.ops.front(), Some(Op::Visit(Client, _))));
 }
 
 #[test]
