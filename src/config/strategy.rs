@@ -177,21 +177,7 @@ impl Strategy {
     /// How answer times are averaged.
     #[must_use]
     pub fn averages_over(&self) -> LeastTime {
-        match self {
-            Self::LeastTime(settings) => *settings,
-            Self::TwoTier(tiers) => match tiers.then {
-                SecondTier::LeastTime(settings) => settings,
-                SecondTier::LeastConnections | SecondTier::PowerOfTwo => LeastTime::default(),
-            },
-            Self::RoundRobin
-            | Self::StickyRoundRobin
-            | Self::Hash(_)
-            | Self::LeastConnections
-            | Self::Random
-            | Self::PowerOfTwo
-            | Self::First
-            | Self::Predictive(_) => LeastTime::default(),
-        }
+        self.least_time().unwrap_or_default()
     }
 
     /// Whether it needs to know how many connections the whole pool has.
@@ -203,15 +189,21 @@ impl Strategy {
     /// How far load is looked ahead, for strategies that stand on more than counts.
     #[must_use]
     pub fn looks_ahead(&self) -> Option<Predictive> {
-        let now = Predictive {
+        if let Self::Predictive(settings) = self {
+            return Some(*settings);
+        }
+        self.least_time().map(|_| Predictive {
             horizon: Duration::from_secs(1),
             season: None,
-        };
+        })
+    }
+
+    /// The settings of `least_time`, alone or as a second tier.
+    fn least_time(&self) -> Option<LeastTime> {
         match self {
-            Self::Predictive(settings) => Some(*settings),
-            Self::LeastTime(_) => Some(now),
+            Self::LeastTime(settings) => Some(*settings),
             Self::TwoTier(tiers) => match tiers.then {
-                SecondTier::LeastTime(_) => Some(now),
+                SecondTier::LeastTime(settings) => Some(settings),
                 SecondTier::LeastConnections | SecondTier::PowerOfTwo => None,
             },
             Self::RoundRobin
@@ -220,7 +212,8 @@ impl Strategy {
             | Self::LeastConnections
             | Self::Random
             | Self::PowerOfTwo
-            | Self::First => None,
+            | Self::First
+            | Self::Predictive(_) => None,
         }
     }
 

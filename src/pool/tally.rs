@@ -10,7 +10,8 @@ use super::Latency;
 
 /// Counts of one backend, over all workers and all snapshots that it is part of.
 ///
-/// Touched when a connection is made, first answered and closed, never per byte.
+/// Touched when a connection is made, first answered and closed; where the strategy watches work,
+/// also once when a session asks and once when it is answered. Never per byte.
 #[derive(Debug)]
 pub struct Tally {
     /// Connections being made or established: exact.
@@ -46,9 +47,7 @@ pub struct Ended {
 /// Sums over all sessions so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
-    /// Connections that were begun.
-    pub opened: u64,
-    /// Of those, answered.
+    /// Connections that it answered.
     pub answered: u64,
     /// How long those waited for their first answer, in ns.
     pub answer: u64,
@@ -88,7 +87,8 @@ impl Tally {
         &self.experience.latency
     }
 
-    /// Failures since its last answer: connects that failed, sessions that it reset unanswered.
+    /// Failures since its last answer, or session that ended in order: connects that failed,
+    /// sessions that it reset or hung up on unanswered.
     #[must_use]
     pub fn failures(&self) -> u32 {
         self.experience.failures.load(Ordering::Relaxed)
@@ -125,7 +125,6 @@ impl Tally {
         let read = |number: &AtomicU64| number.load(Ordering::Relaxed);
         let experience = &self.experience;
         Totals {
-            opened: read(&experience.opened),
             answered: read(&experience.answered),
             answer: read(&experience.answer),
             in_use: read(&experience.in_use),
@@ -152,7 +151,7 @@ impl Tally {
         }
     }
 
-    /// A connect failed, or it reset a session that it had not answered.
+    /// A connect failed, or it reset or hung up on a session that it had not answered.
     pub fn on_failed(&self) {
         // The count may wrap after 2^32 failures without an answer; then it begins anew.
         self.experience.failures.fetch_add(1, Ordering::Relaxed);

@@ -192,10 +192,10 @@ impl Season {
             self.mean = value;
         }
         let seasonal = self.bins[bin];
-        let weight = (PERIODIC / seconds(self.period)).min(LEVEL);
+        let weight = (PERIODIC / number(self.period)).min(LEVEL);
         self.mean += weight * (value - seasonal - self.mean);
         self.residual += LEVEL * (value - seasonal - self.mean - self.residual);
-        let weight = SEASON / seconds((self.period / self.bins.len() as u64).max(1));
+        let weight = SEASON / number((self.period / self.bins.len() as u64).max(1));
         self.bins[bin] += weight * (value - self.mean - seasonal);
     }
 
@@ -215,7 +215,7 @@ impl Season {
     clippy::cast_precision_loss,
     reason = "periods of seconds are small numbers"
 )]
-fn seconds(count: u64) -> f64 {
+pub(super) fn number(count: u64) -> f64 {
     count as f64
 }
 

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use crate::config;
 use crate::pool::{Backend, Outlook, Pool, Tally, Totals};
 
+use super::forecast::number;
 use super::{Forecast, Model};
 
 /// Looks ahead for one pool.
@@ -243,12 +244,6 @@ fn ratio(own: Option<f64>, usual: Option<f64>) -> f64 {
 
 fn seconds(ns: u64) -> f64 {
     number(ns) / 1e9
-}
-
-fn number(count: u64) -> f64 {
-    #[expect(clippy::cast_precision_loss, reason = "sums of a second are small")]
-    let count = count as f64;
-    count
 }
 
 /// The time constant of what is remembered of costs.

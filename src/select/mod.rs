@@ -177,8 +177,9 @@ impl Selector {
         let old = std::mem::replace(self, Self::new(plan, seat));
         self.rng = old.rng;
         let stays = |index: u16| {
-            let backend = |plan: &Plan| plan.pool.backends.get(usize::from(index)).cloned();
-            let pair = backend(&old.plan).zip(backend(&self.plan));
+            let index = usize::from(index);
+            let new = self.plan.pool.backends.get(index);
+            let pair = old.plan.pool.backends.get(index).zip(new);
             pair.is_some_and(|(old, new)| Arc::ptr_eq(&old.tally, &new.tally))
         };
         for (rank, before) in self.ranks.iter_mut().zip(&old.ranks) {

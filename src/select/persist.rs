@@ -2,7 +2,8 @@
 //!
 //! A client that is to be known by a cookie has none with its first request: until it shows one it
 //! is remembered by its address, which the first new cookie takes over. Then the address is
-//! forgotten: others may come from there, and they need not share a backend.
+//! forgotten: others may come from there, and they need not share a backend. A cookie that changes,
+//! as at a login, follows whoever has just left the address.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -95,7 +95,7 @@ pub struct Session {
     /// Bytes of the client went to the backend after its first answer, and none came back since;
     /// only where that is wanted.
     asked: bool,
-    /// The backend ended its direction before it sent a byte, and before the client ended.
+    /// The backend ended its direction when nobody expected it ([`Self::is_hang_up`]).
     hung_up: bool,
     opened_at: u64,
     /// Start of the attempt while connecting, then of the last byte.

@@ -16,6 +16,13 @@ fn minute() -> Persist {
     }
 }
 
+fn by_cookie() -> Persist {
+    Persist {
+        key: Key::Peeked(Field::HttpCookie("session".into())),
+        ..minute()
+    }
+}
+
 #[test]
 fn a_client_comes_back_to_its_backend_on_any_worker() {
     let mut config = config(Strategy::StickyRoundRobin, &backends(&[1; 7]));
@@ -157,11 +164,7 @@ fn clients_of_one_address_spread_by_what_they_show() {
 /// The first new cookie takes over from the address; the next newcomer is not its client.
 #[test]
 fn an_address_is_forgotten_once_its_cookie_is_known() {
-    let persist = Persist {
-        key: Key::Peeked(Field::HttpCookie("session".into())),
-        ..minute()
-    };
-    let mut bench = persisting(persist, &[1; 9]);
+    let mut bench = persisting(by_cookie(), &[1; 9]);
     let without = Keys {
         persist: 77,
         source: 77,
@@ -185,11 +188,7 @@ fn an_address_is_forgotten_once_its_cookie_is_known() {
 /// A login changes the cookie.
 #[test]
 fn a_changed_cookie_follows_the_client_that_just_left() {
-    let persist = Persist {
-        key: Key::Peeked(Field::HttpCookie("session".into())),
-        ..minute()
-    };
-    let mut bench = persisting(persist, &[1; 9]);
+    let mut bench = persisting(by_cookie(), &[1; 9]);
     let with = |cookie| Keys {
         persist: cookie,
         source: 77,
@@ -213,11 +212,7 @@ fn a_changed_cookie_follows_the_client_that_just_left() {
 /// Its first connection lasts longer than it is remembered.
 #[test]
 fn a_long_first_session_keeps_its_client() {
-    let persist = Persist {
-        key: Key::Peeked(Field::HttpCookie("session".into())),
-        ..minute()
-    };
-    let mut bench = persisting(persist, &[1; 9]);
+    let mut bench = persisting(by_cookie(), &[1; 9]);
     let without = Keys {
         persist: 77,
         source: 77,
@@ -309,11 +304,7 @@ fn the_least_recent_client_is_forgotten_first() {
 
 #[test]
 fn a_client_that_gets_its_cookie_stays_where_it_got_it() {
-    let persist = Persist {
-        key: Key::Peeked(Field::HttpCookie("session".into())),
-        ..minute()
-    };
-    let mut bench = persisting(persist, &[1; 9]);
+    let mut bench = persisting(by_cookie(), &[1; 9]);
     let source = 77;
     // Its first request has no cookie: it is known by its address.
     let without = Keys {
