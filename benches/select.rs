@@ -70,10 +70,9 @@ fn pool(strategy: &str, backends: u16) -> Pool {
     let found = all.into_iter().find(|(name, _)| *name == strategy);
     let (_, strategy) = found.expect("a strategy of this name");
     Pool::new(&config::Pool {
-        name: "p".into(),
         persist: (strategy == Strategy::StickyRoundRobin).then(config::Persist::default),
         strategy,
-        backends: (0..backends).map(backend).collect(),
+        ..config::Pool::of("p", (0..backends).map(backend).collect())
     })
 }
 

@@ -12,9 +12,11 @@
 //! - [`kernel`] and [`token`]: what a worker asks of the kernel;
 //! - [`ring`]: the same on io_uring; [`sys`]: other system calls;
 //! - [`simulate`]: what strategies would do, without a network;
-//! - [`control`]: starting, signals, logs; [`cli`]: the command line.
+//! - [`control`]: starting, signals, health, reload, logs; [`admin`]: its API; [`cli`]: the command
+//!   line.
 
 pub mod address;
+pub mod admin;
 pub mod cli;
 pub mod config;
 pub mod control;

@@ -6,12 +6,10 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
-use thiserror::Error;
-
 use crate::address::Address;
 use crate::config::{self, Config};
 use crate::guard::Limit;
-use crate::pool::Pool;
+use crate::pool::{Pool, Standing};
 use crate::select::Plan;
 use crate::session::{Limits, NEVER};
 
@@ -44,67 +42,44 @@ pub struct Listener {
 }
 
 impl Snapshot {
-    /// The first snapshot of a configuration. `max_connections` is what the configuration or the
-    /// descriptor limit allows in all.
+    /// The snapshot of a configuration, which takes the place of the one before if there was one.
+    /// What is counted and remembered goes on: of pools by their names, of backends by name and
+    /// address, of listeners by address. `max_connections` is what the configuration or the
+    /// descriptor limit allows in all; `standing` is what is known of a pool's backend.
     #[must_use]
-    pub fn new(config: &Config, max_connections: u32) -> Self {
-        let plan = |pool| Arc::new(Plan::new(Arc::new(Pool::new(pool))));
-        let pools: Vec<_> = config.pools.iter().map(plan).collect();
-        let listeners = config.listeners.iter();
-        let listeners = listeners.map(|listener| {
-            let plan = Arc::clone(&pools[listener.pool]);
-            Arc::new(Listener::new(listener, plan, None))
-        });
-        Self {
-            version: 1,
-            listeners: listeners.collect(),
-            pools,
-            connections: Arc::new(Limit::new(max_connections)),
-        }
-    }
-
-    /// The snapshot of a changed configuration. What is counted and remembered goes on: of pools by
-    /// their names, of backends by name and address, of listeners by address.
-    ///
-    /// # Errors
-    /// The configuration listens elsewhere than this one.
-    pub fn succeed(&self, config: &Config, max_connections: u32) -> Result<Self, ListenersDiffer> {
-        let listeners = self.listeners.iter().map(|old| {
-            let mut listeners = config.listeners.iter();
-            let new = listeners.find(|new| new.bind == old.bind && new.name == old.name);
-            new.map(|new| (new, old)).ok_or(ListenersDiffer)
-        });
-        let listeners = listeners.collect::<Result<Vec<_>, _>>()?;
-        if config.listeners.len() != listeners.len() {
-            return Err(ListenersDiffer);
-        }
-        // Nothing fails from here on: limits are shared with what is in force.
+    pub fn compose(
+        before: Option<&Self>,
+        config: &Config,
+        max_connections: u32,
+        standing: impl Fn(&str, &config::Backend) -> Standing,
+    ) -> Self {
         let plan = |pool: &config::Pool| {
             let same = |old: &&Arc<Plan>| old.pool().name == pool.name;
-            let old = self.pools.iter().find(same);
-            let pool = old.map_or_else(|| Pool::new(pool), |old| old.pool().succeed(pool));
+            let old = before.and_then(|before| before.pools.iter().find(same));
+            let old = old.map(|old| &**old.pool());
+            let pool = Pool::build(pool, old, |backend| standing(&pool.name, backend));
             Arc::new(Plan::new(Arc::new(pool)))
         };
         let pools: Vec<_> = config.pools.iter().map(plan).collect();
-        let listeners = listeners.into_iter().map(|(new, old)| {
-            let plan = Arc::clone(&pools[new.pool]);
-            Arc::new(Listener::new(new, plan, Some(old)))
+        let listeners = config.listeners.iter().map(|listener| {
+            let plan = Arc::clone(&pools[listener.pool]);
+            let same = |old: &&Arc<Listener>| old.bind == listener.bind;
+            let old = before.and_then(|before| before.listeners.iter().find(same));
+            Arc::new(Listener::new(listener, plan, old.map(Arc::as_ref)))
         });
-        let listeners = listeners.collect();
-        self.connections.set_max(max_connections);
-        Ok(Self {
-            version: self.version + 1,
-            listeners,
+        let connections = before.map_or_else(
+            || Arc::new(Limit::unbounded()),
+            |before| Arc::clone(&before.connections),
+        );
+        connections.set_max(max_connections);
+        Self {
+            version: before.map_or(0, |before| before.version) + 1,
+            listeners: listeners.collect(),
             pools,
-            connections: Arc::clone(&self.connections),
-        })
+            connections,
+        }
     }
 }
-
-/// A configuration has other listeners than those that are running.
-#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
-#[error("its listeners are others, and only a restart changes those")]
-pub struct ListenersDiffer;
 
 impl Listener {
     fn new(config: &config::Listener, plan: Arc<Plan>, old: Option<&Self>) -> Self {
@@ -143,7 +118,7 @@ mod tests {
     use super::*;
     use crate::config::parse;
 
-    fn config(text: &str) -> Config {
+    fn read(text: &str) -> Config {
         let (config, _) = parse("f".to_owned(), text.into()).unwrap();
         config
     }
@@ -153,14 +128,15 @@ mod tests {
 
     #[test]
     fn what_is_counted_goes_on() {
-        let first = Snapshot::new(&config(FIRST), 100);
+        let up = |_: &str, _: &config::Backend| Standing::default();
+        let first = Snapshot::compose(None, &read(FIRST), 100, up);
         let pool = first.pools[0].pool();
         assert!(pool.backends[1].try_acquire());
         let second = "(listeners: [(bind: \"127.0.0.1:1\", pool: \"a\", max_connections: 7)],
             pools: [(name: \"b\", backends: [\"127.0.0.1:9\"]), (name: \"a\", strategy: \"random\",
             persist: \"source_ip\", backends: [(address: \"127.0.0.1:3\", max_connections: 5),
             \"127.0.0.1:4\"])])";
-        let second = first.succeed(&config(second), 50).unwrap();
+        let second = Snapshot::compose(Some(&first), &read(second), 50, up);
         assert_eq!(second.version, 2);
         assert_eq!(second.connections.max(), 50);
         assert_eq!(second.listeners[0].connections.max(), 7);
@@ -173,34 +149,5 @@ mod tests {
         assert_eq!(next.backends[0].tally.connections.max(), 5);
         let table = |pool: &Pool| pool.sticky.clone().unwrap();
         assert!(Arc::ptr_eq(&table(pool), &table(next)));
-    }
-
-    #[test]
-    fn other_listeners_are_refused() {
-        let first = Snapshot::new(&config(FIRST), 100);
-        for bind in ["127.0.0.1:5", "[::1]:1"] {
-            let other = FIRST.replace("127.0.0.1:1", bind);
-            assert_eq!(
-                first.succeed(&config(&other), 9).unwrap_err(),
-                ListenersDiffer
-            );
-        }
-        let more = FIRST.replace("[(bind", "[(bind: \"127.0.0.1:6\", pool: \"a\"), (bind");
-        assert_eq!(
-            first.succeed(&config(&more), 9).unwrap_err(),
-            ListenersDiffer
-        );
-        let tighter = FIRST
-            .replace("127.0.0.1:1", "127.0.0.1:5")
-            .replace(
-                "\"127.0.0.1:2\"",
-                "(address: \"127.0.0.1:2\", max_connections: 1)",
-            )
-            .replace("pool: \"a\"", "pool: \"a\", max_connections: 1");
-        assert!(first.succeed(&config(&tighter), 9).is_err());
-        assert_eq!(first.connections.max(), 100);
-        assert_eq!(first.listeners[0].connections.max(), u32::MAX);
-        let backend = &first.pools[0].pool().backends[0];
-        assert_eq!(backend.tally.connections.max(), u32::MAX);
     }
 }

@@ -38,10 +38,9 @@ fn demo_config(front: SocketAddr, backends: &[SocketAddr]) -> Config {
         .iter()
         .map(|&address| Backend::at(Address::Tcp(address)));
     let pool = Pool {
-        name: "demo".to_owned(),
         strategy: Strategy::default(),
         persist: None,
-        backends: backends.collect(),
+        ..Pool::of("demo", backends.collect())
     };
     let listener = Listener {
         name: "demo".to_owned(),
@@ -51,15 +50,7 @@ fn demo_config(front: SocketAddr, backends: &[SocketAddr]) -> Config {
         attempts: config::ATTEMPTS,
         timeouts: Timeouts::default(),
     };
-    Config {
-        workers: None,
-        max_connections: None,
-        shutdown_grace: config::SHUTDOWN_GRACE,
-        access_log: None,
-        histogram_log: config::HISTOGRAM_LOG.into(),
-        listeners: vec![listener],
-        pools: vec![pool],
-    }
+    Config::of(vec![listener], vec![pool])
 }
 
 fn welcome(front: SocketAddr, backends: &[SocketAddr]) -> String {

@@ -76,13 +76,14 @@ pub fn proxy_config(args: &ProxyArgs) -> Result<Config, ProxyError> {
             format: args.log_format,
         }),
         histogram_log: histogram_log.to_owned(),
-        listeners: listeners(args),
-        pools: vec![Pool {
-            name: POOL.to_owned(),
-            strategy,
-            persist,
-            backends: args.to.clone(),
-        }],
+        ..Config::of(
+            listeners(args),
+            vec![Pool {
+                strategy,
+                persist,
+                ..Pool::of(POOL, args.to.clone())
+            }],
+        )
     })
 }
 
@@ -284,13 +285,14 @@ mod tests {
                 format: LogFormat::Json,
             }),
             histogram_log: "b.hlog".into(),
-            listeners: vec![listener("[::1]:80"), listener("unix:/a")],
-            pools: vec![Pool {
-                name: POOL.to_owned(),
-                strategy,
-                persist: Some(persist),
-                backends: vec![first, second],
-            }],
+            ..Config::of(
+                vec![listener("[::1]:80"), listener("unix:/a")],
+                vec![Pool {
+                    strategy,
+                    persist: Some(persist),
+                    ..Pool::of(POOL, vec![first, second])
+                }],
+            )
         };
         assert_eq!(got, want);
     }

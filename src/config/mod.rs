@@ -4,12 +4,17 @@
 
 #![forbid(unsafe_code)]
 
+use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::address::Address;
 
+mod admin;
+mod availability;
+mod change;
+mod check;
 mod error;
 mod judge;
 mod key;
@@ -23,6 +28,10 @@ mod validate;
 pub mod values;
 mod warnings;
 
+pub use admin::{ADMIN_SOCKET, Admin, AdminHttp};
+pub use availability::{AllDown, Discovery, Ejection, OnDown, Queue, ScaleBy, Scaling};
+pub use change::{Change, ChangeError};
+pub use check::{Check, CheckTls, Expect, Initial, Probe, ProxyHeader, Verify};
 pub use error::{ConfigError, Mistake, Warning};
 pub use key::Key;
 pub use load::{load, parse};
@@ -50,10 +59,35 @@ pub struct Config {
     pub access_log: Option<AccessLog>,
     /// The file that SIGUSR1 appends histograms to (HdrHistogram V2 log format).
     pub histogram_log: PathBuf,
+    /// The file is read again when it changes.
+    pub reload_on_change: bool,
+    /// Where it is administered; `None`: nowhere.
+    pub admin: Option<Admin>,
+    /// Who is asked for names of [`Discovery`]; empty: whom `/etc/resolv.conf` names.
+    pub resolvers: Vec<SocketAddr>,
     /// What is listened on.
     pub listeners: Vec<Listener>,
     /// The groups of backends that listeners name.
     pub pools: Vec<Pool>,
+}
+
+impl Config {
+    /// A configuration of which only this is said. It logs no sessions and nobody administers it.
+    #[must_use]
+    pub fn of(listeners: Vec<Listener>, pools: Vec<Pool>) -> Self {
+        Self {
+            workers: None,
+            max_connections: None,
+            shutdown_grace: SHUTDOWN_GRACE,
+            access_log: None,
+            histogram_log: HISTOGRAM_LOG.into(),
+            reload_on_change: false,
+            admin: None,
+            resolvers: Vec::new(),
+            listeners,
+            pools,
+        }
+    }
 }
 
 /// Where and how sessions are logged.
@@ -143,8 +177,52 @@ pub struct Pool {
     pub strategy: Strategy,
     /// Which clients come back to the backend that they had; `None`: nobody.
     pub persist: Option<Persist>,
-    /// At least one.
+    /// Connections to all its backends, over all workers; `None`: no limit.
+    pub max_connections: Option<NonZeroU32>,
+    /// Where clients wait while every backend is full.
+    pub queue: Queue,
+    /// How its backends are probed; `None`: they are not.
+    pub check: Option<Check>,
+    /// When real sessions take a backend out; `None`: never.
+    pub ejection: Option<Ejection>,
+    /// With fewer usable backends than this share of those that are ready, in percent, all that
+    /// are ready are balanced over. 0 to 100; 0: never.
+    pub panic_below: u8,
+    /// What becomes of it when none is usable.
+    pub all_down: AllDown,
+    /// How long a backend that returns takes to its full share; `None`: none.
+    pub slow_start: Option<Duration>,
+    /// What becomes of the sessions of a backend that goes down.
+    pub on_down: OnDown,
+    /// Where more backends are found.
+    pub discovery: Option<Discovery>,
+    /// How it grows and shrinks by its reserve.
+    pub scaling: Option<Scaling>,
+    /// At least one that is not of the reserve, but where they are discovered.
     pub backends: Vec<Backend>,
+}
+
+impl Pool {
+    /// A pool of which only the name and the backends are said.
+    #[must_use]
+    pub fn of(name: impl Into<String>, backends: Vec<Backend>) -> Self {
+        Self {
+            name: name.into(),
+            strategy: Strategy::default(),
+            persist: None,
+            max_connections: None,
+            queue: Queue::default(),
+            check: None,
+            ejection: Some(Ejection::default()),
+            panic_below: PANIC_BELOW,
+            all_down: AllDown::default(),
+            slow_start: None,
+            on_down: OnDown::default(),
+            discovery: None,
+            scaling: None,
+            backends,
+        }
+    }
 }
 
 /// One address of a pool.
@@ -162,6 +240,31 @@ pub struct Backend {
     pub backup: bool,
     /// Its group, for `two_tier`; other strategies ignore it.
     pub group: Option<String>,
+    /// What the operator wants of it.
+    pub state: AdminState,
+    /// It waits until its pool scales up.
+    pub reserve: bool,
+}
+
+/// What the operator wants of a backend. The words are HAProxy's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum AdminState {
+    /// It takes its share.
+    #[default]
+    Ready,
+    /// It keeps its sessions and takes no more.
+    Drain,
+    /// It is away: it keeps its sessions, takes no more and is not probed.
+    Maint,
+}
+
+impl AdminState {
+    /// Every state with its name.
+    pub const ALL: [(&'static str, Self); 3] = [
+        ("ready", Self::Ready),
+        ("drain", Self::Drain),
+        ("maint", Self::Maint),
+    ];
 }
 
 impl Backend {
@@ -175,12 +278,16 @@ impl Backend {
             max_connections: None,
             backup: false,
             group: None,
+            state: AdminState::Ready,
+            reserve: false,
         }
     }
 }
 
 /// Connect attempts of a session when nothing else is said.
 pub const ATTEMPTS: u8 = 3;
+/// The least share of usable backends when nothing else is said, in percent.
+pub const PANIC_BELOW: u8 = 50;
 /// Grace of a stop when nothing else is said.
 pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(30);
 /// The histogram log when nothing else is said.

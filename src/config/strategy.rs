@@ -180,12 +180,6 @@ impl Strategy {
         self.least_time().unwrap_or_default()
     }
 
-    /// Whether it needs to know how many connections the whole pool has.
-    #[must_use]
-    pub fn bounds_load(&self) -> bool {
-        matches!(self, Self::Hash(hash) if hash.max_load.is_some())
-    }
-
     /// How far load is looked ahead, for strategies that stand on more than counts.
     #[must_use]
     pub fn looks_ahead(&self) -> Option<Predictive> {

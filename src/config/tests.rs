@@ -37,21 +37,11 @@ fn backend(name: &str, address: &str) -> Backend {
 /// A configuration that says nothing but this.
 fn defaults(listener: Listener, backends: Vec<Backend>) -> Config {
     Config {
-        workers: None,
-        max_connections: None,
-        shutdown_grace: SHUTDOWN_GRACE,
         access_log: Some(AccessLog {
             to: LogSink::Stdout,
             format: LogFormat::KeyValue,
         }),
-        histogram_log: HISTOGRAM_LOG.into(),
-        listeners: vec![listener],
-        pools: vec![Pool {
-            name: "web".to_owned(),
-            strategy: Strategy::RoundRobin,
-            persist: None,
-            backends,
-        }],
+        ..Config::of(vec![listener], vec![Pool::of("web", backends)])
     }
 }
 

@@ -42,6 +42,9 @@ pub(super) fn config(raw: &RawConfig, source: &Source) -> Result<Config, Vec<Mis
         histogram_log: judge
             .read(&histogram_log, path)
             .unwrap_or_else(|| PathBuf::from(HISTOGRAM_LOG)),
+        reload_on_change: false,
+        admin: None,
+        resolvers: Vec::new(),
         listeners: judge.listeners(raw, root),
         pools: judge.pools(&raw.pools, root.field("pools")),
     };

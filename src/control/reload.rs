@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use crate::config::{Config, ConfigError};
-use crate::snapshot::{ListenersDiffer, Snapshot};
+use crate::pool::Standing;
+use crate::snapshot::Snapshot;
 use crate::worker::Command;
 
 use super::capacity;
@@ -27,30 +28,20 @@ pub(super) fn reload(
             return None;
         }
     };
-    match publish(crew, present, &new) {
-        Ok(snapshot) => {
-            for setting in restart_needed(old, &new) {
-                log::warn!("reload: {setting} takes effect at the next start");
-            }
-            log::info!("reload: version {} is in force", snapshot.version);
-            Some((new, snapshot))
-        }
-        Err(error) => {
-            log::error!("reload: the old configuration stays in force: {error}");
-            None
-        }
+    let snapshot = publish(crew, present, &new);
+    for setting in restart_needed(old, &new) {
+        log::warn!("reload: {setting} takes effect at the next start");
     }
+    log::info!("reload: version {} is in force", snapshot.version);
+    Some((new, snapshot))
 }
 
-fn publish(
-    crew: &Crew,
-    present: &Snapshot,
-    new: &Config,
-) -> Result<Arc<Snapshot>, ListenersDiffer> {
+fn publish(crew: &Crew, present: &Snapshot, new: &Config) -> Arc<Snapshot> {
     let max = capacity::within(new.max_connections, crew.connections_possible);
-    let snapshot = Arc::new(present.succeed(new, max)?);
+    let standing = |_: &str, _: &_| Standing::default();
+    let snapshot = Arc::new(Snapshot::compose(Some(present), new, max, standing));
     crew.tell_all(|| Command::Publish(Arc::clone(&snapshot)));
-    Ok(snapshot)
+    snapshot
 }
 
 /// What has changed and does not take effect in a running balancer.

@@ -14,6 +14,7 @@ use tokio_uring::fs::File;
 
 use crate::config::Config;
 use crate::kernel::Socket;
+use crate::pool::Standing;
 use crate::ring::{Features, Ring, SetupError, Size};
 use crate::select::Seat;
 use crate::snapshot::Snapshot;
@@ -118,7 +119,9 @@ impl Plan {
 pub(super) fn start(config: &Config, features: Features) -> Result<Crew, StartError> {
     let plan = Plan::new(config, features);
     let workers = u32::try_from(plan.cpus.len()).unwrap_or(u32::MAX);
-    let snapshot = Arc::new(Snapshot::new(config, plan.in_all));
+    let snapshot = Arc::new(Snapshot::compose(None, config, plan.in_all, |_, _| {
+        Standing::default()
+    }));
     let (sockets, files) = bind_all(config, plan.cpus.len())?;
     // A Unix socket is the same for all workers.
     let ours: BTreeSet<_> = sockets.iter().flatten().map(Socket::raw).collect();

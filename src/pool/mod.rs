@@ -12,6 +12,7 @@ mod tally;
 use std::sync::Arc;
 
 use crate::address::Address;
+pub use crate::config::AdminState;
 use crate::config::{self, Persist, Strategy};
 use crate::guard::Limit;
 
@@ -30,11 +31,17 @@ pub struct Pool {
     pub persist: Option<Persist>,
     /// In the order of the configuration.
     pub backends: Vec<Arc<Backend>>,
-    /// Connections to all backends, being made or established: exact, but counted only where a
-    /// bound of the strategy needs it, as all workers write it.
-    pub connections: Option<Arc<Limit>>,
+    /// Connections to all backends, being made or established, over all workers: exact.
+    pub connections: Arc<Limit>,
     /// Who comes back to whom, when it persists.
     pub sticky: Option<Arc<StickyTable>>,
+    /// Backends of the pools before that are not of this one, while sessions hold them: one that
+    /// comes back finds its counts again.
+    pub leaving: Vec<Arc<Backend>>,
+    /// Too few backends are usable: health and ejection are ignored.
+    pub panic: bool,
+    /// As it was configured.
+    pub config: config::Pool,
 }
 
 /// One address of a pool.
@@ -54,22 +61,16 @@ pub struct Backend {
     pub admin: AdminState,
     /// What is known of it.
     pub health: Health,
+    /// Its slow start, while it lasts.
+    pub rise: Option<Rise>,
+    /// It is of the reserve and waits there.
+    pub standby: bool,
+    /// Its pool panics: health and ejection are ignored.
+    pub forced: bool,
     /// What all workers count about it.
     pub tally: Arc<Tally>,
-    /// The same count of its whole pool, where it is counted.
-    in_pool: Option<Arc<Limit>>,
-}
-
-/// What the operator wants of a backend. The words are HAProxy's.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum AdminState {
-    /// It takes its share.
-    #[default]
-    Ready,
-    /// It keeps its sessions and takes no more.
-    Drain,
-    /// It is away.
-    Maint,
+    /// The same count of its whole pool.
+    in_pool: Arc<Limit>,
 }
 
 /// Whether a backend answers.
@@ -82,18 +83,74 @@ pub enum Health {
     Down,
 }
 
+/// What the control thread knows of a backend beside its configuration.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// What its probes say.
+    pub health: Health,
+    /// Its slow start, while it lasts.
+    pub rise: Option<Rise>,
+    /// It is of the reserve and waits there.
+    pub standby: bool,
+}
+
+/// A slow start: from nothing to the full share, linear over a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rise {
+    /// When it began, in ns of the workers' clock.
+    pub since: u64,
+    /// How long it takes, in ns, above 0.
+    pub over: u64,
+}
+
 impl Pool {
-    /// A pool nobody is connected to.
+    /// A pool nobody is connected to, of backends that are up.
     #[must_use]
     pub fn new(config: &config::Pool) -> Self {
-        Self::build(config, None)
+        Self::build(config, None, |_| Standing::default())
     }
 
-    /// The pool that takes this one's place. Backends of the same name and address keep what was
-    /// counted about them and the state that they are in.
+    /// The pool that takes the place of the one before, if there was one. Backends of the same name
+    /// and address keep what was counted about them.
     #[must_use]
-    pub fn succeed(&self, config: &config::Pool) -> Self {
-        Self::build(config, Some(self))
+    pub fn build(
+        config: &config::Pool,
+        before: Option<&Self>,
+        standing: impl Fn(&config::Backend) -> Standing,
+    ) -> Self {
+        let connections = before.map_or_else(
+            || Arc::new(Limit::unbounded()),
+            |before| Arc::clone(&before.connections),
+        );
+        let max = config.max_connections;
+        connections.set_max(max.map_or(u32::MAX, |max| max.get()));
+        let known = |backend: &config::Backend| {
+            let before = before?;
+            let mut known = before.backends.iter().chain(&before.leaving);
+            known.find(|old| old.is(backend))
+        };
+        let backends = config.backends.iter().map(|backend| {
+            let tally = known(backend).map_or_else(Arc::default, |old| Arc::clone(&old.tally));
+            Arc::new(Backend::new(
+                backend,
+                standing(backend),
+                tally,
+                &connections,
+            ))
+        });
+        let mut pool = Self {
+            name: config.name.clone(),
+            strategy: config.strategy.clone(),
+            persist: config.persist.clone(),
+            backends: backends.collect(),
+            sticky: sticky(config.persist.as_ref(), before),
+            leaving: before.map_or_else(Vec::new, |before| before.left_by(config)),
+            connections,
+            panic: false,
+            config: config.clone(),
+        };
+        pool.settle();
+        pool
     }
 
     /// The same pool with some of its backends changed.
@@ -104,48 +161,33 @@ impl Pool {
             change(&mut backend);
             Arc::new(backend)
         });
-        Self {
+        let mut pool = Self {
             name: self.name.clone(),
             strategy: self.strategy.clone(),
             persist: self.persist.clone(),
             backends: backends.collect(),
-            connections: self.connections.clone(),
+            connections: Arc::clone(&self.connections),
             sticky: self.sticky.clone(),
-        }
+            leaving: self.leaving.clone(),
+            panic: false,
+            config: self.config.clone(),
+        };
+        pool.settle();
+        pool
     }
 
-    fn build(config: &config::Pool, before: Option<&Self>) -> Self {
-        // A count that did not begin with its backends, or whose backends are not all here, would
-        // be of others: then there is none.
-        let stays = |old: &Arc<Backend>| {
-            let mut backends = config.backends.iter();
-            backends.any(|new| new.name == old.name && new.address == old.address)
-        };
-        let counted = config.strategy.bounds_load().then(|| match before {
-            None => Some(Arc::new(Limit::unbounded())),
-            Some(before) if before.backends.iter().all(stays) => before.connections.clone(),
-            Some(_) => None,
+    /// Backends that are in use and not in the configuration that follows.
+    fn left_by(&self, config: &config::Pool) -> Vec<Arc<Backend>> {
+        let known = self.backends.iter().chain(&self.leaving);
+        let left = known.filter(|old| {
+            let stays = config.backends.iter().any(|backend| old.is(backend));
+            !stays && old.tally.connections.used() > 0
         });
-        let counted = counted.flatten();
-        let backends = config.backends.iter().map(|backend| {
-            let same =
-                |old: &&Arc<Backend>| old.name == backend.name && old.address == backend.address;
-            let old = before.and_then(|before| before.backends.iter().find(same));
-            Arc::new(Backend::build(
-                backend,
-                old.map(Arc::as_ref),
-                counted.as_ref(),
-            ))
-        });
-        Self {
-            name: config.name.clone(),
-            strategy: config.strategy.clone(),
-            persist: config.persist.clone(),
-            backends: backends.collect(),
-            connections: counted,
-            sticky: sticky(config.persist.as_ref(), before),
-        }
+        left.cloned().collect()
     }
+
+    /// Decides whether it panics.
+    fn settle(&mut self) {}
 }
 
 /// The table of the pool before, unless it is of another key or size.
@@ -163,8 +205,12 @@ fn sticky(persist: Option<&Persist>, before: Option<&Pool>) -> Option<Arc<Sticky
 }
 
 impl Backend {
-    fn build(config: &config::Backend, old: Option<&Self>, in_pool: Option<&Arc<Limit>>) -> Self {
-        let tally = old.map_or_else(Arc::default, |old| Arc::clone(&old.tally));
+    fn new(
+        config: &config::Backend,
+        standing: Standing,
+        tally: Arc<Tally>,
+        in_pool: &Arc<Limit>,
+    ) -> Self {
         let max = config.max_connections;
         tally
             .connections
@@ -175,17 +221,27 @@ impl Backend {
             weight: config.weight,
             backup: config.backup,
             group: config.group.clone(),
-            admin: old.map_or_else(AdminState::default, |old| old.admin),
-            health: old.map_or_else(Health::default, |old| old.health),
+            admin: config.state,
+            health: standing.health,
+            rise: standing.rise,
+            standby: standing.standby,
+            forced: false,
             tally,
-            in_pool: in_pool.cloned(),
+            in_pool: Arc::clone(in_pool),
         }
+    }
+
+    /// Whether it is this one: the same name at the same address.
+    #[must_use]
+    pub fn is(&self, config: &config::Backend) -> bool {
+        self.name == config.name && self.address == config.address
     }
 
     /// Whether it takes connections: it has a weight, and nobody took it out.
     #[must_use]
     pub fn is_in_rotation(&self) -> bool {
-        self.weight > 0 && self.admin == AdminState::Ready && self.health == Health::Up
+        let answers = self.forced || self.health == Health::Up;
+        self.weight > 0 && self.admin == AdminState::Ready && !self.standby && answers
     }
 
     /// Takes a place for a connection that is being made. `false`: there is none.
@@ -194,7 +250,7 @@ impl Backend {
         let taken = self.tally.connections.try_acquire();
         if taken {
             // Without a ceiling it always succeeds.
-            let _ = self.in_pool.as_ref().is_none_or(|all| all.try_acquire());
+            let _ = self.in_pool.try_acquire();
             self.tally.on_opened();
         }
         taken
@@ -204,8 +260,6 @@ impl Backend {
     pub fn release(&self, ended: Ended) {
         self.tally.on_closed(ended);
         self.tally.connections.release();
-        if let Some(all) = &self.in_pool {
-            all.release();
-        }
+        self.in_pool.release();
     }
 }

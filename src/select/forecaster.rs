@@ -264,17 +264,16 @@ mod tests {
 
     use super::*;
     use crate::config::{Backend, Strategy};
-    use crate::pool::Ended;
+    use crate::pool::{Ended, Standing};
 
     const SECOND: u64 = 1_000_000_000;
 
     fn pool() -> Pool {
         let address = |port: u16| format!("127.0.0.1:{port}").parse().unwrap();
         Pool::new(&config::Pool {
-            name: "p".into(),
             strategy: Strategy::Predictive(config::Predictive::default()),
             persist: None,
-            backends: (1..4).map(address).map(Backend::at).collect(),
+            ..config::Pool::of("p", (1..4).map(address).map(Backend::at).collect())
         })
     }
 
@@ -331,21 +330,26 @@ mod tests {
         let (pool, mut forecaster) = (pool(), forecaster());
         busy(&mut forecaster, &pool, 0..60);
         let mut config = config::Pool {
-            name: "p".into(),
             strategy: pool.strategy.clone(),
             persist: None,
-            backends: ["127.0.0.1:9", "127.0.0.1:3"]
-                .map(|address| Backend::at(address.parse().unwrap()))
-                .to_vec(),
+            ..config::Pool::of(
+                "p",
+                ["127.0.0.1:9", "127.0.0.1:3"]
+                    .map(|address| Backend::at(address.parse().unwrap()))
+                    .to_vec(),
+            )
         };
-        let pool = pool.succeed(&config);
+        let pool = Pool::build(&config, Some(&pool), |_| Standing::default());
         forecaster.tick(&pool, 61 * SECOND);
         let prospects = forecaster.prospects(&pool);
         assert_eq!(prospects.len(), 2);
         assert!(prospects[0].load < 1e-9 && (prospects[0].cost - 1.0).abs() < 1e-9);
         assert!(prospects[1].load > 0.2);
         config.backends.clear();
-        forecaster.tick(&pool.succeed(&config), 62 * SECOND);
+        forecaster.tick(
+            &Pool::build(&config, Some(&pool), |_| Standing::default()),
+            62 * SECOND,
+        );
         assert!(forecaster.histories.is_empty());
     }
 

@@ -70,13 +70,13 @@ impl Hash {
         others.find(fits)
     }
 
-    /// Connections of the members: in constant time where the pool counts them all.
+    /// Connections of the members: nearly always nobody else has any.
     fn in_all(&self, scene: &Scene<'_>) -> u32 {
-        let sum = |some: &[u16]| some.iter().map(|&index| scene.connections(index)).sum();
-        match &scene.pool.connections {
-            Some(all) => all.used().saturating_sub(sum(&self.others)),
-            None => sum(&self.members),
-        }
+        let others = self.others.iter().map(|&index| scene.connections(index));
+        let leaving = scene.pool.leaving.iter();
+        let leaving = leaving.map(|backend| backend.tally.connections.used());
+        let elsewhere: u32 = others.chain(leaving).sum();
+        scene.pool.connections.used().saturating_sub(elsewhere)
     }
 
     /// Whether one more connection stays within the bound: its weight's part of all, times the

@@ -135,10 +135,9 @@ fn selector(pool: &Arc<Pool>, seat: Seat) -> Selector {
 
 fn config(strategy: Strategy, backends: &[config::Backend]) -> config::Pool {
     config::Pool {
-        name: "p".into(),
         strategy,
         persist: None,
-        backends: backends.to_vec(),
+        ..config::Pool::of("p", backends.to_vec())
     }
 }
 

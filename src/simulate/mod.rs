@@ -132,10 +132,9 @@ pub fn equal_pool() -> config::Pool {
         ..config::Backend::at(Address::Tcp(([127, 0, 0, 1], 9_000 + number).into()))
     };
     config::Pool {
-        name: "equal".to_owned(),
         strategy: Strategy::default(),
         persist: None,
-        backends: (0..10).map(backend).collect(),
+        ..config::Pool::of("equal", (0..10).map(backend).collect())
     }
 }
 

@@ -91,10 +91,9 @@ impl Balancer {
 fn snapshot() -> Arc<Snapshot> {
     let address = |number: u16| Address::Tcp(([127, 0, 0, 1], 9_000 + number).into());
     let pool = Pool::new(&config::Pool {
-        name: "p".into(),
         strategy: Strategy::RoundRobin,
         persist: None,
-        backends: (0..2).map(address).map(config::Backend::at).collect(),
+        ..config::Pool::of("p", (0..2).map(address).map(config::Backend::at).collect())
     });
     let listener = Listener {
         name: "l".into(),

@@ -7,7 +7,7 @@ use std::time::Duration;
 use mahoraga::address::Address;
 use mahoraga::config::{self, FirstTier, Hash, Key, Persist, SecondTier, Strategy, TwoTier};
 use mahoraga::peek::Field;
-use mahoraga::pool::{AdminState, Health, Pool, Tally};
+use mahoraga::pool::{AdminState, Health, Pool, Standing, Tally};
 use mahoraga::select::Plan;
 
 use crate::kernel::FIRST_PORT;
@@ -29,7 +29,7 @@ impl Pools {
     pub(crate) fn next(&mut self, listener: usize, random: &mut Random) -> Plan {
         let config = self.config(random);
         let pool = match self.present.get(listener) {
-            Some(before) => before.succeed(&config),
+            Some(before) => Pool::build(&config, Some(before), |_| Standing::default()),
             None => Pool::new(&config),
         };
         let pool = Arc::new(pool.with(|backend| {
@@ -69,10 +69,9 @@ impl Pools {
         let strategies = Strategy::all();
         let (_, strategy) = &strategies[index(random, strategies.len())];
         config::Pool {
-            name: "p".into(),
             strategy: settings(strategy.clone(), random),
             persist: random.permille(400).then(|| persist(random)),
-            backends,
+            ..config::Pool::of("p", backends)
         }
     }
 

@@ -51,11 +51,11 @@ impl<'a> Judge<'a> {
             let error = ValueError::PersistsAlready(strategy.clone());
             self.mistake(&at.span, format!("persist: {error}"));
         }
+        let backends = members.into_iter().map(|member| member.backend);
         Pool {
-            name,
             strategy,
             persist: its_persist.or(persist),
-            backends: members.into_iter().map(|member| member.backend).collect(),
+            ..Pool::of(name, backends.collect())
         }
     }
 
@@ -104,6 +104,8 @@ impl<'a> Judge<'a> {
             backup: self.read(&backup, truth).unwrap_or(backend.backup),
             group: self.read(&group, |leaf| values::name(text(leaf)?)),
             address: backend.address,
+            state: backend.state,
+            reserve: false,
         }
     }
 

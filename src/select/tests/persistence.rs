@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::peek::Field;
+use crate::pool::Standing;
 
 fn persisting(persist: Persist, weights: &[u16]) -> Bench {
     let mut config = config(Strategy::RoundRobin, &backends(weights));
@@ -277,7 +278,9 @@ fn memory_survives_other_snapshots_and_another_order() {
         .push(config::Backend::at("127.0.0.1:1".parse().unwrap()));
     let mut bench = Bench {
         now: bench.now,
-        ..Bench::over(bench.pool.succeed(&config))
+        ..Bench::over(Pool::build(&config, Some(&bench.pool), |_| {
+            Standing::default()
+        }))
     };
     bench.now += 100 * SECOND;
     for (client, name) in (0..).zip(before) {

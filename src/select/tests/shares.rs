@@ -128,7 +128,7 @@ fn a_bounded_hash_lets_nobody_have_more_than_its_bound() {
     for client in (0..600).map(|_| 7).chain(0..600) {
         let index = bench.of_key(client);
         bench.open(index, 1);
-        let all = f64::from(bench.pool.connections.as_ref().unwrap().used());
+        let all = f64::from(bench.pool.connections.used());
         for (backend, part) in bench.pool.backends.iter().zip([0.25, 0.25, 0.5]) {
             let bound = (1.25 * all * part).ceil();
             assert!(f64::from(backend.tally.connections.used()) <= bound);

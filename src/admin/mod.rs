@@ -1,0 +1,132 @@
+//! The admin API: what anyone may ask of a running balancer, over HTTP on a Unix socket or loopback.
+//!
+//! [`model`] is what goes over the wire, for the server and for the command line as its client.
+//! Whatever is asked goes as a [`Call`] to the control thread, which owns all state.
+
+#![forbid(unsafe_code)]
+
+pub mod model;
+
+use std::fmt;
+
+use tokio::sync::{broadcast, mpsc, oneshot};
+
+use crate::config::{Change, ChangeError};
+use model::{
+    Event, HistogramStatus, ListenerStatus, PoolStatus, SessionFilter, SessionStatus, Status,
+};
+
+/// What the control thread is asked, with where its answer goes.
+#[derive(Debug)]
+pub enum Call {
+    /// How it is going.
+    Status(Reply<Status>),
+    /// All listeners.
+    Listeners(Reply<Vec<ListenerStatus>>),
+    /// All pools with their backends.
+    Pools(Reply<Vec<PoolStatus>>),
+    /// Sessions that are open now.
+    Sessions(SessionFilter, Reply<Vec<SessionStatus>>),
+    /// Closes sessions; answers with how many.
+    Kill(SessionFilter, Author, Reply<u64>),
+    /// The workers' histograms since the start; they go on counting.
+    Histograms(Reply<Vec<HistogramStatus>>),
+    /// The effective configuration, as RON.
+    Config(Reply<String>),
+    /// Changes it; answers with the version that is in force then.
+    Change {
+        /// What changes.
+        change: Change,
+        /// It holds over reloads of the file.
+        keep: bool,
+        /// Who says so.
+        author: Author,
+        /// The version, or why nothing changed.
+        reply: Reply<Result<u64, ChangeError>>,
+    },
+    /// Reads the file again; answers with the version, or with what is wrong with it.
+    Reload(Author, Reply<Result<u64, String>>),
+}
+
+/// Where an answer goes. Whoever asked may be gone.
+pub type Reply<T> = oneshot::Sender<T>;
+
+/// What somebody may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Role {
+    /// Look.
+    Read,
+    /// Look and change.
+    Write,
+}
+
+/// Who changes something, for the audit log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Author {
+    /// Over the Unix socket.
+    Socket,
+    /// Over HTTP, with the token of this role.
+    Token(Role),
+    /// By a signal, or a change of the file.
+    Operator,
+    /// The balancer itself: discovery or scaling.
+    Balancer,
+}
+
+/// The way to the control thread.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    calls: mpsc::Sender<Call>,
+    events: broadcast::Sender<Event>,
+}
+
+/// The control thread has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gone;
+
+impl Handle {
+    /// A handle, and where its calls arrive. Events that are sent reach all who watch.
+    #[must_use]
+    pub fn new() -> (Self, mpsc::Receiver<Call>, broadcast::Sender<Event>) {
+        let (calls, arriving) = mpsc::channel(CALLS);
+        let (events, _) = broadcast::channel(EVENTS);
+        let handle = Self {
+            calls,
+            events: events.clone(),
+        };
+        (handle, arriving, events)
+    }
+
+    /// Asks, and waits for the answer.
+    ///
+    /// # Errors
+    /// [`Gone`]
+    pub async fn ask<T>(&self, call: impl FnOnce(Reply<T>) -> Call) -> Result<T, Gone> {
+        let (reply, answer) = oneshot::channel();
+        self.calls.send(call(reply)).await.map_err(|_| Gone)?;
+        answer.await.map_err(|_| Gone)
+    }
+
+    /// What happens from now on. Who is too slow misses the oldest.
+    #[must_use]
+    pub fn watch(&self) -> broadcast::Receiver<Event> {
+        self.events.subscribe()
+    }
+}
+
+impl fmt::Display for Author {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Socket => "socket",
+            Self::Token(Role::Read) => "read",
+            Self::Token(Role::Write) => "write",
+            Self::Operator => "operator",
+            Self::Balancer => "balancer",
+        })
+    }
+}
+
+/// Calls that wait for the control thread; more wait to be sent.
+const CALLS: usize = 64;
+/// Events that a slow watcher may be behind.
+const EVENTS: usize = 1_024;

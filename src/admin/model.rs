@@ -1,0 +1,353 @@
+//! What goes over the wire, as JSON. Times are seconds, shares are percent, unless a name says
+//! otherwise; a limit that is absent (`null`) is none.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// How the balancer is going.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Status {
+    /// The program's version.
+    pub version: String,
+    /// Its process.
+    pub pid: u32,
+    /// When it started (RFC 3339).
+    pub started_at: String,
+    /// How long it has been running, in seconds.
+    pub uptime_s: f64,
+    /// Whether it takes connections.
+    pub stage: Stage,
+    /// The version of the configuration in force; counts up with every change of any kind.
+    pub snapshot: u64,
+    /// From the moment a change was published to the last worker using it, in µs: the last one.
+    pub publish_us: Option<u64>,
+    /// Client connections now.
+    pub connections: u64,
+    /// Client connections at most.
+    pub max_connections: u64,
+    /// Connections accepted since the start.
+    pub accepted: u64,
+    /// Sessions ended since the start, by reason; without those that never happened.
+    pub closed: BTreeMap<String, u64>,
+    /// What came of reading the configuration again.
+    pub reloads: Reloads,
+    /// Each worker.
+    pub workers: Vec<WorkerStatus>,
+}
+
+/// Whether the balancer takes connections.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Stage {
+    /// Not every backend that is probed has been probed once.
+    #[default]
+    Starting,
+    /// It does.
+    Ready,
+    /// It was told to stop and ends what is open.
+    Stopping,
+}
+
+/// Readings of the configuration after the first.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Reloads {
+    /// Those that took effect.
+    pub succeeded: u64,
+    /// Those that were refused: the configuration before stayed in force.
+    pub failed: u64,
+    /// When the last one was (RFC 3339).
+    pub last_at: Option<String>,
+    /// Why it was refused, if it was.
+    pub last_error: Option<String>,
+}
+
+/// A worker: its counters are since the start.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct WorkerStatus {
+    /// Its number.
+    pub worker: u32,
+    /// The version that it routes by.
+    pub snapshot: u64,
+    /// Its gauges and counters by name, as SIGUSR1 shows them.
+    pub numbers: BTreeMap<String, u64>,
+}
+
+/// A listener.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ListenerStatus {
+    /// Its name.
+    pub name: String,
+    /// Where it listens.
+    pub bind: String,
+    /// Where its sessions go.
+    pub pool: String,
+    /// Client connections now.
+    pub connections: u64,
+    /// Client connections at most.
+    pub max_connections: Option<u32>,
+}
+
+/// A pool.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct PoolStatus {
+    /// Its name.
+    pub name: String,
+    /// How a backend is selected.
+    pub strategy: String,
+    /// Connections to all its backends now.
+    pub connections: u64,
+    /// Connections to all its backends at most.
+    pub max_connections: Option<u32>,
+    /// Clients that wait for a place now.
+    pub queued: u64,
+    /// Clients that wait at most.
+    pub queue_max: u32,
+    /// How long they wait at most, in seconds.
+    pub queue_timeout_s: f64,
+    /// Too few backends are usable: health is ignored.
+    pub panic: bool,
+    /// Clients that are remembered, where it persists.
+    pub clients: Option<u64>,
+    /// In the order of the configuration, then those that are leaving.
+    pub backends: Vec<BackendStatus>,
+}
+
+/// A backend.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct BackendStatus {
+    /// Its pool.
+    pub pool: String,
+    /// Its name.
+    pub name: String,
+    /// Where it is connected to.
+    pub address: String,
+    /// Its share, 0 to 256.
+    pub weight: u16,
+    /// Connections at most.
+    pub max_connections: Option<u32>,
+    /// It is selected only while no other can be.
+    pub backup: bool,
+    /// Its group.
+    pub group: Option<String>,
+    /// What the operator wants of it: `ready`, `drain` or `maint`.
+    pub state: String,
+    /// What its probes say: `up`, `down` or `unchecked`.
+    pub health: String,
+    /// Why the last probe failed, or what a reader should know of it.
+    pub check: Option<String>,
+    /// For how long it is ejected, in seconds.
+    pub ejected_s: Option<f64>,
+    /// How far its slow start has come, in percent, while it lasts.
+    pub rising: Option<u8>,
+    /// It is of the reserve and waits there.
+    pub standby: bool,
+    /// It was removed and has sessions still.
+    pub leaving: bool,
+    /// It is selected from.
+    pub in_rotation: bool,
+    /// Connections now, being made or established.
+    pub connections: u64,
+    /// Connections that wait for an answer now.
+    pub waiting: u64,
+    /// Failures since its last answer.
+    pub failures: u64,
+    /// Average of its answer times of late, in ms.
+    pub answer_ms: Option<f64>,
+    /// Connections begun since it joined.
+    pub opened: u64,
+    /// Connections that it answered.
+    pub answered: u64,
+    /// Bytes of sessions that ended, in both directions.
+    pub bytes: u64,
+}
+
+/// Which sessions; of what is not said, all.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct SessionFilter {
+    /// The one of this id.
+    pub id: Option<String>,
+    /// Those of a listener.
+    pub listener: Option<String>,
+    /// Those of a pool.
+    pub pool: Option<String>,
+    /// Those of a backend, by its name.
+    pub backend: Option<String>,
+    /// Those of a client's address, without its port.
+    pub client: Option<std::net::IpAddr>,
+    /// So many at most; by default 1000, at most 10,000. Closing heeds no limit.
+    pub limit: Option<u32>,
+}
+
+/// A session that is open.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct SessionStatus {
+    /// Worker and number, as in the access log: `0-17`.
+    pub id: String,
+    /// Its listener.
+    pub listener: String,
+    /// Its pool.
+    pub pool: String,
+    /// Who was selected, once somebody was.
+    pub backend: Option<String>,
+    /// The client's address and port; none over a Unix socket.
+    pub client: Option<String>,
+    /// `peeking`, `connecting`, `queued`, `open` or `closing`.
+    pub state: String,
+    /// Since it was accepted, in seconds.
+    pub age_s: f64,
+    /// Since the last byte, in seconds.
+    pub idle_s: f64,
+    /// Bytes from the client.
+    pub bytes_up: u64,
+    /// Bytes to the client.
+    pub bytes_down: u64,
+}
+
+/// A histogram over all that a worker saw since the start.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct HistogramStatus {
+    /// The worker; none: all together.
+    pub worker: Option<u32>,
+    /// What was measured, as SIGUSR1 calls it.
+    pub name: String,
+    /// `us`, `ns` or `B`.
+    pub unit: String,
+    /// How often.
+    pub count: u64,
+    /// Half are below.
+    pub p50: u64,
+    /// 90% are below.
+    pub p90: u64,
+    /// 99% are below.
+    pub p99: u64,
+    /// 99.9% are below.
+    pub p999: u64,
+    /// The greatest.
+    pub max: u64,
+}
+
+/// Something that happened.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Event {
+    /// Counts up from 1.
+    pub number: u64,
+    /// When (RFC 3339).
+    pub at: String,
+    /// Such as `backend_down`: a word for programs.
+    pub kind: String,
+    /// The pool that it is about.
+    pub pool: Option<String>,
+    /// The backend that it is about.
+    pub backend: Option<String>,
+    /// A sentence for people.
+    pub message: String,
+}
+
+/// A new backend. What is not said has the default of `config.ron`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewBackend {
+    /// Where it is connected to.
+    pub address: String,
+    /// Its name; by default its address.
+    #[serde(default)]
+    pub name: Option<String>,
+    /// Its share, 0 to 256.
+    #[serde(default)]
+    pub weight: Option<u32>,
+    /// Connections at most.
+    #[serde(default)]
+    pub max_connections: Option<u32>,
+    /// It is selected only while no other can be.
+    #[serde(default)]
+    pub backup: Option<bool>,
+    /// Its group.
+    #[serde(default)]
+    pub group: Option<String>,
+    /// `ready`, `drain` or `maint`.
+    #[serde(default)]
+    pub state: Option<String>,
+    /// The change holds over reloads.
+    #[serde(default)]
+    pub keep: bool,
+}
+
+/// What changes of a backend; what is absent stays.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct BackendChange {
+    /// Its share, 0 to 256.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weight: Option<u32>,
+    /// Connections at most; 0: no limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_connections: Option<u32>,
+    /// `ready`, `drain` or `maint`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub state: Option<String>,
+    /// The change holds over reloads.
+    pub keep: bool,
+}
+
+/// What changes of a pool; what is absent stays.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct PoolChange {
+    /// A strategy as `config.ron` writes it: a bare name, or `(name: "hash", key: "sni")`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub strategy: Option<String>,
+    /// Connections to all its backends at most; 0: no limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_connections: Option<u32>,
+    /// Clients that wait at most.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub queue_max: Option<u32>,
+    /// How long they wait at most, such as `5s`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub queue_timeout: Option<String>,
+    /// The change holds over reloads.
+    pub keep: bool,
+}
+
+/// Another limit of client connections, of a listener or in all; 0: none of its own, or what the
+/// descriptor limit allows.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LimitChange {
+    /// Connections at most.
+    pub max_connections: u32,
+    /// The change holds over reloads.
+    #[serde(default)]
+    pub keep: bool,
+}
+
+/// A change took effect.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Changed {
+    /// The version that is in force now.
+    pub snapshot: u64,
+}
+
+/// Sessions were told to close.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Killed {
+    /// How many.
+    pub sessions: u64,
+}
+
+/// The effective configuration.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ConfigText {
+    /// A whole `config.ron`.
+    pub ron: String,
+}
+
+/// Something is wrong with what was asked.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Problem {
+    /// One sentence.
+    pub error: String,
+}

@@ -1,0 +1,131 @@
+//! How backends are probed.
+
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Active probing of a pool's backends.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Check {
+    /// What a probe does once it is connected.
+    pub probe: Probe,
+    /// The TLS that it does that in.
+    pub tls: Option<CheckTls>,
+    /// From one probe's start to the next's, 100 ms to 1 h.
+    pub interval: Duration,
+    /// The same while a backend is down; `None`: as ever.
+    pub interval_down: Option<Duration>,
+    /// The same while a backend is on its way from up to down or back; `None`: as ever.
+    pub interval_between: Option<Duration>,
+    /// A whole probe, 10 ms to 1 min.
+    pub timeout: Duration,
+    /// Probes in a row that bring a backend back, 1 to 100.
+    pub rise: u32,
+    /// Failed probes in a row that take it down, 1 to 100.
+    pub fall: u32,
+    /// The port, where it is not the backend's own.
+    pub port: Option<u16>,
+    /// The PROXY protocol header that a probe begins with.
+    pub proxy_header: Option<ProxyHeader>,
+    /// What a backend counts as until its probes say something.
+    pub initial: Initial,
+}
+
+/// What a probe does once it is connected.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Probe {
+    /// Nothing more: it closes (by RST, so that no TIME-WAIT is left).
+    #[default]
+    Tcp,
+    /// It sends these bytes, which may be none, and waits for an answer.
+    SendExpect {
+        /// Sent first.
+        send: Vec<u8>,
+        /// In the first 16 KiB of the answer.
+        expect: Expect,
+    },
+    /// An HTTP/1.1 request (RFC 9112).
+    Http {
+        /// Such as `GET`.
+        method: String,
+        /// Such as `/healthz`.
+        path: String,
+        /// The `Host` field; `None`: the backend's address.
+        host: Option<String>,
+        /// Which status codes are good.
+        status: RangeInclusive<u16>,
+    },
+}
+
+/// What an answer must hold.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Expect {
+    /// These bytes, anywhere.
+    Bytes(Vec<u8>),
+    /// What this regular expression matches (of the crate `regex`, over bytes).
+    Regex(String),
+}
+
+/// The TLS of a probe.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct CheckTls {
+    /// The server name that it asks for (RFC 6066); `None`: none.
+    pub sni: Option<String>,
+    /// The protocols that it offers (RFC 7301); one of them must be taken.
+    pub alpn: Vec<String>,
+    /// Whether the certificate is verified.
+    pub verify: Verify,
+}
+
+/// Whether and how a probe verifies a certificate. It is verified for the name of `sni`, or else
+/// for the backend's address.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Verify {
+    /// It is not: a handshake is enough.
+    #[default]
+    Off,
+    /// By what the machine trusts.
+    System,
+    /// By the certificates of this PEM file.
+    File(PathBuf),
+}
+
+/// A version of the PROXY protocol. Both headers say that the connection is the balancer's own
+/// (v1 `UNKNOWN`, v2 `LOCAL`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ProxyHeader {
+    /// Text.
+    V1,
+    /// Binary.
+    V2,
+}
+
+/// What a backend counts as until its probes say something.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Initial {
+    /// Up, until `fall` probes failed.
+    #[default]
+    Up,
+    /// Down, until `rise` probes succeeded.
+    Down,
+    /// Down, until the first probe decides.
+    Probe,
+}
+
+impl Default for Check {
+    fn default() -> Self {
+        Self {
+            probe: Probe::Tcp,
+            tls: None,
+            interval: Duration::from_secs(2),
+            interval_down: None,
+            interval_between: None,
+            timeout: Duration::from_secs(1),
+            rise: 2,
+            fall: 3,
+            port: None,
+            proxy_header: None,
+            initial: Initial::Up,
+        }
+    }
+}
