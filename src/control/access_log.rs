@@ -1,6 +1,6 @@
 //! The access log: one line per session, written through the control thread's ring.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::fmt::{self, Write as _};
 use std::fs;
 use std::io;
@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use crossbeam::channel::Receiver;
+use crossbeam::channel::{Receiver, TryRecvError};
 use tokio_uring::fs::File;
 
 use crate::config::{AccessLog, LogFormat, LogSink};
@@ -49,13 +49,40 @@ fn open(to: &LogSink) -> io::Result<fs::File> {
     }
 }
 
+/// What the writer is told while it runs.
+#[derive(Default)]
+pub(super) struct Orders {
+    /// Its file is to be opened again: it was rotated.
+    reopen: Cell<bool>,
+    /// Another log takes the place of this one, once its last line is written.
+    next: RefCell<Option<Log>>,
+}
+
+/// Lines that arrive, and where they go; `None`: nowhere.
+pub(super) struct Log {
+    pub(super) sink: Option<Sink>,
+    pub(super) records: Receiver<Record>,
+}
+
+impl Orders {
+    pub(super) fn reopen(&self, doorbell: &Doorbell) {
+        self.reopen.set(true);
+        doorbell.wake();
+    }
+
+    /// The workers write to `log` from now on, or are about to.
+    pub(super) fn switch(&self, log: Log, doorbell: &Doorbell) {
+        self.next.replace(Some(log));
+        doorbell.wake();
+    }
+}
+
 /// Takes lines from all workers and writes them in batches.
 pub(super) struct AccessLogWriter {
-    log: AccessLog,
-    file: File,
+    log: Option<(AccessLog, File)>,
+    records: Receiver<Record>,
     doorbell: Arc<Doorbell>,
-    /// The file is to be opened again: it was rotated.
-    reopen: Rc<Cell<bool>>,
+    orders: Rc<Orders>,
     /// Lines that could not be written.
     unwritten: u64,
     /// Lines that were reported as lost so far,
@@ -65,12 +92,12 @@ pub(super) struct AccessLogWriter {
 }
 
 impl AccessLogWriter {
-    pub(super) fn new(sink: Sink, doorbell: &Arc<Doorbell>, reopen: &Rc<Cell<bool>>) -> Self {
+    pub(super) fn new(log: Log, doorbell: &Arc<Doorbell>, orders: &Rc<Orders>) -> Self {
         Self {
-            log: sink.log,
-            file: File::from_std(sink.file),
+            log: log.sink.map(|sink| (sink.log, File::from_std(sink.file))),
+            records: log.records,
             doorbell: Arc::clone(doorbell),
-            reopen: Rc::clone(reopen),
+            orders: Rc::clone(orders),
             unwritten: 0,
             reported: 0,
             reported_at: 0,
@@ -78,7 +105,7 @@ impl AccessLogWriter {
     }
 
     /// Writes until the doorbell is closed and the queue empty.
-    pub(super) async fn run(mut self, records: Receiver<Record>, stats: Vec<Arc<Stats>>) {
+    pub(super) async fn run(mut self, stats: Vec<Arc<Stats>>) {
         let bell = match self.doorbell.eventfd().try_clone() {
             Ok(eventfd) => File::from_std(fs::File::from(eventfd)),
             Err(error) => return log::error!("no access log is written: {error}"),
@@ -86,26 +113,30 @@ impl AccessLogWriter {
         let mut batch = String::new();
         loop {
             let closing = self.doorbell.is_closed();
-            while batch.len() < BATCH_BYTES {
-                let Ok(record) = records.try_recv() else {
-                    break;
-                };
-                write_line(&mut batch, &record, self.log.format);
-            }
+            let drained = self.fill(&mut batch);
             if !batch.is_empty() {
                 batch = self.write(batch).await;
                 self.report_lost(&stats, false);
                 continue;
             }
-            if self.reopen.take() {
+            if self.orders.reopen.take() {
                 self.open_again().await;
             }
             self.report_lost(&stats, closing);
             if closing {
                 return;
             }
+            if self.orders.next.borrow().is_some() {
+                if drained {
+                    self.switch().await;
+                } else {
+                    // A worker has not changed over yet.
+                    tokio::time::sleep(BATCH_WAIT).await;
+                }
+                continue;
+            }
             self.doorbell.sleep();
-            if !records.is_empty() {
+            if !self.records.is_empty() {
                 continue;
             }
             // Whatever it says, the queue is looked at again.
@@ -115,12 +146,43 @@ impl AccessLogWriter {
         }
     }
 
+    /// Takes lines that wait. `true`: nobody will send any more.
+    fn fill(&self, batch: &mut String) -> bool {
+        while batch.len() < BATCH_BYTES {
+            match self.records.try_recv() {
+                Ok(record) => {
+                    if let Some((log, _)) = &self.log {
+                        write_line(batch, &record, log.format);
+                    }
+                }
+                Err(error) => return error == TryRecvError::Disconnected,
+            }
+        }
+        false
+    }
+
+    /// Goes over to the next log.
+    async fn switch(&mut self) {
+        let Some(next) = self.orders.next.take() else {
+            return;
+        };
+        self.records = next.records;
+        let log = next.sink.map(|sink| (sink.log, File::from_std(sink.file)));
+        if let Some((_, old)) = std::mem::replace(&mut self.log, log) {
+            // A failure to close is one of lines that were written long ago.
+            let _ = old.close().await;
+        }
+    }
+
     /// Writes the whole batch and gives its memory back, empty.
     async fn write(&mut self, batch: String) -> String {
         let mut bytes = batch.into_bytes();
+        let Some((_, file)) = &self.log else {
+            return String::new();
+        };
         while !bytes.is_empty() {
             // At the file's own position, which is its end when it was opened to append.
-            let (outcome, rest) = self.file.write_at(bytes, u64::MAX).submit().await;
+            let (outcome, rest) = file.write_at(bytes, u64::MAX).submit().await;
             bytes = rest;
             match outcome {
                 Ok(written) if written > 0 => {
@@ -142,9 +204,12 @@ impl AccessLogWriter {
 
     /// Keeps the old file when the new one can't be opened.
     async fn open_again(&mut self) {
-        match open(&self.log.to) {
-            Ok(file) => {
-                let old = std::mem::replace(&mut self.file, File::from_std(file));
+        let Some((log, file)) = &mut self.log else {
+            return;
+        };
+        match open(&log.to) {
+            Ok(new) => {
+                let old = std::mem::replace(file, File::from_std(new));
                 // A failure to close is one of lines that were written long ago.
                 let _ = old.close().await;
             }

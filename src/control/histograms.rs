@@ -1,6 +1,8 @@
 //! SIGUSR1: each worker's histograms as a table in the log, and appended to a file that the tools
 //! of HdrHistogram read (V2 log format, a tag per worker and metric).
 
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -11,30 +13,42 @@ use hdrhistogram::Histogram;
 use hdrhistogram::serialization::V2DeflateSerializer;
 use hdrhistogram::serialization::interval_log::{IntervalLogWriterBuilder, Tag};
 
-use crate::session::CloseReason;
+use crate::admin::model::HistogramStatus;
 use crate::worker::{Command, Histograms, Numbers};
 
 use super::start::Crew;
+use super::status;
 
-/// The file, and since when the next entry counts.
-pub(super) struct HistogramLog {
-    path: PathBuf,
-    since: SystemTime,
+/// What all workers measured: since the start, and since the last entry of the file.
+pub(super) struct Measurements {
+    path: RefCell<PathBuf>,
+    since: Cell<SystemTime>,
+    pending: RefCell<ByWorker>,
+    in_all: RefCell<ByWorker>,
 }
 
-impl HistogramLog {
+type ByWorker = BTreeMap<u32, Box<Histograms>>;
+
+impl Measurements {
     pub(super) fn new(path: PathBuf) -> Self {
         Self {
-            path,
-            since: SystemTime::now(),
+            path: RefCell::new(path),
+            since: Cell::new(SystemTime::now()),
+            pending: RefCell::default(),
+            in_all: RefCell::default(),
         }
     }
 
-    /// Takes the histograms of all workers and writes them down. The next time counts from here.
-    pub(super) async fn dump(&mut self, crew: &Crew) {
-        let taken = take(crew).await;
+    /// Writes to another file from now on.
+    pub(super) fn set_path(&self, path: PathBuf) {
+        self.path.replace(path);
+    }
+
+    /// Writes down what was measured since the last time.
+    pub(super) async fn dump(&self, crew: &Crew) {
+        let missing = self.collect(crew).await;
         let until = SystemTime::now();
-        let since = std::mem::replace(&mut self.since, until);
+        let since = self.since.replace(until);
         let seconds = until
             .duration_since(since)
             .unwrap_or_default()
@@ -42,46 +56,85 @@ impl HistogramLog {
         for (worker, stats) in crew.stats.iter().enumerate() {
             log::info!(target: TARGET, "worker {worker}: {}", gauges(stats));
         }
+        let taken = self.pending.take();
         for (worker, histograms) in &taken {
             log::info!(
                 "worker {worker}: last {seconds:.1} s\n{}",
                 table(histograms)
             );
         }
-        for worker in (0..crew.stats.len()).filter(|&worker| !has(&taken, worker)) {
+        for worker in missing {
             log::warn!("worker {worker} did not answer in time: its histograms are lost");
         }
-        match self.append(taken, since, until).await {
-            Ok(()) => log::info!(target: TARGET, "histograms appended to {}", self.path.display()),
-            Err(error) => log::error!("{} can't be written: {error}", self.path.display()),
+        let path = self.path.borrow().clone();
+        match append_aside(path.clone(), taken, since, until).await {
+            Ok(()) => log::info!(target: TARGET, "histograms appended to {}", path.display()),
+            Err(error) => log::error!("{} can't be written: {error}", path.display()),
         }
     }
 
-    /// Writes on a thread of its own: a file may be a pipe that nobody reads, or on a disk that
-    /// does not answer, and signals go on being answered meanwhile.
-    async fn append(
-        &self,
-        taken: Vec<(u32, Box<Histograms>)>,
-        since: SystemTime,
-        until: SystemTime,
-    ) -> io::Result<()> {
-        let (done, outcome) = tokio::sync::oneshot::channel();
-        let path = self.path.clone();
-        std::thread::Builder::new()
-            .name("histograms".to_owned())
-            .spawn(move || done.send(append(&path, &taken, since, until)))?;
-        match tokio::time::timeout(WRITE_TIME, outcome).await {
-            Ok(Ok(outcome)) => outcome,
-            Ok(Err(_)) | Err(_) => Err(io::ErrorKind::TimedOut.into()),
+    /// What was measured since the start: all workers together, then each.
+    pub(super) async fn summaries(&self, crew: &Crew) -> Vec<HistogramStatus> {
+        self.collect(crew).await;
+        let by_worker = self.in_all.borrow();
+        let mut together = Histograms::new();
+        by_worker.values().for_each(|its| together.add(its));
+        let mut summaries = Vec::new();
+        let each = by_worker.iter().map(|(&worker, its)| (Some(worker), &**its));
+        for (worker, histograms) in std::iter::once((None, &together)).chain(each) {
+            let all = histograms.all().into_iter();
+            summaries.extend(all.map(|(name, unit, its)| summary(worker, name, unit, its)));
         }
+        summaries
+    }
+
+    /// Takes the histograms of all workers. Answers with those that did not give theirs in time.
+    async fn collect(&self, crew: &Crew) -> Vec<usize> {
+        let taken = take(crew).await;
+        for into in [&self.pending, &self.in_all] {
+            let mut into = into.borrow_mut();
+            for (worker, histograms) in &taken {
+                into.entry(*worker).or_default().add(histograms);
+            }
+        }
+        let has = |worker: &usize| taken.iter().any(|(taken, _)| *taken as usize == *worker);
+        (0..crew.stats.len()).filter(|worker| !has(worker)).collect()
     }
 }
 
-fn has(taken: &[(u32, Box<Histograms>)], worker: usize) -> bool {
-    taken.iter().any(|(taken, _)| *taken as usize == worker)
+/// Writes on a thread of its own: a file may be a pipe that nobody reads, or on a disk that does
+/// not answer, and signals go on being answered meanwhile.
+async fn append_aside(
+    path: PathBuf,
+    taken: ByWorker,
+    since: SystemTime,
+    until: SystemTime,
+) -> io::Result<()> {
+    let (done, outcome) = tokio::sync::oneshot::channel();
+    std::thread::Builder::new()
+        .name("histograms".to_owned())
+        .spawn(move || done.send(append(&path, &taken, since, until)))?;
+    match tokio::time::timeout(WRITE_TIME, outcome).await {
+        Ok(Ok(outcome)) => outcome,
+        Ok(Err(_)) | Err(_) => Err(io::ErrorKind::TimedOut.into()),
+    }
 }
 
-/// Histograms by worker, in their order; of those workers that answered in time.
+fn summary(worker: Option<u32>, name: &str, unit: &str, its: &Histogram<u64>) -> HistogramStatus {
+    HistogramStatus {
+        worker,
+        name: name.to_owned(),
+        unit: unit.to_owned(),
+        count: its.len(),
+        p50: its.value_at_quantile(0.5),
+        p90: its.value_at_quantile(0.9),
+        p99: its.value_at_quantile(0.99),
+        p999: its.value_at_quantile(0.999),
+        max: its.max(),
+    }
+}
+
+/// Histograms of those workers that answer in time.
 async fn take(crew: &Crew) -> Vec<(u32, Box<Histograms>)> {
     let (reply, replies) = channel::bounded(crew.stats.len());
     crew.tell_all(|| Command::TakeHistograms(reply.clone()));
@@ -94,32 +147,13 @@ async fn take(crew: &Crew) -> Vec<(u32, Box<Histograms>)> {
         }
         tokio::time::sleep(ANSWER_POLL).await;
     }
-    taken.sort_by_key(|(worker, _)| *worker);
     taken
 }
 
 fn gauges(stats: &Numbers) -> String {
-    let mut line = String::new();
-    let numbers = [
-        ("sessions", &stats.sessions),
-        ("buffers", &stats.buffers),
-        ("pipes", &stats.pipes),
-        ("parked", &stats.parked),
-        ("accepted", &stats.accepted),
-        ("peek_misses", &stats.peek_misses),
-        ("connect_failures", &stats.connect_failures),
-        ("accept_pauses", &stats.accept_pauses),
-        ("accept_exhausted", &stats.accept_exhausted),
-        ("log_dropped", &stats.log_dropped),
-    ];
-    for (name, number) in numbers {
-        line += &format!("{name}={} ", number.get());
-    }
-    let closed = CloseReason::ALL.into_iter().zip(&stats.closed);
-    for (reason, number) in closed.filter(|(_, number)| number.get() > 0) {
-        line += &format!("closed.{reason}={} ", number.get());
-    }
-    line.trim_end().to_owned()
+    let numbers = status::numbers(stats).into_iter();
+    let numbers: Vec<_> = numbers.map(|(name, number)| format!("{name}={number}")).collect();
+    numbers.join(" ")
 }
 
 fn table(histograms: &Histograms) -> String {
@@ -145,7 +179,7 @@ fn table(histograms: &Histograms) -> String {
 /// One interval per worker and metric. A new file begins with the format's header.
 fn append(
     path: &Path,
-    taken: &[(u32, Box<Histograms>)],
+    taken: &ByWorker,
     since: SystemTime,
     until: SystemTime,
 ) -> io::Result<()> {
@@ -159,7 +193,7 @@ fn append(
 }
 
 fn encode(
-    taken: &[(u32, Box<Histograms>)],
+    taken: &ByWorker,
     since: SystemTime,
     until: SystemTime,
     with_header: bool,

@@ -1,56 +1,91 @@
-//! SIGHUP: the configuration file is read again. What is wrong leaves the old one in force.
+//! The configuration file is read again: by a signal, by the API, or because it changed. What is
+//! wrong leaves the old one in force.
 
-use std::sync::Arc;
+use std::time::SystemTime;
 
-use crate::config::{Config, ConfigError};
-use crate::pool::Standing;
-use crate::snapshot::Snapshot;
-use crate::worker::Command;
+use serde_json::json;
 
-use super::capacity;
-use super::start::Crew;
+use crate::admin::Author;
+use crate::config::{AccessLog, Config, ConfigError};
+
+use super::access_log::Sink;
+use super::balancer::Balancer;
+use super::events::{Subject, Weight};
 
 /// Reads the configuration again, from where it came.
 pub type Reread<'a> = dyn Fn() -> Result<Config, ConfigError> + 'a;
 
-/// Reads the configuration again and has all workers route by it. Answers with what is in force
-/// then, when that is another one. Says in the log what happened.
-pub(super) fn reload(
-    crew: &Crew,
-    present: &Snapshot,
-    old: &Config,
-    reread: &Reread<'_>,
-) -> Option<(Config, Arc<Snapshot>)> {
-    let new = match reread() {
-        Ok(config) => config,
-        Err(error) => {
-            log::error!("reload: the old configuration stays in force\n{error}");
-            return None;
+impl Balancer<'_> {
+    /// Reads the file again and routes by it. Answers with the version in force, or with what is
+    /// wrong; the log, the API and the counters tell the same.
+    pub(super) fn reload(&mut self, author: Author) -> Result<u64, String> {
+        self.notifier.reloading();
+        let outcome = self.try_reload();
+        self.notifier.ready();
+        let now = humantime::format_rfc3339_millis(SystemTime::now());
+        self.reloads.last_at = Some(now.to_string());
+        self.reloads.last_error = outcome.clone().err();
+        match &outcome {
+            Ok(()) => {
+                self.reloads.succeeded += 1;
+                let message = format!("reload: version {} is in force", self.snapshot.version);
+                self.events
+                    .tell(Weight::Info, "reloaded", Subject::default(), message);
+            }
+            Err(why) => {
+                self.reloads.failed += 1;
+                let message = format!("reload: the old configuration stays in force\n{why}");
+                self.events
+                    .tell(Weight::Error, "reload_failed", Subject::default(), message);
+            }
         }
-    };
-    let snapshot = publish(crew, present, &new);
-    for setting in restart_needed(old, &new) {
-        log::warn!("reload: {setting} takes effect at the next start");
+        let version = json!({ "snapshot": self.snapshot.version });
+        let told = outcome.clone();
+        self.audit
+            .record(author, "reload", "config", None, Some(version), told);
+        outcome.map(|()| self.snapshot.version)
     }
-    log::info!("reload: version {} is in force", snapshot.version);
-    Some((new, snapshot))
-}
 
-fn publish(crew: &Crew, present: &Snapshot, new: &Config) -> Arc<Snapshot> {
-    let max = capacity::within(new.max_connections, crew.connections_possible);
-    let standing = |_: &str, _: &_| Standing::default();
-    let snapshot = Arc::new(Snapshot::compose(Some(present), new, max, standing));
-    crew.tell_all(|| Command::Publish(Arc::clone(&snapshot)));
-    snapshot
-}
+    fn try_reload(&mut self) -> Result<(), String> {
+        let reread = self.reread.ok_or("it runs without a configuration file")?;
+        let file = reread().map_err(|error| error.to_string())?;
+        let old = self.declared.config().clone();
+        let (declared, given_up) = self.declared.reload(file);
+        // Taken before anything changes: it may fail.
+        let log = self.next_log(&old, declared.config())?;
+        self.apply(declared).map_err(|error| error.to_string())?;
+        if let Some(sink) = log {
+            self.switch_log(sink);
+        }
+        for error in given_up {
+            log::warn!("reload: a change that was to be kept is given up: {error}");
+        }
+        let new = self.declared.config();
+        if old.histogram_log != new.histogram_log {
+            self.measurements.set_path(new.histogram_log.clone());
+        }
+        for (setting, changed) in [
+            ("workers", old.workers != new.workers),
+            ("admin", old.admin != new.admin),
+        ] {
+            if changed {
+                log::warn!("reload: {setting} takes effect at the next start");
+            }
+        }
+        Ok(())
+    }
 
-/// What has changed and does not take effect in a running balancer.
-fn restart_needed(old: &Config, new: &Config) -> Vec<&'static str> {
-    let changed = [
-        ("workers", old.workers != new.workers),
-        ("access_log", old.access_log != new.access_log),
-        ("histogram_log", old.histogram_log != new.histogram_log),
-    ];
-    let changed = changed.into_iter().filter(|(_, changed)| *changed);
-    changed.map(|(setting, _)| setting).collect()
+    /// The sink of another access log, `Some(None)` where there shall be none any more.
+    fn next_log(&self, old: &Config, new: &Config) -> Result<Option<Option<Sink>>, String> {
+        if old.access_log == new.access_log {
+            return Ok(None);
+        }
+        let open = |log: &AccessLog| Sink::open(log).map_err(|error| error.to_string());
+        new.access_log.as_ref().map(open).transpose().map(Some)
+    }
+
+    fn switch_log(&self, sink: Option<Sink>) {
+        let log = self.crew.switch_log(sink);
+        self.log_orders.switch(log, &self.crew.doorbell);
+    }
 }

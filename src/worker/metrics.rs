@@ -98,6 +98,30 @@ impl Histograms {
         }
     }
 
+    /// Adds what another one has.
+    pub fn add(&mut self, other: &Self) {
+        let Self {
+            connect,
+            first_byte,
+            session,
+            bytes_up,
+            bytes_down,
+            turn,
+        } = self;
+        let pairs = [
+            (connect, &other.connect),
+            (first_byte, &other.first_byte),
+            (session, &other.session),
+            (bytes_up, &other.bytes_up),
+            (bytes_down, &other.bytes_down),
+            (turn, &other.turn),
+        ];
+        for (own, other) in pairs {
+            own.add(other)
+                .expect("all of one kind have the same bounds");
+        }
+    }
+
     /// Each with its name and unit, in the order of a session.
     #[must_use]
     pub fn all(&self) -> [(&'static str, &'static str, &Histogram<u64>); 6] {

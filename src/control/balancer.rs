@@ -1,0 +1,237 @@
+//! The control thread's state, and how it becomes what the workers route by.
+
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use crate::admin::audit::Audit;
+use crate::admin::model::{Reloads, Stage};
+use crate::config::{self, Config};
+use crate::pool::{Backend, Health, Pool, Rise, Standing};
+use crate::snapshot::Snapshot;
+use crate::sys;
+
+use super::access_log::Orders;
+use super::declared::Declared;
+use super::discovery::{self, Discoveries};
+use super::events::{Events, Subject, Weight};
+use super::health::{Checks, Ejections, Outliers};
+use super::histograms::Measurements;
+use super::pools::Pools;
+use super::scaling::Scalings;
+use super::start::{Bound, Crew};
+use super::{Reread, StartError, capacity};
+
+/// All that the control thread knows.
+pub(super) struct Balancer<'a> {
+    pub(super) crew: Rc<Crew>,
+    /// Reads the file again, where there is one.
+    pub(super) reread: Option<&'a Reread<'a>>,
+    pub(super) declared: Declared,
+    /// What is declared, with what is discovered.
+    pub(super) config: Config,
+    pub(super) snapshot: Arc<Snapshot>,
+    /// When the last one was published, in ns of the workers' clock.
+    pub(super) published_at: u64,
+    pub(super) checks: Checks,
+    pub(super) ejections: Ejections,
+    pub(super) outliers: Outliers,
+    pub(super) discoveries: Discoveries,
+    pub(super) scalings: Scalings,
+    pub(super) pools: Pools,
+    /// Slow starts that last.
+    pub(super) rises: HashMap<Key, Rise>,
+    pub(super) measurements: Rc<Measurements>,
+    pub(super) log_orders: Rc<Orders>,
+    pub(super) events: Events,
+    pub(super) audit: Audit,
+    pub(super) reloads: Reloads,
+    pub(super) stage: Stage,
+    pub(super) started_at: SystemTime,
+}
+
+/// A backend: its pool's name, and its own.
+pub(super) type Key = (String, String);
+
+/// What a backend is called by.
+pub(super) fn key(pool: &Pool, backend: &Backend) -> Key {
+    (pool.name.clone(), backend.name.clone())
+}
+
+impl Balancer<'_> {
+    /// Routes by what is declared now, whatever it was before. What it needs of the kernel is taken
+    /// first; where that fails, all stays as it is.
+    pub(super) fn apply(&mut self, declared: Declared) -> Result<(), StartError> {
+        let config = self.effective(&declared);
+        let new = self.crew.bind_new(&self.snapshot, &config)?;
+        self.declared = declared;
+        self.follow(config, new);
+        Ok(())
+    }
+
+    /// What is declared, with what is discovered.
+    fn effective(&self, declared: &Declared) -> Config {
+        let found = |pool: &str| self.discoveries.found(pool).map(<[_]>::to_vec);
+        declared.complete(discovery::merge(declared.config(), found))
+    }
+
+    /// Backends were discovered or have vanished.
+    pub(super) fn on_discovered(&mut self) {
+        let config = self.effective(&self.declared);
+        self.follow(config, Vec::new());
+    }
+
+    fn follow(&mut self, config: Config, new: Vec<Bound>) {
+        self.discoveries.follow(&config);
+        self.checks.follow(&config);
+        self.scalings.follow(&config);
+        let before = std::mem::replace(&mut self.config, config);
+        self.welcome(&before);
+        self.publish_with(new);
+        self.tell_differences(&before);
+    }
+
+    /// Has all workers route by what is known now.
+    pub(super) fn publish(&mut self) {
+        self.publish_with(Vec::new());
+    }
+
+    fn publish_with(&mut self, new: Vec<Bound>) {
+        let max = capacity::within(
+            self.config.max_connections,
+            self.crew.connections_possible,
+        );
+        let standing = |pool: &str, backend: &config::Backend| self.standing(pool, backend);
+        let next = Snapshot::compose(Some(&self.snapshot), &self.config, max, standing);
+        let next = Arc::new(next);
+        self.published_at = sys::monotonic();
+        self.crew.publish(&next, new);
+        self.pools.follow(&next);
+        let before = std::mem::replace(&mut self.snapshot, next);
+        self.tell_panic(&before);
+    }
+
+    fn standing(&self, pool: &str, backend: &config::Backend) -> Standing {
+        let key = (pool.to_owned(), backend.name.clone());
+        Standing {
+            health: self.checks.health(pool, backend),
+            rise: self.rises.get(&key).copied(),
+            standby: self.scalings.is_standby(pool, backend),
+        }
+    }
+
+    /// Backends that were not there, or away, begin slowly.
+    fn welcome(&mut self, before: &Config) {
+        let now = sys::monotonic();
+        for pool in &self.config.pools {
+            let old = before.pools.iter().find(|old| old.name == pool.name);
+            let Some((old, over)) = old.zip(slow_start(pool)) else {
+                continue;
+            };
+            for backend in &pool.backends {
+                let mut same = old.backends.iter();
+                let same = same.find(|old| {
+                    old.name == backend.name && old.address == backend.address
+                });
+                let away = same.is_none_or(|old| old.state == config::AdminState::Maint);
+                if away && backend.state == config::AdminState::Ready {
+                    let key = (pool.name.clone(), backend.name.clone());
+                    self.rises.insert(key, Rise { since: now, over });
+                }
+            }
+        }
+    }
+
+    /// A backend comes back: it begins slowly, where its pool says so.
+    pub(super) fn rise(&mut self, key: &Key) {
+        let mut pools = self.config.pools.iter();
+        let pool = pools.find(|pool| pool.name == key.0);
+        if let Some(over) = pool.and_then(slow_start) {
+            let since = sys::monotonic();
+            self.rises.insert(key.clone(), Rise { since, over });
+        }
+    }
+
+    /// Forgets slow starts that are over.
+    pub(super) fn forget_rises(&mut self) {
+        let now = sys::monotonic();
+        let lasts = |rise: &Rise| now.saturating_sub(rise.since) < rise.over;
+        self.rises.retain(|_, rise| lasts(rise));
+    }
+
+    fn tell_panic(&self, before: &Snapshot) {
+        for plan in &self.snapshot.pools {
+            let pool = plan.pool();
+            let mut old = before.pools.iter().map(|plan| plan.pool());
+            let old = old.find(|old| old.name == pool.name);
+            let panicked = old.is_some_and(|old| old.panic);
+            if pool.panic == panicked {
+                continue;
+            }
+            let about = Subject::pool(&pool.name);
+            if pool.panic {
+                let usable = pool.backends.iter().filter(|its| is_usable(its)).count();
+                let message = format!(
+                    "pool `{}` panics: {usable} of {} backends are usable, so all that are ready \
+                     get connections",
+                    pool.name,
+                    pool.backends.len()
+                );
+                self.events.tell(Weight::Warn, "panic", about, message);
+            } else {
+                let message = format!("pool `{}` has enough usable backends again", pool.name);
+                self.events.tell(Weight::Info, "panic_over", about, message);
+            }
+        }
+    }
+
+    /// Tells which listeners, pools and backends came and went.
+    fn tell_differences(&self, before: &Config) {
+        let names = |config: &Config| -> Vec<(String, String)> {
+            let listeners = config.listeners.iter();
+            let listeners = listeners.map(|its| (its.name.clone(), its.bind.to_string()));
+            listeners.collect()
+        };
+        let listener = |kind: &str, (name, bind): &(String, String), verb: &str| {
+            let message = format!("listener `{name}` on {bind} {verb}");
+            self.events.tell(Weight::Info, kind, Subject::default(), message);
+        };
+        let (old, new) = (names(before), names(&self.config));
+        let added = new.iter().filter(|its| !old.contains(its));
+        added.for_each(|its| listener("listener_added", its, "is added"));
+        let gone = old.iter().filter(|its| !new.contains(its));
+        gone.for_each(|its| listener("listener_removed", its, "is removed"));
+
+        let (old, new) = (backends(before), backends(&self.config));
+        for (kind, here, there, verb) in [
+            ("backend_added", &new, &old, "joins"),
+            ("backend_removed", &old, &new, "leaves"),
+        ] {
+            for its @ (pool, name, address) in here.iter().filter(|its| !there.contains(its)) {
+                let _ = its;
+                let message = format!("backend `{name}` at {address} {verb} pool `{pool}`");
+                let about = Subject::backend(pool, name);
+                self.events.tell(Weight::Info, kind, about, message);
+            }
+        }
+    }
+}
+
+fn backends(config: &Config) -> Vec<(String, String, String)> {
+    let all = config.pools.iter().flat_map(|pool| {
+        let backends = pool.backends.iter();
+        backends.map(|its| (pool.name.clone(), its.name.clone(), its.address.to_string()))
+    });
+    all.collect()
+}
+
+fn is_usable(backend: &Backend) -> bool {
+    backend.health == Health::Up && !backend.tally.is_ejected()
+}
+
+/// How long a backend's slow start takes in a pool, in ns.
+fn slow_start(pool: &config::Pool) -> Option<u64> {
+    let over = u64::try_from(pool.slow_start?.as_nanos()).ok()?;
+    (over > 0).then_some(over)
+}

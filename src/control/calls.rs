@@ -1,0 +1,262 @@
+//! Calls of the admin API, answered from the control thread's state.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::admin::model::{SessionFilter, SessionStatus, Status};
+use crate::admin::{Author, Call};
+use crate::config::{Backend, Change, ChangeError, Config};
+use crate::pool::Pool;
+use crate::session::CloseReason;
+use crate::sys;
+use crate::worker::{SessionInfo, Sought, Stats};
+
+use super::balancer::{Balancer, key};
+use super::events::{Subject, Weight};
+use super::status::{self, Known};
+
+impl Balancer<'_> {
+    /// Answers a call. What workers must be asked for is answered by a task of its own.
+    pub(super) fn on_call(&mut self, call: Call) {
+        // Whoever asked may have gone away: then nobody misses the answer.
+        match call {
+            Call::Status(reply) => drop(reply.send(self.status())),
+            Call::Listeners(reply) => drop(reply.send(status::listeners(&self.snapshot))),
+            Call::Pools(reply) => {
+                let known = |pool: &Pool, backend: &_| self.known(pool, backend);
+                let pools = status::pools(&self.snapshot, sys::monotonic(), known);
+                drop(reply.send(pools));
+            }
+            Call::Config(reply) => drop(reply.send(self.declared.config().to_ron())),
+            Call::Sessions(filter, reply) => {
+                let crew = Rc::clone(&self.crew);
+                tokio_uring::spawn(async move {
+                    let limit = filter.limit.unwrap_or(SESSIONS).min(SESSIONS_MAX) as usize;
+                    let mut sessions = match sought(&filter) {
+                        Some(sought) => crew.sessions_of(&sought, limit).await,
+                        None => Vec::new(),
+                    };
+                    sessions.truncate(limit);
+                    let now = sys::monotonic();
+                    let shown = sessions.iter().map(|its| session(its, now)).collect();
+                    drop(reply.send(shown));
+                });
+            }
+            Call::Kill(filter, author, reply) => {
+                let crew = Rc::clone(&self.crew);
+                let what = json!(filter);
+                let sought = sought(&filter);
+                let audit = self.audit.clone();
+                tokio_uring::spawn(async move {
+                    let closed = match sought {
+                        Some(sought) => crew.kill(&sought, CloseReason::Killed).await,
+                        None => 0,
+                    };
+                    let told = Some(json!({ "sessions": closed }));
+                    audit.record(author, "kill", "sessions", Some(what), told, Ok(()));
+                    drop(reply.send(closed));
+                });
+            }
+            Call::Histograms(reply) => {
+                let crew = Rc::clone(&self.crew);
+                let measurements = Rc::clone(&self.measurements);
+                tokio_uring::spawn(async move {
+                    drop(reply.send(measurements.summaries(&crew).await));
+                });
+            }
+            Call::Change {
+                change,
+                keep,
+                author,
+                reply,
+            } => drop(reply.send(self.change(&change, keep, author))),
+            Call::Reload(author, reply) => drop(reply.send(self.reload(author))),
+        }
+    }
+
+    fn status(&self) -> Status {
+        let stats = &self.crew.stats;
+        let sum = |number: fn(&Stats) -> u64| stats.iter().map(|its| number(its)).sum();
+        let mut closed = BTreeMap::new();
+        for (reason, number) in stats.iter().flat_map(|its| status::closed(its)) {
+            *closed.entry(reason).or_default() += number;
+        }
+        let uptime = self.started_at.elapsed().unwrap_or_default();
+        Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            started_at: humantime::format_rfc3339_millis(self.started_at).to_string(),
+            uptime_s: uptime.as_secs_f64(),
+            stage: self.stage,
+            snapshot: self.snapshot.version,
+            publish_us: self.publish_time().map(|time| time / 1_000),
+            connections: u64::from(self.snapshot.connections.used()),
+            max_connections: u64::from(self.snapshot.connections.max()),
+            accepted: sum(|its| its.accepted.get()),
+            closed,
+            reloads: self.reloads.clone(),
+            workers: (0u32..)
+                .zip(stats)
+                .map(|(worker, its)| status::worker(worker, its))
+                .collect(),
+        }
+    }
+
+    /// From the publication of the present snapshot to the last worker using it, in ns; `None`:
+    /// not all do.
+    fn publish_time(&self) -> Option<u64> {
+        let version = self.snapshot.version;
+        let adopted = |stats: &Arc<Stats>| {
+            let follows = stats.snapshot.get() == version;
+            follows.then(|| stats.adopted_at.get().saturating_sub(self.published_at))
+        };
+        let times: Option<Vec<u64>> = self.crew.stats.iter().map(adopted).collect();
+        times?.into_iter().max()
+    }
+
+    fn known(&self, pool: &Pool, backend: &crate::pool::Backend) -> Known {
+        let report = self.checks.report(&pool.name, &backend.name);
+        Known {
+            is_checked: pool.config.check.is_some(),
+            check: report.and_then(|report| report.sentence()),
+            ejected_until: self.ejections.until(&key(pool, backend)),
+        }
+    }
+
+    /// Makes a change, tells of it, and writes it down.
+    fn change(
+        &mut self,
+        change: &Change,
+        keep: bool,
+        author: Author,
+    ) -> Result<u64, ChangeError> {
+        let old = values(change, &self.config);
+        let declared = self.declared.change(change, keep, &self.config);
+        let outcome = declared.and_then(|declared| {
+            let applied = self.apply(declared);
+            applied.map_err(|error| ChangeError::Invalid(error.to_string()))
+        });
+        let new = values(change, &self.config);
+        let (action, target) = named(change);
+        let told = outcome.as_ref().map(|_| ()).map_err(ToString::to_string);
+        self.audit.record(author, action, &target, old, new, told);
+        if outcome.is_ok() {
+            let message = format!("{author}: {action} {target}");
+            let about = subject(change);
+            self.events.tell(Weight::Info, "changed", about, message);
+        }
+        outcome.map(|()| self.snapshot.version)
+    }
+}
+
+/// What a change is called, and what it is about.
+fn named(change: &Change) -> (&'static str, String) {
+    match change {
+        Change::AddBackend { pool, backend } => ("add", format!("{pool}/{}", backend.name)),
+        Change::RemoveBackend { pool, backend } => ("remove", format!("{pool}/{backend}")),
+        Change::SetBackend { pool, backend, .. } => ("set", format!("{pool}/{backend}")),
+        Change::SetPool { pool, .. } => ("set", pool.clone()),
+        Change::SetListener { listener, .. } => ("set", listener.clone()),
+        Change::SetLimit { .. } => ("set", "limits".to_owned()),
+    }
+}
+
+fn subject(change: &Change) -> Subject<'_> {
+    match change {
+        Change::AddBackend { pool, backend } => Subject::backend(pool, &backend.name),
+        Change::RemoveBackend { pool, backend } | Change::SetBackend { pool, backend, .. } => {
+            Subject::backend(pool, backend)
+        }
+        Change::SetPool { pool, .. } => Subject::pool(pool),
+        Change::SetListener { .. } | Change::SetLimit { .. } => Subject::default(),
+    }
+}
+
+/// What a configuration says of a change's subject, for the audit log.
+fn values(change: &Change, config: &Config) -> Option<Value> {
+    let pool = |name: &str| config.pools.iter().find(|pool| pool.name == name);
+    let backend = |in_pool: &str, name: &str| {
+        let backend = pool(in_pool)?.backends.iter().find(|its| its.name == name)?;
+        Some(backend_values(backend))
+    };
+    match change {
+        Change::AddBackend {
+            pool: in_pool,
+            backend: its,
+        } => backend(in_pool, &its.name),
+        Change::RemoveBackend {
+            pool: in_pool,
+            backend: its,
+        }
+        | Change::SetBackend {
+            pool: in_pool,
+            backend: its,
+            ..
+        } => backend(in_pool, its),
+        Change::SetPool { pool: name, .. } => pool(name).map(|pool| {
+            json!({
+                "strategy": pool.strategy.to_string(),
+                "max_connections": pool.max_connections,
+                "queue_max": pool.queue.max,
+                "queue_timeout_s": pool.queue.timeout.as_secs_f64(),
+            })
+        }),
+        Change::SetListener { listener, .. } => {
+            let mut listeners = config.listeners.iter();
+            let listener = listeners.find(|its| its.name == *listener)?;
+            Some(json!({ "max_connections": listener.max_connections }))
+        }
+        Change::SetLimit { .. } => Some(json!({ "max_connections": config.max_connections })),
+    }
+}
+
+fn backend_values(backend: &Backend) -> Value {
+    json!({
+        "address": backend.address.to_string(),
+        "weight": backend.weight,
+        "max_connections": backend.max_connections,
+        "state": status::state_name(backend.state),
+    })
+}
+
+/// Whom a filter means; `None`: an id that nobody can have.
+fn sought(filter: &SessionFilter) -> Option<Sought> {
+    let id = filter.id.as_deref().map(|id| {
+        let (worker, number) = id.split_once('-')?;
+        Some((worker.parse().ok()?, number.parse().ok()?))
+    });
+    Some(Sought {
+        session: match id {
+            Some(id) => Some(id?),
+            None => None,
+        },
+        listener: filter.listener.clone(),
+        pool: filter.pool.clone(),
+        backend: filter.backend.clone(),
+        client: filter.client,
+    })
+}
+
+fn session(info: &SessionInfo, now: u64) -> SessionStatus {
+    let since = |at: u64| Duration::from_nanos(now.saturating_sub(at)).as_secs_f64();
+    SessionStatus {
+        id: format!("{}-{}", info.worker, info.number),
+        listener: info.listener.clone(),
+        pool: info.pool.clone(),
+        backend: info.backend.clone(),
+        client: info.client.map(|client| client.to_string()),
+        state: info.state.to_owned(),
+        age_s: since(info.opened_at),
+        idle_s: since(info.active_at),
+        bytes_up: info.bytes_up,
+        bytes_down: info.bytes_down,
+    }
+}
+
+/// Sessions that are listed when nothing else is said, and at most.
+const SESSIONS: u32 = 1_000;
+const SESSIONS_MAX: u32 = 10_000;

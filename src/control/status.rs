@@ -1,0 +1,172 @@
+//! What the API shows of the present state.
+
+use std::collections::BTreeMap;
+
+use crate::admin::model::{BackendStatus, ListenerStatus, PoolStatus, WorkerStatus};
+use crate::guard::Limit;
+use crate::pool::{AdminState, Backend, Pool};
+use crate::session::CloseReason;
+use crate::snapshot::Snapshot;
+use crate::worker::{Numbers, Stats};
+
+/// What is known of a backend beside its pool.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Known {
+    /// It is probed.
+    pub(super) is_checked: bool,
+    /// What its last probe came to.
+    pub(super) check: Option<String>,
+    /// When its ejection ends, in ns of the workers' clock.
+    pub(super) ejected_until: Option<u64>,
+}
+
+pub(super) fn listeners(snapshot: &Snapshot) -> Vec<ListenerStatus> {
+    let listeners = snapshot.listeners.iter();
+    let listeners = listeners.map(|listener| ListenerStatus {
+        name: listener.name.clone(),
+        bind: listener.bind.to_string(),
+        pool: listener.plan.pool().name.clone(),
+        connections: u64::from(listener.connections.used()),
+        max_connections: ceiling(&listener.connections),
+    });
+    listeners.collect()
+}
+
+pub(super) fn pools(
+    snapshot: &Snapshot,
+    now: u64,
+    known: impl Fn(&Pool, &Backend) -> Known,
+) -> Vec<PoolStatus> {
+    let pools = snapshot.pools.iter().map(|plan| plan.pool());
+    let pools = pools.map(|pool| {
+        let show = |backend: &Backend, leaving| {
+            let known = known(pool, backend);
+            BackendStatus {
+                leaving,
+                in_rotation: !leaving && is_selected_from(backend),
+                ..backend_status(pool, backend, &known, now)
+            }
+        };
+        let present = pool.backends.iter().map(|backend| show(backend, false));
+        let leaving = pool.leaving.iter();
+        let leaving = leaving.filter(|backend| backend.tally.connections.used() > 0);
+        let leaving = leaving.map(|backend| show(backend, true));
+        PoolStatus {
+            name: pool.name.clone(),
+            strategy: pool.strategy.to_string(),
+            connections: u64::from(pool.connections.used()),
+            max_connections: ceiling(&pool.connections),
+            queued: u64::from(pool.queue.len()),
+            queue_max: pool.config.queue.max,
+            queue_timeout_s: pool.config.queue.timeout.as_secs_f64(),
+            panic: pool.panic,
+            clients: pool.sticky.as_ref().map(|table| table.clients() as u64),
+            backends: present.chain(leaving).collect(),
+        }
+    });
+    pools.collect()
+}
+
+/// In rotation, and not ejected where that counts.
+fn is_selected_from(backend: &Backend) -> bool {
+    backend.is_in_rotation() && (backend.forced || !backend.tally.is_ejected())
+}
+
+fn backend_status(pool: &Pool, backend: &Backend, known: &Known, now: u64) -> BackendStatus {
+    let tally = &backend.tally;
+    let totals = tally.totals();
+    let left = |until: u64| seconds(until.saturating_sub(now));
+    let ejected = tally.is_ejected();
+    BackendStatus {
+        pool: pool.name.clone(),
+        name: backend.name.clone(),
+        address: backend.address.to_string(),
+        weight: backend.weight,
+        max_connections: ceiling(&tally.connections),
+        backup: backend.backup,
+        group: backend.group.clone(),
+        state: state_name(backend.admin).to_owned(),
+        health: health_name(backend, known).to_owned(),
+        check: known.check.clone(),
+        ejected_s: ejected.then(|| known.ejected_until.map_or(0.0, left)),
+        rising: rising(backend, now),
+        standby: backend.standby,
+        connections: u64::from(tally.connections.used()),
+        waiting: u64::from(tally.waiting()),
+        failures: u64::from(tally.failures()),
+        answer_ms: tally.latency().last().map(|us| us / 1_000.0),
+        opened: tally.opened(),
+        answered: totals.answered,
+        bytes: totals.bytes,
+        ..BackendStatus::default()
+    }
+}
+
+fn rising(backend: &Backend, now: u64) -> Option<u8> {
+    let percent = backend.ramp(now) * 100.0;
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a ramp is from 0 to 1"
+    )]
+    (percent < 100.0).then_some(percent as u8)
+}
+
+/// An operator's name for a state.
+pub(super) fn state_name(state: AdminState) -> &'static str {
+    let mut all = AdminState::ALL.into_iter();
+    all.find_map(|(name, its)| (its == state).then_some(name))
+        .unwrap_or_default()
+}
+
+fn health_name(backend: &Backend, known: &Known) -> &'static str {
+    use crate::pool::Health;
+    match backend.health {
+        _ if !known.is_checked => "unchecked",
+        Health::Up => "up",
+        Health::Down => "down",
+    }
+}
+
+fn ceiling(limit: &Limit) -> Option<u32> {
+    Some(limit.max()).filter(|max| *max < u32::MAX)
+}
+
+fn seconds(nanos: u64) -> f64 {
+    std::time::Duration::from_nanos(nanos).as_secs_f64()
+}
+
+/// A worker's gauges and counters by name; of close reasons those that happened.
+pub(super) fn numbers(stats: &Numbers) -> Vec<(String, u64)> {
+    let numbers = [
+        ("sessions", &stats.sessions),
+        ("buffers", &stats.buffers),
+        ("pipes", &stats.pipes),
+        ("parked", &stats.parked),
+        ("accepted", &stats.accepted),
+        ("peek_misses", &stats.peek_misses),
+        ("connect_failures", &stats.connect_failures),
+        ("accept_pauses", &stats.accept_pauses),
+        ("accept_exhausted", &stats.accept_exhausted),
+        ("log_dropped", &stats.log_dropped),
+    ];
+    let numbers = numbers.map(|(name, number)| (name.to_owned(), number.get()));
+    let closed = closed(stats).into_iter();
+    let closed = closed.map(|(reason, number)| (format!("closed.{reason}"), number));
+    numbers.into_iter().chain(closed).collect()
+}
+
+/// Sessions that ended, by reason; without those that never happened.
+pub(super) fn closed(stats: &Numbers) -> Vec<(String, u64)> {
+    let closed = CloseReason::ALL.into_iter().zip(&stats.closed);
+    let closed = closed.map(|(reason, number)| (reason.to_string(), number.get()));
+    closed.filter(|(_, number)| *number > 0).collect()
+}
+
+pub(super) fn worker(worker: u32, stats: &Stats) -> WorkerStatus {
+    WorkerStatus {
+        worker,
+        snapshot: stats.snapshot.get(),
+        numbers: BTreeMap::from_iter(numbers(stats)),
+    }
+}

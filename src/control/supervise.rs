@@ -1,0 +1,214 @@
+//! The control thread's loop: whatever wakes it is handled before the next.
+
+use std::fs;
+use std::future::pending;
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{Notify, mpsc};
+use tokio::time::MissedTickBehavior;
+use tokio_uring::fs::File;
+
+use crate::admin::model::Stage;
+use crate::admin::{Author, Call};
+use crate::sys;
+use crate::worker::{Command, Doorbell, Stats};
+
+use super::balancer::Balancer;
+use super::events::{Subject, Weight};
+use super::health::Transition;
+
+/// What the control thread is woken by.
+enum Wake {
+    /// SIGHUP.
+    Reload,
+    /// SIGUSR1.
+    Dump,
+    /// SIGTERM or SIGINT.
+    Stop(i32),
+    Second,
+    /// A worker ejected a backend, or it is time to readmit one.
+    Ejections,
+    Call(Call),
+    Transitions(Vec<Transition>),
+    Discovered,
+    /// Every worker has ended.
+    Ended(io::Result<()>),
+}
+
+impl Balancer<'_> {
+    /// Answers whatever comes until every worker has ended.
+    pub(super) async fn supervise(
+        &mut self,
+        signals: &mut Signals,
+        mut calls: mpsc::Receiver<Call>,
+    ) {
+        let mut second = tokio::time::interval(Duration::from_secs(1));
+        second.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let notices = Rc::new(Notify::new());
+        tokio_uring::spawn(listen(Arc::clone(&self.crew.notices), Rc::clone(&notices)));
+        let crew = Rc::clone(&self.crew);
+        let mut finished = std::pin::pin!(crew.finished());
+        loop {
+            self.advance();
+            let wake = tokio::select! {
+                _ = signals.hup.recv() => Wake::Reload,
+                _ = signals.usr1.recv() => Wake::Dump,
+                _ = signals.term.recv() => Wake::Stop(libc::SIGTERM),
+                _ = signals.int.recv() => Wake::Stop(libc::SIGINT),
+                ended = &mut finished => Wake::Ended(ended),
+                () = notices.notified() => Wake::Ejections,
+                () = until(self.ejections.next()) => Wake::Ejections,
+                transitions = self.checks.changed() => Wake::Transitions(transitions),
+                () = self.discoveries.changed() => Wake::Discovered,
+                Some(call) = calls.recv() => Wake::Call(call),
+                _ = second.tick() => Wake::Second,
+            };
+            match wake {
+                Wake::Reload => self.on_hup(),
+                Wake::Dump => {
+                    self.pools.log();
+                    self.measurements.dump(&self.crew).await;
+                }
+                Wake::Stop(signal) => self.stop(signal),
+                Wake::Second => self.tick(),
+                Wake::Ejections => self.on_ejections(),
+                Wake::Call(call) => self.on_call(call),
+                Wake::Transitions(transitions) => self.on_transitions(transitions),
+                Wake::Discovered => self.on_discovered(),
+                Wake::Ended(outcome) => {
+                    if let Err(error) = outcome {
+                        log::error!("the workers' end can't be awaited: {error}");
+                    }
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Ready once every backend that is probed was probed.
+    fn advance(&mut self) {
+        if self.stage == Stage::Starting && self.checks.is_first_round_done() {
+            self.stage = Stage::Ready;
+            self.notifier.ready();
+            let message = "every backend that is probed was probed".to_owned();
+            self.events
+                .tell(Weight::Debug, "ready", Subject::default(), message);
+        }
+    }
+
+    fn on_hup(&mut self) {
+        log::info!("reopening the access log");
+        self.log_orders.reopen(&self.crew.doorbell);
+        if self.reread.is_some() {
+            // It is told by the log already.
+            let _ = self.reload(Author::Operator);
+        }
+    }
+
+    fn tick(&mut self) {
+        self.exhaustion.report(&self.crew.stats);
+        self.pools.tick();
+        self.forget_rises();
+        self.forget_leaving();
+        self.on_ejections();
+        self.eject_outliers();
+        self.scale();
+        if self.config_watch.is_changed() {
+            let _ = self.reload(Author::Operator);
+        }
+        self.notifier.watch(&self.crew);
+    }
+
+    fn stop(&mut self, signal: i32) {
+        if self.stage == Stage::Stopping {
+            log::warn!(
+                "second signal: ending at once, {} sessions are cut",
+                self.crew.sessions()
+            );
+            self.crew.remove_socket_files();
+            std::process::exit(128 + signal);
+        }
+        self.stage = Stage::Stopping;
+        self.notifier.stopping();
+        let grace = self.config.shutdown_grace;
+        let message = format!(
+            "stopping: {} sessions have {grace:?} to end",
+            self.crew.sessions()
+        );
+        self.events
+            .tell(Weight::Info, "stopping", Subject::default(), message);
+        self.crew.tell_all(|| Command::Stop(grace));
+    }
+}
+
+/// Waits for a time of the workers' clock, in ns.
+async fn until(at: Option<u64>) {
+    match at {
+        Some(at) => {
+            let left = at.saturating_sub(sys::monotonic());
+            tokio::time::sleep(Duration::from_nanos(left)).await;
+        }
+        None => pending().await,
+    }
+}
+
+/// Passes on what workers ring for.
+async fn listen(doorbell: Arc<Doorbell>, notices: Rc<Notify>) {
+    let bell = match doorbell.eventfd().try_clone() {
+        Ok(eventfd) => File::from_std(fs::File::from(eventfd)),
+        Err(error) => return log::error!("ejections are noticed late: {error}"),
+    };
+    loop {
+        // Whoever rings after this wakes the read; whoever rang before is found by the look.
+        doorbell.sleep();
+        notices.notify_one();
+        let (read, _) = bell.read_at(vec![0; 8], 0).await;
+        if read.is_err() {
+            return;
+        }
+    }
+}
+
+/// Tells, once per second at most, that descriptors or memory run out. Workers only count it: a
+/// line can wait for whoever reads it.
+#[derive(Default)]
+pub(super) struct Exhaustion {
+    reported: u64,
+}
+
+impl Exhaustion {
+    fn report(&mut self, stats: &[Arc<Stats>]) {
+        let count = |stats: &Arc<Stats>| stats.accept_exhausted.get();
+        let all: u64 = stats.iter().map(count).sum();
+        if all > self.reported {
+            log::warn!(
+                "out of descriptors or memory: accepting pauses ({} times since the last line); \
+                 raise `ulimit -n` or lower max_connections",
+                all - self.reported
+            );
+        }
+        self.reported = all;
+    }
+}
+
+pub(super) struct Signals {
+    hup: Signal,
+    usr1: Signal,
+    term: Signal,
+    int: Signal,
+}
+
+impl Signals {
+    pub(super) fn new() -> io::Result<Self> {
+        Ok(Self {
+            hup: signal(SignalKind::hangup())?,
+            usr1: signal(SignalKind::user_defined1())?,
+            term: signal(SignalKind::terminate())?,
+            int: signal(SignalKind::interrupt())?,
+        })
+    }
+}
