@@ -110,6 +110,7 @@ fn gauges(stats: &Numbers) -> String {
         ("connect_failures", &stats.connect_failures),
         ("accept_pauses", &stats.accept_pauses),
         ("accept_exhausted", &stats.accept_exhausted),
+        ("listeners_lost", &stats.listeners_lost),
         ("log_dropped", &stats.log_dropped),
     ];
     for (name, number) in numbers {

@@ -5,10 +5,9 @@ use std::sync::Arc;
 use crate::config::{Config, ConfigError};
 use crate::pool::Standing;
 use crate::snapshot::Snapshot;
-use crate::worker::Command;
 
-use super::capacity;
 use super::start::Crew;
+use super::{StartError, capacity, listening};
 
 /// Reads the configuration again, from where it came.
 pub type Reread<'a> = dyn Fn() -> Result<Config, ConfigError> + 'a;
@@ -28,7 +27,13 @@ pub(super) fn reload(
             return None;
         }
     };
-    let snapshot = publish(crew, present, &new);
+    let snapshot = match publish(crew, present, &new) {
+        Ok(snapshot) => snapshot,
+        Err(error) => {
+            log::error!("reload: the old configuration stays in force\n{error}");
+            return None;
+        }
+    };
     for setting in restart_needed(old, &new) {
         log::warn!("reload: {setting} takes effect at the next start");
     }
@@ -36,12 +41,14 @@ pub(super) fn reload(
     Some((new, snapshot))
 }
 
-fn publish(crew: &Crew, present: &Snapshot, new: &Config) -> Arc<Snapshot> {
+fn publish(crew: &Crew, present: &Snapshot, new: &Config) -> Result<Arc<Snapshot>, StartError> {
+    // First, as nothing has changed yet when it fails.
+    let bound = listening::bind_new(present, new, crew.len())?;
     let max = capacity::within(new.max_connections, crew.connections_possible);
     let standing = |_: &str, _: &_| Standing::default();
     let snapshot = Arc::new(Snapshot::compose(Some(present), new, max, standing));
-    crew.tell_all(|| Command::Publish(Arc::clone(&snapshot)));
-    snapshot
+    crew.publish(&snapshot, bound);
+    Ok(snapshot)
 }
 
 /// What has changed and does not take effect in a running balancer.
