@@ -31,6 +31,11 @@ pub trait Kernel {
     /// A connection that waits in the backlog, at once.
     fn accept_now(&mut self, listener: &Socket) -> Option<Socket>;
 
+    /// The listening socket that the control thread handed over for the listener of this id.
+    /// Listeners are asked for as they were handed over, by ids that count up: sockets of lower
+    /// ids that nobody asked for are closed. `None`: it did not arrive.
+    fn adopt(&mut self, listener: u64) -> Option<Socket>;
+
     /// Connects a socket that [`Kernel::open`] made.
     fn connect(&mut self, token: Token, socket: &Socket, to: &Address);
 

@@ -24,11 +24,16 @@ pub struct Snapshot {
     pub pools: Vec<Arc<Plan>>,
     /// Client connections in all, over all workers.
     pub connections: Arc<Limit>,
+    /// Listeners that there have been: the next new one gets this as its id.
+    pub listeners_made: u64,
 }
 
 /// A bound address with the pool behind it.
 #[derive(Debug)]
 pub struct Listener {
+    /// Its own as long as it listens, over all snapshots, whatever else of it changes. New ones
+    /// count up in the order of their snapshot.
+    pub id: u64,
     /// Unique among listeners.
     pub name: String,
     /// Where it listens.
@@ -61,12 +66,16 @@ impl Snapshot {
             Arc::new(Plan::new(Arc::new(pool)))
         };
         let pools: Vec<_> = config.pools.iter().map(plan).collect();
-        let listeners = config.listeners.iter().map(|listener| {
+        let mut made = before.map_or(0, |before| before.listeners_made);
+        let stay = before.map_or_else(Vec::new, |before| before.staying(config));
+        let stay = stay.into_iter().chain(std::iter::repeat(None));
+        let listeners = config.listeners.iter().zip(stay).map(|(listener, old)| {
             let plan = Arc::clone(&pools[listener.pool]);
-            let same = |old: &&Arc<Listener>| old.bind == listener.bind;
-            let old = before.and_then(|before| before.listeners.iter().find(same));
-            Arc::new(Listener::new(listener, plan, old.map(Arc::as_ref)))
+            let id = old.map_or(made, |old| old.id);
+            made += u64::from(old.is_none());
+            Arc::new(Listener::new(id, listener, plan, old))
         });
+        let listeners: Vec<_> = listeners.collect();
         let connections = before.map_or_else(
             || Arc::new(Limit::unbounded()),
             |before| Arc::clone(&before.connections),
@@ -74,15 +83,32 @@ impl Snapshot {
         connections.set_max(max_connections);
         Self {
             version: before.map_or(0, |before| before.version) + 1,
-            listeners: listeners.collect(),
+            listeners,
             pools,
             connections,
+            listeners_made: made,
         }
+    }
+
+    /// For each listener of a configuration the one of this snapshot that it is, having the same
+    /// address; `None` for those that are not listened on yet.
+    #[must_use]
+    pub fn staying(&self, config: &Config) -> Vec<Option<&Listener>> {
+        // Several may have port 0: then names decide, and nobody is taken for two.
+        let mut left: Vec<&Listener> = self.listeners.iter().map(Arc::as_ref).collect();
+        let stay = config.listeners.iter().map(|listener| {
+            let same = |old: &&Listener| old.bind == listener.bind;
+            let namesake = |old: &&Listener| same(old) && old.name == listener.name;
+            let found = left.iter().position(namesake);
+            let found = found.or_else(|| left.iter().position(same))?;
+            Some(left.remove(found))
+        });
+        stay.collect()
     }
 }
 
 impl Listener {
-    fn new(config: &config::Listener, plan: Arc<Plan>, old: Option<&Self>) -> Self {
+    fn new(id: u64, config: &config::Listener, plan: Arc<Plan>, old: Option<&Self>) -> Self {
         let max = config.max_connections.map_or(u32::MAX, NonZeroU32::get);
         let connections = match old {
             Some(old) => Arc::clone(&old.connections),
@@ -90,6 +116,7 @@ impl Listener {
         };
         connections.set_max(max);
         Self {
+            id,
             name: config.name.clone(),
             bind: config.bind.clone(),
             connections,
@@ -149,5 +176,37 @@ mod tests {
         assert_eq!(next.backends[0].tally.connections.max(), 5);
         let table = |pool: &Pool| pool.sticky.clone().unwrap();
         assert!(Arc::ptr_eq(&table(pool), &table(next)));
+    }
+
+    #[test]
+    fn a_listener_keeps_its_id_while_its_address_stays() {
+        let config = |binds: &[&str]| {
+            let listener = |(index, bind): (usize, &&str)| {
+                format!("(name: \"l{index}\", bind: \"{bind}\", pool: \"a\"),")
+            };
+            let listeners: String = binds.iter().enumerate().map(listener).collect();
+            let pool = "(name: \"a\", backends: [\"127.0.0.1:9\"])";
+            read(&format!("(listeners: [{listeners}], pools: [{pool}])"))
+        };
+        let compose = |before: Option<&Snapshot>, binds: &[&str]| {
+            let up = |_: &str, _: &config::Backend| Standing::default();
+            Snapshot::compose(before, &config(binds), 100, up)
+        };
+        let ids = |snapshot: &Snapshot| -> Vec<u64> {
+            snapshot
+                .listeners
+                .iter()
+                .map(|listener| listener.id)
+                .collect()
+        };
+        let first = compose(None, &["127.0.0.1:1", "127.0.0.1:2"]);
+        assert_eq!(ids(&first), [0, 1]);
+        let swapped = compose(Some(&first), &["127.0.0.1:3", "127.0.0.1:2"]);
+        assert_eq!(ids(&swapped), [2, 1]);
+        // One that comes back is another one.
+        let back = compose(Some(&swapped), &["127.0.0.1:2", "127.0.0.1:1"]);
+        assert_eq!(ids(&back), [1, 3]);
+        let chosen = compose(None, &["127.0.0.1:0", "127.0.0.1:0"]);
+        assert_eq!(ids(&compose(Some(&chosen), &["127.0.0.1:0"; 3])), [0, 1, 2]);
     }
 }

@@ -5,6 +5,7 @@
 mod access_log;
 pub mod capacity;
 mod histograms;
+mod listening;
 mod pools;
 mod reload;
 mod start;
@@ -27,6 +28,7 @@ use crate::worker::{Command, Stats};
 use access_log::{AccessLogWriter, Sink};
 use histograms::HistogramLog;
 pub(crate) use histograms::TARGET as HISTOGRAMS_TARGET;
+pub use listening::Inherited;
 use pools::Pools;
 pub use reload::Reread;
 use start::Crew;
@@ -100,7 +102,7 @@ pub fn run(
         };
         // Before anything is bound: from here on a signal ends the process in order.
         let mut signals = Signals::new().map_err(thread)?;
-        let crew = start::start(config, features)?;
+        let crew = start::start(config, features, Inherited::new())?;
         let reopen = Rc::new(Cell::new(false));
         let log = log_sink.map(|sink| {
             let writer = AccessLogWriter::new(sink, &crew.doorbell, &reopen);
@@ -187,17 +189,28 @@ struct Surroundings<'a> {
     reopen: Rc<Cell<bool>>,
 }
 
-/// Tells, once per second at most, that descriptors or memory run out. Workers only count it: a
+/// Tells, once per second at most, that descriptors or memory run out, or that a listening socket
+/// got lost. Workers only count it: a
 /// line can wait for whoever reads it.
 #[derive(Default)]
 struct Exhaustion {
     reported: u64,
+    /// Listening sockets that got lost.
+    lost: u64,
 }
 
 impl Exhaustion {
     fn report(&mut self, crew: &Crew) {
         let count = |stats: &Arc<Stats>| stats.accept_exhausted.get();
         let all: u64 = crew.stats.iter().map(count).sum();
+        let lost: u64 = crew
+            .stats
+            .iter()
+            .map(|stats| stats.listeners_lost.get())
+            .sum();
+        if lost > std::mem::replace(&mut self.lost, lost) {
+            log::error!("a worker does not serve a new listener: its socket got lost on the way");
+        }
         if all > self.reported {
             log::warn!(
                 "out of descriptors or memory: accepting pauses ({} times since the last line); \

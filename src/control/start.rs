@@ -1,6 +1,7 @@
 //! Starting the workers: everything that can fail does so here, before the first client.
 
-use std::collections::BTreeSet;
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -12,22 +13,27 @@ use crossbeam::channel::{self, Receiver, SendTimeoutError, Sender};
 use parking_lot::Mutex;
 use tokio_uring::fs::File;
 
+use crate::address::Address;
 use crate::config::Config;
 use crate::kernel::Socket;
 use crate::pool::Standing;
 use crate::ring::{Features, Ring, SetupError, Size};
 use crate::select::Seat;
+use crate::session::CloseReason;
 use crate::snapshot::Snapshot;
-use crate::sys::{self, SocketFile};
-use crate::worker::{Command, Doorbell, LogQueue, Record, Setup, Stats, Worker};
+use crate::sys::{self, Bound, SocketFile};
+use crate::worker::{
+    Command, Doorbell, LogQueue, Record, SessionInfo, Setup, Sought, Stats, Worker,
+};
 
+use super::listening::{self, Inherited};
 use super::{StartError, capacity};
 
 /// The workers, seen from the control thread.
 pub(super) struct Crew {
     workers: Vec<Handle>,
-    /// Removed at the end.
-    files: Vec<SocketFile>,
+    /// What is listened on, by the listeners' ids.
+    listening: RefCell<BTreeMap<u64, Listening>>,
     pub(super) stats: Vec<Arc<Stats>>,
     pub(super) records: Receiver<Record>,
     pub(super) doorbell: Arc<Doorbell>,
@@ -39,9 +45,20 @@ pub(super) struct Crew {
     ended: Arc<OwnedFd>,
 }
 
+/// Where a listener listens.
+struct Listening {
+    address: Address,
+    /// Removed when nobody listens there any more.
+    file: Option<SocketFile>,
+}
+
 struct Handle {
     mailbox: Sender<Command>,
     wake: Arc<OwnedFd>,
+    /// Where listening sockets are handed over,
+    outlet: OwnedFd,
+    /// and where the worker takes them: its number must stay as long as the thread.
+    _inlet: Arc<OwnedFd>,
     /// Taken by the join.
     thread: Mutex<Option<JoinHandle<()>>>,
 }
@@ -50,13 +67,14 @@ struct Handle {
 ///
 /// A worker has a descriptor table of its own, so it must never touch a descriptor of the control
 /// thread, not even the one that hides in a waker of tokio's: the same number may be a client
-/// there. The eventfds here are older than the table and kept in it under their numbers.
+/// there. The eventfds here, and the inlet, are older than the table and kept in it under their numbers.
 struct Berth {
     /// To be pinned to.
     cpu: Option<usize>,
     features: Features,
     size: Size,
     wake: Arc<OwnedFd>,
+    inlet: Arc<OwnedFd>,
     doorbell: Arc<Doorbell>,
     setup: Setup,
     ready: Sender<Result<(), SetupError>>,
@@ -115,16 +133,20 @@ impl Plan {
     }
 }
 
-/// Binds every address and starts every worker; returns once all of them accept.
-pub(super) fn start(config: &Config, features: Features) -> Result<Crew, StartError> {
+/// Binds every address that no inherited socket listens on and starts every worker; returns once
+/// all of them accept.
+pub(super) fn start(
+    config: &Config,
+    features: Features,
+    inherited: Inherited,
+) -> Result<Crew, StartError> {
     let plan = Plan::new(config, features);
     let workers = u32::try_from(plan.cpus.len()).unwrap_or(u32::MAX);
     let snapshot = Arc::new(Snapshot::compose(None, config, plan.in_all, |_, _| {
         Standing::default()
     }));
-    let (sockets, files) = bind_all(config, plan.cpus.len())?;
-    // A Unix socket is the same for all workers.
-    let ours: BTreeSet<_> = sockets.iter().flatten().map(Socket::raw).collect();
+    // Closed at the end: every worker has its own copies by then.
+    let bound = listening::bind_all(config, plan.cpus.len(), inherited)?;
 
     // Its memory is real from the start: nobody pays for a log that nobody asked for.
     let lines = config.access_log.as_ref().map_or(1, |_| LOG_QUEUE_LINES);
@@ -135,14 +157,15 @@ pub(super) fn start(config: &Config, features: Features) -> Result<Crew, StartEr
     let mut crew = Crew {
         workers: Vec::new(),
         stats: Vec::new(),
-        files,
+        listening: RefCell::default(),
         records,
         doorbell,
         connections_possible: workers.saturating_mul(plan.sessions),
         snapshot,
         ended,
     };
-    for ((worker, cpu), sockets) in (0u32..).zip(plan.cpus).zip(sockets) {
+    for (worker, cpu) in (0u32..).zip(plan.cpus) {
+        let own = |bound: &Bound| bound.of_worker(worker as usize).as_raw_fd();
         let log = config.access_log.as_ref();
         let log = log.map(|_| LogQueue::new(record_sender.clone(), Arc::clone(&crew.doorbell)));
         let (mailbox, commands) = channel::bounded(MAILBOX_COMMANDS);
@@ -152,32 +175,33 @@ pub(super) fn start(config: &Config, features: Features) -> Result<Crew, StartEr
                 of: workers,
             },
             snapshot: Arc::clone(&crew.snapshot),
-            sockets,
+            sockets: bound.iter().map(own).map(Socket::from_raw).collect(),
             capacity: plan.sessions as usize,
             backlog: sys::BACKLOG.unsigned_abs(),
             mailbox: commands,
             log,
             stats: Arc::new(Stats::default()),
         };
+        let (outlet, inlet) = descriptor_channel()?;
         let berth = Berth {
             cpu,
             features: plan.features,
             size: plan.size,
             wake: Arc::new(eventfd(true)?),
+            inlet: Arc::new(inlet),
             doorbell: Arc::clone(&crew.doorbell),
             setup,
             ready: ready.clone(),
             ended: Arc::clone(&crew.ended),
         };
-        crew.man(mailbox, berth)?;
+        crew.man(mailbox, outlet, berth)?;
     }
     drop(ready);
     for answer in readiness {
         answer?;
     }
-    // Every worker has its own copies by now.
-    ours.into_iter()
-        .for_each(|fd| sys::close(Socket::from_raw(fd)));
+    let snapshot = Arc::clone(&crew.snapshot);
+    crew.note(&snapshot, bound);
     Ok(crew)
 }
 
@@ -190,11 +214,12 @@ fn work(berth: Berth) {
         log::warn!("worker {worker} is not pinned to its CPU: {error}");
     }
     let listeners = berth.setup.sockets.iter().map(Socket::raw);
-    let eventfds = [&*berth.wake, berth.doorbell.eventfd(), &*berth.ended].map(AsRawFd::as_raw_fd);
-    let keep: Vec<_> = listeners.chain(eventfds).collect();
+    let (bell, ended) = (berth.doorbell.eventfd(), &*berth.ended);
+    let others = [&*berth.wake, &*berth.inlet, bell, ended].map(AsRawFd::as_raw_fd);
+    let keep: Vec<_> = listeners.chain(others).collect();
     let ring = sys::own_descriptor_table(&keep)
         .map_err(SetupError::Other)
-        .and_then(|()| Ring::new(berth.features, berth.size, berth.wake));
+        .and_then(|()| Ring::new(berth.features, berth.size, berth.wake, berth.inlet));
     match ring {
         Ok(ring) => {
             let mut worker = Worker::new(ring, berth.setup);
@@ -212,8 +237,13 @@ fn work(berth: Berth) {
 
 impl Crew {
     /// Starts one worker's thread.
-    fn man(&mut self, mailbox: Sender<Command>, berth: Berth) -> Result<(), StartError> {
-        let wake = Arc::clone(&berth.wake);
+    fn man(
+        &mut self,
+        mailbox: Sender<Command>,
+        outlet: OwnedFd,
+        berth: Berth,
+    ) -> Result<(), StartError> {
+        let (wake, inlet) = (Arc::clone(&berth.wake), Arc::clone(&berth.inlet));
         self.stats.push(Arc::clone(&berth.setup.stats));
         let thread = thread::Builder::new()
             .name(format!("worker-{}", berth.setup.seat.worker))
@@ -222,6 +252,8 @@ impl Crew {
         self.workers.push(Handle {
             mailbox,
             wake,
+            outlet,
+            _inlet: inlet,
             thread: Mutex::new(Some(thread)),
         });
         Ok(())
@@ -237,6 +269,39 @@ impl Crew {
             }
             sys::notify(&worker.wake);
         }
+    }
+
+    /// How many workers there are.
+    pub(super) fn len(&self) -> usize {
+        self.workers.len()
+    }
+
+    /// Has every worker route by another snapshot. `new` are its new listeners, in its order; no
+    /// copy of their sockets is kept here.
+    pub(super) fn publish(&self, snapshot: &Arc<Snapshot>, new: Vec<Bound>) {
+        let first_new = snapshot.listeners_made - new.len() as u64;
+        for (number, worker) in self.workers.iter().enumerate() {
+            let own = (first_new..).zip(new.iter().map(|bound| bound.of_worker(number)));
+            let own: Vec<_> = own.collect();
+            // They must be there when the worker hears of the snapshot: then it looks for them.
+            if let Err(error) = sys::send_descriptors(&worker.outlet, &own) {
+                log::error!("worker {number} does not get its listening sockets: {error}");
+            }
+        }
+        self.note(snapshot, new);
+        self.tell_all(|| Command::Publish(Arc::clone(snapshot)));
+    }
+
+    /// Takes note of what is listened on. The file of a Unix listener that is gone goes first, so
+    /// that nobody finds a socket which is about to be closed.
+    fn note(&self, snapshot: &Snapshot, new: Vec<Bound>) {
+        let mut listening = self.listening.borrow_mut();
+        listening.retain(|id, _| snapshot.listeners.iter().any(|listener| listener.id == *id));
+        let first_new = snapshot.listeners_made - new.len() as u64;
+        listening.extend((first_new..).zip(new).map(|(id, bound)| {
+            let Bound { address, file, .. } = bound;
+            (id, Listening { address, file })
+        }));
     }
 
     /// Sessions that are open now.
@@ -259,7 +324,9 @@ impl Crew {
 
     /// Removes the files of Unix listeners: nobody will listen on them any more.
     pub(super) fn remove_socket_files(&self) {
-        self.files.iter().for_each(SocketFile::remove);
+        let listening = self.listening.borrow();
+        let files = listening.values().filter_map(|there| there.file.as_ref());
+        files.for_each(SocketFile::remove);
     }
 
     /// Waits for the threads, which have ended or are about to.
@@ -273,30 +340,63 @@ impl Crew {
     }
 }
 
-/// The listening sockets of each worker, in the order of the listeners.
-fn bind_all(
-    config: &Config,
-    workers: usize,
-) -> Result<(Vec<Vec<Socket>>, Vec<SocketFile>), StartError> {
-    let mut sockets: Vec<Vec<Socket>> = (0..workers).map(|_| Vec::new()).collect();
-    let mut files = Vec::new();
-    for listener in &config.listeners {
-        let bound = sys::listen_all(&listener.bind, workers).map_err(|error| StartError::Bind {
-            listener: listener.name.clone(),
-            bind: listener.bind.clone(),
-            error,
-        })?;
-        log::info!("listener `{}` on {}", listener.name, bound.address);
-        files.extend(bound.file);
-        for (of_worker, socket) in sockets.iter_mut().zip(bound.sockets) {
-            of_worker.push(socket);
-        }
+/// What is asked of the workers while they run.
+#[expect(dead_code, reason = "asked by the control loop")]
+impl Crew {
+    /// Where a listener listens: the port that the kernel chose, where 0 was asked for.
+    pub(super) fn address(&self, listener: u64) -> Option<Address> {
+        let listening = self.listening.borrow();
+        listening.get(&listener).map(|there| there.address.clone())
     }
-    Ok((sockets, files))
+
+    /// Has every worker write lines of the access log, or none. Where the lines come out.
+    pub(super) fn log(&self, on: bool) -> Option<Receiver<Record>> {
+        let (sender, records) = channel::bounded(LOG_QUEUE_LINES);
+        let queue = || LogQueue::new(sender.clone(), Arc::clone(&self.doorbell));
+        self.tell_all(|| Command::Log(on.then(queue)));
+        on.then_some(records)
+    }
+
+    /// Sessions of all workers that are meant, as their lists come in: one of each worker.
+    pub(super) fn list(&self, sought: &Sought, limit: usize) -> Receiver<Vec<SessionInfo>> {
+        let (reply, replies) = channel::bounded(self.len());
+        self.tell_all(|| Command::Sessions(sought.clone(), limit, reply.clone()));
+        replies
+    }
+
+    /// Closes sessions of all workers that are meant, each worker's evenly spread over this time.
+    /// How many there are comes in, a number of each worker.
+    pub(super) fn close(
+        &self,
+        sought: &Sought,
+        reason: CloseReason,
+        spread: Duration,
+    ) -> Receiver<u64> {
+        let (reply, replies) = channel::bounded(self.len());
+        self.tell_all(|| Command::Close(sought.clone(), reason, spread, reply.clone()));
+        replies
+    }
+
+    /// Since when, in ns of the workers' clock, every worker routes by this version or a later
+    /// one; `None` while one does not yet.
+    pub(super) fn adopted_at(&self, version: u64) -> Option<u64> {
+        let mut latest = 0;
+        for stats in &self.stats {
+            if stats.progress.snapshot() < version {
+                return None;
+            }
+            latest = latest.max(stats.progress.adopted_at());
+        }
+        Some(latest)
+    }
 }
 
 fn eventfd(nonblocking: bool) -> Result<OwnedFd, StartError> {
     sys::eventfd(nonblocking).map_err(thread_error("an eventfd can't be made"))
+}
+
+fn descriptor_channel() -> Result<(OwnedFd, OwnedFd), StartError> {
+    sys::descriptor_channel().map_err(thread_error("a pair of sockets can't be made"))
 }
 
 fn thread_error(what: &'static str) -> impl Fn(io::Error) -> StartError {

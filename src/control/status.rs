@@ -148,6 +148,7 @@ pub(super) fn numbers(stats: &Numbers) -> Vec<(String, u64)> {
         ("connect_failures", &stats.connect_failures),
         ("accept_pauses", &stats.accept_pauses),
         ("accept_exhausted", &stats.accept_exhausted),
+        ("listeners_lost", &stats.listeners_lost),
         ("log_dropped", &stats.log_dropped),
     ];
     let numbers = numbers.map(|(name, number)| (name.to_owned(), number.get()));

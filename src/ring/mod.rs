@@ -20,8 +20,10 @@ mod setup;
 #[cfg(test)]
 mod tests;
 
+use std::cmp::Ordering;
+use std::collections::VecDeque;
 use std::net::SocketAddr;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -61,6 +63,10 @@ pub struct Ring {
     pipes: Pipes,
     features: Features,
     wake: Arc<OwnedFd>,
+    /// Where the control thread hands over listening sockets,
+    inlet: Arc<OwnedFd>,
+    /// and those that nobody has asked for yet, by their listeners' ids.
+    handed: VecDeque<(u64, OwnedFd)>,
     /// Descriptors that only hold their numbers, for backends of clients that were accepted when
     /// there are no others: what was accepted can always be served, one after the other.
     spares: Vec<OwnedFd>,
@@ -70,11 +76,16 @@ pub struct Ring {
 
 impl Ring {
     /// A ring for the calling thread, the only one that may use it. A write to the eventfd `wake`
-    /// ends a wait.
+    /// ends a wait; listening sockets come through `inlet` ([`sys::descriptor_channel`]).
     ///
     /// # Errors
     /// [`SetupError`], as [`probe`].
-    pub fn new(features: Features, size: Size, wake: Arc<OwnedFd>) -> Result<Self, SetupError> {
+    pub fn new(
+        features: Features,
+        size: Size,
+        wake: Arc<OwnedFd>,
+        inlet: Arc<OwnedFd>,
+    ) -> Result<Self, SetupError> {
         let (uring, buffers) = setup::build(features, size.submissions, size.buffers)?;
         let mut ring = Self {
             uring,
@@ -83,6 +94,8 @@ impl Ring {
             pipes: Pipes::new(size.pipes),
             features,
             wake,
+            inlet,
+            handed: VecDeque::new(),
             spares: Vec::with_capacity(SPARES),
             closed: false,
         };
@@ -252,6 +265,27 @@ impl Kernel for Ring {
 
     fn accept_now(&mut self, listener: &Socket) -> Option<Socket> {
         sys::accept(listener)
+    }
+
+    fn adopt(&mut self, listener: u64) -> Option<Socket> {
+        loop {
+            while let Some((id, socket)) = self.handed.pop_front() {
+                match id.cmp(&listener) {
+                    Ordering::Less => drop(socket),
+                    Ordering::Equal => return Some(Socket::from_raw(socket.into_raw_fd())),
+                    Ordering::Greater => {
+                        self.handed.push_front((id, socket));
+                        return None;
+                    }
+                }
+            }
+            // Those that wait come in even where the table is full.
+            self.spares.clear();
+            self.closed = true;
+            if !sys::receive_descriptors(&self.inlet, &mut self.handed) {
+                return None;
+            }
+        }
     }
 
     fn connect(&mut self, token: Token, socket: &Socket, to: &Address) {

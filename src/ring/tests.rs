@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::os::fd::IntoRawFd;
+use std::os::fd::{AsFd, IntoRawFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,8 +22,15 @@ const SMALL: Size = Size {
 };
 
 fn ring(features: Features) -> Ring {
+    with_outlet(features).0
+}
+
+/// A ring and where sockets are handed over to it.
+fn with_outlet(features: Features) -> (Ring, OwnedFd) {
     let wake = Arc::new(sys::eventfd(true).unwrap());
-    Ring::new(features, SMALL, wake).unwrap()
+    let (outlet, inlet) = sys::descriptor_channel().unwrap();
+    let ring = Ring::new(features, SMALL, wake, Arc::new(inlet)).unwrap();
+    (ring, outlet)
 }
 
 fn pair() -> (TcpStream, Socket) {
@@ -107,4 +114,35 @@ fn more_sockets_than_buffers_get_theirs_in_turn() {
     }
     ends.into_iter()
         .for_each(|(_, far)| ring.close(far, Manner::Reset));
+}
+
+#[test]
+fn listening_sockets_are_adopted_by_their_ids() {
+    let (mut ring, outlet) = with_outlet(OLD);
+    let listeners: Vec<_> = (0..4)
+        .map(|_| TcpListener::bind("127.0.0.1:0").unwrap())
+        .collect();
+    let hand_over = |ids: &[u64]| {
+        let all: Vec<_> = ids
+            .iter()
+            .zip(&listeners)
+            .map(|(&id, l)| (id, l.as_fd()))
+            .collect();
+        sys::send_descriptors(&outlet, &all).unwrap();
+    };
+    assert_eq!(ring.adopt(1), None);
+    // Two publications at once, and 4, which was lost.
+    hand_over(&[1, 2]);
+    hand_over(&[3, 5]);
+    let first = ring.adopt(1).unwrap();
+    assert_eq!(ring.adopt(3).map(|socket| socket.raw() > 2), Some(true));
+    assert_eq!(ring.adopt(4), None);
+    let last = ring.adopt(5).unwrap();
+    assert_eq!(ring.adopt(6), None);
+    // The second is closed, as nobody asked for it: all are gone but the test's own copies.
+    let _near = TcpStream::connect(listeners[0].local_addr().unwrap()).unwrap();
+    let accepted = ring.accept_now(&first).unwrap();
+    for socket in [accepted, first, last] {
+        ring.close(socket, Manner::Graceful);
+    }
 }

@@ -16,6 +16,8 @@ pub enum CloseReason {
     ClientReset,
     /// The backend reset its connection.
     BackendReset,
+    /// Its backend went down, and sessions were not to stay with it.
+    BackendDown,
     /// No attempt reached a backend: refused, unreachable, reset while connecting.
     ConnectFailed,
     /// No attempt reached a backend: the last one went unanswered.
@@ -34,14 +36,19 @@ pub enum CloseReason {
     NoResources,
     /// The balancer stopped and its grace was over.
     Shutdown,
+    /// The operator closed it.
+    Killed,
+    /// Its backend was drained or removed, and the time for that was over.
+    Drained,
 }
 
 impl CloseReason {
     /// Every reason, in the order of their counters.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 15] = [
         Self::Finished,
         Self::ClientReset,
         Self::BackendReset,
+        Self::BackendDown,
         Self::ConnectFailed,
         Self::ConnectTimeout,
         Self::NoBackend,
@@ -51,6 +58,8 @@ impl CloseReason {
         Self::SessionTimeout,
         Self::NoResources,
         Self::Shutdown,
+        Self::Killed,
+        Self::Drained,
     ];
 
     /// The reason for a connection of this side that broke.
@@ -69,6 +78,7 @@ impl CloseReason {
             Self::Finished => "finished",
             Self::ClientReset => "client_reset",
             Self::BackendReset => "backend_reset",
+            Self::BackendDown => "backend_down",
             Self::ConnectFailed => "connect_failed",
             Self::ConnectTimeout => "connect_timeout",
             Self::NoBackend => "no_backend",
@@ -78,6 +88,8 @@ impl CloseReason {
             Self::SessionTimeout => "session_timeout",
             Self::NoResources => "no_resources",
             Self::Shutdown => "shutdown",
+            Self::Killed => "killed",
+            Self::Drained => "drained",
         }
     }
 
@@ -88,6 +100,7 @@ impl CloseReason {
             Self::IdleTimeout if !undelivered => Manner::Graceful,
             Self::ClientReset
             | Self::BackendReset
+            | Self::BackendDown
             | Self::ConnectFailed
             | Self::ConnectTimeout
             | Self::NoBackend
@@ -96,7 +109,9 @@ impl CloseReason {
             | Self::HalfClosedTimeout
             | Self::SessionTimeout
             | Self::NoResources
-            | Self::Shutdown => Manner::Reset,
+            | Self::Shutdown
+            | Self::Killed
+            | Self::Drained => Manner::Reset,
         }
     }
 }

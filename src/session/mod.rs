@@ -19,6 +19,7 @@ mod half;
 mod moving;
 mod op;
 mod peeking;
+mod view;
 
 #[cfg(test)]
 mod tests;
@@ -31,6 +32,7 @@ pub use connecting::RETRY_AFTER;
 use half::{Half, Mode};
 use op::{CANCELLABLE, InFlight};
 pub use op::{Event, Op, Side};
+pub use view::{Phase, View};
 
 use crate::kernel::Manner;
 use crate::token::Purpose;

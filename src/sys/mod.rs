@@ -4,6 +4,7 @@
 
 mod clock;
 mod descriptor;
+mod passing;
 mod process;
 mod socket;
 
@@ -11,11 +12,12 @@ pub use clock::monotonic;
 pub use descriptor::{
     clear_eventfd, close, close_pipe, eventfd, notify, own_descriptor_table, pipe,
 };
+pub use passing::{descriptor_channel, receive_descriptors, send_descriptors};
 pub use process::{
     allowed_cpus, block_signals, descriptor_limit, io_uring_disabled, kernel_release, pin_to,
     precise_timers, raise_descriptor_limit,
 };
 pub use socket::{
-    BACKLOG, Bound, SocketFile, accept, acknowledge, keep_alive, listen_all, open_socket,
+    BACKLOG, Bound, SocketFile, accept, acknowledge, inherit, keep_alive, listen_all, open_socket,
     peer_address, reset_on_close, shutdown, socket_address,
 };

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io;
 use std::net::{Shutdown, SocketAddr};
-use std::os::fd::{BorrowedFd, IntoRawFd};
+use std::os::fd::{AsFd, BorrowedFd, IntoRawFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -18,10 +18,19 @@ use crate::kernel::{Errno, Socket};
 pub struct Bound {
     /// Where they listen: the port that the kernel chose, where 0 was asked for.
     pub address: Address,
-    /// As many as were asked for.
-    pub sockets: Vec<Socket>,
+    /// One for each worker, or just one, which all workers accept from.
+    pub sockets: Vec<OwnedFd>,
     /// The file of a Unix socket.
     pub file: Option<SocketFile>,
+}
+
+impl Bound {
+    /// The listening socket of a worker.
+    #[must_use]
+    pub fn of_worker(&self, worker: usize) -> BorrowedFd<'_> {
+        let own = self.sockets.get(worker).or(self.sockets.first());
+        own.expect("whoever listens has a socket").as_fd()
+    }
 }
 
 /// The file of a listening Unix socket, removed when this is dropped.
@@ -61,8 +70,8 @@ fn identity(path: &Path) -> Option<(u64, u64)> {
 }
 
 /// Listens on an address with `count` sockets, one per worker. On TCP they are a group among
-/// which the kernel spreads connections (SO_REUSEPORT, socket(7)); on a Unix socket they are one
-/// and the same descriptor, which all workers accept from.
+/// which the kernel spreads connections (SO_REUSEPORT, socket(7)); on a Unix socket there is one,
+/// which all workers accept from.
 ///
 /// # Errors
 /// What the kernel says; an address in use is one, though another process of the same user could
@@ -86,19 +95,46 @@ pub fn listen_all(to: &Address, count: usize) -> io::Result<Bound> {
                 file: None,
             })
         }
-        Address::Unix(path) => {
-            let fd = listen_unix(path)?.into_raw_fd();
-            let sockets = (0..count).map(|_| Socket::from_raw(fd)).collect();
-            Ok(Bound {
-                address: to.clone(),
-                sockets,
-                file: Some(SocketFile::new(path)),
-            })
-        }
+        Address::Unix(path) => Ok(Bound {
+            address: to.clone(),
+            sockets: vec![listen_unix(path)?.into()],
+            file: Some(SocketFile::new(path)),
+        }),
     }
 }
 
-fn listen_tcp(to: SocketAddr) -> io::Result<Socket> {
+/// Takes over a socket that another process has made and listens on (sd_listen_fds(3)): all
+/// workers accept from it. `to` is where it is said to listen, for the kernel does not say it of
+/// every Unix socket.
+///
+/// # Errors
+/// What the kernel says of it; [`io::ErrorKind::InvalidInput`] when it does not listen for
+/// streams.
+pub fn inherit(socket: OwnedFd, to: &Address) -> io::Result<Bound> {
+    let socket = socket2::Socket::from(socket);
+    let refused = |what| Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+    if socket.r#type()? != Type::STREAM || !socket.is_listener()? {
+        return refused("the socket that was handed in does not listen for streams");
+    }
+    if socket.domain()? != domain(to) {
+        return refused("the socket that was handed in is of another family");
+    }
+    socket.set_nonblocking(true)?;
+    socket.set_cloexec(true)?;
+    let local = socket.local_addr()?.as_socket();
+    if local.is_some() {
+        socket.set_tcp_nodelay(true)?;
+        socket.set_tcp_keepalive(&keepalive())?;
+    }
+    Ok(Bound {
+        address: local.map_or_else(|| to.clone(), Address::Tcp),
+        sockets: vec![socket.into()],
+        // Whoever made it removes it.
+        file: None,
+    })
+}
+
+fn listen_tcp(to: SocketAddr) -> io::Result<OwnedFd> {
     let kind = Type::STREAM.nonblocking().cloexec();
     let socket = socket2::Socket::new(Domain::for_address(to), kind, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
@@ -108,7 +144,7 @@ fn listen_tcp(to: SocketAddr) -> io::Result<Socket> {
     socket.set_tcp_keepalive(&keepalive())?;
     socket.bind(&SockAddr::from(to))?;
     socket.listen(BACKLOG)?;
-    Ok(Socket::from_raw(socket.into_raw_fd()))
+    Ok(socket.into())
 }
 
 /// A socket file left behind by a process that is gone is replaced; one that somebody answers on,
@@ -221,3 +257,32 @@ fn with<T>(socket: &Socket, call: impl FnOnce(SockRef<'_>) -> T) -> T {
 
 /// Connections that the kernel completes ahead of accept; it cuts this to net.core.somaxconn.
 pub const BACKLOG: i32 = 4_096;
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+    use std::os::fd::AsRawFd;
+
+    use super::*;
+
+    #[test]
+    fn an_inherited_socket_is_one_that_listens_there() {
+        let to: Address = "127.0.0.1:80".parse().unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let there = listener.local_addr().unwrap();
+        let bound = inherit(listener.into(), &to).unwrap();
+        assert_eq!(bound.address, Address::Tcp(there));
+        // All workers share it, and none waits in it.
+        assert_eq!(
+            bound.of_worker(0).as_raw_fd(),
+            bound.of_worker(7).as_raw_fd()
+        );
+        assert!(accept(&Socket::from_raw(bound.of_worker(0).as_raw_fd())).is_none());
+        let deaf = socket2::Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        let another = TcpListener::bind("127.0.0.1:0").unwrap();
+        let path: Address = "unix:/nowhere".parse().unwrap();
+        for refused in [inherit(deaf.into(), &to), inherit(another.into(), &path)] {
+            assert_eq!(refused.unwrap_err().kind(), io::ErrorKind::InvalidInput);
+        }
+    }
+}

@@ -7,11 +7,11 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::kernel::{Completion, Done, Errno, Kernel, Manner, Socket};
-use crate::select::Selector;
+use crate::select::{Seat, Selector};
 use crate::snapshot::Listener;
 use crate::token::{Purpose, Token};
 
-use super::Worker;
+use super::{Worker, slot};
 
 /// A worker's part of a listener.
 #[derive(Debug)]
@@ -25,6 +25,10 @@ pub(super) struct Port {
     many: bool,
     /// and was told so.
     stopping: bool,
+    /// Its listener is gone: it accepts no more, and goes with its last session.
+    leaving: bool,
+    /// Sessions that came in by it.
+    pub(super) sessions: usize,
     /// Accepted in one batch beyond the limit: they wait as they would in the backlog.
     parked: VecDeque<Socket>,
     /// Not before this time, in nanoseconds.
@@ -40,13 +44,33 @@ impl Port {
             accepting: false,
             many: false,
             stopping: false,
+            leaving: false,
+            sessions: 0,
             parked: VecDeque::new(),
             resume_at: 0,
         }
     }
 
+    /// Goes over to what the next snapshot says of its listener.
+    pub(super) fn follow(&mut self, listener: Arc<Listener>, seat: Seat) {
+        if !Arc::ptr_eq(&self.listener.plan, &listener.plan) {
+            self.selector.follow(Arc::clone(&listener.plan), seat);
+        }
+        self.listener = listener;
+    }
+
+    /// The next snapshot does not know of its listener.
+    pub(super) fn leave(&mut self) {
+        self.leaving = true;
+    }
+
     pub(super) fn is_closed(&self) -> bool {
         self.socket.is_none() && self.parked.is_empty()
+    }
+
+    /// Nothing refers to it any more, but for what the next snapshot may say of it.
+    pub(super) fn is_left(&self) -> bool {
+        self.leaving && self.is_closed() && self.sessions == 0 && !self.accepting
     }
 }
 
@@ -78,53 +102,61 @@ impl<K: Kernel> Worker<K> {
     /// No descriptor was left for a backend: those that come free go to clients that are there.
     pub(super) fn pause_accepting(&mut self) {
         self.stats.accept_exhausted.increment();
-        for port in &mut self.ports {
+        for (_, port) in &mut self.ports {
             port.resume_at = self.now + EXHAUSTED_PAUSE;
         }
         self.tend = true;
     }
 
-    /// Brings each port to where the limits and the stop want it.
+    /// Brings each port to where the limits, the snapshot and the stop want it.
     pub(super) fn tend_ports(&mut self) {
         self.tend = false;
         self.tend_at = u64::MAX;
-        for number in 0..self.ports.len() {
-            self.unpark(number);
-            let places = self.places(number);
-            let port = &mut self.ports[number];
-            let stopped = self.stop_at.is_some();
-            let waiting = self.now < port.resume_at;
-            let wanted = places > 0 && !stopped && !waiting && port.parked.is_empty();
-            // One accept may bring a whole backlog: near a limit they are asked for singly.
-            let many = places >= self.backlog;
-            let token = Token::new(Purpose::Accept, 0, listener_number(number));
-            match &port.socket {
-                Some(socket) if wanted && !port.accepting => {
-                    self.kernel.accept(token, socket, many);
-                    port.accepting = true;
-                    port.many = many;
+        // Nobody comes or goes meanwhile.
+        for number in 0..self.ports.capacity() {
+            if self.ports.contains(number) {
+                self.tend_port(number);
+            }
+        }
+        self.ports.retain(|_, port| !port.is_left());
+    }
+
+    fn tend_port(&mut self, number: usize) {
+        self.unpark(number);
+        let places = self.places(number);
+        let port = &mut self.ports[number];
+        let closing = port.leaving || self.stop_at.is_some();
+        let waiting = self.now < port.resume_at;
+        let wanted = places > 0 && !closing && !waiting && port.parked.is_empty();
+        // One accept may bring a whole backlog: near a limit they are asked for singly.
+        let many = places >= self.backlog;
+        let token = Token::new(Purpose::Accept, 0, slot::number(number));
+        match &port.socket {
+            Some(socket) if wanted && !port.accepting => {
+                self.kernel.accept(token, socket, many);
+                port.accepting = true;
+                port.many = many;
+            }
+            Some(_) if port.accepting && !port.stopping && (!wanted || port.many && !many) => {
+                self.kernel.cancel(token);
+                port.stopping = true;
+                if !wanted && !closing {
+                    self.stats.accept_pauses.increment();
                 }
-                Some(_) if port.accepting && !port.stopping && (!wanted || port.many && !many) => {
-                    self.kernel.cancel(token);
-                    port.stopping = true;
-                    if !wanted && !stopped {
-                        self.stats.accept_pauses.increment();
-                    }
-                }
-                _ => {}
             }
-            // Another worker may make room, of which this one is not told: look again soon.
-            if !stopped && !wanted || !port.parked.is_empty() {
-                let again = if waiting {
-                    port.resume_at
-                } else {
-                    self.now + FULL_PAUSE
-                };
-                self.tend_at = self.tend_at.min(again);
-            }
-            if stopped && !self.ports[number].accepting {
-                self.close_port(number);
-            }
+            _ => {}
+        }
+        // Another worker may make room, of which this one is not told: look again soon.
+        if !closing && !wanted || !port.parked.is_empty() {
+            let again = if waiting {
+                port.resume_at
+            } else {
+                self.now + FULL_PAUSE
+            };
+            self.tend_at = self.tend_at.min(again);
+        }
+        if closing && !self.ports[number].accepting {
+            self.close_port(number);
         }
     }
 
@@ -185,21 +217,20 @@ impl<K: Kernel> Worker<K> {
     }
 
     pub(super) fn parked(&self) -> u64 {
-        self.ports.iter().map(|port| port.parked.len() as u64).sum()
+        self.ports
+            .iter()
+            .map(|(_, port)| port.parked.len() as u64)
+            .sum()
     }
 
     /// Closes what waits for a place: the stop's grace is over.
     pub(super) fn drop_parked(&mut self) {
-        for port in &mut self.ports {
+        for (_, port) in &mut self.ports {
             for socket in port.parked.drain(..) {
                 self.kernel.close(socket, Manner::Reset);
             }
         }
     }
-}
-
-fn listener_number(number: usize) -> u32 {
-    u32::try_from(number).expect("listeners are counted in a u32")
 }
 
 /// Until accepting is tried again after it failed for want of descriptors or memory: 100 ms.

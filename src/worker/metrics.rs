@@ -33,10 +33,23 @@ pub struct Numbers {
     pub accept_pauses: Number,
     /// Times that accepting failed for want of descriptors or memory.
     pub accept_exhausted: Number,
+    /// New listeners without their listening socket, which got lost on the way: this worker does
+    /// not listen there.
+    pub listeners_lost: Number,
     /// Access log lines that were dropped because the queue was full.
     pub log_dropped: Number,
     /// Sessions ended, by reason.
     pub closed: [Number; CloseReason::ALL.len()],
+    /// How far the worker has come.
+    pub progress: Progress,
+}
+
+/// What tells the control thread how far a worker has come.
+#[derive(Debug, Default)]
+pub struct Progress {
+    snapshot: AtomicU64,
+    adopted_at: AtomicU64,
+    beat: AtomicU64,
 }
 
 /// One gauge or counter. Only its worker changes it, so that no locked instruction is needed.
@@ -64,6 +77,35 @@ impl Number {
 
     pub(super) fn increment(&self) {
         self.set(self.get().wrapping_add(1));
+    }
+}
+
+impl Progress {
+    /// The version of the snapshot that the worker routes by.
+    #[must_use]
+    pub fn snapshot(&self) -> u64 {
+        self.snapshot.load(Ordering::Acquire)
+    }
+
+    /// Since when it does, in ns of the workers' clock; not before what [`Self::snapshot`] said.
+    #[must_use]
+    pub fn adopted_at(&self) -> u64 {
+        self.adopted_at.load(Ordering::Relaxed)
+    }
+
+    /// The number of the last [`Command::Beat`](super::Command::Beat) that it has read.
+    #[must_use]
+    pub fn beat(&self) -> u64 {
+        self.beat.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn adopt(&self, snapshot: u64, now: u64) {
+        self.adopted_at.store(now, Ordering::Relaxed);
+        self.snapshot.store(snapshot, Ordering::Release);
+    }
+
+    pub(super) fn on_beat(&self, beat: u64) {
+        self.beat.store(beat, Ordering::Relaxed);
     }
 }
 

@@ -7,13 +7,15 @@
 #![forbid(unsafe_code)]
 
 mod accept;
+mod follow;
 mod metrics;
 mod report;
+mod sessions;
 mod slot;
 pub mod timers;
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, VecDeque};
+use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,8 +29,10 @@ use crate::snapshot::Snapshot;
 use crate::token::{Purpose, Token};
 
 use accept::Port;
-pub use metrics::{Histograms, Number, Numbers, Stats};
+pub use metrics::{Histograms, Number, Numbers, Progress, Stats};
 pub use report::{Command, Doorbell, LogQueue, Record};
+use sessions::Closing;
+pub use sessions::{SessionInfo, Sought};
 use slot::Slot;
 use timers::Timers;
 
@@ -61,7 +65,10 @@ pub struct Worker<K> {
     kernel: K,
     now: u64,
     snapshot: Arc<Snapshot>,
-    ports: Vec<Port>,
+    /// By what their accepts are known by.
+    ports: Slab<Port>,
+    /// The ports of the snapshot's listeners, by the listeners' ids.
+    listening: BTreeMap<u64, usize>,
     /// The ports want to be looked at, at the end of the turn
     tend: bool,
     /// or at this time at the latest.
@@ -78,6 +85,10 @@ pub struct Worker<K> {
     due: Vec<u32>,
     /// Paced streams: time and token of their next visit.
     visits: BinaryHeap<Reverse<(u64, u64)>>,
+    /// Sessions that are closed little by little,
+    closings: Vec<Closing>,
+    /// and when the next of them is.
+    close_at: u64,
     mailbox: Receiver<Command>,
     log: Option<LogQueue>,
     stats: Arc<Stats>,
@@ -91,15 +102,20 @@ impl<K: Kernel> Worker<K> {
     pub fn new(kernel: K, setup: Setup) -> Self {
         let now = kernel.now();
         let listeners = setup.snapshot.listeners.iter().zip(setup.sockets);
-        let ports = listeners.map(|(listener, socket)| {
+        let mut ports = Slab::new();
+        let mut listening = BTreeMap::new();
+        for (listener, socket) in listeners {
             let selector = Selector::new(Arc::clone(&listener.plan), setup.seat);
-            Port::new(Arc::clone(listener), selector, socket)
-        });
+            let port = Port::new(Arc::clone(listener), selector, socket);
+            listening.insert(listener.id, ports.insert(port));
+        }
+        setup.stats.progress.adopt(setup.snapshot.version, now);
         Self {
             id: setup.seat.worker,
             seat: setup.seat,
             now,
-            ports: ports.collect(),
+            ports,
+            listening,
             kernel,
             tend: true,
             tend_at: now,
@@ -114,6 +130,8 @@ impl<K: Kernel> Worker<K> {
             timers: Timers::new(now),
             due: Vec::new(),
             visits: BinaryHeap::new(),
+            closings: Vec::new(),
+            close_at: NEVER,
             snapshot: setup.snapshot,
             mailbox: setup.mailbox,
             log: setup.log,
@@ -167,7 +185,9 @@ impl<K: Kernel> Worker<K> {
     /// Whether a stop has come to its end.
     #[must_use]
     pub fn is_finished(&self) -> bool {
-        self.stop_at.is_some() && self.slots.is_empty() && self.ports.iter().all(Port::is_closed)
+        self.stop_at.is_some()
+            && self.slots.is_empty()
+            && self.ports.iter().all(|(_, port)| port.is_closed())
     }
 
     /// The kernel, for the simulation to look into.
@@ -181,6 +201,7 @@ impl<K: Kernel> Worker<K> {
         let at = visit
             .min(timer)
             .min(self.tend_at)
+            .min(self.close_at)
             .min(self.stop_at.unwrap_or(NEVER));
         (at != NEVER).then(|| Duration::from_nanos(at.saturating_sub(self.now)))
     }
@@ -239,6 +260,9 @@ impl<K: Kernel> Worker<K> {
             }
         }
         self.due = due;
+        if self.now >= self.close_at {
+            self.close_due();
+        }
         if self.stop_at.is_some_and(|at| self.now >= at) {
             self.cut();
         }
@@ -254,13 +278,21 @@ impl<K: Kernel> Worker<K> {
     }
 
     fn read_mailbox(&mut self) {
+        // Whoever asked may have gone away meanwhile: then nobody misses the answer.
         while let Ok(command) = self.mailbox.try_recv() {
             match command {
                 Command::Publish(snapshot) => self.publish(snapshot),
                 Command::TakeHistograms(reply) => {
-                    // Whoever asked may have gone away meanwhile: then nobody misses them.
                     let _ = reply.try_send((self.id, std::mem::take(&mut self.histograms)));
                 }
+                Command::Log(log) => self.set_log(log),
+                Command::Sessions(sought, limit, reply) => {
+                    let _ = reply.try_send(self.list(&sought, limit));
+                }
+                Command::Close(sought, reason, spread, reply) => {
+                    let _ = reply.try_send(self.close_sought(sought, reason, spread));
+                }
+                Command::Beat(beat) => self.stats.progress.on_beat(beat),
                 Command::Stop(grace) => {
                     let grace = u64::try_from(grace.as_nanos()).unwrap_or(NEVER);
                     self.stop_at = Some(self.now.saturating_add(grace).min(NEVER - 1));
@@ -268,21 +300,6 @@ impl<K: Kernel> Worker<K> {
                 }
             }
         }
-    }
-
-    /// Routes by another snapshot of the same listeners. Sessions keep what they began with.
-    fn publish(&mut self, snapshot: Arc<Snapshot>) {
-        assert_eq!(
-            snapshot.listeners.len(),
-            self.ports.len(),
-            "listeners come and go by reload"
-        );
-        for (port, listener) in self.ports.iter_mut().zip(&snapshot.listeners) {
-            port.selector.follow(Arc::clone(&listener.plan), self.seat);
-            port.listener = Arc::clone(listener);
-        }
-        self.snapshot = snapshot;
-        self.tend = true;
     }
 
     /// The grace of a stop is over: nobody begins any more.

@@ -13,6 +13,7 @@ use crate::snapshot::{Listener, Snapshot};
 use crate::sys;
 
 use super::metrics::Histograms;
+use super::sessions::{SessionInfo, Sought};
 
 /// What the control thread asks of a worker.
 #[derive(Debug)]
@@ -21,6 +22,14 @@ pub enum Command {
     Publish(Arc<Snapshot>),
     /// Hand over the histograms and begin new ones.
     TakeHistograms(Sender<(u32, Box<Histograms>)>),
+    /// Write lines of the access log there from now on, or none.
+    Log(Option<LogQueue>),
+    /// List these sessions, so many at most.
+    Sessions(Sought, usize, Sender<Vec<SessionInfo>>),
+    /// Close these sessions, evenly spread over this time; answered by how many there are.
+    Close(Sought, CloseReason, Duration, Sender<u64>),
+    /// Show this number in [`Progress`](super::Progress), as a sign of life.
+    Beat(u64),
     /// Accept no more, end when the last session has; cut those that last longer than this.
     Stop(Duration),
 }

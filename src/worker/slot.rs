@@ -24,18 +24,18 @@ pub(super) struct Slot {
     pub(super) listener: Arc<Listener>,
     /// Where it holds a place among all connections.
     in_all: Arc<Limit>,
-    port: u32,
-    number: u64,
-    client: Socket,
-    peer: Option<SocketAddr>,
+    port: usize,
+    pub(super) number: u64,
+    pub(super) client: Socket,
+    /// The client's address, once somebody wanted to know it.
+    pub(super) peer: Option<SocketAddr>,
     /// What the client is known by.
     keys: Keys,
     backend: Option<Socket>,
     /// Who was selected last; counted there while `backend` is some.
     target: Option<Arc<Backend>>,
-    /// Whom earlier attempts failed on, as indices into the pool of this snapshot.
+    /// Whom earlier attempts failed on, as indices into the listener's pool.
     tried: Vec<u16>,
-    tried_in: u64,
     /// It has waited before trying the same backend again.
     paused: bool,
     target_index: u16,
@@ -48,6 +48,11 @@ impl Slot {
         if let Some(backend) = &self.target {
             tell(&backend.tally);
         }
+    }
+
+    /// Who it is connected to, or being connected.
+    pub(super) fn backend(&self) -> Option<&Arc<Backend>> {
+        self.target.as_ref().filter(|_| self.backend.is_some())
     }
 
     fn socket(&self, side: Side) -> &Socket {
@@ -81,7 +86,7 @@ impl<K: Kernel> Worker<K> {
         let key = self.slots.insert(Slot {
             session,
             generation: self.generation,
-            port: number(port),
+            port,
             number: self.sessions_opened,
             peer,
             keys,
@@ -90,12 +95,12 @@ impl<K: Kernel> Worker<K> {
             backend: None,
             target: None,
             tried: Vec::new(),
-            tried_in: self.snapshot.version,
             paused: false,
             in_all: Arc::clone(&self.snapshot.connections),
             target_index: 0,
             pipes: [None, None],
         });
+        self.ports[port].sessions += 1;
         self.set_timer(key, deadline);
         self.perform(key);
     }
@@ -235,16 +240,15 @@ impl<K: Kernel> Worker<K> {
         None
     }
 
-    /// Goes over to the present snapshot before an attempt: what was tried counts by its indices,
-    /// and what the client is known by may be another key now.
+    /// Goes over to what is known of its listener now, before an attempt: what was tried counts
+    /// by the indices of one pool, and what the client is known by may be another key now.
     fn catch_up(&mut self, key: usize) {
         let slot = &mut self.slots[key];
-        if slot.tried_in == self.snapshot.version {
+        let listener = &self.ports[slot.port].listener;
+        if Arc::ptr_eq(&slot.listener, listener) {
             return;
         }
-        slot.tried_in = self.snapshot.version;
         slot.tried.clear();
-        let listener = &self.ports[slot.port as usize].listener;
         if listener.plan.needs_source() && slot.peer.is_none() {
             slot.peer = self.kernel.peer(&slot.client);
         }
@@ -259,7 +263,7 @@ impl<K: Kernel> Worker<K> {
     /// then the next one is selected.
     fn reserve(&mut self, key: usize) -> Result<Arc<Backend>, Event> {
         let slot = &mut self.slots[key];
-        let port = &mut self.ports[slot.port as usize];
+        let port = &mut self.ports[slot.port];
         for _ in 0..RACES_MAX {
             let request = Request {
                 now: self.now,
@@ -343,8 +347,10 @@ impl<K: Kernel> Worker<K> {
         }
         slot.listener.connections.release();
         slot.in_all.release();
-        // A port at its limit may go on.
-        self.tend |= self.tend_at != u64::MAX;
+        let port = &mut self.ports[slot.port];
+        port.sessions -= 1;
+        // A port at its limit may go on; the last session of one that is leaving lets it go.
+        self.tend |= self.tend_at != u64::MAX || port.is_left();
 
         let reason = slot.session.reason().unwrap_or(CloseReason::Shutdown);
         let summary = slot.session.summary();

@@ -96,6 +96,7 @@ fn snapshot() -> Arc<Snapshot> {
         ..config::Pool::of("p", (0..2).map(address).map(config::Backend::at).collect())
     });
     let listener = Listener {
+        id: 0,
         name: "l".into(),
         bind: "127.0.0.1:80".parse().expect("an address"),
         plan: Arc::new(Plan::new(Arc::new(pool))),
@@ -107,6 +108,7 @@ fn snapshot() -> Arc<Snapshot> {
         pools: vec![Arc::clone(&listener.plan)],
         listeners: vec![Arc::new(listener)],
         connections: Arc::new(Limit::unbounded()),
+        listeners_made: 1,
     })
 }
 

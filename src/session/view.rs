@@ -1,0 +1,79 @@
+//! A session as whoever lists sessions sees it.
+
+use std::fmt;
+
+use crate::token::Purpose;
+
+use super::{CloseReason, Session, Side, State};
+
+/// How a session is going at one moment; times in nanoseconds of the workers' clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct View {
+    /// How far it has come.
+    pub phase: Phase,
+    /// When the client was accepted.
+    pub opened_at: u64,
+    /// When the last byte moved, or, before the session is open, the last attempt began.
+    pub active_at: u64,
+    /// Bytes delivered from the client, from the backend.
+    pub delivered: [u64; 2],
+}
+
+/// How far a session has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Phase {
+    /// The client's first bytes are awaited.
+    Peeking,
+    /// A backend is being connected to, or will be tried again soon.
+    Connecting,
+    /// It waits for a place at a backend.
+    Queued,
+    /// Both ends are connected.
+    Open,
+    /// It was told to end.
+    Closing,
+}
+
+impl Session {
+    /// How it is going.
+    #[must_use]
+    pub fn view(&self) -> View {
+        View {
+            phase: self.phase(),
+            opened_at: self.opened_at,
+            active_at: self.active_at,
+            delivered: [self.halves[0].delivered, self.halves[1].delivered],
+        }
+    }
+
+    fn phase(&self) -> Phase {
+        let waits = self.in_flight.has(Purpose::Visit(Side::Backend));
+        match self.state {
+            State::Peeking => Phase::Peeking,
+            State::Connecting if waits && self.held_by == CloseReason::PoolFull => Phase::Queued,
+            State::Connecting => Phase::Connecting,
+            State::Open => Phase::Open,
+            State::Closing => Phase::Closing,
+        }
+    }
+}
+
+impl Phase {
+    /// The name in listings.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Peeking => "peeking",
+            Self::Connecting => "connecting",
+            Self::Queued => "queued",
+            Self::Open => "open",
+            Self::Closing => "closing",
+        }
+    }
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}

@@ -1,0 +1,57 @@
+//! Going over from one snapshot to the next: listeners that stay, come and go.
+
+use std::sync::Arc;
+
+use crate::kernel::Kernel;
+use crate::select::Selector;
+use crate::snapshot::{Listener, Snapshot};
+
+use super::Worker;
+use super::accept::Port;
+
+impl<K: Kernel> Worker<K> {
+    /// Routes by another snapshot. Sessions keep what they began with; those of a listener that
+    /// is gone go on, and connect as the last that was known of it says.
+    pub(super) fn publish(&mut self, snapshot: Arc<Snapshot>) {
+        let mut before = std::mem::take(&mut self.listening);
+        let mut new = Vec::new();
+        for listener in &snapshot.listeners {
+            if let Some(key) = before.remove(&listener.id) {
+                self.ports[key].follow(Arc::clone(listener), self.seat);
+                self.listening.insert(listener.id, key);
+            } else {
+                new.push(listener);
+            }
+        }
+        for key in before.into_values() {
+            self.ports[key].leave();
+        }
+        // As they are handed over, whatever their order in the snapshot.
+        new.sort_unstable_by_key(|listener| listener.id);
+        for listener in new {
+            self.listen(listener);
+        }
+        let now = self.kernel.now();
+        self.stats.progress.adopt(snapshot.version, now);
+        self.snapshot = snapshot;
+        self.tend = true;
+    }
+
+    /// Begins to listen, if the socket for it has come.
+    fn listen(&mut self, listener: &Arc<Listener>) {
+        let Some(socket) = self.kernel.adopt(listener.id) else {
+            return self.stats.listeners_lost.increment();
+        };
+        let selector = Selector::new(Arc::clone(&listener.plan), self.seat);
+        let port = Port::new(Arc::clone(listener), selector, socket);
+        let key = self.ports.insert(port);
+        self.listening.insert(listener.id, key);
+    }
+
+    /// Listeners that anything is left of here: those of the snapshot and those that are gone, as
+    /// long as sessions have come in by them. For the simulation to look at.
+    #[must_use]
+    pub fn ports(&self) -> usize {
+        self.ports.len()
+    }
+}
