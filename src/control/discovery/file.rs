@@ -2,8 +2,8 @@
 //! a comment.
 //!
 //! It is looked at by stat(2), so that a file that was renamed over it, or a symbolic link that
-//! points elsewhere now, is a change too. A change is read once it has stayed the same for one look:
-//! whoever writes it may not be done.
+//! points elsewhere now, is a change too. A change is read once it has stayed the same for one
+//! look: whoever writes it may not be done.
 
 use std::fs::{self, Metadata, OpenOptions};
 use std::io::{self, Read};

@@ -1,8 +1,8 @@
 //! Backends that are not in the configuration: what the DNS says of a name, or what a file lists.
 //!
 //! Each pool that discovers has a task of its own, which looks again and again and tells what it
-//! found. [`Discoveries`] keeps the last good set of each, whatever fails afterwards; [`merge`] puts
-//! them behind the declared ones.
+//! found. [`Discoveries`] keeps the last good set of each, whatever fails afterwards; [`merge`]
+//! puts them behind the declared ones.
 
 mod dns;
 mod file;
