@@ -33,7 +33,7 @@ enum Extra {
 
 /// Reads `ADDR[,weight=N][,max_connections=N][,backup]`. Of an option given twice the last holds. A
 /// path with a comma can only be said in a file.
-pub(super) fn backend(text: &str) -> Result<Backend, BackendError> {
+pub(crate) fn backend(text: &str) -> Result<Backend, BackendError> {
     let mut parts = text.split(',');
     let address = parts.next().unwrap_or_default();
     let mut backend = Backend::at(values::backend_address(address)?);

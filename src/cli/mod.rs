@@ -6,7 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod args;
-mod backend;
+pub(crate) mod backend;
 mod check;
 mod demo;
 mod proxy;

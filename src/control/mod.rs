@@ -4,6 +4,7 @@
 
 mod access_log;
 pub mod capacity;
+pub mod discovery;
 mod histograms;
 mod listening;
 mod pools;

@@ -21,6 +21,7 @@ mod predictive;
 mod random;
 mod rendezvous;
 mod round_robin;
+mod scaling;
 mod scene;
 mod two_tier;
 
@@ -46,6 +47,7 @@ use predictive::Predictive;
 use random::Random;
 pub use rendezvous::Rendezvous;
 use round_robin::RoundRobin;
+pub use scaling::{Action, Decision, Scaler};
 use scene::Scene;
 use two_tier::TwoTier;
 

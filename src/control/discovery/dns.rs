@@ -1,0 +1,375 @@
+//! What the DNS says of a name: its addresses, or its services (SRV, RFC 2782).
+//!
+//! What can't be asked is answered from memory, record type by record type, so that a server that
+//! fails for one of them takes no backend away; what is answered with nothing is gone.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use hickory_resolver::TokioResolver;
+use hickory_resolver::config::{NameServerConfig, ResolveHosts, ResolverConfig};
+use hickory_resolver::lookup::Lookup;
+use hickory_resolver::net::runtime::TokioRuntimeProvider;
+use hickory_resolver::net::{DnsError, NetError};
+use hickory_resolver::proto::op::ResponseCode;
+use hickory_resolver::proto::rr::rdata::SRV;
+use hickory_resolver::proto::rr::{RData, RecordType};
+use tokio::task::JoinSet;
+
+use crate::address::Address;
+use crate::config::Backend;
+
+use super::{BACKENDS_MAX, Pace, Teller};
+
+/// What is asked for.
+#[derive(Clone, Debug)]
+pub(super) enum Question {
+    /// Every address of a name, with this port.
+    Addresses(String, u16),
+    /// The service records of a name.
+    Services(String),
+}
+
+/// A question, whom to ask, and what was answered last.
+#[derive(Debug)]
+pub(super) struct Dns {
+    question: Question,
+    /// Empty: whom /etc/resolv.conf names.
+    servers: Vec<SocketAddr>,
+    memory: Memory,
+}
+
+/// The last good addresses by name and record type.
+type Memory = HashMap<(String, RecordType), Vec<IpAddr>>;
+
+/// What came of one round of questions.
+#[derive(Debug, Default)]
+struct Round {
+    /// The least of all records, in s.
+    ttl: Option<u32>,
+    /// The first thing that went wrong.
+    error: Option<String>,
+    /// What is remembered for the next one.
+    memory: Memory,
+}
+
+/// The answer to one question.
+enum Answer {
+    Records(Lookup),
+    /// There are no such records, or there is no such name.
+    Nothing,
+    Failed(String),
+}
+
+impl Dns {
+    pub(super) fn new(question: Question, servers: Vec<SocketAddr>) -> Self {
+        Self {
+            question,
+            servers,
+            memory: Memory::new(),
+        }
+    }
+
+    /// Asks for ever, as often as the answers' times to live say, and tells what came of it.
+    pub(super) async fn follow(mut self, teller: Teller, pace: Pace) {
+        let mut failures = 0;
+        loop {
+            let mut round = Round::default();
+            let asked = tokio::time::timeout(ROUND_TIME, self.ask(&mut round)).await;
+            let found = match asked {
+                Ok(found) => found,
+                Err(_) => {
+                    round.error = Some(format!("no answer within {ROUND_TIME:?}"));
+                    Vec::new()
+                }
+            };
+            if found.is_empty() && round.error.is_none() {
+                round.error = Some(format!("{} has no address", self.question.name()));
+            }
+            let next = if round.error.is_some() {
+                failures += 1;
+                backed_off(&pace, failures)
+            } else {
+                failures = 0;
+                let ttl = Duration::from_secs(round.ttl.unwrap_or(0).into());
+                ttl.clamp(pace.ttl_min, pace.ttl_max)
+            };
+            let found = (!found.is_empty()).then_some(found);
+            if found.is_some() {
+                self.memory = round.memory;
+            }
+            teller.tell(found, round.error, Some(next)).await;
+            tokio::time::sleep(next).await;
+        }
+    }
+
+    async fn ask(&self, round: &mut Round) -> Vec<Backend> {
+        // Made anew each time: the machine's configuration may have changed.
+        let resolver = match resolver(&self.servers) {
+            Ok(resolver) => resolver,
+            Err(error) => {
+                round.fail(format!("no resolver: {error}"));
+                return Vec::new();
+            }
+        };
+        match &self.question {
+            Question::Addresses(name, port) => {
+                let found = self.addresses(&resolver, vec![name.clone()], round).await;
+                let found = found.into_values().flatten();
+                found.map(|ip| backend(ip, *port)).collect()
+            }
+            Question::Services(name) => {
+                let lookup = match records(&resolver, name, RecordType::SRV).await {
+                    Answer::Records(lookup) => lookup,
+                    Answer::Nothing => {
+                        round.fail(format!("{name} has no service records"));
+                        return Vec::new();
+                    }
+                    Answer::Failed(why) => {
+                        round.fail(format!("{name}: {why}"));
+                        return Vec::new();
+                    }
+                };
+                let services = services(&lookup);
+                round.lasts(lookup.answers().iter().map(|record| record.ttl));
+                let mut found = round.additional(&lookup);
+                let names = services.iter().map(|service| service.target.to_ascii());
+                let mut missing: Vec<_> = names.filter(|name| !found.contains_key(name)).collect();
+                missing.sort_unstable();
+                missing.dedup();
+                found.extend(self.addresses(&resolver, missing, round).await);
+                backends(&services, &found)
+            }
+        }
+    }
+
+    /// The addresses of names, asked for a few at a time; of those that can't be asked, the last
+    /// good ones.
+    async fn addresses(
+        &self,
+        resolver: &TokioResolver,
+        names: Vec<String>,
+        round: &mut Round,
+    ) -> HashMap<String, Vec<IpAddr>> {
+        let mut found: HashMap<String, Vec<IpAddr>> = HashMap::new();
+        let kinds = [RecordType::A, RecordType::AAAA];
+        let mut questions = names
+            .into_iter()
+            .flat_map(|name| kinds.map(|kind| (name.clone(), kind)));
+        let mut asked = JoinSet::new();
+        loop {
+            while asked.len() < AT_A_TIME
+                && let Some((name, kind)) = questions.next()
+            {
+                let resolver = resolver.clone();
+                asked.spawn(async move {
+                    let answer = records(&resolver, &name, kind).await;
+                    (name, kind, answer)
+                });
+            }
+            match asked.join_next().await {
+                Some(Ok((name, kind, answer))) => {
+                    let known = self.memory.get(&(name.clone(), kind));
+                    let addresses = round.take(&name, kind, answer, known);
+                    found.entry(name).or_default().extend(addresses);
+                }
+                // A panic aborts the process, and nobody cancels these.
+                Some(Err(_)) => {}
+                None => return found,
+            }
+        }
+    }
+}
+
+impl Question {
+    fn name(&self) -> &str {
+        match self {
+            Self::Addresses(name, _) | Self::Services(name) => name,
+        }
+    }
+}
+
+impl Round {
+    fn fail(&mut self, error: String) {
+        self.error.get_or_insert(error);
+    }
+
+    fn lasts(&mut self, ttls: impl Iterator<Item = u32>) {
+        self.ttl = ttls.chain(self.ttl).min();
+    }
+
+    /// The addresses of an answer, or those that are remembered where it is none.
+    fn take(
+        &mut self,
+        name: &str,
+        kind: RecordType,
+        answer: Answer,
+        known: Option<&Vec<IpAddr>>,
+    ) -> Vec<IpAddr> {
+        let addresses: Vec<IpAddr> = match answer {
+            Answer::Records(lookup) => {
+                self.lasts(lookup.answers().iter().map(|record| record.ttl));
+                let records = lookup.answers().iter();
+                records.filter_map(|record| record.data.ip_addr()).collect()
+            }
+            Answer::Nothing => return Vec::new(),
+            Answer::Failed(why) => {
+                self.fail(format!("{name}: {why}"));
+                known.cloned().unwrap_or_default()
+            }
+        };
+        let key = (name.to_owned(), kind);
+        self.memory.insert(key, addresses.clone());
+        addresses
+    }
+
+    /// Addresses of targets that came along with the service records.
+    fn additional(&mut self, lookup: &Lookup) -> HashMap<String, Vec<IpAddr>> {
+        let mut found: HashMap<String, Vec<IpAddr>> = HashMap::new();
+        for record in lookup.additionals() {
+            if let Some(ip) = record.data.ip_addr() {
+                self.lasts([record.ttl].into_iter());
+                found.entry(record.name.to_ascii()).or_default().push(ip);
+            }
+        }
+        found
+    }
+}
+
+/// Asks the given servers, and nobody else; or as /etc/resolv.conf and /etc/hosts say. Nothing is
+/// cached: who asks knows when to.
+fn resolver(servers: &[SocketAddr]) -> Result<TokioResolver, NetError> {
+    let mut builder = if servers.is_empty() {
+        TokioResolver::builder_tokio()?
+    } else {
+        let server = |server: &SocketAddr| {
+            let mut config = NameServerConfig::udp_and_tcp(server.ip());
+            for connection in &mut config.connections {
+                connection.port = server.port();
+            }
+            config
+        };
+        let servers = servers.iter().map(server).collect();
+        let config = ResolverConfig::from_parts(None, Vec::new(), servers);
+        let provider = TokioRuntimeProvider::default();
+        let mut builder = TokioResolver::builder_with_config(config, provider);
+        let options = builder.options_mut();
+        options.use_hosts_file = ResolveHosts::Never;
+        options.timeout = SERVER_TIME;
+        builder
+    };
+    builder.options_mut().cache_size = 0;
+    builder.build()
+}
+
+async fn records(resolver: &TokioResolver, name: &str, kind: RecordType) -> Answer {
+    match resolver.lookup(name, kind).await {
+        Ok(lookup) => Answer::Records(lookup),
+        Err(NetError::Dns(DnsError::NoRecordsFound(none)))
+            if matches!(
+                none.response_code,
+                ResponseCode::NXDomain | ResponseCode::NoError
+            ) =>
+        {
+            Answer::Nothing
+        }
+        Err(NetError::Dns(DnsError::ResponseCode(code))) => {
+            Answer::Failed(format!("the DNS answers \"{code}\""))
+        }
+        Err(error) => Answer::Failed(error.to_string()),
+    }
+}
+
+/// The service records, best priority first. A target of "." says that there is no such service.
+fn services(lookup: &Lookup) -> Vec<SRV> {
+    let records = lookup.answers().iter();
+    let services = records.filter_map(|record| {
+        if let RData::SRV(service) = &record.data {
+            Some(service)
+        } else {
+            None
+        }
+    });
+    let services = services.filter(|service| !service.target.is_root() && service.port > 0);
+    let mut services: Vec<_> = services.cloned().collect();
+    services.sort_by_key(|service| service.priority);
+    services.truncate(BACKENDS_MAX);
+    services
+}
+
+/// Those of the best priority that has an address are backends, the others backups. Each address of
+/// a target has the weight of its record.
+fn backends(services: &[SRV], addresses: &HashMap<String, Vec<IpAddr>>) -> Vec<Backend> {
+    let mut found = Vec::new();
+    for of_one in services.chunk_by(|one, next| one.priority == next.priority) {
+        let backup = !found.is_empty();
+        let weights: Vec<_> = of_one.iter().map(|service| service.weight).collect();
+        for (service, weight) in of_one.iter().zip(weights_of(&weights)) {
+            let addresses = addresses.get(&service.target.to_ascii());
+            found.extend(addresses.into_iter().flatten().map(|ip| Backend {
+                weight,
+                backup,
+                ..backend(*ip, service.port)
+            }));
+        }
+    }
+    found
+}
+
+/// Weights of service records, 0 to 65,535, as those of backends, 1 to 256: as they are where that
+/// is possible, else in proportion to the highest. 0 is "a very small chance of being selected"
+/// beside others, and says nothing where there are no others.
+fn weights_of(weights: &[u16]) -> Vec<u16> {
+    let highest = weights.iter().copied().max().unwrap_or(0);
+    let fits = highest <= WEIGHT_MAX && !weights.contains(&0);
+    let scaled = |&weight: &u16| {
+        if fits {
+            return weight;
+        }
+        let part = u32::from(weight) * u32::from(WEIGHT_MAX);
+        let part = part / u32::from(highest.max(1));
+        u16::try_from(part).unwrap_or(WEIGHT_MAX).max(1)
+    };
+    weights.iter().map(scaled).collect()
+}
+
+fn backend(ip: IpAddr, port: u16) -> Backend {
+    Backend::at(Address::Tcp(SocketAddr::new(ip, port)))
+}
+
+/// How long to wait after so many failures in a row, of which there is one at least.
+fn backed_off(pace: &Pace, failures: u32) -> Duration {
+    let doubled = 1_u32.checked_shl(failures - 1).unwrap_or(u32::MAX);
+    pace.retry_min.saturating_mul(doubled).min(pace.retry_max)
+}
+
+/// The highest weight of a backend.
+const WEIGHT_MAX: u16 = 256;
+/// Questions under way at a time.
+const AT_A_TIME: usize = 16;
+/// One server's time to answer; it is asked three times at most.
+const SERVER_TIME: Duration = Duration::from_secs(2);
+/// All questions of one round.
+const ROUND_TIME: Duration = Duration::from_secs(30);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn weights_keep_their_proportions() {
+        assert_eq!(weights_of(&[10, 60, 30]), [10, 60, 30]);
+        assert_eq!(weights_of(&[0, 0]), [1, 1]);
+        assert_eq!(weights_of(&[0, 1]), [1, 256]);
+        assert_eq!(weights_of(&[65_535, 32_768, 1]), [256, 128, 1]);
+        assert!(weights_of(&[]).is_empty());
+    }
+
+    #[test]
+    fn retries_come_ever_later() {
+        let pace = Pace::default();
+        let after = |failures| backed_off(&pace, failures).as_secs();
+        assert_eq!([1, 2, 3, 5, 6, 60].map(after), [1, 2, 4, 16, 30, 30]);
+    }
+}

@@ -1,0 +1,292 @@
+//! A file of backends: one on each line, `ADDR[,weight=N][,max_connections=N][,backup]`; `#` begins
+//! a comment.
+//!
+//! It is looked at by stat(2), so that a file that was renamed over it, or a symbolic link that
+//! points elsewhere now, is a change too. A change is read once it has stayed the same for one
+//! look: whoever writes it may not be done.
+
+use std::fs::{self, Metadata, OpenOptions};
+use std::io::{self, Read};
+use std::net::SocketAddr;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use crate::cli;
+use crate::config::Backend;
+
+use super::{Pace, Teller};
+
+/// Looks at a file for ever and tells of each change.
+pub(super) async fn follow(path: PathBuf, teller: Teller, pace: Pace) {
+    let mut watch = Watch::new(path);
+    loop {
+        match watch.look() {
+            Some(Ok(found)) => teller.tell(Some(found), None, None).await,
+            Some(Err(error)) => teller.tell(None, Some(error), None).await,
+            None => {}
+        }
+        tokio::time::sleep(pace.look).await;
+    }
+}
+
+/// A file and what was seen of it.
+#[derive(Debug)]
+pub(super) struct Watch {
+    path: PathBuf,
+    /// At the last look.
+    seen: Option<Sight>,
+    /// When it was last read.
+    read: Option<Sight>,
+}
+
+/// What tells one version of a file from another, or why it can't be looked at.
+type Sight = Result<Version, io::ErrorKind>;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Version {
+    device: u64,
+    inode: u64,
+    size: u64,
+    /// Seconds and nanoseconds.
+    modified: (i64, i64),
+}
+
+impl Watch {
+    pub(super) fn new(path: PathBuf) -> Self {
+        Self {
+            path,
+            seen: None,
+            read: None,
+        }
+    }
+
+    /// What the file says, or what is wrong with it, when it has changed since it was last read.
+    pub(super) fn look(&mut self) -> Option<Result<Vec<Backend>, String>> {
+        let found = fs::metadata(&self.path);
+        let is_old = found.as_ref().is_ok_and(is_old);
+        let sight = found.as_ref().map(Version::of).map_err(io::Error::kind);
+        let before = self.seen.replace(sight);
+        // At the start one that was not written just now need not be looked at twice.
+        let has_settled = before.map_or(is_old, |before| before == sight);
+        if !has_settled || self.read == Some(sight) {
+            return None;
+        }
+        let wrong = |error: &dyn std::fmt::Display| {
+            let path = self.path.display();
+            Some(Err(format!("{path}: {error}")))
+        };
+        let text = match found.and_then(|_| read(&self.path)) {
+            Ok((version, text)) if Ok(version) == sight => text,
+            // Another one by now: it is for the next look.
+            Ok(_) => return None,
+            Err(error) => {
+                self.read = Some(sight);
+                return wrong(&error);
+            }
+        };
+        self.read = Some(sight);
+        match parse(&text) {
+            Ok(found) => Some(Ok(found)),
+            Err(error) => wrong(&error),
+        }
+    }
+}
+
+impl Version {
+    fn of(found: &Metadata) -> Self {
+        Self {
+            device: found.dev(),
+            inode: found.ino(),
+            size: found.size(),
+            modified: (found.mtime(), found.mtime_nsec()),
+        }
+    }
+}
+
+/// Whether it was last written more than a second ago.
+fn is_old(found: &Metadata) -> bool {
+    let age = found.modified().ok();
+    let age = age.and_then(|at| SystemTime::now().duration_since(at).ok());
+    age.is_some_and(|age| age.as_secs() >= 1)
+}
+
+fn read(path: &Path) -> io::Result<(Version, String)> {
+    // A FIFO would be waited for otherwise.
+    let mut options = OpenOptions::new();
+    let file = options
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(path)?;
+    let found = file.metadata()?;
+    let refuse = |why: &str| Err(io::Error::new(io::ErrorKind::InvalidData, why));
+    if !found.is_file() {
+        return refuse("it is no file");
+    }
+    let mut bytes = Vec::new();
+    file.take(BYTES_MAX + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > BYTES_MAX {
+        return refuse("it is larger than 1 MiB");
+    }
+    match String::from_utf8(bytes) {
+        Ok(text) => Ok((Version::of(&found), text)),
+        Err(_) => refuse("it is not UTF-8"),
+    }
+}
+
+/// Reads all lines, or says what is wrong with the first bad one.
+fn parse(text: &str) -> Result<Vec<Backend>, String> {
+    let mut found: Vec<Backend> = Vec::new();
+    for (number, line) in (1..).zip(text.lines()) {
+        let (line, _) = line.split_once('#').unwrap_or((line, ""));
+        if line.trim().is_empty() {
+            continue;
+        }
+        let backend = backend(line.trim()).map_err(|error| format!("line {number}: {error}"))?;
+        let mut same = found.iter();
+        if let Some(other) = same.find(|other| other.address == backend.address) {
+            if *other != backend {
+                let address = &backend.address;
+                return Err(format!(
+                    "line {number}: {address} stands there already, with other options"
+                ));
+            }
+            continue;
+        }
+        found.push(backend);
+    }
+    if found.is_empty() {
+        return Err("it names no backend".to_owned());
+    }
+    Ok(found)
+}
+
+/// Reads one line. Host names are refused, as resolving one would hold the control thread up, and
+/// as nobody would look whether its address has changed.
+fn backend(line: &str) -> Result<Backend, String> {
+    let (address, _) = line.split_once(',').unwrap_or((line, ""));
+    if !address.starts_with("unix:") && address.parse::<SocketAddr>().is_err() {
+        return Err(format!(
+            "`{address}` is no address: IPv4:port, [IPv6]:port or unix:/path is wanted, names are \
+             for discovery by `dns`"
+        ));
+    }
+    cli::backend::backend(line).map_err(|error| error.to_string())
+}
+
+/// Room for a thousand long lines.
+const BYTES_MAX: u64 = 1024 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn addresses(text: &str) -> Vec<String> {
+        let found = parse(text).unwrap();
+        found.iter().map(|b| b.address.to_string()).collect()
+    }
+
+    #[test]
+    fn lines_comments_and_blanks() {
+        let text = "# all of them\n\n  127.0.0.1:1,weight=3 # old\n[::1]:2,backup\r\n\
+                    unix:/a,max_connections=7\n127.0.0.1:1,weight=3\n";
+        assert_eq!(addresses(text), ["127.0.0.1:1", "[::1]:2", "unix:/a"]);
+        let found = parse(text).unwrap();
+        assert_eq!((found[0].weight, found[1].backup), (3, true));
+        assert_eq!(found[2].max_connections.map(u32::from), Some(7));
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_with_its_line() {
+        let error = |text: &str| parse(text).unwrap_err();
+        assert_eq!(error(""), "it names no backend");
+        assert_eq!(error("# none\n"), "it names no backend");
+        assert_eq!(
+            error("127.0.0.1:1\nlocalhost:2\n"),
+            "line 2: `localhost:2` is no address: IPv4:port, [IPv6]:port or unix:/path is wanted, \
+             names are for discovery by `dns`"
+        );
+        assert_eq!(
+            error("127.0.0.1:1,weight=999"),
+            "line 1: weight: `999` is out of range: 0 to 256 is wanted"
+        );
+        assert_eq!(
+            error("127.0.0.1:1\n127.0.0.1:1,backup"),
+            "line 2: 127.0.0.1:1 stands there already, with other options"
+        );
+        assert!(error("127.0.0.1:0").starts_with("line 1: "));
+    }
+
+    /// A fresh directory for one test.
+    fn directory(test: &str) -> PathBuf {
+        let name = format!("mahoraga-{test}-{}", std::process::id());
+        let directory = std::env::temp_dir().join(name);
+        let _ = fs::remove_dir_all(&directory);
+        fs::create_dir_all(&directory).unwrap();
+        directory
+    }
+
+    #[test]
+    fn a_change_is_read_once_it_has_settled() {
+        let directory = directory("discovery-file");
+        let path = directory.join("backends");
+        let mut watch = Watch::new(path.clone());
+        assert_eq!(watch.look(), None);
+        let error = watch.look().unwrap().unwrap_err();
+        assert!(error.contains("No such file"), "{error}");
+        assert_eq!(watch.look(), None);
+
+        fs::write(&path, "127.0.0.1:1\n").unwrap();
+        assert_eq!(watch.look(), None);
+        assert_eq!(watch.look().unwrap().unwrap().len(), 1);
+        assert_eq!(watch.look(), None);
+
+        // As long as the other, and renamed over it.
+        fs::write(directory.join("new"), "127.0.0.1:2\n").unwrap();
+        fs::rename(directory.join("new"), &path).unwrap();
+        assert_eq!(watch.look(), None);
+        let found = watch.look().unwrap().unwrap();
+        assert_eq!(found[0].address.to_string(), "127.0.0.1:2");
+
+        // What goes on changing is waited for.
+        fs::write(&path, "127.0.0.1:2\n127.0").unwrap();
+        assert_eq!(watch.look(), None);
+        fs::write(&path, "127.0.0.1:2\n127.0.0.1:30\n").unwrap();
+        assert_eq!(watch.look(), None);
+        assert_eq!(watch.look().unwrap().unwrap().len(), 2);
+        fs::remove_dir_all(&directory).unwrap();
+    }
+
+    #[test]
+    fn a_link_that_points_elsewhere_is_a_change() {
+        let directory = directory("discovery-link");
+        let path = directory.join("backends");
+        fs::write(directory.join("a"), "127.0.0.1:1\n").unwrap();
+        fs::write(directory.join("b"), "127.0.0.1:2\n").unwrap();
+        std::os::unix::fs::symlink("a", &path).unwrap();
+        let mut watch = Watch::new(path.clone());
+        assert_eq!(watch.look(), None);
+        assert!(watch.look().unwrap().is_ok());
+        std::os::unix::fs::symlink("b", directory.join("next")).unwrap();
+        fs::rename(directory.join("next"), &path).unwrap();
+        assert_eq!(watch.look(), None);
+        let found = watch.look().unwrap().unwrap();
+        assert_eq!(found[0].address.to_string(), "127.0.0.1:2");
+        fs::remove_dir_all(&directory).unwrap();
+    }
+
+    #[test]
+    fn what_is_no_file_is_refused() {
+        let directory = directory("discovery-none");
+        let mut watch = Watch::new(directory.clone());
+        let mut looks = std::iter::repeat_with(|| watch.look());
+        let error = looks.find_map(|look| look).unwrap().unwrap_err();
+        assert!(error.ends_with("it is no file"), "{error}");
+        fs::write(directory.join("large"), " ".repeat(2 << 20)).unwrap();
+        let mut watch = Watch::new(directory.join("large"));
+        assert_eq!(watch.look(), None);
+        let error = watch.look().unwrap().unwrap_err();
+        assert!(error.ends_with("it is larger than 1 MiB"), "{error}");
+        fs::remove_dir_all(&directory).unwrap();
+    }
+}

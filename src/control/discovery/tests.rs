@@ -1,0 +1,394 @@
+//! Discovery against a DNS server of our own and real files.
+
+mod server;
+
+use std::collections::HashMap;
+use std::fs;
+use std::future::Future;
+use std::path::PathBuf;
+
+use super::*;
+use crate::address::Address;
+use crate::config::{Listener, Pool};
+use server::{Reply, Server};
+
+/// Everything a hundred times as fast.
+const FAST: Pace = Pace {
+    ttl_min: Duration::from_millis(50),
+    ttl_max: Duration::from_secs(36),
+    retry_min: Duration::from_millis(10),
+    retry_max: Duration::from_millis(300),
+    look: Duration::from_millis(10),
+};
+
+/// One pool that discovers.
+fn config(discovery: Discovery, resolvers: &[SocketAddr]) -> Config {
+    let pool = Pool {
+        discovery: Some(discovery),
+        ..Pool::of("web", Vec::new())
+    };
+    Config {
+        resolvers: resolvers.to_vec(),
+        ..Config::of(Vec::<Listener>::new(), vec![pool])
+    }
+}
+
+fn name(name: &str) -> Discovery {
+    Discovery::Dns {
+        name: name.to_owned(),
+        port: 80,
+    }
+}
+
+/// Runs on the control thread's kind of runtime.
+fn run(test: impl Future<Output = ()>) {
+    tokio_uring::start(async {
+        let in_time = tokio::time::timeout(Duration::from_secs(60), test);
+        in_time.await.expect("a test ends in a minute");
+    });
+}
+
+/// What is found now, written short.
+fn found(discoveries: &Discoveries) -> Vec<String> {
+    let found = discoveries.found("web").unwrap_or_default().iter();
+    let text = |b: &Backend| {
+        let backup = if b.backup { ",backup" } else { "" };
+        assert_eq!(b.name, b.address.to_string());
+        format!("{},weight={}{backup}", b.address, b.weight)
+    };
+    found.map(text).collect()
+}
+
+/// Waits until something is true, while news are taken in.
+async fn until(discoveries: &mut Discoveries, mut is_so: impl FnMut(&Discoveries) -> bool) {
+    while !is_so(discoveries) {
+        let soon = Duration::from_millis(5);
+        let _ = tokio::time::timeout(soon, discoveries.changed()).await;
+    }
+}
+
+fn error(discoveries: &Discoveries) -> Option<&str> {
+    discoveries.state("web").unwrap().error.as_deref()
+}
+
+#[test]
+fn addresses_come_and_go_with_the_answers() {
+    run(async {
+        let server = Server::start().await;
+        server.say(
+            "a.test.",
+            Reply::addresses(0, &["10.0.0.2", "10.0.0.1", "::2"]),
+        );
+        let mut discoveries = Discoveries::at_pace(FAST);
+        assert_eq!(
+            (discoveries.found("web"), discoveries.state("web")),
+            (None, None)
+        );
+        discoveries.follow(&config(name("a.test"), &[server.address]));
+        assert_eq!(discoveries.found("web"), None);
+        assert_eq!(discoveries.changed().await, "web");
+        let all = [
+            "10.0.0.1:80,weight=1",
+            "10.0.0.2:80,weight=1",
+            "[::2]:80,weight=1",
+        ];
+        assert_eq!(found(&discoveries), all);
+        let state = discoveries.state("web").unwrap();
+        assert!(state.succeeded_at.is_some() && state.error.is_none());
+        assert!(state.next_at.unwrap() > SystemTime::now() - Duration::from_secs(1));
+
+        server.say("a.test.", Reply::addresses(0, &["10.0.0.3", "10.0.0.1"]));
+        assert_eq!(discoveries.changed().await, "web");
+        assert_eq!(
+            found(&discoveries),
+            ["10.0.0.1:80,weight=1", "10.0.0.3:80,weight=1"]
+        );
+    });
+}
+
+#[test]
+fn whatever_fails_the_last_good_set_stays() {
+    run(async {
+        let server = Server::start().await;
+        let mut discoveries = Discoveries::at_pace(FAST);
+        server.say("a.test.", Reply::NoSuchName);
+        discoveries.follow(&config(name("a.test"), &[server.address]));
+        until(&mut discoveries, |d| {
+            error(d) == Some("a.test has no address")
+        })
+        .await;
+        assert_eq!(discoveries.found("web"), None);
+        let good = ["10.0.0.1:80,weight=1"];
+        let failures = [
+            (Reply::NoSuchName, "a.test has no address"),
+            (Reply::Broken, "a.test: the DNS answers \"Server Failure\""),
+            (Reply::addresses(0, &[]), "a.test has no address"),
+            (Reply::Silence, "a.test: request timed out"),
+        ];
+        for (failure, says) in failures {
+            server.say("a.test.", Reply::addresses(0, &["10.0.0.1"]));
+            until(&mut discoveries, |d| error(d).is_none()).await;
+            assert_eq!(found(&discoveries), good);
+            server.say("a.test.", failure);
+            until(&mut discoveries, |d| error(d).is_some()).await;
+            assert_eq!(error(&discoveries), Some(says));
+            assert_eq!(found(&discoveries), good);
+        }
+    });
+}
+
+#[test]
+fn a_server_that_is_silent_for_one_type_takes_nothing_away() {
+    run(async {
+        let server = Server::start().await;
+        server.say("a.test.", Reply::addresses(0, &["10.0.0.1", "::1"]));
+        let mut discoveries = Discoveries::at_pace(FAST);
+        discoveries.follow(&config(name("a.test"), &[server.address]));
+        discoveries.changed().await;
+        let both = ["10.0.0.1:80,weight=1", "[::1]:80,weight=1"];
+        assert_eq!(found(&discoveries), both);
+        server.say(
+            "a.test.",
+            Reply::BrokenForIpv6(vec!["10.0.0.2".parse().unwrap()]),
+        );
+        discoveries.changed().await;
+        assert_eq!(
+            found(&discoveries),
+            ["10.0.0.2:80,weight=1", "[::1]:80,weight=1"]
+        );
+        let says = "a.test: the DNS answers \"Server Failure\"";
+        assert_eq!(error(&discoveries), Some(says));
+    });
+}
+
+#[test]
+fn services_have_priorities_and_weights() {
+    run(async {
+        let server = Server::start().await;
+        server.say(
+            "_db._tcp.test.",
+            Reply::services(&[
+                (10, 600, 5432, "one.test."),
+                (10, 300, 5433, "two.test."),
+                (20, 7, 5434, "one.test."),
+                (30, 7, 5435, "gone.test."),
+                (5, 1, 1, "."),
+            ]),
+        );
+        server.say("one.test.", Reply::addresses(0, &["10.0.0.1", "::1"]));
+        server.say("two.test.", Reply::addresses(0, &["10.0.0.2"]));
+        server.say("gone.test.", Reply::NoSuchName);
+        let mut discoveries = Discoveries::at_pace(FAST);
+        let of = Discovery::Srv("_db._tcp.test".to_owned());
+        discoveries.follow(&config(of, &[server.address]));
+        discoveries.changed().await;
+        let want = [
+            "10.0.0.1:5432,weight=256",
+            "10.0.0.2:5433,weight=128",
+            "[::1]:5432,weight=256",
+            "10.0.0.1:5434,weight=7,backup",
+            "[::1]:5434,weight=7,backup",
+        ];
+        assert_eq!(found(&discoveries), want);
+        assert_eq!(error(&discoveries), None);
+
+        // Those that come along are not asked for.
+        let along = [("three.test.", "10.0.0.3")];
+        server.say(
+            "_db._tcp.test.",
+            Reply::services_with(&[(1, 1, 80, "three.test.")], &along),
+        );
+        discoveries.changed().await;
+        assert_eq!(found(&discoveries), ["10.0.0.3:80,weight=1"]);
+        assert_eq!(server.asked("three.test."), 0);
+        server.say("_db._tcp.test.", Reply::services(&[(0, 0, 80, ".")]));
+        until(&mut discoveries, |d| error(d).is_some()).await;
+        assert_eq!(error(&discoveries), Some("_db._tcp.test has no address"));
+        assert_eq!(found(&discoveries), ["10.0.0.3:80,weight=1"]);
+    });
+}
+
+/// How often a name is asked for tells how long its answers were taken to hold.
+#[test]
+fn answers_hold_for_their_least_time_to_live_within_bounds() {
+    run(async {
+        let server = Server::start().await;
+        server.say("short.test.", Reply::addresses(0, &["10.0.0.1"]));
+        server.say("long.test.", Reply::addresses(90_000, &["10.0.0.1"]));
+        let mut both = config(name("short.test"), &[server.address]);
+        both.pools.push(Pool {
+            discovery: Some(name("long.test")),
+            ..Pool::of("long", Vec::new())
+        });
+        let mut discoveries = Discoveries::at_pace(FAST);
+        discoveries.follow(&both);
+        until(&mut discoveries, |_| server.asked("short.test.") >= 6).await;
+        // A and AAAA, once.
+        assert_eq!(server.asked("long.test."), 2);
+        let next = discoveries.state("long").unwrap().next_at.unwrap();
+        let in_time = next.duration_since(SystemTime::now()).unwrap();
+        assert!(in_time <= FAST.ttl_max, "{in_time:?}");
+
+        let records = [("10.0.0.1", 9), ("10.0.0.2", 7), ("::1", 8)];
+        server.say("mixed.test.", Reply::of(&records));
+        discoveries.follow(&config(name("mixed.test"), &[server.address]));
+        discoveries.changed().await;
+        let next = discoveries.state("web").unwrap().next_at.unwrap();
+        let left = next.duration_since(SystemTime::now()).unwrap();
+        assert!(left <= Duration::from_secs(7), "{left:?}");
+    });
+}
+
+#[test]
+fn who_is_no_longer_followed_is_left_alone() {
+    run(async {
+        let server = Server::start().await;
+        server.say("a.test.", Reply::addresses(0, &["10.0.0.1"]));
+        server.say("b.test.", Reply::addresses(0, &["10.0.0.2"]));
+        server.say("bad.test.", Reply::NoSuchName);
+        let mut discoveries = Discoveries::at_pace(FAST);
+        let first = config(name("a.test"), &[server.address]);
+        discoveries.follow(&first);
+        discoveries.changed().await;
+        let succeeded_at = discoveries.state("web").unwrap().succeeded_at;
+        discoveries.follow(&first);
+        assert_eq!(found(&discoveries), ["10.0.0.1:80,weight=1"]);
+        assert_eq!(discoveries.state("web").unwrap().succeeded_at, succeeded_at);
+
+        // What was found elsewhere holds until the first answer.
+        discoveries.follow(&config(name("b.test"), &[server.address]));
+        assert_eq!(found(&discoveries), ["10.0.0.1:80,weight=1"]);
+        discoveries.changed().await;
+        assert_eq!(found(&discoveries), ["10.0.0.2:80,weight=1"]);
+        let asked = server.asked("a.test.");
+        discoveries.follow(&config(name("bad.test"), &[server.address]));
+        discoveries.changed().await;
+        assert_eq!(discoveries.found("web"), None);
+        assert_eq!(server.asked("a.test."), asked);
+
+        discoveries.follow(&Config::of(Vec::new(), vec![Pool::of("web", Vec::new())]));
+        assert_eq!(
+            (discoveries.found("web"), discoveries.state("web")),
+            (None, None)
+        );
+    });
+}
+
+/// Each round opens sockets; none is left.
+#[test]
+fn rounds_leave_no_descriptor_behind() {
+    run(async {
+        let open = || fs::read_dir("/proc/self/fd").unwrap().count();
+        let server = Server::start().await;
+        server.say("a.test.", Reply::addresses(0, &["10.0.0.1"]));
+        let of = dns::Question::Addresses("a.test".to_owned(), 80);
+        let pace = Pace {
+            ttl_min: Duration::from_millis(1),
+            ..FAST
+        };
+        let (sender, mut news) = mpsc::channel(1);
+        let teller = Teller {
+            pool: "web".to_owned(),
+            task: 1,
+            sender,
+        };
+        let task = tokio::spawn(dns::Dns::new(of, vec![server.address]).follow(teller, pace));
+        let mut most = 0;
+        for round in 0..200 {
+            assert!(news.recv().await.unwrap().found.is_some());
+            // Other tests of this process have theirs.
+            if round < 20 {
+                most = most.max(open());
+            }
+        }
+        assert!(open() < most + 100, "{} {most}", open());
+        task.abort();
+    });
+}
+
+/// An empty directory for one test.
+fn directory(test: &str) -> PathBuf {
+    let name = format!("mahoraga-{test}-{}", std::process::id());
+    let directory = std::env::temp_dir().join(name);
+    let _ = fs::remove_dir_all(&directory);
+    fs::create_dir_all(&directory).unwrap();
+    directory
+}
+
+#[test]
+fn a_file_that_goes_bad_changes_nothing() {
+    run(async {
+        let directory = directory("discovery");
+        let path = directory.join("backends");
+        let write = |text: &str| {
+            fs::write(directory.join("next"), text).unwrap();
+            fs::rename(directory.join("next"), &path).unwrap();
+        };
+        write("127.0.0.1:2,weight=5\n127.0.0.1:1,backup\nunix:/a\n");
+        let mut discoveries = Discoveries::at_pace(FAST);
+        discoveries.follow(&config(Discovery::File(path.clone()), &[]));
+        discoveries.changed().await;
+        let good = [
+            "127.0.0.1:2,weight=5",
+            "unix:/a,weight=1",
+            "127.0.0.1:1,weight=1,backup",
+        ];
+        assert_eq!(found(&discoveries), good);
+        for bad in ["", "nonsense\n"] {
+            write(bad);
+            until(&mut discoveries, |d| error(d).is_some()).await;
+            assert_eq!(found(&discoveries), good);
+            write("127.0.0.1:2,weight=5\n127.0.0.1:1,backup\nunix:/a\n");
+            until(&mut discoveries, |d| error(d).is_none()).await;
+        }
+        fs::remove_file(&path).unwrap();
+        until(&mut discoveries, |d| error(d).is_some()).await;
+        assert_eq!(found(&discoveries), good);
+        write("127.0.0.1:3\n");
+        discoveries.changed().await;
+        assert_eq!(found(&discoveries), ["127.0.0.1:3,weight=1"]);
+        fs::remove_dir_all(&directory).unwrap();
+    });
+}
+
+#[test]
+fn found_backends_stand_behind_the_declared() {
+    let at = |address: &str| Backend::at(address.parse().unwrap());
+    let mut declared = config(name("a.test"), &[]);
+    let named = Backend {
+        name: "10.0.0.9:80".to_owned(),
+        weight: 7,
+        ..at("10.0.0.1:80")
+    };
+    declared.pools[0].backends = vec![named.clone()];
+    declared
+        .pools
+        .push(Pool::of("other", vec![at("10.0.0.5:80")]));
+    let set = ["10.0.0.1:80", "10.0.0.2:80", "10.0.0.9:80"]
+        .map(at)
+        .to_vec();
+    let sets = HashMap::from([("web", set.clone()), ("other", set)]);
+    let merged = merge(&declared, |pool| sets.get(pool).cloned());
+    assert_eq!(merged.pools[0].backends, [named, at("10.0.0.2:80")]);
+    // It does not discover.
+    assert_eq!(merged.pools[1], declared.pools[1]);
+    assert_eq!(merge(&declared, |_| None), declared);
+}
+
+#[test]
+fn at_most_a_thousand_backends_are_kept() {
+    let mut set: Vec<_> = (0..1_100_u16)
+        .map(|port| Backend {
+            backup: port < 50,
+            ..Backend::at(Address::Tcp(([10, 0, 0, 1], 2_000 - port).into()))
+        })
+        .collect();
+    set.extend(set.clone());
+    let (kept, dropped) = settled(set);
+    assert_eq!((kept.len(), dropped), (1_000, 100));
+    assert!(kept.iter().all(|backend| !backend.backup));
+    assert!(
+        kept.windows(2)
+            .all(|pair| pair[0].address < pair[1].address)
+    );
+}
