@@ -1,20 +1,34 @@
 //! The admin API: what anyone may ask of a running balancer, over HTTP on a Unix socket or loopback.
 //!
 //! [`model`] is what goes over the wire, for the server and for the command line as its client.
-//! Whatever is asked goes as a [`Call`] to the control thread, which owns all state.
+//! Whatever is asked goes as a [`Call`] to the control thread, which owns all state. A request
+//! passes [`access`] (who is this?), then its row of the table of `endpoints` (may he?), which
+//! is also what the router and the OpenAPI description are made of.
 
 #![forbid(unsafe_code)]
 
+mod access;
+mod audit;
+mod conversion;
+mod endpoints;
+mod events;
+mod handlers;
 pub mod model;
+mod openapi;
+mod refusal;
+mod server;
 
 use std::fmt;
 
-use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
+
+pub use access::{TokenError, Tokens};
+pub use audit::{Audit, Entry};
+pub use events::{Events, Since, Watch};
+pub use server::{Door, serve};
 
 use crate::config::{Change, ChangeError};
-use model::{
-    Event, HistogramStatus, ListenerStatus, PoolStatus, SessionFilter, SessionStatus, Status,
-};
+use model::{HistogramStatus, ListenerStatus, PoolStatus, SessionFilter, SessionStatus, Status};
 
 /// What the control thread is asked, with where its answer goes.
 #[derive(Debug)]
@@ -77,7 +91,7 @@ pub enum Author {
 #[derive(Clone, Debug)]
 pub struct Handle {
     calls: mpsc::Sender<Call>,
-    events: broadcast::Sender<Event>,
+    events: Events,
 }
 
 /// The control thread has ended.
@@ -85,16 +99,12 @@ pub struct Handle {
 pub struct Gone;
 
 impl Handle {
-    /// A handle, and where its calls arrive. Events that are sent reach all who watch.
+    /// A handle, and where its calls arrive.
     #[must_use]
-    pub fn new() -> (Self, mpsc::Receiver<Call>, broadcast::Sender<Event>) {
+    pub fn new() -> (Self, mpsc::Receiver<Call>) {
         let (calls, arriving) = mpsc::channel(CALLS);
-        let (events, _) = broadcast::channel(EVENTS);
-        let handle = Self {
-            calls,
-            events: events.clone(),
-        };
-        (handle, arriving, events)
+        let events = Events::new();
+        (Self { calls, events }, arriving)
     }
 
     /// Asks, and waits for the answer.
@@ -107,10 +117,10 @@ impl Handle {
         answer.await.map_err(|_| Gone)
     }
 
-    /// What happens from now on. Who is too slow misses the oldest.
+    /// What happens, to tell of it and to watch it.
     #[must_use]
-    pub fn watch(&self) -> broadcast::Receiver<Event> {
-        self.events.subscribe()
+    pub fn events(&self) -> &Events {
+        &self.events
     }
 }
 
@@ -128,5 +138,6 @@ impl fmt::Display for Author {
 
 /// Calls that wait for the control thread; more wait to be sent.
 const CALLS: usize = 64;
-/// Events that a slow watcher may be behind.
-const EVENTS: usize = 1_024;
+
+#[cfg(test)]
+mod tests;

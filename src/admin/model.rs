@@ -181,6 +181,52 @@ pub struct SessionFilter {
     pub limit: Option<u32>,
 }
 
+/// Which sessions are closed: those that fit all that is said. One of the fields must be said.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Kill {
+    /// The one of this id.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// Those of a listener.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub listener: Option<String>,
+    /// Those of a pool.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pool: Option<String>,
+    /// Those of a backend, by its name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backend: Option<String>,
+    /// Those of a client's address, without its port.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client: Option<std::net::IpAddr>,
+    /// All that there are; then nothing else is said.
+    pub all: bool,
+}
+
+/// How a backend is removed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Removal {
+    /// The change holds over reloads.
+    pub keep: bool,
+}
+
+/// Which events are told first; those that happen follow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Watching {
+    /// So many of the last ones, as far as they are remembered: 256 are.
+    pub recent: u32,
+}
+
+/// Whether the balancer takes connections.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Health {
+    /// `ready` while it does.
+    pub stage: Stage,
+}
+
 /// A session that is open.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct SessionStatus {
@@ -236,7 +282,8 @@ pub struct Event {
     pub number: u64,
     /// When (RFC 3339).
     pub at: String,
-    /// Such as `backend_down`: a word for programs.
+    /// Such as `backend_down`: a word for programs. `missed` stands for events that this watcher
+    /// was too slow or too late for; its number is that of the last of them.
     pub kind: String,
     /// The pool that it is about.
     pub pool: Option<String>,

@@ -19,8 +19,9 @@ pub use duration::{
     Bounds, CONNECT, DEADLINE, DEADLINE_OR_OFF, DECAY, GRACE, HORIZON, PEEK, SEASON, TTL, duration,
     duration_or_off,
 };
+pub(crate) use names::did_you_mean;
 pub use names::named;
-pub(super) use names::{did_you_mean, one_of};
+pub(super) use names::one_of;
 use names::{foreign, hint, listed};
 
 /// Why a value is refused. Each names the value.
@@ -292,7 +293,7 @@ pub fn backend_address(text: &str) -> Result<Address, ValueError> {
 }
 
 /// Reads the name of a listener, a pool or a backend.
-pub(super) fn name(text: &str) -> Result<String, ValueError> {
+pub fn name(text: &str) -> Result<String, ValueError> {
     let length = text.chars().count();
     if (1..=NAME_CHARS_MAX).contains(&length) && !text.chars().any(char::is_control) {
         Ok(text.to_owned())

@@ -18,6 +18,6 @@ pub use process::{
     precise_timers, raise_descriptor_limit,
 };
 pub use socket::{
-    BACKLOG, Bound, SocketFile, accept, acknowledge, inherit, keep_alive, listen_all, open_socket,
-    peer_address, reset_on_close, shutdown, socket_address,
+    BACKLOG, Bound, SocketFile, accept, acknowledge, inherit, keep_alive, listen_all,
+    listen_privately, open_socket, peer_address, reset_on_close, shutdown, socket_address,
 };

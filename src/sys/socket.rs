@@ -4,7 +4,8 @@ use std::fs;
 use std::io;
 use std::net::{Shutdown, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, IntoRawFd, OwnedFd};
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -97,7 +98,7 @@ pub fn listen_all(to: &Address, count: usize) -> io::Result<Bound> {
         }
         Address::Unix(path) => Ok(Bound {
             address: to.clone(),
-            sockets: vec![listen_unix(path)?.into()],
+            sockets: vec![listen_unix(path, None)?.into()],
             file: Some(SocketFile::new(path)),
         }),
     }
@@ -147,16 +148,35 @@ fn listen_tcp(to: SocketAddr) -> io::Result<OwnedFd> {
     Ok(socket.into())
 }
 
+/// Listens on a Unix socket that only this user may connect to (mode 0600), and never waits by
+/// itself.
+///
+/// # Errors
+/// What the kernel says; a path that somebody answers on is in use.
+pub fn listen_privately(path: &Path) -> io::Result<(UnixListener, SocketFile)> {
+    let socket = listen_unix(path, Some(0o600))?;
+    Ok((OwnedFd::from(socket).into(), SocketFile::new(path)))
+}
+
 /// A socket file left behind by a process that is gone is replaced; one that somebody answers on,
-/// or any other file, is in use.
-fn listen_unix(path: &Path) -> io::Result<socket2::Socket> {
+/// or any other file, is in use. The file has at most the permissions of `mode`, from its first
+/// moment.
+fn listen_unix(path: &Path, mode: Option<u32>) -> io::Result<socket2::Socket> {
     let address = SockAddr::unix(path)?;
-    let probe = socket2::Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    let kind = Type::STREAM.nonblocking().cloexec();
+    // Nonblocking: who has a full backlog is alive, and would keep this waiting.
+    let probe = socket2::Socket::new(Domain::UNIX, kind, None)?;
     let answer = probe.connect(&address).map_err(|error| error.kind());
     if answer == Err(io::ErrorKind::ConnectionRefused) && is_socket(path) {
         fs::remove_file(path)?;
     }
-    let socket = socket2::Socket::new(Domain::UNIX, Type::STREAM.nonblocking().cloexec(), None)?;
+    let mut socket = socket2::Socket::new(Domain::UNIX, kind, None)?;
+    if let Some(mode) = mode {
+        // Linux makes the file with the mode of the socket, less the umask.
+        let file = fs::File::from(OwnedFd::from(socket));
+        file.set_permissions(fs::Permissions::from_mode(mode))?;
+        socket = OwnedFd::from(file).into();
+    }
     socket.bind(&address)?;
     socket.listen(BACKLOG)?;
     Ok(socket)

@@ -1,0 +1,286 @@
+//! Who asks. Over the Unix socket, its owner; over HTTP, who has a token, and no web page in a
+//! browser of this machine: those are told by `Host` (a name that was made to point here) and
+//! `Origin`.
+
+use std::fmt;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Read};
+use std::net::{IpAddr, SocketAddr};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use axum::http::uri::Authority;
+use axum::http::{HeaderMap, HeaderName, StatusCode, Uri, header};
+use parking_lot::RwLock;
+use subtle::ConstantTimeEq;
+use thiserror::Error;
+
+use super::refusal::Refusal;
+use super::{Author, Role};
+use crate::config::AdminHttp;
+
+/// The tokens of the admin API over HTTP.
+#[derive(Clone)]
+pub struct Tokens(Arc<RwLock<Pair>>);
+
+#[derive(Clone, PartialEq, Eq)]
+struct Pair {
+    read: Option<Token>,
+    write: Option<Token>,
+}
+
+#[derive(Clone, PartialEq, Eq)]
+struct Token {
+    /// Padded, so that a comparison takes the same time whatever the length.
+    bytes: [u8; TOKEN_MAX],
+    length: u64,
+}
+
+/// Why a token can't be had.
+#[derive(Debug, Error)]
+pub enum TokenError {
+    /// The file can't be read.
+    #[error("token file {path} can't be read: {error}")]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the kernel says.
+        error: io::Error,
+    },
+    /// Users beside owner and group may read or write it.
+    #[error("token file {0} is open to every user: `chmod o= {0}` closes it")]
+    Open(PathBuf),
+    /// It holds no token.
+    #[error("token file {0} holds no token: 16 to 256 visible ASCII characters are wanted")]
+    Malformed(PathBuf),
+    /// Whoever may look could change things too.
+    #[error("the token files {0} and {1} hold the same token")]
+    Same(PathBuf, PathBuf),
+}
+
+impl Tokens {
+    /// Reads the files.
+    ///
+    /// # Errors
+    /// [`TokenError`]
+    pub fn read(from: &AdminHttp) -> Result<Self, TokenError> {
+        Ok(Self(Arc::new(RwLock::new(Pair::read(from)?))))
+    }
+
+    /// Reads the files again: from now on the new tokens count. Those in force stay on an error.
+    ///
+    /// # Errors
+    /// [`TokenError`]
+    pub fn read_again(&self, from: &AdminHttp) -> Result<(), TokenError> {
+        let pair = Pair::read(from)?;
+        *self.0.write() = pair;
+        Ok(())
+    }
+
+    fn role_of(&self, presented: &str) -> Option<Role> {
+        let presented = Token::new(presented)?;
+        let pair = self.0.read();
+        let is = |token: &Option<Token>| token.as_ref().is_some_and(|it| it.is(&presented));
+        // Both, whatever comes of the first.
+        let (read, write) = (is(&pair.read), is(&pair.write));
+        if write {
+            Some(Role::Write)
+        } else {
+            read.then_some(Role::Read)
+        }
+    }
+}
+
+impl fmt::Debug for Tokens {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Tokens")
+    }
+}
+
+impl Pair {
+    fn read(from: &AdminHttp) -> Result<Self, TokenError> {
+        let read = |path: &Option<PathBuf>| path.as_deref().map(token_in).transpose();
+        let pair = Self {
+            read: read(&from.read_token)?,
+            write: read(&from.write_token)?,
+        };
+        match (&from.read_token, &from.write_token) {
+            (Some(one), Some(two)) if pair.read == pair.write => {
+                Err(TokenError::Same(one.clone(), two.clone()))
+            }
+            _ => Ok(pair),
+        }
+    }
+}
+
+fn token_in(path: &Path) -> Result<Token, TokenError> {
+    let unreadable = |error| TokenError::Unreadable {
+        path: path.to_owned(),
+        error,
+    };
+    // A pipe would keep the control thread waiting.
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(path)
+        .map_err(unreadable)?;
+    let found: fs::Metadata = file.metadata().map_err(unreadable)?;
+    if !found.is_file() {
+        return Err(unreadable(io::Error::other("it is no regular file")));
+    }
+    if found.permissions().mode() & 0o007 != 0 {
+        return Err(TokenError::Open(path.to_owned()));
+    }
+    let mut text = Vec::new();
+    file.take(FILE_MAX)
+        .read_to_end(&mut text)
+        .map_err(unreadable)?;
+    let text = std::str::from_utf8(&text).unwrap_or_default().trim();
+    Some(text)
+        .filter(|text| text.len() >= TOKEN_MIN && text.bytes().all(|b| b.is_ascii_graphic()))
+        .and_then(Token::new)
+        .ok_or_else(|| TokenError::Malformed(path.to_owned()))
+}
+
+impl Token {
+    fn new(text: &str) -> Option<Self> {
+        let mut bytes = [0; TOKEN_MAX];
+        bytes
+            .get_mut(..text.len())?
+            .copy_from_slice(text.as_bytes());
+        let length = text.len() as u64;
+        Some(Self { bytes, length })
+    }
+
+    fn is(&self, other: &Self) -> bool {
+        (self.bytes.ct_eq(&other.bytes) & self.length.ct_eq(&other.length)).into()
+    }
+}
+
+/// How requests come in.
+#[derive(Clone, Debug)]
+pub(super) enum Access {
+    /// Over the Unix socket: who may open it may do all.
+    Socket,
+    /// Over HTTP on this address.
+    Http(SocketAddr, Tokens),
+}
+
+/// Who asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Caller {
+    /// Without a token.
+    Nobody,
+    /// With a token that is none of ours.
+    Stranger,
+    /// Somebody who may.
+    Known(Author),
+}
+
+impl Access {
+    /// Who asks, or why that does not matter.
+    pub(super) fn admit(&self, uri: &Uri, headers: &HeaderMap) -> Result<Caller, Refusal> {
+        match self {
+            Self::Socket => Ok(Caller::Known(Author::Socket)),
+            Self::Http(bound, tokens) => {
+                check_host(uri, headers, *bound)?;
+                caller(headers, tokens)
+            }
+        }
+    }
+}
+
+impl Caller {
+    /// Whether he may, by the role that is wanted.
+    pub(super) fn check(self, wanted: Option<Role>) -> Result<(), Refusal> {
+        let Some(wanted) = wanted else {
+            return Ok(());
+        };
+        match self {
+            Self::Nobody => Err(Refusal::unknown_caller(false)),
+            Self::Stranger => Err(Refusal::unknown_caller(true)),
+            Self::Known(Author::Token(role)) if role < wanted => Err(Refusal::may_not_write()),
+            Self::Known(_) => Ok(()),
+        }
+    }
+}
+
+/// `Authorization: Bearer TOKEN` (RFC 6750, section 2.1).
+fn caller(headers: &HeaderMap, tokens: &Tokens) -> Result<Caller, Refusal> {
+    let Some(value) = only(headers, &header::AUTHORIZATION)? else {
+        return Ok(Caller::Nobody);
+    };
+    let presented = value.split_once(' ').and_then(|(scheme, token)| {
+        let is_bearer = scheme.eq_ignore_ascii_case("bearer");
+        is_bearer.then(|| token.trim())
+    });
+    let role = presented.and_then(|token| tokens.role_of(token));
+    Ok(role.map_or(Caller::Stranger, |role| Caller::Known(Author::Token(role))))
+}
+
+/// Refuses what was meant for another host, and what a page of another host asks.
+fn check_host(uri: &Uri, headers: &HeaderMap, bound: SocketAddr) -> Result<(), Refusal> {
+    let forbidden = |error: &str| Err(Refusal::new(StatusCode::FORBIDDEN, error));
+    let Some(host) = only(headers, &header::HOST)? else {
+        return Err(Refusal::malformed("a Host header is wanted"));
+    };
+    // A request may name its target in its first line too (RFC 9112, section 3.2.2).
+    let target = uri.authority().map(Authority::as_str);
+    for host in [Some(host), target].into_iter().flatten() {
+        if !is_here(host, bound) {
+            return forbidden("Host must be localhost or a loopback address, with the right port");
+        }
+    }
+    let origin = only(headers, &header::ORIGIN)?;
+    if origin.is_some_and(|origin| origin.strip_prefix("http://") != Some(host)) {
+        return forbidden("pages of other origins are not answered");
+    }
+    Ok(())
+}
+
+/// Whether a Host names a loopback address by itself: what a resolver says of it is not asked.
+fn is_here(host: &str, bound: SocketAddr) -> bool {
+    let Ok(authority) = host.parse::<Authority>() else {
+        return false;
+    };
+    let port = match authority.port_u16() {
+        Some(port) => port,
+        None if authority.as_str() == authority.host() => 80,
+        None => return false,
+    };
+    let name = authority.host();
+    let literal = name
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'))
+        .unwrap_or(name);
+    let loopback = literal
+        .parse::<IpAddr>()
+        .is_ok_and(|address| address.to_canonical().is_loopback());
+    port == bound.port()
+        && !host.contains('@')
+        && (loopback || name.eq_ignore_ascii_case("localhost"))
+}
+
+/// The value of a header that must not come twice.
+fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>, Refusal> {
+    let mut values = headers.get_all(name).iter();
+    let first = values.next().map(|value| value.to_str());
+    match (first, values.next()) {
+        (None, _) => Ok(None),
+        (Some(Ok(value)), None) => Ok(Some(value)),
+        _ => Err(Refusal::malformed(format!(
+            "the {name} header can't be read"
+        ))),
+    }
+}
+
+/// Bytes of a token: a guess must be hopeless.
+const TOKEN_MIN: usize = 16;
+const TOKEN_MAX: usize = 256;
+/// Bytes of a file that are looked at.
+const FILE_MAX: u64 = 4096;
+
+#[cfg(test)]
+#[path = "tests/access.rs"]
+mod tests;

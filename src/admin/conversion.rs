@@ -1,0 +1,158 @@
+//! Bodies of requests as changes of the configuration. Values are read as `config.ron`'s are.
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use axum::http::StatusCode;
+use tokio::sync::oneshot;
+
+use super::model::{BackendChange, Kill, NewBackend, PoolChange, PoolStatus, SessionFilter};
+use super::refusal::Refusal;
+use crate::address::Address;
+use crate::config::values::{self, ValueError};
+use crate::config::{AdminState, Backend, Change, Queue, Strategy};
+
+/// A limit of connections; 0 is none.
+pub(super) fn limit(connections: u32) -> Result<Option<NonZeroU32>, Refusal> {
+    let limit = NonZeroU32::new(connections);
+    if limit.is_some() {
+        values::number(&connections.to_string(), values::CONNECTIONS)?;
+    }
+    Ok(limit)
+}
+
+fn weight(weight: u32) -> Result<u16, Refusal> {
+    let weight = values::number(&weight.to_string(), values::WEIGHT)?;
+    Ok(u16::try_from(weight).expect("WEIGHT ends below"))
+}
+
+fn state(name: &str) -> Result<AdminState, Refusal> {
+    Ok(values::named("state", name, &AdminState::ALL)?)
+}
+
+fn strategy(text: &str) -> Result<Strategy, Refusal> {
+    Ok(values::strategy(text)?)
+}
+
+/// Reads the address of a backend, on a thread of its own: a resolver may take its time.
+pub(super) async fn address(text: String) -> Result<Address, Refusal> {
+    let (done, outcome) = oneshot::channel::<Result<Address, ValueError>>();
+    let failed = |error: &dyn std::fmt::Display| {
+        let error = format!("the address can't be read: {error}");
+        Refusal::new(StatusCode::SERVICE_UNAVAILABLE, error)
+    };
+    std::thread::Builder::new()
+        .name("resolve".to_owned())
+        .spawn(move || done.send(values::backend_address(&text)))
+        .map_err(|error| failed(&error))?;
+    match tokio::time::timeout(RESOLVE_TIME, outcome).await {
+        Ok(Ok(address)) => Ok(address?),
+        Ok(Err(error)) => Err(failed(&error)),
+        Err(_) => {
+            let error = "the address is not resolved in time";
+            Err(Refusal::new(StatusCode::GATEWAY_TIMEOUT, error))
+        }
+    }
+}
+
+/// A new backend at this address.
+pub(super) fn backend(address: Address, body: &NewBackend) -> Result<Backend, Refusal> {
+    let mut backend = Backend::at(address);
+    if let Some(name) = &body.name {
+        backend.name = values::name(name)?;
+    }
+    if let Some(new) = body.weight {
+        backend.weight = weight(new)?;
+    }
+    if let Some(new) = body.max_connections {
+        backend.max_connections = limit(new)?;
+    }
+    if let Some(new) = &body.state {
+        backend.state = state(new)?;
+    }
+    backend.backup = body.backup.unwrap_or(backend.backup);
+    backend.group.clone_from(&body.group);
+    Ok(backend)
+}
+
+pub(super) fn backend_change(
+    pool: String,
+    backend: String,
+    body: &BackendChange,
+) -> Result<Change, Refusal> {
+    let said = BackendChange {
+        keep: false,
+        ..body.clone()
+    };
+    something(said != BackendChange::default())?;
+    Ok(Change::SetBackend {
+        pool,
+        backend,
+        weight: body.weight.map(weight).transpose()?,
+        max_connections: body.max_connections.map(limit).transpose()?,
+        state: body.state.as_deref().map(state).transpose()?,
+    })
+}
+
+/// `now` is asked for that half of the queue that is not said, if one is not.
+pub(super) fn pool_change(
+    pool: String,
+    body: &PoolChange,
+    now: &PoolStatus,
+) -> Result<Change, Refusal> {
+    let said = PoolChange {
+        keep: false,
+        ..body.clone()
+    };
+    something(said != PoolChange::default())?;
+    Ok(Change::SetPool {
+        pool,
+        strategy: body.strategy.as_deref().map(strategy).transpose()?,
+        max_connections: body.max_connections.map(limit).transpose()?,
+        queue: queue(body, now)?,
+    })
+}
+
+fn queue(body: &PoolChange, now: &PoolStatus) -> Result<Option<Queue>, Refusal> {
+    if body.queue_max.is_none() && body.queue_timeout.is_none() {
+        return Ok(None);
+    }
+    let timeout = match &body.queue_timeout {
+        Some(text) => values::duration(text, values::CONNECT)?,
+        None => Duration::try_from_secs_f64(now.queue_timeout_s).unwrap_or_default(),
+    };
+    Ok(Some(Queue {
+        max: body.queue_max.unwrap_or(now.queue_max),
+        timeout,
+    }))
+}
+
+/// Whose sessions are closed: all only if it is said.
+pub(super) fn kill_filter(kill: Kill) -> Result<SessionFilter, Refusal> {
+    let filter = SessionFilter {
+        id: kill.id,
+        listener: kill.listener,
+        pool: kill.pool,
+        backend: kill.backend,
+        client: kill.client,
+        limit: None,
+    };
+    match (kill.all, filter == SessionFilter::default()) {
+        (true, true) | (false, false) => Ok(filter),
+        (false, true) => Err(Refusal::malformed(
+            "say which sessions, or `all=true` for all that there are",
+        )),
+        (true, false) => Err(Refusal::malformed("`all=true` stands alone")),
+    }
+}
+
+fn something(is_said: bool) -> Result<(), Refusal> {
+    if is_said {
+        Ok(())
+    } else {
+        Err(Refusal::malformed("nothing is said that would change"))
+    }
+}
+
+/// How long a name may take to be resolved.
+const RESOLVE_TIME: Duration = Duration::from_secs(5);

@@ -1,0 +1,414 @@
+//! The table of endpoints. What is not in it does not exist: the router, the check of roles and
+//! the OpenAPI description are made of its rows.
+
+use std::collections::BTreeMap;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use axum::extract::{RawPathParams, Request, State};
+use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
+use axum::response::{IntoResponse, Response, Sse};
+use axum::routing::{MethodFilter, MethodRouter, on};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::sync::{Semaphore, watch};
+
+use super::access::Caller;
+use super::refusal::Refusal;
+use super::{Author, Call, Handle, Reply, Role, handlers};
+
+/// Every endpoint.
+pub(super) fn endpoints() -> Vec<Endpoint> {
+    use handlers as h;
+    let (post, patch, delete) = (Method::POST, Method::PATCH, Method::DELETE);
+    vec![
+        Endpoint::open("/healthz", "healthz", h::healthz)
+            .says("Answers while the control thread does."),
+        Endpoint::open("/readyz", "readyz", h::readyz)
+            .says("200 while connections are taken, else 503."),
+        Endpoint::read("/v1/openapi.json", "describe", h::describe).says("This description."),
+        Endpoint::read("/v1/status", "status", h::status).says("How the balancer is going."),
+        Endpoint::read("/v1/listeners", "listeners", h::listeners).says("All listeners."),
+        Endpoint::write(patch.clone(), LISTENER, "set_listener", h::set_listener)
+            .says("Changes the limit of a listener."),
+        Endpoint::write(patch.clone(), "/v1/limits", "set_limits", h::set_limits)
+            .says("Changes the limit of all client connections."),
+        Endpoint::read("/v1/pools", "pools", h::pools).says("All pools with their backends."),
+        Endpoint::read(POOL, "pool", h::pool).says("A pool with its backends."),
+        Endpoint::write(patch.clone(), POOL, "set_pool", h::set_pool).says("Changes a pool."),
+        Endpoint::read(BACKENDS, "backends", h::backends).says("The backends of a pool."),
+        Endpoint::write(post.clone(), BACKENDS, "add_backend", h::add_backend)
+            .says("Adds a backend to a pool.")
+            .creates(),
+        Endpoint::read(BACKEND, "backend", h::backend).says("A backend."),
+        Endpoint::write(patch, BACKEND, "set_backend", h::set_backend).says("Changes a backend."),
+        Endpoint::write(delete.clone(), BACKEND, "remove_backend", h::remove_backend)
+            .says("Removes a backend; its sessions go on."),
+        Endpoint::read("/v1/sessions", "sessions", h::sessions).says("Sessions that are open."),
+        Endpoint::write(
+            delete.clone(),
+            "/v1/sessions",
+            "kill_sessions",
+            h::kill_sessions,
+        )
+        .says("Closes sessions."),
+        Endpoint::write(delete, SESSION, "kill_session", h::kill_session).says("Closes a session."),
+        Endpoint::read("/v1/histograms", "histograms", h::histograms)
+            .says("The workers' histograms since the start."),
+        Endpoint::read("/v1/config", "config", h::config).says("The effective configuration."),
+        Endpoint::write(post, "/v1/reload", "reload", h::reload)
+            .says("Reads the configuration's file again."),
+        Endpoint::read("/v1/events", "events", h::events)
+            .says("What happens, as a stream of events (JSON in each `data`)."),
+    ]
+}
+
+const LISTENER: &str = "/v1/listeners/{listener}";
+const POOL: &str = "/v1/pools/{pool}";
+const BACKENDS: &str = "/v1/pools/{pool}/backends";
+const BACKEND: &str = "/v1/pools/{pool}/backends/{backend}";
+const SESSION: &str = "/v1/sessions/{id}";
+
+/// A row.
+#[derive(Clone)]
+pub(super) struct Endpoint {
+    pub(super) method: Method,
+    /// With its parameters in braces, as axum and OpenAPI both write them.
+    pub(super) path: &'static str,
+    /// Its name in the description (`operationId`).
+    pub(super) id: &'static str,
+    /// Whom it answers; `None`: everybody.
+    pub(super) role: Option<Role>,
+    pub(super) summary: &'static str,
+    pub(super) success: StatusCode,
+    pub(super) needs: fn(&mut SchemaGenerator) -> Needs,
+    pub(super) gives: fn(&mut SchemaGenerator) -> Gives,
+    act: Action,
+}
+
+type Action = Arc<dyn Fn(Asked, Uri, Bytes) -> Acting + Send + Sync>;
+type Acting = Pin<Box<dyn Future<Output = Result<Response, Refusal>> + Send>>;
+
+/// What an endpoint wants beside its path.
+pub(super) enum Needs {
+    Nothing,
+    Query(Schema),
+    Body(Schema),
+}
+
+/// What it answers with: a media type, and what is in it.
+pub(super) struct Gives(pub(super) &'static str, pub(super) Schema);
+
+impl Endpoint {
+    fn open<I: Input, O: Output, F>(
+        path: &'static str,
+        id: &'static str,
+        act: fn(Asked, I) -> F,
+    ) -> Self
+    where
+        F: Future<Output = Result<O, Refusal>> + Send + 'static,
+    {
+        Self {
+            method: Method::GET,
+            path,
+            id,
+            role: None,
+            summary: "",
+            success: StatusCode::OK,
+            needs: I::describe,
+            gives: O::describe,
+            act: Arc::new(move |asked, uri, body| {
+                Box::pin(async move {
+                    let output = act(asked, I::read(&uri, &body)?).await?;
+                    Ok(output.respond())
+                })
+            }),
+        }
+    }
+
+    fn read<I: Input, O: Output, F>(
+        path: &'static str,
+        id: &'static str,
+        act: fn(Asked, I) -> F,
+    ) -> Self
+    where
+        F: Future<Output = Result<O, Refusal>> + Send + 'static,
+    {
+        Self {
+            role: Some(Role::Read),
+            ..Self::open(path, id, act)
+        }
+    }
+
+    fn write<I: Input, O: Output, F>(
+        method: Method,
+        path: &'static str,
+        id: &'static str,
+        act: fn(Asked, I) -> F,
+    ) -> Self
+    where
+        F: Future<Output = Result<O, Refusal>> + Send + 'static,
+    {
+        Self {
+            method,
+            role: Some(Role::Write),
+            ..Self::open(path, id, act)
+        }
+    }
+
+    fn says(self, summary: &'static str) -> Self {
+        Self { summary, ..self }
+    }
+
+    fn creates(self) -> Self {
+        let success = StatusCode::CREATED;
+        Self { success, ..self }
+    }
+
+    /// The names of its path's parameters.
+    pub(super) fn parameters(&self) -> impl Iterator<Item = &'static str> {
+        let braced = self.path.split('{').skip(1);
+        braced.filter_map(|rest| rest.split_once('}').map(|(name, _)| name))
+    }
+
+    /// Its route.
+    pub(super) fn route(&self) -> MethodRouter<Context> {
+        let filter = MethodFilter::try_from(self.method.clone());
+        let filter = filter.expect("the methods of the table are those that axum knows");
+        let endpoint = self.clone();
+        on(
+            filter,
+            async move |State(context), params, request: Request| {
+                let answer = endpoint.answer(context, params, request).await;
+                answer.unwrap_or_else(Refusal::into_response)
+            },
+        )
+    }
+
+    async fn answer(
+        self,
+        context: Context,
+        params: Result<RawPathParams, axum::extract::rejection::RawPathParamsRejection>,
+        request: Request,
+    ) -> Result<Response, Refusal> {
+        let (parts, body) = request.into_parts();
+        let caller = parts.extensions.get().copied().unwrap_or(Caller::Nobody);
+        // Before anything of the request is looked at.
+        caller.check(self.role)?;
+        let params = params.map_err(|error| Refusal::malformed(error.body_text()))?;
+        let params = params.iter();
+        let body = read_body(&parts.headers, body, context.deadlines.body).await?;
+        let asked = Asked {
+            context,
+            params: params
+                .map(|(name, value)| (name.into(), value.into()))
+                .collect(),
+            caller,
+            headers: parts.headers,
+        };
+        let mut response = (self.act)(asked, parts.uri, body).await?;
+        *response.status_mut() = self.success;
+        Ok(response)
+    }
+}
+
+/// What all requests of a server stand on.
+#[derive(Clone, Debug)]
+pub(super) struct Context {
+    pub(super) handle: Handle,
+    /// The server ends.
+    pub(super) stop: watch::Receiver<()>,
+    /// Places for those who watch: they stay, and others must have room.
+    pub(super) watchers: Arc<Semaphore>,
+    pub(super) deadlines: Deadlines,
+}
+
+/// How long things may take.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Deadlines {
+    /// A request's head, counted from the end of the request before: so long a connection may be
+    /// idle.
+    pub(super) head: Duration,
+    /// A request's body.
+    pub(super) body: Duration,
+    /// The control thread: a probe of it that waits longer is of no use.
+    pub(super) answer: Duration,
+    /// A client may take nothing of what it is sent for so long.
+    pub(super) write: Duration,
+    /// What is being answered when the server ends.
+    pub(super) end: Duration,
+}
+
+impl Default for Deadlines {
+    fn default() -> Self {
+        Self {
+            head: Duration::from_secs(10),
+            body: Duration::from_secs(10),
+            answer: Duration::from_secs(5),
+            write: Duration::from_secs(20),
+            end: Duration::from_secs(1),
+        }
+    }
+}
+
+/// A request that may be answered.
+pub(super) struct Asked {
+    pub(super) context: Context,
+    params: BTreeMap<String, String>,
+    caller: Caller,
+    pub(super) headers: HeaderMap,
+}
+
+impl Asked {
+    /// A parameter of the path.
+    pub(super) fn param(&self, name: &str) -> String {
+        self.params.get(name).cloned().unwrap_or_default()
+    }
+
+    /// Who changes something.
+    pub(super) fn author(&self) -> Result<Author, Refusal> {
+        match self.caller {
+            Caller::Known(author) => Ok(author),
+            Caller::Nobody | Caller::Stranger => Err(Refusal::unknown_caller(false)),
+        }
+    }
+
+    /// Asks the control thread.
+    pub(super) async fn ask<T>(&self, call: impl FnOnce(Reply<T>) -> Call) -> Result<T, Refusal> {
+        let deadline = self.context.deadlines.answer;
+        let answer = tokio::time::timeout(deadline, self.context.handle.ask(call)).await;
+        let late = || {
+            let error = "the control thread is busy: what was asked may still happen";
+            Refusal::new(StatusCode::GATEWAY_TIMEOUT, error)
+        };
+        Ok(answer.map_err(|_| late())??)
+    }
+}
+
+/// Reads a whole body, which must be JSON if there is one.
+async fn read_body(headers: &HeaderMap, body: Body, time: Duration) -> Result<Bytes, Refusal> {
+    let reading = Limited::new(body, BODY_MAX).collect();
+    let late = || Refusal::new(StatusCode::REQUEST_TIMEOUT, "the body took too long");
+    let read = tokio::time::timeout(time, reading).await;
+    let body = read.map_err(|_| late())?.map_err(|error| {
+        if error.is::<LengthLimitError>() {
+            Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "a body has 1 MiB at most")
+        } else {
+            Refusal::malformed(format!("the body can't be read: {error}"))
+        }
+    })?;
+    let body = body.to_bytes();
+    if body.is_empty() || is_json(headers) {
+        Ok(body)
+    } else {
+        let error = "a body must be JSON: `Content-Type: application/json` is wanted";
+        Err(Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, error))
+    }
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    let media_type = headers.get(header::CONTENT_TYPE);
+    media_type
+        .and_then(|value| value.to_str().ok()?.split(';').next())
+        .is_some_and(|media_type| media_type.trim().eq_ignore_ascii_case("application/json"))
+}
+
+/// What a handler takes beside the path.
+pub(super) trait Input: Sized + Send + 'static {
+    fn read(uri: &Uri, body: &[u8]) -> Result<Self, Refusal>;
+    fn describe(schemas: &mut SchemaGenerator) -> Needs;
+}
+
+/// Parameters behind the `?`.
+pub(super) struct Query<T>(pub(super) T);
+
+impl Input for () {
+    fn read(uri: &Uri, body: &[u8]) -> Result<Self, Refusal> {
+        no_query(uri)?;
+        no_body(body)
+    }
+
+    fn describe(_: &mut SchemaGenerator) -> Needs {
+        Needs::Nothing
+    }
+}
+
+impl<T: DeserializeOwned + JsonSchema + Send + 'static> Input for Query<T> {
+    fn read(uri: &Uri, body: &[u8]) -> Result<Self, Refusal> {
+        no_body(body)?;
+        axum::extract::Query::try_from_uri(uri)
+            .map(|axum::extract::Query(query)| Self(query))
+            .map_err(|error| Refusal::malformed(error.body_text()))
+    }
+
+    fn describe(schemas: &mut SchemaGenerator) -> Needs {
+        Needs::Query(T::json_schema(schemas))
+    }
+}
+
+/// JSON, in a body or in an answer.
+pub(super) struct Json<T>(pub(super) T);
+
+impl<T: DeserializeOwned + JsonSchema + Send + 'static> Input for Json<T> {
+    fn read(uri: &Uri, body: &[u8]) -> Result<Self, Refusal> {
+        no_query(uri)?;
+        serde_json::from_slice(body)
+            .map(Self)
+            .map_err(|error| Refusal::malformed(format!("the body can't be read: {error}")))
+    }
+
+    fn describe(schemas: &mut SchemaGenerator) -> Needs {
+        Needs::Body(schemas.subschema_for::<T>())
+    }
+}
+
+fn no_query(uri: &Uri) -> Result<(), Refusal> {
+    match uri.query() {
+        None | Some("") => Ok(()),
+        Some(_) => Err(Refusal::malformed("nothing is taken behind the `?` here")),
+    }
+}
+
+fn no_body(body: &[u8]) -> Result<(), Refusal> {
+    if body.is_empty() {
+        Ok(())
+    } else {
+        Err(Refusal::malformed("no body is taken here"))
+    }
+}
+
+/// What a handler answers with.
+pub(super) trait Output: Send + 'static {
+    fn respond(self) -> Response;
+    fn describe(schemas: &mut SchemaGenerator) -> Gives;
+}
+
+impl<T: Serialize + JsonSchema + Send + 'static> Output for Json<T> {
+    fn respond(self) -> Response {
+        axum::Json(self.0).into_response()
+    }
+
+    fn describe(schemas: &mut SchemaGenerator) -> Gives {
+        Gives("application/json", schemas.subschema_for::<T>())
+    }
+}
+
+impl<S: Send + 'static> Output for Sse<S>
+where
+    Self: IntoResponse,
+{
+    fn respond(self) -> Response {
+        self.into_response()
+    }
+
+    fn describe(schemas: &mut SchemaGenerator) -> Gives {
+        Gives("text/event-stream", schemas.subschema_for::<String>())
+    }
+}
+
+/// Bytes of a body.
+const BODY_MAX: usize = 1 << 20;

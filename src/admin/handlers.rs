@@ -1,0 +1,241 @@
+//! What the endpoints do: each asks the control thread.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::http::StatusCode;
+use axum::response::Sse;
+use axum::response::sse::{Event as Message, KeepAlive};
+use futures_util::Stream;
+use futures_util::stream::unfold;
+use serde_json::Value;
+
+use super::conversion::{self, backend_change, limit};
+use super::endpoints::{Asked, Json, Query};
+use super::events::Since;
+use super::model::{
+    BackendChange, BackendStatus, Changed, ConfigText, Health, HistogramStatus, Kill, Killed,
+    LimitChange, ListenerStatus, NewBackend, PoolChange, PoolStatus, Removal, SessionFilter,
+    SessionStatus, Stage, Status, Watching,
+};
+use super::openapi;
+use super::refusal::Refusal;
+use super::{Call, Watch};
+use crate::config::Change;
+
+type Answer<T> = Result<Json<T>, Refusal>;
+
+pub(super) async fn healthz(asked: Asked, (): ()) -> Answer<Health> {
+    let Status { stage, .. } = asked.ask(Call::Status).await?;
+    Ok(Json(Health { stage }))
+}
+
+pub(super) async fn readyz(asked: Asked, (): ()) -> Answer<Health> {
+    let Status { stage, .. } = asked.ask(Call::Status).await?;
+    let not = |why| Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, why));
+    match stage {
+        Stage::Starting => not("starting: not every backend was probed yet"),
+        Stage::Ready => Ok(Json(Health { stage })),
+        Stage::Stopping => not("stopping"),
+    }
+}
+
+pub(super) async fn describe(_: Asked, (): ()) -> Answer<Value> {
+    Ok(Json(openapi::description()))
+}
+
+pub(super) async fn status(asked: Asked, (): ()) -> Answer<Status> {
+    asked.ask(Call::Status).await.map(Json)
+}
+
+pub(super) async fn listeners(asked: Asked, (): ()) -> Answer<Vec<ListenerStatus>> {
+    asked.ask(Call::Listeners).await.map(Json)
+}
+
+pub(super) async fn set_listener(asked: Asked, Json(body): Json<LimitChange>) -> Answer<Changed> {
+    let change = Change::SetListener {
+        listener: asked.param("listener"),
+        max_connections: limit(body.max_connections)?,
+    };
+    apply(&asked, change, body.keep).await
+}
+
+pub(super) async fn set_limits(asked: Asked, Json(body): Json<LimitChange>) -> Answer<Changed> {
+    let max_connections = limit(body.max_connections)?;
+    apply(&asked, Change::SetLimit { max_connections }, body.keep).await
+}
+
+pub(super) async fn pools(asked: Asked, (): ()) -> Answer<Vec<PoolStatus>> {
+    asked.ask(Call::Pools).await.map(Json)
+}
+
+pub(super) async fn pool(asked: Asked, (): ()) -> Answer<PoolStatus> {
+    pool_of(&asked).await.map(Json)
+}
+
+pub(super) async fn set_pool(asked: Asked, Json(body): Json<PoolChange>) -> Answer<Changed> {
+    // The queue changes whole: what is not said of it is as it is.
+    let half = body.queue_max.is_some() != body.queue_timeout.is_some();
+    let now = if half {
+        pool_of(&asked).await?
+    } else {
+        PoolStatus::default()
+    };
+    let change = conversion::pool_change(asked.param("pool"), &body, &now)?;
+    apply(&asked, change, body.keep).await
+}
+
+pub(super) async fn backends(asked: Asked, (): ()) -> Answer<Vec<BackendStatus>> {
+    Ok(Json(pool_of(&asked).await?.backends))
+}
+
+pub(super) async fn add_backend(asked: Asked, Json(body): Json<NewBackend>) -> Answer<Changed> {
+    let address = conversion::address(body.address.clone()).await?;
+    let backend = Box::new(conversion::backend(address, &body)?);
+    let pool = asked.param("pool");
+    apply(&asked, Change::AddBackend { pool, backend }, body.keep).await
+}
+
+pub(super) async fn backend(asked: Asked, (): ()) -> Answer<BackendStatus> {
+    let name = asked.param("backend");
+    let pool = pool_of(&asked).await?;
+    // One that is leaving may have a successor of the same name, which stands before it.
+    let found = pool.backends.iter().find(|backend| backend.name == name);
+    let known = pool.backends.iter().map(|backend| &*backend.name);
+    let backend = found.ok_or_else(|| Refusal::unknown("backend", &name, known));
+    backend.cloned().map(Json)
+}
+
+pub(super) async fn set_backend(asked: Asked, Json(body): Json<BackendChange>) -> Answer<Changed> {
+    let change = backend_change(asked.param("pool"), asked.param("backend"), &body)?;
+    apply(&asked, change, body.keep).await
+}
+
+pub(super) async fn remove_backend(
+    asked: Asked,
+    Query(removal): Query<Removal>,
+) -> Answer<Changed> {
+    let change = Change::RemoveBackend {
+        pool: asked.param("pool"),
+        backend: asked.param("backend"),
+    };
+    apply(&asked, change, removal.keep).await
+}
+
+pub(super) async fn sessions(
+    asked: Asked,
+    Query(filter): Query<SessionFilter>,
+) -> Answer<Vec<SessionStatus>> {
+    if filter.limit.is_some_and(|limit| limit > SESSIONS_MAX) {
+        return Err(Refusal::malformed("limit: 10000 sessions at most"));
+    }
+    asked
+        .ask(|reply| Call::Sessions(filter, reply))
+        .await
+        .map(Json)
+}
+
+pub(super) async fn kill_sessions(asked: Asked, Query(kill): Query<Kill>) -> Answer<Killed> {
+    let filter = conversion::kill_filter(kill)?;
+    kill_those(&asked, filter).await.map(Json)
+}
+
+pub(super) async fn kill_session(asked: Asked, (): ()) -> Answer<Killed> {
+    let id = asked.param("id");
+    let filter = SessionFilter {
+        id: Some(id.clone()),
+        ..SessionFilter::default()
+    };
+    let killed = kill_those(&asked, filter).await?;
+    if killed.sessions == 0 {
+        return Err(Refusal::unknown("session", &id, std::iter::empty()));
+    }
+    Ok(Json(killed))
+}
+
+pub(super) async fn histograms(asked: Asked, (): ()) -> Answer<Vec<HistogramStatus>> {
+    asked.ask(Call::Histograms).await.map(Json)
+}
+
+pub(super) async fn config(asked: Asked, (): ()) -> Answer<ConfigText> {
+    let ron = asked.ask(Call::Config).await?;
+    Ok(Json(ConfigText { ron }))
+}
+
+pub(super) async fn reload(asked: Asked, (): ()) -> Answer<Changed> {
+    let author = asked.author()?;
+    let reloaded = asked.ask(|reply| Call::Reload(author, reply)).await?;
+    let snapshot =
+        reloaded.map_err(|error| Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, error))?;
+    Ok(Json(Changed { snapshot }))
+}
+
+/// A stream of server-sent events (HTML standard, section 9.2).
+pub(super) async fn events(
+    asked: Asked,
+    Query(wanted): Query<Watching>,
+) -> Result<Sse<impl Stream<Item = Result<Message, Infallible>>>, Refusal> {
+    let Asked {
+        context, headers, ..
+    } = asked;
+    let place = Arc::clone(&context.watchers).try_acquire_owned();
+    let full = || Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "too many watch the events");
+    let place = place.map_err(|_| full())?;
+    let told = context.handle.events().clone();
+    let since = match headers.get("last-event-id") {
+        Some(id) => told.since(id.to_str().unwrap_or_default()),
+        None => Since::Recent(wanted.recent),
+    };
+    let watch: Watch = told.watch(since);
+    let stream = unfold((watch, context.stop, place), move |mut state| {
+        let told = told.clone();
+        async move {
+            let event = tokio::select! {
+                event = state.0.next() => event?,
+                _ = state.1.changed() => return None,
+            };
+            let message = Message::default().id(told.id(&event));
+            // Strings and numbers always make JSON, and JSON holds no line break.
+            let message = message.json_data(&event).ok()?;
+            Some((Ok(message), state))
+        }
+    });
+    Ok(Sse::new(stream).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)))
+}
+
+async fn apply(asked: &Asked, change: Change, keep: bool) -> Answer<Changed> {
+    let author = asked.author()?;
+    let snapshot = asked.ask(|reply| Call::Change {
+        change,
+        keep,
+        author,
+        reply,
+    });
+    let snapshot = snapshot.await??;
+    Ok(Json(Changed { snapshot }))
+}
+
+async fn kill_those(asked: &Asked, filter: SessionFilter) -> Result<Killed, Refusal> {
+    let author = asked.author()?;
+    let sessions = asked.ask(|reply| Call::Kill(filter, author, reply)).await?;
+    Ok(Killed { sessions })
+}
+
+/// The pool of the path.
+async fn pool_of(asked: &Asked) -> Result<PoolStatus, Refusal> {
+    let name = asked.param("pool");
+    let mut pools = asked.ask(Call::Pools).await?;
+    match pools.iter().position(|pool| pool.name == name) {
+        Some(at) => Ok(pools.swap_remove(at)),
+        None => {
+            let known = pools.iter().map(|pool| &*pool.name);
+            Err(Refusal::unknown("pool", &name, known))
+        }
+    }
+}
+
+/// Sessions of an answer.
+const SESSIONS_MAX: u32 = 10_000;
+/// Shorter than proxies and clients take a silent stream for dead.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);

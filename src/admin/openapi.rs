@@ -1,0 +1,199 @@
+//! The API's description (OpenAPI 3.1), made of the table of endpoints and the types of its rows.
+
+use std::sync::LazyLock;
+
+use schemars::generate::SchemaSettings;
+use schemars::{Schema, SchemaGenerator};
+use serde_json::{Map, Value, json};
+
+use super::Role;
+use super::endpoints::{Endpoint, Gives, Needs, endpoints};
+use super::model::{Event, Problem};
+
+/// The whole description.
+pub(super) fn description() -> Value {
+    static DESCRIPTION: LazyLock<Value> = LazyLock::new(|| describe(&endpoints()));
+    DESCRIPTION.clone()
+}
+
+fn describe(endpoints: &[Endpoint]) -> Value {
+    let settings = SchemaSettings::draft2020_12().with(|settings| {
+        settings.definitions_path = "/components/schemas".into();
+        settings.meta_schema = None;
+    });
+    let mut schemas = settings.into_generator();
+    let mut paths = Map::new();
+    for endpoint in endpoints {
+        let path = paths.entry(endpoint.path).or_insert_with(|| json!({}));
+        let method = endpoint.method.as_str().to_ascii_lowercase();
+        path[method] = operation(endpoint, &mut schemas);
+    }
+    // What stands in the data of a stream's events; no row's type names it.
+    schemas.subschema_for::<Event>();
+    json!({
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Mahoraga",
+            "description": "Over the Unix socket everything is open to who may open it; \
+                over HTTP a token of the role that stands in `security` is wanted.",
+            "version": env!("CARGO_PKG_VERSION"),
+            "license": { "name": "MIT", "identifier": "MIT" },
+        },
+        "servers": [{ "url": "/" }],
+        "paths": paths,
+        "components": {
+            "schemas": schemas.take_definitions(true),
+            "securitySchemes": { TOKEN: { "type": "http", "scheme": "bearer" } },
+        },
+    })
+}
+
+fn operation(endpoint: &Endpoint, schemas: &mut SchemaGenerator) -> Value {
+    let mut parameters: Vec<Value> = endpoint.parameters().map(path_parameter).collect();
+    let mut body = None;
+    match (endpoint.needs)(schemas) {
+        Needs::Nothing => {}
+        Needs::Query(schema) => parameters.extend(query_parameters(schema)),
+        Needs::Body(schema) => {
+            body = Some(json!({ "required": true, "content": content(JSON, &schema) }));
+        }
+    }
+    let Gives(media_type, schema) = (endpoint.gives)(schemas);
+    let problem = schemas.subschema_for::<Problem>();
+    let mut operation = json!({
+        "operationId": endpoint.id,
+        "summary": endpoint.summary,
+        "parameters": parameters,
+        "security": security(endpoint.role),
+        "responses": {
+            endpoint.success.as_str(): {
+                "description": "It is so.",
+                "content": content(media_type, &schema),
+            },
+            "default": {
+                "description": "Why not.",
+                "content": content(JSON, &problem),
+            },
+        },
+    });
+    if let Some(body) = body {
+        operation["requestBody"] = body;
+    }
+    operation
+}
+
+fn content(media_type: &str, schema: &Schema) -> Value {
+    json!({ media_type: { "schema": schema } })
+}
+
+fn path_parameter(name: &str) -> Value {
+    json!({
+        "name": name,
+        "in": "path",
+        "required": true,
+        "schema": { "type": "string" },
+    })
+}
+
+/// Each field of the schema of an object as a parameter.
+fn query_parameters(schema: Schema) -> Vec<Value> {
+    let mut schema = schema.to_value();
+    let fields = schema["properties"].take();
+    let fields = fields.as_object().cloned().unwrap_or_default();
+    let parameter = |(name, mut schema): (String, Value)| {
+        let description = schema["description"].take();
+        json!({
+            "name": name,
+            "in": "query",
+            "description": description,
+            "schema": schema,
+        })
+    };
+    fields.into_iter().map(parameter).collect()
+}
+
+/// The role stands as a scope of the token; none is wanted where there is no role.
+fn security(role: Option<Role>) -> Value {
+    let scope = match role {
+        None => return json!([]),
+        Some(Role::Read) => "read",
+        Some(Role::Write) => "write",
+    };
+    json!([{ TOKEN: [scope] }])
+}
+
+const JSON: &str = "application/json";
+const TOKEN: &str = "token";
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn every_row_is_described() {
+        let description = description();
+        let described: usize = description["paths"]
+            .as_object()
+            .unwrap()
+            .values()
+            .map(|path| path.as_object().unwrap().len())
+            .sum();
+        assert_eq!(described, endpoints().len());
+        let mut ids = BTreeSet::new();
+        for endpoint in endpoints() {
+            let method = endpoint.method.as_str().to_ascii_lowercase();
+            let operation = &description["paths"][endpoint.path][method];
+            assert!(ids.insert(operation["operationId"].as_str().unwrap().to_owned()));
+            assert_ne!(operation["summary"], "", "{}", endpoint.id);
+            assert_eq!(operation["security"], security(endpoint.role));
+            let success = &operation["responses"][endpoint.success.as_str()];
+            assert!(success["content"].is_object(), "{}", endpoint.id);
+            for name in endpoint.parameters() {
+                let parameters = operation["parameters"].as_array().unwrap();
+                assert!(parameters.contains(&path_parameter(name)));
+            }
+        }
+    }
+
+    #[test]
+    fn bodies_and_parameters_are_described() {
+        let description = description();
+        let add = &description["paths"]["/v1/pools/{pool}/backends"]["post"];
+        let schema = &add["requestBody"]["content"][JSON]["schema"];
+        assert_eq!(schema["$ref"], "#/components/schemas/NewBackend");
+        assert!(add["responses"]["201"].is_object());
+        let sessions = &description["paths"]["/v1/sessions"]["get"]["parameters"];
+        let client = sessions.as_array().unwrap().iter();
+        let client = client.filter(|parameter| parameter["name"] == "client");
+        assert_eq!(client.count(), 1);
+        let schemas = &description["components"]["schemas"];
+        assert_eq!(schemas["NewBackend"]["required"], json!(["address"]));
+        assert!(schemas["Event"].is_object());
+    }
+
+    #[test]
+    fn every_reference_resolves() {
+        fn references(value: &Value, into: &mut Vec<String>) {
+            match value {
+                Value::Object(fields) => {
+                    if let Some(Value::String(to)) = fields.get("$ref") {
+                        into.push(to.clone());
+                    }
+                    fields.values().for_each(|value| references(value, into));
+                }
+                Value::Array(items) => items.iter().for_each(|value| references(value, into)),
+                Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+            }
+        }
+        let description = description();
+        let mut found = Vec::new();
+        references(&description, &mut found);
+        assert!(found.len() > endpoints().len());
+        for reference in found {
+            let pointer = reference.strip_prefix('#').unwrap();
+            assert!(description.pointer(pointer).is_some(), "{reference}");
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! Why a request is refused: a status and a sentence, sent as a [`Problem`].
+
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+
+use super::Gone;
+use super::model::Problem;
+use crate::config::ChangeError;
+use crate::config::values::{ValueError, did_you_mean};
+
+/// Why, for who asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Refusal {
+    pub(super) status: StatusCode,
+    pub(super) error: String,
+    /// How to do better (RFC 6750, section 3).
+    challenge: Option<&'static str>,
+}
+
+impl Refusal {
+    pub(super) fn new(status: StatusCode, error: impl Into<String>) -> Self {
+        Self {
+            status,
+            error: error.into(),
+            challenge: None,
+        }
+    }
+
+    pub(super) fn malformed(error: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, error)
+    }
+
+    /// No token, or not one of ours.
+    pub(super) fn unknown_caller(with_token: bool) -> Self {
+        let (error, challenge) = if with_token {
+            ("this token is not known", INVALID_TOKEN)
+        } else {
+            ("a token is wanted: `Authorization: Bearer ...`", NO_TOKEN)
+        };
+        Self {
+            challenge: Some(challenge),
+            ..Self::new(StatusCode::UNAUTHORIZED, error)
+        }
+    }
+
+    /// A token of the lesser role.
+    pub(super) fn may_not_write() -> Self {
+        Self {
+            challenge: Some(INSUFFICIENT),
+            ..Self::new(
+                StatusCode::FORBIDDEN,
+                "this token may look, and not change anything",
+            )
+        }
+    }
+
+    pub(super) fn unknown<'a>(
+        what: &'static str,
+        name: &str,
+        known: impl Iterator<Item = &'a str>,
+    ) -> Self {
+        let hint = did_you_mean(name, known);
+        let name = name.to_owned();
+        ChangeError::Unknown { what, name, hint }.into()
+    }
+}
+
+impl From<Gone> for Refusal {
+    fn from(_: Gone) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "the balancer is ending")
+    }
+}
+
+impl From<ChangeError> for Refusal {
+    fn from(error: ChangeError) -> Self {
+        let status = match error {
+            ChangeError::Unknown { .. } => StatusCode::NOT_FOUND,
+            ChangeError::Exists { .. } => StatusCode::CONFLICT,
+            ChangeError::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
+        };
+        Self::new(status, error.to_string())
+    }
+}
+
+impl From<ValueError> for Refusal {
+    fn from(error: ValueError) -> Self {
+        ChangeError::Invalid(error.to_string()).into()
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let problem = axum::Json(Problem { error: self.error });
+        let mut response = (self.status, problem).into_response();
+        if let Some(challenge) = self.challenge {
+            let value = HeaderValue::from_static(challenge);
+            response
+                .headers_mut()
+                .insert(header::WWW_AUTHENTICATE, value);
+        }
+        response
+    }
+}
+
+const NO_TOKEN: &str = "Bearer realm=\"mahoraga\"";
+const INVALID_TOKEN: &str = "Bearer realm=\"mahoraga\", error=\"invalid_token\"";
+const INSUFFICIENT: &str =
+    "Bearer realm=\"mahoraga\", error=\"insufficient_scope\", scope=\"write\"";

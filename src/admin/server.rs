@@ -1,0 +1,274 @@
+//! The servers of the API, inside the control thread's runtime. A client that stalls keeps its
+//! own connection waiting, and that not for long.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context as TaskContext, Poll, ready};
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio::time::{Sleep, sleep, timeout};
+
+use super::Handle;
+use super::access::{Access, Tokens};
+use super::endpoints::{Context, Deadlines, endpoints};
+use super::refusal::Refusal;
+use crate::sys::{self, SocketFile};
+
+/// Where requests come in.
+#[derive(Debug)]
+pub struct Door {
+    listener: Listening,
+    access: Access,
+    /// Removed at the end, if it is still ours.
+    _file: Option<SocketFile>,
+}
+
+#[derive(Debug)]
+enum Listening {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+impl Door {
+    /// Listens on a Unix socket of mode 0600, where everything may be asked. To be called inside
+    /// the runtime.
+    ///
+    /// # Errors
+    /// What the kernel says; a path that somebody answers on is in use.
+    pub fn unix(path: &Path) -> io::Result<Self> {
+        let (listener, file) = sys::listen_privately(path)?;
+        Ok(Self {
+            listener: Listening::Unix(UnixListener::from_std(listener)?),
+            access: Access::Socket,
+            _file: Some(file),
+        })
+    }
+
+    /// Listens on a loopback address, for who has a token. To be called inside the runtime.
+    ///
+    /// # Errors
+    /// What the kernel says; an address that is not of the loopback is invalid.
+    pub fn http(bind: SocketAddr, tokens: Tokens) -> io::Result<Self> {
+        if !bind.ip().to_canonical().is_loopback() {
+            let error = "the admin API listens on loopback addresses only";
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, error));
+        }
+        let listener = std::net::TcpListener::bind(bind)?;
+        listener.set_nonblocking(true)?;
+        let bound = listener.local_addr()?;
+        Ok(Self {
+            listener: Listening::Tcp(TcpListener::from_std(listener)?),
+            access: Access::Http(bound, tokens),
+            _file: None,
+        })
+    }
+
+    /// The address of [`Self::http`]: the port that the kernel chose, where 0 was asked for.
+    #[must_use]
+    pub fn address(&self) -> Option<SocketAddr> {
+        match self.access {
+            Access::Socket => None,
+            Access::Http(bound, _) => Some(bound),
+        }
+    }
+
+    async fn accept(&self) -> io::Result<Box<dyn Stream>> {
+        Ok(match &self.listener {
+            Listening::Tcp(listener) => {
+                let (stream, _) = listener.accept().await?;
+                // Answers are whole: there is nothing to wait for.
+                stream.set_nodelay(true)?;
+                Box::new(stream)
+            }
+            Listening::Unix(listener) => Box::new(listener.accept().await?.0),
+        })
+    }
+}
+
+/// Answers requests until `stop` is told or its sender is gone; what is being answered then has
+/// a second to end.
+pub async fn serve(door: Door, handle: Handle, stop: watch::Receiver<()>) {
+    let context = Context {
+        handle,
+        stop,
+        watchers: Arc::new(Semaphore::new(WATCHERS_MAX)),
+        deadlines: Deadlines::default(),
+    };
+    serve_in(door, context).await;
+}
+
+pub(super) async fn serve_in(door: Door, context: Context) {
+    let (mut stop, deadlines) = (context.stop.clone(), context.deadlines);
+    let router = router(context, door.access.clone());
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            _ = stop.changed() => break,
+            Some(_) = connections.join_next() => {}
+            accepted = door.accept(), if connections.len() < CONNECTIONS_MAX => match accepted {
+                Ok(stream) => {
+                    connections.spawn(converse(stream, router.clone(), stop.clone(), deadlines));
+                }
+                // Of a client that is gone, or for want of descriptors: not at full speed.
+                Err(_) => sleep(ACCEPT_PAUSE).await,
+            },
+        }
+    }
+    drop(door);
+    connections.join_all().await;
+}
+
+fn router(context: Context, access: Access) -> Router {
+    let mut router = Router::new();
+    for endpoint in endpoints() {
+        router = router.route(endpoint.path, endpoint.route());
+    }
+    router
+        .fallback(async || Refusal::new(StatusCode::NOT_FOUND, "there is nothing here"))
+        .method_not_allowed_fallback(async || {
+            let error = "this can't be done here: see the Allow header";
+            Refusal::new(StatusCode::METHOD_NOT_ALLOWED, error)
+        })
+        .layer(middleware::from_fn_with_state(access, admit))
+        .with_state(context)
+}
+
+/// Finds out who asks; the table says what he may.
+async fn admit(State(access): State<Access>, mut request: Request, next: Next) -> Response {
+    let mut response = match access.admit(request.uri(), request.headers()) {
+        Ok(caller) => {
+            request.extensions_mut().insert(caller);
+            next.run(request).await
+        }
+        Err(refusal) => refusal.into_response(),
+    };
+    let headers = response.headers_mut();
+    let nosniff = HeaderValue::from_static("nosniff");
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, nosniff);
+    let no_store = HeaderValue::from_static("no-store");
+    headers.insert(header::CACHE_CONTROL, no_store);
+    response
+}
+
+async fn converse(
+    stream: Box<dyn Stream>,
+    router: Router,
+    mut stop: watch::Receiver<()>,
+    deadlines: Deadlines,
+) {
+    let stream = TokioIo::new(Moving {
+        stream,
+        patience: deadlines.write,
+        stalled: None,
+    });
+    let mut connection = std::pin::pin!(
+        http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(deadlines.head)
+            .max_buf_size(HEADER_MAX)
+            .serve_connection(stream, TowerToHyperService::new(router))
+    );
+    // A client's mistakes of HTTP are its own matter.
+    tokio::select! {
+        _ = &mut connection => return,
+        _ = stop.changed() => {}
+    }
+    connection.as_mut().graceful_shutdown();
+    let _ = timeout(deadlines.end, connection).await;
+}
+
+trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
+
+/// A stream that breaks when its other end does not take what is written.
+struct Moving {
+    stream: Box<dyn Stream>,
+    patience: Duration,
+    /// Runs while a write waits.
+    stalled: Option<Pin<Box<Sleep>>>,
+}
+
+impl Moving {
+    fn watch<T>(
+        &mut self,
+        cx: &mut TaskContext<'_>,
+        outcome: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if outcome.is_ready() {
+            self.stalled = None;
+            return outcome;
+        }
+        let patience = self.patience;
+        let stalled = self
+            .stalled
+            .get_or_insert_with(|| Box::pin(sleep(patience)));
+        ready!(stalled.as_mut().poll(cx));
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
+impl AsyncRead for Moving {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut TaskContext<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for Moving {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut TaskContext<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let outcome = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.watch(cx, outcome)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut TaskContext<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let outcome = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
+        self.watch(cx, outcome)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+/// Connections of a server; others wait in its backlog.
+pub(super) const CONNECTIONS_MAX: usize = 64;
+/// Those of them that may watch events, which takes as long as the client likes.
+pub(super) const WATCHERS_MAX: usize = 32;
+/// Bytes of a request's head.
+const HEADER_MAX: usize = 64 * 1024;
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
