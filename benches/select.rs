@@ -29,11 +29,11 @@ fn measure(bencher: Bencher<'_, '_>, strategy: &str, backends: u16, tried: &[u16
     let plan = Arc::new(Plan::new(Arc::new(pool(strategy, backends))));
     for (number, backend) in plan.pool().backends.iter().enumerate() {
         let answer = 1_000_000 + number as u64 * 1_000;
-        assert!(backend.try_acquire());
+        assert!(backend.try_acquire(0));
         backend.tally.on_answered(answer, 0, plan.decay());
         backend.release(Ended::default());
         for _ in 0..number % 3 {
-            assert!(backend.try_acquire());
+            assert!(backend.try_acquire(0));
         }
     }
     let mut selector = Selector::new(plan, Seat { worker: 0, of: 1 });

@@ -61,9 +61,13 @@ impl Snapshot {
         let plan = |pool: &config::Pool| {
             let same = |old: &&Arc<Plan>| old.pool().name == pool.name;
             let old = before.and_then(|before| before.pools.iter().find(same));
-            let old = old.map(|old| &**old.pool());
-            let pool = Pool::build(pool, old, |backend| standing(&pool.name, backend));
-            Arc::new(Plan::new(Arc::new(pool)))
+            let before = old.map(|old| &**old.pool());
+            let pool = Pool::build(pool, before, |backend| standing(&pool.name, backend));
+            match old {
+                // Its tables are what takes time, and nothing in them would differ.
+                Some(old) if old.pool().is_same(&pool) => Arc::clone(old),
+                Some(_) | None => Arc::new(Plan::new(Arc::new(pool))),
+            }
         };
         let pools: Vec<_> = config.pools.iter().map(plan).collect();
         let mut made = before.map_or(0, |before| before.listeners_made);
@@ -158,7 +162,7 @@ mod tests {
         let up = |_: &str, _: &config::Backend| Standing::default();
         let first = Snapshot::compose(None, &read(FIRST), 100, up);
         let pool = first.pools[0].pool();
-        assert!(pool.backends[1].try_acquire());
+        assert!(pool.backends[1].try_acquire(0));
         let second = "(listeners: [(bind: \"127.0.0.1:1\", pool: \"a\", max_connections: 7)],
             pools: [(name: \"b\", backends: [\"127.0.0.1:9\"]), (name: \"a\", strategy: \"random\",
             persist: \"source_ip\", backends: [(address: \"127.0.0.1:3\", max_connections: 5),

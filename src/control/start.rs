@@ -37,6 +37,8 @@ pub(super) struct Crew {
     pub(super) stats: Vec<Arc<Stats>>,
     pub(super) records: Receiver<Record>,
     pub(super) doorbell: Arc<Doorbell>,
+    /// Rung by workers when they have ejected a backend.
+    pub(super) notices: Arc<Doorbell>,
     /// Client connections that the descriptors allow in all.
     pub(super) connections_possible: u32,
     /// What the workers began to route by.
@@ -152,6 +154,7 @@ pub(super) fn start(
     let lines = config.access_log.as_ref().map_or(1, |_| LOG_QUEUE_LINES);
     let (record_sender, records) = channel::bounded(lines);
     let doorbell = Arc::new(Doorbell::new(eventfd(false)?));
+    let notices = Arc::new(Doorbell::new(eventfd(false)?));
     let ended = Arc::new(eventfd(false)?);
     let (ready, readiness) = channel::bounded(plan.cpus.len());
     let mut crew = Crew {
@@ -160,6 +163,7 @@ pub(super) fn start(
         listening: RefCell::default(),
         records,
         doorbell,
+        notices,
         connections_possible: workers.saturating_mul(plan.sessions),
         snapshot,
         ended,
@@ -180,6 +184,7 @@ pub(super) fn start(
             backlog: sys::BACKLOG.unsigned_abs(),
             mailbox: commands,
             log,
+            notices: Arc::clone(&crew.notices),
             stats: Arc::new(Stats::default()),
         };
         let (outlet, inlet) = descriptor_channel()?;
@@ -214,8 +219,9 @@ fn work(berth: Berth) {
         log::warn!("worker {worker} is not pinned to its CPU: {error}");
     }
     let listeners = berth.setup.sockets.iter().map(Socket::raw);
-    let (bell, ended) = (berth.doorbell.eventfd(), &*berth.ended);
-    let others = [&*berth.wake, &*berth.inlet, bell, ended].map(AsRawFd::as_raw_fd);
+    let bells = [&berth.doorbell, &berth.setup.notices].map(|bell| bell.eventfd());
+    let own = [&*berth.wake, &*berth.inlet, &*berth.ended];
+    let others = own.into_iter().chain(bells).map(AsRawFd::as_raw_fd);
     let keep: Vec<_> = listeners.chain(others).collect();
     let ring = sys::own_descriptor_table(&keep)
         .map_err(SetupError::Other)

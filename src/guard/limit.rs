@@ -32,8 +32,13 @@ impl Limit {
 
     /// Takes one, if there is one.
     pub fn try_acquire(&self) -> bool {
+        self.try_acquire_within(u32::MAX)
+    }
+
+    /// Takes one, unless so many are taken already, or all.
+    pub fn try_acquire_within(&self, max: u32) -> bool {
         // An addition that overshoots is taken back: never a loop, and never more than `max` held.
-        if self.used.fetch_add(1, Ordering::Relaxed) < self.max() {
+        if self.used.fetch_add(1, Ordering::Relaxed) < self.max().min(max) {
             return true;
         }
         self.release();
@@ -98,5 +103,14 @@ mod tests {
         assert_eq!(limit.used(), 100);
         (0..100).for_each(|_| limit.release());
         assert_eq!(limit.used(), 0);
+    }
+
+    #[test]
+    fn a_narrower_ceiling_holds_as_well() {
+        let limit = Limit::new(3);
+        assert!(limit.try_acquire_within(1) && !limit.try_acquire_within(1));
+        assert!(limit.try_acquire_within(5) && limit.try_acquire_within(5));
+        assert!(!limit.try_acquire_within(5));
+        assert_eq!(limit.used(), 3);
     }
 }

@@ -5,7 +5,10 @@
 
 #![forbid(unsafe_code)]
 
+mod ejection;
 mod latency;
+mod rise;
+mod settle;
 mod sticky;
 mod tally;
 
@@ -17,6 +20,7 @@ use crate::config::{self, Persist, Strategy};
 use crate::guard::Limit;
 
 pub use latency::Latency;
+pub use rise::Rise;
 pub use sticky::StickyTable;
 pub use tally::{Ended, Outlook, Tally, Totals};
 
@@ -33,6 +37,8 @@ pub struct Pool {
     pub backends: Vec<Arc<Backend>>,
     /// Connections to all backends, being made or established, over all workers: exact.
     pub connections: Arc<Limit>,
+    /// Backends that are ejected at this moment, and how many may be: exact over all workers.
+    pub ejections: Arc<Limit>,
     /// Who comes back to whom, when it persists.
     pub sticky: Option<Arc<StickyTable>>,
     /// Backends of the pools before that are not of this one, while sessions hold them: one that
@@ -40,6 +46,8 @@ pub struct Pool {
     pub leaving: Vec<Arc<Backend>>,
     /// Too few backends are usable: health and ejection are ignored.
     pub panic: bool,
+    /// A backend's slow start lasts.
+    pub rising: bool,
     /// As it was configured.
     pub config: config::Pool,
 }
@@ -71,6 +79,10 @@ pub struct Backend {
     pub tally: Arc<Tally>,
     /// The same count of its whole pool.
     in_pool: Arc<Limit>,
+    /// Of its whole pool.
+    ejections: Arc<Limit>,
+    /// Failures in a row that eject it.
+    failures_max: u32,
 }
 
 /// Whether a backend answers.
@@ -94,15 +106,6 @@ pub struct Standing {
     pub standby: bool,
 }
 
-/// A slow start: from nothing to the full share, linear over a time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Rise {
-    /// When it began, in ns of the workers' clock.
-    pub since: u64,
-    /// How long it takes, in ns, above 0.
-    pub over: u64,
-}
-
 impl Pool {
     /// A pool nobody is connected to, of backends that are up.
     #[must_use]
@@ -118,37 +121,36 @@ impl Pool {
         before: Option<&Self>,
         standing: impl Fn(&config::Backend) -> Standing,
     ) -> Self {
-        let connections = before.map_or_else(
-            || Arc::new(Limit::unbounded()),
-            |before| Arc::clone(&before.connections),
-        );
+        let shared = |limit: fn(&Self) -> &Arc<Limit>| {
+            let fresh = || Arc::new(Limit::unbounded());
+            before.map_or_else(fresh, |before| Arc::clone(limit(before)))
+        };
+        let mut pool = Self {
+            name: config.name.clone(),
+            strategy: config.strategy.clone(),
+            persist: config.persist.clone(),
+            backends: Vec::new(),
+            connections: shared(|before| &before.connections),
+            ejections: shared(|before| &before.ejections),
+            sticky: sticky(config.persist.as_ref(), before),
+            leaving: before.map_or_else(Vec::new, |before| before.left_by(config)),
+            panic: false,
+            rising: false,
+            config: config.clone(),
+        };
         let max = config.max_connections;
-        connections.set_max(max.map_or(u32::MAX, |max| max.get()));
+        pool.connections
+            .set_max(max.map_or(u32::MAX, |max| max.get()));
         let known = |backend: &config::Backend| {
             let before = before?;
             let mut known = before.backends.iter().chain(&before.leaving);
             known.find(|old| old.is(backend))
         };
-        let backends = config.backends.iter().map(|backend| {
+        for backend in &config.backends {
             let tally = known(backend).map_or_else(Arc::default, |old| Arc::clone(&old.tally));
-            Arc::new(Backend::new(
-                backend,
-                standing(backend),
-                tally,
-                &connections,
-            ))
-        });
-        let mut pool = Self {
-            name: config.name.clone(),
-            strategy: config.strategy.clone(),
-            persist: config.persist.clone(),
-            backends: backends.collect(),
-            sticky: sticky(config.persist.as_ref(), before),
-            leaving: before.map_or_else(Vec::new, |before| before.left_by(config)),
-            connections,
-            panic: false,
-            config: config.clone(),
-        };
+            let backend = Backend::new(backend, standing(backend), tally, &pool);
+            pool.backends.push(Arc::new(backend));
+        }
         pool.settle();
         pool
     }
@@ -167,27 +169,48 @@ impl Pool {
             persist: self.persist.clone(),
             backends: backends.collect(),
             connections: Arc::clone(&self.connections),
+            ejections: Arc::clone(&self.ejections),
             sticky: self.sticky.clone(),
             leaving: self.leaving.clone(),
             panic: false,
+            rising: false,
             config: self.config.clone(),
         };
         pool.settle();
         pool
     }
 
-    /// Backends that are in use and not in the configuration that follows.
-    fn left_by(&self, config: &config::Pool) -> Vec<Arc<Backend>> {
-        let known = self.backends.iter().chain(&self.leaving);
-        let left = known.filter(|old| {
-            let stays = config.backends.iter().any(|backend| old.is(backend));
-            !stays && old.tally.connections.used() > 0
-        });
-        left.cloned().collect()
+    /// Whether it has all the connections that it may have, whoever of its backends has them.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.config.max_connections.is_some() && self.connections.is_full()
     }
 
-    /// Decides whether it panics.
-    fn settle(&mut self) {}
+    /// Whether it differs in nothing that is selected by, counted or remembered.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        let same = |(one, other): (&Arc<Backend>, &Arc<Backend>)| one.is_same(other);
+        let all_same = |one: &[Arc<Backend>], other: &[Arc<Backend>]| {
+            one.len() == other.len() && one.iter().zip(other).all(same)
+        };
+        let table = |pool: &Self| pool.sticky.as_ref().map(Arc::as_ptr);
+        self.config == other.config
+            && self.panic == other.panic
+            && Arc::ptr_eq(&self.connections, &other.connections)
+            && table(self) == table(other)
+            && all_same(&self.backends, &other.backends)
+            && all_same(&self.leaving, &other.leaving)
+    }
+
+    /// Backends that are in use and not in the configuration that follows. Those that are not in
+    /// it are ejected no longer, nor will they be: their places are for those that are.
+    fn left_by(&self, config: &config::Pool) -> Vec<Arc<Backend>> {
+        let known = self.backends.iter().chain(&self.leaving);
+        let left = known.filter(|old| !config.backends.iter().any(|backend| old.is(backend)));
+        let left = left.inspect(|old| old.tally.ejection.exempt(&self.ejections));
+        let used = left.filter(|old| old.tally.connections.used() > 0);
+        used.cloned().collect()
+    }
 }
 
 /// The table of the pool before, unless it is of another key or size.
@@ -205,16 +228,17 @@ fn sticky(persist: Option<&Persist>, before: Option<&Pool>) -> Option<Arc<Sticky
 }
 
 impl Backend {
-    fn new(
-        config: &config::Backend,
-        standing: Standing,
-        tally: Arc<Tally>,
-        in_pool: &Arc<Limit>,
-    ) -> Self {
+    fn new(config: &config::Backend, standing: Standing, tally: Arc<Tally>, pool: &Pool) -> Self {
         let max = config.max_connections;
         tally
             .connections
             .set_max(max.map_or(u32::MAX, |max| max.get()));
+        let ejection = pool.config.ejection;
+        if ejection.is_some() {
+            tally.ejection.include();
+        } else {
+            tally.ejection.exempt(&pool.ejections);
+        }
         Self {
             name: config.name.clone(),
             address: config.address.clone(),
@@ -227,7 +251,9 @@ impl Backend {
             standby: standing.standby,
             forced: false,
             tally,
-            in_pool: Arc::clone(in_pool),
+            in_pool: Arc::clone(&pool.connections),
+            ejections: Arc::clone(&pool.ejections),
+            failures_max: ejection.map_or(u32::MAX, |ejection| ejection.failures),
         }
     }
 
@@ -237,23 +263,95 @@ impl Backend {
         self.name == config.name && self.address == config.address
     }
 
-    /// Whether it takes connections: it has a weight, and nobody took it out.
+    /// Whether it is to take connections if it can: it has a weight, nobody took it out, and it is
+    /// not in reserve.
     #[must_use]
-    pub fn is_in_rotation(&self) -> bool {
-        let answers = self.forced || self.health == Health::Up;
-        self.weight > 0 && self.admin == AdminState::Ready && !self.standby && answers
+    pub fn is_ready(&self) -> bool {
+        self.weight > 0 && self.admin == AdminState::Ready && !self.standby
     }
 
-    /// Takes a place for a connection that is being made. `false`: there is none.
+    /// Whether it is ready and answers. It may be ejected, which changes from moment to moment.
     #[must_use]
-    pub fn try_acquire(&self) -> bool {
-        let taken = self.tally.connections.try_acquire();
-        if taken {
-            // Without a ceiling it always succeeds.
-            let _ = self.in_pool.try_acquire();
-            self.tally.on_opened();
+    pub fn is_in_rotation(&self) -> bool {
+        self.is_ready() && (self.forced || self.health == Health::Up)
+    }
+
+    /// Whether it gets nothing, as it is ejected and its pool does not panic.
+    #[must_use]
+    pub fn is_shut_out(&self) -> bool {
+        !self.forced && self.tally.is_ejected()
+    }
+
+    /// How much of its share it has at a time, in percent, 1 to 100: less than all in slow start.
+    #[must_use]
+    pub fn percent(&self, now: u64) -> u8 {
+        self.rise.map_or(100, |rise| rise.percent(now))
+    }
+
+    /// Whether it has all the connections that it may have at a time.
+    #[must_use]
+    pub fn is_full(&self, now: u64) -> bool {
+        self.tally.connections.used() >= self.max(now)
+    }
+
+    /// Connections at most: fewer in slow start.
+    fn max(&self, now: u64) -> u32 {
+        let max = self.tally.connections.max();
+        match self.rise {
+            Some(rise) if max < u32::MAX => rise.places(max, now),
+            Some(_) | None => max,
         }
-        taken
+    }
+
+    /// Takes a place for a connection that is being made, of its own and of its pool. `false`:
+    /// there is none. `now` is nanoseconds of the workers' clock.
+    #[must_use]
+    pub fn try_acquire(&self, now: u64) -> bool {
+        if !self.tally.connections.try_acquire_within(self.max(now)) {
+            return false;
+        }
+        if !self.in_pool.try_acquire() {
+            self.tally.connections.release();
+            return false;
+        }
+        self.tally.on_opened();
+        true
+    }
+
+    /// A connect failed, or it reset or hung up on a session that it had not answered. One failure
+    /// in a row too many ejects it, on all workers at once; `true`: this one did.
+    pub fn on_failed(&self) -> bool {
+        self.tally.on_failed() >= self.failures_max && self.eject()
+    }
+
+    /// Ejects it. `false`: it is ejected already, as many as may be are, or its pool ejects nobody.
+    pub fn eject(&self) -> bool {
+        self.tally.ejection.eject(&self.ejections)
+    }
+
+    /// Ends its ejection, with no failure held against it. `false`: it is not ejected.
+    pub fn readmit(&self) -> bool {
+        if !self.tally.is_ejected() {
+            return false;
+        }
+        // First: a session that fails meanwhile must not eject it for what it is forgiven.
+        self.tally.on_sound();
+        self.tally.ejection.readmit(&self.ejections)
+    }
+
+    /// Whether it differs in nothing that is not configured, and has the same counts.
+    fn is_same(&self, other: &Self) -> bool {
+        let known = |backend: &Self| {
+            let Self {
+                health,
+                rise,
+                standby,
+                forced,
+                ..
+            } = *backend;
+            (health, rise, standby, forced)
+        };
+        known(self) == known(other) && Arc::ptr_eq(&self.tally, &other.tally)
     }
 
     /// Gives the place back: the connection is closed, or was never made.

@@ -7,6 +7,7 @@ use crossbeam::utils::CachePadded;
 use crate::guard::Limit;
 
 use super::Latency;
+use super::ejection::Ejection;
 
 /// Counts of one backend, over all workers and all snapshots that it is part of.
 ///
@@ -16,6 +17,7 @@ use super::Latency;
 pub struct Tally {
     /// Connections being made or established: exact.
     pub connections: Limit,
+    pub(super) ejection: Ejection,
     experience: CachePadded<Experience>,
 }
 
@@ -94,6 +96,12 @@ impl Tally {
         self.experience.failures.load(Ordering::Relaxed)
     }
 
+    /// Whether it gets nothing more for a while, as it failed too often or answers too late.
+    #[must_use]
+    pub fn is_ejected(&self) -> bool {
+        self.ejection.is_ejected()
+    }
+
     /// Connections that wait for an answer, over all workers: from their connect to the first byte,
     /// and where the strategy watches work, from each later request to the next byte.
     #[must_use]
@@ -143,7 +151,7 @@ impl Tally {
         self.on_sound();
     }
 
-    /// A session came to its end in order.
+    /// A session came to its end in order. An ejection goes on: such a session is from before.
     pub fn on_sound(&self) {
         // Nearly always it is 0 already: a read leaves the cache line with the others.
         if self.failures() > 0 {
@@ -151,10 +159,12 @@ impl Tally {
         }
     }
 
-    /// A connect failed, or it reset or hung up on a session that it had not answered.
-    pub fn on_failed(&self) {
+    /// A connect failed, or it reset or hung up on a session that it had not answered. Answers
+    /// with the failures in a row.
+    pub(super) fn on_failed(&self) -> u32 {
         // The count may wrap after 2^32 failures without an answer; then it begins anew.
-        self.experience.failures.fetch_add(1, Ordering::Relaxed);
+        let before = self.experience.failures.fetch_add(1, Ordering::Relaxed);
+        before.wrapping_add(1)
     }
 
     /// An established session asked it for something.
@@ -219,6 +229,7 @@ impl Default for Tally {
     fn default() -> Self {
         Self {
             connections: Limit::unbounded(),
+            ejection: Ejection::default(),
             experience: CachePadded::default(),
         }
     }

@@ -290,7 +290,7 @@ mod tests {
         for second in seconds {
             for (backend, time) in pool.backends.iter().zip([10, 10, 30]) {
                 for _ in 0..10 {
-                    assert!(backend.try_acquire());
+                    assert!(backend.try_acquire(0));
                     backend.tally.on_answered(time * SECOND / 1_000, 0, SECOND);
                     backend.release(Ended {
                         waiting: false,

@@ -49,9 +49,9 @@ impl Hash {
 
     pub(super) fn pick(&self, scene: &Scene<'_>) -> Option<u16> {
         let key = scene.request.keys.select;
-        let in_all = self.max_load.map(|_| self.in_all(scene));
+        let sums = self.max_load.map(|_| self.sums(scene));
         let fits = |index: &u16| {
-            scene.is_open(*index) && in_all.is_none_or(|all| self.has_room(*index, all, scene))
+            scene.is_open(*index) && sums.is_none_or(|sums| self.has_room(*index, sums, scene))
         };
         self.probe(key, fits)
             // A bound that nobody can keep is none.
@@ -70,21 +70,28 @@ impl Hash {
         others.find(fits)
     }
 
-    /// Connections of the members: nearly always nobody else has any.
-    fn in_all(&self, scene: &Scene<'_>) -> u32 {
-        let others = self.others.iter().map(|&index| scene.connections(index));
+    /// Connections and weights of the members that share the load: nearly always of all of them,
+    /// and nobody else has any connections.
+    fn sums(&self, scene: &Scene<'_>) -> (u32, u64) {
+        let ejected = self.members.iter().copied();
+        let ejected = ejected.filter(|index| scene.is_shut_out(*index));
+        let weights = ejected.clone().map(|index| u64::from(scene.weight(index)));
+        let others = self.others.iter().copied().chain(ejected);
+        let others = others.map(|index| scene.connections(index));
         let leaving = scene.pool.leaving.iter();
         let leaving = leaving.map(|backend| backend.tally.connections.used());
         let elsewhere: u32 = others.chain(leaving).sum();
-        scene.pool.connections.used().saturating_sub(elsewhere)
+        let in_all = scene.pool.connections.used().saturating_sub(elsewhere);
+        (in_all, self.weights.saturating_sub(weights.sum()))
     }
 
     /// Whether one more connection stays within the bound: its weight's part of all, times the
     /// bound, rounded up.
-    fn has_room(&self, index: u16, in_all: u32, scene: &Scene<'_>) -> bool {
+    fn has_room(&self, index: u16, sums: (u32, u64), scene: &Scene<'_>) -> bool {
+        let (in_all, weights) = sums;
         let max_load = self.max_load.unwrap_or(u16::MAX);
         let part = (u64::from(in_all) + 1) * u64::from(scene.weight(index)) * u64::from(max_load);
-        let bound = part.div_ceil(self.weights.max(1) * 100);
+        let bound = part.div_ceil(weights.max(1) * 100);
         u64::from(scene.connections(index)) < bound
     }
 }

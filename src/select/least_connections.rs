@@ -37,5 +37,6 @@ pub(super) fn pick(members: &[u16], scene: &Scene<'_>, rng: &mut Rng) -> Option<
 
 /// Connections for each unit of weight.
 pub(super) fn load(scene: &Scene<'_>, index: u16) -> f64 {
-    f64::from(scene.connections(index)) / f64::from(scene.weight(index).max(1))
+    let connections = f64::from(scene.connections(index));
+    scene.strain(index, connections) / f64::from(scene.weight(index).max(1))
 }

@@ -29,7 +29,7 @@ use std::sync::Arc;
 
 use fastrand::Rng;
 
-use crate::config::Strategy;
+use crate::config::{AllDown, Strategy};
 use crate::hash as hashing;
 use crate::pool::{Backend, Pool};
 
@@ -85,9 +85,9 @@ pub struct Request<'a> {
 pub enum Choice {
     /// This backend, as an index into the pool.
     Backend(u16),
-    /// Every backend in rotation has all the connections that it may have.
+    /// Every backend that can be used has all the connections that it may have, or its pool has.
     Full,
-    /// No backend is in rotation.
+    /// No backend can be used.
     Nobody,
 }
 
@@ -173,36 +173,36 @@ impl Selector {
         }
     }
 
-    /// Goes over to another plan. Chance goes on, and so does the round among backends that are
-    /// where they were: a selector that began anew with each snapshot would begin with the same.
+    /// Goes over to another plan. Chance goes on, and so does the round among backends, or groups,
+    /// that are where they were: a selector that began anew with each snapshot would begin with
+    /// the same. The same plan costs nothing.
     pub fn follow(&mut self, plan: Arc<Plan>, seat: Seat) {
-        let old = std::mem::replace(self, Self::new(plan, seat));
-        self.rng = old.rng;
-        let stays = |index: u16| {
-            let index = usize::from(index);
-            let new = self.plan.pool.backends.get(index);
-            let pair = old.plan.pool.backends.get(index).zip(new);
-            pair.is_some_and(|(old, new)| Arc::ptr_eq(&old.tally, &new.tally))
-        };
-        for (rank, before) in self.ranks.iter_mut().zip(&old.ranks) {
-            if let (Picker::RoundRobin(round), Picker::RoundRobin(before)) = (rank, before) {
-                round.follow(before, stays);
-            }
+        if Arc::ptr_eq(&self.plan, &plan) {
+            return;
         }
+        let mut ranks = plan.ranks.clone();
+        for (rank, before) in ranks.iter_mut().zip(&self.ranks) {
+            rank.follow(before, [&self.plan.pool, &plan.pool], seat);
+        }
+        self.ranks = ranks;
+        self.plan = plan;
     }
 
     /// Selects a backend: the one that the client is known to have if it can be, else by the
     /// strategy; a backup only when no other can be, one that was tried only when no other is left.
     pub fn select(&mut self, request: &Request<'_>) -> Choice {
         let Self { plan, ranks, rng } = self;
+        let scene = Scene::new(&plan.pool, request);
         let Some(memory) = &plan.memory else {
-            return choose(plan, ranks, request, rng);
+            return choose(&scene, ranks, rng);
         };
-        let scene = Scene::new(&plan.pool, request, false);
+        if plan.pool.is_full() {
+            return none_of(&plan.pool);
+        }
         let known = memory.recall(request);
         let chosen = match known.filter(|index| scene.is_worth_keeping(*index)) {
             Some(known) => known,
-            None => match choose(plan, ranks, request, rng) {
+            None => match choose(&scene, ranks, rng) {
                 Choice::Backend(chosen) => chosen,
                 nobody @ (Choice::Full | Choice::Nobody) => return nobody,
             },
@@ -215,19 +215,44 @@ impl Selector {
     }
 }
 
-fn choose(plan: &Plan, ranks: &mut [Picker], request: &Request<'_>, rng: &mut Rng) -> Choice {
-    for again in [false, true] {
-        let scene = Scene::new(&plan.pool, request, again);
-        let picked = ranks.iter_mut().find_map(|rank| rank.pick(&scene, rng));
-        if let Some(index) = picked {
-            return Choice::Backend(index);
-        }
-        if request.tried.is_empty() {
-            break;
-        }
+fn choose(scene: &Scene<'_>, ranks: &mut [Picker], rng: &mut Rng) -> Choice {
+    let pool = scene.pool;
+    if pool.is_full() {
+        return none_of(pool);
     }
-    let mut backends = plan.pool.backends.iter();
-    if backends.any(|backend| backend.is_in_rotation()) {
+    if let Some(index) = pick(scene, ranks, rng) {
+        return Choice::Backend(index);
+    }
+    let nobody = none_of(pool);
+    // All that answer have just been ejected, and the control thread does not know yet.
+    if nobody == Choice::Nobody && pool.config.all_down == AllDown::Open {
+        let anybody = pick(&scene.desperate(), ranks, rng);
+        return anybody.map_or(nobody, Choice::Backend);
+    }
+    nobody
+}
+
+/// One that is open: who was not tried before who was, and of those backups last.
+fn pick(scene: &Scene<'_>, ranks: &mut [Picker], rng: &mut Rng) -> Option<u16> {
+    let thinned = scene.thinned(rng);
+    let mut among = |scene: &Scene<'_>, thinned: Option<Scene<'_>>| {
+        ranks.iter_mut().find_map(|rank| {
+            let thin = thinned.and_then(|scene| rank.pick(&scene, rng));
+            // Who is in slow start takes all that nobody else can.
+            thin.or_else(|| rank.pick(scene, rng))
+        })
+    };
+    let fresh = among(scene, thinned);
+    if fresh.is_some() || scene.request.tried.is_empty() {
+        return fresh;
+    }
+    among(&scene.again(), thinned.map(Scene::again))
+}
+
+/// Why there is none.
+fn none_of(pool: &Pool) -> Choice {
+    let usable = |backend: &Arc<Backend>| backend.is_in_rotation() && !backend.is_shut_out();
+    if pool.backends.iter().any(usable) {
         Choice::Full
     } else {
         Choice::Nobody
@@ -265,6 +290,22 @@ impl Picker {
             | Self::PowerOfTwo(_)
             | Self::First(_)
             | Self::Predictive(_) => {}
+        }
+    }
+
+    /// Goes on where the one before was, from one pool to the next; takes a worker's place where
+    /// there is nothing to go on with.
+    fn follow(&mut self, before: &Self, pools: [&Pool; 2], seat: Seat) {
+        let followed =
+            if let (Self::RoundRobin(round), Self::RoundRobin(before)) = (&mut *self, before) {
+                round.follow(before, pools)
+            } else if let (Self::TwoTier(tiers), Self::TwoTier(before)) = (&mut *self, before) {
+                tiers.follow(before, pools)
+            } else {
+                false
+            };
+        if !followed {
+            self.sit(seat);
         }
     }
 

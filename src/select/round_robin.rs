@@ -4,6 +4,8 @@
 //! The algorithm is nginx's: at each selection every backend's credit grows by its weight, the one
 //! with the most is selected and pays the sum of all weights.
 
+use std::sync::Arc;
+
 use crate::pool::Pool;
 
 use super::{Scene, Seat};
@@ -26,9 +28,13 @@ impl RoundRobin {
         self.round.sit(seat);
     }
 
-    /// Goes on where another round was, for the backends that are in both.
-    pub(super) fn follow(&mut self, before: &Self, stays: impl Fn(u16) -> bool) {
-        self.round.follow(&before.round, stays);
+    /// Goes on where the round of the pool before was; `false`: none of its backends is here.
+    pub(super) fn follow(&mut self, before: &Self, pools: [&Pool; 2]) -> bool {
+        self.round.follow(&before.round, |index| {
+            let [old, new] = pools.map(|pool| pool.backends.get(usize::from(index)));
+            let pair = old.zip(new);
+            pair.is_some_and(|(old, new)| Arc::ptr_eq(&old.tally, &new.tally))
+        })
     }
 
     pub(super) fn pick(&mut self, scene: &Scene<'_>) -> Option<u16> {
@@ -79,7 +85,9 @@ impl Round {
         }
     }
 
-    fn follow(&mut self, before: &Self, stays: impl Fn(u16) -> bool) {
+    /// Goes on where another round was, for those that stay; `false`: none does.
+    pub(super) fn follow(&mut self, before: &Self, stays: impl Fn(u16) -> bool) -> bool {
+        let mut follows = false;
         // Credits of other weights can be large by the measure of these.
         let most: i64 = self.turns.iter().map(|turn| turn.weight).sum();
         let mut old = before.turns.iter().peekable();
@@ -88,8 +96,10 @@ impl Round {
             while old.next_if(|old| old.id < turn.id).is_some() {}
             if let Some(old) = old.next_if(|old| old.id == turn.id && stays(turn.id)) {
                 turn.credit = old.credit.clamp(-most, most);
+                follows = true;
             }
         }
+        follows
     }
 
     /// One step of the round among those that are `eligible`. O(n).

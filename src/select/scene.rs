@@ -2,6 +2,7 @@
 
 use fastrand::Rng;
 
+use crate::hash;
 use crate::pool::{Backend, Pool};
 
 use super::Request;
@@ -13,15 +14,55 @@ pub(super) struct Scene<'a> {
     pub(super) request: &'a Request<'a>,
     /// Backends that were tried may be tried again.
     again: bool,
+    /// Backends that are ejected are taken all the same.
+    desperate: bool,
+    /// Below 100: whose share has not risen above this, in percent, is passed over.
+    drawn: u8,
+    /// A backend may be ejected, or in slow start: nearly always none is, and none is asked.
+    unusual: bool,
 }
 
 impl<'a> Scene<'a> {
-    pub(super) fn new(pool: &'a Pool, request: &'a Request<'a>, again: bool) -> Self {
+    /// Ejected backends are out, those in slow start take whom they have a place for.
+    pub(super) fn new(pool: &'a Pool, request: &'a Request<'a>) -> Self {
         Self {
             pool,
             request,
-            again,
+            again: false,
+            desperate: false,
+            drawn: 0,
+            unusual: pool.rising || pool.ejections.used() > 0,
         }
+    }
+
+    /// The same where backends may be tried again.
+    pub(super) fn again(self) -> Self {
+        Self {
+            again: true,
+            ..self
+        }
+    }
+
+    /// The same where backends that are ejected are taken all the same.
+    pub(super) fn desperate(self) -> Self {
+        Self {
+            desperate: true,
+            ..self
+        }
+    }
+
+    /// The same where those in slow start are closed as often as their share is from full; `None`
+    /// where there are none. A client with a key is drawn by it: it moves to them once, and not
+    /// to and fro.
+    pub(super) fn thinned(self, rng: &mut Rng) -> Option<Self> {
+        if !self.pool.rising {
+            return None;
+        }
+        let drawn = match self.request.keys.select {
+            0 => rng.u8(0..100),
+            key => u8::try_from(hash::mix(key ^ THINNING) % 100).unwrap_or(0),
+        };
+        Some(Self { drawn, ..self })
     }
 
     pub(super) fn backend(&self, index: u16) -> &'a Backend {
@@ -30,8 +71,24 @@ impl<'a> Scene<'a> {
 
     /// Whether a backend in rotation takes another connection of this session.
     pub(super) fn is_open(&self, index: u16) -> bool {
-        let tried = !self.again && self.request.tried.contains(&index);
-        !tried && !self.backend(index).tally.connections.is_full()
+        if !self.again && self.request.tried.contains(&index) {
+            return false;
+        }
+        let backend = self.backend(index);
+        if self.unusual {
+            return self.is_let_in(backend) && !backend.is_full(self.request.now);
+        }
+        !backend.tally.connections.is_full()
+    }
+
+    fn is_let_in(&self, backend: &Backend) -> bool {
+        let shut_out = !self.desperate && backend.is_shut_out();
+        !shut_out && self.drawn < backend.percent(self.request.now)
+    }
+
+    /// Whether a backend counts among those that share the load.
+    pub(super) fn is_shut_out(&self, index: u16) -> bool {
+        self.unusual && self.backend(index).is_shut_out()
     }
 
     /// The same for a backend that may be out of rotation.
@@ -50,6 +107,16 @@ impl<'a> Scene<'a> {
         self.backend(index).tally.connections.used()
     }
 
+    /// How much a load is to a backend: in slow start it is strained by less. What it has counts
+    /// for more, and not its score in all: an idle one would have to be better than others many
+    /// times over to get anything.
+    pub(super) fn strain(&self, index: u16, load: f64) -> f64 {
+        if !self.pool.rising {
+            return load;
+        }
+        load * 100.0 / f64::from(self.backend(index).percent(self.request.now))
+    }
+
     /// Connections that a backend is at work for: those that wait for an answer, exactly, and what
     /// it streams to and how that all will change, as is measured and foreseen each second.
     ///
@@ -60,7 +127,7 @@ impl<'a> Scene<'a> {
         let tally = &self.backend(index).tally;
         let open = f64::from(tally.connections.used());
         let foreseen = f64::from(tally.waiting()) + f64::from(tally.outlook().load);
-        foreseen.max(0.0) + OPEN_PART * open
+        self.strain(index, foreseen.max(0.0) + OPEN_PART * open)
     }
 
     pub(super) fn weight(&self, index: u16) -> u16 {
@@ -155,6 +222,8 @@ impl Lot {
     }
 }
 
+/// Of the hash that a key is drawn by, apart from the one that it is selected by.
+const THINNING: u64 = 0x736c_6f77;
 /// What an open connection counts of one that waits for its answer.
 const OPEN_PART: f64 = 0.01;
 /// Failures in a row that end persistence.

@@ -91,7 +91,7 @@ impl Bench {
 
     fn open(&self, index: u16, connections: u32) {
         for _ in 0..connections {
-            assert!(self.backend(index).try_acquire());
+            assert!(self.backend(index).try_acquire(self.now));
         }
     }
 
@@ -107,7 +107,7 @@ impl Bench {
     fn answers(&self, index: u16, after: u64) {
         let decay = self.selector.plan.decay();
         let backend = self.backend(index);
-        assert!(backend.try_acquire());
+        assert!(backend.try_acquire(self.now));
         backend.tally.on_answered(after, self.now, decay);
         backend.release(Ended::default());
     }
@@ -137,6 +137,7 @@ fn config(strategy: Strategy, backends: &[config::Backend]) -> config::Pool {
     config::Pool {
         strategy,
         persist: None,
+        ejection: None,
         ..config::Pool::of("p", backends.to_vec())
     }
 }

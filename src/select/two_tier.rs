@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use fastrand::Rng;
 
-use crate::config::{self, FirstTier, SecondTier};
+use crate::config::{self, FirstTier, SecondTier, Strategy};
 use crate::pool::Pool;
 
 use super::round_robin::Round;
@@ -93,6 +93,17 @@ impl TwoTier {
         }
     }
 
+    /// Goes on where the round of groups was; `false`: there was none.
+    pub(super) fn follow(&mut self, before: &Self, pools: [&Pool; 2]) -> bool {
+        let (First::Weight(round), First::Weight(before)) = (&mut self.first, &before.first) else {
+            return false;
+        };
+        round.follow(before, |id| {
+            let [old, new] = pools.map(|pool| group(pool, id));
+            old.is_some() && old == new
+        })
+    }
+
     pub(super) fn pick(&mut self, scene: &Scene<'_>, rng: &mut Rng) -> Option<u16> {
         let Self { all, groups, first } = self;
         let key = scene.request.keys.select;
@@ -120,10 +131,22 @@ impl TwoTier {
     }
 }
 
+/// The name of a group by its place in the round.
+fn group(pool: &Pool, id: u16) -> Option<&str> {
+    let Strategy::TwoTier(settings) = &pool.strategy else {
+        return None;
+    };
+    let group = settings.groups.get(usize::from(id))?;
+    Some(&group.name)
+}
+
 impl Subsets {
     fn new(pool: &Pool, backup: bool, size: NonZeroU16) -> Self {
         let all = (0u16..).zip(&pool.backends);
-        let all = all.filter(|(_, backend)| backend.backup == backup && backend.weight > 0);
+        let all = all.filter(|(_, backend)| {
+            // What waits in reserve would only make subsets smaller.
+            backend.backup == backup && backend.weight > 0 && !backend.standby
+        });
         let candidates = all
             .clone()
             .map(|(_, backend)| (backend.name.as_str(), u32::from(backend.weight)));

@@ -157,7 +157,7 @@ impl<'a> Engine<'a> {
         }
         session.paused = false;
         let backend = &self.plan.pool().backends[usize::from(index)];
-        if !backend.try_acquire() {
+        if !backend.try_acquire(self.now) {
             return self.hold(key);
         }
         session.held_at = None;
@@ -214,7 +214,7 @@ impl<'a> Engine<'a> {
             let failed = session.target.take();
             let left = ATTEMPTS > session.attempts;
             if let Some(backend) = failed {
-                backend.tally.on_failed();
+                backend.on_failed();
                 backend.release(Ended::unanswered());
             }
             self.measure.on_refused(session.index);
@@ -303,7 +303,7 @@ impl<'a> Engine<'a> {
             return;
         };
         if !session.answered {
-            backend.tally.on_failed();
+            backend.on_failed();
         }
         backend.release(Ended {
             waiting: session.state == State::Served || !session.answered,

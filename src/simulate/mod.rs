@@ -141,6 +141,8 @@ pub fn equal_pool() -> config::Pool {
 /// The pool with another strategy, and what that one can't do without.
 fn prepare(scenario: &Scenario, pool: &config::Pool, strategy: &Strategy) -> config::Pool {
     let mut pool = pool.clone();
+    // It shows strategies, which have to do with a backend that fails until it is ejected.
+    pool.ejection = None;
     if pool.strategy.name() != strategy.name() {
         if pool.strategy == Strategy::StickyRoundRobin {
             pool.persist = None;

@@ -53,6 +53,8 @@ pub struct Setup {
     pub mailbox: Receiver<Command>,
     /// Where lines of the access log go.
     pub log: Option<LogQueue>,
+    /// Rung when a backend is ejected, which its tally says.
+    pub notices: Arc<Doorbell>,
     /// What anyone may read of it.
     pub stats: Arc<Stats>,
 }
@@ -91,6 +93,7 @@ pub struct Worker<K> {
     close_at: u64,
     mailbox: Receiver<Command>,
     log: Option<LogQueue>,
+    notices: Arc<Doorbell>,
     stats: Arc<Stats>,
     histograms: Box<Histograms>,
     /// Set by a stop: when the sessions that are left are cut; [`NEVER`] once they are.
@@ -135,6 +138,7 @@ impl<K: Kernel> Worker<K> {
             snapshot: setup.snapshot,
             mailbox: setup.mailbox,
             log: setup.log,
+            notices: setup.notices,
             stats: setup.stats,
             histograms: Box::default(),
             stop_at: None,

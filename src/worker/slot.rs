@@ -281,7 +281,7 @@ impl<K: Kernel> Worker<K> {
             }
             slot.paused = false;
             let backend = &slot.listener.plan.pool().backends[usize::from(index)];
-            if backend.try_acquire() {
+            if backend.try_acquire(self.now) {
                 slot.target_index = index;
                 return Ok(Arc::clone(backend));
             }
@@ -295,8 +295,8 @@ impl<K: Kernel> Worker<K> {
         self.stats.connect_failures.increment();
         slot.tried.push(slot.target_index);
         let Some(backend) = &slot.target else { return };
-        if blame {
-            backend.tally.on_failed();
+        if blame && backend.on_failed() {
+            self.notices.ring();
         }
         if let Some(socket) = slot.backend.take() {
             self.kernel.close(socket, Manner::Graceful);
@@ -341,7 +341,9 @@ impl<K: Kernel> Worker<K> {
         if let Some(socket) = slot.backend {
             self.kernel.close(socket, manner);
             if let Some(backend) = &slot.target {
-                leave(backend, &slot.session);
+                if leave(backend, &slot.session) {
+                    self.notices.ring();
+                }
                 slot.listener.plan.on_left(backend, &slot.keys, self.now);
             }
         }
@@ -391,12 +393,14 @@ impl<K: Kernel> Worker<K> {
     }
 }
 
-/// What a backend's session says about it, at the session's end.
-fn leave(backend: &Backend, session: &Session) {
+/// What a backend's session says about it, at the session's end. `true`: it is ejected for it.
+fn leave(backend: &Backend, session: &Session) -> bool {
     let summary = session.summary();
-    if summary.failed {
-        backend.tally.on_failed();
-    } else if session.reason() == Some(CloseReason::Finished) && summary.delivered[0] > 0 {
+    let ejected = summary.failed && backend.on_failed();
+    if !summary.failed
+        && session.reason() == Some(CloseReason::Finished)
+        && summary.delivered[0] > 0
+    {
         // Also where backends never say anything.
         backend.tally.on_sound();
     }
@@ -405,6 +409,7 @@ fn leave(backend: &Backend, session: &Session) {
         in_use: summary.in_use,
         bytes: summary.delivered[0] + summary.delivered[1],
     });
+    ejected
 }
 
 /// What a completion means to its session, and whether more of that operation follow. With `ends`

@@ -41,6 +41,7 @@ impl Balancer {
     fn new(clients: Clients, crowd: u16, step: u64) -> Self {
         let (log, records) = bounded(4_096);
         let never_rung = mahoraga::sys::eventfd(true).expect("an eventfd");
+        let never_rung = Arc::new(Doorbell::new(never_rung));
         let setup = Setup {
             seat: Seat { worker: 0, of: 1 },
             snapshot: snapshot(),
@@ -49,7 +50,8 @@ impl Balancer {
             capacity: 10_000,
             backlog: 0,
             mailbox: never(),
-            log: Some(LogQueue::new(log, Arc::new(Doorbell::new(never_rung)))),
+            log: Some(LogQueue::new(log, Arc::clone(&never_rung))),
+            notices: never_rung,
             stats: Arc::new(Stats::default()),
         };
         let kernel = InstantKernel::new(clients, usize::from(crowd), step);

@@ -56,6 +56,7 @@ impl Scenario {
             backlog: plan.backlog,
             mailbox: commands,
             log: Some(LogQueue::new(log, silent_bell())),
+            notices: silent_bell(),
             stats: Arc::clone(&stats),
         };
         Self {

@@ -24,7 +24,7 @@ fn who_is_out_full_or_tried_is_never_selected_while_another_can_be() {
                 if let Choice::Backend(index) = choice {
                     bench.open(index, 1);
                     if rng.u8(..) < 40 {
-                        bench.backend(index).tally.on_failed();
+                        bench.backend(index).on_failed();
                     }
                 }
             }
@@ -143,7 +143,7 @@ fn a_black_hole_gets_no_more_than_its_share() {
             let index = bench.of_key(client);
             if index == 0 {
                 fed += 1;
-                bench.backend(0).tally.on_failed();
+                bench.backend(0).on_failed();
                 continue;
             }
             bench.open(index, 1);
@@ -160,7 +160,7 @@ fn a_black_hole_gets_no_more_than_its_share() {
 #[test]
 fn a_failing_backend_that_answers_again_is_one_of_all() {
     let mut bench = Bench::new(Strategy::LeastConnections, &[1; 4]);
-    bench.backend(2).tally.on_failed();
+    bench.backend(2).on_failed();
     bench.answers(2, MS);
     bench.fill(40);
     assert_eq!(bench.backend(2).tally.connections.used(), 10);
@@ -185,7 +185,7 @@ fn a_failing_backend_that_holds_its_clients_gets_no_more() {
             bench.open(index, 10);
         }
         bench.open(0, 500);
-        bench.backend(0).tally.on_failed();
+        bench.backend(0).on_failed();
         let counts = bench.counts::<5>(2_000);
         assert_eq!(counts[0], 0, "{name}: {counts:?}");
     }
@@ -196,7 +196,7 @@ fn where_all_fail_the_load_still_counts() {
     let mut bench = Bench::new(Strategy::LeastConnections, &[1; 4]);
     bench.open(0, 100);
     for index in 0..4 {
-        bench.backend(index).tally.on_failed();
+        bench.backend(index).on_failed();
     }
     bench.fill(300);
     let used = [0, 1, 2, 3].map(|index| bench.backend(index).tally.connections.used());
@@ -207,7 +207,7 @@ fn where_all_fail_the_load_still_counts() {
 #[test]
 fn first_gives_nothing_to_later_ones_that_failed() {
     let mut bench = Bench::new(Strategy::First, &[1; 4]);
-    bench.backend(3).tally.on_failed();
+    bench.backend(3).on_failed();
     assert_eq!(bench.counts::<4>(500), [500, 0, 0, 0]);
 }
 
@@ -217,7 +217,7 @@ fn where_all_fail_a_black_hole_is_not_the_favourite() {
     for strategy in [Strategy::LeastConnections, Strategy::PowerOfTwo] {
         let mut bench = Bench::new(strategy, &[1; 3]);
         for index in 0..3 {
-            bench.backend(index).tally.on_failed();
+            bench.backend(index).on_failed();
         }
         bench.open(1, 100);
         bench.open(2, 100);
@@ -225,7 +225,7 @@ fn where_all_fail_a_black_hole_is_not_the_favourite() {
         for _ in 0..100 {
             if bench.next() == 0 {
                 fed += 1;
-                bench.backend(0).tally.on_failed();
+                bench.backend(0).on_failed();
             }
         }
         assert!(fed <= 50, "{fed}");

@@ -191,7 +191,7 @@ fn counts_of_all_workers_are_one() {
     let mut workers = [0, 1].map(|worker| selector(&pool, Seat { worker, of: 2 }));
     for turn in 0..80 {
         let index = picked(workers[turn % 2].select(&Request::default()));
-        assert!(pool.backends[usize::from(index)].try_acquire());
+        assert!(pool.backends[usize::from(index)].try_acquire(0));
     }
     let used = pool
         .backends

@@ -1,0 +1,139 @@
+//! Ejection: who fails again and again gets nothing more, from that very failure on.
+//!
+//! Where a backend stands is one atomic that all workers share, and how many of its pool are
+//! ejected is a [`Limit`]. Only who moves a backend takes or gives back its place there, so that
+//! each is given back exactly once, whatever workers and the control thread do at the same time.
+
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use crate::guard::Limit;
+
+/// Where one backend stands.
+#[derive(Debug, Default)]
+pub(super) struct Ejection {
+    /// One of the numbers below. Ordered as doorbells are: who is about to sleep sees what was set
+    /// before a bell that did not ring.
+    state: AtomicU8,
+}
+
+impl Ejection {
+    pub(super) fn is_ejected(&self) -> bool {
+        self.state.load(Ordering::SeqCst) == EJECTED
+    }
+
+    /// Ejects it if there is a place, and tells whether this call did.
+    pub(super) fn eject(&self, places: &Limit) -> bool {
+        if self.state.load(Ordering::SeqCst) != ADMITTED || !places.try_acquire() {
+            return false;
+        }
+        let ejected = self.change(ADMITTED, EJECTED);
+        if !ejected {
+            places.release();
+        }
+        ejected
+    }
+
+    /// Ends its ejection, and tells whether this call did.
+    pub(super) fn readmit(&self, places: &Limit) -> bool {
+        let readmitted = self.change(EJECTED, ADMITTED);
+        if readmitted {
+            places.release();
+        }
+        readmitted
+    }
+
+    /// It is no longer ejected and never will be, until [`Self::include`]: sessions that outlive
+    /// its membership fail, too.
+    pub(super) fn exempt(&self, places: &Limit) {
+        if self.state.swap(EXEMPT, Ordering::SeqCst) == EJECTED {
+            places.release();
+        }
+    }
+
+    /// It may be ejected.
+    pub(super) fn include(&self) {
+        self.change(EXEMPT, ADMITTED);
+    }
+
+    fn change(&self, from: u8, to: u8) -> bool {
+        let order = Ordering::SeqCst;
+        self.state.compare_exchange(from, to, order, order).is_ok()
+    }
+}
+
+const ADMITTED: u8 = 0;
+const EJECTED: u8 = 1;
+const EXEMPT: u8 = 2;
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicU32;
+    use std::thread;
+
+    use super::*;
+
+    #[test]
+    fn a_place_is_taken_and_given_back_once() {
+        let (places, one) = (Limit::new(5), Ejection::default());
+        assert!(one.eject(&places) && !one.eject(&places));
+        assert!(one.is_ejected());
+        assert_eq!(places.used(), 1);
+        assert!(one.readmit(&places) && !one.readmit(&places));
+        assert_eq!(places.used(), 0);
+    }
+
+    #[test]
+    fn who_is_exempt_gives_its_place_back_and_takes_no_other() {
+        let (places, one) = (Limit::new(5), Ejection::default());
+        assert!(one.eject(&places));
+        one.exempt(&places);
+        one.exempt(&places);
+        assert!(!one.eject(&places) && !one.readmit(&places) && !one.is_ejected());
+        assert_eq!(places.used(), 0);
+        one.include();
+        one.include();
+        assert!(one.eject(&places));
+    }
+
+    #[test]
+    fn no_more_are_ejected_than_there_are_places() {
+        let (places, all) = (Limit::new(2), [0; 4].map(|_| Ejection::default()));
+        assert_eq!(all.iter().filter(|one| one.eject(&places)).count(), 2);
+        assert!(all[0].readmit(&places));
+        assert!(all[3].eject(&places));
+    }
+
+    /// Workers eject while the control thread readmits, exempts and includes again.
+    #[test]
+    fn is_exact_over_threads() {
+        let (places, all) = (Limit::new(2), [0; 3].map(|_| Ejection::default()));
+        let most = AtomicU32::new(0);
+        thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| {
+                    for turn in 0..20_000 {
+                        all[turn % 3].eject(&places);
+                        let ejected = all.iter().filter(|one| one.is_ejected()).count();
+                        most.fetch_max(u32::try_from(ejected).unwrap(), Ordering::Relaxed);
+                    }
+                });
+            }
+            scope.spawn(|| {
+                for turn in 0..20_000 {
+                    let one = &all[turn % 3];
+                    one.readmit(&places);
+                    if turn % 5 == 0 {
+                        one.exempt(&places);
+                        one.include();
+                    }
+                }
+            });
+        });
+        let ejected = all.iter().filter(|one| one.is_ejected()).count();
+        assert_eq!(places.used() as usize, ejected);
+        // Three looks one after the other may see one that has gone since.
+        assert!(most.into_inner() <= 3 && ejected <= 2);
+        all.iter().for_each(|one| one.exempt(&places));
+        assert_eq!(places.used(), 0);
+    }
+}

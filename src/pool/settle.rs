@@ -1,0 +1,302 @@
+//! What a pool comes to when too many of its backends fail.
+//!
+//! Few that are left would break under the load of all, and probes can be what is wrong: below a
+//! share of usable backends health and ejection are ignored, as Envoy's panic threshold has it.
+//! None at all is the same by default, or the end of the line where the configuration says so.
+
+use std::sync::Arc;
+
+use crate::config::AllDown;
+
+use super::{Backend, Health, Pool};
+
+impl Pool {
+    /// Decides how many may be ejected, and whether it panics.
+    pub(super) fn settle(&mut self) {
+        self.bound_ejections();
+        self.panic = self.is_to_panic();
+        self.rising = self.backends.iter().any(|backend| backend.rise.is_some());
+        for backend in &mut self.backends {
+            // Nobody else has it yet.
+            Arc::make_mut(backend).forced = self.panic;
+        }
+    }
+
+    /// One of several may always be ejected, the only one never.
+    fn bound_ejections(&self) {
+        let ready = self.backends.iter().filter(|backend| backend.is_ready());
+        let ready = u64::try_from(ready.count()).unwrap_or(u64::MAX);
+        let share = self.config.ejection.map_or(0, |ejection| ejection.share);
+        let max = match ready {
+            0 | 1 => 0,
+            several => (several * u64::from(share.min(100)) / 100).max(1),
+        };
+        self.ejections
+            .set_max(u32::try_from(max).unwrap_or(u32::MAX));
+        if max == 0 {
+            // It was one of several before.
+            for backend in &self.backends {
+                backend.readmit();
+            }
+        }
+    }
+
+    fn is_to_panic(&self) -> bool {
+        let usable =
+            |backend: &&Arc<Backend>| backend.health == Health::Up && !backend.tally.is_ejected();
+        let ready = self.backends.iter().filter(|backend| backend.is_ready());
+        let (backups, candidates): (Vec<_>, Vec<_>) = ready.partition(|backend| backend.backup);
+        if backups.iter().any(usable) {
+            return false;
+        }
+        let all = candidates.len();
+        match candidates.into_iter().filter(|one| usable(&one)).count() {
+            0 if all == 0 && backups.is_empty() => false,
+            0 => self.config.all_down == AllDown::Open,
+            usable => usable * 100 < all * usize::from(self.config.panic_below),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use fastrand::Rng;
+
+    use super::*;
+    use crate::config::{self, AdminState, Ejection};
+    use crate::pool::{Standing, Tally};
+
+    /// So many backends, named b0, b1, ...
+    fn config(count: u16) -> config::Pool {
+        let backend = |number: u16| config::Backend {
+            name: format!("b{number}"),
+            ..config::Backend::at(format!("127.0.0.1:{}", 9_000 + number).parse().unwrap())
+        };
+        config::Pool::of("p", (0..count).map(backend).collect())
+    }
+
+    fn standing(health: Health) -> Standing {
+        Standing {
+            health,
+            ..Standing::default()
+        }
+    }
+
+    /// A pool of which the first ones are down.
+    fn with_down(config: &config::Pool, down: usize) -> Pool {
+        Pool::build(config, None, |backend| {
+            let number = config.backends.iter().position(|one| one == backend);
+            let is_down = number.is_some_and(|number| number < down);
+            standing(if is_down { Health::Down } else { Health::Up })
+        })
+    }
+
+    fn in_rotation(pool: &Pool) -> usize {
+        let backends = pool.backends.iter();
+        backends.filter(|backend| backend.is_in_rotation()).count()
+    }
+
+    fn fail(backend: &Backend, times: u32) -> bool {
+        (0..times).any(|_| backend.on_failed())
+    }
+
+    #[test]
+    fn below_half_all_are_balanced_over() {
+        let config = config(10);
+        let rotating = |down| in_rotation(&with_down(&config, down));
+        assert_eq!([0, 1, 5].map(rotating), [10, 9, 5]);
+        assert_eq!([6, 9, 10].map(rotating), [10, 10, 10]);
+    }
+
+    #[test]
+    fn the_threshold_can_be_set_and_zero_is_never() {
+        let mut config = config(10);
+        config.panic_below = 80;
+        assert_eq!(in_rotation(&with_down(&config, 2)), 8);
+        assert_eq!(in_rotation(&with_down(&config, 3)), 10);
+        config.panic_below = 0;
+        assert_eq!(in_rotation(&with_down(&config, 9)), 1);
+        assert_eq!(in_rotation(&with_down(&config, 10)), 10);
+        config.all_down = AllDown::Closed;
+        let closed = with_down(&config, 10);
+        assert!(in_rotation(&closed) == 0 && !closed.panic);
+    }
+
+    /// Whatever the pool: who panics does so for all, and only as it was told.
+    #[test]
+    fn panic_is_what_was_configured() {
+        for seed in 0..2_000 {
+            let mut rng = Rng::with_seed(seed);
+            let mut config = config(rng.u16(1..9));
+            config.panic_below = [0, 30, 50, 100][rng.usize(0..4)];
+            if rng.bool() {
+                config.all_down = AllDown::Closed;
+            }
+            for backend in &mut config.backends {
+                backend.backup = rng.u8(..) < 60;
+                backend.weight = rng.u16(0..3);
+                backend.reserve = rng.u8(..) < 40;
+                if rng.u8(..) < 60 {
+                    backend.state = [AdminState::Drain, AdminState::Maint][rng.usize(0..2)];
+                }
+            }
+            let states: Vec<_> = config.backends.iter().map(|_| rng.bool()).collect();
+            let known = |backend: &config::Backend| {
+                let number = config.backends.iter().position(|one| one == backend);
+                Standing {
+                    standby: backend.reserve,
+                    ..standing(if states[number.unwrap()] {
+                        Health::Up
+                    } else {
+                        Health::Down
+                    })
+                }
+            };
+            let before = Pool::build(&config, None, known);
+            for backend in &before.backends {
+                if rng.u8(..) < 100 {
+                    backend.eject();
+                }
+            }
+            check(&Pool::build(&config, Some(&before), known));
+        }
+    }
+
+    fn check(pool: &Pool) {
+        let usable =
+            |backend: &Backend| backend.health == Health::Up && !backend.tally.is_ejected();
+        let of = |backup: bool| {
+            let ready = pool.backends.iter().filter(|backend| backend.is_ready());
+            let mine: Vec<_> = ready.filter(|backend| backend.backup == backup).collect();
+            let left = mine.iter().filter(|backend| usable(backend)).count();
+            (mine.len(), left)
+        };
+        let ((mains, left), (backups, backups_left)) = (of(false), of(true));
+        let below = left * 100 < mains * usize::from(pool.config.panic_below);
+        let expected = match (left + backups_left, pool.config.all_down) {
+            (0, AllDown::Open) => mains + backups > 0,
+            (0, AllDown::Closed) => false,
+            (_, AllDown::Open | AllDown::Closed) => backups_left == 0 && below,
+        };
+        assert_eq!(pool.panic, expected, "{pool:?}");
+        assert!(pool.backends.iter().all(|one| one.forced == pool.panic));
+        let reachable =
+            |backend: &&Arc<Backend>| backend.is_in_rotation() && !backend.is_shut_out();
+        let reached = pool.backends.iter().filter(reachable).count();
+        let expected = if pool.panic {
+            mains + backups
+        } else {
+            left + backups_left
+        };
+        assert_eq!(reached, expected, "{pool:?}");
+        let ejected = pool.backends.iter().filter(|one| one.tally.is_ejected());
+        assert_eq!(pool.ejections.used() as usize, ejected.count());
+        let bound = match mains + backups {
+            0 | 1 => 0,
+            several => (several / 2).max(1),
+        };
+        assert_eq!(pool.ejections.max() as usize, bound);
+        assert!(pool.ejections.used() <= pool.ejections.max());
+    }
+
+    #[test]
+    fn the_failure_that_is_one_too_many_ejects_and_an_answer_does_not_readmit() {
+        let pool = Pool::new(&config(4));
+        let one = &pool.backends[1];
+        assert!(!fail(one, 4));
+        one.tally.on_sound();
+        assert!(!fail(one, 4) && !one.tally.is_ejected());
+        assert!(
+            one.on_failed() && one.tally.is_ejected(),
+            "the fifth in a row"
+        );
+        assert!(!fail(one, 10), "it is ejected already");
+        one.tally.on_sound();
+        assert!(one.tally.is_ejected() && one.tally.failures() == 0);
+        assert!(!fail(one, 10) && one.readmit() && !one.readmit());
+        assert!(!fail(one, 4) && one.on_failed(), "it starts anew");
+    }
+
+    #[test]
+    fn no_more_than_the_share_are_ejected_and_one_of_several_always_may() {
+        let ejected = |count, share| {
+            let mut config = config(count);
+            let ejection = Ejection {
+                share,
+                ..Ejection::default()
+            };
+            config.ejection = Some(ejection);
+            let pool = Pool::new(&config);
+            let failed = pool.backends.iter().filter(|backend| fail(backend, 5));
+            failed.count()
+        };
+        assert_eq!(
+            [1, 2, 3, 5, 10].map(|count| ejected(count, 50)),
+            [0, 1, 1, 2, 5]
+        );
+        assert_eq!([1, 2, 10].map(|count| ejected(count, 0)), [0, 1, 1]);
+        assert_eq!([1, 2, 10].map(|count| ejected(count, 100)), [0, 2, 10]);
+    }
+
+    #[test]
+    fn who_found_no_place_is_ejected_by_the_next_failure() {
+        let pool = Pool::new(&config(2));
+        assert!(fail(&pool.backends[0], 5) && !fail(&pool.backends[1], 5));
+        assert!(pool.backends[0].readmit());
+        assert!(pool.backends[1].on_failed());
+    }
+
+    /// Pools change while backends are ejected: places go along, none is lost.
+    #[test]
+    fn a_place_is_given_back_when_a_backend_leaves_or_nobody_ejects_any_more() {
+        let up = |_: &config::Backend| Standing::default();
+        let whole = config(4);
+        let first = Pool::new(&whole);
+        assert!(fail(&first.backends[0], 5) && fail(&first.backends[3], 5));
+        assert!(first.backends[3].try_acquire(0));
+        let second = Pool::build(&config(3), Some(&first), up);
+        assert_eq!(second.ejections.used(), 1);
+        assert!(second.backends[0].tally.is_ejected());
+        // A session of the backend that left ends by another failure.
+        assert!(!fail(&first.backends[3], 5) && !first.backends[3].readmit());
+        assert_eq!(second.ejections.used(), 1);
+        // It comes back while its session lasts.
+        let third = Pool::build(&whole, Some(&second), up);
+        assert!(
+            fail(&third.backends[3], 1),
+            "its failures were not forgotten"
+        );
+        assert_eq!(third.ejections.used(), 2);
+        let never = config::Pool {
+            ejection: None,
+            ..whole
+        };
+        let fourth = Pool::build(&never, Some(&third), up);
+        assert_eq!(fourth.ejections.used(), 0);
+        assert!(!fail(&fourth.backends[0], 50) && !fail(&third.backends[0], 50));
+    }
+
+    #[test]
+    fn who_is_the_last_one_is_readmitted() {
+        let first = Pool::new(&config(2));
+        assert!(fail(&first.backends[0], 5));
+        let alone = Pool::build(&config(1), Some(&first), |_| Standing::default());
+        assert!(!alone.backends[0].tally.is_ejected() && alone.ejections.used() == 0);
+    }
+
+    #[test]
+    fn places_of_the_pool_are_exact_and_none_is_half_taken() {
+        let mut config = config(2);
+        config.max_connections = std::num::NonZeroU32::new(3);
+        config.backends[0].max_connections = std::num::NonZeroU32::new(1);
+        let pool = Pool::new(&config);
+        let [one, two] = [0, 1].map(|index: usize| &pool.backends[index]);
+        assert!(one.try_acquire(0) && !one.try_acquire(0));
+        assert!(two.try_acquire(0) && two.try_acquire(0));
+        assert!(pool.is_full() && !two.try_acquire(0));
+        let used = |tally: &Tally| (tally.connections.used(), tally.waiting());
+        assert_eq!([used(&one.tally), used(&two.tally)], [(1, 1), (2, 2)]);
+        one.release(super::super::Ended::unanswered());
+        assert!(!pool.is_full() && two.try_acquire(0) && pool.connections.used() == 3);
+    }
+}
