@@ -19,7 +19,7 @@ use crate::ring::{Features, Ring, SetupError, Size};
 use crate::select::Seat;
 use crate::snapshot::Snapshot;
 use crate::sys::{self, SocketFile};
-use crate::worker::{Command, Doorbell, LogQueue, Record, Setup, Stats, Worker};
+use crate::worker::{Command, Doorbell, Inbox, LogQueue, Record, Setup, Stats, Worker};
 
 use super::{StartError, capacity};
 
@@ -56,7 +56,8 @@ struct Berth {
     cpu: Option<usize>,
     features: Features,
     size: Size,
-    wake: Arc<OwnedFd>,
+    /// Of every worker, as each may wake any other.
+    wakes: Arc<[Arc<OwnedFd>]>,
     doorbell: Arc<Doorbell>,
     setup: Setup,
     ready: Sender<Result<(), SetupError>>,
@@ -142,6 +143,10 @@ pub(super) fn start(config: &Config, features: Features) -> Result<Crew, StartEr
         snapshot,
         ended,
     };
+    // All of them before the first worker has a table of its own.
+    let wakes = (0..workers).map(|_| eventfd(true).map(Arc::new));
+    let wakes: Arc<[Arc<OwnedFd>]> = wakes.collect::<Result<_, _>>()?;
+    let inboxes: Arc<[Inbox]> = wakes.iter().cloned().map(Inbox::new).collect();
     for ((worker, cpu), sockets) in (0u32..).zip(plan.cpus).zip(sockets) {
         let log = config.access_log.as_ref();
         let log = log.map(|_| LogQueue::new(record_sender.clone(), Arc::clone(&crew.doorbell)));
@@ -156,6 +161,7 @@ pub(super) fn start(config: &Config, features: Features) -> Result<Crew, StartEr
             capacity: plan.sessions as usize,
             backlog: sys::BACKLOG.unsigned_abs(),
             mailbox: commands,
+            inboxes: Arc::clone(&inboxes),
             log,
             stats: Arc::new(Stats::default()),
         };
@@ -163,7 +169,7 @@ pub(super) fn start(config: &Config, features: Features) -> Result<Crew, StartEr
             cpu,
             features: plan.features,
             size: plan.size,
-            wake: Arc::new(eventfd(true)?),
+            wakes: Arc::clone(&wakes),
             doorbell: Arc::clone(&crew.doorbell),
             setup,
             ready: ready.clone(),
@@ -190,11 +196,13 @@ fn work(berth: Berth) {
         log::warn!("worker {worker} is not pinned to its CPU: {error}");
     }
     let listeners = berth.setup.sockets.iter().map(Socket::raw);
-    let eventfds = [&*berth.wake, berth.doorbell.eventfd(), &*berth.ended].map(AsRawFd::as_raw_fd);
-    let keep: Vec<_> = listeners.chain(eventfds).collect();
+    let eventfds = [berth.doorbell.eventfd(), &*berth.ended].map(AsRawFd::as_raw_fd);
+    let wakes = berth.wakes.iter().map(AsRawFd::as_raw_fd);
+    let keep: Vec<_> = listeners.chain(eventfds).chain(wakes).collect();
+    let wake = Arc::clone(&berth.wakes[berth.setup.seat.worker as usize]);
     let ring = sys::own_descriptor_table(&keep)
         .map_err(SetupError::Other)
-        .and_then(|()| Ring::new(berth.features, berth.size, berth.wake));
+        .and_then(|()| Ring::new(berth.features, berth.size, wake));
     match ring {
         Ok(ring) => {
             let mut worker = Worker::new(ring, berth.setup);
@@ -213,7 +221,7 @@ fn work(berth: Berth) {
 impl Crew {
     /// Starts one worker's thread.
     fn man(&mut self, mailbox: Sender<Command>, berth: Berth) -> Result<(), StartError> {
-        let wake = Arc::clone(&berth.wake);
+        let wake = Arc::clone(&berth.wakes[berth.setup.seat.worker as usize]);
         self.stats.push(Arc::clone(&berth.setup.stats));
         let thread = thread::Builder::new()
             .name(format!("worker-{}", berth.setup.seat.worker))

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod latency;
+mod queue;
 mod sticky;
 mod tally;
 
@@ -17,6 +18,7 @@ use crate::config::{self, Persist, Strategy};
 use crate::guard::Limit;
 
 pub use latency::Latency;
+pub use queue::{Call, Queue, Ticket};
 pub use sticky::StickyTable;
 pub use tally::{Ended, Outlook, Tally, Totals};
 
@@ -33,6 +35,8 @@ pub struct Pool {
     pub backends: Vec<Arc<Backend>>,
     /// Connections to all backends, being made or established, over all workers: exact.
     pub connections: Arc<Limit>,
+    /// Who waits for a place.
+    pub queue: Arc<Queue>,
     /// Who comes back to whom, when it persists.
     pub sticky: Option<Arc<StickyTable>>,
     /// Backends of the pools before that are not of this one, while sessions hold them: one that
@@ -124,6 +128,11 @@ impl Pool {
         );
         let max = config.max_connections;
         connections.set_max(max.map_or(u32::MAX, |max| max.get()));
+        let queue = before.map_or_else(
+            || Arc::new(Queue::new(config.queue)),
+            |before| Arc::clone(&before.queue),
+        );
+        queue.set(config.queue);
         let known = |backend: &config::Backend| {
             let before = before?;
             let mut known = before.backends.iter().chain(&before.leaving);
@@ -146,6 +155,7 @@ impl Pool {
             sticky: sticky(config.persist.as_ref(), before),
             leaving: before.map_or_else(Vec::new, |before| before.left_by(config)),
             connections,
+            queue,
             panic: false,
             config: config.clone(),
         };
@@ -167,6 +177,7 @@ impl Pool {
             persist: self.persist.clone(),
             backends: backends.collect(),
             connections: Arc::clone(&self.connections),
+            queue: Arc::clone(&self.queue),
             sticky: self.sticky.clone(),
             leaving: self.leaving.clone(),
             panic: false,
@@ -174,6 +185,15 @@ impl Pool {
         };
         pool.settle();
         pool
+    }
+
+    /// Whether some client could be connected to one of its backends now.
+    #[must_use]
+    pub fn has_place(&self) -> bool {
+        let mut backends = self.backends.iter();
+        !self.connections.is_full()
+            && backends
+                .any(|backend| backend.is_in_rotation() && !backend.tally.connections.is_full())
     }
 
     /// Backends that are in use and not in the configuration that follows.

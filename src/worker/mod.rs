@@ -8,6 +8,7 @@
 
 mod accept;
 mod metrics;
+mod queue;
 mod report;
 mod slot;
 pub mod timers;
@@ -28,6 +29,7 @@ use crate::token::{Purpose, Token};
 
 use accept::Port;
 pub use metrics::{Histograms, Number, Numbers, Stats};
+pub use queue::Inbox;
 pub use report::{Command, Doorbell, LogQueue, Record};
 use slot::Slot;
 use timers::Timers;
@@ -47,6 +49,8 @@ pub struct Setup {
     pub backlog: u32,
     /// What the control thread asks.
     pub mailbox: Receiver<Command>,
+    /// Where workers call each other's clients, by the workers' numbers.
+    pub inboxes: Arc<[Inbox]>,
     /// Where lines of the access log go.
     pub log: Option<LogQueue>,
     /// What anyone may read of it.
@@ -79,6 +83,9 @@ pub struct Worker<K> {
     /// Paced streams: time and token of their next visit.
     visits: BinaryHeap<Reverse<(u64, u64)>>,
     mailbox: Receiver<Command>,
+    inboxes: Arc<[Inbox]>,
+    /// When to look for places that nobody tells of; [`NEVER`] while nobody waits for one.
+    look_at: u64,
     log: Option<LogQueue>,
     stats: Arc<Stats>,
     histograms: Box<Histograms>,
@@ -116,6 +123,8 @@ impl<K: Kernel> Worker<K> {
             visits: BinaryHeap::new(),
             snapshot: setup.snapshot,
             mailbox: setup.mailbox,
+            inboxes: setup.inboxes,
+            look_at: NEVER,
             log: setup.log,
             stats: setup.stats,
             histograms: Box::default(),
@@ -150,6 +159,10 @@ impl<K: Kernel> Worker<K> {
         self.batch = batch;
         self.make_visits();
         self.expire();
+        if self.now >= self.look_at {
+            self.look_for_places();
+        }
+        self.answer_calls();
         if self.tend || self.now >= self.tend_at {
             self.tend_ports();
         }
@@ -176,11 +189,15 @@ impl<K: Kernel> Worker<K> {
     }
 
     fn timeout(&self) -> Option<Duration> {
+        if self.is_called() {
+            return Some(Duration::ZERO);
+        }
         let visit = self.visits.peek().map_or(NEVER, |Reverse((at, _))| *at);
         let timer = self.timers.next().unwrap_or(NEVER);
         let at = visit
             .min(timer)
             .min(self.tend_at)
+            .min(self.look_at)
             .min(self.stop_at.unwrap_or(NEVER));
         (at != NEVER).then(|| Duration::from_nanos(at.saturating_sub(self.now)))
     }
@@ -277,12 +294,19 @@ impl<K: Kernel> Worker<K> {
             self.ports.len(),
             "listeners come and go by reload"
         );
+        let mut left = Vec::new();
         for (port, listener) in self.ports.iter_mut().zip(&snapshot.listeners) {
+            let [old, new] = [&port.listener, listener].map(|of| &of.plan.pool().queue);
+            if !Arc::ptr_eq(old, new) {
+                left.push(Arc::clone(old));
+            }
             port.selector.follow(Arc::clone(&listener.plan), self.seat);
             port.listener = Arc::clone(listener);
         }
         self.snapshot = snapshot;
         self.tend = true;
+        left.iter().for_each(|queue| self.call_all(queue));
+        self.look_for_places();
     }
 
     /// The grace of a stop is over: nobody begins any more.
