@@ -51,6 +51,8 @@ mod places;
 mod pressure;
 #[path = "proxy/process.rs"]
 mod process;
+#[path = "proxy/queue.rs"]
+mod queue;
 #[path = "proxy/reload.rs"]
 mod reload;
 #[path = "proxy/reset.rs"]

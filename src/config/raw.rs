@@ -85,7 +85,15 @@ pub(super) struct RawPool {
     pub(super) name: Scalar,
     pub(super) strategy: Short<RawStrategy>,
     pub(super) persist: Short<RawPersist>,
+    pub(super) queue: RawQueue,
     pub(super) backends: Vec<Short<RawBackend>>,
+}
+
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(rename = "Queue", default, deny_unknown_fields)]
+pub(super) struct RawQueue {
+    pub(super) max: Scalar,
+    pub(super) timeout: Scalar,
 }
 
 /// The settings of all strategies together.

@@ -260,6 +260,7 @@ fn write_line(out: &mut String, record: &Record, format: LogFormat) {
     line.text("pool", &record.listener.plan.pool().name);
     line.text("strategy", &record.listener.plan.pool().strategy);
     line.number("attempts", Some(u64::from(summary.attempts)));
+    line.number("queued_us", summary.queued.map(us));
     line.number("connect_us", summary.connect.map(us));
     line.number("first_byte_us", summary.first_byte.map(us));
     line.number("total_us", Some(us(total(summary, record.closed_at))));

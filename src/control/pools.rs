@@ -60,6 +60,10 @@ impl Pools {
                     table.capacity()
                 )
             });
+            let queue = match pool.queue.len() {
+                0 => String::new(),
+                waiting => format!(", {waiting} waiting for a place"),
+            };
             let mut table = header(forecaster.is_some());
             let prospects = forecaster.as_ref().map(|known| known.prospects(pool));
             for (index, backend) in pool.backends.iter().enumerate() {
@@ -71,7 +75,7 @@ impl Pools {
             }
             log::info!(
                 target: super::HISTOGRAMS_TARGET,
-                "pool {}: {}{clients}\n{table}",
+                "pool {}: {}{clients}{queue}\n{table}",
                 pool.name,
                 pool.strategy
             );

@@ -23,7 +23,7 @@ use crate::session::CloseReason;
 use crate::snapshot::Snapshot;
 use crate::sys::{self, Bound, SocketFile};
 use crate::worker::{
-    Command, Doorbell, LogQueue, Record, SessionInfo, Setup, Sought, Stats, Worker,
+    Command, Doorbell, Inbox, LogQueue, Record, SessionInfo, Setup, Sought, Stats, Worker,
 };
 
 use super::listening::{self, Inherited};
@@ -75,7 +75,8 @@ struct Berth {
     cpu: Option<usize>,
     features: Features,
     size: Size,
-    wake: Arc<OwnedFd>,
+    /// Of every worker, as each may wake any other.
+    wakes: Arc<[Arc<OwnedFd>]>,
     inlet: Arc<OwnedFd>,
     doorbell: Arc<Doorbell>,
     setup: Setup,
@@ -168,6 +169,10 @@ pub(super) fn start(
         snapshot,
         ended,
     };
+    // All of them before the first worker has a table of its own.
+    let wakes = (0..workers).map(|_| eventfd(true).map(Arc::new));
+    let wakes: Arc<[Arc<OwnedFd>]> = wakes.collect::<Result<_, _>>()?;
+    let inboxes: Arc<[Inbox]> = wakes.iter().cloned().map(Inbox::new).collect();
     for (worker, cpu) in (0u32..).zip(plan.cpus) {
         let own = |bound: &Bound| bound.of_worker(worker as usize).as_raw_fd();
         let log = config.access_log.as_ref();
@@ -183,6 +188,7 @@ pub(super) fn start(
             capacity: plan.sessions as usize,
             backlog: sys::BACKLOG.unsigned_abs(),
             mailbox: commands,
+            inboxes: Arc::clone(&inboxes),
             log,
             notices: Arc::clone(&crew.notices),
             stats: Arc::new(Stats::default()),
@@ -192,7 +198,7 @@ pub(super) fn start(
             cpu,
             features: plan.features,
             size: plan.size,
-            wake: Arc::new(eventfd(true)?),
+            wakes: Arc::clone(&wakes),
             inlet: Arc::new(inlet),
             doorbell: Arc::clone(&crew.doorbell),
             setup,
@@ -220,12 +226,14 @@ fn work(berth: Berth) {
     }
     let listeners = berth.setup.sockets.iter().map(Socket::raw);
     let bells = [&berth.doorbell, &berth.setup.notices].map(|bell| bell.eventfd());
-    let own = [&*berth.wake, &*berth.inlet, &*berth.ended];
-    let others = own.into_iter().chain(bells).map(AsRawFd::as_raw_fd);
+    let own = [&*berth.inlet, &*berth.ended].into_iter().chain(bells);
+    let wakes = berth.wakes.iter().map(|wake| &**wake);
+    let others = own.chain(wakes).map(AsRawFd::as_raw_fd);
     let keep: Vec<_> = listeners.chain(others).collect();
+    let wake = Arc::clone(&berth.wakes[berth.setup.seat.worker as usize]);
     let ring = sys::own_descriptor_table(&keep)
         .map_err(SetupError::Other)
-        .and_then(|()| Ring::new(berth.features, berth.size, berth.wake, berth.inlet));
+        .and_then(|()| Ring::new(berth.features, berth.size, wake, berth.inlet));
     match ring {
         Ok(ring) => {
             let mut worker = Worker::new(ring, berth.setup);
@@ -249,7 +257,8 @@ impl Crew {
         outlet: OwnedFd,
         berth: Berth,
     ) -> Result<(), StartError> {
-        let (wake, inlet) = (Arc::clone(&berth.wake), Arc::clone(&berth.inlet));
+        let wake = Arc::clone(&berth.wakes[berth.setup.seat.worker as usize]);
+        let inlet = Arc::clone(&berth.inlet);
         self.stats.push(Arc::clone(&berth.setup.stats));
         let thread = thread::Builder::new()
             .name(format!("worker-{}", berth.setup.seat.worker))

@@ -43,7 +43,7 @@ pub(super) fn pools(
             let known = known(pool, backend);
             BackendStatus {
                 leaving,
-                in_rotation: !leaving && is_selected_from(backend),
+                in_rotation: !leaving && backend.is_in_rotation() && !backend.is_shut_out(),
                 ..backend_status(pool, backend, &known, now)
             }
         };
@@ -67,11 +67,6 @@ pub(super) fn pools(
     pools.collect()
 }
 
-/// In rotation, and not ejected where that counts.
-fn is_selected_from(backend: &Backend) -> bool {
-    backend.is_in_rotation() && (backend.forced || !backend.tally.is_ejected())
-}
-
 fn backend_status(pool: &Pool, backend: &Backend, known: &Known, now: u64) -> BackendStatus {
     let tally = &backend.tally;
     let totals = tally.totals();
@@ -89,7 +84,7 @@ fn backend_status(pool: &Pool, backend: &Backend, known: &Known, now: u64) -> Ba
         health: health_name(backend, known).to_owned(),
         check: known.check.clone(),
         ejected_s: ejected.then(|| known.ejected_until.map_or(0.0, left)),
-        rising: rising(backend, now),
+        rising: Some(backend.percent(now)).filter(|percent| *percent < 100),
         standby: backend.standby,
         connections: u64::from(tally.connections.used()),
         waiting: u64::from(tally.waiting()),
@@ -100,16 +95,6 @@ fn backend_status(pool: &Pool, backend: &Backend, known: &Known, now: u64) -> Ba
         bytes: totals.bytes,
         ..BackendStatus::default()
     }
-}
-
-fn rising(backend: &Backend, now: u64) -> Option<u8> {
-    let percent = backend.ramp(now) * 100.0;
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "a ramp is from 0 to 1"
-    )]
-    (percent < 100.0).then_some(percent as u8)
 }
 
 /// An operator's name for a state.
@@ -167,7 +152,7 @@ pub(super) fn closed(stats: &Numbers) -> Vec<(String, u64)> {
 pub(super) fn worker(worker: u32, stats: &Stats) -> WorkerStatus {
     WorkerStatus {
         worker,
-        snapshot: stats.snapshot.get(),
+        snapshot: stats.progress.snapshot(),
         numbers: BTreeMap::from_iter(numbers(stats)),
     }
 }

@@ -45,9 +45,12 @@ impl Limit {
         false
     }
 
-    /// Gives one back.
+    /// Gives one back. Whoever then looks at a [queue](crate::pool::Queue) for who waits for it
+    /// either finds whoever has joined, or is seen by them when they look for a place after that:
+    /// the order of the one and the other is the same for all threads. (It costs nothing on x86,
+    /// where every such subtraction has it.)
     pub fn release(&self) {
-        let before = self.used.fetch_sub(1, Ordering::Relaxed);
+        let before = self.used.fetch_sub(1, Ordering::SeqCst);
         debug_assert!(before > 0, "more given back than taken");
     }
 

@@ -7,6 +7,7 @@
 
 mod ejection;
 mod latency;
+mod queue;
 mod rise;
 mod settle;
 mod sticky;
@@ -20,6 +21,7 @@ use crate::config::{self, Persist, Strategy};
 use crate::guard::Limit;
 
 pub use latency::Latency;
+pub use queue::{Call, Queue, Ticket};
 pub use rise::Rise;
 pub use sticky::StickyTable;
 pub use tally::{Ended, Outlook, Tally, Totals};
@@ -39,6 +41,8 @@ pub struct Pool {
     pub connections: Arc<Limit>,
     /// Backends that are ejected at this moment, and how many may be: exact over all workers.
     pub ejections: Arc<Limit>,
+    /// Who waits for a place.
+    pub queue: Arc<Queue>,
     /// Who comes back to whom, when it persists.
     pub sticky: Option<Arc<StickyTable>>,
     /// Backends of the pools before that are not of this one, while sessions hold them: one that
@@ -132,6 +136,10 @@ impl Pool {
             backends: Vec::new(),
             connections: shared(|before| &before.connections),
             ejections: shared(|before| &before.ejections),
+            queue: before.map_or_else(
+                || Arc::new(Queue::new(config.queue)),
+                |before| Arc::clone(&before.queue),
+            ),
             sticky: sticky(config.persist.as_ref(), before),
             leaving: before.map_or_else(Vec::new, |before| before.left_by(config)),
             panic: false,
@@ -141,6 +149,7 @@ impl Pool {
         let max = config.max_connections;
         pool.connections
             .set_max(max.map_or(u32::MAX, |max| max.get()));
+        pool.queue.set(config.queue);
         let known = |backend: &config::Backend| {
             let before = before?;
             let mut known = before.backends.iter().chain(&before.leaving);
@@ -170,6 +179,7 @@ impl Pool {
             backends: backends.collect(),
             connections: Arc::clone(&self.connections),
             ejections: Arc::clone(&self.ejections),
+            queue: Arc::clone(&self.queue),
             sticky: self.sticky.clone(),
             leaving: self.leaving.clone(),
             panic: false,
@@ -178,6 +188,13 @@ impl Pool {
         };
         pool.settle();
         pool
+    }
+
+    /// Whether some client could be connected to one of its backends now.
+    #[must_use]
+    pub fn has_place(&self, now: u64) -> bool {
+        let mut backends = self.backends.iter();
+        !self.is_full() && backends.any(|backend| backend.has_place(now))
     }
 
     /// Whether it has all the connections that it may have, whoever of its backends has them.
@@ -292,6 +309,12 @@ impl Backend {
     #[must_use]
     pub fn is_full(&self, now: u64) -> bool {
         self.tally.connections.used() >= self.max(now)
+    }
+
+    /// Whether a client could be connected to it now.
+    #[must_use]
+    pub fn has_place(&self, now: u64) -> bool {
+        self.is_in_rotation() && !self.is_shut_out() && !self.is_full(now)
     }
 
     /// Connections at most: fewer in slow start.

@@ -24,8 +24,10 @@ pub enum CloseReason {
     ConnectTimeout,
     /// The pool has no backend to select.
     NoBackend,
-    /// Every backend of the pool was full until the connect deadline.
+    /// Every backend of the pool was full, and so was its queue.
     PoolFull,
+    /// The client waited in that queue for as long as it may.
+    QueueTimeout,
     /// No byte moved for the idle timeout.
     IdleTimeout,
     /// One direction had ended and no byte moved in the other for its timeout.
@@ -44,7 +46,7 @@ pub enum CloseReason {
 
 impl CloseReason {
     /// Every reason, in the order of their counters.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Finished,
         Self::ClientReset,
         Self::BackendReset,
@@ -53,6 +55,7 @@ impl CloseReason {
         Self::ConnectTimeout,
         Self::NoBackend,
         Self::PoolFull,
+        Self::QueueTimeout,
         Self::IdleTimeout,
         Self::HalfClosedTimeout,
         Self::SessionTimeout,
@@ -83,6 +86,7 @@ impl CloseReason {
             Self::ConnectTimeout => "connect_timeout",
             Self::NoBackend => "no_backend",
             Self::PoolFull => "pool_full",
+            Self::QueueTimeout => "queue_timeout",
             Self::IdleTimeout => "idle_timeout",
             Self::HalfClosedTimeout => "half_closed_timeout",
             Self::SessionTimeout => "session_timeout",
@@ -105,6 +109,7 @@ impl CloseReason {
             | Self::ConnectTimeout
             | Self::NoBackend
             | Self::PoolFull
+            | Self::QueueTimeout
             | Self::IdleTimeout
             | Self::HalfClosedTimeout
             | Self::SessionTimeout

@@ -62,11 +62,29 @@ impl Session {
         self.visit(Side::Backend, RETRY_AFTER, cx);
     }
 
-    /// The client waits for a place at one of the backends.
-    pub(super) fn on_full(&mut self, cx: &mut Context<'_>) {
+    /// The client waits for a place at one of the backends. That is no attempt, and the time of
+    /// the attempt stands still.
+    pub(super) fn on_queued(&mut self, until: u64, cx: &mut Context<'_>) {
         self.attempts -= 1;
-        self.held_by = CloseReason::PoolFull;
-        self.visit(Side::Backend, RETRY_AFTER, cx);
+        self.state = State::Queued;
+        self.queued_at = cx.now;
+        self.queued_until = until;
+        cx.ops.push_back(Op::Rearm);
+    }
+
+    pub(super) fn on_called(&mut self, cx: &mut Context<'_>) {
+        let waited = self.leave_queue(cx.now);
+        self.active_at += waited;
+        self.state = State::Connecting;
+        self.connect(cx);
+        cx.ops.push_back(Op::Rearm);
+    }
+
+    /// The wait is over, one way or the other; how long it took, in ns.
+    pub(super) fn leave_queue(&mut self, now: u64) -> u64 {
+        let waited = now.saturating_sub(self.queued_at);
+        self.queued += waited;
+        waited
     }
 }
 

@@ -7,6 +7,7 @@
 //! |---|---|---|
 //! | Peeking | the client's receive | its first bytes tell enough; a deadline |
 //! | Connecting | connect or a visit; the client's receive | `Connected`; the last failure |
+//! | Queued | the client's receive | `Called`; `Refused`; a deadline |
 //! | Open | per direction: receive, send, poll or visit | both ways shut; a fault; a deadline |
 //! | Closing | what was asked to end | nothing in flight: `Finish` |
 
@@ -94,6 +95,12 @@ pub struct Session {
     reason: Option<CloseReason>,
     /// Why it waits to connect.
     held_by: CloseReason,
+    /// How long it waited in the queue of its pool, all times together.
+    queued: u64,
+    /// When it last began to wait there; 0 when it never did.
+    queued_at: u64,
+    /// How long it may wait there.
+    queued_until: u64,
     /// Bytes of the client went to the backend after its first answer, and none came back since;
     /// only where that is wanted.
     asked: bool,
@@ -116,6 +123,7 @@ pub struct Session {
 enum State {
     Peeking,
     Connecting,
+    Queued,
     Open,
     Closing,
 }
@@ -142,6 +150,9 @@ impl Session {
             broken: None,
             reason: None,
             held_by: CloseReason::NoResources,
+            queued: 0,
+            queued_at: 0,
+            queued_until: NEVER,
             asked: false,
             hung_up: false,
             opened_at: cx.now,
@@ -175,7 +186,10 @@ impl Session {
             Event::Connected => self.on_connected(cx),
             Event::ConnectFailed(errno) => self.on_connect_failed(errno, cx),
             Event::Exhausted => self.on_exhausted(cx),
-            Event::Full => self.on_full(cx),
+            Event::Queued(until) => self.on_queued(until, cx),
+            Event::Called => self.on_called(cx),
+            Event::Refused => self.close(CloseReason::QueueTimeout, cx),
+            Event::Full => self.close(CloseReason::PoolFull, cx),
             Event::Unselected => self.close(CloseReason::NoBackend, cx),
             Event::Received(from, buffer, last) => {
                 self.half(from).ending = last;
@@ -207,6 +221,10 @@ impl Session {
                 cx.ops.push_back(Op::Cancel(Purpose::Connect));
             }
             State::Connecting => self.close(self.held_by, cx),
+            State::Queued if cx.now >= self.queued_until => {
+                self.close(CloseReason::QueueTimeout, cx);
+            }
+            State::Queued => self.watch(cx),
             State::Open if cx.now >= self.watch_at => self.watch(cx),
             State::Open => {
                 let reason = if cx.now >= self.opened_at.saturating_add(cx.limits.session) {
@@ -229,6 +247,7 @@ impl Session {
             State::Peeking => self.opened_at.saturating_add(limits.peek.unwrap_or(0)),
             State::Connecting if self.overdue => NEVER,
             State::Connecting => self.active_at.saturating_add(limits.connect),
+            State::Queued => self.queued_until.min(self.watch_at),
             State::Open => {
                 let half_closed = self.halves.iter().any(|half| half.shut);
                 let quiet = if self.broken.is_some() {
@@ -252,6 +271,9 @@ impl Session {
         if self.state == State::Closing {
             return;
         }
+        if self.state == State::Queued {
+            self.leave_queue(cx.now);
+        }
         self.state = State::Closing;
         self.reason = Some(reason);
         for purpose in CANCELLABLE {
@@ -266,6 +288,24 @@ impl Session {
     #[must_use]
     pub fn reason(&self) -> Option<CloseReason> {
         self.reason
+    }
+
+    /// Whether it waits in the queue of its pool.
+    #[must_use]
+    pub fn is_queued(&self) -> bool {
+        self.state == State::Queued
+    }
+
+    /// How long it has waited in such queues, in ns.
+    #[must_use]
+    pub fn queued(&self) -> u64 {
+        self.queued
+    }
+
+    /// Until when it may wait, as it was told last, in ns.
+    #[must_use]
+    pub fn queued_until(&self) -> u64 {
+        self.queued_until
     }
 
     /// How its sockets are to be closed.
@@ -286,6 +326,7 @@ impl Session {
             attempts: self.attempts,
             connect: since_open(self.connected_at),
             first_byte: since_open(self.first_byte_at),
+            queued: (self.queued_at > 0).then_some(self.queued),
             delivered: [self.halves[0].delivered, self.halves[1].delivered],
             failed: self.failed(),
             waiting: self.first_byte_at == 0 || self.asked,
@@ -325,6 +366,8 @@ pub struct Summary {
     pub connect: Option<u64>,
     /// From accept to the backend's first byte.
     pub first_byte: Option<u64>,
+    /// In the queue of its pool, if it ever waited there.
+    pub queued: Option<u64>,
     /// Bytes delivered from the client, from the backend.
     pub delivered: [u64; 2],
     /// How long the backend took to connect and then, asked, to its first byte.
@@ -421,7 +464,8 @@ impl Session {
     fn watch(&mut self, cx: &mut Context<'_>) {
         self.watch_at = NEVER;
         for side in Side::BOTH {
-            if !self.is_read(side) && !self.watched[side as usize] {
+            let there = side == Side::Client || self.state == State::Open;
+            if there && !self.is_read(side) && !self.watched[side as usize] {
                 self.watched[side as usize] = true;
                 self.ask(Purpose::Watch(side), cx);
             }
@@ -434,7 +478,7 @@ impl Session {
         if !broke || self.is_read(side) || self.broken.is_some() {
             return;
         }
-        if self.half(side).is_loaded() {
+        if self.half(side).is_loaded() && self.state == State::Open {
             self.on_source_broken(side, cx);
         } else {
             self.close(CloseReason::reset_by(side), cx);
@@ -489,6 +533,7 @@ fn purpose_of(event: &Event) -> Option<Purpose> {
         Event::Connected
         | Event::ConnectFailed(_)
         | Event::Exhausted
+        | Event::Queued(_)
         | Event::Full
         | Event::Unselected => Some(Purpose::Connect),
         Event::Received(from, _, _) | Event::RecvEnded(from, _) => Some(Purpose::Recv(from)),
@@ -497,7 +542,11 @@ fn purpose_of(event: &Event) -> Option<Purpose> {
         Event::SinkReady(from) => Some(Purpose::PollSink(from)),
         Event::Watched(side, _) => Some(Purpose::Watch(side)),
         Event::Visit(from) => Some(Purpose::Visit(from)),
-        Event::Peeked(_) | Event::Pumped(..) | Event::Pipeless(_) => None,
+        Event::Peeked(_)
+        | Event::Called
+        | Event::Refused
+        | Event::Pumped(..)
+        | Event::Pipeless(_) => None,
     }
 }
 

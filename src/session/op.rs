@@ -37,7 +37,7 @@ pub enum Op {
     /// Copy the second buffer's bytes behind those of the first, where there is room for them.
     Append(Buffer, Buffer),
     /// Select a backend and connect to it; answered by `Connected`, `ConnectFailed`,
-    /// `Exhausted`, `Full` or `Unselected`.
+    /// `Exhausted`, `Queued`, `Full` or `Unselected`.
     Connect,
     /// Close the backend socket of a failed attempt; `true`: the backend is to blame.
     Abandon(bool),
@@ -91,7 +91,14 @@ pub enum Event {
     ConnectFailed(Errno),
     /// No descriptor or memory for a backend socket.
     Exhausted,
-    /// Every backend has all the connections that it may have.
+    /// Every backend has all the connections that it may have, or others wait already: the client
+    /// waits in the queue of its pool, until this time at most.
+    Queued(u64),
+    /// It is the first of the queue, and there is a place.
+    Called,
+    /// It was the first and had waited too long.
+    Refused,
+    /// There is no room to wait.
     Full,
     /// The pool has no backend to select.
     Unselected,

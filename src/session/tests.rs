@@ -3,6 +3,7 @@
 mod connecting;
 mod end;
 mod peeking;
+mod queued;
 mod script;
 
 use super::backlog::BACKLOG_HIGH;

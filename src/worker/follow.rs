@@ -15,8 +15,14 @@ impl<K: Kernel> Worker<K> {
     pub(super) fn publish(&mut self, snapshot: Arc<Snapshot>) {
         let mut before = std::mem::take(&mut self.listening);
         let mut new = Vec::new();
+        let mut left = Vec::new();
         for listener in &snapshot.listeners {
             if let Some(key) = before.remove(&listener.id) {
+                let queue = |of: &Listener| Arc::clone(&of.plan.pool().queue);
+                let old = queue(&self.ports[key].listener);
+                if !Arc::ptr_eq(&old, &queue(listener)) {
+                    left.push(old);
+                }
                 self.ports[key].follow(Arc::clone(listener), self.seat);
                 self.listening.insert(listener.id, key);
             } else {
@@ -35,6 +41,8 @@ impl<K: Kernel> Worker<K> {
         self.stats.progress.adopt(snapshot.version, now);
         self.snapshot = snapshot;
         self.tend = true;
+        left.iter().for_each(|queue| self.call_all(queue));
+        self.look_for_places();
     }
 
     /// Begins to listen, if the socket for it has come.

@@ -9,6 +9,7 @@
 mod accept;
 mod follow;
 mod metrics;
+mod queue;
 mod report;
 mod sessions;
 mod slot;
@@ -30,6 +31,7 @@ use crate::token::{Purpose, Token};
 
 use accept::Port;
 pub use metrics::{Histograms, Number, Numbers, Progress, Stats};
+pub use queue::Inbox;
 pub use report::{Command, Doorbell, LogQueue, Record};
 use sessions::Closing;
 pub use sessions::{SessionInfo, Sought};
@@ -51,6 +53,8 @@ pub struct Setup {
     pub backlog: u32,
     /// What the control thread asks.
     pub mailbox: Receiver<Command>,
+    /// Where workers call each other's clients, by the workers' numbers.
+    pub inboxes: Arc<[Inbox]>,
     /// Where lines of the access log go.
     pub log: Option<LogQueue>,
     /// Rung when a backend is ejected, which its tally says.
@@ -92,6 +96,9 @@ pub struct Worker<K> {
     /// and when the next of them is.
     close_at: u64,
     mailbox: Receiver<Command>,
+    inboxes: Arc<[Inbox]>,
+    /// When to look for places that nobody tells of; [`NEVER`] while nobody waits for one.
+    look_at: u64,
     log: Option<LogQueue>,
     notices: Arc<Doorbell>,
     stats: Arc<Stats>,
@@ -137,6 +144,8 @@ impl<K: Kernel> Worker<K> {
             close_at: NEVER,
             snapshot: setup.snapshot,
             mailbox: setup.mailbox,
+            inboxes: setup.inboxes,
+            look_at: NEVER,
             log: setup.log,
             notices: setup.notices,
             stats: setup.stats,
@@ -172,6 +181,10 @@ impl<K: Kernel> Worker<K> {
         self.batch = batch;
         self.make_visits();
         self.expire();
+        if self.now >= self.look_at {
+            self.look_for_places();
+        }
+        self.answer_calls();
         if self.tend || self.now >= self.tend_at {
             self.tend_ports();
         }
@@ -200,12 +213,16 @@ impl<K: Kernel> Worker<K> {
     }
 
     fn timeout(&self) -> Option<Duration> {
+        if self.is_called() {
+            return Some(Duration::ZERO);
+        }
         let visit = self.visits.peek().map_or(NEVER, |Reverse((at, _))| *at);
         let timer = self.timers.next().unwrap_or(NEVER);
         let at = visit
             .min(timer)
             .min(self.tend_at)
             .min(self.close_at)
+            .min(self.look_at)
             .min(self.stop_at.unwrap_or(NEVER));
         (at != NEVER).then(|| Duration::from_nanos(at.saturating_sub(self.now)))
     }

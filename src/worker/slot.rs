@@ -13,6 +13,7 @@ use crate::session::{CloseReason, Context, Event, Op, Session, Side};
 use crate::snapshot::Listener;
 use crate::token::{GENERATION_MASK, Purpose, Token};
 
+use super::queue::Waiting;
 use super::{Record, Worker};
 
 /// A session's place in the slab.
@@ -39,6 +40,8 @@ pub(super) struct Slot {
     /// It has waited before trying the same backend again.
     paused: bool,
     target_index: u16,
+    /// Its part of its pool's queue.
+    pub(super) waiting: Option<Waiting>,
     /// By source side: leases that hold bytes.
     pipes: [Option<Pipe>; 2],
 }
@@ -98,6 +101,7 @@ impl<K: Kernel> Worker<K> {
             paused: false,
             in_all: Arc::clone(&self.snapshot.connections),
             target_index: 0,
+            waiting: None,
             pipes: [None, None],
         });
         self.ports[port].sessions += 1;
@@ -217,7 +221,16 @@ impl<K: Kernel> Worker<K> {
 
     fn connect(&mut self, key: usize) -> Option<Event> {
         self.catch_up(key);
-        let backend = match self.reserve(key) {
+        let reserved = if self.is_its_turn(key) {
+            self.reserve(key)
+        } else {
+            Err(Event::Full)
+        };
+        if let Err(Event::Full) = reserved {
+            return Some(self.wait_for_place(key));
+        }
+        self.leave_queue(key);
+        let backend = match reserved {
             Ok(backend) => backend,
             Err(why_not) => return Some(why_not),
         };
@@ -226,7 +239,7 @@ impl<K: Kernel> Worker<K> {
         let socket = match self.kernel.open(&backend.address) {
             Ok(socket) => socket,
             Err(errno) => {
-                backend.release(Ended::unanswered());
+                self.release(key, &backend, Ended::unanswered());
                 if errno.is_exhaustion() {
                     self.pause_accepting();
                     return Some(Event::Exhausted);
@@ -294,14 +307,22 @@ impl<K: Kernel> Worker<K> {
         let slot = &mut self.slots[key];
         self.stats.connect_failures.increment();
         slot.tried.push(slot.target_index);
-        let Some(backend) = &slot.target else { return };
+        let Some(backend) = slot.target.clone() else {
+            return;
+        };
         if blame && backend.on_failed() {
             self.notices.ring();
         }
         if let Some(socket) = slot.backend.take() {
             self.kernel.close(socket, Manner::Graceful);
-            backend.release(Ended::unanswered());
+            self.release(key, &backend, Ended::unanswered());
         }
+    }
+
+    /// Gives the place at a backend back, to whoever waits for one.
+    fn release(&self, key: usize, backend: &Backend, ended: Ended) {
+        backend.release(ended);
+        self.call_next(self.slots[key].listener.plan.pool());
     }
 
     /// Splices through the session's own pipe when bytes are in it, else through any. A pipe
@@ -327,6 +348,7 @@ impl<K: Kernel> Worker<K> {
 
     /// Nothing is in flight any more: everything goes back to where it came from.
     fn finish(&mut self, key: usize) {
+        self.leave_queue(key);
         let slot = self.slots.remove(key);
         debug_assert!(
             self.ops.is_empty(),
@@ -345,6 +367,7 @@ impl<K: Kernel> Worker<K> {
                     self.notices.ring();
                 }
                 slot.listener.plan.on_left(backend, &slot.keys, self.now);
+                self.call_next(slot.listener.plan.pool());
             }
         }
         slot.listener.connections.release();

@@ -14,7 +14,7 @@ use mahoraga::pool::Pool;
 use mahoraga::select::{Plan, Seat};
 use mahoraga::session::{CloseReason, Limits, NEVER};
 use mahoraga::snapshot::{Listener, Snapshot};
-use mahoraga::worker::{Doorbell, LogQueue, Record, Setup, Stats, Worker};
+use mahoraga::worker::{Doorbell, Inbox, LogQueue, Record, Setup, Stats, Worker};
 
 use kernel::{Clients, InstantKernel};
 
@@ -50,6 +50,10 @@ impl Balancer {
             capacity: 10_000,
             backlog: 0,
             mailbox: never(),
+            inboxes: [Inbox::new(Arc::new(
+                mahoraga::sys::eventfd(true).expect("an eventfd"),
+            ))]
+            .into(),
             log: Some(LogQueue::new(log, Arc::clone(&never_rung))),
             notices: never_rung,
             stats: Arc::new(Stats::default()),

@@ -10,7 +10,7 @@ use crate::balancer::{Balancer, Launch};
 use crate::peers::{self, Backend, expect_end, expect_reset, ping};
 use crate::watchdog::{eventually, heavy, watched};
 
-const FIELDS: [&str; 15] = [
+const FIELDS: [&str; 16] = [
     "time",
     "session",
     "listener",
@@ -19,6 +19,7 @@ const FIELDS: [&str; 15] = [
     "pool",
     "strategy",
     "attempts",
+    "queued_us",
     "connect_us",
     "first_byte_us",
     "total_us",

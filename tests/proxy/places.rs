@@ -3,7 +3,6 @@
 use std::thread;
 
 use crate::fleet::Fleet;
-use crate::peers::expect_reset;
 use crate::stage::{Guest, Stage, leave_all, proxy, with_one_and_two_workers};
 use crate::watchdog::{eventually, watched};
 
@@ -54,29 +53,6 @@ fn who_finds_no_place_waits_for_one() {
         assert_eq!(backends, [freed; 3]);
         two.leave();
         assert_eq!(stage.fleet.held_max(), [1, 1]);
-        stage.finish();
-    });
-}
-
-#[test]
-fn who_finds_no_place_in_time_is_reset() {
-    watched(|| {
-        let fleet = Fleet::of(1);
-        let launch = proxy("first", &fleet, &[",max_connections=1"]);
-        let launch = launch.flag("--connect-timeout", "200ms").workers(2);
-        let stage = Stage::start(launch, "first", fleet);
-        let guest = stage.hold();
-        let mut others: Vec<_> = (0..4).map(|_| stage.balancer.connect()).collect();
-        others.iter_mut().for_each(expect_reset);
-        assert_eq!(stage.balancer.number("closed.pool_full"), 4);
-        assert_eq!(stage.balancer.number("connect_failures"), 0);
-        let first = guest.leave();
-        assert_eq!(stage.visit(), first, "there is a place again");
-        let reason = |reason| {
-            let lines = stage.lines();
-            lines.iter().filter(|line| line.reason == reason).count()
-        };
-        assert_eq!([reason("pool_full"), reason("finished")], [4, 2]);
         stage.finish();
     });
 }

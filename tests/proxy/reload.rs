@@ -8,7 +8,7 @@ use crate::stage::{Stage, leave_all, source, tally};
 use crate::watchdog::{eventually, watched};
 
 /// Writes what `Launch::with_pool` wrote, with other fields of the pool, and has it read.
-fn reload(stage: &Stage, pool: &str) {
+pub(crate) fn reload(stage: &Stage, pool: &str) {
     let workers = stage.balancer.workers();
     let config = format!(
         "(workers: {workers}, listeners: [(bind: \"127.0.0.1:0\", pool: \"default\")],\n\

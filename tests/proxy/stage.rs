@@ -34,6 +34,8 @@ pub(crate) struct Line {
     pub(crate) worker: usize,
     pub(crate) reason: String,
     pub(crate) attempts: usize,
+    /// In µs, if it ever waited for a place.
+    pub(crate) queued: Option<u64>,
 }
 
 /// Runs a test with one worker and, at the same time, with two.
@@ -131,6 +133,7 @@ impl Stage {
                 worker: fields["worker"].parse().unwrap(),
                 reason: fields["reason"].clone(),
                 attempts: fields["attempts"].parse().unwrap(),
+                queued: fields["queued_us"].parse().ok(),
             }
         };
         lines.iter().map(parse).collect()

@@ -211,6 +211,7 @@ impl FakeKernel {
                 | CloseReason::ConnectTimeout
                 | CloseReason::NoBackend
                 | CloseReason::PoolFull
+                | CloseReason::QueueTimeout
                 | CloseReason::NoResources
                 | CloseReason::Shutdown => true,
             };
@@ -236,6 +237,7 @@ impl FakeKernel {
             | CloseReason::ConnectTimeout
             | CloseReason::NoBackend
             | CloseReason::PoolFull
+            | CloseReason::QueueTimeout
             | CloseReason::NoResources => false,
         };
         assert!(broke, "{reason}: {client:?} {backend:?}");
@@ -333,6 +335,7 @@ fn check_deadline(record: &Record) {
         | CloseReason::ConnectTimeout
         | CloseReason::NoBackend
         | CloseReason::PoolFull
+        | CloseReason::QueueTimeout
         | CloseReason::NoResources
         | CloseReason::Shutdown => 0,
     };

@@ -12,7 +12,7 @@ use mahoraga::pool::Tally;
 use mahoraga::select::Seat;
 use mahoraga::session::{Limits, NEVER};
 use mahoraga::snapshot::{Listener, Snapshot};
-use mahoraga::worker::{Command, Doorbell, LogQueue, Record, Setup, Stats, Worker};
+use mahoraga::worker::{Command, Doorbell, Inbox, LogQueue, Record, Setup, Stats, Worker};
 
 use crate::kernel::{FIRST_LISTENER, FakeKernel};
 use crate::pools::Pools;
@@ -55,6 +55,10 @@ impl Scenario {
             capacity: plan.capacity,
             backlog: plan.backlog,
             mailbox: commands,
+            inboxes: [Inbox::new(Arc::new(
+                mahoraga::sys::eventfd(true).expect("an eventfd"),
+            ))]
+            .into(),
             log: Some(LogQueue::new(log, silent_bell())),
             notices: silent_bell(),
             stats: Arc::clone(&stats),

@@ -4,10 +4,10 @@ use std::collections::HashMap;
 
 use super::{name_or, stand_in};
 use crate::config::judge::{Judge, duration, number, number_or, text, text_or, truth};
-use crate::config::raw::{RawBackend, RawPersist, RawPool, Scalar, Short};
+use crate::config::raw::{RawBackend, RawPersist, RawPool, RawQueue, Scalar, Short};
 use crate::config::spans::Node;
 use crate::config::values::{self, ValueError};
-use crate::config::{Backend, Persist, Pool, Strategy};
+use crate::config::{Backend, Persist, Pool, Queue, Strategy};
 
 /// A backend, and how it was written.
 pub(super) struct Member<'a> {
@@ -52,10 +52,28 @@ impl<'a> Judge<'a> {
             self.mistake(&at.span, format!("persist: {error}"));
         }
         let backends = members.into_iter().map(|member| member.backend);
+        let queue = at
+            .find("queue")
+            .map_or_else(Queue::default, |at| self.queue(&raw.queue, at));
         Pool {
             strategy,
             persist: its_persist.or(persist),
+            queue,
             ..Pool::of(name, backends.collect())
+        }
+    }
+
+    fn queue(&mut self, raw: &'a RawQueue, at: &'a Node) -> Queue {
+        let max = self.leaf(&raw.max, at, "max");
+        let timeout = self.leaf(&raw.timeout, at, "timeout");
+        let default = Queue::default();
+        Queue {
+            max: self
+                .read(&max, number(0..=1_000_000))
+                .unwrap_or(default.max),
+            timeout: self
+                .read(&timeout, duration(values::CONNECT))
+                .unwrap_or(default.timeout),
         }
     }
 

@@ -177,22 +177,6 @@ fn when_no_buffer_is_left_what_came_is_enough() {
 }
 
 #[test]
-fn a_full_pool_is_waited_for() {
-    let mut script = Script::begin();
-    let retry = 50 * MS;
-    for _ in 0..3 {
-        script.told(Event::Full);
-        script.asks(&[Op::Visit(Backend, retry)]);
-        script.passes(retry);
-        script.told(Event::Visit(Backend));
-        script.asks(&[Op::Connect]);
-    }
-    script.told(Event::Full);
-    script.passes(LIMITS.connect);
-    assert_eq!(script.session.reason(), Some(CloseReason::PoolFull));
-}
-
-#[test]
 fn the_backends_time_is_measured_from_when_it_was_asked() {
     let mut script = Script::begin();
     script.now += 4 * MS;

@@ -1,0 +1,158 @@
+//! A client that waits in the queue of a full pool.
+
+use super::*;
+
+const WAIT: u64 = 700 * MS;
+
+/// It was told to wait.
+fn queued() -> Script {
+    let mut script = Script::begin();
+    let until = script.now + WAIT;
+    script.told(Event::Queued(until));
+    assert!(script.rearms());
+    script.asks(&[]);
+    assert!(script.session.is_queued());
+    assert_eq!(script.deadline_in(), WAIT);
+    script
+}
+
+#[test]
+fn who_is_called_begins_an_attempt_as_if_there_had_been_no_wait() {
+    let mut script = queued();
+    script.passes(400 * MS);
+    script.told(Event::Called);
+    assert!(script.rearms());
+    script.asks(&[Op::Connect]);
+    assert_eq!(script.deadline_in(), LIMITS.connect);
+    script.passes(30 * MS);
+    script.told(Event::Connected);
+    let summary = script.session.summary();
+    assert_eq!((summary.attempts, summary.queued), (1, Some(400 * MS)));
+    assert_eq!(summary.connect, Some(430 * MS));
+}
+
+#[test]
+fn who_finds_no_place_after_all_waits_on() {
+    let mut script = queued();
+    let until = script.now + WAIT;
+    for _ in 0..3 {
+        script.passes(100 * MS);
+        script.told(Event::Called);
+        script.asks(&[Op::Connect]);
+        script.told(Event::Queued(until));
+        script.asks(&[]);
+    }
+    assert_eq!(script.deadline_in(), WAIT - 300 * MS);
+    assert_eq!(script.session.queued(), 300 * MS);
+    assert_eq!(script.session.summary().attempts, 0);
+}
+
+#[test]
+fn a_wait_stops_the_clock_of_connecting_and_does_not_set_it_back() {
+    let mut script = Script::begin();
+    script.told(Event::Exhausted);
+    script.passes(RETRY_AFTER);
+    script.told(Event::Visit(Backend));
+    script.told(Event::Queued(script.now + WAIT));
+    script.passes(WAIT / 2);
+    script.told(Event::Called);
+    assert_eq!(script.deadline_in(), LIMITS.connect - RETRY_AFTER);
+}
+
+#[test]
+fn who_is_not_called_in_time_is_reset() {
+    let mut script = queued();
+    let request = script.receives(Client, 100);
+    script.passes(WAIT - 1);
+    script.asks(&[]);
+    script.passes(1);
+    script.asks(&[Op::Cancel(Purpose::Recv(Client))]);
+    script.told(Event::RecvEnded(Client, Err(Errno::CANCELED)));
+    assert_eq!(script.ops.pop_front(), Some(Op::Release(request.id)));
+    script.ends(CloseReason::QueueTimeout, Manner::Reset);
+    let summary = script.session.summary();
+    assert_eq!((summary.attempts, summary.queued), (0, Some(WAIT)));
+}
+
+#[test]
+fn who_is_refused_at_its_turn_is_reset() {
+    let mut script = queued();
+    script.told(Event::Refused);
+    script.asks(&[Op::Cancel(Purpose::Recv(Client))]);
+    script.told(Event::RecvEnded(Client, Err(Errno::CANCELED)));
+    script.ends(CloseReason::QueueTimeout, Manner::Reset);
+}
+
+#[test]
+fn without_room_to_wait_it_is_reset_at_once() {
+    let mut script = Script::begin();
+    script.told(Event::Full);
+    script.asks(&[Op::Cancel(Purpose::Recv(Client))]);
+    script.told(Event::RecvEnded(Client, Err(Errno::CANCELED)));
+    script.ends(CloseReason::PoolFull, Manner::Reset);
+    assert_eq!(script.session.summary().queued, None);
+}
+
+#[test]
+fn a_client_that_resets_in_the_queue_ends_it() {
+    let mut script = queued();
+    script.told(Event::RecvEnded(Client, Err(Errno::CONNRESET)));
+    script.ends(CloseReason::ClientReset, Manner::Reset);
+    assert!(!script.session.is_queued());
+}
+
+#[test]
+fn what_a_client_sends_in_the_queue_is_for_its_backend() {
+    let mut script = queued();
+    let request = script.receives_last(Client, 100);
+    script.asks(&[]);
+    script.told(Event::Called);
+    script.asks(&[Op::Connect]);
+    script.told(Event::Connected);
+    script.asks(&[Op::Send(Client, request, true), Op::Recv(Backend)]);
+}
+
+/// It has sent more than is received before there is a backend: a watch tells of its reset.
+#[test]
+fn a_client_that_is_not_received_from_is_watched_in_the_queue() {
+    let filled = || {
+        let mut script = queued();
+        (0..BACKLOG_HIGH).for_each(|_| {
+            script.receives(Client, 1);
+        });
+        script.asks(&[Op::Cancel(Purpose::Recv(Client))]);
+        script.told(Event::RecvEnded(Client, Err(Errno::CANCELED)));
+        assert_eq!(script.deadline_in(), WATCH_AFTER);
+        script.passes(WATCH_AFTER);
+        script.asks(&[Op::Watch(Client)]);
+        assert_eq!(script.deadline_in(), WAIT - WATCH_AFTER);
+        script
+    };
+    let mut script = filled();
+    script.told(Event::Watched(Client, true));
+    let released = (1..=BACKLOG_HIGH).map(|_| script.ops.pop_front());
+    assert!(released.eq((1..=BACKLOG_HIGH).map(|id| Some(Op::Release(id)))));
+    script.ends(CloseReason::ClientReset, Manner::Reset);
+    // The watch goes on while its backend is connected to.
+    let mut script = filled();
+    script.told(Event::Called);
+    script.asks(&[Op::Connect]);
+    script.told(Event::Watched(Client, true));
+    script.asks(&[Op::Cancel(Purpose::Connect)]);
+    assert_eq!(script.session.reason(), Some(CloseReason::ClientReset));
+}
+
+#[test]
+fn a_second_wait_counts_with_the_first() {
+    let mut script = queued();
+    script.passes(100 * MS);
+    script.told(Event::Called);
+    script.told(Event::ConnectFailed(Errno::CONNREFUSED));
+    script.asks(&[Op::Connect, Op::Abandon(true), Op::Connect]);
+    script.told(Event::Queued(script.now + WAIT));
+    script.passes(50 * MS);
+    script.told(Event::Called);
+    script.asks(&[Op::Connect]);
+    assert_eq!(script.session.queued(), 150 * MS);
+    assert_eq!(script.session.summary().attempts, 2);
+}

@@ -1,0 +1,182 @@
+//! Clients that wait while their pool is full: how they join its queue, how workers call each
+//! other's.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use crossbeam::queue::SegQueue;
+
+use crate::kernel::Kernel;
+use crate::pool::{Call, Pool, Queue, Ticket};
+use crate::session::{Event, NEVER};
+use crate::sys;
+
+use super::slot::number;
+use super::{Worker, slot::Slot};
+
+/// Where any worker tells one that a client of its own has its turn. It holds no more than one
+/// call per session of that worker.
+#[derive(Debug)]
+pub struct Inbox {
+    calls: SegQueue<Call>,
+    wake: Arc<OwnedFd>,
+}
+
+impl Inbox {
+    /// An empty one; `wake` ends the wait of the worker that reads it, and must stand in the
+    /// descriptor table of every worker.
+    #[must_use]
+    pub fn new(wake: Arc<OwnedFd>) -> Self {
+        Self {
+            calls: SegQueue::new(),
+            wake,
+        }
+    }
+
+    /// A call for a client of its worker, which reads it when it wakes.
+    pub fn put(&self, call: Call) {
+        self.calls.push(call);
+    }
+}
+
+/// A session's part of a queue, from when it joins until it is served or gone.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    /// As it was when the session joined; the queue outlives it.
+    pool: Arc<Pool>,
+    number: u64,
+}
+
+impl<K: Kernel> Worker<K> {
+    /// Whether the session may select now: nobody waits before it, or it was called.
+    pub(super) fn is_its_turn(&mut self, key: usize) -> bool {
+        let slot = &self.slots[key];
+        let queue = &slot.listener.plan.pool().queue;
+        let elsewhere = |waiting: &Waiting| !Arc::ptr_eq(&waiting.pool.queue, queue);
+        if slot.waiting.as_ref().is_some_and(elsewhere) {
+            // Its listener has another pool now.
+            self.leave_queue(key);
+        }
+        let slot = &self.slots[key];
+        slot.waiting.is_some() || slot.listener.plan.pool().queue.is_empty()
+    }
+
+    /// There is no place for the session, or others wait for one: it waits too, where it stood if
+    /// it was called.
+    pub(super) fn wait_for_place(&mut self, key: usize) -> Event {
+        let slot = &mut self.slots[key];
+        let pool = Arc::clone(slot.listener.plan.pool());
+        if let Some(waiting) = &slot.waiting {
+            let until = slot.session.queued_until();
+            if pool.queue.step_back(waiting.number) {
+                self.call_next(&pool);
+            }
+            return Event::Queued(until);
+        }
+        let ticket = Ticket {
+            worker: self.id,
+            slot: number(key),
+            generation: slot.generation,
+            // What it waited before counts.
+            since: self.now.saturating_sub(slot.session.queued()),
+        };
+        let Some((number, until)) = pool.queue.join(ticket, self.now) else {
+            return Event::Full;
+        };
+        self.look_at = self.look_at.min(self.now + LOOK_EVERY);
+        self.call_next(&pool);
+        self.slots[key].waiting = Some(Waiting { pool, number });
+        Event::Queued(until)
+    }
+
+    /// The session does not wait any more: it has a place, or it is over. Whatever it leaves is
+    /// the next one's.
+    pub(super) fn leave_queue(&mut self, key: usize) {
+        let Some(waiting) = self.slots[key].waiting.take() else {
+            return;
+        };
+        if waiting.pool.queue.leave(waiting.number) {
+            // Whether there is a place the present pool knows better, if it is the same.
+            let present = self.slots[key].listener.plan.pool();
+            let same = Arc::ptr_eq(&present.queue, &waiting.pool.queue);
+            self.call_next(if same { present } else { &waiting.pool });
+        }
+    }
+
+    /// Calls the first of those who wait for a place in this pool, if there is one.
+    pub(super) fn call_next(&self, pool: &Pool) {
+        if !pool.queue.is_empty() && pool.has_place(self.now) {
+            self.call_from(&pool.queue);
+        }
+    }
+
+    /// Calls the first; `false`: there was nobody to call.
+    fn call_from(&self, queue: &Queue) -> bool {
+        while let Some(call) = queue.call(self.now) {
+            let inbox = &self.inboxes[call.ticket.worker as usize];
+            inbox.put(call);
+            // Its own it reads without being woken.
+            if call.ticket.worker != self.id {
+                sys::notify(&inbox.wake);
+            }
+            if call.comes {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Calls everybody: the listener that they came by has another pool now, where they go on.
+    pub(super) fn call_all(&self, queue: &Queue) {
+        while self.call_from(queue) {}
+    }
+
+    /// Whether sessions of its own were called that it has not told.
+    pub(super) fn is_called(&self) -> bool {
+        !self.inboxes[self.id as usize].calls.is_empty()
+    }
+
+    /// Tells those sessions that were called.
+    pub(super) fn answer_calls(&mut self) {
+        let inboxes = Arc::clone(&self.inboxes);
+        while let Some(call) = inboxes[self.id as usize].calls.pop() {
+            let key = call.ticket.slot as usize;
+            let is_it = |slot: &&Slot| {
+                let waiting = slot.waiting.as_ref();
+                slot.generation == call.ticket.generation
+                    && waiting.is_some_and(|waiting| waiting.number == call.number)
+            };
+            // Who is gone has passed the call on.
+            let Some(slot) = self.slots.get(key).filter(is_it) else {
+                continue;
+            };
+            if !slot.session.is_queued() || !call.comes {
+                self.leave_queue(key);
+            }
+            let slot = &self.slots[key];
+            if slot.session.is_queued() {
+                let event = if call.comes {
+                    Event::Called
+                } else {
+                    Event::Refused
+                };
+                self.with_session(key, |session, cx| session.on_event(event, false, cx));
+            }
+        }
+    }
+
+    /// Places come free by time, too: looks for them while somebody waits.
+    pub(super) fn look_for_places(&mut self) {
+        let pools = self.ports.iter().map(|(_, port)| port.listener.plan.pool());
+        let waited_for = pools.filter(|pool| !pool.queue.is_empty());
+        let mut look_at = NEVER;
+        for pool in waited_for {
+            self.call_next(pool);
+            look_at = self.now + LOOK_EVERY;
+        }
+        self.look_at = look_at;
+    }
+}
+
+/// Between two looks for a place of which nobody is told: 250 ms.
+const LOOK_EVERY: u64 = 250_000_000;

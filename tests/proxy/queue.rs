@@ -1,0 +1,273 @@
+//! Clients of a full pool: who waits, in which order they are served, and who is refused.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::thread;
+
+use crate::balancer::{Balancer, Launch};
+use crate::fleet::Fleet;
+use crate::peers::{expect_reset, reset};
+use crate::reload::reload;
+use crate::stage::{Guest, Stage, proxy, with_one_and_two_workers};
+use crate::watchdog::{eventually, watched};
+
+/// Clients that wait for a place, as SIGUSR1 tells.
+fn waiting(balancer: &Balancer) -> usize {
+    let asked = balancer.log().count("pool default: ");
+    balancer.process.signal(libc::SIGUSR1);
+    eventually("the pool is shown", || {
+        balancer.log().count("pool default: ") > asked
+    });
+    let lines = balancer.log().lines_with("pool default: ");
+    let line = lines.last().unwrap().strip_suffix(" waiting for a place");
+    line.map_or(0, |line| line.rsplit(", ").next().unwrap().parse().unwrap())
+}
+
+/// A client that waits behind those that wait already.
+fn join(stage: &Stage, before: usize) -> TcpStream {
+    let client = stage.balancer.connect();
+    eventually("it waits", || waiting(&stage.balancer) == before + 1);
+    client
+}
+
+fn is_welcome(client: &TcpStream) -> bool {
+    client.set_nonblocking(true).unwrap();
+    let welcome = client.peek(&mut [0]).is_ok_and(|read| read == 1);
+    client.set_nonblocking(false).unwrap();
+    welcome
+}
+
+/// One backend with one place, and a queue.
+fn narrow(queue: &str, workers: usize) -> Stage {
+    let fleet = Fleet::of(1);
+    let backends = fleet.ron(&["max_connections: 1"]);
+    let pool = format!("strategy: \"first\", queue: ({queue}), backends: [{backends}]");
+    Stage::start(Launch::with_pool(&pool).workers(workers), "first", fleet)
+}
+
+fn reasons(stage: &Stage, reason: &str) -> usize {
+    let lines = stage.lines();
+    lines.iter().filter(|line| line.reason == reason).count()
+}
+
+#[test]
+fn they_are_served_in_the_order_of_arrival() {
+    with_one_and_two_workers(|workers| {
+        let fleet = Fleet::of(1);
+        let launch = proxy("first", &fleet, &[",max_connections=1"]).workers(workers);
+        let stage = Stage::start(launch, "first", fleet);
+        let mut served = stage.hold();
+        let mut clients: Vec<_> = (0..6).map(|before| join(&stage, before)).collect();
+        while !clients.is_empty() {
+            assert!(!clients.iter().any(is_welcome));
+            served.leave();
+            served = Guest::welcome(clients.remove(0));
+        }
+        served.leave();
+        assert_eq!(waiting(&stage.balancer), 0);
+        let waited = stage.lines();
+        let waited = waited.iter().filter(|line| line.queued.is_some());
+        assert_eq!(waited.count(), 6);
+        assert_eq!(stage.fleet.held_max(), [1]);
+        stage.finish();
+    });
+}
+
+/// A newcomer may find a place that was just left: it is for those who wait.
+#[test]
+fn nobody_overtakes() {
+    with_one_and_two_workers(|workers| {
+        let fleet = Fleet::of(1);
+        let launch = proxy("first", &fleet, &[",max_connections=1"]).workers(workers);
+        let stage = Stage::start(launch, "first", fleet);
+        let mut served = stage.hold();
+        let mut clients = vec![join(&stage, 0)];
+        for _ in 0..20 {
+            // Both at once: the one who leaves, and one who comes.
+            served.stream.shutdown(Shutdown::Write).unwrap();
+            clients.push(stage.balancer.connect());
+            served.stream.read_to_end(&mut Vec::new()).unwrap();
+            served = Guest::welcome(clients.remove(0));
+            assert!(!is_welcome(&clients[0]));
+            eventually("the next one waits", || waiting(&stage.balancer) == 1);
+        }
+        served.leave();
+        clients.into_iter().for_each(|client| {
+            Guest::welcome(client).leave();
+        });
+        stage.finish();
+    });
+}
+
+/// If clients were only to look for a place now and then, this would take longer than the
+/// watchdog waits.
+#[test]
+fn a_place_is_handed_over_at_once() {
+    with_one_and_two_workers(|workers| {
+        let fleet = Fleet::of(1);
+        let launch = proxy("first", &fleet, &[",max_connections=1"]).workers(workers);
+        let stage = Stage::start(launch, "first", fleet);
+        let mut served = stage.hold();
+        for _ in 0..600 {
+            let next = stage.balancer.connect();
+            served.leave();
+            served = Guest::welcome(next);
+        }
+        served.leave();
+        stage.finish();
+    });
+}
+
+#[test]
+fn who_finds_the_queue_full_is_reset_at_once() {
+    with_one_and_two_workers(|workers| {
+        let stage = narrow("max: 2, timeout: \"1m\"", workers);
+        let guest = stage.hold();
+        let clients = [join(&stage, 0), join(&stage, 1)];
+        for _ in 0..3 {
+            expect_reset(&mut stage.balancer.connect());
+        }
+        guest.leave();
+        for client in clients {
+            Guest::welcome(client).leave();
+        }
+        assert_eq!(
+            ["pool_full", "finished"].map(|why| reasons(&stage, why)),
+            [3, 3]
+        );
+        assert_eq!(stage.balancer.number("closed.pool_full"), 3);
+        assert_eq!(stage.balancer.number("connect_failures"), 0);
+        stage.finish();
+    });
+}
+
+#[test]
+fn nobody_waits_where_nobody_may() {
+    watched(|| {
+        let stage = narrow("max: 0", 2);
+        let guest = stage.hold();
+        expect_reset(&mut stage.balancer.connect());
+        guest.leave();
+        stage.visit();
+        assert_eq!(reasons(&stage, "pool_full"), 1);
+        stage.finish();
+    });
+}
+
+#[test]
+fn who_waits_too_long_is_reset() {
+    watched(|| {
+        let stage = narrow("timeout: \"300ms\"", 2);
+        let guest = stage.hold();
+        let mut clients: Vec<_> = (0..4).map(|_| stage.balancer.connect()).collect();
+        // What they say does not matter.
+        clients[1].write_all(b"hello").unwrap();
+        clients[2].shutdown(Shutdown::Write).unwrap();
+        clients.iter_mut().for_each(expect_reset);
+        guest.leave();
+        stage.visit();
+        let lines = stage.lines();
+        let late = lines.iter().filter(|line| line.reason == "queue_timeout");
+        let waits: Vec<_> = late.map(|line| line.queued.unwrap()).collect();
+        assert_eq!(waits.len(), 4);
+        assert!(waits.iter().all(|us| *us >= 300_000), "{waits:?}");
+        assert_eq!(lines.iter().filter(|line| line.queued.is_none()).count(), 2);
+        assert_eq!(stage.balancer.number("closed.queue_timeout"), 4);
+        stage.finish();
+    });
+}
+
+#[test]
+fn who_leaves_the_queue_makes_room() {
+    with_one_and_two_workers(|workers| {
+        let stage = narrow("max: 2, timeout: \"1m\"", workers);
+        let guest = stage.hold();
+        let first = join(&stage, 0);
+        let second = join(&stage, 1);
+        reset(first);
+        eventually("it is gone", || waiting(&stage.balancer) == 1);
+        let third = join(&stage, 1);
+        guest.leave();
+        for client in [second, third] {
+            Guest::welcome(client).leave();
+        }
+        let counts = ["client_reset", "finished"].map(|why| reasons(&stage, why));
+        assert_eq!(counts, [1, 3]);
+        stage.finish();
+    });
+}
+
+#[test]
+fn what_a_client_says_in_the_queue_reaches_its_backend() {
+    watched(|| {
+        let stage = narrow("timeout: \"1m\"", 2);
+        let guest = stage.hold();
+        let mut client = join(&stage, 0);
+        let said: Vec<u8> = (0..200_000_u32).map(|n| n.to_be_bytes()[3]).collect();
+        let mut speaker = client.try_clone().unwrap();
+        let words = said.clone();
+        let speaker = thread::spawn(move || {
+            speaker.write_all(&words).unwrap();
+            speaker.shutdown(Shutdown::Write).unwrap();
+        });
+        guest.leave();
+        let mut answer = Vec::new();
+        client.read_to_end(&mut answer).unwrap();
+        speaker.join().unwrap();
+        assert!(answer[1..] == said, "{} bytes", answer.len());
+        stage.finish();
+    });
+}
+
+/// A reload that raises a limit calls as many as there are places; one that names another backend
+/// as well.
+#[test]
+fn a_reload_that_brings_places_calls() {
+    with_one_and_two_workers(|workers| {
+        let fleet = Fleet::of(2);
+        let pool = |first: &str, second: &str| {
+            let extras = [first, second].map(|max| format!("max_connections: {max}"));
+            let backends = fleet.ron(&[&extras[0], &extras[1]]);
+            let backends = backends.replace("max_connections: 0", "weight: 0");
+            format!("strategy: \"first\", queue: (timeout: \"1m\"), backends: [{backends}]")
+        };
+        let [old, raised, more] = [pool("1", "0"), pool("3", "0"), pool("3", "2")];
+        let launch = Launch::with_pool(&old).workers(workers);
+        let stage = Stage::start(launch, "first", fleet);
+        let mut guests = vec![stage.hold()];
+        let mut clients: Vec<_> = (0..5).map(|before| join(&stage, before)).collect();
+        let mut welcome = |clients: &mut Vec<TcpStream>, count: usize| {
+            let called = clients.drain(..count);
+            guests.extend(called.map(Guest::welcome));
+            guests.len()
+        };
+        reload(&stage, &raised);
+        assert_eq!(welcome(&mut clients, 2), 3);
+        assert_eq!(waiting(&stage.balancer), 3);
+        reload(&stage, &more);
+        assert_eq!(welcome(&mut clients, 2), 5);
+        assert_eq!(stage.fleet.held(), [3, 2]);
+        guests.into_iter().for_each(|guest| {
+            guest.leave();
+        });
+        Guest::welcome(clients.remove(0)).leave();
+        stage.finish();
+    });
+}
+
+/// They have been told that they are connected: a stop serves them too, within its grace.
+#[test]
+fn a_stop_serves_those_that_wait() {
+    with_one_and_two_workers(|workers| {
+        let mut stage = narrow("timeout: \"1m\"", workers);
+        let guest = stage.hold();
+        let clients = [join(&stage, 0), join(&stage, 1)];
+        stage.balancer.process.signal(libc::SIGTERM);
+        eventually("it stops", || stage.balancer.log().count("stopping: ") == 1);
+        guest.leave();
+        for client in clients {
+            Guest::welcome(client).leave();
+        }
+        assert_eq!(stage.balancer.wait().code(), Some(0));
+    });
+}
