@@ -19,8 +19,9 @@ pub use duration::{
     Bounds, CONNECT, DEADLINE, DEADLINE_OR_OFF, DECAY, GRACE, HORIZON, PEEK, SEASON, TTL, duration,
     duration_or_off,
 };
+pub(crate) use names::did_you_mean;
 pub use names::named;
-pub(super) use names::{did_you_mean, one_of};
+pub(super) use names::one_of;
 use names::{foreign, hint, listed};
 
 /// Why a value is refused. Each names the value.

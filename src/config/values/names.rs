@@ -43,10 +43,7 @@ pub(super) fn listed(names: &[&str], last_by: &str) -> String {
 }
 
 /// `` , did you mean `near`? `` when one of the candidates is near, else nothing.
-pub(in crate::config) fn did_you_mean<'a>(
-    word: &str,
-    candidates: impl Iterator<Item = &'a str>,
-) -> String {
+pub(crate) fn did_you_mean<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> String {
     let length = |text: &str| text.chars().count();
     // One slip in three letters is a slip; more is another word.
     let slips_max = 1.max(length(word) / 3);
