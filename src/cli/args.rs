@@ -1,12 +1,15 @@
 //! The arguments, as clap reads them.
 
+use std::fmt::Write;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use clap::builder::{StyledStr, Styles};
 use clap::{Args, Parser, Subcommand};
 
+use super::admin::ClientCommand;
 use super::backend::backend;
 use crate::address::Address;
 use crate::config::values::{self, ValueError};
@@ -19,6 +22,7 @@ use crate::simulate::Scenario;
     name = "mahoraga",
     version,
     about = "A TCP load balancer on io_uring",
+    help_template = help_template(),
     after_help = AFTER_HELP
 )]
 pub struct Cli {
@@ -43,7 +47,7 @@ nothing. mahoraga --help tells the other signals.")]
         #[arg(short, long, value_name = "FILE", default_value = "config.ron")]
         config: PathBuf,
     },
-    /// Judge a configuration file: silent and exit code 0 when it is right, 2 when it is not.
+    /// Judge a configuration file: nothing is said when it is right.
     #[command(after_help = "Examples:
   mahoraga check
   mahoraga check --config /etc/mahoraga/config.ron --deny-warnings")]
@@ -69,12 +73,15 @@ Which strategy, when: docs/strategies.md; mahoraga simulate shows what each does
     #[command(after_help = "Example:
   mahoraga demo")]
     Demo,
-    /// Try strategies on a simulated fleet: seconds instead of days, nothing listens.
+    /// Try strategies on a simulated fleet: seconds instead of days.
     #[command(
         after_help = super::simulate::AFTER_HELP,
         after_long_help = super::simulate::long_help()
     )]
     Simulate(SimulateArgs),
+    /// What a running balancer is asked.
+    #[command(flatten)]
+    Client(ClientCommand),
 }
 
 /// What `mahoraga proxy` takes. Its defaults are those of `config.ron`, but for the access log.
@@ -236,6 +243,36 @@ impl FromStr for MaxLoad {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Count(pub Option<NonZeroU32>);
 
+/// The help with its commands in two lists: clap has but one.
+fn help_template() -> StyledStr {
+    let clients = ClientCommand::augment_subcommands(clap::Command::new(""));
+    let all = Command::augment_subcommands(clap::Command::new(""));
+    let is_client = |name: &str| clients.get_subcommands().any(|one| one.get_name() == name);
+    let (clients, own): (Vec<_>, Vec<_>) = all
+        .get_subcommands()
+        .partition(|one| is_client(one.get_name()));
+    let styles = Styles::styled();
+    let (header, literal) = (styles.get_header(), styles.get_literal());
+    let mut text = "{about-with-newline}\n{usage-heading} {usage}\n".to_owned();
+    for (head, commands) in [
+        ("Balancer", own),
+        ("Commands to a running balancer", clients),
+    ] {
+        // Writing to a string does not fail.
+        let _ = writeln!(text, "\n{header}{head}:{header:#}");
+        for command in commands {
+            let (name, about) = (command.get_name(), command.get_about());
+            let about = about.map(ToString::to_string).unwrap_or_default();
+            let _ = writeln!(text, "  {literal}{name:<10}{literal:#}  {about}");
+        }
+    }
+    let _ = write!(
+        text,
+        "\n{header}Options:{header:#}\n{{options}}{{after-help}}"
+    );
+    text.into()
+}
+
 /// The names of a setting, as help lists them.
 fn names<T>(all: &[(&'static str, T)]) -> String {
     let names: Vec<_> = all.iter().map(|(name, _)| *name).collect();
@@ -287,8 +324,13 @@ const AFTER_HELP: &str = "Examples:
       Judge config.ron, then balance as it says
   mahoraga simulate --config config.ron --scenario slow_backend
       See what each strategy would do
+  mahoraga drain app-1 --wait=10m
+      Take a backend out of a running balancer, and wait for its sessions
 
 Environment:
+  MAHORAGA_ADMIN   Where a running balancer is asked, as --admin says
+  MAHORAGA_TOKEN_FILE
+                   The file of the token that http:// wants
   MAHORAGA_LOG     What standard error is told: off, error, warn, info or debug,
                    each with all before it [default: info; demo: warn]
 
@@ -302,7 +344,8 @@ Signals:
 
 Exit codes:
   0                Done, or stopped by a signal as it should
-  1                Could not start, such as for an address in use
+  1                Could not start, such as for an address in use; or the
+                   running balancer can't be asked, or refuses
   2                A mistake in arguments, configuration or environment
   3                io_uring is not to be had
   128+signal       Ended at once, by the second signal";

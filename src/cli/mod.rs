@@ -1,10 +1,12 @@
 //! The command line: what to do, said once at the start.
 //!
 //! Exit codes: 0 done, 2 a mistake in arguments, configuration or environment; 1 the balancer can't
-//! start, 3 io_uring is not to be had; 128 and the signal's number when a second one ends it.
+//! start or, if it is running, be asked; 3 io_uring is not to be had; 128 and the signal's number
+//! when a second one ends it.
 
 #![forbid(unsafe_code)]
 
+pub mod admin;
 mod args;
 pub(crate) mod backend;
 mod check;
@@ -54,6 +56,7 @@ pub fn main() -> ExitCode {
         },
         Command::Demo => demo::demo(),
         Command::Simulate(args) => simulate::simulate(&args),
+        Command::Client(command) => admin::ask(&command),
     }
 }
 

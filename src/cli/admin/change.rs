@@ -1,0 +1,270 @@
+//! Commands that change something. Each tells what is so now, and in which version.
+
+use std::time::Duration;
+
+use hyper::Method;
+
+use super::args::{
+    AddArgs, Asked, Change, ReadyArgs, RemoveArgs, SetCommand, StateArgs, Wait, WeightArgs,
+};
+use super::client::{Client, ClientError, path, query};
+use super::find::{Found, find};
+use super::show;
+use super::units::{plural, span};
+use crate::admin::model::{
+    BackendChange, Changed, LimitChange, NewBackend, PoolChange, PoolStatus,
+};
+use crate::config::{AdminState, Backend};
+use crate::sys;
+
+pub(super) async fn add(args: &AddArgs) -> Result<(), ClientError> {
+    let client = Client::new(&args.how.asked)?;
+    let backend = &args.backend;
+    let usual = Backend::at(backend.address.clone());
+    let new = NewBackend {
+        address: backend.address.to_string(),
+        name: args.name.clone(),
+        weight: (backend.weight != usual.weight).then(|| backend.weight.into()),
+        max_connections: backend.max_connections.map(u32::from),
+        backup: backend.backup.then_some(true),
+        group: args.group.clone(),
+        state: args.state.map(|state| word(state).to_owned()),
+        keep: args.how.keep,
+    };
+    let to = path(&["pools", &args.pool, "backends"]);
+    let changed = client.send(Method::POST, &to, &new).await?;
+    let name = args.name.as_ref().unwrap_or(&backend.name);
+    tell(
+        &args.how,
+        changed,
+        &format!("{}/{name} is there", args.pool),
+    );
+    Ok(())
+}
+
+pub(super) async fn remove(args: &RemoveArgs) -> Result<(), ClientError> {
+    let client = Client::new(&args.how.asked)?;
+    let found = find(&client, &args.backend).await?;
+    let keep = args.how.keep.then(|| "true".to_owned());
+    let to = found.path() + &query(&[("keep", keep)]);
+    let changed = client.delete(&to).await?;
+    tell(
+        &args.how,
+        changed,
+        &format!("{} is removed", found.written()),
+    );
+    idle(&client, &found, args.wait).await
+}
+
+pub(super) async fn weight(args: &WeightArgs) -> Result<(), ClientError> {
+    let client = Client::new(&args.how.asked)?;
+    let found = find(&client, &args.backend).await?;
+    let change = BackendChange {
+        weight: Some(args.weight),
+        keep: args.how.keep,
+        ..BackendChange::default()
+    };
+    let changed = client.send(Method::PATCH, &found.path(), &change).await?;
+    let what = format!("{} has weight {}", found.written(), args.weight);
+    tell(&args.how, changed, &what);
+    Ok(())
+}
+
+pub(super) async fn ready(args: &ReadyArgs) -> Result<(), ClientError> {
+    let client = Client::new(&args.how.asked)?;
+    let found = find(&client, &args.backend).await?;
+    state(&client, &found, &args.how, AdminState::Ready).await
+}
+
+/// Drain or maint: it gets no more sessions.
+pub(super) async fn leave(args: &StateArgs, to: AdminState) -> Result<(), ClientError> {
+    let client = Client::new(&args.how.asked)?;
+    let found = find(&client, &args.backend).await?;
+    state(&client, &found, &args.how, to).await?;
+    idle(&client, &found, args.wait).await
+}
+
+async fn state(
+    client: &Client,
+    found: &Found,
+    how: &Change,
+    to: AdminState,
+) -> Result<(), ClientError> {
+    let change = BackendChange {
+        state: Some(word(to).to_owned()),
+        keep: how.keep,
+        ..BackendChange::default()
+    };
+    let changed = client.send(Method::PATCH, &found.path(), &change).await?;
+    tell(
+        how,
+        changed,
+        &format!("{} is in {}", found.written(), word(to)),
+    );
+    Ok(())
+}
+
+/// Waits until a backend has no connection, if that is wanted.
+async fn idle(client: &Client, found: &Found, wait: Wait) -> Result<(), ClientError> {
+    let Some(deadline) = wait.wait else {
+        return Ok(());
+    };
+    let begun = sys::monotonic();
+    loop {
+        let of = path(&["pools", &found.pool]);
+        let pool: PoolStatus = client.get(&of).await?;
+        let its = pool.backends.iter().filter(|one| one.name == found.backend);
+        let connections: u64 = its.map(|backend| backend.connections).sum();
+        if connections == 0 {
+            return Ok(());
+        }
+        let waited = Duration::from_nanos(sys::monotonic() - begun);
+        if let Some(longest) = deadline.0.filter(|longest| waited >= *longest) {
+            return Err(ClientError::Waited(format!(
+                "{} has {} still, after {}",
+                found.written(),
+                plural(connections, "connection"),
+                span(longest.as_secs_f64()),
+            )));
+        }
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+pub(super) async fn set(command: &SetCommand) -> Result<(), ClientError> {
+    match command {
+        SetCommand::Strategy {
+            pool,
+            strategy,
+            how,
+        } => {
+            let change = PoolChange {
+                strategy: Some(strategy.clone()),
+                keep: how.keep,
+                ..PoolChange::default()
+            };
+            let what = format!("{pool} selects by {strategy}");
+            set_pool((pool, &change), how, &what).await
+        }
+        SetCommand::Queue {
+            pool,
+            max,
+            timeout,
+            how,
+        } => {
+            let change = PoolChange {
+                queue_max: *max,
+                queue_timeout: timeout.clone(),
+                keep: how.keep,
+                ..PoolChange::default()
+            };
+            let clients = max.map_or_else(
+                || "clients".to_owned(),
+                |max| format!("at most {}", plural(max.into(), "client")),
+            );
+            let time = timeout.as_ref().map(|time| format!(", {time} at most"));
+            let what = format!("{clients} wait for {pool}{}", time.unwrap_or_default());
+            set_pool((pool, &change), how, &what).await
+        }
+        SetCommand::Limit {
+            limit,
+            pool,
+            listener,
+            backend,
+            how,
+        } => match (pool, listener, backend) {
+            (Some(pool), ..) => {
+                let change = PoolChange {
+                    max_connections: Some(*limit),
+                    keep: how.keep,
+                    ..PoolChange::default()
+                };
+                set_pool(
+                    (pool, &change),
+                    how,
+                    &limit_of(&format!("to {pool}"), *limit),
+                )
+                .await
+            }
+            (_, Some(listener), _) => {
+                let to = path(&["listeners", listener]);
+                set_limit(&to, how, *limit, &format!("of clients of {listener}")).await
+            }
+            (_, _, Some(backend)) => set_backend_limit(backend, how, *limit).await,
+            (None, None, None) => set_limit(&path(&["limits"]), how, *limit, "of clients").await,
+        },
+    }
+}
+
+async fn set_pool(
+    (pool, change): (&str, &PoolChange),
+    how: &Change,
+    what: &str,
+) -> Result<(), ClientError> {
+    let client = Client::new(&how.asked)?;
+    let to = path(&["pools", pool]);
+    let changed = client.send(Method::PATCH, &to, change).await?;
+    tell(how, changed, what);
+    Ok(())
+}
+
+async fn set_limit(to: &str, how: &Change, limit: u32, whose: &str) -> Result<(), ClientError> {
+    let client = Client::new(&how.asked)?;
+    let change = LimitChange {
+        max_connections: limit,
+        keep: how.keep,
+    };
+    let changed = client.send(Method::PATCH, to, &change).await?;
+    tell(how, changed, &limit_of(whose, limit));
+    Ok(())
+}
+
+async fn set_backend_limit(backend: &str, how: &Change, limit: u32) -> Result<(), ClientError> {
+    let client = Client::new(&how.asked)?;
+    let found = find(&client, backend).await?;
+    let change = BackendChange {
+        max_connections: Some(limit),
+        keep: how.keep,
+        ..BackendChange::default()
+    };
+    let changed = client.send(Method::PATCH, &found.path(), &change).await?;
+    let what = limit_of(&format!("to {}", found.written()), limit);
+    tell(how, changed, &what);
+    Ok(())
+}
+
+pub(super) async fn reload(asked: &Asked) -> Result<(), ClientError> {
+    let client = Client::new(asked)?;
+    let to = path(&["reload"]);
+    let changed: Changed = client
+        .send(Method::POST, &to, &serde_json::json!({}))
+        .await?;
+    show(asked, &changed, |changed, _| {
+        format!("version {}: the file was read again\n", changed.snapshot)
+    });
+    Ok(())
+}
+
+/// Tells what has come of a change.
+fn tell(how: &Change, changed: Changed, what: &str) {
+    show(&how.asked, &changed, |changed, _| {
+        let kept = if how.keep { ", over reloads too" } else { "" };
+        format!("version {}: {what}{kept}\n", changed.snapshot)
+    });
+}
+
+fn limit_of(whose: &str, limit: u32) -> String {
+    match limit {
+        0 => format!("connections {whose} have no limit of their own"),
+        _ => format!("at most {} {whose}", plural(limit.into(), "connection")),
+    }
+}
+
+fn word(state: AdminState) -> &'static str {
+    let all = AdminState::ALL;
+    let found = all.iter().find(|(_, one)| *one == state);
+    found.map_or("ready", |(word, _)| word)
+}
+
+/// Between two looks at whether a backend is idle.
+const POLL: Duration = Duration::from_millis(250);

@@ -1,0 +1,373 @@
+//! Asks a balancer: one HTTP request on a connection of its own, within a time.
+
+use std::fmt::Write as _;
+use std::io::{self, ErrorKind};
+use std::path::PathBuf;
+use std::time::Duration;
+use std::{env, fs};
+
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::{Bytes, Incoming};
+use hyper::client::conn::http1;
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use thiserror::Error;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::time::timeout;
+
+use super::args::Asked;
+use super::place::{Place, PlaceError};
+use crate::admin::model::Problem;
+use crate::config::ADMIN_SOCKET;
+
+/// Why there is no answer, or not the one that was wanted.
+#[derive(Debug, Error)]
+pub(super) enum ClientError {
+    /// The command asks for what it can't.
+    #[error("{0}")]
+    Usage(String),
+    /// The environment names no place.
+    #[error("{PLACE}: {0}")]
+    Environment(PlaceError),
+    /// The token can't be sent.
+    #[error("the token file {}: {why}", path.display())]
+    Token { path: PathBuf, why: String },
+    /// Nobody has the socket.
+    #[error(
+        "no balancer answers at {0}: is `mahoraga run` running here? Name its socket with --admin"
+    )]
+    Nobody(Place),
+    /// The socket is another user's.
+    #[error("{0}: permission denied: the socket is for who runs the balancer, and root")]
+    Denied(Place),
+    /// Another failure to connect, or of the connection.
+    #[error("{0} can't be asked: {1}")]
+    Connection(Place, String),
+    /// It takes too long.
+    #[error("no answer from {0} within {seconds} s", seconds = TIME.as_secs())]
+    Late(Place),
+    /// It speaks something else.
+    #[error("what answers at {0} is no balancer")]
+    NoBalancer(Place),
+    /// The connection ended before its answer did.
+    #[error("the balancer at {0} went away before it had answered")]
+    Gone(Place),
+    /// A token is wanted.
+    #[error("{0} wants a token: name its file with --token-file")]
+    NoToken(Place),
+    /// What it answered in place of what was wanted: the balancer's own words.
+    #[error("{0}")]
+    Refused(String),
+    /// A status without a word.
+    #[error("{0} answers {1} {2} with {3}: is it a balancer of this version?")]
+    Odd(Place, Method, String, String),
+    /// Nothing can be drawn.
+    #[error("the terminal: {0}")]
+    Terminal(#[from] io::Error),
+    /// What the command waited for did not come.
+    #[error("{0}")]
+    Waited(String),
+}
+
+impl ClientError {
+    /// 2 for a mistake in arguments or environment, else 1.
+    pub(super) fn exit_code(&self) -> u8 {
+        match self {
+            Self::Usage(_) | Self::Environment(_) | Self::Token { .. } => 2,
+            Self::Nobody(_)
+            | Self::Denied(_)
+            | Self::Connection(..)
+            | Self::Late(_)
+            | Self::NoBalancer(_)
+            | Self::Gone(_)
+            | Self::NoToken(_)
+            | Self::Refused(_)
+            | Self::Odd(..)
+            | Self::Terminal(_)
+            | Self::Waited(_) => 1,
+        }
+    }
+}
+
+/// Knows where to ask, and what to show for it.
+#[derive(Debug)]
+pub(super) struct Client {
+    place: Place,
+    token: Option<String>,
+}
+
+impl Client {
+    /// From flags and, where they say nothing, the environment.
+    pub(super) fn new(asked: &Asked) -> Result<Self, ClientError> {
+        let place = match (&asked.admin, variable(PLACE)) {
+            (Some(place), _) => place.clone(),
+            (None, Some(text)) => {
+                let place = text.to_string_lossy().parse();
+                place.map_err(ClientError::Environment)?
+            }
+            (None, None) => Place::Socket(ADMIN_SOCKET.into()),
+        };
+        let file = asked.token_file.clone();
+        let file = file.or_else(|| variable(TOKEN_FILE).map(PathBuf::from));
+        let token = match (&place, file) {
+            (Place::Http(_), Some(path)) => Some(token(path)?),
+            (Place::Http(_), None) | (Place::Socket(_), _) => None,
+        };
+        Ok(Self { place, token })
+    }
+
+    /// Where it asks.
+    pub(super) fn place(&self) -> &Place {
+        &self.place
+    }
+
+    pub(super) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
+        self.ask(Method::GET, path, Bytes::new()).await
+    }
+
+    pub(super) async fn delete<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
+        self.ask(Method::DELETE, path, Bytes::new()).await
+    }
+
+    /// Sends a change.
+    pub(super) async fn send<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<T, ClientError> {
+        let body = serde_json::to_vec(body).expect("the model has text for keys alone");
+        self.ask(method, path, body.into()).await
+    }
+
+    async fn ask<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+    ) -> Result<T, ClientError> {
+        let asked = async {
+            let answer = self.request(&method, path, body).await?;
+            let body = self.body(answer).await?;
+            serde_json::from_slice(&body).map_err(|error| self.odd(&method, path, &error))
+        };
+        timeout(TIME, asked)
+            .await
+            .unwrap_or_else(|_| Err(self.late()))
+    }
+
+    /// An answer whose body has no end. What comes of it is up to the caller.
+    pub(super) async fn stream(&self, path: &str) -> Result<Incoming, ClientError> {
+        let asked = self.request(&Method::GET, path, Bytes::new());
+        let answer = timeout(TIME, asked).await;
+        let answer = answer.unwrap_or_else(|_| Err(self.late()))?;
+        Ok(answer.into_body())
+    }
+
+    /// The answer, if it is a success.
+    async fn request(
+        &self,
+        method: &Method,
+        path: &str,
+        body: Bytes,
+    ) -> Result<Response<Incoming>, ClientError> {
+        let mut request = Request::builder().method(method).uri(path);
+        let host = match &self.place {
+            Place::Socket(_) => "localhost".to_owned(),
+            Place::Http(address) => address.to_string(),
+        };
+        request = request.header(HOST, host);
+        if let Some(token) = &self.token {
+            request = request.header(AUTHORIZATION, format!("Bearer {token}"));
+        }
+        if !body.is_empty() {
+            request = request.header(CONTENT_TYPE, "application/json");
+        }
+        let request = request.body(Full::new(body));
+        let request = request.map_err(|error| self.failed(&error))?;
+        let answer = match &self.place {
+            Place::Socket(path) => {
+                let stream = UnixStream::connect(path).await;
+                self.exchange(stream.map_err(|error| self.unconnected(&error))?, request)
+                    .await?
+            }
+            Place::Http(address) => {
+                let stream = TcpStream::connect(address).await;
+                self.exchange(stream.map_err(|error| self.unconnected(&error))?, request)
+                    .await?
+            }
+        };
+        if answer.status().is_success() {
+            Ok(answer)
+        } else {
+            Err(self.refused(method, path, answer).await)
+        }
+    }
+
+    async fn exchange(
+        &self,
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        request: Request<Full<Bytes>>,
+    ) -> Result<Response<Incoming>, ClientError> {
+        let shaken = http1::handshake(TokioIo::new(stream)).await;
+        let (mut sender, connection) = shaken.map_err(|error| self.broken(&error))?;
+        // Ends with the answer, or when nobody reads it any more. Its errors are the answer's too.
+        tokio::spawn(connection);
+        let answer = sender.send_request(request).await;
+        answer.map_err(|error| self.broken(&error))
+    }
+
+    async fn body(&self, answer: Response<Incoming>) -> Result<Bytes, ClientError> {
+        let body = Limited::new(answer.into_body(), ANSWER_BYTES_MAX);
+        let collected = body.collect().await;
+        collected
+            .map(http_body_util::Collected::to_bytes)
+            .map_err(|error| match error.downcast::<hyper::Error>() {
+                Ok(error) => self.broken(&error),
+                Err(error) => self.failed(&*error),
+            })
+    }
+
+    /// Why there is no success.
+    async fn refused(
+        &self,
+        method: &Method,
+        path: &str,
+        answer: Response<Incoming>,
+    ) -> ClientError {
+        let status = answer.status();
+        let body = match self.body(answer).await {
+            Ok(body) => body,
+            Err(error) => return error,
+        };
+        if status == StatusCode::UNAUTHORIZED && self.token.is_none() {
+            return ClientError::NoToken(self.place.clone());
+        }
+        match serde_json::from_slice(&body) {
+            Ok(Problem { error }) => ClientError::Refused(error),
+            Err(_) => self.odd(method, path, &status),
+        }
+    }
+
+    fn unconnected(&self, error: &io::Error) -> ClientError {
+        let place = self.place.clone();
+        let kind = error.kind();
+        if kind == ErrorKind::NotFound || kind == ErrorKind::ConnectionRefused {
+            ClientError::Nobody(place)
+        } else if kind == ErrorKind::PermissionDenied {
+            ClientError::Denied(place)
+        } else {
+            ClientError::Connection(place, error.to_string())
+        }
+    }
+
+    /// What comes of a connection that breaks.
+    pub(super) fn broken(&self, error: &hyper::Error) -> ClientError {
+        if error.is_parse() {
+            ClientError::NoBalancer(self.place.clone())
+        } else {
+            ClientError::Gone(self.place.clone())
+        }
+    }
+
+    fn failed(&self, error: &dyn std::error::Error) -> ClientError {
+        ClientError::Connection(self.place.clone(), error.to_string())
+    }
+
+    fn odd(&self, method: &Method, path: &str, what: &dyn std::fmt::Display) -> ClientError {
+        let (path, what) = (path.to_owned(), what.to_string());
+        ClientError::Odd(self.place.clone(), method.clone(), path, what)
+    }
+
+    fn late(&self) -> ClientError {
+        ClientError::Late(self.place.clone())
+    }
+}
+
+/// A path of several parts, each percent-encoded.
+pub(super) fn path(parts: &[&str]) -> String {
+    let mut path = "/v1".to_owned();
+    for part in parts {
+        path.push('/');
+        encode(&mut path, part);
+    }
+    path
+}
+
+/// `?name=value&...` of what is said.
+pub(super) fn query(pairs: &[(&str, Option<String>)]) -> String {
+    let mut text = String::new();
+    for (name, value) in pairs {
+        if let Some(value) = value {
+            text.push(if text.is_empty() { '?' } else { '&' });
+            text.push_str(name);
+            text.push('=');
+            encode(&mut text, value);
+        }
+    }
+    text
+}
+
+/// Leaves the unreserved characters of RFC 3986, section 2.3.
+fn encode(into: &mut String, text: &str) {
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            into.push(char::from(byte));
+        } else {
+            // Writing to a string does not fail.
+            let _ = write!(into, "%{byte:02X}");
+        }
+    }
+}
+
+/// The value of a variable of the environment; an empty one is none.
+fn variable(name: &str) -> Option<std::ffi::OsString> {
+    env::var_os(name).filter(|value| !value.is_empty())
+}
+
+fn token(path: PathBuf) -> Result<String, ClientError> {
+    let text = match fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(error) => {
+            let why = error.to_string();
+            return Err(ClientError::Token { path, why });
+        }
+    };
+    let token = text.trim();
+    if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+        let why = "one word is wanted in it".to_owned();
+        return Err(ClientError::Token { path, why });
+    }
+    Ok(token.to_owned())
+}
+
+/// The variable that names where to ask.
+const PLACE: &str = "MAHORAGA_ADMIN";
+/// The variable that names the file of the token.
+const TOKEN_FILE: &str = "MAHORAGA_TOKEN_FILE";
+/// For a whole answer, from connecting on.
+const TIME: Duration = Duration::from_secs(5);
+/// The largest is a configuration: its file may have 16 MiB, and JSON escapes some of it.
+const ANSWER_BYTES_MAX: usize = 64 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_encoded() {
+        let odd = path(&["pools", "a/b c", "backends", "unix:/run/ä"]);
+        assert_eq!(odd, "/v1/pools/a%2Fb%20c/backends/unix%3A%2Frun%2F%C3%A4");
+        assert_eq!(query(&[("a", None)]), "");
+        let pairs = [
+            ("a", Some("1&2".to_owned())),
+            ("b", None),
+            ("c", Some("x".to_owned())),
+        ];
+        assert_eq!(query(&pairs), "?a=1%262&c=x");
+    }
+}

@@ -1,0 +1,165 @@
+//! `mahoraga events`: a stream of server-sent events (WHATWG HTML, section 9.2), a line for each.
+
+use std::ops::ControlFlow;
+use std::time::Duration;
+
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use tokio::time::timeout;
+
+use super::args::EventsArgs;
+use super::client::{Client, ClientError, path, query};
+use super::print;
+use super::units::plain;
+use crate::admin::model::Event;
+
+pub(super) async fn events(args: &EventsArgs) -> Result<(), ClientError> {
+    let client = Client::new(&args.asked)?;
+    let mut stream = Stream::open(&client, args.recent).await?;
+    let mut left = u64::from(args.recent);
+    while args.follow || left > 0 {
+        let next = stream.next();
+        let event = if args.follow {
+            next.await
+        } else {
+            // Those that it knows come at once; the stream itself has no end.
+            match timeout(QUIET, next).await {
+                Ok(event) => event,
+                Err(_) => return Ok(()),
+            }
+        };
+        let line = match event? {
+            Some(event) if args.asked.json => {
+                let json = serde_json::to_string(&event);
+                json.expect("the model has text for keys alone") + "\n"
+            }
+            Some(event) => format!("{}\n", line(&event)),
+            None if args.follow => return Err(stream.gone()),
+            None => return Ok(()),
+        };
+        if let ControlFlow::Break(()) = print(&line) {
+            return Ok(());
+        }
+        left = left.saturating_sub(1);
+    }
+    Ok(())
+}
+
+/// An event as a line.
+pub(super) fn line(event: &Event) -> String {
+    // Without fractions of a second: 2026-01-02T03:04:05Z.
+    let (time, _) = event.at.split_once('.').unwrap_or((&event.at, ""));
+    let time = time.trim_end_matches('Z').replace('T', " ");
+    plain(&format!("{time}  {}", event.message))
+}
+
+/// Events as they arrive.
+#[derive(Debug)]
+pub(super) struct Stream<'a> {
+    client: &'a Client,
+    body: Incoming,
+    lines: Lines,
+}
+
+impl<'a> Stream<'a> {
+    /// What happens from now on, and before that the last `recent` that are known.
+    pub(super) async fn open(client: &'a Client, recent: u32) -> Result<Self, ClientError> {
+        let recent = query(&[("recent", Some(recent.to_string()))]);
+        let body = client.stream(&(path(&["events"]) + &recent)).await?;
+        let lines = Lines::default();
+        Ok(Self {
+            client,
+            body,
+            lines,
+        })
+    }
+
+    /// The next one; none when the balancer has ended the stream. Nothing is lost when this is
+    /// dropped early.
+    pub(super) async fn next(&mut self) -> Result<Option<Event>, ClientError> {
+        loop {
+            while let Some(line) = self.lines.next() {
+                if let Some(event) = event(&line) {
+                    return Ok(Some(event));
+                }
+            }
+            match self.body.frame().await {
+                Some(Ok(frame)) => {
+                    if let Some(data) = frame.data_ref() {
+                        self.lines.push(data);
+                    }
+                }
+                Some(Err(error)) => return Err(self.client.broken(&error)),
+                None => return Ok(None),
+            }
+        }
+    }
+
+    /// The balancer has ended the stream.
+    fn gone(&self) -> ClientError {
+        ClientError::Refused(format!("the balancer at {} has ended", self.client.place()))
+    }
+}
+
+/// Bytes cut into lines.
+#[derive(Debug, Default)]
+struct Lines {
+    bytes: Vec<u8>,
+    /// The line that has begun is too long: it is left out.
+    skips: bool,
+}
+
+impl Lines {
+    fn push(&mut self, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    /// The next whole line.
+    fn next(&mut self) -> Option<String> {
+        loop {
+            let Some(end) = self.bytes.iter().position(|&byte| byte == b'\n') else {
+                if self.bytes.len() > LINE_BYTES_MAX {
+                    self.bytes.clear();
+                    self.skips = true;
+                }
+                return None;
+            };
+            let line: Vec<u8> = self.bytes.drain(..=end).collect();
+            if !std::mem::take(&mut self.skips) {
+                return Some(String::from_utf8_lossy(&line).trim_end().to_owned());
+            }
+        }
+    }
+}
+
+/// What a line of data holds. Each event is one line: JSON has no newline in it. Other fields and
+/// comments say nothing that is not in it.
+fn event(line: &str) -> Option<Event> {
+    serde_json::from_str(line.strip_prefix("data:")?).ok()
+}
+
+/// How long it is quiet after the last event that is known.
+const QUIET: Duration = Duration::from_millis(300);
+/// A sentence and some names.
+const LINE_BYTES_MAX: usize = 64 << 10;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_arrive_in_pieces() {
+        let mut lines = Lines::default();
+        lines.push(b"data: {\"number\":1,\"at\":\"2026-01-02T03:04:05.678Z\",");
+        assert_eq!(lines.next(), None);
+        lines.push(b"\"kind\":\"k\",\"pool\":null,\"message\":\"a\\u001b b\"}\r\n\n: still here\n");
+        let found = event(&lines.next().unwrap()).unwrap();
+        assert_eq!(line(&found), "2026-01-02 03:04:05  a\u{fffd} b");
+        assert_eq!(lines.next().as_deref(), Some(""));
+        assert_eq!(lines.next().and_then(|line| event(&line)), None);
+        lines.push(&vec![b'x'; LINE_BYTES_MAX + 1]);
+        assert_eq!(lines.next(), None);
+        lines.push(b"still\nnext\n");
+        assert_eq!(lines.next().as_deref(), Some("next"));
+    }
+}

@@ -1,0 +1,119 @@
+//! Which backend a name means.
+
+use super::client::{Client, ClientError, path};
+use crate::admin::model::PoolStatus;
+use crate::config::values::did_you_mean;
+
+/// A backend of a pool, by their names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Found {
+    pub(super) pool: String,
+    pub(super) backend: String,
+}
+
+impl Found {
+    /// Where it is changed.
+    pub(super) fn path(&self) -> String {
+        path(&["pools", &self.pool, "backends", &self.backend])
+    }
+
+    /// As it may be written again.
+    pub(super) fn written(&self) -> String {
+        format!("{}/{}", self.pool, self.backend)
+    }
+}
+
+/// Asks which backend is meant.
+pub(super) async fn find(client: &Client, text: &str) -> Result<Found, ClientError> {
+    let pools: Vec<PoolStatus> = client.get(&path(&["pools"])).await?;
+    found(&pools, text).map_err(ClientError::Refused)
+}
+
+/// The backend called `BACKEND` in any pool, or `POOL/BACKEND`: either may have a `/` itself.
+fn found(pools: &[PoolStatus], text: &str) -> Result<Found, String> {
+    // One that was removed may share its name with one that is new.
+    let all = pools.iter().flat_map(|pool| {
+        let backends = pool.backends.iter().filter(|backend| !backend.leaving);
+        backends.map(|backend| Found {
+            pool: pool.name.clone(),
+            backend: backend.name.clone(),
+        })
+    });
+    let all: Vec<Found> = all.collect();
+    let meant = |found: &&Found| found.backend == text || found.written() == text;
+    match all.iter().filter(meant).collect::<Vec<_>>()[..] {
+        [] => {
+            let near = all.iter().map(|found| found.backend.clone());
+            let near: Vec<_> = near.chain(all.iter().map(Found::written)).collect();
+            let hint = did_you_mean(text, near.iter().map(String::as_str));
+            Err(format!("there is no backend called `{text}`{hint}"))
+        }
+        [one] => Ok(one.clone()),
+        ref several => {
+            let ways: Vec<_> = several.iter().map(|found| found.written()).collect();
+            let ways = ways.join(" or ");
+            Err(format!(
+                "more than one backend is called `{text}`: write {ways}"
+            ))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admin::model::BackendStatus;
+
+    fn pool(name: &str, backends: &[(&str, bool)]) -> PoolStatus {
+        let backends = backends.iter().map(|(name, leaving)| BackendStatus {
+            name: (*name).to_owned(),
+            leaving: *leaving,
+            ..BackendStatus::default()
+        });
+        PoolStatus {
+            name: name.to_owned(),
+            backends: backends.collect(),
+            ..PoolStatus::default()
+        }
+    }
+
+    #[test]
+    fn a_name_means_one_backend() {
+        let pools = [
+            pool(
+                "web",
+                &[("app-1", false), ("shared", false), ("app-1", true)],
+            ),
+            pool(
+                "db",
+                &[("unix:/run/a", false), ("shared", false), ("old", true)],
+            ),
+        ];
+        let found = |text: &str| found(&pools, text).map(|found| found.written());
+        for (text, want) in [
+            ("app-1", "web/app-1"),
+            ("web/app-1", "web/app-1"),
+            ("unix:/run/a", "db/unix:/run/a"),
+            ("db/shared", "db/shared"),
+        ] {
+            assert_eq!(found(text), Ok(want.to_owned()));
+        }
+        for (text, want) in [
+            (
+                "shared",
+                "more than one backend is called `shared`: write web/shared or db/shared",
+            ),
+            (
+                "app-2",
+                "there is no backend called `app-2`, did you mean `app-1`?",
+            ),
+            (
+                "wbe/shared",
+                "there is no backend called `wbe/shared`, did you mean `web/shared`?",
+            ),
+            ("old", "there is no backend called `old`"),
+        ] {
+            assert_eq!(found(text), Err(want.to_owned()));
+        }
+    }
+}

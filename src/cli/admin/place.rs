@@ -1,0 +1,97 @@
+//! Where a balancer is asked: its Unix socket, or HTTP on loopback.
+
+use std::fmt;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use thiserror::Error;
+
+/// Where a balancer is asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// A Unix socket: who may open it may do all.
+    Socket(PathBuf),
+    /// HTTP on loopback, for who has a token.
+    Http(SocketAddr),
+}
+
+/// Why a text is no [`Place`].
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum PlaceError {
+    /// Neither a path nor a URL that could be one of ours.
+    #[error("`{0}` is no admin API: write the path of a socket, or http://HOST:PORT")]
+    Malformed(String),
+    /// Another machine.
+    #[error("`{0}` is not on loopback: a token would cross the network for all to read")]
+    NotLoopback(String),
+}
+
+impl FromStr for Place {
+    type Err = PlaceError;
+
+    /// Reads a path or `http://HOST:PORT`, where the host is an address or `localhost`.
+    fn from_str(text: &str) -> Result<Self, PlaceError> {
+        let malformed = || PlaceError::Malformed(text.to_owned());
+        if text.is_empty() || text.starts_with("https://") {
+            return Err(malformed());
+        }
+        let Some(rest) = text.strip_prefix("http://") else {
+            return Ok(Self::Socket(PathBuf::from(text)));
+        };
+        let authority = rest.strip_suffix('/').unwrap_or(rest);
+        let address = match authority.strip_prefix("localhost:") {
+            Some(port) => {
+                let port = port.parse().map_err(|_| malformed())?;
+                SocketAddr::from((Ipv4Addr::LOCALHOST, port))
+            }
+            None => authority.parse().map_err(|_| malformed())?,
+        };
+        if address.ip().to_canonical().is_loopback() {
+            Ok(Self::Http(address))
+        } else {
+            Err(PlaceError::NotLoopback(text.to_owned()))
+        }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Socket(path) => path.display().fmt(f),
+            Self::Http(address) => write!(f, "http://{address}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_or_loopback() {
+        let place = |text: &str| text.parse::<Place>().map(|place| place.to_string());
+        let error = |text: &str| place(text).unwrap_err().to_string();
+        assert_eq!(place("/run/a.sock"), Ok("/run/a.sock".to_owned()));
+        for (text, want) in [
+            ("http://127.0.0.1:9900", "http://127.0.0.1:9900"),
+            ("http://localhost:9900/", "http://127.0.0.1:9900"),
+            ("http://[::1]:9900", "http://[::1]:9900"),
+        ] {
+            assert_eq!(place(text), Ok(want.to_owned()));
+        }
+        assert_eq!(
+            error("http://10.0.0.1:80"),
+            "`http://10.0.0.1:80` is not on loopback: \
+             a token would cross the network for all to read"
+        );
+        for bad in [
+            "",
+            "https://127.0.0.1:1",
+            "http://127.0.0.1",
+            "http://localhost:x",
+        ] {
+            assert!(error(bad).ends_with("or http://HOST:PORT"), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,345 @@
+//! Commands that look: status, listeners, pools, backends, configuration and histograms.
+
+use std::fmt::Write;
+
+use super::args::{Asked, BackendsArgs, HistogramsArgs, PoolsArgs};
+use super::client::{Client, ClientError, path};
+use super::show;
+use super::table::{Align, Cell, Paint, Table, Tone};
+use super::units::{bytes, count, micros, plain, span};
+use crate::admin::model::{
+    BackendStatus, ConfigText, HistogramStatus, ListenerStatus, PoolStatus, Stage, Status,
+};
+
+pub(super) async fn status(asked: &Asked) -> Result<(), ClientError> {
+    let status: Status = Client::new(asked)?.get(&path(&["status"])).await?;
+    show(asked, &status, status_text);
+    Ok(())
+}
+
+pub(super) async fn listeners(asked: &Asked) -> Result<(), ClientError> {
+    let listeners: Vec<ListenerStatus> = Client::new(asked)?.get(&path(&["listeners"])).await?;
+    show(asked, &listeners, |listeners, paint| {
+        listeners_text(listeners, paint)
+    });
+    Ok(())
+}
+
+pub(super) async fn pools(args: &PoolsArgs) -> Result<(), ClientError> {
+    let client = Client::new(&args.asked)?;
+    if let Some(name) = &args.pool {
+        let pool: PoolStatus = client.get(&path(&["pools", name])).await?;
+        show(&args.asked, &pool, |pool, paint| {
+            let backends: Vec<_> = pool.backends.iter().collect();
+            let pool = pools_text(std::slice::from_ref(pool), paint);
+            format!("{pool}\n{}", backends_text(&backends, paint))
+        });
+    } else {
+        let pools: Vec<PoolStatus> = client.get(&path(&["pools"])).await?;
+        show(&args.asked, &pools, |pools, paint| pools_text(pools, paint));
+    }
+    Ok(())
+}
+
+pub(super) async fn backends(args: &BackendsArgs) -> Result<(), ClientError> {
+    let client = Client::new(&args.asked)?;
+    let pools: Vec<PoolStatus> = match &args.pool {
+        Some(name) => vec![client.get(&path(&["pools", name])).await?],
+        None => client.get(&path(&["pools"])).await?,
+    };
+    let backends: Vec<_> = pools.iter().flat_map(|pool| &pool.backends).collect();
+    show(&args.asked, &backends, |backends, paint| {
+        backends_text(backends, paint)
+    });
+    Ok(())
+}
+
+pub(super) async fn config(asked: &Asked) -> Result<(), ClientError> {
+    let config: ConfigText = Client::new(asked)?.get(&path(&["config"])).await?;
+    show(asked, &config, |config, _| {
+        let end = if config.ron.ends_with('\n') { "" } else { "\n" };
+        format!("{}{end}", config.ron)
+    });
+    Ok(())
+}
+
+pub(super) async fn histograms(args: &HistogramsArgs) -> Result<(), ClientError> {
+    let client = Client::new(&args.asked)?;
+    let mut all: Vec<HistogramStatus> = client.get(&path(&["histograms"])).await?;
+    all.retain(|one| args.workers || one.worker.is_none());
+    show(&args.asked, &all, |all, paint| histograms_text(all, paint));
+    Ok(())
+}
+
+fn status_text(status: &Status, paint: Paint) -> String {
+    let (stage, tone) = stage(status.stage);
+    let mut text = format!(
+        "mahoraga {}, {}, up {}, process {}\n",
+        plain(&status.version),
+        paint.toned(stage, tone),
+        span(status.uptime_s),
+        status.pid,
+    );
+    let mut line = |name: &str, what: &str| {
+        // Writing to a string does not fail.
+        let _ = writeln!(text, "{name:<12} {}", plain(what));
+    };
+    let taken = status.publish_us.map(|us| micros(us as f64));
+    let taken = taken.map(|time| format!(", in force after {time}"));
+    line(
+        "version",
+        &format!("{}{}", status.snapshot, taken.unwrap_or_default()),
+    );
+    let of = format!(
+        "{} of at most {}",
+        status.connections, status.max_connections
+    );
+    line("connections", &of);
+    line("accepted", &status.accepted.to_string());
+    let closed: Vec<_> = status
+        .closed
+        .iter()
+        .map(|(why, n)| format!("{why} {n}"))
+        .collect();
+    if !closed.is_empty() {
+        line("closed", &closed.join(", "));
+    }
+    let reloads = &status.reloads;
+    let at = reloads
+        .last_at
+        .as_ref()
+        .map(|at| format!(", the last at {at}"));
+    let done = format!("{} done, {} refused", reloads.succeeded, reloads.failed);
+    line("reloads", &format!("{done}{}", at.unwrap_or_default()));
+    if let Some(error) = &reloads.last_error {
+        let error = paint.toned(&plain(error), Tone::Bad);
+        let _ = writeln!(text, "{:<12} {error}", "refused");
+    }
+    let mut workers = Table::new(&[
+        ("worker", Align::Right),
+        ("version", Align::Right),
+        ("sessions", Align::Right),
+        ("accepted", Align::Right),
+        ("connect failures", Align::Right),
+    ]);
+    for worker in &status.workers {
+        let number = |name: &str| {
+            let number = worker.numbers.get(name);
+            number.map(u64::to_string).unwrap_or_default().into()
+        };
+        workers.row([
+            worker.worker.to_string().into(),
+            worker.snapshot.to_string().into(),
+            number("sessions"),
+            number("accepted"),
+            number("connect_failures"),
+        ]);
+    }
+    text + "\n" + &workers.text(paint)
+}
+
+/// A stage as a word, and how it looks.
+pub(super) fn stage(stage: Stage) -> (&'static str, Tone) {
+    match stage {
+        Stage::Starting => ("starting", Tone::Warning),
+        Stage::Ready => ("ready", Tone::Good),
+        Stage::Stopping => ("stopping", Tone::Warning),
+    }
+}
+
+fn listeners_text(listeners: &[ListenerStatus], paint: Paint) -> String {
+    let mut table = Table::new(&[
+        ("listener", Align::Left),
+        ("bind", Align::Left),
+        ("pool", Align::Left),
+        ("connections", Align::Right),
+        ("limit", Align::Right),
+    ]);
+    for one in listeners {
+        table.row([
+            one.name.as_str().into(),
+            one.bind.as_str().into(),
+            one.pool.as_str().into(),
+            count(one.connections).into(),
+            limit(one.max_connections),
+        ]);
+    }
+    table.text(paint)
+}
+
+fn pools_text(pools: &[PoolStatus], paint: Paint) -> String {
+    let mut table = Table::new(&[
+        ("pool", Align::Left),
+        ("strategy", Align::Left),
+        ("in rotation", Align::Right),
+        ("connections", Align::Right),
+        ("limit", Align::Right),
+        ("queued", Align::Right),
+        ("queue", Align::Left),
+        ("clients", Align::Right),
+        ("", Align::Left),
+    ]);
+    for pool in pools {
+        let usable = pool.backends.iter().filter(|one| one.in_rotation).count();
+        let queue = match pool.queue_max {
+            0 => String::new(),
+            max => format!("{max} for {}", micros(pool.queue_timeout_s * 1e6)),
+        };
+        let panic = Cell::toned(if pool.panic { PANIC } else { "" }, Tone::Bad);
+        table.row([
+            pool.name.as_str().into(),
+            pool.strategy.as_str().into(),
+            format!("{usable} of {}", pool.backends.len()).into(),
+            count(pool.connections).into(),
+            limit(pool.max_connections),
+            some(pool.queued),
+            queue.into(),
+            pool.clients.map(count).unwrap_or_default().into(),
+            panic,
+        ]);
+    }
+    table.text(paint)
+}
+
+fn backends_text(backends: &[&BackendStatus], paint: Paint) -> String {
+    if backends.is_empty() {
+        return "no backend\n".to_owned();
+    }
+    let mut table = Table::new(&[
+        ("pool", Align::Left),
+        ("backend", Align::Left),
+        ("address", Align::Left),
+        ("weight", Align::Right),
+        ("conns", Align::Right),
+        ("limit", Align::Right),
+        ("waiting", Align::Right),
+        ("opened", Align::Right),
+        ("answer", Align::Right),
+        ("bytes", Align::Right),
+        ("failures", Align::Right),
+        ("state", Align::Left),
+    ]);
+    for one in backends {
+        let address = if one.address == one.name {
+            ""
+        } else {
+            &one.address
+        };
+        table.row([
+            one.pool.as_str().into(),
+            one.name.as_str().into(),
+            address.into(),
+            one.weight.to_string().into(),
+            count(one.connections).into(),
+            limit(one.max_connections),
+            some(one.waiting),
+            count(one.opened).into(),
+            one.answer_ms
+                .map(|ms| micros(ms * 1e3))
+                .unwrap_or_default()
+                .into(),
+            bytes(one.bytes as f64).into(),
+            some(one.failures),
+            standing(one),
+        ]);
+    }
+    table.text(paint)
+}
+
+/// How a backend stands: first what the operator wants, then what is known of it.
+pub(super) fn standing(one: &BackendStatus) -> Cell {
+    let mut words = Vec::new();
+    let mut tone = Tone::Good;
+    if one.leaving {
+        words.push("removed".to_owned());
+        tone = Tone::Faint;
+    } else if one.state != "ready" {
+        words.push(one.state.clone());
+        tone = Tone::Faint;
+    }
+    if one.standby {
+        words.push("standby".to_owned());
+        tone = Tone::Faint;
+    }
+    if let Some(seconds) = one.ejected_s {
+        words.push(format!("ejected {}", span(seconds)));
+        tone = Tone::Warning;
+    }
+    if let Some(percent) = one.rising {
+        words.push(format!("rising {percent}%"));
+        tone = Tone::Warning;
+    }
+    let down = one.health == "down";
+    if down {
+        tone = Tone::Bad;
+    }
+    // That it is up goes without saying where something else is said.
+    if down || words.is_empty() || one.check.is_some() {
+        let check = one.check.as_ref().map(|check| format!(": {check}"));
+        words.push(format!("{}{}", one.health, check.unwrap_or_default()));
+    }
+    if one.backup {
+        words.push("backup".to_owned());
+    }
+    Cell::toned(words.join(", "), tone)
+}
+
+fn histograms_text(all: &[HistogramStatus], paint: Paint) -> String {
+    let mut table = Table::new(&[
+        ("worker", Align::Left),
+        ("since the start", Align::Left),
+        ("count", Align::Right),
+        ("p50", Align::Right),
+        ("p90", Align::Right),
+        ("p99", Align::Right),
+        ("p99.9", Align::Right),
+        ("max", Align::Right),
+    ]);
+    let by_worker = all.iter().any(|one| one.worker.is_some());
+    for one in all {
+        let worker = one
+            .worker
+            .map_or_else(|| "all".to_owned(), |worker| worker.to_string());
+        let value = |value: u64| Cell::from(measured(one, value));
+        table.row([
+            if by_worker { worker } else { String::new() }.into(),
+            one.name.as_str().into(),
+            count(one.count).into(),
+            value(one.p50),
+            value(one.p90),
+            value(one.p99),
+            value(one.p999),
+            value(one.max),
+        ]);
+    }
+    table.text(paint)
+}
+
+/// A value of a histogram with its unit; nothing where nothing was measured.
+pub(super) fn measured(of: &HistogramStatus, value: u64) -> String {
+    match of.unit.as_str() {
+        _ if of.count == 0 => String::new(),
+        "us" => micros(value as f64),
+        "ns" => micros(value as f64 / 1e3),
+        "B" => bytes(value as f64),
+        other => format!("{value} {other}"),
+    }
+}
+
+fn limit(limit: Option<u32>) -> Cell {
+    limit
+        .map(|limit| count(limit.into()))
+        .unwrap_or_default()
+        .into()
+}
+
+/// A number that is mostly 0: a column of nothing is left out.
+fn some(number: u64) -> Cell {
+    match number {
+        0 => "".into(),
+        _ => count(number).into(),
+    }
+}
+
+/// What is said of a pool that panics.
+pub(super) const PANIC: &str = "panic: too few are up, health is ignored";
