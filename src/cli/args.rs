@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
-use super::backend::backend;
 use crate::address::Address;
 use crate::config::values::{self, ValueError};
 use crate::config::{Backend, Key, LogFormat, Strategy};
@@ -93,7 +92,7 @@ pub struct ProxyArgs {
         long,
         value_name = "ADDR",
         required = true,
-        value_parser = backend,
+        value_parser = values::backend,
         help = "A backend, written as --from is, and behind it ,weight=N ,max_connections=N and \
                 ,backup as wanted; may be given again"
     )]

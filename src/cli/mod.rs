@@ -6,7 +6,6 @@
 #![forbid(unsafe_code)]
 
 mod args;
-mod backend;
 mod check;
 mod demo;
 mod proxy;
@@ -14,7 +13,6 @@ mod run;
 mod simulate;
 
 pub use args::{Cli, Command, Count, Deadline, MaxLoad, ProxyArgs, SimulateArgs};
-pub use backend::BackendError;
 pub use proxy::{ProxyError, proxy_config};
 
 use std::fmt::Display;
