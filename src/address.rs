@@ -203,7 +203,8 @@ fn unix(path: &str) -> Result<Address, AddressError> {
     }
 }
 
-fn is_host_name(host: &str) -> bool {
+/// Whether it is a host name (RFC 1123, section 2.1), with underscores as services have them.
+pub(crate) fn is_host_name(host: &str) -> bool {
     let label = |label: &str| {
         (1..=63).contains(&label.len())
             && !label.starts_with('-')

@@ -10,7 +10,6 @@ use clap::builder::{StyledStr, Styles};
 use clap::{Args, Parser, Subcommand};
 
 use super::admin::ClientCommand;
-use super::backend::backend;
 use crate::address::Address;
 use crate::config::values::{self, ValueError};
 use crate::config::{Backend, Key, LogFormat, Strategy};
@@ -100,7 +99,7 @@ pub struct ProxyArgs {
         long,
         value_name = "ADDR",
         required = true,
-        value_parser = backend,
+        value_parser = values::backend,
         help = "A backend, written as --from is, and behind it ,weight=N ,max_connections=N and \
                 ,backup as wanted; may be given again"
     )]

@@ -8,7 +8,6 @@
 
 pub mod admin;
 mod args;
-pub(crate) mod backend;
 mod check;
 mod demo;
 mod proxy;
@@ -16,7 +15,6 @@ mod run;
 mod simulate;
 
 pub use args::{Cli, Command, Count, Deadline, MaxLoad, ProxyArgs, SimulateArgs};
-pub use backend::BackendError;
 pub use proxy::{ProxyError, proxy_config};
 
 use std::fmt::Display;

@@ -225,7 +225,7 @@ mod tests {
         assert_eq!(auto.as_ref(), Ok(&flags));
         let text = "(listeners: [(bind: \"127.0.0.1:8080\", pool: \"default\")], \
                     pools: [(name: \"default\", backends: [\"127.0.0.1:9001\"])], \
-                    access_log: \"off\")";
+                    access_log: \"off\", admin: \"off\")";
         let (file, _) = crate::config::parse("f".to_owned(), text.into()).unwrap();
         assert_eq!(flags, file);
         assert_eq!(flags.shutdown_grace, SHUTDOWN_GRACE);

@@ -8,9 +8,9 @@ pub struct Ejection {
     /// Failures in a row (connects that failed, resets and hang-ups before the first byte) that
     /// eject a backend, 1 to 1000.
     pub failures: u32,
-    /// The first ejection's length; the n-th in a row takes n times as long,
+    /// The first ejection's length; the n-th in a row takes n times as long, 100 ms to 1 d,
     pub base: Duration,
-    /// but no longer than this.
+    /// but no longer than this. At least `base`.
     pub max: Duration,
     /// How much of a pool may be ejected at a time, in percent, 0 to 100. One backend of a pool of
     /// several always may.
@@ -42,6 +42,11 @@ pub enum AllDown {
     Closed,
 }
 
+impl AllDown {
+    /// Every answer with its name.
+    pub const ALL: [(&'static str, Self); 2] = [("open", Self::Open), ("closed", Self::Closed)];
+}
+
 /// What becomes of the sessions of a backend that goes down.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnDown {
@@ -55,9 +60,10 @@ pub enum OnDown {
 /// Where clients wait while every backend of a pool is full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Queue {
-    /// How many wait at most, over all workers; the next one is refused. 0: nobody waits.
+    /// How many wait at most, over all workers, up to 16,777,216; the next one is refused. 0:
+    /// nobody waits.
     pub max: u32,
-    /// How long one waits at most. A queue that has not been empty for as long gives each a
+    /// How long one waits at most, 20 ms to 1 h. A queue that has not been empty for as long gives each a
     /// twentieth of it only, so that overload costs the excess and not everybody's time (CoDel's
     /// idea, as in "Fail at Scale", ACM Queue 13(8), 2015).
     pub timeout: Duration,
@@ -83,7 +89,7 @@ pub struct Scaling {
     pub low: u32,
     /// How long the load must stay beyond a mark, 1 s to 1 h.
     pub window: Duration,
-    /// From one decision to the next at least.
+    /// From one decision to the next at least, 1 s to 1 d.
     pub cool_down: Duration,
     /// Backends in rotation that are never gone below.
     pub min: u32,
@@ -105,6 +111,13 @@ impl Default for Scaling {
     }
 }
 
+impl Scaling {
+    /// The low mark when nothing is said of it: three tenths of the high one.
+    pub(super) fn low_default(high: u32) -> u32 {
+        high / 10 * 3 + high % 10 * 3 / 10
+    }
+}
+
 /// What a pool scales by.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ScaleBy {
@@ -113,6 +126,14 @@ pub enum ScaleBy {
     Connections,
     /// What the forecast of `predictive` says that they will be: the greater of the two.
     Forecast,
+}
+
+impl ScaleBy {
+    /// Every measure with its name.
+    pub const ALL: [(&'static str, Self); 2] = [
+        ("connections", Self::Connections),
+        ("forecast", Self::Forecast),
+    ];
 }
 
 /// Where a pool's backends are found, beside those that it names.

@@ -112,6 +112,41 @@ pub enum Initial {
     Probe,
 }
 
+impl Probe {
+    /// The method of a request when nothing else is said.
+    pub const METHOD: &str = "GET";
+    /// The path of a request when nothing else is said.
+    pub const PATH: &str = "/";
+    /// The good status codes when nothing else is said: whoever redirects is alive.
+    pub const STATUS: RangeInclusive<u16> = 200..=399;
+}
+
+impl Initial {
+    /// Every state with its name.
+    pub const ALL: [(&'static str, Self); 3] = [
+        ("up", Self::Up),
+        ("down", Self::Down),
+        ("probe", Self::Probe),
+    ];
+}
+
+impl Check {
+    /// The longest that a probe may take when nothing is said of it: 1 s, or where probes follow
+    /// each other sooner, until the next one.
+    pub(super) fn timeout_default(&self) -> Duration {
+        self.shortest_interval().min(Duration::from_secs(1))
+    }
+
+    /// The shortest of its intervals: two probes of a backend never overlap.
+    pub(super) fn shortest_interval(&self) -> Duration {
+        let others = [self.interval_down, self.interval_between];
+        others
+            .into_iter()
+            .flatten()
+            .fold(self.interval, Duration::min)
+    }
+}
+
 impl Default for Check {
     fn default() -> Self {
         Self {

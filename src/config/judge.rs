@@ -10,7 +10,7 @@ use super::error::Mistake;
 use super::raw::Scalar;
 use super::source::Source;
 use super::spans::{Node, Span};
-use super::values::{self, Bounds, ValueError};
+use super::values::{self, Bounds, Ratio, ValueError};
 
 /// A field that holds a single value.
 pub(super) struct Leaf<'a> {
@@ -36,6 +36,11 @@ impl<'a> Leaf<'a> {
     fn called(&self) -> &'a str {
         let label = self.group.label().filter(|_| self.stands_for_group());
         label.unwrap_or(self.name)
+    }
+
+    /// The value as it was written.
+    pub(super) fn written(&self) -> &'a str {
+        self.written
     }
 
     fn stands_for_group(&self) -> bool {
@@ -112,6 +117,21 @@ impl<'a> Judge<'a> {
             );
         }
         self.read(leaf, read)
+    }
+
+    /// The items of a list that are right; `name` is what each is called.
+    pub(super) fn items<T>(
+        &mut self,
+        (raw, at): (&'a [Scalar], &'a Node),
+        name: &'static str,
+        read: impl Fn(&Leaf<'a>) -> Result<T, ValueError>,
+    ) -> Vec<T> {
+        let items = raw.iter().enumerate();
+        let leaves: Vec<_> = items
+            .map(|(i, raw)| self.leaf(raw, at.item(i), name))
+            .collect();
+        let read = leaves.iter().filter_map(|leaf| self.read(leaf, &read));
+        read.collect()
     }
 
     /// Refuses what an earlier one has already: `what` says what they share.
@@ -191,13 +211,29 @@ pub(super) fn duration_or_off(
     }
 }
 
-/// A load relative to the average, in percent, or `"off"`.
-pub(super) fn max_load(leaf: &Leaf<'_>) -> Result<Option<u16>, ValueError> {
-    match leaf.text() {
+/// A ratio in percent, written as a decimal, or `"off"`.
+pub(super) fn ratio_or_off(
+    ratio: &'static Ratio,
+) -> impl Fn(&Leaf<'_>) -> Result<Option<u16>, ValueError> {
+    move |leaf| match leaf.text() {
         Some("off") => Ok(None),
-        Some(_) => Err(not(leaf, values::LOAD_WANTED)),
-        None => values::percent(leaf.written).map(Some),
+        Some(_) => Err(not(leaf, ratio.wanted)),
+        None => values::percent(leaf.written, ratio).map(Some),
     }
+}
+
+/// A string, of text or of any bytes.
+pub(super) fn bytes(leaf: &Leaf<'_>) -> Result<Vec<u8>, ValueError> {
+    if let Scalar::Bytes(bytes) = leaf.raw {
+        Ok(bytes.clone())
+    } else {
+        text(leaf).map(|text| text.as_bytes().to_vec())
+    }
+}
+
+/// A status code, or a range of them in a string.
+pub(super) fn status(leaf: &Leaf<'_>) -> Result<RangeInclusive<u16>, ValueError> {
+    values::status(leaf.text().unwrap_or(leaf.written))
 }
 
 /// `true` or `false`.

@@ -4,10 +4,15 @@ use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::path::Path;
 
+use serde::de::DeserializeOwned;
+
 use super::error::{ConfigError, Mistake};
-use super::raw::RawConfig;
+use super::judge::Judge;
+use super::raw::{RawCheck, RawConfig, RawQueue, RawStrategy, Short};
 use super::source::Source;
-use super::{Config, syntax, validate};
+use super::spans::Node;
+use super::values::ValueError;
+use super::{Check, Config, Queue, Strategy, syntax, validate};
 
 /// The longest file that is read.
 const FILE_BYTES_MAX: u64 = 16 << 20;
@@ -51,14 +56,85 @@ pub fn parse(file: String, bytes: Vec<u8>) -> Result<(Config, Source), ConfigErr
         .map(str::to_owned)
         .unwrap_or(text);
     let mut source = Source::new(file, text);
-    let options =
-        ron::Options::default().with_default_extension(ron::extensions::Extensions::IMPLICIT_SOME);
-    let raw: RawConfig = options
-        .from_str(source.text())
-        .map_err(|error| mistake(syntax::mistake(&source, &error)))?;
-    source.scan();
+    let raw: RawConfig = shape(&mut source).map_err(mistake)?;
     let config = validate::config(&raw, &source).map_err(ConfigError::Mistakes)?;
     Ok((config, source))
+}
+
+/// Reads a strategy as a pool of a file may have it: a bare name, or in RON
+/// `(name: "hash", key: "sni")`. What it takes of the pool's groups is judged with the pool.
+///
+/// # Errors
+/// It is none, or says how clients persist: only a file can.
+pub fn strategy_of(text: &str) -> Result<Strategy, ValueError> {
+    alone(("strategy", text), |judge, raw: &Short<RawStrategy>, at| {
+        let (strategy, _) = judge.strategy(&raw.0, at, None);
+        let settings = ["key", "ttl", "clients_max"];
+        if strategy == Strategy::StickyRoundRobin
+            && let Some(setting) = settings.into_iter().find_map(|name| at.find(name))
+        {
+            let sentence = "only a file can say how clients of `sticky_round_robin` persist";
+            judge.mistake(&setting.span, sentence.to_owned());
+        }
+        strategy
+    })
+}
+
+/// Reads a queue as a pool of a file may have it: `off`, a number, or in RON
+/// `(max: 100, timeout: "1s")`.
+///
+/// # Errors
+/// It is none.
+pub fn queue_of(text: &str) -> Result<Queue, ValueError> {
+    alone(("queue", text), |judge, raw: &Short<RawQueue>, at| {
+        judge.queue(&raw.0, at)
+    })
+}
+
+/// Reads a check as a pool of a file may have it: a bare name such as `http`, or in RON
+/// `(type: "http", path: "/healthz")`.
+///
+/// # Errors
+/// It is none.
+pub fn check_of(text: &str) -> Result<Option<Check>, ValueError> {
+    alone(("check", text), |judge, raw: &Short<RawCheck>, at| {
+        judge.check(&raw.0, at)
+    })
+}
+
+/// Reads the value of a field as it may stand in a file. A word needs no quotes.
+fn alone<T: DeserializeOwned, R>(
+    (name, text): (&str, &str),
+    read: impl for<'a> FnOnce(&mut Judge<'a>, &'a T, &'a Node) -> R,
+) -> Result<R, ValueError> {
+    let text = text.trim();
+    let is_word = !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphabetic() || b == b'_');
+    let text = if is_word {
+        format!("{text:?}")
+    } else {
+        text.to_owned()
+    };
+    let refused = |mistake: Mistake| ValueError::Refused(mistake.sentence);
+    let mut source = Source::new(String::new(), text);
+    let raw: T = shape(&mut source).map_err(refused)?;
+    let at = source.root().clone().called(name);
+    let mut judge = Judge::new(&source);
+    let value = read(&mut judge, &raw, &at);
+    match judge.into_mistakes().into_iter().next() {
+        Some(mistake) => Err(refused(mistake)),
+        None => Ok(value),
+    }
+}
+
+/// What RON makes of a text, which is then known place by place.
+fn shape<T: DeserializeOwned>(source: &mut Source) -> Result<T, Mistake> {
+    let options =
+        ron::Options::default().with_default_extension(ron::extensions::Extensions::IMPLICIT_SOME);
+    let raw = options
+        .from_str(source.text())
+        .map_err(|error| syntax::mistake(source, &error))?;
+    source.scan();
+    Ok(raw)
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, String> {

@@ -15,6 +15,7 @@ mod admin;
 mod availability;
 mod change;
 mod check;
+mod emit;
 mod error;
 mod judge;
 mod key;

@@ -72,6 +72,12 @@ impl Node {
         self.children.get(index).unwrap_or(self)
     }
 
+    /// The same, as the field of a name.
+    pub(super) fn called(mut self, name: &str) -> Self {
+        self.label = Some(name.to_owned());
+        self
+    }
+
     /// The first byte, where a mistake about a whole group is shown.
     pub(super) fn start(&self) -> Span {
         self.span.start..self.span.start + 1

@@ -97,7 +97,7 @@ pub struct Group {
     /// Unique within the pool.
     pub name: String,
     /// Its share, 1 or more; when the file says nothing, that of its backends together, without
-    /// the backups.
+    /// backups and reserve. 0 in a [`Change`](super::Change) alone: nothing is said.
     pub weight: u32,
 }
 
@@ -234,7 +234,7 @@ impl Strategy {
 
 impl Group {
     /// The groups that backends name, in the order of their first, each with the weight of its
-    /// backends. Backups wait, and weigh nothing; no group does.
+    /// backends. Backups and the reserve wait, and weigh nothing; no group does.
     pub fn of<'a>(backends: impl IntoIterator<Item = &'a Backend>) -> Vec<Self> {
         let mut groups: Vec<Self> = Vec::new();
         let mut places = HashMap::new();
@@ -249,7 +249,7 @@ impl Group {
                 });
                 groups.len() - 1
             });
-            if !backend.backup {
+            if !backend.backup && !backend.reserve {
                 groups[place].weight += u32::from(backend.weight);
             }
         }
@@ -346,4 +346,5 @@ impl Default for Persist {
     }
 }
 
-const SUBSET: NonZeroU16 = NonZeroU16::new(2).unwrap();
+/// Backends of a subset when nothing else is said.
+pub(super) const SUBSET: NonZeroU16 = NonZeroU16::new(2).unwrap();

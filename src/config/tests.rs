@@ -41,6 +41,7 @@ fn defaults(listener: Listener, backends: Vec<Backend>) -> Config {
             to: LogSink::Stdout,
             format: LogFormat::KeyValue,
         }),
+        admin: Some(Admin::default()),
         ..Config::of(vec![listener], vec![Pool::of("web", backends)])
     }
 }

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 use super::error::Mistake;
-use super::judge::{Judge, duration, duration_or_off, number, number_or, path, text};
+use super::judge::{Judge, duration, duration_or_off, number, number_or, path, text, truth};
 use super::raw::{RawAccessLog, RawConfig, RawListener, RawPool, RawTimeouts, Scalar};
 use super::source::Source;
 use super::spans::Node;
@@ -16,7 +16,11 @@ use super::{
 };
 use crate::address::Address;
 
+mod admin;
+mod availability;
+mod check;
 mod pool;
+mod scaling;
 mod strategy;
 mod tiers;
 
@@ -28,6 +32,7 @@ pub(super) fn config(raw: &RawConfig, source: &Source) -> Result<Config, Vec<Mis
     let max_connections = judge.leaf(&raw.max_connections, root, "max_connections");
     let shutdown_grace = judge.leaf(&raw.shutdown_grace, root, "shutdown_grace");
     let histogram_log = judge.leaf(&raw.histogram_log, root, "histogram_log");
+    let reload_on_change = judge.leaf(&raw.reload_on_change, root, "reload_on_change");
     let config = Config {
         workers: judge
             .read(&workers, number_or("auto", values::WORKERS))
@@ -42,9 +47,9 @@ pub(super) fn config(raw: &RawConfig, source: &Source) -> Result<Config, Vec<Mis
         histogram_log: judge
             .read(&histogram_log, path)
             .unwrap_or_else(|| PathBuf::from(HISTOGRAM_LOG)),
-        reload_on_change: false,
-        admin: None,
-        resolvers: Vec::new(),
+        reload_on_change: judge.read(&reload_on_change, truth).unwrap_or_default(),
+        admin: judge.admin(&raw.admin.0, root.find("admin")),
+        resolvers: judge.resolvers(&raw.resolvers, root.field("resolvers")),
         listeners: judge.listeners(raw, root),
         pools: judge.pools(&raw.pools, root.field("pools")),
     };

@@ -8,21 +8,33 @@ use std::path::Path;
 use log::LevelFilter;
 use thiserror::Error;
 
-use super::{FirstTier, Key, LogFormat, LogSink, SecondTier, Strategy};
+use super::{AdminState, FirstTier, Key, LogFormat, LogSink, SecondTier, Strategy};
 use crate::address::{Address, AddressError};
 
+mod backend;
+mod check;
 mod duration;
 mod names;
+mod network;
 
+pub use super::load::{check_of, queue_of, strategy_of};
+pub use backend::{BackendError, backend};
+pub use check::expect_regex;
+pub(super) use check::{
+    CheckType, alpn, check_type, expect_bytes, http_host, http_method, http_path, initial,
+    proxy_header, server_name, status, verify,
+};
 pub(super) use duration::written;
 pub use duration::{
-    Bounds, CONNECT, DEADLINE, DEADLINE_OR_OFF, DECAY, GRACE, HORIZON, PEEK, SEASON, TTL, duration,
+    Bounds, CHECK_INTERVAL, CHECK_TIMEOUT, CONNECT, COOL_DOWN, DEADLINE, DEADLINE_OR_OFF, DECAY,
+    EJECTION, GRACE, HORIZON, PEEK, QUEUE_WAIT, SCALING_WINDOW, SEASON, SLOW_START, TTL, duration,
     duration_or_off,
 };
 pub(crate) use names::did_you_mean;
 pub use names::named;
 pub(super) use names::one_of;
 use names::{foreign, hint, listed};
+pub(super) use network::{discovered_name, loopback, resolver, socket_path, webhook};
 
 /// Why a value is refused. Each names the value.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
@@ -95,6 +107,26 @@ pub enum ValueError {
     /// A path that no file can have.
     #[error("`{0}` is no path of a file")]
     BadPath(String),
+    /// A check by a program.
+    #[error(
+        "`{0}` would start a process, and none is started after the start: \
+         use `tcp`, `send_expect`, `http` or `tls`"
+    )]
+    StartsProcess(String),
+    /// A regular expression that can't be compiled.
+    #[error("`{pattern}` is no regular expression: {why}")]
+    BadRegex {
+        /// The expression.
+        pattern: String,
+        /// What the crate `regex` says.
+        why: String,
+    },
+    /// A value that is more than a word.
+    #[error("{0}")]
+    Refused(String),
+    /// An address that others than this machine could reach.
+    #[error("`{0}` is not a loopback address: write 127.0.0.1:9900 or [::1]:9900")]
+    NotLoopback(Address),
 }
 
 /// Worker threads; cpu_set_t of sched.h holds as many CPUs.
@@ -111,6 +143,18 @@ pub const GROUP_WEIGHT: RangeInclusive<u32> = 1..=1 << 16;
 pub const SUBSET: RangeInclusive<u32> = 1..=16;
 /// Clients that persistence remembers.
 pub const CLIENTS: RangeInclusive<u32> = 1..=1 << 24;
+/// Clients that wait for a pool; 0: none.
+pub const QUEUE: RangeInclusive<u32> = 0..=1 << 24;
+/// Shares of a whole, in percent.
+pub const PERCENT: RangeInclusive<u32> = 0..=100;
+/// Failures in a row that eject a backend.
+pub const FAILURES: RangeInclusive<u32> = 1..=1000;
+/// Probes in a row that bring a backend back or take it down.
+pub const PROBES: RangeInclusive<u32> = 1..=100;
+/// Ports that can be connected to.
+pub const PORT: RangeInclusive<u32> = 1..=65_535;
+/// Backends that scaling never goes below.
+pub const SCALING_MIN: RangeInclusive<u32> = 1..=1 << 16;
 
 /// Reads a whole number above 0, or `auto` as none.
 pub fn number_or_auto(
@@ -153,32 +197,54 @@ pub(super) fn in_range(
         })
 }
 
+/// A ratio that is written as a decimal and kept in percent.
+#[derive(Clone, Debug)]
+pub(super) struct Ratio {
+    percent: RangeInclusive<u16>,
+    range: &'static str,
+    /// How it is written.
+    pub(super) wanted: &'static str,
+}
+
+/// Loads relative to the average.
+pub(super) const MAX_LOAD: Ratio = Ratio {
+    percent: 101..=1000,
+    range: "1.01 to 10, or \"off\",",
+    wanted: "a number with at most two decimals, such as 1.25, or \"off\"",
+};
+/// Latencies relative to the median.
+pub(super) const LATENCY: Ratio = Ratio {
+    percent: 150..=10_000,
+    range: "1.5 to 100, or \"off\",",
+    wanted: "a number with at most two decimals, such as 5.0, or \"off\"",
+};
+
 /// Reads a load relative to the average in percent, written as a decimal, or `off` as none.
 pub fn max_load(text: &str) -> Result<Option<u16>, ValueError> {
     if text == "off" {
         Ok(None)
     } else {
-        percent(text).map(Some)
+        percent(text, &MAX_LOAD).map(Some)
     }
 }
 
 /// Reads a decimal as percent, from its digits: no float comes near it.
-pub(super) fn percent(text: &str) -> Result<u16, ValueError> {
+pub(super) fn percent(text: &str, ratio: &Ratio) -> Result<u16, ValueError> {
     let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
     let fraction = fraction.trim_end_matches('0');
     let is_digits = |text: &str| text.bytes().all(|b| b.is_ascii_digit());
     if whole.is_empty() || !is_digits(whole) || !is_digits(fraction) || fraction.len() > 2 {
         return Err(ValueError::Not {
             value: text.to_owned(),
-            wanted: LOAD_WANTED.to_owned(),
+            wanted: ratio.wanted.to_owned(),
         });
     }
     let percent = format!("{whole}{fraction:0<2}").parse().ok();
     percent
-        .filter(|percent| MAX_LOAD.contains(percent))
+        .filter(|percent| ratio.percent.contains(percent))
         .ok_or_else(|| ValueError::OutOfRange {
             value: text.to_owned(),
-            range: "1.01 to 10, or \"off\",".to_owned(),
+            range: ratio.range.to_owned(),
         })
 }
 
@@ -242,6 +308,11 @@ pub fn lasting(key: Key) -> Result<Key, ValueError> {
         fleeting @ Key::SourceIpPort => Err(ValueError::FleetingKey(fleeting)),
         key @ (Key::SourceIp { .. } | Key::Peeked(_)) => Ok(key),
     }
+}
+
+/// Reads what an operator wants of a backend.
+pub fn admin_state(name: &str) -> Result<AdminState, ValueError> {
+    named("state", name, &AdminState::ALL)
 }
 
 /// Reads the name of a log format.
@@ -309,12 +380,6 @@ const LOG_LEVELS: [(&str, LevelFilter); 5] = [
     ("debug", LevelFilter::Debug),
     ("off", LevelFilter::Off),
 ];
-
-/// Loads relative to the average, in percent.
-const MAX_LOAD: RangeInclusive<u16> = 101..=1000;
-
-/// How such a load is written.
-pub(super) const LOAD_WANTED: &str = "a number with at most two decimals, such as 1.25, or \"off\"";
 
 /// The longest name of a listener, a pool or a backend.
 const NAME_CHARS_MAX: usize = 64;

@@ -8,7 +8,7 @@ use clap::{Args, Subcommand};
 
 use super::place::Place;
 use crate::cli::args::Deadline;
-use crate::cli::backend::backend;
+use crate::config::values::backend;
 use crate::config::values::{self, ValueError};
 use crate::config::{AdminState, Backend};
 

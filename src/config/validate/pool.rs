@@ -3,14 +3,16 @@
 use std::collections::HashMap;
 
 use super::{name_or, stand_in};
-use crate::config::judge::{Judge, duration, number, number_or, text, text_or, truth};
-use crate::config::raw::{RawBackend, RawPersist, RawPool, RawQueue, Scalar, Short};
-use crate::config::spans::Node;
+use crate::config::judge::{
+    Judge, duration, duration_or_off, number, number_or, text, text_or, truth,
+};
+use crate::config::raw::{RawBackend, RawPersist, RawPool, Scalar, Short};
+use crate::config::spans::{Node, Span};
 use crate::config::values::{self, ValueError};
-use crate::config::{Backend, Persist, Pool, Queue, Strategy};
+use crate::config::{Backend, Persist, Pool, Strategy};
 
 /// A backend, and how it was written.
-pub(super) struct Member<'a> {
+pub(in crate::config) struct Member<'a> {
     pub(super) backend: Backend,
     pub(super) raw: &'a RawBackend,
     pub(super) at: &'a Node,
@@ -40,10 +42,10 @@ impl<'a> Judge<'a> {
         let name = self
             .require(&name, |leaf| values::name(text(leaf)?))
             .unwrap_or_default();
-        let members = self.members(&raw.backends, at.field("backends"));
+        let members = self.members(raw, at);
         let strategy_at = at.find("strategy");
         let (strategy, its_persist) = strategy_at
-            .map(|at| self.strategy(&raw.strategy.0, at, &members))
+            .map(|at| self.strategy(&raw.strategy.0, at, Some(&members)))
             .unwrap_or_default();
         let persist_at = at.find("persist");
         let persist = persist_at.and_then(|at| self.persist(&raw.persist.0, at));
@@ -51,49 +53,79 @@ impl<'a> Judge<'a> {
             let error = ValueError::PersistsAlready(strategy.clone());
             self.mistake(&at.span, format!("persist: {error}"));
         }
-        let backends = members.into_iter().map(|member| member.backend);
-        let queue = at
-            .find("queue")
-            .map_or_else(Queue::default, |at| self.queue(&raw.queue, at));
+        let max_connections = self.leaf(&raw.max_connections, at, "max_connections");
+        let slow_start = self.leaf(&raw.slow_start, at, "slow_start");
+        let scaling = raw.scaling.as_ref();
+        let check_at = at.find("check");
+        let ejection_at = at.find("ejection");
+        let backends = members.into_iter().map(|member| member.backend).collect();
+        let default = Pool::of(name, backends);
         Pool {
             strategy,
             persist: its_persist.or(persist),
-            queue,
-            ..Pool::of(name, backends.collect())
+            max_connections: self
+                .read(&max_connections, number_or("off", values::CONNECTIONS))
+                .flatten(),
+            queue: self.queue(&raw.queue.0, at.field("queue")),
+            check: check_at.and_then(|at| self.check(&raw.check.0, at)),
+            ejection: ejection_at.map_or(default.ejection, |at| self.ejection(&raw.ejection.0, at)),
+            panic_below: self.panic_below(&raw.panic_below, at),
+            all_down: self.all_down(&raw.all_down, at),
+            slow_start: self
+                .read(&slow_start, duration_or_off(values::SLOW_START))
+                .flatten(),
+            on_down: self.on_down(&raw.on_down.0, at.field("on_down")),
+            discovery: raw
+                .discover
+                .as_ref()
+                .and_then(|raw| self.discovery(raw, at.field("discover"))),
+            scaling: scaling.map(|raw| self.scaling(raw, at.field("scaling"))),
+            ..default
         }
     }
 
-    fn queue(&mut self, raw: &'a RawQueue, at: &'a Node) -> Queue {
-        let max = self.leaf(&raw.max, at, "max");
-        let timeout = self.leaf(&raw.timeout, at, "timeout");
-        let default = Queue::default();
-        Queue {
-            max: self
-                .read(&max, number(0..=1_000_000))
-                .unwrap_or(default.max),
-            timeout: self
-                .read(&timeout, duration(values::CONNECT))
-                .unwrap_or(default.timeout),
-        }
-    }
-
-    fn members(&mut self, raw: &'a [Short<RawBackend>], at: &'a Node) -> Vec<Member<'a>> {
+    /// The backends, and behind them those of the reserve.
+    fn members(&mut self, raw: &'a RawPool, at: &'a Node) -> Vec<Member<'a>> {
         let mut names = HashMap::new();
+        let mut members = self.listed((&raw.backends, at.field("backends")), &mut names);
+        let at_backends = at.field("backends").start();
+        // Those that are discovered may be all.
+        if members.is_empty() && raw.discover.is_none() {
+            self.mistake(&at_backends, "backends: at least one is wanted".to_owned());
+        } else if raw.discover.is_none() && members.iter().all(|member| member.backend.weight == 0)
+        {
+            let sentence = "backends: every weight is 0, so that none is ever selected";
+            self.mistake(&at_backends, sentence.to_owned());
+        }
+        let reserve = self.listed((&raw.reserve, at.field("reserve")), &mut names);
+        if raw.scaling.is_some() && raw.reserve.is_empty() {
+            let sentence = "scaling: there is no `reserve` of backends to grow by";
+            self.mistake(&at.field("scaling").start(), sentence.to_owned());
+        } else if raw.scaling.is_none() && !raw.reserve.is_empty() {
+            let sentence = "reserve: without `scaling` it is never brought in";
+            self.mistake(&at.field("reserve").start(), sentence.to_owned());
+        }
+        members.extend(reserve.into_iter().map(|mut member| {
+            member.backend.reserve = true;
+            member
+        }));
+        members
+    }
+
+    fn listed(
+        &mut self,
+        (raw, at): (&'a [Short<RawBackend>], &'a Node),
+        names: &mut HashMap<String, Span>,
+    ) -> Vec<Member<'a>> {
         let mut members = Vec::with_capacity(raw.len());
         for (i, Short(raw)) in raw.iter().enumerate() {
             let at = at.item(i);
             let backend = self.backend(raw, at);
             if backend.address != stand_in() {
                 let name = ("two backends of the pool are called", backend.name.clone());
-                self.unique(&mut names, name, &name_or(at, "address").span);
+                self.unique(names, name, &name_or(at, "address").span);
             }
             members.push(Member { backend, raw, at });
-        }
-        if members.is_empty() {
-            self.mistake(&at.start(), "backends: at least one is wanted".to_owned());
-        } else if members.iter().all(|member| member.backend.weight == 0) {
-            let sentence = "backends: every weight is 0, so that none is ever selected";
-            self.mistake(&at.start(), sentence.to_owned());
         }
         members
     }
@@ -105,6 +137,7 @@ impl<'a> Judge<'a> {
         let max_connections = self.leaf(&raw.max_connections, at, "max_connections");
         let backup = self.leaf(&raw.backup, at, "backup");
         let group = self.leaf(&raw.group, at, "group");
+        let state = self.leaf(&raw.state, at, "state");
         let backend = self
             .require(&address, |leaf| values::backend_address(text(leaf)?))
             .map_or_else(|| Backend::at(stand_in()), Backend::at);
@@ -122,7 +155,9 @@ impl<'a> Judge<'a> {
             backup: self.read(&backup, truth).unwrap_or(backend.backup),
             group: self.read(&group, |leaf| values::name(text(leaf)?)),
             address: backend.address,
-            state: backend.state,
+            state: self
+                .read(&state, |leaf| values::admin_state(text(leaf)?))
+                .unwrap_or(backend.state),
             reserve: false,
         }
     }

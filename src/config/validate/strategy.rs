@@ -4,7 +4,7 @@ use std::num::NonZeroU16;
 use std::time::Duration;
 
 use super::pool::Member;
-use crate::config::judge::{Judge, duration, duration_or_off, max_load, number, text, text_or};
+use crate::config::judge::{Judge, duration, duration_or_off, number, ratio_or_off, text, text_or};
 use crate::config::raw::RawStrategy;
 use crate::config::spans::Node;
 use crate::config::values;
@@ -23,12 +23,12 @@ pub(super) struct Told {
 }
 
 impl<'a> Judge<'a> {
-    /// The strategy, and the persistence that is part of it.
-    pub(super) fn strategy(
+    /// The strategy, and the persistence that is part of it. Without members it is judged alone.
+    pub(in crate::config) fn strategy(
         &mut self,
         raw: &'a RawStrategy,
         at: &'a Node,
-        members: &[Member<'a>],
+        members: Option<&[Member<'a>]>,
     ) -> (Strategy, Option<Persist>) {
         let name = self.leaf(&raw.name, at, "name");
         let name = self.require(&name, |leaf| {
@@ -87,7 +87,7 @@ impl<'a> Judge<'a> {
                 key if persists => values::persist_key(key),
                 key => key.parse(),
             }),
-            max_load: self.read(&load, max_load),
+            max_load: self.read(&load, ratio_or_off(&values::MAX_LOAD)),
             decay: self.read(&decay, duration(values::DECAY)),
             first: self.read(&first, |leaf| values::first_tier(text(leaf)?)),
             subset: subset

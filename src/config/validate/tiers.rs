@@ -18,9 +18,10 @@ impl<'a> Judge<'a> {
         &mut self,
         (raw, at): Written<'a>,
         told: Told,
-        members: &[Member<'a>],
+        members: Option<&[Member<'a>]>,
     ) -> TwoTier {
-        let is_grouped = raw.groups.is_some() || members.iter().any(Member::names_a_group);
+        let some_named = members.is_some_and(|all| all.iter().any(Member::names_a_group));
+        let is_grouped = raw.groups.is_some() || some_named;
         let groups = self.groups((raw, at), members);
         let first = match told.first.unwrap_or_default() {
             FirstTier::Hash { key, subset } => {
@@ -37,7 +38,7 @@ impl<'a> Judge<'a> {
                 for setting in [("key", &raw.key), ("subset", &raw.subset)] {
                     self.only_of("hash", ("first tier", first.name()), setting, at);
                 }
-                if !is_grouped {
+                if !is_grouped && members.is_some() {
                     let sentence = format!(
                         "first: `{}` picks a group: say with each backend which it is in, \
                          such as group: \"a\"",
@@ -79,8 +80,11 @@ impl<'a> Judge<'a> {
         }
     }
 
-    /// The groups as they were written, or else as the backends name them.
-    fn groups(&mut self, (raw, at): Written<'a>, members: &[Member<'a>]) -> Vec<Group> {
+    /// The groups as they were written, or else as the backends name them. Where there are none
+    /// whose names are known, a weight that is not written is 0.
+    fn groups(&mut self, (raw, at): Written<'a>, members: Option<&[Member<'a>]>) -> Vec<Group> {
+        let of_pool = members.is_some();
+        let members = members.unwrap_or_default();
         if members.iter().any(Member::names_a_group) {
             for member in members.iter().filter(|member| !member.names_a_group()) {
                 let sentence = "the field `group` is missing here: other backends of the pool \
@@ -99,26 +103,28 @@ impl<'a> Judge<'a> {
         let mut seen = HashMap::new();
         let mut groups = Vec::with_capacity(raw.len());
         for (i, Short(raw)) in raw.iter().enumerate() {
-            if let Some(group) = self.group(raw, at.item(i), &named) {
+            let named = of_pool.then_some(&*named);
+            if let Some(group) = self.group(raw, at.item(i), named) {
                 let name = ("two groups of the pool are called", group.name.clone());
                 self.unique(&mut seen, name, &at.item(i).field("name").span);
                 groups.push(group);
             }
         }
         // Of a group whose name was refused, no backend can be blamed.
-        if groups.len() == raw.len() && !raw.is_empty() {
+        if of_pool && groups.len() == raw.len() && !raw.is_empty() {
             self.groups_match(&groups, at, members);
         }
         groups
     }
 
-    fn group(&mut self, raw: &'a RawGroup, at: &'a Node, named: &[Group]) -> Option<Group> {
+    fn group(&mut self, raw: &'a RawGroup, at: &'a Node, named: Option<&[Group]>) -> Option<Group> {
         let name = self.leaf(&raw.name, at, "name");
         let weight = self.leaf(&raw.weight, at, "weight");
         let name = self.require(&name, |leaf| values::name(text(leaf)?));
         let weight = self.read(&weight, number(values::GROUP_WEIGHT));
         let name = name?;
         let of_backends = || {
+            let Some(named) = named else { return 0 };
             let found = named.iter().find(|group| group.name == name);
             found.map_or(1, |group| group.weight)
         };

@@ -76,6 +76,48 @@ pub const SEASON: Bounds = Bounds {
     step: MILLISECOND,
     words: "10m to 30d, or \"off\",",
 };
+/// Waits in a pool's queue, of which a twentieth is still a time.
+pub const QUEUE_WAIT: Bounds = Bounds {
+    min: Duration::from_millis(20),
+    max: Duration::from_secs(3600),
+    step: MILLISECOND,
+    words: "20ms to 1h",
+};
+/// Times from probe to probe.
+pub const CHECK_INTERVAL: Bounds = DECAY;
+/// Whole probes.
+pub const CHECK_TIMEOUT: Bounds = Bounds {
+    min: Duration::from_millis(10),
+    max: Duration::from_secs(60),
+    step: MILLISECOND,
+    words: "10ms to 1m",
+};
+/// Ejections.
+pub const EJECTION: Bounds = Bounds {
+    min: Duration::from_millis(100),
+    max: Duration::from_secs(86_400),
+    step: MILLISECOND,
+    words: "100ms to 1d",
+};
+/// Ways of backends to their full share.
+pub const SLOW_START: Bounds = Bounds {
+    words: "100ms to 1h, or \"off\",",
+    ..DECAY
+};
+/// How long a load stays beyond a mark of scaling.
+pub const SCALING_WINDOW: Bounds = Bounds {
+    min: Duration::from_secs(1),
+    max: Duration::from_secs(3600),
+    step: MILLISECOND,
+    words: "1s to 1h",
+};
+/// Times from one decision of scaling to the next.
+pub const COOL_DOWN: Bounds = Bounds {
+    min: Duration::from_secs(1),
+    max: Duration::from_secs(86_400),
+    step: MILLISECOND,
+    words: "1s to 1d",
+};
 
 /// Reads a whole number with a unit, such as `250ms`.
 pub fn duration(text: &str, bounds: Bounds) -> Result<Duration, ValueError> {

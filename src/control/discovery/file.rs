@@ -171,7 +171,7 @@ fn backend(line: &str) -> Result<Backend, String> {
              for discovery by `dns`"
         ));
     }
-    cli::backend::backend(line).map_err(|error| error.to_string())
+    values::backend(line).map_err(|error| error.to_string())
 }
 
 /// Room for a thousand long lines.

@@ -1,13 +1,14 @@
-//! A backend as `--to` takes it: an address and, behind commas, what else there is to say.
+//! A backend in one line, as `--to` and files of backends have it: an address and, behind commas,
+//! what else there is to say.
 
 use std::num::NonZeroU32;
 
 use thiserror::Error;
 
+use super::ValueError;
 use crate::config::Backend;
-use crate::config::values::{self, ValueError};
 
-/// Why a `--to` is refused.
+/// Why such a line is refused.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum BackendError {
     /// The address, or what should be an option.
@@ -32,26 +33,29 @@ enum Extra {
 }
 
 /// Reads `ADDR[,weight=N][,max_connections=N][,backup]`. Of an option given twice the last holds. A
-/// path with a comma can only be said in a file.
-pub(crate) fn backend(text: &str) -> Result<Backend, BackendError> {
+/// path with a comma can only be said in `config.ron`.
+///
+/// # Errors
+/// [`BackendError`]
+pub fn backend(text: &str) -> Result<Backend, BackendError> {
     let mut parts = text.split(',');
     let address = parts.next().unwrap_or_default();
-    let mut backend = Backend::at(values::backend_address(address)?);
+    let mut backend = Backend::at(super::backend_address(address)?);
     for part in parts {
         let (name, value) = match part.split_once('=') {
             Some((name, value)) => (name, Some(value)),
             None => (part, None),
         };
         let number = |option, value, range| {
-            values::number(value, range).map_err(|error| BackendError::Option { option, error })
+            super::number(value, range).map_err(|error| BackendError::Option { option, error })
         };
-        match (values::named("option", name, &EXTRAS)?, value) {
+        match (super::named("option", name, &EXTRAS)?, value) {
             (Extra::Weight, Some(value)) => {
-                let weight = number("weight", value, values::WEIGHT)?;
+                let weight = number("weight", value, super::WEIGHT)?;
                 backend.weight = u16::try_from(weight).unwrap_or(u16::MAX);
             }
             (Extra::MaxConnections, Some(value)) => {
-                let limit = number("max_connections", value, values::CONNECTIONS)?;
+                let limit = number("max_connections", value, super::CONNECTIONS)?;
                 backend.max_connections = NonZeroU32::new(limit);
             }
             (Extra::Backup, None) => backend.backup = true,

@@ -1,0 +1,351 @@
+//! Each verb, and what each refuses.
+
+use super::*;
+use crate::config::parse;
+
+const TEXT: &str = r#"(
+    listeners: [(name: "front", bind: "127.0.0.1:8080", pool: "web")],
+    pools: [
+        (name: "web", backends: ["127.0.0.1:9001", (address: "127.0.0.1:9002", name: "b")]),
+        (name: "tiers", strategy: (name: "two_tier", first: "weight"), backends: [
+            (address: "unix:/x", group: "x"), (address: "unix:/y", group: "y", weight: 2)]),
+        (name: "elastic", scaling: (high: 10), backends: ["unix:/m"], reserve: ["unix:/r"]),
+        (name: "sticky", strategy: (name: "sticky_round_robin", ttl: "1h"), backends: ["unix:/s"]),
+    ],
+)"#;
+
+fn config() -> Config {
+    parse(String::new(), TEXT.into()).unwrap().0
+}
+
+fn backend(address: &str) -> Backend {
+    Backend::at(address.parse().unwrap())
+}
+
+fn add(pool: &str, backend: Backend) -> Change {
+    Change::AddBackend {
+        pool: pool.to_owned(),
+        backend: Box::new(backend),
+    }
+}
+
+fn remove(pool: &str, backend: &str) -> Change {
+    Change::RemoveBackend {
+        pool: pool.to_owned(),
+        backend: backend.to_owned(),
+    }
+}
+
+fn weigh(pool: &str, backend: &str, weight: u16) -> Change {
+    Change::SetBackend {
+        pool: pool.to_owned(),
+        backend: backend.to_owned(),
+        weight: Some(weight),
+        max_connections: None,
+        state: None,
+    }
+}
+
+fn balance(pool: &str, strategy: &str) -> Change {
+    Change::SetPool {
+        pool: pool.to_owned(),
+        strategy: Some(values::strategy_of(strategy).unwrap()),
+        max_connections: None,
+        queue: None,
+    }
+}
+
+/// What comes of the change differs from what was in this alone.
+#[track_caller]
+fn becomes(change: &Change, edit: impl FnOnce(&mut Config)) {
+    let mut want = config();
+    edit(&mut want);
+    assert_eq!(change.apply(&config()), Ok(want));
+}
+
+#[track_caller]
+fn refused(change: &Change, want: &str) {
+    let error = change.apply(&config()).unwrap_err();
+    assert_eq!(error.to_string(), want);
+}
+
+#[test]
+fn a_backend_joins_before_the_reserve() {
+    let new = Backend {
+        weight: 3,
+        ..backend("[::1]:1")
+    };
+    becomes(&add("web", new.clone()), |config| {
+        config.pools[0].backends.push(new.clone());
+    });
+    becomes(&add("elastic", new.clone()), |config| {
+        config.pools[2].backends.insert(1, new.clone());
+    });
+    let spare = Backend {
+        reserve: true,
+        ..new
+    };
+    becomes(&add("elastic", spare.clone()), |config| {
+        config.pools[2].backends.push(spare.clone());
+    });
+    let odd = Backend {
+        name: String::new(),
+        ..spare.clone()
+    };
+    refused(
+        &add("web", spare),
+        "pool `web`: reserve: without `scaling` it is never brought in",
+    );
+    refused(
+        &add("elastic", odd),
+        "pool `elastic`: name: `` is no name: \
+         1 to 64 characters, none of them a control character, are wanted",
+    );
+}
+
+#[test]
+fn a_backend_joins_once() {
+    let twice = Backend {
+        name: "b".to_owned(),
+        ..backend("unix:/n")
+    };
+    refused(
+        &add("web", twice),
+        "pool `web` has a backend called `b` already",
+    );
+    refused(
+        &add("web", backend("127.0.0.1:9002")),
+        "pool `web` has the address `127.0.0.1:9002` already, as backend `b`",
+    );
+}
+
+#[test]
+fn a_backend_leaves_while_another_is_there() {
+    becomes(&remove("web", "b"), |config| {
+        config.pools[0].backends.pop();
+    });
+    refused(
+        &remove("elastic", "unix:/m"),
+        "pool `elastic`: backends: at least one is wanted",
+    );
+    refused(
+        &remove("elastic", "unix:/r"),
+        "pool `elastic`: scaling: there is no `reserve` of backends to grow by",
+    );
+}
+
+#[test]
+fn what_is_called_otherwise_is_not_found() {
+    refused(
+        &remove("wbe", "b"),
+        "there is no pool called `wbe`, did you mean `web`?",
+    );
+    refused(
+        &remove("web", "x"),
+        "there is no backend called `x`, did you mean `b`?",
+    );
+    refused(
+        &remove("web", "second"),
+        "there is no backend called `second`",
+    );
+    let change = Change::SetListener {
+        listener: "frnt".to_owned(),
+        max_connections: None,
+    };
+    refused(
+        &change,
+        "there is no listener called `frnt`, did you mean `front`?",
+    );
+}
+
+#[test]
+fn a_backend_changes_what_is_said() {
+    becomes(&weigh("web", "b", 7), |config| {
+        config.pools[0].backends[1].weight = 7;
+    });
+    let limit = NonZeroU32::new(5);
+    let change = Change::SetBackend {
+        pool: "web".to_owned(),
+        backend: "b".to_owned(),
+        weight: None,
+        max_connections: Some(limit),
+        state: Some(AdminState::Drain),
+    };
+    becomes(&change, |config| {
+        config.pools[0].backends[1].max_connections = limit;
+        config.pools[0].backends[1].state = AdminState::Drain;
+    });
+    refused(
+        &weigh("web", "b", 257),
+        "pool `web`: weight: `257` is out of range: 0 to 256 is wanted",
+    );
+    refused(
+        &weigh("elastic", "unix:/m", 0),
+        "pool `elastic`: backends: every weight is 0, so that none is ever selected",
+    );
+    let nothing = Change::SetBackend {
+        pool: "web".to_owned(),
+        backend: "b".to_owned(),
+        weight: None,
+        max_connections: None,
+        state: None,
+    };
+    becomes(&nothing, |_| {});
+}
+
+fn groups(config: &mut Config, groups: &[(&str, u32)]) {
+    let Strategy::TwoTier(tiers) = &mut config.pools[1].strategy else {
+        panic!("{:?}", config.pools[1].strategy);
+    };
+    let group = |(name, weight): &(&str, u32)| Group {
+        name: (*name).to_owned(),
+        weight: *weight,
+    };
+    tiers.groups = groups.iter().map(group).collect();
+}
+
+#[test]
+fn groups_follow_their_backends() {
+    becomes(&weigh("tiers", "unix:/y", 5), |config| {
+        config.pools[1].backends[1].weight = 5;
+        groups(config, &[("x", 1), ("y", 5)]);
+    });
+    becomes(&remove("tiers", "unix:/x"), |config| {
+        config.pools[1].backends.remove(0);
+        groups(config, &[("y", 2)]);
+    });
+    let new = Backend {
+        group: Some("z".to_owned()),
+        ..backend("unix:/z")
+    };
+    becomes(&add("tiers", new.clone()), |config| {
+        config.pools[1].backends.push(new);
+        groups(config, &[("x", 1), ("y", 2), ("z", 1)]);
+    });
+    refused(
+        &add("tiers", backend("unix:/z")),
+        "pool `tiers`: the field `group` is missing here: other backends of the pool have one",
+    );
+}
+
+#[test]
+fn groups_that_are_said_stay() {
+    let named = r#"(name: "two_tier", first: "weight", groups: [(name: "y", weight: 9), "x"])"#;
+    let fixed = balance("tiers", named).apply(&config()).unwrap();
+    let mut want = config();
+    groups(&mut want, &[("y", 9), ("x", 1)]);
+    assert_eq!(fixed, want);
+    let lonely = remove("tiers", "unix:/x").apply(&fixed).unwrap_err();
+    assert_eq!(
+        lonely.to_string(),
+        "pool `tiers`: groups: no backend is in the group `x`"
+    );
+    let weighed = weigh("tiers", "unix:/y", 5).apply(&fixed).unwrap();
+    assert_eq!(weighed.pools[1].strategy, fixed.pools[1].strategy);
+}
+
+#[test]
+fn a_strategy_takes_the_place_of_another() {
+    let hash = r#"(name: "hash", key: "sni", max_load: 1.5)"#;
+    becomes(&balance("web", hash), |config| {
+        config.pools[0].strategy = values::strategy_of(hash).unwrap();
+    });
+    // Its groups are those that the backends name.
+    becomes(&balance("tiers", "two_tier"), |config| {
+        config.pools[1].strategy = values::strategy("two_tier").unwrap();
+        groups(config, &[("x", 1), ("y", 2)]);
+    });
+    refused(
+        &balance("web", r#"(name: "two_tier", first: "priority")"#),
+        "pool `web`: first: `priority` picks a group: say with each backend which it is in, \
+         such as group: \"a\"",
+    );
+    refused(
+        &balance("tiers", r#"(name: "two_tier", subset: 3)"#),
+        "pool `tiers`: subset: the key picks one of the groups: leave `subset` out",
+    );
+    refused(
+        &balance("web", r#"(name: "two_tier", groups: ["a"])"#),
+        "pool `web`: groups: no backend is in the group `a`",
+    );
+}
+
+#[test]
+fn persistence_goes_with_the_strategy_that_it_is_part_of() {
+    becomes(&balance("sticky", "random"), |config| {
+        config.pools[3].strategy = Strategy::Random;
+        config.pools[3].persist = None;
+    });
+    becomes(&balance("sticky", "sticky_round_robin"), |_| {});
+    becomes(&balance("web", "sticky_round_robin"), |config| {
+        config.pools[0].strategy = Strategy::StickyRoundRobin;
+        config.pools[0].persist = Some(crate::config::Persist::default());
+    });
+}
+
+#[test]
+fn limits_and_queues_change() {
+    let limit = NonZeroU32::new(100);
+    let queue = values::queue_of("(max: 3, timeout: \"1s\")").unwrap();
+    let change = Change::SetPool {
+        pool: "web".to_owned(),
+        strategy: None,
+        max_connections: Some(limit),
+        queue: Some(queue),
+    };
+    becomes(&change, |config| {
+        config.pools[0].max_connections = limit;
+        config.pools[0].queue = queue;
+    });
+    let change = Change::SetListener {
+        listener: "front".to_owned(),
+        max_connections: limit,
+    };
+    becomes(&change, |config| {
+        config.listeners[0].max_connections = limit;
+    });
+    let change = Change::SetLimit {
+        max_connections: limit,
+    };
+    becomes(&change, |config| config.max_connections = limit);
+    let change = Change::SetLimit {
+        max_connections: NonZeroU32::new(u32::MAX),
+    };
+    refused(
+        &change,
+        "max_connections: `4294967295` is out of range: 1 to 16777216 is wanted",
+    );
+}
+
+#[test]
+fn single_values_are_read_as_in_a_file() {
+    use crate::config::{Check, Probe};
+    let hash = values::strategy("hash").unwrap();
+    for text in ["hash", " hash ", "\"hash\"", "(name: \"hash\")"] {
+        assert_eq!(values::strategy_of(text), Ok(hash.clone()), "{text}");
+    }
+    let error = |text: &str| values::strategy_of(text).unwrap_err().to_string();
+    assert_eq!(
+        error("leastconn"),
+        "strategy: no strategy is called `leastconn`, did you mean `least_connections`?"
+    );
+    assert_eq!(
+        error("(name: \"hash\", ky: \"sni\")"),
+        "the field `ky` is unknown, did you mean `key`?"
+    );
+    assert_eq!(
+        error("(name: \"sticky_round_robin\", ttl: \"1h\")"),
+        "only a file can say how clients of `sticky_round_robin` persist"
+    );
+    for text in ["", "(", "(name: \"hash\"))", "1", "\"", "é", "[]"] {
+        assert!(!error(text).is_empty());
+    }
+    assert_eq!(values::queue_of("off").map(|queue| queue.max), Ok(0));
+    assert_eq!(values::queue_of("7").map(|queue| queue.max), Ok(7));
+    assert_eq!(values::check_of("off"), Ok(None));
+    assert_eq!(values::check_of("tcp"), Ok(Some(Check::default())));
+    let http = values::check_of("(type: \"http\", path: \"/up\")").unwrap();
+    let probe = http.map(|check| check.probe);
+    assert!(matches!(probe, Some(Probe::Http { path, .. }) if path == "/up"));
+    assert_eq!(values::admin_state("maint"), Ok(AdminState::Maint));
+}

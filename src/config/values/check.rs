@@ -1,0 +1,192 @@
+//! What probes send and expect.
+
+use std::ops::RangeInclusive;
+use std::path::Path;
+
+use regex::bytes::{Regex, RegexBuilder};
+use rustls::pki_types::DnsName;
+
+use super::{ValueError, file, in_range, named};
+use crate::config::{Initial, ProxyHeader, Verify};
+
+/// What a check does, by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::config) enum CheckType {
+    Off,
+    Tcp,
+    SendExpect,
+    Http,
+    Tls,
+}
+
+impl CheckType {
+    const ALL: [(&'static str, Self); 5] = [
+        ("off", Self::Off),
+        ("tcp", Self::Tcp),
+        ("send_expect", Self::SendExpect),
+        ("http", Self::Http),
+        ("tls", Self::Tls),
+    ];
+
+    pub(in crate::config) fn name(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Tcp => "tcp",
+            Self::SendExpect => "send_expect",
+            Self::Http => "http",
+            Self::Tls => "tls",
+        }
+    }
+}
+
+/// Reads what a check does.
+pub(in crate::config) fn check_type(name: &str) -> Result<CheckType, ValueError> {
+    if PROCESSES.contains(&name) {
+        return Err(ValueError::StartsProcess(name.to_owned()));
+    }
+    named("check", name, &CheckType::ALL)
+}
+
+/// Compiles what an answer must match, with the bound that holds for configurations.
+///
+/// # Errors
+/// It is no regular expression of the crate `regex`, or takes more than 1 MiB once compiled.
+pub fn expect_regex(pattern: &str) -> Result<Regex, ValueError> {
+    let compiled = RegexBuilder::new(pattern)
+        .size_limit(REGEX_BYTES_MAX)
+        .build();
+    compiled.map_err(|error| {
+        let why = match error {
+            regex::Error::CompiledTooBig(_) => "it takes more than 1 MiB once compiled".to_owned(),
+            other => {
+                // The expression stands above it, with a caret of its own.
+                let said = other.to_string();
+                let last = said.lines().last().unwrap_or_default();
+                last.trim().trim_start_matches("error: ").to_owned()
+            }
+        };
+        ValueError::BadRegex {
+            pattern: pattern.to_owned(),
+            why,
+        }
+    })
+}
+
+/// Refuses bytes that no first 16 KiB of an answer hold, and none, which all do.
+pub(in crate::config) fn expect_bytes(
+    bytes: Vec<u8>,
+    written: &str,
+) -> Result<Vec<u8>, ValueError> {
+    if (1..=16 << 10).contains(&bytes.len()) {
+        Ok(bytes)
+    } else {
+        Err(not(written, "1 to 16384 bytes"))
+    }
+}
+
+/// Reads the method of a request, a token (RFC 9110, section 9.1).
+pub(in crate::config) fn http_method(text: &str) -> Result<String, ValueError> {
+    let is_token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
+    if (1..=32).contains(&text.len()) && text.bytes().all(is_token) {
+        Ok(text.to_owned())
+    } else {
+        Err(not(text, "a method such as GET"))
+    }
+}
+
+/// Reads the path and query of a request (RFC 9112, section 3.2.1).
+pub(in crate::config) fn http_path(text: &str) -> Result<String, ValueError> {
+    let fits = text.starts_with('/') && text.len() <= 2048;
+    if fits && text.bytes().all(|b| b.is_ascii_graphic()) {
+        Ok(text.to_owned())
+    } else {
+        Err(not(text, "a path such as /healthz, without spaces"))
+    }
+}
+
+/// Reads the `Host` field of a request (RFC 9110, section 7.2).
+pub(in crate::config) fn http_host(text: &str) -> Result<String, ValueError> {
+    let is_part = |b: u8| b.is_ascii_alphanumeric() || b"-._~:[]".contains(&b);
+    if (1..=261).contains(&text.len()) && text.bytes().all(is_part) {
+        Ok(text.to_owned())
+    } else {
+        Err(not(text, "a host such as example.org or example.org:8080"))
+    }
+}
+
+/// Reads status codes, `200-399` or one alone.
+pub(in crate::config) fn status(text: &str) -> Result<RangeInclusive<u16>, ValueError> {
+    let code = |part: &str| {
+        let is_code = part.len() == 3 && part.bytes().all(|b| b.is_ascii_digit());
+        part.parse().ok().filter(|_| is_code)
+    };
+    let (from, to) = text.split_once('-').unwrap_or((text, text));
+    let (Some(from), Some(to)) = (code(from), code(to)) else {
+        return Err(not(text, "a status code or a range such as \"200-399\""));
+    };
+    in_range(Some(from), &STATUS, text)?;
+    in_range(Some(to), &STATUS, text)?;
+    if from > to {
+        return Err(not(text, "a range: the greater code stands behind the `-`"));
+    }
+    // STATUS is below 65536.
+    let short = |code| u16::try_from(code).unwrap_or(u16::MAX);
+    Ok(short(from)..=short(to))
+}
+
+/// Reads the server name that TLS asks for: a DNS name (RFC 6066, section 3).
+pub(in crate::config) fn server_name(text: &str) -> Result<String, ValueError> {
+    match DnsName::try_from(text) {
+        Ok(_) => Ok(text.to_owned()),
+        Err(_) => Err(not(text, "a host name, and no address")),
+    }
+}
+
+/// Reads a protocol that TLS offers (RFC 7301, section 3.1).
+pub(in crate::config) fn alpn(text: &str) -> Result<String, ValueError> {
+    if (1..=255).contains(&text.len()) {
+        Ok(text.to_owned())
+    } else {
+        Err(not(text, "a protocol such as h2, of 1 to 255 bytes"))
+    }
+}
+
+/// Reads by what a certificate is verified: `off`, `system` or a file.
+pub(in crate::config) fn verify(text: &str) -> Result<Verify, ValueError> {
+    match text {
+        "off" => Ok(Verify::Off),
+        "system" => Ok(Verify::System),
+        path => file(Path::new(path)).map(|path| Verify::File(path.to_owned())),
+    }
+}
+
+/// Reads a version of the PROXY protocol.
+pub(in crate::config) fn proxy_header(name: &str) -> Result<Option<ProxyHeader>, ValueError> {
+    named("PROXY header", name, &PROXY_HEADERS)
+}
+
+/// Reads what a backend counts as until it is probed.
+pub(in crate::config) fn initial(name: &str) -> Result<Initial, ValueError> {
+    named("initial state", name, &Initial::ALL)
+}
+
+fn not(value: &str, wanted: &str) -> ValueError {
+    ValueError::Not {
+        value: value.to_owned(),
+        wanted: wanted.to_owned(),
+    }
+}
+
+/// What other balancers call a check by a program of the operator's.
+const PROCESSES: [&str; 4] = ["command", "exec", "script", "external"];
+
+const PROXY_HEADERS: [(&str, Option<ProxyHeader>); 3] = [
+    ("off", None),
+    ("v1", Some(ProxyHeader::V1)),
+    ("v2", Some(ProxyHeader::V2)),
+];
+
+/// Status codes (RFC 9110, section 15).
+const STATUS: RangeInclusive<u32> = 100..=599;
+
+const REGEX_BYTES_MAX: usize = 1 << 20;

@@ -1,0 +1,86 @@
+//! Names and addresses beyond those of listeners and backends.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+
+use super::ValueError;
+use crate::address::{Address, is_host_name};
+
+/// Reads where the admin API listens on TCP.
+pub(in crate::config) fn loopback(text: &str) -> Result<SocketAddr, ValueError> {
+    match text.parse()? {
+        Address::Tcp(address) if address.ip().is_loopback() => Ok(address),
+        other => Err(ValueError::NotLoopback(other)),
+    }
+}
+
+/// Reads the path of a Unix socket, as an address or alone.
+pub(in crate::config) fn socket_path(text: &str) -> Result<PathBuf, ValueError> {
+    let path = text.strip_prefix("unix:").unwrap_or(text);
+    match format!("unix:{path}").parse()? {
+        Address::Unix(path) => Ok(path),
+        other @ Address::Tcp(_) => Err(not(&other.to_string(), "a path")),
+    }
+}
+
+/// Reads the address of a resolver: without a port it is that of the DNS.
+pub(in crate::config) fn resolver(text: &str) -> Result<SocketAddr, ValueError> {
+    let alone = text.parse().map(|ip: IpAddr| SocketAddr::new(ip, 53));
+    // A name would have to be resolved first.
+    text.parse()
+        .or(alone)
+        .ok()
+        .filter(|address| address.port() != 0)
+        .ok_or_else(|| not(text, "the IP address of a resolver, such as 127.0.0.1:53"))
+}
+
+/// Reads a name of the DNS.
+pub(in crate::config) fn discovered_name(text: &str) -> Result<String, ValueError> {
+    if is_host_name(text) {
+        Ok(text.to_owned())
+    } else {
+        Err(not(text, "a name such as web.example.org"))
+    }
+}
+
+/// Reads the address of a webhook (RFC 9110, section 4.2).
+pub(in crate::config) fn webhook(text: &str) -> Result<String, ValueError> {
+    let rest = text
+        .strip_prefix("http://")
+        .or_else(|| text.strip_prefix("https://"));
+    let authority = rest.and_then(|rest| rest.split(['/', '?']).next());
+    let is_plain = text.bytes().all(|b| b.is_ascii_graphic() && b != b'#');
+    if text.len() <= 2048 && is_plain && authority.is_some_and(is_authority) {
+        Ok(text.to_owned())
+    } else {
+        Err(not(text, "an address such as https://host/path"))
+    }
+}
+
+/// Whether it is a host with or without a port.
+fn is_authority(text: &str) -> bool {
+    let bracketed = text.strip_prefix('[').and_then(|text| text.split_once(']'));
+    let (is_host, port) = if let Some((host, port)) = bracketed {
+        let port = (!port.is_empty()).then_some(port);
+        let is_port = port.is_none_or(|port| port.starts_with(':'));
+        let is_ip = host.parse::<std::net::Ipv6Addr>().is_ok();
+        (is_ip && is_port, port.map(|port| &port[1..]))
+    } else {
+        let (host, port) = match text.split_once(':') {
+            Some((host, port)) => (host, Some(port)),
+            None => (text, None),
+        };
+        let is_ip = host.parse::<IpAddr>().is_ok();
+        (is_ip || is_host_name(host), port)
+    };
+    let is_number = |port: &str| port.bytes().all(|b| b.is_ascii_digit());
+    let is_port = |port: &str| is_number(port) && port.parse::<u16>().is_ok_and(|port| port > 0);
+    is_host && port.is_none_or(is_port)
+}
+
+fn not(value: &str, wanted: &str) -> ValueError {
+    ValueError::Not {
+        value: value.to_owned(),
+        wanted: wanted.to_owned(),
+    }
+}
