@@ -1,16 +1,17 @@
 //! The control thread's state, and how it becomes what the workers route by.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use crate::admin::audit::Audit;
 use crate::admin::model::{Reloads, Stage};
+use crate::admin::{self, Audit};
 use crate::config::{self, Config};
 use crate::pool::{Backend, Health, Pool, Rise, Standing};
 use crate::snapshot::Snapshot;
-use crate::sys;
+use crate::sys::{self, Bound};
 
 use super::access_log::Orders;
 use super::declared::Declared;
@@ -19,9 +20,10 @@ use super::events::{Events, Subject, Weight};
 use super::health::{Checks, Ejections, Outliers};
 use super::histograms::Measurements;
 use super::pools::Pools;
-use super::scaling::Scalings;
-use super::start::{Bound, Crew};
-use super::{Reread, StartError, capacity};
+use super::scalings::Scalings;
+use super::start::Crew;
+use super::supervise::Exhaustion;
+use super::{Reread, StartError, capacity, listening};
 
 /// All that the control thread knows.
 pub(super) struct Balancer<'a> {
@@ -36,7 +38,8 @@ pub(super) struct Balancer<'a> {
     pub(super) published_at: u64,
     pub(super) checks: Checks,
     pub(super) ejections: Ejections,
-    pub(super) outliers: Outliers,
+    /// By pool.
+    pub(super) outliers: HashMap<String, Outliers>,
     pub(super) discoveries: Discoveries,
     pub(super) scalings: Scalings,
     pub(super) pools: Pools,
@@ -45,7 +48,8 @@ pub(super) struct Balancer<'a> {
     pub(super) measurements: Rc<Measurements>,
     pub(super) log_orders: Rc<Orders>,
     pub(super) events: Events,
-    pub(super) audit: Audit,
+    pub(super) audit: Rc<RefCell<Audit>>,
+    pub(super) exhaustion: Exhaustion,
     pub(super) reloads: Reloads,
     pub(super) stage: Stage,
     pub(super) started_at: SystemTime,
@@ -59,12 +63,57 @@ pub(super) fn key(pool: &Pool, backend: &Backend) -> Key {
     (pool.name.clone(), backend.name.clone())
 }
 
+impl<'a> Balancer<'a> {
+    /// Takes over a crew that has just begun.
+    ///
+    /// # Errors
+    /// The audit log can't be opened.
+    pub(super) fn new(
+        config: &Config,
+        crew: &Rc<Crew>,
+        reread: Option<&'a Reread<'a>>,
+        watchers: &admin::Events,
+    ) -> Result<Self, StartError> {
+        let admin = config.admin.as_ref();
+        let audit_log = admin.and_then(|admin| admin.audit_log.as_deref());
+        let audit = Audit::open(audit_log).map_err(|error| StartError::Admin {
+            at: audit_log.map_or_else(String::new, |path| path.display().to_string()),
+            error,
+        })?;
+        let mut balancer = Self {
+            crew: Rc::clone(crew),
+            reread,
+            declared: Declared::new(config.clone()),
+            config: config.clone(),
+            snapshot: Arc::clone(&crew.snapshot),
+            published_at: sys::monotonic(),
+            checks: Checks::new(sys::monotonic()),
+            ejections: Ejections::default(),
+            outliers: HashMap::new(),
+            discoveries: Discoveries::new(),
+            scalings: Scalings::default(),
+            pools: Pools::new(&crew.snapshot),
+            rises: HashMap::new(),
+            measurements: Rc::new(Measurements::new(config.histogram_log.clone())),
+            log_orders: Rc::default(),
+            events: Events::new(watchers),
+            audit: Rc::new(RefCell::new(audit)),
+            exhaustion: Exhaustion::default(),
+            reloads: Reloads::default(),
+            stage: Stage::Starting,
+            started_at: SystemTime::now(),
+        };
+        balancer.follow(config.clone(), Vec::new());
+        Ok(balancer)
+    }
+}
+
 impl Balancer<'_> {
     /// Routes by what is declared now, whatever it was before. What it needs of the kernel is taken
     /// first; where that fails, all stays as it is.
     pub(super) fn apply(&mut self, declared: Declared) -> Result<(), StartError> {
         let config = self.effective(&declared);
-        let new = self.crew.bind_new(&self.snapshot, &config)?;
+        let new = listening::bind_new(&self.snapshot, &config, self.crew.len())?;
         self.declared = declared;
         self.follow(config, new);
         Ok(())
@@ -98,10 +147,7 @@ impl Balancer<'_> {
     }
 
     fn publish_with(&mut self, new: Vec<Bound>) {
-        let max = capacity::within(
-            self.config.max_connections,
-            self.crew.connections_possible,
-        );
+        let max = capacity::within(self.config.max_connections, self.crew.connections_possible);
         let standing = |pool: &str, backend: &config::Backend| self.standing(pool, backend);
         let next = Snapshot::compose(Some(&self.snapshot), &self.config, max, standing);
         let next = Arc::new(next);
@@ -131,9 +177,8 @@ impl Balancer<'_> {
             };
             for backend in &pool.backends {
                 let mut same = old.backends.iter();
-                let same = same.find(|old| {
-                    old.name == backend.name && old.address == backend.address
-                });
+                let same =
+                    same.find(|old| old.name == backend.name && old.address == backend.address);
                 let away = same.is_none_or(|old| old.state == config::AdminState::Maint);
                 if away && backend.state == config::AdminState::Ready {
                     let key = (pool.name.clone(), backend.name.clone());
@@ -195,7 +240,8 @@ impl Balancer<'_> {
         };
         let listener = |kind: &str, (name, bind): &(String, String), verb: &str| {
             let message = format!("listener `{name}` on {bind} {verb}");
-            self.events.tell(Weight::Info, kind, Subject::default(), message);
+            self.events
+                .tell(Weight::Info, kind, Subject::default(), message);
         };
         let (old, new) = (names(before), names(&self.config));
         let added = new.iter().filter(|its| !old.contains(its));

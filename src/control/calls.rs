@@ -2,21 +2,22 @@
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
+use crossbeam::channel::Receiver;
 use serde_json::{Value, json};
 
 use crate::admin::model::{SessionFilter, SessionStatus, Status};
-use crate::admin::{Author, Call};
+use crate::admin::{Author, Call, Entry};
 use crate::config::{Backend, Change, ChangeError, Config};
 use crate::pool::Pool;
 use crate::session::CloseReason;
 use crate::sys;
 use crate::worker::{SessionInfo, Sought, Stats};
 
-use super::balancer::{Balancer, key};
+use super::balancer::Balancer;
 use super::events::{Subject, Weight};
+use super::start::Crew;
 use super::status::{self, Known};
 
 impl Balancer<'_> {
@@ -35,30 +36,24 @@ impl Balancer<'_> {
             Call::Sessions(filter, reply) => {
                 let crew = Rc::clone(&self.crew);
                 tokio_uring::spawn(async move {
-                    let limit = filter.limit.unwrap_or(SESSIONS).min(SESSIONS_MAX) as usize;
-                    let mut sessions = match sought(&filter) {
-                        Some(sought) => crew.sessions_of(&sought, limit).await,
-                        None => Vec::new(),
-                    };
-                    sessions.truncate(limit);
-                    let now = sys::monotonic();
-                    let shown = sessions.iter().map(|its| session(its, now)).collect();
-                    drop(reply.send(shown));
+                    drop(reply.send(list(&crew, &filter).await));
                 });
             }
             Call::Kill(filter, author, reply) => {
                 let crew = Rc::clone(&self.crew);
-                let what = json!(filter);
-                let sought = sought(&filter);
-                let audit = self.audit.clone();
+                let audit = Rc::clone(&self.audit);
+                let version = self.snapshot.version;
                 tokio_uring::spawn(async move {
-                    let closed = match sought {
-                        Some(sought) => crew.kill(&sought, CloseReason::Killed).await,
-                        None => 0,
-                    };
-                    let told = Some(json!({ "sessions": closed }));
-                    audit.record(author, "kill", "sessions", Some(what), told, Ok(()));
-                    drop(reply.send(closed));
+                    let closed = kill(&crew, &filter).await;
+                    audit.borrow_mut().record(&Entry {
+                        author,
+                        action: "kill",
+                        target: "sessions",
+                        old: Some(json!(filter)),
+                        new: Some(json!({ "sessions": closed })),
+                        outcome: Ok(version),
+                    });
+                    let _ = reply.send(closed);
                 });
             }
             Call::Histograms(reply) => {
@@ -109,31 +104,26 @@ impl Balancer<'_> {
     /// From the publication of the present snapshot to the last worker using it, in ns; `None`:
     /// not all do.
     fn publish_time(&self) -> Option<u64> {
-        let version = self.snapshot.version;
-        let adopted = |stats: &Arc<Stats>| {
-            let follows = stats.snapshot.get() == version;
-            follows.then(|| stats.adopted_at.get().saturating_sub(self.published_at))
-        };
-        let times: Option<Vec<u64>> = self.crew.stats.iter().map(adopted).collect();
-        times?.into_iter().max()
+        let adopted_at = self.crew.adopted_at(self.snapshot.version)?;
+        Some(adopted_at.saturating_sub(self.published_at))
     }
 
     fn known(&self, pool: &Pool, backend: &crate::pool::Backend) -> Known {
-        let report = self.checks.report(&pool.name, &backend.name);
+        let mut backends = pool.config.backends.iter();
+        let configured = backends.find(|its| backend.is(its));
+        let report = configured.and_then(|its| self.checks.report(&pool.name, its));
+        let failure = report
+            .as_ref()
+            .and_then(|report| report.last.as_ref()?.failure.as_ref());
         Known {
-            is_checked: pool.config.check.is_some(),
-            check: report.and_then(|report| report.sentence()),
-            ejected_until: self.ejections.until(&key(pool, backend)),
+            is_checked: report.is_some(),
+            check: failure.map(ToString::to_string),
+            ejected_until: self.ejections.until(&pool.name, &backend.name),
         }
     }
 
     /// Makes a change, tells of it, and writes it down.
-    fn change(
-        &mut self,
-        change: &Change,
-        keep: bool,
-        author: Author,
-    ) -> Result<u64, ChangeError> {
+    fn change(&mut self, change: &Change, keep: bool, author: Author) -> Result<u64, ChangeError> {
         let old = values(change, &self.config);
         let declared = self.declared.change(change, keep, &self.config);
         let outcome = declared.and_then(|declared| {
@@ -142,14 +132,21 @@ impl Balancer<'_> {
         });
         let new = values(change, &self.config);
         let (action, target) = named(change);
-        let told = outcome.as_ref().map(|_| ()).map_err(ToString::to_string);
-        self.audit.record(author, action, &target, old, new, told);
+        let outcome = outcome.map(|()| self.snapshot.version);
+        self.audit.borrow_mut().record(&Entry {
+            author,
+            action,
+            target: &target,
+            old,
+            new,
+            outcome: outcome.clone().map_err(|error| error.to_string()),
+        });
         if outcome.is_ok() {
             let message = format!("{author}: {action} {target}");
             let about = subject(change);
             self.events.tell(Weight::Info, "changed", about, message);
         }
-        outcome.map(|()| self.snapshot.version)
+        outcome
     }
 }
 
@@ -180,7 +177,10 @@ fn subject(change: &Change) -> Subject<'_> {
 fn values(change: &Change, config: &Config) -> Option<Value> {
     let pool = |name: &str| config.pools.iter().find(|pool| pool.name == name);
     let backend = |in_pool: &str, name: &str| {
-        let backend = pool(in_pool)?.backends.iter().find(|its| its.name == name)?;
+        let backend = pool(in_pool)?
+            .backends
+            .iter()
+            .find(|its| its.name == name)?;
         Some(backend_values(backend))
     };
     match change {
@@ -238,25 +238,62 @@ fn sought(filter: &SessionFilter) -> Option<Sought> {
         pool: filter.pool.clone(),
         backend: filter.backend.clone(),
         client: filter.client,
+        tally: None,
     })
+}
+
+async fn list(crew: &Crew, filter: &SessionFilter) -> Vec<SessionStatus> {
+    let limit = filter.limit.unwrap_or(SESSIONS).min(SESSIONS_MAX) as usize;
+    let Some(sought) = sought(filter) else {
+        return Vec::new();
+    };
+    let lists = answers(&crew.list(&sought, limit), crew.len()).await;
+    let now = sys::monotonic();
+    let sessions = lists.iter().flatten().take(limit);
+    sessions.map(|info| session(info, now)).collect()
+}
+
+async fn kill(crew: &Crew, filter: &SessionFilter) -> u64 {
+    let Some(sought) = sought(filter) else {
+        return 0;
+    };
+    let counts = crew.close(&sought, CloseReason::Killed, Duration::ZERO);
+    answers(&counts, crew.len()).await.iter().sum()
+}
+
+/// What workers answer, of those that do so in time. They must not touch what wakes this thread,
+/// so it looks again and again.
+async fn answers<T>(replies: &Receiver<T>, workers: usize) -> Vec<T> {
+    let mut answers = Vec::new();
+    for _ in 0..ANSWER_POLLS {
+        answers.extend(replies.try_iter());
+        if answers.len() == workers {
+            break;
+        }
+        tokio::time::sleep(ANSWER_POLL).await;
+    }
+    answers
 }
 
 fn session(info: &SessionInfo, now: u64) -> SessionStatus {
     let since = |at: u64| Duration::from_nanos(now.saturating_sub(at)).as_secs_f64();
     SessionStatus {
         id: format!("{}-{}", info.worker, info.number),
-        listener: info.listener.clone(),
-        pool: info.pool.clone(),
-        backend: info.backend.clone(),
+        listener: info.listener.name.clone(),
+        pool: info.listener.plan.pool().name.clone(),
+        backend: info.backend.as_ref().map(|backend| backend.name.clone()),
         client: info.client.map(|client| client.to_string()),
-        state: info.state.to_owned(),
-        age_s: since(info.opened_at),
-        idle_s: since(info.active_at),
-        bytes_up: info.bytes_up,
-        bytes_down: info.bytes_down,
+        state: info.view.phase.as_str().to_owned(),
+        age_s: since(info.view.opened_at),
+        idle_s: since(info.view.active_at),
+        bytes_up: info.view.delivered[0],
+        bytes_down: info.view.delivered[1],
     }
 }
 
+const ANSWER_POLL: Duration = Duration::from_millis(1);
+/// Half a second: a worker that takes longer has a loop turn that long.
+const ANSWER_POLLS: u32 = 500;
 /// Sessions that are listed when nothing else is said, and at most.
 const SESSIONS: u32 = 1_000;
 const SESSIONS_MAX: u32 = 10_000;

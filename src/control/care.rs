@@ -1,64 +1,68 @@
 //! What the control thread does about backends: probes and ejections take them out and bring them
 //! back, load brings reserves in.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::OnDown;
-use crate::pool::Health;
+use crate::pool::{Backend, Health, Totals};
+use crate::select::Action;
 use crate::session::CloseReason;
 use crate::sys;
 use crate::worker::Sought;
 
 use super::balancer::{Balancer, Key, key};
 use super::events::{Subject, Weight};
-use super::health::Transition;
+use super::health::Turned;
 
 impl Balancer<'_> {
-    /// Probes have found out that a backend is up or down.
-    pub(super) fn on_transitions(&mut self, transitions: Vec<Transition>) {
-        for transition in &transitions {
-            let Transition {
-                pool,
-                backend,
-                health,
-                why,
-            } = transition;
+    /// Probes have found out that a backend answers, or that it does not.
+    pub(super) fn on_turned(&mut self, turned: &Turned) {
+        for key in &turned.backends {
+            let (pool, backend) = key;
             let about = Subject::backend(pool, backend);
-            match health {
+            let called = format!("backend `{backend}` of pool `{pool}`");
+            match turned.turn.to {
                 Health::Up => {
-                    self.rise(&(pool.clone(), backend.clone()));
-                    let message = format!("backend `{backend}` of pool `{pool}` is up");
+                    // At the start of the process everybody comes at once.
+                    if !turned.turn.first {
+                        self.rise(key);
+                    }
+                    let message = format!("{called} is up");
                     self.events.tell(Weight::Info, "backend_up", about, message);
                 }
                 Health::Down => {
-                    let message = format!("backend `{backend}` of pool `{pool}` is down: {why}");
-                    self.events.tell(Weight::Warn, "backend_down", about, message);
+                    let why = turned.failure.as_ref();
+                    let why = why.map_or_else(String::new, |failure| format!(": {failure}"));
+                    let message = format!("{called} is down{why}");
+                    self.events
+                        .tell(Weight::Warn, "backend_down", about, message);
                 }
             }
         }
         self.publish();
-        for transition in transitions {
-            if transition.health == Health::Down {
-                self.close_sessions(&(transition.pool, transition.backend));
+        if turned.turn.to == Health::Down {
+            for key in &turned.backends {
+                self.close_sessions(key);
             }
         }
     }
 
     /// Closes the sessions of a backend that went down, where its pool says so.
-    fn close_sessions(&self, key: &Key) {
+    fn close_sessions(&self, (pool, backend): &Key) {
         let mut pools = self.snapshot.pools.iter().map(|plan| plan.pool());
-        let Some(pool) = pools.find(|pool| pool.name == key.0) else {
+        let pool = pools.find(|its| its.name == *pool);
+        let backend = pool.and_then(|pool| pool.backends.iter().find(|its| its.name == *backend));
+        let Some((pool, backend)) = pool.zip(backend) else {
             return;
         };
-        let OnDown::Close(spread) = pool.config.on_down else {
-            return;
-        };
-        let sought = Sought {
-            pool: Some(key.0.clone()),
-            backend: Some(key.1.clone()),
-            ..Sought::default()
-        };
-        self.crew.close(&sought, CloseReason::BackendDown, spread);
+        if let OnDown::Close(spread) = pool.config.on_down {
+            let sought = Sought {
+                tally: Some(Arc::clone(&backend.tally)),
+                ..Sought::default()
+            };
+            self.crew.close(&sought, CloseReason::BackendDown, spread);
+        }
     }
 
     /// Workers and outliers eject, time readmits.
@@ -72,11 +76,11 @@ impl Balancer<'_> {
             };
             for backend in &pool.backends {
                 let key = key(pool, backend);
-                if !backend.tally.is_ejected() || self.ejections.until(&key).is_some() {
+                if !backend.tally.is_ejected() || self.ejections.until(&key.0, &key.1).is_some() {
                     continue;
                 }
                 let failures = backend.tally.failures();
-                let until = self.ejections.on_ejected(key, ejection, now);
+                let until = self.ejections.on_ejected(&key.0, &key.1, ejection, now);
                 let time = Duration::from_nanos(until.saturating_sub(now)).as_secs_f64();
                 let message = format!(
                     "backend `{}` of pool `{}` is ejected for {time:.0} s: {failures} failures in \
@@ -84,7 +88,8 @@ impl Balancer<'_> {
                     backend.name, pool.name
                 );
                 let about = Subject::backend(&pool.name, &backend.name);
-                self.events.tell(Weight::Warn, "backend_ejected", about, message);
+                self.events
+                    .tell(Weight::Warn, "backend_ejected", about, message);
                 changed = true;
             }
         }
@@ -107,44 +112,63 @@ impl Balancer<'_> {
         self.rise(key);
         let message = format!("backend `{}` of pool `{}` is tried again", key.1, key.0);
         let about = Subject::backend(&key.0, &key.1);
-        self.events.tell(Weight::Info, "backend_readmitted", about, message);
+        self.events
+            .tell(Weight::Info, "backend_readmitted", about, message);
         true
     }
 
     /// Ejects backends that answer much slower than the others.
     pub(super) fn eject_outliers(&mut self) {
         let now = sys::monotonic();
+        let mut ejected = false;
         for plan in &self.snapshot.pools {
             let pool = plan.pool();
-            for outlier in self.outliers.tick(pool, now) {
-                let backend = &pool.backends[outlier.index];
+            let Some(latency) = pool.config.ejection.and_then(|ejection| ejection.latency) else {
+                continue;
+            };
+            let totals: Vec<_> = pool.backends.iter().map(totals).collect();
+            let outliers = self.outliers.entry(pool.name.clone()).or_default();
+            for index in outliers.tick(&totals, latency, now) {
+                let backend = &pool.backends[index];
                 if !backend.eject() {
                     continue;
                 }
                 let message = format!(
-                    "backend `{}` of pool `{}` answers in {:.1} ms, the others in {:.1} ms",
-                    backend.name, pool.name, outlier.mean_ms, outlier.median_ms
+                    "backend `{}` of pool `{}` answers much slower than the others",
+                    backend.name, pool.name
                 );
                 let about = Subject::backend(&pool.name, &backend.name);
-                self.events.tell(Weight::Warn, "backend_slow", about, message);
+                self.events
+                    .tell(Weight::Warn, "backend_slow", about, message);
+                ejected = true;
             }
         }
-        self.on_ejections();
+        if ejected {
+            self.on_ejections();
+        }
     }
 
     /// Looks at the load of pools that scale.
     pub(super) fn scale(&mut self) {
         let decisions = self.scalings.tick(&self.snapshot);
-        for decision in &decisions {
-            for backend in &decision.backends {
-                let key = (decision.pool.clone(), backend.clone());
-                if decision.is_in {
-                    self.rise(&key);
+        for (pool, decision) in &decisions {
+            let kind = match decision.action {
+                Action::In => "scaled_in",
+                Action::Out => "scaled_out",
+            };
+            if decision.action == Action::In {
+                for backend in &decision.backends {
+                    self.rise(&(pool.clone(), backend.clone()));
                 }
             }
-            let kind = if decision.is_in { "scaled_in" } else { "scaled_out" };
-            let about = Subject::pool(&decision.pool);
-            self.events.tell(Weight::Info, kind, about, decision.message.clone());
+            let message = format!(
+                "pool `{pool}` takes {} {}: {}",
+                decision.backends.join(", "),
+                decision.action.as_str(),
+                decision.reason
+            );
+            self.events
+                .tell(Weight::Info, kind, Subject::pool(pool), message);
         }
         if !decisions.is_empty() {
             self.publish();
@@ -163,3 +187,6 @@ impl Balancer<'_> {
     }
 }
 
+fn totals(backend: &Arc<Backend>) -> (&str, Totals) {
+    (&backend.name, backend.tally.totals())
+}

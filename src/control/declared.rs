@@ -189,10 +189,11 @@ fn merged(first: &Change, second: &Change) -> Option<Change> {
             max_connections: next_max.or(*max_connections),
             queue: next_queue.or(*queue),
         }),
-        (
-            Change::SetListener { listener, .. },
-            Change::SetListener { listener: same, .. },
-        ) if listener == same => Some(second.clone()),
+        (Change::SetListener { listener, .. }, Change::SetListener { listener: same, .. })
+            if listener == same =>
+        {
+            Some(second.clone())
+        }
         (Change::SetLimit { .. }, Change::SetLimit { .. }) => Some(second.clone()),
         _ => None,
     }

@@ -1,19 +1,10 @@
 //! What happens, told to those who watch and to the operational log.
 
-use std::cell::RefCell;
-use std::rc::Rc;
-use std::time::SystemTime;
+use crate::admin::{self, model::Event};
 
-use tokio::sync::broadcast;
-
-use crate::admin::model::Event;
-
-/// Where events go. Clones tell the same watchers.
+/// Where events go.
 #[derive(Clone, Debug)]
-pub(super) struct Events {
-    watchers: broadcast::Sender<Event>,
-    number: Rc<RefCell<u64>>,
-}
+pub(super) struct Events(admin::Events);
 
 /// How an event is told in the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,11 +41,8 @@ impl<'a> Subject<'a> {
 }
 
 impl Events {
-    pub(super) fn new(watchers: broadcast::Sender<Event>) -> Self {
-        Self {
-            watchers,
-            number: Rc::default(),
-        }
+    pub(super) fn new(watchers: &admin::Events) -> Self {
+        Self(watchers.clone())
     }
 
     /// Tells of something. `kind` is a word for programs, `message` a sentence for people.
@@ -64,15 +52,12 @@ impl Events {
             Weight::Warn => log::warn!("{message}"),
             Weight::Error => log::error!("{message}"),
         }
-        *self.number.borrow_mut() += 1;
-        // Nobody may be watching.
-        let _ = self.watchers.send(Event {
-            number: *self.number.borrow(),
-            at: humantime::format_rfc3339_millis(SystemTime::now()).to_string(),
+        self.0.tell(Event {
             kind: kind.to_owned(),
             pool: about.pool.map(str::to_owned),
             backend: about.backend.map(str::to_owned),
             message,
+            ..Event::default()
         });
     }
 }

@@ -80,7 +80,9 @@ impl Measurements {
         let mut together = Histograms::new();
         by_worker.values().for_each(|its| together.add(its));
         let mut summaries = Vec::new();
-        let each = by_worker.iter().map(|(&worker, its)| (Some(worker), &**its));
+        let each = by_worker
+            .iter()
+            .map(|(&worker, its)| (Some(worker), &**its));
         for (worker, histograms) in std::iter::once((None, &together)).chain(each) {
             let all = histograms.all().into_iter();
             summaries.extend(all.map(|(name, unit, its)| summary(worker, name, unit, its)));
@@ -98,7 +100,9 @@ impl Measurements {
             }
         }
         let has = |worker: &usize| taken.iter().any(|(taken, _)| *taken as usize == *worker);
-        (0..crew.stats.len()).filter(|worker| !has(worker)).collect()
+        (0..crew.stats.len())
+            .filter(|worker| !has(worker))
+            .collect()
     }
 }
 
@@ -152,7 +156,9 @@ async fn take(crew: &Crew) -> Vec<(u32, Box<Histograms>)> {
 
 fn gauges(stats: &Numbers) -> String {
     let numbers = status::numbers(stats).into_iter();
-    let numbers: Vec<_> = numbers.map(|(name, number)| format!("{name}={number}")).collect();
+    let numbers: Vec<_> = numbers
+        .map(|(name, number)| format!("{name}={number}"))
+        .collect();
     numbers.join(" ")
 }
 
@@ -177,12 +183,7 @@ fn table(histograms: &Histograms) -> String {
 }
 
 /// One interval per worker and metric. A new file begins with the format's header.
-fn append(
-    path: &Path,
-    taken: &ByWorker,
-    since: SystemTime,
-    until: SystemTime,
-) -> io::Result<()> {
+fn append(path: &Path, taken: &ByWorker, since: SystemTime, until: SystemTime) -> io::Result<()> {
     let mut file = fs::OpenOptions::new()
         .create(true)
         .append(true)

@@ -3,12 +3,10 @@
 
 use std::time::SystemTime;
 
-use serde_json::json;
-
-use crate::admin::Author;
+use crate::admin::{Author, Entry};
 use crate::config::{AccessLog, Config, ConfigError};
 
-use super::access_log::Sink;
+use super::access_log::{Log, Sink};
 use super::balancer::Balancer;
 use super::events::{Subject, Weight};
 
@@ -19,9 +17,7 @@ impl Balancer<'_> {
     /// Reads the file again and routes by it. Answers with the version in force, or with what is
     /// wrong; the log, the API and the counters tell the same.
     pub(super) fn reload(&mut self, author: Author) -> Result<u64, String> {
-        self.notifier.reloading();
         let outcome = self.try_reload();
-        self.notifier.ready();
         let now = humantime::format_rfc3339_millis(SystemTime::now());
         self.reloads.last_at = Some(now.to_string());
         self.reloads.last_error = outcome.clone().err();
@@ -39,11 +35,16 @@ impl Balancer<'_> {
                     .tell(Weight::Error, "reload_failed", Subject::default(), message);
             }
         }
-        let version = json!({ "snapshot": self.snapshot.version });
-        let told = outcome.clone();
-        self.audit
-            .record(author, "reload", "config", None, Some(version), told);
-        outcome.map(|()| self.snapshot.version)
+        let outcome = outcome.map(|()| self.snapshot.version);
+        self.audit.borrow_mut().record(&Entry {
+            author,
+            action: "reload",
+            target: "config",
+            old: None,
+            new: None,
+            outcome: outcome.clone(),
+        });
+        outcome
     }
 
     fn try_reload(&mut self) -> Result<(), String> {
@@ -85,7 +86,9 @@ impl Balancer<'_> {
     }
 
     fn switch_log(&self, sink: Option<Sink>) {
-        let log = self.crew.switch_log(sink);
-        self.log_orders.switch(log, &self.crew.doorbell);
+        if let Some(records) = self.crew.log(sink.is_some()) {
+            self.log_orders
+                .switch(Log { sink, records }, &self.crew.doorbell);
+        }
     }
 }

@@ -89,7 +89,7 @@ fn backend_status(pool: &Pool, backend: &Backend, known: &Known, now: u64) -> Ba
         connections: u64::from(tally.connections.used()),
         waiting: u64::from(tally.waiting()),
         failures: u64::from(tally.failures()),
-        answer_ms: tally.latency().last().map(|us| us / 1_000.0),
+        answer_ms: tally.latency().last().map(|us| f64::from(us) / 1_000.0),
         opened: tally.opened(),
         answered: totals.answered,
         bytes: totals.bytes,

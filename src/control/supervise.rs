@@ -19,7 +19,7 @@ use crate::worker::{Command, Doorbell, Stats};
 
 use super::balancer::Balancer;
 use super::events::{Subject, Weight};
-use super::health::Transition;
+use super::health::News;
 
 /// What the control thread is woken by.
 enum Wake {
@@ -33,8 +33,9 @@ enum Wake {
     /// A worker ejected a backend, or it is time to readmit one.
     Ejections,
     Call(Call),
-    Transitions(Vec<Transition>),
-    Discovered,
+    News(News),
+    /// Of the pool of this name.
+    Discovered(String),
     /// Every worker has ended.
     Ended(io::Result<()>),
 }
@@ -62,8 +63,8 @@ impl Balancer<'_> {
                 ended = &mut finished => Wake::Ended(ended),
                 () = notices.notified() => Wake::Ejections,
                 () = until(self.ejections.next()) => Wake::Ejections,
-                transitions = self.checks.changed() => Wake::Transitions(transitions),
-                () = self.discoveries.changed() => Wake::Discovered,
+                news = self.checks.next() => Wake::News(news),
+                pool = self.discoveries.changed() => Wake::Discovered(pool),
                 Some(call) = calls.recv() => Wake::Call(call),
                 _ = second.tick() => Wake::Second,
             };
@@ -77,8 +78,10 @@ impl Balancer<'_> {
                 Wake::Second => self.tick(),
                 Wake::Ejections => self.on_ejections(),
                 Wake::Call(call) => self.on_call(call),
-                Wake::Transitions(transitions) => self.on_transitions(transitions),
-                Wake::Discovered => self.on_discovered(),
+                Wake::News(News::Turned(turned)) => self.on_turned(&turned),
+                // What is ready is looked at each time.
+                Wake::News(News::FirstRound) => {}
+                Wake::Discovered(_) => self.on_discovered(),
                 Wake::Ended(outcome) => {
                     if let Err(error) = outcome {
                         log::error!("the workers' end can't be awaited: {error}");
@@ -91,12 +94,11 @@ impl Balancer<'_> {
 
     /// Ready once every backend that is probed was probed.
     fn advance(&mut self) {
-        if self.stage == Stage::Starting && self.checks.is_first_round_done() {
+        if self.stage == Stage::Starting && self.checks.first_round_done() {
             self.stage = Stage::Ready;
-            self.notifier.ready();
             let message = "every backend that is probed was probed".to_owned();
             self.events
-                .tell(Weight::Debug, "ready", Subject::default(), message);
+                .tell(Weight::Info, "ready", Subject::default(), message);
         }
     }
 
@@ -117,10 +119,6 @@ impl Balancer<'_> {
         self.on_ejections();
         self.eject_outliers();
         self.scale();
-        if self.config_watch.is_changed() {
-            let _ = self.reload(Author::Operator);
-        }
-        self.notifier.watch(&self.crew);
     }
 
     fn stop(&mut self, signal: i32) {
@@ -133,7 +131,6 @@ impl Balancer<'_> {
             std::process::exit(128 + signal);
         }
         self.stage = Stage::Stopping;
-        self.notifier.stopping();
         let grace = self.config.shutdown_grace;
         let message = format!(
             "stopping: {} sessions have {grace:?} to end",

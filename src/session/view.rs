@@ -2,9 +2,7 @@
 
 use std::fmt;
 
-use crate::token::Purpose;
-
-use super::{CloseReason, Session, Side, State};
+use super::{Session, State};
 
 /// How a session is going at one moment; times in nanoseconds of the workers' clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,11 +45,10 @@ impl Session {
     }
 
     fn phase(&self) -> Phase {
-        let waits = self.in_flight.has(Purpose::Visit(Side::Backend));
         match self.state {
             State::Peeking => Phase::Peeking,
-            State::Connecting if waits && self.held_by == CloseReason::PoolFull => Phase::Queued,
             State::Connecting => Phase::Connecting,
+            State::Queued => Phase::Queued,
             State::Open => Phase::Open,
             State::Closing => Phase::Closing,
         }

@@ -4,7 +4,10 @@ use super::*;
 use crate::config::{AdminState, Backend, Queue, Strategy, parse};
 
 fn file(backends: &[&str]) -> Config {
-    let backends: Vec<_> = backends.iter().map(|its| format!("\"127.0.0.1:{its}\"")).collect();
+    let backends: Vec<_> = backends
+        .iter()
+        .map(|its| format!("\"127.0.0.1:{its}\""))
+        .collect();
     let text = format!(
         "(listeners: [(name: \"l\", bind: \"127.0.0.1:80\", pool: \"a\")],
           pools: [(name: \"a\", backends: [{0}]), (name: \"b\", backends: [{0}])])",
@@ -46,11 +49,16 @@ fn changed(declared: &Declared, change: &Change, keep: bool) -> Declared {
 fn weights(declared: &Declared) -> Vec<(String, u16)> {
     let pool = &declared.config().pools[0];
     let backends = pool.backends.iter();
-    backends.map(|its| (its.name.replace("127.0.0.1:", ""), its.weight)).collect()
+    backends
+        .map(|its| (its.name.replace("127.0.0.1:", ""), its.weight))
+        .collect()
 }
 
 fn are(wanted: &[(&str, u16)]) -> Vec<(String, u16)> {
-    wanted.iter().map(|(name, weight)| ((*name).to_owned(), *weight)).collect()
+    wanted
+        .iter()
+        .map(|(name, weight)| ((*name).to_owned(), *weight))
+        .collect()
 }
 
 #[test]
@@ -60,10 +68,16 @@ fn what_is_kept_holds_over_reloads_and_the_rest_does_not() {
     let declared = changed(&declared, &weight("2", 9), false);
     let declared = changed(&declared, &add("3"), true);
     let declared = changed(&declared, &add("4"), false);
-    assert_eq!(weights(&declared), are(&[("1", 7), ("2", 9), ("3", 1), ("4", 1)]));
+    assert_eq!(
+        weights(&declared),
+        are(&[("1", 7), ("2", 9), ("3", 1), ("4", 1)])
+    );
     let (declared, given_up) = declared.reload(file(&["1", "2", "5"]));
     assert_eq!(given_up, []);
-    assert_eq!(weights(&declared), are(&[("1", 7), ("2", 1), ("5", 1), ("3", 1)]));
+    assert_eq!(
+        weights(&declared),
+        are(&[("1", 7), ("2", 1), ("5", 1), ("3", 1)])
+    );
 }
 
 #[test]
@@ -82,7 +96,10 @@ fn a_removal_is_kept_and_leaves_no_trace_of_what_the_api_added() {
     assert_eq!(weights(&declared), are(&[("2", 1), ("1", 1)]));
     // The file has removed it as well.
     let (declared, given_up) = declared.reload(file(&["2"]));
-    assert_eq!((given_up, weights(&declared)), (vec![], are(&[("2", 1), ("1", 1)])));
+    assert_eq!(
+        (given_up, weights(&declared)),
+        (vec![], are(&[("2", 1), ("1", 1)]))
+    );
 }
 
 #[test]
@@ -93,7 +110,10 @@ fn a_kept_change_that_has_no_place_any_more_is_given_up_and_told() {
     assert_eq!(given_up.len(), 1);
     assert!(matches!(given_up[0], ChangeError::Unknown { .. }));
     let (declared, given_up) = declared.reload(file(&["1", "2"]));
-    assert_eq!((given_up, weights(&declared)), (vec![], are(&[("1", 1), ("2", 1)])));
+    assert_eq!(
+        (given_up, weights(&declared)),
+        (vec![], are(&[("1", 1), ("2", 1)]))
+    );
 }
 
 #[test]
@@ -102,13 +122,23 @@ fn a_discovered_backend_can_be_changed_and_not_removed() {
     let effective = file(&["1", "2"]);
     let set = declared.change(&weight("2", 7), false, &effective).unwrap();
     assert_eq!(weights(&set), are(&[("1", 1)]));
-    assert_eq!(set.complete(effective.clone()).pools[0].backends[1].weight, 7);
+    assert_eq!(
+        set.complete(effective.clone()).pools[0].backends[1].weight,
+        7
+    );
     // It vanishes and comes back.
     assert_eq!(set.complete(file(&["1"])), file(&["1"]));
-    assert_eq!(set.complete(effective.clone()).pools[0].backends[1].weight, 7);
-    let error = declared.change(&remove("2"), false, &effective).unwrap_err();
+    assert_eq!(
+        set.complete(effective.clone()).pools[0].backends[1].weight,
+        7
+    );
+    let error = declared
+        .change(&remove("2"), false, &effective)
+        .unwrap_err();
     assert!(error.to_string().contains("discovered"), "{error}");
-    let error = declared.change(&remove("3"), false, &effective).unwrap_err();
+    let error = declared
+        .change(&remove("3"), false, &effective)
+        .unwrap_err();
     assert!(matches!(error, ChangeError::Unknown { .. }));
 }
 
@@ -137,7 +167,11 @@ fn the_state_is_that_of_a_fresh_start_with_the_effective_configuration() {
             }
             let shown = declared.config().to_ron();
             let (fresh, _) = parse("shown".to_owned(), shown.into()).unwrap();
-            assert_eq!(Declared::new(fresh).config(), declared.config(), "seed {seed}");
+            assert_eq!(
+                Declared::new(fresh).config(),
+                declared.config(),
+                "seed {seed}"
+            );
             assert!(declared.kept.len() < 30 && declared.afloat.is_empty());
         }
         assert!(made > 5, "seed {seed}: {made} changes");

@@ -12,8 +12,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use crate::cli;
-use crate::config::Backend;
+use crate::config::{Backend, values};
 
 use super::{Pace, Teller};
 

@@ -1,0 +1,80 @@
+//! Where the admin API is to be had.
+
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::admin::{Door, Handle, Tokens, serve};
+use crate::config::{ADMIN_SOCKET, Admin};
+
+use super::StartError;
+
+/// What the API listens on, before anything is answered.
+pub(super) struct Doors(Vec<Door>);
+
+/// What answers, until it is closed.
+pub(super) struct Servers {
+    stop: watch::Sender<()>,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl Doors {
+    /// Listens where the configuration says. A socket that nobody asked for may be in use: another
+    /// balancer runs in this directory.
+    ///
+    /// # Errors
+    /// What was asked for can't be had.
+    pub(super) fn open(admin: Option<&Admin>) -> Result<Self, StartError> {
+        let mut doors = Vec::new();
+        let Some(admin) = admin else {
+            return Ok(Self(doors));
+        };
+        if let Some(path) = &admin.socket {
+            match Door::unix(path) {
+                Ok(door) => {
+                    log::info!("admin API on {}", path.display());
+                    doors.push(door);
+                }
+                Err(error) if admin.required => {
+                    let at = path.display().to_string();
+                    return Err(StartError::Admin { at, error });
+                }
+                Err(error) => log::warn!("no admin API: {ADMIN_SOCKET}: {error}"),
+            }
+        }
+        if let Some(http) = &admin.http {
+            let tokens = Tokens::read(http)?;
+            let door = Door::http(http.bind, tokens).map_err(|error| StartError::Admin {
+                at: http.bind.to_string(),
+                error,
+            })?;
+            if let Some(address) = door.address() {
+                log::info!("admin API on http://{address}");
+            }
+            doors.push(door);
+        }
+        Ok(Self(doors))
+    }
+
+    /// Answers from now on.
+    pub(super) fn serve(self, handle: &Handle) -> Servers {
+        let (stop, stopped) = watch::channel(());
+        let doors = self.0.into_iter();
+        let tasks =
+            doors.map(|door| tokio_uring::spawn(serve(door, handle.clone(), stopped.clone())));
+        Servers {
+            tasks: tasks.collect(),
+            stop,
+        }
+    }
+}
+
+impl Servers {
+    /// Ends what is being answered.
+    pub(super) async fn close(self) {
+        drop(self.stop);
+        for task in self.tasks {
+            // A task that panicked has ended the process.
+            let _ = task.await;
+        }
+    }
+}
