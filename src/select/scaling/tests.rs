@@ -270,7 +270,7 @@ fn backends_come_in_order_and_go_in_reverse() {
         }
     });
     for _ in 0..50 {
-        assert!(pool.backends[0].try_acquire());
+        assert!(pool.backends[0].try_acquire(0));
     }
     assert_eq!(scaler.tick(&pool, 0), None);
     let decision = scaler.tick(&pool, SECOND).unwrap();
@@ -311,7 +311,7 @@ fn a_forecast_brings_them_in_sooner() {
         (1..200).find(|second| {
             // One more every other second.
             if second % 2 == 0 {
-                assert!(pool.backends[0].try_acquire());
+                assert!(pool.backends[0].try_acquire(0));
             }
             scaler.tick(&pool, second * SECOND).is_some()
         })
@@ -324,7 +324,7 @@ fn a_forecast_brings_them_in_sooner() {
 fn other_settings_keep_the_cool_down() {
     let (pool, mut scaler) = pool(ScaleBy::Connections);
     for _ in 0..30 {
-        assert!(pool.backends[0].try_acquire());
+        assert!(pool.backends[0].try_acquire(0));
     }
     assert_eq!(scaler.tick(&pool, 0), None);
     let one = scaler.tick(&pool, SECOND).unwrap();
