@@ -4,6 +4,7 @@
 
 mod access_log;
 pub mod capacity;
+pub mod health;
 mod histograms;
 mod pools;
 mod reload;
