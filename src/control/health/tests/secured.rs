@@ -165,7 +165,10 @@ fn a_certificate_is_verified_by_a_file() {
     let (_, stranger) = Make::default().serve();
     let strange = Pem::new("strange", &stranger);
     let unknown = said(server.address, &by_file(&strange.0, Some("db.test")));
-    assert_eq!(unknown, "TLS: invalid peer certificate: UnknownIssuer");
+    assert!(
+        unknown.starts_with("TLS: invalid peer certificate"),
+        "{unknown}"
+    );
 }
 
 #[test]
