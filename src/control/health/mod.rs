@@ -1,0 +1,398 @@
+//! Whether backends answer: active probes on the control thread, and what their real sessions say.
+//!
+//! Each target is a task of its own that probes, judges and tells; a probe that hangs delays no
+//! other, and none is under way twice. What is shared by pools is probed once: a target is an
+//! address with a check. Probing costs the same whether backends answer or not.
+
+mod answer;
+mod ejections;
+mod failure;
+mod outliers;
+mod probe;
+mod schedule;
+mod stream;
+mod tls;
+mod verdict;
+
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+use fastrand::Rng;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use crate::address::Address;
+use crate::config::{self, AdminState, Check, Config};
+use crate::pool::Health;
+use crate::sys;
+
+pub use ejections::Ejections;
+pub use failure::{Closed, Failure, Stage};
+pub use outliers::Outliers;
+pub use verdict::{Turn, Verdict};
+
+use probe::{Prober, Spec};
+use schedule::Spread;
+
+/// Every probe of a configuration. Lives in the control thread's runtime.
+#[derive(Debug)]
+pub struct Checks {
+    targets: HashMap<Rc<Aim>, Target>,
+    /// What stands for a pool's backend: by the names of both.
+    places: HashMap<String, HashMap<String, Place>>,
+    specs: HashMap<Check, Rc<Spec>>,
+    random: Rng,
+    spread: Spread,
+    /// How many targets were started so far.
+    started: u64,
+    /// Every target was probed at least once, at some time.
+    first_round: bool,
+    tell: mpsc::Sender<Told>,
+    told: mpsc::Receiver<Told>,
+}
+
+/// What is probed, and how.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Aim {
+    address: Address,
+    check: Check,
+}
+
+/// A pool's backend.
+#[derive(Debug)]
+struct Place {
+    /// Its own address; the probe's port may be another.
+    address: Address,
+    aim: Rc<Aim>,
+}
+
+#[derive(Debug)]
+struct Target {
+    number: u64,
+    task: JoinHandle<()>,
+    /// Pools and backends that it stands for, by name.
+    stands_for: Vec<(String, String)>,
+    verdict: Verdict,
+    last: Option<Outcome>,
+    probes: u64,
+    failures: u64,
+}
+
+/// What a target's task tells after each probe.
+#[derive(Debug)]
+struct Told {
+    aim: Rc<Aim>,
+    number: u64,
+    verdict: Verdict,
+    turn: Option<Turn>,
+    outcome: Outcome,
+}
+
+/// A probe, when it is over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// Why it failed, if it did.
+    pub failure: Option<Failure>,
+    /// When it began, in ns of the workers' clock.
+    pub at: u64,
+    /// How long it took, in ns.
+    pub took: u64,
+}
+
+/// What the control loop is to know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum News {
+    /// A target counts as something else from now on.
+    Turned(Turned),
+    /// Every target has been probed.
+    FirstRound,
+}
+
+/// A target's turn.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Turned {
+    /// Where the probes go.
+    pub address: Address,
+    /// What it counts as, and whether that is the first that probes said of it.
+    pub turn: Turn,
+    /// Why the last probe failed, if it did.
+    pub failure: Option<Failure>,
+    /// The pools and backends that it stands for, by name.
+    pub backends: Vec<(String, String)>,
+}
+
+/// What is known of a backend by its probes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// What it counts as.
+    pub health: Health,
+    /// Probes in a row that speak against that,
+    pub against: u32,
+    /// and how many would change it.
+    pub needed: u32,
+    /// The last probe.
+    pub last: Option<Outcome>,
+    /// Probes so far,
+    pub probes: u64,
+    /// and how many of them failed.
+    pub failures: u64,
+}
+
+impl Checks {
+    /// Nothing is probed yet. The seed decides when probes start.
+    #[must_use]
+    pub fn new(seed: u64) -> Self {
+        let mut random = Rng::with_seed(seed);
+        let (tell, told) = mpsc::channel(TOLD_MAX);
+        Self {
+            targets: HashMap::new(),
+            places: HashMap::new(),
+            specs: HashMap::new(),
+            spread: Spread::new(&mut random),
+            random,
+            started: 0,
+            first_round: false,
+            tell,
+            told,
+        }
+    }
+
+    /// Goes over to another configuration, whose pools hold what was discovered too. A target that
+    /// stays keeps its pace and what it knows; where only the check of a backend is another, what
+    /// was known of it counts until the new probes say otherwise. Backends in `maint` are not
+    /// probed.
+    ///
+    /// Must be called in the runtime of `tokio_uring::start`.
+    pub fn follow(&mut self, config: &Config) {
+        let mut old = std::mem::take(&mut self.targets);
+        let verdicts = old
+            .iter()
+            .map(|(aim, target)| (Rc::clone(aim), target.verdict));
+        let verdicts: HashMap<_, _> = verdicts.collect();
+        old.values_mut()
+            .for_each(|target| target.stands_for.clear());
+        let mut places: HashMap<String, HashMap<String, Place>> = HashMap::new();
+        for pool in &config.pools {
+            let Some(check) = &pool.check else {
+                continue;
+            };
+            let places = places.entry(pool.name.clone()).or_default();
+            for backend in pool.backends.iter().filter(|backend| is_probed(backend)) {
+                let known = self.place(&pool.name, backend);
+                let known = known.and_then(|place| verdicts.get(&place.aim).copied());
+                let aim = self.keep_or_start(Aim::new(backend, check), &mut old, known);
+                if let Some(target) = self.targets.get_mut(&aim) {
+                    let name = (pool.name.clone(), backend.name.clone());
+                    target.stands_for.push(name);
+                }
+                let address = backend.address.clone();
+                places.insert(backend.name.clone(), Place { address, aim });
+            }
+        }
+        self.places = places;
+        // Those that are left end here, and with them their hold on what they shared.
+        drop(old);
+        self.specs.retain(|check, spec| {
+            spec.tls.iter().for_each(tls::Client::refresh);
+            self.targets.keys().any(|aim| aim.check == *check)
+        });
+        self.first_round |= self.targets.is_empty();
+    }
+
+    fn keep_or_start(
+        &mut self,
+        aim: Aim,
+        old: &mut HashMap<Rc<Aim>, Target>,
+        known: Option<Verdict>,
+    ) -> Rc<Aim> {
+        if let Some((aim, _)) = self.targets.get_key_value(&aim) {
+            return Rc::clone(aim);
+        }
+        let (aim, target) = old.remove_entry(&aim).unwrap_or_else(|| {
+            let aim = Rc::new(aim);
+            let target = self.start(&aim, known);
+            (aim, target)
+        });
+        self.targets.insert(Rc::clone(&aim), target);
+        aim
+    }
+
+    fn start(&mut self, aim: &Rc<Aim>, known: Option<Verdict>) -> Target {
+        let spec = self.specs.entry(aim.check.clone());
+        let spec = spec.or_insert_with_key(|check| Rc::new(Spec::new(check)));
+        let fresh = || Verdict::new(aim.check.initial);
+        let verdict = known.map_or_else(fresh, Verdict::handed_over);
+        self.started += 1;
+        let watch = Watch {
+            prober: Prober::new(&aim.address, spec),
+            aim: Rc::clone(aim),
+            number: self.started,
+            verdict,
+            random: self.random.fork(),
+            tell: self.tell.clone(),
+        };
+        let wait = self.spread.next(aim.check.interval);
+        Target {
+            number: self.started,
+            task: tokio_uring::spawn(watch.run(wait)),
+            stands_for: Vec::new(),
+            verdict,
+            last: None,
+            probes: 0,
+            failures: 0,
+        }
+    }
+
+    /// Waits for news. May be dropped while it waits: nothing is lost. What probes tell is taken in
+    /// here only, so [`Self::health`] changes by nothing else.
+    pub async fn next(&mut self) -> News {
+        loop {
+            if !self.first_round && self.targets.values().all(|target| target.probes > 0) {
+                self.first_round = true;
+                return News::FirstRound;
+            }
+            let told = self.told.recv().await;
+            let told = told.expect("a sender is kept for targets to come");
+            if let Some(turned) = self.take_in(told) {
+                return News::Turned(turned);
+            }
+        }
+    }
+
+    fn take_in(&mut self, told: Told) -> Option<Turned> {
+        let target = self.targets.get_mut(&told.aim);
+        // One that was stopped meanwhile, even if another has taken its place, has no say.
+        let target = target.filter(|target| target.number == told.number)?;
+        target.probes += 1;
+        target.failures += u64::from(told.outcome.failure.is_some());
+        target.verdict = told.verdict;
+        let failure = told.outcome.failure.clone();
+        target.last = Some(told.outcome);
+        told.turn.map(|turn| Turned {
+            address: told.aim.address.clone(),
+            turn,
+            failure,
+            backends: target.stands_for.clone(),
+        })
+    }
+
+    /// What a backend counts as. Who is not probed is up.
+    #[must_use]
+    pub fn health(&self, pool: &str, backend: &config::Backend) -> Health {
+        let place = self.place(pool, backend);
+        let target = place.and_then(|place| self.targets.get(&place.aim));
+        target.map_or(Health::Up, |target| target.verdict.health())
+    }
+
+    /// What is known of a backend by its probes; `None`: it is not probed.
+    #[must_use]
+    pub fn report(&self, pool: &str, backend: &config::Backend) -> Option<Report> {
+        let aim = &self.place(pool, backend)?.aim;
+        let target = self.targets.get(aim)?;
+        Some(Report {
+            health: target.verdict.health(),
+            against: target.verdict.against(),
+            needed: target.verdict.needed(&aim.check),
+            last: target.last.clone(),
+            probes: target.probes,
+            failures: target.failures,
+        })
+    }
+
+    /// Whether every target that there was at the start has been probed: from then on it stays so.
+    #[must_use]
+    pub fn first_round_done(&self) -> bool {
+        self.first_round
+    }
+
+    /// How many targets are probed.
+    #[must_use]
+    pub fn targets(&self) -> usize {
+        self.targets.len()
+    }
+
+    /// A backend, if it is probed. Another that has its name now is not meant.
+    fn place(&self, pool: &str, backend: &config::Backend) -> Option<&Place> {
+        let place = self.places.get(pool)?.get(&backend.name)?;
+        (place.address == backend.address).then_some(place)
+    }
+}
+
+impl Aim {
+    fn new(backend: &config::Backend, check: &Check) -> Self {
+        let mut address = backend.address.clone();
+        if let (Address::Tcp(address), Some(port)) = (&mut address, check.port) {
+            address.set_port(port);
+        }
+        Self {
+            address,
+            check: check.clone(),
+        }
+    }
+}
+
+impl Drop for Target {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+fn is_probed(backend: &config::Backend) -> bool {
+    match backend.state {
+        AdminState::Ready | AdminState::Drain => true,
+        AdminState::Maint => false,
+    }
+}
+
+/// What this process lacks says nothing of a backend: who has no descriptors left must not lose all
+/// backends too.
+fn judge(verdict: &mut Verdict, failure: Option<&Failure>, check: &Check) -> Option<Turn> {
+    match failure {
+        None => verdict.on_probe(true, check),
+        Some(failure) if failure.is_telling() => verdict.on_probe(false, check),
+        Some(_) => None,
+    }
+}
+
+/// A target's task.
+struct Watch {
+    prober: Prober,
+    aim: Rc<Aim>,
+    number: u64,
+    verdict: Verdict,
+    random: Rng,
+    tell: mpsc::Sender<Told>,
+}
+
+impl Watch {
+    async fn run(mut self, mut wait: Duration) {
+        loop {
+            tokio::time::sleep(wait).await;
+            let outcome = self.prober.probe().await;
+            let check = self.prober.check();
+            let turn = judge(&mut self.verdict, outcome.failure.as_ref(), check);
+            let interval = schedule::jittered(self.verdict.interval(check), &mut self.random);
+            let started = outcome.at;
+            let told = Told {
+                aim: Rc::clone(&self.aim),
+                number: self.number,
+                verdict: self.verdict,
+                turn,
+                outcome,
+            };
+            if self.tell.send(told).await.is_err() {
+                return;
+            }
+            // From start to start. A probe that took longer than that is followed by the next.
+            let passed = sys::monotonic().saturating_sub(started);
+            wait = interval.saturating_sub(Duration::from_nanos(passed));
+        }
+    }
+}
+
+/// What targets have told and nobody has taken in yet; then they wait with what they have to tell.
+const TOLD_MAX: usize = 1_024;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,190 @@
+//! One probe: connect, say what there is to say, judge the answer.
+
+use std::cell::Cell;
+use std::rc::Rc;
+
+use crate::address::Address;
+use crate::config::{Check, Probe, ProxyHeader};
+use crate::sys;
+
+use super::Outcome;
+use super::answer::{ANSWER_MAX, Expectation};
+use super::failure::{Failure, Stage};
+use super::stream::Stream;
+use super::tls::{Client, Secured};
+
+/// A check with all that its probes share, made once.
+#[derive(Debug)]
+pub(super) struct Spec {
+    pub(super) check: Check,
+    pub(super) tls: Option<Client>,
+    expectation: Result<Expectation, Failure>,
+}
+
+impl Spec {
+    pub(super) fn new(check: &Check) -> Self {
+        Self {
+            check: check.clone(),
+            tls: check.tls.as_ref().map(Client::new),
+            expectation: Expectation::of(&check.probe),
+        }
+    }
+}
+
+/// A check of one address.
+#[derive(Debug)]
+pub(super) struct Prober {
+    to: Address,
+    spec: Rc<Spec>,
+    request: Vec<u8>,
+}
+
+impl Prober {
+    /// `to`: where is connected to, so with the check's own port.
+    pub(super) fn new(to: &Address, spec: &Rc<Spec>) -> Self {
+        Self {
+            to: to.clone(),
+            spec: Rc::clone(spec),
+            request: request(&spec.check.probe, to),
+        }
+    }
+
+    pub(super) fn check(&self) -> &Check {
+        &self.spec.check
+    }
+
+    #[cfg(test)]
+    pub(super) fn request(&self) -> &[u8] {
+        &self.request
+    }
+
+    /// Probes once. It ends by the check's timeout, and nothing of it is left then.
+    pub(super) async fn probe(&self) -> Outcome {
+        let started = sys::monotonic();
+        let stage = Cell::new(Stage::Connecting);
+        let after = self.check().timeout;
+        let done = tokio::time::timeout(after, self.converse(&stage)).await;
+        let late = |_| {
+            let stage = stage.get();
+            Err(Failure::Late { stage, after })
+        };
+        Outcome {
+            failure: done.unwrap_or_else(late).err(),
+            at: started,
+            took: sys::monotonic().saturating_sub(started),
+        }
+    }
+
+    async fn converse(&self, stage: &Cell<Stage>) -> Result<(), Failure> {
+        let expectation = self.spec.expectation.as_ref().map_err(Clone::clone)?;
+        let mut stream = Stream::connect(&self.to).await?;
+        if self.talks() {
+            stream.talk();
+        }
+        if let Some(header) = self.check().proxy_header {
+            stage.set(Stage::Sending);
+            let sent = stream.write_all(proxy_header(header)).await;
+            sent.map_err(|error| Failure::broken(&error))?;
+        }
+        let mut channel = match &self.spec.tls {
+            None => Channel::Plain(stream),
+            Some(client) => {
+                stage.set(Stage::Handshake);
+                Channel::Secured(client.secure(stream, &self.to).await?)
+            }
+        };
+        if matches!(expectation, Expectation::Nothing) {
+            return Ok(());
+        }
+        stage.set(Stage::Sending);
+        channel.write_all(&self.request).await?;
+        stage.set(Stage::Answer);
+        listen(&mut channel, expectation).await
+    }
+
+    /// Whether anything is sent or waited for beside the handshake of TCP.
+    fn talks(&self) -> bool {
+        let check = self.check();
+        check.probe != Probe::Tcp || check.tls.is_some() || check.proxy_header.is_some()
+    }
+}
+
+async fn listen(channel: &mut Channel, expectation: &Expectation) -> Result<(), Failure> {
+    let mut answer = vec![0; ANSWER_MAX];
+    let mut length = 0;
+    loop {
+        let (_, room) = answer.split_at_mut(length);
+        let read = channel.read(room).await?;
+        length += read;
+        let (so_far, room) = answer.split_at(length);
+        let ended = read == 0 || room.is_empty();
+        if let Some(judged) = expectation.judge(so_far, ended) {
+            return judged;
+        }
+    }
+}
+
+enum Channel {
+    Plain(Stream),
+    Secured(Secured),
+}
+
+impl Channel {
+    async fn write_all(&mut self, bytes: &[u8]) -> Result<(), Failure> {
+        match self {
+            Self::Plain(stream) => {
+                let sent = stream.write_all(bytes).await;
+                sent.map_err(|error| Failure::broken(&error))
+            }
+            Self::Secured(secured) => secured.write_all(bytes).await,
+        }
+    }
+
+    async fn read(&mut self, into: &mut [u8]) -> Result<usize, Failure> {
+        match self {
+            Self::Plain(stream) => {
+                let read = stream.read(into).await;
+                read.map_err(|error| Failure::broken(&error))
+            }
+            Self::Secured(secured) => secured.read(into).await,
+        }
+    }
+}
+
+/// What is sent once connected.
+fn request(probe: &Probe, to: &Address) -> Vec<u8> {
+    match probe {
+        Probe::Tcp => Vec::new(),
+        Probe::SendExpect { send, .. } => send.clone(),
+        Probe::Http {
+            method, path, host, ..
+        } => {
+            let host = host.clone().unwrap_or_else(|| authority(to));
+            format!(
+                "{method} {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: mahoraga\r\n\
+                 Accept: */*\r\nConnection: close\r\n\r\n"
+            )
+            .into_bytes()
+        }
+    }
+}
+
+/// An address as a Host field names it (RFC 9110, section 7.2), which knows no IPv6 zones.
+fn authority(to: &Address) -> String {
+    match to {
+        Address::Tcp(address) => {
+            std::net::SocketAddr::new(address.ip(), address.port()).to_string()
+        }
+        Address::Unix(_) => "localhost".to_owned(),
+    }
+}
+
+/// The header of a connection that is the balancer's own
+/// (<https://www.haproxy.org/download/3.0/doc/proxy-protocol.txt>).
+fn proxy_header(version: ProxyHeader) -> &'static [u8] {
+    match version {
+        ProxyHeader::V1 => b"PROXY UNKNOWN\r\n",
+        // The signature; version 2, LOCAL; no addresses, of no length.
+        ProxyHeader::V2 => b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0",
+    }
+}

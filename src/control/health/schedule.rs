@@ -1,0 +1,81 @@
+//! When probes start: spread over an interval at first, then each at its own pace.
+
+use std::time::Duration;
+
+use fastrand::Rng;
+
+/// Where in its first interval each target begins.
+#[derive(Debug)]
+pub(super) struct Spread {
+    /// Of the golden sequence, 0 to 1.
+    at: f64,
+}
+
+impl Spread {
+    pub(super) fn new(random: &mut Rng) -> Self {
+        Self { at: random.f64() }
+    }
+
+    /// How long the next target waits for its first probe. However many there are, they stand about
+    /// evenly: the multiples of the golden ratio leave gaps of three sizes only. (By chance alone,
+    /// a tenth of the interval would get 10% more or less than its share all the time.)
+    pub(super) fn next(&mut self, interval: Duration) -> Duration {
+        self.at = (self.at + GOLDEN).fract();
+        interval.min(SPREAD_MAX).mul_f64(self.at)
+    }
+}
+
+/// An interval with its jitter, so that balancers and targets never fall into step.
+pub(super) fn jittered(interval: Duration, random: &mut Rng) -> Duration {
+    interval.mul_f64(1.0 - JITTER + 2.0 * JITTER * random.f64())
+}
+
+/// The golden ratio's fraction.
+const GOLDEN: f64 = 0.618_033_988_749_894_9;
+const JITTER: f64 = 0.05;
+/// Who is probed once an hour is not unknown for an hour.
+const SPREAD_MAX: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thousand_targets_start_evenly_within_an_interval() {
+        for seed in 0..100 {
+            let mut spread = Spread::new(&mut Rng::with_seed(seed));
+            let mut tenths = [0_u32; 10];
+            for _ in 0..1_000 {
+                let start = spread.next(Duration::from_secs(2));
+                let tenth = tenths.iter_mut().nth(start.as_millis() as usize / 200);
+                *tenth.expect("within the interval") += 1;
+            }
+            assert!(
+                tenths.iter().all(|count| (90..=110).contains(count)),
+                "{seed}: {tenths:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_rare_probe_does_not_make_its_target_wait_for_the_first() {
+        let mut spread = Spread::new(&mut Rng::with_seed(1));
+        for _ in 0..100 {
+            assert!(spread.next(Duration::from_secs(3_600)) <= SPREAD_MAX);
+        }
+    }
+
+    #[test]
+    fn jitter_takes_its_five_percent_to_both_sides() {
+        let mut random = Rng::with_seed(7);
+        let all: Vec<_> = (0..1_000)
+            .map(|_| jittered(Duration::from_secs(1), &mut random).as_millis())
+            .collect();
+        assert!(all.iter().all(|ms| (950..=1_050).contains(ms)));
+        assert!(all.iter().any(|ms| *ms < 960) && all.iter().any(|ms| *ms > 1_040));
+        assert_eq!(
+            jittered(Duration::from_secs(1), &mut Rng::with_seed(7)).as_millis(),
+            all[0]
+        );
+    }
+}

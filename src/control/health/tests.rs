@@ -1,0 +1,291 @@
+//! Checks in the control thread's runtime, against little servers.
+
+use std::cell::Cell;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::time::timeout;
+
+use crate::config::{Backend, Initial, Listener, Pool, Probe};
+
+use super::*;
+
+mod probes;
+mod secured;
+mod servers;
+
+use servers::{Server, refusing};
+
+fn quick() -> Check {
+    Check {
+        interval: Duration::from_millis(20),
+        timeout: Duration::from_millis(500),
+        ..Check::default()
+    }
+}
+
+fn backend(name: &str, address: SocketAddr) -> Backend {
+    Backend {
+        name: name.to_owned(),
+        ..Backend::at(Address::Tcp(address))
+    }
+}
+
+fn pool(name: &str, check: &Check, backends: Vec<Backend>) -> Pool {
+    Pool {
+        check: Some(check.clone()),
+        ..Pool::of(name, backends)
+    }
+}
+
+fn config(pools: Vec<Pool>) -> Config {
+    Config::of(Vec::<Listener>::new(), pools)
+}
+
+fn names(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+    let pairs = pairs.iter();
+    pairs
+        .map(|(pool, backend)| ((*pool).to_owned(), (*backend).to_owned()))
+        .collect()
+}
+
+async fn next(checks: &mut Checks) -> News {
+    let news = timeout(Duration::from_secs(20), checks.next()).await;
+    news.expect("news in time")
+}
+
+async fn next_turn(checks: &mut Checks) -> Turned {
+    loop {
+        match next(checks).await {
+            News::Turned(turned) => return turned,
+            News::FirstRound => {}
+        }
+    }
+}
+
+/// Takes in what targets tell for a while, in which nothing turns.
+async fn quiet(checks: &mut Checks, ms: u64) {
+    let news = timeout(Duration::from_millis(ms), next_turn(checks)).await;
+    assert!(news.is_err(), "{news:?}");
+}
+
+#[test]
+fn a_backend_falls_and_rises_with_its_server() {
+    tokio_uring::start(async {
+        let server = Server::silent();
+        let address = server.address;
+        let a = backend("a", address);
+        let config = config(vec![pool("web", &quick(), vec![a.clone()])]);
+        let mut checks = Checks::new(1);
+        checks.follow(&config);
+        assert_eq!(checks.health("web", &a), Health::Up);
+        assert!(!checks.first_round_done());
+        assert_eq!(next(&mut checks).await, News::FirstRound);
+        assert!(checks.first_round_done());
+
+        server.stop();
+        let down = next_turn(&mut checks).await;
+        assert_eq!(down.address, Address::Tcp(address));
+        assert_eq!((down.turn.to, down.turn.first), (Health::Down, false));
+        let failure = down.failure.expect("a reason");
+        assert_eq!(failure.to_string(), "connection refused");
+        assert_eq!(down.backends, names(&[("web", "a")]));
+        assert_eq!(checks.health("web", &a), Health::Down);
+        let report = checks.report("web", &a).expect("it is probed");
+        assert_eq!((report.against, report.needed), (0, 2));
+        assert_eq!(report.last.and_then(|last| last.failure), Some(failure));
+        assert!(report.failures >= 3 && report.probes > report.failures);
+
+        let _server = Server::silent_at(address);
+        let up = next_turn(&mut checks).await;
+        assert_eq!((up.turn.to, up.failure), (Health::Up, None));
+        assert_eq!(checks.health("web", &a), Health::Up);
+    });
+}
+
+#[test]
+fn pools_share_the_probe_of_a_backend() {
+    tokio_uring::start(async {
+        let (refusing, server) = (refusing(), Server::silent());
+        let check = Check {
+            port: Some(refusing.port()),
+            ..quick()
+        };
+        let other = Check {
+            fall: 1,
+            ..check.clone()
+        };
+        // Only the port is another, and the check has its own.
+        let pools = vec![
+            pool("one", &check, vec![backend("a", refusing)]),
+            pool("two", &check, vec![backend("b", server.address)]),
+            pool("three", &other, vec![backend("c", refusing)]),
+        ];
+        let mut checks = Checks::new(1);
+        checks.follow(&config(pools));
+        assert_eq!(checks.targets(), 2);
+        let mut turned = vec![
+            next_turn(&mut checks).await.backends,
+            next_turn(&mut checks).await.backends,
+        ];
+        turned.sort();
+        let shared = names(&[("one", "a"), ("two", "b")]);
+        assert_eq!(turned, [shared, names(&[("three", "c")])]);
+        assert_eq!(
+            checks.health("two", &backend("b", server.address)),
+            Health::Down
+        );
+    });
+}
+
+#[test]
+fn what_stays_keeps_its_state_and_what_goes_is_not_probed() {
+    tokio_uring::start(async {
+        let refusing = refusing();
+        let (a, b) = (backend("a", refusing), backend("b", refusing));
+        let with = |backends| config(vec![pool("web", &quick(), backends)]);
+        let mut checks = Checks::new(1);
+        checks.follow(&with(vec![a.clone()]));
+        next_turn(&mut checks).await;
+
+        checks.follow(&with(vec![a.clone(), b.clone()]));
+        assert_eq!(checks.targets(), 1);
+        assert_eq!(checks.health("web", &a), Health::Down);
+        assert_eq!(checks.health("web", &b), Health::Down, "the same target");
+        quiet(&mut checks, 200).await;
+
+        let mut away = a.clone();
+        away.state = AdminState::Maint;
+        checks.follow(&with(vec![away.clone()]));
+        assert_eq!(checks.targets(), 0);
+        assert_eq!(checks.report("web", &away), None);
+        assert_eq!(checks.health("web", &away), Health::Up);
+        quiet(&mut checks, 200).await;
+
+        // It comes back as a new one.
+        checks.follow(&with(vec![a.clone()]));
+        assert_eq!(checks.health("web", &a), Health::Up);
+        assert!(next_turn(&mut checks).await.turn.first);
+    });
+}
+
+#[test]
+fn another_check_takes_over_what_was_known_and_another_address_does_not() {
+    tokio_uring::start(async {
+        let refusing = refusing();
+        let a = backend("a", refusing);
+        let mut checks = Checks::new(1);
+        checks.follow(&config(vec![pool("web", &quick(), vec![a.clone()])]));
+        next_turn(&mut checks).await;
+
+        let patient = Check { fall: 9, ..quick() };
+        checks.follow(&config(vec![pool("web", &patient, vec![a.clone()])]));
+        assert_eq!(checks.health("web", &a), Health::Down);
+        quiet(&mut checks, 100).await;
+
+        let moved = backend("a", servers::refusing());
+        assert_eq!(checks.health("web", &moved), Health::Up, "another backend");
+        checks.follow(&config(vec![pool("web", &patient, vec![moved.clone()])]));
+        assert_eq!(checks.health("web", &moved), Health::Up);
+        assert_eq!(checks.specs.len(), 1);
+    });
+}
+
+#[test]
+fn the_first_probe_decides_where_it_is_to() {
+    tokio_uring::start(async {
+        let server = Server::silent();
+        let (good, bad) = (backend("good", server.address), backend("bad", refusing()));
+        let check = Check {
+            initial: Initial::Probe,
+            ..quick()
+        };
+        let mut checks = Checks::new(1);
+        let pools = vec![pool("web", &check, vec![good.clone(), bad.clone()])];
+        checks.follow(&config(pools));
+        assert_eq!(checks.health("web", &good), Health::Down);
+        for _ in 0..2 {
+            let turned = next_turn(&mut checks).await;
+            assert!(turned.turn.first);
+            let report = checks.report("web", &good).expect("it is probed");
+            assert!(report.probes <= 1 || turned.backends != names(&[("web", "good")]));
+        }
+        assert_eq!(checks.health("web", &good), Health::Up);
+        assert_eq!(checks.health("web", &bad), Health::Down);
+    });
+}
+
+#[test]
+fn a_reserve_is_probed_and_a_pool_without_a_check_is_not() {
+    tokio_uring::start(async {
+        let mut spare = backend("spare", refusing());
+        spare.reserve = true;
+        let idle = Pool::of("idle", vec![spare.clone()]);
+        let pools = vec![pool("web", &quick(), vec![spare.clone()]), idle];
+        let mut checks = Checks::new(1);
+        checks.follow(&config(pools));
+        assert_eq!(
+            next_turn(&mut checks).await.backends,
+            names(&[("web", "spare")])
+        );
+        assert_eq!(checks.health("idle", &spare), Health::Up);
+    });
+}
+
+#[test]
+fn there_is_no_first_round_to_wait_for_without_targets() {
+    tokio_uring::start(async {
+        let mut checks = Checks::new(1);
+        checks.follow(&config(Vec::new()));
+        assert!(checks.first_round_done());
+        // One that joins later does not take it back.
+        let pools = vec![pool("web", &quick(), vec![backend("a", refusing())])];
+        checks.follow(&config(pools));
+        assert!(checks.first_round_done());
+        assert!(matches!(next(&mut checks).await, News::Turned(_)));
+    });
+}
+
+#[test]
+fn a_probe_that_hangs_delays_no_other() {
+    tokio_uring::start(async {
+        let server = Server::silent();
+        let hanging = Check {
+            timeout: Duration::from_secs(60),
+            probe: Probe::SendExpect {
+                send: Vec::new(),
+                expect: config::Expect::Bytes(b"never".to_vec()),
+            },
+            ..quick()
+        };
+        let pools = vec![
+            pool("hangs", &hanging, vec![backend("a", server.address)]),
+            pool("goes", &quick(), vec![backend("b", server.address)]),
+        ];
+        let mut checks = Checks::new(1);
+        checks.follow(&config(pools));
+        let report = |checks: &Checks, pool: &str, name: &str| {
+            let report = checks.report(pool, &backend(name, server.address));
+            report.expect("it is probed").probes
+        };
+        while report(&checks, "goes", "b") < 20 {
+            quiet(&mut checks, 50).await;
+        }
+        assert_eq!(report(&checks, "hangs", "a"), 0);
+        assert_eq!(server.open(), 1, "one at a time");
+    });
+}
+
+#[test]
+fn what_this_process_lacks_changes_no_verdict() {
+    // Within the run of probes, as a target does it.
+    let check = quick();
+    let mut verdict = Verdict::new(Initial::Up);
+    let lacking = Failure::Lacking("too many open files".to_owned());
+    let said = Cell::new(0);
+    for failure in [Some(lacking.clone()), None, Some(lacking)] {
+        said.set(said.get() + usize::from(judge(&mut verdict, failure.as_ref(), &check).is_some()));
+    }
+    assert_eq!((said.get(), verdict.against()), (0, 0));
+    assert_eq!(verdict.health(), Health::Up);
+}

@@ -1,0 +1,278 @@
+//! Single probes, without TLS.
+
+use std::io::{Read, Write};
+use std::os::unix::net::UnixListener;
+use std::sync::mpsc;
+
+use crate::config::{Expect, ProxyHeader};
+
+use super::servers::{drain, full};
+use super::*;
+
+pub(super) fn probe(to: SocketAddr, check: &Check) -> Outcome {
+    probe_at(&Address::Tcp(to), check)
+}
+
+fn probe_at(to: &Address, check: &Check) -> Outcome {
+    let prober = Prober::new(to, &Rc::new(Spec::new(check)));
+    tokio_uring::start(async move { prober.probe().await })
+}
+
+/// Why it failed, in words; empty when it did not.
+pub(super) fn said(to: SocketAddr, check: &Check) -> String {
+    let failure = probe(to, check).failure;
+    failure.map_or_else(String::new, |failure| failure.to_string())
+}
+
+fn expecting(send: &[u8], expect: Expect) -> Check {
+    let send = send.to_vec();
+    Check {
+        probe: Probe::SendExpect { send, expect },
+        ..quick()
+    }
+}
+
+fn bytes(expected: &[u8]) -> Check {
+    expecting(b"PING\r\n", Expect::Bytes(expected.to_vec()))
+}
+
+pub(super) fn http() -> Check {
+    Check {
+        probe: Probe::Http {
+            method: "GET".to_owned(),
+            path: "/healthz".to_owned(),
+            host: None,
+            status: 200..=299,
+        },
+        ..quick()
+    }
+}
+
+#[test]
+fn tcp_needs_a_connection() {
+    let server = Server::silent();
+    assert_eq!(said(server.address, &quick()), "");
+    assert_eq!(said(refusing(), &quick()), "connection refused");
+    let full = full();
+    assert_eq!(said(full.address, &quick()), "no connection within 500ms");
+}
+
+#[test]
+fn a_probe_takes_as_long_as_it_does() {
+    let outcome = probe(full().address, &quick());
+    assert!(outcome.took >= 500_000_000, "{outcome:?}");
+    let server = Server::silent();
+    let outcome = probe(server.address, &quick());
+    assert!(outcome.took < 500_000_000, "{outcome:?}");
+}
+
+#[test]
+fn a_tcp_probe_is_no_connection_to_the_program_behind() {
+    let (tell, told) = mpsc::channel();
+    let server = Server::of(move |mut stream| {
+        // What accept gives for a probe, if anything, is broken already.
+        let read = stream.read(&mut [0; 1]);
+        tell.send(read.map_err(|error| error.kind()))
+            .expect("the test waits");
+    });
+    for _ in 0..10 {
+        assert_eq!(said(server.address, &quick()), "");
+    }
+    drop(server);
+    let seen: Vec<_> = told.iter().collect();
+    let reset = Err(std::io::ErrorKind::ConnectionReset);
+    // The server's own end wakes it by a connection that is none of a probe's.
+    assert!(seen.iter().all(|read| *read == reset), "{seen:?}");
+}
+
+#[test]
+fn send_expect_finds_what_it_looks_for() {
+    let redis = Server::answering(b"+PONG\r\n");
+    assert_eq!(said(redis.address, &bytes(b"PONG")), "");
+    assert_eq!(said(redis.address, &bytes(b"")), "");
+    let pattern = |pattern: &str| expecting(b"x", Expect::Regex(pattern.to_owned()));
+    assert_eq!(said(redis.address, &pattern(r"^\+PONG\r\n$")), "");
+    let late = said(redis.address, &pattern("LOADING"));
+    assert_eq!(late, "no answer within 500ms");
+    let bad = said(redis.address, &pattern("("));
+    assert!(bad.starts_with("`(` is no regular expression"), "{bad}");
+}
+
+#[test]
+fn a_server_that_hangs_up_is_told_from_one_that_is_silent() {
+    let silent = Server::silent();
+    assert_eq!(said(silent.address, &bytes(b"x")), "no answer within 500ms");
+    let mute = Server::of(|mut stream| {
+        let _ = stream.read(&mut [0; 64]);
+    });
+    let closed = "it closed the connection without an answer";
+    assert_eq!(said(mute.address, &bytes(b"x")), closed);
+    let other = Server::of(|mut stream| {
+        let _ = stream.read(&mut [0; 64]);
+        let _ = stream.write_all(b"-LOADING\r\n");
+    });
+    let unexpected = r"unexpected answer `-LOADING\r\n`";
+    assert_eq!(said(other.address, &bytes(b"PONG")), unexpected);
+}
+
+#[test]
+fn a_server_that_resets_says_so() {
+    let server = Server::of(|stream| {
+        let socket = socket2::Socket::from(stream);
+        socket.set_linger(Some(Duration::ZERO)).expect("it can");
+    });
+    let check = expecting(b"", Expect::Bytes(b"x".to_vec()));
+    assert_eq!(said(server.address, &check), "connection reset by peer");
+}
+
+#[test]
+fn a_long_answer_is_looked_at_to_its_sixteenth_kilobyte() {
+    let server = Server::of(|mut stream| {
+        let _ = stream.read(&mut [0; 64]);
+        let _ = stream.write_all(&vec![b'x'; (16 << 10) - 4]);
+        let _ = stream.write_all(b"PONGPANG");
+        drain(&mut stream);
+    });
+    assert_eq!(said(server.address, &bytes(b"PONG")), "");
+    let beyond = said(server.address, &bytes(b"PANG"));
+    assert!(beyond.starts_with("unexpected answer `xxxx"), "{beyond}");
+    let endless = Server::of(|mut stream| while stream.write_all(&[b'y'; 65_536]).is_ok() {});
+    let beyond = said(endless.address, &bytes(b"PONG"));
+    assert!(beyond.starts_with("unexpected answer `yyyy"), "{beyond}");
+}
+
+#[test]
+fn a_dripping_server_is_heard_to_its_end() {
+    let server = Server::of(|mut stream| {
+        let _ = stream.set_nodelay(true);
+        for byte in b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n" {
+            let _ = stream.write_all(&[*byte]);
+            thread_yield();
+        }
+        drain(&mut stream);
+    });
+    let patient = Check {
+        timeout: Duration::from_secs(20),
+        ..http()
+    };
+    assert_eq!(said(server.address, &patient), "");
+}
+
+fn thread_yield() {
+    std::thread::park_timeout(Duration::from_millis(2));
+}
+
+#[test]
+fn http_asks_and_looks_at_the_status() {
+    let (tell, told) = mpsc::channel();
+    let server = Server::of(move |mut stream| {
+        let mut request = [0; 4_096];
+        let length = stream.read(&mut request).expect("a request");
+        tell.send(request[..length].to_vec())
+            .expect("the test waits");
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+    });
+    assert_eq!(said(server.address, &http()), "");
+    let asked = String::from_utf8(told.recv().expect("a request")).expect("ASCII");
+    let wanted = format!(
+        "GET /healthz HTTP/1.1\r\nHost: {}\r\nUser-Agent: mahoraga\r\nAccept: */*\r\n\
+         Connection: close\r\n\r\n",
+        server.address
+    );
+    assert_eq!(asked, wanted);
+}
+
+#[test]
+fn http_says_what_is_wrong() {
+    let said_of = |answer| said(Server::answering(answer).address, &http());
+    assert_eq!(said_of(b"HTTP/1.1 503 Busy\r\n\r\n"), "status 503");
+    assert_eq!(said_of(b"220 mail\r\n"), r"no HTTP answer: `220 mail\r\n`");
+    let endless = Server::of(|mut stream| {
+        let _ = stream.read(&mut [0; 4_096]);
+        let _ = stream.write_all(b"HTTP/1.1 103 Early Hints\r\n");
+        while stream.write_all(b"Link: </style.css>\r\n").is_ok() {}
+    });
+    let said = said(endless.address, &http());
+    assert!(said.starts_with("no HTTP answer: `HTTP/1.1 103"), "{said}");
+}
+
+#[test]
+fn a_proxy_header_comes_first() {
+    for (header, wanted) in [
+        (ProxyHeader::V1, &b"PROXY UNKNOWN\r\nPING\r\n"[..]),
+        (ProxyHeader::V2, b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0PING\r\n"),
+    ] {
+        let server = Server::of(|mut stream| {
+            let mut seen = vec![0; 22];
+            let _ = stream.read_exact(&mut seen[..21]);
+            // The second is a byte longer.
+            if seen[0] == b'\r' {
+                let _ = stream.read_exact(&mut seen[21..]);
+            }
+            let _ = stream.write_all(&seen);
+            drain(&mut stream);
+        });
+        let check = Check {
+            proxy_header: Some(header),
+            ..bytes(wanted)
+        };
+        assert_eq!(said(server.address, &check), "", "{header:?}");
+    }
+}
+
+#[test]
+fn unix_sockets_are_probed_too() {
+    let name = format!("mahoraga-probe-{}.sock", std::process::id());
+    let path = std::env::temp_dir().join(name);
+    let _ = std::fs::remove_file(&path);
+    let to = Address::Unix(path.clone());
+    let why = |check: &Check| {
+        let failure = probe_at(&to, check).failure;
+        failure.map_or_else(String::new, |failure| failure.to_string())
+    };
+    assert_eq!(why(&quick()), "there is no such socket");
+    let listener = UnixListener::bind(&path).expect("it listens");
+    assert_eq!(why(&quick()), "");
+    assert_eq!(why(&http()), "no answer within 500ms");
+    let server = std::thread::spawn(move || {
+        // The two before wait in the backlog, closed.
+        for _ in 0..3 {
+            let (mut stream, _) = listener.accept().expect("a connection");
+            let length = stream.read(&mut [0; 4_096]).unwrap_or(0);
+            if length > 0 {
+                let _ = stream.write_all(b"HTTP/1.1 204\r\n\r\n");
+            }
+        }
+    });
+    assert_eq!(why(&http()), "");
+    server.join().expect("it served");
+    assert_eq!(why(&quick()), "connection refused");
+    std::fs::remove_file(&path).expect("it was there");
+}
+
+#[test]
+fn a_host_is_named_as_configured_or_by_the_address() {
+    let zone: SocketAddr = "[fe80::1%7]:80".parse().expect("an address");
+    let cases = [
+        (Address::Tcp(zone), None, "Host: [fe80::1]:80\r\n"),
+        (Address::Unix("/run/x".into()), None, "Host: localhost\r\n"),
+        (
+            Address::Tcp(zone),
+            Some("example.com"),
+            "Host: example.com\r\n",
+        ),
+    ];
+    for (to, wanted, field) in cases {
+        let mut check = http();
+        if let Probe::Http { host, .. } = &mut check.probe {
+            *host = wanted.map(str::to_owned);
+        }
+        let request = request_of(&to, &check);
+        assert!(request.contains(field), "{request}");
+    }
+}
+
+fn request_of(to: &Address, check: &Check) -> String {
+    let prober = Prober::new(to, &Rc::new(Spec::new(check)));
+    String::from_utf8(prober.request().to_vec()).expect("ASCII")
+}

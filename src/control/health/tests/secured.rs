@@ -1,0 +1,273 @@
+//! Single probes inside TLS.
+
+use std::io::{Read, Write};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use rcgen::{CertifiedKey, generate_simple_self_signed};
+use rustls::pki_types::PrivateKeyDer;
+use rustls::{ProtocolVersion, ServerConfig, ServerConnection, SupportedProtocolVersion, version};
+
+use crate::config::{CheckTls, Verify};
+
+use super::probes::{http, said};
+use super::*;
+
+/// What a server of TLS is made of.
+struct Make {
+    names: Vec<String>,
+    alpn: Vec<Vec<u8>>,
+    versions: Vec<&'static SupportedProtocolVersion>,
+}
+
+impl Default for Make {
+    fn default() -> Self {
+        Self {
+            names: vec!["db.test".to_owned()],
+            alpn: Vec::new(),
+            versions: vec![&version::TLS12, &version::TLS13],
+        }
+    }
+}
+
+impl Make {
+    /// The server, and its certificate as PEM.
+    fn serve(self) -> (Server, String) {
+        let CertifiedKey { cert, signing_key } =
+            generate_simple_self_signed(self.names).expect("a certificate");
+        let key = PrivateKeyDer::try_from(signing_key.serialize_der()).expect("a key");
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let mut config = ServerConfig::builder_with_provider(provider)
+            .with_protocol_versions(&self.versions)
+            .expect("versions")
+            .with_no_client_auth()
+            .with_single_cert(vec![cert.der().clone()], key)
+            .expect("they fit");
+        config.alpn_protocols = self.alpn;
+        let config = Arc::new(config);
+        let server = Server::of(move |mut stream| {
+            let mut tls = ServerConnection::new(Arc::clone(&config)).expect("a connection");
+            let mut tls = rustls::Stream::new(&mut tls, &mut stream);
+            // The probe may have gone, or taken the certificate for none of its own.
+            let Ok(length) = tls.read(&mut [0; 4_096]) else {
+                return;
+            };
+            if length > 0 {
+                let old = tls.conn.protocol_version() == Some(ProtocolVersion::TLSv1_2);
+                let sni = tls.conn.server_name().unwrap_or("nobody").to_owned();
+                let version = if old { "1.2" } else { "1.3" };
+                let _ = write!(tls, "HTTP/1.1 200 OK\r\nX: {sni} over {version}\r\n\r\n");
+                let _ = tls.flush();
+            }
+        });
+        (server, cert.pem())
+    }
+}
+
+fn with(tls: CheckTls, check: Check) -> Check {
+    Check {
+        tls: Some(tls),
+        timeout: Duration::from_secs(5),
+        ..check
+    }
+}
+
+fn by_file(path: &std::path::Path, sni: Option<&str>) -> Check {
+    let tls = CheckTls {
+        sni: sni.map(str::to_owned),
+        verify: Verify::File(path.to_owned()),
+        ..CheckTls::default()
+    };
+    with(tls, quick())
+}
+
+/// A file that is gone in the end.
+struct Pem(PathBuf);
+
+impl Pem {
+    fn new(name: &str, text: &str) -> Self {
+        let name = format!("mahoraga-{}-{name}.pem", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        std::fs::write(&path, text).expect("a temporary file");
+        Self(path)
+    }
+}
+
+impl Drop for Pem {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+#[test]
+fn a_handshake_is_enough_unless_more_is_asked() {
+    let (server, _) = Make::default().serve();
+    assert_eq!(
+        said(server.address, &with(CheckTls::default(), quick())),
+        ""
+    );
+}
+
+#[test]
+fn http_goes_through_both_versions_of_tls() {
+    for (version, wanted) in [(&version::TLS12, "1.2"), (&version::TLS13, "1.3")] {
+        let (server, _) = Make {
+            versions: vec![version],
+            ..Make::default()
+        }
+        .serve();
+        let tls = CheckTls {
+            sni: Some("db.test".to_owned()),
+            ..CheckTls::default()
+        };
+        assert_eq!(said(server.address, &with(tls.clone(), http())), "");
+        let probe = Probe::SendExpect {
+            send: b"hello".to_vec(),
+            expect: config::Expect::Bytes(format!("X: db.test over {wanted}").into_bytes()),
+        };
+        let check = Check { probe, ..quick() };
+        assert_eq!(said(server.address, &with(tls, check)), "");
+    }
+}
+
+#[test]
+fn without_sni_no_name_is_asked_for() {
+    let (server, _) = Make::default().serve();
+    let probe = Probe::SendExpect {
+        send: b"hello".to_vec(),
+        expect: config::Expect::Bytes(b"X: nobody over".to_vec()),
+    };
+    let check = Check { probe, ..quick() };
+    assert_eq!(said(server.address, &with(CheckTls::default(), check)), "");
+}
+
+#[test]
+fn a_certificate_is_verified_by_a_file() {
+    let names = vec!["db.test".to_owned(), "127.0.0.1".to_owned()];
+    let (server, pem) = Make {
+        names,
+        ..Make::default()
+    }
+    .serve();
+    let own = Pem::new("own", &pem);
+    assert_eq!(said(server.address, &by_file(&own.0, Some("db.test"))), "");
+    assert_eq!(
+        said(server.address, &by_file(&own.0, None)),
+        "",
+        "by its address"
+    );
+    let other = said(server.address, &by_file(&own.0, Some("mail.test")));
+    assert!(
+        other.starts_with("TLS: invalid peer certificate"),
+        "{other}"
+    );
+
+    let (_, stranger) = Make::default().serve();
+    let strange = Pem::new("strange", &stranger);
+    let unknown = said(server.address, &by_file(&strange.0, Some("db.test")));
+    assert!(
+        unknown.starts_with("TLS: invalid peer certificate"),
+        "{unknown}"
+    );
+}
+
+#[test]
+fn a_file_that_is_none_is_told_and_read_again_once_it_changed() {
+    let (server, pem) = Make::default().serve();
+    let file = Pem::new("late", "nothing\n");
+    let check = by_file(&file.0, Some("db.test"));
+    let spec = Rc::new(Spec::new(&check));
+    let probe = || {
+        let prober = Prober::new(&Address::Tcp(server.address), &spec);
+        let outcome = tokio_uring::start(async move { prober.probe().await });
+        let failure = outcome.failure;
+        failure.map_or_else(String::new, |failure| failure.to_string())
+    };
+    let path = file.0.display();
+    let empty = format!("{path} can't be used: it holds no certificate");
+    assert_eq!(probe(), empty);
+    std::fs::write(&file.0, &pem).expect("it can be written");
+    assert_eq!(
+        probe(),
+        empty,
+        "not at once: that would cost more than success"
+    );
+    spec.tls.as_ref().expect("it has TLS").refresh();
+    assert_eq!(probe(), "");
+
+    let gone = by_file(std::path::Path::new("/nowhere/ca.pem"), None);
+    let said = said(server.address, &gone);
+    assert!(
+        said.starts_with("/nowhere/ca.pem can't be used: "),
+        "{said}"
+    );
+    let directory = by_file(&std::env::temp_dir(), None);
+    let said = probes::said(server.address, &directory);
+    assert!(said.ends_with("it is no regular file"), "{said}");
+}
+
+#[test]
+fn a_machine_does_not_trust_a_stranger() {
+    let (server, _) = Make::default().serve();
+    let tls = CheckTls {
+        sni: Some("db.test".to_owned()),
+        verify: Verify::System,
+        ..CheckTls::default()
+    };
+    let said = said(server.address, &with(tls, quick()));
+    // There are machines that trust nobody.
+    let trusting = said.starts_with("TLS: invalid peer certificate");
+    assert!(trusting || said.contains("trusts no certificate"), "{said}");
+}
+
+#[test]
+fn an_offered_protocol_must_be_taken() {
+    let offer = |alpn: &[&str]| {
+        let tls = CheckTls {
+            alpn: alpn.iter().map(|name| (*name).to_owned()).collect(),
+            ..CheckTls::default()
+        };
+        with(tls, quick())
+    };
+    let (http2, _) = Make {
+        alpn: vec![b"h2".to_vec()],
+        ..Make::default()
+    }
+    .serve();
+    assert_eq!(said(http2.address, &offer(&["http/1.1", "h2"])), "");
+    let refused = said(http2.address, &offer(&["http/1.1"]));
+    assert!(refused.starts_with("TLS: "), "{refused}");
+    let (plain, _) = Make::default().serve();
+    let ignored = said(plain.address, &offer(&["h2"]));
+    assert_eq!(ignored, "TLS: it takes none of the protocols offered");
+}
+
+#[test]
+fn servers_that_speak_no_tls_are_told_apart() {
+    let quick = |check| Check {
+        timeout: Duration::from_millis(500),
+        ..with(CheckTls::default(), check)
+    };
+    let silent = Server::silent();
+    let late = "no TLS handshake within 500ms";
+    assert_eq!(said(silent.address, &quick(http())), late);
+    let plain = Server::answering(b"220 mail.test ESMTP\r\n");
+    let said_of = said(plain.address, &quick(http()));
+    assert!(said_of.starts_with("TLS: "), "{said_of}");
+    let mute = Server::of(|mut stream| {
+        let _ = stream.read(&mut [0; 4_096]);
+    });
+    let closed = "it closed the connection within the TLS handshake";
+    assert_eq!(said(mute.address, &quick(http())), closed);
+}
+
+#[test]
+fn a_name_that_is_none_is_told() {
+    let (server, _) = Make::default().serve();
+    let tls = CheckTls {
+        sni: Some("not a name".to_owned()),
+        ..CheckTls::default()
+    };
+    let said = said(server.address, &with(tls, quick()));
+    assert_eq!(said, "`not a name` is no server name");
+}

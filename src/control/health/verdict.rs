@@ -1,0 +1,224 @@
+//! When a backend counts as up or down: so many probes in a row, and no clock.
+
+use std::time::Duration;
+
+use crate::config::{Check, Initial};
+use crate::pool::Health;
+
+/// What the probes of a target have come to.
+///
+/// Only an unbroken run of `rise` or `fall` probes that speak against the health that counts
+/// changes it, so a single lost one of several never does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    health: Health,
+    /// Probes in a row that spoke against `health`.
+    against: u32,
+    judgement: Judgement,
+}
+
+/// What `health` stands on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Judgement {
+    /// On the configuration alone; the first probe decides.
+    Waiting,
+    /// On the configuration alone, until a probe agrees or a run of them does not.
+    Assumed,
+    /// On probes.
+    Made,
+}
+
+/// A verdict that is worth telling: another health than before, or the first time that probes
+/// themselves say `Down`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Turn {
+    /// What counts from now on.
+    pub to: Health,
+    /// No probe had decided before: the process or the backend is new.
+    pub first: bool,
+}
+
+impl Verdict {
+    /// Before the first probe.
+    #[must_use]
+    pub fn new(initial: Initial) -> Self {
+        let (health, judgement) = match initial {
+            Initial::Up => (Health::Up, Judgement::Assumed),
+            Initial::Down => (Health::Down, Judgement::Assumed),
+            Initial::Probe => (Health::Down, Judgement::Waiting),
+        };
+        Self {
+            health,
+            against: 0,
+            judgement,
+        }
+    }
+
+    /// The same verdict for another check of the same backend: what was known counts until the new
+    /// probes say otherwise, and a run begins anew.
+    #[must_use]
+    pub fn handed_over(self) -> Self {
+        Self { against: 0, ..self }
+    }
+
+    /// Takes a probe's result.
+    pub fn on_probe(&mut self, good: bool, check: &Check) -> Option<Turn> {
+        let said = if good { Health::Up } else { Health::Down };
+        let first = self.judgement != Judgement::Made;
+        if said == self.health {
+            self.against = 0;
+            self.judgement = Judgement::Made;
+            let news = first && said == Health::Down;
+            return news.then_some(Turn { to: said, first });
+        }
+        self.against = self.against.saturating_add(1);
+        let needed = match self.judgement {
+            Judgement::Waiting => 1,
+            Judgement::Assumed | Judgement::Made => self.needed(check),
+        };
+        if self.against < needed {
+            return None;
+        }
+        *self = Self {
+            health: said,
+            against: 0,
+            judgement: Judgement::Made,
+        };
+        Some(Turn { to: said, first })
+    }
+
+    /// What counts.
+    #[must_use]
+    pub fn health(&self) -> Health {
+        self.health
+    }
+
+    /// Probes in a row that spoke against it so far.
+    #[must_use]
+    pub fn against(&self) -> u32 {
+        self.against
+    }
+
+    /// How many change it.
+    #[must_use]
+    pub fn needed(&self, check: &Check) -> u32 {
+        match self.health {
+            Health::Up => check.fall,
+            Health::Down => check.rise,
+        }
+    }
+
+    /// From the last probe's start to the next one's, before jitter.
+    #[must_use]
+    pub fn interval(&self, check: &Check) -> Duration {
+        let special = match self.health {
+            Health::Up | Health::Down if self.against > 0 => check.interval_between,
+            Health::Up => None,
+            Health::Down => check.interval_down,
+        };
+        special.unwrap_or(check.interval)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check() -> Check {
+        Check {
+            interval: Duration::from_secs(2),
+            interval_down: Some(Duration::from_secs(10)),
+            interval_between: Some(Duration::from_secs(1)),
+            ..Check::default()
+        }
+    }
+
+    /// Probes, `+` or `-`, and what each turned to.
+    fn told(verdict: &mut Verdict, probes: &str) -> Vec<Option<Turn>> {
+        let check = check();
+        let probes = probes.bytes();
+        probes
+            .map(|probe| verdict.on_probe(probe == b'+', &check))
+            .collect()
+    }
+
+    fn turn(to: Health, first: bool) -> Option<Turn> {
+        Some(Turn { to, first })
+    }
+
+    #[test]
+    fn falls_after_three_in_a_row_and_rises_after_two() {
+        let mut verdict = Verdict::new(Initial::Up);
+        let turns = told(&mut verdict, "+---");
+        assert_eq!(turns, [None, None, None, turn(Health::Down, false)]);
+        assert_eq!(
+            told(&mut verdict, "-++"),
+            [None, None, turn(Health::Up, false)]
+        );
+    }
+
+    #[test]
+    fn one_lost_probe_of_three_never_changes_the_state() {
+        let mut verdict = Verdict::new(Initial::Up);
+        for pattern in ["++-", "+-+", "-++", "-+-", "--+"] {
+            let turns = told(&mut verdict, &pattern.repeat(50));
+            assert!(turns.iter().all(Option::is_none), "{pattern}");
+            told(&mut verdict, "+");
+        }
+        told(&mut verdict, "---");
+        let turns = told(&mut verdict, &"--+".repeat(50));
+        assert!(turns.iter().all(Option::is_none));
+        assert_eq!(verdict.health(), Health::Down);
+    }
+
+    #[test]
+    fn what_it_counts_as_before_the_first_probe_is_settable() {
+        let mut up = Verdict::new(Initial::Up);
+        assert_eq!(up.health(), Health::Up);
+        assert_eq!(told(&mut up, "---")[2], turn(Health::Down, true));
+
+        let mut down = Verdict::new(Initial::Down);
+        assert_eq!(down.health(), Health::Down);
+        assert_eq!(told(&mut down, "++"), [None, turn(Health::Up, true)]);
+
+        let mut probe = Verdict::new(Initial::Probe);
+        assert_eq!(probe.health(), Health::Down);
+        assert_eq!(told(&mut probe, "+"), [turn(Health::Up, true)]);
+    }
+
+    #[test]
+    fn a_backend_that_is_down_from_the_start_is_told_of_once() {
+        for initial in [Initial::Down, Initial::Probe] {
+            let mut verdict = Verdict::new(initial);
+            let turns = told(&mut verdict, "--++");
+            let up = turn(Health::Up, false);
+            assert_eq!(turns, [turn(Health::Down, true), None, None, up]);
+        }
+    }
+
+    #[test]
+    fn the_interval_follows_the_state() {
+        let check = check();
+        let mut verdict = Verdict::new(Initial::Up);
+        let secs = |verdict: &Verdict| verdict.interval(&check).as_secs();
+        assert_eq!(secs(&verdict), 2);
+        told(&mut verdict, "-");
+        assert_eq!(secs(&verdict), 1);
+        told(&mut verdict, "--");
+        assert_eq!(secs(&verdict), 10);
+        told(&mut verdict, "+");
+        assert_eq!(secs(&verdict), 1);
+        told(&mut verdict, "+");
+        assert_eq!(secs(&verdict), 2);
+        assert_eq!(verdict.interval(&Check::default()).as_secs(), 2);
+    }
+
+    #[test]
+    fn what_was_known_survives_another_check() {
+        let mut verdict = Verdict::new(Initial::Up);
+        told(&mut verdict, "---+");
+        let mut next = verdict.handed_over();
+        assert_eq!((next.health(), next.against()), (Health::Down, 0));
+        assert_eq!(told(&mut next, "++"), [None, turn(Health::Up, false)]);
+    }
+}
