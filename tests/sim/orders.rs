@@ -43,7 +43,7 @@ pub(crate) fn mix_in(
     log: &Sender<Record>,
     random: &mut Random,
 ) {
-    for beat in 1..=random.below(6) {
+    for beat in 1..=random.below(10) {
         let command = match random.below(8) {
             0..=3 => {
                 let reasons = [
@@ -51,7 +51,7 @@ pub(crate) fn mix_in(
                     CloseReason::BackendDown,
                     CloseReason::Drained,
                 ];
-                let spread = random.pick(&[0, 0, 5, 300]);
+                let spread = random.pick(&[0, 0, 5, 300, 2_000]);
                 Command::Close(
                     sought(pools, random),
                     random.pick(&reasons),
@@ -79,12 +79,12 @@ fn sought(pools: &Pools, random: &mut Random) -> Sought {
     for _ in 0..random.pick(&[0, 1, 1, 1, 2]) {
         let any = random.below(pools.tallies.len() as u64);
         let any = usize::try_from(any).expect("few");
-        match random.below(6) {
+        match random.below(8) {
             0 => sought.listener = Some(format!("l{}", random.below(3))),
             1 => sought.pool = Some(random.pick(&["p", "p", "q"]).to_owned()),
             2 => sought.backend = Some(pools.known[any % pools.known.len()].name.clone()),
-            3 => sought.tally = Some(Arc::clone(&pools.tallies[any])),
-            4 => sought.client = Some(client_ip(random.between(0, 3))),
+            3..=5 => sought.tally = Some(Arc::clone(&pools.tallies[any])),
+            6 => sought.client = Some(client_ip(random.between(0, 3))),
             _ => sought.session = Some((0, random.between(1, 20))),
         }
     }
