@@ -10,6 +10,7 @@
 //! ```
 
 mod kernel;
+mod moments;
 mod net;
 mod ops;
 mod oracle;

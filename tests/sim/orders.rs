@@ -43,7 +43,7 @@ pub(crate) fn mix_in(
     log: &Sender<Record>,
     random: &mut Random,
 ) {
-    for beat in 1..=random.below(10) {
+    for beat in 1..=random.below(5) {
         let command = match random.below(8) {
             0..=3 => {
                 let reasons = [
@@ -51,7 +51,7 @@ pub(crate) fn mix_in(
                     CloseReason::BackendDown,
                     CloseReason::Drained,
                 ];
-                let spread = random.pick(&[0, 0, 5, 300, 2_000]);
+                let spread = random.pick(&[0, 5, 300]);
                 Command::Close(
                     sought(pools, random),
                     random.pick(&reasons),
@@ -199,7 +199,7 @@ impl FakeKernel {
     }
 
     /// A session has ended: whom an order meant does not outlive it, and nobody else is closed.
-    pub(crate) fn check_closes(&mut self, record: &Record) {
+    pub(crate) fn check_closes(&self, record: &Record) {
         let reason = record.reason;
         let ordered = match reason {
             CloseReason::Killed | CloseReason::BackendDown | CloseReason::Drained => true,

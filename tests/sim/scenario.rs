@@ -45,7 +45,6 @@ impl Scenario {
         };
         let mut kernel = FakeKernel::new(random, trace, world);
         plan.schedule(&mut kernel);
-        let stats = Arc::new(Stats::default());
         let setup = Setup {
             seat: Seat { worker: 0, of: 1 },
             sockets: first
@@ -58,14 +57,24 @@ impl Scenario {
             backlog: plan.backlog,
             mailbox: commands,
             log: Some(LogQueue::new(log, silent_bell())),
-            stats: Arc::clone(&stats),
+            stats: Arc::default(),
         };
+        Self::of(kernel, setup, records, plan.pools.tallies)
+    }
+
+    /// A worker on this kernel, with the records that it writes and the tallies of all backends.
+    pub(crate) fn of(
+        kernel: FakeKernel,
+        setup: Setup,
+        records: Receiver<Record>,
+        tallies: Vec<Arc<Tally>>,
+    ) -> Self {
         Self {
+            stats: Arc::clone(&setup.stats),
+            capacity: setup.capacity,
             worker: Worker::new(kernel, setup),
-            stats,
             records,
-            capacity: plan.capacity,
-            tallies: plan.pools.tallies,
+            tallies,
         }
     }
 
@@ -125,7 +134,7 @@ impl Scenario {
         let stats = &self.stats;
         assert_eq!(stats.progress.beat(), world.beat);
         assert!(stats.progress.adopted_at() <= kernel.now);
-        assert!(stats.listeners_lost.get() >= world.lost.len() as u64);
+        assert_eq!(stats.listeners_lost.get(), world.lost.len() as u64);
         for gauge in [
             &stats.sessions,
             &stats.buffers,
@@ -317,7 +326,7 @@ fn max(random: &mut Random) -> Arc<Limit> {
     Arc::new(Limit::new(max))
 }
 
-fn socket(listener: u64) -> Socket {
+pub(crate) fn socket(listener: u64) -> Socket {
     Socket::from_raw(FIRST_LISTENER + i32::try_from(listener).expect("few"))
 }
 
