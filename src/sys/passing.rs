@@ -33,27 +33,27 @@ pub fn send_descriptors(channel: &OwnedFd, all: &[(u64, BorrowedFd<'_>)]) -> io:
 /// message was there.
 pub fn receive_descriptors(channel: &OwnedFd, into: &mut VecDeque<(u64, OwnedFd)>) -> bool {
     let mut numbers = [[0u8; 8]; MESSAGE_MAX];
-    let mut control = [0u64; CONTROL_WORDS];
+    let mut control = Control::of(&[]);
     let mut vector = libc::iovec {
         iov_base: numbers.as_mut_ptr().cast(),
         iov_len: size_of_val(&numbers),
     };
-    let mut message = message(&mut vector, &mut control, CONTROL_WORDS * 8);
+    let mut message = message(&mut vector, &mut control, size_of::<Control>());
+    let flags = libc::MSG_CMSG_CLOEXEC | libc::MSG_DONTWAIT;
     // SAFETY: the message names `numbers`, `vector` and `control` with their sizes; they are
     // written during the call only.
-    let received = unsafe {
-        libc::recvmsg(
-            channel.as_raw_fd(),
-            &raw mut message,
-            libc::MSG_CMSG_CLOEXEC | libc::MSG_DONTWAIT,
-        )
-    };
+    let received = unsafe { libc::recvmsg(channel.as_raw_fd(), &raw mut message, flags) };
     let Ok(bytes @ 1..) = usize::try_from(received) else {
         return false;
     };
+    let (flags, control_bytes) = (message.msg_flags, message.msg_controllen);
     // Owned from here on: whatever is not wanted is closed.
-    let descriptors = take_descriptors(&message);
-    let whole = bytes % 8 == 0 && message.msg_flags & libc::MSG_TRUNC == 0;
+    let descriptors: Vec<OwnedFd> = control
+        .descriptors(control_bytes)
+        // SAFETY: the kernel has made each of these for this thread by that call.
+        .map(|fd| unsafe { OwnedFd::from_raw_fd(fd) })
+        .collect();
+    let whole = bytes % 8 == 0 && flags & libc::MSG_TRUNC == 0;
     if whole && descriptors.len() <= bytes / 8 {
         let numbers = numbers.into_iter().map(u64::from_ne_bytes);
         into.extend(numbers.zip(descriptors));
@@ -61,82 +61,79 @@ pub fn receive_descriptors(channel: &OwnedFd, into: &mut VecDeque<(u64, OwnedFd)
     true
 }
 
+/// A control message with descriptors (cmsg(3)): they lie right behind the header.
+#[repr(C)]
+struct Control {
+    header: libc::cmsghdr,
+    descriptors: [RawFd; MESSAGE_MAX],
+}
+
+impl Control {
+    /// Of the first MESSAGE_MAX of these.
+    fn of(all: &[BorrowedFd<'_>]) -> Self {
+        const { assert!(size_of::<libc::cmsghdr>() == HEADER_BYTES && HEADER_BYTES.is_multiple_of(8)) };
+        let mut descriptors = [-1; MESSAGE_MAX];
+        for (place, fd) in descriptors.iter_mut().zip(all) {
+            *place = fd.as_raw_fd();
+        }
+        Self {
+            header: libc::cmsghdr {
+                cmsg_len: HEADER_BYTES + all.len().min(MESSAGE_MAX) * size_of::<RawFd>(),
+                cmsg_level: libc::SOL_SOCKET,
+                cmsg_type: libc::SCM_RIGHTS,
+            },
+            descriptors,
+        }
+    }
+
+    /// What was received, when so many bytes came.
+    fn descriptors(&self, bytes: usize) -> impl Iterator<Item = RawFd> {
+        let header = &self.header;
+        let is_rights = bytes >= HEADER_BYTES
+            && header.cmsg_level == libc::SOL_SOCKET
+            && header.cmsg_type == libc::SCM_RIGHTS;
+        let bytes = if is_rights {
+            header.cmsg_len.min(bytes)
+        } else {
+            0
+        };
+        let count = bytes.saturating_sub(HEADER_BYTES) / size_of::<RawFd>();
+        self.descriptors.iter().copied().take(count)
+    }
+}
+
 fn send(channel: &OwnedFd, all: &[(u64, BorrowedFd<'_>)]) -> io::Result<()> {
     let mut numbers: Vec<[u8; 8]> = all.iter().map(|(n, _)| n.to_ne_bytes()).collect();
-    let descriptors: Vec<RawFd> = all.iter().map(|(_, fd)| fd.as_raw_fd()).collect();
-    let mut control = [0u64; CONTROL_WORDS];
+    let descriptors: Vec<BorrowedFd<'_>> = all.iter().map(|(_, fd)| *fd).collect();
+    let mut control = Control::of(&descriptors);
+    let control_bytes = control.header.cmsg_len;
     let mut vector = libc::iovec {
         iov_base: numbers.as_mut_ptr().cast(),
         iov_len: size_of_val(&numbers[..]),
     };
-    let bytes = u32::try_from(size_of_val(&descriptors[..])).expect("a message's few descriptors");
-    // SAFETY: these only compute lengths.
-    let (space, len) = unsafe { (libc::CMSG_SPACE(bytes), libc::CMSG_LEN(bytes)) };
-    let message = message(&mut vector, &mut control, space as usize);
-    // SAFETY: `control` is aligned as a header and has room for one with MESSAGE_MAX descriptors,
-    // so CMSG_FIRSTHDR is its start and CMSG_DATA lies within it.
-    unsafe {
-        let header = libc::CMSG_FIRSTHDR(&raw const message);
-        (*header).cmsg_level = libc::SOL_SOCKET;
-        (*header).cmsg_type = libc::SCM_RIGHTS;
-        (*header).cmsg_len = len as usize;
-        let data = libc::CMSG_DATA(header);
-        data.copy_from_nonoverlapping(descriptors.as_ptr().cast(), bytes as usize);
-    }
-    // SAFETY: the message names `numbers`, `vector` and `control`, which are read during the call.
-    let sent = unsafe {
-        let flags = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT;
-        libc::sendmsg(channel.as_raw_fd(), &raw const message, flags)
-    };
-    if sent < 0 {
+    let message = message(&mut vector, &mut control, control_bytes);
+    let flags = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT;
+    // SAFETY: the message names `numbers`, `vector` and `control` with their sizes; they are read
+    // during the call only.
+    if unsafe { libc::sendmsg(channel.as_raw_fd(), &raw const message, flags) } < 0 {
         return Err(io::Error::last_os_error());
     }
     Ok(())
 }
 
-fn message(
-    vector: &mut libc::iovec,
-    control: &mut [u64; CONTROL_WORDS],
-    control_bytes: usize,
-) -> libc::msghdr {
+fn message(vector: &mut libc::iovec, control: &mut Control, control_bytes: usize) -> libc::msghdr {
     // SAFETY: a `msghdr` is plain data: zeroes name nothing.
     let mut message: libc::msghdr = unsafe { mem::zeroed() };
     message.msg_iov = vector;
     message.msg_iovlen = 1;
-    message.msg_control = control.as_mut_ptr().cast();
+    message.msg_control = (&raw mut *control).cast();
     message.msg_controllen = control_bytes;
     message
 }
 
-/// The descriptors of a received message, in their order.
-fn take_descriptors(message: &libc::msghdr) -> Vec<OwnedFd> {
-    let mut all = Vec::new();
-    // SAFETY: recvmsg(2) has filled the control buffer that `message` names, which is borrowed
-    // along with it: headers and data lie where these say. Each descriptor in it was made for this
-    // thread by that call, and is taken once.
-    unsafe {
-        let mut header = libc::CMSG_FIRSTHDR(message);
-        while !header.is_null() {
-            let is_rights =
-                (*header).cmsg_level == libc::SOL_SOCKET && (*header).cmsg_type == libc::SCM_RIGHTS;
-            if is_rights {
-                let bytes = (*header)
-                    .cmsg_len
-                    .saturating_sub(libc::CMSG_LEN(0) as usize);
-                let data: *const RawFd = libc::CMSG_DATA(header).cast();
-                let fds = (0..bytes / size_of::<RawFd>()).map(|at| data.add(at).read_unaligned());
-                all.extend(fds.map(|fd| OwnedFd::from_raw_fd(fd)));
-            }
-            header = libc::CMSG_NXTHDR(message, header);
-        }
-    }
-    all
-}
-
 /// Descriptors of one message: the kernel takes up to 253 (SCM_MAX_FD).
 const MESSAGE_MAX: usize = 64;
-/// A control message's header of 16 bytes, and descriptors of 4.
-const CONTROL_WORDS: usize = (16 + MESSAGE_MAX * 4) / 8;
+const HEADER_BYTES: usize = 16;
 
 #[cfg(test)]
 mod tests {
@@ -197,23 +194,17 @@ mod tests {
             plain.write_all(&vec![7; bytes]).unwrap();
         }
         // More descriptors than numbers.
-        let fds = [inside.as_raw_fd(), inside.as_raw_fd()];
         let mut number = 1u64;
         let mut vector = libc::iovec {
             iov_base: (&raw mut number).cast(),
             iov_len: 8,
         };
-        let mut control = [0u64; CONTROL_WORDS];
-        let message = message(&mut vector, &mut control, 24);
+        let mut control = Control::of(&[inside.as_fd(), inside.as_fd()]);
+        let bytes = control.header.cmsg_len;
+        let message = message(&mut vector, &mut control, bytes);
         // SAFETY: as in `send`.
-        unsafe {
-            let header = libc::CMSG_FIRSTHDR(&raw const message);
-            (*header).cmsg_level = libc::SOL_SOCKET;
-            (*header).cmsg_type = libc::SCM_RIGHTS;
-            (*header).cmsg_len = 24;
-            libc::CMSG_DATA(header).copy_from_nonoverlapping(fds.as_ptr().cast(), 8);
-            assert_eq!(libc::sendmsg(near.as_raw_fd(), &raw const message, 0), 8);
-        }
+        let sent = unsafe { libc::sendmsg(near.as_raw_fd(), &raw const message, 0) };
+        assert_eq!(sent, 8);
         drop(inside);
         let mut received = VecDeque::new();
         for _ in 0..5 {

@@ -29,7 +29,7 @@ impl Bound {
     /// The listening socket of a worker.
     #[must_use]
     pub fn of_worker(&self, worker: usize) -> BorrowedFd<'_> {
-        let own = self.sockets.get(worker).or(self.sockets.first());
+        let own = self.sockets.get(worker).or_else(|| self.sockets.first());
         own.expect("whoever listens has a socket").as_fd()
     }
 }

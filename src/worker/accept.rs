@@ -225,6 +225,7 @@ impl<K: Kernel> Worker<K> {
 
     /// Closes what waits for a place: the stop's grace is over.
     pub(super) fn drop_parked(&mut self) {
+        self.tend = true;
         for (_, port) in &mut self.ports {
             for socket in port.parked.drain(..) {
                 self.kernel.close(socket, Manner::Reset);

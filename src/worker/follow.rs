@@ -25,9 +25,10 @@ impl<K: Kernel> Worker<K> {
                 }
                 self.ports[key].follow(Arc::clone(listener), self.seat);
                 self.listening.insert(listener.id, key);
-            } else {
+            } else if listener.id >= self.snapshot.listeners_made {
                 new.push(listener);
             }
+            // Else its socket got lost before: it will not come any more.
         }
         for key in before.into_values() {
             self.ports[key].leave();

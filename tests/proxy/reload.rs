@@ -1,17 +1,26 @@
 //! SIGHUP: the configuration is read again while sessions go on.
 
 use std::fs;
+use std::io::{ErrorKind, Read};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
 
 use crate::balancer::Launch;
 use crate::fleet::Fleet;
-use crate::stage::{Stage, leave_all, source, tally};
+use crate::peers::connect;
+use crate::stage::{Guest, Stage, leave_all, source, tally};
 use crate::watchdog::{eventually, watched};
 
 /// Writes what `Launch::with_pool` wrote, with other fields of the pool, and has it read.
 pub(crate) fn reload(stage: &Stage, pool: &str) {
+    reload_with(stage, pool, "");
+}
+
+/// The same with more listeners.
+fn reload_with(stage: &Stage, pool: &str, listeners: &str) {
     let workers = stage.balancer.workers();
     let config = format!(
-        "(workers: {workers}, listeners: [(bind: \"127.0.0.1:0\", pool: \"default\")],\n\
+        "(workers: {workers}, listeners: [(bind: \"127.0.0.1:0\", pool: \"default\"), {listeners}],\n\
          pools: [(name: \"default\", {pool})])"
     );
     fs::write(stage.balancer.dir().join("config.ron"), config).unwrap();
@@ -63,6 +72,69 @@ fn clients_stay_with_their_backends_over_a_reload() {
         assert_eq!(tally(5, before.clone()).len(), 5);
         reload(&stage, &pool(&backwards.concat()));
         assert_eq!(visits(), before);
+        stage.finish();
+    });
+}
+
+#[test]
+fn listeners_come_and_go_while_sessions_go_on() {
+    watched(|| {
+        let fleet = Fleet::of(2);
+        let pool = format!("strategy: \"first\", backends: [{}]", fleet.ron(&[]));
+        let stage = Stage::start(Launch::with_pool(&pool).workers(2), "first", fleet);
+        let mut guests = stage.hold_all(4);
+        let added = "(name: \"tcp\", bind: \"127.0.0.1:0\", pool: \"default\"),
+            (name: \"unix\", bind: \"unix:second.sock\", pool: \"default\")";
+        let path = stage.balancer.dir().join("second.sock");
+        for round in 1..=3 {
+            reload_with(&stage, &pool, added);
+            let listening = stage.balancer.log().lines_with("listener `tcp` on ");
+            assert_eq!(listening.len(), round);
+            let second = listening[round - 1].rsplit(' ').next().unwrap();
+            let second: SocketAddr = second.parse().unwrap();
+            // All of them are served: each worker has its socket of the new group.
+            let come = |_| Guest::welcome(connect(second));
+            guests.extend((0..20).map(come));
+            let mut unix = UnixStream::connect(&path).unwrap();
+            unix.read_exact(&mut [0]).unwrap();
+            reload(&stage, &pool);
+            assert!(!path.exists());
+            eventually("nobody listens there", || {
+                TcpStream::connect(second).is_err_and(|e| e.kind() == ErrorKind::ConnectionRefused)
+            });
+            // The sessions of both go on.
+            unix.shutdown(Shutdown::Write).unwrap();
+            assert_eq!(unix.read_to_end(&mut Vec::new()).unwrap(), 0);
+            leave_all(guests.split_off(4));
+            stage.visit();
+        }
+        leave_all(guests);
+        assert_eq!(stage.balancer.number("listeners_lost"), 0);
+        stage.finish();
+    });
+}
+
+#[test]
+fn an_address_in_use_leaves_the_old_in_force() {
+    watched(|| {
+        let fleet = Fleet::of(2);
+        let backends = fleet.ron(&[]);
+        let pool = format!("strategy: \"first\", backends: [{backends}]");
+        let stage = Stage::start(Launch::with_pool(&pool), "first", fleet);
+        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+        let taken = taken.local_addr().map(|at| (taken, at)).unwrap();
+        // The pool would change too, and the first of the new listeners could listen.
+        let barren = "strategy: \"first\", backends: [\"127.0.0.1:1\"]";
+        let listeners = format!(
+            "(name: \"free\", bind: \"unix:free.sock\", pool: \"default\"),
+             (name: \"taken\", bind: \"{}\", pool: \"default\")",
+            taken.1
+        );
+        reload_with(&stage, barren, &listeners);
+        let said = format!("listener `taken` can't listen on {}", taken.1);
+        assert_eq!(stage.balancer.log().count(&said), 1);
+        assert!(!stage.balancer.dir().join("free.sock").exists());
+        leave_all(stage.hold_all(3));
         stage.finish();
     });
 }

@@ -16,6 +16,7 @@ use mahoraga::token::{Purpose, Token};
 
 use crate::net::{Conn, Hold};
 use crate::ops::{Fate, InFlight, Kind};
+use crate::orders::client_ip;
 use crate::peer::Peer;
 use crate::pipes::Pipes;
 use crate::random::{MS, Random, US};
@@ -33,6 +34,8 @@ pub(crate) struct FakeKernel {
     /// By descriptor, from [`FIRST_SOCKET`] on.
     pub(crate) conns: Vec<Conn>,
     pub(crate) listeners: Vec<Listening>,
+    /// New listeners whose sockets the worker has not asked for yet.
+    pub(crate) handed: VecDeque<usize>,
     pub(crate) ops: BTreeMap<u64, InFlight>,
     /// Completed, not yet told.
     pub(crate) completed: VecDeque<Completion>,
@@ -55,6 +58,10 @@ pub(crate) struct Listening {
     pub(crate) closed: bool,
     /// The accept in flight is a multishot one.
     pub(crate) many: bool,
+    /// What its accepts are known by.
+    pub(crate) key: Option<u32>,
+    /// Since when it listens, though no snapshot that the worker may know has it.
+    pub(crate) gone_since: Option<u64>,
     /// Since when clients wait, here or parked, although there is room.
     pub(crate) deaf_since: Option<u64>,
 }
@@ -75,7 +82,7 @@ pub(crate) struct Pair {
 }
 
 impl FakeKernel {
-    pub(crate) fn new(mut random: Random, trace: Trace, listeners: usize, world: World) -> Self {
+    pub(crate) fn new(mut random: Random, trace: Trace, world: World) -> Self {
         let buffers = random.pick(&[2u16, 6, 16, 64, 200]);
         let pipes = random.pick(&[0u32, 1, 2, 8]);
         let mut kernel = Self {
@@ -85,7 +92,13 @@ impl FakeKernel {
             agenda: BinaryHeap::new(),
             serial: 0,
             conns: Vec::new(),
-            listeners: (0..listeners).map(|_| Listening::default()).collect(),
+            listeners: (0..world.limits.len())
+                .map(|number| Listening {
+                    closed: !world.in_force[0].contains(&number),
+                    ..Listening::default()
+                })
+                .collect(),
+            handed: VecDeque::new(),
             ops: BTreeMap::new(),
             completed: VecDeque::new(),
             buffers: (0..buffers).map(|_| Held::default()).collect(),
@@ -281,7 +294,12 @@ impl Kernel for FakeKernel {
 
     fn accept(&mut self, token: Token, listener: &Socket, many: bool) {
         let number = listening(listener.raw());
-        assert_eq!(token.slot() as usize, number, "a listener is its number");
+        let others = self.listeners.iter().enumerate();
+        let others = others.filter(|(other, listening)| *other != number && !listening.closed);
+        let mut keys = others.filter_map(|(_, listening)| listening.key);
+        assert!(keys.all(|key| key != token.slot()), "another's {token:?}");
+        let known = self.listeners[number].key.replace(token.slot());
+        assert!(known.is_none_or(|known| known == token.slot()));
         assert!(
             !self.listeners[number].closed,
             "accept on a closed listener"
@@ -297,9 +315,17 @@ impl Kernel for FakeKernel {
         let number = listening(listener.raw());
         assert!(!self.listeners[number].closed);
         let fd = self.listeners[number].backlog.pop_front()?;
-        self.trace.see("a stop that empties the backlog");
+        self.trace.see(if self.world.over_at.is_some() {
+            "a stop that empties the backlog"
+        } else {
+            "a listener that is gone empties its backlog"
+        });
         self.conn(fd).hold = Hold::Open;
         Some(Socket::from_raw(fd))
+    }
+
+    fn adopt(&mut self, listener: u64) -> Option<Socket> {
+        self.hand_over(usize::try_from(listener).expect("few"))
     }
 
     fn connect(&mut self, token: Token, socket: &Socket, to: &Address) {
@@ -325,8 +351,12 @@ impl Kernel for FakeKernel {
         } else if again_same {
             self.trace.see("retry on the only backend");
         }
+        let client = client.expect("a client is received from while its backend is connected to");
+        let listener = self.conn(client).listener;
         let routes = &self.world.routes[self.world.known.clone()];
-        let routed = routes.iter().any(|ports| ports.contains(&address.port()));
+        let routed = routes
+            .iter()
+            .any(|routes| routes[listener].contains(&address.port()));
         assert!(routed, "{to} is connected to, but not routed to");
         let backend = usize::from(address.port() - FIRST_PORT);
         let fate = Fate::draw(self.world.backends[backend], &mut self.random);
@@ -414,9 +444,7 @@ impl Kernel for FakeKernel {
     fn close(&mut self, socket: Socket, manner: Manner) {
         let fd = socket.raw();
         if fd < FIRST_SOCKET {
-            let listening = &mut self.listeners[listening(fd)];
-            assert!(!listening.closed, "a listener is closed twice");
-            listening.closed = true;
+            self.on_listener_closed(listening(fd));
         } else {
             self.opened(&socket, "close");
             match manner {
@@ -456,7 +484,7 @@ impl Kernel for FakeKernel {
 
     fn peer(&self, socket: &Socket) -> Option<SocketAddr> {
         let port = u16::try_from(socket.raw()).expect("few connections");
-        Some(SocketAddr::from(([10, 0, 0, 1], port)))
+        Some(SocketAddr::new(client_ip(u64::from(port)), port))
     }
 
     fn acknowledge(&mut self, socket: &Socket) {

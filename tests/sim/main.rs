@@ -10,9 +10,11 @@
 //! ```
 
 mod kernel;
+mod moments;
 mod net;
 mod ops;
 mod oracle;
+mod orders;
 mod peer;
 mod peers;
 mod pipes;
@@ -119,6 +121,11 @@ const INTERESTING: &[&str] = &[
     "listener full",
     "full in all",
     "publication",
+    "listener added",
+    "listener removed",
+    "listening socket lost",
+    "a session that outlives its listener",
+    "sessions listed",
     // Connecting.
     "a backend socket that can't be made",
     "no descriptor for a backend socket",

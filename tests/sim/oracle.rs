@@ -42,10 +42,12 @@ impl FakeKernel {
         assert_eq!(sessions + parked + untold, clients, "open clients");
         assert!(sessions <= capacity as u64, "{sessions} sessions");
         let parked_max = PARKED_MAX * self.listeners.len() as u64;
-        // A stop takes in what the backlog holds.
-        let stopping = self.world.over_at.is_some();
+        // A listener takes in what its backlog holds when it goes.
+        let stays = |number: &usize| self.world.in_force[*self.world.known.end()].contains(number);
+        let all_stay = self.world.in_force.iter().flatten().all(stays);
+        let closing = self.world.over_at.is_some() || !all_stay;
         assert!(
-            stopping || parked <= parked_max,
+            closing || parked <= parked_max,
             "{parked} connections are parked"
         );
         if parked > 0 {
@@ -194,11 +196,15 @@ impl FakeKernel {
 
     /// A session has ended: what its peers saw must fit the reason.
     pub(crate) fn on_record(&mut self, record: &Record) {
+        self.check_closes(record);
         let port = record.client.expect("every client has an address").port();
         let client = &self.conns[index(i32::from(port))];
         let reason = record.reason;
         self.trace.see(reason.as_str());
         assert!(matches!(client.hold, Hold::Closed { .. }), "{reason}");
+        if self.listeners[client.listener].closed && self.world.over_at.is_none() {
+            self.trace.see("a session that outlives its listener");
+        }
         let Some(partner) = client.partner else {
             let possible = match reason {
                 CloseReason::ClientReset => client.is_reset(),
@@ -213,7 +219,10 @@ impl FakeKernel {
                 | CloseReason::PoolFull
                 | CloseReason::QueueTimeout
                 | CloseReason::NoResources
-                | CloseReason::Shutdown => true,
+                | CloseReason::Shutdown
+                | CloseReason::Killed
+                | CloseReason::BackendDown
+                | CloseReason::Drained => true,
             };
             assert!(possible, "{reason} without a backend: {client:?}");
             assert_eq!(record.summary.delivered, [0, 0]);
@@ -232,7 +241,10 @@ impl FakeKernel {
             | CloseReason::IdleTimeout
             | CloseReason::HalfClosedTimeout
             | CloseReason::SessionTimeout
-            | CloseReason::Shutdown => true,
+            | CloseReason::Shutdown
+            | CloseReason::Killed
+            | CloseReason::BackendDown
+            | CloseReason::Drained => true,
             CloseReason::ConnectFailed
             | CloseReason::ConnectTimeout
             | CloseReason::NoBackend
@@ -337,7 +349,10 @@ fn check_deadline(record: &Record) {
         | CloseReason::PoolFull
         | CloseReason::QueueTimeout
         | CloseReason::NoResources
-        | CloseReason::Shutdown => 0,
+        | CloseReason::Shutdown
+        | CloseReason::Killed
+        | CloseReason::BackendDown
+        | CloseReason::Drained => 0,
     };
     assert!(lasted >= least, "{}: after {lasted} ns", record.reason);
     assert!(record.summary.attempts <= limits.attempts);

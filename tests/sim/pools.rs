@@ -17,7 +17,7 @@ use crate::world::Temper;
 /// All backends of a run, and the pool that each listener has now.
 #[derive(Default)]
 pub(crate) struct Pools {
-    known: Vec<config::Backend>,
+    pub(crate) known: Vec<config::Backend>,
     pub(crate) tempers: Vec<Temper>,
     /// Of every backend of every pool there was.
     pub(crate) tallies: Vec<Arc<Tally>>,

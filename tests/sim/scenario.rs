@@ -1,6 +1,6 @@
 //! One run: a seed decides the configuration, the network and the weather.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +15,7 @@ use mahoraga::snapshot::{Listener, Snapshot};
 use mahoraga::worker::{Command, Doorbell, Inbox, LogQueue, Record, Setup, Stats, Worker};
 
 use crate::kernel::{FIRST_LISTENER, FakeKernel};
+use crate::orders;
 use crate::pools::Pools;
 use crate::random::{MS, Random, US};
 use crate::trace::Trace;
@@ -35,21 +36,21 @@ impl Scenario {
         let mut random = Random::new(seed);
         let mut plan = Plan::new(&mut random);
         let (mailbox, commands) = unbounded();
+        let (log, records) = bounded(4_096);
         let first = plan.snapshot(&mut random);
-        let world = plan.world(&mut random, &first, mailbox);
+        let world = plan.world(&mut random, mailbox, &log);
         let trace = Trace {
             verbose,
             ..Trace::default()
         };
-        let mut kernel = FakeKernel::new(random, trace, first.listeners.len(), world);
+        let mut kernel = FakeKernel::new(random, trace, world);
         plan.schedule(&mut kernel);
-        let (log, records) = bounded(4_096);
-        let stats = Arc::new(Stats::default());
         let setup = Setup {
             seat: Seat { worker: 0, of: 1 },
-            sockets: (FIRST_LISTENER..)
-                .take(first.listeners.len())
-                .map(Socket::from_raw)
+            sockets: first
+                .listeners
+                .iter()
+                .map(|listener| socket(listener.id))
                 .collect(),
             snapshot: first,
             capacity: plan.capacity,
@@ -61,14 +62,24 @@ impl Scenario {
             .into(),
             log: Some(LogQueue::new(log, silent_bell())),
             notices: silent_bell(),
-            stats: Arc::clone(&stats),
+            stats: Arc::default(),
         };
+        Self::of(kernel, setup, records, plan.pools.tallies)
+    }
+
+    /// A worker on this kernel, with the records that it writes and the tallies of all backends.
+    pub(crate) fn of(
+        kernel: FakeKernel,
+        setup: Setup,
+        records: Receiver<Record>,
+        tallies: Vec<Arc<Tally>>,
+    ) -> Self {
         Self {
+            stats: Arc::clone(&setup.stats),
+            capacity: setup.capacity,
             worker: Worker::new(kernel, setup),
-            stats,
             records,
-            capacity: plan.capacity,
-            tallies: plan.pools.tallies,
+            tallies,
         }
     }
 
@@ -95,7 +106,10 @@ impl Scenario {
         for record in self.records.try_iter() {
             kernel.on_record(&record);
         }
+        kernel.check_lists();
         kernel.assert_counts(&self.stats, self.capacity);
+        let version = usize::try_from(self.stats.progress.snapshot()).expect("few");
+        assert!(kernel.world.known.contains(&(version - 1)));
         let used: usize = self
             .tallies
             .iter()
@@ -106,6 +120,7 @@ impl Scenario {
     }
 
     fn check_end(&mut self) {
+        let ports = self.worker.ports();
         let kernel = self.worker.kernel_mut();
         kernel.others_take(0);
         kernel.assert_nothing_is_left();
@@ -117,7 +132,14 @@ impl Scenario {
             assert_eq!(tally.connections.used(), 0);
             assert_eq!(tally.waiting(), 0);
         }
+        let last = world.in_force.last().expect("there is the first");
+        let listened = last.iter().filter(|number| !world.lost.contains(number));
+        assert_eq!(ports, listened.count(), "ports of listeners that are gone");
+        assert!(kernel.handed.is_empty() && world.lists.is_empty());
         let stats = &self.stats;
+        assert_eq!(stats.progress.beat(), world.beat);
+        assert!(stats.progress.adopted_at() <= kernel.now);
+        assert_eq!(stats.listeners_lost.get(), world.lost.len() as u64);
         for gauge in [
             &stats.sessions,
             &stats.buffers,
@@ -140,41 +162,59 @@ struct Plan {
     in_all: Arc<Limit>,
     per_listener: Vec<Arc<Limit>>,
     pools: Pools,
-    routes: Vec<Vec<u16>>,
-    version: u64,
+    routes: Vec<Vec<Vec<u16>>>,
+    /// Listeners, by publication.
+    in_force: Vec<Vec<usize>>,
     publications: u64,
 }
 
 impl Plan {
     fn new(random: &mut Random) -> Self {
-        let listeners = random.between(1, 2);
-        let max = |random: &mut Random| {
-            let max = random.pick(&[2, 5, 12, u32::MAX]);
-            Arc::new(Limit::new(max))
-        };
-        let capacity = random.pick(&[3usize, 8, 40]);
         Self {
-            limits: (0..listeners).map(|_| limits(random)).collect(),
-            capacity,
+            limits: Vec::new(),
+            capacity: random.pick(&[3usize, 8, 40]),
             backlog: random.pick(&[0, 3, 12]),
             in_all: max(random),
-            per_listener: (0..listeners).map(|_| max(random)).collect(),
+            per_listener: Vec::new(),
             pools: Pools::default(),
             routes: Vec::new(),
-            version: 0,
+            in_force: Vec::new(),
             publications: random.below(4),
         }
     }
 
+    /// The numbers of the listeners of the next snapshot: one may be gone, others new.
+    fn listeners(&mut self, random: &mut Random) -> Vec<usize> {
+        let mut numbers = self.in_force.last().cloned().unwrap_or_default();
+        let first = numbers.is_empty();
+        if !first && random.permille(400) {
+            let gone = random.below(numbers.len() as u64);
+            numbers.remove(usize::try_from(gone).expect("few"));
+        }
+        let new = if first || numbers.is_empty() {
+            random.between(1, 2)
+        } else {
+            random.pick(&[0, 0, 1, 2])
+        };
+        for _ in 0..new {
+            numbers.push(self.limits.len());
+            self.limits.push(limits(random));
+            self.per_listener.push(max(random));
+        }
+        self.in_force.push(numbers.clone());
+        numbers
+    }
+
     /// A snapshot with pools of new and of known backends.
     fn snapshot(&mut self, random: &mut Random) -> Arc<Snapshot> {
-        self.version += 1;
         let mut listeners = Vec::new();
-        for (number, mut limits) in self.limits.clone().into_iter().enumerate() {
+        for number in self.listeners(random) {
+            let mut limits = self.limits[number];
             let plan = Arc::new(self.pools.next(number, random));
             let peek = random.pick(&[5 * MS, 100 * MS]);
             limits.peek = plan.peeks().then_some(peek);
             listeners.push(Arc::new(Listener {
+                id: number as u64,
                 name: format!("l{number}"),
                 bind: "127.0.0.1:80".parse().expect("an address"),
                 plan,
@@ -182,20 +222,35 @@ impl Plan {
                 limits,
             }));
         }
-        self.routes.push(routes(&listeners));
+        let mut routes = self.routes.last().cloned().unwrap_or_default();
+        routes.resize(self.limits.len(), Vec::new());
+        for listener in &listeners {
+            routes[usize::try_from(listener.id).expect("few")] = ports(listener);
+        }
+        self.routes.push(routes);
+        if random.permille(500) {
+            listeners.reverse();
+        }
         Arc::new(Snapshot {
-            version: self.version,
+            version: self.in_force.len() as u64,
             pools: Vec::new(),
             listeners,
             connections: Arc::clone(&self.in_all),
+            listeners_made: self.limits.len() as u64,
         })
     }
 
-    fn world(&mut self, random: &mut Random, first: &Snapshot, mailbox: Sender<Command>) -> World {
+    fn world(
+        &mut self,
+        random: &mut Random,
+        mailbox: Sender<Command>,
+        log: &Sender<Record>,
+    ) -> World {
         let mut commands = VecDeque::new();
         for _ in 0..self.publications {
             commands.push_back(Command::Publish(self.snapshot(random)));
         }
+        orders::mix_in(&mut commands, &self.pools, log, random);
         let grace = random.pick(&[0, 1, 20, 300, 5_000, 30_000]);
         commands.push_back(Command::Stop(Duration::from_millis(grace)));
         World {
@@ -204,14 +259,28 @@ impl Plan {
             backends: self.pools.tempers.clone(),
             descriptors: random.pick(&[5, 20, 1_000, 1_000, 1_000]),
             famine: false,
-            in_all: Arc::clone(&first.connections),
+            in_all: Arc::clone(&self.in_all),
             per_listener: self.per_listener.clone(),
             others: 0,
             limits: self.limits.clone(),
-            routes: std::mem::take(&mut self.routes),
+            routes: self.routes(),
             known: 0..=0,
+            in_force: self.in_force.clone(),
+            lost: BTreeSet::new(),
+            closes: Vec::new(),
+            lists: Vec::new(),
+            beat: 0,
             over_at: None,
         }
+    }
+
+    /// Those of listeners that are not there yet are none.
+    fn routes(&mut self) -> Vec<Vec<Vec<u16>>> {
+        let mut all = std::mem::take(&mut self.routes);
+        let listeners = self.limits.len();
+        all.iter_mut()
+            .for_each(|routes| routes.resize(listeners, Vec::new()));
+        all
     }
 
     /// Clients in bursts, publications, weather, and the stop near the end.
@@ -227,14 +296,15 @@ impl Plan {
             }
         }
         let stop = span + kernel.random.pick(&[0, 10 * MS, 500 * MS, 4_000 * MS]);
-        for _ in 0..self.publications {
+        for _ in 1..kernel.world.commands.len() {
             let at = kernel.random.below(span);
             kernel.after(at, Event::Command);
         }
         kernel.after(stop, Event::Command);
         for _ in 0..kernel.random.below(4) {
             let at = stop - 20 * US + kernel.random.below(40 * US);
-            kernel.after(at, Event::Arrive(0));
+            let listener = kernel.random.below(listeners);
+            kernel.after(at, Event::Arrive(usize::try_from(listener).expect("few")));
         }
         if kernel.random.permille(300) {
             let (at, time) = (kernel.random.below(span), kernel.random.below(800 * MS));
@@ -256,11 +326,18 @@ impl Plan {
     }
 }
 
+fn max(random: &mut Random) -> Arc<Limit> {
+    let max = random.pick(&[2, 5, 12, u32::MAX]);
+    Arc::new(Limit::new(max))
+}
+
+pub(crate) fn socket(listener: u64) -> Socket {
+    Socket::from_raw(FIRST_LISTENER + i32::try_from(listener).expect("few"))
+}
+
 /// The ports that may be connected to.
-fn routes(listeners: &[Arc<Listener>]) -> Vec<u16> {
-    let backends = listeners
-        .iter()
-        .flat_map(|listener| &listener.plan.pool().backends);
+fn ports(listener: &Listener) -> Vec<u16> {
+    let backends = listener.plan.pool().backends.iter();
     let usable = backends.filter(|backend| backend.is_in_rotation());
     usable.map(|backend| port(&backend.address)).collect()
 }
@@ -285,7 +362,7 @@ fn limits(random: &mut Random) -> Limits {
 }
 
 /// A bell that nobody needs to hear: the test reads the queue after each turn.
-fn silent_bell() -> Arc<Doorbell> {
+pub(crate) fn silent_bell() -> Arc<Doorbell> {
     let never_rung = mahoraga::sys::eventfd(true).expect("an eventfd");
     Arc::new(Doorbell::new(never_rung))
 }

@@ -1,6 +1,6 @@
 //! The world around the balancer: what happens by itself, when its time has come.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
@@ -12,6 +12,7 @@ use mahoraga::token::{Purpose, Token};
 use mahoraga::worker::Command;
 
 use crate::kernel::FakeKernel;
+use crate::orders::{Close, List};
 use crate::random::MS;
 
 /// What surrounds the balancer in one run.
@@ -30,9 +31,18 @@ pub(crate) struct World {
     pub(crate) per_listener: Vec<Arc<Limit>>,
     pub(crate) others: u32,
     pub(crate) limits: Vec<Limits>,
-    /// Ports with a weight, by publication; the worker knows of one in `known`.
-    pub(crate) routes: Vec<Vec<u16>>,
+    /// Ports with a weight, by publication and listener; the worker knows of one in `known`. A
+    /// listener that is gone keeps its last ones.
+    pub(crate) routes: Vec<Vec<Vec<u16>>>,
     pub(crate) known: RangeInclusive<usize>,
+    /// Listeners, by publication.
+    pub(crate) in_force: Vec<Vec<usize>>,
+    /// Those whose listening sockets got lost on the way.
+    pub(crate) lost: BTreeSet<usize>,
+    /// What was ordered.
+    pub(crate) closes: Vec<Close>,
+    pub(crate) lists: Vec<List>,
+    pub(crate) beat: u64,
     /// When everything has to be over, once the stop was sent.
     pub(crate) over_at: Option<u64>,
 }
@@ -97,6 +107,7 @@ impl FakeKernel {
             }
             Event::Tick => {
                 self.look_for_stalls();
+                self.look_for_leftovers();
                 self.after(TICK, Event::Tick);
             }
         }
@@ -104,18 +115,24 @@ impl FakeKernel {
 
     fn send_command(&mut self) {
         let command = self.world.commands.pop_front().expect("one per event");
+        let command = self.note_order(command);
         self.trace.fact("command", 0, 0);
         match &command {
             Command::Publish(_) => {
                 self.trace.see("publication");
                 let (oldest, newest) = (*self.world.known.start(), *self.world.known.end());
+                self.begin_listening(newest + 1);
                 self.world.known = oldest..=newest + 1;
             }
             Command::Stop(grace) => {
                 let grace = u64::try_from(grace.as_nanos()).expect("a sane grace");
                 self.world.over_at = Some(self.now + grace);
             }
-            Command::TakeHistograms(_) => {}
+            Command::TakeHistograms(_)
+            | Command::Log(_)
+            | Command::Sessions(..)
+            | Command::Close(..)
+            | Command::Beat(_) => {}
         }
         self.world.mailbox.send(command).expect("the worker reads");
         self.completed.push_back(Completion {

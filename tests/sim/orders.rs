@@ -1,0 +1,305 @@
+//! What the control thread orders while sessions go on, and what must come of it: listeners that
+//! come and go, lists of sessions, sessions that are closed.
+
+use std::collections::VecDeque;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam::channel::{Receiver, Sender, bounded};
+use mahoraga::kernel::Socket;
+use mahoraga::session::{CloseReason, Side};
+use mahoraga::worker::{Command, LogQueue, Record, SessionInfo, Sought};
+
+use crate::kernel::{FIRST_LISTENER, FIRST_SOCKET, FakeKernel, index};
+use crate::net::Conn;
+use crate::pools::Pools;
+use crate::random::{MS, Random};
+use crate::scenario::silent_bell;
+
+/// Sessions that were to be closed.
+#[derive(Debug)]
+pub(crate) struct Close {
+    sought: Sought,
+    reason: CloseReason,
+    /// When that was ordered, and when the last had to be told.
+    at: u64,
+    by: u64,
+}
+
+/// Sessions that were to be listed.
+#[derive(Debug)]
+pub(crate) struct List {
+    sought: Sought,
+    limit: usize,
+    at: u64,
+    replies: Receiver<Vec<SessionInfo>>,
+}
+
+/// Mixes orders into the commands of a run.
+pub(crate) fn mix_in(
+    commands: &mut VecDeque<Command>,
+    pools: &Pools,
+    log: &Sender<Record>,
+    random: &mut Random,
+) {
+    for beat in 1..=random.below(5) {
+        let command = match random.below(8) {
+            0..=3 => {
+                let reasons = [
+                    CloseReason::Killed,
+                    CloseReason::BackendDown,
+                    CloseReason::Drained,
+                ];
+                let spread = random.pick(&[0, 5, 300]);
+                Command::Close(
+                    sought(pools, random),
+                    random.pick(&reasons),
+                    Duration::from_millis(spread),
+                    bounded(1).0,
+                )
+            }
+            4..=5 => {
+                let limit = random.pick(&[1, 1_000, 1_000]);
+                Command::Sessions(sought(pools, random), limit, bounded(1).0)
+            }
+            6 => {
+                let queue = || LogQueue::new(log.clone(), silent_bell());
+                Command::Log(random.permille(700).then(queue))
+            }
+            _ => Command::Beat(beat),
+        };
+        let at = random.below(commands.len() as u64 + 1);
+        commands.insert(usize::try_from(at).expect("few"), command);
+    }
+}
+
+fn sought(pools: &Pools, random: &mut Random) -> Sought {
+    let mut sought = Sought::default();
+    for _ in 0..random.pick(&[0, 1, 1, 1, 2]) {
+        let any = random.below(pools.tallies.len() as u64);
+        let any = usize::try_from(any).expect("few");
+        match random.below(8) {
+            0 => sought.listener = Some(format!("l{}", random.below(3))),
+            1 => sought.pool = Some(random.pick(&["p", "p", "q"]).to_owned()),
+            2 => sought.backend = Some(pools.known[any % pools.known.len()].name.clone()),
+            3..=5 => sought.tally = Some(Arc::clone(&pools.tallies[any])),
+            6 => sought.client = Some(client_ip(random.between(0, 3))),
+            _ => sought.session = Some((0, random.between(1, 20))),
+        }
+    }
+    sought
+}
+
+/// Clients come from a few addresses.
+pub(crate) fn client_ip(number: u64) -> IpAddr {
+    let last = u8::try_from(1 + number % 3).expect("few");
+    IpAddr::from([10, 0, 0, last])
+}
+
+impl FakeKernel {
+    /// Another snapshot is about to be published: its new listeners begin to listen, and their
+    /// sockets are handed over.
+    pub(crate) fn begin_listening(&mut self, publication: usize) {
+        for number in self.world.in_force[publication].clone() {
+            if self.world.in_force[publication - 1].contains(&number) {
+                continue;
+            }
+            if self.random.permille(100) {
+                self.trace.see("listening socket lost");
+                self.world.lost.insert(number);
+            } else {
+                self.trace.see("listener added");
+                self.listeners[number].closed = false;
+                self.handed.push_back(number);
+            }
+        }
+        let before = &self.world.in_force[publication - 1];
+        let stays = |number: &usize| self.world.in_force[publication].contains(number);
+        if !before.iter().all(stays) {
+            self.trace.see("listener removed");
+        }
+    }
+
+    /// The worker asks for the socket of a new listener.
+    pub(crate) fn hand_over(&mut self, number: usize) -> Option<Socket> {
+        let next = self.handed.front().copied();
+        if self.world.lost.contains(&number) {
+            assert!(next.is_none_or(|next| next > number), "{next:?} is skipped");
+            return None;
+        }
+        assert_eq!(next, Some(number), "asked for out of turn");
+        self.handed.pop_front();
+        let fd = FIRST_LISTENER + i32::try_from(number).expect("few");
+        Some(Socket::from_raw(fd))
+    }
+
+    /// A listening socket is closed: nobody may be left in it, nor the worker know it as one that
+    /// stays.
+    pub(crate) fn on_listener_closed(&mut self, number: usize) {
+        let listening = &mut self.listeners[number];
+        assert!(!listening.closed, "a listener is closed twice");
+        assert!(listening.backlog.is_empty(), "clients are left behind");
+        listening.closed = true;
+        let stays = |publication: usize| self.world.in_force[publication].contains(&number);
+        let gone = !self.world.known.clone().all(stays);
+        assert!(
+            gone || self.world.over_at.is_some(),
+            "live listener {number} is closed"
+        );
+    }
+
+    /// A listener that is gone does not listen for long.
+    pub(crate) fn look_for_leftovers(&mut self) {
+        let present = &self.world.in_force[*self.world.known.start()];
+        for (number, listening) in self.listeners.iter_mut().enumerate() {
+            if listening.closed || present.contains(&number) {
+                listening.gone_since = None;
+                continue;
+            }
+            let since = *listening.gone_since.get_or_insert(self.now);
+            assert!(self.now - since < GONE_MAX, "{number} still listens");
+        }
+    }
+
+    /// A command is sent: what is asked for by it is noted.
+    pub(crate) fn note_order(&mut self, command: Command) -> Command {
+        let at = self.now;
+        match command {
+            Command::Close(sought, reason, spread, _) => {
+                let nanos = u64::try_from(spread.as_nanos()).expect("a sane spread");
+                self.world.closes.push(Close {
+                    sought: sought.clone(),
+                    reason,
+                    at,
+                    by: at + nanos,
+                });
+                // Nobody waits for the answer.
+                Command::Close(sought, reason, spread, bounded(1).0)
+            }
+            Command::Sessions(sought, limit, _) => {
+                let (reply, replies) = bounded(1);
+                self.world.lists.push(List {
+                    sought: sought.clone(),
+                    limit,
+                    at,
+                    replies,
+                });
+                Command::Sessions(sought, limit, reply)
+            }
+            Command::Beat(beat) => {
+                self.world.beat = beat;
+                command
+            }
+            Command::Publish(_)
+            | Command::TakeHistograms(_)
+            | Command::Log(_)
+            | Command::Stop(_) => command,
+        }
+    }
+
+    /// A session has ended: whom an order meant does not outlive it, and nobody else is closed.
+    pub(crate) fn check_closes(&self, record: &Record) {
+        let reason = record.reason;
+        let ordered = match reason {
+            CloseReason::Killed | CloseReason::BackendDown | CloseReason::Drained => true,
+            CloseReason::Finished
+            | CloseReason::ClientReset
+            | CloseReason::BackendReset
+            | CloseReason::ConnectFailed
+            | CloseReason::ConnectTimeout
+            | CloseReason::NoBackend
+            | CloseReason::PoolFull
+            | CloseReason::IdleTimeout
+            | CloseReason::HalfClosedTimeout
+            | CloseReason::SessionTimeout
+            | CloseReason::NoResources
+            | CloseReason::Shutdown => false,
+        };
+        let meant = self.world.closes.iter().filter(|close| {
+            let reason_fits = close.reason == reason && close.at <= record.closed_at;
+            reason_fits && means(&close.sought, record)
+        });
+        assert!(!ordered || meant.count() > 0, "{reason} without an order");
+        for close in &self.world.closes {
+            let had = means(&close.sought, record) && was_so(&close.sought, record, close.at);
+            assert!(
+                !had || record.closed_at < close.by + LATE_MAX,
+                "{} outlives an order: {close:?}",
+                record.number
+            );
+        }
+    }
+
+    /// Lists that came back show who is there, and nobody else.
+    pub(crate) fn check_lists(&mut self) {
+        let lists = std::mem::take(&mut self.world.lists);
+        for list in lists {
+            let Ok(infos) = list.replies.try_recv() else {
+                self.world.lists.push(list);
+                continue;
+            };
+            self.trace.see("sessions listed");
+            assert!(infos.len() <= list.limit);
+            let clients: Vec<i32> = infos.iter().map(|info| self.check_info(info)).collect();
+            let all = list.limit == 1_000 && is_all(&list.sought);
+            let long_open =
+                |conn: &Conn| conn.is_open() && conn.partner.is_some() && conn.paired_at < list.at;
+            for (fd, conn) in (FIRST_SOCKET..).zip(&self.conns) {
+                let missed = conn.side == Side::Client && long_open(conn) && !clients.contains(&fd);
+                assert!(!(all && missed), "{fd} is not in the list");
+            }
+        }
+    }
+
+    fn check_info(&self, info: &SessionInfo) -> i32 {
+        let client = info.client.expect("every client has an address");
+        let fd = i32::from(client.port());
+        let conn = &self.conns[index(fd)];
+        assert_eq!(conn.side, Side::Client);
+        assert_eq!(info.listener.name, format!("l{}", conn.listener));
+        assert!(info.view.opened_at <= self.now && info.view.opened_at <= info.view.active_at);
+        assert!(info.view.delivered[0] <= conn.inbound.taken);
+        assert!(info.view.delivered[1] <= conn.outbound.given);
+        fd
+    }
+}
+
+fn is_all(sought: &Sought) -> bool {
+    let named = [&sought.listener, &sought.pool, &sought.backend];
+    named.iter().all(|name| name.is_none())
+        && sought.session.is_none()
+        && sought.tally.is_none()
+        && sought.client.is_none()
+}
+
+/// Whether an order meant this session at its end.
+fn means(sought: &Sought, record: &Record) -> bool {
+    let client = record.client.expect("every client has an address").ip();
+    let backend = record.backend.as_ref();
+    let is = |wanted: &Option<String>, name: &str| wanted.as_ref().is_none_or(|w| w == name);
+    is(&sought.listener, &record.listener.name)
+        && is(&sought.pool, &record.listener.plan.pool().name)
+        && is(&sought.backend, backend.map_or("", |backend| &backend.name))
+        && sought
+            .tally
+            .as_ref()
+            .is_none_or(|tally| backend.is_some_and(|backend| Arc::ptr_eq(&backend.tally, tally)))
+        && sought.client.is_none_or(|wanted| wanted == client)
+        && sought.session.is_none_or(|id| id == (0, record.number))
+}
+
+/// Whether that was so at this time already.
+fn was_so(sought: &Sought, record: &Record, at: u64) -> bool {
+    let summary = &record.summary;
+    if sought.backend.is_none() && sought.tally.is_none() {
+        return summary.opened_at < at;
+    }
+    let connected = summary.connect.map(|after| summary.opened_at + after);
+    connected.is_some_and(|connected| connected < at)
+}
+
+/// A listener that is gone is closed by then: its accept ends late.
+const GONE_MAX: u64 = 500 * MS;
+/// What was to be closed is closed by then: lags, and what is in flight is asked to end.
+const LATE_MAX: u64 = 200 * MS;
