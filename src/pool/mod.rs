@@ -186,6 +186,13 @@ impl Pool {
         self.config.max_connections.is_some() && self.connections.is_full()
     }
 
+    /// Whether a backend takes connections, if it has a place for one.
+    #[must_use]
+    pub fn is_reachable(&self) -> bool {
+        let mut backends = self.backends.iter();
+        backends.any(|backend| backend.is_in_rotation() && !backend.is_shut_out())
+    }
+
     /// Whether it differs in nothing that is selected by, counted or remembered.
     #[must_use]
     pub fn is_same(&self, other: &Self) -> bool {

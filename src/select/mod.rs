@@ -218,16 +218,12 @@ fn choose(scene: &Scene<'_>, ranks: &mut [Picker], rng: &mut Rng) -> Choice {
     if pool.is_full() {
         return none_of(pool);
     }
-    if let Some(index) = pick(scene, ranks, rng) {
-        return Choice::Backend(index);
-    }
-    let nobody = none_of(pool);
-    // All that answer have just been ejected, and the control thread does not know yet.
-    if nobody == Choice::Nobody && pool.config.all_down == AllDown::Open {
-        let anybody = pick(&scene.desperate(), ranks, rng);
-        return anybody.map_or(nobody, Choice::Backend);
-    }
-    nobody
+    let picked = pick(scene, ranks, rng).or_else(|| {
+        // All that answer were ejected just now, and the control thread does not know yet.
+        let desperate = pool.config.all_down == AllDown::Open && !pool.is_reachable();
+        desperate.then(|| pick(&scene.desperate(), ranks, rng))?
+    });
+    picked.map_or_else(|| none_of(pool), Choice::Backend)
 }
 
 /// One that is open: who was not tried before who was, and of those backups last.
@@ -249,8 +245,9 @@ fn pick(scene: &Scene<'_>, ranks: &mut [Picker], rng: &mut Rng) -> Option<u16> {
 
 /// Why there is none.
 fn none_of(pool: &Pool) -> Choice {
-    let usable = |backend: &Arc<Backend>| backend.is_in_rotation() && !backend.is_shut_out();
-    if pool.backends.iter().any(usable) {
+    let mut backends = pool.backends.iter();
+    let anybody = backends.any(|backend| backend.is_in_rotation());
+    if pool.is_reachable() || pool.config.all_down == AllDown::Open && anybody {
         Choice::Full
     } else {
         Choice::Nobody

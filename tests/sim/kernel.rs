@@ -18,6 +18,7 @@ use crate::net::{Conn, Hold};
 use crate::ops::{Fate, InFlight, Kind};
 use crate::peer::Peer;
 use crate::pipes::Pipes;
+use crate::pools;
 use crate::random::{MS, Random, US};
 use crate::trace::Trace;
 use crate::world::{Event, TICK, World};
@@ -326,7 +327,8 @@ impl Kernel for FakeKernel {
             self.trace.see("retry on the only backend");
         }
         let routes = &self.world.routes[self.world.known.clone()];
-        let routed = routes.iter().any(|ports| ports.contains(&address.port()));
+        let mut pools = routes.iter().flatten();
+        let routed = pools.any(|pool| pools::leads_to(pool, address.port()));
         assert!(routed, "{to} is connected to, but not routed to");
         let backend = usize::from(address.port() - FIRST_PORT);
         let fate = Fate::draw(self.world.backends[backend], &mut self.random);

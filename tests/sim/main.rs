@@ -119,6 +119,10 @@ const INTERESTING: &[&str] = &[
     "listener full",
     "full in all",
     "publication",
+    // Pools.
+    "ejection",
+    "readmission",
+    "pool full",
     // Connecting.
     "a backend socket that can't be made",
     "no descriptor for a backend socket",

@@ -5,10 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam::channel::{Receiver, Sender, bounded, unbounded};
-use mahoraga::address::Address;
 use mahoraga::guard::Limit;
 use mahoraga::kernel::{Kernel, Socket};
-use mahoraga::pool::Tally;
+use mahoraga::pool::{Pool, Tally};
 use mahoraga::select::Seat;
 use mahoraga::session::{Limits, NEVER};
 use mahoraga::snapshot::{Listener, Snapshot};
@@ -28,6 +27,8 @@ pub(crate) struct Scenario {
     records: Receiver<Record>,
     capacity: usize,
     tallies: Vec<Arc<Tally>>,
+    /// As they are known last.
+    pools: Vec<Arc<Pool>>,
 }
 
 impl Scenario {
@@ -65,6 +66,7 @@ impl Scenario {
             records,
             capacity: plan.capacity,
             tallies: plan.pools.tallies,
+            pools: plan.pools.present,
         }
     }
 
@@ -99,6 +101,23 @@ impl Scenario {
             .sum();
         let open = kernel.open_sockets(mahoraga::session::Side::Backend);
         assert_eq!(used, open, "backend connections");
+        for limit in self.tallies.iter().map(|tally| &tally.connections) {
+            assert!(limit.used() <= limit.max(), "{limit:?}");
+        }
+        for pool in &self.pools {
+            let ejected = pool.backends.iter();
+            let ejected = ejected.filter(|backend| backend.tally.is_ejected()).count();
+            assert_eq!(pool.ejections.used() as usize, ejected, "{pool:?}");
+            for limit in [&pool.ejections, &pool.connections] {
+                assert!(limit.used() <= limit.max(), "{limit:?}");
+            }
+            if ejected > 0 {
+                kernel.trace.see("ejection");
+            }
+            if pool.is_full() {
+                kernel.trace.see("pool full");
+            }
+        }
     }
 
     fn check_end(&mut self) {
@@ -136,7 +155,7 @@ struct Plan {
     in_all: Arc<Limit>,
     per_listener: Vec<Arc<Limit>>,
     pools: Pools,
-    routes: Vec<Vec<u16>>,
+    routes: Vec<Vec<Arc<Pool>>>,
     version: u64,
     publications: u64,
 }
@@ -178,7 +197,10 @@ impl Plan {
                 limits,
             }));
         }
-        self.routes.push(routes(&listeners));
+        let pools = listeners
+            .iter()
+            .map(|listener| Arc::clone(listener.plan.pool()));
+        self.routes.push(pools.collect());
         Arc::new(Snapshot {
             version: self.version,
             pools: Vec::new(),
@@ -242,6 +264,10 @@ impl Plan {
             kernel.after(at, Event::Others(12));
             kernel.after(at + time, Event::Others(0));
         }
+        for _ in 0..kernel.random.below(3) {
+            let at = kernel.random.below(span);
+            kernel.after(at, Event::Readmit);
+        }
         for backend in 0..self.pools.tempers.len() {
             if kernel.random.permille(200) {
                 let at = kernel.random.below(span);
@@ -249,22 +275,6 @@ impl Plan {
                 kernel.after(at, Event::Temper(backend, mood));
             }
         }
-    }
-}
-
-/// The ports that may be connected to.
-fn routes(listeners: &[Arc<Listener>]) -> Vec<u16> {
-    let backends = listeners
-        .iter()
-        .flat_map(|listener| &listener.plan.pool().backends);
-    let usable = backends.filter(|backend| backend.is_in_rotation());
-    usable.map(|backend| port(&backend.address)).collect()
-}
-
-fn port(address: &Address) -> u16 {
-    match address {
-        Address::Tcp(address) => address.port(),
-        Address::Unix(_) => unreachable!("all backends of the simulation are TCP"),
     }
 }
 

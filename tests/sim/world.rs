@@ -7,6 +7,7 @@ use std::sync::Arc;
 use crossbeam::channel::Sender;
 use mahoraga::guard::Limit;
 use mahoraga::kernel::{Completion, Done};
+use mahoraga::pool::Pool;
 use mahoraga::session::Limits;
 use mahoraga::token::{Purpose, Token};
 use mahoraga::worker::Command;
@@ -30,8 +31,8 @@ pub(crate) struct World {
     pub(crate) per_listener: Vec<Arc<Limit>>,
     pub(crate) others: u32,
     pub(crate) limits: Vec<Limits>,
-    /// Ports with a weight, by publication; the worker knows of one in `known`.
-    pub(crate) routes: Vec<Vec<u16>>,
+    /// Where each listener leads to, by publication; the worker knows of one in `known`.
+    pub(crate) routes: Vec<Vec<Arc<Pool>>>,
     pub(crate) known: RangeInclusive<usize>,
     /// When everything has to be over, once the stop was sent.
     pub(crate) over_at: Option<u64>,
@@ -67,6 +68,8 @@ pub(crate) enum Event {
     Others(u32),
     /// A backend's mood changes.
     Temper(usize, u8),
+    /// The control thread ends all ejections.
+    Readmit,
     /// Time to look for what stands still.
     Tick,
 }
@@ -94,6 +97,13 @@ impl FakeKernel {
                     Temper::Moody,
                 ];
                 self.world.backends[backend] = tempers[usize::from(mood) % 4];
+            }
+            Event::Readmit => {
+                let pools = self.world.routes.iter().flatten();
+                let mut backends = pools.flat_map(|pool| &pool.backends);
+                if backends.any(|backend| backend.readmit()) {
+                    self.trace.see("readmission");
+                }
             }
             Event::Tick => {
                 self.look_for_stalls();
