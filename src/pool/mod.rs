@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use crate::address::Address;
 pub use crate::config::AdminState;
-use crate::config::{self, Persist, Strategy};
+use crate::config::{self, AllDown, Persist, Strategy};
 use crate::guard::Limit;
 
 pub use latency::Latency;
@@ -186,11 +186,28 @@ impl Pool {
         self.config.max_connections.is_some() && self.connections.is_full()
     }
 
-    /// Whether a backend takes connections, if it has a place for one.
+    /// Those of its backends that take connections while they have places.
+    pub fn reachable(&self) -> impl Iterator<Item = &Arc<Backend>> {
+        let desperate = self.is_desperate();
+        let rotating = self.backends.iter().filter(|one| one.is_in_rotation());
+        rotating.filter(move |one| desperate || !one.is_shut_out())
+    }
+
+    /// Whether a client could be connected now, in nanoseconds of the workers' clock.
     #[must_use]
-    pub fn is_reachable(&self) -> bool {
-        let mut backends = self.backends.iter();
-        backends.any(|backend| backend.is_in_rotation() && !backend.is_shut_out())
+    pub fn has_place(&self, now: u64) -> bool {
+        !self.is_full() && self.reachable().any(|backend| !backend.is_full(now))
+    }
+
+    /// Whether those that are ejected are taken all the same: all that answer were ejected a moment
+    /// ago, the pool is to fail open, and the control thread, which would have it panic, does not
+    /// know yet.
+    #[must_use]
+    pub fn is_desperate(&self) -> bool {
+        let mut rotating = self.backends.iter().filter(|one| one.is_in_rotation());
+        self.config.all_down == AllDown::Open
+            && self.ejections.used() > 0
+            && rotating.all(|backend| backend.is_shut_out())
     }
 
     /// Whether it differs in nothing that is selected by, counted or remembered.

@@ -28,7 +28,7 @@ use std::sync::Arc;
 
 use fastrand::Rng;
 
-use crate::config::{AllDown, Strategy};
+use crate::config::Strategy;
 use crate::hash as hashing;
 use crate::pool::{Backend, Pool};
 
@@ -219,8 +219,7 @@ fn choose(scene: &Scene<'_>, ranks: &mut [Picker], rng: &mut Rng) -> Choice {
         return none_of(pool);
     }
     let picked = pick(scene, ranks, rng).or_else(|| {
-        // All that answer were ejected just now, and the control thread does not know yet.
-        let desperate = pool.config.all_down == AllDown::Open && !pool.is_reachable();
+        let desperate = pool.is_desperate();
         desperate.then(|| pick(&scene.desperate(), ranks, rng))?
     });
     picked.map_or_else(|| none_of(pool), Choice::Backend)
@@ -245,9 +244,7 @@ fn pick(scene: &Scene<'_>, ranks: &mut [Picker], rng: &mut Rng) -> Option<u16> {
 
 /// Why there is none.
 fn none_of(pool: &Pool) -> Choice {
-    let mut backends = pool.backends.iter();
-    let anybody = backends.any(|backend| backend.is_in_rotation());
-    if pool.is_reachable() || pool.config.all_down == AllDown::Open && anybody {
+    if pool.reachable().next().is_some() {
         Choice::Full
     } else {
         Choice::Nobody

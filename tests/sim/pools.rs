@@ -8,7 +8,7 @@ use mahoraga::address::Address;
 use mahoraga::config::{self, AllDown, Ejection, FirstTier, Hash, Key, Persist, SecondTier};
 use mahoraga::config::{Strategy, TwoTier};
 use mahoraga::peek::Field;
-use mahoraga::pool::{AdminState, Backend, Health, Pool, Rise, Standing, Tally};
+use mahoraga::pool::{AdminState, Health, Pool, Rise, Standing, Tally};
 use mahoraga::select::Plan;
 
 use crate::kernel::FIRST_PORT;
@@ -27,11 +27,7 @@ pub(crate) struct Pools {
 
 /// Whether a pool's sessions may be connected to a port now.
 pub(crate) fn leads_to(pool: &Pool, port: u16) -> bool {
-    let rotating = || pool.backends.iter().filter(|one| one.is_in_rotation());
-    let desperate = pool.config.all_down == AllDown::Open && rotating().all(|b| b.is_shut_out());
-    let may = |backend: &&Arc<Backend>| desperate || !backend.is_shut_out();
-    let mut backends = rotating().filter(may);
-    backends.any(|backend| match &backend.address {
+    pool.reachable().any(|backend| match &backend.address {
         Address::Tcp(address) => address.port() == port,
         Address::Unix(_) => unreachable!("all backends of the simulation are TCP"),
     })

@@ -34,11 +34,9 @@ fn who_is_out_full_or_tried_is_never_selected_while_another_can_be() {
 
 fn check(bench: &Bench, choice: Choice, tried: &[u16], name: &str) {
     let backends = || (0u16..).zip(&bench.pool.backends);
-    let rotating = || backends().filter(|(_, backend)| backend.is_in_rotation());
-    // Where all are ejected none is, if the pool is to fail open.
-    let desperate = bench.pool.config.all_down == config::AllDown::Open
-        && rotating().all(|(_, backend)| backend.is_shut_out());
-    let rotating = || rotating().filter(|(_, backend)| desperate || !backend.is_shut_out());
+    let reachable =
+        |backend: &Arc<Backend>| bench.pool.reachable().any(|one| Arc::ptr_eq(one, backend));
+    let rotating = || backends().filter(|(_, backend)| reachable(backend));
     let full = bench.pool.is_full();
     let open = || rotating().filter(|(_, backend)| !full && !backend.is_full(bench.now));
     let fresh = || open().filter(|(index, _)| !tried.contains(index));
@@ -58,6 +56,7 @@ fn check(bench: &Bench, choice: Choice, tried: &[u16], name: &str) {
             );
         }
         Choice::Full => {
+            assert!(!bench.pool.has_place(bench.now), "{name}");
             assert!(
                 rotating().next().is_some() && open().next().is_none(),
                 "{name}: not full"
