@@ -12,6 +12,7 @@ mod settle;
 mod sticky;
 mod tally;
 
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::address::Address;
@@ -141,13 +142,10 @@ impl Pool {
         let max = config.max_connections;
         pool.connections
             .set_max(max.map_or(u32::MAX, |max| max.get()));
-        let known = |backend: &config::Backend| {
-            let before = before?;
-            let mut known = before.backends.iter().chain(&before.leaving);
-            known.find(|old| old.is(backend))
-        };
+        let known: HashMap<_, _> = before.into_iter().flat_map(Self::known).collect();
         for backend in &config.backends {
-            let tally = known(backend).map_or_else(Arc::default, |old| Arc::clone(&old.tally));
+            let old = known.get(&(&*backend.name, &backend.address));
+            let tally = old.map_or_else(Arc::default, |old| Arc::clone(&old.tally));
             let backend = Backend::new(backend, standing(backend), tally, &pool);
             pool.backends.push(Arc::new(backend));
         }
@@ -229,11 +227,19 @@ impl Pool {
     /// Backends that are in use and not in the configuration that follows. Those that are not in
     /// it are ejected no longer, nor will they be: their places are for those that are.
     fn left_by(&self, config: &config::Pool) -> Vec<Arc<Backend>> {
-        let known = self.backends.iter().chain(&self.leaving);
-        let left = known.filter(|old| !config.backends.iter().any(|backend| old.is(backend)));
+        let named = config.backends.iter();
+        let named: HashSet<_> = named.map(|one| (&*one.name, &one.address)).collect();
+        let left = self.known().filter(|(who, _)| !named.contains(who));
+        let left = left.map(|(_, old)| old);
         let left = left.inspect(|old| old.tally.ejection.exempt(&self.ejections));
         let used = left.filter(|old| old.tally.connections.used() > 0);
         used.cloned().collect()
+    }
+
+    /// All that something is counted of, by name and address.
+    fn known(&self) -> impl Iterator<Item = ((&str, &Address), &Arc<Backend>)> {
+        let known = self.backends.iter().chain(&self.leaving);
+        known.map(|backend| ((&*backend.name, &backend.address), backend))
     }
 }
 
