@@ -213,4 +213,44 @@ mod tests {
         let chosen = compose(None, &["127.0.0.1:0", "127.0.0.1:0"]);
         assert_eq!(ids(&compose(Some(&chosen), &["127.0.0.1:0"; 3])), [0, 1, 2]);
     }
+
+    #[test]
+    fn a_plan_stays_until_its_pool_changes() {
+        let config = read(FIRST);
+        let known = |standing: Standing| move |_: &str, _: &config::Backend| standing;
+        let up = Standing::default();
+        let first = Snapshot::compose(None, &config, 100, known(up));
+        let next = |before: &Snapshot, config: &Config, standing: Standing| {
+            let next = Snapshot::compose(Some(before), config, 100, known(standing));
+            let [old, new] = [before, &next].map(|snapshot| &snapshot.pools[0]);
+            assert!(Arc::ptr_eq(new, &next.listeners[0].plan));
+            (Arc::ptr_eq(old, new), next)
+        };
+        let (same, second) = next(&first, &config, up);
+        assert!(same && second.version == 2);
+        // An ejection is read at each selection; that all are is another pool.
+        let backends = &second.pools[0].pool().backends;
+        assert!(backends[0].eject());
+        let (same, third) = next(&second, &config, up);
+        assert!(same);
+        let health = crate::pool::Health::Down;
+        let (same, fourth) = next(&third, &config, Standing { health, ..up });
+        assert!(!same && fourth.pools[0].pool().panic);
+        let rise = Some(crate::pool::Rise { since: 1, over: 2 });
+        let (same, fifth) = next(&fourth, &config, Standing { rise, ..up });
+        assert!(!same && fifth.pools[0].pool().rising);
+        let (same, sixth) = next(&fifth, &config, up);
+        assert!(!same);
+        let fewer = FIRST.replace(", \"127.0.0.1:3\"", "");
+        assert!(sixth.pools[0].pool().backends[1].try_acquire(0));
+        let (same, seventh) = next(&sixth, &read(&fewer), up);
+        assert!(!same && seventh.pools[0].pool().leaving.len() == 1);
+        let (same, eighth) = next(&seventh, &read(&fewer), up);
+        assert!(same);
+        sixth.pools[0].pool().backends[1].release(crate::pool::Ended::unanswered());
+        assert!(
+            !next(&eighth, &read(&fewer), up).0,
+            "the last session has left"
+        );
+    }
 }

@@ -27,6 +27,8 @@ mod bytes;
 mod connecting;
 #[path = "proxy/echo.rs"]
 mod echo;
+#[path = "proxy/ejection.rs"]
+mod ejection;
 #[path = "proxy/exhaustion.rs"]
 mod exhaustion;
 #[path = "proxy/first_bytes.rs"]

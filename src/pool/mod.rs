@@ -13,11 +13,12 @@ mod settle;
 mod sticky;
 mod tally;
 
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::address::Address;
 pub use crate::config::AdminState;
-use crate::config::{self, Persist, Strategy};
+use crate::config::{self, AllDown, Persist, Strategy};
 use crate::guard::Limit;
 
 pub use latency::Latency;
@@ -150,13 +151,10 @@ impl Pool {
         pool.connections
             .set_max(max.map_or(u32::MAX, |max| max.get()));
         pool.queue.set(config.queue);
-        let known = |backend: &config::Backend| {
-            let before = before?;
-            let mut known = before.backends.iter().chain(&before.leaving);
-            known.find(|old| old.is(backend))
-        };
+        let known: HashMap<_, _> = before.into_iter().flat_map(Self::known).collect();
         for backend in &config.backends {
-            let tally = known(backend).map_or_else(Arc::default, |old| Arc::clone(&old.tally));
+            let old = known.get(&(&*backend.name, &backend.address));
+            let tally = old.map_or_else(Arc::default, |old| Arc::clone(&old.tally));
             let backend = Backend::new(backend, standing(backend), tally, &pool);
             pool.backends.push(Arc::new(backend));
         }
@@ -203,6 +201,30 @@ impl Pool {
         self.config.max_connections.is_some() && self.connections.is_full()
     }
 
+    /// Those of its backends that take connections while they have places.
+    pub fn reachable(&self) -> impl Iterator<Item = &Arc<Backend>> {
+        let desperate = self.is_desperate();
+        let rotating = self.backends.iter().filter(|one| one.is_in_rotation());
+        rotating.filter(move |one| desperate || !one.is_shut_out())
+    }
+
+    /// Whether a client could be connected now, in nanoseconds of the workers' clock.
+    #[must_use]
+    pub fn has_place(&self, now: u64) -> bool {
+        !self.is_full() && self.reachable().any(|backend| !backend.is_full(now))
+    }
+
+    /// Whether those that are ejected are taken all the same: all that answer were ejected a moment
+    /// ago, the pool is to fail open, and the control thread, which would have it panic, does not
+    /// know yet.
+    #[must_use]
+    pub fn is_desperate(&self) -> bool {
+        let mut rotating = self.backends.iter().filter(|one| one.is_in_rotation());
+        self.config.all_down == AllDown::Open
+            && self.ejections.used() > 0
+            && rotating.all(|backend| backend.is_shut_out())
+    }
+
     /// Whether it differs in nothing that is selected by, counted or remembered.
     #[must_use]
     pub fn is_same(&self, other: &Self) -> bool {
@@ -222,11 +244,19 @@ impl Pool {
     /// Backends that are in use and not in the configuration that follows. Those that are not in
     /// it are ejected no longer, nor will they be: their places are for those that are.
     fn left_by(&self, config: &config::Pool) -> Vec<Arc<Backend>> {
-        let known = self.backends.iter().chain(&self.leaving);
-        let left = known.filter(|old| !config.backends.iter().any(|backend| old.is(backend)));
+        let named = config.backends.iter();
+        let named: HashSet<_> = named.map(|one| (&*one.name, &one.address)).collect();
+        let left = self.known().filter(|(who, _)| !named.contains(who));
+        let left = left.map(|(_, old)| old);
         let left = left.inspect(|old| old.tally.ejection.exempt(&self.ejections));
         let used = left.filter(|old| old.tally.connections.used() > 0);
         used.cloned().collect()
+    }
+
+    /// All that something is counted of, by name and address.
+    fn known(&self) -> impl Iterator<Item = ((&str, &Address), &Arc<Backend>)> {
+        let known = self.backends.iter().chain(&self.leaving);
+        known.map(|backend| ((&*backend.name, &backend.address), backend))
     }
 }
 

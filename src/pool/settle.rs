@@ -50,7 +50,7 @@ impl Pool {
             return false;
         }
         let all = candidates.len();
-        match candidates.into_iter().filter(|one| usable(&one)).count() {
+        match candidates.into_iter().filter(usable).count() {
             0 if all == 0 && backups.is_empty() => false,
             0 => self.config.all_down == AllDown::Open,
             usable => usable * 100 < all * usize::from(self.config.panic_below),

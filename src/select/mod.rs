@@ -29,7 +29,7 @@ use std::sync::Arc;
 
 use fastrand::Rng;
 
-use crate::config::{AllDown, Strategy};
+use crate::config::Strategy;
 use crate::hash as hashing;
 use crate::pool::{Backend, Pool};
 
@@ -220,16 +220,11 @@ fn choose(scene: &Scene<'_>, ranks: &mut [Picker], rng: &mut Rng) -> Choice {
     if pool.is_full() {
         return none_of(pool);
     }
-    if let Some(index) = pick(scene, ranks, rng) {
-        return Choice::Backend(index);
-    }
-    let nobody = none_of(pool);
-    // All that answer have just been ejected, and the control thread does not know yet.
-    if nobody == Choice::Nobody && pool.config.all_down == AllDown::Open {
-        let anybody = pick(&scene.desperate(), ranks, rng);
-        return anybody.map_or(nobody, Choice::Backend);
-    }
-    nobody
+    let picked = pick(scene, ranks, rng).or_else(|| {
+        let desperate = pool.is_desperate();
+        desperate.then(|| pick(&scene.desperate(), ranks, rng))?
+    });
+    picked.map_or_else(|| none_of(pool), Choice::Backend)
 }
 
 /// One that is open: who was not tried before who was, and of those backups last.
@@ -251,8 +246,7 @@ fn pick(scene: &Scene<'_>, ranks: &mut [Picker], rng: &mut Rng) -> Option<u16> {
 
 /// Why there is none.
 fn none_of(pool: &Pool) -> Choice {
-    let usable = |backend: &Arc<Backend>| backend.is_in_rotation() && !backend.is_shut_out();
-    if pool.backends.iter().any(usable) {
+    if pool.reachable().next().is_some() {
         Choice::Full
     } else {
         Choice::Nobody

@@ -6,9 +6,11 @@ use super::*;
 use crate::config::{self, FirstTier, Group, Key, LeastTime, Persist, SecondTier, TwoTier};
 use crate::pool::{AdminState, Ended, Health, Outlook};
 
+mod ejection;
 mod persistence;
 mod properties;
 mod shares;
+mod slow_start;
 mod tiers;
 
 const ALONE: Seat = Seat { worker: 0, of: 1 };

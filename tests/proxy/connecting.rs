@@ -54,7 +54,8 @@ fn a_refused_connect_is_retried_on_the_next_backend() {
             ping(&mut balancer.connect(), b"asked early");
         }
         assert_eq!(backend.accepted(), 20);
-        assert!(balancer.number("connect_failures") >= 20);
+        // One of the two is soon ejected, the other may not be.
+        assert!(balancer.number("connect_failures") >= 10);
         balancer.finish();
     });
 }

@@ -29,9 +29,10 @@ fn with_a_backup(strategy: &str) {
     };
     assert_eq!(used(40)[1], 0, "{strategy}");
     stage.fleet.stop(0);
-    assert_eq!(used(10), [0, 0, 10], "{strategy}");
+    // Fewer failures than would eject it.
+    assert_eq!(used(2), [0, 0, 2], "{strategy}");
     stage.fleet.stop(2);
-    assert_eq!(used(10), [0, 10, 0], "{strategy}");
+    assert_eq!(used(2), [0, 2, 0], "{strategy}");
     // It goes as soon as another is back.
     stage.fleet.start(0);
     assert_eq!(used(10), [10, 0, 0], "{strategy}");
@@ -94,10 +95,11 @@ fn priority_spills_when_the_first_group_is_full() {
         let next = stage.hold();
         assert_eq!(next.backend, left);
         leave_all(guests.into_iter().chain([next]));
+        // Fewer failures than would eject it.
         stage.fleet.stop(1);
-        assert_eq!(stage.visits(5), [3; 5]);
+        assert_eq!(stage.visits(2), [3; 2]);
         stage.fleet.stop(3);
-        assert!(stage.visits(8).iter().all(|backend| backend % 2 == 0));
+        assert!(stage.visits(2).iter().all(|backend| backend % 2 == 0));
         stage.fleet.start(1);
         assert_eq!(stage.visits(5), [1; 5]);
         stage.finish();

@@ -34,8 +34,11 @@ fn who_is_out_full_or_tried_is_never_selected_while_another_can_be() {
 
 fn check(bench: &Bench, choice: Choice, tried: &[u16], name: &str) {
     let backends = || (0u16..).zip(&bench.pool.backends);
-    let rotating = || backends().filter(|(_, backend)| backend.is_in_rotation());
-    let open = || rotating().filter(|(_, backend)| !backend.tally.connections.is_full());
+    let reachable =
+        |backend: &Arc<Backend>| bench.pool.reachable().any(|one| Arc::ptr_eq(one, backend));
+    let rotating = || backends().filter(|(_, backend)| reachable(backend));
+    let full = bench.pool.is_full();
+    let open = || rotating().filter(|(_, backend)| !full && !backend.is_full(bench.now));
     let fresh = || open().filter(|(index, _)| !tried.contains(index));
     match choice {
         Choice::Backend(index) => {
@@ -53,6 +56,7 @@ fn check(bench: &Bench, choice: Choice, tried: &[u16], name: &str) {
             );
         }
         Choice::Full => {
+            assert!(!bench.pool.has_place(bench.now), "{name}");
             assert!(
                 rotating().next().is_some() && open().next().is_none(),
                 "{name}: not full"
@@ -71,7 +75,21 @@ fn random_pool(strategy: &Strategy, rng: &mut Rng) -> Pool {
     }
     let mut config = config(strategy.clone(), &all);
     config.persist = rng.bool().then(Persist::default);
+    config.max_connections = std::num::NonZeroU32::new([0, 0, 12][rng.usize(0..3)]);
+    config.ejection = rng.bool().then(|| config::Ejection {
+        failures: rng.u32(1..4),
+        share: rng.u8(0..=100),
+        ..config::Ejection::default()
+    });
+    if rng.bool() {
+        config.all_down = config::AllDown::Closed;
+    }
     Pool::new(&config).with(|backend| {
+        backend.standby = rng.u8(..) < 30;
+        backend.rise = (rng.u8(..) < 60).then(|| crate::pool::Rise {
+            since: SECOND,
+            over: rng.u64(1..40) * MS,
+        });
         let states = [
             AdminState::Ready,
             AdminState::Ready,

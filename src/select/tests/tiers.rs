@@ -101,6 +101,21 @@ fn groups_take_their_weights() {
 }
 
 #[test]
+fn a_round_of_groups_goes_on_over_snapshots() {
+    let mut bench = tiers(FirstTier::Weight, SecondTier::LeastConnections, [2, 1, 1]);
+    let mut counts = [0_u32; 3];
+    // As many snapshots as clients.
+    for _ in 0..400 {
+        counts[usize::from(bench.next() / 2)] += 1;
+        let pool = Arc::new(bench.pool.with(|_| ()));
+        let plan = Arc::new(Plan::new(Arc::clone(&pool)));
+        bench.selector.follow(plan, ALONE);
+        bench.pool = pool;
+    }
+    assert_eq!(counts, [200, 100, 100]);
+}
+
+#[test]
 fn the_second_tier_heeds_weights() {
     for then in SECONDS {
         let strategy = Strategy::TwoTier(TwoTier {
