@@ -10,6 +10,7 @@
 //! ```
 
 mod kernel;
+mod neighbour;
 mod net;
 mod ops;
 mod oracle;
@@ -125,6 +126,11 @@ const INTERESTING: &[&str] = &[
     "connect went its way in spite of a cancel",
     "retry on another backend",
     "retry on the only backend",
+    // Waiting for a place.
+    "another worker's client called",
+    "called by another worker",
+    "client in the queue",
+    "client served after a wait",
     // A client that does not wait for its backend.
     "bytes of a client while connecting",
     "end of a client while connecting",

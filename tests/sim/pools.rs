@@ -71,6 +71,10 @@ impl Pools {
         config::Pool {
             strategy: settings(strategy.clone(), random),
             persist: random.permille(400).then(|| persist(random)),
+            queue: config::Queue {
+                max: random.pick(&[0, 1, 3, 100, 100]),
+                timeout: Duration::from_millis(random.pick(&[20, 300, 5_000])),
+            },
             ..config::Pool::of("p", backends)
         }
     }

@@ -1,6 +1,7 @@
 //! One run: a seed decides the configuration, the network and the weather.
 
 use std::collections::VecDeque;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use mahoraga::snapshot::{Listener, Snapshot};
 use mahoraga::worker::{Command, Doorbell, Inbox, LogQueue, Record, Setup, Stats, Worker};
 
 use crate::kernel::{FIRST_LISTENER, FakeKernel};
+use crate::neighbour::Neighbour;
 use crate::pools::Pools;
 use crate::random::{MS, Random, US};
 use crate::trace::Trace;
@@ -37,6 +39,7 @@ impl Scenario {
         let (mailbox, commands) = unbounded();
         let first = plan.snapshot(&mut random);
         let world = plan.world(&mut random, &first, mailbox);
+        let inboxes = Arc::clone(&world.neighbour.inboxes);
         let trace = Trace {
             verbose,
             ..Trace::default()
@@ -55,10 +58,7 @@ impl Scenario {
             capacity: plan.capacity,
             backlog: plan.backlog,
             mailbox: commands,
-            inboxes: [Inbox::new(Arc::new(
-                mahoraga::sys::eventfd(true).expect("an eventfd"),
-            ))]
-            .into(),
+            inboxes,
             log: Some(LogQueue::new(log, silent_bell())),
             stats: Arc::clone(&stats),
         };
@@ -95,18 +95,21 @@ impl Scenario {
             kernel.on_record(&record);
         }
         kernel.assert_counts(&self.stats, self.capacity);
+        kernel.wake_neighbour();
         let used: usize = self
             .tallies
             .iter()
             .map(|tally| tally.connections.used() as usize)
             .sum();
         let open = kernel.open_sockets(mahoraga::session::Side::Backend);
-        assert_eq!(used, open, "backend connections");
+        let theirs = kernel.world.neighbour.held();
+        assert_eq!(used, open + theirs, "backend connections");
     }
 
     fn check_end(&mut self) {
         let kernel = self.worker.kernel_mut();
         kernel.others_take(0);
+        kernel.neighbour_ends();
         kernel.assert_nothing_is_left();
         let world = &kernel.world;
         for limit in world.per_listener.iter().chain([&world.in_all]) {
@@ -140,6 +143,7 @@ struct Plan {
     per_listener: Vec<Arc<Limit>>,
     pools: Pools,
     routes: Vec<Vec<u16>>,
+    snapshots: Vec<Arc<Snapshot>>,
     version: u64,
     publications: u64,
 }
@@ -160,6 +164,7 @@ impl Plan {
             per_listener: (0..listeners).map(|_| max(random)).collect(),
             pools: Pools::default(),
             routes: Vec::new(),
+            snapshots: Vec::new(),
             version: 0,
             publications: random.below(4),
         }
@@ -182,12 +187,14 @@ impl Plan {
             }));
         }
         self.routes.push(routes(&listeners));
-        Arc::new(Snapshot {
+        let snapshot = Arc::new(Snapshot {
             version: self.version,
             pools: Vec::new(),
             listeners,
             connections: Arc::clone(&self.in_all),
-        })
+        });
+        self.snapshots.push(Arc::clone(&snapshot));
+        snapshot
     }
 
     fn world(&mut self, random: &mut Random, first: &Snapshot, mailbox: Sender<Command>) -> World {
@@ -206,6 +213,10 @@ impl Plan {
             in_all: Arc::clone(&first.connections),
             per_listener: self.per_listener.clone(),
             others: 0,
+            neighbour: Neighbour::new(
+                [(); 2].map(|()| Inbox::new(never_rung())).into(),
+                std::mem::take(&mut self.snapshots),
+            ),
             limits: self.limits.clone(),
             routes: std::mem::take(&mut self.routes),
             known: 0..=0,
@@ -244,6 +255,10 @@ impl Plan {
             let (at, time) = (kernel.random.below(span), kernel.random.below(300 * MS));
             kernel.after(at, Event::Others(12));
             kernel.after(at + time, Event::Others(0));
+        }
+        for _ in 0..kernel.random.pick(&[0, 0, 10, 40]) {
+            let at = kernel.random.below(span);
+            kernel.after(at, Event::Neighbour);
         }
         for backend in 0..self.pools.tempers.len() {
             if kernel.random.permille(200) {
@@ -287,6 +302,11 @@ fn limits(random: &mut Random) -> Limits {
 fn silent_bell() -> Arc<Doorbell> {
     let never_rung = mahoraga::sys::eventfd(true).expect("an eventfd");
     Arc::new(Doorbell::new(never_rung))
+}
+
+/// What wakes a worker elsewhere: here, wake-ups are completions.
+fn never_rung() -> Arc<OwnedFd> {
+    Arc::new(mahoraga::sys::eventfd(true).expect("an eventfd"))
 }
 
 const TURNS_MAX: u64 = 2_000_000;

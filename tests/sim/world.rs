@@ -12,6 +12,7 @@ use mahoraga::token::{Purpose, Token};
 use mahoraga::worker::Command;
 
 use crate::kernel::FakeKernel;
+use crate::neighbour::Neighbour;
 use crate::random::MS;
 
 /// What surrounds the balancer in one run.
@@ -29,6 +30,7 @@ pub(crate) struct World {
     pub(crate) in_all: Arc<Limit>,
     pub(crate) per_listener: Vec<Arc<Limit>>,
     pub(crate) others: u32,
+    pub(crate) neighbour: Neighbour,
     pub(crate) limits: Vec<Limits>,
     /// Ports with a weight, by publication; the worker knows of one in `known`.
     pub(crate) routes: Vec<Vec<u16>>,
@@ -65,6 +67,10 @@ pub(crate) enum Event {
     Famine(bool),
     /// Another worker takes places, or leaves them.
     Others(u32),
+    /// One of another worker's clients does something.
+    Neighbour,
+    /// That worker reads what it was called for.
+    NeighbourWakes,
     /// A backend's mood changes.
     Temper(usize, u8),
     /// Time to look for what stands still.
@@ -86,6 +92,8 @@ impl FakeKernel {
                 self.world.famine = begins;
             }
             Event::Others(wanted) => self.others_take(wanted),
+            Event::Neighbour => self.neighbour_acts(),
+            Event::NeighbourWakes => self.neighbour_wakes(),
             Event::Temper(backend, mood) => {
                 let tempers = [
                     Temper::Good,
@@ -97,6 +105,7 @@ impl FakeKernel {
             }
             Event::Tick => {
                 self.look_for_stalls();
+                self.look_for_those_who_wait();
                 self.after(TICK, Event::Tick);
             }
         }
