@@ -37,6 +37,18 @@ impl Inbox {
     pub fn put(&self, call: Call) {
         self.calls.push(call);
     }
+
+    /// The next call.
+    #[must_use]
+    pub fn take(&self) -> Option<Call> {
+        self.calls.pop()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.calls.is_empty()
+    }
 }
 
 /// A session's part of a queue, from when it joins until it is served or gone.
@@ -133,13 +145,13 @@ impl<K: Kernel> Worker<K> {
 
     /// Whether sessions of its own were called that it has not told.
     pub(super) fn is_called(&self) -> bool {
-        !self.inboxes[self.id as usize].calls.is_empty()
+        !self.inboxes[self.id as usize].is_empty()
     }
 
     /// Tells those sessions that were called.
     pub(super) fn answer_calls(&mut self) {
         let inboxes = Arc::clone(&self.inboxes);
-        while let Some(call) = inboxes[self.id as usize].calls.pop() {
+        while let Some(call) = inboxes[self.id as usize].take() {
             let key = call.ticket.slot as usize;
             let is_it = |slot: &&Slot| {
                 let waiting = slot.waiting.as_ref();
