@@ -4,7 +4,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use crossbeam::channel::{self, Receiver, Sender};
@@ -70,12 +70,12 @@ impl Audit {
     }
 
     /// Records a change. A line that the file does not take goes to the operational log.
-    pub fn record(&mut self, entry: &Entry<'_>) {
+    pub fn record(&self, entry: &Entry<'_>) {
         self.send(Job::Line(line(entry, SystemTime::now())));
     }
 
     /// Opens the file again, as it was rotated.
-    pub fn reopen(&mut self) {
+    pub fn reopen(&self) {
         self.send(Job::OpenAgain);
     }
 
@@ -109,7 +109,7 @@ fn append_to(path: &Path) -> io::Result<File> {
         .open(path)
 }
 
-fn write(mut file: File, path: &PathBuf, jobs: &Receiver<Job>) {
+fn write(mut file: File, path: &Path, jobs: &Receiver<Job>) {
     for job in jobs {
         match job {
             Job::Line(line) => {
@@ -178,3 +178,7 @@ const TARGET: &str = "audit";
 const LINES: usize = 1_024;
 /// How long a stuck file delays the end.
 const END_TIME: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+#[path = "tests/audit.rs"]
+mod tests;

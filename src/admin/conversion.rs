@@ -1,10 +1,11 @@
 //! Bodies of requests as changes of the configuration. Values are read as `config.ron`'s are.
 
+use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
 use axum::http::StatusCode;
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 
 use super::model::{BackendChange, Kill, NewBackend, PoolChange, PoolStatus, SessionFilter};
 use super::refusal::Refusal;
@@ -34,8 +35,17 @@ fn strategy(text: &str) -> Result<Strategy, Refusal> {
     Ok(values::strategy(text)?)
 }
 
-/// Reads the address of a backend, on a thread of its own: a resolver may take its time.
+/// Reads the address of a backend. A name is resolved on a thread of its own: a resolver may take
+/// its time, and none of the control thread's.
 pub(super) async fn address(text: String) -> Result<Address, Refusal> {
+    if text.starts_with("unix:") || text.parse::<SocketAddr>().is_ok() {
+        return Ok(values::backend_address(&text)?);
+    }
+    // Held by the thread, which may outlast the request.
+    let place = RESOLVING.try_acquire().map_err(|_| {
+        let error = "too many names are being resolved";
+        Refusal::new(StatusCode::SERVICE_UNAVAILABLE, error)
+    })?;
     let (done, outcome) = oneshot::channel::<Result<Address, ValueError>>();
     let failed = |error: &dyn std::fmt::Display| {
         let error = format!("the address can't be read: {error}");
@@ -43,7 +53,10 @@ pub(super) async fn address(text: String) -> Result<Address, Refusal> {
     };
     std::thread::Builder::new()
         .name("resolve".to_owned())
-        .spawn(move || done.send(values::backend_address(&text)))
+        .spawn(move || {
+            let _place = place;
+            done.send(values::backend_address(&text))
+        })
         .map_err(|error| failed(&error))?;
     match tokio::time::timeout(RESOLVE_TIME, outcome).await {
         Ok(Ok(address)) => Ok(address?),
@@ -156,3 +169,5 @@ fn something(is_said: bool) -> Result<(), Refusal> {
 
 /// How long a name may take to be resolved.
 const RESOLVE_TIME: Duration = Duration::from_secs(5);
+/// Names that are resolved at a time.
+static RESOLVING: Semaphore = Semaphore::const_new(8);

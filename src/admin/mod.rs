@@ -1,8 +1,8 @@
-//! The admin API: what anyone may ask of a running balancer, over HTTP on a Unix socket or loopback.
+//! The admin API: what may be asked of a running balancer, over HTTP on a Unix socket or loopback.
 //!
 //! [`model`] is what goes over the wire, for the server and for the command line as its client.
 //! Whatever is asked goes as a [`Call`] to the control thread, which owns all state. A request
-//! passes [`access`] (who is this?), then its row of the table of `endpoints` (may he?), which
+//! passes `access` (who is this?), then its row of the table of `endpoints` (may he?), which
 //! is also what the router and the OpenAPI description are made of.
 
 #![forbid(unsafe_code)]

@@ -101,13 +101,17 @@ fn query_parameters(schema: Schema) -> Vec<Value> {
     let fields = schema["properties"].take();
     let fields = fields.as_object().cloned().unwrap_or_default();
     let parameter = |(name, mut schema): (String, Value)| {
-        let description = schema["description"].take();
-        json!({
-            "name": name,
-            "in": "query",
-            "description": description,
-            "schema": schema,
-        })
+        let mut parameter = json!({ "name": name, "in": "query" });
+        if let Some(fields) = schema.as_object_mut() {
+            // No parameter is `null`: it is said, or it is not.
+            fields.retain(|_, value| !value.is_null());
+            if let Some(Value::Array(types)) = fields.get_mut("type") {
+                types.retain(|one| one != "null");
+            }
+            parameter["description"] = fields.remove("description").unwrap_or_default();
+        }
+        parameter["schema"] = schema;
+        parameter
     };
     fields.into_iter().map(parameter).collect()
 }
@@ -166,8 +170,14 @@ mod tests {
         assert!(add["responses"]["201"].is_object());
         let sessions = &description["paths"]["/v1/sessions"]["get"]["parameters"];
         let client = sessions.as_array().unwrap().iter();
-        let client = client.filter(|parameter| parameter["name"] == "client");
-        assert_eq!(client.count(), 1);
+        let client: Vec<_> = client.filter(|one| one["name"] == "client").collect();
+        let want = json!({
+            "name": "client",
+            "in": "query",
+            "description": "Those of a client's address, without its port.",
+            "schema": { "type": ["string"], "format": "ip" },
+        });
+        assert_eq!(client, [&want]);
         let schemas = &description["components"]["schemas"];
         assert_eq!(schemas["NewBackend"]["required"], json!(["address"]));
         assert!(schemas["Event"].is_object());

@@ -1,1 +1,89 @@
-//! x
+//! Files of tokens.
+
+use super::*;
+use crate::admin::tests::world::{file, temporary};
+
+fn admin(read: &Path, write: Option<&Path>) -> AdminHttp {
+    AdminHttp {
+        bind: "127.0.0.1:0".parse().unwrap(),
+        read_token: Some(read.to_owned()),
+        write_token: write.map(Path::to_owned),
+    }
+}
+
+fn refusal(read: &Path) -> String {
+    Tokens::read(&admin(read, None)).unwrap_err().to_string()
+}
+
+#[test]
+fn roles_are_those_of_the_files() {
+    let dir = temporary();
+    let read = file(&dir, "read", "0123456789abcdef\n", 0o600);
+    let write = file(&dir, "write", "  fedcba9876543210  ", 0o640);
+    let tokens = Tokens::read(&admin(&read, Some(&write))).unwrap();
+    assert_eq!(tokens.role_of("0123456789abcdef"), Some(Role::Read));
+    assert_eq!(tokens.role_of("fedcba9876543210"), Some(Role::Write));
+    // What a token is padded with is no part of it.
+    for wrong in [
+        "",
+        "0123456789abcde",
+        "0123456789abcdef\0",
+        "0123456789abcdefg",
+    ] {
+        assert_eq!(tokens.role_of(wrong), None, "{wrong}");
+    }
+    assert_eq!(format!("{tokens:?}"), "Tokens");
+}
+
+#[test]
+fn tokens_change_while_the_server_runs() {
+    let dir = temporary();
+    let read = file(&dir, "read", "0123456789abcdef", 0o600);
+    let tokens = Tokens::read(&admin(&read, None)).unwrap();
+    file(&dir, "read", "fedcba9876543210", 0o600);
+    tokens.read_again(&admin(&read, None)).unwrap();
+    assert_eq!(tokens.role_of("0123456789abcdef"), None);
+    assert_eq!(tokens.role_of("fedcba9876543210"), Some(Role::Read));
+    file(&dir, "read", "short", 0o600);
+    tokens.read_again(&admin(&read, None)).unwrap_err();
+    assert_eq!(tokens.role_of("fedcba9876543210"), Some(Role::Read));
+}
+
+#[test]
+fn files_that_hold_no_secret_are_refused() {
+    let dir = temporary();
+    for mode in [0o604, 0o602, 0o666] {
+        let path = file(&dir, &format!("{mode:o}"), "0123456789abcdef", 0o600);
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        let path = path.display().to_string();
+        let want = format!("token file {path} is open to every user: `chmod o= {path}` closes it");
+        assert_eq!(refusal(Path::new(&path)), want);
+    }
+    let long = "x".repeat(TOKEN_MAX + 1);
+    for text in [
+        "",
+        "\n",
+        "0123456789abcde",
+        "0123456789 abcdef",
+        "0123456789abcdéf",
+        &long,
+    ] {
+        let path = file(&dir, "malformed", text, 0o600);
+        assert!(refusal(&path).contains("holds no token"), "{text}");
+    }
+    let one = file(&dir, "one", "0123456789abcdef", 0o600);
+    let two = file(&dir, "two", "0123456789abcdef\n", 0o600);
+    let same = Tokens::read(&admin(&one, Some(&two))).unwrap_err();
+    assert!(matches!(same, TokenError::Same(..)));
+}
+
+#[test]
+fn what_is_no_file_is_not_waited_for() {
+    let dir = temporary();
+    assert!(refusal(&dir).contains("no regular file"));
+    assert!(refusal(&dir.join("none")).contains("No such file"));
+    let pipe = dir.join("pipe");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+    assert!(made.unwrap().success());
+    assert!(refusal(&pipe).contains("no regular file"));
+}

@@ -1,0 +1,236 @@
+//! What requests become, and what comes back.
+
+use std::num::NonZeroU32;
+use std::os::unix::fs::PermissionsExt;
+use std::time::Duration;
+
+use axum::http::{Method, StatusCode};
+use serde_json::json;
+
+use super::world::{By, READ, World, file, temporary};
+use crate::admin::{Author, Door, Handle, Tokens, serve};
+use crate::config::{AdminHttp, AdminState, Backend, Change, Queue, Strategy};
+
+#[tokio::test]
+async fn names_may_hold_any_character() {
+    let world = World::new().await;
+    for (path, name) in [
+        ("alpha", "alpha"),
+        ("10.0.0.1:80", "10.0.0.1:80"),
+        ("10.0.0.1%3A80", "10.0.0.1:80"),
+        ("unix:%2Frun%2Fa%20b%252F.sock", "unix:/run/a b%2F.sock"),
+    ] {
+        let path = format!("/v1/pools/main/backends/{path}");
+        assert_eq!(world.get(&path).await.json()["name"], name);
+        let answer = world.ask(By::Socket, Method::DELETE, &path).await;
+        assert_eq!(answer.status, StatusCode::OK);
+        let change = Change::RemoveBackend {
+            pool: "main".to_owned(),
+            backend: name.to_owned(),
+        };
+        let told = world.played.lock().changes.pop().unwrap();
+        assert_eq!(told, (change, false, Author::Socket));
+    }
+}
+
+#[tokio::test]
+async fn backends_are_added_as_described() {
+    let world = World::new().await;
+    let path = "/v1/pools/main/backends";
+    let answer = world
+        .tell(Method::POST, path, r#"{"address": "localhost:81"}"#)
+        .await;
+    assert_eq!(answer.status, StatusCode::CREATED);
+    assert_eq!(answer.json(), json!({ "snapshot": 7 }));
+    let added = || world.played.lock().changes.pop().unwrap();
+    let add = |backend| Change::AddBackend {
+        pool: "main".to_owned(),
+        backend: Box::new(backend),
+    };
+    let plain = Backend::at("127.0.0.1:81".parse().unwrap());
+    assert_eq!(added(), (add(plain.clone()), false, Author::Socket));
+    let body = r#"{"address": "unix:/a", "name": "b", "weight": 0, "max_connections": 5,
+        "backup": true, "group": "g", "state": "maint", "keep": true}"#;
+    assert_eq!(
+        world.tell(Method::POST, path, body).await.status,
+        StatusCode::CREATED
+    );
+    let full = Backend {
+        name: "b".to_owned(),
+        address: "unix:/a".parse().unwrap(),
+        weight: 0,
+        max_connections: NonZeroU32::new(5),
+        backup: true,
+        group: Some("g".to_owned()),
+        state: AdminState::Maint,
+        ..plain
+    };
+    assert_eq!(added(), (add(full), true, Author::Socket));
+}
+
+#[tokio::test]
+async fn what_is_not_said_stays() {
+    let world = World::new().await;
+    let changed = async |path: &str, body: &str| {
+        let answer = world.tell(Method::PATCH, path, body).await;
+        assert_eq!(answer.status, StatusCode::OK, "{body}: {:?}", answer.body);
+        world.played.lock().changes.pop().unwrap().0
+    };
+    let backend = |weight, max_connections, state| Change::SetBackend {
+        pool: "main".to_owned(),
+        backend: "alpha".to_owned(),
+        weight,
+        max_connections,
+        state,
+    };
+    let path = "/v1/pools/main/backends/alpha";
+    let change = changed(path, r#"{"weight": 9}"#).await;
+    assert_eq!(change, backend(Some(9), None, None));
+    let change = changed(path, r#"{"max_connections": 0, "state": "drain"}"#).await;
+    assert_eq!(change, backend(None, Some(None), Some(AdminState::Drain)));
+    let pool = |strategy, max_connections, queue| Change::SetPool {
+        pool: "main".to_owned(),
+        strategy,
+        max_connections,
+        queue,
+    };
+    let path = "/v1/pools/main";
+    let change = changed(path, r#"{"strategy": "random", "max_connections": 3}"#).await;
+    let three = Some(NonZeroU32::new(3));
+    assert_eq!(change, pool(Some(Strategy::Random), three, None));
+    // The other half of the queue is as the pool's status tells it.
+    let change = changed(path, r#"{"queue_max": 3}"#).await;
+    let queue = |max, ms| {
+        let timeout = Duration::from_millis(ms);
+        Some(Queue { max, timeout })
+    };
+    assert_eq!(change, pool(None, None, queue(3, 2_500)));
+    let change = changed(path, r#"{"queue_timeout": "4s"}"#).await;
+    assert_eq!(change, pool(None, None, queue(10, 4_000)));
+    let change = changed("/v1/listeners/web", r#"{"max_connections": 3}"#).await;
+    let listener = "web".to_owned();
+    let max_connections = NonZeroU32::new(3);
+    assert_eq!(
+        change,
+        Change::SetListener {
+            listener,
+            max_connections
+        }
+    );
+    let change = changed("/v1/limits", r#"{"max_connections": 0}"#).await;
+    assert_eq!(
+        change,
+        Change::SetLimit {
+            max_connections: None
+        }
+    );
+}
+
+#[tokio::test]
+async fn changes_are_kept_if_it_is_said() {
+    let world = World::new().await;
+    let path = "/v1/pools/main/backends/alpha";
+    for (query, keep) in [("?keep=true", true), ("?keep=false", false), ("", false)] {
+        let path = format!("{path}{query}");
+        world.ask(By::Socket, Method::DELETE, &path).await;
+        assert_eq!(world.played.lock().changes.pop().unwrap().1, keep);
+        let body = format!(r#"{{"weight": 9, "keep": {keep}}}"#);
+        world
+            .tell(Method::PATCH, "/v1/pools/main/backends/alpha", &body)
+            .await;
+        assert_eq!(world.played.lock().changes.pop().unwrap().1, keep);
+    }
+}
+
+#[tokio::test]
+async fn sessions_are_those_of_the_filter() {
+    let world = World::new().await;
+    let done = || world.played.lock().done.pop().unwrap();
+    let query = "?pool=main&client=%3A%3A1&limit=5";
+    world.get(&format!("/v1/sessions{query}")).await;
+    assert_eq!(
+        done(),
+        "SessionFilter { id: None, listener: None, pool: Some(\"main\"), backend: None, \
+         client: Some(::1), limit: Some(5) }"
+    );
+    let answer = world
+        .ask(By::Socket, Method::DELETE, "/v1/sessions?backend=a%2Fb")
+        .await;
+    assert_eq!(answer.json(), json!({ "sessions": 1 }));
+    assert!(done().contains("backend: Some(\"a/b\")"));
+    world
+        .ask(By::Socket, Method::DELETE, "/v1/sessions/0-17")
+        .await;
+    assert!(done().contains("id: Some(\"0-17\")"));
+    world
+        .ask(By::Socket, Method::DELETE, "/v1/sessions?all=true")
+        .await;
+    assert_eq!(
+        done(),
+        "kill SessionFilter { id: None, listener: None, pool: None, backend: None, \
+         client: None, limit: None } by socket"
+    );
+}
+
+#[tokio::test]
+async fn the_description_is_served() {
+    let world = World::new().await;
+    let answer = world
+        .ask(By::Http(Some(READ)), Method::GET, "/v1/openapi.json")
+        .await;
+    assert_eq!(answer.json()["openapi"], "3.1.0");
+}
+
+#[tokio::test]
+async fn the_socket_is_private_and_removed() {
+    let mut world = World::new().await;
+    let mode = std::fs::metadata(&world.socket)
+        .unwrap()
+        .permissions()
+        .mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let taken = Door::unix(&world.socket).unwrap_err();
+    assert_eq!(taken.kind(), std::io::ErrorKind::AddrInUse);
+    world.stop = None;
+    for server in world.servers.drain(..) {
+        super::world::bounded(server).await.unwrap();
+    }
+    assert!(!world.socket.exists());
+    // One that was left behind is replaced.
+    drop(std::os::unix::net::UnixListener::bind(&world.socket).unwrap());
+    drop(Door::unix(&world.socket).unwrap());
+    assert!(!world.socket.exists());
+}
+
+#[tokio::test]
+async fn http_is_for_this_machine() {
+    let dir = temporary();
+    let admin = AdminHttp {
+        bind: "0.0.0.0:0".parse().unwrap(),
+        read_token: Some(file(&dir, "token", READ, 0o600)),
+        write_token: None,
+    };
+    let tokens = Tokens::read(&admin).unwrap();
+    for bind in ["0.0.0.0:0", "[::]:0", "192.0.2.1:0"] {
+        let refused = Door::http(bind.parse().unwrap(), tokens.clone()).unwrap_err();
+        assert_eq!(refused.kind(), std::io::ErrorKind::InvalidInput, "{bind}");
+    }
+}
+
+#[test]
+fn it_works_in_the_runtime_of_the_control_thread() {
+    tokio_uring::start(async {
+        let world = World::new().await;
+        assert_eq!(world.get("/healthz").await.status, StatusCode::OK);
+        let answer = world
+            .ask(By::Http(Some(READ)), Method::GET, "/v1/pools")
+            .await;
+        assert_eq!(answer.status, StatusCode::OK);
+        let path = world.socket.with_extension("two");
+        let (handle, _calls) = Handle::new();
+        let (stop, stopped) = tokio::sync::watch::channel(());
+        let server = tokio::spawn(serve(Door::unix(&path).unwrap(), handle, stopped));
+        drop(stop);
+        super::world::bounded(server).await.unwrap();
+    });
+}

@@ -1,0 +1,288 @@
+//! What is wrong with a request is told as a problem, with its status.
+
+use axum::body::Bytes;
+use axum::http::{HeaderValue, Method, StatusCode, header};
+use http_body_util::Full;
+
+use super::world::{By, World, with_body};
+use crate::admin::endpoints::Deadlines;
+use crate::admin::model::Stage;
+use crate::config::ChangeError;
+
+const BACKENDS: &str = "/v1/pools/main/backends";
+const ALPHA: &str = "/v1/pools/main/backends/alpha";
+
+#[tokio::test]
+async fn malformed_bodies_are_refused() {
+    let world = World::new().await;
+    for body in [
+        "",
+        "{",
+        "[]",
+        "7",
+        r#"{"weight": "9"}"#,
+        r#"{"weight": -1}"#,
+        r#"{"weight": 9, "weight": 9}"#,
+        r#"{"wieght": 9}"#,
+        r#"{"weight": 9} x"#,
+        "{}",
+        r#"{"keep": true}"#,
+    ] {
+        let answer = world.tell(Method::PATCH, ALPHA, body).await;
+        assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{body}");
+        assert!(!answer.error().is_empty());
+    }
+    let answer = world.tell(Method::PATCH, ALPHA, r#"{"wieght": 9}"#).await;
+    assert!(
+        answer.error().contains("unknown field `wieght`"),
+        "{}",
+        answer.error()
+    );
+    let answer = world
+        .tell(Method::PATCH, "/v1/pools/main", r#"{"keep": false}"#)
+        .await;
+    assert_eq!(answer.error(), "nothing is said that would change");
+    assert!(world.played.lock().changes.is_empty());
+}
+
+#[tokio::test]
+async fn values_are_judged_as_those_of_a_file() {
+    let world = World::new().await;
+    for (method, path, body) in [
+        (Method::PATCH, ALPHA, r#"{"weight": 257}"#),
+        (Method::PATCH, ALPHA, r#"{"state": "redy"}"#),
+        (Method::PATCH, ALPHA, r#"{"max_connections": 4000000000}"#),
+        (
+            Method::PATCH,
+            "/v1/limits",
+            r#"{"max_connections": 4000000000}"#,
+        ),
+        (
+            Method::PATCH,
+            "/v1/pools/main",
+            r#"{"strategy": "leastconn"}"#,
+        ),
+        (Method::PATCH, "/v1/pools/main", r#"{"queue_timeout": "5"}"#),
+        (Method::POST, BACKENDS, r#"{"address": "127.0.0.1"}"#),
+        (Method::POST, BACKENDS, r#"{"address": "127.0.0.1:0"}"#),
+        (
+            Method::POST,
+            BACKENDS,
+            r#"{"address": "127.0.0.1:1", "name": ""}"#,
+        ),
+        (
+            Method::POST,
+            BACKENDS,
+            r#"{"address": "127.0.0.1:1", "name": "a\u0007"}"#,
+        ),
+    ] {
+        let answer = world.tell(method, path, body).await;
+        assert_eq!(answer.status, StatusCode::UNPROCESSABLE_ENTITY, "{body}");
+        assert!(!answer.error().is_empty());
+    }
+    let answer = world
+        .tell(Method::PATCH, ALPHA, r#"{"state": "redy"}"#)
+        .await;
+    assert_eq!(
+        answer.error(),
+        "no state is called `redy`, did you mean `ready`?"
+    );
+    let answer = world.tell(
+        Method::PATCH,
+        "/v1/pools/main",
+        r#"{"strategy": "leastconn"}"#,
+    );
+    assert!(
+        answer
+            .await
+            .error()
+            .contains("did you mean `least_connections`?")
+    );
+    assert!(world.played.lock().changes.is_empty());
+}
+
+#[tokio::test]
+async fn what_the_control_thread_refuses_is_told() {
+    let world = World::new().await;
+    let unknown = ChangeError::Unknown {
+        what: "backend",
+        name: "alhpa".to_owned(),
+        hint: ", did you mean `alpha`?".to_owned(),
+    };
+    let exists = ChangeError::Exists {
+        pool: "main".to_owned(),
+        name: "alpha".to_owned(),
+    };
+    let invalid = ChangeError::Invalid("every weight is 0".to_owned());
+    for (refusal, status) in [
+        (unknown, StatusCode::NOT_FOUND),
+        (exists, StatusCode::CONFLICT),
+        (invalid, StatusCode::UNPROCESSABLE_ENTITY),
+    ] {
+        world.played.lock().refusal = Some(refusal.clone());
+        let answer = world.tell(Method::PATCH, ALPHA, r#"{"weight": 0}"#).await;
+        assert_eq!(
+            (answer.status, answer.error()),
+            (status, refusal.to_string())
+        );
+    }
+    let answer = world.ask(By::Socket, Method::POST, "/v1/reload").await;
+    assert_eq!(answer.status, StatusCode::UNPROCESSABLE_ENTITY);
+    assert_eq!(answer.error(), "every weight is 0");
+}
+
+#[tokio::test]
+async fn unknown_names_are_guessed() {
+    let world = World::new().await;
+    for (path, error) in [
+        (
+            "/v1/pools/mian",
+            "there is no pool called `mian`, did you mean `main`?",
+        ),
+        ("/v1/pools/x/backends", "there is no pool called `x`"),
+        (
+            "/v1/pools/main/backends/alhpa",
+            "there is no backend called `alhpa`, did you mean `alpha`?",
+        ),
+    ] {
+        let answer = world.get(path).await;
+        assert_eq!(
+            (answer.status, &*answer.error()),
+            (StatusCode::NOT_FOUND, error)
+        );
+    }
+    world.played.lock().sessions = 0;
+    let answer = world
+        .ask(By::Socket, Method::DELETE, "/v1/sessions/0-99")
+        .await;
+    assert_eq!(answer.status, StatusCode::NOT_FOUND);
+    assert_eq!(answer.error(), "there is no session called `0-99`");
+}
+
+#[tokio::test]
+async fn what_does_not_exist_is_a_problem_too() {
+    let world = World::new().await;
+    for path in [
+        "/",
+        "/v2/status",
+        "/v1/status/",
+        "/v1/pools//backends",
+        "/healthz/x",
+    ] {
+        let answer = world.get(path).await;
+        assert_eq!(answer.status, StatusCode::NOT_FOUND, "{path}");
+        assert!(!answer.error().is_empty());
+    }
+    let answer = world.ask(By::Socket, Method::PUT, "/v1/pools/main").await;
+    assert_eq!(answer.status, StatusCode::METHOD_NOT_ALLOWED);
+    assert_eq!(answer.headers[header::ALLOW], "GET,HEAD,PATCH");
+    assert!(!answer.error().is_empty());
+    let answer = world.get("/v1/pools/%ff").await;
+    assert_eq!(answer.status, StatusCode::BAD_REQUEST);
+    assert!(!answer.error().is_empty());
+}
+
+#[tokio::test]
+async fn parameters_are_those_of_the_description() {
+    let world = World::new().await;
+    for path in [
+        "/v1/status?x=1",
+        "/v1/sessions?poll=main",
+        "/v1/sessions?limit=x",
+        "/v1/sessions?limit=10001",
+        "/v1/sessions?client=127.0.0",
+        "/v1/events?recent=-1",
+    ] {
+        let answer = world.get(path).await;
+        assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{path}");
+        assert!(!answer.error().is_empty());
+    }
+}
+
+#[tokio::test]
+async fn all_sessions_are_closed_only_if_it_is_said() {
+    let world = World::new().await;
+    for query in [
+        "",
+        "?all=false",
+        "?all=true&pool=main",
+        "?limit=5",
+        "?pol=main",
+    ] {
+        let path = format!("/v1/sessions{query}");
+        let answer = world.ask(By::Socket, Method::DELETE, &path).await;
+        assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{query}");
+    }
+    assert!(world.played.lock().done.is_empty());
+}
+
+#[tokio::test]
+async fn bodies_are_json_of_1_mib_at_most() {
+    let world = World::new().await;
+    let padded = |bytes: usize| r#"{"weight": 9}"#.to_owned() + &" ".repeat(bytes - 13);
+    let answer = world.tell(Method::PATCH, ALPHA, &padded(1 << 20)).await;
+    assert_eq!(answer.status, StatusCode::OK);
+    let answer = world
+        .tell(Method::PATCH, ALPHA, &padded((1 << 20) + 1))
+        .await;
+    assert_eq!(answer.status, StatusCode::PAYLOAD_TOO_LARGE);
+    assert_eq!(answer.error(), "a body has 1 MiB at most");
+    for media_type in [
+        "text/plain",
+        "application/x-www-form-urlencoded",
+        "application/jsonx",
+    ] {
+        let request = world.request(By::Socket, Method::PATCH, ALPHA);
+        let mut request = with_body(request, r#"{"weight": 9}"#);
+        let media_type = HeaderValue::from_static(media_type);
+        request
+            .headers_mut()
+            .insert(header::CONTENT_TYPE, media_type);
+        let answer = world.send(By::Socket, request).await;
+        assert_eq!(answer.status, StatusCode::UNSUPPORTED_MEDIA_TYPE);
+        assert!(!answer.error().is_empty());
+    }
+    let request = world.request(By::Socket, Method::POST, "/v1/reload");
+    let request = request.map(|_| Full::from(Bytes::from_static(b"{}")));
+    let answer = world.send(By::Socket, request).await;
+    assert_eq!(answer.status, StatusCode::UNSUPPORTED_MEDIA_TYPE);
+    let answer = world.tell(Method::POST, "/v1/reload", "{}").await;
+    assert_eq!(answer.error(), "no body is taken here");
+    assert!(world.played.lock().done.is_empty());
+}
+
+#[tokio::test]
+async fn readiness_follows_the_stage() {
+    let world = World::new().await;
+    for (stage, status) in [
+        (Stage::Starting, StatusCode::SERVICE_UNAVAILABLE),
+        (Stage::Ready, StatusCode::OK),
+        (Stage::Stopping, StatusCode::SERVICE_UNAVAILABLE),
+    ] {
+        world.played.lock().stage = stage;
+        assert_eq!(world.get("/readyz").await.status, status);
+        assert_eq!(world.get("/healthz").await.status, StatusCode::OK);
+    }
+}
+
+#[tokio::test]
+async fn a_control_thread_that_ended_or_hangs_is_told() {
+    let deadlines = Deadlines {
+        answer: std::time::Duration::from_millis(50),
+        ..Deadlines::default()
+    };
+    let world = World::with(deadlines).await;
+    world.played.lock().is_stuck = true;
+    for path in ["/healthz", "/readyz", "/v1/pools"] {
+        let answer = world.get(path).await;
+        assert_eq!(answer.status, StatusCode::GATEWAY_TIMEOUT);
+        assert!(answer.error().contains("busy"));
+    }
+    world.control.abort();
+    while !world.control.is_finished() {
+        tokio::task::yield_now().await;
+    }
+    let answer = world.get("/healthz").await;
+    assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(answer.error(), "the balancer is ending");
+}

@@ -1,0 +1,153 @@
+//! The stream of events.
+
+use axum::body::Bytes;
+use axum::http::{HeaderValue, Method, Request, StatusCode};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use tokio::net::UnixStream;
+
+use super::world::{By, World, bounded};
+use crate::admin::model::Event;
+use crate::admin::server::WATCHERS_MAX;
+
+/// A stream that is read message by message.
+struct Stream {
+    body: Incoming,
+    text: String,
+}
+
+async fn open(world: &World, request: Request<Full<Bytes>>) -> (StatusCode, Stream) {
+    let stream = UnixStream::connect(&world.socket).await.unwrap();
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    let response = bounded(sender.send_request(request)).await.unwrap();
+    let status = response.status();
+    if status.is_success() {
+        assert_eq!(response.headers()["content-type"], "text/event-stream");
+    }
+    let body = response.into_body();
+    let text = String::new();
+    (status, Stream { body, text })
+}
+
+async fn watch(world: &World, query: &str) -> Stream {
+    let path = format!("/v1/events{query}");
+    let (status, stream) = open(world, world.request(By::Socket, Method::GET, &path)).await;
+    assert_eq!(status, StatusCode::OK);
+    stream
+}
+
+impl Stream {
+    /// The next message's id and event; none at the end.
+    async fn next(&mut self) -> Option<(String, Event)> {
+        loop {
+            if let Some((message, rest)) = self.text.split_once("\n\n") {
+                let field = |name: &str| {
+                    let mut lines = message.lines();
+                    lines
+                        .find_map(|line| line.strip_prefix(name))
+                        .unwrap()
+                        .to_owned()
+                };
+                let event = serde_json::from_str(&field("data: ")).unwrap();
+                let found = (field("id: "), event);
+                self.text = rest.to_owned();
+                return Some(found);
+            }
+            let frame = bounded(self.body.frame()).await?.ok()?;
+            self.text += std::str::from_utf8(frame.data_ref().unwrap()).unwrap();
+        }
+    }
+}
+
+fn happens(world: &World, kind: &str) {
+    world.handle.events().tell(Event {
+        kind: kind.to_owned(),
+        message: "two\nlines".to_owned(),
+        ..Event::default()
+    });
+}
+
+#[tokio::test]
+async fn recent_events_come_first_then_those_that_happen() {
+    let world = World::new().await;
+    for kind in ["one", "two", "three"] {
+        happens(&world, kind);
+    }
+    let mut stream = watch(&world, "?recent=2").await;
+    let mut only_new = watch(&world, "").await;
+    happens(&world, "four");
+    for (number, kind) in [(2, "two"), (3, "three"), (4, "four")] {
+        let (_, event) = stream.next().await.unwrap();
+        assert_eq!((event.number, &*event.kind), (number, kind));
+        assert_eq!(event.message, "two\nlines");
+        assert!(event.at.ends_with('Z'));
+    }
+    assert_eq!(only_new.next().await.unwrap().1.kind, "four");
+}
+
+#[tokio::test]
+async fn who_comes_back_goes_on_after_the_last_id() {
+    let world = World::new().await;
+    for kind in ["one", "two", "three"] {
+        happens(&world, kind);
+    }
+    let (id, event) = watch(&world, "?recent=2").await.next().await.unwrap();
+    assert_eq!(event.kind, "two");
+    let mut request = world.request(By::Socket, Method::GET, "/v1/events");
+    let id = HeaderValue::from_str(&id).unwrap();
+    request.headers_mut().insert("last-event-id", id);
+    let (_, mut stream) = open(&world, request).await;
+    assert_eq!(stream.next().await.unwrap().1.kind, "three");
+}
+
+#[tokio::test]
+async fn who_is_slow_is_told_how_many_he_missed() {
+    let world = World::new().await;
+    let mut stream = watch(&world, "").await;
+    // Nobody reads in between: the server runs on this very thread.
+    for _ in 0..2_000 {
+        happens(&world, "much");
+    }
+    let (_, missed) = stream.next().await.unwrap();
+    assert_eq!(missed.kind, "missed");
+    assert_eq!(
+        missed.message,
+        format!("{} events were missed", missed.number)
+    );
+    assert_eq!(stream.next().await.unwrap().1.number, missed.number + 1);
+}
+
+#[tokio::test]
+async fn a_stream_ends_with_the_server() {
+    let mut world = World::new().await;
+    let mut stream = watch(&world, "").await;
+    world.stop = None;
+    assert!(stream.next().await.is_none());
+    for server in world.servers.drain(..) {
+        bounded(server).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn watchers_leave_room_for_others() {
+    let world = World::new().await;
+    let mut streams = Vec::new();
+    for _ in 0..WATCHERS_MAX {
+        streams.push(watch(&world, "").await);
+    }
+    let request = || world.request(By::Socket, Method::GET, "/v1/events");
+    let (status, _) = open(&world, request()).await;
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(world.get("/v1/status").await.status, StatusCode::OK);
+    // A place is free once its client is gone.
+    streams.pop();
+    let freed = async {
+        while open(&world, request()).await.0 != StatusCode::OK {
+            tokio::task::yield_now().await;
+        }
+    };
+    bounded(freed).await;
+}

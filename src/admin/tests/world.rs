@@ -1,0 +1,311 @@
+//! A control thread that answers what it is told to, both servers before it, and a client.
+
+use std::fs::{self, OpenOptions};
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use axum::body::Bytes;
+use axum::http::{HeaderMap, Method, Request, StatusCode, header};
+use http_body_util::{BodyExt, Full};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use parking_lot::Mutex;
+use serde_json::Value;
+use tokio::net::{TcpStream, UnixStream};
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::task::JoinHandle;
+
+use crate::admin::endpoints::{Context, Deadlines};
+use crate::admin::model::{
+    BackendStatus, HistogramStatus, ListenerStatus, PoolStatus, SessionStatus, Stage, Status,
+};
+use crate::admin::server::{self, WATCHERS_MAX};
+use crate::admin::{Author, Call, Door, Handle, Tokens};
+use crate::config::{AdminHttp, Change, ChangeError};
+
+pub(super) const READ: &str = "a-token-that-may-look";
+pub(super) const WRITE: &str = "a-token-that-may-change-things";
+
+/// What the control thread was told to do, and how it answers.
+#[derive(Debug, Default)]
+pub(super) struct Played {
+    pub(super) stage: Stage,
+    /// Calls that it got.
+    pub(super) calls: u32,
+    /// Calls that would change something, in short.
+    pub(super) done: Vec<String>,
+    pub(super) changes: Vec<(Change, bool, Author)>,
+    /// Why changes and reloads are refused.
+    pub(super) refusal: Option<ChangeError>,
+    /// Sessions that there are.
+    pub(super) sessions: u32,
+    /// It takes calls and does not answer.
+    pub(super) is_stuck: bool,
+    /// Calls that are not answered yet.
+    stuck: Vec<Call>,
+}
+
+pub(super) struct World {
+    dir: PathBuf,
+    pub(super) socket: PathBuf,
+    pub(super) bound: SocketAddr,
+    pub(super) handle: Handle,
+    pub(super) played: Arc<Mutex<Played>>,
+    pub(super) control: JoinHandle<()>,
+    pub(super) stop: Option<watch::Sender<()>>,
+    pub(super) servers: Vec<JoinHandle<()>>,
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.dir);
+    }
+}
+
+/// An answer, read to its end.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) status: StatusCode,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Bytes,
+}
+
+impl Answer {
+    pub(super) fn json(&self) -> Value {
+        serde_json::from_slice(&self.body)
+            .unwrap_or_else(|error| panic!("{error}: {:?}", self.body))
+    }
+
+    /// The sentence of a problem.
+    pub(super) fn error(&self) -> String {
+        assert_eq!(self.headers[header::CONTENT_TYPE], "application/json");
+        self.json()["error"].as_str().unwrap().to_owned()
+    }
+}
+
+/// Whose request it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum By {
+    Socket,
+    Http(Option<&'static str>),
+}
+
+impl World {
+    pub(super) async fn new() -> Self {
+        Self::with(Deadlines::default()).await
+    }
+
+    pub(super) async fn with(deadlines: Deadlines) -> Self {
+        let dir = temporary();
+        let admin = AdminHttp {
+            bind: "127.0.0.1:0".parse().unwrap(),
+            read_token: Some(file(&dir, "read", READ, 0o600)),
+            write_token: Some(file(&dir, "write", &format!(" {WRITE}\n"), 0o640)),
+        };
+        let socket = dir.join("admin.sock");
+        let unix = Door::unix(&socket).unwrap();
+        let http = Door::http(admin.bind, Tokens::read(&admin).unwrap()).unwrap();
+        let bound = http.address().unwrap();
+        let (handle, calls) = Handle::new();
+        let played = Arc::new(Mutex::new(Played {
+            stage: Stage::Ready,
+            sessions: 1,
+            ..Played::default()
+        }));
+        let (stop, stopped) = watch::channel(());
+        let serve = |door| {
+            let context = Context {
+                handle: handle.clone(),
+                stop: stopped.clone(),
+                watchers: Arc::new(Semaphore::new(WATCHERS_MAX)),
+                deadlines,
+            };
+            tokio::spawn(server::serve_in(door, context))
+        };
+        let servers = vec![serve(unix), serve(http)];
+        let control = tokio::spawn(play(calls, Arc::clone(&played)));
+        Self {
+            dir,
+            socket,
+            bound,
+            handle,
+            played,
+            control,
+            stop: Some(stop),
+            servers,
+        }
+    }
+
+    pub(super) fn request(&self, by: By, method: Method, path: &str) -> Request<Full<Bytes>> {
+        let mut request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(header::HOST, self.bound.to_string());
+        if let By::Http(Some(token)) = by {
+            request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
+        }
+        request.body(Full::default()).unwrap()
+    }
+
+    pub(super) async fn send(&self, by: By, request: Request<Full<Bytes>>) -> Answer {
+        let sending = async {
+            match by {
+                By::Socket => exchange(UnixStream::connect(&self.socket).await, request).await,
+                By::Http(_) => exchange(TcpStream::connect(self.bound).await, request).await,
+            }
+        };
+        bounded(sending).await
+    }
+
+    pub(super) async fn ask(&self, by: By, method: Method, path: &str) -> Answer {
+        self.send(by, self.request(by, method, path)).await
+    }
+
+    /// Over the socket.
+    pub(super) async fn get(&self, path: &str) -> Answer {
+        self.ask(By::Socket, Method::GET, path).await
+    }
+
+    /// JSON over the socket.
+    pub(super) async fn tell(&self, method: Method, path: &str, body: &str) -> Answer {
+        let request = self.request(By::Socket, method, path);
+        self.send(By::Socket, with_body(request, body)).await
+    }
+}
+
+pub(super) fn with_body(request: Request<Full<Bytes>>, body: &str) -> Request<Full<Bytes>> {
+    let mut request = request.map(|_| Full::from(body.to_owned()));
+    let json = header::HeaderValue::from_static("application/json; charset=utf-8");
+    request.headers_mut().insert(header::CONTENT_TYPE, json);
+    request
+}
+
+/// Fails instead of waiting for ever.
+pub(super) async fn bounded<T>(future: impl Future<Output = T>) -> T {
+    let time = Duration::from_secs(20);
+    let outcome = tokio::time::timeout(time, future).await;
+    outcome.expect("an end within 20 s")
+}
+
+async fn exchange<S>(stream: std::io::Result<S>, request: Request<Full<Bytes>>) -> Answer
+where
+    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+{
+    let stream = TokioIo::new(stream.unwrap());
+    let (mut sender, connection) = http1::handshake(stream).await.unwrap();
+    let connection = tokio::spawn(connection);
+    let (head, body) = sender.send_request(request).await.unwrap().into_parts();
+    let body = body.collect().await.unwrap().to_bytes();
+    connection.abort();
+    Answer {
+        status: head.status,
+        headers: head.headers,
+        body,
+    }
+}
+
+/// An empty directory of this test alone.
+pub(in crate::admin) fn temporary() -> PathBuf {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    let name = format!("mahoraga-admin-{}-{count}", std::process::id());
+    let dir = std::env::temp_dir().join(name);
+    fs::create_dir_all(&dir).unwrap();
+    dir
+}
+
+pub(in crate::admin) fn file(dir: &Path, name: &str, text: &str, mode: u32) -> PathBuf {
+    let path = dir.join(name);
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(true).mode(mode);
+    let mut file = options.open(&path).unwrap();
+    file.write_all(text.as_bytes()).unwrap();
+    path
+}
+
+async fn play(mut calls: mpsc::Receiver<Call>, played: Arc<Mutex<Played>>) {
+    while let Some(call) = calls.recv().await {
+        let mut played = played.lock();
+        played.calls += 1;
+        if played.is_stuck {
+            played.stuck.push(call);
+        } else {
+            played.answer(call);
+        }
+    }
+}
+
+/// Whoever asked may be gone.
+fn told<T>(_: Result<(), T>) {}
+
+impl Played {
+    /// Answers what it did not.
+    pub(super) fn unstick(&mut self) {
+        self.is_stuck = false;
+        for call in std::mem::take(&mut self.stuck) {
+            self.answer(call);
+        }
+    }
+
+    fn answer(&mut self, call: Call) {
+        match call {
+            Call::Status(reply) => told(reply.send(Status {
+                stage: self.stage,
+                ..Status::default()
+            })),
+            Call::Listeners(reply) => told(reply.send(vec![ListenerStatus::default()])),
+            Call::Pools(reply) => told(reply.send(vec![pool("main"), pool("other")])),
+            Call::Sessions(filter, reply) => {
+                self.done.push(format!("{filter:?}"));
+                told(reply.send(vec![session(); self.sessions as usize]));
+            }
+            Call::Kill(filter, author, reply) => {
+                self.done.push(format!("kill {filter:?} by {author}"));
+                told(reply.send(self.sessions.into()));
+            }
+            Call::Histograms(reply) => told(reply.send(vec![HistogramStatus::default()])),
+            Call::Config(reply) => told(reply.send("(pools: [])".to_owned())),
+            Call::Change {
+                change,
+                keep,
+                author,
+                reply,
+            } => {
+                self.changes.push((change, keep, author));
+                told(reply.send(self.refusal.clone().map_or(Ok(7), Err)));
+            }
+            Call::Reload(author, reply) => {
+                self.done.push(format!("reload by {author}"));
+                let refusal = self.refusal.clone().map(|error| error.to_string());
+                told(reply.send(refusal.map_or(Ok(8), Err)));
+            }
+        }
+    }
+}
+
+fn pool(name: &str) -> PoolStatus {
+    let backend = |name: &str| BackendStatus {
+        name: name.to_owned(),
+        ..BackendStatus::default()
+    };
+    let backends = ["alpha", "10.0.0.1:80", "unix:/run/a b%2F.sock"];
+    PoolStatus {
+        name: name.to_owned(),
+        queue_max: 10,
+        queue_timeout_s: 2.5,
+        backends: backends.map(backend).to_vec(),
+        ..PoolStatus::default()
+    }
+}
+
+fn session() -> SessionStatus {
+    SessionStatus {
+        id: "0-17".to_owned(),
+        ..SessionStatus::default()
+    }
+}
