@@ -14,7 +14,7 @@ use crate::address::{Address, AddressError};
 mod duration;
 mod names;
 
-pub(super) use duration::written;
+pub(crate) use duration::written;
 pub use duration::{
     Bounds, CONNECT, DEADLINE, DEADLINE_OR_OFF, DECAY, GRACE, HORIZON, PEEK, SEASON, TTL, duration,
     duration_or_off,
