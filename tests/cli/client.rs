@@ -1,17 +1,19 @@
-//! Commands to a running balancer: what they ask, and what they make of the answer.
+//! Commands to a running balancer that look: what they ask, and how it is shown.
 
-use std::fs;
-use std::os::unix::net::UnixListener;
-use std::process::{Output, Stdio};
+use std::io::{Read, Write};
+use std::process::{Command, Output, Stdio};
 
 use mahoraga::admin::model::{
-    BackendStatus, Changed, ConfigText, Event, HistogramStatus, Killed, ListenerStatus, PoolStatus,
-    Reloads, SessionStatus, Stage, Status, WorkerStatus,
+    BackendStatus, ConfigText, Event, HistogramStatus, Killed, ListenerStatus, PoolStatus, Reloads,
+    SessionStatus, Stage, Status, WorkerStatus,
 };
 use serde::Serialize;
 
-use super::fake::{Fake, answer, over_tcp};
-use super::{directory, mahoraga, run, stderr, stdout};
+use super::fake::{Fake, answer};
+use super::{Running, run, stderr, stdout};
+
+mod changes;
+mod refusals;
 
 fn json(value: &impl Serialize) -> String {
     serde_json::to_string(value).unwrap()
@@ -261,175 +263,6 @@ fn sessions_are_listed_and_closed() {
     );
 }
 
-/// A command that names a backend, its request, and what it says.
-const BACKEND_CHANGES: [(&str, &str, &str); 8] = [
-    (
-        "weight app-2 5",
-        r#"PATCH /v1/pools/web/backends/app-2 {"weight":5,"keep":false}"#,
-        "version 19: web/app-2 has weight 5\n",
-    ),
-    (
-        "weight web/app-1 0 --keep",
-        r#"PATCH /v1/pools/web/backends/app-1 {"weight":0,"keep":true}"#,
-        "version 19: web/app-1 has weight 0, over reloads too\n",
-    ),
-    (
-        "drain app-2",
-        r#"PATCH /v1/pools/web/backends/app-2 {"state":"drain","keep":false}"#,
-        "version 19: web/app-2 is in drain\n",
-    ),
-    (
-        "ready app-2",
-        r#"PATCH /v1/pools/web/backends/app-2 {"state":"ready","keep":false}"#,
-        "version 19: web/app-2 is ready\n",
-    ),
-    (
-        "maint db/app-1 --keep",
-        r#"PATCH /v1/pools/db/backends/app-1 {"state":"maint","keep":true}"#,
-        "version 19: db/app-1 is in maint, over reloads too\n",
-    ),
-    (
-        "remove app-3",
-        "DELETE /v1/pools/web/backends/app-3",
-        "version 19: web/app-3 is removed\n",
-    ),
-    (
-        "remove app-3 --keep --json",
-        "DELETE /v1/pools/web/backends/app-3?keep=true",
-        "{\n  \"snapshot\": 19\n}\n",
-    ),
-    (
-        "set limit off --backend app-4",
-        r#"PATCH /v1/pools/web/backends/app-4 {"max_connections":0,"keep":false}"#,
-        "version 19: connections to web/app-4 have no limit of their own\n",
-    ),
-];
-
-#[test]
-fn backends_are_changed() {
-    let all = json(&pools());
-    let changed = json(&Changed { snapshot: 19 });
-    let answers = [all.as_str(), changed.as_str()].repeat(BACKEND_CHANGES.len());
-    let fake = Fake::saying("client_backend_changes", &answers);
-    for (command, request, text) in BACKEND_CHANGES {
-        let output = fake.run(&command.split(' ').collect::<Vec<_>>());
-        assert_eq!(said(&output), text, "{command}");
-        assert_eq!(fake.asked(), ["GET /v1/pools", request], "{command}");
-    }
-}
-
-/// The same of those that name none.
-const CHANGES: [(&str, &str, &str); 10] = [
-    (
-        "add web 127.0.0.1:9005",
-        r#"POST /v1/pools/web/backends {"address":"127.0.0.1:9005","name":null,"weight":null,"#,
-        "version 19: web/127.0.0.1:9005 is there\n",
-    ),
-    (
-        "add web unix:/a,weight=2,max_connections=9,backup --name n --group g --state maint --keep",
-        concat!(
-            r#"POST /v1/pools/web/backends {"address":"unix:/a","name":"n","weight":2,"#,
-            r#""max_connections":9,"backup":true,"group":"g","state":"maint","keep":true}"#
-        ),
-        "version 19: web/n is there, over reloads too\n",
-    ),
-    (
-        "set strategy web least_time",
-        r#"PATCH /v1/pools/web {"strategy":"least_time","keep":false}"#,
-        "version 19: web selects by least_time\n",
-    ),
-    (
-        "set queue web --max 1 --timeout 2s",
-        r#"PATCH /v1/pools/web {"queue_max":1,"queue_timeout":"2s","keep":false}"#,
-        "version 19: the queue of web has 1 place and a wait of at most 2s\n",
-    ),
-    (
-        "set queue web --timeout 2s --keep",
-        r#"PATCH /v1/pools/web {"queue_timeout":"2s","keep":true}"#,
-        "version 19: the queue of web has a wait of at most 2s, over reloads too\n",
-    ),
-    (
-        "set limit 500",
-        r#"PATCH /v1/limits {"max_connections":500,"keep":false}"#,
-        "version 19: at most 500 connections of clients\n",
-    ),
-    (
-        "set limit off --listener front",
-        r#"PATCH /v1/listeners/front {"max_connections":0,"keep":false}"#,
-        "version 19: connections of clients of front have no limit of their own\n",
-    ),
-    (
-        "set limit 1 --pool web",
-        r#"PATCH /v1/pools/web {"max_connections":1,"keep":false}"#,
-        "version 19: at most 1 connection to web\n",
-    ),
-    (
-        "reload",
-        "POST /v1/reload",
-        "version 19: the file was read again\n",
-    ),
-    (
-        "reload --json",
-        "POST /v1/reload",
-        "{\n  \"snapshot\": 19\n}\n",
-    ),
-];
-
-#[test]
-fn the_rest_is_changed() {
-    let changed = json(&Changed { snapshot: 19 });
-    let fake = Fake::saying("client_changes", &[changed.as_str(); CHANGES.len()]);
-    for (command, request, text) in CHANGES {
-        let output = fake.run(&command.split(' ').collect::<Vec<_>>());
-        assert_eq!(said(&output), text, "{command}");
-        let asked = fake.asked();
-        assert!(
-            asked.len() == 1 && asked[0].starts_with(request),
-            "{asked:?}"
-        );
-    }
-}
-
-#[test]
-fn a_wait_ends_when_the_backend_is_idle() {
-    let changed = json(&Changed { snapshot: 19 });
-    let mut of = pools();
-    let all = json(&of);
-    let mut db = of.remove(1);
-    let busy = json(&db);
-    db.backends[0].connections = 0;
-    let answers = [
-        all.as_str(),
-        &changed,
-        &busy,
-        &json(&db),
-        &all,
-        &changed,
-        &busy,
-        &busy,
-    ];
-    let fake = Fake::saying("client_wait", &answers);
-    let output = fake.run(&["drain", "db/app-1", "--wait"]);
-    assert_eq!(said(&output), "version 19: db/app-1 is in drain\n");
-    assert_eq!(fake.asked().split_off(2), ["GET /v1/pools/db"; 2]);
-    let output = fake.run(&["remove", "db/app-1", "--wait=1ms"]);
-    assert_eq!(output.status.code(), Some(1));
-    assert_eq!(
-        stderr(&output),
-        "error: db/app-1 has 2 connections still, after 1ms\n"
-    );
-}
-
-#[test]
-fn a_backend_may_not_be_found() {
-    let all = json(&pools());
-    let fake = Fake::saying("client_find", &[all.as_str(); 2]);
-    let want = "more than one backend is called `app-1`: write web/app-1 or db/app-1";
-    assert_eq!(failed(&fake.run(&["drain", "app-1"]), 1), want);
-    let want = "there is no backend called `ap-2`, did you mean `app-2`?";
-    assert_eq!(failed(&fake.run(&["ready", "ap-2"]), 1), want);
-}
-
 #[test]
 fn the_configuration_is_written_as_it_is() {
     let ron = "(\n    workers: 2,\n)\n".to_owned();
@@ -512,6 +345,45 @@ fn events_are_lines() {
 }
 
 #[test]
+fn top_draws_and_leaves_the_terminal_as_it_was() {
+    let (status, pools) = (json(&status()), json(&pools()));
+    let bodies = [status.as_str(), &pools, "[]"].map(|body| answer("200 OK", body));
+    let answers = bodies.into_iter().chain([stream()]);
+    let fake = Fake::answering("client_screen", answers.collect());
+    let top = format!(
+        "stty rows 24 cols 80; exec {} top --interval 1h",
+        env!("CARGO_BIN_EXE_mahoraga")
+    );
+    // A terminal for the command, from util-linux.
+    let child = Command::new("script")
+        .args(["-qec", &top, "/dev/null"])
+        .env("TERM", "xterm")
+        .current_dir(&fake.directory)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut screen = String::new();
+    let mut child = Running(child);
+    let mut stdout = child.0.stdout.take().unwrap();
+    let mut read = |until: &str| {
+        let mut bytes = [0; 4096];
+        while !screen.contains(until) {
+            let length = stdout.read(&mut bytes).unwrap();
+            assert!(length > 0, "{screen:?}");
+            screen += &String::from_utf8_lossy(&bytes[..length]);
+        }
+    };
+    read("\x1b[?1049h");
+    read("ejected");
+    read("refused");
+    let mut stdin = child.0.stdin.take().unwrap();
+    stdin.write_all(b"q").unwrap();
+    read("\x1b[?1049l");
+    assert_eq!(child.0.wait().unwrap().code(), Some(0));
+}
+
+#[test]
 fn top_without_a_terminal() {
     let (status, pools) = (json(&status()), json(&pools()));
     let fake = Fake::saying("client_top", &[status.as_str(), &pools, "[]"].repeat(2));
@@ -528,152 +400,6 @@ fn top_without_a_terminal() {
     assert!(
         line.starts_with("{\"new_per_s\":0,\"bytes_per_s\":0,\"connections\":1234,\"status\":")
     );
-}
-
-#[test]
-fn who_can_not_be_asked() {
-    let empty = directory("client_nobody");
-    let run = |arguments: &[&str]| {
-        let mut command = mahoraga();
-        command
-            .args(arguments)
-            .current_dir(&empty)
-            .output()
-            .unwrap()
-    };
-    let want = "no balancer answers at mahoraga.sock: is `mahoraga run` running here? \
-                Name its socket with --admin";
-    assert_eq!(failed(&run(&["status"]), 1), want);
-    // Left behind by one that was killed.
-    drop(UnixListener::bind(empty.join("mahoraga.sock")).unwrap());
-    assert_eq!(failed(&run(&["status"]), 1), want);
-    let listener = UnixListener::bind(empty.join("silent.sock")).unwrap();
-    assert_eq!(
-        failed(&run(&["status", "--admin", "silent.sock"]), 1),
-        "no answer from silent.sock within 5 s"
-    );
-    drop(listener);
-    let output = run(&["status", "--admin", "http://192.0.2.1:80"]);
-    assert_eq!(output.status.code(), Some(2));
-    assert!(stderr(&output).contains("is not on loopback: a token would cross the network"));
-}
-
-#[test]
-fn answers_that_are_none() {
-    let unknown = r#"{"error":"there is no pool called `wbe`, did you mean `web`?"}"#;
-    let answers = [
-        answer("404 Not Found", unknown),
-        answer("404 Not Found", "<html>"),
-        answer("200 OK", "{}"),
-        "SSH-2.0-OpenSSH_9.6\r\n".to_owned(),
-        String::new(),
-        "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n[".to_owned(),
-        answer("403 Forbidden", r#"{"error":"this token may only look"}"#),
-    ];
-    let fake = Fake::answering("client_answers", answers.into());
-    let gone = "the balancer at mahoraga.sock went away before it had answered";
-    for want in [
-        "there is no pool called `wbe`, did you mean `web`?",
-        "mahoraga.sock answers GET /v1/pools/wbe with 404 Not Found: \
-         is it a balancer of this version?",
-        "mahoraga.sock answers GET /v1/pools/wbe with missing field `name` at line 1 column 2: \
-         is it a balancer of this version?",
-        "what answers at mahoraga.sock is no balancer",
-        gone,
-        gone,
-        "this token may only look",
-    ] {
-        assert_eq!(failed(&fake.run(&["pools", "wbe"]), 1), want);
-    }
-}
-
-#[test]
-fn a_token_goes_over_http() {
-    let directory = directory("client_token");
-    fs::write(directory.join("token"), "s3cret\n").unwrap();
-    fs::write(directory.join("empty"), "\n").unwrap();
-    let run = |url: &str, more: &[&str]| {
-        let mut command = mahoraga();
-        command.args(["listeners", "--admin", url]).args(more);
-        command.current_dir(&directory).output().unwrap()
-    };
-    let (url, head) = over_tcp(answer("200 OK", "[]"));
-    said(&run(&url, &["--token-file", "token"]));
-    let head = head.join().unwrap();
-    assert!(
-        head.contains("\r\nauthorization: bearer s3cret\r\n"),
-        "{head}"
-    );
-    let host = url.strip_prefix("http://").unwrap();
-    assert!(head.contains(&format!("\r\nhost: {host}\r\n")), "{head}");
-
-    let (url, head) = over_tcp(answer("401 Unauthorized", ""));
-    let want = format!("{url} wants a token: name its file with --token-file");
-    assert_eq!(failed(&run(&url, &[]), 1), want);
-    assert!(!head.join().unwrap().contains("authorization"));
-    let output = run(&url, &["--token-file", "absent"]);
-    let want = "the token file absent: No such file or directory (os error 2)";
-    assert_eq!(failed(&output, 2), want);
-    let output = run(&url, &["--token-file", "empty"]);
-    assert_eq!(
-        failed(&output, 2),
-        "the token file empty: one word is wanted in it"
-    );
-
-    let (url, head) = over_tcp(answer("200 OK", "[]"));
-    let mut command = mahoraga();
-    let command = command.arg("listeners").current_dir(&directory);
-    let command = command
-        .env("MAHORAGA_ADMIN", url)
-        .env("MAHORAGA_TOKEN_FILE", "token");
-    said(&command.output().unwrap());
-    assert!(head.join().unwrap().contains("bearer s3cret"));
-    let mut command = mahoraga();
-    let command = command.arg("status").env("MAHORAGA_ADMIN", "https://a");
-    let output = command.output().unwrap();
-    let want = "MAHORAGA_ADMIN: `https://a` is no admin API: \
-                write the path of a socket, or http://HOST:PORT";
-    assert_eq!(failed(&output, 2), want);
-}
-
-#[test]
-fn a_reader_that_leaves_ends_a_command() {
-    let fake = Fake::answering("client_reader", vec![answer("200 OK", "[]"), stream()]);
-    for command in [&["listeners"][..], &["events", "--follow"]] {
-        let (reader, writer) = std::io::pipe().unwrap();
-        drop(reader);
-        let mut child = mahoraga();
-        let child = child.args(command).current_dir(&fake.directory);
-        let output = child
-            .stdout(writer)
-            .stderr(Stdio::piped())
-            .output()
-            .unwrap();
-        assert_eq!((output.status.code(), stderr(&output)), (Some(0), ""));
-    }
-}
-
-#[test]
-fn the_help_has_two_lists() {
-    let output = run(&["--help"]);
-    let help = said(&output);
-    let (head, _) = help.split_once("\nExamples:").unwrap();
-    assert_eq!(head, HELP);
-    let (_, clients) = head
-        .split_once("Commands to a running balancer:\n")
-        .unwrap();
-    let clients = clients.lines().take_while(|line| !line.is_empty());
-    for line in clients {
-        let command = line.split_whitespace().next().unwrap();
-        let output = run(&[command, "--help"]);
-        assert!(
-            said(&output).contains(&format!("Usage: mahoraga {command}")),
-            "{command}"
-        );
-        let says = said(&output).contains("--admin <PATH|URL>");
-        assert!(says || ["set", "config"].contains(&command), "{command}");
-    }
-    assert_eq!(said(&run(&["drain", "--help"])), DRAIN);
 }
 
 const STATUS: &str = "\
@@ -740,63 +466,4 @@ all     connect            12k  180 µs  360 µs  1.8 ms   18 ms  180 ms
 all     bytes_up           12k   512 B  1.0 kB  5.1 kB   51 kB  512 kB
 all     turn               12k  2.4 µs  4.8 µs   24 µs  240 µs  2.4 ms
 0       connect              0
-";
-
-const HELP: &str = "\
-A TCP load balancer on io_uring
-
-Usage: mahoraga <COMMAND>
-
-Balancer:
-  run         Balance as a configuration file says
-  check       Judge a configuration file: nothing is said when it is right
-  proxy       Balance without a configuration file
-  demo        Start three small HTTP backends and the balancer in front of them
-  simulate    Try strategies on a simulated fleet: seconds instead of days
-
-Commands to a running balancer:
-  status      How the balancer is going
-  listeners   The listeners and their limits
-  pools       The pools: strategy, connections, who waits
-  backends    The backends: state, weight, connections, answer times
-  sessions    The sessions: list or close them
-  add         Add a backend to a pool
-  remove      Remove a backend: its sessions go on
-  weight      Set the share of a backend
-  drain       Give a backend no more sessions: those that it has go on
-  ready       Give a backend its share again, after drain or maint
-  maint       Take a backend away: no sessions and no probes
-  set         Set the strategy, the queue or the limit of a pool, and other limits
-  reload      Read the configuration file again
-  config      The configuration that is in force
-  histograms  What the workers measured: times and bytes of sessions
-  events      What happened of late, and what happens
-  top         All at a glance, each second anew
-
-Options:
-  -h, --help     Print help
-  -V, --version  Print version
-";
-
-const DRAIN: &str = "\
-Give a backend no more sessions: those that it has go on
-
-Usage: mahoraga drain [OPTIONS] <BACKEND>
-
-Arguments:
-  <BACKEND>  Which: its name, or POOL/BACKEND
-
-Options:
-      --wait[=<DUR|off>]   Wait until it has no connection, for so long at most [default: off,
-                           without an end]
-      --keep               Let it hold over reloads of the file
-      --admin <PATH|URL>   The balancer's admin socket, or http://HOST:PORT on loopback [env:
-                           MAHORAGA_ADMIN] [default: mahoraga.sock]
-      --token-file <FILE>  The file of the token that http:// wants [env: MAHORAGA_TOKEN_FILE]
-      --json               Write the balancer's JSON
-  -h, --help               Print help
-
-Examples:
-  mahoraga drain app-1
-  mahoraga drain web/app-1 --wait=10m && ssh app-1 reboot
 ";
