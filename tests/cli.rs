@@ -11,6 +11,10 @@ use std::process::{Child, Command, Output, Stdio};
 
 use mahoraga::config::{Key, Strategy};
 
+#[path = "cli/client.rs"]
+mod client;
+#[path = "cli/fake.rs"]
+mod fake;
 #[path = "cli/mistakes.rs"]
 mod mistakes;
 #[path = "cli/strategies.rs"]

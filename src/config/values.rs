@@ -24,7 +24,7 @@ pub(super) use check::{
     CheckType, alpn, check_type, expect_bytes, http_host, http_method, http_path, initial,
     proxy_header, server_name, status, verify,
 };
-pub(super) use duration::written;
+pub(crate) use duration::written;
 pub use duration::{
     Bounds, CHECK_INTERVAL, CHECK_TIMEOUT, CONNECT, COOL_DOWN, DEADLINE, DEADLINE_OR_OFF, DECAY,
     EJECTION, GRACE, HORIZON, PEEK, QUEUE_WAIT, SCALING_WINDOW, SEASON, SLOW_START, TTL, duration,

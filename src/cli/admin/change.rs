@@ -10,10 +10,11 @@ use super::args::{
 use super::client::{Client, ClientError, path, query};
 use super::find::{Found, find};
 use super::show;
-use super::units::{plural, span};
+use super::units::plural;
 use crate::admin::model::{
     BackendChange, Changed, LimitChange, NewBackend, PoolChange, PoolStatus,
 };
+use crate::config::values::written;
 use crate::config::{AdminState, Backend};
 use crate::sys;
 
@@ -96,11 +97,12 @@ async fn state(
         ..BackendChange::default()
     };
     let changed = client.send(Method::PATCH, &found.path(), &change).await?;
-    tell(
-        how,
-        changed,
-        &format!("{} is in {}", found.written(), word(to)),
-    );
+    let is = match to {
+        AdminState::Ready => "is ready",
+        AdminState::Drain => "is in drain",
+        AdminState::Maint => "is in maint",
+    };
+    tell(how, changed, &format!("{} {is}", found.written()));
     Ok(())
 }
 
@@ -124,7 +126,7 @@ async fn idle(client: &Client, found: &Found, wait: Wait) -> Result<(), ClientEr
                 "{} has {} still, after {}",
                 found.written(),
                 plural(connections, "connection"),
-                span(longest.as_secs_f64()),
+                written(longest),
             )));
         }
         tokio::time::sleep(POLL).await;
@@ -158,12 +160,12 @@ pub(super) async fn set(command: &SetCommand) -> Result<(), ClientError> {
                 keep: how.keep,
                 ..PoolChange::default()
             };
-            let clients = max.map_or_else(
-                || "clients".to_owned(),
-                |max| format!("at most {}", plural(max.into(), "client")),
-            );
-            let time = timeout.as_ref().map(|time| format!(", {time} at most"));
-            let what = format!("{clients} wait for {pool}{}", time.unwrap_or_default());
+            let places = max.map(|max| plural(max.into(), "place"));
+            let wait = timeout
+                .as_ref()
+                .map(|time| format!("a wait of at most {time}"));
+            let has: Vec<_> = places.into_iter().chain(wait).collect();
+            let what = format!("the queue of {pool} has {}", has.join(" and "));
             set_pool((pool, &change), how, &what).await
         }
         SetCommand::Limit {
@@ -235,10 +237,7 @@ async fn set_backend_limit(backend: &str, how: &Change, limit: u32) -> Result<()
 
 pub(super) async fn reload(asked: &Asked) -> Result<(), ClientError> {
     let client = Client::new(asked)?;
-    let to = path(&["reload"]);
-    let changed: Changed = client
-        .send(Method::POST, &to, &serde_json::json!({}))
-        .await?;
+    let changed: Changed = client.post(&path(&["reload"])).await?;
     show(asked, &changed, |changed, _| {
         format!("version {}: the file was read again\n", changed.snapshot)
     });

@@ -129,6 +129,11 @@ impl Client {
         self.ask(Method::GET, path, Bytes::new()).await
     }
 
+    /// Has something done of which there is nothing to say.
+    pub(super) async fn post<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
+        self.ask(Method::POST, path, Bytes::new()).await
+    }
+
     pub(super) async fn delete<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
         self.ask(Method::DELETE, path, Bytes::new()).await
     }

@@ -177,15 +177,18 @@ fn pools_text(pools: &[PoolStatus], paint: Paint) -> String {
         ("queued", Align::Right),
         ("queue", Align::Left),
         ("clients", Align::Right),
-        ("", Align::Left),
     ]);
+    let mut panics = String::new();
     for pool in pools {
         let usable = pool.backends.iter().filter(|one| one.in_rotation).count();
         let queue = match pool.queue_max {
             0 => String::new(),
             max => format!("{max} for {}", micros(pool.queue_timeout_s * 1e6)),
         };
-        let panic = Cell::toned(if pool.panic { PANIC } else { "" }, Tone::Bad);
+        if pool.panic {
+            let panic = format!("{}: {PANIC}", plain(&pool.name));
+            let _ = writeln!(panics, "{}", paint.toned(&panic, Tone::Bad));
+        }
         table.row([
             pool.name.as_str().into(),
             pool.strategy.as_str().into(),
@@ -195,10 +198,9 @@ fn pools_text(pools: &[PoolStatus], paint: Paint) -> String {
             some(pool.queued),
             queue.into(),
             pool.clients.map(count).unwrap_or_default().into(),
-            panic,
         ]);
     }
-    table.text(paint)
+    table.text(paint) + &panics
 }
 
 fn backends_text(backends: &[&BackendStatus], paint: Paint) -> String {
@@ -212,11 +214,11 @@ fn backends_text(backends: &[&BackendStatus], paint: Paint) -> String {
         ("weight", Align::Right),
         ("conns", Align::Right),
         ("limit", Align::Right),
-        ("waiting", Align::Right),
+        ("wait", Align::Right),
         ("opened", Align::Right),
         ("answer", Align::Right),
         ("bytes", Align::Right),
-        ("failures", Align::Right),
+        ("fails", Align::Right),
         ("state", Align::Left),
     ]);
     for one in backends {
@@ -326,9 +328,10 @@ pub(super) fn measured(of: &HistogramStatus, value: u64) -> String {
     }
 }
 
+/// Exactly, as it was set.
 fn limit(limit: Option<u32>) -> Cell {
     limit
-        .map(|limit| count(limit.into()))
+        .map(|limit| limit.to_string())
         .unwrap_or_default()
         .into()
 }

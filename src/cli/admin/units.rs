@@ -25,7 +25,7 @@ pub(super) fn micros(us: f64) -> String {
     if us >= 99_500_000.0 {
         return span(us / 1e6);
     }
-    scaled(us, &[" µs", " ms", " s"])
+    scaled(us * 1e3, &[" ns", " µs", " ms", " s"])
 }
 
 /// `23s`, `2m 5s`, `3h 4m`, `12d 1h`: for how long something has been so.
@@ -81,10 +81,10 @@ mod tests {
             ["0", "0.3", "10", "12k"]
         );
         assert_eq!([0.0, 999.6, 3.4e6].map(bytes), ["0 B", "1.0 kB", "3.4 MB"]);
-        let times = [85.0, 1_240.0, 12_000.0, 2_500_000.0, 125_000_000.0];
+        let times = [0.4, 85.0, 1_240.0, 12_000.0, 2_500_000.0, 125_000_000.0];
         assert_eq!(
             times.map(micros),
-            ["85 µs", "1.2 ms", "12 ms", "2.5 s", "2m 5s"]
+            ["400 ns", "85 µs", "1.2 ms", "12 ms", "2.5 s", "2m 5s"]
         );
         let spans = [0.9, 23.0, 125.0, 11_040.0, 1_040_400.0, f64::NAN];
         assert_eq!(

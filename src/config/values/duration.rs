@@ -156,7 +156,7 @@ pub fn duration_or_off(text: &str, bounds: Bounds) -> Result<Option<Duration>, V
 }
 
 /// A duration as it may be written, in the largest unit that leaves no fraction.
-pub(in crate::config) fn written(duration: Duration) -> String {
+pub(crate) fn written(duration: Duration) -> String {
     let ms = duration.as_millis();
     let whole = |(_, unit_ms): &&(&str, u64)| ms.is_multiple_of(u128::from(*unit_ms));
     let (unit, unit_ms) = UNITS.iter().rfind(whole).unwrap_or(&UNITS[0]);

@@ -1,0 +1,316 @@
+//! What `top` knows: the last sample, rates between two, and some minutes of them.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use serde::Serialize;
+
+use crate::admin::model::{BackendStatus, Event, HistogramStatus, PoolStatus, Status};
+
+/// What the balancer said at a time.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Sample {
+    /// When, in ns of the monotonic clock.
+    pub(super) at: u64,
+    pub(super) status: Status,
+    pub(super) pools: Vec<PoolStatus>,
+    pub(super) histograms: Vec<HistogramStatus>,
+}
+
+/// How fast it went between two samples, and where it stood at the second.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub(super) struct Point {
+    /// Client connections accepted a second.
+    pub(super) new_per_s: u64,
+    /// Bytes a second of sessions that ended.
+    pub(super) bytes_per_s: u64,
+    /// Client connections.
+    pub(super) connections: u64,
+}
+
+/// All that is drawn.
+#[derive(Debug, Default)]
+pub(super) struct Model {
+    last: Option<Sample>,
+    /// The latest is last.
+    history: VecDeque<Point>,
+    /// Connections begun a second, by pool and backend.
+    opened_per_s: BTreeMap<(String, String), f64>,
+    /// The latest is last.
+    events: VecDeque<Event>,
+    /// Why it can't be asked, while it can't.
+    lost: Option<String>,
+}
+
+impl Model {
+    /// Takes a sample, and gives what came of it since the one before.
+    pub(super) fn take(&mut self, sample: Sample) -> Option<Point> {
+        self.lost = None;
+        let before = self.last.replace(sample);
+        let after = self.last.as_ref()?;
+        self.opened_per_s.clear();
+        // Counters of another process begin anew.
+        let before = before.filter(|before| {
+            let (one, other) = (&before.status, &after.status);
+            (one.pid, &one.started_at) == (other.pid, &other.started_at) && before.at < after.at
+        });
+        let Some(before) = before else {
+            self.history.clear();
+            return None;
+        };
+        let ns = after.at - before.at;
+        let known: BTreeMap<_, _> = each(&before.pools).collect();
+        let mut bytes = 0;
+        for (key, backend) in each(&after.pools) {
+            // One that is new had nothing before.
+            let (opened, moved) = known
+                .get(&key)
+                .map_or((0, 0), |one| (one.opened, one.bytes));
+            let opened = backend.opened.saturating_sub(opened);
+            bytes += backend.bytes.saturating_sub(moved);
+            let key = (key.0.to_owned(), key.1.to_owned());
+            self.opened_per_s
+                .insert(key, opened as f64 * 1e9 / ns as f64);
+        }
+        let accepted = after.status.accepted.saturating_sub(before.status.accepted);
+        let point = Point {
+            new_per_s: per_s(accepted, ns),
+            bytes_per_s: per_s(bytes, ns),
+            connections: after.status.connections,
+        };
+        if self.history.len() == POINTS_MAX {
+            self.history.pop_front();
+        }
+        self.history.push_back(point);
+        Some(point)
+    }
+
+    /// It could not be asked: what was known stays.
+    pub(super) fn lose(&mut self, why: String) {
+        self.lost = Some(why);
+    }
+
+    /// It can be asked again.
+    pub(super) fn find(&mut self) {
+        self.lost = None;
+    }
+
+    /// Something happened.
+    pub(super) fn happen(&mut self, event: Event) {
+        if self.events.len() == EVENTS_MAX {
+            self.events.pop_front();
+        }
+        self.events.push_back(event);
+    }
+
+    /// The events will be told anew.
+    pub(super) fn forget_events(&mut self) {
+        self.events.clear();
+    }
+
+    pub(super) fn last(&self) -> Option<&Sample> {
+        self.last.as_ref()
+    }
+
+    pub(super) fn lost(&self) -> Option<&str> {
+        self.lost.as_deref()
+    }
+
+    /// None before the second sample.
+    pub(super) fn point(&self) -> Option<&Point> {
+        self.history.back()
+    }
+
+    /// The last `n` values of something, the latest last.
+    pub(super) fn history(&self, n: usize, what: impl Fn(&Point) -> u64) -> Vec<u64> {
+        let skipped = self.history.len().saturating_sub(n);
+        self.history.iter().skip(skipped).map(what).collect()
+    }
+
+    /// The last `n` events, the latest last.
+    pub(super) fn events(&self, n: usize) -> impl Iterator<Item = &Event> {
+        let skipped = self.events.len().saturating_sub(n);
+        self.events.iter().skip(skipped)
+    }
+
+    /// The backends whose line has the filter in it, in an order. Of equals, the first in the
+    /// configuration comes first.
+    pub(super) fn rows(&self, order: Order, filter: &str) -> Vec<Row<'_>> {
+        let pools = self.last.iter().flat_map(|sample| &sample.pools);
+        let mut rows: Vec<_> = pools
+            .flat_map(|pool| pool.backends.iter().map(move |backend| (pool, backend)))
+            .map(|(pool, backend)| {
+                let key = (pool.name.clone(), backend.name.clone());
+                Row {
+                    name: format!("{}/{}", pool.name, backend.name),
+                    backend,
+                    new_per_s: self.opened_per_s.get(&key).copied(),
+                }
+            })
+            .filter(|row| row.name.contains(filter) || row.backend.address.contains(filter))
+            .collect();
+        let value = |row: &Row<'_>| match order.by {
+            Sort::Place => 0.0,
+            Sort::Weight => f64::from(row.backend.weight),
+            Sort::Connections => row.backend.connections as f64,
+            Sort::New => row.new_per_s.unwrap_or(0.0),
+            Sort::Answer => row.backend.answer_ms.unwrap_or(0.0),
+            Sort::Failures => row.backend.failures as f64,
+        };
+        // The largest first: who sorts looks for what stands out.
+        rows.sort_by(|one, other| value(other).total_cmp(&value(one)));
+        if order.reverse {
+            rows.reverse();
+        }
+        rows
+    }
+}
+
+/// A line of the table.
+#[derive(Debug)]
+pub(super) struct Row<'a> {
+    /// `POOL/BACKEND`.
+    pub(super) name: String,
+    pub(super) backend: &'a BackendStatus,
+    pub(super) new_per_s: Option<f64>,
+}
+
+/// What the table is sorted by, the largest first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Sort {
+    /// As the configuration has them.
+    #[default]
+    Place,
+    Weight,
+    Connections,
+    New,
+    Answer,
+    Failures,
+}
+
+/// How the table is sorted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Order {
+    pub(super) by: Sort,
+    pub(super) reverse: bool,
+}
+
+fn each(pools: &[PoolStatus]) -> impl Iterator<Item = ((&str, &str), &BackendStatus)> {
+    pools.iter().flat_map(|pool| {
+        let backends = pool.backends.iter();
+        backends.map(|one| ((pool.name.as_str(), one.name.as_str()), one))
+    })
+}
+
+fn per_s(number: u64, ns: u64) -> u64 {
+    let rate = u128::from(number) * 1_000_000_000 / u128::from(ns.max(1));
+    u64::try_from(rate).unwrap_or(u64::MAX)
+}
+
+/// Ten minutes at the usual interval: wider than most terminals.
+const POINTS_MAX: usize = 600;
+/// More than a screen shows.
+const EVENTS_MAX: usize = 100;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A sample at some seconds with some backends: name, opened, connections.
+    fn sample(at_s: u64, accepted: u64, backends: &[(&str, u64, u64)]) -> Sample {
+        let backends = backends
+            .iter()
+            .map(|(name, opened, connections)| BackendStatus {
+                name: (*name).to_owned(),
+                opened: *opened,
+                connections: *connections,
+                bytes: opened * 1_000,
+                ..BackendStatus::default()
+            });
+        Sample {
+            at: at_s * 1_000_000_000,
+            status: Status {
+                pid: 7,
+                accepted,
+                connections: accepted / 2,
+                ..Status::default()
+            },
+            pools: vec![PoolStatus {
+                name: "web".to_owned(),
+                backends: backends.collect(),
+                ..PoolStatus::default()
+            }],
+            histograms: Vec::new(),
+        }
+    }
+
+    fn names(model: &Model, by: Sort, reverse: bool, filter: &str) -> Vec<String> {
+        let rows = model.rows(Order { by, reverse }, filter);
+        rows.into_iter().map(|row| row.name).collect()
+    }
+
+    #[test]
+    fn rates_are_between_two_samples() {
+        let mut model = Model::default();
+        assert_eq!(model.take(sample(10, 100, &[("a", 50, 1)])), None);
+        assert_eq!(model.rows(Order::default(), "")[0].new_per_s, None);
+        let point = model.take(sample(12, 150, &[("a", 70, 1), ("b", 4, 0)]));
+        let want = Point {
+            new_per_s: 25,
+            bytes_per_s: 12_000,
+            connections: 75,
+        };
+        assert_eq!(point, Some(want));
+        let rates = model.rows(Order::default(), "").into_iter();
+        let rates: Vec<_> = rates.map(|row| row.new_per_s).collect();
+        assert_eq!(rates, [Some(10.0), Some(2.0)]);
+        assert_eq!(model.history(9, |point| point.new_per_s), [25]);
+        // One that left takes its bytes along: they were moved all the same.
+        let point = model.take(sample(13, 150, &[("b", 4, 0)]));
+        assert_eq!(point.map(|point| point.bytes_per_s), Some(0));
+    }
+
+    #[test]
+    fn another_process_begins_anew() {
+        let mut model = Model::default();
+        model.take(sample(1, 100, &[]));
+        model.take(sample(2, 110, &[]));
+        model.lose("gone".to_owned());
+        assert_eq!((model.lost(), model.last().is_some()), (Some("gone"), true));
+        let mut other = sample(3, 5, &[]);
+        other.status.pid = 8;
+        assert_eq!(model.take(other), None);
+        assert_eq!((model.lost(), model.point()), (None, None));
+    }
+
+    #[test]
+    fn rows_are_sorted_and_filtered() {
+        let mut model = Model::default();
+        model.take(sample(1, 0, &[("a", 0, 1), ("b", 0, 3), ("c", 0, 3)]));
+        let none = |by, reverse| names(&model, by, reverse, "");
+        assert_eq!(none(Sort::Place, false), ["web/a", "web/b", "web/c"]);
+        assert_eq!(none(Sort::Place, true), ["web/c", "web/b", "web/a"]);
+        assert_eq!(none(Sort::Connections, false), ["web/b", "web/c", "web/a"]);
+        assert_eq!(none(Sort::Connections, true), ["web/a", "web/c", "web/b"]);
+        assert_eq!(names(&model, Sort::Place, false, "/b"), ["web/b"]);
+    }
+
+    #[test]
+    fn what_is_kept_is_bounded() {
+        let mut model = Model::default();
+        for at in 0..2 * POINTS_MAX as u64 {
+            model.take(sample(at, at, &[]));
+            model.happen(Event {
+                number: at,
+                ..Event::default()
+            });
+        }
+        assert_eq!(model.history(usize::MAX, |_| 0).len(), POINTS_MAX);
+        assert_eq!(model.events(usize::MAX).count(), EVENTS_MAX);
+        assert_eq!(
+            model.events(1).next().map(|event| event.number),
+            Some(1_199)
+        );
+        model.forget_events();
+        assert_eq!(model.events(1).count(), 0);
+    }
+}

@@ -1,0 +1,282 @@
+//! Draws what `top` knows. 80 columns and 24 lines show it all; in less, events go first.
+
+use ratatui::Frame;
+use ratatui::layout::{Constraint, Layout, Rect};
+use ratatui::style::{Color, Modifier, Style};
+use ratatui::text::{Line, Span};
+use ratatui::widgets::{Cell, Clear, Paragraph, Row, Sparkline, Table};
+
+use super::super::events::line as event_line;
+use super::super::show::{PANIC, measured, stage, standing};
+use super::super::table::Tone;
+use super::super::units::{bytes, count, micros, plain, rate, span};
+use super::keys::{Controls, SORTS};
+use super::model::{Model, Point, Row as Backend, Sample, Sort};
+
+/// Draws the whole screen. Without colour, nothing but letters differs.
+pub(super) fn draw(frame: &mut Frame<'_>, model: &Model, controls: &Controls, colour: bool) {
+    let look = Look(colour);
+    let events = if frame.area().height >= ROOMY { 6 } else { 0 };
+    let heights = [
+        Constraint::Length(1),
+        Constraint::Length(3),
+        Constraint::Length(3),
+        Constraint::Min(2),
+        Constraint::Length(events),
+        Constraint::Length(1),
+    ];
+    let [head, rates, times, table, last, foot] = Layout::vertical(heights).areas(frame.area());
+    if let Some(sample) = model.last() {
+        frame.render_widget(header(sample, look), head);
+        draw_times(frame, times, sample, look);
+    }
+    draw_rates(frame, rates, model, look);
+    draw_backends(frame, table, model, controls, look);
+    draw_events(frame, last, model, look);
+    frame.render_widget(footer(model, controls, look), foot);
+    if controls.help {
+        draw_help(frame);
+    }
+}
+
+fn header(sample: &Sample, look: Look) -> Line<'static> {
+    let status = &sample.status;
+    let (stage, tone) = stage(status.stage);
+    let panics: Vec<_> = sample.pools.iter().filter(|pool| pool.panic).collect();
+    let panic = panics
+        .first()
+        .map(|pool| format!("  {}: {PANIC}", plain(&pool.name)));
+    Line::from(vec![
+        Span::styled(
+            format!("mahoraga {}", plain(&status.version)),
+            look.strong(),
+        ),
+        Span::raw("  "),
+        Span::styled(stage, look.toned(tone)),
+        Span::raw(format!(
+            "  up {}  version {}  {} of {} connections",
+            span(status.uptime_s),
+            status.snapshot,
+            count(status.connections),
+            count(status.max_connections),
+        )),
+        Span::styled(panic.unwrap_or_default(), look.toned(Tone::Bad)),
+    ])
+}
+
+fn draw_rates(frame: &mut Frame<'_>, area: Rect, model: &Model, look: Look) {
+    let point = model.point();
+    let said = |text: fn(&Point) -> String| point.map_or_else(|| "-".to_owned(), text);
+    type Chart = (String, fn(&Point) -> u64);
+    let charts: [Chart; 3] = [
+        (
+            format!("new {}/s", said(|point| rate(point.new_per_s as f64))),
+            |point| point.new_per_s,
+        ),
+        (
+            format!("ended {}/s", said(|point| bytes(point.bytes_per_s as f64))),
+            |point| point.bytes_per_s,
+        ),
+        (
+            format!("connections {}", said(|point| count(point.connections))),
+            |point| point.connections,
+        ),
+    ];
+    for (column, (title, what)) in columns(area).into_iter().zip(charts) {
+        let [head, chart] =
+            Layout::vertical([Constraint::Length(1), Constraint::Min(0)]).areas(column);
+        frame.render_widget(Line::styled(title, look.strong()), head);
+        // The latest stands on the right, also while there are few.
+        let width = usize::from(chart.width);
+        let known = model.history(width, what);
+        let mut shown = vec![0; width - known.len()];
+        shown.extend(known);
+        let bars = Sparkline::default()
+            .data(&shown)
+            .style(look.toned(Tone::Good));
+        frame.render_widget(bars, chart);
+    }
+}
+
+/// The balancer counts from its start on, and says quantiles alone: none of an interval can be had.
+fn draw_times(frame: &mut Frame<'_>, area: Rect, sample: &Sample, look: Look) {
+    let names = ["connect", "first_byte", "session"];
+    for (column, name) in columns(area).into_iter().zip(names) {
+        let mut of_all = sample.histograms.iter().filter(|one| one.worker.is_none());
+        let text = match of_all.find(|one| one.name == name && one.count > 0) {
+            Some(one) => {
+                let (p50, p99) = (measured(one, one.p50), measured(one, one.p99));
+                format!("p50 {p50}  p99 {p99}")
+            }
+            None => "-".to_owned(),
+        };
+        let head = Line::from(vec![
+            Span::styled(name, look.strong()),
+            Span::styled(", since start", look.toned(Tone::Faint)),
+        ]);
+        frame.render_widget(Paragraph::new(vec![head, Line::raw(text)]), column);
+    }
+}
+
+/// Three columns.
+fn columns(area: Rect) -> [Rect; 3] {
+    Layout::horizontal([Constraint::Fill(1); 3])
+        .spacing(2)
+        .areas(area)
+}
+
+fn draw_backends(
+    frame: &mut Frame<'_>,
+    area: Rect,
+    model: &Model,
+    controls: &Controls,
+    look: Look,
+) {
+    let rows = model.rows(controls.order, &controls.filter);
+    let room = usize::from(area.height.saturating_sub(1));
+    let skipped = controls.skipped.min(rows.len().saturating_sub(room));
+    let part = if rows.len() > room {
+        let last = (skipped + room).min(rows.len());
+        format!("state ({}-{last} of {})", skipped + 1, rows.len())
+    } else {
+        "state".to_owned()
+    };
+    let mark = |by: Sort, name: &str| {
+        let sorts = controls.order.by == by && by != Sort::Place;
+        match (sorts, controls.order.reverse) {
+            (false, _) => name.to_owned(),
+            (true, false) => format!("{name}▾"),
+            (true, true) => format!("{name}▴"),
+        }
+    };
+    let number = |text: String| Cell::from(Line::raw(text).right_aligned());
+    let heads = [
+        Cell::from("backend"),
+        Cell::from(part),
+        number(mark(Sort::Weight, "weight")),
+        number(mark(Sort::Connections, "conns")),
+        number("wait".to_owned()),
+        number(mark(Sort::New, "new/s")),
+        number(mark(Sort::Answer, "answer")),
+        number(mark(Sort::Failures, "fails")),
+    ];
+    let shown = rows
+        .iter()
+        .skip(skipped)
+        .take(room)
+        .map(|row| cells(row, look));
+    let longest = rows
+        .iter()
+        .map(|row| row.name.chars().count())
+        .max()
+        .unwrap_or(0);
+    let name = u16::try_from(longest.clamp(7, 24)).unwrap_or(24);
+    let widths = [
+        Constraint::Length(name),
+        Constraint::Fill(1),
+        Constraint::Length(7),
+        Constraint::Length(6),
+        Constraint::Length(5),
+        Constraint::Length(6),
+        Constraint::Length(7),
+        Constraint::Length(6),
+    ];
+    let table = Table::new(shown, widths).header(Row::new(heads).style(look.strong()));
+    frame.render_widget(table, area);
+}
+
+fn cells(row: &Backend<'_>, look: Look) -> Row<'static> {
+    let one = row.backend;
+    let number = |text: String| Cell::from(Line::raw(text).right_aligned());
+    let standing = standing(one);
+    let answer = one.answer_ms.map(|ms| micros(ms * 1e3));
+    Row::new([
+        Cell::from(plain(&row.name)),
+        Cell::from(Span::styled(standing.text, look.toned(standing.tone))),
+        number(one.weight.to_string()),
+        number(count(one.connections)),
+        number(count(one.waiting)),
+        number(row.new_per_s.map(rate).unwrap_or_default()),
+        number(answer.unwrap_or_default()),
+        number(count(one.failures)),
+    ])
+}
+
+fn draw_events(frame: &mut Frame<'_>, area: Rect, model: &Model, look: Look) {
+    let room = usize::from(area.height.saturating_sub(2));
+    let mut lines = vec![Line::raw(""), Line::styled("events", look.strong())];
+    lines.extend(model.events(room).map(|event| Line::raw(event_line(event))));
+    frame.render_widget(Paragraph::new(lines), area);
+}
+
+fn footer(model: &Model, controls: &Controls, look: Look) -> Line<'static> {
+    if controls.typing {
+        return Line::styled(format!("/{}_", plain(&controls.filter)), look.strong());
+    }
+    if let Some(why) = model.lost() {
+        let text = format!("reconnecting: {}", plain(why));
+        return Line::styled(text, look.toned(Tone::Bad));
+    }
+    if controls.paused {
+        return Line::styled("paused: space goes on", look.toned(Tone::Warning));
+    }
+    let keys = "q quit  ? help  space pause  / filter  r reverse  sort: p w c n a f";
+    let filter = match controls.filter.as_str() {
+        "" => String::new(),
+        filter => format!("  only /{}", plain(filter)),
+    };
+    Line::styled(format!("{keys}{filter}"), look.toned(Tone::Faint))
+}
+
+fn draw_help(frame: &mut Frame<'_>) {
+    let mut lines = vec![
+        "q, Esc, Ctrl-C  quit".to_owned(),
+        "space           pause the numbers, and go on".to_owned(),
+        "/               show backends with these letters alone".to_owned(),
+        "j, k, PgUp/PgDn scroll".to_owned(),
+        "r               sort the other way round".to_owned(),
+    ];
+    let sorts = SORTS.iter();
+    lines.extend(sorts.map(|(key, _, what)| format!("{key}               sort by {what}")));
+    lines.push(String::new());
+    lines.push("ended: bytes of sessions that ended".to_owned());
+    let height = u16::try_from(lines.len()).unwrap_or(u16::MAX) + 2;
+    let area = frame
+        .area()
+        .centered(Constraint::Length(60), Constraint::Length(height));
+    let block = ratatui::widgets::Block::bordered().title(" keys ");
+    let lines: Vec<_> = lines.into_iter().map(Line::raw).collect();
+    frame.render_widget(Clear, area);
+    frame.render_widget(Paragraph::new(lines).block(block), area);
+}
+
+/// Whether there is colour.
+#[derive(Clone, Copy, Debug)]
+struct Look(bool);
+
+impl Look {
+    fn strong(self) -> Style {
+        Style::new().add_modifier(Modifier::BOLD)
+    }
+
+    fn toned(self, tone: Tone) -> Style {
+        let colour = match tone {
+            Tone::Good => Color::Green,
+            Tone::Warning => Color::Yellow,
+            Tone::Bad => Color::Red,
+            Tone::Faint => return Style::new().add_modifier(Modifier::DIM),
+            Tone::Plain => return Style::new(),
+        };
+        if self.0 {
+            Style::new().fg(colour)
+        } else {
+            Style::new()
+        }
+    }
+}
+
+/// Lines from which on there is room for events.
+const ROOMY: u16 = 20;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,232 @@
+//! Whole screens, letter for letter.
+
+use ratatui::Terminal;
+use ratatui::backend::TestBackend;
+use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
+use ratatui::style::Color;
+
+use super::super::keys::Controls;
+use super::super::model::{Model, Sample};
+use super::draw;
+use crate::admin::model::{BackendStatus, Event, HistogramStatus, PoolStatus, Stage, Status};
+
+fn backend(name: &str, connections: u64, opened: u64) -> BackendStatus {
+    BackendStatus {
+        pool: "web".to_owned(),
+        name: name.to_owned(),
+        weight: 1,
+        state: "ready".to_owned(),
+        health: "up".to_owned(),
+        in_rotation: true,
+        connections,
+        opened,
+        bytes: opened * 100_000,
+        ..BackendStatus::default()
+    }
+}
+
+fn sample(second: u64) -> Sample {
+    let down = BackendStatus {
+        health: "down".to_owned(),
+        check: Some("connection refused".to_owned()),
+        failures: 7,
+        ..backend("app-2", 0, 100)
+    };
+    let slow = BackendStatus {
+        ejected_s: Some(23.4),
+        answer_ms: Some(250.0),
+        weight: 256,
+        waiting: 4,
+        ..backend("app-3", 12, 50 * second)
+    };
+    let quick = BackendStatus {
+        answer_ms: Some(1.24),
+        ..backend("app-1", 1_234, 1_000 * second)
+    };
+    let histogram = |name: &str, p50, p99| HistogramStatus {
+        name: name.to_owned(),
+        unit: "us".to_owned(),
+        count: 5,
+        p50,
+        p99,
+        ..HistogramStatus::default()
+    };
+    Sample {
+        at: second * 1_000_000_000,
+        status: Status {
+            version: "0.1.0".to_owned(),
+            stage: Stage::Ready,
+            uptime_s: 3_600.0 + second as f64,
+            snapshot: 18,
+            connections: 1_246,
+            max_connections: 16_384,
+            accepted: 350 * second * second,
+            ..Status::default()
+        },
+        pools: vec![PoolStatus {
+            name: "web".to_owned(),
+            backends: vec![quick, down, slow],
+            ..PoolStatus::default()
+        }],
+        histograms: vec![
+            histogram("connect", 180, 2_400),
+            histogram("first_byte", 1_900, 250_000),
+        ],
+    }
+}
+
+fn model() -> Model {
+    let mut model = Model::default();
+    for second in 1..4 {
+        model.take(sample(second));
+    }
+    for number in 1..7 {
+        model.happen(Event {
+            number,
+            at: format!("2026-01-02T03:04:0{number}.5Z"),
+            message: format!("web/app-{number} is down: connection refused"),
+            ..Event::default()
+        });
+    }
+    model
+}
+
+fn controls(keys: &str) -> Controls {
+    let mut controls = Controls::default();
+    for key in keys.chars() {
+        controls.on_key(KeyEvent::new(KeyCode::Char(key), KeyModifiers::NONE));
+    }
+    controls
+}
+
+fn terminal(size: (u16, u16), model: &Model, keys: &str, colour: bool) -> Terminal<TestBackend> {
+    let mut terminal = Terminal::new(TestBackend::new(size.0, size.1)).unwrap();
+    terminal
+        .draw(|frame| draw(frame, model, &controls(keys), colour))
+        .unwrap();
+    terminal
+}
+
+/// The lines of a screen, without blanks at their ends.
+fn screen(size: (u16, u16), model: &Model, keys: &str) -> Vec<String> {
+    let terminal = terminal(size, model, keys, false);
+    let buffer = terminal.backend().buffer();
+    let lines = buffer.content().chunks(usize::from(size.0));
+    lines
+        .map(|line| {
+            let line: String = line.iter().map(|cell| cell.symbol()).collect();
+            line.trim_end().to_owned()
+        })
+        .collect()
+}
+
+#[test]
+fn all_fits_on_a_usual_terminal() {
+    let got = screen((80, 24), &model(), "c");
+    assert_eq!(got.join("\n"), USUAL);
+}
+
+#[test]
+fn a_small_terminal_shows_what_it_can() {
+    let got = screen((80, 10), &model(), "jn");
+    assert_eq!(got[7..].join("\n"), SMALL);
+    for size in [(1, 1), (80, 1), (3, 40), (20, 5), (300, 100)] {
+        screen(size, &model(), "?");
+        screen(size, &Model::default(), "");
+    }
+}
+
+#[test]
+fn the_last_line_tells_how_it_goes() {
+    let mut model = model();
+    let foot = |model: &Model, keys: &str| screen((80, 24), model, keys).pop().unwrap();
+    assert_eq!(foot(&model, "/app"), "/app_");
+    assert_eq!(foot(&model, " "), "paused: space goes on");
+    model.lose("no answer from mahoraga.sock within 5 s".to_owned());
+    let want = "reconnecting: no answer from mahoraga.sock within 5 s";
+    assert_eq!(foot(&model, ""), want);
+    let shown = screen((80, 24), &model, "/p-3");
+    assert!(
+        shown[8].starts_with("web/app-3") && shown[9].is_empty(),
+        "{shown:?}"
+    );
+}
+
+#[test]
+fn keys_are_told() {
+    let got = screen((80, 24), &model(), "?");
+    assert_eq!(got[5..20].join("\n"), KEYS);
+}
+
+#[test]
+fn colour_is_for_who_wants_it() {
+    let colours = |colour| {
+        let terminal = terminal((80, 24), &model(), "", colour);
+        let cells = terminal.backend().buffer().content();
+        let colours = cells.iter().map(|cell| cell.fg);
+        colours.filter(|fg| *fg != Color::Reset).count()
+    };
+    assert_eq!(colours(false), 0);
+    assert!(colours(true) > 20);
+}
+
+#[test]
+fn a_pool_that_panics_stands_out() {
+    let mut sample = sample(1);
+    sample.pools[0].panic = true;
+    let mut model = Model::default();
+    model.take(sample);
+    let head = screen((120, 24), &model, "").remove(0);
+    assert!(
+        head.ends_with("web: panic: too few are up, health is ignored"),
+        "{head}"
+    );
+}
+
+const USUAL: &str = "\
+mahoraga 0.1.0  ready  up 1h 0m  version 18  1.2k of 16k connections
+new 1.8k/s                 ended 105 MB/s              connections 1.2k
+                       ▁█                          ██                         ██
+                       ██                          ██                         ██
+connect, since start       first_byte, since start     session, since start
+p50 180 µs  p99 2.4 ms     p50 1.9 ms  p99 250 ms      -
+
+backend   state                        weight conns▾  wait  new/s  answer  fails
+web/app-1 up                                1   1.2k     0   1.0k  1.2 ms      0
+web/app-3 ejected 23s                     256     12     4     50  250 ms      0
+web/app-2 down: connection refused          1      0     0      0              7
+
+
+
+
+
+
+
+events
+2026-01-02 03:04:03  web/app-3 is down: connection refused
+2026-01-02 03:04:04  web/app-4 is down: connection refused
+2026-01-02 03:04:05  web/app-5 is down: connection refused
+2026-01-02 03:04:06  web/app-6 is down: connection refused
+q quit  ? help  space pause  / filter  r reverse  sort: p w c n a f";
+
+const SMALL: &str = "\
+backend   state (2-2 of 3)             weight  conns  wait new/s▾  answer  fails
+web/app-3 ejected 23s                     256     12     4     50  250 ms      0
+q quit  ? help  space pause  / filter  r reverse  sort: p w c n a f";
+
+const KEYS: &str = "\
+p50 180 µs┌ keys ────────────────────────────────────────────────────┐
+          │q, Esc, Ctrl-C  quit                                      │
+backend   │space           pause the numbers, and go on              │wer  fails
+web/app-1 │/               show backends with these letters alone    │ ms      0
+web/app-2 │j, k, PgUp/PgDn scroll                                    │         7
+web/app-3 │r               sort the other way round                  │ ms      0
+          │p               sort by place in the configuration        │
+          │w               sort by weight                            │
+          │c               sort by connections                       │
+          │n               sort by new connections a second          │
+          │a               sort by answer time                       │
+          │f               sort by failures                          │
+          │                                                          │
+events    │ended: bytes of sessions that ended                       │
+2026-01-02└──────────────────────────────────────────────────────────┘";

@@ -1,0 +1,176 @@
+//! Commands that change something: what they send, and what they say then.
+
+use mahoraga::admin::model::Changed;
+
+use super::super::fake::Fake;
+use super::super::stderr;
+use super::{failed, json, pools, said};
+
+/// A command that names a backend, its request, and what it says.
+const BACKEND_CHANGES: [(&str, &str, &str); 8] = [
+    (
+        "weight app-2 5",
+        r#"PATCH /v1/pools/web/backends/app-2 {"weight":5,"keep":false}"#,
+        "version 19: web/app-2 has weight 5\n",
+    ),
+    (
+        "weight web/app-1 0 --keep",
+        r#"PATCH /v1/pools/web/backends/app-1 {"weight":0,"keep":true}"#,
+        "version 19: web/app-1 has weight 0, over reloads too\n",
+    ),
+    (
+        "drain app-2",
+        r#"PATCH /v1/pools/web/backends/app-2 {"state":"drain","keep":false}"#,
+        "version 19: web/app-2 is in drain\n",
+    ),
+    (
+        "ready app-2",
+        r#"PATCH /v1/pools/web/backends/app-2 {"state":"ready","keep":false}"#,
+        "version 19: web/app-2 is ready\n",
+    ),
+    (
+        "maint db/app-1 --keep",
+        r#"PATCH /v1/pools/db/backends/app-1 {"state":"maint","keep":true}"#,
+        "version 19: db/app-1 is in maint, over reloads too\n",
+    ),
+    (
+        "remove app-3",
+        "DELETE /v1/pools/web/backends/app-3",
+        "version 19: web/app-3 is removed\n",
+    ),
+    (
+        "remove app-3 --keep --json",
+        "DELETE /v1/pools/web/backends/app-3?keep=true",
+        "{\n  \"snapshot\": 19\n}\n",
+    ),
+    (
+        "set limit off --backend app-4",
+        r#"PATCH /v1/pools/web/backends/app-4 {"max_connections":0,"keep":false}"#,
+        "version 19: connections to web/app-4 have no limit of their own\n",
+    ),
+];
+
+#[test]
+fn backends_are_changed() {
+    let all = json(&pools());
+    let changed = json(&Changed { snapshot: 19 });
+    let answers = [all.as_str(), changed.as_str()].repeat(BACKEND_CHANGES.len());
+    let fake = Fake::saying("client_backend_changes", &answers);
+    for (command, request, text) in BACKEND_CHANGES {
+        let output = fake.run(&command.split(' ').collect::<Vec<_>>());
+        assert_eq!(said(&output), text, "{command}");
+        assert_eq!(fake.asked(), ["GET /v1/pools", request], "{command}");
+    }
+}
+
+/// The same of those that name none.
+const CHANGES: [(&str, &str, &str); 10] = [
+    (
+        "add web 127.0.0.1:9005",
+        r#"POST /v1/pools/web/backends {"address":"127.0.0.1:9005","name":null,"weight":null,"#,
+        "version 19: web/127.0.0.1:9005 is there\n",
+    ),
+    (
+        "add web unix:/a,weight=2,max_connections=9,backup --name n --group g --state maint --keep",
+        concat!(
+            r#"POST /v1/pools/web/backends {"address":"unix:/a","name":"n","weight":2,"#,
+            r#""max_connections":9,"backup":true,"group":"g","state":"maint","keep":true}"#
+        ),
+        "version 19: web/n is there, over reloads too\n",
+    ),
+    (
+        "set strategy web least_time",
+        r#"PATCH /v1/pools/web {"strategy":"least_time","keep":false}"#,
+        "version 19: web selects by least_time\n",
+    ),
+    (
+        "set queue web --max 1 --timeout 2s",
+        r#"PATCH /v1/pools/web {"queue_max":1,"queue_timeout":"2s","keep":false}"#,
+        "version 19: the queue of web has 1 place and a wait of at most 2s\n",
+    ),
+    (
+        "set queue web --timeout 2s --keep",
+        r#"PATCH /v1/pools/web {"queue_timeout":"2s","keep":true}"#,
+        "version 19: the queue of web has a wait of at most 2s, over reloads too\n",
+    ),
+    (
+        "set limit 500",
+        r#"PATCH /v1/limits {"max_connections":500,"keep":false}"#,
+        "version 19: at most 500 connections of clients\n",
+    ),
+    (
+        "set limit off --listener front",
+        r#"PATCH /v1/listeners/front {"max_connections":0,"keep":false}"#,
+        "version 19: connections of clients of front have no limit of their own\n",
+    ),
+    (
+        "set limit 1 --pool web",
+        r#"PATCH /v1/pools/web {"max_connections":1,"keep":false}"#,
+        "version 19: at most 1 connection to web\n",
+    ),
+    (
+        "reload",
+        "POST /v1/reload",
+        "version 19: the file was read again\n",
+    ),
+    (
+        "reload --json",
+        "POST /v1/reload",
+        "{\n  \"snapshot\": 19\n}\n",
+    ),
+];
+
+#[test]
+fn the_rest_is_changed() {
+    let changed = json(&Changed { snapshot: 19 });
+    let fake = Fake::saying("client_changes", &[changed.as_str(); CHANGES.len()]);
+    for (command, request, text) in CHANGES {
+        let output = fake.run(&command.split(' ').collect::<Vec<_>>());
+        assert_eq!(said(&output), text, "{command}");
+        let asked = fake.asked();
+        assert!(
+            asked.len() == 1 && asked[0].starts_with(request),
+            "{asked:?}"
+        );
+    }
+}
+
+#[test]
+fn a_wait_ends_when_the_backend_is_idle() {
+    let changed = json(&Changed { snapshot: 19 });
+    let mut of = pools();
+    let all = json(&of);
+    let mut db = of.remove(1);
+    let busy = json(&db);
+    db.backends[0].connections = 0;
+    let answers = [
+        all.as_str(),
+        &changed,
+        &busy,
+        &json(&db),
+        &all,
+        &changed,
+        &busy,
+        &busy,
+    ];
+    let fake = Fake::saying("client_wait", &answers);
+    let output = fake.run(&["drain", "db/app-1", "--wait"]);
+    assert_eq!(said(&output), "version 19: db/app-1 is in drain\n");
+    assert_eq!(fake.asked().split_off(2), ["GET /v1/pools/db"; 2]);
+    let output = fake.run(&["remove", "db/app-1", "--wait=1ms"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(
+        stderr(&output),
+        "error: db/app-1 has 2 connections still, after 1ms\n"
+    );
+}
+
+#[test]
+fn a_backend_may_not_be_found() {
+    let all = json(&pools());
+    let fake = Fake::saying("client_find", &[all.as_str(); 2]);
+    let want = "more than one backend is called `app-1`: write web/app-1 or db/app-1";
+    assert_eq!(failed(&fake.run(&["drain", "app-1"]), 1), want);
+    let want = "there is no backend called `ap-2`, did you mean `app-2`?";
+    assert_eq!(failed(&fake.run(&["ready", "ap-2"]), 1), want);
+}

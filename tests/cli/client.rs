@@ -1,0 +1,469 @@
+//! Commands to a running balancer that look: what they ask, and how it is shown.
+
+use std::io::{Read, Write};
+use std::process::{Command, Output, Stdio};
+
+use mahoraga::admin::model::{
+    BackendStatus, ConfigText, Event, HistogramStatus, Killed, ListenerStatus, PoolStatus, Reloads,
+    SessionStatus, Stage, Status, WorkerStatus,
+};
+use serde::Serialize;
+
+use super::fake::{Fake, answer};
+use super::{Running, run, stderr, stdout};
+
+mod changes;
+mod refusals;
+
+fn json(value: &impl Serialize) -> String {
+    serde_json::to_string(value).unwrap()
+}
+
+fn status() -> Status {
+    Status {
+        version: "0.1.0".to_owned(),
+        pid: 4_711,
+        started_at: "2026-01-02T03:04:05Z".to_owned(),
+        uptime_s: 273_900.0,
+        stage: Stage::Ready,
+        snapshot: 18,
+        publish_us: Some(850),
+        connections: 1_234,
+        max_connections: 16_384,
+        accepted: 120_034,
+        closed: [
+            ("backend_closed".to_owned(), 7),
+            ("client_closed".to_owned(), 118_793),
+        ]
+        .into(),
+        reloads: Reloads {
+            succeeded: 3,
+            failed: 1,
+            last_at: Some("2026-01-05T03:04:05Z".to_owned()),
+            last_error: Some("config.ron:1:1: listeners: at least one is wanted".to_owned()),
+        },
+        workers: vec![worker(0), worker(1)],
+    }
+}
+
+fn worker(worker: u32) -> WorkerStatus {
+    let numbers = [
+        ("sessions", 617),
+        ("accepted", 60_017),
+        ("connect_failures", 2),
+    ];
+    WorkerStatus {
+        worker,
+        snapshot: 18,
+        numbers: numbers.map(|(name, n)| (name.to_owned(), n)).into(),
+    }
+}
+
+fn backend(pool: &str, name: &str, port: u16) -> BackendStatus {
+    BackendStatus {
+        pool: pool.to_owned(),
+        name: name.to_owned(),
+        address: format!("127.0.0.1:{port}"),
+        weight: 1,
+        state: "ready".to_owned(),
+        health: "up".to_owned(),
+        in_rotation: true,
+        ..BackendStatus::default()
+    }
+}
+
+fn pools() -> Vec<PoolStatus> {
+    let busy = BackendStatus {
+        connections: 1_234,
+        max_connections: Some(2_000),
+        waiting: 3,
+        opened: 98_765,
+        answer_ms: Some(1.24),
+        bytes: 3_412_345_678,
+        ..backend("web", "app-1", 9001)
+    };
+    let down = BackendStatus {
+        health: "down".to_owned(),
+        check: Some("no answer".to_owned()),
+        failures: 12,
+        in_rotation: false,
+        ..backend("web", "app-2", 9002)
+    };
+    let ejected = BackendStatus {
+        ejected_s: Some(23.4),
+        in_rotation: false,
+        ..backend("web", "app-3", 9003)
+    };
+    let rising = BackendStatus {
+        rising: Some(40),
+        backup: true,
+        ..backend("web", "app-4", 9004)
+    };
+    let drained = BackendStatus {
+        state: "drain".to_owned(),
+        health: "unchecked".to_owned(),
+        in_rotation: false,
+        connections: 2,
+        ..backend("db", "app-1", 5432)
+    };
+    let leaving = BackendStatus {
+        leaving: true,
+        in_rotation: false,
+        ..backend("db", "old", 5433)
+    };
+    vec![
+        PoolStatus {
+            name: "web".to_owned(),
+            strategy: "round_robin".to_owned(),
+            connections: 1_234,
+            max_connections: Some(5_000),
+            queued: 4,
+            queue_max: 100,
+            queue_timeout_s: 2.5,
+            panic: true,
+            clients: Some(12_345),
+            backends: vec![busy, down, ejected, rising],
+        },
+        PoolStatus {
+            name: "db".to_owned(),
+            strategy: "least_connections".to_owned(),
+            connections: 2,
+            backends: vec![drained, leaving],
+            ..PoolStatus::default()
+        },
+    ]
+}
+
+/// What a command says that goes well.
+#[track_caller]
+fn said(output: &Output) -> &str {
+    assert_eq!((output.status.code(), stderr(output)), (Some(0), ""));
+    stdout(output)
+}
+
+/// The error of a command, in one line.
+#[track_caller]
+fn failed(output: &Output, code: i32) -> &str {
+    assert_eq!((output.status.code(), stdout(output)), (Some(code), ""));
+    let line = stderr(output).strip_prefix("error: ").unwrap();
+    line.strip_suffix('\n').unwrap()
+}
+
+#[test]
+fn status_is_told() {
+    let fake = Fake::saying("client_status", &[&json(&status()), &json(&status())]);
+    assert_eq!(said(&fake.run(&["status"])), STATUS);
+    let output = fake.run(&["status", "--json"]);
+    let again: Status = serde_json::from_str(said(&output)).unwrap();
+    assert_eq!(again, status());
+    assert!(said(&output).starts_with("{\n  \"version\": \"0.1.0\",\n"));
+    assert_eq!(fake.asked(), ["GET /v1/status", "GET /v1/status"]);
+}
+
+#[test]
+fn listeners_and_pools_and_backends_are_tables() {
+    let listeners = [
+        ListenerStatus {
+            name: "front".to_owned(),
+            bind: "0.0.0.0:8080".to_owned(),
+            pool: "web".to_owned(),
+            connections: 1_234,
+            max_connections: Some(10_000),
+        },
+        ListenerStatus {
+            name: "db".to_owned(),
+            bind: "[::1]:5432".to_owned(),
+            pool: "db".to_owned(),
+            ..ListenerStatus::default()
+        },
+    ];
+    let pools = pools();
+    let all = json(&pools);
+    let answers = [
+        &json(&listeners),
+        &all,
+        &json(&pools[1]),
+        &all,
+        &json(&pools[1]),
+        &all,
+    ];
+    let fake = Fake::saying("client_tables", &answers.map(String::as_str));
+    assert_eq!(said(&fake.run(&["listeners"])), LISTENERS);
+    assert_eq!(said(&fake.run(&["pools"])), POOLS);
+    assert_eq!(said(&fake.run(&["pools", "db"])), POOL);
+    assert_eq!(said(&fake.run(&["backends"])), BACKENDS);
+    let output = fake.run(&["backends", "--pool", "db/ä"]);
+    assert!(POOL.ends_with(said(&output)));
+    let output = fake.run(&["backends", "--json"]);
+    let backends: Vec<BackendStatus> = serde_json::from_str(said(&output)).unwrap();
+    assert_eq!(backends.len(), 6);
+    let want = [
+        "GET /v1/listeners",
+        "GET /v1/pools",
+        "GET /v1/pools/db",
+        "GET /v1/pools",
+        "GET /v1/pools/db%2F%C3%A4",
+        "GET /v1/pools",
+    ];
+    assert_eq!(fake.asked(), want);
+}
+
+#[test]
+fn sessions_are_listed_and_closed() {
+    let sessions = [SessionStatus {
+        id: "0-17".to_owned(),
+        listener: "front".to_owned(),
+        pool: "web".to_owned(),
+        backend: Some("app-1".to_owned()),
+        client: Some("192.0.2.7:40000".to_owned()),
+        state: "open".to_owned(),
+        age_s: 125.0,
+        idle_s: 0.2,
+        bytes_up: 512,
+        bytes_down: 3_400_000,
+    }];
+    let (one, two) = (json(&Killed { sessions: 1 }), json(&Killed { sessions: 2 }));
+    let answers = [
+        json(&sessions),
+        "[]".to_owned(),
+        one.clone(),
+        one.clone(),
+        two,
+        one,
+    ];
+    let fake = Fake::saying("client_sessions", &answers.each_ref().map(String::as_str));
+    assert_eq!(said(&fake.run(&["sessions"])), SESSIONS);
+    let filter = [
+        "sessions", "--pool", "web", "--client", "::1", "--limit", "5",
+    ];
+    assert_eq!(said(&fake.run(&filter)), "no session\n");
+    let kill = |more: &[&str]| {
+        let output = fake.run(&[&["sessions", "--kill"], more].concat());
+        said(&output).to_owned()
+    };
+    assert_eq!(kill(&["0-17", "1-3"]), "2 sessions closed\n");
+    assert_eq!(kill(&["--backend", "app 1"]), "2 sessions closed\n");
+    assert_eq!(kill(&["--all", "--json"]), "{\n  \"sessions\": 1\n}\n");
+    let want = [
+        "GET /v1/sessions",
+        "GET /v1/sessions?pool=web&client=%3A%3A1&limit=5",
+        "DELETE /v1/sessions/0-17",
+        "DELETE /v1/sessions/1-3",
+        "DELETE /v1/sessions?backend=app%201",
+        "DELETE /v1/sessions?all=true",
+    ];
+    assert_eq!(fake.asked(), want);
+    assert_eq!(
+        failed(&run(&["sessions", "--kill"]), 2),
+        "--kill: which ones? Give ids, --listener, --pool, --backend or --client, or --all"
+    );
+    assert_eq!(
+        failed(&run(&["sessions", "--pool", "web", "--kill", "0-1"]), 2),
+        "--kill: give ids or what else they have in common, not both"
+    );
+}
+
+#[test]
+fn the_configuration_is_written_as_it_is() {
+    let ron = "(\n    workers: 2,\n)\n".to_owned();
+    let text = json(&ConfigText { ron: ron.clone() });
+    let fake = Fake::saying("client_config", &[&text, &text]);
+    assert_eq!(said(&fake.run(&["config", "show"])), ron);
+    let output = fake.run(&["config", "show", "--json"]);
+    let want = "{\n  \"ron\": \"(\\n    workers: 2,\\n)\\n\"\n}\n";
+    assert_eq!(said(&output), want);
+    assert_eq!(fake.asked(), ["GET /v1/config"; 2]);
+}
+
+#[test]
+fn histograms_have_units() {
+    let one = |worker, name: &str, unit: &str, p50: u64| HistogramStatus {
+        worker,
+        name: name.to_owned(),
+        unit: unit.to_owned(),
+        count: 12_345 * u64::from(p50 > 0),
+        p50,
+        p90: p50 * 2,
+        p99: p50 * 10,
+        p999: p50 * 100,
+        max: p50 * 1_000,
+    };
+    let all = [
+        one(None, "connect", "us", 180),
+        one(None, "bytes_up", "B", 512),
+        one(None, "turn", "ns", 2_400),
+        one(Some(0), "connect", "us", 0),
+    ];
+    let text = json(&all);
+    let fake = Fake::saying("client_histograms", &[&text, &text]);
+    assert_eq!(said(&fake.run(&["histograms"])), HISTOGRAMS);
+    let output = fake.run(&["histograms", "--workers"]);
+    assert_eq!(said(&output), HISTOGRAMS_OF_WORKERS);
+}
+
+/// A stream of two events that ends, or goes on for as long as the test.
+fn stream() -> String {
+    let event = |number: u64, message: &str| {
+        let event = json(&Event {
+            number,
+            at: format!("2026-01-02T03:04:0{number}.678Z"),
+            kind: "backend_down".to_owned(),
+            pool: Some("web".to_owned()),
+            backend: Some("app-1".to_owned()),
+            message: message.to_owned(),
+        });
+        format!("id: {number}\nevent: backend_down\ndata: {event}\n\n")
+    };
+    format!(
+        "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n: hello\n\n{}{}",
+        event(1, "web/app-1 is down: connection refused"),
+        event(2, "web/app-1 is up"),
+    )
+}
+
+#[test]
+fn events_are_lines() {
+    let fake = Fake::answering("client_events", vec![stream(); 3]);
+    let want = "2026-01-02 03:04:01  web/app-1 is down: connection refused\n\
+                2026-01-02 03:04:02  web/app-1 is up\n";
+    assert_eq!(said(&fake.run(&["events"])), want);
+    let output = fake.run(&["events", "--recent", "1", "--json"]);
+    let event: Event = serde_json::from_str(said(&output)).unwrap();
+    assert_eq!((event.number, event.kind.as_str()), (1, "backend_down"));
+    let output = fake.run(&["events", "--follow"]);
+    assert_eq!((output.status.code(), stdout(&output)), (Some(1), want));
+    assert_eq!(
+        stderr(&output),
+        "error: the balancer at mahoraga.sock has ended\n"
+    );
+    let want = [
+        "GET /v1/events?recent=20",
+        "GET /v1/events?recent=1",
+        "GET /v1/events?recent=20",
+    ];
+    assert_eq!(fake.asked(), want);
+}
+
+#[test]
+fn top_draws_and_leaves_the_terminal_as_it_was() {
+    let (status, pools) = (json(&status()), json(&pools()));
+    let bodies = [status.as_str(), &pools, "[]"].map(|body| answer("200 OK", body));
+    let answers = bodies.into_iter().chain([stream()]);
+    let fake = Fake::answering("client_screen", answers.collect());
+    let top = format!(
+        "stty rows 24 cols 80; exec {} top --interval 1h",
+        env!("CARGO_BIN_EXE_mahoraga")
+    );
+    // A terminal for the command, from util-linux.
+    let child = Command::new("script")
+        .args(["-qec", &top, "/dev/null"])
+        .env("TERM", "xterm")
+        .current_dir(&fake.directory)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut screen = String::new();
+    let mut child = Running(child);
+    let mut stdout = child.0.stdout.take().unwrap();
+    let mut read = |until: &str| {
+        let mut bytes = [0; 4096];
+        while !screen.contains(until) {
+            let length = stdout.read(&mut bytes).unwrap();
+            assert!(length > 0, "{screen:?}");
+            screen += &String::from_utf8_lossy(&bytes[..length]);
+        }
+    };
+    read("\x1b[?1049h");
+    read("ejected");
+    read("refused");
+    let mut stdin = child.0.stdin.take().unwrap();
+    stdin.write_all(b"q").unwrap();
+    read("\x1b[?1049l");
+    assert_eq!(child.0.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn top_without_a_terminal() {
+    let (status, pools) = (json(&status()), json(&pools()));
+    let fake = Fake::saying("client_top", &[status.as_str(), &pools, "[]"].repeat(2));
+    assert_eq!(
+        failed(&fake.run(&["top"]), 2),
+        "top draws on a terminal: without one, use top --json or `mahoraga status`"
+    );
+    let output = fake.run(&["top", "--json", "--interval", "100ms"]);
+    assert_eq!(output.status.code(), Some(1));
+    let lines: Vec<_> = stdout(&output).lines().collect();
+    let [line] = lines[..] else {
+        panic!("{lines:?}")
+    };
+    assert!(
+        line.starts_with("{\"new_per_s\":0,\"bytes_per_s\":0,\"connections\":1234,\"status\":")
+    );
+}
+
+const STATUS: &str = "\
+mahoraga 0.1.0, ready, up 3d 4h, process 4711
+version      18, in force after 850 µs
+connections  1234 of at most 16384
+accepted     120034
+closed       backend_closed 7, client_closed 118793
+reloads      3 done, 1 refused, the last at 2026-01-05T03:04:05Z
+refused      config.ron:1:1: listeners: at least one is wanted
+
+worker  version  sessions  accepted  connect failures
+     0       18       617     60017                 2
+     1       18       617     60017                 2
+";
+
+const LISTENERS: &str = "\
+listener  bind          pool  connections  limit
+front     0.0.0.0:8080  web          1.2k  10000
+db        [::1]:5432    db              0
+";
+
+const POOLS: &str = "\
+pool  strategy           in rotation  connections  limit  queued  queue          clients
+web   round_robin             2 of 4         1.2k   5000       4  100 for 2.5 s      12k
+db    least_connections       0 of 2            2
+web: panic: too few are up, health is ignored
+";
+
+const POOL: &str = "\
+pool  strategy           in rotation  connections
+db    least_connections       0 of 2            2
+
+pool  backend  address         weight  conns  opened  bytes  state
+db    app-1    127.0.0.1:5432       1      2       0    0 B  drain
+db    old      127.0.0.1:5433       1      0       0    0 B  removed
+";
+
+const BACKENDS: &str = "\
+pool  backend  address         weight  conns  limit  wait  opened  answer   bytes  fails  state
+web   app-1    127.0.0.1:9001       1   1.2k   2000     3     99k  1.2 ms  3.4 GB         up
+web   app-2    127.0.0.1:9002       1      0                    0             0 B     12  down: no answer
+web   app-3    127.0.0.1:9003       1      0                    0             0 B         ejected 23s
+web   app-4    127.0.0.1:9004       1      0                    0             0 B         rising 40%, backup
+db    app-1    127.0.0.1:5432       1      2                    0             0 B         drain
+db    old      127.0.0.1:5433       1      0                    0             0 B         removed
+";
+
+const SESSIONS: &str = "\
+id    client           listener  pool  backend  state    age  idle     up    down
+0-17  192.0.2.7:40000  front     web   app-1    open   2m 5s    0s  512 B  3.4 MB
+";
+
+const HISTOGRAMS: &str = "\
+since the start  count     p50     p90     p99   p99.9     max
+connect            12k  180 µs  360 µs  1.8 ms   18 ms  180 ms
+bytes_up           12k   512 B  1.0 kB  5.1 kB   51 kB  512 kB
+turn               12k  2.4 µs  4.8 µs   24 µs  240 µs  2.4 ms
+";
+
+const HISTOGRAMS_OF_WORKERS: &str = "\
+worker  since the start  count     p50     p90     p99   p99.9     max
+all     connect            12k  180 µs  360 µs  1.8 ms   18 ms  180 ms
+all     bytes_up           12k   512 B  1.0 kB  5.1 kB   51 kB  512 kB
+all     turn               12k  2.4 µs  4.8 µs   24 µs  240 µs  2.4 ms
+0       connect              0
+";

@@ -1,0 +1,214 @@
+//! Balancers that can't be asked or refuse, readers that leave, and the help.
+
+use std::fs;
+use std::os::unix::net::UnixListener;
+use std::process::Stdio;
+
+use super::super::fake::{Fake, answer, over_tcp};
+use super::super::{directory, mahoraga, run, stderr};
+use super::{failed, said, stream};
+
+#[test]
+fn who_can_not_be_asked() {
+    let empty = directory("client_nobody");
+    let run = |arguments: &[&str]| {
+        let mut command = mahoraga();
+        command
+            .args(arguments)
+            .current_dir(&empty)
+            .output()
+            .unwrap()
+    };
+    let want = "no balancer answers at mahoraga.sock: is `mahoraga run` running here? \
+                Name its socket with --admin";
+    assert_eq!(failed(&run(&["status"]), 1), want);
+    // Left behind by one that was killed.
+    drop(UnixListener::bind(empty.join("mahoraga.sock")).unwrap());
+    assert_eq!(failed(&run(&["status"]), 1), want);
+    let listener = UnixListener::bind(empty.join("silent.sock")).unwrap();
+    assert_eq!(
+        failed(&run(&["status", "--admin", "silent.sock"]), 1),
+        "no answer from silent.sock within 5 s"
+    );
+    drop(listener);
+    let output = run(&["status", "--admin", "http://192.0.2.1:80"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("is not on loopback: a token would cross the network"));
+}
+
+#[test]
+fn answers_that_are_none() {
+    let unknown = r#"{"error":"there is no pool called `wbe`, did you mean `web`?"}"#;
+    let answers = [
+        answer("404 Not Found", unknown),
+        answer("404 Not Found", "<html>"),
+        answer("200 OK", "{}"),
+        "SSH-2.0-OpenSSH_9.6\r\n".to_owned(),
+        String::new(),
+        "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n[".to_owned(),
+        answer("403 Forbidden", r#"{"error":"this token may only look"}"#),
+    ];
+    let fake = Fake::answering("client_answers", answers.into());
+    let gone = "the balancer at mahoraga.sock went away before it had answered";
+    for want in [
+        "there is no pool called `wbe`, did you mean `web`?",
+        "mahoraga.sock answers GET /v1/pools/wbe with 404 Not Found: \
+         is it a balancer of this version?",
+        "mahoraga.sock answers GET /v1/pools/wbe with missing field `name` at line 1 column 2: \
+         is it a balancer of this version?",
+        "what answers at mahoraga.sock is no balancer",
+        gone,
+        gone,
+        "this token may only look",
+    ] {
+        assert_eq!(failed(&fake.run(&["pools", "wbe"]), 1), want);
+    }
+}
+
+#[test]
+fn a_token_goes_over_http() {
+    let directory = directory("client_token");
+    fs::write(directory.join("token"), "s3cret\n").unwrap();
+    fs::write(directory.join("empty"), "\n").unwrap();
+    let run = |url: &str, more: &[&str]| {
+        let mut command = mahoraga();
+        command.args(["listeners", "--admin", url]).args(more);
+        command.current_dir(&directory).output().unwrap()
+    };
+    let (url, head) = over_tcp(answer("200 OK", "[]"));
+    said(&run(&url, &["--token-file", "token"]));
+    let head = head.join().unwrap();
+    assert!(
+        head.contains("\r\nauthorization: bearer s3cret\r\n"),
+        "{head}"
+    );
+    let host = url.strip_prefix("http://").unwrap();
+    assert!(head.contains(&format!("\r\nhost: {host}\r\n")), "{head}");
+
+    let (url, head) = over_tcp(answer("401 Unauthorized", ""));
+    let want = format!("{url} wants a token: name its file with --token-file");
+    assert_eq!(failed(&run(&url, &[]), 1), want);
+    assert!(!head.join().unwrap().contains("authorization"));
+    let output = run(&url, &["--token-file", "absent"]);
+    let want = "the token file absent: No such file or directory (os error 2)";
+    assert_eq!(failed(&output, 2), want);
+    let output = run(&url, &["--token-file", "empty"]);
+    assert_eq!(
+        failed(&output, 2),
+        "the token file empty: one word is wanted in it"
+    );
+
+    let (url, head) = over_tcp(answer("200 OK", "[]"));
+    let mut command = mahoraga();
+    let command = command.arg("listeners").current_dir(&directory);
+    let command = command
+        .env("MAHORAGA_ADMIN", url)
+        .env("MAHORAGA_TOKEN_FILE", "token");
+    said(&command.output().unwrap());
+    assert!(head.join().unwrap().contains("bearer s3cret"));
+    let mut command = mahoraga();
+    let command = command.arg("status").env("MAHORAGA_ADMIN", "https://a");
+    let output = command.output().unwrap();
+    let want = "MAHORAGA_ADMIN: `https://a` is no admin API: \
+                write the path of a socket, or http://HOST:PORT";
+    assert_eq!(failed(&output, 2), want);
+}
+
+#[test]
+fn a_reader_that_leaves_ends_a_command() {
+    let fake = Fake::answering("client_reader", vec![answer("200 OK", "[]"), stream()]);
+    for command in [&["listeners"][..], &["events", "--follow"]] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut child = mahoraga();
+        let child = child.args(command).current_dir(&fake.directory);
+        let output = child
+            .stdout(writer)
+            .stderr(Stdio::piped())
+            .output()
+            .unwrap();
+        assert_eq!((output.status.code(), stderr(&output)), (Some(0), ""));
+    }
+}
+
+#[test]
+fn the_help_has_two_lists() {
+    let output = run(&["--help"]);
+    let help = said(&output);
+    let (head, _) = help.split_once("\nExamples:").unwrap();
+    assert_eq!(head, HELP);
+    let (_, clients) = head
+        .split_once("Commands to a running balancer:\n")
+        .unwrap();
+    let clients = clients.lines().take_while(|line| !line.is_empty());
+    for line in clients {
+        let command = line.split_whitespace().next().unwrap();
+        let output = run(&[command, "--help"]);
+        assert!(
+            said(&output).contains(&format!("Usage: mahoraga {command}")),
+            "{command}"
+        );
+        let says = said(&output).contains("--admin <PATH|URL>");
+        assert!(says || ["set", "config"].contains(&command), "{command}");
+    }
+    assert_eq!(said(&run(&["drain", "--help"])), DRAIN);
+}
+
+const HELP: &str = "\
+A TCP load balancer on io_uring
+
+Usage: mahoraga <COMMAND>
+
+Balancer:
+  run         Balance as a configuration file says
+  check       Judge a configuration file: nothing is said when it is right
+  proxy       Balance without a configuration file
+  demo        Start three small HTTP backends and the balancer in front of them
+  simulate    Try strategies on a simulated fleet: seconds instead of days
+
+Commands to a running balancer:
+  status      How the balancer is going
+  listeners   The listeners and their limits
+  pools       The pools: strategy, connections, who waits
+  backends    The backends: state, weight, connections, answer times
+  sessions    The sessions: list or close them
+  add         Add a backend to a pool
+  remove      Remove a backend: its sessions go on
+  weight      Set the share of a backend
+  drain       Give a backend no more sessions: those that it has go on
+  ready       Give a backend its share again, after drain or maint
+  maint       Take a backend away: no sessions and no probes
+  set         Set the strategy, the queue or the limit of a pool, and other limits
+  reload      Read the configuration file again
+  config      The configuration that is in force
+  histograms  What the workers measured: times and bytes of sessions
+  events      What happened of late, and what happens
+  top         All at a glance, each second anew
+
+Options:
+  -h, --help     Print help
+  -V, --version  Print version
+";
+
+const DRAIN: &str = "\
+Give a backend no more sessions: those that it has go on
+
+Usage: mahoraga drain [OPTIONS] <BACKEND>
+
+Arguments:
+  <BACKEND>  Which: its name, or POOL/BACKEND
+
+Options:
+      --wait[=<DUR|off>]   Wait until it has no connection, for so long at most [default: off,
+                           without an end]
+      --keep               Let it hold over reloads of the file
+      --admin <PATH|URL>   The balancer's admin socket, or http://HOST:PORT on loopback [env:
+                           MAHORAGA_ADMIN] [default: mahoraga.sock]
+      --token-file <FILE>  The file of the token that http:// wants [env: MAHORAGA_TOKEN_FILE]
+      --json               Write the balancer's JSON
+  -h, --help               Print help
+
+Examples:
+  mahoraga drain app-1
+  mahoraga drain web/app-1 --wait=10m && ssh app-1 reboot
+";
