@@ -33,7 +33,8 @@ pub use duration::{
 pub use names::named;
 pub(super) use names::{did_you_mean, one_of};
 use names::{foreign, hint, listed};
-pub(super) use network::{discovered_name, loopback, resolver, socket_path, webhook};
+pub use network::admin_socket;
+pub(super) use network::{discovered_name, loopback, resolver, webhook};
 
 /// Why a value is refused. Each names the value.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
