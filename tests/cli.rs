@@ -11,6 +11,8 @@ use std::process::{Child, Command, Output, Stdio};
 
 use mahoraga::config::{Key, Strategy};
 
+#[path = "cli/live.rs"]
+mod live;
 #[path = "cli/mistakes.rs"]
 mod mistakes;
 #[path = "cli/strategies.rs"]
