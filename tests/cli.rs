@@ -15,6 +15,8 @@ use mahoraga::config::{Key, Strategy};
 mod client;
 #[path = "cli/fake.rs"]
 mod fake;
+#[path = "cli/live.rs"]
+mod live;
 #[path = "cli/mistakes.rs"]
 mod mistakes;
 #[path = "cli/strategies.rs"]

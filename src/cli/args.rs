@@ -12,7 +12,7 @@ use clap::{Args, Parser, Subcommand};
 use super::admin::ClientCommand;
 use crate::address::Address;
 use crate::config::values::{self, ValueError};
-use crate::config::{Backend, Key, LogFormat, Strategy};
+use crate::config::{Backend, Check, Key, LogFormat, Strategy};
 use crate::simulate::Scenario;
 
 /// The program's arguments.
@@ -137,6 +137,9 @@ pub struct ProxyArgs {
     /// How long a client is remembered after its last connection ends [default: 30m].
     #[arg(long, value_name = "DUR", value_parser = persist_ttl)]
     pub persist_ttl: Option<Duration>,
+    /// Probe the backends: tcp, tls, http, or in full as a file has it; or off.
+    #[arg(long, value_name = "CHECK|off", default_value = "off")]
+    pub check: Probing,
     /// Worker threads; auto: one for each CPU that the process may use.
     #[arg(long, value_name = "N|auto", default_value = "auto", value_parser = workers)]
     pub workers: Count,
@@ -180,6 +183,9 @@ pub struct ProxyArgs {
     /// The file that SIGUSR1 appends histograms to.
     #[arg(long, value_name = "FILE", default_value = "mahoraga.hlog")]
     pub histogram_log: PathBuf,
+    /// The Unix socket of the admin API, or off.
+    #[arg(long, value_name = "PATH|off", default_value = "off")]
+    pub admin: AdminSocket,
 }
 
 /// What `mahoraga simulate` takes.
@@ -235,6 +241,30 @@ impl FromStr for MaxLoad {
 
     fn from_str(text: &str) -> Result<Self, ValueError> {
         values::max_load(text).map(Self)
+    }
+}
+
+/// How backends are probed, or none where `off` is written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Probing(pub Option<Check>);
+
+impl FromStr for Probing {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        values::check_of(text).map(Self)
+    }
+}
+
+/// The path of a Unix socket, or none where `off` is written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AdminSocket(pub Option<PathBuf>);
+
+impl FromStr for AdminSocket {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        values::admin_socket(text).map(Self)
     }
 }
 

@@ -8,8 +8,8 @@ use super::args::ProxyArgs;
 use crate::address::Address;
 use crate::config::values::{self, ValueError};
 use crate::config::{
-    ATTEMPTS, AccessLog, Backend, Config, FirstTier, Listener, Persist, Pool, Strategy, Timeouts,
-    TwoTier,
+    ATTEMPTS, AccessLog, Admin, Backend, Config, FirstTier, Listener, Persist, Pool, Strategy,
+    Timeouts, TwoTier,
 };
 
 /// Why flags make no configuration, beyond what the parser of arguments refuses.
@@ -76,11 +76,17 @@ pub fn proxy_config(args: &ProxyArgs) -> Result<Config, ProxyError> {
             format: args.log_format,
         }),
         histogram_log: histogram_log.to_owned(),
+        admin: args.admin.0.clone().map(|socket| Admin {
+            socket: Some(socket),
+            required: true,
+            ..Admin::default()
+        }),
         ..Config::of(
             listeners(args),
             vec![Pool {
                 strategy,
                 persist,
+                check: args.check.0.clone(),
                 ..Pool::of(POOL, args.to.clone())
             }],
         )
@@ -239,7 +245,7 @@ mod tests {
              --persist http_cookie(a) --persist-ttl 1h --peek-timeout 1m \
              --workers 2 --max-connections 7 --attempts 1 --connect-timeout 1s --idle-timeout off \
              --half-closed-timeout 2s --session-timeout 1h --shutdown-grace 0s --access-log a.log \
-             --log-format json --histogram-log b.hlog",
+             --log-format json --histogram-log b.hlog --check http --admin unix:/run/a.sock",
         )
         .unwrap();
         let timeouts = Timeouts {
@@ -285,11 +291,17 @@ mod tests {
                 format: LogFormat::Json,
             }),
             histogram_log: "b.hlog".into(),
+            admin: Some(Admin {
+                socket: Some("/run/a.sock".into()),
+                required: true,
+                ..Admin::default()
+            }),
             ..Config::of(
                 vec![listener("[::1]:80"), listener("unix:/a")],
                 vec![Pool {
                     strategy,
                     persist: Some(persist),
+                    check: values::check_of("http").unwrap(),
                     ..Pool::of(POOL, vec![first, second])
                 }],
             )

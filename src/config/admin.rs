@@ -8,7 +8,8 @@ use std::path::PathBuf;
 pub struct Admin {
     /// A Unix socket of mode 0600: who may open it may do all.
     pub socket: Option<PathBuf>,
-    /// It was asked for: a start fails where it can't be had.
+    /// The file names the socket: a start fails where it can't be had. Else the socket is the
+    /// default one, or none.
     pub required: bool,
     /// HTTP on loopback, for who has a token.
     pub http: Option<AdminHttp>,

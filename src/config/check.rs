@@ -62,7 +62,8 @@ pub enum Probe {
 pub enum Expect {
     /// These bytes, anywhere.
     Bytes(Vec<u8>),
-    /// What this regular expression matches (of the crate `regex`, over bytes).
+    /// What this regular expression matches, compiled by
+    /// [`expect_regex`](super::values::expect_regex).
     Regex(String),
 }
 

@@ -54,7 +54,9 @@ impl Config {
     fn shared(&self) -> (u8, Timeouts) {
         let of = |listener: &Listener| (listener.attempts, listener.timeouts);
         let mut all = self.listeners.iter().map(of);
-        let first = all.next().unwrap_or((ATTEMPTS, Timeouts::default()));
+        let first = all
+            .next()
+            .unwrap_or_else(|| (ATTEMPTS, Timeouts::default()));
         if all.all(|other| other == first) {
             first
         } else {

@@ -119,6 +119,26 @@ impl<'a> Judge<'a> {
         self.read(leaf, read)
     }
 
+    /// A group that is there; not where `"off"`, or anything else, stands in its place.
+    pub(super) fn group_or_off<T>(
+        &mut self,
+        at: Option<&'a Node>,
+        bare: &'a Scalar,
+        wanted: &str,
+        read: impl FnOnce(&mut Self, &'a Node) -> Option<T>,
+    ) -> Option<T> {
+        let at = at?;
+        if !bare.is_set() {
+            return read(self, at);
+        }
+        let bare = self.leaf(bare, at, "");
+        self.read(&bare, |leaf| match leaf.text() {
+            Some("off") => Ok(()),
+            _ => Err(not(leaf, &format!("\"off\" or a group such as {wanted}"))),
+        });
+        None
+    }
+
     /// The items of a list that are right; `name` is what each is called.
     pub(super) fn items<T>(
         &mut self,

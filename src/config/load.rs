@@ -114,7 +114,12 @@ fn alone<T: DeserializeOwned, R>(
     } else {
         text.to_owned()
     };
-    let refused = |mistake: Mistake| ValueError::Refused(mistake.sentence);
+    let prefix = format!("{name}: ");
+    let refused = |mistake: Mistake| {
+        // Who asks for one value knows its name.
+        let sentence = mistake.sentence.strip_prefix(&prefix);
+        ValueError::Refused(sentence.unwrap_or(&mistake.sentence).to_owned())
+    };
     let mut source = Source::new(String::new(), text);
     let raw: T = shape(&mut source).map_err(refused)?;
     let at = source.root().clone().called(name);

@@ -45,9 +45,10 @@ pub use warnings::{DESCRIPTORS_RESERVED, Host, descriptors_needed, warnings};
 /// A whole, valid configuration.
 ///
 /// Invariant: names are unique among listeners, among pools and within a pool; every listener's
-/// `pool` is an index into `pools`; every pool has a backend of weight above 0; `two_tier` has
-/// every group that a backend of its pool names, and if one names a group, all do; a pool of
-/// `sticky_round_robin` persists.
+/// `pool` is an index into `pools`; every pool has a backend of weight above 0 that is not of the
+/// reserve, unless it discovers; the reserve stands behind all others, and is there where the pool
+/// scales and nowhere else; `two_tier` has every group that a backend of its pool names, and if one
+/// names a group, all do; a pool of `sticky_round_robin` persists.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// Worker threads; `None`: one per CPU that the process may use.

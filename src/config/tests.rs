@@ -2,6 +2,7 @@
 
 use super::*;
 
+mod live;
 mod strategies;
 
 const EXAMPLE: &str = include_str!("../../config.ron");
@@ -78,6 +79,9 @@ fn the_example_names_every_field() {
         "max_connections",
         "shutdown_grace",
         "histogram_log",
+        "reload_on_change",
+        "resolvers",
+        "admin",
     ];
     has(&root, &whole);
     has(root.field("access_log"), &["to", "format"]);
@@ -88,8 +92,35 @@ fn the_example_names_every_field() {
     let fields = ["name", "bind", "pool", "max_connections"];
     has(root.field("listeners").item(0), &fields);
     let pool = root.field("pools").item(0);
-    has(pool, &["name", "strategy", "persist", "backends"]);
-    let fields = ["address", "name", "weight", "max_connections", "backup"];
+    let fields = [
+        "name",
+        "strategy",
+        "persist",
+        "max_connections",
+        "queue",
+        "check",
+        "ejection",
+        "panic_below",
+        "all_down",
+        "slow_start",
+        "on_down",
+        "discover",
+        "scaling",
+        "reserve",
+        "backends",
+    ];
+    has(pool, &fields);
+    has(pool.field("queue"), &["max", "timeout"]);
+    let fields = ["failures", "base", "max", "share", "latency"];
+    has(pool.field("ejection"), &fields);
+    let fields = [
+        "address",
+        "name",
+        "weight",
+        "max_connections",
+        "backup",
+        "state",
+    ];
     has(pool.field("backends").item(1), &fields);
 }
 
@@ -359,7 +390,12 @@ fn every_prefix_is_survived() {
     let dense = r##"Config(workers: Some(2), defaults: (timeouts: (idle: "é\"")), /* x */
         listeners: [
         (bind: "unix:/é", pool: r#"w"#, name: 'n'), {"a": 1}, b"\xff"], pools: [("x", 1..2)])"##;
-    for text in [dense, EXAMPLE] {
+    // Within a comment one end is as good as another.
+    let lines = EXAMPLE.lines();
+    let bare: Vec<_> = lines
+        .filter(|line| !line.trim_start().starts_with("//"))
+        .collect();
+    for text in [dense, &bare.join("\n")] {
         for end in 0..=text.len() {
             survive(text.as_bytes()[..end].to_vec());
         }

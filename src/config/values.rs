@@ -34,7 +34,8 @@ pub(crate) use names::did_you_mean;
 pub use names::named;
 pub(super) use names::one_of;
 use names::{foreign, hint, listed};
-pub(super) use network::{discovered_name, loopback, resolver, socket_path, webhook};
+pub use network::admin_socket;
+pub(super) use network::{discovered_name, loopback, resolver, webhook};
 
 /// Why a value is refused. Each names the value.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]

@@ -13,6 +13,8 @@ use super::{Backend, Config, FirstTier, Key, Listener, LogSink, Pool, Strategy, 
 use crate::address::Address;
 use crate::peek::Field;
 
+mod live;
+
 /// What the machine gives to the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Host {
@@ -43,6 +45,7 @@ pub fn warnings(config: &Config, host: Host, source: Option<&Source>) -> Vec<War
     workers(config, host, &mut found);
     descriptors(config, host, &mut found);
     directories(config, &mut found);
+    live::files(config, &mut found);
     for (i, listener) in config.listeners.iter().enumerate() {
         if let Some(sentence) = idle(listener.timeouts.idle) {
             found.push((At::Idle(i), sentence));
@@ -61,6 +64,7 @@ pub fn warnings(config: &Config, host: Host, source: Option<&Source>) -> Vec<War
     }
     for (i, pool) in config.pools.iter().enumerate() {
         strategy(i, pool, &mut found);
+        live::pool(i, pool, &mut found);
         keys(config, i, &mut found);
         if config.listeners.iter().all(|listener| listener.pool != i) {
             found.push((
@@ -79,6 +83,10 @@ enum At {
     MaxConnections,
     AccessLog,
     HistogramLog,
+    AdminSocket,
+    AuditLog,
+    ReadToken,
+    WriteToken,
     ListenerMaxConnections(usize),
     Idle(usize),
     Bind(usize),
@@ -88,6 +96,12 @@ enum At {
     Key(usize),
     Persist(usize),
     Group { pool: usize, backend: usize },
+    Interval(usize),
+    Verify(usize),
+    AllDown(usize),
+    SlowStart(usize),
+    OnDown(usize),
+    Discovery(usize),
 }
 
 impl At {
@@ -107,6 +121,16 @@ impl At {
             Self::Subset(i) => pool(i).field("strategy").field("subset"),
             Self::Key(i) => pool(i).field("strategy").field("key"),
             Self::Persist(i) => pool(i).field("persist").field("key"),
+            Self::AdminSocket => root.field("admin").field("socket"),
+            Self::AuditLog => root.field("admin").field("audit_log"),
+            Self::ReadToken => root.field("admin").field("http").field("read_token"),
+            Self::WriteToken => root.field("admin").field("http").field("write_token"),
+            Self::Interval(i) => pool(i).field("check").field("interval"),
+            Self::Verify(i) => pool(i).field("check").field("tls").field("verify"),
+            Self::AllDown(i) => pool(i).field("all_down"),
+            Self::SlowStart(i) => pool(i).field("slow_start"),
+            Self::OnDown(i) => pool(i).field("on_down"),
+            Self::Discovery(i) => pool(i).field("discover").field("file"),
             Self::Group { pool: i, backend } => {
                 pool(i).field("backends").item(backend).field("group")
             }
@@ -141,7 +165,14 @@ fn directories(config: &Config, found: &mut Vec<(At, String)>) {
     });
     let access_log = access_log.map(|path| (At::AccessLog, "access log", path));
     let histogram_log = (At::HistogramLog, "histogram log", &config.histogram_log);
-    for (at, what, path) in access_log.into_iter().chain([histogram_log]) {
+    let admin = config.admin.as_ref();
+    let socket = admin.filter(|admin| admin.required);
+    let socket = socket.and_then(|admin| admin.socket.as_ref());
+    let socket = socket.map(|path| (At::AdminSocket, "admin socket", path));
+    let audit_log = admin.and_then(|admin| admin.audit_log.as_ref());
+    let audit_log = audit_log.map(|path| (At::AuditLog, "audit log", path));
+    let optional = [access_log, socket, audit_log].into_iter().flatten();
+    for (at, what, path) in optional.chain([histogram_log]) {
         if let Some(directory) = path.parent().filter(|directory| is_missing(directory)) {
             let directory = directory.display();
             let sentence = format!("the directory of the {what}, `{directory}`, does not exist");
@@ -209,7 +240,7 @@ fn descriptors(config: &Config, host: Host, found: &mut Vec<(At, String)>) {
 /// What a pool's strategy makes of its backends.
 fn strategy(i: usize, pool: &Pool, found: &mut Vec<(At, String)>) {
     // Backends that take connections while all is well.
-    let is_active = |backend: &&Backend| !backend.backup && backend.weight > 0;
+    let is_active = |backend: &&Backend| !backend.backup && !backend.reserve && backend.weight > 0;
     let active: Vec<_> = pool.backends.iter().filter(is_active).collect();
     if let Strategy::TwoTier(tiers) = &pool.strategy {
         if let FirstTier::Hash { subset, .. } = tiers.first

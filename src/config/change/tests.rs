@@ -327,7 +327,7 @@ fn single_values_are_read_as_in_a_file() {
     let error = |text: &str| values::strategy_of(text).unwrap_err().to_string();
     assert_eq!(
         error("leastconn"),
-        "strategy: no strategy is called `leastconn`, did you mean `least_connections`?"
+        "no strategy is called `leastconn`, did you mean `least_connections`?"
     );
     assert_eq!(
         error("(name: \"hash\", ky: \"sni\")"),

@@ -421,7 +421,7 @@ impl Chance<'_> {
                     .unwrap_or_default(),
                 expect: match self.half() {
                     true => Expect::Bytes(self.pick(&bytes).to_vec()),
-                    false => Expect::Regex(r#"^\+"PONG\s(?-u:\xff)é"#.to_owned()),
+                    false => Expect::Regex(r#"^\+"PONG\s\xffé"#.to_owned()),
                 },
             },
             _ => Probe::Http {

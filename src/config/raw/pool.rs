@@ -16,8 +16,8 @@ pub(in crate::config) struct RawPool {
     pub(in crate::config) all_down: Scalar,
     pub(in crate::config) slow_start: Scalar,
     pub(in crate::config) on_down: Short<RawOnDown>,
-    pub(in crate::config) discover: Option<RawDiscovery>,
-    pub(in crate::config) scaling: Option<RawScaling>,
+    pub(in crate::config) discover: Short<RawDiscovery>,
+    pub(in crate::config) scaling: Short<RawScaling>,
     pub(in crate::config) backends: Vec<Short<RawBackend>>,
     pub(in crate::config) reserve: Vec<Short<RawBackend>>,
 }
@@ -169,6 +169,9 @@ pub(in crate::config) struct RawOnDown {
 #[derive(Debug, Default, serde::Deserialize)]
 #[serde(rename = "Discover", default, deny_unknown_fields)]
 pub(in crate::config) struct RawDiscovery {
+    /// `"off"` in place of the group.
+    #[serde(skip)]
+    pub(in crate::config) bare: Scalar,
     pub(in crate::config) dns: Scalar,
     pub(in crate::config) port: Scalar,
     pub(in crate::config) srv: Scalar,
@@ -178,6 +181,9 @@ pub(in crate::config) struct RawDiscovery {
 #[derive(Debug, Default, serde::Deserialize)]
 #[serde(rename = "Scaling", default, deny_unknown_fields)]
 pub(in crate::config) struct RawScaling {
+    /// `"off"` in place of the group.
+    #[serde(skip)]
+    pub(in crate::config) bare: Scalar,
     pub(in crate::config) by: Scalar,
     pub(in crate::config) high: Scalar,
     pub(in crate::config) low: Scalar,
@@ -197,4 +203,6 @@ short! {
     RawCheckTls { bare },
     RawEjection { bare },
     RawOnDown { bare },
+    RawDiscovery { bare },
+    RawScaling { bare },
 }

@@ -48,10 +48,17 @@ pub(super) use short;
 
 /// What is made of `(field: value, ...)`.
 trait FromFields: From<Scalar> {
+    /// Of `()`.
+    fn from_none() -> Self;
+
     fn from_fields<'de, A: MapAccess<'de>>(map: A) -> Result<Self, A::Error>;
 }
 
 impl FromFields for Scalar {
+    fn from_none() -> Self {
+        Self::Other
+    }
+
     fn from_fields<'de, A: MapAccess<'de>>(mut map: A) -> Result<Self, A::Error> {
         while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
         Ok(Self::Other)
@@ -61,8 +68,12 @@ impl FromFields for Scalar {
 impl<T> FromFields for Short<T>
 where
     Self: From<Scalar>,
-    T: serde::de::DeserializeOwned,
+    T: Default + serde::de::DeserializeOwned,
 {
+    fn from_none() -> Self {
+        Self(T::default())
+    }
+
     fn from_fields<'de, A: MapAccess<'de>>(map: A) -> Result<Self, A::Error> {
         T::deserialize(MapAccessDeserializer::new(map)).map(Self)
     }
@@ -123,7 +134,7 @@ impl<'de, T: FromFields> Visitor<'de> for Written<T> {
     }
 
     fn visit_unit<E>(self) -> Result<T, E> {
-        Ok(Scalar::Other.into())
+        Ok(T::from_none())
     }
 
     fn visit_bool<E>(self, truth: bool) -> Result<T, E> {

@@ -17,9 +17,8 @@ impl<'a> Judge<'a> {
         };
         let socket = self.leaf(&raw.socket, at, "socket");
         let audit_log = self.leaf(&raw.audit_log, at, "audit_log");
-        let socket = self.read(&socket, |leaf| match text_or(leaf, ADMIN_WANTED)? {
-            "off" => Ok(None),
-            path => values::socket_path(path).map(Some),
+        let socket = self.read(&socket, |leaf| {
+            values::admin_socket(text_or(leaf, ADMIN_WANTED)?)
         });
         let audit_log = self.read(&audit_log, |leaf| match text(leaf)? {
             "-" => Ok(None),

@@ -23,14 +23,6 @@ impl<'a> Judge<'a> {
     }
 
     pub(super) fn ejection(&mut self, raw: &'a RawEjection, at: &'a Node) -> Option<Ejection> {
-        let bare = self.leaf(&raw.bare, at, "");
-        if raw.bare.is_set() {
-            self.read(&bare, |leaf| match text_or(leaf, EJECTION_WANTED)? {
-                "off" => Ok(()),
-                _ => Err(not(leaf.written(), EJECTION_WANTED)),
-            });
-            return None;
-        }
         let default = Ejection::default();
         let failures = self.leaf(&raw.failures, at, "failures");
         let base = self.leaf(&raw.base, at, "base");
@@ -92,7 +84,8 @@ impl<'a> Judge<'a> {
             _ => Err(not(leaf.written(), ON_DOWN_WANTED)),
         });
         let close_over = self.read(&close_over, duration(values::GRACE));
-        bare.or(close_over.map(OnDown::Close)).unwrap_or_default()
+        bare.or_else(|| close_over.map(OnDown::Close))
+            .unwrap_or_default()
     }
 }
 
@@ -103,5 +96,4 @@ fn not(value: &str, wanted: &str) -> ValueError {
     }
 }
 
-const EJECTION_WANTED: &str = "\"off\" or a group such as (failures: 5)";
 const ON_DOWN_WANTED: &str = "\"keep\", \"close\" or (close_over: \"30s\")";

@@ -73,7 +73,8 @@ impl<'a> Judge<'a> {
             let pattern = text(leaf)?;
             values::expect_regex(pattern).map(|_| pattern.to_owned())
         });
-        let expect = expect.map(Expect::Bytes).or(regex.map(Expect::Regex))?;
+        let regex = regex.map(Expect::Regex);
+        let expect = expect.map(Expect::Bytes).or(regex)?;
         Some(Probe::SendExpect { send, expect })
     }
 

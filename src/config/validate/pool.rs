@@ -53,34 +53,52 @@ impl<'a> Judge<'a> {
             let error = ValueError::PersistsAlready(strategy.clone());
             self.mistake(&at.span, format!("persist: {error}"));
         }
-        let max_connections = self.leaf(&raw.max_connections, at, "max_connections");
-        let slow_start = self.leaf(&raw.slow_start, at, "slow_start");
-        let scaling = raw.scaling.as_ref();
-        let check_at = at.find("check");
-        let ejection_at = at.find("ejection");
         let backends = members.into_iter().map(|member| member.backend).collect();
-        let default = Pool::of(name, backends);
-        Pool {
+        let pool = Pool {
             strategy,
             persist: its_persist.or(persist),
+            ..Pool::of(name, backends)
+        };
+        self.available(pool, raw, at)
+    }
+
+    /// The same with what it does when backends fail, return, or are full, and where more are.
+    fn available(&mut self, pool: Pool, raw: &'a RawPool, at: &'a Node) -> Pool {
+        let max_connections = self.leaf(&raw.max_connections, at, "max_connections");
+        let slow_start = self.leaf(&raw.slow_start, at, "slow_start");
+        let (ejection, scaling) = (&raw.ejection.0, &raw.scaling.0);
+        let ejection = match at.find("ejection") {
+            None => pool.ejection,
+            there => self.group_or_off(there, &ejection.bare, "(failures: 5)", |judge, at| {
+                judge.ejection(ejection, at)
+            }),
+        };
+        Pool {
             max_connections: self
                 .read(&max_connections, number_or("off", values::CONNECTIONS))
                 .flatten(),
             queue: self.queue(&raw.queue.0, at.field("queue")),
-            check: check_at.and_then(|at| self.check(&raw.check.0, at)),
-            ejection: ejection_at.map_or(default.ejection, |at| self.ejection(&raw.ejection.0, at)),
+            check: at.find("check").and_then(|at| self.check(&raw.check.0, at)),
+            ejection,
             panic_below: self.panic_below(&raw.panic_below, at),
             all_down: self.all_down(&raw.all_down, at),
             slow_start: self
                 .read(&slow_start, duration_or_off(values::SLOW_START))
                 .flatten(),
             on_down: self.on_down(&raw.on_down.0, at.field("on_down")),
-            discovery: raw
-                .discover
-                .as_ref()
-                .and_then(|raw| self.discovery(raw, at.field("discover"))),
-            scaling: scaling.map(|raw| self.scaling(raw, at.field("scaling"))),
-            ..default
+            discovery: self.group_or_off(
+                at.find("discover"),
+                &raw.discover.0.bare,
+                "(dns: \"NAME\", port: 80)",
+                |judge, at| judge.discovery(&raw.discover.0, at),
+            ),
+            scaling: self.group_or_off(
+                at.find("scaling"),
+                &scaling.bare,
+                "(high: 100)",
+                |judge, at| judge.scaling(scaling, at),
+            ),
+            ..pool
         }
     }
 
@@ -89,19 +107,21 @@ impl<'a> Judge<'a> {
         let mut names = HashMap::new();
         let mut members = self.listed((&raw.backends, at.field("backends")), &mut names);
         let at_backends = at.field("backends").start();
+        let is_group = |name, bare: &Scalar| at.find(name).is_some() && !bare.is_set();
+        let is_discovered = is_group("discover", &raw.discover.0.bare);
+        let is_scaled = is_group("scaling", &raw.scaling.0.bare);
         // Those that are discovered may be all.
-        if members.is_empty() && raw.discover.is_none() {
+        if members.is_empty() && !is_discovered {
             self.mistake(&at_backends, "backends: at least one is wanted".to_owned());
-        } else if raw.discover.is_none() && members.iter().all(|member| member.backend.weight == 0)
-        {
+        } else if !is_discovered && members.iter().all(|member| member.backend.weight == 0) {
             let sentence = "backends: every weight is 0, so that none is ever selected";
             self.mistake(&at_backends, sentence.to_owned());
         }
         let reserve = self.listed((&raw.reserve, at.field("reserve")), &mut names);
-        if raw.scaling.is_some() && raw.reserve.is_empty() {
+        if is_scaled && raw.reserve.is_empty() {
             let sentence = "scaling: there is no `reserve` of backends to grow by";
             self.mistake(&at.field("scaling").start(), sentence.to_owned());
-        } else if raw.scaling.is_none() && !raw.reserve.is_empty() {
+        } else if !is_scaled && !raw.reserve.is_empty() {
             let sentence = "reserve: without `scaling` it is never brought in";
             self.mistake(&at.field("reserve").start(), sentence.to_owned());
         }

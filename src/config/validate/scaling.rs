@@ -33,11 +33,11 @@ impl<'a> Judge<'a> {
         let dns = dns
             .zip(port)
             .map(|(name, port)| Discovery::Dns { name, port });
-        dns.or(srv.map(Discovery::Srv))
-            .or(file.map(Discovery::File))
+        let (srv, file) = (srv.map(Discovery::Srv), file.map(Discovery::File));
+        dns.or(srv).or(file)
     }
 
-    pub(super) fn scaling(&mut self, raw: &'a RawScaling, at: &'a Node) -> Scaling {
+    pub(super) fn scaling(&mut self, raw: &'a RawScaling, at: &'a Node) -> Option<Scaling> {
         let default = Scaling::default();
         let by = self.leaf(&raw.by, at, "by");
         let high = self.leaf(&raw.high, at, "high");
@@ -59,7 +59,7 @@ impl<'a> Judge<'a> {
             );
             self.mistake(&at.field("low").span, sentence);
         }
-        Scaling {
+        Some(Scaling {
             by: by.unwrap_or_default(),
             high,
             low: low.unwrap_or_else(|| Scaling::low_default(high)),
@@ -73,6 +73,6 @@ impl<'a> Judge<'a> {
                 .read(&min, number(values::SCALING_MIN))
                 .unwrap_or(default.min),
             webhook: self.read(&webhook, |leaf| values::webhook(text(leaf)?)),
-        }
+        })
     }
 }

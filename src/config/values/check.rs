@@ -52,18 +52,19 @@ pub(in crate::config) fn check_type(name: &str) -> Result<CheckType, ValueError>
 /// # Errors
 /// It is no regular expression of the crate `regex`, or takes more than 1 MiB once compiled.
 pub fn expect_regex(pattern: &str) -> Result<Regex, ValueError> {
+    // An answer is bytes: `.` is one of them, and letters are those of ASCII.
     let compiled = RegexBuilder::new(pattern)
+        .unicode(false)
         .size_limit(REGEX_BYTES_MAX)
         .build();
     compiled.map_err(|error| {
-        let why = match error {
-            regex::Error::CompiledTooBig(_) => "it takes more than 1 MiB once compiled".to_owned(),
-            other => {
-                // The expression stands above it, with a caret of its own.
-                let said = other.to_string();
-                let last = said.lines().last().unwrap_or_default();
-                last.trim().trim_start_matches("error: ").to_owned()
-            }
+        let why = if let regex::Error::CompiledTooBig(_) = error {
+            "it takes more than 1 MiB once compiled".to_owned()
+        } else {
+            // The expression stands above it, with a caret of its own.
+            let said = error.to_string();
+            let last = said.lines().last().unwrap_or_default();
+            last.trim().trim_start_matches("error: ").to_owned()
         };
         ValueError::BadRegex {
             pattern: pattern.to_owned(),
@@ -138,7 +139,7 @@ pub(in crate::config) fn status(text: &str) -> Result<RangeInclusive<u16>, Value
 pub(in crate::config) fn server_name(text: &str) -> Result<String, ValueError> {
     match DnsName::try_from(text) {
         Ok(_) => Ok(text.to_owned()),
-        Err(_) => Err(not(text, "a host name, and no address")),
+        Err(_) => Err(not(text, "the name of a host, such as example.org")),
     }
 }
 

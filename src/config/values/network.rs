@@ -10,15 +10,18 @@ use crate::address::{Address, is_host_name};
 pub(in crate::config) fn loopback(text: &str) -> Result<SocketAddr, ValueError> {
     match text.parse()? {
         Address::Tcp(address) if address.ip().is_loopback() => Ok(address),
-        other => Err(ValueError::NotLoopback(other)),
+        other @ (Address::Tcp(_) | Address::Unix(_)) => Err(ValueError::NotLoopback(other)),
     }
 }
 
-/// Reads the path of a Unix socket, as an address or alone.
-pub(in crate::config) fn socket_path(text: &str) -> Result<PathBuf, ValueError> {
+/// Reads the path of the admin socket, as an address or alone, or `off` as none.
+pub fn admin_socket(text: &str) -> Result<Option<PathBuf>, ValueError> {
+    if text == "off" {
+        return Ok(None);
+    }
     let path = text.strip_prefix("unix:").unwrap_or(text);
     match format!("unix:{path}").parse()? {
-        Address::Unix(path) => Ok(path),
+        Address::Unix(path) => Ok(Some(path)),
         other @ Address::Tcp(_) => Err(not(&other.to_string(), "a path")),
     }
 }

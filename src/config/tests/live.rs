@@ -1,0 +1,341 @@
+//! Checks, ejection, queues, discovery, scaling and the admin API, as they are written.
+
+use super::*;
+
+/// The only pool of the smallest file, with these settings.
+fn pool(settings: &str) -> Pool {
+    let text = SMALLEST.replacen("backends", &format!("{settings}, backends"), 1);
+    let (mut config, _) = read(&text).unwrap_or_else(|error| panic!("{error}"));
+    config.pools.remove(0)
+}
+
+fn check(written: &str) -> Check {
+    pool(&format!("check: {written}")).check.unwrap()
+}
+
+fn whole(settings: &str) -> Config {
+    let text = SMALLEST.replacen('(', &format!("({settings}, "), 1);
+    let (config, _) = read(&text).unwrap_or_else(|error| panic!("{error}"));
+    config
+}
+
+fn http() -> Probe {
+    Probe::Http {
+        method: "GET".to_owned(),
+        path: "/".to_owned(),
+        host: None,
+        status: 200..=399,
+    }
+}
+
+/// What the example tells in a comment of the setting: the groups in parentheses.
+fn told(setting: &str, from: &str) -> Vec<String> {
+    let (_, rest) = EXAMPLE.split_once(from).unwrap();
+    let (comment, _) = rest
+        .split_once(&format!("\n            {setting}: "))
+        .unwrap();
+    let lines = comment
+        .lines()
+        .map(|line| line.trim_start().trim_start_matches("//"));
+    let comment: String = lines.flat_map(|line| [line, "\n"]).collect();
+    let groups = comment.split("\n   (").skip(1);
+    groups
+        .map(|text| format!("({})", text.split_once(')').unwrap().0))
+        .collect()
+}
+
+#[test]
+fn the_example_tells_every_check_with_its_defaults() {
+    let told = told("check", "// How backends are probed;");
+    let [http_group, send_expect, times] = &told[..] else {
+        panic!("{told:?}");
+    };
+    let default = Check::default();
+    assert_eq!(check(http_group), check("\"http\""));
+    assert_eq!(
+        check(send_expect).probe,
+        Probe::SendExpect {
+            send: Vec::new(),
+            expect: Expect::Bytes(b"220 ".to_vec()),
+        }
+    );
+    assert_eq!(check(times), default);
+    assert_eq!(check("\"tcp\""), default);
+}
+
+#[test]
+fn the_example_tells_the_defaults_of_scaling() {
+    let told = told("scaling", "// How it grows by its reserve");
+    let written = format!("scaling: {}, reserve: [\"unix:/r\"]", told[0]);
+    let pool = pool(&written);
+    assert_eq!(pool.scaling, Some(Scaling::default()));
+    let reserve: Vec<_> = pool.backends.iter().map(|one| one.reserve).collect();
+    assert_eq!(reserve, [false, true]);
+}
+
+#[test]
+fn the_example_tells_where_backends_are_found() {
+    let told = told("discover", "// Where more backends are found");
+    let found: Vec<_> = told
+        .iter()
+        .map(|written| pool(&format!("discover: {written}")).discovery.unwrap())
+        .collect();
+    let dns = Discovery::Dns {
+        name: "web.example".to_owned(),
+        port: 80,
+    };
+    let srv = Discovery::Srv("_web._tcp.example".to_owned());
+    assert_eq!(found, [dns, srv, Discovery::File("web.backends".into())]);
+}
+
+#[test]
+fn the_example_tells_the_admin_api_in_full() {
+    let (_, rest) = EXAMPLE.split_once("//   (socket: ").unwrap();
+    let (group, _) = rest.split_once("\n    admin: ").unwrap();
+    let group = group.replace("//", "");
+    let admin = Admin {
+        required: true,
+        http: Some(AdminHttp {
+            bind: "127.0.0.1:9900".parse().unwrap(),
+            read_token: Some("read.token".into()),
+            write_token: Some("write.token".into()),
+        }),
+        ..Admin::default()
+    };
+    assert_eq!(
+        whole(&format!("admin: (socket: {group}")).admin,
+        Some(admin)
+    );
+}
+
+#[test]
+fn checks_have_settings() {
+    let tls = CheckTls {
+        sni: Some("a.example".to_owned()),
+        alpn: vec!["h2".to_owned()],
+        verify: Verify::System,
+    };
+    let written = r#"(type: "tls", tls: (sni: "a.example", alpn: ["h2"], verify: "system"))"#;
+    let want = Check {
+        tls: Some(tls),
+        ..Check::default()
+    };
+    assert_eq!(check(written), want);
+    assert_eq!(check("\"tls\"").tls, Some(CheckTls::default()));
+    assert_eq!(
+        check(r#"(type: "http", tls: true)"#).tls,
+        Some(CheckTls::default())
+    );
+    assert_eq!(check(r#"(type: "http", tls: false)"#).tls, None);
+    assert_eq!(check("\"http\"").probe, http());
+    let written = r#"(type: "send_expect", send: b"\xff\0", expect_regex: "^a.b$", port: 7,
+        proxy_header: "v2", initial: "probe", interval: "500ms", interval_down: "5s")"#;
+    let want = Check {
+        probe: Probe::SendExpect {
+            send: vec![0xff, 0],
+            expect: Expect::Regex("^a.b$".to_owned()),
+        },
+        port: Some(7),
+        proxy_header: Some(ProxyHeader::V2),
+        initial: Initial::Probe,
+        interval: Duration::from_millis(500),
+        interval_down: Some(Duration::from_secs(5)),
+        // As long as there is to the next probe.
+        timeout: Duration::from_millis(500),
+        ..Check::default()
+    };
+    assert_eq!(check(written), want);
+    let statuses = |written: &str| match check(written).probe {
+        Probe::Http { status, .. } => status,
+        probe @ (Probe::Tcp | Probe::SendExpect { .. }) => panic!("{probe:?}"),
+    };
+    assert_eq!(statuses(r#"(type: "http", status: 204)"#), 204..=204);
+    assert_eq!(statuses(r#"(type: "http", status: "200-299")"#), 200..=299);
+}
+
+#[test]
+fn what_is_expected_is_matched_byte_by_byte() {
+    let matches =
+        |pattern: &str, bytes: &[u8]| values::expect_regex(pattern).unwrap().is_match(bytes);
+    assert!(matches(r"^\xff.$", b"\xff\xfe"));
+    assert!(matches("(?i)PONG", b"\xffpong"));
+    assert!(matches("é", "é".as_bytes()));
+}
+
+#[test]
+fn availability_has_short_forms() {
+    let plain = pool("check: \"off\"");
+    assert_eq!(plain, Pool::of("web", plain.backends.clone()));
+    assert_eq!(pool("queue: \"off\"").queue.max, 0);
+    assert_eq!(pool("queue: 7").queue.max, 7);
+    assert_eq!(
+        pool("queue: (timeout: \"1s\")").queue,
+        Queue {
+            timeout: Duration::from_secs(1),
+            ..Queue::default()
+        }
+    );
+    assert_eq!(pool("ejection: \"off\"").ejection, None);
+    assert_eq!(pool("ejection: ()").ejection, Some(Ejection::default()));
+    assert_eq!(
+        pool("ejection: (latency: 2)").ejection,
+        Some(Ejection {
+            latency: Some(200),
+            ..Ejection::default()
+        })
+    );
+    let hour = Duration::from_secs(3600);
+    let long = pool("ejection: (base: \"1h\")").ejection.unwrap();
+    assert_eq!((long.base, long.max), (hour, hour));
+    assert_eq!(pool("on_down: \"keep\"").on_down, OnDown::Keep);
+    assert_eq!(
+        pool("on_down: \"close\"").on_down,
+        OnDown::Close(Duration::ZERO)
+    );
+    assert_eq!(
+        pool("on_down: (close_over: \"1h\")").on_down,
+        OnDown::Close(hour)
+    );
+    assert_eq!(pool("slow_start: \"1h\"").slow_start, Some(hour));
+    assert_eq!(pool("panic_below: 0").panic_below, 0);
+    assert_eq!(pool("all_down: \"closed\"").all_down, AllDown::Closed);
+    assert_eq!(
+        pool("max_connections: 9").max_connections,
+        NonZeroU32::new(9)
+    );
+    let drained = r#"backends: [(address: "unix:/a", state: "drain")]"#;
+    let text = SMALLEST.replacen("backends: [\"127.0.0.1:9001\"]", drained, 1);
+    let (config, _) = read(&text).unwrap();
+    assert_eq!(config.pools[0].backends[0].state, AdminState::Drain);
+}
+
+#[test]
+fn a_pool_that_discovers_needs_no_backend() {
+    let text = SMALLEST.replacen(
+        "backends: [\"127.0.0.1:9001\"]",
+        "discover: (srv: \"a.b\")",
+        1,
+    );
+    let (config, _) = read(&text).unwrap();
+    assert_eq!(config.pools[0].backends, []);
+}
+
+#[test]
+fn low_follows_high() {
+    let scaling = |written: &str| {
+        let written = format!("reserve: [\"unix:/r\"], scaling: ({written})");
+        pool(&written).scaling.unwrap()
+    };
+    assert_eq!(scaling("high: 10").low, 3);
+    assert_eq!(scaling("high: 10, low: 5").low, 5);
+    let hook = scaling("by: \"forecast\", webhook: \"https://a.example:8443/up?x=1\"");
+    assert_eq!(hook.by, ScaleBy::Forecast);
+    assert_eq!(
+        hook.webhook.as_deref(),
+        Some("https://a.example:8443/up?x=1")
+    );
+}
+
+#[test]
+fn webhooks_have_a_scheme_and_a_host() {
+    for right in [
+        "http://a",
+        "https://[::1]:1/",
+        "http://127.0.0.1/x",
+        "http://a?b",
+    ] {
+        assert_eq!(values::webhook(right).as_deref(), Ok(right));
+    }
+    for wrong in [
+        "",
+        "a",
+        "ftp://a",
+        "http://",
+        "http:///a",
+        "http://a:0",
+        "http://a:x",
+        "http://a:",
+        "http://a b",
+        "http://u@a",
+        "http://[::1",
+        "http://[::1]x",
+        "http://[a]",
+        "http://a#b",
+        "http://a:+1",
+    ] {
+        assert!(values::webhook(wrong).is_err(), "{wrong}");
+    }
+}
+
+#[test]
+fn the_admin_api_has_short_forms() {
+    let socket = |path: &str, required| Admin {
+        socket: Some(path.into()),
+        required,
+        ..Admin::default()
+    };
+    assert_eq!(whole("admin: \"off\"").admin, None);
+    assert_eq!(whole("admin: ()").admin, Some(Admin::default()));
+    for written in [
+        "\"/a\"",
+        "\"unix:/a\"",
+        "(socket: \"/a\")",
+        "(socket: \"/a\", audit_log: \"-\")",
+    ] {
+        let admin = whole(&format!("admin: {written}")).admin;
+        assert_eq!(admin, Some(socket("/a", true)), "{written}");
+    }
+    assert_eq!(
+        whole("admin: \"mahoraga.sock\"").admin,
+        Some(socket("mahoraga.sock", true))
+    );
+    let http = whole("admin: (socket: \"off\", http: (bind: \"[::1]:1\", read_token: \"t\"))");
+    let admin = http.admin.unwrap();
+    assert_eq!((admin.socket, admin.required), (None, false));
+    assert_eq!(admin.http.unwrap().bind, "[::1]:1".parse().unwrap());
+    let resolvers = whole("resolvers: [\"127.0.0.1\", \"[::1]:5353\"]").resolvers;
+    let want = ["127.0.0.1:53", "[::1]:5353"].map(|text| text.parse().unwrap());
+    assert_eq!(resolvers, want);
+    assert!(whole("reload_on_change: true").reload_on_change);
+}
+
+#[test]
+fn what_fails_badly_is_warned_of() {
+    let of_pool = |settings: &str| warned("backends", &format!("{settings}, backends"));
+    let many: String = (0..101).map(|i| format!("\"unix:/{i}\", ")).collect();
+    let probed = |interval: &str| {
+        let check = format!("check: (type: \"tcp\", interval: \"{interval}\"), backends: [{many}");
+        warned("backends: [", &check)
+    };
+    assert_eq!(probed("102ms"), [""; 0]);
+    let want = "f:2:58: warning: 102 backends, each probed every 101ms, are 1009 probes a second";
+    assert_eq!(probed("101ms"), [want]);
+    let closed = "panic_below: 0, all_down: \"closed\"";
+    assert_eq!(of_pool(closed), [""; 0]);
+    let want = "f:2:67: warning: without panic_below, and with all_down: \"closed\", \
+                nobody is served when the probes are what is wrong";
+    assert_eq!(of_pool(&format!("check: \"tcp\", {closed}")), [want]);
+    let idle = "ejection: \"off\", slow_start: \"1s\", on_down: \"close\"";
+    let want = [
+        "f:2:56: warning: slow_start does nothing: without check and ejection no backend goes \
+         down, and none returns",
+        "f:2:71: warning: on_down does nothing: without check and ejection no backend goes down",
+    ];
+    assert_eq!(of_pool(idle), want);
+    assert_eq!(of_pool(&format!("{idle}, check: \"tcp\"")), [""; 0]);
+}
+
+#[test]
+fn missing_files_are_warned_of() {
+    let want =
+        |at, what| format!("f:{at}: warning: the file of the {what}, `/nowhere/x`, does not exist");
+    let admin = "(admin: (http: (bind: \"127.0.0.1:1\", read_token: \"/nowhere/x\")), ";
+    assert_eq!(warned("(", admin), [want("1:50", "token")]);
+    let discover = "discover: (file: \"/nowhere/x\"), backends";
+    assert_eq!(warned("backends", discover), [want("2:44", "backends")]);
+    let check = "check: (type: \"tls\", tls: (verify: \"/nowhere/x\")), backends";
+    assert_eq!(warned("backends", check), [want("2:62", "certificates")]);
+    let socket = warned("(", "(admin: \"/nowhere/x\", ");
+    let want = "f:1:9: warning: the directory of the admin socket, `/nowhere`, does not exist";
+    assert_eq!(socket, [want]);
+}

@@ -1,0 +1,76 @@
+//! What is likely to hurt while backends fail and return.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::Path;
+
+use super::At;
+use crate::config::{AllDown, Config, Discovery, OnDown, Pool, Verify, values};
+
+pub(super) fn pool(i: usize, pool: &Pool, found: &mut Vec<(At, String)>) {
+    if let Some(check) = &pool.check {
+        let interval = check.shortest_interval();
+        let backends = pool.backends.len();
+        // Whole numbers come near enough.
+        let probes = (backends as u128).saturating_mul(1000) / interval.as_millis().max(1);
+        if probes > PROBES_MAX {
+            let interval = values::written(interval);
+            let sentence = format!(
+                "{backends} backends, each probed every {interval}, are {probes} probes a second"
+            );
+            found.push((At::Interval(i), sentence));
+        }
+        if pool.panic_below == 0 && pool.all_down == AllDown::Closed {
+            let sentence = "without panic_below, and with all_down: \"closed\", nobody is served \
+                            when the probes are what is wrong";
+            found.push((At::AllDown(i), sentence.to_owned()));
+        }
+    } else if pool.ejection.is_none() {
+        let nothing = "without check and ejection no backend goes down";
+        if pool.slow_start.is_some() {
+            let sentence = format!("slow_start does nothing: {nothing}, and none returns");
+            found.push((At::SlowStart(i), sentence));
+        }
+        if pool.on_down != OnDown::Keep {
+            let sentence = format!("on_down does nothing: {nothing}");
+            found.push((At::OnDown(i), sentence));
+        }
+    }
+}
+
+/// Files that may be made before the balancer starts, or be those of another machine.
+pub(super) fn files(config: &Config, found: &mut Vec<(At, String)>) {
+    let mut files = Vec::new();
+    let admin = config.admin.as_ref();
+    if let Some(http) = admin.and_then(|admin| admin.http.as_ref()) {
+        files.push((At::ReadToken, "token", http.read_token.as_deref()));
+        files.push((At::WriteToken, "token", http.write_token.as_deref()));
+    }
+    for (i, pool) in config.pools.iter().enumerate() {
+        let tls = pool.check.as_ref().and_then(|check| check.tls.as_ref());
+        if let Some(Verify::File(path)) = tls.map(|tls| &tls.verify) {
+            files.push((At::Verify(i), "certificates", Some(path)));
+        }
+        if let Some(Discovery::File(path)) = &pool.discovery {
+            files.push((At::Discovery(i), "backends", Some(path)));
+        }
+    }
+    for (at, what, path) in files {
+        if let Some(path) = path.filter(|path| is_missing(path)) {
+            let path = path.display();
+            found.push((
+                at,
+                format!("the file of the {what}, `{path}`, does not exist"),
+            ));
+        }
+    }
+}
+
+/// Whether there is no such file; not when nobody may look.
+fn is_missing(path: &Path) -> bool {
+    fs::metadata(path)
+        .is_err_and(|error| matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory))
+}
+
+/// Probes a second of one pool that nothing is said about.
+const PROBES_MAX: u128 = 1000;
