@@ -17,7 +17,7 @@ use crate::config::{AdminState, Backend, Change, Queue, Strategy};
 pub(super) fn limit(connections: u32) -> Result<Option<NonZeroU32>, Refusal> {
     let limit = NonZeroU32::new(connections);
     if limit.is_some() {
-        values::number(&connections.to_string(), values::CONNECTIONS)?;
+        values::number(&connections.to_string(), values::QUEUE_WAITIONS)?;
     }
     Ok(limit)
 }
@@ -32,7 +32,7 @@ fn state(name: &str) -> Result<AdminState, Refusal> {
 }
 
 fn strategy(text: &str) -> Result<Strategy, Refusal> {
-    Ok(values::strategy(text)?)
+    Ok(values::strategy_of(text)?)
 }
 
 /// Reads the address of a backend. A name is resolved on a thread of its own: a resolver may take
@@ -131,7 +131,7 @@ fn queue(body: &PoolChange, now: &PoolStatus) -> Result<Option<Queue>, Refusal> 
         return Ok(None);
     }
     let timeout = match &body.queue_timeout {
-        Some(text) => values::duration(text, values::CONNECT)?,
+        Some(text) => values::duration(text, values::QUEUE_WAIT)?,
         None => Duration::try_from_secs_f64(now.queue_timeout_s).unwrap_or_default(),
     };
     Ok(Some(Queue {

@@ -188,13 +188,6 @@ impl Pool {
         pool
     }
 
-    /// Whether some client could be connected to one of its backends now.
-    #[must_use]
-    pub fn has_place(&self, now: u64) -> bool {
-        let mut backends = self.backends.iter();
-        !self.is_full() && backends.any(|backend| backend.has_place(now))
-    }
-
     /// Whether it has all the connections that it may have, whoever of its backends has them.
     #[must_use]
     pub fn is_full(&self) -> bool {
@@ -339,12 +332,6 @@ impl Backend {
     #[must_use]
     pub fn is_full(&self, now: u64) -> bool {
         self.tally.connections.used() >= self.max(now)
-    }
-
-    /// Whether a client could be connected to it now.
-    #[must_use]
-    pub fn has_place(&self, now: u64) -> bool {
-        self.is_in_rotation() && !self.is_shut_out() && !self.is_full(now)
     }
 
     /// Connections at most: fewer in slow start.
