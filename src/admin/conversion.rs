@@ -17,7 +17,7 @@ use crate::config::{AdminState, Backend, Change, Queue, Strategy};
 pub(super) fn limit(connections: u32) -> Result<Option<NonZeroU32>, Refusal> {
     let limit = NonZeroU32::new(connections);
     if limit.is_some() {
-        values::number(&connections.to_string(), values::QUEUE_WAITIONS)?;
+        values::number(&connections.to_string(), values::CONNECTIONS)?;
     }
     Ok(limit)
 }
