@@ -63,9 +63,9 @@ pub struct Queue {
     /// How many wait at most, over all workers, up to 16,777,216; the next one is refused. 0:
     /// nobody waits.
     pub max: u32,
-    /// How long one waits at most, 20 ms to 1 h. A queue that has not been empty for as long gives each a
-    /// twentieth of it only, so that overload costs the excess and not everybody's time (CoDel's
-    /// idea, as in "Fail at Scale", ACM Queue 13(8), 2015).
+    /// How long one waits at most, 20 ms to 1 h. A queue that has not been empty for as long gives
+    /// each a twentieth of it only, so that overload costs the excess and not everybody's time
+    /// (CoDel's idea, as in "Fail at Scale", ACM Queue 13(8), 2015).
     pub timeout: Duration,
 }
 

@@ -84,7 +84,7 @@ fn a_long_text_is_laid_out() {
             name: \"web\",
             strategy: (name: \"hash\", key: \"http_cookie(ID)\", max_load: 1.5),
             queue: \"off\",
-            check: (type: \"http\", path: \"/healthz\", status: 204, tls: true, interval: \"500ms\"),
+            check: (type: \"http\", path: \"/up\", status: 204, tls: true, interval: \"500ms\"),
             ejection: (base: \"10m\", latency: \"off\"),
             on_down: (close_over: \"30s\"),
             scaling: (high: 1000, webhook: \"https://scale.example/\"),
@@ -146,7 +146,10 @@ impl Chance<'_> {
     fn address(&mut self, i: usize) -> Address {
         match self.half() {
             true => Address::Unix(format!("/\"é\\{i}").into()),
-            false => Address::Tcp(SocketAddr::from(([127, 0, 0, 1], 1 + i as u16))),
+            false => Address::Tcp(SocketAddr::from((
+                [127, 0, 0, 1],
+                1 + u16::try_from(i).unwrap(),
+            ))),
         }
     }
 
@@ -186,7 +189,9 @@ impl Chance<'_> {
                 },
                 format: chance.pick(&LogFormat::ALL).1,
             }),
-            histogram_log: self.maybe(Self::path).unwrap_or(HISTOGRAM_LOG.into()),
+            histogram_log: self
+                .maybe(Self::path)
+                .unwrap_or_else(|| HISTOGRAM_LOG.into()),
             reload_on_change: self.half(),
             admin: self.maybe(Self::admin),
             resolvers: (0..self.0.usize(..3)).map(|_| self.tcp()).collect(),
