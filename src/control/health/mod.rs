@@ -300,7 +300,8 @@ impl Checks {
         })
     }
 
-    /// Whether every target that there was at the start has been probed: from then on it stays so.
+    /// Whether every target has been probed, at some time: it stays so when others join. Without
+    /// targets it is so from the first [`Self::follow`], and no news tells.
     #[must_use]
     pub fn first_round_done(&self) -> bool {
         self.first_round

@@ -247,6 +247,24 @@ fn there_is_no_first_round_to_wait_for_without_targets() {
 }
 
 #[test]
+fn the_pace_follows_the_state() {
+    tokio_uring::start(async {
+        let a = backend("a", refusing());
+        let rare = Check {
+            interval_down: Some(Duration::from_secs(3_600)),
+            ..quick()
+        };
+        let mut checks = Checks::new(1);
+        checks.follow(&config(vec![pool("web", &rare, vec![a.clone()])]));
+        next_turn(&mut checks).await;
+        let probes = |checks: &Checks| checks.report("web", &a).map(|report| report.probes);
+        assert_eq!(probes(&checks), Some(3));
+        quiet(&mut checks, 200).await;
+        assert_eq!(probes(&checks), Some(3), "once an hour while it is down");
+    });
+}
+
+#[test]
 fn a_probe_that_hangs_delays_no_other() {
     tokio_uring::start(async {
         let server = Server::silent();

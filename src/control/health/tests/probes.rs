@@ -81,8 +81,9 @@ fn a_tcp_probe_is_no_connection_to_the_program_behind() {
     drop(server);
     let seen: Vec<_> = told.iter().collect();
     let reset = Err(std::io::ErrorKind::ConnectionReset);
-    // The server's own end wakes it by a connection that is none of a probe's.
     assert!(seen.iter().all(|read| *read == reset), "{seen:?}");
+    // A few, if this thread did not run for long enough that the kernel acknowledged by itself.
+    assert!(seen.len() < 5, "{seen:?}");
 }
 
 #[test]
