@@ -1,6 +1,8 @@
 //! One run: a seed decides the configuration, the network and the weather.
 
 use std::collections::VecDeque;
+use std::fs::File;
+use std::io::Read;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,6 +31,8 @@ pub(crate) struct Scenario {
     tallies: Vec<Arc<Tally>>,
     /// As they are known last.
     pools: Vec<Arc<Pool>>,
+    ejected: usize,
+    notices: Arc<Doorbell>,
 }
 
 impl Scenario {
@@ -46,6 +50,8 @@ impl Scenario {
         plan.schedule(&mut kernel);
         let (log, records) = bounded(4_096);
         let stats = Arc::new(Stats::default());
+        let notices = silent_bell();
+        notices.sleep();
         let setup = Setup {
             seat: Seat { worker: 0, of: 1 },
             sockets: (FIRST_LISTENER..)
@@ -57,7 +63,7 @@ impl Scenario {
             backlog: plan.backlog,
             mailbox: commands,
             log: Some(LogQueue::new(log, silent_bell())),
-            notices: silent_bell(),
+            notices: Arc::clone(&notices),
             stats: Arc::clone(&stats),
         };
         Self {
@@ -67,6 +73,8 @@ impl Scenario {
             capacity: plan.capacity,
             tallies: plan.pools.tallies,
             pools: plan.pools.present,
+            ejected: 0,
+            notices,
         }
     }
 
@@ -104,6 +112,7 @@ impl Scenario {
         for limit in self.tallies.iter().map(|tally| &tally.connections) {
             assert!(limit.used() <= limit.max(), "{limit:?}");
         }
+        let mut in_all = 0;
         for pool in &self.pools {
             let ejected = pool.backends.iter();
             let ejected = ejected.filter(|backend| backend.tally.is_ejected()).count();
@@ -111,13 +120,16 @@ impl Scenario {
             for limit in [&pool.ejections, &pool.connections] {
                 assert!(limit.used() <= limit.max(), "{limit:?}");
             }
-            if ejected > 0 {
-                kernel.trace.see("ejection");
-            }
+            in_all += ejected;
             if pool.is_full() {
                 kernel.trace.see("pool full");
             }
         }
+        if in_all > self.ejected {
+            kernel.trace.see("ejection");
+            assert!(is_rung(&self.notices), "the control thread is not told");
+        }
+        self.ejected = in_all;
     }
 
     fn check_end(&mut self) {
@@ -288,6 +300,13 @@ fn limits(random: &mut Random) -> Limits {
         peek: None,
         watches_work: random.permille(700),
     }
+}
+
+/// Whether a sleeper was woken, who sleeps again.
+fn is_rung(bell: &Doorbell) -> bool {
+    let eventfd = bell.eventfd().try_clone().expect("a descriptor");
+    bell.sleep();
+    File::from(eventfd).read(&mut [0; 8]).is_ok()
 }
 
 /// A bell that nobody needs to hear: the test reads the queue after each turn.
