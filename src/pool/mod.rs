@@ -187,13 +187,17 @@ impl Pool {
         pool
     }
 
-    /// Whether some client could be connected to one of its backends now.
+    /// How many more connections its backends in rotation may have now.
     #[must_use]
-    pub fn has_place(&self) -> bool {
-        let mut backends = self.backends.iter();
-        !self.connections.is_full()
-            && backends
-                .any(|backend| backend.is_in_rotation() && !backend.tally.connections.is_full())
+    pub fn places(&self) -> u32 {
+        let backends = self
+            .backends
+            .iter()
+            .filter(|backend| backend.is_in_rotation());
+        let places = backends.map(|backend| backend.tally.connections.places());
+        places
+            .fold(0, u32::saturating_add)
+            .min(self.connections.places())
     }
 
     /// Backends that are in use and not in the configuration that follows.

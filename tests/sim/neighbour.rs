@@ -115,10 +115,11 @@ impl FakeKernel {
     /// There may be a place: it calls the first who waits, as a worker does.
     fn neighbour_calls(&mut self, listener: usize) {
         let pool = self.pool(listener);
-        if pool.queue.is_empty() || !pool.has_place() {
+        if pool.queue.is_empty() {
             return;
         }
-        while let Some(call) = pool.queue.call(self.now) {
+        let places = pool.places();
+        while let Some(call) = pool.queue.call(self.now, places) {
             self.world.neighbour.inboxes[call.ticket.worker as usize].put(call);
             if call.ticket.worker == 0 {
                 self.trace.see("called by another worker");
@@ -205,7 +206,7 @@ impl FakeKernel {
             if waits {
                 self.trace.see("client in the queue");
             }
-            let in_vain = settled && waits && pool.has_place() && !self.world.neighbour.woken;
+            let in_vain = settled && waits && pool.places() > 0 && !self.world.neighbour.woken;
             let since = &mut self.world.neighbour.in_vain_since[listener];
             *since = in_vain.then(|| since.unwrap_or(now));
             assert!(
