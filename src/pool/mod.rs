@@ -201,10 +201,12 @@ impl Pool {
         rotating.filter(move |one| desperate || !one.is_shut_out())
     }
 
-    /// Whether a client could be connected now, in nanoseconds of the workers' clock.
+    /// How many clients could be connected now, in nanoseconds of the workers' clock.
     #[must_use]
-    pub fn has_place(&self, now: u64) -> bool {
-        !self.is_full() && self.reachable().any(|backend| !backend.is_full(now))
+    pub fn places(&self, now: u64) -> u32 {
+        let places = self.reachable().map(|backend| backend.places(now));
+        let places = places.fold(0, u32::saturating_add);
+        places.min(self.connections.places())
     }
 
     /// Whether those that are ejected are taken all the same: all that answer were ejected a moment
@@ -332,6 +334,12 @@ impl Backend {
     #[must_use]
     pub fn is_full(&self, now: u64) -> bool {
         self.tally.connections.used() >= self.max(now)
+    }
+
+    /// How many more connections it may have at a time.
+    #[must_use]
+    pub fn places(&self, now: u64) -> u32 {
+        self.max(now).saturating_sub(self.tally.connections.used())
     }
 
     /// Connections at most: fewer in slow start.

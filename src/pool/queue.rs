@@ -57,7 +57,8 @@ struct Line {
     next: u64,
     /// When it was last found empty, in ns.
     busy_since: u64,
-    /// A place came free when all who wait had been called already.
+    /// Somebody could have been called, but that as many are called as there are places, or
+    /// all who wait.
     missed: bool,
 }
 
@@ -115,13 +116,16 @@ impl Queue {
         Some((number, ticket.since.saturating_add(line.patience(now))))
     }
 
-    /// There is a place: calls the first who waits. Those before it who waited too long are out of
-    /// the queue, each told by a call of this function: it is to be called again until it answers
-    /// with somebody who comes, or with `None` as there is nobody to call.
-    pub fn call(&self, now: u64) -> Option<Call> {
+    /// There are so many places: calls the first who waits, unless as many are called already.
+    /// (More would overtake each other.) Those before it who waited too long are out of the queue,
+    /// each told by a call of this function: it is to be called again until it answers with
+    /// somebody who comes, or with `None` as there is nobody to call.
+    pub fn call(&self, now: u64, places: u32) -> Option<Call> {
         let mut line = self.line.lock();
-        let Some((number, ticket)) = line.waiting.pop_first() else {
-            line.missed = !line.called.is_empty();
+        let called = u32::try_from(line.called.len()).unwrap_or(u32::MAX);
+        let first = (called < places).then(|| line.waiting.pop_first());
+        let Some((number, ticket)) = first.flatten() else {
+            line.missed |= called > 0;
             return None;
         };
         let comes = !line.is_late(&ticket, now);
@@ -137,8 +141,8 @@ impl Queue {
         })
     }
 
-    /// Who was called found no place: it waits again, where it stood. `true`: one came free
-    /// meanwhile, and nobody has been called for it.
+    /// Who was called found no place: it waits again, where it stood. `true`: one may have come
+    /// free meanwhile, and nobody was called for it.
     pub fn step_back(&self, number: u64) -> bool {
         let mut line = self.line.lock();
         if let Some(ticket) = line.called.remove(&number) {
@@ -147,8 +151,8 @@ impl Queue {
         std::mem::take(&mut line.missed)
     }
 
-    /// A client is served, or gone. `true`: it had been called, and what it did not take is the
-    /// next one's.
+    /// A client is served, or gone. `true`: it had been called, and if there is a place now the
+    /// next one is to be called.
     pub fn leave(&self, number: u64) -> bool {
         let mut line = self.line.lock();
         let called = line.called.remove(&number).is_some();

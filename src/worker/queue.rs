@@ -117,14 +117,14 @@ impl<K: Kernel> Worker<K> {
 
     /// Calls the first of those who wait for a place in this pool, if there is one.
     pub(super) fn call_next(&self, pool: &Pool) {
-        if !pool.queue.is_empty() && pool.has_place(self.now) {
-            self.call_from(&pool.queue);
+        if !pool.queue.is_empty() {
+            self.call_from(&pool.queue, pool.places(self.now));
         }
     }
 
     /// Calls the first; `false`: there was nobody to call.
-    fn call_from(&self, queue: &Queue) -> bool {
-        while let Some(call) = queue.call(self.now) {
+    fn call_from(&self, queue: &Queue, places: u32) -> bool {
+        while let Some(call) = queue.call(self.now, places) {
             let inbox = &self.inboxes[call.ticket.worker as usize];
             inbox.put(call);
             // Its own it reads without being woken.
@@ -140,7 +140,7 @@ impl<K: Kernel> Worker<K> {
 
     /// Calls everybody: the listener that they came by has another pool now, where they go on.
     pub(super) fn call_all(&self, queue: &Queue) {
-        while self.call_from(queue) {}
+        while self.call_from(queue, u32::MAX) {}
     }
 
     /// Whether sessions of its own were called that it has not told.

@@ -2,6 +2,7 @@
 
 use std::thread;
 
+use crate::balancer::Launch;
 use crate::fleet::Fleet;
 use crate::stage::{Guest, Stage, leave_all, proxy, with_one_and_two_workers};
 use crate::watchdog::{eventually, watched};
@@ -33,8 +34,7 @@ fn first_fills_one_after_the_other() {
 fn who_finds_no_place_waits_for_one() {
     with_one_and_two_workers(|workers| {
         let fleet = Fleet::of(2);
-        let launch = proxy("round_robin", &fleet, &[",max_connections=1"; 2]);
-        let stage = Stage::start(launch.workers(workers), "round_robin", fleet);
+        let stage = patient("round_robin", fleet, &[1; 2], workers);
         let [one, two] = [stage.hold(), stage.hold()];
         let waiting: Vec<_> = (0..3).map(|_| stage.balancer.connect()).collect();
         eventually("all are sessions", || {
@@ -69,16 +69,20 @@ fn no_backend_ever_has_more_than_its_limit() {
     });
 }
 
+/// These limits, and a queue in which nobody waits too long.
+fn patient(strategy: &str, fleet: Fleet, limits: &[u32], workers: usize) -> Stage {
+    let limits = limits.iter().map(|max| format!("max_connections: {max}"));
+    let limits: Vec<_> = limits.collect();
+    let limits: Vec<_> = limits.iter().map(String::as_str).collect();
+    let backends = fleet.ron(&limits);
+    let queue = "queue: (timeout: \"10m\")";
+    let pool = format!("strategy: \"{strategy}\", {queue}, backends: [{backends}]");
+    Stage::start(Launch::with_pool(&pool).workers(workers), strategy, fleet)
+}
+
 fn crowd(strategy: &str) {
     let fleet = Fleet::of(3);
-    let limits = [
-        ",max_connections=3",
-        ",max_connections=1",
-        ",max_connections=2",
-    ];
-    let launch = proxy(strategy, &fleet, &limits).workers(2);
-    let launch = launch.flag("--connect-timeout", "30s");
-    let stage = Stage::start(launch, strategy, fleet);
+    let stage = patient(strategy, fleet, &[3, 1, 2], 2);
     thread::scope(|scope| {
         let clients: Vec<_> = (0..CLIENTS).map(|_| stage.balancer.connect()).collect();
         eventually("all are sessions", || {

@@ -8,13 +8,13 @@ use crate::balancer::{Balancer, Launch};
 use crate::fleet::Fleet;
 use crate::peers::{expect_reset, reset};
 use crate::reload::reload;
-use crate::stage::{Guest, Stage, proxy, with_one_and_two_workers};
+use crate::stage::{Guest, Stage, with_one_and_two_workers};
 use crate::watchdog::{eventually, watched};
 
 /// Clients that wait for a place, as SIGUSR1 tells.
 fn waiting(balancer: &Balancer) -> usize {
     let asked = balancer.log().count("pool default: ");
-    balancer.process.signal(libc::SIGUSR1);
+    balancer.numbers();
     eventually("the pool is shown", || {
         balancer.log().count("pool default: ") > asked
     });
@@ -53,9 +53,7 @@ fn reasons(stage: &Stage, reason: &str) -> usize {
 #[test]
 fn they_are_served_in_the_order_of_arrival() {
     with_one_and_two_workers(|workers| {
-        let fleet = Fleet::of(1);
-        let launch = proxy("first", &fleet, &[",max_connections=1"]).workers(workers);
-        let stage = Stage::start(launch, "first", fleet);
+        let stage = narrow("timeout: \"10m\"", workers);
         let mut served = stage.hold();
         let mut clients: Vec<_> = (0..6).map(|before| join(&stage, before)).collect();
         while !clients.is_empty() {
@@ -77,9 +75,7 @@ fn they_are_served_in_the_order_of_arrival() {
 #[test]
 fn nobody_overtakes() {
     with_one_and_two_workers(|workers| {
-        let fleet = Fleet::of(1);
-        let launch = proxy("first", &fleet, &[",max_connections=1"]).workers(workers);
-        let stage = Stage::start(launch, "first", fleet);
+        let stage = narrow("timeout: \"10m\"", workers);
         let mut served = stage.hold();
         let mut clients = vec![join(&stage, 0)];
         for _ in 0..20 {
@@ -104,9 +100,7 @@ fn nobody_overtakes() {
 #[test]
 fn a_place_is_handed_over_at_once() {
     with_one_and_two_workers(|workers| {
-        let fleet = Fleet::of(1);
-        let launch = proxy("first", &fleet, &[",max_connections=1"]).workers(workers);
-        let stage = Stage::start(launch, "first", fleet);
+        let stage = narrow("timeout: \"10m\"", workers);
         let mut served = stage.hold();
         for _ in 0..600 {
             let next = stage.balancer.connect();
@@ -121,7 +115,7 @@ fn a_place_is_handed_over_at_once() {
 #[test]
 fn who_finds_the_queue_full_is_reset_at_once() {
     with_one_and_two_workers(|workers| {
-        let stage = narrow("max: 2, timeout: \"1m\"", workers);
+        let stage = narrow("max: 2, timeout: \"10m\"", workers);
         let guest = stage.hold();
         let clients = [join(&stage, 0), join(&stage, 1)];
         for _ in 0..3 {
@@ -180,7 +174,7 @@ fn who_waits_too_long_is_reset() {
 #[test]
 fn who_leaves_the_queue_makes_room() {
     with_one_and_two_workers(|workers| {
-        let stage = narrow("max: 2, timeout: \"1m\"", workers);
+        let stage = narrow("max: 2, timeout: \"10m\"", workers);
         let guest = stage.hold();
         let first = join(&stage, 0);
         let second = join(&stage, 1);
@@ -200,7 +194,7 @@ fn who_leaves_the_queue_makes_room() {
 #[test]
 fn what_a_client_says_in_the_queue_reaches_its_backend() {
     watched(|| {
-        let stage = narrow("timeout: \"1m\"", 2);
+        let stage = narrow("timeout: \"10m\"", 2);
         let guest = stage.hold();
         let mut client = join(&stage, 0);
         let said: Vec<u8> = (0..200_000_u32).map(|n| n.to_be_bytes()[3]).collect();
@@ -229,7 +223,7 @@ fn a_reload_that_brings_places_calls() {
             let extras = [first, second].map(|max| format!("max_connections: {max}"));
             let backends = fleet.ron(&[&extras[0], &extras[1]]);
             let backends = backends.replace("max_connections: 0", "weight: 0");
-            format!("strategy: \"first\", queue: (timeout: \"1m\"), backends: [{backends}]")
+            format!("strategy: \"first\", queue: (timeout: \"10m\"), backends: [{backends}]")
         };
         let [old, raised, more] = [pool("1", "0"), pool("3", "0"), pool("3", "2")];
         let launch = Launch::with_pool(&old).workers(workers);
@@ -259,7 +253,7 @@ fn a_reload_that_brings_places_calls() {
 #[test]
 fn a_stop_serves_those_that_wait() {
     with_one_and_two_workers(|workers| {
-        let mut stage = narrow("timeout: \"1m\"", workers);
+        let mut stage = narrow("timeout: \"10m\"", workers);
         let guest = stage.hold();
         let clients = [join(&stage, 0), join(&stage, 1)];
         stage.balancer.process.signal(libc::SIGTERM);

@@ -34,7 +34,7 @@ fn join(queue: &Queue, slot: u32, now: u64) -> u64 {
 /// Who is called, until somebody comes: slots, negative when refused.
 fn call(queue: &Queue, now: u64) -> Vec<i64> {
     let mut called = Vec::new();
-    while let Some(call) = queue.call(now) {
+    while let Some(call) = queue.call(now, u32::MAX) {
         let slot = i64::from(call.ticket.slot);
         called.push(if call.comes { slot } else { -slot });
         if call.comes {
@@ -69,6 +69,37 @@ fn who_is_called_counts_until_it_is_served() {
     assert!(queue.leave(number));
     assert!(!queue.leave(number), "once");
     assert!(queue.is_empty());
+}
+
+#[test]
+fn no_more_are_called_than_there_are_places() {
+    let queue = queue(10, 1_000);
+    let numbers = [1, 2, 3].map(|slot| join(&queue, slot, 0));
+    assert!(queue.call(0, 0).is_none());
+    assert!(
+        queue
+            .call(0, 1)
+            .is_some_and(|call| call.number == numbers[0])
+    );
+    assert!(
+        queue.call(0, 1).is_none(),
+        "it is for the one who was called"
+    );
+    assert!(
+        queue
+            .call(0, 2)
+            .is_some_and(|call| call.number == numbers[1])
+    );
+    assert!(queue.leave(numbers[0]));
+    assert!(
+        queue.step_back(numbers[1]),
+        "there was one when it was called"
+    );
+    assert!(
+        queue
+            .call(0, 1)
+            .is_some_and(|call| call.number == numbers[1])
+    );
 }
 
 #[test]
@@ -150,7 +181,7 @@ fn a_queue_that_stays_gives_each_a_twentieth() {
             assert_eq!(until, now + 1_000 * MS);
         }
         if now.is_multiple_of(40 * MS) {
-            let call = queue.call(now).unwrap();
+            let call = queue.call(now, u32::MAX).unwrap();
             assert!(call.comes && queue.leave(call.number));
         }
     }
@@ -211,7 +242,7 @@ fn nobody_is_lost_and_nobody_called_twice() {
                     None => assert!(waiting.len() + called.len() >= max as usize),
                 },
                 3 => {
-                    while let Some(call) = queue.call(now) {
+                    while let Some(call) = queue.call(now, u32::MAX) {
                         assert_eq!(waiting.remove(0), call.number, "in order");
                         if call.comes {
                             called.push(call.number);
@@ -324,10 +355,10 @@ impl Model<'_> {
     }
 
     fn call_next(&self) {
-        if self.queue.is_empty() || self.limit.is_full() {
+        if self.queue.is_empty() {
             return;
         }
-        if let Some(call) = self.queue.call(0) {
+        if let Some(call) = self.queue.call(0, self.limit.places()) {
             self.inboxes[call.ticket.worker as usize]
                 .send(call)
                 .unwrap();
