@@ -9,6 +9,8 @@ mod histograms;
 mod pools;
 mod reload;
 mod start;
+pub mod systemd;
+pub mod webhook;
 
 use std::cell::Cell;
 use std::io;

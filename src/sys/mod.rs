@@ -9,7 +9,8 @@ mod socket;
 
 pub use clock::monotonic;
 pub use descriptor::{
-    clear_eventfd, close, close_pipe, eventfd, notify, own_descriptor_table, pipe,
+    clear_eventfd, close, close_pipe, eventfd, handed_descriptors, notify, own_descriptor_table,
+    pipe,
 };
 pub use process::{
     allowed_cpus, block_signals, descriptor_limit, io_uring_disabled, kernel_release, pin_to,
