@@ -93,3 +93,43 @@ fn few_clients_move_when_one_backend_leaves() {
     let outcome = simulate("leave_and_return", &equal_pool(), "round_robin", 1);
     assert!(outcome.not_as_before > 0.8, "{outcome:?}");
 }
+
+/// The reserve comes and goes with the day: never fewer than the least, few decisions, and one turn
+/// at each noon and midnight; for a part of the machines, waiting is hardly longer than with all.
+#[test]
+fn a_reserve_follows_the_day_and_never_flaps() {
+    for (strategy, seed) in [
+        ("least_time", 1),
+        ("round_robin", 2),
+        ("least_connections", 3),
+    ] {
+        let outcome = simulate("day_with_reserve", &equal_pool(), strategy, seed);
+        let scaled = outcome.scaled.as_ref().unwrap();
+        assert_eq!((scaled.in_use_min, outcome.failures), (3, 0), "{scaled:?}");
+        assert!(
+            scaled.in_use_max >= 9 && scaled.in_use_mean < 8.0,
+            "{scaled:?}"
+        );
+        // Two days of at most seven that come, and seven that go.
+        assert!((20..=28).contains(&scaled.decisions), "{scaled:?}");
+        assert_eq!(scaled.turns, 3, "{scaled:?}");
+        let (scarce, all) = (outcome.wait_p99_ms, scaled.all_in_wait_p99_ms);
+        assert!(scarce < 1.5 * all, "{strategy}: {scarce} {all}");
+    }
+}
+
+/// A pool that scales by itself is simulated with its own marks and its own reserve.
+#[test]
+fn a_pool_scales_by_its_own_marks() {
+    let mut pool = equal_pool();
+    pool.backends[9].reserve = true;
+    pool.scaling = Some(config::Scaling {
+        high: 1_000_000,
+        low: 0,
+        ..config::Scaling::default()
+    });
+    let outcome = simulate("day_with_reserve", &pool, "round_robin", 1);
+    let scaled = outcome.scaled.unwrap();
+    assert_eq!((scaled.decisions, scaled.in_use_max), (0, 9));
+    assert_eq!(outcome.backends[9].connections, 0);
+}

@@ -199,6 +199,9 @@ Columns:
   load         Work that came, as a part of what the fleet can do
   imbalance    The highest load of a backend over the mean load, each as a
                part of what the backend can do; 1 is even
+  all in, p99  The same when all of the reserve are in all the time
+  in use       Backends in rotation: the mean (the fewest-the most)
+  decisions    How often some of the reserve were brought in, or one let go
   failures     Clients that got no answer
   broken       Sessions that broke as their backend went away
   not as before

@@ -20,6 +20,8 @@ mod scalings;
 mod start;
 mod status;
 mod supervise;
+pub mod systemd;
+pub mod webhook;
 
 use std::io;
 use std::rc::Rc;

@@ -8,11 +8,11 @@ use plotters::coord::Shift;
 use plotters::coord::combinators::IntoLogRange;
 use plotters::coord::ranged1d::{IntoSegmentedCoord, SegmentValue};
 use plotters::drawing::{DrawingArea, IntoDrawingArea};
-use plotters::element::Rectangle;
+use plotters::element::{PathElement, Rectangle};
 use plotters::style::{Color, RGBColor, WHITE};
 use thiserror::Error;
 
-use super::Outcome;
+use super::{Outcome, Scaled};
 
 /// Why there is no chart.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
@@ -21,7 +21,8 @@ pub struct ChartError(String);
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
-/// Draws p50 and p99 of each strategy, on a logarithmic scale of ms.
+/// Draws p50 and p99 of each strategy, on a logarithmic scale of ms; and, where there is a reserve,
+/// how many backends were in use over time.
 ///
 /// # Errors
 ///
@@ -32,18 +33,24 @@ pub fn chart(outcomes: &[Outcome]) -> Result<String, ChartError> {
         .collect();
     let bars = panels.iter().map(|panel| panel.len()).max();
     let bars = bars.ok_or_else(|| ChartError("there is no outcome".to_owned()))?;
-    let columns = panels.len().min(COLUMNS);
-    let rows = panels.len().div_ceil(columns);
+    let with_reserve: Vec<_> = panels.iter().filter_map(|panel| course_of(panel)).collect();
+    let count = panels.len() + with_reserve.len();
+    let columns = count.min(COLUMNS);
+    let rows = count.div_ceil(columns);
     let height = FRAME_HEIGHT + BAR_HEIGHT * pixels(bars);
     let size = (WIDTH * pixels(columns), height * pixels(rows));
     let mut svg = String::new();
     let root = SVGBackend::with_string(&mut svg, size).into_drawing_area();
     root.fill(&WHITE).map_err(failed)?;
-    for (area, panel) in root.split_evenly((rows, columns)).iter().zip(panels) {
+    let areas = root.split_evenly((rows, columns));
+    for (area, panel) in areas.iter().zip(&panels) {
         draw(area, panel).map_err(failed)?;
     }
+    for (area, (outcome, scaled)) in areas.iter().skip(panels.len()).zip(with_reserve) {
+        draw_course(area, outcome, scaled).map_err(failed)?;
+    }
     root.present().map_err(failed)?;
-    drop(root);
+    drop((root, areas));
     Ok(svg)
 }
 
@@ -91,6 +98,54 @@ fn draw(area: &Area<'_>, outcomes: &[Outcome]) -> Result<(), Box<dyn std::error:
             bar
         }))?;
     }
+    Ok(())
+}
+
+/// The strategy whose backends in use are drawn: the one with the shortest waits.
+fn course_of(outcomes: &[Outcome]) -> Option<(&Outcome, &Scaled)> {
+    let scaled = outcomes
+        .iter()
+        .filter_map(|o| Some((o, o.scaled.as_ref()?)));
+    scaled.min_by(|(one, _), (other, _)| one.wait_p99_ms.total_cmp(&other.wait_p99_ms))
+}
+
+/// Backends in use as a dark line, and open connections as a light one to the same height.
+fn draw_course(
+    area: &Area<'_>,
+    outcome: &Outcome,
+    scaled: &Scaled,
+) -> Result<(), Box<dyn std::error::Error>> {
+    let backends = pixels(outcome.backends.len());
+    let last = scaled.course.last().map_or(0, |moment| moment.second);
+    let most = scaled.course.iter().map(|moment| moment.connections);
+    let most = f64::from(most.max().unwrap_or(0).max(1));
+    let caption = format!(
+        "{}: backends in use ({})",
+        outcome.scenario, outcome.strategy
+    );
+    let mut chart = ChartBuilder::on(area)
+        .margin(12)
+        .caption(caption, ("sans-serif", 18))
+        .x_label_area_size(40)
+        .y_label_area_size(140)
+        .build_cartesian_2d(0..last.max(1), 0.0..f64::from(backends) + 0.5)?;
+    chart
+        .configure_mesh()
+        .disable_x_mesh()
+        .y_label_formatter(&|count| format!("{count:.0}"))
+        .x_desc("seconds: backends dark, open connections light")
+        .light_line_style(WHITE)
+        .draw()?;
+    let height = f64::from(scaled.in_use_max);
+    let connections = scaled.course.iter().map(|moment| {
+        let part = f64::from(moment.connections) / most;
+        (moment.second, part * height)
+    });
+    let light = PathElement::new(connections.collect::<Vec<_>>(), LIGHT.stroke_width(2));
+    let in_use = scaled.course.iter();
+    let in_use = in_use.map(|moment| (moment.second, f64::from(moment.in_use)));
+    let dark = PathElement::new(in_use.collect::<Vec<_>>(), DARK.stroke_width(2));
+    chart.draw_series([light, dark])?;
     Ok(())
 }
 

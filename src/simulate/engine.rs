@@ -19,8 +19,9 @@ use super::scenario::Outage;
 use super::session::{Session, State};
 use super::traffic::{Arrival, Source};
 
-/// What the control thread does each second, with what workers select by and the time in ns.
-pub(super) type EachSecond<'a> = &'a mut dyn FnMut(&Plan, u64);
+/// What the control thread does each second, with what workers select by and the time in ns: it may
+/// answer with another pool for them.
+pub(super) type EachSecond<'a> = &'a mut dyn FnMut(&Plan, u64) -> Option<Pool>;
 
 /// Everything at one moment.
 pub(super) struct Engine<'a> {
@@ -351,6 +352,10 @@ impl<'a> Engine<'a> {
                 backend.health = if up { Health::Up } else { Health::Down };
             }
         });
+        self.select_from(pool);
+    }
+
+    fn select_from(&mut self, pool: Pool) {
         self.plan = Arc::new(Plan::new(Arc::new(pool)));
         self.version += 1;
         let workers = u32::try_from(self.selectors.len()).unwrap_or(u32::MAX);
@@ -358,7 +363,9 @@ impl<'a> Engine<'a> {
     }
 
     fn on_second(&mut self) {
-        (self.each_second)(&self.plan, self.now);
+        if let Some(pool) = (self.each_second)(&self.plan, self.now) {
+            self.select_from(pool);
+        }
         if self.now + SECOND <= self.end {
             self.queue.push(self.now + SECOND, Event::Second);
         }

@@ -172,6 +172,7 @@ impl Measure {
             black_hole: self.black_hole.map(|index| self.fed(index)),
             not_as_logged: (self.recorded > 0).then(|| share(self.not_as_logged, self.recorded)),
             ceiling: None,
+            scaled: None,
             backends: self
                 .backends
                 .iter()

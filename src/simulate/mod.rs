@@ -20,6 +20,7 @@ mod home;
 mod measure;
 mod queue;
 mod report;
+mod reserve;
 mod scenario;
 mod server;
 mod session;
@@ -32,16 +33,18 @@ use serde::Serialize;
 
 use crate::address::Address;
 use crate::config::{self, Group, Persist, Strategy};
-use crate::pool::Pool;
+use crate::pool::{Pool, Standing};
 use crate::select::{Forecaster, Plan};
 
 pub use chance::Spread;
 pub use chart::{ChartError, chart};
 pub use report::{json, table};
-pub use scenario::{Fleet, Load, Outage, Scenario, Sessions, Traffic};
+pub use reserve::{Course, Scaled};
+pub use scenario::{Fleet, Load, Outage, Reserve, Scenario, Sessions, Traffic};
 pub use trace::{LINES_MAX, Skipped, Trace};
 
 use engine::Engine;
+use reserve::Scaling;
 
 /// What one strategy came to in one scenario. Shares are parts of 1.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -86,6 +89,8 @@ pub struct Outcome {
     pub not_as_logged: Option<f64>,
     /// The ceiling of connections of a backend of mean weight that was made up for this run.
     pub ceiling: Option<u32>,
+    /// What came of the reserve, where there is one.
+    pub scaled: Option<Scaled>,
     /// In the order of the pool.
     pub backends: Vec<BackendOutcome>,
 }
@@ -109,19 +114,43 @@ pub struct BackendOutcome {
 /// that look ahead a [`Forecaster`] does so at each second, as on the control thread.
 #[must_use]
 pub fn run(scenario: &Scenario, pool: &config::Pool, strategy: &Strategy, seed: u64) -> Outcome {
-    let pool = Pool::new(&prepare(scenario, pool, strategy));
+    let pool = prepare(scenario, pool, strategy);
+    let mut scaling = scenario.reserve.as_ref().and_then(|_| Scaling::of(&pool));
+    let outcome = lead(scenario, &pool, seed, scaling.as_mut());
+    let scaled = scaling.map(|scaling| {
+        let all_in = lead(scenario, &pool, seed, None);
+        scaling.outcome(all_in.wait_p99_ms)
+    });
+    Outcome {
+        ceiling: scenario.places.filter(|_| *strategy == Strategy::First),
+        scaled,
+        ..outcome
+    }
+}
+
+/// One run. Without somebody who scales, all of the reserve are in.
+fn lead(
+    scenario: &Scenario,
+    pool: &config::Pool,
+    seed: u64,
+    mut scaling: Option<&mut Scaling>,
+) -> Outcome {
+    let waits = scaling.is_some();
+    let standing = |backend: &config::Backend| Standing {
+        standby: waits && backend.reserve,
+        ..Standing::default()
+    };
+    let pool = Pool::build(pool, None, standing);
+    let strategy = pool.strategy.name();
     let mut forecaster = pool.strategy.looks_ahead().map(Forecaster::new);
     let mut each_second = |plan: &Plan, now| {
         if let Some(forecaster) = &mut forecaster {
             forecaster.tick(plan.pool(), now);
         }
+        scaling.as_mut()?.tick(plan.pool(), now)
     };
     let measure = Engine::new(scenario, pool, seed, &mut each_second).run();
-    let outcome = measure.outcome(scenario, strategy.name(), seed);
-    Outcome {
-        ceiling: scenario.places.filter(|_| *strategy == Strategy::First),
-        ..outcome
-    }
+    measure.outcome(scenario, strategy, seed)
 }
 
 /// The pool that stands in when none is configured: ten backends of the same weight.
@@ -151,6 +180,9 @@ fn prepare(scenario: &Scenario, pool: &config::Pool, strategy: &Strategy) -> con
     }
     if pool.strategy == Strategy::StickyRoundRobin && pool.persist.is_none() {
         pool.persist = Some(Persist::default());
+    }
+    if let Some(reserve) = &scenario.reserve {
+        reserve.fit(&mut pool);
     }
     match &mut pool.strategy {
         Strategy::TwoTier(tiers) if tiers.groups.is_empty() => {

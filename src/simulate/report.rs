@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::{Outcome, Scenario};
+use super::{Outcome, Scaled, Scenario};
 
 /// A table for each scenario, its strategies in the order of the outcomes; `own` is the name of the
 /// strategy that the pool is configured with.
@@ -90,11 +90,24 @@ fn write_scenario(text: &mut String, outcomes: &[Outcome], own: Option<&str>) {
 type Cell = fn(&Outcome) -> String;
 
 /// What stands in a table; a column of nothing is left out.
-const COLUMNS: [(&str, Cell); 11] = [
+const COLUMNS: [(&str, Cell); 14] = [
     ("p50 ms", |o| ms(o.wait_p50_ms)),
     ("p99 ms", |o| ms(o.wait_p99_ms)),
     ("load", |o| percent(o.load)),
-    ("imbalance", |o| format!("{:.2}", o.imbalance)),
+    // Who is in for an hour has less than who is in all day.
+    ("imbalance", |o| match o.scaled {
+        Some(_) => none(),
+        None => format!("{:.2}", o.imbalance),
+    }),
+    ("all in, p99", |o| {
+        of_scaled(o, |s| ms(s.all_in_wait_p99_ms))
+    }),
+    ("in use", |o| {
+        of_scaled(o, |s| {
+            format!("{:.1} ({}-{})", s.in_use_mean, s.in_use_min, s.in_use_max)
+        })
+    }),
+    ("decisions", |o| of_scaled(o, |s| s.decisions.to_string())),
     ("failures", |o| o.failures.to_string()),
     ("broken", |o| {
         if o.broken == 0 {
@@ -128,6 +141,10 @@ fn percent(share: f64) -> String {
 
 fn count(number: u64, what: &str) -> String {
     format!("{number} {what}{}", if number == 1 { "" } else { "s" })
+}
+
+fn of_scaled(outcome: &Outcome, cell: impl Fn(&Scaled) -> String) -> String {
+    outcome.scaled.as_ref().map_or_else(none, cell)
 }
 
 fn none() -> String {

@@ -5,6 +5,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::config::{ScaleBy, Scaling};
+
 use super::chance::{SECOND, Spread};
 use super::trace::Trace;
 
@@ -21,6 +23,8 @@ pub struct Scenario {
     pub traffic: Traffic,
     /// One backend leaves and returns.
     pub outage: Option<Outage>,
+    /// Some backends wait until load calls for them.
+    pub reserve: Option<Reserve>,
     /// Different clients.
     pub clients: u32,
     /// Workers of the balancer, above 0.
@@ -116,6 +120,15 @@ pub struct Outage {
     pub detection: u64,
 }
 
+/// How a pool scales that does not say so itself.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Reserve {
+    /// Backends that are always there, of ten; the first ones.
+    pub always: u8,
+    /// When the others come and go.
+    pub scaling: Scaling,
+}
+
 impl Load {
     /// The load at a time in seconds.
     pub(super) fn at(&self, seconds: f64) -> f64 {
@@ -158,7 +171,7 @@ impl Sessions {
 impl Scenario {
     /// Every scenario that has a name.
     #[must_use]
-    pub fn all() -> [Self; 8] {
+    pub fn all() -> [Self; 9] {
         [
             Self::equal(),
             Self::slow_backend(),
@@ -168,6 +181,7 @@ impl Scenario {
             Self::burst(),
             Self::daily_wave(),
             Self::leave_and_return(),
+            Self::day_with_reserve(),
         ]
     }
 
@@ -191,6 +205,7 @@ impl Scenario {
                 sessions: SHORT,
             },
             outage: None,
+            reserve: None,
             clients: CLIENTS,
             workers: WORKERS,
             places: Some(128),
@@ -352,6 +367,37 @@ impl Scenario {
                 detection: 4 * SECOND,
             }),
             end: 100 * SECOND,
+            ..Self::equal()
+        }
+    }
+
+    /// Days of 300 seconds, and three backends of ten at night.
+    #[must_use]
+    pub fn day_with_reserve() -> Self {
+        let scaling = Scaling {
+            by: ScaleBy::Forecast,
+            high: 50,
+            low: 25,
+            window: Duration::from_secs(5),
+            cool_down: Duration::from_secs(10),
+            min: 3,
+            webhook: None,
+        };
+        Self {
+            name: "day_with_reserve",
+            about: "short sessions follow the day, of 300 s, at 10% to 55% of what all backends \
+                    can do; seven of ten are a reserve that comes and goes with the load",
+            traffic: Traffic::Drawn {
+                load: Load::Wave {
+                    low: 0.1,
+                    high: 0.55,
+                    day: 300.0,
+                },
+                sessions: SHORT,
+            },
+            reserve: Some(Reserve { always: 3, scaling }),
+            season: Some(Duration::from_secs(300)),
+            end: 610 * SECOND,
             ..Self::equal()
         }
     }

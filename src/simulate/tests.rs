@@ -181,7 +181,10 @@ fn own_settings_hold_for_the_own_strategy() {
 #[test]
 fn each_second_is_told() {
     let mut times = Vec::new();
-    let mut note = |plan: &Plan, now| times.push((plan.pool().name.clone(), now / SECOND));
+    let mut note = |plan: &Plan, now| {
+        times.push((plan.pool().name.clone(), now / SECOND));
+        None
+    };
     let pool = Pool::new(&equal_pool());
     let _ = Engine::new(&short(Scenario::equal(), 3), pool, 1, &mut note).run();
     let want: Vec<_> = (0..=3).map(|second| ("equal".to_owned(), second)).collect();
@@ -199,6 +202,23 @@ fn charts_are_drawn() {
     assert!(chart(&outcomes[..1]).is_ok());
     let error = chart(&[]).unwrap_err().to_string();
     assert_eq!(error, "the chart can't be drawn: there is no outcome");
+}
+
+#[test]
+fn a_reserve_is_told_of_and_drawn() {
+    let scenario = short(Scenario::day_with_reserve(), 30);
+    let outcome = of(&scenario, &Strategy::RoundRobin);
+    let scaled = outcome.scaled.clone().unwrap();
+    assert_eq!(scaled.course.len(), 7);
+    let outcomes = [outcome];
+    let text = table(&outcomes, None);
+    assert!(text.contains("  all in, p99 "), "{text}");
+    assert!(text.contains(" 3.0 (3-3) "), "{text}");
+    assert!(!text.contains("imbalance"), "{text}");
+    let fields: serde_json::Value = serde_json::from_str(&json(&outcomes)).unwrap();
+    assert_eq!(fields[0]["scaled"]["in_use_min"], 3);
+    let svg = chart(&outcomes).unwrap();
+    assert!(svg.contains("backends in use (round_robin)"));
 }
 
 #[test]

@@ -88,6 +88,24 @@ pub fn clear_eventfd(eventfd: &OwnedFd) {
     };
 }
 
+/// The descriptors that the service manager handed to this process, with their names
+/// (sd_listen_fds(3)); none where it did not. The environment forgets them.
+///
+/// To be called once, and while the process has a single thread: the environment is changed.
+///
+/// # Errors
+/// What is said of them makes no sense, or one is not there.
+pub fn handed_descriptors() -> io::Result<Vec<(OwnedFd, String)>> {
+    // SAFETY: nobody else reads the environment, as there is no other thread.
+    let handed = unsafe { sd_notify::listen_fds_with_names_and_unset_env() }?;
+    let owned = |(fd, name): (RawFd, String)| {
+        // SAFETY: the manager opened it for this process, and after this call nobody finds it in
+        // the environment again; whoever calls is its owner from here on.
+        (unsafe { OwnedFd::from_raw_fd(fd) }, name)
+    };
+    Ok(handed.map(owned).collect())
+}
+
 /// Gives the calling thread a descriptor table of its own with just the standard streams and
 /// `keep`: its limit then counts for this thread alone, and nothing that is closed elsewhere lives
 /// on here (close_range(2), CLOSE_RANGE_UNSHARE: unlike unshare(2), containers allow it).

@@ -10,7 +10,8 @@ mod socket;
 
 pub use clock::monotonic;
 pub use descriptor::{
-    clear_eventfd, close, close_pipe, eventfd, notify, own_descriptor_table, pipe,
+    clear_eventfd, close, close_pipe, eventfd, handed_descriptors, notify, own_descriptor_table,
+    pipe,
 };
 pub use passing::{descriptor_channel, receive_descriptors, send_descriptors};
 pub use process::{

@@ -151,7 +151,7 @@ fn mistakes_are_told_in_one_sentence() {
             "--scenario slow",
             "error: invalid value 'slow' for '--scenario <NAME>': no scenario is called `slow`: \
              `equal`, `slow_backend`, `black_hole`, `heavy_tail`, `busy_sessions`, `burst`, \
-             `daily_wave` or `leave_and_return` is wanted",
+             `daily_wave`, `leave_and_return` or `day_with_reserve` is wanted",
         ),
         (
             "--strategy roundrobin",

@@ -1,0 +1,150 @@
+//! What a service manager is told, and what it hands in: sd_notify(3), sd_listen_fds(3).
+//!
+//! Without one nothing is told, as `NOTIFY_SOCKET` is not set then. A message is one datagram to
+//! the manager; that it can't be told stops nothing, and is logged.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use sd_notify::NotifyState;
+use socket2::{SockRef, Type};
+
+use crate::address::Address;
+use crate::config::Listener;
+use crate::sys;
+
+/// Clients are taken, and what is known of the backends was asked for once: after the start, and
+/// after each reload.
+pub fn ready(status: &str) {
+    tell(&[NotifyState::Ready, NotifyState::Status(status)]);
+}
+
+/// The configuration is being read again; [`ready`] ends that, however it went.
+pub fn reloading() {
+    // Type=notify-reload wants to know since when.
+    match NotifyState::monotonic_usec_now() {
+        Ok(now) => tell(&[NotifyState::Reloading, now]),
+        Err(error) => log::warn!("the service manager can't be told the time: {error}"),
+    }
+}
+
+/// It was asked to end, and lets sessions do so.
+pub fn stopping(status: &str) {
+    tell(&[NotifyState::Stopping, NotifyState::Status(status)]);
+}
+
+/// How it is going, in one line for people.
+pub fn status(status: &str) {
+    tell(&[NotifyState::Status(status)]);
+}
+
+/// It is alive; to be told every [`watchdog_period`].
+pub fn alive() {
+    tell(&[NotifyState::Watchdog]);
+}
+
+/// How often [`alive`] is due: twice as often as the manager asks for; `None`: it does not ask.
+#[must_use]
+pub fn watchdog_period() -> Option<Duration> {
+    let period = sd_notify::watchdog_enabled()? / 2;
+    (!period.is_zero()).then_some(period)
+}
+
+fn tell(what: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(what) {
+        log::warn!("the service manager can't be told: {error}");
+    }
+}
+
+/// The sockets that the manager listens on for us, by the places of their listeners in the
+/// configuration. A socket is for the listener that binds its address; else for the one whose name
+/// it has (`FileDescriptorName=`). One that nobody wants is closed, with a warning.
+///
+/// To be called once, and before the first thread is made.
+///
+/// # Errors
+/// What was handed in makes no sense.
+pub fn activated(listeners: &[Listener]) -> io::Result<BTreeMap<usize, OwnedFd>> {
+    let handed = sys::handed_descriptors()?.into_iter();
+    let handed = handed.filter_map(|(socket, name)| match listens_at(&socket) {
+        Ok(address) => Some((socket, Handed { name, address })),
+        Err(error) => {
+            log::warn!("the descriptor `{name}` that was handed in is closed: {error}");
+            None
+        }
+    });
+    let (sockets, said): (Vec<_>, Vec<_>) = handed.unzip();
+    let places = assign(listeners, &said);
+    let mut activated = BTreeMap::new();
+    for ((socket, handed), place) in sockets.into_iter().zip(said).zip(places) {
+        match place {
+            Some(place) => {
+                let (name, listener) = (&handed.name, &listeners[place].name);
+                log::info!("listener `{listener}` has the socket `{name}` that was handed in");
+                activated.insert(place, socket);
+            }
+            None => log::warn!("{handed} that was handed in is closed: no listener is like it"),
+        }
+    }
+    Ok(activated)
+}
+
+/// What is known of a socket that was handed in.
+#[derive(Debug)]
+struct Handed {
+    name: String,
+    /// `None`: a Unix socket without a path.
+    address: Option<Address>,
+}
+
+impl std::fmt::Display for Handed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "the socket `{}`", self.name)?;
+        match &self.address {
+            Some(address) => write!(f, " on {address}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The address of a socket that listens for streams; others are refused.
+fn listens_at(socket: &OwnedFd) -> io::Result<Option<Address>> {
+    let socket = SockRef::from(socket);
+    if socket.r#type()? != Type::STREAM || !socket.is_listener()? {
+        let why = "it does not listen for streams";
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+    }
+    let local = socket.local_addr()?;
+    let path = || {
+        local
+            .as_pathname()
+            .map(|path| Address::Unix(path.to_owned()))
+    };
+    Ok(local.as_socket().map(Address::Tcp).or_else(path))
+}
+
+/// The listener of each, by its place: addresses before names, as sockets of one unit may all have
+/// the same name.
+fn assign(listeners: &[Listener], handed: &[Handed]) -> Vec<Option<usize>> {
+    let mut places = vec![None; handed.len()];
+    let by_address =
+        |listener: &Listener, one: &Handed| one.address.as_ref() == Some(&listener.bind);
+    let by_name = |listener: &Listener, one: &Handed| one.name == listener.name;
+    let rules: [&dyn Fn(&Listener, &Handed) -> bool; 2] = [&by_address, &by_name];
+    for fits in rules {
+        for (nth, one) in handed.iter().enumerate() {
+            let is_free = |place: usize| !places.contains(&Some(place));
+            let mut listeners = listeners.iter().enumerate();
+            let place = listeners.find(|(place, listener)| is_free(*place) && fits(listener, one));
+            if places[nth].is_none() {
+                places[nth] = place.map(|(place, _)| place);
+            }
+        }
+    }
+    places
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,313 @@
+//! Tells the outside of decisions to scale: JSON, posted to an `http://` or `https://` address.
+//!
+//! A task of its own posts one after the other, so the control loop never waits; what there is no
+//! room for is dropped, counted and logged. Redirects are not followed: whoever starts machines by
+//! this should say where it lives.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
+
+use hickory_resolver::TokioResolver;
+use http_body_util::Full;
+use hyper::body::Bytes;
+use hyper::header::{CONTENT_TYPE, HOST, USER_AGENT};
+use hyper::{Method, Request, StatusCode, Uri};
+use hyper_util::rt::TokioIo;
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, RootCertStore};
+use serde::Serialize;
+use thiserror::Error;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::sync::mpsc::{self, Receiver, Sender};
+use tokio::task::AbortHandle;
+use tokio_rustls::TlsConnector;
+
+use crate::select::Decision;
+
+/// Where decisions are told, one after the other.
+#[derive(Debug)]
+pub struct Webhooks {
+    queue: Sender<Post>,
+    failures: Arc<AtomicU64>,
+    task: AbortHandle,
+}
+
+/// What is told: a decision to scale.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Notice {
+    /// The pool's name.
+    pub pool: String,
+    /// `in` or `out`.
+    pub action: &'static str,
+    /// Whom it is about, by name.
+    pub backends: Vec<String>,
+    /// Open connections of the pool, or what they will be.
+    pub load: f64,
+    /// The same over the backends in rotation before.
+    pub per_backend: f64,
+    /// Backends in rotation after.
+    pub in_rotation: u32,
+    /// Backends of the reserve that could still be brought in after.
+    pub reserve_left: u32,
+    /// Why, in one sentence.
+    pub reason: String,
+    /// When (RFC 3339).
+    pub at: String,
+}
+
+impl Notice {
+    /// A decision of a pool, made now.
+    #[must_use]
+    pub fn of(pool: &str, decision: &Decision) -> Self {
+        Self {
+            pool: pool.to_owned(),
+            action: decision.action.as_str(),
+            backends: decision.backends.clone(),
+            load: decision.load,
+            per_backend: decision.per_backend,
+            in_rotation: decision.in_rotation,
+            reserve_left: decision.reserve_left,
+            reason: decision.reason.clone(),
+            at: humantime::format_rfc3339_millis(SystemTime::now()).to_string(),
+        }
+    }
+}
+
+impl Webhooks {
+    /// Nothing to tell yet. To be called inside the control thread's runtime.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::with(Trust::System, Pace::default())
+    }
+
+    fn with(trust: Trust, pace: Pace) -> Self {
+        let (queue, posts) = mpsc::channel(POSTS);
+        let failures = Arc::new(AtomicU64::new(0));
+        let task = tokio::spawn(deliver(posts, Arc::clone(&failures), trust, pace));
+        Self {
+            queue,
+            failures,
+            task: task.abort_handle(),
+        }
+    }
+
+    /// Tells it as soon as those before are told.
+    pub fn post(&self, url: &str, notice: Notice) {
+        let pool = notice.pool.clone();
+        let url = url.to_owned();
+        if self.queue.try_send(Post { url, notice }).is_err() {
+            self.failures.fetch_add(1, Ordering::Relaxed);
+            log::warn!("webhook of pool `{pool}`: {POSTS} wait already, this one is dropped");
+        }
+    }
+
+    /// Those that could not be told so far.
+    #[must_use]
+    pub fn failures(&self) -> u64 {
+        self.failures.load(Ordering::Relaxed)
+    }
+}
+
+impl Default for Webhooks {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Drop for Webhooks {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+#[derive(Debug)]
+struct Post {
+    url: String,
+    notice: Notice,
+}
+
+/// Who is trusted to be who its certificate says.
+#[derive(Debug)]
+enum Trust {
+    /// Whom the machine trusts; read when first needed.
+    System,
+    /// These.
+    Roots(Arc<ClientConfig>),
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Pace {
+    /// One try.
+    timeout: Duration,
+    /// After the first try that failed; twice as long after the second.
+    pause: Duration,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self {
+            timeout: Duration::from_secs(5),
+            pause: Duration::from_secs(1),
+        }
+    }
+}
+
+/// Why a try failed.
+#[derive(Debug, Error)]
+enum PostError {
+    #[error("`{0}` is no http:// or https:// address")]
+    Url(String),
+    #[error("no answer in time")]
+    Timeout,
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    #[error("{0}")]
+    Http(#[from] hyper::Error),
+    #[error("the name can't be resolved: {0}")]
+    Name(String),
+    #[error("the answer is {0}")]
+    Refused(StatusCode),
+}
+
+async fn deliver(mut posts: Receiver<Post>, failures: Arc<AtomicU64>, trust: Trust, pace: Pace) {
+    let mut trust = trust;
+    while let Some(Post { url, notice }) = posts.recv().await {
+        // Numbers and texts: this is JSON whatever they are.
+        let body = Bytes::from(serde_json::to_vec(&notice).unwrap_or_default());
+        let mut pause = pace.pause;
+        for left in (0..TRIES).rev() {
+            let one = once(&url, body.clone(), &mut trust);
+            let tried = tokio::time::timeout(pace.timeout, one).await;
+            let Err(error) = tried.unwrap_or(Err(PostError::Timeout)) else {
+                break;
+            };
+            if left == 0 {
+                failures.fetch_add(1, Ordering::Relaxed);
+                let pool = &notice.pool;
+                log::warn!("webhook of pool `{pool}`: {TRIES} tries failed, the last: {error}");
+                break;
+            }
+            tokio::time::sleep(pause).await;
+            pause *= 2;
+        }
+    }
+}
+
+/// One try.
+async fn once(url: &str, body: Bytes, trust: &mut Trust) -> Result<(), PostError> {
+    let no_url = || PostError::Url(url.to_owned());
+    let uri: Uri = url.parse().map_err(|_| no_url())?;
+    let (Some(authority), Some(host)) = (uri.authority(), uri.host()) else {
+        return Err(no_url());
+    };
+    let is_tls = match uri.scheme_str() {
+        Some("http") => false,
+        Some("https") => true,
+        _ => return Err(no_url()),
+    };
+    let port = uri.port_u16().unwrap_or(if is_tls { 443 } else { 80 });
+    let path = uri.path_and_query().map_or("/", |path| path.as_str());
+    let request = Request::builder()
+        .method(Method::POST)
+        .uri(path)
+        .header(HOST, authority.as_str())
+        .header(CONTENT_TYPE, "application/json")
+        .header(USER_AGENT, concat!("mahoraga/", env!("CARGO_PKG_VERSION")))
+        .body(Full::new(body))
+        .map_err(|_| no_url())?;
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let stream = connect(host, port).await?;
+    if !is_tls {
+        return ask(stream, request).await;
+    }
+    let name = ServerName::try_from(host.to_owned()).map_err(|_| no_url())?;
+    let connector = TlsConnector::from(trust.config().await?);
+    ask(connector.connect(name, stream).await?, request).await
+}
+
+/// Connects to the first address that answers. Names go to the resolver and not to getaddrinfo(3),
+/// which would hold a thread and the end of the program.
+async fn connect(host: &str, port: u16) -> Result<TcpStream, PostError> {
+    let name = |error: &dyn std::fmt::Display| PostError::Name(error.to_string());
+    let resolver = TokioResolver::builder_tokio().and_then(|builder| builder.build());
+    let found = match host.parse() {
+        Ok(ip) => vec![ip],
+        Err(_) => {
+            let resolver = resolver.map_err(|error| name(&error))?;
+            let found = resolver.lookup_ip(host).await;
+            found.map_err(|error| name(&error))?.iter().collect()
+        }
+    };
+    let mut failed = name(&"it has no address");
+    for ip in found {
+        match TcpStream::connect(SocketAddr::new(ip, port)).await {
+            Ok(stream) => return Ok(stream),
+            Err(error) => failed = error.into(),
+        }
+    }
+    Err(failed)
+}
+
+/// Sends a request and looks at the status of its answer alone.
+async fn ask(
+    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    request: Request<Full<Bytes>>,
+) -> Result<(), PostError> {
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    // Both at once in this task: a try that is given up takes its connection along.
+    let answer = tokio::select! {
+        answer = sender.send_request(request) => answer?,
+        ended = connection => {
+            ended?;
+            return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+        }
+    };
+    match answer.status() {
+        status if status.is_success() => Ok(()),
+        status => Err(PostError::Refused(status)),
+    }
+}
+
+impl Trust {
+    async fn config(&mut self) -> Result<Arc<ClientConfig>, PostError> {
+        if let Self::Roots(config) = self {
+            return Ok(Arc::clone(config));
+        }
+        // Some hundred files, maybe: not on the control thread.
+        let read = tokio::task::spawn_blocking(|| {
+            let mut roots = RootCertStore::empty();
+            let found = rustls_native_certs::load_native_certs();
+            roots.add_parsable_certificates(found.certs);
+            roots
+        });
+        let roots = read.await.map_err(io::Error::other)?;
+        if roots.is_empty() {
+            return Err(io::Error::other("this machine trusts no certificate").into());
+        }
+        let config = trusting(roots)?;
+        *self = Self::Roots(Arc::clone(&config));
+        Ok(config)
+    }
+}
+
+fn trusting(roots: RootCertStore) -> io::Result<Arc<ClientConfig>> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider);
+    let builder = builder.with_safe_default_protocol_versions();
+    let builder = builder.map_err(io::Error::other)?;
+    let config = builder.with_root_certificates(roots).with_no_client_auth();
+    Ok(Arc::new(config))
+}
+
+/// Notices that wait.
+const POSTS: usize = 16;
+/// Tries for each.
+const TRIES: u32 = 3;
+
+#[cfg(test)]
+mod tests;
