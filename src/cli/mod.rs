@@ -25,6 +25,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use crate::config::{self, Config, ConfigError, Source};
+use crate::control::Reread;
 
 /// The exit code of every mistake in arguments, configuration or environment; clap's own.
 const USAGE: u8 = 2;
@@ -36,7 +37,10 @@ pub fn main() -> ExitCode {
         Command::Run { config: path } => match load(&path) {
             Ok((config, source)) => {
                 warn(&config, Some(&source));
-                let reread = || reread(&path);
+                let reread = Reread {
+                    path: &path,
+                    read: &|| reread(&path),
+                };
                 run::run(&config, Some(&reread))
             }
             Err(code) => code,

@@ -17,12 +17,14 @@ use super::access_log::Orders;
 use super::declared::Declared;
 use super::discovery::{self, Discoveries};
 use super::events::{Events, Subject, Weight};
+use super::file_watch::FileWatch;
 use super::health::{Checks, Ejections, Outliers};
 use super::histograms::Measurements;
 use super::pools::Pools;
 use super::scalings::Scalings;
 use super::start::Crew;
-use super::supervise::Exhaustion;
+use super::supervise::{Exhaustion, Watchdog};
+use super::webhook::Webhooks;
 use super::{Reread, StartError, capacity, listening};
 
 /// All that the control thread knows.
@@ -53,6 +55,10 @@ pub(super) struct Balancer<'a> {
     pub(super) reloads: Reloads,
     pub(super) stage: Stage,
     pub(super) started_at: SystemTime,
+    /// Whether the file has changed.
+    pub(super) file_watch: Option<FileWatch>,
+    pub(super) webhooks: Webhooks,
+    pub(super) watchdog: Option<Watchdog>,
 }
 
 /// A backend: its pool's name, and its own.
@@ -102,6 +108,9 @@ impl<'a> Balancer<'a> {
             reloads: Reloads::default(),
             stage: Stage::Starting,
             started_at: SystemTime::now(),
+            file_watch: reread.map(|reread| FileWatch::of_read(reread.path.to_owned())),
+            webhooks: Webhooks::new(),
+            watchdog: Watchdog::new(),
         };
         balancer.follow(config.clone(), Vec::new());
         Ok(balancer)

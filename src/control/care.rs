@@ -14,6 +14,7 @@ use crate::worker::Sought;
 use super::balancer::{Balancer, Key, key};
 use super::events::{Subject, Weight};
 use super::health::Turned;
+use super::webhook::Notice;
 
 impl Balancer<'_> {
     /// Probes have found out that a backend answers, or that it does not.
@@ -169,6 +170,12 @@ impl Balancer<'_> {
             );
             self.events
                 .tell(Weight::Info, kind, Subject::pool(pool), message);
+            let mut pools = self.config.pools.iter();
+            let scaling = pools.find(|its| its.name == *pool);
+            let scaling = scaling.and_then(|pool| pool.scaling.as_ref());
+            if let Some(url) = scaling.and_then(|scaling| scaling.webhook.as_ref()) {
+                self.webhooks.post(url, Notice::of(pool, decision));
+            }
         }
         if !decisions.is_empty() {
             self.publish();

@@ -11,6 +11,7 @@ mod declared;
 pub mod discovery;
 mod doors;
 mod events;
+mod file_watch;
 pub mod health;
 mod histograms;
 mod listening;
@@ -119,6 +120,10 @@ pub fn run(
     let sink = config.access_log.as_ref().map(Sink::open).transpose()?;
     // Before the control thread's own ring, which would panic where there is none.
     let features = ring::probe()?;
+    let inherited = systemd::activated(&config.listeners).map_err(|error| StartError::Thread {
+        what: "the descriptors that were handed in can't be taken",
+        error,
+    })?;
     tokio_uring::start(async move {
         let thread = |error| StartError::Thread {
             what: "signals can't be awaited",
@@ -128,7 +133,7 @@ pub fn run(
         let mut signals = Signals::new().map_err(thread)?;
         let (handle, calls) = admin::Handle::new();
         let doors = Doors::open(config.admin.as_ref())?;
-        let crew = Rc::new(start::start(config, features, Inherited::new())?);
+        let crew = Rc::new(start::start(config, features, inherited)?);
         let orders = Rc::new(Orders::default());
         let records = crew.records.clone();
         let writer = AccessLogWriter::new(Log { sink, records }, &crew.doorbell, &orders);

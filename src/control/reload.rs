@@ -1,23 +1,41 @@
 //! The configuration file is read again: by a signal, by the API, or because it changed. What is
 //! wrong leaves the old one in force.
 
+use std::path::Path;
 use std::time::SystemTime;
 
+use crate::admin::model::Stage;
 use crate::admin::{Author, Entry};
 use crate::config::{AccessLog, Config, ConfigError};
 
 use super::access_log::{Log, Sink};
 use super::balancer::Balancer;
 use super::events::{Subject, Weight};
+use super::file_watch::FileWatch;
+use super::supervise::READY;
+use super::systemd;
 
-/// Reads the configuration again, from where it came.
-pub type Reread<'a> = dyn Fn() -> Result<Config, ConfigError> + 'a;
+/// Where the configuration came from.
+#[expect(
+    missing_debug_implementations,
+    reason = "a function has nothing to show"
+)]
+pub struct Reread<'a> {
+    /// The file.
+    pub path: &'a Path,
+    /// Reads it again.
+    pub read: &'a dyn Fn() -> Result<Config, ConfigError>,
+}
 
 impl Balancer<'_> {
     /// Reads the file again and routes by it. Answers with the version in force, or with what is
     /// wrong; the log, the API and the counters tell the same.
     pub(super) fn reload(&mut self, author: Author) -> Result<u64, String> {
+        systemd::reloading();
         let outcome = self.try_reload();
+        if self.stage == Stage::Ready {
+            systemd::ready(READY);
+        }
         let now = humantime::format_rfc3339_millis(SystemTime::now());
         self.reloads.last_at = Some(now.to_string());
         self.reloads.last_error = outcome.clone().err();
@@ -47,9 +65,21 @@ impl Balancer<'_> {
         outcome
     }
 
+    /// Reads the file again if it has changed, where that is wanted.
+    pub(super) fn watch_file(&mut self) {
+        let sight = self.file_watch.as_mut().and_then(FileWatch::look);
+        if let (Some(sight), Some(watch)) = (sight, &mut self.file_watch) {
+            watch.set_read(sight);
+            if self.config.reload_on_change {
+                // It is told by the log already.
+                let _ = self.reload(Author::Operator);
+            }
+        }
+    }
+
     fn try_reload(&mut self) -> Result<(), String> {
         let reread = self.reread.ok_or("it runs without a configuration file")?;
-        let file = reread().map_err(|error| error.to_string())?;
+        let file = (reread.read)().map_err(|error| error.to_string())?;
         let old = self.declared.config().clone();
         let (declared, given_up) = self.declared.reload(file);
         // Taken before anything changes: it may fail.

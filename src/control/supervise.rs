@@ -20,6 +20,7 @@ use crate::worker::{Command, Doorbell, Stats};
 use super::balancer::Balancer;
 use super::events::{Subject, Weight};
 use super::health::News;
+use super::systemd;
 
 /// What the control thread is woken by.
 enum Wake {
@@ -34,8 +35,9 @@ enum Wake {
     Ejections,
     Call(Call),
     News(News),
-    /// Of the pool of this name.
-    Discovered(String),
+    /// The backends of a pool are others.
+    Discovered,
+    Watchdog,
     /// Every worker has ended.
     Ended(io::Result<()>),
 }
@@ -64,7 +66,8 @@ impl Balancer<'_> {
                 () = notices.notified() => Wake::Ejections,
                 () = until(self.ejections.next()) => Wake::Ejections,
                 news = self.checks.next() => Wake::News(news),
-                pool = self.discoveries.changed() => Wake::Discovered(pool),
+                _ = self.discoveries.changed() => Wake::Discovered,
+                () = Watchdog::due(self.watchdog.as_mut()) => Wake::Watchdog,
                 Some(call) = calls.recv() => Wake::Call(call),
                 _ = second.tick() => Wake::Second,
             };
@@ -81,7 +84,8 @@ impl Balancer<'_> {
                 Wake::News(News::Turned(turned)) => self.on_turned(&turned),
                 // What is ready is looked at each time.
                 Wake::News(News::FirstRound) => {}
-                Wake::Discovered(_) => self.on_discovered(),
+                Wake::Discovered => self.on_discovered(),
+                Wake::Watchdog => self.feed_watchdog(),
                 Wake::Ended(outcome) => {
                     if let Err(error) = outcome {
                         log::error!("the workers' end can't be awaited: {error}");
@@ -96,6 +100,7 @@ impl Balancer<'_> {
     fn advance(&mut self) {
         if self.stage == Stage::Starting && self.checks.first_round_done() {
             self.stage = Stage::Ready;
+            systemd::ready(READY);
             let message = "every backend that is probed was probed".to_owned();
             self.events
                 .tell(Weight::Info, "ready", Subject::default(), message);
@@ -119,6 +124,7 @@ impl Balancer<'_> {
         self.on_ejections();
         self.eject_outliers();
         self.scale();
+        self.watch_file();
     }
 
     fn stop(&mut self, signal: i32) {
@@ -136,9 +142,51 @@ impl Balancer<'_> {
             "stopping: {} sessions have {grace:?} to end",
             self.crew.sessions()
         );
+        systemd::stopping(&message);
         self.events
             .tell(Weight::Info, "stopping", Subject::default(), message);
         self.crew.tell_all(|| Command::Stop(grace));
+    }
+}
+
+/// Tells the service manager that all goes on, as long as every worker turns.
+pub(super) struct Watchdog {
+    period: tokio::time::Interval,
+    /// What the workers were last asked to show.
+    beat: u64,
+}
+
+impl Watchdog {
+    /// `None`: nobody watches.
+    pub(super) fn new() -> Option<Self> {
+        let mut period = tokio::time::interval(systemd::watchdog_period()?);
+        period.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Some(Self { period, beat: 0 })
+    }
+
+    async fn due(watchdog: Option<&mut Self>) {
+        match watchdog {
+            Some(watchdog) => drop(watchdog.period.tick().await),
+            None => pending().await,
+        }
+    }
+}
+
+impl Balancer<'_> {
+    /// A worker that has not turned since the last time is stuck; one that has ended is not.
+    fn feed_watchdog(&mut self) {
+        let Some(watchdog) = &mut self.watchdog else {
+            return;
+        };
+        let shown = |stats: &Arc<Stats>| stats.progress.beat() == watchdog.beat;
+        if self.stage == Stage::Stopping || self.crew.stats.iter().all(shown) {
+            systemd::alive();
+        } else {
+            log::error!("a worker does not turn: the service manager is told nothing");
+        }
+        watchdog.beat += 1;
+        let beat = watchdog.beat;
+        self.crew.tell_all(|| Command::Beat(beat));
     }
 }
 
@@ -209,3 +257,6 @@ impl Signals {
         })
     }
 }
+
+/// What the service manager shows.
+pub(super) const READY: &str = "balancing";

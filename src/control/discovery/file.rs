@@ -5,14 +5,14 @@
 //! points elsewhere now, is a change too. A change is read once it has stayed the same for one
 //! look: whoever writes it may not be done.
 
-use std::fs::{self, Metadata, OpenOptions};
+use std::fs::OpenOptions;
 use std::io::{self, Read};
 use std::net::SocketAddr;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
 use crate::config::{Backend, values};
+use crate::control::file_watch::{FileWatch, Version};
 
 use super::{Pace, Teller};
 
@@ -29,85 +29,29 @@ pub(super) async fn follow(path: PathBuf, teller: Teller, pace: Pace) {
     }
 }
 
-/// A file and what was seen of it.
+/// A file of backends.
 #[derive(Debug)]
-pub(super) struct Watch {
-    path: PathBuf,
-    /// At the last look.
-    seen: Option<Sight>,
-    /// When it was last read.
-    read: Option<Sight>,
-}
-
-/// What tells one version of a file from another, or why it can't be looked at.
-type Sight = Result<Version, io::ErrorKind>;
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Version {
-    device: u64,
-    inode: u64,
-    size: u64,
-    /// Seconds and nanoseconds.
-    modified: (i64, i64),
-}
+pub(super) struct Watch(FileWatch);
 
 impl Watch {
     pub(super) fn new(path: PathBuf) -> Self {
-        Self {
-            path,
-            seen: None,
-            read: None,
-        }
+        Self(FileWatch::new(path))
     }
 
     /// What the file says, or what is wrong with it, when it has changed since it was last read.
     pub(super) fn look(&mut self) -> Option<Result<Vec<Backend>, String>> {
-        let found = fs::metadata(&self.path);
-        let is_old = found.as_ref().is_ok_and(is_old);
-        let sight = found.as_ref().map(Version::of).map_err(io::Error::kind);
-        let before = self.seen.replace(sight);
-        // At the start one that was not written just now need not be looked at twice.
-        let has_settled = before.map_or(is_old, |before| before == sight);
-        if !has_settled || self.read == Some(sight) {
-            return None;
-        }
-        let wrong = |error: &dyn std::fmt::Display| {
-            let path = self.path.display();
-            Some(Err(format!("{path}: {error}")))
-        };
-        let text = match found.and_then(|_| read(&self.path)) {
-            Ok((version, text)) if Ok(version) == sight => text,
+        let sight = self.0.look()?;
+        let path = self.0.path();
+        let wrong = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
+        let said = match read(path) {
             // Another one by now: it is for the next look.
-            Ok(_) => return None,
-            Err(error) => {
-                self.read = Some(sight);
-                return wrong(&error);
-            }
+            Ok((version, _)) if sight != Ok(version) => return None,
+            Ok((_, text)) => parse(&text).map_err(|error| wrong(&error)),
+            Err(error) => Err(wrong(&error)),
         };
-        self.read = Some(sight);
-        match parse(&text) {
-            Ok(found) => Some(Ok(found)),
-            Err(error) => wrong(&error),
-        }
+        self.0.set_read(sight);
+        Some(said)
     }
-}
-
-impl Version {
-    fn of(found: &Metadata) -> Self {
-        Self {
-            device: found.dev(),
-            inode: found.ino(),
-            size: found.size(),
-            modified: (found.mtime(), found.mtime_nsec()),
-        }
-    }
-}
-
-/// Whether it was last written more than a second ago.
-fn is_old(found: &Metadata) -> bool {
-    let age = found.modified().ok();
-    let age = age.and_then(|at| SystemTime::now().duration_since(at).ok());
-    age.is_some_and(|age| age.as_secs() >= 1)
 }
 
 fn read(path: &Path) -> io::Result<(Version, String)> {
@@ -178,6 +122,8 @@ const BYTES_MAX: u64 = 1024 * 1024;
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn addresses(text: &str) -> Vec<String> {

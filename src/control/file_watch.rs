@@ -1,0 +1,96 @@
+//! Whether a file has changed: by a look each second, as renames and links that are set anew count
+//! too, and are no events of the file itself.
+
+use std::fs::{self, Metadata};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+/// A file and what was seen of it.
+#[derive(Debug)]
+pub(super) struct FileWatch {
+    path: PathBuf,
+    /// At the last look.
+    seen: Option<Sight>,
+    /// When it was last read.
+    read: Option<Sight>,
+}
+
+/// What tells one version of a file from another, or why it can't be looked at.
+pub(super) type Sight = Result<Version, io::ErrorKind>;
+
+/// A version of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Version {
+    device: u64,
+    inode: u64,
+    size: u64,
+    /// Seconds and nanoseconds.
+    modified: (i64, i64),
+}
+
+impl FileWatch {
+    /// A file that was not read yet.
+    pub(super) fn new(path: PathBuf) -> Self {
+        Self {
+            path,
+            seen: None,
+            read: None,
+        }
+    }
+
+    /// A file that was read just now.
+    pub(super) fn of_read(path: PathBuf) -> Self {
+        let sight = sight(&fs::metadata(&path));
+        Self {
+            path,
+            seen: Some(sight),
+            read: Some(sight),
+        }
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Another version than was last read, if there is one that does not change any more.
+    pub(super) fn look(&mut self) -> Option<Sight> {
+        let found = fs::metadata(&self.path);
+        let sight = sight(&found);
+        let before = self.seen.replace(sight);
+        // At the start one that was not written just now need not be looked at twice.
+        let has_settled = before.map_or_else(
+            || found.as_ref().is_ok_and(is_old),
+            |before| before == sight,
+        );
+        (has_settled && self.read != Some(sight)).then_some(sight)
+    }
+
+    /// This version was read.
+    pub(super) fn set_read(&mut self, sight: Sight) {
+        self.read = Some(sight);
+    }
+}
+
+impl Version {
+    pub(super) fn of(found: &Metadata) -> Self {
+        Self {
+            device: found.dev(),
+            inode: found.ino(),
+            size: found.size(),
+            modified: (found.mtime(), found.mtime_nsec()),
+        }
+    }
+}
+
+fn sight(found: &io::Result<Metadata>) -> Sight {
+    found.as_ref().map(Version::of).map_err(io::Error::kind)
+}
+
+/// Whether it was last written more than a second ago.
+fn is_old(found: &Metadata) -> bool {
+    let age = found.modified().ok();
+    let age = age.and_then(|at| SystemTime::now().duration_since(at).ok());
+    age.is_some_and(|age| age.as_secs() >= 1)
+}
