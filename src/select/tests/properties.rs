@@ -56,7 +56,7 @@ fn check(bench: &Bench, choice: Choice, tried: &[u16], name: &str) {
             );
         }
         Choice::Full => {
-            assert!(!bench.pool.has_place(bench.now), "{name}");
+            assert!(bench.pool.places(bench.now) == 0, "{name}");
             assert!(
                 rotating().next().is_some() && open().next().is_none(),
                 "{name}: not full"
