@@ -14,7 +14,7 @@ use hdrhistogram::serialization::interval_log::{IntervalLogWriterBuilder, Tag};
 use crate::session::CloseReason;
 use crate::worker::{Command, Histograms, Numbers};
 
-use super::start::Crew;
+use super::crew::Crew;
 
 /// The file, and since when the next entry counts.
 pub(super) struct HistogramLog {

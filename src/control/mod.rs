@@ -4,6 +4,7 @@
 
 mod access_log;
 pub mod capacity;
+mod crew;
 mod histograms;
 mod listening;
 mod pools;
@@ -26,12 +27,12 @@ use crate::ring::{self, SetupError};
 use crate::worker::{Command, Stats};
 
 use access_log::{AccessLogWriter, Sink};
+use crew::Crew;
 use histograms::HistogramLog;
 pub(crate) use histograms::TARGET as HISTOGRAMS_TARGET;
 pub use listening::Inherited;
 use pools::Pools;
 pub use reload::Reread;
-use start::Crew;
 
 /// Why the balancer did not start.
 #[derive(Debug, Error)]

@@ -6,7 +6,7 @@ use crate::config::{Config, ConfigError};
 use crate::pool::Standing;
 use crate::snapshot::Snapshot;
 
-use super::start::Crew;
+use super::crew::Crew;
 use super::{StartError, capacity, listening};
 
 /// Reads the configuration again, from where it came.
