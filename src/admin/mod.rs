@@ -1,4 +1,5 @@
-//! The admin API: what may be asked of a running balancer, over HTTP on a Unix socket or loopback.
+//! The admin API: what may be asked of a running balancer, over HTTP on a Unix socket or on
+//! loopback.
 //!
 //! [`model`] is what goes over the wire, for the server and for the command line as its client.
 //! Whatever is asked goes as a [`Call`] to the control thread, which owns all state. A request

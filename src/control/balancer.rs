@@ -14,6 +14,7 @@ use crate::snapshot::Snapshot;
 use crate::sys::{self, Bound};
 
 use super::access_log::Orders;
+use super::crew::Crew;
 use super::declared::Declared;
 use super::discovery::{self, Discoveries};
 use super::events::{Events, Subject, Weight};
@@ -22,7 +23,6 @@ use super::health::{Checks, Ejections, Outliers};
 use super::histograms::Measurements;
 use super::pools::Pools;
 use super::scalings::Scalings;
-use super::start::Crew;
 use super::supervise::{Exhaustion, Watchdog};
 use super::webhook::Webhooks;
 use super::{Reread, StartError, capacity, listening};
@@ -167,6 +167,14 @@ impl Balancer<'_> {
         self.tell_panic(&before);
     }
 
+    /// A worker whose mailbox was full has missed the last snapshot.
+    pub(super) fn publish_again(&self) {
+        let late = sys::monotonic().saturating_sub(self.published_at) > ADOPTED_WITHIN;
+        if late && self.crew.adopted_at(self.snapshot.version).is_none() {
+            self.crew.publish(&self.snapshot, Vec::new());
+        }
+    }
+
     fn standing(&self, pool: &str, backend: &config::Backend) -> Standing {
         let key = (pool.to_owned(), backend.name.clone());
         Standing {
@@ -290,3 +298,6 @@ fn slow_start(pool: &config::Pool) -> Option<u64> {
     let over = u64::try_from(pool.slow_start?.as_nanos()).ok()?;
     (over > 0).then_some(over)
 }
+
+/// Workers that have not adopted a snapshot by then are told again: 1 s, in ns.
+const ADOPTED_WITHIN: u64 = 1_000_000_000;

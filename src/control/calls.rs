@@ -16,8 +16,8 @@ use crate::sys;
 use crate::worker::{SessionInfo, Sought, Stats};
 
 use super::balancer::Balancer;
+use super::crew::Crew;
 use super::events::{Subject, Weight};
-use super::start::Crew;
 use super::status::{self, Known};
 
 impl Balancer<'_> {
@@ -26,7 +26,9 @@ impl Balancer<'_> {
         // Whoever asked may have gone away: then nobody misses the answer.
         match call {
             Call::Status(reply) => drop(reply.send(self.status())),
-            Call::Listeners(reply) => drop(reply.send(status::listeners(&self.snapshot))),
+            Call::Listeners(reply) => {
+                drop(reply.send(status::listeners(&self.snapshot, &self.crew)))
+            }
             Call::Pools(reply) => {
                 let known = |pool: &Pool, backend: &_| self.known(pool, backend);
                 let pools = status::pools(&self.snapshot, sys::monotonic(), known);

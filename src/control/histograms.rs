@@ -16,7 +16,7 @@ use hdrhistogram::serialization::interval_log::{IntervalLogWriterBuilder, Tag};
 use crate::admin::model::HistogramStatus;
 use crate::worker::{Command, Histograms, Numbers};
 
-use super::start::Crew;
+use super::crew::Crew;
 use super::status;
 
 /// What all workers measured: since the start, and since the last entry of the file.

@@ -7,6 +7,7 @@ mod balancer;
 mod calls;
 pub mod capacity;
 mod care;
+mod crew;
 mod declared;
 pub mod discovery;
 mod doors;

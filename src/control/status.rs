@@ -9,6 +9,8 @@ use crate::session::CloseReason;
 use crate::snapshot::Snapshot;
 use crate::worker::{Numbers, Stats};
 
+use super::crew::Crew;
+
 /// What is known of a backend beside its pool.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Known {
@@ -20,11 +22,14 @@ pub(super) struct Known {
     pub(super) ejected_until: Option<u64>,
 }
 
-pub(super) fn listeners(snapshot: &Snapshot) -> Vec<ListenerStatus> {
+pub(super) fn listeners(snapshot: &Snapshot, crew: &Crew) -> Vec<ListenerStatus> {
     let listeners = snapshot.listeners.iter();
     let listeners = listeners.map(|listener| ListenerStatus {
         name: listener.name.clone(),
-        bind: listener.bind.to_string(),
+        // The port that the kernel chose, where 0 was asked for.
+        bind: crew
+            .address(listener.id)
+            .map_or_else(|| listener.bind.to_string(), |there| there.to_string()),
         pool: listener.plan.pool().name.clone(),
         connections: u64::from(listener.connections.used()),
         max_connections: ceiling(&listener.connections),

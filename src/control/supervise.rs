@@ -118,6 +118,7 @@ impl Balancer<'_> {
 
     fn tick(&mut self) {
         self.exhaustion.report(&self.crew.stats);
+        self.publish_again();
         self.pools.tick();
         self.forget_rises();
         self.forget_leaving();

@@ -71,7 +71,9 @@ struct Control {
 impl Control {
     /// Of the first MESSAGE_MAX of these.
     fn of(all: &[BorrowedFd<'_>]) -> Self {
-        const { assert!(size_of::<libc::cmsghdr>() == HEADER_BYTES && HEADER_BYTES.is_multiple_of(8)) };
+        const {
+            assert!(size_of::<libc::cmsghdr>() == HEADER_BYTES && HEADER_BYTES.is_multiple_of(8));
+        }
         let mut descriptors = [-1; MESSAGE_MAX];
         for (place, fd) in descriptors.iter_mut().zip(all) {
             *place = fd.as_raw_fd();

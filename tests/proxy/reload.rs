@@ -20,7 +20,8 @@ pub(crate) fn reload(stage: &Stage, pool: &str) {
 fn reload_with(stage: &Stage, pool: &str, listeners: &str) {
     let workers = stage.balancer.workers();
     let config = format!(
-        "(workers: {workers}, listeners: [(bind: \"127.0.0.1:0\", pool: \"default\"), {listeners}],\n\
+        "(workers: {workers}, \
+         listeners: [(bind: \"127.0.0.1:0\", pool: \"default\"), {listeners}],\n\
          pools: [(name: \"default\", {pool})])"
     );
     fs::write(stage.balancer.dir().join("config.ron"), config).unwrap();
