@@ -63,7 +63,7 @@ fn backend(pool: &str, name: &str, port: u16) -> BackendStatus {
     BackendStatus {
         pool: pool.to_owned(),
         name: name.to_owned(),
-        address: format!("127.0.0.1:{port}"),
+        address: format!("[::1]:{port}"),
         weight: 1,
         state: "ready".to_owned(),
         health: "up".to_owned(),
@@ -95,8 +95,7 @@ fn pools() -> Vec<PoolStatus> {
         ..backend("web", "app-3", 9003)
     };
     let rising = BackendStatus {
-        rising: Some(40),
-        backup: true,
+        rising: Some(4),
         ..backend("web", "app-4", 9004)
     };
     let drained = BackendStatus {
@@ -433,19 +432,19 @@ const POOL: &str = "\
 pool  strategy           in rotation  connections
 db    least_connections       0 of 2            2
 
-pool  backend  address         weight  conns  opened  bytes  state
-db    app-1    127.0.0.1:5432       1      2       0    0 B  drain
-db    old      127.0.0.1:5433       1      0       0    0 B  removed
+pool  backend  address     weight  conns  opened  bytes  state
+db    app-1    [::1]:5432       1      2       0    0 B  drain
+db    old      [::1]:5433       1      0       0    0 B  removed
 ";
 
 const BACKENDS: &str = "\
-pool  backend  address         weight  conns  limit  wait  opened  answer   bytes  fails  state
-web   app-1    127.0.0.1:9001       1   1.2k   2000     3     99k  1.2 ms  3.4 GB         up
-web   app-2    127.0.0.1:9002       1      0                    0             0 B     12  down: no answer
-web   app-3    127.0.0.1:9003       1      0                    0             0 B         ejected 23s
-web   app-4    127.0.0.1:9004       1      0                    0             0 B         rising 40%, backup
-db    app-1    127.0.0.1:5432       1      2                    0             0 B         drain
-db    old      127.0.0.1:5433       1      0                    0             0 B         removed
+pool  backend  address     weight  conns  limit  wait  opened  answer   bytes  fails  state
+web   app-1    [::1]:9001       1   1.2k   2000     3     99k  1.2 ms  3.4 GB         up
+web   app-2    [::1]:9002       1      0                    0             0 B     12  down: no answer
+web   app-3    [::1]:9003       1      0                    0             0 B         ejected 23s
+web   app-4    [::1]:9004       1      0                    0             0 B         rising 4%
+db    app-1    [::1]:5432       1      2                    0             0 B         drain
+db    old      [::1]:5433       1      0                    0             0 B         removed
 ";
 
 const SESSIONS: &str = "\

@@ -346,3 +346,52 @@ fn some(number: u64) -> Cell {
 
 /// What is said of a pool that panics.
 pub(super) const PANIC: &str = "panic: too few are up, health is ignored";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_wanted_stands_before_what_is_known() {
+        let up = BackendStatus {
+            state: "ready".to_owned(),
+            health: "up".to_owned(),
+            ..BackendStatus::default()
+        };
+        let down = BackendStatus {
+            health: "down".to_owned(),
+            check: Some("timed out".to_owned()),
+            ..up.clone()
+        };
+        let drain = |one: &BackendStatus| BackendStatus {
+            state: "drain".to_owned(),
+            ..one.clone()
+        };
+        let unchecked = BackendStatus {
+            health: "unchecked".to_owned(),
+            backup: true,
+            ..up.clone()
+        };
+        let leaving = BackendStatus {
+            leaving: true,
+            ..drain(&up)
+        };
+        let odd = BackendStatus {
+            ejected_s: Some(61.0),
+            rising: Some(5),
+            standby: true,
+            ..up.clone()
+        };
+        for (one, text, tone) in [
+            (&up, "up", Tone::Good),
+            (&down, "down: timed out", Tone::Bad),
+            (&drain(&up), "drain", Tone::Faint),
+            (&drain(&down), "drain, down: timed out", Tone::Bad),
+            (&unchecked, "unchecked, backup", Tone::Good),
+            (&leaving, "removed", Tone::Faint),
+            (&odd, "standby, ejected 1m 1s, rising 5%", Tone::Warning),
+        ] {
+            assert_eq!(standing(one), Cell::toned(text, tone));
+        }
+    }
+}
