@@ -1,11 +1,12 @@
 //! The control thread's state, and how it becomes what the workers route by.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use crate::address::Address;
 use crate::admin::model::{Reloads, Stage};
 use crate::admin::{self, Audit};
 use crate::config::{self, Config};
@@ -248,31 +249,25 @@ impl Balancer<'_> {
         }
     }
 
-    /// Tells which listeners, pools and backends came and went.
+    /// Tells which listeners and backends came and went.
     fn tell_differences(&self, before: &Config) {
-        let names = |config: &Config| -> Vec<(String, String)> {
-            let listeners = config.listeners.iter();
-            let listeners = listeners.map(|its| (its.name.clone(), its.bind.to_string()));
-            listeners.collect()
-        };
-        let listener = |kind: &str, (name, bind): &(String, String), verb: &str| {
-            let message = format!("listener `{name}` on {bind} {verb}");
-            self.events
-                .tell(Weight::Info, kind, Subject::default(), message);
-        };
-        let (old, new) = (names(before), names(&self.config));
-        let added = new.iter().filter(|its| !old.contains(its));
-        added.for_each(|its| listener("listener_added", its, "is added"));
-        let gone = old.iter().filter(|its| !new.contains(its));
-        gone.for_each(|its| listener("listener_removed", its, "is removed"));
-
-        let (old, new) = (backends(before), backends(&self.config));
+        let [old, new] = [before, &self.config].map(listeners);
+        for (kind, here, there, verb) in [
+            ("listener_added", &new, &old, "is added"),
+            ("listener_removed", &old, &new, "is removed"),
+        ] {
+            for (name, bind) in here.difference(there) {
+                let message = format!("listener `{name}` on {bind} {verb}");
+                self.events
+                    .tell(Weight::Quiet, kind, Subject::default(), message);
+            }
+        }
+        let [old, new] = [before, &self.config].map(backends);
         for (kind, here, there, verb) in [
             ("backend_added", &new, &old, "joins"),
             ("backend_removed", &old, &new, "leaves"),
         ] {
-            for its @ (pool, name, address) in here.iter().filter(|its| !there.contains(its)) {
-                let _ = its;
+            for (pool, name, address) in here.difference(there) {
                 let message = format!("backend `{name}` at {address} {verb} pool `{pool}`");
                 let about = Subject::backend(pool, name);
                 self.events.tell(Weight::Info, kind, about, message);
@@ -281,10 +276,16 @@ impl Balancer<'_> {
     }
 }
 
-fn backends(config: &Config) -> Vec<(String, String, String)> {
-    let all = config.pools.iter().flat_map(|pool| {
+fn listeners(config: &Config) -> BTreeSet<(&str, &Address)> {
+    let listeners = config.listeners.iter();
+    listeners.map(|its| (&*its.name, &its.bind)).collect()
+}
+
+fn backends(config: &Config) -> BTreeSet<(&str, &str, &Address)> {
+    let pools = config.pools.iter();
+    let all = pools.flat_map(|pool| {
         let backends = pool.backends.iter();
-        backends.map(|its| (pool.name.clone(), its.name.clone(), its.address.to_string()))
+        backends.map(|its| (&*pool.name, &*its.name, &its.address))
     });
     all.collect()
 }

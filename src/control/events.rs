@@ -9,6 +9,8 @@ pub(super) struct Events(admin::Events);
 /// How an event is told in the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Weight {
+    /// The log has it already.
+    Quiet,
     /// As it should be.
     Info,
     /// Somebody should look.
@@ -48,6 +50,7 @@ impl Events {
     /// Tells of something. `kind` is a word for programs, `message` a sentence for people.
     pub(super) fn tell(&self, weight: Weight, kind: &str, about: Subject<'_>, message: String) {
         match weight {
+            Weight::Quiet => {}
             Weight::Info => log::info!("{message}"),
             Weight::Warn => log::warn!("{message}"),
             Weight::Error => log::error!("{message}"),
