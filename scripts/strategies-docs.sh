@@ -101,6 +101,21 @@ def ratios():
     return table(["ratio of p99"] + [f"`{scenario}`" for scenario in compared], rows)
 
 
+def reserve():
+    name = "day_with_reserve"
+    head = [f"`{name}`", "p99, ms", "p99 with all in, ms", "backends in use", "decisions"]
+
+    def cells(strategy):
+        outcome = of[name, strategy]
+        scaled = outcome["scaled"]
+        in_use = (f"{scaled['in_use_mean']:.1f} "
+                  f"({scaled['in_use_min']}–{scaled['in_use_max']})")
+        return [f"`{strategy}`", f"{outcome['wait_p99_ms']:,.0f}",
+                f"{scaled['all_in_wait_p99_ms']:,.0f}", in_use, str(scaled["decisions"])]
+
+    return table(head, map(cells, strategies))
+
+
 with open(docs) as file:
     text = file.read()
 if mode == "--check":
@@ -118,7 +133,9 @@ if mode == "--check":
         sys.exit("\n".join(differ) + f"\n{docs} is stale: run scripts/strategies-docs.sh")
     print(f"{len(strategies) * len(scenarios)} figures hold")
 else:
-    for name, new in [("waits", waits()), ("ratios", ratios()), ("shares", shares())]:
+    blocks = [("waits", waits()), ("ratios", ratios()), ("shares", shares()),
+              ("reserve", reserve())]
+    for name, new in blocks:
         block(text, name)
         put = lambda found: found[1] + "\n" + new + "\n" + found[3]
         text = re.sub(BLOCK % name, put, text, flags=re.DOTALL)

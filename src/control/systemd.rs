@@ -129,15 +129,18 @@ fn listens_at(socket: &OwnedFd) -> io::Result<Option<Address>> {
 /// the same name.
 fn assign(listeners: &[Listener], handed: &[Handed]) -> Vec<Option<usize>> {
     let mut places = vec![None; handed.len()];
-    let by_address =
-        |listener: &Listener, one: &Handed| one.address.as_ref() == Some(&listener.bind);
-    let by_name = |listener: &Listener, one: &Handed| one.name == listener.name;
-    let rules: [&dyn Fn(&Listener, &Handed) -> bool; 2] = [&by_address, &by_name];
-    for fits in rules {
+    for by_name in [false, true] {
         for (nth, one) in handed.iter().enumerate() {
+            let fits = |listener: &Listener| {
+                if by_name {
+                    one.name == listener.name
+                } else {
+                    one.address.as_ref() == Some(&listener.bind)
+                }
+            };
             let is_free = |place: usize| !places.contains(&Some(place));
             let mut listeners = listeners.iter().enumerate();
-            let place = listeners.find(|(place, listener)| is_free(*place) && fits(listener, one));
+            let place = listeners.find(|(place, listener)| is_free(*place) && fits(listener));
             if places[nth].is_none() {
                 places[nth] = place.map(|(place, _)| place);
             }

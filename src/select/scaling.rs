@@ -124,7 +124,7 @@ impl Scaler {
             }
             Step::Out => {
                 // Who came last goes first.
-                let last = reserve().filter(|backend| takes_share(backend)).last();
+                let last = reserve().rfind(|backend| takes_share(backend));
                 let backends = last.map(named).into_iter().collect();
                 let (fewer, left) = (scene.in_rotation - 1, scene.reserve_waits + 1);
                 (Action::Out, backends, fewer, left)
