@@ -14,7 +14,7 @@ mod stream;
 mod tls;
 mod verdict;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -166,12 +166,11 @@ impl Checks {
     /// Must be called in the runtime of `tokio_uring::start`.
     pub fn follow(&mut self, config: &Config) {
         let mut old = std::mem::take(&mut self.targets);
-        let verdicts = old
-            .iter()
-            .map(|(aim, target)| (Rc::clone(aim), target.verdict));
-        let verdicts: HashMap<_, _> = verdicts.collect();
-        old.values_mut()
-            .for_each(|target| target.stands_for.clear());
+        let mut verdicts = HashMap::new();
+        for (aim, target) in &mut old {
+            verdicts.insert(Rc::clone(aim), target.verdict);
+            target.stands_for.clear();
+        }
         let mut places: HashMap<String, HashMap<String, Place>> = HashMap::new();
         for pool in &config.pools {
             let Some(check) = &pool.check else {
@@ -193,10 +192,10 @@ impl Checks {
         self.places = places;
         // Those that are left end here, and with them their hold on what they shared.
         drop(old);
-        self.specs.retain(|check, spec| {
-            spec.tls.iter().for_each(tls::Client::refresh);
-            self.targets.keys().any(|aim| aim.check == *check)
-        });
+        let used: HashSet<_> = self.targets.keys().map(|aim| &aim.check).collect();
+        self.specs.retain(|check, _| used.contains(check));
+        let clients = self.specs.values().filter_map(|spec| spec.tls.as_ref());
+        clients.for_each(tls::Client::refresh);
         self.first_round |= self.targets.is_empty();
     }
 

@@ -27,9 +27,9 @@ impl Outliers {
     /// Ends the window if its time is over, and says which of the backends (by index) to eject.
     /// To be called more often than a window is long, each second for instance.
     ///
-    /// `backends`: names, and totals as [`crate::pool::Tally::totals`] has them. `latency`: how slow
-    /// is too slow, in percent of the median of the backends' mean answer times. `now`: ns of the
-    /// workers' clock.
+    /// `backends`: names, and totals as [`Tally::totals`](crate::pool::Tally::totals) has them.
+    /// `latency`: how slow is too slow, in percent of the median of the backends' mean answer
+    /// times. `now`: ns of the workers' clock.
     pub fn tick(&mut self, backends: &[(&str, Totals)], latency: u16, now: u64) -> Vec<usize> {
         let since = *self.since.get_or_insert(now);
         if self.seen.is_empty() {

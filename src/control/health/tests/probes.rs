@@ -54,16 +54,15 @@ fn tcp_needs_a_connection() {
     assert_eq!(said(server.address, &quick()), "");
     assert_eq!(said(refusing(), &quick()), "connection refused");
     let full = full();
-    assert_eq!(said(full.address, &quick()), "no connection within 500ms");
+    assert_eq!(said(full.address, &quick()), "no connection within 1s");
 }
 
 #[test]
-fn a_probe_takes_as_long_as_it_does() {
+fn a_probe_says_when_it_was_and_how_long_it_took() {
+    let before = sys::monotonic();
     let outcome = probe(full().address, &quick());
-    assert!(outcome.took >= 500_000_000, "{outcome:?}");
-    let server = Server::silent();
-    let outcome = probe(server.address, &quick());
-    assert!(outcome.took < 500_000_000, "{outcome:?}");
+    assert!(outcome.at >= before, "{outcome:?}");
+    assert!(outcome.took >= 1_000_000_000, "{outcome:?}");
 }
 
 #[test]
@@ -94,7 +93,7 @@ fn send_expect_finds_what_it_looks_for() {
     let pattern = |pattern: &str| expecting(b"x", Expect::Regex(pattern.to_owned()));
     assert_eq!(said(redis.address, &pattern(r"^\+PONG\r\n$")), "");
     let late = said(redis.address, &pattern("LOADING"));
-    assert_eq!(late, "no answer within 500ms");
+    assert_eq!(late, "no answer within 1s");
     let bad = said(redis.address, &pattern("("));
     assert!(bad.starts_with("`(` is no regular expression"), "{bad}");
 }
@@ -102,7 +101,7 @@ fn send_expect_finds_what_it_looks_for() {
 #[test]
 fn a_server_that_hangs_up_is_told_from_one_that_is_silent() {
     let silent = Server::silent();
-    assert_eq!(said(silent.address, &bytes(b"x")), "no answer within 500ms");
+    assert_eq!(said(silent.address, &bytes(b"x")), "no answer within 1s");
     let mute = Server::of(|mut stream| {
         let _ = stream.read(&mut [0; 64]);
     });
@@ -234,7 +233,7 @@ fn unix_sockets_are_probed_too() {
     assert_eq!(why(&quick()), "there is no such socket");
     let listener = UnixListener::bind(&path).expect("it listens");
     assert_eq!(why(&quick()), "");
-    assert_eq!(why(&http()), "no answer within 500ms");
+    assert_eq!(why(&http()), "no answer within 1s");
     let server = std::thread::spawn(move || {
         // The two before wait in the backlog, closed.
         for _ in 0..3 {
