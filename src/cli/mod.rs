@@ -37,11 +37,7 @@ pub fn main() -> ExitCode {
         Command::Run { config: path } => match load(&path) {
             Ok((config, source)) => {
                 warn(&config, Some(&source));
-                let reread = Reread {
-                    path: &path,
-                    read: &|| reread(&path),
-                };
-                run::run(&config, Some(&reread))
+                run::run(&config, Some(Reread { path, read: reread }))
             }
             Err(code) => code,
         },

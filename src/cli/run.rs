@@ -12,14 +12,14 @@ use crate::control::{self, Reread};
 /// level that `MAHORAGA_LOG` names (`info` when it is not set). `reread` reads the configuration
 /// again, where that makes sense.
 #[must_use]
-pub(super) fn run(config: &Config, reread: Option<&Reread<'_>>) -> ExitCode {
+pub(super) fn run(config: &Config, reread: Option<Reread>) -> ExitCode {
     run_then(config, reread, "info", || log::info!("ready"))
 }
 
 /// The same, with something to do once clients are accepted.
 pub(super) fn run_then(
     config: &Config,
-    reread: Option<&Reread<'_>>,
+    reread: Option<Reread>,
     level: &str,
     ready: impl FnOnce(),
 ) -> ExitCode {

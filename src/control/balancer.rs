@@ -23,16 +23,17 @@ use super::file_watch::FileWatch;
 use super::health::{Checks, Ejections, Outliers};
 use super::histograms::Measurements;
 use super::pools::Pools;
+use super::reload::Reloading;
 use super::scalings::Scalings;
 use super::supervise::{Exhaustion, Watchdog};
 use super::webhook::Webhooks;
 use super::{Reread, StartError, capacity, listening};
 
 /// All that the control thread knows.
-pub(super) struct Balancer<'a> {
+pub(super) struct Balancer {
     pub(super) crew: Rc<Crew>,
     /// Reads the file again, where there is one.
-    pub(super) reread: Option<&'a Reread<'a>>,
+    pub(super) reread: Option<Reread>,
     pub(super) declared: Declared,
     /// What is declared, with what is discovered.
     pub(super) config: Config,
@@ -58,6 +59,7 @@ pub(super) struct Balancer<'a> {
     pub(super) started_at: SystemTime,
     /// Whether the file has changed.
     pub(super) file_watch: Option<FileWatch>,
+    pub(super) reloading: Reloading,
     pub(super) webhooks: Webhooks,
     pub(super) watchdog: Option<Watchdog>,
 }
@@ -70,7 +72,7 @@ pub(super) fn key(pool: &Pool, backend: &Backend) -> Key {
     (pool.name.clone(), backend.name.clone())
 }
 
-impl<'a> Balancer<'a> {
+impl Balancer {
     /// Takes over a crew that has just begun.
     ///
     /// # Errors
@@ -78,7 +80,7 @@ impl<'a> Balancer<'a> {
     pub(super) fn new(
         config: &Config,
         crew: &Rc<Crew>,
-        reread: Option<&'a Reread<'a>>,
+        reread: Option<Reread>,
         watchers: &admin::Events,
     ) -> Result<Self, StartError> {
         let admin = config.admin.as_ref();
@@ -87,6 +89,8 @@ impl<'a> Balancer<'a> {
             at: audit_log.map_or_else(String::new, |path| path.display().to_string()),
             error,
         })?;
+        let file_watch = reread.as_ref();
+        let file_watch = file_watch.map(|reread| FileWatch::of_read(reread.path.clone()));
         let mut balancer = Self {
             crew: Rc::clone(crew),
             reread,
@@ -109,7 +113,8 @@ impl<'a> Balancer<'a> {
             reloads: Reloads::default(),
             stage: Stage::Starting,
             started_at: SystemTime::now(),
-            file_watch: reread.map(|reread| FileWatch::of_read(reread.path.to_owned())),
+            file_watch,
+            reloading: Reloading::default(),
             webhooks: Webhooks::new(),
             watchdog: Watchdog::new(),
         };
@@ -118,7 +123,7 @@ impl<'a> Balancer<'a> {
     }
 }
 
-impl Balancer<'_> {
+impl Balancer {
     /// Routes by what is declared now, whatever it was before. What it needs of the kernel is taken
     /// first; where that fails, all stays as it is.
     pub(super) fn apply(&mut self, declared: Declared) -> Result<(), StartError> {
@@ -145,6 +150,13 @@ impl Balancer<'_> {
         self.discoveries.follow(&config);
         self.checks.follow(&config);
         self.scalings.follow(&config);
+        self.ejections.retain(|pool, backend| {
+            let mut pools = config.pools.iter();
+            let pool = pools.find(|its| its.name == pool);
+            pool.is_some_and(|pool| pool.backends.iter().any(|its| its.name == backend))
+        });
+        self.outliers
+            .retain(|pool, _| config.pools.iter().any(|its| its.name == *pool));
         let before = std::mem::replace(&mut self.config, config);
         self.welcome(&before);
         self.publish_with(new);

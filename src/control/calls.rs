@@ -18,9 +18,10 @@ use crate::worker::{SessionInfo, Sought, Stats};
 use super::balancer::Balancer;
 use super::crew::Crew;
 use super::events::{Subject, Weight};
+use super::reload::Asked;
 use super::status::{self, Known};
 
-impl Balancer<'_> {
+impl Balancer {
     /// Answers a call. What workers must be asked for is answered by a task of its own.
     pub(super) fn on_call(&mut self, call: Call) {
         // Whoever asked may have gone away: then nobody misses the answer.
@@ -71,7 +72,10 @@ impl Balancer<'_> {
                 author,
                 reply,
             } => drop(reply.send(self.change(&change, keep, author))),
-            Call::Reload(author, reply) => drop(reply.send(self.reload(author))),
+            Call::Reload(author, reply) => {
+                let reply = Some(reply);
+                self.reload(Asked { author, reply });
+            }
         }
     }
 

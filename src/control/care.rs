@@ -16,7 +16,7 @@ use super::events::{Subject, Weight};
 use super::health::Turned;
 use super::webhook::Notice;
 
-impl Balancer<'_> {
+impl Balancer {
     /// Probes have found out that a backend answers, or that it does not.
     pub(super) fn on_turned(&mut self, turned: &Turned) {
         for key in &turned.backends {

@@ -115,7 +115,7 @@ impl StartError {
 /// [`StartError`]; once started, it does not fail.
 pub fn run(
     config: &Config,
-    reread: Option<&Reread<'_>>,
+    reread: Option<Reread>,
     ready: impl FnOnce(),
 ) -> Result<(), StartError> {
     let sink = config.access_log.as_ref().map(Sink::open).transpose()?;

@@ -14,12 +14,14 @@ use tokio_uring::fs::File;
 
 use crate::admin::model::Stage;
 use crate::admin::{Author, Call};
+use crate::config::Config;
 use crate::sys;
 use crate::worker::{Command, Doorbell, Stats};
 
 use super::balancer::Balancer;
 use super::events::{Subject, Weight};
 use super::health::News;
+use super::reload::Asked;
 use super::systemd;
 
 /// What the control thread is woken by.
@@ -38,11 +40,13 @@ enum Wake {
     /// The backends of a pool are others.
     Discovered,
     Watchdog,
+    /// The file was read.
+    Reread(Result<Config, String>),
     /// Every worker has ended.
     Ended(io::Result<()>),
 }
 
-impl Balancer<'_> {
+impl Balancer {
     /// Answers whatever comes until every worker has ended.
     pub(super) async fn supervise(
         &mut self,
@@ -68,6 +72,7 @@ impl Balancer<'_> {
                 news = self.checks.next() => Wake::News(news),
                 _ = self.discoveries.changed() => Wake::Discovered,
                 () = Watchdog::due(self.watchdog.as_mut()) => Wake::Watchdog,
+                read = self.reloading.read() => Wake::Reread(read),
                 Some(call) = calls.recv() => Wake::Call(call),
                 _ = second.tick() => Wake::Second,
             };
@@ -86,6 +91,7 @@ impl Balancer<'_> {
                 Wake::News(News::FirstRound) => {}
                 Wake::Discovered => self.on_discovered(),
                 Wake::Watchdog => self.feed_watchdog(),
+                Wake::Reread(read) => self.end_reload(read),
                 Wake::Ended(outcome) => {
                     if let Err(error) = outcome {
                         log::error!("the workers' end can't be awaited: {error}");
@@ -110,9 +116,13 @@ impl Balancer<'_> {
     fn on_hup(&mut self) {
         log::info!("reopening the access log");
         self.log_orders.reopen(&self.crew.doorbell);
+        self.audit.borrow_mut().reopen();
         if self.reread.is_some() {
-            // It is told by the log already.
-            let _ = self.reload(Author::Operator);
+            let author = Author::Operator;
+            self.reload(Asked {
+                author,
+                reply: None,
+            });
         }
     }
 
@@ -173,7 +183,7 @@ impl Watchdog {
     }
 }
 
-impl Balancer<'_> {
+impl Balancer {
     /// A worker that has not turned since the last time is stuck; one that has ended is not.
     fn feed_watchdog(&mut self) {
         let Some(watchdog) = &mut self.watchdog else {
