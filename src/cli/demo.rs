@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::address::Address;
-use crate::config::{self, Backend, Config, Listener, Pool, Strategy, Timeouts};
+use crate::config::{self, Admin, Backend, Config, Listener, Pool, Strategy, Timeouts};
 
 use super::run;
 
@@ -50,7 +50,10 @@ fn demo_config(front: SocketAddr, backends: &[SocketAddr]) -> Config {
         attempts: config::ATTEMPTS,
         timeouts: Timeouts::default(),
     };
-    Config::of(vec![listener], vec![pool])
+    Config {
+        admin: Some(Admin::default()),
+        ..Config::of(vec![listener], vec![pool])
+    }
 }
 
 fn welcome(front: SocketAddr, backends: &[SocketAddr]) -> String {
@@ -65,6 +68,8 @@ fn welcome(front: SocketAddr, backends: &[SocketAddr]) -> String {
          Try, in another terminal:\n\
          \x20 curl http://{front}/            each core takes the backends in turn\n\
          \x20 wrk -c 100 -d 10 http://{front}/\n\
+         \x20 mahoraga top                    backends, rates and latencies, live\n\
+         \x20 mahoraga drain BACKEND          one takes no more; `mahoraga --help` has the rest\n\
          \x20 kill -USR1 {}                   each core's histograms, here and in {}\n\
          \n\
          Ctrl-C ends it.\n",
