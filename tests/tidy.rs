@@ -98,7 +98,7 @@ fn every_close_reason_and_number_is_documented() {
 
 /// The names in the gauge line, as its source gives them: `("name", &stats.name)`.
 fn gauge_line() -> Vec<String> {
-    let source = read("src/control/histograms.rs");
+    let source = read("src/control/status.rs");
     let names: Vec<_> = source
         .lines()
         .filter(|line| line.contains("&stats."))

@@ -1,3 +1,5 @@
+//! What is in force after any reloads and changes.
+
 use fastrand::Rng;
 
 use super::*;
