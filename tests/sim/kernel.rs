@@ -19,6 +19,7 @@ use crate::ops::{Fate, InFlight, Kind};
 use crate::orders::client_ip;
 use crate::peer::Peer;
 use crate::pipes::Pipes;
+use crate::pools;
 use crate::random::{MS, Random, US};
 use crate::trace::Trace;
 use crate::world::{Event, TICK, World};
@@ -177,9 +178,11 @@ impl FakeKernel {
         self.trace.clock = self.now;
     }
 
-    /// Nothing can happen any more but the look at the clock.
+    /// Nothing can happen any more but looks at what there is.
     fn is_dead(&self) -> bool {
-        let idle = |Reverse((_, _, event)): &Reverse<(u64, u64, Event)>| *event == Event::Tick;
+        let idle = |Reverse((_, _, event)): &Reverse<(u64, u64, Event)>| {
+            matches!(event, Event::Tick | Event::NeighbourLooks)
+        };
         self.agenda.iter().all(idle)
     }
 
@@ -354,9 +357,8 @@ impl Kernel for FakeKernel {
         let client = client.expect("a client is received from while its backend is connected to");
         let listener = self.conn(client).listener;
         let routes = &self.world.routes[self.world.known.clone()];
-        let routed = routes
-            .iter()
-            .any(|routes| routes[listener].contains(&address.port()));
+        let mut pools = routes.iter().filter_map(|routes| routes.get(listener));
+        let routed = pools.any(|pool| pools::leads_to(pool, address.port()));
         assert!(routed, "{to} is connected to, but not routed to");
         let backend = usize::from(address.port() - FIRST_PORT);
         let fate = Fate::draw(self.world.backends[backend], &mut self.random);

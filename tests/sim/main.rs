@@ -11,6 +11,7 @@
 
 mod kernel;
 mod moments;
+mod neighbour;
 mod net;
 mod ops;
 mod oracle;
@@ -126,12 +127,21 @@ const INTERESTING: &[&str] = &[
     "listening socket lost",
     "a session that outlives its listener",
     "sessions listed",
+    // Pools.
+    "ejection",
+    "readmission",
+    "pool full",
     // Connecting.
     "a backend socket that can't be made",
     "no descriptor for a backend socket",
     "connect went its way in spite of a cancel",
     "retry on another backend",
     "retry on the only backend",
+    // Waiting for a place.
+    "another worker's client called",
+    "called by another worker",
+    "client in the queue",
+    "client served after a wait",
     // A client that does not wait for its backend.
     "bytes of a client while connecting",
     "end of a client while connecting",

@@ -16,6 +16,8 @@ use mahoraga::snapshot::{Listener, Snapshot};
 use mahoraga::worker::{Command, LogQueue, Setup, Sought};
 
 use crate::kernel::{FIRST_PORT, FakeKernel};
+use crate::neighbour::Neighbour;
+use crate::pools::Pools;
 use crate::random::{MS, Random};
 use crate::scenario::{Scenario, silent_bell, socket};
 use crate::trace::Trace;
@@ -34,7 +36,7 @@ fn run(seed: u64) -> Trace {
         .iter()
         .map(|backend| Arc::clone(&backend.tally))
         .collect();
-    let snapshot = snapshot(pool);
+    let snapshot = snapshot(Arc::clone(&pool));
     let silent = Sought {
         tally: Some(Arc::clone(&tallies[0])),
         ..Sought::default()
@@ -52,8 +54,9 @@ fn run(seed: u64) -> Trace {
         in_all: Arc::clone(&snapshot.connections),
         per_listener: vec![Arc::clone(&snapshot.listeners[0].connections)],
         others: 0,
+        neighbour: Neighbour::new(1),
         limits: vec![LIMITS],
-        routes: vec![vec![vec![FIRST_PORT, FIRST_PORT + 1]]],
+        routes: vec![vec![Arc::clone(&pool)]],
         known: 0..=0,
         in_force: vec![vec![0]],
         lost: BTreeSet::new(),
@@ -62,6 +65,7 @@ fn run(seed: u64) -> Trace {
         beat: 0,
         over_at: None,
     };
+    let inboxes = Arc::clone(&world.neighbour.inboxes);
     let mut kernel = FakeKernel::new(Random::new(seed), Trace::default(), world);
     for client in 0..8 {
         kernel.after(client * MS, Event::Arrive(0));
@@ -76,10 +80,17 @@ fn run(seed: u64) -> Trace {
         capacity: 100,
         backlog: 0,
         mailbox: commands,
+        inboxes,
         log: Some(LogQueue::new(log, silent_bell())),
+        notices: silent_bell(),
         stats: Arc::default(),
     };
-    Scenario::of(kernel, setup, records, tallies).run()
+    let pools = Pools {
+        tallies,
+        present: vec![pool],
+        ..Pools::default()
+    };
+    Scenario::of(kernel, setup, records, pools).run()
 }
 
 fn snapshot(pool: Arc<Pool>) -> Arc<Snapshot> {

@@ -1,42 +1,47 @@
 //! Another worker, as far as this one meets it: it takes places at backends, waits in the same
 //! queues, calls and is called.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use mahoraga::kernel::{Completion, Done};
 use mahoraga::pool::{Backend, Call, Ended, Pool, Ticket};
-use mahoraga::snapshot::Snapshot;
 use mahoraga::token::{Purpose, Token};
 use mahoraga::worker::Inbox;
 
 use crate::kernel::FakeKernel;
 use crate::random::MS;
-use crate::world::Event;
+use crate::world::{Event, TICK};
 
 /// What the other worker has, and what both know.
 #[derive(Debug)]
 pub(crate) struct Neighbour {
     pub(crate) inboxes: Arc<[Inbox]>,
-    /// In the order of their publication.
-    pub(crate) snapshots: Vec<Arc<Snapshot>>,
     held: Vec<(usize, Arc<Backend>)>,
     /// Its clients that wait: the listener, and the number in the queue.
     waiting: Vec<(usize, u64)>,
     /// It is about to read its inbox.
     woken: bool,
+    /// It looks for places of which nobody is told, while its clients wait.
+    looks: bool,
+    /// When the control thread last ended ejections.
+    pub(crate) readmitted_at: u64,
     /// Since when somebody waits for a place that is there, by listener.
     in_vain_since: Vec<Option<u64>>,
 }
 
 impl Neighbour {
-    pub(crate) fn new(inboxes: Arc<[Inbox]>, snapshots: Vec<Arc<Snapshot>>) -> Self {
-        let listeners = snapshots[0].listeners.len();
+    /// One that has nothing, amid so many listeners.
+    pub(crate) fn new(listeners: usize) -> Self {
+        // Nobody waits for these: here, wake-ups are completions.
+        let wake = || Arc::new(mahoraga::sys::eventfd(true).expect("an eventfd"));
         Self {
-            inboxes,
-            snapshots,
+            inboxes: [(); 2].map(|()| Inbox::new(wake())).into(),
             held: Vec::new(),
             waiting: Vec::new(),
             woken: false,
+            looks: false,
+            readmitted_at: 0,
             in_vain_since: vec![None; listeners],
         }
     }
@@ -48,10 +53,13 @@ impl Neighbour {
 }
 
 impl FakeKernel {
-    /// The pool that a listener has by the last publication.
+    /// The pools of all listeners that there were, by the last publication.
+    fn pools(&self) -> &[Arc<Pool>] {
+        &self.world.routes[*self.world.known.end()]
+    }
+
     fn pool(&self, listener: usize) -> Arc<Pool> {
-        let snapshot = &self.world.neighbour.snapshots[*self.world.known.end()];
-        Arc::clone(snapshot.listeners[listener].plan.pool())
+        Arc::clone(&self.pools()[listener])
     }
 
     /// One of its clients comes, goes, or gives up.
@@ -78,7 +86,8 @@ impl FakeKernel {
     }
 
     fn neighbours_client_comes(&mut self) {
-        let listeners = self.listeners.len() as u64;
+        // Also by one that is gone: it came in before, and sent its first bytes late.
+        let listeners = self.pools().len() as u64;
         let listener = usize::try_from(self.random.below(listeners)).expect("few");
         let pool = self.pool(listener);
         if pool.queue.is_empty() && self.neighbour_takes(listener) {
@@ -93,14 +102,31 @@ impl FakeKernel {
         if let Some((number, _)) = pool.queue.join(ticket, self.now) {
             self.world.neighbour.waiting.push((listener, number));
             self.neighbour_calls(listener);
+            if !std::mem::replace(&mut self.world.neighbour.looks, true) {
+                self.after(LOOK_EVERY, Event::NeighbourLooks);
+            }
+        }
+    }
+
+    /// Places come free by time, too.
+    pub(crate) fn neighbour_looks(&mut self) {
+        let waiting = self.world.neighbour.waiting.iter();
+        let listeners: BTreeSet<_> = waiting.map(|(listener, _)| *listener).collect();
+        self.world.neighbour.looks = !listeners.is_empty();
+        if self.world.neighbour.looks {
+            self.after(LOOK_EVERY, Event::NeighbourLooks);
+        }
+        for listener in listeners {
+            self.neighbour_calls(listener);
         }
     }
 
     /// Takes a place at any backend.
     fn neighbour_takes(&mut self, listener: usize) -> bool {
         let pool = self.pool(listener);
-        let mut backends = pool.backends.iter();
-        let taken = backends.find(|backend| backend.is_in_rotation() && backend.try_acquire());
+        let taken = pool
+            .reachable()
+            .find(|backend| backend.try_acquire(self.now));
         let held = &mut self.world.neighbour.held;
         held.extend(taken.map(|backend| (listener, Arc::clone(backend))));
         taken.is_some()
@@ -115,10 +141,11 @@ impl FakeKernel {
     /// There may be a place: it calls the first who waits, as a worker does.
     fn neighbour_calls(&mut self, listener: usize) {
         let pool = self.pool(listener);
-        if pool.queue.is_empty() || !pool.has_place() {
+        if pool.queue.is_empty() {
             return;
         }
-        while let Some(call) = pool.queue.call(self.now) {
+        let places = pool.places(self.now);
+        while let Some(call) = pool.queue.call(self.now, places) {
             self.world.neighbour.inboxes[call.ticket.worker as usize].put(call);
             if call.ticket.worker == 0 {
                 self.trace.see("called by another worker");
@@ -180,36 +207,35 @@ impl FakeKernel {
         while let Some((listener, number)) = self.world.neighbour.waiting.pop() {
             self.pool(listener).queue.leave(number);
         }
-        for listener in 0..self.listeners.len() {
-            assert!(self.pool(listener).queue.is_empty(), "somebody waits");
-        }
+        let mut queues = self.pools().iter().map(|pool| &pool.queue);
+        assert!(queues.all(|queue| queue.is_empty()), "somebody waits");
     }
 
     /// How long clients of a listener may wait. Queues were given their last settings before the
     /// run, when all its snapshots were made.
-    pub(crate) fn queue_timeout(&self, listener: &str) -> u64 {
-        let last = self.world.neighbour.snapshots.last();
-        let mut listeners = last.expect("one at least").listeners.iter();
-        let listener = listeners.find(|other| other.name == listener);
-        let timeout = listener.map(|listener| listener.plan.pool().config.queue.timeout);
-        let timeout = timeout.expect("listeners stay").as_nanos();
-        u64::try_from(timeout).expect("a sane timeout")
+    pub(crate) fn queue_timeout(&self, listener: u64) -> u64 {
+        let last = self.world.routes.last().expect("one at least");
+        let pool = &last[usize::try_from(listener).expect("few")];
+        u64::try_from(pool.config.queue.timeout.as_nanos()).expect("a sane timeout")
     }
 
     /// Nobody may wait for a place that is there. Looking for one now and then would not do.
     pub(crate) fn look_for_those_who_wait(&mut self) {
         let (now, settled) = (self.now, self.world.known.clone().count() == 1);
-        for listener in 0..self.listeners.len() {
+        for listener in 0..self.pools().len() {
             let pool = self.pool(listener);
             let waits = !pool.queue.is_empty();
             if waits {
                 self.trace.see("client in the queue");
             }
-            let in_vain = settled && waits && pool.has_place() && !self.world.neighbour.woken;
+            let in_vain = settled && waits && pool.places(now) > 0 && !self.world.neighbour.woken;
+            // Of some places nobody is told.
+            let untold = pool.rising || now - self.world.neighbour.readmitted_at < LOOKED_MAX;
+            let max = if untold { LOOKED_MAX } else { IN_VAIN_MAX };
             let since = &mut self.world.neighbour.in_vain_since[listener];
             *since = in_vain.then(|| since.unwrap_or(now));
             assert!(
-                since.is_none_or(|since| now - since < IN_VAIN_MAX),
+                since.is_none_or(|since| now - since < max),
                 "clients wait for a place that is there: {:?}\n{}",
                 pool.queue,
                 self.dump()
@@ -218,5 +244,9 @@ impl FakeKernel {
     }
 }
 
+/// Between two looks of a worker for places of which nobody is told: 250 ms.
+const LOOK_EVERY: u64 = 250 * MS;
+/// They are found by then.
+const LOOKED_MAX: u64 = LOOK_EVERY + 2 * TICK;
 /// A look at every 50 ms must not find the same twice.
 const IN_VAIN_MAX: u64 = 50 * MS;

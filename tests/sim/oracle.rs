@@ -201,6 +201,9 @@ impl FakeKernel {
         let client = &self.conns[index(i32::from(port))];
         let reason = record.reason;
         self.trace.see(reason.as_str());
+        if record.summary.queued.is_some() && record.summary.connect.is_some() {
+            self.trace.see("client served after a wait");
+        }
         assert!(matches!(client.hold, Hold::Closed { .. }), "{reason}");
         if self.listeners[client.listener].closed && self.world.over_at.is_none() {
             self.trace.see("a session that outlives its listener");
@@ -253,7 +256,7 @@ impl FakeKernel {
             | CloseReason::NoResources => false,
         };
         assert!(broke, "{reason}: {client:?} {backend:?}");
-        check_deadline(record);
+        check_deadline(record, self.queue_timeout(record.listener.id));
         if reason == CloseReason::Shutdown {
             assert!(self.world.over_at.is_some_and(|at| at <= record.closed_at));
         }
@@ -333,7 +336,7 @@ fn check_way(from: &Conn, to: &Conn, delivered: u64, reason: CloseReason) {
 }
 
 /// No deadline comes early.
-fn check_deadline(record: &Record) {
+fn check_deadline(record: &Record, queue_timeout: u64) {
     let lasted = record.closed_at - record.summary.opened_at;
     let limits = &record.listener.limits;
     let least = match record.reason {
@@ -359,9 +362,11 @@ fn check_deadline(record: &Record) {
     // The longest time of a session is looked at when its connect attempts are over.
     let connecting = u64::from(limits.attempts) * (limits.connect + LATE_MAX);
     let peeking = limits.peek.map_or(0, |peek| peek + LATE_MAX);
+    let queued = record.summary.queued.unwrap_or(0);
+    assert!(queued < queue_timeout + LATE_MAX, "queued for {queued} ns");
     let most = limits
         .session
-        .saturating_add(peeking + connecting + LATE_MAX);
+        .saturating_add(peeking + queued + connecting + LATE_MAX);
     assert!(lasted <= most, "{}: after {lasted} ns", record.reason);
 }
 

@@ -210,6 +210,7 @@ impl FakeKernel {
             | CloseReason::ConnectTimeout
             | CloseReason::NoBackend
             | CloseReason::PoolFull
+            | CloseReason::QueueTimeout
             | CloseReason::IdleTimeout
             | CloseReason::HalfClosedTimeout
             | CloseReason::SessionTimeout

@@ -5,33 +5,47 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mahoraga::address::Address;
-use mahoraga::config::{self, FirstTier, Hash, Key, Persist, SecondTier, Strategy, TwoTier};
+use mahoraga::config::{self, AllDown, Ejection, FirstTier, Hash, Key, Persist, SecondTier};
+use mahoraga::config::{Strategy, TwoTier};
 use mahoraga::peek::Field;
-use mahoraga::pool::{AdminState, Health, Pool, Standing, Tally};
+use mahoraga::pool::{AdminState, Health, Pool, Rise, Standing, Tally};
 use mahoraga::select::Plan;
 
 use crate::kernel::FIRST_PORT;
-use crate::random::Random;
+use crate::random::{MS, Random};
 use crate::world::Temper;
 
 /// All backends of a run, and the pool that each listener has now.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(crate) struct Pools {
     pub(crate) known: Vec<config::Backend>,
     pub(crate) tempers: Vec<Temper>,
     /// Of every backend of every pool there was.
     pub(crate) tallies: Vec<Arc<Tally>>,
-    present: Vec<Arc<Pool>>,
+    pub(crate) present: Vec<Arc<Pool>>,
+}
+
+/// Whether a pool's sessions may be connected to a port now.
+pub(crate) fn leads_to(pool: &Pool, port: u16) -> bool {
+    pool.reachable().any(|backend| match &backend.address {
+        Address::Tcp(address) => address.port() == port,
+        Address::Unix(_) => unreachable!("all backends of the simulation are TCP"),
+    })
 }
 
 impl Pools {
     /// What takes the place of a listener's pool.
     pub(crate) fn next(&mut self, listener: usize, random: &mut Random) -> Plan {
         let config = self.config(random);
-        let pool = match self.present.get(listener) {
-            Some(before) => Pool::build(&config, Some(before), |_| Standing::default()),
-            None => Pool::new(&config),
+        let over = random.pick(&[0, 100 * MS, 5_000 * MS]);
+        let rise = (over > 0).then_some(Rise { since: 0, over });
+        let known = |backend: &config::Backend| Standing {
+            rise: rise.filter(|_| backend.weight == 1),
+            standby: backend.reserve,
+            ..Standing::default()
         };
+        let before = self.present.get(listener).map(Arc::as_ref);
+        let pool = Pool::build(&config, before, known);
         let pool = Arc::new(pool.with(|backend| {
             backend.admin = random.pick(&[
                 AdminState::Ready,
@@ -71,6 +85,18 @@ impl Pools {
         config::Pool {
             strategy: settings(strategy.clone(), random),
             persist: random.permille(400).then(|| persist(random)),
+            max_connections: random.pick(&[None, None, NonZeroU32::new(3)]),
+            ejection: random.permille(800).then(|| Ejection {
+                failures: random.pick(&[1, 2, 5]),
+                share: random.pick(&[0, 50, 100]),
+                ..Ejection::default()
+            }),
+            panic_below: random.pick(&[0, 50]),
+            all_down: random.pick(&[AllDown::Open, AllDown::Closed]),
+            queue: config::Queue {
+                max: random.pick(&[0, 1, 3, 100, 100]),
+                timeout: Duration::from_millis(random.pick(&[20, 300, 5_000])),
+            },
             ..config::Pool::of("p", backends)
         }
     }
@@ -99,6 +125,7 @@ impl Pools {
         };
         backend.max_connections =
             random.pick(&[None, None, NonZeroU32::new(1), NonZeroU32::new(3)]);
+        backend.reserve = random.permille(50);
         backend.backup = random.permille(200);
         let group = random.pick(&["blue", "green"]);
         backend.group = random.permille(700).then(|| group.to_owned());

@@ -1,20 +1,22 @@
 //! One run: a seed decides the configuration, the network and the weather.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::fs::File;
+use std::io::Read;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam::channel::{Receiver, Sender, bounded, unbounded};
-use mahoraga::address::Address;
 use mahoraga::guard::Limit;
 use mahoraga::kernel::{Kernel, Socket};
-use mahoraga::pool::Tally;
+use mahoraga::pool::Pool;
 use mahoraga::select::Seat;
 use mahoraga::session::{Limits, NEVER};
 use mahoraga::snapshot::{Listener, Snapshot};
-use mahoraga::worker::{Command, Doorbell, Inbox, LogQueue, Record, Setup, Stats, Worker};
+use mahoraga::worker::{Command, Doorbell, LogQueue, Record, Setup, Stats, Worker};
 
 use crate::kernel::{FIRST_LISTENER, FakeKernel};
+use crate::neighbour::Neighbour;
 use crate::orders;
 use crate::pools::Pools;
 use crate::random::{MS, Random, US};
@@ -28,7 +30,9 @@ pub(crate) struct Scenario {
     stats: Arc<Stats>,
     records: Receiver<Record>,
     capacity: usize,
-    tallies: Vec<Arc<Tally>>,
+    pools: Pools,
+    ejected: usize,
+    notices: Arc<Doorbell>,
 }
 
 impl Scenario {
@@ -39,6 +43,7 @@ impl Scenario {
         let (log, records) = bounded(4_096);
         let first = plan.snapshot(&mut random);
         let world = plan.world(&mut random, mailbox, &log);
+        let inboxes = Arc::clone(&world.neighbour.inboxes);
         let trace = Trace {
             verbose,
             ..Trace::default()
@@ -56,30 +61,30 @@ impl Scenario {
             capacity: plan.capacity,
             backlog: plan.backlog,
             mailbox: commands,
-            inboxes: [Inbox::new(Arc::new(
-                mahoraga::sys::eventfd(true).expect("an eventfd"),
-            ))]
-            .into(),
+            inboxes,
             log: Some(LogQueue::new(log, silent_bell())),
             notices: silent_bell(),
             stats: Arc::default(),
         };
-        Self::of(kernel, setup, records, plan.pools.tallies)
+        Self::of(kernel, setup, records, plan.pools)
     }
 
-    /// A worker on this kernel, with the records that it writes and the tallies of all backends.
+    /// A worker on this kernel, with the records that it writes and the pools that it knows last.
     pub(crate) fn of(
         kernel: FakeKernel,
         setup: Setup,
         records: Receiver<Record>,
-        tallies: Vec<Arc<Tally>>,
+        pools: Pools,
     ) -> Self {
+        setup.notices.sleep();
         Self {
             stats: Arc::clone(&setup.stats),
             capacity: setup.capacity,
+            notices: Arc::clone(&setup.notices),
             worker: Worker::new(kernel, setup),
             records,
-            tallies,
+            pools,
+            ejected: 0,
         }
     }
 
@@ -110,25 +115,55 @@ impl Scenario {
         kernel.assert_counts(&self.stats, self.capacity);
         let version = usize::try_from(self.stats.progress.snapshot()).expect("few");
         assert!(kernel.world.known.contains(&(version - 1)));
-        let used: usize = self
-            .tallies
+        kernel.wake_neighbour();
+        self.check_backends();
+    }
+
+    /// What is counted of backends is what is there, and the control thread is told.
+    fn check_backends(&mut self) {
+        let kernel = self.worker.kernel_mut();
+        let tallies = &self.pools.tallies;
+        let used: usize = tallies
             .iter()
             .map(|tally| tally.connections.used() as usize)
             .sum();
         let open = kernel.open_sockets(mahoraga::session::Side::Backend);
-        assert_eq!(used, open, "backend connections");
+        let theirs = kernel.world.neighbour.held();
+        assert_eq!(used, open + theirs, "backend connections");
+        for limit in tallies.iter().map(|tally| &tally.connections) {
+            assert!(limit.used() <= limit.max(), "{limit:?}");
+        }
+        let mut in_all = 0;
+        for pool in &self.pools.present {
+            let ejected = pool.backends.iter();
+            let ejected = ejected.filter(|backend| backend.tally.is_ejected()).count();
+            assert_eq!(pool.ejections.used() as usize, ejected, "{pool:?}");
+            for limit in [&pool.ejections, &pool.connections] {
+                assert!(limit.used() <= limit.max(), "{limit:?}");
+            }
+            in_all += ejected;
+            if pool.is_full() {
+                kernel.trace.see("pool full");
+            }
+        }
+        if in_all > self.ejected {
+            kernel.trace.see("ejection");
+            assert!(is_rung(&self.notices), "the control thread is not told");
+        }
+        self.ejected = in_all;
     }
 
     fn check_end(&mut self) {
         let ports = self.worker.ports();
         let kernel = self.worker.kernel_mut();
         kernel.others_take(0);
+        kernel.neighbour_ends();
         kernel.assert_nothing_is_left();
         let world = &kernel.world;
         for limit in world.per_listener.iter().chain([&world.in_all]) {
             assert_eq!(limit.used(), 0);
         }
-        for tally in &self.tallies {
+        for tally in &self.pools.tallies {
             assert_eq!(tally.connections.used(), 0);
             assert_eq!(tally.waiting(), 0);
         }
@@ -162,7 +197,8 @@ struct Plan {
     in_all: Arc<Limit>,
     per_listener: Vec<Arc<Limit>>,
     pools: Pools,
-    routes: Vec<Vec<Vec<u16>>>,
+    /// Pools by listener, by publication.
+    routes: Vec<Vec<Arc<Pool>>>,
     /// Listeners, by publication.
     in_force: Vec<Vec<usize>>,
     publications: u64,
@@ -222,12 +258,7 @@ impl Plan {
                 limits,
             }));
         }
-        let mut routes = self.routes.last().cloned().unwrap_or_default();
-        routes.resize(self.limits.len(), Vec::new());
-        for listener in &listeners {
-            routes[usize::try_from(listener.id).expect("few")] = ports(listener);
-        }
-        self.routes.push(routes);
+        self.routes.push(self.pools.present.clone());
         if random.permille(500) {
             listeners.reverse();
         }
@@ -262,8 +293,9 @@ impl Plan {
             in_all: Arc::clone(&self.in_all),
             per_listener: self.per_listener.clone(),
             others: 0,
+            neighbour: Neighbour::new(self.limits.len()),
             limits: self.limits.clone(),
-            routes: self.routes(),
+            routes: std::mem::take(&mut self.routes),
             known: 0..=0,
             in_force: self.in_force.clone(),
             lost: BTreeSet::new(),
@@ -272,15 +304,6 @@ impl Plan {
             beat: 0,
             over_at: None,
         }
-    }
-
-    /// Those of listeners that are not there yet are none.
-    fn routes(&mut self) -> Vec<Vec<Vec<u16>>> {
-        let mut all = std::mem::take(&mut self.routes);
-        let listeners = self.limits.len();
-        all.iter_mut()
-            .for_each(|routes| routes.resize(listeners, Vec::new()));
-        all
     }
 
     /// Clients in bursts, publications, weather, and the stop near the end.
@@ -316,6 +339,14 @@ impl Plan {
             kernel.after(at, Event::Others(12));
             kernel.after(at + time, Event::Others(0));
         }
+        for _ in 0..kernel.random.below(3) {
+            let at = kernel.random.below(span);
+            kernel.after(at, Event::Readmit);
+        }
+        for _ in 0..kernel.random.pick(&[0, 0, 10, 40]) {
+            let at = kernel.random.below(span);
+            kernel.after(at, Event::Neighbour);
+        }
         for backend in 0..self.pools.tempers.len() {
             if kernel.random.permille(200) {
                 let at = kernel.random.below(span);
@@ -335,20 +366,6 @@ pub(crate) fn socket(listener: u64) -> Socket {
     Socket::from_raw(FIRST_LISTENER + i32::try_from(listener).expect("few"))
 }
 
-/// The ports that may be connected to.
-fn ports(listener: &Listener) -> Vec<u16> {
-    let backends = listener.plan.pool().backends.iter();
-    let usable = backends.filter(|backend| backend.is_in_rotation());
-    usable.map(|backend| port(&backend.address)).collect()
-}
-
-fn port(address: &Address) -> u16 {
-    match address {
-        Address::Tcp(address) => address.port(),
-        Address::Unix(_) => unreachable!("all backends of the simulation are TCP"),
-    }
-}
-
 fn limits(random: &mut Random) -> Limits {
     Limits {
         connect: random.pick(&[30 * MS, 200 * MS, 1_000 * MS]),
@@ -359,6 +376,13 @@ fn limits(random: &mut Random) -> Limits {
         peek: None,
         watches_work: random.permille(700),
     }
+}
+
+/// Whether a sleeper was woken, who sleeps again.
+fn is_rung(bell: &Doorbell) -> bool {
+    let eventfd = bell.eventfd().try_clone().expect("a descriptor");
+    bell.sleep();
+    File::from(eventfd).read(&mut [0; 8]).is_ok()
 }
 
 /// A bell that nobody needs to hear: the test reads the queue after each turn.

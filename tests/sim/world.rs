@@ -7,11 +7,13 @@ use std::sync::Arc;
 use crossbeam::channel::Sender;
 use mahoraga::guard::Limit;
 use mahoraga::kernel::{Completion, Done};
+use mahoraga::pool::Pool;
 use mahoraga::session::Limits;
 use mahoraga::token::{Purpose, Token};
 use mahoraga::worker::Command;
 
 use crate::kernel::FakeKernel;
+use crate::neighbour::Neighbour;
 use crate::orders::{Close, List};
 use crate::random::MS;
 
@@ -30,10 +32,11 @@ pub(crate) struct World {
     pub(crate) in_all: Arc<Limit>,
     pub(crate) per_listener: Vec<Arc<Limit>>,
     pub(crate) others: u32,
+    pub(crate) neighbour: Neighbour,
     pub(crate) limits: Vec<Limits>,
-    /// Ports with a weight, by publication and listener; the worker knows of one in `known`. A
-    /// listener that is gone keeps its last ones.
-    pub(crate) routes: Vec<Vec<Vec<u16>>>,
+    /// Where each listener that there was leads to, by publication; the worker knows of one in
+    /// `known`. A listener that is gone keeps its last pool.
+    pub(crate) routes: Vec<Vec<Arc<Pool>>>,
     pub(crate) known: RangeInclusive<usize>,
     /// Listeners, by publication.
     pub(crate) in_force: Vec<Vec<usize>>,
@@ -75,8 +78,16 @@ pub(crate) enum Event {
     Famine(bool),
     /// Another worker takes places, or leaves them.
     Others(u32),
+    /// One of another worker's clients does something.
+    Neighbour,
+    /// That worker looks for places of which nobody is told.
+    NeighbourLooks,
+    /// That worker reads what it was called for.
+    NeighbourWakes,
     /// A backend's mood changes.
     Temper(usize, u8),
+    /// The control thread ends all ejections.
+    Readmit,
     /// Time to look for what stands still.
     Tick,
 }
@@ -96,6 +107,9 @@ impl FakeKernel {
                 self.world.famine = begins;
             }
             Event::Others(wanted) => self.others_take(wanted),
+            Event::Neighbour => self.neighbour_acts(),
+            Event::NeighbourLooks => self.neighbour_looks(),
+            Event::NeighbourWakes => self.neighbour_wakes(),
             Event::Temper(backend, mood) => {
                 let tempers = [
                     Temper::Good,
@@ -105,9 +119,11 @@ impl FakeKernel {
                 ];
                 self.world.backends[backend] = tempers[usize::from(mood) % 4];
             }
+            Event::Readmit => self.readmit(),
             Event::Tick => {
                 self.look_for_stalls();
                 self.look_for_leftovers();
+                self.look_for_those_who_wait();
                 self.after(TICK, Event::Tick);
             }
         }
@@ -140,6 +156,15 @@ impl FakeKernel {
             outcome: Ok(Done::Count(1)),
             more: true,
         });
+    }
+
+    fn readmit(&mut self) {
+        let pools = self.world.routes.iter().flatten();
+        let backends = pools.flat_map(|pool| &pool.backends);
+        if backends.filter(|backend| backend.readmit()).count() > 0 {
+            self.trace.see("readmission");
+            self.world.neighbour.readmitted_at = self.now;
+        }
     }
 
     /// Another worker comes to hold so many places of each limit.
