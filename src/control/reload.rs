@@ -79,7 +79,10 @@ impl Balancer {
             return self.end_reload(Err("it runs without a configuration file".to_owned()));
         };
         let thread = std::thread::Builder::new().name("reload".to_owned());
-        let thread = thread.spawn(move || done.send(read(&path)));
+        let thread = thread.spawn(move || {
+            // Nobody waits for it any more when the process ends.
+            let _ = done.send(read(&path));
+        });
         if let Err(error) = thread {
             self.end_reload(Err(format!("the file can't be read: {error}")));
         }
