@@ -77,11 +77,12 @@ impl<K: Kernel> Worker<K> {
     /// it was called.
     pub(super) fn wait_for_place(&mut self, key: usize) -> Event {
         let slot = &mut self.slots[key];
+        let port = slot.port;
         let pool = Arc::clone(slot.listener.plan.pool());
         if let Some(waiting) = &slot.waiting {
             let until = slot.session.queued_until();
             if pool.queue.step_back(waiting.number) {
-                self.call_next(&pool);
+                self.call_next(port, &pool);
             }
             return Event::Queued(until);
         }
@@ -96,7 +97,7 @@ impl<K: Kernel> Worker<K> {
             return Event::Full;
         };
         self.look_at = self.look_at.min(self.now + LOOK_EVERY);
-        self.call_next(&pool);
+        self.call_next(port, &pool);
         self.slots[key].waiting = Some(Waiting { pool, number });
         Event::Queued(until)
     }
@@ -108,18 +109,20 @@ impl<K: Kernel> Worker<K> {
             return;
         };
         if waiting.pool.queue.leave(waiting.number) {
-            // Whether there is a place the present pool knows better, if it is the same.
-            let present = self.slots[key].listener.plan.pool();
-            let same = Arc::ptr_eq(&present.queue, &waiting.pool.queue);
-            self.call_next(if same { present } else { &waiting.pool });
+            self.call_next(self.slots[key].port, &waiting.pool);
         }
     }
 
-    /// Calls the first of those who wait for a place in this pool, if there is one.
-    pub(super) fn call_next(&self, pool: &Pool) {
-        if !pool.queue.is_empty() {
-            self.call_from(&pool.queue, pool.places(self.now));
+    /// Calls the first of those who wait for a place in this pool, if there is one: what the port
+    /// has now knows better than what a session of it began with, if it is the same pool.
+    pub(super) fn call_next(&self, port: usize, pool: &Pool) {
+        if pool.queue.is_empty() {
+            return;
         }
+        let present = self.ports[port].listener.plan.pool();
+        let same = Arc::ptr_eq(&present.queue, &pool.queue);
+        let places = if same { present } else { pool }.places(self.now);
+        self.call_from(&pool.queue, places);
     }
 
     /// Calls the first; `false`: there was nobody to call.
@@ -179,12 +182,13 @@ impl<K: Kernel> Worker<K> {
 
     /// Places come free by time, too: looks for them while somebody waits.
     pub(super) fn look_for_places(&mut self) {
-        let pools = self.ports.iter().map(|(_, port)| port.listener.plan.pool());
-        let waited_for = pools.filter(|pool| !pool.queue.is_empty());
         let mut look_at = NEVER;
-        for pool in waited_for {
-            self.call_next(pool);
-            look_at = self.now + LOOK_EVERY;
+        for (number, port) in &self.ports {
+            let pool = port.listener.plan.pool();
+            if !pool.queue.is_empty() {
+                self.call_next(number, pool);
+                look_at = self.now + LOOK_EVERY;
+            }
         }
         self.look_at = look_at;
     }

@@ -25,7 +25,7 @@ pub(super) struct Slot {
     pub(super) listener: Arc<Listener>,
     /// Where it holds a place among all connections.
     in_all: Arc<Limit>,
-    port: usize,
+    pub(super) port: usize,
     pub(super) number: u64,
     pub(super) client: Socket,
     /// The client's address, once somebody wanted to know it.
@@ -322,7 +322,8 @@ impl<K: Kernel> Worker<K> {
     /// Gives the place at a backend back, to whoever waits for one.
     fn release(&self, key: usize, backend: &Backend, ended: Ended) {
         backend.release(ended);
-        self.call_next(self.slots[key].listener.plan.pool());
+        let slot = &self.slots[key];
+        self.call_next(slot.port, slot.listener.plan.pool());
     }
 
     /// Splices through the session's own pipe when bytes are in it, else through any. A pipe
@@ -367,7 +368,7 @@ impl<K: Kernel> Worker<K> {
                     self.notices.ring();
                 }
                 slot.listener.plan.on_left(backend, &slot.keys, self.now);
-                self.call_next(slot.listener.plan.pool());
+                self.call_next(slot.port, slot.listener.plan.pool());
             }
         }
         slot.listener.connections.release();

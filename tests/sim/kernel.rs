@@ -87,7 +87,7 @@ impl FakeKernel {
         let buffers = random.pick(&[2u16, 6, 16, 64, 200]);
         let pipes = random.pick(&[0u32, 1, 2, 8]);
         let mut kernel = Self {
-            now: 1_000_000 * MS,
+            now: START,
             random,
             trace,
             agenda: BinaryHeap::new(),
@@ -589,6 +589,8 @@ pub(crate) fn listening(fd: i32) -> usize {
     usize::try_from(fd - FIRST_LISTENER).expect("a listener's descriptor")
 }
 
+/// When runs begin.
+pub(crate) const START: u64 = 1_000_000 * MS;
 pub(crate) const FIRST_LISTENER: i32 = 3;
 pub(crate) const FIRST_SOCKET: i32 = 100;
 pub(crate) const FIRST_PORT: u16 = 9_000;

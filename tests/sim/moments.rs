@@ -1,7 +1,8 @@
-//! Closes that are spread over a time: at its moment a session is closed only if it is still
-//! meant. Written out, as chance hardly brings it about.
+//! What chance hardly brings about, written out: a close that is spread over a time finds a session
+//! that is meant no more; a place is there that a session of an old snapshot does not see.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,13 +10,13 @@ use crossbeam::channel::{bounded, unbounded};
 use mahoraga::address::Address;
 use mahoraga::config::{self, Strategy};
 use mahoraga::guard::Limit;
-use mahoraga::pool::Pool;
+use mahoraga::pool::{Pool, Rise, Standing};
 use mahoraga::select::{Plan, Seat};
 use mahoraga::session::{CloseReason, Limits, NEVER};
 use mahoraga::snapshot::{Listener, Snapshot};
 use mahoraga::worker::{Command, LogQueue, Setup, Sought};
 
-use crate::kernel::{FIRST_PORT, FakeKernel};
+use crate::kernel::{FIRST_PORT, FakeKernel, START};
 use crate::neighbour::Neighbour;
 use crate::pools::Pools;
 use crate::random::{MS, Random};
@@ -23,92 +24,168 @@ use crate::scenario::{Scenario, silent_bell, socket};
 use crate::trace::Trace;
 use crate::world::{Event, Temper, World};
 
-/// Clients wait for a backend that does not answer; it is told to be down, and its sessions are
-/// to be closed within two seconds. Meanwhile they give it up and go to another one.
-fn run(seed: u64) -> Trace {
-    let at = |port| config::Backend::at(Address::Tcp(([127, 0, 0, 1], port).into()));
-    let pool = Arc::new(Pool::new(&config::Pool {
-        strategy: Strategy::First,
-        ..config::Pool::of("p", vec![at(FIRST_PORT), at(FIRST_PORT + 1)])
-    }));
-    let tallies: Vec<_> = pool
-        .backends
-        .iter()
-        .map(|backend| Arc::clone(&backend.tally))
-        .collect();
-    let snapshot = snapshot(Arc::clone(&pool));
-    let silent = Sought {
-        tally: Some(Arc::clone(&tallies[0])),
-        ..Sought::default()
-    };
-    let spread = Duration::from_secs(2);
-    let close = Command::Close(silent, CloseReason::BackendDown, spread, bounded(1).0);
-    let stop = Command::Stop(Duration::from_secs(1));
-    let (mailbox, commands) = unbounded();
-    let world = World {
-        mailbox,
-        commands: VecDeque::from([close, stop]),
-        backends: vec![Temper::Silent, Temper::Good],
-        descriptors: 1_000,
-        famine: false,
-        in_all: Arc::clone(&snapshot.connections),
-        per_listener: vec![Arc::clone(&snapshot.listeners[0].connections)],
-        others: 0,
-        neighbour: Neighbour::new(1),
-        limits: vec![LIMITS],
-        routes: vec![vec![Arc::clone(&pool)]],
-        known: 0..=0,
-        in_force: vec![vec![0]],
-        lost: BTreeSet::new(),
-        closes: Vec::new(),
-        lists: Vec::new(),
-        beat: 0,
-        over_at: None,
-    };
-    let inboxes = Arc::clone(&world.neighbour.inboxes);
-    let mut kernel = FakeKernel::new(Random::new(seed), Trace::default(), world);
-    for client in 0..8 {
-        kernel.after(client * MS, Event::Arrive(0));
-    }
-    kernel.after(15 * MS, Event::Command);
-    kernel.after(3_000 * MS, Event::Command);
-    let (log, records) = bounded(100);
-    let setup = Setup {
-        seat: Seat { worker: 0, of: 1 },
-        sockets: vec![socket(0)],
-        snapshot,
-        capacity: 100,
-        backlog: 0,
-        mailbox: commands,
-        inboxes,
-        log: Some(LogQueue::new(log, silent_bell())),
-        notices: silent_bell(),
-        stats: Arc::default(),
-    };
-    let pools = Pools {
-        tallies,
-        present: vec![pool],
-        ..Pools::default()
-    };
-    Scenario::of(kernel, setup, records, pools).run()
+/// A run that is written out, but for the weather.
+struct Moment {
+    tempers: Vec<Temper>,
+    /// By publication; the backends are the same.
+    snapshots: Vec<Arc<Snapshot>>,
+    /// What the control thread sends, and when.
+    commands: Vec<(u64, Command)>,
+    /// When clients come.
+    clients: Vec<u64>,
 }
 
-fn snapshot(pool: Arc<Pool>) -> Arc<Snapshot> {
-    let listener = Listener {
-        id: 0,
-        name: "l0".into(),
-        bind: "127.0.0.1:80".parse().expect("an address"),
-        plan: Arc::new(Plan::new(pool)),
-        connections: Arc::new(Limit::unbounded()),
-        limits: LIMITS,
+impl Moment {
+    fn run(self, seed: u64) -> Trace {
+        let snapshot = Arc::clone(&self.snapshots[0]);
+        let pool = |of: &Arc<Snapshot>| Arc::clone(of.listeners[0].plan.pool());
+        let pools: Vec<_> = self.snapshots.iter().map(pool).collect();
+        let (mailbox, mails) = unbounded();
+        let (times, commands): (Vec<_>, VecDeque<_>) = self.commands.into_iter().unzip();
+        let world = World {
+            mailbox,
+            commands,
+            backends: self.tempers,
+            descriptors: 1_000,
+            famine: false,
+            in_all: Arc::clone(&snapshot.connections),
+            per_listener: vec![Arc::clone(&snapshot.listeners[0].connections)],
+            others: 0,
+            neighbour: Neighbour::new(1),
+            limits: vec![LIMITS],
+            routes: pools.iter().map(|pool| vec![Arc::clone(pool)]).collect(),
+            known: 0..=0,
+            in_force: vec![vec![0]; pools.len()],
+            lost: BTreeSet::new(),
+            closes: Vec::new(),
+            lists: Vec::new(),
+            beat: 0,
+            over_at: None,
+        };
+        let inboxes = Arc::clone(&world.neighbour.inboxes);
+        let mut kernel = FakeKernel::new(Random::new(seed), Trace::default(), world);
+        for at in self.clients {
+            kernel.after(at, Event::Arrive(0));
+        }
+        for at in times {
+            kernel.after(at, Event::Command);
+        }
+        let (log, records) = bounded(100);
+        let setup = Setup {
+            seat: Seat { worker: 0, of: 1 },
+            sockets: vec![socket(0)],
+            snapshot,
+            capacity: 100,
+            backlog: 0,
+            mailbox: mails,
+            inboxes,
+            log: Some(LogQueue::new(log, silent_bell())),
+            notices: silent_bell(),
+            stats: Arc::default(),
+        };
+        let backends = pools[0].backends.iter();
+        let pools = Pools {
+            tallies: backends.map(|one| Arc::clone(&one.tally)).collect(),
+            present: pools.last().cloned().into_iter().collect(),
+            ..Pools::default()
+        };
+        Scenario::of(kernel, setup, records, pools).run()
+    }
+}
+
+/// Snapshots of the one listener that follow each other.
+fn snapshots(pools: Vec<Pool>) -> Vec<Arc<Snapshot>> {
+    let limits = [(); 2].map(|()| Arc::new(Limit::unbounded()));
+    let snapshot = |(version, pool)| {
+        let listener = Listener {
+            id: 0,
+            name: "l0".into(),
+            bind: "127.0.0.1:80".parse().expect("an address"),
+            plan: Arc::new(Plan::new(Arc::new(pool))),
+            connections: Arc::clone(&limits[0]),
+            limits: LIMITS,
+        };
+        Arc::new(Snapshot {
+            version,
+            pools: vec![Arc::clone(&listener.plan)],
+            listeners: vec![Arc::new(listener)],
+            connections: Arc::clone(&limits[1]),
+            listeners_made: 1,
+        })
     };
-    Arc::new(Snapshot {
-        version: 1,
-        pools: vec![Arc::clone(&listener.plan)],
-        listeners: vec![Arc::new(listener)],
-        connections: Arc::new(Limit::unbounded()),
-        listeners_made: 1,
-    })
+    (1..).zip(pools).map(snapshot).collect()
+}
+
+fn backend(port: u16) -> config::Backend {
+    config::Backend::at(Address::Tcp(([127, 0, 0, 1], port).into()))
+}
+
+fn close(sought: Sought, reason: CloseReason, spread: u64) -> Command {
+    Command::Close(sought, reason, Duration::from_millis(spread), bounded(1).0)
+}
+
+/// Clients wait for a backend that does not answer; it is told to be down, and its sessions are
+/// to be closed within two seconds. Meanwhile they give it up and go to another one.
+fn gives_up(seed: u64) -> Trace {
+    let pool = Pool::new(&config::Pool {
+        strategy: Strategy::First,
+        ..config::Pool::of("p", vec![backend(FIRST_PORT), backend(FIRST_PORT + 1)])
+    });
+    let silent = Sought {
+        tally: Some(Arc::clone(&pool.backends[0].tally)),
+        ..Sought::default()
+    };
+    let down = close(silent, CloseReason::BackendDown, 2_000);
+    let moment = Moment {
+        tempers: vec![Temper::Silent, Temper::Good],
+        snapshots: snapshots(vec![pool]),
+        commands: vec![(15 * MS, down), (3_000 * MS, STOP)],
+        clients: (0..8).map(|client| client * MS).collect(),
+    };
+    moment.run(seed)
+}
+
+/// A backend has one place in slow start, which is over with a publication, then two: the third
+/// client waits until the first is closed, who began before.
+fn outlives_a_slow_start(seed: u64) -> Trace {
+    let config = config::Pool {
+        queue: config::Queue {
+            max: 10,
+            timeout: Duration::from_secs(5),
+        },
+        ..config::Pool::of(
+            "p",
+            vec![config::Backend {
+                max_connections: NonZeroU32::new(2),
+                ..backend(FIRST_PORT)
+            }],
+        )
+    };
+    let rise = Rise {
+        since: START,
+        over: 1_000_000 * MS,
+    };
+    let rising = Pool::build(&config, None, |_| Standing {
+        rise: Some(rise),
+        ..Standing::default()
+    });
+    let risen = Pool::build(&config, Some(&rising), |_| Standing::default());
+    let snapshots = snapshots(vec![rising, risen]);
+    let first = Sought {
+        session: Some((0, 1)),
+        ..Sought::default()
+    };
+    let moment = Moment {
+        tempers: vec![Temper::Good],
+        commands: vec![
+            (10 * MS, Command::Publish(Arc::clone(&snapshots[1]))),
+            (30 * MS, close(first, CloseReason::Killed, 0)),
+            (3_000 * MS, STOP),
+        ],
+        snapshots,
+        clients: vec![MS, 15 * MS, 20 * MS],
+    };
+    moment.run(seed)
 }
 
 /// The oracle knows whom an order meant at its end.
@@ -116,12 +193,28 @@ fn snapshot(pool: Arc<Pool>) -> Arc<Snapshot> {
 fn who_has_another_backend_by_its_moment_is_spared() {
     let mut closed = 0;
     for seed in 0..20 {
-        closed += run(seed).seen.get("backend_down").copied().unwrap_or(0);
+        closed += gives_up(seed)
+            .seen
+            .get("backend_down")
+            .copied()
+            .unwrap_or(0);
     }
     // At least the first of each order.
     assert!(closed >= 15, "{closed}");
 }
 
+/// The oracle knows that nobody waits for a place that is there.
+#[test]
+fn a_place_is_there_by_what_is_known_now() {
+    let mut waited = 0;
+    for seed in 0..20 {
+        let seen = outlives_a_slow_start(seed).seen;
+        waited += seen.get("client served after a wait").copied().unwrap_or(0);
+    }
+    assert!(waited >= 5, "{waited}");
+}
+
+const STOP: Command = Command::Stop(Duration::from_secs(1));
 const LIMITS: Limits = Limits {
     connect: 50 * MS,
     idle: NEVER,

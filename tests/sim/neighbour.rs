@@ -110,12 +110,17 @@ impl FakeKernel {
 
     /// Places come free by time, too.
     pub(crate) fn neighbour_looks(&mut self) {
-        let waiting = self.world.neighbour.waiting.iter();
-        let listeners: BTreeSet<_> = waiting.map(|(listener, _)| *listener).collect();
-        self.world.neighbour.looks = !listeners.is_empty();
+        self.world.neighbour.looks = !self.world.neighbour.waiting.is_empty();
         if self.world.neighbour.looks {
             self.after(LOOK_EVERY, Event::NeighbourLooks);
         }
+        self.neighbour_looks_for_its_own();
+    }
+
+    /// Also where this worker does not listen, or no more. Not for others: this one is to.
+    pub(crate) fn neighbour_looks_for_its_own(&mut self) {
+        let waiting = self.world.neighbour.waiting.iter();
+        let listeners: BTreeSet<_> = waiting.map(|(listener, _)| *listener).collect();
         for listener in listeners {
             self.neighbour_calls(listener);
         }

@@ -11,7 +11,7 @@ use mahoraga::peek::Field;
 use mahoraga::pool::{AdminState, Health, Pool, Rise, Standing, Tally};
 use mahoraga::select::Plan;
 
-use crate::kernel::FIRST_PORT;
+use crate::kernel::{FIRST_PORT, START};
 use crate::random::{MS, Random};
 use crate::world::Temper;
 
@@ -38,7 +38,8 @@ impl Pools {
     pub(crate) fn next(&mut self, listener: usize, random: &mut Random) -> Plan {
         let config = self.config(random);
         let over = random.pick(&[0, 100 * MS, 5_000 * MS]);
-        let rise = (over > 0).then_some(Rise { since: 0, over });
+        let since = START + random.below(1_000 * MS);
+        let rise = (over > 0).then_some(Rise { since, over });
         let known = |backend: &config::Backend| Standing {
             rise: rise.filter(|_| backend.weight == 1),
             standby: backend.reserve,

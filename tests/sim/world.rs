@@ -139,6 +139,7 @@ impl FakeKernel {
                 let (oldest, newest) = (*self.world.known.start(), *self.world.known.end());
                 self.begin_listening(newest + 1);
                 self.world.known = oldest..=newest + 1;
+                self.neighbour_looks_for_its_own();
             }
             Command::Stop(grace) => {
                 let grace = u64::try_from(grace.as_nanos()).expect("a sane grace");
