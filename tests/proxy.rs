@@ -19,12 +19,16 @@
 
 #[path = "proxy/access_log.rs"]
 mod access_log;
+#[path = "proxy/api.rs"]
+mod api;
 #[path = "proxy/balancer.rs"]
 mod balancer;
 #[path = "proxy/bytes.rs"]
 mod bytes;
 #[path = "proxy/connecting.rs"]
 mod connecting;
+#[path = "proxy/crowd.rs"]
+mod crowd;
 #[path = "proxy/echo.rs"]
 mod echo;
 #[path = "proxy/ejection.rs"]
@@ -57,6 +61,8 @@ mod process;
 mod queue;
 #[path = "proxy/reload.rs"]
 mod reload;
+#[path = "proxy/reloads.rs"]
+mod reloads;
 #[path = "proxy/reset.rs"]
 mod reset;
 #[path = "proxy/signals.rs"]
@@ -65,6 +71,8 @@ mod signals;
 mod stage;
 #[path = "proxy/startup.rs"]
 mod startup;
+#[path = "proxy/storm.rs"]
+mod storm;
 #[path = "proxy/strategies.rs"]
 mod strategies;
 #[path = "proxy/streams.rs"]

@@ -27,6 +27,8 @@ pub(crate) struct Launch {
     reads_output: bool,
     /// What stands in the pool of its file, which is written when it starts.
     pool: Option<String>,
+    /// The whole file instead.
+    config: Option<String>,
 }
 
 /// A running balancer.
@@ -68,6 +70,15 @@ impl Launch {
         launch
     }
 
+    /// `mahoraga run` with this file, which has so many listeners, and as many workers as
+    /// [`Self::workers`] says.
+    pub(crate) fn with_config(text: &str, listeners: usize) -> Self {
+        let mut launch = Self::new("run");
+        launch.listeners = listeners;
+        launch.config = Some(text.to_owned());
+        launch
+    }
+
     fn new(subcommand: &str) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
@@ -87,6 +98,7 @@ impl Launch {
             listeners: 0,
             reads_output: true,
             pool: None,
+            config: None,
         }
     }
 
@@ -146,6 +158,8 @@ impl Launch {
                 "(workers: {workers}, listeners: [(bind: \"127.0.0.1:0\", pool: \"default\")],\n\
                  pools: [(name: \"default\", {pool})])"
             );
+            fs::write(self.dir.join("config.ron"), config).unwrap();
+        } else if let Some(config) = &self.config {
             fs::write(self.dir.join("config.ron"), config).unwrap();
         } else {
             self.command.arg("--workers").arg(workers.to_string());
@@ -264,7 +278,7 @@ impl Balancer {
         self.assert_rest();
         self.process.signal(libc::SIGTERM);
         assert_eq!(self.wait().code(), Some(0), "{}", self.log.all());
-        assert_eq!(self.log.count("panic"), 0);
+        assert_eq!(self.log.count("panicked at"), 0);
     }
 
     /// No descriptor, slot, buffer or pipe is in use beyond those of the start, and it idles.
@@ -288,7 +302,7 @@ impl Balancer {
                 .all(|worker| gauges.iter().all(|gauge| worker[*gauge] == 0))
         });
         self.process.expect_cpu_below(0.05);
-        assert_eq!(self.log.count("panic"), 0, "{}", self.log.all());
+        assert_eq!(self.log.count("panicked at"), 0, "{}", self.log.all());
     }
 
     /// Waits for the end, after a signal.

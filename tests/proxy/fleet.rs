@@ -17,6 +17,7 @@ use crate::peers::{self, echo};
 #[derive(Debug)]
 pub(crate) struct Fleet {
     members: Vec<Member>,
+    all: Arc<Count>,
 }
 
 #[derive(Debug)]
@@ -25,6 +26,9 @@ struct Member {
     listener: Arc<TcpListener>,
     count: Arc<Count>,
 }
+
+/// What a connection counts in: its backend's, and that of all.
+type Counts = [Arc<Count>; 2];
 
 #[derive(Debug, Default)]
 struct Count {
@@ -43,10 +47,12 @@ impl Fleet {
     pub(crate) fn with_delays(delays: &[u64]) -> Self {
         let delays = delays.iter().map(|ms| Duration::from_millis(*ms));
         let members = (0..).zip(delays);
+        let all = Arc::default();
         Self {
             members: members
-                .map(|(number, delay)| Member::new(number, delay))
+                .map(|(number, delay)| Member::new(number, delay, &all))
                 .collect(),
+            all,
         }
     }
 
@@ -84,6 +90,11 @@ impl Fleet {
         self.each(|count| &count.held_max)
     }
 
+    /// The most connections at a time, to all backends together.
+    pub(crate) fn held_max_in_all(&self) -> usize {
+        self.all.held_max.load(Ordering::SeqCst)
+    }
+
     fn each(&self, number: impl Fn(&Count) -> &AtomicUsize) -> Vec<usize> {
         let counts = self.members.iter().map(|member| number(&member.count));
         counts.map(|count| count.load(Ordering::SeqCst)).collect()
@@ -107,26 +118,27 @@ impl Fleet {
 }
 
 impl Member {
-    fn new(number: u8, delay: Duration) -> Self {
+    fn new(number: u8, delay: Duration, all: &Arc<Count>) -> Self {
         let listener = listen();
         let member = Self {
             address: listener.local_addr().unwrap(),
             listener: Arc::new(listener),
             count: Arc::default(),
         };
-        let (listener, count) = (Arc::clone(&member.listener), Arc::clone(&member.count));
+        let listener = Arc::clone(&member.listener);
+        let counts: Counts = [&member.count, all].map(Arc::clone);
         thread::spawn(move || {
-            while !count.gone.load(Ordering::SeqCst) {
+            while !counts[0].gone.load(Ordering::SeqCst) {
                 let Ok((stream, _)) = listener.accept() else {
                     // It is stopped.
                     thread::sleep(Duration::from_millis(2));
                     continue;
                 };
-                let count = Arc::clone(&count);
-                count.enter();
+                let counts = counts.clone();
+                counts.iter().for_each(|count| count.enter());
                 thread::spawn(move || {
                     thread::sleep(delay);
-                    serve(stream, number, &count);
+                    serve(stream, number, &counts);
                 });
             }
         });
@@ -149,7 +161,7 @@ fn listen() -> TcpListener {
     listener
 }
 
-fn serve(stream: TcpStream, number: u8, count: &Count) {
+fn serve(stream: TcpStream, number: u8, counts: &Counts) {
     peers::limit_waits(&stream);
     stream.set_nodelay(true).unwrap();
     // The client may be gone.
@@ -157,7 +169,9 @@ fn serve(stream: TcpStream, number: u8, count: &Count) {
         echo(&stream);
     }
     // Before its end is heard of, which makes its place free.
-    count.held.fetch_sub(1, Ordering::SeqCst);
+    for count in counts {
+        count.held.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 impl Count {

@@ -69,6 +69,39 @@ fn no_backend_ever_has_more_than_its_limit() {
     });
 }
 
+/// A pool's limit is counted over its backends and over all workers, however fast places change
+/// hands; so is the limit of all client connections.
+#[test]
+fn neither_a_pool_nor_all_clients_ever_have_more_than_their_limit() {
+    watched(|| {
+        thread::scope(|scope| {
+            for (limit, of_all) in [("max_connections: 4,", ""), ("", "max_connections: 4,")] {
+                scope.spawn(|| rush(limit, of_all));
+            }
+        });
+    });
+}
+
+fn rush(of_pool: &str, of_all: &str) {
+    let fleet = Fleet::of(3);
+    let config = format!(
+        "(workers: 2, {of_all} listeners: [(bind: \"127.0.0.1:0\", pool: \"default\")],
+         pools: [(name: \"default\", {of_pool} queue: (timeout: \"10m\"),
+         backends: [{}])])",
+        fleet.ron(&[])
+    );
+    let launch = Launch::with_config(&config, 1).workers(2);
+    let stage = Stage::start(launch, "round_robin", fleet);
+    thread::scope(|scope| {
+        for _ in 0..CLIENTS {
+            scope.spawn(|| stage.visits(10));
+        }
+    });
+    assert_eq!(stage.fleet.accepted().iter().sum::<usize>(), 10 * CLIENTS);
+    assert_eq!(stage.fleet.held_max_in_all(), 4);
+    stage.finish();
+}
+
 /// These limits, and a queue in which nobody waits too long.
 fn patient(strategy: &str, fleet: Fleet, limits: &[u32], workers: usize) -> Stage {
     let limits = limits.iter().map(|max| format!("max_connections: {max}"));
