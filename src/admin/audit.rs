@@ -88,7 +88,7 @@ impl Audit {
             None => Err(job),
         };
         if let Err(Job::Line(line)) = unsent {
-            log::info!(target: TARGET, "{line}");
+            log::info!(target: TARGET, "audit: {line}");
         }
     }
 }
@@ -115,7 +115,7 @@ fn write(mut file: File, path: &Path, jobs: &Receiver<Job>) {
             Job::Line(line) => {
                 if let Err(error) = file.write_all(format!("{line}\n").as_bytes()) {
                     log::error!("{} can't be written: {error}", path.display());
-                    log::info!(target: TARGET, "{line}");
+                    log::info!(target: TARGET, "audit: {line}");
                 }
             }
             Job::OpenAgain => match append_to(path) {
@@ -172,8 +172,8 @@ fn is_misleading(c: char) -> bool {
             | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
-/// Where lines without a file go.
-const TARGET: &str = "audit";
+/// The log target of lines without a file: they are shown whatever the log's level.
+pub(crate) const TARGET: &str = "audit";
 /// Lines that wait to be written.
 const LINES: usize = 1_024;
 /// How long a stuck file delays the end.

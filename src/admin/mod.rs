@@ -24,6 +24,7 @@ use std::fmt;
 use tokio::sync::{mpsc, oneshot};
 
 pub use access::{TokenError, Tokens};
+pub(crate) use audit::TARGET as AUDIT_TARGET;
 pub use audit::{Audit, Entry};
 pub use events::{Events, Since, Watch};
 pub use server::{Door, serve};

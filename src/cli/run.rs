@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use env_logger::Env;
 
+use crate::admin;
 use crate::config::{Config, values};
 use crate::control::{self, Reread};
 
@@ -32,6 +33,7 @@ pub(super) fn run_then(
         .write_style("MAHORAGA_LOG_STYLE");
     env_logger::Builder::from_env(environment)
         .filter_module(control::HISTOGRAMS_TARGET, log::LevelFilter::Info)
+        .filter_module(admin::AUDIT_TARGET, log::LevelFilter::Info)
         .format_target(false)
         .init();
     match control::run(config, reread, ready) {
