@@ -84,7 +84,7 @@ fn pools() -> Vec<PoolStatus> {
     };
     let down = BackendStatus {
         health: "down".to_owned(),
-        check: Some("no answer".to_owned()),
+        check: Some("refused".to_owned()),
         failures: 12,
         in_rotation: false,
         ..backend("web", "app-2", 9002)
@@ -440,7 +440,7 @@ db    old      [::1]:5433       1      0       0    0 B  removed
 const BACKENDS: &str = "\
 pool  backend  address     weight  conns  limit  wait  opened  answer   bytes  fails  state
 web   app-1    [::1]:9001       1   1.2k   2000     3     99k  1.2 ms  3.4 GB         up
-web   app-2    [::1]:9002       1      0                    0             0 B     12  down: no answer
+web   app-2    [::1]:9002       1      0                    0             0 B     12  down: refused
 web   app-3    [::1]:9003       1      0                    0             0 B         ejected 23s
 web   app-4    [::1]:9004       1      0                    0             0 B         rising 4%
 db    app-1    [::1]:5432       1      2                    0             0 B         drain
