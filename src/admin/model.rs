@@ -21,7 +21,7 @@ pub struct Status {
     pub stage: Stage,
     /// The version of the configuration in force; counts up with every change of any kind.
     pub snapshot: u64,
-    /// From the moment a change was published to the last worker using it, in µs: the last one.
+    /// From the moment a change was known to the last worker using it, in µs: of the last one.
     pub publish_us: Option<u64>,
     /// Client connections now.
     pub connections: u64,

@@ -38,8 +38,8 @@ pub(super) struct Balancer {
     /// What is declared, with what is discovered.
     pub(super) config: Config,
     pub(super) snapshot: Arc<Snapshot>,
-    /// When the last one was published, in ns of the workers' clock.
-    pub(super) published_at: u64,
+    /// When it became known what the last one says, before it was made: in ns of the workers' clock.
+    pub(super) known_at: u64,
     pub(super) checks: Checks,
     pub(super) ejections: Ejections,
     /// By pool.
@@ -97,7 +97,7 @@ impl Balancer {
             declared: Declared::new(config.clone()),
             config: config.clone(),
             snapshot: Arc::clone(&crew.snapshot),
-            published_at: sys::monotonic(),
+            known_at: sys::monotonic(),
             checks: Checks::new(sys::monotonic()),
             ejections: Ejections::default(),
             outliers: HashMap::new(),
@@ -169,11 +169,12 @@ impl Balancer {
     }
 
     fn publish_with(&mut self, new: Vec<Bound>) {
+        // Tables of selectors are made first: whoever waits for the change waits for them too.
+        self.known_at = sys::monotonic();
         let max = capacity::within(self.config.max_connections, self.crew.connections_possible);
         let standing = |pool: &str, backend: &config::Backend| self.standing(pool, backend);
         let next = Snapshot::compose(Some(&self.snapshot), &self.config, max, standing);
         let next = Arc::new(next);
-        self.published_at = sys::monotonic();
         self.crew.publish(&next, new);
         self.pools.follow(&next);
         let before = std::mem::replace(&mut self.snapshot, next);
@@ -182,7 +183,7 @@ impl Balancer {
 
     /// A worker whose mailbox was full has missed the last snapshot.
     pub(super) fn publish_again(&self) {
-        let late = sys::monotonic().saturating_sub(self.published_at) > ADOPTED_WITHIN;
+        let late = sys::monotonic().saturating_sub(self.known_at) > ADOPTED_WITHIN;
         if late && self.crew.adopted_at(self.snapshot.version).is_none() {
             self.crew.publish(&self.snapshot, Vec::new());
         }

@@ -107,11 +107,11 @@ impl Balancer {
         }
     }
 
-    /// From the publication of the present snapshot to the last worker using it, in ns; `None`:
+    /// From what the present snapshot says being known to the last worker using it, in ns; `None`:
     /// not all do.
     fn publish_time(&self) -> Option<u64> {
         let adopted_at = self.crew.adopted_at(self.snapshot.version)?;
-        Some(adopted_at.saturating_sub(self.published_at))
+        Some(adopted_at.saturating_sub(self.known_at))
     }
 
     fn known(&self, pool: &Pool, backend: &crate::pool::Backend) -> Known {

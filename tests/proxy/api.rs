@@ -97,7 +97,7 @@ fn it_answers_while_a_worker_has_no_descriptor_left() {
         for client in &mut early {
             ping(client, b"before");
         }
-        let limit = balancer.process.leave_room(0, 0);
+        let limit = balancer.process.leave_room(0, 1);
         let mut late: Vec<_> = (0..40).map(|_| balancer.connect()).collect();
         eventually("it runs out of them", || {
             balancer.number("accept_exhausted") > 0

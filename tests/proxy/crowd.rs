@@ -123,7 +123,7 @@ fn one_after_the_other(to: SocketAddr, interval: Duration, stop: &AtomicBool) ->
 }
 
 /// One connection with one request, answered rightly and ended in order.
-fn visit(to: SocketAddr) -> Result<(), (&'static str, io::Error)> {
+pub(crate) fn visit(to: SocketAddr) -> Result<(), (&'static str, io::Error)> {
     static VISITS: AtomicU32 = AtomicU32::new(0);
     let number = VISITS.fetch_add(1, Ordering::Relaxed);
     // A port rests for a minute after its connection: there are enough of each address.
