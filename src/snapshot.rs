@@ -47,6 +47,13 @@ pub struct Listener {
 }
 
 impl Snapshot {
+    /// The pool of this name.
+    #[must_use]
+    pub fn pool(&self, name: &str) -> Option<&Arc<Pool>> {
+        let mut pools = self.pools.iter().map(|plan| plan.pool());
+        pools.find(|pool| pool.name == name)
+    }
+
     /// The snapshot of a configuration, which takes the place of the one before if there was one.
     /// What is counted and remembered goes on: of pools by their names, of backends by name and
     /// address, of listeners by address. `max_connections` is what the configuration or the
@@ -56,13 +63,13 @@ impl Snapshot {
         before: Option<&Self>,
         config: &Config,
         max_connections: u32,
-        standing: impl Fn(&str, &config::Backend) -> Standing,
+        standing: impl Fn(&config::Pool, &config::Backend) -> Standing,
     ) -> Self {
         let plan = |pool: &config::Pool| {
             let same = |old: &&Arc<Plan>| old.pool().name == pool.name;
             let old = before.and_then(|before| before.pools.iter().find(same));
             let before = old.map(|old| &**old.pool());
-            let pool = Pool::build(pool, before, |backend| standing(&pool.name, backend));
+            let pool = Pool::build(pool, before, |backend| standing(pool, backend));
             match old {
                 // Its tables are what takes time, and nothing in them would differ.
                 Some(old) if old.pool().is_same(&pool) => Arc::clone(old),
@@ -159,7 +166,7 @@ mod tests {
 
     #[test]
     fn what_is_counted_goes_on() {
-        let up = |_: &str, _: &config::Backend| Standing::default();
+        let up = |_: &config::Pool, _: &config::Backend| Standing::default();
         let first = Snapshot::compose(None, &read(FIRST), 100, up);
         let pool = first.pools[0].pool();
         assert!(pool.backends[1].try_acquire(0));
@@ -193,7 +200,7 @@ mod tests {
             read(&format!("(listeners: [{listeners}], pools: [{pool}])"))
         };
         let compose = |before: Option<&Snapshot>, binds: &[&str]| {
-            let up = |_: &str, _: &config::Backend| Standing::default();
+            let up = |_: &config::Pool, _: &config::Backend| Standing::default();
             Snapshot::compose(before, &config(binds), 100, up)
         };
         let ids = |snapshot: &Snapshot| -> Vec<u64> {
@@ -217,7 +224,7 @@ mod tests {
     #[test]
     fn a_plan_stays_until_its_pool_changes() {
         let config = read(FIRST);
-        let known = |standing: Standing| move |_: &str, _: &config::Backend| standing;
+        let known = |standing: Standing| move |_: &config::Pool, _: &config::Backend| standing;
         let up = Standing::default();
         let first = Snapshot::compose(None, &config, 100, known(up));
         let next = |before: &Snapshot, config: &Config, standing: Standing| {

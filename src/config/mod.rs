@@ -74,6 +74,12 @@ pub struct Config {
 }
 
 impl Config {
+    /// The pool of this name.
+    #[must_use]
+    pub fn pool(&self, name: &str) -> Option<&Pool> {
+        self.pools.iter().find(|pool| pool.name == name)
+    }
+
     /// A configuration of which only this is said. It logs no sessions and nobody administers it.
     #[must_use]
     pub fn of(listeners: Vec<Listener>, pools: Vec<Pool>) -> Self {
@@ -205,6 +211,12 @@ pub struct Pool {
 }
 
 impl Pool {
+    /// The backend of this name.
+    #[must_use]
+    pub fn backend(&self, name: &str) -> Option<&Backend> {
+        self.backends.iter().find(|backend| backend.name == name)
+    }
+
     /// A pool of which only the name and the backends are said.
     #[must_use]
     pub fn of(name: impl Into<String>, backends: Vec<Backend>) -> Self {

@@ -8,9 +8,9 @@ use std::time::SystemTime;
 
 use crate::address::Address;
 use crate::admin::model::{Reloads, Stage};
-use crate::admin::{self, Audit};
-use crate::config::{self, Config};
-use crate::pool::{Backend, Health, Pool, Rise, Standing};
+use crate::admin::{self, Audit, Tokens};
+use crate::config::{self, AdminHttp, Config};
+use crate::pool::{Rise, Standing};
 use crate::snapshot::Snapshot;
 use crate::sys::{self, Bound};
 
@@ -40,6 +40,13 @@ pub(super) struct Balancer {
     pub(super) snapshot: Arc<Snapshot>,
     /// When it became known what the last one says, before it was made: in ns of the workers' clock.
     pub(super) known_at: u64,
+    /// When that was done, and how long it took, in ns.
+    published_at: u64,
+    publishing_took: u64,
+    /// Since when more is known.
+    unpublished: Option<u64>,
+    /// Backends that went down since, whose sessions may have to go.
+    pub(super) downed: Vec<Key>,
     pub(super) checks: Checks,
     pub(super) ejections: Ejections,
     /// By pool.
@@ -62,15 +69,12 @@ pub(super) struct Balancer {
     pub(super) reloading: Reloading,
     pub(super) webhooks: Webhooks,
     pub(super) watchdog: Option<Watchdog>,
+    /// The API's over HTTP, with where they come from.
+    pub(super) tokens: Option<(Tokens, AdminHttp)>,
 }
 
 /// A backend: its pool's name, and its own.
 pub(super) type Key = (String, String);
-
-/// What a backend is called by.
-pub(super) fn key(pool: &Pool, backend: &Backend) -> Key {
-    (pool.name.clone(), backend.name.clone())
-}
 
 impl Balancer {
     /// Takes over a crew that has just begun.
@@ -82,6 +86,7 @@ impl Balancer {
         crew: &Rc<Crew>,
         reread: Option<Reread>,
         watchers: &admin::Events,
+        log_orders: &Rc<Orders>,
     ) -> Result<Self, StartError> {
         let admin = config.admin.as_ref();
         let audit_log = admin.and_then(|admin| admin.audit_log.as_deref());
@@ -98,6 +103,10 @@ impl Balancer {
             config: config.clone(),
             snapshot: Arc::clone(&crew.snapshot),
             known_at: sys::monotonic(),
+            published_at: sys::monotonic(),
+            publishing_took: 0,
+            unpublished: None,
+            downed: Vec::new(),
             checks: Checks::new(sys::monotonic()),
             ejections: Ejections::default(),
             outliers: HashMap::new(),
@@ -106,7 +115,7 @@ impl Balancer {
             pools: Pools::new(&crew.snapshot),
             rises: HashMap::new(),
             measurements: Rc::new(Measurements::new(config.histogram_log.clone())),
-            log_orders: Rc::default(),
+            log_orders: Rc::clone(log_orders),
             events: Events::new(watchers),
             audit: Rc::new(RefCell::new(audit)),
             exhaustion: Exhaustion::default(),
@@ -117,13 +126,12 @@ impl Balancer {
             reloading: Reloading::default(),
             webhooks: Webhooks::new(),
             watchdog: Watchdog::new(),
+            tokens: None,
         };
         balancer.follow(config.clone(), Vec::new());
         Ok(balancer)
     }
-}
 
-impl Balancer {
     /// Routes by what is declared now, whatever it was before. What it needs of the kernel is taken
     /// first; where that fails, all stays as it is.
     pub(super) fn apply(&mut self, declared: Declared) -> Result<(), StartError> {
@@ -140,6 +148,12 @@ impl Balancer {
         declared.complete(discovery::merge(declared.config(), found))
     }
 
+    /// Whether every pool that discovers has had an answer, good or bad.
+    pub(super) fn has_discovered(&self) -> bool {
+        let mut pools = self.config.pools.iter();
+        pools.all(|pool| pool.discovery.is_none() || self.discoveries.has_answer(&pool.name))
+    }
+
     /// Backends were discovered or have vanished.
     pub(super) fn on_discovered(&mut self) {
         let config = self.effective(&self.declared);
@@ -151,12 +165,10 @@ impl Balancer {
         self.checks.follow(&config);
         self.scalings.follow(&config);
         self.ejections.retain(|pool, backend| {
-            let mut pools = config.pools.iter();
-            let pool = pools.find(|its| its.name == pool);
-            pool.is_some_and(|pool| pool.backends.iter().any(|its| its.name == backend))
+            let pool = config.pool(pool);
+            pool.is_some_and(|pool| pool.backend(backend).is_some())
         });
-        self.outliers
-            .retain(|pool, _| config.pools.iter().any(|its| its.name == *pool));
+        self.outliers.retain(|pool, _| config.pool(pool).is_some());
         let before = std::mem::replace(&mut self.config, config);
         self.welcome(&before);
         self.publish_with(new);
@@ -168,17 +180,34 @@ impl Balancer {
         self.publish_with(Vec::new());
     }
 
+    /// The same in a moment, together with whatever comes until then: a network that is lost takes
+    /// hundreds of backends down one after the other.
+    pub(super) fn publish_soon(&mut self) {
+        self.unpublished.get_or_insert_with(sys::monotonic);
+    }
+
+    /// When what has come since the last publication is to be published, in ns of the workers'
+    /// clock. To publish takes a fifth of this thread's time at most.
+    pub(super) fn publish_due(&self) -> Option<u64> {
+        let pause = (4 * self.publishing_took).max(PUBLISH_PAUSE);
+        self.unpublished.map(|_| self.published_at + pause)
+    }
+
     fn publish_with(&mut self, new: Vec<Bound>) {
         // Tables of selectors are made first: whoever waits for the change waits for them too.
-        self.known_at = sys::monotonic();
+        let began = sys::monotonic();
+        self.known_at = self.unpublished.take().unwrap_or(began);
         let max = capacity::within(self.config.max_connections, self.crew.connections_possible);
-        let standing = |pool: &str, backend: &config::Backend| self.standing(pool, backend);
+        let standing = |pool: &config::Pool, backend: &_| self.standing(&pool.name, backend);
         let next = Snapshot::compose(Some(&self.snapshot), &self.config, max, standing);
         let next = Arc::new(next);
         self.crew.publish(&next, new);
+        self.published_at = sys::monotonic();
+        self.publishing_took = self.published_at - began;
         self.pools.follow(&next);
         let before = std::mem::replace(&mut self.snapshot, next);
         self.tell_panic(&before);
+        self.close_downed();
     }
 
     /// A worker whose mailbox was full has missed the last snapshot.
@@ -202,14 +231,15 @@ impl Balancer {
     fn welcome(&mut self, before: &Config) {
         let now = sys::monotonic();
         for pool in &self.config.pools {
-            let old = before.pools.iter().find(|old| old.name == pool.name);
+            // Who is first in a pool has nobody to leave the clients to.
+            let old = before.pool(&pool.name);
+            let old = old.filter(|old| !old.backends.is_empty());
             let Some((old, over)) = old.zip(slow_start(pool)) else {
                 continue;
             };
             for backend in &pool.backends {
-                let mut same = old.backends.iter();
-                let same =
-                    same.find(|old| old.name == backend.name && old.address == backend.address);
+                let same = old.backend(&backend.name);
+                let same = same.filter(|old| old.address == backend.address);
                 let away = same.is_none_or(|old| old.state == config::AdminState::Maint);
                 if away && backend.state == config::AdminState::Ready {
                     let key = (pool.name.clone(), backend.name.clone());
@@ -221,33 +251,33 @@ impl Balancer {
 
     /// A backend comes back: it begins slowly, where its pool says so.
     pub(super) fn rise(&mut self, key: &Key) {
-        let mut pools = self.config.pools.iter();
-        let pool = pools.find(|pool| pool.name == key.0);
-        if let Some(over) = pool.and_then(slow_start) {
+        if let Some(over) = self.config.pool(&key.0).and_then(slow_start) {
             let since = sys::monotonic();
             self.rises.insert(key.clone(), Rise { since, over });
         }
     }
 
-    /// Forgets slow starts that are over.
+    /// Forgets slow starts that are over: those who select need not reckon with them any more.
     pub(super) fn forget_rises(&mut self) {
         let now = sys::monotonic();
         let lasts = |rise: &Rise| now.saturating_sub(rise.since) < rise.over;
+        let before = self.rises.len();
         self.rises.retain(|_, rise| lasts(rise));
+        if self.rises.len() < before {
+            self.publish();
+        }
     }
 
     fn tell_panic(&self, before: &Snapshot) {
         for plan in &self.snapshot.pools {
             let pool = plan.pool();
-            let mut old = before.pools.iter().map(|plan| plan.pool());
-            let old = old.find(|old| old.name == pool.name);
-            let panicked = old.is_some_and(|old| old.panic);
+            let panicked = before.pool(&pool.name).is_some_and(|old| old.panic);
             if pool.panic == panicked {
                 continue;
             }
             let about = Subject::pool(&pool.name);
             if pool.panic {
-                let usable = pool.backends.iter().filter(|its| is_usable(its)).count();
+                let usable = pool.backends.iter().filter(|its| its.is_usable()).count();
                 let message = format!(
                     "pool `{}` panics: {usable} of {} backends are usable, so all that are ready \
                      get connections",
@@ -280,10 +310,18 @@ impl Balancer {
             ("backend_added", &new, &old, "joins"),
             ("backend_removed", &old, &new, "leaves"),
         ] {
-            for (pool, name, address) in here.difference(there) {
+            let differ: Vec<_> = here.difference(there).collect();
+            // Discovery can bring hundreds at once: then one line says so.
+            let weight = if differ.len() > TOLD_SINGLY {
+                log::info!("{} backends: {kind}", differ.len());
+                Weight::Quiet
+            } else {
+                Weight::Info
+            };
+            for (pool, name, address) in differ {
                 let message = format!("backend `{name}` at {address} {verb} pool `{pool}`");
                 let about = Subject::backend(pool, name);
-                self.events.tell(Weight::Info, kind, about, message);
+                self.events.tell(weight, kind, about, message);
             }
         }
     }
@@ -303,10 +341,6 @@ fn backends(config: &Config) -> BTreeSet<(&str, &str, &Address)> {
     all.collect()
 }
 
-fn is_usable(backend: &Backend) -> bool {
-    backend.health == Health::Up && !backend.tally.is_ejected()
-}
-
 /// How long a backend's slow start takes in a pool, in ns.
 fn slow_start(pool: &config::Pool) -> Option<u64> {
     let over = u64::try_from(pool.slow_start?.as_nanos()).ok()?;
@@ -315,3 +349,7 @@ fn slow_start(pool: &config::Pool) -> Option<u64> {
 
 /// Workers that have not adopted a snapshot by then are told again: 1 s, in ns.
 const ADOPTED_WITHIN: u64 = 1_000_000_000;
+/// Backends that may come or go with a line in the log for each.
+const TOLD_SINGLY: usize = 20;
+/// From one publication to the next at least, where nobody waits for it: 2 ms, in ns.
+const PUBLISH_PAUSE: u64 = 2_000_000;

@@ -4,13 +4,12 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
-use crossbeam::channel::Receiver;
 use serde_json::{Value, json};
 
-use crate::admin::model::{SessionFilter, SessionStatus, Status};
+use crate::admin::model::{SessionFilter, SessionStatus, Stage, Status};
 use crate::admin::{Author, Call, Entry};
-use crate::config::{Backend, Change, ChangeError, Config};
-use crate::pool::Pool;
+use crate::config::{AdminState, Backend, Change, ChangeError, Config};
+use crate::pool::{self, Pool};
 use crate::session::CloseReason;
 use crate::sys;
 use crate::worker::{SessionInfo, Sought, Stats};
@@ -31,7 +30,9 @@ impl Balancer {
                 drop(reply.send(status::listeners(&self.snapshot, &self.crew)))
             }
             Call::Pools(reply) => {
-                let known = |pool: &Pool, backend: &_| self.known(pool, backend);
+                let known = |pool: &Pool, backend: &_, its: Option<&Backend>| {
+                    self.known(pool, backend, its)
+                };
                 let pools = status::pools(&self.snapshot, sys::monotonic(), known);
                 drop(reply.send(pools));
             }
@@ -52,8 +53,8 @@ impl Balancer {
                         author,
                         action: "kill",
                         target: "sessions",
-                        old: Some(json!(filter)),
-                        new: Some(json!({ "sessions": closed })),
+                        old: None,
+                        new: Some(json!({ "filter": filter, "sessions": closed })),
                         outcome: Ok(version),
                     });
                     let _ = reply.send(closed);
@@ -114,9 +115,7 @@ impl Balancer {
         Some(adopted_at.saturating_sub(self.known_at))
     }
 
-    fn known(&self, pool: &Pool, backend: &crate::pool::Backend) -> Known {
-        let mut backends = pool.config.backends.iter();
-        let configured = backends.find(|its| backend.is(its));
+    fn known(&self, pool: &Pool, backend: &pool::Backend, configured: Option<&Backend>) -> Known {
         let report = configured.and_then(|its| self.checks.report(&pool.name, its));
         let failure = report
             .as_ref()
@@ -131,14 +130,19 @@ impl Balancer {
     /// Makes a change, tells of it, and writes it down.
     fn change(&mut self, change: &Change, keep: bool, author: Author) -> Result<u64, ChangeError> {
         let old = values(change, &self.config);
-        let declared = self.declared.change(change, keep, &self.config);
-        let outcome = declared.and_then(|declared| {
-            let applied = self.apply(declared);
-            applied.map_err(|error| ChangeError::Invalid(error.to_string()))
-        });
-        let new = values(change, &self.config);
+        let outcome = self.make(change, keep).map(|()| self.snapshot.version);
+        let mut new = values(change, &self.config);
         let (action, target) = named(change);
-        let outcome = outcome.map(|()| self.snapshot.version);
+        if outcome.is_ok()
+            && let (Some(old), Some(new)) = (&old, &new)
+        {
+            let message = format!("{target}: {}, by {author}", differences(old, new));
+            self.events
+                .tell(Weight::Info, "changed", subject(change), message);
+        }
+        if let Some(new) = &mut new {
+            new["keep"] = keep.into();
+        }
         self.audit.borrow_mut().record(&Entry {
             author,
             action,
@@ -147,24 +151,64 @@ impl Balancer {
             new,
             outcome: outcome.clone().map_err(|error| error.to_string()),
         });
-        if outcome.is_ok() {
-            let message = format!("{author}: {action} {target}");
-            let about = subject(change);
-            self.events.tell(Weight::Info, "changed", about, message);
-        }
         outcome
+    }
+
+    fn make(&mut self, change: &Change, keep: bool) -> Result<(), ChangeError> {
+        if self.stage == Stage::Stopping {
+            return Err(ChangeError::Invalid("the balancer is stopping".to_owned()));
+        }
+        let declared = self.declared.change(change, keep, &self.config)?;
+        if let Change::SetBackend {
+            pool,
+            backend,
+            state: Some(AdminState::Ready),
+            ..
+        } = change
+        {
+            self.readmit(&(pool.clone(), backend.clone()));
+        }
+        let applied = self.apply(declared);
+        applied.map_err(|error| ChangeError::Invalid(error.to_string()))
+    }
+}
+
+/// What differs between two states of the same thing, in words.
+fn differences(old: &Value, new: &Value) -> String {
+    let (Some(old), Some(new)) = (old.as_object(), new.as_object()) else {
+        return "changed".to_owned();
+    };
+    let differ = new
+        .iter()
+        .filter(|(field, value)| old.get(*field) != Some(value));
+    let differ = differ.map(|(field, value)| {
+        let before = old.get(field).unwrap_or(&Value::Null);
+        format!("{field} {} to {}", word(before), word(value))
+    });
+    let differ: Vec<_> = differ.collect();
+    if differ.is_empty() {
+        return "as it was".to_owned();
+    }
+    differ.join(", ")
+}
+
+fn word(value: &Value) -> String {
+    match value {
+        Value::Null => "off".to_owned(),
+        Value::String(text) => text.clone(),
+        Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => value.to_string(),
     }
 }
 
 /// What a change is called, and what it is about.
 fn named(change: &Change) -> (&'static str, String) {
     match change {
-        Change::AddBackend { pool, backend } => ("add", format!("{pool}/{}", backend.name)),
-        Change::RemoveBackend { pool, backend } => ("remove", format!("{pool}/{backend}")),
-        Change::SetBackend { pool, backend, .. } => ("set", format!("{pool}/{backend}")),
-        Change::SetPool { pool, .. } => ("set", pool.clone()),
-        Change::SetListener { listener, .. } => ("set", listener.clone()),
-        Change::SetLimit { .. } => ("set", "limits".to_owned()),
+        Change::AddBackend { pool, backend } => ("add_backend", format!("{pool}/{}", backend.name)),
+        Change::RemoveBackend { pool, backend } => ("remove_backend", format!("{pool}/{backend}")),
+        Change::SetBackend { pool, backend, .. } => ("set_backend", format!("{pool}/{backend}")),
+        Change::SetPool { pool, .. } => ("set_pool", pool.clone()),
+        Change::SetListener { listener, .. } => ("set_listener", listener.clone()),
+        Change::SetLimit { .. } => ("set_limits", "limits".to_owned()),
     }
 }
 
@@ -181,14 +225,8 @@ fn subject(change: &Change) -> Subject<'_> {
 
 /// What a configuration says of a change's subject, for the audit log.
 fn values(change: &Change, config: &Config) -> Option<Value> {
-    let pool = |name: &str| config.pools.iter().find(|pool| pool.name == name);
-    let backend = |in_pool: &str, name: &str| {
-        let backend = pool(in_pool)?
-            .backends
-            .iter()
-            .find(|its| its.name == name)?;
-        Some(backend_values(backend))
-    };
+    let pool = |name: &str| config.pool(name);
+    let backend = |in_pool: &str, name: &str| pool(in_pool)?.backend(name).map(backend_values);
     match change {
         Change::AddBackend {
             pool: in_pool,
@@ -226,6 +264,8 @@ fn backend_values(backend: &Backend) -> Value {
         "weight": backend.weight,
         "max_connections": backend.max_connections,
         "state": status::state_name(backend.state),
+        "backup": backend.backup,
+        "group": backend.group,
     })
 }
 
@@ -253,7 +293,7 @@ async fn list(crew: &Crew, filter: &SessionFilter) -> Vec<SessionStatus> {
     let Some(sought) = sought(filter) else {
         return Vec::new();
     };
-    let lists = answers(&crew.list(&sought, limit), crew.len()).await;
+    let lists = crew.gather(&crew.list(&sought, limit)).await;
     let now = sys::monotonic();
     let sessions = lists.iter().flatten().take(limit);
     sessions.map(|info| session(info, now)).collect()
@@ -264,21 +304,7 @@ async fn kill(crew: &Crew, filter: &SessionFilter) -> u64 {
         return 0;
     };
     let counts = crew.close(&sought, CloseReason::Killed, Duration::ZERO);
-    answers(&counts, crew.len()).await.iter().sum()
-}
-
-/// What workers answer, of those that do so in time. They must not touch what wakes this thread,
-/// so it looks again and again.
-async fn answers<T>(replies: &Receiver<T>, workers: usize) -> Vec<T> {
-    let mut answers = Vec::new();
-    for _ in 0..ANSWER_POLLS {
-        answers.extend(replies.try_iter());
-        if answers.len() == workers {
-            break;
-        }
-        tokio::time::sleep(ANSWER_POLL).await;
-    }
-    answers
+    crew.gather(&counts).await.iter().sum()
 }
 
 fn session(info: &SessionInfo, now: u64) -> SessionStatus {
@@ -297,9 +323,6 @@ fn session(info: &SessionInfo, now: u64) -> SessionStatus {
     }
 }
 
-const ANSWER_POLL: Duration = Duration::from_millis(1);
-/// Half a second: a worker that takes longer has a loop turn that long.
-const ANSWER_POLLS: u32 = 500;
 /// Sessions that are listed when nothing else is said, and at most.
 const SESSIONS: u32 = 1_000;
 const SESSIONS_MAX: u32 = 10_000;

@@ -4,14 +4,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde_json::json;
+
+use crate::admin::model::Stage;
+use crate::admin::{Author, Entry};
 use crate::config::OnDown;
-use crate::pool::{Backend, Health, Totals};
+use crate::pool::{Backend, Health, Pool, Totals};
 use crate::select::Action;
 use crate::session::CloseReason;
 use crate::sys;
 use crate::worker::Sought;
 
-use super::balancer::{Balancer, Key, key};
+use super::balancer::{Balancer, Key};
 use super::events::{Subject, Weight};
 use super::health::Turned;
 use super::webhook::Notice;
@@ -26,7 +30,7 @@ impl Balancer {
             match turned.turn.to {
                 Health::Up => {
                     // At the start of the process everybody comes at once.
-                    if !turned.turn.first {
+                    if !turned.turn.first || self.stage != Stage::Starting {
                         self.rise(key);
                     }
                     let message = format!("{called} is up");
@@ -41,23 +45,31 @@ impl Balancer {
                 }
             }
         }
-        self.publish();
         if turned.turn.to == Health::Down {
-            for key in &turned.backends {
-                self.close_sessions(key);
-            }
+            self.downed.extend_from_slice(&turned.backends);
+        }
+        self.publish_soon();
+    }
+
+    /// Closes the sessions of those that went down, once nobody new comes to them.
+    pub(super) fn close_downed(&mut self) {
+        for key in std::mem::take(&mut self.downed) {
+            self.close_sessions(&key);
         }
     }
 
     /// Closes the sessions of a backend that went down, where its pool says so.
     fn close_sessions(&self, (pool, backend): &Key) {
-        let mut pools = self.snapshot.pools.iter().map(|plan| plan.pool());
-        let pool = pools.find(|its| its.name == *pool);
-        let backend = pool.and_then(|pool| pool.backends.iter().find(|its| its.name == *backend));
+        let pool = self.snapshot.pool(pool);
+        let backend = pool.and_then(|pool| pool.backend(backend));
         let Some((pool, backend)) = pool.zip(backend) else {
             return;
         };
-        if let OnDown::Close(spread) = pool.config.on_down {
+        // Where all seem down it may be the check: then nobody is cut off for it.
+        if let OnDown::Close(spread) = pool.config.on_down
+            && backend.health == Health::Down
+            && !pool.panic
+        {
             let sought = Sought {
                 tally: Some(Arc::clone(&backend.tally)),
                 ..Sought::default()
@@ -66,53 +78,64 @@ impl Balancer {
         }
     }
 
-    /// Workers and outliers eject, time readmits.
+    /// Workers eject, time readmits.
     pub(super) fn on_ejections(&mut self) {
         let now = sys::monotonic();
         let mut changed = false;
-        for plan in &self.snapshot.pools {
+        for plan in Vec::clone(&self.snapshot.pools) {
             let pool = plan.pool();
-            let Some(ejection) = &pool.config.ejection else {
-                continue;
-            };
             for backend in &pool.backends {
-                let key = key(pool, backend);
-                if !backend.tally.is_ejected() || self.ejections.until(&key.0, &key.1).is_some() {
-                    continue;
-                }
+                let known = self.ejections.until(&pool.name, &backend.name).is_some();
                 let failures = backend.tally.failures();
-                let until = self.ejections.on_ejected(&key.0, &key.1, ejection, now);
-                let time = Duration::from_nanos(until.saturating_sub(now)).as_secs_f64();
-                let message = format!(
-                    "backend `{}` of pool `{}` is ejected for {time:.0} s: {failures} failures in \
-                     a row",
-                    backend.name, pool.name
-                );
-                let about = Subject::backend(&pool.name, &backend.name);
-                self.events
-                    .tell(Weight::Warn, "backend_ejected", about, message);
-                changed = true;
+                match (backend.tally.is_ejected(), known) {
+                    (true, false) => {
+                        let why = format!("{failures} failures in a row");
+                        changed |= self.take_note(pool, backend, &why);
+                    }
+                    // Its pool has readmitted it: too few others were left.
+                    (false, true) => self.ejections.end(&pool.name, &backend.name, now),
+                    (true, true) | (false, false) => {}
+                }
             }
         }
         for key in self.ejections.due(now) {
             changed |= self.readmit(&key);
         }
         if changed {
-            self.publish();
+            self.publish_soon();
         }
     }
 
-    fn readmit(&mut self, key: &Key) -> bool {
-        let pools = self.snapshot.pools.iter().map(|plan| plan.pool());
-        let mut pools = pools.filter(|pool| pool.name == key.0);
-        let backend = pools.find_map(|pool| pool.backends.iter().find(|its| its.name == key.1));
-        let Some(backend) = backend.filter(|its| its.tally.is_ejected()).cloned() else {
+    /// A backend is ejected from now on: says for how long, and tells of it.
+    fn take_note(&mut self, pool: &Pool, backend: &Backend, why: &str) -> bool {
+        let Some(ejection) = &pool.config.ejection else {
             return false;
         };
-        backend.readmit();
+        let now = sys::monotonic();
+        let until = self
+            .ejections
+            .on_ejected(&pool.name, &backend.name, ejection, now);
+        let time = Duration::from_nanos(until.saturating_sub(now)).as_secs_f64();
+        let (name, of) = (&backend.name, &pool.name);
+        let message = format!("backend `{name}` of pool `{of}` is ejected for {time:.1} s: {why}");
+        let about = Subject::backend(of, name);
+        self.events
+            .tell(Weight::Warn, "backend_ejected", about, message);
+        true
+    }
+
+    /// Ends a backend's ejection, if it is ejected.
+    pub(super) fn readmit(&mut self, key: &Key) -> bool {
+        let (pool, name) = key;
+        let found = self.snapshot.pool(pool);
+        let backend = found.and_then(|pool| pool.backend(name)).cloned();
+        if !backend.is_some_and(|backend| backend.readmit()) {
+            return false;
+        }
+        self.ejections.end(pool, name, sys::monotonic());
         self.rise(key);
-        let message = format!("backend `{}` of pool `{}` is tried again", key.1, key.0);
-        let about = Subject::backend(&key.0, &key.1);
+        let message = format!("backend `{name}` of pool `{pool}` is tried again");
+        let about = Subject::backend(pool, name);
         self.events
             .tell(Weight::Info, "backend_readmitted", about, message);
         true
@@ -122,7 +145,7 @@ impl Balancer {
     pub(super) fn eject_outliers(&mut self) {
         let now = sys::monotonic();
         let mut ejected = false;
-        for plan in &self.snapshot.pools {
+        for plan in Vec::clone(&self.snapshot.pools) {
             let pool = plan.pool();
             let Some(latency) = pool.config.ejection.and_then(|ejection| ejection.latency) else {
                 continue;
@@ -131,21 +154,14 @@ impl Balancer {
             let outliers = self.outliers.entry(pool.name.clone()).or_default();
             for index in outliers.tick(&totals, latency, now) {
                 let backend = &pool.backends[index];
-                if !backend.eject() {
-                    continue;
+                if backend.eject() {
+                    let why = "it answers much slower than the others";
+                    ejected |= self.take_note(pool, backend, why);
                 }
-                let message = format!(
-                    "backend `{}` of pool `{}` answers much slower than the others",
-                    backend.name, pool.name
-                );
-                let about = Subject::backend(&pool.name, &backend.name);
-                self.events
-                    .tell(Weight::Warn, "backend_slow", about, message);
-                ejected = true;
             }
         }
         if ejected {
-            self.on_ejections();
+            self.publish_soon();
         }
     }
 
@@ -168,10 +184,17 @@ impl Balancer {
                 decision.action.as_str(),
                 decision.reason
             );
+            self.audit.borrow_mut().record(&Entry {
+                author: Author::Balancer,
+                action: kind,
+                target: pool,
+                old: None,
+                new: Some(json!({ "backends": decision.backends, "why": decision.reason })),
+                outcome: Ok(self.snapshot.version),
+            });
             self.events
                 .tell(Weight::Info, kind, Subject::pool(pool), message);
-            let mut pools = self.config.pools.iter();
-            let scaling = pools.find(|its| its.name == *pool);
+            let scaling = self.config.pool(pool);
             let scaling = scaling.and_then(|pool| pool.scaling.as_ref());
             if let Some(url) = scaling.and_then(|scaling| scaling.webhook.as_ref()) {
                 self.webhooks.post(url, Notice::of(pool, decision));

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crossbeam::channel::{self, Receiver, SendTimeoutError, Sender};
+use crossbeam::channel::{self, Receiver, Sender};
 use parking_lot::Mutex;
 use tokio_uring::fs::File;
 
@@ -57,16 +57,34 @@ pub(super) struct Handle {
 }
 
 impl Crew {
-    /// Puts a command into every worker's mailbox and wakes it.
+    /// Puts a command into every worker's mailbox and wakes it. One that hangs in a turn is asked
+    /// no more than it can catch up with; what must not be missed is told all the same.
     pub(super) fn tell_all(&self, command: impl Fn() -> Command) {
         for worker in &self.workers {
-            // A mailbox is full only when its worker hangs in a turn, and closed when it has ended.
-            let sent = worker.mailbox.send_timeout(command(), MAILBOX_TIME);
-            if let Err(SendTimeoutError::Timeout(_)) = sent {
+            let command = command();
+            let must = matches!(command, Command::Stop(_) | Command::Log(_));
+            if must || worker.mailbox.len() < MAILBOX_COMMANDS {
+                // A mailbox is closed when its worker has ended.
+                let _ = worker.mailbox.send(command);
+            } else {
                 log::warn!("a worker does not read its mailbox");
             }
             sys::notify(&worker.wake);
         }
+    }
+
+    /// What workers answer, of those that do so in time. They must not touch what wakes this
+    /// thread, so it looks again and again.
+    pub(super) async fn gather<T>(&self, replies: &Receiver<T>) -> Vec<T> {
+        let mut answers = Vec::new();
+        for _ in 0..ANSWER_POLLS {
+            answers.extend(replies.try_iter());
+            if answers.len() == self.len() {
+                break;
+            }
+            tokio::time::sleep(ANSWER_POLL).await;
+        }
+        answers
     }
 
     /// How many workers there are.
@@ -190,4 +208,8 @@ impl Crew {
 
 /// Lines that wait for the writer of the access log; more are dropped and counted.
 pub(super) const LOG_QUEUE_LINES: usize = 16_384;
-const MAILBOX_TIME: Duration = Duration::from_millis(100);
+/// Commands that a worker may be behind with.
+const MAILBOX_COMMANDS: usize = 64;
+const ANSWER_POLL: Duration = Duration::from_millis(1);
+/// Half a second: a worker that takes longer has a loop turn that long.
+const ANSWER_POLLS: u32 = 500;

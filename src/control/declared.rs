@@ -3,7 +3,7 @@
 //! Pure: what is in force after any number of reloads and changes is a function of the last file,
 //! the changes that are kept and the changes since that file.
 
-use crate::config::{Change, ChangeError, Config, Pool};
+use crate::config::{Change, ChangeError, Config};
 
 /// The configuration without what is discovered.
 #[derive(Clone, Debug)]
@@ -13,8 +13,9 @@ pub(super) struct Declared {
     config: Config,
     /// Changes that hold over reloads, in order; at most one of a kind for each thing.
     kept: Vec<Change>,
-    /// Changes of backends that were discovered: they are told each time anew.
-    afloat: Vec<Change>,
+    /// Changes of backends that were discovered, which are told each time anew; and whether they
+    /// hold over reloads.
+    afloat: Vec<(Change, bool)>,
 }
 
 impl Declared {
@@ -37,7 +38,7 @@ impl Declared {
     /// with what is discovered.
     pub(super) fn complete(&self, config: Config) -> Config {
         let changes = self.afloat.iter();
-        changes.fold(config, |config, change| {
+        changes.fold(config, |config, (change, _)| {
             // Whom it is about may have vanished, and may come back.
             change.apply(&config).unwrap_or(config)
         })
@@ -46,10 +47,10 @@ impl Declared {
     /// Another file takes the place of the last one. The changes that are kept are made again;
     /// those that it leaves no room for are given up, and told.
     pub(super) fn reload(&self, file: Config) -> (Self, Vec<ChangeError>) {
-        let mut next = Self {
-            afloat: self.afloat.clone(),
-            ..Self::new(file)
-        };
+        let mut next = Self::new(file);
+        let afloat = self.afloat.iter();
+        let kept = afloat.filter(|(change, keep)| *keep && change.apply(&next.config).is_err());
+        next.afloat = kept.cloned().collect();
         let mut given_up = Vec::new();
         for change in &self.kept {
             match change.apply(&next.config) {
@@ -80,8 +81,20 @@ impl Declared {
         match change.apply(&self.config) {
             Ok(config) => {
                 next.config = config;
-                if keep {
-                    next.keep(change);
+                // Who is declared was perhaps discovered before: the last word counts.
+                next.afloat
+                    .retain(|(before, _)| !is_of_same_backend(before, change));
+                match change {
+                    Change::RemoveBackend { .. } => next.forget(change, keep),
+                    Change::AddBackend { .. }
+                    | Change::SetBackend { .. }
+                    | Change::SetPool { .. }
+                    | Change::SetListener { .. }
+                    | Change::SetLimit { .. } => {
+                        if keep {
+                            record(&mut next.kept, change);
+                        }
+                    }
                 }
                 Ok(next)
             }
@@ -97,28 +110,33 @@ impl Declared {
                     )));
                 }
                 // Who vanished for good shall leave nothing behind.
-                next.afloat.retain(|before| before.apply(effective).is_ok());
-                record(&mut next.afloat, change);
+                next.afloat
+                    .retain(|(before, _)| before.apply(effective).is_ok());
+                let same = |(before, _): &&mut (Change, bool)| is_of_same_backend(before, change);
+                let before = next.afloat.iter_mut().find(same);
+                let both = before.and_then(|before| Some((merged(&before.0, change)?, before)));
+                match both {
+                    Some((both, before)) => *before = (both, keep || before.1),
+                    None => next.afloat.push((change.clone(), keep)),
+                }
                 Ok(next)
             }
             Err(error) => Err(error),
         }
     }
 
-    /// Writes down a change that holds over reloads.
-    fn keep(&mut self, change: &Change) {
-        let Change::RemoveBackend { pool, backend } = change else {
-            return record(&mut self.kept, change);
+    /// A backend was removed: whatever was to be kept of it goes with it. Who was added over the
+    /// API leaves no trace; the file's own must be removed again each time, if that is to be kept.
+    fn forget(&mut self, removal: &Change, keep: bool) {
+        let Change::RemoveBackend { pool, backend } = removal else {
+            return;
         };
-        // Who was added over the API leaves no trace; the file's own must be removed each time.
         self.kept.retain(|before| {
-            matches!(before, Change::RemoveBackend { .. }) || !is_of_same_backend(before, change)
+            matches!(before, Change::RemoveBackend { .. }) || !is_of_same_backend(before, removal)
         });
-        let mut pools = self.file.pools.iter();
-        let pool = pools.find(|its| its.name == *pool);
-        let in_file = |pool: &Pool| pool.backends.iter().any(|its| its.name == *backend);
-        if pool.is_some_and(in_file) && !self.kept.contains(change) {
-            self.kept.push(change.clone());
+        let in_file = self.file.pool(pool).and_then(|pool| pool.backend(backend));
+        if keep && in_file.is_some() && !self.kept.contains(removal) {
+            self.kept.push(removal.clone());
         }
     }
 }

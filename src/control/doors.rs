@@ -4,12 +4,16 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::admin::{Door, Handle, Tokens, serve};
-use crate::config::{ADMIN_SOCKET, Admin};
+use crate::config::{ADMIN_SOCKET, Admin, AdminHttp};
 
 use super::StartError;
 
 /// What the API listens on, before anything is answered.
-pub(super) struct Doors(Vec<Door>);
+pub(super) struct Doors {
+    doors: Vec<Door>,
+    /// With where they come from.
+    pub(super) tokens: Option<(Tokens, AdminHttp)>,
+}
 
 /// What answers, until it is closed.
 pub(super) struct Servers {
@@ -24,9 +28,12 @@ impl Doors {
     /// # Errors
     /// What was asked for can't be had.
     pub(super) fn open(admin: Option<&Admin>) -> Result<Self, StartError> {
-        let mut doors = Vec::new();
+        let (mut doors, mut all) = (Vec::new(), None);
         let Some(admin) = admin else {
-            return Ok(Self(doors));
+            return Ok(Self {
+                doors,
+                tokens: None,
+            });
         };
         if let Some(path) = &admin.socket {
             match Door::unix(path) {
@@ -43,6 +50,7 @@ impl Doors {
         }
         if let Some(http) = &admin.http {
             let tokens = Tokens::read(http)?;
+            all = Some((tokens.clone(), http.clone()));
             let door = Door::http(http.bind, tokens).map_err(|error| StartError::Admin {
                 at: http.bind.to_string(),
                 error,
@@ -52,13 +60,13 @@ impl Doors {
             }
             doors.push(door);
         }
-        Ok(Self(doors))
+        Ok(Self { doors, tokens: all })
     }
 
     /// Answers from now on.
     pub(super) fn serve(self, handle: &Handle) -> Servers {
         let (stop, stopped) = watch::channel(());
-        let doors = self.0.into_iter();
+        let doors = self.doors.into_iter();
         let tasks =
             doors.map(|door| tokio_uring::spawn(serve(door, handle.clone(), stopped.clone())));
         Servers {

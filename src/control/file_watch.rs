@@ -42,12 +42,9 @@ impl FileWatch {
 
     /// A file that was read just now.
     pub(super) fn of_read(path: PathBuf) -> Self {
-        let sight = sight(&fs::metadata(&path));
-        Self {
-            path,
-            seen: Some(sight),
-            read: Some(sight),
-        }
+        let mut watch = Self::new(path);
+        watch.mark_read();
+        watch
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -65,6 +62,12 @@ impl FileWatch {
             |before| before == sight,
         );
         (has_settled && self.read != Some(sight)).then_some(sight)
+    }
+
+    /// Whatever there is now is about to be read.
+    pub(super) fn mark_read(&mut self) {
+        let sight = sight(&fs::metadata(&self.path));
+        (self.seen, self.read) = (Some(sight), Some(sight));
     }
 
     /// This version was read.

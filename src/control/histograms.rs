@@ -140,18 +140,10 @@ fn summary(worker: Option<u32>, name: &str, unit: &str, its: &Histogram<u64>) ->
 
 /// Histograms of those workers that answer in time.
 async fn take(crew: &Crew) -> Vec<(u32, Box<Histograms>)> {
-    let (reply, replies) = channel::bounded(crew.stats.len());
+    let (reply, replies) = channel::bounded(crew.len());
     crew.tell_all(|| Command::TakeHistograms(reply.clone()));
     drop(reply);
-    let mut taken = Vec::new();
-    for _ in 0..ANSWER_POLLS {
-        taken.extend(replies.try_iter());
-        if taken.len() == crew.stats.len() {
-            break;
-        }
-        tokio::time::sleep(ANSWER_POLL).await;
-    }
-    taken
+    crew.gather(&replies).await
 }
 
 fn gauges(stats: &Numbers) -> String {
@@ -247,6 +239,3 @@ fn write_interval(
 /// The log target of what a signal asked for: it is shown whatever the log's level.
 pub(crate) const TARGET: &str = "histograms";
 const WRITE_TIME: Duration = Duration::from_secs(1);
-const ANSWER_POLL: Duration = Duration::from_millis(2);
-/// Half a second: a worker that takes longer has a loop turn that long.
-const ANSWER_POLLS: u32 = 250;

@@ -139,8 +139,8 @@ pub fn run(
         let records = crew.records.clone();
         let writer = AccessLogWriter::new(Log { sink, records }, &crew.doorbell, &orders);
         let log = tokio_uring::spawn(writer.run(crew.stats.clone()));
-        let mut balancer = Balancer::new(config, &crew, reread, handle.events())?;
-        balancer.log_orders = orders;
+        let mut balancer = Balancer::new(config, &crew, reread, handle.events(), &orders)?;
+        balancer.tokens.clone_from(&doors.tokens);
         let doors = doors.serve(&handle);
         ready();
         balancer.supervise(&mut signals, calls).await;

@@ -27,6 +27,21 @@ pub struct Reread {
     pub read: fn(&Path) -> Result<Config, ConfigError>,
 }
 
+impl Reread {
+    /// Reads the file, and opens what it wants opened: both may take long. `log` is the access log
+    /// in force.
+    fn read(&self, log: Option<&AccessLog>) -> Result<Box<Read>, String> {
+        let config = (self.read)(&self.path).map_err(|error| error.to_string())?;
+        let open = |log: &AccessLog| Sink::open(log).map_err(|error| error.to_string());
+        let log = if config.access_log.as_ref() == log {
+            None
+        } else {
+            Some(config.access_log.as_ref().map(open).transpose()?)
+        };
+        Ok(Box::new(Read { config, log }))
+    }
+}
+
 /// Who asked for the file to be read again, and where the answer goes.
 pub(super) struct Asked {
     pub(super) author: Author,
@@ -42,18 +57,25 @@ pub(super) struct Reloading {
 }
 
 struct Reading {
-    config: oneshot::Receiver<Result<Config, ConfigError>>,
+    outcome: oneshot::Receiver<Result<Box<Read>, String>>,
     asked: Vec<Asked>,
+}
+
+/// What was read, and opened for it.
+pub(super) struct Read {
+    config: Config,
+    /// Where the sessions' lines go from now on, if elsewhere than before.
+    log: Option<Option<Sink>>,
 }
 
 impl Reloading {
     /// What was read. May be dropped while it waits.
-    pub(super) async fn read(&mut self) -> Result<Config, String> {
+    pub(super) async fn read(&mut self) -> Result<Box<Read>, String> {
         let Some(reading) = &mut self.reading else {
             return pending().await;
         };
-        match (&mut reading.config).await {
-            Ok(outcome) => outcome.map_err(|error| error.to_string()),
+        match (&mut reading.outcome).await {
+            Ok(outcome) => outcome,
             Err(_) => Err("the thread that reads the configuration has ended".to_owned()),
         }
     }
@@ -71,17 +93,23 @@ impl Balancer {
 
     /// Reads on a thread of its own: this one has probes to make and calls to answer.
     fn begin_reload(&mut self) {
-        systemd::reloading();
         let asked = std::mem::take(&mut self.reloading.waiting);
-        let (done, config) = oneshot::channel();
-        self.reloading.reading = Some(Reading { config, asked });
-        let Some(Reread { path, read }) = self.reread.clone() else {
+        let (done, outcome) = oneshot::channel();
+        self.reloading.reading = Some(Reading { outcome, asked });
+        if self.stage == Stage::Stopping {
+            return self.end_reload(Err("the balancer is stopping".to_owned()));
+        }
+        let Some(reread) = self.reread.clone() else {
             return self.end_reload(Err("it runs without a configuration file".to_owned()));
         };
+        systemd::reloading();
+        // Before it is read: a change that comes meanwhile is another one.
+        self.file_watch.iter_mut().for_each(FileWatch::mark_read);
+        let log = self.config.access_log.clone();
         let thread = std::thread::Builder::new().name("reload".to_owned());
         let thread = thread.spawn(move || {
             // Nobody waits for it any more when the process ends.
-            let _ = done.send(read(&path));
+            let _ = done.send(reread.read(log.as_ref()));
         });
         if let Err(error) = thread {
             self.end_reload(Err(format!("the file can't be read: {error}")));
@@ -89,11 +117,11 @@ impl Balancer {
     }
 
     /// The file was read: routes by it, or tells what is wrong.
-    pub(super) fn end_reload(&mut self, read: Result<Config, String>) {
+    pub(super) fn end_reload(&mut self, read: Result<Read, String>) {
         let Some(reading) = self.reloading.reading.take() else {
             return;
         };
-        let outcome = read.and_then(|file| self.take_over(file));
+        let outcome = read.and_then(|read| self.take_over(read));
         let outcome = outcome.map(|()| self.snapshot.version);
         self.tell_reload(&outcome);
         for Asked { author, reply } in reading.asked {
@@ -136,26 +164,28 @@ impl Balancer {
 
     /// Reads the file again if it has changed, where that is wanted.
     pub(super) fn watch_file(&mut self) {
-        let sight = self.file_watch.as_mut().and_then(FileWatch::look);
-        if let (Some(sight), Some(watch)) = (sight, &mut self.file_watch) {
-            watch.set_read(sight);
-            if self.config.reload_on_change {
-                let author = Author::Operator;
-                self.reload(Asked {
-                    author,
-                    reply: None,
-                });
-            }
+        let watch = self.file_watch.as_mut();
+        let watch = watch.filter(|_| self.config.reload_on_change);
+        if watch.and_then(FileWatch::look).is_some() {
+            let author = Author::Operator;
+            self.reload(Asked {
+                author,
+                reply: None,
+            });
         }
     }
 
-    fn take_over(&mut self, file: Config) -> Result<(), String> {
+    fn take_over(&mut self, read: Read) -> Result<(), String> {
+        if self.stage == Stage::Stopping {
+            return Err("the balancer is stopping".to_owned());
+        }
         let old = self.declared.config().clone();
-        let (declared, given_up) = self.declared.reload(file);
-        // Taken before anything changes: it may fail.
-        let log = self.next_log(&old, declared.config())?;
+        let (declared, given_up) = self.declared.reload(read.config);
+        if let Some((tokens, http)) = &self.tokens {
+            tokens.read_again(http).map_err(|error| error.to_string())?;
+        }
         self.apply(declared).map_err(|error| error.to_string())?;
-        if let Some(sink) = log {
+        if let Some(sink) = read.log {
             self.switch_log(sink);
         }
         for error in given_up {
@@ -174,15 +204,6 @@ impl Balancer {
             }
         }
         Ok(())
-    }
-
-    /// The sink of another access log, `Some(None)` where there shall be none any more.
-    fn next_log(&self, old: &Config, new: &Config) -> Result<Option<Option<Sink>>, String> {
-        if old.access_log == new.access_log {
-            return Ok(None);
-        }
-        let open = |log: &AccessLog| Sink::open(log).map_err(|error| error.to_string());
-        new.access_log.as_ref().map(open).transpose().map(Some)
     }
 
     fn switch_log(&self, sink: Option<Sink>) {

@@ -21,8 +21,7 @@ impl Scalings {
     /// Goes over to another configuration. Who is in stays in.
     pub(super) fn follow(&mut self, config: &Config) {
         let scaling = |name: &str| {
-            let mut pools = config.pools.iter();
-            let pool = pools.find(|pool| pool.name == name)?;
+            let pool = config.pool(name)?;
             Some((pool, pool.scaling.as_ref()?))
         };
         self.scalers.retain(|name, _| scaling(name).is_some());
@@ -36,10 +35,8 @@ impl Scalings {
                 .or_insert_with(|| Scaler::new(settings.clone(), &pool.strategy));
         }
         self.active.retain(|(pool, backend)| {
-            scaling(pool).is_some_and(|(pool, _)| {
-                let mut backends = pool.backends.iter();
-                backends.any(|its| its.reserve && its.name == *backend)
-            })
+            let backend = scaling(pool).and_then(|(pool, _)| pool.backend(backend));
+            backend.is_some_and(|backend| backend.reserve)
         });
     }
 

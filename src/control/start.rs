@@ -9,9 +9,9 @@ use std::thread;
 use crossbeam::channel::{self, Sender};
 use parking_lot::Mutex;
 
-use crate::config::Config;
+use crate::config::{self, Config, Initial};
 use crate::kernel::Socket;
-use crate::pool::Standing;
+use crate::pool::{Health, Standing};
 use crate::ring::{Features, Ring, SetupError, Size};
 use crate::select::Seat;
 use crate::snapshot::Snapshot;
@@ -103,9 +103,7 @@ pub(super) fn start(
 ) -> Result<Crew, StartError> {
     let plan = Plan::new(config, features);
     let workers = u32::try_from(plan.cpus.len()).unwrap_or(u32::MAX);
-    let snapshot = Arc::new(Snapshot::compose(None, config, plan.in_all, |_, _| {
-        Standing::default()
-    }));
+    let snapshot = Arc::new(Snapshot::compose(None, config, plan.in_all, unknown));
     // Closed at the end: every worker has its own copies by then.
     let bound = listening::bind_all(config, plan.cpus.len(), inherited)?;
 
@@ -135,7 +133,7 @@ pub(super) fn start(
         let own = |bound: &Bound| bound.of_worker(worker as usize).as_raw_fd();
         let log = config.access_log.as_ref();
         let log = log.map(|_| LogQueue::new(record_sender.clone(), Arc::clone(&crew.doorbell)));
-        let (mailbox, commands) = channel::bounded(MAILBOX_COMMANDS);
+        let (mailbox, commands) = channel::unbounded();
         let setup = Setup {
             seat: Seat {
                 worker,
@@ -172,6 +170,19 @@ pub(super) fn start(
     let snapshot = Arc::clone(&crew.snapshot);
     crew.note(&snapshot, bound);
     Ok(crew)
+}
+
+/// What is known of a backend before anything is.
+fn unknown(pool: &config::Pool, backend: &config::Backend) -> Standing {
+    let initial = pool.check.as_ref().map(|check| check.initial);
+    Standing {
+        health: match initial {
+            Some(Initial::Down | Initial::Probe) => Health::Down,
+            Some(Initial::Up) | None => Health::Up,
+        },
+        rise: None,
+        standby: backend.reserve,
+    }
 }
 
 /// The life of a worker's thread.
@@ -243,5 +254,4 @@ fn thread_error(what: &'static str) -> impl Fn(io::Error) -> StartError {
     move |error| StartError::Thread { what, error }
 }
 
-const MAILBOX_COMMANDS: usize = 64;
 const SUBMISSIONS: u32 = 1_024;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::admin::model::{BackendStatus, ListenerStatus, PoolStatus, WorkerStatus};
+use crate::config;
 use crate::guard::Limit;
 use crate::pool::{AdminState, Backend, Pool};
 use crate::session::CloseReason;
@@ -40,22 +41,25 @@ pub(super) fn listeners(snapshot: &Snapshot, crew: &Crew) -> Vec<ListenerStatus>
 pub(super) fn pools(
     snapshot: &Snapshot,
     now: u64,
-    known: impl Fn(&Pool, &Backend) -> Known,
+    known: impl Fn(&Pool, &Backend, Option<&config::Backend>) -> Known,
 ) -> Vec<PoolStatus> {
     let pools = snapshot.pools.iter().map(|plan| plan.pool());
     let pools = pools.map(|pool| {
-        let show = |backend: &Backend, leaving| {
-            let known = known(pool, backend);
+        let show = |backend: &Backend, configured: Option<_>| {
+            let known = known(pool, backend, configured);
+            let leaving = configured.is_none();
             BackendStatus {
                 leaving,
                 in_rotation: !leaving && backend.is_in_rotation() && !backend.is_shut_out(),
                 ..backend_status(pool, backend, &known, now)
             }
         };
-        let present = pool.backends.iter().map(|backend| show(backend, false));
+        // In the same order.
+        let present = pool.backends.iter().zip(&pool.config.backends);
+        let present = present.map(|(backend, configured)| show(backend, Some(configured)));
         let leaving = pool.leaving.iter();
         let leaving = leaving.filter(|backend| backend.tally.connections.used() > 0);
-        let leaving = leaving.map(|backend| show(backend, true));
+        let leaving = leaving.map(|backend| show(backend, None));
         PoolStatus {
             name: pool.name.clone(),
             strategy: pool.strategy.to_string(),

@@ -14,14 +14,13 @@ use tokio_uring::fs::File;
 
 use crate::admin::model::Stage;
 use crate::admin::{Author, Call};
-use crate::config::Config;
 use crate::sys;
 use crate::worker::{Command, Doorbell, Stats};
 
 use super::balancer::Balancer;
 use super::events::{Subject, Weight};
 use super::health::News;
-use super::reload::Asked;
+use super::reload::{Asked, Read};
 use super::systemd;
 
 /// What the control thread is woken by.
@@ -40,8 +39,10 @@ enum Wake {
     /// The backends of a pool are others.
     Discovered,
     Watchdog,
+    /// More is known than what the workers route by.
+    Publish,
     /// The file was read.
-    Reread(Result<Config, String>),
+    Reread(Result<Box<Read>, String>),
     /// Every worker has ended.
     Ended(io::Result<()>),
 }
@@ -61,6 +62,7 @@ impl Balancer {
         let mut finished = std::pin::pin!(crew.finished());
         loop {
             self.advance();
+            let publish_due = self.publish_due();
             let wake = tokio::select! {
                 _ = signals.hup.recv() => Wake::Reload,
                 _ = signals.usr1.recv() => Wake::Dump,
@@ -72,6 +74,7 @@ impl Balancer {
                 news = self.checks.next() => Wake::News(news),
                 _ = self.discoveries.changed() => Wake::Discovered,
                 () = Watchdog::due(self.watchdog.as_mut()) => Wake::Watchdog,
+                () = until(publish_due) => Wake::Publish,
                 read = self.reloading.read() => Wake::Reread(read),
                 Some(call) = calls.recv() => Wake::Call(call),
                 _ = second.tick() => Wake::Second,
@@ -80,7 +83,9 @@ impl Balancer {
                 Wake::Reload => self.on_hup(),
                 Wake::Dump => {
                     self.pools.log();
-                    self.measurements.dump(&self.crew).await;
+                    let crew = Rc::clone(&self.crew);
+                    let measurements = Rc::clone(&self.measurements);
+                    tokio_uring::spawn(async move { measurements.dump(&crew).await });
                 }
                 Wake::Stop(signal) => self.stop(signal),
                 Wake::Second => self.tick(),
@@ -91,7 +96,8 @@ impl Balancer {
                 Wake::News(News::FirstRound) => {}
                 Wake::Discovered => self.on_discovered(),
                 Wake::Watchdog => self.feed_watchdog(),
-                Wake::Reread(read) => self.end_reload(read),
+                Wake::Publish => self.publish(),
+                Wake::Reread(read) => self.end_reload(read.map(|read| *read)),
                 Wake::Ended(outcome) => {
                     if let Err(error) = outcome {
                         log::error!("the workers' end can't be awaited: {error}");
@@ -104,12 +110,19 @@ impl Balancer {
 
     /// Ready once every backend that is probed was probed.
     fn advance(&mut self) {
-        if self.stage == Stage::Starting && self.checks.first_round_done() {
+        let known = self.checks.first_round_done() && self.has_discovered();
+        if self.stage == Stage::Starting && known {
             self.stage = Stage::Ready;
             systemd::ready(READY);
-            let message = "every backend that is probed was probed".to_owned();
+            let targets = self.checks.targets();
+            let message = format!("ready: {targets} targets were probed");
+            let weight = if targets > 0 {
+                Weight::Info
+            } else {
+                Weight::Quiet
+            };
             self.events
-                .tell(Weight::Info, "ready", Subject::default(), message);
+                .tell(weight, "ready", Subject::default(), message);
         }
     }
 

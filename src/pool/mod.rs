@@ -162,6 +162,12 @@ impl Pool {
         pool
     }
 
+    /// The backend of this name.
+    #[must_use]
+    pub fn backend(&self, name: &str) -> Option<&Arc<Backend>> {
+        self.backends.iter().find(|backend| backend.name == name)
+    }
+
     /// The same pool with some of its backends changed.
     #[must_use]
     pub fn with(&self, mut change: impl FnMut(&mut Backend)) -> Self {
@@ -316,6 +322,12 @@ impl Backend {
     #[must_use]
     pub fn is_in_rotation(&self) -> bool {
         self.is_ready() && (self.forced || self.health == Health::Up)
+    }
+
+    /// Whether it answers and is not ejected.
+    #[must_use]
+    pub fn is_usable(&self) -> bool {
+        self.health == Health::Up && !self.tally.is_ejected()
     }
 
     /// Whether it gets nothing, as it is ejected and its pool does not panic.

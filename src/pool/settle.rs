@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::config::AllDown;
 
-use super::{Backend, Health, Pool};
+use super::{Backend, Pool};
 
 impl Pool {
     /// Decides how many may be ejected, and whether it panics.
@@ -42,15 +42,13 @@ impl Pool {
     }
 
     fn is_to_panic(&self) -> bool {
-        let usable =
-            |backend: &&Arc<Backend>| backend.health == Health::Up && !backend.tally.is_ejected();
+        let usable = |backend: &&Arc<Backend>| backend.is_usable();
         let ready = self.backends.iter().filter(|backend| backend.is_ready());
         let (backups, candidates): (Vec<_>, Vec<_>) = ready.partition(|backend| backend.backup);
-        if backups.iter().any(usable) {
-            return false;
-        }
         let all = candidates.len();
         match candidates.into_iter().filter(usable).count() {
+            // They are for this.
+            0 if backups.iter().any(usable) => false,
             0 if all == 0 && backups.is_empty() => false,
             0 => self.config.all_down == AllDown::Open,
             usable => usable * 100 < all * usize::from(self.config.panic_below),
@@ -64,7 +62,7 @@ mod tests {
 
     use super::*;
     use crate::config::{self, AdminState, Ejection};
-    use crate::pool::{Standing, Tally};
+    use crate::pool::{Health, Standing, Tally};
 
     /// So many backends, named b0, b1, ...
     fn config(count: u16) -> config::Pool {
@@ -176,7 +174,7 @@ mod tests {
         let expected = match (left + backups_left, pool.config.all_down) {
             (0, AllDown::Open) => mains + backups > 0,
             (0, AllDown::Closed) => false,
-            (_, AllDown::Open | AllDown::Closed) => backups_left == 0 && below,
+            (_, AllDown::Open | AllDown::Closed) => left > 0 && below,
         };
         assert_eq!(pool.panic, expected, "{pool:?}");
         assert!(pool.backends.iter().all(|one| one.forced == pool.panic));

@@ -117,8 +117,11 @@ impl Scaler {
         let named = |backend: &Backend| backend.name.clone();
         let (action, backends, in_rotation, reserve_left) = match step {
             Step::In(number) => {
-                let backends = reserve().filter(|backend| could_come(backend));
-                let backends: Vec<_> = backends.take(number as usize).map(named).collect();
+                let mut waiting: Vec<_> = reserve().filter(|backend| could_come(backend)).collect();
+                // Who answers helps at once; a machine that is off has to be started first.
+                waiting.sort_by_key(|backend| backend.health == Health::Down);
+                let backends = waiting.into_iter().take(number as usize);
+                let backends: Vec<_> = backends.map(named).collect();
                 let (more, left) = (scene.in_rotation + number, scene.reserve_waits - number);
                 (Action::In, backends, more, left)
             }
@@ -147,10 +150,10 @@ fn takes_share(backend: &Backend) -> bool {
     backend.is_in_rotation() && backend.health == Health::Up && !backend.backup
 }
 
-/// Whether it would take a share if it were brought in.
+/// Whether it would take a share if it were brought in; at once, or when its machine has started.
 fn could_come(backend: &Backend) -> bool {
-    let is_well = backend.admin == AdminState::Ready && backend.health == Health::Up;
-    backend.standby && is_well && backend.weight > 0 && !backend.backup
+    let is_wanted = backend.admin == AdminState::Ready && backend.weight > 0;
+    backend.standby && is_wanted && !backend.backup
 }
 
 /// A forecast of open connections.

@@ -40,13 +40,11 @@ pub enum CloseReason {
     Shutdown,
     /// The operator closed it.
     Killed,
-    /// Its backend was drained or removed, and the time for that was over.
-    Drained,
 }
 
 impl CloseReason {
     /// Every reason, in the order of their counters.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 15] = [
         Self::Finished,
         Self::ClientReset,
         Self::BackendReset,
@@ -62,7 +60,6 @@ impl CloseReason {
         Self::NoResources,
         Self::Shutdown,
         Self::Killed,
-        Self::Drained,
     ];
 
     /// The reason for a connection of this side that broke.
@@ -93,7 +90,6 @@ impl CloseReason {
             Self::NoResources => "no_resources",
             Self::Shutdown => "shutdown",
             Self::Killed => "killed",
-            Self::Drained => "drained",
         }
     }
 
@@ -115,8 +111,7 @@ impl CloseReason {
             | Self::SessionTimeout
             | Self::NoResources
             | Self::Shutdown
-            | Self::Killed
-            | Self::Drained => Manner::Reset,
+            | Self::Killed => Manner::Reset,
         }
     }
 }

@@ -224,8 +224,7 @@ impl FakeKernel {
                 | CloseReason::NoResources
                 | CloseReason::Shutdown
                 | CloseReason::Killed
-                | CloseReason::BackendDown
-                | CloseReason::Drained => true,
+                | CloseReason::BackendDown => true,
             };
             assert!(possible, "{reason} without a backend: {client:?}");
             assert_eq!(record.summary.delivered, [0, 0]);
@@ -246,8 +245,7 @@ impl FakeKernel {
             | CloseReason::SessionTimeout
             | CloseReason::Shutdown
             | CloseReason::Killed
-            | CloseReason::BackendDown
-            | CloseReason::Drained => true,
+            | CloseReason::BackendDown => true,
             CloseReason::ConnectFailed
             | CloseReason::ConnectTimeout
             | CloseReason::NoBackend
@@ -354,8 +352,7 @@ fn check_deadline(record: &Record, queue_timeout: u64) {
         | CloseReason::NoResources
         | CloseReason::Shutdown
         | CloseReason::Killed
-        | CloseReason::BackendDown
-        | CloseReason::Drained => 0,
+        | CloseReason::BackendDown => 0,
     };
     assert!(lasted >= least, "{}: after {lasted} ns", record.reason);
     assert!(record.summary.attempts <= limits.attempts);

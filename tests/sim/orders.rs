@@ -46,11 +46,7 @@ pub(crate) fn mix_in(
     for beat in 1..=random.below(5) {
         let command = match random.below(8) {
             0..=3 => {
-                let reasons = [
-                    CloseReason::Killed,
-                    CloseReason::BackendDown,
-                    CloseReason::Drained,
-                ];
+                let reasons = [CloseReason::Killed, CloseReason::BackendDown];
                 let spread = random.pick(&[0, 5, 300]);
                 Command::Close(
                     sought(pools, random),
@@ -202,7 +198,7 @@ impl FakeKernel {
     pub(crate) fn check_closes(&self, record: &Record) {
         let reason = record.reason;
         let ordered = match reason {
-            CloseReason::Killed | CloseReason::BackendDown | CloseReason::Drained => true,
+            CloseReason::Killed | CloseReason::BackendDown => true,
             CloseReason::Finished
             | CloseReason::ClientReset
             | CloseReason::BackendReset

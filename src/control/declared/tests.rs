@@ -216,3 +216,34 @@ fn random_change(rng: &mut Rng) -> Change {
         },
     }
 }
+
+#[test]
+fn the_last_word_counts_about_who_was_discovered_and_is_declared_now() {
+    let declared = Declared::new(file(&["1"]));
+    let effective = file(&["1", "2"]);
+    let changed = declared.change(&weight("2", 7), true, &effective).unwrap();
+    // It holds over a reload, until the file declares it.
+    let (kept, _) = changed.reload(file(&["1"]));
+    assert_eq!(
+        kept.complete(effective.clone()).pools[0].backends[1].weight,
+        7
+    );
+    let (gone, _) = kept.reload(file(&["1", "2"]));
+    assert_eq!(gone.complete(gone.config().clone()), file(&["1", "2"]));
+    // Or somebody adds it, and then says otherwise.
+    let added = changed.change(&add("2"), false, &effective).unwrap();
+    assert_eq!(added.complete(added.config().clone()), *added.config());
+    // What is not to be kept goes with the next file.
+    let passing = declared.change(&weight("2", 7), false, &effective).unwrap();
+    let (gone, _) = passing.reload(file(&["1"]));
+    assert_eq!(gone.complete(effective.clone()), effective);
+}
+
+#[test]
+fn a_removal_that_is_not_kept_removes_for_good_what_only_the_api_knew() {
+    let declared = Declared::new(file(&["1", "2"]));
+    let declared = changed(&declared, &add("3"), true);
+    let declared = changed(&declared, &remove("3"), false);
+    let (declared, _) = declared.reload(file(&["1", "2"]));
+    assert_eq!(weights(&declared), are(&[("1", 1), ("2", 1)]));
+}

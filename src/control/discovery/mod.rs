@@ -109,6 +109,13 @@ impl Discoveries {
         self.followed.get(pool)?.found.as_deref()
     }
 
+    /// Whether a pool has had an answer since it began to discover, good or bad.
+    #[must_use]
+    pub fn has_answer(&self, pool: &str) -> bool {
+        let state = self.state(pool);
+        state.is_some_and(|state| state.succeeded_at.is_some() || state.error.is_some())
+    }
+
     /// How it is going; `None`: the pool discovers nothing.
     #[must_use]
     pub fn state(&self, pool: &str) -> Option<&State> {

@@ -2,9 +2,9 @@
 
 use std::ops::RangeInclusive;
 
-use regex::bytes::{Regex, RegexBuilder};
+use regex::bytes::Regex;
 
-use crate::config::{self, Probe};
+use crate::config::{self, Probe, values};
 
 use super::failure::{Closed, Failure, excerpt};
 
@@ -29,10 +29,8 @@ impl Expectation {
             Probe::SendExpect { expect, .. } => match expect {
                 config::Expect::Bytes(bytes) => Self::Bytes(bytes.clone()),
                 config::Expect::Regex(pattern) => {
-                    let regex = RegexBuilder::new(pattern).size_limit(REGEX_MAX).build();
-                    Self::Match(regex.map_err(|error| {
-                        Failure::Unfit(format!("`{pattern}` is no regular expression: {error}"))
-                    })?)
+                    let regex = values::expect_regex(pattern);
+                    Self::Match(regex.map_err(|error| Failure::Unfit(error.to_string()))?)
                 }
             },
             Probe::Http { status, .. } => Self::Status(status.clone()),
@@ -124,8 +122,6 @@ fn status_line(answer: &[u8]) -> Status {
 
 /// How much of an answer is looked at.
 pub(super) const ANSWER_MAX: usize = 16 * 1024;
-/// Memory of a compiled regular expression.
-const REGEX_MAX: usize = 1 << 20;
 
 #[cfg(test)]
 mod tests {

@@ -78,9 +78,13 @@ impl Ejections {
         open.map(|record| record.until).min()
     }
 
-    /// Readmitted by hand: as if it had never been ejected.
-    pub fn forget(&mut self, pool: &str, backend: &str) {
-        self.known.remove(&(pool.to_owned(), backend.to_owned()));
+    /// A backend's ejection is over before its time.
+    pub fn end(&mut self, pool: &str, backend: &str, now: u64) {
+        let record = self.known.get_mut(&(pool.to_owned(), backend.to_owned()));
+        if let Some(record) = record.filter(|record| !record.over) {
+            record.over = true;
+            record.until = now;
+        }
     }
 
     /// Forgets the backends (by pool and name) that are no more.
@@ -189,13 +193,26 @@ mod tests {
     }
 
     #[test]
+    fn one_that_ends_early_counts_all_the_same() {
+        let mut ejections = Ejections::default();
+        let settings = Ejection::default();
+        ejections.on_ejected("pool", "a", &settings, 0);
+        ejections.end("pool", "a", 10 * SECOND);
+        assert_eq!(
+            (ejections.until("pool", "a"), ejections.next()),
+            (None, None)
+        );
+        let until = ejections.on_ejected("pool", "a", &settings, 20 * SECOND);
+        assert_eq!(until, 80 * SECOND);
+    }
+
+    #[test]
     fn who_is_gone_is_forgotten() {
         let mut ejections = Ejections::default();
         let settings = Ejection::default();
         for backend in ["a", "b", "c"] {
             ejections.on_ejected("pool", backend, &settings, 0);
         }
-        ejections.forget("pool", "a");
         ejections.retain(|_, backend| backend == "c");
         assert_eq!(ejections.due(u64::MAX), [key("c")]);
     }

@@ -280,7 +280,7 @@ fn backends_come_in_order_and_go_in_reverse() {
         load: 50.0,
         per_backend: 50.0,
         in_rotation: 3,
-        reserve_left: 0,
+        reserve_left: 1,
         reason: "50.0 connections per backend, above 20 for 1s".to_owned(),
     };
     assert_eq!(decision, want);
@@ -297,7 +297,7 @@ fn backends_come_in_order_and_go_in_reverse() {
     assert_eq!(at, 6 * SECOND);
     assert_eq!(decision.action, Action::Out);
     assert_eq!(decision.backends, ["127.0.0.1:5"]);
-    assert_eq!((decision.in_rotation, decision.reserve_left), (2, 1));
+    assert_eq!((decision.in_rotation, decision.reserve_left), (2, 2));
     assert_eq!(
         decision.reason,
         "1.7 connections per backend, below 10 for 1s"
