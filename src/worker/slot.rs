@@ -5,7 +5,6 @@ use std::cmp::Reverse;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crate::guard::Limit;
 use crate::kernel::{Buffer, Completion, Done, Interest, Kernel, Manner, Pipe, Socket};
 use crate::pool::{Backend, Ended, Tally};
 use crate::select::{Choice, Keys, Looked, Request};
@@ -23,8 +22,6 @@ pub(super) struct Slot {
     pub(super) generation: u32,
     /// What it was admitted by, or tried to connect by last; its limits hold to the end.
     pub(super) listener: Arc<Listener>,
-    /// Where it holds a place among all connections.
-    in_all: Arc<Limit>,
     pub(super) port: usize,
     pub(super) number: u64,
     pub(super) client: Socket,
@@ -99,7 +96,6 @@ impl<K: Kernel> Worker<K> {
             target: None,
             tried: Vec::new(),
             paused: false,
-            in_all: Arc::clone(&self.snapshot.connections),
             target_index: 0,
             waiting: None,
             pipes: [None, None],
@@ -372,7 +368,7 @@ impl<K: Kernel> Worker<K> {
             }
         }
         slot.listener.connections.release();
-        slot.in_all.release();
+        self.snapshot.connections.release();
         let port = &mut self.ports[slot.port];
         port.sessions -= 1;
         // A port at its limit may go on; the last session of one that is leaving lets it go.

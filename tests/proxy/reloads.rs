@@ -172,10 +172,10 @@ fn change(
 }
 
 fn text(body: &Value) -> String {
-    match body {
-        Value::Null => String::new(),
-        body => body.to_string(),
+    if body.is_null() {
+        return String::new();
     }
+    body.to_string()
 }
 
 /// What is in force, without what time and chance bring: ports that the kernel chose, and how far

@@ -339,3 +339,21 @@ fn missing_files_are_warned_of() {
     let want = "f:1:9: warning: the directory of the admin socket, `/nowhere`, does not exist";
     assert_eq!(socket, [want]);
 }
+
+#[test]
+fn backends_are_counted() {
+    let many: String = (0..60_001u32)
+        .map(|n| format!("\"10.{}.{}.{}:1\",", n >> 16, n >> 8 & 255, n & 255))
+        .collect();
+    let text = SMALLEST.replacen(
+        "backends: [\"127.0.0.1:9001\"]",
+        &format!("backends: [{many}]"),
+        1,
+    );
+    let error = read(&text).unwrap_err().to_string();
+    assert!(
+        error.contains("60001 are too many: at most 60000"),
+        "{:.300}",
+        error
+    );
+}

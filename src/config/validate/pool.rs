@@ -110,6 +110,11 @@ impl<'a> Judge<'a> {
         let is_group = |name, bare: &Scalar| at.find(name).is_some() && !bare.is_set();
         let is_discovered = is_group("discover", &raw.discover.0.bare);
         let is_scaled = is_group("scaling", &raw.scaling.0.bare);
+        let count = raw.backends.len() + raw.reserve.len();
+        if count > BACKENDS_MAX {
+            let sentence = format!("backends: {count} are too many: at most {BACKENDS_MAX}");
+            self.mistake(&at_backends, sentence);
+        }
         // Those that are discovered may be all.
         if members.is_empty() && !is_discovered {
             self.mistake(&at_backends, "backends: at least one is wanted".to_owned());
@@ -218,3 +223,5 @@ impl<'a> Judge<'a> {
 }
 
 const PERSIST_WANTED: &str = "a key: write \"KEY\" or (key: \"KEY\", ttl: \"30m\")";
+/// Backends that a pool may name; it can discover some more. They are counted in 16 bits.
+const BACKENDS_MAX: usize = 60_000;
