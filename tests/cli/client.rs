@@ -40,7 +40,9 @@ fn status() -> Status {
             succeeded: 3,
             failed: 1,
             last_at: Some("2026-01-05T03:04:05Z".to_owned()),
-            last_error: Some("config.ron:1:1: listeners: at least one is wanted".to_owned()),
+            last_error: Some(
+                "config.ron:1:9: `\u{1b}x` is no listener\n1 | x\n        ^".to_owned(),
+            ),
         },
         workers: vec![worker(0), worker(1)],
     }
@@ -316,15 +318,19 @@ fn stream() -> String {
     format!(
         "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n: hello\n\n{}{}",
         event(1, "web/app-1 is down: connection refused"),
-        event(2, "web/app-1 is up"),
+        event(
+            2,
+            "reload: the old configuration stays\nconfig.ron:1:9: wrong"
+        ),
     )
 }
 
 #[test]
 fn events_are_lines() {
     let fake = Fake::answering("client_events", vec![stream(); 3]);
-    let want = "2026-01-02 03:04:01  web/app-1 is down: connection refused\n\
-                2026-01-02 03:04:02  web/app-1 is up\n";
+    let want = "2026-01-02 03:04:01Z  web/app-1 is down: connection refused\n\
+                2026-01-02 03:04:02Z  reload: the old configuration stays\n    \
+                config.ron:1:9: wrong\n";
     assert_eq!(said(&fake.run(&["events"])), want);
     let output = fake.run(&["events", "--recent", "1", "--json"]);
     let event: Event = serde_json::from_str(said(&output)).unwrap();
@@ -408,7 +414,9 @@ connections  1234 of at most 16384
 accepted     120034
 closed       backend_closed 7, client_closed 118793
 reloads      3 done, 1 refused, the last at 2026-01-05T03:04:05Z
-refused      config.ron:1:1: listeners: at least one is wanted
+refused      config.ron:1:9: `\u{fffd}x` is no listener
+             1 | x
+                     ^
 
 worker  version  sessions  accepted  connect failures
      0       18       617     60017                 2

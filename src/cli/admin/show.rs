@@ -112,8 +112,12 @@ fn status_text(status: &Status, paint: Paint) -> String {
     let done = format!("{} done, {} refused", reloads.succeeded, reloads.failed);
     line("reloads", &format!("{done}{}", at.unwrap_or_default()));
     if let Some(error) = &reloads.last_error {
-        let error = paint.toned(&plain(error), Tone::Bad);
-        let _ = writeln!(text, "{:<12} {error}", "refused");
+        // What is wrong with a file has the file's line in it.
+        for (nth, line) in error.lines().enumerate() {
+            let name = if nth == 0 { "refused" } else { "" };
+            let line = paint.toned(&plain(line), Tone::Bad);
+            let _ = writeln!(text, "{name:<12} {line}");
+        }
     }
     let mut workers = Table::new(&[
         ("worker", Align::Right),

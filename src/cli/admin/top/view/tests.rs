@@ -203,10 +203,10 @@ web/app-2 down: connection refused          1      0     0      0              7
 
 
 events
-2026-01-02 03:04:03  web/app-3 is down: connection refused
-2026-01-02 03:04:04  web/app-4 is down: connection refused
-2026-01-02 03:04:05  web/app-5 is down: connection refused
-2026-01-02 03:04:06  web/app-6 is down: connection refused
+2026-01-02 03:04:03Z  web/app-3 is down: connection refused
+2026-01-02 03:04:04Z  web/app-4 is down: connection refused
+2026-01-02 03:04:05Z  web/app-5 is down: connection refused
+2026-01-02 03:04:06Z  web/app-6 is down: connection refused
 q quit  ? help  space pause  / filter  r reverse  sort: p w c n a f";
 
 const SMALL: &str = "\
