@@ -16,8 +16,8 @@ use super::endpoints::{Asked, Json, Query};
 use super::events::Since;
 use super::model::{
     BackendChange, BackendStatus, Changed, ConfigText, Health, HistogramStatus, Kill, Killed,
-    LimitChange, ListenerStatus, NewBackend, PoolChange, PoolStatus, Removal, SessionFilter,
-    SessionStatus, Stage, Status, Watching,
+    LimitChange, ListenerStatus, NewBackend, PoolChange, PoolStatus, Reloaded, Removal,
+    SessionFilter, SessionStatus, Stage, Status, Watching,
 };
 use super::openapi;
 use super::refusal::Refusal;
@@ -163,12 +163,11 @@ pub(super) async fn config(asked: Asked, (): ()) -> Answer<ConfigText> {
     Ok(Json(ConfigText { ron }))
 }
 
-pub(super) async fn reload(asked: Asked, (): ()) -> Answer<Changed> {
+pub(super) async fn reload(asked: Asked, (): ()) -> Answer<Reloaded> {
     let author = asked.author()?;
     let reloaded = asked.ask(|reply| Call::Reload(author, reply)).await?;
-    let snapshot =
-        reloaded.map_err(|error| Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, error))?;
-    Ok(Json(Changed { snapshot }))
+    let refused = |error| Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, error);
+    reloaded.map(Json).map_err(refused)
 }
 
 /// A stream of server-sent events (HTML standard, section 9.2).

@@ -378,6 +378,17 @@ pub struct Changed {
     pub snapshot: u64,
 }
 
+/// The file was read again and is in force.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Reloaded {
+    /// The version that is in force now.
+    pub snapshot: u64,
+    /// What of the file waits for the next start, and which changes it has ended: a sentence for
+    /// each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
+}
+
 /// Sessions were told to close.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Killed {

@@ -7,7 +7,7 @@ use std::time::SystemTime;
 
 use tokio::sync::oneshot;
 
-use crate::admin::model::Stage;
+use crate::admin::model::{Reloaded, Stage};
 use crate::admin::{Author, Entry, Reply};
 use crate::config::{AccessLog, Config, ConfigError};
 
@@ -30,7 +30,7 @@ pub struct Reread {
 /// Who asked for the file to be read again, and where the answer goes.
 pub(super) struct Asked {
     pub(super) author: Author,
-    pub(super) reply: Option<Reply<Result<u64, String>>>,
+    pub(super) reply: Option<Reply<Result<Reloaded, String>>>,
 }
 
 /// Readings of the file: one at a time, and another one for whoever asks meanwhile.
@@ -106,7 +106,11 @@ impl Balancer {
                 outcome: outcome.clone(),
             });
             // Whoever asked may have gone away.
-            let _ = reply.map(|reply| reply.send(outcome.clone()));
+            let reloaded = outcome.clone().map(|snapshot| Reloaded {
+                snapshot,
+                notes: Vec::new(),
+            });
+            let _ = reply.map(|reply| reply.send(reloaded));
         }
         if !self.reloading.waiting.is_empty() {
             self.begin_reload();

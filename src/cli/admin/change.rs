@@ -10,9 +10,9 @@ use super::args::{
 use super::client::{Client, ClientError, path, query};
 use super::find::{Found, find};
 use super::show;
-use super::units::plural;
+use super::units::{plain, plural};
 use crate::admin::model::{
-    BackendChange, Changed, LimitChange, NewBackend, PoolChange, PoolStatus,
+    BackendChange, Changed, LimitChange, NewBackend, PoolChange, PoolStatus, Reloaded,
 };
 use crate::config::values::written;
 use crate::config::{AdminState, Backend};
@@ -237,9 +237,12 @@ async fn set_backend_limit(backend: &str, how: &Change, limit: u32) -> Result<()
 
 pub(super) async fn reload(asked: &Asked) -> Result<(), ClientError> {
     let client = Client::new(asked)?;
-    let changed: Changed = client.post(&path(&["reload"])).await?;
-    show(asked, &changed, |changed, _| {
-        format!("version {}: the file was read again\n", changed.snapshot)
+    let reloaded: Reloaded = client.post(&path(&["reload"])).await?;
+    show(asked, &reloaded, |reloaded, _| {
+        let notes = reloaded.notes.iter();
+        let notes: String = notes.map(|note| plain(note) + "\n").collect();
+        let version = reloaded.snapshot;
+        format!("version {version}: the file was read again\n{notes}")
     });
     Ok(())
 }
@@ -247,8 +250,12 @@ pub(super) async fn reload(asked: &Asked) -> Result<(), ClientError> {
 /// Tells what has come of a change.
 fn tell(how: &Change, changed: Changed, what: &str) {
     show(&how.asked, &changed, |changed, _| {
-        let kept = if how.keep { ", over reloads too" } else { "" };
-        format!("version {}: {what}{kept}\n", changed.snapshot)
+        let kept = if how.keep {
+            "over reloads too"
+        } else {
+            "until the next reload"
+        };
+        format!("version {}: {what}, {kept}\n", changed.snapshot)
     });
 }
 
