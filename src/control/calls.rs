@@ -7,11 +7,13 @@ use std::time::Duration;
 use crossbeam::channel::Receiver;
 use serde_json::{Value, json};
 
-use crate::admin::model::{SessionFilter, SessionStatus, Status};
+use crate::admin::model::{
+    SESSIONS, SESSIONS_MAX, SessionFilter, SessionState, SessionStatus, Status,
+};
 use crate::admin::{Author, Call, Entry};
 use crate::config::{Backend, Change, ChangeError, Config};
 use crate::pool::Pool;
-use crate::session::CloseReason;
+use crate::session::{CloseReason, Phase};
 use crate::sys;
 use crate::worker::{SessionInfo, Sought, Stats};
 
@@ -225,7 +227,7 @@ fn backend_values(backend: &Backend) -> Value {
         "address": backend.address.to_string(),
         "weight": backend.weight,
         "max_connections": backend.max_connections,
-        "state": status::state_name(backend.state),
+        "state": backend.state.as_str(),
     })
 }
 
@@ -289,7 +291,7 @@ fn session(info: &SessionInfo, now: u64) -> SessionStatus {
         pool: info.listener.plan.pool().name.clone(),
         backend: info.backend.as_ref().map(|backend| backend.name.clone()),
         client: info.client.map(|client| client.to_string()),
-        state: info.view.phase.as_str().to_owned(),
+        state: state(info.view.phase),
         age_s: since(info.view.opened_at),
         idle_s: since(info.view.active_at),
         bytes_up: info.view.delivered[0],
@@ -297,9 +299,16 @@ fn session(info: &SessionInfo, now: u64) -> SessionStatus {
     }
 }
 
+fn state(phase: Phase) -> SessionState {
+    match phase {
+        Phase::Peeking => SessionState::Peeking,
+        Phase::Connecting => SessionState::Connecting,
+        Phase::Queued => SessionState::Queued,
+        Phase::Open => SessionState::Open,
+        Phase::Closing => SessionState::Closing,
+    }
+}
+
 const ANSWER_POLL: Duration = Duration::from_millis(1);
 /// Half a second: a worker that takes longer has a loop turn that long.
 const ANSWER_POLLS: u32 = 500;
-/// Sessions that are listed when nothing else is said, and at most.
-const SESSIONS: u32 = 1_000;
-const SESSIONS_MAX: u32 = 10_000;

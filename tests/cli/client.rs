@@ -4,9 +4,10 @@ use std::io::{Read, Write};
 use std::process::{Command, Output, Stdio};
 
 use mahoraga::admin::model::{
-    BackendStatus, ConfigText, Event, HistogramStatus, Killed, ListenerStatus, PoolStatus, Reloads,
-    SessionStatus, Stage, Status, WorkerStatus,
+    BackendStatus, ConfigText, Event, Health, HistogramStatus, Killed, ListenerStatus, PoolStatus,
+    Reloads, SessionState, SessionStatus, Stage, Status, WorkerStatus,
 };
+use mahoraga::config::AdminState;
 use serde::Serialize;
 
 use super::fake::{Fake, answer};
@@ -67,8 +68,8 @@ fn backend(pool: &str, name: &str, port: u16) -> BackendStatus {
         name: name.to_owned(),
         address: format!("[::1]:{port}"),
         weight: 1,
-        state: "ready".to_owned(),
-        health: "up".to_owned(),
+        state: AdminState::Ready,
+        health: Health::Up,
         in_rotation: true,
         ..BackendStatus::default()
     }
@@ -85,7 +86,7 @@ fn pools() -> Vec<PoolStatus> {
         ..backend("web", "app-1", 9001)
     };
     let down = BackendStatus {
-        health: "down".to_owned(),
+        health: Health::Down,
         check: Some("refused".to_owned()),
         failures: 12,
         in_rotation: false,
@@ -101,8 +102,8 @@ fn pools() -> Vec<PoolStatus> {
         ..backend("web", "app-4", 9004)
     };
     let drained = BackendStatus {
-        state: "drain".to_owned(),
-        health: "unchecked".to_owned(),
+        state: AdminState::Drain,
+        health: Health::Unchecked,
         in_rotation: false,
         connections: 2,
         ..backend("db", "app-1", 5432)
@@ -217,7 +218,7 @@ fn sessions_are_listed_and_closed() {
         pool: "web".to_owned(),
         backend: Some("app-1".to_owned()),
         client: Some("192.0.2.7:40000".to_owned()),
-        state: "open".to_owned(),
+        state: SessionState::Open,
         age_s: 125.0,
         idle_s: 0.2,
         bytes_up: 512,

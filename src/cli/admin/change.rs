@@ -29,7 +29,7 @@ pub(super) async fn add(args: &AddArgs) -> Result<(), ClientError> {
         max_connections: backend.max_connections.map(u32::from),
         backup: backend.backup.then_some(true),
         group: args.group.clone(),
-        state: args.state.map(|state| word(state).to_owned()),
+        state: args.state.map(|state| state.as_str().to_owned()),
         keep: args.how.keep,
     };
     let to = path(&["pools", &args.pool, "backends"]);
@@ -92,7 +92,7 @@ async fn state(
     to: AdminState,
 ) -> Result<(), ClientError> {
     let change = BackendChange {
-        state: Some(word(to).to_owned()),
+        state: Some(to.as_str().to_owned()),
         keep: how.keep,
         ..BackendChange::default()
     };
@@ -264,12 +264,6 @@ fn limit_of(whose: &str, limit: u32) -> String {
         0 => format!("connections {whose} have no limit of their own"),
         _ => format!("at most {} {whose}", plural(limit.into(), "connection")),
     }
-}
-
-fn word(state: AdminState) -> &'static str {
-    let all = AdminState::ALL;
-    let found = all.iter().find(|(_, one)| *one == state);
-    found.map_or("ready", |(word, _)| word)
 }
 
 /// Between two looks at whether a backend is idle.
