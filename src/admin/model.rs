@@ -321,6 +321,51 @@ pub struct HistogramStatus {
     pub max: u64,
 }
 
+/// What has happened: a word for programs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum EventKind {
+    /// Connections are taken.
+    Ready,
+    /// The balancer was told to stop.
+    Stopping,
+    /// The API or the command line changed something.
+    Changed,
+    /// The file was read again and is in force.
+    Reloaded,
+    /// The file was refused: the old configuration stays in force.
+    ReloadFailed,
+    /// Probes say that a backend answers.
+    BackendUp,
+    /// Probes say that a backend does not answer.
+    BackendDown,
+    /// A backend gets no sessions for a time, as it failed.
+    BackendEjected,
+    /// The time of an ejected backend is over.
+    BackendReadmitted,
+    /// A backend answers much slower than the others.
+    BackendSlow,
+    /// A backend joins a pool.
+    BackendAdded,
+    /// A backend leaves a pool.
+    BackendRemoved,
+    /// A listener is added.
+    ListenerAdded,
+    /// A listener is removed.
+    ListenerRemoved,
+    /// Backends of the reserve take part.
+    ScaledIn,
+    /// Backends go back to the reserve.
+    ScaledOut,
+    /// Too few backends of a pool are usable: health is ignored.
+    Panic,
+    /// Enough backends of a pool are usable again.
+    PanicOver,
+    /// Events that this watcher was too slow or too late for; the number is that of the last.
+    #[default]
+    Missed,
+}
+
 /// Something that happened.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Event {
@@ -328,9 +373,8 @@ pub struct Event {
     pub number: u64,
     /// When (RFC 3339).
     pub at: String,
-    /// Such as `backend_down`: a word for programs. `missed` stands for events that this watcher
-    /// was too slow or too late for; its number is that of the last of them.
-    pub kind: String,
+    /// What it is.
+    pub kind: EventKind,
     /// The pool that it is about.
     pub pool: Option<String>,
     /// The backend that it is about.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use crate::address::Address;
-use crate::admin::model::{Reloads, Stage};
+use crate::admin::model::{EventKind, Reloads, Stage};
 use crate::admin::{self, Audit};
 use crate::config::{self, Config};
 use crate::pool::{Backend, Health, Pool, Rise, Standing};
@@ -253,10 +253,12 @@ impl Balancer {
                     pool.name,
                     pool.backends.len()
                 );
-                self.events.tell(Weight::Warn, "panic", about, message);
+                self.events
+                    .tell(Weight::Warn, EventKind::Panic, about, message);
             } else {
                 let message = format!("pool `{}` has enough usable backends again", pool.name);
-                self.events.tell(Weight::Info, "panic_over", about, message);
+                self.events
+                    .tell(Weight::Info, EventKind::PanicOver, about, message);
             }
         }
     }
@@ -265,8 +267,8 @@ impl Balancer {
     fn tell_differences(&self, before: &Config) {
         let [old, new] = [before, &self.config].map(listeners);
         for (kind, here, there, verb) in [
-            ("listener_added", &new, &old, "is added"),
-            ("listener_removed", &old, &new, "is removed"),
+            (EventKind::ListenerAdded, &new, &old, "is added"),
+            (EventKind::ListenerRemoved, &old, &new, "is removed"),
         ] {
             for (name, bind) in here.difference(there) {
                 let message = format!("listener `{name}` on {bind} {verb}");
@@ -276,8 +278,8 @@ impl Balancer {
         }
         let [old, new] = [before, &self.config].map(backends);
         for (kind, here, there, verb) in [
-            ("backend_added", &new, &old, "joins"),
-            ("backend_removed", &old, &new, "leaves"),
+            (EventKind::BackendAdded, &new, &old, "joins"),
+            (EventKind::BackendRemoved, &old, &new, "leaves"),
         ] {
             for (pool, name, address) in here.difference(there) {
                 let message = format!("backend `{name}` at {address} {verb} pool `{pool}`");

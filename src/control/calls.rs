@@ -8,7 +8,7 @@ use crossbeam::channel::Receiver;
 use serde_json::{Value, json};
 
 use crate::admin::model::{
-    SESSIONS, SESSIONS_MAX, SessionFilter, SessionState, SessionStatus, Status,
+    EventKind, SESSIONS, SESSIONS_MAX, SessionFilter, SessionState, SessionStatus, Status,
 };
 use crate::admin::{Author, Call, Entry};
 use crate::config::{Backend, Change, ChangeError, Config};
@@ -152,7 +152,8 @@ impl Balancer {
         if outcome.is_ok() {
             let message = format!("{author}: {action} {target}");
             let about = subject(change);
-            self.events.tell(Weight::Info, "changed", about, message);
+            self.events
+                .tell(Weight::Info, EventKind::Changed, about, message);
         }
         outcome
     }

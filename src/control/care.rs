@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::admin::model::EventKind;
 use crate::config::OnDown;
 use crate::pool::{Backend, Health, Totals};
 use crate::select::Action;
@@ -30,14 +31,15 @@ impl Balancer {
                         self.rise(key);
                     }
                     let message = format!("{called} is up");
-                    self.events.tell(Weight::Info, "backend_up", about, message);
+                    self.events
+                        .tell(Weight::Info, EventKind::BackendUp, about, message);
                 }
                 Health::Down => {
                     let why = turned.failure.as_ref();
                     let why = why.map_or_else(String::new, |failure| format!(": {failure}"));
                     let message = format!("{called} is down{why}");
                     self.events
-                        .tell(Weight::Warn, "backend_down", about, message);
+                        .tell(Weight::Warn, EventKind::BackendDown, about, message);
                 }
             }
         }
@@ -90,7 +92,7 @@ impl Balancer {
                 );
                 let about = Subject::backend(&pool.name, &backend.name);
                 self.events
-                    .tell(Weight::Warn, "backend_ejected", about, message);
+                    .tell(Weight::Warn, EventKind::BackendEjected, about, message);
                 changed = true;
             }
         }
@@ -114,7 +116,7 @@ impl Balancer {
         let message = format!("backend `{}` of pool `{}` is tried again", key.1, key.0);
         let about = Subject::backend(&key.0, &key.1);
         self.events
-            .tell(Weight::Info, "backend_readmitted", about, message);
+            .tell(Weight::Info, EventKind::BackendReadmitted, about, message);
         true
     }
 
@@ -140,7 +142,7 @@ impl Balancer {
                 );
                 let about = Subject::backend(&pool.name, &backend.name);
                 self.events
-                    .tell(Weight::Warn, "backend_slow", about, message);
+                    .tell(Weight::Warn, EventKind::BackendSlow, about, message);
                 ejected = true;
             }
         }
@@ -154,8 +156,8 @@ impl Balancer {
         let decisions = self.scalings.tick(&self.snapshot);
         for (pool, decision) in &decisions {
             let kind = match decision.action {
-                Action::In => "scaled_in",
-                Action::Out => "scaled_out",
+                Action::In => EventKind::ScaledIn,
+                Action::Out => EventKind::ScaledOut,
             };
             if decision.action == Action::In {
                 for backend in &decision.backends {

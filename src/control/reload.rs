@@ -7,7 +7,7 @@ use std::time::SystemTime;
 
 use tokio::sync::oneshot;
 
-use crate::admin::model::{Reloaded, Stage};
+use crate::admin::model::{EventKind, Reloaded, Stage};
 use crate::admin::{Author, Entry, Reply};
 use crate::config::{AccessLog, Config, ConfigError};
 
@@ -127,12 +127,12 @@ impl Balancer {
             Ok(version) => {
                 self.reloads.succeeded += 1;
                 let message = format!("reload: version {version} is in force");
-                (Weight::Info, "reloaded", message)
+                (Weight::Info, EventKind::Reloaded, message)
             }
             Err(why) => {
                 self.reloads.failed += 1;
                 let message = format!("reload: the old configuration stays in force\n{why}");
-                (Weight::Error, "reload_failed", message)
+                (Weight::Error, EventKind::ReloadFailed, message)
             }
         };
         self.events.tell(weight, kind, Subject::default(), message);

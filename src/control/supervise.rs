@@ -12,7 +12,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio::time::MissedTickBehavior;
 use tokio_uring::fs::File;
 
-use crate::admin::model::Stage;
+use crate::admin::model::{EventKind, Stage};
 use crate::admin::{Author, Call};
 use crate::config::Config;
 use crate::sys;
@@ -109,7 +109,7 @@ impl Balancer {
             systemd::ready(READY);
             let message = "every backend that is probed was probed".to_owned();
             self.events
-                .tell(Weight::Info, "ready", Subject::default(), message);
+                .tell(Weight::Info, EventKind::Ready, Subject::default(), message);
         }
     }
 
@@ -154,8 +154,12 @@ impl Balancer {
             self.crew.sessions()
         );
         systemd::stopping(&message);
-        self.events
-            .tell(Weight::Info, "stopping", Subject::default(), message);
+        self.events.tell(
+            Weight::Info,
+            EventKind::Stopping,
+            Subject::default(),
+            message,
+        );
         self.crew.tell_all(|| Command::Stop(grace));
     }
 }

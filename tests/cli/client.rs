@@ -4,8 +4,8 @@ use std::io::{Read, Write};
 use std::process::{Command, Output, Stdio};
 
 use mahoraga::admin::model::{
-    BackendStatus, ConfigText, Event, Health, HistogramStatus, Killed, ListenerStatus, PoolStatus,
-    Reloads, SessionState, SessionStatus, Stage, Status, WorkerStatus,
+    BackendStatus, ConfigText, Event, EventKind, Health, HistogramStatus, Killed, ListenerStatus,
+    PoolStatus, Reloads, SessionState, SessionStatus, Stage, Status, WorkerStatus,
 };
 use mahoraga::config::AdminState;
 use serde::Serialize;
@@ -309,7 +309,7 @@ fn stream() -> String {
         let event = json(&Event {
             number,
             at: format!("2026-01-02T03:04:0{number}.678Z"),
-            kind: "backend_down".to_owned(),
+            kind: EventKind::BackendDown,
             pool: Some("web".to_owned()),
             backend: Some("app-1".to_owned()),
             message: message.to_owned(),
@@ -335,7 +335,7 @@ fn events_are_lines() {
     assert_eq!(said(&fake.run(&["events"])), want);
     let output = fake.run(&["events", "--recent", "1", "--json"]);
     let event: Event = serde_json::from_str(said(&output)).unwrap();
-    assert_eq!((event.number, event.kind.as_str()), (1, "backend_down"));
+    assert_eq!((event.number, event.kind), (1, EventKind::BackendDown));
     let output = fake.run(&["events", "--follow"]);
     assert_eq!((output.status.code(), stdout(&output)), (Some(1), want));
     assert_eq!(

@@ -161,7 +161,9 @@ mod tests {
         let mut lines = Lines::default();
         lines.push(b"data: {\"number\":1,\"at\":\"2026-01-02T03:04:05.678Z\",");
         assert_eq!(lines.next(), None);
-        lines.push(b"\"kind\":\"k\",\"pool\":null,\"message\":\"a\\u001b b\"}\r\n\n: still here\n");
+        lines.push(
+            b"\"kind\":\"changed\",\"pool\":null,\"message\":\"a\\u001b b\"}\r\n\n: still here\n",
+        );
         let found = event(&lines.next().unwrap()).unwrap();
         assert_eq!(line(&found), "2026-01-02 03:04:05Z  a\u{fffd} b");
         assert_eq!(lines.next().as_deref(), Some(""));
