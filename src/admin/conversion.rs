@@ -28,7 +28,7 @@ fn weight(weight: u32) -> Result<u16, Refusal> {
 }
 
 fn state(name: &str) -> Result<AdminState, Refusal> {
-    Ok(values::named("state", name, &AdminState::ALL)?)
+    Ok(values::admin_state(name)?)
 }
 
 fn strategy(text: &str) -> Result<Strategy, Refusal> {

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 
-use super::model::Event;
+use super::model::{Event, EventKind};
 
 /// Tells those who watch what happens.
 #[derive(Clone, Debug)]
@@ -136,7 +136,7 @@ fn missed(count: u64, last: u64) -> Event {
     Event {
         number: last,
         at: humantime::format_rfc3339_millis(SystemTime::now()).to_string(),
-        kind: "missed".to_owned(),
+        kind: EventKind::Missed,
         message: format!("{count} events were missed"),
         ..Event::default()
     }
@@ -151,16 +151,23 @@ const REMEMBERED: usize = 256;
 mod tests {
     use super::*;
 
+    fn happening() -> Event {
+        Event {
+            kind: EventKind::Changed,
+            ..Event::default()
+        }
+    }
+
     fn told(count: usize) -> Events {
         let events = Events::new();
         for _ in 0..count {
-            events.tell(Event::default());
+            events.tell(happening());
         }
         events
     }
 
     /// Number and kind of what can be had at once.
-    async fn numbers(watch: &mut Watch) -> Vec<(u64, String)> {
+    async fn numbers(watch: &mut Watch) -> Vec<(u64, EventKind)> {
         let mut all = Vec::new();
         while let Ok(Some(event)) =
             tokio::time::timeout(std::time::Duration::ZERO, watch.next()).await
@@ -170,15 +177,15 @@ mod tests {
         all
     }
 
-    fn plain(range: std::ops::RangeInclusive<u64>) -> Vec<(u64, String)> {
-        range.map(|number| (number, String::new())).collect()
+    fn plain(range: std::ops::RangeInclusive<u64>) -> Vec<(u64, EventKind)> {
+        range.map(|number| (number, EventKind::Changed)).collect()
     }
 
     #[tokio::test]
     async fn the_last_are_told_first() {
         let events = told(5);
         let mut watch = events.watch(Since::Recent(2));
-        events.tell(Event::default());
+        events.tell(happening());
         assert_eq!(numbers(&mut watch).await, plain(4..=6));
         let mut watch = events.watch(Since::Recent(1_000));
         assert_eq!(numbers(&mut watch).await, plain(1..=6));
@@ -223,7 +230,7 @@ mod tests {
     async fn who_comes_back_late_is_told_what_he_missed() {
         let events = told(REMEMBERED + 10);
         let all = numbers(&mut events.watch(Since::Number(4))).await;
-        assert_eq!(all[0], (10, "missed".to_owned()));
+        assert_eq!(all[0], (10, EventKind::Missed));
         assert_eq!(all[1..], plain(11..=REMEMBERED as u64 + 10));
     }
 
@@ -232,10 +239,10 @@ mod tests {
         let events = told(1);
         let mut watch = events.watch(Since::Recent(0));
         for _ in 0..BEHIND + 7 {
-            events.tell(Event::default());
+            events.tell(happening());
         }
         let first = watch.next().await.unwrap();
-        assert_eq!((first.number, &*first.kind), (8, "missed"));
+        assert_eq!((first.number, first.kind), (8, EventKind::Missed));
         assert_eq!(first.message, "7 events were missed");
         assert_eq!(watch.next().await.unwrap().number, 9);
     }

@@ -15,9 +15,9 @@ use super::conversion::{self, backend_change, limit};
 use super::endpoints::{Asked, Json, Query};
 use super::events::Since;
 use super::model::{
-    BackendChange, BackendStatus, Changed, ConfigText, Health, HistogramStatus, Kill, Killed,
-    LimitChange, ListenerStatus, NewBackend, PoolChange, PoolStatus, Removal, SessionFilter,
-    SessionStatus, Stage, Status, Watching,
+    BackendChange, BackendStatus, Changed, ConfigText, HistogramStatus, Kill, Killed, LimitChange,
+    ListenerStatus, NewBackend, PoolChange, PoolStatus, Readiness, Reloaded, Removal, SESSIONS_MAX,
+    SessionFilter, SessionStatus, Stage, Status, Watching,
 };
 use super::openapi;
 use super::refusal::Refusal;
@@ -26,17 +26,17 @@ use crate::config::Change;
 
 type Answer<T> = Result<Json<T>, Refusal>;
 
-pub(super) async fn healthz(asked: Asked, (): ()) -> Answer<Health> {
+pub(super) async fn healthz(asked: Asked, (): ()) -> Answer<Readiness> {
     let Status { stage, .. } = asked.ask(Call::Status).await?;
-    Ok(Json(Health { stage }))
+    Ok(Json(Readiness { stage }))
 }
 
-pub(super) async fn readyz(asked: Asked, (): ()) -> Answer<Health> {
+pub(super) async fn readyz(asked: Asked, (): ()) -> Answer<Readiness> {
     let Status { stage, .. } = asked.ask(Call::Status).await?;
     let not = |why| Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, why));
     match stage {
         Stage::Starting => not("starting: not every backend was probed yet"),
-        Stage::Ready => Ok(Json(Health { stage })),
+        Stage::Ready => Ok(Json(Readiness { stage })),
         Stage::Stopping => not("stopping"),
     }
 }
@@ -128,7 +128,9 @@ pub(super) async fn sessions(
     Query(filter): Query<SessionFilter>,
 ) -> Answer<Vec<SessionStatus>> {
     if filter.limit.is_some_and(|limit| limit > SESSIONS_MAX) {
-        return Err(Refusal::malformed("limit: 10000 sessions at most"));
+        return Err(Refusal::malformed(format!(
+            "limit: {SESSIONS_MAX} sessions at most"
+        )));
     }
     asked
         .ask(|reply| Call::Sessions(filter, reply))
@@ -163,12 +165,11 @@ pub(super) async fn config(asked: Asked, (): ()) -> Answer<ConfigText> {
     Ok(Json(ConfigText { ron }))
 }
 
-pub(super) async fn reload(asked: Asked, (): ()) -> Answer<Changed> {
+pub(super) async fn reload(asked: Asked, (): ()) -> Answer<Reloaded> {
     let author = asked.author()?;
     let reloaded = asked.ask(|reply| Call::Reload(author, reply)).await?;
-    let snapshot =
-        reloaded.map_err(|error| Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, error))?;
-    Ok(Json(Changed { snapshot }))
+    let refused = |error| Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, error);
+    reloaded.map(Json).map_err(refused)
 }
 
 /// A stream of server-sent events (HTML standard, section 9.2).
@@ -235,7 +236,5 @@ async fn pool_of(asked: &Asked) -> Result<PoolStatus, Refusal> {
     }
 }
 
-/// Sessions of an answer.
-const SESSIONS_MAX: u32 = 10_000;
 /// Shorter than proxies and clients take a silent stream for dead.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);

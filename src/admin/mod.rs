@@ -30,7 +30,9 @@ pub use events::{Events, Since, Watch};
 pub use server::{Door, serve};
 
 use crate::config::{Change, ChangeError};
-use model::{HistogramStatus, ListenerStatus, PoolStatus, SessionFilter, SessionStatus, Status};
+use model::{
+    HistogramStatus, ListenerStatus, PoolStatus, Reloaded, SessionFilter, SessionStatus, Status,
+};
 
 /// What the control thread is asked, with where its answer goes.
 #[derive(Debug)]
@@ -60,8 +62,8 @@ pub enum Call {
         /// The version, or why nothing changed.
         reply: Reply<Result<u64, ChangeError>>,
     },
-    /// Reads the file again; answers with the version, or with what is wrong with it.
-    Reload(Author, Reply<Result<u64, String>>),
+    /// Reads the file again; answers with what came of it, or with what is wrong with it.
+    Reload(Author, Reply<Result<Reloaded, String>>),
 }
 
 /// Where an answer goes. Whoever asked may be gone.

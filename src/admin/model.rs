@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::config::AdminState;
+
 /// How the balancer is going.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Status {
@@ -131,10 +133,10 @@ pub struct BackendStatus {
     pub backup: bool,
     /// Its group.
     pub group: Option<String>,
-    /// What the operator wants of it: `ready`, `drain` or `maint`.
-    pub state: String,
-    /// What its probes say: `up`, `down` or `unchecked`.
-    pub health: String,
+    /// What the operator wants of it.
+    pub state: AdminState,
+    /// What its probes say.
+    pub health: Health,
     /// Why the last probe failed, or what a reader should know of it.
     pub check: Option<String>,
     /// For how long it is ejected, in seconds.
@@ -161,6 +163,19 @@ pub struct BackendStatus {
     pub answered: u64,
     /// Bytes of sessions that ended, in both directions.
     pub bytes: u64,
+}
+
+/// What probes say of a backend.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Health {
+    /// It is not probed.
+    #[default]
+    Unchecked,
+    /// It answers.
+    Up,
+    /// It does not.
+    Down,
 }
 
 /// Which sessions; of what is not said, all.
@@ -222,7 +237,7 @@ pub struct Watching {
 
 /// Whether the balancer takes connections.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Health {
+pub struct Readiness {
     /// `ready` while it does.
     pub stage: Stage,
 }
@@ -240,8 +255,8 @@ pub struct SessionStatus {
     pub backend: Option<String>,
     /// The client's address and port; none over a Unix socket.
     pub client: Option<String>,
-    /// `peeking`, `connecting`, `queued`, `open` or `closing`.
-    pub state: String,
+    /// How far it has come.
+    pub state: SessionState,
     /// Since it was accepted, in seconds.
     pub age_s: f64,
     /// Since the last byte, in seconds.
@@ -250,6 +265,37 @@ pub struct SessionStatus {
     pub bytes_up: u64,
     /// Bytes to the client.
     pub bytes_down: u64,
+}
+
+/// How far a session has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum SessionState {
+    /// The client's first bytes are awaited.
+    #[default]
+    Peeking,
+    /// A backend is being connected to, or will be tried again soon.
+    Connecting,
+    /// It waits for a place at a backend.
+    Queued,
+    /// Both ends are connected.
+    Open,
+    /// It was told to end.
+    Closing,
+}
+
+impl SessionState {
+    /// The word for it in JSON.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Peeking => "peeking",
+            Self::Connecting => "connecting",
+            Self::Queued => "queued",
+            Self::Open => "open",
+            Self::Closing => "closing",
+        }
+    }
 }
 
 /// A histogram over all that a worker saw since the start.
@@ -275,6 +321,51 @@ pub struct HistogramStatus {
     pub max: u64,
 }
 
+/// What has happened: a word for programs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum EventKind {
+    /// Connections are taken.
+    Ready,
+    /// The balancer was told to stop.
+    Stopping,
+    /// The API or the command line changed something.
+    Changed,
+    /// The file was read again and is in force.
+    Reloaded,
+    /// The file was refused: the old configuration stays in force.
+    ReloadFailed,
+    /// Probes say that a backend answers.
+    BackendUp,
+    /// Probes say that a backend does not answer.
+    BackendDown,
+    /// A backend gets no sessions for a time, as it failed.
+    BackendEjected,
+    /// The time of an ejected backend is over.
+    BackendReadmitted,
+    /// A backend answers much slower than the others.
+    BackendSlow,
+    /// A backend joins a pool.
+    BackendAdded,
+    /// A backend leaves a pool.
+    BackendRemoved,
+    /// A listener is added.
+    ListenerAdded,
+    /// A listener is removed.
+    ListenerRemoved,
+    /// Backends of the reserve take part.
+    ScaledIn,
+    /// Backends go back to the reserve.
+    ScaledOut,
+    /// Too few backends of a pool are usable: health is ignored.
+    Panic,
+    /// Enough backends of a pool are usable again.
+    PanicOver,
+    /// Events that this watcher was too slow or too late for; the number is that of the last.
+    #[default]
+    Missed,
+}
+
 /// Something that happened.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Event {
@@ -282,9 +373,8 @@ pub struct Event {
     pub number: u64,
     /// When (RFC 3339).
     pub at: String,
-    /// Such as `backend_down`: a word for programs. `missed` stands for events that this watcher
-    /// was too slow or too late for; its number is that of the last of them.
-    pub kind: String,
+    /// What it is.
+    pub kind: EventKind,
     /// The pool that it is about.
     pub pool: Option<String>,
     /// The backend that it is about.
@@ -314,8 +404,9 @@ pub struct NewBackend {
     /// Its group.
     #[serde(default)]
     pub group: Option<String>,
-    /// `ready`, `drain` or `maint`.
+    /// What the operator wants of it.
     #[serde(default)]
+    #[schemars(with = "Option<AdminState>")]
     pub state: Option<String>,
     /// The change holds over reloads.
     #[serde(default)]
@@ -332,8 +423,9 @@ pub struct BackendChange {
     /// Connections at most; 0: no limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_connections: Option<u32>,
-    /// `ready`, `drain` or `maint`.
+    /// What the operator wants of it.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<AdminState>")]
     pub state: Option<String>,
     /// The change holds over reloads.
     pub keep: bool,
@@ -378,6 +470,17 @@ pub struct Changed {
     pub snapshot: u64,
 }
 
+/// The file was read again and is in force.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Reloaded {
+    /// The version that is in force now.
+    pub snapshot: u64,
+    /// What of the file waits for the next start, and which changes it has ended: a sentence for
+    /// each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
+}
+
 /// Sessions were told to close.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Killed {
@@ -398,3 +501,8 @@ pub struct Problem {
     /// One sentence.
     pub error: String,
 }
+
+/// Sessions that are listed when nothing else is said.
+pub const SESSIONS: u32 = 1_000;
+/// Sessions that are listed at most.
+pub const SESSIONS_MAX: u32 = 10_000;

@@ -134,6 +134,8 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
+    use crate::admin::model::SessionState;
+    use crate::config::AdminState;
 
     #[test]
     fn every_row_is_described() {
@@ -181,6 +183,17 @@ mod tests {
         let schemas = &description["components"]["schemas"];
         assert_eq!(schemas["NewBackend"]["required"], json!(["address"]));
         assert!(schemas["Event"].is_object());
+        let words = |schema: &str| {
+            let all = schemas[schema]["oneOf"].as_array().unwrap().iter();
+            all.map(|one| one["const"].as_str().unwrap()).collect()
+        };
+        let states: Vec<_> = AdminState::ALL.map(|(word, _)| word).into();
+        let state: Vec<&str> = words("AdminState");
+        assert_eq!(state, states);
+        let health: Vec<&str> = words("Health");
+        assert_eq!(health, ["unchecked", "up", "down"]);
+        let session: Vec<&str> = words("SessionState");
+        assert!(session.contains(&SessionState::Queued.as_str()));
     }
 
     #[test]

@@ -9,6 +9,9 @@ use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
 use crate::address::Address;
 
 mod admin;
@@ -261,7 +264,8 @@ pub struct Backend {
 }
 
 /// What the operator wants of a backend. The words are HAProxy's.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
 pub enum AdminState {
     /// It takes its share.
     #[default]
@@ -275,10 +279,20 @@ pub enum AdminState {
 impl AdminState {
     /// Every state with its name.
     pub const ALL: [(&'static str, Self); 3] = [
-        ("ready", Self::Ready),
-        ("drain", Self::Drain),
-        ("maint", Self::Maint),
+        (Self::Ready.as_str(), Self::Ready),
+        (Self::Drain.as_str(), Self::Drain),
+        (Self::Maint.as_str(), Self::Maint),
     ];
+
+    /// Its name, in the file, in JSON and on the command line.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ready => "ready",
+            Self::Drain => "drain",
+            Self::Maint => "maint",
+        }
+    }
 }
 
 impl Backend {

@@ -27,8 +27,8 @@ pub(super) use check::{
 pub(crate) use duration::written;
 pub use duration::{
     Bounds, CHECK_INTERVAL, CHECK_TIMEOUT, CONNECT, COOL_DOWN, DEADLINE, DEADLINE_OR_OFF, DECAY,
-    EJECTION, GRACE, HORIZON, PEEK, QUEUE_WAIT, SCALING_WINDOW, SEASON, SLOW_START, TTL, duration,
-    duration_or_off,
+    EJECTION, GRACE, HORIZON, PEEK, QUEUE_WAIT, REFRESH, SCALING_WINDOW, SEASON, SLOW_START, TTL,
+    duration, duration_or_off,
 };
 pub(crate) use names::did_you_mean;
 pub use names::named;

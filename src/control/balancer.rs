@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use crate::address::Address;
-use crate::admin::model::{Reloads, Stage};
+use crate::admin::model::{EventKind, Reloads, Stage};
 use crate::admin::{self, Audit, Tokens};
 use crate::config::{self, AdminHttp, Config};
 use crate::pool::{Rise, Standing};
@@ -284,10 +284,12 @@ impl Balancer {
                     pool.name,
                     pool.backends.len()
                 );
-                self.events.tell(Weight::Warn, "panic", about, message);
+                self.events
+                    .tell(Weight::Warn, EventKind::Panic, about, message);
             } else {
                 let message = format!("pool `{}` has enough usable backends again", pool.name);
-                self.events.tell(Weight::Info, "panic_over", about, message);
+                self.events
+                    .tell(Weight::Info, EventKind::PanicOver, about, message);
             }
         }
     }
@@ -296,8 +298,8 @@ impl Balancer {
     fn tell_differences(&self, before: &Config) {
         let [old, new] = [before, &self.config].map(listeners);
         for (kind, here, there, verb) in [
-            ("listener_added", &new, &old, "is added"),
-            ("listener_removed", &old, &new, "is removed"),
+            (EventKind::ListenerAdded, &new, &old, "is added"),
+            (EventKind::ListenerRemoved, &old, &new, "is removed"),
         ] {
             for (name, bind) in here.difference(there) {
                 let message = format!("listener `{name}` on {bind} {verb}");
@@ -307,13 +309,13 @@ impl Balancer {
         }
         let [old, new] = [before, &self.config].map(backends);
         for (kind, here, there, verb) in [
-            ("backend_added", &new, &old, "joins"),
-            ("backend_removed", &old, &new, "leaves"),
+            (EventKind::BackendAdded, &new, &old, "joins"),
+            (EventKind::BackendRemoved, &old, &new, "leaves"),
         ] {
             let differ: Vec<_> = here.difference(there).collect();
             // Discovery can bring hundreds at once: then one line says so.
             let weight = if differ.len() > TOLD_SINGLY {
-                log::info!("{} backends: {kind}", differ.len());
+                log::info!("{} backends are here: each {verb} its pool", differ.len());
                 Weight::Quiet
             } else {
                 Weight::Info

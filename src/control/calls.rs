@@ -6,11 +6,13 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::admin::model::{SessionFilter, SessionStatus, Stage, Status};
+use crate::admin::model::{
+    EventKind, SESSIONS, SESSIONS_MAX, SessionFilter, SessionState, SessionStatus, Stage, Status,
+};
 use crate::admin::{Author, Call, Entry};
 use crate::config::{AdminState, Backend, Change, ChangeError, Config};
 use crate::pool::{self, Pool};
-use crate::session::CloseReason;
+use crate::session::{CloseReason, Phase};
 use crate::sys;
 use crate::worker::{SessionInfo, Sought, Stats};
 
@@ -138,7 +140,7 @@ impl Balancer {
         {
             let message = format!("{target}: {}, by {author}", differences(old, new));
             self.events
-                .tell(Weight::Info, "changed", subject(change), message);
+                .tell(Weight::Info, EventKind::Changed, subject(change), message);
         }
         if let Some(new) = &mut new {
             new["keep"] = keep.into();
@@ -263,7 +265,7 @@ fn backend_values(backend: &Backend) -> Value {
         "address": backend.address.to_string(),
         "weight": backend.weight,
         "max_connections": backend.max_connections,
-        "state": status::state_name(backend.state),
+        "state": backend.state.as_str(),
         "backup": backend.backup,
         "group": backend.group,
     })
@@ -315,7 +317,7 @@ fn session(info: &SessionInfo, now: u64) -> SessionStatus {
         pool: info.listener.plan.pool().name.clone(),
         backend: info.backend.as_ref().map(|backend| backend.name.clone()),
         client: info.client.map(|client| client.to_string()),
-        state: info.view.phase.as_str().to_owned(),
+        state: state(info.view.phase),
         age_s: since(info.view.opened_at),
         idle_s: since(info.view.active_at),
         bytes_up: info.view.delivered[0],
@@ -323,6 +325,12 @@ fn session(info: &SessionInfo, now: u64) -> SessionStatus {
     }
 }
 
-/// Sessions that are listed when nothing else is said, and at most.
-const SESSIONS: u32 = 1_000;
-const SESSIONS_MAX: u32 = 10_000;
+fn state(phase: Phase) -> SessionState {
+    match phase {
+        Phase::Peeking => SessionState::Peeking,
+        Phase::Connecting => SessionState::Connecting,
+        Phase::Queued => SessionState::Queued,
+        Phase::Open => SessionState::Open,
+        Phase::Closing => SessionState::Closing,
+    }
+}

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::admin::model::Stage;
+use crate::admin::model::{EventKind, Stage};
 use crate::admin::{Author, Entry};
 use crate::config::OnDown;
 use crate::pool::{Backend, Health, Pool, Totals};
@@ -34,14 +34,15 @@ impl Balancer {
                         self.rise(key);
                     }
                     let message = format!("{called} is up");
-                    self.events.tell(Weight::Info, "backend_up", about, message);
+                    self.events
+                        .tell(Weight::Info, EventKind::BackendUp, about, message);
                 }
                 Health::Down => {
                     let why = turned.failure.as_ref();
                     let why = why.map_or_else(String::new, |failure| format!(": {failure}"));
                     let message = format!("{called} is down{why}");
                     self.events
-                        .tell(Weight::Warn, "backend_down", about, message);
+                        .tell(Weight::Warn, EventKind::BackendDown, about, message);
                 }
             }
         }
@@ -120,7 +121,7 @@ impl Balancer {
         let message = format!("backend `{name}` of pool `{of}` is ejected for {time:.1} s: {why}");
         let about = Subject::backend(of, name);
         self.events
-            .tell(Weight::Warn, "backend_ejected", about, message);
+            .tell(Weight::Warn, EventKind::BackendEjected, about, message);
         true
     }
 
@@ -137,7 +138,7 @@ impl Balancer {
         let message = format!("backend `{name}` of pool `{pool}` is tried again");
         let about = Subject::backend(pool, name);
         self.events
-            .tell(Weight::Info, "backend_readmitted", about, message);
+            .tell(Weight::Info, EventKind::BackendReadmitted, about, message);
         true
     }
 
@@ -170,8 +171,8 @@ impl Balancer {
         let decisions = self.scalings.tick(&self.snapshot);
         for (pool, decision) in &decisions {
             let kind = match decision.action {
-                Action::In => "scaled_in",
-                Action::Out => "scaled_out",
+                Action::In => EventKind::ScaledIn,
+                Action::Out => EventKind::ScaledOut,
             };
             if decision.action == Action::In {
                 for backend in &decision.backends {
@@ -186,7 +187,10 @@ impl Balancer {
             );
             self.audit.borrow_mut().record(&Entry {
                 author: Author::Balancer,
-                action: kind,
+                action: match decision.action {
+                    Action::In => "scale_in",
+                    Action::Out => "scale_out",
+                },
                 target: pool,
                 old: None,
                 new: Some(json!({ "backends": decision.backends, "why": decision.reason })),

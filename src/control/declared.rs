@@ -16,6 +16,8 @@ pub(super) struct Declared {
     /// Changes of backends that were discovered, which are told each time anew; and whether they
     /// hold over reloads.
     afloat: Vec<(Change, bool)>,
+    /// Changes were made since the file that do not hold over the next.
+    passing: bool,
 }
 
 impl Declared {
@@ -26,12 +28,18 @@ impl Declared {
             file,
             kept: Vec::new(),
             afloat: Vec::new(),
+            passing: false,
         }
     }
 
     /// What is in force, as far as it was said.
     pub(super) fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// Whether a reload would end changes that were not to be kept.
+    pub(super) fn is_passing(&self) -> bool {
+        self.passing
     }
 
     /// The same with the changes of discovered backends, where `config` is what is said together
@@ -78,6 +86,7 @@ impl Declared {
         effective: &Config,
     ) -> Result<Self, ChangeError> {
         let mut next = self.clone();
+        next.passing |= !keep;
         match change.apply(&self.config) {
             Ok(config) => {
                 next.config = config;

@@ -1,6 +1,9 @@
 //! What happens, told to those who watch and to the operational log.
 
-use crate::admin::{self, model::Event};
+use crate::admin::{
+    self,
+    model::{Event, EventKind},
+};
 
 /// Where events go.
 #[derive(Clone, Debug)]
@@ -47,8 +50,14 @@ impl Events {
         Self(watchers.clone())
     }
 
-    /// Tells of something. `kind` is a word for programs, `message` a sentence for people.
-    pub(super) fn tell(&self, weight: Weight, kind: &str, about: Subject<'_>, message: String) {
+    /// Tells of something. `kind` is for programs, `message` a sentence for people.
+    pub(super) fn tell(
+        &self,
+        weight: Weight,
+        kind: EventKind,
+        about: Subject<'_>,
+        message: String,
+    ) {
         match weight {
             Weight::Quiet => {}
             Weight::Info => log::info!("{message}"),
@@ -56,7 +65,7 @@ impl Events {
             Weight::Error => log::error!("{message}"),
         }
         self.0.tell(Event {
-            kind: kind.to_owned(),
+            kind,
             pool: about.pool.map(str::to_owned),
             backend: about.backend.map(str::to_owned),
             message,

@@ -7,7 +7,7 @@ use std::time::SystemTime;
 
 use tokio::sync::oneshot;
 
-use crate::admin::model::Stage;
+use crate::admin::model::{EventKind, Reloaded, Stage};
 use crate::admin::{Author, Entry, Reply};
 use crate::config::{AccessLog, Config, ConfigError};
 
@@ -45,7 +45,7 @@ impl Reread {
 /// Who asked for the file to be read again, and where the answer goes.
 pub(super) struct Asked {
     pub(super) author: Author,
-    pub(super) reply: Option<Reply<Result<u64, String>>>,
+    pub(super) reply: Option<Reply<Result<Reloaded, String>>>,
 }
 
 /// Readings of the file: one at a time, and another one for whoever asks meanwhile.
@@ -121,9 +121,14 @@ impl Balancer {
         let Some(reading) = self.reloading.reading.take() else {
             return;
         };
-        let outcome = read.and_then(|read| self.take_over(read));
-        let outcome = outcome.map(|()| self.snapshot.version);
+        let notes = read.and_then(|read| self.take_over(read));
+        let outcome = notes.as_ref().map(|_| self.snapshot.version);
+        let outcome = outcome.map_err(Clone::clone);
         self.tell_reload(&outcome);
+        let reloaded = notes.map(|notes| Reloaded {
+            snapshot: self.snapshot.version,
+            notes,
+        });
         for Asked { author, reply } in reading.asked {
             self.audit.borrow_mut().record(&Entry {
                 author,
@@ -134,7 +139,7 @@ impl Balancer {
                 outcome: outcome.clone(),
             });
             // Whoever asked may have gone away.
-            let _ = reply.map(|reply| reply.send(outcome.clone()));
+            let _ = reply.map(|reply| reply.send(reloaded.clone()));
         }
         if !self.reloading.waiting.is_empty() {
             self.begin_reload();
@@ -151,12 +156,12 @@ impl Balancer {
             Ok(version) => {
                 self.reloads.succeeded += 1;
                 let message = format!("reload: version {version} is in force");
-                (Weight::Info, "reloaded", message)
+                (Weight::Info, EventKind::Reloaded, message)
             }
             Err(why) => {
                 self.reloads.failed += 1;
                 let message = format!("reload: the old configuration stays in force\n{why}");
-                (Weight::Error, "reload_failed", message)
+                (Weight::Error, EventKind::ReloadFailed, message)
             }
         };
         self.events.tell(weight, kind, Subject::default(), message);
@@ -175,12 +180,13 @@ impl Balancer {
         }
     }
 
-    fn take_over(&mut self, read: Read) -> Result<(), String> {
+    /// Routes by what was read. Answers with what somebody should know of it, in sentences.
+    fn take_over(&mut self, read: Read) -> Result<Vec<String>, String> {
         if self.stage == Stage::Stopping {
             return Err("the balancer is stopping".to_owned());
         }
-        let old = self.declared.config().clone();
-        let (declared, given_up) = self.declared.reload(read.config);
+        let old = self.declared.clone();
+        let (declared, given_up) = old.reload(read.config);
         if let Some((tokens, http)) = &self.tokens {
             tokens.read_again(http).map_err(|error| error.to_string())?;
         }
@@ -188,10 +194,13 @@ impl Balancer {
         if let Some(sink) = read.log {
             self.switch_log(sink);
         }
-        for error in given_up {
-            log::warn!("reload: a change that was to be kept is given up: {error}");
+        let mut notes = Vec::new();
+        if old.is_passing() {
+            notes.push("changes that were not to be kept have ended".to_owned());
         }
-        let new = self.declared.config();
+        let given_up = given_up.iter();
+        notes.extend(given_up.map(|error| format!("a kept change has no place any more: {error}")));
+        let (old, new) = (old.config(), self.declared.config());
         if old.histogram_log != new.histogram_log {
             self.measurements.set_path(new.histogram_log.clone());
         }
@@ -200,10 +209,13 @@ impl Balancer {
             ("admin", old.admin != new.admin),
         ] {
             if changed {
-                log::warn!("reload: {setting} takes effect at the next start");
+                notes.push(format!("{setting} takes effect at the next start"));
             }
         }
-        Ok(())
+        for note in &notes {
+            log::warn!("reload: {note}");
+        }
+        Ok(notes)
     }
 
     fn switch_log(&self, sink: Option<Sink>) {

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use crate::admin::model::{BackendStatus, ListenerStatus, PoolStatus, WorkerStatus};
+use crate::admin::model::{BackendStatus, Health, ListenerStatus, PoolStatus, WorkerStatus};
 use crate::config;
 use crate::guard::Limit;
-use crate::pool::{AdminState, Backend, Pool};
+use crate::pool::{self, Backend, Pool};
 use crate::session::CloseReason;
 use crate::snapshot::Snapshot;
 use crate::worker::{Numbers, Stats};
@@ -89,8 +89,8 @@ fn backend_status(pool: &Pool, backend: &Backend, known: &Known, now: u64) -> Ba
         max_connections: ceiling(&tally.connections),
         backup: backend.backup,
         group: backend.group.clone(),
-        state: state_name(backend.admin).to_owned(),
-        health: health_name(backend, known).to_owned(),
+        state: backend.admin,
+        health: health(backend, known),
         check: known.check.clone(),
         ejected_s: ejected.then(|| known.ejected_until.map_or(0.0, left)),
         rising: Some(backend.percent(now)).filter(|percent| *percent < 100),
@@ -106,19 +106,11 @@ fn backend_status(pool: &Pool, backend: &Backend, known: &Known, now: u64) -> Ba
     }
 }
 
-/// An operator's name for a state.
-pub(super) fn state_name(state: AdminState) -> &'static str {
-    let mut all = AdminState::ALL.into_iter();
-    all.find_map(|(name, its)| (its == state).then_some(name))
-        .unwrap_or_default()
-}
-
-fn health_name(backend: &Backend, known: &Known) -> &'static str {
-    use crate::pool::Health;
+fn health(backend: &Backend, known: &Known) -> Health {
     match backend.health {
-        _ if !known.is_checked => "unchecked",
-        Health::Up => "up",
-        Health::Down => "down",
+        _ if !known.is_checked => Health::Unchecked,
+        pool::Health::Up => Health::Up,
+        pool::Health::Down => Health::Down,
     }
 }
 

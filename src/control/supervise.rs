@@ -12,7 +12,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio::time::MissedTickBehavior;
 use tokio_uring::fs::File;
 
-use crate::admin::model::Stage;
+use crate::admin::model::{EventKind, Stage};
 use crate::admin::{Author, Call};
 use crate::sys;
 use crate::worker::{Command, Doorbell, Stats};
@@ -122,7 +122,7 @@ impl Balancer {
                 Weight::Quiet
             };
             self.events
-                .tell(weight, "ready", Subject::default(), message);
+                .tell(weight, EventKind::Ready, Subject::default(), message);
         }
     }
 
@@ -167,8 +167,12 @@ impl Balancer {
             self.crew.sessions()
         );
         systemd::stopping(&message);
-        self.events
-            .tell(Weight::Info, "stopping", Subject::default(), message);
+        self.events.tell(
+            Weight::Info,
+            EventKind::Stopping,
+            Subject::default(),
+            message,
+        );
         self.crew.tell_all(|| Command::Stop(grace));
     }
 }

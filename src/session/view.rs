@@ -1,7 +1,5 @@
 //! A session as whoever lists sessions sees it.
 
-use std::fmt;
-
 use super::{Session, State};
 
 /// How a session is going at one moment; times in nanoseconds of the workers' clock.
@@ -52,25 +50,5 @@ impl Session {
             State::Open => Phase::Open,
             State::Closing => Phase::Closing,
         }
-    }
-}
-
-impl Phase {
-    /// The name in listings.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Peeking => "peeking",
-            Self::Connecting => "connecting",
-            Self::Queued => "queued",
-            Self::Open => "open",
-            Self::Closing => "closing",
-        }
-    }
-}
-
-impl fmt::Display for Phase {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
     }
 }

@@ -4,9 +4,10 @@ use std::io::{Read, Write};
 use std::process::{Command, Output, Stdio};
 
 use mahoraga::admin::model::{
-    BackendStatus, ConfigText, Event, HistogramStatus, Killed, ListenerStatus, PoolStatus, Reloads,
-    SessionStatus, Stage, Status, WorkerStatus,
+    BackendStatus, ConfigText, Event, EventKind, Health, HistogramStatus, Killed, ListenerStatus,
+    PoolStatus, Reloads, SessionState, SessionStatus, Stage, Status, WorkerStatus,
 };
+use mahoraga::config::AdminState;
 use serde::Serialize;
 
 use super::fake::{Fake, answer};
@@ -40,7 +41,9 @@ fn status() -> Status {
             succeeded: 3,
             failed: 1,
             last_at: Some("2026-01-05T03:04:05Z".to_owned()),
-            last_error: Some("config.ron:1:1: listeners: at least one is wanted".to_owned()),
+            last_error: Some(
+                "config.ron:1:9: `\u{1b}x` is no listener\n1 | x\n        ^".to_owned(),
+            ),
         },
         workers: vec![worker(0), worker(1)],
     }
@@ -65,8 +68,8 @@ fn backend(pool: &str, name: &str, port: u16) -> BackendStatus {
         name: name.to_owned(),
         address: format!("[::1]:{port}"),
         weight: 1,
-        state: "ready".to_owned(),
-        health: "up".to_owned(),
+        state: AdminState::Ready,
+        health: Health::Up,
         in_rotation: true,
         ..BackendStatus::default()
     }
@@ -83,7 +86,7 @@ fn pools() -> Vec<PoolStatus> {
         ..backend("web", "app-1", 9001)
     };
     let down = BackendStatus {
-        health: "down".to_owned(),
+        health: Health::Down,
         check: Some("refused".to_owned()),
         failures: 12,
         in_rotation: false,
@@ -99,8 +102,8 @@ fn pools() -> Vec<PoolStatus> {
         ..backend("web", "app-4", 9004)
     };
     let drained = BackendStatus {
-        state: "drain".to_owned(),
-        health: "unchecked".to_owned(),
+        state: AdminState::Drain,
+        health: Health::Unchecked,
         in_rotation: false,
         connections: 2,
         ..backend("db", "app-1", 5432)
@@ -215,7 +218,7 @@ fn sessions_are_listed_and_closed() {
         pool: "web".to_owned(),
         backend: Some("app-1".to_owned()),
         client: Some("192.0.2.7:40000".to_owned()),
-        state: "open".to_owned(),
+        state: SessionState::Open,
         age_s: 125.0,
         idle_s: 0.2,
         bytes_up: 512,
@@ -306,7 +309,7 @@ fn stream() -> String {
         let event = json(&Event {
             number,
             at: format!("2026-01-02T03:04:0{number}.678Z"),
-            kind: "backend_down".to_owned(),
+            kind: EventKind::BackendDown,
             pool: Some("web".to_owned()),
             backend: Some("app-1".to_owned()),
             message: message.to_owned(),
@@ -316,19 +319,23 @@ fn stream() -> String {
     format!(
         "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n: hello\n\n{}{}",
         event(1, "web/app-1 is down: connection refused"),
-        event(2, "web/app-1 is up"),
+        event(
+            2,
+            "reload: the old configuration stays\nconfig.ron:1:9: wrong"
+        ),
     )
 }
 
 #[test]
 fn events_are_lines() {
     let fake = Fake::answering("client_events", vec![stream(); 3]);
-    let want = "2026-01-02 03:04:01  web/app-1 is down: connection refused\n\
-                2026-01-02 03:04:02  web/app-1 is up\n";
+    let want = "2026-01-02 03:04:01Z  web/app-1 is down: connection refused\n\
+                2026-01-02 03:04:02Z  reload: the old configuration stays\n    \
+                config.ron:1:9: wrong\n";
     assert_eq!(said(&fake.run(&["events"])), want);
     let output = fake.run(&["events", "--recent", "1", "--json"]);
     let event: Event = serde_json::from_str(said(&output)).unwrap();
-    assert_eq!((event.number, event.kind.as_str()), (1, "backend_down"));
+    assert_eq!((event.number, event.kind), (1, EventKind::BackendDown));
     let output = fake.run(&["events", "--follow"]);
     assert_eq!((output.status.code(), stdout(&output)), (Some(1), want));
     assert_eq!(
@@ -408,7 +415,9 @@ connections  1234 of at most 16384
 accepted     120034
 closed       backend_closed 7, client_closed 118793
 reloads      3 done, 1 refused, the last at 2026-01-05T03:04:05Z
-refused      config.ron:1:1: listeners: at least one is wanted
+refused      config.ron:1:9: `\u{fffd}x` is no listener
+             1 | x
+                     ^
 
 worker  version  sessions  accepted  connect failures
      0       18       617     60017                 2

@@ -115,6 +115,20 @@ fn a_token_goes_over_http() {
 }
 
 #[test]
+fn what_the_balancer_would_refuse_is_refused_before_it_is_asked() {
+    for (command, range) in [
+        ("set queue web --timeout 2h", "20ms to 1h"),
+        ("set queue web --timeout 1ms", "20ms to 1h"),
+        ("top --interval 2h", "100ms to 1h"),
+        ("sessions --limit 10001", "1 to 10000"),
+    ] {
+        let output = run(&command.split(' ').collect::<Vec<_>>());
+        assert_eq!(output.status.code(), Some(2), "{command}");
+        assert!(stderr(&output).contains(range), "{}", stderr(&output));
+    }
+}
+
+#[test]
 fn a_reader_that_leaves_ends_a_command() {
     let fake = Fake::answering("client_reader", vec![answer("200 OK", "[]"), stream()]);
     for command in [&["listeners"][..], &["events", "--follow"]] {

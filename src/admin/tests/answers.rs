@@ -143,6 +143,14 @@ async fn changes_are_kept_if_it_is_said() {
 }
 
 #[tokio::test]
+async fn a_reload_answers_with_its_notes() {
+    let world = World::new().await;
+    let answer = world.ask(By::Socket, Method::POST, "/v1/reload").await;
+    let notes = ["workers takes effect at the next start"];
+    assert_eq!(answer.json(), json!({ "snapshot": 8, "notes": notes }));
+}
+
+#[tokio::test]
 async fn sessions_are_those_of_the_filter() {
     let world = World::new().await;
     let done = || world.played.lock().done.pop().unwrap();

@@ -9,7 +9,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 
 use super::world::{By, World, bounded};
-use crate::admin::model::Event;
+use crate::admin::model::{Event, EventKind};
 use crate::admin::server::WATCHERS_MAX;
 
 /// A stream that is read message by message.
@@ -62,9 +62,14 @@ impl Stream {
     }
 }
 
-fn happens(world: &World, kind: &str) {
+const ONE: EventKind = EventKind::Ready;
+const TWO: EventKind = EventKind::BackendDown;
+const THREE: EventKind = EventKind::BackendUp;
+const FOUR: EventKind = EventKind::Stopping;
+
+fn happens(world: &World, kind: EventKind) {
     world.handle.events().tell(Event {
-        kind: kind.to_owned(),
+        kind,
         message: "two\nlines".to_owned(),
         ..Event::default()
     });
@@ -73,34 +78,34 @@ fn happens(world: &World, kind: &str) {
 #[tokio::test]
 async fn recent_events_come_first_then_those_that_happen() {
     let world = World::new().await;
-    for kind in ["one", "two", "three"] {
+    for kind in [ONE, TWO, THREE] {
         happens(&world, kind);
     }
     let mut stream = watch(&world, "?recent=2").await;
     let mut only_new = watch(&world, "").await;
-    happens(&world, "four");
-    for (number, kind) in [(2, "two"), (3, "three"), (4, "four")] {
+    happens(&world, FOUR);
+    for (number, kind) in [(2, TWO), (3, THREE), (4, FOUR)] {
         let (_, event) = stream.next().await.unwrap();
-        assert_eq!((event.number, &*event.kind), (number, kind));
+        assert_eq!((event.number, event.kind), (number, kind));
         assert_eq!(event.message, "two\nlines");
         assert!(event.at.ends_with('Z'));
     }
-    assert_eq!(only_new.next().await.unwrap().1.kind, "four");
+    assert_eq!(only_new.next().await.unwrap().1.kind, FOUR);
 }
 
 #[tokio::test]
 async fn who_comes_back_goes_on_after_the_last_id() {
     let world = World::new().await;
-    for kind in ["one", "two", "three"] {
+    for kind in [ONE, TWO, THREE] {
         happens(&world, kind);
     }
     let (id, event) = watch(&world, "?recent=2").await.next().await.unwrap();
-    assert_eq!(event.kind, "two");
+    assert_eq!(event.kind, TWO);
     let mut request = world.request(By::Socket, Method::GET, "/v1/events");
     let id = HeaderValue::from_str(&id).unwrap();
     request.headers_mut().insert("last-event-id", id);
     let (_, mut stream) = open(&world, request).await;
-    assert_eq!(stream.next().await.unwrap().1.kind, "three");
+    assert_eq!(stream.next().await.unwrap().1.kind, THREE);
 }
 
 #[tokio::test]
@@ -109,10 +114,10 @@ async fn who_is_slow_is_told_how_many_he_missed() {
     let mut stream = watch(&world, "").await;
     // Nobody reads in between: the server runs on this very thread.
     for _ in 0..2_000 {
-        happens(&world, "much");
+        happens(&world, ONE);
     }
     let (_, missed) = stream.next().await.unwrap();
-    assert_eq!(missed.kind, "missed");
+    assert_eq!(missed.kind, EventKind::Missed);
     assert_eq!(
         missed.message,
         format!("{} events were missed", missed.number)

@@ -22,7 +22,8 @@ use tokio::task::JoinHandle;
 
 use crate::admin::endpoints::{Context, Deadlines};
 use crate::admin::model::{
-    BackendStatus, HistogramStatus, ListenerStatus, PoolStatus, SessionStatus, Stage, Status,
+    BackendStatus, HistogramStatus, ListenerStatus, PoolStatus, Reloaded, SessionStatus, Stage,
+    Status,
 };
 use crate::admin::server::{self, WATCHERS_MAX};
 use crate::admin::{Author, Call, Door, Handle, Tokens};
@@ -282,7 +283,9 @@ impl Played {
             Call::Reload(author, reply) => {
                 self.done.push(format!("reload by {author}"));
                 let refusal = self.refusal.clone().map(|error| error.to_string());
-                told(reply.send(refusal.map_or(Ok(8), Err)));
+                let notes = vec!["workers takes effect at the next start".to_owned()];
+                let reloaded = Reloaded { snapshot: 8, notes };
+                told(reply.send(refusal.map_or(Ok(reloaded), Err)));
             }
         }
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 
 use super::place::Place;
+use crate::admin::model::SESSIONS_MAX;
 use crate::cli::args::Deadline;
 use crate::config::values::backend;
 use crate::config::values::{self, ValueError};
@@ -192,7 +193,7 @@ pub struct AddArgs {
     #[arg(long, value_name = "NAME")]
     pub group: Option<String>,
     /// ready, drain or maint [default: ready]
-    #[arg(long, value_name = "STATE", value_parser = state)]
+    #[arg(long, value_name = "STATE", value_parser = values::admin_state)]
     pub state: Option<AdminState>,
     /// How it is changed.
     #[command(flatten)]
@@ -374,16 +375,12 @@ pub struct TopArgs {
     pub asked: Asked,
 }
 
-fn state(text: &str) -> Result<AdminState, ValueError> {
-    values::named("state", text, &AdminState::ALL)
-}
-
 fn weight(text: &str) -> Result<u32, ValueError> {
     values::number(text, values::WEIGHT)
 }
 
 fn sessions_limit(text: &str) -> Result<u32, ValueError> {
-    values::number(text, 1..=10_000)
+    values::number(text, 1..=SESSIONS_MAX)
 }
 
 /// 0 goes over the wire for no limit.
@@ -396,9 +393,9 @@ fn limit(text: &str) -> Result<u32, ValueError> {
 
 /// The balancer reads it again: what is wrong with it is said before anything is asked.
 fn queue_timeout(text: &str) -> Result<String, ValueError> {
-    values::duration(text, values::DEADLINE).map(|_| text.to_owned())
+    values::duration(text, values::QUEUE_WAIT).map(|_| text.to_owned())
 }
 
 fn interval(text: &str) -> Result<Duration, ValueError> {
-    values::duration(text, values::DECAY)
+    values::duration(text, values::REFRESH)
 }

@@ -10,9 +10,9 @@ use super::args::{
 use super::client::{Client, ClientError, path, query};
 use super::find::{Found, find};
 use super::show;
-use super::units::plural;
+use super::units::{plain, plural};
 use crate::admin::model::{
-    BackendChange, Changed, LimitChange, NewBackend, PoolChange, PoolStatus,
+    BackendChange, Changed, LimitChange, NewBackend, PoolChange, PoolStatus, Reloaded,
 };
 use crate::config::values::written;
 use crate::config::{AdminState, Backend};
@@ -29,7 +29,7 @@ pub(super) async fn add(args: &AddArgs) -> Result<(), ClientError> {
         max_connections: backend.max_connections.map(u32::from),
         backup: backend.backup.then_some(true),
         group: args.group.clone(),
-        state: args.state.map(|state| word(state).to_owned()),
+        state: args.state.map(|state| state.as_str().to_owned()),
         keep: args.how.keep,
     };
     let to = path(&["pools", &args.pool, "backends"]);
@@ -92,7 +92,7 @@ async fn state(
     to: AdminState,
 ) -> Result<(), ClientError> {
     let change = BackendChange {
-        state: Some(word(to).to_owned()),
+        state: Some(to.as_str().to_owned()),
         keep: how.keep,
         ..BackendChange::default()
     };
@@ -237,9 +237,12 @@ async fn set_backend_limit(backend: &str, how: &Change, limit: u32) -> Result<()
 
 pub(super) async fn reload(asked: &Asked) -> Result<(), ClientError> {
     let client = Client::new(asked)?;
-    let changed: Changed = client.post(&path(&["reload"])).await?;
-    show(asked, &changed, |changed, _| {
-        format!("version {}: the file was read again\n", changed.snapshot)
+    let reloaded: Reloaded = client.post(&path(&["reload"])).await?;
+    show(asked, &reloaded, |reloaded, _| {
+        let notes = reloaded.notes.iter();
+        let notes: String = notes.map(|note| plain(note) + "\n").collect();
+        let version = reloaded.snapshot;
+        format!("version {version}: the file was read again\n{notes}")
     });
     Ok(())
 }
@@ -247,8 +250,12 @@ pub(super) async fn reload(asked: &Asked) -> Result<(), ClientError> {
 /// Tells what has come of a change.
 fn tell(how: &Change, changed: Changed, what: &str) {
     show(&how.asked, &changed, |changed, _| {
-        let kept = if how.keep { ", over reloads too" } else { "" };
-        format!("version {}: {what}{kept}\n", changed.snapshot)
+        let kept = if how.keep {
+            "over reloads too"
+        } else {
+            "until the next reload"
+        };
+        format!("version {}: {what}, {kept}\n", changed.snapshot)
     });
 }
 
@@ -257,12 +264,6 @@ fn limit_of(whose: &str, limit: u32) -> String {
         0 => format!("connections {whose} have no limit of their own"),
         _ => format!("at most {} {whose}", plural(limit.into(), "connection")),
     }
-}
-
-fn word(state: AdminState) -> &'static str {
-    let all = AdminState::ALL;
-    let found = all.iter().find(|(_, one)| *one == state);
-    found.map_or("ready", |(word, _)| word)
 }
 
 /// Between two looks at whether a backend is idle.

@@ -1,4 +1,5 @@
-//! `mahoraga events`: a stream of server-sent events (WHATWG HTML, section 9.2), a line for each.
+//! `mahoraga events`: a stream of server-sent events (WHATWG HTML, section 9.2), mostly a line for
+//! each.
 
 use std::ops::ControlFlow;
 use std::time::Duration;
@@ -33,7 +34,7 @@ pub(super) async fn events(args: &EventsArgs) -> Result<(), ClientError> {
                 let json = serde_json::to_string(&event);
                 json.expect("the model has text for keys alone") + "\n"
             }
-            Some(event) => format!("{}\n", line(&event)),
+            Some(event) => text(&event),
             None if args.follow => return Err(stream.gone()),
             None => return Ok(()),
         };
@@ -50,7 +51,15 @@ pub(super) fn line(event: &Event) -> String {
     // Without fractions of a second: 2026-01-02T03:04:05Z.
     let (time, _) = event.at.split_once('.').unwrap_or((&event.at, ""));
     let time = time.trim_end_matches('Z').replace('T', " ");
-    plain(&format!("{time}  {}", event.message))
+    let message = event.message.lines().next().unwrap_or_default();
+    plain(&format!("{time}Z  {message}"))
+}
+
+/// An event as a line, and below it what else its message has, indented.
+fn text(event: &Event) -> String {
+    let more = event.message.lines().skip(1);
+    let more = more.map(|line| format!("    {}\n", plain(line)));
+    format!("{}\n{}", line(event), more.collect::<String>())
 }
 
 /// Events as they arrive.
@@ -152,9 +161,11 @@ mod tests {
         let mut lines = Lines::default();
         lines.push(b"data: {\"number\":1,\"at\":\"2026-01-02T03:04:05.678Z\",");
         assert_eq!(lines.next(), None);
-        lines.push(b"\"kind\":\"k\",\"pool\":null,\"message\":\"a\\u001b b\"}\r\n\n: still here\n");
+        lines.push(
+            b"\"kind\":\"changed\",\"pool\":null,\"message\":\"a\\u001b b\"}\r\n\n: still here\n",
+        );
         let found = event(&lines.next().unwrap()).unwrap();
-        assert_eq!(line(&found), "2026-01-02 03:04:05  a\u{fffd} b");
+        assert_eq!(line(&found), "2026-01-02 03:04:05Z  a\u{fffd} b");
         assert_eq!(lines.next().as_deref(), Some(""));
         assert_eq!(lines.next().and_then(|line| event(&line)), None);
         lines.push(&vec![b'x'; LINE_BYTES_MAX + 1]);

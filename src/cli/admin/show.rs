@@ -8,8 +8,9 @@ use super::show;
 use super::table::{Align, Cell, Paint, Table, Tone};
 use super::units::{bytes, count, micros, plain, span};
 use crate::admin::model::{
-    BackendStatus, ConfigText, HistogramStatus, ListenerStatus, PoolStatus, Stage, Status,
+    BackendStatus, ConfigText, Health, HistogramStatus, ListenerStatus, PoolStatus, Stage, Status,
 };
+use crate::config::AdminState;
 
 pub(super) async fn status(asked: &Asked) -> Result<(), ClientError> {
     let status: Status = Client::new(asked)?.get(&path(&["status"])).await?;
@@ -112,8 +113,12 @@ fn status_text(status: &Status, paint: Paint) -> String {
     let done = format!("{} done, {} refused", reloads.succeeded, reloads.failed);
     line("reloads", &format!("{done}{}", at.unwrap_or_default()));
     if let Some(error) = &reloads.last_error {
-        let error = paint.toned(&plain(error), Tone::Bad);
-        let _ = writeln!(text, "{:<12} {error}", "refused");
+        // What is wrong with a file has the file's line in it.
+        for (nth, line) in error.lines().enumerate() {
+            let name = if nth == 0 { "refused" } else { "" };
+            let line = paint.toned(&plain(line), Tone::Bad);
+            let _ = writeln!(text, "{name:<12} {line}");
+        }
     }
     let mut workers = Table::new(&[
         ("worker", Align::Right),
@@ -255,8 +260,8 @@ pub(super) fn standing(one: &BackendStatus) -> Cell {
     if one.leaving {
         words.push("removed".to_owned());
         tone = Tone::Faint;
-    } else if one.state != "ready" {
-        words.push(one.state.clone());
+    } else if one.state != AdminState::Ready {
+        words.push(one.state.as_str().to_owned());
         tone = Tone::Faint;
     }
     if one.standby {
@@ -271,19 +276,28 @@ pub(super) fn standing(one: &BackendStatus) -> Cell {
         words.push(format!("rising {percent}%"));
         tone = Tone::Warning;
     }
-    let down = one.health == "down";
+    let down = one.health == Health::Down;
     if down {
         tone = Tone::Bad;
     }
     // That it is up goes without saying where something else is said.
     if down || words.is_empty() || one.check.is_some() {
         let check = one.check.as_ref().map(|check| format!(": {check}"));
-        words.push(format!("{}{}", one.health, check.unwrap_or_default()));
+        let health = health(one.health);
+        words.push(format!("{health}{}", check.unwrap_or_default()));
     }
     if one.backup {
         words.push("backup".to_owned());
     }
     Cell::toned(words.join(", "), tone)
+}
+
+fn health(health: Health) -> &'static str {
+    match health {
+        Health::Unchecked => "unchecked",
+        Health::Up => "up",
+        Health::Down => "down",
+    }
 }
 
 fn histograms_text(all: &[HistogramStatus], paint: Paint) -> String {
@@ -354,21 +368,21 @@ mod tests {
     #[test]
     fn what_is_wanted_stands_before_what_is_known() {
         let up = BackendStatus {
-            state: "ready".to_owned(),
-            health: "up".to_owned(),
+            state: AdminState::Ready,
+            health: Health::Up,
             ..BackendStatus::default()
         };
         let down = BackendStatus {
-            health: "down".to_owned(),
+            health: Health::Down,
             check: Some("timed out".to_owned()),
             ..up.clone()
         };
         let drain = |one: &BackendStatus| BackendStatus {
-            state: "drain".to_owned(),
+            state: AdminState::Drain,
             ..one.clone()
         };
         let unchecked = BackendStatus {
-            health: "unchecked".to_owned(),
+            health: Health::Unchecked,
             backup: true,
             ..up.clone()
         };

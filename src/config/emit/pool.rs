@@ -49,7 +49,7 @@ fn backend(backend: &Backend) -> Value {
         .unless(!backend.backup, "backup", || true.into())
         .some("group", backend.group.as_deref().map(Value::text))
         .unless(backend.state == AdminState::default(), "state", || {
-            Value::text(name_of(&AdminState::ALL, &backend.state))
+            Value::text(backend.state.as_str())
         });
     let address = Value::text(&address);
     if fields.is_empty() {

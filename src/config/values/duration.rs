@@ -85,6 +85,8 @@ pub const QUEUE_WAIT: Bounds = Bounds {
 };
 /// Times from probe to probe.
 pub const CHECK_INTERVAL: Bounds = DECAY;
+/// Times from one screen of `mahoraga top` to the next.
+pub const REFRESH: Bounds = DECAY;
 /// Whole probes.
 pub const CHECK_TIMEOUT: Bounds = Bounds {
     min: Duration::from_millis(10),

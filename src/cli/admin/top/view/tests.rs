@@ -8,15 +8,18 @@ use ratatui::style::Color;
 use super::super::keys::Controls;
 use super::super::model::{Model, Sample};
 use super::draw;
-use crate::admin::model::{BackendStatus, Event, HistogramStatus, PoolStatus, Stage, Status};
+use crate::admin::model::{
+    BackendStatus, Event, Health, HistogramStatus, PoolStatus, Stage, Status,
+};
+use crate::config::AdminState;
 
 fn backend(name: &str, connections: u64, opened: u64) -> BackendStatus {
     BackendStatus {
         pool: "web".to_owned(),
         name: name.to_owned(),
         weight: 1,
-        state: "ready".to_owned(),
-        health: "up".to_owned(),
+        state: AdminState::Ready,
+        health: Health::Up,
         in_rotation: true,
         connections,
         opened,
@@ -27,7 +30,7 @@ fn backend(name: &str, connections: u64, opened: u64) -> BackendStatus {
 
 fn sample(second: u64) -> Sample {
     let down = BackendStatus {
-        health: "down".to_owned(),
+        health: Health::Down,
         check: Some("connection refused".to_owned()),
         failures: 7,
         ..backend("app-2", 0, 100)
@@ -203,10 +206,10 @@ web/app-2 down: connection refused          1      0     0      0              7
 
 
 events
-2026-01-02 03:04:03  web/app-3 is down: connection refused
-2026-01-02 03:04:04  web/app-4 is down: connection refused
-2026-01-02 03:04:05  web/app-5 is down: connection refused
-2026-01-02 03:04:06  web/app-6 is down: connection refused
+2026-01-02 03:04:03Z  web/app-3 is down: connection refused
+2026-01-02 03:04:04Z  web/app-4 is down: connection refused
+2026-01-02 03:04:05Z  web/app-5 is down: connection refused
+2026-01-02 03:04:06Z  web/app-6 is down: connection refused
 q quit  ? help  space pause  / filter  r reverse  sort: p w c n a f";
 
 const SMALL: &str = "\
