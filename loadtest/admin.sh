@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # What the control thread answers within, and how soon workers use what it publishes: idle, with both
-# workers saturated by requests and by connections, and at the limit of connections with clients that
-# wait. Balancer, load and backend share two CPUs, so that nothing is left over for anybody.
+# workers saturated by requests and by connections, at the limit of connections with clients that
+# wait, and with one worker that is saturated on a CPU which nobody else uses. Else balancer, load and
+# backend share two CPUs: then a worker waits for its turn on the CPU longest of all.
 #
 #   loadtest/admin.sh
 #
@@ -22,21 +23,26 @@ answers=${ANSWERS:-100}
 need_tools wrk nginx python3
 need_descriptors 8192
 find_mahoraga
+need_two_cpus
 start_http any "$WORK"
 backend=127.0.0.1:$PORT
 
-# balance FLAG...: a balancer with two workers and an admin socket. Sets PORT and SOCKET.
+# balance CPUS WORKERS FLAG...: a balancer with an admin socket. Sets PORT and SOCKET.
 balance() {
+    local cpus=$1 workers=$2
+    shift 2
     free_port
     SOCKET=$WORK/admin-$PORT.sock
-    start any "mahoraga-$PORT" "$MAHORAGA" proxy --from "127.0.0.1:$PORT" --to "$backend" \
-        --workers 2 --admin "$SOCKET" "$@"
+    start "$cpus" "mahoraga-$PORT" "$MAHORAGA" proxy --from "127.0.0.1:$PORT" --to "$backend" \
+        --workers "$workers" --admin "$SOCKET" "$@"
     wait_port "$PORT" "mahoraga-$PORT"
 }
 
-# load WRK_ARGUMENT...: until `stop "$LOADING"`.
+# load CPUS WRK_ARGUMENT...: until `stop "$LOADING"`.
 load() {
-    start any "wrk-$PORT" wrk -t2 -d600s "$@" "http://127.0.0.1:$PORT/small"
+    local cpus=$1
+    shift
+    start "$cpus" "wrk-$PORT" wrk -t2 -d600s "$@" "http://127.0.0.1:$PORT/small"
     LOADING=$STARTED
     sleep 1
 }
@@ -48,17 +54,24 @@ measure() {
     python3 "$LOADTEST/admin_clients.py" publish "$SOCKET" "$changes" "$backend"
 }
 
-balance
+balance any 2
 measure "idle"
-load -c512
+load any -c512
 measure "512 connections with requests"
 stop "$LOADING"
-load -c128 -H 'Connection: close'
+load any -c128 -H 'Connection: close'
 measure "a connection for each request"
 stop "$LOADING"
-balance --max-connections 64
-load -c512 -H 'Connection: close'
+balance any 2 --max-connections 64
+load any -c512 -H 'Connection: close'
 measure "64 connections at most, 512 clients"
+stop "$LOADING"
+stop_all
+start_http "$LOAD_CPU" "$WORK"
+backend=127.0.0.1:$PORT
+balance "$PROXY_CPU" 1
+load "$LOAD_CPU" -c128 -H 'Connection: close'
+measure "a connection for each request, one worker on a CPU of its own"
 stop "$LOADING"
 machine_facts
 echo
