@@ -65,10 +65,15 @@ async fn swallow(to: SocketAddr, check: &Check, why: &str, silent: &Silent) {
     }
     assert!(checks.first_round_done(), "every probe times out");
     assert!(seen > 500, "polls are counted: {seen}");
-    for pool in &config.pools {
+    let failures = config.pools.iter().map(|pool| {
         let report = checks.report(&pool.name, &pool.backends[0]);
-        assert_eq!(failure(&report), why, "{report:?}");
-    }
+        failure(&report)
+    });
+    let failures: Vec<_> = failures.collect();
+    // On a busy machine a second may be over before a connection is there.
+    let late = |failure: &String| failure.ends_with("within 1s");
+    assert!(failures.iter().all(late), "{failures:?}");
+    assert!(failures.iter().any(|failure| failure == why), "{why}");
     // Among those that are under way now, too, whose tasks end all at once.
     checks.follow(&Config::of(Vec::new(), Vec::new()));
     let mut after = (descriptors(), polls());

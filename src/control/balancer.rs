@@ -38,7 +38,7 @@ pub(super) struct Balancer {
     /// What is declared, with what is discovered.
     pub(super) config: Config,
     pub(super) snapshot: Arc<Snapshot>,
-    /// When it became known what the last one says, before it was made: in ns of the workers' clock.
+    /// When what it tells was known: before tables were made of it, in ns of the workers' clock.
     pub(super) known_at: u64,
     /// When that was done, and how long it took, in ns.
     published_at: u64,
