@@ -172,9 +172,9 @@ fn change(
 }
 
 fn text(body: &Value) -> String {
-    match body {
-        Value::Null => String::new(),
-        body => body.to_string(),
+    match body.is_null() {
+        true => String::new(),
+        false => body.to_string(),
     }
 }
 
