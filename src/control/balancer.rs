@@ -37,7 +37,8 @@ pub(super) struct Balancer<'a> {
     /// What is declared, with what is discovered.
     pub(super) config: Config,
     pub(super) snapshot: Arc<Snapshot>,
-    /// When it became known what the last one says, before it was made: in ns of the workers' clock.
+    /// When it became known what the last one says, before it was made: in ns of the workers'
+    /// clock.
     pub(super) known_at: u64,
     pub(super) checks: Checks,
     pub(super) ejections: Ejections,
