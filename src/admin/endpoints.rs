@@ -2,6 +2,7 @@
 //! the OpenAPI description are made of its rows.
 
 use std::collections::BTreeMap;
+use std::error::Error as _;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -342,7 +343,12 @@ impl<T: DeserializeOwned + JsonSchema + Send + 'static> Input for Query<T> {
         no_body(body)?;
         axum::extract::Query::try_from_uri(uri)
             .map(|axum::extract::Query(query)| Self(query))
-            .map_err(|error| Refusal::malformed(error.body_text()))
+            .map_err(|error| {
+                // Its own text names axum's workings; the cause says what is wrong.
+                let cause = error.source().map(ToString::to_string);
+                let cause = cause.unwrap_or_else(|| error.body_text());
+                Refusal::malformed(format!("what is behind the `?` can't be read: {cause}"))
+            })
     }
 
     fn describe(schemas: &mut SchemaGenerator) -> Needs {

@@ -225,12 +225,19 @@ fn sessions_are_listed_and_closed() {
         bytes_down: 3_400_000,
     }];
     let (one, two) = (json(&Killed { sessions: 1 }), json(&Killed { sessions: 2 }));
+    let pools = json(&pools());
     let answers = [
         json(&sessions),
         "[]".to_owned(),
+        json(&sessions),
         one.clone(),
         one.clone(),
+        pools.clone(),
         two,
+        pools.clone(),
+        one.clone(),
+        pools,
+        one.clone(),
         one,
     ];
     let fake = Fake::saying("client_sessions", &answers.each_ref().map(String::as_str));
@@ -239,19 +246,34 @@ fn sessions_are_listed_and_closed() {
         "sessions", "--pool", "web", "--client", "::1", "--limit", "5",
     ];
     assert_eq!(said(&fake.run(&filter)), "no session\n");
+    let first = fake.run(&["sessions", "--limit", "1"]);
+    assert_eq!(
+        said(&first),
+        format!("{SESSIONS}the first 1: see --limit\n")
+    );
     let kill = |more: &[&str]| {
         let output = fake.run(&[&["sessions", "--kill"], more].concat());
         said(&output).to_owned()
     };
     assert_eq!(kill(&["0-17", "1-3"]), "2 sessions closed\n");
-    assert_eq!(kill(&["--backend", "app 1"]), "2 sessions closed\n");
+    assert_eq!(kill(&["--backend", "app-2"]), "2 sessions closed\n");
+    // Of one that was removed; of one by both its names.
+    assert_eq!(kill(&["--backend", "db/old"]), "1 session closed\n");
+    let both = ["--pool", "db", "--backend", "app-1"];
+    assert_eq!(kill(&both), "1 session closed\n");
     assert_eq!(kill(&["--all", "--json"]), "{\n  \"sessions\": 1\n}\n");
     let want = [
         "GET /v1/sessions",
         "GET /v1/sessions?pool=web&client=%3A%3A1&limit=5",
+        "GET /v1/sessions?limit=1",
         "DELETE /v1/sessions/0-17",
         "DELETE /v1/sessions/1-3",
-        "DELETE /v1/sessions?backend=app%201",
+        "GET /v1/pools",
+        "DELETE /v1/sessions?pool=web&backend=app-2",
+        "GET /v1/pools",
+        "DELETE /v1/sessions?pool=db&backend=old",
+        "GET /v1/pools",
+        "DELETE /v1/sessions?pool=db&backend=app-1",
         "DELETE /v1/sessions?all=true",
     ];
     assert_eq!(fake.asked(), want);

@@ -19,9 +19,12 @@ fn who_can_not_be_asked() {
             .output()
             .unwrap()
     };
-    let want = "no balancer answers at mahoraga.sock: is `mahoraga run` running here? \
-                Name its socket with --admin";
+    let want = "no balancer answers at mahoraga.sock: is `mahoraga run` or \
+                `mahoraga proxy --admin` running here? Name its socket with --admin";
     assert_eq!(failed(&run(&["status"]), 1), want);
+    let there = "no balancer answers at other.sock: does `mahoraga run` or \
+                 `mahoraga proxy --admin` run there?";
+    assert_eq!(failed(&run(&["status", "--admin", "other.sock"]), 1), there);
     // Left behind by one that was killed.
     drop(UnixListener::bind(empty.join("mahoraga.sock")).unwrap());
     assert_eq!(failed(&run(&["status"]), 1), want);

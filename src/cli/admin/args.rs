@@ -154,8 +154,8 @@ pub struct SessionsArgs {
     /// Those of a pool
     #[arg(long, value_name = "NAME")]
     pub pool: Option<String>,
-    /// Those of a backend
-    #[arg(long, value_name = "NAME")]
+    /// Those of a backend: its name, or POOL/BACKEND
+    #[arg(long, value_name = "BACKEND")]
     pub backend: Option<String>,
     /// Those of a client's address
     #[arg(long, value_name = "IP")]
