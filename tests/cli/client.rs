@@ -453,15 +453,15 @@ db        [::1]:5432    db              0
 ";
 
 const POOLS: &str = "\
-pool  strategy           in rotation  connections  limit  queued  queue          clients
-web   round_robin             2 of 4         1.2k   5000       4  100 for 2.5 s      12k
-db    least_connections       0 of 2            2
+pool  strategy           in rotation  connections  limit  queue             clients
+web   round_robin             2 of 4         1.2k   5000  4 of 100, 2500ms      12k
+db    least_connections       0 of 1            2
 web: panic: too few are up, health is ignored
 ";
 
 const POOL: &str = "\
 pool  strategy           in rotation  connections
-db    least_connections       0 of 2            2
+db    least_connections       0 of 1            2
 
 pool  backend  address     weight  conns  opened  bytes  state
 db    app-1    [::1]:5432       1      2       0    0 B  drain
