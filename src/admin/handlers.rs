@@ -12,8 +12,9 @@ use futures_util::stream::unfold;
 use serde_json::Value;
 
 use super::conversion::{self, backend_change, limit};
-use super::endpoints::{Asked, Json, Query};
+use super::endpoints::Asked;
 use super::events::Since;
+use super::exchange::{Json, Query};
 use super::model::{
     BackendChange, BackendStatus, Changed, ConfigText, HistogramStatus, Kill, Killed, LimitChange,
     ListenerStatus, NewBackend, PoolChange, PoolStatus, Readiness, Reloaded, Removal, SESSIONS_MAX,
