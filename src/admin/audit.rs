@@ -21,9 +21,9 @@ pub struct Audit(Option<Writer>);
 pub struct Entry<'a> {
     /// Who.
     pub author: Author,
-    /// What was done, such as `set_backend`.
+    /// What was done: `add`, `remove`, `set`, `kill` or `reload`.
     pub action: &'a str,
-    /// To what, such as `pool/backend`.
+    /// To what, such as `web/app-1`, `limits` or `config`.
     pub target: &'a str,
     /// What it was before, where that can be said.
     pub old: Option<Value>,

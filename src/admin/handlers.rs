@@ -12,8 +12,9 @@ use futures_util::stream::unfold;
 use serde_json::Value;
 
 use super::conversion::{self, backend_change, limit};
-use super::endpoints::{Asked, Json, Query};
+use super::endpoints::Asked;
 use super::events::Since;
+use super::exchange::{Json, Query};
 use super::model::{
     BackendChange, BackendStatus, Changed, ConfigText, HistogramStatus, Kill, Killed, LimitChange,
     ListenerStatus, NewBackend, PoolChange, PoolStatus, Readiness, Reloaded, Removal, SESSIONS_MAX,
@@ -101,9 +102,7 @@ pub(super) async fn backend(asked: Asked, (): ()) -> Answer<BackendStatus> {
     let name = asked.param("backend");
     let pool = pool_of(&asked).await?;
     // One that is leaving may have a successor of the same name, which stands before it.
-    let found = pool.backends.iter().find(|backend| backend.name == name);
-    let known = pool.backends.iter().map(|backend| &*backend.name);
-    let backend = found.ok_or_else(|| Refusal::unknown("backend", &name, known));
+    let backend = found("backend", &name, &pool.backends, |backend| &backend.name);
     backend.cloned().map(Json)
 }
 
@@ -132,6 +131,7 @@ pub(super) async fn sessions(
             "limit: {SESSIONS_MAX} sessions at most"
         )));
     }
+    filter_is_known(&asked, &filter).await?;
     asked
         .ask(|reply| Call::Sessions(filter, reply))
         .await
@@ -140,6 +140,7 @@ pub(super) async fn sessions(
 
 pub(super) async fn kill_sessions(asked: Asked, Query(kill): Query<Kill>) -> Answer<Killed> {
     let filter = conversion::kill_filter(kill)?;
+    filter_is_known(&asked, &filter).await?;
     kill_those(&asked, filter).await.map(Json)
 }
 
@@ -223,17 +224,61 @@ async fn kill_those(asked: &Asked, filter: SessionFilter) -> Result<Killed, Refu
     Ok(Killed { sessions })
 }
 
+/// Refuses a filter by a name that nothing has. What was removed still has one while it has
+/// sessions.
+async fn filter_is_known(asked: &Asked, filter: &SessionFilter) -> Result<(), Refusal> {
+    let Err(refusal) = names_are_known(asked, filter).await else {
+        return Ok(());
+    };
+    let one = SessionFilter {
+        limit: Some(1),
+        ..filter.clone()
+    };
+    let left = asked.ask(|reply| Call::Sessions(one, reply)).await?;
+    if left.is_empty() {
+        Err(refusal)
+    } else {
+        Ok(())
+    }
+}
+
+async fn names_are_known(asked: &Asked, filter: &SessionFilter) -> Result<(), Refusal> {
+    if let Some(name) = &filter.listener {
+        let listeners = asked.ask(Call::Listeners).await?;
+        found("listener", name, &listeners, |listener| &listener.name)?;
+    }
+    if filter.pool.is_none() && filter.backend.is_none() {
+        return Ok(());
+    }
+    let pools = asked.ask(Call::Pools).await?;
+    let of = match &filter.pool {
+        Some(name) => std::slice::from_ref(found("pool", name, &pools, |pool| &pool.name)?),
+        None => &pools[..],
+    };
+    if let Some(name) = &filter.backend {
+        let backends: Vec<_> = of.iter().flat_map(|pool| &pool.backends).collect();
+        found("backend", name, &backends, |backend| &backend.name)?;
+    }
+    Ok(())
+}
+
 /// The pool of the path.
 async fn pool_of(asked: &Asked) -> Result<PoolStatus, Refusal> {
+    let pools = asked.ask(Call::Pools).await?;
     let name = asked.param("pool");
-    let mut pools = asked.ask(Call::Pools).await?;
-    match pools.iter().position(|pool| pool.name == name) {
-        Some(at) => Ok(pools.swap_remove(at)),
-        None => {
-            let known = pools.iter().map(|pool| &*pool.name);
-            Err(Refusal::unknown("pool", &name, known))
-        }
-    }
+    found("pool", &name, &pools, |pool| &pool.name).cloned()
+}
+
+/// The first of this name, or a guess at what was meant.
+fn found<'a, T>(
+    what: &'static str,
+    name: &str,
+    all: &'a [T],
+    name_of: impl Fn(&'a T) -> &'a str,
+) -> Result<&'a T, Refusal> {
+    let mut ones = all.iter();
+    let one = ones.find(|one| name_of(one) == name);
+    one.ok_or_else(|| Refusal::unknown(what, name, all.iter().map(name_of)))
 }
 
 /// Shorter than proxies and clients take a silent stream for dead.

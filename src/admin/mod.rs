@@ -13,6 +13,7 @@ mod audit;
 mod conversion;
 mod endpoints;
 mod events;
+mod exchange;
 mod handlers;
 pub mod model;
 mod openapi;

@@ -7,7 +7,8 @@ use schemars::{Schema, SchemaGenerator};
 use serde_json::{Map, Value, json};
 
 use super::Role;
-use super::endpoints::{Endpoint, Gives, Needs, endpoints};
+use super::endpoints::{Endpoint, endpoints};
+use super::exchange::{Gives, Needs};
 use super::model::{Event, Problem};
 
 /// The whole description.

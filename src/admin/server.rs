@@ -139,7 +139,7 @@ fn router(context: Context, access: Access) -> Router {
         router = router.route(endpoint.path, endpoint.route());
     }
     router
-        .fallback(async || Refusal::new(StatusCode::NOT_FOUND, "there is nothing here"))
+        .fallback(async || Refusal::new(StatusCode::NOT_FOUND, NOTHING))
         .method_not_allowed_fallback(async || {
             let error = "this can't be done here: see the Allow header";
             Refusal::new(StatusCode::METHOD_NOT_ALLOWED, error)
@@ -269,6 +269,7 @@ impl AsyncWrite for Moving {
 pub(super) const CONNECTIONS_MAX: usize = 64;
 /// Those of them that may watch events, which takes as long as the client likes.
 pub(super) const WATCHERS_MAX: usize = 32;
+const NOTHING: &str = "there is nothing here: /v1/openapi.json lists what there is";
 /// Bytes of a request's head.
 const HEADER_MAX: usize = 64 * 1024;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);

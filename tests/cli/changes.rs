@@ -186,9 +186,13 @@ fn a_wait_ends_when_the_backend_is_idle() {
 #[test]
 fn a_backend_may_not_be_found() {
     let all = json(&pools());
-    let fake = Fake::saying("client_find", &[all.as_str(); 2]);
+    let fake = Fake::saying("client_find", &[all.as_str(); 4]);
     let want = "more than one backend is called `app-1`: write web/app-1 or db/app-1";
     assert_eq!(failed(&fake.run(&["drain", "app-1"]), 1), want);
+    let kill = ["sessions", "--kill", "--backend", "app-1"];
+    assert_eq!(failed(&fake.run(&kill), 1), want);
     let want = "there is no backend called `ap-2`, did you mean `app-2`?";
     assert_eq!(failed(&fake.run(&["ready", "ap-2"]), 1), want);
+    let list = ["sessions", "--backend", "ap-2"];
+    assert_eq!(failed(&fake.run(&list), 1), want);
 }

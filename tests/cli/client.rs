@@ -225,12 +225,19 @@ fn sessions_are_listed_and_closed() {
         bytes_down: 3_400_000,
     }];
     let (one, two) = (json(&Killed { sessions: 1 }), json(&Killed { sessions: 2 }));
+    let pools = json(&pools());
     let answers = [
         json(&sessions),
         "[]".to_owned(),
+        json(&sessions),
         one.clone(),
         one.clone(),
+        pools.clone(),
         two,
+        pools.clone(),
+        one.clone(),
+        pools,
+        one.clone(),
         one,
     ];
     let fake = Fake::saying("client_sessions", &answers.each_ref().map(String::as_str));
@@ -239,19 +246,34 @@ fn sessions_are_listed_and_closed() {
         "sessions", "--pool", "web", "--client", "::1", "--limit", "5",
     ];
     assert_eq!(said(&fake.run(&filter)), "no session\n");
+    let first = fake.run(&["sessions", "--limit", "1"]);
+    assert_eq!(
+        said(&first),
+        format!("{SESSIONS}the first 1: see --limit\n")
+    );
     let kill = |more: &[&str]| {
         let output = fake.run(&[&["sessions", "--kill"], more].concat());
         said(&output).to_owned()
     };
     assert_eq!(kill(&["0-17", "1-3"]), "2 sessions closed\n");
-    assert_eq!(kill(&["--backend", "app 1"]), "2 sessions closed\n");
+    assert_eq!(kill(&["--backend", "app-2"]), "2 sessions closed\n");
+    // Of one that was removed; of one by both its names.
+    assert_eq!(kill(&["--backend", "db/old"]), "1 session closed\n");
+    let both = ["--pool", "db", "--backend", "app-1"];
+    assert_eq!(kill(&both), "1 session closed\n");
     assert_eq!(kill(&["--all", "--json"]), "{\n  \"sessions\": 1\n}\n");
     let want = [
         "GET /v1/sessions",
         "GET /v1/sessions?pool=web&client=%3A%3A1&limit=5",
+        "GET /v1/sessions?limit=1",
         "DELETE /v1/sessions/0-17",
         "DELETE /v1/sessions/1-3",
-        "DELETE /v1/sessions?backend=app%201",
+        "GET /v1/pools",
+        "DELETE /v1/sessions?pool=web&backend=app-2",
+        "GET /v1/pools",
+        "DELETE /v1/sessions?pool=db&backend=old",
+        "GET /v1/pools",
+        "DELETE /v1/sessions?pool=db&backend=app-1",
         "DELETE /v1/sessions?all=true",
     ];
     assert_eq!(fake.asked(), want);
@@ -431,15 +453,15 @@ db        [::1]:5432    db              0
 ";
 
 const POOLS: &str = "\
-pool  strategy           in rotation  connections  limit  queued  queue          clients
-web   round_robin             2 of 4         1.2k   5000       4  100 for 2.5 s      12k
-db    least_connections       0 of 2            2
+pool  strategy           in rotation  connections  limit  queue             clients
+web   round_robin             2 of 4         1.2k   5000  4 of 100, 2500ms      12k
+db    least_connections       0 of 1            2
 web: panic: too few are up, health is ignored
 ";
 
 const POOL: &str = "\
 pool  strategy           in rotation  connections
-db    least_connections       0 of 2            2
+db    least_connections       0 of 1            2
 
 pool  backend  address     weight  conns  opened  bytes  state
 db    app-1    [::1]:5432       1      2       0    0 B  drain

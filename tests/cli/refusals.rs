@@ -19,9 +19,12 @@ fn who_can_not_be_asked() {
             .output()
             .unwrap()
     };
-    let want = "no balancer answers at mahoraga.sock: is `mahoraga run` running here? \
-                Name its socket with --admin";
+    let want = "no balancer answers at mahoraga.sock: is `mahoraga run` or \
+                `mahoraga proxy --admin` running here? Name its socket with --admin";
     assert_eq!(failed(&run(&["status"]), 1), want);
+    let there = "no balancer answers at other.sock: does `mahoraga run` or \
+                 `mahoraga proxy --admin` run there?";
+    assert_eq!(failed(&run(&["status", "--admin", "other.sock"]), 1), there);
     // Left behind by one that was killed.
     drop(UnixListener::bind(empty.join("mahoraga.sock")).unwrap());
     assert_eq!(failed(&run(&["status"]), 1), want);
@@ -213,8 +216,8 @@ Arguments:
   <BACKEND>  Which: its name, or POOL/BACKEND
 
 Options:
-      --wait[=<DUR|off>]   Wait until it has no connection, for so long at most [default: off,
-                           without an end]
+      --wait[=<DUR|off>]   Wait until it is idle; --wait=10m: for so long at most; without it:
+                           end at once
       --keep               Let it hold over reloads of the file
       --admin <PATH|URL>   The balancer's admin socket, or http://HOST:PORT on loopback [env:
                            MAHORAGA_ADMIN] [default: mahoraga.sock]
@@ -225,4 +228,6 @@ Options:
 Examples:
   mahoraga drain app-1
   mahoraga drain web/app-1 --wait=10m && ssh app-1 reboot
+
+Sessions end by themselves only: `mahoraga sessions --kill --backend app-1` ends them now.
 ";

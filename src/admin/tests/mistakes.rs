@@ -160,18 +160,66 @@ async fn unknown_names_are_guessed() {
 }
 
 #[tokio::test]
+async fn filters_of_sessions_are_by_names_that_there_are() {
+    let world = World::new().await;
+    world.played.lock().sessions = 0;
+    for (query, error) in [
+        (
+            "listener=wbe",
+            Some("there is no listener called `wbe`, did you mean `web`?"),
+        ),
+        (
+            "pool=mian",
+            Some("there is no pool called `mian`, did you mean `main`?"),
+        ),
+        (
+            "backend=alhpa",
+            Some("there is no backend called `alhpa`, did you mean `alpha`?"),
+        ),
+        ("pool=x&backend=alpha", Some("there is no pool called `x`")),
+        ("listener=web&pool=main&backend=alpha", None),
+        ("client=::1", None),
+    ] {
+        let path = format!("/v1/sessions?{query}");
+        for method in [Method::GET, Method::DELETE] {
+            let answer = world.ask(By::Socket, method.clone(), &path).await;
+            match error {
+                Some(error) => {
+                    assert_eq!(answer.status, StatusCode::NOT_FOUND, "{method} {query}");
+                    assert_eq!(answer.error(), error);
+                }
+                None => assert_eq!(answer.status, StatusCode::OK, "{method} {query}"),
+            }
+        }
+        let done = std::mem::take(&mut world.played.lock().done);
+        assert_eq!(
+            done.iter().any(|one| one.starts_with("kill")),
+            error.is_none()
+        );
+    }
+    // A listener that was removed has sessions still.
+    world.played.lock().sessions = 1;
+    let path = "/v1/sessions?listener=gone";
+    for method in [Method::GET, Method::DELETE] {
+        let answer = world.ask(By::Socket, method, path).await;
+        assert_eq!(answer.status, StatusCode::OK);
+    }
+}
+
+#[tokio::test]
 async fn what_does_not_exist_is_a_problem_too() {
     let world = World::new().await;
-    for path in [
-        "/",
-        "/v2/status",
-        "/v1/status/",
-        "/v1/pools//backends",
-        "/healthz/x",
+    let nothing = "there is nothing here: /v1/openapi.json lists what there is";
+    for (path, error) in [
+        ("/", nothing),
+        ("/v2/status", nothing),
+        ("/v1/status/", nothing),
+        ("/v1/pools//backends", "there is no pool called ``"),
+        ("/healthz/x", nothing),
     ] {
         let answer = world.get(path).await;
         assert_eq!(answer.status, StatusCode::NOT_FOUND, "{path}");
-        assert!(!answer.error().is_empty());
+        assert_eq!(answer.error(), error);
     }
     let answer = world.ask(By::Socket, Method::PUT, "/v1/pools/main").await;
     assert_eq!(answer.status, StatusCode::METHOD_NOT_ALLOWED);
@@ -185,17 +233,19 @@ async fn what_does_not_exist_is_a_problem_too() {
 #[tokio::test]
 async fn parameters_are_those_of_the_description() {
     let world = World::new().await;
-    for path in [
-        "/v1/status?x=1",
-        "/v1/sessions?poll=main",
-        "/v1/sessions?limit=x",
-        "/v1/sessions?limit=10001",
-        "/v1/sessions?client=127.0.0",
-        "/v1/events?recent=-1",
+    let unread = "what is behind the `?` can't be read: ";
+    for (path, error) in [
+        ("/v1/status?x=1", "nothing is taken behind the `?` here"),
+        ("/v1/sessions?poll=main", unread),
+        ("/v1/sessions?limit=x", unread),
+        ("/v1/sessions?limit=10001", "limit: 10000 sessions at most"),
+        ("/v1/sessions?client=127.0.0", unread),
+        ("/v1/events?recent=-1", unread),
     ] {
         let answer = world.get(path).await;
         assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{path}");
-        assert!(!answer.error().is_empty());
+        assert!(answer.error().starts_with(error), "{}", answer.error());
+        assert!(!answer.error().contains("eserialize"), "{}", answer.error());
     }
 }
 

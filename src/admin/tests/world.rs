@@ -259,7 +259,10 @@ impl Played {
                 stage: self.stage,
                 ..Status::default()
             })),
-            Call::Listeners(reply) => told(reply.send(vec![ListenerStatus::default()])),
+            Call::Listeners(reply) => told(reply.send(vec![ListenerStatus {
+                name: "web".to_owned(),
+                ..ListenerStatus::default()
+            }])),
             Call::Pools(reply) => told(reply.send(vec![pool("main"), pool("other")])),
             Call::Sessions(filter, reply) => {
                 self.done.push(format!("{filter:?}"));

@@ -62,7 +62,9 @@ An id is worker and number, as in the access log.")]
     /// Give a backend no more sessions: those that it has go on
     #[command(after_help = "Examples:
   mahoraga drain app-1
-  mahoraga drain web/app-1 --wait=10m && ssh app-1 reboot")]
+  mahoraga drain web/app-1 --wait=10m && ssh app-1 reboot
+
+Sessions end by themselves only: `mahoraga sessions --kill --backend app-1` ends them now.")]
     Drain(StateArgs),
     /// Give a backend its share again, after drain or maint
     #[command(after_help = "Example:
@@ -154,8 +156,8 @@ pub struct SessionsArgs {
     /// Those of a pool
     #[arg(long, value_name = "NAME")]
     pub pool: Option<String>,
-    /// Those of a backend
-    #[arg(long, value_name = "NAME")]
+    /// Those of a backend: its name, or POOL/BACKEND
+    #[arg(long, value_name = "BACKEND")]
     pub backend: Option<String>,
     /// Those of a client's address
     #[arg(long, value_name = "IP")]
@@ -214,9 +216,11 @@ pub struct Change {
 /// Whether the command ends when the backend has no connection.
 #[derive(Args, Clone, Copy, Debug, Default)]
 pub struct Wait {
-    /// Wait until it has no connection, for so long at most [default: off, without an end]
+    /// Whether and for how long it is waited for.
     #[arg(
         long,
+        help = "Wait until it is idle; --wait=10m: for so long at most; without it: end at \
+                once",
         value_name = "DUR|off",
         num_args = 0..=1,
         require_equals = true,

@@ -36,11 +36,17 @@ pub(super) enum ClientError {
     /// The token can't be sent.
     #[error("the token file {}: {why}", path.display())]
     Token { path: PathBuf, why: String },
-    /// Nobody has the socket.
+    /// Nobody has the usual socket.
     #[error(
-        "no balancer answers at {0}: is `mahoraga run` running here? Name its socket with --admin"
+        "no balancer answers at {0}: is `mahoraga run` or `mahoraga proxy --admin` running here? \
+         Name its socket with --admin"
     )]
     Nobody(Place),
+    /// Nobody has the place that the user named.
+    #[error(
+        "no balancer answers at {0}: does `mahoraga run` or `mahoraga proxy --admin` run there?"
+    )]
+    NobodyThere(Place),
     /// The socket is another user's.
     #[error("{0}: permission denied: the socket is for who runs the balancer, and root")]
     Denied(Place),
@@ -79,6 +85,7 @@ impl ClientError {
         match self {
             Self::Usage(_) | Self::Environment(_) | Self::Token { .. } => 2,
             Self::Nobody(_)
+            | Self::NobodyThere(_)
             | Self::Denied(_)
             | Self::Connection(..)
             | Self::Late(_)
@@ -97,27 +104,35 @@ impl ClientError {
 #[derive(Debug)]
 pub(super) struct Client {
     place: Place,
+    /// Nobody has named the place.
+    is_usual: bool,
     token: Option<String>,
 }
 
 impl Client {
     /// From flags and, where they say nothing, the environment.
     pub(super) fn new(asked: &Asked) -> Result<Self, ClientError> {
-        let place = match (&asked.admin, variable(PLACE)) {
-            (Some(place), _) => place.clone(),
+        let named = match (&asked.admin, variable(PLACE)) {
+            (Some(place), _) => Some(place.clone()),
             (None, Some(text)) => {
                 let place = text.to_string_lossy().parse();
-                place.map_err(ClientError::Environment)?
+                Some(place.map_err(ClientError::Environment)?)
             }
-            (None, None) => Place::Socket(ADMIN_SOCKET.into()),
+            (None, None) => None,
         };
+        let is_usual = named.is_none();
+        let place = named.unwrap_or_else(|| Place::Socket(ADMIN_SOCKET.into()));
         let file = asked.token_file.clone();
         let file = file.or_else(|| variable(TOKEN_FILE).map(PathBuf::from));
         let token = match (&place, file) {
             (Place::Http(_), Some(path)) => Some(token(path)?),
             (Place::Http(_), None) | (Place::Socket(_), _) => None,
         };
-        Ok(Self { place, token })
+        Ok(Self {
+            place,
+            is_usual,
+            token,
+        })
     }
 
     /// Where it asks.
@@ -262,7 +277,11 @@ impl Client {
         let place = self.place.clone();
         let kind = error.kind();
         if kind == ErrorKind::NotFound || kind == ErrorKind::ConnectionRefused {
-            ClientError::Nobody(place)
+            if self.is_usual {
+                ClientError::Nobody(place)
+            } else {
+                ClientError::NobodyThere(place)
+            }
         } else if kind == ErrorKind::PermissionDenied {
             ClientError::Denied(place)
         } else {

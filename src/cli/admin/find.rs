@@ -1,7 +1,7 @@
 //! Which backend a name means.
 
 use super::client::{Client, ClientError, path};
-use crate::admin::model::PoolStatus;
+use crate::admin::model::{BackendStatus, PoolStatus};
 use crate::config::values::did_you_mean;
 
 /// A backend of a pool, by their names.
@@ -26,20 +26,51 @@ impl Found {
 /// Asks which backend is meant.
 pub(super) async fn find(client: &Client, text: &str) -> Result<Found, ClientError> {
     let pools: Vec<PoolStatus> = client.get(&path(&["pools"])).await?;
-    found(&pools, text).map_err(ClientError::Refused)
+    let staying = named(&pools, |backend| !backend.leaving);
+    found(&staying, text).map_err(ClientError::Refused)
 }
 
-/// The backend called `BACKEND` in any pool, or `POOL/BACKEND`: either may have a `/` itself.
-fn found(pools: &[PoolStatus], text: &str) -> Result<Found, String> {
-    // One that was removed may share its name with one that is new.
+/// Asks whose sessions are meant, in this pool if one is named: also of a backend that was removed
+/// and has some.
+pub(super) async fn find_serving(
+    client: &Client,
+    pool: Option<&str>,
+    text: &str,
+) -> Result<Found, ClientError> {
+    let mut pools: Vec<PoolStatus> = client.get(&path(&["pools"])).await?;
+    if let Some(name) = pool {
+        pools.retain(|pool| pool.name == name);
+        if pools.is_empty() {
+            // The balancer knows whether it was removed and has sessions.
+            return Ok(Found {
+                pool: name.to_owned(),
+                backend: text.to_owned(),
+            });
+        }
+    }
+    found(&named(&pools, |_| true), text).map_err(ClientError::Refused)
+}
+
+/// All backends of a kind. One that was removed may share its name with one that is new.
+fn named(pools: &[PoolStatus], is_meant: fn(&BackendStatus) -> bool) -> Vec<Found> {
     let all = pools.iter().flat_map(|pool| {
-        let backends = pool.backends.iter().filter(|backend| !backend.leaving);
+        let backends = pool.backends.iter().filter(|backend| is_meant(backend));
         backends.map(|backend| Found {
             pool: pool.name.clone(),
             backend: backend.name.clone(),
         })
     });
-    let all: Vec<Found> = all.collect();
+    let mut distinct = Vec::new();
+    for one in all {
+        if !distinct.contains(&one) {
+            distinct.push(one);
+        }
+    }
+    distinct
+}
+
+/// The backend called `BACKEND` in any pool, or `POOL/BACKEND`: either may have a `/` itself.
+fn found(all: &[Found], text: &str) -> Result<Found, String> {
     let meant = |found: &&Found| found.backend == text || found.written() == text;
     match all.iter().filter(meant).collect::<Vec<_>>()[..] {
         [] => {
@@ -62,7 +93,6 @@ fn found(pools: &[PoolStatus], text: &str) -> Result<Found, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::admin::model::BackendStatus;
 
     fn pool(name: &str, backends: &[(&str, bool)]) -> PoolStatus {
         let backends = backends.iter().map(|(name, leaving)| BackendStatus {
@@ -89,7 +119,13 @@ mod tests {
                 &[("unix:/run/a", false), ("shared", false), ("old", true)],
             ),
         ];
-        let found = |text: &str| found(&pools, text).map(|found| found.written());
+        let serving = named(&pools, |_| true);
+        for (text, want) in [("old", "db/old"), ("app-1", "web/app-1")] {
+            let one = found(&serving, text).map(|found| found.written());
+            assert_eq!(one, Ok(want.to_owned()));
+        }
+        let staying = named(&pools, |backend| !backend.leaving);
+        let found = |text: &str| found(&staying, text).map(|found| found.written());
         for (text, want) in [
             ("app-1", "web/app-1"),
             ("web/app-1", "web/app-1"),

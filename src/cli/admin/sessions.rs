@@ -2,38 +2,34 @@
 
 use super::args::SessionsArgs;
 use super::client::{Client, ClientError, path, query};
+use super::find::find_serving;
 use super::show;
 use super::table::{Align, Paint, Table};
 use super::units::{bytes, plural, span};
-use crate::admin::model::{Killed, SessionStatus};
+use crate::admin::model::{Killed, SESSIONS, SessionStatus};
 
 pub(super) async fn sessions(args: &SessionsArgs) -> Result<(), ClientError> {
     let client = Client::new(&args.asked)?;
-    let filter = [
-        ("listener", args.listener.clone()),
-        ("pool", args.pool.clone()),
-        ("backend", args.backend.clone()),
-        ("client", args.client.map(|client| client.to_string())),
-        ("limit", args.limit.map(|limit| limit.to_string())),
-        ("all", args.all.then(|| "true".to_owned())),
-    ];
-    let filter = query(&filter);
-    let of = path(&["sessions"]) + &filter;
     let killed = match args.kill.as_deref() {
         None => {
-            let sessions: Vec<SessionStatus> = client.get(&of).await?;
+            let sessions: Vec<SessionStatus> = client.get(&target(&client, args).await?).await?;
+            let limit = args.limit.unwrap_or(SESSIONS);
             show(&args.asked, &sessions, |sessions, paint| {
-                table(sessions, paint)
+                let mut text = table(sessions, paint);
+                if sessions.len() >= limit as usize {
+                    text += &format!("the first {limit}: see --limit\n");
+                }
+                text
             });
             return Ok(());
         }
-        Some([]) if filter.is_empty() => {
+        Some([]) if !is_filtered(args) => {
             let why = "--kill: which ones? Give ids, --listener, --pool, --backend or --client, \
                        or --all";
             return Err(ClientError::Usage(why.to_owned()));
         }
-        Some([]) => client.delete(&of).await?,
-        Some(_) if !filter.is_empty() => {
+        Some([]) => client.delete(&target(&client, args).await?).await?,
+        Some(_) if is_filtered(args) => {
             let why = "--kill: give ids or what else they have in common, not both";
             return Err(ClientError::Usage(why.to_owned()));
         }
@@ -50,6 +46,34 @@ pub(super) async fn sessions(args: &SessionsArgs) -> Result<(), ClientError> {
         format!("{} closed\n", plural(killed.sessions, "session"))
     });
     Ok(())
+}
+
+fn is_filtered(args: &SessionsArgs) -> bool {
+    args.listener.is_some()
+        || args.pool.is_some()
+        || args.backend.is_some()
+        || args.client.is_some()
+        || args.all
+}
+
+/// The sessions that the flags mean, as the balancer reads it.
+async fn target(client: &Client, args: &SessionsArgs) -> Result<String, ClientError> {
+    let (pool, backend) = match &args.backend {
+        Some(text) => {
+            let found = find_serving(client, args.pool.as_deref(), text).await?;
+            (Some(found.pool), Some(found.backend))
+        }
+        None => (args.pool.clone(), None),
+    };
+    let filter = query(&[
+        ("listener", args.listener.clone()),
+        ("pool", pool),
+        ("backend", backend),
+        ("client", args.client.map(|client| client.to_string())),
+        ("limit", args.limit.map(|limit| limit.to_string())),
+        ("all", args.all.then(|| "true".to_owned())),
+    ]);
+    Ok(path(&["sessions"]) + &filter)
 }
 
 fn table(sessions: &[SessionStatus], paint: Paint) -> String {

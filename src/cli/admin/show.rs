@@ -1,6 +1,7 @@
 //! Commands that look: status, listeners, pools, backends, configuration and histograms.
 
 use std::fmt::Write;
+use std::time::Duration;
 
 use super::args::{Asked, BackendsArgs, HistogramsArgs, PoolsArgs};
 use super::client::{Client, ClientError, path};
@@ -11,6 +12,7 @@ use crate::admin::model::{
     BackendStatus, ConfigText, Health, HistogramStatus, ListenerStatus, PoolStatus, Stage, Status,
 };
 use crate::config::AdminState;
+use crate::config::values::written;
 
 pub(super) async fn status(asked: &Asked) -> Result<(), ClientError> {
     let status: Status = Client::new(asked)?.get(&path(&["status"])).await?;
@@ -179,17 +181,15 @@ fn pools_text(pools: &[PoolStatus], paint: Paint) -> String {
         ("in rotation", Align::Right),
         ("connections", Align::Right),
         ("limit", Align::Right),
-        ("queued", Align::Right),
         ("queue", Align::Left),
         ("clients", Align::Right),
     ]);
     let mut panics = String::new();
     for pool in pools {
-        let usable = pool.backends.iter().filter(|one| one.in_rotation).count();
-        let queue = match pool.queue_max {
-            0 => String::new(),
-            max => format!("{max} for {}", micros(pool.queue_timeout_s * 1e6)),
-        };
+        // The reserve and those that leave are of no help, whatever their health is.
+        let of = pool.backends.iter();
+        let of: Vec<_> = of.filter(|one| !one.leaving && !one.standby).collect();
+        let usable = of.iter().filter(|one| one.in_rotation).count();
         if pool.panic {
             let panic = format!("{}: {PANIC}", plain(&pool.name));
             let _ = writeln!(panics, "{}", paint.toned(&panic, Tone::Bad));
@@ -197,15 +197,28 @@ fn pools_text(pools: &[PoolStatus], paint: Paint) -> String {
         table.row([
             pool.name.as_str().into(),
             pool.strategy.as_str().into(),
-            format!("{usable} of {}", pool.backends.len()).into(),
+            format!("{usable} of {}", of.len()).into(),
             count(pool.connections).into(),
             limit(pool.max_connections),
-            some(pool.queued),
-            queue.into(),
+            queue(pool).into(),
             pool.clients.map(count).unwrap_or_default().into(),
         ]);
     }
     table.text(paint) + &panics
+}
+
+/// Who waits, of how many at most and for how long, as the file writes it.
+fn queue(pool: &PoolStatus) -> String {
+    if pool.queue_max == 0 && pool.queued == 0 {
+        return String::new();
+    }
+    let timeout = Duration::try_from_secs_f64(pool.queue_timeout_s).unwrap_or_default();
+    format!(
+        "{} of {}, {}",
+        pool.queued,
+        pool.queue_max,
+        written(timeout)
+    )
 }
 
 fn backends_text(backends: &[&BackendStatus], paint: Paint) -> String {
@@ -272,7 +285,9 @@ pub(super) fn standing(one: &BackendStatus) -> Cell {
         words.push(format!("ejected {}", span(seconds)));
         tone = Tone::Warning;
     }
-    if let Some(percent) = one.rising {
+    // Its time goes on, but whoever gets no session does not rise.
+    let is_wanted = !one.leaving && one.state == AdminState::Ready;
+    if let Some(percent) = one.rising.filter(|_| is_wanted) {
         words.push(format!("rising {percent}%"));
         tone = Tone::Warning;
     }
@@ -386,9 +401,13 @@ mod tests {
             backup: true,
             ..up.clone()
         };
+        let rising = BackendStatus {
+            rising: Some(5),
+            ..up.clone()
+        };
         let leaving = BackendStatus {
             leaving: true,
-            ..drain(&up)
+            ..rising.clone()
         };
         let odd = BackendStatus {
             ejected_s: Some(61.0),
@@ -403,6 +422,8 @@ mod tests {
             (&drain(&down), "drain, down: timed out", Tone::Bad),
             (&unchecked, "unchecked, backup", Tone::Good),
             (&leaving, "removed", Tone::Faint),
+            (&rising, "rising 5%", Tone::Warning),
+            (&drain(&rising), "drain", Tone::Faint),
             (&odd, "standby, ejected 1m 1s, rising 5%", Tone::Warning),
         ] {
             assert_eq!(standing(one), Cell::toned(text, tone));

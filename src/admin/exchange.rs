@@ -1,0 +1,158 @@
+//! What goes in and out of handlers: queries and bodies that are read and described, answers that
+//! are sent and described.
+
+use std::error::Error as _;
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use axum::http::{HeaderMap, StatusCode, Uri, header};
+use axum::response::{IntoResponse, Response, Sse};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::refusal::Refusal;
+
+/// What an endpoint wants beside its path.
+pub(super) enum Needs {
+    Nothing,
+    Query(Schema),
+    Body(Schema),
+}
+
+/// What it answers with: a media type, and what is in it.
+pub(super) struct Gives(pub(super) &'static str, pub(super) Schema);
+
+/// Reads a whole body, which must be JSON if there is one.
+pub(super) async fn read_body(
+    headers: &HeaderMap,
+    body: Body,
+    time: Duration,
+) -> Result<Bytes, Refusal> {
+    let reading = Limited::new(body, BODY_MAX).collect();
+    let late = || Refusal::new(StatusCode::REQUEST_TIMEOUT, "the body took too long");
+    let read = tokio::time::timeout(time, reading).await;
+    let body = read.map_err(|_| late())?.map_err(|error| {
+        if error.is::<LengthLimitError>() {
+            Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "a body has 1 MiB at most")
+        } else {
+            Refusal::malformed(format!("the body can't be read: {error}"))
+        }
+    })?;
+    let body = body.to_bytes();
+    if body.is_empty() || is_json(headers) {
+        Ok(body)
+    } else {
+        let error = "a body must be JSON: `Content-Type: application/json` is wanted";
+        Err(Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, error))
+    }
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    let media_type = headers.get(header::CONTENT_TYPE);
+    media_type
+        .and_then(|value| value.to_str().ok()?.split(';').next())
+        .is_some_and(|media_type| media_type.trim().eq_ignore_ascii_case("application/json"))
+}
+
+/// What a handler takes beside the path.
+pub(super) trait Input: Sized + Send + 'static {
+    fn read(uri: &Uri, body: &[u8]) -> Result<Self, Refusal>;
+    fn describe(schemas: &mut SchemaGenerator) -> Needs;
+}
+
+/// Parameters behind the `?`.
+pub(super) struct Query<T>(pub(super) T);
+
+impl Input for () {
+    fn read(uri: &Uri, body: &[u8]) -> Result<Self, Refusal> {
+        no_query(uri)?;
+        no_body(body)
+    }
+
+    fn describe(_: &mut SchemaGenerator) -> Needs {
+        Needs::Nothing
+    }
+}
+
+impl<T: DeserializeOwned + JsonSchema + Send + 'static> Input for Query<T> {
+    fn read(uri: &Uri, body: &[u8]) -> Result<Self, Refusal> {
+        no_body(body)?;
+        axum::extract::Query::try_from_uri(uri)
+            .map(|axum::extract::Query(query)| Self(query))
+            .map_err(|error| {
+                // Its own text names axum's workings; the cause says what is wrong.
+                let cause = error.source().map(ToString::to_string);
+                let cause = cause.unwrap_or_else(|| error.body_text());
+                Refusal::malformed(format!("what is behind the `?` can't be read: {cause}"))
+            })
+    }
+
+    fn describe(schemas: &mut SchemaGenerator) -> Needs {
+        Needs::Query(T::json_schema(schemas))
+    }
+}
+
+/// JSON, in a body or in an answer.
+pub(super) struct Json<T>(pub(super) T);
+
+impl<T: DeserializeOwned + JsonSchema + Send + 'static> Input for Json<T> {
+    fn read(uri: &Uri, body: &[u8]) -> Result<Self, Refusal> {
+        no_query(uri)?;
+        serde_json::from_slice(body)
+            .map(Self)
+            .map_err(|error| Refusal::malformed(format!("the body can't be read: {error}")))
+    }
+
+    fn describe(schemas: &mut SchemaGenerator) -> Needs {
+        Needs::Body(schemas.subschema_for::<T>())
+    }
+}
+
+fn no_query(uri: &Uri) -> Result<(), Refusal> {
+    match uri.query() {
+        None | Some("") => Ok(()),
+        Some(_) => Err(Refusal::malformed("nothing is taken behind the `?` here")),
+    }
+}
+
+fn no_body(body: &[u8]) -> Result<(), Refusal> {
+    if body.is_empty() {
+        Ok(())
+    } else {
+        Err(Refusal::malformed("no body is taken here"))
+    }
+}
+
+/// What a handler answers with.
+pub(super) trait Output: Send + 'static {
+    fn respond(self) -> Response;
+    fn describe(schemas: &mut SchemaGenerator) -> Gives;
+}
+
+impl<T: Serialize + JsonSchema + Send + 'static> Output for Json<T> {
+    fn respond(self) -> Response {
+        axum::Json(self.0).into_response()
+    }
+
+    fn describe(schemas: &mut SchemaGenerator) -> Gives {
+        Gives("application/json", schemas.subschema_for::<T>())
+    }
+}
+
+impl<S: Send + 'static> Output for Sse<S>
+where
+    Self: IntoResponse,
+{
+    fn respond(self) -> Response {
+        self.into_response()
+    }
+
+    fn describe(schemas: &mut SchemaGenerator) -> Gives {
+        Gives("text/event-stream", schemas.subschema_for::<String>())
+    }
+}
+
+/// Bytes of a body.
+const BODY_MAX: usize = 1 << 20;
