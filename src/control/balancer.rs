@@ -55,6 +55,8 @@ pub(super) struct Balancer<'a> {
     pub(super) exhaustion: Exhaustion,
     pub(super) reloads: Reloads,
     pub(super) stage: Stage,
+    /// Pools that panic, as far as it was told.
+    panics: BTreeSet<String>,
     pub(super) started_at: SystemTime,
     /// Whether the file has changed.
     pub(super) file_watch: Option<FileWatch>,
@@ -108,6 +110,7 @@ impl<'a> Balancer<'a> {
             exhaustion: Exhaustion::default(),
             reloads: Reloads::default(),
             stage: Stage::Starting,
+            panics: BTreeSet::new(),
             started_at: SystemTime::now(),
             file_watch: reread.map(|reread| FileWatch::of_read(reread.path.to_owned())),
             webhooks: Webhooks::new(),
@@ -146,9 +149,22 @@ impl Balancer<'_> {
         self.checks.follow(&config);
         self.scalings.follow(&config);
         let before = std::mem::replace(&mut self.config, config);
+        self.forget_gone();
         self.welcome(&before);
         self.publish_with(new);
         self.tell_differences(&before);
+    }
+
+    /// Who left and comes back begins anew.
+    fn forget_gone(&mut self) {
+        let there = backends(&self.config);
+        let there: BTreeSet<_> = there.iter().map(|(pool, name, _)| (*pool, *name)).collect();
+        self.ejections
+            .retain(|pool, backend| there.contains(&(pool, backend)));
+        self.rises
+            .retain(|(pool, backend), _| there.contains(&(pool, backend)));
+        let is_there = |pool: &String| self.config.pools.iter().any(|its| its.name == *pool);
+        self.outliers.retain(|pool, _| is_there(pool));
     }
 
     /// Has all workers route by what is known now.
@@ -164,8 +180,8 @@ impl Balancer<'_> {
         self.published_at = sys::monotonic();
         self.crew.publish(&next, new);
         self.pools.follow(&next);
-        let before = std::mem::replace(&mut self.snapshot, next);
-        self.tell_panic(&before);
+        self.snapshot = next;
+        self.tell_panics();
     }
 
     /// A worker whose mailbox was full has missed the last snapshot.
@@ -216,24 +232,34 @@ impl Balancer<'_> {
         }
     }
 
-    /// Forgets slow starts that are over.
+    /// Forgets slow starts that are over. That of a newcomer that does not answer yet begins when
+    /// it does.
     pub(super) fn forget_rises(&mut self) {
         let now = sys::monotonic();
+        let pools = self.snapshot.pools.iter().map(|plan| plan.pool());
+        let all = pools.flat_map(|pool| pool.backends.iter().map(move |its| (pool, its)));
+        let down = all.filter(|(_, its)| its.health == Health::Down);
+        let down: BTreeSet<Key> = down.map(|(pool, its)| key(pool, its)).collect();
         let lasts = |rise: &Rise| now.saturating_sub(rise.since) < rise.over;
-        self.rises.retain(|_, rise| lasts(rise));
+        self.rises
+            .retain(|key, rise| lasts(rise) || down.contains(key));
     }
 
-    fn tell_panic(&self, before: &Snapshot) {
+    /// Tells which pools panic, and which do so no longer. Before everybody was probed few may count
+    /// as usable, and nothing is wrong yet.
+    pub(super) fn tell_panics(&mut self) {
+        if self.stage == Stage::Starting {
+            return;
+        }
+        let mut panics = BTreeSet::new();
         for plan in &self.snapshot.pools {
             let pool = plan.pool();
-            let mut old = before.pools.iter().map(|plan| plan.pool());
-            let old = old.find(|old| old.name == pool.name);
-            let panicked = old.is_some_and(|old| old.panic);
-            if pool.panic == panicked {
-                continue;
-            }
             let about = Subject::pool(&pool.name);
+            let told = self.panics.contains(&pool.name);
             if pool.panic {
+                panics.insert(pool.name.clone());
+            }
+            if pool.panic && !told {
                 let usable = pool.backends.iter().filter(|its| is_usable(its)).count();
                 let message = format!(
                     "pool `{}` panics: {usable} of {} backends are usable, so all that are ready \
@@ -242,11 +268,12 @@ impl Balancer<'_> {
                     pool.backends.len()
                 );
                 self.events.tell(Weight::Warn, "panic", about, message);
-            } else {
+            } else if told && !pool.panic {
                 let message = format!("pool `{}` has enough usable backends again", pool.name);
                 self.events.tell(Weight::Info, "panic_over", about, message);
             }
         }
+        self.panics = panics;
     }
 
     /// Tells which listeners and backends came and went.

@@ -25,8 +25,9 @@ impl Balancer<'_> {
             let called = format!("backend `{backend}` of pool `{pool}`");
             match turned.turn.to {
                 Health::Up => {
-                    // At the start of the process everybody comes at once.
-                    if !turned.turn.first {
+                    // At the start of the process everybody comes at once. Who joins later is
+                    // waited for: its slow start begins now.
+                    if !turned.turn.first || self.rises.contains_key(key) {
                         self.rise(key);
                     }
                     let message = format!("{called} is up");

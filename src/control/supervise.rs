@@ -104,6 +104,7 @@ impl Balancer<'_> {
             let message = "every backend that is probed was probed".to_owned();
             self.events
                 .tell(Weight::Info, "ready", Subject::default(), message);
+            self.tell_panics();
         }
     }
 
