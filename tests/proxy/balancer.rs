@@ -27,6 +27,11 @@ pub(crate) struct Launch {
     reads_output: bool,
     /// What stands in the pool of its file, which is written when it starts.
     pool: Option<String>,
+    /// What else stands in it: beside the pools, and behind the first of them.
+    settings: String,
+    more_pools: String,
+    /// Or the whole file.
+    file: Option<String>,
 }
 
 /// A running balancer.
@@ -87,7 +92,32 @@ impl Launch {
             listeners: 0,
             reads_output: true,
             pool: None,
+            settings: String::new(),
+            more_pools: String::new(),
+            file: None,
         }
+    }
+
+    /// `mahoraga run` with a whole file, of one listener.
+    pub(crate) fn with_file(file: &str) -> Self {
+        let mut launch = Self::new("run");
+        launch.listeners = 1;
+        launch.file = Some(file.to_owned());
+        launch
+    }
+
+    /// More fields of the file, of [`Self::with_pool`].
+    pub(crate) fn settings(mut self, fields: &str) -> Self {
+        if !fields.is_empty() {
+            self.settings = fields.to_owned() + ",";
+        }
+        self
+    }
+
+    /// More pools, of [`Self::with_pool`].
+    pub(crate) fn more_pools(mut self, pools: &str) -> Self {
+        self.more_pools = pools.to_owned();
+        self
     }
 
     pub(crate) fn also_from(mut self, from: &str) -> Self {
@@ -141,10 +171,14 @@ impl Launch {
 
     fn spawn(mut self) -> Child {
         let workers = self.workers;
-        if let Some(pool) = &self.pool {
+        if let Some(file) = &self.file {
+            fs::write(self.dir.join("config.ron"), file).unwrap();
+        } else if let Some(pool) = &self.pool {
+            let (settings, more_pools) = (&self.settings, &self.more_pools);
             let config = format!(
-                "(workers: {workers}, listeners: [(bind: \"127.0.0.1:0\", pool: \"default\")],\n\
-                 pools: [(name: \"default\", {pool})])"
+                "(workers: {workers}, {settings}\n\
+                 listeners: [(bind: \"127.0.0.1:0\", pool: \"default\")],\n\
+                 pools: [(name: \"default\", {pool}), {more_pools}])"
             );
             fs::write(self.dir.join("config.ron"), config).unwrap();
         } else {
@@ -264,7 +298,7 @@ impl Balancer {
         self.assert_rest();
         self.process.signal(libc::SIGTERM);
         assert_eq!(self.wait().code(), Some(0), "{}", self.log.all());
-        assert_eq!(self.log.count("panic"), 0);
+        assert_eq!(self.log.count("panicked at"), 0);
     }
 
     /// No descriptor, slot, buffer or pipe is in use beyond those of the start, and it idles.
@@ -288,7 +322,7 @@ impl Balancer {
                 .all(|worker| gauges.iter().all(|gauge| worker[*gauge] == 0))
         });
         self.process.expect_cpu_below(0.05);
-        assert_eq!(self.log.count("panic"), 0, "{}", self.log.all());
+        assert_eq!(self.log.count("panicked at"), 0, "{}", self.log.all());
     }
 
     /// Waits for the end, after a signal.
@@ -384,7 +418,7 @@ fn settled_descriptors(process: Process) -> Descriptors {
 }
 
 #[expect(unsafe_code, reason = "neither std nor socket2 has prctl")]
-fn die_with_parent() -> io::Result<()> {
+pub(crate) fn die_with_parent() -> io::Result<()> {
     // SAFETY: no memory is handed over.
     match unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) } {
         0 => Ok(()),
