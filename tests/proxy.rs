@@ -19,8 +19,12 @@
 
 #[path = "proxy/access_log.rs"]
 mod access_log;
+#[path = "proxy/administration.rs"]
+mod administration;
 #[path = "proxy/api.rs"]
 mod api;
+#[path = "proxy/asking.rs"]
+mod asking;
 #[path = "proxy/balancer.rs"]
 mod balancer;
 #[path = "proxy/bytes.rs"]
@@ -29,6 +33,8 @@ mod bytes;
 mod connecting;
 #[path = "proxy/crowd.rs"]
 mod crowd;
+#[path = "proxy/discovery.rs"]
+mod discovery;
 #[path = "proxy/echo.rs"]
 mod echo;
 #[path = "proxy/ejection.rs"]
@@ -43,10 +49,14 @@ mod fleet;
 mod half_close;
 #[path = "proxy/hashing.rs"]
 mod hashing;
+#[path = "proxy/health.rs"]
+mod health;
 #[path = "proxy/max_connections.rs"]
 mod max_connections;
 #[path = "proxy/operations.rs"]
 mod operations;
+#[path = "proxy/panic.rs"]
+mod panic;
 #[path = "proxy/peers.rs"]
 mod peers;
 #[path = "proxy/persistence.rs"]
@@ -65,8 +75,16 @@ mod reload;
 mod reloads;
 #[path = "proxy/reset.rs"]
 mod reset;
+#[path = "proxy/runtime.rs"]
+mod runtime;
+#[path = "proxy/scaling.rs"]
+mod scaling;
+#[path = "proxy/server.rs"]
+mod server;
 #[path = "proxy/signals.rs"]
 mod signals;
+#[path = "proxy/slow_start.rs"]
+mod slow_start;
 #[path = "proxy/stage.rs"]
 mod stage;
 #[path = "proxy/startup.rs"]

@@ -10,7 +10,7 @@ use crate::address::Address;
 use crate::admin::model::{EventKind, Reloads, Stage};
 use crate::admin::{self, Audit, Tokens};
 use crate::config::{self, AdminHttp, Config};
-use crate::pool::{Rise, Standing};
+use crate::pool::{Health, Rise, Standing};
 use crate::snapshot::Snapshot;
 use crate::sys::{self, Bound};
 
@@ -63,6 +63,8 @@ pub(super) struct Balancer {
     pub(super) exhaustion: Exhaustion,
     pub(super) reloads: Reloads,
     pub(super) stage: Stage,
+    /// Pools that panic, as far as it was told.
+    panics: BTreeSet<String>,
     pub(super) started_at: SystemTime,
     /// Whether the file has changed.
     pub(super) file_watch: Option<FileWatch>,
@@ -121,6 +123,7 @@ impl Balancer {
             exhaustion: Exhaustion::default(),
             reloads: Reloads::default(),
             stage: Stage::Starting,
+            panics: BTreeSet::new(),
             started_at: SystemTime::now(),
             file_watch,
             reloading: Reloading::default(),
@@ -164,15 +167,23 @@ impl Balancer {
         self.discoveries.follow(&config);
         self.checks.follow(&config);
         self.scalings.follow(&config);
-        self.ejections.retain(|pool, backend| {
-            let pool = config.pool(pool);
-            pool.is_some_and(|pool| pool.backend(backend).is_some())
-        });
-        self.outliers.retain(|pool, _| config.pool(pool).is_some());
         let before = std::mem::replace(&mut self.config, config);
+        self.forget_gone();
         self.welcome(&before);
         self.publish_with(new);
         self.tell_differences(&before);
+    }
+
+    /// Who left and comes back begins anew.
+    fn forget_gone(&mut self) {
+        let there = backends(&self.config);
+        let there: BTreeSet<_> = there.iter().map(|(pool, name, _)| (*pool, *name)).collect();
+        self.ejections
+            .retain(|pool, backend| there.contains(&(pool, backend)));
+        self.rises
+            .retain(|(pool, backend), _| there.contains(&(pool, backend)));
+        self.outliers
+            .retain(|pool, _| self.config.pool(pool).is_some());
     }
 
     /// Has all workers route by what is known now.
@@ -205,8 +216,8 @@ impl Balancer {
         self.published_at = sys::monotonic();
         self.publishing_took = self.published_at - began;
         self.pools.follow(&next);
-        let before = std::mem::replace(&mut self.snapshot, next);
-        self.tell_panic(&before);
+        self.snapshot = next;
+        self.tell_panics();
         self.close_downed();
     }
 
@@ -257,26 +268,39 @@ impl Balancer {
         }
     }
 
-    /// Forgets slow starts that are over: those who select need not reckon with them any more.
+    /// Forgets slow starts that are over: those who select need not reckon with them any more. That
+    /// of a newcomer that does not answer yet begins when it does.
     pub(super) fn forget_rises(&mut self) {
         let now = sys::monotonic();
+        let pools = self.snapshot.pools.iter().map(|plan| plan.pool());
+        let all = pools.flat_map(|pool| pool.backends.iter().map(move |its| (pool, its)));
+        let down = all.filter(|(_, its)| its.health == Health::Down);
+        let down = down.map(|(pool, its)| (pool.name.clone(), its.name.clone()));
+        let down: BTreeSet<Key> = down.collect();
         let lasts = |rise: &Rise| now.saturating_sub(rise.since) < rise.over;
         let before = self.rises.len();
-        self.rises.retain(|_, rise| lasts(rise));
+        self.rises
+            .retain(|key, rise| lasts(rise) || down.contains(key));
         if self.rises.len() < before {
             self.publish();
         }
     }
 
-    fn tell_panic(&self, before: &Snapshot) {
+    /// Tells which pools panic, and which do so no longer. Before everybody was probed few may count
+    /// as usable, and nothing is wrong yet.
+    pub(super) fn tell_panics(&mut self) {
+        if self.stage == Stage::Starting {
+            return;
+        }
+        let mut panics = BTreeSet::new();
         for plan in &self.snapshot.pools {
             let pool = plan.pool();
-            let panicked = before.pool(&pool.name).is_some_and(|old| old.panic);
-            if pool.panic == panicked {
-                continue;
-            }
             let about = Subject::pool(&pool.name);
+            let told = self.panics.contains(&pool.name);
             if pool.panic {
+                panics.insert(pool.name.clone());
+            }
+            if pool.panic && !told {
                 let usable = pool.backends.iter().filter(|its| its.is_usable()).count();
                 let message = format!(
                     "pool `{}` panics: {usable} of {} backends are usable, so all that are ready \
@@ -286,12 +310,13 @@ impl Balancer {
                 );
                 self.events
                     .tell(Weight::Warn, EventKind::Panic, about, message);
-            } else {
+            } else if told && !pool.panic {
                 let message = format!("pool `{}` has enough usable backends again", pool.name);
                 self.events
                     .tell(Weight::Info, EventKind::PanicOver, about, message);
             }
         }
+        self.panics = panics;
     }
 
     /// Tells which listeners and backends came and went.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::admin::model::{EventKind, Stage};
+use crate::admin::model::EventKind;
 use crate::admin::{Author, Entry};
 use crate::config::OnDown;
 use crate::pool::{Backend, Health, Pool, Totals};
@@ -29,8 +29,9 @@ impl Balancer {
             let called = format!("backend `{backend}` of pool `{pool}`");
             match turned.turn.to {
                 Health::Up => {
-                    // At the start of the process everybody comes at once.
-                    if !turned.turn.first || self.stage != Stage::Starting {
+                    // At the start of the process everybody comes at once. Who joins later is
+                    // waited for: its slow start begins now.
+                    if !turned.turn.first || self.rises.contains_key(key) {
                         self.rise(key);
                     }
                     let message = format!("{called} is up");

@@ -123,6 +123,7 @@ impl Balancer {
             };
             self.events
                 .tell(weight, EventKind::Ready, Subject::default(), message);
+            self.tell_panics();
         }
     }
 

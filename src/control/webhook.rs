@@ -259,13 +259,15 @@ async fn ask(
 ) -> Result<(), PostError> {
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-    // Both at once in this task: a try that is given up takes its connection along.
+    let mut answer = std::pin::pin!(sender.send_request(request));
+    // Both at once in this task: a try that is given up takes its connection along. Who answers and
+    // closes ends the connection with the answer there already.
     let answer = tokio::select! {
-        answer = sender.send_request(request) => answer?,
-        ended = connection => {
-            ended?;
-            return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
-        }
+        answer = &mut answer => answer?,
+        ended = connection => match answer.await {
+            Err(error) => return Err(ended.err().unwrap_or(error).into()),
+            Ok(answer) => answer,
+        },
     };
     match answer.status() {
         status if status.is_success() => Ok(()),

@@ -27,8 +27,11 @@ pub(crate) struct Launch {
     reads_output: bool,
     /// What stands in the pool of its file, which is written when it starts.
     pool: Option<String>,
-    /// The whole file instead.
-    config: Option<String>,
+    /// What else stands in it: beside the pools, and behind the first of them.
+    settings: String,
+    more_pools: String,
+    /// Or the whole file.
+    file: Option<String>,
 }
 
 /// A running balancer.
@@ -75,7 +78,7 @@ impl Launch {
     pub(crate) fn with_config(text: &str, listeners: usize) -> Self {
         let mut launch = Self::new("run");
         launch.listeners = listeners;
-        launch.config = Some(text.to_owned());
+        launch.file = Some(text.to_owned());
         launch
     }
 
@@ -98,8 +101,24 @@ impl Launch {
             listeners: 0,
             reads_output: true,
             pool: None,
-            config: None,
+            settings: String::new(),
+            more_pools: String::new(),
+            file: None,
         }
+    }
+
+    /// More fields of the file, of [`Self::with_pool`].
+    pub(crate) fn settings(mut self, fields: &str) -> Self {
+        if !fields.is_empty() {
+            self.settings = fields.to_owned() + ",";
+        }
+        self
+    }
+
+    /// More pools, of [`Self::with_pool`].
+    pub(crate) fn more_pools(mut self, pools: &str) -> Self {
+        self.more_pools = pools.to_owned();
+        self
     }
 
     pub(crate) fn also_from(mut self, from: &str) -> Self {
@@ -153,13 +172,15 @@ impl Launch {
 
     fn spawn(mut self) -> Child {
         let workers = self.workers;
-        if let Some(pool) = &self.pool {
+        if let Some(file) = &self.file {
+            fs::write(self.dir.join("config.ron"), file).unwrap();
+        } else if let Some(pool) = &self.pool {
+            let (settings, more_pools) = (&self.settings, &self.more_pools);
             let config = format!(
-                "(workers: {workers}, listeners: [(bind: \"127.0.0.1:0\", pool: \"default\")],\n\
-                 pools: [(name: \"default\", {pool})])"
+                "(workers: {workers}, {settings}\n\
+                 listeners: [(bind: \"127.0.0.1:0\", pool: \"default\")],\n\
+                 pools: [(name: \"default\", {pool}), {more_pools}])"
             );
-            fs::write(self.dir.join("config.ron"), config).unwrap();
-        } else if let Some(config) = &self.config {
             fs::write(self.dir.join("config.ron"), config).unwrap();
         } else {
             self.command.arg("--workers").arg(workers.to_string());
@@ -398,7 +419,7 @@ fn settled_descriptors(process: Process) -> Descriptors {
 }
 
 #[expect(unsafe_code, reason = "neither std nor socket2 has prctl")]
-fn die_with_parent() -> io::Result<()> {
+pub(crate) fn die_with_parent() -> io::Result<()> {
     // SAFETY: no memory is handed over.
     match unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) } {
         0 => Ok(()),

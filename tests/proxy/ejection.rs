@@ -1,11 +1,14 @@
 //! Backends that fail again and again get nothing more, whichever worker met the failures.
 
 use std::net::TcpStream;
+use std::thread;
+use std::time::Duration;
 
 use crate::balancer::Launch;
+use crate::fleet::Fleet;
 use crate::peers::{self, Backend, expect_reset};
-use crate::stage::with_one_and_two_workers;
-use crate::watchdog::watched;
+use crate::stage::{Guest, with_one_and_two_workers};
+use crate::watchdog::{eventually, watched, within};
 
 /// It accepts and resets: the fastest of all, and always free.
 fn black_hole() -> Backend {
@@ -67,6 +70,70 @@ fn no_more_than_half_are_ejected() {
         fed.sort_unstable();
         assert_eq!(fed[..2], [5, 5]);
         assert!(fed[2] > 20 && sound.accepted() > 20, "{fed:?}");
+        balancer.finish();
+    });
+}
+
+#[test]
+fn it_is_tried_again_and_then_stays_out_twice_as_long() {
+    watched(|| {
+        let (hole, sound) = (black_hole(), Backend::echo());
+        let balancer = Launch::with_pool(&format!(
+            "ejection: (base: \"3s\"), backends: [\"{}\", \"{}\"]",
+            hole.address, sound.address
+        ));
+        let balancer = balancer.workers(2).start();
+        let events = balancer.follow();
+        for (round, length) in [(1, "3 s"), (2, "6 s")] {
+            eventually("it fails five times", || {
+                is_served(balancer.connect());
+                hole.accepted() == 5 * round
+            });
+            let ejected = events.next("backend_ejected");
+            assert_eq!(ejected["backend"], *hole.address);
+            let said = ejected["message"].as_str().unwrap();
+            assert!(said.contains(&format!("ejected for {length}")), "{said}");
+            let backend = balancer.backend(&hole.address);
+            assert!(backend["ejected_s"].is_number() && backend["in_rotation"] == false);
+            for _ in 0..10 {
+                assert!(is_served(balancer.connect()));
+            }
+            assert_eq!(hole.accepted(), 5 * round);
+            events.next("backend_readmitted");
+            balancer.until(&hole.address, "in_rotation", true);
+        }
+        drop(events);
+        balancer.finish();
+    });
+}
+
+/// By what real sessions wait for: three times ten seconds long.
+#[test]
+fn who_answers_much_slower_than_the_others_is_ejected() {
+    within(Duration::from_secs(120), || {
+        let fleet = Fleet::with_delays(&[0, 0, 150]);
+        let pool = format!("backends: [{}]", fleet.ron(&[]));
+        let balancer = Launch::with_pool(&pool).start();
+        let slow = fleet.addresses().swap_remove(2);
+        let address = balancer.address();
+        thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| {
+                    while balancer.log().count("answers much slower") == 0 {
+                        Guest::welcome(peers::connect(address)).leave();
+                        thread::sleep(Duration::from_millis(30));
+                    }
+                });
+            }
+        });
+        assert_eq!(balancer.events("backend_slow")[0]["backend"], *slow);
+        let backend = balancer.backend(&slow);
+        assert!(backend["ejected_s"].is_number() && backend["in_rotation"] == false);
+        let before = fleet.accepted()[2];
+        for _ in 0..12 {
+            Guest::welcome(balancer.connect()).leave();
+        }
+        assert_eq!(fleet.accepted()[2], before);
         balancer.finish();
     });
 }

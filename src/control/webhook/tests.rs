@@ -99,6 +99,32 @@ fn a_decision_is_told_as_json() {
     });
 }
 
+/// The end of a connection is no failure once the answer is there, whichever is seen first.
+#[test]
+fn who_answers_and_closes_is_told_once() {
+    run(async {
+        let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = server.local_addr().unwrap();
+        let hooks = Webhooks::with(Trust::System, FAST);
+        for _ in 0..50 {
+            hooks.post(&format!("http://{address}/"), notice());
+            let (mut stream, _) = server.accept().await.unwrap();
+            // Both are there before the other side looks.
+            let mut request = vec![0; 4_096];
+            let mut length = 0;
+            while !request[..length].ends_with(b"\"}") {
+                length += stream.read(&mut request[length..]).await.unwrap();
+            }
+            let answer = b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+            stream.write_all(answer).await.unwrap();
+            drop(stream);
+            let again = tokio::time::timeout(Duration::from_millis(20), server.accept()).await;
+            assert!(again.is_err(), "it is told again");
+        }
+        assert_eq!(hooks.failures(), 0);
+    });
+}
+
 #[test]
 fn a_failure_is_tried_again_and_counted_at_the_third() {
     run(async {

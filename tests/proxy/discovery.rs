@@ -1,0 +1,130 @@
+//! Backends that are found: in a file, and by name.
+
+use std::fs;
+use std::net::{Ipv4Addr, UdpSocket};
+use std::sync::Arc;
+use std::thread;
+
+use parking_lot::Mutex;
+
+use crate::balancer::Launch;
+use crate::fleet::Fleet;
+use crate::peers::{Backend, echo, ping};
+use crate::stage::{Guest, Stage, leave_all};
+use crate::watchdog::{eventually, watched};
+
+#[test]
+fn what_a_file_lists_joins_and_what_it_lists_no_more_drains() {
+    watched(|| {
+        let fleet = Fleet::of(3);
+        let names = fleet.addresses();
+        let launch = Launch::with_pool("discover: (file: \"web.backends\"), backends: []");
+        let path = launch.dir().join("web.backends");
+        let list = |names: &[String]| {
+            // As who writes such files should: at once.
+            let new = path.with_extension("new");
+            fs::write(&new, names.join("\n") + "\n").unwrap();
+            fs::rename(&new, &path).unwrap();
+        };
+        list(&names[..1]);
+        let stage = Stage::start(launch.workers(2), "round_robin", fleet);
+        eventually("it is found", || {
+            stage.balancer.find_backend(&names[0]).is_some()
+        });
+        assert_eq!(stage.visits(4), [0; 4]);
+        list(&names[..2]);
+        eventually("it joins", || stage.visit() == 1);
+        let mut guests = stage.hold_all(8);
+        list(&names[1..]);
+        eventually("one joins and one drains", || {
+            let visits = stage.visits(6);
+            !visits.contains(&0) && visits.contains(&2)
+        });
+        assert_eq!(stage.balancer.backend(&names[0])["leaving"], true);
+        for guest in &mut guests {
+            ping(&mut guest.stream, b"still there");
+        }
+        // What can't be read leaves the last that could.
+        fs::write(&path, "what is this?\n").unwrap();
+        stage.balancer.until_logged("web.backends");
+        leave_all(guests);
+        eventually("it is gone", || {
+            stage.balancer.find_backend(&names[0]).is_none()
+        });
+        assert!(
+            stage
+                .visits(6)
+                .iter()
+                .all(|backend| [1, 2].contains(backend))
+        );
+        stage.finish();
+    });
+}
+
+/// A name server that knows one set of IPv4 addresses, whatever the name: an answer is the
+/// question, and its records behind it (RFC 1035, 4.1).
+fn name_server(addresses: &Arc<Mutex<Vec<Ipv4Addr>>>) -> String {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let at = socket.local_addr().unwrap().to_string();
+    let addresses = Arc::clone(addresses);
+    thread::spawn(move || {
+        let mut question = [0; 512];
+        while let Ok((length, from)) = socket.recv_from(&mut question) {
+            let name = question[12..].iter().position(|byte| *byte == 0).unwrap();
+            // Behind the name its type and class; what else was asked (EDNS) is left out.
+            let end = 12 + name + 5;
+            assert!(end <= length);
+            let is_a = question[end - 4..end - 2] == [0, 1];
+            let known = if is_a {
+                addresses.lock().clone()
+            } else {
+                Vec::new()
+            };
+            let mut answer = question[..end].to_vec();
+            let count = u8::try_from(known.len()).unwrap();
+            answer[2..12].copy_from_slice(&[0x81, 0x80, 0, 1, 0, count, 0, 0, 0, 0]);
+            for address in known {
+                // The question's name, A, IN, for a second, four bytes.
+                answer.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 1, 0, 4]);
+                answer.extend(address.octets());
+            }
+            socket.send_to(&answer, from).unwrap();
+        }
+    });
+    at
+}
+
+#[test]
+fn what_a_name_means_joins_and_what_it_means_no_more_drains() {
+    watched(|| {
+        let greets = |number: u8| {
+            move |mut stream: std::net::TcpStream| {
+                std::io::Write::write_all(&mut stream, &[number]).unwrap();
+                echo(stream);
+            }
+        };
+        let first = Backend::tcp("127.0.0.1:0", greets(1));
+        let port = first.address.rsplit(':').next().unwrap();
+        let _second = Backend::tcp(&format!("127.0.0.2:{port}"), greets(2));
+        let [one, two] = [Ipv4Addr::new(127, 0, 0, 1), Ipv4Addr::new(127, 0, 0, 2)];
+        let known = Arc::new(Mutex::new(vec![one]));
+        let server = name_server(&known);
+        let pool = format!("discover: (dns: \"web.test\", port: {port}), backends: []");
+        let launch = Launch::with_pool(&pool).settings(&format!("resolvers: [\"{server}\"]"));
+        let balancer = launch.start();
+        let visit = || Guest::welcome(balancer.connect()).leave();
+        balancer.until_logged("127.0.0.1:");
+        eventually("it is found", || {
+            balancer.find_backend(&first.address).is_some()
+        });
+        assert_eq!(visit(), 1);
+        let mut guest = Guest::welcome(balancer.connect());
+        *known.lock() = vec![two];
+        eventually("another has its place", || visit() == 2);
+        assert_eq!(visit(), 2);
+        assert_eq!(balancer.backend(&first.address)["leaving"], true);
+        ping(&mut guest.stream, b"still there");
+        guest.leave();
+        balancer.finish();
+    });
+}

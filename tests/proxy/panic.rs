@@ -1,0 +1,140 @@
+//! Too few usable backends: the probes may be what is wrong.
+
+use std::io::Read;
+
+use crate::access_log::key_values;
+use crate::balancer::{Balancer, Launch};
+use crate::fleet::Fleet;
+use crate::watchdog::{eventually, watched};
+
+/// A fleet that is probed, in which some are found down.
+fn with_down(fields: &str, size: usize, down: usize) -> (Fleet, Balancer) {
+    let fleet = Fleet::of(size);
+    let pool = format!(
+        "{fields} ejection: \"off\", \
+         check: (type: \"tcp\", interval: \"100ms\", fall: 2), backends: [{}]",
+        fleet.ron(&[])
+    );
+    let balancer = Launch::with_pool(&pool).workers(2).start();
+    eventually("it is ready", || balancer.http_status("/readyz") == 200);
+    (0..down).for_each(|number| fleet.stop(number));
+    until_down(&balancer, down);
+    (fleet, balancer)
+}
+
+fn until_down(balancer: &Balancer, down: usize) {
+    eventually(&format!("{down} are down"), || {
+        let backends = balancer.ask(&["backends"]);
+        let backends = backends.as_array().unwrap().iter();
+        backends.filter(|its| its["health"] == "down").count() == down
+    });
+}
+
+/// Clients that come and go, served or not.
+fn visit(balancer: &Balancer, times: usize) {
+    for _ in 0..times {
+        // Where nobody is found it ends, or is reset.
+        let _ = balancer.connect().read(&mut [0]);
+    }
+}
+
+/// How many backends were tried by so many clients.
+fn tried(balancer: &Balancer, clients: usize) -> usize {
+    let opened = || -> Vec<_> {
+        let backends = balancer.ask(&["backends"]);
+        let backends = backends.as_array().unwrap().iter();
+        backends.map(|its| its["opened"].as_u64()).collect()
+    };
+    let before = opened();
+    visit(balancer, clients);
+    let pairs = before.into_iter().zip(opened());
+    pairs.filter(|(before, after)| before < after).count()
+}
+
+fn panics(balancer: &Balancer) -> bool {
+    balancer.ask(&["pools"])[0]["panic"].as_bool().unwrap()
+}
+
+#[test]
+fn below_half_all_are_balanced_over_and_it_is_said_loudly() {
+    watched(|| {
+        let (fleet, balancer) = with_down("", 10, 5);
+        assert!(!panics(&balancer));
+        assert_eq!(tried(&balancer, 30), 5);
+        let events = balancer.follow();
+        fleet.stop(5);
+        assert_eq!(events.next("panic")["pool"], "default");
+        assert!(panics(&balancer));
+        let said = "WARN ] pool `default` panics: 4 of 10 backends are usable";
+        balancer.until_logged(said);
+        assert_eq!(tried(&balancer, 60), 10);
+        (0..6).for_each(|number| fleet.start(number));
+        events.next("panic_over");
+        until_down(&balancer, 0);
+        assert!(!panics(&balancer));
+        assert_eq!(balancer.log().count(said), 1);
+        drop(events);
+        balancer.finish();
+    });
+}
+
+#[test]
+fn zero_is_never() {
+    watched(|| {
+        let (_fleet, balancer) = with_down("panic_below: 0,", 4, 3);
+        assert!(!panics(&balancer));
+        assert_eq!(tried(&balancer, 20), 1);
+        balancer.finish();
+    });
+}
+
+/// Why sessions end where nobody is usable.
+fn all_down(fields: &str) -> (Balancer, Vec<String>) {
+    let (_fleet, balancer) = with_down(fields, 2, 2);
+    let before = balancer.output().count("\n");
+    visit(&balancer, 10);
+    let lines = balancer.output().lines(before + 10);
+    let mut reasons: Vec<_> = lines[before..]
+        .iter()
+        .map(|line| key_values(line)["reason"].clone())
+        .collect();
+    reasons.dedup();
+    (balancer, reasons)
+}
+
+#[test]
+fn where_all_are_down_they_are_tried_all_the_same() {
+    watched(|| {
+        let (balancer, reasons) = all_down("");
+        assert!(panics(&balancer));
+        assert_eq!(reasons, ["connect_failed"]);
+        balancer.finish();
+    });
+}
+
+#[test]
+fn where_all_are_down_nobody_is_tried_if_it_is_so_wanted() {
+    watched(|| {
+        let (balancer, reasons) = all_down("all_down: \"closed\",");
+        assert!(!panics(&balancer));
+        assert_eq!(reasons, ["no_backend"]);
+        balancer.finish();
+    });
+}
+
+/// With nobody probed yet nothing is wrong.
+#[test]
+fn a_start_is_no_panic() {
+    watched(|| {
+        let fleet = Fleet::of(2);
+        let pool = format!(
+            "check: (type: \"tcp\", interval: \"500ms\", initial: \"probe\"), backends: [{}]",
+            fleet.ron(&[])
+        );
+        let balancer = Launch::with_pool(&pool).start();
+        eventually("it is ready", || balancer.http_status("/readyz") == 200);
+        assert_eq!(balancer.log().count("panics"), 0);
+        assert_eq!(balancer.events("panic").len(), 0);
+        balancer.finish();
+    });
+}

@@ -1,0 +1,310 @@
+//! Backends, strategies and limits changed by the command line while clients come and go.
+
+use std::io::Read;
+use std::net::Shutdown;
+use std::thread;
+
+use crate::balancer::Launch;
+use crate::fleet::Fleet;
+use crate::peers::{connect, ping};
+use crate::stage::{Guest, Stage, leave_all, tally};
+use crate::watchdog::{eventually, watched};
+
+/// A stage of which only so many backends are in the file, and the names of all.
+fn stage(fields: &str, size: usize, in_file: usize) -> (Stage, Vec<String>) {
+    let fleet = Fleet::of(size);
+    let names = fleet.addresses();
+    let backends: Vec<_> = names[..in_file]
+        .iter()
+        .map(|its| format!("\"{its}\""))
+        .collect();
+    let pool = format!("{fields} backends: [{}]", backends.join(", "));
+    let launch = Launch::with_pool(&pool).workers(2);
+    (Stage::start(launch, "round_robin", fleet), names)
+}
+
+/// Whom so many clients come to, by backend.
+fn visited(stage: &Stage, clients: usize) -> Vec<usize> {
+    tally(stage.fleet.len(), stage.visits(clients))
+}
+
+/// Clients come until one comes to this backend: the control thread answers before the last
+/// worker has heard.
+fn until_visited(stage: &Stage, backend: usize) {
+    eventually("it is visited", || stage.visit() == backend);
+}
+
+/// A change has reached every worker: until then an answer of the API says so of the control
+/// thread alone.
+fn until_adopted(stage: &Stage) {
+    eventually("every worker knows", || {
+        stage.balancer.ask(&["status"])["publish_us"].is_number()
+    });
+}
+
+fn change(stage: &Stage, arguments: &[&str]) {
+    stage.balancer.words(arguments);
+    until_adopted(stage);
+}
+
+#[test]
+fn a_backend_joins_and_leaves_and_its_sessions_go_on() {
+    watched(|| {
+        let (stage, names) = stage("", 3, 2);
+        change(&stage, &["add", "default", &names[2]]);
+        until_visited(&stage, 2);
+        let guests = stage.hold_all(12);
+        let (mut stay, leave): (Vec<_>, Vec<_>) =
+            guests.into_iter().partition(|guest| guest.backend == 2);
+        leave_all(leave);
+        assert!(!stay.is_empty());
+        change(&stage, &["remove", &names[2]]);
+        let leaving = stage.balancer.backend(&names[2]);
+        assert!(leaving["leaving"] == true && leaving["in_rotation"] == false);
+        assert_eq!(leaving["connections"], stay.len());
+        assert_eq!(visited(&stage, 20)[2], 0);
+        for guest in &mut stay {
+            ping(&mut guest.stream, b"still there");
+        }
+        let waits = stage.balancer.refusal(&["remove", &names[2]]);
+        assert_eq!(waits.0, Some(1), "it is removed already");
+        leave_all(stay);
+        eventually("nobody knows it", || {
+            stage.balancer.find_backend(&names[2]).is_none()
+        });
+        stage.finish();
+    });
+}
+
+#[test]
+fn weight_is_the_share() {
+    watched(|| {
+        let (stage, names) = stage("", 2, 2);
+        change(&stage, &["weight", &names[0], "0"]);
+        assert_eq!(visited(&stage, 12), [0, 12]);
+        change(&stage, &["weight", &names[0], "3"]);
+        let visits = visited(&stage, 80);
+        // Each worker begins somewhere in its round.
+        assert!(visits[0].abs_diff(60) <= 4, "{visits:?}");
+        assert_eq!(stage.balancer.backend(&names[0])["weight"], 3);
+        stage.finish();
+    });
+}
+
+#[test]
+fn drain_keeps_sessions_and_takes_no_more() {
+    watched(|| {
+        let (stage, names) = stage("", 2, 2);
+        let mut guests = stage.hold_all(8);
+        change(&stage, &["drain", &names[0]]);
+        assert_eq!(stage.balancer.backend(&names[0])["state"], "drain");
+        assert_eq!(visited(&stage, 12), [0, 12]);
+        for guest in &mut guests {
+            ping(&mut guest.stream, b"still there");
+        }
+        thread::scope(|scope| {
+            let wait = scope.spawn(|| {
+                stage.balancer.words(&["drain", &names[0], "--wait=20s"]);
+            });
+            assert!(!wait.is_finished());
+            leave_all(guests);
+        });
+        assert_eq!(stage.balancer.backend(&names[0])["connections"], 0);
+        change(&stage, &["ready", &names[0]]);
+        until_visited(&stage, 0);
+        change(&stage, &["maint", &names[0]]);
+        assert_eq!(stage.balancer.backend(&names[0])["state"], "maint");
+        assert_eq!(visited(&stage, 12), [0, 12]);
+        change(&stage, &["ready", &names[0]]);
+        until_visited(&stage, 0);
+        stage.finish();
+    });
+}
+
+#[test]
+fn waiting_for_a_drain_has_an_end() {
+    watched(|| {
+        let (stage, names) = stage("", 1, 1);
+        let guest = stage.hold();
+        let drain = ["drain", &names[0], "--wait=200ms"];
+        let (code, said) = stage.balancer.refusal(&drain);
+        assert_eq!(code, Some(1));
+        assert!(said.contains("1 connection"), "{said}");
+        leave_all([guest]);
+        stage.finish();
+    });
+}
+
+#[test]
+fn a_pool_goes_over_to_another_strategy() {
+    watched(|| {
+        let (mut stage, _) = stage("", 3, 3);
+        assert!(visited(&stage, 12).iter().all(|visits| *visits > 0));
+        stage.expect_too("first");
+        change(&stage, &["set", "strategy", "default", "first"]);
+        assert_eq!(visited(&stage, 12), [12, 0, 0]);
+        assert_eq!(stage.balancer.ask(&["pools"])[0]["strategy"], "first");
+        let wrong = ["set", "strategy", "default", "fist"];
+        let (code, said) = stage.balancer.refusal(&wrong);
+        assert_eq!(code, Some(1));
+        assert!(said.contains("did you mean `first`?"), "{said}");
+        assert_eq!(said.lines().count(), 1, "{said}");
+        stage.finish();
+    });
+}
+
+/// So many clients are served at a time, and others are sent away.
+fn served(stage: &Stage, clients: usize) -> Vec<Guest> {
+    let come = |_| {
+        let mut stream = connect(stage.balancer.address());
+        let mut number = [0];
+        let served = stream.read_exact(&mut number);
+        served.ok().map(|()| Guest {
+            stream,
+            backend: number[0].into(),
+        })
+    };
+    (0..clients).filter_map(come).collect()
+}
+
+#[test]
+fn limits_of_backends_and_pools() {
+    watched(|| {
+        let (stage, names) = stage("queue: (max: 0),", 2, 2);
+        change(&stage, &["set", "limit", "2", "--backend", &names[0]]);
+        change(&stage, &["set", "limit", "5", "--pool", "default"]);
+        assert_eq!(stage.balancer.backend(&names[0])["max_connections"], 2);
+        assert_eq!(stage.balancer.ask(&["pools"])[0]["max_connections"], 5);
+        let guests = served(&stage, 9);
+        assert_eq!(guests.len(), 5);
+        assert_eq!(stage.fleet.held_max()[0], 2);
+        leave_all(guests);
+        change(&stage, &["set", "limit", "off", "--pool", "default"]);
+        let guests = served(&stage, 9);
+        assert_eq!(guests.len(), 9);
+        leave_all(guests);
+        // With a queue nobody is sent away.
+        change(&stage, &["set", "limit", "1", "--pool", "default"]);
+        let queue = ["set", "queue", "default", "--max", "3", "--timeout", "1m"];
+        change(&stage, &queue);
+        let first = stage.hold();
+        let second = connect(stage.balancer.address());
+        eventually("it waits", || {
+            stage.balancer.ask(&["pools"])[0]["queued"] == 1
+        });
+        leave_all([first]);
+        leave_all([Guest::welcome(second)]);
+        stage.finish();
+    });
+}
+
+#[test]
+fn limits_of_clients() {
+    watched(|| {
+        let (stage, _) = stage("", 1, 1);
+        let listener = stage.balancer.ask(&["listeners"])[0]["name"].clone();
+        let listener = listener.as_str().unwrap();
+        change(&stage, &["set", "limit", "2", "--listener", listener]);
+        let mut guests = stage.hold_all(2);
+        let third = connect(stage.balancer.address());
+        let waits = || {
+            third.set_nonblocking(true).unwrap();
+            let waits = third.peek(&mut [0]).is_err();
+            third.set_nonblocking(false).unwrap();
+            waits
+        };
+        thread::sleep(std::time::Duration::from_millis(200));
+        assert!(waits());
+        change(&stage, &["set", "limit", "off", "--listener", listener]);
+        eventually("it is served", || !waits());
+        let limit = stage.balancer.ask(&["status"])["max_connections"].clone();
+        assert!(limit.as_u64().unwrap() > 4);
+        change(&stage, &["set", "limit", "4"]);
+        assert_eq!(stage.balancer.ask(&["status"])["max_connections"], 4);
+        guests.push(Guest::welcome(third));
+        guests.push(stage.hold());
+        let fifth = connect(stage.balancer.address());
+        thread::sleep(std::time::Duration::from_millis(200));
+        assert_eq!(stage.fleet.held(), [4]);
+        leave_all(guests);
+        leave_all([Guest::welcome(fifth)]);
+        stage.finish();
+    });
+}
+
+#[test]
+fn what_is_to_be_kept_holds_over_a_reload() {
+    watched(|| {
+        let (stage, names) = stage("", 4, 2);
+        change(&stage, &["add", "default", &names[2], "--keep"]);
+        change(&stage, &["add", "default", &names[3]]);
+        change(&stage, &["weight", &names[0], "7", "--keep"]);
+        change(&stage, &["weight", &names[1], "7"]);
+        let guests = stage.hold_all(20);
+        stage.balancer.process.signal(libc::SIGHUP);
+        stage.balancer.until_logged("reload: version");
+        until_adopted(&stage);
+        let weight = |name: &str| {
+            let backend = stage.balancer.find_backend(name);
+            backend.filter(|its| its["leaving"] == false)?["weight"].as_u64()
+        };
+        let weights: Vec<_> = names.iter().map(|name| weight(name)).collect();
+        assert_eq!(weights, [Some(7), Some(1), Some(1), None]);
+        assert_eq!(visited(&stage, 27)[3], 0);
+        leave_all(guests);
+        stage.finish();
+    });
+}
+
+#[test]
+fn sessions_are_listed_and_killed() {
+    watched(|| {
+        let (stage, names) = stage("", 2, 2);
+        let mut guests = stage.hold_all(6);
+        guests.push(stage.call(crate::stage::source(3), b""));
+        let list = |filter: &[&str]| -> Vec<serde_json::Value> {
+            let sessions = stage.balancer.ask(&[&["sessions"], filter].concat());
+            sessions.as_array().unwrap().clone()
+        };
+        assert_eq!(list(&[]).len(), 7);
+        assert_eq!(list(&["--limit", "3"]).len(), 3);
+        assert_eq!(list(&["--pool", "other"]).len(), 0);
+        let one = list(&["--client", "127.0.0.5"]);
+        assert_eq!(one.len(), 1);
+        let guest = guests.pop().unwrap();
+        let address = guest.stream.local_addr().unwrap().to_string();
+        assert_eq!(one[0]["client"], address);
+        assert_eq!(one[0]["backend"], names[guest.backend]);
+        assert_eq!(one[0]["state"], "open");
+        let killed = stage
+            .balancer
+            .ask(&["sessions", "--kill", one[0]["id"].as_str().unwrap()]);
+        assert_eq!(killed["sessions"], 1);
+        expect_gone(guest);
+        let (gone, stay): (Vec<_>, Vec<_>) =
+            guests.into_iter().partition(|guest| guest.backend == 0);
+        let of = list(&["--backend", &names[0]]);
+        assert_eq!(of.len(), gone.len());
+        let killed = ["sessions", "--kill", "--backend", &names[0]];
+        let killed = stage.balancer.ask(&killed);
+        assert_eq!(killed["sessions"], gone.len());
+        let count = gone.len() + 1;
+        gone.into_iter().for_each(expect_gone);
+        for mut guest in stay {
+            ping(&mut guest.stream, b"still there");
+            guest.leave();
+        }
+        let lines = stage.lines();
+        let killed = lines.iter().filter(|line| line.reason == "killed");
+        assert_eq!(killed.count(), count);
+        stage.finish();
+    });
+}
+
+/// Its session was ended for it, in order or by a reset.
+fn expect_gone(mut guest: Guest) {
+    let read = guest.stream.read(&mut [0]);
+    assert!(read.map_or(true, |read| read == 0));
+    // Who is gone already has nothing to end.
+    let _ = guest.stream.shutdown(Shutdown::Both);
+}

@@ -1,0 +1,156 @@
+//! Who returns or joins gets its share little by little.
+
+use std::io::Read;
+use std::thread;
+use std::time::Duration;
+
+use crate::balancer::{Balancer, Launch};
+use crate::fleet::Fleet;
+use crate::peers;
+use crate::stage::{Guest, leave_all, tally};
+use crate::watchdog::{eventually, watched};
+
+fn pool(fields: &str, backends: &str) -> Launch {
+    Launch::with_pool(&format!(
+        "{fields}, check: (type: \"tcp\", interval: \"100ms\"), backends: [{backends}]"
+    ))
+}
+
+/// How far a backend's slow start has come, in percent.
+fn rising(balancer: &Balancer, backend: &str) -> Option<u64> {
+    balancer.backend(backend)["rising"].as_u64()
+}
+
+/// The first of the fleet goes away and returns.
+fn restart_first(fleet: &Fleet, balancer: &Balancer) -> String {
+    let name = fleet.addresses().swap_remove(0);
+    fleet.stop(0);
+    balancer.until(&name, "health", "down");
+    fleet.start(0);
+    balancer.until(&name, "health", "up");
+    name
+}
+
+fn visits(balancer: &Balancer, clients: usize) -> Vec<usize> {
+    let come = |_| Guest::welcome(balancer.connect()).leave();
+    tally(2, (0..clients).map(come))
+}
+
+#[test]
+fn the_share_of_who_returns_grows() {
+    watched(|| {
+        let fleet = Fleet::of(2);
+        let balancer = pool("slow_start: \"12s\"", &fleet.ron(&[])).start();
+        eventually("it is ready", || balancer.http_status("/readyz") == 200);
+        // Not at the start of the process.
+        for name in fleet.addresses() {
+            assert_eq!(rising(&balancer, &name), None);
+        }
+        let name = restart_first(&fleet, &balancer);
+        let (mut early, mut late) = (false, false);
+        let mut before = rising(&balancer, &name).unwrap();
+        loop {
+            // Half of these is its full share: percent and clients are the same number.
+            let first = visits(&balancer, 200)[0] as u64;
+            let after = rising(&balancer, &name).unwrap_or(100);
+            // Between what the one moment gives and what the other does, but for chance.
+            let found = format!("{first} of 200 between {before}% and {after}%");
+            assert!(
+                first <= after + CHANCE && first + CHANCE >= before,
+                "{found}"
+            );
+            early |= after + CHANCE < 100;
+            late |= before > CHANCE;
+            if before == 100 {
+                break;
+            }
+            before = after;
+        }
+        assert!(early && late, "the growth was not seen");
+        assert_eq!(visits(&balancer, 200), [100, 100]);
+        balancer.finish();
+    });
+}
+
+#[test]
+fn the_places_of_who_returns_grow() {
+    watched(|| {
+        let fleet = Fleet::of(2);
+        let backends = fleet.ron(&["max_connections: 40", "max_connections: 1"]);
+        let fields = "strategy: \"first\", queue: (max: 0), slow_start: \"12s\"";
+        let balancer = pool(fields, &backends).start();
+        let name = restart_first(&fleet, &balancer);
+        let guests = || -> Vec<_> {
+            let come = |_| {
+                let mut stream = balancer.connect();
+                let mut number = [0];
+                // Who finds no place is sent away.
+                let served = stream.read_exact(&mut number);
+                served.ok().map(|()| Guest {
+                    stream,
+                    backend: number[0].into(),
+                })
+            };
+            (0..41).filter_map(come).collect()
+        };
+        let early = guests();
+        let percent = rising(&balancer, &name).unwrap();
+        let held = tally(2, early.iter().map(|guest| guest.backend));
+        assert!(held[0] >= 1, "one place there is always");
+        assert!(held[0] as u64 <= (40 * percent).div_ceil(100), "{held:?}");
+        leave_all(early);
+        balancer.until(&name, "rising", serde_json::Value::Null);
+        let late = guests();
+        assert_eq!(tally(2, late.iter().map(|guest| guest.backend)), [40, 1]);
+        leave_all(late);
+        balancer.finish();
+    });
+}
+
+#[test]
+fn who_joins_or_comes_out_of_maint_begins_slowly_and_who_drained_does_not() {
+    watched(|| {
+        let fleet = Fleet::of(2);
+        let addresses = fleet.addresses();
+        let one = format!("\"{}\"", addresses[0]);
+        let balancer = pool("slow_start: \"10m\"", &one).start();
+        balancer.words(&["add", "default", &addresses[1], "--name", "second"]);
+        assert!(rising(&balancer, "second").is_some());
+        let first = format!("default/{}", addresses[0]);
+        balancer.words(&["drain", &first]);
+        balancer.words(&["ready", &first]);
+        assert_eq!(rising(&balancer, &addresses[0]), None);
+        balancer.words(&["maint", &first]);
+        balancer.words(&["ready", &first]);
+        assert!(rising(&balancer, &addresses[0]).is_some());
+        balancer.finish();
+    });
+}
+
+/// However long it takes until it answers.
+#[test]
+fn who_joins_begins_when_it_is_up() {
+    watched(|| {
+        let fleet = Fleet::of(1);
+        let pool = format!(
+            "slow_start: \"4s\", \
+             check: (type: \"tcp\", interval: \"100ms\", initial: \"down\"), backends: [{}]",
+            fleet.ron(&[])
+        );
+        let balancer = Launch::with_pool(&pool).start();
+        let late = Fleet::of(1);
+        let address = late.addresses().swap_remove(0);
+        late.stop(0);
+        balancer.words(&["add", "default", &address, "--name", "late"]);
+        assert_eq!(balancer.backend("late")["health"], "down");
+        thread::sleep(Duration::from_secs(5));
+        late.start(0);
+        balancer.until("late", "health", "up");
+        assert!(rising(&balancer, "late").is_some());
+        peers::ping(&mut Guest::welcome(balancer.connect()).stream, b"hello");
+        balancer.finish();
+    });
+}
+
+/// More than four standard deviations of what 200 clients do by chance.
+const CHANCE: u64 = 30;
