@@ -1,7 +1,7 @@
 //! The table of endpoints. What is not in it does not exist: the router, the check of roles and
 //! the OpenAPI description are made of its rows.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,48 +28,64 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
             .says("Answers while the control thread does."),
         Endpoint::open("/readyz", "readyz", h::readyz)
             .says("200 while connections are taken, else 503."),
-        Endpoint::read("/v1/openapi.json", "describe", h::describe).says("This description."),
+        Endpoint::read("/v1/openapi.json", "describe", h::describe)
+            .says("This description.")
+            .asks_nobody(),
         Endpoint::read("/v1/status", "status", h::status).says("How the balancer is going."),
         Endpoint::read("/v1/listeners", "listeners", h::listeners).says("All listeners."),
         Endpoint::write(patch.clone(), LISTENER, "set_listener", h::set_listener)
-            .says("Changes the limit of a listener."),
-        Endpoint::write(patch.clone(), "/v1/limits", "set_limits", h::set_limits)
-            .says("Changes the limit of all client connections."),
+            .says("Changes the limit of a listener.")
+            .refuses(&[INVALID]),
+        Endpoint::read(LIMITS, "limits", h::limits).says("The limit of all client connections."),
+        Endpoint::write(patch.clone(), LIMITS, "set_limits", h::set_limits)
+            .says("Changes the limit of all client connections.")
+            .refuses(&[INVALID]),
         Endpoint::read("/v1/pools", "pools", h::pools).says("All pools with their backends."),
         Endpoint::read(POOL, "pool", h::pool).says("A pool with its backends."),
-        Endpoint::write(patch.clone(), POOL, "set_pool", h::set_pool).says("Changes a pool."),
+        Endpoint::write(patch.clone(), POOL, "set_pool", h::set_pool)
+            .says("Changes a pool.")
+            .refuses(&[INVALID]),
         Endpoint::read(BACKENDS, "backends", h::backends).says("The backends of a pool."),
         Endpoint::write(post.clone(), BACKENDS, "add_backend", h::add_backend)
             .says("Adds a backend to a pool.")
+            .refuses(&[StatusCode::CONFLICT, INVALID])
             .creates(),
         Endpoint::read(BACKEND, "backend", h::backend).says("A backend."),
-        Endpoint::write(patch, BACKEND, "set_backend", h::set_backend).says("Changes a backend."),
+        Endpoint::write(patch, BACKEND, "set_backend", h::set_backend)
+            .says("Changes a backend.")
+            .refuses(&[INVALID]),
         Endpoint::write(delete.clone(), BACKEND, "remove_backend", h::remove_backend)
-            .says("Removes a backend; its sessions go on."),
-        Endpoint::read("/v1/sessions", "sessions", h::sessions).says("Sessions that are open."),
-        Endpoint::write(
-            delete.clone(),
-            "/v1/sessions",
-            "kill_sessions",
-            h::kill_sessions,
-        )
-        .says("Closes sessions."),
+            .says("Removes a backend; its sessions go on.")
+            .refuses(&[INVALID]),
+        Endpoint::read(SESSIONS, "sessions", h::sessions)
+            .says("Sessions that are open.")
+            .refuses(&[StatusCode::NOT_FOUND]),
+        Endpoint::write(delete.clone(), SESSIONS, "kill_sessions", h::kill_sessions)
+            .says("Closes sessions.")
+            .refuses(&[StatusCode::NOT_FOUND]),
         Endpoint::write(delete, SESSION, "kill_session", h::kill_session).says("Closes a session."),
         Endpoint::read("/v1/histograms", "histograms", h::histograms)
             .says("The workers' histograms since the start."),
         Endpoint::read("/v1/config", "config", h::config).says("The effective configuration."),
         Endpoint::write(post, "/v1/reload", "reload", h::reload)
-            .says("Reads the configuration's file again."),
+            .says("Reads the configuration's file again.")
+            .refuses(&[INVALID]),
         Endpoint::read("/v1/events", "events", h::events)
-            .says("What happens, as a stream of events (JSON in each `data`)."),
+            .says("What happens, as a stream of events (JSON in each `data`).")
+            .asks_nobody()
+            .refuses(&[StatusCode::SERVICE_UNAVAILABLE]),
     ]
 }
 
 const LISTENER: &str = "/v1/listeners/{listener}";
+const LIMITS: &str = "/v1/limits";
 const POOL: &str = "/v1/pools/{pool}";
 const BACKENDS: &str = "/v1/pools/{pool}/backends";
 const BACKEND: &str = "/v1/pools/{pool}/backends/{backend}";
+const SESSIONS: &str = "/v1/sessions";
 const SESSION: &str = "/v1/sessions/{id}";
+/// What is wanted would make no configuration.
+const INVALID: StatusCode = StatusCode::UNPROCESSABLE_ENTITY;
 
 /// A row.
 #[derive(Clone)]
@@ -83,6 +99,10 @@ pub(super) struct Endpoint {
     pub(super) role: Option<Role>,
     pub(super) summary: &'static str,
     pub(super) success: StatusCode,
+    /// It asks the control thread.
+    asks: bool,
+    /// Statuses of its own refusals, beside those that follow from its other columns.
+    refuses: &'static [StatusCode],
     pub(super) needs: fn(&mut SchemaGenerator) -> Needs,
     pub(super) gives: fn(&mut SchemaGenerator) -> Gives,
     act: Action,
@@ -107,6 +127,8 @@ impl Endpoint {
             role: None,
             summary: "",
             success: StatusCode::OK,
+            asks: true,
+            refuses: &[],
             needs: I::describe,
             gives: O::describe,
             act: Arc::new(move |asked, uri, body| {
@@ -152,9 +174,37 @@ impl Endpoint {
         Self { summary, ..self }
     }
 
+    fn asks_nobody(self) -> Self {
+        let asks = false;
+        Self { asks, ..self }
+    }
+
+    fn refuses(self, refuses: &'static [StatusCode]) -> Self {
+        Self { refuses, ..self }
+    }
+
     fn creates(self) -> Self {
         let success = StatusCode::CREATED;
         Self { success, ..self }
+    }
+
+    /// The statuses that it may refuse with.
+    pub(super) fn refusals(&self, has_body: bool) -> BTreeSet<StatusCode> {
+        // Of pages of other sites, and what is malformed.
+        let mut all = BTreeSet::from([StatusCode::BAD_REQUEST, StatusCode::FORBIDDEN]);
+        all.extend(self.role.map(|_| StatusCode::UNAUTHORIZED));
+        all.extend(self.parameters().next().map(|_| StatusCode::NOT_FOUND));
+        if has_body {
+            all.insert(StatusCode::REQUEST_TIMEOUT);
+            all.insert(StatusCode::PAYLOAD_TOO_LARGE);
+            all.insert(StatusCode::UNSUPPORTED_MEDIA_TYPE);
+        }
+        if self.asks {
+            all.insert(StatusCode::SERVICE_UNAVAILABLE);
+            all.insert(StatusCode::GATEWAY_TIMEOUT);
+        }
+        all.extend(self.refuses);
+        all
     }
 
     /// The names of its path's parameters.

@@ -17,8 +17,8 @@ use super::events::Since;
 use super::exchange::{Json, Query};
 use super::model::{
     BackendChange, BackendStatus, Changed, ConfigText, HistogramStatus, Kill, Killed, LimitChange,
-    ListenerStatus, NewBackend, PoolChange, PoolStatus, Readiness, Reloaded, Removal, SESSIONS_MAX,
-    SessionFilter, SessionStatus, Stage, Status, Watching,
+    Limits, ListenerStatus, NewBackend, PoolChange, PoolStatus, Readiness, Reloaded, Removal,
+    SESSIONS_MAX, SessionFilter, SessionStatus, Stage, Status, Watching,
 };
 use super::openapi;
 use super::refusal::Refusal;
@@ -60,6 +60,14 @@ pub(super) async fn set_listener(asked: Asked, Json(body): Json<LimitChange>) ->
         max_connections: limit(body.max_connections)?,
     };
     apply(&asked, change, body.keep).await
+}
+
+pub(super) async fn limits(asked: Asked, (): ()) -> Answer<Limits> {
+    let status = asked.ask(Call::Status).await?;
+    Ok(Json(Limits {
+        connections: status.connections,
+        max_connections: status.max_connections,
+    }))
 }
 
 pub(super) async fn set_limits(asked: Asked, Json(body): Json<LimitChange>) -> Answer<Changed> {

@@ -65,6 +65,15 @@ pub struct Reloads {
     pub last_error: Option<String>,
 }
 
+/// Client connections, of all listeners together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Limits {
+    /// Those that there are now.
+    pub connections: u64,
+    /// Those that there are at most.
+    pub max_connections: u64,
+}
+
 /// A worker: its counters are since the start.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct WorkerStatus {

@@ -2,6 +2,7 @@
 
 use std::sync::LazyLock;
 
+use axum::http::StatusCode;
 use schemars::generate::SchemaSettings;
 use schemars::{Schema, SchemaGenerator};
 use serde_json::{Map, Value, json};
@@ -60,22 +61,23 @@ fn operation(endpoint: &Endpoint, schemas: &mut SchemaGenerator) -> Value {
         }
     }
     let Gives(media_type, schema) = (endpoint.gives)(schemas);
+    let says = described(&schema, schemas).unwrap_or_else(|| endpoint.summary.to_owned());
+    let mut responses = Map::new();
+    responses.insert(
+        endpoint.success.as_str().to_owned(),
+        json!({ "description": says, "content": content(media_type, &schema) }),
+    );
     let problem = schemas.subschema_for::<Problem>();
+    for status in endpoint.refusals(body.is_some()) {
+        let problem = json!({ "description": why(status), "content": content(JSON, &problem) });
+        responses.insert(status.as_str().to_owned(), problem);
+    }
     let mut operation = json!({
         "operationId": endpoint.id,
         "summary": endpoint.summary,
         "parameters": parameters,
         "security": security(endpoint.role),
-        "responses": {
-            endpoint.success.as_str(): {
-                "description": "It is so.",
-                "content": content(media_type, &schema),
-            },
-            "default": {
-                "description": "Why not.",
-                "content": content(JSON, &problem),
-            },
-        },
+        "responses": responses,
     });
     if let Some(body) = body {
         operation["requestBody"] = body;
@@ -83,15 +85,31 @@ fn operation(endpoint: &Endpoint, schemas: &mut SchemaGenerator) -> Value {
     operation
 }
 
+/// What the type of an answer says of itself, where it has a name.
+fn described(schema: &Schema, schemas: &SchemaGenerator) -> Option<String> {
+    let (_, name) = schema.get("$ref")?.as_str()?.rsplit_once('/')?;
+    let description = schemas.definitions().get(name)?.get("description")?;
+    description.as_str().map(str::to_owned)
+}
+
+/// When a status is a refusal.
+fn why(status: StatusCode) -> &'static str {
+    let known = REFUSALS.iter().find(|(one, _)| *one == status);
+    known.map_or("", |(_, why)| why)
+}
+
 fn content(media_type: &str, schema: &Schema) -> Value {
     json!({ media_type: { "schema": schema } })
 }
 
 fn path_parameter(name: &str) -> Value {
+    let known = PARAMETERS.iter().find(|(one, _)| *one == name);
+    let says = known.map_or("", |(_, says)| says);
     json!({
         "name": name,
         "in": "path",
         "required": true,
+        "description": says,
         "schema": { "type": "string" },
     })
 }
@@ -127,6 +145,46 @@ fn security(role: Option<Role>) -> Value {
     json!([{ TOKEN: [scope] }])
 }
 
+/// The parameters of paths.
+const PARAMETERS: [(&str, &str); 4] = [
+    ("listener", "The listener's name."),
+    ("pool", "The pool's name."),
+    (
+        "backend",
+        "The backend's name; a `/` in it is written `%2F`.",
+    ),
+    ("id", "Worker and number, as in the access log: `0-17`."),
+];
+/// When a request is refused with which status.
+const REFUSALS: [(StatusCode, &str); 11] = [
+    (StatusCode::BAD_REQUEST, "What is asked can't be read."),
+    (
+        StatusCode::UNAUTHORIZED,
+        "Over HTTP: no token, or one that is not known.",
+    ),
+    (
+        StatusCode::FORBIDDEN,
+        "Over HTTP: the token may only look, or a page of another site asks.",
+    ),
+    (StatusCode::NOT_FOUND, "There is nothing of this name."),
+    (StatusCode::REQUEST_TIMEOUT, "The body took too long."),
+    (StatusCode::CONFLICT, "There is one of this name already."),
+    (StatusCode::PAYLOAD_TOO_LARGE, "A body has 1 MiB at most."),
+    (StatusCode::UNSUPPORTED_MEDIA_TYPE, "The body is not JSON."),
+    (
+        StatusCode::UNPROCESSABLE_ENTITY,
+        "With this the configuration would not be right: nothing has changed.",
+    ),
+    (
+        StatusCode::SERVICE_UNAVAILABLE,
+        "The balancer is starting or ending, or too much of this is asked at a time.",
+    ),
+    (
+        StatusCode::GATEWAY_TIMEOUT,
+        "The control thread is busy: what was asked may still happen.",
+    ),
+];
+
 const JSON: &str = "application/json";
 const TOKEN: &str = "token";
 
@@ -157,9 +215,14 @@ mod tests {
             assert_eq!(operation["security"], security(endpoint.role));
             let success = &operation["responses"][endpoint.success.as_str()];
             assert!(success["content"].is_object(), "{}", endpoint.id);
+            let responses = operation["responses"].as_object().unwrap();
+            for (status, response) in responses {
+                assert_ne!(response["description"], "", "{} {status}", endpoint.id);
+            }
             for name in endpoint.parameters() {
                 let parameters = operation["parameters"].as_array().unwrap();
                 assert!(parameters.contains(&path_parameter(name)));
+                assert_ne!(path_parameter(name)["description"], "", "{name}");
             }
         }
     }
@@ -170,7 +233,18 @@ mod tests {
         let add = &description["paths"]["/v1/pools/{pool}/backends"]["post"];
         let schema = &add["requestBody"]["content"][JSON]["schema"];
         assert_eq!(schema["$ref"], "#/components/schemas/NewBackend");
-        assert!(add["responses"]["201"].is_object());
+        let statuses: Vec<_> = add["responses"].as_object().unwrap().keys().collect();
+        let want = [
+            "201", "400", "401", "403", "404", "408", "409", "413", "415", "422", "503", "504",
+        ];
+        assert_eq!(statuses, want);
+        assert_eq!(
+            add["responses"]["201"]["description"],
+            "A change took effect."
+        );
+        let describe = &description["paths"]["/v1/openapi.json"]["get"];
+        let statuses: Vec<_> = describe["responses"].as_object().unwrap().keys().collect();
+        assert_eq!(statuses, ["200", "400", "401", "403"]);
         let sessions = &description["paths"]["/v1/sessions"]["get"]["parameters"];
         let client = sessions.as_array().unwrap().iter();
         let client: Vec<_> = client.filter(|one| one["name"] == "client").collect();

@@ -277,6 +277,10 @@ fn sessions_are_listed_and_closed() {
         "DELETE /v1/sessions?all=true",
     ];
     assert_eq!(fake.asked(), want);
+}
+
+#[test]
+fn what_is_closed_must_be_said() {
     assert_eq!(
         failed(&run(&["sessions", "--kill"]), 2),
         "--kill: which ones? Give ids, --listener, --pool, --backend or --client, or --all"

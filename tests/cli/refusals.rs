@@ -217,7 +217,7 @@ Arguments:
 
 Options:
       --wait[=<DUR|off>]   Wait until it is idle; --wait=10m: for so long at most; without it:
-                           end at once
+                           return at once
       --keep               Let it hold over reloads of the file
       --admin <PATH|URL>   The balancer's admin socket, or http://HOST:PORT on loopback [env:
                            MAHORAGA_ADMIN] [default: mahoraga.sock]

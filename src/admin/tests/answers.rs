@@ -117,6 +117,8 @@ async fn what_is_not_said_stays() {
             max_connections
         }
     );
+    let limits = world.get("/v1/limits").await.json();
+    assert_eq!(limits, json!({ "connections": 3, "max_connections": 100 }));
     let change = changed("/v1/limits", r#"{"max_connections": 0}"#).await;
     assert_eq!(
         change,

@@ -114,13 +114,19 @@ async fn what_the_control_thread_refuses_is_told() {
         name: "alpha".to_owned(),
     };
     let invalid = ChangeError::Invalid("every weight is 0".to_owned());
-    for (refusal, status) in [
-        (unknown, StatusCode::NOT_FOUND),
-        (exists, StatusCode::CONFLICT),
-        (invalid, StatusCode::UNPROCESSABLE_ENTITY),
+    let set = (Method::PATCH, ALPHA, r#"{"weight": 0}"#);
+    let add = (
+        Method::POST,
+        "/v1/pools/main/backends",
+        r#"{"address": "127.0.0.1:81", "name": "alpha"}"#,
+    );
+    for ((method, path, body), refusal, status) in [
+        (set.clone(), unknown, StatusCode::NOT_FOUND),
+        (add, exists, StatusCode::CONFLICT),
+        (set, invalid, StatusCode::UNPROCESSABLE_ENTITY),
     ] {
         world.played.lock().refusal = Some(refusal.clone());
-        let answer = world.tell(Method::PATCH, ALPHA, r#"{"weight": 0}"#).await;
+        let answer = world.tell(method, path, body).await;
         assert_eq!(
             (answer.status, answer.error()),
             (status, refusal.to_string())

@@ -20,7 +20,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinHandle;
 
-use crate::admin::endpoints::{Context, Deadlines};
+use crate::admin::endpoints::{Context, Deadlines, Endpoint, endpoints};
 use crate::admin::model::{
     BackendStatus, HistogramStatus, ListenerStatus, PoolStatus, Reloaded, SessionStatus, Stage,
     Status,
@@ -153,14 +153,22 @@ impl World {
         request.body(Full::default()).unwrap()
     }
 
+    /// Whatever the answer is, OpenAPI has to know of it.
     pub(super) async fn send(&self, by: By, request: Request<Full<Bytes>>) -> Answer {
+        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
         let sending = async {
             match by {
                 By::Socket => exchange(UnixStream::connect(&self.socket).await, request).await,
                 By::Http(_) => exchange(TcpStream::connect(self.bound).await, request).await,
             }
         };
-        bounded(sending).await
+        let answer = bounded(sending).await;
+        assert!(
+            is_described(&method, &path, answer.status),
+            "{method} {path}: {}",
+            answer.status
+        );
+        answer
     }
 
     pub(super) async fn ask(&self, by: By, method: Method, path: &str) -> Answer {
@@ -184,6 +192,21 @@ pub(super) fn with_body(request: Request<Full<Bytes>>, body: &str) -> Request<Fu
     let json = header::HeaderValue::from_static("application/json; charset=utf-8");
     request.headers_mut().insert(header::CONTENT_TYPE, json);
     request
+}
+
+/// What fits no row is no row's matter.
+fn is_described(method: &Method, path: &str, status: StatusCode) -> bool {
+    let parts: Vec<_> = path.split('/').collect();
+    let fits = |row: &Endpoint| {
+        let wanted: Vec<_> = row.path.split('/').collect();
+        let mut both = wanted.iter().zip(&parts);
+        row.method == *method
+            && wanted.len() == parts.len()
+            && both.all(|(wanted, part)| wanted.starts_with('{') || wanted == part)
+    };
+    let rows = endpoints();
+    let row = rows.iter().find(|row| fits(row));
+    row.is_none_or(|row| row.success == status || row.refusals(true).contains(&status))
 }
 
 /// Fails instead of waiting for ever.
@@ -257,6 +280,8 @@ impl Played {
         match call {
             Call::Status(reply) => told(reply.send(Status {
                 stage: self.stage,
+                connections: 3,
+                max_connections: 100,
                 ..Status::default()
             })),
             Call::Listeners(reply) => told(reply.send(vec![ListenerStatus {

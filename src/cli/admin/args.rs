@@ -219,8 +219,8 @@ pub struct Wait {
     /// Whether and for how long it is waited for.
     #[arg(
         long,
-        help = "Wait until it is idle; --wait=10m: for so long at most; without it: end at \
-                once",
+        help = "Wait until it is idle; --wait=10m: for so long at most; without it: \
+                return at once",
         value_name = "DUR|off",
         num_args = 0..=1,
         require_equals = true,

@@ -1,0 +1,156 @@
+//! Backends as a table, and how each stands in a few words.
+
+use super::super::table::{Align, Cell, Paint, Table, Tone};
+use super::super::units::{bytes, count, micros, span};
+use super::{limit, some};
+use crate::admin::model::{BackendStatus, Health};
+use crate::config::AdminState;
+
+pub(super) fn backends_text(backends: &[&BackendStatus], paint: Paint) -> String {
+    if backends.is_empty() {
+        return "no backend\n".to_owned();
+    }
+    let mut table = Table::new(&[
+        ("pool", Align::Left),
+        ("backend", Align::Left),
+        ("address", Align::Left),
+        ("weight", Align::Right),
+        ("conns", Align::Right),
+        ("limit", Align::Right),
+        ("wait", Align::Right),
+        ("opened", Align::Right),
+        ("answer", Align::Right),
+        ("bytes", Align::Right),
+        ("fails", Align::Right),
+        ("state", Align::Left),
+    ]);
+    for one in backends {
+        let address = if one.address == one.name {
+            ""
+        } else {
+            &one.address
+        };
+        table.row([
+            one.pool.as_str().into(),
+            one.name.as_str().into(),
+            address.into(),
+            one.weight.to_string().into(),
+            count(one.connections).into(),
+            limit(one.max_connections),
+            some(one.waiting),
+            count(one.opened).into(),
+            one.answer_ms
+                .map(|ms| micros(ms * 1e3))
+                .unwrap_or_default()
+                .into(),
+            bytes(one.bytes as f64).into(),
+            some(one.failures),
+            standing(one),
+        ]);
+    }
+    table.text(paint)
+}
+
+/// How a backend stands: first what the operator wants, then what is known of it.
+pub(in crate::cli::admin) fn standing(one: &BackendStatus) -> Cell {
+    let mut words = Vec::new();
+    let mut tone = Tone::Good;
+    if one.leaving {
+        words.push("removed".to_owned());
+        tone = Tone::Faint;
+    } else if one.state != AdminState::Ready {
+        words.push(one.state.as_str().to_owned());
+        tone = Tone::Faint;
+    }
+    if one.standby {
+        words.push("standby".to_owned());
+        tone = Tone::Faint;
+    }
+    if let Some(seconds) = one.ejected_s {
+        words.push(format!("ejected {}", span(seconds)));
+        tone = Tone::Warning;
+    }
+    // Its time goes on, but whoever gets no session does not rise.
+    let is_wanted = !one.leaving && one.state == AdminState::Ready;
+    if let Some(percent) = one.rising.filter(|_| is_wanted) {
+        words.push(format!("rising {percent}%"));
+        tone = Tone::Warning;
+    }
+    let down = one.health == Health::Down;
+    if down {
+        tone = Tone::Bad;
+    }
+    // That it is up goes without saying where something else is said.
+    if down || words.is_empty() || one.check.is_some() {
+        let check = one.check.as_ref().map(|check| format!(": {check}"));
+        let health = health(one.health);
+        words.push(format!("{health}{}", check.unwrap_or_default()));
+    }
+    if one.backup {
+        words.push("backup".to_owned());
+    }
+    Cell::toned(words.join(", "), tone)
+}
+
+fn health(health: Health) -> &'static str {
+    match health {
+        Health::Unchecked => "unchecked",
+        Health::Up => "up",
+        Health::Down => "down",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_wanted_stands_before_what_is_known() {
+        let up = BackendStatus {
+            state: AdminState::Ready,
+            health: Health::Up,
+            ..BackendStatus::default()
+        };
+        let down = BackendStatus {
+            health: Health::Down,
+            check: Some("timed out".to_owned()),
+            ..up.clone()
+        };
+        let drain = |one: &BackendStatus| BackendStatus {
+            state: AdminState::Drain,
+            ..one.clone()
+        };
+        let unchecked = BackendStatus {
+            health: Health::Unchecked,
+            backup: true,
+            ..up.clone()
+        };
+        let rising = BackendStatus {
+            rising: Some(5),
+            ..up.clone()
+        };
+        let leaving = BackendStatus {
+            leaving: true,
+            ..rising.clone()
+        };
+        let odd = BackendStatus {
+            ejected_s: Some(61.0),
+            rising: Some(5),
+            standby: true,
+            ..up.clone()
+        };
+        for (one, text, tone) in [
+            (&up, "up", Tone::Good),
+            (&down, "down: timed out", Tone::Bad),
+            (&drain(&up), "drain", Tone::Faint),
+            (&drain(&down), "drain, down: timed out", Tone::Bad),
+            (&unchecked, "unchecked, backup", Tone::Good),
+            (&leaving, "removed", Tone::Faint),
+            (&rising, "rising 5%", Tone::Warning),
+            (&drain(&rising), "drain", Tone::Faint),
+            (&odd, "standby, ejected 1m 1s, rising 5%", Tone::Warning),
+        ] {
+            assert_eq!(standing(one), Cell::toned(text, tone));
+        }
+    }
+}
