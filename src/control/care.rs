@@ -32,6 +32,10 @@ impl Balancer<'_> {
                     }
                     let message = format!("{called} is up");
                     self.events.tell(Weight::Info, "backend_up", about, message);
+                    // What its sessions met was its end, and that is over. Who never was down has
+                    // proven nothing by its probes, and stays out.
+                    self.ejections.forget(pool, backend);
+                    self.readmit(key);
                 }
                 Health::Down => {
                     let why = turned.failure.as_ref();

@@ -78,7 +78,7 @@ impl Ejections {
         open.map(|record| record.until).min()
     }
 
-    /// Readmitted by hand: as if it had never been ejected.
+    /// Readmitted before its time: as if it had never been ejected.
     pub fn forget(&mut self, pool: &str, backend: &str) {
         self.known.remove(&(pool.to_owned(), backend.to_owned()));
     }
