@@ -245,8 +245,8 @@ impl Balancer<'_> {
             .retain(|key, rise| lasts(rise) || down.contains(key));
     }
 
-    /// Tells which pools panic, and which do so no longer. Before everybody was probed few may count
-    /// as usable, and nothing is wrong yet.
+    /// Tells which pools panic, and which do so no longer. Before everybody was probed few may
+    /// count as usable, and nothing is wrong yet.
     pub(super) fn tell_panics(&mut self) {
         if self.stage == Stage::Starting {
             return;

@@ -14,7 +14,7 @@ use crate::balancer::{Balancer, Launch};
 use crate::fleet::Fleet;
 use crate::peers::{Backend, expect_end, ping};
 use crate::server::{Kind, Server, greeted};
-use crate::stage::{Guest, tally};
+use crate::stage::{Guest, leave_all, tally};
 use crate::watchdog::{eventually, watched};
 
 const TCP: &str = "check: (type: \"tcp\", interval: \"100ms\", initial: \"probe\")";
@@ -158,7 +158,7 @@ fn sessions_of_who_goes_down_go_on() {
         for guest in &mut guests {
             ping(&mut guest.stream, b"still there");
         }
-        guests.into_iter().for_each(|guest| drop(guest.leave()));
+        leave_all(guests);
         balancer.finish();
     });
 }
@@ -183,7 +183,7 @@ fn sessions_of_who_goes_down_are_closed_where_that_is_wanted() {
             let reasons = lines.iter().map(|line| key_values(line)["reason"].clone());
             reasons.filter(|reason| reason == "backend_down").count() == count
         });
-        stay.into_iter().for_each(|guest| drop(guest.leave()));
+        leave_all(stay);
         balancer.finish();
     });
 }
