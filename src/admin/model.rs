@@ -352,8 +352,6 @@ pub enum EventKind {
     BackendEjected,
     /// The time of an ejected backend is over.
     BackendReadmitted,
-    /// A backend answers much slower than the others.
-    BackendSlow,
     /// A backend joins a pool.
     BackendAdded,
     /// A backend leaves a pool.

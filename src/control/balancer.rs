@@ -286,8 +286,8 @@ impl Balancer {
         }
     }
 
-    /// Tells which pools panic, and which do so no longer. Before everybody was probed few may count
-    /// as usable, and nothing is wrong yet.
+    /// Tells which pools panic, and which do so no longer. Before everybody was probed few may
+    /// count as usable, and nothing is wrong yet.
     pub(super) fn tell_panics(&mut self) {
         if self.stage == Stage::Starting {
             return;

@@ -9,6 +9,7 @@ use serde_json::json;
 use crate::admin::model::EventKind;
 use crate::admin::{Author, Entry};
 use crate::config::OnDown;
+use crate::config::values::written;
 use crate::pool::{Backend, Health, Pool, Totals};
 use crate::select::Action;
 use crate::session::CloseReason;
@@ -37,6 +38,9 @@ impl Balancer {
                     let message = format!("{called} is up");
                     self.events
                         .tell(Weight::Info, EventKind::BackendUp, about, message);
+                    // What its sessions met was its end, and that is over. Who never was down has
+                    // proven nothing by its probes, and stays out.
+                    self.readmit(key);
                 }
                 Health::Down => {
                     let why = turned.failure.as_ref();
@@ -117,9 +121,9 @@ impl Balancer {
         let until = self
             .ejections
             .on_ejected(&pool.name, &backend.name, ejection, now);
-        let time = Duration::from_nanos(until.saturating_sub(now)).as_secs_f64();
+        let time = written(Duration::from_nanos(until.saturating_sub(now)));
         let (name, of) = (&backend.name, &pool.name);
-        let message = format!("backend `{name}` of pool `{of}` is ejected for {time:.1} s: {why}");
+        let message = format!("backend `{name}` of pool `{of}` is ejected for {time}: {why}");
         let about = Subject::backend(of, name);
         self.events
             .tell(Weight::Warn, EventKind::BackendEjected, about, message);

@@ -105,9 +105,9 @@ fn changes_are_written_down() {
         assert_eq!(
             actions,
             [
-                ("set", "done"),
-                ("remove", "done"),
-                ("add", "refused"),
+                ("set_backend", "done"),
+                ("remove_backend", "done"),
+                ("add_backend", "refused"),
                 ("kill", "done"),
                 ("reload", "done")
             ],

@@ -84,7 +84,7 @@ fn it_is_tried_again_and_then_stays_out_twice_as_long() {
         ));
         let balancer = balancer.workers(2).start();
         let events = balancer.follow();
-        for (round, length) in [(1, "3 s"), (2, "6 s")] {
+        for (round, length) in [(1, "3s"), (2, "6s")] {
             eventually("it fails five times", || {
                 is_served(balancer.connect());
                 hole.accepted() == 5 * round
@@ -126,7 +126,7 @@ fn who_answers_much_slower_than_the_others_is_ejected() {
                 });
             }
         });
-        assert_eq!(balancer.events("backend_slow")[0]["backend"], *slow);
+        assert_eq!(balancer.events("backend_ejected")[0]["backend"], *slow);
         let backend = balancer.backend(&slow);
         assert!(backend["ejected_s"].is_number() && backend["in_rotation"] == false);
         let before = fleet.accepted()[2];

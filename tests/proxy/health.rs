@@ -100,6 +100,40 @@ fn who_hangs_is_found_by_its_answers() {
     });
 }
 
+/// Its sessions break, so it is ejected too; who is found down and up again is not the one that
+/// failed.
+#[test]
+fn who_returns_is_ejected_no_longer() {
+    watched(|| {
+        let mut servers = Server::start_all(Kind::Http, 2);
+        let check = "strategy: \"first\", check: (type: \"tcp\", interval: \"1s\")";
+        let balancer = probed(check, &Server::ron(&servers)).start();
+        let name = servers[0].name();
+        // Each waits for the answer to a request that has no end yet.
+        let ask = |_| {
+            let mut client = balancer.connect();
+            client.write_all(b"GET / HTTP/1.1\r\n").unwrap();
+            client
+        };
+        let clients: Vec<_> = (0..8).map(ask).collect();
+        eventually("they have their backends", || {
+            balancer.backend(&name)["connections"] == 8
+        });
+        servers[0].kill();
+        drop(clients);
+        balancer.until_logged("is ejected for 30 s");
+        balancer.until(&name, "health", "down");
+        servers[0].restart();
+        balancer.until(&name, "health", "up");
+        assert_eq!(
+            balancer.backend(&name)["ejected_s"],
+            serde_json::Value::Null
+        );
+        assert_eq!(fetch(&balancer), servers[0].address.port());
+        balancer.finish();
+    });
+}
+
 /// Guests of two backends, of which the first is found down.
 fn one_goes_down(on_down: &str) -> (Fleet, Balancer, Vec<Guest>) {
     let fleet = Fleet::of(2);

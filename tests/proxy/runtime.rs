@@ -268,7 +268,8 @@ fn sessions_are_listed_and_killed() {
         };
         assert_eq!(list(&[]).len(), 7);
         assert_eq!(list(&["--limit", "3"]).len(), 3);
-        assert_eq!(list(&["--pool", "other"]).len(), 0);
+        let (_, unknown) = stage.balancer.refusal(&["sessions", "--pool", "other"]);
+        assert!(unknown.contains("no pool called `other`"), "{unknown}");
         let one = list(&["--client", "127.0.0.5"]);
         assert_eq!(one.len(), 1);
         let guest = guests.pop().unwrap();
