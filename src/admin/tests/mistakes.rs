@@ -243,7 +243,10 @@ async fn parameters_are_those_of_the_description() {
     for (path, error) in [
         ("/v1/status?x=1", "nothing is taken behind the `?` here"),
         ("/v1/sessions?poll=main", unread),
-        ("/v1/sessions?limit=x", unread),
+        (
+            "/v1/sessions?limit=x",
+            "what is behind the `?` can't be read: limit: invalid digit found in string",
+        ),
         ("/v1/sessions?limit=10001", "limit: 10000 sessions at most"),
         ("/v1/sessions?client=127.0.0", unread),
         ("/v1/events?recent=-1", unread),
