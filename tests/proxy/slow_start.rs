@@ -1,12 +1,9 @@
 //! Who returns or joins gets its share little by little.
 
 use std::io::Read;
-use std::thread;
-use std::time::Duration;
 
 use crate::balancer::{Balancer, Launch};
 use crate::fleet::Fleet;
-use crate::peers;
 use crate::stage::{Guest, leave_all, tally};
 use crate::watchdog::{eventually, watched};
 
@@ -127,27 +124,25 @@ fn who_joins_or_comes_out_of_maint_begins_slowly_and_who_drained_does_not() {
     });
 }
 
-/// However long it takes until it answers.
+/// However long its probes take until they say so.
 #[test]
 fn who_joins_begins_when_it_is_up() {
     watched(|| {
-        let fleet = Fleet::of(1);
+        let fleet = Fleet::of(2);
+        let [first, late] = [0, 1].map(|index: usize| fleet.addresses().swap_remove(index));
         let pool = format!(
-            "slow_start: \"4s\", \
-             check: (type: \"tcp\", interval: \"100ms\", initial: \"down\"), backends: [{}]",
-            fleet.ron(&[])
+            "slow_start: \"3s\", \
+             check: (type: \"tcp\", interval: \"2s\", rise: 3, initial: \"down\"), \
+             backends: [\"{first}\"]"
         );
         let balancer = Launch::with_pool(&pool).start();
-        let late = Fleet::of(1);
-        let address = late.addresses().swap_remove(0);
-        late.stop(0);
-        balancer.words(&["add", "default", &address, "--name", "late"]);
-        assert_eq!(balancer.backend("late")["health"], "down");
-        thread::sleep(Duration::from_secs(5));
-        late.start(0);
-        balancer.until("late", "health", "up");
-        assert!(rising(&balancer, "late").is_some());
-        peers::ping(&mut Guest::welcome(balancer.connect()).stream, b"hello");
+        balancer.words(&["add", "default", &late]);
+        assert_eq!(balancer.backend(&late)["health"], "down");
+        balancer.until(&late, "health", "up");
+        assert!(rising(&balancer, &late).is_some_and(|percent| percent < 100));
+        // Who was there from the start has its share at once.
+        balancer.until(&first, "health", "up");
+        assert_eq!(rising(&balancer, &first), None);
         balancer.finish();
     });
 }
