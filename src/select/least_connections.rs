@@ -32,7 +32,7 @@ impl LeastConnections {
 
 /// The least loaded of some backends.
 pub(super) fn pick(members: &[u16], scene: &Scene<'_>, rng: &mut Rng) -> Option<u16> {
-    scene.least(members, rng, |index| load(scene, index))
+    scene.least(members, rng, load)
 }
 
 /// Connections for each unit of weight.

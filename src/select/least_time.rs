@@ -56,7 +56,7 @@ pub(super) fn pick(members: &[u16], decay: u64, scene: &Scene<'_>, rng: &mut Rng
     };
     let average = OnceCell::new();
     let usual = || *average.get_or_init(|| self::average(members, time));
-    scene.least(members, rng, |index| {
+    scene.least(members, rng, |scene, index| {
         let known = time(index);
         if known.is_none() && scene.backend(index).tally.opened() == 0 {
             return 0.0;

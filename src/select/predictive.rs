@@ -24,7 +24,7 @@ impl Predictive {
     }
 
     pub(super) fn pick(&self, scene: &Scene<'_>, rng: &mut Rng) -> Option<u16> {
-        scene.least(&self.members, rng, |index| use_of_capacity(scene, index))
+        scene.least(&self.members, rng, use_of_capacity)
     }
 }
 

@@ -38,7 +38,10 @@ impl RoundRobin {
     }
 
     pub(super) fn pick(&mut self, scene: &Scene<'_>) -> Option<u16> {
-        self.round.next(|index| scene.is_open(index))
+        match scene.usual() {
+            Some(usual) => self.round.next(|index| usual.is_open(index)),
+            None => self.round.next(|index| scene.is_open(index)),
+        }
     }
 }
 

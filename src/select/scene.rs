@@ -35,6 +35,16 @@ impl<'a> Scene<'a> {
         }
     }
 
+    /// The same where it is known to the compiler that nobody need be asked, if so it is. What looks
+    /// at every backend is compiled for that by itself, and takes a quarter less.
+    #[inline(always)]
+    pub(super) fn usual(&self) -> Option<Self> {
+        (!self.unusual).then_some(Self {
+            unusual: false,
+            ..*self
+        })
+    }
+
     /// The same where backends may be tried again.
     pub(super) fn again(self) -> Self {
         Self {
@@ -70,6 +80,7 @@ impl<'a> Scene<'a> {
     }
 
     /// Whether a backend in rotation takes another connection of this session.
+    #[inline(always)]
     pub(super) fn is_open(&self, index: u16) -> bool {
         if !self.again && self.request.tried.contains(&index) {
             return false;
@@ -110,8 +121,9 @@ impl<'a> Scene<'a> {
     /// How much a load is to a backend: in slow start it is strained by less. What it has counts
     /// for more, and not its score in all: an idle one would have to be better than others many
     /// times over to get anything.
+    #[inline(always)]
     pub(super) fn strain(&self, index: u16, load: f64) -> f64 {
-        if !self.pool.rising {
+        if !self.unusual || !self.pool.rising {
             return load;
         }
         load * 100.0 / f64::from(self.backend(index).percent(self.request.now))
@@ -149,7 +161,20 @@ impl<'a> Scene<'a> {
         &self,
         members: &[u16],
         rng: &mut Rng,
-        score: impl Fn(u16) -> f64,
+        score: impl Fn(&Self, u16) -> f64,
+    ) -> Option<u16> {
+        match self.usual() {
+            Some(usual) => usual.least_of(members, rng, score),
+            None => self.least_of(members, rng, score),
+        }
+    }
+
+    #[inline(always)]
+    fn least_of(
+        &self,
+        members: &[u16],
+        rng: &mut Rng,
+        score: impl Fn(&Self, u16) -> f64,
     ) -> Option<u16> {
         let mut sound = Lot::default();
         let mut failing = Lot::default();
@@ -162,7 +187,7 @@ impl<'a> Scene<'a> {
             }
             let weight = u32::from(self.weight(index));
             weights += weight;
-            let score = score(index);
+            let score = score(self, index);
             if !self.is_failing(index) {
                 sound.enter(index, weight, (0.0, score), rng);
                 continue;
