@@ -121,7 +121,7 @@ fn who_returns_is_ejected_no_longer() {
         });
         servers[0].kill();
         drop(clients);
-        balancer.until_logged("is ejected for 30 s");
+        balancer.until_logged("is ejected for 30s");
         balancer.until(&name, "health", "down");
         servers[0].restart();
         balancer.until(&name, "health", "up");
