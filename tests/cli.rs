@@ -441,7 +441,7 @@ fn help_and_version() {
     }
     assert!(flags.contains("--from '[::]:5432'"));
     let output = run(&["run", "--help"]);
-    assert!(stdout(&output).contains("\nSIGHUP reads the file again: pools, strategies"));
+    assert!(stdout(&output).contains("\nSIGHUP, or mahoraga reload, reads the file again"));
     let output = run(&["--help"]);
     assert_eq!((output.status.code(), stderr(&output)), (Some(0), ""));
     assert!(stdout(&output).contains("\n  mahoraga proxy --from 127.0.0.1:8080 --to"));

@@ -38,9 +38,9 @@ pub enum Command {
   mahoraga run
   mahoraga run --config /etc/mahoraga/config.ron
 
-SIGHUP reads the file again: pools, strategies, backends and limits change while
-it runs; other listeners take a restart. What is wrong is told, and changes
-nothing. mahoraga --help tells the other signals.")]
+SIGHUP, or mahoraga reload, reads the file again: all but workers and admin
+applies while it runs. What is wrong is told, and changes nothing.
+mahoraga --help tells the other signals.")]
     Run {
         /// The configuration.
         #[arg(short, long, value_name = "FILE", default_value = "config.ron")]
@@ -83,7 +83,8 @@ Which strategy, when: docs/strategies.md; mahoraga simulate shows what each does
     Client(ClientCommand),
 }
 
-/// What `mahoraga proxy` takes. Its defaults are those of `config.ron`, but for the access log.
+/// What `mahoraga proxy` takes. Its defaults are those of `config.ron`, but for the access log and
+/// the admin API, which are off.
 #[derive(Args, Clone, Debug)]
 pub struct ProxyArgs {
     /// Where to listen.
@@ -367,9 +368,8 @@ Signals:
   SIGTERM, SIGINT  Stop: accept nobody, give sessions the grace to end; a
                    second one ends the process at once
   SIGUSR1          Write histograms to standard error and the histogram log
-  SIGHUP           Reopen the file of the access log, after it was moved away;
-                   run: read the configuration again, so that pools, strategies,
-                   backends and limits change while it runs
+  SIGHUP           Reopen the files of the logs, after they were moved away;
+                   run: read the configuration again
 
 Exit codes:
   0                Done, or stopped by a signal as it should
