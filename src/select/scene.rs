@@ -35,8 +35,8 @@ impl<'a> Scene<'a> {
         }
     }
 
-    /// The same where it is known to the compiler that nobody need be asked, if so it is. What looks
-    /// at every backend is compiled for that by itself, and takes a quarter less.
+    /// The same where it is known to the compiler that nobody need be asked, if so it is. What
+    /// looks at every backend is compiled for that by itself, and takes a quarter less.
     #[inline(always)]
     pub(super) fn usual(&self) -> Option<Self> {
         (!self.unusual).then_some(Self {
