@@ -180,9 +180,9 @@ fn a_list_shows_how_far_a_session_has_come() {
     let mut script = Script::begin();
     let phase = |script: &Script| script.session.view().phase;
     assert_eq!(phase(&script), Phase::Connecting);
-    script.told(Event::Full);
+    script.told(Event::Queued(NEVER));
     assert_eq!(phase(&script), Phase::Queued);
-    script.told(Event::Visit(Backend));
+    script.told(Event::Called);
     // Nobody waits for a place here, but for a descriptor.
     script.told(Event::Exhausted);
     assert_eq!(phase(&script), Phase::Connecting);
