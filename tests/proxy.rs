@@ -95,6 +95,8 @@ mod storm;
 mod strategies;
 #[path = "proxy/streams.rs"]
 mod streams;
+#[path = "proxy/systemd.rs"]
+mod systemd;
 #[path = "proxy/tags.rs"]
 mod tags;
 #[path = "proxy/tiers.rs"]

@@ -288,7 +288,7 @@ impl Balancer {
 
     /// Tells which pools panic, and which do so no longer. Before everybody was probed few may
     /// count as usable, and nothing is wrong yet.
-    pub(super) fn tell_panics(&mut self) {
+    fn tell_panics(&mut self) {
         if self.stage == Stage::Starting {
             return;
         }

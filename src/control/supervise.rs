@@ -113,6 +113,8 @@ impl Balancer {
         let known = self.checks.first_round_done() && self.has_discovered();
         if self.stage == Stage::Starting && known {
             self.stage = Stage::Ready;
+            // What the last probes said may not be in force yet.
+            self.publish();
             systemd::ready(READY);
             let targets = self.checks.targets();
             let message = format!("ready: {targets} targets were probed");
@@ -123,7 +125,6 @@ impl Balancer {
             };
             self.events
                 .tell(weight, EventKind::Ready, Subject::default(), message);
-            self.tell_panics();
         }
     }
 

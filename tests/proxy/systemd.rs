@@ -1,0 +1,102 @@
+//! The service manager: what it is told, and the socket that it hands in.
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixDatagram;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+use std::{env, fs, io};
+
+use crate::peers::Backend;
+use crate::process::Process;
+use crate::watchdog::watched;
+
+/// Ends with the test, however that ends.
+struct Service(Child);
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        // It has ended already, where all went well.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn the_manager_is_told_and_its_socket_is_taken() {
+    watched(|| {
+        let dir = env::temp_dir().join(format!("mahoraga-systemd-{}", std::process::id()));
+        fs::create_dir_all(&dir).unwrap();
+        let notices = UnixDatagram::bind(dir.join("notify")).unwrap();
+        notices
+            .set_read_timeout(Some(Duration::from_secs(20)))
+            .unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let bind = listener.local_addr().unwrap();
+        let backend = Backend::echo();
+        let config = format!(
+            "(access_log: (to: \"off\"),
+              listeners: [(name: \"web\", bind: \"{bind}\", pool: \"p\")],
+              pools: [(name: \"p\", check: (type: \"tcp\", interval: \"200ms\"),
+                       backends: [\"{}\"])])",
+            backend.address
+        );
+        fs::write(dir.join("config.ron"), config).unwrap();
+        let mut service = start(&dir, &listener);
+        // The manager listens on: nobody is refused while the service is started again.
+        let told = |word: &str| loop {
+            let mut text = [0; 1_024];
+            let length = notices.recv(&mut text).unwrap();
+            let text = String::from_utf8_lossy(&text[..length]).into_owned();
+            if text.contains(word) {
+                return text;
+            }
+        };
+        told("READY=1");
+        told("WATCHDOG=1");
+        let mut client = TcpStream::connect(bind).unwrap();
+        client.write_all(b"through").unwrap();
+        client.read_exact(&mut [0; 7]).unwrap();
+        let process = Process(service.0.id());
+        process.signal(libc::SIGHUP);
+        assert!(told("RELOADING=1").contains("MONOTONIC_USEC="));
+        told("READY=1");
+        process.signal(libc::SIGTERM);
+        told("STOPPING=1");
+        drop(client);
+        assert!(service.0.wait().unwrap().success());
+        let log = fs::read_to_string(dir.join("log")).unwrap();
+        assert!(log.contains("listener `web` has the socket `web`"), "{log}");
+        fs::remove_dir_all(dir).unwrap();
+    });
+}
+
+/// As systemd starts a service: the socket is descriptor 3, and the process knows that it is meant.
+#[expect(unsafe_code, reason = "between fork and exec little is allowed")]
+fn start(dir: &std::path::Path, listener: &TcpListener) -> Service {
+    let program = env!("CARGO_BIN_EXE_mahoraga");
+    let mut command = Command::new("sh");
+    command
+        .args(["-c", &format!("LISTEN_PID=$$ exec {program} run")])
+        .current_dir(dir)
+        .env_remove("MAHORAGA_LOG")
+        .env("NOTIFY_SOCKET", dir.join("notify"))
+        .env("WATCHDOG_USEC", "400000")
+        .env("LISTEN_FDS", "1")
+        .env("LISTEN_FDNAMES", "web")
+        .stdin(Stdio::null())
+        .stderr(fs::File::create(dir.join("log")).unwrap());
+    let socket = listener.as_raw_fd();
+    let hand_over = move || {
+        // SAFETY: no memory is handed over; the child has descriptor 3 to itself.
+        match unsafe { libc::dup2(socket, 3) } {
+            3 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
+    };
+    // SAFETY: it makes a plain system call only, and allocates nothing.
+    unsafe { command.pre_exec(hand_over) };
+    Service(command.spawn().unwrap())
+}
