@@ -66,7 +66,9 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
         Endpoint::write(delete, SESSION, "kill_session", h::kill_session).says("Closes a session."),
         Endpoint::read("/v1/histograms", "histograms", h::histograms)
             .says("The workers' histograms since the start."),
-        Endpoint::read("/v1/config", "config", h::config).says("The effective configuration."),
+        // Addresses of webhooks and what probes send may be secrets.
+        Endpoint::write(Method::GET, "/v1/config", "config", h::config)
+            .says("The effective configuration."),
         Endpoint::write(post, "/v1/reload", "reload", h::reload)
             .says("Reads the configuration's file again.")
             .refuses(&[INVALID]),
