@@ -35,6 +35,9 @@ pub struct Status {
     pub closed: BTreeMap<String, u64>,
     /// What came of reading the configuration again.
     pub reloads: Reloads,
+    /// Decisions to scale that no webhook could be told of.
+    #[serde(default)]
+    pub webhook_failures: u64,
     /// Each worker.
     pub workers: Vec<WorkerStatus>,
 }

@@ -103,6 +103,7 @@ impl Balancer {
             accepted: sum(|its| its.accepted.get()),
             closed,
             reloads: self.reloads.clone(),
+            webhook_failures: self.webhooks.failures(),
             workers: (0u32..)
                 .zip(stats)
                 .map(|(worker, its)| status::worker(worker, its))

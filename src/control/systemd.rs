@@ -17,12 +17,12 @@ use crate::sys;
 
 /// Clients are taken, and what is known of the backends was asked for once: after the start, and
 /// after each reload.
-pub fn ready(status: &str) {
+pub(super) fn ready(status: &str) {
     tell(&[NotifyState::Ready, NotifyState::Status(status)]);
 }
 
 /// The configuration is being read again; [`ready`] ends that, however it went.
-pub fn reloading() {
+pub(super) fn reloading() {
     // Type=notify-reload wants to know since when.
     match NotifyState::monotonic_usec_now() {
         Ok(now) => tell(&[NotifyState::Reloading, now]),
@@ -31,23 +31,18 @@ pub fn reloading() {
 }
 
 /// It was asked to end, and lets sessions do so.
-pub fn stopping(status: &str) {
+pub(super) fn stopping(status: &str) {
     tell(&[NotifyState::Stopping, NotifyState::Status(status)]);
 }
 
-/// How it is going, in one line for people.
-pub fn status(status: &str) {
-    tell(&[NotifyState::Status(status)]);
-}
-
 /// It is alive; to be told every [`watchdog_period`].
-pub fn alive() {
+pub(super) fn alive() {
     tell(&[NotifyState::Watchdog]);
 }
 
 /// How often [`alive`] is due: twice as often as the manager asks for; `None`: it does not ask.
 #[must_use]
-pub fn watchdog_period() -> Option<Duration> {
+pub(super) fn watchdog_period() -> Option<Duration> {
     let period = sd_notify::watchdog_enabled()? / 2;
     (!period.is_zero()).then_some(period)
 }
@@ -66,7 +61,7 @@ fn tell(what: &[NotifyState<'_>]) {
 ///
 /// # Errors
 /// What was handed in makes no sense.
-pub fn activated(listeners: &[Listener]) -> io::Result<BTreeMap<usize, OwnedFd>> {
+pub(super) fn activated(listeners: &[Listener]) -> io::Result<BTreeMap<usize, OwnedFd>> {
     let handed = sys::handed_descriptors()?.into_iter();
     let handed = handed.filter_map(|(socket, name)| match listens_at(&socket) {
         Ok(address) => Some((socket, Handed { name, address })),

@@ -30,7 +30,7 @@ use crate::select::Decision;
 
 /// Where decisions are told, one after the other.
 #[derive(Debug)]
-pub struct Webhooks {
+pub(super) struct Webhooks {
     queue: Sender<Post>,
     failures: Arc<AtomicU64>,
     task: AbortHandle,
@@ -38,31 +38,31 @@ pub struct Webhooks {
 
 /// What is told: a decision to scale.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Notice {
+pub(super) struct Notice {
     /// The pool's name.
-    pub pool: String,
+    pub(super) pool: String,
     /// `in` or `out`.
-    pub action: &'static str,
+    pub(super) action: &'static str,
     /// Whom it is about, by name.
-    pub backends: Vec<String>,
+    pub(super) backends: Vec<String>,
     /// Open connections of the pool, or what they will be.
-    pub load: f64,
+    pub(super) load: f64,
     /// The same over the backends in rotation before.
-    pub per_backend: f64,
+    pub(super) per_backend: f64,
     /// Backends in rotation after.
-    pub in_rotation: u32,
+    pub(super) in_rotation: u32,
     /// Backends of the reserve that could still be brought in after.
-    pub reserve_left: u32,
+    pub(super) reserve_left: u32,
     /// Why, in one sentence.
-    pub reason: String,
+    pub(super) reason: String,
     /// When (RFC 3339).
-    pub at: String,
+    pub(super) at: String,
 }
 
 impl Notice {
     /// A decision of a pool, made now.
     #[must_use]
-    pub fn of(pool: &str, decision: &Decision) -> Self {
+    pub(super) fn of(pool: &str, decision: &Decision) -> Self {
         Self {
             pool: pool.to_owned(),
             action: decision.action.as_str(),
@@ -80,7 +80,7 @@ impl Notice {
 impl Webhooks {
     /// Nothing to tell yet. To be called inside the control thread's runtime.
     #[must_use]
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self::with(Trust::System, Pace::default())
     }
 
@@ -96,7 +96,7 @@ impl Webhooks {
     }
 
     /// Tells it as soon as those before are told.
-    pub fn post(&self, url: &str, notice: Notice) {
+    pub(super) fn post(&self, url: &str, notice: Notice) {
         let pool = notice.pool.clone();
         let url = url.to_owned();
         if self.queue.try_send(Post { url, notice }).is_err() {
@@ -107,7 +107,7 @@ impl Webhooks {
 
     /// Those that could not be told so far.
     #[must_use]
-    pub fn failures(&self) -> u64 {
+    pub(super) fn failures(&self) -> u64 {
         self.failures.load(Ordering::Relaxed)
     }
 }

@@ -45,6 +45,7 @@ fn status() -> Status {
                 "config.ron:1:9: `\u{1b}x` is no listener\n1 | x\n        ^".to_owned(),
             ),
         },
+        webhook_failures: 0,
         workers: vec![worker(0), worker(1)],
     }
 }

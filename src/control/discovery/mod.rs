@@ -22,7 +22,7 @@ use crate::config::{Backend, Config, Discovery};
 /// [`Self::follow`] says which pools those are; [`Self::changed`] has to be awaited over and over,
 /// as it is what takes news in.
 #[derive(Debug)]
-pub struct Discoveries {
+pub(super) struct Discoveries {
     followed: BTreeMap<String, Followed>,
     sender: mpsc::Sender<News>,
     news: mpsc::Receiver<News>,
@@ -33,19 +33,19 @@ pub struct Discoveries {
 
 /// How discovery of a pool is going.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct State {
+pub(super) struct State {
     /// When backends were last found, whether they were others than before or not.
-    pub succeeded_at: Option<SystemTime>,
+    pub(super) succeeded_at: Option<SystemTime>,
     /// What went wrong at the last look; `None`: nothing.
-    pub error: Option<String>,
+    pub(super) error: Option<String>,
     /// When the DNS is asked next; `None` for files, which are looked at each second.
-    pub next_at: Option<SystemTime>,
+    pub(super) next_at: Option<SystemTime>,
 }
 
 /// The configuration with the backends that were found behind the declared ones. Who is declared
 /// with the same name or address is that one already.
 #[must_use]
-pub fn merge(declared: &Config, found: impl Fn(&str) -> Option<Vec<Backend>>) -> Config {
+pub(super) fn merge(declared: &Config, found: impl Fn(&str) -> Option<Vec<Backend>>) -> Config {
     let mut merged = declared.clone();
     for pool in &mut merged.pools {
         if pool.discovery.is_none() {
@@ -63,7 +63,7 @@ pub fn merge(declared: &Config, found: impl Fn(&str) -> Option<Vec<Backend>>) ->
 impl Discoveries {
     /// Follows nothing yet.
     #[must_use]
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self::at_pace(Pace::default())
     }
 
@@ -81,7 +81,7 @@ impl Discoveries {
     /// Begins to look where the configuration says, and ends what it no longer says. What stays
     /// keeps what it found. A pool that looks elsewhere from now on keeps it until the first
     /// answer from there, good or bad. To be called inside the control thread's runtime.
-    pub fn follow(&mut self, config: &Config) {
+    pub(super) fn follow(&mut self, config: &Config) {
         let mut before = std::mem::take(&mut self.followed);
         for pool in &config.pools {
             let Some(discovery) = pool.discovery.clone() else {
@@ -105,26 +105,26 @@ impl Discoveries {
 
     /// The last good set of a pool, sorted by address, backups last; `None`: nothing is known yet.
     #[must_use]
-    pub fn found(&self, pool: &str) -> Option<&[Backend]> {
+    pub(super) fn found(&self, pool: &str) -> Option<&[Backend]> {
         self.followed.get(pool)?.found.as_deref()
     }
 
     /// Whether a pool has had an answer since it began to discover, good or bad.
     #[must_use]
-    pub fn has_answer(&self, pool: &str) -> bool {
+    pub(super) fn has_answer(&self, pool: &str) -> bool {
         let state = self.state(pool);
         state.is_some_and(|state| state.succeeded_at.is_some() || state.error.is_some())
     }
 
     /// How it is going; `None`: the pool discovers nothing.
     #[must_use]
-    pub fn state(&self, pool: &str) -> Option<&State> {
+    pub(super) fn state(&self, pool: &str) -> Option<&State> {
         Some(&self.followed.get(pool)?.state)
     }
 
     /// Waits until the set of a pool is another one; answers with its name. Nothing is lost when
     /// this is dropped before it ends.
-    pub async fn changed(&mut self) -> String {
+    pub(super) async fn changed(&mut self) -> String {
         loop {
             let news = self.news.recv().await;
             let news = news.expect("a sender is kept here, so the channel stays open");

@@ -60,7 +60,6 @@ fn child() {
         Ok("tell") => {
             ready("all is well");
             reloading();
-            status("still well");
             alive();
             stopping("bye");
             assert_eq!(watchdog_period(), Some(Duration::from_millis(1_500)));
@@ -145,7 +144,6 @@ fn the_manager_is_told() {
         .strip_prefix("RELOADING=1\nMONOTONIC_USEC=")
         .unwrap();
     assert!(since.trim().parse::<u64>().unwrap() > 0, "{reloading}");
-    assert_eq!(told(), "STATUS=still well\n");
     assert_eq!(told(), "WATCHDOG=1\n");
     assert_eq!(told(), "STOPPING=1\nSTATUS=bye\n");
     std::fs::remove_dir_all(&directory).unwrap();
