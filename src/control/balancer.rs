@@ -271,6 +271,9 @@ impl Balancer {
     /// Forgets slow starts that are over: those who select need not reckon with them any more. That
     /// of a newcomer that does not answer yet begins when it does.
     pub(super) fn forget_rises(&mut self) {
+        if self.rises.is_empty() {
+            return;
+        }
         let now = sys::monotonic();
         let pools = self.snapshot.pools.iter().map(|plan| plan.pool());
         let all = pools.flat_map(|pool| pool.backends.iter().map(move |its| (pool, its)));

@@ -90,6 +90,10 @@ impl Balancer {
         let mut changed = false;
         for plan in Vec::clone(&self.snapshot.pools) {
             let pool = plan.pool();
+            // Nearly always: nobody need be looked up.
+            if pool.ejections.used() == 0 && self.ejections.next().is_none() {
+                continue;
+            }
             for backend in &pool.backends {
                 let known = self.ejections.until(&pool.name, &backend.name).is_some();
                 let failures = backend.tally.failures();

@@ -48,6 +48,16 @@ pub(super) struct Asked {
     pub(super) reply: Option<Reply<Result<Reloaded, String>>>,
 }
 
+impl Asked {
+    /// By a signal, or a change of the file: the log is answer enough.
+    pub(super) fn by_operator() -> Self {
+        Self {
+            author: Author::Operator,
+            reply: None,
+        }
+    }
+}
+
 /// Readings of the file: one at a time, and another one for whoever asks meanwhile.
 #[derive(Default)]
 pub(super) struct Reloading {
@@ -172,11 +182,7 @@ impl Balancer {
         let watch = self.file_watch.as_mut();
         let watch = watch.filter(|_| self.config.reload_on_change);
         if watch.and_then(FileWatch::look).is_some() {
-            let author = Author::Operator;
-            self.reload(Asked {
-                author,
-                reply: None,
-            });
+            self.reload(Asked::by_operator());
         }
     }
 

@@ -12,8 +12,8 @@ use tokio::sync::{Notify, mpsc};
 use tokio::time::MissedTickBehavior;
 use tokio_uring::fs::File;
 
+use crate::admin::Call;
 use crate::admin::model::{EventKind, Stage};
-use crate::admin::{Author, Call};
 use crate::sys;
 use crate::worker::{Command, Doorbell, Stats};
 
@@ -133,11 +133,7 @@ impl Balancer {
         self.log_orders.reopen(&self.crew.doorbell);
         self.audit.borrow_mut().reopen();
         if self.reread.is_some() {
-            let author = Author::Operator;
-            self.reload(Asked {
-                author,
-                reply: None,
-            });
+            self.reload(Asked::by_operator());
         }
     }
 

@@ -394,8 +394,11 @@ fn top_draws_and_leaves_the_terminal_as_it_was() {
         .current_dir(&fake.directory)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
+        .spawn();
+    if child.is_err() && std::env::var_os("CI").is_none() {
+        return eprintln!("SKIPPED: there is no script(1) here to give `top` a terminal");
+    }
+    let child = child.unwrap();
     let mut screen = String::new();
     let mut child = Running(child);
     let mut stdout = child.0.stdout.take().unwrap();
