@@ -27,7 +27,7 @@ use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use io_uring::{IoUring, cqueue, opcode, squeue, types};
+use io_uring::{EnterFlags, IoUring, cqueue, opcode, squeue, types};
 use socket2::SockAddr;
 
 use crate::address::Address;
@@ -151,6 +151,35 @@ impl Ring {
         self.forget_addresses();
     }
 
+    /// Hands the queue over and waits for a completion. The wait always has the poll of the
+    /// eventfd pending, so it counts as I/O wait unless the kernel is told otherwise: an idle
+    /// balancer would show as a machine that waits for its disks.
+    fn submit_and_wait(&mut self, timeout: Option<Duration>) {
+        let timespec = timeout.map(types::Timespec::from);
+        let mut args = types::SubmitArgs::new();
+        if let Some(timespec) = &timespec {
+            args = args.timespec(timespec);
+        }
+        let mut flags = EnterFlags::GETEVENTS | EnterFlags::EXT_ARG;
+        flags.set(EnterFlags::NO_IOWAIT, self.features.no_iowait);
+        let queued = u32::try_from(self.uring.submission().len()).unwrap_or(u32::MAX);
+        // The crate's own call for this cannot pass NO_IOWAIT.
+        // SAFETY: EXT_ARG makes the kernel read `args` and the `timespec` in it, both owned by
+        // this function, and it is done with them when the call returns. What the queued entries
+        // name is owned as the module's text says.
+        let entered = unsafe {
+            self.uring
+                .submitter()
+                .enter(queued, 1, flags.bits(), Some(&args))
+        };
+        match entered {
+            Ok(_) => {}
+            Err(error) if is_passing(&error) => {}
+            Err(error) => panic!("io_uring_enter: {error}"),
+        }
+        self.forget_addresses();
+    }
+
     /// The kernel has its own copy of an address once it has taken the entry.
     fn forget_addresses(&mut self) {
         if !self.addresses.is_empty() && self.uring.submission().is_empty() {
@@ -222,17 +251,7 @@ impl Kernel for Ring {
         let bloated = self.buffers.is_bloated();
         let trims = bloated && timeout.is_none_or(|timeout| timeout > TRIM_AFTER);
         let timeout = if trims { Some(TRIM_AFTER) } else { timeout };
-        let timespec = timeout.map(types::Timespec::from);
-        let mut args = types::SubmitArgs::new();
-        if let Some(timespec) = &timespec {
-            args = args.timespec(timespec);
-        }
-        match self.uring.submitter().submit_with_args(1, &args) {
-            Ok(_) => {}
-            Err(error) if is_passing(&error) => {}
-            Err(error) => panic!("io_uring_enter: {error}"),
-        }
-        self.forget_addresses();
+        self.submit_and_wait(timeout);
         if self.closed && self.spares.len() < SPARES {
             self.restock_spares();
         }

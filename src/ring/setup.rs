@@ -18,6 +18,8 @@ pub struct Features {
     pub bounded_recv: bool,
     /// The submission queue needs no index array (6.6).
     pub plain_queue: bool,
+    /// A wait for completions need not count as I/O wait (6.15).
+    pub no_iowait: bool,
 }
 
 /// Why there is no ring. `main` prints the sentence and exits with 3.
@@ -89,10 +91,12 @@ pub fn probe() -> Result<Features, SetupError> {
             "timeouts of io_uring_enter and IOSQE_CQE_SKIP_SUCCESS",
         ));
     }
+    let no_iowait = ring.params().is_feature_no_iowait();
     let bounded_recv = accepts_bounded_recv(ring).unwrap_or(false);
     Ok(Features {
         bounded_recv,
         plain_queue,
+        no_iowait,
     })
 }
 

@@ -9,10 +9,11 @@ use std::time::Duration;
 use super::*;
 use crate::session::Side;
 
-/// Kernels before 6.17 and 6.6 lack these; the probe decides, here the test does.
+/// Kernels before 6.17, 6.15 and 6.6 lack these; the probe decides, here the test does.
 const OLD: Features = Features {
     bounded_recv: false,
     plain_queue: false,
+    no_iowait: false,
 };
 
 const SMALL: Size = Size {
@@ -38,6 +39,18 @@ fn pair() -> (TcpStream, Socket) {
     let near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     let (far, _) = listener.accept().unwrap();
     (near, Socket::from_raw(far.into_raw_fd()))
+}
+
+/// The fewest tasks of the machine that were seen in I/O wait during a fifth of a second.
+fn tasks_in_iowait() -> u64 {
+    let look = || {
+        std::thread::park_timeout(Duration::from_millis(5));
+        let stat = std::fs::read_to_string("/proc/stat").unwrap();
+        let mut lines = stat.lines();
+        let blocked = lines.find_map(|line| line.strip_prefix("procs_blocked "));
+        blocked.unwrap().parse().unwrap()
+    };
+    (0..40).map(|_| look()).min().unwrap()
 }
 
 /// Waits for the next batch, which must come.
@@ -114,6 +127,23 @@ fn more_sockets_than_buffers_get_theirs_in_turn() {
     }
     ends.into_iter()
         .for_each(|(_, far)| ring.close(far, Manner::Reset));
+}
+
+/// Other programs come and go meanwhile, so one attempt that does not show the wait is enough: a
+/// wait that counts would show in each.
+#[test]
+fn an_idle_ring_does_not_count_as_io_wait() {
+    let features = probe().unwrap();
+    let shows = || {
+        let before = tasks_in_iowait();
+        let idle = std::thread::spawn(move || {
+            ring(features).wait(Some(Duration::from_millis(600)), &mut Vec::new());
+        });
+        let during = tasks_in_iowait();
+        idle.join().unwrap();
+        during > before
+    };
+    assert!(!features.no_iowait || (0..10).any(|_| !shows()));
 }
 
 #[test]
