@@ -46,7 +46,7 @@ pub(super) struct Balancer {
     /// Since when more is known.
     unpublished: Option<u64>,
     /// Backends that went down since, whose sessions may have to go.
-    pub(super) downed: Vec<Key>,
+    pub(super) downed: BTreeSet<Key>,
     pub(super) checks: Checks,
     pub(super) ejections: Ejections,
     /// By pool.
@@ -108,7 +108,7 @@ impl Balancer {
             published_at: sys::monotonic(),
             publishing_took: 0,
             unpublished: None,
-            downed: Vec::new(),
+            downed: BTreeSet::new(),
             checks: Checks::new(sys::monotonic()),
             ejections: Ejections::default(),
             outliers: HashMap::new(),

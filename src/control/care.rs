@@ -8,13 +8,11 @@ use serde_json::json;
 
 use crate::admin::model::EventKind;
 use crate::admin::{Author, Entry};
-use crate::config::OnDown;
 use crate::config::values::written;
 use crate::pool::{Backend, Health, Pool, Totals};
 use crate::select::Action;
-use crate::session::CloseReason;
 use crate::sys;
-use crate::worker::Sought;
+use crate::worker::Command;
 
 use super::balancer::{Balancer, Key};
 use super::events::{Subject, Weight};
@@ -52,35 +50,30 @@ impl Balancer {
             }
         }
         if turned.turn.to == Health::Down {
-            self.downed.extend_from_slice(&turned.backends);
+            self.downed.extend(turned.backends.iter().cloned());
         }
         self.publish_soon();
     }
 
-    /// Closes the sessions of those that went down, once nobody new comes to them.
+    /// Closes the sessions of those that went down, where their pools say so, once nobody new comes
+    /// to them. While a pool panics they wait: it may be the check.
     pub(super) fn close_downed(&mut self) {
-        for key in std::mem::take(&mut self.downed) {
-            self.close_sessions(&key);
-        }
-    }
-
-    /// Closes the sessions of a backend that went down, where its pool says so.
-    fn close_sessions(&self, (pool, backend): &Key) {
-        let pool = self.snapshot.pool(pool);
-        let backend = pool.and_then(|pool| pool.backend(backend));
-        let Some((pool, backend)) = pool.zip(backend) else {
-            return;
-        };
-        // Where all seem down it may be the check: then nobody is cut off for it.
-        if let OnDown::Close(spread) = pool.config.on_down
-            && backend.health == Health::Down
-            && !pool.panic
-        {
-            let sought = Sought {
-                tally: Some(Arc::clone(&backend.tally)),
-                ..Sought::default()
+        let mut orders = Vec::new();
+        self.downed.retain(|(pool, backend)| {
+            let pool = self.snapshot.pool(pool);
+            let backend = pool.and_then(|pool| pool.backend(backend));
+            let Some((pool, backend)) = pool.zip(backend) else {
+                return false;
             };
-            self.crew.close(&sought, CloseReason::BackendDown, spread);
+            if let Some(over) = pool.closes_over(backend) {
+                orders.push((Arc::clone(&backend.tally), over));
+                return false;
+            }
+            backend.health == Health::Down && pool.panic
+        });
+        if !orders.is_empty() {
+            // One command for all: a network that is lost takes hundreds down at once.
+            self.crew.tell_all(|| Command::CloseDowned(orders.clone()));
         }
     }
 

@@ -15,10 +15,11 @@ mod tally;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::address::Address;
 pub use crate::config::AdminState;
-use crate::config::{self, AllDown, Persist, Strategy};
+use crate::config::{self, AllDown, OnDown, Persist, Strategy};
 use crate::guard::Limit;
 
 pub use latency::Latency;
@@ -224,6 +225,16 @@ impl Pool {
         self.config.all_down == AllDown::Open
             && self.ejections.used() > 0
             && rotating.all(|backend| backend.is_shut_out())
+    }
+
+    /// Over which time the sessions of a backend are closed because it is down; `None`: they stay.
+    /// While the pool panics the check may be what is wrong, and no session is cut for it.
+    #[must_use]
+    pub fn closes_over(&self, backend: &Backend) -> Option<Duration> {
+        match self.config.on_down {
+            OnDown::Close(over) if backend.health == Health::Down && !self.panic => Some(over),
+            OnDown::Close(_) | OnDown::Keep => None,
+        }
     }
 
     /// Whether it differs in nothing that is selected by, counted or remembered.

@@ -40,6 +40,7 @@ impl<K: Kernel> Worker<K> {
         }
         let now = self.kernel.now();
         self.stats.progress.adopt(snapshot.version, now);
+        self.spare_returned(&snapshot);
         self.snapshot = snapshot;
         self.tend = true;
         left.iter().for_each(|queue| self.call_all(queue));

@@ -313,6 +313,7 @@ impl<K: Kernel> Worker<K> {
                 Command::Close(sought, reason, spread, reply) => {
                     let _ = reply.try_send(self.close_sought(sought, reason, spread));
                 }
+                Command::CloseDowned(backends) => self.close_downed(backends),
                 Command::Beat(beat) => self.stats.progress.on_beat(beat),
                 Command::Stop(grace) => {
                     let grace = u64::try_from(grace.as_nanos()).unwrap_or(NEVER);

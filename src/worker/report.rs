@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crossbeam::channel::{Sender, TrySendError};
 
-use crate::pool::Backend;
+use crate::pool::{Backend, Tally};
 use crate::session::{CloseReason, Summary};
 use crate::snapshot::{Listener, Snapshot};
 use crate::sys;
@@ -28,6 +28,9 @@ pub enum Command {
     Sessions(Sought, usize, Sender<Vec<SessionInfo>>),
     /// Close these sessions, evenly spread over this time; answered by how many there are.
     Close(Sought, CloseReason, Duration, Sender<u64>),
+    /// Close the sessions of these backends, which went down, each backend's evenly spread over
+    /// this time. A snapshot in which one is up again ends what is left of its order.
+    CloseDowned(Vec<(Arc<Tally>, Duration)>),
     /// Show this number in [`Progress`](super::Progress), as a sign of life.
     Beat(u64),
     /// Accept no more, end when the last session has; cut those that last longer than this.

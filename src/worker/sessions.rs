@@ -1,6 +1,6 @@
 //! Sessions that somebody asks for: which ones, how they are going, and to close them.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::kernel::Kernel;
 use crate::pool::{Backend, Tally};
 use crate::session::{CloseReason, NEVER, Phase, View};
-use crate::snapshot::Listener;
+use crate::snapshot::{Listener, Snapshot};
 
 use super::slot::Slot;
 use super::{LogQueue, Worker};
@@ -47,11 +47,13 @@ pub struct SessionInfo {
     pub view: View,
 }
 
-/// Sessions that are to be closed, until the last one's moment has come.
+/// An order to close sessions, until the last one's moment has come.
 #[derive(Debug)]
 pub(super) struct Closing {
     sought: Sought,
     reason: CloseReason,
+    /// It ends early when a snapshot says that their backend is up again.
+    while_down: bool,
     /// When, and whom: the slot and its generation. In the order of time.
     due: VecDeque<(u64, usize, u32)>,
 }
@@ -71,6 +73,34 @@ impl Sought {
             && is(&self.pool, Some(&listener.plan.pool().name))
             && is(&self.backend, backend.map(|backend| &backend.name))
             && self.tally.as_ref().is_none_or(same)
+    }
+}
+
+impl Closing {
+    /// Whether it is the same order once more.
+    fn is_same(&self, other: &Self) -> bool {
+        self.sought == other.sought
+            && self.reason == other.reason
+            && self.while_down == other.while_down
+    }
+}
+
+impl PartialEq for Sought {
+    fn eq(&self, other: &Self) -> bool {
+        let Self {
+            session,
+            listener,
+            pool,
+            backend,
+            tally,
+            client,
+        } = other;
+        self.session == *session
+            && self.listener == *listener
+            && self.pool == *pool
+            && self.backend == *backend
+            && self.tally.as_ref().map(Arc::as_ptr) == tally.as_ref().map(Arc::as_ptr)
+            && self.client == *client
     }
 }
 
@@ -104,19 +134,95 @@ impl<K: Kernel> Worker<K> {
         let mut keys = self.sought(&sought, usize::MAX);
         keys.retain(|key| self.slots[*key].session.view().phase != Phase::Closing);
         let count = keys.len() as u64;
-        let spread = u64::try_from(spread.as_nanos()).unwrap_or(NEVER) / count.max(1);
-        let due = (0..).zip(keys).map(|(index, key)| {
-            let at = self.now.saturating_add(spread.saturating_mul(index));
-            (at, key, self.slots[key].generation)
-        });
-        let due = due.collect();
-        self.closings.push(Closing {
+        let closing = Closing {
             sought,
             reason,
-            due,
-        });
+            while_down: false,
+            due: VecDeque::new(),
+        };
+        self.order(closing, keys, spread);
         self.close_due();
         count
+    }
+
+    /// Closes the sessions of backends that went down.
+    pub(super) fn close_downed(&mut self, backends: Vec<(Arc<Tally>, Duration)>) {
+        let mut sessions: HashMap<_, Vec<usize>> = HashMap::new();
+        for (tally, _) in &backends {
+            sessions.insert(Arc::as_ptr(tally), Vec::new());
+        }
+        for (key, slot) in &self.slots {
+            let backend = slot.backend().map(|backend| Arc::as_ptr(&backend.tally));
+            if let Some(its) = backend.and_then(|backend| sessions.get_mut(&backend)) {
+                its.push(key);
+            }
+        }
+        for (tally, spread) in backends {
+            let keys = sessions.remove(&Arc::as_ptr(&tally)).unwrap_or_default();
+            let closing = Closing {
+                sought: Sought {
+                    tally: Some(tally),
+                    ..Sought::default()
+                },
+                reason: CloseReason::BackendDown,
+                while_down: true,
+                due: VecDeque::new(),
+            };
+            self.order(closing, keys, spread);
+        }
+        self.close_due();
+    }
+
+    /// Ends the orders about backends whose sessions are not to be closed by this snapshot: they
+    /// are up again, or their pool panics or keeps sessions. Who has left the snapshot was down
+    /// last.
+    pub(super) fn spare_returned(&mut self, snapshot: &Snapshot) {
+        if !self.closings.iter().any(|closing| closing.while_down) {
+            return;
+        }
+        let pools = snapshot.pools.iter().map(|plan| plan.pool());
+        let backends = pools.flat_map(|pool| pool.backends.iter().map(move |its| (pool, its)));
+        let spared = backends.filter(|(pool, its)| pool.closes_over(its).is_none());
+        let spared: HashSet<_> = spared.map(|(_, its)| Arc::as_ptr(&its.tally)).collect();
+        self.closings.retain(|closing| {
+            let tally = closing.sought.tally.as_ref();
+            !(closing.while_down && tally.is_some_and(|its| spared.contains(&Arc::as_ptr(its))))
+        });
+    }
+
+    /// Takes an order on, about the sessions of these slots. One that stands already is gone on
+    /// with: its sessions keep their moments, unless the new one ends sooner.
+    fn order(&mut self, mut closing: Closing, keys: Vec<usize>, spread: Duration) {
+        let spread = u64::try_from(spread.as_nanos()).unwrap_or(NEVER);
+        let end = self.now.saturating_add(spread);
+        let before = self.closings.iter().position(|old| old.is_same(&closing));
+        if let Some(before) = before {
+            closing.due = self.closings.remove(before).due;
+        }
+        closing.due.retain_mut(|(at, key, generation)| {
+            *at = end.min(*at);
+            let slot = self.slots.get(*key);
+            slot.is_some_and(|slot| slot.generation == *generation)
+        });
+        let known: HashSet<usize> = closing.due.iter().map(|(_, key, _)| *key).collect();
+        let new: Vec<_> = keys.iter().filter(|key| !known.contains(key)).collect();
+        let step = spread / (new.len() as u64).max(1);
+        closing.due.extend((0..).zip(new).map(|(index, key)| {
+            let at = self.now.saturating_add(step.saturating_mul(index));
+            (at, *key, self.slots[*key].generation)
+        }));
+        closing.due.make_contiguous().sort_by_key(|(at, ..)| *at);
+        self.closings.push(closing);
+        // Those about backends are one for each at most. Of others the oldest waits no longer.
+        let others = |closing: &Closing| !closing.while_down;
+        if self.closings.iter().filter(|one| others(one)).count() > ORDERS_MAX
+            && let Some(oldest) = self.closings.iter().position(others)
+        {
+            let mut oldest = self.closings.remove(oldest);
+            for (_, key, generation) in std::mem::take(&mut oldest.due) {
+                self.close_one(&oldest, key, generation);
+            }
+        }
     }
 
     /// Closes those whose moment has come, if they are still meant: one that was to lose its
@@ -131,18 +237,22 @@ impl<K: Kernel> Worker<K> {
                 let Some((_, key, generation)) = next else {
                     break;
                 };
-                let slot = self.slots.get(key);
-                let same = slot.is_some_and(|slot| slot.generation == generation);
-                if same && self.is_sought(key, &closing.sought) {
-                    let reason = closing.reason;
-                    self.with_session(key, |session, cx| session.close(reason, cx));
-                }
+                self.close_one(closing, key, generation);
             }
             let next = closing.due.front().map_or(NEVER, |(at, ..)| *at);
             self.close_at = self.close_at.min(next);
         }
         closings.retain(|closing| !closing.due.is_empty());
         self.closings = closings;
+    }
+
+    fn close_one(&mut self, closing: &Closing, key: usize, generation: u32) {
+        let slot = self.slots.get(key);
+        let same = slot.is_some_and(|slot| slot.generation == generation);
+        if same && self.is_sought(key, &closing.sought) {
+            let reason = closing.reason;
+            self.with_session(key, |session, cx| session.close(reason, cx));
+        }
     }
 
     /// Writes the access log there, or no more. Whose client nobody has asked for is asked for
@@ -189,3 +299,5 @@ impl<K: Kernel> Worker<K> {
 
 /// Sessions of one order that are closed in a turn: others are not to wait for all of them.
 const CLOSES_MAX: usize = 256;
+/// Orders to close sessions that stand at a time, beside those about backends that went down.
+const ORDERS_MAX: usize = 64;

@@ -188,6 +188,36 @@ fn sessions_of_who_goes_down_are_closed_where_that_is_wanted() {
     });
 }
 
+/// It was down for a moment: the sessions whose moment has not come yet stay with it.
+#[test]
+fn a_backend_that_is_up_again_keeps_the_sessions_that_are_left() {
+    watched(|| {
+        let fleet = Fleet::of(2);
+        let check = "check: (type: \"tcp\", interval: \"100ms\", rise: 1, fall: 1), \
+                     panic_below: 0, on_down: (close_over: \"8s\")";
+        let balancer = probed(check, &fleet.ron(&[])).start();
+        let name = fleet.addresses().swap_remove(0);
+        let guests: Vec<_> = (0..80)
+            .map(|_| Guest::welcome(balancer.connect()))
+            .collect();
+        let events = balancer.follow();
+        fleet.stop(0);
+        events.next("backend_down");
+        fleet.start(0);
+        events.next("backend_up");
+        balancer.until(&name, "health", "up");
+        let left = || balancer.backend(&name)["connections"].as_u64().unwrap();
+        let before = left();
+        assert!(before > 0);
+        // Of 40 one is closed every 200 ms.
+        std::thread::sleep(std::time::Duration::from_secs(1));
+        assert!(before - left() <= 1, "{before} to {}", left());
+        drop(events);
+        drop(guests);
+        balancer.finish();
+    });
+}
+
 #[test]
 fn it_is_ready_once_everybody_was_probed_and_until_it_stops() {
     watched(|| {

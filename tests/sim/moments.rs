@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crossbeam::channel::{bounded, unbounded};
 use mahoraga::address::Address;
-use mahoraga::config::{self, Strategy};
+use mahoraga::config::{self, OnDown, Strategy};
 use mahoraga::guard::Limit;
 use mahoraga::pool::{Pool, Rise, Standing};
 use mahoraga::select::{Plan, Seat};
@@ -145,6 +145,34 @@ fn gives_up(seed: u64) -> Trace {
     moment.run(seed)
 }
 
+/// Clients wait for a backend that does not answer. It is told to be down, some times over, and its
+/// sessions are to be closed within 40 ms; soon after the first of these orders it is up again.
+fn returns(seed: u64, orders: u64) -> Trace {
+    let config = config::Pool {
+        strategy: Strategy::First,
+        on_down: OnDown::Close(Duration::from_millis(40)),
+        ..config::Pool::of("p", vec![backend(FIRST_PORT), backend(FIRST_PORT + 1)])
+    };
+    let pool = Pool::new(&config);
+    let tally = &pool.backends[0].tally;
+    let order = |at| {
+        let downed = vec![(Arc::clone(tally), Duration::from_millis(40))];
+        (at * MS, Command::CloseDowned(downed))
+    };
+    let mut commands: Vec<_> = (15..15 + orders).map(order).collect();
+    let back = Pool::build(&config, Some(&pool), |_| Standing::default());
+    let snapshots = snapshots(vec![pool, back]);
+    commands.push((22 * MS, Command::Publish(Arc::clone(&snapshots[1]))));
+    commands.push((3_000 * MS, STOP));
+    let moment = Moment {
+        tempers: vec![Temper::Silent, Temper::Good],
+        snapshots,
+        commands,
+        clients: (0..8).map(|client| client * MS).collect(),
+    };
+    moment.run(seed)
+}
+
 /// A backend has one place in slow start, which is over with a publication, then two: the third
 /// client waits until the first is closed, who began before.
 fn outlives_a_slow_start(seed: u64) -> Trace {
@@ -201,6 +229,23 @@ fn who_has_another_backend_by_its_moment_is_spared() {
     }
     // At least the first of each order.
     assert!(closed >= 15, "{closed}");
+}
+
+/// Of eight sessions those are closed whose moments come before the return, however often the order
+/// was given.
+#[test]
+fn a_backend_that_is_up_again_keeps_the_sessions_that_are_left() {
+    for orders in [1, 6] {
+        let mut closed = 0;
+        for seed in 0..20 {
+            let seen = returns(seed, orders).seen;
+            closed += seen.get("backend_down").copied().unwrap_or(0);
+        }
+        assert!(
+            (15..=70).contains(&closed),
+            "{closed} after {orders} orders"
+        );
+    }
 }
 
 /// The oracle knows that nobody waits for a place that is there.

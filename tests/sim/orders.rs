@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crossbeam::channel::{Receiver, Sender, bounded};
 use mahoraga::kernel::Socket;
-use mahoraga::session::{CloseReason, Side};
+use mahoraga::session::{CloseReason, NEVER, Side};
 use mahoraga::worker::{Command, LogQueue, Record, SessionInfo, Sought};
 
 use crate::kernel::{FIRST_LISTENER, FIRST_SOCKET, FakeKernel, index};
@@ -44,7 +44,13 @@ pub(crate) fn mix_in(
     random: &mut Random,
 ) {
     for beat in 1..=random.below(5) {
-        let command = match random.below(8) {
+        let command = match random.below(9) {
+            8 => {
+                let spread = Duration::from_millis(random.pick(&[0, 5, 300]));
+                let tallies = pools.tallies.iter();
+                let some = tallies.filter(|_| random.permille(300));
+                Command::CloseDowned(some.map(|its| (Arc::clone(its), spread)).collect())
+            }
             0..=3 => {
                 let reasons = [CloseReason::Killed, CloseReason::BackendDown];
                 let spread = random.pick(&[0, 5, 300]);
@@ -187,6 +193,21 @@ impl FakeKernel {
                 self.world.beat = beat;
                 command
             }
+            Command::CloseDowned(ref backends) => {
+                for (tally, _) in backends {
+                    self.world.closes.push(Close {
+                        sought: Sought {
+                            tally: Some(Arc::clone(tally)),
+                            ..Sought::default()
+                        },
+                        reason: CloseReason::BackendDown,
+                        at,
+                        // A publication may end it.
+                        by: NEVER,
+                    });
+                }
+                command
+            }
             Command::Publish(_)
             | Command::TakeHistograms(_)
             | Command::Log(_)
@@ -221,7 +242,7 @@ impl FakeKernel {
         for close in &self.world.closes {
             let had = means(&close.sought, record) && was_so(&close.sought, record, close.at);
             assert!(
-                !had || record.closed_at < close.by + LATE_MAX,
+                !had || record.closed_at < close.by.saturating_add(LATE_MAX),
                 "{} outlives an order: {close:?}",
                 record.number
             );

@@ -149,6 +149,7 @@ impl FakeKernel {
             | Command::Log(_)
             | Command::Sessions(..)
             | Command::Close(..)
+            | Command::CloseDowned(_)
             | Command::Beat(_) => {}
         }
         self.world.mailbox.send(command).expect("the worker reads");
