@@ -447,7 +447,7 @@ fn help_and_version() {
     assert!(stdout(&output).contains("\n  mahoraga proxy --from 127.0.0.1:8080 --to"));
     let told = [
         "MAHORAGA_LOG ",
-        "SIGTERM, SIGINT ",
+        "SIGTERM, SIGINT, SIGQUIT",
         "SIGUSR1 ",
         "SIGHUP ",
         "run: read the configuration again",

@@ -365,11 +365,13 @@ Environment:
                    each with all before it [default: info; demo: warn]
 
 Signals:
-  SIGTERM, SIGINT  Stop: accept nobody, give sessions the grace to end; a
+  SIGTERM, SIGINT, SIGQUIT
+                   Stop: accept nobody, give sessions the grace to end; a
                    second one ends the process at once
   SIGUSR1          Write histograms to standard error and the histogram log
   SIGHUP           Reopen the files of the logs, after they were moved away;
                    run: read the configuration again
+  SIGUSR2          Nothing yet: reserved for upgrades of the program
 
 Exit codes:
   0                Done, or stopped by a signal as it should

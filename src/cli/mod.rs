@@ -26,6 +26,7 @@ use clap::Parser;
 
 use crate::config::{self, Config, ConfigError, Source};
 use crate::control::Reread;
+use crate::sys;
 
 /// The exit code of every mistake in arguments, configuration or environment; clap's own.
 const USAGE: u8 = 2;
@@ -33,7 +34,13 @@ const USAGE: u8 = 2;
 /// Does what the arguments of the process say.
 #[must_use]
 pub fn main() -> ExitCode {
-    match Cli::parse().command {
+    sys::hold_signals();
+    let command = Cli::parse().command;
+    match command {
+        Command::Run { .. } | Command::Proxy(_) | Command::Demo => sys::await_signals(),
+        Command::Check { .. } | Command::Simulate(_) | Command::Client(_) => sys::release_signals(),
+    }
+    match command {
         Command::Run { config: path } => match load(&path) {
             Ok((config, source)) => {
                 warn(&config, Some(&source));

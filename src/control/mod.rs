@@ -35,6 +35,7 @@ use crate::address::Address;
 use crate::admin::{self, TokenError};
 use crate::config::Config;
 use crate::ring::{self, SetupError};
+use crate::sys;
 
 use access_log::{AccessLogWriter, Log, Orders, Sink};
 use balancer::Balancer;
@@ -104,12 +105,13 @@ impl StartError {
     }
 }
 
-/// Runs the balancer until SIGTERM or SIGINT have ended its last session. `ready` is called once
-/// every worker accepts. The calling thread becomes the control thread.
+/// Runs the balancer until SIGTERM, SIGINT or SIGQUIT have ended its last session. `ready` is called
+/// once every worker accepts. The calling thread becomes the control thread. Signals that
+/// [`sys::hold_signals`] held back are handled from here on.
 ///
 /// SIGHUP opens the files of the logs again, which lets them be rotated, and reads the
-/// configuration again where `reread` can; SIGUSR1 writes histograms. A second SIGTERM or SIGINT
-/// ends the process at once, with 128 + its number.
+/// configuration again where `reread` can; SIGUSR1 writes histograms; SIGUSR2 is reserved. A second
+/// signal to stop ends the process at once, with 128 + its number.
 ///
 /// # Errors
 /// [`StartError`]; once started, it does not fail.
@@ -131,7 +133,9 @@ pub fn run(
             error,
         };
         // Before anything is bound: from here on a signal ends the process in order.
+        sys::replace_handlers();
         let mut signals = Signals::new().map_err(thread)?;
+        sys::release_signals();
         let (handle, calls) = admin::Handle::new();
         let doors = Doors::open(config.admin.as_ref())?;
         let crew = Rc::new(start::start(config, features, inherited)?);

@@ -29,7 +29,9 @@ enum Wake {
     Reload,
     /// SIGUSR1.
     Dump,
-    /// SIGTERM or SIGINT.
+    /// SIGUSR2.
+    Upgrade,
+    /// SIGTERM, SIGINT or SIGQUIT.
     Stop(i32),
     Second,
     /// A worker ejected a backend, or it is time to readmit one.
@@ -66,8 +68,10 @@ impl Balancer {
             let wake = tokio::select! {
                 _ = signals.hup.recv() => Wake::Reload,
                 _ = signals.usr1.recv() => Wake::Dump,
+                _ = signals.usr2.recv() => Wake::Upgrade,
                 _ = signals.term.recv() => Wake::Stop(libc::SIGTERM),
                 _ = signals.int.recv() => Wake::Stop(libc::SIGINT),
+                _ = signals.quit.recv() => Wake::Stop(libc::SIGQUIT),
                 ended = &mut finished => Wake::Ended(ended),
                 () = notices.notified() => Wake::Ejections,
                 () = until(self.ejections.next()) => Wake::Ejections,
@@ -87,6 +91,7 @@ impl Balancer {
                     let measurements = Rc::clone(&self.measurements);
                     tokio_uring::spawn(async move { measurements.dump(&crew).await });
                 }
+                Wake::Upgrade => log::warn!("SIGUSR2 does nothing: it is reserved for upgrades"),
                 Wake::Stop(signal) => self.stop(signal),
                 Wake::Second => self.tick(),
                 Wake::Ejections => self.on_ejections(),
@@ -269,8 +274,10 @@ impl Exhaustion {
 pub(super) struct Signals {
     hup: Signal,
     usr1: Signal,
+    usr2: Signal,
     term: Signal,
     int: Signal,
+    quit: Signal,
 }
 
 impl Signals {
@@ -278,8 +285,10 @@ impl Signals {
         Ok(Self {
             hup: signal(SignalKind::hangup())?,
             usr1: signal(SignalKind::user_defined1())?,
+            usr2: signal(SignalKind::user_defined2())?,
             term: signal(SignalKind::terminate())?,
             int: signal(SignalKind::interrupt())?,
+            quit: signal(SignalKind::quit())?,
         })
     }
 }

@@ -15,8 +15,9 @@ pub use descriptor::{
 };
 pub use passing::{descriptor_channel, receive_descriptors, send_descriptors};
 pub use process::{
-    allowed_cpus, block_signals, descriptor_limit, io_uring_disabled, kernel_release, pin_to,
-    precise_timers, raise_descriptor_limit,
+    allowed_cpus, await_signals, block_signals, descriptor_limit, hold_signals, io_uring_disabled,
+    kernel_release, pin_to, precise_timers, raise_descriptor_limit, release_signals,
+    replace_handlers,
 };
 pub use socket::{
     BACKLOG, Bound, SocketFile, accept, acknowledge, inherit, keep_alive, listen_all,

@@ -55,6 +55,78 @@ pub fn block_signals() {
     unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, ptr::null_mut()) };
 }
 
+/// Holds back every signal that would end the process: it is to be told of them, and is about to
+/// say how. To be called before anything else; [`release_signals`] or [`await_signals`] follows.
+pub fn hold_signals() {
+    let held = ENDING.iter().chain(&WAITING).chain(&MEANINGLESS);
+    mask_signals(libc::SIG_BLOCK, held);
+}
+
+/// Lets signals do what they do to a program that handles none, or what handlers say that were
+/// installed meanwhile.
+pub fn release_signals() {
+    let held = ENDING.iter().chain(&WAITING).chain(&MEANINGLESS);
+    mask_signals(libc::SIG_UNBLOCK, held);
+}
+
+/// The start of a program that handles signals once it runs. Until then the ones that stop it end
+/// it at once and in order, as nothing is open yet; those that ask for something wait for
+/// [`release_signals`]; those that mean nothing to it are ignored for good.
+pub fn await_signals() {
+    for signal in MEANINGLESS {
+        // SAFETY: no handler is installed.
+        unsafe { libc::signal(signal, libc::SIG_IGN) };
+    }
+    for signal in ENDING {
+        let handler: extern "C" fn(libc::c_int) = end_at_once;
+        // SAFETY: the handler makes a single call that is async-signal-safe (signal-safety(7)).
+        unsafe { libc::signal(signal, handler as libc::sighandler_t) };
+    }
+    let released = ENDING.iter().chain(&MEANINGLESS);
+    mask_signals(libc::SIG_UNBLOCK, released);
+}
+
+/// Holds signals back once more and forgets the handlers of [`await_signals`], so that others can be
+/// installed: tokio's would call them as well. [`release_signals`] follows.
+pub fn replace_handlers() {
+    hold_signals();
+    for signal in ENDING {
+        // SAFETY: no handler is installed.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
+}
+
+extern "C" fn end_at_once(_: libc::c_int) {
+    // SAFETY: no memory is handed over.
+    unsafe { libc::_exit(0) };
+}
+
+/// Blocks or unblocks signals in the calling thread and those that it makes.
+fn mask_signals<'a>(how: libc::c_int, signals: impl Iterator<Item = &'a libc::c_int>) {
+    // SAFETY: a `sigset_t` is a bit mask: zeroes are an empty one.
+    let mut set: libc::sigset_t = unsafe { mem::zeroed() };
+    for &signal in signals {
+        // SAFETY: `set` is written during the call only.
+        unsafe { libc::sigaddset(&raw mut set, signal) };
+    }
+    // SAFETY: `set` is read during the call only; the old mask is not asked for.
+    unsafe { libc::pthread_sigmask(how, &raw const set, ptr::null_mut()) };
+}
+
+/// They stop the program.
+const ENDING: [libc::c_int; 3] = [libc::SIGTERM, libc::SIGINT, libc::SIGQUIT];
+/// They ask it for something.
+const WAITING: [libc::c_int; 3] = [libc::SIGHUP, libc::SIGUSR1, libc::SIGUSR2];
+/// They would end it, and nobody who sends one can mean that: timers that it never sets, and a file
+/// beyond RLIMIT_FSIZE, of which the write that failed tells as well.
+const MEANINGLESS: [libc::c_int; 5] = [
+    libc::SIGALRM,
+    libc::SIGVTALRM,
+    libc::SIGPROF,
+    libc::SIGIO,
+    libc::SIGXFSZ,
+];
+
 /// The soft and the hard limit of descriptors (RLIMIT_NOFILE), for each descriptor table.
 #[must_use]
 pub fn descriptor_limit() -> (u64, u64) {

@@ -170,7 +170,8 @@ impl Launch {
         (status, log)
     }
 
-    fn spawn(mut self) -> Child {
+    /// Starts it and leaves it to the test.
+    pub(crate) fn spawn(mut self) -> Child {
         let workers = self.workers;
         if let Some(file) = &self.file {
             fs::write(self.dir.join("config.ron"), file).unwrap();

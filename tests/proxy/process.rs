@@ -159,6 +159,15 @@ impl Process {
             .all(|signal| caught & (1 << (signal - 1)) != 0)
     }
 
+    /// Whether it holds this signal back, or handles it.
+    pub(crate) fn is_prepared_for(self, signal: i32) -> bool {
+        let has = |field: &str| {
+            let mask = u64::from_str_radix(&self.status(field), 16).unwrap();
+            mask & (1 << (signal - 1)) != 0
+        };
+        has("SigBlk") || has("SigCgt") || has("SigIgn")
+    }
+
     #[expect(unsafe_code, reason = "neither std nor socket2 sends signals")]
     pub(crate) fn signal(self, signal: i32) {
         let pid = i32::try_from(self.0).unwrap();

@@ -14,6 +14,7 @@ use hdrhistogram::serialization::interval_log::{IntervalLogIterator, LogEntry};
 
 use crate::balancer::{Balancer, Launch};
 use crate::peers::{self, Backend, expect_end, expect_reset, ping};
+use crate::process::Process;
 use crate::watchdog::{eventually, watched};
 
 /// The intervals of a histogram log: tag and histogram.
@@ -82,6 +83,71 @@ fn sigusr1_writes_tables_and_a_histogram_log() {
         assert_eq!(count(&intervals(&log), "session_us"), 35);
         balancer.finish();
     });
+}
+
+/// Starts it and sends it a signal so long after its first instruction.
+fn signalled(signal: i32, after: Duration) -> (std::process::Child, std::path::PathBuf) {
+    let launch = Launch::to(&[peers::nobody()]);
+    let dir = launch.dir().to_owned();
+    let child = launch.spawn();
+    let process = Process(child.id());
+    // The loader comes before the program's first instruction: nothing can be done about it there.
+    while !process.is_prepared_for(signal) {
+        thread::yield_now();
+    }
+    thread::sleep(after);
+    process.signal(signal);
+    (child, dir)
+}
+
+#[test]
+fn a_signal_at_any_moment_of_the_start_does_what_it_does_later() {
+    watched(|| {
+        let harmless = [libc::SIGHUP, libc::SIGUSR2, libc::SIGALRM];
+        let stopping = [libc::SIGTERM, libc::SIGINT, libc::SIGQUIT];
+        let moments = [0, 3, 15].map(Duration::from_millis);
+        for after in moments {
+            for signal in harmless {
+                let (mut child, dir) = signalled(signal, after);
+                let process = Process(child.id());
+                eventually("it runs", || {
+                    let ended = child.try_wait().unwrap();
+                    assert!(ended.is_none(), "{signal} after {after:?}: {ended:?}");
+                    process.listens_to_signals()
+                });
+                process.signal(libc::SIGTERM);
+                assert_eq!(child.wait().unwrap().code(), Some(0), "{signal} {after:?}");
+                fs::remove_dir_all(dir).unwrap();
+            }
+            for signal in stopping {
+                let (mut child, dir) = signalled(signal, after);
+                assert_eq!(child.wait().unwrap().code(), Some(0), "{signal} {after:?}");
+                fs::remove_dir_all(dir).unwrap();
+            }
+        }
+    });
+}
+
+#[test]
+fn signals_that_ask_for_nothing_are_survived_and_sigusr2_says_so() {
+    watched(|| {
+        let backend = Backend::echo();
+        let balancer = Launch::to(std::slice::from_ref(&backend.address)).start();
+        let signals = [libc::SIGALRM, libc::SIGVTALRM, libc::SIGPROF, libc::SIGIO];
+        for signal in signals.into_iter().chain([libc::SIGXFSZ, libc::SIGUSR2]) {
+            balancer.process.signal(signal);
+        }
+        eventually("a line", || {
+            balancer.log().count("reserved for upgrades") == 1
+        });
+        ping(&mut balancer.connect(), b"alive");
+        balancer.finish();
+    });
+}
+
+#[test]
+fn sigquit_lets_sessions_end() {
+    stops_gracefully(libc::SIGQUIT, 1);
 }
 
 /// A session that is open, and a backend that is played by the test.
