@@ -16,6 +16,7 @@ use tokio::sync::{Semaphore, watch};
 
 use super::access::Caller;
 use super::exchange::{Gives, Input, Needs, Output, read_body};
+use super::places::{Busy, Place};
 use super::refusal::Refusal;
 use super::{Author, Call, Handle, Reply, Role, handlers};
 
@@ -242,8 +243,11 @@ impl Endpoint {
         let params = params.map_err(|error| Refusal::malformed(error.body_text()))?;
         let params = params.iter();
         let body = read_body(&parts.headers, body, context.deadlines.body).await?;
+        // From here on it is the balancer that answers, or does not.
+        let place = parts.extensions.get::<Arc<Place>>().map(Place::keep);
         let asked = Asked {
             context,
+            place,
             params: params
                 .map(|(name, value)| (name.into(), value.into()))
                 .collect(),
@@ -301,6 +305,8 @@ pub(super) struct Asked {
     params: BTreeMap<String, String>,
     caller: Caller,
     pub(super) headers: HeaderMap,
+    /// Keeps its connection from being ended for another one.
+    pub(super) place: Option<Busy>,
 }
 
 impl Asked {

@@ -1,6 +1,7 @@
 //! What the endpoints do: each asks the control thread.
 
 use std::convert::Infallible;
+use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -187,23 +188,34 @@ pub(super) async fn events(
     Query(wanted): Query<Watching>,
 ) -> Result<Sse<impl Stream<Item = Result<Message, Infallible>>>, Refusal> {
     let Asked {
-        context, headers, ..
+        context,
+        headers,
+        place,
+        ..
     } = asked;
-    let place = Arc::clone(&context.watchers).try_acquire_owned();
+    let permit = Arc::clone(&context.watchers).try_acquire_owned();
     let full = || Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "too many watch the events");
-    let place = place.map_err(|_| full())?;
+    let permit = permit.map_err(|_| full())?;
     let told = context.handle.events().clone();
     let since = match headers.get("last-event-id") {
         Some(id) => told.since(id.to_str().unwrap_or_default()),
         None => Since::Recent(wanted.recent),
     };
     let watch: Watch = told.watch(since);
-    let stream = unfold((watch, context.stop, place), move |mut state| {
+    let gone = async move {
+        match place {
+            Some(place) => place.gone().await,
+            None => pending().await,
+        }
+    };
+    let first = (watch, context.stop, Box::pin(gone), permit);
+    let stream = unfold(first, move |mut state| {
         let told = told.clone();
         async move {
             let event = tokio::select! {
                 event = state.0.next() => event?,
                 _ = state.1.changed() => return None,
+                () = &mut state.2 => return None,
             };
             let message = Message::default().id(told.id(&event));
             // Strings and numbers always make JSON, and JSON holds no line break.

@@ -17,6 +17,7 @@ mod exchange;
 mod handlers;
 pub mod model;
 mod openapi;
+mod places;
 mod refusal;
 mod server;
 

@@ -3,6 +3,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -14,7 +15,9 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -26,6 +29,7 @@ use tokio::time::{Sleep, sleep, timeout};
 use super::Handle;
 use super::access::{Access, Tokens};
 use super::endpoints::{Context, Deadlines, endpoints};
+use super::places::{Place, Places};
 use super::refusal::Refusal;
 use crate::sys::{self, SocketFile};
 
@@ -87,15 +91,21 @@ impl Door {
         }
     }
 
-    async fn accept(&self) -> io::Result<Box<dyn Stream>> {
+    /// The next connection, with a copy of its descriptor.
+    async fn accept(&self) -> io::Result<(Box<dyn Stream>, OwnedFd)> {
         Ok(match &self.listener {
             Listening::Tcp(listener) => {
                 let (stream, _) = listener.accept().await?;
                 // Answers are whole: there is nothing to wait for.
                 stream.set_nodelay(true)?;
-                Box::new(stream)
+                let copy = stream.as_fd().try_clone_to_owned()?;
+                (Box::new(stream), copy)
             }
-            Listening::Unix(listener) => Box::new(listener.accept().await?.0),
+            Listening::Unix(listener) => {
+                let (stream, _) = listener.accept().await?;
+                let copy = stream.as_fd().try_clone_to_owned()?;
+                (Box::new(stream), copy)
+            }
         })
     }
 }
@@ -116,13 +126,21 @@ pub(super) async fn serve_in(door: Door, context: Context) {
     let (mut stop, deadlines) = (context.stop.clone(), context.deadlines);
     let router = router(context, door.access.clone());
     let mut connections = JoinSet::new();
+    let mut places = Places::default();
     loop {
+        // One more than there are places has come: it gets the next that can be had.
+        let is_full = connections.len() > CONNECTIONS_MAX;
+        if is_full {
+            places.end_oldest_idle();
+        }
         tokio::select! {
             _ = stop.changed() => break,
             Some(_) = connections.join_next() => {}
-            accepted = door.accept(), if connections.len() < CONNECTIONS_MAX => match accepted {
-                Ok(stream) => {
-                    connections.spawn(converse(stream, router.clone(), stop.clone(), deadlines));
+            () = places.became_idle(), if is_full => {}
+            accepted = door.accept(), if !is_full => match accepted {
+                Ok((stream, copy)) => {
+                    let (router, place) = (router.clone(), places.take(copy));
+                    connections.spawn(converse(stream, router, place, stop.clone(), deadlines));
                 }
                 // Of a client that is gone, or for want of descriptors: not at full speed.
                 Err(_) => sleep(ACCEPT_PAUSE).await,
@@ -168,6 +186,7 @@ async fn admit(State(access): State<Access>, mut request: Request, next: Next) -
 async fn converse(
     stream: Box<dyn Stream>,
     router: Router,
+    place: Arc<Place>,
     mut stop: watch::Receiver<()>,
     deadlines: Deadlines,
 ) {
@@ -176,16 +195,25 @@ async fn converse(
         patience: deadlines.write,
         stalled: None,
     });
+    let service = TowerToHyperService::new(router);
+    let requests = Arc::clone(&place);
+    let service = service_fn(move |mut request: hyper::Request<Incoming>| {
+        request.extensions_mut().insert(Arc::clone(&requests));
+        service.call(request)
+    });
     let mut connection = std::pin::pin!(
         http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(deadlines.head)
             .max_buf_size(HEADER_MAX)
-            .serve_connection(stream, TowerToHyperService::new(router))
+            // `nc -N` and the like end their requests and wait for the answer.
+            .half_close(true)
+            .serve_connection(stream, service)
     );
     // A client's mistakes of HTTP are its own matter.
     tokio::select! {
         _ = &mut connection => return,
+        () = place.lost() => return,
         _ = stop.changed() => {}
     }
     connection.as_mut().graceful_shutdown();
@@ -265,7 +293,8 @@ impl AsyncWrite for Moving {
     }
 }
 
-/// Connections of a server; others wait in its backlog.
+/// Connections of a server; beyond them the one that has been idle for longest ends, and while none
+/// is idle others wait in the backlog.
 pub(super) const CONNECTIONS_MAX: usize = 64;
 /// Those of them that may watch events, which takes as long as the client likes.
 pub(super) const WATCHERS_MAX: usize = 32;

@@ -20,6 +20,6 @@ pub use process::{
     replace_handlers,
 };
 pub use socket::{
-    BACKLOG, Bound, SocketFile, accept, acknowledge, inherit, keep_alive, listen_all,
-    listen_privately, open_socket, peer_address, reset_on_close, shutdown, socket_address,
+    BACKLOG, Bound, SocketFile, accept, acknowledge, has_ended, inherit, is_hung_up, keep_alive,
+    listen_all, listen_privately, open_socket, peer_address, reset_on_close, shutdown, socket_address,
 };

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io;
 use std::net::{Shutdown, SocketAddr};
-use std::os::fd::{AsFd, BorrowedFd, IntoRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
@@ -231,6 +231,33 @@ pub fn accept(listener: &Socket) -> Option<Socket> {
     Some(Socket::from_raw(socket.into_raw_fd()))
 }
 
+/// Whether the other end has closed the connection. A TCP peer that only stopped sending looks the
+/// same as one that is gone, a Unix one does not.
+#[must_use]
+pub fn is_hung_up(socket: &OwnedFd) -> bool {
+    let is_tcp = SockRef::from(socket).domain().ok() != Some(Domain::UNIX);
+    let seen = poll_now(socket);
+    seen & (libc::POLLHUP | libc::POLLERR) != 0 || is_tcp && seen & libc::POLLRDHUP != 0
+}
+
+/// Whether the other end sends no more.
+#[must_use]
+pub fn has_ended(socket: &OwnedFd) -> bool {
+    poll_now(socket) & libc::POLLRDHUP != 0
+}
+
+/// What poll(2) says of a socket's other end.
+fn poll_now(socket: &OwnedFd) -> libc::c_short {
+    let mut asked = libc::pollfd {
+        fd: socket.as_raw_fd(),
+        events: libc::POLLRDHUP,
+        revents: 0,
+    };
+    // SAFETY: `asked` is read and written during the call only.
+    unsafe { libc::poll(&raw mut asked, 1, 0) };
+    asked.revents
+}
+
 /// Ends the sending direction (shutdown(2), SHUT_WR). A connection that broke meanwhile reports
 /// that elsewhere.
 pub fn shutdown(socket: &Socket) {
@@ -281,7 +308,6 @@ pub const BACKLOG: i32 = 4_096;
 #[cfg(test)]
 mod tests {
     use std::net::TcpListener;
-    use std::os::fd::AsRawFd;
 
     use super::*;
 

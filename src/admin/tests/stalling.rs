@@ -31,32 +31,82 @@ async fn others_are_answered_meanwhile() {
     assert_eq!(world.get("/healthz").await.status, StatusCode::OK);
 }
 
+/// Clients that say nothing, or begin a request and do not end it.
 #[tokio::test]
-async fn connections_beyond_the_limit_wait_for_a_place() {
-    let world = World::with(short()).await;
-    let mut silent = Vec::new();
-    for _ in 0..CONNECTIONS_MAX {
-        silent.push(TcpStream::connect(world.bound).await.unwrap());
+async fn the_connection_that_is_idle_for_longest_goes_first() {
+    let world = World::new().await;
+    let begun = "PATCH /v1/limits HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n\
+                 Content-Length: 99\r\n\r\n{";
+    for by in [By::Socket, By::Http(Some(READ))] {
+        let (mut unix, mut tcp) = (Vec::new(), Vec::new());
+        for number in 0..3 * CONNECTIONS_MAX {
+            let said = ["", "GET /v1/sta", begun][number % 3].as_bytes();
+            if by == By::Socket {
+                let mut stream = UnixStream::connect(&world.socket).await.unwrap();
+                let _ = stream.write_all(said).await;
+                unix.push(stream);
+            } else {
+                let mut stream = TcpStream::connect(world.bound).await.unwrap();
+                let _ = stream.write_all(said).await;
+                tcp.push(stream);
+            }
+        }
+        for _ in 0..3 {
+            let asking = world.ask(by, Method::GET, "/v1/status");
+            let answer = tokio::time::timeout(Duration::from_secs(5), asking).await;
+            assert_eq!(answer.expect("an answer at once").status, StatusCode::OK);
+        }
     }
-    // Those that say nothing lose theirs.
-    let answer = world
-        .ask(By::Http(Some(READ)), Method::GET, "/v1/status")
-        .await;
-    assert_eq!(answer.status, StatusCode::OK);
 }
 
 #[tokio::test]
-async fn connections_are_few_at_a_time() {
+async fn a_connection_that_is_being_answered_keeps_its_place() {
     let world = World::new().await;
-    let mut held = Vec::new();
+    world.played.lock().is_stuck = true;
+    let mut asking = Vec::new();
     for _ in 0..CONNECTIONS_MAX {
-        held.push(UnixStream::connect(&world.socket).await.unwrap());
+        let mut stream = UnixStream::connect(&world.socket).await.unwrap();
+        let request = b"GET /v1/pools HTTP/1.1\r\nHost: a\r\n\r\n";
+        stream.write_all(request).await.unwrap();
+        asking.push(stream);
     }
-    let waiting = world.get("/healthz");
-    let time = Duration::from_millis(300);
-    assert!(tokio::time::timeout(time, waiting).await.is_err());
-    held.pop();
+    let mut silent = Vec::new();
+    for _ in 0..CONNECTIONS_MAX {
+        silent.push(UnixStream::connect(&world.socket).await.unwrap());
+    }
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    world.played.lock().is_stuck = false;
+    world.played.lock().unstick();
+    for mut stream in asking {
+        let mut answer = [0; 12];
+        bounded(stream.read_exact(&mut answer)).await.unwrap();
+        assert_eq!(&answer, b"HTTP/1.1 200");
+    }
     assert_eq!(world.get("/healthz").await.status, StatusCode::OK);
+}
+
+/// As `nc -N` and `socat` do.
+#[tokio::test]
+async fn a_client_that_sends_no_more_gets_its_answer() {
+    let world = World::new().await;
+    let body = r#"{"max_connections": 9}"#;
+    let change = format!(
+        "PATCH /v1/limits HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n\
+         Content-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let look = "GET /v1/status HTTP/1.1\r\nHost: a\r\n\r\n";
+    for _ in 0..20 {
+        for request in [look, &change] {
+            let mut stream = UnixStream::connect(&world.socket).await.unwrap();
+            stream.write_all(request.as_bytes()).await.unwrap();
+            stream.shutdown().await.unwrap();
+            let mut answer = Vec::new();
+            bounded(stream.read_to_end(&mut answer)).await.unwrap();
+            assert!(answer.starts_with(b"HTTP/1.1 200"), "{answer:?}");
+        }
+    }
+    assert_eq!(world.played.lock().changes.len(), 20);
 }
 
 #[tokio::test]

@@ -1,11 +1,14 @@
 //! The stream of events.
 
+use std::time::Duration;
+
 use axum::body::Bytes;
 use axum::http::{HeaderValue, Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
 use super::world::{By, World, bounded};
@@ -152,6 +155,32 @@ async fn watchers_leave_room_for_others() {
     let freed = async {
         while open(&world, request()).await.0 != StatusCode::OK {
             tokio::task::yield_now().await;
+        }
+    };
+    bounded(freed).await;
+}
+
+#[tokio::test]
+async fn a_watcher_that_sends_no_more_goes_on_until_it_is_gone() {
+    let world = World::new().await;
+    let watchers = || world.watchers.available_permits();
+    let mut stream = UnixStream::connect(&world.socket).await.unwrap();
+    let request = b"GET /v1/events HTTP/1.1\r\nHost: a\r\n\r\n";
+    stream.write_all(request).await.unwrap();
+    stream.shutdown().await.unwrap();
+    let mut heard = String::new();
+    while !heard.contains("two") {
+        happens(&world, ONE);
+        let mut piece = [0; 1_024];
+        let read = bounded(stream.read(&mut piece)).await.unwrap();
+        assert!(read > 0, "{heard}");
+        heard += &String::from_utf8_lossy(&piece[..read]);
+    }
+    assert_eq!(watchers(), WATCHERS_MAX - 1);
+    drop(stream);
+    let freed = async {
+        while watchers() < WATCHERS_MAX {
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
     bounded(freed).await;

@@ -60,6 +60,8 @@ pub(super) struct World {
     pub(super) control: JoinHandle<()>,
     pub(super) stop: Option<watch::Sender<()>>,
     pub(super) servers: Vec<JoinHandle<()>>,
+    /// Places of those who watch over the Unix socket.
+    pub(super) watchers: Arc<Semaphore>,
 }
 
 impl Drop for World {
@@ -119,16 +121,18 @@ impl World {
             ..Played::default()
         }));
         let (stop, stopped) = watch::channel(());
-        let serve = |door| {
+        let watchers = || Arc::new(Semaphore::new(WATCHERS_MAX));
+        let serve = |door, watchers: &Arc<Semaphore>| {
             let context = Context {
                 handle: handle.clone(),
                 stop: stopped.clone(),
-                watchers: Arc::new(Semaphore::new(WATCHERS_MAX)),
+                watchers: Arc::clone(watchers),
                 deadlines,
             };
             tokio::spawn(server::serve_in(door, context))
         };
-        let servers = vec![serve(unix), serve(http)];
+        let over_socket = watchers();
+        let servers = vec![serve(unix, &over_socket), serve(http, &watchers())];
         let control = tokio::spawn(play(calls, Arc::clone(&played)));
         Self {
             dir,
@@ -139,6 +143,7 @@ impl World {
             control,
             stop: Some(stop),
             servers,
+            watchers: over_socket,
         }
     }
 
