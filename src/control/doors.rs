@@ -7,6 +7,7 @@ use crate::admin::{Door, Handle, Tokens, serve};
 use crate::config::{ADMIN_SOCKET, Admin, AdminHttp};
 
 use super::StartError;
+use super::listening::Patience;
 
 /// What the API listens on, before anything is answered.
 pub(super) struct Doors {
@@ -27,7 +28,10 @@ impl Doors {
     ///
     /// # Errors
     /// What was asked for can't be had.
-    pub(super) fn open(admin: Option<&Admin>) -> Result<Self, StartError> {
+    pub(super) async fn open(
+        admin: Option<&Admin>,
+        patience: &Patience,
+    ) -> Result<Self, StartError> {
         let (mut doors, mut all) = (Vec::new(), None);
         let Some(admin) = admin else {
             return Ok(Self {
@@ -36,7 +40,7 @@ impl Doors {
             });
         };
         if let Some(path) = &admin.socket {
-            match Door::unix(path) {
+            match patience.bind(|| Door::unix(path)).await {
                 Ok(door) => {
                     log::info!("admin API on {}", path.display());
                     doors.push(door);
@@ -51,7 +55,9 @@ impl Doors {
         if let Some(http) = &admin.http {
             let tokens = Tokens::read(http)?;
             all = Some((tokens.clone(), http.clone()));
-            let door = Door::http(http.bind, tokens).map_err(|error| StartError::Admin {
+            let bind = || Door::http(http.bind, tokens.clone());
+            let door = patience.bind(bind).await;
+            let door = door.map_err(|error| StartError::Admin {
                 at: http.bind.to_string(),
                 error,
             })?;

@@ -2,7 +2,9 @@
 //! reload brings new ones; sockets can be handed in as well.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
 use crate::config::{self, Config};
 use crate::snapshot::Snapshot;
@@ -20,24 +22,70 @@ pub type Inherited = BTreeMap<usize, OwnedFd>;
 /// [`StartError::Bind`]; nothing listens then.
 pub(super) fn bind(listener: &config::Listener, workers: usize) -> Result<Bound, StartError> {
     let bound = sys::listen_all(&listener.bind, workers);
-    told(listener, bound)
+    told(listener, bound.map_err(explained))
 }
 
 /// Listens on all addresses of a configuration but for those that are listened on already.
 ///
 /// # Errors
 /// [`StartError::Bind`] of the first that fails; nothing listens then.
-pub(super) fn bind_all(
+pub(super) async fn bind_all(
     config: &Config,
     workers: usize,
     mut inherited: Inherited,
+    patience: &Patience,
 ) -> Result<Vec<Bound>, StartError> {
-    let listeners = config.listeners.iter().enumerate();
-    let bound = listeners.map(|(index, listener)| match inherited.remove(&index) {
-        Some(socket) => told(listener, sys::inherit(socket, &listener.bind)),
-        None => bind(listener, workers),
-    });
-    bound.collect()
+    let mut all = Vec::new();
+    for (index, listener) in config.listeners.iter().enumerate() {
+        let bound = match inherited.remove(&index) {
+            Some(socket) => sys::inherit(socket, &listener.bind),
+            None => {
+                let bind = || sys::listen_all(&listener.bind, workers);
+                patience.bind(bind).await
+            }
+        };
+        all.push(told(listener, bound)?);
+    }
+    Ok(all)
+}
+
+/// How long the start tries again while an address is in use, in all. The sockets of a process that
+/// was killed are closed some 10 ms after it is gone: until then its rings hold them.
+pub(super) struct Patience {
+    /// In ns of the monotonic clock.
+    until: u64,
+}
+
+impl Patience {
+    /// From now on.
+    pub(super) fn new() -> Self {
+        let until = sys::monotonic() + PATIENCE;
+        Self { until }
+    }
+
+    /// Binds, as soon as that can be done.
+    pub(super) async fn bind<T>(&self, bind: impl Fn() -> io::Result<T>) -> io::Result<T> {
+        loop {
+            match bind() {
+                Err(error)
+                    if error.kind() == io::ErrorKind::AddrInUse
+                        && sys::monotonic() < self.until =>
+                {
+                    tokio::time::sleep(TRY_EVERY).await;
+                }
+                done => return done.map_err(explained),
+            }
+        }
+    }
+}
+
+/// Says what an address in use means, where the kernel says no more than that.
+fn explained(error: io::Error) -> io::Error {
+    if error.raw_os_error() != Some(libc::EADDRINUSE) {
+        return error;
+    }
+    let sentence = "the address is in use: another process listens on it (`ss -ltnp` shows which)";
+    io::Error::new(io::ErrorKind::AddrInUse, sentence)
 }
 
 /// Listens on the addresses that a configuration adds to those of a snapshot.
@@ -54,7 +102,7 @@ pub(super) fn bind_new(
     new.map(|(listener, _)| bind(listener, workers)).collect()
 }
 
-fn told(listener: &config::Listener, bound: std::io::Result<Bound>) -> Result<Bound, StartError> {
+fn told(listener: &config::Listener, bound: io::Result<Bound>) -> Result<Bound, StartError> {
     let bound = bound.map_err(|error| StartError::Bind {
         listener: listener.name.clone(),
         bind: listener.bind.clone(),
@@ -63,3 +111,7 @@ fn told(listener: &config::Listener, bound: std::io::Result<Bound>) -> Result<Bo
     log::info!("listener `{}` on {}", listener.name, bound.address);
     Ok(bound)
 }
+
+/// One second, in ns.
+const PATIENCE: u64 = 1_000_000_000;
+const TRY_EVERY: Duration = Duration::from_millis(20);

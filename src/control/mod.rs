@@ -42,6 +42,7 @@ use balancer::Balancer;
 use doors::Doors;
 pub(crate) use histograms::TARGET as HISTOGRAMS_TARGET;
 pub use listening::Inherited;
+use listening::Patience;
 pub use reload::Reread;
 use supervise::Signals;
 
@@ -137,8 +138,9 @@ pub fn run(
         let mut signals = Signals::new().map_err(thread)?;
         sys::release_signals();
         let (handle, calls) = admin::Handle::new();
-        let doors = Doors::open(config.admin.as_ref())?;
-        let crew = Rc::new(start::start(config, features, inherited)?);
+        let patience = Patience::new();
+        let doors = Doors::open(config.admin.as_ref(), &patience).await?;
+        let crew = Rc::new(start::start(config, features, inherited, &patience).await?);
         let orders = Rc::new(Orders::default());
         let records = crew.records.clone();
         let writer = AccessLogWriter::new(Log { sink, records }, &crew.doorbell, &orders);

@@ -19,7 +19,7 @@ use crate::sys::{self, Bound};
 use crate::worker::{Command, Doorbell, Inbox, LogQueue, Setup, Stats, Worker};
 
 use super::crew::{Crew, Handle, LOG_QUEUE_LINES};
-use super::listening::{self, Inherited};
+use super::listening::{self, Inherited, Patience};
 use super::{StartError, capacity};
 
 /// What a worker's thread is made with.
@@ -96,16 +96,17 @@ impl Plan {
 
 /// Binds every address that no inherited socket listens on and starts every worker; returns once
 /// all of them accept.
-pub(super) fn start(
+pub(super) async fn start(
     config: &Config,
     features: Features,
     inherited: Inherited,
+    patience: &Patience,
 ) -> Result<Crew, StartError> {
     let plan = Plan::new(config, features);
     let workers = u32::try_from(plan.cpus.len()).unwrap_or(u32::MAX);
     let snapshot = Arc::new(Snapshot::compose(None, config, plan.in_all, unknown));
     // Closed at the end: every worker has its own copies by then.
-    let bound = listening::bind_all(config, plan.cpus.len(), inherited)?;
+    let bound = listening::bind_all(config, plan.cpus.len(), inherited, patience).await?;
 
     // Its memory is real from the start: nobody pays for a log that nobody asked for.
     let lines = config.access_log.as_ref().map_or(1, |_| LOG_QUEUE_LINES);

@@ -7,6 +7,7 @@ mod descriptor;
 mod passing;
 mod process;
 mod socket;
+mod unix;
 
 pub use clock::monotonic;
 pub use descriptor::{
@@ -20,6 +21,7 @@ pub use process::{
     replace_handlers,
 };
 pub use socket::{
-    BACKLOG, Bound, SocketFile, accept, acknowledge, has_ended, inherit, is_hung_up, keep_alive,
-    listen_all, listen_privately, open_socket, peer_address, reset_on_close, shutdown, socket_address,
+    BACKLOG, Bound, accept, acknowledge, has_ended, inherit, is_hung_up, keep_alive, listen_all,
+    open_socket, peer_address, reset_on_close, shutdown, socket_address,
 };
+pub use unix::{SocketFile, listen_privately};

@@ -1,18 +1,16 @@
 //! Sockets of listeners and backends.
 
-use std::fs;
 use std::io;
 use std::net::{Shutdown, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
-use std::os::unix::net::UnixListener;
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockAddr, SockRef, TcpKeepalive, Type};
 
 use crate::address::Address;
 use crate::kernel::{Errno, Socket};
+
+use super::unix::{SocketFile, listen_unix};
 
 /// The listening sockets of an address.
 #[derive(Debug)]
@@ -32,42 +30,6 @@ impl Bound {
         let own = self.sockets.get(worker).or_else(|| self.sockets.first());
         own.expect("whoever listens has a socket").as_fd()
     }
-}
-
-/// The file of a listening Unix socket, removed when this is dropped.
-#[derive(Debug)]
-pub struct SocketFile {
-    path: PathBuf,
-    /// Device and inode: somebody else may have put another file in its place.
-    identity: Option<(u64, u64)>,
-}
-
-impl SocketFile {
-    fn new(path: &Path) -> Self {
-        Self {
-            path: path.to_owned(),
-            identity: identity(path),
-        }
-    }
-
-    /// Removes the file if it is still the one that was made.
-    pub fn remove(&self) {
-        if self.identity.is_some() && identity(&self.path) == self.identity {
-            // Whoever was quicker wanted the same.
-            let _ = fs::remove_file(&self.path);
-        }
-    }
-}
-
-impl Drop for SocketFile {
-    fn drop(&mut self) {
-        self.remove();
-    }
-}
-
-fn identity(path: &Path) -> Option<(u64, u64)> {
-    let found = fs::symlink_metadata(path).ok()?;
-    Some((found.dev(), found.ino()))
 }
 
 /// Listens on an address with `count` sockets, one per worker. On TCP they are a group among
@@ -96,11 +58,14 @@ pub fn listen_all(to: &Address, count: usize) -> io::Result<Bound> {
                 file: None,
             })
         }
-        Address::Unix(path) => Ok(Bound {
-            address: to.clone(),
-            sockets: vec![listen_unix(path, None)?.into()],
-            file: Some(SocketFile::new(path)),
-        }),
+        Address::Unix(path) => {
+            let (socket, file) = listen_unix(path, None)?;
+            Ok(Bound {
+                address: to.clone(),
+                sockets: vec![socket],
+                file: Some(file),
+            })
+        }
     }
 }
 
@@ -146,44 +111,6 @@ fn listen_tcp(to: SocketAddr) -> io::Result<OwnedFd> {
     socket.bind(&SockAddr::from(to))?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
-}
-
-/// Listens on a Unix socket that only this user may connect to (mode 0600), and never waits by
-/// itself.
-///
-/// # Errors
-/// What the kernel says; a path that somebody answers on is in use.
-pub fn listen_privately(path: &Path) -> io::Result<(UnixListener, SocketFile)> {
-    let socket = listen_unix(path, Some(0o600))?;
-    Ok((OwnedFd::from(socket).into(), SocketFile::new(path)))
-}
-
-/// A socket file left behind by a process that is gone is replaced; one that somebody answers on,
-/// or any other file, is in use. The file has at most the permissions of `mode`, from its first
-/// moment.
-fn listen_unix(path: &Path, mode: Option<u32>) -> io::Result<socket2::Socket> {
-    let address = SockAddr::unix(path)?;
-    let kind = Type::STREAM.nonblocking().cloexec();
-    // Nonblocking: who has a full backlog is alive, and would keep this waiting.
-    let probe = socket2::Socket::new(Domain::UNIX, kind, None)?;
-    let answer = probe.connect(&address).map_err(|error| error.kind());
-    if answer == Err(io::ErrorKind::ConnectionRefused) && is_socket(path) {
-        fs::remove_file(path)?;
-    }
-    let mut socket = socket2::Socket::new(Domain::UNIX, kind, None)?;
-    if let Some(mode) = mode {
-        // Linux makes the file with the mode of the socket, less the umask.
-        let file = fs::File::from(OwnedFd::from(socket));
-        file.set_permissions(fs::Permissions::from_mode(mode))?;
-        socket = OwnedFd::from(file).into();
-    }
-    socket.bind(&address)?;
-    socket.listen(BACKLOG)?;
-    Ok(socket)
-}
-
-fn is_socket(path: &Path) -> bool {
-    fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket())
 }
 
 /// A socket fit to connect to `to`, never waiting by itself. The last packet of a TCP handshake is

@@ -1,6 +1,7 @@
 //! Where it runs, and what it says where it can't.
 
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 
 use crate::balancer::Launch;
 use crate::peers::{self, Backend, ping};
@@ -79,7 +80,50 @@ fn an_address_in_use_is_named() {
         let (_held, address) = peers::listen();
         let (status, log) = Launch::between(&address, &[peers::nobody()]).run();
         assert_eq!(status.code(), Some(1), "{log}");
-        assert!(log.contains(&address) && log.contains("in use"), "{log}");
+        let said = format!("on {address}: the address is in use: another process listens on it");
+        assert!(log.contains(&said), "{log}");
+    });
+}
+
+/// The kernel closes what the rings of a killed process hold some time after it is gone.
+#[test]
+fn a_start_right_after_sigkill_gets_the_same_addresses() {
+    watched(|| {
+        let backend = Backend::echo();
+        let (tcp, http) = (peers::nobody(), peers::nobody());
+        let dir = std::env::temp_dir().join(format!("mahoraga-again-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        let token = dir.join("token");
+        std::fs::write(&token, "a-token-of-this-test").unwrap();
+        std::fs::set_permissions(&token, std::fs::Permissions::from_mode(0o600)).unwrap();
+        let config = format!(
+            "(workers: 2, access_log: \"off\",
+              admin: (socket: \"{0}/admin.sock\",
+                      http: (bind: \"{http}\", read_token: \"{0}/token\")),
+              listeners: [(bind: \"{tcp}\", pool: \"a\"),
+                          (bind: \"unix:{0}/front.sock\", pool: \"a\")],
+              pools: [(name: \"a\", backends: [\"{1}\"])])",
+            dir.display(),
+            backend.address
+        );
+        for _ in 0..5 {
+            let balancer = Launch::with_config(&config, 2).workers(2).start();
+            ping(&mut balancer.connect(), b"hello");
+            // Dropped, it is killed.
+        }
+        let balancer = Launch::with_config(&config, 2).workers(2).start();
+        let (status, log) = Launch::with_config(&config, 2).run();
+        assert_eq!(status.code(), Some(1), "{log}");
+        let said = format!(
+            "another balancer (pid {}) uses this socket",
+            balancer.process.0
+        );
+        assert!(log.contains(&said), "{log}");
+        ping(&mut balancer.connect(), b"hello");
+        balancer.finish();
+        let left: Vec<_> = std::fs::read_dir(&dir).unwrap().flatten().collect();
+        assert_eq!(left.len(), 1, "{left:?}");
+        std::fs::remove_dir_all(dir).unwrap();
     });
 }
 

@@ -1,0 +1,243 @@
+//! Unix sockets that are listened on: their files, and the locks that keep each with one process.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+
+use socket2::{Domain, SockAddr, Type};
+
+use super::socket::BACKLOG;
+
+/// The file of a listening Unix socket, removed when this is dropped.
+#[derive(Debug)]
+pub struct SocketFile {
+    path: PathBuf,
+    /// Device and inode: somebody else may have put another file in its place.
+    identity: Option<(u64, u64)>,
+    /// Let go of after the file is removed.
+    lock: Lock,
+}
+
+impl SocketFile {
+    /// Removes the file if it is still the one that was made.
+    pub fn remove(&self) {
+        if self.identity.is_some() && identity(&self.path) == self.identity {
+            // Whoever was quicker wanted the same.
+            let _ = fs::remove_file(&self.path);
+        }
+        self.lock.remove();
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        self.remove();
+    }
+}
+
+/// A lock on a socket's path (flock(2) on a file beside it): of two processes that find a socket
+/// left behind, one replaces it. It belongs to the open file, so that whoever gets the descriptor
+/// has the lock; it ends with the last copy of that, however the process ends.
+#[derive(Debug)]
+struct Lock {
+    path: PathBuf,
+    file: File,
+}
+
+impl Lock {
+    /// Takes the lock of a socket's path.
+    fn take(socket: &Path) -> io::Result<Self> {
+        let mut path = socket.as_os_str().to_owned();
+        path.push(".lock");
+        let path = PathBuf::from(path);
+        let said = |error: io::Error| {
+            let what = format!("cannot lock {}: {error}", path.display());
+            io::Error::new(error.kind(), what)
+        };
+        loop {
+            let mut file = open(&path).map_err(said)?;
+            match file.try_lock() {
+                Ok(()) => {}
+                Err(fs::TryLockError::WouldBlock) => return Err(in_use_by(&mut file)),
+                Err(fs::TryLockError::Error(error)) => return Err(said(error)),
+            }
+            let own = file.metadata().map_err(said)?;
+            // Who had the lock before removes the file, perhaps after it was opened here.
+            if identity(&path) == Some((own.dev(), own.ino())) {
+                file.set_len(0).map_err(said)?;
+                writeln!(file, "{}", std::process::id()).map_err(said)?;
+                return Ok(Self { path, file });
+            }
+        }
+    }
+
+    /// Removes the file; whoever locks the path next makes another one.
+    fn remove(&self) {
+        let own = self.file.metadata().ok();
+        let own = own.map(|own| (own.dev(), own.ino()));
+        if own.is_some() && identity(&self.path) == own {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// Opens a file to be locked: of this user alone, no link to another one, and never waiting.
+fn open(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false);
+    options
+        .mode(0o600)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
+    let file = options.open(path)?;
+    if file.metadata()?.is_file() {
+        Ok(file)
+    } else {
+        Err(io::Error::other("it is no regular file"))
+    }
+}
+
+fn in_use_by(file: &mut File) -> io::Error {
+    let mut pid = String::new();
+    // It may not have written its number yet.
+    let _ = file.take(20).read_to_string(&mut pid);
+    let who = match pid.trim() {
+        "" => "another balancer".to_owned(),
+        pid => format!("another balancer (pid {pid})"),
+    };
+    let sentence = format!("{who} uses this socket");
+    io::Error::new(io::ErrorKind::AddrInUse, sentence)
+}
+
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    let found = fs::symlink_metadata(path).ok()?;
+    Some((found.dev(), found.ino()))
+}
+
+/// Listens on a Unix socket that only this user may connect to (mode 0600), and never waits by
+/// itself.
+///
+/// # Errors
+/// What the kernel says; a path that somebody answers on is in use.
+pub fn listen_privately(path: &Path) -> io::Result<(UnixListener, SocketFile)> {
+    let (socket, file) = listen_unix(path, Some(0o600))?;
+    Ok((socket.into(), file))
+}
+
+/// A socket file left behind by a process that is gone is replaced; one that somebody answers on,
+/// or any other file, is in use. The file has at most the permissions of `mode`, from its first
+/// moment.
+pub(super) fn listen_unix(path: &Path, mode: Option<u32>) -> io::Result<(OwnedFd, SocketFile)> {
+    let address = SockAddr::unix(path)?;
+    let lock = Lock::take(path)?;
+    let kind = Type::STREAM.nonblocking().cloexec();
+    // Nonblocking: who has a full backlog is alive, and would keep this waiting.
+    let probe = socket2::Socket::new(Domain::UNIX, kind, None)?;
+    match probe.connect(&address).map_err(|error| error.kind()) {
+        Ok(()) | Err(io::ErrorKind::WouldBlock) => return Err(taken("another process listens")),
+        Err(io::ErrorKind::ConnectionRefused) if is_socket(path) => fs::remove_file(path)?,
+        Err(_) if identity(path).is_some() => return Err(taken("another file is there")),
+        Err(_) => {}
+    }
+    let mut socket = socket2::Socket::new(Domain::UNIX, kind, None)?;
+    if let Some(mode) = mode {
+        // Linux makes the file with the mode of the socket, less the umask.
+        let file = File::from(OwnedFd::from(socket));
+        file.set_permissions(fs::Permissions::from_mode(mode))?;
+        socket = OwnedFd::from(file).into();
+    }
+    socket.bind(&address)?;
+    socket.listen(BACKLOG)?;
+    let file = SocketFile {
+        path: path.to_owned(),
+        identity: identity(path),
+        lock,
+    };
+    Ok((socket.into(), file))
+}
+
+fn taken(why: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::AddrInUse, format!("address in use: {why}"))
+}
+
+fn is_socket(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    /// An empty directory of a test alone.
+    fn directory(name: &str) -> PathBuf {
+        let name = format!("mahoraga-unix-{}-{name}", std::process::id());
+        let dir = std::env::temp_dir().join(name);
+        fs::create_dir_all(&dir).unwrap();
+        dir
+    }
+
+    #[test]
+    fn a_path_has_one_listener_at_a_time() {
+        let dir = directory("one");
+        let path = dir.join("a.sock");
+        // As a process leaves it that was killed.
+        drop(UnixListener::bind(&path).unwrap());
+        fs::write(dir.join("a.sock.lock"), "1\n").unwrap();
+        let (_socket, file) = listen_privately(&path).unwrap();
+        let mode = |name: &str| fs::metadata(dir.join(name)).unwrap().mode() & 0o777;
+        assert_eq!(mode("a.sock"), 0o600);
+        let error = listen_unix(&path, None).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+        let pid = std::process::id();
+        let want = format!("another balancer (pid {pid}) uses this socket");
+        assert_eq!(error.to_string(), want);
+        drop(file);
+        assert_eq!(fs::read_dir(&dir).unwrap().count(), 0);
+        let (_socket, _file) = listen_unix(&path, None).unwrap();
+        assert_eq!(mode("a.sock.lock"), 0o600);
+        fs::remove_dir_all(dir).unwrap();
+    }
+
+    #[test]
+    fn of_many_at_the_same_moment_one_listens() {
+        let dir = directory("many");
+        for round in 0..50 {
+            let path = dir.join(format!("{round}.sock"));
+            drop(UnixListener::bind(&path).unwrap());
+            let starts: Vec<_> = (0..4)
+                .map(|_| {
+                    let path = path.clone();
+                    std::thread::spawn(move || listen_unix(&path, None).ok())
+                })
+                .collect();
+            let listening: Vec<_> = starts.into_iter().map(|one| one.join().unwrap()).collect();
+            assert_eq!(listening.iter().flatten().count(), 1);
+        }
+        fs::remove_dir_all(dir).unwrap();
+    }
+
+    #[test]
+    fn what_is_not_ours_is_left_alone() {
+        let dir = directory("other");
+        let path = dir.join("a.sock");
+        let foreign = UnixListener::bind(&path).unwrap();
+        let error = listen_unix(&path, None).unwrap_err().to_string();
+        assert_eq!(error, "address in use: another process listens");
+        drop(foreign);
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, "text").unwrap();
+        let error = listen_unix(&path, None).unwrap_err().to_string();
+        assert_eq!(error, "address in use: another file is there");
+        let target = dir.join("target");
+        let other = dir.join("b.sock");
+        symlink(&target, dir.join("b.sock.lock")).unwrap();
+        let error = listen_unix(&other, None).unwrap_err().to_string();
+        assert!(error.starts_with("cannot lock "), "{error}");
+        assert!(!target.exists());
+        fs::remove_dir_all(dir).unwrap();
+    }
+}
