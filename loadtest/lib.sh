@@ -49,6 +49,9 @@ package_of() {
     nginx-stream) echo libnginx-mod-stream ;;
     initdb | postgres | pgbench | psql) echo postgresql ;;
     taskset | setpriv) echo util-linux ;;
+    qemu-system-x86_64) echo qemu-system-x86 ;;
+    busybox) echo busybox-static ;;
+    strip) echo binutils ;;
     *) echo "$1" ;;
     esac
 }

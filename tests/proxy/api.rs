@@ -4,20 +4,19 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::thread;
-use std::time::Duration;
 
 use serde_json::Value;
 
 use crate::balancer::{Balancer, Launch};
 use crate::peers::{Backend, ping};
-use crate::watchdog::{eventually, watched};
+use crate::watchdog::{eventually, patience, watched};
 
 /// Asks the API of a balancer that has its socket where it has it by default: the status code, and
 /// what it says.
 pub(crate) fn ask(balancer: &Balancer, method: &str, path: &str, body: &str) -> (u16, Value) {
     let socket = balancer.dir().join("mahoraga.sock");
     let mut stream = UnixStream::connect(socket).unwrap();
-    stream.set_read_timeout(Some(WAIT_MAX)).unwrap();
+    stream.set_read_timeout(Some(patience())).unwrap();
     let length = body.len();
     let request = format!(
         "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
@@ -116,5 +115,3 @@ fn it_answers_while_a_worker_has_no_descriptor_left() {
         balancer.finish();
     });
 }
-
-const WAIT_MAX: Duration = Duration::from_secs(30);

@@ -4,13 +4,12 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc;
-use std::time::Duration;
 use std::{fs, thread};
 
 use serde_json::Value;
 
 use crate::balancer::Balancer;
-use crate::watchdog::eventually;
+use crate::watchdog::{eventually, patience};
 
 impl Balancer {
     fn command(&self, arguments: &[&str]) -> Command {
@@ -83,7 +82,7 @@ impl Balancer {
     /// The status that an endpoint answers with over the admin socket.
     pub(crate) fn http_status(&self, path: &str) -> u16 {
         let mut stream = UnixStream::connect(self.dir().join("mahoraga.sock")).unwrap();
-        let wait = Some(Duration::from_secs(20));
+        let wait = Some(patience());
         stream.set_read_timeout(wait).unwrap();
         let request =
             format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
@@ -142,7 +141,7 @@ impl Followed {
     #[track_caller]
     pub(crate) fn next(&self, kind: &str) -> Value {
         loop {
-            let line = self.lines.recv_timeout(Duration::from_secs(20));
+            let line = self.lines.recv_timeout(patience());
             let line = line.unwrap_or_else(|error| panic!("no event {kind}: {error}"));
             let event: Value = serde_json::from_str(&line).unwrap();
             if event["kind"] == kind {

@@ -13,7 +13,7 @@ use std::time::Duration;
 use socket2::{Domain, SockRef, Socket, Type};
 
 use crate::balancer::Balancer;
-use crate::watchdog::eventually;
+use crate::watchdog::{eventually, patience};
 
 /// A backend that serves each connection in a thread of its own, to the end of the test run.
 #[derive(Debug)]
@@ -148,8 +148,8 @@ pub(crate) fn nobody() -> String {
 }
 
 pub(crate) fn limit_waits(stream: &TcpStream) {
-    stream.set_read_timeout(Some(WAIT_MAX)).unwrap();
-    stream.set_write_timeout(Some(WAIT_MAX)).unwrap();
+    stream.set_read_timeout(Some(patience())).unwrap();
+    stream.set_write_timeout(Some(patience())).unwrap();
 }
 
 /// Closes with RST.
@@ -183,5 +183,3 @@ pub(crate) fn expect_broken(stream: &TcpStream) {
     let broken = [ErrorKind::ConnectionReset, ErrorKind::BrokenPipe];
     assert!(broken.contains(&kind), "{kind}");
 }
-
-const WAIT_MAX: Duration = Duration::from_secs(30);

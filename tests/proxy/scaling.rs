@@ -9,7 +9,7 @@ use crate::balancer::Launch;
 use crate::fleet::Fleet;
 use crate::peers::{Backend, ping};
 use crate::stage::{Stage, leave_all};
-use crate::watchdog::{eventually, watched};
+use crate::watchdog::{eventually, patience, watched};
 
 /// What is posted here.
 fn webhook() -> (Backend, mpsc::Receiver<Value>) {
@@ -51,7 +51,7 @@ fn a_reserve_comes_in_above_the_high_mark_and_goes_out_below_the_low_one() {
         let launch = Launch::with_pool(&pool).workers(2);
         let stage = Stage::start(launch, "least_connections", fleet);
         assert_eq!(stage.balancer.backend(&names[1])["standby"], true);
-        let wait = std::time::Duration::from_secs(20);
+        let wait = patience();
         let told = || posts.recv_timeout(wait).unwrap();
         for _ in 0..2 {
             let guests = stage.hold_all(6);

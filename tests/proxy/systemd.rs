@@ -6,12 +6,11 @@ use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
 use std::{env, fs, io};
 
 use crate::peers::Backend;
 use crate::process::Process;
-use crate::watchdog::watched;
+use crate::watchdog::{patience, watched};
 
 /// Ends with the test, however that ends.
 struct Service(Child);
@@ -30,9 +29,7 @@ fn the_manager_is_told_and_its_socket_is_taken() {
         let dir = env::temp_dir().join(format!("mahoraga-systemd-{}", std::process::id()));
         fs::create_dir_all(&dir).unwrap();
         let notices = UnixDatagram::bind(dir.join("notify")).unwrap();
-        notices
-            .set_read_timeout(Some(Duration::from_secs(20)))
-            .unwrap();
+        notices.set_read_timeout(Some(patience())).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let bind = listener.local_addr().unwrap();
         let backend = Backend::echo();

@@ -1,14 +1,27 @@
 //! Nothing here may hang, and what loads the machine runs one at a time.
 
-use std::panic;
-use std::sync::{Once, mpsc};
-use std::thread;
+use std::sync::{Once, OnceLock, mpsc};
 use std::time::{Duration, Instant};
+use std::{env, panic, thread};
 
 use parking_lot::{Mutex, MutexGuard};
 
+/// The longest wait for something that happens at once on a quiet machine: 20 s, in proportion.
+pub(crate) fn patience() -> Duration {
+    patient(Duration::from_secs(20))
+}
+
+/// A limit of time, multiplied by the variable `MAHORAGA_TEST_PATIENCE` (default 1): an emulated
+/// machine is many times slower (scripts/old-kernels.sh).
+pub(crate) fn patient(limit: Duration) -> Duration {
+    static FACTOR: OnceLock<u32> = OnceLock::new();
+    let read = || env::var("MAHORAGA_TEST_PATIENCE").map_or(1, |factor| factor.parse().unwrap());
+    limit * *FACTOR.get_or_init(read)
+}
+
 /// Runs a test body, which fails when it takes longer than any busy machine would need.
 pub(crate) fn within(limit: Duration, test: impl FnOnce() + Send + 'static) {
+    let limit = patient(limit);
     static ROOM_FOR_ALL: Once = Once::new();
     // Tests run side by side, one per CPU, in this one process: the common soft limit of 1,024
     // descriptors is not enough for many. A balancer would raise its own in any case.
@@ -43,10 +56,10 @@ pub(crate) fn heavy(test: impl FnOnce() + Send + 'static) {
     within(Duration::from_secs(180), test);
 }
 
-/// Waits until something holds, and fails when it does not within 20 s.
+/// Waits until something holds, and fails when it does not within [`patience`].
 #[track_caller]
 pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + patience();
     while !holds() {
         assert!(Instant::now() < deadline, "never happened: {what}");
         thread::sleep(Duration::from_millis(5));
