@@ -107,7 +107,7 @@ run_on() {
     local kernel=$1 image=$2 output=$WORK/output-$RANDOM status=0
     timeout "$SECONDS_MAX" qemu-system-x86_64 -accel tcg,thread=multi -cpu max -smp 2 -m 4096 \
         -nodefaults -no-user-config -display none -no-reboot -serial stdio \
-        -kernel "$kernel" -initrd "$image" -append "$BOOT" </dev/null | tr -d '\r' |
+        -kernel "$kernel" -initrd "$image" -append "$BOOT" </dev/null | stdbuf -oL tr -d '\r' |
         tee "$output" || status=$?
     ((status == 0)) || say "the machine did not end within $SECONDS_MAX s"
     grep -q '^exit code 0$' "$output"

@@ -71,14 +71,16 @@ impl Plan {
             );
         }
         log::info!(
-            "{workers} worker(s){}: {sessions} sessions each, {in_all} connections in all; \
-             {features:?}",
+            "{workers} worker(s){}: {sessions} sessions each, {in_all} connections in all",
             match &cpus[..] {
                 [Some(_), ..] =>
                     format!(" on CPUs {:?}", cpus.iter().flatten().collect::<Vec<_>>()),
                 _ => " on any CPU".to_owned(),
             }
         );
+        for sentence in features.lacking() {
+            log::info!("{sentence}");
+        }
         let size = Size {
             submissions: SUBMISSIONS,
             buffers: capacity::buffers(sessions),

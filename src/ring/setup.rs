@@ -1,7 +1,7 @@
 //! Making a ring: what the kernel must have, what is used where it has it, and what the ring may
 //! do afterwards.
 
-use std::io;
+use std::{env, io};
 
 use io_uring::{IoUring, Probe, opcode, register, squeue, types};
 use thiserror::Error;
@@ -11,7 +11,7 @@ use crate::sys;
 
 use super::buffers::{Buffers, GROUP};
 
-/// What the start-up probe found.
+/// What newer kernels than the oldest one bring, as the start-up probe found it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Features {
     /// A multishot receive can be told after how many bytes to end (6.17).
@@ -20,6 +20,64 @@ pub struct Features {
     pub plain_queue: bool,
     /// A wait for completions need not count as I/O wait (6.15).
     pub no_iowait: bool,
+}
+
+impl Features {
+    /// The features that this kernel lacks, each as a sentence: since when there is one, and what
+    /// is worse without it.
+    pub fn lacking(mut self) -> impl Iterator<Item = &'static str> {
+        let table = self.table();
+        let lacking = table.into_iter().filter(|(_, there, _)| !**there);
+        lacking
+            .map(|(_, _, sentence)| sentence)
+            .collect::<Vec<_>>()
+            .into_iter()
+    }
+
+    /// Every feature by its name in [`WITHOUT`], with its sentence.
+    fn table(&mut self) -> [(&'static str, &mut bool, &'static str); 3] {
+        [
+            (
+                "bounded_recv",
+                &mut self.bounded_recv,
+                "before Linux 6.17 a receive has no bound: a fast sender in front of a slow reader \
+                 may take 32 buffers of 16 KiB and more instead of 4",
+            ),
+            (
+                "plain_queue",
+                &mut self.plain_queue,
+                "before Linux 6.6 the submission queue has an index array: each operation costs a \
+                 little more",
+            ),
+            (
+                "no_iowait",
+                &mut self.no_iowait,
+                "before Linux 6.15 an idle worker counts as I/O wait: tools show a busy disk where \
+                 there is none",
+            ),
+        ]
+    }
+
+    /// Switches off the features that a comma-separated list names.
+    fn switch_off(&mut self, names: &str) -> Result<(), SetupError> {
+        for name in names
+            .split(',')
+            .map(str::trim)
+            .filter(|name| !name.is_empty())
+        {
+            let mut table = self.table();
+            let all: Vec<_> = table.iter().map(|(name, ..)| *name).collect();
+            let found = table.iter_mut().find(|(known, ..)| *known == name);
+            let Some((_, there, _)) = found else {
+                return Err(SetupError::UnknownFeature {
+                    name: name.to_owned(),
+                    known: all.join(", "),
+                });
+            };
+            **there = false;
+        }
+        Ok(())
+    }
 }
 
 /// Why there is no ring. `main` prints the sentence and exits with 3.
@@ -67,12 +125,21 @@ pub enum SetupError {
          LimitMEMLOCK=) or the container's memory limit"
     )]
     NoMemory,
+    /// A name in [`WITHOUT`].
+    #[error("invalid feature `{name}` in {WITHOUT}: expected one of {known}")]
+    UnknownFeature {
+        /// As given.
+        name: String,
+        /// All that there are.
+        known: String,
+    },
     /// Anything else.
     #[error("io_uring can't be set up: {0}")]
     Other(#[from] io::Error),
 }
 
-/// Looks once, before any thread is made, whether the kernel can do what workers need.
+/// Looks once, before any thread is made, whether the kernel can do what workers need. The
+/// features that [`WITHOUT`] names count as missing.
 ///
 /// # Errors
 /// [`SetupError`] names what is missing and how to allow it.
@@ -93,11 +160,13 @@ pub fn probe() -> Result<Features, SetupError> {
     }
     let no_iowait = ring.params().is_feature_no_iowait();
     let bounded_recv = accepts_bounded_recv(ring).unwrap_or(false);
-    Ok(Features {
+    let mut features = Features {
         bounded_recv,
         plain_queue,
         no_iowait,
-    })
+    };
+    features.switch_off(&env::var(WITHOUT).unwrap_or_default())?;
+    Ok(features)
 }
 
 /// A ring for the calling thread, restricted to what workers do, with its buffers.
@@ -206,6 +275,10 @@ const OPERATIONS: [(u8, &str); 7] = [
     (opcode::Send::CODE, "IORING_OP_SEND"),
 ];
 
+/// The variable of the environment that names features to do without, with commas between them:
+/// the tests run a new kernel as if it were an older one.
+const WITHOUT: &str = "MAHORAGA_WITHOUT";
+
 /// Room for a batch of completions; more are kept by the kernel (IORING_FEAT_NODROP).
 const COMPLETIONS: u32 = 8_192;
 
@@ -221,6 +294,25 @@ mod tests {
         assert!(sentence(libc::ENOMEM).contains("ulimit -l"));
         assert!(sentence(libc::EPERM).contains("seccomp"));
         assert!(sentence(libc::EIO).contains("can't be set up"));
+    }
+
+    #[test]
+    fn features_are_switched_off_by_name() {
+        let mut features = Features {
+            bounded_recv: true,
+            plain_queue: true,
+            no_iowait: true,
+        };
+        assert_eq!(features.lacking().count(), 0);
+        features.switch_off("bounded_recv").unwrap();
+        let lacking: Vec<_> = features.lacking().collect();
+        assert!(matches!(lacking[..], [sentence] if sentence.contains("6.17")));
+        features.switch_off(" plain_queue, ").unwrap();
+        assert_eq!(features.lacking().count(), 2);
+        let error = features.switch_off("bundles").unwrap_err().to_string();
+        let expected = "invalid feature `bundles` in MAHORAGA_WITHOUT: \
+                        expected one of bounded_recv, plain_queue, no_iowait";
+        assert_eq!(error, expected);
     }
 
     #[test]
