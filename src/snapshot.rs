@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::address::Address;
 use crate::config::{self, Config};
 use crate::guard::Limit;
-use crate::pool::{Pool, Standing};
+use crate::pool::{Pool, Standing, Traffic};
 use crate::select::Plan;
 use crate::session::{Limits, NEVER};
 
@@ -42,6 +42,8 @@ pub struct Listener {
     pub plan: Arc<Plan>,
     /// Client connections of this listener over all workers.
     pub connections: Arc<Limit>,
+    /// Bytes of its sessions.
+    pub traffic: Arc<Traffic>,
     /// Deadlines and tries of its sessions.
     pub limits: Limits,
 }
@@ -131,6 +133,7 @@ impl Listener {
             name: config.name.clone(),
             bind: config.bind.clone(),
             connections,
+            traffic: old.map_or_else(Arc::default, |old| Arc::clone(&old.traffic)),
             limits: limits(config, &plan),
             plan,
         }

@@ -101,5 +101,7 @@ mod systemd;
 mod tags;
 #[path = "proxy/tiers.rs"]
 mod tiers;
+#[path = "proxy/traffic.rs"]
+mod traffic;
 #[path = "proxy/watchdog.rs"]
 mod watchdog;

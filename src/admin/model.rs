@@ -31,6 +31,9 @@ pub struct Status {
     pub max_connections: u64,
     /// Connections accepted since the start.
     pub accepted: u64,
+    /// Bytes of all sessions since the start.
+    #[serde(flatten)]
+    pub traffic: TrafficStatus,
     /// Sessions ended since the start, by reason; without those that never happened.
     pub closed: BTreeMap<String, u64>,
     /// What came of reading the configuration again.
@@ -40,6 +43,35 @@ pub struct Status {
     pub webhook_failures: u64,
     /// Each worker.
     pub workers: Vec<WorkerStatus>,
+}
+
+/// Bytes delivered while this is read, those of sessions that go on included: half a second late
+/// at most.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct TrafficStatus {
+    /// Bytes from clients to backends.
+    pub bytes_up: u64,
+    /// Bytes from backends to clients.
+    pub bytes_down: u64,
+    /// Bytes from clients in a second: in the last one.
+    pub bytes_up_per_s: u64,
+    /// Bytes to clients in a second: in the last one.
+    pub bytes_down_per_s: u64,
+}
+
+impl TrafficStatus {
+    /// Bytes in both directions.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.bytes_up.saturating_add(self.bytes_down)
+    }
+
+    /// Bytes in both directions in a second.
+    #[must_use]
+    pub fn per_s(&self) -> u64 {
+        self.bytes_up_per_s.saturating_add(self.bytes_down_per_s)
+    }
 }
 
 /// Whether the balancer takes connections.
@@ -84,6 +116,9 @@ pub struct WorkerStatus {
     pub worker: u32,
     /// The version that it routes by.
     pub snapshot: u64,
+    /// Bytes of its sessions.
+    #[serde(flatten)]
+    pub traffic: TrafficStatus,
     /// Its gauges and counters by name, as SIGUSR1 shows them.
     pub numbers: BTreeMap<String, u64>,
 }
@@ -101,6 +136,9 @@ pub struct ListenerStatus {
     pub connections: u64,
     /// Client connections at most.
     pub max_connections: Option<u32>,
+    /// Bytes of its sessions.
+    #[serde(flatten)]
+    pub traffic: TrafficStatus,
 }
 
 /// A pool.
@@ -114,6 +152,9 @@ pub struct PoolStatus {
     pub connections: u64,
     /// Connections to all its backends at most.
     pub max_connections: Option<u32>,
+    /// Bytes to and from its backends, those that it has no more included.
+    #[serde(flatten)]
+    pub traffic: TrafficStatus,
     /// Clients that wait for a place now.
     pub queued: u64,
     /// Clients that wait at most.
@@ -173,8 +214,11 @@ pub struct BackendStatus {
     pub opened: u64,
     /// Connections that it answered.
     pub answered: u64,
-    /// Bytes of sessions that ended, in both directions.
+    /// Bytes in both directions.
     pub bytes: u64,
+    /// Bytes to and from it.
+    #[serde(flatten)]
+    pub traffic: TrafficStatus,
 }
 
 /// What probes say of a backend.

@@ -66,6 +66,8 @@ pub(super) struct Balancer {
     /// Pools that panic, as far as it was told.
     panics: BTreeSet<String>,
     pub(super) started_at: SystemTime,
+    /// When rates were taken last, in ns of the workers' clock.
+    pub(super) ticked_at: u64,
     /// Whether the file has changed.
     pub(super) file_watch: Option<FileWatch>,
     pub(super) reloading: Reloading,
@@ -125,6 +127,7 @@ impl Balancer {
             stage: Stage::Starting,
             panics: BTreeSet::new(),
             started_at: SystemTime::now(),
+            ticked_at: sys::monotonic(),
             file_watch,
             reloading: Reloading::default(),
             webhooks: Webhooks::new(),

@@ -101,6 +101,7 @@ impl Balancer {
             connections: u64::from(self.snapshot.connections.used()),
             max_connections: u64::from(self.snapshot.connections.max()),
             accepted: sum(|its| its.accepted.get()),
+            traffic: status::traffic(stats.iter().map(|its| &its.traffic)),
             closed,
             reloads: self.reloads.clone(),
             webhook_failures: self.webhooks.failures(),

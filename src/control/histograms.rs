@@ -151,7 +151,8 @@ fn gauges(stats: &Numbers) -> String {
     let numbers: Vec<_> = numbers
         .map(|(name, number)| format!("{name}={number}"))
         .collect();
-    numbers.join(" ")
+    let [up, down] = stats.traffic.bytes();
+    format!("{} bytes_up={up} bytes_down={down}", numbers.join(" "))
 }
 
 fn table(histograms: &Histograms) -> String {

@@ -85,8 +85,8 @@ impl Pools {
 
 fn header(looks_ahead: bool) -> String {
     let mut header = format!(
-        "{:<24} {:>6} {:>11} {:>7} {:>8} {:>10}",
-        "", "weight", "connections", "waiting", "failures", "answer_ms"
+        "{:<24} {:>6} {:>11} {:>7} {:>8} {:>10} {:>14} {:>14}",
+        "", "weight", "connections", "waiting", "failures", "answer_ms", "bytes_up", "bytes_down"
     );
     if looks_ahead {
         header += &format!(
@@ -99,10 +99,11 @@ fn header(looks_ahead: bool) -> String {
 
 fn line(backend: &Backend, prospect: Option<&Prospect>, learns: bool) -> String {
     let tally = &backend.tally;
+    let [up, down] = tally.traffic.bytes();
     let answer = tally.latency().last();
     let answer = answer.map_or_else(|| "-".to_owned(), |us| format!("{:.3}", us / 1_000.0));
     let mut line = format!(
-        "{:<24} {:>6} {:>11} {:>7} {:>8} {answer:>10}",
+        "{:<24} {:>6} {:>11} {:>7} {:>8} {answer:>10} {up:>14} {down:>14}",
         backend.name,
         backend.weight,
         tally.connections.used(),

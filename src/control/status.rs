@@ -1,11 +1,14 @@
 //! What the API shows of the present state.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use crate::admin::model::{BackendStatus, Health, ListenerStatus, PoolStatus, WorkerStatus};
+use crate::admin::model::{
+    BackendStatus, Health, ListenerStatus, PoolStatus, TrafficStatus, WorkerStatus,
+};
 use crate::config;
 use crate::guard::Limit;
-use crate::pool::{self, Backend, Pool};
+use crate::pool::{self, Backend, Pool, Traffic};
 use crate::session::CloseReason;
 use crate::snapshot::Snapshot;
 use crate::worker::{Numbers, Stats};
@@ -34,6 +37,7 @@ pub(super) fn listeners(snapshot: &Snapshot, crew: &Crew) -> Vec<ListenerStatus>
         pool: listener.plan.pool().name.clone(),
         connections: u64::from(listener.connections.used()),
         max_connections: ceiling(&listener.connections),
+        traffic: traffic([&*listener.traffic]),
     });
     listeners.collect()
 }
@@ -65,6 +69,7 @@ pub(super) fn pools(
             strategy: pool.strategy.to_string(),
             connections: u64::from(pool.connections.used()),
             max_connections: ceiling(&pool.connections),
+            traffic: traffic([&*pool.traffic]),
             queued: u64::from(pool.queue.len()),
             queue_max: pool.config.queue.max,
             queue_timeout_s: pool.config.queue.timeout.as_secs_f64(),
@@ -79,6 +84,7 @@ pub(super) fn pools(
 fn backend_status(pool: &Pool, backend: &Backend, known: &Known, now: u64) -> BackendStatus {
     let tally = &backend.tally;
     let totals = tally.totals();
+    let traffic = traffic([&tally.traffic]);
     let left = |until: u64| seconds(until.saturating_sub(now));
     let ejected = tally.is_ejected();
     BackendStatus {
@@ -101,8 +107,35 @@ fn backend_status(pool: &Pool, backend: &Backend, known: &Known, now: u64) -> Ba
         answer_ms: tally.latency().last().map(|us| f64::from(us) / 1_000.0),
         opened: tally.opened(),
         answered: totals.answered,
-        bytes: totals.bytes,
+        bytes: traffic.bytes(),
+        traffic,
         ..BackendStatus::default()
+    }
+}
+
+/// What moved of these together.
+pub(super) fn traffic<'a>(all: impl IntoIterator<Item = &'a Traffic>) -> TrafficStatus {
+    let mut sum = TrafficStatus::default();
+    for its in all {
+        let ([up, down], [up_per_s, down_per_s]) = (its.bytes(), its.per_s());
+        sum.bytes_up += up;
+        sum.bytes_down += down;
+        sum.bytes_up_per_s += up_per_s;
+        sum.bytes_down_per_s += down_per_s;
+    }
+    sum
+}
+
+/// Takes note of how fast bytes moved since the last call, which was so many nanoseconds ago.
+pub(super) fn tick(snapshot: &Snapshot, stats: &[Arc<Stats>], ns: u64) {
+    stats.iter().for_each(|its| its.traffic.tick(ns));
+    for listener in &snapshot.listeners {
+        listener.traffic.tick(ns);
+    }
+    for pool in snapshot.pools.iter().map(|plan| plan.pool()) {
+        pool.traffic.tick(ns);
+        let backends = pool.backends.iter().chain(&pool.leaving);
+        backends.for_each(|backend| backend.tally.traffic.tick(ns));
     }
 }
 
@@ -154,6 +187,7 @@ pub(super) fn worker(worker: u32, stats: &Stats) -> WorkerStatus {
     WorkerStatus {
         worker,
         snapshot: stats.progress.snapshot(),
+        traffic: traffic([&stats.traffic]),
         numbers: BTreeMap::from_iter(numbers(stats)),
     }
 }

@@ -21,7 +21,7 @@ use super::balancer::Balancer;
 use super::events::{Subject, Weight};
 use super::health::News;
 use super::reload::{Asked, Read};
-use super::systemd;
+use super::{status, systemd};
 
 /// What the control thread is woken by.
 enum Wake {
@@ -144,6 +144,9 @@ impl Balancer {
 
     fn tick(&mut self) {
         self.exhaustion.report(&self.crew.stats);
+        let now = sys::monotonic();
+        let since = now - std::mem::replace(&mut self.ticked_at, now);
+        status::tick(&self.snapshot, &self.crew.stats, since);
         self.publish_again();
         self.pools.tick();
         self.forget_rises();

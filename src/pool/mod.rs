@@ -12,6 +12,7 @@ mod rise;
 mod settle;
 mod sticky;
 mod tally;
+mod traffic;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -27,6 +28,7 @@ pub use queue::{Call, Queue, Ticket};
 pub use rise::Rise;
 pub use sticky::StickyTable;
 pub use tally::{Ended, Outlook, Tally, Totals};
+pub use traffic::Traffic;
 
 /// A set of backends.
 #[derive(Debug)]
@@ -43,6 +45,8 @@ pub struct Pool {
     pub connections: Arc<Limit>,
     /// Backends that are ejected at this moment, and how many may be: exact over all workers.
     pub ejections: Arc<Limit>,
+    /// Bytes to and from all backends, those that have left included.
+    pub traffic: Arc<Traffic>,
     /// Who waits for a place.
     pub queue: Arc<Queue>,
     /// Who comes back to whom, when it persists.
@@ -138,6 +142,7 @@ impl Pool {
             backends: Vec::new(),
             connections: shared(|before| &before.connections),
             ejections: shared(|before| &before.ejections),
+            traffic: before.map_or_else(Arc::default, |before| Arc::clone(&before.traffic)),
             queue: before.map_or_else(
                 || Arc::new(Queue::new(config.queue)),
                 |before| Arc::clone(&before.queue),
@@ -184,6 +189,7 @@ impl Pool {
             backends: backends.collect(),
             connections: Arc::clone(&self.connections),
             ejections: Arc::clone(&self.ejections),
+            traffic: Arc::clone(&self.traffic),
             queue: Arc::clone(&self.queue),
             sticky: self.sticky.clone(),
             leaving: self.leaving.clone(),

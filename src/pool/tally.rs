@@ -6,17 +6,20 @@ use crossbeam::utils::CachePadded;
 
 use crate::guard::Limit;
 
-use super::Latency;
 use super::ejection::Ejection;
+use super::{Latency, Traffic};
 
 /// Counts of one backend, over all workers and all snapshots that it is part of.
 ///
 /// Touched when a connection is made, first answered and closed; where the strategy watches work,
-/// also once when a session asks and once when it is answered. Never per byte.
+/// also once when a session asks and once when it is answered. Never per byte: workers add traffic
+/// some times a second.
 #[derive(Debug)]
 pub struct Tally {
     /// Connections being made or established: exact.
     pub connections: Limit,
+    /// Bytes to and from it.
+    pub traffic: Traffic,
     pub(super) ejection: Ejection,
     experience: CachePadded<Experience>,
 }
@@ -229,6 +232,7 @@ impl Default for Tally {
     fn default() -> Self {
         Self {
             connections: Limit::unbounded(),
+            traffic: Traffic::default(),
             ejection: Ejection::default(),
             experience: CachePadded::default(),
         }

@@ -308,6 +308,12 @@ impl Session {
         self.queued_until
     }
 
+    /// Bytes delivered from the client, from the backend.
+    #[must_use]
+    pub fn delivered(&self) -> [u64; 2] {
+        [self.halves[0].delivered, self.halves[1].delivered]
+    }
+
     /// How its sockets are to be closed.
     #[must_use]
     pub fn manner(&self) -> Manner {
@@ -327,7 +333,7 @@ impl Session {
             connect: since_open(self.connected_at),
             first_byte: since_open(self.first_byte_at),
             queued: (self.queued_at > 0).then_some(self.queued),
-            delivered: [self.halves[0].delivered, self.halves[1].delivered],
+            delivered: self.delivered(),
             failed: self.failed(),
             waiting: self.first_byte_at == 0 || self.asked,
             answer: self.answer,

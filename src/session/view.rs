@@ -38,7 +38,7 @@ impl Session {
             phase: self.phase(),
             opened_at: self.opened_at,
             active_at: self.active_at,
-            delivered: [self.halves[0].delivered, self.halves[1].delivered],
+            delivered: self.delivered(),
         }
     }
 

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crossbeam::utils::CachePadded;
 use hdrhistogram::Histogram;
 
+use crate::pool::Traffic;
 use crate::session::CloseReason;
 
 /// Gauges and counters of one worker: written by it alone, read by anyone at any time.
@@ -38,6 +39,8 @@ pub struct Numbers {
     pub listeners_lost: Number,
     /// Access log lines that were dropped because the queue was full.
     pub log_dropped: Number,
+    /// Bytes that were delivered.
+    pub traffic: Traffic,
     /// Sessions ended, by reason.
     pub closed: [Number; CloseReason::ALL.len()],
     /// How far the worker has come.

@@ -14,6 +14,7 @@ mod report;
 mod sessions;
 mod slot;
 pub mod timers;
+mod traffic;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
@@ -37,6 +38,7 @@ use sessions::Closing;
 pub use sessions::{SessionInfo, Sought};
 use slot::Slot;
 use timers::Timers;
+use traffic::Uncounted;
 
 /// What a worker is made with.
 #[derive(Debug)]
@@ -95,6 +97,7 @@ pub struct Worker<K> {
     closings: Vec<Closing>,
     /// and when the next of them is.
     close_at: u64,
+    uncounted: Uncounted,
     mailbox: Receiver<Command>,
     inboxes: Arc<[Inbox]>,
     /// When to look for places that nobody tells of; [`NEVER`] while nobody waits for one.
@@ -142,6 +145,7 @@ impl<K: Kernel> Worker<K> {
             visits: BinaryHeap::new(),
             closings: Vec::new(),
             close_at: NEVER,
+            uncounted: Uncounted::new(now),
             snapshot: setup.snapshot,
             mailbox: setup.mailbox,
             inboxes: setup.inboxes,
@@ -188,6 +192,7 @@ impl<K: Kernel> Worker<K> {
         if self.tend || self.now >= self.tend_at {
             self.tend_ports();
         }
+        self.count_due();
         self.stats.sessions.set(self.slots.len() as u64);
         self.stats.parked.set(self.parked());
         self.stats
@@ -223,6 +228,7 @@ impl<K: Kernel> Worker<K> {
             .min(self.tend_at)
             .min(self.close_at)
             .min(self.look_at)
+            .min(self.uncounted.turn_due())
             .min(self.stop_at.unwrap_or(NEVER));
         (at != NEVER).then(|| Duration::from_nanos(at.saturating_sub(self.now)))
     }
@@ -233,17 +239,23 @@ impl<K: Kernel> Worker<K> {
             Purpose::Accept => self.on_accept(completion),
             Purpose::Wake => self.read_mailbox(),
             Purpose::Detached => {}
+            Purpose::Send(_) => {
+                self.note_moved(token.slot() as usize);
+                self.on_operation(completion, ends);
+            }
             Purpose::Connect
             | Purpose::Recv(_)
-            | Purpose::Send(_)
             | Purpose::PollSource(_)
             | Purpose::PollSink(_)
             | Purpose::Watch(_)
-            | Purpose::Visit(_) => {
-                let (event, more) = slot::event(completion, ends);
-                self.deliver(token, event, more);
-            }
+            | Purpose::Visit(_) => self.on_operation(completion, ends),
         }
+    }
+
+    fn on_operation(&mut self, completion: Completion, ends: bool) {
+        let token = completion.token;
+        let (event, more) = slot::event(completion, ends);
+        self.deliver(token, event, more);
     }
 
     fn deliver(&mut self, token: Token, event: Event, more: bool) {

@@ -37,6 +37,10 @@ pub(super) struct Slot {
     /// It has waited before trying the same backend again.
     paused: bool,
     target_index: u16,
+    /// It may have moved bytes since it was last counted,
+    pub(super) moved: bool,
+    /// when it had delivered so many, in each direction: the low halves of the counts.
+    pub(super) counted: [u32; 2],
     /// Its part of its pool's queue.
     pub(super) waiting: Option<Waiting>,
     /// By source side: leases that hold bytes.
@@ -97,6 +101,8 @@ impl<K: Kernel> Worker<K> {
             tried: Vec::new(),
             paused: false,
             target_index: 0,
+            moved: false,
+            counted: [0; 2],
             waiting: None,
             pipes: [None, None],
         });
@@ -340,12 +346,16 @@ impl<K: Kernel> Worker<K> {
         } else {
             slot.pipes[from as usize] = Some(pipe);
         }
+        if pumped.pushed > 0 {
+            self.note_moved(key);
+        }
         Event::Pumped(from, pumped)
     }
 
     /// Nothing is in flight any more: everything goes back to where it came from.
     fn finish(&mut self, key: usize) {
         self.leave_queue(key);
+        self.count(key);
         let slot = self.slots.remove(key);
         debug_assert!(
             self.ops.is_empty(),

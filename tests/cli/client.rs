@@ -5,7 +5,7 @@ use std::process::{Command, Output, Stdio};
 
 use mahoraga::admin::model::{
     BackendStatus, ConfigText, Event, EventKind, Health, HistogramStatus, Killed, ListenerStatus,
-    PoolStatus, Reloads, SessionState, SessionStatus, Stage, Status, WorkerStatus,
+    PoolStatus, Reloads, SessionState, SessionStatus, Stage, Status, TrafficStatus, WorkerStatus,
 };
 use mahoraga::config::AdminState;
 use serde::Serialize;
@@ -20,6 +20,14 @@ fn json(value: &impl Serialize) -> String {
     serde_json::to_string(value).unwrap()
 }
 
+/// A download that goes on.
+const TRAFFIC: TrafficStatus = TrafficStatus {
+    bytes_up: 12_345_678,
+    bytes_down: 3_400_000_000,
+    bytes_up_per_s: 1_500,
+    bytes_down_per_s: 20_000_000,
+};
+
 fn status() -> Status {
     Status {
         version: "0.1.0".to_owned(),
@@ -32,6 +40,7 @@ fn status() -> Status {
         connections: 1_234,
         max_connections: 16_384,
         accepted: 120_034,
+        traffic: TRAFFIC,
         closed: [
             ("backend_closed".to_owned(), 7),
             ("client_closed".to_owned(), 118_793),
@@ -59,6 +68,7 @@ fn worker(worker: u32) -> WorkerStatus {
     WorkerStatus {
         worker,
         snapshot: 18,
+        traffic: TRAFFIC,
         numbers: numbers.map(|(name, n)| (name.to_owned(), n)).into(),
     }
 }
@@ -84,6 +94,7 @@ fn pools() -> Vec<PoolStatus> {
         opened: 98_765,
         answer_ms: Some(1.24),
         bytes: 3_412_345_678,
+        traffic: TRAFFIC,
         ..backend("web", "app-1", 9001)
     };
     let down = BackendStatus {
@@ -120,6 +131,7 @@ fn pools() -> Vec<PoolStatus> {
             strategy: "round_robin".to_owned(),
             connections: 1_234,
             max_connections: Some(5_000),
+            traffic: TRAFFIC,
             queued: 4,
             queue_max: 100,
             queue_timeout_s: 2.5,
@@ -172,6 +184,7 @@ fn listeners_and_pools_and_backends_are_tables() {
             pool: "web".to_owned(),
             connections: 1_234,
             max_connections: Some(10_000),
+            traffic: TRAFFIC,
         },
         ListenerStatus {
             name: "db".to_owned(),
@@ -443,26 +456,27 @@ mahoraga 0.1.0, ready, up 3d 4h, process 4711
 version      18, in force after 850 µs
 connections  1234 of at most 16384
 accepted     120034
+traffic      up 12 MB (1.5 kB/s), down 3.4 GB (20 MB/s)
 closed       backend_closed 7, client_closed 118793
 reloads      3 done, 1 refused, the last at 2026-01-05T03:04:05Z
 refused      config.ron:1:9: `\u{fffd}x` is no listener
              1 | x
                      ^
 
-worker  version  sessions  accepted  connect failures
-     0       18       617     60017                 2
-     1       18       617     60017                 2
+worker  version  sessions  accepted    B/s  connect failures
+     0       18       617     60017  20 MB                 2
+     1       18       617     60017  20 MB                 2
 ";
 
 const LISTENERS: &str = "\
-listener  bind          pool  connections  limit
-front     0.0.0.0:8080  web          1.2k  10000
-db        [::1]:5432    db              0
+listener  bind          pool  connections  limit   bytes    B/s
+front     0.0.0.0:8080  web          1.2k  10000  3.4 GB  20 MB
+db        [::1]:5432    db              0            0 B
 ";
 
 const POOLS: &str = "\
-pool  strategy           in rotation  connections  limit  queue             clients
-web   round_robin             2 of 4         1.2k   5000  4 of 100, 2500ms      12k
+pool  strategy           in rotation  connections  limit    B/s  queue             clients
+web   round_robin             2 of 4         1.2k   5000  20 MB  4 of 100, 2500ms      12k
 db    least_connections       0 of 1            2
 web: panic: too few are up, health is ignored
 ";
@@ -476,15 +490,7 @@ db    app-1    [::1]:5432       1      2       0    0 B  drain
 db    old      [::1]:5433       1      0       0    0 B  removed
 ";
 
-const BACKENDS: &str = "\
-pool  backend  address     weight  conns  limit  wait  opened  answer   bytes  fails  state
-web   app-1    [::1]:9001       1   1.2k   2000     3     99k  1.2 ms  3.4 GB         up
-web   app-2    [::1]:9002       1      0                    0             0 B     12  down: refused
-web   app-3    [::1]:9003       1      0                    0             0 B         ejected 23s
-web   app-4    [::1]:9004       1      0                    0             0 B         rising 4%
-db    app-1    [::1]:5432       1      2                    0             0 B         drain
-db    old      [::1]:5433       1      0                    0             0 B         removed
-";
+const BACKENDS: &str = include_str!("client/backends.txt");
 
 const SESSIONS: &str = "\
 id    client           listener  pool  backend  state    age  idle     up    down

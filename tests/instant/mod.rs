@@ -107,6 +107,7 @@ fn snapshot() -> Arc<Snapshot> {
         bind: "127.0.0.1:80".parse().expect("an address"),
         plan: Arc::new(Plan::new(Arc::new(pool))),
         connections: Arc::new(Limit::unbounded()),
+        traffic: Arc::default(),
         limits: LIMITS,
     };
     Arc::new(Snapshot {

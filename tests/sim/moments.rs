@@ -103,6 +103,7 @@ fn snapshots(pools: Vec<Pool>) -> Vec<Arc<Snapshot>> {
             bind: "127.0.0.1:80".parse().expect("an address"),
             plan: Arc::new(Plan::new(Arc::new(pool))),
             connections: Arc::clone(&limits[0]),
+            traffic: Arc::default(),
             limits: LIMITS,
         };
         Arc::new(Snapshot {

@@ -13,7 +13,7 @@ use mahoraga::pool::Pool;
 use mahoraga::select::Seat;
 use mahoraga::session::{Limits, NEVER};
 use mahoraga::snapshot::{Listener, Snapshot};
-use mahoraga::worker::{Command, Doorbell, LogQueue, Record, Setup, Stats, Worker};
+use mahoraga::worker::{Command, Doorbell, LogQueue, Number, Record, Setup, Stats, Worker};
 
 use crate::kernel::{FIRST_LISTENER, FakeKernel};
 use crate::neighbour::Neighbour;
@@ -29,6 +29,8 @@ pub(crate) struct Scenario {
     worker: Worker<FakeKernel>,
     stats: Arc<Stats>,
     records: Receiver<Record>,
+    /// How many sessions were logged, and what they delivered.
+    logged: (u64, [u64; 2]),
     capacity: usize,
     pools: Pools,
     ejected: usize,
@@ -83,6 +85,7 @@ impl Scenario {
             notices: Arc::clone(&setup.notices),
             worker: Worker::new(kernel, setup),
             records,
+            logged: (0, [0; 2]),
             pools,
             ejected: 0,
         }
@@ -110,6 +113,8 @@ impl Scenario {
         let kernel = self.worker.kernel_mut();
         for record in self.records.try_iter() {
             kernel.on_record(&record);
+            let (sessions, delivered) = self.logged;
+            self.logged = (sessions + 1, sum(delivered, record.summary.delivered));
         }
         kernel.check_lists();
         kernel.assert_counts(&self.stats, self.capacity);
@@ -185,7 +190,28 @@ impl Scenario {
             assert_eq!(gauge.get(), 0);
         }
         assert!(self.records.is_empty());
+        self.assert_traffic();
     }
+
+    /// What was counted while it moved is what the sessions say at their ends, of those that were
+    /// logged; each byte was counted once for its worker and once for its backend.
+    fn assert_traffic(&self) {
+        let counted = self.stats.traffic.bytes();
+        let tallies = self.pools.tallies.iter();
+        let of_backends = tallies.map(|tally| tally.traffic.bytes()).fold([0; 2], sum);
+        assert_eq!(counted, of_backends);
+        let (sessions, logged) = self.logged;
+        assert!((0..2).all(|way| logged[way] <= counted[way]));
+        let ended: u64 = self.stats.closed.iter().map(Number::get).sum();
+        assert!(
+            sessions < ended || logged == counted,
+            "{logged:?} of {counted:?}"
+        );
+    }
+}
+
+fn sum(one: [u64; 2], other: [u64; 2]) -> [u64; 2] {
+    [one[0] + other[0], one[1] + other[1]]
 }
 
 /// What a seed decides before the run.
@@ -255,6 +281,7 @@ impl Plan {
                 bind: "127.0.0.1:80".parse().expect("an address"),
                 plan,
                 connections: Arc::clone(&self.per_listener[number]),
+                traffic: Arc::default(),
                 limits,
             }));
         }

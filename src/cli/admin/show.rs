@@ -8,7 +8,9 @@ use super::client::{Client, ClientError, path};
 use super::show;
 use super::table::{Align, Cell, Paint, Table, Tone};
 use super::units::{bytes, count, micros, plain, span};
-use crate::admin::model::{ConfigText, HistogramStatus, ListenerStatus, PoolStatus, Stage, Status};
+use crate::admin::model::{
+    ConfigText, HistogramStatus, ListenerStatus, PoolStatus, Stage, Status, TrafficStatus,
+};
 use crate::config::values::written;
 
 mod backends;
@@ -101,6 +103,7 @@ fn status_text(status: &Status, paint: Paint) -> String {
     );
     line("connections", &of);
     line("accepted", &status.accepted.to_string());
+    line("traffic", &traffic(&status.traffic));
     let closed: Vec<_> = status
         .closed
         .iter()
@@ -129,6 +132,7 @@ fn status_text(status: &Status, paint: Paint) -> String {
         ("version", Align::Right),
         ("sessions", Align::Right),
         ("accepted", Align::Right),
+        ("B/s", Align::Right),
         ("connect failures", Align::Right),
     ]);
     for worker in &status.workers {
@@ -141,6 +145,7 @@ fn status_text(status: &Status, paint: Paint) -> String {
             worker.snapshot.to_string().into(),
             number("sessions"),
             number("accepted"),
+            per_s(&worker.traffic),
             number("connect_failures"),
         ]);
     }
@@ -163,6 +168,8 @@ fn listeners_text(listeners: &[ListenerStatus], paint: Paint) -> String {
         ("pool", Align::Left),
         ("connections", Align::Right),
         ("limit", Align::Right),
+        ("bytes", Align::Right),
+        ("B/s", Align::Right),
     ]);
     for one in listeners {
         table.row([
@@ -171,6 +178,8 @@ fn listeners_text(listeners: &[ListenerStatus], paint: Paint) -> String {
             one.pool.as_str().into(),
             count(one.connections).into(),
             limit(one.max_connections),
+            bytes(one.traffic.bytes() as f64).into(),
+            per_s(&one.traffic),
         ]);
     }
     table.text(paint)
@@ -183,6 +192,7 @@ fn pools_text(pools: &[PoolStatus], paint: Paint) -> String {
         ("in rotation", Align::Right),
         ("connections", Align::Right),
         ("limit", Align::Right),
+        ("B/s", Align::Right),
         ("queue", Align::Left),
         ("clients", Align::Right),
     ]);
@@ -202,6 +212,7 @@ fn pools_text(pools: &[PoolStatus], paint: Paint) -> String {
             format!("{usable} of {}", of.len()).into(),
             count(pool.connections).into(),
             limit(pool.max_connections),
+            per_s(&pool.traffic),
             queue(pool).into(),
             pool.clients.map(count).unwrap_or_default().into(),
         ]);
@@ -262,6 +273,26 @@ pub(super) fn measured(of: &HistogramStatus, value: u64) -> String {
         "ns" => micros(value as f64 / 1e3),
         "B" => bytes(value as f64),
         other => format!("{value} {other}"),
+    }
+}
+
+/// What moved in each direction, and how fast.
+fn traffic(its: &TrafficStatus) -> String {
+    let bytes = |number: u64| bytes(number as f64);
+    format!(
+        "up {} ({}/s), down {} ({}/s)",
+        bytes(its.bytes_up),
+        bytes(its.bytes_up_per_s),
+        bytes(its.bytes_down),
+        bytes(its.bytes_down_per_s)
+    )
+}
+
+/// How fast bytes move in both directions, while they do.
+fn per_s(its: &TrafficStatus) -> Cell {
+    match its.per_s() {
+        0 => "".into(),
+        number => bytes(number as f64).into(),
     }
 }
 

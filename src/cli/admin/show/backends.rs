@@ -2,7 +2,7 @@
 
 use super::super::table::{Align, Cell, Paint, Table, Tone};
 use super::super::units::{bytes, count, micros, span};
-use super::{limit, some};
+use super::{limit, per_s, some};
 use crate::admin::model::{BackendStatus, Health};
 use crate::config::AdminState;
 
@@ -21,6 +21,7 @@ pub(super) fn backends_text(backends: &[&BackendStatus], paint: Paint) -> String
         ("opened", Align::Right),
         ("answer", Align::Right),
         ("bytes", Align::Right),
+        ("B/s", Align::Right),
         ("fails", Align::Right),
         ("state", Align::Left),
     ]);
@@ -44,6 +45,7 @@ pub(super) fn backends_text(backends: &[&BackendStatus], paint: Paint) -> String
                 .unwrap_or_default()
                 .into(),
             bytes(one.bytes as f64).into(),
+            per_s(&one.traffic),
             some(one.failures),
             standing(one),
         ]);

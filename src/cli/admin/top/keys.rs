@@ -96,11 +96,12 @@ impl Controls {
 }
 
 /// The keys that sort, and by what.
-pub(super) const SORTS: [(char, Sort, &str); 6] = [
+pub(super) const SORTS: [(char, Sort, &str); 7] = [
     ('p', Sort::Place, "place in the configuration"),
     ('w', Sort::Weight, "weight"),
     ('c', Sort::Connections, "connections"),
     ('n', Sort::New, "new connections a second"),
+    ('b', Sort::Bytes, "bytes a second"),
     ('a', Sort::Answer, "answer time"),
     ('f', Sort::Failures, "failures"),
 ];

@@ -21,7 +21,7 @@ pub(super) struct Sample {
 pub(super) struct Point {
     /// Client connections accepted a second.
     pub(super) new_per_s: u64,
-    /// Bytes a second of sessions that ended.
+    /// Bytes delivered a second, in both directions.
     pub(super) bytes_per_s: u64,
     /// Client connections.
     pub(super) connections: u64,
@@ -59,19 +59,17 @@ impl Model {
         };
         let ns = after.at - before.at;
         let known: BTreeMap<_, _> = each(&before.pools).collect();
-        let mut bytes = 0;
         for (key, backend) in each(&after.pools) {
             // One that is new had nothing before.
-            let (opened, moved) = known
-                .get(&key)
-                .map_or((0, 0), |one| (one.opened, one.bytes));
+            let opened = known.get(&key).map_or(0, |one| one.opened);
             let opened = backend.opened.saturating_sub(opened);
-            bytes += backend.bytes.saturating_sub(moved);
             let key = (key.0.to_owned(), key.1.to_owned());
             self.opened_per_s
                 .insert(key, opened as f64 * 1e9 / ns as f64);
         }
-        let accepted = after.status.accepted.saturating_sub(before.status.accepted);
+        let [old, new] = [&before, after].map(|sample| &sample.status);
+        let accepted = new.accepted.saturating_sub(old.accepted);
+        let bytes = new.traffic.bytes().saturating_sub(old.traffic.bytes());
         let point = Point {
             new_per_s: per_s(accepted, ns),
             bytes_per_s: per_s(bytes, ns),
@@ -152,6 +150,7 @@ impl Model {
             Sort::Place => 0.0,
             Sort::Weight => f64::from(row.backend.weight),
             Sort::Connections => row.backend.connections as f64,
+            Sort::Bytes => row.backend.traffic.per_s() as f64,
             Sort::New => row.new_per_s.unwrap_or(0.0),
             Sort::Answer => row.backend.answer_ms.unwrap_or(0.0),
             Sort::Failures => row.backend.failures as f64,
@@ -182,6 +181,7 @@ pub(super) enum Sort {
     Place,
     Weight,
     Connections,
+    Bytes,
     New,
     Answer,
     Failures,
@@ -214,6 +214,7 @@ const EVENTS_MAX: usize = 100;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::admin::model::TrafficStatus;
 
     /// A sample at some seconds with some backends: name, opened, connections.
     fn sample(at_s: u64, accepted: u64, backends: &[(&str, u64, u64)]) -> Sample {
@@ -223,7 +224,6 @@ mod tests {
                 name: (*name).to_owned(),
                 opened: *opened,
                 connections: *connections,
-                bytes: opened * 1_000,
                 ..BackendStatus::default()
             });
         Sample {
@@ -232,6 +232,10 @@ mod tests {
                 pid: 7,
                 accepted,
                 connections: accepted / 2,
+                traffic: TrafficStatus {
+                    bytes_down: accepted * 1_000,
+                    ..TrafficStatus::default()
+                },
                 ..Status::default()
             },
             pools: vec![PoolStatus {
@@ -256,7 +260,7 @@ mod tests {
         let point = model.take(sample(12, 150, &[("a", 70, 1), ("b", 4, 0)]));
         let want = Point {
             new_per_s: 25,
-            bytes_per_s: 12_000,
+            bytes_per_s: 25_000,
             connections: 75,
         };
         assert_eq!(point, Some(want));
@@ -264,7 +268,6 @@ mod tests {
         let rates: Vec<_> = rates.map(|row| row.new_per_s).collect();
         assert_eq!(rates, [Some(10.0), Some(2.0)]);
         assert_eq!(model.history(9, |point| point.new_per_s), [25]);
-        // One that left takes its bytes along: they were moved all the same.
         let point = model.take(sample(13, 150, &[("b", 4, 0)]));
         assert_eq!(point.map(|point| point.bytes_per_s), Some(0));
     }

@@ -74,7 +74,10 @@ fn draw_rates(frame: &mut Frame<'_>, area: Rect, model: &Model, look: Look) {
             |point| point.new_per_s,
         ),
         (
-            format!("ended {}/s", said(|point| bytes(point.bytes_per_s as f64))),
+            format!(
+                "traffic {}/s",
+                said(|point| bytes(point.bytes_per_s as f64))
+            ),
             |point| point.bytes_per_s,
         ),
         (
@@ -157,6 +160,7 @@ fn draw_backends(
         number(mark(Sort::Connections, "conns")),
         number("wait".to_owned()),
         number(mark(Sort::New, "new/s")),
+        number(mark(Sort::Bytes, "B/s")),
         number(mark(Sort::Answer, "answer")),
         number(mark(Sort::Failures, "fails")),
     ];
@@ -178,6 +182,7 @@ fn draw_backends(
         Constraint::Length(6),
         Constraint::Length(5),
         Constraint::Length(6),
+        Constraint::Length(6),
         Constraint::Length(7),
         Constraint::Length(6),
     ];
@@ -197,6 +202,7 @@ fn cells(row: &Backend<'_>, look: Look) -> Row<'static> {
         number(count(one.connections)),
         number(count(one.waiting)),
         number(row.new_per_s.map(rate).unwrap_or_default()),
+        number(bytes(one.traffic.per_s() as f64)),
         number(answer.unwrap_or_default()),
         number(count(one.failures)),
     ])
@@ -220,7 +226,7 @@ fn footer(model: &Model, controls: &Controls, look: Look) -> Line<'static> {
     if controls.paused {
         return Line::styled("paused: space goes on", look.toned(Tone::Warning));
     }
-    let keys = "q quit  ? help  space pause  / filter  r reverse  sort: p w c n a f";
+    let keys = "q quit  ? help  space pause  / filter  r reverse  sort: p w c n b a f";
     let filter = match controls.filter.as_str() {
         "" => String::new(),
         filter => format!("  only /{}", plain(filter)),
@@ -238,8 +244,6 @@ fn draw_help(frame: &mut Frame<'_>) {
     ];
     let sorts = SORTS.iter();
     lines.extend(sorts.map(|(key, _, what)| format!("{key}               sort by {what}")));
-    lines.push(String::new());
-    lines.push("ended: bytes of sessions that ended".to_owned());
     let height = u16::try_from(lines.len()).unwrap_or(u16::MAX) + 2;
     let area = frame
         .area()

@@ -9,7 +9,7 @@ use super::super::keys::Controls;
 use super::super::model::{Model, Sample};
 use super::draw;
 use crate::admin::model::{
-    BackendStatus, Event, Health, HistogramStatus, PoolStatus, Stage, Status,
+    BackendStatus, Event, Health, HistogramStatus, PoolStatus, Stage, Status, TrafficStatus,
 };
 use crate::config::AdminState;
 
@@ -23,7 +23,10 @@ fn backend(name: &str, connections: u64, opened: u64) -> BackendStatus {
         in_rotation: true,
         connections,
         opened,
-        bytes: opened * 100_000,
+        traffic: TrafficStatus {
+            bytes_down_per_s: connections * 1_000,
+            ..TrafficStatus::default()
+        },
         ..BackendStatus::default()
     }
 }
@@ -64,6 +67,10 @@ fn sample(second: u64) -> Sample {
             connections: 1_246,
             max_connections: 16_384,
             accepted: 350 * second * second,
+            traffic: TrafficStatus {
+                bytes_down: 105_000_000 * second,
+                ..TrafficStatus::default()
+            },
             ..Status::default()
         },
         pools: vec![PoolStatus {
@@ -188,16 +195,16 @@ fn a_pool_that_panics_stands_out() {
 
 const USUAL: &str = "\
 mahoraga 0.1.0  ready  up 1h 0m  version 18  1.2k of 16k connections
-new 1.8k/s                 ended 105 MB/s              connections 1.2k
+new 1.8k/s                 traffic 105 MB/s            connections 1.2k
                        ▁█                          ██                         ██
                        ██                          ██                         ██
 connect, since start       first_byte, since start     session, since start
 p50 180 µs  p99 2.4 ms     p50 1.9 ms  p99 250 ms      -
 
-backend   state                        weight conns▾  wait  new/s  answer  fails
-web/app-1 up                                1   1.2k     0   1.0k  1.2 ms      0
-web/app-3 ejected 23s                     256     12     4     50  250 ms      0
-web/app-2 down: connection refused          1      0     0      0              7
+backend   state                 weight conns▾  wait  new/s    B/s  answer  fails
+web/app-1 up                         1   1.2k     0   1.0k 1.2 MB  1.2 ms      0
+web/app-3 ejected 23s              256     12     4     50  12 kB  250 ms      0
+web/app-2 down: connection ref       1      0     0      0    0 B              7
 
 
 
@@ -210,12 +217,12 @@ events
 2026-01-02 03:04:04Z  web/app-4 is down: connection refused
 2026-01-02 03:04:05Z  web/app-5 is down: connection refused
 2026-01-02 03:04:06Z  web/app-6 is down: connection refused
-q quit  ? help  space pause  / filter  r reverse  sort: p w c n a f";
+q quit  ? help  space pause  / filter  r reverse  sort: p w c n b a f";
 
 const SMALL: &str = "\
-backend   state (2-2 of 3)             weight  conns  wait new/s▾  answer  fails
-web/app-3 ejected 23s                     256     12     4     50  250 ms      0
-q quit  ? help  space pause  / filter  r reverse  sort: p w c n a f";
+backend   state (2-2 of 3)      weight  conns  wait new/s▾    B/s  answer  fails
+web/app-3 ejected 23s              256     12     4     50  12 kB  250 ms      0
+q quit  ? help  space pause  / filter  r reverse  sort: p w c n b a f";
 
 const KEYS: &str = "\
 p50 180 µs┌ keys ────────────────────────────────────────────────────┐
@@ -228,8 +235,8 @@ web/app-3 │r               sort the other way round                  │ ms   
           │w               sort by weight                            │
           │c               sort by connections                       │
           │n               sort by new connections a second          │
+          │b               sort by bytes a second                    │
           │a               sort by answer time                       │
           │f               sort by failures                          │
-          │                                                          │
-events    │ended: bytes of sessions that ended                       │
-2026-01-02└──────────────────────────────────────────────────────────┘";
+events    └──────────────────────────────────────────────────────────┘
+2026-01-02 03:04:03Z  web/app-3 is down: connection refused";

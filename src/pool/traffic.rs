@@ -1,0 +1,73 @@
+//! Bytes that move, counted while they move.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crossbeam::utils::CachePadded;
+
+/// Bytes delivered from clients and to clients, by any number of workers, and how fast.
+///
+/// Workers add what they moved some times a second, never per event. It outlives snapshots as the
+/// other counts do.
+#[derive(Debug, Default)]
+pub struct Traffic(CachePadded<Numbers>);
+
+#[derive(Debug, Default)]
+struct Numbers {
+    moved: [AtomicU64; 2],
+    /// What had moved at the last [`Traffic::tick`]. Only the control thread reads and writes it.
+    ticked: [AtomicU64; 2],
+    per_s: [AtomicU64; 2],
+}
+
+impl Traffic {
+    /// Adds bytes that were delivered from the client, from the backend.
+    pub fn add(&self, moved: [u64; 2]) {
+        for (number, moved) in self.0.moved.iter().zip(moved) {
+            if moved > 0 {
+                number.fetch_add(moved, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Bytes delivered from clients, to clients.
+    #[must_use]
+    pub fn bytes(&self) -> [u64; 2] {
+        [0, 1].map(|way| self.0.moved[way].load(Ordering::Relaxed))
+    }
+
+    /// The same a second, between the last two calls of [`Self::tick`].
+    #[must_use]
+    pub fn per_s(&self) -> [u64; 2] {
+        [0, 1].map(|way| self.0.per_s[way].load(Ordering::Relaxed))
+    }
+
+    /// Takes note of the rate since the last call, which was so many nanoseconds ago. For one
+    /// thread only.
+    pub fn tick(&self, ns: u64) {
+        for (way, moved) in self.bytes().into_iter().enumerate() {
+            let before = self.0.ticked[way].swap(moved, Ordering::Relaxed);
+            let rate = u128::from(moved - before) * 1_000_000_000 / u128::from(ns.max(1));
+            let rate = u64::try_from(rate).unwrap_or(u64::MAX);
+            self.0.per_s[way].store(rate, Ordering::Relaxed);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rates_are_between_two_ticks() {
+        let traffic = Traffic::default();
+        traffic.add([0, 3_000]);
+        assert_eq!((traffic.bytes(), traffic.per_s()), ([0, 3_000], [0, 0]));
+        traffic.tick(2_000_000_000);
+        assert_eq!(traffic.per_s(), [0, 1_500]);
+        traffic.add([70, 0]);
+        traffic.tick(500_000_000);
+        assert_eq!((traffic.bytes(), traffic.per_s()), ([70, 3_000], [140, 0]));
+        traffic.tick(0);
+        assert_eq!(traffic.per_s(), [0, 0]);
+    }
+}

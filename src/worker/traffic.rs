@@ -1,0 +1,108 @@
+//! Counting what sessions moved where others see it, while they move it.
+//!
+//! A session counts its own bytes. One that moves some is noted, once; those that are noted are
+//! looked at together some times a second, at a turn's end. So an event costs a look at a flag, and
+//! an idle session nothing.
+
+use std::collections::VecDeque;
+
+use crate::kernel::Kernel;
+use crate::session::NEVER;
+
+use super::Worker;
+
+/// Sessions that have moved bytes which are not counted yet.
+#[derive(Debug)]
+pub(super) struct Uncounted {
+    /// Slots with their generations. Those that have ended since were counted at their end.
+    sessions: VecDeque<(usize, u32)>,
+    /// When they are to be counted, at the end of a turn; [`NEVER`] while there are none.
+    due: u64,
+    /// When some were counted last.
+    counted_at: u64,
+}
+
+impl Uncounted {
+    pub(super) fn new(now: u64) -> Self {
+        Self {
+            sessions: VecDeque::new(),
+            due: NEVER,
+            counted_at: now,
+        }
+    }
+
+    /// When a turn is due for it if none comes by itself: what is left of a burst is seen soon,
+    /// and a quiet connection costs no turn for each of its messages.
+    pub(super) fn turn_due(&self) -> u64 {
+        self.due.saturating_add(SLACK)
+    }
+}
+
+impl<K: Kernel> Worker<K> {
+    /// A session may have delivered bytes.
+    pub(super) fn note_moved(&mut self, key: usize) {
+        let slot = &mut self.slots[key];
+        if slot.moved {
+            return;
+        }
+        slot.moved = true;
+        let uncounted = &mut self.uncounted;
+        if uncounted.sessions.is_empty() {
+            uncounted.due = uncounted.counted_at.saturating_add(PERIOD);
+        }
+        uncounted.sessions.push_back((key, slot.generation));
+    }
+
+    /// Counts what is due.
+    pub(super) fn count_due(&mut self) {
+        if self.now < self.uncounted.due {
+            return;
+        }
+        // The others are still there in the next turn.
+        for _ in 0..COUNTS_MAX {
+            let Some((key, generation)) = self.uncounted.sessions.pop_front() else {
+                break;
+            };
+            let slot = self.slots.get(key);
+            if slot.is_some_and(|slot| slot.generation == generation) {
+                self.count(key);
+            }
+        }
+        self.uncounted.counted_at = self.now;
+        if self.uncounted.sessions.is_empty() {
+            self.uncounted.due = NEVER;
+        }
+    }
+
+    /// Counts what a session moved since it was last counted.
+    pub(super) fn count(&mut self, key: usize) {
+        let slot = &mut self.slots[key];
+        if !std::mem::take(&mut slot.moved) {
+            return;
+        }
+        let mut moved = [0; 2];
+        for (way, delivered) in slot.session.delivered().into_iter().enumerate() {
+            let delivered = low(delivered);
+            let counted = std::mem::replace(&mut slot.counted[way], delivered);
+            moved[way] = u64::from(delivered.wrapping_sub(counted));
+        }
+        self.stats.traffic.add(moved);
+        slot.listener.traffic.add(moved);
+        slot.listener.plan.pool().traffic.add(moved);
+        if let Some(backend) = slot.backend() {
+            backend.tally.traffic.add(moved);
+        }
+    }
+}
+
+/// The low half of a count: what is added between two looks is far less than 4 GiB.
+fn low(bytes: u64) -> u32 {
+    u32::try_from(bytes & u64::from(u32::MAX)).unwrap_or(0)
+}
+
+/// From one count to the next: 50 ms.
+const PERIOD: u64 = 50_000_000;
+/// How much later, where no turn comes by itself: 450 ms.
+const SLACK: u64 = 450_000_000;
+/// Sessions that are counted in a turn: others are not to wait for all of them.
+const COUNTS_MAX: usize = 4_096;

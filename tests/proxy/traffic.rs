@@ -1,0 +1,102 @@
+//! What moves is seen while it moves, whoever asks, and agrees with what the sessions come to.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use serde_json::Value;
+
+use crate::api::look;
+use crate::balancer::{Balancer, Launch};
+use crate::bytes::Bytes;
+use crate::peers;
+use crate::watchdog::{eventually, watched};
+
+const MB: u64 = 1_000_000;
+
+/// What the balancer, its workers together, its listener, pool and backend have moved.
+fn shown(balancer: &Balancer, field: &str) -> Vec<u64> {
+    let number = |its: &Value| its[field].as_u64().unwrap();
+    let status = look(balancer, "/v1/status");
+    let workers = status["workers"].as_array().unwrap().iter();
+    let pool = look(balancer, "/v1/pools/default");
+    vec![
+        number(&status),
+        workers.map(number).sum(),
+        number(&look(balancer, "/v1/listeners")[0]),
+        number(&pool),
+        number(&pool["backends"][0]),
+    ]
+}
+
+#[test]
+fn bytes_are_counted_while_they_flow_and_once() {
+    watched(|| {
+        let (backend, to) = peers::listen();
+        let launch = Launch::to(&[to]).workers(2);
+        let launch = launch.flag("--admin", "mahoraga.sock");
+        let balancer = launch.flag("--access-log", "access.log").start();
+        let (client, server) = peers::session(&balancer, &backend);
+        let [mut down_out, mut down_in] = [1, 1].map(Bytes::new);
+        let [mut up_out, mut up_in] = [2, 2].map(Bytes::new);
+        // Copied, and nothing follows that would end a turn.
+        up_out.send(&mut &client, 700);
+        up_in.expect(&mut &server, 700);
+        let up = || shown(&balancer, "bytes_up") == [700; 5];
+        eventually("small messages are seen", up);
+        // Spliced.
+        thread::scope(|scope| {
+            scope.spawn(|| down_out.send(&mut &server, 40 * MB));
+            down_in.expect(&mut &client, 40 * MB);
+        });
+        assert!(balancer.pipes_made() > 0, "a stream is spliced");
+        let down = || shown(&balancer, "bytes_down") == [40 * MB; 5];
+        eventually("a stream is seen", down);
+        let open = look(&balancer, "/v1/sessions");
+        let totals = ["bytes_up", "bytes_down"].map(|field| shown(&balancer, field));
+        assert_eq!(open[0]["bytes_down"].as_u64(), Some(totals[1][0]));
+        drop((client, server));
+        let line = || std::fs::read_to_string(balancer.dir().join("access.log")).unwrap();
+        eventually("the session's line", || line().contains('\n'));
+        let ended = ["bytes_up", "bytes_down"].map(|field| shown(&balancer, field));
+        assert_eq!(ended, totals, "its end counts nothing twice");
+        for (field, total) in ["bytes_up", "bytes_down"].into_iter().zip(totals) {
+            assert!(
+                line().contains(&format!(" {field}={} ", total[0])),
+                "{}",
+                line()
+            );
+        }
+        balancer.finish();
+    });
+}
+
+#[test]
+fn a_download_that_goes_on_has_a_rate() {
+    watched(|| {
+        let (backend, to) = peers::listen();
+        let launch = Launch::to(&[to]).flag("--admin", "mahoraga.sock");
+        let balancer = launch.start();
+        let (client, server) = peers::session(&balancer, &backend);
+        let seen = AtomicBool::new(false);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                let (mut out, mut into) = (Bytes::new(1), Bytes::new(1));
+                while !seen.load(Ordering::Relaxed) {
+                    out.send(&mut &server, 10_000);
+                    into.expect(&mut &client, 10_000);
+                }
+            });
+            let moves = || {
+                shown(&balancer, "bytes_down_per_s")
+                    .iter()
+                    .all(|rate| *rate > 0)
+            };
+            eventually("each shows a rate", moves);
+            seen.store(true, Ordering::Relaxed);
+        });
+        let rests = || shown(&balancer, "bytes_down_per_s") == [0; 5];
+        eventually("and none once it rests", rests);
+        drop((client, server));
+        balancer.finish();
+    });
+}
