@@ -12,6 +12,7 @@
 //! - [`kernel`] and [`token`]: what a worker asks of the kernel;
 //! - [`ring`]: the same on io_uring; [`sys`]: other system calls;
 //! - [`simulate`]: what strategies would do, without a network;
+//! - [`writer`]: files that are written to without waiting; [`operational_log`]: one of them;
 //! - [`control`]: starting, signals, health, reload, logs; [`admin`]: its API; [`cli`]: the command
 //!   line.
 
@@ -23,6 +24,7 @@ pub mod control;
 pub mod guard;
 pub mod hash;
 pub mod kernel;
+pub mod operational_log;
 pub mod peek;
 pub mod pool;
 pub mod ring;
@@ -33,3 +35,4 @@ pub mod snapshot;
 pub mod sys;
 pub mod token;
 pub mod worker;
+pub mod writer;

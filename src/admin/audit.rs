@@ -1,16 +1,16 @@
 //! The audit log: who changed what, as lines of JSON. They are written on a thread of their own,
 //! as a disk may not answer and a pipe not be read.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use crossbeam::channel::{self, Receiver, Sender};
 use serde_json::{Value, json};
 
 use super::Author;
+use crate::sys;
+use crate::writer::{Outlet, Writer};
 
 /// Where the lines go. What waits to be written when this is dropped has a second.
 #[derive(Debug)]
@@ -33,19 +33,6 @@ pub struct Entry<'a> {
     pub outcome: Result<u64, String>,
 }
 
-#[derive(Debug)]
-struct Writer {
-    jobs: Option<Sender<Job>>,
-    /// Closed when the thread has ended.
-    ended: Receiver<()>,
-}
-
-#[derive(Debug)]
-enum Job {
-    Line(String),
-    OpenAgain,
-}
-
 impl Audit {
     /// Lines go to this file, appended, or to the operational log (target `audit`).
     ///
@@ -55,74 +42,58 @@ impl Audit {
         let Some(path) = path else {
             return Ok(Self(None));
         };
-        let file = append_to(path)?;
-        let path = path.to_owned();
-        let (jobs, waiting) = channel::bounded(LINES);
-        let (ending, ended) = channel::bounded(0);
-        std::thread::Builder::new()
-            .name("audit".to_owned())
-            .spawn(move || {
-                write(file, &path, &waiting);
-                drop(ending);
-            })?;
-        let jobs = Some(jobs);
-        Ok(Self(Some(Writer { jobs, ended })))
+        let file = sys::open_to_append(path, MODE)?;
+        let outlet = AuditFile(path.to_owned());
+        Ok(Self(Some(Writer::start("audit", file, outlet)?)))
     }
 
     /// Records a change. A line that the file does not take goes to the operational log.
     pub fn record(&self, entry: &Entry<'_>) {
-        self.send(Job::Line(line(entry, SystemTime::now())));
+        let line = line(entry, SystemTime::now());
+        let unsent = match &self.0 {
+            Some(writer) => writer.push(format!("{line}\n").into_bytes()).is_err(),
+            None => true,
+        };
+        if unsent {
+            log::info!(target: TARGET, "audit: {line}");
+        }
     }
 
     /// Opens the file again, as it was rotated.
     pub fn reopen(&self) {
-        self.send(Job::OpenAgain);
-    }
-
-    fn send(&self, job: Job) {
-        let jobs = self.0.as_ref().and_then(|writer| writer.jobs.as_ref());
-        let unsent = match jobs {
-            Some(jobs) => jobs
-                .try_send(job)
-                .map_err(channel::TrySendError::into_inner),
-            None => Err(job),
-        };
-        if let Err(Job::Line(line)) = unsent {
-            log::info!(target: TARGET, "audit: {line}");
+        if let Some(writer) = &self.0 {
+            writer.open_again();
         }
     }
 }
 
-impl Drop for Writer {
+impl Drop for Audit {
     fn drop(&mut self) {
-        self.jobs = None;
-        // Nothing is ever sent: this waits for the end.
-        let _ = self.ended.recv_timeout(END_TIME);
+        if let Some(writer) = &self.0
+            && !writer.flush(END_TIME)
+        {
+            log::error!("the audit log does not take its last lines");
+        }
     }
 }
 
-fn append_to(path: &Path) -> io::Result<File> {
-    OpenOptions::new()
-        .create(true)
-        .append(true)
-        .mode(0o640)
-        .open(path)
-}
+/// The file of the audit log.
+struct AuditFile(PathBuf);
 
-fn write(mut file: File, path: &Path, jobs: &Receiver<Job>) {
-    for job in jobs {
-        match job {
-            Job::Line(line) => {
-                if let Err(error) = file.write_all(format!("{line}\n").as_bytes()) {
-                    log::error!("{} can't be written: {error}", path.display());
-                    log::info!(target: TARGET, "audit: {line}");
-                }
-            }
-            Job::OpenAgain => match append_to(path) {
-                Ok(opened) => file = opened,
-                Err(error) => log::error!("{} can't be opened again: {error}", path.display()),
-            },
-        }
+impl Outlet for AuditFile {
+    fn open_again(&mut self) -> io::Result<Option<File>> {
+        sys::open_to_append(&self.0, MODE).map(Some)
+    }
+
+    fn not_opened(&mut self, error: &io::Error) {
+        let path = self.0.display();
+        log::error!("{path} can't be opened again: {error}");
+    }
+
+    fn lost(&mut self, line: Vec<u8>, error: &io::Error) {
+        let line = String::from_utf8_lossy(&line);
+        log::error!("{} can't be written: {error}", self.0.display());
+        log::info!(target: TARGET, "audit: {}", line.trim_end());
     }
 }
 
@@ -174,8 +145,8 @@ fn is_misleading(c: char) -> bool {
 
 /// The log target of lines without a file: they are shown whatever the log's level.
 pub(crate) const TARGET: &str = "audit";
-/// Lines that wait to be written.
-const LINES: usize = 1_024;
+/// Of the file: other users need not know who did what.
+const MODE: u32 = 0o640;
 /// How long a stuck file delays the end.
 const END_TIME: Duration = Duration::from_secs(1);
 

@@ -41,6 +41,9 @@ pub struct Status {
     /// Decisions to scale that no webhook could be told of.
     #[serde(default)]
     pub webhook_failures: u64,
+    /// Lines of the operational log that were dropped: standard error did not take them.
+    #[serde(default)]
+    pub log_lines_dropped: u64,
     /// Each worker.
     pub workers: Vec<WorkerStatus>,
 }

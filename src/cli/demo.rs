@@ -28,8 +28,9 @@ pub(super) fn demo() -> ExitCode {
         }
     };
     run::run_then(&demo_config(front, &backends), None, "warn", || {
-        // Whoever closed standard output did not want to read it.
-        let _ = io::stdout().write_all(welcome(front, &backends).as_bytes());
+        let welcome = welcome(front, &backends);
+        // Standard output may be a full pipe, or closed: then nobody wants to read it.
+        thread::spawn(move || io::stdout().write_all(welcome.as_bytes()));
     })
 }
 

@@ -18,7 +18,6 @@ pub use args::{Cli, Command, Count, Deadline, MaxLoad, ProxyArgs, SimulateArgs};
 pub use proxy::{ProxyError, proxy_config};
 
 use std::fmt::Display;
-use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -26,6 +25,7 @@ use clap::Parser;
 
 use crate::config::{self, Config, ConfigError, Source};
 use crate::control::Reread;
+use crate::operational_log;
 use crate::sys;
 
 /// The exit code of every mistake in arguments, configuration or environment; clap's own.
@@ -37,9 +37,19 @@ pub fn main() -> ExitCode {
     sys::hold_signals();
     let command = Cli::parse().command;
     match command {
-        Command::Run { .. } | Command::Proxy(_) | Command::Demo => sys::await_signals(),
+        Command::Run { .. } | Command::Proxy(_) | Command::Demo => {
+            sys::await_signals();
+            // Without standard error there is nothing to write to.
+            let _ = operational_log::start();
+        }
         Command::Check { .. } | Command::Simulate(_) | Command::Client(_) => sys::release_signals(),
     }
+    let code = obey(command);
+    operational_log::flush();
+    code
+}
+
+fn obey(command: Command) -> ExitCode {
     match command {
         Command::Run { config: path } => match load(&path) {
             Ok((config, source)) => {
@@ -71,7 +81,7 @@ fn load(path: &Path) -> Result<(Config, Source), ExitCode> {
 
 /// Loads a configuration again while the balancer runs: its warnings go to the operational log.
 fn reread(path: &Path) -> Result<Config, ConfigError> {
-    let (config, source) = config::load(path)?;
+    let (config, source) = config::load_again(path)?;
     for warning in config::warnings(&config, check::host(), Some(&source)) {
         log::warn!("{warning}");
     }
@@ -94,5 +104,5 @@ fn refuse(why: &dyn Display) -> ExitCode {
 
 /// Prints a line to standard error, or nowhere when that is closed.
 fn say(line: &dyn Display) {
-    let _ = writeln!(io::stderr(), "{line}");
+    operational_log::say(line);
 }

@@ -3,11 +3,9 @@
 use std::env;
 use std::process::ExitCode;
 
-use env_logger::Env;
-
-use crate::admin;
 use crate::config::{Config, values};
 use crate::control::{self, Reread};
+use crate::operational_log;
 
 /// Runs the balancer until it is told to stop. Operational messages go to standard error, at the
 /// level that `MAHORAGA_LOG` names (`info` when it is not set). `reread` reads the configuration
@@ -28,14 +26,7 @@ pub(super) fn run_then(
     if let Some(Err(error)) = env::var_os(LEVEL).map(|name| values::log_level(&name)) {
         return super::refuse(&format_args!("error: {LEVEL}: {error}"));
     }
-    let environment = Env::new()
-        .filter_or(LEVEL, level)
-        .write_style("MAHORAGA_LOG_STYLE");
-    env_logger::Builder::from_env(environment)
-        .filter_module(control::HISTOGRAMS_TARGET, log::LevelFilter::Info)
-        .filter_module(admin::AUDIT_TARGET, log::LevelFilter::Info)
-        .format_target(false)
-        .init();
+    operational_log::follow(LEVEL, level);
     match control::run(config, reread, ready) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -11,6 +11,7 @@ use crate::admin::model::{
 };
 use crate::admin::{Author, Call, Entry};
 use crate::config::{AdminState, Backend, Change, ChangeError, Config};
+use crate::operational_log;
 use crate::pool::{self, Pool};
 use crate::session::{CloseReason, Phase};
 use crate::sys;
@@ -105,6 +106,7 @@ impl Balancer {
             closed,
             reloads: self.reloads.clone(),
             webhook_failures: self.webhooks.failures(),
+            log_lines_dropped: operational_log::dropped(),
             workers: (0u32..)
                 .zip(stats)
                 .map(|(worker, its)| status::worker(worker, its))

@@ -3,7 +3,6 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
-use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -14,8 +13,10 @@ use hdrhistogram::serialization::V2DeflateSerializer;
 use hdrhistogram::serialization::interval_log::{IntervalLogWriterBuilder, Tag};
 
 use crate::admin::model::HistogramStatus;
+use crate::sys;
 use crate::worker::{Command, Histograms, Numbers};
 
+use super::aside;
 use super::crew::Crew;
 use super::status;
 
@@ -25,6 +26,8 @@ pub(super) struct Measurements {
     since: Cell<SystemTime>,
     pending: RefCell<ByWorker>,
     in_all: RefCell<ByWorker>,
+    /// What was taken is being written: the file may be a pipe that is not read.
+    writing: Cell<bool>,
 }
 
 type ByWorker = BTreeMap<u32, Box<Histograms>>;
@@ -36,6 +39,7 @@ impl Measurements {
             since: Cell::new(SystemTime::now()),
             pending: RefCell::default(),
             in_all: RefCell::default(),
+            writing: Cell::new(false),
         }
     }
 
@@ -46,6 +50,13 @@ impl Measurements {
 
     /// Writes down what was measured since the last time.
     pub(super) async fn dump(&self, crew: &Crew) {
+        if self.writing.replace(true) {
+            return log::error!("the last histograms are still being written: ask again later");
+        }
+        self.dump_alone(crew).await;
+    }
+
+    async fn dump_alone(&self, crew: &Crew) {
         let missing = self.collect(crew).await;
         let until = SystemTime::now();
         let since = self.since.replace(until);
@@ -67,7 +78,18 @@ impl Measurements {
             log::warn!("worker {worker} did not answer in time: its histograms are lost");
         }
         let path = self.path.borrow().clone();
-        match append_aside(path.clone(), taken, since, until).await {
+        let to = path.clone();
+        let mut written = aside::begin(move || append(&to, &taken, since, until));
+        let outcome = match tokio::time::timeout(WRITE_TIME, &mut written).await {
+            Ok(outcome) => outcome,
+            Err(_) => {
+                let path = path.display();
+                log::error!("{path} is not written within {WRITE_TIME:?}: waiting for it");
+                written.await
+            }
+        };
+        self.writing.set(false);
+        match outcome.unwrap_or_else(|_| Err(io::Error::other("no thread can be made"))) {
             Ok(()) => log::info!(target: TARGET, "histograms appended to {}", path.display()),
             Err(error) => log::error!("{} can't be written: {error}", path.display()),
         }
@@ -103,24 +125,6 @@ impl Measurements {
         (0..crew.stats.len())
             .filter(|worker| !has(worker))
             .collect()
-    }
-}
-
-/// Writes on a thread of its own: a file may be a pipe that nobody reads, or on a disk that does
-/// not answer, and signals go on being answered meanwhile.
-async fn append_aside(
-    path: PathBuf,
-    taken: ByWorker,
-    since: SystemTime,
-    until: SystemTime,
-) -> io::Result<()> {
-    let (done, outcome) = tokio::sync::oneshot::channel();
-    std::thread::Builder::new()
-        .name("histograms".to_owned())
-        .spawn(move || done.send(append(&path, &taken, since, until)))?;
-    match tokio::time::timeout(WRITE_TIME, outcome).await {
-        Ok(Ok(outcome)) => outcome,
-        Ok(Err(_)) | Err(_) => Err(io::ErrorKind::TimedOut.into()),
     }
 }
 
@@ -177,10 +181,7 @@ fn table(histograms: &Histograms) -> String {
 
 /// One interval per worker and metric. A new file begins with the format's header.
 fn append(path: &Path, taken: &ByWorker, since: SystemTime, until: SystemTime) -> io::Result<()> {
-    let mut file = fs::OpenOptions::new()
-        .create(true)
-        .append(true)
-        .open(path)?;
+    let mut file = sys::open_to_append(path, 0o666)?;
     let is_new = file.metadata()?.len() == 0;
     let bytes = encode(taken, since, until, is_new).map_err(io::Error::other)?;
     file.write_all(&bytes)

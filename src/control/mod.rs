@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod access_log;
+mod aside;
 mod balancer;
 mod calls;
 pub mod capacity;

@@ -91,12 +91,12 @@ pub fn clear_eventfd(eventfd: &OwnedFd) {
 /// The descriptors that the service manager handed to this process, with their names
 /// (sd_listen_fds(3)); none where it did not. The environment forgets them.
 ///
-/// To be called once, and while the process has a single thread: the environment is changed.
+/// To be called once, and while no other thread looks at the environment, as it is changed.
 ///
 /// # Errors
 /// What is said of them makes no sense, or one is not there.
 pub fn handed_descriptors() -> io::Result<Vec<(OwnedFd, String)>> {
-    // SAFETY: nobody else reads the environment, as there is no other thread.
+    // SAFETY: no other thread reads the environment: the only one so far writes the log's lines.
     let handed = unsafe { sd_notify::listen_fds_with_names_and_unset_env() }?;
     let owned = |(fd, name): (RawFd, String)| {
         // SAFETY: the manager opened it for this process, and after this call nobody finds it in

@@ -4,6 +4,7 @@
 
 mod clock;
 mod descriptor;
+mod files;
 mod passing;
 mod process;
 mod socket;
@@ -14,6 +15,7 @@ pub use descriptor::{
     clear_eventfd, close, close_pipe, eventfd, handed_descriptors, notify, own_descriptor_table,
     pipe,
 };
+pub use files::{open_regular, open_to_append};
 pub use passing::{descriptor_channel, receive_descriptors, send_descriptors};
 pub use process::{
     allowed_cpus, await_signals, block_signals, descriptor_limit, hold_signals, io_uring_disabled,

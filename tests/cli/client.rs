@@ -55,6 +55,7 @@ fn status() -> Status {
             ),
         },
         webhook_failures: 0,
+        log_lines_dropped: 0,
         workers: vec![worker(0), worker(1)],
     }
 }

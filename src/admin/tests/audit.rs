@@ -1,11 +1,12 @@
 //! Lines of the audit log, and where they go.
 
-use std::fs;
+use std::fs::{self, OpenOptions};
 use std::io::Read as _;
 
 use super::*;
 use crate::admin::Role;
 use crate::admin::tests::world::temporary;
+use crate::writer::RECORDS_MAX;
 
 fn entry(target: &str) -> Entry<'_> {
     Entry {
@@ -100,7 +101,7 @@ fn a_stuck_pipe_holds_nobody_up() {
     let mut reader = both.unwrap();
     let audit = Audit::open(Some(&path)).unwrap();
     let long = "x".repeat(4_000);
-    for _ in 0..2 * LINES {
+    for _ in 0..2 * RECORDS_MAX {
         audit.record(&entry(&long));
     }
     drop(audit);

@@ -1,0 +1,227 @@
+//! A file or stream that is written to by a thread of its own, so that a disk that does not answer
+//! and a pipe that nobody reads stop nobody else.
+//!
+//! Records wait in a bounded queue. What it has no room for is handed back, or dropped and counted;
+//! it never waits.
+
+use std::fs::File;
+use std::io::{self, ErrorKind, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use crossbeam::channel::{self, Receiver, Sender, TrySendError};
+
+use crate::sys;
+
+/// The near end of the queue. When the last one is dropped the thread writes what waits, and ends.
+#[derive(Debug)]
+pub struct Writer {
+    jobs: Sender<Job>,
+    shared: Arc<Shared>,
+}
+
+/// What the thread does beside writing.
+pub trait Outlet: Send + 'static {
+    /// Opens the file again, as it was rotated. A stream stays as it is.
+    ///
+    /// # Errors
+    /// The old file is written to further on.
+    fn open_again(&mut self) -> io::Result<Option<File>> {
+        Ok(None)
+    }
+
+    /// A record that could not be written.
+    fn lost(&mut self, record: Vec<u8>, error: &io::Error);
+
+    /// A record was written: there is room again.
+    fn written(&mut self) {}
+
+    /// [`Self::open_again`] failed.
+    fn not_opened(&mut self, _error: &io::Error) {}
+}
+
+#[derive(Debug)]
+enum Job {
+    Record(Vec<u8>),
+    OpenAgain,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    /// Bytes that wait, and records that wait or are being written.
+    bytes: AtomicUsize,
+    records: AtomicUsize,
+    dropped: AtomicU64,
+    /// The file is to be opened again, and the queue had no room to say so.
+    open_again: AtomicBool,
+}
+
+impl Writer {
+    /// Writes to `file` from a thread of this name.
+    ///
+    /// # Errors
+    /// The thread can't be made.
+    pub fn start(name: &str, file: File, outlet: impl Outlet) -> io::Result<Self> {
+        let (jobs, waiting) = channel::bounded(RECORDS_MAX);
+        let shared = Arc::new(Shared::default());
+        let of_thread = Arc::clone(&shared);
+        thread::Builder::new()
+            .name(name.to_owned())
+            .spawn(move || run(file, outlet, &waiting, &of_thread))?;
+        Ok(Self { jobs, shared })
+    }
+
+    /// Queues a record, which is written whole.
+    ///
+    /// # Errors
+    /// The record itself: there is no room.
+    pub fn push(&self, record: Vec<u8>) -> Result<(), Vec<u8>> {
+        let length = record.len();
+        let waiting = self.shared.bytes.fetch_add(length, Ordering::Relaxed);
+        self.shared.records.fetch_add(1, Ordering::AcqRel);
+        let refused = if waiting + length > BYTES_MAX {
+            record
+        } else {
+            match self.jobs.try_send(Job::Record(record)) {
+                Ok(()) => return Ok(()),
+                Err(TrySendError::Full(Job::Record(record))) => record,
+                Err(TrySendError::Disconnected(Job::Record(record))) => record,
+                Err(_) => Vec::new(),
+            }
+        };
+        self.shared.bytes.fetch_sub(length, Ordering::Relaxed);
+        self.shared.records.fetch_sub(1, Ordering::AcqRel);
+        Err(refused)
+    }
+
+    /// Queues a record, or drops and counts it.
+    pub fn push_or_drop(&self, record: Vec<u8>) {
+        if self.push(record).is_err() {
+            self.shared.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Opens the file again once what waits is written.
+    pub fn open_again(&self) {
+        if self.jobs.try_send(Job::OpenAgain).is_err() {
+            self.shared.open_again.store(true, Ordering::Release);
+        }
+    }
+
+    /// Records that [`Self::push_or_drop`] dropped.
+    #[must_use]
+    pub fn dropped(&self) -> u64 {
+        self.shared.dropped.load(Ordering::Relaxed)
+    }
+
+    /// Waits until everything is written, but no longer than this. Whether it is.
+    pub fn flush(&self, within: Duration) -> bool {
+        let mut left = within;
+        while self.shared.records.load(Ordering::Acquire) > 0 {
+            if left.is_zero() {
+                return false;
+            }
+            thread::park_timeout(LOOK);
+            left = left.saturating_sub(LOOK);
+        }
+        true
+    }
+}
+
+fn run(mut file: File, mut outlet: impl Outlet, jobs: &Receiver<Job>, shared: &Shared) {
+    // They are the main thread's, which holds them back at times.
+    sys::block_signals();
+    let open_again = |file: &mut File, outlet: &mut dyn Outlet| match outlet.open_again() {
+        Ok(Some(opened)) => *file = opened,
+        Ok(None) => {}
+        Err(error) => outlet.not_opened(&error),
+    };
+    for job in jobs {
+        if shared.open_again.swap(false, Ordering::AcqRel) {
+            open_again(&mut file, &mut outlet);
+        }
+        match job {
+            Job::Record(record) => {
+                shared.bytes.fetch_sub(record.len(), Ordering::Relaxed);
+                match write(&mut file, &record) {
+                    Ok(()) => outlet.written(),
+                    Err(error) => outlet.lost(record, &error),
+                }
+                shared.records.fetch_sub(1, Ordering::AcqRel);
+            }
+            Job::OpenAgain => open_again(&mut file, &mut outlet),
+        }
+    }
+}
+
+/// Writes it whole. Another process may have made a shared pipe nonblocking.
+fn write(file: &mut File, mut record: &[u8]) -> io::Result<()> {
+    while !record.is_empty() {
+        match file.write(record) {
+            Ok(0) => return Err(ErrorKind::WriteZero.into()),
+            Ok(written) => record = &record[written..],
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => thread::park_timeout(ROOM),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Records that wait,
+pub(crate) const RECORDS_MAX: usize = 8_192;
+/// and their bytes.
+const BYTES_MAX: usize = 4 << 20;
+/// How often [`Writer::flush`] looks.
+const LOOK: Duration = Duration::from_millis(1);
+/// How often a full nonblocking pipe is tried.
+const ROOM: Duration = Duration::from_millis(10);
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::os::fd::OwnedFd;
+
+    use super::*;
+
+    struct Counting(Sender<Vec<u8>>);
+
+    impl Outlet for Counting {
+        fn lost(&mut self, record: Vec<u8>, _error: &io::Error) {
+            let _ = self.0.send(record);
+        }
+    }
+
+    #[test]
+    fn a_pipe_that_is_not_read_stops_nobody_and_gets_the_queue_later() {
+        let (mut reader, writer) = io::pipe().unwrap();
+        let (lost, _) = channel::unbounded();
+        let file = File::from(OwnedFd::from(writer));
+        let queue = Writer::start("test", file, Counting(lost)).unwrap();
+        let record = vec![b'x'; 16 << 10];
+        for _ in 0..1_000 {
+            queue.push_or_drop(record.clone());
+        }
+        assert!(!queue.flush(Duration::from_millis(20)));
+        let dropped = usize::try_from(queue.dropped()).unwrap();
+        assert!((1..1_000).contains(&dropped), "{dropped}");
+        drop(queue);
+        let mut all = Vec::new();
+        reader.read_to_end(&mut all).unwrap();
+        assert_eq!(all.len(), (1_000 - dropped) * record.len());
+    }
+
+    #[test]
+    fn a_record_that_the_other_end_refuses_is_handed_to_the_outlet() {
+        let (reader, writer) = io::pipe().unwrap();
+        drop(reader);
+        let (lost, losses) = channel::unbounded();
+        let file = File::from(OwnedFd::from(writer));
+        let queue = Writer::start("test", file, Counting(lost)).unwrap();
+        queue.push(b"hello".to_vec()).unwrap();
+        assert!(queue.flush(Duration::from_secs(5)));
+        assert_eq!(losses.try_recv().unwrap(), b"hello");
+    }
+}
