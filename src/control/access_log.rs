@@ -5,11 +5,13 @@ use std::fmt::{self, Write as _};
 use std::fs;
 use std::io;
 use std::os::fd::AsFd;
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use crossbeam::channel::{Receiver, TryRecvError};
+use tokio::sync::Notify;
 use tokio_uring::fs::File;
 
 use crate::config::{AccessLog, LogFormat, LogSink};
@@ -17,7 +19,7 @@ use crate::session::Summary;
 use crate::sys;
 use crate::worker::{Doorbell, Record, Stats};
 
-use super::StartError;
+use super::{StartError, aside};
 
 /// Where lines go.
 pub(super) struct Sink {
@@ -26,6 +28,13 @@ pub(super) struct Sink {
 }
 
 impl Sink {
+    fn path(&self) -> Option<PathBuf> {
+        match &self.log.to {
+            LogSink::Stdout => None,
+            LogSink::File(path) => Some(path.clone()),
+        }
+    }
+
     /// Opens it before anything listens, so that a mistake is told at once.
     pub(super) fn open(log: &AccessLog) -> Result<Self, StartError> {
         let file = open(&log.to).map_err(|error| StartError::AccessLog {
@@ -45,17 +54,25 @@ impl Sink {
 fn open(to: &LogSink) -> io::Result<fs::File> {
     match to {
         LogSink::Stdout => Ok(io::stdout().as_fd().try_clone_to_owned()?.into()),
-        LogSink::File(path) => fs::OpenOptions::new().create(true).append(true).open(path),
+        LogSink::File(path) => sys::open_to_append(path, MODE),
     }
 }
 
 /// What the writer is told while it runs.
 #[derive(Default)]
 pub(super) struct Orders {
-    /// Its file is to be opened again: it was rotated.
-    reopen: Cell<bool>,
+    /// Where lines go, if it is a file.
+    path: RefCell<Option<PathBuf>>,
+    /// It is being opened again, as it was rotated,
+    opening: Cell<bool>,
+    /// and was rotated once more meanwhile.
+    rotated: Cell<bool>,
+    /// It was opened: lines go there from now on.
+    opened: RefCell<Option<fs::File>>,
     /// Another log takes the place of this one, once its last line is written.
     next: RefCell<Option<Log>>,
+    /// Wakes who waits for a write to end.
+    given: Notify,
 }
 
 /// Lines that arrive, and where they go; `None`: nowhere.
@@ -65,15 +82,71 @@ pub(super) struct Log {
 }
 
 impl Orders {
-    pub(super) fn reopen(&self, doorbell: &Doorbell) {
-        self.reopen.set(true);
-        doorbell.wake();
+    /// Opens the file again. Until that succeeds lines go where they went, and it is tried again
+    /// each second.
+    pub(super) fn reopen(self: &Rc<Self>, doorbell: &Arc<Doorbell>) {
+        self.rotated.set(true);
+        if !self.opening.replace(true) {
+            tokio_uring::spawn(Rc::clone(self).open_again(Arc::clone(doorbell)));
+        }
+    }
+
+    async fn open_again(self: Rc<Self>, doorbell: Arc<Doorbell>) {
+        let mut failed = false;
+        while self.rotated.replace(false) {
+            let Some(path) = self.path.borrow().clone() else {
+                break;
+            };
+            let its = path.clone();
+            let opened = aside::begin(move || sys::open_to_append(&its, MODE)).await;
+            let opened = opened.unwrap_or_else(|_| Err(io::Error::other("no thread can be made")));
+            // The log may go elsewhere by now.
+            if self.path.borrow().as_ref() != Some(&path) {
+                self.rotated.set(true);
+                continue;
+            }
+            match opened {
+                Ok(file) => {
+                    if std::mem::take(&mut failed) {
+                        log::info!("the access log {} is open again", path.display());
+                    }
+                    self.opened.replace(Some(file));
+                    self.tell(&doorbell);
+                }
+                Err(error) => {
+                    if !std::mem::replace(&mut failed, true) {
+                        let path = path.display();
+                        log::error!(
+                            "cannot open the access log {path} again: {error}; lines go to the \
+                             old file, and opening is tried again each second"
+                        );
+                    }
+                    self.rotated.set(true);
+                    tokio::time::sleep(REOPEN_PAUSE).await;
+                }
+            }
+        }
+        self.opening.set(false);
     }
 
     /// The workers write to `log` from now on, or are about to.
     pub(super) fn switch(&self, log: Log, doorbell: &Doorbell) {
+        self.path.replace(log.sink.as_ref().and_then(Sink::path));
+        self.opened.take();
         self.next.replace(Some(log));
+        self.tell(doorbell);
+    }
+
+    fn tell(&self, doorbell: &Doorbell) {
+        self.given.notify_one();
         doorbell.wake();
+    }
+
+    /// Waits until the writer has something else to do than to write.
+    async fn given(&self) {
+        while self.opened.borrow().is_none() && self.next.borrow().is_none() {
+            self.given.notified().await;
+        }
     }
 }
 
@@ -93,6 +166,7 @@ pub(super) struct AccessLogWriter {
 
 impl AccessLogWriter {
     pub(super) fn new(log: Log, doorbell: &Arc<Doorbell>, orders: &Rc<Orders>) -> Self {
+        orders.path.replace(log.sink.as_ref().and_then(Sink::path));
         Self {
             log: log.sink.map(|sink| (sink.log, File::from_std(sink.file))),
             records: log.records,
@@ -119,8 +193,10 @@ impl AccessLogWriter {
                 self.report_lost(&stats, false);
                 continue;
             }
-            if self.orders.reopen.take() {
-                self.open_again().await;
+            if let Some(opened) = self.orders.opened.take()
+                && let Some((_, file)) = &mut self.log
+            {
+                close(std::mem::replace(file, File::from_std(opened)));
             }
             self.report_lost(&stats, closing);
             if closing {
@@ -128,7 +204,7 @@ impl AccessLogWriter {
             }
             if self.orders.next.borrow().is_some() {
                 if drained {
-                    self.switch().await;
+                    self.switch();
                 } else {
                     // A worker has not changed over yet.
                     tokio::time::sleep(BATCH_WAIT).await;
@@ -162,15 +238,14 @@ impl AccessLogWriter {
     }
 
     /// Goes over to the next log.
-    async fn switch(&mut self) {
+    fn switch(&mut self) {
         let Some(next) = self.orders.next.take() else {
             return;
         };
         self.records = next.records;
         let log = next.sink.map(|sink| (sink.log, File::from_std(sink.file)));
         if let Some((_, old)) = std::mem::replace(&mut self.log, log) {
-            // A failure to close is one of lines that were written long ago.
-            let _ = old.close().await;
+            close(old);
         }
     }
 
@@ -180,9 +255,24 @@ impl AccessLogWriter {
         let Some((_, file)) = &self.log else {
             return String::new();
         };
+        let lines = |bytes: &[u8]| bytes.iter().filter(|&&byte| byte == b'\n').count() as u64;
         while !bytes.is_empty() {
+            let left = lines(&bytes);
             // At the file's own position, which is its end when it was opened to append.
-            let (outcome, rest) = file.write_at(bytes, u64::MAX).submit().await;
+            let write = file.write_at(bytes, u64::MAX).submit();
+            // Who reads the old file may never do so again.
+            let patience = async {
+                self.orders.given().await;
+                tokio::time::sleep(PATIENCE).await;
+            };
+            let (outcome, rest) = tokio::select! {
+                biased;
+                written = write => written,
+                () = patience => {
+                    self.unwritten += left;
+                    return String::new();
+                }
+            };
             bytes = rest;
             match outcome {
                 Ok(written) if written > 0 => {
@@ -194,27 +284,12 @@ impl AccessLogWriter {
                     tokio::time::sleep(BATCH_WAIT).await;
                 }
                 Ok(_) | Err(_) => {
-                    self.unwritten += bytes.iter().filter(|&&byte| byte == b'\n').count() as u64;
+                    self.unwritten += left;
                     bytes.clear();
                 }
             }
         }
         String::from_utf8(bytes).unwrap_or_default()
-    }
-
-    /// Keeps the old file when the new one can't be opened.
-    async fn open_again(&mut self) {
-        let Some((log, file)) = &mut self.log else {
-            return;
-        };
-        match open(&log.to) {
-            Ok(new) => {
-                let old = std::mem::replace(file, File::from_std(new));
-                // A failure to close is one of lines that were written long ago.
-                let _ = old.close().await;
-            }
-            Err(error) => log::error!("the access log can't be opened again: {error}"),
-        }
     }
 
     /// Tells how many lines were lost, once per second at most.
@@ -233,6 +308,12 @@ impl AccessLogWriter {
         );
         (self.reported, self.reported_at) = (lost, now);
     }
+}
+
+/// Closes a file once nothing is under way there, which may be never.
+fn close(file: File) {
+    // A failure to close is one of lines that were written long ago.
+    tokio_uring::spawn(async move { drop(file.close().await) });
 }
 
 /// The fields of a line, each once, in both formats.
@@ -356,3 +437,9 @@ const BATCH_BYTES: usize = 64 * 1024;
 /// One second, in nanoseconds.
 const REPORT_EVERY: u64 = 1_000_000_000;
 const BATCH_WAIT: Duration = Duration::from_millis(5);
+/// Of a file that is made: the umask takes away what others may not do.
+const MODE: u32 = 0o666;
+/// From one try to open a rotated file to the next.
+const REOPEN_PAUSE: Duration = Duration::from_secs(1);
+/// How long a write may take once lines are to go elsewhere.
+const PATIENCE: Duration = Duration::from_secs(1);
