@@ -3,10 +3,10 @@
 //! `Origin`.
 
 use std::fmt;
-use std::fs::{self, OpenOptions};
+use std::fs;
 use std::io::{self, Read};
 use std::net::{IpAddr, SocketAddr};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -19,6 +19,7 @@ use thiserror::Error;
 use super::refusal::Refusal;
 use super::{Author, Role};
 use crate::config::AdminHttp;
+use crate::sys;
 
 /// The tokens of the admin API over HTTP.
 #[derive(Clone)]
@@ -68,14 +69,10 @@ impl Tokens {
         Ok(Self(Arc::new(RwLock::new(Pair::read(from)?))))
     }
 
-    /// Reads the files again: from now on the new tokens count. Those in force stay on an error.
-    ///
-    /// # Errors
-    /// [`TokenError`]
-    pub fn read_again(&self, from: &AdminHttp) -> Result<(), TokenError> {
-        let pair = Pair::read(from)?;
+    /// From now on those of `other` count.
+    pub fn replace(&self, other: &Self) {
+        let pair = other.0.read().clone();
         *self.0.write() = pair;
-        Ok(())
     }
 
     fn role_of(&self, presented: &str) -> Option<Role> {
@@ -119,16 +116,8 @@ fn token_in(path: &Path) -> Result<Token, TokenError> {
         path: path.to_owned(),
         error,
     };
-    // A pipe would keep the control thread waiting.
-    let file = OpenOptions::new()
-        .read(true)
-        .custom_flags(libc::O_NONBLOCK)
-        .open(path)
-        .map_err(unreadable)?;
+    let file = sys::open_regular(path).map_err(unreadable)?;
     let found: fs::Metadata = file.metadata().map_err(unreadable)?;
-    if !found.is_file() {
-        return Err(unreadable(io::Error::other("it is no regular file")));
-    }
     if found.permissions().mode() & 0o007 != 0 {
         return Err(TokenError::Open(path.to_owned()));
     }

@@ -1,7 +1,7 @@
 //! From a file to a validated [`Config`].
 
 use std::fs::File;
-use std::io::{ErrorKind, Read};
+use std::io::{self, ErrorKind, Read};
 use std::path::Path;
 
 use serde::de::DeserializeOwned;
@@ -12,6 +12,8 @@ use super::raw::{RawCheck, RawConfig, RawQueue, RawStrategy, Short};
 use super::source::Source;
 use super::spans::Node;
 use super::values::ValueError;
+use crate::sys;
+
 use super::{Check, Config, Queue, Strategy, syntax, validate};
 
 /// The longest file that is read.
@@ -26,8 +28,25 @@ const FILE_BYTES_MAX: u64 = 16 << 20;
 ///
 /// The file can't be read, is longer than 16 MiB, or holds mistakes.
 pub fn load(path: &Path) -> Result<(Config, Source), ConfigError> {
+    load_from(path, |path| File::open(path))
+}
+
+/// The same of a running balancer: only a regular file is read, as another process may never
+/// write to a FIFO.
+///
+/// # Errors
+///
+/// As of [`load`].
+pub fn load_again(path: &Path) -> Result<(Config, Source), ConfigError> {
+    load_from(path, sys::open_regular)
+}
+
+fn load_from(
+    path: &Path,
+    open: impl FnOnce(&Path) -> io::Result<File>,
+) -> Result<(Config, Source), ConfigError> {
     let file = path.display().to_string();
-    match read(path) {
+    match read(path, open) {
         Ok(bytes) => parse(file, bytes),
         Err(why) => Err(ConfigError::Unreadable { file, why }),
     }
@@ -142,18 +161,20 @@ fn shape<T: DeserializeOwned>(source: &mut Source) -> Result<T, Mistake> {
     Ok(raw)
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, String> {
-    let say = |error: std::io::Error| {
+fn read(path: &Path, open: impl FnOnce(&Path) -> io::Result<File>) -> Result<Vec<u8>, String> {
+    let say = |error: io::Error| {
         if error.kind() == ErrorKind::NotFound {
             "there is no such file: name another with --config".to_owned()
         } else if error.kind() == ErrorKind::IsADirectory {
             "this is a directory, not a file".to_owned()
+        } else if error.kind() == ErrorKind::InvalidInput {
+            error.to_string()
         } else {
             format!("the file can't be read: {error}")
         }
     };
     let mut bytes = Vec::new();
-    let file = File::open(path).map_err(say)?;
+    let file = open(path).map_err(say)?;
     file.take(FILE_BYTES_MAX + 1)
         .read_to_end(&mut bytes)
         .map_err(say)?;

@@ -19,11 +19,10 @@ use super::crew::Crew;
 use super::declared::Declared;
 use super::discovery::{self, Discoveries};
 use super::events::{Events, Subject, Weight};
-use super::file_watch::FileWatch;
 use super::health::{Checks, Ejections, Outliers};
 use super::histograms::Measurements;
 use super::pools::Pools;
-use super::reload::Reloading;
+use super::reload::{ConfigWatch, Reloading};
 use super::scalings::Scalings;
 use super::supervise::{Exhaustion, Watchdog};
 use super::webhook::Webhooks;
@@ -69,7 +68,7 @@ pub(super) struct Balancer {
     /// When rates were taken last, in ns of the workers' clock.
     pub(super) ticked_at: u64,
     /// Whether the file has changed.
-    pub(super) file_watch: Option<FileWatch>,
+    pub(super) file_watch: Option<Rc<ConfigWatch>>,
     pub(super) reloading: Reloading,
     pub(super) webhooks: Webhooks,
     pub(super) watchdog: Option<Watchdog>,
@@ -99,7 +98,7 @@ impl Balancer {
             error,
         })?;
         let file_watch = reread.as_ref();
-        let file_watch = file_watch.map(|reread| FileWatch::of_read(reread.path.clone()));
+        let file_watch = file_watch.map(|reread| ConfigWatch::begin(reread.path.clone()));
         let mut balancer = Self {
             crew: Rc::clone(crew),
             reread,
@@ -135,6 +134,7 @@ impl Balancer {
             tokens: None,
         };
         balancer.follow(config.clone(), Vec::new());
+        balancer.watch_file(true);
         Ok(balancer)
     }
 

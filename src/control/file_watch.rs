@@ -40,39 +40,52 @@ impl FileWatch {
         }
     }
 
-    /// A file that was read just now.
-    pub(super) fn of_read(path: PathBuf) -> Self {
-        let mut watch = Self::new(path);
-        watch.mark_read();
-        watch
-    }
-
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Another version than was last read, if there is one that does not change any more.
+    /// Another version than was last read, if there is one that does not change any more. Asks the
+    /// file system, which may wait.
     pub(super) fn look(&mut self) -> Option<Sight> {
-        let found = fs::metadata(&self.path);
-        let sight = sight(&found);
+        self.consider(Look::at(&self.path))
+    }
+
+    /// The same, when somebody else has looked.
+    pub(super) fn consider(&mut self, look: Look) -> Option<Sight> {
+        let sight = look.sight;
         let before = self.seen.replace(sight);
         // At the start one that was not written just now need not be looked at twice.
-        let has_settled = before.map_or_else(
-            || found.as_ref().is_ok_and(is_old),
-            |before| before == sight,
-        );
+        let has_settled = before.map_or(look.is_old, |before| before == sight);
         (has_settled && self.read != Some(sight)).then_some(sight)
     }
 
-    /// Whatever there is now is about to be read.
-    pub(super) fn mark_read(&mut self) {
-        let sight = sight(&fs::metadata(&self.path));
+    /// What was seen just before the file was read.
+    pub(super) fn mark_read(&mut self, sight: Sight) {
         (self.seen, self.read) = (Some(sight), Some(sight));
     }
 
     /// This version was read.
     pub(super) fn set_read(&mut self, sight: Sight) {
         self.read = Some(sight);
+    }
+}
+
+/// A look at a file.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Look {
+    pub(super) sight: Sight,
+    /// It was last written more than a second ago.
+    is_old: bool,
+}
+
+impl Look {
+    /// Asks the file system, which may wait.
+    pub(super) fn at(path: &Path) -> Self {
+        let found = fs::metadata(path);
+        Self {
+            sight: sight(&found),
+            is_old: found.as_ref().is_ok_and(is_old),
+        }
     }
 }
 

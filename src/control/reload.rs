@@ -1,20 +1,26 @@
 //! The configuration file is read again: by a signal, by the API, or because it changed. What is
 //! wrong leaves the old one in force.
 
+use std::cell::{Cell, RefCell};
 use std::future::pending;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::time::{Duration, SystemTime};
 
-use tokio::sync::oneshot;
+use tokio::sync::oneshot::error::TryRecvError;
+use tokio::sync::{Notify, oneshot};
+use tokio::time::Sleep;
 
 use crate::admin::model::{EventKind, Reloaded, Stage};
-use crate::admin::{Author, Entry, Reply};
-use crate::config::{AccessLog, Config, ConfigError};
+use crate::admin::{Author, Entry, Reply, Tokens};
+use crate::config::{AccessLog, AdminHttp, Config, ConfigError};
 
 use super::access_log::{Log, Sink};
+use super::aside;
 use super::balancer::Balancer;
 use super::events::{Subject, Weight};
-use super::file_watch::FileWatch;
+use super::file_watch::{FileWatch, Look, Sight};
 use super::supervise::READY;
 use super::systemd;
 
@@ -28,17 +34,23 @@ pub struct Reread {
 }
 
 impl Reread {
-    /// Reads the file, and opens what it wants opened: both may take long. `log` is the access log
-    /// in force.
-    fn read(&self, log: Option<&AccessLog>) -> Result<Box<Read>, String> {
+    /// Reads the file, the tokens, and opens what it wants opened: all may take long. `log` is the
+    /// access log in force, and `http` says where tokens are.
+    fn read(&self, log: Option<&AccessLog>, http: Option<&AdminHttp>) -> Result<Box<Read>, String> {
         let config = (self.read)(&self.path).map_err(|error| error.to_string())?;
+        let tokens = http.map(Tokens::read).transpose();
+        let tokens = tokens.map_err(|error| error.to_string())?;
         let open = |log: &AccessLog| Sink::open(log).map_err(|error| error.to_string());
         let log = if config.access_log.as_ref() == log {
             None
         } else {
             Some(config.access_log.as_ref().map(open).transpose()?)
         };
-        Ok(Box::new(Read { config, log }))
+        Ok(Box::new(Read {
+            config,
+            log,
+            tokens,
+        }))
     }
 }
 
@@ -64,29 +76,111 @@ pub(super) struct Reloading {
     /// What is being read, and for whom.
     reading: Option<Reading>,
     waiting: Vec<Asked>,
+    /// Readings that were given up and have not ended yet.
+    hung: Vec<oneshot::Receiver<Outcome>>,
 }
 
 struct Reading {
-    outcome: oneshot::Receiver<Result<Box<Read>, String>>,
+    outcome: oneshot::Receiver<Outcome>,
+    /// When it is given up.
+    deadline: Pin<Box<Sleep>>,
     asked: Vec<Asked>,
 }
+
+/// What was seen of the file before it was read, and what was read.
+type Outcome = (Sight, Result<Box<Read>, String>);
 
 /// What was read, and opened for it.
 pub(super) struct Read {
     config: Config,
     /// Where the sessions' lines go from now on, if elsewhere than before.
     log: Option<Option<Sink>>,
+    /// Who may use the API over HTTP from now on.
+    tokens: Option<Tokens>,
 }
 
 impl Reloading {
-    /// What was read. May be dropped while it waits.
-    pub(super) async fn read(&mut self) -> Result<Box<Read>, String> {
+    /// What was read, and what was seen of the file before. May be dropped while it waits.
+    pub(super) async fn read(&mut self) -> (Option<Sight>, Result<Box<Read>, String>) {
         let Some(reading) = &mut self.reading else {
             return pending().await;
         };
-        match (&mut reading.outcome).await {
-            Ok(outcome) => outcome,
-            Err(_) => Err("the thread that reads the configuration has ended".to_owned()),
+        tokio::select! {
+            outcome = &mut reading.outcome => match outcome {
+                Ok((sight, read)) => (Some(sight), read),
+                Err(_) => (None, Err("cannot read the file: no thread can be made".to_owned())),
+            },
+            () = &mut reading.deadline => {
+                let why = format!(
+                    "cannot read the configuration within {READ_TIME:?}: a file that it needs, or \
+                     a name server, does not answer"
+                );
+                (None, Err(why))
+            }
+        }
+    }
+
+    /// Whether another reading may begin: each that hangs holds a thread.
+    fn may_begin(&mut self) -> bool {
+        let hangs = |reading: &mut oneshot::Receiver<Outcome>| {
+            matches!(reading.try_recv(), Err(TryRecvError::Empty))
+        };
+        self.hung.retain_mut(hangs);
+        self.hung.len() < HUNG_MAX
+    }
+}
+
+/// Looks each second whether the file has changed, where that is wanted.
+#[derive(Debug)]
+pub(super) struct ConfigWatch {
+    file: RefCell<FileWatch>,
+    /// A change would be read.
+    wanted: Cell<bool>,
+    changed: Notify,
+}
+
+impl ConfigWatch {
+    /// The file was read just now. To be called inside the control thread's runtime.
+    pub(super) fn begin(path: PathBuf) -> Rc<Self> {
+        let watch = Rc::new(Self {
+            file: RefCell::new(FileWatch::new(path)),
+            wanted: Cell::new(false),
+            changed: Notify::new(),
+        });
+        tokio_uring::spawn(Rc::clone(&watch).run());
+        watch
+    }
+
+    async fn run(self: Rc<Self>) {
+        let path = self.file.borrow().path().to_owned();
+        let look = || {
+            let path = path.clone();
+            aside::begin(move || Look::at(&path))
+        };
+        if let Ok(look) = look().await {
+            self.file.borrow_mut().mark_read(look.sight);
+        }
+        loop {
+            tokio::time::sleep(LOOK).await;
+            if !self.wanted.get() {
+                continue;
+            }
+            let look = look().await;
+            // The file may be being read by now.
+            if let Ok(look) = look
+                && self.wanted.get()
+                && self.file.borrow_mut().consider(look).is_some()
+            {
+                self.changed.notify_one();
+            }
+        }
+    }
+
+    /// Waits for a change.
+    pub(super) async fn changed(watch: Option<Rc<Self>>) {
+        match watch {
+            Some(watch) => watch.changed.notified().await,
+            None => pending().await,
         }
     }
 }
@@ -105,7 +199,11 @@ impl Balancer {
     fn begin_reload(&mut self) {
         let asked = std::mem::take(&mut self.reloading.waiting);
         let (done, outcome) = oneshot::channel();
-        self.reloading.reading = Some(Reading { outcome, asked });
+        self.reloading.reading = Some(Reading {
+            outcome,
+            deadline: Box::pin(tokio::time::sleep(READ_TIME)),
+            asked,
+        });
         if self.stage == Stage::Stopping {
             return self.end_reload(Err("the balancer is stopping".to_owned()));
         }
@@ -113,24 +211,54 @@ impl Balancer {
             return self.end_reload(Err("it runs without a configuration file".to_owned()));
         };
         systemd::reloading();
-        // Before it is read: a change that comes meanwhile is another one.
-        self.file_watch.iter_mut().for_each(FileWatch::mark_read);
+        if !self.reloading.may_begin() {
+            drop(done);
+            let why = format!(
+                "{HUNG_MAX} earlier readings of the configuration still wait for a file or a name \
+                 server that does not answer"
+            );
+            return self.end_reload(Err(why));
+        }
+        self.watch_file(false);
         let log = self.config.access_log.clone();
-        let thread = std::thread::Builder::new().name("reload".to_owned());
-        let thread = thread.spawn(move || {
-            // Nobody waits for it any more when the process ends.
-            let _ = done.send(reread.read(log.as_ref()));
+        let http = self.tokens.as_ref().map(|(_, http)| http.clone());
+        let reading = aside::begin(move || {
+            // Before it is read: a change that comes meanwhile is another one.
+            let sight = Look::at(&reread.path).sight;
+            (sight, reread.read(log.as_ref(), http.as_ref()))
         });
-        if let Err(error) = thread {
-            self.end_reload(Err(format!("the file can't be read: {error}")));
+        if let Some(now) = &mut self.reloading.reading {
+            now.outcome = reading;
+        }
+    }
+
+    /// The file was read, or that took too long.
+    pub(super) fn on_read(&mut self, sight: Option<Sight>, read: Result<Read, String>) {
+        if let Some((watch, sight)) = self.file_watch.as_ref().zip(sight) {
+            watch.file.borrow_mut().mark_read(sight);
+        }
+        self.end_reload(read);
+        if self.reloading.reading.is_none() {
+            self.watch_file(true);
+        }
+    }
+
+    /// Whether changes of the file are to be noticed: where that is wanted, and while it is not
+    /// being read.
+    pub(super) fn watch_file(&self, on: bool) {
+        if let Some(watch) = &self.file_watch {
+            watch.wanted.set(on && self.config.reload_on_change);
         }
     }
 
     /// The file was read: routes by it, or tells what is wrong.
-    pub(super) fn end_reload(&mut self, read: Result<Read, String>) {
-        let Some(reading) = self.reloading.reading.take() else {
+    fn end_reload(&mut self, read: Result<Read, String>) {
+        let Some(mut reading) = self.reloading.reading.take() else {
             return;
         };
+        if matches!(reading.outcome.try_recv(), Err(TryRecvError::Empty)) {
+            self.reloading.hung.push(reading.outcome);
+        }
         let notes = read.and_then(|read| self.take_over(read));
         let outcome = notes.as_ref().map(|_| self.snapshot.version);
         let outcome = outcome.map_err(Clone::clone);
@@ -177,15 +305,6 @@ impl Balancer {
         self.events.tell(weight, kind, Subject::default(), message);
     }
 
-    /// Reads the file again if it has changed, where that is wanted.
-    pub(super) fn watch_file(&mut self) {
-        let watch = self.file_watch.as_mut();
-        let watch = watch.filter(|_| self.config.reload_on_change);
-        if watch.and_then(FileWatch::look).is_some() {
-            self.reload(Asked::by_operator());
-        }
-    }
-
     /// Routes by what was read. Answers with what somebody should know of it, in sentences.
     fn take_over(&mut self, read: Read) -> Result<Vec<String>, String> {
         if self.stage == Stage::Stopping {
@@ -193,10 +312,10 @@ impl Balancer {
         }
         let old = self.declared.clone();
         let (declared, given_up) = old.reload(read.config);
-        if let Some((tokens, http)) = &self.tokens {
-            tokens.read_again(http).map_err(|error| error.to_string())?;
-        }
         self.apply(declared).map_err(|error| error.to_string())?;
+        if let Some(((tokens, _), read)) = self.tokens.as_ref().zip(read.tokens) {
+            tokens.replace(&read);
+        }
         if let Some(sink) = read.log {
             self.switch_log(sink);
         }
@@ -231,3 +350,10 @@ impl Balancer {
         }
     }
 }
+
+/// How long a reading may take before it is given up.
+const READ_TIME: Duration = Duration::from_secs(20);
+/// Readings that were given up and still hold a thread, at most.
+const HUNG_MAX: usize = 4;
+/// From one look at the file to the next.
+const LOOK: Duration = Duration::from_secs(1);

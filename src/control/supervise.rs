@@ -14,13 +14,15 @@ use tokio_uring::fs::File;
 
 use crate::admin::Call;
 use crate::admin::model::{EventKind, Stage};
+use crate::operational_log;
 use crate::sys;
 use crate::worker::{Command, Doorbell, Stats};
 
 use super::balancer::Balancer;
 use super::events::{Subject, Weight};
+use super::file_watch::Sight;
 use super::health::News;
-use super::reload::{Asked, Read};
+use super::reload::{Asked, ConfigWatch, Read};
 use super::{status, systemd};
 
 /// What the control thread is woken by.
@@ -43,8 +45,10 @@ enum Wake {
     Watchdog,
     /// More is known than what the workers route by.
     Publish,
-    /// The file was read.
-    Reread(Result<Box<Read>, String>),
+    /// The file was read, as it was seen.
+    Reread(Option<Sight>, Result<Box<Read>, String>),
+    /// The file has changed.
+    FileChanged,
     /// Every worker has ended.
     Ended(io::Result<()>),
 }
@@ -65,6 +69,7 @@ impl Balancer {
         loop {
             self.advance();
             let publish_due = self.publish_due();
+            let watch = self.file_watch.clone();
             let wake = tokio::select! {
                 _ = signals.hup.recv() => Wake::Reload,
                 _ = signals.usr1.recv() => Wake::Dump,
@@ -79,7 +84,8 @@ impl Balancer {
                 _ = self.discoveries.changed() => Wake::Discovered,
                 () = Watchdog::due(self.watchdog.as_mut()) => Wake::Watchdog,
                 () = until(publish_due) => Wake::Publish,
-                read = self.reloading.read() => Wake::Reread(read),
+                (sight, read) = self.reloading.read() => Wake::Reread(sight, read),
+                () = ConfigWatch::changed(watch) => Wake::FileChanged,
                 Some(call) = calls.recv() => Wake::Call(call),
                 _ = second.tick() => Wake::Second,
             };
@@ -102,7 +108,8 @@ impl Balancer {
                 Wake::Discovered => self.on_discovered(),
                 Wake::Watchdog => self.feed_watchdog(),
                 Wake::Publish => self.publish(),
-                Wake::Reread(read) => self.end_reload(read.map(|read| *read)),
+                Wake::Reread(sight, read) => self.on_read(sight, read.map(|read| *read)),
+                Wake::FileChanged => self.reload(Asked::by_operator()),
                 Wake::Ended(outcome) => {
                     if let Err(error) = outcome {
                         log::error!("the workers' end can't be awaited: {error}");
@@ -154,7 +161,6 @@ impl Balancer {
         self.on_ejections();
         self.eject_outliers();
         self.scale();
-        self.watch_file();
     }
 
     fn stop(&mut self, signal: i32) {
@@ -164,6 +170,7 @@ impl Balancer {
                 self.crew.sessions()
             );
             self.crew.remove_socket_files();
+            operational_log::flush();
             std::process::exit(128 + signal);
         }
         self.stage = Stage::Stopping;
