@@ -3,7 +3,7 @@
 //! What can't be asked is answered from memory, record type by record type, so that a server that
 //! fails for one of them takes no backend away; what is answered with nothing is gone.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ use tokio::task::JoinSet;
 use crate::address::Address;
 use crate::config::Backend;
 
-use super::{BACKENDS_MAX, Pace, Teller};
+use super::{BACKENDS_MAX, Found, Pace, Teller};
 
 /// What is asked for.
 #[derive(Clone, Debug)]
@@ -95,7 +95,7 @@ impl Dns {
                 let ttl = Duration::from_secs(round.ttl.unwrap_or(0).into());
                 ttl.clamp(pace.ttl_min, pace.ttl_max)
             };
-            let found = (!found.is_empty()).then_some(found);
+            let found = (!found.is_empty()).then(|| Found::of(found));
             if found.is_some() {
                 self.memory = round.memory;
             }
@@ -211,7 +211,7 @@ impl Round {
             Answer::Records(lookup) => {
                 self.lasts(lookup.answers().iter().map(|record| record.ttl));
                 let records = lookup.answers().iter();
-                records.filter_map(|record| record.data.ip_addr()).collect()
+                bounded(records.filter_map(|record| record.data.ip_addr()).collect())
             }
             Answer::Nothing => return Vec::new(),
             Answer::Failed(why) => {
@@ -234,7 +234,18 @@ impl Round {
             }
         }
         found
+            .values_mut()
+            .for_each(|its| *its = bounded(std::mem::take(its)));
+        found
     }
+}
+
+/// Each address once, and one more than a pool may have at most.
+fn bounded(mut addresses: Vec<IpAddr>) -> Vec<IpAddr> {
+    addresses.sort_unstable();
+    addresses.dedup();
+    addresses.truncate(BACKENDS_MAX + 1);
+    addresses
 }
 
 /// Asks the given servers, and nobody else; or as /etc/resolv.conf and /etc/hosts say. Nothing is
@@ -293,25 +304,36 @@ fn services(lookup: &Lookup) -> Vec<SRV> {
     });
     let services = services.filter(|service| !service.target.is_root() && service.port > 0);
     let mut services: Vec<_> = services.cloned().collect();
-    services.sort_by_key(|service| service.priority);
+    // By all that tells them apart: servers answer in another order each time, and those that are
+    // too many are to be the same each time.
+    services.sort_by_cached_key(|its| (its.priority, its.target.to_ascii(), its.port));
     services.truncate(BACKENDS_MAX);
     services
 }
 
 /// Those of the best priority that has an address are backends, the others backups. Each address of
-/// a target has the weight of its record.
+/// a target has the weight of its record. A few records with many addresses each make millions of
+/// backends: those beyond the most that a pool may have are left out before they are made.
 fn backends(services: &[SRV], addresses: &HashMap<String, Vec<IpAddr>>) -> Vec<Backend> {
     let mut found = Vec::new();
+    let mut places = HashSet::new();
     for of_one in services.chunk_by(|one, next| one.priority == next.priority) {
         let backup = !found.is_empty();
         let weights: Vec<_> = of_one.iter().map(|service| service.weight).collect();
         for (service, weight) in of_one.iter().zip(weights_of(&weights)) {
-            let addresses = addresses.get(&service.target.to_ascii());
-            found.extend(addresses.into_iter().flatten().map(|ip| Backend {
-                weight,
-                backup,
-                ..backend(*ip, service.port)
-            }));
+            let of_target = addresses.get(&service.target.to_ascii());
+            for ip in of_target.into_iter().flatten() {
+                places.insert((*ip, service.port));
+                // One more shows that there were too many.
+                if places.len() > BACKENDS_MAX + 1 {
+                    return found;
+                }
+                found.push(Backend {
+                    weight,
+                    backup,
+                    ..backend(*ip, service.port)
+                });
+            }
         }
     }
     found

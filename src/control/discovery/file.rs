@@ -5,22 +5,34 @@
 //! points elsewhere now, is a change too. A change is read once it has stayed the same for one
 //! look: whoever writes it may not be done.
 
-use std::fs::OpenOptions;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::io::{self, Read};
 use std::net::SocketAddr;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use crate::address::Address;
 use crate::config::{Backend, values};
+use crate::control::aside;
 use crate::control::file_watch::{FileWatch, Version};
+use crate::sys;
 
-use super::{Pace, Teller};
+use super::{Found, Pace, Teller};
 
 /// Looks at a file for ever and tells of each change.
 pub(super) async fn follow(path: PathBuf, teller: Teller, pace: Pace) {
     let mut watch = Watch::new(path);
     loop {
-        match watch.look() {
+        // A file system that is away has this task wait, and what was found stays.
+        let look = aside::begin(move || {
+            let said = watch.look();
+            (watch, said)
+        });
+        let Ok((back, said)) = look.await else {
+            return log::error!("cannot look at a file of backends: no thread can be made");
+        };
+        watch = back;
+        match said {
             Some(Ok(found)) => teller.tell(Some(found), None, None).await,
             Some(Err(error)) => teller.tell(None, Some(error), None).await,
             None => {}
@@ -39,7 +51,7 @@ impl Watch {
     }
 
     /// What the file says, or what is wrong with it, when it has changed since it was last read.
-    pub(super) fn look(&mut self) -> Option<Result<Vec<Backend>, String>> {
+    pub(super) fn look(&mut self) -> Option<Result<Found, String>> {
         let sight = self.0.look()?;
         let path = self.0.path();
         let wrong = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
@@ -55,17 +67,9 @@ impl Watch {
 }
 
 fn read(path: &Path) -> io::Result<(Version, String)> {
-    // A FIFO would be waited for otherwise.
-    let mut options = OpenOptions::new();
-    let file = options
-        .read(true)
-        .custom_flags(libc::O_NONBLOCK)
-        .open(path)?;
+    let file = sys::open_regular(path)?;
     let found = file.metadata()?;
     let refuse = |why: &str| Err(io::Error::new(io::ErrorKind::InvalidData, why));
-    if !found.is_file() {
-        return refuse("it is no file");
-    }
     let mut bytes = Vec::new();
     file.take(BYTES_MAX + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > BYTES_MAX {
@@ -78,34 +82,35 @@ fn read(path: &Path) -> io::Result<(Version, String)> {
 }
 
 /// Reads all lines, or says what is wrong with the first bad one.
-fn parse(text: &str) -> Result<Vec<Backend>, String> {
-    let mut found: Vec<Backend> = Vec::new();
+fn parse(text: &str) -> Result<Found, String> {
+    // Some editors mark UTF-8 so.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let mut found: HashMap<Address, Backend> = HashMap::new();
     for (number, line) in (1..).zip(text.lines()) {
         let (line, _) = line.split_once('#').unwrap_or((line, ""));
         if line.trim().is_empty() {
             continue;
         }
         let backend = backend(line.trim()).map_err(|error| format!("line {number}: {error}"))?;
-        let mut same = found.iter();
-        if let Some(other) = same.find(|other| other.address == backend.address) {
-            if *other != backend {
-                let address = &backend.address;
+        match found.entry(backend.address.clone()) {
+            Entry::Vacant(place) => drop(place.insert(backend)),
+            Entry::Occupied(other) if *other.get() == backend => {}
+            Entry::Occupied(other) => {
+                let address = other.key();
                 return Err(format!(
                     "line {number}: {address} stands there already, with other options"
                 ));
             }
-            continue;
         }
-        found.push(backend);
     }
     if found.is_empty() {
         return Err("it names no backend".to_owned());
     }
-    Ok(found)
+    Ok(Found::of(found.into_values().collect()))
 }
 
-/// Reads one line. Host names are refused, as resolving one would hold the control thread up, and
-/// as nobody would look whether its address has changed.
+/// Reads one line. Host names are refused, as nobody would look whether its address has
+/// changed.
 fn backend(line: &str) -> Result<Backend, String> {
     let (address, _) = line.split_once(',').unwrap_or((line, ""));
     if !address.starts_with("unix:") && address.parse::<SocketAddr>().is_err() {
@@ -127,7 +132,7 @@ mod tests {
     use super::*;
 
     fn addresses(text: &str) -> Vec<String> {
-        let found = parse(text).unwrap();
+        let found = parse(text).unwrap().backends;
         found.iter().map(|b| b.address.to_string()).collect()
     }
 
@@ -135,10 +140,16 @@ mod tests {
     fn lines_comments_and_blanks() {
         let text = "# all of them\n\n  127.0.0.1:1,weight=3 # old\n[::1]:2,backup\r\n\
                     unix:/a,max_connections=7\n127.0.0.1:1,weight=3\n";
-        assert_eq!(addresses(text), ["127.0.0.1:1", "[::1]:2", "unix:/a"]);
-        let found = parse(text).unwrap();
-        assert_eq!((found[0].weight, found[1].backup), (3, true));
-        assert_eq!(found[2].max_connections.map(u32::from), Some(7));
+        assert_eq!(addresses(text), ["127.0.0.1:1", "unix:/a", "[::1]:2"]);
+        let found = parse(text).unwrap().backends;
+        assert_eq!((found[0].weight, found[2].backup), (3, true));
+        assert_eq!(found[1].max_connections.map(u32::from), Some(7));
+    }
+
+    #[test]
+    fn a_byte_order_mark_and_other_ends_of_lines_are_read() {
+        let all = addresses("\u{feff}127.0.0.1:1\r\n127.0.0.1:2\r\n");
+        assert_eq!(all, ["127.0.0.1:1", "127.0.0.1:2"]);
     }
 
     #[test]
@@ -183,14 +194,14 @@ mod tests {
 
         fs::write(&path, "127.0.0.1:1\n").unwrap();
         assert_eq!(watch.look(), None);
-        assert_eq!(watch.look().unwrap().unwrap().len(), 1);
+        assert_eq!(watch.look().unwrap().unwrap().backends.len(), 1);
         assert_eq!(watch.look(), None);
 
         // As long as the other, and renamed over it.
         fs::write(directory.join("new"), "127.0.0.1:2\n").unwrap();
         fs::rename(directory.join("new"), &path).unwrap();
         assert_eq!(watch.look(), None);
-        let found = watch.look().unwrap().unwrap();
+        let found = watch.look().unwrap().unwrap().backends;
         assert_eq!(found[0].address.to_string(), "127.0.0.1:2");
 
         // What goes on changing is waited for.
@@ -198,7 +209,7 @@ mod tests {
         assert_eq!(watch.look(), None);
         fs::write(&path, "127.0.0.1:2\n127.0.0.1:30\n").unwrap();
         assert_eq!(watch.look(), None);
-        assert_eq!(watch.look().unwrap().unwrap().len(), 2);
+        assert_eq!(watch.look().unwrap().unwrap().backends.len(), 2);
         fs::remove_dir_all(&directory).unwrap();
     }
 
@@ -215,7 +226,7 @@ mod tests {
         std::os::unix::fs::symlink("b", directory.join("next")).unwrap();
         fs::rename(directory.join("next"), &path).unwrap();
         assert_eq!(watch.look(), None);
-        let found = watch.look().unwrap().unwrap();
+        let found = watch.look().unwrap().unwrap().backends;
         assert_eq!(found[0].address.to_string(), "127.0.0.1:2");
         fs::remove_dir_all(&directory).unwrap();
     }
@@ -226,7 +237,7 @@ mod tests {
         let mut watch = Watch::new(directory.clone());
         let mut looks = std::iter::repeat_with(|| watch.look());
         let error = looks.find_map(|look| look).unwrap().unwrap_err();
-        assert!(error.ends_with("it is no file"), "{error}");
+        assert!(error.contains("directory"), "{error}");
         fs::write(directory.join("large"), " ".repeat(2 << 20)).unwrap();
         let mut watch = Watch::new(directory.join("large"));
         assert_eq!(watch.look(), None);

@@ -192,7 +192,10 @@ impl Discoveries {
             return had.then_some(pool);
         };
         state.succeeded_at = Some(SystemTime::now());
-        let (found, dropped) = settled(found);
+        let Found {
+            backends: found,
+            dropped,
+        } = found;
         if followed.found.as_ref() == Some(&found) {
             return None;
         }
@@ -247,7 +250,7 @@ struct News {
     pool: String,
     task: u64,
     /// `None`: what was found before stays.
-    found: Option<Vec<Backend>>,
+    found: Option<Found>,
     /// What went wrong. It may be a part only, beside what was found.
     error: Option<String>,
     /// When the next look is due, if that is known.
@@ -264,12 +267,7 @@ struct Teller {
 
 impl Teller {
     /// Tells what came of a look, once there is room.
-    async fn tell(
-        &self,
-        found: Option<Vec<Backend>>,
-        error: Option<String>,
-        next: Option<Duration>,
-    ) {
+    async fn tell(&self, found: Option<Found>, error: Option<String>, next: Option<Duration>) {
         let news = News {
             pool: self.pool.clone(),
             task: self.task,
@@ -309,20 +307,32 @@ impl Default for Pace {
     }
 }
 
-/// In order, each address once, and no more than there may be; and how many were dropped for that.
-/// Of an address that is there twice the one that gets more clients stays.
-fn settled(mut found: Vec<Backend>) -> (Vec<Backend>, usize) {
-    found.sort_by(|one, other| {
-        let rank = |b: &Backend| (b.backup, Reverse(b.weight));
-        let by_address = one.address.cmp(&other.address);
-        by_address.then_with(|| rank(one).cmp(&rank(other)))
-    });
-    found.dedup_by(|next, kept| next.address == kept.address);
-    // A stable sort: addresses stay in order.
-    found.sort_by_key(|backend| backend.backup);
-    let dropped = found.len().saturating_sub(BACKENDS_MAX);
-    found.truncate(BACKENDS_MAX);
-    (found, dropped)
+/// A set of backends: in order, each address once, and no more than there may be.
+#[derive(Debug, PartialEq, Eq)]
+struct Found {
+    backends: Vec<Backend>,
+    /// Those that were left out, as they were too many.
+    dropped: usize,
+}
+
+impl Found {
+    /// Of an address that is there twice the one that gets more clients stays.
+    fn of(mut found: Vec<Backend>) -> Self {
+        found.sort_by(|one, other| {
+            let rank = |b: &Backend| (b.backup, Reverse(b.weight));
+            let by_address = one.address.cmp(&other.address);
+            by_address.then_with(|| rank(one).cmp(&rank(other)))
+        });
+        found.dedup_by(|next, kept| next.address == kept.address);
+        // A stable sort: addresses stay in order.
+        found.sort_by_key(|backend| backend.backup);
+        let dropped = found.len().saturating_sub(BACKENDS_MAX);
+        found.truncate(BACKENDS_MAX);
+        Self {
+            backends: found,
+            dropped,
+        }
+    }
 }
 
 fn log_change(pool: &str, before: &[Backend], found: &[Backend]) {

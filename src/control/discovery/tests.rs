@@ -384,7 +384,10 @@ fn at_most_a_thousand_backends_are_kept() {
         })
         .collect();
     set.extend(set.clone());
-    let (kept, dropped) = settled(set);
+    let Found {
+        backends: kept,
+        dropped,
+    } = Found::of(set);
     assert_eq!((kept.len(), dropped), (1_000, 100));
     assert!(kept.iter().all(|backend| !backend.backup));
     assert!(

@@ -1,11 +1,12 @@
 //! TLS of probes, by rustls over the nonblocking stream.
 
-use std::cell::RefCell;
-use std::fs::{self, File};
+use std::cell::{Cell, RefCell};
+use std::fs;
 use std::io::{self, ErrorKind, Read};
 use std::path::Path;
+use std::rc::Rc;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{ClientConfig, ClientConnection, Resumption};
@@ -13,9 +14,11 @@ use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{DigitallySignedStruct, RootCertStore, SignatureScheme};
+use tokio::sync::Notify;
 
 use crate::address::Address;
 use crate::config::{CheckTls, Verify};
+use crate::control::aside;
 use crate::sys;
 
 use super::failure::{Closed, Failure};
@@ -26,10 +29,21 @@ use super::stream::Stream;
 pub(super) struct Client {
     settings: CheckTls,
     // Shared by the tasks of a check's targets; never borrowed over a wait.
-    loaded: RefCell<Option<Loaded>>,
+    shared: Rc<Shared>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
+struct Shared {
+    loaded: RefCell<Option<Loaded>>,
+    /// The file may have changed since.
+    stale: Cell<bool>,
+    /// It is being loaded, or looked at: by one thread at a time, as files may hang.
+    loading: Cell<bool>,
+    /// That has ended.
+    ended: Notify,
+}
+
+#[derive(Clone, Debug)]
 struct Loaded {
     made: Result<Arc<ClientConfig>, Failure>,
     /// When it was made, in ns of the workers' clock.
@@ -45,53 +59,72 @@ impl Client {
     pub(super) fn new(settings: &CheckTls) -> Self {
         Self {
             settings: settings.clone(),
-            loaded: RefCell::new(None),
+            shared: Rc::default(),
         }
     }
 
     /// A failure is not looked into again for a while: probing must cost no more when it fails.
-    fn config(&self) -> Result<Arc<ClientConfig>, Failure> {
-        let now = sys::monotonic();
-        let mut loaded = self.loaded.borrow_mut();
-        if let Some(old) = &*loaded
-            && (old.made.is_ok() || now.saturating_sub(old.at) < RETRY)
-        {
-            return old.made.clone();
-        }
-        let made = config(&self.settings);
-        *loaded = Some(Loaded {
-            made: made.clone(),
-            at: now,
-            version: self.version(),
-        });
-        made
-    }
-
-    /// Forgets what was loaded from a file that has changed since.
-    pub(super) fn refresh(&self) {
-        let mut loaded = self.loaded.borrow_mut();
-        if loaded
-            .as_ref()
-            .is_some_and(|loaded| loaded.version != self.version())
-        {
-            *loaded = None;
-        }
-    }
-
-    fn version(&self) -> Option<Version> {
-        match &self.settings.verify {
-            Verify::Off | Verify::System => None,
-            Verify::File(path) => {
-                let found = fs::metadata(path).ok()?;
-                Some((found.len(), found.modified().ok()))
+    async fn config(&self) -> Result<Arc<ClientConfig>, Failure> {
+        let shared = &self.shared;
+        loop {
+            let old = shared.loaded.borrow().clone();
+            let recent = |its: &Loaded| sys::monotonic().saturating_sub(its.at) < RETRY;
+            let old = old.filter(|its| its.made.is_ok() || recent(its));
+            match old {
+                Some(old) if !shared.stale.get() => return old.made,
+                Some(old) if old.made.is_ok() => {
+                    self.load();
+                    let ended = tokio::time::timeout(LOOK_TIME, shared.ended.notified()).await;
+                    if ended.is_err() {
+                        return old.made;
+                    }
+                }
+                Some(_) | None => {
+                    self.load();
+                    shared.ended.notified().await;
+                }
             }
         }
+    }
+
+    /// Loads it on another thread, if it is not the same still.
+    fn load(&self) {
+        if self.shared.loading.replace(true) {
+            return;
+        }
+        self.shared.stale.set(false);
+        let settings = self.settings.clone();
+        let old = self.shared.loaded.borrow().clone();
+        let old = old.filter(|its| its.made.is_ok()).map(|its| its.version);
+        let loading = aside::begin(move || {
+            let version = version(&settings);
+            (old != Some(version)).then(|| (config(&settings), version))
+        });
+        let shared = Rc::clone(&self.shared);
+        tokio_uring::spawn(async move {
+            let loaded = loading.await;
+            let no_thread = |_| {
+                let why = "no thread can be made to read certificates";
+                Some((Err(Failure::Unfit(why.to_owned())), None))
+            };
+            if let Some((made, version)) = loaded.unwrap_or_else(no_thread) {
+                let at = sys::monotonic();
+                shared.loaded.replace(Some(Loaded { made, at, version }));
+            }
+            shared.loading.set(false);
+            shared.ended.notify_waiters();
+        });
+    }
+
+    /// What was loaded from a file that has changed since is to be forgotten.
+    pub(super) fn refresh(&self) {
+        self.shared.stale.set(true);
     }
 
     /// Shakes hands.
     pub(super) async fn secure(&self, stream: Stream, to: &Address) -> Result<Secured, Failure> {
         let name = self.server_name(to)?;
-        let connection = ClientConnection::new(self.config()?, name).map_err(misdone)?;
+        let connection = ClientConnection::new(self.config().await?, name).map_err(misdone)?;
         let mut secured = Secured {
             stream,
             connection: Box::new(connection),
@@ -193,6 +226,16 @@ fn misdone(error: rustls::Error) -> Failure {
     Failure::Tls(error.to_string())
 }
 
+fn version(settings: &CheckTls) -> Option<Version> {
+    match &settings.verify {
+        Verify::Off | Verify::System => None,
+        Verify::File(path) => {
+            let found = fs::metadata(path).ok()?;
+            Some((found.len(), found.modified().ok()))
+        }
+    }
+}
+
 fn config(settings: &CheckTls) -> Result<Arc<ClientConfig>, Failure> {
     let provider = Arc::new(ring::default_provider());
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
@@ -239,12 +282,8 @@ fn system() -> Result<RootCertStore, Failure> {
 /// The certificates of a PEM file (RFC 7468).
 fn file(path: &Path) -> Result<RootCertStore, String> {
     let said = |error: io::Error| error.to_string();
-    // A pipe would have this thread wait.
-    if !fs::metadata(path).map_err(said)?.is_file() {
-        return Err("it is no regular file".to_owned());
-    }
     let mut text = Vec::new();
-    let file = File::open(path).map_err(said)?;
+    let file = sys::open_regular(path).map_err(said)?;
     file.take(PEM_MAX).read_to_end(&mut text).map_err(said)?;
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(&text) {
@@ -303,3 +342,5 @@ const PART: usize = 16 * 1024;
 const PEM_MAX: u64 = 4 << 20;
 /// From one attempt to load certificates to the next, in ns.
 const RETRY: u64 = 10_000_000_000;
+/// How long probes wait to see whether a file has changed: then they use what was loaded before.
+const LOOK_TIME: Duration = Duration::from_millis(500);
