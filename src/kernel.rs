@@ -65,8 +65,7 @@ pub trait Kernel {
     /// [`Kernel::acknowledge`].
     ///
     /// # Errors
-    /// What socket(2) says; a lack of descriptors or memory passes
-    /// [`Errno::is_exhaustion`].
+    /// What socket(2) says, for [`Fault::of_connect`](crate::fault::Fault::of_connect).
     fn open(&mut self, to: &Address) -> Result<Socket, Errno>;
 
     /// The other end of an accepted socket; `None` for a Unix socket or a vanished peer.
@@ -263,33 +262,6 @@ impl Errno {
     /// The peer did not answer in time.
     pub const TIMEDOUT: Self = Self(libc::ETIMEDOUT);
 
-    /// Whether descriptors or memory are exhausted: to be tried again later.
-    #[must_use]
-    pub fn is_exhaustion(self) -> bool {
-        matches!(
-            self.0,
-            libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM
-        )
-    }
-
-    /// Whether an accept failed for a connection that is gone already, so that the next may be
-    /// asked for at once (accept(2), "Error handling").
-    #[must_use]
-    pub fn is_of_one_connection(self) -> bool {
-        matches!(
-            self.0,
-            libc::ECONNABORTED
-                | libc::EPROTO
-                | libc::ENETDOWN
-                | libc::ENOPROTOOPT
-                | libc::EHOSTDOWN
-                | libc::ENONET
-                | libc::EHOSTUNREACH
-                | libc::EOPNOTSUPP
-                | libc::ENETUNREACH
-        )
-    }
-
     /// Whether the same operation may simply be asked again.
     #[must_use]
     pub fn is_transient(self) -> bool {
@@ -315,7 +287,6 @@ mod tests {
         assert_eq!(kind(Errno::CONNRESET), io::ErrorKind::ConnectionReset);
         assert_eq!(kind(Errno::CONNREFUSED), io::ErrorKind::ConnectionRefused);
         assert_eq!(kind(Errno::TIMEDOUT), io::ErrorKind::TimedOut);
-        assert!(Errno(24).is_exhaustion() && !Errno(104).is_exhaustion());
         assert!(Errno(4).is_transient() && !Errno(104).is_transient());
     }
 }

@@ -36,6 +36,10 @@ pub struct Status {
     pub traffic: TrafficStatus,
     /// Sessions ended since the start, by reason; without those that never happened.
     pub closed: BTreeMap<String, u64>,
+    /// What this machine lacked in the last second, such as descriptors or local ports, a sentence
+    /// each with the remedy.
+    #[serde(default)]
+    pub lacks: Vec<String>,
     /// What came of reading the configuration again.
     pub reloads: Reloads,
     /// Decisions to scale that no webhook could be told of.
@@ -215,6 +219,9 @@ pub struct BackendStatus {
     pub answer_ms: Option<f64>,
     /// Connections begun since it joined.
     pub opened: u64,
+    /// Connects to it that found no free local port; they count as no failure of it.
+    #[serde(default)]
+    pub no_local_port: u64,
     /// Connections that it answered.
     pub answered: u64,
     /// Bytes in both directions.
@@ -418,6 +425,8 @@ pub enum EventKind {
     Panic,
     /// Enough backends of a pool are usable again.
     PanicOver,
+    /// No local port is free to connect to a backend.
+    NoLocalPort,
     /// Events that this watcher was too slow or too late for; the number is that of the last.
     #[default]
     Missed,

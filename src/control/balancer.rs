@@ -21,10 +21,11 @@ use super::discovery::{self, Discoveries};
 use super::events::{Events, Subject, Weight};
 use super::health::{Checks, Ejections, Outliers};
 use super::histograms::Measurements;
+use super::lacks::Lacks;
 use super::pools::Pools;
 use super::reload::{ConfigWatch, Reloading};
 use super::scalings::Scalings;
-use super::supervise::{Exhaustion, Watchdog};
+use super::supervise::Watchdog;
 use super::webhook::Webhooks;
 use super::{Reread, StartError, capacity, listening};
 
@@ -59,7 +60,7 @@ pub(super) struct Balancer {
     pub(super) log_orders: Rc<Orders>,
     pub(super) events: Events,
     pub(super) audit: Rc<RefCell<Audit>>,
-    pub(super) exhaustion: Exhaustion,
+    pub(super) lacks: Lacks,
     pub(super) reloads: Reloads,
     pub(super) stage: Stage,
     /// Pools that panic, as far as it was told.
@@ -121,7 +122,7 @@ impl Balancer {
             log_orders: Rc::clone(log_orders),
             events: Events::new(watchers),
             audit: Rc::new(RefCell::new(audit)),
-            exhaustion: Exhaustion::default(),
+            lacks: Lacks::default(),
             reloads: Reloads::default(),
             stage: Stage::Starting,
             panics: BTreeSet::new(),

@@ -104,6 +104,7 @@ impl Balancer {
             accepted: sum(|its| its.accepted.get()),
             traffic: status::traffic(stats.iter().map(|its| &its.traffic)),
             closed,
+            lacks: self.lacks.now().to_vec(),
             reloads: self.reloads.clone(),
             webhook_failures: self.webhooks.failures(),
             log_lines_dropped: operational_log::dropped(),

@@ -16,6 +16,7 @@ mod events;
 mod file_watch;
 pub mod health;
 mod histograms;
+mod lacks;
 mod listening;
 mod pools;
 mod reload;

@@ -150,7 +150,8 @@ impl Balancer {
     }
 
     fn tick(&mut self) {
-        self.exhaustion.report(&self.crew.stats);
+        self.lacks
+            .report(&self.crew.stats, &self.snapshot, &self.events);
         let now = sys::monotonic();
         let since = now - std::mem::replace(&mut self.ticked_at, now);
         status::tick(&self.snapshot, &self.crew.stats, since);
@@ -256,28 +257,6 @@ async fn listen(doorbell: Arc<Doorbell>, notices: Rc<Notify>) {
         if read.is_err() {
             return;
         }
-    }
-}
-
-/// Tells, once per second at most, that descriptors or memory run out. Workers only count it: a
-/// line can wait for whoever reads it.
-#[derive(Default)]
-pub(super) struct Exhaustion {
-    reported: u64,
-}
-
-impl Exhaustion {
-    fn report(&mut self, stats: &[Arc<Stats>]) {
-        let count = |stats: &Arc<Stats>| stats.accept_exhausted.get();
-        let all: u64 = stats.iter().map(count).sum();
-        if all > self.reported {
-            log::warn!(
-                "out of descriptors or memory: accepting pauses ({} times since the last line); \
-                 raise `ulimit -n` or lower max_connections",
-                all - self.reported
-            );
-        }
-        self.reported = all;
     }
 }
 

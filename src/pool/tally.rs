@@ -31,6 +31,7 @@ struct Experience {
     waiting: AtomicU32,
     outlook: AtomicU64,
     opened: AtomicU64,
+    portless: AtomicU64,
     answered: AtomicU64,
     ended: AtomicU64,
     answer: AtomicU64,
@@ -128,6 +129,17 @@ impl Tally {
     #[must_use]
     pub fn opened(&self) -> u64 {
         self.experience.opened.load(Ordering::Relaxed)
+    }
+
+    /// Connects to it that found no free local port.
+    #[must_use]
+    pub fn portless(&self) -> u64 {
+        self.experience.portless.load(Ordering::Relaxed)
+    }
+
+    /// A connect to it found no free local port.
+    pub fn on_portless(&self) {
+        self.experience.portless.fetch_add(1, Ordering::Relaxed);
     }
 
     /// What all sessions came to.

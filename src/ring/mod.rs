@@ -31,6 +31,7 @@ use io_uring::{EnterFlags, IoUring, cqueue, opcode, squeue, types};
 use socket2::SockAddr;
 
 use crate::address::Address;
+use crate::fault::Fault;
 use crate::kernel::{
     BUFFER_BYTES, Buffer, BufferId, Completion, Done, Errno, Interest, Kernel, Manner, Pipe,
     Pumped, RECV_BYTES_MAX, Socket,
@@ -372,7 +373,9 @@ impl Kernel for Ring {
 
     fn open(&mut self, to: &Address) -> Result<Socket, Errno> {
         match sys::open_socket(to) {
-            Err(errno) if errno.is_exhaustion() && self.spares.pop().is_some() => {
+            Err(errno) if Fault::of_connect(errno) == Fault::Resources => {
+                // A spare descriptor's number becomes the socket's.
+                drop(self.spares.pop().ok_or(errno)?);
                 sys::open_socket(to)
             }
             outcome => outcome,

@@ -93,6 +93,8 @@ pub(super) fn pump(from: &Socket, pipe: &mut Pipe, to: &Socket) -> Pumped {
             drain(pipe, to, &mut pumped);
         }
         Err(Errno(libc::EAGAIN | libc::EINTR)) => pumped.source = Source::Empty,
+        // The bytes are there, and the kernel's memory is not.
+        Err(Errno(libc::ENOMEM | libc::ENOBUFS)) => {}
         Err(errno) => pumped.source = Source::Broken(errno),
     }
     pumped
@@ -108,7 +110,9 @@ fn drain(pipe: &mut Pipe, to: &Socket, pumped: &mut Pumped) {
                 pumped.pushed += bytes;
             }
             Err(Errno(libc::EINTR)) => {}
-            Err(Errno(libc::EAGAIN)) => return pumped.sink = Sink::Full,
+            Err(Errno(libc::EAGAIN | libc::ENOMEM | libc::ENOBUFS)) => {
+                return pumped.sink = Sink::Full;
+            }
             Err(errno) => return pumped.sink = Sink::Broken(errno),
         }
     }

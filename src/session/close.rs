@@ -36,6 +36,8 @@ pub enum CloseReason {
     SessionTimeout,
     /// No descriptor or memory for a backend socket until the connect deadline.
     NoResources,
+    /// No local port towards a backend was free until the connect deadline.
+    NoLocalPort,
     /// The balancer stopped and its grace was over.
     Shutdown,
     /// The operator closed it.
@@ -44,7 +46,7 @@ pub enum CloseReason {
 
 impl CloseReason {
     /// Every reason, in the order of their counters.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Finished,
         Self::ClientReset,
         Self::BackendReset,
@@ -58,6 +60,7 @@ impl CloseReason {
         Self::HalfClosedTimeout,
         Self::SessionTimeout,
         Self::NoResources,
+        Self::NoLocalPort,
         Self::Shutdown,
         Self::Killed,
     ];
@@ -88,6 +91,7 @@ impl CloseReason {
             Self::HalfClosedTimeout => "half_closed_timeout",
             Self::SessionTimeout => "session_timeout",
             Self::NoResources => "no_resources",
+            Self::NoLocalPort => "no_local_port",
             Self::Shutdown => "shutdown",
             Self::Killed => "killed",
         }
@@ -110,6 +114,7 @@ impl CloseReason {
             | Self::HalfClosedTimeout
             | Self::SessionTimeout
             | Self::NoResources
+            | Self::NoLocalPort
             | Self::Shutdown
             | Self::Killed => Manner::Reset,
         }

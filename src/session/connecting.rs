@@ -1,5 +1,6 @@
 //! Connecting: attempts, one backend after the other, while the client's first bytes wait.
 
+use crate::fault::Fault;
 use crate::kernel::Errno;
 use crate::token::Purpose;
 
@@ -32,34 +33,91 @@ impl Session {
     }
 
     pub(super) fn on_connect_failed(&mut self, errno: Errno, cx: &mut Context<'_>) {
+        // A connect that was ended for want of time says so; any other error is what really was.
         let overdue = std::mem::take(&mut self.overdue);
-        // Not the backend's doing: memory is short, or a Unix socket's backlog is full.
-        let starved = !overdue && (errno.is_exhaustion() || errno.is_transient());
-        cx.ops.push_back(Op::Abandon(!starved));
-        if starved {
-            return self.on_exhausted(cx);
+        if overdue {
+            // No timer runs any more.
+            cx.ops.push_back(Op::Rearm);
         }
+        let overdue = overdue && errno == Errno::CANCELED;
+        let fault = if overdue {
+            Fault::Unanswered
+        } else {
+            Fault::of_connect(errno)
+        };
+        cx.ops.push_back(Op::Abandon(fault));
+        match fault {
+            Fault::Resources => self.on_lacking(fault, cx),
+            // Towards another backend there may be a port, and room at another backend.
+            Fault::Ports | Fault::Busy => {
+                self.attempts -= 1;
+                self.held_by = Some(held_by(fault));
+                self.connect(cx);
+            }
+            Fault::Backend | Fault::Unanswered | Fault::Network | Fault::Client | Fault::Local => {
+                self.held_by = None;
+                self.extended = false;
+                self.try_again(fault, cx);
+            }
+        }
+    }
+
+    fn try_again(&mut self, fault: Fault, cx: &mut Context<'_>) {
         if self.attempts < cx.limits.attempts {
             self.active_at = cx.now;
             self.connect(cx);
             cx.ops.push_back(Op::Rearm);
-        } else if overdue || errno == Errno::TIMEDOUT {
+        } else if fault == Fault::Unanswered {
             self.close(CloseReason::ConnectTimeout, cx);
         } else {
             self.close(CloseReason::ConnectFailed, cx);
         }
     }
 
-    /// The client waits, as it would in the kernel's backlog: for a descriptor, for memory, or
-    /// before the only backend is tried again.
-    pub(super) fn on_exhausted(&mut self, cx: &mut Context<'_>) {
+    /// The client waits, as it would in the kernel's backlog. That is no attempt, and the time of
+    /// the attempt runs on.
+    pub(super) fn on_lacking(&mut self, fault: Fault, cx: &mut Context<'_>) {
         self.attempts -= 1;
-        self.held_by = if self.attempts > 0 {
-            CloseReason::ConnectFailed
-        } else {
-            CloseReason::NoResources
-        };
+        self.held_by = Some(held_by(fault));
+        // Once at least before its time is over.
+        let after = RETRY_AFTER.min(cx.limits.connect / 2);
+        self.visit(Side::Backend, after, cx);
+    }
+
+    /// The client waits before a backend that was tried is tried again. Unless the last attempt was
+    /// none, as something lacked, the time of the next one begins with it.
+    pub(super) fn on_paused(&mut self, cx: &mut Context<'_>) {
+        self.attempts -= 1;
+        if self.held_by.is_none() {
+            self.active_at = cx.now + RETRY_AFTER;
+        }
         self.visit(Side::Backend, RETRY_AFTER, cx);
+    }
+
+    /// The wait is over.
+    pub(super) fn on_retry(&mut self, cx: &mut Context<'_>) {
+        if self.held_by.is_none() {
+            self.active_at = cx.now;
+        }
+        self.connect(cx);
+    }
+
+    /// The time of an attempt is over.
+    pub(super) fn on_late(&mut self, cx: &mut Context<'_>) {
+        let connects = self.in_flight.has(Purpose::Connect);
+        match self.held_by {
+            // A lack is told at once: this connect waits for its backend, and has not waited long.
+            Some(_) if connects && !self.extended => {
+                self.extended = true;
+                self.held_by = None;
+                self.active_at = cx.now;
+            }
+            None if connects => {
+                self.overdue = true;
+                cx.ops.push_back(Op::Cancel(Purpose::Connect));
+            }
+            held_by => self.close(held_by.unwrap_or(CloseReason::ConnectFailed), cx),
+        }
     }
 
     /// The client waits for a place at one of the backends. That is no attempt, and the time of
@@ -85,6 +143,19 @@ impl Session {
         let waited = now.saturating_sub(self.queued_at);
         self.queued += waited;
         waited
+    }
+}
+
+/// What a session ends by whose attempt could not be made in time.
+fn held_by(fault: Fault) -> CloseReason {
+    match fault {
+        Fault::Ports => CloseReason::NoLocalPort,
+        Fault::Resources => CloseReason::NoResources,
+        // A backlog that stays full is a backend that does not answer.
+        Fault::Busy | Fault::Unanswered => CloseReason::ConnectTimeout,
+        Fault::Backend | Fault::Network | Fault::Client | Fault::Local => {
+            CloseReason::ConnectFailed
+        }
     }
 }
 

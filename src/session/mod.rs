@@ -93,8 +93,11 @@ pub struct Session {
     /// delivered, or [`LINGER`] passes in which none is.
     broken: Option<CloseReason>,
     reason: Option<CloseReason>,
-    /// Why it waits to connect.
-    held_by: CloseReason,
+    /// What keeps the present attempt from being made, as the reason that ends the session if it
+    /// lasts; set by a lack, cleared by an attempt that fails otherwise.
+    held_by: Option<CloseReason>,
+    /// The present attempt got the time of another one, as it could be made only at its end.
+    extended: bool,
     /// How long it waited in the queue of its pool, all times together.
     queued: u64,
     /// When it last began to wait there; 0 when it never did.
@@ -149,7 +152,8 @@ impl Session {
             watched: [false; 2],
             broken: None,
             reason: None,
-            held_by: CloseReason::NoResources,
+            held_by: None,
+            extended: false,
             queued: 0,
             queued_at: 0,
             queued_until: NEVER,
@@ -185,7 +189,8 @@ impl Session {
             Event::Peeked(enough) => self.on_peeked(enough, cx),
             Event::Connected => self.on_connected(cx),
             Event::ConnectFailed(errno) => self.on_connect_failed(errno, cx),
-            Event::Exhausted => self.on_exhausted(cx),
+            Event::Lacking(fault) => self.on_lacking(fault, cx),
+            Event::Paused => self.on_paused(cx),
             Event::Queued(until) => self.on_queued(until, cx),
             Event::Called => self.on_called(cx),
             Event::Refused => self.close(CloseReason::QueueTimeout, cx),
@@ -216,11 +221,7 @@ impl Session {
         }
         match self.state {
             State::Peeking => self.peek(true, cx),
-            State::Connecting if self.in_flight.has(Purpose::Connect) => {
-                self.overdue = true;
-                cx.ops.push_back(Op::Cancel(Purpose::Connect));
-            }
-            State::Connecting => self.close(self.held_by, cx),
+            State::Connecting => self.on_late(cx),
             State::Queued if cx.now >= self.queued_until => {
                 self.close(CloseReason::QueueTimeout, cx);
             }
@@ -538,7 +539,8 @@ fn purpose_of(event: &Event) -> Option<Purpose> {
     match *event {
         Event::Connected
         | Event::ConnectFailed(_)
-        | Event::Exhausted
+        | Event::Lacking(_)
+        | Event::Paused
         | Event::Queued(_)
         | Event::Full
         | Event::Unselected => Some(Purpose::Connect),

@@ -1,6 +1,7 @@
 //! Moving bytes. Every function takes the direction by its source, `from`, and is written once for
 //! both.
 
+use crate::fault::Fault;
 use crate::kernel::{Buffer, Errno, Pumped, Sink, Source};
 use crate::token::Purpose;
 
@@ -51,12 +52,7 @@ impl Session {
             Err(Errno::NOBUFS) if self.state == State::Peeking && self.half(from).is_loaded() => {
                 self.peek(true, cx);
             }
-            Err(Errno::NOBUFS) => {
-                if !self.in_flight.has(Purpose::Visit(from)) {
-                    let pace = self.half(from).slow_down();
-                    self.visit(from, pace, cx);
-                }
-            }
+            Err(errno) if is_short(errno) => self.wait_for_memory(from, cx),
             Err(errno) if errno.is_transient() => {}
             Err(_) if self.state == State::Open && self.half(from).is_loaded() => {
                 self.on_source_broken(from, cx);
@@ -95,7 +91,17 @@ impl Session {
                 self.advance(from, cx);
             }
             Err(errno) if errno.is_transient() => self.advance(from, cx),
+            Err(errno) if is_short(errno) => self.wait_for_memory(from, cx),
             Err(_) => self.on_sink_broken(from, cx),
+        }
+    }
+
+    /// The kernel has no buffer or no memory just now, which is neither side's fault: the
+    /// direction goes on a little later.
+    fn wait_for_memory(&mut self, from: Side, cx: &mut Context<'_>) {
+        if !self.in_flight.has(Purpose::Visit(from)) {
+            let pace = self.half(from).slow_down();
+            self.visit(from, pace, cx);
         }
     }
 
@@ -123,7 +129,7 @@ impl Session {
 
     pub(super) fn on_visit(&mut self, from: Side, cx: &mut Context<'_>) {
         if self.state == State::Connecting && from == Side::Backend {
-            self.connect(cx);
+            self.on_retry(cx);
         } else if self.half(from).shut {
             // The sink broke since the visit was asked for.
         } else if self.half(from).mode == Mode::Splice {
@@ -265,4 +271,9 @@ impl Session {
         self.watch_soon(cx);
         cx.ops.push_back(Op::Rearm);
     }
+}
+
+/// Whether the kernel lacked something, whoever is at the other end.
+fn is_short(errno: Errno) -> bool {
+    Fault::of_traffic(errno, Fault::Client) == Fault::Resources
 }

@@ -1,5 +1,6 @@
 //! What a session is told and what it asks for.
 
+use crate::fault::Fault;
 use crate::kernel::{Buffer, BufferId, Errno, Pumped};
 use crate::token::Purpose;
 
@@ -36,11 +37,11 @@ pub enum Op {
     Peek(Option<Buffer>, bool),
     /// Copy the second buffer's bytes behind those of the first, where there is room for them.
     Append(Buffer, Buffer),
-    /// Select a backend and connect to it; answered by `Connected`, `ConnectFailed`,
-    /// `Exhausted`, `Queued`, `Full` or `Unselected`.
+    /// Select a backend and connect to it; answered by `Connected`, `ConnectFailed`, `Lacking`,
+    /// `Paused`, `Queued`, `Full` or `Unselected`.
     Connect,
-    /// Close the backend socket of a failed attempt; `true`: the backend is to blame.
-    Abandon(bool),
+    /// Close the backend socket of a failed attempt, which failed by this.
+    Abandon(Fault),
     /// The backend's first byte is there: how long that took is worth knowing.
     Answered,
     /// The client asked for something after the backend's first byte.
@@ -89,8 +90,10 @@ pub enum Event {
     Connected,
     /// It did not.
     ConnectFailed(Errno),
-    /// No descriptor or memory for a backend socket.
-    Exhausted,
+    /// No attempt can be made now: this machine lacks something, or the backend's backlog is full.
+    Lacking(Fault),
+    /// Only backends that were tried are left: an attempt at once would fail as the last one did.
+    Paused,
     /// Every backend has all the connections that it may have, or others wait already: the client
     /// waits in the queue of its pool, until this time at most.
     Queued(u64),

@@ -2,6 +2,7 @@
 
 mod connecting;
 mod end;
+mod faults;
 mod peeking;
 mod queued;
 mod script;
@@ -9,6 +10,7 @@ mod script;
 use super::backlog::BACKLOG_HIGH;
 use super::connecting::RETRY_AFTER;
 use super::*;
+use crate::fault::Fault;
 use crate::kernel::{BUFFER_BYTES, Buffer, Errno, Pumped, Sink, Source};
 
 use Side::{Backend, Client};
@@ -84,12 +86,15 @@ fn a_connect_that_fails_is_tried_elsewhere() {
     script.now += 10;
     script.told(Event::ConnectFailed(Errno::CONNREFUSED));
     assert!(script.rearms());
-    script.asks(&[Op::Abandon(true), Op::Connect]);
+    script.asks(&[Op::Abandon(Fault::Backend), Op::Connect]);
     assert_eq!(script.deadline_in(), LIMITS.connect);
     script.told(Event::ConnectFailed(Errno::CONNREFUSED));
-    script.asks(&[Op::Abandon(true), Op::Connect]);
+    script.asks(&[Op::Abandon(Fault::Backend), Op::Connect]);
     script.told(Event::ConnectFailed(Errno::CONNREFUSED));
-    script.asks(&[Op::Abandon(true), Op::Cancel(Purpose::Recv(Client))]);
+    script.asks(&[
+        Op::Abandon(Fault::Backend),
+        Op::Cancel(Purpose::Recv(Client)),
+    ]);
     script.told(Event::RecvEnded(Client, Err(Errno::CANCELED)));
     script.ends(CloseReason::ConnectFailed, Manner::Reset);
     assert_eq!(script.session.summary().attempts, 3);
@@ -107,7 +112,10 @@ fn an_unanswered_connect_is_cancelled_at_its_deadline() {
     script.asks(&[Op::Cancel(Purpose::Connect)]);
     assert_eq!(script.session.deadline(&LIMITS), NEVER);
     script.told(Event::ConnectFailed(Errno::CANCELED));
-    script.asks(&[Op::Abandon(true), Op::Cancel(Purpose::Recv(Client))]);
+    script.asks(&[
+        Op::Abandon(Fault::Unanswered),
+        Op::Cancel(Purpose::Recv(Client)),
+    ]);
     script.told(Event::RecvEnded(Client, Err(Errno::CANCELED)));
     script.ends(CloseReason::ConnectTimeout, Manner::Reset);
 }
@@ -135,12 +143,12 @@ fn an_empty_pool_ends_a_session() {
 #[test]
 fn without_descriptors_it_waits_and_tries_until_the_deadline() {
     let mut script = Script::begin();
-    script.told(Event::Exhausted);
+    script.told(Event::Lacking(Fault::Resources));
     script.asks(&[Op::Visit(Backend, RETRY_AFTER)]);
     script.passes(RETRY_AFTER);
     script.told(Event::Visit(Backend));
     script.asks(&[Op::Connect]);
-    script.told(Event::Exhausted);
+    script.told(Event::Lacking(Fault::Resources));
     script.asks(&[Op::Visit(Backend, RETRY_AFTER)]);
     // Waiting is no attempt, nor does it move the deadline.
     assert_eq!(script.session.summary().attempts, 0);
@@ -150,16 +158,6 @@ fn without_descriptors_it_waits_and_tries_until_the_deadline() {
     script.asks(&[]);
     script.told(Event::Visit(Backend));
     script.ends(CloseReason::NoResources, Manner::Reset);
-}
-
-#[test]
-fn a_wait_after_a_failed_attempt_is_no_lack_of_resources() {
-    let mut script = Script::begin();
-    script.told(Event::ConnectFailed(Errno::CONNREFUSED));
-    script.told(Event::Exhausted);
-    script.passes(LIMITS.connect);
-    script.told(Event::Visit(Backend));
-    assert_eq!(script.session.reason(), Some(CloseReason::ConnectFailed));
 }
 
 #[test]

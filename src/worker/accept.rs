@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use crate::fault::Fault;
 use crate::kernel::{Completion, Done, Errno, Kernel, Manner, Socket};
 use crate::select::{Seat, Selector};
 use crate::snapshot::Listener;
@@ -59,6 +60,11 @@ impl Port {
         self.listener = listener;
     }
 
+    /// What its clients need is lacking: others wait in the backlog meanwhile.
+    pub(super) fn pause(&mut self, now: u64) {
+        self.resume_at = now + EXHAUSTED_PAUSE;
+    }
+
     /// The next snapshot does not know of its listener.
     pub(super) fn leave(&mut self) {
         self.leaving = true;
@@ -89,12 +95,19 @@ impl<K: Kernel> Worker<K> {
                 self.admit(number, socket);
             }
             Err(Errno::CANCELED) => {}
-            Err(errno) if errno.is_of_one_connection() || errno.is_transient() => {}
-            Err(_) => {
-                port.resume_at = self.now + EXHAUSTED_PAUSE;
-                self.stats.accept_exhausted.increment();
-                self.stats.accept_pauses.increment();
-            }
+            Err(errno) => match Fault::of_accept(errno) {
+                Fault::Client | Fault::Busy => {}
+                Fault::Resources
+                | Fault::Local
+                | Fault::Ports
+                | Fault::Backend
+                | Fault::Unanswered
+                | Fault::Network => {
+                    port.pause(self.now);
+                    self.stats.accept_exhausted.increment();
+                    self.stats.accept_pauses.increment();
+                }
+            },
             Ok(Done::Received(_) | Done::Count(_)) => {}
         }
     }
@@ -103,7 +116,7 @@ impl<K: Kernel> Worker<K> {
     pub(super) fn pause_accepting(&mut self) {
         self.stats.accept_exhausted.increment();
         for (_, port) in &mut self.ports {
-            port.resume_at = self.now + EXHAUSTED_PAUSE;
+            port.pause(self.now);
         }
         self.tend = true;
     }

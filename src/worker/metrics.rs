@@ -30,6 +30,8 @@ pub struct Numbers {
     pub peek_misses: Number,
     /// Connect attempts that failed.
     pub connect_failures: Number,
+    /// Connects that found no free local port.
+    pub ports_exhausted: Number,
     /// Times that a listener stopped accepting: a limit was reached, or descriptors ran out.
     pub accept_pauses: Number,
     /// Times that accepting failed for want of descriptors or memory.

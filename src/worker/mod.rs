@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod accept;
+mod backoff;
 mod follow;
 mod metrics;
 mod queue;
@@ -31,6 +32,7 @@ use crate::snapshot::Snapshot;
 use crate::token::{Purpose, Token};
 
 use accept::Port;
+use backoff::Backoff;
 pub use metrics::{Histograms, Number, Numbers, Progress, Stats};
 pub use queue::Inbox;
 pub use report::{Command, Doorbell, LogQueue, Record};
@@ -84,6 +86,7 @@ pub struct Worker<K> {
     slots: Slab<Slot>,
     capacity: usize,
     backlog: u32,
+    backoff: Backoff,
     generation: u32,
     sessions_opened: u64,
     links: Links,
@@ -135,6 +138,7 @@ impl<K: Kernel> Worker<K> {
             slots: Slab::new(),
             capacity: setup.capacity,
             backlog: setup.backlog,
+            backoff: Backoff::default(),
             generation: 0,
             sessions_opened: 0,
             links: Links::default(),

@@ -5,6 +5,7 @@ use std::cmp::Reverse;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use crate::fault::Fault;
 use crate::kernel::{Buffer, Completion, Done, Interest, Kernel, Manner, Pipe, Socket};
 use crate::pool::{Backend, Ended, Tally};
 use crate::select::{Choice, Keys, Looked, Request};
@@ -194,7 +195,7 @@ impl<K: Kernel> Worker<K> {
             Op::Peek(first, last) => return Some(self.peek(key, first, last)),
             Op::Append(to, from) => self.kernel.append(to, from),
             Op::Connect => return self.connect(key),
-            Op::Abandon(blame) => self.abandon(key, blame),
+            Op::Abandon(fault) => self.abandon(key, fault),
             Op::Answered => {
                 let answer = slot.session.summary().answer;
                 let decay = slot.listener.plan.decay();
@@ -242,9 +243,9 @@ impl<K: Kernel> Worker<K> {
             Ok(socket) => socket,
             Err(errno) => {
                 self.release(key, &backend, Ended::unanswered());
-                if errno.is_exhaustion() {
+                if Fault::of_connect(errno) == Fault::Resources {
                     self.pause_accepting();
-                    return Some(Event::Exhausted);
+                    return Some(Event::Lacking(Fault::Resources));
                 }
                 return Some(Event::ConnectFailed(errno));
             }
@@ -279,7 +280,9 @@ impl<K: Kernel> Worker<K> {
     fn reserve(&mut self, key: usize) -> Result<Arc<Backend>, Event> {
         let slot = &mut self.slots[key];
         let port = &mut self.ports[slot.port];
-        for _ in 0..RACES_MAX {
+        let mut lacking = None;
+        let mut races = 0;
+        while races < RACES_MAX {
             let request = Request {
                 now: self.now,
                 keys: slot.keys,
@@ -290,29 +293,61 @@ impl<K: Kernel> Worker<K> {
                 Choice::Full => return Err(Event::Full),
                 Choice::Nobody => return Err(Event::Unselected),
             };
+            let backend = &slot.listener.plan.pool().backends[usize::from(index)];
+            let held = self.backoff.why_held(backend, self.now);
+            let tried = slot.tried.contains(&index);
+            if let Some(fault) = held.filter(|_| !tried) {
+                // Another one may be connected to.
+                lacking = Some(fault);
+                slot.tried.push(index);
+                continue;
+            }
             // Nobody else is left: an attempt at once would fail as the last one did.
-            if slot.tried.contains(&index) && !std::mem::replace(&mut slot.paused, true) {
-                return Err(Event::Exhausted);
+            let waits = tried && !std::mem::replace(&mut slot.paused, true);
+            if let Some(fault) = lacking.or(held).filter(|_| waits || held.is_some()) {
+                if fault == Fault::Ports {
+                    port.pause(self.now);
+                    self.tend = true;
+                }
+                return Err(Event::Lacking(fault));
+            }
+            if waits {
+                return Err(Event::Paused);
             }
             slot.paused = false;
-            let backend = &slot.listener.plan.pool().backends[usize::from(index)];
             if backend.try_acquire(self.now) {
                 slot.target_index = index;
                 return Ok(Arc::clone(backend));
             }
+            races += 1;
         }
         Err(Event::Full)
     }
 
     /// An attempt failed: its socket goes, its backend is not tried again soon.
-    fn abandon(&mut self, key: usize, blame: bool) {
+    fn abandon(&mut self, key: usize, fault: Fault) {
         let slot = &mut self.slots[key];
-        self.stats.connect_failures.increment();
-        slot.tried.push(slot.target_index);
+        if !slot.tried.contains(&slot.target_index) {
+            slot.tried.push(slot.target_index);
+        }
         let Some(backend) = slot.target.clone() else {
             return;
         };
-        if blame && backend.on_failed() {
+        match fault {
+            Fault::Ports => {
+                self.stats.ports_exhausted.increment();
+                backend.tally.on_portless();
+                self.backoff.hold(&backend, fault, self.now);
+            }
+            Fault::Busy => self.backoff.hold(&backend, fault, self.now),
+            Fault::Backend
+            | Fault::Unanswered
+            | Fault::Network
+            | Fault::Client
+            | Fault::Resources
+            | Fault::Local => self.stats.connect_failures.increment(),
+        }
+        if fault.blames_backend() && backend.on_failed() {
             self.notices.ring();
         }
         if let Some(socket) = slot.backend.take() {

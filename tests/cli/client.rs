@@ -46,6 +46,7 @@ fn status() -> Status {
             ("client_closed".to_owned(), 118_793),
         ]
         .into(),
+        lacks: vec!["no free local port to backend `b`".to_owned()],
         reloads: Reloads {
             succeeded: 3,
             failed: 1,
@@ -463,6 +464,7 @@ reloads      3 done, 1 refused, the last at 2026-01-05T03:04:05Z
 refused      config.ron:1:9: `\u{fffd}x` is no listener
              1 | x
                      ^
+lacking      no free local port to backend `b`
 
 worker  version  sessions  accepted    B/s  connect failures
      0       18       617     60017  20 MB                 2

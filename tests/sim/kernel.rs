@@ -15,7 +15,7 @@ use mahoraga::session::Side;
 use mahoraga::token::{Purpose, Token};
 
 use crate::net::{Conn, Hold};
-use crate::ops::{Fate, InFlight, Kind};
+use crate::ops::{InFlight, Kind};
 use crate::orders::client_ip;
 use crate::peer::Peer;
 use crate::pipes::Pipes;
@@ -361,7 +361,7 @@ impl Kernel for FakeKernel {
         let routed = pools.any(|pool| pools::leads_to(pool, address.port()));
         assert!(routed, "{to} is connected to, but not routed to");
         let backend = usize::from(address.port() - FIRST_PORT);
-        let fate = Fate::draw(self.world.backends[backend], &mut self.random);
+        let fate = self.draw_fate(backend);
         self.start(token, fd, Kind::Connect(fate));
         if let Some(delay) = fate.delay(&mut self.random) {
             self.schedule_after(token.raw(), delay);

@@ -134,6 +134,7 @@ const INTERESTING: &[&str] = &[
     // Connecting.
     "a backend socket that can't be made",
     "no descriptor for a backend socket",
+    "no local port",
     "connect went its way in spite of a cancel",
     "retry on another backend",
     "retry on the only backend",

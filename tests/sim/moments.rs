@@ -33,6 +33,8 @@ struct Moment {
     commands: Vec<(u64, Command)>,
     /// When clients come.
     clients: Vec<u64>,
+    /// From the start on, until when no local port is free.
+    drought: u64,
 }
 
 impl Moment {
@@ -48,6 +50,7 @@ impl Moment {
             backends: self.tempers,
             descriptors: 1_000,
             famine: false,
+            drought: false,
             in_all: Arc::clone(&snapshot.connections),
             per_listener: vec![Arc::clone(&snapshot.listeners[0].connections)],
             others: 0,
@@ -66,6 +69,10 @@ impl Moment {
         let mut kernel = FakeKernel::new(Random::new(seed), Trace::default(), world);
         for at in self.clients {
             kernel.after(at, Event::Arrive(0));
+        }
+        if self.drought > 0 {
+            kernel.world.drought = true;
+            kernel.after(self.drought, Event::Drought(false));
         }
         for at in times {
             kernel.after(at, Event::Command);
@@ -142,6 +149,7 @@ fn gives_up(seed: u64) -> Trace {
         snapshots: snapshots(vec![pool]),
         commands: vec![(15 * MS, down), (3_000 * MS, STOP)],
         clients: (0..8).map(|client| client * MS).collect(),
+        drought: 0,
     };
     moment.run(seed)
 }
@@ -170,6 +178,7 @@ fn returns(seed: u64, orders: u64) -> Trace {
         snapshots,
         commands,
         clients: (0..8).map(|client| client * MS).collect(),
+        drought: 0,
     };
     moment.run(seed)
 }
@@ -213,8 +222,35 @@ fn outlives_a_slow_start(seed: u64) -> Trace {
         ],
         snapshots,
         clients: vec![MS, 15 * MS, 20 * MS],
+        drought: 0,
     };
     moment.run(seed)
+}
+
+/// Clients come while no local port is free, and wait until one is, or for their time.
+fn waits_for_ports(seed: u64, drought: u64) -> Trace {
+    let backends = vec![backend(FIRST_PORT), backend(FIRST_PORT + 1)];
+    let moment = Moment {
+        tempers: vec![Temper::Good; 2],
+        snapshots: snapshots(vec![Pool::new(&config::Pool::of("p", backends))]),
+        commands: vec![(3_000 * MS, STOP)],
+        clients: (0..20).map(|client| client * MS).collect(),
+        drought,
+    };
+    moment.run(seed)
+}
+
+#[test]
+fn a_lack_of_ports_ejects_nobody_and_clients_wait_it_out() {
+    for seed in 0..20 {
+        for drought in [20, 1_000] {
+            let seen = waits_for_ports(seed, drought * MS).seen;
+            assert!(!seen.contains_key("ejection"), "seed {seed}");
+            // A client waits for a connect timeout: 50 ms.
+            let given_up = seen.get("no_local_port").copied().unwrap_or(0);
+            assert_eq!(given_up > 0, drought > 20, "seed {seed}: {given_up}");
+        }
+    }
 }
 
 /// The oracle knows whom an order meant at its end.

@@ -101,6 +101,7 @@ impl Fate {
             libc::EHOSTUNREACH,
             libc::ECONNRESET,
             libc::ETIMEDOUT,
+            libc::EPERM,
         ];
         match temper {
             Temper::Good => Self::Accepted,
@@ -117,6 +118,7 @@ impl Fate {
     pub(crate) fn delay(self, random: &mut Random) -> Option<u64> {
         match self {
             Self::Unanswered => None,
+            Self::Failed(libc::EADDRNOTAVAIL | libc::ENOBUFS) => Some(random.lag()),
             Self::Failed(libc::ETIMEDOUT) => Some(random.between(MS, 400 * MS)),
             Self::Accepted | Self::Failed(_) if random.permille(50) => {
                 Some(random.between(MS, 400 * MS))
@@ -128,12 +130,25 @@ impl Fate {
 
 /// Scheduling.
 impl FakeKernel {
+    pub(crate) fn draw_fate(&mut self, backend: usize) -> Fate {
+        if self.world.drought {
+            self.trace.see("no local port");
+            return Fate::Failed(libc::EADDRNOTAVAIL);
+        }
+        if self.random.permille(10) {
+            return Fate::Failed(libc::ENOBUFS);
+        }
+        Fate::draw(self.world.backends[backend], &mut self.random)
+    }
+
     pub(crate) fn draw_fault(&mut self, kind: &Kind) -> Option<Errno> {
-        let transient = [libc::EINTR, libc::EAGAIN];
         let (odds, errnos): (u64, &[i32]) = match kind {
             Kind::Accept => (120, &[libc::EMFILE, libc::ENFILE, libc::ECONNABORTED]),
-            Kind::Recv => (15, &[libc::EINTR, libc::EAGAIN, libc::ENOBUFS]),
-            Kind::Send { .. } => (5, &transient),
+            Kind::Recv => (
+                15,
+                &[libc::EINTR, libc::EAGAIN, libc::ENOBUFS, libc::ENOMEM],
+            ),
+            Kind::Send { .. } => (5, &[libc::EINTR, libc::EAGAIN, libc::ENOMEM]),
             // Not an error: a wake-up without cause.
             Kind::Poll(Interest::Read | Interest::Write) => (50, &[0]),
             Kind::Poll(Interest::Fault) | Kind::Connect(_) => return None,

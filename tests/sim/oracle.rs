@@ -80,7 +80,8 @@ impl FakeKernel {
 
     /// Clients may wait only while there is no room for them.
     fn assert_ears_are_open(&mut self, has_room: bool) {
-        let (now, lacking) = (self.now, self.lacks_descriptors());
+        let lacking = self.lacks_descriptors() || self.world.drought;
+        let now = self.now;
         let over = self.world.over_at.is_some_and(|at| now < at + OVER_MAX);
         assert!(
             self.world.over_at.is_none() || over,
@@ -222,6 +223,7 @@ impl FakeKernel {
                 | CloseReason::PoolFull
                 | CloseReason::QueueTimeout
                 | CloseReason::NoResources
+                | CloseReason::NoLocalPort
                 | CloseReason::Shutdown
                 | CloseReason::Killed
                 | CloseReason::BackendDown => true,
@@ -251,7 +253,8 @@ impl FakeKernel {
             | CloseReason::NoBackend
             | CloseReason::PoolFull
             | CloseReason::QueueTimeout
-            | CloseReason::NoResources => false,
+            | CloseReason::NoResources
+            | CloseReason::NoLocalPort => false,
         };
         assert!(broke, "{reason}: {client:?} {backend:?}");
         check_deadline(record, self.queue_timeout(record.listener.id));
@@ -350,6 +353,7 @@ fn check_deadline(record: &Record, queue_timeout: u64) {
         | CloseReason::PoolFull
         | CloseReason::QueueTimeout
         | CloseReason::NoResources
+        | CloseReason::NoLocalPort
         | CloseReason::Shutdown
         | CloseReason::Killed
         | CloseReason::BackendDown => 0,
@@ -357,7 +361,8 @@ fn check_deadline(record: &Record, queue_timeout: u64) {
     assert!(lasted >= least, "{}: after {lasted} ns", record.reason);
     assert!(record.summary.attempts <= limits.attempts);
     // The longest time of a session is looked at when its connect attempts are over.
-    let connecting = u64::from(limits.attempts) * (limits.connect + LATE_MAX);
+    // An attempt that could be made only at the end of its time gets as much again.
+    let connecting = u64::from(limits.attempts) * (2 * limits.connect + LATE_MAX);
     let peeking = limits.peek.map_or(0, |peek| peek + LATE_MAX);
     let queued = record.summary.queued.unwrap_or(0);
     assert!(queued < queue_timeout + LATE_MAX, "queued for {queued} ns");

@@ -232,6 +232,7 @@ impl FakeKernel {
             | CloseReason::HalfClosedTimeout
             | CloseReason::SessionTimeout
             | CloseReason::NoResources
+            | CloseReason::NoLocalPort
             | CloseReason::Shutdown => false,
         };
         let meant = self.world.closes.iter().filter(|close| {

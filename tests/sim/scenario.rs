@@ -317,6 +317,7 @@ impl Plan {
             backends: self.pools.tempers.clone(),
             descriptors: random.pick(&[5, 20, 1_000, 1_000, 1_000]),
             famine: false,
+            drought: false,
             in_all: Arc::clone(&self.in_all),
             per_listener: self.per_listener.clone(),
             others: 0,
@@ -360,6 +361,11 @@ impl Plan {
             let (at, time) = (kernel.random.below(span), kernel.random.below(800 * MS));
             kernel.after(at, Event::Famine(true));
             kernel.after(at + time, Event::Famine(false));
+        }
+        if kernel.random.permille(300) {
+            let (at, time) = (kernel.random.below(span), kernel.random.below(800 * MS));
+            kernel.after(at, Event::Drought(true));
+            kernel.after(at + time, Event::Drought(false));
         }
         if kernel.random.permille(300) {
             let (at, time) = (kernel.random.below(span), kernel.random.below(300 * MS));

@@ -28,6 +28,8 @@ pub(crate) struct World {
     pub(crate) descriptors: usize,
     /// No descriptor is to be had for a while.
     pub(crate) famine: bool,
+    /// No local port is free for a while.
+    pub(crate) drought: bool,
     /// Another worker's share of the limits, in all and per listener.
     pub(crate) in_all: Arc<Limit>,
     pub(crate) per_listener: Vec<Arc<Limit>>,
@@ -76,6 +78,8 @@ pub(crate) enum Event {
     Command,
     /// Descriptors run out or are back.
     Famine(bool),
+    /// Local ports run out or are back.
+    Drought(bool),
     /// Another worker takes places, or leaves them.
     Others(u32),
     /// One of another worker's clients does something.
@@ -105,6 +109,10 @@ impl FakeKernel {
             Event::Famine(begins) => {
                 self.trace.fact("famine", 0, u64::from(begins));
                 self.world.famine = begins;
+            }
+            Event::Drought(begins) => {
+                self.trace.fact("drought", 0, u64::from(begins));
+                self.world.drought = begins;
             }
             Event::Others(wanted) => self.others_take(wanted),
             Event::Neighbour => self.neighbour_acts(),

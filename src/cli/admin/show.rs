@@ -127,6 +127,7 @@ fn status_text(status: &Status, paint: Paint) -> String {
             let _ = writeln!(text, "{name:<12} {line}");
         }
     }
+    text += &lacking(&status.lacks, paint);
     let mut workers = Table::new(&[
         ("worker", Align::Right),
         ("version", Align::Right),
@@ -150,6 +151,15 @@ fn status_text(status: &Status, paint: Paint) -> String {
         ]);
     }
     text + "\n" + &workers.text(paint)
+}
+
+/// What the machine lacks, a line each.
+fn lacking(lacks: &[String], paint: Paint) -> String {
+    let lacks = lacks.iter();
+    let lines = lacks.map(|lack| paint.toned(&plain(lack), Tone::Bad));
+    lines
+        .map(|lack| format!("{:<12} {lack}\n", "lacking"))
+        .collect()
 }
 
 /// A stage as a word, and how it looks.

@@ -6,6 +6,9 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+use crate::fault::Fault;
+use crate::kernel::Errno;
+
 /// Why a probe failed.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum Failure {
@@ -73,19 +76,16 @@ pub enum Closed {
 impl Failure {
     /// What the kernel said of the connection.
     pub(super) fn broken(error: &io::Error) -> Self {
-        match error.raw_os_error() {
-            Some(libc::EADDRNOTAVAIL) => Self::Lacking("no local port is free".to_owned()),
-            Some(libc::ENOMEM | libc::ENOBUFS) => Self::lacking(error),
+        let errno = error.raw_os_error();
+        match (errno, errno.map(|errno| Fault::of_connect(Errno(errno)))) {
+            (_, Some(Fault::Ports)) => Self::Lacking("no local port is free".to_owned()),
+            (_, Some(Fault::Resources)) => Self::Lacking(short(error)),
             // unix(7): connect does not wait for a full backlog when it is nonblocking.
-            Some(libc::EAGAIN) => Self::Broken("its backlog is full".to_owned()),
-            Some(libc::ENOENT) => Self::Broken("there is no such socket".to_owned()),
-            Some(_) | None => Self::Broken(short(error)),
+            (_, Some(Fault::Busy)) => Self::Broken("its backlog is full".to_owned()),
+            (Some(libc::ENOENT), _) => Self::Broken("there is no such socket".to_owned()),
+            // That it can't be reached from here is what a check finds out, whoever is to blame.
+            _ => Self::Broken(short(error)),
         }
-    }
-
-    /// Why there is no socket.
-    pub(super) fn lacking(error: &io::Error) -> Self {
-        Self::Lacking(short(error))
     }
 
     /// Whether it tells something of the backend.
@@ -155,7 +155,10 @@ mod tests {
     fn an_own_lack_is_no_failure_of_the_backend() {
         let lack = |errno| Failure::broken(&io::Error::from_raw_os_error(errno));
         assert!(!lack(libc::EADDRNOTAVAIL).is_telling());
-        assert!(!lack(libc::ENOBUFS).is_telling());
+        for errno in [libc::EADDRINUSE, libc::ENOBUFS, libc::EMFILE, libc::ENFILE] {
+            assert!(!lack(errno).is_telling());
+        }
+        assert!(lack(libc::EACCES).is_telling());
         assert!(lack(libc::ECONNREFUSED).is_telling());
     }
 

@@ -33,7 +33,7 @@ impl Stream {
     /// Connects. No time limit: it is dropped when its time is over.
     pub(super) async fn connect(to: &Address) -> Result<Self, Failure> {
         let address = sys::socket_address(to);
-        let socket = open(&address).map_err(|error| Failure::lacking(&error))?;
+        let socket = open(&address).map_err(|error| Failure::broken(&error))?;
         let mut stream = Self {
             socket: Rc::new(socket),
             waiting: false,

@@ -62,7 +62,7 @@ fn a_client_that_resets_while_connecting_ends_it_at_once() {
 #[test]
 fn a_client_that_resets_while_descriptors_lack_ends_it() {
     let mut script = Script::begin();
-    script.told(Event::Exhausted);
+    script.told(Event::Lacking(Fault::Resources));
     script.asks(&[Op::Visit(Backend, RETRY_AFTER)]);
     script.told(Event::RecvEnded(Client, Err(Errno::CONNRESET)));
     script.asks(&[]);
@@ -84,7 +84,7 @@ fn a_client_fills_so_many_buffers_while_connecting() {
     script.asks(&[]);
     // A failed attempt changes nothing about it.
     script.told(Event::ConnectFailed(Errno::CONNREFUSED));
-    script.asks(&[Op::Abandon(true), Op::Connect]);
+    script.asks(&[Op::Abandon(Fault::Backend), Op::Connect]);
     script.told(Event::Connected);
     script.asks(&[Op::Send(Client, first, false), Op::Recv(Backend)]);
     // It goes on when all but one are sent.
@@ -116,8 +116,8 @@ fn a_retry_has_what_the_client_sent_before_it() {
     let mut script = Script::begin();
     let request = script.receives_last(Client, 100);
     script.told(Event::ConnectFailed(Errno::CONNREFUSED));
-    script.asks(&[Op::Abandon(true), Op::Connect]);
-    script.told(Event::Exhausted);
+    script.asks(&[Op::Abandon(Fault::Backend), Op::Connect]);
+    script.told(Event::Paused);
     script.asks(&[Op::Visit(Backend, RETRY_AFTER)]);
     script.told(Event::Visit(Backend));
     script.asks(&[Op::Connect]);
@@ -128,7 +128,7 @@ fn a_retry_has_what_the_client_sent_before_it() {
 #[test]
 fn a_client_without_a_buffer_and_a_backend_without_a_socket_are_visited_apart() {
     let mut script = Script::begin();
-    script.told(Event::Exhausted);
+    script.told(Event::Lacking(Fault::Resources));
     script.asks(&[Op::Visit(Backend, RETRY_AFTER)]);
     script.told(Event::RecvEnded(Client, Err(Errno::NOBUFS)));
     assert!(matches!(script.ops.pop_front(), Some(Op::Visit(Client, _))));
@@ -146,7 +146,11 @@ fn bytes_are_given_back_when_no_backend_is_reached() {
     });
     let request = script.receives_last(Client, 100);
     script.told(Event::ConnectFailed(Errno::CONNREFUSED));
-    script.asks(&[Op::Abandon(true), Op::Release(request.id), Op::Finish]);
+    script.asks(&[
+        Op::Abandon(Fault::Backend),
+        Op::Release(request.id),
+        Op::Finish,
+    ]);
     assert_eq!(script.session.reason(), Some(CloseReason::ConnectFailed));
     assert_eq!(script.session.summary().delivered, [0, 0]);
 }
@@ -184,7 +188,7 @@ fn a_list_shows_how_far_a_session_has_come() {
     assert_eq!(phase(&script), Phase::Queued);
     script.told(Event::Called);
     // Nobody waits for a place here, but for a descriptor.
-    script.told(Event::Exhausted);
+    script.told(Event::Lacking(Fault::Resources));
     assert_eq!(phase(&script), Phase::Connecting);
     script.told(Event::Visit(Backend));
     script.now += 3 * MS;

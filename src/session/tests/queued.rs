@@ -50,7 +50,7 @@ fn who_finds_no_place_after_all_waits_on() {
 #[test]
 fn a_wait_stops_the_clock_of_connecting_and_does_not_set_it_back() {
     let mut script = Script::begin();
-    script.told(Event::Exhausted);
+    script.told(Event::Lacking(Fault::Resources));
     script.passes(RETRY_AFTER);
     script.told(Event::Visit(Backend));
     script.told(Event::Queued(script.now + WAIT));
@@ -148,7 +148,7 @@ fn a_second_wait_counts_with_the_first() {
     script.passes(100 * MS);
     script.told(Event::Called);
     script.told(Event::ConnectFailed(Errno::CONNREFUSED));
-    script.asks(&[Op::Connect, Op::Abandon(true), Op::Connect]);
+    script.asks(&[Op::Connect, Op::Abandon(Fault::Backend), Op::Connect]);
     script.told(Event::Queued(script.now + WAIT));
     script.passes(50 * MS);
     script.told(Event::Called);

@@ -1,0 +1,186 @@
+//! Whose fault a connect that fails is: what is blamed, what is tried next, and how the end is
+//! called.
+
+use super::*;
+
+const REFUSED: Errno = Errno::CONNREFUSED;
+const NO_PORT: Errno = Errno(libc::EADDRNOTAVAIL);
+/// Where only one attempt is made, and it may take no longer than a pause.
+const HASTY: Limits = Limits {
+    connect: 50 * MS,
+    ..LIMITS
+};
+
+/// The client's receive is asked to end, and does.
+fn joins(script: &mut Script, first: &[Op]) {
+    let cancel = Op::Cancel(Purpose::Recv(Client));
+    let asked: Vec<_> = first.iter().copied().chain([cancel]).collect();
+    script.asks(&asked);
+    script.told(Event::RecvEnded(Client, Err(Errno::CANCELED)));
+}
+
+/// The only backend refuses: `Paused` answers the connect that follows.
+fn refuses_and_pauses(script: &mut Script) {
+    script.told(Event::ConnectFailed(REFUSED));
+    script.asks(&[Op::Abandon(Fault::Backend), Op::Connect]);
+    script.told(Event::Paused);
+    script.asks(&[Op::Visit(Backend, RETRY_AFTER)]);
+}
+
+#[test]
+fn a_refused_connect_is_named_so_however_short_the_timeout() {
+    let mut script = Script::begin_with(HASTY);
+    for _ in 0..2 {
+        refuses_and_pauses(&mut script);
+        // The timeout as long as the pause, and a worker that comes late: no attempt is under way.
+        script.now += RETRY_AFTER + 7 * MS;
+        script.told(Event::Visit(Backend));
+        script.asks(&[Op::Connect]);
+        assert_eq!(script.deadline_in(), HASTY.connect);
+        script.passes(0);
+        script.asks(&[]);
+    }
+    script.told(Event::ConnectFailed(REFUSED));
+    joins(&mut script, &[Op::Abandon(Fault::Backend)]);
+    script.ends(CloseReason::ConnectFailed, Manner::Reset);
+    assert_eq!(script.session.summary().attempts, 3);
+}
+
+#[test]
+fn a_pause_before_the_only_backend_costs_no_attempt() {
+    let mut script = Script::begin_with(Limits {
+        connect: 10 * MS,
+        ..LIMITS
+    });
+    refuses_and_pauses(&mut script);
+    script.passes(RETRY_AFTER - 1);
+    script.asks(&[]);
+    script.passes(1);
+    script.told(Event::Visit(Backend));
+    script.asks(&[Op::Connect]);
+}
+
+#[test]
+fn an_error_that_outruns_the_cancel_of_an_overdue_connect_is_the_cause() {
+    let mut script = Script::begin_with(Limits {
+        attempts: 1,
+        ..LIMITS
+    });
+    script.passes(LIMITS.connect);
+    script.asks(&[Op::Cancel(Purpose::Connect)]);
+    script.told(Event::ConnectFailed(REFUSED));
+    assert!(script.rearms(), "no timer was armed while overdue");
+    joins(&mut script, &[Op::Abandon(Fault::Backend)]);
+    script.ends(CloseReason::ConnectFailed, Manner::Reset);
+}
+
+#[test]
+fn a_lack_of_ports_blames_nobody_and_tries_another_backend_at_once() {
+    let mut script = Script::begin();
+    script.told(Event::ConnectFailed(NO_PORT));
+    script.asks(&[Op::Abandon(Fault::Ports), Op::Connect]);
+    assert!(!Fault::Ports.blames_backend());
+    script.told(Event::Connected);
+    assert_eq!(script.session.summary().attempts, 1);
+}
+
+#[test]
+fn a_lack_of_ports_that_lasts_is_named_and_is_no_attempt() {
+    let mut script = Script::begin();
+    script.told(Event::ConnectFailed(NO_PORT));
+    script.asks(&[Op::Abandon(Fault::Ports), Op::Connect]);
+    script.told(Event::Lacking(Fault::Ports));
+    script.asks(&[Op::Visit(Backend, RETRY_AFTER)]);
+    // Waiting does not move the deadline.
+    script.passes(RETRY_AFTER);
+    script.told(Event::Visit(Backend));
+    script.asks(&[Op::Connect]);
+    script.told(Event::Lacking(Fault::Ports));
+    script.asks(&[Op::Visit(Backend, RETRY_AFTER)]);
+    script.passes(LIMITS.connect - RETRY_AFTER);
+    joins(&mut script, &[]);
+    script.told(Event::Visit(Backend));
+    script.ends(CloseReason::NoLocalPort, Manner::Reset);
+    assert_eq!(script.session.summary().attempts, 0);
+}
+
+#[test]
+fn a_connect_begun_late_for_want_of_a_port_has_its_own_time() {
+    let mut script = Script::begin();
+    script.told(Event::Lacking(Fault::Ports));
+    script.now += LIMITS.connect - MS;
+    script.ops.clear();
+    script.told(Event::Visit(Backend));
+    script.asks(&[Op::Connect]);
+    script.passes(MS);
+    script.asks(&[]);
+    assert_eq!(script.deadline_in(), LIMITS.connect);
+    script.passes(LIMITS.connect);
+    script.asks(&[Op::Cancel(Purpose::Connect)]);
+    // The backend had all of it: now it is to blame.
+    script.told(Event::ConnectFailed(Errno::CANCELED));
+    assert_eq!(
+        script.ops.pop_front(),
+        Some(Op::Rearm),
+        "no timer was armed while overdue"
+    );
+    script.asks(&[Op::Abandon(Fault::Unanswered), Op::Connect]);
+}
+
+#[test]
+fn a_lack_gets_that_time_once() {
+    let mut script = Script::begin();
+    script.told(Event::Lacking(Fault::Ports));
+    script.ops.clear();
+    script.told(Event::Visit(Backend));
+    script.passes(LIMITS.connect);
+    script.asks(&[Op::Connect]);
+    script.told(Event::ConnectFailed(NO_PORT));
+    script.asks(&[Op::Abandon(Fault::Ports), Op::Connect]);
+    script.passes(LIMITS.connect);
+    let cancels = [Op::Cancel(Purpose::Connect)];
+    joins(&mut script, &cancels);
+    script.told(Event::ConnectFailed(Errno::CANCELED));
+    script.ends(CloseReason::NoLocalPort, Manner::Reset);
+}
+
+#[test]
+fn a_backlog_that_stays_full_is_a_backend_that_does_not_answer() {
+    let mut script = Script::begin();
+    script.told(Event::ConnectFailed(AGAIN));
+    script.asks(&[Op::Abandon(Fault::Busy), Op::Connect]);
+    script.told(Event::Lacking(Fault::Busy));
+    script.asks(&[Op::Visit(Backend, RETRY_AFTER)]);
+    script.passes(LIMITS.connect);
+    joins(&mut script, &[]);
+    script.told(Event::Visit(Backend));
+    script.ends(CloseReason::ConnectTimeout, Manner::Reset);
+}
+
+#[test]
+fn what_is_not_permitted_here_counts_as_an_attempt_and_blames_nobody() {
+    let mut script = Script::begin();
+    for _ in 0..2 {
+        script.told(Event::ConnectFailed(Errno(libc::EACCES)));
+        script.asks(&[Op::Abandon(Fault::Local), Op::Connect]);
+    }
+    script.told(Event::ConnectFailed(Errno(libc::EACCES)));
+    joins(&mut script, &[Op::Abandon(Fault::Local)]);
+    script.ends(CloseReason::ConnectFailed, Manner::Reset);
+}
+
+#[test]
+fn a_lack_of_memory_breaks_no_stream() {
+    for from in Side::BOTH {
+        let mut script = Script::connected();
+        let bytes = script.receives(from, 100);
+        script.ops.clear();
+        script.told(Event::Sent(from, Err(Errno(libc::ENOMEM))));
+        assert!(matches!(script.ops.pop_front(), Some(Op::Visit(_, _))));
+        script.told(Event::Visit(from));
+        script.asks(&[Op::Send(from, bytes, false)]);
+        script.told(Event::RecvEnded(from, Err(Errno(libc::ENOMEM))));
+        assert!(matches!(script.ops.pop_front(), Some(Op::Visit(_, _))));
+        assert_eq!(script.session.reason(), None);
+    }
+}
