@@ -68,6 +68,10 @@ pub trait Kernel {
     /// What socket(2) says, for [`Fault::of_connect`](crate::fault::Fault::of_connect).
     fn open(&mut self, to: &Address) -> Result<Socket, Errno>;
 
+    /// Whether a socket that has connected to `to` is connected to itself: nobody listens there,
+    /// and the kernel took that very port as the socket's own.
+    fn is_connected_to_itself(&self, socket: &Socket, to: &Address) -> bool;
+
     /// The other end of an accepted socket; `None` for a Unix socket or a vanished peer.
     fn peer(&self, socket: &Socket) -> Option<SocketAddr>;
 

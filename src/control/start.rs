@@ -104,6 +104,7 @@ pub(super) async fn start(
     inherited: Inherited,
     patience: &Patience,
 ) -> Result<Crew, StartError> {
+    sys::read_local_ports();
     let plan = Plan::new(config, features);
     let workers = u32::try_from(plan.cpus.len()).unwrap_or(u32::MAX);
     let snapshot = Arc::new(Snapshot::compose(None, config, plan.in_all, unknown));

@@ -150,6 +150,7 @@ impl Balancer {
     }
 
     fn tick(&mut self) {
+        sys::read_local_ports();
         self.lacks
             .report(&self.crew.stats, &self.snapshot, &self.events);
         let now = sys::monotonic();

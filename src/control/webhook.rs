@@ -27,6 +27,7 @@ use tokio::task::AbortHandle;
 use tokio_rustls::TlsConnector;
 
 use crate::select::Decision;
+use crate::sys;
 
 /// Where decisions are told, one after the other.
 #[derive(Debug)]
@@ -245,6 +246,10 @@ async fn connect(host: &str, port: u16) -> Result<TcpStream, PostError> {
     let mut failed = name(&"it has no address");
     for ip in found {
         match TcpStream::connect(SocketAddr::new(ip, port)).await {
+            // Nobody listens there, and the kernel took that very port.
+            Ok(stream) if sys::is_one_end(stream.local_addr().ok(), stream.peer_addr().ok()) => {
+                failed = io::Error::from_raw_os_error(libc::ECONNREFUSED).into();
+            }
             Ok(stream) => return Ok(stream),
             Err(error) => failed = error.into(),
         }

@@ -382,6 +382,10 @@ impl Kernel for Ring {
         }
     }
 
+    fn is_connected_to_itself(&self, socket: &Socket, to: &Address) -> bool {
+        sys::is_connected_to_itself(socket, to)
+    }
+
     fn peer(&self, socket: &Socket) -> Option<SocketAddr> {
         sys::peer_address(socket)
     }

@@ -6,6 +6,7 @@ mod clock;
 mod descriptor;
 mod files;
 mod passing;
+mod ports;
 mod process;
 mod socket;
 mod unix;
@@ -17,13 +18,14 @@ pub use descriptor::{
 };
 pub use files::{open_regular, open_to_append};
 pub use passing::{descriptor_channel, receive_descriptors, send_descriptors};
+pub use ports::{is_one_end, local_ports, read_local_ports};
 pub use process::{
     allowed_cpus, await_signals, block_signals, descriptor_limit, hold_signals, io_uring_disabled,
     kernel_release, pin_to, precise_timers, raise_descriptor_limit, release_signals,
     replace_handlers,
 };
 pub use socket::{
-    BACKLOG, Bound, accept, acknowledge, has_ended, inherit, is_hung_up, keep_alive, listen_all,
-    open_socket, peer_address, reset_on_close, shutdown, socket_address,
+    BACKLOG, Bound, accept, acknowledge, has_ended, inherit, is_connected_to_itself, is_hung_up,
+    keep_alive, listen_all, open_socket, peer_address, reset_on_close, shutdown, socket_address,
 };
 pub use unix::{SocketFile, listen_privately};

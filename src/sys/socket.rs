@@ -10,6 +10,7 @@ use socket2::{Domain, Protocol, SockAddr, SockRef, TcpKeepalive, Type};
 use crate::address::Address;
 use crate::kernel::{Errno, Socket};
 
+use super::ports;
 use super::unix::{SocketFile, listen_unix};
 
 /// The listening sockets of an address.
@@ -148,6 +149,18 @@ pub fn socket_address(address: &Address) -> SockAddr {
 #[must_use]
 pub fn peer_address(socket: &Socket) -> Option<SocketAddr> {
     with(socket, |socket| socket.peer_addr()).ok()?.as_socket()
+}
+
+/// Whether a socket that has connected to this address is connected to itself. Asks the kernel only
+/// where the port is one that it could have taken.
+#[must_use]
+pub fn is_connected_to_itself(socket: &Socket, to: &Address) -> bool {
+    let Address::Tcp(to) = to else {
+        return false;
+    };
+    let own = |socket: SockRef<'_>| socket.local_addr().ok()?.as_socket();
+    ports::local_ports().contains(&to.port())
+        && ports::is_one_end(with(socket, own), Some(SocketAddr::new(to.ip(), to.port())))
 }
 
 /// A connection that waits in the backlog, if there is one.

@@ -247,8 +247,11 @@ impl<K: Kernel> Worker<K> {
                 self.note_moved(token.slot() as usize);
                 self.on_operation(completion, ends);
             }
-            Purpose::Connect
-            | Purpose::Recv(_)
+            Purpose::Connect => {
+                let completion = self.disown(completion);
+                self.on_operation(completion, ends);
+            }
+            Purpose::Recv(_)
             | Purpose::PollSource(_)
             | Purpose::PollSink(_)
             | Purpose::Watch(_)

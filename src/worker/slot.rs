@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::fault::Fault;
-use crate::kernel::{Buffer, Completion, Done, Interest, Kernel, Manner, Pipe, Socket};
+use crate::kernel::{Buffer, Completion, Done, Errno, Interest, Kernel, Manner, Pipe, Socket};
 use crate::pool::{Backend, Ended, Tally};
 use crate::select::{Choice, Keys, Looked, Request};
 use crate::session::{CloseReason, Context, Event, Op, Session, Side};
@@ -256,6 +256,24 @@ impl<K: Kernel> Worker<K> {
         None
     }
 
+    /// A socket that is connected to itself was refused: nobody listens there.
+    pub(super) fn disown(&self, completion: Completion) -> Completion {
+        let slot = &self.slots[completion.token.slot() as usize];
+        let ends = slot.backend.as_ref().zip(slot.target.as_ref());
+        let itself = completion.outcome.is_ok()
+            && ends.is_some_and(|(socket, backend)| {
+                self.kernel.is_connected_to_itself(socket, &backend.address)
+            });
+        if itself {
+            let outcome = Err(Errno::CONNREFUSED);
+            return Completion {
+                outcome,
+                ..completion
+            };
+        }
+        completion
+    }
+
     /// Goes over to what is known of its listener now, before an attempt: what was tried counts
     /// by the indices of one pool, and what the client is known by may be another key now.
     fn catch_up(&mut self, key: usize) {
@@ -351,7 +369,8 @@ impl<K: Kernel> Worker<K> {
             self.notices.ring();
         }
         if let Some(socket) = slot.backend.take() {
-            self.kernel.close(socket, Manner::Graceful);
+            // One that is connected to itself would else keep the backend's port in TIME-WAIT.
+            self.kernel.close(socket, Manner::Reset);
             self.release(key, &backend, Ended::unanswered());
         }
     }

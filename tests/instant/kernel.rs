@@ -212,6 +212,10 @@ impl Kernel for InstantKernel {
         Ok(self.connection())
     }
 
+    fn is_connected_to_itself(&self, _socket: &Socket, _to: &Address) -> bool {
+        false
+    }
+
     fn peer(&self, _socket: &Socket) -> Option<SocketAddr> {
         Some(SocketAddr::from(([10, 0, 0, 1], 50_000)))
     }

@@ -484,6 +484,10 @@ impl Kernel for FakeKernel {
         Ok(Socket::from_raw(fd))
     }
 
+    fn is_connected_to_itself(&self, socket: &Socket, _to: &Address) -> bool {
+        self.conns[index(socket.raw())].own
+    }
+
     fn peer(&self, socket: &Socket) -> Option<SocketAddr> {
         let port = u16::try_from(socket.raw()).expect("few connections");
         Some(SocketAddr::new(client_ip(u64::from(port)), port))

@@ -133,6 +133,7 @@ const INTERESTING: &[&str] = &[
     "pool full",
     // Connecting.
     "a backend socket that can't be made",
+    "a socket connected to itself",
     "no descriptor for a backend socket",
     "no local port",
     "connect went its way in spite of a cancel",

@@ -14,6 +14,8 @@ pub(crate) struct Conn {
     pub(crate) hold: Hold,
     /// An accepted client is connected from the start, a backend once its connect succeeded.
     pub(crate) connected: bool,
+    /// It is connected to itself.
+    pub(crate) own: bool,
     /// The listener that a client came in by.
     pub(crate) listener: usize,
     /// The descriptor of the other end of its session.
@@ -98,6 +100,7 @@ impl Conn {
             peer,
             hold: Hold::Backlog,
             connected: side == Side::Client,
+            own: false,
             listener: 0,
             partner: None,
             paired_at: 0,

@@ -50,6 +50,8 @@ pub(crate) enum Fate {
     Accepted,
     Failed(i32),
     Unanswered,
+    /// Nobody listens, and the kernel took that very port.
+    Itself,
 }
 
 impl InFlight {
@@ -105,6 +107,7 @@ impl Fate {
         ];
         match temper {
             Temper::Good => Self::Accepted,
+            Temper::Refusing if random.permille(100) => Self::Itself,
             Temper::Refusing => Self::Failed(libc::ECONNREFUSED),
             Temper::Silent => Self::Unanswered,
             Temper::Moody => match random.below(6) {
@@ -120,6 +123,7 @@ impl Fate {
             Self::Unanswered => None,
             Self::Failed(libc::EADDRNOTAVAIL | libc::ENOBUFS) => Some(random.lag()),
             Self::Failed(libc::ETIMEDOUT) => Some(random.between(MS, 400 * MS)),
+            Self::Itself => Some(random.lag()),
             Self::Accepted | Self::Failed(_) if random.permille(50) => {
                 Some(random.between(MS, 400 * MS))
             }
@@ -349,6 +353,12 @@ impl FakeKernel {
             Fate::Unanswered if cancelled => return self.end_cancelled(token, Kind::Connect(fate)),
             Fate::Unanswered => return,
             Fate::Failed(errno) => Err(Errno(errno)),
+            Fate::Itself => {
+                self.trace.see("a socket connected to itself");
+                // Whoever uses it is found out: it is not `connected`.
+                self.conn(fd).own = true;
+                return self.complete(token, Ok(Done::Count(0)), false);
+            }
             Fate::Accepted => Ok(Done::Count(0)),
         };
         if cancelled {

@@ -23,6 +23,7 @@ use super::args::Asked;
 use super::place::{Place, PlaceError};
 use crate::admin::model::Problem;
 use crate::config::ADMIN_SOCKET;
+use crate::sys;
 
 /// Why there is no answer, or not the one that was wanted.
 #[derive(Debug, Error)]
@@ -216,7 +217,7 @@ impl Client {
                     .await?
             }
             Place::Http(address) => {
-                let stream = TcpStream::connect(address).await;
+                let stream = TcpStream::connect(address).await.and_then(refuse_itself);
                 self.exchange(stream.map_err(|error| self.unconnected(&error))?, request)
                     .await?
             }
@@ -377,6 +378,14 @@ const TOKEN_FILE: &str = "MAHORAGA_TOKEN_FILE";
 const TIME: Duration = Duration::from_secs(5);
 /// The largest is a configuration: its file may have 16 MiB, and JSON escapes some of it.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
+
+/// Nobody listens where a socket is connected to itself: the kernel took that very port.
+fn refuse_itself(stream: TcpStream) -> io::Result<TcpStream> {
+    if sys::is_one_end(stream.local_addr().ok(), stream.peer_addr().ok()) {
+        return Err(ErrorKind::ConnectionRefused.into());
+    }
+    Ok(stream)
+}
 
 #[cfg(test)]
 mod tests {
