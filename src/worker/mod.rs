@@ -174,19 +174,9 @@ impl<K: Kernel> Worker<K> {
 
     /// Waits for a batch and handles it.
     pub fn turn(&mut self) {
-        let timeout = self.timeout();
-        let mut batch = std::mem::take(&mut self.batch);
-        self.kernel.wait(timeout, &mut batch);
-        self.now = self.kernel.now();
+        self.take_batch(self.timeout());
         let began = self.now;
-        let mut completions = batch.drain(..).peekable();
-        while let Some(completion) = completions.next() {
-            let next = completions.peek();
-            let ends = next.is_some_and(|next| next.token == completion.token && next.is_end());
-            self.on_completion(completion, ends);
-        }
-        drop(completions);
-        self.batch = batch;
+        self.catch_up_after_stall();
         self.make_visits();
         self.expire();
         if self.now >= self.look_at {
@@ -206,6 +196,38 @@ impl<K: Kernel> Worker<K> {
         self.now = self.kernel.now();
         self.links.set_short(self.kernel.is_short_of_buffers());
         self.histograms.turn.saturating_record(self.now - began);
+    }
+
+    /// Waits for a batch, and tells each session what happened to it; how many completions came.
+    fn take_batch(&mut self, timeout: Option<Duration>) -> usize {
+        let mut batch = std::mem::take(&mut self.batch);
+        self.kernel.wait(timeout, &mut batch);
+        self.now = self.kernel.now();
+        let taken = batch.len();
+        let mut completions = batch.drain(..).peekable();
+        while let Some(completion) = completions.next() {
+            let next = completions.peek();
+            let ends = next.is_some_and(|next| next.token == completion.token && next.is_end());
+            self.on_completion(completion, ends);
+        }
+        drop(completions);
+        self.batch = batch;
+        taken
+    }
+
+    /// This thread did not run for a while: the process was stopped, or the machine is loaded. What
+    /// has come meanwhile counts before the deadlines that have passed meanwhile. The kernel hands
+    /// out some 20 completions per wait, however many there are.
+    fn catch_up_after_stall(&mut self) {
+        let due = self.timers.next().unwrap_or(NEVER);
+        if self.now.saturating_sub(due) < STALL {
+            return;
+        }
+        for _ in 0..STALL_BATCHES {
+            if self.take_batch(Some(Duration::ZERO)) == 0 {
+                return;
+            }
+        }
     }
 
     /// Whether a stop has come to its end.
@@ -358,3 +380,8 @@ impl<K: Kernel> Worker<K> {
         }
     }
 }
+
+/// A timer is never so late while the thread runs: 20 ms.
+const STALL: u64 = 20_000_000;
+/// Waits without a pause after a stall: enough for all sessions of a worker with usual limits.
+const STALL_BATCHES: usize = 1_024;

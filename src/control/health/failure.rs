@@ -18,6 +18,9 @@ pub enum Failure {
     /// This process lacks a descriptor, a port or memory: nothing was learned of the backend.
     #[error("not probed: {0}")]
     Lacking(String),
+    /// This process did not run meanwhile: nothing was learned of the backend.
+    #[error("not probed: this process was stopped, or its machine overloaded")]
+    Stalled,
     /// The time was over.
     #[error("no {stage} within {after:?}")]
     Late {
@@ -91,7 +94,7 @@ impl Failure {
     /// Whether it tells something of the backend.
     #[must_use]
     pub fn is_telling(&self) -> bool {
-        !matches!(self, Self::Lacking(_))
+        !matches!(self, Self::Lacking(_) | Self::Stalled)
     }
 }
 

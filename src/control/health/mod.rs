@@ -9,6 +9,7 @@ mod ejections;
 mod failure;
 mod outliers;
 mod probe;
+mod running;
 mod schedule;
 mod stream;
 mod tls;
@@ -372,6 +373,8 @@ impl Watch {
             let outcome = self.prober.probe().await;
             let check = self.prober.check();
             let turn = judge(&mut self.verdict, outcome.failure.as_ref(), check);
+            // What was not found out is looked at again soon.
+            let stalled = outcome.failure == Some(Failure::Stalled);
             let interval = schedule::jittered(self.verdict.interval(check), &mut self.random);
             let started = outcome.at;
             let told = Told {
@@ -387,10 +390,15 @@ impl Watch {
             // From start to start. A probe that took longer than that is followed by the next.
             let passed = sys::monotonic().saturating_sub(started);
             wait = interval.saturating_sub(Duration::from_nanos(passed));
+            if stalled {
+                wait = wait.min(AFTER_STALL);
+            }
         }
     }
 }
 
+/// A probe that a stall has spoiled is repeated by then.
+const AFTER_STALL: Duration = Duration::from_millis(100);
 /// What targets have told and nobody has taken in yet; then they wait with what they have to tell.
 const TOLD_MAX: usize = 1_024;
 

@@ -10,6 +10,7 @@ use crate::sys;
 use super::Outcome;
 use super::answer::{ANSWER_MAX, Expectation};
 use super::failure::{Failure, Stage};
+use super::running;
 use super::stream::Stream;
 use super::tls::{Client, Secured};
 
@@ -63,13 +64,16 @@ impl Prober {
         let started = sys::monotonic();
         let stage = Cell::new(Stage::Connecting);
         let after = self.check().timeout;
-        let done = tokio::time::timeout(after, self.converse(&stage)).await;
-        let late = |_| {
+        let (done, stalled) = running::within(after, self.converse(&stage)).await;
+        let late = || {
             let stage = stage.get();
             Err(Failure::Late { stage, after })
         };
+        let failure = done.unwrap_or_else(late).err();
+        // The backend may have waited for this process, or hung up meanwhile.
+        let stalled = stalled.then_some(Failure::Stalled);
         Outcome {
-            failure: done.unwrap_or_else(late).err(),
+            failure: failure.map(|failure| stalled.unwrap_or(failure)),
             at: started,
             took: sys::monotonic().saturating_sub(started),
         }

@@ -1,0 +1,84 @@
+//! A timeout that counts only while this process runs. One that was stopped for a second (SIGSTOP,
+//! a virtual machine that is moved, an overloaded machine) must not find that everybody else was
+//! late.
+
+use std::future::Future;
+use std::pin::pin;
+use std::time::Duration;
+
+use tokio::time::timeout;
+
+use crate::sys;
+
+/// Waits for a future for so long, in pieces: one that took much longer than it was to is no time
+/// of the future's. `None`: the time is over. Also whether there was such a piece.
+pub(super) async fn within<T>(
+    after: Duration,
+    future: impl Future<Output = T>,
+) -> (Option<T>, bool) {
+    let mut future = pin!(future);
+    let piece = (after / PIECES).max(PIECE_MIN);
+    let (mut left, mut lost) = (after, 0);
+    loop {
+        let wait = piece.min(left);
+        let began = sys::monotonic();
+        let done = timeout(wait, &mut future).await;
+        let took = Duration::from_nanos(sys::monotonic().saturating_sub(began));
+        let stalled = took > wait + STALL;
+        lost += u32::from(stalled);
+        if let Ok(done) = done {
+            return (Some(done), lost > 0);
+        }
+        // A machine that is always overloaded delays the end, but does not prevent it.
+        if !stalled || lost > PIECES {
+            left = left.saturating_sub(wait);
+        }
+        if left.is_zero() {
+            return (None, lost > 0);
+        }
+    }
+}
+
+const PIECES: u32 = 8;
+const PIECE_MIN: Duration = Duration::from_millis(5);
+/// A timer is never so late while the process runs.
+const STALL: Duration = Duration::from_millis(50);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn pause(ms: u64) {
+        tokio::time::sleep(Duration::from_millis(ms)).await;
+    }
+
+    /// Holds the thread, and with it every timer.
+    fn stall(ms: u64) {
+        let until = sys::monotonic() + ms * 1_000_000;
+        while sys::monotonic() < until {
+            std::hint::spin_loop();
+        }
+    }
+
+    #[tokio::test]
+    async fn what_comes_in_time_is_taken_and_what_does_not_is_late() {
+        let time = Duration::from_millis(200);
+        assert_eq!(within(time, async { 7 }).await.0, Some(7));
+        let began = sys::monotonic();
+        assert_eq!(within(time, std::future::pending::<()>()).await.0, None);
+        let took = Duration::from_nanos(sys::monotonic() - began);
+        assert!(took >= time, "{took:?}");
+    }
+
+    #[tokio::test]
+    async fn a_stall_is_no_time_of_the_others() {
+        let time = Duration::from_millis(100);
+        // It needs 60 ms of 100 before and after the thread stood still for 300.
+        let slow = async {
+            pause(30).await;
+            stall(300);
+            pause(30).await;
+        };
+        assert_eq!(within(time, slow).await, (Some(()), true));
+    }
+}
