@@ -53,6 +53,8 @@ mod hashing;
 mod health;
 #[path = "proxy/max_connections.rs"]
 mod max_connections;
+#[path = "proxy/network.rs"]
+mod network;
 #[path = "proxy/operations.rs"]
 mod operations;
 #[path = "proxy/panic.rs"]
@@ -63,6 +65,8 @@ mod peers;
 mod persistence;
 #[path = "proxy/places.rs"]
 mod places;
+#[path = "proxy/ports.rs"]
+mod ports;
 #[path = "proxy/pressure.rs"]
 mod pressure;
 #[path = "proxy/process.rs"]
@@ -87,6 +91,8 @@ mod signals;
 mod slow_start;
 #[path = "proxy/stage.rs"]
 mod stage;
+#[path = "proxy/stall.rs"]
+mod stall;
 #[path = "proxy/startup.rs"]
 mod startup;
 #[path = "proxy/storm.rs"]

@@ -82,6 +82,12 @@ impl Launch {
         launch
     }
 
+    /// The whole file, of [`Self::with_config`].
+    pub(crate) fn file(mut self, text: &str) -> Self {
+        self.file = Some(text.to_owned());
+        self
+    }
+
     fn new(subcommand: &str) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);

@@ -1,0 +1,151 @@
+//! Local ports: there may be none left, and one may be that of the backend.
+
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
+
+use crate::balancer::{Balancer, Launch};
+use crate::network;
+use crate::peers::{Backend, ping};
+use crate::watchdog::{eventually, watched};
+
+/// A balancer that clients come to over a Unix socket, so that they need no ports.
+fn start(listener: &str, pool: &str) -> (Balancer, PathBuf) {
+    let launch = Launch::with_config("", 1);
+    let front = launch.dir().join("front.sock");
+    let text = format!(
+        "(workers: 1, access_log: (to: \"access\"),\n\
+         listeners: [(name: \"l\", bind: \"unix:{}\", pool: \"default\", {listener})],\n\
+         pools: [(name: \"default\", {pool})])",
+        front.display()
+    );
+    (launch.file(&text).start(), front)
+}
+
+fn connect(front: &Path) -> UnixStream {
+    let client = UnixStream::connect(front).unwrap();
+    client
+        .set_read_timeout(Some(Duration::from_secs(20)))
+        .unwrap();
+    client
+}
+
+/// Whether the client is served.
+fn is_served(client: &mut UnixStream) -> bool {
+    let mut answer = [0; 4];
+    client.write_all(b"ping").is_ok()
+        && client.read_exact(&mut answer).is_ok()
+        && answer == *b"ping"
+}
+
+#[test]
+fn a_lack_of_ports_is_waited_out_and_blames_no_backend() {
+    watched(|| {
+        network::own("21000 21019");
+        let backend = Backend::tcp("127.0.0.1:22901", crate::peers::echo);
+        let pool = format!("backends: [\"{}\"]", backend.address);
+        let (balancer, front) = start("timeouts: (connect: \"30s\")", &pool);
+        let events = balancer.follow();
+        let mut held: Vec<_> = (0..20).map(|_| connect(&front)).collect();
+        for client in &mut held {
+            ping(client, b"held");
+        }
+        let late: Vec<_> = (0..30).map(|_| connect(&front)).collect();
+        let told = events.next("no_local_port");
+        assert_eq!(told["backend"], *backend.address);
+        assert!(
+            told["message"]
+                .as_str()
+                .unwrap()
+                .contains("ip_local_port_range")
+        );
+        let lacks = || balancer.ask(&["status"])["lacks"].as_array().unwrap().len();
+        eventually("the status says so", || lacks() == 1);
+        balancer.until_logged("no free local port to backend");
+        // Waiting costs little, and nobody is reset or blamed.
+        balancer.process.expect_cpu_below(0.10);
+        let known = balancer.backend(&backend.address);
+        assert_eq!(known["failures"], 0);
+        assert_eq!(known["ejected_s"], serde_json::Value::Null);
+        assert!(known["no_local_port"].as_u64().unwrap() > 0);
+        assert_eq!(balancer.number("connect_failures"), 0);
+        network::set_ports("21000 21999");
+        for mut client in late {
+            assert!(is_served(&mut client));
+        }
+        eventually("the status forgets", || lacks() == 0);
+        drop((events, held));
+        balancer.finish();
+    });
+}
+
+#[test]
+fn who_gets_no_port_in_time_is_told_so() {
+    watched(|| {
+        network::own("21000 21009");
+        let backend = Backend::tcp("127.0.0.1:22901", crate::peers::echo);
+        let pool = format!("backends: [\"{}\"]", backend.address);
+        let (balancer, front) = start("timeouts: (connect: \"200ms\")", &pool);
+        let mut held: Vec<_> = (0..10).map(|_| connect(&front)).collect();
+        for client in &mut held {
+            ping(client, b"held");
+        }
+        assert!(!is_served(&mut connect(&front)));
+        let log = balancer.dir().join("access");
+        eventually("its line", || {
+            let log = std::fs::read_to_string(&log).unwrap();
+            log.contains("reason=no_local_port")
+        });
+        drop(held);
+        balancer.finish();
+    });
+}
+
+#[test]
+fn another_backend_is_taken_where_one_has_no_port() {
+    watched(|| {
+        network::own("21000 21009");
+        let [first, second] =
+            ["127.0.0.1:22901", "127.0.0.1:22902"].map(|at| Backend::tcp(at, crate::peers::echo));
+        let pool = format!(
+            "strategy: \"first\", backends: [\"{}\", \"{}\"]",
+            first.address, second.address
+        );
+        let (balancer, front) = start("attempts: 1", &pool);
+        let mut held: Vec<_> = (0..20).map(|_| connect(&front)).collect();
+        for client in &mut held {
+            ping(client, b"held");
+        }
+        assert_eq!([first.accepted(), second.accepted()], [10, 10]);
+        drop(held);
+        balancer.finish();
+    });
+}
+
+#[test]
+fn a_connection_to_itself_is_refused_to_clients_and_probes() {
+    watched(|| {
+        network::own("21000 21031");
+        let backend = "127.0.0.1:21016";
+        let pool = format!(
+            "check: (type: \"tcp\", interval: \"100ms\", rise: 1, fall: 1), all_down: \"open\",\n\
+             ejection: \"off\", backends: [\"{backend}\"]"
+        );
+        let (balancer, front) = start("attempts: 1", &pool);
+        balancer.until(backend, "health", "down");
+        for _ in 0..300 {
+            assert!(!is_served(&mut connect(&front)), "served by itself");
+        }
+        // Some 40 probes.
+        thread::sleep(Duration::from_secs(4));
+        assert_eq!(balancer.log().count_unaudited("is up"), 0);
+        // Nothing keeps its port.
+        eventually("the backend can bind", || {
+            TcpListener::bind(backend).is_ok()
+        });
+        balancer.finish();
+    });
+}

@@ -1,0 +1,62 @@
+//! The balancer is stopped for a while, as a machine may be: that is nobody else's fault.
+
+use std::io::Write;
+use std::thread;
+use std::time::Duration;
+
+use crate::balancer::{Balancer, Launch};
+use crate::peers::{Backend, ping};
+use crate::server::{Kind, Server};
+use crate::watchdog::watched;
+
+fn stop_for(balancer: &Balancer, ms: u64, meanwhile: impl FnOnce()) {
+    balancer.process.signal(libc::SIGSTOP);
+    meanwhile();
+    thread::sleep(Duration::from_millis(ms));
+    balancer.process.signal(libc::SIGCONT);
+}
+
+#[test]
+fn a_stop_takes_no_probed_backend_down() {
+    watched(|| {
+        let servers = Server::start_all(Kind::Greeting, 3);
+        let check = "check: (type: \"tcp\", interval: \"100ms\", timeout: \"50ms\", fall: 1, \
+                     initial: \"probe\")";
+        let pool = format!("{check}, backends: [{}]", Server::ron(&servers));
+        let balancer = Launch::with_pool(&pool).start();
+        for server in &servers {
+            balancer.until(&server.name(), "health", "up");
+        }
+        for _ in 0..8 {
+            stop_for(&balancer, 700, || {});
+            thread::sleep(Duration::from_millis(300));
+        }
+        assert_eq!(balancer.log().count_unaudited("is down"), 0);
+        balancer.finish();
+    });
+}
+
+#[test]
+fn what_came_during_a_stop_counts_before_the_deadlines() {
+    watched(|| {
+        let backend = Backend::echo();
+        let launch = Launch::to(std::slice::from_ref(&backend.address));
+        let balancer = launch.flag("--idle-timeout", "500ms").start();
+        // Far more than the kernel tells of in one wait.
+        let mut clients: Vec<_> = (0..200).map(|_| balancer.connect()).collect();
+        for client in &mut clients {
+            ping(client, b"before");
+        }
+        stop_for(&balancer, 800, || {
+            for client in &mut clients {
+                client.write_all(b"meanwhile").unwrap();
+            }
+        });
+        for client in &mut clients {
+            let mut answer = [0; 9];
+            std::io::Read::read_exact(client, &mut answer).unwrap();
+        }
+        drop(clients);
+        balancer.finish();
+    });
+}
