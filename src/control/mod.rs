@@ -108,8 +108,8 @@ impl StartError {
     }
 }
 
-/// Runs the balancer until SIGTERM, SIGINT or SIGQUIT have ended its last session. `ready` is called
-/// once every worker accepts. The calling thread becomes the control thread. Signals that
+/// Runs the balancer until SIGTERM, SIGINT or SIGQUIT have ended its last session. `ready` is
+/// called once every worker accepts. The calling thread becomes the control thread. Signals that
 /// [`sys::hold_signals`] held back are handled from here on.
 ///
 /// SIGHUP opens the files of the logs again, which lets them be rotated, and reads the
