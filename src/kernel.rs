@@ -44,12 +44,15 @@ pub trait Kernel {
     /// them (6.17), so that one fast sender can't take dozens of buffers in a turn.
     fn recv(&mut self, token: Token, socket: &Socket);
 
-    /// Sends a buffer's bytes; it completes with the number sent, all of them but for a fault.
-    /// With `more` they may wait for what follows: another send, or the end of the stream.
+    /// Sends what there is room for, without waiting: it completes with the number of bytes sent,
+    /// or with `EAGAIN` when there is no room. With `more` they may wait for what follows: another
+    /// send, or the end of the stream.
     fn send(&mut self, token: Token, socket: &Socket, buffer: Buffer, more: bool);
 
-    /// Waits until the socket is ready: once, or, for [`Interest::Fault`], at each change of what
-    /// is wrong with it.
+    /// Waits until the socket is ready and completes with its events (poll(2)). It completes at
+    /// once when the peer has ended its direction, ready or not. [`Interest::Room`] and
+    /// [`Interest::Fault`] go on until they are cancelled: they complete at once like the others,
+    /// and then at each change.
     fn poll(&mut self, token: Token, socket: &Socket, interest: Interest);
 
     /// Asks the operation of this token to end early; it completes all the same.
@@ -187,6 +190,8 @@ pub enum Interest {
     Read,
     /// Room to send.
     Write,
+    /// The same, told at each change.
+    Room,
     /// Only errors and hang-ups, which every poll reports (poll(2)).
     Fault,
 }

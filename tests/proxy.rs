@@ -109,5 +109,7 @@ mod tags;
 mod tiers;
 #[path = "proxy/traffic.rs"]
 mod traffic;
+#[path = "proxy/waits.rs"]
+mod waits;
 #[path = "proxy/watchdog.rs"]
 mod watchdog;

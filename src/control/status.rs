@@ -170,6 +170,7 @@ pub(super) fn numbers(stats: &Numbers) -> Vec<(String, u64)> {
         ("accept_pauses", &stats.accept_pauses),
         ("accept_exhausted", &stats.accept_exhausted),
         ("listeners_lost", &stats.listeners_lost),
+        ("turns_in_vain", &stats.turns_in_vain),
         ("log_dropped", &stats.log_dropped),
     ];
     let numbers = numbers.map(|(name, number)| (name.to_owned(), number.get()));

@@ -334,23 +334,26 @@ impl Kernel for Ring {
     }
 
     fn send(&mut self, token: Token, socket: &Socket, buffer: Buffer, more: bool) {
+        // A send that waits inside the kernel waits by a poll, which ends at once when the peer
+        // has ended its direction: the kernel then retries it, and gives it a thread in the end.
         let bytes = self.buffers.address(buffer);
         let more = if more { libc::MSG_MORE } else { 0 };
         let send = opcode::Send::new(types::Fd(socket.raw()), bytes, buffer.len)
-            .flags(libc::MSG_WAITALL | libc::MSG_NOSIGNAL | more);
+            .flags(libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL | more);
         self.push(send.build(), token);
     }
 
     fn poll(&mut self, token: Token, socket: &Socket, interest: Interest) {
         let events = match interest {
             Interest::Read => POLLIN | POLLRDHUP,
-            Interest::Write => POLLOUT,
+            Interest::Write | Interest::Room => POLLOUT,
             Interest::Fault => 0,
         };
-        // Every poll is told of POLLRDHUP, asked or not. A fault that comes after it, the reset of
-        // a side that had ended its own direction, is told of only by a poll that goes on.
+        // Every poll reports POLLRDHUP, asked or not. What comes after it, room or the reset of a
+        // side that had ended its own direction, is reported only by a poll that goes on.
+        let goes_on = matches!(interest, Interest::Room | Interest::Fault);
         let poll = opcode::PollAdd::new(types::Fd(socket.raw()), events);
-        self.push(poll.multi(interest == Interest::Fault).build(), token);
+        self.push(poll.multi(goes_on).build(), token);
     }
 
     fn cancel(&mut self, target: Token) {

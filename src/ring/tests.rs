@@ -176,3 +176,69 @@ fn listening_sockets_are_adopted_by_their_ids() {
         ring.close(socket, Manner::Graceful);
     }
 }
+
+/// Both ends of a connection: TCP, and a Unix socket.
+fn pairs() -> [(socket2::Socket, Socket); 2] {
+    let (near, far) = pair();
+    let (unix_near, unix_far) = std::os::unix::net::UnixStream::pair().unwrap();
+    [
+        (near.into(), far),
+        (unix_near.into(), Socket::from_raw(unix_far.into_raw_fd())),
+    ]
+}
+
+/// Sends until there is no more room.
+fn fill(ring: &mut Ring, token: Token, far: &Socket, buffer: Buffer) {
+    loop {
+        ring.send(token, far, buffer, false);
+        let done = batch(ring).remove(0);
+        assert!(done.token == token && !done.more);
+        match done.outcome {
+            Ok(Done::Count(sent)) => assert!(sent > 0),
+            Err(errno) => return assert_eq!(errno, Errno(libc::EAGAIN)),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn waiting_for_room_at_a_peer_that_has_ended_its_direction() {
+    let rdhup = u32::from(libc::POLLRDHUP.cast_unsigned());
+    for (mut near, far) in pairs() {
+        let mut ring = ring(OLD);
+        let recv = Token::new(Purpose::Recv(Side::Client), 1, 0);
+        let send = Token::new(Purpose::Send(Side::Backend), 1, 0);
+        let poll = Token::new(Purpose::PollSink(Side::Backend), 1, 0);
+        ring.recv(recv, &far);
+        near.write_all(&[7; 8_000]).unwrap();
+        let Ok(Done::Received(buffer)) = batch(&mut ring).remove(0).outcome else {
+            panic!("no buffer");
+        };
+        near.shutdown(std::net::Shutdown::Write).unwrap();
+        assert!(batch(&mut ring).remove(0).is_end());
+        fill(&mut ring, send, &far, buffer);
+
+        // One that ends by itself ends at once.
+        ring.poll(poll, &far, Interest::Write);
+        let done = batch(&mut ring).remove(0);
+        assert!(matches!(done.outcome, Ok(Done::Count(events)) if events == rdhup));
+        assert!(!done.more);
+        // One that goes on says so once, and then waits for room.
+        ring.poll(poll, &far, Interest::Room);
+        let done = batch(&mut ring).remove(0);
+        assert!(matches!(done.outcome, Ok(Done::Count(events)) if events == rdhup));
+        assert!(done.more);
+        let mut nothing = Vec::new();
+        ring.wait(Some(Duration::from_millis(50)), &mut nothing);
+        assert!(nothing.is_empty(), "{nothing:?}");
+        near.set_nonblocking(true).unwrap();
+        while near.read(&mut [0; 65_536]).is_ok() {}
+        let done = batch(&mut ring).remove(0);
+        assert!(matches!(done.outcome, Ok(Done::Count(events)) if events & POLLOUT != 0));
+        ring.cancel(poll);
+        let last = batch(&mut ring).pop().unwrap();
+        assert!(last.token == poll && !last.more);
+        ring.give_back(buffer.id);
+        ring.close(far, Manner::Reset);
+    }
+}

@@ -29,6 +29,10 @@ pub(super) struct Half {
     streak: u8,
     /// Full buffers in a row that make a stream.
     promote_after: u8,
+    /// Waits since anything moved.
+    pub(super) waits: u8,
+    /// The sink's peer has ended its own direction: a poll that ends by itself ends at once.
+    pub(super) sink_ended: bool,
     /// Microseconds to the next visit.
     pace_us: u16,
     /// `delivered` when the last change to splice came.
@@ -60,6 +64,8 @@ impl Half {
             shut: false,
             streak: 0,
             promote_after: PROMOTE_AFTER,
+            waits: 0,
+            sink_ended: false,
             pace_us: PACE_US_START,
             promoted_at: 0,
         }

@@ -21,6 +21,7 @@ mod moving;
 mod op;
 mod peeking;
 mod view;
+mod waiting;
 
 #[cfg(test)]
 mod tests;
@@ -202,7 +203,8 @@ impl Session {
             }
             Event::RecvEnded(from, end) => self.on_recv_ended(from, end, cx),
             Event::Sent(from, outcome) => self.on_sent(from, outcome, cx),
-            Event::SourceReady(from) | Event::SinkReady(from) => cx.ops.push_back(Op::Pump(from)),
+            Event::SourceReady(from) => self.go_on(from, cx),
+            Event::SinkReady(from, room) => self.on_sink_ready(from, room, more, cx),
             Event::Watched(side, broke) => self.on_watched(side, broke, more, cx),
             Event::Visit(from) => self.on_visit(from, cx),
             Event::Pumped(from, pumped) => self.on_pumped(from, pumped, cx),
@@ -394,7 +396,7 @@ impl Session {
         cx.ops.push_back(match purpose {
             Purpose::Recv(side) => Op::Recv(side),
             Purpose::PollSource(side) => Op::PollSource(side),
-            Purpose::PollSink(side) => Op::PollSink(side),
+            Purpose::PollSink(side) => Op::PollSink(side, self.half(side).sink_ended),
             Purpose::Watch(side) => Op::Watch(side),
             Purpose::Accept
             | Purpose::Wake
@@ -482,6 +484,12 @@ impl Session {
     /// A side that is read from tells of its reset itself, behind the bytes that came before it.
     fn on_watched(&mut self, side: Side, broke: bool, more: bool, cx: &mut Context<'_>) {
         self.watched[side as usize] = more || broke;
+        if !broke && more {
+            cx.ops.push_back(Op::InVain);
+        } else if !broke {
+            // The kernel ended it, for want of room for its answers.
+            self.watch_soon(cx);
+        }
         if !broke || self.is_read(side) || self.broken.is_some() {
             return;
         }
@@ -495,7 +503,7 @@ impl Session {
     fn is_read(&self, side: Side) -> bool {
         self.in_flight.has(Purpose::Recv(side))
             || self.in_flight.has(Purpose::PollSource(side))
-            || self.in_flight.has(Purpose::Visit(side))
+            || self.in_flight.has(Purpose::Visit(side)) && !self.waits_for_room(side)
     }
 
     fn join(&mut self, event: Event, cx: &mut Context<'_>) {
@@ -547,7 +555,7 @@ fn purpose_of(event: &Event) -> Option<Purpose> {
         Event::Received(from, _, _) | Event::RecvEnded(from, _) => Some(Purpose::Recv(from)),
         Event::Sent(from, _) => Some(Purpose::Send(from)),
         Event::SourceReady(from) => Some(Purpose::PollSource(from)),
-        Event::SinkReady(from) => Some(Purpose::PollSink(from)),
+        Event::SinkReady(from, _) => Some(Purpose::PollSink(from)),
         Event::Watched(side, _) => Some(Purpose::Watch(side)),
         Event::Visit(from) => Some(Purpose::Visit(from)),
         Event::Peeked(_)

@@ -18,6 +18,7 @@ impl Session {
             return;
         }
         half.is_fed();
+        half.waits = 0;
         half.on_filled(buffer.len);
         if peeking {
             self.on_first_bytes(buffer, cx);
@@ -53,7 +54,9 @@ impl Session {
                 self.peek(true, cx);
             }
             Err(errno) if is_short(errno) => self.wait_for_memory(from, cx),
-            Err(errno) if errno.is_transient() => {}
+            Err(errno) if errno.is_transient() => {
+                self.begin_wait(from, cx);
+            }
             Err(_) if self.state == State::Open && self.half(from).is_loaded() => {
                 self.on_source_broken(from, cx);
             }
@@ -85,12 +88,20 @@ impl Session {
                 }
                 let half = self.half(from);
                 half.delivered += u64::from(bytes);
-                if let Some(id) = half.backlog.consume(bytes, cx.links) {
-                    cx.ops.push_back(Op::Release(id));
+                if bytes > 0 {
+                    half.waits = 0;
+                }
+                match half.backlog.consume(bytes, cx.links) {
+                    Some(id) => cx.ops.push_back(Op::Release(id)),
+                    // There was no room for the rest.
+                    None => self.wait_for_room(from, cx),
                 }
                 self.advance(from, cx);
             }
-            Err(errno) if errno.is_transient() => self.advance(from, cx),
+            Err(errno) if errno.is_transient() => {
+                self.wait_for_room(from, cx);
+                self.advance(from, cx);
+            }
             Err(errno) if is_short(errno) => self.wait_for_memory(from, cx),
             Err(_) => self.on_sink_broken(from, cx),
         }
@@ -130,12 +141,8 @@ impl Session {
     pub(super) fn on_visit(&mut self, from: Side, cx: &mut Context<'_>) {
         if self.state == State::Connecting && from == Side::Backend {
             self.on_retry(cx);
-        } else if self.half(from).shut {
-            // The sink broke since the visit was asked for.
-        } else if self.half(from).mode == Mode::Splice {
-            cx.ops.push_back(Op::Pump(from));
         } else {
-            self.advance(from, cx);
+            self.go_on(from, cx);
         }
     }
 
@@ -152,22 +159,22 @@ impl Session {
         let half = self.half(from);
         half.in_pipe = half.in_pipe + pumped.pulled - pumped.pushed;
         half.delivered += u64::from(pumped.pushed);
+        if pumped.pulled > 0 || pumped.pushed > 0 {
+            half.waits = 0;
+        }
         half.ended |= pumped.source == Source::Ended;
         let streams = half.on_visited(pumped);
         match (pumped.sink, pumped.source) {
             (Sink::Broken(_), _) => self.on_sink_broken(from, cx),
             (_, Source::Broken(_)) => self.close(CloseReason::reset_by(from), cx),
-            (Sink::Full, _) => {
-                self.ask(Purpose::PollSink(from), cx);
-                self.watch_soon(cx);
-            }
+            (Sink::Full, _) => self.wait_for_room(from, cx),
             (Sink::Ready, Source::Ended) => self.advance(from, cx),
             (Sink::Ready, _) if !streams => {
                 self.half(from).demote();
                 self.advance(from, cx);
             }
             (Sink::Ready, Source::Empty) if pumped.pulled == 0 => {
-                self.ask(Purpose::PollSource(from), cx);
+                self.wait_for_bytes(from, cx);
             }
             (Sink::Ready, Source::Empty | Source::Ready) => {
                 let pace = self.half(from).pace();
@@ -189,7 +196,8 @@ impl Session {
 
     /// One send in flight per direction: two could overtake each other.
     pub(super) fn send_next(&mut self, from: Side, cx: &mut Context<'_>) {
-        if self.in_flight.has(Purpose::Send(from)) || self.state != State::Open {
+        let sending = self.in_flight.has(Purpose::Send(from));
+        if sending || self.state != State::Open || self.waits_for_room(from) {
             return;
         }
         let whole = self.broken.is_none();

@@ -57,8 +57,9 @@ pub enum Op {
     Send(Side, Buffer, bool),
     /// Tell when this side has bytes.
     PollSource(Side),
-    /// Tell when the side opposite to this source has room.
-    PollSink(Side),
+    /// Tell when the side opposite to this source has room; `true`: and at each change, until
+    /// it is asked to end.
+    PollSink(Side, bool),
     /// Tell when this side breaks.
     Watch(Side),
     /// Come back to the stream from this side after so many nanoseconds.
@@ -75,6 +76,8 @@ pub enum Op {
     Acknowledge,
     /// The session is a long one: let the kernel probe silent peers.
     KeepAlive,
+    /// A wait ended and nothing could be moved.
+    InVain,
     /// The deadline has come nearer.
     Rearm,
     /// Nothing is in flight: close both sockets and free the slot.
@@ -113,8 +116,9 @@ pub enum Event {
     Sent(Side, Result<u32, Errno>),
     /// The spliced source of this side has bytes, or something to say about it.
     SourceReady(Side),
-    /// The sink of this source side has room, or something to say about it.
-    SinkReady(Side),
+    /// The poll of this source side's sink has ended or reports a change; `false`: there is no
+    /// room, the sink's peer has just ended its own direction.
+    SinkReady(Side, bool),
     /// A side that was not read from has a fault to report; `true`: its connection broke.
     Watched(Side, bool),
     /// The time of a visit has come.

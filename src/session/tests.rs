@@ -6,6 +6,7 @@ mod faults;
 mod peeking;
 mod queued;
 mod script;
+mod waiting;
 
 use super::backlog::BACKLOG_HIGH;
 use super::connecting::RETRY_AFTER;
@@ -54,6 +55,8 @@ fn the_end_follows_the_last_byte() {
         script.told(Event::RecvEnded(from, Ok(())));
         script.asks(&[]);
         script.sent(from, 4);
+        script.asks(&[Op::PollSink(from, false)]);
+        script.told(Event::SinkReady(from, true));
         let rest = Buffer {
             start: 4,
             len: 6,
@@ -221,8 +224,8 @@ fn three_full_buffers_make_a_stream() {
     script.told(Event::SourceReady(Client));
     script.asks(&[Op::Pump(Client)]);
     script.pumped(Client, [CHUNK, 0], Source::Ready, Sink::Full);
-    script.asks(&[Op::PollSink(Client)]);
-    script.told(Event::SinkReady(Client));
+    script.asks(&[Op::PollSink(Client, false)]);
+    script.told(Event::SinkReady(Client, true));
     script.asks(&[Op::Pump(Client)]);
     script.pumped(Client, [0, CHUNK], Source::Ended, Sink::Ready);
     script.asks(&[Op::Shutdown(Backend)]);
@@ -345,6 +348,8 @@ fn what_passes_by_is_asked_again() {
     let buffer = script.receives(Client, 10);
     script.asks(&[Op::Send(Client, buffer, false)]);
     script.told(Event::Sent(Client, Err(AGAIN)));
+    script.asks(&[Op::PollSink(Client, false)]);
+    script.told(Event::SinkReady(Client, true));
     script.asks(&[Op::Send(Client, buffer, false)]);
 }
 

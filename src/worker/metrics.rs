@@ -39,6 +39,9 @@ pub struct Numbers {
     /// New listeners without their listening socket, which got lost on the way: this worker does
     /// not listen there.
     pub listeners_lost: Number,
+    /// Waits that ended, or were told of a change, and nothing could be moved: a few for each
+    /// session that is half-closed or slow, never many.
+    pub turns_in_vain: Number,
     /// Access log lines that were dropped because the queue was full.
     pub log_dropped: Number,
     /// Bytes that were delivered.

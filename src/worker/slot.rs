@@ -169,10 +169,14 @@ impl<K: Kernel> Worker<K> {
                 let token = token(Purpose::PollSource(from));
                 self.kernel.poll(token, slot.socket(from), Interest::Read);
             }
-            Op::PollSink(from) => {
+            Op::PollSink(from, goes_on) => {
                 let token = token(Purpose::PollSink(from));
-                self.kernel
-                    .poll(token, slot.socket(from.other()), Interest::Write);
+                let interest = if goes_on {
+                    Interest::Room
+                } else {
+                    Interest::Write
+                };
+                self.kernel.poll(token, slot.socket(from.other()), interest);
             }
             Op::Watch(side) => {
                 self.kernel.poll(
@@ -189,6 +193,7 @@ impl<K: Kernel> Worker<K> {
                 let deadline = slot.session.deadline(&slot.listener.limits);
                 self.set_timer(key, deadline);
             }
+            Op::InVain => self.stats.turns_in_vain.increment(),
             Op::Asked => slot.with_tally(Tally::on_asked),
             Op::Replied => slot.with_tally(Tally::on_replied),
             Op::Used(time) => slot.with_tally(|tally| tally.on_used(time)),
@@ -514,7 +519,10 @@ pub(super) fn event(completion: Completion, ends: bool) -> (Event, bool) {
         (Purpose::Send(from), Ok(_)) => Event::Sent(from, Ok(0)),
         (Purpose::Send(from), Err(errno)) => Event::Sent(from, Err(errno)),
         (Purpose::PollSource(from), _) => Event::SourceReady(from),
-        (Purpose::PollSink(from), _) => Event::SinkReady(from),
+        (Purpose::PollSink(from), Ok(Done::Count(events))) => {
+            Event::SinkReady(from, events & ROOM != 0)
+        }
+        (Purpose::PollSink(from), _) => Event::SinkReady(from, true),
         (Purpose::Watch(side), Ok(Done::Count(events))) => {
             Event::Watched(side, events & FAULT != 0)
         }
@@ -535,3 +543,5 @@ pub(super) fn number(key: usize) -> u32 {
 const RACES_MAX: u32 = 8;
 /// The bit of a poll's answer for a broken connection (poll(2)).
 const FAULT: u32 = libc::POLLERR as u32;
+/// Bits of a poll's answer that a send has something to say about.
+const ROOM: u32 = (libc::POLLOUT | libc::POLLERR | libc::POLLHUP) as u32;

@@ -330,6 +330,10 @@ impl Balancer {
                 .all(|worker| gauges.iter().all(|gauge| worker[*gauge] == 0))
         });
         self.process.expect_cpu_below(0.05);
+        // Of a spin there are more within a few milliseconds.
+        let in_vain = self.number("turns_in_vain");
+        let most = IN_VAIN_MAX + IN_VAIN_PER_SESSION * self.number("accepted");
+        assert!(in_vain <= most, "{in_vain} turns in vain, not {most}");
         assert_eq!(self.log.count("panicked at"), 0, "{}", self.log.all());
     }
 
@@ -436,3 +440,6 @@ pub(crate) fn die_with_parent() -> io::Result<()> {
 
 /// Pipes that a worker keeps once made.
 const PIPES_MAX: usize = 64;
+/// Turns in vain of a whole test, and for each session of it.
+const IN_VAIN_MAX: u64 = 500;
+const IN_VAIN_PER_SESSION: u64 = 8;

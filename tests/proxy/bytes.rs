@@ -2,6 +2,7 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::sync::LazyLock;
+use std::time::Duration;
 
 /// A stream: what is sent at one end and expected at the other. Each stream reads the same
 /// random block from a place of its own, round and round. Its length is a prime near 1 MiB, so
@@ -58,16 +59,27 @@ impl Bytes {
     /// Sends until the other side takes no more: its reader sleeps and all buffers are full.
     /// The socket must be nonblocking.
     pub(crate) fn send_until_stuck(&mut self, to: &mut impl Write) {
+        self.send_pieces_until_stuck(to, u64::MAX, Duration::ZERO);
+    }
+
+    /// The same in pieces of so many bytes, with a pause behind each.
+    pub(crate) fn send_pieces_until_stuck(
+        &mut self,
+        to: &mut impl Write,
+        bytes: u64,
+        pause: Duration,
+    ) {
         let mut refusals = 0;
         while refusals < 40 {
-            match to.write(self.next(u64::MAX)) {
+            match to.write(self.next(bytes)) {
                 Ok(sent) => {
                     refusals = 0;
                     self.advance(sent);
+                    std::thread::sleep(pause);
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     refusals += 1;
-                    std::thread::sleep(std::time::Duration::from_millis(5));
+                    std::thread::sleep(Duration::from_millis(5));
                 }
                 Err(error) => panic!("a stalled stream broke: {error}"),
             }

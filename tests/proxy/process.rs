@@ -40,6 +40,13 @@ impl Process {
         tasks.filter(ours).collect()
     }
 
+    /// Threads that the kernel has made for operations that would block.
+    pub(crate) fn kernel_threads(self) -> usize {
+        let tasks = fs::read_dir(self.path("task")).unwrap().flatten();
+        let names = tasks.filter_map(|task| fs::read_to_string(task.path().join("comm")).ok());
+        names.filter(|name| name.starts_with("iou-wrk")).count()
+    }
+
     pub(crate) fn descriptors(self) -> Descriptors {
         let mut found = Descriptors::default();
         for (thread, path) in self.threads() {

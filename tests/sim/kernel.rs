@@ -403,8 +403,7 @@ impl Kernel for FakeKernel {
         if more {
             self.assert_end_follows(fd, buffer.len);
         }
-        let sent = 0;
-        self.start(token, fd, Kind::Send { buffer, more, sent });
+        self.start(token, fd, Kind::Send { buffer, more });
     }
 
     fn poll(&mut self, token: Token, socket: &Socket, interest: Interest) {
@@ -414,7 +413,7 @@ impl Kernel for FakeKernel {
             "poll on {fd}, which is not connected"
         );
         self.pair(token, fd);
-        self.start(token, fd, Kind::Poll(interest));
+        self.start(token, fd, Kind::Poll { interest, told: 0 });
     }
 
     fn cancel(&mut self, target: Token) {

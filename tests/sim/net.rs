@@ -1,6 +1,6 @@
 //! Connections as the kernel knows them: what has arrived, what was taken, how it ended.
 
-use mahoraga::kernel::{Errno, Manner};
+use mahoraga::kernel::{Errno, Interest, Manner};
 use mahoraga::session::Side;
 
 use crate::peer::Peer;
@@ -48,6 +48,9 @@ pub(crate) struct Conn {
     pub(crate) buffers: u32,
     /// It was read by splice, lately.
     pub(crate) spliced: bool,
+    /// Waits and attempts in vain, since this time, when a byte last moved.
+    pub(crate) vain: u64,
+    pub(crate) vain_since: u64,
 }
 
 /// Where a socket stands in its life.
@@ -133,6 +136,8 @@ impl Conn {
             told_broken: false,
             buffers: 0,
             spliced: false,
+            vain: 0,
+            vain_since: 0,
         }
     }
 
@@ -175,14 +180,26 @@ impl Conn {
         self.unread() > 0 || self.inbound.fin || self.is_reset()
     }
 
-    /// A send has something to say.
-    pub(crate) fn is_writable(&self) -> bool {
-        self.connected && (self.outbound_room() > 0 || self.is_reset())
-    }
-
-    /// Whether an error or a hang-up would be polled.
-    pub(crate) fn is_faulty(&self) -> bool {
-        self.is_reset() || self.inbound.fin && self.outbound.fin
+    /// What a poll reports: of what it asks for, and of ends and errors always (`tcp_poll`, and
+    /// `IO_POLL_UNMASK` in io_uring).
+    pub(crate) fn events(&self, interest: Interest) -> u32 {
+        let asked = match interest {
+            Interest::Read => IN,
+            Interest::Write | Interest::Room => OUT,
+            Interest::Fault => 0,
+        };
+        let reset = self.is_reset();
+        let over = reset || self.inbound.fin && self.outbound.fin;
+        [
+            (IN & asked, self.is_readable()),
+            (OUT & asked, self.outbound_room() > 0 || reset),
+            (RDHUP, self.inbound.fin || reset),
+            (HUP, over),
+            (ERR, self.error_pending),
+        ]
+        .into_iter()
+        .filter_map(|(event, is_there)| is_there.then_some(event))
+        .fold(0, |all, event| all | event)
     }
 
     /// What a send to a connection that was reset says: the first to ask learns of the RST, which
@@ -226,3 +243,10 @@ impl Conn {
         self.outbound.fin || by_close && !self.is_reset()
     }
 }
+
+/// The events of poll(2).
+const IN: u32 = libc::POLLIN as u32;
+const OUT: u32 = libc::POLLOUT as u32;
+const ERR: u32 = libc::POLLERR as u32;
+const HUP: u32 = libc::POLLHUP as u32;
+pub(crate) const RDHUP: u32 = libc::POLLRDHUP as u32;

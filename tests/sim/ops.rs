@@ -5,7 +5,7 @@ use mahoraga::session::Side;
 use mahoraga::token::{Purpose, Token};
 
 use crate::kernel::{FakeKernel, index, listening};
-use crate::net::Hold;
+use crate::net::{Hold, RDHUP};
 use crate::random::{MS, Random, US};
 use crate::stream;
 use crate::world::{Event, Temper};
@@ -39,9 +39,12 @@ pub(crate) enum Kind {
     Send {
         buffer: Buffer,
         more: bool,
-        sent: u32,
     },
-    Poll(Interest),
+    /// `told`: the events that it has reported, if it goes on.
+    Poll {
+        interest: Interest,
+        told: u32,
+    },
 }
 
 /// What becomes of a connect.
@@ -77,18 +80,35 @@ impl Kind {
             Self::Connect(_) => "connect",
             Self::Recv => "recv",
             Self::Send { .. } => "send",
-            Self::Poll(Interest::Read) => "poll read",
-            Self::Poll(Interest::Write) => "poll write",
-            Self::Poll(Interest::Fault) => "poll fault",
+            Self::Poll { interest, .. } => match interest {
+                Interest::Read => "poll read",
+                Interest::Write => "poll write",
+                Interest::Room => "poll room",
+                Interest::Fault => "poll fault",
+            },
         }
     }
 
     pub(crate) fn reads(&self) -> bool {
-        matches!(self, Self::Recv | Self::Poll(Interest::Read))
+        let polls = self.interest() == Some(Interest::Read);
+        polls || matches!(self, Self::Recv)
     }
 
     pub(crate) fn writes(&self) -> bool {
-        matches!(self, Self::Send { .. } | Self::Poll(Interest::Write))
+        let polls = matches!(self.interest(), Some(Interest::Write | Interest::Room));
+        polls || matches!(self, Self::Send { .. })
+    }
+
+    fn interest(&self) -> Option<Interest> {
+        match *self {
+            Self::Poll { interest, .. } => Some(interest),
+            Self::Accept | Self::Connect(_) | Self::Recv | Self::Send { .. } => None,
+        }
+    }
+
+    /// Whether a poll goes on until it is cancelled.
+    fn goes_on(&self) -> bool {
+        matches!(self.interest(), Some(Interest::Room | Interest::Fault))
     }
 
     pub(crate) fn sends(&self, id: BufferId) -> bool {
@@ -154,8 +174,8 @@ impl FakeKernel {
             ),
             Kind::Send { .. } => (5, &[libc::EINTR, libc::EAGAIN, libc::ENOMEM]),
             // Not an error: a wake-up without cause.
-            Kind::Poll(Interest::Read | Interest::Write) => (50, &[0]),
-            Kind::Poll(Interest::Fault) | Kind::Connect(_) => return None,
+            Kind::Poll { .. } if !kind.goes_on() => (50, &[0]),
+            Kind::Poll { .. } | Kind::Connect(_) => return None,
         };
         let strikes = self.random.permille(odds);
         strikes.then(|| Errno(self.random.pick(errnos)))
@@ -189,6 +209,13 @@ impl FakeKernel {
     }
 
     pub(crate) fn wake_op(&mut self, token: u64) {
+        let Some(op) = self.ops.get_mut(&token) else {
+            return;
+        };
+        if let Kind::Poll { interest, told } = &mut op.kind {
+            // What is no more is reported again when it comes back.
+            *told &= self.conns[index(op.fd)].events(*interest);
+        }
         let op = &self.ops[&token];
         let free = op.scheduled.is_none() && !op.done && op.untold < UNTOLD_MAX;
         if free && self.is_ready(op) {
@@ -200,11 +227,9 @@ impl FakeKernel {
         match op.kind {
             Kind::Accept => !self.listeners[listening(op.fd)].backlog.is_empty(),
             Kind::Connect(_) => false,
-            Kind::Recv | Kind::Poll(Interest::Read) => self.conns[index(op.fd)].is_readable(),
-            Kind::Send { .. } | Kind::Poll(Interest::Write) => {
-                self.conns[index(op.fd)].is_writable()
-            }
-            Kind::Poll(Interest::Fault) => self.conns[index(op.fd)].is_faulty(),
+            Kind::Recv => self.conns[index(op.fd)].is_readable(),
+            Kind::Send { .. } => true,
+            Kind::Poll { interest, told } => self.conns[index(op.fd)].events(interest) & !told != 0,
         }
     }
 
@@ -240,7 +265,7 @@ impl FakeKernel {
             return self.fail_by_chance(name, kind, errno);
         }
         if op.cancelled == Some(0) {
-            return self.end_cancelled(name, kind);
+            return self.end_cancelled(name);
         }
         if let Some(late) = &mut op.cancelled {
             *late -= 1;
@@ -251,7 +276,7 @@ impl FakeKernel {
             Kind::Connect(fate) => self.step_connect(name, fd, fate),
             Kind::Recv => self.step_recv(name, fd),
             Kind::Send { .. } => self.step_send(name, fd, kind),
-            Kind::Poll(interest) => self.step_poll(name, fd, interest),
+            Kind::Poll { interest, .. } => self.step_poll(name, fd, interest),
         }
         let op = &self.ops[&token];
         if op.cancelled.is_some() {
@@ -267,13 +292,9 @@ impl FakeKernel {
 
     fn fail_by_chance(&mut self, token: Token, kind: Kind, errno: Errno) {
         match kind {
-            Kind::Poll(_) => {
+            Kind::Poll { .. } => {
                 self.trace.see("spurious wake-up");
                 self.complete(token, Ok(Done::Count(1)), false);
-            }
-            Kind::Send { sent, .. } if sent > 0 => {
-                self.trace.see("short send");
-                self.complete(token, Ok(Done::Count(sent)), false);
             }
             Kind::Accept => {
                 self.trace.see("accept failed");
@@ -289,15 +310,9 @@ impl FakeKernel {
         }
     }
 
-    fn end_cancelled(&mut self, token: Token, kind: Kind) {
+    fn end_cancelled(&mut self, token: Token) {
         self.trace.see("cancel won");
-        let outcome = match kind {
-            Kind::Send { sent, .. } if sent > 0 => Ok(Done::Count(sent)),
-            Kind::Accept | Kind::Connect(_) | Kind::Recv | Kind::Send { .. } | Kind::Poll(_) => {
-                Err(Errno::CANCELED)
-            }
-        };
-        self.complete(token, outcome, false);
+        self.complete(token, Err(Errno::CANCELED), false);
     }
 
     pub(crate) fn complete(&mut self, token: Token, outcome: Result<Done, Errno>, more: bool) {
@@ -350,7 +365,7 @@ impl FakeKernel {
     fn step_connect(&mut self, token: Token, fd: i32, fate: Fate) {
         let cancelled = self.ops[&token.raw()].cancelled.is_some();
         let outcome = match fate {
-            Fate::Unanswered if cancelled => return self.end_cancelled(token, Kind::Connect(fate)),
+            Fate::Unanswered if cancelled => return self.end_cancelled(token),
             Fate::Unanswered => return,
             Fate::Failed(errno) => Err(Errno(errno)),
             Fate::Itself => {
@@ -452,55 +467,48 @@ impl FakeKernel {
     }
 
     fn step_send(&mut self, token: Token, fd: i32, kind: Kind) {
-        let Kind::Send { buffer, more, sent } = kind else {
+        let Kind::Send { buffer, more } = kind else {
             unreachable!("{kind:?} is no send");
         };
         let conn = self.conn(fd);
         if conn.is_reset() {
-            if sent > 0 {
-                self.trace.see("short send");
-                return self.complete(token, Ok(Done::Count(sent)), false);
-            }
             let errno = conn.send_error();
             self.trace.see("send to a broken connection");
             return self.complete(token, Err(errno), false);
         }
-        let room = conn.outbound_room();
-        let bytes = u64::from(buffer.len - sent).min(room);
-        if bytes == 0 {
-            return;
+        let mut bytes = u64::from(buffer.len).min(conn.outbound_room());
+        if self.takes_nothing(fd) {
+            bytes = 0;
+        } else if self.random.permille(20) {
+            bytes = self.random.between(bytes.min(1), bytes);
         }
+        if bytes == 0 {
+            self.on_vain(fd);
+            self.trace.see("no room for a send");
+            return self.complete(token, Err(Errno(libc::EAGAIN)), false);
+        }
+        let sent = u32::try_from(bytes).expect("a length");
         let bytes = usize::try_from(bytes).expect("a length");
-        let from = (buffer.start + sent) as usize;
+        let from = buffer.start as usize;
         let held = std::mem::take(&mut self.buffers[usize::from(buffer.id)].bytes);
-        // Before a send waits for room, it lets go of what it has (`tcp_sendmsg`).
+        // A send that ends for want of room lets go of what it has (`tcp_sendmsg`).
         let all = from + bytes == held.len();
         self.deliver(fd, &held[from..from + bytes], more && all);
         self.buffers[usize::from(buffer.id)].bytes = held;
-        let sent = sent + u32::try_from(bytes).expect("a length");
-        let op = self.ops.get_mut(&token.raw()).expect("in flight");
-        op.kind = Kind::Send { buffer, more, sent };
-        if sent == buffer.len {
-            self.complete(token, Ok(Done::Count(sent)), false);
-        } else if self.random.permille(50) {
+        if sent < buffer.len {
             self.trace.see("short send");
-            self.complete(token, Ok(Done::Count(sent)), false);
         }
+        self.complete(token, Ok(Done::Count(sent)), false);
     }
 
     fn step_poll(&mut self, token: Token, fd: i32, interest: Interest) {
-        if !self.is_ready(&self.ops[&token.raw()]) {
+        let op = &self.ops[&token.raw()];
+        if !self.is_ready(op) {
             return;
         }
+        let more = op.kind.goes_on() && !self.random.permille(20);
         let conn = self.conn(fd);
-        let mut events = match interest {
-            Interest::Read => libc::POLLIN,
-            Interest::Write => libc::POLLOUT,
-            Interest::Fault => libc::POLLHUP,
-        };
-        if conn.error_pending {
-            events |= libc::POLLERR;
-        }
+        let events = conn.events(interest);
         if interest == Interest::Fault {
             conn.fault_seen |= conn.error_pending;
             let what = if conn.error_pending {
@@ -510,8 +518,20 @@ impl FakeKernel {
             };
             self.trace.see(what);
         }
-        let events = u32::from(events.unsigned_abs());
-        self.complete(token, Ok(Done::Count(events)), false);
+        if matches!(interest, Interest::Write | Interest::Room) && events == RDHUP {
+            self.trace.see(if more {
+                "a poll that goes on reports an end"
+            } else {
+                "a poll for room ended in vain"
+            });
+            self.on_vain(fd);
+        }
+        let op = self.ops.get_mut(&token.raw()).expect("in flight");
+        op.kind = Kind::Poll {
+            interest,
+            told: events,
+        };
+        self.complete(token, Ok(Done::Count(events)), more);
     }
 }
 

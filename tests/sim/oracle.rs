@@ -139,7 +139,8 @@ impl FakeKernel {
                 "a session outlives its deadline: {}",
                 self.dump()
             );
-            let movable = !starved && can_move(&self.conns[index(partner)], conn);
+            let movable =
+                !starved && !self.world.famine && can_move(&self.conns[index(partner)], conn);
             let unnoticed = conn
                 .reset_at
                 .filter(|_| conn.error_pending && !conn.fault_seen && !starved);
@@ -165,6 +166,31 @@ impl FakeKernel {
                 );
             }
         }
+    }
+
+    /// A turn came to nothing on this connection: each wait that follows such a turn has to be
+    /// longer than the one before, up to 50 ms.
+    pub(crate) fn on_vain(&mut self, fd: i32) {
+        let now = self.now;
+        let conn = self.conn(fd);
+        let since = conn.moved_at.max(conn.paired_at);
+        if conn.vain_since != since {
+            conn.vain_since = since;
+            conn.vain = 0;
+        }
+        conn.vain += 1;
+        let (vain, most) = (conn.vain, VAIN_AT_ONCE + (now - since) / VAIN_EVERY);
+        assert!(vain <= most, "{vain} turns in vain: {}", self.dump());
+        self.trace.most("turns in vain without progress", vain);
+    }
+
+    /// While the kernel lacks memory, a socket that polls as ready takes nothing.
+    pub(crate) fn takes_nothing(&mut self, fd: i32) -> bool {
+        let lacks = self.world.famine && self.random.permille(900);
+        if lacks && self.conn(fd).outbound_room() > 0 {
+            self.trace.see("a sink with room that takes nothing");
+        }
+        lacks
     }
 
     /// A peer may not wait for what only the balancer can let it see, nor a client be kept that
@@ -372,6 +398,10 @@ fn check_deadline(record: &Record, queue_timeout: u64) {
     assert!(lasted <= most, "{}: after {lasted} ns", record.reason);
 }
 
+/// Turns in vain without progress, before the pauses between them have grown,
+const VAIN_AT_ONCE: u64 = 40;
+/// and then.
+const VAIN_EVERY: u64 = 10 * MS;
 /// For so long may stand still what could move.
 const STILL_MAX: u64 = 500 * MS;
 /// A reset has ended its session by then: 50 ms until a side that is not read is watched, lags.

@@ -85,7 +85,13 @@ impl Peer {
 
 fn client_script(random: &mut Random) -> Vec<Act> {
     let bytes = amount(random);
-    match random.below(14) {
+    match random.below(15) {
+        13 => vec![
+            Act::Send(bytes),
+            Act::Fin,
+            Act::Deafen(DEAF_FOR_LONG),
+            Act::AwaitEnd,
+        ],
         0..=3 => vec![Act::Send(bytes), Act::Fin, Act::AwaitEnd, Act::Close],
         4 => vec![Act::Send(bytes), Act::AwaitEnd, Act::Fin],
         5 => vec![Act::Send(bytes), Act::Await(1), Act::Send(bytes), Act::Fin],
@@ -110,7 +116,8 @@ fn client_script(random: &mut Random) -> Vec<Act> {
 
 fn backend_script(random: &mut Random) -> Vec<Act> {
     let bytes = amount(random);
-    match random.below(14) {
+    match random.below(15) {
+        13 => vec![Act::Fin, Act::Deafen(DEAF_FOR_LONG), Act::AwaitEnd],
         0..=3 => vec![Act::Echo, Act::Fin],
         4 => vec![Act::Send(bytes), Act::Echo, Act::Fin],
         5 => vec![Act::AwaitEnd, Act::Send(bytes), Act::Fin],
@@ -158,5 +165,7 @@ fn amount(random: &mut Random) -> u64 {
     }
 }
 
+/// A sink that stays full for all that anybody waits.
+const DEAF_FOR_LONG: u64 = 3_000 * MS;
 /// Enough for a promotion to splice.
 const BULK: u64 = 500_000;

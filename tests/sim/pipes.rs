@@ -103,7 +103,10 @@ impl FakeKernel {
         let unread = self.conn(from).unread();
         if unread == 0 {
             pumped.source = match self.conn(from).recv_end() {
-                None => Source::Empty,
+                None => {
+                    self.on_vain(from);
+                    Source::Empty
+                }
                 Some(Ok(())) => Source::Ended,
                 Some(Err(errno)) => Source::Broken(errno),
             };
@@ -140,16 +143,23 @@ impl FakeKernel {
             self.trace.see("spliced sink broke");
             return pumped.sink = Sink::Broken(errno);
         }
-        let room = usize::try_from(conn.outbound_room()).expect("a length");
+        let room = usize::try_from(self.conn(to).outbound_room()).expect("a length");
         let mut bytes = room.min(pipe.len());
-        if self.random.permille(50) {
+        if self.takes_nothing(to) {
+            bytes = 0;
+        } else if self.random.permille(50) {
             let some = self.random.below(bytes as u64 + 1);
             bytes = usize::try_from(some).expect("a length");
         }
-        self.deliver(to, &pipe[..bytes], false);
+        if bytes > 0 {
+            self.deliver(to, &pipe[..bytes], false);
+        }
         pipe.drain(..bytes);
         pumped.pushed += u32::try_from(bytes).expect("a length");
         if !pipe.is_empty() {
+            if bytes == 0 {
+                self.on_vain(to);
+            }
             self.trace.see("spliced sink full");
             pumped.sink = Sink::Full;
         }

@@ -9,6 +9,8 @@ fn an_end_rides_with_the_last_bytes() {
         let last = script.receives_last(from, 10);
         script.asks(&[Op::Send(from, last, true)]);
         script.sent(from, 4);
+        script.asks(&[Op::PollSink(from, false)]);
+        script.told(Event::SinkReady(from, true));
         let rest = Buffer {
             start: 4,
             len: 6,

@@ -14,6 +14,8 @@ pub(super) struct Script {
     next_buffer: u16,
     /// `Answered` among what was asked for.
     pub(super) answers: usize,
+    /// `InVain` among it.
+    pub(super) in_vain: usize,
 }
 
 impl Script {
@@ -39,6 +41,7 @@ impl Script {
             now,
             next_buffer: 0,
             answers: 0,
+            in_vain: 0,
         };
         let connect = limits.peek.is_none().then_some(Op::Connect);
         let first: Vec<_> = [Op::Recv(Client)].into_iter().chain(connect).collect();
@@ -71,6 +74,11 @@ impl Script {
     /// The last completion of an operation, or the answer to one that has none.
     pub(super) fn told(&mut self, event: Event) {
         self.cx(|session, cx| session.on_event(event, false, cx));
+    }
+
+    /// A step of an operation that goes on.
+    pub(super) fn told_more(&mut self, event: Event) {
+        self.cx(|session, cx| session.on_event(event, true, cx));
     }
 
     /// A multishot receive brings so many bytes and goes on; the buffer.
@@ -115,13 +123,14 @@ impl Script {
     }
 
     /// Exactly these operations were asked for since the last look. `Rearm` is looked at by
-    /// [`Self::deadline_in`] instead, `Answered` is counted, and what is told
+    /// [`Self::deadline_in`] instead, `Answered` and `InVain` are counted, and what is told
     /// of the backend's work is left out.
     pub(super) fn asks(&mut self, expected: &[Op]) {
         let asked = self.ops.drain(..);
         let asked: Vec<Op> = asked.filter(|op| *op != Op::Rearm).collect();
         self.answers += asked.iter().filter(|op| **op == Op::Answered).count();
-        let told = [Op::Answered, Op::Asked, Op::Replied];
+        self.in_vain += asked.iter().filter(|op| **op == Op::InVain).count();
+        let told = [Op::Answered, Op::InVain, Op::Asked, Op::Replied];
         let others = asked.into_iter().filter(|op| !told.contains(op));
         assert_eq!(others.collect::<Vec<_>>(), expected);
     }

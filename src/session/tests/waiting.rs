@@ -1,0 +1,163 @@
+//! Waits that end in vain.
+
+use super::*;
+
+/// A session with one buffer from this side that its sink has no room for.
+fn stuck(from: Side) -> (Script, Buffer) {
+    let mut script = Script::connected();
+    let buffer = script.receives(from, 10);
+    script.asks(&[Op::Send(from, buffer, false)]);
+    script.told(Event::Sent(from, Err(AGAIN)));
+    script.asks(&[Op::PollSink(from, false)]);
+    (script, buffer)
+}
+
+#[test]
+fn a_poll_that_ends_without_room_is_followed_by_one_that_goes_on() {
+    for from in Side::BOTH {
+        let (mut script, buffer) = stuck(from);
+        script.told(Event::SinkReady(from, false));
+        script.asks(&[Op::PollSink(from, true)]);
+        script.told_more(Event::SinkReady(from, false));
+        script.asks(&[]);
+        assert_eq!(script.in_vain, 2);
+        script.told_more(Event::SinkReady(from, true));
+        script.asks(&[Op::Cancel(Purpose::PollSink(from))]);
+        script.told(Event::SinkReady(from, true));
+        script.asks(&[Op::Send(from, buffer, false)]);
+        // The next wait begins with what was learnt.
+        script.sent(from, 4);
+        script.asks(&[Op::PollSink(from, true)]);
+        assert_eq!(script.in_vain, 2);
+    }
+}
+
+#[test]
+fn a_spliced_stream_waits_like_a_copied_one() {
+    let mut script = Script::promoted(Client);
+    script.pumped(Client, [CHUNK, 0], Source::Ready, Sink::Full);
+    script.asks(&[Op::PollSink(Client, false)]);
+    script.told(Event::SinkReady(Client, false));
+    script.asks(&[Op::PollSink(Client, true)]);
+    script.told_more(Event::SinkReady(Client, true));
+    script.asks(&[Op::Cancel(Purpose::PollSink(Client))]);
+    script.told(Event::SinkReady(Client, true));
+    script.asks(&[Op::Pump(Client)]);
+    script.pumped(Client, [0, CHUNK], Source::Empty, Sink::Ready);
+    script.asks(&[Op::PollSource(Client)]);
+}
+
+fn pause_of(op: Op) -> Option<u64> {
+    let Op::Visit(Client, after) = op else {
+        return None;
+    };
+    Some(after)
+}
+
+/// The pauses of a stream that polls as ready and is not, while `again` makes the session wait.
+fn pauses(script: &mut Script, ready: Event, mut again: impl FnMut(&mut Script)) -> Vec<u64> {
+    let mut pauses = Vec::new();
+    for _ in 0..60 {
+        script.told(ready);
+        again(script);
+        pauses.extend(script.ops.drain(..).find_map(pause_of));
+        script.told(Event::Visit(Client));
+        again(script);
+        let polls = script.ops.drain(..);
+        let polls = polls.filter(|op| matches!(op, Op::PollSink(..) | Op::PollSource(_)));
+        assert_eq!(polls.count(), 1, "a pause is followed by a poll");
+    }
+    pauses
+}
+
+#[test]
+fn waits_in_vain_grow_until_something_moves() {
+    let unsent = |script: &mut Script| script.told(Event::Sent(Client, Err(AGAIN)));
+    let full = |script: &mut Script| script.pumped(Client, [0, 0], Source::Ready, Sink::Full);
+    let room = Event::SinkReady(Client, true);
+
+    let (mut copied, _) = stuck(Client);
+    let mut spliced = Script::promoted(Client);
+    spliced.pumped(Client, [CHUNK, 0], Source::Ready, Sink::Full);
+    spliced.ops.clear();
+
+    for pauses in [
+        pauses(&mut copied, room, unsent),
+        pauses(&mut spliced, room, full),
+    ] {
+        assert_eq!(pauses.len(), 60);
+        assert!(pauses.is_sorted(), "{pauses:?}");
+        assert!(pauses[0] < MS && pauses[59] == 50 * MS, "{pauses:?}");
+    }
+
+    // Progress makes the next wait a poll again.
+    spliced.told(room);
+    spliced.pumped(Client, [0, 5], Source::Ready, Sink::Full);
+    spliced.asks(&[Op::Pump(Client), Op::PollSink(Client, false)]);
+}
+
+#[test]
+fn a_reset_is_noticed_during_a_pause() {
+    let (mut script, _) = stuck(Client);
+    (1..BACKLOG_HIGH).for_each(|_| {
+        script.receives(Client, 10);
+    });
+    script.told(Event::RecvEnded(Client, Err(Errno::CANCELED)));
+    for _ in 0..2 {
+        script.told(Event::SinkReady(Client, true));
+        script.told(Event::Sent(Client, Err(AGAIN)));
+    }
+    assert!(script.ops.iter().any(|op| matches!(op, Op::Visit(..))));
+    script.ops.clear();
+    script.passes(WATCH_AFTER);
+    script.asks(&[Op::Watch(Client)]);
+    script.told(Event::Watched(Client, true));
+    assert_eq!(script.deadline_in(), LINGER);
+}
+
+#[test]
+fn a_receive_that_passes_by_again_and_again_is_asked_ever_later() {
+    let mut script = Script::connected();
+    let mut pauses = Vec::new();
+    for _ in 0..60 {
+        script.told(Event::RecvEnded(Client, Err(AGAIN)));
+        script.asks(&[Op::Recv(Client)]);
+        script.told(Event::RecvEnded(Client, Err(AGAIN)));
+        pauses.extend(script.ops.drain(..).find_map(pause_of));
+        script.told(Event::Visit(Client));
+        script.asks(&[Op::Recv(Client)]);
+    }
+    assert!(pauses.len() == 60 && pauses.is_sorted() && pauses[59] == 50 * MS);
+}
+
+#[test]
+fn a_stream_that_polls_as_readable_and_is_not_is_copied_again() {
+    let mut script = Script::promoted(Client);
+    let empty = |script: &mut Script| script.pumped(Client, [0, 0], Source::Empty, Sink::Ready);
+    empty(&mut script);
+    script.asks(&[Op::PollSource(Client)]);
+    script.told(Event::SourceReady(Client));
+    script.asks(&[Op::Pump(Client)]);
+    empty(&mut script);
+    assert!(matches!(script.ops[1], Op::Visit(Client, _)));
+    script.ops.clear();
+    script.told(Event::Visit(Client));
+    script.asks(&[Op::Pump(Client)]);
+    empty(&mut script);
+    script.asks(&[Op::Recv(Client)]);
+}
+
+#[test]
+fn a_watch_that_the_kernel_ends_begins_again_after_a_pause() {
+    let mut script = Script::connected();
+    script.told(Event::RecvEnded(Client, Ok(())));
+    script.asks(&[Op::Shutdown(Backend)]);
+    for _ in 0..3 {
+        script.passes(WATCH_AFTER);
+        script.asks(&[Op::Watch(Client)]);
+        script.told_more(Event::Watched(Client, false));
+        script.told(Event::Watched(Client, false));
+        script.asks(&[]);
+    }
+    assert_eq!(script.in_vain, 3);
+}

@@ -1,0 +1,101 @@
+//! Waiting for room and for bytes.
+//!
+//! The kernel may end a wait at once and in vain: a poll reports that the peer has ended its
+//! direction, asked or not, and a socket may poll as ready and take nothing while memory is short.
+//! So a wait that nothing comes of is followed by another kind of wait: a poll that goes on where
+//! one that ends by itself is useless, and a pause before the next poll, which grows until
+//! something moves.
+
+use crate::token::Purpose;
+
+use super::half::Mode;
+use super::{Context, Op, Session, Side};
+
+impl Session {
+    /// The sink has no room for all that is there.
+    pub(super) fn wait_for_room(&mut self, from: Side, cx: &mut Context<'_>) {
+        if self.begin_wait(from, cx) {
+            self.ask(Purpose::PollSink(from), cx);
+        }
+        self.watch_soon(cx);
+    }
+
+    /// The spliced source has no bytes.
+    pub(super) fn wait_for_bytes(&mut self, from: Side, cx: &mut Context<'_>) {
+        if self.begin_wait(from, cx) {
+            self.ask(Purpose::PollSource(from), cx);
+        }
+    }
+
+    /// Takes note of another wait. `true`: the kernel is asked; `false`: a pause stands before
+    /// that, as it does every second time while nothing moves.
+    pub(super) fn begin_wait(&mut self, from: Side, cx: &mut Context<'_>) -> bool {
+        let half = self.half(from);
+        let waits = half.waits;
+        half.waits = if waits < WAITS_MAX {
+            waits + 1
+        } else {
+            waits - 1
+        };
+        if waits > 0 {
+            cx.ops.push_back(Op::InVain);
+        }
+        let pauses = waits % 2 == 1;
+        if pauses && !self.in_flight.has(Purpose::Visit(from)) {
+            let pause = (PAUSE_MIN << (waits / 2)).min(PAUSE_MAX);
+            self.visit(from, pause, cx);
+        }
+        !pauses
+    }
+
+    /// The poll of a sink has ended, or goes on and reports a change.
+    pub(super) fn on_sink_ready(
+        &mut self,
+        from: Side,
+        room: bool,
+        more: bool,
+        cx: &mut Context<'_>,
+    ) {
+        if !room {
+            cx.ops.push_back(Op::InVain);
+        }
+        let half = self.half(from);
+        match (more, room) {
+            // It goes on when the poll has ended.
+            (true, true) => cx.ops.push_back(Op::Cancel(Purpose::PollSink(from))),
+            (true, false) => {}
+            (false, false) if !half.sink_ended => {
+                half.sink_ended = true;
+                self.ask(Purpose::PollSink(from), cx);
+            }
+            (false, _) => self.go_on(from, cx),
+        }
+    }
+
+    /// Moves what can be moved, after a wait.
+    pub(super) fn go_on(&mut self, from: Side, cx: &mut Context<'_>) {
+        let half = self.half(from);
+        if half.shut {
+            // The sink broke during the wait.
+        } else if half.mode == Mode::Splice {
+            cx.ops.push_back(Op::Pump(from));
+        } else {
+            self.advance(from, cx);
+        }
+    }
+
+    /// Whether bytes wait until there is room, or until it is time to look again.
+    pub(super) fn waits_for_room(&self, from: Side) -> bool {
+        let half = &self.halves[from as usize];
+        let pauses = half.waits > 1 && half.is_loaded();
+        self.in_flight.has(Purpose::PollSink(from))
+            || pauses && self.in_flight.has(Purpose::Visit(from))
+    }
+}
+
+/// The first pause: 200 µs.
+const PAUSE_MIN: u64 = 200_000;
+/// The longest: 50 ms.
+const PAUSE_MAX: u64 = 50_000_000;
+/// Even, and enough for the pause to have grown.
+const WAITS_MAX: u8 = 20;

@@ -1,0 +1,140 @@
+//! Peers that have ended their own direction and do not read: the kernel ends every wait for room
+//! at such a peer at once, so the balancer has to wait in another way. It costs no CPU, no kernel
+//! thread and no byte.
+
+use std::net::{Shutdown, TcpStream};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener;
+use std::thread;
+use std::time::Duration;
+
+use socket2::Socket;
+
+use crate::balancer::{Balancer, Launch};
+use crate::bytes::Bytes;
+use crate::peers;
+use crate::watchdog::heavy;
+
+/// `far` has ended its direction and does not read.
+struct Stuck {
+    far: Socket,
+    sent: Bytes,
+    seed: usize,
+}
+
+#[derive(Clone, Copy)]
+enum Pace {
+    /// As fast as it goes: the balancer splices.
+    Stream,
+    /// In small pieces: the balancer copies.
+    Pieces,
+}
+
+/// Sends until nothing moves any more, and ends.
+fn stick(near: impl Into<OwnedFd>, far: impl Into<OwnedFd>, pace: Pace, seed: usize) -> Stuck {
+    let (mut near, far) = (Socket::from(near.into()), Socket::from(far.into()));
+    far.shutdown(Shutdown::Write).unwrap();
+    near.set_nonblocking(true).unwrap();
+    let mut sent = Bytes::new(seed);
+    match pace {
+        Pace::Stream => sent.send_until_stuck(&mut near),
+        Pace::Pieces => {
+            sent.send_pieces_until_stuck(&mut near, 3_000, Duration::from_micros(200));
+        }
+    }
+    Stuck { far, sent, seed }
+}
+
+/// A session of each of these pairs gets stuck; then all readers go on.
+fn check(balancer: Balancer, pairs: Vec<(OwnedFd, OwnedFd)>, pace: Pace) {
+    let sessions = pairs.len() as u64;
+    let stick = |(seed, (near, far))| thread::spawn(move || stick(near, far, pace, seed));
+    let threads: Vec<_> = pairs.into_iter().enumerate().map(stick).collect();
+    let stuck: Vec<_> = threads.into_iter().map(|one| one.join().unwrap()).collect();
+
+    let in_vain = balancer.number("turns_in_vain");
+    assert!(in_vain <= sessions * 20, "{in_vain} turns in vain");
+    balancer.process.expect_cpu_below(0.02);
+    assert_eq!(balancer.process.kernel_threads(), 0);
+    let later = balancer.number("turns_in_vain");
+    assert!(later - in_vain <= sessions, "{later} after {in_vain}");
+
+    thread::scope(|scope| {
+        for mut one in stuck {
+            scope.spawn(move || {
+                let mut heard = Bytes::new(one.seed);
+                heard.expect_to_end(&mut one.far);
+                assert_eq!(heard.count, one.sent.count);
+            });
+        }
+    });
+    balancer.finish();
+}
+
+/// Both ends of TCP sessions, client first.
+fn tcp(test: fn((TcpStream, TcpStream)) -> (TcpStream, TcpStream), pace: Pace) {
+    heavy(move || {
+        let (backend, to) = peers::listen();
+        let balancer = Launch::to(&[to]).start();
+        let pairs = (0..SESSIONS).map(|_| test(peers::session(&balancer, &backend)));
+        let pairs = pairs.map(|(near, far)| (near.into(), far.into()));
+        let pairs = pairs.collect();
+        check(balancer, pairs, pace);
+    });
+}
+
+#[test]
+fn half_closed_clients_that_do_not_read_cost_nothing() {
+    tcp(|(client, backend)| (backend, client), Pace::Stream);
+}
+
+#[test]
+fn half_closed_clients_that_do_not_read_small_pieces_cost_nothing() {
+    tcp(|(client, backend)| (backend, client), Pace::Pieces);
+}
+
+#[test]
+fn backends_that_have_ended_and_do_not_read_cost_nothing() {
+    tcp(|pair| pair, Pace::Stream);
+}
+
+#[test]
+fn backends_that_have_ended_and_do_not_read_small_pieces_cost_nothing() {
+    tcp(|pair| pair, Pace::Pieces);
+}
+
+fn unix(swap: bool, pace: Pace) {
+    heavy(move || {
+        let launch = Launch::between("unix:front", &["unix:back".to_owned()]);
+        let (front, back) = (launch.dir().join("front"), launch.dir().join("back"));
+        let backend = UnixListener::bind(back).unwrap();
+        let balancer = launch.start();
+        let pairs = (0..SESSIONS).map(|_| {
+            let client = std::os::unix::net::UnixStream::connect(&front).unwrap();
+            let (accepted, _) = backend.accept().unwrap();
+            if swap {
+                (accepted.into(), client.into())
+            } else {
+                (client.into(), accepted.into())
+            }
+        });
+        let pairs = pairs.collect();
+        check(balancer, pairs, pace);
+    });
+}
+
+#[test]
+fn half_closed_unix_clients_that_do_not_read_cost_nothing() {
+    for pace in [Pace::Stream, Pace::Pieces] {
+        unix(true, pace);
+    }
+}
+
+#[test]
+fn unix_backends_that_have_ended_and_do_not_read_cost_nothing() {
+    for pace in [Pace::Stream, Pace::Pieces] {
+        unix(false, pace);
+    }
+}
+
+const SESSIONS: usize = 24;
