@@ -241,16 +241,13 @@ fn config(settings: &CheckTls) -> Result<Arc<ClientConfig>, Failure> {
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
         .map_err(misdone)?;
-    let builder =
-        match &settings.verify {
-            Verify::Off => builder
-                .dangerous()
-                .with_custom_certificate_verifier(Arc::new(Anybody(provider))),
-            Verify::System => builder.with_root_certificates(system()?),
-            Verify::File(path) => builder.with_root_certificates(file(path).map_err(|why| {
-                Failure::Unfit(format!("{} can't be used: {why}", path.display()))
-            })?),
-        };
+    let builder = match &settings.verify {
+        Verify::Off => builder
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(Anybody(provider))),
+        Verify::System => builder.with_root_certificates(system()?),
+        Verify::File(path) => builder.with_root_certificates(file(path)?),
+    };
     let mut config = builder.with_no_client_auth();
     config.alpn_protocols = settings
         .alpn
@@ -280,18 +277,24 @@ fn system() -> Result<RootCertStore, Failure> {
 }
 
 /// The certificates of a PEM file (RFC 7468).
-fn file(path: &Path) -> Result<RootCertStore, String> {
-    let said = |error: io::Error| error.to_string();
+fn file(path: &Path) -> Result<RootCertStore, Failure> {
+    let unfit = |why: &str| Failure::Unfit(format!("{} can't be used: {why}", path.display()));
+    let said = |error: io::Error| match Failure::broken(&error) {
+        // No descriptor or memory is left: that tells nothing of the backend.
+        lack if !lack.is_telling() => lack,
+        _ => unfit(&error.to_string()),
+    };
     let mut text = Vec::new();
     let file = sys::open_regular(path).map_err(said)?;
     file.take(PEM_MAX).read_to_end(&mut text).map_err(said)?;
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(&text) {
-        let certificate = certificate.map_err(|error| error.to_string())?;
-        roots.add(certificate).map_err(|error| error.to_string())?;
+        let certificate = certificate.map_err(|error| unfit(&error.to_string()))?;
+        let added = roots.add(certificate);
+        added.map_err(|error| unfit(&error.to_string()))?;
     }
     if roots.is_empty() {
-        return Err("it holds no certificate".to_owned());
+        return Err(unfit("it holds no certificate"));
     }
     Ok(roots)
 }
