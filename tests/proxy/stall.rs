@@ -5,8 +5,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::balancer::{Balancer, Launch};
-use crate::peers::{Backend, ping};
-use crate::server::{Kind, Server};
+use crate::peers::{Backend, echo, ping};
 use crate::watchdog::watched;
 
 fn stop_for(balancer: &Balancer, ms: u64, meanwhile: impl FnOnce()) {
@@ -19,13 +18,23 @@ fn stop_for(balancer: &Balancer, ms: u64, meanwhile: impl FnOnce()) {
 #[test]
 fn a_stop_takes_no_probed_backend_down() {
     watched(|| {
-        let servers = Server::start_all(Kind::Greeting, 3);
-        let check = "check: (type: \"tcp\", interval: \"100ms\", timeout: \"50ms\", fall: 1, \
-                     initial: \"probe\")";
-        let pool = format!("{check}, backends: [{}]", Server::ron(&servers));
+        // A probe is under way most of the time.
+        let slow = || {
+            Backend::tcp("127.0.0.1:0", |mut stream| {
+                thread::sleep(Duration::from_millis(80));
+                echo(&mut stream);
+            })
+        };
+        let backends: Vec<_> = (0..8).map(|_| slow()).collect();
+        let names = backends.iter().map(|its| format!("\"{}\", ", its.address));
+        let pool = format!(
+            "check: (type: \"send_expect\", send: \"hi\", expect: \"hi\", interval: \"200ms\", \
+             timeout: \"200ms\", fall: 1, initial: \"probe\"), backends: [{}]",
+            names.collect::<String>()
+        );
         let balancer = Launch::with_pool(&pool).start();
-        for server in &servers {
-            balancer.until(&server.name(), "health", "up");
+        for backend in &backends {
+            balancer.until(&backend.address, "health", "up");
         }
         for _ in 0..8 {
             stop_for(&balancer, 700, || {});
