@@ -174,9 +174,12 @@ impl<K: Kernel> Worker<K> {
 
     /// Waits for a batch and handles it.
     pub fn turn(&mut self) {
-        self.take_batch(self.timeout());
+        let timer = self.timers.next().unwrap_or(NEVER);
+        self.take_batch(self.timeout(timer));
         let began = self.now;
-        self.catch_up_after_stall();
+        if self.now.saturating_sub(timer) >= STALL {
+            self.catch_up_after_stall();
+        }
         self.make_visits();
         self.expire();
         if self.now >= self.look_at {
@@ -219,10 +222,6 @@ impl<K: Kernel> Worker<K> {
     /// has come meanwhile counts before the deadlines that have passed meanwhile. The kernel hands
     /// out some 20 completions per wait, however many there are.
     fn catch_up_after_stall(&mut self) {
-        let due = self.timers.next().unwrap_or(NEVER);
-        if self.now.saturating_sub(due) < STALL {
-            return;
-        }
         for _ in 0..STALL_BATCHES {
             if self.take_batch(Some(Duration::ZERO)) == 0 {
                 return;
@@ -243,12 +242,12 @@ impl<K: Kernel> Worker<K> {
         &mut self.kernel
     }
 
-    fn timeout(&self) -> Option<Duration> {
+    /// Until what has to be done next; `timer` is when the wheel is to be looked at.
+    fn timeout(&self, timer: u64) -> Option<Duration> {
         if self.is_called() {
             return Some(Duration::ZERO);
         }
         let visit = self.visits.peek().map_or(NEVER, |Reverse((at, _))| *at);
-        let timer = self.timers.next().unwrap_or(NEVER);
         let at = visit
             .min(timer)
             .min(self.tend_at)
