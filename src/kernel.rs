@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::address::Address;
+use crate::origin::Origin;
 use crate::token::Token;
 
 /// The operations a worker lives from. Asynchronous ones answer by a [`Completion`] that carries
@@ -67,9 +68,11 @@ pub trait Kernel {
     /// Makes a socket fit to connect to `to`. It acknowledges late, with what is sent next, until
     /// [`Kernel::acknowledge`].
     ///
+    /// It begins at this origin, as far as one is named.
+    ///
     /// # Errors
-    /// What socket(2) says, for [`Fault::of_connect`](crate::fault::Fault::of_connect).
-    fn open(&mut self, to: &Address) -> Result<Socket, Errno>;
+    /// What socket(2) and bind(2) say, for [`Fault::of_connect`](crate::fault::Fault::of_connect).
+    fn open(&mut self, to: &Address, from: Origin) -> Result<Socket, Errno>;
 
     /// Whether a socket that has connected to `to` is connected to itself: nobody listens there,
     /// and the kernel took that very port as the socket's own.

@@ -2,7 +2,8 @@
 //!
 //! The rooms, in reading order; data flows one way through them:
 //!
-//! - [`address`]: where something listens; [`hash`]: what keys are hashed with;
+//! - [`address`]: where something listens; [`origin`]: where connections begin;
+//! - [`hash`]: what keys are hashed with;
 //! - [`config`]: `config.ron` to a validated [`config::Config`];
 //! - [`snapshot`]: what workers route by, published whole;
 //! - [`pool`]: backends and what all workers count about them; [`guard`]: how many there may be;
@@ -27,6 +28,7 @@ pub mod guard;
 pub mod hash;
 pub mod kernel;
 pub mod operational_log;
+pub mod origin;
 pub mod peek;
 pub mod pool;
 pub mod ring;

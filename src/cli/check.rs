@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use std::thread;
 
 use crate::config::Host;
+use crate::control;
 use crate::sys;
 
 /// Quiet when all is well.
@@ -15,6 +16,9 @@ pub(super) fn check(path: &Path, deny_warnings: bool) -> ExitCode {
         Err(code) => return code,
     };
     let warnings = super::warn(&config, Some(&source));
+    if let Err(error) = control::probe_origins(&config) {
+        return super::refuse(&format_args!("error: {error}"));
+    }
     if deny_warnings && warnings > 0 {
         ExitCode::from(super::USAGE)
     } else {

@@ -13,6 +13,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::address::Address;
+use crate::origin::Origins;
 
 mod admin;
 mod availability;
@@ -190,6 +191,8 @@ pub struct Pool {
     pub persist: Option<Persist>,
     /// Connections to all its backends, over all workers; `None`: no limit.
     pub max_connections: Option<NonZeroU32>,
+    /// Addresses and ports of this machine that connections to its backends begin at.
+    pub origins: Origins,
     /// Where clients wait while every backend is full.
     pub queue: Queue,
     /// How its backends are probed; `None`: they are not.
@@ -228,6 +231,7 @@ impl Pool {
             strategy: Strategy::default(),
             persist: None,
             max_connections: None,
+            origins: Origins::default(),
             queue: Queue::default(),
             check: None,
             ejection: Some(Ejection::default()),

@@ -97,6 +97,8 @@ fn the_example_names_every_field() {
         "strategy",
         "persist",
         "max_connections",
+        "source",
+        "source_ports",
         "queue",
         "check",
         "ejection",

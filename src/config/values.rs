@@ -35,7 +35,9 @@ pub use names::named;
 pub(super) use names::one_of;
 use names::{foreign, hint, listed};
 pub use network::admin_socket;
-pub(super) use network::{discovered_name, loopback, resolver, webhook};
+pub(super) use network::{
+    discovered_name, loopback, resolver, source_address, source_ports, webhook,
+};
 
 /// Why a value is refused. Each names the value.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]

@@ -65,6 +65,7 @@ pub fn warnings(config: &Config, host: Host, source: Option<&Source>) -> Vec<War
     for (i, pool) in config.pools.iter().enumerate() {
         strategy(i, pool, &mut found);
         live::pool(i, pool, &mut found);
+        live::origins(i, pool, &mut found);
         keys(config, i, &mut found);
         if config.listeners.iter().all(|listener| listener.pool != i) {
             found.push((
@@ -91,6 +92,7 @@ enum At {
     Idle(usize),
     Bind(usize),
     Pool(usize),
+    Source(usize, usize),
     Strategy(usize),
     Subset(usize),
     Key(usize),
@@ -117,6 +119,7 @@ impl At {
             Self::ListenerMaxConnections(i) => listener(i).field("max_connections"),
             Self::Bind(i) => listener(i).field("bind"),
             Self::Pool(i) => pool(i).field("name"),
+            Self::Source(i, n) => pool(i).field("source").item(n),
             Self::Strategy(i) => pool(i).field("strategy").field("name"),
             Self::Subset(i) => pool(i).field("strategy").field("subset"),
             Self::Key(i) => pool(i).field("strategy").field("key"),

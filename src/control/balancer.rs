@@ -143,6 +143,7 @@ impl Balancer {
     /// first; where that fails, all stays as it is.
     pub(super) fn apply(&mut self, declared: Declared) -> Result<(), StartError> {
         let config = self.effective(&declared);
+        listening::probe_origins(&config)?;
         let new = listening::bind_new(&self.snapshot, &config, self.crew.len())?;
         self.declared = declared;
         self.follow(config, new);

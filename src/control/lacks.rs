@@ -103,7 +103,7 @@ impl Lacks {
 }
 
 /// What helps when local ports run out.
-const REMEDY: &str = "widen net.ipv4.ip_local_port_range, or give the backend more addresses or \
-                      ports";
+const REMEDY: &str = "name more `source` addresses in the pool, or widen \
+                      net.ipv4.ip_local_port_range (and source_ports)";
 /// A lack that lasted no second of so many is over: the next one is an event again.
 const QUIET_SECONDS: u32 = 10;

@@ -102,6 +102,45 @@ pub(super) fn bind_new(
     new.map(|(listener, _)| bind(listener, workers)).collect()
 }
 
+/// Connections to backends can begin where the pools say: this machine has those addresses, and its
+/// kernel takes those ports.
+///
+/// # Errors
+/// [`StartError::Source`] or [`StartError::SourcePorts`] of the first that can't be.
+pub fn probe_origins(config: &Config) -> Result<(), StartError> {
+    for pool in &config.pools {
+        for &address in &pool.origins.addresses {
+            sys::probe_address(address).map_err(|error| StartError::Source {
+                pool: pool.name.clone(),
+                address,
+                error,
+            })?;
+        }
+        let Some(ports) = pool.origins.ports else {
+            continue;
+        };
+        if !sys::has_port_range() {
+            log::warn!(
+                "pool `{}`: source_ports does nothing: this kernel has no IP_LOCAL_PORT_RANGE, \
+                 which came with Linux 6.3",
+                pool.name
+            );
+        }
+        // Beyond its own range the kernel heeds no other.
+        sys::read_local_ports();
+        let kernels = sys::local_ports();
+        if !kernels.contains(&ports.first()) || !kernels.contains(&ports.last()) {
+            return Err(StartError::SourcePorts {
+                pool: pool.name.clone(),
+                ports,
+                first: *kernels.start(),
+                last: *kernels.end(),
+            });
+        }
+    }
+    Ok(())
+}
+
 fn told(listener: &config::Listener, bound: io::Result<Bound>) -> Result<Bound, StartError> {
     let bound = bound.map_err(|error| StartError::Bind {
         listener: listener.name.clone(),

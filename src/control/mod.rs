@@ -28,6 +28,7 @@ mod systemd;
 mod webhook;
 
 use std::io;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -36,6 +37,7 @@ use thiserror::Error;
 use crate::address::Address;
 use crate::admin::{self, TokenError};
 use crate::config::Config;
+use crate::origin::Ports;
 use crate::ring::{self, SetupError};
 use crate::sys;
 
@@ -43,8 +45,8 @@ use access_log::{AccessLogWriter, Log, Orders, Sink};
 use balancer::Balancer;
 use doors::Doors;
 pub(crate) use histograms::TARGET as HISTOGRAMS_TARGET;
-pub use listening::Inherited;
 use listening::Patience;
+pub use listening::{Inherited, probe_origins};
 pub use reload::Reread;
 use supervise::Signals;
 
@@ -63,6 +65,34 @@ pub enum StartError {
         bind: Address,
         /// What the kernel says.
         error: io::Error,
+    },
+    /// Connections to backends can't begin at an address.
+    #[error(
+        "pool `{pool}` can't use the source address {address}: {error}; give it to an interface of \
+         this machine, or take it out of `source`"
+    )]
+    Source {
+        /// The pool's name.
+        pool: String,
+        /// As configured.
+        address: IpAddr,
+        /// What the kernel says.
+        error: io::Error,
+    },
+    /// Connections to backends can't begin at these ports.
+    #[error(
+        "pool `{pool}` can't use source_ports {ports}: the kernel takes local ports from {first} \
+         to {last} only; name a part of these, or widen net.ipv4.ip_local_port_range"
+    )]
+    SourcePorts {
+        /// The pool's name.
+        pool: String,
+        /// As configured.
+        ports: Ports,
+        /// The kernel's first one,
+        first: u16,
+        /// and its last.
+        last: u16,
     },
     /// The access log can't be opened.
     #[error("access log {path} can't be opened: {error}")]
@@ -100,6 +130,8 @@ impl StartError {
         match self {
             Self::Ring(_) => 3,
             Self::Bind { .. }
+            | Self::Source { .. }
+            | Self::SourcePorts { .. }
             | Self::AccessLog { .. }
             | Self::Admin { .. }
             | Self::Token(_)

@@ -107,6 +107,7 @@ pub(super) async fn start(
     sys::read_local_ports();
     let plan = Plan::new(config, features);
     let workers = u32::try_from(plan.cpus.len()).unwrap_or(u32::MAX);
+    listening::probe_origins(config)?;
     let snapshot = Arc::new(Snapshot::compose(None, config, plan.in_all, unknown));
     // Closed at the end: every worker has its own copies by then.
     let bound = listening::bind_all(config, plan.cpus.len(), inherited, patience).await?;

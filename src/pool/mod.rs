@@ -22,6 +22,7 @@ use crate::address::Address;
 pub use crate::config::AdminState;
 use crate::config::{self, AllDown, OnDown, Persist, Strategy};
 use crate::guard::Limit;
+use crate::origin::Origins;
 
 pub use latency::Latency;
 pub use queue::{Call, Queue, Ticket};
@@ -67,8 +68,10 @@ pub struct Pool {
 pub struct Backend {
     /// Unique within its pool.
     pub name: String,
-    /// Where it is connected to.
+    /// Where it is connected to,
     pub address: Address,
+    /// and what connections to it begin at.
+    pub origins: Arc<Origins>,
     /// Its share, 0 to 256.
     pub weight: u16,
     /// It is selected only while no other backend can be.
@@ -307,6 +310,7 @@ impl Backend {
         Self {
             name: config.name.clone(),
             address: config.address.clone(),
+            origins: Arc::new(pool.config.origins.towards(&config.address)),
             weight: config.weight,
             backup: config.backup,
             group: config.group.clone(),

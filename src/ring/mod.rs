@@ -36,6 +36,7 @@ use crate::kernel::{
     BUFFER_BYTES, Buffer, BufferId, Completion, Done, Errno, Interest, Kernel, Manner, Pipe,
     Pumped, RECV_BYTES_MAX, Socket,
 };
+use crate::origin::Origin;
 use crate::sys;
 use crate::token::{Purpose, Token};
 
@@ -374,12 +375,12 @@ impl Kernel for Ring {
         self.push_detached(opcode::Close::new(types::Fd(socket.raw())).build());
     }
 
-    fn open(&mut self, to: &Address) -> Result<Socket, Errno> {
-        match sys::open_socket(to) {
+    fn open(&mut self, to: &Address, from: Origin) -> Result<Socket, Errno> {
+        match sys::open_socket(to, from) {
             Err(errno) if Fault::of_connect(errno) == Fault::Resources => {
                 // A spare descriptor's number becomes the socket's.
                 drop(self.spares.pop().ok_or(errno)?);
-                sys::open_socket(to)
+                sys::open_socket(to, from)
             }
             outcome => outcome,
         }

@@ -5,6 +5,7 @@
 mod clock;
 mod descriptor;
 mod files;
+mod origin;
 mod passing;
 mod ports;
 mod process;
@@ -17,6 +18,7 @@ pub use descriptor::{
     pipe,
 };
 pub use files::{open_regular, open_to_append};
+pub use origin::{begin_at, has_port_range, probe_address};
 pub use passing::{descriptor_channel, receive_descriptors, send_descriptors};
 pub use ports::{is_one_end, local_ports, read_local_ports};
 pub use process::{

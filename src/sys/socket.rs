@@ -9,9 +9,10 @@ use socket2::{Domain, Protocol, SockAddr, SockRef, TcpKeepalive, Type};
 
 use crate::address::Address;
 use crate::kernel::{Errno, Socket};
+use crate::origin::Origin;
 
-use super::ports;
 use super::unix::{SocketFile, listen_unix};
+use super::{origin, ports};
 
 /// The listening sockets of an address.
 #[derive(Debug)]
@@ -118,8 +119,8 @@ fn listen_tcp(to: SocketAddr) -> io::Result<OwnedFd> {
 /// held back for a moment, so that the first bytes can ride on it (tcp(7), TCP_QUICKACK).
 ///
 /// # Errors
-/// What socket(2) says.
-pub fn open_socket(to: &Address) -> Result<Socket, Errno> {
+/// What socket(2) says, and bind(2) where it is to begin somewhere.
+pub fn open_socket(to: &Address, from: Origin) -> Result<Socket, Errno> {
     let protocol = match to {
         Address::Tcp(_) => Some(Protocol::TCP),
         Address::Unix(_) => None,
@@ -130,6 +131,7 @@ pub fn open_socket(to: &Address) -> Result<Socket, Errno> {
     if protocol.is_some() {
         socket.set_tcp_nodelay(true).map_err(errno)?;
         socket.set_tcp_quickack(false).map_err(errno)?;
+        origin::begin_at(&socket, from).map_err(errno)?;
     }
     Ok(Socket::from_raw(socket.into_raw_fd()))
 }

@@ -13,8 +13,9 @@ use crate::pool::{Backend, Tally};
 /// Backends that no connect is tried on until a time, in nanoseconds of the worker's clock.
 #[derive(Debug, Default)]
 pub(super) struct Backoff {
-    /// By the address of the tally, which is kept so that no other gets it.
-    held: BTreeMap<usize, Held>,
+    /// By the address of the tally, which is kept so that no other gets it, and by the number of
+    /// the origin that lacks a port, or [`ALL`].
+    held: BTreeMap<(usize, usize), Held>,
 }
 
 #[derive(Debug)]
@@ -25,20 +26,45 @@ struct Held {
 }
 
 impl Backoff {
-    /// No connect is tried on the backend for [`HOLD`].
-    pub(super) fn hold(&mut self, backend: &Backend, fault: Fault, now: u64) {
+    /// No connect is tried on the backend for [`HOLD`]: from this origin, or from any.
+    pub(super) fn hold(
+        &mut self,
+        (backend, origin): (&Backend, Option<usize>),
+        fault: Fault,
+        now: u64,
+    ) {
         let held = Held {
             _tally: Arc::clone(&backend.tally),
             fault,
             until: now.saturating_add(HOLD),
         };
         self.held.retain(|_, held| held.until > now);
-        self.held.insert(key(backend), held);
+        let key = (key(backend), origin.unwrap_or(ALL));
+        self.held.insert(key, held);
     }
 
     /// Why no connect is tried on the backend; `None`: one may be.
     pub(super) fn why_held(&self, backend: &Backend, now: u64) -> Option<Fault> {
-        let held = self.held.get(&key(backend))?;
+        if self.held.is_empty() {
+            return None;
+        }
+        let all = self.held_at(backend, ALL, now);
+        all.or_else(|| {
+            let mut origins = 0..backend.origins.len();
+            origins.try_fold(Fault::Ports, |_, origin| self.held_at(backend, origin, now))
+        })
+    }
+
+    /// The first origin from `turn` on that a connect can be tried from.
+    pub(super) fn origin(&self, backend: &Backend, turn: usize, now: u64) -> usize {
+        let count = backend.origins.len();
+        let mut turns = (0..count).map(|n| turn.wrapping_add(n) % count);
+        let free = |origin: &usize| self.held_at(backend, *origin, now).is_none();
+        turns.find(free).unwrap_or(turn % count)
+    }
+
+    fn held_at(&self, backend: &Backend, origin: usize, now: u64) -> Option<Fault> {
+        let held = self.held.get(&(key(backend), origin))?;
         (held.until > now).then_some(held.fault)
     }
 }
@@ -47,6 +73,8 @@ fn key(backend: &Backend) -> usize {
     Arc::as_ptr(&backend.tally).addr()
 }
 
+/// In place of the number of an origin: from wherever it begins.
+const ALL: usize = usize::MAX;
 /// Between two connects to a backend that can't be connected to: 20 ms.
 const HOLD: u64 = 20_000_000;
 
@@ -64,13 +92,32 @@ mod tests {
             panic!("two backends")
         };
         let mut backoff = Backoff::default();
-        backoff.hold(one, Fault::Ports, 1_000);
+        backoff.hold((one, Some(0)), Fault::Ports, 1_000);
         assert_eq!(backoff.why_held(one, 1_000 + HOLD - 1), Some(Fault::Ports));
         assert_eq!(backoff.why_held(one, 1_000 + HOLD), None);
         assert_eq!(backoff.why_held(other, 1_000), None);
         // What is over is forgotten with the next.
-        backoff.hold(other, Fault::Busy, 1_000 + HOLD);
+        backoff.hold((other, None), Fault::Busy, 1_000 + HOLD);
         assert_eq!(backoff.held.len(), 1);
         assert_eq!(Arc::strong_count(&one.tally), 1);
+    }
+
+    #[test]
+    fn an_origin_without_a_port_is_passed_over_until_all_are() {
+        let at = config::Backend::at("127.0.0.1:1".parse().unwrap());
+        let mut config = config::Pool::of("p", vec![at]);
+        let own = ["127.0.0.2", "127.0.0.3"].map(|ip| ip.parse().unwrap());
+        config.origins.addresses = own.to_vec();
+        let pool = Pool::new(&config);
+        let backend = &pool.backends[0];
+        let mut backoff = Backoff::default();
+        let turns = |backoff: &Backoff| [0, 1, 2].map(|turn| backoff.origin(backend, turn, 5));
+        assert_eq!(turns(&backoff), [0, 1, 0]);
+        backoff.hold((backend, Some(0)), Fault::Ports, 5);
+        assert_eq!(turns(&backoff), [1, 1, 1]);
+        assert_eq!(backoff.why_held(backend, 5), None);
+        backoff.hold((backend, Some(1)), Fault::Ports, 5);
+        assert_eq!(backoff.why_held(backend, 5), Some(Fault::Ports));
+        assert_eq!(backoff.why_held(backend, 5 + HOLD), None);
     }
 }

@@ -87,6 +87,8 @@ pub struct Worker<K> {
     capacity: usize,
     backlog: u32,
     backoff: Backoff,
+    /// Counts connections that begin at one of several origins.
+    origin_turn: usize,
     generation: u32,
     sessions_opened: u64,
     links: Links,
@@ -139,6 +141,8 @@ impl<K: Kernel> Worker<K> {
             capacity: setup.capacity,
             backlog: setup.backlog,
             backoff: Backoff::default(),
+            // Workers begin at different ones.
+            origin_turn: setup.seat.worker as usize,
             generation: 0,
             sessions_opened: 0,
             links: Links::default(),

@@ -7,8 +7,9 @@ use std::sync::Arc;
 
 use crate::fault::Fault;
 use crate::kernel::{Buffer, Completion, Done, Errno, Interest, Kernel, Manner, Pipe, Socket};
+use crate::origin::{Origin, User};
 use crate::pool::{Backend, Ended, Tally};
-use crate::select::{Choice, Keys, Looked, Request};
+use crate::select::{Choice, Keys, Looked, Request, Seat};
 use crate::session::{CloseReason, Context, Event, Op, Session, Side};
 use crate::snapshot::Listener;
 use crate::token::{GENERATION_MASK, Purpose, Token};
@@ -38,6 +39,8 @@ pub(super) struct Slot {
     /// It has waited before trying the same backend again.
     paused: bool,
     target_index: u16,
+    /// Which of its origins the connection begins at.
+    origin: u16,
     /// It may have moved bytes since it was last counted,
     pub(super) moved: bool,
     /// when it had delivered so many, in each direction: the low halves of the counts.
@@ -102,6 +105,7 @@ impl<K: Kernel> Worker<K> {
             tried: Vec::new(),
             paused: false,
             target_index: 0,
+            origin: 0,
             moved: false,
             counted: [0; 2],
             waiting: None,
@@ -242,9 +246,10 @@ impl<K: Kernel> Worker<K> {
             Ok(backend) => backend,
             Err(why_not) => return Some(why_not),
         };
+        let from = self.origin(key, &backend);
         let slot = &mut self.slots[key];
         slot.target = Some(Arc::clone(&backend));
-        let socket = match self.kernel.open(&backend.address) {
+        let socket = match self.kernel.open(&backend.address, from) {
             Ok(socket) => socket,
             Err(errno) => {
                 self.release(key, &backend, Ended::unanswered());
@@ -259,6 +264,18 @@ impl<K: Kernel> Worker<K> {
         self.kernel.connect(token, &socket, &backend.address);
         slot.backend = Some(socket);
         None
+    }
+
+    /// What the next connection to a backend begins at: each of its origins in turn.
+    fn origin(&mut self, key: usize, backend: &Backend) -> Origin {
+        if backend.origins.is_empty() {
+            return Origin::default();
+        }
+        self.origin_turn = self.origin_turn.wrapping_add(1);
+        let origin = self.backoff.origin(backend, self.origin_turn, self.now);
+        self.slots[key].origin = u16::try_from(origin).unwrap_or(0);
+        let Seat { worker, of } = self.seat;
+        backend.origins.nth(origin, User::Worker(worker, of))
     }
 
     /// A socket that is connected to itself was refused: nobody listens there.
@@ -350,9 +367,6 @@ impl<K: Kernel> Worker<K> {
     /// An attempt failed: its socket goes, its backend is not tried again soon.
     fn abandon(&mut self, key: usize, fault: Fault) {
         let slot = &mut self.slots[key];
-        if !slot.tried.contains(&slot.target_index) {
-            slot.tried.push(slot.target_index);
-        }
         let Some(backend) = slot.target.clone() else {
             return;
         };
@@ -360,15 +374,21 @@ impl<K: Kernel> Worker<K> {
             Fault::Ports => {
                 self.stats.ports_exhausted.increment();
                 backend.tally.on_portless();
-                self.backoff.hold(&backend, fault, self.now);
+                let origin = (&*backend, Some(slot.origin.into()));
+                self.backoff.hold(origin, fault, self.now);
             }
-            Fault::Busy => self.backoff.hold(&backend, fault, self.now),
+            Fault::Busy => self.backoff.hold((&backend, None), fault, self.now),
             Fault::Backend
             | Fault::Unanswered
             | Fault::Network
             | Fault::Client
             | Fault::Resources
             | Fault::Local => self.stats.connect_failures.increment(),
+        }
+        // From another origin there may be a port towards it.
+        let over = fault != Fault::Ports || self.backoff.why_held(&backend, self.now).is_some();
+        if over && !slot.tried.contains(&slot.target_index) {
+            slot.tried.push(slot.target_index);
         }
         if fault.blames_backend() && backend.on_failed() {
             self.notices.ring();

@@ -21,5 +21,6 @@ golden!(
     administration_by_a_socket,
     checks,
     availability,
-    discovery_and_scaling
+    discovery_and_scaling,
+    sources
 );

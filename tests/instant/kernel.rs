@@ -13,6 +13,7 @@ use mahoraga::kernel::{
     Buffer, BufferId, Completion, Done, Errno, Interest, Kernel, Manner, Pipe, Pumped,
     RECV_BYTES_MAX, Socket,
 };
+use mahoraga::origin::Origin;
 use mahoraga::session::Side;
 use mahoraga::token::{Purpose, Token};
 
@@ -208,7 +209,7 @@ impl Kernel for InstantKernel {
         }
     }
 
-    fn open(&mut self, _to: &Address) -> Result<Socket, Errno> {
+    fn open(&mut self, _to: &Address, _from: Origin) -> Result<Socket, Errno> {
         Ok(self.connection())
     }
 

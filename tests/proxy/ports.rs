@@ -149,3 +149,81 @@ fn a_connection_to_itself_is_refused_to_clients_and_probes() {
         balancer.finish();
     });
 }
+
+#[test]
+fn each_source_address_has_ports_of_its_own() {
+    watched(|| {
+        network::own("21000 21009");
+        let backend = Backend::tcp("127.0.0.1:22901", crate::peers::echo);
+        let pool = format!(
+            "source: [\"127.0.0.2\", \"127.0.0.3\", \"127.0.0.4\"], backends: [\"{}\"],\n\
+             check: (type: \"tcp\", interval: \"100ms\", initial: \"probe\")",
+            backend.address
+        );
+        let (balancer, front) = start("", &pool);
+        balancer.until(&backend.address, "health", "up");
+        // One port of each is a probe's from time to time.
+        let mut held: Vec<_> = (0..27).map(|_| connect(&front)).collect();
+        for client in &mut held {
+            ping(client, b"held");
+        }
+        assert_eq!(balancer.backend(&backend.address)["failures"], 0);
+        drop(held);
+        balancer.finish();
+    });
+}
+
+#[test]
+fn connections_begin_within_the_ports_of_the_pool() {
+    watched(|| {
+        network::own("10000 19999");
+        let peers = std::sync::Arc::new(parking_lot::Mutex::new(Vec::new()));
+        let seen = std::sync::Arc::clone(&peers);
+        let backend = Backend::tcp("127.0.0.1:22901", move |stream| {
+            seen.lock().push(stream.peer_addr().unwrap());
+            crate::peers::echo(stream);
+        });
+        let pool = format!(
+            "source_ports: \"10000-10159\", backends: [\"{}\"]",
+            backend.address
+        );
+        let (balancer, front) = start("", &pool);
+        for _ in 0..40 {
+            assert!(is_served(&mut connect(&front)));
+        }
+        // The last sixteenth is for probes.
+        let ports: Vec<_> = peers.lock().iter().map(|peer| peer.port()).collect();
+        assert!(
+            ports.iter().all(|port| (10_000..10_150).contains(port)),
+            "{ports:?}"
+        );
+        balancer.finish();
+    });
+}
+
+#[test]
+fn a_source_address_of_another_machine_is_refused() {
+    watched(|| {
+        let pool = "source: [\"192.0.2.1\"], backends: [\"127.0.0.1:1\"]";
+        let (status, log) = Launch::with_pool(pool).run();
+        assert_eq!(status.code(), Some(1), "{log}");
+        let why = "pool `default` can't use the source address 192.0.2.1";
+        assert!(log.contains(why), "{log}");
+        let ports = pool.replace("source: [\"192.0.2.1\"]", "source_ports: \"1-9\"");
+        let (status, log) = Launch::with_pool(&ports).run();
+        assert_eq!(status.code(), Some(1), "{log}");
+        assert!(
+            log.contains("can't use source_ports 1-9: the kernel takes"),
+            "{log}"
+        );
+        let backend = Backend::echo();
+        let pool = format!("backends: [\"{}\"]", backend.address);
+        let balancer = Launch::with_pool(&pool).start();
+        let source = "pools: [(source: [\"192.0.2.1\"], name:";
+        balancer.edit(|text| text.replace("pools: [(name:", source));
+        let (code, said) = balancer.refusal(&["reload"]);
+        assert!(code == Some(1) && said.contains(why), "{said}");
+        ping(&mut balancer.connect(), b"as before");
+        balancer.finish();
+    });
+}

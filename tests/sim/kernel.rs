@@ -11,6 +11,7 @@ use mahoraga::kernel::{
     BUFFER_BYTES, Buffer, BufferId, Completion, Errno, Interest, Kernel, Manner, Pipe, Pumped,
     Socket,
 };
+use mahoraga::origin::Origin;
 use mahoraga::session::Side;
 use mahoraga::token::{Purpose, Token};
 
@@ -464,7 +465,7 @@ impl Kernel for FakeKernel {
         self.trace.fact("close", fd, manner as u64);
     }
 
-    fn open(&mut self, _to: &Address) -> Result<Socket, Errno> {
+    fn open(&mut self, _to: &Address, _from: Origin) -> Result<Socket, Errno> {
         if self.lacks_descriptors() || self.random.permille(10) {
             self.trace.see("no descriptor for a backend socket");
             return Err(Errno(self.random.pick(&[

@@ -22,6 +22,16 @@ pub(super) fn pool(pool: &Pool) -> Value {
         .some("strategy", strategy)
         .some("persist", persist.map(self::persist))
         .some("max_connections", pool.max_connections)
+        .unless(pool.origins.addresses.is_empty(), "source", || {
+            let addresses = pool.origins.addresses.iter();
+            Value::list(addresses.map(|address| Value::text(&address.to_string())))
+        })
+        .some(
+            "source_ports",
+            pool.origins
+                .ports
+                .map(|ports| Value::text(&ports.to_string())),
+        )
         .some("queue", queue(pool.queue))
         .some("check", pool.check.as_ref().map(check::check))
         .unless(is_ejected, "ejection", || ejection(pool.ejection))

@@ -13,6 +13,7 @@ use crate::config::{
     Hash, Initial, Key, LeastTime, OnDown, Persist, Pool, Predictive, Probe, ProxyHeader, Queue,
     ScaleBy, Scaling, SecondTier, Strategy, TwoTier, Verify, parse,
 };
+use crate::origin::{Origins, Ports};
 use crate::peek::Field;
 
 #[track_caller]
@@ -83,6 +84,8 @@ fn a_long_text_is_laid_out() {
         (
             name: \"web\",
             strategy: (name: \"hash\", key: \"http_cookie(ID)\", max_load: 1.5),
+            source: [\"10.0.0.5\"],
+            source_ports: \"20000-39999\",
             queue: \"off\",
             check: (type: \"http\", path: \"/up\", status: 204, tls: true, interval: \"500ms\"),
             ejection: (base: \"10m\", latency: \"off\"),
@@ -268,6 +271,14 @@ impl Chance<'_> {
             persist: (is_sticky || self.half()).then_some(persist),
             strategy,
             max_connections: self.limit(),
+            origins: Origins {
+                addresses: self
+                    .pick(&[vec![], vec!["10.0.0.5", "fd00::5"]])
+                    .into_iter()
+                    .map(|ip| ip.parse().unwrap())
+                    .collect(),
+                ports: self.pick(&[None, Ports::new(20_000, 39_999), Ports::new(1, 1)]),
+            },
             queue: Queue {
                 max: self.pick(&[0, 1, 1024, 1 << 24]),
                 timeout: self.pick(&[Duration::from_secs(5), Duration::from_millis(20)]),

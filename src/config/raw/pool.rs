@@ -9,6 +9,8 @@ pub(in crate::config) struct RawPool {
     pub(in crate::config) strategy: Short<RawStrategy>,
     pub(in crate::config) persist: Short<RawPersist>,
     pub(in crate::config) max_connections: Scalar,
+    pub(in crate::config) source: Vec<Scalar>,
+    pub(in crate::config) source_ports: Scalar,
     pub(in crate::config) queue: Short<RawQueue>,
     pub(in crate::config) check: Short<RawCheck>,
     pub(in crate::config) ejection: Short<RawEjection>,

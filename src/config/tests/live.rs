@@ -1,5 +1,7 @@
 //! Checks, ejection, queues, discovery, scaling and the admin API, as they are written.
 
+use std::net::IpAddr;
+
 use super::*;
 
 /// The only pool of the smallest file, with these settings.
@@ -323,6 +325,23 @@ fn what_fails_badly_is_warned_of() {
     ];
     assert_eq!(of_pool(idle), want);
     assert_eq!(of_pool(&format!("{idle}, check: \"tcp\"")), [""; 0]);
+}
+
+#[test]
+fn connections_begin_where_the_pool_says() {
+    let origins =
+        pool("source: [\"10.0.0.5\", \"fd00::5\"], source_ports: \"20000-39999\"").origins;
+    let want: [IpAddr; 2] = ["10.0.0.5", "fd00::5"].map(|text| text.parse().unwrap());
+    assert_eq!(origins.addresses, want);
+    assert_eq!(origins.ports.unwrap().to_string(), "20000-39999");
+    assert!(
+        pool("source: [], source_ports: \"auto\"")
+            .origins
+            .is_empty()
+    );
+    let warned = warned("backends", "source: [\"127.0.0.5\", \"fd00::5\"], backends");
+    let want = "f:2:49: warning: source: no backend of the pool is at an IPv6 address";
+    assert_eq!(warned, [want]);
 }
 
 #[test]

@@ -10,6 +10,7 @@ use crate::config::raw::{RawBackend, RawPersist, RawPool, Scalar, Short};
 use crate::config::spans::{Node, Span};
 use crate::config::values::{self, ValueError};
 use crate::config::{Backend, Persist, Pool, Strategy};
+use crate::origin::Origins;
 
 /// A backend, and how it was written.
 pub(in crate::config) struct Member<'a> {
@@ -74,6 +75,7 @@ impl<'a> Judge<'a> {
             }),
         };
         Pool {
+            origins: self.origins(raw, at),
             max_connections: self
                 .read(&max_connections, number_or("off", values::CONNECTIONS))
                 .flatten(),
@@ -99,6 +101,25 @@ impl<'a> Judge<'a> {
                 |judge, at| judge.scaling(scaling, at),
             ),
             ..pool
+        }
+    }
+
+    fn origins(&mut self, raw: &'a RawPool, at: &'a Node) -> Origins {
+        let source = at.field("source");
+        let addresses = self.items((&raw.source, source), "source", |leaf| {
+            values::source_address(text(leaf)?)
+        });
+        let mut seen = HashMap::new();
+        for (i, address) in addresses.iter().enumerate() {
+            let twice = ("source: listed twice:", address.to_string());
+            self.unique(&mut seen, twice, &source.item(i).span);
+        }
+        let ports = self.leaf(&raw.source_ports, at, "source_ports");
+        Origins {
+            addresses,
+            ports: self
+                .read(&ports, |leaf| values::source_ports(text(leaf)?))
+                .flatten(),
         }
     }
 

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use super::ValueError;
 use crate::address::{Address, is_host_name};
+use crate::origin::Ports;
 
 /// Reads where the admin API listens on TCP.
 pub(in crate::config) fn loopback(text: &str) -> Result<SocketAddr, ValueError> {
@@ -35,6 +36,22 @@ pub(in crate::config) fn resolver(text: &str) -> Result<SocketAddr, ValueError> 
         .ok()
         .filter(|address| address.port() != 0)
         .ok_or_else(|| not(text, "the IP address of a resolver, such as 127.0.0.1:53"))
+}
+
+/// Reads an address of this machine that connections begin at.
+pub(in crate::config) fn source_address(text: &str) -> Result<IpAddr, ValueError> {
+    let is_own = |ip: &IpAddr| !ip.is_unspecified() && !ip.is_multicast();
+    let address = text.parse().ok().filter(is_own);
+    address.ok_or_else(|| not(text, "the IP address of this machine, such as 10.0.0.5"))
+}
+
+/// Reads a range of ports that connections begin at, or `auto` as none.
+pub(in crate::config) fn source_ports(text: &str) -> Result<Option<Ports>, ValueError> {
+    if text == "auto" {
+        return Ok(None);
+    }
+    let ports = text.parse().map(Some);
+    ports.map_err(|()| not(text, "a range of ports such as 20000-39999, or \"auto\""))
 }
 
 /// Reads a name of the DNS.

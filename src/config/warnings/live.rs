@@ -5,6 +5,7 @@ use std::io::ErrorKind;
 use std::path::Path;
 
 use super::At;
+use crate::address::Address;
 use crate::config::{AllDown, Config, Discovery, OnDown, Pool, Verify, values};
 
 pub(super) fn pool(i: usize, pool: &Pool, found: &mut Vec<(At, String)>) {
@@ -35,6 +36,29 @@ pub(super) fn pool(i: usize, pool: &Pool, found: &mut Vec<(At, String)>) {
             let sentence = format!("on_down does nothing: {nothing}");
             found.push((At::OnDown(i), sentence));
         }
+    }
+}
+
+/// Source addresses that no backend can be connected to from.
+pub(super) fn origins(i: usize, pool: &Pool, found: &mut Vec<(At, String)>) {
+    if pool.discovery.is_some() {
+        return;
+    }
+    let mut wanted = pool.backends.iter().map(|backend| &backend.address);
+    for (n, own) in pool.origins.addresses.iter().enumerate() {
+        let fits = |to: &Address| match to {
+            Address::Tcp(to) => to.is_ipv4() == own.is_ipv4(),
+            Address::Unix(_) => false,
+        };
+        if !wanted.clone().any(fits) {
+            let family = if own.is_ipv4() { "IPv4" } else { "IPv6" };
+            let sentence = format!("source: no backend of the pool is at an {family} address");
+            found.push((At::Source(i, n), sentence));
+        }
+    }
+    if pool.origins.ports.is_some() && wanted.all(|to| matches!(to, Address::Unix(_))) {
+        let sentence = "source_ports does nothing: every backend is a Unix socket";
+        found.push((At::Pool(i), sentence.to_owned()));
     }
 }
 

@@ -25,6 +25,7 @@ use tokio::task::JoinHandle;
 
 use crate::address::Address;
 use crate::config::{self, AdminState, Check, Config};
+use crate::origin::Origins;
 use crate::pool::Health;
 use crate::sys;
 
@@ -57,6 +58,8 @@ pub struct Checks {
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Aim {
     address: Address,
+    /// What probes begin at.
+    origins: Origins,
     check: Check,
 }
 
@@ -181,7 +184,7 @@ impl Checks {
             for backend in pool.backends.iter().filter(|backend| is_probed(backend)) {
                 let known = self.place(&pool.name, backend);
                 let known = known.and_then(|place| verdicts.get(&place.aim).copied());
-                let aim = self.keep_or_start(Aim::new(backend, check), &mut old, known);
+                let aim = self.keep_or_start(Aim::new(pool, backend, check), &mut old, known);
                 if let Some(target) = self.targets.get_mut(&aim) {
                     let name = (pool.name.clone(), backend.name.clone());
                     target.stands_for.push(name);
@@ -225,7 +228,7 @@ impl Checks {
         let verdict = known.map_or_else(fresh, Verdict::handed_over);
         self.started += 1;
         let watch = Watch {
-            prober: Prober::new(&aim.address, spec),
+            prober: Prober::new(&aim.address, aim.origins.clone(), spec),
             aim: Rc::clone(aim),
             number: self.started,
             verdict,
@@ -321,12 +324,13 @@ impl Checks {
 }
 
 impl Aim {
-    fn new(backend: &config::Backend, check: &Check) -> Self {
+    fn new(pool: &config::Pool, backend: &config::Backend, check: &Check) -> Self {
         let mut address = backend.address.clone();
         if let (Address::Tcp(address), Some(port)) = (&mut address, check.port) {
             address.set_port(port);
         }
         Self {
+            origins: pool.origins.towards(&address),
             address,
             check: check.clone(),
         }

@@ -5,6 +5,7 @@ use std::rc::Rc;
 
 use crate::address::Address;
 use crate::config::{Check, Probe, ProxyHeader};
+use crate::origin::{Origins, User};
 use crate::sys;
 
 use super::Outcome;
@@ -36,15 +37,21 @@ impl Spec {
 #[derive(Debug)]
 pub(super) struct Prober {
     to: Address,
+    /// What probes begin at, each in turn,
+    origins: Origins,
+    /// of which this is the next.
+    turn: Cell<usize>,
     spec: Rc<Spec>,
     request: Vec<u8>,
 }
 
 impl Prober {
     /// `to`: where is connected to, so with the check's own port.
-    pub(super) fn new(to: &Address, spec: &Rc<Spec>) -> Self {
+    pub(super) fn new(to: &Address, origins: Origins, spec: &Rc<Spec>) -> Self {
         Self {
             to: to.clone(),
+            origins,
+            turn: Cell::new(0),
             spec: Rc::clone(spec),
             request: request(&spec.check.probe, to),
         }
@@ -81,7 +88,9 @@ impl Prober {
 
     async fn converse(&self, stage: &Cell<Stage>) -> Result<(), Failure> {
         let expectation = self.spec.expectation.as_ref().map_err(Clone::clone)?;
-        let mut stream = Stream::connect(&self.to).await?;
+        let turn = self.turn.replace(self.turn.get().wrapping_add(1));
+        let from = self.origins.nth(turn % self.origins.len(), User::Probes);
+        let mut stream = Stream::connect(&self.to, from).await?;
         if self.talks() {
             stream.talk();
         }

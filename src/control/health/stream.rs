@@ -15,6 +15,7 @@ use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use tokio_uring::{OneshotOutputTransform, UnsubmittedOneshot};
 
 use crate::address::Address;
+use crate::origin::Origin;
 use crate::sys;
 
 use super::failure::Failure;
@@ -31,9 +32,9 @@ pub(super) struct Stream {
 
 impl Stream {
     /// Connects. No time limit: it is dropped when its time is over.
-    pub(super) async fn connect(to: &Address) -> Result<Self, Failure> {
+    pub(super) async fn connect(to: &Address, from: Origin) -> Result<Self, Failure> {
         let address = sys::socket_address(to);
-        let socket = open(&address).map_err(|error| Failure::broken(&error))?;
+        let socket = open(&address, from).map_err(|error| Failure::broken(&error))?;
         let mut stream = Self {
             socket: Rc::new(socket),
             waiting: false,
@@ -141,7 +142,7 @@ impl Drop for Stream {
 }
 
 /// A socket fit to be probed through.
-fn open(to: &SockAddr) -> io::Result<Socket> {
+fn open(to: &SockAddr, from: Origin) -> io::Result<Socket> {
     let is_unix = to.domain() == Domain::UNIX;
     let protocol = (!is_unix).then_some(Protocol::TCP);
     let socket = Socket::new(to.domain(), Type::STREAM.nonblocking().cloexec(), protocol)?;
@@ -149,6 +150,7 @@ fn open(to: &SockAddr) -> io::Result<Socket> {
         socket.set_tcp_nodelay(true)?;
         socket.set_tcp_quickack(false)?;
         socket.set_linger(Some(Duration::ZERO))?;
+        sys::begin_at(&socket, from)?;
     }
     Ok(socket)
 }

@@ -8,13 +8,14 @@ use crate::config::{Expect, ProxyHeader};
 
 use super::servers::{drain, full};
 use super::*;
+use crate::origin::Origins;
 
 pub(super) fn probe(to: SocketAddr, check: &Check) -> Outcome {
     probe_at(&Address::Tcp(to), check)
 }
 
 fn probe_at(to: &Address, check: &Check) -> Outcome {
-    let prober = Prober::new(to, &Rc::new(Spec::new(check)));
+    let prober = Prober::new(to, Origins::default(), &Rc::new(Spec::new(check)));
     tokio_uring::start(async move { prober.probe().await })
 }
 
@@ -273,6 +274,6 @@ fn a_host_is_named_as_configured_or_by_the_address() {
 }
 
 fn request_of(to: &Address, check: &Check) -> String {
-    let prober = Prober::new(to, &Rc::new(Spec::new(check)));
+    let prober = Prober::new(to, Origins::default(), &Rc::new(Spec::new(check)));
     String::from_utf8(prober.request().to_vec()).expect("ASCII")
 }

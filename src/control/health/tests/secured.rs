@@ -12,6 +12,7 @@ use crate::config::{CheckTls, Verify};
 
 use super::probes::{http, said};
 use super::*;
+use crate::origin::Origins;
 
 /// What a server of TLS is made of.
 struct Make {
@@ -178,7 +179,7 @@ fn a_file_that_is_none_is_told_and_read_again_once_it_changed() {
     let check = by_file(&file.0, Some("db.test"));
     let spec = Rc::new(Spec::new(&check));
     let probe = || {
-        let prober = Prober::new(&Address::Tcp(server.address), &spec);
+        let prober = Prober::new(&Address::Tcp(server.address), Origins::default(), &spec);
         let outcome = tokio_uring::start(async move { prober.probe().await });
         let failure = outcome.failure;
         failure.map_or_else(String::new, |failure| failure.to_string())

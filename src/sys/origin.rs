@@ -1,0 +1,114 @@
+//! Where a connection begins: its own address, and the ports that the kernel may take for it.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::AsRawFd;
+
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+
+use crate::origin::{Origin, Ports};
+
+/// Lets a socket that is not connected begin at this origin. The port is taken by connect(2), which
+/// knows the other end: a port is then in use towards that one end only (ip(7),
+/// IP_BIND_ADDRESS_NO_PORT). A kernel without IP_LOCAL_PORT_RANGE (6.3) takes any local port;
+/// others heed it within `net.ipv4.ip_local_port_range` only.
+///
+/// # Errors
+/// What bind(2) says: this machine has no such address (EADDRNOTAVAIL).
+pub fn begin_at(socket: &Socket, from: Origin) -> io::Result<()> {
+    if let Some(ports) = from.ports
+        && has_port_range()
+    {
+        set(socket, IP_LOCAL_PORT_RANGE, packed(ports))?;
+    }
+    if let Some(address) = from.address {
+        set(socket, libc::IP_BIND_ADDRESS_NO_PORT, 1)?;
+        socket.bind(&SockAddr::from(SocketAddr::new(address, 0)))?;
+    }
+    Ok(())
+}
+
+/// Whether connections can begin at this address: this machine has it.
+///
+/// # Errors
+/// What socket(2) and bind(2) say.
+pub fn probe_address(address: IpAddr) -> io::Result<()> {
+    let domain = Domain::for_address(SocketAddr::new(address, 0));
+    let socket = Socket::new(domain, Type::STREAM.cloexec(), Some(Protocol::TCP))?;
+    let from = Origin {
+        address: Some(address),
+        ports: None,
+    };
+    begin_at(&socket, from)
+}
+
+/// Whether a socket can be told which ports the kernel may take for it (6.3).
+#[must_use]
+pub fn has_port_range() -> bool {
+    static FOUND: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
+    *FOUND.get_or_init(|| {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM.cloexec(), Some(Protocol::TCP));
+        // 0: as if nothing had been said.
+        socket.is_ok_and(|socket| set(&socket, IP_LOCAL_PORT_RANGE, 0).is_ok())
+    })
+}
+
+/// As the kernel wants it: the last port in the upper half, the first one in the lower.
+fn packed(ports: Ports) -> u32 {
+    u32::from(ports.last()) << 16 | u32::from(ports.first())
+}
+
+/// Sets an option of the level IPPROTO_IP, which sockets of IPv6 have too.
+fn set(socket: &Socket, option: libc::c_int, value: u32) -> io::Result<()> {
+    // SAFETY: `value` is read during the call only; the descriptor is the socket's own.
+    let failed = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_IP,
+            option,
+            (&raw const value).cast(),
+            libc::socklen_t::try_from(size_of::<u32>()).unwrap_or(4),
+        )
+    };
+    match failed {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Of linux/in.h; the libc crate has no name for it.
+const IP_LOCAL_PORT_RANGE: libc::c_int = 51;
+
+#[cfg(test)]
+mod tests {
+    use super::super::ports;
+    use super::*;
+
+    #[test]
+    fn a_socket_begins_where_it_is_told_to() {
+        let there = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let to = SockAddr::from(there.local_addr().unwrap());
+        ports::read_local_ports();
+        let first = *ports::local_ports().start() + 100;
+        let ports = Ports::new(first, first + 899).unwrap();
+        for _ in 0..20 {
+            let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+            let from = Origin {
+                address: Some("127.0.0.7".parse().unwrap()),
+                ports: Some(ports),
+            };
+            begin_at(&socket, from).unwrap();
+            socket.connect(&to).unwrap();
+            let own = socket.local_addr().unwrap().as_socket().unwrap();
+            assert_eq!(own.ip().to_string(), "127.0.0.7");
+            assert!(!has_port_range() || ports.contains(own.port()), "{own}");
+        }
+    }
+
+    #[test]
+    fn an_address_of_another_machine_is_refused() {
+        assert!(probe_address("127.0.0.1".parse().unwrap()).is_ok());
+        let error = probe_address("192.0.2.1".parse().unwrap()).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AddrNotAvailable);
+    }
+}
