@@ -241,8 +241,9 @@ pub enum Source {
     Ready,
     /// Nothing to read now.
     Empty,
-    /// The end of the stream.
-    Ended,
+    /// Splice said 0: the end of the stream, or urgent data, which splice does not pass even
+    /// though bytes stand behind it. A receive tells which.
+    Stopped,
     /// The connection broke.
     Broken(Errno),
 }

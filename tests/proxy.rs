@@ -109,6 +109,8 @@ mod tags;
 mod tiers;
 #[path = "proxy/traffic.rs"]
 mod traffic;
+#[path = "proxy/urgent.rs"]
+mod urgent;
 #[path = "proxy/waits.rs"]
 mod waits;
 #[path = "proxy/watchdog.rs"]

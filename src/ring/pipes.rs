@@ -86,7 +86,7 @@ pub(super) fn pump(from: &Socket, pipe: &mut Pipe, to: &Socket) -> Pumped {
         }
     }
     match splice(from.raw(), pipe.write, pipe.capacity.max(PIPE_BYTES)) {
-        Ok(0) => pumped.source = Source::Ended,
+        Ok(0) => pumped.source = Source::Stopped,
         Ok(bytes) => {
             pipe.held = bytes;
             pumped.pulled = bytes;

@@ -208,10 +208,7 @@ impl Session {
             Event::Watched(side, broke) => self.on_watched(side, broke, more, cx),
             Event::Visit(from) => self.on_visit(from, cx),
             Event::Pumped(from, pumped) => self.on_pumped(from, pumped, cx),
-            Event::Pipeless(from) => {
-                self.half(from).demote();
-                self.advance(from, cx);
-            }
+            Event::Pipeless(from) => self.demote(from, cx),
         }
         debug_assert!(self.invariants_hold(), "{self:?}");
     }

@@ -162,17 +162,14 @@ impl Session {
         if pumped.pulled > 0 || pumped.pushed > 0 {
             half.waits = 0;
         }
-        half.ended |= pumped.source == Source::Ended;
         let streams = half.on_visited(pumped);
         match (pumped.sink, pumped.source) {
             (Sink::Broken(_), _) => self.on_sink_broken(from, cx),
             (_, Source::Broken(_)) => self.close(CloseReason::reset_by(from), cx),
             (Sink::Full, _) => self.wait_for_room(from, cx),
-            (Sink::Ready, Source::Ended) => self.advance(from, cx),
-            (Sink::Ready, _) if !streams => {
-                self.half(from).demote();
-                self.advance(from, cx);
-            }
+            // A receive passes over what splice stops at, and tells a real end.
+            (Sink::Ready, Source::Stopped) => self.demote(from, cx),
+            (Sink::Ready, _) if !streams => self.demote(from, cx),
             (Sink::Ready, Source::Empty) if pumped.pulled == 0 => {
                 self.wait_for_bytes(from, cx);
             }
@@ -181,6 +178,11 @@ impl Session {
                 self.visit(from, pace, cx);
             }
         }
+    }
+
+    pub(super) fn demote(&mut self, from: Side, cx: &mut Context<'_>) {
+        self.half(from).demote();
+        self.advance(from, cx);
     }
 
     /// Does for one direction whatever its state asks for: send, receive, change mode, relay the

@@ -227,7 +227,9 @@ fn three_full_buffers_make_a_stream() {
     script.asks(&[Op::PollSink(Client, false)]);
     script.told(Event::SinkReady(Client, true));
     script.asks(&[Op::Pump(Client)]);
-    script.pumped(Client, [0, CHUNK], Source::Ended, Sink::Ready);
+    script.pumped(Client, [0, CHUNK], Source::Stopped, Sink::Ready);
+    script.asks(&[Op::Recv(Client)]);
+    script.told(Event::RecvEnded(Client, Ok(())));
     script.asks(&[Op::Shutdown(Backend)]);
     let copied = 3 * u64::from(BUFFER_BYTES);
     let spliced = 2 * u64::from(CHUNK);
@@ -257,6 +259,15 @@ fn a_stream_that_thins_out_is_copied_again() {
         assert!(script.ops.contains(&Op::Release(buffer.id)));
         script.ops.clear();
     }
+}
+
+#[test]
+fn a_stream_that_splice_stops_at_goes_on_behind_urgent_data() {
+    let mut script = Script::promoted(Backend);
+    script.pumped(Backend, [0, 0], Source::Stopped, Sink::Ready);
+    script.asks(&[Op::Recv(Backend)]);
+    let behind = script.receives(Backend, 10);
+    script.asks(&[Op::Send(Backend, behind, false)]);
 }
 
 #[test]

@@ -101,17 +101,21 @@ impl FakeKernel {
             return pumped.source = Source::Empty;
         }
         let unread = self.conn(from).unread();
+        if unread > 0 && self.conn(from).inbound.fin && self.random.permille(200) {
+            self.trace.see("splice stopped at urgent data");
+            return pumped.source = Source::Stopped;
+        }
         if unread == 0 {
             pumped.source = match self.conn(from).recv_end() {
                 None => {
                     self.on_vain(from);
                     Source::Empty
                 }
-                Some(Ok(())) => Source::Ended,
+                Some(Ok(())) => Source::Stopped,
                 Some(Err(errno)) => Source::Broken(errno),
             };
             match pumped.source {
-                Source::Ended => self.trace.see("spliced stream ended"),
+                Source::Stopped => self.trace.see("spliced stream ended"),
                 Source::Broken(_) => self.trace.see("spliced source broke"),
                 Source::Ready | Source::Empty => {}
             }
