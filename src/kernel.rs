@@ -88,6 +88,10 @@ pub trait Kernel {
     /// Turns TCP keepalive on for a connection that turned out to be long.
     fn keep_alive(&mut self, socket: &Socket);
 
+    /// Bytes that were given to a socket and that its peer has not acknowledged; on a Unix socket,
+    /// that its peer has not read.
+    fn unsent(&self, socket: &Socket) -> u32;
+
     /// Moves bytes from one socket through a pipe to another, without waiting.
     fn pump(&mut self, from: &Socket, pipe: &mut Pipe, to: &Socket) -> Pumped;
 

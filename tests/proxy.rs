@@ -87,6 +87,8 @@ mod scaling;
 mod server;
 #[path = "proxy/signals.rs"]
 mod signals;
+#[path = "proxy/slow_readers.rs"]
+mod slow_readers;
 #[path = "proxy/slow_start.rs"]
 mod slow_start;
 #[path = "proxy/stage.rs"]

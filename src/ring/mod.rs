@@ -402,6 +402,10 @@ impl Kernel for Ring {
         sys::keep_alive(socket);
     }
 
+    fn unsent(&self, socket: &Socket) -> u32 {
+        sys::unsent(socket)
+    }
+
     fn pump(&mut self, from: &Socket, pipe: &mut Pipe, to: &Socket) -> Pumped {
         pipes::pump(from, pipe, to)
     }

@@ -16,6 +16,7 @@
 mod backlog;
 mod close;
 mod connecting;
+mod deadline;
 mod half;
 mod moving;
 mod op;
@@ -44,9 +45,9 @@ use crate::token::Purpose;
 pub struct Limits {
     /// One connect attempt.
     pub connect: u64,
-    /// No byte in either direction.
+    /// Nothing moved in either direction.
     pub idle: u64,
-    /// No byte since one direction ended.
+    /// Nothing moved since one direction ended.
     pub half_closed: u64,
     /// The whole session.
     pub session: u64,
@@ -111,8 +112,10 @@ pub struct Session {
     /// The backend ended its direction when nobody expected it ([`Self::is_hang_up`]).
     hung_up: bool,
     opened_at: u64,
-    /// Start of the attempt while connecting, then of the last byte.
+    /// Start of the attempt while connecting, then when something last moved.
     active_at: u64,
+    /// Bytes that the peers had not acknowledged when the kernel was last asked.
+    unsent: u32,
     connected_at: u64,
     first_byte_at: u64,
     /// How long the backend took to connect and to its first byte.
@@ -162,6 +165,7 @@ impl Session {
             hung_up: false,
             opened_at: cx.now,
             active_at: cx.now,
+            unsent: 0,
             connected_at: 0,
             first_byte_at: 0,
             answer: 0,
@@ -208,62 +212,10 @@ impl Session {
             Event::Watched(side, broke) => self.on_watched(side, broke, more, cx),
             Event::Visit(from) => self.on_visit(from, cx),
             Event::Pumped(from, pumped) => self.on_pumped(from, pumped, cx),
+            Event::Unsent(bytes) => self.on_unsent(bytes, cx),
             Event::Pipeless(from) => self.demote(from, cx),
         }
         debug_assert!(self.invariants_hold(), "{self:?}");
-    }
-
-    /// Handles the time that [`Self::deadline`] named, or any later one.
-    pub fn on_deadline(&mut self, cx: &mut Context<'_>) {
-        if cx.now < self.deadline(cx.limits) {
-            return self.keep_alive(cx);
-        }
-        match self.state {
-            State::Peeking => self.peek(true, cx),
-            State::Connecting => self.on_late(cx),
-            State::Queued if cx.now >= self.queued_until => {
-                self.close(CloseReason::QueueTimeout, cx);
-            }
-            State::Queued => self.watch(cx),
-            State::Open if cx.now >= self.watch_at => self.watch(cx),
-            State::Open => {
-                let reason = if cx.now >= self.opened_at.saturating_add(cx.limits.session) {
-                    CloseReason::SessionTimeout
-                } else if self.halves.iter().any(|half| half.shut) {
-                    CloseReason::HalfClosedTimeout
-                } else {
-                    CloseReason::IdleTimeout
-                };
-                self.close(self.broken.unwrap_or(reason), cx);
-            }
-            State::Closing => {}
-        }
-    }
-
-    /// When [`Self::on_deadline`] is due at the latest, in nanoseconds; [`NEVER`] for never.
-    #[must_use]
-    pub fn deadline(&self, limits: &Limits) -> u64 {
-        match self.state {
-            State::Peeking => self.opened_at.saturating_add(limits.peek.unwrap_or(0)),
-            State::Connecting if self.overdue => NEVER,
-            State::Connecting => self.active_at.saturating_add(limits.connect),
-            State::Queued => self.queued_until.min(self.watch_at),
-            State::Open => {
-                let half_closed = self.halves.iter().any(|half| half.shut);
-                let quiet = if self.broken.is_some() {
-                    LINGER
-                } else if half_closed {
-                    limits.half_closed
-                } else {
-                    limits.idle
-                };
-                let quiet_at = self.active_at.saturating_add(quiet);
-                quiet_at
-                    .min(self.opened_at.saturating_add(limits.session))
-                    .min(self.watch_at)
-            }
-            State::Closing => NEVER,
-        }
     }
 
     /// Ends the session: what is in flight is asked to end, then it finishes.
@@ -318,7 +270,7 @@ impl Session {
     #[must_use]
     pub fn manner(&self) -> Manner {
         let waits = |half: &Half| half.is_loaded() || half.is_starved();
-        let undelivered = self.halves.iter().any(waits);
+        let undelivered = self.unsent > 0 || self.halves.iter().any(waits);
         self.reason
             .map_or(Manner::Reset, |reason| reason.manner(undelivered))
     }
@@ -451,13 +403,6 @@ impl Session {
         }
     }
 
-    fn keep_alive(&mut self, cx: &mut Context<'_>) {
-        if self.state == State::Open && !self.kept_alive {
-            self.kept_alive = true;
-            cx.ops.push_back(Op::KeepAlive);
-        }
-    }
-
     /// A side from which nothing is read tells nothing of its reset. Watching costs an operation,
     /// so it begins only when that lasts: most half-closed sessions end sooner.
     fn watch_soon(&mut self, cx: &mut Context<'_>) {
@@ -559,6 +504,7 @@ fn purpose_of(event: &Event) -> Option<Purpose> {
         | Event::Called
         | Event::Refused
         | Event::Pumped(..)
+        | Event::Unsent(_)
         | Event::Pipeless(_) => None,
     }
 }
@@ -571,5 +517,3 @@ const AT_ONCE: u64 = 1_000_000_000;
 const STREAM_GAP: u64 = 100_000_000;
 /// A stream is told of in such pieces: 1 s.
 const USED_AT_ONCE: u64 = 1_000_000_000;
-/// What a broken connection left behind waits so long for its sink: 100 ms.
-const LINGER: u64 = 100_000_000;

@@ -68,6 +68,8 @@ pub enum Op {
     Cancel(Purpose),
     /// Splice from this side to the other; answered at once by `Pumped` or `Pipeless`.
     Pump(Side),
+    /// Ask how many bytes the peers have not acknowledged; answered at once by `Unsent`.
+    Unsent,
     /// Relay the end of the stream to this side.
     Shutdown(Side),
     /// Nobody needs this buffer any more.
@@ -125,6 +127,8 @@ pub enum Event {
     Visit(Side),
     /// A pump's result.
     Pumped(Side, Pumped),
+    /// So many bytes were given to the sockets and not acknowledged by their peers.
+    Unsent(u32),
     /// No pipe was free for a pump.
     Pipeless(Side),
 }

@@ -1,6 +1,7 @@
 //! The state machine as scripts: what it is told, and what it then asks for.
 
 mod connecting;
+mod deadline;
 mod end;
 mod faults;
 mod peeking;
@@ -10,6 +11,7 @@ mod waiting;
 
 use super::backlog::BACKLOG_HIGH;
 use super::connecting::RETRY_AFTER;
+use super::deadline::LINGER;
 use super::*;
 use crate::fault::Fault;
 use crate::kernel::{BUFFER_BYTES, Buffer, Errno, Pumped, Sink, Source};
@@ -113,7 +115,7 @@ fn an_unanswered_connect_is_cancelled_at_its_deadline() {
     script.asks(&[]);
     script.passes(1);
     script.asks(&[Op::Cancel(Purpose::Connect)]);
-    assert_eq!(script.session.deadline(&LIMITS), NEVER);
+    assert_eq!(script.session.deadline(script.now, &LIMITS), NEVER);
     script.told(Event::ConnectFailed(Errno::CANCELED));
     script.asks(&[
         Op::Abandon(Fault::Unanswered),
@@ -131,7 +133,7 @@ fn a_connect_that_outruns_its_cancel_counts() {
     script.told(Event::Connected);
     assert!(script.rearms(), "no timer was armed while overdue");
     script.asks(&[Op::Acknowledge, Op::Recv(Backend)]);
-    assert_eq!(script.deadline_in(), LIMITS.idle);
+    assert_eq!(script.deadline_in(), LIMITS.idle / 4);
 }
 
 #[test]
@@ -318,7 +320,7 @@ fn an_early_answer_is_relayed_after_the_sink_broke() {
     // However long the stall before, the answer has time to come; the client is watched meanwhile.
     script.passes(WATCH_AFTER);
     script.asks(&[Op::Watch(Client)]);
-    assert_eq!(script.deadline_in(), LINGER - WATCH_AFTER);
+    assert_eq!(script.deadline_in(), LINGER / 4);
     let answer = script.receives(Backend, 30);
     script.asks(&[Op::Send(Backend, answer, false)]);
     // The kernel told of the reset already: this is how it looks the second time.

@@ -224,6 +224,17 @@ pub fn keep_alive(socket: &Socket) {
     let _ = with(socket, |socket| socket.set_tcp_keepalive(&keepalive()));
 }
 
+/// Bytes in the socket's send buffer: what a TCP peer has not acknowledged (tcp(7), SIOCOUTQ), what
+/// a Unix peer has not read, counted with what the kernel needs to hold it.
+#[must_use]
+pub fn unsent(socket: &Socket) -> u32 {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: the kernel writes one integer, into `bytes`, before the call returns; the `Socket`
+    // that is borrowed for it owns the descriptor.
+    let done = unsafe { libc::ioctl(socket.raw(), libc::TIOCOUTQ, &raw mut bytes) };
+    if done == 0 { bytes.unsigned_abs() } else { 0 }
+}
+
 fn keepalive() -> TcpKeepalive {
     TcpKeepalive::new()
         .with_time(Duration::from_secs(60))

@@ -321,7 +321,8 @@ impl<K: Kernel> Worker<K> {
             let key = slot as usize;
             self.with_session(key, |session, cx| session.on_deadline(cx));
             if let Some(slot) = self.slots.get(key) {
-                self.set_timer(key, slot.session.deadline(&slot.listener.limits));
+                let deadline = slot.session.deadline(self.now, &slot.listener.limits);
+                self.set_timer(key, deadline);
             }
         }
         self.due = due;

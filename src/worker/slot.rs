@@ -87,7 +87,7 @@ impl<K: Kernel> Worker<K> {
             ops: &mut self.ops,
         };
         let session = Session::open(&mut cx);
-        let deadline = session.deadline(&listener.limits);
+        let deadline = session.deadline(self.now, &listener.limits);
         let needs_peer = self.log.is_some() || listener.plan.needs_source();
         let peer = needs_peer.then(|| self.kernel.peer(&client)).flatten();
         let keys = listener.plan.keys_without_bytes(peer);
@@ -189,12 +189,13 @@ impl<K: Kernel> Worker<K> {
                     Interest::Fault,
                 );
             }
+            Op::Unsent => return Some(Event::Unsent(self.unsent(key))),
             Op::Cancel(purpose) => self.kernel.cancel(token(purpose)),
             Op::Shutdown(side) => self.kernel.shutdown(slot.socket(side)),
             Op::Acknowledge => self.kernel.acknowledge(slot.socket(Side::Backend)),
             Op::KeepAlive => self.kernel.keep_alive(slot.socket(Side::Backend)),
             Op::Rearm => {
-                let deadline = slot.session.deadline(&slot.listener.limits);
+                let deadline = slot.session.deadline(self.now, &slot.listener.limits);
                 self.set_timer(key, deadline);
             }
             Op::InVain => self.stats.turns_in_vain.increment(),
@@ -311,7 +312,7 @@ impl<K: Kernel> Worker<K> {
         let old = &slot.listener.plan;
         slot.keys = listener.plan.take_over(slot.keys, old, slot.peer);
         slot.listener = Arc::clone(listener);
-        let deadline = slot.session.deadline(&slot.listener.limits);
+        let deadline = slot.session.deadline(self.now, &slot.listener.limits);
         self.set_timer(key, deadline);
     }
 
@@ -429,6 +430,12 @@ impl<K: Kernel> Worker<K> {
             self.note_moved(key);
         }
         Event::Pumped(from, pumped)
+    }
+
+    fn unsent(&self, key: usize) -> u32 {
+        let slot = &self.slots[key];
+        let unsent = |side| self.kernel.unsent(slot.socket(side));
+        unsent(Side::Client).saturating_add(unsent(Side::Backend))
     }
 
     /// Nothing is in flight any more: everything goes back to where it came from.

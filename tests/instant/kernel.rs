@@ -225,6 +225,10 @@ impl Kernel for InstantKernel {
 
     fn keep_alive(&mut self, _socket: &Socket) {}
 
+    fn unsent(&self, _socket: &Socket) -> u32 {
+        0
+    }
+
     fn bytes(&self, _: Buffer) -> &[u8] {
         &[]
     }

@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use mahoraga::address::Address;
 use mahoraga::kernel::{
-    BUFFER_BYTES, Buffer, BufferId, Completion, Errno, Interest, Kernel, Manner, Pipe, Pumped,
-    Socket,
+    Buffer, BufferId, Completion, Errno, Interest, Kernel, Manner, Pipe, Pumped, Socket,
 };
 use mahoraga::origin::Origin;
 use mahoraga::session::Side;
 use mahoraga::token::{Purpose, Token};
 
+use crate::buffers::Held;
 use crate::net::{Conn, Hold};
 use crate::ops::{InFlight, Kind};
 use crate::orders::client_ip;
@@ -66,13 +66,6 @@ pub(crate) struct Listening {
     pub(crate) gone_since: Option<u64>,
     /// Since when clients wait, here or parked, although there is room.
     pub(crate) deaf_since: Option<u64>,
-}
-
-/// A receive buffer and who it was filled from.
-#[derive(Debug, Default)]
-pub(crate) struct Held {
-    pub(crate) bytes: Vec<u8>,
-    pub(crate) from: Option<i32>,
 }
 
 /// The sockets of a session.
@@ -511,6 +504,12 @@ impl Kernel for FakeKernel {
         self.trace.see("keepalive");
     }
 
+    fn unsent(&self, socket: &Socket) -> u32 {
+        let conn = &self.conns[index(socket.raw())];
+        assert!(conn.is_open() && conn.connected);
+        u32::try_from(conn.outbound.given - conn.outbound.read).expect("a socket's room")
+    }
+
     fn pump(&mut self, from: &Socket, pipe: &mut Pipe, to: &Socket) -> Pumped {
         let from = self.opened(from, "splice from");
         let to = self.opened(to, "splice to");
@@ -544,30 +543,11 @@ impl Kernel for FakeKernel {
     }
 
     fn append(&mut self, to: Buffer, from: Buffer) {
-        let bytes = self.bytes(from).to_vec();
-        let owner = self.buffers[usize::from(from.id)].from;
-        let held = &mut self.buffers[usize::from(to.id)];
-        assert_eq!(held.from, owner, "{from:?} is appended to another's");
-        let end = (to.start + to.len) as usize;
-        assert_eq!(held.bytes.len(), end, "{to:?} is cut wrongly");
-        held.bytes.extend(bytes);
-        assert!(held.bytes.len() <= BUFFER_BYTES as usize);
-        self.trace.see("first bytes in several pieces");
+        self.append_bytes(to, from);
     }
 
     fn give_back(&mut self, id: BufferId) {
-        let sending = self.ops.values().find(|op| !op.told && op.kind.sends(id));
-        assert!(
-            sending.is_none(),
-            "buffer {id} is given back under {sending:?}"
-        );
-        let held = &mut self.buffers[usize::from(id)];
-        let from = held.from.take();
-        let from = from.unwrap_or_else(|| panic!("buffer {id} is given back twice"));
-        // Whoever used it after this would be found out.
-        held.bytes.fill(0xee);
-        self.free.push(id);
-        self.conn(from).buffers -= 1;
+        self.take_back(id);
     }
 
     fn buffers_in_use(&self) -> u32 {

@@ -9,6 +9,7 @@
 //! MAHORAGA_SIM_SEEDS=20000 cargo test --test sim
 //! ```
 
+mod buffers;
 mod kernel;
 mod moments;
 mod neighbour;
@@ -173,6 +174,7 @@ const INTERESTING: &[&str] = &[
     "no pipe",
     "promotion to splice",
     "splice interrupted",
+    "splice stopped at urgent data",
     "spliced sink broke",
     "spliced sink full",
     "spliced source broke",

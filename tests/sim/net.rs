@@ -78,7 +78,8 @@ pub(crate) struct Inbound {
     pub(crate) fin: bool,
 }
 
-/// Bytes to the peer: `given` were sent, all but `held` of them arrived, `read` were read there.
+/// Bytes to the peer: `given` were sent, all but `held` of them arrived, `read` were read there,
+/// the last at `read_at`.
 #[derive(Debug)]
 pub(crate) struct Outbound {
     pub(crate) given: u64,
@@ -88,6 +89,7 @@ pub(crate) struct Outbound {
     /// Held back when a close by RST dropped them.
     pub(crate) dropped: u64,
     pub(crate) read: u64,
+    pub(crate) read_at: u64,
     pub(crate) room: u64,
     /// By shutdown: FIN went out while the socket was open.
     pub(crate) fin: bool,
@@ -122,6 +124,7 @@ impl Conn {
                 held_since: 0,
                 dropped: 0,
                 read: 0,
+                read_at: 0,
                 room: rooms[1],
                 fin: false,
                 marked: 0,
@@ -139,6 +142,11 @@ impl Conn {
             vain: 0,
             vain_since: 0,
         }
+    }
+
+    /// When something last moved here, or at the peer.
+    pub(crate) fn moved_at(&self) -> u64 {
+        self.moved_at.max(self.outbound.read_at)
     }
 
     pub(crate) fn is_open(&self) -> bool {

@@ -168,6 +168,9 @@ impl FakeKernel {
             return self.after(delay, Event::Read(fd));
         }
         let waiting = conn.waiting();
+        if waiting > 0 {
+            conn.outbound.read_at = now;
+        }
         conn.outbound.read += waiting.min(conn.peer.read_bytes);
         self.read_on(fd);
         self.wake_ops(fd);

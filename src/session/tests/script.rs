@@ -12,6 +12,8 @@ pub(super) struct Script {
     pub(super) ops: VecDeque<Op>,
     pub(super) now: u64,
     next_buffer: u16,
+    /// What the peers have not acknowledged.
+    pub(super) unsent: u32,
     /// `Answered` among what was asked for.
     pub(super) answers: usize,
     /// `InVain` among it.
@@ -40,6 +42,7 @@ impl Script {
             ops,
             now,
             next_buffer: 0,
+            unsent: 0,
             answers: 0,
             in_vain: 0,
         };
@@ -139,17 +142,22 @@ impl Script {
         self.ops.contains(&Op::Rearm)
     }
 
-    /// Time passes; its deadline comes when it has.
+    /// Time passes; its deadline comes when it has, and the kernel tells what is unacknowledged.
     pub(super) fn passes(&mut self, time: u64) {
+        let deadline = self.session.deadline(self.now, &self.limits);
         self.now += time;
-        let due = self.now >= self.session.deadline(&self.limits);
-        if due {
+        if self.now >= deadline {
             self.cx(|session, cx| session.on_deadline(cx));
         }
+        if let Some(at) = self.ops.iter().position(|op| *op == Op::Unsent) {
+            self.ops.remove(at);
+            self.told(Event::Unsent(self.unsent));
+        }
+        self.ops.retain(|op| *op != Op::KeepAlive);
     }
 
     pub(super) fn deadline_in(&self) -> u64 {
-        self.session.deadline(&self.limits) - self.now
+        self.session.deadline(self.now, &self.limits) - self.now
     }
 
     pub(super) fn ends(&mut self, reason: CloseReason, manner: Manner) {

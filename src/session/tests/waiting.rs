@@ -112,7 +112,7 @@ fn a_reset_is_noticed_during_a_pause() {
     script.passes(WATCH_AFTER);
     script.asks(&[Op::Watch(Client)]);
     script.told(Event::Watched(Client, true));
-    assert_eq!(script.deadline_in(), LINGER);
+    assert_eq!(script.deadline_in(), LINGER / 4);
 }
 
 #[test]

@@ -1,0 +1,137 @@
+//! Deadlines. A session moves while bytes go in or out, and while a peer acknowledges what it was
+//! given: the kernel's send buffer hides a slow reader for as long as it is full. So the kernel is
+//! asked, not for each byte but at every quarter of the deadline, how much is unacknowledged.
+
+use super::{CloseReason, Context, Limits, NEVER, Op, Session, State};
+
+impl Session {
+    /// Handles the time that [`Self::deadline`] named, or any later one.
+    pub fn on_deadline(&mut self, cx: &mut Context<'_>) {
+        match self.state {
+            State::Peeking if cx.now >= self.peek_until(cx.limits) => self.peek(true, cx),
+            State::Connecting if self.overdue || cx.now < self.attempt_until(cx.limits) => {}
+            State::Connecting => self.on_late(cx),
+            State::Queued if cx.now >= self.queued_until => {
+                self.close(CloseReason::QueueTimeout, cx);
+            }
+            State::Queued if cx.now >= self.watch_at => self.watch(cx),
+            State::Open => self.look(cx),
+            State::Peeking | State::Queued | State::Closing => {}
+        }
+    }
+
+    /// When [`Self::on_deadline`] is due at the latest, in nanoseconds; [`NEVER`] for never.
+    #[must_use]
+    pub fn deadline(&self, now: u64, limits: &Limits) -> u64 {
+        match self.state {
+            State::Peeking => self.peek_until(limits),
+            State::Connecting if self.overdue => NEVER,
+            State::Connecting => self.attempt_until(limits),
+            State::Queued => self.queued_until.min(self.watch_at),
+            State::Open => self
+                .next_look(now, limits)
+                .min(self.session_until(limits))
+                .min(self.watch_at),
+            State::Closing => NEVER,
+        }
+    }
+
+    /// The kernel was asked how many bytes the peers have not acknowledged. Another number than
+    /// last time: some were acknowledged, or given, meanwhile.
+    pub(super) fn on_unsent(&mut self, bytes: u32, cx: &mut Context<'_>) {
+        if bytes != std::mem::replace(&mut self.unsent, bytes) {
+            self.active_at = cx.now;
+        }
+        if cx.now < self.quiet_until(cx.limits) {
+            return self.keep_alive(cx);
+        }
+        let reason = if self.is_half_closed() {
+            CloseReason::HalfClosedTimeout
+        } else {
+            CloseReason::IdleTimeout
+        };
+        self.close(self.broken.unwrap_or(reason), cx);
+    }
+
+    fn look(&mut self, cx: &mut Context<'_>) {
+        if cx.now >= self.session_until(cx.limits) {
+            let reason = self.broken.unwrap_or(CloseReason::SessionTimeout);
+            return self.close(reason, cx);
+        }
+        if cx.now >= self.watch_at {
+            self.watch(cx);
+        }
+        // A timer that was set for an earlier deadline comes too early.
+        if cx.now.saturating_sub(self.active_at) < self.quiet(cx.limits) / LOOKS {
+            return self.keep_alive(cx);
+        }
+        cx.ops.push_back(Op::Unsent);
+    }
+
+    fn keep_alive(&mut self, cx: &mut Context<'_>) {
+        if !self.kept_alive {
+            self.kept_alive = true;
+            cx.ops.push_back(Op::KeepAlive);
+        }
+    }
+
+    /// The next quarter of the deadline since something moved, or its end.
+    fn next_look(&self, now: u64, limits: &Limits) -> u64 {
+        let quiet = self.quiet(limits);
+        if quiet == NEVER {
+            return NEVER;
+        }
+        let step = (quiet / LOOKS).max(1);
+        let past = now.saturating_sub(self.active_at) / step;
+        let next = step.saturating_mul(past + 1);
+        self.active_at
+            .saturating_add(next)
+            .min(self.quiet_until(limits))
+    }
+
+    /// How long nothing may move.
+    fn quiet(&self, limits: &Limits) -> u64 {
+        if self.broken.is_some() {
+            LINGER
+        } else if self.is_half_closed() {
+            limits.half_closed
+        } else {
+            limits.idle
+        }
+    }
+
+    /// A peer that has bytes to take gets longer.
+    fn quiet_until(&self, limits: &Limits) -> u64 {
+        let quiet = self.quiet(limits);
+        let more = if self.unsent > 0 {
+            quiet.saturating_mul(3).min(SLOW_READER)
+        } else {
+            0
+        };
+        self.active_at.saturating_add(quiet).saturating_add(more)
+    }
+
+    fn session_until(&self, limits: &Limits) -> u64 {
+        self.opened_at.saturating_add(limits.session)
+    }
+
+    fn attempt_until(&self, limits: &Limits) -> u64 {
+        self.active_at.saturating_add(limits.connect)
+    }
+
+    fn peek_until(&self, limits: &Limits) -> u64 {
+        self.opened_at.saturating_add(limits.peek.unwrap_or(0))
+    }
+
+    fn is_half_closed(&self) -> bool {
+        self.halves.iter().any(|half| half.shut)
+    }
+}
+
+/// The kernel is asked so often in a deadline in which nothing moves.
+const LOOKS: u64 = 4;
+/// TCP reports nothing of a slow reader until it has room for a segment or for a sixteenth of its
+/// buffer. On loopback, where a segment has 64 KiB, one that takes 10 kB/s is heard of every 10 s.
+const SLOW_READER: u64 = 10_000_000_000;
+/// What a broken connection left behind waits so long for its sink: 100 ms.
+pub(super) const LINGER: u64 = 100_000_000;

@@ -1,0 +1,81 @@
+//! A session moves while its peers acknowledge; one whose peer stopped is cut.
+
+use super::*;
+
+/// Given to the client, who takes it slowly.
+const UNSENT: u32 = 4 << 20;
+
+#[test]
+fn a_session_lives_while_its_peer_acknowledges() {
+    for end in [None, Some(Client), Some(Backend)] {
+        let mut script = Script::connected();
+        if let Some(side) = end {
+            script.told(Event::RecvEnded(side, Ok(())));
+        }
+        script.unsent = UNSENT;
+        for _ in 0..100 {
+            script.unsent -= 1;
+            script.passes(LIMITS.idle / 4);
+            assert_eq!(script.session.reason(), None);
+        }
+    }
+}
+
+#[test]
+fn a_peer_that_takes_nothing_is_cut_by_reset() {
+    let mut script = Script::connected();
+    script.unsent = UNSENT;
+    // The first look takes what was given for movement.
+    script.passes(LIMITS.idle / 4);
+    let mut waited = 0;
+    while script.session.reason().is_none() {
+        let step = script.deadline_in();
+        script.passes(step);
+        waited += step;
+    }
+    assert_eq!(waited, LIMITS.idle + 10_000 * MS);
+    assert_eq!(script.session.reason(), Some(CloseReason::IdleTimeout));
+    assert_eq!(script.session.manner(), Manner::Reset);
+}
+
+#[test]
+fn a_short_deadline_is_stretched_to_four_at_most() {
+    let mut script = Script::connected_with(Limits {
+        idle: 100 * MS,
+        ..LIMITS
+    });
+    script.unsent = UNSENT;
+    script.passes(25 * MS);
+    script.passes(399 * MS);
+    assert_eq!(script.session.reason(), None);
+    script.passes(MS);
+    assert_eq!(script.session.reason(), Some(CloseReason::IdleTimeout));
+}
+
+#[test]
+fn acknowledgements_after_the_last_byte_count_too() {
+    let mut script = Script::connected();
+    script.unsent = UNSENT;
+    script.passes(LIMITS.idle / 4);
+    script.unsent = 0;
+    script.passes(LIMITS.idle / 2);
+    script.passes(LIMITS.idle - 1);
+    assert_eq!(script.session.reason(), None);
+    script.passes(1);
+    assert_eq!(script.session.manner(), Manner::Graceful);
+}
+
+#[test]
+fn what_a_broken_source_left_is_delivered_while_its_sink_acknowledges() {
+    let mut script = Script::connected();
+    script.receives(Backend, 10);
+    script.told(Event::RecvEnded(Backend, Err(Errno::CONNRESET)));
+    script.unsent = UNSENT;
+    for _ in 0..100 {
+        script.unsent -= 1;
+        script.passes(LINGER / 2);
+        assert_eq!(script.session.reason(), None);
+    }
+    script.passes(4 * LINGER);
+    assert_eq!(script.session.reason(), Some(CloseReason::BackendReset));
+}
