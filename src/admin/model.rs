@@ -8,6 +8,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::AdminState;
 
+mod figures;
+
+pub use figures::{LastChange, LatencyStatus, LatencyWindow, TrafficStatus};
+
 /// How the balancer is going.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Status {
@@ -40,6 +44,9 @@ pub struct Status {
     /// each with the remedy.
     #[serde(default)]
     pub lacks: Vec<String>,
+    /// How long clients waited: of late, and since the start.
+    #[serde(default)]
+    pub latencies: Vec<LatencyStatus>,
     /// What came of reading the configuration again.
     pub reloads: Reloads,
     /// Decisions to scale that no webhook could be told of.
@@ -50,35 +57,6 @@ pub struct Status {
     pub log_lines_dropped: u64,
     /// Each worker.
     pub workers: Vec<WorkerStatus>,
-}
-
-/// Bytes delivered while this is read, those of sessions that go on included: half a second late
-/// at most.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(default)]
-pub struct TrafficStatus {
-    /// Bytes from clients to backends.
-    pub bytes_up: u64,
-    /// Bytes from backends to clients.
-    pub bytes_down: u64,
-    /// Bytes from clients in a second: in the last one.
-    pub bytes_up_per_s: u64,
-    /// Bytes to clients in a second: in the last one.
-    pub bytes_down_per_s: u64,
-}
-
-impl TrafficStatus {
-    /// Bytes in both directions.
-    #[must_use]
-    pub fn bytes(&self) -> u64 {
-        self.bytes_up.saturating_add(self.bytes_down)
-    }
-
-    /// Bytes in both directions in a second.
-    #[must_use]
-    pub fn per_s(&self) -> u64 {
-        self.bytes_up_per_s.saturating_add(self.bytes_down_per_s)
-    }
 }
 
 /// Whether the balancer takes connections.
@@ -229,6 +207,21 @@ pub struct BackendStatus {
     /// Bytes to and from it.
     #[serde(flatten)]
     pub traffic: TrafficStatus,
+    /// Probes of it that failed.
+    #[serde(default)]
+    pub checks_failed: u64,
+    /// Times that its probes said that it does not answer.
+    #[serde(default)]
+    pub times_down: u64,
+    /// How long that was in all, the present time included, in seconds.
+    #[serde(default)]
+    pub down_s: f64,
+    /// Times that it was ejected.
+    #[serde(default)]
+    pub times_ejected: u64,
+    /// When it became what it is.
+    #[serde(default)]
+    pub last_change: Option<LastChange>,
 }
 
 /// What probes say of a backend.

@@ -23,11 +23,12 @@ use super::health::{Checks, Ejections, Outliers};
 use super::histograms::Measurements;
 use super::lacks::Lacks;
 use super::pools::Pools;
+use super::recent::Recent;
 use super::reload::{ConfigWatch, Reloading};
 use super::scalings::Scalings;
 use super::supervise::Watchdog;
 use super::webhook::Webhooks;
-use super::{Reread, StartError, capacity, listening};
+use super::{Reread, StartError, capacity, listening, status};
 
 /// All that the control thread knows.
 pub(super) struct Balancer {
@@ -68,6 +69,7 @@ pub(super) struct Balancer {
     pub(super) started_at: SystemTime,
     /// When rates were taken last, in ns of the workers' clock.
     pub(super) ticked_at: u64,
+    pub(super) recent: Recent,
     /// Whether the file has changed.
     pub(super) file_watch: Option<Rc<ConfigWatch>>,
     pub(super) reloading: Reloading,
@@ -128,6 +130,7 @@ impl Balancer {
             panics: BTreeSet::new(),
             started_at: SystemTime::now(),
             ticked_at: sys::monotonic(),
+            recent: Recent::default(),
             file_watch,
             reloading: Reloading::default(),
             webhooks: Webhooks::new(),
@@ -222,6 +225,7 @@ impl Balancer {
         self.publishing_took = self.published_at - began;
         self.pools.follow(&next);
         self.snapshot = next;
+        status::note_conditions(&self.snapshot);
         self.tell_panics();
         self.close_downed();
     }

@@ -105,6 +105,7 @@ impl Balancer {
             traffic: status::traffic(stats.iter().map(|its| &its.traffic)),
             closed,
             lacks: self.lacks.now().to_vec(),
+            latencies: self.recent.status(stats),
             reloads: self.reloads.clone(),
             webhook_failures: self.webhooks.failures(),
             log_lines_dropped: operational_log::dropped(),
@@ -128,6 +129,7 @@ impl Balancer {
             .as_ref()
             .and_then(|report| report.last.as_ref()?.failure.as_ref());
         Known {
+            checks_failed: report.as_ref().map_or(0, |report| report.failures),
             is_checked: report.is_some(),
             check: failure.map(ToString::to_string),
             ejected_until: self.ejections.until(&pool.name, &backend.name),

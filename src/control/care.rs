@@ -114,6 +114,7 @@ impl Balancer {
         let Some(ejection) = &pool.config.ejection else {
             return false;
         };
+        backend.tally.history.on_ejected();
         let now = sys::monotonic();
         let until = self
             .ejections

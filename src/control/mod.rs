@@ -19,6 +19,7 @@ mod histograms;
 mod lacks;
 mod listening;
 mod pools;
+mod recent;
 mod reload;
 mod scalings;
 mod start;

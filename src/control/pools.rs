@@ -85,8 +85,18 @@ impl Pools {
 
 fn header(looks_ahead: bool) -> String {
     let mut header = format!(
-        "{:<24} {:>6} {:>11} {:>7} {:>8} {:>10} {:>14} {:>14}",
-        "", "weight", "connections", "waiting", "failures", "answer_ms", "bytes_up", "bytes_down"
+        "{:<24} {:>6} {:>11} {:>7} {:>8} {:>10} {:>14} {:>14} {:>5} {:>8} {:>7}",
+        "",
+        "weight",
+        "connections",
+        "waiting",
+        "failures",
+        "answer_ms",
+        "bytes_up",
+        "bytes_down",
+        "downs",
+        "down_s",
+        "ejected"
     );
     if looks_ahead {
         header += &format!(
@@ -99,16 +109,20 @@ fn header(looks_ahead: bool) -> String {
 
 fn line(backend: &Backend, prospect: Option<&Prospect>, learns: bool) -> String {
     let tally = &backend.tally;
+    let past = tally.history.past(sys::monotonic());
     let [up, down] = tally.traffic.bytes();
     let answer = tally.latency().last();
     let answer = answer.map_or_else(|| "-".to_owned(), |us| format!("{:.3}", us / 1_000.0));
     let mut line = format!(
-        "{:<24} {:>6} {:>11} {:>7} {:>8} {answer:>10} {up:>14} {down:>14}",
+        "{:<24} {:>6} {:>11} {:>7} {:>8} {answer:>10} {up:>14} {down:>14} {:>5} {:>8} {:>7}",
         backend.name,
         backend.weight,
         tally.connections.used(),
         tally.waiting(),
         tally.failures(),
+        past.times_down,
+        past.down / 1_000_000_000,
+        past.times_ejected,
     );
     if let Some(prospect) = prospect {
         let model = prospect.model.as_str();

@@ -2,15 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::admin::model::{
-    BackendStatus, Health, ListenerStatus, PoolStatus, TrafficStatus, WorkerStatus,
+    BackendStatus, Health, LastChange, ListenerStatus, PoolStatus, TrafficStatus, WorkerStatus,
 };
 use crate::config;
 use crate::guard::Limit;
 use crate::pool::{self, Backend, Pool, Traffic};
 use crate::session::CloseReason;
 use crate::snapshot::Snapshot;
+use crate::sys;
 use crate::worker::{Numbers, Stats};
 
 use super::crew::Crew;
@@ -22,6 +24,8 @@ pub(super) struct Known {
     pub(super) is_checked: bool,
     /// What its last probe came to.
     pub(super) check: Option<String>,
+    /// How many of its probes failed.
+    pub(super) checks_failed: u64,
     /// When its ejection ends, in ns of the workers' clock.
     pub(super) ejected_until: Option<u64>,
 }
@@ -85,6 +89,7 @@ fn backend_status(pool: &Pool, backend: &Backend, known: &Known, now: u64) -> Ba
     let tally = &backend.tally;
     let totals = tally.totals();
     let traffic = traffic([&tally.traffic]);
+    let past = tally.history.past(now);
     let left = |until: u64| seconds(until.saturating_sub(now));
     let ejected = tally.is_ejected();
     BackendStatus {
@@ -110,6 +115,15 @@ fn backend_status(pool: &Pool, backend: &Backend, known: &Known, now: u64) -> Ba
         answered: totals.answered,
         bytes: traffic.bytes(),
         traffic,
+        checks_failed: known.checks_failed,
+        times_down: past.times_down,
+        down_s: seconds(past.down),
+        times_ejected: past.times_ejected,
+        last_change: past.last_change.map(|(condition, at)| LastChange {
+            to: condition.as_str().to_owned(),
+            at: humantime::format_rfc3339_millis(UNIX_EPOCH + Duration::from_millis(at))
+                .to_string(),
+        }),
         ..BackendStatus::default()
     }
 }
@@ -140,6 +154,19 @@ pub(super) fn tick(snapshot: &Snapshot, stats: &[Arc<Stats>], ns: u64) {
     }
 }
 
+/// Takes note of how each backend stands now.
+pub(super) fn note_conditions(snapshot: &Snapshot) {
+    let now = sys::monotonic();
+    let wall = SystemTime::now().duration_since(UNIX_EPOCH);
+    let wall = u64::try_from(wall.unwrap_or_default().as_millis()).unwrap_or(u64::MAX);
+    let pools = snapshot.pools.iter().map(|plan| plan.pool());
+    for backend in pools.flat_map(|pool| &pool.backends) {
+        let is_down = backend.health == pool::Health::Down;
+        let history = &backend.tally.history;
+        history.note(backend.condition(), is_down, now, wall);
+    }
+}
+
 fn health(backend: &Backend, known: &Known) -> Health {
     match backend.health {
         _ if !known.is_checked => Health::Unchecked,
@@ -153,7 +180,7 @@ fn ceiling(limit: &Limit) -> Option<u32> {
 }
 
 fn seconds(nanos: u64) -> f64 {
-    std::time::Duration::from_nanos(nanos).as_secs_f64()
+    Duration::from_nanos(nanos).as_secs_f64()
 }
 
 /// A worker's gauges and counters by name; of close reasons those that happened.

@@ -156,6 +156,7 @@ impl Balancer {
         let now = sys::monotonic();
         let since = now - std::mem::replace(&mut self.ticked_at, now);
         status::tick(&self.snapshot, &self.crew.stats, since);
+        self.recent.tick(&self.crew.stats);
         self.publish_again();
         self.pools.tick();
         self.forget_rises();

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod ejection;
+mod history;
 mod latency;
 mod queue;
 mod rise;
@@ -24,6 +25,7 @@ use crate::config::{self, AllDown, OnDown, Persist, Strategy};
 use crate::guard::Limit;
 use crate::origin::Origins;
 
+pub use history::{Condition, History, Past};
 pub use latency::Latency;
 pub use queue::{Call, Queue, Ticket};
 pub use rise::Rise;
@@ -343,6 +345,19 @@ impl Backend {
     #[must_use]
     pub fn is_in_rotation(&self) -> bool {
         self.is_ready() && (self.forced || self.health == Health::Up)
+    }
+
+    /// How it stands, in a word: what the operator wants comes first.
+    #[must_use]
+    pub fn condition(&self) -> Condition {
+        match (self.admin, self.health) {
+            (AdminState::Maint, _) => Condition::Maint,
+            (AdminState::Drain, _) => Condition::Drain,
+            (AdminState::Ready, _) if self.standby => Condition::Standby,
+            (AdminState::Ready, _) if self.tally.is_ejected() => Condition::Ejected,
+            (AdminState::Ready, Health::Down) => Condition::Down,
+            (AdminState::Ready, Health::Up) => Condition::Up,
+        }
     }
 
     /// Whether it answers and is not ejected.

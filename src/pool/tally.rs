@@ -7,7 +7,7 @@ use crossbeam::utils::CachePadded;
 use crate::guard::Limit;
 
 use super::ejection::Ejection;
-use super::{Latency, Traffic};
+use super::{History, Latency, Traffic};
 
 /// Counts of one backend, over all workers and all snapshots that it is part of.
 ///
@@ -20,6 +20,8 @@ pub struct Tally {
     pub connections: Limit,
     /// Bytes to and from it.
     pub traffic: Traffic,
+    /// What happened to it.
+    pub history: CachePadded<History>,
     pub(super) ejection: Ejection,
     experience: CachePadded<Experience>,
 }
@@ -245,6 +247,7 @@ impl Default for Tally {
         Self {
             connections: Limit::unbounded(),
             traffic: Traffic::default(),
+            history: CachePadded::default(),
             ejection: Ejection::default(),
             experience: CachePadded::default(),
         }

@@ -8,6 +8,8 @@ use hdrhistogram::Histogram;
 use crate::pool::Traffic;
 use crate::session::CloseReason;
 
+use super::latencies::Latencies;
+
 /// Gauges and counters of one worker: written by it alone, read by anyone at any time.
 #[derive(Debug, Default)]
 pub struct Stats(CachePadded<Numbers>);
@@ -46,6 +48,8 @@ pub struct Numbers {
     pub log_dropped: Number,
     /// Bytes that were delivered.
     pub traffic: Traffic,
+    /// How long clients waited.
+    pub latencies: Latencies,
     /// Sessions ended, by reason.
     pub closed: [Number; CloseReason::ALL.len()],
     /// How far the worker has come.

@@ -9,6 +9,7 @@
 mod accept;
 mod backoff;
 mod follow;
+mod latencies;
 mod metrics;
 mod queue;
 mod report;
@@ -33,6 +34,7 @@ use crate::token::{Purpose, Token};
 
 use accept::Port;
 use backoff::Backoff;
+pub use latencies::{Counts, Latencies, Times};
 pub use metrics::{Histograms, Number, Numbers, Progress, Stats};
 pub use queue::Inbox;
 pub use report::{Command, Doorbell, LogQueue, Record};
@@ -275,6 +277,7 @@ impl<K: Kernel> Worker<K> {
             Purpose::Connect => {
                 let completion = self.disown(completion);
                 self.on_operation(completion, ends);
+                self.measure_connect(token.slot() as usize);
             }
             Purpose::Recv(_)
             | Purpose::PollSource(_)

@@ -207,7 +207,12 @@ impl<K: Kernel> Worker<K> {
             Op::Connect => return self.connect(key),
             Op::Abandon(fault) => self.abandon(key, fault),
             Op::Answered => {
-                let answer = slot.session.summary().answer;
+                let summary = slot.session.summary();
+                let (answer, first_byte) = (summary.answer, self.now - summary.opened_at);
+                self.stats.latencies.first_byte.record(first_byte);
+                self.histograms
+                    .first_byte
+                    .saturating_record(first_byte / 1_000);
                 let decay = slot.listener.plan.decay();
                 slot.with_tally(|tally| tally.on_answered(answer, self.now, decay));
             }
@@ -490,18 +495,20 @@ impl<K: Kernel> Worker<K> {
         }
     }
 
+    /// A connect has ended: how long its client has waited, if it is connected now.
+    pub(super) fn measure_connect(&mut self, key: usize) {
+        let slot = self.slots.get(key);
+        if let Some(connect) = slot.and_then(|slot| slot.session.summary().connect) {
+            self.stats.latencies.connect.record(connect);
+            self.histograms.connect.saturating_record(connect / 1_000);
+        }
+    }
+
     fn measure(&mut self, summary: &crate::session::Summary) {
         let histograms = &mut self.histograms;
-        let us = |ns: u64| ns / 1_000;
-        if let Some(connect) = summary.connect {
-            histograms.connect.saturating_record(us(connect));
-        }
-        if let Some(first_byte) = summary.first_byte {
-            histograms.first_byte.saturating_record(us(first_byte));
-        }
-        histograms
-            .session
-            .saturating_record(us(self.now.saturating_sub(summary.opened_at)));
+        let took = self.now.saturating_sub(summary.opened_at);
+        self.stats.latencies.session.record(took);
+        histograms.session.saturating_record(took / 1_000);
         histograms.bytes_up.saturating_record(summary.delivered[0]);
         histograms
             .bytes_down

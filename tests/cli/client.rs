@@ -4,8 +4,9 @@ use std::io::{Read, Write};
 use std::process::{Command, Output, Stdio};
 
 use mahoraga::admin::model::{
-    BackendStatus, ConfigText, Event, EventKind, Health, HistogramStatus, Killed, ListenerStatus,
-    PoolStatus, Reloads, SessionState, SessionStatus, Stage, Status, TrafficStatus, WorkerStatus,
+    BackendStatus, ConfigText, Event, EventKind, Health, HistogramStatus, Killed, LastChange,
+    LatencyStatus, LatencyWindow, ListenerStatus, PoolStatus, Reloads, SessionState, SessionStatus,
+    Stage, Status, TrafficStatus, WorkerStatus,
 };
 use mahoraga::config::AdminState;
 use serde::Serialize;
@@ -47,6 +48,7 @@ fn status() -> Status {
         ]
         .into(),
         lacks: vec!["no free local port to backend `b`".to_owned()],
+        latencies: vec![latency("connect", 180), latency("session", 0)],
         reloads: Reloads {
             succeeded: 3,
             failed: 1,
@@ -58,6 +60,20 @@ fn status() -> Status {
         webhook_failures: 0,
         log_lines_dropped: 0,
         workers: vec![worker(0), worker(1)],
+    }
+}
+
+fn latency(name: &str, p50_us: u64) -> LatencyStatus {
+    let window = |count: u64| LatencyWindow {
+        count: count * p50_us,
+        p50_us,
+        p99_us: 10 * p50_us * count,
+    };
+    LatencyStatus {
+        name: name.to_owned(),
+        last_10s: LatencyWindow::default(),
+        last_1m: window(1),
+        since_start: window(20),
     }
 }
 
@@ -103,6 +119,14 @@ fn pools() -> Vec<PoolStatus> {
         health: Health::Down,
         check: Some("refused".to_owned()),
         failures: 12,
+        checks_failed: 1_034,
+        times_down: 3,
+        down_s: 4_000.0,
+        times_ejected: 1,
+        last_change: Some(LastChange {
+            to: "down".to_owned(),
+            at: "2026-01-02T03:04:05.000Z".to_owned(),
+        }),
         in_rotation: false,
         ..backend("web", "app-2", 9002)
     };
@@ -175,6 +199,14 @@ fn status_is_told() {
     assert_eq!(again, status());
     assert!(said(&output).starts_with("{\n  \"version\": \"0.1.0\",\n"));
     assert_eq!(fake.asked(), ["GET /v1/status", "GET /v1/status"]);
+}
+
+#[test]
+fn what_happened_to_backends_is_told_when_asked_for() {
+    let fake = Fake::saying("client_history", &[&json(&pools()[0])]);
+    let output = fake.run(&["backends", "--pool", "web", "--wide"]);
+    let (_, history) = said(&output).split_once("\n\n").unwrap();
+    assert_eq!(history, HISTORY);
 }
 
 #[test]
@@ -466,6 +498,10 @@ refused      config.ron:1:9: `\u{fffd}x` is no listener
                      ^
 lacking      no free local port to backend `b`
 
+p50, p99  last 10 s  last 1 min      since start
+connect   -          180 µs, 1.8 ms  180 µs, 36 ms
+session   -          -               -
+
 worker  version  sessions  accepted    B/s  connect failures
      0       18       617     60017  20 MB                 2
      1       18       617     60017  20 MB                 2
@@ -494,6 +530,14 @@ db    old      [::1]:5433       1      0       0    0 B  removed
 ";
 
 const BACKENDS: &str = include_str!("client/backends.txt");
+
+const HISTORY: &str = "\
+pool  backend  failed checks  downs  downtime  ejections  last change
+web   app-1                0      0        0s          0
+web   app-2             1.0k      3     1h 6m          1  down at 2026-01-02T03:04:05.000Z
+web   app-3                0      0        0s          0
+web   app-4                0      0        0s          0
+";
 
 const SESSIONS: &str = "\
 id    client           listener  pool  backend  state    age  idle     up    down

@@ -5,10 +5,10 @@ use std::thread;
 
 use serde_json::Value;
 
-use crate::api::look;
+use crate::api::{ask, look};
 use crate::balancer::{Balancer, Launch};
 use crate::bytes::Bytes;
-use crate::peers;
+use crate::peers::{self, Backend};
 use crate::watchdog::{eventually, watched};
 
 const MB: u64 = 1_000_000;
@@ -97,6 +97,62 @@ fn a_download_that_goes_on_has_a_rate() {
         let rests = || shown(&balancer, "bytes_down_per_s") == [0; 5];
         eventually("and none once it rests", rests);
         drop((client, server));
+        balancer.finish();
+    });
+}
+
+/// Of sessions that go on, too.
+#[test]
+fn waits_are_shown_by_window() {
+    watched(|| {
+        let backend = Backend::echo();
+        let launch = Launch::to(std::slice::from_ref(&backend.address));
+        let balancer = launch.flag("--admin", "mahoraga.sock").start();
+        let clients: Vec<_> = (0..20).map(|_| balancer.connect()).collect();
+        for client in &clients {
+            peers::ping(&mut &*client, b"hello");
+        }
+        let windows = ["last_10s", "last_1m", "since_start"];
+        let shown = |kind: usize| {
+            let its = look(&balancer, "/v1/status")["latencies"][kind].clone();
+            windows.map(|window| its[window]["count"].as_u64().unwrap())
+        };
+        assert_eq!([0, 1, 2].map(shown), [[20; 3], [20; 3], [0; 3]]);
+        drop(clients);
+        eventually("they have ended", || shown(2) == [20; 3]);
+        let first_byte = &look(&balancer, "/v1/status")["latencies"][1]["last_10s"];
+        let [p50, p99] = ["p50_us", "p99_us"].map(|of| first_byte[of].as_u64().unwrap());
+        assert!(0 < p50 && p50 <= p99);
+        balancer.finish();
+    });
+}
+
+#[test]
+fn what_happened_to_a_backend_outlives_a_reload() {
+    watched(|| {
+        let (backend, address) = peers::listen();
+        let check = "check: (type: \"tcp\", interval: \"100ms\", rise: 1, fall: 2)";
+        let pool = format!("{check}, backends: [\"{address}\"]");
+        let launch = Launch::with_pool(&pool).settings("admin: (socket: \"mahoraga.sock\")");
+        let balancer = launch.start();
+        let backend_of = || look(&balancer, "/v1/pools/default")["backends"][0].clone();
+        let change = || backend_of()["last_change"]["to"].clone();
+        eventually("it is up", || {
+            backend_of()["health"] == "up" && change() == "up"
+        });
+        assert_eq!(backend_of()["times_down"], 0);
+        drop(backend);
+        eventually("it is down", || change() == "down");
+        let down = backend_of();
+        assert_eq!(down["times_down"], 1);
+        assert!(down["checks_failed"].as_u64().unwrap() >= 2);
+        let (code, said) = ask(&balancer, "POST", "/v1/reload", "");
+        assert_eq!(code, 200, "{said}");
+        let after = backend_of();
+        assert_eq!(after["times_down"], 1);
+        assert_eq!(after["last_change"], down["last_change"]);
+        assert!(after["checks_failed"].as_u64() >= down["checks_failed"].as_u64());
+        assert!(after["down_s"].as_f64() >= down["down_s"].as_f64());
         balancer.finish();
     });
 }

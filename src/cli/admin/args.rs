@@ -142,6 +142,9 @@ pub struct BackendsArgs {
     /// Of this pool alone
     #[arg(long, value_name = "POOL")]
     pub pool: Option<String>,
+    /// Also what happened to each: failed checks, times down, last change
+    #[arg(long)]
+    pub wide: bool,
     /// Where it is asked.
     #[command(flatten)]
     pub asked: Asked,

@@ -9,14 +9,15 @@ use super::show;
 use super::table::{Align, Cell, Paint, Table, Tone};
 use super::units::{bytes, count, micros, plain, span};
 use crate::admin::model::{
-    ConfigText, HistogramStatus, ListenerStatus, PoolStatus, Stage, Status, TrafficStatus,
+    ConfigText, HistogramStatus, LatencyStatus, LatencyWindow, ListenerStatus, PoolStatus, Stage,
+    Status, TrafficStatus,
 };
 use crate::config::values::written;
 
 mod backends;
 
-use backends::backends_text;
 pub(super) use backends::standing;
+use backends::{backends_text, history_text};
 
 pub(super) async fn status(asked: &Asked) -> Result<(), ClientError> {
     let status: Status = Client::new(asked)?.get(&path(&["status"])).await?;
@@ -56,7 +57,11 @@ pub(super) async fn backends(args: &BackendsArgs) -> Result<(), ClientError> {
     };
     let backends: Vec<_> = pools.iter().flat_map(|pool| &pool.backends).collect();
     show(&args.asked, &backends, |backends, paint| {
-        backends_text(backends, paint)
+        let text = backends_text(backends, paint);
+        if args.wide {
+            return format!("{text}\n{}", history_text(backends, paint));
+        }
+        text
     });
     Ok(())
 }
@@ -150,7 +155,41 @@ fn status_text(status: &Status, paint: Paint) -> String {
             number("connect_failures"),
         ]);
     }
-    text + "\n" + &workers.text(paint)
+    text + &latencies_text(&status.latencies, paint) + "\n" + &workers.text(paint)
+}
+
+/// How long clients waited of late, and since the start.
+fn latencies_text(latencies: &[LatencyStatus], paint: Paint) -> String {
+    if latencies.is_empty() {
+        return String::new();
+    }
+    let mut table = Table::new(&[
+        ("p50, p99", Align::Left),
+        ("last 10 s", Align::Left),
+        ("last 1 min", Align::Left),
+        ("since start", Align::Left),
+    ]);
+    for one in latencies {
+        let windows = [one.last_10s, one.last_1m, one.since_start];
+        let [ten, minute, all] = windows.map(|window| quantiles(&window, ", "));
+        table.row([
+            one.name.as_str().into(),
+            ten.into(),
+            minute.into(),
+            all.into(),
+        ]);
+    }
+    format!("\n{}", table.text(paint))
+}
+
+/// The median and the 99th percentile.
+pub(super) fn quantiles(of: &LatencyWindow, between: &str) -> String {
+    match of.count {
+        0 => "-".to_owned(),
+        _ => [of.p50_us, of.p99_us]
+            .map(|us| micros(us as f64))
+            .join(between),
+    }
 }
 
 /// What the machine lacks, a line each.

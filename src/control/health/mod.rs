@@ -137,9 +137,9 @@ pub struct Report {
     pub needed: u32,
     /// The last probe.
     pub last: Option<Outcome>,
-    /// Probes so far,
+    /// Probes so far.
     pub probes: u64,
-    /// and how many of them failed.
+    /// How many failed, with those of another check that it had before.
     pub failures: u64,
 }
 
@@ -172,7 +172,7 @@ impl Checks {
         let mut old = std::mem::take(&mut self.targets);
         let mut verdicts = HashMap::new();
         for (aim, target) in &mut old {
-            verdicts.insert(Rc::clone(aim), target.verdict);
+            verdicts.insert(Rc::clone(aim), (target.verdict, target.failures));
             target.stands_for.clear();
         }
         let mut places: HashMap<String, HashMap<String, Place>> = HashMap::new();
@@ -207,7 +207,7 @@ impl Checks {
         &mut self,
         aim: Aim,
         old: &mut HashMap<Rc<Aim>, Target>,
-        known: Option<Verdict>,
+        known: Option<(Verdict, u64)>,
     ) -> Rc<Aim> {
         if let Some((aim, _)) = self.targets.get_key_value(&aim) {
             return Rc::clone(aim);
@@ -221,11 +221,12 @@ impl Checks {
         aim
     }
 
-    fn start(&mut self, aim: &Rc<Aim>, known: Option<Verdict>) -> Target {
+    fn start(&mut self, aim: &Rc<Aim>, known: Option<(Verdict, u64)>) -> Target {
         let spec = self.specs.entry(aim.check.clone());
         let spec = spec.or_insert_with_key(|check| Rc::new(Spec::new(check)));
         let fresh = || Verdict::new(aim.check.initial);
-        let verdict = known.map_or_else(fresh, Verdict::handed_over);
+        let failures = known.map_or(0, |(_, failures)| failures);
+        let verdict = known.map_or_else(fresh, |(verdict, _)| verdict.handed_over());
         self.started += 1;
         let watch = Watch {
             prober: Prober::new(&aim.address, aim.origins.clone(), spec),
@@ -243,7 +244,7 @@ impl Checks {
             verdict,
             last: None,
             probes: 0,
-            failures: 0,
+            failures,
         }
     }
 

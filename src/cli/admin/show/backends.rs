@@ -53,6 +53,35 @@ pub(super) fn backends_text(backends: &[&BackendStatus], paint: Paint) -> String
     table.text(paint)
 }
 
+/// What happened to backends since they joined.
+pub(super) fn history_text(backends: &[&BackendStatus], paint: Paint) -> String {
+    let mut table = Table::new(&[
+        ("pool", Align::Left),
+        ("backend", Align::Left),
+        ("failed checks", Align::Right),
+        ("downs", Align::Right),
+        ("downtime", Align::Right),
+        ("ejections", Align::Right),
+        ("last change", Align::Left),
+    ]);
+    for one in backends {
+        let change = one.last_change.as_ref();
+        table.row([
+            one.pool.as_str().into(),
+            one.name.as_str().into(),
+            count(one.checks_failed).into(),
+            count(one.times_down).into(),
+            span(one.down_s).into(),
+            count(one.times_ejected).into(),
+            change
+                .map(|to| format!("{} at {}", to.to, to.at))
+                .unwrap_or_default()
+                .into(),
+        ]);
+    }
+    table.text(paint)
+}
+
 /// How a backend stands: first what the operator wants, then what is known of it.
 pub(in crate::cli::admin) fn standing(one: &BackendStatus) -> Cell {
     let mut words = Vec::new();

@@ -7,7 +7,7 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::{Cell, Clear, Paragraph, Row, Sparkline, Table};
 
 use super::super::events::line as event_line;
-use super::super::show::{PANIC, measured, stage, standing};
+use super::super::show::{PANIC, quantiles, stage, standing};
 use super::super::table::Tone;
 use super::super::units::{bytes, count, micros, plain, rate, span};
 use super::keys::{Controls, SORTS};
@@ -20,7 +20,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, model: &Model, controls: &Controls, co
     let heights = [
         Constraint::Length(1),
         Constraint::Length(3),
-        Constraint::Length(3),
+        Constraint::Length(5),
         Constraint::Min(2),
         Constraint::Length(events),
         Constraint::Length(1),
@@ -101,23 +101,27 @@ fn draw_rates(frame: &mut Frame<'_>, area: Rect, model: &Model, look: Look) {
     }
 }
 
-/// The balancer counts from its start on, and says quantiles alone: none of an interval can be had.
+/// How long clients waited: of late, and since the start.
 fn draw_times(frame: &mut Frame<'_>, area: Rect, sample: &Sample, look: Look) {
-    let names = ["connect", "first_byte", "session"];
-    for (column, name) in columns(area).into_iter().zip(names) {
-        let mut of_all = sample.histograms.iter().filter(|one| one.worker.is_none());
-        let text = match of_all.find(|one| one.name == name && one.count > 0) {
-            Some(one) => {
-                let (p50, p99) = (measured(one, one.p50), measured(one, one.p99));
-                format!("p50 {p50}  p99 {p99}")
-            }
-            None => "-".to_owned(),
-        };
+    let latencies = &sample.status.latencies;
+    for (column, one) in columns(area).into_iter().zip(latencies) {
         let head = Line::from(vec![
-            Span::styled(name, look.strong()),
-            Span::styled(", since start", look.toned(Tone::Faint)),
+            Span::styled(plain(&one.name), look.strong()),
+            Span::styled(", p50 and p99", look.toned(Tone::Faint)),
         ]);
-        frame.render_widget(Paragraph::new(vec![head, Line::raw(text)]), column);
+        let windows = [
+            ("10 s ", &one.last_10s),
+            ("1 min", &one.last_1m),
+            ("all  ", &one.since_start),
+        ];
+        let line = |(name, window)| {
+            Line::from(vec![
+                Span::styled(name, look.toned(Tone::Faint)),
+                Span::raw(format!(" {}", quantiles(window, "  "))),
+            ])
+        };
+        let lines: Vec<_> = std::iter::once(head).chain(windows.map(line)).collect();
+        frame.render_widget(Paragraph::new(lines), column);
     }
 }
 

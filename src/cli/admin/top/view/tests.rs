@@ -9,7 +9,8 @@ use super::super::keys::Controls;
 use super::super::model::{Model, Sample};
 use super::draw;
 use crate::admin::model::{
-    BackendStatus, Event, Health, HistogramStatus, PoolStatus, Stage, Status, TrafficStatus,
+    BackendStatus, Event, Health, LatencyStatus, LatencyWindow, PoolStatus, Stage, Status,
+    TrafficStatus,
 };
 use crate::config::AdminState;
 
@@ -49,13 +50,18 @@ fn sample(second: u64) -> Sample {
         answer_ms: Some(1.24),
         ..backend("app-1", 1_234, 1_000 * second)
     };
-    let histogram = |name: &str, p50, p99| HistogramStatus {
-        name: name.to_owned(),
-        unit: "us".to_owned(),
-        count: 5,
-        p50,
-        p99,
-        ..HistogramStatus::default()
+    let latency = |name: &str, counts: [u64; 3], p50_us, p99_us| {
+        let [last_10s, last_1m, since_start] = counts.map(|count| LatencyWindow {
+            count,
+            p50_us,
+            p99_us,
+        });
+        LatencyStatus {
+            name: name.to_owned(),
+            last_10s,
+            last_1m,
+            since_start,
+        }
     };
     Sample {
         at: second * 1_000_000_000,
@@ -66,6 +72,11 @@ fn sample(second: u64) -> Sample {
             snapshot: 18,
             connections: 1_246,
             max_connections: 16_384,
+            latencies: vec![
+                latency("connect", [0, 3, 5], 180, 2_400),
+                latency("first_byte", [2, 3, 5], 1_900, 250_000),
+                latency("session", [0; 3], 0, 0),
+            ],
             accepted: 350 * second * second,
             traffic: TrafficStatus {
                 bytes_down: 105_000_000 * second,
@@ -78,10 +89,7 @@ fn sample(second: u64) -> Sample {
             backends: vec![quick, down, slow],
             ..PoolStatus::default()
         }],
-        histograms: vec![
-            histogram("connect", 180, 2_400),
-            histogram("first_byte", 1_900, 250_000),
-        ],
+        histograms: Vec::new(),
     }
 }
 
@@ -157,7 +165,7 @@ fn the_last_line_tells_how_it_goes() {
     assert_eq!(foot(&model, ""), want);
     let shown = screen((80, 24), &model, "/p-3");
     assert!(
-        shown[8].starts_with("web/app-3") && shown[9].is_empty(),
+        shown[10].starts_with("web/app-3") && shown[11].is_empty(),
         "{shown:?}"
     );
 }
@@ -198,15 +206,15 @@ mahoraga 0.1.0  ready  up 1h 0m  version 18  1.2k of 16k connections
 new 1.8k/s                 traffic 105 MB/s            connections 1.2k
                        ▁█                          ██                         ██
                        ██                          ██                         ██
-connect, since start       first_byte, since start     session, since start
-p50 180 µs  p99 2.4 ms     p50 1.9 ms  p99 250 ms      -
+connect, p50 and p99       first_byte, p50 and p99     session, p50 and p99
+10 s  -                    10 s  1.9 ms  250 ms        10 s  -
+1 min 180 µs  2.4 ms       1 min 1.9 ms  250 ms        1 min -
+all   180 µs  2.4 ms       all   1.9 ms  250 ms        all   -
 
 backend   state                 weight conns▾  wait  new/s    B/s  answer  fails
 web/app-1 up                         1   1.2k     0   1.0k 1.2 MB  1.2 ms      0
 web/app-3 ejected 23s              256     12     4     50  12 kB  250 ms      0
 web/app-2 down: connection ref       1      0     0      0    0 B              7
-
-
 
 
 
@@ -225,14 +233,14 @@ web/app-3 ejected 23s              256     12     4     50  12 kB  250 ms      0
 q quit  ? help  space pause  / filter  r reverse  sort: p w c n b a f";
 
 const KEYS: &str = "\
-p50 180 µs┌ keys ────────────────────────────────────────────────────┐
-          │q, Esc, Ctrl-C  quit                                      │
-backend   │space           pause the numbers, and go on              │wer  fails
-web/app-1 │/               show backends with these letters alone    │ ms      0
-web/app-2 │j, k, PgUp/PgDn scroll                                    │         7
-web/app-3 │r               sort the other way round                  │ ms      0
-          │p               sort by place in the configuration        │
-          │w               sort by weight                            │
+10 s  -   ┌ keys ────────────────────────────────────────────────────┐
+1 min 180 │q, Esc, Ctrl-C  quit                                      │
+all   180 │space           pause the numbers, and go on              │
+          │/               show backends with these letters alone    │
+backend   │j, k, PgUp/PgDn scroll                                    │wer  fails
+web/app-1 │r               sort the other way round                  │ ms      0
+web/app-2 │p               sort by place in the configuration        │         7
+web/app-3 │w               sort by weight                            │ ms      0
           │c               sort by connections                       │
           │n               sort by new connections a second          │
           │b               sort by bytes a second                    │

@@ -1,0 +1,67 @@
+//! What was measured, as it goes over the wire.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Times of one kind, of all workers together.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct LatencyStatus {
+    /// `connect` and `first_byte`: from a client's accept to its backend's connection and first
+    /// byte; `session`: from accept to the end.
+    pub name: String,
+    /// Those of the last 10 seconds, to 12.
+    pub last_10s: LatencyWindow,
+    /// Those of the last minute.
+    pub last_1m: LatencyWindow,
+    /// All of them.
+    pub since_start: LatencyWindow,
+}
+
+/// Times within a window; they are off by 4% at most.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct LatencyWindow {
+    /// How many there were.
+    pub count: u64,
+    /// Half are below, in µs.
+    pub p50_us: u64,
+    /// 99% are below, in µs.
+    pub p99_us: u64,
+}
+
+/// How a backend's condition changed last.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct LastChange {
+    /// `up`, `down`, `ejected`, `standby`, `drain` or `maint`.
+    pub to: String,
+    /// When (RFC 3339).
+    pub at: String,
+}
+
+/// Bytes delivered while this is read, those of sessions that go on included: half a second late
+/// at most.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct TrafficStatus {
+    /// Bytes from clients to backends.
+    pub bytes_up: u64,
+    /// Bytes from backends to clients.
+    pub bytes_down: u64,
+    /// Bytes from clients in a second: in the last one.
+    pub bytes_up_per_s: u64,
+    /// Bytes to clients in a second: in the last one.
+    pub bytes_down_per_s: u64,
+}
+
+impl TrafficStatus {
+    /// Bytes in both directions.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.bytes_up.saturating_add(self.bytes_down)
+    }
+
+    /// Bytes in both directions in a second.
+    #[must_use]
+    pub fn per_s(&self) -> u64 {
+        self.bytes_up_per_s.saturating_add(self.bytes_down_per_s)
+    }
+}

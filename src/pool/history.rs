@@ -1,0 +1,155 @@
+//! What has happened to a backend since it joined, for those who look at it.
+
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+
+/// Cumulative, over reloads. Only the control thread changes it.
+#[derive(Debug, Default)]
+pub struct History {
+    /// Times that its probes said that it does not answer,
+    times_down: AtomicU64,
+    /// how long it was so each time until it answered again, in ns,
+    down: AtomicU64,
+    /// and since when it is so, in ns of the workers' clock; 0 while it is not.
+    down_since: AtomicU64,
+    times_ejected: AtomicU64,
+    /// One more than the index in [`Condition::ALL`]; 0 before the first.
+    condition: AtomicU8,
+    /// In ms since 1970.
+    changed_at: AtomicU64,
+}
+
+/// How a backend stands, in a word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Condition {
+    /// It answers, or is not probed.
+    Up,
+    /// It does not answer.
+    Down,
+    /// It failed and gets nothing for a while.
+    Ejected,
+    /// It waits in the reserve.
+    Standby,
+    /// The operator lets its sessions end.
+    Drain,
+    /// The operator took it out.
+    Maint,
+}
+
+/// What [`History`] comes to at a moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Past {
+    /// Times that its probes said that it does not answer.
+    pub times_down: u64,
+    /// How long that was, the present time included, in ns.
+    pub down: u64,
+    /// Times that it was ejected.
+    pub times_ejected: u64,
+    /// How it stands, and since when in ms since 1970; `None` before it was first published.
+    pub last_change: Option<(Condition, u64)>,
+}
+
+impl Condition {
+    const ALL: [Self; 6] = [
+        Self::Up,
+        Self::Down,
+        Self::Ejected,
+        Self::Standby,
+        Self::Drain,
+        Self::Maint,
+    ];
+
+    /// The word for it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Up => "up",
+            Self::Down => "down",
+            Self::Ejected => "ejected",
+            Self::Standby => "standby",
+            Self::Drain => "drain",
+            Self::Maint => "maint",
+        }
+    }
+}
+
+impl History {
+    /// Takes note of how it stands: `now` in ns of the workers' clock, `wall` in ms since 1970.
+    pub fn note(&self, condition: Condition, is_down: bool, now: u64, wall: u64) {
+        let since = self.down_since.load(Ordering::Relaxed);
+        if is_down && since == 0 {
+            self.times_down.fetch_add(1, Ordering::Relaxed);
+            self.down_since.store(now.max(1), Ordering::Relaxed);
+        } else if !is_down && since > 0 {
+            self.down
+                .fetch_add(now.saturating_sub(since), Ordering::Relaxed);
+            self.down_since.store(0, Ordering::Relaxed);
+        }
+        let code = condition as u8 + 1;
+        if self.condition.swap(code, Ordering::Relaxed) != code {
+            self.changed_at.store(wall, Ordering::Relaxed);
+        }
+    }
+
+    /// It was ejected once more.
+    pub fn on_ejected(&self) {
+        self.times_ejected.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// What it comes to by now, in ns of the workers' clock.
+    #[must_use]
+    pub fn past(&self, now: u64) -> Past {
+        let read = |number: &AtomicU64| number.load(Ordering::Relaxed);
+        let since = read(&self.down_since);
+        let present = if since > 0 {
+            now.saturating_sub(since)
+        } else {
+            0
+        };
+        let code = usize::from(self.condition.load(Ordering::Relaxed));
+        let condition = code
+            .checked_sub(1)
+            .and_then(|index| Condition::ALL.get(index));
+        Past {
+            times_down: read(&self.times_down),
+            down: read(&self.down) + present,
+            times_ejected: read(&self.times_ejected),
+            last_change: condition.map(|&condition| (condition, read(&self.changed_at))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn conditions_are_in_the_order_of_their_codes() {
+        for (index, condition) in Condition::ALL.into_iter().enumerate() {
+            assert_eq!(condition as usize, index);
+        }
+    }
+
+    #[test]
+    fn downs_and_their_time_add_up() {
+        let history = History::default();
+        assert_eq!(history.past(9), Past::default());
+        history.note(Condition::Up, false, 10, 1_000);
+        history.note(Condition::Down, true, 20, 1_001);
+        // Published again for another reason.
+        history.note(Condition::Down, true, 25, 1_002);
+        let past = history.past(30);
+        assert_eq!((past.times_down, past.down), (1, 10));
+        assert_eq!(past.last_change, Some((Condition::Down, 1_001)));
+        history.note(Condition::Drain, true, 35, 1_003);
+        history.note(Condition::Drain, false, 40, 1_004);
+        history.on_ejected();
+        history.note(Condition::Down, true, 100, 1_005);
+        let want = Past {
+            times_down: 2,
+            down: 21,
+            times_ejected: 1,
+            last_change: Some((Condition::Down, 1_005)),
+        };
+        assert_eq!(history.past(101), want);
+    }
+}

@@ -1,0 +1,157 @@
+//! How long clients wait, in counts that anyone may read at any time: what happened in between two
+//! looks is their difference.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Times of one kind: counts by length.
+///
+/// Sixteen steps from each power of two to the next, so a value is off by 4% at most. Written by
+/// one worker alone, as [`Number`](super::Number) is.
+#[derive(Debug)]
+pub struct Times([AtomicU64; STEPS]);
+
+/// What a [`Times`] has counted, or several have together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Counts(Box<[u64; STEPS]>);
+
+/// The kinds.
+#[derive(Debug, Default)]
+pub struct Latencies {
+    /// From accept to the backend's connection.
+    pub connect: Times,
+    /// From accept to the backend's first byte.
+    pub first_byte: Times,
+    /// From accept to the end.
+    pub session: Times,
+}
+
+impl Latencies {
+    /// Their names, in the order of [`Self::all`].
+    pub const NAMES: [&str; 3] = ["connect", "first_byte", "session"];
+
+    /// Each kind, in the order of a session.
+    #[must_use]
+    pub fn all(&self) -> [&Times; 3] {
+        [&self.connect, &self.first_byte, &self.session]
+    }
+}
+
+impl Times {
+    /// Counts one more, of so many nanoseconds.
+    pub(crate) fn record(&self, ns: u64) {
+        let count = &self.0[step(ns / 1_000)];
+        count.store(count.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+    }
+}
+
+impl Default for Times {
+    fn default() -> Self {
+        Self([const { AtomicU64::new(0) }; STEPS])
+    }
+}
+
+impl Counts {
+    /// Adds what was counted so far.
+    pub fn add(&mut self, times: &Times) {
+        for (sum, count) in self.0.iter_mut().zip(&times.0) {
+            *sum += count.load(Ordering::Relaxed);
+        }
+    }
+
+    /// What came since an earlier look.
+    #[must_use]
+    pub fn since(&self, before: &Self) -> Self {
+        let mut since = self.clone();
+        for (count, before) in since.0.iter_mut().zip(before.0.iter()) {
+            *count -= before;
+        }
+        since
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.0.iter().sum()
+    }
+
+    /// The time in µs that so many of a thousand stay within; 0 where nothing was counted.
+    #[must_use]
+    pub fn quantile(&self, permille: u64) -> u64 {
+        let rank = (self.count() * permille).div_ceil(1_000).max(1);
+        let mut seen = 0;
+        let reached = self.0.iter().position(|count| {
+            seen += count;
+            seen >= rank
+        });
+        reached.map_or(0, middle)
+    }
+}
+
+impl Default for Counts {
+    fn default() -> Self {
+        Self(Box::new([0; STEPS]))
+    }
+}
+
+/// The step of a time in µs.
+fn step(us: u64) -> usize {
+    let us = us.min(LONGEST);
+    let shift = us.max(SIXTEEN).ilog2() - 4;
+    let step = (u64::from(shift) << 4) + (us >> shift);
+    usize::try_from(step).unwrap_or(STEPS - 1).min(STEPS - 1)
+}
+
+/// The middle of a step in µs.
+fn middle(step: usize) -> u64 {
+    let step = step as u64;
+    if step < 2 * SIXTEEN {
+        return step;
+    }
+    let shift = (step >> 4) - 1;
+    let low = ((step & 15) + SIXTEEN) << shift;
+    low + ((1 << shift) - 1) / 2
+}
+
+const SIXTEEN: u64 = 16;
+/// An hour and more counts as 71 minutes.
+const LONGEST: u64 = u32::MAX as u64;
+const STEPS: usize = 29 * 16;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_is_off_by_4_percent_at_most() {
+        for power in 0..32 {
+            for us in [
+                1_u64 << power,
+                (1 << power) + (1 << power) / 3,
+                (2 << power) - 1,
+            ] {
+                let shown = middle(step(us));
+                assert!(shown.abs_diff(us) * 100 <= us * 4, "{us} is {shown}");
+            }
+        }
+        assert_eq!(step(u64::MAX), STEPS - 1);
+    }
+
+    #[test]
+    fn quantiles_are_of_what_came_since_a_look() {
+        let times = Times::default();
+        let look = || {
+            let mut counts = Counts::default();
+            counts.add(&times);
+            counts
+        };
+        assert_eq!((look().count(), look().quantile(500)), (0, 0));
+        (0..100).for_each(|_| times.record(5_000_000_000));
+        let before = look();
+        (0..98).for_each(|_| times.record(10_000));
+        (0..2).for_each(|_| times.record(31_000));
+        let since = look().since(&before);
+        assert_eq!(since.count(), 100);
+        assert_eq!([500, 980, 990].map(|of| since.quantile(of)), [10, 10, 31]);
+        assert!(look().quantile(990) > 4_850_000);
+    }
+}
