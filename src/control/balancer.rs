@@ -147,7 +147,7 @@ impl Balancer {
     pub(super) fn apply(&mut self, declared: Declared) -> Result<(), StartError> {
         let config = self.effective(&declared);
         listening::probe_origins(&config)?;
-        let new = listening::bind_new(&self.snapshot, &config, self.crew.len())?;
+        let new = listening::bind_new(&self.crew, &self.snapshot, &config)?;
         self.declared = declared;
         self.follow(config, new);
         Ok(())

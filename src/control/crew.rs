@@ -24,6 +24,7 @@ pub(super) struct Crew {
     pub(super) workers: Vec<Handle>,
     /// What is listened on, by the listeners' ids.
     pub(super) listening: RefCell<BTreeMap<u64, Listening>>,
+    pub(super) left: RefCell<Left>,
     pub(super) stats: Vec<Arc<Stats>>,
     pub(super) records: Receiver<Record>,
     pub(super) doorbell: Arc<Doorbell>,
@@ -39,9 +40,28 @@ pub(super) struct Crew {
 
 /// Where a listener listens.
 pub(super) struct Listening {
-    address: Address,
-    /// Removed when nobody listens there any more.
-    file: Option<SocketFile>,
+    /// As configured: its port may be 0.
+    bind: Address,
+    bound: Bound,
+}
+
+/// Sockets of listeners that were removed. Their address may come back, or be a part of another
+/// one, before the last worker has closed them.
+#[derive(Default)]
+pub(super) struct Left {
+    /// With when they are closed here, in ns of the workers' clock.
+    open: Vec<(Listening, u64)>,
+    /// Those that were closed here of late, with when. Workers may hold them still.
+    closed: Vec<(Address, u64)>,
+}
+
+/// Sockets that this process has already.
+#[derive(Clone, Copy)]
+pub(super) enum Held {
+    /// Of a listener that was removed.
+    Left,
+    /// Of one that is about to be.
+    Gone(u64),
 }
 
 /// One worker's thread.
@@ -92,8 +112,8 @@ impl Crew {
         self.workers.len()
     }
 
-    /// Has every worker route by another snapshot. `new` are its new listeners, in its order; no
-    /// copy of their sockets is kept here.
+    /// Has every worker route by another snapshot. `new` are its new listeners, in its order. Copies
+    /// of their sockets stay here, for as long as the listeners do and a little longer.
     pub(super) fn publish(&self, snapshot: &Arc<Snapshot>, new: Vec<Bound>) {
         let first_new = snapshot.listeners_made - new.len() as u64;
         for (number, worker) in self.workers.iter().enumerate() {
@@ -109,15 +129,103 @@ impl Crew {
     }
 
     /// Takes note of what is listened on. The file of a Unix listener that is gone goes first, so
-    /// that nobody finds a socket which is about to be closed.
+    /// that nobody finds a socket which is about to be closed; to those of TCP nobody new comes.
     pub(super) fn note(&self, snapshot: &Snapshot, new: Vec<Bound>) {
         let mut listening = self.listening.borrow_mut();
-        listening.retain(|id, _| snapshot.listeners.iter().any(|listener| listener.id == *id));
+        let stays = |id: &u64| snapshot.listeners.iter().any(|listener| listener.id == *id);
+        let gone: Vec<_> = listening.keys().filter(|id| !stays(id)).copied().collect();
+        let gone = gone.iter().filter_map(|id| listening.remove(id));
+        gone.for_each(|its| self.left.borrow_mut().add(its));
         let first_new = snapshot.listeners_made - new.len() as u64;
-        listening.extend((first_new..).zip(new).map(|(id, bound)| {
-            let Bound { address, file, .. } = bound;
-            (id, Listening { address, file })
-        }));
+        let new = (first_new..).zip(new).filter_map(|(id, bound)| {
+            let mut listeners = snapshot.listeners.iter();
+            let bind = listeners.find(|listener| listener.id == id)?.bind.clone();
+            Some((id, Listening { bind, bound }))
+        });
+        listening.extend(new);
+    }
+
+    /// Keeps sockets that were handed in for listeners to come.
+    pub(super) fn keep_spare(&self, sockets: Vec<(Address, OwnedFd)>) {
+        for (bind, socket) in sockets {
+            match sys::inherit(socket, &bind) {
+                Ok(bound) => self.left.borrow_mut().add(Listening { bind, bound }),
+                Err(error) => log::warn!("the socket on {bind} that was handed in: {error}"),
+            }
+        }
+    }
+
+    /// Sockets of this address that are here already, though no listener that stays has them. `gone`
+    /// are the listeners that are about to be removed.
+    pub(super) fn find_held(&self, bind: &Address, gone: &[u64]) -> Option<Held> {
+        if self.left.borrow().position(bind).is_some() {
+            return Some(Held::Left);
+        }
+        // The same file by another path.
+        let Address::Unix(path) = bind else {
+            return None;
+        };
+        let listening = self.listening.borrow();
+        let is_there = |id: &&u64| {
+            let its = listening.get(id);
+            let file = its.and_then(|its| its.bound.file.as_ref());
+            file.is_some_and(|file| file.is_at(path))
+        };
+        gone.iter().find(is_there).copied().map(Held::Gone)
+    }
+
+    /// The sockets that were found, with the clients that wait in them.
+    pub(super) fn take_over(&self, held: Held, bind: &Address) -> Option<Bound> {
+        match held {
+            Held::Left => {
+                let mut left = self.left.borrow_mut();
+                // Others may have been taken since it was found.
+                let place = left.position(bind)?;
+                let (Listening { bound, .. }, _) = left.open.swap_remove(place);
+                if !bound.handed_in {
+                    // Where there is no filter nothing keeps clients away.
+                    let open = |socket| drop(sys::let_clients_in(socket));
+                    bound.sockets.iter().for_each(open);
+                }
+                Some(bound)
+            }
+            Held::Gone(id) => {
+                let Listening { bound, .. } = self.listening.borrow_mut().remove(&id)?;
+                let address = bind.clone();
+                Some(Bound { address, ..bound })
+            }
+        }
+    }
+
+    /// Whether sockets of our own may be in the way of this address: of listeners that are about to
+    /// be removed, or were of late.
+    pub(super) fn is_in_the_way(&self, bind: &Address, gone: &[u64]) -> bool {
+        let left = self.left.borrow();
+        let gone = gone.iter().filter_map(|id| self.address(*id));
+        let open = left.open.iter().map(|(its, _)| its.bound.address.clone());
+        let closed = left.closed.iter().map(|(address, _)| address.clone());
+        let mut all = gone.chain(open).chain(closed);
+        all.any(|other| other.overlap(bind).is_some())
+    }
+
+    /// When sockets of removed listeners are to be closed, in ns of the workers' clock.
+    pub(super) fn next_to_close(&self) -> Option<u64> {
+        let left = self.left.borrow();
+        let all = left.open.iter().map(|(_, until)| *until);
+        all.filter(|until| *until < u64::MAX).min()
+    }
+
+    /// Closes the sockets of listeners that were removed some time ago.
+    pub(super) fn close_left(&self) {
+        self.left.borrow_mut().close(sys::monotonic());
+    }
+
+    /// Listens no more: the workers close their own sockets.
+    pub(super) fn close_listeners(&self) {
+        for its in self.listening.borrow_mut().values_mut() {
+            its.bound.sockets.clear();
+        }
+        self.left.borrow_mut().open.clear();
     }
 
     /// Sessions that are open now.
@@ -141,7 +249,7 @@ impl Crew {
     /// Removes the files of Unix listeners: nobody will listen on them any more.
     pub(super) fn remove_socket_files(&self) {
         let listening = self.listening.borrow();
-        let files = listening.values().filter_map(|there| there.file.as_ref());
+        let files = listening.values().filter_map(|its| its.bound.file.as_ref());
         files.for_each(SocketFile::remove);
     }
 
@@ -156,12 +264,48 @@ impl Crew {
     }
 }
 
+impl Left {
+    fn add(&mut self, its: Listening) {
+        let is_tcp = matches!(its.bind, Address::Tcp(_));
+        let until = match (its.bound.handed_in, is_tcp) {
+            // Its maker listens on: nobody can bind the address anew.
+            (true, _) => u64::MAX,
+            (false, true) => {
+                let closing = its.bound.sockets.iter().map(sys::let_nobody_in);
+                if let Err(error) = closing.collect::<io::Result<()>>() {
+                    log::warn!("clients of {} may be lost: {error}", its.bound.address);
+                }
+                sys::monotonic() + OPEN_FOR
+            }
+            // Its path is gone, and another socket can have it.
+            (false, false) => return,
+        };
+        self.open.push((its, until));
+    }
+
+    /// A listener with port 0 comes back at another port.
+    fn position(&self, bind: &Address) -> Option<usize> {
+        let is_free = |address: &Address| matches!(address, Address::Tcp(to) if to.port() == 0);
+        let is_it = |its: &Listening| its.bind == *bind && (its.bound.handed_in || !is_free(bind));
+        self.open.iter().position(|(its, _)| is_it(its))
+    }
+
+    fn close(&mut self, now: u64) {
+        self.closed.retain(|(_, at)| now - at < KNOWN_FOR);
+        let due = self.open.extract_if(.., |(_, until)| *until <= now);
+        let addresses = due.map(|(its, _)| (its.bound.address, now));
+        self.closed.extend(addresses);
+    }
+}
+
 /// What is asked of the workers while they run.
 impl Crew {
     /// Where a listener listens: the port that the kernel chose, where 0 was asked for.
     pub(super) fn address(&self, listener: u64) -> Option<Address> {
         let listening = self.listening.borrow();
-        listening.get(&listener).map(|there| there.address.clone())
+        listening
+            .get(&listener)
+            .map(|its| its.bound.address.clone())
     }
 
     /// Has every worker write lines of the access log, or none. Where the lines come out.
@@ -213,3 +357,8 @@ const MAILBOX_COMMANDS: usize = 64;
 const ANSWER_POLL: Duration = Duration::from_millis(1);
 /// Half a second: a worker that takes longer has a loop turn that long.
 const ANSWER_POLLS: u32 = 500;
+/// How long the sockets of a removed listener stay: 200 ms, twice as long as workers accept from
+/// them.
+const OPEN_FOR: u64 = 200_000_000;
+/// How long a removed address is known as our own afterwards: a minute.
+const KNOWN_FOR: u64 = 60_000_000_000;

@@ -4,25 +4,25 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::time::Duration;
 
+use crate::address::Address;
 use crate::config::{self, Config};
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Listener, Snapshot};
 use crate::sys::{self, Bound};
 
 use super::StartError;
+use super::crew::{Crew, Held};
 
-/// Sockets that listen already, by the places of their listeners in the configuration. All
-/// workers accept from them.
-pub type Inherited = BTreeMap<usize, OwnedFd>;
-
-/// Listens on a listener's address for so many workers. Clients can connect from here on.
-///
-/// # Errors
-/// [`StartError::Bind`]; nothing listens then.
-pub(super) fn bind(listener: &config::Listener, workers: usize) -> Result<Bound, StartError> {
-    let bound = sys::listen_all(&listener.bind, workers);
-    told(listener, bound.map_err(explained))
+/// Sockets that listen already, as the service manager has made them. All workers accept from them.
+#[derive(Debug, Default)]
+pub struct Inherited {
+    /// By the places of their listeners in the configuration.
+    pub by_listener: BTreeMap<usize, OwnedFd>,
+    /// Those of no listener: a reload may bring one, and while the manager listens there no other
+    /// socket can.
+    pub spare: Vec<(Address, OwnedFd)>,
 }
 
 /// Listens on all addresses of a configuration but for those that are listened on already.
@@ -32,7 +32,7 @@ pub(super) fn bind(listener: &config::Listener, workers: usize) -> Result<Bound,
 pub(super) async fn bind_all(
     config: &Config,
     workers: usize,
-    mut inherited: Inherited,
+    mut inherited: BTreeMap<usize, OwnedFd>,
     patience: &Patience,
 ) -> Result<Vec<Bound>, StartError> {
     let mut all = Vec::new();
@@ -40,7 +40,7 @@ pub(super) async fn bind_all(
         let bound = match inherited.remove(&index) {
             Some(socket) => sys::inherit(socket, &listener.bind),
             None => {
-                let bind = || sys::listen_all(&listener.bind, workers);
+                let bind = || sys::listen_all(&listener.bind, workers, false);
                 patience.bind(bind).await
             }
         };
@@ -88,18 +88,51 @@ fn explained(error: io::Error) -> io::Error {
     io::Error::new(io::ErrorKind::AddrInUse, sentence)
 }
 
-/// Listens on the addresses that a configuration adds to those of a snapshot.
+/// Listens on the addresses that a configuration adds to those of a snapshot. A listener that comes
+/// back while the sockets of its address are still there gets them, with the clients in them; and
+/// what is about to leave is in the way of no other address.
 ///
 /// # Errors
 /// [`StartError::Bind`] of the first that fails; none of them listens then.
 pub(super) fn bind_new(
+    crew: &Crew,
     present: &Snapshot,
     config: &Config,
-    workers: usize,
 ) -> Result<Vec<Bound>, StartError> {
-    let listeners = config.listeners.iter().zip(present.staying(config));
-    let new = listeners.filter(|(_, stays)| stays.is_none());
-    new.map(|(listener, _)| bind(listener, workers)).collect()
+    let stays = present.staying(config);
+    let is_gone = |old: &&Arc<Listener>| !stays.iter().flatten().any(|one| one.id == old.id);
+    let gone = present.listeners.iter().filter(is_gone);
+    let gone: Vec<u64> = gone.map(|listener| listener.id).collect();
+    let new = config.listeners.iter().zip(&stays);
+    let new = new.filter(|(_, stays)| stays.is_none());
+    // What can fail comes first.
+    let mut sources = Vec::new();
+    for (listener, _) in new {
+        let source = match crew.find_held(&listener.bind, &gone) {
+            Some(held) => Source::Held(held),
+            None => {
+                let is_ours = crew.is_in_the_way(&listener.bind, &gone);
+                let bound = sys::listen_all(&listener.bind, crew.len(), is_ours);
+                Source::Fresh(told(listener, bound.map_err(explained))?)
+            }
+        };
+        sources.push((listener, source));
+    }
+    let all = sources.into_iter().map(|(listener, source)| match source {
+        Source::Fresh(bound) => Ok(bound),
+        Source::Held(held) => {
+            let back = crew.take_over(held, &listener.bind);
+            let lost = || io::ErrorKind::AddrNotAvailable.into();
+            told(listener, back.ok_or_else(lost))
+        }
+    });
+    all.collect()
+}
+
+/// Where a listener gets its sockets from.
+enum Source {
+    Fresh(Bound),
+    Held(Held),
 }
 
 /// Connections to backends can begin where the pools say: this machine has those addresses, and its

@@ -109,8 +109,9 @@ pub(super) async fn start(
     let workers = u32::try_from(plan.cpus.len()).unwrap_or(u32::MAX);
     listening::probe_origins(config)?;
     let snapshot = Arc::new(Snapshot::compose(None, config, plan.in_all, unknown));
-    // Closed at the end: every worker has its own copies by then.
-    let bound = listening::bind_all(config, plan.cpus.len(), inherited, patience).await?;
+    // Every worker gets copies of its own.
+    let bound =
+        listening::bind_all(config, plan.cpus.len(), inherited.by_listener, patience).await?;
 
     // Its memory is real from the start: nobody pays for a log that nobody asked for.
     let lines = config.access_log.as_ref().map_or(1, |_| LOG_QUEUE_LINES);
@@ -123,6 +124,7 @@ pub(super) async fn start(
         workers: Vec::new(),
         stats: Vec::new(),
         listening: RefCell::default(),
+        left: RefCell::default(),
         records,
         doorbell,
         notices,
@@ -172,8 +174,8 @@ pub(super) async fn start(
     for answer in readiness {
         answer?;
     }
-    let snapshot = Arc::clone(&crew.snapshot);
-    crew.note(&snapshot, bound);
+    crew.note(&Arc::clone(&crew.snapshot), bound);
+    crew.keep_spare(inherited.spare);
     Ok(crew)
 }
 

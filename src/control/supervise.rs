@@ -45,6 +45,8 @@ enum Wake {
     Watchdog,
     /// More is known than what the workers route by.
     Publish,
+    /// The last clients of removed listeners have come in.
+    CloseLeft,
     /// The file was read, as it was seen.
     Reread(Option<Sight>, Result<Box<Read>, String>),
     /// The file has changed.
@@ -70,6 +72,7 @@ impl Balancer {
             self.advance();
             let publish_due = self.publish_due();
             let watch = self.file_watch.clone();
+            let close_due = self.crew.next_to_close();
             let wake = tokio::select! {
                 _ = signals.hup.recv() => Wake::Reload,
                 _ = signals.usr1.recv() => Wake::Dump,
@@ -84,6 +87,7 @@ impl Balancer {
                 _ = self.discoveries.changed() => Wake::Discovered,
                 () = Watchdog::due(self.watchdog.as_mut()) => Wake::Watchdog,
                 () = until(publish_due) => Wake::Publish,
+                () = until(close_due) => Wake::CloseLeft,
                 (sight, read) = self.reloading.read() => Wake::Reread(sight, read),
                 () = ConfigWatch::changed(watch) => Wake::FileChanged,
                 Some(call) = calls.recv() => Wake::Call(call),
@@ -108,6 +112,7 @@ impl Balancer {
                 Wake::Discovered => self.on_discovered(),
                 Wake::Watchdog => self.feed_watchdog(),
                 Wake::Publish => self.publish(),
+                Wake::CloseLeft => self.crew.close_left(),
                 Wake::Reread(sight, read) => self.on_read(sight, read.map(|read| *read)),
                 Wake::FileChanged => self.reload(Asked::by_operator()),
                 Wake::Ended(outcome) => {
@@ -189,6 +194,7 @@ impl Balancer {
             Subject::default(),
             message,
         );
+        self.crew.close_listeners();
         self.crew.tell_all(|| Command::Stop(grace));
     }
 }

@@ -3,7 +3,6 @@
 //! Without one nothing is told, as `NOTIFY_SOCKET` is not set then. A message is one datagram to
 //! the manager; that it can't be told stops nothing, and is logged.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
@@ -14,6 +13,8 @@ use socket2::{SockRef, Type};
 use crate::address::Address;
 use crate::config::Listener;
 use crate::sys;
+
+use super::Inherited;
 
 /// Clients are taken, and what is known of the backends was asked for once: after the start, and
 /// after each reload.
@@ -55,13 +56,14 @@ fn tell(what: &[NotifyState<'_>]) {
 
 /// The sockets that the manager listens on for us, by the places of their listeners in the
 /// configuration. A socket is for the listener that binds its address; else for the one whose name
-/// it has (`FileDescriptorName=`). One that nobody wants is closed, with a warning.
+/// it has (`FileDescriptorName=`). One of no listener waits for a reload that brings it, with a
+/// warning.
 ///
 /// To be called once, and before the first thread is made.
 ///
 /// # Errors
 /// What was handed in makes no sense.
-pub(super) fn activated(listeners: &[Listener]) -> io::Result<BTreeMap<usize, OwnedFd>> {
+pub(super) fn activated(listeners: &[Listener]) -> io::Result<Inherited> {
     let handed = sys::handed_descriptors()?.into_iter();
     let handed = handed.filter_map(|(socket, name)| match listens_at(&socket) {
         Ok(address) => Some((socket, Handed { name, address })),
@@ -72,15 +74,21 @@ pub(super) fn activated(listeners: &[Listener]) -> io::Result<BTreeMap<usize, Ow
     });
     let (sockets, said): (Vec<_>, Vec<_>) = handed.unzip();
     let places = assign(listeners, &said);
-    let mut activated = BTreeMap::new();
+    let mut activated = Inherited::default();
     for ((socket, handed), place) in sockets.into_iter().zip(said).zip(places) {
         match place {
             Some(place) => {
                 let (name, listener) = (&handed.name, &listeners[place].name);
                 log::info!("listener `{listener}` has the socket `{name}` that was handed in");
-                activated.insert(place, socket);
+                activated.by_listener.insert(place, socket);
             }
-            None => log::warn!("{handed} that was handed in is closed: no listener is like it"),
+            None => {
+                log::warn!("{handed} that was handed in is not used: no listener is like it");
+                let address = handed.address;
+                activated
+                    .spare
+                    .extend(address.map(|address| (address, socket)));
+            }
         }
     }
     Ok(activated)

@@ -28,7 +28,7 @@ pub use process::{
 };
 pub use socket::{
     BACKLOG, Bound, accept, acknowledge, has_ended, inherit, is_connected_to_itself, is_hung_up,
-    keep_alive, listen_all, open_socket, peer_address, reset_on_close, shutdown, socket_address,
-    unsent,
+    keep_alive, let_clients_in, let_nobody_in, listen_all, open_socket, peer_address,
+    reset_on_close, shutdown, socket_address, unsent,
 };
 pub use unix::{SocketFile, listen_privately};

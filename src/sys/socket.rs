@@ -5,7 +5,7 @@ use std::net::{Shutdown, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd};
 use std::time::Duration;
 
-use socket2::{Domain, Protocol, SockAddr, SockRef, TcpKeepalive, Type};
+use socket2::{Domain, Protocol, SockAddr, SockFilter, SockRef, TcpKeepalive, Type};
 
 use crate::address::Address;
 use crate::kernel::{Errno, Socket};
@@ -23,6 +23,8 @@ pub struct Bound {
     pub sockets: Vec<OwnedFd>,
     /// The file of a Unix socket.
     pub file: Option<SocketFile>,
+    /// Another process has made it and listens on it as well.
+    pub handed_in: bool,
 }
 
 impl Bound {
@@ -38,19 +40,19 @@ impl Bound {
 /// which the kernel spreads connections (SO_REUSEPORT, socket(7)); on a Unix socket there is one,
 /// which all workers accept from.
 ///
+/// `is_ours`: what may be in the way is the process's own, which leaves.
+///
 /// # Errors
 /// What the kernel says; an address in use is one, though another process of the same user could
 /// join the group.
-pub fn listen_all(to: &Address, count: usize) -> io::Result<Bound> {
+pub fn listen_all(to: &Address, count: usize, is_ours: bool) -> io::Result<Bound> {
     match to {
         Address::Tcp(wanted) => {
-            // Bound alone first, and closed again: this refuses an address that is in use.
-            let alone = socket2::Socket::new(domain(to), Type::STREAM, Some(Protocol::TCP))?;
-            alone.set_reuse_address(true)?;
-            alone.bind(&SockAddr::from(*wanted))?;
-            alone.listen(1)?;
-            let bound = alone.local_addr()?.as_socket().unwrap_or(*wanted);
-            drop(alone);
+            let bound = match listen_alone(*wanted) {
+                Ok(bound) => bound,
+                Err(error) if is_ours && error.kind() == io::ErrorKind::AddrInUse => *wanted,
+                Err(error) => return Err(error),
+            };
             let sockets = (0..count)
                 .map(|_| listen_tcp(bound))
                 .collect::<io::Result<_>>()?;
@@ -58,6 +60,7 @@ pub fn listen_all(to: &Address, count: usize) -> io::Result<Bound> {
                 address: Address::Tcp(bound),
                 sockets,
                 file: None,
+                handed_in: false,
             })
         }
         Address::Unix(path) => {
@@ -66,6 +69,7 @@ pub fn listen_all(to: &Address, count: usize) -> io::Result<Bound> {
                 address: to.clone(),
                 sockets: vec![socket],
                 file: Some(file),
+                handed_in: false,
             })
         }
     }
@@ -99,7 +103,48 @@ pub fn inherit(socket: OwnedFd, to: &Address) -> io::Result<Bound> {
         sockets: vec![socket.into()],
         // Whoever made it removes it.
         file: None,
+        handed_in: true,
     })
+}
+
+/// Listens for a moment without a group: this refuses an address that is in use. Answers with the
+/// port that the kernel chose, where 0 was asked for.
+fn listen_alone(to: SocketAddr) -> io::Result<SocketAddr> {
+    let alone = socket2::Socket::new(Domain::for_address(to), Type::STREAM, Some(Protocol::TCP))?;
+    alone.set_reuse_address(true)?;
+    alone.bind(&SockAddr::from(to))?;
+    alone.listen(1)?;
+    Ok(alone.local_addr()?.as_socket().unwrap_or(to))
+}
+
+/// Lets no new client in by a listening socket: its first segment is dropped, and the client sends
+/// it again after a second, to whoever listens then. Clients whose handshake is under way come in
+/// still. (To close the socket would reset them, and those that wait to be accepted.)
+///
+/// # Errors
+/// What setsockopt(2) says of SO_ATTACH_FILTER.
+pub fn let_nobody_in(listener: &OwnedFd) -> io::Result<()> {
+    let code = |parts: [u32; 3]| u16::try_from(parts[0] | parts[1] | parts[2]).unwrap_or(0);
+    let load_byte = code([libc::BPF_LD, libc::BPF_B, libc::BPF_ABS]);
+    let mask = code([libc::BPF_ALU, libc::BPF_AND, libc::BPF_K]);
+    let is_equal = code([libc::BPF_JMP, libc::BPF_JEQ, libc::BPF_K]);
+    let verdict = code([libc::BPF_RET, libc::BPF_K, 0]);
+    // A filter sees a segment from its TCP header on: byte 13 holds SYN (2) and ACK (16).
+    SockRef::from(listener).attach_filter(&[
+        SockFilter::new(load_byte, 0, 0, 13),
+        SockFilter::new(mask, 0, 0, 2 | 16),
+        SockFilter::new(is_equal, 0, 1, 2),
+        SockFilter::new(verdict, 0, 0, 0),
+        SockFilter::new(verdict, 0, 0, u32::MAX),
+    ])
+}
+
+/// Lets clients in again.
+///
+/// # Errors
+/// What setsockopt(2) says of SO_DETACH_FILTER; there is none.
+pub fn let_clients_in(listener: &OwnedFd) -> io::Result<()> {
+    SockRef::from(listener).detach_filter()
 }
 
 fn listen_tcp(to: SocketAddr) -> io::Result<OwnedFd> {

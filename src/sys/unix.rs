@@ -22,6 +22,12 @@ pub struct SocketFile {
 }
 
 impl SocketFile {
+    /// Whether this is the file at a path, however that is written.
+    #[must_use]
+    pub fn is_at(&self, path: &Path) -> bool {
+        self.identity.is_some() && identity(path) == self.identity
+    }
+
     /// Removes the file if it is still the one that was made.
     pub fn remove(&self) {
         if self.identity.is_some() && identity(&self.path) == self.identity {
@@ -103,11 +109,13 @@ fn in_use_by(file: &mut File) -> io::Error {
     let mut pid = String::new();
     // It may not have written its number yet.
     let _ = file.take(20).read_to_string(&mut pid);
-    let who = match pid.trim() {
-        "" => "another balancer".to_owned(),
-        pid => format!("another balancer (pid {pid})"),
+    let sentence = match pid.trim() {
+        "" => "another balancer uses this socket".to_owned(),
+        pid if pid == std::process::id().to_string() => {
+            "this balancer uses the socket already".to_owned()
+        }
+        pid => format!("another balancer (pid {pid}) uses this socket"),
     };
-    let sentence = format!("{who} uses this socket");
     io::Error::new(io::ErrorKind::AddrInUse, sentence)
 }
 
@@ -192,9 +200,7 @@ mod tests {
         assert_eq!(mode("a.sock"), 0o600);
         let error = listen_unix(&path, None).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
-        let pid = std::process::id();
-        let want = format!("another balancer (pid {pid}) uses this socket");
-        assert_eq!(error.to_string(), want);
+        assert_eq!(error.to_string(), "this balancer uses the socket already");
         drop(file);
         assert_eq!(fs::read_dir(&dir).unwrap().count(), 0);
         let (_socket, _file) = listen_unix(&path, None).unwrap();

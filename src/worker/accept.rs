@@ -26,8 +26,9 @@ pub(super) struct Port {
     many: bool,
     /// and was told so.
     stopping: bool,
-    /// Its listener is gone: it accepts no more, and goes with its last session.
-    leaving: bool,
+    /// Its listener is gone. From this time on it accepts no more, and it goes with its last
+    /// session.
+    leaves_at: Option<u64>,
     /// Sessions that came in by it.
     pub(super) sessions: usize,
     /// Accepted in one batch beyond the limit: they wait as they would in the backlog.
@@ -45,7 +46,7 @@ impl Port {
             accepting: false,
             many: false,
             stopping: false,
-            leaving: false,
+            leaves_at: None,
             sessions: 0,
             parked: VecDeque::new(),
             resume_at: 0,
@@ -65,9 +66,10 @@ impl Port {
         self.resume_at = now + EXHAUSTED_PAUSE;
     }
 
-    /// The next snapshot does not know of its listener.
-    pub(super) fn leave(&mut self) {
-        self.leaving = true;
+    /// The next snapshot does not know of its listener. Handshakes that are under way are waited
+    /// for: such a client takes itself for connected once it has the answer.
+    pub(super) fn leave(&mut self, now: u64) {
+        self.leaves_at = Some(now + HANDSHAKES);
     }
 
     pub(super) fn is_closed(&self) -> bool {
@@ -76,7 +78,7 @@ impl Port {
 
     /// Nothing refers to it any more, but for what the next snapshot may say of it.
     pub(super) fn is_left(&self) -> bool {
-        self.leaving && self.is_closed() && self.sessions == 0 && !self.accepting
+        self.leaves_at.is_some() && self.is_closed() && self.sessions == 0 && !self.accepting
     }
 }
 
@@ -138,7 +140,8 @@ impl<K: Kernel> Worker<K> {
         self.unpark(number);
         let places = self.places(number);
         let port = &mut self.ports[number];
-        let closing = port.leaving || self.stop_at.is_some();
+        let leaves = port.leaves_at.is_some_and(|at| self.now >= at);
+        let closing = leaves || self.stop_at.is_some();
         let waiting = self.now < port.resume_at;
         let wanted = places > 0 && !closing && !waiting && port.parked.is_empty();
         // One accept may bring a whole backlog: near a limit they are asked for singly.
@@ -170,6 +173,8 @@ impl<K: Kernel> Worker<K> {
         }
         if closing && !self.ports[number].accepting {
             self.close_port(number);
+        } else if let Some(at) = self.ports[number].leaves_at.filter(|at| self.now < *at) {
+            self.tend_at = self.tend_at.min(at);
         }
     }
 
@@ -247,6 +252,9 @@ impl<K: Kernel> Worker<K> {
     }
 }
 
+/// How long the listener of a removed address goes on with clients whose handshake is under way:
+/// 100 ms. New ones are not let in meanwhile (`control::crew`).
+const HANDSHAKES: u64 = 100_000_000;
 /// Until accepting is tried again after it failed for want of descriptors or memory: 100 ms.
 const EXHAUSTED_PAUSE: u64 = 100_000_000;
 /// Until a full listener looks whether another worker made room: 20 ms.

@@ -30,15 +30,15 @@ impl<K: Kernel> Worker<K> {
             }
             // Else its socket got lost before: it will not come any more.
         }
+        let now = self.kernel.now();
         for key in before.into_values() {
-            self.ports[key].leave();
+            self.ports[key].leave(now);
         }
         // As they are handed over, whatever their order in the snapshot.
         new.sort_unstable_by_key(|listener| listener.id);
         for listener in new {
             self.listen(listener);
         }
-        let now = self.kernel.now();
         self.stats.progress.adopt(snapshot.version, now);
         self.spare_returned(&snapshot);
         self.snapshot = snapshot;

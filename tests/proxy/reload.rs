@@ -4,6 +4,10 @@ use std::fs;
 use std::io::{ErrorKind, Read};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
 
 use crate::balancer::Launch;
 use crate::fleet::Fleet;
@@ -111,6 +115,112 @@ fn listeners_come_and_go_while_sessions_go_on() {
         }
         leave_all(guests);
         assert_eq!(stage.balancer.number("listeners_lost"), 0);
+        stage.finish();
+    });
+}
+
+/// Clients that come one after the other, until told to stop: how many were served, and why others
+/// were not.
+fn visit_until(stop: &AtomicBool, at: SocketAddr) -> (u32, Vec<std::io::Error>) {
+    let (mut served, mut failed) = (0, Vec::new());
+    while !stop.load(Ordering::Relaxed) {
+        let visit = || {
+            let mut stream = TcpStream::connect_timeout(&at, Duration::from_secs(10))?;
+            stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+            stream.read_exact(&mut [0])
+        };
+        match visit() {
+            Ok(()) => served += 1,
+            Err(error) => failed.push(error),
+        }
+    }
+    (served, failed)
+}
+
+/// An address is the balancer's own in every form: one that it listens on, one that it did until
+/// just now, and one that includes another.
+#[test]
+fn an_address_changes_its_form_and_comes_back_and_no_client_is_lost() {
+    watched(|| {
+        let fleet = Fleet::of(2);
+        let pool = format!("strategy: \"random\", backends: [{}]", fleet.ron(&[]));
+        let stage = Stage::start(Launch::with_pool(&pool).workers(2), "random", fleet);
+        let free = TcpListener::bind("127.0.0.1:0").unwrap();
+        let at = free.local_addr().unwrap();
+        drop(free);
+        let port = at.port();
+        let listener = |bind: &str| format!("(name: \"x\", bind: \"{bind}\", pool: \"default\")");
+        let forms = ["127.0.0.1", "0.0.0.0", "[::]", "[::ffff:127.0.0.1]"];
+        let forms = forms.map(|host| listener(&format!("{host}:{port}")));
+        reload_with(&stage, &pool, &forms[0]);
+        let stop = Arc::new(AtomicBool::new(false));
+        let clients: Vec<_> = (0..2)
+            .map(|_| {
+                let stop = Arc::clone(&stop);
+                thread::spawn(move || visit_until(&stop, at))
+            })
+            .collect();
+        for _ in 0..2 {
+            for form in forms.iter().chain(forms.iter().rev()) {
+                reload_with(&stage, &pool, form);
+            }
+        }
+        // Removed, and back at once.
+        for _ in 0..10 {
+            reload(&stage, &pool);
+            reload_with(&stage, &pool, &forms[0]);
+        }
+        stop.store(true, Ordering::Relaxed);
+        for client in clients {
+            let (served, failed) = client.join().unwrap();
+            assert!(
+                served > 0 && failed.is_empty(),
+                "{served} served, {failed:?}"
+            );
+        }
+        let refused = stage
+            .balancer
+            .log()
+            .count("reload: the old configuration stays");
+        assert_eq!(refused, 0);
+        assert_eq!(stage.balancer.number("listeners_lost"), 0);
+        reload(&stage, &pool);
+        stage.finish();
+    });
+}
+
+#[test]
+fn a_unix_listener_comes_back_by_another_path_and_name() {
+    watched(|| {
+        let fleet = Fleet::of(2);
+        let pool = format!("strategy: \"random\", backends: [{}]", fleet.ron(&[]));
+        let stage = Stage::start(Launch::with_pool(&pool), "random", fleet);
+        let path = stage.balancer.dir().join("x.sock");
+        let forms = [
+            "(name: \"x\", bind: \"unix:x.sock\", pool: \"default\")".to_owned(),
+            format!(
+                "(name: \"y\", bind: \"unix:{}\", pool: \"default\")",
+                path.display()
+            ),
+        ];
+        for round in 0..6 {
+            reload_with(&stage, &pool, &forms[round % 2]);
+            let mut unix = UnixStream::connect(&path).unwrap();
+            unix.read_exact(&mut [0]).unwrap();
+        }
+        for _ in 0..5 {
+            reload(&stage, &pool);
+            assert!(!path.exists());
+            reload_with(&stage, &pool, &forms[0]);
+            let mut unix = UnixStream::connect(&path).unwrap();
+            unix.read_exact(&mut [0]).unwrap();
+        }
+        let refused = stage
+            .balancer
+            .log()
+            .count("reload: the old configuration stays");
+        assert_eq!(refused, 0);
+        reload(&stage, &pool);
         stage.finish();
     });
 }

@@ -33,14 +33,17 @@ fn the_manager_is_told_and_its_socket_is_taken() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let bind = listener.local_addr().unwrap();
         let backend = Backend::echo();
-        let config = format!(
-            "(access_log: (to: \"off\"),
-              listeners: [(name: \"web\", bind: \"{bind}\", pool: \"p\")],
-              pools: [(name: \"p\", check: (type: \"tcp\", interval: \"200ms\"),
-                       backends: [\"{}\"])])",
-            backend.address
-        );
-        fs::write(dir.join("config.ron"), config).unwrap();
+        let write = |bind: &str| {
+            let config = format!(
+                "(access_log: (to: \"off\"),
+                  listeners: [(name: \"web\", bind: \"{bind}\", pool: \"p\")],
+                  pools: [(name: \"p\", check: (type: \"tcp\", interval: \"200ms\"),
+                           backends: [\"{}\"])])",
+                backend.address
+            );
+            fs::write(dir.join("config.ron"), config).unwrap();
+        };
+        write(&bind.to_string());
         let mut service = start(&dir, &listener);
         // The manager listens on: nobody is refused while the service is started again.
         let told = |word: &str| loop {
@@ -60,6 +63,17 @@ fn the_manager_is_told_and_its_socket_is_taken() {
         process.signal(libc::SIGHUP);
         assert!(told("RELOADING=1").contains("MONOTONIC_USEC="));
         told("READY=1");
+        // Nobody else can listen there while the manager does: the socket waits for its return.
+        for bind in ["127.0.0.1:0", &bind.to_string()] {
+            write(bind);
+            process.signal(libc::SIGHUP);
+            told("RELOADING=1");
+            told("READY=1");
+        }
+        let mut again = TcpStream::connect(bind).unwrap();
+        again.write_all(b"through").unwrap();
+        again.read_exact(&mut [0; 7]).unwrap();
+        drop(again);
         process.signal(libc::SIGTERM);
         told("STOPPING=1");
         drop(client);

@@ -67,7 +67,7 @@ fn child() {
         Ok("alone") => {
             ready("nobody hears this");
             assert_eq!(watchdog_period(), None);
-            assert_eq!(activated(&[]).unwrap().len(), 0);
+            assert_eq!(activated(&[]).unwrap().by_listener.len(), 0);
         }
         Ok("listen") => {
             let bind = env::var("BIND").unwrap();
@@ -77,14 +77,14 @@ fn child() {
                 listener("by-name", "unix:/nowhere"),
             ];
             let found = activated(&listeners).unwrap();
-            let places: Vec<_> = found.keys().copied().collect();
+            let places: Vec<_> = found.by_listener.keys().copied().collect();
             assert_eq!(places, [1, 2]);
             // The third that was handed in is nobody's: it is closed.
             assert!(File::open("/proc/self/fd/5").is_err());
             for gone in ["LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"] {
                 assert!(env::var_os(gone).is_none(), "{gone}");
             }
-            let socket = TcpListener::from(found.into_values().next().unwrap());
+            let socket = TcpListener::from(found.by_listener.into_values().next().unwrap());
             assert_eq!(socket.local_addr().unwrap().to_string(), bind);
             socket.accept().unwrap();
         }
