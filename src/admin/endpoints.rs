@@ -70,9 +70,11 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
         // Addresses of webhooks and what probes send may be secrets.
         Endpoint::write(Method::GET, "/v1/config", "config", h::config)
             .says("The effective configuration."),
-        Endpoint::write(post, "/v1/reload", "reload", h::reload)
+        Endpoint::write(post.clone(), "/v1/reload", "reload", h::reload)
             .says("Reads the configuration's file again.")
             .refuses(&[INVALID]),
+        Endpoint::write(post, "/v1/reopen", "reopen", h::reopen)
+            .says("Opens the files of the logs again, after they were moved away."),
         Endpoint::read("/v1/events", "events", h::events)
             .says("What happens, as a stream of events (JSON in each `data`).")
             .asks_nobody()

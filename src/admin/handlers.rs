@@ -19,7 +19,7 @@ use super::exchange::{Json, Query};
 use super::model::{
     BackendChange, BackendStatus, Changed, ConfigText, HistogramStatus, Kill, Killed, LimitChange,
     Limits, ListenerStatus, NewBackend, PoolChange, PoolStatus, Readiness, Reloaded, Removal,
-    SESSIONS_MAX, SessionFilter, SessionStatus, Stage, Status, Watching,
+    Reopened, SESSIONS_MAX, SessionFilter, SessionStatus, Stage, Status, Watching,
 };
 use super::openapi;
 use super::refusal::Refusal;
@@ -60,7 +60,7 @@ pub(super) async fn set_listener(asked: Asked, Json(body): Json<LimitChange>) ->
         listener: asked.param("listener"),
         max_connections: limit(body.max_connections)?,
     };
-    apply(&asked, change, body.keep).await
+    apply(&asked, change).await
 }
 
 pub(super) async fn limits(asked: Asked, (): ()) -> Answer<Limits> {
@@ -73,7 +73,7 @@ pub(super) async fn limits(asked: Asked, (): ()) -> Answer<Limits> {
 
 pub(super) async fn set_limits(asked: Asked, Json(body): Json<LimitChange>) -> Answer<Changed> {
     let max_connections = limit(body.max_connections)?;
-    apply(&asked, Change::SetLimit { max_connections }, body.keep).await
+    apply(&asked, Change::SetLimit { max_connections }).await
 }
 
 pub(super) async fn pools(asked: Asked, (): ()) -> Answer<Vec<PoolStatus>> {
@@ -93,7 +93,7 @@ pub(super) async fn set_pool(asked: Asked, Json(body): Json<PoolChange>) -> Answ
         PoolStatus::default()
     };
     let change = conversion::pool_change(asked.param("pool"), &body, &now)?;
-    apply(&asked, change, body.keep).await
+    apply(&asked, change).await
 }
 
 pub(super) async fn backends(asked: Asked, (): ()) -> Answer<Vec<BackendStatus>> {
@@ -104,7 +104,7 @@ pub(super) async fn add_backend(asked: Asked, Json(body): Json<NewBackend>) -> A
     let address = conversion::address(body.address.clone()).await?;
     let backend = Box::new(conversion::backend(address, &body)?);
     let pool = asked.param("pool");
-    apply(&asked, Change::AddBackend { pool, backend }, body.keep).await
+    apply(&asked, Change::AddBackend { pool, backend }).await
 }
 
 pub(super) async fn backend(asked: Asked, (): ()) -> Answer<BackendStatus> {
@@ -117,18 +117,15 @@ pub(super) async fn backend(asked: Asked, (): ()) -> Answer<BackendStatus> {
 
 pub(super) async fn set_backend(asked: Asked, Json(body): Json<BackendChange>) -> Answer<Changed> {
     let change = backend_change(asked.param("pool"), asked.param("backend"), &body)?;
-    apply(&asked, change, body.keep).await
+    apply(&asked, change).await
 }
 
-pub(super) async fn remove_backend(
-    asked: Asked,
-    Query(removal): Query<Removal>,
-) -> Answer<Changed> {
+pub(super) async fn remove_backend(asked: Asked, Query(_): Query<Removal>) -> Answer<Changed> {
     let change = Change::RemoveBackend {
         pool: asked.param("pool"),
         backend: asked.param("backend"),
     };
-    apply(&asked, change, removal.keep).await
+    apply(&asked, change).await
 }
 
 pub(super) async fn sessions(
@@ -182,6 +179,11 @@ pub(super) async fn reload(asked: Asked, (): ()) -> Answer<Reloaded> {
     reloaded.map(Json).map_err(refused)
 }
 
+pub(super) async fn reopen(asked: Asked, (): ()) -> Answer<Reopened> {
+    let files = asked.ask(Call::Reopen).await?;
+    Ok(Json(Reopened { files }))
+}
+
 /// A stream of server-sent events (HTML standard, section 9.2).
 pub(super) async fn events(
     asked: Asked,
@@ -226,11 +228,10 @@ pub(super) async fn events(
     Ok(Sse::new(stream).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)))
 }
 
-async fn apply(asked: &Asked, change: Change, keep: bool) -> Answer<Changed> {
+async fn apply(asked: &Asked, change: Change) -> Answer<Changed> {
     let author = asked.author()?;
     let snapshot = asked.ask(|reply| Call::Change {
         change,
-        keep,
         author,
         reply,
     });

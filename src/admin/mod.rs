@@ -57,8 +57,6 @@ pub enum Call {
     Change {
         /// What changes.
         change: Change,
-        /// It holds over reloads of the file.
-        keep: bool,
         /// Who says so.
         author: Author,
         /// The version, or why nothing changed.
@@ -66,6 +64,8 @@ pub enum Call {
     },
     /// Reads the file again; answers with what came of it, or with what is wrong with it.
     Reload(Author, Reply<Result<Reloaded, String>>),
+    /// Opens the files of the logs again; answers with their names.
+    Reopen(Reply<Vec<String>>),
 }
 
 /// Where an answer goes. Whoever asked may be gone.

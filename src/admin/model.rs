@@ -282,7 +282,8 @@ pub struct Kill {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Removal {
-    /// The change holds over reloads.
+    /// Has no effect: every change holds over reloads.
+    #[schemars(extend("deprecated" = true))]
     pub keep: bool,
 }
 
@@ -467,7 +468,8 @@ pub struct NewBackend {
     #[serde(default)]
     #[schemars(with = "Option<AdminState>")]
     pub state: Option<String>,
-    /// The change holds over reloads.
+    /// Has no effect: every change holds over reloads.
+    #[schemars(extend("deprecated" = true))]
     #[serde(default)]
     pub keep: bool,
 }
@@ -486,7 +488,8 @@ pub struct BackendChange {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<AdminState>")]
     pub state: Option<String>,
-    /// The change holds over reloads.
+    /// Has no effect: every change holds over reloads.
+    #[schemars(extend("deprecated" = true))]
     pub keep: bool,
 }
 
@@ -506,7 +509,8 @@ pub struct PoolChange {
     /// How long they wait at most, such as `5s`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub queue_timeout: Option<String>,
-    /// The change holds over reloads.
+    /// Has no effect: every change holds over reloads.
+    #[schemars(extend("deprecated" = true))]
     pub keep: bool,
 }
 
@@ -517,7 +521,8 @@ pub struct PoolChange {
 pub struct LimitChange {
     /// Connections at most.
     pub max_connections: u32,
-    /// The change holds over reloads.
+    /// Has no effect: every change holds over reloads.
+    #[schemars(extend("deprecated" = true))]
     #[serde(default)]
     pub keep: bool,
 }
@@ -538,6 +543,13 @@ pub struct Reloaded {
     /// each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
+}
+
+/// The files of the logs are opened again.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Reopened {
+    /// Their names.
+    pub files: Vec<String>,
 }
 
 /// Sessions were told to close.

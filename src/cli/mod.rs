@@ -54,7 +54,12 @@ fn obey(command: Command) -> ExitCode {
         Command::Run { config: path } => match load(&path) {
             Ok((config, source)) => {
                 warn(&config, Some(&source));
-                run::run(&config, Some(Reread { path, read: reread }))
+                let reread = Reread {
+                    path,
+                    digest: source.digest(),
+                    read: reread,
+                };
+                run::run(&config, Some(reread))
             }
             Err(code) => code,
         },
@@ -80,12 +85,12 @@ fn load(path: &Path) -> Result<(Config, Source), ExitCode> {
 }
 
 /// Loads a configuration again while the balancer runs: its warnings go to the operational log.
-fn reread(path: &Path) -> Result<Config, ConfigError> {
+fn reread(path: &Path) -> Result<(Config, u128), ConfigError> {
     let (config, source) = config::load_again(path)?;
     for warning in config::warnings(&config, check::host(), Some(&source)) {
         log::warn!("{warning}");
     }
-    Ok(config)
+    Ok((config, source.digest()))
 }
 
 /// Prints the warnings about a configuration and tells how many there are.

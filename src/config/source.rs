@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use xxhash_rust::xxh3::xxh3_128;
+
 use super::spans::{Node, Span};
 
 /// A configuration's text with the position of every value.
@@ -30,6 +32,12 @@ impl Source {
     /// Finds every value of the text, once RON has accepted it.
     pub(super) fn scan(&mut self) {
         self.root = Node::scan(&self.text);
+    }
+
+    /// What tells this text from any other one.
+    #[must_use]
+    pub fn digest(&self) -> u128 {
+        xxh3_128(self.text.as_bytes())
     }
 
     pub(super) fn text(&self) -> &str {

@@ -72,14 +72,14 @@ impl Balancer {
             }
             Call::Change {
                 change,
-                keep,
                 author,
                 reply,
-            } => drop(reply.send(self.change(&change, keep, author))),
+            } => drop(reply.send(self.change(&change, author))),
             Call::Reload(author, reply) => {
                 let reply = Some(reply);
                 self.reload(Asked { author, reply });
             }
+            Call::Reopen(reply) => drop(reply.send(self.reopen_logs())),
         }
     }
 
@@ -137,10 +137,10 @@ impl Balancer {
     }
 
     /// Makes a change, tells of it, and writes it down.
-    fn change(&mut self, change: &Change, keep: bool, author: Author) -> Result<u64, ChangeError> {
+    fn change(&mut self, change: &Change, author: Author) -> Result<u64, ChangeError> {
         let old = values(change, &self.config);
-        let outcome = self.make(change, keep).map(|()| self.snapshot.version);
-        let mut new = values(change, &self.config);
+        let outcome = self.make(change).map(|()| self.snapshot.version);
+        let new = values(change, &self.config);
         let (action, target) = named(change);
         if outcome.is_ok()
             && let (Some(old), Some(new)) = (&old, &new)
@@ -148,9 +148,6 @@ impl Balancer {
             let message = format!("{target}: {}, by {author}", differences(old, new));
             self.events
                 .tell(Weight::Info, EventKind::Changed, subject(change), message);
-        }
-        if let Some(new) = &mut new {
-            new["keep"] = keep.into();
         }
         self.audit.borrow_mut().record(&Entry {
             author,
@@ -163,11 +160,11 @@ impl Balancer {
         outcome
     }
 
-    fn make(&mut self, change: &Change, keep: bool) -> Result<(), ChangeError> {
+    fn make(&mut self, change: &Change) -> Result<(), ChangeError> {
         if self.stage == Stage::Stopping {
             return Err(ChangeError::Invalid("the balancer is stopping".to_owned()));
         }
-        let declared = self.declared.change(change, keep, &self.config)?;
+        let declared = self.declared.change(change, &self.config)?;
         if let Change::SetBackend {
             pool,
             backend,
@@ -221,7 +218,7 @@ fn named(change: &Change) -> (&'static str, String) {
     }
 }
 
-fn subject(change: &Change) -> Subject<'_> {
+pub(super) fn subject(change: &Change) -> Subject<'_> {
     match change {
         Change::AddBackend { pool, backend } => Subject::backend(pool, &backend.name),
         Change::RemoveBackend { pool, backend } | Change::SetBackend { pool, backend, .. } => {

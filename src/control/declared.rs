@@ -1,9 +1,14 @@
-//! What the configuration file says, and what was changed since over the API.
+//! What the configuration file says, and what operators ordered since over the API.
 //!
-//! Pure: what is in force after any number of reloads and changes is a function of the last file,
-//! the changes that are kept and the changes since that file.
+//! Pure: what is in force after any number of reloads and orders is a function of the last file and
+//! of the orders that hold.
+//!
+//! An order holds over every reload. It ends when it is taken back, which is when things are as the
+//! file has them, or when another file says something else of the same thing than the file before.
 
-use crate::config::{Change, ChangeError, Config};
+use std::num::NonZeroU32;
+
+use crate::config::{Backend, Change, ChangeError, Config, Group, Pool, Strategy};
 
 /// The configuration without what is discovered.
 #[derive(Clone, Debug)]
@@ -11,13 +16,18 @@ pub(super) struct Declared {
     /// As the file says.
     file: Config,
     config: Config,
-    /// Changes that hold over reloads, in order; at most one of a kind for each thing.
-    kept: Vec<Change>,
-    /// Changes of backends that were discovered, which are told each time anew; and whether they
-    /// hold over reloads.
-    afloat: Vec<(Change, bool)>,
-    /// Changes were made since the file that do not hold over the next.
-    passing: bool,
+    /// What was ordered, in order; at most one of a kind for each thing.
+    orders: Vec<Change>,
+    /// Orders about backends that were discovered, which are applied to each set of them.
+    floating: Vec<Change>,
+}
+
+/// An order that a reload has ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Ended {
+    pub(super) order: Change,
+    /// What it was and why it ended: a sentence.
+    pub(super) sentence: String,
 }
 
 impl Declared {
@@ -26,139 +36,246 @@ impl Declared {
         Self {
             config: file.clone(),
             file,
-            kept: Vec::new(),
-            afloat: Vec::new(),
-            passing: false,
+            orders: Vec::new(),
+            floating: Vec::new(),
         }
     }
 
-    /// What is in force, as far as it was said.
+    /// What is in force, without what is discovered.
     pub(super) fn config(&self) -> &Config {
         &self.config
     }
 
-    /// Whether a reload would end changes that were not to be kept.
-    pub(super) fn is_passing(&self) -> bool {
-        self.passing
+    /// What the last file says.
+    pub(super) fn file(&self) -> &Config {
+        &self.file
     }
 
-    /// The same with the changes of discovered backends, where `config` is what is said together
-    /// with what is discovered.
+    /// The same with the orders about discovered backends, where `config` is what is declared
+    /// together with what is discovered.
     pub(super) fn complete(&self, config: Config) -> Config {
-        let changes = self.afloat.iter();
-        changes.fold(config, |config, (change, _)| {
-            // Whom it is about may have vanished, and may come back.
-            change.apply(&config).unwrap_or(config)
+        let orders = self.floating.iter();
+        orders.fold(config, |config, order| {
+            // The backend may have vanished, and may come back.
+            order.apply(&config).unwrap_or(config)
         })
     }
 
-    /// Another file takes the place of the last one. The changes that are kept are made again;
-    /// those that it leaves no room for are given up, and told.
-    pub(super) fn reload(&self, file: Config) -> (Self, Vec<ChangeError>) {
+    /// Another file takes the place of the last one; `is_same_text`: its names may be at other
+    /// addresses, and that is all. Orders are applied again, but for those that it ends.
+    pub(super) fn reload(&self, file: Config, is_same_text: bool) -> (Self, Vec<Ended>) {
         let mut next = Self::new(file);
-        let afloat = self.afloat.iter();
-        let kept = afloat.filter(|(change, keep)| *keep && change.apply(&next.config).is_err());
-        next.afloat = kept.cloned().collect();
-        let mut given_up = Vec::new();
-        for change in &self.kept {
-            match change.apply(&next.config) {
+        let mut ended = Vec::new();
+        let holds = |order: &Change| is_same_text || !differs(order, &self.file, &next.file);
+        let (hold, end): (Vec<_>, Vec<_>) = self.orders.iter().partition(|order| holds(order));
+        // Where the file says now what was ordered nothing ends that anybody could miss.
+        let matters = |order: &&&Change| differs(order, &self.config, &next.file);
+        ended.extend(end.iter().filter(matters).map(|order| Ended {
+            order: (**order).clone(),
+            sentence: format!("{} no longer holds: the file has changed", said(order)),
+        }));
+        let (floating, declared): (Vec<_>, Vec<_>) =
+            self.floating.iter().partition(|order| holds(order));
+        ended.extend(declared.iter().map(|order| Ended {
+            order: (**order).clone(),
+            sentence: format!("{} no longer holds: the file declares it now", said(order)),
+        }));
+        next.floating = floating.into_iter().cloned().collect();
+        for order in hold {
+            match order.apply(&next.config) {
                 Ok(config) => {
                     next.config = config;
-                    next.kept.push(change.clone());
+                    next.orders.push(order.clone());
                 }
-                // Then the file says so itself.
-                Err(ChangeError::Unknown { .. })
-                    if matches!(change, Change::RemoveBackend { .. }) => {}
-                Err(error) => given_up.push(error),
+                Err(error) => ended.push(Ended {
+                    order: order.clone(),
+                    sentence: format!("{} no longer holds: {error}", said(order)),
+                }),
             }
         }
-        (next, given_up)
+        next.settle();
+        (next, ended)
     }
 
-    /// What a change makes of it. `effective` is what is in force with what is discovered.
+    /// What an order makes of it. `effective` is what is in force with what is discovered.
     ///
     /// # Errors
     /// What [`Change::apply`] says; or that a discovered backend can't be removed.
-    pub(super) fn change(
-        &self,
-        change: &Change,
-        keep: bool,
-        effective: &Config,
-    ) -> Result<Self, ChangeError> {
+    pub(super) fn change(&self, order: &Change, effective: &Config) -> Result<Self, ChangeError> {
         let mut next = self.clone();
-        next.passing |= !keep;
-        match change.apply(&self.config) {
+        match order.apply(&self.config) {
             Ok(config) => {
                 next.config = config;
-                // Who is declared was perhaps discovered before: the last word counts.
-                next.afloat
-                    .retain(|(before, _)| !is_of_same_backend(before, change));
-                match change {
-                    Change::RemoveBackend { .. } => next.forget(change, keep),
+                // A backend that is declared was perhaps discovered before: the last word counts.
+                next.floating
+                    .retain(|before| !is_of_same_backend(before, order));
+                match order {
+                    Change::RemoveBackend { .. } => next.remove(order),
                     Change::AddBackend { .. }
                     | Change::SetBackend { .. }
                     | Change::SetPool { .. }
                     | Change::SetListener { .. }
-                    | Change::SetLimit { .. } => {
-                        if keep {
-                            record(&mut next.kept, change);
-                        }
-                    }
+                    | Change::SetLimit { .. } => record(&mut next.orders, order),
                 }
+                next.settle();
                 Ok(next)
             }
             Err(unknown @ ChangeError::Unknown { .. }) => {
                 // It may be one that was discovered.
-                let Ok(_) = change.apply(effective) else {
+                let Ok(_) = order.apply(effective) else {
                     return Err(unknown);
                 };
-                if let Change::RemoveBackend { backend, .. } = change {
+                if let Change::RemoveBackend { backend, .. } = order {
                     return Err(ChangeError::Invalid(format!(
                         "backend `{backend}` was discovered and would be again: \
                          set it to maint, or remove it where it is discovered"
                     )));
                 }
-                // Who vanished for good shall leave nothing behind.
-                next.afloat
-                    .retain(|(before, _)| before.apply(effective).is_ok());
-                let same = |(before, _): &&mut (Change, bool)| is_of_same_backend(before, change);
-                let before = next.afloat.iter_mut().find(same);
-                let both = before.and_then(|before| Some((merged(&before.0, change)?, before)));
-                match both {
-                    Some((both, before)) => *before = (both, keep || before.1),
-                    None => next.afloat.push((change.clone(), keep)),
-                }
+                // Backends that vanished for good leave nothing behind.
+                next.floating
+                    .retain(|before| before.apply(effective).is_ok());
+                record(&mut next.floating, order);
                 Ok(next)
             }
             Err(error) => Err(error),
         }
     }
 
-    /// A backend was removed: whatever was to be kept of it goes with it. Who was added over the
-    /// API leaves no trace; the file's own must be removed again each time, if that is to be kept.
-    fn forget(&mut self, removal: &Change, keep: bool) {
+    /// A backend was removed: what was ordered about it before has ended. One that was added over
+    /// the API leaves no trace; the file's own is removed again after each reload.
+    fn remove(&mut self, removal: &Change) {
         let Change::RemoveBackend { pool, backend } = removal else {
             return;
         };
-        self.kept.retain(|before| {
-            matches!(before, Change::RemoveBackend { .. }) || !is_of_same_backend(before, removal)
-        });
-        let in_file = self.file.pool(pool).and_then(|pool| pool.backend(backend));
-        if keep && in_file.is_some() && !self.kept.contains(removal) {
-            self.kept.push(removal.clone());
+        self.orders
+            .retain(|before| !is_of_same_backend(before, removal));
+        if backend_of(&self.file, pool, backend).is_some() {
+            self.orders.push(removal.clone());
         }
+    }
+
+    /// Forgets orders that are taken back: things are as the file has them.
+    fn settle(&mut self) {
+        let (file, config) = (&self.file, &self.config);
+        self.orders.retain(|order| differs(order, file, config));
     }
 }
 
-/// Writes a change down, as one with an earlier change of the same thing.
-fn record(changes: &mut Vec<Change>, change: &Change) {
-    for before in changes.iter_mut() {
-        if let Some(both) = merged(before, change) {
+/// Whether two configurations say different things of what an order is about.
+fn differs(order: &Change, one: &Config, other: &Config) -> bool {
+    let both = [one, other];
+    match order {
+        Change::AddBackend { pool, backend } => {
+            let [one, other] = both.map(|config| backend_of(config, pool, &backend.name));
+            one != other
+        }
+        Change::RemoveBackend { pool, backend } | Change::SetBackend { pool, backend, .. } => {
+            let [one, other] = both.map(|config| backend_of(config, pool, backend));
+            one != other
+        }
+        Change::SetPool {
+            pool,
+            strategy,
+            max_connections,
+            queue,
+        } => {
+            let [Some(one), Some(other)] = both.map(|config| config.pool(pool)) else {
+                return true;
+            };
+            strategy.is_some() && selects_by(one) != selects_by(other)
+                || max_connections.is_some() && one.max_connections != other.max_connections
+                || queue.is_some() && one.queue != other.queue
+        }
+        Change::SetListener { listener, .. } => {
+            let [one, other] = both.map(|config| {
+                let mut all = config.listeners.iter();
+                let found = all.find(|one| one.name == *listener);
+                found.map(|one| one.max_connections)
+            });
+            one != other
+        }
+        Change::SetLimit { .. } => one.max_connections != other.max_connections,
+    }
+}
+
+fn backend_of<'a>(config: &'a Config, pool: &str, backend: &str) -> Option<&'a Backend> {
+    config.pool(pool)?.backend(backend)
+}
+
+/// A pool's strategy. Groups that just follow from its backends are not a part of it.
+fn selects_by(pool: &Pool) -> Strategy {
+    let mut strategy = pool.strategy.clone();
+    if let Strategy::TwoTier(tiers) = &mut strategy
+        && tiers.groups == Group::of(&pool.backends)
+    {
+        tiers.groups.clear();
+    }
+    strategy
+}
+
+/// An order in words, as the subject of a sentence.
+fn said(order: &Change) -> String {
+    let mut parts = Vec::new();
+    let limit = |max: Option<NonZeroU32>| match max {
+        Some(max) => format!("max_connections {max}"),
+        None => "max_connections off".to_owned(),
+    };
+    let about = match order {
+        Change::AddBackend { pool, backend } => {
+            parts.push("added".to_owned());
+            format!("{pool}/{}", backend.name)
+        }
+        Change::RemoveBackend { pool, backend } => {
+            parts.push("removed".to_owned());
+            format!("{pool}/{backend}")
+        }
+        Change::SetBackend {
+            pool,
+            backend,
+            weight,
+            max_connections,
+            state,
+        } => {
+            parts.extend(state.map(|state| state.as_str().to_owned()));
+            parts.extend(weight.map(|weight| format!("weight {weight}")));
+            parts.extend(max_connections.map(limit));
+            format!("{pool}/{backend}")
+        }
+        Change::SetPool {
+            pool,
+            strategy,
+            max_connections,
+            queue,
+        } => {
+            parts.extend(strategy.as_ref().map(|its| format!("strategy {its}")));
+            parts.extend(max_connections.map(limit));
+            parts.extend(queue.map(|queue| format!("queue {}", queue.max)));
+            format!("pool {pool}")
+        }
+        Change::SetListener {
+            listener,
+            max_connections,
+        } => {
+            parts.push(limit(*max_connections));
+            format!("listener {listener}")
+        }
+        Change::SetLimit { max_connections } => {
+            parts.push(limit(*max_connections));
+            "all clients".to_owned()
+        }
+    };
+    format!("the order `{about}: {}`", parts.join(", "))
+}
+
+/// Writes an order down, as one with an earlier order about the same thing.
+fn record(orders: &mut Vec<Change>, order: &Change) {
+    for before in orders.iter_mut() {
+        if let Some(both) = merged(before, order) {
             *before = both;
             return;
         }
     }
-    changes.push(change.clone());
+    orders.push(order.clone());
 }
 
 fn is_of_same_backend(one: &Change, other: &Change) -> bool {

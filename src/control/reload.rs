@@ -19,6 +19,8 @@ use crate::config::{AccessLog, AdminHttp, Config, ConfigError};
 use super::access_log::{Log, Sink};
 use super::aside;
 use super::balancer::Balancer;
+use super::calls::subject;
+use super::declared::Ended;
 use super::events::{Subject, Weight};
 use super::file_watch::{FileWatch, Look, Sight};
 use super::supervise::READY;
@@ -29,15 +31,17 @@ use super::systemd;
 pub struct Reread {
     /// The file.
     pub path: PathBuf,
-    /// Reads it again. Names in it are resolved, which may take long.
-    pub read: fn(&Path) -> Result<Config, ConfigError>,
+    /// Of the text that is in force.
+    pub digest: u128,
+    /// Reads it again, with the digest of its text. Names in it are resolved, which may take long.
+    pub read: fn(&Path) -> Result<(Config, u128), ConfigError>,
 }
 
 impl Reread {
     /// Reads the file, the tokens, and opens what it wants opened: all may take long. `log` is the
     /// access log in force, and `http` says where tokens are.
     fn read(&self, log: Option<&AccessLog>, http: Option<&AdminHttp>) -> Result<Box<Read>, String> {
-        let config = (self.read)(&self.path).map_err(|error| error.to_string())?;
+        let (config, digest) = (self.read)(&self.path).map_err(|error| error.to_string())?;
         let tokens = http.map(Tokens::read).transpose();
         let tokens = tokens.map_err(|error| error.to_string())?;
         let open = |log: &AccessLog| Sink::open(log).map_err(|error| error.to_string());
@@ -48,6 +52,7 @@ impl Reread {
         };
         Ok(Box::new(Read {
             config,
+            digest,
             log,
             tokens,
         }))
@@ -93,6 +98,7 @@ type Outcome = (Sight, Result<Box<Read>, String>);
 /// What was read, and opened for it.
 pub(super) struct Read {
     config: Config,
+    digest: u128,
     /// Where the sessions' lines go from now on, if elsewhere than before.
     log: Option<Option<Sink>>,
     /// Who may use the API over HTTP from now on.
@@ -259,10 +265,11 @@ impl Balancer {
         if matches!(reading.outcome.try_recv(), Err(TryRecvError::Empty)) {
             self.reloading.hung.push(reading.outcome);
         }
+        let before = self.snapshot.version;
         let notes = read.and_then(|read| self.take_over(read));
         let outcome = notes.as_ref().map(|_| self.snapshot.version);
         let outcome = outcome.map_err(Clone::clone);
-        self.tell_reload(&outcome);
+        self.tell_reload(&outcome, before);
         let reloaded = notes.map(|notes| Reloaded {
             snapshot: self.snapshot.version,
             notes,
@@ -286,14 +293,18 @@ impl Balancer {
         }
     }
 
-    fn tell_reload(&mut self, outcome: &Result<u64, String>) {
+    fn tell_reload(&mut self, outcome: &Result<u64, String>, before: u64) {
         let now = humantime::format_rfc3339_millis(SystemTime::now());
         self.reloads.last_at = Some(now.to_string());
         self.reloads.last_error = outcome.clone().err();
         let (weight, kind, message) = match outcome {
             Ok(version) => {
                 self.reloads.succeeded += 1;
-                let message = format!("reload: version {version} is in force");
+                let message = if *version == before {
+                    format!("reload: nothing has changed: version {version} is in force")
+                } else {
+                    format!("reload: version {version} is in force")
+                };
                 (Weight::Info, EventKind::Reloaded, message)
             }
             Err(why) => {
@@ -310,21 +321,29 @@ impl Balancer {
         if self.stage == Stage::Stopping {
             return Err("the balancer is stopping".to_owned());
         }
+        let reread = self.reread.as_mut();
+        let is_same_text = reread.is_some_and(|reread| reread.digest == read.digest);
+        if is_same_text && read.config == *self.declared.file() {
+            self.checks.refresh();
+            self.replace_tokens(read.tokens);
+            return Ok(Vec::new());
+        }
         let old = self.declared.clone();
-        let (declared, given_up) = old.reload(read.config);
+        let (declared, ended) = old.reload(read.config, is_same_text);
         self.apply(declared).map_err(|error| error.to_string())?;
-        if let Some(((tokens, _), read)) = self.tokens.as_ref().zip(read.tokens) {
-            tokens.replace(&read);
+        self.replace_tokens(read.tokens);
+        if let Some(reread) = &mut self.reread {
+            reread.digest = read.digest;
         }
         if let Some(sink) = read.log {
             self.switch_log(sink);
         }
-        let mut notes = Vec::new();
-        if old.is_passing() {
-            notes.push("changes that were not to be kept have ended".to_owned());
+        for Ended { order, sentence } in &ended {
+            let about = subject(order);
+            self.events
+                .tell(Weight::Warn, EventKind::Changed, about, sentence.clone());
         }
-        let given_up = given_up.iter();
-        notes.extend(given_up.map(|error| format!("a kept change has no place any more: {error}")));
+        let mut notes = Vec::new();
         let (old, new) = (old.config(), self.declared.config());
         if old.histogram_log != new.histogram_log {
             self.measurements.set_path(new.histogram_log.clone());
@@ -340,7 +359,14 @@ impl Balancer {
         for note in &notes {
             log::warn!("reload: {note}");
         }
+        notes.extend(ended.into_iter().map(|ended| ended.sentence));
         Ok(notes)
+    }
+
+    fn replace_tokens(&self, read: Option<Tokens>) {
+        if let Some(((tokens, _), read)) = self.tokens.as_ref().zip(read) {
+            tokens.replace(&read);
+        }
     }
 
     fn switch_log(&self, sink: Option<Sink>) {

@@ -14,6 +14,7 @@ use tokio_uring::fs::File;
 
 use crate::admin::Call;
 use crate::admin::model::{EventKind, Stage};
+use crate::config::{AccessLog, LogSink};
 use crate::operational_log;
 use crate::sys;
 use crate::worker::{Command, Doorbell, Stats};
@@ -146,12 +147,29 @@ impl Balancer {
     }
 
     fn on_hup(&mut self) {
-        log::info!("reopening the access log");
-        self.log_orders.reopen(&self.crew.doorbell);
-        self.audit.borrow_mut().reopen();
+        self.reopen_logs();
         if self.reread.is_some() {
             self.reload(Asked::by_operator());
         }
+    }
+
+    /// Opens the files of the logs again, as they were moved away. Answers with their names.
+    pub(super) fn reopen_logs(&self) -> Vec<String> {
+        let access_log = match &self.config.access_log {
+            Some(AccessLog {
+                to: LogSink::File(path),
+                ..
+            }) => Some(path),
+            Some(_) | None => None,
+        };
+        let admin = self.config.admin.as_ref();
+        let audit_log = admin.and_then(|admin| admin.audit_log.as_ref());
+        let files = [access_log, audit_log].into_iter().flatten();
+        let files: Vec<_> = files.map(|path| path.display().to_string()).collect();
+        log::info!("opening the logs again: {}", files.join(", "));
+        self.log_orders.reopen(&self.crew.doorbell);
+        self.audit.borrow_mut().reopen();
+        files
     }
 
     fn tick(&mut self) {

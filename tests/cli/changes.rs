@@ -1,6 +1,6 @@
 //! Commands that change something: what they send, and what they say then.
 
-use mahoraga::admin::model::{Changed, Reloaded};
+use mahoraga::admin::model::{Changed, Reloaded, Reopened};
 
 use super::super::fake::Fake;
 use super::super::stderr;
@@ -11,42 +11,42 @@ const BACKEND_CHANGES: [(&str, &str, &str); 8] = [
     (
         "weight app-2 5",
         r#"PATCH /v1/pools/web/backends/app-2 {"weight":5,"keep":false}"#,
-        "version 19: web/app-2 has weight 5, until the next reload\n",
+        "version 19: web/app-2 has weight 5\n",
     ),
     (
         "weight web/app-1 0 --keep",
-        r#"PATCH /v1/pools/web/backends/app-1 {"weight":0,"keep":true}"#,
-        "version 19: web/app-1 has weight 0, over reloads too\n",
+        r#"PATCH /v1/pools/web/backends/app-1 {"weight":0,"keep":false}"#,
+        "version 19: web/app-1 has weight 0\n",
     ),
     (
         "drain app-2",
         r#"PATCH /v1/pools/web/backends/app-2 {"state":"drain","keep":false}"#,
-        "version 19: web/app-2 is in drain, until the next reload\n",
+        "version 19: web/app-2 is in drain\n",
     ),
     (
         "ready app-2",
         r#"PATCH /v1/pools/web/backends/app-2 {"state":"ready","keep":false}"#,
-        "version 19: web/app-2 is ready, until the next reload\n",
+        "version 19: web/app-2 is ready\n",
     ),
     (
         "maint db/app-1 --keep",
-        r#"PATCH /v1/pools/db/backends/app-1 {"state":"maint","keep":true}"#,
-        "version 19: db/app-1 is in maint, over reloads too\n",
+        r#"PATCH /v1/pools/db/backends/app-1 {"state":"maint","keep":false}"#,
+        "version 19: db/app-1 is in maint\n",
     ),
     (
         "remove app-3",
         "DELETE /v1/pools/web/backends/app-3",
-        "version 19: web/app-3 is removed, until the next reload\n",
+        "version 19: web/app-3 is removed\n",
     ),
     (
         "remove app-3 --keep --json",
-        "DELETE /v1/pools/web/backends/app-3?keep=true",
+        "DELETE /v1/pools/web/backends/app-3",
         "{\n  \"snapshot\": 19\n}\n",
     ),
     (
         "set limit off --backend app-4",
         r#"PATCH /v1/pools/web/backends/app-4 {"max_connections":0,"keep":false}"#,
-        "version 19: connections to web/app-4 have no limit of their own, until the next reload\n",
+        "version 19: connections to web/app-4 have no limit of their own\n",
     ),
 ];
 
@@ -68,47 +68,45 @@ const CHANGES: [(&str, &str, &str); 10] = [
     (
         "add web 127.0.0.1:9005",
         r#"POST /v1/pools/web/backends {"address":"127.0.0.1:9005","name":null,"weight":null,"#,
-        "version 19: web/127.0.0.1:9005 is there, until the next reload\n",
+        "version 19: web/127.0.0.1:9005 is there\n",
     ),
     (
         "add web unix:/a,weight=2,max_connections=9,backup --name n --group g --state maint --keep",
         concat!(
             r#"POST /v1/pools/web/backends {"address":"unix:/a","name":"n","weight":2,"#,
-            r#""max_connections":9,"backup":true,"group":"g","state":"maint","keep":true}"#
+            r#""max_connections":9,"backup":true,"group":"g","state":"maint","keep":false}"#
         ),
-        "version 19: web/n is there, over reloads too\n",
+        "version 19: web/n is there\n",
     ),
     (
         "set strategy web least_time",
         r#"PATCH /v1/pools/web {"strategy":"least_time","keep":false}"#,
-        "version 19: web selects by least_time, until the next reload\n",
+        "version 19: web selects by least_time\n",
     ),
     (
         "set queue web --max 1 --timeout 2s",
         r#"PATCH /v1/pools/web {"queue_max":1,"queue_timeout":"2s","keep":false}"#,
-        "version 19: the queue of web has 1 place and a wait of at most 2s, \
-         until the next reload\n",
+        "version 19: the queue of web has 1 place and a wait of at most 2s\n",
     ),
     (
         "set queue web --timeout 2s --keep",
-        r#"PATCH /v1/pools/web {"queue_timeout":"2s","keep":true}"#,
-        "version 19: the queue of web has a wait of at most 2s, over reloads too\n",
+        r#"PATCH /v1/pools/web {"queue_timeout":"2s","keep":false}"#,
+        "version 19: the queue of web has a wait of at most 2s\n",
     ),
     (
         "set limit 500",
         r#"PATCH /v1/limits {"max_connections":500,"keep":false}"#,
-        "version 19: at most 500 connections of clients, until the next reload\n",
+        "version 19: at most 500 connections of clients\n",
     ),
     (
         "set limit off --listener front",
         r#"PATCH /v1/listeners/front {"max_connections":0,"keep":false}"#,
-        "version 19: connections of clients of front have no limit of their own, \
-         until the next reload\n",
+        "version 19: connections of clients of front have no limit of their own\n",
     ),
     (
         "set limit 1 --pool web",
         r#"PATCH /v1/pools/web {"max_connections":1,"keep":false}"#,
-        "version 19: at most 1 connection to web, until the next reload\n",
+        "version 19: at most 1 connection to web\n",
     ),
     (
         "reload",
@@ -133,6 +131,20 @@ fn a_reload_says_what_it_did_not_do() {
     let want = "version 19: the file was read again\n\
                 workers takes effect at the next start\na\u{fffd}b\n";
     assert_eq!(said(&fake.run(&["reload"])), want);
+}
+
+#[test]
+fn the_logs_are_opened_again_by_name() {
+    let [some, none] = [vec!["a.log".to_owned(), "b.log".to_owned()], vec![]]
+        .map(|files| json(&Reopened { files }));
+    let fake = Fake::saying("client_reopen", &[some.as_str(), &none]);
+    assert_eq!(
+        said(&fake.run(&["reopen"])),
+        "opening again: a.log, b.log\n"
+    );
+    assert_eq!(fake.asked(), ["POST /v1/reopen"]);
+    let want = "no log is a file: there is nothing to open\n";
+    assert_eq!(said(&fake.run(&["reopen"])), want);
 }
 
 #[test]
@@ -170,10 +182,7 @@ fn a_wait_ends_when_the_backend_is_idle() {
     ];
     let fake = Fake::saying("client_wait", &answers);
     let output = fake.run(&["drain", "db/app-1", "--wait"]);
-    assert_eq!(
-        said(&output),
-        "version 19: db/app-1 is in drain, until the next reload\n"
-    );
+    assert_eq!(said(&output), "version 19: db/app-1 is in drain\n");
     assert_eq!(fake.asked().split_off(2), ["GET /v1/pools/db"; 2]);
     let output = fake.run(&["remove", "db/app-1", "--wait=1ms"]);
     assert_eq!(output.status.code(), Some(1));

@@ -178,7 +178,7 @@ Usage: mahoraga <COMMAND>
 
 Balancer:
   run         Balance as a configuration file says
-  check       Judge a configuration file: nothing is said when it is right
+  check       Validate a configuration file, and look at the files that a start would open
   proxy       Balance without a configuration file
   demo        Start three small HTTP backends and the balancer in front of them
   simulate    Try strategies on a simulated fleet: seconds instead of days
@@ -197,6 +197,7 @@ Commands to a running balancer:
   maint       Take a backend away: no sessions and no probes
   set         Set the strategy, the queue or the limit of a pool, and other limits
   reload      Read the configuration file again
+  reopen      Open the files of the logs again, after they were moved away
   config      The configuration that is in force
   histograms  What the workers measured: times and bytes of sessions
   events      What happened of late, and what happens
@@ -218,9 +219,9 @@ Arguments:
 Options:
       --wait[=<DUR|off>]   Wait until it is idle; --wait=10m: for so long at most; without it:
                            return at once
-      --keep               Let it hold over reloads of the file
       --admin <PATH|URL>   The balancer's admin socket, or http://HOST:PORT on loopback [env:
-                           MAHORAGA_ADMIN] [default: mahoraga.sock]
+                           MAHORAGA_ADMIN] [default: mahoraga.sock, or else
+                           /run/mahoraga/mahoraga.sock]
       --token-file <FILE>  The file of the token that http:// wants [env: MAHORAGA_TOKEN_FILE]
       --json               Write the balancer's JSON
   -h, --help               Print help

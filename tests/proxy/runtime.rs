@@ -232,26 +232,82 @@ fn limits_of_clients() {
     });
 }
 
+/// The weights of backends, by name; `None`: it takes no clients, or is not there.
+fn weights(stage: &Stage, names: &[String]) -> Vec<Option<u64>> {
+    let weight = |name: &String| {
+        let backend = stage.balancer.find_backend(name);
+        let backend = backend.filter(|its| its["leaving"] == false && its["state"] == "ready");
+        backend?["weight"].as_u64()
+    };
+    names.iter().map(weight).collect()
+}
+
 #[test]
-fn what_is_to_be_kept_holds_over_a_reload() {
+fn rotating_logs_ends_nothing_that_was_ordered() {
     watched(|| {
-        let (stage, names) = stage("", 4, 2);
-        change(&stage, &["add", "default", &names[2], "--keep"]);
+        let (stage, names) = stage("", 4, 3);
         change(&stage, &["add", "default", &names[3]]);
-        change(&stage, &["weight", &names[0], "7", "--keep"]);
-        change(&stage, &["weight", &names[1], "7"]);
+        change(&stage, &["weight", &names[0], "7"]);
+        change(&stage, &["drain", &names[1]]);
+        change(&stage, &["remove", &names[2]]);
+        let ordered = [Some(7), None, None, Some(1)];
+        assert_eq!(weights(&stage, &names), ordered);
+        let version = stage.balancer.ask(&["status"])["snapshot"].clone();
         let guests = stage.hold_all(20);
-        stage.balancer.process.signal(libc::SIGHUP);
-        stage.balancer.until_logged("reload: version");
-        until_adopted(&stage);
-        let weight = |name: &str| {
-            let backend = stage.balancer.find_backend(name);
-            backend.filter(|its| its["leaving"] == false)?["weight"].as_u64()
-        };
-        let weights: Vec<_> = names.iter().map(|name| weight(name)).collect();
-        assert_eq!(weights, [Some(7), Some(1), Some(1), None]);
-        assert_eq!(visited(&stage, 27)[3], 0);
+        for round in 1..=3 {
+            stage.balancer.process.signal(libc::SIGHUP);
+            eventually("nothing has changed", || {
+                stage.balancer.log().count("reload: nothing has changed") == round
+            });
+        }
+        assert_eq!(stage.balancer.ask(&["status"])["snapshot"], version);
+        assert_eq!(weights(&stage, &names), ordered);
+        assert_eq!(visited(&stage, 27)[1..3], [0, 0]);
         leave_all(guests);
+        stage.finish();
+    });
+}
+
+#[test]
+fn orders_hold_over_reloads_until_the_entry_in_the_file_changes() {
+    watched(|| {
+        let (stage, names) = stage("", 4, 3);
+        change(&stage, &["weight", &names[0], "7"]);
+        change(&stage, &["drain", &names[1]]);
+        change(&stage, &["add", "default", &names[3]]);
+        // A half-edited file changes nothing.
+        stage.balancer.edit(|file| format!("{file} ,"));
+        assert_eq!(stage.balancer.refusal(&["reload"]).0, Some(1));
+        let ordered = [Some(7), None, Some(1), Some(1)];
+        assert_eq!(weights(&stage, &names), ordered);
+        // Other things of the file change.
+        stage.balancer.edit(|file| file.replace(" ,", ""));
+        let third = format!("\"{}\"", names[2]);
+        let heavier = format!("(address: {third}, weight: 3)");
+        stage.balancer.edit(|file| file.replace(&third, &heavier));
+        let said = stage.balancer.words(&["reload"]);
+        assert_eq!(said.lines().count(), 1, "{said}");
+        let ordered = [Some(7), None, Some(3), Some(1)];
+        assert_eq!(weights(&stage, &names), ordered);
+        // The entries that the orders are about.
+        let second = format!("\"{}\"", names[1]);
+        let heavier = format!("(address: {second}, weight: 2)");
+        stage.balancer.edit(|file| file.replace(&second, &heavier));
+        let said = stage.balancer.words(&["reload"]);
+        let ended = format!(
+            "the order `default/{}: drain` no longer holds: the file has changed",
+            names[1]
+        );
+        assert_eq!(said.lines().nth(1), Some(&*ended), "{said}");
+        assert_eq!(stage.balancer.log().count_unaudited(&ended), 1);
+        let ordered = [Some(7), Some(2), Some(3), Some(1)];
+        assert_eq!(weights(&stage, &names), ordered);
+        // What is in force is what a fresh start would have.
+        let shown = stage.balancer.words(&["config", "show"]);
+        stage.balancer.edit(|_| shown.clone());
+        let said = stage.balancer.words(&["reload"]);
+        assert_eq!(said.lines().count(), 1, "{said}");
+        assert_eq!(weights(&stage, &names), ordered);
         stage.finish();
     });
 }

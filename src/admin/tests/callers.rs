@@ -87,7 +87,7 @@ async fn changes_are_told_with_their_author() {
             .send(by, with_body(request, r#"{"max_connections": 0}"#))
             .await;
         assert_eq!(answer.json()["snapshot"], 7);
-        assert_eq!(world.played.lock().changes.pop().unwrap().2, author);
+        assert_eq!(world.played.lock().changes.pop().unwrap().1, author);
     }
 }
 

@@ -40,7 +40,7 @@ pub(super) struct Played {
     pub(super) calls: u32,
     /// Calls that would change something, in short.
     pub(super) done: Vec<String>,
-    pub(super) changes: Vec<(Change, bool, Author)>,
+    pub(super) changes: Vec<(Change, Author)>,
     /// Why changes and reloads are refused.
     pub(super) refusal: Option<ChangeError>,
     /// Sessions that there are.
@@ -306,11 +306,10 @@ impl Played {
             Call::Config(reply) => told(reply.send("(pools: [])".to_owned())),
             Call::Change {
                 change,
-                keep,
                 author,
                 reply,
             } => {
-                self.changes.push((change, keep, author));
+                self.changes.push((change, author));
                 told(reply.send(self.refusal.clone().map_or(Ok(7), Err)));
             }
             Call::Reload(author, reply) => {
@@ -320,6 +319,7 @@ impl Played {
                 let reloaded = Reloaded { snapshot: 8, notes };
                 told(reply.send(refusal.map_or(Ok(reloaded), Err)));
             }
+            Call::Reopen(reply) => told(reply.send(vec!["access.log".to_owned()])),
         }
     }
 }

@@ -47,7 +47,7 @@ An id is worker and number, as in the access log.")]
     /// Add a backend to a pool
     #[command(after_help = "Examples:
   mahoraga add web 127.0.0.1:9003
-  mahoraga add web 127.0.0.1:9003,weight=2,max_connections=100 --name app-3 --keep")]
+  mahoraga add web 127.0.0.1:9003,weight=2,max_connections=100 --name app-3")]
     Add(AddArgs),
     /// Remove a backend: its sessions go on
     #[command(after_help = "Examples:
@@ -57,7 +57,7 @@ An id is worker and number, as in the access log.")]
     /// Set the share of a backend
     #[command(after_help = "Examples:
   mahoraga weight app-1 5
-  mahoraga weight web/app-1 0 --keep")]
+  mahoraga weight web/app-1 0")]
     Weight(WeightArgs),
     /// Give a backend no more sessions: those that it has go on
     #[command(after_help = "Examples:
@@ -72,7 +72,7 @@ Sessions end by themselves only: `mahoraga sessions --kill --backend app-1` ends
     Ready(ReadyArgs),
     /// Take a backend away: no sessions and no probes
     #[command(after_help = "Example:
-  mahoraga maint web/app-1 --keep")]
+  mahoraga maint web/app-1")]
     Maint(StateArgs),
     /// Set the strategy, the queue or the limit of a pool, and other limits
     #[command(subcommand)]
@@ -81,6 +81,10 @@ Sessions end by themselves only: `mahoraga sessions --kill --backend app-1` ends
     #[command(after_help = "Example:
   mahoraga check && mahoraga reload")]
     Reload(Asked),
+    /// Open the files of the logs again, after they were moved away
+    #[command(after_help = "Example:
+  mv access.log access.log.1 && mahoraga reopen")]
+    Reopen(Asked),
     /// The configuration that is in force
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -111,7 +115,8 @@ pub struct Asked {
         long,
         value_name = "PATH|URL",
         help = "The balancer's admin socket, or http://HOST:PORT on loopback \
-                [env: MAHORAGA_ADMIN] [default: mahoraga.sock]"
+                [env: MAHORAGA_ADMIN] [default: mahoraga.sock, or else \
+                /run/mahoraga/mahoraga.sock]"
     )]
     pub admin: Option<Place>,
     /// The file of the token.
@@ -208,8 +213,8 @@ pub struct AddArgs {
 /// How a change is made.
 #[derive(Args, Clone, Debug, Default)]
 pub struct Change {
-    /// Let it hold over reloads of the file
-    #[arg(long)]
+    /// Every change holds over reloads: scripts may say so still
+    #[arg(long, hide = true)]
     pub keep: bool,
     /// Where it is asked.
     #[command(flatten)]
@@ -287,7 +292,7 @@ pub enum SetCommand {
     /// How a pool selects
     #[command(after_help = "Examples:
   mahoraga set strategy web least_connections
-  mahoraga set strategy web '(name: \"hash\", key: \"sni\")' --keep")]
+  mahoraga set strategy web '(name: \"hash\", key: \"sni\")'")]
     Strategy {
         /// The pool
         pool: String,
@@ -316,7 +321,7 @@ pub enum SetCommand {
     /// How many connections there may be: of all clients, or as a flag says
     #[command(after_help = "Examples:
   mahoraga set limit 10000
-  mahoraga set limit 500 --pool web --keep
+  mahoraga set limit 500 --pool web
   mahoraga set limit off --backend web/app-1")]
     Limit {
         /// The limit; off: none of its own

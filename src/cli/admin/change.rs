@@ -7,12 +7,12 @@ use hyper::Method;
 use super::args::{
     AddArgs, Asked, Change, ReadyArgs, RemoveArgs, SetCommand, StateArgs, Wait, WeightArgs,
 };
-use super::client::{Client, ClientError, path, query};
+use super::client::{Client, ClientError, path};
 use super::find::{Found, find};
 use super::show;
 use super::units::{plain, plural};
 use crate::admin::model::{
-    BackendChange, Changed, LimitChange, NewBackend, PoolChange, PoolStatus, Reloaded,
+    BackendChange, Changed, LimitChange, NewBackend, PoolChange, PoolStatus, Reloaded, Reopened,
 };
 use crate::config::values::written;
 use crate::config::{AdminState, Backend};
@@ -30,7 +30,7 @@ pub(super) async fn add(args: &AddArgs) -> Result<(), ClientError> {
         backup: backend.backup.then_some(true),
         group: args.group.clone(),
         state: args.state.map(|state| state.as_str().to_owned()),
-        keep: args.how.keep,
+        keep: false,
     };
     let to = path(&["pools", &args.pool, "backends"]);
     let changed = client.send(Method::POST, &to, &new).await?;
@@ -46,9 +46,7 @@ pub(super) async fn add(args: &AddArgs) -> Result<(), ClientError> {
 pub(super) async fn remove(args: &RemoveArgs) -> Result<(), ClientError> {
     let client = Client::new(&args.how.asked)?;
     let found = find(&client, &args.backend).await?;
-    let keep = args.how.keep.then(|| "true".to_owned());
-    let to = found.path() + &query(&[("keep", keep)]);
-    let changed = client.delete(&to).await?;
+    let changed = client.delete(&found.path()).await?;
     tell(
         &args.how,
         changed,
@@ -62,7 +60,6 @@ pub(super) async fn weight(args: &WeightArgs) -> Result<(), ClientError> {
     let found = find(&client, &args.backend).await?;
     let change = BackendChange {
         weight: Some(args.weight),
-        keep: args.how.keep,
         ..BackendChange::default()
     };
     let changed = client.send(Method::PATCH, &found.path(), &change).await?;
@@ -93,7 +90,6 @@ async fn state(
 ) -> Result<(), ClientError> {
     let change = BackendChange {
         state: Some(to.as_str().to_owned()),
-        keep: how.keep,
         ..BackendChange::default()
     };
     let changed = client.send(Method::PATCH, &found.path(), &change).await?;
@@ -142,7 +138,6 @@ pub(super) async fn set(command: &SetCommand) -> Result<(), ClientError> {
         } => {
             let change = PoolChange {
                 strategy: Some(strategy.clone()),
-                keep: how.keep,
                 ..PoolChange::default()
             };
             let what = format!("{pool} selects by {strategy}");
@@ -157,7 +152,6 @@ pub(super) async fn set(command: &SetCommand) -> Result<(), ClientError> {
             let change = PoolChange {
                 queue_max: *max,
                 queue_timeout: timeout.clone(),
-                keep: how.keep,
                 ..PoolChange::default()
             };
             let places = max.map(|max| plural(max.into(), "place"));
@@ -178,7 +172,6 @@ pub(super) async fn set(command: &SetCommand) -> Result<(), ClientError> {
             (Some(pool), ..) => {
                 let change = PoolChange {
                     max_connections: Some(*limit),
-                    keep: how.keep,
                     ..PoolChange::default()
                 };
                 set_pool(
@@ -214,7 +207,7 @@ async fn set_limit(to: &str, how: &Change, limit: u32, whose: &str) -> Result<()
     let client = Client::new(&how.asked)?;
     let change = LimitChange {
         max_connections: limit,
-        keep: how.keep,
+        keep: false,
     };
     let changed = client.send(Method::PATCH, to, &change).await?;
     tell(how, changed, &limit_of(whose, limit));
@@ -226,7 +219,6 @@ async fn set_backend_limit(backend: &str, how: &Change, limit: u32) -> Result<()
     let found = find(&client, backend).await?;
     let change = BackendChange {
         max_connections: Some(limit),
-        keep: how.keep,
         ..BackendChange::default()
     };
     let changed = client.send(Method::PATCH, &found.path(), &change).await?;
@@ -247,15 +239,20 @@ pub(super) async fn reload(asked: &Asked) -> Result<(), ClientError> {
     Ok(())
 }
 
+pub(super) async fn reopen(asked: &Asked) -> Result<(), ClientError> {
+    let client = Client::new(asked)?;
+    let reopened: Reopened = client.post(&path(&["reopen"])).await?;
+    show(asked, &reopened, |reopened, _| match &reopened.files[..] {
+        [] => "no log is a file: there is nothing to open\n".to_owned(),
+        files => format!("opening again: {}\n", plain(&files.join(", "))),
+    });
+    Ok(())
+}
+
 /// Tells what has come of a change.
 fn tell(how: &Change, changed: Changed, what: &str) {
     show(&how.asked, &changed, |changed, _| {
-        let kept = if how.keep {
-            "over reloads too"
-        } else {
-            "until the next reload"
-        };
-        format!("version {}: {what}, {kept}\n", changed.snapshot)
+        format!("version {}: {what}\n", changed.snapshot)
     });
 }
 

@@ -66,6 +66,7 @@ async fn run(command: &ClientCommand) -> Result<(), ClientError> {
         ClientCommand::Maint(args) => change::leave(args, AdminState::Maint).await,
         ClientCommand::Set(command) => change::set(command).await,
         ClientCommand::Reload(asked) => change::reload(asked).await,
+        ClientCommand::Reopen(asked) => change::reopen(asked).await,
         ClientCommand::Config(ConfigCommand::Show(asked)) => show::config(asked).await,
         ClientCommand::Histograms(args) => show::histograms(args).await,
         ClientCommand::Events(args) => events::events(args).await,

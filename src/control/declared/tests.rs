@@ -1,5 +1,7 @@
 //! What is in force after any reloads and changes.
 
+use std::num::NonZeroU32;
+
 use fastrand::Rng;
 
 use super::*;
@@ -28,6 +30,22 @@ fn weight(backend: &str, weight: u16) -> Change {
     }
 }
 
+fn state(backend: &str, state: AdminState) -> Change {
+    Change::SetBackend {
+        pool: "a".to_owned(),
+        backend: format!("127.0.0.1:{backend}"),
+        weight: None,
+        max_connections: None,
+        state: Some(state),
+    }
+}
+
+fn limit(max: Option<u32>) -> Change {
+    Change::SetLimit {
+        max_connections: max.and_then(NonZeroU32::new),
+    }
+}
+
 fn add(backend: &str) -> Change {
     Change::AddBackend {
         pool: "a".to_owned(),
@@ -42,10 +60,15 @@ fn remove(backend: &str) -> Change {
     }
 }
 
-/// The same with one more change, which it takes.
-fn changed(declared: &Declared, change: &Change, keep: bool) -> Declared {
+/// The same with one more order, which it takes.
+fn changed(declared: &Declared, order: &Change) -> Declared {
     let effective = declared.config().clone();
-    declared.change(change, keep, &effective).unwrap()
+    declared.change(order, &effective).unwrap()
+}
+
+/// What a reload ends, in words.
+fn sentences(ended: &[Ended]) -> Vec<&str> {
+    ended.iter().map(|ended| &*ended.sentence).collect()
 }
 
 fn weights(declared: &Declared) -> Vec<(String, u16)> {
@@ -64,65 +87,145 @@ fn are(wanted: &[(&str, u16)]) -> Vec<(String, u16)> {
 }
 
 #[test]
-fn what_is_kept_holds_over_reloads_and_the_rest_does_not() {
+fn orders_hold_over_reloads_until_the_entry_in_the_file_changes() {
     let declared = Declared::new(file(&["1", "2"]));
-    let declared = changed(&declared, &weight("1", 7), true);
-    let declared = changed(&declared, &weight("2", 9), false);
-    let declared = changed(&declared, &add("3"), true);
-    let declared = changed(&declared, &add("4"), false);
-    assert_eq!(
-        weights(&declared),
-        are(&[("1", 7), ("2", 9), ("3", 1), ("4", 1)])
-    );
-    let (declared, given_up) = declared.reload(file(&["1", "2", "5"]));
-    assert_eq!(given_up, []);
-    assert_eq!(
-        weights(&declared),
-        are(&[("1", 7), ("2", 1), ("5", 1), ("3", 1)])
-    );
+    let declared = changed(&declared, &weight("1", 7));
+    let declared = changed(&declared, &state("2", AdminState::Drain));
+    let declared = changed(&declared, &add("3"));
+    let in_force = are(&[("1", 7), ("2", 1), ("3", 1)]);
+    assert_eq!(weights(&declared), in_force);
+    // Others come and go.
+    let (declared, ended) = declared.reload(file(&["5", "1", "2"]), false);
+    assert_eq!(ended, []);
+    let (declared, ended) = declared.reload(file(&["1", "2"]), false);
+    assert_eq!((ended, weights(&declared)), (vec![], in_force));
+    let backend = |declared: &Declared, at: usize| declared.config().pools[0].backends[at].clone();
+    assert_eq!(backend(&declared, 1).state, AdminState::Drain);
+    // The file says something else of one of them.
+    let mut other = file(&["1", "2"]);
+    other.pools[0].backends[1].weight = 5;
+    let (declared, ended) = declared.reload(other, false);
+    let said = "the order `a/127.0.0.1:2: drain` no longer holds: the file has changed";
+    assert_eq!(sentences(&ended), [said]);
+    assert_eq!(weights(&declared), are(&[("1", 7), ("2", 5), ("3", 1)]));
+    assert_eq!(backend(&declared, 1).state, AdminState::Ready);
 }
 
 #[test]
-fn a_removal_is_kept_and_leaves_no_trace_of_what_the_api_added() {
+fn a_file_that_says_what_was_ordered_ends_it_without_a_word() {
     let declared = Declared::new(file(&["1", "2"]));
-    let declared = changed(&declared, &remove("1"), true);
-    let mut declared = changed(&declared, &add("1"), true);
-    for _ in 0..100 {
-        declared = changed(&declared, &add("3"), true);
-        declared = changed(&declared, &weight("3", 5), true);
-        declared = changed(&declared, &remove("3"), true);
+    let declared = changed(&declared, &weight("1", 7));
+    let declared = changed(&declared, &add("3"));
+    let declared = changed(&declared, &remove("2"));
+    let shown = parse("f".to_owned(), declared.config().to_ron().into()).unwrap();
+    let (declared, ended) = declared.reload(shown.0.clone(), false);
+    assert_eq!((ended, declared.orders.len()), (vec![], 0));
+    assert_eq!(*declared.config(), shown.0);
+}
+
+#[test]
+fn an_order_is_taken_back_by_one_that_makes_things_as_the_file_has_them() {
+    let first = Declared::new(file(&["1", "2"]));
+    for (order, back) in [
+        (weight("1", 7), weight("1", 1)),
+        (state("1", AdminState::Maint), state("1", AdminState::Ready)),
+        (add("3"), remove("3")),
+        (remove("2"), add("2")),
+        (limit(Some(9)), limit(None)),
+    ] {
+        let ordered = changed(&first, &order);
+        assert_eq!(ordered.orders.len(), 1, "{order:?}");
+        let back = changed(&ordered, &back);
+        assert_eq!(back.orders, [], "{order:?}");
+        assert_eq!(back.config(), first.config(), "{order:?}");
     }
-    assert_eq!(declared.kept, [remove("1"), add("1")]);
-    let (declared, given_up) = declared.reload(file(&["1", "2"]));
-    assert_eq!(given_up, []);
-    assert_eq!(weights(&declared), are(&[("2", 1), ("1", 1)]));
-    // The file has removed it as well.
-    let (declared, given_up) = declared.reload(file(&["2"]));
-    assert_eq!(
-        (given_up, weights(&declared)),
-        (vec![], are(&[("2", 1), ("1", 1)]))
-    );
 }
 
 #[test]
-fn a_kept_change_that_has_no_place_any_more_is_given_up_and_told() {
+fn limits_and_pools_hold_until_the_file_changes_them() {
+    let set_pool = |max: u32| Change::SetPool {
+        pool: "a".to_owned(),
+        strategy: Some(Strategy::Random),
+        max_connections: Some(NonZeroU32::new(max)),
+        queue: None,
+    };
     let declared = Declared::new(file(&["1", "2"]));
-    let declared = changed(&declared, &weight("2", 7), true);
-    let (declared, given_up) = declared.reload(file(&["1"]));
-    assert_eq!(given_up.len(), 1);
-    assert!(matches!(given_up[0], ChangeError::Unknown { .. }));
-    let (declared, given_up) = declared.reload(file(&["1", "2"]));
+    let declared = changed(&declared, &limit(Some(9)));
+    let declared = changed(&declared, &set_pool(5));
+    let (declared, ended) = declared.reload(file(&["1", "2", "3"]), false);
+    assert_eq!(ended, []);
+    assert_eq!(declared.config().pools[0].strategy, Strategy::Random);
+    let mut other = file(&["1", "2", "3"]);
+    other.pools[0].max_connections = NonZeroU32::new(77);
+    other.max_connections = NonZeroU32::new(66);
+    let (declared, ended) = declared.reload(other, false);
+    let said = [
+        "the order `all clients: max_connections 9` no longer holds: the file has changed",
+        "the order `pool a: strategy random, max_connections 5` no longer holds: \
+         the file has changed",
+    ];
+    assert_eq!(sentences(&ended), said);
+    assert_eq!(declared.config().max_connections, NonZeroU32::new(66));
+}
+
+#[test]
+fn a_removal_holds_and_leaves_no_trace_of_what_the_api_added() {
+    let declared = Declared::new(file(&["1", "2"]));
+    let mut declared = changed(&declared, &remove("1"));
+    for _ in 0..100 {
+        declared = changed(&declared, &add("3"));
+        declared = changed(&declared, &weight("3", 5));
+        declared = changed(&declared, &remove("3"));
+    }
+    assert_eq!(declared.orders, [remove("1")]);
+    let (declared, ended) = declared.reload(file(&["1", "2", "4"]), false);
     assert_eq!(
-        (given_up, weights(&declared)),
+        (ended, weights(&declared)),
+        (vec![], are(&[("2", 1), ("4", 1)]))
+    );
+    // The file has removed it as well: one that it brings again is another matter.
+    let (declared, ended) = declared.reload(file(&["2"]), false);
+    assert_eq!((ended, declared.orders.len()), (vec![], 0));
+    let (declared, _) = declared.reload(file(&["1", "2"]), false);
+    assert_eq!(weights(&declared), are(&[("1", 1), ("2", 1)]));
+}
+
+#[test]
+fn an_order_that_has_no_place_any_more_ends_and_is_named() {
+    let declared = Declared::new(file(&["1", "2"]));
+    let declared = changed(&declared, &weight("2", 7));
+    let (declared, ended) = declared.reload(file(&["1"]), false);
+    let said = "the order `a/127.0.0.1:2: weight 7` no longer holds: the file has changed";
+    assert_eq!(sentences(&ended), [said]);
+    let (declared, ended) = declared.reload(file(&["1", "2"]), false);
+    assert_eq!(
+        (ended, weights(&declared)),
         (vec![], are(&[("1", 1), ("2", 1)]))
     );
+    // It stands in the way of the rest of the file.
+    let declared = changed(&declared, &weight("1", 0));
+    let (declared, ended) = declared.reload(file(&["1"]), false);
+    assert_eq!((ended.len(), weights(&declared)), (1, are(&[("1", 1)])));
+}
+
+/// A name of the file may be at another address by now: that is no other entry.
+#[test]
+fn the_same_text_ends_nothing() {
+    let declared = Declared::new(file(&["1", "2"]));
+    let declared = changed(&declared, &weight("2", 7));
+    let mut moved = file(&["1", "2"]);
+    moved.pools[0].backends[1].address = "127.0.0.9:2".parse().unwrap();
+    let (same, ended) = declared.reload(moved.clone(), true);
+    assert_eq!((ended, weights(&same)), (vec![], weights(&declared)));
+    let (_, ended) = declared.reload(moved, false);
+    assert_eq!(ended.len(), 1);
 }
 
 #[test]
 fn a_discovered_backend_can_be_changed_and_not_removed() {
     let declared = Declared::new(file(&["1"]));
     let effective = file(&["1", "2"]);
-    let set = declared.change(&weight("2", 7), false, &effective).unwrap();
+    let set = declared.change(&weight("2", 7), &effective).unwrap();
     assert_eq!(weights(&set), are(&[("1", 1)]));
     assert_eq!(
         set.complete(effective.clone()).pools[0].backends[1].weight,
@@ -134,13 +237,9 @@ fn a_discovered_backend_can_be_changed_and_not_removed() {
         set.complete(effective.clone()).pools[0].backends[1].weight,
         7
     );
-    let error = declared
-        .change(&remove("2"), false, &effective)
-        .unwrap_err();
+    let error = declared.change(&remove("2"), &effective).unwrap_err();
     assert!(error.to_string().contains("discovered"), "{error}");
-    let error = declared
-        .change(&remove("3"), false, &effective)
-        .unwrap_err();
+    let error = declared.change(&remove("3"), &effective).unwrap_err();
     assert!(matches!(error, ChangeError::Unknown { .. }));
 }
 
@@ -156,14 +255,14 @@ fn the_state_is_that_of_a_fresh_start_with_the_effective_configuration() {
                 let names = ["1", "2", "3", "4", "5"];
                 let some: Vec<_> = names.into_iter().filter(|_| rng.bool()).collect();
                 if !some.is_empty() {
-                    declared = declared.reload(file(&some)).0;
+                    declared = declared.reload(file(&some), false).0;
                 }
                 continue;
             }
             let effective = declared.config().clone();
             let change = random_change(&mut rng);
             // What is refused changes nothing.
-            if let Ok(next) = declared.change(&change, rng.bool(), &effective) {
+            if let Ok(next) = declared.change(&change, &effective) {
                 declared = next;
                 made += 1;
             }
@@ -174,7 +273,7 @@ fn the_state_is_that_of_a_fresh_start_with_the_effective_configuration() {
                 declared.config(),
                 "seed {seed}"
             );
-            assert!(declared.kept.len() < 30 && declared.afloat.is_empty());
+            assert!(declared.orders.len() < 40 && declared.floating.is_empty());
         }
         assert!(made > 5, "seed {seed}: {made} changes");
     }
@@ -221,29 +320,19 @@ fn random_change(rng: &mut Rng) -> Change {
 fn the_last_word_counts_about_who_was_discovered_and_is_declared_now() {
     let declared = Declared::new(file(&["1"]));
     let effective = file(&["1", "2"]);
-    let changed = declared.change(&weight("2", 7), true, &effective).unwrap();
+    let changed = declared.change(&weight("2", 7), &effective).unwrap();
     // It holds over a reload, until the file declares it.
-    let (kept, _) = changed.reload(file(&["1"]));
+    let (kept, ended) = changed.reload(file(&["1", "3"]), false);
+    assert_eq!(ended, []);
     assert_eq!(
         kept.complete(effective.clone()).pools[0].backends[1].weight,
         7
     );
-    let (gone, _) = kept.reload(file(&["1", "2"]));
+    let (gone, ended) = kept.reload(file(&["1", "2"]), false);
     assert_eq!(gone.complete(gone.config().clone()), file(&["1", "2"]));
+    let said = "the order `a/127.0.0.1:2: weight 7` no longer holds: the file declares it now";
+    assert_eq!(sentences(&ended), [said]);
     // Or somebody adds it, and then says otherwise.
-    let added = changed.change(&add("2"), false, &effective).unwrap();
+    let added = changed.change(&add("2"), &effective).unwrap();
     assert_eq!(added.complete(added.config().clone()), *added.config());
-    // What is not to be kept goes with the next file.
-    let passing = declared.change(&weight("2", 7), false, &effective).unwrap();
-    let (gone, _) = passing.reload(file(&["1"]));
-    assert_eq!(gone.complete(effective.clone()), effective);
-}
-
-#[test]
-fn a_removal_that_is_not_kept_removes_for_good_what_only_the_api_knew() {
-    let declared = Declared::new(file(&["1", "2"]));
-    let declared = changed(&declared, &add("3"), true);
-    let declared = changed(&declared, &remove("3"), false);
-    let (declared, _) = declared.reload(file(&["1", "2"]));
-    assert_eq!(weights(&declared), are(&[("1", 1), ("2", 1)]));
 }

@@ -198,9 +198,14 @@ impl Checks {
         drop(old);
         let used: HashSet<_> = self.targets.keys().map(|aim| &aim.check).collect();
         self.specs.retain(|check, _| used.contains(check));
+        self.refresh();
+        self.first_round |= self.targets.is_empty();
+    }
+
+    /// Certificates that have changed are read again.
+    pub fn refresh(&self) {
         let clients = self.specs.values().filter_map(|spec| spec.tls.as_ref());
         clients.for_each(tls::Client::refresh);
-        self.first_round |= self.targets.is_empty();
     }
 
     fn keep_or_start(
