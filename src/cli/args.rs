@@ -46,7 +46,7 @@ mahoraga --help tells the other signals.")]
         #[arg(short, long, value_name = "FILE", default_value = "config.ron")]
         config: PathBuf,
     },
-    /// Judge a configuration file: nothing is said when it is right.
+    /// Validate a configuration file, and look at the files that a start would open.
     #[command(after_help = "Examples:
   mahoraga check
   mahoraga check --config /etc/mahoraga/config.ron --deny-warnings")]
@@ -359,6 +359,7 @@ const AFTER_HELP: &str = "Examples:
 
 Environment:
   MAHORAGA_ADMIN   Where a running balancer is asked, as --admin says
+                   [default: mahoraga.sock, or else /run/mahoraga/mahoraga.sock]
   MAHORAGA_TOKEN_FILE
                    The file of the token that http:// wants
   MAHORAGA_LOG     What standard error is told: off, error, warn, info or debug,

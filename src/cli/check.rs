@@ -1,30 +1,58 @@
-//! `mahoraga check`: judges a configuration and binds nothing.
+//! `mahoraga check`: validates a configuration, and looks at what a start would open. It listens
+//! nowhere, makes no file and connects to nothing.
 
+use std::io::{self, Write};
 use std::num::NonZeroU32;
 use std::path::Path;
 use std::process::ExitCode;
 use std::thread;
 
-use crate::config::Host;
+use super::run;
+use crate::config::{Config, Host};
 use crate::control;
 use crate::sys;
 
-/// Quiet when all is well.
+/// Says nothing on standard error when all is well; what was not looked at stands on standard output.
 pub(super) fn check(path: &Path, deny_warnings: bool) -> ExitCode {
     let (config, source) = match super::load(path) {
         Ok(loaded) => loaded,
         Err(code) => return code,
     };
     let warnings = super::warn(&config, Some(&source));
-    if let Err(error) = control::probe_origins(&config) {
-        return super::refuse(&format_args!("error: {error}"));
+    if let Err(code) = run::check_level() {
+        return code;
     }
-    if deny_warnings && warnings > 0 {
-        ExitCode::from(super::USAGE)
-    } else {
-        ExitCode::SUCCESS
+    let refusals = control::preflight(&config);
+    for error in &refusals {
+        super::say(&format_args!("error: {error}"));
     }
+    if !refusals.is_empty() || deny_warnings && warnings > 0 {
+        return ExitCode::from(super::USAGE);
+    }
+    // Whoever closed standard output did not want to read it.
+    let _ = writeln!(io::stdout(), "{}", not_looked_at(&config));
+    ExitCode::SUCCESS
 }
+
+/// What only a start finds out.
+fn not_looked_at(config: &Config) -> String {
+    let http = config.admin.as_ref().and_then(|admin| admin.http.as_ref());
+    let http = http.map(|http| http.bind.to_string());
+    let binds = config.listeners.iter().map(|its| its.bind.to_string());
+    let addresses: Vec<_> = binds.chain(http).collect();
+    let shown = addresses.len().min(ADDRESSES_SHOWN);
+    let more = match addresses.len() - shown {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    format!(
+        "not checked: whether {}{more} can be listened on, backends answer, and io_uring is allowed",
+        addresses[..shown].join(", ")
+    )
+}
+
+/// Addresses that are named one by one.
+const ADDRESSES_SHOWN: usize = 4;
 
 /// What this machine gives to this process.
 pub(super) fn host() -> Host {

@@ -22,9 +22,8 @@ pub(super) fn run_then(
     level: &str,
     ready: impl FnOnce(),
 ) -> ExitCode {
-    // The logger takes any other word for a target of its own, and falls silent.
-    if let Some(Err(error)) = env::var_os(LEVEL).map(|name| values::log_level(&name)) {
-        return super::refuse(&format_args!("error: {LEVEL}: {error}"));
+    if let Err(code) = check_level() {
+        return code;
     }
     operational_log::follow(LEVEL, level);
     match control::run(config, reread, ready) {
@@ -33,6 +32,15 @@ pub(super) fn run_then(
             super::say(&format_args!("error: {error}"));
             ExitCode::from(error.exit_code())
         }
+    }
+}
+
+/// Refuses a level that there is not. The logger takes any other word for a target of its own, and
+/// falls silent.
+pub(super) fn check_level() -> Result<(), ExitCode> {
+    match env::var_os(LEVEL).map(|name| values::log_level(&name)) {
+        Some(Err(error)) => Err(super::refuse(&format_args!("error: {LEVEL}: {error}"))),
+        Some(Ok(_)) | None => Ok(()),
     }
 }
 

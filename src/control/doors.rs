@@ -1,10 +1,13 @@
 //! Where the admin API is to be had.
 
+use std::env;
+use std::path::{Path, PathBuf};
+
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::admin::{Door, Handle, Tokens, serve};
-use crate::config::{ADMIN_SOCKET, Admin, AdminHttp};
+use crate::config::{Admin, AdminHttp};
 
 use super::StartError;
 use super::listening::Patience;
@@ -40,6 +43,7 @@ impl Doors {
             });
         };
         if let Some(path) = &admin.socket {
+            let path = &where_usual(path, admin.required);
             match patience.bind(|| Door::unix(path)).await {
                 Ok(door) => {
                     log::info!("admin API on {}", path.display());
@@ -49,7 +53,7 @@ impl Doors {
                     let at = path.display().to_string();
                     return Err(StartError::Admin { at, error });
                 }
-                Err(error) => log::warn!("no admin API: {ADMIN_SOCKET}: {error}"),
+                Err(error) => log::warn!("no admin API: {}: {error}", path.display()),
             }
         }
         if let Some(http) = &admin.http {
@@ -80,6 +84,14 @@ impl Doors {
             stop,
         }
     }
+}
+
+/// A socket that nobody has named is in the directory that a service manager made for such files
+/// (RuntimeDirectory=, systemd.exec(5)), if it did.
+fn where_usual(path: &Path, is_named: bool) -> PathBuf {
+    let directories = env::var_os("RUNTIME_DIRECTORY").filter(|_| !is_named);
+    let first = directories.and_then(|all| env::split_paths(&all).next());
+    first.map_or_else(|| path.to_owned(), |directory| directory.join(path))
 }
 
 impl Servers {

@@ -140,7 +140,7 @@ enum Source {
 ///
 /// # Errors
 /// [`StartError::Source`] or [`StartError::SourcePorts`] of the first that can't be.
-pub fn probe_origins(config: &Config) -> Result<(), StartError> {
+pub(super) fn probe_origins(config: &Config) -> Result<(), StartError> {
     for pool in &config.pools {
         for &address in &pool.origins.addresses {
             sys::probe_address(address).map_err(|error| StartError::Source {

@@ -1,6 +1,7 @@
 //! Starting the workers: everything that can fail does so here, before the first client.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
@@ -19,7 +20,7 @@ use crate::sys::{self, Bound};
 use crate::worker::{Command, Doorbell, Inbox, LogQueue, Setup, Stats, Worker};
 
 use super::crew::{Crew, Handle, LOG_QUEUE_LINES};
-use super::listening::{self, Inherited, Patience};
+use super::listening::{self, Patience};
 use super::{StartError, capacity};
 
 /// What a worker's thread is made with.
@@ -101,7 +102,7 @@ impl Plan {
 pub(super) async fn start(
     config: &Config,
     features: Features,
-    inherited: Inherited,
+    inherited: BTreeMap<usize, OwnedFd>,
     patience: &Patience,
 ) -> Result<Crew, StartError> {
     sys::read_local_ports();
@@ -110,8 +111,7 @@ pub(super) async fn start(
     listening::probe_origins(config)?;
     let snapshot = Arc::new(Snapshot::compose(None, config, plan.in_all, unknown));
     // Every worker gets copies of its own.
-    let bound =
-        listening::bind_all(config, plan.cpus.len(), inherited.by_listener, patience).await?;
+    let bound = listening::bind_all(config, plan.cpus.len(), inherited, patience).await?;
 
     // Its memory is real from the start: nobody pays for a log that nobody asked for.
     let lines = config.access_log.as_ref().map_or(1, |_| LOG_QUEUE_LINES);
@@ -175,7 +175,6 @@ pub(super) async fn start(
         answer?;
     }
     crew.note(&Arc::clone(&crew.snapshot), bound);
-    crew.keep_spare(inherited.spare);
     Ok(crew)
 }
 

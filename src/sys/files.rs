@@ -1,8 +1,10 @@
 //! Files by paths that an operator chose: what stands there may be a FIFO, which open(2) waits at.
 
-use std::fs::{File, OpenOptions};
+use std::ffi::CString;
+use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 
@@ -64,4 +66,57 @@ fn make_blocking(file: &File) -> io::Result<()> {
         return Err(io::Error::last_os_error());
     }
     Ok(())
+}
+
+/// Whether a file can be opened to append, or made where there is none.
+///
+/// # Errors
+/// What opening it would say.
+pub fn can_append_to(path: &Path) -> io::Result<()> {
+    match fs::metadata(path) {
+        // Whoever reads it would take the end of this look for the end of the log.
+        Ok(found) if found.file_type().is_fifo() => Ok(()),
+        Ok(_) => {
+            let mut options = OpenOptions::new();
+            options.append(true).custom_flags(libc::O_NONBLOCK);
+            options.open(path).map(drop)
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => can_make_in(path.parent()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether a Unix socket can be made at a path, which may hold one that is left behind or in use.
+///
+/// # Errors
+/// What listening there would say.
+pub fn can_listen_at(path: &Path) -> io::Result<()> {
+    match fs::symlink_metadata(path) {
+        Ok(found) if found.file_type().is_socket() => can_make_in(path.parent()),
+        Ok(_) => {
+            let sentence = "address in use: another file is there";
+            Err(io::Error::new(io::ErrorKind::AddrInUse, sentence))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => can_make_in(path.parent()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether files can be made in a directory (access(2), by the effective user).
+fn can_make_in(directory: Option<&Path>) -> io::Result<()> {
+    // The parent of a bare file name.
+    let directory = directory.filter(|path| !path.as_os_str().is_empty());
+    let directory = directory.unwrap_or_else(|| Path::new("."));
+    if !fs::metadata(directory)?.is_dir() {
+        return Err(io::Error::from_raw_os_error(libc::ENOTDIR));
+    }
+    let path = CString::new(directory.as_os_str().as_bytes())?;
+    let wanted = libc::W_OK | libc::X_OK;
+    // SAFETY: `path` is read during the call only.
+    let answer =
+        unsafe { libc::faccessat(libc::AT_FDCWD, path.as_ptr(), wanted, libc::AT_EACCESS) };
+    match answer {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
 }

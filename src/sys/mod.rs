@@ -17,7 +17,7 @@ pub use descriptor::{
     clear_eventfd, close, close_pipe, eventfd, handed_descriptors, notify, own_descriptor_table,
     pipe,
 };
-pub use files::{open_regular, open_to_append};
+pub use files::{can_append_to, can_listen_at, open_regular, open_to_append};
 pub use origin::{begin_at, has_port_range, probe_address};
 pub use passing::{descriptor_channel, receive_descriptors, send_descriptors};
 pub use ports::{is_one_end, local_ports, read_local_ports};

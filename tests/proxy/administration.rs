@@ -221,7 +221,7 @@ fn a_watcher_is_told_what_happens() {
         stage.balancer.words(&["remove", &name]);
         let removed = events.next("backend_removed");
         assert!(removed["number"].as_u64() > changed["number"].as_u64());
-        stage.balancer.words(&["reload"]);
+        stage.balancer.words(&["add", "default", &name]);
         assert_eq!(events.next("backend_added")["backend"], *name);
         drop(events);
         stage.finish();

@@ -122,7 +122,7 @@ impl Client {
             (None, None) => None,
         };
         let is_usual = named.is_none();
-        let place = named.unwrap_or_else(|| Place::Socket(ADMIN_SOCKET.into()));
+        let place = named.unwrap_or_else(|| Place::Socket(usual_socket()));
         let file = asked.token_file.clone();
         let file = file.or_else(|| variable(TOKEN_FILE).map(PathBuf::from));
         let token = match (&place, file) {
@@ -349,6 +349,20 @@ fn encode(into: &mut String, text: &str) {
     }
 }
 
+/// The socket where nobody has named one: here, or else where the service has it.
+fn usual_socket() -> PathBuf {
+    let service = fs::metadata(SERVICE_SOCKET).map_err(|error| error.kind());
+    // Where it may not be looked at it may be all the same, and the answer says so.
+    let has_service = matches!(service, Ok(_) | Err(ErrorKind::PermissionDenied));
+    let is_here = fs::symlink_metadata(ADMIN_SOCKET).is_ok();
+    let path = if has_service && !is_here {
+        SERVICE_SOCKET
+    } else {
+        ADMIN_SOCKET
+    };
+    PathBuf::from(path)
+}
+
 /// The value of a variable of the environment; an empty one is none.
 fn variable(name: &str) -> Option<std::ffi::OsString> {
     env::var_os(name).filter(|value| !value.is_empty())
@@ -370,6 +384,8 @@ fn token(path: PathBuf) -> Result<String, ClientError> {
     Ok(token.to_owned())
 }
 
+/// Where scripts/mahoraga.service has the socket.
+const SERVICE_SOCKET: &str = "/run/mahoraga/mahoraga.sock";
 /// The variable that names where to ask.
 const PLACE: &str = "MAHORAGA_ADMIN";
 /// The variable that names the file of the token.

@@ -1,0 +1,112 @@
+//! What a start would refuse, `check` finds as well, in the same words.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use super::{directory, mahoraga, stderr, stdout};
+
+/// Writes a file of this mode.
+fn write(path: &Path, text: &str, mode: u32) {
+    fs::write(path, text).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+}
+
+/// The last line on standard error, and the exit code.
+fn told(directory: &Path, command: &str, config: &str) -> (String, Option<i32>) {
+    fs::write(directory.join("config.ron"), config).unwrap();
+    let mut command_line = mahoraga();
+    let command_line = command_line.arg(command).current_dir(directory);
+    let output = command_line.env("MAHORAGA_LOG", "off").output().unwrap();
+    let last = stderr(&output).lines().last().unwrap_or_default();
+    (last.to_owned(), output.status.code())
+}
+
+#[test]
+fn check_refuses_what_run_refuses() {
+    let directory = directory("preflight");
+    write(&directory.join("open"), "a-token-for-everybody", 0o644);
+    write(&directory.join("short"), "short", 0o600);
+    write(&directory.join("text"), "text", 0o600);
+    let http =
+        |token: &str| format!("admin: (http: (bind: \"127.0.0.1:0\", read_token: \"{token}\"))");
+    let rest = "listeners: [(bind: \"127.0.0.1:0\", pool: \"web\")]";
+    let pools = "pools: [(name: \"web\", backends: [\"127.0.0.1:9001\"])]";
+    for (wrong, said) in [
+        (http("absent"), "token file absent"),
+        (http("open"), "is open to every user"),
+        (http("short"), "holds no token"),
+        (
+            "access_log: (to: \"absent/a.log\")".to_owned(),
+            "access log absent/a.log",
+        ),
+        (
+            "access_log: (to: \"text/a.log\")".to_owned(),
+            "access log text/a.log",
+        ),
+        (
+            "admin: (audit_log: \"absent/a.log\")".to_owned(),
+            "absent/a.log",
+        ),
+        (
+            "admin: (socket: \"absent/a.sock\")".to_owned(),
+            "absent/a.sock",
+        ),
+        (
+            "admin: (socket: \"text\")".to_owned(),
+            "another file is there",
+        ),
+    ] {
+        let config = format!("({wrong}, {rest}, {pools})");
+        let (checked, code) = told(&directory, "check", &config);
+        assert!(checked.contains(said), "{wrong}: {checked}");
+        assert_eq!(code, Some(2), "{wrong}");
+        let (started, code) = told(&directory, "run", &config);
+        assert_eq!(code, Some(1), "{wrong}");
+        // The one that makes a file says which.
+        let reason = |line: &str| line.rsplit(": ").next().unwrap_or_default().to_owned();
+        assert_eq!(reason(&checked), reason(&started), "{wrong}");
+    }
+    let config = format!("(listeners: [(bind: \"unix:text\", pool: \"web\")], {pools})");
+    for (command, code) in [("check", 2), ("run", 1)] {
+        let (said, found) = told(&directory, command, &config);
+        assert!(
+            said.ends_with("address in use: another file is there"),
+            "{said}"
+        );
+        assert_eq!(found, Some(code));
+    }
+}
+
+#[test]
+fn check_makes_no_file() {
+    let directory = directory("preflight_makes_nothing");
+    write(&directory.join("token"), "a-token-of-this-test", 0o600);
+    let config = "(access_log: (to: \"a.log\"),
+        admin: (socket: \"a.sock\", audit_log: \"audit.log\",
+                http: (bind: \"127.0.0.1:1\", read_token: \"token\")),
+        listeners: [(bind: \"unix:b.sock\", pool: \"web\")],
+        pools: [(name: \"web\", backends: [\"127.0.0.1:9001\"])])";
+    fs::write(directory.join("config.ron"), config).unwrap();
+    let mut command = mahoraga();
+    let output = command
+        .arg("check")
+        .current_dir(&directory)
+        .output()
+        .unwrap();
+    assert_eq!((output.status.code(), stderr(&output)), (Some(0), ""));
+    let said = "not checked: whether unix:b.sock, 127.0.0.1:1 can be listened on";
+    assert!(stdout(&output).starts_with(said), "{}", stdout(&output));
+    assert_eq!(fs::read_dir(&directory).unwrap().count(), 2);
+}
+
+#[test]
+fn check_refuses_a_level_that_there_is_not() {
+    let directory = directory("preflight_level");
+    fs::write(directory.join("config.ron"), super::SMALLEST).unwrap();
+    let mut command = mahoraga();
+    let command = command.arg("check").current_dir(&directory);
+    let output = command.env("MAHORAGA_LOG", "loud").output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).starts_with("error: MAHORAGA_LOG: "));
+}
