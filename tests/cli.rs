@@ -88,6 +88,22 @@ fn the_example_passes() {
 }
 
 #[test]
+fn the_recipes_of_the_documents_pass() {
+    for name in ["README.md", "docs/primary-and-replica.md"] {
+        let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(name);
+        let text = fs::read_to_string(path).unwrap();
+        let recipes: Vec<_> = text.split("```ron\n").skip(1).collect();
+        assert!(!recipes.is_empty(), "{name}");
+        for (number, recipe) in recipes.iter().enumerate() {
+            let recipe = recipe.split("```").next().unwrap();
+            let output = check("recipe", recipe.as_bytes(), &["--deny-warnings"]);
+            assert_eq!(stderr(&output), "", "{name}, recipe {number}");
+            assert_eq!(output.status.code(), Some(0));
+        }
+    }
+}
+
+#[test]
 fn files_that_are_no_text() {
     let output = check("not_utf8", b"(\n  workers: \xff,\n)", &[]);
     let want = "config.ron:2:12: this is not UTF-8: save the file in that encoding

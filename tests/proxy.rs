@@ -79,6 +79,8 @@ mod reload;
 mod reloads;
 #[path = "proxy/reset.rs"]
 mod reset;
+#[path = "proxy/roles.rs"]
+mod roles;
 #[path = "proxy/runtime.rs"]
 mod runtime;
 #[path = "proxy/scaling.rs"]

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::{Check, Pool};
+
 /// Passive ejection: what real sessions meet takes a backend out for a while.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ejection {
@@ -33,10 +35,9 @@ impl Default for Ejection {
 }
 
 /// What becomes of a pool of which no backend can be used.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AllDown {
     /// All that are ready get connections: the probes may be what is wrong.
-    #[default]
     Open,
     /// None does.
     Closed,
@@ -46,6 +47,43 @@ impl AllDown {
     /// Every answer with its name.
     pub const ALL: [(&'static str, Self); 2] = [("open", Self::Open), ("closed", Self::Closed)];
 }
+
+/// How far probes are believed when few backends are left. A check that judges an answer can tell
+/// a role, such as which of three databases is the primary: two that fail it are no sign of a
+/// faulty check, and clients must not come to them. One that only looks whether a backend can be
+/// reached fails everywhere when the network of the balancer is at fault.
+impl Pool {
+    /// Below which share of usable backends, in percent, health and ejection are ignored.
+    #[must_use]
+    pub fn panics_below(&self) -> u8 {
+        let of_check = if self.is_judged() { 0 } else { PANIC_BELOW };
+        self.panic_below.unwrap_or(of_check)
+    }
+
+    /// Whether health and ejection are ignored when no backend is usable.
+    #[must_use]
+    pub fn fails_open(&self) -> bool {
+        match self.all_down {
+            Some(AllDown::Open) => true,
+            Some(AllDown::Closed) => false,
+            None => !self.is_judged(),
+        }
+    }
+
+    /// Whether ejected backends are taken when no other is left of those that are up: what a few
+    /// sessions met says less than a check. Not where all is to be closed.
+    #[must_use]
+    pub fn takes_ejected(&self) -> bool {
+        self.all_down != Some(AllDown::Closed)
+    }
+
+    fn is_judged(&self) -> bool {
+        self.check.as_ref().is_some_and(Check::judges)
+    }
+}
+
+/// The least share of usable backends where probes only look whether backends can be reached.
+const PANIC_BELOW: u8 = 50;
 
 /// What becomes of the sessions of a backend that goes down.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

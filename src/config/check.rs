@@ -132,6 +132,15 @@ impl Initial {
 }
 
 impl Check {
+    /// Whether a probe judges what a backend answers, and not only that it can be reached.
+    #[must_use]
+    pub fn judges(&self) -> bool {
+        match self.probe {
+            Probe::Tcp => false,
+            Probe::SendExpect { .. } | Probe::Http { .. } => true,
+        }
+    }
+
     /// The longest that a probe may take when nothing is said of it: 1 s, or where probes follow
     /// each other sooner, until the next one.
     pub(super) fn timeout_default(&self) -> Duration {

@@ -200,10 +200,12 @@ pub struct Pool {
     /// When real sessions take a backend out; `None`: never.
     pub ejection: Option<Ejection>,
     /// With fewer usable backends than this share of those that are ready, in percent, all that
-    /// are ready are balanced over. 0 to 100; 0: never.
-    pub panic_below: u8,
-    /// What becomes of it when none is usable.
-    pub all_down: AllDown,
+    /// are ready are balanced over. 0 to 100; 0: never; `None`: by the kind of check, as
+    /// [`Self::panics_below`] says.
+    pub panic_below: Option<u8>,
+    /// What becomes of it when none is usable; `None`: by the kind of check, as
+    /// [`Self::fails_open`] and [`Self::takes_ejected`] say.
+    pub all_down: Option<AllDown>,
     /// How long a backend that returns takes to its full share; `None`: none.
     pub slow_start: Option<Duration>,
     /// What becomes of the sessions of a backend that goes down.
@@ -235,8 +237,8 @@ impl Pool {
             queue: Queue::default(),
             check: None,
             ejection: Some(Ejection::default()),
-            panic_below: PANIC_BELOW,
-            all_down: AllDown::default(),
+            panic_below: None,
+            all_down: None,
             slow_start: None,
             on_down: OnDown::default(),
             discovery: None,
@@ -318,8 +320,6 @@ impl Backend {
 
 /// Connect attempts of a session when nothing else is said.
 pub const ATTEMPTS: u8 = 3;
-/// The least share of usable backends when nothing else is said, in percent.
-pub const PANIC_BELOW: u8 = 50;
 /// Grace of a stop when nothing else is said.
 pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(30);
 /// The histogram log when nothing else is said.

@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use crate::address::Address;
 pub use crate::config::AdminState;
-use crate::config::{self, AllDown, OnDown, Persist, Strategy};
+use crate::config::{self, OnDown, Persist, Strategy};
 use crate::guard::Limit;
 use crate::origin::Origins;
 
@@ -227,13 +227,12 @@ impl Pool {
         places.min(self.connections.places())
     }
 
-    /// Whether those that are ejected are taken all the same: all that answer were ejected a moment
-    /// ago, the pool is to fail open, and the control thread, which would have it panic, does not
-    /// know yet.
+    /// Whether those that are ejected are taken all the same: nobody else is up. Where the pool is
+    /// to fail open it panics once the control thread knows.
     #[must_use]
     pub fn is_desperate(&self) -> bool {
         let mut rotating = self.backends.iter().filter(|one| one.is_in_rotation());
-        self.config.all_down == AllDown::Open
+        self.config.takes_ejected()
             && self.ejections.used() > 0
             && rotating.all(|backend| backend.is_shut_out())
     }

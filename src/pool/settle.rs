@@ -2,11 +2,10 @@
 //!
 //! Few that are left would break under the load of all, and probes can be what is wrong: below a
 //! share of usable backends health and ejection are ignored, as Envoy's panic threshold has it.
-//! None at all is the same by default, or the end of the line where the configuration says so.
+//! None at all is the same, or the end of the line. A check that judges an answer is believed where
+//! the configuration does not say otherwise: then neither is so.
 
 use std::sync::Arc;
-
-use crate::config::AllDown;
 
 use super::{Backend, Pool};
 
@@ -50,8 +49,8 @@ impl Pool {
             // They are for this.
             0 if backups.iter().any(usable) => false,
             0 if all == 0 && backups.is_empty() => false,
-            0 => self.config.all_down == AllDown::Open,
-            usable => usable * 100 < all * usize::from(self.config.panic_below),
+            0 => self.config.fails_open(),
+            usable => usable * 100 < all * usize::from(self.config.panics_below()),
         }
     }
 }
@@ -61,7 +60,7 @@ mod tests {
     use fastrand::Rng;
 
     use super::*;
-    use crate::config::{self, AdminState, Ejection};
+    use crate::config::{self, AdminState, AllDown, Check, Ejection, Expect, Probe};
     use crate::pool::{Health, Standing, Tally};
 
     /// So many backends, named b0, b1, ...
@@ -71,6 +70,17 @@ mod tests {
             ..config::Backend::at(format!("127.0.0.1:{}", 9_000 + number).parse().unwrap())
         };
         config::Pool::of("p", (0..count).map(backend).collect())
+    }
+
+    /// A check that tells a role.
+    fn judging() -> Check {
+        Check {
+            probe: Probe::SendExpect {
+                send: b"INFO replication\r\n".to_vec(),
+                expect: Expect::Bytes(b"role:master".to_vec()),
+            },
+            ..Check::default()
+        }
     }
 
     fn standing(health: Health) -> Standing {
@@ -109,15 +119,62 @@ mod tests {
     #[test]
     fn the_threshold_can_be_set_and_zero_is_never() {
         let mut config = config(10);
-        config.panic_below = 80;
+        config.panic_below = Some(80);
         assert_eq!(in_rotation(&with_down(&config, 2)), 8);
         assert_eq!(in_rotation(&with_down(&config, 3)), 10);
-        config.panic_below = 0;
+        config.panic_below = Some(0);
         assert_eq!(in_rotation(&with_down(&config, 9)), 1);
         assert_eq!(in_rotation(&with_down(&config, 10)), 10);
-        config.all_down = AllDown::Closed;
+        config.all_down = Some(AllDown::Closed);
         let closed = with_down(&config, 10);
         assert!(in_rotation(&closed) == 0 && !closed.panic);
+    }
+
+    #[test]
+    fn a_check_that_judges_answers_is_believed() {
+        let mut config = config(3);
+        config.check = Some(judging());
+        let rotating = |config: &_, down| in_rotation(&with_down(config, down));
+        assert_eq!(
+            [0, 1, 2, 3].map(|down| rotating(&config, down)),
+            [3, 2, 1, 0]
+        );
+        // What is said wins, each for itself.
+        config.panic_below = Some(50);
+        assert_eq!([1, 2, 3].map(|down| rotating(&config, down)), [2, 3, 0]);
+        config.panic_below = None;
+        config.all_down = Some(AllDown::Open);
+        assert_eq!([1, 2, 3].map(|down| rotating(&config, down)), [2, 1, 3]);
+        // Those that only look whether it can be reached are not.
+        config.all_down = None;
+        config.check = Some(Check::default());
+        assert_eq!([1, 2, 3].map(|down| rotating(&config, down)), [2, 3, 3]);
+        config.check.as_mut().unwrap().tls = Some(config::CheckTls::default());
+        assert_eq!([1, 2, 3].map(|down| rotating(&config, down)), [2, 3, 3]);
+    }
+
+    /// The primary is ejected for what its sessions met, and the check says that the others are
+    /// none: clients go to the primary.
+    #[test]
+    fn the_only_one_that_is_up_is_taken_though_it_is_ejected() {
+        let mut config = config(3);
+        config.check = Some(judging());
+        let pool = with_down(&config, 2);
+        assert!(fail(&pool.backends[2], 5) && pool.backends[2].tally.is_ejected());
+        let reached =
+            |pool: &Pool| -> Vec<_> { pool.reachable().map(|one| one.name.clone()).collect() };
+        assert_eq!(reached(&pool), ["b2"]);
+        let known = |backend: &config::Backend| {
+            standing(match &*backend.name {
+                "b2" => Health::Up,
+                _ => Health::Down,
+            })
+        };
+        let next = Pool::build(&config, Some(&pool), known);
+        assert!(!next.panic && next.backends[2].tally.is_ejected());
+        assert_eq!(reached(&next), ["b2"]);
+        config.all_down = Some(AllDown::Closed);
+        assert!(reached(&Pool::build(&config, Some(&next), known)).is_empty());
     }
 
     /// Whatever the pool: who panics does so for all, and only as it was told.
@@ -126,10 +183,9 @@ mod tests {
         for seed in 0..2_000 {
             let mut rng = Rng::with_seed(seed);
             let mut config = config(rng.u16(1..9));
-            config.panic_below = [0, 30, 50, 100][rng.usize(0..4)];
-            if rng.bool() {
-                config.all_down = AllDown::Closed;
-            }
+            config.panic_below = [None, Some(0), Some(30), Some(100)][rng.usize(0..4)];
+            config.all_down = [None, Some(AllDown::Open), Some(AllDown::Closed)][rng.usize(0..3)];
+            config.check = [None, Some(Check::default()), Some(judging())][rng.usize(0..3)].clone();
             for backend in &mut config.backends {
                 backend.backup = rng.u8(..) < 60;
                 backend.weight = rng.u16(0..3);
@@ -170,11 +226,17 @@ mod tests {
             (mine.len(), left)
         };
         let ((mains, left), (backups, backups_left)) = (of(false), of(true));
-        let below = left * 100 < mains * usize::from(pool.config.panic_below);
+        let believed = pool.config.check == Some(judging());
+        let least = pool
+            .config
+            .panic_below
+            .unwrap_or(if believed { 0 } else { 50 });
+        let below = left * 100 < mains * usize::from(least);
         let expected = match (left + backups_left, pool.config.all_down) {
-            (0, AllDown::Open) => mains + backups > 0,
-            (0, AllDown::Closed) => false,
-            (_, AllDown::Open | AllDown::Closed) => left > 0 && below,
+            (0, Some(AllDown::Open)) => mains + backups > 0,
+            (0, Some(AllDown::Closed)) => false,
+            (0, None) => !believed && mains + backups > 0,
+            _ => left > 0 && below,
         };
         assert_eq!(pool.panic, expected, "{pool:?}");
         assert!(pool.backends.iter().all(|one| one.forced == pool.panic));
@@ -187,6 +249,14 @@ mod tests {
             left + backups_left
         };
         assert_eq!(reached, expected, "{pool:?}");
+        // Who is down is never reached unless it panics; who is ejected is where nobody else is up.
+        let met: Vec<_> = pool.reachable().collect();
+        assert!(pool.panic || met.iter().all(|one| one.health == Health::Up));
+        let up = |one: &&Arc<Backend>| one.is_ready() && one.health == Health::Up;
+        let is_closed = pool.config.all_down == Some(AllDown::Closed);
+        let nobody_else = left + backups_left == 0 && !is_closed;
+        let ups = pool.backends.iter().filter(up).count();
+        assert!(!nobody_else || pool.panic || met.len() == ups, "{pool:?}");
         let ejected = pool.backends.iter().filter(|one| one.tally.is_ejected());
         assert_eq!(pool.ejections.used() as usize, ejected.count());
         let bound = match mains + backups {

@@ -92,8 +92,8 @@ impl Pools {
                 share: random.pick(&[0, 50, 100]),
                 ..Ejection::default()
             }),
-            panic_below: random.pick(&[0, 50]),
-            all_down: random.pick(&[AllDown::Open, AllDown::Closed]),
+            panic_below: random.pick(&[Some(0), None]),
+            all_down: random.pick(&[None, Some(AllDown::Closed)]),
             queue: config::Queue {
                 max: random.pick(&[0, 1, 3, 100, 100]),
                 timeout: Duration::from_millis(random.pick(&[20, 300, 5_000])),

@@ -5,8 +5,7 @@ use super::{check, or_off};
 use crate::config::strategy::SUBSET;
 use crate::config::{
     AdminState, AllDown, Backend, Discovery, Ejection, FirstTier, Group, Hash, Key, LeastTime,
-    OnDown, PANIC_BELOW, Persist, Pool, Predictive, Queue, ScaleBy, Scaling, SecondTier, Strategy,
-    TwoTier,
+    OnDown, Persist, Pool, Predictive, Queue, ScaleBy, Scaling, SecondTier, Strategy, TwoTier,
 };
 
 pub(super) fn pool(pool: &Pool) -> Value {
@@ -16,6 +15,8 @@ pub(super) fn pool(pool: &Pool) -> Value {
         pool.backends.iter().partition(|backend| backend.reserve);
     let list = |backends: &[&Backend]| Value::list(backends.iter().map(|one| backend(one)));
     let strategy = (pool.strategy != Strategy::default()).then(|| strategy(pool));
+    let all_down = pool.all_down.as_ref();
+    let all_down = all_down.map(|answer| Value::text(name_of(&AllDown::ALL, answer)));
     let is_ejected = pool.ejection == Some(Ejection::default());
     Fields::default()
         .with("name", Value::text(&pool.name))
@@ -35,10 +36,8 @@ pub(super) fn pool(pool: &Pool) -> Value {
         .some("queue", queue(pool.queue))
         .some("check", pool.check.as_ref().map(check::check))
         .unless(is_ejected, "ejection", || ejection(pool.ejection))
-        .differs("panic_below", pool.panic_below, PANIC_BELOW)
-        .unless(pool.all_down == AllDown::default(), "all_down", || {
-            Value::text(name_of(&AllDown::ALL, &pool.all_down))
-        })
+        .some("panic_below", pool.panic_below)
+        .some("all_down", all_down)
         .some("slow_start", pool.slow_start)
         .some("on_down", on_down(pool.on_down))
         .some("discover", pool.discovery.as_ref().map(discovery))

@@ -285,8 +285,8 @@ impl Chance<'_> {
             },
             check: self.maybe(Self::check),
             ejection: self.maybe(Self::ejection),
-            panic_below: self.0.u8(..=100),
-            all_down: self.pick(&AllDown::ALL).1,
+            panic_below: self.maybe(|it| it.0.u8(..=100)),
+            all_down: self.maybe(|it| it.pick(&AllDown::ALL).1),
             slow_start: self.maybe(|it| it.ms(100, 3_600_000)),
             on_down: match self.0.u8(..3) {
                 0 => OnDown::Keep,

@@ -199,8 +199,10 @@ fn availability_has_short_forms() {
         OnDown::Close(hour)
     );
     assert_eq!(pool("slow_start: \"1h\"").slow_start, Some(hour));
-    assert_eq!(pool("panic_below: 0").panic_below, 0);
-    assert_eq!(pool("all_down: \"closed\"").all_down, AllDown::Closed);
+    assert_eq!(pool("panic_below: 0").panic_below, Some(0));
+    assert_eq!(pool("panic_below: \"auto\"").panic_below, None);
+    assert_eq!(pool("all_down: \"closed\"").all_down, Some(AllDown::Closed));
+    assert_eq!(pool("all_down: \"auto\"").all_down, None);
     assert_eq!(
         pool("max_connections: 9").max_connections,
         NonZeroU32::new(9)
@@ -312,11 +314,8 @@ fn what_fails_badly_is_warned_of() {
     assert_eq!(probed("102ms"), [""; 0]);
     let want = "f:2:58: warning: 102 backends, each probed every 101ms, are 1009 probes a second";
     assert_eq!(probed("101ms"), [want]);
-    let closed = "panic_below: 0, all_down: \"closed\"";
-    assert_eq!(of_pool(closed), [""; 0]);
-    let want = "f:2:67: warning: without panic_below, and with all_down: \"closed\", \
-                nobody is served when the probes are what is wrong";
-    assert_eq!(of_pool(&format!("check: \"tcp\", {closed}")), [want]);
+    let closed = "check: \"tcp\", panic_below: 0, all_down: \"closed\"";
+    assert_eq!(of_pool(closed), [""; 0], "a choice, and no mistake");
     let idle = "ejection: \"off\", slow_start: \"1s\", on_down: \"close\"";
     let want = [
         "f:2:56: warning: slow_start does nothing: without check and ejection no backend goes \

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use crate::config::judge::{Judge, duration, number, number_or, ratio_or_off, text, text_or};
+use crate::config::judge::{Judge, Leaf, duration, number, number_or, ratio_or_off, text, text_or};
 use crate::config::raw::{RawEjection, RawOnDown, RawQueue, Scalar};
 use crate::config::spans::Node;
 use crate::config::values::{self, ValueError};
-use crate::config::{AllDown, Ejection, OnDown, PANIC_BELOW, Queue};
+use crate::config::{AllDown, Ejection, OnDown, Queue};
 
 impl<'a> Judge<'a> {
     pub(in crate::config) fn queue(&mut self, raw: &'a RawQueue, at: &'a Node) -> Queue {
@@ -50,8 +50,11 @@ impl<'a> Judge<'a> {
         })
     }
 
-    pub(super) fn panic_below(&mut self, raw: &'a Scalar, at: &'a Node) -> u8 {
-        self.percent(raw, (at, "panic_below"), PANIC_BELOW)
+    pub(super) fn panic_below(&mut self, raw: &'a Scalar, at: &'a Node) -> Option<u8> {
+        let leaf = self.leaf(raw, at, "panic_below");
+        let read = self.read(&leaf, |leaf| auto_or(leaf, number(values::PERCENT)));
+        read.flatten()
+            .and_then(|percent| u8::try_from(percent).ok())
     }
 
     fn percent(
@@ -67,12 +70,10 @@ impl<'a> Judge<'a> {
             .unwrap_or(default)
     }
 
-    pub(super) fn all_down(&mut self, raw: &'a Scalar, at: &'a Node) -> AllDown {
+    pub(super) fn all_down(&mut self, raw: &'a Scalar, at: &'a Node) -> Option<AllDown> {
         let leaf = self.leaf(raw, at, "all_down");
-        let read = self.read(&leaf, |leaf| {
-            values::named("answer", text(leaf)?, &AllDown::ALL)
-        });
-        read.unwrap_or_default()
+        let named = |leaf: &Leaf<'_>| values::named("answer", text(leaf)?, &AllDown::ALL);
+        self.read(&leaf, |leaf| auto_or(leaf, named)).flatten()
     }
 
     pub(super) fn on_down(&mut self, raw: &'a RawOnDown, at: &'a Node) -> OnDown {
@@ -86,6 +87,17 @@ impl<'a> Judge<'a> {
         let close_over = self.read(&close_over, duration(values::GRACE));
         bare.or_else(|| close_over.map(OnDown::Close))
             .unwrap_or_default()
+    }
+}
+
+/// What `read` makes of a value; none where it is left to the kind of check.
+fn auto_or<T>(
+    leaf: &Leaf<'_>,
+    read: impl FnOnce(&Leaf<'_>) -> Result<T, ValueError>,
+) -> Result<Option<T>, ValueError> {
+    match text(leaf) {
+        Ok("auto") => Ok(None),
+        Ok(_) | Err(_) => read(leaf).map(Some),
     }
 }
 

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::At;
 use crate::address::Address;
-use crate::config::{AllDown, Config, Discovery, OnDown, Pool, Verify, values};
+use crate::config::{Config, Discovery, OnDown, Pool, Verify, values};
 
 pub(super) fn pool(i: usize, pool: &Pool, found: &mut Vec<(At, String)>) {
     if let Some(check) = &pool.check {
@@ -20,11 +20,6 @@ pub(super) fn pool(i: usize, pool: &Pool, found: &mut Vec<(At, String)>) {
                 "{backends} backends, each probed every {interval}, are {probes} probes a second"
             );
             found.push((At::Interval(i), sentence));
-        }
-        if pool.panic_below == 0 && pool.all_down == AllDown::Closed {
-            let sentence = "without panic_below, and with all_down: \"closed\", nobody is served \
-                            when the probes are what is wrong";
-            found.push((At::AllDown(i), sentence.to_owned()));
         }
     } else if pool.ejection.is_none() {
         let nothing = "without check and ejection no backend goes down";

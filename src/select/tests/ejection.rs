@@ -123,7 +123,7 @@ fn where_all_are_ejected_it_is_as_the_pool_was_told() {
     for (name, strategy) in Strategy::all() {
         for (all_down, open) in [(AllDown::Open, true), (AllDown::Closed, false)] {
             let mut config = ejecting(strategy.clone(), &backends(&[1, 1, 1]));
-            config.all_down = all_down;
+            config.all_down = Some(all_down);
             let mut bench = Bench::with(config);
             eject(&bench, &[0, 1, 2]);
             let choice = bench.select(Keys::default(), &[0, 1, 2]);

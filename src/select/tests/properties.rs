@@ -82,7 +82,7 @@ fn random_pool(strategy: &Strategy, rng: &mut Rng) -> Pool {
         ..config::Ejection::default()
     });
     if rng.bool() {
-        config.all_down = config::AllDown::Closed;
+        config.all_down = Some(config::AllDown::Closed);
     }
     Pool::new(&config).with(|backend| {
         backend.standby = rng.u8(..) < 30;
