@@ -149,13 +149,16 @@ impl Balancer {
         listening::probe_origins(&config)?;
         let new = listening::bind_new(&self.crew, &self.snapshot, &config)?;
         self.declared = declared;
+        // What is known of other questions, or by other ports, counts from now on.
+        self.discoveries.follow(&config);
+        let config = self.effective(&self.declared);
         self.follow(config, new);
         Ok(())
     }
 
     /// What is declared, with what is discovered.
     fn effective(&self, declared: &Declared) -> Config {
-        let found = |pool: &str| self.discoveries.found(pool).map(<[_]>::to_vec);
+        let found = |pool: &str| self.discoveries.found(pool);
         declared.complete(discovery::merge(declared.config(), found))
     }
 

@@ -85,7 +85,7 @@ impl Balancer {
                 () = notices.notified() => Wake::Ejections,
                 () = until(self.ejections.next()) => Wake::Ejections,
                 news = self.checks.next() => Wake::News(news),
-                _ = self.discoveries.changed() => Wake::Discovered,
+                () = self.discoveries.changed() => Wake::Discovered,
                 () = Watchdog::due(self.watchdog.as_mut()) => Wake::Watchdog,
                 () = until(publish_due) => Wake::Publish,
                 () = until(close_due) => Wake::CloseLeft,

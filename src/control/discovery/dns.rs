@@ -5,6 +5,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use hickory_resolver::TokioResolver;
@@ -15,21 +16,13 @@ use hickory_resolver::net::{DnsError, NetError};
 use hickory_resolver::proto::op::ResponseCode;
 use hickory_resolver::proto::rr::rdata::SRV;
 use hickory_resolver::proto::rr::{RData, RecordType};
+use parking_lot::Mutex;
 use tokio::task::JoinSet;
 
 use crate::address::Address;
 use crate::config::Backend;
 
-use super::{BACKENDS_MAX, Found, Pace, Teller};
-
-/// What is asked for.
-#[derive(Clone, Debug)]
-pub(super) enum Question {
-    /// Every address of a name, with this port.
-    Addresses(String, u16),
-    /// The service records of a name.
-    Services(String),
-}
+use super::{BACKENDS_MAX, Found, Pace, Question, Teller};
 
 /// A question, whom to ask, and what was answered last.
 #[derive(Debug)]
@@ -40,8 +33,11 @@ pub(super) struct Dns {
     memory: Memory,
 }
 
+/// What is known by name and record type. Who asks other servers from now on has it too.
+pub(super) type Memory = Arc<Mutex<Addresses>>;
+
 /// The last good addresses by name and record type.
-type Memory = HashMap<(String, RecordType), Vec<IpAddr>>;
+type Addresses = HashMap<(String, RecordType), Vec<IpAddr>>;
 
 /// What came of one round of questions.
 #[derive(Debug, Default)]
@@ -51,7 +47,7 @@ struct Round {
     /// The first thing that went wrong.
     error: Option<String>,
     /// What is remembered for the next one.
-    memory: Memory,
+    memory: Addresses,
 }
 
 /// The answer to one question.
@@ -63,16 +59,16 @@ enum Answer {
 }
 
 impl Dns {
-    pub(super) fn new(question: Question, servers: Vec<SocketAddr>) -> Self {
+    pub(super) fn new(question: Question, servers: Vec<SocketAddr>, memory: Memory) -> Self {
         Self {
             question,
             servers,
-            memory: Memory::new(),
+            memory,
         }
     }
 
     /// Asks for ever, as often as the answers' times to live say, and tells what came of it.
-    pub(super) async fn follow(mut self, teller: Teller, pace: Pace) {
+    pub(super) async fn follow(self, teller: Teller, pace: Pace) {
         let mut failures = 0;
         loop {
             let mut round = Round::default();
@@ -97,7 +93,7 @@ impl Dns {
             };
             let found = (!found.is_empty()).then(|| Found::of(found));
             if found.is_some() {
-                self.memory = round.memory;
+                *self.memory.lock() = round.memory;
             }
             teller.tell(found, round.error, Some(next)).await;
             tokio::time::sleep(next).await;
@@ -114,11 +110,14 @@ impl Dns {
             }
         };
         match &self.question {
-            Question::Addresses(name, port) => {
+            Question::Addresses(name) => {
                 let found = self.addresses(&resolver, vec![name.clone()], round).await;
                 let found = found.into_values().flatten();
-                found.map(|ip| backend(ip, *port)).collect()
+                // Who asks knows the port.
+                found.map(|ip| backend(ip, 0)).collect()
             }
+            // Not a question for the DNS.
+            Question::File(_) => Vec::new(),
             Question::Services(name) => {
                 let lookup = match records(&resolver, name, RecordType::SRV).await {
                     Answer::Records(lookup) => lookup,
@@ -170,7 +169,7 @@ impl Dns {
             }
             match asked.join_next().await {
                 Some(Ok((name, kind, answer))) => {
-                    let known = self.memory.get(&(name.clone(), kind));
+                    let known = self.memory.lock().get(&(name.clone(), kind)).cloned();
                     let addresses = round.take(&name, kind, answer, known);
                     found.entry(name).or_default().extend(addresses);
                 }
@@ -185,7 +184,8 @@ impl Dns {
 impl Question {
     fn name(&self) -> &str {
         match self {
-            Self::Addresses(name, _) | Self::Services(name) => name,
+            Self::Addresses(name) | Self::Services(name) => name,
+            Self::File(_) => "a file",
         }
     }
 }
@@ -205,7 +205,7 @@ impl Round {
         name: &str,
         kind: RecordType,
         answer: Answer,
-        known: Option<&Vec<IpAddr>>,
+        known: Option<Vec<IpAddr>>,
     ) -> Vec<IpAddr> {
         let addresses: Vec<IpAddr> = match answer {
             Answer::Records(lookup) => {
@@ -216,7 +216,7 @@ impl Round {
             Answer::Nothing => return Vec::new(),
             Answer::Failed(why) => {
                 self.fail(format!("{name}: {why}"));
-                known.cloned().unwrap_or_default()
+                known.unwrap_or_default()
             }
         };
         let key = (name.to_owned(), kind);

@@ -1,8 +1,9 @@
 //! Backends that are not in the configuration: what the DNS says of a name, or what a file lists.
 //!
-//! Each pool that discovers has a task of its own, which looks again and again and tells what it
-//! found. [`Discoveries`] keeps the last good set of each, whatever fails afterwards; [`merge`]
-//! puts them behind the declared ones.
+//! Each question has a task of its own, which looks again and again and tells what it found, for
+//! all pools that ask it. [`Discoveries`] keeps the last good answer to each, whatever fails
+//! afterwards, and whatever else changes of the pools that ask; [`merge`] puts what is found behind
+//! the declared backends.
 
 mod dns;
 mod file;
@@ -10,11 +11,13 @@ mod file;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
+use crate::address::Address;
 use crate::config::{Backend, Config, Discovery};
 
 /// What was found for each pool that discovers.
@@ -23,7 +26,9 @@ use crate::config::{Backend, Config, Discovery};
 /// as it is what takes news in.
 #[derive(Debug)]
 pub(super) struct Discoveries {
-    followed: BTreeMap<String, Followed>,
+    /// By name.
+    pools: BTreeMap<String, Asking>,
+    followed: BTreeMap<Question, Followed>,
     sender: mpsc::Sender<News>,
     news: mpsc::Receiver<News>,
     /// Counts tasks: news of those that were stopped may be on their way still.
@@ -70,6 +75,7 @@ impl Discoveries {
     fn at_pace(pace: Pace) -> Self {
         let (sender, news) = mpsc::channel(NEWS);
         Self {
+            pools: BTreeMap::new(),
             followed: BTreeMap::new(),
             sender,
             news,
@@ -79,135 +85,169 @@ impl Discoveries {
     }
 
     /// Begins to look where the configuration says, and ends what it no longer says. What stays
-    /// keeps what it found. A pool that looks elsewhere from now on keeps it until the first
-    /// answer from there, good or bad. To be called inside the control thread's runtime.
+    /// keeps what it found, whichever pool asks it now, with whatever port. A pool that looks
+    /// elsewhere from now on keeps what it had until the first answer from there, good or bad. To
+    /// be called inside the control thread's runtime.
     pub(super) fn follow(&mut self, config: &Config) {
-        let mut before = std::mem::take(&mut self.followed);
+        let mut pools = BTreeMap::new();
         for pool in &config.pools {
-            let Some(discovery) = pool.discovery.clone() else {
+            let Some(discovery) = &pool.discovery else {
                 continue;
             };
-            let resolvers = match discovery {
-                Discovery::Dns { .. } | Discovery::Srv(_) => config.resolvers.clone(),
-                Discovery::File(_) => Vec::new(),
+            let mut asking = Asking::new(discovery);
+            if let Some(before) = self.pools.get(&pool.name) {
+                asking.before = if before.question == asking.question {
+                    before.before.clone()
+                } else {
+                    self.found(&pool.name)
+                };
+            }
+            pools.insert(pool.name.clone(), asking);
+        }
+        self.pools = pools;
+        let mut before = std::mem::take(&mut self.followed);
+        let questions = self.pools.values().map(|asking| asking.question.clone());
+        for question in questions.collect::<BTreeSet<_>>() {
+            let resolvers = match question {
+                Question::Addresses(_) | Question::Services(_) => config.resolvers.clone(),
+                Question::File(_) => Vec::new(),
             };
-            let source = Source {
-                discovery,
-                resolvers,
+            let followed = match before.remove(&question) {
+                Some(old) if old.resolvers == resolvers => old,
+                old => self.begin(&question, resolvers, old),
             };
-            let followed = match before.remove(&pool.name) {
-                Some(old) if old.source == source => old,
-                old => self.begin(&pool.name, source, old),
-            };
-            self.followed.insert(pool.name.clone(), followed);
+            self.followed.insert(question, followed);
         }
     }
 
     /// The last good set of a pool, sorted by address, backups last; `None`: nothing is known yet.
     #[must_use]
-    pub(super) fn found(&self, pool: &str) -> Option<&[Backend]> {
-        self.followed.get(pool)?.found.as_deref()
+    pub(super) fn found(&self, pool: &str) -> Option<Vec<Backend>> {
+        let asking = self.pools.get(pool)?;
+        let followed = self.followed.get(&asking.question)?;
+        match &followed.found {
+            Some(found) => Some(asking.with_port(found)),
+            None if followed.state.is_known() => None,
+            None => asking.before.clone(),
+        }
     }
 
     /// Whether a pool has had an answer since it began to discover, good or bad.
     #[must_use]
     pub(super) fn has_answer(&self, pool: &str) -> bool {
-        let state = self.state(pool);
-        state.is_some_and(|state| state.succeeded_at.is_some() || state.error.is_some())
+        self.state(pool).is_some_and(State::is_known)
     }
 
     /// How it is going; `None`: the pool discovers nothing.
     #[must_use]
     pub(super) fn state(&self, pool: &str) -> Option<&State> {
-        Some(&self.followed.get(pool)?.state)
+        let question = &self.pools.get(pool)?.question;
+        Some(&self.followed.get(question)?.state)
     }
 
-    /// Waits until the set of a pool is another one; answers with its name. Nothing is lost when
-    /// this is dropped before it ends.
-    pub(super) async fn changed(&mut self) -> String {
+    /// Waits until what is found is something else. Nothing is lost when this is dropped before it
+    /// ends.
+    pub(super) async fn changed(&mut self) {
         loop {
             let news = self.news.recv().await;
             let news = news.expect("a sender is kept here, so the channel stays open");
-            if let Some(pool) = self.take(news) {
-                return pool;
+            if self.take(news) {
+                return;
             }
         }
     }
 
-    /// A task for a pool, which may have looked elsewhere before.
-    fn begin(&mut self, pool: &str, source: Source, old: Option<Followed>) -> Followed {
+    /// A task for a question, which may have been asked elsewhere before.
+    fn begin(
+        &mut self,
+        question: &Question,
+        resolvers: Vec<SocketAddr>,
+        mut old: Option<Followed>,
+    ) -> Followed {
         self.tasks += 1;
         let teller = Teller {
-            pool: pool.to_owned(),
+            question: question.clone(),
             task: self.tasks,
             sender: self.sender.clone(),
         };
-        let task = match &source.discovery {
-            Discovery::Dns { name, port } => {
-                let question = dns::Question::Addresses(name.clone(), *port);
-                let dns = dns::Dns::new(question, source.resolvers.clone());
+        let memory = old.as_ref().map(|old| old.memory.clone());
+        let memory = memory.unwrap_or_default();
+        let task = match question {
+            Question::Addresses(_) | Question::Services(_) => {
+                let dns = dns::Dns::new(question.clone(), resolvers.clone(), memory.clone());
                 tokio::spawn(dns.follow(teller, self.pace))
             }
-            Discovery::Srv(name) => {
-                let question = dns::Question::Services(name.clone());
-                let dns = dns::Dns::new(question, source.resolvers.clone());
-                tokio::spawn(dns.follow(teller, self.pace))
-            }
-            Discovery::File(path) => tokio::spawn(file::follow(path.clone(), teller, self.pace)),
+            Question::File(path) => tokio::spawn(file::follow(path.clone(), teller, self.pace)),
         };
-        let elsewhere = |old: &Followed| old.source.discovery != source.discovery;
         Followed {
             task: task.abort_handle(),
             number: self.tasks,
             state: State::default(),
-            is_stale: old.as_ref().is_some_and(elsewhere),
-            found: old.and_then(|mut old| old.found.take()),
-            source,
+            found: old.as_mut().and_then(|old| old.found.take()),
+            memory,
+            resolvers,
         }
     }
 
-    /// Takes news in. Answers with the pool if its set is another one now.
-    fn take(&mut self, news: News) -> Option<String> {
-        let followed = self.followed.get_mut(&news.pool)?;
+    /// Takes news in. Whether what is found is something else now.
+    fn take(&mut self, news: News) -> bool {
+        let whom = self.whom(&news.question);
+        let Some(followed) = self.followed.get_mut(&news.question) else {
+            return false;
+        };
         if followed.number != news.task {
-            return None;
+            return false;
         }
-        let pool = news.pool;
         let state = &mut followed.state;
         if news.error != state.error {
             match (&news.error, &news.found) {
-                (Some(error), Some(_)) => log::warn!("discovery of pool `{pool}`: {error}"),
+                (Some(error), Some(_)) => log::warn!("discovery of {whom}: {error}"),
                 (Some(error), None) => {
-                    log::warn!("discovery of pool `{pool}`: {error}; what was found before stays");
+                    log::warn!("discovery of {whom}: {error}; keeping the last known addresses");
                 }
-                (None, _) => log::info!("discovery of pool `{pool}` works again"),
+                (None, _) => log::info!("discovery of {whom} works again"),
             }
         }
         state.error = news.error;
         state.next_at = news.next.map(|after| SystemTime::now() + after);
-        let was_stale = std::mem::take(&mut followed.is_stale);
+        if news.found.is_some() {
+            state.succeeded_at = Some(SystemTime::now());
+        }
+        // What another source said is no last good set of this one.
+        let mut changed = false;
+        let asking = self.pools.values_mut();
+        for asking in asking.filter(|asking| asking.question == news.question) {
+            changed |= asking.before.take().is_some();
+        }
         let Some(found) = news.found else {
-            // What another source said is no last good set of this one.
-            let had = was_stale && followed.found.take().is_some();
-            return had.then_some(pool);
+            return changed;
         };
-        state.succeeded_at = Some(SystemTime::now());
         let Found {
             backends: found,
             dropped,
         } = found;
         if followed.found.as_ref() == Some(&found) {
-            return None;
+            return changed;
         }
-        log_change(&pool, followed.found.as_deref().unwrap_or_default(), &found);
+        log_change(&whom, followed.found.as_deref().unwrap_or_default(), &found);
         if dropped > 0 {
             log::warn!(
-                "discovery of pool `{pool}`: {dropped} backends are left out: {BACKENDS_MAX} are \
-                 the most"
+                "discovery of {whom}: {dropped} backends are left out: {BACKENDS_MAX} are the most"
             );
         }
         followed.found = Some(found);
-        Some(pool)
+        true
+    }
+
+    /// Who asks a question, in words.
+    fn whom(&self, question: &Question) -> String {
+        let asking = self.pools.iter();
+        let mut pools = asking.filter(|(_, asking)| asking.question == *question);
+        let first = pools.next().map_or("", |(name, _)| name);
+        match pools.count() {
+            0 => format!("pool `{first}`"),
+            more => format!("pool `{first}` and {more} more"),
+        }
     }
 }
 
@@ -217,17 +257,71 @@ impl Default for Discoveries {
     }
 }
 
+/// What is asked for. What is known is known by it: not by who asks, nor by what else that says.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Question {
+    /// Every address of a name, in lower case, as names of the DNS know no case.
+    Addresses(String),
+    /// The service records of a name.
+    Services(String),
+    /// What a file lists.
+    File(PathBuf),
+}
+
 /// A pool that discovers.
 #[derive(Debug)]
+struct Asking {
+    question: Question,
+    /// Of backends that are found by their addresses alone.
+    port: u16,
+    /// What it found elsewhere, until the first answer from here.
+    before: Option<Vec<Backend>>,
+}
+
+impl Asking {
+    fn new(discovery: &Discovery) -> Self {
+        let (question, port) = match discovery {
+            Discovery::Dns { name, port } => {
+                (Question::Addresses(name.to_ascii_lowercase()), *port)
+            }
+            Discovery::Srv(name) => (Question::Services(name.to_ascii_lowercase()), 0),
+            Discovery::File(path) => (Question::File(path.clone()), 0),
+        };
+        Self {
+            question,
+            port,
+            before: None,
+        }
+    }
+
+    fn with_port(&self, found: &[Backend]) -> Vec<Backend> {
+        let found = found.iter().map(|backend| match &backend.address {
+            Address::Tcp(at) if at.port() == 0 => {
+                let address = Address::Tcp(SocketAddr::new(at.ip(), self.port));
+                Backend {
+                    name: address.to_string(),
+                    address,
+                    ..backend.clone()
+                }
+            }
+            Address::Tcp(_) | Address::Unix(_) => backend.clone(),
+        });
+        found.collect()
+    }
+}
+
+/// A question that is asked again and again.
+#[derive(Debug)]
 struct Followed {
-    source: Source,
     task: AbortHandle,
     /// Which of all tasks so far.
     number: u64,
+    /// The last good answer; addresses alone have port 0.
     found: Option<Vec<Backend>>,
-    /// It was found elsewhere than where is looked now, and nothing came from there yet.
-    is_stale: bool,
     state: State,
+    memory: dns::Memory,
+    /// For the DNS.
+    resolvers: Vec<SocketAddr>,
 }
 
 impl Drop for Followed {
@@ -236,18 +330,17 @@ impl Drop for Followed {
     }
 }
 
-/// Where to look.
-#[derive(Debug, PartialEq, Eq)]
-struct Source {
-    discovery: Discovery,
-    /// For the DNS.
-    resolvers: Vec<SocketAddr>,
+impl State {
+    /// Whether there was an answer, good or bad.
+    fn is_known(&self) -> bool {
+        self.succeeded_at.is_some() || self.error.is_some()
+    }
 }
 
 /// What came of a look.
 #[derive(Debug)]
 struct News {
-    pool: String,
+    question: Question,
     task: u64,
     /// `None`: what was found before stays.
     found: Option<Found>,
@@ -260,7 +353,7 @@ struct News {
 /// A task's way to tell its news.
 #[derive(Debug)]
 struct Teller {
-    pool: String,
+    question: Question,
     task: u64,
     sender: mpsc::Sender<News>,
 }
@@ -269,7 +362,7 @@ impl Teller {
     /// Tells what came of a look, once there is room.
     async fn tell(&self, found: Option<Found>, error: Option<String>, next: Option<Duration>) {
         let news = News {
-            pool: self.pool.clone(),
+            question: self.question.clone(),
             task: self.task,
             found,
             error,
@@ -335,14 +428,14 @@ impl Found {
     }
 }
 
-fn log_change(pool: &str, before: &[Backend], found: &[Backend]) {
+fn log_change(whom: &str, before: &[Backend], found: &[Backend]) {
     let addresses = |set: &[Backend]| -> BTreeSet<_> {
         let addresses = set.iter().map(|backend| backend.address.clone());
         addresses.collect()
     };
     let (old, new) = (addresses(before), addresses(found));
     log::info!(
-        "discovery of pool `{pool}`: {} backends, {} new, {} gone",
+        "discovery of {whom}: {} backends, {} new, {} gone",
         found.len(),
         new.difference(&old).count(),
         old.difference(&new).count()

@@ -50,13 +50,13 @@ fn run(test: impl Future<Output = ()>) {
 
 /// What is found now, written short.
 fn found(discoveries: &Discoveries) -> Vec<String> {
-    let found = discoveries.found("web").unwrap_or_default().iter();
+    let found = discoveries.found("web").unwrap_or_default();
     let text = |b: &Backend| {
         let backup = if b.backup { ",backup" } else { "" };
         assert_eq!(b.name, b.address.to_string());
         format!("{},weight={}{backup}", b.address, b.weight)
     };
-    found.map(text).collect()
+    found.iter().map(text).collect()
 }
 
 /// Waits until something is true, while news are taken in.
@@ -86,7 +86,7 @@ fn addresses_come_and_go_with_the_answers() {
         );
         discoveries.follow(&config(name("a.test"), &[server.address]));
         assert_eq!(discoveries.found("web"), None);
-        assert_eq!(discoveries.changed().await, "web");
+        discoveries.changed().await;
         let all = [
             "10.0.0.1:80,weight=1",
             "10.0.0.2:80,weight=1",
@@ -98,7 +98,7 @@ fn addresses_come_and_go_with_the_answers() {
         assert!(state.next_at.unwrap() > SystemTime::now() - Duration::from_secs(1));
 
         server.say("a.test.", Reply::addresses(0, &["10.0.0.3", "10.0.0.1"]));
-        assert_eq!(discoveries.changed().await, "web");
+        discoveries.changed().await;
         assert_eq!(
             found(&discoveries),
             ["10.0.0.1:80,weight=1", "10.0.0.3:80,weight=1"]
@@ -274,6 +274,69 @@ fn who_is_no_longer_followed_is_left_alone() {
     });
 }
 
+/// What is known is known by what was asked.
+#[test]
+fn whatever_else_changes_while_the_dns_fails_the_known_addresses_stay() {
+    run(async {
+        let server = Server::start().await;
+        let silent = Server::start().await;
+        server.say("a.test.", Reply::addresses(0, &["10.0.0.1", "::1"]));
+        silent.say(
+            "a.test.",
+            Reply::BrokenForIpv6(vec!["10.0.0.1".parse().unwrap()]),
+        );
+        let mut discoveries = Discoveries::at_pace(FAST);
+        discoveries.follow(&config(name("a.test"), &[server.address]));
+        discoveries.changed().await;
+        let with_port =
+            |port: u16| ["10.0.0.1", "[::1]"].map(|host| format!("{host}:{port},weight=1"));
+        assert_eq!(found(&discoveries), with_port(80));
+        server.say("a.test.", Reply::Broken);
+        until(&mut discoveries, |d| error(d).is_some()).await;
+        let other = |name: &str, port| Discovery::Dns {
+            name: name.to_owned(),
+            port,
+        };
+        // Another port, another case, another name of the pool, other servers.
+        let failed = Some("a.test: the DNS answers \"Server Failure\"");
+        discoveries.follow(&config(other("a.test", 81), &[server.address]));
+        assert_eq!(found(&discoveries), with_port(81));
+        discoveries.follow(&config(other("A.Test", 82), &[server.address]));
+        assert_eq!(found(&discoveries), with_port(82));
+        assert_eq!(error(&discoveries), failed);
+        let mut renamed = config(other("a.test", 83), &[server.address]);
+        renamed.pools[0].name = "api".to_owned();
+        discoveries.follow(&renamed);
+        let at: Vec<_> = discoveries.found("api").unwrap();
+        assert_eq!(at[0].address.to_string(), "10.0.0.1:83");
+        assert_eq!(discoveries.found("web"), None);
+        discoveries.follow(&config(other("a.test", 84), &[silent.address]));
+        assert_eq!(found(&discoveries), with_port(84));
+        until(&mut discoveries, |d| error(d).is_some()).await;
+        assert_eq!(found(&discoveries), with_port(84), "of both types");
+    });
+}
+
+#[test]
+fn services_stay_known_when_another_pool_asks_for_them() {
+    run(async {
+        let server = Server::start().await;
+        let services = [(0, 1, 80, "a.test.")];
+        server.say("_db._tcp.test.", Reply::services(&services));
+        server.say("a.test.", Reply::addresses(0, &["10.0.0.1"]));
+        let mut discoveries = Discoveries::at_pace(FAST);
+        let srv = || Discovery::Srv("_db._tcp.test".to_owned());
+        discoveries.follow(&config(srv(), &[server.address]));
+        discoveries.changed().await;
+        server.say("_db._tcp.test.", Reply::Broken);
+        until(&mut discoveries, |d| error(d).is_some()).await;
+        let mut renamed = config(srv(), &[server.address]);
+        renamed.pools[0].name = "api".to_owned();
+        discoveries.follow(&renamed);
+        assert_eq!(discoveries.found("api").unwrap()[0].name, "10.0.0.1:80");
+    });
+}
+
 /// Each round opens sockets; none is left.
 #[test]
 fn rounds_leave_no_descriptor_behind() {
@@ -281,18 +344,20 @@ fn rounds_leave_no_descriptor_behind() {
         let open = || fs::read_dir("/proc/self/fd").unwrap().count();
         let server = Server::start().await;
         server.say("a.test.", Reply::addresses(0, &["10.0.0.1"]));
-        let of = dns::Question::Addresses("a.test".to_owned(), 80);
+        let of = Question::Addresses("a.test".to_owned());
         let pace = Pace {
             ttl_min: Duration::from_millis(1),
             ..FAST
         };
         let (sender, mut news) = mpsc::channel(1);
         let teller = Teller {
-            pool: "web".to_owned(),
+            question: of.clone(),
             task: 1,
             sender,
         };
-        let task = tokio::spawn(dns::Dns::new(of, vec![server.address]).follow(teller, pace));
+        let task = tokio::spawn(
+            dns::Dns::new(of, vec![server.address], dns::Memory::default()).follow(teller, pace),
+        );
         let mut most = 0;
         for round in 0..200 {
             assert!(news.recv().await.unwrap().found.is_some());
