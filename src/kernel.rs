@@ -37,8 +37,10 @@ pub trait Kernel {
     /// ids that nobody asked for are closed. `None`: it did not arrive.
     fn adopt(&mut self, listener: u64) -> Option<Socket>;
 
-    /// Connects a socket that [`Kernel::open`] made.
-    fn connect(&mut self, token: Token, socket: &Socket, to: &Address);
+    /// Connects a socket that [`Kernel::open`] made. `Some`: it is done, or refused, and nothing
+    /// completes later, as always with a Unix socket: `EAGAIN` says that its backlog is full.
+    fn connect(&mut self, token: Token, socket: &Socket, to: &Address)
+    -> Option<Result<(), Errno>>;
 
     /// Multishot receive: each completion with bytes owns a [`Buffer`] until
     /// [`Kernel::give_back`]. It ends by itself after [`RECV_BYTES_MAX`] where the kernel can count
@@ -274,6 +276,8 @@ impl Errno {
     pub const NOBUFS: Self = Self(libc::ENOBUFS);
     /// Reset by the peer.
     pub const CONNRESET: Self = Self(libc::ECONNRESET);
+    /// Not now; of a Unix socket's connect: its backlog is full.
+    pub const AGAIN: Self = Self(libc::EAGAIN);
     /// Nobody listens there.
     pub const CONNREFUSED: Self = Self(libc::ECONNREFUSED);
     /// The peer did not answer in time.

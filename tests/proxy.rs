@@ -33,6 +33,8 @@ mod bytes;
 mod connecting;
 #[path = "proxy/crowd.rs"]
 mod crowd;
+#[path = "proxy/crowded.rs"]
+mod crowded;
 #[path = "proxy/discovery.rs"]
 mod discovery;
 #[path = "proxy/echo.rs"]

@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+mod crowd;
 mod ejection;
 mod history;
 mod latency;
@@ -61,6 +62,8 @@ pub struct Pool {
     pub panic: bool,
     /// A backend's slow start lasts.
     pub rising: bool,
+    /// A backend listens on a Unix socket, whose backlog may be full.
+    pub crowds: bool,
     /// As it was configured.
     pub config: config::Pool,
 }
@@ -156,6 +159,7 @@ impl Pool {
             leaving: before.map_or_else(Vec::new, |before| before.left_by(config)),
             panic: false,
             rising: false,
+            crowds: false,
             config: config.clone(),
         };
         let max = config.max_connections;
@@ -200,6 +204,7 @@ impl Pool {
             leaving: self.leaving.clone(),
             panic: false,
             rising: false,
+            crowds: false,
             config: self.config.clone(),
         };
         pool.settle();
@@ -225,6 +230,14 @@ impl Pool {
         let places = self.reachable().map(|backend| backend.places(now));
         let places = places.fold(0, u32::saturating_add);
         places.min(self.connections.places())
+    }
+
+    /// When the first of the backends whose backlog is full is asked again.
+    #[must_use]
+    pub fn ask_at(&self, now: u64) -> Option<u64> {
+        let crowds = self.backends.iter().filter(|_| self.crowds);
+        let times = crowds.filter_map(|backend| backend.tally.crowd.ask_at(now));
+        times.min()
     }
 
     /// Whether those that are ejected are taken all the same: nobody else is up. Where the pool is
@@ -386,11 +399,25 @@ impl Backend {
     /// How many more connections it may have at a time.
     #[must_use]
     pub fn places(&self, now: u64) -> u32 {
-        self.max(now).saturating_sub(self.tally.connections.used())
+        let places = self.max(now).saturating_sub(self.tally.connections.used());
+        places.min(self.tally.crowd.places(now))
     }
 
-    /// Connections at most: fewer in slow start.
+    /// Its backlog is full: it gets nothing more until it is asked again, and is not to blame.
+    pub fn on_crowded(&self, now: u64) {
+        self.tally.crowd.on_full(now);
+    }
+
+    /// It took a connection at once.
+    pub fn on_taken(&self) {
+        self.tally.crowd.on_taken();
+    }
+
+    /// Connections at most: fewer in slow start, none while its backlog is full.
     fn max(&self, now: u64) -> u32 {
+        if self.tally.crowd.places(now) == 0 {
+            return 0;
+        }
         let max = self.tally.connections.max();
         match self.rise {
             Some(rise) if max < u32::MAX => rise.places(max, now),

@@ -7,6 +7,8 @@
 
 use std::sync::Arc;
 
+use crate::address::Address;
+
 use super::{Backend, Pool};
 
 impl Pool {
@@ -15,6 +17,8 @@ impl Pool {
         self.bound_ejections();
         self.panic = self.is_to_panic();
         self.rising = self.backends.iter().any(|backend| backend.rise.is_some());
+        let is_unix = |backend: &Arc<Backend>| matches!(backend.address, Address::Unix(_));
+        self.crowds = self.backends.iter().any(is_unix);
         for backend in &mut self.backends {
             // Nobody else has it yet.
             Arc::make_mut(backend).forced = self.panic;

@@ -6,6 +6,7 @@ use crossbeam::utils::CachePadded;
 
 use crate::guard::Limit;
 
+use super::crowd::Crowd;
 use super::ejection::Ejection;
 use super::{History, Latency, Traffic};
 
@@ -23,6 +24,7 @@ pub struct Tally {
     /// What happened to it.
     pub history: CachePadded<History>,
     pub(super) ejection: Ejection,
+    pub(super) crowd: Crowd,
     experience: CachePadded<Experience>,
 }
 
@@ -249,6 +251,7 @@ impl Default for Tally {
             traffic: Traffic::default(),
             history: CachePadded::default(),
             ejection: Ejection::default(),
+            crowd: Crowd::default(),
             experience: CachePadded::default(),
         }
     }

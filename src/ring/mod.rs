@@ -309,7 +309,17 @@ impl Kernel for Ring {
         }
     }
 
-    fn connect(&mut self, token: Token, socket: &Socket, to: &Address) {
+    fn connect(
+        &mut self,
+        token: Token,
+        socket: &Socket,
+        to: &Address,
+    ) -> Option<Result<(), Errno>> {
+        if let Address::Unix(_) = to {
+            // The kernel answers at once. From the ring a full backlog would be asked 128 times,
+            // and then by a thread of its own.
+            return Some(sys::connect_now(socket, to));
+        }
         while self.addresses.len() == self.addresses.capacity() {
             self.submit();
         }
@@ -320,6 +330,7 @@ impl Kernel for Ring {
             opcode::Connect::new(types::Fd(socket.raw()), pointer, len).build(),
             token,
         );
+        None
     }
 
     fn recv(&mut self, token: Token, socket: &Socket) {

@@ -18,7 +18,7 @@ pub(super) struct Scene<'a> {
     desperate: bool,
     /// Below 100: whose share has not risen above this, in percent, is passed over.
     drawn: u8,
-    /// A backend may be ejected, or in slow start: nearly always none is, and none is asked.
+    /// A backend may be ejected, in slow start, or have a full backlog: nearly always none is, and none is asked.
     unusual: bool,
 }
 
@@ -31,7 +31,7 @@ impl<'a> Scene<'a> {
             again: false,
             desperate: false,
             drawn: 0,
-            unusual: pool.rising || pool.ejections.used() > 0,
+            unusual: pool.rising || pool.crowds || pool.ejections.used() > 0,
         }
     }
 

@@ -181,6 +181,15 @@ pub fn open_socket(to: &Address, from: Origin) -> Result<Socket, Errno> {
     Ok(Socket::from_raw(socket.into_raw_fd()))
 }
 
+/// Connects a socket of [`open_socket`] to a Unix socket, which takes or refuses it at once.
+///
+/// # Errors
+/// What connect(2) says; `EAGAIN`: the backlog is full.
+pub fn connect_now(socket: &Socket, to: &Address) -> Result<(), Errno> {
+    with(socket, |socket| socket.connect(&socket_address(to)))
+        .map_err(|error| Errno(error.raw_os_error().unwrap_or(libc::EIO)))
+}
+
 /// The kernel's form of an address.
 #[must_use]
 pub fn socket_address(address: &Address) -> SockAddr {

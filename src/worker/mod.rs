@@ -8,6 +8,7 @@
 
 mod accept;
 mod backoff;
+mod connecting;
 mod follow;
 mod latencies;
 mod metrics;
@@ -276,8 +277,11 @@ impl<K: Kernel> Worker<K> {
             }
             Purpose::Connect => {
                 let completion = self.disown(completion);
+                let connected = completion.outcome.is_ok();
                 self.on_operation(completion, ends);
-                self.measure_connect(token.slot() as usize);
+                if connected {
+                    self.measure_connect(token.slot() as usize);
+                }
             }
             Purpose::Recv(_)
             | Purpose::PollSource(_)

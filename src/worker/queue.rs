@@ -79,6 +79,8 @@ impl<K: Kernel> Worker<K> {
         let slot = &mut self.slots[key];
         let port = slot.port;
         let pool = Arc::clone(slot.listener.plan.pool());
+        let look_at = next_look(&pool, self.now);
+        self.look_at = self.look_at.min(look_at);
         if let Some(waiting) = &slot.waiting {
             let until = slot.session.queued_until();
             if pool.queue.step_back(waiting.number) {
@@ -96,7 +98,6 @@ impl<K: Kernel> Worker<K> {
         let Some((number, until)) = pool.queue.join(ticket, self.now) else {
             return Event::Full;
         };
-        self.look_at = self.look_at.min(self.now + LOOK_EVERY);
         self.call_next(port, &pool);
         self.slots[key].waiting = Some(Waiting { pool, number });
         Event::Queued(until)
@@ -187,11 +188,17 @@ impl<K: Kernel> Worker<K> {
             let pool = port.listener.plan.pool();
             if !pool.queue.is_empty() {
                 self.call_next(number, pool);
-                look_at = self.now + LOOK_EVERY;
+                look_at = look_at.min(next_look(pool, self.now));
             }
         }
         self.look_at = look_at;
     }
+}
+
+/// When to look for a place of this pool that nobody tells of.
+fn next_look(pool: &Pool, now: u64) -> u64 {
+    let look_at = now + LOOK_EVERY;
+    pool.ask_at(now).map_or(look_at, |at| at.min(look_at))
 }
 
 /// Between two looks for a place of which nobody is told: 250 ms.

@@ -5,11 +5,9 @@ use std::cmp::Reverse;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crate::fault::Fault;
-use crate::kernel::{Buffer, Completion, Done, Errno, Interest, Kernel, Manner, Pipe, Socket};
-use crate::origin::{Origin, User};
+use crate::kernel::{Buffer, Completion, Done, Interest, Kernel, Pipe, Socket};
 use crate::pool::{Backend, Ended, Tally};
-use crate::select::{Choice, Keys, Looked, Request, Seat};
+use crate::select::{Keys, Looked};
 use crate::session::{CloseReason, Context, Event, Op, Session, Side};
 use crate::snapshot::Listener;
 use crate::token::{GENERATION_MASK, Purpose, Token};
@@ -30,17 +28,17 @@ pub(super) struct Slot {
     /// The client's address, once somebody wanted to know it.
     pub(super) peer: Option<SocketAddr>,
     /// What the client is known by.
-    keys: Keys,
-    backend: Option<Socket>,
+    pub(super) keys: Keys,
+    pub(super) backend: Option<Socket>,
     /// Who was selected last; counted there while `backend` is some.
-    target: Option<Arc<Backend>>,
+    pub(super) target: Option<Arc<Backend>>,
     /// Whom earlier attempts failed on, as indices into the listener's pool.
-    tried: Vec<u16>,
+    pub(super) tried: Vec<u16>,
     /// It has waited before trying the same backend again.
-    paused: bool,
-    target_index: u16,
+    pub(super) paused: bool,
+    pub(super) target_index: u16,
     /// Which of its origins the connection begins at.
-    origin: u16,
+    pub(super) origin: u16,
     /// It may have moved bytes since it was last counted,
     pub(super) moved: bool,
     /// when it had delivered so many, in each direction: the low halves of the counts.
@@ -147,6 +145,9 @@ impl<K: Kernel> Worker<K> {
             };
             let (session, mut cx) = self.enter(key);
             session.on_event(answer, false, &mut cx);
+            if answer == Event::Connected {
+                self.measure_connect(key);
+            }
         }
     }
 
@@ -237,182 +238,6 @@ impl<K: Kernel> Worker<K> {
         }
     }
 
-    fn connect(&mut self, key: usize) -> Option<Event> {
-        self.catch_up(key);
-        let reserved = if self.is_its_turn(key) {
-            self.reserve(key)
-        } else {
-            Err(Event::Full)
-        };
-        if let Err(Event::Full) = reserved {
-            return Some(self.wait_for_place(key));
-        }
-        self.leave_queue(key);
-        let backend = match reserved {
-            Ok(backend) => backend,
-            Err(why_not) => return Some(why_not),
-        };
-        let from = self.origin(key, &backend);
-        let slot = &mut self.slots[key];
-        slot.target = Some(Arc::clone(&backend));
-        let socket = match self.kernel.open(&backend.address, from) {
-            Ok(socket) => socket,
-            Err(errno) => {
-                self.release(key, &backend, Ended::unanswered());
-                if Fault::of_connect(errno) == Fault::Resources {
-                    self.pause_accepting();
-                    return Some(Event::Lacking(Fault::Resources));
-                }
-                return Some(Event::ConnectFailed(errno));
-            }
-        };
-        let token = Token::new(Purpose::Connect, slot.generation, number(key));
-        self.kernel.connect(token, &socket, &backend.address);
-        slot.backend = Some(socket);
-        None
-    }
-
-    /// What the next connection to a backend begins at: each of its origins in turn.
-    fn origin(&mut self, key: usize, backend: &Backend) -> Origin {
-        if backend.origins.is_empty() {
-            return Origin::default();
-        }
-        self.origin_turn = self.origin_turn.wrapping_add(1);
-        let origin = self.backoff.origin(backend, self.origin_turn, self.now);
-        self.slots[key].origin = u16::try_from(origin).unwrap_or(0);
-        let Seat { worker, of } = self.seat;
-        backend.origins.nth(origin, User::Worker(worker, of))
-    }
-
-    /// A socket that is connected to itself was refused: nobody listens there.
-    pub(super) fn disown(&self, completion: Completion) -> Completion {
-        let slot = &self.slots[completion.token.slot() as usize];
-        let ends = slot.backend.as_ref().zip(slot.target.as_ref());
-        let itself = completion.outcome.is_ok()
-            && ends.is_some_and(|(socket, backend)| {
-                self.kernel.is_connected_to_itself(socket, &backend.address)
-            });
-        if itself {
-            let outcome = Err(Errno::CONNREFUSED);
-            return Completion {
-                outcome,
-                ..completion
-            };
-        }
-        completion
-    }
-
-    /// Goes over to what is known of its listener now, before an attempt: what was tried counts
-    /// by the indices of one pool, and what the client is known by may be another key now.
-    fn catch_up(&mut self, key: usize) {
-        let slot = &mut self.slots[key];
-        let listener = &self.ports[slot.port].listener;
-        if Arc::ptr_eq(&slot.listener, listener) {
-            return;
-        }
-        slot.tried.clear();
-        if listener.plan.needs_source() && slot.peer.is_none() {
-            slot.peer = self.kernel.peer(&slot.client);
-        }
-        let old = &slot.listener.plan;
-        slot.keys = listener.plan.take_over(slot.keys, old, slot.peer);
-        slot.listener = Arc::clone(listener);
-        let deadline = slot.session.deadline(self.now, &slot.listener.limits);
-        self.set_timer(key, deadline);
-    }
-
-    /// Selects a backend and takes a place at it. Another worker may take the last place first:
-    /// then the next one is selected.
-    fn reserve(&mut self, key: usize) -> Result<Arc<Backend>, Event> {
-        let slot = &mut self.slots[key];
-        let port = &mut self.ports[slot.port];
-        let mut lacking = None;
-        let mut races = 0;
-        while races < RACES_MAX {
-            let request = Request {
-                now: self.now,
-                keys: slot.keys,
-                tried: &slot.tried,
-            };
-            let index = match port.selector.select(&request) {
-                Choice::Backend(index) => index,
-                Choice::Full => return Err(Event::Full),
-                Choice::Nobody => return Err(Event::Unselected),
-            };
-            let backend = &slot.listener.plan.pool().backends[usize::from(index)];
-            let held = self.backoff.why_held(backend, self.now);
-            let tried = slot.tried.contains(&index);
-            if let Some(fault) = held.filter(|_| !tried) {
-                // Another one may be connected to.
-                lacking = Some(fault);
-                slot.tried.push(index);
-                continue;
-            }
-            // Nobody else is left: an attempt at once would fail as the last one did.
-            let waits = tried && !std::mem::replace(&mut slot.paused, true);
-            if let Some(fault) = lacking.or(held).filter(|_| waits || held.is_some()) {
-                if fault == Fault::Ports {
-                    port.pause(self.now);
-                    self.tend = true;
-                }
-                return Err(Event::Lacking(fault));
-            }
-            if waits {
-                return Err(Event::Paused);
-            }
-            slot.paused = false;
-            if backend.try_acquire(self.now) {
-                slot.target_index = index;
-                return Ok(Arc::clone(backend));
-            }
-            races += 1;
-        }
-        Err(Event::Full)
-    }
-
-    /// An attempt failed: its socket goes, its backend is not tried again soon.
-    fn abandon(&mut self, key: usize, fault: Fault) {
-        let slot = &mut self.slots[key];
-        let Some(backend) = slot.target.clone() else {
-            return;
-        };
-        match fault {
-            Fault::Ports => {
-                self.stats.ports_exhausted.increment();
-                backend.tally.on_portless();
-                let origin = (&*backend, Some(slot.origin.into()));
-                self.backoff.hold(origin, fault, self.now);
-            }
-            Fault::Busy => self.backoff.hold((&backend, None), fault, self.now),
-            Fault::Backend
-            | Fault::Unanswered
-            | Fault::Network
-            | Fault::Client
-            | Fault::Resources
-            | Fault::Local => self.stats.connect_failures.increment(),
-        }
-        // From another origin there may be a port towards it.
-        let over = fault != Fault::Ports || self.backoff.why_held(&backend, self.now).is_some();
-        if over && !slot.tried.contains(&slot.target_index) {
-            slot.tried.push(slot.target_index);
-        }
-        if fault.blames_backend() && backend.on_failed() {
-            self.notices.ring();
-        }
-        if let Some(socket) = slot.backend.take() {
-            // One that is connected to itself would else keep the backend's port in TIME-WAIT.
-            self.kernel.close(socket, Manner::Reset);
-            self.release(key, &backend, Ended::unanswered());
-        }
-    }
-
-    /// Gives the place at a backend back, to whoever waits for one.
-    fn release(&self, key: usize, backend: &Backend, ended: Ended) {
-        backend.release(ended);
-        let slot = &self.slots[key];
-        self.call_next(slot.port, slot.listener.plan.pool());
-    }
-
     /// Splices through the session's own pipe when bytes are in it, else through any. A pipe
     /// stays with the session only while it holds bytes.
     fn pump(&mut self, key: usize, from: Side) -> Event {
@@ -495,7 +320,7 @@ impl<K: Kernel> Worker<K> {
         }
     }
 
-    /// A connect has ended: how long its client has waited, if it is connected now.
+    /// A session is connected: how long its client has waited.
     pub(super) fn measure_connect(&mut self, key: usize) {
         let slot = self.slots.get(key);
         if let Some(connect) = slot.and_then(|slot| slot.session.summary().connect) {
@@ -573,8 +398,6 @@ pub(super) fn number(key: usize) -> u32 {
     u32::try_from(key).expect("slots are counted in a u32")
 }
 
-/// Places that are lost to other workers before a client waits.
-const RACES_MAX: u32 = 8;
 /// The bit of a poll's answer for a broken connection (poll(2)).
 const FAULT: u32 = libc::POLLERR as u32;
 /// Bits of a poll's answer that a send has something to say about.

@@ -20,7 +20,6 @@ use crate::ops::{InFlight, Kind};
 use crate::orders::client_ip;
 use crate::peer::Peer;
 use crate::pipes::Pipes;
-use crate::pools;
 use crate::random::{MS, Random, US};
 use crate::trace::Trace;
 use crate::world::{Event, TICK, World};
@@ -181,7 +180,7 @@ impl FakeKernel {
     }
 
     /// Puts an operation in flight and lets it look at its socket.
-    fn start(&mut self, token: Token, fd: i32, kind: Kind) {
+    pub(crate) fn start(&mut self, token: Token, fd: i32, kind: Kind) {
         self.trace
             .op(kind.name(), token, u64::from(fd.unsigned_abs()));
         let fault = self.draw_fault(&kind);
@@ -325,41 +324,14 @@ impl Kernel for FakeKernel {
         self.hand_over(usize::try_from(listener).expect("few"))
     }
 
-    fn connect(&mut self, token: Token, socket: &Socket, to: &Address) {
+    fn connect(
+        &mut self,
+        token: Token,
+        socket: &Socket,
+        to: &Address,
+    ) -> Option<Result<(), Errno>> {
         let fd = self.opened(socket, "connect");
-        let Address::Tcp(address) = to else {
-            unreachable!("all backends of the simulation are TCP");
-        };
-        let key = (token.slot(), token.generation());
-        let pair = self.pairs.entry(key).or_default();
-        pair.backend = None;
-        let again_same = pair.ports.last() == Some(&address.port());
-        let again = !pair.ports.is_empty() && pair.ports.last() != Some(&address.port());
-        pair.ports.push(address.port());
-        let client = pair.client;
-        if again || again_same {
-            let loaded = client.is_some_and(|client| self.conn(client).buffers > 0);
-            if loaded {
-                self.trace.see("retry with bytes of the client");
-            }
-        }
-        if again {
-            self.trace.see("retry on another backend");
-        } else if again_same {
-            self.trace.see("retry on the only backend");
-        }
-        let client = client.expect("a client is received from while its backend is connected to");
-        let listener = self.conn(client).listener;
-        let routes = &self.world.routes[self.world.known.clone()];
-        let mut pools = routes.iter().filter_map(|routes| routes.get(listener));
-        let routed = pools.any(|pool| pools::leads_to(pool, address.port()));
-        assert!(routed, "{to} is connected to, but not routed to");
-        let backend = usize::from(address.port() - FIRST_PORT);
-        let fate = self.draw_fate(backend);
-        self.start(token, fd, Kind::Connect(fate));
-        if let Some(delay) = fate.delay(&mut self.random) {
-            self.schedule_after(token.raw(), delay);
-        }
+        self.begin_connect(token, fd, to)
     }
 
     fn recv(&mut self, token: Token, socket: &Socket) {

@@ -10,6 +10,7 @@
 //! ```
 
 mod buffers;
+mod connects;
 mod kernel;
 mod moments;
 mod neighbour;
@@ -137,6 +138,7 @@ const INTERESTING: &[&str] = &[
     "a socket connected to itself",
     "no descriptor for a backend socket",
     "no local port",
+    "a full backlog",
     "connect went its way in spite of a cancel",
     "retry on another backend",
     "retry on the only backend",

@@ -1,7 +1,7 @@
 //! What chance hardly brings about, written out: a close that is spread over a time finds a session
 //! that is meant no more; a place is there that a session of an old snapshot does not see.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
@@ -51,6 +51,7 @@ impl Moment {
             descriptors: 1_000,
             famine: false,
             drought: false,
+            full_backlogs: BTreeMap::new(),
             in_all: Arc::clone(&snapshot.connections),
             per_listener: vec![Arc::clone(&snapshot.listeners[0].connections)],
             others: 0,

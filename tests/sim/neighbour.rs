@@ -235,7 +235,8 @@ impl FakeKernel {
             }
             let in_vain = settled && waits && pool.places(now) > 0 && !self.world.neighbour.woken;
             // Of some places nobody is told.
-            let untold = pool.rising || now - self.world.neighbour.readmitted_at < LOOKED_MAX;
+            let by_time = pool.rising || pool.crowds;
+            let untold = by_time || now - self.world.neighbour.readmitted_at < LOOKED_MAX;
             let max = if untold { LOOKED_MAX } else { IN_VAIN_MAX };
             let since = &mut self.world.neighbour.in_vain_since[listener];
             *since = in_vain.then(|| since.unwrap_or(now));

@@ -4,11 +4,12 @@ use mahoraga::kernel::{BUFFER_BYTES, Buffer, BufferId, Completion, Done, Errno, 
 use mahoraga::session::Side;
 use mahoraga::token::{Purpose, Token};
 
+use crate::connects::Fate;
 use crate::kernel::{FakeKernel, index, listening};
 use crate::net::{Hold, RDHUP};
-use crate::random::{MS, Random, US};
+use crate::random::US;
 use crate::stream;
-use crate::world::{Event, Temper};
+use crate::world::Event;
 
 /// An operation from the moment it is asked until its last completion was told.
 #[derive(Debug)]
@@ -19,7 +20,7 @@ pub(crate) struct InFlight {
     /// The schedule that counts; an earlier one was overtaken by a cancel.
     scheduled: Option<u64>,
     /// It was asked to end, and may still do so many steps as if it had not been.
-    cancelled: Option<u32>,
+    pub(crate) cancelled: Option<u32>,
     /// It will end by this, once, whatever its socket has to say.
     fault: Option<Errno>,
     /// Completions that were not told yet.
@@ -45,16 +46,6 @@ pub(crate) enum Kind {
         interest: Interest,
         told: u32,
     },
-}
-
-/// What becomes of a connect.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Fate {
-    Accepted,
-    Failed(i32),
-    Unanswered,
-    /// Nobody listens, and the kernel took that very port.
-    Itself,
 }
 
 impl InFlight {
@@ -116,55 +107,8 @@ impl Kind {
     }
 }
 
-impl Fate {
-    pub(crate) fn draw(temper: Temper, random: &mut Random) -> Self {
-        let errnos = [
-            libc::ECONNREFUSED,
-            libc::EHOSTUNREACH,
-            libc::ECONNRESET,
-            libc::ETIMEDOUT,
-            libc::EPERM,
-        ];
-        match temper {
-            Temper::Good => Self::Accepted,
-            Temper::Refusing if random.permille(100) => Self::Itself,
-            Temper::Refusing => Self::Failed(libc::ECONNREFUSED),
-            Temper::Silent => Self::Unanswered,
-            Temper::Moody => match random.below(6) {
-                0..=2 => Self::Accepted,
-                3..=4 => Self::Failed(random.pick(&errnos)),
-                _ => Self::Unanswered,
-            },
-        }
-    }
-
-    pub(crate) fn delay(self, random: &mut Random) -> Option<u64> {
-        match self {
-            Self::Unanswered => None,
-            Self::Failed(libc::EADDRNOTAVAIL | libc::ENOBUFS) => Some(random.lag()),
-            Self::Failed(libc::ETIMEDOUT) => Some(random.between(MS, 400 * MS)),
-            Self::Itself => Some(random.lag()),
-            Self::Accepted | Self::Failed(_) if random.permille(50) => {
-                Some(random.between(MS, 400 * MS))
-            }
-            Self::Accepted | Self::Failed(_) => Some(random.lag()),
-        }
-    }
-}
-
 /// Scheduling.
 impl FakeKernel {
-    pub(crate) fn draw_fate(&mut self, backend: usize) -> Fate {
-        if self.world.drought {
-            self.trace.see("no local port");
-            return Fate::Failed(libc::EADDRNOTAVAIL);
-        }
-        if self.random.permille(10) {
-            return Fate::Failed(libc::ENOBUFS);
-        }
-        Fate::draw(self.world.backends[backend], &mut self.random)
-    }
-
     pub(crate) fn draw_fault(&mut self, kind: &Kind) -> Option<Errno> {
         let (odds, errnos): (u64, &[i32]) = match kind {
             Kind::Accept => (120, &[libc::EMFILE, libc::ENFILE, libc::ECONNABORTED]),
@@ -310,7 +254,7 @@ impl FakeKernel {
         }
     }
 
-    fn end_cancelled(&mut self, token: Token) {
+    pub(crate) fn end_cancelled(&mut self, token: Token) {
         self.trace.see("cancel won");
         self.complete(token, Err(Errno::CANCELED), false);
     }
@@ -360,32 +304,6 @@ impl FakeKernel {
             self.trace.see("multishot accept ended");
         }
         self.complete(token, Ok(Done::Accepted(Socket::from_raw(fd))), more);
-    }
-
-    fn step_connect(&mut self, token: Token, fd: i32, fate: Fate) {
-        let cancelled = self.ops[&token.raw()].cancelled.is_some();
-        let outcome = match fate {
-            Fate::Unanswered if cancelled => return self.end_cancelled(token),
-            Fate::Unanswered => return,
-            Fate::Failed(errno) => Err(Errno(errno)),
-            Fate::Itself => {
-                self.trace.see("a socket connected to itself");
-                // Whoever uses it is found out: it is not `connected`.
-                self.conn(fd).own = true;
-                return self.complete(token, Ok(Done::Count(0)), false);
-            }
-            Fate::Accepted => Ok(Done::Count(0)),
-        };
-        if cancelled {
-            self.trace.see("connect went its way in spite of a cancel");
-        }
-        if outcome.is_ok() {
-            self.conn(fd).connected = true;
-            self.pair(token, fd);
-            self.conn(fd).owed_since = Some(self.now);
-            self.doom(fd);
-        }
-        self.complete(token, outcome, false);
     }
 
     fn step_recv(&mut self, token: Token, fd: i32) {

@@ -27,10 +27,19 @@ pub(crate) struct Pools {
 
 /// Whether a pool's sessions may be connected to a port now.
 pub(crate) fn leads_to(pool: &Pool, port: u16) -> bool {
-    pool.reachable().any(|backend| match &backend.address {
-        Address::Tcp(address) => address.port() == port,
-        Address::Unix(_) => unreachable!("all backends of the simulation are TCP"),
-    })
+    let mut reachable = pool.reachable();
+    reachable.any(|backend| port_of(&backend.address) == port)
+}
+
+/// The number of a backend, which for a Unix socket is its path.
+pub(crate) fn port_of(address: &Address) -> u16 {
+    match address {
+        Address::Tcp(address) => address.port(),
+        Address::Unix(path) => {
+            let number = path.to_str().and_then(|path| path.parse().ok());
+            number.expect("a number")
+        }
+    }
 }
 
 impl Pools {
@@ -109,7 +118,12 @@ impl Pools {
             self.known[index(random, self.known.len())].clone()
         } else {
             let port = FIRST_PORT + u16::try_from(known).expect("few backends");
-            let backend = config::Backend::at(Address::Tcp(([127, 0, 0, 1], port).into()));
+            let address = if random.permille(200) {
+                Address::Unix(port.to_string().into())
+            } else {
+                Address::Tcp(([127, 0, 0, 1], port).into())
+            };
+            let backend = config::Backend::at(address);
             self.known.push(backend.clone());
             self.tempers.push(match random.below(10) {
                 0 => Temper::Refusing,

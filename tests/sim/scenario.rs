@@ -1,6 +1,6 @@
 //! One run: a seed decides the configuration, the network and the weather.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs::File;
 use std::io::Read;
 use std::sync::Arc;
@@ -318,6 +318,7 @@ impl Plan {
             descriptors: random.pick(&[5, 20, 1_000, 1_000, 1_000]),
             famine: false,
             drought: false,
+            full_backlogs: BTreeMap::new(),
             in_all: Arc::clone(&self.in_all),
             per_listener: self.per_listener.clone(),
             others: 0,

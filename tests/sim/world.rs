@@ -1,6 +1,6 @@
 //! The world around the balancer: what happens by itself, when its time has come.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
@@ -30,6 +30,9 @@ pub(crate) struct World {
     pub(crate) famine: bool,
     /// No local port is free for a while.
     pub(crate) drought: bool,
+    /// How often a listener's backend on a Unix socket had a full backlog since it last took a
+    /// connection, and since when, by its port.
+    pub(crate) full_backlogs: BTreeMap<(usize, u16), (u64, u64)>,
     /// Another worker's share of the limits, in all and per listener.
     pub(crate) in_all: Arc<Limit>,
     pub(crate) per_listener: Vec<Arc<Limit>>,

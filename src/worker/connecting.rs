@@ -1,0 +1,217 @@
+//! Connecting a session to a backend: selecting one, a place at it, and what failed attempts leave.
+
+use std::sync::Arc;
+
+use crate::fault::Fault;
+use crate::kernel::{Completion, Errno, Kernel, Manner};
+use crate::origin::{Origin, User};
+use crate::pool::{Backend, Ended};
+use crate::select::{Choice, Request, Seat};
+use crate::session::Event;
+use crate::token::{Purpose, Token};
+
+use super::Worker;
+use super::slot::number;
+
+impl<K: Kernel> Worker<K> {
+    pub(super) fn connect(&mut self, key: usize) -> Option<Event> {
+        self.catch_up(key);
+        loop {
+            let reserved = if self.is_its_turn(key) {
+                self.reserve(key)
+            } else {
+                Err(Event::Full)
+            };
+            let answer = match &reserved {
+                Ok(backend) => self.connect_to(key, backend),
+                Err(why_not) => Some(*why_not),
+            };
+            if answer != Some(Event::Full) {
+                self.leave_queue(key);
+                return answer;
+            }
+            // While a backlog is full other backends are tried, and then the client waits.
+            if reserved.is_err() {
+                return Some(self.wait_for_place(key));
+            }
+        }
+    }
+
+    /// Connects to a backend that it has a place at; `Full`: the place is given back, as its
+    /// backlog is full.
+    fn connect_to(&mut self, key: usize, backend: &Arc<Backend>) -> Option<Event> {
+        let from = self.origin(key, backend);
+        let slot = &mut self.slots[key];
+        slot.target = Some(Arc::clone(backend));
+        let socket = match self.kernel.open(&backend.address, from) {
+            Ok(socket) => socket,
+            Err(errno) => {
+                self.release(key, backend, Ended::unanswered());
+                if Fault::of_connect(errno) == Fault::Resources {
+                    self.pause_accepting();
+                    return Some(Event::Lacking(Fault::Resources));
+                }
+                return Some(Event::ConnectFailed(errno));
+            }
+        };
+        let token = Token::new(Purpose::Connect, slot.generation, number(key));
+        let answer = self.kernel.connect(token, &socket, &backend.address);
+        if answer == Some(Err(Errno::AGAIN)) {
+            backend.on_crowded(self.now);
+            self.stats.turns_in_vain.increment();
+            self.kernel.close(socket, Manner::Graceful);
+            self.release(key, backend, Ended::unanswered());
+            return Some(Event::Full);
+        }
+        slot.backend = Some(socket);
+        let answer = answer?;
+        if answer.is_ok() {
+            backend.on_taken();
+        }
+        Some(answer.map_or_else(Event::ConnectFailed, |()| Event::Connected))
+    }
+
+    /// What the next connection to a backend begins at: each of its origins in turn.
+    fn origin(&mut self, key: usize, backend: &Backend) -> Origin {
+        if backend.origins.is_empty() {
+            return Origin::default();
+        }
+        self.origin_turn = self.origin_turn.wrapping_add(1);
+        let origin = self.backoff.origin(backend, self.origin_turn, self.now);
+        self.slots[key].origin = u16::try_from(origin).unwrap_or(0);
+        let Seat { worker, of } = self.seat;
+        backend.origins.nth(origin, User::Worker(worker, of))
+    }
+
+    /// A socket that is connected to itself was refused: nobody listens there.
+    pub(super) fn disown(&self, completion: Completion) -> Completion {
+        let slot = &self.slots[completion.token.slot() as usize];
+        let ends = slot.backend.as_ref().zip(slot.target.as_ref());
+        let itself = completion.outcome.is_ok()
+            && ends.is_some_and(|(socket, backend)| {
+                self.kernel.is_connected_to_itself(socket, &backend.address)
+            });
+        if itself {
+            let outcome = Err(Errno::CONNREFUSED);
+            return Completion {
+                outcome,
+                ..completion
+            };
+        }
+        completion
+    }
+
+    /// Goes over to what is known of its listener now, before an attempt: what was tried counts
+    /// by the indices of one pool, and what the client is known by may be another key now.
+    fn catch_up(&mut self, key: usize) {
+        let slot = &mut self.slots[key];
+        let listener = &self.ports[slot.port].listener;
+        if Arc::ptr_eq(&slot.listener, listener) {
+            return;
+        }
+        slot.tried.clear();
+        if listener.plan.needs_source() && slot.peer.is_none() {
+            slot.peer = self.kernel.peer(&slot.client);
+        }
+        let old = &slot.listener.plan;
+        slot.keys = listener.plan.take_over(slot.keys, old, slot.peer);
+        slot.listener = Arc::clone(listener);
+        let deadline = slot.session.deadline(self.now, &slot.listener.limits);
+        self.set_timer(key, deadline);
+    }
+
+    /// Selects a backend and takes a place at it. Another worker may take the last place first:
+    /// then the next one is selected.
+    fn reserve(&mut self, key: usize) -> Result<Arc<Backend>, Event> {
+        let slot = &mut self.slots[key];
+        let port = &mut self.ports[slot.port];
+        let mut lacking = None;
+        let mut races = 0;
+        while races < RACES_MAX {
+            let request = Request {
+                now: self.now,
+                keys: slot.keys,
+                tried: &slot.tried,
+            };
+            let index = match port.selector.select(&request) {
+                Choice::Backend(index) => index,
+                Choice::Full => return Err(Event::Full),
+                Choice::Nobody => return Err(Event::Unselected),
+            };
+            let backend = &slot.listener.plan.pool().backends[usize::from(index)];
+            let held = self.backoff.why_held(backend, self.now);
+            let tried = slot.tried.contains(&index);
+            if let Some(fault) = held.filter(|_| !tried) {
+                // Another one may be connected to.
+                lacking = Some(fault);
+                slot.tried.push(index);
+                continue;
+            }
+            // Nobody else is left: an attempt at once would fail as the last one did.
+            let waits = tried && !std::mem::replace(&mut slot.paused, true);
+            if let Some(fault) = lacking.or(held).filter(|_| waits || held.is_some()) {
+                if fault == Fault::Ports {
+                    port.pause(self.now);
+                    self.tend = true;
+                }
+                return Err(Event::Lacking(fault));
+            }
+            if waits {
+                return Err(Event::Paused);
+            }
+            slot.paused = false;
+            if backend.try_acquire(self.now) {
+                slot.target_index = index;
+                return Ok(Arc::clone(backend));
+            }
+            races += 1;
+        }
+        Err(Event::Full)
+    }
+
+    /// An attempt failed: its socket goes, its backend is not tried again soon.
+    pub(super) fn abandon(&mut self, key: usize, fault: Fault) {
+        let slot = &mut self.slots[key];
+        let Some(backend) = slot.target.clone() else {
+            return;
+        };
+        match fault {
+            Fault::Ports => {
+                self.stats.ports_exhausted.increment();
+                backend.tally.on_portless();
+                let origin = (&*backend, Some(slot.origin.into()));
+                self.backoff.hold(origin, fault, self.now);
+            }
+            Fault::Busy => self.backoff.hold((&backend, None), fault, self.now),
+            Fault::Backend
+            | Fault::Unanswered
+            | Fault::Network
+            | Fault::Client
+            | Fault::Resources
+            | Fault::Local => self.stats.connect_failures.increment(),
+        }
+        // From another origin there may be a port towards it.
+        let over = fault != Fault::Ports || self.backoff.why_held(&backend, self.now).is_some();
+        if over && !slot.tried.contains(&slot.target_index) {
+            slot.tried.push(slot.target_index);
+        }
+        if fault.blames_backend() && backend.on_failed() {
+            self.notices.ring();
+        }
+        if let Some(socket) = slot.backend.take() {
+            // One that is connected to itself would else keep the backend's port in TIME-WAIT.
+            self.kernel.close(socket, Manner::Reset);
+            self.release(key, &backend, Ended::unanswered());
+        }
+    }
+
+    /// Gives the place at a backend back, to whoever waits for one.
+    fn release(&self, key: usize, backend: &Backend, ended: Ended) {
+        backend.release(ended);
+        let slot = &self.slots[key];
+        self.call_next(slot.port, slot.listener.plan.pool());
+    }
+}
+
+/// Places that are lost to other workers before a client waits.
+const RACES_MAX: u32 = 8;
