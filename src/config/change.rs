@@ -1,10 +1,15 @@
 //! Changes of a running configuration: the verbs of the API and the command line.
 
+use std::collections::{BTreeMap, HashMap};
 use std::num::NonZeroU32;
 
 use thiserror::Error;
 
-use super::{AdminState, Backend, Config, ConfigError, Group, Pool, Queue, Strategy, values};
+use super::{
+    AdminState, Backend, Config, ConfigError, Group, Listener, Pool, Queue, Strategy, Timeouts,
+    values,
+};
+use crate::address::Address;
 
 /// One change. Names are those of the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -95,14 +100,146 @@ impl Change {
     pub fn apply(&self, config: &Config) -> Result<Config, ChangeError> {
         let mut next = config.clone();
         self.make(&mut next)?;
-        let read = super::parse(String::new(), next.to_ron().into_bytes());
-        // Settings that no change is about need not be UTF-8.
-        let (read, _) = read.map_err(|error| self.refused(&error))?;
-        Ok(Config {
-            listeners: read.listeners,
-            pools: read.pools,
-            ..next
-        })
+        self.check(&mut next)?;
+        Ok(next)
+    }
+
+    /// The configuration with all of these changes that it has room for, and why it has none for
+    /// the others, by their places. A pool is judged once, however many changes it has.
+    #[must_use]
+    pub fn apply_all(changes: &[Self], config: &Config) -> (Config, Vec<(usize, ChangeError)>) {
+        let mut next = config.clone();
+        let mut refused = Vec::new();
+        let mut of_pools: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+        for (place, change) in changes.iter().enumerate() {
+            let made = match change.pool() {
+                Some(_) => change.make(&mut next),
+                None => change.apply(&next).map(|with| next = with),
+            };
+            match (made, change.pool()) {
+                (Err(error), _) => refused.push((place, error)),
+                (Ok(()), Some(pool)) => of_pools.entry(pool).or_default().push(place),
+                (Ok(()), None) => {}
+            }
+        }
+        for (name, places) in of_pools {
+            if judge_pool(&mut next, name).is_ok() {
+                continue;
+            }
+            // One of them is to blame.
+            let [old, new] = [config.pools.as_slice(), &next.pools]
+                .map(|pools| pools.iter().position(|pool| pool.name == name));
+            if let Some((old, new)) = old.zip(new) {
+                next.pools[new] = config.pools[old].clone();
+            }
+            for place in places {
+                match changes[place].apply(&next) {
+                    Ok(with) => next = with,
+                    Err(error) => refused.push((place, error)),
+                }
+            }
+        }
+        (next, refused)
+    }
+
+    /// The configuration with these changes of backends that are there. They were judged when they
+    /// were made; one that would leave a pool without a backend to select is left out.
+    pub(crate) fn set_backends<'a>(changes: impl Iterator<Item = &'a Self>, config: &mut Config) {
+        let mut by_pool: HashMap<&str, HashMap<&str, &Self>> = HashMap::new();
+        for change in changes {
+            if let Self::SetBackend { pool, backend, .. } = change {
+                by_pool.entry(pool).or_default().insert(backend, change);
+            }
+        }
+        for pool in &mut config.pools {
+            let Some(changes) = by_pool.get(&*pool.name) else {
+                continue;
+            };
+            let before = pool.clone();
+            regroup(pool, |pool| {
+                for backend in &mut pool.backends {
+                    if let Some(change) = changes.get(&*backend.name) {
+                        change.set(backend);
+                    }
+                }
+            });
+            if nothing_to_select(pool) {
+                *pool = before;
+            }
+        }
+    }
+
+    /// The pool that it is about.
+    fn pool(&self) -> Option<&str> {
+        match self {
+            Self::AddBackend { pool, .. }
+            | Self::RemoveBackend { pool, .. }
+            | Self::SetBackend { pool, .. }
+            | Self::SetPool { pool, .. } => Some(pool),
+            Self::SetListener { .. } | Self::SetLimit { .. } => None,
+        }
+    }
+
+    /// Judges what it may have made wrong.
+    fn check(&self, next: &mut Config) -> Result<(), ChangeError> {
+        let in_range = |name: &str, number: Option<u32>, range| {
+            let Some(number) = number else {
+                return Ok(());
+            };
+            let read = values::in_range(Some(number), range, &number.to_string());
+            let refused = |error| self.refused(&format!("{name}: {error}"));
+            read.map(drop).map_err(refused)
+        };
+        let limit = |limit: Option<NonZeroU32>| {
+            let limit = limit.map(NonZeroU32::get);
+            in_range("max_connections", limit, &values::CONNECTIONS)
+        };
+        match self {
+            Self::SetListener {
+                max_connections, ..
+            }
+            | Self::SetLimit { max_connections } => limit(*max_connections),
+            Self::SetBackend {
+                pool,
+                weight,
+                max_connections,
+                ..
+            } => {
+                in_range("weight", weight.map(u32::from), &values::WEIGHT)?;
+                limit(max_connections.flatten())?;
+                match next.pool(pool) {
+                    // Its groups depend on its backends.
+                    Some(its) if matches!(its.strategy, Strategy::TwoTier(_)) => {
+                        judge_pool(next, pool).map_err(|why| self.refused(&why))
+                    }
+                    Some(its) if nothing_to_select(its) => {
+                        Err(self
+                            .refused("backends: every weight is 0, so that none is ever selected"))
+                    }
+                    Some(_) | None => Ok(()),
+                }
+            }
+            Self::AddBackend { pool, .. }
+            | Self::RemoveBackend { pool, .. }
+            | Self::SetPool { pool, .. } => {
+                judge_pool(next, pool).map_err(|why| self.refused(&why))
+            }
+        }
+    }
+
+    /// Changes what it says of a backend.
+    fn set(&self, backend: &mut Backend) {
+        if let Self::SetBackend {
+            weight,
+            max_connections,
+            state,
+            ..
+        } = self
+        {
+            backend.weight = weight.unwrap_or(backend.weight);
+            backend.max_connections = max_connections.unwrap_or(backend.max_connections);
+            backend.state = state.unwrap_or(backend.state);
+        }
     }
 
     /// Makes the change, whatever comes of it.
@@ -120,22 +257,12 @@ impl Change {
                 });
                 Ok(())
             }
-            Self::SetBackend {
-                pool,
-                backend,
-                weight,
-                max_connections,
-                state,
-            } => {
+            Self::SetBackend { pool, backend, .. } => {
                 let pool = find(("pool", pool), &mut config.pools, |one| &one.name)?;
                 find(("backend", backend), &mut pool.backends, |one| &one.name)?;
                 regroup(pool, |pool| {
                     let named = pool.backends.iter_mut().filter(|one| one.name == *backend);
-                    for one in named {
-                        one.weight = weight.unwrap_or(one.weight);
-                        one.max_connections = max_connections.unwrap_or(one.max_connections);
-                        one.state = state.unwrap_or(one.state);
-                    }
+                    named.for_each(|one| self.set(one));
                 });
                 Ok(())
             }
@@ -169,25 +296,54 @@ impl Change {
         }
     }
 
-    /// What a reader says of the outcome, which was right before: it is about this change.
-    fn refused(&self, error: &ConfigError) -> ChangeError {
-        let sentence = match error {
-            ConfigError::Mistakes(mistakes) => mistakes.first().map(|one| one.sentence.as_str()),
-            ConfigError::Unreadable { why, .. } => Some(why.as_str()),
-        };
-        // Places of a text that nobody has seen.
-        let sentence = sentence.unwrap_or_default();
-        let sentence = sentence.split(": the first is at ").next();
-        let sentence = sentence.unwrap_or_default();
+    /// Refused, as its outcome is no configuration, which it was before.
+    fn refused(&self, why: &str) -> ChangeError {
         ChangeError::Invalid(match self {
             Self::AddBackend { pool, .. }
             | Self::RemoveBackend { pool, .. }
             | Self::SetBackend { pool, .. }
-            | Self::SetPool { pool, .. } => format!("pool `{pool}`: {sentence}"),
-            Self::SetListener { listener, .. } => format!("listener `{listener}`: {sentence}"),
-            Self::SetLimit { .. } => sentence.to_owned(),
+            | Self::SetPool { pool, .. } => format!("pool `{pool}`: {why}"),
+            Self::SetListener { listener, .. } => format!("listener `{listener}`: {why}"),
+            Self::SetLimit { .. } => why.to_owned(),
         })
     }
+}
+
+/// Judges a pool as a file would be, and completes it: alone, as what others say has no say in it.
+fn judge_pool(config: &mut Config, name: &str) -> Result<(), String> {
+    let Some(pool) = config.pools.iter_mut().find(|pool| pool.name == name) else {
+        return Ok(());
+    };
+    let listener = Listener {
+        name: "any".to_owned(),
+        bind: Address::Unix("/any".into()),
+        pool: 0,
+        max_connections: None,
+        attempts: super::ATTEMPTS,
+        timeouts: Timeouts::default(),
+    };
+    let alone = Config::of(vec![listener], vec![pool.clone()]);
+    let read = super::parse(String::new(), alone.to_ron().into_bytes());
+    let (mut read, _) = read.map_err(|error| sentence(&error))?;
+    *pool = read.pools.remove(0);
+    Ok(())
+}
+
+/// The first mistake, without places of a text that nobody has seen.
+fn sentence(error: &ConfigError) -> String {
+    let sentence = match error {
+        ConfigError::Mistakes(mistakes) => mistakes.first().map(|one| one.sentence.as_str()),
+        ConfigError::Unreadable { why, .. } => Some(why.as_str()),
+    };
+    let sentence = sentence.unwrap_or_default();
+    let sentence = sentence.split(": the first is at ").next();
+    sentence.unwrap_or_default().to_owned()
+}
+
+/// Whether every weight is 0, where no others are discovered.
+fn nothing_to_select(pool: &Pool) -> bool {
+    let mut declared = pool.backends.iter().filter(|one| !one.reserve);
+    pool.discovery.is_none() && declared.all(|one| one.weight == 0)
 }
 
 /// The one of a name.
@@ -196,13 +352,14 @@ fn find<'a, T>(
     all: &'a mut [T],
     name_of: impl Fn(&T) -> &str,
 ) -> Result<&'a mut T, ChangeError> {
-    let hint = values::did_you_mean(name, all.iter().map(&name_of));
-    let found = all.iter_mut().find(|one| name_of(one) == name);
-    found.ok_or_else(|| ChangeError::Unknown {
-        what,
-        name: name.to_owned(),
-        hint,
-    })
+    match all.iter().position(|one| name_of(one) == name) {
+        Some(place) => Ok(&mut all[place]),
+        None => Err(ChangeError::Unknown {
+            what,
+            name: name.to_owned(),
+            hint: values::did_you_mean(name, all.iter().map(name_of)),
+        }),
+    }
 }
 
 fn add(pool: &mut Pool, backend: &Backend) -> Result<(), ChangeError> {

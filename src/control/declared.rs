@@ -6,6 +6,7 @@
 //! An order holds over every reload. It ends when it is taken back, which is when things are as the
 //! file has them, or when another file says something else of the same thing than the file before.
 
+use std::collections::{BTreeMap, HashSet};
 use std::num::NonZeroU32;
 
 use crate::config::{Backend, Change, ChangeError, Config, Group, Pool, Strategy};
@@ -53,12 +54,10 @@ impl Declared {
 
     /// The same with the orders about discovered backends, where `config` is what is declared
     /// together with what is discovered.
-    pub(super) fn complete(&self, config: Config) -> Config {
-        let orders = self.floating.iter();
-        orders.fold(config, |config, order| {
-            // The backend may have vanished, and may come back.
-            order.apply(&config).unwrap_or(config)
-        })
+    pub(super) fn complete(&self, mut config: Config) -> Config {
+        // The backend may have vanished, and may come back.
+        Change::set_backends(self.floating.iter(), &mut config);
+        config
     }
 
     /// Another file takes the place of the last one; `is_same_text`: its names may be at other
@@ -81,15 +80,16 @@ impl Declared {
             sentence: format!("{} no longer holds: the file declares it now", said(order)),
         }));
         next.floating = floating.into_iter().cloned().collect();
-        for order in hold {
-            match order.apply(&next.config) {
-                Ok(config) => {
-                    next.config = config;
-                    next.orders.push(order.clone());
-                }
-                Err(error) => ended.push(Ended {
-                    order: order.clone(),
-                    sentence: format!("{} no longer holds: {error}", said(order)),
+        let hold: Vec<_> = hold.into_iter().cloned().collect();
+        let (config, refused) = Change::apply_all(&hold, &next.config);
+        next.config = config;
+        let refused: BTreeMap<_, _> = refused.into_iter().collect();
+        for (place, order) in hold.into_iter().enumerate() {
+            match refused.get(&place) {
+                None => next.orders.push(order),
+                Some(error) => ended.push(Ended {
+                    sentence: format!("{} no longer holds: {error}", said(&order)),
+                    order,
                 }),
             }
         }
@@ -132,8 +132,10 @@ impl Declared {
                     )));
                 }
                 // Backends that vanished for good leave nothing behind.
-                next.floating
-                    .retain(|before| before.apply(effective).is_ok());
+                let members = members(effective);
+                let is_there =
+                    |order: &Change| name_of(order).is_some_and(|it| members.contains(&it));
+                next.floating.retain(is_there);
                 record(&mut next.floating, order);
                 Ok(next)
             }
@@ -279,14 +281,26 @@ fn record(orders: &mut Vec<Change>, order: &Change) {
 }
 
 fn is_of_same_backend(one: &Change, other: &Change) -> bool {
-    let backend = |change: &Change| match change {
-        Change::AddBackend { pool, backend } => Some((pool.clone(), backend.name.clone())),
+    let name = name_of(one);
+    name.is_some() && name == name_of(other)
+}
+
+/// The backend that an order is about: its pool's name, and its own.
+fn name_of(order: &Change) -> Option<(&str, &str)> {
+    match order {
+        Change::AddBackend { pool, backend } => Some((pool, &backend.name)),
         Change::RemoveBackend { pool, backend } | Change::SetBackend { pool, backend, .. } => {
-            Some((pool.clone(), backend.clone()))
+            Some((pool, backend))
         }
         Change::SetPool { .. } | Change::SetListener { .. } | Change::SetLimit { .. } => None,
-    };
-    backend(one).is_some_and(|pair| Some(pair) == backend(other))
+    }
+}
+
+/// Every backend: its pool's name, and its own.
+fn members(config: &Config) -> HashSet<(&str, &str)> {
+    let pools = config.pools.iter();
+    let all = pools.flat_map(|pool| pool.backends.iter().map(|its| (&*pool.name, &*its.name)));
+    all.collect()
 }
 
 /// Two changes of the same thing as one: what the second does not say stays as the first said.

@@ -229,6 +229,37 @@ fn groups_follow_their_backends() {
 }
 
 #[test]
+fn of_many_changes_those_are_refused_that_have_no_room() {
+    let changes = [
+        weigh("elastic", "unix:/m", 0),
+        weigh("web", "b", 7),
+        remove("web", "nobody"),
+        remove("tiers", "unix:/x"),
+        remove("elastic", "unix:/r"),
+    ];
+    let (made, refused) = Change::apply_all(&changes, &config());
+    let refused: Vec<_> = refused.iter().map(|(place, _)| *place).collect();
+    assert_eq!(refused, [2, 0, 4]);
+    let one_by_one = [1, 3].into_iter().fold(config(), |config, place: usize| {
+        changes[place].apply(&config).unwrap()
+    });
+    assert_eq!(made, one_by_one);
+}
+
+/// Each was judged when it was made: they need not be judged again with each other change.
+#[test]
+fn changes_of_backends_are_made_again_together() {
+    let changes = [weigh("web", "b", 7), weigh("tiers", "unix:/y", 5)];
+    let mut together = config();
+    Change::set_backends(changes.iter(), &mut together);
+    let (one_by_one, refused) = Change::apply_all(&changes, &config());
+    assert_eq!((together, refused), (one_by_one, Vec::new()));
+    let mut same = config();
+    Change::set_backends([weigh("elastic", "unix:/m", 0)].iter(), &mut same);
+    assert_eq!(same, config());
+}
+
+#[test]
 fn groups_that_are_said_stay() {
     let named = r#"(name: "two_tier", first: "weight", groups: [(name: "y", weight: 9), "x"])"#;
     let fixed = balance("tiers", named).apply(&config()).unwrap();
