@@ -18,19 +18,40 @@ pub enum Address {
     Unix(PathBuf),
 }
 
+/// An address as it may be written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Written {
+    /// An address that can be connected to.
+    Address(Address),
+    /// A host name, whose address is to be looked up, and a port.
+    Host(String, u16),
+}
+
 impl FromStr for Address {
     type Err = AddressError;
 
     /// Reads `127.0.0.1:80`, `[::1]:80`, `host:80` or `unix:/path`.
     ///
-    /// A host name is resolved here, once: its first IPv4 address, or its first IPv6 address when
-    /// it has no other. An IPv6 zone is a number.
+    /// A host name is resolved here, once, and may be waited for: its first IPv4 address, or its
+    /// first IPv6 address when it has no other. An IPv6 zone is a number.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.parse()? {
+            Written::Address(address) => Ok(address),
+            Written::Host(host, port) => resolve(&host, port),
+        }
+    }
+}
+
+impl FromStr for Written {
+    type Err = AddressError;
+
+    /// Reads the same, and resolves nothing.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         if let Some(path) = text.strip_prefix("unix:") {
-            return unix(path);
+            return unix(path).map(Self::Address);
         }
         if let Ok(address) = text.parse::<SocketAddr>() {
-            return Ok(Self::Tcp(address));
+            return Ok(Self::Address(Address::Tcp(address)));
         }
         let (host, port) = host_and_port(text)?;
         if host.starts_with('[') && host.contains('%') {
@@ -39,7 +60,7 @@ impl FromStr for Address {
         if !is_host_name(host) {
             return Err(AddressError::BadHost(host.to_owned()));
         }
-        resolve(host, port)
+        Ok(Self::Host(host.to_owned(), port))
     }
 }
 

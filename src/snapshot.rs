@@ -224,6 +224,31 @@ mod tests {
         assert_eq!(ids(&compose(Some(&chosen), &["127.0.0.1:0"; 3])), [0, 1, 2]);
     }
 
+    /// The backend is its name.
+    #[test]
+    fn what_is_counted_of_a_host_goes_on_when_its_address_changes() {
+        let mut config = read(&FIRST.replace("127.0.0.1:2", "db.test:2"));
+        let up = |_: &config::Pool, _: &config::Backend| Standing::default();
+        let first = Snapshot::compose(None, &config, 100, up);
+        assert!(
+            !first.pools[0].pool().backends[0].is_ready(),
+            "no address yet"
+        );
+        config.pools[0].backends[0].resolve([10, 0, 0, 1].into());
+        let second = Snapshot::compose(Some(&first), &config, 100, up);
+        let old = &second.pools[0].pool().backends[0];
+        assert!(old.is_ready() && old.try_acquire(0));
+        config.pools[0].backends[0].resolve([10, 0, 0, 2].into());
+        let third = Snapshot::compose(Some(&second), &config, 100, up);
+        let new = &third.pools[0].pool().backends[0];
+        assert_eq!(
+            [&old.address, &new.address].map(ToString::to_string),
+            ["10.0.0.1:2", "10.0.0.2:2"]
+        );
+        assert_eq!(new.tally.connections.used(), 1);
+        assert!(third.pools[0].pool().leaving.is_empty());
+    }
+
     #[test]
     fn a_plan_stays_until_its_pool_changes() {
         let config = read(FIRST);

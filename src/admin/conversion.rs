@@ -1,17 +1,11 @@
 //! Bodies of requests as changes of the configuration. Values are read as `config.ron`'s are.
 
-use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use axum::http::StatusCode;
-use tokio::sync::{Semaphore, oneshot};
-
 use super::model::{BackendChange, Kill, NewBackend, PoolChange, PoolStatus, SessionFilter};
 use super::refusal::Refusal;
-use crate::address::Address;
-use crate::config::values::{self, ValueError};
-use crate::config::{AdminState, Backend, Change, Queue, Strategy};
+use crate::config::{AdminState, Backend, Change, Queue, Strategy, values};
 
 /// A limit of connections; 0 is none.
 pub(super) fn limit(connections: u32) -> Result<Option<NonZeroU32>, Refusal> {
@@ -35,42 +29,9 @@ fn strategy(text: &str) -> Result<Strategy, Refusal> {
     Ok(values::strategy_of(text)?)
 }
 
-/// Reads the address of a backend. A name is resolved on a thread of its own: a resolver may take
-/// its time, and none of the control thread's.
-pub(super) async fn address(text: String) -> Result<Address, Refusal> {
-    if text.starts_with("unix:") || text.parse::<SocketAddr>().is_ok() {
-        return Ok(values::backend_address(&text)?);
-    }
-    // Held by the thread, which may outlast the request.
-    let place = RESOLVING.try_acquire().map_err(|_| {
-        let error = "too many names are being resolved";
-        Refusal::new(StatusCode::SERVICE_UNAVAILABLE, error)
-    })?;
-    let (done, outcome) = oneshot::channel::<Result<Address, ValueError>>();
-    let failed = |error: &dyn std::fmt::Display| {
-        let error = format!("the address can't be read: {error}");
-        Refusal::new(StatusCode::SERVICE_UNAVAILABLE, error)
-    };
-    std::thread::Builder::new()
-        .name("resolve".to_owned())
-        .spawn(move || {
-            let _place = place;
-            done.send(values::backend_address(&text))
-        })
-        .map_err(|error| failed(&error))?;
-    match tokio::time::timeout(RESOLVE_TIME, outcome).await {
-        Ok(Ok(address)) => Ok(address?),
-        Ok(Err(error)) => Err(failed(&error)),
-        Err(_) => {
-            let error = "the address is not resolved in time";
-            Err(Refusal::new(StatusCode::GATEWAY_TIMEOUT, error))
-        }
-    }
-}
-
-/// A new backend at this address.
-pub(super) fn backend(address: Address, body: &NewBackend) -> Result<Backend, Refusal> {
-    let mut backend = Backend::at(address);
+/// A new backend.
+pub(super) fn backend(body: &NewBackend) -> Result<Backend, Refusal> {
+    let mut backend = values::backend_at(&body.address)?;
     if let Some(name) = &body.name {
         backend.name = values::name(name)?;
     }
@@ -166,8 +127,3 @@ fn something(is_said: bool) -> Result<(), Refusal> {
         Err(Refusal::malformed("nothing is said that would change"))
     }
 }
-
-/// How long a name may take to be resolved.
-const RESOLVE_TIME: Duration = Duration::from_secs(5);
-/// Names that are resolved at a time.
-static RESOLVING: Semaphore = Semaphore::const_new(8);

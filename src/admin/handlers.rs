@@ -101,8 +101,7 @@ pub(super) async fn backends(asked: Asked, (): ()) -> Answer<Vec<BackendStatus>>
 }
 
 pub(super) async fn add_backend(asked: Asked, Json(body): Json<NewBackend>) -> Answer<Changed> {
-    let address = conversion::address(body.address.clone()).await?;
-    let backend = Box::new(conversion::backend(address, &body)?);
+    let backend = Box::new(conversion::backend(&body)?);
     let pool = asked.param("pool");
     apply(&asked, Change::AddBackend { pool, backend }).await
 }

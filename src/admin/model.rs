@@ -161,8 +161,10 @@ pub struct BackendStatus {
     pub pool: String,
     /// Its name.
     pub name: String,
-    /// Where it is connected to.
+    /// Where it is, as it was written: an address, or a host name and a port.
     pub address: String,
+    /// Where a host name leads to now; null where an address was written, and until it is known.
+    pub resolved: Option<String>,
     /// Its share, 0 to 256.
     pub weight: u16,
     /// Connections at most.
@@ -235,6 +237,8 @@ pub enum Health {
     Up,
     /// It does not.
     Down,
+    /// Its host name has no address yet.
+    Unresolved,
 }
 
 /// Which sessions; of what is not said, all.
@@ -407,6 +411,10 @@ pub enum EventKind {
     BackendAdded,
     /// A backend leaves a pool.
     BackendRemoved,
+    /// The host name of a backend leads to an address for the first time, or to another one.
+    BackendResolved,
+    /// The host name of a backend has no address yet.
+    BackendUnresolved,
     /// A listener is added.
     ListenerAdded,
     /// A listener is removed.

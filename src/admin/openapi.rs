@@ -266,7 +266,7 @@ mod tests {
         let state: Vec<&str> = words("AdminState");
         assert_eq!(state, states);
         let health: Vec<&str> = words("Health");
-        assert_eq!(health, ["unchecked", "up", "down"]);
+        assert_eq!(health, ["unchecked", "up", "down", "unresolved"]);
         let session: Vec<&str> = words("SessionState");
         assert!(session.contains(&SessionState::Queued.as_str()));
     }

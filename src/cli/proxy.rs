@@ -21,7 +21,7 @@ pub enum ProxyError {
         /// `--from` or `--to`.
         flag: &'static str,
         /// The address.
-        address: Address,
+        address: String,
     },
     /// One address to listen on includes another.
     #[error("--from {wide} includes --from {narrow}: leave one of them out")]
@@ -186,17 +186,17 @@ fn apart(from: &[Address]) -> Result<(), ProxyError> {
 
 fn once(to: &[Backend]) -> Result<(), ProxyError> {
     let mut seen = HashSet::new();
-    let mut addresses = to.iter().map(|backend| &backend.address);
-    match addresses.find(|address| !seen.insert(*address)) {
-        Some(address) => Err(twice("--to", address)),
+    let mut targets = to.iter().map(Backend::target);
+    match targets.find(|target| !seen.insert(*target)) {
+        Some(target) => Err(twice("--to", &target)),
         None => Ok(()),
     }
 }
 
-fn twice(flag: &'static str, address: &Address) -> ProxyError {
+fn twice(flag: &'static str, address: &impl ToString) -> ProxyError {
     ProxyError::Twice {
         flag,
-        address: address.clone(),
+        address: address.to_string(),
     }
 }
 
@@ -263,15 +263,15 @@ mod tests {
             attempts: 1,
             timeouts,
         };
-        let [first, second] = ["unix:/b", "127.0.0.1:81"].map(|to| to.parse().unwrap());
+        let [first, second] = ["unix:/b", "localhost:81"].map(|to| to.parse().unwrap());
         let first = Backend {
             weight: 2,
             max_connections: NonZeroU32::new(5),
-            ..Backend::at(first)
+            ..Backend::written(first)
         };
         let second = Backend {
             backup: true,
-            ..Backend::at(second)
+            ..Backend::written(second)
         };
         let strategy = Strategy::Hash(Hash {
             key: Key::Peeked(Field::Sni),

@@ -370,10 +370,12 @@ fn add(pool: &mut Pool, backend: &Backend) -> Result<(), ChangeError> {
                 name: backend.name.clone(),
             });
         }
-        if other.address == backend.address {
+        if other.target() == backend.target() {
             return Err(ChangeError::Invalid(format!(
                 "pool `{}` has the address `{}` already, as backend `{}`",
-                pool.name, other.address, other.name
+                pool.name,
+                other.target(),
+                other.name
             )));
         }
     }

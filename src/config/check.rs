@@ -50,7 +50,7 @@ pub enum Probe {
         method: String,
         /// Such as `/healthz`.
         path: String,
-        /// The `Host` field; `None`: the backend's address.
+        /// The `Host` field; `None`: the backend's address, or its host name.
         host: Option<String>,
         /// Which status codes are good.
         status: RangeInclusive<u16>,
@@ -70,7 +70,7 @@ pub enum Expect {
 /// The TLS of a probe.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct CheckTls {
-    /// The server name that it asks for (RFC 6066); `None`: none.
+    /// The server name that it asks for (RFC 6066); `None`: the backend's host name, or none.
     pub sni: Option<String>,
     /// The protocols that it offers (RFC 7301); one of them must be taken.
     pub alpn: Vec<String>,
@@ -79,7 +79,7 @@ pub struct CheckTls {
 }
 
 /// Whether and how a probe verifies a certificate. It is verified for the name of `sni`, or else
-/// for the backend's address.
+/// for the backend's host name or address.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Verify {
     /// It is not: a handshake is enough.

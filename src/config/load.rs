@@ -21,8 +21,8 @@ const FILE_BYTES_MAX: u64 = 16 << 20;
 
 /// Reads and judges a configuration file.
 ///
-/// The [`Source`] tells [`warnings`](super::warnings) where each setting stands. Host names in the
-/// file are resolved.
+/// The [`Source`] tells [`warnings`](super::warnings) where each setting stands. Host names of
+/// listeners are resolved; those of backends are not.
 ///
 /// # Errors
 ///

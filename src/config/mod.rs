@@ -17,6 +17,7 @@ use crate::origin::Origins;
 
 mod admin;
 mod availability;
+mod backend;
 mod change;
 mod check;
 mod emit;
@@ -35,6 +36,8 @@ mod warnings;
 
 pub use admin::{ADMIN_SOCKET, Admin, AdminHttp};
 pub use availability::{AllDown, Discovery, Ejection, OnDown, Queue, ScaleBy, Scaling};
+pub(crate) use backend::is_resolved;
+pub use backend::{Backend, Target};
 pub use change::{Change, ChangeError};
 pub use check::{Check, CheckTls, Expect, Initial, Probe, ProxyHeader, Verify};
 pub use error::{ConfigError, Mistake, Warning};
@@ -69,7 +72,8 @@ pub struct Config {
     pub reload_on_change: bool,
     /// Where it is administered; `None`: nowhere.
     pub admin: Option<Admin>,
-    /// Who is asked for names of [`Discovery`]; empty: whom `/etc/resolv.conf` names.
+    /// Who is asked for host names of backends and for names of [`Discovery`]; empty: whom
+    /// `/etc/resolv.conf` names, after `/etc/hosts`.
     pub resolvers: Vec<SocketAddr>,
     /// What is listened on.
     pub listeners: Vec<Listener>,
@@ -248,27 +252,6 @@ impl Pool {
     }
 }
 
-/// One address of a pool.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Backend {
-    /// Unique within its pool; the address when the file names none.
-    pub name: String,
-    /// Where it is connected to.
-    pub address: Address,
-    /// Its share relative to the other backends, 0 to 256; 0: none.
-    pub weight: u16,
-    /// Connections at most, over all workers; `None`: no limit.
-    pub max_connections: Option<NonZeroU32>,
-    /// It is selected only while no other backend can be.
-    pub backup: bool,
-    /// Its group, for `two_tier`; other strategies ignore it.
-    pub group: Option<String>,
-    /// What the operator wants of it.
-    pub state: AdminState,
-    /// It waits until its pool scales up.
-    pub reserve: bool,
-}
-
 /// What the operator wants of a backend. The words are HAProxy's.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -297,23 +280,6 @@ impl AdminState {
             Self::Ready => "ready",
             Self::Drain => "drain",
             Self::Maint => "maint",
-        }
-    }
-}
-
-impl Backend {
-    /// A backend of which only the address is said.
-    #[must_use]
-    pub fn at(address: Address) -> Self {
-        Self {
-            name: address.to_string(),
-            address,
-            weight: 1,
-            max_connections: None,
-            backup: false,
-            group: None,
-            state: AdminState::Ready,
-            reserve: false,
         }
     }
 }

@@ -188,7 +188,7 @@ fn everything_can_be_set() {
     assert_eq!(second.max_connections, NonZeroU32::new(7));
     let a = &config.pools[0].backends;
     assert_eq!((a[0].name.as_str(), a[0].weight), ("unix:/b", 0));
-    assert_eq!((a[1].name.as_str(), a[1].weight), ("127.0.0.1:1", 1));
+    assert_eq!((a[1].name.as_str(), a[1].weight), ("localhost:1", 1));
     let b = &config.pools[1].backends[0];
     assert_eq!((b.name.as_str(), b.weight), ("x", 256));
     assert_eq!((b.backup, b.max_connections), (true, NonZeroU32::new(9)));
@@ -406,7 +406,7 @@ fn every_prefix_is_survived() {
 
 #[test]
 fn every_mutation_is_survived() {
-    // A digit less makes a host name of an IP address; nothing here is to ask a resolver.
+    // A digit less makes a host name of an address to listen on; nothing here asks a resolver.
     let text = EXAMPLE.replace("127.0.0.1:", "unix:/");
     let mut state = 0x9e37_79b9_7f4a_7c15;
     let telling = b"()[]{}:,\"'/*#\\-.0aNrb\xff\x00\n";

@@ -8,7 +8,7 @@ use std::path::Path;
 use log::LevelFilter;
 use thiserror::Error;
 
-use super::{AdminState, FirstTier, Key, LogFormat, LogSink, SecondTier, Strategy};
+use super::{AdminState, Backend, FirstTier, Key, LogFormat, LogSink, SecondTier, Strategy};
 use crate::address::{Address, AddressError};
 
 mod backend;
@@ -103,7 +103,7 @@ pub enum ValueError {
     Address(#[from] AddressError),
     /// An address that can't be connected to.
     #[error("`{0}` can't be connected to: its port is 0")]
-    PortZero(Address),
+    PortZero(String),
     /// A name that no log line could show.
     #[error("`{0}` is no name: 1 to 64 characters, none of them a control character, are wanted")]
     BadName(String),
@@ -357,13 +357,14 @@ pub fn file(path: &Path) -> Result<&Path, ValueError> {
     Ok(path)
 }
 
-/// Reads the address of a backend.
-pub fn backend_address(text: &str) -> Result<Address, ValueError> {
-    let address: Address = text.parse()?;
-    if matches!(&address, Address::Tcp(address) if address.port() == 0) {
-        return Err(ValueError::PortZero(address));
+/// Reads the address of a backend, or a host name and a port, as a backend of which nothing else is
+/// said.
+pub fn backend_at(text: &str) -> Result<Backend, ValueError> {
+    let backend = Backend::written(text.parse()?);
+    if matches!(&backend.address, Address::Tcp(address) if address.port() == 0) {
+        return Err(ValueError::PortZero(backend.name));
     }
-    Ok(address)
+    Ok(backend)
 }
 
 /// Reads the name of a listener, a pool or a backend.

@@ -53,7 +53,7 @@ pub fn warnings(config: &Config, host: Host, source: Option<&Source>) -> Vec<War
         if let Some(backend) = config.pools[listener.pool]
             .backends
             .iter()
-            .find(|backend| reaches(&backend.address, listener))
+            .find(|backend| reaches(backend, listener))
         {
             let sentence = format!(
                 "the listener on `{}` has itself as backend `{}`: a connection would loop",
@@ -308,10 +308,19 @@ fn keys(config: &Config, i: usize, found: &mut Vec<(At, String)>) {
 }
 
 /// Whether connecting to the address ends at the listener.
-fn reaches(address: &Address, listener: &Listener) -> bool {
-    match (address, &listener.bind) {
+fn reaches(backend: &Backend, listener: &Listener) -> bool {
+    // What other names mean is not known here.
+    if backend
+        .host
+        .as_ref()
+        .is_some_and(|host| host != "localhost")
+    {
+        return false;
+    }
+    match (&backend.address, &listener.bind) {
         (Address::Tcp(to), Address::Tcp(bind)) if to.port() == bind.port() => {
-            // To connect to the unspecified address is to connect to this machine.
+            // To connect to the unspecified address is to connect to this machine, as to
+            // `localhost`, which was not resolved.
             let here = to.ip().is_loopback() || to.ip().is_unspecified();
             to == bind || (bind.ip().is_unspecified() && here)
         }

@@ -9,7 +9,7 @@ use std::time::SystemTime;
 use crate::address::Address;
 use crate::admin::model::{EventKind, Reloads, Stage};
 use crate::admin::{self, Audit, Tokens};
-use crate::config::{self, AdminHttp, Config};
+use crate::config::{self, AdminHttp, Config, Target};
 use crate::pool::{Health, Rise, Standing};
 use crate::snapshot::Snapshot;
 use crate::sys::{self, Bound};
@@ -88,7 +88,7 @@ impl Balancer {
     /// # Errors
     /// The audit log can't be opened.
     pub(super) fn new(
-        config: &Config,
+        (config, discoveries): (&Config, Discoveries),
         crew: &Rc<Crew>,
         reread: Option<Reread>,
         watchers: &admin::Events,
@@ -116,7 +116,7 @@ impl Balancer {
             checks: Checks::new(sys::monotonic()),
             ejections: Ejections::default(),
             outliers: HashMap::new(),
-            discoveries: Discoveries::new(),
+            discoveries,
             scalings: Scalings::default(),
             pools: Pools::new(&crew.snapshot),
             rises: HashMap::new(),
@@ -137,7 +137,9 @@ impl Balancer {
             watchdog: Watchdog::new(),
             tokens: None,
         };
-        balancer.follow(config.clone(), Vec::new());
+        balancer.tell_unresolved();
+        let config = balancer.effective(&balancer.declared);
+        balancer.follow(config, Vec::new());
         balancer.watch_file(true);
         Ok(balancer)
     }
@@ -159,19 +161,25 @@ impl Balancer {
     /// What is declared, with what is discovered.
     fn effective(&self, declared: &Declared) -> Config {
         let found = |pool: &str| self.discoveries.found(pool);
-        declared.complete(discovery::merge(declared.config(), found))
+        let mut config = declared.complete(discovery::merge(declared.config(), found));
+        self.discoveries.resolve(&mut config);
+        config
     }
 
-    /// Whether every pool that discovers has had an answer, good or bad.
+    /// Whether every pool that discovers and every host name has had an answer, good or bad.
     pub(super) fn has_discovered(&self) -> bool {
         let mut pools = self.config.pools.iter();
         pools.all(|pool| pool.discovery.is_none() || self.discoveries.has_answer(&pool.name))
+            && self.discoveries.knows_hosts()
     }
 
-    /// Backends were discovered or have vanished.
+    /// Backends were discovered or have vanished, or a host name means something else.
     pub(super) fn on_discovered(&mut self) {
+        self.tell_unresolved();
         let config = self.effective(&self.declared);
-        self.follow(config, Vec::new());
+        if config != self.config {
+            self.follow(config, Vec::new());
+        }
     }
 
     fn follow(&mut self, config: Config, new: Vec<Bound>) {
@@ -183,6 +191,7 @@ impl Balancer {
         self.welcome(&before);
         self.publish_with(new);
         self.tell_differences(&before);
+        self.tell_resolved(&before);
     }
 
     /// Who left and comes back begins anew.
@@ -262,9 +271,12 @@ impl Balancer {
             };
             for backend in &pool.backends {
                 let same = old.backend(&backend.name);
-                let same = same.filter(|old| old.address == backend.address);
-                let away = same.is_none_or(|old| old.state == config::AdminState::Maint);
-                if away && backend.state == config::AdminState::Ready {
+                let same = same.filter(|old| old.target() == backend.target());
+                let is_away = |one: &config::Backend| {
+                    one.state == config::AdminState::Maint || !one.is_resolved()
+                };
+                let is_there = backend.state == config::AdminState::Ready && backend.is_resolved();
+                if same.is_none_or(is_away) && is_there {
                     let key = (pool.name.clone(), backend.name.clone());
                     self.rises.insert(key, Rise { since: now, over });
                 }
@@ -334,6 +346,50 @@ impl Balancer {
         self.panics = panics;
     }
 
+    /// Tells what host names of backends mean now, where that is something else.
+    fn tell_resolved(&self, before: &Config) {
+        for pool in &self.config.pools {
+            let named = pool.backends.iter().filter(|its| its.host.is_some());
+            for backend in named.filter(|its| its.is_resolved()) {
+                let old = before.pool(&pool.name);
+                let old = old.and_then(|old| old.backend(&backend.name));
+                let old = old.filter(|old| old.target() == backend.target());
+                let (name, address) = (&backend.name, &backend.address);
+                let message = match old.filter(|old| old.is_resolved()) {
+                    Some(old) if old.address == *address => continue,
+                    Some(old) => format!(
+                        "backend `{name}` of pool `{}` is at {address} now, no longer at {}",
+                        pool.name, old.address
+                    ),
+                    None => format!("backend `{name}` of pool `{}` is at {address}", pool.name),
+                };
+                let about = Subject::backend(&pool.name, name);
+                self.events
+                    .tell(Weight::Info, EventKind::BackendResolved, about, message);
+            }
+        }
+    }
+
+    /// Tells which host names have no address at the first look.
+    pub(super) fn tell_unresolved(&mut self) {
+        for host in self.discoveries.failed_hosts() {
+            let why = self.discoveries.host_error(&host).unwrap_or_default();
+            for pool in &self.config.pools {
+                let named = |its: &&config::Backend| {
+                    let is = |its: &String| its.eq_ignore_ascii_case(&host);
+                    its.host.as_ref().is_some_and(is) && !its.is_resolved()
+                };
+                for backend in pool.backends.iter().filter(named) {
+                    let (name, of) = (&backend.name, &pool.name);
+                    let message = format!("backend `{name}` of pool `{of}` has no address: {why}");
+                    let about = Subject::backend(of, name);
+                    self.events
+                        .tell(Weight::Quiet, EventKind::BackendUnresolved, about, message);
+                }
+            }
+        }
+    }
+
     /// Tells which listeners and backends came and went.
     fn tell_differences(&self, before: &Config) {
         let [old, new] = [before, &self.config].map(listeners);
@@ -374,11 +430,11 @@ fn listeners(config: &Config) -> BTreeSet<(&str, &Address)> {
     listeners.map(|its| (&*its.name, &its.bind)).collect()
 }
 
-fn backends(config: &Config) -> BTreeSet<(&str, &str, &Address)> {
+fn backends(config: &Config) -> BTreeSet<(&str, &str, Target<'_>)> {
     let pools = config.pools.iter();
     let all = pools.flat_map(|pool| {
         let backends = pool.backends.iter();
-        backends.map(|its| (&*pool.name, &*its.name, &its.address))
+        backends.map(|its| (&*pool.name, &*its.name, its.target()))
     });
     all.collect()
 }

@@ -76,6 +76,7 @@ impl Balancer {
                 reply,
             } => drop(reply.send(self.change(&change, author))),
             Call::Reload(author, reply) => {
+                self.discoveries.look_again();
                 let reply = Some(reply);
                 self.reload(Asked { author, reply });
             }
@@ -128,10 +129,14 @@ impl Balancer {
         let failure = report
             .as_ref()
             .and_then(|report| report.last.as_ref()?.failure.as_ref());
+        let unresolved = configured.filter(|its| !its.is_resolved());
+        let unresolved = unresolved.and_then(|its| its.host.as_deref());
+        let why = unresolved.map(|host| self.discoveries.host_error(host).unwrap_or_default());
         Known {
             checks_failed: report.as_ref().map_or(0, |report| report.failures),
             is_checked: report.is_some(),
-            check: failure.map(ToString::to_string),
+            is_unresolved: unresolved.is_some(),
+            check: why.or_else(|| failure.map(ToString::to_string)),
             ejected_until: self.ejections.until(&pool.name, &backend.name),
         }
     }
@@ -266,7 +271,7 @@ fn values(change: &Change, config: &Config) -> Option<Value> {
 
 fn backend_values(backend: &Backend) -> Value {
     json!({
-        "address": backend.address.to_string(),
+        "address": backend.target().to_string(),
         "weight": backend.weight,
         "max_connections": backend.max_connections,
         "state": backend.state.as_str(),

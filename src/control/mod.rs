@@ -45,6 +45,7 @@ use crate::sys;
 
 use access_log::{AccessLogWriter, Log, Orders, Sink};
 use balancer::Balancer;
+use discovery::Discoveries;
 use doors::Doors;
 pub(crate) use histograms::TARGET as HISTOGRAMS_TARGET;
 pub use listening::Inherited;
@@ -177,14 +178,17 @@ pub fn run(
         let (handle, calls) = admin::Handle::new();
         let patience = Patience::new();
         let doors = Doors::open(config.admin.as_ref(), &patience).await?;
+        let mut discoveries = Discoveries::new();
+        let resolved = discoveries.begin_with(config).await;
         let Inherited { by_listener, spare } = inherited;
-        let crew = Rc::new(start::start(config, features, by_listener, &patience).await?);
+        let crew = Rc::new(start::start(&resolved, features, by_listener, &patience).await?);
         crew.keep_spare(spare);
         let orders = Rc::new(Orders::default());
         let records = crew.records.clone();
         let writer = AccessLogWriter::new(Log { sink, records }, &crew.doorbell, &orders);
         let log = tokio_uring::spawn(writer.run(crew.stats.clone()));
-        let mut balancer = Balancer::new(config, &crew, reread, handle.events(), &orders)?;
+        let events = handle.events();
+        let mut balancer = Balancer::new((config, discoveries), &crew, reread, events, &orders)?;
         balancer.tokens.clone_from(&doors.tokens);
         let doors = doors.serve(&handle);
         ready();

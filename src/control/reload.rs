@@ -33,7 +33,7 @@ pub struct Reread {
     pub path: PathBuf,
     /// Of the text that is in force.
     pub digest: u128,
-    /// Reads it again, with the digest of its text. Names in it are resolved, which may take long.
+    /// Reads it again, with the digest of its text. May take long.
     pub read: fn(&Path) -> Result<(Config, u128), ConfigError>,
 }
 

@@ -22,6 +22,8 @@ use super::crew::Crew;
 pub(super) struct Known {
     /// It is probed.
     pub(super) is_checked: bool,
+    /// Its host name has no address.
+    pub(super) is_unresolved: bool,
     /// What its last probe came to.
     pub(super) check: Option<String>,
     /// How many of its probes failed.
@@ -95,7 +97,8 @@ fn backend_status(pool: &Pool, backend: &Backend, known: &Known, now: u64) -> Ba
     BackendStatus {
         pool: pool.name.clone(),
         name: backend.name.clone(),
-        address: backend.address.to_string(),
+        address: backend.target().to_string(),
+        resolved: backend.resolved().map(ToString::to_string),
         weight: backend.weight,
         max_connections: ceiling(&tally.connections),
         backup: backend.backup,
@@ -169,6 +172,7 @@ pub(super) fn note_conditions(snapshot: &Snapshot) {
 
 fn health(backend: &Backend, known: &Known) -> Health {
     match backend.health {
+        _ if known.is_unresolved => Health::Unresolved,
         _ if !known.is_checked => Health::Unchecked,
         pool::Health::Up => Health::Up,
         pool::Health::Down => Health::Down,

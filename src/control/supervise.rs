@@ -148,6 +148,7 @@ impl Balancer {
 
     fn on_hup(&mut self) {
         self.reopen_logs();
+        self.discoveries.look_again();
         if self.reread.is_some() {
             self.reload(Asked::by_operator());
         }

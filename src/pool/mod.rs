@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use crate::address::Address;
 pub use crate::config::AdminState;
-use crate::config::{self, OnDown, Persist, Strategy};
+use crate::config::{self, OnDown, Persist, Strategy, Target};
 use crate::guard::Limit;
 use crate::origin::Origins;
 
@@ -73,10 +73,12 @@ pub struct Pool {
 pub struct Backend {
     /// Unique within its pool.
     pub name: String,
-    /// Where it is connected to,
+    /// Where it is connected to; of a host, what its name means by this snapshot.
     pub address: Address,
-    /// and what connections to it begin at.
+    /// What connections to it begin at.
     pub origins: Arc<Origins>,
+    /// Its host name, where one was written in place of an address.
+    pub host: Option<String>,
     /// Its share, 0 to 256.
     pub weight: u16,
     /// It is selected only while no other backend can be.
@@ -168,7 +170,7 @@ impl Pool {
         pool.queue.set(config.queue);
         let known: HashMap<_, _> = before.into_iter().flat_map(Self::known).collect();
         for backend in &config.backends {
-            let old = known.get(&(&*backend.name, &backend.address));
+            let old = known.get(&(&*backend.name, backend.target()));
             let tally = old.map_or_else(Arc::default, |old| Arc::clone(&old.tally));
             let backend = Backend::new(backend, standing(backend), tally, &pool);
             pool.backends.push(Arc::new(backend));
@@ -280,7 +282,7 @@ impl Pool {
     /// it are ejected no longer, nor will they be: their places are for those that are.
     fn left_by(&self, config: &config::Pool) -> Vec<Arc<Backend>> {
         let named = config.backends.iter();
-        let named: HashSet<_> = named.map(|one| (&*one.name, &one.address)).collect();
+        let named: HashSet<_> = named.map(|one| (&*one.name, one.target())).collect();
         let left = self.known().filter(|(who, _)| !named.contains(who));
         let left = left.map(|(_, old)| old);
         let left = left.inspect(|old| old.tally.ejection.exempt(&self.ejections));
@@ -288,10 +290,10 @@ impl Pool {
         used.cloned().collect()
     }
 
-    /// All that something is counted of, by name and address.
-    fn known(&self) -> impl Iterator<Item = ((&str, &Address), &Arc<Backend>)> {
+    /// All that something is counted of, by name and target: what a host name means may change.
+    fn known(&self) -> impl Iterator<Item = ((&str, Target<'_>), &Arc<Backend>)> {
         let known = self.backends.iter().chain(&self.leaving);
-        known.map(|backend| ((&*backend.name, &backend.address), backend))
+        known.map(|backend| ((&*backend.name, backend.target()), backend))
     }
 }
 
@@ -325,6 +327,7 @@ impl Backend {
             name: config.name.clone(),
             address: config.address.clone(),
             origins: Arc::new(pool.config.origins.towards(&config.address)),
+            host: config.host.clone(),
             weight: config.weight,
             backup: config.backup,
             group: config.group.clone(),
@@ -340,17 +343,33 @@ impl Backend {
         }
     }
 
-    /// Whether it is this one: the same name at the same address.
+    /// Whether it is this one: the same name at the same target.
     #[must_use]
     pub fn is(&self, config: &config::Backend) -> bool {
-        self.name == config.name && self.address == config.address
+        self.name == config.name && self.target() == config.target()
     }
 
-    /// Whether it is to take connections if it can: it has a weight, nobody took it out, and it is
-    /// not in reserve.
+    /// Where it is, as it was written.
+    #[must_use]
+    pub fn target(&self) -> Target<'_> {
+        Target::new(self.host.as_deref(), &self.address)
+    }
+
+    /// What its host name means, if it has one and that is known.
+    #[must_use]
+    pub fn resolved(&self) -> Option<&Address> {
+        let known = config::is_resolved(self.host.as_deref(), &self.address);
+        (known && self.host.is_some()).then_some(&self.address)
+    }
+
+    /// Whether it is to take connections if it can: it has a weight and an address, nobody took it
+    /// out, and it is not in reserve.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        self.weight > 0 && self.admin == AdminState::Ready && !self.standby
+        self.weight > 0
+            && self.admin == AdminState::Ready
+            && !self.standby
+            && config::is_resolved(self.host.as_deref(), &self.address)
     }
 
     /// Whether it is ready and answers. It may be ejected, which changes from moment to moment.

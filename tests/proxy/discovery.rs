@@ -128,3 +128,62 @@ fn what_a_name_means_joins_and_what_it_means_no_more_drains() {
         balancer.finish();
     });
 }
+
+/// Greets with a number, on each of these addresses with one port.
+fn greeting_at(hosts: &[&str]) -> (Vec<Backend>, u16) {
+    let greets = |number: u8| {
+        move |mut stream: std::net::TcpStream| {
+            std::io::Write::write_all(&mut stream, &[number]).unwrap();
+            echo(stream);
+        }
+    };
+    let first = Backend::tcp(&format!("{}:0", hosts[0]), greets(1));
+    let port: u16 = first.address.rsplit(':').next().unwrap().parse().unwrap();
+    let mut all = vec![first];
+    for (number, host) in (2..).zip(&hosts[1..]) {
+        all.push(Backend::tcp(&format!("{host}:{port}"), greets(number)));
+    }
+    (all, port)
+}
+
+#[test]
+fn a_host_name_stays_the_backend_whatever_it_means() {
+    watched(|| {
+        let (_backends, port) = greeting_at(&["127.0.0.1", "127.0.0.2"]);
+        let [one, two] = [Ipv4Addr::new(127, 0, 0, 1), Ipv4Addr::new(127, 0, 0, 2)];
+        let known = Arc::new(Mutex::new(Vec::new()));
+        let server = name_server(&known);
+        let name = format!("Db-1.test:{port}");
+        let check = "check: (type: \"tcp\", interval: \"100ms\")";
+        let pool = format!("{check}, ejection: \"off\", backends: [\"{name}\"]");
+        let launch = Launch::with_pool(&pool).settings(&format!("resolvers: [\"{server}\"]"));
+        let balancer = launch.start();
+        let visit = || Guest::welcome(balancer.connect()).leave();
+        // Without an address it is there, and not selected.
+        balancer.until(&name, "health", "unresolved");
+        assert_eq!(balancer.backend(&name)["in_rotation"], false);
+        balancer.until_logged("has no address");
+        let events = balancer.follow();
+        *known.lock() = vec![one];
+        assert_eq!(events.next("backend_resolved")["backend"], *name);
+        balancer.until(&name, "health", "up");
+        assert_eq!(visit(), 1);
+        let backend = balancer.backend(&name);
+        assert_eq!(backend["address"], *name);
+        assert_eq!(backend["resolved"], format!("127.0.0.1:{port}"));
+        let mut guest = Guest::welcome(balancer.connect());
+        *known.lock() = vec![two];
+        events.next("backend_resolved");
+        eventually("new sessions go to the new address", || visit() == 2);
+        let backend = balancer.backend(&name);
+        assert_eq!(backend["connections"], 1, "it is the same backend");
+        assert_eq!(backend["health"], "up");
+        ping(&mut guest.stream, b"still there");
+        guest.leave();
+        // An operator knows it by its name, and so does the file.
+        balancer.ask(&["drain", &format!("default/{name}")]);
+        balancer.until(&name, "state", "drain");
+        drop(events);
+        balancer.finish();
+    });
+}

@@ -47,7 +47,7 @@ async fn backends_are_added_as_described() {
         pool: "main".to_owned(),
         backend: Box::new(backend),
     };
-    let plain = Backend::at("127.0.0.1:81".parse().unwrap());
+    let plain = Backend::written("localhost:81".parse().unwrap());
     assert_eq!(added(), (add(plain.clone()), Author::Socket));
     let body = r#"{"address": "unix:/a", "name": "b", "weight": 0, "max_connections": 5,
         "backup": true, "group": "g", "state": "maint", "keep": true}"#;
@@ -58,6 +58,7 @@ async fn backends_are_added_as_described() {
     let full = Backend {
         name: "b".to_owned(),
         address: "unix:/a".parse().unwrap(),
+        host: None,
         weight: 0,
         max_connections: NonZeroU32::new(5),
         backup: true,

@@ -23,7 +23,7 @@ pub(super) async fn add(args: &AddArgs) -> Result<(), ClientError> {
     let backend = &args.backend;
     let usual = Backend::at(backend.address.clone());
     let new = NewBackend {
-        address: backend.address.to_string(),
+        address: backend.target().to_string(),
         name: args.name.clone(),
         weight: (backend.weight != usual.weight).then(|| backend.weight.into()),
         max_connections: backend.max_connections.map(u32::from),

@@ -48,7 +48,7 @@ pub(super) fn pool(pool: &Pool) -> Value {
 }
 
 fn backend(backend: &Backend) -> Value {
-    let address = backend.address.to_string();
+    let address = backend.target().to_string();
     let fields = Fields::default()
         .unless(backend.name == address, "name", || {
             Value::text(&backend.name)

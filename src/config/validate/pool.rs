@@ -185,8 +185,8 @@ impl<'a> Judge<'a> {
         let group = self.leaf(&raw.group, at, "group");
         let state = self.leaf(&raw.state, at, "state");
         let backend = self
-            .require(&address, |leaf| values::backend_address(text(leaf)?))
-            .map_or_else(|| Backend::at(stand_in()), Backend::at);
+            .require(&address, |leaf| values::backend_at(text(leaf)?))
+            .unwrap_or_else(|| Backend::at(stand_in()));
         let weight = self.read(&weight, number(values::WEIGHT));
         Backend {
             name: self
@@ -201,6 +201,7 @@ impl<'a> Judge<'a> {
             backup: self.read(&backup, truth).unwrap_or(backend.backup),
             group: self.read(&group, |leaf| values::name(text(leaf)?)),
             address: backend.address,
+            host: backend.host,
             state: self
                 .read(&state, |leaf| values::admin_state(text(leaf)?))
                 .unwrap_or(backend.state),

@@ -40,7 +40,7 @@ enum Extra {
 pub fn backend(text: &str) -> Result<Backend, BackendError> {
     let mut parts = text.split(',');
     let address = parts.next().unwrap_or_default();
-    let mut backend = Backend::at(super::backend_address(address)?);
+    let mut backend = super::backend_at(address)?;
     for part in parts {
         let (name, value) = match part.split_once('=') {
             Some((name, value)) => (name, Some(value)),

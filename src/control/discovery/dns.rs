@@ -8,14 +8,14 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use hickory_resolver::TokioResolver;
 use hickory_resolver::config::{NameServerConfig, ResolveHosts, ResolverConfig};
 use hickory_resolver::lookup::Lookup;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::net::{DnsError, NetError};
-use hickory_resolver::proto::op::ResponseCode;
+use hickory_resolver::proto::op::{Query, ResponseCode};
 use hickory_resolver::proto::rr::rdata::SRV;
-use hickory_resolver::proto::rr::{RData, RecordType};
+use hickory_resolver::proto::rr::{Name, RData, RecordType};
+use hickory_resolver::{Hosts, TokioResolver};
 use parking_lot::Mutex;
 use tokio::task::JoinSet;
 
@@ -111,6 +111,12 @@ impl Dns {
         };
         match &self.question {
             Question::Addresses(name) => {
+                // As for getaddrinfo(3): who is named there is not asked for elsewhere.
+                let local = self.servers.is_empty().then(|| in_hosts_file(name));
+                if let Some(local) = local.filter(|local| !local.is_empty()) {
+                    round.lasts([LOCAL_TTL].into_iter());
+                    return local.into_iter().map(|ip| backend(ip, 0)).collect();
+                }
                 let found = self.addresses(&resolver, vec![name.clone()], round).await;
                 let found = found.into_values().flatten();
                 // Who asks knows the port.
@@ -274,6 +280,18 @@ fn resolver(servers: &[SocketAddr]) -> Result<TokioResolver, NetError> {
     builder.build()
 }
 
+/// The addresses of a name in /etc/hosts.
+fn in_hosts_file(name: &str) -> Vec<IpAddr> {
+    let (Ok(hosts), Ok(name)) = (Hosts::from_system(), Name::from_ascii(name)) else {
+        return Vec::new();
+    };
+    let kinds = [RecordType::A, RecordType::AAAA].into_iter();
+    let found =
+        kinds.filter_map(|kind| hosts.lookup_static_host(&Query::query(name.clone(), kind)));
+    let found = found.flat_map(|lookup| lookup.answers().to_vec());
+    found.filter_map(|record| record.data.ip_addr()).collect()
+}
+
 async fn records(resolver: &TokioResolver, name: &str, kind: RecordType) -> Answer {
     match resolver.lookup(name, kind).await {
         Ok(lookup) => Answer::Records(lookup),
@@ -368,6 +386,8 @@ fn backed_off(pace: &Pace, failures: u32) -> Duration {
 
 /// The highest weight of a backend.
 const WEIGHT_MAX: u16 = 256;
+/// How long what a file of this machine says holds, in s.
+const LOCAL_TTL: u32 = 10;
 /// Questions under way at a time.
 const AT_A_TIME: usize = 16;
 /// One server's time to answer; it is asked three times at most.

@@ -1,4 +1,5 @@
-//! Backends that are not in the configuration: what the DNS says of a name, or what a file lists.
+//! What the configuration does not say itself: where host names of backends lead to, and backends
+//! that the DNS has for a name, or that a file lists.
 //!
 //! Each question has a task of its own, which looks again and again and tells what it found, for
 //! all pools that ask it. [`Discoveries`] keeps the last good answer to each, whatever fails
@@ -10,7 +11,7 @@ mod file;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
@@ -28,6 +29,8 @@ use crate::config::{Backend, Config, Discovery};
 pub(super) struct Discoveries {
     /// By name.
     pools: BTreeMap<String, Asking>,
+    /// Host names of backends, in lower case.
+    hosts: BTreeMap<String, Host>,
     followed: BTreeMap<Question, Followed>,
     sender: mpsc::Sender<News>,
     news: mpsc::Receiver<News>,
@@ -76,6 +79,7 @@ impl Discoveries {
         let (sender, news) = mpsc::channel(NEWS);
         Self {
             pools: BTreeMap::new(),
+            hosts: BTreeMap::new(),
             followed: BTreeMap::new(),
             sender,
             news,
@@ -106,8 +110,17 @@ impl Discoveries {
         }
         self.pools = pools;
         let mut before = std::mem::take(&mut self.followed);
+        let mut hosts = BTreeMap::new();
+        let all = config.pools.iter().flat_map(|pool| &pool.backends);
+        for name in all.filter_map(|backend| backend.host.as_ref()) {
+            let name = name.to_ascii_lowercase();
+            let host = self.hosts.remove(&name).unwrap_or_default();
+            hosts.insert(name, host);
+        }
+        self.hosts = hosts;
+        let names = self.hosts.keys().cloned().map(Question::Addresses);
         let questions = self.pools.values().map(|asking| asking.question.clone());
-        for question in questions.collect::<BTreeSet<_>>() {
+        for question in questions.chain(names).collect::<BTreeSet<_>>() {
             let resolvers = match question {
                 Question::Addresses(_) | Question::Services(_) => config.resolvers.clone(),
                 Question::File(_) => Vec::new(),
@@ -116,8 +129,88 @@ impl Discoveries {
                 Some(old) if old.resolvers == resolvers => old,
                 old => self.begin(&question, resolvers, old),
             };
+            if let Question::Addresses(name) = &question
+                && let Some(host) = self.hosts.get_mut(name)
+            {
+                host.choose(followed.found.as_deref());
+            }
             self.followed.insert(question, followed);
         }
+    }
+
+    /// Begins to follow a configuration, and answers with it, its host names resolved. They are
+    /// waited for, so that whoever comes at once is served, but only for a moment: where the DNS
+    /// does not answer, the balancer starts all the same.
+    pub(super) async fn begin_with(&mut self, config: &Config) -> Config {
+        self.follow(config);
+        let answers = async {
+            while !self.knows_hosts() {
+                if let Some(news) = self.news.recv().await {
+                    self.take(news);
+                }
+            }
+        };
+        let _ = tokio::time::timeout(START_TIME, answers).await;
+        let mut resolved = config.clone();
+        self.resolve(&mut resolved);
+        resolved
+    }
+
+    /// Asks all questions again, now: an operator says that something has changed.
+    pub(super) fn look_again(&mut self) {
+        for (question, old) in std::mem::take(&mut self.followed) {
+            let (state, resolvers) = (old.state.clone(), old.resolvers.clone());
+            let mut again = self.begin(&question, resolvers, Some(old));
+            again.state = state;
+            self.followed.insert(question, again);
+        }
+    }
+
+    /// Gives backends the addresses that their host names mean.
+    pub(super) fn resolve(&self, config: &mut Config) {
+        if self.hosts.is_empty() {
+            return;
+        }
+        let all = config.pools.iter_mut().flat_map(|pool| &mut pool.backends);
+        for backend in all {
+            let name = backend.host.as_ref().map(|name| name.to_ascii_lowercase());
+            let host = name.and_then(|name| self.hosts.get(&name));
+            if let Some(ip) = host.and_then(|host| host.address) {
+                backend.resolve(ip);
+            }
+        }
+    }
+
+    /// Whether every host name has had an answer, good or bad.
+    #[must_use]
+    pub(super) fn knows_hosts(&self) -> bool {
+        let mut names = self.hosts.keys();
+        names.all(|name| self.host_state(name).is_some_and(State::is_known))
+    }
+
+    /// What went wrong when a host name was last looked up.
+    #[must_use]
+    pub(super) fn host_error(&self, name: &str) -> Option<String> {
+        self.host_state(&name.to_ascii_lowercase())?.error.clone()
+    }
+
+    /// Host names whose first look has failed since this was last asked.
+    pub(super) fn failed_hosts(&mut self) -> Vec<String> {
+        let mut failed = Vec::new();
+        for (name, host) in &mut self.hosts {
+            let state = self.followed.get(&Question::Addresses(name.clone()));
+            let is_known = state.is_some_and(|followed| followed.state.is_known());
+            if host.address.is_none() && is_known && !host.told {
+                host.told = true;
+                failed.push(name.clone());
+            }
+        }
+        failed
+    }
+
+    fn host_state(&self, name: &str) -> Option<&State> {
+        let followed = self.followed.get(&Question::Addresses(name.to_owned()))?;
+        Some(&followed.state)
     }
 
     /// The last good set of a pool, sorted by address, backups last; `None`: nothing is known yet.
@@ -202,9 +295,10 @@ impl Discoveries {
         if news.error != state.error {
             match (&news.error, &news.found) {
                 (Some(error), Some(_)) => log::warn!("discovery of {whom}: {error}"),
-                (Some(error), None) => {
+                (Some(error), None) if followed.found.is_some() => {
                     log::warn!("discovery of {whom}: {error}; keeping the last known addresses");
                 }
+                (Some(error), None) => log::warn!("discovery of {whom}: {error}"),
                 (None, _) => log::info!("discovery of {whom} works again"),
             }
         }
@@ -219,8 +313,13 @@ impl Discoveries {
         for asking in asking.filter(|asking| asking.question == news.question) {
             changed |= asking.before.take().is_some();
         }
+        let host = match &news.question {
+            Question::Addresses(name) => self.hosts.get_mut(name),
+            Question::Services(_) | Question::File(_) => None,
+        };
         let Some(found) = news.found else {
-            return changed;
+            // It is to be told that there is none.
+            return changed || host.is_some_and(|host| host.address.is_none() && !host.told);
         };
         let Found {
             backends: found,
@@ -228,6 +327,9 @@ impl Discoveries {
         } = found;
         if followed.found.as_ref() == Some(&found) {
             return changed;
+        }
+        if let Some(host) = host {
+            host.choose(Some(&found));
         }
         log_change(&whom, followed.found.as_deref().unwrap_or_default(), &found);
         if dropped > 0 {
@@ -241,6 +343,12 @@ impl Discoveries {
 
     /// Who asks a question, in words.
     fn whom(&self, question: &Question) -> String {
+        let of_host = |name: &String| self.hosts.contains_key(name);
+        if let Question::Addresses(name) = question
+            && of_host(name)
+        {
+            return format!("host `{name}`");
+        }
         let asking = self.pools.iter();
         let mut pools = asking.filter(|(_, asking)| asking.question == *question);
         let first = pools.next().map_or("", |(name, _)| name);
@@ -276,6 +384,32 @@ struct Asking {
     port: u16,
     /// What it found elsewhere, until the first answer from here.
     before: Option<Vec<Backend>>,
+}
+
+/// A host name of backends.
+#[derive(Debug, Default)]
+struct Host {
+    /// Where they are connected to.
+    address: Option<IpAddr>,
+    /// It was told that there is none.
+    told: bool,
+}
+
+impl Host {
+    /// Of several addresses the present one, as long as it is among them: servers give them in
+    /// another order each time. Else the least, IPv4 before IPv6, so that all balancers agree.
+    fn choose(&mut self, found: Option<&[Backend]>) {
+        let found = found.into_iter().flatten();
+        let addresses = found.filter_map(|backend| match &backend.address {
+            Address::Tcp(address) => Some(address.ip()),
+            Address::Unix(_) => None,
+        });
+        // It stands for no address here, and to connect to it is to connect to this machine.
+        let addresses: BTreeSet<_> = addresses.filter(|ip| !ip.is_unspecified()).collect();
+        if !self.address.is_some_and(|ip| addresses.contains(&ip)) {
+            self.address = addresses.first().copied().or(self.address);
+        }
+    }
 }
 
 impl Asking {
@@ -442,6 +576,8 @@ fn log_change(whom: &str, before: &[Backend], found: &[Backend]) {
     );
 }
 
+/// How long a start waits for the first answers to host names.
+const START_TIME: Duration = Duration::from_millis(500);
 /// Backends that a pool may discover.
 const BACKENDS_MAX: usize = 1_000;
 /// News that wait to be taken in; tasks wait with more.

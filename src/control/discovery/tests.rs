@@ -337,6 +337,105 @@ fn services_stay_known_when_another_pool_asks_for_them() {
     });
 }
 
+/// A configuration with one backend of each host name.
+fn hosts(names: &[&str], resolvers: &[SocketAddr]) -> Config {
+    let backends = names
+        .iter()
+        .map(|name| Backend::written(name.parse().unwrap()));
+    Config {
+        resolvers: resolvers.to_vec(),
+        ..Config::of(Vec::new(), vec![Pool::of("web", backends.collect())])
+    }
+}
+
+/// Where they lead to.
+fn resolved(discoveries: &Discoveries, config: &Config) -> Vec<String> {
+    let mut config = config.clone();
+    discoveries.resolve(&mut config);
+    let backends = config.pools[0].backends.iter();
+    backends.map(|one| one.address.to_string()).collect()
+}
+
+#[test]
+fn a_host_name_keeps_its_address_while_it_has_it() {
+    run(async {
+        let server = Server::start().await;
+        server.say(
+            "a.test.",
+            Reply::addresses(0, &["10.0.0.2", "::1", "10.0.0.3"]),
+        );
+        server.say("b.test.", Reply::NoSuchName);
+        let config = hosts(&["A.test:80", "a.test:81", "b.test:80"], &[server.address]);
+        let mut discoveries = Discoveries::at_pace(FAST);
+        let first = discoveries.begin_with(&config).await;
+        assert!(discoveries.knows_hosts());
+        let known = ["10.0.0.2:80", "10.0.0.2:81", "0.0.0.0:80"];
+        assert_eq!(resolved(&discoveries, &config), known);
+        assert_eq!(first.pools[0].backends[0].address.to_string(), known[0]);
+        assert!(!first.pools[0].backends[2].is_resolved());
+        assert_eq!(first.pools[0].backends[0].name, "A.test:80");
+        assert_eq!(discoveries.failed_hosts(), ["b.test"]);
+        assert!(discoveries.failed_hosts().is_empty(), "told once");
+        assert_eq!(
+            discoveries.host_error("B.test").unwrap(),
+            "b.test has no address"
+        );
+        // One that is less comes along: it stays.
+        server.say("a.test.", Reply::addresses(0, &["10.0.0.1", "10.0.0.2"]));
+        server.say("b.test.", Reply::addresses(0, &["::2"]));
+        until(&mut discoveries, |d| resolved(d, &config)[2] == "[::2]:80").await;
+        assert_eq!(resolved(&discoveries, &config)[..2], known[..2]);
+        // It goes: another has its place, and holds whatever fails.
+        server.say("a.test.", Reply::addresses(0, &["10.0.0.1"]));
+        until(&mut discoveries, |d| {
+            resolved(d, &config)[0] == "10.0.0.1:80"
+        })
+        .await;
+        server.say("a.test.", Reply::Broken);
+        until(&mut discoveries, |d| d.host_error("a.test").is_some()).await;
+        assert_eq!(resolved(&discoveries, &config)[1], "10.0.0.1:81");
+        // Another one that is added with a known name has its address at once.
+        let more = hosts(&["a.test:80", "a.test:81", "a.test:82"], &[server.address]);
+        discoveries.follow(&more);
+        assert_eq!(resolved(&discoveries, &more)[2], "10.0.0.1:82");
+    });
+}
+
+#[test]
+fn an_operator_has_all_asked_again() {
+    run(async {
+        let server = Server::start().await;
+        server.say("a.test.", Reply::addresses(90_000, &["10.0.0.1"]));
+        let config = hosts(&["a.test:80"], &[server.address]);
+        let mut discoveries = Discoveries::at_pace(FAST);
+        discoveries.begin_with(&config).await;
+        server.say("a.test.", Reply::addresses(90_000, &["10.0.0.2"]));
+        discoveries.look_again();
+        assert_eq!(resolved(&discoveries, &config), ["10.0.0.1:80"]);
+        assert!(discoveries.knows_hosts());
+        discoveries.changed().await;
+        assert_eq!(resolved(&discoveries, &config), ["10.0.0.2:80"]);
+        assert_eq!(server.asked("a.test."), 4);
+    });
+}
+
+#[test]
+fn a_start_does_not_wait_for_a_name_server_that_is_silent() {
+    run(async {
+        let server = Server::start().await;
+        server.say("a.test.", Reply::Silence);
+        let mut discoveries = Discoveries::at_pace(FAST);
+        let began = SystemTime::now();
+        let config = hosts(&["a.test:80", "localhost:81"], &[server.address]);
+        discoveries.begin_with(&config).await;
+        assert!(began.elapsed().unwrap() < Duration::from_secs(2));
+        assert_eq!(
+            resolved(&discoveries, &config),
+            ["0.0.0.0:80", "127.0.0.1:81"]
+        );
+    });
+}
+
 /// Each round opens sockets; none is left.
 #[test]
 fn rounds_leave_no_descriptor_behind() {

@@ -60,6 +60,8 @@ struct Aim {
     address: Address,
     /// What probes begin at.
     origins: Origins,
+    /// The name that this address was found by, if it was.
+    host: Option<String>,
     check: Check,
 }
 
@@ -68,6 +70,8 @@ struct Aim {
 struct Place {
     /// Its own address; the probe's port may be another.
     address: Address,
+    /// Its host name, if it has one: then it is the same one at another address.
+    host: Option<String>,
     aim: Rc<Aim>,
 }
 
@@ -163,9 +167,9 @@ impl Checks {
     }
 
     /// Goes over to another configuration, whose pools hold what was discovered too. A target that
-    /// stays keeps its pace and what it knows; where only the check of a backend is another, what
-    /// was known of it counts until the new probes say otherwise. Backends in `maint` are not
-    /// probed.
+    /// stays keeps its pace and what it knows; where only the check of a backend is another, or
+    /// what its host name means, what was known of it counts until the new probes say otherwise.
+    /// Backends in `maint` are not probed, nor those without an address.
     ///
     /// Must be called in the runtime of `tokio_uring::start`.
     pub fn follow(&mut self, config: &Config) {
@@ -189,8 +193,12 @@ impl Checks {
                     let name = (pool.name.clone(), backend.name.clone());
                     target.stands_for.push(name);
                 }
-                let address = backend.address.clone();
-                places.insert(backend.name.clone(), Place { address, aim });
+                let place = Place {
+                    address: backend.address.clone(),
+                    host: backend.host.clone(),
+                    aim,
+                };
+                places.insert(backend.name.clone(), place);
             }
         }
         self.places = places;
@@ -234,7 +242,8 @@ impl Checks {
         let verdict = known.map_or_else(fresh, |(verdict, _)| verdict.handed_over());
         self.started += 1;
         let watch = Watch {
-            prober: Prober::new(&aim.address, aim.origins.clone(), spec),
+            prober: Prober::new(&aim.address, aim.origins.clone(), spec)
+                .called(aim.host.as_deref()),
             aim: Rc::clone(aim),
             number: self.started,
             verdict,
@@ -325,7 +334,8 @@ impl Checks {
     /// A backend, if it is probed. Another that has its name now is not meant.
     fn place(&self, pool: &str, backend: &config::Backend) -> Option<&Place> {
         let place = self.places.get(pool)?.get(&backend.name)?;
-        (place.address == backend.address).then_some(place)
+        let its = config::Target::new(place.host.as_deref(), &place.address);
+        (its == backend.target()).then_some(place)
     }
 }
 
@@ -338,6 +348,7 @@ impl Aim {
         Self {
             origins: pool.origins.towards(&address),
             address,
+            host: backend.host.clone(),
             check: check.clone(),
         }
     }
@@ -351,7 +362,7 @@ impl Drop for Target {
 
 fn is_probed(backend: &config::Backend) -> bool {
     match backend.state {
-        AdminState::Ready | AdminState::Drain => true,
+        AdminState::Ready | AdminState::Drain => backend.is_resolved(),
         AdminState::Maint => false,
     }
 }

@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::rc::Rc;
 
 use crate::address::Address;
-use crate::config::{Check, Probe, ProxyHeader};
+use crate::config::{Check, Probe, ProxyHeader, Target};
 use crate::origin::{Origins, User};
 use crate::sys;
 
@@ -41,6 +41,8 @@ pub(super) struct Prober {
     origins: Origins,
     /// of which this is the next.
     turn: Cell<usize>,
+    /// What it is called there: in the request, and in its certificate.
+    host: Option<String>,
     spec: Rc<Spec>,
     request: Vec<u8>,
 }
@@ -52,9 +54,17 @@ impl Prober {
             to: to.clone(),
             origins,
             turn: Cell::new(0),
+            host: None,
             spec: Rc::clone(spec),
-            request: request(&spec.check.probe, to),
+            request: request(&spec.check.probe, &Target::Address(to)),
         }
+    }
+
+    /// The same, of an address that was found by this name, if it was.
+    pub(super) fn called(mut self, host: Option<&str>) -> Self {
+        self.request = request(&self.check().probe, &Target::new(host, &self.to));
+        self.host = host.map(str::to_owned);
+        self
     }
 
     pub(super) fn check(&self) -> &Check {
@@ -103,7 +113,11 @@ impl Prober {
             None => Channel::Plain(stream),
             Some(client) => {
                 stage.set(Stage::Handshake);
-                Channel::Secured(client.secure(stream, &self.to).await?)
+                Channel::Secured(
+                    client
+                        .secure(stream, &self.to, self.host.as_deref())
+                        .await?,
+                )
             }
         };
         if matches!(expectation, Expectation::Nothing) {
@@ -165,7 +179,7 @@ impl Channel {
 }
 
 /// What is sent once connected.
-fn request(probe: &Probe, to: &Address) -> Vec<u8> {
+fn request(probe: &Probe, to: &Target<'_>) -> Vec<u8> {
     match probe {
         Probe::Tcp => Vec::new(),
         Probe::SendExpect { send, .. } => send.clone(),
@@ -183,12 +197,13 @@ fn request(probe: &Probe, to: &Address) -> Vec<u8> {
 }
 
 /// An address as a Host field names it (RFC 9110, section 7.2), which knows no IPv6 zones.
-fn authority(to: &Address) -> String {
+fn authority(to: &Target<'_>) -> String {
     match to {
-        Address::Tcp(address) => {
+        Target::Address(Address::Tcp(address)) => {
             std::net::SocketAddr::new(address.ip(), address.port()).to_string()
         }
-        Address::Unix(_) => "localhost".to_owned(),
+        Target::Address(Address::Unix(_)) => "localhost".to_owned(),
+        Target::Host(..) => to.to_string(),
     }
 }
 

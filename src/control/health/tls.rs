@@ -122,8 +122,13 @@ impl Client {
     }
 
     /// Shakes hands.
-    pub(super) async fn secure(&self, stream: Stream, to: &Address) -> Result<Secured, Failure> {
-        let name = self.server_name(to)?;
+    pub(super) async fn secure(
+        &self,
+        stream: Stream,
+        to: &Address,
+        host: Option<&str>,
+    ) -> Result<Secured, Failure> {
+        let name = self.server_name(to, host)?;
         let connection = ClientConnection::new(self.config().await?, name).map_err(misdone)?;
         let mut secured = Secured {
             stream,
@@ -143,7 +148,16 @@ impl Client {
     }
 
     /// Whom the certificate must be for.
-    fn server_name(&self, to: &Address) -> Result<ServerName<'static>, Failure> {
+    fn server_name(
+        &self,
+        to: &Address,
+        host: Option<&str>,
+    ) -> Result<ServerName<'static>, Failure> {
+        // A host name may be none that a certificate can have.
+        let host = host.and_then(|host| ServerName::try_from(host.to_owned()).ok());
+        if let Some(host) = host.filter(|_| self.settings.sni.is_none()) {
+            return Ok(host);
+        }
         match (&self.settings.sni, to, &self.settings.verify) {
             (Some(name), _, _) => ServerName::try_from(name.clone())
                 .map_err(|_| Failure::Unfit(format!("`{name}` is no server name"))),

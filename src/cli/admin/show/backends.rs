@@ -26,11 +26,8 @@ pub(super) fn backends_text(backends: &[&BackendStatus], paint: Paint) -> String
         ("state", Align::Left),
     ]);
     for one in backends {
-        let address = if one.address == one.name {
-            ""
-        } else {
-            &one.address
-        };
+        let written = Some(&*one.address).filter(|address| *address != one.name);
+        let address = one.resolved.as_deref().or(written).unwrap_or_default();
         table.row([
             one.pool.as_str().into(),
             one.name.as_str().into(),
@@ -107,7 +104,7 @@ pub(in crate::cli::admin) fn standing(one: &BackendStatus) -> Cell {
         words.push(format!("rising {percent}%"));
         tone = Tone::Warning;
     }
-    let down = one.health == Health::Down;
+    let down = matches!(one.health, Health::Down | Health::Unresolved);
     if down {
         tone = Tone::Bad;
     }
@@ -128,6 +125,7 @@ fn health(health: Health) -> &'static str {
         Health::Unchecked => "unchecked",
         Health::Up => "up",
         Health::Down => "down",
+        Health::Unresolved => "unresolved",
     }
 }
 

@@ -271,6 +271,14 @@ fn a_host_is_named_as_configured_or_by_the_address() {
         let request = request_of(&to, &check);
         assert!(request.contains(field), "{request}");
     }
+    let to = "127.0.0.1:8008".parse().unwrap();
+    let prober = Prober::new(&to, Origins::default(), &Rc::new(Spec::new(&http())));
+    let prober = prober.called(Some("db-1.test"));
+    let request = String::from_utf8_lossy(prober.request());
+    assert!(
+        request.contains("\r\nHost: db-1.test:8008\r\n"),
+        "{request}"
+    );
 }
 
 fn request_of(to: &Address, check: &Check) -> String {
