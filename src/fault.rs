@@ -26,6 +26,33 @@ pub enum Fault {
 }
 
 impl Fault {
+    /// All, in the order of their counters.
+    pub const ALL: [Self; 8] = [
+        Self::Backend,
+        Self::Unanswered,
+        Self::Network,
+        Self::Busy,
+        Self::Client,
+        Self::Ports,
+        Self::Resources,
+        Self::Local,
+    ];
+
+    /// What a connect that failed by it is counted as.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Backend => "refused",
+            Self::Unanswered => "timed_out",
+            Self::Network => "unreachable",
+            Self::Busy => "busy",
+            Self::Client => "client",
+            Self::Ports => "no_local_port",
+            Self::Resources => "no_resources",
+            Self::Local => "not_permitted",
+        }
+    }
+
     /// Classifies an error on the way to a backend: socket(2), bind(2) and connect(2).
     ///
     /// A value that no manual names counts as the backend's: an ejection that was not deserved
@@ -125,6 +152,13 @@ impl Fault {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn all_is_in_the_order_of_the_counters() {
+        for (index, fault) in Fault::ALL.into_iter().enumerate() {
+            assert_eq!(fault as usize, index);
+        }
+    }
 
     const SHORT_OF_MEMORY: [i32; 2] = [libc::ENOBUFS, libc::ENOMEM];
     const SHORT_OF_DESCRIPTORS: [i32; 2] = [libc::EMFILE, libc::ENFILE];

@@ -209,6 +209,10 @@ pub struct BackendStatus {
     /// Bytes to and from it.
     #[serde(flatten)]
     pub traffic: TrafficStatus,
+    /// Connects of sessions that failed, by kind (`refused`, `timed_out`, `unreachable`,
+    /// `no_local_port`, ...); without those that never happened.
+    #[serde(default)]
+    pub connect_failures: BTreeMap<String, u64>,
     /// Probes of it that failed.
     #[serde(default)]
     pub checks_failed: u64,

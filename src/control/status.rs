@@ -9,7 +9,7 @@ use crate::admin::model::{
 };
 use crate::config;
 use crate::guard::Limit;
-use crate::pool::{self, Backend, Pool, Traffic};
+use crate::pool::{self, Backend, Pool, Tally, Traffic};
 use crate::session::CloseReason;
 use crate::snapshot::Snapshot;
 use crate::sys;
@@ -118,6 +118,7 @@ fn backend_status(pool: &Pool, backend: &Backend, known: &Known, now: u64) -> Ba
         answered: totals.answered,
         bytes: traffic.bytes(),
         traffic,
+        connect_failures: connect_failures(tally),
         checks_failed: known.checks_failed,
         times_down: past.times_down,
         down_s: seconds(past.down),
@@ -155,6 +156,12 @@ pub(super) fn tick(snapshot: &Snapshot, stats: &[Arc<Stats>], ns: u64) {
         let backends = pool.backends.iter().chain(&pool.leaving);
         backends.for_each(|backend| backend.tally.traffic.tick(ns));
     }
+}
+
+fn connect_failures(tally: &Tally) -> BTreeMap<String, u64> {
+    let failed = tally.history.connects_failed();
+    let failed = failed.map(|(fault, count)| (fault.as_str().to_owned(), count));
+    failed.collect()
 }
 
 /// Takes note of how each backend stands now.

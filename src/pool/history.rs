@@ -2,7 +2,9 @@
 
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
-/// Cumulative, over reloads. Only the control thread changes it.
+use crate::fault::Fault;
+
+/// Cumulative, over reloads. Workers count connects that fail; all else the control thread notes.
 #[derive(Debug, Default)]
 pub struct History {
     /// Times that its probes said that it does not answer,
@@ -12,6 +14,8 @@ pub struct History {
     /// and since when it is so, in ns of the workers' clock; 0 while it is not.
     down_since: AtomicU64,
     times_ejected: AtomicU64,
+    /// By [`Fault`].
+    connects_failed: [AtomicU64; Fault::ALL.len()],
     /// One more than the index in [`Condition::ALL`]; 0 before the first.
     condition: AtomicU8,
     /// In ms since 1970.
@@ -93,6 +97,18 @@ impl History {
     /// It was ejected once more.
     pub fn on_ejected(&self) {
         self.times_ejected.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A connect to it failed.
+    pub fn on_connect_failed(&self, fault: Fault) {
+        self.connects_failed[fault as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Connects to it that failed, by whose fault it was; without those that never happened.
+    pub fn connects_failed(&self) -> impl Iterator<Item = (Fault, u64)> {
+        let counts = Fault::ALL.into_iter().zip(&self.connects_failed);
+        let counts = counts.map(|(fault, count)| (fault, count.load(Ordering::Relaxed)));
+        counts.filter(|(_, count)| *count > 0)
     }
 
     /// What it comes to by now, in ns of the workers' clock.

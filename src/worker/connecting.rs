@@ -175,6 +175,7 @@ impl<K: Kernel> Worker<K> {
         let Some(backend) = slot.target.clone() else {
             return;
         };
+        backend.tally.history.on_connect_failed(fault);
         match fault {
             Fault::Ports => {
                 self.stats.ports_exhausted.increment();

@@ -119,6 +119,7 @@ fn pools() -> Vec<PoolStatus> {
         health: Health::Down,
         check: Some("refused".to_owned()),
         failures: 12,
+        connect_failures: [("refused".to_owned(), 3), ("timed_out".to_owned(), 1)].into(),
         checks_failed: 1_034,
         times_down: 3,
         down_s: 4_000.0,
@@ -531,13 +532,7 @@ db    old      [::1]:5433       1      0       0    0 B  removed
 
 const BACKENDS: &str = include_str!("client/backends.txt");
 
-const HISTORY: &str = "\
-pool  backend  failed checks  downs  downtime  ejections  last change
-web   app-1                0      0        0s          0
-web   app-2             1.0k      3     1h 6m          1  down at 2026-01-02T03:04:05.000Z
-web   app-3                0      0        0s          0
-web   app-4                0      0        0s          0
-";
+const HISTORY: &str = include_str!("client/history.txt");
 
 const SESSIONS: &str = "\
 id    client           listener  pool  backend  state    age  idle     up    down

@@ -142,14 +142,19 @@ fn what_happened_to_a_backend_outlives_a_reload() {
         });
         assert_eq!(backend_of()["times_down"], 0);
         drop(backend);
+        // Refused, and reset for it.
+        peers::expect_broken(&balancer.connect());
         eventually("it is down", || change() == "down");
         let down = backend_of();
         assert_eq!(down["times_down"], 1);
         assert!(down["checks_failed"].as_u64().unwrap() >= 2);
+        let refused = down["connect_failures"]["refused"].as_u64();
+        assert!(refused > Some(0), "{down}");
         let (code, said) = ask(&balancer, "POST", "/v1/reload", "");
         assert_eq!(code, 200, "{said}");
         let after = backend_of();
         assert_eq!(after["times_down"], 1);
+        assert_eq!(after["connect_failures"]["refused"].as_u64(), refused);
         assert_eq!(after["last_change"], down["last_change"]);
         assert!(after["checks_failed"].as_u64() >= down["checks_failed"].as_u64());
         assert!(after["down_s"].as_f64() >= down["down_s"].as_f64());

@@ -60,8 +60,11 @@ pub(super) fn history_text(backends: &[&BackendStatus], paint: Paint) -> String 
         ("downtime", Align::Right),
         ("ejections", Align::Right),
         ("last change", Align::Left),
+        ("failed connects", Align::Left),
     ]);
     for one in backends {
+        let failed = one.connect_failures.iter();
+        let failed: Vec<_> = failed.map(|(kind, n)| format!("{kind} {n}")).collect();
         let change = one.last_change.as_ref();
         table.row([
             one.pool.as_str().into(),
@@ -74,6 +77,7 @@ pub(super) fn history_text(backends: &[&BackendStatus], paint: Paint) -> String 
                 .map(|to| format!("{} at {}", to.to, to.at))
                 .unwrap_or_default()
                 .into(),
+            failed.join(", ").into(),
         ]);
     }
     table.text(paint)
