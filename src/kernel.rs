@@ -97,6 +97,10 @@ pub trait Kernel {
     /// Moves bytes from one socket through a pipe to another, without waiting.
     fn pump(&mut self, from: &Socket, pipe: &mut Pipe, to: &Socket) -> Pumped;
 
+    /// Takes the first bytes out of a pipe, which came from `from`, into a buffer. `None`: there
+    /// are not enough buffers for all that is in the pipe.
+    fn unpipe(&mut self, from: &Socket, pipe: &mut Pipe) -> Option<Buffer>;
+
     /// An empty pipe, while the pool has one.
     fn lease_pipe(&mut self) -> Option<Pipe>;
 
@@ -259,7 +263,7 @@ pub enum Source {
 pub enum Sink {
     /// It took all that it was given.
     Ready,
-    /// It has no room; the pipe keeps the rest.
+    /// It has no room for more; the pipe keeps the rest, if there is any.
     Full,
     /// The connection broke.
     Broken(Errno),

@@ -208,6 +208,29 @@ impl Buffers {
         unsafe { std::ptr::copy_nonoverlapping(source, target, from.len as usize) };
     }
 
+    /// Whether so many may be taken without making buffers short.
+    pub(super) fn can_spare(&self, count: u32) -> bool {
+        self.in_use() + count <= u32::from(self.entries / 2)
+    }
+
+    /// Has a free buffer filled: `read` is given the start of its [`BUFFER_BYTES`], and says how
+    /// many bytes it wrote there.
+    pub(super) fn fill(&mut self, read: impl FnOnce(*mut u8) -> Option<u32>) -> Option<Buffer> {
+        let id = self.take_free()?;
+        self.held[usize::from(id)] = true;
+        self.bloated = true;
+        let whole = Buffer {
+            id,
+            start: 0,
+            len: BUFFER_BYTES,
+        };
+        let Some(len) = read(self.address(whole).cast_mut()) else {
+            self.give_back(id);
+            return None;
+        };
+        Some(Buffer { len, ..whole })
+    }
+
     fn take_free(&mut self) -> Option<BufferId> {
         self.free.pop().or_else(|| {
             let id = (self.fresh < self.entries).then_some(self.fresh)?;

@@ -421,6 +421,16 @@ impl Kernel for Ring {
         pipes::pump(from, pipe, to)
     }
 
+    fn unpipe(&mut self, _from: &Socket, pipe: &mut Pipe) -> Option<Buffer> {
+        let needed = pipe.held.div_ceil(BUFFER_BYTES);
+        let buffer = self.buffers.can_spare(needed).then(|| {
+            self.buffers
+                .fill(|start| pipes::read(pipe, start, BUFFER_BYTES))
+        })??;
+        pipe.held -= buffer.len;
+        Some(buffer)
+    }
+
     fn lease_pipe(&mut self) -> Option<Pipe> {
         self.pipes.lease()
     }

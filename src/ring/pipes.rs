@@ -71,7 +71,8 @@ impl Drop for Pipes {
 
 /// Empties the pipe into the sink, fills it from the source once, and empties it again: what a
 /// visit may move is bounded by the pipe. The source is read only into an empty pipe, as `EAGAIN`
-/// would otherwise mean "nothing to read" or "pipe full" alike.
+/// would otherwise mean "nothing to read" or "pipe full" alike, and not beyond the sink's room: a
+/// sink that stops taking leaves next to nothing in the pipe.
 pub(super) fn pump(from: &Socket, pipe: &mut Pipe, to: &Socket) -> Pumped {
     let mut pumped = Pumped {
         pulled: 0,
@@ -85,12 +86,21 @@ pub(super) fn pump(from: &Socket, pipe: &mut Pipe, to: &Socket) -> Pumped {
             return pumped;
         }
     }
-    match splice(from.raw(), pipe.write, pipe.capacity.max(PIPE_BYTES)) {
+    let room = sys::send_room(to);
+    if room == 0 {
+        pumped.sink = Sink::Full;
+        return pumped;
+    }
+    let most = room.clamp(PULL_BYTES_MIN, PIPE_BYTES);
+    match splice(from.raw(), pipe.write, most) {
         Ok(0) => pumped.source = Source::Stopped,
         Ok(bytes) => {
             pipe.held = bytes;
             pumped.pulled = bytes;
             drain(pipe, to, &mut pumped);
+            if bytes >= room && pumped.sink == Sink::Ready {
+                pumped.sink = Sink::Full;
+            }
         }
         Err(Errno(libc::EAGAIN | libc::EINTR)) => pumped.source = Source::Empty,
         // The bytes are there, and the kernel's memory is not.
@@ -116,6 +126,14 @@ fn drain(pipe: &mut Pipe, to: &Socket, pumped: &mut Pumped) {
             Err(errno) => return pumped.sink = Sink::Broken(errno),
         }
     }
+}
+
+/// Reads what is in a pipe into `len` bytes from `start` on, which nothing else uses; how many.
+pub(super) fn read(pipe: &Pipe, start: *mut u8, len: u32) -> Option<u32> {
+    // SAFETY: `Buffers::fill` gives the start of a buffer of `len` bytes in the arena, which is in
+    // no other hand: the kernel's use of it ends with this call.
+    let read = unsafe { libc::read(pipe.read, start.cast(), len as usize) };
+    u32::try_from(read).ok().filter(|read| *read > 0)
 }
 
 /// Nothing here may wait: `SPLICE_F_NONBLOCK` speaks for the pipe, `O_NONBLOCK` of the sockets,
@@ -147,3 +165,5 @@ fn splice(from: i32, to: i32, bytes: u32) -> Result<u32, Errno> {
 /// (`/proc/sys/fs/pipe-max-size`).
 const PIPE_BYTES: u32 = 1 << 20;
 const PIPE_BYTES_USEFUL: u32 = 64 * 1024;
+/// Four buffers' worth: so much is pulled however little room the sink has.
+const PULL_BYTES_MIN: u32 = 64 * 1024;

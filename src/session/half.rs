@@ -33,6 +33,8 @@ pub(super) struct Half {
     pub(super) waits: u8,
     /// The sink's peer has ended its own direction: a poll that ends by itself ends at once.
     pub(super) sink_ended: bool,
+    /// The sink took nothing of what is in the pipe since it was last looked at.
+    pub(super) stalled: bool,
     /// Microseconds to the next visit.
     pace_us: u16,
     /// `delivered` when the last change to splice came.
@@ -66,6 +68,7 @@ impl Half {
             promote_after: PROMOTE_AFTER,
             waits: 0,
             sink_ended: false,
+            stalled: false,
             pace_us: PACE_US_START,
             promoted_at: 0,
         }

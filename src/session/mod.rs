@@ -21,6 +21,7 @@ mod half;
 mod moving;
 mod op;
 mod peeking;
+mod stalled;
 mod view;
 mod waiting;
 
@@ -212,6 +213,7 @@ impl Session {
             Event::Watched(side, broke) => self.on_watched(side, broke, more, cx),
             Event::Visit(from) => self.on_visit(from, cx),
             Event::Pumped(from, pumped) => self.on_pumped(from, pumped, cx),
+            Event::Unpiped(from, buffer) => self.on_unpiped(from, buffer, cx),
             Event::Unsent(bytes) => self.on_unsent(bytes, cx),
             Event::Pipeless(from) => self.demote(from, cx),
         }
@@ -406,7 +408,8 @@ impl Session {
     /// A side from which nothing is read tells nothing of its reset. Watching costs an operation,
     /// so it begins only when that lasts: most half-closed sessions end sooner.
     fn watch_soon(&mut self, cx: &mut Context<'_>) {
-        if self.watch_at == NEVER && self.watched.contains(&false) {
+        let wants = self.watched.contains(&false) || self.has_pipe();
+        if self.watch_at == NEVER && wants {
             self.watch_at = cx.now + WATCH_AFTER;
             cx.ops.push_back(Op::Rearm);
         }
@@ -421,6 +424,7 @@ impl Session {
                 self.ask(Purpose::Watch(side), cx);
             }
         }
+        self.look_after_pipes(cx);
     }
 
     /// A side that is read from tells of its reset itself, behind the bytes that came before it.
@@ -504,6 +508,7 @@ fn purpose_of(event: &Event) -> Option<Purpose> {
         | Event::Called
         | Event::Refused
         | Event::Pumped(..)
+        | Event::Unpiped(..)
         | Event::Unsent(_)
         | Event::Pipeless(_) => None,
     }

@@ -162,6 +162,7 @@ impl Session {
         if pumped.pulled > 0 || pumped.pushed > 0 {
             half.waits = 0;
         }
+        half.stalled &= pumped.pushed == 0;
         let streams = half.on_visited(pumped);
         match (pumped.sink, pumped.source) {
             (Sink::Broken(_), _) => self.on_sink_broken(from, cx),

@@ -68,6 +68,8 @@ pub enum Op {
     Cancel(Purpose),
     /// Splice from this side to the other; answered at once by `Pumped` or `Pipeless`.
     Pump(Side),
+    /// Take bytes out of the pipe of this source, into a buffer; answered at once by `Unpiped`.
+    Unpipe(Side),
     /// Ask how many bytes the peers have not acknowledged; answered at once by `Unsent`.
     Unsent,
     /// Relay the end of the stream to this side.
@@ -127,6 +129,8 @@ pub enum Event {
     Visit(Side),
     /// A pump's result.
     Pumped(Side, Pumped),
+    /// The first bytes of a pipe are in a buffer; `None`: there are not enough buffers for all.
+    Unpiped(Side, Option<Buffer>),
     /// So many bytes were given to the sockets and not acknowledged by their peers.
     Unsent(u32),
     /// No pipe was free for a pump.

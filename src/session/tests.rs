@@ -7,11 +7,13 @@ mod faults;
 mod peeking;
 mod queued;
 mod script;
+mod stalled;
 mod waiting;
 
 use super::backlog::BACKLOG_HIGH;
 use super::connecting::RETRY_AFTER;
 use super::deadline::LINGER;
+use super::stalled::STALL;
 use super::*;
 use crate::fault::Fault;
 use crate::kernel::{BUFFER_BYTES, Buffer, Errno, Pumped, Sink, Source};

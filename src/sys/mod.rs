@@ -29,6 +29,6 @@ pub use process::{
 pub use socket::{
     BACKLOG, Bound, accept, acknowledge, connect_now, has_ended, inherit, is_connected_to_itself,
     is_hung_up, keep_alive, let_clients_in, let_nobody_in, listen_all, open_socket, peer_address,
-    reset_on_close, shutdown, socket_address, unsent,
+    reset_on_close, send_room, shutdown, socket_address, unsent,
 };
 pub use unix::{SocketFile, listen_privately};

@@ -289,6 +289,31 @@ pub fn unsent(socket: &Socket) -> u32 {
     if done == 0 { bytes.unsigned_abs() } else { 0 }
 }
 
+/// Bytes that the socket's send buffer has room for, about: the kernel counts what it needs to hold
+/// them too (socket(7), SO_MEMINFO).
+#[must_use]
+pub fn send_room(socket: &Socket) -> u32 {
+    let mut memory = [0u32; MEMINFO_WORDS];
+    let mut len = libc::socklen_t::try_from(size_of_val(&memory)).unwrap_or(0);
+    // SAFETY: the kernel writes at most `len` bytes, the size of `memory`, before the call
+    // returns; the `Socket` that is borrowed for it owns the descriptor.
+    let done = unsafe {
+        libc::getsockopt(
+            socket.raw(),
+            libc::SOL_SOCKET,
+            SO_MEMINFO,
+            memory.as_mut_ptr().cast(),
+            &raw mut len,
+        )
+    };
+    if done != 0 {
+        return u32::MAX;
+    }
+    // A Unix socket's queue is counted as allocated only.
+    let used = memory[WMEM_ALLOC].max(memory[WMEM_QUEUED]);
+    memory[SNDBUF].saturating_sub(used)
+}
+
 fn keepalive() -> TcpKeepalive {
     TcpKeepalive::new()
         .with_time(Duration::from_secs(60))
@@ -308,6 +333,13 @@ fn with<T>(socket: &Socket, call: impl FnOnce(SockRef<'_>) -> T) -> T {
     let fd = unsafe { BorrowedFd::borrow_raw(socket.raw()) };
     call(SockRef::from(&fd))
 }
+
+/// What SO_MEMINFO answers with, and where (linux/sock_diag.h).
+const SO_MEMINFO: libc::c_int = 55;
+const MEMINFO_WORDS: usize = 9;
+const WMEM_ALLOC: usize = 2;
+const SNDBUF: usize = 3;
+const WMEM_QUEUED: usize = 5;
 
 /// Connections that the kernel completes ahead of accept; it cuts this to net.core.somaxconn.
 pub const BACKLOG: i32 = 4_096;

@@ -190,6 +190,7 @@ impl<K: Kernel> Worker<K> {
                     Interest::Fault,
                 );
             }
+            Op::Unpipe(from) => return Some(self.unpipe(key, from)),
             Op::Unsent => return Some(Event::Unsent(self.unsent(key))),
             Op::Cancel(purpose) => self.kernel.cancel(token(purpose)),
             Op::Shutdown(side) => self.kernel.shutdown(slot.socket(side)),
@@ -260,6 +261,20 @@ impl<K: Kernel> Worker<K> {
             self.note_moved(key);
         }
         Event::Pumped(from, pumped)
+    }
+
+    fn unpipe(&mut self, key: usize, from: Side) -> Event {
+        let slot = &mut self.slots[key];
+        let Some(mut pipe) = slot.pipes[from as usize].take() else {
+            return Event::Unpiped(from, None);
+        };
+        let buffer = self.kernel.unpipe(slot.socket(from), &mut pipe);
+        if pipe.held == 0 {
+            self.kernel.return_pipe(pipe);
+        } else {
+            slot.pipes[from as usize] = Some(pipe);
+        }
+        Event::Unpiped(from, buffer)
     }
 
     fn unsent(&self, key: usize) -> u32 {

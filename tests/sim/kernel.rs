@@ -492,6 +492,11 @@ impl Kernel for FakeKernel {
         self.pump_through(from, pipe, to)
     }
 
+    fn unpipe(&mut self, from: &Socket, pipe: &mut Pipe) -> Option<Buffer> {
+        let fd = self.opened(from, "a pipe given up of");
+        self.empty_pipe(fd, pipe)
+    }
+
     fn lease_pipe(&mut self) -> Option<Pipe> {
         let refused = self.random.permille(20);
         let pipe = if refused { None } else { self.pipes.lease() };

@@ -172,6 +172,7 @@ const INTERESTING: &[&str] = &[
     "short send",
     // Splicing.
     "a pipe closed with bytes in it",
+    "a pipe given up",
     "demotion to copy",
     "no pipe",
     "promotion to splice",

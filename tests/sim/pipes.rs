@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use mahoraga::kernel::{Errno, Pipe, Pumped, Sink, Source};
+use mahoraga::kernel::{BUFFER_BYTES, Buffer, Errno, Pipe, Pumped, Sink, Source};
 
 use crate::kernel::FakeKernel;
 use crate::stream;
@@ -80,8 +80,12 @@ impl FakeKernel {
         );
         self.drain(&mut bytes, to, &mut pumped);
         if pumped.sink == Sink::Ready {
-            self.pull(from, &mut bytes, &mut pumped);
+            let room = self.conn(to).outbound_room();
+            self.pull(from, room, &mut bytes, &mut pumped);
             self.drain(&mut bytes, to, &mut pumped);
+            if u64::from(pumped.pulled) >= room && pumped.sink == Sink::Ready {
+                pumped.sink = Sink::Full;
+            }
         }
         pipe.held = u32::try_from(bytes.len()).expect("a pipe's length");
         self.pipes.leased.insert(pipe.read, bytes);
@@ -95,7 +99,36 @@ impl FakeKernel {
         pumped
     }
 
-    fn pull(&mut self, from: i32, pipe: &mut Vec<u8>, pumped: &mut Pumped) {
+    /// Puts a pipe's first bytes into a buffer.
+    pub(crate) fn empty_pipe(&mut self, from: i32, pipe: &mut Pipe) -> Option<Buffer> {
+        let needed = pipe.held.div_ceil(BUFFER_BYTES) as usize;
+        if self.free.len() < needed {
+            self.trace.see("no buffers for a pipe given up");
+            return None;
+        }
+        let id = self.free.pop()?;
+        let bytes = self
+            .pipes
+            .leased
+            .get_mut(&pipe.read)
+            .expect("a leased pipe");
+        let len = pipe.held.min(BUFFER_BYTES);
+        let taken = bytes.drain(..len as usize).collect();
+        pipe.held -= len;
+        let buffer = &mut self.buffers[usize::from(id)];
+        buffer.from = Some(from);
+        buffer.bytes = taken;
+        self.conn(from).buffers += 1;
+        self.trace.see("a pipe given up");
+        self.trace.fact("unpipe", from, u64::from(len));
+        Some(Buffer { id, start: 0, len })
+    }
+
+    fn pull(&mut self, from: i32, room: u64, pipe: &mut Vec<u8>, pumped: &mut Pumped) {
+        if room == 0 {
+            self.trace.see("spliced sink full");
+            return pumped.sink = Sink::Full;
+        }
         if self.random.permille(20) {
             self.trace.see("splice interrupted");
             return pumped.source = Source::Empty;
@@ -121,10 +154,11 @@ impl FakeKernel {
             }
             return;
         }
+        let most = unread.min(room.max(PULL_BYTES_MIN));
         let bytes = if self.random.permille(800) {
-            unread
+            most
         } else {
-            self.random.between(1, unread)
+            self.random.between(1, most)
         };
         let now = self.now;
         let conn = self.conn(from);
@@ -169,3 +203,6 @@ impl FakeKernel {
         }
     }
 }
+
+/// So much is pulled however little room the sink has.
+const PULL_BYTES_MIN: u64 = 64 * 1024;

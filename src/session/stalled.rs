@@ -1,0 +1,49 @@
+//! A pipe is lent to streams that move. Where the sink has taken nothing for about a second, what is
+//! in the pipe goes into buffers and the stream is copied until it moves again: a few readers that
+//! stop would otherwise hold all pipes until their deadlines.
+
+use crate::kernel::Buffer;
+
+use super::{CloseReason, Context, Op, Session, Side};
+
+impl Session {
+    pub(super) fn has_pipe(&self) -> bool {
+        self.halves.iter().any(|half| half.in_pipe > 0)
+    }
+
+    /// Gives up what has stalled since the last look, and looks again after a while.
+    pub(super) fn look_after_pipes(&mut self, cx: &mut Context<'_>) {
+        for from in Side::BOTH {
+            let half = self.half(from);
+            if half.in_pipe == 0 {
+                continue;
+            }
+            if std::mem::replace(&mut half.stalled, true) {
+                cx.ops.push_back(Op::Unpipe(from));
+            }
+            self.watch_at = cx.now + STALL;
+        }
+    }
+
+    pub(super) fn on_unpiped(&mut self, from: Side, buffer: Option<Buffer>, cx: &mut Context<'_>) {
+        let half = self.half(from);
+        let Some(buffer) = buffer else {
+            // It keeps the pipe, unless its bytes are in two places now.
+            if !half.backlog.is_empty() {
+                self.close(CloseReason::NoResources, cx);
+            }
+            return;
+        };
+        half.in_pipe -= buffer.len;
+        half.backlog.push(buffer, cx.links);
+        if half.in_pipe > 0 {
+            // Nothing may come between.
+            cx.ops.push_front(Op::Unpipe(from));
+        } else {
+            self.demote(from, cx);
+        }
+    }
+}
+
+/// From one look at a pipe that holds bytes to the next: 1 s.
+pub(super) const STALL: u64 = 1_000_000_000;

@@ -1,0 +1,67 @@
+//! A pipe whose sink takes nothing is given up, with nothing lost or reordered.
+
+use super::*;
+
+/// In the pipe: two buffers and a half.
+const LEFT: u32 = 2 * BUFFER_BYTES + 8_000;
+
+fn full() -> Script {
+    let mut script = Script::promoted(Client);
+    script.pumped(Client, [CHUNK, CHUNK - LEFT], Source::Ready, Sink::Full);
+    script.asks(&[Op::PollSink(Client, false)]);
+    script.passes(WATCH_AFTER);
+    script.asks(&[Op::Watch(Client)]);
+    script
+}
+
+#[test]
+fn what_is_in_a_stalled_pipe_goes_on_in_buffers() {
+    let mut script = full();
+    script.passes(STALL - 1);
+    script.asks(&[]);
+    script.passes(1);
+    let mut buffers = Vec::new();
+    for len in [BUFFER_BYTES, BUFFER_BYTES, LEFT - 2 * BUFFER_BYTES] {
+        script.asks(&[Op::Unpipe(Client)]);
+        buffers.push(script.buffer(len));
+        script.told(Event::Unpiped(Client, buffers.last().copied()));
+    }
+    // Nothing more is received, and the wait for room goes on.
+    script.asks(&[]);
+    script.told(Event::SinkReady(Client, true));
+    for buffer in buffers {
+        let sends = script.ops.contains(&Op::Send(Client, buffer, false));
+        assert!(sends, "{:?}", script.ops);
+        script.ops.clear();
+        script.sent(Client, buffer.len);
+        assert!(script.ops.contains(&Op::Release(buffer.id)));
+    }
+    assert!(script.ops.contains(&Op::Recv(Client)));
+}
+
+#[test]
+fn a_stream_that_moves_keeps_its_pipe() {
+    let mut script = full();
+    for _ in 0..5 {
+        script.told(Event::SinkReady(Client, true));
+        script.pumped(Client, [0, 1], Source::Ready, Sink::Full);
+        script.asks(&[Op::Pump(Client), Op::PollSink(Client, false)]);
+        script.passes(STALL);
+        script.asks(&[]);
+    }
+    script.passes(STALL);
+    script.asks(&[Op::Unpipe(Client)]);
+}
+
+#[test]
+fn without_buffers_for_all_of_it_a_pipe_is_kept_and_asked_again() {
+    let mut script = full();
+    for _ in 0..3 {
+        script.passes(STALL);
+        script.asks(&[Op::Unpipe(Client)]);
+        script.told(Event::Unpiped(Client, None));
+        script.asks(&[]);
+    }
+    script.told(Event::SinkReady(Client, true));
+    script.asks(&[Op::Pump(Client)]);
+}
