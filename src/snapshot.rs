@@ -151,6 +151,7 @@ fn limits(listener: &config::Listener, plan: &Plan) -> Limits {
         peek: plan.peeks().then(|| nanos(timeouts.peek)),
         watches_work: plan.pool().strategy.looks_ahead().is_some(),
         attempts: listener.attempts,
+        ends_together: listener.half_close == config::HalfClose::End,
     }
 }
 

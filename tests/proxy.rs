@@ -41,6 +41,8 @@ mod discovery;
 mod echo;
 #[path = "proxy/ejection.rs"]
 mod ejection;
+#[path = "proxy/ends_together.rs"]
+mod ends_together;
 #[path = "proxy/exhaustion.rs"]
 mod exhaustion;
 #[path = "proxy/first_bytes.rs"]

@@ -49,6 +49,7 @@ fn demo_config(front: SocketAddr, backends: &[SocketAddr]) -> Config {
         pool: 0,
         max_connections: None,
         attempts: config::ATTEMPTS,
+        half_close: config::HalfClose::Relay,
         timeouts: Timeouts::default(),
     };
     Config {

@@ -8,8 +8,8 @@ use super::args::ProxyArgs;
 use crate::address::Address;
 use crate::config::values::{self, ValueError};
 use crate::config::{
-    ATTEMPTS, AccessLog, Admin, Backend, Config, FirstTier, Listener, Persist, Pool, Strategy,
-    Timeouts, TwoTier,
+    ATTEMPTS, AccessLog, Admin, Backend, Config, FirstTier, HalfClose, Listener, Persist, Pool,
+    Strategy, Timeouts, TwoTier,
 };
 
 /// Why flags make no configuration, beyond what the parser of arguments refuses.
@@ -153,6 +153,7 @@ fn listeners(args: &ProxyArgs) -> Vec<Listener> {
         pool: 0,
         max_connections: None,
         attempts: u8::try_from(args.attempts).unwrap_or(ATTEMPTS),
+        half_close: HalfClose::Relay,
         timeouts,
     };
     args.from.iter().enumerate().map(listener).collect()
@@ -261,6 +262,7 @@ mod tests {
             pool: 0,
             max_connections: None,
             attempts: 1,
+            half_close: HalfClose::Relay,
             timeouts,
         };
         let [first, second] = ["unix:/b", "localhost:81"].map(|to| to.parse().unwrap());

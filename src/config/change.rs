@@ -320,6 +320,7 @@ fn judge_pool(config: &mut Config, name: &str) -> Result<(), String> {
         pool: 0,
         max_connections: None,
         attempts: super::ATTEMPTS,
+        half_close: super::HalfClose::Relay,
         timeouts: Timeouts::default(),
     };
     let alone = Config::of(vec![listener], vec![pool.clone()]);

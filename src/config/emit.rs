@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use super::values::written;
 use super::{
-    ATTEMPTS, AccessLog, Admin, AdminHttp, Config, HISTOGRAM_LOG, Listener, LogFormat, LogSink,
-    SHUTDOWN_GRACE, Timeouts,
+    ATTEMPTS, AccessLog, Admin, AdminHttp, Config, HISTOGRAM_LOG, HalfClose, Listener, LogFormat,
+    LogSink, SHUTDOWN_GRACE, Timeouts,
 };
 use value::{Fields, Value, name_of};
 
@@ -75,6 +75,11 @@ impl Config {
             .with("pool", Value::text(pool))
             .some("max_connections", listener.max_connections)
             .differs("attempts", listener.attempts, attempts)
+            .unless(
+                listener.half_close == HalfClose::default(),
+                "half_close",
+                || Value::text(name_of(&HalfClose::ALL, &listener.half_close)),
+            )
             .some("timeouts", deadlines(listener.timeouts, timeouts))
             .into()
     }

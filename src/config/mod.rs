@@ -153,8 +153,25 @@ pub struct Listener {
     pub max_connections: Option<NonZeroU32>,
     /// Connect attempts per session, each on another backend while there is one. 1 to 16.
     pub attempts: u8,
+    /// What an end of one direction means.
+    pub half_close: HalfClose,
     /// Deadlines of its sessions.
     pub timeouts: Timeouts,
+}
+
+/// What becomes of a session one direction of which has ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum HalfClose {
+    /// The end is relayed, and the other direction goes on.
+    #[default]
+    Relay,
+    /// What has arrived is delivered, then both connections are closed.
+    End,
+}
+
+impl HalfClose {
+    /// Both, with the names that the configuration knows them by.
+    pub const ALL: [(&'static str, Self); 2] = [("relay", Self::Relay), ("end", Self::End)];
 }
 
 /// The deadlines of a session.

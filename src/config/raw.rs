@@ -67,6 +67,7 @@ pub(super) struct RawListener {
     pub(super) pool: Scalar,
     pub(super) max_connections: Scalar,
     pub(super) attempts: Scalar,
+    pub(super) half_close: Scalar,
     pub(super) timeouts: RawTimeouts,
 }
 

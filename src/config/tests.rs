@@ -24,6 +24,7 @@ fn listener(name: &str) -> Listener {
         pool: 0,
         max_connections: None,
         attempts: ATTEMPTS,
+        half_close: HalfClose::Relay,
         timeouts: Timeouts::default(),
     }
 }
@@ -89,7 +90,7 @@ fn the_example_names_every_field() {
     let timeouts = root.field("defaults").field("timeouts");
     let deadlines = ["connect", "idle", "half_closed", "session", "peek"];
     has(timeouts, &deadlines);
-    let fields = ["name", "bind", "pool", "max_connections"];
+    let fields = ["name", "bind", "pool", "max_connections", "half_close"];
     has(root.field("listeners").item(0), &fields);
     let pool = root.field("pools").item(0);
     let fields = [
@@ -137,6 +138,7 @@ fn everything_can_be_set() {
             listeners: [
                 (bind: "[::1]:80", pool: "b"),
                 Listener(name: "n", bind: "unix:/s", pool: "a", max_connections: 7, attempts: 16,
+                    half_close: "end",
                     timeouts: (connect: "250ms", idle: "1h", half_closed: "1m", session: "off",
                         peek: "1ms")),
             ],
@@ -185,6 +187,10 @@ fn everything_can_be_set() {
         ("n", 0, 16)
     );
     assert_eq!(second.timeouts, own);
+    assert_eq!(
+        [first.half_close, second.half_close],
+        [HalfClose::Relay, HalfClose::End]
+    );
     assert_eq!(second.max_connections, NonZeroU32::new(7));
     let a = &config.pools[0].backends;
     assert_eq!((a[0].name.as_str(), a[0].weight), ("unix:/b", 0));

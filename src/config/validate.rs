@@ -105,6 +105,7 @@ impl<'a> Judge<'a> {
         let bind = self.leaf(&raw.bind, at, "bind");
         let pool = self.leaf(&raw.pool, at, "pool");
         let max_connections = self.leaf(&raw.max_connections, at, "max_connections");
+        let half_close = self.leaf(&raw.half_close, at, "half_close");
         let bind = self
             .require(&bind, |leaf| Ok(text(leaf)?.parse()?))
             .unwrap_or_else(stand_in);
@@ -121,6 +122,9 @@ impl<'a> Judge<'a> {
                 .read(&max_connections, number_or("off", values::CONNECTIONS))
                 .flatten(),
             attempts: self.attempts(&raw.attempts, at, around.attempts),
+            half_close: self
+                .read(&half_close, |leaf| values::half_close(text(leaf)?))
+                .unwrap_or_default(),
             timeouts: self.timeouts(&raw.timeouts, at.field("timeouts"), around.timeouts),
         }
     }

@@ -8,7 +8,9 @@ use std::path::Path;
 use log::LevelFilter;
 use thiserror::Error;
 
-use super::{AdminState, Backend, FirstTier, Key, LogFormat, LogSink, SecondTier, Strategy};
+use super::{
+    AdminState, Backend, FirstTier, HalfClose, Key, LogFormat, LogSink, SecondTier, Strategy,
+};
 use crate::address::{Address, AddressError};
 
 mod backend;
@@ -321,6 +323,11 @@ pub fn admin_state(name: &str) -> Result<AdminState, ValueError> {
 /// Reads the name of a log format.
 pub fn log_format(name: &str) -> Result<LogFormat, ValueError> {
     named("log format", name, &LogFormat::ALL)
+}
+
+/// Reads what an end of one direction means.
+pub fn half_close(name: &str) -> Result<HalfClose, ValueError> {
+    named("half-close setting", name, &HalfClose::ALL)
 }
 
 /// Reads the name of a level of the operational log, in letters of either case.

@@ -2,7 +2,10 @@
 //! given: the kernel's send buffer hides a slow reader for as long as it is full. So the kernel is
 //! asked, not for each byte but at every quarter of the deadline, how much is unacknowledged.
 
-use super::{CloseReason, Context, Limits, NEVER, Op, Session, State};
+use crate::token::Purpose;
+
+use super::half::Mode;
+use super::{CloseReason, Context, Limits, NEVER, Op, Session, Side, State};
 
 impl Session {
     /// Handles the time that [`Self::deadline`] named, or any later one.
@@ -38,9 +41,16 @@ impl Session {
 
     /// The kernel was asked how many bytes the peers have not acknowledged. Another number than
     /// last time: some were acknowledged, or given, meanwhile.
-    pub(super) fn on_unsent(&mut self, bytes: u32, cx: &mut Context<'_>) {
+    pub(super) fn on_unsent(&mut self, to: [u32; 2], cx: &mut Context<'_>) {
+        let bytes = to[0].saturating_add(to[1]);
         if bytes != std::mem::replace(&mut self.unsent, bytes) {
             self.active_at = cx.now;
+        }
+        if self.ends_together(cx.limits) && self.has_heard_the_end(to) {
+            self.end_the_other(cx);
+        }
+        if self.state == State::Closing {
+            return;
         }
         if cx.now < self.quiet_until(cx.limits) {
             return self.keep_alive(cx);
@@ -62,7 +72,8 @@ impl Session {
             self.watch(cx);
         }
         // A timer that was set for an earlier deadline comes too early.
-        if cx.now.saturating_sub(self.active_at) < self.quiet(cx.limits) / LOOKS {
+        let early = cx.now.saturating_sub(self.active_at) < self.quiet(cx.limits) / LOOKS;
+        if early && !self.ends_together(cx.limits) {
             return self.keep_alive(cx);
         }
         cx.ops.push_back(Op::Unsent);
@@ -80,6 +91,11 @@ impl Session {
         let quiet = self.quiet(limits);
         if quiet == NEVER {
             return NEVER;
+        }
+        if self.ends_together(limits) {
+            // The longer it takes, the less often.
+            let age = now.saturating_sub(self.active_at);
+            return now.saturating_add(END_LOOK.max(age / 2));
         }
         let step = (quiet / LOOKS).max(1);
         let past = now.saturating_sub(self.active_at) / step;
@@ -123,6 +139,42 @@ impl Session {
         self.opened_at.saturating_add(limits.peek.unwrap_or(0))
     }
 
+    /// One direction has ended and the other is to end with it.
+    fn ends_together(&self, limits: &Limits) -> bool {
+        limits.ends_together && self.broken.is_none() && self.is_half_closed()
+    }
+
+    /// The end that was relayed is acknowledged, and so is all before it: a close that finds bytes
+    /// unread, and so resets, destroys none of it.
+    fn has_heard_the_end(&self, unsent: [u32; 2]) -> bool {
+        let mut ended = Side::BOTH
+            .into_iter()
+            .filter(|side| self.halves[*side as usize].shut);
+        ended.all(|side| unsent[side.other() as usize] == 0)
+    }
+
+    /// Ends the direction that goes on, once what has come of it is delivered.
+    fn end_the_other(&mut self, cx: &mut Context<'_>) {
+        let open = Side::BOTH
+            .into_iter()
+            .find(|side| !self.halves[*side as usize].shut);
+        let Some(from) = open else { return };
+        let half = self.half(from);
+        if half.in_pipe > 0 {
+            // The next look goes on, when it is in buffers.
+            return cx.ops.push_back(Op::Unpipe(from));
+        }
+        half.ended = true;
+        if half.mode == Mode::Splice {
+            half.demote();
+        }
+        if self.in_flight.has(Purpose::PollSource(from)) {
+            cx.ops.push_back(Op::Cancel(Purpose::PollSource(from)));
+        }
+        self.stop_receiving(from, cx);
+        self.advance(from, cx);
+    }
+
     fn is_half_closed(&self) -> bool {
         self.halves.iter().any(|half| half.shut)
     }
@@ -133,5 +185,7 @@ const LOOKS: u64 = 4;
 /// TCP reports nothing of a slow reader until it has room for a segment or for a sixteenth of its
 /// buffer. On loopback, where a segment has 64 KiB, one that takes 10 kB/s is heard of every 10 s.
 const SLOW_READER: u64 = 10_000_000_000;
+/// From an end that is to be both directions' to the first look whether it is acknowledged: 5 ms.
+pub(super) const END_LOOK: u64 = 5_000_000;
 /// What a broken connection left behind waits so long for its sink: 100 ms.
 pub(super) const LINGER: u64 = 100_000_000;

@@ -56,6 +56,8 @@ pub struct Limits {
     pub attempts: u8,
     /// The client's first bytes, where a backend is selected by them.
     pub peek: Option<u64>,
+    /// Whether a session ends soon after one of its directions has.
+    pub ends_together: bool,
     /// Whether somebody wants to know what backends are at work for.
     pub watches_work: bool,
 }

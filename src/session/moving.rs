@@ -262,7 +262,8 @@ impl Session {
     /// Relays the end of the stream after its last byte. The second end of a session is left to
     /// the close of its sockets, which says the same with two calls less.
     pub(super) fn relay_end(&mut self, from: Side, cx: &mut Context<'_>) {
-        let open = self.state == State::Open;
+        // What a receive that was asked to end still brings comes before the end.
+        let open = self.state == State::Open && !self.in_flight.has(Purpose::Recv(from));
         let half = self.half(from);
         if !open || !half.ended || half.is_loaded() {
             return;

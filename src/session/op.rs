@@ -131,8 +131,8 @@ pub enum Event {
     Pumped(Side, Pumped),
     /// The first bytes of a pipe are in a buffer; `None`: there are not enough buffers for all.
     Unpiped(Side, Option<Buffer>),
-    /// So many bytes were given to the sockets and not acknowledged by their peers.
-    Unsent(u32),
+    /// So many bytes were given to the client, to the backend, and are not acknowledged.
+    Unsent([u32; 2]),
     /// No pipe was free for a pump.
     Pipeless(Side),
 }

@@ -3,6 +3,7 @@
 mod connecting;
 mod deadline;
 mod end;
+mod ends_together;
 mod faults;
 mod peeking;
 mod queued;
@@ -12,7 +13,7 @@ mod waiting;
 
 use super::backlog::BACKLOG_HIGH;
 use super::connecting::RETRY_AFTER;
-use super::deadline::LINGER;
+use super::deadline::{END_LOOK, LINGER};
 use super::stalled::STALL;
 use super::*;
 use crate::fault::Fault;

@@ -277,10 +277,9 @@ impl<K: Kernel> Worker<K> {
         Event::Unpiped(from, buffer)
     }
 
-    fn unsent(&self, key: usize) -> u32 {
+    fn unsent(&self, key: usize) -> [u32; 2] {
         let slot = &self.slots[key];
-        let unsent = |side| self.kernel.unsent(slot.socket(side));
-        unsent(Side::Client).saturating_add(unsent(Side::Backend))
+        Side::BOTH.map(|side| self.kernel.unsent(slot.socket(side)))
     }
 
     /// Nothing is in flight any more: everything goes back to where it came from.

@@ -129,5 +129,6 @@ const LIMITS: Limits = Limits {
     session: NEVER,
     attempts: 3,
     peek: None,
+    ends_together: false,
     watches_work: true,
 };

@@ -305,5 +305,6 @@ const LIMITS: Limits = Limits {
     session: NEVER,
     attempts: 2,
     peek: None,
+    ends_together: false,
     watches_work: false,
 };

@@ -408,6 +408,7 @@ fn limits(random: &mut Random) -> Limits {
         session: random.pick(&[300 * MS, 3_000 * MS, NEVER, NEVER]),
         attempts: random.pick(&[1, 2, 3, 3]),
         peek: None,
+        ends_together: false,
         watches_work: random.permille(700),
     }
 }

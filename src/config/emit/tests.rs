@@ -177,6 +177,7 @@ impl Chance<'_> {
                 pool: self.0.usize(..pools.len()),
                 max_connections: self.limit(),
                 attempts: self.pick(&[ATTEMPTS, 1, 16]),
+                half_close: self.pick(&[HalfClose::Relay, HalfClose::End]),
                 timeouts: self.pick(&[default, timeouts, timeouts, own]),
             }
         });

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use super::*;
-use crate::config::{Listener, Timeouts};
+use crate::config::{HalfClose, Listener, Timeouts};
 
 fn listener(name: &str, bind: &str) -> Listener {
     Listener {
@@ -20,6 +20,7 @@ fn listener(name: &str, bind: &str) -> Listener {
         pool: 0,
         max_connections: None,
         attempts: 1,
+        half_close: HalfClose::Relay,
         timeouts: Timeouts::default(),
     }
 }

@@ -13,7 +13,7 @@ pub(super) struct Script {
     pub(super) now: u64,
     next_buffer: u16,
     /// What the peers have not acknowledged.
-    pub(super) unsent: u32,
+    pub(super) unsent: [u32; 2],
     /// `Answered` among what was asked for.
     pub(super) answers: usize,
     /// `InVain` among it.
@@ -42,7 +42,7 @@ impl Script {
             ops,
             now,
             next_buffer: 0,
-            unsent: 0,
+            unsent: [0, 0],
             answers: 0,
             in_vain: 0,
         };
@@ -168,7 +168,11 @@ impl Script {
 
     /// Three full buffers from this side are received and sent: it is spliced now.
     pub(super) fn promoted(from: Side) -> Self {
-        let mut script = Self::connected();
+        Self::promoted_with(LIMITS, from)
+    }
+
+    pub(super) fn promoted_with(limits: Limits, from: Side) -> Self {
+        let mut script = Self::connected_with(limits);
         for _ in 0..3 {
             let buffer = script.receives(from, BUFFER_BYTES);
             script
@@ -197,5 +201,6 @@ pub(super) const LIMITS: Limits = Limits {
     session: NEVER,
     attempts: 3,
     peek: None,
+    ends_together: false,
     watches_work: true,
 };
