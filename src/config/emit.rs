@@ -6,7 +6,7 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use super::values::written;
+use super::values::{memory_text, written};
 use super::{
     ATTEMPTS, AccessLog, Admin, AdminHttp, Config, HISTOGRAM_LOG, HalfClose, Listener, LogFormat,
     LogSink, SHUTDOWN_GRACE, Timeouts,
@@ -31,6 +31,10 @@ impl Config {
         let fields = Fields::default()
             .some("workers", self.workers)
             .some("max_connections", self.max_connections)
+            .some(
+                "memory",
+                self.memory.map(|bytes| Value::text(&memory_text(bytes))),
+            )
             .differs("shutdown_grace", self.shutdown_grace, SHUTDOWN_GRACE)
             .some("access_log", access_log(self.access_log.as_ref()))
             .unless(

@@ -213,6 +213,14 @@ pub(super) fn number_or(
     }
 }
 
+/// An amount of memory, or `"auto"`.
+pub(super) fn memory(leaf: &Leaf<'_>) -> Result<Option<u64>, ValueError> {
+    match leaf.text() {
+        Some("auto") => Ok(None),
+        text => values::memory(text.unwrap_or(leaf.written)).map(Some),
+    }
+}
+
 /// A duration.
 pub(super) fn duration(bounds: Bounds) -> impl Fn(&Leaf<'_>) -> Result<Duration, ValueError> {
     move |leaf| {

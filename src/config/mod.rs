@@ -62,6 +62,8 @@ pub struct Config {
     pub workers: Option<NonZeroU32>,
     /// Client connections in all; `None`: what the descriptor limit allows.
     pub max_connections: Option<NonZeroU32>,
+    /// Bytes of receive buffers and pipes, over all workers; `None`: by what the machine has.
+    pub memory: Option<u64>,
     /// How long sessions may go on after SIGTERM.
     pub shutdown_grace: Duration,
     /// Where each session's line goes; `None`: nowhere.
@@ -94,6 +96,7 @@ impl Config {
         Self {
             workers: None,
             max_connections: None,
+            memory: None,
             shutdown_grace: SHUTDOWN_GRACE,
             access_log: None,
             histogram_log: HISTOGRAM_LOG.into(),

@@ -18,6 +18,7 @@ pub(super) use scalar::{Scalar, Short};
 pub(super) struct RawConfig {
     pub(super) workers: Scalar,
     pub(super) max_connections: Scalar,
+    pub(super) memory: Scalar,
     pub(super) shutdown_grace: Scalar,
     pub(super) access_log: Short<RawAccessLog>,
     pub(super) histogram_log: Scalar,

@@ -78,6 +78,7 @@ fn the_example_names_every_field() {
     let whole = [
         "workers",
         "max_connections",
+        "memory",
         "shutdown_grace",
         "histogram_log",
         "reload_on_change",

@@ -30,6 +30,7 @@ pub(super) fn config(raw: &RawConfig, source: &Source) -> Result<Config, Vec<Mis
     let mut judge = Judge::new(source);
     let workers = judge.leaf(&raw.workers, root, "workers");
     let max_connections = judge.leaf(&raw.max_connections, root, "max_connections");
+    let memory = judge.leaf(&raw.memory, root, "memory");
     let shutdown_grace = judge.leaf(&raw.shutdown_grace, root, "shutdown_grace");
     let histogram_log = judge.leaf(&raw.histogram_log, root, "histogram_log");
     let reload_on_change = judge.leaf(&raw.reload_on_change, root, "reload_on_change");
@@ -40,6 +41,7 @@ pub(super) fn config(raw: &RawConfig, source: &Source) -> Result<Config, Vec<Mis
         max_connections: judge
             .read(&max_connections, number_or("auto", values::CONNECTIONS))
             .flatten(),
+        memory: judge.read(&memory, super::judge::memory).flatten(),
         shutdown_grace: judge
             .read(&shutdown_grace, duration(values::GRACE))
             .unwrap_or(SHUTDOWN_GRACE),

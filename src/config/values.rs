@@ -16,6 +16,7 @@ use crate::address::{Address, AddressError};
 mod backend;
 mod check;
 mod duration;
+mod memory;
 mod names;
 mod network;
 
@@ -32,6 +33,7 @@ pub use duration::{
     EJECTION, GRACE, HORIZON, PEEK, QUEUE_WAIT, REFRESH, SCALING_WINDOW, SEASON, SLOW_START, TTL,
     duration, duration_or_off,
 };
+pub use memory::{memory, memory_text};
 pub(crate) use names::did_you_mean;
 pub use names::named;
 pub(super) use names::one_of;

@@ -4,6 +4,7 @@ use std::num::NonZeroU32;
 use std::thread;
 
 use crate::config::DESCRIPTORS_RESERVED;
+use crate::kernel::BUFFER_BYTES;
 use crate::sys;
 
 /// Pipes of a worker: up to eight workers together stay within the quota of an unprivileged user,
@@ -47,6 +48,29 @@ pub fn within(wanted: Option<NonZeroU32>, possible: u32) -> u32 {
     wanted.map_or(possible, |wanted| wanted.get().min(possible))
 }
 
+/// Bytes of receive buffers and pipes over all workers: what is configured, or a quarter of what
+/// there is. The other three quarters are for the kernel's own buffers of sockets, which it takes
+/// from the same cgroup: up to some MiB for each connection that streams. `Err`: too little is
+/// configured; what would do.
+pub fn memory_in_all(wanted: Option<u64>, there_is: u64, workers: u32) -> Result<u64, u64> {
+    let least = u64::from(workers) * WORKER_MEMORY_MIN;
+    match wanted {
+        Some(wanted) if wanted < least => Err(least),
+        Some(wanted) => Ok(wanted),
+        None => Ok((there_is / 4).max(least)),
+    }
+}
+
+/// Buffers and pipes of a worker that has so many bytes for them.
+#[must_use]
+pub fn buffers_and_pipes(memory: u64, workers: u32, sessions: u32) -> (u16, u32) {
+    let affordable = memory / 4 / PIPE_BYTES;
+    let pipes = pipes(workers, sessions).min(u32::try_from(affordable).unwrap_or(u32::MAX));
+    let left = memory.saturating_sub(u64::from(pipes) * PIPE_BYTES);
+    let affordable = u16::try_from(left / u64::from(BUFFER_BYTES)).unwrap_or(u16::MAX);
+    (buffers(sessions).min(affordable), pipes)
+}
+
 /// Receive buffers of a worker: four per session, a power of two. They cost address space only
 /// until they are used.
 #[must_use]
@@ -58,9 +82,29 @@ pub fn buffers(sessions: u32) -> u16 {
     u16::try_from(wanted).unwrap_or(1 << 15)
 }
 
+/// Three quarters in buffers: enough for a batch, and a pipe.
+const WORKER_MEMORY_MIN: u64 = 4 << 20;
+const PIPE_BYTES: u64 = 1 << 20;
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn memory_is_what_is_wanted_or_a_quarter_and_enough_for_each_worker() {
+        assert_eq!(memory_in_all(None, 8 << 30, 2), Ok(2 << 30));
+        assert_eq!(memory_in_all(None, 16 << 20, 2), Ok(8 << 20));
+        assert_eq!(memory_in_all(Some(8 << 20), 8 << 30, 2), Ok(8 << 20));
+        assert_eq!(memory_in_all(Some(8 << 20), 8 << 30, 3), Err(12 << 20));
+    }
+
+    #[test]
+    fn buffers_and_pipes_stay_within_the_memory() {
+        assert_eq!(buffers_and_pipes(WORKER_MEMORY_MIN, 2, 9_872), (192, 1));
+        assert_eq!(buffers_and_pipes(64 << 20, 2, 9_872), (3_072, 16));
+        assert_eq!(buffers_and_pipes(1 << 40, 2, 9_872), (32_768, 32));
+        assert_eq!(buffers_and_pipes(1 << 40, 2, 10), (256, 3));
+    }
 
     #[test]
     fn sessions_fit_the_descriptors() {

@@ -106,6 +106,14 @@ pub enum StartError {
         /// What the kernel says.
         error: io::Error,
     },
+    /// Not all workers could work.
+    #[error("invalid memory: expected at least {least} for {workers} workers")]
+    Memory {
+        /// Of these workers.
+        least: String,
+        /// As many as there would be.
+        workers: u32,
+    },
     /// The admin API can't be had where the configuration wants it.
     #[error("admin: {at}: {error}")]
     Admin {
@@ -139,6 +147,7 @@ impl StartError {
             | Self::AccessLog { .. }
             | Self::Admin { .. }
             | Self::Token(_)
+            | Self::Memory { .. }
             | Self::Thread { .. } => 1,
         }
     }

@@ -350,6 +350,7 @@ impl Balancer {
         }
         for (setting, changed) in [
             ("workers", old.workers != new.workers),
+            ("memory", old.memory != new.memory),
             ("admin", old.admin != new.admin),
         ] {
             if changed {

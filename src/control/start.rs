@@ -10,8 +10,8 @@ use std::thread;
 use crossbeam::channel::{self, Sender};
 use parking_lot::Mutex;
 
-use crate::config::{self, Config, Initial};
-use crate::kernel::Socket;
+use crate::config::{self, Config, Initial, values};
+use crate::kernel::{BUFFER_BYTES, Socket};
 use crate::pool::{Health, Standing};
 use crate::ring::{Features, Ring, SetupError, Size};
 use crate::select::Seat;
@@ -56,7 +56,7 @@ struct Plan {
 }
 
 impl Plan {
-    fn new(config: &Config, features: Features) -> Self {
+    fn new(config: &Config, features: Features) -> Result<Self, StartError> {
         let descriptors = sys::raise_descriptor_limit();
         let cpus = capacity::worker_cpus(config.workers);
         let workers = u32::try_from(cpus.len()).unwrap_or(u32::MAX);
@@ -82,18 +82,29 @@ impl Plan {
         for sentence in features.lacking() {
             log::info!("{sentence}");
         }
+        let memory = capacity::memory_in_all(config.memory, sys::memory_there_is(), workers);
+        let memory = memory.map_err(|least| StartError::Memory {
+            least: values::memory_text(least),
+            workers,
+        })?;
+        let own = memory / u64::from(workers.max(1));
+        let (buffers, pipes) = capacity::buffers_and_pipes(own, workers, sessions);
+        log::info!(
+            "memory of each worker: {} MiB in {buffers} buffers, and {pipes} pipes of 1 MiB",
+            (u64::from(buffers) * u64::from(BUFFER_BYTES)) >> 20
+        );
         let size = Size {
             submissions: SUBMISSIONS,
-            buffers: capacity::buffers(sessions),
-            pipes: capacity::pipes(workers, sessions),
+            buffers,
+            pipes,
         };
-        Self {
+        Ok(Self {
             features,
             cpus,
             sessions,
             in_all,
             size,
-        }
+        })
     }
 }
 
@@ -106,7 +117,7 @@ pub(super) async fn start(
     patience: &Patience,
 ) -> Result<Crew, StartError> {
     sys::read_local_ports();
-    let plan = Plan::new(config, features);
+    let plan = Plan::new(config, features)?;
     let workers = u32::try_from(plan.cpus.len()).unwrap_or(u32::MAX);
     listening::probe_origins(config)?;
     let snapshot = Arc::new(Snapshot::compose(None, config, plan.in_all, unknown));

@@ -23,7 +23,10 @@ use super::memory::Mapping;
 pub(super) struct Buffers {
     arena: Mapping,
     ring: Mapping,
+    /// Places in the ring: a power of two.
     entries: u16,
+    /// Buffers in the arena.
+    max: u16,
     /// Given back, the last one on top.
     free: Vec<BufferId>,
     /// The first buffer that was never used.
@@ -47,16 +50,15 @@ pub(super) struct Buffers {
 }
 
 impl Buffers {
-    /// Reserves memory for `entries` buffers, a power of two of at most 32,768, and registers the
-    /// ring as group [`GROUP`].
+    /// Reserves memory for `max` buffers, at most 32,768, and registers the ring as group
+    /// [`GROUP`].
     ///
     /// # Errors
     /// What mmap(2) or io_uring_register(2) says.
-    pub(super) fn register(submitter: &Submitter<'_>, entries: u16) -> io::Result<Self> {
-        debug_assert!(entries.is_power_of_two());
-        let count = usize::from(entries);
-        let arena = Mapping::new(count * STRIDE)?;
-        let ring = Mapping::new(count * size_of::<BufRingEntry>())?;
+    pub(super) fn register(submitter: &Submitter<'_>, max: u16) -> io::Result<Self> {
+        let entries = max.next_power_of_two();
+        let arena = Mapping::new(usize::from(max) * STRIDE)?;
+        let ring = Mapping::new(usize::from(entries) * size_of::<BufRingEntry>())?;
         let address = ring.start().as_ptr() as u64;
         // SAFETY: `ring` is page-aligned memory for `entries` entries, owned by the `Buffers` that
         // is returned; `Ring` drops its io_uring, which ends the kernel's use of it, before that.
@@ -65,10 +67,11 @@ impl Buffers {
             arena,
             ring,
             entries,
+            max,
             free: Vec::new(),
             fresh: 0,
             stocked: 0,
-            target: TARGET_MIN.min(entries),
+            target: TARGET_MIN.min(max),
             tail: 0,
             short: false,
             calm: 0,
@@ -82,7 +85,7 @@ impl Buffers {
     pub(super) fn restock(&mut self) {
         // Once per wait: a whole batch comes out of one stock.
         if std::mem::take(&mut self.short) {
-            self.target = self.target.saturating_mul(2).min(self.entries);
+            self.target = self.target.saturating_mul(2).min(self.max);
             self.calm = 0;
         }
         let before = self.tail;
@@ -120,7 +123,7 @@ impl Buffers {
     /// To be called only when every completion was taken: a buffer that the kernel has filled
     /// counts as held from then on.
     pub(super) fn trim(&mut self) {
-        self.target = TARGET_MIN.min(self.entries);
+        self.target = TARGET_MIN.min(self.max);
         let mut begin = 0;
         for held in (0..usize::from(self.fresh)).filter(|&id| self.held[id]) {
             self.arena.discard(begin * STRIDE, (held - begin) * STRIDE);
@@ -144,7 +147,7 @@ impl Buffers {
         if self.stocked < self.target / 4 {
             self.on_exhausted();
         }
-        debug_assert!(id < self.entries && len <= BUFFER_BYTES);
+        debug_assert!(id < self.max && len <= BUFFER_BYTES);
         self.held[usize::from(id)] = true;
         // What is stocked beyond the target is filled in turn before it comes back for good.
         self.bloated |= self.stocked > self.target;
@@ -166,13 +169,13 @@ impl Buffers {
 
     /// Whether sessions hold more than half of what there can be.
     pub(super) fn is_short(&self) -> bool {
-        self.in_use() > u32::from(self.entries / 2)
+        self.in_use() > u32::from(self.max / 2)
     }
 
     /// Where a buffer's bytes begin. Valid until the arena is dropped; meaningful until the buffer
     /// is given back.
     pub(super) fn address(&self, buffer: Buffer) -> *const u8 {
-        assert!(buffer.id < self.entries && buffer.start + buffer.len <= BUFFER_BYTES);
+        assert!(buffer.id < self.max && buffer.start + buffer.len <= BUFFER_BYTES);
         let offset = usize::from(buffer.id) * STRIDE + buffer.start as usize;
         self.arena.start().as_ptr().wrapping_add(offset)
     }
@@ -210,7 +213,7 @@ impl Buffers {
 
     /// Whether so many may be taken without making buffers short.
     pub(super) fn can_spare(&self, count: u32) -> bool {
-        self.in_use() + count <= u32::from(self.entries / 2)
+        self.in_use() + count <= u32::from(self.max / 2)
     }
 
     /// Has a free buffer filled: `read` is given the start of its [`BUFFER_BYTES`], and says how
@@ -233,7 +236,7 @@ impl Buffers {
 
     fn take_free(&mut self) -> Option<BufferId> {
         self.free.pop().or_else(|| {
-            let id = (self.fresh < self.entries).then_some(self.fresh)?;
+            let id = (self.fresh < self.max).then_some(self.fresh)?;
             self.fresh += 1;
             self.held.push(false);
             Some(id)

@@ -49,7 +49,7 @@ pub use setup::{Features, SetupError, probe};
 pub struct Size {
     /// Submission entries: a batch beyond them is handed over early.
     pub submissions: u32,
-    /// Receive buffers at most: a power of two, at most 32,768.
+    /// Receive buffers at most, up to 32,768.
     pub buffers: u16,
     /// Pipes at most.
     pub pipes: u32,

@@ -1,6 +1,6 @@
-//! A pipe is lent to streams that move. Where the sink has taken nothing for about a second, what is
-//! in the pipe goes into buffers and the stream is copied until it moves again: a few readers that
-//! stop would otherwise hold all pipes until their deadlines.
+//! A pipe is lent to streams that move. Where the sink has taken nothing for about a second, what
+//! is in the pipe goes into buffers and the stream is copied until it moves again: a few readers
+//! that stop would otherwise hold all pipes until their deadlines.
 
 use crate::kernel::Buffer;
 

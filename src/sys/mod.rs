@@ -5,6 +5,7 @@
 mod clock;
 mod descriptor;
 mod files;
+mod memory;
 mod origin;
 mod passing;
 mod ports;
@@ -18,6 +19,7 @@ pub use descriptor::{
     pipe,
 };
 pub use files::{can_append_to, can_listen_at, open_regular, open_to_append};
+pub use memory::memory_there_is;
 pub use origin::{begin_at, has_port_range, probe_address};
 pub use passing::{descriptor_channel, receive_descriptors, send_descriptors};
 pub use ports::{is_one_end, local_ports, read_local_ports};

@@ -86,8 +86,8 @@ pub fn await_signals() {
     mask_signals(libc::SIG_UNBLOCK, released);
 }
 
-/// Holds signals back once more and forgets the handlers of [`await_signals`], so that others can be
-/// installed: tokio's would call them as well. [`release_signals`] follows.
+/// Holds signals back once more and forgets the handlers of [`await_signals`], so that others can
+/// be installed: tokio's would call them as well. [`release_signals`] follows.
 pub fn replace_handlers() {
     hold_signals();
     for signal in ENDING {

@@ -88,6 +88,33 @@ fn backends_pause_while_the_client_sends() {
     pauses(|pair| pair);
 }
 
+/// 192 buffers: 64 readers that stop take four each, and one each once half are in use.
+#[test]
+fn beyond_its_memory_a_balancer_pauses_reading_and_serves_who_moves() {
+    heavy(|| {
+        let (backend, to) = peers::listen();
+        let config = format!(
+            "(workers: 1, memory: \"4MiB\",\n\
+             listeners: [(bind: \"127.0.0.1:0\", pool: \"p\")],\n\
+             pools: [(name: \"p\", backends: [\"{to}\"])])"
+        );
+        let balancer = Launch::with_config(&config, 1).start();
+        let pairs = (0..SESSIONS).map(|_| peers::session(&balancer, &backend));
+        let stalled = stall(pairs.collect());
+        let buffers = balancer.number("buffers");
+        assert!(buffers <= 192, "{buffers} buffers hold bytes");
+        let (mut client, accepted) = peers::session(&balancer, &backend);
+        let answers = thread::spawn(move || peers::echo(accepted));
+        for round in 0..20 {
+            ping(&mut client, &vec![round; 300_000]);
+        }
+        drop(client);
+        answers.join().unwrap();
+        resume(stalled);
+        balancer.finish();
+    });
+}
+
 /// More stalled streams than there are pipes: whoever still moves is served by copying.
 #[test]
 fn two_hundred_stalled_readers_keep_nobody_else_waiting() {

@@ -25,8 +25,8 @@ fn launch(to: String) -> Balancer {
         .start()
 }
 
-/// Reads at [`RATE`] for 6 s, then all the rest. Acknowledged is 64 KiB at a time, on loopback: each
-/// second. A third of the send buffer, which is what a poll for room waits for, takes 14 s.
+/// Reads at [`RATE`] for 6 s, then all the rest. On loopback 64 KiB are acknowledged at a time:
+/// once a second. A third of the send buffer, which is what a poll for room waits for, takes 14 s.
 fn trickle(near: TcpStream, mut far: TcpStream, half_closed: bool) {
     let sender = thread::spawn(move || {
         let mut near = near;

@@ -137,7 +137,8 @@ impl FakeKernel {
             // A look finds out what moved up to a quarter later; peers with bytes to take get more.
             let gets_more = self.has_unread(at) || self.has_unread(index(partner));
             let quarters = if gets_more { 17 } else { 5 };
-            let quiet_max = (quiet_max / 4).saturating_mul(quarters);
+            // A broken session lingers for 100 ms.
+            let quiet_max = (quiet_max.max(100 * MS) / 4).saturating_mul(quarters);
             assert!(
                 now - moved_at < quiet_max.saturating_add(LATE_MAX),
                 "a session outlives its deadline: {}",

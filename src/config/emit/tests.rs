@@ -185,6 +185,7 @@ impl Chance<'_> {
         Config {
             workers: NonZeroU32::new(self.0.u32(..=1024)),
             max_connections: self.limit(),
+            memory: self.maybe(|it| u64::from(it.0.u32(4_096..=1 << 30)) << 10),
             shutdown_grace: self.ms(0, 86_400_000),
             access_log: self.maybe(|chance| AccessLog {
                 to: match chance.half() {

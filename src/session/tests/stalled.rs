@@ -29,14 +29,16 @@ fn what_is_in_a_stalled_pipe_goes_on_in_buffers() {
     // Nothing more is received, and the wait for room goes on.
     script.asks(&[]);
     script.told(Event::SinkReady(Client, true));
+    let mut receives = false;
     for buffer in buffers {
         let sends = script.ops.contains(&Op::Send(Client, buffer, false));
         assert!(sends, "{:?}", script.ops);
         script.ops.clear();
         script.sent(Client, buffer.len);
         assert!(script.ops.contains(&Op::Release(buffer.id)));
+        receives |= script.ops.contains(&Op::Recv(Client));
     }
-    assert!(script.ops.contains(&Op::Recv(Client)));
+    assert!(receives);
 }
 
 #[test]
