@@ -38,7 +38,7 @@ impl Bound {
 
 /// Listens on an address with `count` sockets, one per worker. On TCP they are a group among
 /// which the kernel spreads connections (SO_REUSEPORT, socket(7)); on a Unix socket there is one,
-/// which all workers accept from.
+/// which all workers accept from. The first of a group is made alone, and others join it.
 ///
 /// `is_ours`: what may be in the way is the process's own, which leaves.
 ///
@@ -48,14 +48,19 @@ impl Bound {
 pub fn listen_all(to: &Address, count: usize, is_ours: bool) -> io::Result<Bound> {
     match to {
         Address::Tcp(wanted) => {
-            let bound = match listen_alone(*wanted) {
-                Ok(bound) => bound,
-                Err(error) if is_ours && error.kind() == io::ErrorKind::AddrInUse => *wanted,
-                Err(error) => return Err(error),
+            let first = match listen_tcp(*wanted, Group::None) {
+                Err(error) if is_ours && error.kind() == io::ErrorKind::AddrInUse => {
+                    listen_tcp(*wanted, Group::Member)?
+                }
+                first => first?,
             };
-            let sockets = (0..count)
-                .map(|_| listen_tcp(bound))
-                .collect::<io::Result<_>>()?;
+            let bound = first.local_addr()?.as_socket().unwrap_or(*wanted);
+            // Nobody else listens there by now: the group begins with this one.
+            first.set_reuse_port(true)?;
+            let mut sockets = vec![first.into()];
+            for _ in 1..count {
+                sockets.push(listen_tcp(bound, Group::Member)?.into());
+            }
             Ok(Bound {
                 address: Address::Tcp(bound),
                 sockets,
@@ -107,16 +112,6 @@ pub fn inherit(socket: OwnedFd, to: &Address) -> io::Result<Bound> {
     })
 }
 
-/// Listens for a moment without a group: this refuses an address that is in use. Answers with the
-/// port that the kernel chose, where 0 was asked for.
-fn listen_alone(to: SocketAddr) -> io::Result<SocketAddr> {
-    let alone = socket2::Socket::new(Domain::for_address(to), Type::STREAM, Some(Protocol::TCP))?;
-    alone.set_reuse_address(true)?;
-    alone.bind(&SockAddr::from(to))?;
-    alone.listen(1)?;
-    Ok(alone.local_addr()?.as_socket().unwrap_or(to))
-}
-
 /// Lets no new client in by a listening socket: its first segment is dropped, and the client sends
 /// it again after a second, to whoever listens then. Clients whose handshake is under way come in
 /// still. (To close the socket would reset them, and those that wait to be accepted.)
@@ -147,17 +142,26 @@ pub fn let_clients_in(listener: &OwnedFd) -> io::Result<()> {
     SockRef::from(listener).detach_filter()
 }
 
-fn listen_tcp(to: SocketAddr) -> io::Result<OwnedFd> {
+/// Whether a socket shares its address with others of this user (SO_REUSEPORT).
+#[derive(PartialEq, Eq)]
+enum Group {
+    /// It is refused where anybody listens, also at the same moment: the kernel looks again when it
+    /// begins to listen.
+    None,
+    Member,
+}
+
+fn listen_tcp(to: SocketAddr, group: Group) -> io::Result<socket2::Socket> {
     let kind = Type::STREAM.nonblocking().cloexec();
     let socket = socket2::Socket::new(Domain::for_address(to), kind, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
-    socket.set_reuse_port(true)?;
+    socket.set_reuse_port(group == Group::Member)?;
     // Accepted sockets inherit these.
     socket.set_tcp_nodelay(true)?;
     socket.set_tcp_keepalive(&keepalive())?;
     socket.bind(&SockAddr::from(to))?;
     socket.listen(BACKLOG)?;
-    Ok(socket.into())
+    Ok(socket)
 }
 
 /// A socket fit to connect to `to`, never waiting by itself. The last packet of a TCP handshake is
@@ -349,6 +353,49 @@ mod tests {
     use std::net::TcpListener;
 
     use super::*;
+
+    #[test]
+    fn of_many_starts_at_the_same_moment_one_listens() {
+        let free = TcpListener::bind("127.0.0.1:0").unwrap();
+        let to: Address = free.local_addr().unwrap().to_string().parse().unwrap();
+        drop(free);
+        for _ in 0..100 {
+            let starts: Vec<_> = (0..4)
+                .map(|_| {
+                    let to = to.clone();
+                    std::thread::spawn(move || listen_all(&to, 2, false).ok())
+                })
+                .collect();
+            let all: Vec<_> = starts.into_iter().map(|one| one.join().unwrap()).collect();
+            // Of two that are bound before either listens the kernel may refuse both.
+            assert!(all.iter().flatten().count() <= 1);
+        }
+        let alone = listen_all(&to, 2, false).unwrap();
+        assert!(listen_all(&to, 2, false).is_err());
+        assert_eq!(listen_all(&to, 2, true).unwrap().sockets.len(), 2);
+        drop(alone);
+    }
+
+    /// All sockets of an address get clients, whichever was there first.
+    #[test]
+    fn clients_are_spread_over_the_sockets_of_an_address() {
+        for address in ["127.0.0.1:0", "[::]:0"] {
+            let bound = listen_all(&address.parse().unwrap(), 3, false).unwrap();
+            let Address::Tcp(at) = bound.address else {
+                unreachable!("it is one of TCP");
+            };
+            let clients: Vec<_> = (0..200)
+                .map(|_| std::net::TcpStream::connect(("127.0.0.1", at.port())).unwrap())
+                .collect();
+            let count = |socket: &OwnedFd| {
+                let socket = Socket::from_raw(socket.as_raw_fd());
+                std::iter::from_fn(|| accept(&socket)).count()
+            };
+            let counts: Vec<_> = bound.sockets.iter().map(count).collect();
+            assert_eq!(counts.iter().sum::<usize>(), clients.len());
+            assert!(counts.iter().all(|count| *count > 20), "{counts:?}");
+        }
+    }
 
     #[test]
     fn an_inherited_socket_is_one_that_listens_there() {

@@ -27,7 +27,7 @@ impl Drop for Service {
 fn the_manager_is_told_and_its_socket_is_taken() {
     watched(|| {
         let dir = env::temp_dir().join(format!("mahoraga-systemd-{}", std::process::id()));
-        fs::create_dir_all(&dir).unwrap();
+        fs::create_dir_all(dir.join("run")).unwrap();
         let notices = UnixDatagram::bind(dir.join("notify")).unwrap();
         notices.set_read_timeout(Some(patience())).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -56,6 +56,8 @@ fn the_manager_is_told_and_its_socket_is_taken() {
         };
         told("READY=1");
         told("WATCHDOG=1");
+        // Nobody has named the admin socket: it is where the manager has a place for it.
+        assert!(dir.join("run/mahoraga.sock").exists());
         let mut client = TcpStream::connect(bind).unwrap();
         client.write_all(b"through").unwrap();
         client.read_exact(&mut [0; 7]).unwrap();
@@ -94,6 +96,7 @@ fn start(dir: &std::path::Path, listener: &TcpListener) -> Service {
         .current_dir(dir)
         .env_remove("MAHORAGA_LOG")
         .env("NOTIFY_SOCKET", dir.join("notify"))
+        .env("RUNTIME_DIRECTORY", dir.join("run"))
         .env("WATCHDOG_USEC", "400000")
         .env("LISTEN_FDS", "1")
         .env("LISTEN_FDNAMES", "web")
