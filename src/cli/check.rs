@@ -1,14 +1,16 @@
 //! `mahoraga check`: validates a configuration, and looks at what a start would open. It listens
 //! nowhere, makes no file and connects to nothing.
 
+use std::fs;
 use std::io::{self, Write};
 use std::num::NonZeroU32;
-use std::path::Path;
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::thread;
 
 use super::run;
-use crate::config::{Config, Host};
+use crate::config::{Config, Host, LogSink};
 use crate::control;
 use crate::sys;
 
@@ -36,6 +38,21 @@ pub(super) fn check(path: &Path, deny_warnings: bool) -> ExitCode {
 
 /// What only a start finds out.
 fn not_looked_at(config: &Config) -> String {
+    let access_log = config.access_log.as_ref().and_then(|log| match &log.to {
+        LogSink::File(path) => Some(path),
+        LogSink::Stdout => None,
+    });
+    let audit_log = config.admin.as_ref();
+    let audit_log = audit_log.and_then(|admin| admin.audit_log.as_ref());
+    let is_fifo = |path: &&PathBuf| {
+        let found = fs::metadata(path);
+        found.is_ok_and(|found| found.file_type().is_fifo())
+    };
+    let fifos = access_log.into_iter().chain(audit_log).filter(is_fifo);
+    let fifos: String = fifos
+        .map(|path| format!("a process reads {}, ", path.display()))
+        .collect();
+
     let http = config.admin.as_ref().and_then(|admin| admin.http.as_ref());
     let http = http.map(|http| http.bind.to_string());
     let binds = config.listeners.iter().map(|its| its.bind.to_string());
@@ -46,7 +63,8 @@ fn not_looked_at(config: &Config) -> String {
         more => format!(" and {more} more"),
     };
     format!(
-        "not checked: whether {}{more} can be listened on, backends answer, and io_uring is allowed",
+        "not checked: whether {}{more} can be listened on, {fifos}backends answer, and io_uring is \
+         allowed",
         addresses[..shown].join(", ")
     )
 }
