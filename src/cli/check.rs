@@ -14,7 +14,7 @@ use crate::config::{Config, Host, LogSink};
 use crate::control;
 use crate::sys;
 
-/// Says nothing on standard error when all is well; what was not looked at stands on standard output.
+/// Says nothing on standard error when all is well; standard output says what was not looked at.
 pub(super) fn check(path: &Path, deny_warnings: bool) -> ExitCode {
     let (config, source) = match super::load(path) {
         Ok(loaded) => loaded,

@@ -112,8 +112,8 @@ impl Crew {
         self.workers.len()
     }
 
-    /// Has every worker route by another snapshot. `new` are its new listeners, in its order. Copies
-    /// of their sockets stay here, for as long as the listeners do and a little longer.
+    /// Has every worker route by another snapshot. `new` are its new listeners, in its order.
+    /// Copies of their sockets stay here, for as long as the listeners do and a little longer.
     pub(super) fn publish(&self, snapshot: &Arc<Snapshot>, new: Vec<Bound>) {
         let first_new = snapshot.listeners_made - new.len() as u64;
         for (number, worker) in self.workers.iter().enumerate() {
