@@ -166,13 +166,14 @@ impl Process {
             .all(|signal| caught & (1 << (signal - 1)) != 0)
     }
 
-    /// Whether it holds this signal back, or handles it.
-    pub(crate) fn is_prepared_for(self, signal: i32) -> bool {
+    /// Whether it holds signals back, or handles them: it does so with all of them at once. (Which
+    /// are ignored says nothing: a shell may have started it so.)
+    pub(crate) fn is_prepared_for_signals(self) -> bool {
         let has = |field: &str| {
             let mask = u64::from_str_radix(&self.status(field), 16).unwrap();
-            mask & (1 << (signal - 1)) != 0
+            mask & (1 << (libc::SIGTERM - 1)) != 0
         };
-        has("SigBlk") || has("SigCgt") || has("SigIgn")
+        has("SigBlk") || has("SigCgt")
     }
 
     #[expect(unsafe_code, reason = "neither std nor socket2 sends signals")]

@@ -178,8 +178,8 @@ fn text(body: &Value) -> String {
     body.to_string()
 }
 
-/// What is in force, without what time and chance bring: ports that the kernel chose, and how far
-/// a slow start is.
+/// What is in force, without what time and chance bring: ports that the kernel chose, how far a slow
+/// start is, and what happened when.
 fn state(balancer: &Balancer) -> [Value; 4] {
     let mut listeners = look(balancer, "/v1/listeners");
     for listener in listeners.as_array_mut().unwrap() {
@@ -191,6 +191,7 @@ fn state(balancer: &Balancer) -> [Value; 4] {
     for pool in pools.as_array_mut().unwrap() {
         for backend in pool["backends"].as_array_mut().unwrap() {
             backend["rising"] = Value::Null;
+            backend["last_change"] = Value::Null;
         }
     }
     let limit = look(balancer, "/v1/status")["max_connections"].clone();

@@ -92,7 +92,7 @@ fn signalled(signal: i32, after: Duration) -> (std::process::Child, std::path::P
     let child = launch.spawn();
     let process = Process(child.id());
     // The loader comes before the program's first instruction: nothing can be done about it there.
-    while !process.is_prepared_for(signal) {
+    while !process.is_prepared_for_signals() {
         thread::yield_now();
     }
     thread::sleep(after);
