@@ -109,6 +109,8 @@ mod storm;
 mod strategies;
 #[path = "proxy/streams.rs"]
 mod streams;
+#[path = "proxy/stuck.rs"]
+mod stuck;
 #[path = "proxy/systemd.rs"]
 mod systemd;
 #[path = "proxy/tags.rs"]
