@@ -55,8 +55,24 @@ pub struct Status {
     /// Lines of the operational log that were dropped: standard error did not take them.
     #[serde(default)]
     pub log_lines_dropped: u64,
+    /// The control thread's own time.
+    #[serde(default)]
+    pub control: ControlStatus,
     /// Each worker.
     pub workers: Vec<WorkerStatus>,
+}
+
+/// Turns of the control thread's loop since the start, which no file and no client delays.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ControlStatus {
+    /// How many.
+    pub turns: u64,
+    /// Half took less, in µs.
+    pub p50_us: u64,
+    /// 99% took less, in µs.
+    pub p99_us: u64,
+    /// The longest, in µs.
+    pub max_us: u64,
 }
 
 /// Whether the balancer takes connections.

@@ -110,6 +110,7 @@ impl Balancer {
             reloads: self.reloads.clone(),
             webhook_failures: self.webhooks.failures(),
             log_lines_dropped: operational_log::dropped(),
+            control: self.measurements.control(),
             workers: (0u32..)
                 .zip(stats)
                 .map(|(worker, its)| status::worker(worker, its))

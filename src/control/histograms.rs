@@ -12,7 +12,7 @@ use hdrhistogram::Histogram;
 use hdrhistogram::serialization::V2DeflateSerializer;
 use hdrhistogram::serialization::interval_log::{IntervalLogWriterBuilder, Tag};
 
-use crate::admin::model::HistogramStatus;
+use crate::admin::model::{ControlStatus, HistogramStatus};
 use crate::sys;
 use crate::worker::{Command, Histograms, Numbers};
 
@@ -28,6 +28,39 @@ pub(super) struct Measurements {
     in_all: RefCell<ByWorker>,
     /// What was taken is being written: the file may be a pipe that is not read.
     writing: Cell<bool>,
+    /// The control thread's own, likewise.
+    control_pending: RefCell<Control>,
+    control_in_all: RefCell<Control>,
+}
+
+/// How long the control thread takes.
+#[derive(Debug)]
+struct Control {
+    /// One turn of its loop, from what woke it to the next wait, ns.
+    turn: Histogram<u64>,
+    /// How late it came to its tick of each second, ns: what any of its tasks took together.
+    late: Histogram<u64>,
+}
+
+impl Control {
+    fn new() -> Self {
+        Self {
+            turn: histogram(),
+            late: histogram(),
+        }
+    }
+
+    fn all(&self) -> [(&'static str, &'static str, &Histogram<u64>); 2] {
+        [
+            ("control", "ns", &self.turn),
+            ("control_late", "ns", &self.late),
+        ]
+    }
+}
+
+/// Up to 10 s by two digits; larger values count as the highest.
+fn histogram() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, 10_000_000_000, 2).expect("constant bounds that the crate takes")
 }
 
 type ByWorker = BTreeMap<u32, Box<Histograms>>;
@@ -40,6 +73,34 @@ impl Measurements {
             pending: RefCell::default(),
             in_all: RefCell::default(),
             writing: Cell::new(false),
+            control_pending: RefCell::new(Control::new()),
+            control_in_all: RefCell::new(Control::new()),
+        }
+    }
+
+    /// A turn of the control thread's loop took so many ns.
+    pub(super) fn on_turn(&self, took: u64) {
+        for into in [&self.control_pending, &self.control_in_all] {
+            into.borrow_mut().turn.saturating_record(took);
+        }
+    }
+
+    /// The control thread came so much too late to its tick.
+    pub(super) fn on_tick(&self, late: Duration) {
+        let late = u64::try_from(late.as_nanos()).unwrap_or(u64::MAX);
+        for into in [&self.control_pending, &self.control_in_all] {
+            into.borrow_mut().late.saturating_record(late);
+        }
+    }
+
+    /// The turns of the control thread's loop since the start.
+    pub(super) fn control(&self) -> ControlStatus {
+        let all = self.control_in_all.borrow();
+        ControlStatus {
+            turns: all.turn.len(),
+            p50_us: all.turn.value_at_quantile(0.5) / 1_000,
+            p99_us: all.turn.value_at_quantile(0.99) / 1_000,
+            max_us: all.turn.max() / 1_000,
         }
     }
 
@@ -71,15 +132,18 @@ impl Measurements {
         for (worker, histograms) in &taken {
             log::info!(
                 "worker {worker}: last {seconds:.1} s\n{}",
-                table(histograms)
+                table(&histograms.all())
             );
         }
+        let control = self.control_pending.replace(Control::new());
+        let text = table(&control.all());
+        log::info!("control thread: last {seconds:.1} s\n{text}");
         for worker in missing {
             log::warn!("worker {worker} did not answer in time: its histograms are lost");
         }
         let path = self.path.borrow().clone();
         let to = path.clone();
-        let mut written = aside::begin(move || append(&to, &taken, since, until));
+        let mut written = aside::begin(move || append(&to, &taken, &control, since, until));
         let outcome = match tokio::time::timeout(WRITE_TIME, &mut written).await {
             Ok(outcome) => outcome,
             Err(_) => {
@@ -109,6 +173,10 @@ impl Measurements {
             let all = histograms.all().into_iter();
             summaries.extend(all.map(|(name, unit, its)| summary(worker, name, unit, its)));
         }
+        let control = self.control_in_all.borrow();
+        let control = control.all();
+        let control = control.iter();
+        summaries.extend(control.map(|(name, unit, its)| summary(None, name, unit, its)));
         summaries
     }
 
@@ -159,12 +227,12 @@ fn gauges(stats: &Numbers) -> String {
     format!("{} bytes_up={up} bytes_down={down}", numbers.join(" "))
 }
 
-fn table(histograms: &Histograms) -> String {
+fn table(histograms: &[(&str, &str, &Histogram<u64>)]) -> String {
     let mut table = format!(
         "{:<12} {:>4} {:>10} {:>12} {:>12} {:>12} {:>12} {:>12}",
         "", "unit", "count", "p50", "p90", "p99", "p99.9", "max"
     );
-    for (name, unit, histogram) in histograms.all() {
+    for (name, unit, histogram) in histograms {
         let at = |quantile| histogram.value_at_quantile(quantile);
         table += &format!(
             "\n{name:<12} {unit:>4} {:>10} {:>12} {:>12} {:>12} {:>12} {:>12}",
@@ -180,15 +248,21 @@ fn table(histograms: &Histograms) -> String {
 }
 
 /// One interval per worker and metric. A new file begins with the format's header.
-fn append(path: &Path, taken: &ByWorker, since: SystemTime, until: SystemTime) -> io::Result<()> {
+fn append(
+    path: &Path,
+    taken: &ByWorker,
+    control: &Control,
+    since: SystemTime,
+    until: SystemTime,
+) -> io::Result<()> {
     let mut file = sys::open_to_append(path, 0o666)?;
     let is_new = file.metadata()?.len() == 0;
-    let bytes = encode(taken, since, until, is_new).map_err(io::Error::other)?;
+    let bytes = encode((taken, control), since, until, is_new).map_err(io::Error::other)?;
     file.write_all(&bytes)
 }
 
 fn encode(
-    taken: &ByWorker,
+    (taken, control): (&ByWorker, &Control),
     since: SystemTime,
     until: SystemTime,
     with_header: bool,
@@ -214,6 +288,11 @@ fn encode(
             let tag = Tag::new(&tag).ok_or("a tag without spaces")?;
             write_interval(&mut writer, histogram, start, length, tag)?;
         }
+    }
+    for (name, unit, histogram) in control.all() {
+        let tag = format!("{name}_{unit}");
+        let tag = Tag::new(&tag).ok_or("a tag without spaces")?;
+        write_interval(&mut writer, histogram, start, length, tag)?;
     }
     drop(writer);
     Ok(bytes)

@@ -36,7 +36,8 @@ enum Wake {
     Upgrade,
     /// SIGTERM, SIGINT or SIGQUIT.
     Stop(i32),
-    Second,
+    /// A second has passed, and so much more.
+    Second(Duration),
     /// A worker ejected a backend, or it is time to readmit one.
     Ejections,
     Call(Call),
@@ -69,8 +70,11 @@ impl Balancer {
         tokio_uring::spawn(listen(Arc::clone(&self.crew.notices), Rc::clone(&notices)));
         let crew = Rc::clone(&self.crew);
         let mut finished = std::pin::pin!(crew.finished());
+        let mut woken = sys::monotonic();
         loop {
             self.advance();
+            self.measurements
+                .on_turn(sys::monotonic().saturating_sub(woken));
             let publish_due = self.publish_due();
             let watch = self.file_watch.clone();
             let close_due = self.crew.next_to_close();
@@ -92,8 +96,9 @@ impl Balancer {
                 (sight, read) = self.reloading.read() => Wake::Reread(sight, read),
                 () = ConfigWatch::changed(watch) => Wake::FileChanged,
                 Some(call) = calls.recv() => Wake::Call(call),
-                _ = second.tick() => Wake::Second,
+                due = second.tick() => Wake::Second(due.elapsed()),
             };
+            woken = sys::monotonic();
             match wake {
                 Wake::Reload => self.on_hup(),
                 Wake::Dump => {
@@ -104,7 +109,10 @@ impl Balancer {
                 }
                 Wake::Upgrade => log::warn!("SIGUSR2 does nothing: it is reserved for upgrades"),
                 Wake::Stop(signal) => self.stop(signal),
-                Wake::Second => self.tick(),
+                Wake::Second(late) => {
+                    self.measurements.on_tick(late);
+                    self.tick();
+                }
                 Wake::Ejections => self.on_ejections(),
                 Wake::Call(call) => self.on_call(call),
                 Wake::News(News::Turned(turned)) => self.on_turned(&turned),

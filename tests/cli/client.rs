@@ -4,9 +4,9 @@ use std::io::{Read, Write};
 use std::process::{Command, Output, Stdio};
 
 use mahoraga::admin::model::{
-    BackendStatus, ConfigText, Event, EventKind, Health, HistogramStatus, Killed, LastChange,
-    LatencyStatus, LatencyWindow, ListenerStatus, PoolStatus, Reloads, SessionState, SessionStatus,
-    Stage, Status, TrafficStatus, WorkerStatus,
+    BackendStatus, ConfigText, ControlStatus, Event, EventKind, Health, HistogramStatus, Killed,
+    LastChange, LatencyStatus, LatencyWindow, ListenerStatus, PoolStatus, Reloads, SessionState,
+    SessionStatus, Stage, Status, TrafficStatus, WorkerStatus,
 };
 use mahoraga::config::AdminState;
 use serde::Serialize;
@@ -59,6 +59,7 @@ fn status() -> Status {
         },
         webhook_failures: 0,
         log_lines_dropped: 0,
+        control: ControlStatus::default(),
         workers: vec![worker(0), worker(1)],
     }
 }
