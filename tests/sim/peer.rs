@@ -86,8 +86,9 @@ impl Peer {
 fn client_script(random: &mut Random) -> Vec<Act> {
     let bytes = amount(random);
     match random.below(15) {
+        // Enough to be spliced back, to who does not read.
         13 => vec![
-            Act::Send(bytes),
+            Act::Send(bytes.max(300_000)),
             Act::Fin,
             Act::Deafen(DEAF_FOR_LONG),
             Act::AwaitEnd,
