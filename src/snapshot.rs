@@ -266,7 +266,7 @@ mod tests {
         assert!(same && second.version == 2);
         // An ejection is read at each selection; that all are is another pool.
         let backends = &second.pools[0].pool().backends;
-        assert!(backends[0].eject());
+        assert!(backends[0].eject(crate::pool::Cause::Slow));
         let (same, third) = next(&second, &config, up);
         assert!(same);
         let health = crate::pool::Health::Down;

@@ -85,6 +85,8 @@ mod reloads;
 mod reset;
 #[path = "proxy/roles.rs"]
 mod roles;
+#[path = "proxy/rolling_restart.rs"]
+mod rolling_restart;
 #[path = "proxy/runtime.rs"]
 mod runtime;
 #[path = "proxy/scaling.rs"]

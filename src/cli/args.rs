@@ -147,7 +147,8 @@ pub struct ProxyArgs {
     /// Client connections at a time, in all; auto: what the descriptor limit allows.
     #[arg(long, value_name = "N|auto", default_value = "auto", value_parser = connections)]
     pub max_connections: Count,
-    /// Connect attempts of a session, each on another backend while there is one.
+    /// Connect attempts of a session, each on another backend while there is one. Backends that
+    /// refuse at once are passed over beyond this number, unless it is 1; 16 attempts in all.
     #[arg(long, value_name = "N", default_value = "3", value_parser = attempts)]
     pub attempts: u32,
     /// How long one connect attempt may take.

@@ -154,7 +154,8 @@ pub struct Listener {
     pub pool: usize,
     /// Client connections of this listener over all workers; `None`: no limit of its own.
     pub max_connections: Option<NonZeroU32>,
-    /// Connect attempts per session, each on another backend while there is one. 1 to 16.
+    /// Connect attempts per session, each on another backend while there is one. 1 to 16. Beyond
+    /// them backends that refuse at once are passed over, unless it is 1; 16 attempts in all.
     pub attempts: u8,
     /// What an end of one direction means.
     pub half_close: HalfClose,

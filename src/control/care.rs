@@ -9,7 +9,8 @@ use serde_json::json;
 use crate::admin::model::EventKind;
 use crate::admin::{Author, Entry};
 use crate::config::values::written;
-use crate::pool::{Backend, Health, Pool, Totals};
+use crate::config::{self, Check, OnDown};
+use crate::pool::{Backend, Cause, Health, Pool, Totals};
 use crate::select::Action;
 use crate::sys;
 use crate::worker::Command;
@@ -77,17 +78,19 @@ impl Balancer {
         }
     }
 
-    /// Workers eject, time readmits.
+    /// Workers eject; time, probes and sessions readmit.
     pub(super) fn on_ejections(&mut self) {
         let now = sys::monotonic();
         let mut changed = false;
+        let mut over = Vec::new();
         for plan in Vec::clone(&self.snapshot.pools) {
             let pool = plan.pool();
             // Nearly always: nobody need be looked up.
             if pool.ejections.used() == 0 && self.ejections.next().is_none() {
                 continue;
             }
-            for backend in &pool.backends {
+            for (backend, configured) in pool.backends.iter().zip(&pool.config.backends) {
+                let key = || (pool.name.clone(), backend.name.clone());
                 let known = self.ejections.until(&pool.name, &backend.name).is_some();
                 let failures = backend.tally.failures();
                 match (backend.tally.is_ejected(), known) {
@@ -95,18 +98,57 @@ impl Balancer {
                         let why = format!("{failures} failures in a row");
                         changed |= self.take_note(pool, backend, &why);
                     }
-                    // Its pool has readmitted it: too few others were left.
-                    (false, true) => self.ejections.end(&pool.name, &backend.name, now),
+                    // It served a session, or too few others were left.
+                    (false, true) => {
+                        self.on_readmitted(&key());
+                        changed = true;
+                    }
+                    (true, true) if self.is_back(pool, backend, configured) => over.push(key()),
                     (true, true) | (false, false) => {}
                 }
             }
         }
-        for key in self.ejections.due(now) {
+        over.extend(self.ejections.due(now));
+        for key in over {
             changed |= self.readmit(&key);
         }
         if changed {
             self.publish_soon();
         }
+    }
+
+    /// Whether a probe proves that an ejection is over: it succeeded, began after the ejection, and
+    /// speaks of what the backend is ejected for.
+    ///
+    /// Who could not be connected to, by sessions or by a probe, is back when it can be. Who takes
+    /// connections and fails their sessions passes a probe that only connects all the time; one
+    /// that judges an answer is believed once in a row, and then time alone counts. No probe says
+    /// how soon real sessions are answered.
+    fn is_back(&self, pool: &Pool, backend: &Backend, configured: &config::Backend) -> bool {
+        let report = self.checks.report(&pool.name, configured);
+        let known = self.ejections.since(&pool.name, &backend.name);
+        let (Some(report), Some((since, first))) = (report, known) else {
+            return false;
+        };
+        let Some(last) = report.last.filter(|last| last.at >= since) else {
+            return false;
+        };
+        if let Some(failure) = last.failure {
+            if failure.is_telling() {
+                backend.tally.on_unreached();
+            }
+            return false;
+        }
+        // Who is down is readmitted when it is up.
+        report.health == Health::Up
+            && match backend.tally.ejected_for() {
+                Some(Cause::Unreached) => true,
+                Some(Cause::Failed) => {
+                    let check = pool.config.check.as_ref();
+                    first && check.is_some_and(Check::judges)
+                }
+                Some(Cause::Slow) | None => false,
+            }
     }
 
     /// A backend is ejected from now on: says for how long, and tells of it.
@@ -133,16 +175,22 @@ impl Balancer {
         let (pool, name) = key;
         let found = self.snapshot.pool(pool);
         let backend = found.and_then(|pool| pool.backend(name)).cloned();
-        if !backend.is_some_and(|backend| backend.readmit()) {
-            return false;
+        let readmitted = backend.is_some_and(|backend| backend.readmit());
+        if readmitted {
+            self.on_readmitted(key);
         }
+        readmitted
+    }
+
+    /// A backend is ejected no longer.
+    fn on_readmitted(&mut self, key: &Key) {
+        let (pool, name) = key;
         self.ejections.end(pool, name, sys::monotonic());
         self.rise(key);
         let message = format!("backend `{name}` of pool `{pool}` is tried again");
         let about = Subject::backend(pool, name);
         self.events
             .tell(Weight::Info, EventKind::BackendReadmitted, about, message);
-        true
     }
 
     /// Ejects backends that answer much slower than the others.
@@ -158,7 +206,7 @@ impl Balancer {
             let outliers = self.outliers.entry(pool.name.clone()).or_default();
             for index in outliers.tick(&totals, latency, now) {
                 let backend = &pool.backends[index];
-                if backend.eject() {
+                if backend.eject(Cause::Slow) {
                     let why = "it answers much slower than the others";
                     ejected |= self.take_note(pool, backend, why);
                 }

@@ -8,6 +8,17 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use crate::guard::Limit;
 
+/// Why a backend is ejected: what proves that it is over depends on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// It could not be connected to. One that can be is back.
+    Unreached,
+    /// It takes connections and fails their sessions, so that a connect proves nothing.
+    Failed,
+    /// It answers much later than the others. An answer proves nothing.
+    Slow,
+}
+
 /// Where one backend stands.
 #[derive(Debug, Default)]
 pub(super) struct Ejection {
@@ -18,24 +29,36 @@ pub(super) struct Ejection {
 
 impl Ejection {
     pub(super) fn is_ejected(&self) -> bool {
-        self.state.load(Ordering::SeqCst) == EJECTED
+        self.cause().is_some()
+    }
+
+    /// Why it is ejected; `None`: it is not.
+    pub(super) fn cause(&self) -> Option<Cause> {
+        cause(self.state.load(Ordering::SeqCst))
     }
 
     /// Ejects it if there is a place, and tells whether this call did.
-    pub(super) fn eject(&self, places: &Limit) -> bool {
+    pub(super) fn eject(&self, cause: Cause, places: &Limit) -> bool {
         if self.state.load(Ordering::SeqCst) != ADMITTED || !places.try_acquire() {
             return false;
         }
-        let ejected = self.change(ADMITTED, EJECTED);
+        let ejected = self.change(ADMITTED, number(cause));
         if !ejected {
             places.release();
         }
         ejected
     }
 
+    /// It is found to be away: if it is ejected for failed sessions, those were its end.
+    pub(super) fn on_unreached(&self) {
+        self.change(number(Cause::Failed), number(Cause::Unreached));
+    }
+
     /// Ends its ejection, and tells whether this call did.
     pub(super) fn readmit(&self, places: &Limit) -> bool {
-        let readmitted = self.change(EJECTED, ADMITTED);
+        let admit = |state| cause(state).map(|_| ADMITTED);
+        let order = Ordering::SeqCst;
+        let readmitted = self.state.fetch_update(order, order, admit).is_ok();
         if readmitted {
             places.release();
         }
@@ -45,7 +68,7 @@ impl Ejection {
     /// It is no longer ejected and never will be, until [`Self::include`]: sessions that outlive
     /// its membership fail, too.
     pub(super) fn exempt(&self, places: &Limit) {
-        if self.state.swap(EXEMPT, Ordering::SeqCst) == EJECTED {
+        if cause(self.state.swap(EXEMPT, Ordering::SeqCst)).is_some() {
             places.release();
         }
     }
@@ -61,9 +84,28 @@ impl Ejection {
     }
 }
 
+fn number(cause: Cause) -> u8 {
+    match cause {
+        Cause::Unreached => UNREACHED,
+        Cause::Failed => FAILED,
+        Cause::Slow => SLOW,
+    }
+}
+
+fn cause(state: u8) -> Option<Cause> {
+    match state {
+        UNREACHED => Some(Cause::Unreached),
+        FAILED => Some(Cause::Failed),
+        SLOW => Some(Cause::Slow),
+        _ => None,
+    }
+}
+
 const ADMITTED: u8 = 0;
-const EJECTED: u8 = 1;
-const EXEMPT: u8 = 2;
+const EXEMPT: u8 = 1;
+const UNREACHED: u8 = 2;
+const FAILED: u8 = 3;
+const SLOW: u8 = 4;
 
 #[cfg(test)]
 mod tests {
@@ -75,7 +117,7 @@ mod tests {
     #[test]
     fn a_place_is_taken_and_given_back_once() {
         let (places, one) = (Limit::new(5), Ejection::default());
-        assert!(one.eject(&places) && !one.eject(&places));
+        assert!(one.eject(Cause::Failed, &places) && !one.eject(Cause::Failed, &places));
         assert!(one.is_ejected());
         assert_eq!(places.used(), 1);
         assert!(one.readmit(&places) && !one.readmit(&places));
@@ -85,22 +127,45 @@ mod tests {
     #[test]
     fn who_is_exempt_gives_its_place_back_and_takes_no_other() {
         let (places, one) = (Limit::new(5), Ejection::default());
-        assert!(one.eject(&places));
+        assert!(one.eject(Cause::Failed, &places));
         one.exempt(&places);
         one.exempt(&places);
-        assert!(!one.eject(&places) && !one.readmit(&places) && !one.is_ejected());
+        assert!(!one.eject(Cause::Failed, &places) && !one.readmit(&places) && !one.is_ejected());
         assert_eq!(places.used(), 0);
         one.include();
         one.include();
-        assert!(one.eject(&places));
+        assert!(one.eject(Cause::Failed, &places));
     }
 
     #[test]
     fn no_more_are_ejected_than_there_are_places() {
         let (places, all) = (Limit::new(2), [0; 4].map(|_| Ejection::default()));
-        assert_eq!(all.iter().filter(|one| one.eject(&places)).count(), 2);
+        assert_eq!(
+            all.iter()
+                .filter(|one| one.eject(Cause::Failed, &places))
+                .count(),
+            2
+        );
         assert!(all[0].readmit(&places));
-        assert!(all[3].eject(&places));
+        assert!(all[3].eject(Cause::Failed, &places));
+    }
+
+    #[test]
+    fn only_who_failed_sessions_is_found_away_later() {
+        let places = Limit::new(5);
+        for (before, after) in [
+            (Cause::Failed, Cause::Unreached),
+            (Cause::Unreached, Cause::Unreached),
+            (Cause::Slow, Cause::Slow),
+        ] {
+            let one = Ejection::default();
+            one.on_unreached();
+            assert_eq!(one.cause(), None);
+            assert!(one.eject(before, &places));
+            assert_eq!(one.cause(), Some(before));
+            one.on_unreached();
+            assert_eq!(one.cause(), Some(after));
+        }
     }
 
     /// Workers eject while the control thread readmits, exempts and includes again.
@@ -112,7 +177,7 @@ mod tests {
             for _ in 0..3 {
                 scope.spawn(|| {
                     for turn in 0..20_000 {
-                        all[turn % 3].eject(&places);
+                        all[turn % 3].eject(Cause::Failed, &places);
                         let ejected = all.iter().filter(|one| one.is_ejected()).count();
                         most.fetch_max(u32::try_from(ejected).unwrap(), Ordering::Relaxed);
                     }

@@ -26,6 +26,7 @@ use crate::config::{self, OnDown, Persist, Strategy, Target};
 use crate::guard::Limit;
 use crate::origin::Origins;
 
+pub use ejection::Cause;
 pub use history::{Condition, History, Past};
 pub use latency::Latency;
 pub use queue::{Call, Queue, Ticket};
@@ -459,15 +460,32 @@ impl Backend {
         true
     }
 
-    /// A connect failed, or it reset or hung up on a session that it had not answered. One failure
-    /// in a row too many ejects it, on all workers at once; `true`: this one did.
+    /// It reset or hung up on a session that it had not answered. One failure in a row too many
+    /// ejects it, on all workers at once; `true`: this one did.
     pub fn on_failed(&self) -> bool {
-        self.tally.on_failed() >= self.failures_max && self.eject()
+        self.fail(Cause::Failed)
+    }
+
+    /// The same for a connect that failed.
+    pub fn on_unreached(&self) -> bool {
+        self.tally.on_unreached();
+        self.fail(Cause::Unreached)
+    }
+
+    fn fail(&self, cause: Cause) -> bool {
+        self.tally.on_failed() >= self.failures_max && self.eject(cause)
     }
 
     /// Ejects it. `false`: it is ejected already, as many as may be are, or its pool ejects nobody.
-    pub fn eject(&self) -> bool {
-        self.tally.ejection.eject(&self.ejections)
+    pub fn eject(&self, cause: Cause) -> bool {
+        self.tally.ejection.eject(cause, &self.ejections)
+    }
+
+    /// It served a session that began while it was ejected. That ends the ejection, unless it is
+    /// for being slow. `true`: this one did.
+    pub fn on_trial_passed(&self) -> bool {
+        let slow = self.tally.ejected_for() == Some(Cause::Slow);
+        !slow && self.readmit()
     }
 
     /// Ends its ejection, with no failure held against it. `false`: it is not ejected.

@@ -65,7 +65,7 @@ mod tests {
 
     use super::*;
     use crate::config::{self, AdminState, AllDown, Check, Ejection, Expect, Probe};
-    use crate::pool::{Health, Standing, Tally};
+    use crate::pool::{Cause, Health, Standing, Tally};
 
     /// So many backends, named b0, b1, ...
     fn config(count: u16) -> config::Pool {
@@ -213,7 +213,7 @@ mod tests {
             let before = Pool::build(&config, None, known);
             for backend in &before.backends {
                 if rng.u8(..) < 100 {
-                    backend.eject();
+                    backend.eject(Cause::Failed);
                 }
             }
             check(&Pool::build(&config, Some(&before), known));
@@ -287,6 +287,22 @@ mod tests {
         assert!(one.tally.is_ejected() && one.tally.failures() == 0);
         assert!(!fail(one, 10) && one.readmit() && !one.readmit());
         assert!(!fail(one, 4) && one.on_failed(), "it starts anew");
+    }
+
+    #[test]
+    fn a_session_that_was_served_ends_an_ejection_unless_it_is_for_being_slow() {
+        for (cause, ends) in [
+            (Cause::Unreached, true),
+            (Cause::Failed, true),
+            (Cause::Slow, false),
+        ] {
+            let pool = Pool::new(&config(4));
+            let one = &pool.backends[1];
+            assert!(!one.on_trial_passed() && one.eject(cause));
+            assert_eq!(one.on_trial_passed(), ends);
+            assert_eq!(one.tally.is_ejected(), !ends);
+            assert_eq!(pool.ejections.used(), u32::from(!ends));
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@ use crossbeam::utils::CachePadded;
 use crate::guard::Limit;
 
 use super::crowd::Crowd;
-use super::ejection::Ejection;
+use super::ejection::{Cause, Ejection};
 use super::{History, Latency, Traffic};
 
 /// Counts of one backend, over all workers and all snapshots that it is part of.
@@ -108,6 +108,17 @@ impl Tally {
     #[must_use]
     pub fn is_ejected(&self) -> bool {
         self.ejection.is_ejected()
+    }
+
+    /// Why it is ejected; `None`: it is not.
+    #[must_use]
+    pub fn ejected_for(&self) -> Option<Cause> {
+        self.ejection.cause()
+    }
+
+    /// It is found to be away. An ejection for failed sessions is over once it is back.
+    pub fn on_unreached(&self) {
+        self.ejection.on_unreached();
     }
 
     /// Connections that wait for an answer, over all workers: from their connect to the first byte,

@@ -57,6 +57,9 @@ pub struct Plan {
     pool: Arc<Pool>,
     /// Backends in rotation; then the backups among them. Either may be empty.
     ranks: [Picker; 2],
+    /// Backends that would be in rotation if their probes did not say that they are down, where
+    /// the pool takes them before it takes none.
+    down: Vec<u16>,
     memory: Option<Memory>,
     decay: u64,
 }
@@ -128,6 +131,7 @@ impl Plan {
         });
         Self {
             ranks,
+            down: down(&pool),
             memory: Memory::new(&pool),
             decay: least_time::decay_ns(pool.strategy.averages_over()),
             pool,
@@ -189,12 +193,14 @@ impl Selector {
     }
 
     /// Selects a backend: the one that the client is known to have if it can be, else by the
-    /// strategy; a backup only when no other can be, one that was tried only when no other is left.
+    /// strategy; a backup only when no other can be. After a failed attempt, in this order: one
+    /// that was not tried; one that is ejected, or down where the pool fails open; one that was
+    /// tried.
     pub fn select(&mut self, request: &Request<'_>) -> Choice {
         let Self { plan, ranks, rng } = self;
         let scene = Scene::new(&plan.pool, request);
         let Some(memory) = &plan.memory else {
-            return choose(&scene, ranks, rng);
+            return choose(&scene, plan, ranks, rng);
         };
         if plan.pool.is_full() {
             return none_of(&plan.pool);
@@ -202,7 +208,7 @@ impl Selector {
         let known = memory.recall(request);
         let chosen = match known.filter(|index| scene.is_worth_keeping(*index)) {
             Some(known) => known,
-            None => match choose(&scene, ranks, rng) {
+            None => match choose(&scene, plan, ranks, rng) {
                 Choice::Backend(chosen) => chosen,
                 nobody @ (Choice::Full | Choice::Nobody) => return nobody,
             },
@@ -215,33 +221,54 @@ impl Selector {
     }
 }
 
-fn choose(scene: &Scene<'_>, ranks: &mut [Picker], rng: &mut Rng) -> Choice {
+fn choose(scene: &Scene<'_>, plan: &Plan, ranks: &mut [Picker], rng: &mut Rng) -> Choice {
     let pool = scene.pool;
     if pool.is_full() {
         return none_of(pool);
     }
-    let picked = pick(scene, ranks, rng).or_else(|| {
-        let desperate = pool.is_desperate();
-        desperate.then(|| pick(&scene.desperate(), ranks, rng))?
-    });
+    let picked = if scene.request.tried.is_empty() {
+        pick(scene, ranks, rng).or_else(|| {
+            let desperate = pool.is_desperate();
+            desperate.then(|| pick(&scene.desperate(), ranks, rng))?
+        })
+    } else {
+        pick_again(scene, plan, ranks, rng)
+    };
     picked.map_or_else(|| none_of(pool), Choice::Backend)
 }
 
-/// One that is open: who was not tried before who was, and of those backups last.
+/// One that is open, backups last.
 fn pick(scene: &Scene<'_>, ranks: &mut [Picker], rng: &mut Rng) -> Option<u16> {
     let thinned = scene.thinned(rng);
-    let mut among = |scene: &Scene<'_>, thinned: Option<Scene<'_>>| {
-        ranks.iter_mut().find_map(|rank| {
-            let thin = thinned.and_then(|scene| rank.pick(&scene, rng));
-            // Who is in slow start takes all that nobody else can.
-            thin.or_else(|| rank.pick(scene, rng))
+    ranks.iter_mut().find_map(|rank| {
+        let thin = thinned.and_then(|scene| rank.pick(&scene, rng));
+        // Who is in slow start takes all that nobody else can.
+        thin.or_else(|| rank.pick(scene, rng))
+    })
+}
+
+/// One for a client that an attempt failed for. What is known of backends may be out of date by
+/// half a minute: the client is lost only if none of them takes it.
+fn pick_again(scene: &Scene<'_>, plan: &Plan, ranks: &mut [Picker], rng: &mut Rng) -> Option<u16> {
+    let sound = scene.sound();
+    let mut all = ranks.iter_mut();
+    let untried = all.find_map(|rank| rank.pick(&sound, rng).or_else(|| rank.pick(scene, rng)));
+    untried
+        .or_else(|| pick(&scene.desperate(), ranks, rng))
+        .or_else(|| scene.any(&plan.down, rng))
+        .or_else(|| pick(&scene.again(), ranks, rng))
+        .or_else(|| {
+            let desperate = scene.pool.is_desperate();
+            desperate.then(|| pick(&scene.again().desperate(), ranks, rng))?
         })
-    };
-    let fresh = among(scene, thinned);
-    if fresh.is_some() || scene.request.tried.is_empty() {
-        return fresh;
-    }
-    among(&scene.again(), thinned.map(Scene::again))
+}
+
+/// Backends that are down and nothing else.
+fn down(pool: &Pool) -> Vec<u16> {
+    let all = (0u16..).zip(&pool.backends);
+    let down = all.filter(|(_, backend)| backend.is_ready() && !backend.is_in_rotation());
+    let down = down.filter(|_| pool.config.fails_open());
+    down.map(|(index, _)| index).collect()
 }
 
 /// Why there is none.

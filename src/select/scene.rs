@@ -16,6 +16,8 @@ pub(super) struct Scene<'a> {
     again: bool,
     /// Backends that are ejected are taken all the same.
     desperate: bool,
+    /// Backends that failed since their last answer are passed over.
+    sound: bool,
     /// Below 100: whose share has not risen above this, in percent, is passed over.
     drawn: u8,
     /// A backend may be ejected, in slow start, or have a full backlog: nearly always none is, and none is asked.
@@ -30,6 +32,7 @@ impl<'a> Scene<'a> {
             request,
             again: false,
             desperate: false,
+            sound: false,
             drawn: 0,
             unusual: pool.rising || pool.crowds || pool.ejections.used() > 0,
         }
@@ -61,6 +64,15 @@ impl<'a> Scene<'a> {
         }
     }
 
+    /// The same where backends that failed since their last answer are passed over.
+    pub(super) fn sound(self) -> Self {
+        Self {
+            sound: true,
+            unusual: true,
+            ..self
+        }
+    }
+
     /// The same where those in slow start are closed as often as their share is from full; `None`
     /// where there are none. A client with a key is drawn by it: it moves to them once, and not
     /// to and fro.
@@ -73,6 +85,13 @@ impl<'a> Scene<'a> {
             key => u8::try_from(hash::mix(key ^ THINNING) % 100).unwrap_or(0),
         };
         Some(Self { drawn, ..self })
+    }
+
+    /// Any that is open, each with the same chance as long as few are closed.
+    pub(super) fn any(&self, members: &[u16], rng: &mut Rng) -> Option<u16> {
+        let (before, after) = members.split_at(rng.usize(0..=members.len()));
+        let mut all = after.iter().chain(before).copied();
+        all.find(|&index| self.is_open(index))
     }
 
     pub(super) fn backend(&self, index: u16) -> &'a Backend {
@@ -94,7 +113,8 @@ impl<'a> Scene<'a> {
 
     fn is_let_in(&self, backend: &Backend) -> bool {
         let shut_out = !self.desperate && backend.is_shut_out();
-        !shut_out && self.drawn < backend.percent(self.request.now)
+        let passed_over = self.sound && backend.tally.failures() > 0;
+        !shut_out && !passed_over && self.drawn < backend.percent(self.request.now)
     }
 
     /// Whether a backend counts among those that share the load.

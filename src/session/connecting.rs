@@ -4,7 +4,7 @@ use crate::fault::Fault;
 use crate::kernel::Errno;
 use crate::token::Purpose;
 
-use super::{CloseReason, Context, Op, Session, Side, State};
+use super::{CloseReason, Context, Limits, Op, Session, Side, State};
 
 impl Session {
     pub(super) fn connect(&mut self, cx: &mut Context<'_>) {
@@ -63,7 +63,8 @@ impl Session {
     }
 
     fn try_again(&mut self, fault: Fault, cx: &mut Context<'_>) {
-        if self.attempts < cx.limits.attempts {
+        let left = self.attempts < cx.limits.attempts;
+        if left || fault != Fault::Unanswered && self.may_go_on(cx.limits) {
             self.active_at = cx.now;
             self.connect(cx);
             cx.ops.push_back(Op::Rearm);
@@ -72,6 +73,23 @@ impl Session {
         } else {
             self.close(CloseReason::ConnectFailed, cx);
         }
+    }
+
+    /// Whether attempts that are used up may be followed by one on a backend that was not tried. To
+    /// be refused costs no time, and one backend that answers is enough.
+    fn may_go_on(&self, limits: &Limits) -> bool {
+        limits.attempts > 1 && self.attempts < ATTEMPTS_MAX
+    }
+
+    /// Whether it may only connect to a backend that it has not tried.
+    #[must_use]
+    pub fn is_out_of_attempts(&self, limits: &Limits) -> bool {
+        self.attempts > limits.attempts
+    }
+
+    pub(super) fn on_spent(&mut self, cx: &mut Context<'_>) {
+        self.attempts -= 1;
+        self.close(CloseReason::ConnectFailed, cx);
     }
 
     /// The client waits, as it would in the kernel's backlog. That is no attempt, and the time of
@@ -161,3 +179,5 @@ fn held_by(fault: Fault) -> CloseReason {
 
 /// Until a connect that could not be begun is tried again: 50 ms, in ns.
 pub const RETRY_AFTER: u64 = 50_000_000;
+/// Connect attempts of one session, however soon each is refused.
+const ATTEMPTS_MAX: u8 = 16;

@@ -52,7 +52,8 @@ pub struct Limits {
     pub half_closed: u64,
     /// The whole session.
     pub session: u64,
-    /// Connect attempts in all.
+    /// Connect attempts. Beyond them a backend that refuses at once is still followed by one that
+    /// was not tried, unless this is 1.
     pub attempts: u8,
     /// The client's first bytes, where a backend is selected by them.
     pub peek: Option<u64>,
@@ -204,6 +205,7 @@ impl Session {
             Event::Refused => self.close(CloseReason::QueueTimeout, cx),
             Event::Full => self.close(CloseReason::PoolFull, cx),
             Event::Unselected => self.close(CloseReason::NoBackend, cx),
+            Event::Spent => self.on_spent(cx),
             Event::Received(from, buffer, last) => {
                 self.half(from).ending = last;
                 self.on_received(from, buffer, cx);
@@ -499,7 +501,8 @@ fn purpose_of(event: &Event) -> Option<Purpose> {
         | Event::Paused
         | Event::Queued(_)
         | Event::Full
-        | Event::Unselected => Some(Purpose::Connect),
+        | Event::Unselected
+        | Event::Spent => Some(Purpose::Connect),
         Event::Received(from, _, _) | Event::RecvEnded(from, _) => Some(Purpose::Recv(from)),
         Event::Sent(from, _) => Some(Purpose::Send(from)),
         Event::SourceReady(from) => Some(Purpose::PollSource(from)),

@@ -38,7 +38,7 @@ pub enum Op {
     /// Copy the second buffer's bytes behind those of the first, where there is room for them.
     Append(Buffer, Buffer),
     /// Select a backend and connect to it; answered by `Connected`, `ConnectFailed`, `Lacking`,
-    /// `Paused`, `Queued`, `Full` or `Unselected`.
+    /// `Paused`, `Queued`, `Full`, `Unselected` or `Spent`.
     Connect,
     /// Close the backend socket of a failed attempt, which failed by this.
     Abandon(Fault),
@@ -112,6 +112,8 @@ pub enum Event {
     Full,
     /// The pool has no backend to select.
     Unselected,
+    /// Its attempts are used up, and it has tried every backend.
+    Spent,
     /// Bytes from this side; `true`: the end of the stream is the next event.
     Received(Side, Buffer, bool),
     /// No more bytes from this receive: end of stream (`Ok`) or why not.

@@ -99,13 +99,48 @@ fn a_connect_that_fails_is_tried_elsewhere() {
     script.told(Event::ConnectFailed(Errno::CONNREFUSED));
     script.asks(&[Op::Abandon(Fault::Backend), Op::Connect]);
     script.told(Event::ConnectFailed(Errno::CONNREFUSED));
+    script.asks(&[Op::Abandon(Fault::Backend), Op::Connect]);
+    assert!(script.session.is_out_of_attempts(&LIMITS));
+    // None is left that was not tried.
+    script.told(Event::Spent);
+    script.asks(&[Op::Cancel(Purpose::Recv(Client))]);
+    script.told(Event::RecvEnded(Client, Err(Errno::CANCELED)));
+    script.ends(CloseReason::ConnectFailed, Manner::Reset);
+    assert_eq!(script.session.summary().attempts, 3);
+}
+
+#[test]
+fn refusals_are_followed_by_another_attempt_sixteen_times_at_most() {
+    let mut script = Script::begin();
+    for _ in 1..16 {
+        script.told(Event::ConnectFailed(Errno::CONNREFUSED));
+        script.asks(&[Op::Abandon(Fault::Backend), Op::Connect]);
+    }
+    script.told(Event::ConnectFailed(Errno::CONNREFUSED));
     script.asks(&[
         Op::Abandon(Fault::Backend),
         Op::Cancel(Purpose::Recv(Client)),
     ]);
     script.told(Event::RecvEnded(Client, Err(Errno::CANCELED)));
     script.ends(CloseReason::ConnectFailed, Manner::Reset);
-    assert_eq!(script.session.summary().attempts, 3);
+    assert_eq!(script.session.summary().attempts, 16);
+}
+
+/// Each costs the client the whole connect timeout.
+#[test]
+fn attempts_that_time_out_are_no_more_than_the_limit() {
+    let mut script = Script::begin();
+    for _ in 1..LIMITS.attempts {
+        script.told(Event::ConnectFailed(Errno::TIMEDOUT));
+        script.asks(&[Op::Abandon(Fault::Unanswered), Op::Connect]);
+    }
+    script.told(Event::ConnectFailed(Errno::TIMEDOUT));
+    script.asks(&[
+        Op::Abandon(Fault::Unanswered),
+        Op::Cancel(Purpose::Recv(Client)),
+    ]);
+    script.told(Event::RecvEnded(Client, Err(Errno::CANCELED)));
+    script.ends(CloseReason::ConnectTimeout, Manner::Reset);
 }
 
 #[test]

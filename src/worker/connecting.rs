@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::fault::Fault;
 use crate::kernel::{Completion, Errno, Kernel, Manner};
 use crate::origin::{Origin, User};
-use crate::pool::{Backend, Ended};
+use crate::pool::{Backend, Ended, Pool};
 use crate::select::{Choice, Request, Seat};
 use crate::session::Event;
 use crate::token::{Purpose, Token};
@@ -109,7 +109,7 @@ impl<K: Kernel> Worker<K> {
         if Arc::ptr_eq(&slot.listener, listener) {
             return;
         }
-        slot.tried.clear();
+        slot.tried = translated(&slot.tried, slot.listener.plan.pool(), listener.plan.pool());
         if listener.plan.needs_source() && slot.peer.is_none() {
             slot.peer = self.kernel.peer(&slot.client);
         }
@@ -147,7 +147,11 @@ impl<K: Kernel> Worker<K> {
                 slot.tried.push(index);
                 continue;
             }
-            // Nobody else is left: an attempt at once would fail as the last one did.
+            let spent = tried && slot.session.is_out_of_attempts(&slot.listener.limits);
+            if spent && lacking.or(held).is_none() {
+                return Err(Event::Spent);
+            }
+            // No other is left: an attempt at once would fail as the last one did.
             let waits = tried && !std::mem::replace(&mut slot.paused, true);
             if let Some(fault) = lacking.or(held).filter(|_| waits || held.is_some()) {
                 if fault == Fault::Ports {
@@ -162,6 +166,7 @@ impl<K: Kernel> Worker<K> {
             slot.paused = false;
             if backend.try_acquire(self.now) {
                 slot.target_index = index;
+                slot.on_trial = backend.tally.is_ejected();
                 return Ok(Arc::clone(backend));
             }
             races += 1;
@@ -196,7 +201,7 @@ impl<K: Kernel> Worker<K> {
         if over && !slot.tried.contains(&slot.target_index) {
             slot.tried.push(slot.target_index);
         }
-        if fault.blames_backend() && backend.on_failed() {
+        if fault.blames_backend() && backend.on_unreached() {
             self.notices.ring();
         }
         if let Some(socket) = slot.backend.take() {
@@ -212,6 +217,17 @@ impl<K: Kernel> Worker<K> {
         let slot = &self.slots[key];
         self.call_next(slot.port, slot.listener.plan.pool());
     }
+}
+
+/// What was tried, as indices into the pool that takes the place of another.
+fn translated(tried: &[u16], old: &Pool, new: &Pool) -> Vec<u16> {
+    let place = |&index: &u16| {
+        let old = old.backends.get(usize::from(index))?;
+        let mut all = (0u16..).zip(&new.backends);
+        let found = all.find(|(_, new)| Arc::ptr_eq(&new.tally, &old.tally))?;
+        Some(found.0)
+    };
+    tried.iter().filter_map(place).collect()
 }
 
 /// Places that are lost to other workers before a client waits.

@@ -36,6 +36,8 @@ pub(super) struct Slot {
     pub(super) tried: Vec<u16>,
     /// It has waited before trying the same backend again.
     pub(super) paused: bool,
+    /// The backend was ejected when it was selected.
+    pub(super) on_trial: bool,
     pub(super) target_index: u16,
     /// Which of its origins the connection begins at.
     pub(super) origin: u16,
@@ -54,6 +56,13 @@ impl Slot {
         if let Some(backend) = &self.target {
             tell(&backend.tally);
         }
+    }
+
+    /// It is answered by a backend that was ejected when it came; `true`: it is so no longer.
+    fn passes_trial(&mut self) -> bool {
+        let on_trial = std::mem::take(&mut self.on_trial);
+        let backend = self.target.as_ref().filter(|_| on_trial);
+        backend.is_some_and(|backend| backend.on_trial_passed())
     }
 
     /// Who it is connected to, or being connected.
@@ -102,6 +111,7 @@ impl<K: Kernel> Worker<K> {
             target: None,
             tried: Vec::new(),
             paused: false,
+            on_trial: false,
             target_index: 0,
             origin: 0,
             moved: false,
@@ -208,19 +218,25 @@ impl<K: Kernel> Worker<K> {
             Op::Append(to, from) => self.kernel.append(to, from),
             Op::Connect => return self.connect(key),
             Op::Abandon(fault) => self.abandon(key, fault),
-            Op::Answered => {
-                let summary = slot.session.summary();
-                let (answer, first_byte) = (summary.answer, self.now - summary.opened_at);
-                self.stats.latencies.first_byte.record(first_byte);
-                self.histograms
-                    .first_byte
-                    .saturating_record(first_byte / 1_000);
-                let decay = slot.listener.plan.decay();
-                slot.with_tally(|tally| tally.on_answered(answer, self.now, decay));
-            }
+            Op::Answered => self.on_answered(key),
             Op::Finish => self.finish(key),
         }
         None
+    }
+
+    /// The backend's first byte came.
+    fn on_answered(&mut self, key: usize) {
+        let slot = &mut self.slots[key];
+        let summary = slot.session.summary();
+        let (answer, first_byte) = (summary.answer, self.now - summary.opened_at);
+        self.stats.latencies.first_byte.record(first_byte);
+        let histogram = &mut self.histograms.first_byte;
+        histogram.saturating_record(first_byte / 1_000);
+        let decay = slot.listener.plan.decay();
+        slot.with_tally(|tally| tally.on_answered(answer, self.now, decay));
+        if slot.passes_trial() {
+            self.notices.ring();
+        }
     }
 
     /// Looks whether a client's first bytes tell what its backend is selected by.
@@ -300,7 +316,7 @@ impl<K: Kernel> Worker<K> {
         if let Some(socket) = slot.backend {
             self.kernel.close(socket, manner);
             if let Some(backend) = &slot.target {
-                if leave(backend, &slot.session) {
+                if leave(backend, &slot.session, slot.on_trial) {
                     self.notices.ring();
                 }
                 slot.listener.plan.on_left(backend, &slot.keys, self.now);
@@ -355,23 +371,25 @@ impl<K: Kernel> Worker<K> {
     }
 }
 
-/// What a backend's session says about it, at the session's end. `true`: it is ejected for it.
-fn leave(backend: &Backend, session: &Session) -> bool {
+/// What a backend's session says about it, at the session's end. `true`: it is ejected for it, or
+/// is so no longer.
+fn leave(backend: &Backend, session: &Session, on_trial: bool) -> bool {
     let summary = session.summary();
-    let ejected = summary.failed && backend.on_failed();
+    let mut moved = summary.failed && backend.on_failed();
     if !summary.failed
         && session.reason() == Some(CloseReason::Finished)
         && summary.delivered[0] > 0
     {
         // Also where backends never say anything.
         backend.tally.on_sound();
+        moved |= on_trial && backend.on_trial_passed();
     }
     backend.release(Ended {
         waiting: summary.waiting,
         in_use: summary.in_use,
         bytes: summary.delivered[0] + summary.delivered[1],
     });
-    ejected
+    moved
 }
 
 /// What a completion means to its session, and whether more of that operation follow. With `ends`

@@ -395,10 +395,15 @@ fn check_deadline(record: &Record, queue_timeout: u64) {
         | CloseReason::BackendDown => 0,
     };
     assert!(lasted >= least, "{}: after {lasted} ns", record.reason);
-    assert!(record.summary.attempts <= limits.attempts);
+    // Backends that refuse at once are followed by others that were not tried.
+    let most = match limits.attempts {
+        1 => 1,
+        attempts => attempts.max(ATTEMPTS_MAX),
+    };
+    assert!(record.summary.attempts <= most);
     // The longest time of a session is looked at when its connect attempts are over.
     // An attempt that could be made only at the end of its time gets as much again.
-    let connecting = u64::from(limits.attempts) * (2 * limits.connect + LATE_MAX);
+    let connecting = u64::from(most) * (2 * limits.connect + LATE_MAX);
     let peeking = limits.peek.map_or(0, |peek| peek + LATE_MAX);
     let queued = record.summary.queued.unwrap_or(0);
     assert!(queued < queue_timeout + LATE_MAX, "queued for {queued} ns");
@@ -412,6 +417,8 @@ fn check_deadline(record: &Record, queue_timeout: u64) {
 const VAIN_AT_ONCE: u64 = 40;
 /// and then.
 const VAIN_EVERY: u64 = 10 * MS;
+/// Connect attempts of a session in all.
+const ATTEMPTS_MAX: u8 = 16;
 /// For so long may stand still what could move.
 const STILL_MAX: u64 = 500 * MS;
 /// A reset has ended its session by then: 50 ms until a side that is not read is watched, lags.

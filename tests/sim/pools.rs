@@ -8,7 +8,7 @@ use mahoraga::address::Address;
 use mahoraga::config::{self, AllDown, Ejection, FirstTier, Hash, Key, Persist, SecondTier};
 use mahoraga::config::{Strategy, TwoTier};
 use mahoraga::peek::Field;
-use mahoraga::pool::{AdminState, Health, Pool, Rise, Standing, Tally};
+use mahoraga::pool::{AdminState, Backend, Health, Pool, Rise, Standing, Tally};
 use mahoraga::select::Plan;
 
 use crate::kernel::{FIRST_PORT, START};
@@ -25,10 +25,14 @@ pub(crate) struct Pools {
     pub(crate) present: Vec<Arc<Pool>>,
 }
 
-/// Whether a pool's sessions may be connected to a port now.
+/// Whether a pool's sessions may be connected to a port now: in the end to those that are ejected,
+/// too, and to those that are down if the pool fails open.
 pub(crate) fn leads_to(pool: &Pool, port: u16) -> bool {
-    let mut reachable = pool.reachable();
-    reachable.any(|backend| port_of(&backend.address) == port)
+    let is_it = |backend: &Backend| port_of(&backend.address) == port;
+    let open = pool.config.fails_open();
+    let last_resort = |one: &Backend| one.is_in_rotation() || open && one.is_ready();
+    let mut all = pool.backends.iter();
+    pool.reachable().any(|one| is_it(one)) || all.any(|one| is_it(one) && last_resort(one))
 }
 
 /// The number of a backend, which for a Unix socket is its path.

@@ -16,7 +16,9 @@ pub struct Ejections {
 struct Record {
     /// How many in a row.
     count: u64,
-    /// The end of the last one,
+    /// When the last one began.
+    since: u64,
+    /// Its end,
     until: u64,
     /// which is over, and told of.
     over: bool,
@@ -41,6 +43,7 @@ impl Ejections {
         let until = now.saturating_add(base.saturating_mul(count).min(max));
         let record = Record {
             count,
+            since: now,
             until,
             over: false,
             base,
@@ -54,6 +57,13 @@ impl Ejections {
     pub fn until(&self, pool: &str, backend: &str) -> Option<u64> {
         let record = self.known.get(&(pool.to_owned(), backend.to_owned()))?;
         (!record.over).then_some(record.until)
+    }
+
+    /// Since when a backend is ejected, and whether it was not so a short time before.
+    #[must_use]
+    pub fn since(&self, pool: &str, backend: &str) -> Option<(u64, bool)> {
+        let record = self.known.get(&(pool.to_owned(), backend.to_owned()))?;
+        (!record.over).then_some((record.since, record.count == 1))
     }
 
     /// Those (pool and backend) whose time is over by now, each once.

@@ -133,6 +133,73 @@ fn where_all_are_ejected_it_is_as_the_pool_was_told() {
     }
 }
 
+/// The one that answers is ejected, from before.
+#[test]
+fn after_a_failed_attempt_an_ejected_backend_comes_before_one_that_was_tried() {
+    for (name, strategy) in Strategy::all() {
+        for count in [2, 3, 10] {
+            for all_down in [AllDown::Open, AllDown::Closed] {
+                let mut config = ejecting(strategy.clone(), &backends(&vec![1; count]));
+                config.all_down = Some(all_down);
+                let mut bench = Bench::with(config);
+                eject(&bench, &[0]);
+                let mut tried = Vec::new();
+                for _ in 1..count {
+                    let next = picked(bench.select(Keys::default(), &tried));
+                    assert!(next != 0 && !tried.contains(&next), "{name}: {tried:?}");
+                    tried.push(next);
+                }
+                let last = bench.select(Keys::default(), &tried);
+                assert_eq!(last, Choice::Backend(0), "{name}");
+                tried.push(0);
+                let again = picked(bench.select(Keys::default(), &tried));
+                assert_ne!(again, 0, "{name}: those in rotation first");
+            }
+        }
+    }
+}
+
+/// Its probes have not found out yet that it is back.
+#[test]
+fn after_a_failed_attempt_one_that_is_down_is_tried_where_the_pool_fails_open() {
+    for (name, strategy) in Strategy::all() {
+        for (all_down, then) in [(AllDown::Open, 1), (AllDown::Closed, 0)] {
+            let mut config = config(strategy.clone(), &backends(&[1, 1, 1]));
+            config.all_down = Some(all_down);
+            let mut bench = Bench::with(config);
+            bench.change(|backend| match backend.name.as_str() {
+                "b1" => backend.health = Health::Down,
+                "b2" => backend.admin = AdminState::Drain,
+                _ => {}
+            });
+            assert_eq!(bench.next(), 0, "{name}");
+            assert_eq!(picked(bench.select(Keys::default(), &[0])), then, "{name}");
+            let again = picked(bench.select(Keys::default(), &[0, 1]));
+            assert_eq!(again, 0, "{name}");
+        }
+    }
+}
+
+/// Nine of ten refuse, and are not ejected yet.
+#[test]
+fn a_failed_attempt_is_followed_by_one_on_a_backend_that_has_not_failed() {
+    for (name, strategy) in Strategy::all() {
+        let mut bench = Bench::new(strategy, &[1; 10]);
+        for index in (0..10).filter(|index| *index != 7) {
+            bench.backend(index).on_unreached();
+        }
+        for key in 0..50 {
+            let keys = Keys {
+                select: crate::hash::mix(key),
+                ..Keys::default()
+            };
+            let first = u16::try_from(key % 7).unwrap();
+            let choice = bench.select(keys, &[first]);
+            assert_eq!(choice, Choice::Backend(7), "{name}");
+        }
+    }
+}
+
 #[test]
 fn who_is_ejected_is_taken_where_the_pool_panics() {
     for (name, strategy) in Strategy::all() {

@@ -41,11 +41,15 @@ fn check(bench: &Bench, choice: Choice, tried: &[u16], name: &str) {
     let open = || rotating().filter(|(_, backend)| !full && !backend.is_full(bench.now));
     let fresh = || open().filter(|(index, _)| !tried.contains(index));
     match choice {
+        Choice::Backend(index) if !open().any(|(other, _)| other == index) => {
+            let last_resort = bench.backend(index);
+            assert!(!full && !last_resort.is_full(bench.now), "{name}: full");
+            let down = !last_resort.is_in_rotation();
+            let open_to_down = bench.pool.config.fails_open();
+            assert!(last_resort.is_ready() && (!down || open_to_down), "{name}");
+            assert!(!tried.is_empty() && fresh().next().is_none(), "{name}");
+        }
         Choice::Backend(index) => {
-            assert!(
-                open().any(|(other, _)| other == index),
-                "{name}: out or full"
-            );
             let repeated = tried.contains(&index) && fresh().next().is_some();
             assert!(!repeated, "{name}: tried again");
             let backup = bench.backend(index).backup;
@@ -82,7 +86,7 @@ fn random_pool(strategy: &Strategy, rng: &mut Rng) -> Pool {
         ..config::Ejection::default()
     });
     if rng.bool() {
-        config.all_down = Some(config::AllDown::Closed);
+        config.all_down = Some(AllDown::Closed);
     }
     Pool::new(&config).with(|backend| {
         backend.standby = rng.u8(..) < 30;
