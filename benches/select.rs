@@ -36,7 +36,14 @@ fn measure(bencher: Bencher<'_, '_>, strategy: &str, backends: u16, tried: &[u16
             assert!(backend.try_acquire(0));
         }
     }
-    let mut selector = Selector::new(plan, Seat { worker: 0, of: 1 });
+    let mut selector = Selector::new(
+        plan,
+        Seat {
+            worker: 0,
+            of: 1,
+            seed: 0,
+        },
+    );
     let mut request = Request {
         now: 1_000_000_000,
         keys: Keys::default(),

@@ -365,6 +365,8 @@ Environment:
                    The file of the token that http:// wants
   MAHORAGA_LOG     What standard error is told: off, error, warn, info or debug,
                    each with all before it [default: info; demo: warn]
+  MAHORAGA_SEED    A number that chance begins with, for tests that are to be
+                   repeated [default: another one in each process]
 
 Signals:
   SIGTERM, SIGINT, SIGQUIT

@@ -25,8 +25,13 @@ pub(super) fn run_then(
     if let Err(code) = check_level() {
         return code;
     }
+    let seed = match env::var_os(SEED).map(|text| values::seed(&text)) {
+        Some(Err(error)) => return super::refuse(&format_args!("error: {SEED}: {error}")),
+        Some(Ok(seed)) => seed,
+        None => fastrand::u64(..),
+    };
     operational_log::follow(LEVEL, level);
-    match control::run(config, reread, ready) {
+    match control::run(config, reread, seed, ready) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             super::say(&format_args!("error: {error}"));
@@ -46,3 +51,5 @@ pub(super) fn check_level() -> Result<(), ExitCode> {
 
 /// The variable that names the level of the operational log.
 const LEVEL: &str = "MAHORAGA_LOG";
+/// The variable that names what chance begins with, for tests that are to be repeated.
+const SEED: &str = "MAHORAGA_SEED";

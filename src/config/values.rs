@@ -347,6 +347,15 @@ pub fn log_level(name: &OsStr) -> Result<LevelFilter, ValueError> {
     })
 }
 
+/// Reads what chance begins with.
+pub fn seed(text: &OsStr) -> Result<u64, ValueError> {
+    let text = text.to_string_lossy();
+    text.parse().map_err(|_| ValueError::Not {
+        value: text.into_owned(),
+        wanted: "a number from 0 to 2^64 - 1".to_owned(),
+    })
+}
+
 /// Reads where a log goes: `-` is standard output, `off` nowhere, all else a file.
 pub fn log_sink(path: &Path) -> Result<Option<LogSink>, ValueError> {
     match path.to_str() {

@@ -113,7 +113,7 @@ impl Balancer {
             publishing_took: 0,
             unpublished: None,
             downed: BTreeSet::new(),
-            checks: Checks::new(sys::monotonic()),
+            checks: Checks::new(crew.seed),
             ejections: Ejections::default(),
             outliers: HashMap::new(),
             discoveries,

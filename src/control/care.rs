@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::admin::model::EventKind;
 use crate::admin::{Author, Entry};
 use crate::config::values::written;
-use crate::config::{self, Check, OnDown};
+use crate::config::{self, Check};
 use crate::pool::{Backend, Cause, Health, Pool, Totals};
 use crate::select::Action;
 use crate::sys;

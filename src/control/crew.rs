@@ -36,6 +36,8 @@ pub(super) struct Crew {
     pub(super) snapshot: Arc<Snapshot>,
     /// Notified by each worker when it ends.
     pub(super) ended: Arc<OwnedFd>,
+    /// What chance begins with.
+    pub(super) seed: u64,
 }
 
 /// Where a listener listens.

@@ -155,7 +155,7 @@ impl StartError {
 
 /// Runs the balancer until SIGTERM, SIGINT or SIGQUIT have ended its last session. `ready` is
 /// called once every worker accepts. The calling thread becomes the control thread. Signals that
-/// [`sys::hold_signals`] held back are handled from here on.
+/// [`sys::hold_signals`] held back are handled from here on. Chance begins with `seed`.
 ///
 /// SIGHUP opens the files of the logs again, which lets them be rotated, and reads the
 /// configuration again where `reread` can; SIGUSR1 writes histograms; SIGUSR2 is reserved. A second
@@ -166,6 +166,7 @@ impl StartError {
 pub fn run(
     config: &Config,
     reread: Option<Reread>,
+    seed: u64,
     ready: impl FnOnce(),
 ) -> Result<(), StartError> {
     let sink = config.access_log.as_ref().map(Sink::open).transpose()?;
@@ -190,7 +191,8 @@ pub fn run(
         let mut discoveries = Discoveries::new();
         let resolved = discoveries.begin_with(config).await;
         let Inherited { by_listener, spare } = inherited;
-        let crew = Rc::new(start::start(&resolved, features, by_listener, &patience).await?);
+        let crew = start::start(&resolved, features, by_listener, &patience, seed).await?;
+        let crew = Rc::new(crew);
         crew.keep_spare(spare);
         let orders = Rc::new(Orders::default());
         let records = crew.records.clone();

@@ -115,6 +115,7 @@ pub(super) async fn start(
     features: Features,
     inherited: BTreeMap<usize, OwnedFd>,
     patience: &Patience,
+    seed: u64,
 ) -> Result<Crew, StartError> {
     sys::read_local_ports();
     let plan = Plan::new(config, features)?;
@@ -142,6 +143,7 @@ pub(super) async fn start(
         connections_possible: workers.saturating_mul(plan.sessions),
         snapshot,
         ended,
+        seed,
     };
     // All of them before the first worker has a table of its own.
     let wakes = (0..workers).map(|_| eventfd(true).map(Arc::new));
@@ -156,6 +158,7 @@ pub(super) async fn start(
             seat: Seat {
                 worker,
                 of: workers,
+                seed,
             },
             snapshot: Arc::clone(&crew.snapshot),
             sockets: bound.iter().map(own).map(Socket::from_raw).collect(),
@@ -182,9 +185,7 @@ pub(super) async fn start(
         man(&mut crew, mailbox, outlet, berth)?;
     }
     drop(ready);
-    for answer in readiness {
-        answer?;
-    }
+    readiness.into_iter().collect::<Result<(), _>>()?;
     crew.note(&Arc::clone(&crew.snapshot), bound);
     Ok(crew)
 }

@@ -101,6 +101,9 @@ pub struct Seat {
     pub worker: u32,
     /// The number of workers.
     pub of: u32,
+    /// What chance begins with: another number in each process, as replicas that draw the same
+    /// sequence send their clients to the same backends at the same time.
+    pub seed: u64,
 }
 
 /// A strategy over some of a pool's backends. Tables are behind an `Arc`: to clone it is cheap.
@@ -171,7 +174,7 @@ impl Selector {
             // Each worker and each pool draws for itself.
             rng: Rng::with_seed(hashing::seeded(
                 plan.pool.name.as_bytes(),
-                u64::from(seat.worker),
+                seat.seed.wrapping_add(u64::from(seat.worker)),
             )),
             plan,
         }

@@ -13,7 +13,11 @@ mod shares;
 mod slow_start;
 mod tiers;
 
-const ALONE: Seat = Seat { worker: 0, of: 1 };
+const ALONE: Seat = Seat {
+    worker: 0,
+    of: 1,
+    seed: 0,
+};
 const MS: u64 = 1_000_000;
 const SECOND: u64 = 1_000 * MS;
 

@@ -34,6 +34,7 @@ pub(super) struct Engine<'a> {
     plan: Arc<Plan>,
     version: u64,
     selectors: Vec<Selector>,
+    seed: u64,
     sessions: Slab<Session>,
     serial: u64,
     outage: Option<Outage>,
@@ -61,7 +62,8 @@ impl<'a> Engine<'a> {
             outage: scenario.outage.filter(|_| fleet.leaver().is_some()),
             fleet,
             measure,
-            selectors: selectors(&plan, scenario.workers),
+            selectors: selectors(&plan, scenario.workers, seed),
+            seed,
             plan,
             version: 1,
             sessions: Slab::new(),
@@ -359,7 +361,7 @@ impl<'a> Engine<'a> {
         self.plan = Arc::new(Plan::new(Arc::new(pool)));
         self.version += 1;
         let workers = u32::try_from(self.selectors.len()).unwrap_or(u32::MAX);
-        self.selectors = selectors(&self.plan, workers);
+        self.selectors = selectors(&self.plan, workers, self.seed);
     }
 
     fn on_second(&mut self) {
@@ -373,9 +375,9 @@ impl<'a> Engine<'a> {
 }
 
 /// One for each worker.
-fn selectors(plan: &Arc<Plan>, workers: u32) -> Vec<Selector> {
+fn selectors(plan: &Arc<Plan>, workers: u32, seed: u64) -> Vec<Selector> {
     let of = workers.max(1);
-    let seats = (0..of).map(|worker| Seat { worker, of });
+    let seats = (0..of).map(|worker| Seat { worker, of, seed });
     seats
         .map(|seat| Selector::new(Arc::clone(plan), seat))
         .collect()

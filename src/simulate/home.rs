@@ -40,7 +40,14 @@ impl Homes {
         let pool = Arc::new(pool);
         let plan = Arc::new(Plan::new(Arc::clone(&pool)));
         Some(Self {
-            selector: Selector::new(plan, Seat { worker: 0, of: 1 }),
+            selector: Selector::new(
+                plan,
+                Seat {
+                    worker: 0,
+                    of: 1,
+                    seed: 0,
+                },
+            ),
             pool,
             size,
             known: HashMap::new(),

@@ -79,7 +79,7 @@ impl<K: Kernel> Worker<K> {
         self.origin_turn = self.origin_turn.wrapping_add(1);
         let origin = self.backoff.origin(backend, self.origin_turn, self.now);
         self.slots[key].origin = u16::try_from(origin).unwrap_or(0);
-        let Seat { worker, of } = self.seat;
+        let Seat { worker, of, .. } = self.seat;
         backend.origins.nth(origin, User::Worker(worker, of))
     }
 

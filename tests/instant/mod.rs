@@ -43,7 +43,11 @@ impl Balancer {
         let never_rung = mahoraga::sys::eventfd(true).expect("an eventfd");
         let never_rung = Arc::new(Doorbell::new(never_rung));
         let setup = Setup {
-            seat: Seat { worker: 0, of: 1 },
+            seat: Seat {
+                worker: 0,
+                of: 1,
+                seed: 0,
+            },
             snapshot: snapshot(),
             sockets: vec![Socket::from_raw(LISTENER)],
             // Far from any limit: near one, accepts are asked for singly.

@@ -137,6 +137,11 @@ impl Launch {
         self
     }
 
+    pub(crate) fn variable(mut self, name: &str, value: &str) -> Self {
+        self.command.env(name, value);
+        self
+    }
+
     pub(crate) fn workers(mut self, count: usize) -> Self {
         self.workers = count;
         self

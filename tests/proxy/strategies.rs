@@ -242,6 +242,27 @@ fn nobody_feeds_a_backend_that_hangs_up() {
     });
 }
 
+/// The same program with the same seed draws the same; without one, each draws another sequence.
+#[test]
+fn replicas_do_not_draw_the_same_sequence() {
+    watched(|| {
+        let draws = |seed: Option<&str>| {
+            let fleet = Fleet::of(4);
+            let mut launch = proxy("random", &fleet, &[]);
+            if let Some(seed) = seed {
+                launch = launch.variable("MAHORAGA_SEED", seed);
+            }
+            let stage = Stage::start(launch, "random", fleet);
+            let visits = stage.visits(40);
+            stage.finish();
+            visits
+        };
+        assert_ne!(draws(None), draws(None));
+        assert_eq!(draws(Some("7")), draws(Some("7")));
+        assert_ne!(draws(Some("7")), draws(Some("8")));
+    });
+}
+
 /// What a strategy stands on can be read.
 #[test]
 fn sigusr1_shows_what_is_counted_and_foreseen() {

@@ -80,7 +80,11 @@ impl Moment {
         }
         let (log, records) = bounded(100);
         let setup = Setup {
-            seat: Seat { worker: 0, of: 1 },
+            seat: Seat {
+                worker: 0,
+                of: 1,
+                seed: 0,
+            },
             sockets: vec![socket(0)],
             snapshot,
             capacity: 100,

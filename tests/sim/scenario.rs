@@ -53,7 +53,11 @@ impl Scenario {
         let mut kernel = FakeKernel::new(random, trace, world);
         plan.schedule(&mut kernel);
         let setup = Setup {
-            seat: Seat { worker: 0, of: 1 },
+            seat: Seat {
+                worker: 0,
+                of: 1,
+                seed: 0,
+            },
             sockets: first
                 .listeners
                 .iter()

@@ -96,7 +96,8 @@ impl Dns {
                 *self.memory.lock() = round.memory;
             }
             teller.tell(found, round.error, Some(next)).await;
-            tokio::time::sleep(next).await;
+            // Replicas are told the same time to live by the same server, at the same moment.
+            tokio::time::sleep(next.mul_f64(1.0 + LATER_MAX * fastrand::f64())).await;
         }
     }
 
@@ -394,6 +395,8 @@ const AT_A_TIME: usize = 16;
 const SERVER_TIME: Duration = Duration::from_secs(2);
 /// All questions of one round.
 const ROUND_TIME: Duration = Duration::from_secs(30);
+/// By what part a round may begin later than it is due.
+const LATER_MAX: f64 = 0.1;
 
 #[cfg(test)]
 mod tests {

@@ -29,7 +29,14 @@ fn who_is_ejected_gets_nothing_on_any_worker_until_it_is_readmitted() {
         let mut bench = Bench::of(Strategy::Random, &backends(&[1]));
         bench.selector = selector(&pool, ALONE);
         bench.pool = Arc::clone(&pool);
-        let mut other = selector(&pool, Seat { worker: 1, of: 2 });
+        let mut other = selector(
+            &pool,
+            Seat {
+                worker: 1,
+                of: 2,
+                seed: 0,
+            },
+        );
         let mut met = |bench: &mut Bench, client: u64| {
             let keys = Keys {
                 select: crate::hash::mix(client),

@@ -29,7 +29,16 @@ fn a_client_comes_back_to_its_backend_on_any_worker() {
     let mut config = config(Strategy::StickyRoundRobin, &backends(&[1; 7]));
     config.persist = Some(minute());
     let pool = Arc::new(Pool::new(&config));
-    let mut workers = [0, 1].map(|worker| selector(&pool, Seat { worker, of: 2 }));
+    let mut workers = [0, 1].map(|worker| {
+        selector(
+            &pool,
+            Seat {
+                worker,
+                of: 2,
+                seed: 0,
+            },
+        )
+    });
     let request = |client: u64| Request {
         now: SECOND,
         keys: Keys {
@@ -350,7 +359,14 @@ fn two_workers_that_meet_a_client_at_once_agree() {
     config.persist = Some(minute());
     let pool = Arc::new(Pool::new(&config));
     let choices = |worker| {
-        let mut selector = selector(&pool, Seat { worker, of: 4 });
+        let mut selector = selector(
+            &pool,
+            Seat {
+                worker,
+                of: 4,
+                seed: 0,
+            },
+        );
         let choices = (0..2_000).map(|client| {
             let keys = Keys {
                 persist: client,

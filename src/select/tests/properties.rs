@@ -3,6 +3,7 @@
 use fastrand::Rng;
 
 use super::*;
+use crate::config::AllDown;
 
 #[test]
 fn who_is_out_full_or_tried_is_never_selected_while_another_can_be() {

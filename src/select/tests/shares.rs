@@ -25,10 +25,49 @@ fn workers_begin_their_rounds_at_other_places() {
             &backends(&[weight; 4]),
         )));
         let first = |worker| {
-            let mut selector = selector(&pool, Seat { worker, of: 4 });
+            let mut selector = selector(
+                &pool,
+                Seat {
+                    worker,
+                    of: 4,
+                    seed: 0,
+                },
+            );
             picked(selector.select(&Request::default()))
         };
         assert_eq!([first(0), first(1), first(2), first(3)], [0, 1, 2, 3]);
+    }
+}
+
+#[test]
+fn chance_differs_between_processes_and_repeats_with_its_seed() {
+    for (name, strategy) in Strategy::all() {
+        let draws = |seed, worker| {
+            let pool = Pool::new(&config(strategy.clone(), &backends(&[1; 16])));
+            let seat = Seat {
+                worker,
+                of: 2,
+                seed,
+            };
+            let mut selector = selector(&Arc::new(pool), seat);
+            let draw = |_| picked(selector.select(&Request::default()));
+            (0..50).map(draw).collect::<Vec<_>>()
+        };
+        assert_eq!(draws(1, 0), draws(1, 0), "{name}");
+        let by_chance = [
+            "least_connections",
+            "least_time",
+            "random",
+            "power_of_two",
+            "predictive",
+        ];
+        if by_chance.contains(&name) {
+            assert_ne!(draws(1, 0), draws(7, 0), "{name}");
+            assert_ne!(draws(1, 0), draws(1, 1), "{name}");
+        }
+        if name == "hash" {
+            assert_eq!(draws(1, 0), draws(7, 1), "balancers must agree");
+        }
     }
 }
 
@@ -188,7 +227,16 @@ fn counts_of_all_workers_are_one() {
         Strategy::LeastConnections,
         &backends(&[1; 8]),
     )));
-    let mut workers = [0, 1].map(|worker| selector(&pool, Seat { worker, of: 2 }));
+    let mut workers = [0, 1].map(|worker| {
+        selector(
+            &pool,
+            Seat {
+                worker,
+                of: 2,
+                seed: 0,
+            },
+        )
+    });
     for turn in 0..80 {
         let index = picked(workers[turn % 2].select(&Request::default()));
         assert!(pool.backends[usize::from(index)].try_acquire(0));

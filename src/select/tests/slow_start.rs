@@ -84,7 +84,14 @@ fn first(percent: u64) -> f64 {
 fn a_client_with_a_key_moves_once_and_on_all_workers() {
     let hash = Strategy::Hash(config::Hash::default());
     let mut bench = rising(&config(hash, &backends(&[1; 5])));
-    let mut other = selector(&bench.pool, Seat { worker: 1, of: 2 });
+    let mut other = selector(
+        &bench.pool,
+        Seat {
+            worker: 1,
+            of: 2,
+            seed: 0,
+        },
+    );
     let mut moved = vec![false; 2_000];
     for percent in (0..=100).step_by(5) {
         for client in 0..2_000_u64 {
