@@ -1,0 +1,25 @@
+#!/usr/bin/env bash
+# Runs the tests of tests/proxy that move bytes as if this kernel were an older one: once without
+# each feature that newer kernels bring, and once without all of them.
+#
+#   scripts/without-features.sh [TEST_ARGUMENT...]
+#
+# The arguments go to the test program; the default is a choice of tests that takes some seconds.
+# The program itself names the features, when MAHORAGA_WITHOUT names one that it does not know.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+TESTS=("$@")
+((${#TESTS[@]})) || TESTS=(half_close reset streams pressure connecting)
+
+cargo build --locked --quiet
+known=$(MAHORAGA_WITHOUT=help cargo run --locked --quiet -- proxy --from 127.0.0.1:0 --to 127.0.0.1:1 2>&1 |
+    sed -n 's/.*expected one of //p' | tr -d ' ') || true
+[[ -n $known ]] || {
+    echo "$0: the program does not name its features" >&2
+    exit 1
+}
+for without in ${known//,/ } "$known"; do
+    echo "without $without"
+    MAHORAGA_WITHOUT=$without cargo test --locked --quiet --test proxy -- "${TESTS[@]}"
+done
