@@ -22,7 +22,9 @@ pub struct Verdict {
 enum Judgement {
     /// On the configuration alone; the first probe decides.
     Waiting,
-    /// On the configuration alone, until a probe agrees or a run of them does not.
+    /// On the configuration alone, until a probe agrees or a run of them does not. Of a check that
+    /// judges an answer the first probe that fails is enough: a server that is up without ever
+    /// having said so may have another role.
     Assumed,
     /// On probes.
     Made,
@@ -74,6 +76,7 @@ impl Verdict {
         self.against = self.against.saturating_add(1);
         let needed = match self.judgement {
             Judgement::Waiting => 1,
+            Judgement::Assumed if said == Health::Down && check.judges() => 1,
             Judgement::Assumed | Judgement::Made => self.needed(check),
         };
         if self.against < needed {
@@ -123,6 +126,7 @@ impl Verdict {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{Expect, Probe};
 
     fn check() -> Check {
         Check {
@@ -184,6 +188,27 @@ mod tests {
         let mut probe = Verdict::new(Initial::Probe);
         assert_eq!(probe.health(), Health::Down);
         assert_eq!(told(&mut probe, "+"), [turn(Health::Up, true)]);
+    }
+
+    #[test]
+    fn the_first_answer_to_a_check_that_judges_it_decides() {
+        let asks_for_the_role = Check {
+            probe: Probe::SendExpect {
+                send: Vec::new(),
+                expect: Expect::Bytes(b"role:master".to_vec()),
+            },
+            ..check()
+        };
+        let mut verdict = Verdict::new(Initial::Up);
+        assert_eq!(
+            verdict.on_probe(false, &asks_for_the_role),
+            turn(Health::Down, true)
+        );
+        // A server that was found up has a whole run of failures.
+        let mut verdict = Verdict::new(Initial::Up);
+        assert_eq!(verdict.on_probe(true, &asks_for_the_role), None);
+        let failures = [false; 3].map(|good| verdict.on_probe(good, &asks_for_the_role));
+        assert_eq!(failures, [None, None, turn(Health::Down, false)]);
     }
 
     #[test]
