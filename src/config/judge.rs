@@ -65,6 +65,14 @@ impl<'a> Judge<'a> {
     /// All mistakes, in source order.
     pub(super) fn into_mistakes(mut self) -> Vec<Mistake> {
         self.mistakes.sort_by_key(|(span, _)| span.start);
+        // Each is shown with its line, which may be the whole file.
+        if self.mistakes.len() > MISTAKES_MAX {
+            let more = self.mistakes.len() - MISTAKES_MAX;
+            self.mistakes.truncate(MISTAKES_MAX + 1);
+            if let Some((_, sentence)) = self.mistakes.last_mut() {
+                *sentence = format!("{more} more mistakes follow from here on");
+            }
+        }
         let said = self.mistakes.iter();
         said.map(|(span, sentence)| Mistake::new(self.source, span, sentence))
             .collect()
@@ -301,3 +309,6 @@ fn whole(leaf: &Leaf<'_>, range: &RangeInclusive<u32>, wanted: &str) -> Result<u
     };
     values::in_range(number, range, leaf.written)
 }
+
+/// Mistakes that are shown one by one.
+const MISTAKES_MAX: usize = 100;

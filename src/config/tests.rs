@@ -428,3 +428,19 @@ fn every_mutation_is_survived() {
         survive(bytes);
     }
 }
+
+/// A file may be one long line, and each mistake is shown with its line.
+#[test]
+fn of_many_mistakes_the_first_are_shown() {
+    let backends = "(address: \"nowhere\", weight: 999),".repeat(5_000);
+    let text = format!(
+        "(listeners: [(bind: \"unix:/a\", pool: \"p\")], pools: [(name: \"p\", \
+         backends: [{backends}])])"
+    );
+    let Err(ConfigError::Mistakes(mistakes)) = parse("f".to_owned(), text.into()) else {
+        panic!("it is accepted, or can't be read");
+    };
+    assert_eq!(mistakes.len(), 101);
+    let last = &mistakes[100].sentence;
+    assert_eq!(last, "9900 more mistakes follow from here on");
+}

@@ -345,6 +345,14 @@ fn placed(found: Vec<(At, String)>, source: Option<&Source>) -> Vec<Warning> {
         .collect();
     found.sort_by_key(|(span, _)| span.start);
     found.dedup();
+    // Each is shown with its line, which may be the whole file.
+    if found.len() > WARNINGS_MAX {
+        let more = found.len() - WARNINGS_MAX;
+        found.truncate(WARNINGS_MAX + 1);
+        if let Some((_, sentence)) = found.last_mut() {
+            *sentence = format!("{more} more warnings follow from here on");
+        }
+    }
     let place = |span: &Span| Some(source.place(span));
     found
         .into_iter()
@@ -355,5 +363,7 @@ fn placed(found: Vec<(At, String)>, source: Option<&Source>) -> Vec<Warning> {
         .collect()
 }
 
+/// Warnings that are shown one by one.
+const WARNINGS_MAX: usize = 100;
 /// The longest idle timeout that nothing is said about.
 const IDLE_MAX: Duration = Duration::from_secs(3600);
