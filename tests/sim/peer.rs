@@ -86,10 +86,11 @@ impl Peer {
 fn client_script(random: &mut Random) -> Vec<Act> {
     let bytes = amount(random);
     match random.below(15) {
-        // Enough to be spliced back, to who does not read.
+        // Enough to be spliced back, to a client that stops reading amid it.
         13 => vec![
             Act::Send(bytes.max(300_000)),
             Act::Fin,
+            Act::Await(100_000),
             Act::Deafen(DEAF_FOR_LONG),
             Act::AwaitEnd,
         ],
