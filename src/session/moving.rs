@@ -18,7 +18,10 @@ impl Session {
             return;
         }
         half.is_fed();
-        half.waits = 0;
+        // Bytes that join others behind a full sink are no progress for those.
+        if !half.is_loaded() {
+            half.waits = 0;
+        }
         half.on_filled(buffer.len);
         if peeking {
             self.on_first_bytes(buffer, cx);
