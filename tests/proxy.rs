@@ -43,6 +43,8 @@ mod echo;
 mod ejection;
 #[path = "proxy/ends_together.rs"]
 mod ends_together;
+#[path = "proxy/equal_parts.rs"]
+mod equal_parts;
 #[path = "proxy/exhaustion.rs"]
 mod exhaustion;
 #[path = "proxy/first_bytes.rs"]

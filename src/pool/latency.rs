@@ -1,51 +1,127 @@
-//! How soon a backend answers: one number for all workers, in one atomic.
+//! How soon a backend answers: what all workers know of it, in a few atomics.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A peak-sensitive moving average of answer times, as in Twitter's Finagle ("Peak EWMA"): a slower
-/// answer counts at once and in full, a faster one by the time since the last.
+/// answer counts at once and in full, a faster one by the time since the last. And the range in
+/// which the usual time lies by what is known, so that noise is not taken for a difference.
 ///
-/// Packed into 64 bits, so that a reader never sees half of an update: the average in µs as `f32`,
-/// and when it was taken, in units of 2^20 ns (about a millisecond), modulo 2^32 (52 days).
+/// One late answer says nothing: a machine stalls, a cache is cold. So an answer counts by the
+/// better of itself and the one before it, and answers that were waited for at the same time are
+/// one, as one stall delays them all.
+///
+/// Each word is packed, so that a reader never sees half of an update. Words of two updates that
+/// come at the same time may mix, which is noise as well.
 #[derive(Debug, Default)]
-pub struct Latency(AtomicU64);
+pub struct Latency {
+    /// The average in µs as `f32`, and when it was taken, in units of 2^20 ns (about a
+    /// millisecond), modulo 2^32 (52 days).
+    average: AtomicU64,
+    /// The range's ends in µs.
+    range: AtomicU64,
+    /// The mean in µs, and the mean deviation from it.
+    spread: AtomicU64,
+    /// The last answer in µs, and how many those before it count, fading.
+    last: AtomicU64,
+}
+
+/// What is known at one moment.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Known {
+    /// The average in µs, as of its last answer.
+    pub average: f32,
+    /// The usual time is hardly below this, in µs,
+    pub low: f32,
+    /// and hardly above this.
+    pub high: f32,
+    stamp: u32,
+}
 
 impl Latency {
     /// Takes note of an answer that took `sample` ns, at `now` in ns; `decay` is the average's time
     /// constant in ns.
     pub fn observe(&self, sample: u64, now: u64, decay: u64) {
-        let update = |packed| {
-            let sample = micros(sample);
-            let Some(old) = Average::unpack(packed) else {
-                return Some(Average::pack(sample, stamp(now)));
-            };
-            let age = old.age(now);
-            let kept = fade(age, decay);
-            let next = if sample < old.micros {
-                old.micros * kept + sample * (1.0 - kept)
-            } else {
-                sample
-            };
-            let stamp = if age == 0 { old.stamp } else { stamp(now) };
-            Some(Average::pack(next, stamp))
+        let asked_at = stamp(now.saturating_sub(sample));
+        let sample = micros(sample);
+        let Some(old) = Average::unpack(self.average.load(Ordering::Relaxed)) else {
+            // It may be late, and is hardly too soon.
+            store(&self.range, 0.0, sample + FEW_PART * sample + FEW + ALWAYS);
+            store(&self.last, sample, 0.0);
+            return self.store_average(sample, stamp(now));
         };
-        // The closure always answers, so it cannot fail.
-        let _ = self
-            .0
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, update);
+        let (last, count) = load(&self.last);
+        if is_before(asked_at, old.stamp) {
+            // It was waited for at the same time as the last.
+            return store(&self.last, last.max(sample), count);
+        }
+        let kept = fade(old.age(now), decay);
+        let sure = sample.min(last);
+        let next = if sure < old.micros && count > 0.0 {
+            old.micros * kept + sure * (1.0 - kept)
+        } else {
+            sure
+        };
+        self.store_average(next, stamp(now));
+        let remembered = fade(old.age(now) / MEMORY, decay);
+        let count = (count * remembered + 1.0).min(COUNT_MAX);
+        store(&self.last, sample, count);
+        self.learn(sure, count);
+    }
+
+    /// Takes in one more time, the last of `count`.
+    fn learn(&self, sample: f32, count: f32) {
+        let (mean, deviation) = load(&self.spread);
+        let off = sample - mean;
+        let mean = mean + off / count;
+        let deviation = if count > 1.0 {
+            deviation + (off.abs() - deviation) / count
+        } else {
+            0.0
+        };
+        store(&self.spread, mean, deviation);
+        // Times that a few answers have in common can be chance.
+        let few = (FEW_PART * mean + FEW) / (count * count.sqrt());
+        let noise = DEVIATIONS * deviation / count.sqrt() + few + ALWAYS;
+        store(&self.range, (mean - noise).max(0.0), mean + noise);
+    }
+
+    fn store_average(&self, micros: f32, stamp: u32) {
+        let packed = u64::from(micros.to_bits()) << 32 | u64::from(stamp);
+        self.average.store(packed, Ordering::Relaxed);
     }
 
     /// The average in µs, as of its last answer; `None` before the first.
     #[must_use]
     pub fn last(&self) -> Option<f32> {
-        Average::unpack(self.0.load(Ordering::Relaxed)).map(|average| average.micros)
+        self.known().map(|known| known.average)
+    }
+
+    /// What is known; `None` before the first answer.
+    #[must_use]
+    pub fn known(&self) -> Option<Known> {
+        let average = Average::unpack(self.average.load(Ordering::Relaxed))?;
+        let (low, high) = load(&self.range);
+        Some(Known {
+            average: average.micros,
+            low,
+            high,
+            stamp: average.stamp,
+        })
+    }
+}
+
+impl Known {
+    /// The inner half of the range: the usual time is more likely there than not.
+    #[must_use]
+    pub fn likely(&self) -> (f32, f32) {
+        let quarter = (self.high - self.low) / 4.0;
+        (self.low + quarter, self.high - quarter)
     }
 
     /// The average in µs, fading away while no answer comes.
     #[must_use]
-    pub fn faded(&self, now: u64, decay: u64) -> Option<f32> {
-        let average = Average::unpack(self.0.load(Ordering::Relaxed))?;
-        Some(average.micros * fade(average.age(now), decay))
+    pub fn faded(&self, now: u64, decay: u64) -> f32 {
+        self.average * fade(age(self.stamp, now), decay)
     }
 }
 
@@ -64,19 +140,34 @@ impl Average {
         })
     }
 
-    fn pack(micros: f32, stamp: u32) -> u64 {
-        u64::from(micros.to_bits()) << 32 | u64::from(stamp)
-    }
-
-    /// Nanoseconds since it was taken. Workers read their clocks once per batch: another one's may
-    /// be a little ahead, by a minute at most.
     fn age(&self, now: u64) -> u64 {
-        let now = stamp(now);
-        if self.stamp.wrapping_sub(now) < LEAD_MAX {
-            return 0;
-        }
-        u64::from(now.wrapping_sub(self.stamp)) << STAMP_SHIFT
+        age(self.stamp, now)
     }
+}
+
+fn load(word: &AtomicU64) -> (f32, f32) {
+    let packed = word.load(Ordering::Relaxed);
+    let half = |bits: u64| f32::from_bits(u32::try_from(bits).unwrap_or(0));
+    (half(packed >> 32), half(packed & u64::from(u32::MAX)))
+}
+
+fn store(word: &AtomicU64, high: f32, low: f32) {
+    let packed = u64::from(high.to_bits()) << 32 | u64::from(low.to_bits());
+    word.store(packed, Ordering::Relaxed);
+}
+
+/// Nanoseconds since a stamp. Workers read their clocks once per batch: another one's may be a
+/// little ahead, by a minute at most.
+fn age(stamp: u32, now: u64) -> u64 {
+    let now = self::stamp(now);
+    if stamp.wrapping_sub(now) < LEAD_MAX {
+        return 0;
+    }
+    u64::from(now.wrapping_sub(stamp)) << STAMP_SHIFT
+}
+
+fn is_before(one: u32, other: u32) -> bool {
+    one != other && other.wrapping_sub(one) < u32::MAX / 2
 }
 
 /// `exp(-age / decay)`, near enough and a tenth of the cost: it is taken for every backend.
@@ -100,6 +191,17 @@ fn stamp(now: u64) -> u32 {
     u32::try_from((now >> STAMP_SHIFT) & u64::from(u32::MAX)).unwrap_or(0)
 }
 
+/// What is usual is remembered so many times as long as the average.
+const MEMORY: u64 = 6;
+/// Beyond so many, those before fade by others that come.
+const COUNT_MAX: f32 = 64.0;
+/// Mean deviations of a mean that are noise.
+const DEVIATIONS: f32 = 2.0;
+/// What a single answer may be off by: a part of itself, and so many µs.
+const FEW_PART: f32 = 0.5;
+const FEW: f32 = 5_000.0;
+/// What times may be off by however many there are, in µs: the two ends of a machine's noise.
+const ALWAYS: f32 = 200.0;
 const STAMP_SHIFT: u32 = 20;
 /// About a minute.
 const LEAD_MAX: u32 = 60_000;
@@ -112,29 +214,78 @@ mod tests {
     const SECOND: u64 = 1_000 * MS;
     const DECAY: u64 = 10 * SECOND;
 
+    /// So many answers, each asked for after the one before; when the last one came.
+    fn observe_each(latency: &Latency, sample: u64, mut now: u64, answers: u32) -> u64 {
+        for _ in 0..answers {
+            now += sample + 2 * MS;
+            latency.observe(sample, now, DECAY);
+        }
+        now
+    }
+
     #[test]
-    fn a_peak_counts_at_once_and_is_forgotten_by_time() {
+    fn a_second_late_answer_counts_at_once_and_is_forgotten_by_time() {
         let latency = Latency::default();
         assert_eq!(latency.last(), None);
-        latency.observe(10 * MS, 0, DECAY);
+        let now = observe_each(&latency, 10 * MS, 0, 2);
         assert_eq!(latency.last(), Some(10_000.0));
-        latency.observe(500 * MS, SECOND, DECAY);
+        let now = observe_each(&latency, 500 * MS, now, 1);
+        assert!(latency.last().unwrap() <= 10_000.0, "one says nothing");
+        let now = observe_each(&latency, 500 * MS, now, 1);
         assert_eq!(latency.last(), Some(500_000.0));
-        // Many fast answers at once say no more than one.
-        for _ in 0..100 {
-            latency.observe(10 * MS, SECOND, DECAY);
-        }
-        assert_eq!(latency.last(), Some(500_000.0));
-        latency.observe(10 * MS, SECOND + DECAY, DECAY);
+        // Many fast answers say no more than one.
+        let now = observe_each(&latency, 10 * MS, now, 10);
+        assert!(latency.last().unwrap() > 490_000.0);
+        latency.observe(10 * MS, now + DECAY, DECAY);
         let after = latency.last().unwrap();
         assert!((150_000.0..250_000.0).contains(&after), "{after}");
+    }
+
+    /// One stall delays all that wait.
+    #[test]
+    fn answers_that_were_waited_for_at_the_same_time_are_one() {
+        let latency = Latency::default();
+        let now = observe_each(&latency, 10 * MS, 0, 5);
+        for later in 0..20 {
+            latency.observe((500 + later) * MS, now + (510 + later) * MS, DECAY);
+        }
+        assert!(latency.last().unwrap() <= 10_000.0);
+        observe_each(&latency, 400 * MS, now + SECOND, 1);
+        assert_eq!(latency.last(), Some(400_000.0), "the better of two");
+    }
+
+    #[test]
+    fn noise_is_within_the_range_and_a_slower_backend_is_not() {
+        let mut rng = fastrand::Rng::with_seed(5);
+        let mut answers = |usual: u64, answers: u32| {
+            let (latency, mut now) = (Latency::default(), SECOND);
+            for _ in 0..answers {
+                let noise = usual / 2 + rng.u64(0..usual);
+                now = observe_each(&latency, noise, now, 1);
+            }
+            latency.known().unwrap()
+        };
+        for count in [1, 2, 3, 5, 10, 30, 100] {
+            let overlap = |_: &u32| {
+                let [one, other] = [0; 2].map(|_| answers(20 * MS, count));
+                one.low <= other.high
+            };
+            let overlaps = (0..500).filter(overlap).count();
+            assert!(overlaps >= 470, "{count}: {overlaps} of 500");
+        }
+        for count in [4, 10, 100] {
+            let [one, slow] = [20, 60].map(|ms| answers(ms * MS, count));
+            assert!(slow.low > one.high, "{count}: {one:?} {slow:?}");
+        }
+        let [one, slow] = [1, 200].map(|ms| answers(ms * MS, 2));
+        assert!(slow.low > one.high, "two are enough: {one:?} {slow:?}");
     }
 
     #[test]
     fn it_fades_while_nobody_answers() {
         let latency = Latency::default();
         latency.observe(100 * MS, 5 * SECOND, DECAY);
-        let at = |now| latency.faded(now, DECAY).unwrap();
+        let at = |now| latency.known().unwrap().faded(now, DECAY);
         assert!((99_000.0..=100_000.0).contains(&at(5 * SECOND)));
         assert!((30_000.0..45_000.0).contains(&at(15 * SECOND)));
         assert!(at(300 * SECOND) < 100.0);
@@ -143,13 +294,14 @@ mod tests {
     #[test]
     fn a_worker_whose_clock_is_behind_changes_nothing() {
         let latency = Latency::default();
-        let at = 7 << STAMP_SHIFT;
+        let at = 700 << STAMP_SHIFT;
         latency.observe(300 * MS, at, DECAY);
-        assert_eq!(latency.faded(at - 1_000, DECAY), Some(300_000.0));
+        let faded = |now| latency.known().unwrap().faded(now, DECAY);
+        assert!((faded(at - 1_000) - 300_000.0).abs() < 1.0);
         latency.observe(10 * MS, at - 1_000, DECAY);
         assert_eq!(latency.last(), Some(300_000.0));
         // Nor does it make what follows look older.
-        assert_eq!(latency.faded(at, DECAY), Some(300_000.0));
+        assert!((faded(at) - 300_000.0).abs() < 1.0);
     }
 
     #[test]

@@ -97,9 +97,14 @@ impl Forecaster {
         for history in &mut self.histories {
             history.measure(span);
         }
-        let usual = self.usual();
+        let best = self.histories.iter().map(History::surely_within);
+        let best = best.fold(f32::INFINITY, f32::min);
+        let usual = self.usual(|_| true);
+        // Those whose times differ by noise alone cost the same.
+        let alike = self.usual(|history| history.is_within(best)).answer;
         for history in &mut self.histories {
-            history.foresee(usual);
+            let alike = if history.is_within(best) { alike } else { None };
+            history.foresee(usual, alike);
         }
     }
 
@@ -141,10 +146,10 @@ impl Forecaster {
         self.histories = histories.collect();
     }
 
-    /// What is usual in the pool: seconds to an answer, bytes of a session.
-    fn usual(&self) -> Costs {
+    /// What is usual with some backends: seconds to an answer, bytes of a session.
+    fn usual(&self, of: impl Fn(&History) -> bool) -> Costs {
         let mut sum = Recent::default();
-        for history in &self.histories {
+        for history in self.histories.iter().filter(|history| of(history)) {
             let Recent {
                 answer,
                 answered,
@@ -190,10 +195,29 @@ impl History {
         recent.ended += number(since(totals.ended, seen.ended));
     }
 
-    /// Tells the workers.
-    fn foresee(&mut self, usual: Costs) {
+    /// How many more connections it will be at work for than now, beyond what forecasts err.
+    fn change(&self) -> f64 {
+        let change = self.load.ahead() - self.load.present();
+        above(change, CHANGE_MIN)
+    }
+
+    /// Its answers are not likely to take longer than this, in µs. Costs are by means: to take some
+    /// noise for a difference does little harm.
+    fn surely_within(&self) -> f32 {
+        let known = self.tally.latency().known();
+        known.map_or(f32::INFINITY, |known| known.likely().1)
+    }
+
+    /// Whether they may take no longer than so many µs.
+    fn is_within(&self, high: f32) -> bool {
+        let known = self.tally.latency().known();
+        known.is_none_or(|known| known.likely().0 <= high)
+    }
+
+    /// Tells the workers. `alike`: what its answers and others' take that differ by noise alone.
+    fn foresee(&mut self, usual: Costs, alike: Option<f64>) {
         let own = self.recent.costs();
-        let time = ratio(own.answer, usual.answer);
+        let time = ratio(alike.or(own.answer), usual.answer);
         let bytes = ratio(own.bytes, usual.bytes);
         // Bytes say less of the work than time does, and single sessions have most of them.
         let cost = time * bytes.powf(BYTES_PART);
@@ -202,7 +226,7 @@ impl History {
             reason = "an estimate needs no more than the 24 bits of an f32"
         )]
         let outlook = Outlook {
-            load: (self.streaming + self.load.ahead() - self.load.present()) as f32,
+            load: (above(self.streaming, STREAMING_MIN) + self.change()) as f32,
             cost: cost.clamp(1.0 / COST_MAX, COST_MAX) as f32,
         };
         self.outlook = outlook;
@@ -234,6 +258,11 @@ impl Recent {
     }
 }
 
+/// None at all where it is noise.
+fn above(value: f64, noise: f64) -> f64 {
+    if value.abs() < noise { 0.0 } else { value }
+}
+
 /// 1 when either is unknown.
 fn ratio(own: Option<f64>, usual: Option<f64>) -> f64 {
     match (own, usual) {
@@ -250,6 +279,9 @@ fn seconds(ns: u64) -> f64 {
 const MEMORY_SECONDS: f64 = 30.0;
 /// The weight of the last second in what is streamed to.
 const SMOOTHING: f64 = 0.3;
+/// Less than this is no load: it would outweigh connections that are open.
+const STREAMING_MIN: f64 = 0.1;
+const CHANGE_MIN: f64 = 0.3;
 /// Ticks closer than this to the last one are left out.
 const SPAN_SECONDS_MIN: f64 = 0.5;
 /// Connections that make a mean worth using.

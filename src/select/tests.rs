@@ -7,6 +7,7 @@ use crate::config::{self, FirstTier, Group, Key, LeastTime, Persist, SecondTier,
 use crate::pool::{AdminState, Ended, Health, Outlook};
 
 mod ejection;
+mod equal_parts;
 mod persistence;
 mod properties;
 mod shares;
@@ -116,6 +117,14 @@ impl Bench {
         assert!(backend.try_acquire(self.now));
         backend.tally.on_answered(after, self.now, decay);
         backend.release(Ended::default());
+    }
+
+    /// It answers so many clients that come one after the other.
+    fn answers_each(&mut self, index: u16, after: u64, clients: u32) {
+        for _ in 0..clients {
+            self.now += after + MS;
+            self.answers(index, after);
+        }
     }
 
     /// How often each of the first backends is selected by so many clients that don't stay.

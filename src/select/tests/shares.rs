@@ -295,8 +295,8 @@ fn least_time() -> Strategy {
 #[test]
 fn least_time_shares_by_speed() {
     let mut bench = Bench::new(least_time(), &[1, 1]);
-    bench.answers(0, 10 * MS);
-    bench.answers(1, 30 * MS);
+    bench.answers_each(0, 10 * MS, 10);
+    bench.answers_each(1, 30 * MS, 10);
     bench.fill(400);
     let used = [0, 1].map(|index| bench.backend(index).tally.connections.used());
     assert_eq!(used, [300, 100]);
@@ -329,8 +329,8 @@ fn a_new_backend_is_not_flooded() {
 #[test]
 fn at_low_traffic_the_fast_one_is_preferred_and_the_slow_one_tried_again() {
     let mut bench = Bench::new(least_time(), &[1, 1]);
-    bench.answers(0, 10 * MS);
-    bench.answers(1, 300 * MS);
+    bench.answers_each(0, 10 * MS, 3);
+    bench.answers_each(1, 300 * MS, 3);
     let mut slow = 0;
     // A connection each second, over before the next.
     for _ in 0..600 {
@@ -344,21 +344,26 @@ fn at_low_traffic_the_fast_one_is_preferred_and_the_slow_one_tried_again() {
 }
 
 /// Whichever comes first: it would be as good as the unknown ones for ever, and a little better.
+/// One late answer says nothing, the second one does.
 #[test]
-fn one_client_at_a_time_finds_the_fast_one() {
-    for fast in 0..4 {
+fn one_client_at_a_time_finds_the_slow_one() {
+    for slow in 0..4 {
         let mut bench = Bench::new(least_time(), &[1, 1, 5, 1]);
         let mut visits = Vec::new();
-        for _ in 0..20 {
-            bench.now += 5 * MS;
+        for _ in 0..60 {
             let index = bench.stay();
-            bench.answers(index, if index == fast { 10 * MS } else { 300 * MS });
+            let after = if index == slow { 300 * MS } else { 10 * MS };
+            bench.now += after;
+            bench.answers(index, after);
             bench.close(index);
             visits.push(index);
         }
-        let (first, rest) = visits.split_at(4);
-        assert!(first.contains(&fast), "each is tried once: {visits:?}");
-        assert_eq!(rest, [fast; 16]);
+        assert!(
+            visits[..4].contains(&slow),
+            "each is tried once: {visits:?}"
+        );
+        let met = visits.iter().filter(|index| **index == slow);
+        assert!((1..=2).contains(&met.count()), "{slow}: {visits:?}");
     }
 }
 
@@ -382,8 +387,8 @@ fn a_backend_that_stays_silent_is_not_taken_for_a_new_one() {
 #[test]
 fn only_one_finds_out_whether_a_slow_backend_has_recovered() {
     let mut bench = Bench::new(least_time(), &[1, 1]);
-    bench.answers(0, 10 * MS);
-    bench.answers(1, 300 * MS);
+    bench.answers_each(0, 10 * MS, 3);
+    bench.answers_each(1, 300 * MS, 3);
     bench.now += 600 * SECOND;
     bench.answers(0, 10 * MS);
     let first: Vec<_> = (0..10).map(|_| bench.stay()).collect();

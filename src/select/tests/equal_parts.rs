@@ -1,0 +1,126 @@
+//! Equal backends get equal parts of the connections that stay, whatever noise is in their answers.
+
+use fastrand::Rng;
+
+use super::*;
+
+/// How clients come, and what backends do.
+#[derive(Clone, Copy, Debug)]
+struct Case {
+    backends: u16,
+    /// Connections for each of them.
+    each: u32,
+    /// All of a burst come before any of it is answered; 1: one by one.
+    burst: u32,
+    answered: bool,
+    workers: u32,
+}
+
+/// No backend has more than so many.
+fn most(each: u32) -> u32 {
+    each + each / 2 + 2
+}
+
+/// A round trip within a rack, some of them many times as long: in ns.
+fn noisy(rng: &mut Rng) -> u64 {
+    let usual = 150_000.0 - 100_000.0 * rng.f64().max(1e-9).ln();
+    let late = match rng.u8(..) {
+        0..8 => 30e6 * rng.f64(),
+        8..30 => 3e6 * rng.f64(),
+        _ => 0.0,
+    };
+    Duration::from_nanos(1)
+        .mul_f64(usual + late)
+        .as_nanos()
+        .try_into()
+        .unwrap()
+}
+
+/// The connections of each backend in the end.
+fn held(strategy: &Strategy, case: Case, seed: u64) -> Vec<u32> {
+    let mut rng = Rng::with_seed(seed);
+    let weights = vec![1; case.backends.into()];
+    let pool = Arc::new(Pool::new(&config(strategy.clone(), &backends(&weights))));
+    let seat = |worker| Seat {
+        worker,
+        of: case.workers,
+        seed,
+    };
+    let workers = 0..case.workers;
+    let mut workers: Vec<_> = workers
+        .map(|worker| selector(&pool, seat(worker)))
+        .collect();
+    let decay = workers[0].plan.decay();
+    let mut now = SECOND;
+    let mut left = u32::from(case.backends) * case.each;
+    while left > 0 {
+        let burst = case.burst.min(left);
+        left -= burst;
+        // One of the backends stalls now and then, for all that wait for it.
+        let stalled = (rng.u8(..) < 20).then(|| (rng.u16(0..case.backends), 40 * MS));
+        let mut answers = Vec::new();
+        for _ in 0..burst {
+            let worker = rng.usize(0..workers.len());
+            let request = Request {
+                now,
+                ..Request::default()
+            };
+            let index = picked(workers[worker].select(&request));
+            assert!(pool.backends[usize::from(index)].try_acquire(now));
+            let stall = stalled.filter(|(stalled, _)| *stalled == index);
+            let stall = stall.map_or(0, |(_, stall)| stall);
+            answers.push((noisy(&mut rng).max(stall), index));
+        }
+        answers.sort_unstable();
+        for (after, index) in answers.iter().filter(|_| case.answered) {
+            let tally = &pool.backends[usize::from(*index)].tally;
+            tally.on_answered(*after, now + after, decay);
+        }
+        now += answers.last().map_or(0, |(after, _)| *after) + rng.u64(0..2 * MS);
+    }
+    let backends = pool.backends.iter();
+    backends.map(|one| one.tally.connections.used()).collect()
+}
+
+#[test]
+fn equal_backends_get_equal_parts_of_the_connections_that_stay() {
+    for (name, strategy) in Strategy::all() {
+        let even = [
+            "round_robin",
+            "least_connections",
+            "least_time",
+            "power_of_two",
+            "predictive",
+        ];
+        if !even.contains(&name) {
+            continue;
+        }
+        for backends in [2, 3, 10, 100_u16] {
+            for each in [1, 3, 10, 30_u32] {
+                for (burst, answered, workers) in [
+                    (1, false, 1),
+                    (1, true, 1),
+                    (1, true, 2),
+                    (u32::from(backends) * each, true, 2),
+                    (u32::from(backends) * 2, true, 2),
+                    (u32::from(backends) * 2, false, 2),
+                    (17, true, 1),
+                ] {
+                    let case = Case {
+                        backends,
+                        each,
+                        burst,
+                        answered,
+                        workers,
+                    };
+                    let seeds = if backends < 100 { 12 } else { 1 };
+                    for seed in 0..seeds {
+                        let held = held(&strategy, case, seed);
+                        let max = held.iter().max().unwrap();
+                        assert!(*max <= most(each), "{name}, {case:?}, {seed}: {held:?}");
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! Equal backends get equal parts of the connections that stay: what a connection pool in front of
+//! a database sees.
+//!
+//! Chance and the noise of a machine decide, in a process that knows nothing yet. So each run is a
+//! fresh process; `EQUAL_PARTS_RUNS` is how many there are of each kind (1).
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+use std::{env, thread};
+
+use crate::balancer::{Balancer, Launch};
+use crate::peers::Backend;
+use crate::watchdog::{eventually, within};
+
+/// So many connections for each of so many backends.
+const SIZES: [(usize, usize); 3] = [(2, 10), (3, 7), (10, 4)];
+
+#[derive(Clone, Copy, Debug)]
+struct Kind {
+    workers: usize,
+    /// Each client asks for one answer; else they say nothing.
+    asks: bool,
+    /// Connections that come at the same time.
+    at_once: usize,
+}
+
+const KINDS: [Kind; 4] = [
+    Kind {
+        workers: 1,
+        asks: true,
+        at_once: 1,
+    },
+    Kind {
+        workers: 2,
+        asks: true,
+        at_once: 1,
+    },
+    Kind {
+        workers: 2,
+        asks: true,
+        at_once: 8,
+    },
+    Kind {
+        workers: 2,
+        asks: false,
+        at_once: 1,
+    },
+];
+
+fn connect(balancer: &Balancer, asks: bool) -> TcpStream {
+    let mut client = balancer.connect();
+    if asks {
+        client.write_all(b"x").unwrap();
+        client.read_exact(&mut [0]).unwrap();
+    }
+    client
+}
+
+/// The connections of each backend in the end.
+fn held(strategy: &str, kind: Kind, backends: usize, each: usize) -> Vec<usize> {
+    let fleet: Vec<_> = (0..backends).map(|_| Backend::echo()).collect();
+    let to: Vec<_> = fleet.iter().map(|one| one.address.clone()).collect();
+    let launch = Launch::to(&to).flag("--strategy", strategy);
+    let balancer = launch.workers(kind.workers).start();
+    let mut clients = Vec::new();
+    let all = backends * each;
+    while clients.len() < all {
+        let burst = kind.at_once.min(all - clients.len());
+        if burst == 1 {
+            clients.push(connect(&balancer, kind.asks));
+            continue;
+        }
+        let came = thread::scope(|scope| {
+            let connect = |_| scope.spawn(|| connect(&balancer, kind.asks));
+            let threads: Vec<_> = (0..burst).map(connect).collect();
+            let came = threads.into_iter().map(|thread| thread.join().unwrap());
+            came.collect::<Vec<_>>()
+        });
+        clients.extend(came);
+    }
+    let counts = || -> Vec<_> { fleet.iter().map(Backend::accepted).collect() };
+    eventually("all are connected", || {
+        counts().iter().sum::<usize>() == all
+    });
+    drop(clients);
+    balancer.finish();
+    counts()
+}
+
+fn parts_are_equal(strategy: &'static str) {
+    let runs = env::var("EQUAL_PARTS_RUNS").ok();
+    let runs = runs.and_then(|runs| runs.parse().ok()).unwrap_or(1);
+    within(Duration::from_secs(60 + 60 * runs), move || {
+        for run in 0..runs {
+            for (number, kind) in (0..).zip(KINDS) {
+                let sizes = (0..).zip(SIZES);
+                let chosen = |size: &(u64, _)| runs > 1 || size.0 == (number + run) % 3;
+                for (_, (backends, each)) in sizes.filter(chosen) {
+                    let held = held(strategy, kind, backends, each);
+                    let most = each + each / 2 + 2;
+                    let max = *held.iter().max().unwrap();
+                    assert!(max <= most, "{strategy}, {kind:?}: {held:?}");
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn of_round_robin() {
+    parts_are_equal("round_robin");
+}
+
+#[test]
+fn of_least_connections() {
+    parts_are_equal("least_connections");
+}
+
+#[test]
+fn of_least_time() {
+    parts_are_equal("least_time");
+}
+
+#[test]
+fn of_power_of_two() {
+    parts_are_equal("power_of_two");
+}
+
+#[test]
+fn of_predictive() {
+    parts_are_equal("predictive");
+}
