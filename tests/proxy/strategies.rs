@@ -295,8 +295,8 @@ fn sigusr1_shows_what_is_counted_and_foreseen() {
             assert!(answer.parse::<f64>().is_ok_and(|ms| ms > 0.0), "{fields:?}");
             assert_eq!(
                 fields.len(),
-                11,
-                "load, error, model, cost and weight: {fields:?}"
+                16,
+                "bytes, times down, ejected; load, error, model, cost, weight: {fields:?}"
             );
         }
         leave_all(guests);
