@@ -70,8 +70,10 @@ async fn swallow(to: SocketAddr, check: &Check, why: &str, silent: &Silent) {
         failure(&report)
     });
     let failures: Vec<_> = failures.collect();
-    // On a busy machine a second may be over before a connection is there.
-    let late = |failure: &String| failure.ends_with("within 1s");
+    // On a busy machine a second may be over before a connection is there, or before this process
+    // runs again.
+    let late =
+        |failure: &String| failure.ends_with("within 1s") || failure.starts_with("not probed");
     assert!(failures.iter().all(late), "{failures:?}");
     assert!(failures.iter().any(|failure| failure == why), "{why}");
     // Among those that are under way now, too, whose tasks end all at once.

@@ -10,7 +10,9 @@ use crate::config::AdminState;
 
 mod figures;
 
-pub use figures::{LastChange, LatencyStatus, LatencyWindow, TrafficStatus};
+pub use figures::{
+    ControlStatus, HistogramStatus, LastChange, LatencyStatus, LatencyWindow, TrafficStatus,
+};
 
 /// How the balancer is going.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -60,19 +62,6 @@ pub struct Status {
     pub control: ControlStatus,
     /// Each worker.
     pub workers: Vec<WorkerStatus>,
-}
-
-/// Turns of the control thread's loop since the start, which no file and no client delays.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct ControlStatus {
-    /// How many.
-    pub turns: u64,
-    /// Half took less, in µs.
-    pub p50_us: u64,
-    /// 99% took less, in µs.
-    pub p99_us: u64,
-    /// The longest, in µs.
-    pub max_us: u64,
 }
 
 /// Whether the balancer takes connections.
@@ -380,29 +369,6 @@ impl SessionState {
             Self::Closing => "closing",
         }
     }
-}
-
-/// A histogram over all that a worker saw since the start.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct HistogramStatus {
-    /// The worker; none: all together.
-    pub worker: Option<u32>,
-    /// What was measured, as SIGUSR1 calls it.
-    pub name: String,
-    /// `us`, `ns` or `B`.
-    pub unit: String,
-    /// How often.
-    pub count: u64,
-    /// Half are below.
-    pub p50: u64,
-    /// 90% are below.
-    pub p90: u64,
-    /// 99% are below.
-    pub p99: u64,
-    /// 99.9% are below.
-    pub p999: u64,
-    /// The greatest.
-    pub max: u64,
 }
 
 /// What has happened: a word for programs.

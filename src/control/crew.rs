@@ -157,8 +157,8 @@ impl Crew {
         }
     }
 
-    /// Sockets of this address that are here already, though no listener that stays has them. `gone`
-    /// are the listeners that are about to be removed.
+    /// Sockets of this address that are here already, though no listener that stays has them.
+    /// `gone` are the listeners that are about to be removed.
     pub(super) fn find_held(&self, bind: &Address, gone: &[u64]) -> Option<Held> {
         if self.left.borrow().position(bind).is_some() {
             return Some(Held::Left);

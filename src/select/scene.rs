@@ -20,7 +20,8 @@ pub(super) struct Scene<'a> {
     sound: bool,
     /// Below 100: whose share has not risen above this, in percent, is passed over.
     drawn: u8,
-    /// A backend may be ejected, in slow start, or have a full backlog: nearly always none is, and none is asked.
+    /// A backend may be ejected, in slow start, or have a full backlog: nearly always none is, and
+    /// none is asked.
     unusual: bool,
 }
 

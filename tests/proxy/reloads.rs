@@ -178,8 +178,8 @@ fn text(body: &Value) -> String {
     body.to_string()
 }
 
-/// What is in force, without what time and chance bring: ports that the kernel chose, how far a slow
-/// start is, and what happened when.
+/// What is in force, without what time and chance bring: ports that the kernel chose, how far a
+/// slow start is, and what happened when.
 fn state(balancer: &Balancer) -> [Value; 4] {
     let mut listeners = look(balancer, "/v1/listeners");
     for listener in listeners.as_array_mut().unwrap() {

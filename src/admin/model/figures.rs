@@ -65,3 +65,39 @@ impl TrafficStatus {
         self.bytes_up_per_s.saturating_add(self.bytes_down_per_s)
     }
 }
+
+/// Turns of the control thread's loop since the start, which no file and no client delays.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ControlStatus {
+    /// How many.
+    pub turns: u64,
+    /// Half took less, in µs.
+    pub p50_us: u64,
+    /// 99% took less, in µs.
+    pub p99_us: u64,
+    /// The longest, in µs.
+    pub max_us: u64,
+}
+
+/// A histogram over all that a worker saw since the start.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct HistogramStatus {
+    /// The worker; none: all together.
+    pub worker: Option<u32>,
+    /// What was measured, as SIGUSR1 calls it.
+    pub name: String,
+    /// `us`, `ns` or `B`.
+    pub unit: String,
+    /// How often.
+    pub count: u64,
+    /// Half are below.
+    pub p50: u64,
+    /// 90% are below.
+    pub p90: u64,
+    /// 99% are below.
+    pub p99: u64,
+    /// 99.9% are below.
+    pub p999: u64,
+    /// The greatest.
+    pub max: u64,
+}

@@ -41,7 +41,9 @@ fn a_refused_connect_is_named_so_however_short_the_timeout() {
         script.asks(&[]);
     }
     script.told(Event::ConnectFailed(REFUSED));
-    joins(&mut script, &[Op::Abandon(Fault::Backend)]);
+    script.asks(&[Op::Abandon(Fault::Backend), Op::Connect]);
+    script.told(Event::Spent);
+    joins(&mut script, &[]);
     script.ends(CloseReason::ConnectFailed, Manner::Reset);
     assert_eq!(script.session.summary().attempts, 3);
 }
@@ -160,12 +162,12 @@ fn a_backlog_that_stays_full_is_a_backend_that_does_not_answer() {
 #[test]
 fn what_is_not_permitted_here_counts_as_an_attempt_and_blames_nobody() {
     let mut script = Script::begin();
-    for _ in 0..2 {
+    for _ in 0..3 {
         script.told(Event::ConnectFailed(Errno(libc::EACCES)));
         script.asks(&[Op::Abandon(Fault::Local), Op::Connect]);
     }
-    script.told(Event::ConnectFailed(Errno(libc::EACCES)));
-    joins(&mut script, &[Op::Abandon(Fault::Local)]);
+    script.told(Event::Spent);
+    joins(&mut script, &[]);
     script.ends(CloseReason::ConnectFailed, Manner::Reset);
 }
 
