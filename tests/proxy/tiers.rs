@@ -6,7 +6,7 @@ use std::thread;
 use crate::balancer::Launch;
 use crate::fleet::Fleet;
 use crate::stage::{Stage, leave_all, proxy, source, spread, tally, with_one_and_two_workers};
-use crate::watchdog::watched;
+use crate::watchdog::{eventually, watched};
 
 #[test]
 fn a_backup_is_used_when_all_others_refuse() {
@@ -100,7 +100,9 @@ fn priority_spills_when_the_first_group_is_full() {
         assert_eq!(stage.visits(2), [3; 2]);
         stage.fleet.stop(3);
         assert!(stage.visits(2).iter().all(|backend| backend % 2 == 0));
+        // Clients that the dead one fails go to those that never failed, until this one is tried.
         stage.fleet.start(1);
+        eventually("the first group is back", || stage.visit() == 1);
         assert_eq!(stage.visits(5), [1; 5]);
         stage.finish();
     });
