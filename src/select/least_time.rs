@@ -18,11 +18,14 @@ use crate::pool::Tally;
 
 use super::Scene;
 
-/// Looks at every member twice. O(n).
+/// Looks at every member, twice each millisecond. O(n).
 #[derive(Clone, Debug)]
 pub(super) struct LeastTime {
     members: Arc<[u16]>,
     decay: u64,
+    /// The best one of them, as it was found last, and when: it may be a millisecond old.
+    best: Best,
+    looked_at: u64,
 }
 
 impl LeastTime {
@@ -30,6 +33,8 @@ impl LeastTime {
         Self {
             members,
             decay: decay_ns(settings),
+            best: Best::UNKNOWN,
+            looked_at: 0,
         }
     }
 
@@ -37,7 +42,17 @@ impl LeastTime {
         &self.members
     }
 
-    pub(super) fn pick(&self, scene: &Scene<'_>, rng: &mut Rng) -> Option<u16> {
+    pub(super) fn pick(&mut self, scene: &Scene<'_>, rng: &mut Rng) -> Option<u16> {
+        let now = scene.request.now >> LOOK_SHIFT;
+        if now != self.looked_at {
+            self.looked_at = now;
+            self.best = Best::of(&self.members, scene);
+        }
+        self.best.pick(&self.members, self.decay, scene, rng)
+    }
+
+    /// The same where several share it.
+    pub(super) fn pick_shared(&self, scene: &Scene<'_>, rng: &mut Rng) -> Option<u16> {
         pick(&self.members, self.decay, scene, rng)
     }
 }
@@ -49,15 +64,7 @@ pub(super) fn decay_ns(settings: config::LeastTime) -> u64 {
 
 /// The soonest of some backends.
 pub(super) fn pick(members: &[u16], decay: u64, scene: &Scene<'_>, rng: &mut Rng) -> Option<u16> {
-    let best = Best::of(members, scene);
-    scene.least(members, rng, |scene, index| {
-        let tally = &scene.backend(index).tally;
-        if tally.opened() == 0 {
-            return 0.0;
-        }
-        let weight = f64::from(scene.weight(index).max(1));
-        best.time_of(tally, scene.request.now, decay) * (scene.in_flight(index) + 1.0) / weight
-    })
+    Best::of(members, scene).pick(members, decay, scene, rng)
 }
 
 /// The backend that surely answers soonest.
@@ -70,42 +77,59 @@ struct Best {
 }
 
 impl Best {
+    const UNKNOWN: Self = Self {
+        high: f32::INFINITY,
+        average: 1.0,
+    };
+
     fn of(members: &[u16], scene: &Scene<'_>) -> Self {
-        let unknown = Self {
-            high: f32::INFINITY,
-            average: 1.0,
-        };
-        members.iter().fold(unknown, |best, &index| {
-            match scene.backend(index).tally.latency().known() {
-                Some(known) if known.high < best.high => Self {
-                    high: known.high,
-                    average: known.average,
-                },
-                Some(_) | None => best,
+        let known = |&index: &u16| scene.backend(index).tally.latency().known();
+        let known = members.iter().filter_map(known);
+        known.fold(Self::UNKNOWN, |best, known| {
+            if known.high < best.high {
+                let (high, average) = (known.high, known.average);
+                Self { high, average }
+            } else {
+                best
             }
         })
     }
 
-    /// The time that another one counts with, in µs: its own only if it surely is longer.
-    #[inline(always)]
-    fn time_of(&self, tally: &Tally, now: u64, decay: u64) -> f64 {
-        let time = match tally.latency().known() {
-            Some(known) if known.low > self.high => {
-                let average = if tally.waiting() == 0 {
-                    known.faded(now, decay)
-                } else {
-                    known.average
-                };
-                // Those that differ by little are hardly told apart by chance.
-                let surely = (SURELY * (known.low / self.high - 1.0)).min(1.0);
-                self.average + surely * (average - self.average).max(0.0)
-            }
-            Some(_) | None => self.average,
+    fn pick(self, members: &[u16], decay: u64, scene: &Scene<'_>, rng: &mut Rng) -> Option<u16> {
+        scene.least(members, rng, |scene, index| {
+            let tally = &scene.backend(index).tally;
+            let low = tally.latency().low();
+            let time = if low > self.high {
+                self.longer(low, tally, scene.request.now, decay)
+            } else if low > 0.0 || tally.opened() > 0 {
+                self.average
+            } else {
+                return 0.0;
+            };
+            let weight = f64::from(scene.weight(index).max(1));
+            f64::from(time) * (scene.in_flight(index) + 1.0) / weight
+        })
+    }
+
+    /// The time that one counts with which surely takes longer, in µs.
+    fn longer(self, low: f32, tally: &Tally, now: u64, decay: u64) -> f32 {
+        let latency = tally.latency();
+        let Some(known) = latency.known() else {
+            return self.average;
         };
-        f64::from(time)
+        let average = if tally.waiting() == 0 {
+            known.faded(now, decay)
+        } else {
+            known.average
+        };
+        // Those that differ by little are hardly told apart by chance.
+        let surely = (SURELY * (low / self.high - 1.0)).min(1.0);
+        self.average + surely * (average - self.average).max(0.0)
     }
 }
 
 /// The inverse of the part by which a range must lie above the best one for its average to count in
 /// full.
 const SURELY: f32 = 2.0;
+/// Of a time in ns, to about a millisecond: as long the best one stays the same.
+const LOOK_SHIFT: u32 = 20;

@@ -212,7 +212,7 @@ impl Then {
     fn pick(&self, scene: &Scene<'_>, rng: &mut Rng) -> Option<u16> {
         match self {
             Self::LeastConnections(strategy) => strategy.pick(scene, rng),
-            Self::LeastTime(strategy) => strategy.pick(scene, rng),
+            Self::LeastTime(strategy) => strategy.pick_shared(scene, rng),
             Self::PowerOfTwo(strategy) => strategy.pick(scene, rng),
         }
     }
