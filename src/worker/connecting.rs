@@ -74,6 +74,8 @@ impl<K: Kernel> Worker<K> {
     /// What the next connection to a backend begins at: each of its origins in turn.
     fn origin(&mut self, key: usize, backend: &Backend) -> Origin {
         if backend.origins.is_empty() {
+            // A lack of ports is held by this number: not by that of the attempt before.
+            self.slots[key].origin = 0;
             return Origin::default();
         }
         self.origin_turn = self.origin_turn.wrapping_add(1);

@@ -82,15 +82,18 @@ impl Prober {
         let stage = Cell::new(Stage::Connecting);
         let after = self.check().timeout;
         let (done, stalled) = running::within(after, self.converse(&stage)).await;
-        let late = || {
-            let stage = stage.get();
-            Err(Failure::Late { stage, after })
+        let failure = match done {
+            // The whole time passed while this process ran.
+            None => Some(Failure::Late {
+                stage: stage.get(),
+                after,
+            }),
+            // The backend may have waited for this process, and hung up meanwhile.
+            Some(Err(_)) if stalled => Some(Failure::Stalled),
+            Some(outcome) => outcome.err(),
         };
-        let failure = done.unwrap_or_else(late).err();
-        // The backend may have waited for this process, or hung up meanwhile.
-        let stalled = stalled.then_some(Failure::Stalled);
         Outcome {
-            failure: failure.map(|failure| stalled.unwrap_or(failure)),
+            failure,
             at: started,
             took: sys::monotonic().saturating_sub(started),
         }

@@ -105,7 +105,7 @@ impl Client {
             let loaded = loading.await;
             let no_thread = |_| {
                 let why = "no thread can be made to read certificates";
-                Some((Err(Failure::Unfit(why.to_owned())), None))
+                Some((Err(Failure::Lacking(why.to_owned())), None))
             };
             if let Some((made, version)) = loaded.unwrap_or_else(no_thread) {
                 let at = sys::monotonic();
