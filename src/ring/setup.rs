@@ -125,7 +125,7 @@ pub enum SetupError {
          LimitMEMLOCK=) or the container's memory limit"
     )]
     NoMemory,
-    /// A name in [`WITHOUT`].
+    /// A name in `MAHORAGA_WITHOUT`.
     #[error("invalid feature `{name}` in {WITHOUT}: expected one of {known}")]
     UnknownFeature {
         /// As given.
@@ -139,7 +139,7 @@ pub enum SetupError {
 }
 
 /// Looks once, before any thread is made, whether the kernel can do what workers need. The
-/// features that [`WITHOUT`] names count as missing.
+/// features that `MAHORAGA_WITHOUT` names count as missing.
 ///
 /// # Errors
 /// [`SetupError`] names what is missing and how to allow it.
