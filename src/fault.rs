@@ -134,7 +134,7 @@ impl Fault {
 
     /// Whether it counts as a failure of the backend.
     ///
-    /// That a backend is unreachable counts too: such a backend serves no client, whoever is to
+    /// That a backend is unreachable counts too: such a backend serves no client, whatever is to
     /// blame, and `ejection.share` bounds what a broken route of this machine can take out.
     #[must_use]
     pub fn blames_backend(self) -> bool {

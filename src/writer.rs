@@ -1,5 +1,5 @@
 //! A file or stream that is written to by a thread of its own, so that a disk that does not answer
-//! and a pipe that nobody reads stop nobody else.
+//! and a pipe without a reader stop nothing else.
 //!
 //! Records wait in a bounded queue. What it has no room for is handed back, or dropped and counted;
 //! it never waits.

@@ -46,7 +46,7 @@ pub struct Status {
     /// each with the remedy.
     #[serde(default)]
     pub lacks: Vec<String>,
-    /// How long clients waited: of late, and since the start.
+    /// How long clients waited: in the last 10 s and minute, and since the start.
     #[serde(default)]
     pub latencies: Vec<LatencyStatus>,
     /// What came of reading the configuration again.

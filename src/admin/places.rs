@@ -1,5 +1,5 @@
 //! The places of a server's connections. Once all are taken, the connection that has been idle for
-//! longest gives its place to the next: silent clients keep nobody from asking.
+//! longest gives its place to the next: silent clients keep no other client from asking.
 //!
 //! A connection is idle while the control thread has nothing to answer on it: also in the middle of
 //! a request's head or body, which may never come.

@@ -370,7 +370,7 @@ Environment:
 
 Signals:
   SIGTERM, SIGINT, SIGQUIT
-                   Stop: accept nobody, give sessions the grace to end; a
+                   Stop: accept no more clients, let sessions end; a
                    second one ends the process at once
   SIGUSR1          Write histograms to standard error and the histogram log
   SIGHUP           Reopen the files of the logs, after they were moved away;

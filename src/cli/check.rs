@@ -31,7 +31,7 @@ pub(super) fn check(path: &Path, deny_warnings: bool) -> ExitCode {
     if !refusals.is_empty() || deny_warnings && warnings > 0 {
         return ExitCode::from(super::USAGE);
     }
-    // Whoever closed standard output did not want to read it.
+    // A reader that closed standard output did not want to read it.
     let _ = writeln!(io::stdout(), "{}", not_looked_at(&config));
     ExitCode::SUCCESS
 }

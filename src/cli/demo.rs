@@ -29,7 +29,7 @@ pub(super) fn demo() -> ExitCode {
     };
     run::run_then(&demo_config(front, &backends), None, "warn", || {
         let welcome = welcome(front, &backends);
-        // Standard output may be a full pipe, or closed: then nobody wants to read it.
+        // Standard output may be a full pipe, or closed: then there is no reader to wait for.
         thread::spawn(move || io::stdout().write_all(welcome.as_bytes()));
     })
 }

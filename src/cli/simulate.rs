@@ -53,7 +53,7 @@ pub(super) fn simulate(args: &SimulateArgs) -> ExitCode {
     } else {
         simulate::table(&outcomes, own)
     };
-    // Whoever closed standard output did not want to read it.
+    // A reader that closed standard output did not want to read it.
     let _ = io::stdout().write_all(text.as_bytes());
     match &args.svg {
         Some(path) => draw(&outcomes, path),

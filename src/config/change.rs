@@ -330,7 +330,7 @@ fn judge_pool(config: &mut Config, name: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// The first mistake, without places of a text that nobody has seen.
+/// The first mistake, without places of a text that no person has seen.
 fn sentence(error: &ConfigError) -> String {
     let sentence = match error {
         ConfigError::Mistakes(mistakes) => mistakes.first().map(|one| one.sentence.as_str()),

@@ -20,7 +20,7 @@ pub(super) fn begin<T: Send + 'static>(
     let (done, outcome) = oneshot::channel();
     let pool = POOL.get_or_init(Pool::default);
     pool.take(Box::new(move || {
-        // Nobody may wait for it any more.
+        // The receiver may be gone.
         let _ = done.send(call());
     }));
     outcome

@@ -56,8 +56,8 @@ impl Balancer {
         self.publish_soon();
     }
 
-    /// Closes the sessions of those that went down, where their pools say so, once nobody new comes
-    /// to them. While a pool panics they wait: it may be the check.
+    /// Closes the sessions of those that went down, where their pools say so, once no new session
+    /// comes to them. While a pool panics they wait: it may be the check.
     pub(super) fn close_downed(&mut self) {
         let mut orders = Vec::new();
         self.downed.retain(|(pool, backend)| {

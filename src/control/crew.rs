@@ -53,7 +53,7 @@ pub(super) struct Listening {
 pub(super) struct Left {
     /// With when they are closed here, in ns of the workers' clock.
     open: Vec<(Listening, u64)>,
-    /// Those that were closed here of late, with when. Workers may hold them still.
+    /// Those that were closed here recently, with when. Workers may hold them still.
     closed: Vec<(Address, u64)>,
 }
 
@@ -131,7 +131,7 @@ impl Crew {
     }
 
     /// Takes note of what is listened on. The file of a Unix listener that is gone goes first, so
-    /// that nobody finds a socket which is about to be closed; to those of TCP nobody new comes.
+    /// that no client finds a socket which is about to be closed; to those of TCP no new one comes.
     pub(super) fn note(&self, snapshot: &Snapshot, new: Vec<Bound>) {
         let mut listening = self.listening.borrow_mut();
         let stays = |id: &u64| snapshot.listeners.iter().any(|listener| listener.id == *id);
@@ -270,7 +270,7 @@ impl Left {
     fn add(&mut self, its: Listening) {
         let is_tcp = matches!(its.bind, Address::Tcp(_));
         let until = match (its.bound.handed_in, is_tcp) {
-            // Its maker listens on: nobody can bind the address anew.
+            // Its maker listens on: no other socket can bind the address.
             (true, _) => u64::MAX,
             (false, true) => {
                 let closing = its.bound.sockets.iter().map(sys::let_nobody_in);

@@ -11,7 +11,7 @@ use crate::worker::Stats;
 use super::balancer::Key;
 use super::events::{Events, Subject, Weight};
 
-/// What was lacking of late.
+/// What was lacking recently.
 #[derive(Default)]
 pub(super) struct Lacks {
     /// Failures for want of descriptors or memory so far.

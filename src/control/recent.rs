@@ -1,4 +1,4 @@
-//! Latencies of late: looks at what the workers count, of the last minute.
+//! Recent latencies: looks at what the workers count, of the last minute.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

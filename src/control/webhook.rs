@@ -246,7 +246,7 @@ async fn connect(host: &str, port: u16) -> Result<TcpStream, PostError> {
     let mut failed = name(&"it has no address");
     for ip in found {
         match TcpStream::connect(SocketAddr::new(ip, port)).await {
-            // Nobody listens there, and the kernel took that very port.
+            // There is no listener, and the kernel took that very port.
             Ok(stream) if sys::is_one_end(stream.local_addr().ok(), stream.peer_addr().ok()) => {
                 failed = io::Error::from_raw_os_error(libc::ECONNREFUSED).into();
             }

@@ -1,5 +1,5 @@
 //! A backend that can't take another connection just now, though it has fewer than it may have:
-//! the backlog of its Unix socket is full. Nobody says when there is room, so it is asked again
+//! the backlog of its Unix socket is full. Nothing says when there is room, so it is asked again
 //! after a wait, which grows while the answer is the same: by one client for all that wait.
 
 use std::sync::atomic::{AtomicU64, Ordering};

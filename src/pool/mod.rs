@@ -243,7 +243,7 @@ impl Pool {
         times.min()
     }
 
-    /// Whether those that are ejected are taken all the same: nobody else is up. Where the pool is
+    /// Whether those that are ejected are taken all the same: no other is up. Where the pool is
     /// to fail open it panics once the control thread knows.
     #[must_use]
     pub fn is_desperate(&self) -> bool {

@@ -253,7 +253,7 @@ mod tests {
             left + backups_left
         };
         assert_eq!(reached, expected, "{pool:?}");
-        // Who is down is never reached unless it panics; who is ejected is where nobody else is up.
+        // Who is down is never reached unless it panics; who is ejected is where no other is up.
         let met: Vec<_> = pool.reachable().collect();
         assert!(pool.panic || met.iter().all(|one| one.health == Health::Up));
         let up = |one: &&Arc<Backend>| one.is_ready() && one.health == Health::Up;

@@ -245,7 +245,7 @@ fn pick(scene: &Scene<'_>, ranks: &mut [Picker], rng: &mut Rng) -> Option<u16> {
     let thinned = scene.thinned(rng);
     ranks.iter_mut().find_map(|rank| {
         let thin = thinned.and_then(|scene| rank.pick(&scene, rng));
-        // Who is in slow start takes all that nobody else can.
+        // A backend in slow start takes all that no other can.
         thin.or_else(|| rank.pick(scene, rng))
     })
 }

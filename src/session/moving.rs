@@ -288,7 +288,7 @@ impl Session {
     }
 }
 
-/// Whether the kernel lacked something, whoever is at the other end.
+/// Whether the kernel lacked something, for any peer.
 fn is_short(errno: Errno) -> bool {
     Fault::of_traffic(errno, Fault::Client) == Fault::Resources
 }

@@ -27,7 +27,7 @@ pub fn open_to_append(path: &Path, mode: u32) -> io::Result<File> {
                 error
             }
         })?;
-    // Whoever writes is ready to wait, or has a ring that is.
+    // The writer may wait, or has a ring that does.
     if !file.metadata()?.file_type().is_file() {
         make_blocking(&file)?;
     }
@@ -74,7 +74,7 @@ fn make_blocking(file: &File) -> io::Result<()> {
 /// What opening it would say.
 pub fn can_append_to(path: &Path) -> io::Result<()> {
     match fs::metadata(path) {
-        // Whoever reads it would take the end of this look for the end of the log.
+        // A reader would take the end of this look for the end of the log.
         Ok(found) if found.file_type().is_fifo() => Ok(()),
         Ok(_) => {
             let mut options = OpenOptions::new();

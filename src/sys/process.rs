@@ -117,7 +117,7 @@ fn mask_signals<'a>(how: libc::c_int, signals: impl Iterator<Item = &'a libc::c_
 const ENDING: [libc::c_int; 3] = [libc::SIGTERM, libc::SIGINT, libc::SIGQUIT];
 /// They ask it for something.
 const WAITING: [libc::c_int; 3] = [libc::SIGHUP, libc::SIGUSR1, libc::SIGUSR2];
-/// They would end it, and nobody who sends one can mean that: timers that it never sets, and a file
+/// They would end it, and no sender can mean that: timers that it never sets, and a file
 /// beyond RLIMIT_FSIZE, of which the write that failed tells as well.
 const MEANINGLESS: [libc::c_int; 5] = [
     libc::SIGALRM,

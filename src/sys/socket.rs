@@ -55,7 +55,7 @@ pub fn listen_all(to: &Address, count: usize, is_ours: bool) -> io::Result<Bound
                 first => first?,
             };
             let bound = first.local_addr()?.as_socket().unwrap_or(*wanted);
-            // Nobody else listens there by now: the group begins with this one.
+            // No other socket listens there by now: the group begins with this one.
             first.set_reuse_port(true)?;
             let mut sockets = vec![first.into()];
             for _ in 1..count {

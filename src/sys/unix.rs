@@ -31,7 +31,7 @@ impl SocketFile {
     /// Removes the file if it is still the one that was made.
     pub fn remove(&self) {
         if self.identity.is_some() && identity(&self.path) == self.identity {
-            // Whoever was quicker wanted the same.
+            // Another one may have removed it first.
             let _ = fs::remove_file(&self.path);
         }
         self.lock.remove();
@@ -45,8 +45,8 @@ impl Drop for SocketFile {
 }
 
 /// A lock on a socket's path (flock(2) on a file beside it): of two processes that find a socket
-/// left behind, one replaces it. It belongs to the open file, so that whoever gets the descriptor
-/// has the lock; it ends with the last copy of that, however the process ends.
+/// left behind, one replaces it. It belongs to the open file, so that a process that gets the
+/// descriptor has the lock; it ends with the last copy of that, however the process ends.
 #[derive(Debug)]
 struct Lock {
     path: PathBuf,
@@ -80,7 +80,7 @@ impl Lock {
         }
     }
 
-    /// Removes the file; whoever locks the path next makes another one.
+    /// Removes the file; the next lock of the path makes another one.
     fn remove(&self) {
         let own = self.file.metadata().ok();
         let own = own.map(|own| (own.dev(), own.ino()));

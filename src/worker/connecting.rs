@@ -85,7 +85,7 @@ impl<K: Kernel> Worker<K> {
         backend.origins.nth(origin, User::Worker(worker, of))
     }
 
-    /// A socket that is connected to itself was refused: nobody listens there.
+    /// A socket that is connected to itself was refused: there is no listener.
     pub(super) fn disown(&self, completion: Completion) -> Completion {
         let slot = &self.slots[completion.token.slot() as usize];
         let ends = slot.backend.as_ref().zip(slot.target.as_ref());

@@ -349,7 +349,7 @@ fn encode(into: &mut String, text: &str) {
     }
 }
 
-/// The socket where nobody has named one: here, or else where the service has it.
+/// The socket where none is named: here, or else where the service has it.
 fn usual_socket() -> PathBuf {
     let service = fs::metadata(SERVICE_SOCKET).map_err(|error| error.kind());
     // Where it may not be looked at it may be all the same, and the answer says so.
@@ -395,7 +395,7 @@ const TIME: Duration = Duration::from_secs(5);
 /// The largest is a configuration: its file may have 16 MiB, and JSON escapes some of it.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
 
-/// Nobody listens where a socket is connected to itself: the kernel took that very port.
+/// A socket that is connected to itself found no listener: the kernel took that very port.
 fn refuse_itself(stream: TcpStream) -> io::Result<TcpStream> {
     if sys::is_one_end(stream.local_addr().ok(), stream.peer_addr().ok()) {
         return Err(ErrorKind::ConnectionRefused.into());

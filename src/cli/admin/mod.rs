@@ -82,7 +82,7 @@ fn show<T: Serialize>(asked: &Asked, value: &T, text: impl FnOnce(&T, Paint) -> 
     } else {
         text(value, Paint::of_stdout())
     };
-    // Whoever closed standard output did not want to read it.
+    // A reader that closed standard output did not want to read it.
     let _ = print(&text);
 }
 

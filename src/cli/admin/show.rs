@@ -158,7 +158,7 @@ fn status_text(status: &Status, paint: Paint) -> String {
     text + &latencies_text(&status.latencies, paint) + "\n" + &workers.text(paint)
 }
 
-/// How long clients waited of late, and since the start.
+/// How long clients waited: in the last 10 s and minute, and since the start.
 fn latencies_text(latencies: &[LatencyStatus], paint: Paint) -> String {
     if latencies.is_empty() {
         return String::new();

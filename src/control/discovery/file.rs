@@ -109,7 +109,7 @@ fn parse(text: &str) -> Result<Found, String> {
     Ok(Found::of(found.into_values().collect()))
 }
 
-/// Reads one line. Host names are refused, as nobody would look whether its address has
+/// Reads one line. Host names are refused, as no task would look whether its address has
 /// changed.
 fn backend(line: &str) -> Result<Backend, String> {
     let (address, _) = line.split_once(',').unwrap_or((line, ""));

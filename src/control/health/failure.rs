@@ -86,7 +86,7 @@ impl Failure {
             // unix(7): connect does not wait for a full backlog when it is nonblocking.
             (_, Some(Fault::Busy)) => Self::Broken("its backlog is full".to_owned()),
             (Some(libc::ENOENT), _) => Self::Broken("there is no such socket".to_owned()),
-            // That it can't be reached from here is what a check finds out, whoever is to blame.
+            // That it can't be reached from here is what a check finds out, whatever the cause.
             _ => Self::Broken(short(error)),
         }
     }

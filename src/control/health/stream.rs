@@ -47,7 +47,7 @@ impl Stream {
         let ends = [stream.socket.local_addr(), stream.socket.peer_addr()];
         let [own, peer] = ends.map(|end| end.ok().and_then(|end| end.as_socket()));
         if sys::is_one_end(own, peer) {
-            // Nobody listens there, and the kernel took that very port.
+            // There is no listener, and the kernel took that very port.
             let refused = io::Error::from_raw_os_error(libc::ECONNREFUSED);
             return Err(Failure::broken(&refused));
         }

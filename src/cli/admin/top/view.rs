@@ -101,7 +101,7 @@ fn draw_rates(frame: &mut Frame<'_>, area: Rect, model: &Model, look: Look) {
     }
 }
 
-/// How long clients waited: of late, and since the start.
+/// How long clients waited: in the last 10 s and minute, and since the start.
 fn draw_times(frame: &mut Frame<'_>, area: Rect, sample: &Sample, look: Look) {
     let latencies = &sample.status.latencies;
     for (column, one) in columns(area).into_iter().zip(latencies) {
