@@ -56,7 +56,8 @@ async fn swallow(to: SocketAddr, check: &Check, why: &str, silent: &Silent) {
     checks.follow(&config);
     assert_eq!(checks.targets(), 1_000);
     let mut seen = 0;
-    for _ in 0..1_000 {
+    // Checks that judge an answer tell of each backend first.
+    for _ in 0..2_000 {
         let news = tokio::time::timeout(Duration::from_millis(20), checks.next()).await;
         if news == Ok(News::FirstRound) {
             break;
