@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use socket2::{Domain, SockRef, Socket, Type};
 
 use crate::balancer::Balancer;
@@ -141,10 +142,16 @@ pub(crate) fn session(balancer: &Balancer, backend: &TcpListener) -> (TcpStream,
     (client, backend)
 }
 
-/// An address on which nobody listens.
+/// An address without a listener. Its port stays bound to the end of the process: else the kernel
+/// may give it to a listener of another test, which accepts and says nothing.
 pub(crate) fn nobody() -> String {
-    // Not given out again at once: the kernel goes on with other ports.
-    listen().1
+    static BOUND: Mutex<Vec<Socket>> = Mutex::new(Vec::new());
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    socket.bind(&any.into()).unwrap();
+    let address = socket.local_addr().unwrap().as_socket().unwrap();
+    BOUND.lock().push(socket);
+    address.to_string()
 }
 
 pub(crate) fn limit_waits(stream: &TcpStream) {
