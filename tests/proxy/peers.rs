@@ -154,6 +154,19 @@ pub(crate) fn nobody() -> String {
     address.to_string()
 }
 
+/// An address that is free and stays so: below the ports that the kernel gives to others' sockets.
+pub(crate) fn free() -> String {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    let first = std::process::id() as usize;
+    loop {
+        let port = 20_000 + (first + NEXT.fetch_add(1, Ordering::SeqCst)) % 12_000;
+        let address = format!("127.0.0.1:{port}");
+        if TcpListener::bind(&address).is_ok() {
+            return address;
+        }
+    }
+}
+
 pub(crate) fn limit_waits(stream: &TcpStream) {
     stream.set_read_timeout(Some(patience())).unwrap();
     stream.set_write_timeout(Some(patience())).unwrap();

@@ -90,7 +90,7 @@ fn an_address_in_use_is_named() {
 fn a_start_right_after_sigkill_gets_the_same_addresses() {
     watched(|| {
         let backend = Backend::echo();
-        let (tcp, http) = (peers::nobody(), peers::nobody());
+        let (tcp, http) = (peers::free(), peers::free());
         let dir = std::env::temp_dir().join(format!("mahoraga-again-{}", std::process::id()));
         std::fs::create_dir_all(&dir).unwrap();
         let token = dir.join("token");
