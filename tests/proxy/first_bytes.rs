@@ -71,8 +71,13 @@ const KEYS: [(&str, Message); 6] = [
     ("rdp_cookie", user),
 ];
 
-fn hashed(fleet: &Fleet, key: &str) -> Launch {
-    proxy("hash", fleet, &[]).flag("--key", key)
+/// First bytes are waited for longer than any machine takes over them.
+pub(crate) fn hashed(fleet: &Fleet, key: &str) -> Launch {
+    by_key(proxy("hash", fleet, &[]), key)
+}
+
+pub(crate) fn by_key(launch: Launch, key: &str) -> Launch {
+    launch.flag("--key", key).flag("--peek-timeout", "1m")
 }
 
 /// Whatever else they say, wherever they come from, and at another balancer too.
@@ -93,7 +98,7 @@ fn has_one_backend(key: &str, message: Message) {
     let mut shuffled = stage.fleet.addresses();
     shuffled.rotate_left(1);
     let other = Launch::to(&shuffled).flag("--strategy", "hash");
-    let other = other.flag("--key", key).start();
+    let other = by_key(other, key).start();
     // By chance a backend of three has none of them in one run of 10^10.
     let backends = (0..60).map(|n| {
         let backend = stage.call(source(n), &message(n, 0)).leave();
@@ -213,7 +218,7 @@ fn a_megabyte_may_follow_at_once() {
 fn first_bytes_that_are_too_long_are_sent_on_as_they_are() {
     watched(|| {
         let fleet = Fleet::of(4);
-        let launch = hashed(&fleet, "http_cookie(SESSION)").flag("--peek-timeout", "1m");
+        let launch = hashed(&fleet, "http_cookie(SESSION)");
         let stage = Stage::start(launch, "hash", fleet);
         let by_address = stage.call(source(1), b"-\r\n").leave();
         let misses = stage.balancer.number("peek_misses");
@@ -237,7 +242,7 @@ fn first_bytes_that_are_too_long_are_sent_on_as_they_are() {
 fn who_surely_shows_no_key_is_served_by_address() {
     watched(|| {
         let fleet = Fleet::of(4);
-        let launch = hashed(&fleet, "http_host").flag("--peek-timeout", "1m");
+        let launch = hashed(&fleet, "http_host");
         let stage = Stage::start(launch.workers(2), "hash", fleet);
         let backends = (0..90).map(|n| {
             let others = stage.call(source(n), b"\x00\x01").leave();
@@ -263,7 +268,8 @@ fn who_surely_shows_no_key_is_served_by_address() {
 fn who_stays_silent_is_served_by_address_after_a_while() {
     watched(|| {
         let fleet = Fleet::of(4);
-        let launch = hashed(&fleet, "sni").flag("--peek-timeout", "100ms");
+        let launch = proxy("hash", &fleet, &[]).flag("--key", "sni");
+        let launch = launch.flag("--peek-timeout", "100ms");
         let stage = Stage::start(launch.workers(2), "hash", fleet);
         for n in 0..5 {
             let backend = stage.call(source(n), b"SSH-2.0-client\r\n").leave();
@@ -280,7 +286,7 @@ fn who_stays_silent_is_served_by_address_after_a_while() {
 fn clients_that_leave_while_they_are_looked_at_leave_nothing() {
     watched(|| {
         let fleet = Fleet::of(2);
-        let launch = hashed(&fleet, "http_host").flag("--peek-timeout", "1m");
+        let launch = hashed(&fleet, "http_host");
         let stage = Stage::start(launch, "hash", fleet);
         let clients: Vec<_> = (0..6).map(|_| stage.balancer.connect()).collect();
         for mut client in &clients[..3] {

@@ -154,15 +154,16 @@ pub(crate) fn nobody() -> String {
     address.to_string()
 }
 
-/// An address that is free and stays so: below the ports that the kernel gives to others' sockets.
+/// An address of loopback whose port is free on every address, and is given to no other test:
+/// below the ports that the kernel gives to others' sockets.
 pub(crate) fn free() -> String {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     let first = std::process::id() as usize;
     loop {
-        let port = 20_000 + (first + NEXT.fetch_add(1, Ordering::SeqCst)) % 12_000;
-        let address = format!("127.0.0.1:{port}");
-        if TcpListener::bind(&address).is_ok() {
-            return address;
+        let number = first + NEXT.fetch_add(1, Ordering::SeqCst);
+        let port = 20_000 + u16::try_from(number % 12_000).unwrap();
+        if TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).is_ok() {
+            return format!("127.0.0.1:{port}");
         }
     }
 }

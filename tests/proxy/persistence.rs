@@ -4,9 +4,10 @@ use std::thread;
 use std::time::Duration;
 
 use crate::balancer::Launch;
+use crate::first_bytes::by_key;
 use crate::fleet::Fleet;
 use crate::stage::{Stage, proxy, source, spread, tally, with_one_and_two_workers};
-use crate::watchdog::watched;
+use crate::watchdog::{patient, time, watched};
 
 const SOURCES: u32 = 80;
 
@@ -156,10 +157,14 @@ fn clients_are_forgotten_some_time_after_they_left() {
         let fleet = Fleet::of(3);
         let launch = proxy("round_robin", &fleet, &[]);
         let launch = launch.flag("--persist", "source_ip");
-        let stage = Stage::start(launch.flag("--persist-ttl", "1s"), "round_robin", fleet);
+        let stage = Stage::start(
+            launch.flag("--persist-ttl", &time(1_000)),
+            "round_robin",
+            fleet,
+        );
         let staying = stage.call(source(1), b"");
         assert_eq!([staying.backend, stage.visit_from(source(2))], [0, 1]);
-        thread::sleep(Duration::from_millis(1_200));
+        thread::sleep(patient(Duration::from_millis(1_200)));
         let visits = [2, 3].map(|n| stage.visit_from(source(n)));
         assert_eq!(visits, [2, 0], "in turn again");
         staying.leave();
@@ -192,11 +197,7 @@ fn sticky_round_robin_knows_hosts_again() {
     watched(|| {
         let fleet = Fleet::of(3);
         let launch = proxy("sticky_round_robin", &fleet, &[]).workers(2);
-        let stage = Stage::start(
-            launch.flag("--key", "http_host"),
-            "sticky_round_robin",
-            fleet,
-        );
+        let stage = Stage::start(by_key(launch, "http_host"), "sticky_round_robin", fleet);
         let mut sources = (0..).map(source);
         let mut each = || -> Vec<_> {
             let visit = |n| {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::balancer::{Balancer, Launch};
 use crate::network;
 use crate::peers::{Backend, ping};
-use crate::watchdog::{eventually, watched};
+use crate::watchdog::{eventually, patience, watched};
 
 /// A balancer that clients come to over a Unix socket, so that they need no ports.
 fn start(listener: &str, pool: &str) -> (Balancer, PathBuf) {
@@ -27,9 +27,7 @@ fn start(listener: &str, pool: &str) -> (Balancer, PathBuf) {
 
 fn connect(front: &Path) -> UnixStream {
     let client = UnixStream::connect(front).unwrap();
-    client
-        .set_read_timeout(Some(Duration::from_secs(20)))
-        .unwrap();
+    client.set_read_timeout(Some(patience())).unwrap();
     client
 }
 

@@ -11,18 +11,9 @@ use std::time::Duration;
 
 use crate::balancer::Launch;
 use crate::fleet::Fleet;
-use crate::peers::connect;
+use crate::peers::{self, connect};
 use crate::stage::{Guest, Stage, leave_all, source, tally};
 use crate::watchdog::{eventually, watched};
-
-/// A free port that the kernel gives to no other socket: a listener on every address is refused
-/// where somebody else listens on one of them.
-fn port_of_our_own() -> u16 {
-    let first = 20_000 + u16::try_from(std::process::id() % 10_000).unwrap();
-    let mut ports = first..32_000;
-    let free = |port: &u16| TcpListener::bind(("0.0.0.0", *port)).is_ok();
-    ports.find(free).unwrap()
-}
 
 /// Writes what `Launch::with_pool` wrote, with other fields of the pool, and has it read.
 pub(crate) fn reload(stage: &Stage, pool: &str) {
@@ -154,7 +145,7 @@ fn an_address_changes_its_form_and_comes_back_and_no_client_is_lost() {
         let fleet = Fleet::of(2);
         let pool = format!("strategy: \"random\", backends: [{}]", fleet.ron(&[]));
         let stage = Stage::start(Launch::with_pool(&pool).workers(2), "random", fleet);
-        let at = SocketAddr::from(([127, 0, 0, 1], port_of_our_own()));
+        let at: SocketAddr = peers::free().parse().unwrap();
         let port = at.port();
         let listener = |bind: &str| format!("(name: \"x\", bind: \"{bind}\", pool: \"default\")");
         let forms = ["127.0.0.1", "0.0.0.0", "[::]", "[::ffff:127.0.0.1]"];

@@ -15,7 +15,7 @@ use hdrhistogram::serialization::interval_log::{IntervalLogIterator, LogEntry};
 use crate::balancer::{Balancer, Launch};
 use crate::peers::{self, Backend, expect_end, expect_reset, ping};
 use crate::process::Process;
-use crate::watchdog::{eventually, watched};
+use crate::watchdog::{eventually, time, watched};
 
 /// The intervals of a histogram log: tag and histogram.
 fn intervals(log: &[u8]) -> Vec<(String, Histogram<u64>)> {
@@ -236,7 +236,7 @@ fn idle_sessions_end_and_half_closed_ones_sooner() {
     watched(|| {
         let (backend, to) = peers::listen();
         let balancer = Launch::to(&[to])
-            .flag("--idle-timeout", "400ms")
+            .flag("--idle-timeout", &time(1_000))
             .flag("--half-closed-timeout", "100ms")
             .start();
         let (mut client, mut accepted) = peers::session(&balancer, &backend);

@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use crate::balancer::{Balancer, Launch};
 use crate::peers::{Backend, echo, ping};
-use crate::watchdog::watched;
+use crate::watchdog::{patient, time, watched};
 
 fn stop_for(balancer: &Balancer, ms: u64, meanwhile: impl FnOnce()) {
     balancer.process.signal(libc::SIGSTOP);
     meanwhile();
-    thread::sleep(Duration::from_millis(ms));
+    thread::sleep(patient(Duration::from_millis(ms)));
     balancer.process.signal(libc::SIGCONT);
 }
 
@@ -28,8 +28,10 @@ fn a_stop_takes_no_probed_backend_down() {
         let backends: Vec<_> = (0..8).map(|_| slow()).collect();
         let names = backends.iter().map(|its| format!("\"{}\", ", its.address));
         let pool = format!(
-            "check: (type: \"send_expect\", send: \"hi\", expect: \"hi\", interval: \"200ms\", \
-             timeout: \"200ms\", fall: 1, initial: \"probe\"), backends: [{}]",
+            "check: (type: \"send_expect\", send: \"hi\", expect: \"hi\", interval: \"{}\", \
+             timeout: \"{}\", fall: 1, initial: \"probe\"), backends: [{}]",
+            time(200),
+            time(200),
             names.collect::<String>()
         );
         let balancer = Launch::with_pool(&pool).start();
@@ -50,13 +52,13 @@ fn what_came_during_a_stop_counts_before_the_deadlines() {
     watched(|| {
         let backend = Backend::echo();
         let launch = Launch::to(std::slice::from_ref(&backend.address));
-        let balancer = launch.flag("--idle-timeout", "500ms").start();
+        let balancer = launch.flag("--idle-timeout", &time(1_500)).start();
         // Far more than the kernel tells of in one wait.
         let mut clients: Vec<_> = (0..200).map(|_| balancer.connect()).collect();
         for client in &mut clients {
             ping(client, b"before");
         }
-        stop_for(&balancer, 800, || {
+        stop_for(&balancer, 1_900, || {
             for client in &mut clients {
                 client.write_all(b"meanwhile").unwrap();
             }

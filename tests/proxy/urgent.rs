@@ -9,9 +9,9 @@ use socket2::SockRef;
 
 use crate::balancer::Launch;
 use crate::bytes::Bytes;
+use crate::first_bytes::hashed;
 use crate::fleet::Fleet;
 use crate::peers::{self, expect_end};
-use crate::stage::proxy;
 use crate::watchdog::heavy;
 
 fn urgent(stream: &TcpStream) {
@@ -94,9 +94,7 @@ fn copied_bytes_around_urgent_data_arrive() {
 fn first_bytes_with_urgent_data_among_them_select_a_backend() {
     heavy(|| {
         let fleet = Fleet::of(2);
-        let balancer = proxy("hash", &fleet, &[])
-            .flag("--key", "http_path")
-            .start();
+        let balancer = hashed(&fleet, "http_path").start();
         for at in [0, 9, 20] {
             let request = b"GET /item HTTP/1.1\r\nHost: h\r\n\r\n";
             let mut client = balancer.connect();

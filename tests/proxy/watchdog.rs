@@ -11,12 +11,23 @@ pub(crate) fn patience() -> Duration {
     patient(Duration::from_secs(20))
 }
 
-/// A limit of time, multiplied by the variable `MAHORAGA_TEST_PATIENCE` (default 1): an emulated
-/// machine is many times slower (scripts/old-kernels.sh).
+/// A limit of time, multiplied by [`slowness`].
 pub(crate) fn patient(limit: Duration) -> Duration {
+    limit * slowness()
+}
+
+/// A time of a configuration, in proportion as [`patient`] has it: one that work on a quiet machine
+/// is to stay within, or the pace of probes, which an emulated machine could do nothing beside.
+pub(crate) fn time(ms: u64) -> String {
+    format!("{}ms", patient(Duration::from_millis(ms)).as_millis())
+}
+
+/// How much slower this machine is than a common one: the variable `MAHORAGA_TEST_PATIENCE`
+/// (default 1), as for an emulated one (scripts/old-kernels.sh).
+pub(crate) fn slowness() -> u32 {
     static FACTOR: OnceLock<u32> = OnceLock::new();
     let read = || env::var("MAHORAGA_TEST_PATIENCE").map_or(1, |factor| factor.parse().unwrap());
-    limit * *FACTOR.get_or_init(read)
+    *FACTOR.get_or_init(read)
 }
 
 /// Runs a test body, which fails when it takes longer than any busy machine would need.
