@@ -3,26 +3,40 @@
 #
 #   scripts/old-kernels.sh [KERNEL]... [-- TEST_ARGUMENT...]
 #
-# KERNEL is the beginning of a release, such as 6.1 or 6.12 (the default is both). The newest cloud
-# kernel of Debian that begins so is fetched and booted by qemu, emulated, with an initramfs that
-# holds the stripped binaries and their libraries: no disk, no network but loopback. What follows --
-# goes to the test program, such as the names of tests.
+# KERNEL is the beginning of a release, such as 6.1 or 6.12 (the default is both). The script fetches
+# Debian's newest cloud kernel that begins so, and boots it in qemu, which emulates the machine. The
+# initramfs holds the stripped binaries and their libraries: no disk, no network but loopback.
+# What follows -- goes to the test program, such as the names of tests or --skip NAME.
 #
-# PATIENCE   multiplies every wait of the tests (default 8: an emulated CPU is slow)
-# SECONDS_MAX  ends a machine that has not finished by then (default 3600)
-# KEEP       a directory for the fetched kernels (default target/old-kernels)
-# INSTALL=1  installs what is missing, as root
+# The output of the tests is shown as it comes. At the end stands for each kernel how many tests
+# passed, and for each that did not, why.
 #
-# Exit codes: 0 when every test passed on every kernel; 1 when one failed, or a machine did not end.
+# PATIENCE     how much slower than a common machine an emulated one is: multiplies each wait of the
+#              tests (default 12)
+# SECONDS_MAX  ends a machine that has not finished by then (default 7200)
+# KEEP         a directory for the fetched kernels and the build (default target/old-kernels)
+# TESTS        a test program that is built already, in the deps of its target directory
+# RESULTS      a directory for the output of the tests, one file for each kernel (default KEEP)
+# INSTALL=1    installs what is missing, as root
+#
+# Exit codes: 0 when every test passed on every kernel; 1 when one failed, or a machine did not end;
+# 2 when nothing could be run.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source-path=SCRIPTDIR source=../loadtest/lib.sh
 source loadtest/lib.sh
 help_if_asked "$@"
 
-PATIENCE=${PATIENCE:-8}
-SECONDS_MAX=${SECONDS_MAX:-3600}
+PATIENCE=${PATIENCE:-12}
+SECONDS_MAX=${SECONDS_MAX:-7200}
 KEEP=${KEEP:-${CARGO_TARGET_DIR:-target}/old-kernels}
+RESULTS=${RESULTS:-$KEEP}
+# Nothing ran, so the exit code is not that of a test.
+die() {
+    say "$(basename "$0"): $*"
+    exit 2
+}
+
 # Kernel options: messages on the serial line, and a panic ends the machine.
 BOOT='console=ttyS0 quiet panic=-1 rdinit=/init'
 
@@ -50,9 +64,11 @@ fetch_kernel() {
     ls "$dir"/boot/vmlinuz-*
 }
 
-# Builds the tests; prints the path of the test program.
+# Builds the tests; prints the path of the test program. Somewhat optimised: the emulated CPU takes
+# half the time over it.
 build_tests() {
-    cargo test --locked --no-run --test proxy --message-format=json-render-diagnostics |
+    CARGO_PROFILE_DEV_OPT_LEVEL=1 cargo test --locked --no-run --test proxy \
+        --target-dir "$KEEP/target" --message-format=json-render-diagnostics |
         grep -o '"executable":"[^"]*/proxy-[^"]*"' | tail -n 1 | cut -d '"' -f 4
 }
 
@@ -102,15 +118,40 @@ INIT
     (cd "$root" && find . | cpio -o -H newc --quiet | gzip -1) >"$image"
 }
 
-# Boots one kernel; its tests' output goes to the standard output. Fails when a test failed.
+# Boots the kernel $1 with the initramfs $2; the tests' output goes to the standard output and to $3.
+# Fails when a test failed, or when the machine ended before the tests had.
 run_on() {
-    local kernel=$1 image=$2 output=$WORK/output-$RANDOM status=0
+    local kernel=$1 image=$2 output=$3 status=0
     timeout "$SECONDS_MAX" qemu-system-x86_64 -accel tcg,thread=multi -cpu max -smp 2 -m 4096 \
         -nodefaults -no-user-config -display none -no-reboot -serial stdio \
         -kernel "$kernel" -initrd "$image" -append "$BOOT" </dev/null | stdbuf -oL tr -d '\r' |
         tee "$output" || status=$?
-    ((status == 0)) || say "the machine did not end within $SECONDS_MAX s"
-    grep -q '^exit code 0$' "$output"
+    case $status in
+    0) ;;
+    124) say "the machine did not end within $SECONDS_MAX s" ;;
+    *) say "qemu failed with $status" ;;
+    esac
+    ((status == 0)) && grep -q '^exit code 0$' "$output"
+}
+
+# What became of the tests, by their output $1: a line of counts, then a line for each that failed,
+# with its first panic, and for each that began to take long and did not end.
+results() {
+    awk '
+        /^kernel / { kernel = $2 }
+        /^test .* \.\.\. ok$/ { passed++; delete long[$2] }
+        /^test .* \.\.\. FAILED$/ { failed[$2] = "it did not say why"; names[++count] = $2; delete long[$2] }
+        /^test .* has been running for over/ { long[$2] = 1 }
+        /^---- .* stdout ----$/ { section = $2; wanted = 1 }
+        wanted == 2 { failed[section] = $0; wanted = 0 }
+        wanted == 1 && / panicked at / { wanted = 2 }
+        /^(Kernel panic|.*Kernel panic - )/ { panic = $0 }
+        END {
+            printf "%s: %d passed, %d failed\n", kernel ? kernel : "no kernel booted", passed, count
+            for (n = 1; n <= count; n++) printf "  %s: %s\n", names[n], failed[names[n]]
+            for (name in long) printf "  %s: did not end\n", name
+            if (panic) printf "  %s\n", panic
+        }' "$1"
 }
 
 kernels=()
@@ -123,15 +164,24 @@ done
 
 need_tools qemu-system-x86_64 busybox cpio strip
 if [[ ${INSTALL:-0} == 1 ]] && can_install; then apt-get update -q >/dev/null; fi
-test=$(build_tests)
-[[ -x $test ]] || die 'cannot build the tests: see the output of cargo test --no-run --test proxy'
+test=${TESTS:-$(build_tests)}
+[[ -x $test ]] || die 'cannot find or build the tests: see the output of cargo test --no-run --test proxy'
 make_initramfs "$test" "$WORK/initramfs" "$@"
+mkdir -p "$RESULTS"
 failed=()
+reports=()
 for release in "${kernels[@]}"; do
     package=$(package_of_kernel "$release")
     image=$(fetch_kernel "$package")
     say "booting $package"
-    run_on "$image" "$WORK/initramfs" || failed+=("$release")
+    output=$RESULTS/output-$release.txt
+    run_on "$image" "$WORK/initramfs" "$output" || failed+=("$release")
+    reports+=("$output")
 done
-((${#failed[@]} == 0)) || die "tests failed on ${failed[*]}"
-say "all tests passed on ${kernels[*]}"
+for output in "${reports[@]}"; do
+    results "$output"
+done
+if ((${#failed[@]})); then
+    say "$(basename "$0"): tests failed on ${failed[*]}"
+    exit 1
+fi
