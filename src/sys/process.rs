@@ -55,34 +55,77 @@ pub fn block_signals() {
     unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, ptr::null_mut()) };
 }
 
-/// Holds back every signal that would end the process: it is to be told of them, and is about to
-/// say how. To be called before anything else; [`release_signals`] or [`await_signals`] follows.
+/// What a signal means to the balancer.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Meaning {
+    /// It stops the program.
+    Stop,
+    /// It asks the program for something.
+    Request,
+    /// Nothing: the signal is ignored.
+    Nothing,
+    /// What it means to every program: faults, job control, the end at once, and what the kernel
+    /// ignores by itself.
+    Default,
+}
+
+/// The one table of signals. By default most of them end a program, so each that another process
+/// could send without a reason stands here.
+///
+/// SIGXCPU and SIGXFSZ are ignored as well. The soft RLIMIT_CPU is a warning, sent once a second,
+/// and a balancer that runs for months passes any: only the hard limit, a SIGKILL, ends it. A write
+/// beyond RLIMIT_FSIZE fails with EFBIG, which is reported where it happens.
+fn meaning(signal: libc::c_int) -> Meaning {
+    match signal {
+        libc::SIGTERM | libc::SIGINT | libc::SIGQUIT => Meaning::Stop,
+        libc::SIGHUP | libc::SIGUSR1 | libc::SIGUSR2 => Meaning::Request,
+        // Timers that it never sets, readiness and power that it never asks about.
+        libc::SIGALRM | libc::SIGVTALRM | libc::SIGPROF | libc::SIGIO | libc::SIGPWR => {
+            Meaning::Nothing
+        }
+        libc::SIGSTKFLT | libc::SIGXCPU | libc::SIGXFSZ => Meaning::Nothing,
+        // The C library keeps those below SIGRTMIN to itself.
+        real_time if real_time >= libc::SIGRTMIN() => Meaning::Nothing,
+        _ => Meaning::Default,
+    }
+}
+
+/// All signals that mean this.
+fn signals(which: Meaning) -> impl Iterator<Item = libc::c_int> {
+    (1..=libc::SIGRTMAX()).filter(move |&signal| meaning(signal) == which)
+}
+
+/// All signals that would end a program that handles none, though nothing is wrong.
+fn handled() -> impl Iterator<Item = libc::c_int> {
+    (1..=libc::SIGRTMAX()).filter(|&signal| meaning(signal) != Meaning::Default)
+}
+
+/// Holds back every signal that would end the process before the program says what they mean. To
+/// be called before anything else; [`release_signals`] or [`await_signals`] follows.
 pub fn hold_signals() {
-    let held = ENDING.iter().chain(&WAITING).chain(&MEANINGLESS);
-    mask_signals(libc::SIG_BLOCK, held);
+    mask_signals(libc::SIG_BLOCK, handled());
 }
 
 /// Lets signals do what they do to a program that handles none, or what handlers say that were
 /// installed meanwhile.
 pub fn release_signals() {
-    let held = ENDING.iter().chain(&WAITING).chain(&MEANINGLESS);
-    mask_signals(libc::SIG_UNBLOCK, held);
+    mask_signals(libc::SIG_UNBLOCK, handled());
 }
 
 /// The start of a program that handles signals once it runs. Until then the ones that stop it end
 /// it at once and in order, as nothing is open yet; those that ask for something wait for
 /// [`release_signals`]; those that mean nothing to it are ignored for good.
 pub fn await_signals() {
-    for signal in MEANINGLESS {
+    for signal in signals(Meaning::Nothing) {
         // SAFETY: no handler is installed.
         unsafe { libc::signal(signal, libc::SIG_IGN) };
     }
-    for signal in ENDING {
+    for signal in signals(Meaning::Stop) {
         let handler: extern "C" fn(libc::c_int) = end_at_once;
         // SAFETY: the handler makes a single call that is async-signal-safe (signal-safety(7)).
         unsafe { libc::signal(signal, handler as libc::sighandler_t) };
     }
-    let released = ENDING.iter().chain(&MEANINGLESS);
+    let released = signals(Meaning::Stop).chain(signals(Meaning::Nothing));
     mask_signals(libc::SIG_UNBLOCK, released);
 }
 
@@ -90,7 +133,7 @@ pub fn await_signals() {
 /// be installed: tokio's would call them as well. [`release_signals`] follows.
 pub fn replace_handlers() {
     hold_signals();
-    for signal in ENDING {
+    for signal in signals(Meaning::Stop) {
         // SAFETY: no handler is installed.
         unsafe { libc::signal(signal, libc::SIG_DFL) };
     }
@@ -102,30 +145,16 @@ extern "C" fn end_at_once(_: libc::c_int) {
 }
 
 /// Blocks or unblocks signals in the calling thread and those that it makes.
-fn mask_signals<'a>(how: libc::c_int, signals: impl Iterator<Item = &'a libc::c_int>) {
+fn mask_signals(how: libc::c_int, signals: impl Iterator<Item = libc::c_int>) {
     // SAFETY: a `sigset_t` is a bit mask: zeroes are an empty one.
     let mut set: libc::sigset_t = unsafe { mem::zeroed() };
-    for &signal in signals {
+    for signal in signals {
         // SAFETY: `set` is written during the call only.
         unsafe { libc::sigaddset(&raw mut set, signal) };
     }
     // SAFETY: `set` is read during the call only; the old mask is not asked for.
     unsafe { libc::pthread_sigmask(how, &raw const set, ptr::null_mut()) };
 }
-
-/// They stop the program.
-const ENDING: [libc::c_int; 3] = [libc::SIGTERM, libc::SIGINT, libc::SIGQUIT];
-/// They ask it for something.
-const WAITING: [libc::c_int; 3] = [libc::SIGHUP, libc::SIGUSR1, libc::SIGUSR2];
-/// They would end it, and no sender can mean that: timers that it never sets, and a file
-/// beyond RLIMIT_FSIZE, of which the write that failed tells as well.
-const MEANINGLESS: [libc::c_int; 5] = [
-    libc::SIGALRM,
-    libc::SIGVTALRM,
-    libc::SIGPROF,
-    libc::SIGIO,
-    libc::SIGXFSZ,
-];
 
 /// The soft and the hard limit of descriptors (RLIMIT_NOFILE), for each descriptor table.
 #[must_use]

@@ -133,8 +133,13 @@ fn signals_that_ask_for_nothing_are_survived_and_sigusr2_says_so() {
     watched(|| {
         let backend = Backend::echo();
         let balancer = Launch::to(std::slice::from_ref(&backend.address)).start();
-        let signals = [libc::SIGALRM, libc::SIGVTALRM, libc::SIGPROF, libc::SIGIO];
-        for signal in signals.into_iter().chain([libc::SIGXFSZ, libc::SIGUSR2]) {
+        let timers = [libc::SIGALRM, libc::SIGVTALRM, libc::SIGPROF];
+        let machine = [libc::SIGIO, libc::SIGPWR, libc::SIGSTKFLT];
+        let limits = [libc::SIGXCPU, libc::SIGXFSZ];
+        let others = [libc::SIGPIPE, libc::SIGCHLD, libc::SIGURG, libc::SIGWINCH];
+        let signals = timers.into_iter().chain(machine).chain(limits);
+        let signals = signals.chain(others).chain([libc::SIGUSR2]);
+        for signal in signals.chain(libc::SIGRTMIN()..=libc::SIGRTMAX()) {
             balancer.process.signal(signal);
         }
         eventually("a line", || {
