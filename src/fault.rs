@@ -38,6 +38,15 @@ impl Fault {
         Self::Local,
     ];
 
+    /// Whether a connect that failed by it never left this machine.
+    #[must_use]
+    pub fn is_unsent(self) -> bool {
+        matches!(
+            self,
+            Self::Busy | Self::Ports | Self::Resources | Self::Local
+        )
+    }
+
     /// What a connect that failed by it is counted as.
     #[must_use]
     pub fn as_str(self) -> &'static str {

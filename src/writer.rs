@@ -11,7 +11,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use crossbeam::channel::{self, Receiver, Sender, TrySendError};
+use crossbeam::channel::{self, Receiver, RecvTimeoutError, Sender, TrySendError};
+use tokio::sync::oneshot;
 
 use crate::sys;
 
@@ -38,14 +39,17 @@ pub trait Outlet: Send + 'static {
     /// A record was written: there is room again.
     fn written(&mut self) {}
 
-    /// [`Self::open_again`] failed.
+    /// [`Self::open_again`] failed, and is tried again each second.
     fn not_opened(&mut self, _error: &io::Error) {}
+
+    /// [`Self::open_again`] succeeded after it had failed.
+    fn opened_again(&mut self) {}
 }
 
 #[derive(Debug)]
 enum Job {
     Record(Vec<u8>),
-    OpenAgain,
+    OpenAgain(oneshot::Sender<Result<(), String>>),
 }
 
 #[derive(Debug, Default)]
@@ -103,11 +107,18 @@ impl Writer {
         }
     }
 
-    /// Opens the file again once what waits is written.
-    pub fn open_again(&self) {
-        if self.jobs.try_send(Job::OpenAgain).is_err() {
+    /// Opens the file again once what waits is written. Answers when that is done, or with why the
+    /// first try failed; a stream that does not take what waits does not answer.
+    #[must_use]
+    pub fn open_again(&self) -> oneshot::Receiver<Result<(), String>> {
+        let (done, outcome) = oneshot::channel();
+        if let Err(refused) = self.jobs.try_send(Job::OpenAgain(done)) {
             self.shared.open_again.store(true, Ordering::Release);
+            if let Job::OpenAgain(done) = refused.into_inner() {
+                let _ = done.send(Err("it does not take the lines of before".to_owned()));
+            }
         }
+        outcome
     }
 
     /// Records that [`Self::push_or_drop`] dropped.
@@ -133,17 +144,19 @@ impl Writer {
 fn run(mut file: File, mut outlet: impl Outlet, jobs: &Receiver<Job>, shared: &Shared) {
     // They are the main thread's, which holds them back at times.
     sys::block_signals();
-    let open_again = |file: &mut File, outlet: &mut dyn Outlet| match outlet.open_again() {
-        Ok(Some(opened)) => *file = opened,
-        Ok(None) => {}
-        Err(error) => outlet.not_opened(&error),
-    };
-    for job in jobs {
-        if shared.open_again.swap(false, Ordering::AcqRel) {
-            open_again(&mut file, &mut outlet);
+    let mut failed = false;
+    loop {
+        let job = if failed {
+            jobs.recv_timeout(REOPEN_PAUSE)
+        } else {
+            jobs.recv().map_err(|_| RecvTimeoutError::Disconnected)
+        };
+        let due = matches!(job, Err(RecvTimeoutError::Timeout));
+        if shared.open_again.swap(false, Ordering::AcqRel) || due {
+            let _ = open_again(&mut file, &mut outlet, &mut failed);
         }
         match job {
-            Job::Record(record) => {
+            Ok(Job::Record(record)) => {
                 shared.bytes.fetch_sub(record.len(), Ordering::Relaxed);
                 match write(&mut file, &record) {
                     Ok(()) => outlet.written(),
@@ -151,7 +164,33 @@ fn run(mut file: File, mut outlet: impl Outlet, jobs: &Receiver<Job>, shared: &S
                 }
                 shared.records.fetch_sub(1, Ordering::AcqRel);
             }
-            Job::OpenAgain => open_again(&mut file, &mut outlet),
+            Ok(Job::OpenAgain(done)) => {
+                // Whoever asked may have gone away.
+                let _ = done.send(open_again(&mut file, &mut outlet, &mut failed));
+            }
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
+    }
+}
+
+/// Opens the file again; `failed`: the last try did.
+fn open_again(file: &mut File, outlet: &mut impl Outlet, failed: &mut bool) -> Result<(), String> {
+    match outlet.open_again() {
+        Ok(opened) => {
+            if let Some(opened) = opened {
+                *file = opened;
+            }
+            if std::mem::take(failed) {
+                outlet.opened_again();
+            }
+            Ok(())
+        }
+        Err(error) => {
+            if !std::mem::replace(failed, true) {
+                outlet.not_opened(&error);
+            }
+            Err(error.to_string())
         }
     }
 }
@@ -176,6 +215,8 @@ pub(crate) const RECORDS_MAX: usize = 8_192;
 const BYTES_MAX: usize = 4 << 20;
 /// How often [`Writer::flush`] looks.
 const LOOK: Duration = Duration::from_millis(1);
+/// From one try to open a rotated file to the next.
+const REOPEN_PAUSE: Duration = Duration::from_secs(1);
 /// How often a full nonblocking pipe is tried.
 const ROOM: Duration = Duration::from_millis(10);
 

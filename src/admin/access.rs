@@ -53,7 +53,10 @@ pub enum TokenError {
     #[error("token file {0} is open to every user: `chmod o= {0}` closes it")]
     Open(PathBuf),
     /// It holds no token.
-    #[error("token file {0} holds no token: 16 to 256 visible ASCII characters are wanted")]
+    #[error(
+        "invalid token in {0}: expected 16 to 256 visible ASCII characters, or `none`; \
+         `openssl rand -hex 16` makes one"
+    )]
     Malformed(PathBuf),
     /// Whoever may look could change things too.
     #[error("the token files {0} and {1} hold the same token")]
@@ -97,13 +100,16 @@ impl fmt::Debug for Tokens {
 
 impl Pair {
     fn read(from: &AdminHttp) -> Result<Self, TokenError> {
-        let read = |path: &Option<PathBuf>| path.as_deref().map(token_in).transpose();
+        let read = |path: &Option<PathBuf>| {
+            let token = path.as_deref().map(token_in).transpose();
+            token.map(Option::flatten)
+        };
         let pair = Self {
             read: read(&from.read_token)?,
             write: read(&from.write_token)?,
         };
         match (&from.read_token, &from.write_token) {
-            (Some(one), Some(two)) if pair.read == pair.write => {
+            (Some(one), Some(two)) if pair.read.is_some() && pair.read == pair.write => {
                 Err(TokenError::Same(one.clone(), two.clone()))
             }
             _ => Ok(pair),
@@ -111,7 +117,8 @@ impl Pair {
     }
 }
 
-fn token_in(path: &Path) -> Result<Token, TokenError> {
+/// The token in a file; `None`: it says that there is none, which closes its role.
+fn token_in(path: &Path) -> Result<Option<Token>, TokenError> {
     let unreadable = |error| TokenError::Unreadable {
         path: path.to_owned(),
         error,
@@ -126,9 +133,14 @@ fn token_in(path: &Path) -> Result<Token, TokenError> {
         .read_to_end(&mut text)
         .map_err(unreadable)?;
     let text = std::str::from_utf8(&text).unwrap_or_default().trim();
-    Some(text)
+    if text == NO_TOKEN {
+        return Ok(None);
+    }
+    let token = Some(text)
         .filter(|text| text.len() >= TOKEN_MIN && text.bytes().all(|b| b.is_ascii_graphic()))
-        .and_then(Token::new)
+        .and_then(Token::new);
+    token
+        .map(Some)
         .ok_or_else(|| TokenError::Malformed(path.to_owned()))
 }
 
@@ -264,6 +276,8 @@ fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>
     }
 }
 
+/// A file that says this stands for no token: systemd hands it in for a credential without a file.
+const NO_TOKEN: &str = "none";
 /// Bytes of a token: a guess must be hopeless.
 const TOKEN_MIN: usize = 16;
 const TOKEN_MAX: usize = 256;

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
+use tokio::sync::oneshot;
 
 use super::Author;
 use crate::sys;
@@ -14,7 +15,7 @@ use crate::writer::{Outlet, Writer};
 
 /// Where the lines go. What waits to be written when this is dropped has a second.
 #[derive(Debug)]
-pub struct Audit(Option<Writer>);
+pub struct Audit(Option<(PathBuf, Writer)>);
 
 /// A change that was made, or refused.
 #[derive(Clone, Debug)]
@@ -44,14 +45,15 @@ impl Audit {
         };
         let file = sys::open_to_append(path, MODE)?;
         let outlet = AuditFile(path.to_owned());
-        Ok(Self(Some(Writer::start("audit", file, outlet)?)))
+        let writer = Writer::start("audit", file, outlet)?;
+        Ok(Self(Some((path.to_owned(), writer))))
     }
 
     /// Records a change. A line that the file does not take goes to the operational log.
     pub fn record(&self, entry: &Entry<'_>) {
         let line = line(entry, SystemTime::now());
         let unsent = match &self.0 {
-            Some(writer) => writer.push(format!("{line}\n").into_bytes()).is_err(),
+            Some((_, writer)) => writer.push(format!("{line}\n").into_bytes()).is_err(),
             None => true,
         };
         if unsent {
@@ -59,17 +61,22 @@ impl Audit {
         }
     }
 
-    /// Opens the file again, as it was rotated.
-    pub fn reopen(&self) {
-        if let Some(writer) = &self.0 {
-            writer.open_again();
-        }
+    /// The file.
+    #[must_use]
+    pub fn path(&self) -> Option<&Path> {
+        self.0.as_ref().map(|(path, _)| &**path)
+    }
+
+    /// Opens the file again, as it was rotated; `None`: there is none. Answers when it is open, or
+    /// with why it failed.
+    pub fn reopen(&self) -> Option<oneshot::Receiver<Result<(), String>>> {
+        self.0.as_ref().map(|(_, writer)| writer.open_again())
     }
 }
 
 impl Drop for Audit {
     fn drop(&mut self) {
-        if let Some(writer) = &self.0
+        if let Some((_, writer)) = &self.0
             && !writer.flush(END_TIME)
         {
             log::error!("the audit log does not take its last lines");
@@ -87,7 +94,14 @@ impl Outlet for AuditFile {
 
     fn not_opened(&mut self, error: &io::Error) {
         let path = self.0.display();
-        log::error!("{path} can't be opened again: {error}");
+        log::error!(
+            "cannot open the audit log {path} again: {error}; lines go to the old file, and \
+             opening is tried again each second"
+        );
+    }
+
+    fn opened_again(&mut self) {
+        log::info!("the audit log {} is open again", self.0.display());
     }
 
     fn lost(&mut self, line: Vec<u8>, error: &io::Error) {

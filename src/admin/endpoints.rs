@@ -74,7 +74,8 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
             .says("Reads the configuration's file again.")
             .refuses(&[INVALID]),
         Endpoint::write(post, "/v1/reopen", "reopen", h::reopen)
-            .says("Opens the files of the logs again, after they were moved away."),
+            .says("Opens the files of the logs again, after they were moved away.")
+            .refuses(&[StatusCode::INTERNAL_SERVER_ERROR]),
         Endpoint::read("/v1/events", "events", h::events)
             .says("What happens, as a stream of events (JSON in each `data`).")
             .asks_nobody()

@@ -179,7 +179,9 @@ pub(super) async fn reload(asked: Asked, (): ()) -> Answer<Reloaded> {
 }
 
 pub(super) async fn reopen(asked: Asked, (): ()) -> Answer<Reopened> {
-    let files = asked.ask(Call::Reopen).await?;
+    let reopened = asked.ask(Call::Reopen).await?;
+    let refused = |error| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, error);
+    let files = reopened.map_err(refused)?;
     Ok(Json(Reopened { files }))
 }
 

@@ -64,8 +64,8 @@ pub enum Call {
     },
     /// Reads the file again; answers with what came of it, or with what is wrong with it.
     Reload(Author, Reply<Result<Reloaded, String>>),
-    /// Opens the files of the logs again; answers with their names.
-    Reopen(Reply<Vec<String>>),
+    /// Opens the files of the logs again; answers with their names, or with why one can't be.
+    Reopen(Reply<Result<Vec<String>, String>>),
 }
 
 /// Where an answer goes. Whoever asked may be gone.
@@ -87,8 +87,10 @@ pub enum Author {
     Socket,
     /// Over HTTP, with the token of this role.
     Token(Role),
-    /// By a signal, or a change of the file.
-    Operator,
+    /// By SIGHUP.
+    Signal,
+    /// By a change of the file.
+    File,
     /// The balancer itself: discovery or scaling.
     Balancer,
 }
@@ -136,7 +138,8 @@ impl fmt::Display for Author {
             Self::Socket => "socket",
             Self::Token(Role::Read) => "read",
             Self::Token(Role::Write) => "write",
-            Self::Operator => "operator",
+            Self::Signal => "signal",
+            Self::File => "file",
             Self::Balancer => "balancer",
         })
     }

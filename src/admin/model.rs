@@ -46,6 +46,9 @@ pub struct Status {
     /// each with the remedy.
     #[serde(default)]
     pub lacks: Vec<String>,
+    /// What of the configuration takes effect at the next start, a sentence each.
+    #[serde(default)]
+    pub waiting: Vec<String>,
     /// How long clients waited: in the last 10 s and minute, and since the start.
     #[serde(default)]
     pub latencies: Vec<LatencyStatus>,
@@ -202,7 +205,8 @@ pub struct BackendStatus {
     pub failures: u64,
     /// Average of its answer times of late, in ms.
     pub answer_ms: Option<f64>,
-    /// Connections begun since it joined.
+    /// Connections begun since it joined, whether it took them or not. Attempts that never left
+    /// this machine, such as for want of a local port, do not count.
     pub opened: u64,
     /// Connects to it that found no free local port; they count as no failure of it.
     #[serde(default)]
@@ -533,13 +537,28 @@ pub struct Changed {
 pub struct Reloaded {
     /// The version that is in force now.
     pub snapshot: u64,
+    /// Whether it is another one than before.
+    #[serde(default)]
+    pub changed: bool,
     /// What of the file waits for the next start, and which changes it has ended: a sentence for
     /// each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
 }
 
-/// The files of the logs are opened again.
+impl Reloaded {
+    /// What came of it, as the log and the command line say it.
+    #[must_use]
+    pub fn sentence(version: u64, changed: bool) -> String {
+        if changed {
+            format!("version {version} is in force")
+        } else {
+            format!("nothing has changed: version {version} is in force")
+        }
+    }
+}
+
+/// The files of the logs were opened again.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Reopened {
     /// Their names.

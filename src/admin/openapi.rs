@@ -156,7 +156,7 @@ const PARAMETERS: [(&str, &str); 4] = [
     ("id", "Worker and number, as in the access log: `0-17`."),
 ];
 /// When a request is refused with which status.
-const REFUSALS: [(StatusCode, &str); 11] = [
+const REFUSALS: [(StatusCode, &str); 12] = [
     (StatusCode::BAD_REQUEST, "What is asked can't be read."),
     (
         StatusCode::UNAUTHORIZED,
@@ -174,6 +174,10 @@ const REFUSALS: [(StatusCode, &str); 11] = [
     (
         StatusCode::UNPROCESSABLE_ENTITY,
         "With this the configuration would not be right: nothing has changed.",
+    ),
+    (
+        StatusCode::INTERNAL_SERVER_ERROR,
+        "A file of a log can't be opened: lines go where they went.",
     ),
     (
         StatusCode::SERVICE_UNAVAILABLE,

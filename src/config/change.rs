@@ -222,6 +222,13 @@ impl Change {
             Self::AddBackend { pool, .. }
             | Self::RemoveBackend { pool, .. }
             | Self::SetPool { pool, .. } => {
+                let named = next.pool(pool);
+                let is_alone = |its: &Pool| {
+                    its.discovery.is_none() && its.backends.iter().all(|one| one.reserve)
+                };
+                if named.is_some_and(is_alone) {
+                    return Err(self.refused(LAST));
+                }
                 judge_pool(next, pool).map_err(|why| self.refused(&why))
             }
         }
@@ -308,6 +315,9 @@ impl Change {
         })
     }
 }
+
+/// Why a pool keeps its last backend.
+const LAST: &str = "this is its last backend: add another one first, or drain this one";
 
 /// Judges a pool as a file would be, and completes it: alone, as what others say has no say in it.
 fn judge_pool(config: &mut Config, name: &str) -> Result<(), String> {

@@ -11,6 +11,7 @@ const SMALLEST: &str = r#"(listeners: [(bind: "127.0.0.1:8080", pool: "web")],
 const HOST: Host = Host {
     descriptors_max: 1024,
     cpus: NonZeroU32::MIN,
+    memory: 24 << 30,
 };
 
 fn read(text: &str) -> Result<(Config, Source), ConfigError> {
@@ -276,6 +277,14 @@ fn warned_on(host: Host, from: &str, to: &str) -> Vec<String> {
         .iter()
         .map(|warning| first_line(warning.to_string()))
         .collect()
+}
+
+#[test]
+fn more_memory_than_there_is_is_warned_of() {
+    assert_eq!(warned("(", "(memory: \"24GiB\", "), [""; 0]);
+    let want = "f:1:10: warning: memory: 100GiB of buffers and pipes are more than the process may \
+                use, 24GiB: the kernel would end it before they are used up";
+    assert_eq!(warned("(", "(memory: \"100GiB\", "), [want]);
 }
 
 #[test]

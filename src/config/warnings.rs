@@ -22,6 +22,8 @@ pub struct Host {
     pub descriptors_max: u64,
     /// CPUs that the process may use: as many workers start when the configuration names no number.
     pub cpus: NonZeroU32,
+    /// Bytes of memory that the process may use.
+    pub memory: u64,
 }
 
 /// Descriptors that a worker keeps beside those of its sessions: standard streams, ring,
@@ -43,6 +45,7 @@ pub fn descriptors_needed(max_connections: u32, workers: NonZeroU32) -> u64 {
 pub fn warnings(config: &Config, host: Host, source: Option<&Source>) -> Vec<Warning> {
     let mut found = Vec::new();
     workers(config, host, &mut found);
+    memory(config, host, &mut found);
     descriptors(config, host, &mut found);
     directories(config, &mut found);
     live::files(config, &mut found);
@@ -81,6 +84,7 @@ pub fn warnings(config: &Config, host: Host, source: Option<&Source>) -> Vec<War
 #[derive(Clone, Copy, Debug)]
 enum At {
     Workers,
+    Memory,
     MaxConnections,
     AccessLog,
     HistogramLog,
@@ -112,6 +116,7 @@ impl At {
         let pool = |i| root.field("pools").item(i);
         let node = match self {
             Self::Workers => root.field("workers"),
+            Self::Memory => root.field("memory"),
             Self::AccessLog => root.field("access_log").field("to"),
             Self::HistogramLog => root.field("histogram_log"),
             Self::MaxConnections => root.field("max_connections"),
@@ -156,6 +161,19 @@ fn workers(config: &Config, host: Host, found: &mut Vec<(At, String)>) {
     };
     let sentence = format!("workers: {workers} would take turns: the process may use {cpus}");
     found.push((At::Workers, sentence));
+}
+
+fn memory(config: &Config, host: Host, found: &mut Vec<(At, String)>) {
+    let Some(memory) = config.memory.filter(|memory| *memory > host.memory) else {
+        return;
+    };
+    let sentence = format!(
+        "memory: {} of buffers and pipes are more than the process may use, {}: the kernel would \
+         end it before they are used up",
+        values::memory_text(memory),
+        values::memory_text(host.memory >> 20 << 20),
+    );
+    found.push((At::Memory, sentence));
 }
 
 /// Directories that may be made before the balancer starts, or be those of another machine.

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use crossbeam::channel::{Receiver, TryRecvError};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 use tokio_uring::fs::File;
 
 use crate::config::{AccessLog, LogFormat, LogSink};
@@ -67,12 +67,23 @@ pub(super) struct Orders {
     opening: Cell<bool>,
     /// and was rotated once more meanwhile.
     rotated: Cell<bool>,
+    /// Those who wait for that, and were not answered yet.
+    asked: RefCell<Vec<Asked>>,
     /// It was opened: lines go there from now on.
-    opened: RefCell<Option<fs::File>>,
+    opened: RefCell<Option<Opened>>,
     /// Another log takes the place of this one, once its last line is written.
     next: RefCell<Option<Log>>,
     /// Wakes who waits for a write to end.
     given: Notify,
+}
+
+/// Where the outcome of opening the file again goes: why it failed, if it did.
+type Asked = oneshot::Sender<Result<(), String>>;
+
+/// The file that was opened again, and who waits until lines go there.
+struct Opened {
+    file: fs::File,
+    asked: Vec<Asked>,
 }
 
 /// Lines that arrive, and where they go; `None`: nowhere.
@@ -83,12 +94,19 @@ pub(super) struct Log {
 
 impl Orders {
     /// Opens the file again. Until that succeeds lines go where they went, and it is tried again
-    /// each second.
-    pub(super) fn reopen(self: &Rc<Self>, doorbell: &Arc<Doorbell>) {
+    /// each second. Answers once lines go to the new file, or with why the first try failed; a log
+    /// that goes elsewhere meanwhile drops the sender.
+    pub(super) fn reopen(
+        self: &Rc<Self>,
+        doorbell: &Arc<Doorbell>,
+    ) -> oneshot::Receiver<Result<(), String>> {
+        let (done, outcome) = oneshot::channel();
+        self.asked.borrow_mut().push(done);
         self.rotated.set(true);
         if !self.opening.replace(true) {
             tokio_uring::spawn(Rc::clone(self).open_again(Arc::clone(doorbell)));
         }
+        outcome
     }
 
     async fn open_again(self: Rc<Self>, doorbell: Arc<Doorbell>) {
@@ -98,11 +116,13 @@ impl Orders {
                 break;
             };
             let its = path.clone();
+            let mut asked = self.asked.take();
             let opened = aside::begin(move || sys::open_to_append(&its, MODE)).await;
             let opened = opened.unwrap_or_else(|_| Err(io::Error::other("no thread can be made")));
             // The log may go elsewhere by now.
             if self.path.borrow().as_ref() != Some(&path) {
                 self.rotated.set(true);
+                self.asked.borrow_mut().append(&mut asked);
                 continue;
             }
             match opened {
@@ -110,10 +130,14 @@ impl Orders {
                     if std::mem::take(&mut failed) {
                         log::info!("the access log {} is open again", path.display());
                     }
-                    self.opened.replace(Some(file));
+                    if let Some(mut before) = self.opened.take() {
+                        asked.append(&mut before.asked);
+                    }
+                    self.opened.replace(Some(Opened { file, asked }));
                     self.tell(&doorbell);
                 }
                 Err(error) => {
+                    answer(asked, &Err(error.to_string()));
                     if !std::mem::replace(&mut failed, true) {
                         let path = path.display();
                         log::error!(
@@ -126,7 +150,13 @@ impl Orders {
                 }
             }
         }
+        self.asked.take();
         self.opening.set(false);
+    }
+
+    /// Where lines go, if it is a file.
+    pub(super) fn path(&self) -> Option<PathBuf> {
+        self.path.borrow().clone()
     }
 
     /// The workers write to `log` from now on, or are about to.
@@ -147,6 +177,13 @@ impl Orders {
         while self.opened.borrow().is_none() && self.next.borrow().is_none() {
             self.given.notified().await;
         }
+    }
+}
+
+/// Answers those who are still there.
+fn answer(asked: Vec<Asked>, outcome: &Result<(), String>) {
+    for asked in asked {
+        let _ = asked.send(outcome.clone());
     }
 }
 
@@ -196,7 +233,8 @@ impl AccessLogWriter {
             if let Some(opened) = self.orders.opened.take()
                 && let Some((_, file)) = &mut self.log
             {
-                close(std::mem::replace(file, File::from_std(opened)));
+                close(std::mem::replace(file, File::from_std(opened.file)));
+                answer(opened.asked, &Ok(()));
             }
             self.report_lost(&stats, closing);
             if closing {

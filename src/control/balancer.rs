@@ -15,6 +15,7 @@ use crate::snapshot::Snapshot;
 use crate::sys::{self, Bound};
 
 use super::access_log::Orders;
+use super::at_start::AtStart;
 use super::crew::Crew;
 use super::declared::Declared;
 use super::discovery::{self, Discoveries};
@@ -36,6 +37,8 @@ pub(super) struct Balancer {
     /// Reads the file again, where there is one.
     pub(super) reread: Option<Reread>,
     pub(super) declared: Declared,
+    /// Settings that stay what they were at the start.
+    pub(super) at_start: AtStart,
     /// What is declared, with what is discovered.
     pub(super) config: Config,
     pub(super) snapshot: Arc<Snapshot>,
@@ -106,6 +109,7 @@ impl Balancer {
             crew: Rc::clone(crew),
             reread,
             declared: Declared::new(config.clone()),
+            at_start: AtStart::of(config),
             config: config.clone(),
             snapshot: Arc::clone(&crew.snapshot),
             known_at: sys::monotonic(),

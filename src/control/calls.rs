@@ -39,7 +39,7 @@ impl Balancer {
                 let pools = status::pools(&self.snapshot, sys::monotonic(), known);
                 drop(reply.send(pools));
             }
-            Call::Config(reply) => drop(reply.send(self.declared.config().to_ron())),
+            Call::Config(reply) => drop(reply.send(self.at_start.to_ron(self.declared.config()))),
             Call::Sessions(filter, reply) => {
                 let crew = Rc::clone(&self.crew);
                 tokio_uring::spawn(async move {
@@ -80,7 +80,10 @@ impl Balancer {
                 let reply = Some(reply);
                 self.reload(Asked { author, reply });
             }
-            Call::Reopen(reply) => drop(reply.send(self.reopen_logs())),
+            Call::Reopen(reply) => {
+                let reopening = self.reopen_logs();
+                tokio_uring::spawn(async move { drop(reply.send(reopening.outcome().await)) });
+            }
         }
     }
 
@@ -106,6 +109,7 @@ impl Balancer {
             traffic: status::traffic(stats.iter().map(|its| &its.traffic)),
             closed,
             lacks: self.lacks.now().to_vec(),
+            waiting: self.at_start.waiting(self.declared.config()),
             latencies: self.recent.status(stats),
             reloads: self.reloads.clone(),
             webhook_failures: self.webhooks.failures(),

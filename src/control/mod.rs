@@ -4,6 +4,7 @@
 
 mod access_log;
 mod aside;
+mod at_start;
 mod balancer;
 mod calls;
 pub mod capacity;
@@ -22,6 +23,7 @@ mod pools;
 mod preflight;
 mod recent;
 mod reload;
+mod remedy;
 mod scalings;
 mod start;
 mod status;
@@ -61,7 +63,10 @@ pub enum StartError {
     #[error(transparent)]
     Ring(#[from] SetupError),
     /// A listener's address can't be bound.
-    #[error("listener `{listener}` can't listen on {bind}: {error}")]
+    #[error(
+        "listener `{listener}` can't listen on {bind}: {error}{}",
+        remedy::of_bind(error)
+    )]
     Bind {
         /// Its name.
         listener: String,
@@ -99,7 +104,7 @@ pub enum StartError {
         last: u16,
     },
     /// The access log can't be opened.
-    #[error("access log {path} can't be opened: {error}")]
+    #[error("access log {path} can't be opened: {error}{}", remedy::of_file(error))]
     AccessLog {
         /// As configured.
         path: String,

@@ -67,9 +67,9 @@ pub(super) struct Asked {
 
 impl Asked {
     /// By a signal, or a change of the file: the log is answer enough.
-    pub(super) fn by_operator() -> Self {
+    pub(super) fn unanswered(author: Author) -> Self {
         Self {
-            author: Author::Operator,
+            author,
             reply: None,
         }
     }
@@ -272,6 +272,7 @@ impl Balancer {
         self.tell_reload(&outcome, before);
         let reloaded = notes.map(|notes| Reloaded {
             snapshot: self.snapshot.version,
+            changed: self.snapshot.version != before,
             notes,
         });
         for Asked { author, reply } in reading.asked {
@@ -300,11 +301,10 @@ impl Balancer {
         let (weight, kind, message) = match outcome {
             Ok(version) => {
                 self.reloads.succeeded += 1;
-                let message = if *version == before {
-                    format!("reload: nothing has changed: version {version} is in force")
-                } else {
-                    format!("reload: version {version} is in force")
-                };
+                let message = format!(
+                    "reload: {}",
+                    Reloaded::sentence(*version, before != *version)
+                );
                 (Weight::Info, EventKind::Reloaded, message)
             }
             Err(why) => {
@@ -348,15 +348,7 @@ impl Balancer {
         if old.histogram_log != new.histogram_log {
             self.measurements.set_path(new.histogram_log.clone());
         }
-        for (setting, changed) in [
-            ("workers", old.workers != new.workers),
-            ("memory", old.memory != new.memory),
-            ("admin", old.admin != new.admin),
-        ] {
-            if changed {
-                notes.push(format!("{setting} takes effect at the next start"));
-            }
-        }
+        notes.extend(self.at_start.waiting(new));
         for note in &notes {
             log::warn!("reload: {note}");
         }

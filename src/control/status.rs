@@ -171,7 +171,8 @@ pub(super) fn note_conditions(snapshot: &Snapshot) {
     let wall = u64::try_from(wall.unwrap_or_default().as_millis()).unwrap_or(u64::MAX);
     let pools = snapshot.pools.iter().map(|plan| plan.pool());
     for backend in pools.flat_map(|pool| &pool.backends) {
-        let is_down = backend.health == pool::Health::Down;
+        // One without an address is not probed.
+        let is_down = backend.is_resolved() && backend.health == pool::Health::Down;
         let history = &backend.tally.history;
         history.note(backend.condition(), is_down, now, wall);
     }

@@ -3,18 +3,18 @@
 use std::fs;
 use std::future::pending;
 use std::io;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{Notify, mpsc};
-use tokio::time::MissedTickBehavior;
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::time::{Instant, MissedTickBehavior};
 use tokio_uring::fs::File;
 
-use crate::admin::Call;
 use crate::admin::model::{EventKind, Stage};
-use crate::config::{AccessLog, LogSink};
+use crate::admin::{Author, Call};
 use crate::operational_log;
 use crate::sys;
 use crate::worker::{Command, Doorbell, Stats};
@@ -123,7 +123,7 @@ impl Balancer {
                 Wake::Publish => self.publish(),
                 Wake::CloseLeft => self.crew.close_left(),
                 Wake::Reread(sight, read) => self.on_read(sight, read.map(|read| *read)),
-                Wake::FileChanged => self.reload(Asked::by_operator()),
+                Wake::FileChanged => self.reload(Asked::unanswered(Author::File)),
                 Wake::Ended(outcome) => {
                     if let Err(error) = outcome {
                         log::error!("the workers' end can't be awaited: {error}");
@@ -143,7 +143,7 @@ impl Balancer {
             self.publish();
             systemd::ready(READY);
             let targets = self.checks.targets();
-            let message = format!("ready: {targets} targets were probed");
+            let message = format!("the first probes of {targets} targets are done");
             let weight = if targets > 0 {
                 Weight::Info
             } else {
@@ -155,30 +155,27 @@ impl Balancer {
     }
 
     fn on_hup(&mut self) {
-        self.reopen_logs();
+        drop(self.reopen_logs());
         self.discoveries.look_again();
         if self.reread.is_some() {
-            self.reload(Asked::by_operator());
+            self.reload(Asked::unanswered(Author::Signal));
         }
     }
 
-    /// Opens the files of the logs again, as they were moved away. Answers with their names.
-    pub(super) fn reopen_logs(&self) -> Vec<String> {
-        let access_log = match &self.config.access_log {
-            Some(AccessLog {
-                to: LogSink::File(path),
-                ..
-            }) => Some(path),
-            Some(_) | None => None,
-        };
-        let admin = self.config.admin.as_ref();
-        let audit_log = admin.and_then(|admin| admin.audit_log.as_ref());
-        let files = [access_log, audit_log].into_iter().flatten();
-        let files: Vec<_> = files.map(|path| path.display().to_string()).collect();
-        log::info!("opening the logs again: {}", files.join(", "));
-        self.log_orders.reopen(&self.crew.doorbell);
-        self.audit.borrow_mut().reopen();
-        files
+    /// Opens the files of the logs again, as they were moved away. What fails is logged.
+    pub(super) fn reopen_logs(&self) -> Reopening {
+        let mut files = Vec::new();
+        if let Some(path) = self.log_orders.path() {
+            files.push((path, self.log_orders.reopen(&self.crew.doorbell)));
+        }
+        let audit = self.audit.borrow();
+        files.extend(audit.path().map(Path::to_owned).zip(audit.reopen()));
+        let names = files.iter().map(|(path, _)| path.display().to_string());
+        match &names.collect::<Vec<_>>()[..] {
+            [] => log::info!("no log is a file: there is nothing to open again"),
+            names => log::info!("opening the logs again: {}", names.join(", ")),
+        }
+        Reopening(files)
     }
 
     fn tick(&mut self) {
@@ -225,6 +222,37 @@ impl Balancer {
         self.crew.tell_all(|| Command::Stop(grace));
     }
 }
+
+/// Files that are being opened again.
+pub(super) struct Reopening(Vec<(PathBuf, oneshot::Receiver<Result<(), String>>)>);
+
+impl Reopening {
+    /// The names of the files once lines go to all of them, or why one can't be opened.
+    pub(super) async fn outcome(self) -> Result<Vec<String>, String> {
+        let deadline = Instant::now() + REOPEN_TIME;
+        let mut names = Vec::new();
+        let mut failed = Vec::new();
+        for (path, outcome) in self.0 {
+            let name = path.display().to_string();
+            match tokio::time::timeout_at(deadline, outcome).await {
+                Ok(Ok(Err(why))) => failed.push(format!("cannot open {name}: {why}")),
+                Err(_) => failed.push(format!(
+                    "cannot open {name} within {REOPEN_TIME:?}: its directory does not answer, or \
+                     the old file does not take its last lines"
+                )),
+                // Without an answer, a reload has sent the log elsewhere.
+                Ok(Ok(Ok(())) | Err(_)) => names.push(name),
+            }
+        }
+        if failed.is_empty() {
+            return Ok(names);
+        }
+        Err(failed.join("; "))
+    }
+}
+
+/// How long who asked for files to be opened again waits.
+const REOPEN_TIME: Duration = Duration::from_secs(3);
 
 /// Tells the service manager that all goes on, as long as every worker turns.
 pub(super) struct Watchdog {

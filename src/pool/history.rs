@@ -27,6 +27,8 @@ pub struct History {
 pub enum Condition {
     /// It answers, or is not probed.
     Up,
+    /// Its host name has no address.
+    Unresolved,
     /// It does not answer.
     Down,
     /// It failed and gets nothing for a while.
@@ -53,8 +55,9 @@ pub struct Past {
 }
 
 impl Condition {
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 7] = [
         Self::Up,
+        Self::Unresolved,
         Self::Down,
         Self::Ejected,
         Self::Standby,
@@ -67,6 +70,7 @@ impl Condition {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Up => "up",
+            Self::Unresolved => "unresolved",
             Self::Down => "down",
             Self::Ejected => "ejected",
             Self::Standby => "standby",

@@ -359,18 +359,20 @@ impl Backend {
     /// What its host name means, if it has one and that is known.
     #[must_use]
     pub fn resolved(&self) -> Option<&Address> {
-        let known = config::is_resolved(self.host.as_deref(), &self.address);
-        (known && self.host.is_some()).then_some(&self.address)
+        (self.host.is_some() && self.is_resolved()).then_some(&self.address)
     }
 
     /// Whether it is to take connections if it can: it has a weight and an address, nobody took it
     /// out, and it is not in reserve.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        self.weight > 0
-            && self.admin == AdminState::Ready
-            && !self.standby
-            && config::is_resolved(self.host.as_deref(), &self.address)
+        self.weight > 0 && self.admin == AdminState::Ready && !self.standby && self.is_resolved()
+    }
+
+    /// Whether it has an address: one that is written as one has.
+    #[must_use]
+    pub fn is_resolved(&self) -> bool {
+        config::is_resolved(self.host.as_deref(), &self.address)
     }
 
     /// Whether it is ready and answers. It may be ejected, which changes from moment to moment.
@@ -386,6 +388,7 @@ impl Backend {
             (AdminState::Maint, _) => Condition::Maint,
             (AdminState::Drain, _) => Condition::Drain,
             (AdminState::Ready, _) if self.standby => Condition::Standby,
+            (AdminState::Ready, _) if !self.is_resolved() => Condition::Unresolved,
             (AdminState::Ready, _) if self.tally.is_ejected() => Condition::Ejected,
             (AdminState::Ready, Health::Down) => Condition::Down,
             (AdminState::Ready, Health::Up) => Condition::Up,
@@ -426,6 +429,7 @@ impl Backend {
     /// Its backlog is full: it gets nothing more until it is asked again, and is not to blame.
     pub fn on_crowded(&self, now: u64) {
         self.tally.crowd.on_full(now);
+        self.tally.on_unsent();
     }
 
     /// It took a connection at once.

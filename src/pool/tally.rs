@@ -140,7 +140,7 @@ impl Tally {
         self.experience.outlook.store(packed, Ordering::Relaxed);
     }
 
-    /// Connections that were begun.
+    /// Connections that were begun: without those that never left this machine.
     #[must_use]
     pub fn opened(&self) -> u64 {
         self.experience.opened.load(Ordering::Relaxed)
@@ -155,6 +155,11 @@ impl Tally {
     /// A connect to it found no free local port.
     pub fn on_portless(&self) {
         self.experience.portless.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A connection that counts as begun was never sent: this machine lacked what it takes.
+    pub fn on_unsent(&self) {
+        self.experience.opened.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// What all sessions came to.

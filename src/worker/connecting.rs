@@ -48,6 +48,7 @@ impl<K: Kernel> Worker<K> {
             Err(errno) => {
                 self.release(key, backend, Ended::unanswered());
                 if Fault::of_connect(errno) == Fault::Resources {
+                    backend.tally.on_unsent();
                     self.pause_accepting();
                     return Some(Event::Lacking(Fault::Resources));
                 }
@@ -183,6 +184,9 @@ impl<K: Kernel> Worker<K> {
             return;
         };
         backend.tally.history.on_connect_failed(fault);
+        if fault.is_unsent() {
+            backend.tally.on_unsent();
+        }
         match fault {
             Fault::Ports => {
                 self.stats.ports_exhausted.increment();

@@ -48,6 +48,7 @@ fn status() -> Status {
         ]
         .into(),
         lacks: vec!["no free local port to backend `b`".to_owned()],
+        waiting: vec!["memory takes effect at the next start".to_owned()],
         latencies: vec![latency("connect", 180), latency("session", 0)],
         reloads: Reloads {
             succeeded: 3,
@@ -498,6 +499,7 @@ reloads      3 done, 1 refused, the last at 2026-01-05T03:04:05Z
 refused      config.ron:1:9: `\u{fffd}x` is no listener
              1 | x
                      ^
+waiting      memory takes effect at the next start
 lacking      no free local port to backend `b`
 
 p50, p99  last 10 s  last 1 min      since start

@@ -35,7 +35,7 @@ fn check_refuses_what_run_refuses() {
     for (wrong, said) in [
         (http("absent"), "token file absent"),
         (http("open"), "is open to every user"),
-        (http("short"), "holds no token"),
+        (http("short"), "invalid token in short"),
         (
             "access_log: (to: \"absent/a.log\")".to_owned(),
             "access log absent/a.log",

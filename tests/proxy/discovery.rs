@@ -161,7 +161,10 @@ fn a_host_name_stays_the_backend_whatever_it_means() {
         let visit = || Guest::welcome(balancer.connect()).leave();
         // Without an address it is there, and not selected.
         balancer.until(&name, "health", "unresolved");
-        assert_eq!(balancer.backend(&name)["in_rotation"], false);
+        let backend = balancer.backend(&name);
+        assert_eq!(backend["in_rotation"], false);
+        assert_eq!(backend["last_change"]["to"], "unresolved");
+        assert_eq!(backend["times_down"], 0);
         balancer.until_logged("has no address");
         let events = balancer.follow();
         *known.lock() = vec![one];

@@ -46,7 +46,7 @@ fn logs_are_opened_again_without_reading_the_file() {
             fs::rename(&path, balancer.dir().join(format!("{name}.1"))).unwrap();
         }
         let said = balancer.words(&["reopen"]);
-        assert_eq!(said, "opening again: access.log, audit.log\n");
+        assert_eq!(said, "opened again: access.log, audit.log\n");
         let lines = |name: &str| {
             fs::read_to_string(balancer.dir().join(name)).map_or(0, |text| text.lines().count())
         };
@@ -56,6 +56,38 @@ fn logs_are_opened_again_without_reading_the_file() {
             lines("access.log") > 0 && lines("audit.log") > 0
         });
         assert_eq!(balancer.log().count("reload: "), 0);
+        balancer.finish();
+    });
+}
+
+#[test]
+fn a_log_that_cannot_be_opened_again_fails_the_command() {
+    watched(|| {
+        let backend = Backend::echo();
+        let pool = format!("backends: [\"{}\"]", backend.address);
+        let settings = "access_log: (to: \"logs/access.log\"), \
+                        admin: (audit_log: \"logs/audit.log\")";
+        let launch = Launch::with_pool(&pool).settings(settings);
+        let [logs, moved] = ["logs", "moved"].map(|name| launch.dir().join(name));
+        fs::create_dir(&logs).unwrap();
+        let balancer = launch.start();
+        fs::rename(&logs, &moved).unwrap();
+        let (code, said) = balancer.refusal(&["reopen"]);
+        assert_eq!(code, Some(1));
+        for name in ["access.log", "audit.log"] {
+            let want = format!("cannot open logs/{name}: No such file or directory");
+            assert!(said.contains(&want), "{said}");
+        }
+        // SIGHUP has nobody to answer.
+        balancer.process.signal(libc::SIGHUP);
+        balancer.until_logged("cannot open the access log logs/access.log again");
+        balancer.until_logged("cannot open the audit log logs/audit.log again");
+        fs::create_dir(&logs).unwrap();
+        assert_eq!(
+            balancer.words(&["reopen"]),
+            "opened again: logs/access.log, logs/audit.log\n"
+        );
+        assert!(logs.join("access.log").exists() && logs.join("audit.log").exists());
         balancer.finish();
     });
 }

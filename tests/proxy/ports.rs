@@ -75,6 +75,8 @@ fn a_lack_of_ports_is_waited_out_and_blames_no_backend() {
             assert!(is_served(&mut client));
         }
         eventually("the status forgets", || lacks() == 0);
+        let known = balancer.backend(&backend.address);
+        assert_eq!(known["opened"], 50, "attempts without a port do not count");
         drop((events, held));
         balancer.finish();
     });

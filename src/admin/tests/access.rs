@@ -36,6 +36,18 @@ fn roles_are_those_of_the_files() {
 }
 
 #[test]
+fn a_file_that_says_none_closes_its_role() {
+    let dir = temporary();
+    let read = file(&dir, "read", "none", 0o400);
+    let write = file(&dir, "write", "none\n", 0o440);
+    let tokens = Tokens::read(&admin(&read, Some(&write))).unwrap();
+    assert_eq!(tokens.role_of("none"), None);
+    file(&dir, "token", "fedcba9876543210", 0o600);
+    let tokens = Tokens::read(&admin(&read, Some(&dir.join("token")))).unwrap();
+    assert_eq!(tokens.role_of("fedcba9876543210"), Some(Role::Write));
+}
+
+#[test]
 fn tokens_change_while_the_server_runs() {
     let dir = temporary();
     let read = file(&dir, "read", "0123456789abcdef", 0o600);
@@ -69,7 +81,7 @@ fn files_that_hold_no_secret_are_refused() {
         &long,
     ] {
         let path = file(&dir, "malformed", text, 0o600);
-        assert!(refusal(&path).contains("holds no token"), "{text}");
+        assert!(refusal(&path).contains("invalid token in"), "{text}");
     }
     let one = file(&dir, "one", "0123456789abcdef", 0o600);
     let two = file(&dir, "two", "0123456789abcdef\n", 0o600);

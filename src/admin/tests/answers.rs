@@ -156,7 +156,10 @@ async fn a_reload_answers_with_its_notes() {
     let world = World::new().await;
     let answer = world.ask(By::Socket, Method::POST, "/v1/reload").await;
     let notes = ["workers takes effect at the next start"];
-    assert_eq!(answer.json(), json!({ "snapshot": 8, "notes": notes }));
+    assert_eq!(
+        answer.json(),
+        json!({ "snapshot": 8, "changed": true, "notes": notes })
+    );
 }
 
 #[tokio::test]

@@ -76,7 +76,7 @@ fn a_file_is_appended_to_and_opened_again() {
     let rotated = path.with_extension("1");
     fs::rename(&path, &rotated).unwrap();
     audit.record(&entry("three"));
-    audit.reopen();
+    drop(audit.reopen());
     audit.record(&entry("four"));
     drop(audit);
     assert!(fs::read_to_string(&rotated).unwrap().contains("\"three\""));

@@ -316,10 +316,17 @@ impl Played {
                 self.done.push(format!("reload by {author}"));
                 let refusal = self.refusal.clone().map(|error| error.to_string());
                 let notes = vec!["workers takes effect at the next start".to_owned()];
-                let reloaded = Reloaded { snapshot: 8, notes };
+                let reloaded = Reloaded {
+                    snapshot: 8,
+                    changed: true,
+                    notes,
+                };
                 told(reply.send(refusal.map_or(Ok(reloaded), Err)));
             }
-            Call::Reopen(reply) => told(reply.send(vec!["access.log".to_owned()])),
+            Call::Reopen(reply) => {
+                let refusal = self.refusal.clone().map(|error| error.to_string());
+                told(reply.send(refusal.map_or_else(|| Ok(vec!["access.log".to_owned()]), Err)));
+            }
         }
     }
 }

@@ -233,8 +233,8 @@ pub(super) async fn reload(asked: &Asked) -> Result<(), ClientError> {
     show(asked, &reloaded, |reloaded, _| {
         let notes = reloaded.notes.iter();
         let notes: String = notes.map(|note| plain(note) + "\n").collect();
-        let version = reloaded.snapshot;
-        format!("version {version}: the file was read again\n{notes}")
+        let sentence = Reloaded::sentence(reloaded.snapshot, reloaded.changed);
+        format!("{sentence}\n{notes}")
     });
     Ok(())
 }
@@ -244,7 +244,7 @@ pub(super) async fn reopen(asked: &Asked) -> Result<(), ClientError> {
     let reopened: Reopened = client.post(&path(&["reopen"])).await?;
     show(asked, &reopened, |reopened, _| match &reopened.files[..] {
         [] => "no log is a file: there is nothing to open\n".to_owned(),
-        files => format!("opening again: {}\n", plain(&files.join(", "))),
+        files => format!("opened again: {}\n", plain(&files.join(", "))),
     });
     Ok(())
 }

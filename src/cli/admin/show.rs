@@ -132,7 +132,7 @@ fn status_text(status: &Status, paint: Paint) -> String {
             let _ = writeln!(text, "{name:<12} {line}");
         }
     }
-    text += &lacking(&status.lacks, paint);
+    text += &notices(status, paint);
     let mut workers = Table::new(&[
         ("worker", Align::Right),
         ("version", Align::Right),
@@ -192,12 +192,14 @@ pub(super) fn quantiles(of: &LatencyWindow, between: &str) -> String {
     }
 }
 
-/// What the machine lacks, a line each.
-fn lacking(lacks: &[String], paint: Paint) -> String {
-    let lacks = lacks.iter();
-    let lines = lacks.map(|lack| paint.toned(&plain(lack), Tone::Bad));
-    lines
-        .map(|lack| format!("{:<12} {lack}\n", "lacking"))
+/// What waits for the next start, and what the machine lacks: a line each.
+fn notices(status: &Status, paint: Paint) -> String {
+    let waiting = status.waiting.iter();
+    let waiting = waiting.map(|waits| ("waiting", plain(waits)));
+    let lacks = status.lacks.iter();
+    let lacks = lacks.map(|lack| ("lacking", paint.toned(&plain(lack), Tone::Bad)));
+    let all = waiting.chain(lacks);
+    all.map(|(name, what)| format!("{name:<12} {what}\n"))
         .collect()
 }
 

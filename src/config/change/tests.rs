@@ -126,7 +126,7 @@ fn a_backend_leaves_while_another_is_there() {
     });
     refused(
         &remove("elastic", "unix:/m"),
-        "pool `elastic`: backends: at least one is wanted",
+        "pool `elastic`: this is its last backend: add another one first, or drain this one",
     );
     refused(
         &remove("elastic", "unix:/r"),

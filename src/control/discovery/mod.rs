@@ -294,12 +294,12 @@ impl Discoveries {
         let state = &mut followed.state;
         if news.error != state.error {
             match (&news.error, &news.found) {
-                (Some(error), Some(_)) => log::warn!("discovery of {whom}: {error}"),
+                (Some(error), Some(_)) => log::warn!("{whom}: {error}"),
                 (Some(error), None) if followed.found.is_some() => {
-                    log::warn!("discovery of {whom}: {error}; keeping the last known addresses");
+                    log::warn!("{whom}: {error}; keeping the last known addresses");
                 }
-                (Some(error), None) => log::warn!("discovery of {whom}: {error}"),
-                (None, _) => log::info!("discovery of {whom} works again"),
+                (Some(error), None) => log::warn!("{whom}: {error}"),
+                (None, _) => log::info!("{whom} works again"),
             }
         }
         state.error = news.error;
@@ -317,6 +317,7 @@ impl Discoveries {
             Question::Addresses(name) => self.hosts.get_mut(name),
             Question::Services(_) | Question::File(_) => None,
         };
+        let is_host = host.is_some();
         let Some(found) = news.found else {
             // It is to be told that there is none.
             return changed || host.is_some_and(|host| host.address.is_none() && !host.told);
@@ -331,11 +332,14 @@ impl Discoveries {
         if let Some(host) = host {
             host.choose(Some(&found));
         }
-        log_change(&whom, followed.found.as_deref().unwrap_or_default(), &found);
+        let what = if is_host { "addresses" } else { "backends" };
+        log_change(
+            (&whom, what),
+            followed.found.as_deref().unwrap_or_default(),
+            &found,
+        );
         if dropped > 0 {
-            log::warn!(
-                "discovery of {whom}: {dropped} backends are left out: {BACKENDS_MAX} are the most"
-            );
+            log::warn!("{whom}: {dropped} backends are left out: {BACKENDS_MAX} are the most");
         }
         followed.found = Some(found);
         true
@@ -347,14 +351,14 @@ impl Discoveries {
         if let Question::Addresses(name) = question
             && of_host(name)
         {
-            return format!("host `{name}`");
+            return format!("host name `{name}`");
         }
         let asking = self.pools.iter();
         let mut pools = asking.filter(|(_, asking)| asking.question == *question);
         let first = pools.next().map_or("", |(name, _)| name);
         match pools.count() {
-            0 => format!("pool `{first}`"),
-            more => format!("pool `{first}` and {more} more"),
+            0 => format!("discovery of pool `{first}`"),
+            more => format!("discovery of pool `{first}` and {more} more"),
         }
     }
 }
@@ -562,14 +566,14 @@ impl Found {
     }
 }
 
-fn log_change(whom: &str, before: &[Backend], found: &[Backend]) {
+fn log_change((whom, what): (&str, &str), before: &[Backend], found: &[Backend]) {
     let addresses = |set: &[Backend]| -> BTreeSet<_> {
         let addresses = set.iter().map(|backend| backend.address.clone());
         addresses.collect()
     };
     let (old, new) = (addresses(before), addresses(found));
     log::info!(
-        "discovery of {whom}: {} backends, {} new, {} gone",
+        "{whom}: {} {what}, {} new, {} gone",
         found.len(),
         new.difference(&old).count(),
         old.difference(&new).count()
