@@ -111,7 +111,7 @@ const CHANGES: [(&str, &str, &str); 9] = [
     (
         "reload --json",
         "POST /v1/reload",
-        "{\n  \"snapshot\": 19\n}\n",
+        "{\n  \"snapshot\": 19,\n  \"changed\": false\n}\n",
     ),
 ];
 
