@@ -47,6 +47,11 @@ pub trait Kernel {
     /// them (6.17), so that one fast sender can't take dozens of buffers in a turn.
     fn recv(&mut self, token: Token, socket: &Socket);
 
+    /// Receives from one socket and sends to the other at once, as much as that takes, where
+    /// [`Kernel::recv`] finds no buffer: what is not taken is not received. [`Source::Stopped`] is
+    /// the end of the stream here.
+    fn pass_on(&mut self, from: &Socket, to: &Socket) -> Pumped;
+
     /// Sends what there is room for, without waiting: it completes with the number of bytes sent,
     /// or with `EAGAIN` when there is no room. With `more` they may wait for what follows: another
     /// send, or the end of the stream.
@@ -231,7 +236,7 @@ pub struct Pipe {
     pub held: u32,
 }
 
-/// The result of one [`Kernel::pump`].
+/// The result of one [`Kernel::pump`] or [`Kernel::pass_on`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pumped {
     /// Bytes taken from the source.

@@ -63,6 +63,8 @@ pub struct Ring {
     /// so never moves.
     addresses: Vec<SockAddr>,
     pipes: Pipes,
+    /// What is passed on without a buffer is looked at here.
+    scratch: Box<[u8]>,
     features: Features,
     wake: Arc<OwnedFd>,
     /// Where the control thread hands over listening sockets,
@@ -94,6 +96,7 @@ impl Ring {
             buffers,
             addresses: Vec::with_capacity(ADDRESSES_MAX),
             pipes: Pipes::new(size.pipes),
+            scratch: vec![0; BUFFER_BYTES as usize].into(),
             features,
             wake,
             inlet,
@@ -334,15 +337,24 @@ impl Kernel for Ring {
     }
 
     fn recv(&mut self, token: Token, socket: &Socket) {
-        let recv = opcode::RecvMulti::new(types::Fd(socket.raw()), GROUP).build();
+        let socket = types::Fd(socket.raw());
+        let recv = opcode::RecvMulti::new(socket, GROUP).build();
+        // `RECV_BYTES_MAX`, or the least that makes sense.
+        let short = self.buffers.is_short();
         let recv = if self.features.bounded_recv {
-            // `RECV_BYTES_MAX`, or the least that makes sense.
-            let short = self.buffers.is_short();
             setup::bounded(recv, if short { BUFFER_BYTES } else { RECV_BYTES_MAX })
+        } else if short {
+            let (buffer, len) = (std::ptr::null_mut(), BUFFER_BYTES);
+            let once = opcode::Recv::new(socket, buffer, len).buf_group(GROUP);
+            once.build().flags(squeue::Flags::BUFFER_SELECT)
         } else {
             recv
         };
         self.push(recv, token);
+    }
+
+    fn pass_on(&mut self, from: &Socket, to: &Socket) -> Pumped {
+        pipes::pass_on(from, to, &mut self.scratch)
     }
 
     fn send(&mut self, token: Token, socket: &Socket, buffer: Buffer, more: bool) {

@@ -1,4 +1,5 @@
-//! Pipes for splice(2), and the one place where bytes go through them.
+//! Pipes for splice(2), and the one place where bytes go through them; and how bytes go on without
+//! a pipe or a buffer.
 //!
 //! `splice` is called on the worker's own thread and never waits: `IORING_OP_SPLICE` would run on
 //! the kernel's worker threads at twice to four times the cost (MEASURED.md).
@@ -128,6 +129,77 @@ fn drain(pipe: &mut Pipe, to: &Socket, pumped: &mut Pumped) {
     }
 }
 
+/// Sends what waits at one socket to the other, as far as that takes it, and only then takes it off
+/// the first: nothing is held in between.
+pub(super) fn pass_on(from: &Socket, to: &Socket, scratch: &mut [u8]) -> Pumped {
+    let mut moved = Pumped {
+        pulled: 0,
+        pushed: 0,
+        source: Source::Ready,
+        sink: Sink::Ready,
+    };
+    let waiting = match receive(from, scratch, libc::MSG_PEEK) {
+        Ok(0) => {
+            moved.source = Source::Stopped;
+            return moved;
+        }
+        Ok(waiting) => &mut scratch[..waiting],
+        Err(errno) if is_passing(errno) => {
+            moved.source = Source::Empty;
+            return moved;
+        }
+        Err(errno) => {
+            moved.source = Source::Broken(errno);
+            return moved;
+        }
+    };
+    let sent = match send(to, waiting) {
+        Ok(sent) => sent,
+        Err(errno) if is_passing(errno) => 0,
+        Err(errno) => {
+            moved.sink = Sink::Broken(errno);
+            return moved;
+        }
+    };
+    if sent < waiting.len() {
+        moved.sink = Sink::Full;
+    }
+    let mut left = &mut waiting[..sent];
+    while !left.is_empty() {
+        match receive(from, left, 0) {
+            Ok(bytes) if bytes > 0 => left = &mut left[bytes..],
+            Err(Errno(libc::EINTR)) => {}
+            // It was reset just now. What was sent had come before.
+            Ok(_) | Err(_) => break,
+        }
+    }
+    moved.pushed = u32::try_from(sent).unwrap_or(0);
+    moved.pulled = moved.pushed;
+    moved
+}
+
+/// Nothing moves now; the connection is whole.
+fn is_passing(errno: Errno) -> bool {
+    let passing = [libc::EAGAIN, libc::EINTR, libc::ENOMEM, libc::ENOBUFS];
+    passing.contains(&errno.0)
+}
+
+fn receive(from: &Socket, into: &mut [u8], flags: i32) -> Result<usize, Errno> {
+    let flags = flags | libc::MSG_DONTWAIT;
+    // SAFETY: the kernel writes at most `into.len()` bytes to `into`, which is borrowed for this
+    // call only; the `Socket` that is borrowed owns the descriptor.
+    let read = unsafe { libc::recv(from.raw(), into.as_mut_ptr().cast(), into.len(), flags) };
+    usize::try_from(read).map_err(|_| last_errno())
+}
+
+fn send(to: &Socket, bytes: &[u8]) -> Result<usize, Errno> {
+    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+    // SAFETY: the kernel reads at most `bytes.len()` bytes of `bytes`, which is borrowed for this
+    // call only; the `Socket` that is borrowed owns the descriptor.
+    let sent = unsafe { libc::send(to.raw(), bytes.as_ptr().cast(), bytes.len(), flags) };
+    usize::try_from(sent).map_err(|_| last_errno())
+}
+
 /// Reads what is in a pipe into `len` bytes from `start` on, which nothing else uses; how many.
 pub(super) fn read(pipe: &Pipe, start: *mut u8, len: u32) -> Option<u32> {
     // SAFETY: `Buffers::fill` gives the start of a buffer of `len` bytes in the arena, which is in
@@ -152,13 +224,12 @@ fn splice(from: i32, to: i32, bytes: u32) -> Result<u32, Errno> {
             flags,
         )
     };
-    u32::try_from(moved).map_err(|_| {
-        Errno(
-            io::Error::last_os_error()
-                .raw_os_error()
-                .unwrap_or(libc::EIO),
-        )
-    })
+    u32::try_from(moved).map_err(|_| last_errno())
+}
+
+fn last_errno() -> Errno {
+    let error = io::Error::last_os_error();
+    Errno(error.raw_os_error().unwrap_or(libc::EIO))
 }
 
 /// What a paced stream finds waiting must fit: 1 MiB, the most an unprivileged process gets

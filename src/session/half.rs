@@ -33,8 +33,10 @@ pub(super) struct Half {
     pub(super) waits: u8,
     /// The sink's peer has ended its own direction: a poll that ends by itself ends at once.
     pub(super) sink_ended: bool,
-    /// The sink took nothing of what is in the pipe since it was last looked at.
-    pub(super) stalled: bool,
+    /// The last receive found no buffer: bytes may wait for one.
+    pub(super) starved: bool,
+    /// So many times 4 KiB were pushed since the pipe was last looked at, 255 at most.
+    pub(super) pushed: u8,
     /// Microseconds to the next visit.
     pace_us: u16,
     /// `delivered` when the last change to splice came.
@@ -68,7 +70,8 @@ impl Half {
             promote_after: PROMOTE_AFTER,
             waits: 0,
             sink_ended: false,
-            stalled: false,
+            starved: false,
+            pushed: u8::MAX,
             pace_us: PACE_US_START,
             promoted_at: 0,
         }
@@ -96,6 +99,7 @@ impl Half {
         self.mode = Mode::Splice;
         self.streak = 0;
         self.pace_us = PACE_US_START;
+        self.pushed = u8::MAX;
         self.promoted_at = self.delivered;
     }
 
@@ -118,6 +122,8 @@ impl Half {
     /// A visit should find a chunk that is worth its fixed cost and yet leaves room in the pipe
     /// and in the socket buffers, so that neither peer ever waits for the next one.
     pub(super) fn on_visited(&mut self, pumped: Pumped) -> bool {
+        let pushed = u8::try_from(pumped.pushed >> 12).unwrap_or(u8::MAX);
+        self.pushed = self.pushed.saturating_add(pushed);
         if pumped.pulled >= CHUNK_BYTES_MAX {
             self.pace_us = (self.pace_us / 2).max(PACE_US_MIN);
         } else if pumped.pulled < CHUNK_BYTES_MIN {
@@ -135,25 +141,6 @@ impl Half {
     pub(super) fn pace(&self) -> u64 {
         u64::from(self.pace_us) * 1_000
     }
-
-    /// The wait for a buffer grows while there is none.
-    pub(super) fn slow_down(&mut self) -> u64 {
-        let pace = self.pace();
-        self.pace_us = self.pace_us.saturating_mul(2).min(PACE_US_STARVED_MAX);
-        pace
-    }
-
-    /// No buffer has come since the last receive found none: bytes may wait for one.
-    pub(super) fn is_starved(&self) -> bool {
-        self.mode == Mode::Copy && !self.ended && self.pace_us > PACE_US_START
-    }
-
-    /// A buffer was there again.
-    pub(super) fn is_fed(&mut self) {
-        if self.mode == Mode::Copy {
-            self.pace_us = PACE_US_START;
-        }
-    }
 }
 
 /// Full buffers in a row that make a stream (HAProxy: 3 full reads).
@@ -165,6 +152,5 @@ const PAYING_BYTES: u64 = 1 << 20;
 const PACE_US_START: u16 = 100;
 const PACE_US_MIN: u16 = 25;
 const PACE_US_MAX: u16 = 1_000;
-const PACE_US_STARVED_MAX: u16 = 10_000;
 const CHUNK_BYTES_MIN: u32 = 64 * 1024;
 const CHUNK_BYTES_MAX: u32 = 512 * 1024;

@@ -211,6 +211,7 @@ impl Session {
                 self.on_received(from, buffer, cx);
             }
             Event::RecvEnded(from, end) => self.on_recv_ended(from, end, cx),
+            Event::PassedOn(from, moved) => self.on_passed_on(from, moved, cx),
             Event::Sent(from, outcome) => self.on_sent(from, outcome, cx),
             Event::SourceReady(from) => self.go_on(from, cx),
             Event::SinkReady(from, room) => self.on_sink_ready(from, room, more, cx),
@@ -275,7 +276,7 @@ impl Session {
     /// How its sockets are to be closed.
     #[must_use]
     pub fn manner(&self) -> Manner {
-        let waits = |half: &Half| half.is_loaded() || half.is_starved();
+        let waits = |half: &Half| half.is_loaded() || half.starved && !half.ended;
         let undelivered = self.unsent > 0 || self.halves.iter().any(waits);
         self.reason
             .map_or(Manner::Reset, |reason| reason.manner(undelivered))
@@ -512,6 +513,7 @@ fn purpose_of(event: &Event) -> Option<Purpose> {
         Event::Peeked(_)
         | Event::Called
         | Event::Refused
+        | Event::PassedOn(..)
         | Event::Pumped(..)
         | Event::Unpiped(..)
         | Event::Unsent(_)

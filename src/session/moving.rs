@@ -17,7 +17,7 @@ impl Session {
             cx.ops.push_back(Op::Release(buffer.id));
             return;
         }
-        half.is_fed();
+        half.starved = false;
         // Bytes that join others behind a full sink are no progress for those.
         if !half.is_loaded() {
             half.waits = 0;
@@ -56,7 +56,13 @@ impl Session {
             Err(Errno::NOBUFS) if self.state == State::Peeking && self.half(from).is_loaded() => {
                 self.peek(true, cx);
             }
-            Err(errno) if is_short(errno) => self.wait_for_memory(from, cx),
+            Err(errno) if is_short(errno) => {
+                self.half(from).starved = true;
+                if self.may_pass_on(from) {
+                    return cx.ops.push_back(Op::PassOn(from));
+                }
+                self.wait_for_memory(from, cx);
+            }
             Err(errno) if errno.is_transient() => {
                 self.begin_wait(from, cx);
             }
@@ -101,21 +107,12 @@ impl Session {
                 }
                 self.advance(from, cx);
             }
-            Err(errno) if errno.is_transient() => {
+            // Without memory for it a socket polls as ready and takes nothing.
+            Err(errno) if errno.is_transient() || is_short(errno) => {
                 self.wait_for_room(from, cx);
                 self.advance(from, cx);
             }
-            Err(errno) if is_short(errno) => self.wait_for_memory(from, cx),
             Err(_) => self.on_sink_broken(from, cx),
-        }
-    }
-
-    /// The kernel has no buffer or no memory just now, which is neither side's fault: the
-    /// direction goes on a little later.
-    fn wait_for_memory(&mut self, from: Side, cx: &mut Context<'_>) {
-        if !self.in_flight.has(Purpose::Visit(from)) {
-            let pace = self.half(from).slow_down();
-            self.visit(from, pace, cx);
         }
     }
 
@@ -149,23 +146,28 @@ impl Session {
         }
     }
 
-    pub(super) fn on_pumped(&mut self, from: Side, pumped: Pumped, cx: &mut Context<'_>) {
-        if pumped.pulled > 0 {
+    /// Bytes moved from one side to the other.
+    pub(super) fn on_moved(&mut self, from: Side, moved: Pumped, cx: &mut Context<'_>) {
+        if moved.pulled > 0 {
             self.touch(from, cx);
         }
-        if pumped.pushed > 0 {
+        if moved.pushed > 0 {
             self.active_at = cx.now;
             if from == Side::Client {
                 self.on_asked(cx);
             }
         }
         let half = self.half(from);
-        half.in_pipe = half.in_pipe + pumped.pulled - pumped.pushed;
-        half.delivered += u64::from(pumped.pushed);
-        if pumped.pulled > 0 || pumped.pushed > 0 {
+        half.in_pipe = half.in_pipe + moved.pulled - moved.pushed;
+        half.delivered += u64::from(moved.pushed);
+        if moved.pulled > 0 || moved.pushed > 0 {
             half.waits = 0;
         }
-        half.stalled &= pumped.pushed == 0;
+    }
+
+    pub(super) fn on_pumped(&mut self, from: Side, pumped: Pumped, cx: &mut Context<'_>) {
+        self.on_moved(from, pumped, cx);
+        let half = self.half(from);
         let streams = half.on_visited(pumped);
         match (pumped.sink, pumped.source) {
             (Sink::Broken(_), _) => self.on_sink_broken(from, cx),

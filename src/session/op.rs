@@ -52,6 +52,9 @@ pub enum Op {
     Used(u64),
     /// Receive from this side until told otherwise.
     Recv(Side),
+    /// Pass on from this side what the other takes, as no buffer is left; answered at once by
+    /// `PassedOn`.
+    PassOn(Side),
     /// Send a buffer that came from this side to the other; `true`: the end of the stream follows
     /// and should ride in the same packet.
     Send(Side, Buffer, bool),
@@ -118,6 +121,8 @@ pub enum Event {
     Received(Side, Buffer, bool),
     /// No more bytes from this receive: end of stream (`Ok`) or why not.
     RecvEnded(Side, Result<(), Errno>),
+    /// What was passed on without a buffer.
+    PassedOn(Side, Pumped),
     /// So many bytes that came from this side were sent.
     Sent(Side, Result<u32, Errno>),
     /// The spliced source of this side has bytes, or something to say about it.

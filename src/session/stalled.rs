@@ -1,6 +1,6 @@
-//! A pipe is lent to streams that move. Where the sink has taken nothing for about a second, what
-//! is in the pipe goes into buffers and the stream is copied until it moves again: a few readers
-//! that stop would otherwise hold all pipes until their deadlines.
+//! A pipe is lent to streams that move. Where the sink has taken next to nothing for about a
+//! second, what is in the pipe goes into buffers and the stream is copied until it moves again: a
+//! few readers that stop, or drip, would otherwise hold all pipes until their deadlines.
 
 use crate::kernel::Buffer;
 
@@ -16,9 +16,10 @@ impl Session {
         for from in Side::BOTH {
             let half = self.half(from);
             if half.in_pipe == 0 {
+                half.pushed = u8::MAX;
                 continue;
             }
-            if std::mem::replace(&mut half.stalled, true) {
+            if std::mem::take(&mut half.pushed) < WORTH_A_PIPE {
                 cx.ops.push_back(Op::Unpipe(from));
             }
             self.watch_at = cx.now + STALL;
@@ -45,5 +46,8 @@ impl Session {
     }
 }
 
+/// 64 KiB from one look to the next, what copying holds at once: it does that in four sends, and
+/// splicing gains nothing.
+const WORTH_A_PIPE: u8 = 16;
 /// From one look at a pipe that holds bytes to the next: 1 s.
 pub(super) const STALL: u64 = 1_000_000_000;

@@ -233,25 +233,6 @@ fn a_slow_sink_stops_the_receive_and_lets_it_go_on() {
 }
 
 #[test]
-fn a_receive_that_finds_no_buffer_is_asked_again_ever_later() {
-    let mut script = Script::connected();
-    let mut waits = Vec::new();
-    for _ in 0..10 {
-        script.told(Event::RecvEnded(Client, Err(Errno::NOBUFS)));
-        let Some(Op::Visit(Client, after)) = script.ops.pop_front() else {
-            panic!("a visit is asked for");
-        };
-        waits.push(after);
-        script.told(Event::Visit(Client));
-        script.asks(&[Op::Recv(Client)]);
-    }
-    assert!(waits.is_sorted() && waits[0] < waits[9] && waits[9] <= 10 * MS);
-    // Bytes may wait for a buffer: such an idle session does not end as if they did not.
-    script.passes(LIMITS.idle);
-    assert_eq!(script.session.manner(), Manner::Reset);
-}
-
-#[test]
 fn three_full_buffers_make_a_stream() {
     let mut script = Script::promoted(Client);
     script.pumped(Client, [CHUNK, CHUNK], Source::Ready, Sink::Ready);

@@ -5,11 +5,15 @@
 //! So a wait that nothing comes of is followed by another kind of wait: a poll that goes on where
 //! one that ends by itself is useless, and a pause before the next poll, which grows until
 //! something moves.
+//!
+//! When no buffer is left, a direction whose own bytes are all sent passes on what its sink takes
+//! at once. So sessions that move go on, however many hold buffers that their sinks don't take.
 
+use crate::kernel::{Pumped, Sink, Source};
 use crate::token::Purpose;
 
 use super::half::Mode;
-use super::{Context, Op, Session, Side};
+use super::{Context, Op, Session, Side, State};
 
 impl Session {
     /// The sink has no room for all that is there.
@@ -24,6 +28,41 @@ impl Session {
     pub(super) fn wait_for_bytes(&mut self, from: Side, cx: &mut Context<'_>) {
         if self.begin_wait(from, cx) {
             self.ask(Purpose::PollSource(from), cx);
+        }
+    }
+
+    /// There is no buffer, or the kernel has no memory: neither side can be asked to tell when.
+    pub(super) fn wait_for_memory(&mut self, from: Side, cx: &mut Context<'_>) {
+        let pause = pause_after(self.half(from).waits);
+        if self.begin_wait(from, cx) && !self.in_flight.has(Purpose::Visit(from)) {
+            self.visit(from, pause, cx);
+        }
+    }
+
+    /// Whether a direction that found no buffer may pass on what its sink takes.
+    pub(super) fn may_pass_on(&self, from: Side) -> bool {
+        let half = &self.halves[from as usize];
+        let copies = self.state == State::Open && half.mode == Mode::Copy;
+        let receives = self.in_flight.has(Purpose::Recv(from));
+        copies && !receives && !half.shut && !half.ended && !half.is_loaded()
+    }
+
+    pub(super) fn on_passed_on(&mut self, from: Side, moved: Pumped, cx: &mut Context<'_>) {
+        self.on_moved(from, moved, cx);
+        if from == Side::Backend && moved.pulled > 0 {
+            self.acknowledge(cx);
+        }
+        match (moved.sink, moved.source) {
+            (Sink::Broken(_), _) => self.on_sink_broken(from, cx),
+            (_, Source::Broken(errno)) => self.on_recv_ended(from, Err(errno), cx),
+            (Sink::Full, _) => self.wait_for_room(from, cx),
+            (Sink::Ready, Source::Stopped) => self.on_recv_ended(from, Ok(()), cx),
+            (Sink::Ready, Source::Empty) => {
+                self.half(from).starved = false;
+                self.wait_for_bytes(from, cx);
+            }
+            // By now there may be a buffer for more.
+            (Sink::Ready, Source::Ready) => self.advance(from, cx),
         }
     }
 
@@ -42,8 +81,7 @@ impl Session {
         }
         let pauses = waits % 2 == 1;
         if pauses && !self.in_flight.has(Purpose::Visit(from)) {
-            let pause = (PAUSE_MIN << (waits / 2)).min(PAUSE_MAX);
-            self.visit(from, pause, cx);
+            self.visit(from, pause_after(waits), cx);
         }
         !pauses
     }
@@ -79,6 +117,8 @@ impl Session {
             // The sink broke during the wait.
         } else if half.mode == Mode::Splice {
             cx.ops.push_back(Op::Pump(from));
+        } else if half.starved && self.may_pass_on(from) {
+            cx.ops.push_back(Op::PassOn(from));
         } else {
             self.advance(from, cx);
         }
@@ -91,6 +131,10 @@ impl Session {
         self.in_flight.has(Purpose::PollSink(from))
             || pauses && self.in_flight.has(Purpose::Visit(from))
     }
+}
+
+fn pause_after(waits: u8) -> u64 {
+    (PAUSE_MIN << (waits / 2)).min(PAUSE_MAX)
 }
 
 /// The first pause: 200 µs.

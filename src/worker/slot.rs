@@ -168,6 +168,7 @@ impl<K: Kernel> Worker<K> {
             Op::Recv(side) => self
                 .kernel
                 .recv(token(Purpose::Recv(side)), slot.socket(side)),
+            Op::PassOn(from) => return Some(self.pass_on(key, from)),
             Op::Send(from, buffer, last) => {
                 let token = token(Purpose::Send(from));
                 self.kernel
@@ -291,6 +292,16 @@ impl<K: Kernel> Worker<K> {
             slot.pipes[from as usize] = Some(pipe);
         }
         Event::Unpiped(from, buffer)
+    }
+
+    fn pass_on(&mut self, key: usize, from: Side) -> Event {
+        let slot = &self.slots[key];
+        let (source, sink) = (slot.socket(from), slot.socket(from.other()));
+        let moved = self.kernel.pass_on(source, sink);
+        if moved.pushed > 0 {
+            self.note_moved(key);
+        }
+        Event::PassedOn(from, moved)
     }
 
     fn unsent(&self, key: usize) -> [u32; 2] {

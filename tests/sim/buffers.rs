@@ -3,6 +3,7 @@
 use mahoraga::kernel::{BUFFER_BYTES, Buffer, BufferId, Kernel};
 
 use crate::kernel::FakeKernel;
+use crate::stream;
 
 /// A receive buffer and who it was filled from.
 #[derive(Debug, Default)]
@@ -12,6 +13,33 @@ pub(crate) struct Held {
 }
 
 impl FakeKernel {
+    /// Puts bytes that have arrived into a free buffer.
+    pub(crate) fn fill_buffer(&mut self, fd: i32, len: u64) -> Buffer {
+        let id = self.free.pop().expect("looked at before");
+        let bytes = self.take_bytes(fd, len);
+        self.conn(fd).buffers += 1;
+        let buffer = &mut self.buffers[usize::from(id)];
+        buffer.from = Some(fd);
+        buffer.bytes = bytes;
+        self.note_early_answer(fd);
+        self.wake_peer(fd);
+        let len = u32::try_from(len).expect("a buffer's length");
+        Buffer { id, start: 0, len }
+    }
+
+    /// Takes bytes that have arrived.
+    pub(crate) fn take_bytes(&mut self, fd: i32, len: u64) -> Vec<u8> {
+        let now = self.now;
+        let conn = self.conn(fd);
+        let (stream, at) = (conn.inbound.stream, conn.inbound.taken);
+        conn.inbound.taken += len;
+        conn.moved_at = now;
+        conn.unread_since = now;
+        let mut bytes = vec![0; usize::try_from(len).expect("a length")];
+        stream::fill(stream, at, &mut bytes);
+        bytes
+    }
+
     pub(crate) fn append_bytes(&mut self, to: Buffer, from: Buffer) {
         let bytes = self.bytes(from).to_vec();
         let owner = self.buffers[usize::from(from.id)].from;

@@ -349,6 +349,15 @@ impl Kernel for FakeKernel {
         self.start(token, fd, Kind::Recv);
     }
 
+    fn pass_on(&mut self, from: &Socket, to: &Socket) -> Pumped {
+        let from = self.opened(from, "bytes passed on from");
+        let to = self.opened(to, "bytes passed on to");
+        self.assert_alone(from, "bytes passed on from", Kind::reads);
+        self.assert_alone(to, "bytes passed on to", Kind::writes);
+        assert_eq!(self.conn(from).buffers, 0, "bytes overtake others");
+        self.pass_between(from, to)
+    }
+
     fn send(&mut self, token: Token, socket: &Socket, buffer: Buffer, more: bool) {
         let fd = self.opened(socket, "send");
         assert_eq!(token.purpose(), Purpose::Send(self.conn(fd).side.other()));

@@ -165,6 +165,8 @@ const INTERESTING: &[&str] = &[
     "a poll that goes on reports an end",
     "a sink with room that takes nothing",
     "multishot receive ended with bytes",
+    "bytes passed on without a buffer",
+    "nothing passed on to a full sink",
     "no buffer for a receive",
     "no room for a send",
     "receive or send failed in passing",

@@ -8,7 +8,6 @@ use crate::connects::Fate;
 use crate::kernel::{FakeKernel, index, listening};
 use crate::net::{Hold, RDHUP};
 use crate::random::US;
-use crate::stream;
 use crate::world::Event;
 
 /// An operation from the moment it is asked until its last completion was told.
@@ -325,45 +324,30 @@ impl FakeKernel {
             }
             return;
         }
-        let Some(id) = self.free.pop() else {
+        if self.free.is_empty() {
             self.on_starved();
+            self.on_vain(fd);
             return self.complete(token, Err(Errno::NOBUFS), false);
-        };
+        }
         let most = unread.min(u64::from(BUFFER_BYTES));
         let len = if self.random.permille(850) {
             most
         } else {
             self.random.between(1, most)
         };
-        let now = self.now;
-        let conn = self.conn(fd);
-        let (stream, at) = (conn.inbound.stream, conn.inbound.taken);
-        conn.inbound.taken += len;
-        conn.moved_at = now;
-        conn.unread_since = now;
-        conn.buffers += 1;
-        let held = conn.buffers;
+        let buffer = self.fill_buffer(fd, len);
+        let held = self.conn(fd).buffers;
         assert!(held <= HELD_MAX, "{held} buffers are held for {fd}");
         self.trace
             .most("buffers held for one direction", u64::from(held));
-        let buffer = &mut self.buffers[usize::from(id)];
-        buffer.from = Some(fd);
-        buffer
-            .bytes
-            .resize(usize::try_from(len).expect("a length"), 0);
-        stream::fill(stream, at, &mut buffer.bytes);
         let more = !self.random.permille(30);
         if !more {
             self.trace.see("multishot receive ended with bytes");
         }
-        let len = u32::try_from(len).expect("a buffer's length");
-        let buffer = Buffer { id, start: 0, len };
-        self.note_early_answer(fd);
         if self.conn(fd).partner.is_none() {
             self.trace.see("bytes of a client while connecting");
         }
         self.complete(token, Ok(Done::Received(buffer)), more);
-        self.wake_peer(fd);
         let ends = self.conn(fd).unread() == 0 && self.conn(fd).is_readable();
         let room = self.ops[&token.raw()].untold < UNTOLD_MAX;
         if more && ends && room && self.random.permille(600) {

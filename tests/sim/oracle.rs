@@ -120,6 +120,7 @@ impl FakeKernel {
     pub(crate) fn look_for_stalls(&mut self) {
         let now = self.now;
         let starved = self.free.is_empty() || now - self.starved_at < STILL_MAX;
+        self.pipes.assert_lent_to_streams(now);
         for at in 0..self.conns.len() {
             self.look_for_silence(number(at), starved);
             let conn = &self.conns[at];
@@ -144,8 +145,8 @@ impl FakeKernel {
                 "a session outlives its deadline: {}",
                 self.dump()
             );
-            let movable =
-                !starved && !self.world.famine && can_move(&self.conns[index(partner)], conn);
+            // A lack of buffers stops no stream that can move.
+            let movable = !self.world.famine && can_move(&self.conns[index(partner)], conn);
             let unnoticed = conn
                 .reset_at
                 .filter(|_| conn.error_pending && !conn.fault_seen && !starved);

@@ -17,6 +17,8 @@ pub(crate) enum Act {
     Pause(u64),
     /// Does not read for a time.
     Deafen(u64),
+    /// Reads in sips for a time, some 10 kB a second.
+    Sip(u64),
     /// Waits until it has read so many bytes.
     Await(u64),
     /// Waits for the end of what it reads.
@@ -38,6 +40,7 @@ pub(crate) struct Peer {
     /// A read is under way.
     pub(crate) reading: bool,
     pub(crate) deaf_until: u64,
+    pub(crate) sips_until: u64,
     /// Bytes sent by [`Act::Echo`].
     pub(crate) echoed: u64,
     /// It sends its next bytes only when the last ones are acknowledged (Nagle).
@@ -59,6 +62,7 @@ impl Peer {
             acting: false,
             reading: false,
             deaf_until: 0,
+            sips_until: 0,
             echoed: 0,
             patient: random.permille(300),
             closed: false,
@@ -85,13 +89,16 @@ impl Peer {
 
 fn client_script(random: &mut Random) -> Vec<Act> {
     let bytes = amount(random);
-    match random.below(15) {
-        // Enough to be spliced back, to a client that stops reading amid it.
-        13 => vec![
+    match random.below(17) {
+        // Enough to be spliced back, to a client that stops reading amid it, or nearly.
+        stops @ 13..=15 => vec![
             Act::Send(bytes.max(300_000)),
             Act::Fin,
             Act::Await(100_000),
-            Act::Deafen(DEAF_FOR_LONG),
+            match stops {
+                13 => Act::Sip(DEAF_FOR_LONG),
+                _ => Act::Deafen(DEAF_FOR_LONG),
+            },
             Act::AwaitEnd,
         ],
         0..=3 => vec![Act::Send(bytes), Act::Fin, Act::AwaitEnd, Act::Close],

@@ -101,6 +101,7 @@ impl FakeKernel {
                 return time == 0;
             }
             Act::Deafen(time) => conn.peer.deaf_until = now + time,
+            Act::Sip(time) => conn.peer.sips_until = now + time,
             Act::Fin => {
                 conn.inbound.fin = true;
                 self.trace.fact("peer ends", fd, 0);
@@ -171,17 +172,24 @@ impl FakeKernel {
         if waiting > 0 {
             conn.outbound.read_at = now;
         }
-        conn.outbound.read += waiting.min(conn.peer.read_bytes);
+        let most = if now < conn.peer.sips_until {
+            SIP
+        } else {
+            conn.peer.read_bytes
+        };
+        conn.outbound.read += waiting.min(most);
         self.read_on(fd);
         self.wake_ops(fd);
         self.wake_peer(fd);
     }
 
     fn read_on(&mut self, fd: i32) {
+        let now = self.now;
         let conn = self.conn(fd);
         if conn.waiting() > 0 && !conn.peer.reading {
             conn.peer.reading = true;
-            let most = conn.peer.read_time;
+            let sips = now < conn.peer.sips_until;
+            let most = if sips { 20 * MS } else { conn.peer.read_time };
             let delay = REACTION + self.random.below(most);
             self.after(delay, Event::Read(fd));
         }
@@ -263,3 +271,6 @@ impl FakeKernel {
         }
     }
 }
+
+/// Bytes that a peer reads at once that reads in sips.
+const SIP: u64 = 100;

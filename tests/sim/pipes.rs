@@ -5,12 +5,14 @@ use std::collections::BTreeMap;
 use mahoraga::kernel::{BUFFER_BYTES, Buffer, Errno, Pipe, Pumped, Sink, Source};
 
 use crate::kernel::FakeKernel;
-use crate::stream;
+use crate::random::MS;
 
 /// Pipes on lease with their bytes, by the number of the end that is read.
 #[derive(Debug)]
 pub(crate) struct Pipes {
     leased: BTreeMap<i32, Vec<u8>>,
+    /// Those that hold bytes: since when, and how many bytes went to the sink since then.
+    full: BTreeMap<i32, (u64, u64)>,
     idle: Vec<i32>,
     next: i32,
     max: u32,
@@ -20,6 +22,7 @@ impl Pipes {
     pub(crate) fn new(max: u32) -> Self {
         Self {
             leased: BTreeMap::new(),
+            full: BTreeMap::new(),
             idle: Vec::new(),
             next: 1_000_000,
             max,
@@ -49,9 +52,30 @@ impl Pipes {
             pipe.held as usize,
             "{pipe:?} does not know itself"
         );
+        self.full.remove(&pipe.read);
         if bytes.is_empty() {
             self.idle.push(pipe.read);
         }
+    }
+
+    /// So many bytes of a pipe went to its sink.
+    fn note(&mut self, pipe: &Pipe, pushed: u32, now: u64) {
+        if pipe.held == 0 {
+            self.full.remove(&pipe.read);
+            return;
+        }
+        let (since, moved) = self.full.entry(pipe.read).or_insert((now, 0));
+        *moved += u64::from(pushed);
+        if *moved >= PULL_BYTES_MIN {
+            (*since, *moved) = (now, 0);
+        }
+    }
+
+    /// A sink that takes next to nothing may not keep a pipe.
+    pub(crate) fn assert_lent_to_streams(&self, now: u64) {
+        let kept = self.full.values().map(|(since, _)| now - since).max();
+        let kept = kept.unwrap_or(0);
+        assert!(kept < KEPT_MAX, "a pipe is kept for {kept} ns");
     }
 
     pub(crate) fn leased(&self) -> u32 {
@@ -88,6 +112,7 @@ impl FakeKernel {
             }
         }
         pipe.held = u32::try_from(bytes.len()).expect("a pipe's length");
+        self.pipes.note(pipe, pumped.pushed, self.now);
         self.pipes.leased.insert(pipe.read, bytes);
         let pulled = u64::from(pumped.pulled);
         self.trace
@@ -104,6 +129,7 @@ impl FakeKernel {
         let needed = pipe.held.div_ceil(BUFFER_BYTES) as usize;
         if self.free.len() < needed {
             self.trace.see("no buffers for a pipe given up");
+            self.pipes.full.insert(pipe.read, (self.now, 0));
             return None;
         }
         let id = self.free.pop()?;
@@ -115,6 +141,7 @@ impl FakeKernel {
         let len = pipe.held.min(BUFFER_BYTES);
         let taken = bytes.drain(..len as usize).collect();
         pipe.held -= len;
+        self.pipes.note(pipe, 0, self.now);
         let buffer = &mut self.buffers[usize::from(id)];
         buffer.from = Some(from);
         buffer.bytes = taken;
@@ -122,6 +149,47 @@ impl FakeKernel {
         self.trace.see("a pipe given up");
         self.trace.fact("unpipe", from, u64::from(len));
         Some(Buffer { id, start: 0, len })
+    }
+
+    /// As the ring does: what is not sent is not received.
+    pub(crate) fn pass_between(&mut self, from: i32, to: i32) -> Pumped {
+        let mut moved = Pumped {
+            pulled: 0,
+            pushed: 0,
+            source: Source::Ready,
+            sink: Sink::Ready,
+        };
+        let room = self.conn(to).outbound_room();
+        let unread = self.conn(from).unread();
+        if self.conn(to).is_reset() && unread > 0 {
+            let errno = self.conn(to).send_error();
+            moved.sink = Sink::Broken(errno);
+        } else if unread == 0 {
+            moved.source = match self.conn(from).recv_end() {
+                None => Source::Empty,
+                Some(Ok(())) => Source::Stopped,
+                Some(Err(errno)) => Source::Broken(errno),
+            };
+        } else if room == 0 || self.takes_nothing(to) {
+            self.on_vain(to);
+            self.trace.see("nothing passed on to a full sink");
+            moved.sink = Sink::Full;
+        } else {
+            let all = unread.min(u64::from(BUFFER_BYTES));
+            let bytes = all.min(room);
+            let taken = self.take_bytes(from, bytes);
+            self.deliver(to, &taken, false);
+            self.note_early_answer(from);
+            self.wake_peer(from);
+            if bytes < all {
+                moved.sink = Sink::Full;
+            }
+            moved.pulled = u32::try_from(bytes).expect("a length");
+            moved.pushed = moved.pulled;
+            self.trace.see("bytes passed on without a buffer");
+            self.trace.fact("pass on", from, bytes);
+        }
+        moved
     }
 
     fn pull(&mut self, from: i32, room: u64, pipe: &mut Vec<u8>, pumped: &mut Pumped) {
@@ -160,14 +228,7 @@ impl FakeKernel {
         } else {
             self.random.between(1, most)
         };
-        let now = self.now;
-        let conn = self.conn(from);
-        let (stream, at) = (conn.inbound.stream, conn.inbound.taken);
-        conn.inbound.taken += bytes;
-        conn.moved_at = now;
-        conn.unread_since = now;
-        pipe.resize(usize::try_from(bytes).expect("a length"), 0);
-        stream::fill(stream, at, pipe);
+        *pipe = self.take_bytes(from, bytes);
         pumped.pulled = u32::try_from(bytes).expect("a length");
     }
 
@@ -206,3 +267,5 @@ impl FakeKernel {
 
 /// So much is pulled however little room the sink has.
 const PULL_BYTES_MIN: u64 = 64 * 1024;
+/// A look each second finds such a sink, once it was seen for a whole second.
+const KEPT_MAX: u64 = 2_300 * MS;

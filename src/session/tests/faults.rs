@@ -147,16 +147,14 @@ fn a_lack_gets_that_time_once() {
 }
 
 #[test]
-fn a_backlog_that_stays_full_is_a_backend_that_does_not_answer() {
+fn an_interrupted_connect_is_repeated_after_a_pause_and_is_no_attempt() {
     let mut script = Script::begin();
-    script.told(Event::ConnectFailed(AGAIN));
-    script.asks(&[Op::Abandon(Fault::Busy), Op::Connect]);
-    script.told(Event::Lacking(Fault::Busy));
-    script.asks(&[Op::Visit(Backend, RETRY_AFTER)]);
-    script.passes(LIMITS.connect);
-    joins(&mut script, &[]);
+    script.told(Event::ConnectFailed(Errno(libc::EINTR)));
+    script.asks(&[Op::Abandon(Fault::Busy), Op::Visit(Backend, RETRY_AFTER)]);
     script.told(Event::Visit(Backend));
-    script.ends(CloseReason::ConnectTimeout, Manner::Reset);
+    script.asks(&[Op::Connect]);
+    script.told(Event::Connected);
+    assert_eq!(script.session.summary().attempts, 1);
 }
 
 #[test]
@@ -177,12 +175,35 @@ fn a_lack_of_memory_breaks_no_stream() {
         let mut script = Script::connected();
         let bytes = script.receives(from, 100);
         script.ops.clear();
+        // A socket polls as ready in spite of it.
         script.told(Event::Sent(from, Err(Errno(libc::ENOMEM))));
-        assert!(matches!(script.ops.pop_front(), Some(Op::Visit(_, _))));
+        script.asks(&[Op::PollSink(from, false)]);
+        script.told(Event::SinkReady(from, true));
+        script.asks(&[Op::Send(from, bytes, false)]);
+        script.told(Event::Sent(from, Err(Errno(libc::ENOMEM))));
+        assert!(matches!(script.ops.pop_back(), Some(Op::Visit(..))));
+        script.ops.clear();
         script.told(Event::Visit(from));
         script.asks(&[Op::Send(from, bytes, false)]);
         script.told(Event::RecvEnded(from, Err(Errno(libc::ENOMEM))));
-        assert!(matches!(script.ops.pop_front(), Some(Op::Visit(_, _))));
+        assert!(matches!(script.ops.pop_back(), Some(Op::Visit(..))));
+        script.ops.clear();
         assert_eq!(script.session.reason(), None);
     }
+}
+
+#[test]
+fn a_send_that_lacked_memory_does_not_make_an_idle_end_a_reset() {
+    let mut script = Script::connected();
+    let bytes = script.receives(Client, 100);
+    script.told(Event::Sent(Client, Err(Errno(libc::ENOMEM))));
+    script.told(Event::SinkReady(Client, true));
+    script.sent(Client, bytes.len);
+    script.ops.clear();
+    script.passes(LIMITS.idle);
+    for side in Side::BOTH {
+        script.told(Event::RecvEnded(side, Err(Errno::CANCELED)));
+    }
+    script.ops.retain(|op| matches!(op, Op::Finish));
+    script.ends(CloseReason::IdleTimeout, Manner::Graceful);
 }

@@ -1,4 +1,4 @@
-//! A pipe whose sink takes nothing is given up, with nothing lost or reordered.
+//! A pipe whose sink takes next to nothing is given up, with nothing lost or reordered.
 
 use super::*;
 
@@ -46,7 +46,7 @@ fn a_stream_that_moves_keeps_its_pipe() {
     let mut script = full();
     for _ in 0..5 {
         script.told(Event::SinkReady(Client, true));
-        script.pumped(Client, [0, 1], Source::Ready, Sink::Full);
+        script.pumped(Client, [CHUNK, CHUNK], Source::Ready, Sink::Full);
         script.asks(&[Op::Pump(Client), Op::PollSink(Client, false)]);
         script.passes(STALL);
         script.asks(&[]);
@@ -66,4 +66,18 @@ fn without_buffers_for_all_of_it_a_pipe_is_kept_and_asked_again() {
     }
     script.told(Event::SinkReady(Client, true));
     script.asks(&[Op::Pump(Client)]);
+}
+
+#[test]
+fn a_sink_that_drips_keeps_no_pipe() {
+    let mut script = full();
+    for step in [2, 3] {
+        script.told(Event::SinkReady(Client, true));
+        script.pumped(Client, [0, 1_000], Source::Ready, Sink::Full);
+        script.ops.clear();
+        script.passes(STALL / step);
+        assert!(!script.ops.contains(&Op::Unpipe(Client)));
+    }
+    script.passes(STALL);
+    assert!(script.ops.contains(&Op::Unpipe(Client)));
 }

@@ -159,3 +159,86 @@ fn a_watch_that_the_kernel_ends_begins_again_after_a_pause() {
     }
     assert_eq!(script.in_vain, 3);
 }
+
+/// The client's receive found no buffer.
+fn starved() -> Script {
+    let mut script = Script::connected();
+    script.links.set_short(true);
+    script.told(Event::RecvEnded(Client, Err(Errno::NOBUFS)));
+    script.asks(&[Op::PassOn(Client)]);
+    script
+}
+
+fn passed_on(script: &mut Script, bytes: u32, source: Source, sink: Sink) {
+    let moved = Pumped {
+        pulled: bytes,
+        pushed: bytes,
+        source,
+        sink,
+    };
+    script.told(Event::PassedOn(Client, moved));
+}
+
+#[test]
+fn without_a_buffer_a_direction_passes_on_what_its_sink_takes() {
+    let mut script = starved();
+    passed_on(&mut script, 100, Source::Ready, Sink::Ready);
+    script.asks(&[Op::Recv(Client)]);
+    script.told(Event::RecvEnded(Client, Err(Errno::NOBUFS)));
+    script.asks(&[Op::PassOn(Client)]);
+    passed_on(&mut script, 0, Source::Stopped, Sink::Ready);
+    script.asks(&[Op::Shutdown(Backend)]);
+    assert_eq!(script.session.delivered(), [100, 0]);
+    assert_eq!(script.in_vain, 0);
+}
+
+#[test]
+fn a_sink_that_is_full_is_passed_nothing_until_it_has_room() {
+    let mut script = starved();
+    passed_on(&mut script, 40, Source::Ready, Sink::Full);
+    script.asks(&[Op::PollSink(Client, false)]);
+    script.passes(WATCH_AFTER);
+    script.asks(&[Op::Watch(Client)]);
+    script.told(Event::SinkReady(Client, true));
+    script.asks(&[Op::PassOn(Client)]);
+    // Bytes may wait: such an idle session does not end as if they did not.
+    passed_on(&mut script, 0, Source::Ready, Sink::Full);
+    script.passes(LIMITS.idle);
+    assert_eq!(script.session.manner(), Manner::Reset);
+}
+
+#[test]
+fn a_source_without_bytes_waits_for_them_and_for_no_buffer() {
+    let mut script = starved();
+    passed_on(&mut script, 0, Source::Empty, Sink::Ready);
+    script.asks(&[Op::PollSource(Client)]);
+    script.told(Event::SourceReady(Client));
+    script.asks(&[Op::Recv(Client)]);
+}
+
+#[test]
+fn what_breaks_while_bytes_are_passed_on_is_named() {
+    let reset = Errno::CONNRESET;
+    let mut script = starved();
+    passed_on(&mut script, 0, Source::Broken(reset), Sink::Ready);
+    assert_eq!(script.session.reason(), Some(CloseReason::ClientReset));
+    let mut script = starved();
+    passed_on(&mut script, 0, Source::Ready, Sink::Broken(reset));
+    assert_eq!(script.deadline_in(), LINGER / 4);
+}
+
+#[test]
+fn a_client_that_waits_for_its_backend_waits_for_a_buffer_ever_longer() {
+    let mut script = Script::begin();
+    let mut waits = Vec::new();
+    for _ in 0..60 {
+        script.told(Event::RecvEnded(Client, Err(Errno::NOBUFS)));
+        waits.extend(script.ops.iter().copied().find_map(pause_of));
+        script.ops.retain(|op| *op == Op::InVain);
+        script.told(Event::Visit(Client));
+        script.asks(&[Op::Recv(Client)]);
+    }
+    assert!(waits.len() == 60 && waits.is_sorted(), "{waits:?}");
+    assert!(waits[0] < MS && waits[59] == 50 * MS, "{waits:?}");
+    assert_eq!(script.in_vain, 59);
+}
