@@ -13,7 +13,8 @@ pub enum Fault {
     Unanswered,
     /// There is no way to the backend from here.
     Network,
-    /// It would have had to wait: a Unix backend's backlog is full, or a signal came.
+    /// It would have had to wait, or a signal came. What a Unix backend's full backlog answers
+    /// is Busy too; sessions then wait in the queue of their pool.
     Busy,
     /// The client's connection broke.
     Client,

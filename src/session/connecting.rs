@@ -47,9 +47,9 @@ impl Session {
         };
         cx.ops.push_back(Op::Abandon(fault));
         match fault {
-            Fault::Resources => self.on_lacking(fault, cx),
-            // Towards another backend there may be a port, and room at another backend.
-            Fault::Ports | Fault::Busy => {
+            Fault::Resources | Fault::Busy => self.on_lacking(fault, cx),
+            // Towards another backend there may be a port.
+            Fault::Ports => {
                 self.attempts -= 1;
                 self.held_by = Some(held_by(fault));
                 self.connect(cx);
@@ -169,9 +169,8 @@ fn held_by(fault: Fault) -> CloseReason {
     match fault {
         Fault::Ports => CloseReason::NoLocalPort,
         Fault::Resources => CloseReason::NoResources,
-        // A backlog that stays full is a backend that does not answer.
-        Fault::Busy | Fault::Unanswered => CloseReason::ConnectTimeout,
-        Fault::Backend | Fault::Network | Fault::Client | Fault::Local => {
+        Fault::Unanswered => CloseReason::ConnectTimeout,
+        Fault::Busy | Fault::Backend | Fault::Network | Fault::Client | Fault::Local => {
             CloseReason::ConnectFailed
         }
     }

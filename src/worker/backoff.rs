@@ -1,71 +1,59 @@
-//! Backends that can't be connected to just now, as this worker lacks a port towards them or their
-//! backlog is full. One connect per backend finds out how long that lasts, not one per client:
-//! with a whole range of ports in use each costs a search through all of them.
+//! Backends that this worker has no local port towards. One connect per backend finds out how long
+//! that lasts, not one per client: with a whole range of ports in use each costs a search through
+//! all of them.
 
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::fault::Fault;
 use crate::pool::{Backend, Tally};
 
 /// Backends that no connect is tried on until a time, in nanoseconds of the worker's clock.
 #[derive(Debug, Default)]
 pub(super) struct Backoff {
     /// By the address of the tally, which is kept so that no other gets it, and by the number of
-    /// the origin that lacks a port, or [`ALL`].
+    /// the origin that lacks a port.
     held: BTreeMap<(usize, usize), Held>,
 }
 
 #[derive(Debug)]
 struct Held {
     _tally: Arc<Tally>,
-    fault: Fault,
     until: u64,
 }
 
 impl Backoff {
-    /// No connect is tried on the backend for [`HOLD`]: from this origin, or from any.
-    pub(super) fn hold(
-        &mut self,
-        (backend, origin): (&Backend, Option<usize>),
-        fault: Fault,
-        now: u64,
-    ) {
+    /// No connect to the backend is tried from this origin for [`HOLD`].
+    pub(super) fn hold(&mut self, backend: &Backend, origin: usize, now: u64) {
         let held = Held {
             _tally: Arc::clone(&backend.tally),
-            fault,
             until: now.saturating_add(HOLD),
         };
         self.held.retain(|_, held| held.until > now);
-        let key = (key(backend), origin.unwrap_or(ALL));
-        self.held.insert(key, held);
+        self.held.insert((key(backend), origin), held);
     }
 
-    /// Why no connect is tried on the backend; `None`: one may be.
-    pub(super) fn why_held(&self, backend: &Backend, now: u64) -> Option<Fault> {
+    /// Whether no connect is tried on the backend, from none of its origins.
+    pub(super) fn holds(&self, backend: &Backend, now: u64) -> bool {
         if self.held.is_empty() {
-            return None;
+            return false;
         }
-        let all = self.held_at(backend, ALL, now);
-        all.or_else(|| {
-            let mut origins = 0..backend.origins.len();
-            origins.try_fold(Fault::Ports, |_, origin| self.held_at(backend, origin, now))
-        })
+        let mut origins = 0..backend.origins.len();
+        origins.all(|origin| self.holds_at(backend, origin, now))
     }
 
     /// The first origin from `turn` on that a connect can be tried from.
     pub(super) fn origin(&self, backend: &Backend, turn: usize, now: u64) -> usize {
         let count = backend.origins.len();
         let mut turns = (0..count).map(|n| turn.wrapping_add(n) % count);
-        let free = |origin: &usize| self.held_at(backend, *origin, now).is_none();
+        let free = |origin: &usize| !self.holds_at(backend, *origin, now);
         turns.find(free).unwrap_or(turn % count)
     }
 
-    fn held_at(&self, backend: &Backend, origin: usize, now: u64) -> Option<Fault> {
-        let held = self.held.get(&(key(backend), origin))?;
-        (held.until > now).then_some(held.fault)
+    fn holds_at(&self, backend: &Backend, origin: usize, now: u64) -> bool {
+        let held = self.held.get(&(key(backend), origin));
+        held.is_some_and(|held| held.until > now)
     }
 }
 
@@ -73,8 +61,6 @@ fn key(backend: &Backend) -> usize {
     Arc::as_ptr(&backend.tally).addr()
 }
 
-/// In place of the number of an origin: from wherever it begins.
-const ALL: usize = usize::MAX;
 /// Between two connects to a backend that can't be connected to: 20 ms.
 const HOLD: u64 = 20_000_000;
 
@@ -92,12 +78,12 @@ mod tests {
             panic!("two backends")
         };
         let mut backoff = Backoff::default();
-        backoff.hold((one, Some(0)), Fault::Ports, 1_000);
-        assert_eq!(backoff.why_held(one, 1_000 + HOLD - 1), Some(Fault::Ports));
-        assert_eq!(backoff.why_held(one, 1_000 + HOLD), None);
-        assert_eq!(backoff.why_held(other, 1_000), None);
+        backoff.hold(one, 0, 1_000);
+        assert!(backoff.holds(one, 1_000 + HOLD - 1));
+        assert!(!backoff.holds(one, 1_000 + HOLD));
+        assert!(!backoff.holds(other, 1_000));
         // What is over is forgotten with the next.
-        backoff.hold((other, None), Fault::Busy, 1_000 + HOLD);
+        backoff.hold(other, 0, 1_000 + HOLD);
         assert_eq!(backoff.held.len(), 1);
         assert_eq!(Arc::strong_count(&one.tally), 1);
     }
@@ -113,11 +99,11 @@ mod tests {
         let mut backoff = Backoff::default();
         let turns = |backoff: &Backoff| [0, 1, 2].map(|turn| backoff.origin(backend, turn, 5));
         assert_eq!(turns(&backoff), [0, 1, 0]);
-        backoff.hold((backend, Some(0)), Fault::Ports, 5);
+        backoff.hold(backend, 0, 5);
         assert_eq!(turns(&backoff), [1, 1, 1]);
-        assert_eq!(backoff.why_held(backend, 5), None);
-        backoff.hold((backend, Some(1)), Fault::Ports, 5);
-        assert_eq!(backoff.why_held(backend, 5), Some(Fault::Ports));
-        assert_eq!(backoff.why_held(backend, 5 + HOLD), None);
+        assert!(!backoff.holds(backend, 5));
+        backoff.hold(backend, 1, 5);
+        assert!(backoff.holds(backend, 5));
+        assert!(!backoff.holds(backend, 5 + HOLD));
     }
 }

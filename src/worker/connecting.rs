@@ -128,7 +128,7 @@ impl<K: Kernel> Worker<K> {
     fn reserve(&mut self, key: usize) -> Result<Arc<Backend>, Event> {
         let slot = &mut self.slots[key];
         let port = &mut self.ports[slot.port];
-        let mut lacking = None;
+        let mut lacking = false;
         let mut races = 0;
         while races < RACES_MAX {
             let request = Request {
@@ -142,26 +142,24 @@ impl<K: Kernel> Worker<K> {
                 Choice::Nobody => return Err(Event::Unselected),
             };
             let backend = &slot.listener.plan.pool().backends[usize::from(index)];
-            let held = self.backoff.why_held(backend, self.now);
+            let held = self.backoff.holds(backend, self.now);
             let tried = slot.tried.contains(&index);
-            if let Some(fault) = held.filter(|_| !tried) {
+            if held && !tried {
                 // Another one may be connected to.
-                lacking = Some(fault);
+                lacking = true;
                 slot.tried.push(index);
                 continue;
             }
             let spent = tried && slot.session.is_out_of_attempts(&slot.listener.limits);
-            if spent && lacking.or(held).is_none() {
+            if spent && !lacking && !held {
                 return Err(Event::Spent);
             }
             // No other is left: an attempt at once would fail as the last one did.
             let waits = tried && !std::mem::replace(&mut slot.paused, true);
-            if let Some(fault) = lacking.or(held).filter(|_| waits || held.is_some()) {
-                if fault == Fault::Ports {
-                    port.pause(self.now);
-                    self.tend = true;
-                }
-                return Err(Event::Lacking(fault));
+            if held || lacking && waits {
+                port.pause(self.now);
+                self.tend = true;
+                return Err(Event::Lacking(Fault::Ports));
             }
             if waits {
                 return Err(Event::Paused);
@@ -191,11 +189,10 @@ impl<K: Kernel> Worker<K> {
             Fault::Ports => {
                 self.stats.ports_exhausted.increment();
                 backend.tally.on_portless();
-                let origin = (&*backend, Some(slot.origin.into()));
-                self.backoff.hold(origin, fault, self.now);
+                self.backoff.hold(&backend, slot.origin.into(), self.now);
             }
-            Fault::Busy => self.backoff.hold((&backend, None), fault, self.now),
             Fault::Backend
+            | Fault::Busy
             | Fault::Unanswered
             | Fault::Network
             | Fault::Client
@@ -203,7 +200,7 @@ impl<K: Kernel> Worker<K> {
             | Fault::Local => self.stats.connect_failures.increment(),
         }
         // From another origin there may be a port towards it.
-        let over = fault != Fault::Ports || self.backoff.why_held(&backend, self.now).is_some();
+        let over = fault != Fault::Ports || self.backoff.holds(&backend, self.now);
         if over && !slot.tried.contains(&slot.target_index) {
             slot.tried.push(slot.target_index);
         }
