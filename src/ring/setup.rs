@@ -20,6 +20,8 @@ pub struct Features {
     pub plain_queue: bool,
     /// A wait for completions need not count as I/O wait (6.15).
     pub no_iowait: bool,
+    /// A socket can be told which local ports it may take (6.3).
+    pub port_range: bool,
 }
 
 impl Features {
@@ -35,7 +37,7 @@ impl Features {
     }
 
     /// Every feature by its name in [`WITHOUT`], with its sentence.
-    fn table(&mut self) -> [(&'static str, &mut bool, &'static str); 3] {
+    fn table(&mut self) -> [(&'static str, &mut bool, &'static str); 4] {
         [
             (
                 "bounded_recv",
@@ -54,6 +56,12 @@ impl Features {
                 &mut self.no_iowait,
                 "before Linux 6.15 an idle worker counts as I/O wait: tools show a busy disk where \
                  there is none",
+            ),
+            (
+                "port_range",
+                &mut self.port_range,
+                "before Linux 6.3 `source_ports` does nothing: connections to backends begin at \
+                 any local port",
             ),
         ]
     }
@@ -164,8 +172,12 @@ pub fn probe() -> Result<Features, SetupError> {
         bounded_recv,
         plain_queue,
         no_iowait,
+        port_range: sys::finds_port_range(),
     };
     features.switch_off(&env::var(WITHOUT).unwrap_or_default())?;
+    if !features.port_range {
+        sys::forgo_port_range();
+    }
     Ok(features)
 }
 
@@ -302,6 +314,7 @@ mod tests {
             bounded_recv: true,
             plain_queue: true,
             no_iowait: true,
+            port_range: true,
         };
         assert_eq!(features.lacking().count(), 0);
         features.switch_off("bounded_recv").unwrap();
@@ -311,7 +324,8 @@ mod tests {
         assert_eq!(features.lacking().count(), 2);
         let error = features.switch_off("bundles").unwrap_err().to_string();
         let expected = "invalid feature `bundles` in MAHORAGA_WITHOUT: \
-                        expected one of bounded_recv, plain_queue, no_iowait";
+                        expected one of bounded_recv, plain_queue, no_iowait, \
+                        port_range";
         assert_eq!(error, expected);
     }
 

@@ -14,6 +14,7 @@ const OLD: Features = Features {
     bounded_recv: false,
     plain_queue: false,
     no_iowait: false,
+    port_range: false,
 };
 
 const SMALL: Size = Size {

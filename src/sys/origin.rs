@@ -3,6 +3,7 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsRawFd;
+use std::sync::OnceLock;
 
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
@@ -42,15 +43,24 @@ pub fn probe_address(address: IpAddr) -> io::Result<()> {
     begin_at(&socket, from)
 }
 
-/// Whether a socket can be told which ports the kernel may take for it (6.3).
+/// Whether a socket can be told which ports the kernel may take for it: the kernel can (6.3), and
+/// is not to be treated as if it could not.
 #[must_use]
 pub fn has_port_range() -> bool {
-    static FOUND: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
-    *FOUND.get_or_init(|| {
-        let socket = Socket::new(Domain::IPV4, Type::STREAM.cloexec(), Some(Protocol::TCP));
-        // 0: as if nothing had been said.
-        socket.is_ok_and(|socket| set(&socket, IP_LOCAL_PORT_RANGE, 0).is_ok())
-    })
+    *PORT_RANGE.get_or_init(finds_port_range)
+}
+
+/// Asks the kernel.
+#[must_use]
+pub fn finds_port_range() -> bool {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM.cloexec(), Some(Protocol::TCP));
+    // 0: as if nothing had been said.
+    socket.is_ok_and(|socket| set(&socket, IP_LOCAL_PORT_RANGE, 0).is_ok())
+}
+
+/// No socket is told its ports, as if the kernel could not: to be called before any is made.
+pub fn forgo_port_range() {
+    PORT_RANGE.get_or_init(|| false);
 }
 
 /// As the kernel wants it: the last port in the upper half, the first one in the lower.
@@ -75,6 +85,9 @@ fn set(socket: &Socket, option: libc::c_int, value: u32) -> io::Result<()> {
         _ => Err(io::Error::last_os_error()),
     }
 }
+
+/// Whether the kernel has IP_LOCAL_PORT_RANGE, once somebody asked.
+static PORT_RANGE: OnceLock<bool> = OnceLock::new();
 
 /// Of linux/in.h; the libc crate has no name for it.
 const IP_LOCAL_PORT_RANGE: libc::c_int = 51;
