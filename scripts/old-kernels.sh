@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
 # Runs tests/proxy, the tests of the program on a real ring, on Debian's older kernels.
 #
-#   scripts/old-kernels.sh [KERNEL]... [-- TEST_ARGUMENT...]
+#   scripts/old-kernels.sh [KERNEL]... [-- GROUP...] [-- TEST_OPTION...]
 #
 # KERNEL is the beginning of a release, such as 6.1 or 6.12 (the default is both). The script fetches
 # Debian's newest cloud kernel that begins so, and boots it in qemu, which emulates the machine. The
 # initramfs holds the stripped binaries and their libraries: no disk, no network but loopback.
-# What follows -- goes to the test program, such as the names of tests or --skip NAME.
+# A GROUP is the beginning of the names of some tests (the default is each module by itself, such as
+# half_close::); groups run one after the other, so that what failed is known early. What follows the
+# second -- goes to the test program each time.
 #
 # The output of the tests is shown as it comes. At the end stands for each kernel how many tests
 # passed, and for each that did not, why.
@@ -84,10 +86,9 @@ put_program() {
     done
 }
 
-# $1: the test program; $2: the initramfs to write; the rest: arguments of the test program.
+# $1: the test program; $2: the initramfs to write. Groups and options are in arrays.
 make_initramfs() {
     local test=$1 image=$2 root=$WORK/root mahoraga
-    shift 2
     rm -rf "$root"
     mkdir -p "$root"/{bin,dev,etc,proc,run,sys,tmp,root}
     # The tests start the program by the path that it was built at.
@@ -98,7 +99,7 @@ make_initramfs() {
     mkdir -p "$root/$PWD"
     echo 'root:x:0:0:root:/root:/bin/sh' >"$root/etc/passwd"
     printf '127.0.0.1 localhost\n::1 localhost\n' >"$root/etc/hosts"
-    printf '%q ' "$@" >"$root/arguments"
+    printf '%s\n' "${groups[@]}" >"$root/groups"
     cat >"$root/init" <<INIT
 #!/bin/busybox sh
 /bin/busybox --install -s /bin
@@ -110,8 +111,11 @@ ulimit -n 20000
 echo "kernel \$(uname -r)"
 cd $PWD
 export MAHORAGA_TEST_PATIENCE=$PATIENCE RUST_BACKTRACE=1
-eval /tests \$(cat /arguments)
-echo "exit code \$?"
+status=0
+for group in \$(cat /groups); do
+    /tests \$group ${options[*]@Q} || status=\$?
+done
+echo "exit code \$status"
 poweroff -f
 INIT
     chmod 755 "$root/init"
@@ -160,13 +164,21 @@ while (($#)) && [[ $1 != -- ]]; do
     shift
 done
 (($# == 0)) || shift
+groups=()
+while (($#)) && [[ $1 != -- ]]; do
+    groups+=("$1")
+    shift
+done
+(($# == 0)) || shift
+options=("$@")
 ((${#kernels[@]})) || kernels=(6.1 6.12)
 
 need_tools qemu-system-x86_64 busybox cpio strip
 if [[ ${INSTALL:-0} == 1 ]] && can_install; then apt-get update -q >/dev/null; fi
 test=${TESTS:-$(build_tests)}
 [[ -x $test ]] || die 'cannot find or build the tests: see the output of cargo test --no-run --test proxy'
-make_initramfs "$test" "$WORK/initramfs" "$@"
+((${#groups[@]})) || mapfile -t groups < <("$test" --list | sed -n 's/::.*: test$/::/p' | sort -u)
+make_initramfs "$test" "$WORK/initramfs"
 mkdir -p "$RESULTS"
 failed=()
 reports=()
