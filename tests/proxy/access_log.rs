@@ -7,7 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::thread;
 
 use crate::balancer::{Balancer, Launch};
-use crate::peers::{self, Backend, expect_end, expect_reset, ping};
+use crate::peers::{self, Backend, expect_end, expect_reset, expect_turned_away, ping};
 use crate::watchdog::{eventually, heavy, watched};
 
 const FIELDS: [&str; 16] = [
@@ -135,7 +135,7 @@ fn each_end_has_its_reason() {
         assert_eq!(reason(2), "backend_reset");
 
         drop(backend);
-        expect_reset(&mut balancer.connect());
+        expect_turned_away(balancer.address());
         assert_eq!(reason(3), "connect_failed");
         let lines = balancer.output().lines(3);
         let failed = key_values(&lines[2]);

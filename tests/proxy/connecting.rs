@@ -6,7 +6,7 @@ use std::time::Duration;
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::balancer::Launch;
-use crate::peers::{self, Backend, expect_reset, ping};
+use crate::peers::{self, Backend, expect_reset, expect_turned_away, ping};
 use crate::watchdog::watched;
 
 /// A backend that answers no connect: its queue is full and nobody accepts, so the kernel drops
@@ -66,7 +66,7 @@ fn when_all_refuse_the_client_is_reset() {
         let backends = [peers::nobody(), peers::nobody()];
         let balancer = Launch::to(&backends).start();
         for _ in 0..5 {
-            expect_reset(&mut balancer.connect());
+            expect_turned_away(balancer.address());
         }
         balancer.assert_rest();
         assert_eq!(balancer.number("closed.connect_failed"), 5);
@@ -80,7 +80,7 @@ fn attempts_can_be_fewer() {
     watched(|| {
         let backends = [peers::nobody(), peers::nobody()];
         let balancer = Launch::to(&backends).flag("--attempts", "1").start();
-        expect_reset(&mut balancer.connect());
+        expect_turned_away(balancer.address());
         balancer.assert_rest();
         assert_eq!(balancer.number("connect_failures"), 1);
         balancer.finish();

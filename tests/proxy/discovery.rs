@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 
 use crate::balancer::Launch;
 use crate::fleet::Fleet;
-use crate::peers::{Backend, echo, ping};
+use crate::peers::{self, Backend, echo, ping};
 use crate::stage::{Guest, Stage, leave_all};
 use crate::watchdog::{eventually, watched};
 
@@ -97,15 +97,8 @@ fn name_server(addresses: &Arc<Mutex<Vec<Ipv4Addr>>>) -> String {
 #[test]
 fn what_a_name_means_joins_and_what_it_means_no_more_drains() {
     watched(|| {
-        let greets = |number: u8| {
-            move |mut stream: std::net::TcpStream| {
-                std::io::Write::write_all(&mut stream, &[number]).unwrap();
-                echo(stream);
-            }
-        };
-        let first = Backend::tcp("127.0.0.1:0", greets(1));
-        let port = first.address.rsplit(':').next().unwrap();
-        let _second = Backend::tcp(&format!("127.0.0.2:{port}"), greets(2));
+        let (backends, port) = greeting_at(&["127.0.0.1", "127.0.0.2"]);
+        let first = &backends[0];
         let [one, two] = [Ipv4Addr::new(127, 0, 0, 1), Ipv4Addr::new(127, 0, 0, 2)];
         let known = Arc::new(Mutex::new(vec![one]));
         let server = name_server(&known);
@@ -131,19 +124,17 @@ fn what_a_name_means_joins_and_what_it_means_no_more_drains() {
 
 /// Greets with a number, on each of these addresses with one port.
 fn greeting_at(hosts: &[&str]) -> (Vec<Backend>, u16) {
+    let port = peers::free().rsplit(':').next().unwrap().parse().unwrap();
     let greets = |number: u8| {
         move |mut stream: std::net::TcpStream| {
-            std::io::Write::write_all(&mut stream, &[number]).unwrap();
-            echo(stream);
+            // A probe may be gone already.
+            if std::io::Write::write_all(&mut stream, &[number]).is_ok() {
+                echo(stream);
+            }
         }
     };
-    let first = Backend::tcp(&format!("{}:0", hosts[0]), greets(1));
-    let port: u16 = first.address.rsplit(':').next().unwrap().parse().unwrap();
-    let mut all = vec![first];
-    for (number, host) in (2..).zip(&hosts[1..]) {
-        all.push(Backend::tcp(&format!("{host}:{port}"), greets(number)));
-    }
-    (all, port)
+    let start = |(number, host)| Backend::tcp(&format!("{host}:{port}"), greets(number));
+    ((1..).zip(hosts).map(start).collect(), port)
 }
 
 #[test]

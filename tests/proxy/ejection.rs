@@ -1,14 +1,15 @@
 //! Backends that fail again and again get nothing more, whichever worker met the failures.
 
+use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::thread;
 use std::time::Duration;
 
 use crate::balancer::Launch;
 use crate::fleet::Fleet;
-use crate::peers::{self, Backend, expect_reset};
+use crate::peers::{self, Backend, expect_turned_away};
 use crate::stage::{Guest, with_one_and_two_workers};
-use crate::watchdog::{eventually, watched, within};
+use crate::watchdog::{eventually, slowness, watched, within};
 
 /// It accepts and resets: the fastest of all, and always free.
 fn black_hole() -> Backend {
@@ -16,10 +17,12 @@ fn black_hole() -> Backend {
 }
 
 /// Whether the client was served; the black hole resets it.
-fn is_served(mut client: TcpStream) -> bool {
-    use std::io::{Read, Write};
-    let mut answer = [0; 4];
-    client.write_all(b"here").is_ok() && client.read_exact(&mut answer).is_ok()
+fn is_served(client: io::Result<TcpStream>) -> bool {
+    let answered = client.and_then(|mut client| {
+        client.write_all(b"here")?;
+        client.read_exact(&mut [0; 4])
+    });
+    answered.is_ok()
 }
 
 #[test]
@@ -33,7 +36,7 @@ fn a_black_hole_gets_nothing_after_five_failures_in_a_row() {
             // One after the other, from many addresses.
             let sources = (0..120).map(crate::stage::source);
             let served =
-                sources.map(|from| is_served(peers::connect_from(from, balancer.address())));
+                sources.map(|from| is_served(peers::try_connect_from(from, balancer.address())));
             let served: Vec<_> = served.collect();
             let lost = served.iter().filter(|served| !**served).count();
             assert_eq!(lost, hole.accepted(), "{strategy}");
@@ -49,7 +52,7 @@ fn the_only_backend_is_never_ejected() {
         let hole = black_hole();
         let balancer = Launch::to(std::slice::from_ref(&hole.address)).start();
         for _ in 0..12 {
-            expect_reset(&mut balancer.connect());
+            expect_turned_away(balancer.address());
         }
         assert_eq!(hole.accepted(), 12);
         balancer.finish();
@@ -64,7 +67,7 @@ fn no_more_than_half_are_ejected() {
         addresses.push(sound.address.clone());
         let balancer = Launch::to(&addresses).start();
         for _ in 0..80 {
-            is_served(balancer.connect());
+            is_served(peers::try_connect(balancer.address()));
         }
         let mut fed = holes.map(|hole| hole.accepted());
         fed.sort_unstable();
@@ -78,25 +81,31 @@ fn no_more_than_half_are_ejected() {
 fn it_is_tried_again_and_then_stays_out_twice_as_long() {
     watched(|| {
         let (hole, sound) = (black_hole(), Backend::echo());
+        let base = 3 * slowness();
         let balancer = Launch::with_pool(&format!(
-            "ejection: (base: \"3s\"), backends: [\"{}\", \"{}\"]",
+            // It must fail again within this time after it is back.
+            "ejection: (base: \"{base}s\"), backends: [\"{}\", \"{}\"]",
             hole.address, sound.address
         ));
         let balancer = balancer.workers(2).start();
         let events = balancer.follow();
-        for (round, length) in [(1, "3s"), (2, "6s")] {
+        for (round, length) in [(1, base), (2, 2 * base)] {
             eventually("it fails five times", || {
-                is_served(balancer.connect());
+                is_served(peers::try_connect(balancer.address()));
                 hole.accepted() == 5 * round
             });
             let ejected = events.next("backend_ejected");
             assert_eq!(ejected["backend"], *hole.address);
             let said = ejected["message"].as_str().unwrap();
+            let length = match length % 60 {
+                0 => format!("{}m", length / 60),
+                _ => format!("{length}s"),
+            };
             assert!(said.contains(&format!("ejected for {length}")), "{said}");
             let backend = balancer.backend(&hole.address);
             assert!(backend["ejected_s"].is_number() && backend["in_rotation"] == false);
             for _ in 0..10 {
-                assert!(is_served(balancer.connect()));
+                assert!(is_served(peers::try_connect(balancer.address())));
             }
             assert_eq!(hole.accepted(), 5 * round);
             events.next("backend_readmitted");

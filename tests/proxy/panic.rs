@@ -5,6 +5,7 @@ use std::io::Read;
 use crate::access_log::key_values;
 use crate::balancer::{Balancer, Launch};
 use crate::fleet::Fleet;
+use crate::peers;
 use crate::watchdog::{eventually, watched};
 
 /// A fleet that is probed, in which some are found down.
@@ -34,7 +35,7 @@ fn until_down(balancer: &Balancer, down: usize) {
 fn visit(balancer: &Balancer, times: usize) {
     for _ in 0..times {
         // Where nobody is found it ends, or is reset.
-        let _ = balancer.connect().read(&mut [0]);
+        let _ = peers::try_connect(balancer.address()).map(|mut its| its.read(&mut [0]));
     }
 }
 

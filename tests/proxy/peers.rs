@@ -1,6 +1,6 @@
 //! Clients and backends: threads and blocking sockets, which never wait longer than the watchdog.
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixListener;
 use std::panic::{self, AssertUnwindSafe};
@@ -109,21 +109,31 @@ pub(crate) fn ping(stream: &mut (impl Read + Write), what: &[u8]) {
 }
 
 pub(crate) fn connect(to: SocketAddr) -> TcpStream {
-    let stream = TcpStream::connect(to).unwrap();
+    try_connect(to).unwrap()
+}
+
+/// A client that may be reset before it knows that it is connected.
+pub(crate) fn try_connect(to: SocketAddr) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect(to)?;
     limit_waits(&stream);
-    stream.set_nodelay(true).unwrap();
-    stream
+    stream.set_nodelay(true)?;
+    Ok(stream)
 }
 
 /// A client of this address.
 pub(crate) fn connect_from(source: Ipv4Addr, to: SocketAddr) -> TcpStream {
+    try_connect_from(source, to).unwrap()
+}
+
+/// The same as [`try_connect`].
+pub(crate) fn try_connect_from(source: Ipv4Addr, to: SocketAddr) -> io::Result<TcpStream> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     socket.bind(&SocketAddr::from((source, 0)).into()).unwrap();
-    socket.connect(&to.into()).unwrap();
+    socket.connect(&to.into())?;
     let stream = TcpStream::from(socket);
     limit_waits(&stream);
-    stream.set_nodelay(true).unwrap();
-    stream
+    stream.set_nodelay(true)?;
+    Ok(stream)
 }
 
 /// A listener for tests that play the backend themselves, and its address for `--to`.
@@ -190,6 +200,15 @@ pub(crate) fn expect_end(from: &mut impl Read) {
 pub(crate) fn expect_reset(from: &mut impl Read) {
     let error = from.read(&mut [0; 16]).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+}
+
+/// A new client is reset, which it may learn of from connect(2) already.
+#[track_caller]
+pub(crate) fn expect_turned_away(to: SocketAddr) {
+    match try_connect(to) {
+        Ok(mut client) => expect_reset(&mut client),
+        Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionReset),
+    }
 }
 
 /// The connection breaks, as whoever only sends learns.

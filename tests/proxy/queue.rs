@@ -6,7 +6,7 @@ use std::thread;
 
 use crate::balancer::{Balancer, Launch};
 use crate::fleet::Fleet;
-use crate::peers::{expect_reset, reset};
+use crate::peers::{expect_reset, expect_turned_away, reset};
 use crate::reload::reload;
 use crate::stage::{Guest, Stage, with_one_and_two_workers};
 use crate::watchdog::{eventually, watched};
@@ -119,7 +119,7 @@ fn who_finds_the_queue_full_is_reset_at_once() {
         let guest = stage.hold();
         let clients = [join(&stage, 0), join(&stage, 1)];
         for _ in 0..3 {
-            expect_reset(&mut stage.balancer.connect());
+            expect_turned_away(stage.balancer.address());
         }
         guest.leave();
         for client in clients {
@@ -140,7 +140,7 @@ fn nobody_waits_where_nobody_may() {
     watched(|| {
         let stage = narrow("max: 0", 2);
         let guest = stage.hold();
-        expect_reset(&mut stage.balancer.connect());
+        expect_turned_away(stage.balancer.address());
         guest.leave();
         stage.visit();
         assert_eq!(reasons(&stage, "pool_full"), 1);
