@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+use std::collections::HashMap;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
@@ -67,9 +68,11 @@ impl Snapshot {
         max_connections: u32,
         standing: impl Fn(&config::Pool, &config::Backend) -> Standing,
     ) -> Self {
+        let known = before.into_iter().flat_map(|before| &before.pools);
+        let known = known.map(|plan| (&*plan.pool().name, plan));
+        let known: HashMap<_, _> = known.collect();
         let plan = |pool: &config::Pool| {
-            let same = |old: &&Arc<Plan>| old.pool().name == pool.name;
-            let old = before.and_then(|before| before.pools.iter().find(same));
+            let old = known.get(&*pool.name).copied();
             let before = old.map(|old| &**old.pool());
             let pool = Pool::build(pool, before, |backend| standing(pool, backend));
             match old {

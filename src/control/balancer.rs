@@ -1,7 +1,7 @@
 //! The control thread's state, and how it becomes what the workers route by.
 
-use std::cell::RefCell;
-use std::collections::{BTreeSet, HashMap};
+use std::cell::{LazyCell, RefCell};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -200,14 +200,19 @@ impl Balancer {
 
     /// Who left and comes back begins anew.
     fn forget_gone(&mut self) {
-        let there = backends(&self.config);
-        let there: BTreeSet<_> = there.iter().map(|(pool, name, _)| (*pool, *name)).collect();
+        // Made only where something is known of anybody.
+        let there = LazyCell::new(|| {
+            let pools = self.config.pools.iter();
+            let all = pools.flat_map(|pool| pool.backends.iter().map(|its| (&*pool.name, its)));
+            all.map(|(pool, its)| (pool, &*its.name)).collect()
+        });
+        let there: &LazyCell<HashSet<_>, _> = &there;
         self.ejections
             .retain(|pool, backend| there.contains(&(pool, backend)));
         self.rises
-            .retain(|(pool, backend), _| there.contains(&(pool, backend)));
-        self.outliers
-            .retain(|pool, _| self.config.pool(pool).is_some());
+            .retain(|(pool, backend), _| there.contains(&(&**pool, &**backend)));
+        let pools = by_name(&self.config);
+        self.outliers.retain(|pool, _| pools.contains_key(&**pool));
     }
 
     /// Has all workers route by what is known now.
@@ -255,10 +260,13 @@ impl Balancer {
     }
 
     fn standing(&self, pool: &str, backend: &config::Backend) -> Standing {
-        let key = (pool.to_owned(), backend.name.clone());
+        let rise = || {
+            let key = (pool.to_owned(), backend.name.clone());
+            self.rises.get(&key).copied()
+        };
         Standing {
             health: self.checks.health(pool, backend),
-            rise: self.rises.get(&key).copied(),
+            rise: (!self.rises.is_empty()).then(rise).flatten(),
             standby: self.scalings.is_standby(pool, backend),
         }
     }
@@ -266,15 +274,18 @@ impl Balancer {
     /// Backends that were not there, or away, begin slowly.
     fn welcome(&mut self, before: &Config) {
         let now = sys::monotonic();
+        let old_pools = by_name(before);
         for pool in &self.config.pools {
             // Who is first in a pool has nobody to leave the clients to.
-            let old = before.pool(&pool.name);
+            let old = old_pools.get(&*pool.name);
             let old = old.filter(|old| !old.backends.is_empty());
             let Some((old, over)) = old.zip(slow_start(pool)) else {
                 continue;
             };
+            let old = old.backends.iter().map(|its| (&*its.name, its));
+            let old: HashMap<_, _> = old.collect();
             for backend in &pool.backends {
-                let same = old.backend(&backend.name);
+                let same = old.get(&*backend.name).copied();
                 let same = same.filter(|old| old.target() == backend.target());
                 let is_away = |one: &config::Backend| {
                     one.state == config::AdminState::Maint || !one.is_resolved()
@@ -407,7 +418,13 @@ impl Balancer {
                     .tell(Weight::Quiet, kind, Subject::default(), message);
             }
         }
-        let [old, new] = [before, &self.config].map(backends);
+        let (old, new) = (by_name(before), by_name(&self.config));
+        // Most pools are as they were.
+        let changed = |one: &config::Pool| {
+            let [old, new] = [&old, &new].map(|pools| pools.get(&*one.name));
+            old.map(|its| &its.backends) != new.map(|its| &its.backends)
+        };
+        let [old, new] = [before, &self.config].map(|config| backends(config, changed));
         for (kind, here, there, verb) in [
             (EventKind::BackendAdded, &new, &old, "joins"),
             (EventKind::BackendRemoved, &old, &new, "leaves"),
@@ -434,8 +451,17 @@ fn listeners(config: &Config) -> BTreeSet<(&str, &Address)> {
     listeners.map(|its| (&*its.name, &its.bind)).collect()
 }
 
-fn backends(config: &Config) -> BTreeSet<(&str, &str, Target<'_>)> {
+fn by_name(config: &Config) -> HashMap<&str, &config::Pool> {
     let pools = config.pools.iter();
+    pools.map(|pool| (&*pool.name, pool)).collect()
+}
+
+/// The backends of some pools.
+fn backends(
+    config: &Config,
+    mut some: impl FnMut(&config::Pool) -> bool,
+) -> BTreeSet<(&str, &str, Target<'_>)> {
+    let pools = config.pools.iter().filter(|pool| some(pool));
     let all = pools.flat_map(|pool| {
         let backends = pool.backends.iter();
         backends.map(|its| (&*pool.name, &*its.name, its.target()))

@@ -26,7 +26,7 @@ impl Scalings {
         };
         self.scalers.retain(|name, _| scaling(name).is_some());
         for pool in &config.pools {
-            let Some((pool, settings)) = scaling(&pool.name) else {
+            let Some(settings) = &pool.scaling else {
                 continue;
             };
             let scaler = self.scalers.entry(pool.name.clone());
