@@ -242,7 +242,9 @@ async fn apply(asked: &Asked, change: Change) -> Answer<Changed> {
 
 async fn kill_those(asked: &Asked, filter: SessionFilter) -> Result<Killed, Refusal> {
     let author = asked.author()?;
-    let sessions = asked.ask(|reply| Call::Kill(filter, author, reply)).await?;
+    let closed = asked.ask(|reply| Call::Kill(filter, author, reply)).await?;
+    let refused = |why| Refusal::new(StatusCode::SERVICE_UNAVAILABLE, why);
+    let sessions = closed.map_err(refused)?;
     Ok(Killed { sessions })
 }
 

@@ -47,8 +47,8 @@ pub enum Call {
     Pools(Reply<Vec<PoolStatus>>),
     /// Sessions that are open now.
     Sessions(SessionFilter, Reply<Vec<SessionStatus>>),
-    /// Closes sessions; answers with how many.
-    Kill(SessionFilter, Author, Reply<u64>),
+    /// Closes sessions; answers with how many, or why none is closed.
+    Kill(SessionFilter, Author, Reply<Result<u64, String>>),
     /// The workers' histograms since the start; they go on counting.
     Histograms(Reply<Vec<HistogramStatus>>),
     /// The effective configuration, as RON.

@@ -52,13 +52,14 @@ impl Balancer {
                 let version = self.snapshot.version;
                 tokio_uring::spawn(async move {
                     let closed = kill(&crew, &filter).await;
+                    let outcome = closed.clone().map(|_| version);
                     audit.borrow_mut().record(&Entry {
                         author,
                         action: "kill",
                         target: "sessions",
                         old: None,
-                        new: Some(json!({ "filter": filter, "sessions": closed })),
-                        outcome: Ok(version),
+                        new: Some(json!({ "filter": filter, "sessions": closed.as_ref().ok() })),
+                        outcome,
                     });
                     let _ = reply.send(closed);
                 });
@@ -315,12 +316,18 @@ async fn list(crew: &Crew, filter: &SessionFilter) -> Vec<SessionStatus> {
     sessions.map(|info| session(info, now)).collect()
 }
 
-async fn kill(crew: &Crew, filter: &SessionFilter) -> u64 {
+async fn kill(crew: &Crew, filter: &SessionFilter) -> Result<u64, String> {
     let Some(sought) = sought(filter) else {
-        return 0;
+        return Ok(0);
     };
     let counts = crew.close(&sought, CloseReason::Killed, Duration::ZERO);
-    crew.gather(&counts).await.iter().sum()
+    let counts = crew.gather(&counts).await;
+    let count: Option<u64> = counts.into_iter().sum();
+    count.ok_or_else(|| {
+        let why = "cannot close sessions: a worker still carries out all orders that it takes at a \
+                   time: ask again in a moment";
+        why.to_owned()
+    })
 }
 
 fn session(info: &SessionInfo, now: u64) -> SessionStatus {

@@ -326,13 +326,13 @@ impl Crew {
     }
 
     /// Closes sessions of all workers that are meant, each worker's evenly spread over this time.
-    /// How many there are comes in, a number of each worker.
+    /// How many there are comes in, a number of each worker that does not refuse.
     pub(super) fn close(
         &self,
         sought: &Sought,
         reason: CloseReason,
         spread: Duration,
-    ) -> Receiver<u64> {
+    ) -> Receiver<Option<u64>> {
         let (reply, replies) = channel::bounded(self.len());
         self.tell_all(|| Command::Close(sought.clone(), reason, spread, reply.clone()));
         replies

@@ -27,7 +27,7 @@ pub enum Command {
     /// List these sessions, so many at most.
     Sessions(Sought, usize, Sender<Vec<SessionInfo>>),
     /// Close these sessions, evenly spread over this time; answered by how many there are.
-    Close(Sought, CloseReason, Duration, Sender<u64>),
+    Close(Sought, CloseReason, Duration, Sender<Option<u64>>),
     /// Close the sessions of these backends, which went down, each backend's evenly spread over
     /// this time. A snapshot in which one is up again ends what is left of its order.
     CloseDowned(Vec<(Arc<Tally>, Duration)>),

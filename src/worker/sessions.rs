@@ -124,25 +124,30 @@ impl<K: Kernel> Worker<K> {
     }
 
     /// Closes the sessions that are meant, each at a moment of its own during `spread`. How many
-    /// there are.
+    /// there are; `None`: so many orders are being carried out that this one is refused.
     pub(super) fn close_sought(
         &mut self,
         sought: Sought,
         reason: CloseReason,
         spread: Duration,
-    ) -> u64 {
-        let mut keys = self.sought(&sought, usize::MAX);
-        keys.retain(|key| self.slots[*key].session.view().phase != Phase::Closing);
-        let count = keys.len() as u64;
+    ) -> Option<u64> {
         let closing = Closing {
             sought,
             reason,
             while_down: false,
             due: VecDeque::new(),
         };
+        // Those about backends that are down are one for each at most.
+        let mut others = self.closings.iter().filter(|one| !one.while_down);
+        if others.clone().count() >= ORDERS_MAX && !others.any(|old| old.is_same(&closing)) {
+            return None;
+        }
+        let mut keys = self.sought(&closing.sought, usize::MAX);
+        keys.retain(|key| self.slots[*key].session.view().phase != Phase::Closing);
+        let count = keys.len() as u64;
         self.order(closing, keys, spread);
         self.close_due();
-        count
+        Some(count)
     }
 
     /// Closes the sessions of backends that went down.
@@ -213,16 +218,6 @@ impl<K: Kernel> Worker<K> {
         }));
         closing.due.make_contiguous().sort_by_key(|(at, ..)| *at);
         self.closings.push(closing);
-        // Those about backends are one for each at most. Of others the oldest waits no longer.
-        let others = |closing: &Closing| !closing.while_down;
-        if self.closings.iter().filter(|one| others(one)).count() > ORDERS_MAX
-            && let Some(oldest) = self.closings.iter().position(others)
-        {
-            let mut oldest = self.closings.remove(oldest);
-            for (_, key, generation) in std::mem::take(&mut oldest.due) {
-                self.close_one(&oldest, key, generation);
-            }
-        }
     }
 
     /// Closes those whose moment has come, if they are still meant: one that was to lose its

@@ -300,7 +300,7 @@ impl Played {
             }
             Call::Kill(filter, author, reply) => {
                 self.done.push(format!("kill {filter:?} by {author}"));
-                told(reply.send(self.sessions.into()));
+                told(reply.send(Ok(self.sessions.into())));
             }
             Call::Histograms(reply) => told(reply.send(vec![HistogramStatus::default()])),
             Call::Config(reply) => told(reply.send("(pools: [])".to_owned())),
