@@ -152,7 +152,7 @@ impl Balancer {
     /// first; where that fails, all stays as it is.
     pub(super) fn apply(&mut self, declared: Declared) -> Result<(), StartError> {
         let config = self.effective(&declared);
-        listening::probe_origins(&config)?;
+        listening::probe_origins(&config, Some(&self.config))?;
         let new = listening::bind_new(&self.crew, &self.snapshot, &config)?;
         self.declared = declared;
         // What is known of other questions, or by other ports, counts from now on.

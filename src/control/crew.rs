@@ -205,7 +205,10 @@ impl Crew {
         let left = self.left.borrow();
         let gone = gone.iter().filter_map(|id| self.address(*id));
         let open = left.open.iter().map(|(its, _)| its.bound.address.clone());
-        let closed = left.closed.iter().map(|(address, _)| address.clone());
+        let now = sys::monotonic();
+        let closed = left.closed.iter();
+        let closed = closed.filter(|(_, at)| now.saturating_sub(*at) < KNOWN_FOR);
+        let closed = closed.map(|(address, _)| address.clone());
         let mut all = gone.chain(open).chain(closed);
         all.any(|other| other.overlap(bind).is_some())
     }
@@ -362,5 +365,7 @@ const ANSWER_POLLS: u32 = 500;
 /// How long the sockets of a removed listener stay: 200 ms, twice as long as workers accept from
 /// them.
 const OPEN_FOR: u64 = 200_000_000;
-/// How long a removed address is known as our own afterwards: a minute.
-const KNOWN_FOR: u64 = 60_000_000_000;
+/// How long a removed address is known as our own afterwards: 2 s, as a worker that hangs in a turn
+/// closes its sockets late. Not longer: another process may listen there from then on, and to join
+/// it would share its clients.
+const KNOWN_FOR: u64 = 2_000_000_000;

@@ -1,7 +1,7 @@
 //! Listening: addresses are bound here, before anything depends on it, at the start and when a
 //! reload brings new ones; sockets can be handed in as well.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -136,20 +136,30 @@ enum Source {
 }
 
 /// Connections to backends can begin where the pools say: this machine has those addresses, and its
-/// kernel takes those ports.
+/// kernel takes those ports. What was in force before is not tried again: an address that has moved
+/// to another machine must not stand in the way of a change of something else.
 ///
 /// # Errors
 /// [`StartError::Source`] or [`StartError::SourcePorts`] of the first that can't be.
-pub(super) fn probe_origins(config: &Config) -> Result<(), StartError> {
+pub(super) fn probe_origins(config: &Config, before: Option<&Config>) -> Result<(), StartError> {
+    let old = before.into_iter().flat_map(|before| &before.pools);
+    let mut addresses = HashSet::new();
+    let mut ranges = HashSet::new();
+    for origins in old.map(|pool| &pool.origins) {
+        addresses.extend(origins.addresses.iter());
+        ranges.extend(origins.ports);
+    }
     for pool in &config.pools {
-        for &address in &pool.origins.addresses {
+        let new = pool.origins.addresses.iter();
+        for &address in new.filter(|address| addresses.insert(*address)) {
             sys::probe_address(address).map_err(|error| StartError::Source {
                 pool: pool.name.clone(),
                 address,
                 error,
             })?;
         }
-        let Some(ports) = pool.origins.ports else {
+        let new = pool.origins.ports.filter(|ports| ranges.insert(*ports));
+        let Some(ports) = new else {
             continue;
         };
         if !sys::has_port_range() {

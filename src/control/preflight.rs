@@ -39,7 +39,7 @@ pub fn preflight(config: &Config) -> Vec<StartError> {
         let tokens = admin.http.as_ref().map(Tokens::read);
         found.extend(tokens.and_then(Result::err).map(StartError::Token));
     }
-    found.extend(listening::probe_origins(config).err());
+    found.extend(listening::probe_origins(config, None).err());
     for listener in &config.listeners {
         if let Address::Unix(path) = &listener.bind
             && let Err(error) = sys::can_listen_at(path)
