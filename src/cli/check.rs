@@ -10,8 +10,7 @@ use std::process::ExitCode;
 use std::thread;
 
 use super::run;
-use crate::config::{Config, Host, LogSink};
-use crate::control;
+use crate::config::{Config, Discovery, Host, LogSink, Pool};
 use crate::sys;
 
 /// Says nothing on standard error when all is well; standard output says what was not looked at.
@@ -24,11 +23,10 @@ pub(super) fn check(path: &Path, deny_warnings: bool) -> ExitCode {
     if let Err(code) = run::check_level() {
         return code;
     }
-    let refusals = control::preflight(&config);
-    for error in &refusals {
-        super::say(&format_args!("error: {error}"));
+    if let Err(code) = run::preflight(&config) {
+        return code;
     }
-    if !refusals.is_empty() || deny_warnings && warnings > 0 {
+    if deny_warnings && warnings > 0 {
         return ExitCode::from(super::USAGE);
     }
     // A reader that closed standard output did not want to read it.
@@ -62,9 +60,18 @@ fn not_looked_at(config: &Config) -> String {
         0 => String::new(),
         more => format!(" and {more} more"),
     };
+    let asks_dns = |pool: &Pool| match pool.discovery {
+        Some(Discovery::Dns { .. } | Discovery::Srv(_)) => true,
+        Some(Discovery::File(_)) | None => pool.backends.iter().any(|its| its.host.is_some()),
+    };
+    let names = if config.pools.iter().any(asks_dns) {
+        "names resolve, "
+    } else {
+        ""
+    };
     format!(
-        "not checked: whether {}{more} can be listened on, {fifos}backends answer, and io_uring is \
-         allowed",
+        "not checked: whether {}{more} can be listened on, {fifos}{names}backends answer, and \
+         io_uring is allowed",
         addresses[..shown].join(", ")
     )
 }

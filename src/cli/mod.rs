@@ -1,8 +1,9 @@
 //! The command line: what to do, said once at the start.
 //!
-//! Exit codes: 0 done, 2 a mistake in arguments, configuration or environment; 1 the balancer can't
-//! start or, if it is running, be asked; 3 io_uring is not to be had; 128 and the signal's number
-//! when a second one ends it.
+//! Exit codes: 0 done, 2 a mistake in arguments, configuration or environment, files that the
+//! configuration names among them; 1 the machine does not allow the start (an address in use or not
+//! there), or the balancer, if it is running, can't be asked; 3 io_uring is not to be had; 128 and
+//! the signal's number when a second one ends it. `run` and `check` agree.
 
 #![forbid(unsafe_code)]
 
@@ -18,13 +19,13 @@ pub use args::{Cli, Command, Count, Deadline, MaxLoad, ProxyArgs, SimulateArgs};
 pub use proxy::{ProxyError, proxy_config};
 
 use std::fmt::Display;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser;
 
 use crate::config::{self, Config, ConfigError, Source};
-use crate::control::Reread;
+use crate::control::{Reread, Seen};
 use crate::operational_log;
 use crate::sys;
 
@@ -49,20 +50,27 @@ pub fn main() -> ExitCode {
     code
 }
 
+fn run_file(path: PathBuf) -> ExitCode {
+    // Before it is read: what changes afterwards is another version.
+    let seen = Seen::of(&path);
+    match load(&path) {
+        Ok((config, source)) => {
+            warn(&config, Some(&source));
+            let reread = Reread {
+                path,
+                digest: source.digest(),
+                seen,
+                read: reread,
+            };
+            run::run(&config, Some(reread))
+        }
+        Err(code) => code,
+    }
+}
+
 fn obey(command: Command) -> ExitCode {
     match command {
-        Command::Run { config: path } => match load(&path) {
-            Ok((config, source)) => {
-                warn(&config, Some(&source));
-                let reread = Reread {
-                    path,
-                    digest: source.digest(),
-                    read: reread,
-                };
-                run::run(&config, Some(reread))
-            }
-            Err(code) => code,
-        },
+        Command::Run { config: path } => run_file(path),
         Command::Check {
             config,
             deny_warnings,

@@ -4,7 +4,7 @@ use std::env;
 use std::process::ExitCode;
 
 use crate::config::{Config, values};
-use crate::control::{self, Reread};
+use crate::control::{self, Reread, StartError};
 use crate::operational_log;
 
 /// Runs the balancer until it is told to stop. Operational messages go to standard error, at the
@@ -31,6 +31,9 @@ pub(super) fn run_then(
         None => fastrand::u64(..),
     };
     operational_log::follow(LEVEL, level);
+    if let Err(code) = preflight(config) {
+        return code;
+    }
     match control::run(config, reread, seed, ready) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -38,6 +41,23 @@ pub(super) fn run_then(
             ExitCode::from(error.exit_code())
         }
     }
+}
+
+/// Says all that a start would be refused for, as far as that can be seen before it.
+pub(super) fn preflight(config: &Config) -> Result<(), ExitCode> {
+    let refusals = control::preflight(config);
+    for error in &refusals {
+        super::say(&format_args!("error: {error}"));
+    }
+    if refusals.is_empty() {
+        return Ok(());
+    }
+    let code = if refusals.iter().all(StartError::is_machines) {
+        REFUSED
+    } else {
+        super::USAGE
+    };
+    Err(ExitCode::from(code))
 }
 
 /// Refuses a level that there is not. The logger takes any other word for a target of its own, and
@@ -49,6 +69,8 @@ pub(super) fn check_level() -> Result<(), ExitCode> {
     }
 }
 
+/// The exit code where the machine does not allow what the configuration says.
+const REFUSED: u8 = 1;
 /// The variable that names the level of the operational log.
 const LEVEL: &str = "MAHORAGA_LOG";
 /// The variable that names what chance begins with, for tests that are to be repeated.

@@ -2,40 +2,85 @@
 //! awaits the outcome, or goes on without it.
 //!
 //! Threads are kept for the next call. One that hangs, as its file is on a server that is away,
-//! stays until the kernel lets go of it; so many may hang and no more.
+//! stays until the kernel lets go of it; so many may hang and no more. Files that are looked at
+//! again and again have threads of their own ([`look`]), and each file one of them at most: however
+//! many hang, what an operator asks for finds a thread.
 
-use std::collections::VecDeque;
-use std::sync::OnceLock;
+use std::collections::{HashSet, VecDeque};
+use std::io;
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::oneshot;
 
-/// Begins a call; its outcome comes as soon as it ends. Without a free thread it waits for one.
-/// The process does not wait for it at its end.
+/// Begins a call that an operator asked for; its outcome comes as soon as it ends. Without a free
+/// thread it waits for one. The process does not wait for it at its end.
 pub(super) fn begin<T: Send + 'static>(
     call: impl FnOnce() -> T + Send + 'static,
 ) -> oneshot::Receiver<T> {
-    let (done, outcome) = oneshot::channel();
-    let pool = POOL.get_or_init(Pool::default);
-    pool.take(Box::new(move || {
-        // The receiver may be gone.
-        let _ = done.send(call());
-    }));
-    outcome
+    ASKED.begin(call)
+}
+
+/// The same for what is read again and again, by threads that operators' calls do not need.
+pub(super) fn read<T: Send + 'static>(
+    call: impl FnOnce() -> T + Send + 'static,
+) -> oneshot::Receiver<T> {
+    FOLLOWING.begin(call)
+}
+
+/// Looks at a file that is followed, once no earlier look at it is under way, whoever made that.
+///
+/// # Errors
+/// No thread can be made now.
+pub(super) async fn look<T: Send + 'static>(
+    path: &Path,
+    call: impl FnOnce() -> T + Send + 'static,
+) -> io::Result<T> {
+    let busy = loop {
+        if let Some(busy) = Busy::begin(path) {
+            break busy;
+        }
+        tokio::time::sleep(BUSY_PAUSE).await;
+    };
+    let outcome = FOLLOWING.begin(move || {
+        let _busy = busy;
+        call()
+    });
+    let no_thread = |_| io::Error::other("no thread can be made");
+    outcome.await.map_err(no_thread)
+}
+
+/// A look at a file that is under way, until this is dropped.
+struct Busy(PathBuf);
+
+impl Busy {
+    /// `None`: another one is under way.
+    fn begin(path: &Path) -> Option<Self> {
+        let mut looks = LOOKS.lock();
+        let looks = looks.get_or_insert_default();
+        looks.insert(path.to_owned()).then(|| Self(path.to_owned()))
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        if let Some(looks) = &mut *LOOKS.lock() {
+            looks.remove(&self.0);
+        }
+    }
 }
 
 type Call = Box<dyn FnOnce() + Send>;
 
-#[derive(Default)]
 struct Pool {
+    threads_max: usize,
     state: Mutex<State>,
     /// A call waits.
     called: Condvar,
 }
 
-#[derive(Default)]
 struct State {
     calls: VecDeque<Call>,
     threads: usize,
@@ -44,6 +89,30 @@ struct State {
 }
 
 impl Pool {
+    const fn new(threads_max: usize) -> Self {
+        Self {
+            threads_max,
+            state: Mutex::new(State {
+                calls: VecDeque::new(),
+                threads: 0,
+                idle: 0,
+            }),
+            called: Condvar::new(),
+        }
+    }
+
+    fn begin<T: Send + 'static>(
+        &'static self,
+        call: impl FnOnce() -> T + Send + 'static,
+    ) -> oneshot::Receiver<T> {
+        let (done, outcome) = oneshot::channel();
+        self.take(Box::new(move || {
+            // The receiver may be gone.
+            let _ = done.send(call());
+        }));
+        outcome
+    }
+
     fn take(&'static self, call: Call) {
         let mut state = self.state.lock();
         state.calls.push_back(call);
@@ -51,7 +120,7 @@ impl Pool {
             self.called.notify_one();
             return;
         }
-        if state.threads == THREADS_MAX {
+        if state.threads == self.threads_max {
             return;
         }
         let thread = thread::Builder::new().name("aside".to_owned());
@@ -83,9 +152,17 @@ impl Pool {
     }
 }
 
-static POOL: OnceLock<Pool> = OnceLock::new();
-/// More than files that may hang at a time: each follower of a file has one call under way.
-const THREADS_MAX: usize = 64;
+/// What operators ask for: each kind of call is under way a few times at most.
+static ASKED: Pool = Pool::new(ASKED_MAX);
+/// Looks at files.
+static FOLLOWING: Pool = Pool::new(FOLLOWING_MAX);
+/// Files that are being looked at.
+static LOOKS: Mutex<Option<HashSet<PathBuf>>> = Mutex::new(None);
+const ASKED_MAX: usize = 16;
+/// As many files may hang before others are looked at late.
+const FOLLOWING_MAX: usize = 48;
+/// How often is asked whether another look at the same file has ended.
+const BUSY_PAUSE: Duration = Duration::from_millis(200);
 /// How long a thread waits for another call: longer than from one look at a file to the next.
 const KEPT: Duration = Duration::from_secs(5);
 
@@ -112,10 +189,40 @@ mod tests {
     }
 
     #[test]
+    fn a_file_that_hangs_holds_one_thread_and_delays_no_other_call() {
+        run(async {
+            let (release, held) = crossbeam::channel::bounded::<()>(0);
+            let path = Path::new("/hangs");
+            let hang = |held: &crossbeam::channel::Receiver<()>| {
+                let held = held.clone();
+                move || held.recv().is_err()
+            };
+            // Each is given up, as a follower that ends.
+            for _ in 0..3 {
+                let hanging = look(path, hang(&held));
+                let given_up = tokio::time::timeout(Duration::from_millis(20), hanging).await;
+                assert!(given_up.is_err());
+            }
+            assert!(FOLLOWING.state.lock().threads <= 2);
+            assert_eq!(look(Path::new("/other"), || 1).await.unwrap(), 1);
+            // As many as there may be threads for looks.
+            for n in 0..FOLLOWING_MAX {
+                let path = format!("/hangs/{n}");
+                let hanging = look(Path::new(&path), hang(&held));
+                let soon = Duration::from_millis(1);
+                assert!(tokio::time::timeout(soon, hanging).await.is_err());
+            }
+            assert_eq!(begin(|| 2).await, Ok(2));
+            drop(release);
+            assert_eq!(look(path, || 3).await.unwrap(), 3);
+        });
+    }
+
+    #[test]
     fn calls_wait_while_all_threads_hang() {
         run(async {
             let (release, held) = crossbeam::channel::bounded::<()>(0);
-            let calls = (0..THREADS_MAX + 10).map(|_| {
+            let calls = (0..ASKED_MAX + 10).map(|_| {
                 let held = held.clone();
                 begin(move || held.recv().is_err())
             });

@@ -103,8 +103,7 @@ impl Balancer {
             at: audit_log.map_or_else(String::new, |path| path.display().to_string()),
             error,
         })?;
-        let file_watch = reread.as_ref();
-        let file_watch = file_watch.map(|reread| ConfigWatch::begin(reread.path.clone()));
+        let file_watch = reread.as_ref().map(ConfigWatch::begin);
         let mut balancer = Self {
             crew: Rc::clone(crew),
             reread,

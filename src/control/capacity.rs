@@ -3,9 +3,11 @@
 use std::num::NonZeroU32;
 use std::thread;
 
-use crate::config::DESCRIPTORS_RESERVED;
+use crate::config::{Config, DESCRIPTORS_RESERVED, values};
 use crate::kernel::BUFFER_BYTES;
 use crate::sys;
+
+use super::StartError;
 
 /// Pipes of a worker: up to eight workers together stay within the quota of an unprivileged user,
 /// 64 MiB by default (pipe(7)).
@@ -59,6 +61,16 @@ pub fn memory_in_all(wanted: Option<u64>, there_is: u64, workers: u32) -> Result
         Some(wanted) => Ok(wanted),
         None => Ok((there_is / 4).max(least)),
     }
+}
+
+/// The same for a configuration on this machine.
+pub(super) fn memory_of(config: &Config) -> Result<u64, StartError> {
+    let workers = u32::try_from(worker_cpus(config.workers).len()).unwrap_or(u32::MAX);
+    let memory = memory_in_all(config.memory, sys::memory_there_is(), workers);
+    memory.map_err(|least| StartError::Memory {
+        least: values::memory_text(least),
+        workers,
+    })
 }
 
 /// Buffers and pipes of a worker that has so many bytes for them.

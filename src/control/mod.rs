@@ -53,7 +53,7 @@ pub(crate) use histograms::TARGET as HISTOGRAMS_TARGET;
 pub use listening::Inherited;
 use listening::Patience;
 pub use preflight::preflight;
-pub use reload::Reread;
+pub use reload::{Reread, Seen};
 use supervise::Signals;
 
 /// Why the balancer did not start.
@@ -111,6 +111,14 @@ pub enum StartError {
         /// What the kernel says.
         error: io::Error,
     },
+    /// Probes can't use the certificates of a file.
+    #[error("pool `{pool}`: check: {why}")]
+    Certificates {
+        /// The pool's name.
+        pool: String,
+        /// The file, and what is wrong with it.
+        why: String,
+    },
     /// Not all workers could work.
     #[error("invalid memory: expected at least {least} for {workers} workers")]
     Memory {
@@ -141,7 +149,15 @@ pub enum StartError {
 }
 
 impl StartError {
-    /// The exit code of the program: 3 when io_uring is not to be had, else 1.
+    /// Whether the configuration may be right, and this machine lacks what it names: a later start
+    /// may succeed.
+    #[must_use]
+    pub fn is_machines(&self) -> bool {
+        matches!(self, Self::Source { .. } | Self::SourcePorts { .. })
+    }
+
+    /// The exit code of the program once [`preflight`] found nothing: 3 when io_uring is not to be
+    /// had, else 1.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
@@ -152,6 +168,7 @@ impl StartError {
             | Self::AccessLog { .. }
             | Self::Admin { .. }
             | Self::Token(_)
+            | Self::Certificates { .. }
             | Self::Memory { .. }
             | Self::Thread { .. } => 1,
         }

@@ -1,21 +1,24 @@
 //! What a start opens before anything listens, looked at without making or changing anything: what
 //! `mahoraga check` finds wrong here, `mahoraga run` refuses in the same words.
 
+use std::collections::HashSet;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::address::Address;
 use crate::admin::Tokens;
-use crate::config::{AccessLog, Config, LogSink};
+use crate::config::{AccessLog, Config, LogSink, Pool, Verify};
 use crate::sys;
 
-use super::{StartError, listening};
+use super::{StartError, capacity, health, listening};
 
 /// Why a start with this configuration would fail on this machine, as far as that can be seen
 /// without listening anywhere.
 #[must_use]
 pub fn preflight(config: &Config) -> Vec<StartError> {
     let mut found = Vec::new();
+    found.extend(capacity::memory_of(config).err());
+    found.extend(certificates(config, &HashSet::new()));
     if let Some(AccessLog {
         to: LogSink::File(path),
         ..
@@ -52,4 +55,35 @@ pub fn preflight(config: &Config) -> Vec<StartError> {
         }
     }
     found
+}
+
+/// Files of certificates that probes can't use, but for those that are in use already.
+pub(super) fn certificates(config: &Config, used: &HashSet<PathBuf>) -> Vec<StartError> {
+    let mut seen = used.clone();
+    let mut found = Vec::new();
+    for pool in &config.pools {
+        let Some(path) = certificate_file(pool) else {
+            continue;
+        };
+        if seen.insert(path.clone())
+            && let Err(why) = health::can_use_certificates(path)
+        {
+            let pool = pool.name.clone();
+            found.push(StartError::Certificates { pool, why });
+        }
+    }
+    found
+}
+
+/// Those that the probes of a configuration use.
+pub(super) fn certificate_files(config: &Config) -> HashSet<PathBuf> {
+    let files = config.pools.iter().filter_map(certificate_file);
+    files.cloned().collect()
+}
+
+fn certificate_file(pool: &Pool) -> Option<&PathBuf> {
+    match &pool.check.as_ref()?.tls.as_ref()?.verify {
+        Verify::File(path) => Some(path),
+        Verify::Off | Verify::System => None,
+    }
 }

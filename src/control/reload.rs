@@ -2,6 +2,7 @@
 //! wrong leaves the old one in force.
 
 use std::cell::{Cell, RefCell};
+use std::collections::HashSet;
 use std::future::pending;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
@@ -24,7 +25,7 @@ use super::declared::Ended;
 use super::events::{Subject, Weight};
 use super::file_watch::{FileWatch, Look, Sight};
 use super::supervise::READY;
-use super::systemd;
+use super::{capacity, preflight, systemd};
 
 /// Where the configuration came from.
 #[derive(Clone, Debug)]
@@ -33,15 +34,41 @@ pub struct Reread {
     pub path: PathBuf,
     /// Of the text that is in force.
     pub digest: u128,
+    /// What was seen of it before it was read.
+    pub seen: Seen,
     /// Reads it again, with the digest of its text. May take long.
     pub read: fn(&Path) -> Result<(Config, u128), ConfigError>,
 }
 
+/// What was seen of a file at some moment.
+#[derive(Clone, Copy, Debug)]
+pub struct Seen(Sight);
+
+impl Seen {
+    /// Now. Asks the file system, which may wait.
+    #[must_use]
+    pub fn of(path: &Path) -> Self {
+        Self(Look::at(path).sight)
+    }
+}
+
 impl Reread {
     /// Reads the file, the tokens, and opens what it wants opened: all may take long. `log` is the
-    /// access log in force, and `http` says where tokens are.
-    fn read(&self, log: Option<&AccessLog>, http: Option<&AdminHttp>) -> Result<Box<Read>, String> {
+    /// access log in force, `http` says where tokens are, and `certificates` are the files of them
+    /// that are in use already.
+    fn read(
+        &self,
+        log: Option<&AccessLog>,
+        http: Option<&AdminHttp>,
+        certificates: &HashSet<PathBuf>,
+    ) -> Result<Box<Read>, String> {
         let (config, digest) = (self.read)(&self.path).map_err(|error| error.to_string())?;
+        // What the next start would refuse, with what this configuration brings.
+        capacity::memory_of(&config).map_err(|error| error.to_string())?;
+        let unfit = preflight::certificates(&config, certificates);
+        if let Some(error) = unfit.first() {
+            return Err(error.to_string());
+        }
         let tokens = http.map(Tokens::read).transpose();
         let tokens = tokens.map_err(|error| error.to_string())?;
         let open = |log: &AccessLog| Sink::open(log).map_err(|error| error.to_string());
@@ -146,10 +173,13 @@ pub(super) struct ConfigWatch {
 }
 
 impl ConfigWatch {
-    /// The file was read just now. To be called inside the control thread's runtime.
-    pub(super) fn begin(path: PathBuf) -> Rc<Self> {
+    /// The file was read at the start, after it was seen so. To be called inside the control
+    /// thread's runtime.
+    pub(super) fn begin(reread: &Reread) -> Rc<Self> {
+        let mut file = FileWatch::new(reread.path.clone());
+        file.mark_read(reread.seen.0);
         let watch = Rc::new(Self {
-            file: RefCell::new(FileWatch::new(path)),
+            file: RefCell::new(file),
             wanted: Cell::new(false),
             changed: Notify::new(),
         });
@@ -159,19 +189,13 @@ impl ConfigWatch {
 
     async fn run(self: Rc<Self>) {
         let path = self.file.borrow().path().to_owned();
-        let look = || {
-            let path = path.clone();
-            aside::begin(move || Look::at(&path))
-        };
-        if let Ok(look) = look().await {
-            self.file.borrow_mut().mark_read(look.sight);
-        }
         loop {
             tokio::time::sleep(LOOK).await;
             if !self.wanted.get() {
                 continue;
             }
-            let look = look().await;
+            let its = path.clone();
+            let look = aside::look(&path, move || Look::at(&its)).await;
             // The file may be being read by now.
             if let Ok(look) = look
                 && self.wanted.get()
@@ -228,10 +252,14 @@ impl Balancer {
         self.watch_file(false);
         let log = self.config.access_log.clone();
         let http = self.tokens.as_ref().map(|(_, http)| http.clone());
+        let certificates = preflight::certificate_files(&self.config);
         let reading = aside::begin(move || {
             // Before it is read: a change that comes meanwhile is another one.
             let sight = Look::at(&reread.path).sight;
-            (sight, reread.read(log.as_ref(), http.as_ref()))
+            (
+                sight,
+                reread.read(log.as_ref(), http.as_ref(), &certificates),
+            )
         });
         if let Some(now) = &mut self.reloading.reading {
             now.outcome = reading;

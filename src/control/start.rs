@@ -10,7 +10,7 @@ use std::thread;
 use crossbeam::channel::{self, Sender};
 use parking_lot::Mutex;
 
-use crate::config::{self, Config, Initial, values};
+use crate::config::{self, Config, Initial};
 use crate::kernel::{BUFFER_BYTES, Socket};
 use crate::pool::{Health, Standing};
 use crate::ring::{Features, Ring, SetupError, Size};
@@ -82,11 +82,7 @@ impl Plan {
         for sentence in features.lacking() {
             log::info!("{sentence}");
         }
-        let memory = capacity::memory_in_all(config.memory, sys::memory_there_is(), workers);
-        let memory = memory.map_err(|least| StartError::Memory {
-            least: values::memory_text(least),
-            workers,
-        })?;
+        let memory = capacity::memory_of(config)?;
         let own = memory / u64::from(workers.max(1));
         let (buffers, pipes) = capacity::buffers_and_pipes(own, workers, sessions);
         log::info!(

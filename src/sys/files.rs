@@ -81,7 +81,16 @@ pub fn can_append_to(path: &Path) -> io::Result<()> {
             options.append(true).custom_flags(libc::O_NONBLOCK);
             options.open(path).map(drop)
         }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => can_make_in(path.parent()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            // What a link leads to is made. One in a circle is another error.
+            match fs::read_link(path) {
+                Ok(target) => {
+                    let directory = path.parent().unwrap_or_else(|| Path::new(""));
+                    can_append_to(&directory.join(target))
+                }
+                Err(_) => can_make_in(path.parent()),
+            }
+        }
         Err(error) => Err(error),
     }
 }

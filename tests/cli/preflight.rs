@@ -1,7 +1,7 @@
 //! What a start would refuse, `check` finds as well, in the same words.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 
 use super::{directory, mahoraga, stderr, stdout};
@@ -28,6 +28,7 @@ fn check_refuses_what_run_refuses() {
     write(&directory.join("open"), "a-token-for-everybody", 0o644);
     write(&directory.join("short"), "short", 0o600);
     write(&directory.join("text"), "text", 0o600);
+    symlink("absent/a.log", directory.join("dangling")).unwrap();
     let http =
         |token: &str| format!("admin: (http: (bind: \"127.0.0.1:0\", read_token: \"{token}\"))");
     let rest = "listeners: [(bind: \"127.0.0.1:0\", pool: \"web\")]";
@@ -53,6 +54,14 @@ fn check_refuses_what_run_refuses() {
             "absent/a.sock",
         ),
         (
+            "access_log: (to: \"dangling\")".to_owned(),
+            "access log dangling",
+        ),
+        (
+            "workers: 2, memory: \"4MiB\"".to_owned(),
+            "invalid memory: expected at least 8MiB for 2 workers",
+        ),
+        (
             "admin: (socket: \"text\")".to_owned(),
             "another file is there",
         ),
@@ -62,20 +71,68 @@ fn check_refuses_what_run_refuses() {
         assert!(checked.contains(said), "{wrong}: {checked}");
         assert_eq!(code, Some(2), "{wrong}");
         let (started, code) = told(&directory, "run", &config);
-        assert_eq!(code, Some(1), "{wrong}");
+        assert_eq!(code, Some(2), "{wrong}");
         // The one that makes a file says which.
         let reason = |line: &str| line.rsplit(": ").next().unwrap_or_default().to_owned();
         assert_eq!(reason(&checked), reason(&started), "{wrong}");
     }
     let config = format!("(listeners: [(bind: \"unix:text\", pool: \"web\")], {pools})");
-    for (command, code) in [("check", 2), ("run", 1)] {
+    for command in ["check", "run"] {
         let (said, found) = told(&directory, command, &config);
         assert!(
             said.ends_with("address in use: another file is there"),
             "{said}"
         );
-        assert_eq!(found, Some(code));
+        assert_eq!(found, Some(2));
     }
+}
+
+#[test]
+fn certificates_of_checks_are_looked_at() {
+    let directory = directory("preflight_certificates");
+    write(&directory.join("empty"), "", 0o600);
+    fs::create_dir_all(directory.join("dir")).unwrap();
+    for (file, why) in [
+        ("empty", "it holds no certificate"),
+        ("dir", "directory"),
+        ("absent", "No such file"),
+    ] {
+        let config = format!(
+            "(listeners: [(bind: \"127.0.0.1:0\", pool: \"web\")],
+            pools: [(name: \"web\", backends: [\"127.0.0.1:9001\"],
+                check: (type: \"tls\", tls: (sni: \"a.test\", verify: \"./{file}\")))])"
+        );
+        for command in ["check", "run"] {
+            let (said, found) = told(&directory, command, &config);
+            assert!(said.starts_with("error: pool `web`: check: "), "{said}");
+            assert!(said.contains(why), "{said}");
+            assert_eq!(found, Some(2));
+        }
+    }
+}
+
+#[test]
+fn what_the_machine_lacks_is_no_mistake() {
+    let directory = directory("preflight_machine");
+    let config = "(listeners: [(bind: \"127.0.0.1:0\", pool: \"web\")],
+        pools: [(name: \"web\", source: [\"192.0.2.1\"], backends: [\"127.0.0.1:9001\"])])";
+    for command in ["check", "run"] {
+        let (said, found) = told(&directory, command, config);
+        assert!(said.contains("192.0.2.1"), "{said}");
+        assert_eq!(found, Some(1));
+    }
+}
+
+#[test]
+fn check_says_that_names_were_not_looked_up() {
+    let directory = directory("preflight_names");
+    let config = "(listeners: [(bind: \"127.0.0.1:0\", pool: \"web\")],
+        pools: [(name: \"web\", backends: [\"db.test:9001\"])])";
+    fs::write(directory.join("config.ron"), config).unwrap();
+    let mut command = mahoraga();
+    let command = command.arg("check").current_dir(&directory);
+    let output = command.output().unwrap();
+    assert!(stdout(&output).contains(" names resolve, backends answer"));
 }
 
 #[test]

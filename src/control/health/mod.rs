@@ -29,6 +29,8 @@ use crate::origin::Origins;
 use crate::pool::Health;
 use crate::sys;
 
+pub(super) use tls::can_use as can_use_certificates;
+
 pub use ejections::Ejections;
 pub use failure::{Closed, Failure, Stage};
 pub use outliers::Outliers;

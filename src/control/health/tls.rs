@@ -96,14 +96,21 @@ impl Client {
         let settings = self.settings.clone();
         let old = self.shared.loaded.borrow().clone();
         let old = old.filter(|its| its.made.is_ok()).map(|its| its.version);
-        let loading = aside::begin(move || {
+        let path = match &settings.verify {
+            Verify::File(path) => Some(path.clone()),
+            Verify::Off | Verify::System => None,
+        };
+        let load = move || {
             let version = version(&settings);
             (old != Some(version)).then(|| (config(&settings), version))
-        });
+        };
         let shared = Rc::clone(&self.shared);
         tokio_uring::spawn(async move {
-            let loaded = loading.await;
-            let no_thread = |_| {
+            let loaded = match path {
+                Some(path) => aside::look(&path, load).await.ok(),
+                None => aside::read(load).await.ok(),
+            };
+            let no_thread = || {
                 let why = "no thread can be made to read certificates";
                 Some((Err(Failure::Lacking(why.to_owned())), None))
             };
@@ -288,6 +295,12 @@ fn system() -> Result<RootCertStore, Failure> {
         )));
     }
     Ok(roots)
+}
+
+/// Whether a file holds certificates that probes can use, or why not.
+pub(in crate::control) fn can_use(path: &Path) -> Result<(), String> {
+    let found = file(path).map(drop);
+    found.map_err(|failure| failure.to_string())
 }
 
 /// The certificates of a PEM file (RFC 7468).
