@@ -49,6 +49,8 @@ pub(super) struct Balancer {
     publishing_took: u64,
     /// Since when more is known.
     unpublished: Option<u64>,
+    /// It was discovered: the configuration in force is to be completed by it.
+    discovered: bool,
     /// Backends that went down since, whose sessions may have to go.
     pub(super) downed: BTreeSet<Key>,
     pub(super) checks: Checks,
@@ -115,6 +117,7 @@ impl Balancer {
             published_at: sys::monotonic(),
             publishing_took: 0,
             unpublished: None,
+            discovered: false,
             downed: BTreeSet::new(),
             checks: Checks::new(crew.seed),
             ejections: Ejections::default(),
@@ -176,13 +179,25 @@ impl Balancer {
             && self.discoveries.knows_hosts()
     }
 
-    /// Backends were discovered or have vanished, or a host name means something else.
+    /// Backends were discovered or have vanished, or a host name means something else. What is in
+    /// force follows with the next publication: all answers that came until then at once, as each
+    /// time the whole configuration is gone through.
     pub(super) fn on_discovered(&mut self) {
+        self.discoveries.take_rest();
+        self.discovered = true;
+        self.publish_soon();
+    }
+
+    fn follow_discovered(&mut self) {
+        let began = sys::monotonic();
         self.tell_unresolved();
         let config = self.effective(&self.declared);
-        if config != self.config {
+        if config == self.config {
+            self.publish_with(Vec::new());
+        } else {
             self.follow(config, Vec::new());
         }
+        self.publishing_took = sys::monotonic() - began;
     }
 
     fn follow(&mut self, config: Config, new: Vec<Bound>) {
@@ -216,7 +231,11 @@ impl Balancer {
 
     /// Has all workers route by what is known now.
     pub(super) fn publish(&mut self) {
-        self.publish_with(Vec::new());
+        if std::mem::take(&mut self.discovered) {
+            self.follow_discovered();
+        } else {
+            self.publish_with(Vec::new());
+        }
     }
 
     /// The same in a moment, together with whatever comes until then: a network that is lost takes
@@ -386,20 +405,22 @@ impl Balancer {
 
     /// Tells which host names have no address at the first look.
     pub(super) fn tell_unresolved(&mut self) {
-        for host in self.discoveries.failed_hosts() {
-            let why = self.discoveries.host_error(&host).unwrap_or_default();
-            for pool in &self.config.pools {
-                let named = |its: &&config::Backend| {
-                    let is = |its: &String| its.eq_ignore_ascii_case(&host);
-                    its.host.as_ref().is_some_and(is) && !its.is_resolved()
+        let failed: HashSet<_> = self.discoveries.failed_hosts().into_iter().collect();
+        if failed.is_empty() {
+            return;
+        }
+        for pool in &self.config.pools {
+            for backend in pool.backends.iter().filter(|its| !its.is_resolved()) {
+                let host = backend.host.as_ref().map(|host| host.to_ascii_lowercase());
+                let Some(host) = host.filter(|host| failed.contains(host)) else {
+                    continue;
                 };
-                for backend in pool.backends.iter().filter(named) {
-                    let (name, of) = (&backend.name, &pool.name);
-                    let message = format!("backend `{name}` of pool `{of}` has no address: {why}");
-                    let about = Subject::backend(of, name);
-                    self.events
-                        .tell(Weight::Quiet, EventKind::BackendUnresolved, about, message);
-                }
+                let why = self.discoveries.host_error(&host).unwrap_or_default();
+                let (name, of) = (&backend.name, &pool.name);
+                let message = format!("backend `{name}` of pool `{of}` has no address: {why}");
+                let about = Subject::backend(of, name);
+                self.events
+                    .tell(Weight::Quiet, EventKind::BackendUnresolved, about, message);
             }
         }
     }

@@ -180,6 +180,7 @@ impl Balancer {
 
     fn tick(&mut self) {
         sys::read_local_ports();
+        systemd::tell_late();
         self.lacks
             .report(&self.crew.stats, &self.snapshot, &self.events);
         let now = sys::monotonic();

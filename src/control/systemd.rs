@@ -1,12 +1,18 @@
 //! What a service manager is told, and what it hands in: sd_notify(3), sd_listen_fds(3).
 //!
 //! Without one nothing is told, as `NOTIFY_SOCKET` is not set then. A message is one datagram to
-//! the manager; that it can't be told stops nothing, and is logged.
+//! the manager; that it can't be told stops nothing, and is logged. While the manager does not read
+//! the last messages wait, and are sent each second again.
 
+use std::collections::VecDeque;
+use std::env;
+use std::ffi::OsStr;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use sd_notify::NotifyState;
 use socket2::{SockRef, Type};
 
@@ -49,10 +55,43 @@ pub(super) fn watchdog_period() -> Option<Duration> {
 }
 
 fn tell(what: &[NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(what) {
-        log::warn!("the service manager can't be told: {error}");
+    let mut late = LATE.lock();
+    if late.len() == LATE_MAX {
+        late.pop_front();
+    }
+    late.push_back(what.iter().map(|one| format!("{one}\n")).collect());
+    drop(late);
+    tell_late();
+}
+
+/// Sends what the manager had no room for. Never waits.
+pub(super) fn tell_late() {
+    let mut late = LATE.lock();
+    let Some(manager) = env::var_os("NOTIFY_SOCKET") else {
+        return late.clear();
+    };
+    while let Some(message) = late.front() {
+        match send(&manager, message) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+            Err(error) => log::warn!("the service manager can't be told: {error}"),
+            Ok(()) => {}
+        }
+        late.pop_front();
     }
 }
+
+fn send(manager: &OsStr, message: &str) -> io::Result<()> {
+    let socket = UnixDatagram::unbound()?;
+    socket.set_nonblocking(true)?;
+    socket.connect(manager)?;
+    // A datagram goes whole or not at all.
+    socket.send(message.as_bytes()).map(drop)
+}
+
+/// Messages that the manager had no room for.
+static LATE: Mutex<VecDeque<String>> = Mutex::new(VecDeque::new());
+/// The oldest are dropped: the last one says how things are.
+const LATE_MAX: usize = 16;
 
 /// The sockets that the manager listens on for us, by the places of their listeners in the
 /// configuration. A socket is for the listener that binds its address; else for the one whose name

@@ -10,7 +10,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
-use hickory_resolver::TokioResolver;
 use http_body_util::Full;
 use hyper::body::Bytes;
 use hyper::header::{CONTENT_TYPE, HOST, USER_AGENT};
@@ -28,6 +27,9 @@ use tokio_rustls::TlsConnector;
 
 use crate::select::Decision;
 use crate::sys;
+
+use super::aside;
+use super::discovery::system_resolver;
 
 /// Where decisions are told, one after the other.
 #[derive(Debug)]
@@ -234,11 +236,11 @@ async fn once(url: &str, body: Bytes, trust: &mut Trust) -> Result<(), PostError
 /// which would hold a thread and the end of the program.
 async fn connect(host: &str, port: u16) -> Result<TcpStream, PostError> {
     let name = |error: &dyn std::fmt::Display| PostError::Name(error.to_string());
-    let resolver = TokioResolver::builder_tokio().and_then(|builder| builder.build());
     let found = match host.parse() {
         Ok(ip) => vec![ip],
         Err(_) => {
-            let resolver = resolver.map_err(|error| name(&error))?;
+            let resolver = system_resolver().await;
+            let (resolver, _) = resolver.map_err(|error| name(&error))?;
             let found = resolver.lookup_ip(host).await;
             found.map_err(|error| name(&error))?.iter().collect()
         }
@@ -286,7 +288,7 @@ impl Trust {
             return Ok(Arc::clone(config));
         }
         // Some hundred files, maybe: not on the control thread.
-        let read = tokio::task::spawn_blocking(|| {
+        let read = aside::read(|| {
             let mut roots = RootCertStore::empty();
             let found = rustls_native_certs::load_native_certs();
             roots.add_parsable_certificates(found.certs);

@@ -46,7 +46,9 @@ impl Drop for SocketFile {
 
 /// A lock on a socket's path (flock(2) on a file beside it): of two processes that find a socket
 /// left behind, one replaces it. It belongs to the open file, so that a process that gets the
-/// descriptor has the lock; it ends with the last copy of that, however the process ends.
+/// descriptor has the lock; it ends with the last copy of that, however the process ends. The file
+/// is removed while the lock is still held, also when the socket can't be had after all: who opened
+/// it before that finds another one, or none, at the path once it has the lock, and begins again.
 #[derive(Debug)]
 struct Lock {
     path: PathBuf,
@@ -87,6 +89,12 @@ impl Lock {
         if own.is_some() && identity(&self.path) == own {
             let _ = fs::remove_file(&self.path);
         }
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        self.remove();
     }
 }
 
@@ -238,6 +246,7 @@ mod tests {
         fs::write(&path, "text").unwrap();
         let error = listen_unix(&path, None).unwrap_err().to_string();
         assert_eq!(error, "address in use: another file is there");
+        assert!(!dir.join("a.sock.lock").exists());
         let target = dir.join("target");
         let other = dir.join("b.sock");
         symlink(&target, dir.join("b.sock.lock")).unwrap();

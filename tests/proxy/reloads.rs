@@ -13,7 +13,7 @@ use crate::balancer::{Balancer, Launch};
 use crate::crowd::{self, Hall};
 use crate::process::Descriptors;
 use crate::storm::{file, is_broken, reload, variable};
-use crate::watchdog::heavy;
+use crate::watchdog::{eventually, heavy};
 
 fn start(halls: &[Hall]) -> Balancer {
     Launch::with_config(&file(halls, 0), 1).workers(2).start()
@@ -24,7 +24,15 @@ fn write(balancer: &Balancer, text: &str) {
 }
 
 fn reload_by_api(balancer: &Balancer) -> u16 {
-    ask(balancer, "POST", "/v1/reload", "").0
+    let told = || {
+        let lines = ["is in force", "reload: the old configuration stays"];
+        lines.map(|line| balancer.log().count(line))
+    };
+    let before = told();
+    let (code, _) = ask(balancer, "POST", "/v1/reload", "");
+    // Who counts such lines next is not to take this one for theirs.
+    eventually("the log tells of it", || told() != before);
+    code
 }
 
 /// Two things come to be the same; what they are is shown when they don't.

@@ -1,13 +1,22 @@
-//! Files that never answer: FIFOs without another end, in place of every file that is named to the
-//! balancer. The control thread goes on.
+//! Files that never answer, and input without end: FIFOs without another end in place of every file
+//! that is named to the balancer, long files, and a name server that floods. The control thread
+//! goes on.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::io::{Read, Write};
+use std::net::UdpSocket;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Command;
+use std::thread;
+
+use serde_json::Value;
 
 use crate::balancer::{Balancer, Launch};
 use crate::peers::{Backend, ping};
-use crate::watchdog::{eventually, watched};
+use crate::process::Process;
+use crate::watchdog::{eventually, patience, watched};
 
 fn fifo(path: &Path) {
     let made = Command::new("mkfifo").arg(path).status().unwrap();
@@ -109,5 +118,167 @@ fn unread_logs_stop_nothing() {
         balancer.process.signal(libc::SIGTERM);
         drop(balancer);
         drop(unread);
+    });
+}
+
+#[test]
+fn a_token_and_a_certificate_that_are_fifos_are_refused_and_the_next_ones_read() {
+    watched(|| {
+        let backend = Backend::echo();
+        let token = "admin: (http: (bind: \"127.0.0.1:0\", read_token: \"./token\"))";
+        let launch = launch(&backend, token);
+        let path = launch.dir().join("token");
+        let write = |path: &Path| {
+            let _ = fs::remove_file(path);
+            fs::write(path, "a-token-of-this-test").unwrap();
+            fs::set_permissions(path, Permissions::from_mode(0o600)).unwrap();
+        };
+        write(&path);
+        let balancer = launch.start();
+        fs::remove_file(&path).unwrap();
+        fifo(&path);
+        balancer.process.signal(libc::SIGHUP);
+        balancer.until_logged("token file ./token can't be read: this is a FIFO");
+        expect_alive(&balancer);
+        write(&path);
+        balancer.words(&["reload"]);
+
+        fifo(&balancer.dir().join("ca.pem"));
+        let config = balancer.dir().join("config.ron");
+        let good = fs::read_to_string(&config).unwrap();
+        let check = "name: \"default\", check: (type: \"tls\", \
+                     tls: (sni: \"a.test\", verify: \"./ca.pem\"))";
+        fs::write(&config, good.replace("name: \"default\"", check)).unwrap();
+        balancer.process.signal(libc::SIGHUP);
+        balancer.until_logged("ca.pem can't be used: this is a FIFO");
+        expect_alive(&balancer);
+        fs::write(&config, good).unwrap();
+        balancer.words(&["reload"]);
+        balancer.finish();
+    });
+}
+
+/// Asks the API on a socket, and answers with what it says.
+fn ask(socket: &Path, request: &str) -> Option<Value> {
+    let mut stream = UnixStream::connect(socket).ok()?;
+    stream.set_read_timeout(Some(patience())).unwrap();
+    let head = "HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
+    write!(stream, "{request} {head}").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    serde_json::from_str(answer.split_once("\r\n\r\n")?.1).ok()
+}
+
+#[test]
+fn an_operational_log_that_nobody_reads_drops_and_counts() {
+    watched(|| {
+        let backend = Backend::echo();
+        let launch = launch(&backend, "");
+        let socket = launch.dir().join("mahoraga.sock");
+        let config = launch.dir().join("config.ron");
+        let mut child = launch.spawn();
+        let status = || ask(&socket, "GET /v1/status");
+        eventually("it is ready", || {
+            status().is_some_and(|status| status["stage"] == "ready")
+        });
+        let good = fs::read(&config).unwrap();
+        // The log says what is wrong, a hundred times.
+        let wrong = format!("\"{}\",\n", "x".repeat(150)).repeat(120);
+        let wrong = format!("backends: [{wrong}");
+        let bad = String::from_utf8_lossy(&good).replace("backends: [", &wrong);
+        fs::write(&config, bad).unwrap();
+        eventually("lines are dropped", || {
+            for _ in 0..10 {
+                ask(&socket, "POST /v1/reload").unwrap();
+            }
+            status().unwrap()["log_lines_dropped"].as_u64().unwrap() > 0
+        });
+        fs::write(&config, good).unwrap();
+        let reloaded = ask(&socket, "POST /v1/reload").unwrap();
+        assert!(reloaded["snapshot"].is_u64(), "{reloaded}");
+        Process(child.id()).signal(libc::SIGTERM);
+        assert_eq!(child.wait().unwrap().code(), Some(0));
+    });
+}
+
+#[test]
+fn a_long_file_of_backends_is_read_in_time_and_bounded() {
+    watched(|| {
+        let launch = Launch::with_pool("discover: (file: \"list\"), backends: []");
+        let list = launch.dir().join("list");
+        let lines = (0..60_000).map(|n| format!("127.0.{}.{}:9\n", n / 250, n % 250 + 1));
+        let lines: String = lines.collect();
+        assert!(lines.len() < 1 << 20);
+        fs::write(&list, lines).unwrap();
+        let balancer = launch.start();
+        balancer.until_logged("59000 backends are left out");
+        assert_eq!(balancer.ask(&["status"])["stage"], "ready");
+        let backend = Backend::echo();
+        fs::write(&list, format!("{}\n", backend.address)).unwrap();
+        eventually("the new file is read", || {
+            balancer.find_backend(&backend.address).is_some()
+        });
+        balancer.words(&["reload"]);
+        expect_alive(&balancer);
+        balancer.finish();
+    });
+}
+
+/// A name server that knows 30 services on targets of 60 addresses each, whatever the name.
+fn flooding_name_server() -> String {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let at = socket.local_addr().unwrap().to_string();
+    thread::spawn(move || {
+        let mut question = [0; 512];
+        while let Ok((_, from)) = socket.recv_from(&mut question) {
+            let name = question[12..].iter().position(|byte| *byte == 0).unwrap();
+            let end = 12 + name + 5;
+            let of_target = question[14];
+            // The name of the question, type, IN, for an hour, and what follows.
+            let record = |kind: u8, data: &[u8]| {
+                let length = u8::try_from(data.len()).unwrap();
+                let head = [0xc0, 12, 0, kind, 0, 1, 0, 0, 14, 16, 0, length];
+                [&head, data].concat()
+            };
+            let records: Vec<Vec<u8>> = match question[end - 3] {
+                1 => (0..60)
+                    .map(|n| record(1, &[127, 9, of_target, n + 1]))
+                    .collect(),
+                // Priority, weight, port 9, and a name of two letters.
+                33 => (0..30)
+                    .map(|n| record(33, &[0, 1, 0, 1, 0, 9, 2, b't', b'A' + n, 0]))
+                    .collect(),
+                _ => Vec::new(),
+            };
+            let mut answer = question[..end].to_vec();
+            let count = u8::try_from(records.len()).unwrap();
+            answer[2..12].copy_from_slice(&[0x81, 0x80, 0, 1, 0, count, 0, 0, 0, 0]);
+            answer.extend(records.concat());
+            socket.send_to(&answer, from).unwrap();
+        }
+    });
+    at
+}
+
+#[test]
+fn a_name_server_that_floods_is_bounded() {
+    watched(|| {
+        let server = flooding_name_server();
+        let launch = Launch::with_pool("discover: (srv: \"_a._tcp.test\"), backends: []");
+        let launch = launch.settings(&format!("resolvers: [\"{server}\"]"));
+        let balancer = launch.start();
+        balancer.until_logged("left out: 1000 are the most");
+        assert_eq!(balancer.ask(&["status"])["stage"], "ready");
+        let pools = balancer.ask(&["pools"]);
+        assert_eq!(pools[0]["backends"].as_array().unwrap().len(), 1_000);
+        let backend = Backend::echo();
+        let config = balancer.dir().join("config.ron");
+        let text = fs::read_to_string(&config).unwrap();
+        let declared = format!("backends: [\"{}\"]", backend.address);
+        let text = text.replace("discover: (srv: \"_a._tcp.test\"), backends: []", &declared);
+        fs::write(&config, text).unwrap();
+        balancer.words(&["reload"]);
+        expect_alive(&balancer);
+        balancer.finish();
     });
 }

@@ -8,29 +8,34 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use hickory_resolver::config::{NameServerConfig, ResolveHosts, ResolverConfig};
+use hickory_resolver::config::{NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts};
 use hickory_resolver::lookup::Lookup;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::net::{DnsError, NetError};
 use hickory_resolver::proto::op::{Query, ResponseCode};
 use hickory_resolver::proto::rr::rdata::SRV;
 use hickory_resolver::proto::rr::{Name, RData, RecordType};
+use hickory_resolver::system_conf::read_system_conf;
 use hickory_resolver::{Hosts, TokioResolver};
 use parking_lot::Mutex;
+use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinSet;
 
 use crate::address::Address;
 use crate::config::Backend;
+use crate::control::aside;
 
 use super::{BACKENDS_MAX, Found, Pace, Question, Teller};
 
 /// A question, whom to ask, and what was answered last.
 #[derive(Debug)]
 pub(super) struct Dns {
-    question: Question,
+    pub(super) question: Question,
     /// Empty: whom /etc/resolv.conf names.
-    servers: Vec<SocketAddr>,
-    memory: Memory,
+    pub(super) servers: Vec<SocketAddr>,
+    pub(super) memory: Memory,
+    /// How many questions more may be under way, whoever asks.
+    pub(super) questions: Arc<Semaphore>,
 }
 
 /// What is known by name and record type. Who asks other servers from now on has it too.
@@ -59,20 +64,22 @@ enum Answer {
 }
 
 impl Dns {
-    pub(super) fn new(question: Question, servers: Vec<SocketAddr>, memory: Memory) -> Self {
-        Self {
-            question,
-            servers,
-            memory,
-        }
-    }
-
-    /// Asks for ever, as often as the answers' times to live say, and tells what came of it.
-    pub(super) async fn follow(self, teller: Teller, pace: Pace) {
+    /// Asks for ever, as often as the answers' times to live say, or once it is notified, and tells
+    /// what came of it.
+    pub(super) async fn follow(self, teller: Teller, pace: Pace, again: Arc<Notify>) {
         let mut failures = 0;
         loop {
             let mut round = Round::default();
+            let at_a_time = match self.question {
+                // IPv4 and IPv6.
+                Question::Addresses(_) => 2,
+                Question::Services(_) | Question::File(_) => AT_A_TIME,
+            };
+            // Nobody closes it. A round's time begins when it may ask.
+            let permits = u32::try_from(at_a_time).unwrap_or(u32::MAX);
+            let permit = self.questions.acquire_many(permits).await;
             let asked = tokio::time::timeout(ROUND_TIME, self.ask(&mut round)).await;
+            drop(permit);
             let found = match asked {
                 Ok(found) => found,
                 Err(_) => {
@@ -97,14 +104,23 @@ impl Dns {
             }
             teller.tell(found, round.error, Some(next)).await;
             // Replicas are told the same time to live by the same server, at the same moment.
-            tokio::time::sleep(next.mul_f64(1.0 + LATER_MAX * fastrand::f64())).await;
+            let later = next.mul_f64(1.0 + LATER_MAX * fastrand::f64());
+            tokio::select! {
+                () = tokio::time::sleep(later) => {}
+                () = again.notified() => {}
+            }
         }
     }
 
     async fn ask(&self, round: &mut Round) -> Vec<Backend> {
         // Made anew each time: the machine's configuration may have changed.
-        let resolver = match resolver(&self.servers) {
-            Ok(resolver) => resolver,
+        let made = if self.servers.is_empty() {
+            system_resolver().await
+        } else {
+            resolver(&self.servers).map(|resolver| (resolver, Arc::default()))
+        };
+        let (resolver, hosts) = match made {
+            Ok(made) => made,
             Err(error) => {
                 round.fail(format!("no resolver: {error}"));
                 return Vec::new();
@@ -113,8 +129,8 @@ impl Dns {
         match &self.question {
             Question::Addresses(name) => {
                 // As for getaddrinfo(3): who is named there is not asked for elsewhere.
-                let local = self.servers.is_empty().then(|| in_hosts_file(name));
-                if let Some(local) = local.filter(|local| !local.is_empty()) {
+                let local = in_hosts_file(&hosts, name);
+                if !local.is_empty() {
                     round.lasts([LOCAL_TTL].into_iter());
                     return local.into_iter().map(|ip| backend(ip, 0)).collect();
                 }
@@ -255,35 +271,48 @@ fn bounded(mut addresses: Vec<IpAddr>) -> Vec<IpAddr> {
     addresses
 }
 
-/// Asks the given servers, and nobody else; or as /etc/resolv.conf and /etc/hosts say. Nothing is
-/// cached: who asks knows when to.
+/// Asks the given servers, and nobody else. Nothing is cached: who asks knows when to.
 fn resolver(servers: &[SocketAddr]) -> Result<TokioResolver, NetError> {
-    let mut builder = if servers.is_empty() {
-        TokioResolver::builder_tokio()?
-    } else {
-        let server = |server: &SocketAddr| {
-            let mut config = NameServerConfig::udp_and_tcp(server.ip());
-            for connection in &mut config.connections {
-                connection.port = server.port();
-            }
-            config
-        };
-        let servers = servers.iter().map(server).collect();
-        let config = ResolverConfig::from_parts(None, Vec::new(), servers);
-        let provider = TokioRuntimeProvider::default();
-        let mut builder = TokioResolver::builder_with_config(config, provider);
-        let options = builder.options_mut();
-        options.use_hosts_file = ResolveHosts::Never;
-        options.timeout = SERVER_TIME;
-        builder
+    let server = |server: &SocketAddr| {
+        let mut config = NameServerConfig::udp_and_tcp(server.ip());
+        for connection in &mut config.connections {
+            connection.port = server.port();
+        }
+        config
     };
-    builder.options_mut().cache_size = 0;
-    builder.build()
+    let servers = servers.iter().map(server).collect();
+    let config = ResolverConfig::from_parts(None, Vec::new(), servers);
+    let mut options = ResolverOpts::default();
+    options.timeout = SERVER_TIME;
+    built(config, options)
+}
+
+/// Asks as /etc/resolv.conf and /etc/hosts say, which are read on another thread; with the latter.
+pub(in crate::control) async fn system_resolver() -> Result<(TokioResolver, Arc<Hosts>), NetError> {
+    let read = aside::read(|| {
+        let hosts = Hosts::from_system().unwrap_or_default();
+        (read_system_conf(), Arc::new(hosts))
+    });
+    let no_thread = |_| NetError::from("no thread can be made");
+    let (system, hosts) = read.await.map_err(no_thread)?;
+    let (config, options) = system?;
+    let mut resolver = built(config, options)?;
+    resolver.set_hosts(Arc::clone(&hosts));
+    Ok((resolver, hosts))
+}
+
+/// Reads no file.
+fn built(config: ResolverConfig, mut options: ResolverOpts) -> Result<TokioResolver, NetError> {
+    options.use_hosts_file = ResolveHosts::Never;
+    options.cache_size = 0;
+    let provider = TokioRuntimeProvider::default();
+    let builder = TokioResolver::builder_with_config(config, provider);
+    builder.with_options(options).build()
 }
 
 /// The addresses of a name in /etc/hosts.
-fn in_hosts_file(name: &str) -> Vec<IpAddr> {
-    let (Ok(hosts), Ok(name)) = (Hosts::from_system(), Name::from_ascii(name)) else {
+fn in_hosts_file(hosts: &Hosts, name: &str) -> Vec<IpAddr> {
+    let Ok(name) = Name::from_ascii(name) else {
         return Vec::new();
     };
     let kinds = [RecordType::A, RecordType::AAAA].into_iter();

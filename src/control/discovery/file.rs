@@ -10,6 +10,9 @@ use std::collections::hash_map::Entry;
 use std::io::{self, Read};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tokio::sync::Notify;
 
 use crate::address::Address;
 use crate::config::{Backend, values};
@@ -19,25 +22,35 @@ use crate::sys;
 
 use super::{Found, Pace, Teller};
 
-/// Looks at a file for ever and tells of each change.
-pub(super) async fn follow(path: PathBuf, teller: Teller, pace: Pace) {
-    let mut watch = Watch::new(path);
+/// Looks at a file for ever and tells of each change; once it is notified also of what has not
+/// changed.
+pub(super) async fn follow(path: PathBuf, teller: Teller, pace: Pace, again: Arc<Notify>) {
+    let mut watch = Watch::new(path.clone());
     loop {
         // A file system that is away has this task wait, and what was found stays.
-        let look = aside::begin(move || {
+        let look = aside::look(&path, move || {
             let said = watch.look();
             (watch, said)
         });
-        let Ok((back, said)) = look.await else {
-            return log::error!("cannot look at a file of backends: no thread can be made");
+        let said = match look.await {
+            Ok((back, said)) => {
+                watch = back;
+                said
+            }
+            Err(error) => {
+                watch = Watch::new(path.clone());
+                Some(Err(format!("{}: {error}", path.display())))
+            }
         };
-        watch = back;
         match said {
             Some(Ok(found)) => teller.tell(Some(found), None, None).await,
             Some(Err(error)) => teller.tell(None, Some(error), None).await,
             None => {}
         }
-        tokio::time::sleep(pace.look).await;
+        tokio::select! {
+            () = tokio::time::sleep(pace.look) => {}
+            () = again.notified() => watch = Watch::new(path.clone()),
+        }
     }
 }
 

@@ -8,18 +8,21 @@
 
 mod dns;
 mod file;
+mod question;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::task::AbortHandle;
 
-use crate::address::Address;
-use crate::config::{Backend, Config, Discovery};
+use crate::config::{Backend, Config};
+
+pub(super) use dns::system_resolver;
+use question::{Asking, Host, Question};
 
 /// What was found for each pool that discovers.
 ///
@@ -36,6 +39,8 @@ pub(super) struct Discoveries {
     news: mpsc::Receiver<News>,
     /// Counts tasks: news of those that were stopped may be on their way still.
     tasks: u64,
+    /// Questions to the DNS that may be under way.
+    questions: Arc<Semaphore>,
     pace: Pace,
 }
 
@@ -84,6 +89,7 @@ impl Discoveries {
             sender,
             news,
             tasks: 0,
+            questions: Arc::new(Semaphore::new(QUESTIONS_MAX)),
             pace,
         }
     }
@@ -125,7 +131,7 @@ impl Discoveries {
                 Question::Addresses(_) | Question::Services(_) => config.resolvers.clone(),
                 Question::File(_) => Vec::new(),
             };
-            let followed = match before.remove(&question) {
+            let mut followed = match before.remove(&question) {
                 Some(old) if old.resolvers == resolvers => old,
                 old => self.begin(&question, resolvers, old),
             };
@@ -134,7 +140,13 @@ impl Discoveries {
             {
                 host.choose(followed.found.as_deref());
             }
+            followed.asked_by.clear();
             self.followed.insert(question, followed);
+        }
+        for (pool, asking) in &self.pools {
+            if let Some(followed) = self.followed.get_mut(&asking.question) {
+                followed.asked_by.push(pool.clone());
+            }
         }
     }
 
@@ -156,13 +168,11 @@ impl Discoveries {
         resolved
     }
 
-    /// Asks all questions again, now: an operator says that something has changed.
-    pub(super) fn look_again(&mut self) {
-        for (question, old) in std::mem::take(&mut self.followed) {
-            let (state, resolvers) = (old.state.clone(), old.resolvers.clone());
-            let mut again = self.begin(&question, resolvers, Some(old));
-            again.state = state;
-            self.followed.insert(question, again);
+    /// Asks all questions again, now: an operator says that something has changed. What is being
+    /// asked is asked once more when that has ended: it may hang.
+    pub(super) fn look_again(&self) {
+        for followed in self.followed.values() {
+            followed.again.notify_one();
         }
     }
 
@@ -250,6 +260,13 @@ impl Discoveries {
         }
     }
 
+    /// Takes in what else has come already.
+    pub(super) fn take_rest(&mut self) {
+        while let Ok(news) = self.news.try_recv() {
+            self.take(news);
+        }
+    }
+
     /// A task for a question, which may have been asked elsewhere before.
     fn begin(
         &mut self,
@@ -265,18 +282,29 @@ impl Discoveries {
         };
         let memory = old.as_ref().map(|old| old.memory.clone());
         let memory = memory.unwrap_or_default();
+        let again = Arc::new(Notify::new());
+        let notified = Arc::clone(&again);
         let task = match question {
             Question::Addresses(_) | Question::Services(_) => {
-                let dns = dns::Dns::new(question.clone(), resolvers.clone(), memory.clone());
-                tokio::spawn(dns.follow(teller, self.pace))
+                let dns = dns::Dns {
+                    question: question.clone(),
+                    servers: resolvers.clone(),
+                    memory: memory.clone(),
+                    questions: Arc::clone(&self.questions),
+                };
+                tokio::spawn(dns.follow(teller, self.pace, notified))
             }
-            Question::File(path) => tokio::spawn(file::follow(path.clone(), teller, self.pace)),
+            Question::File(path) => {
+                tokio::spawn(file::follow(path.clone(), teller, self.pace, notified))
+            }
         };
         Followed {
             task: task.abort_handle(),
             number: self.tasks,
             state: State::default(),
             found: old.as_mut().and_then(|old| old.found.take()),
+            again,
+            asked_by: Vec::new(),
             memory,
             resolvers,
         }
@@ -284,13 +312,22 @@ impl Discoveries {
 
     /// Takes news in. Whether what is found is something else now.
     fn take(&mut self, news: News) -> bool {
-        let whom = self.whom(&news.question);
         let Some(followed) = self.followed.get_mut(&news.question) else {
             return false;
         };
         if followed.number != news.task {
             return false;
         }
+        let host = match &news.question {
+            Question::Addresses(name) => self.hosts.get_mut(name),
+            Question::Services(_) | Question::File(_) => None,
+        };
+        let whom = match &news.question {
+            Question::Addresses(name) if host.is_some() => format!("host name `{name}`"),
+            Question::Addresses(_) | Question::Services(_) | Question::File(_) => {
+                whom(&followed.asked_by)
+            }
+        };
         let state = &mut followed.state;
         if news.error != state.error {
             match (&news.error, &news.found) {
@@ -309,14 +346,10 @@ impl Discoveries {
         }
         // What another source said is no last good set of this one.
         let mut changed = false;
-        let asking = self.pools.values_mut();
-        for asking in asking.filter(|asking| asking.question == news.question) {
-            changed |= asking.before.take().is_some();
+        for pool in &followed.asked_by {
+            let asking = self.pools.get_mut(pool);
+            changed |= asking.is_some_and(|asking| asking.before.take().is_some());
         }
-        let host = match &news.question {
-            Question::Addresses(name) => self.hosts.get_mut(name),
-            Question::Services(_) | Question::File(_) => None,
-        };
         let is_host = host.is_some();
         let Some(found) = news.found else {
             // It is to be told that there is none.
@@ -344,107 +377,20 @@ impl Discoveries {
         followed.found = Some(found);
         true
     }
+}
 
-    /// Who asks a question, in words.
-    fn whom(&self, question: &Question) -> String {
-        let of_host = |name: &String| self.hosts.contains_key(name);
-        if let Question::Addresses(name) = question
-            && of_host(name)
-        {
-            return format!("host name `{name}`");
-        }
-        let asking = self.pools.iter();
-        let mut pools = asking.filter(|(_, asking)| asking.question == *question);
-        let first = pools.next().map_or("", |(name, _)| name);
-        match pools.count() {
-            0 => format!("discovery of pool `{first}`"),
-            more => format!("discovery of pool `{first}` and {more} more"),
-        }
+/// Pools that ask a question, in words.
+fn whom(pools: &[String]) -> String {
+    let first = pools.first().map_or("", |name| name);
+    match pools.len() {
+        0 | 1 => format!("discovery of pool `{first}`"),
+        all => format!("discovery of pool `{first}` and {} more", all - 1),
     }
 }
 
 impl Default for Discoveries {
     fn default() -> Self {
         Self::new()
-    }
-}
-
-/// What is asked for. What is known is known by it: not by who asks, nor by what else that says.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Question {
-    /// Every address of a name, in lower case, as names of the DNS know no case.
-    Addresses(String),
-    /// The service records of a name.
-    Services(String),
-    /// What a file lists.
-    File(PathBuf),
-}
-
-/// A pool that discovers.
-#[derive(Debug)]
-struct Asking {
-    question: Question,
-    /// Of backends that are found by their addresses alone.
-    port: u16,
-    /// What it found elsewhere, until the first answer from here.
-    before: Option<Vec<Backend>>,
-}
-
-/// A host name of backends.
-#[derive(Debug, Default)]
-struct Host {
-    /// Where they are connected to.
-    address: Option<IpAddr>,
-    /// It was told that there is none.
-    told: bool,
-}
-
-impl Host {
-    /// Of several addresses the present one, as long as it is among them: servers give them in
-    /// another order each time. Else the least, IPv4 before IPv6, so that all balancers agree.
-    fn choose(&mut self, found: Option<&[Backend]>) {
-        let found = found.into_iter().flatten();
-        let addresses = found.filter_map(|backend| match &backend.address {
-            Address::Tcp(address) => Some(address.ip()),
-            Address::Unix(_) => None,
-        });
-        // It stands for no address here, and to connect to it is to connect to this machine.
-        let addresses: BTreeSet<_> = addresses.filter(|ip| !ip.is_unspecified()).collect();
-        if !self.address.is_some_and(|ip| addresses.contains(&ip)) {
-            self.address = addresses.first().copied().or(self.address);
-        }
-    }
-}
-
-impl Asking {
-    fn new(discovery: &Discovery) -> Self {
-        let (question, port) = match discovery {
-            Discovery::Dns { name, port } => {
-                (Question::Addresses(name.to_ascii_lowercase()), *port)
-            }
-            Discovery::Srv(name) => (Question::Services(name.to_ascii_lowercase()), 0),
-            Discovery::File(path) => (Question::File(path.clone()), 0),
-        };
-        Self {
-            question,
-            port,
-            before: None,
-        }
-    }
-
-    fn with_port(&self, found: &[Backend]) -> Vec<Backend> {
-        let found = found.iter().map(|backend| match &backend.address {
-            Address::Tcp(at) if at.port() == 0 => {
-                let address = Address::Tcp(SocketAddr::new(at.ip(), self.port));
-                Backend {
-                    name: address.to_string(),
-                    address,
-                    ..backend.clone()
-                }
-            }
-            Address::Tcp(_) | Address::Unix(_) => backend.clone(),
-        });
-        found.collect()
     }
 }
 
@@ -457,6 +403,10 @@ struct Followed {
     /// The last good answer; addresses alone have port 0.
     found: Option<Vec<Backend>>,
     state: State,
+    /// Has the task look again at once.
+    again: Arc<Notify>,
+    /// Pools, by name.
+    asked_by: Vec<String>,
     memory: dns::Memory,
     /// For the DNS.
     resolvers: Vec<SocketAddr>,
@@ -582,6 +532,8 @@ fn log_change((whom, what): (&str, &str), before: &[Backend], found: &[Backend])
 
 /// How long a start waits for the first answers to host names.
 const START_TIME: Duration = Duration::from_millis(500);
+/// Questions to the DNS that are under way at a time, of all names together: each has a socket.
+const QUESTIONS_MAX: usize = 128;
 /// Backends that a pool may discover.
 const BACKENDS_MAX: usize = 1_000;
 /// News that wait to be taken in; tasks wait with more.

@@ -1,5 +1,6 @@
 //! Discovery against a DNS server of our own and real files.
 
+mod bounds;
 mod server;
 
 use std::collections::HashMap;
@@ -9,7 +10,7 @@ use std::path::PathBuf;
 
 use super::*;
 use crate::address::Address;
-use crate::config::{Listener, Pool};
+use crate::config::{Discovery, Listener, Pool};
 use server::{Reply, Server};
 
 /// Everything a hundred times as fast.
@@ -454,9 +455,13 @@ fn rounds_leave_no_descriptor_behind() {
             task: 1,
             sender,
         };
-        let task = tokio::spawn(
-            dns::Dns::new(of, vec![server.address], dns::Memory::default()).follow(teller, pace),
-        );
+        let dns = dns::Dns {
+            question: of,
+            servers: vec![server.address],
+            memory: dns::Memory::default(),
+            questions: Arc::new(Semaphore::new(QUESTIONS_MAX)),
+        };
+        let task = tokio::spawn(dns.follow(teller, pace, Arc::default()));
         let mut most = 0;
         for round in 0..200 {
             assert!(news.recv().await.unwrap().found.is_some());

@@ -1,0 +1,87 @@
+//! What is asked, by whom, and what host names lead to.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+
+use crate::address::Address;
+use crate::config::{Backend, Discovery};
+
+/// What is asked for. What is known is known by it: not by who asks, nor by what else that says.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Question {
+    /// Every address of a name, in lower case, as names of the DNS know no case.
+    Addresses(String),
+    /// The service records of a name.
+    Services(String),
+    /// What a file lists.
+    File(PathBuf),
+}
+
+/// A pool that discovers.
+#[derive(Debug)]
+pub(super) struct Asking {
+    pub(super) question: Question,
+    /// Of backends that are found by their addresses alone.
+    pub(super) port: u16,
+    /// What it found elsewhere, until the first answer from here.
+    pub(super) before: Option<Vec<Backend>>,
+}
+
+/// A host name of backends.
+#[derive(Debug, Default)]
+pub(super) struct Host {
+    /// Where they are connected to.
+    pub(super) address: Option<IpAddr>,
+    /// It was told that there is none.
+    pub(super) told: bool,
+}
+
+impl Host {
+    /// Of several addresses the present one, as long as it is among them: servers give them in
+    /// another order each time. Else the least, IPv4 before IPv6, so that all balancers agree.
+    pub(super) fn choose(&mut self, found: Option<&[Backend]>) {
+        let found = found.into_iter().flatten();
+        let addresses = found.filter_map(|backend| match &backend.address {
+            Address::Tcp(address) => Some(address.ip()),
+            Address::Unix(_) => None,
+        });
+        // It stands for no address here, and to connect to it is to connect to this machine.
+        let addresses: BTreeSet<_> = addresses.filter(|ip| !ip.is_unspecified()).collect();
+        if !self.address.is_some_and(|ip| addresses.contains(&ip)) {
+            self.address = addresses.first().copied().or(self.address);
+        }
+    }
+}
+
+impl Asking {
+    pub(super) fn new(discovery: &Discovery) -> Self {
+        let (question, port) = match discovery {
+            Discovery::Dns { name, port } => {
+                (Question::Addresses(name.to_ascii_lowercase()), *port)
+            }
+            Discovery::Srv(name) => (Question::Services(name.to_ascii_lowercase()), 0),
+            Discovery::File(path) => (Question::File(path.clone()), 0),
+        };
+        Self {
+            question,
+            port,
+            before: None,
+        }
+    }
+
+    pub(super) fn with_port(&self, found: &[Backend]) -> Vec<Backend> {
+        let found = found.iter().map(|backend| match &backend.address {
+            Address::Tcp(at) if at.port() == 0 => {
+                let address = Address::Tcp(SocketAddr::new(at.ip(), self.port));
+                Backend {
+                    name: address.to_string(),
+                    address,
+                    ..backend.clone()
+                }
+            }
+            Address::Tcp(_) | Address::Unix(_) => backend.clone(),
+        });
+        found.collect()
+    }
+}
