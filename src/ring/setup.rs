@@ -167,7 +167,7 @@ pub fn probe() -> Result<Features, SetupError> {
         ));
     }
     let no_iowait = ring.params().is_feature_no_iowait();
-    let bounded_recv = accepts_bounded_recv(ring).unwrap_or(false);
+    let bounded_recv = accepts_bounded_recv(ring)?;
     let mut features = Features {
         bounded_recv,
         plain_queue,

@@ -47,15 +47,26 @@ pub fn probe_address(address: IpAddr) -> io::Result<()> {
 /// is not to be treated as if it could not.
 #[must_use]
 pub fn has_port_range() -> bool {
-    *PORT_RANGE.get_or_init(finds_port_range)
+    let known = PORT_RANGE.get().copied();
+    // What is not known now is looked for again.
+    let found = known.or_else(|| asks_for_port_range().map(|has| *PORT_RANGE.get_or_init(|| has)));
+    found.unwrap_or(true)
 }
 
 /// Asks the kernel.
 #[must_use]
 pub fn finds_port_range() -> bool {
-    let socket = Socket::new(Domain::IPV4, Type::STREAM.cloexec(), Some(Protocol::TCP));
+    asks_for_port_range().unwrap_or(true)
+}
+
+/// `None`: something else went wrong, such as a lack of descriptors.
+fn asks_for_port_range() -> Option<bool> {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM.cloexec(), Some(Protocol::TCP)).ok()?;
     // 0: as if nothing had been said.
-    socket.is_ok_and(|socket| set(&socket, IP_LOCAL_PORT_RANGE, 0).is_ok())
+    match set(&socket, IP_LOCAL_PORT_RANGE, 0) {
+        Ok(()) => Some(true),
+        Err(error) => (error.raw_os_error() == Some(libc::ENOPROTOOPT)).then_some(false),
+    }
 }
 
 /// No socket is told its ports, as if the kernel could not: to be called before any is made.
