@@ -105,7 +105,9 @@ impl Ports {
     }
 
     /// A user's part: the last sixteenth is the probes', as they keep no port for long, and the
-    /// workers' parts of the rest are as even as can be. Too few ports for that are shared.
+    /// workers' parts of the rest are as even as can be. Where a part would be small, workers share
+    /// all of the rest: a search through it costs little, and clients are never spread so evenly
+    /// that each worker could use up its own.
     #[must_use]
     pub fn of(self, user: User) -> Self {
         let count = u32::from(self.last - self.first) + 1;
@@ -116,7 +118,7 @@ impl Ports {
         let rest = count - probes;
         let (start, end) = match user {
             User::Probes => (rest, count),
-            User::Worker(number, of) if number < of && of <= rest => {
+            User::Worker(number, of) if number < of && of.saturating_mul(PART_MIN) <= rest => {
                 (part(rest, number, of), part(rest, number + 1, of))
             }
             User::Worker(..) => (0, rest),
@@ -135,6 +137,8 @@ fn part(count: u32, number: u32, of: u32) -> u32 {
     u32::try_from(start).unwrap_or(count)
 }
 
+/// Ports of a worker's own, at least.
+const PART_MIN: u32 = 256;
 /// Probes have one port of so many.
 const PROBES_PART: u32 = 16;
 
@@ -163,7 +167,7 @@ mod tests {
 
     #[test]
     fn parts_are_disjoint_and_cover_the_range() {
-        for (first, last, of) in [(20_000, 39_999, 3), (1, 65_535, 17), (5, 9, 4), (5, 6, 1)] {
+        for (first, last, of) in [(20_000, 39_999, 3), (1, 65_535, 17), (1, 274, 1), (5, 6, 1)] {
             let all = Ports::new(first, last).unwrap();
             let workers = (0..of).map(|number| User::Worker(number, of));
             let parts: Vec<_> = workers.map(|user| all.of(user)).collect();
@@ -177,9 +181,18 @@ mod tests {
                 assert_eq!(pair[0].last + 1, pair[1].first, "{pair:?}");
             }
         }
-        // Too few for a part each.
-        let few = Ports::new(5, 7).unwrap();
-        assert_eq!(few.of(User::Worker(2, 3)), Ports::new(5, 6).unwrap());
+    }
+
+    #[test]
+    fn workers_share_a_narrow_range() {
+        for (first, last, of) in [(5, 7, 3), (1_000, 1_541, 2)] {
+            let few = Ports::new(first, last).unwrap();
+            let probes = few.of(User::Probes);
+            for number in 0..of {
+                let part = few.of(User::Worker(number, of));
+                assert_eq!((part.first, part.last + 1), (first, probes.first));
+            }
+        }
         let one = Ports::new(5, 5).unwrap();
         assert_eq!([one.of(User::Worker(0, 1)), one.of(User::Probes)], [one; 2]);
     }
