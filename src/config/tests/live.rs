@@ -341,6 +341,12 @@ fn connections_begin_where_the_pool_says() {
     let warned = warned("backends", "source: [\"127.0.0.5\", \"fd00::5\"], backends");
     let want = "f:2:49: warning: source: no backend of the pool is at an IPv6 address";
     assert_eq!(warned, [want]);
+    // Where a name leads to is not known here.
+    let named = "source: [\"fd00::5\"], backends: [\"db-1:5432\"]";
+    assert_eq!(
+        super::warned("backends: [\"127.0.0.1:9001\"]", named),
+        [""; 0]
+    );
 }
 
 #[test]

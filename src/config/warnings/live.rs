@@ -36,7 +36,9 @@ pub(super) fn pool(i: usize, pool: &Pool, found: &mut Vec<(At, String)>) {
 
 /// Source addresses that no backend can be connected to from.
 pub(super) fn origins(i: usize, pool: &Pool, found: &mut Vec<(At, String)>) {
-    if pool.discovery.is_some() {
+    // Only the DNS knows where names lead to.
+    let names = pool.backends.iter().any(|backend| backend.host.is_some());
+    if pool.discovery.is_some() || names {
         return;
     }
     let mut wanted = pool.backends.iter().map(|backend| &backend.address);
