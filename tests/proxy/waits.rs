@@ -137,4 +137,4 @@ fn unix_backends_that_have_ended_and_do_not_read_cost_nothing() {
     }
 }
 
-const SESSIONS: usize = 24;
+const SESSIONS: usize = 100;
