@@ -267,6 +267,13 @@ impl Session {
         self.queued_until
     }
 
+    /// How long its client waited to be connected, in ns; `None` while it is not.
+    #[must_use]
+    pub fn connect_took(&self) -> Option<u64> {
+        let connected = self.connected_at > 0;
+        connected.then(|| self.connected_at.saturating_sub(self.opened_at))
+    }
+
     /// Bytes delivered from the client, from the backend.
     #[must_use]
     pub fn delivered(&self) -> [u64; 2] {

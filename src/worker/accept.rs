@@ -31,6 +31,8 @@ pub(super) struct Port {
     leaves_at: Option<u64>,
     /// Sessions that came in by it.
     pub(super) sessions: usize,
+    /// Bytes that they have moved and that are not counted yet.
+    pub(super) moved: [u64; 2],
     /// Accepted in one batch beyond the limit: they wait as they would in the backlog.
     parked: VecDeque<Socket>,
     /// Not before this time, in nanoseconds.
@@ -48,6 +50,7 @@ impl Port {
             stopping: false,
             leaves_at: None,
             sessions: 0,
+            moved: [0; 2],
             parked: VecDeque::new(),
             resume_at: 0,
         }
@@ -133,7 +136,11 @@ impl<K: Kernel> Worker<K> {
                 self.tend_port(number);
             }
         }
-        self.ports.retain(|_, port| !port.is_left());
+        let stats = &self.stats;
+        self.ports.retain(|_, port| {
+            port.publish_traffic(stats);
+            !port.is_left()
+        });
     }
 
     fn tend_port(&mut self, number: usize) {

@@ -271,10 +271,6 @@ impl<K: Kernel> Worker<K> {
             Purpose::Accept => self.on_accept(completion),
             Purpose::Wake => self.read_mailbox(),
             Purpose::Detached => {}
-            Purpose::Send(_) => {
-                self.note_moved(token.slot() as usize);
-                self.on_operation(completion, ends);
-            }
             Purpose::Connect => {
                 let completion = self.disown(completion);
                 let connected = completion.outcome.is_ok();
@@ -284,6 +280,7 @@ impl<K: Kernel> Worker<K> {
                 }
             }
             Purpose::Recv(_)
+            | Purpose::Send(_)
             | Purpose::PollSource(_)
             | Purpose::PollSink(_)
             | Purpose::Watch(_)
@@ -291,6 +288,8 @@ impl<K: Kernel> Worker<K> {
         }
     }
 
+    // Else the completion is copied on its way.
+    #[inline(always)]
     fn on_operation(&mut self, completion: Completion, ends: bool) {
         let token = completion.token;
         let (event, more) = slot::event(completion, ends);
@@ -299,12 +298,15 @@ impl<K: Kernel> Worker<K> {
 
     fn deliver(&mut self, token: Token, event: Event, more: bool) {
         let key = token.slot() as usize;
-        let generation = self.slots[key].generation;
+        let slot = &self.slots[key];
         assert_eq!(
-            generation,
+            slot.generation,
             token.generation(),
             "a slot was freed under an operation"
         );
+        if matches!(event, Event::Sent(..)) && !slot.moved {
+            self.note_moved(key);
+        }
         self.with_session(key, |session, cx| session.on_event(event, more, cx));
     }
 

@@ -364,7 +364,7 @@ impl<K: Kernel> Worker<K> {
     /// A session is connected: how long its client has waited.
     pub(super) fn measure_connect(&mut self, key: usize) {
         let slot = self.slots.get(key);
-        if let Some(connect) = slot.and_then(|slot| slot.session.summary().connect) {
+        if let Some(connect) = slot.and_then(|slot| slot.session.connect_took()) {
             self.stats.latencies.connect.record(connect);
             self.histograms.connect.saturating_record(connect / 1_000);
         }

@@ -9,7 +9,8 @@ use std::collections::VecDeque;
 use crate::kernel::Kernel;
 use crate::session::NEVER;
 
-use super::Worker;
+use super::accept::Port;
+use super::{Stats, Worker};
 
 /// Sessions that have moved bytes which are not counted yet.
 #[derive(Debug)]
@@ -40,6 +41,7 @@ impl Uncounted {
 
 impl<K: Kernel> Worker<K> {
     /// A session may have delivered bytes.
+    #[cold]
     pub(super) fn note_moved(&mut self, key: usize) {
         let slot = &mut self.slots[key];
         if slot.moved {
@@ -55,7 +57,8 @@ impl<K: Kernel> Worker<K> {
 
     /// Counts what is due.
     pub(super) fn count_due(&mut self) {
-        if self.now < self.uncounted.due {
+        // After a stop the next turn may be the last.
+        if self.now < self.uncounted.due && self.stop_at.is_none() {
             return;
         }
         // The others are still there in the next turn.
@@ -67,6 +70,9 @@ impl<K: Kernel> Worker<K> {
             if slot.is_some_and(|slot| slot.generation == generation) {
                 self.count(key);
             }
+        }
+        for (_, port) in &mut self.ports {
+            port.publish_traffic(&self.stats);
         }
         self.uncounted.counted_at = self.now;
         if self.uncounted.sessions.is_empty() {
@@ -86,12 +92,27 @@ impl<K: Kernel> Worker<K> {
             let counted = std::mem::replace(&mut slot.counted[way], delivered);
             moved[way] = u64::from(delivered.wrapping_sub(counted));
         }
-        self.stats.traffic.add(moved);
-        slot.listener.traffic.add(moved);
+        self.ports[slot.port].add_traffic(moved);
         slot.listener.plan.pool().traffic.add(moved);
         if let Some(backend) = slot.backend() {
             backend.tally.traffic.add(moved);
         }
+    }
+}
+
+impl Port {
+    /// Bytes of its sessions, for worker and listener: at the end of each connection nothing but
+    /// its backend and pool are shared.
+    fn add_traffic(&mut self, moved: [u64; 2]) {
+        self.moved[0] += moved[0];
+        self.moved[1] += moved[1];
+    }
+
+    /// Counts them where others see them.
+    pub(super) fn publish_traffic(&mut self, stats: &Stats) {
+        let moved = std::mem::take(&mut self.moved);
+        stats.traffic.add(moved);
+        self.listener.traffic.add(moved);
     }
 }
 
