@@ -38,11 +38,13 @@ pub(super) async fn look<T: Send + 'static>(
     path: &Path,
     call: impl FnOnce() -> T + Send + 'static,
 ) -> io::Result<T> {
+    let mut pause = BUSY_PAUSE_MIN;
     let busy = loop {
         if let Some(busy) = Busy::begin(path) {
             break busy;
         }
-        tokio::time::sleep(BUSY_PAUSE).await;
+        tokio::time::sleep(pause).await;
+        pause = BUSY_PAUSE_MAX.min(pause * 2);
     };
     let outcome = FOLLOWING.begin(move || {
         let _busy = busy;
@@ -161,8 +163,10 @@ static LOOKS: Mutex<Option<HashSet<PathBuf>>> = Mutex::new(None);
 const ASKED_MAX: usize = 16;
 /// As many files may hang before others are looked at late.
 const FOLLOWING_MAX: usize = 48;
-/// How often is asked whether another look at the same file has ended.
-const BUSY_PAUSE: Duration = Duration::from_millis(200);
+/// How often is asked whether another look at the same file has ended: soon, as a probe may wait
+/// for its certificates, and ever later, as the file may hang.
+const BUSY_PAUSE_MIN: Duration = Duration::from_millis(2);
+const BUSY_PAUSE_MAX: Duration = Duration::from_millis(200);
 /// How long a thread waits for another call: longer than from one look at a file to the next.
 const KEPT: Duration = Duration::from_secs(5);
 
