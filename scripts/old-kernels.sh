@@ -126,7 +126,7 @@ INIT
 # Fails when a test failed, or when the machine ended before the tests had.
 run_on() {
     local kernel=$1 image=$2 output=$3 status=0
-    timeout "$SECONDS_MAX" qemu-system-x86_64 -accel tcg,thread=multi -cpu max -smp 2 -m 4096 \
+    timeout --foreground "$SECONDS_MAX" qemu-system-x86_64 -accel tcg,thread=multi -cpu max -smp 2 -m 4096 \
         -nodefaults -no-user-config -display none -no-reboot -serial stdio \
         -kernel "$kernel" -initrd "$image" -append "$BOOT" </dev/null | stdbuf -oL tr -d '\r' |
         tee "$output" || status=$?
