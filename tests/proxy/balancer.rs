@@ -319,13 +319,17 @@ impl Balancer {
         // Diagnosable: the last state is printed when it never comes to rest.
         let mut last = self.process.descriptors();
         for _ in 0..1_000 {
-            if last.lasting == self.before.lasting {
+            if last.are_back_to(&self.before) {
                 break;
             }
             thread::sleep(Duration::from_millis(10));
             last = self.process.descriptors();
         }
-        assert_eq!(last.lasting, self.before.lasting, "descriptors leak");
+        let (now, before) = (&last.lasting, &self.before.lasting);
+        assert!(
+            last.are_back_to(&self.before),
+            "descriptors leak: {now:?}, {before:?} before"
+        );
         assert!(self.pipes_made() <= PIPES_MAX * self.workers);
         eventually("all gauges at 0", || {
             let numbers = self.numbers();

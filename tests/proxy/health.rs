@@ -308,13 +308,15 @@ fn expect_verdicts(check: &str, sound: &str, wrong: &str, why: &str) {
     let check = format!("check: ({check}, interval: \"100ms\", initial: \"probe\")");
     let balancer = probed(&check, &format!("\"{sound}\", \"{wrong}\"")).start();
     balancer.until(sound, "health", "up");
-    eventually("the other fails", || {
-        balancer.backend(wrong)["check"].is_string()
+    // On a machine that is overloaded a probe may not be judged at first.
+    eventually(&format!("the other fails: {why}"), || {
+        let backend = balancer.backend(wrong);
+        let said = backend["check"].as_str().unwrap_or_default();
+        backend["health"] == "down"
+            && !said.starts_with("not probed")
+            && !said.is_empty()
+            && said.contains(why)
     });
-    let backend = balancer.backend(wrong);
-    assert_eq!(backend["health"], "down");
-    let said = backend["check"].as_str().unwrap();
-    assert!(said.contains(why), "{said}");
     balancer.finish();
 }
 

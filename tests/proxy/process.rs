@@ -21,6 +21,19 @@ pub(crate) struct Descriptors {
     pub(crate) pipe_ends: usize,
 }
 
+impl Descriptors {
+    /// Whether the workers have the same as before, and the control thread no more: a probe may
+    /// have been under way then.
+    pub(crate) fn are_back_to(&self, before: &Self) -> bool {
+        let all = self.lasting.keys().chain(before.lasting.keys());
+        all.into_iter().all(|key| {
+            let [now, then] = [self, before].map(|its| its.lasting.get(key).copied().unwrap_or(0));
+            let of_a_worker = key.0.starts_with("worker-");
+            now == then || (now < then && !of_a_worker)
+        })
+    }
+}
+
 impl Process {
     fn path(self, rest: &str) -> PathBuf {
         format!("/proc/{}/{rest}", self.0).into()

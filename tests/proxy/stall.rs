@@ -1,6 +1,8 @@
 //! The balancer is stopped for a while, as a machine may be: that is nobody else's fault.
 
 use std::io::Write;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -19,9 +21,13 @@ fn stop_for(balancer: &Balancer, ms: u64, meanwhile: impl FnOnce()) {
 fn a_stop_takes_no_probed_backend_down() {
     watched(|| {
         // A probe is under way most of the time.
+        let is_slow = Arc::new(AtomicBool::new(true));
         let slow = || {
-            Backend::tcp("127.0.0.1:0", |mut stream| {
-                thread::sleep(Duration::from_millis(80));
+            let is_slow = Arc::clone(&is_slow);
+            Backend::tcp("127.0.0.1:0", move |mut stream| {
+                if is_slow.load(Ordering::SeqCst) {
+                    thread::sleep(Duration::from_millis(80));
+                }
                 echo(&mut stream);
             })
         };
@@ -43,6 +49,8 @@ fn a_stop_takes_no_probed_backend_down() {
             thread::sleep(Duration::from_millis(300));
         }
         assert_eq!(balancer.log().count_unaudited("is down"), 0);
+        // So that there are moments without a probe.
+        is_slow.store(false, Ordering::SeqCst);
         balancer.finish();
     });
 }
