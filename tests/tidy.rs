@@ -3,9 +3,10 @@
 #[path = "tidy/lexer.rs"]
 mod lexer;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 use mahoraga::session::CloseReason;
 
@@ -94,6 +95,77 @@ fn every_close_reason_and_number_is_documented() {
         .map(|name| format!("`{name}`"))
         .collect();
     assert_none(&missing, "neither in ARCHITECTURE.md nor in README.md");
+}
+
+/// Two types of one name make a reader ask which is meant. Those of [`TWICE`] wait for a better
+/// name: the list only shrinks.
+#[test]
+fn public_types_have_names_of_their_own() {
+    let mut homes: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for source in sources(&["src"]) {
+        for name in lexer::public_types(&lexer::code(&source.text)) {
+            homes.entry(name).or_default().insert(source.path.clone());
+        }
+    }
+    let twice = homes.iter().filter(|(_, paths)| paths.len() > 1);
+    let twice: BTreeSet<&str> = twice.map(|(name, _)| name.as_str()).collect();
+    let known = BTreeSet::from(TWICE);
+    let more = twice.difference(&known);
+    let more: Vec<_> = more
+        .map(|name| format!("{name}: {:?}", homes[*name]))
+        .collect();
+    assert_none(&more, "public types with one name");
+    let fewer: Vec<_> = known.difference(&twice).map(|&name| name.into()).collect();
+    assert_none(&fewer, "in TWICE, but declared once: remove from it");
+}
+
+/// `area: verb object`, at most 72 characters, since the rule holds. Not where git or the history
+/// is missing, as in an archive of the source or a shallow clone.
+#[test]
+fn commit_subjects_name_area_and_change() {
+    let range = format!("{LAST_COMMIT_WITHOUT_RULE}..HEAD");
+    let log = Command::new("git")
+        .args(["log", "--no-merges", "--format=%s", &range])
+        .current_dir(ROOT)
+        .output();
+    let Ok(log) = log
+        .map_err(drop)
+        .and_then(|log| match log.status.success() {
+            true => Ok(log.stdout),
+            false => Err(()),
+        })
+    else {
+        println!("SKIPPED: there is no git history since {LAST_COMMIT_WITHOUT_RULE}");
+        return;
+    };
+    let log = String::from_utf8_lossy(&log);
+    let is_right = |subject: &&str| {
+        let area = subject.split_once(": ").map_or("", |(area, _)| area);
+        let in_area =
+            |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "_/.,+-".contains(c);
+        subject.chars().count() <= SUBJECT && !area.is_empty() && area.chars().all(in_area)
+    };
+    let wrong: Vec<_> = log.lines().filter(|line| !is_right(line)).collect();
+    let wrong: Vec<_> = wrong.into_iter().map(str::to_owned).collect();
+    assert_none(&wrong, "not `area: verb object` in 72 characters");
+}
+
+/// The tests of the program leave an empty file for each number that was not 0 at their end. Run
+/// after them, as `.ci/run` does: `cargo test --test tidy -- --ignored`.
+#[test]
+#[ignore = "needs what the tests of tests/proxy leave"]
+fn every_counter_is_moved_by_a_test() {
+    let moved = Path::new(env!("CARGO_TARGET_TMPDIR")).join("moved");
+    let still: Vec<_> = gauge_line()
+        .into_iter()
+        .filter(|name| !GAUGES.contains(&name.as_str()))
+        .chain(CloseReason::ALL.map(|reason| format!("closed.{}", reason.as_str())))
+        .filter(|name| !moved.join(name).exists())
+        .collect();
+    assert_none(
+        &still,
+        "counted, but 0 at the end of every test of tests/proxy",
+    );
 }
 
 /// The names in the gauge line, as its source gives them: `("name", &stats.name)`.
@@ -195,3 +267,12 @@ const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 const COLUMNS: usize = 100;
 const FILE_LINES: usize = 600;
 const UNSAFE: [&str; 2] = ["src/ring/", "src/sys/"];
+/// The last commit whose subject had another shape.
+const LAST_COMMIT_WITHOUT_RULE: &str = "b32e3fc";
+const SUBJECT: usize = 72;
+/// Numbers that are 0 at rest.
+const GAUGES: [&str; 4] = ["sessions", "buffers", "pipes", "parked"];
+const TWICE: [&str; 15] = [
+    "Backend", "Call", "Change", "Command", "Event", "Health", "Limits", "Listener", "Outcome",
+    "Place", "Pool", "Queue", "Source", "Stage", "Traffic",
+];

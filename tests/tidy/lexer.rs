@@ -22,6 +22,28 @@ pub(crate) fn has_word(code: &str, word: &str) -> bool {
     code.split(|c: char| !is_name(c)).any(|found| found == word)
 }
 
+/// The names of the types that some code declares for the whole crate or beyond.
+pub(crate) fn public_types(code: &str) -> Vec<String> {
+    let mut words = code
+        .split(|c: char| !is_name(c))
+        .filter(|word| !word.is_empty());
+    let mut names = Vec::new();
+    let mut is_public = false;
+    while let Some(word) = words.next() {
+        match word {
+            "pub" => is_public = true,
+            // `pub(crate)`, `pub unsafe trait`; not `pub(super)`, `pub(in crate::room)`.
+            "crate" | "unsafe" => {}
+            "struct" | "enum" | "trait" | "type" | "union" if is_public => {
+                names.extend(words.next().map(str::to_owned));
+                is_public = false;
+            }
+            _ => is_public = false,
+        }
+    }
+    names
+}
+
 /// The length of the comment that a text begins with.
 fn comment(text: &str) -> Option<usize> {
     if text.starts_with("//") {
@@ -120,4 +142,12 @@ fn only_code_is_left() {
     ] {
         assert!(has_word(&code(plain), "unsafe"), "{plain}");
     }
+}
+
+#[test]
+fn types_are_public_by_their_own_word() {
+    let code = "pub struct A; pub(crate) enum B {} struct C { pub d: E } pub use f::G; \
+                pub(super) enum M {} pub(in crate::n) enum O {} \
+                pub(crate) unsafe trait H {} pub type I<T> = J<T>; pub fn k() { struct L; }";
+    assert_eq!(public_types(code), ["A", "B", "H", "I"]);
 }
