@@ -368,7 +368,8 @@ start_mahoraga() {
     done
     free_port
     start "$cpus" "mahoraga-$PORT" \
-        "$MAHORAGA" proxy --from "127.0.0.1:$PORT" "${to[@]}" --workers "$workers"
+        "$MAHORAGA" proxy --from "127.0.0.1:$PORT" "${to[@]}" --workers "$workers" \
+        --admin off
     wait_port "$PORT" "mahoraga-$PORT"
 }
 

@@ -11,6 +11,8 @@ use std::process::{Child, Command, Output, Stdio};
 
 use mahoraga::config::{Key, Strategy};
 
+#[path = "cli/asked.rs"]
+mod asked;
 #[path = "cli/client.rs"]
 mod client;
 #[path = "cli/fake.rs"]
@@ -419,7 +421,7 @@ fn arguments_may_be_no_text() {
         .unwrap();
     let want = "\u{fffd}.ron: there is no such file: name another with --config\n";
     assert_eq!((output.status.code(), stderr(&output)), (Some(2), want));
-    for arguments in [&["proxy", "--from"][..], &["check"], &[]] {
+    for arguments in [&["proxy", "--from"][..], &["demo"], &[]] {
         let output = mahoraga().args(arguments).arg(odd).output().unwrap();
         assert_eq!(output.status.code(), Some(2));
         assert!(stderr(&output).starts_with("error: "));

@@ -1,8 +1,9 @@
 //! The arguments, as clap reads them.
 
+use std::ffi::OsString;
 use std::fmt::Write;
 use std::num::NonZeroU32;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -36,24 +37,28 @@ pub enum Command {
     /// Balance as a configuration file says.
     #[command(after_help = "Examples:
   mahoraga run
-  mahoraga run --config /etc/mahoraga/config.ron
+  mahoraga run /etc/mahoraga/config.ron
+  generate-config | mahoraga run -
 
 SIGHUP, or mahoraga reload, reads the file again: all but workers and admin
 applies while it runs. What is wrong is told, and changes nothing.
 mahoraga --help tells the other signals.")]
     Run {
         /// The configuration.
-        #[arg(short, long, value_name = "FILE", default_value = "config.ron")]
-        config: PathBuf,
+        #[command(flatten)]
+        config: ConfigFile,
     },
     /// Validate a configuration file, and look at the files that a start would open.
-    #[command(after_help = "Examples:
+    #[command(
+        alias = "validate",
+        after_help = "Examples:
   mahoraga check
-  mahoraga check --config /etc/mahoraga/config.ron --deny-warnings")]
+  mahoraga check /etc/mahoraga/config.ron --deny-warnings"
+    )]
     Check {
         /// The configuration.
-        #[arg(short, long, value_name = "FILE", default_value = "config.ron")]
-        config: PathBuf,
+        #[command(flatten)]
+        config: ConfigFile,
         /// Exit with code 2 on warnings too.
         #[arg(long)]
         deny_warnings: bool,
@@ -81,10 +86,47 @@ Which strategy, when: docs/strategies.md; mahoraga simulate shows what each does
     /// What a running balancer is asked.
     #[command(flatten)]
     Client(ClientCommand),
+    /// Print the version, as --version does.
+    #[command(hide = true)]
+    Version,
+    /// Say how the balancer is stopped.
+    #[command(hide = true)]
+    Stop(Rest),
+    /// Say which commands show something.
+    #[command(hide = true)]
+    Show(Rest),
 }
 
-/// What `mahoraga proxy` takes. Its defaults are those of `config.ron`, but for the access log and
-/// the admin API, which are off.
+/// Arguments of a command that only gives a tip.
+#[derive(Args, Clone, Debug)]
+pub struct Rest {
+    /// Whatever they are.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
+    pub rest: Vec<OsString>,
+}
+
+/// The configuration file of a command.
+#[derive(Args, Clone, Debug)]
+pub struct ConfigFile {
+    /// The configuration; - is standard input [default: config.ron].
+    #[arg(value_name = "FILE", conflicts_with = "config")]
+    pub file: Option<PathBuf>,
+    /// The same as FILE.
+    #[arg(short, long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+impl ConfigFile {
+    /// Its path; `-` is standard input.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        let path = self.file.as_deref().or(self.config.as_deref());
+        path.unwrap_or_else(|| Path::new("config.ron"))
+    }
+}
+
+/// What `mahoraga proxy` takes. Its defaults are those of `config.ron`, but for the access log,
+/// which is off.
 #[derive(Args, Clone, Debug)]
 pub struct ProxyArgs {
     /// Where to listen.
@@ -185,9 +227,9 @@ pub struct ProxyArgs {
     /// The file that SIGUSR1 appends histograms to.
     #[arg(long, value_name = "FILE", default_value = "mahoraga.hlog")]
     pub histogram_log: PathBuf,
-    /// The Unix socket of the admin API, or off.
-    #[arg(long, value_name = "PATH|off", default_value = "off")]
-    pub admin: AdminSocket,
+    /// The Unix socket of the admin API, or off [default: mahoraga.sock, if that can be made].
+    #[arg(long, value_name = "PATH|off")]
+    pub admin: Option<AdminSocket>,
 }
 
 /// What `mahoraga simulate` takes.
@@ -281,6 +323,7 @@ fn help_template() -> StyledStr {
     let is_client = |name: &str| clients.get_subcommands().any(|one| one.get_name() == name);
     let (clients, own): (Vec<_>, Vec<_>) = all
         .get_subcommands()
+        .filter(|one| !one.is_hide_set())
         .partition(|one| is_client(one.get_name()));
     let styles = Styles::styled();
     let (header, literal) = (styles.get_header(), styles.get_literal());

@@ -2,7 +2,7 @@
 //! nowhere, makes no file and connects to nothing.
 
 use std::fs;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::num::NonZeroU32;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
@@ -10,10 +10,11 @@ use std::process::ExitCode;
 use std::thread;
 
 use super::run;
-use crate::config::{Config, Discovery, Host, LogSink, Pool};
+use crate::config::{self, Config, Discovery, Host, LogSink, Pool};
 use crate::sys;
 
-/// Says nothing on standard error when all is well; standard output says what was not looked at.
+/// Standard output says what was not looked at; standard error, that the file is valid, when a
+/// person reads it.
 pub(super) fn check(path: &Path, deny_warnings: bool) -> ExitCode {
     let (config, source) = match super::load(path) {
         Ok(loaded) => loaded,
@@ -28,6 +29,9 @@ pub(super) fn check(path: &Path, deny_warnings: bool) -> ExitCode {
     }
     if deny_warnings && warnings > 0 {
         return ExitCode::from(super::USAGE);
+    }
+    if io::stderr().is_terminal() {
+        super::say(&format_args!("{} is valid", config::name_of(path)));
     }
     // A reader that closed standard output did not want to read it.
     let _ = writeln!(io::stdout(), "{}", not_looked_at(&config));

@@ -35,9 +35,10 @@ pub(super) fn demo() -> ExitCode {
 }
 
 fn demo_config(front: SocketAddr, backends: &[SocketAddr]) -> Config {
-    let backends = backends
-        .iter()
-        .map(|&address| Backend::at(Address::Tcp(address)));
+    let backends = backends.iter().zip(1..).map(|(&address, number)| Backend {
+        name: name_of(number),
+        ..Backend::at(Address::Tcp(address))
+    });
     let pool = Pool {
         strategy: Strategy::default(),
         persist: None,
@@ -71,7 +72,7 @@ fn welcome(front: SocketAddr, backends: &[SocketAddr]) -> String {
          \x20 curl http://{front}/            each core takes the backends in turn\n\
          \x20 wrk -c 100 -d 10 http://{front}/\n\
          \x20 mahoraga top                    backends, rates and latencies, live\n\
-         \x20 mahoraga drain BACKEND          one takes no more; `mahoraga --help` has the rest\n\
+         \x20 mahoraga drain backend-1        one takes no more; `mahoraga --help` has the rest\n\
          \x20 kill -USR1 {}                   each core's histograms, here and in {}\n\
          \n\
          Ctrl-C ends it.\n",
@@ -79,6 +80,11 @@ fn welcome(front: SocketAddr, backends: &[SocketAddr]) -> String {
         std::process::id(),
         config::HISTOGRAM_LOG,
     )
+}
+
+/// What the balancer calls a backend, and the backend itself.
+fn name_of(number: u16) -> String {
+    format!("backend-{number}")
 }
 
 /// The demo's usual port, or any other when that is taken.
@@ -100,7 +106,7 @@ fn start_backend(number: u16) -> io::Result<SocketAddr> {
         .enable_all()
         .build()?;
     thread::Builder::new()
-        .name(format!("backend-{number}"))
+        .name(name_of(number + 1))
         .spawn(move || runtime.block_on(serve(listener, number + 1)))?;
     Ok(address)
 }
@@ -135,7 +141,7 @@ async fn answer(mut stream: TcpStream, number: u16) -> io::Result<()> {
         let is_head = head.starts_with("head ");
         let bare = is_head || head.starts_with("get ");
         let close = !bare || head.contains("connection: close") || head.contains("http/1.0");
-        let body = format!("Hello from backend {number}\n");
+        let body = format!("Hello from {}\n", name_of(number));
         let response = format!(
             "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {}\r\n\
              Connection: {}\r\n\r\n{}",

@@ -15,11 +15,12 @@ mod proxy;
 mod run;
 mod simulate;
 
-pub use args::{Cli, Command, Count, Deadline, MaxLoad, ProxyArgs, SimulateArgs};
+pub use args::{Cli, Command, ConfigFile, Count, Deadline, MaxLoad, ProxyArgs, SimulateArgs};
 pub use proxy::{ProxyError, proxy_config};
 
 use std::fmt::Display;
-use std::path::{Path, PathBuf};
+use std::io::{self, Write};
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -28,6 +29,15 @@ use crate::config::{self, Config, ConfigError, Source};
 use crate::control::{Reread, Seen};
 use crate::operational_log;
 use crate::sys;
+
+const STOP_TIP: &str = "\
+error: there is no command `stop`: send SIGTERM to the process
+
+  tip: systemctl stop mahoraga, or kill PID; mahoraga status shows the PID";
+const SHOW_TIP: &str = "\
+error: there is no command `show`: each thing has a command of its own
+
+  tip: mahoraga status, listeners, pools, backends, sessions, events, histograms, top, config show";
 
 /// The exit code of every mistake in arguments, configuration or environment; clap's own.
 const USAGE: u8 = 2;
@@ -43,26 +53,33 @@ pub fn main() -> ExitCode {
             // Without standard error there is nothing to write to.
             let _ = operational_log::start();
         }
-        Command::Check { .. } | Command::Simulate(_) | Command::Client(_) => sys::release_signals(),
+        Command::Check { .. }
+        | Command::Simulate(_)
+        | Command::Client(_)
+        | Command::Version
+        | Command::Stop(_)
+        | Command::Show(_) => sys::release_signals(),
     }
     let code = obey(command);
     operational_log::flush();
     code
 }
 
-fn run_file(path: PathBuf) -> ExitCode {
+fn run_file(path: &Path) -> ExitCode {
     // Before it is read: what changes afterwards is another version.
-    let seen = Seen::of(&path);
-    match load(&path) {
+    let seen = Seen::of(path);
+    match load(path) {
         Ok((config, source)) => {
             warn(&config, Some(&source));
             let reread = Reread {
-                path,
+                path: path.to_owned(),
                 digest: source.digest(),
                 seen,
                 read: reread,
             };
-            run::run(&config, Some(reread))
+            // Standard input is read once.
+            let can_reread = path != Path::new(config::STANDARD_INPUT);
+            run::run(&config, can_reread.then_some(reread))
         }
         Err(code) => code,
     }
@@ -70,11 +87,11 @@ fn run_file(path: PathBuf) -> ExitCode {
 
 fn obey(command: Command) -> ExitCode {
     match command {
-        Command::Run { config: path } => run_file(path),
+        Command::Run { config } => run_file(config.path()),
         Command::Check {
             config,
             deny_warnings,
-        } => check::check(&config, deny_warnings),
+        } => check::check(config.path(), deny_warnings),
         Command::Proxy(args) => match proxy_config(&args) {
             Ok(config) => {
                 warn(&config, None);
@@ -85,6 +102,13 @@ fn obey(command: Command) -> ExitCode {
         Command::Demo => demo::demo(),
         Command::Simulate(args) => simulate::simulate(&args),
         Command::Client(command) => admin::ask(&command),
+        Command::Version => {
+            // A reader that closed standard output did not want to read it.
+            let _ = writeln!(io::stdout(), "mahoraga {}", env!("CARGO_PKG_VERSION"));
+            ExitCode::SUCCESS
+        }
+        Command::Stop(_) => refuse(&STOP_TIP),
+        Command::Show(_) => refuse(&SHOW_TIP),
     }
 }
 

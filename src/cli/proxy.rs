@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use thiserror::Error;
 
-use super::args::ProxyArgs;
+use super::args::{AdminSocket, ProxyArgs};
 use crate::address::Address;
 use crate::config::values::{self, ValueError};
 use crate::config::{
@@ -76,11 +76,14 @@ pub fn proxy_config(args: &ProxyArgs) -> Result<Config, ProxyError> {
             format: args.log_format,
         }),
         histogram_log: histogram_log.to_owned(),
-        admin: args.admin.0.clone().map(|socket| Admin {
-            socket: Some(socket),
-            required: true,
-            ..Admin::default()
-        }),
+        admin: match &args.admin {
+            None => Some(Admin::default()),
+            Some(AdminSocket(socket)) => socket.clone().map(|socket| Admin {
+                socket: Some(socket),
+                required: true,
+                ..Admin::default()
+            }),
+        },
         ..Config::of(
             listeners(args),
             vec![Pool {
@@ -232,7 +235,7 @@ mod tests {
         assert_eq!(auto.as_ref(), Ok(&flags));
         let text = "(listeners: [(bind: \"127.0.0.1:8080\", pool: \"default\")], \
                     pools: [(name: \"default\", backends: [\"127.0.0.1:9001\"])], \
-                    access_log: \"off\", admin: \"off\")";
+                    access_log: \"off\")";
         let (file, _) = crate::config::parse("f".to_owned(), text.into()).unwrap();
         assert_eq!(flags, file);
         assert_eq!(flags.shutdown_grace, SHUTDOWN_GRACE);

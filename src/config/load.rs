@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Read};
+use std::os::fd::AsFd;
 use std::path::Path;
 
 use serde::de::DeserializeOwned;
@@ -16,10 +17,23 @@ use crate::sys;
 
 use super::{Check, Config, Queue, Strategy, syntax, validate};
 
+/// The path that stands for standard input.
+pub const STANDARD_INPUT: &str = "-";
+
+/// What messages call a configuration file.
+#[must_use]
+pub fn name_of(path: &Path) -> String {
+    if path == Path::new(STANDARD_INPUT) {
+        "standard input".to_owned()
+    } else {
+        path.display().to_string()
+    }
+}
+
 /// The longest file that is read.
 const FILE_BYTES_MAX: u64 = 16 << 20;
 
-/// Reads and judges a configuration file.
+/// Reads and judges a configuration file, or standard input where the path is `-`.
 ///
 /// The [`Source`] tells [`warnings`](super::warnings) where each setting stands. Host names of
 /// listeners are resolved; those of backends are not.
@@ -28,6 +42,11 @@ const FILE_BYTES_MAX: u64 = 16 << 20;
 ///
 /// The file can't be read, is longer than 16 MiB, or holds mistakes.
 pub fn load(path: &Path) -> Result<(Config, Source), ConfigError> {
+    if path == Path::new(STANDARD_INPUT) {
+        return load_from(path, |_| {
+            Ok(io::stdin().as_fd().try_clone_to_owned()?.into())
+        });
+    }
     load_from(path, |path| File::open(path))
 }
 
@@ -45,7 +64,7 @@ fn load_from(
     path: &Path,
     open: impl FnOnce(&Path) -> io::Result<File>,
 ) -> Result<(Config, Source), ConfigError> {
-    let file = path.display().to_string();
+    let file = name_of(path);
     match read(path, open) {
         Ok(bytes) => parse(file, bytes),
         Err(why) => Err(ConfigError::Unreadable { file, why }),

@@ -42,7 +42,7 @@ pub use change::{Change, ChangeError};
 pub use check::{Check, CheckTls, Expect, Initial, Probe, ProxyHeader, Verify};
 pub use error::{ConfigError, Mistake, Warning};
 pub use key::Key;
-pub use load::{load, load_again, parse};
+pub use load::{STANDARD_INPUT, load, load_again, name_of, parse};
 pub use source::{Place, Source};
 pub use strategy::{
     FirstTier, Group, Hash, LeastTime, Persist, Predictive, SecondTier, Strategy, TwoTier,

@@ -63,6 +63,37 @@ fn backends_are_changed() {
     }
 }
 
+#[test]
+fn several_backends_are_changed_by_one_command() {
+    let all = json(&pools());
+    let changed = [19, 20, 21].map(|snapshot| json(&Changed { snapshot }));
+    let mut answers = vec![all.as_str()];
+    answers.extend(changed.iter().map(String::as_str));
+    let fake = Fake::saying("client_several", &answers);
+    let output = fake.run(&["drain", "app-2", "db/app-1", "web/app-3", "app-2"]);
+    let want = "version 19: web/app-2 is in drain\n\
+                version 20: db/app-1 is in drain\n\
+                version 21: web/app-3 is in drain\n";
+    assert_eq!(said(&output), want);
+    let drain = |of: &str| format!(r#"PATCH /v1/pools/{of} {{"state":"drain","keep":false}}"#);
+    let want = [
+        "GET /v1/pools".to_owned(),
+        drain("web/backends/app-2"),
+        drain("db/backends/app-1"),
+        drain("web/backends/app-3"),
+    ];
+    assert_eq!(fake.asked(), want);
+}
+
+#[test]
+fn one_wrong_name_changes_none() {
+    let all = json(&pools());
+    let fake = Fake::saying("client_one_wrong", &[&all]);
+    let output = fake.run(&["remove", "app-2", "app-9"]);
+    assert!(failed(&output, 1).starts_with("there is no backend called `app-9`"));
+    assert_eq!(fake.asked(), ["GET /v1/pools"]);
+}
+
 /// The same of those that name none.
 const CHANGES: [(&str, &str, &str); 9] = [
     (

@@ -211,10 +211,10 @@ Options:
 const DRAIN: &str = "\
 Give a backend no more sessions: those that it has go on
 
-Usage: mahoraga drain [OPTIONS] <BACKEND>
+Usage: mahoraga drain [OPTIONS] <BACKEND>...
 
 Arguments:
-  <BACKEND>  Which: its name, or POOL/BACKEND
+  <BACKEND>...  Which: names, or POOL/BACKEND
 
 Options:
       --wait[=<DUR|off>]   Wait until it is idle; --wait=10m: for so long at most; without it:
@@ -227,7 +227,7 @@ Options:
   -h, --help               Print help
 
 Examples:
-  mahoraga drain app-1
+  mahoraga drain app-1 app-2
   mahoraga drain web/app-1 --wait=10m && ssh app-1 reboot
 
 Sessions end by themselves only: `mahoraga sessions --kill --backend app-1` ends them now.

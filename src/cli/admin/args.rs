@@ -51,7 +51,7 @@ An id is worker and number, as in the access log.")]
     Add(AddArgs),
     /// Remove a backend: its sessions go on
     #[command(after_help = "Examples:
-  mahoraga remove app-3
+  mahoraga remove app-3 app-4
   mahoraga remove web/app-3 --wait=10m")]
     Remove(RemoveArgs),
     /// Set the share of a backend
@@ -61,18 +61,26 @@ An id is worker and number, as in the access log.")]
     Weight(WeightArgs),
     /// Give a backend no more sessions: those that it has go on
     #[command(after_help = "Examples:
-  mahoraga drain app-1
+  mahoraga drain app-1 app-2
   mahoraga drain web/app-1 --wait=10m && ssh app-1 reboot
 
 Sessions end by themselves only: `mahoraga sessions --kill --backend app-1` ends them now.")]
     Drain(StateArgs),
     /// Give a backend its share again, after drain or maint
-    #[command(after_help = "Example:
-  mahoraga ready app-1")]
+    #[command(
+        alias = "enable",
+        after_help = "Examples:
+  mahoraga ready app-1
+  mahoraga ready app-1 app-2"
+    )]
     Ready(ReadyArgs),
     /// Take a backend away: no sessions and no probes
-    #[command(after_help = "Example:
-  mahoraga maint web/app-1")]
+    #[command(
+        alias = "disable",
+        after_help = "Examples:
+  mahoraga maint web/app-1
+  mahoraga maint app-1 app-2"
+    )]
     Maint(StateArgs),
     /// Set the strategy, the queue or the limit of a pool, and other limits
     #[command(subcommand)]
@@ -240,8 +248,9 @@ pub struct Wait {
 /// What `mahoraga remove` takes.
 #[derive(Args, Clone, Debug)]
 pub struct RemoveArgs {
-    /// Which: its name, or POOL/BACKEND
-    pub backend: String,
+    /// Which: names, or POOL/BACKEND
+    #[arg(value_name = "BACKEND", required = true)]
+    pub backends: Vec<String>,
     /// Whether it is waited for.
     #[command(flatten)]
     pub wait: Wait,
@@ -266,8 +275,9 @@ pub struct WeightArgs {
 /// What `mahoraga ready` takes.
 #[derive(Args, Clone, Debug)]
 pub struct ReadyArgs {
-    /// Which: its name, or POOL/BACKEND
-    pub backend: String,
+    /// Which: names, or POOL/BACKEND
+    #[arg(value_name = "BACKEND", required = true)]
+    pub backends: Vec<String>,
     /// How it is changed.
     #[command(flatten)]
     pub how: Change,
@@ -276,8 +286,9 @@ pub struct ReadyArgs {
 /// What `mahoraga drain` and `maint` take.
 #[derive(Args, Clone, Debug)]
 pub struct StateArgs {
-    /// Which: its name, or POOL/BACKEND
-    pub backend: String,
+    /// Which: names, or POOL/BACKEND
+    #[arg(value_name = "BACKEND", required = true)]
+    pub backends: Vec<String>,
     /// Whether it is waited for.
     #[command(flatten)]
     pub wait: Wait,

@@ -8,12 +8,13 @@ use super::args::{
     AddArgs, Asked, Change, ReadyArgs, RemoveArgs, SetCommand, StateArgs, Wait, WeightArgs,
 };
 use super::client::{Client, ClientError, path};
-use super::find::{Found, find};
+use super::find::{Found, find, find_all};
 use super::show;
 use super::units::{plain, plural};
 use crate::admin::model::{
     BackendChange, Changed, LimitChange, NewBackend, PoolChange, PoolStatus, Reloaded, Reopened,
 };
+use crate::cli::args::Deadline;
 use crate::config::values::written;
 use crate::config::{AdminState, Backend};
 use crate::sys;
@@ -45,14 +46,12 @@ pub(super) async fn add(args: &AddArgs) -> Result<(), ClientError> {
 
 pub(super) async fn remove(args: &RemoveArgs) -> Result<(), ClientError> {
     let client = Client::new(&args.how.asked)?;
-    let found = find(&client, &args.backend).await?;
-    let changed = client.delete(&found.path()).await?;
-    tell(
-        &args.how,
-        changed,
-        &format!("{} is removed", found.written()),
-    );
-    idle(&client, &found, args.wait).await
+    let all = find_all(&client, &args.backends).await?;
+    for one in &all {
+        let changed = client.delete(&one.path()).await?;
+        tell(&args.how, changed, &format!("{} is removed", one.written()));
+    }
+    idle(&client, &all, args.wait).await
 }
 
 pub(super) async fn weight(args: &WeightArgs) -> Result<(), ClientError> {
@@ -70,21 +69,21 @@ pub(super) async fn weight(args: &WeightArgs) -> Result<(), ClientError> {
 
 pub(super) async fn ready(args: &ReadyArgs) -> Result<(), ClientError> {
     let client = Client::new(&args.how.asked)?;
-    let found = find(&client, &args.backend).await?;
-    state(&client, &found, &args.how, AdminState::Ready).await
+    let all = find_all(&client, &args.backends).await?;
+    state(&client, &all, &args.how, AdminState::Ready).await
 }
 
 /// Drain or maint: it gets no more sessions.
 pub(super) async fn leave(args: &StateArgs, to: AdminState) -> Result<(), ClientError> {
     let client = Client::new(&args.how.asked)?;
-    let found = find(&client, &args.backend).await?;
-    state(&client, &found, &args.how, to).await?;
-    idle(&client, &found, args.wait).await
+    let all = find_all(&client, &args.backends).await?;
+    state(&client, &all, &args.how, to).await?;
+    idle(&client, &all, args.wait).await
 }
 
 async fn state(
     client: &Client,
-    found: &Found,
+    all: &[Found],
     how: &Change,
     to: AdminState,
 ) -> Result<(), ClientError> {
@@ -92,22 +91,36 @@ async fn state(
         state: Some(to.as_str().to_owned()),
         ..BackendChange::default()
     };
-    let changed = client.send(Method::PATCH, &found.path(), &change).await?;
     let is = match to {
         AdminState::Ready => "is ready",
         AdminState::Drain => "is in drain",
         AdminState::Maint => "is in maint",
     };
-    tell(how, changed, &format!("{} {is}", found.written()));
+    for one in all {
+        let changed = client.send(Method::PATCH, &one.path(), &change).await?;
+        tell(how, changed, &format!("{} {is}", one.written()));
+    }
     Ok(())
 }
 
-/// Waits until a backend has no connection, if that is wanted.
-async fn idle(client: &Client, found: &Found, wait: Wait) -> Result<(), ClientError> {
+/// Waits until no backend of these has a connection, if asked to: all share one deadline.
+async fn idle(client: &Client, all: &[Found], wait: Wait) -> Result<(), ClientError> {
     let Some(deadline) = wait.wait else {
         return Ok(());
     };
     let begun = sys::monotonic();
+    for one in all {
+        one_idle(client, one, deadline, begun).await?;
+    }
+    Ok(())
+}
+
+async fn one_idle(
+    client: &Client,
+    found: &Found,
+    deadline: Deadline,
+    begun: u64,
+) -> Result<(), ClientError> {
     loop {
         let of = path(&["pools", &found.pool]);
         let pool: PoolStatus = client.get(&of).await?;

@@ -25,9 +25,26 @@ impl Found {
 
 /// Asks which backend is meant.
 pub(super) async fn find(client: &Client, text: &str) -> Result<Found, ClientError> {
-    let pools: Vec<PoolStatus> = client.get(&path(&["pools"])).await?;
-    let staying = named(&pools, |backend| !backend.leaving);
+    let staying = staying(client).await?;
     found(&staying, text).map_err(ClientError::Refused)
+}
+
+/// Asks which backends are meant, each once. One wrong name refuses them all.
+pub(super) async fn find_all(client: &Client, texts: &[String]) -> Result<Vec<Found>, ClientError> {
+    let staying = staying(client).await?;
+    let mut all = Vec::with_capacity(texts.len());
+    for text in texts {
+        let one = found(&staying, text).map_err(ClientError::Refused)?;
+        if !all.contains(&one) {
+            all.push(one);
+        }
+    }
+    Ok(all)
+}
+
+async fn staying(client: &Client) -> Result<Vec<Found>, ClientError> {
+    let pools: Vec<PoolStatus> = client.get(&path(&["pools"])).await?;
+    Ok(named(&pools, |backend| !backend.leaving))
 }
 
 /// Asks whose sessions are meant, in this pool if one is named: also of a backend that was removed

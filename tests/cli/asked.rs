@@ -1,0 +1,129 @@
+//! The ways to name a configuration, and words that people bring from other programs.
+
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::os::fd::FromRawFd;
+use std::process::Stdio;
+
+use super::{SMALLEST, directory, mahoraga, misused, run, stderr, stdout};
+
+const NOT_CHECKED: &str = "not checked: whether 127.0.0.1:8080 can be listened on, ";
+
+#[test]
+fn a_file_is_named_with_or_without_the_flag() {
+    let directory = directory("named");
+    fs::write(directory.join("other.ron"), SMALLEST).unwrap();
+    for arguments in [
+        &["check", "other.ron"][..],
+        &["check", "-c", "other.ron"],
+        &["check", "--config", "other.ron"],
+        &["validate", "other.ron"],
+    ] {
+        let output = mahoraga()
+            .args(arguments)
+            .current_dir(&directory)
+            .output()
+            .unwrap();
+        assert!(stdout(&output).starts_with(NOT_CHECKED), "{arguments:?}");
+        assert_eq!((stderr(&output), output.status.code()), ("", Some(0)));
+    }
+    misused(
+        &["check", "a.ron", "--config", "b.ron"],
+        "error: the argument '[FILE]' cannot be used with '--config <FILE>'",
+    );
+}
+
+#[test]
+fn a_configuration_comes_from_standard_input() {
+    let judge = |subcommand: &[&str], text: &str| {
+        let mut child = mahoraga()
+            .args(subcommand)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut input = child.stdin.take().unwrap();
+        input.write_all(text.as_bytes()).unwrap();
+        drop(input);
+        child.wait_with_output().unwrap()
+    };
+    for arguments in [&["check", "-"][..], &["check", "-c", "-"]] {
+        let output = judge(arguments, SMALLEST);
+        assert!(stdout(&output).starts_with(NOT_CHECKED));
+        assert_eq!((stderr(&output), output.status.code()), ("", Some(0)));
+    }
+    for subcommand in ["check", "run"] {
+        let output = judge(&[subcommand, "-"], "(\n  workers: 0,\n)");
+        assert!(stderr(&output).contains("standard input:2:12: workers: "));
+        assert_eq!(output.status.code(), Some(2));
+    }
+}
+
+#[test]
+fn a_person_reads_that_the_file_is_valid() {
+    let directory = directory("valid");
+    fs::write(directory.join("config.ron"), SMALLEST).unwrap();
+    let (mut terminal, end) = terminal();
+    let mut command = mahoraga();
+    let status = command
+        .arg("check")
+        .current_dir(directory)
+        .stdout(Stdio::null())
+        .stderr(end)
+        .status();
+    assert_eq!(status.unwrap().code(), Some(0));
+    // Else the terminal does not end.
+    drop(command);
+    let mut seen = Vec::new();
+    let mut chunk = [0; 256];
+    // At its end a terminal fails, with EIO.
+    while let Ok(read @ 1..) = terminal.read(&mut chunk) {
+        seen.extend_from_slice(&chunk[..read]);
+    }
+    assert_eq!(String::from_utf8(seen).unwrap(), "config.ron is valid\r\n");
+}
+
+/// Both ends of a new terminal: who reads it, and the program's.
+#[expect(unsafe_code, reason = "std has no openpty(3)")]
+fn terminal() -> (File, File) {
+    let (mut reader, mut program) = (-1, -1);
+    let none = std::ptr::null_mut();
+    // SAFETY: both numbers outlive the call, which writes nothing else.
+    let made = unsafe { libc::openpty(&mut reader, &mut program, none, none.cast(), none.cast()) };
+    assert_eq!(made, 0);
+    // SAFETY: openpty made the descriptor, and no one else has it.
+    let own = |descriptor| unsafe { File::from_raw_fd(descriptor) };
+    (own(reader), own(program))
+}
+
+#[test]
+fn words_of_other_programs_are_understood() {
+    let want = concat!("mahoraga ", env!("CARGO_PKG_VERSION"), "\n");
+    assert_eq!(stdout(&run(&["version"])), want);
+    for (word, usage) in [
+        ("validate", "Usage: mahoraga check"),
+        ("enable", "Usage: mahoraga ready"),
+        ("disable", "Usage: mahoraga maint"),
+    ] {
+        let output = run(&[word, "--help"]);
+        assert!(stdout(&output).contains(usage), "{word}");
+    }
+    for (arguments, tip) in [
+        (
+            &["stop", "--force"][..],
+            "systemctl stop mahoraga, or kill PID",
+        ),
+        (&["show", "stat"], "mahoraga status, listeners, pools"),
+    ] {
+        let output = run(arguments);
+        let starts = format!("error: there is no command `{}`: ", arguments[0]);
+        assert!(stderr(&output).starts_with(&starts), "{arguments:?}");
+        assert!(stderr(&output).contains(tip), "{arguments:?}");
+        assert_eq!(output.status.code(), Some(2));
+    }
+    let help = run(&["--help"]);
+    for hidden in ["  version", "  stop", "  show"] {
+        assert!(!stdout(&help).contains(&format!("\n{hidden} ")), "{hidden}");
+    }
+}
