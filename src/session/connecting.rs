@@ -14,13 +14,13 @@ impl Session {
     }
 
     pub(super) fn on_connected(&mut self, cx: &mut Context<'_>) {
-        let armed = self.deadline(cx.now, cx.limits);
+        let armed = self.attempt_deadline(cx.limits);
         self.state = State::Open;
         self.answer = cx.now.saturating_sub(self.active_at);
         self.active_at = cx.now;
         self.connected_at = cx.now;
         // A later deadline leaves the timer where it is: it comes too early once, is then set anew.
-        if self.deadline(cx.now, cx.limits) < armed {
+        if self.first_look(cx.limits) < armed {
             cx.ops.push_back(Op::Rearm);
         }
         // What the client has sent meanwhile completes the handshake; without it, nothing would.

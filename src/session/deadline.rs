@@ -28,8 +28,7 @@ impl Session {
     pub fn deadline(&self, now: u64, limits: &Limits) -> u64 {
         match self.state {
             State::Peeking => self.peek_until(limits),
-            State::Connecting if self.overdue => NEVER,
-            State::Connecting => self.attempt_until(limits),
+            State::Connecting => self.attempt_deadline(limits),
             State::Queued => self.queued_until.min(self.watch_at),
             State::Open => self
                 .next_look(now, limits)
@@ -86,20 +85,30 @@ impl Session {
         }
     }
 
+    /// The deadline of a session that has just connected, as far as it can be before that of the
+    /// attempt: nothing has ended, broken or been looked at yet.
+    pub(super) fn first_look(&self, limits: &Limits) -> u64 {
+        let look = self.active_at.saturating_add((limits.idle / LOOKS).max(1));
+        look.min(self.session_until(limits)).min(self.watch_at)
+    }
+
     /// The next quarter of the deadline since something moved, or its end.
     fn next_look(&self, now: u64, limits: &Limits) -> u64 {
         let quiet = self.quiet(limits);
         if quiet == NEVER {
             return NEVER;
         }
-        if self.ends_together(limits) {
+        let age = now.saturating_sub(self.active_at);
+        if limits.ends_together && self.ends_together(limits) {
             // The longer it takes, the less often.
-            let age = now.saturating_sub(self.active_at);
             return now.saturating_add(END_LOOK.max(age / 2));
         }
         let step = (quiet / LOOKS).max(1);
-        let past = now.saturating_sub(self.active_at) / step;
-        let next = step.saturating_mul(past + 1);
+        if age < step {
+            // As after most events: the first quarter ends before the deadline does.
+            return self.active_at.saturating_add(step);
+        }
+        let next = step.saturating_mul(age / step + 1);
         self.active_at
             .saturating_add(next)
             .min(self.quiet_until(limits))
@@ -129,6 +138,15 @@ impl Session {
 
     fn session_until(&self, limits: &Limits) -> u64 {
         self.opened_at.saturating_add(limits.session)
+    }
+
+    /// The attempt's, while one is made.
+    pub(super) fn attempt_deadline(&self, limits: &Limits) -> u64 {
+        if self.overdue {
+            NEVER
+        } else {
+            self.attempt_until(limits)
+        }
     }
 
     fn attempt_until(&self, limits: &Limits) -> u64 {
@@ -176,7 +194,7 @@ impl Session {
     }
 
     fn is_half_closed(&self) -> bool {
-        self.halves.iter().any(|half| half.shut)
+        self.halves[0].shut | self.halves[1].shut
     }
 }
 

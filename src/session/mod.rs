@@ -274,6 +274,18 @@ impl Session {
         connected.then(|| self.connected_at.saturating_sub(self.opened_at))
     }
 
+    /// When its client was accepted.
+    #[must_use]
+    pub fn opened_at(&self) -> u64 {
+        self.opened_at
+    }
+
+    /// How long its backend took to connect and, asked, to its first byte, in ns.
+    #[must_use]
+    pub fn answer(&self) -> u64 {
+        self.answer
+    }
+
     /// Bytes delivered from the client, from the backend.
     #[must_use]
     pub fn delivered(&self) -> [u64; 2] {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use crate::kernel::{Buffer, Completion, Done, Interest, Kernel, Pipe, Socket};
 use crate::pool::{Backend, Ended, Tally};
 use crate::select::{Keys, Looked};
-use crate::session::{CloseReason, Context, Event, Op, Session, Side};
+use crate::session::{CloseReason, Context, Event, Op, Session, Side, Summary};
 use crate::snapshot::Listener;
 use crate::token::{GENERATION_MASK, Purpose, Token};
 
@@ -228,8 +228,8 @@ impl<K: Kernel> Worker<K> {
     /// The backend's first byte came.
     fn on_answered(&mut self, key: usize) {
         let slot = &mut self.slots[key];
-        let summary = slot.session.summary();
-        let (answer, first_byte) = (summary.answer, self.now - summary.opened_at);
+        let answer = slot.session.answer();
+        let first_byte = self.now.saturating_sub(slot.session.opened_at());
         self.stats.latencies.first_byte.record(first_byte);
         let histogram = &mut self.histograms.first_byte;
         histogram.saturating_record(first_byte / 1_000);
@@ -320,6 +320,8 @@ impl<K: Kernel> Worker<K> {
         );
         self.timers.clear(number(key));
         let manner = slot.session.manner();
+        let reason = slot.session.reason().unwrap_or(CloseReason::Shutdown);
+        let summary = slot.session.summary();
         for pipe in slot.pipes.into_iter().flatten() {
             self.kernel.return_pipe(pipe);
         }
@@ -327,7 +329,7 @@ impl<K: Kernel> Worker<K> {
         if let Some(socket) = slot.backend {
             self.kernel.close(socket, manner);
             if let Some(backend) = &slot.target {
-                if leave(backend, &slot.session, slot.on_trial) {
+                if leave(backend, reason, &summary, slot.on_trial) {
                     self.notices.ring();
                 }
                 slot.listener.plan.on_left(backend, &slot.keys, self.now);
@@ -341,8 +343,6 @@ impl<K: Kernel> Worker<K> {
         // A port at its limit may go on; the last session of one that is leaving lets it go.
         self.tend |= self.tend_at != u64::MAX || port.is_left();
 
-        let reason = slot.session.reason().unwrap_or(CloseReason::Shutdown);
-        let summary = slot.session.summary();
         self.stats.closed[reason as usize].increment();
         self.measure(&summary);
         let Some(log) = &self.log else { return };
@@ -370,7 +370,7 @@ impl<K: Kernel> Worker<K> {
         }
     }
 
-    fn measure(&mut self, summary: &crate::session::Summary) {
+    fn measure(&mut self, summary: &Summary) {
         let histograms = &mut self.histograms;
         let took = self.now.saturating_sub(summary.opened_at);
         self.stats.latencies.session.record(took);
@@ -384,13 +384,9 @@ impl<K: Kernel> Worker<K> {
 
 /// What a backend's session says about it, at the session's end. `true`: it is ejected for it, or
 /// is so no longer.
-fn leave(backend: &Backend, session: &Session, on_trial: bool) -> bool {
-    let summary = session.summary();
+fn leave(backend: &Backend, reason: CloseReason, summary: &Summary, on_trial: bool) -> bool {
     let mut moved = summary.failed && backend.on_failed();
-    if !summary.failed
-        && session.reason() == Some(CloseReason::Finished)
-        && summary.delivered[0] > 0
-    {
+    if !summary.failed && reason == CloseReason::Finished && summary.delivered[0] > 0 {
         // Also where backends never say anything.
         backend.tally.on_sound();
         moved |= on_trial && backend.on_trial_passed();
