@@ -320,7 +320,7 @@ fn flags_are_refused_in_one_sentence() {
     misused(
         &proxy(&["--workers", "0"]),
         "error: invalid value '0' for '--workers <N|auto>': \
-         `0` is out of range: 1 to 1024 is wanted",
+         `0` is out of range: 1 to 1024, or \"auto\", is wanted",
     );
     misused(
         &proxy(&["--max-connections", "many"]),

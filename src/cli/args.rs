@@ -272,7 +272,7 @@ impl FromStr for Deadline {
     type Err = ValueError;
 
     fn from_str(text: &str) -> Result<Self, ValueError> {
-        values::duration_or_off(text, values::DEADLINE_OR_OFF).map(Self)
+        values::duration_or_off(text, values::DEADLINE).map(Self)
     }
 }
 

@@ -1,7 +1,12 @@
 //! Where the running balancer is administered.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+use super::codec::{Codec, Leaf, Via, group_or_off, path, required, spelled};
+use super::table::{Settings, Shape, settings};
+use super::tree::Kind;
+use super::values;
 
 /// The admin API.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,15 +22,71 @@ pub struct Admin {
     pub audit_log: Option<PathBuf>,
 }
 
-/// The admin API over TCP.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AdminHttp {
-    /// A loopback address.
-    pub bind: SocketAddr,
-    /// The file of the token that may look; at least one of the two is there.
-    pub read_token: Option<PathBuf>,
-    /// The file of the token that may change too.
-    pub write_token: Option<PathBuf>,
+settings! {
+    /// The admin API over TCP.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct AdminHttp {
+        /// A loopback address.
+        pub bind: SocketAddr = UNBOUND
+            => required(spelled("a loopback address", values::loopback, ToString::to_string));
+        /// The file of the token that may look; at least one of the two is there.
+        pub read_token: Option<PathBuf> = None => path().given();
+        /// The file of the token that may change too.
+        pub write_token: Option<PathBuf> = None => path().given();
+    }
+}
+
+settings! {
+    /// The admin API in a file.
+    #[derive(Clone, PartialEq)]
+    struct AdminFile {
+        /// A Unix socket of mode 0600: who may open it may do all.
+        socket: Option<Option<PathBuf>> = None => spelled(
+            "the path of a socket, or \"off\"",
+            values::admin_socket,
+            |path| path.as_deref().map_or_else(|| "off".to_owned(), shown),
+        ).given();
+        /// HTTP on loopback, for who has a token.
+        http: Option<AdminHttp> = None => group_or_off("(bind: \"127.0.0.1:9900\", ...)");
+        /// Each change as a line of JSON; "-": in the operational log.
+        audit_log: Option<PathBuf> = None => path().or("-");
+    }
+}
+
+impl Shape for AdminHttp {}
+
+impl Shape for AdminFile {
+    const SHORT: Option<&'static str> = Some("socket");
+    const WANTED: Option<&'static str> =
+        Some("a path: write \"PATH\", \"off\" or (socket: \"PATH\", http: (...))");
+}
+
+/// The admin API, or none.
+pub(super) fn admin() -> impl Codec<Value = Option<Admin>> {
+    Via {
+        expected: "\"off\", a path or a group such as (socket: \"PATH\", http: (...))",
+        from: |file: AdminFile, at| {
+            // A group that names neither is a mistake of its own.
+            let is_group = matches!(at.value.kind, Kind::Group(_));
+            Some((is_group || file.socket != Some(None)).then(|| Admin {
+                required: matches!(file.socket, Some(Some(_))),
+                socket: file.socket.unwrap_or_else(|| Admin::default().socket),
+                http: file.http,
+                audit_log: file.audit_log,
+            }))
+        },
+        to: |admin| match admin {
+            None => AdminFile {
+                socket: Some(None),
+                ..AdminFile::base()
+            },
+            Some(admin) => AdminFile {
+                socket: (admin.required || admin.socket.is_none()).then(|| admin.socket.clone()),
+                http: admin.http.clone(),
+                audit_log: admin.audit_log.clone(),
+            },
+        },
+    }
 }
 
 impl Default for Admin {
@@ -39,5 +100,12 @@ impl Default for Admin {
     }
 }
 
+fn shown(path: &Path) -> String {
+    path.display().to_string()
+}
+
 /// The admin socket when nothing else is said.
 pub const ADMIN_SOCKET: &str = "mahoraga.sock";
+/// Stands in for an address that is not given.
+const UNBOUND: SocketAddr =
+    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), 0);

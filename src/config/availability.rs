@@ -2,37 +2,48 @@
 
 use std::time::Duration;
 
-use super::{Check, Pool};
+use serde_json::json;
 
-/// Passive ejection: what real sessions meet takes a backend out for a while.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ejection {
-    /// Failures in a row (connects that failed, resets and hang-ups before the first byte) that
-    /// eject a backend, 1 to 1000.
-    pub failures: u32,
-    /// The first ejection's length; the n-th in a row takes n times as long, 100 ms to 1 d,
-    pub base: Duration,
-    /// but no longer than this. At least `base`.
-    pub max: Duration,
-    /// How much of a pool may be ejected at a time, in percent, 0 to 100. One backend of a pool of
-    /// several always may.
-    pub share: u8,
-    /// A backend that answers so many times slower than the median of its pool is ejected too, in
-    /// percent, 150 to 10,000; `None`: none is.
-    pub latency: Option<u16>,
+use super::codec::{Codec, Facts, Leaf, duration, group, named, number, ratio, spelled};
+use super::reader::{Around, At, Reader};
+use super::table::{Settings, Shape, settings};
+use super::text::Text;
+use super::tree::Kind;
+use super::{Check, Pool, values};
+
+settings! {
+    /// Passive ejection: what real sessions meet takes a backend out for a while.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct Ejection {
+        /// Failures in a row (connects that failed, resets and hang-ups before the first byte) that
+        /// eject a backend, 1 to 1000.
+        pub failures: u32 = 5 => number(values::FAILURES);
+        /// How long the first ejection lasts, 100 ms to 1 d; the n-th in a row lasts n times as
+        /// long.
+        pub base: Duration = Duration::from_secs(30) => duration(values::EJECTION);
+        /// The longest ejection. At least `base`.
+        pub max: Duration = EJECTED_MAX => duration(values::EJECTION);
+        /// How much of a pool may be ejected at a time, in percent, 0 to 100. One backend of a pool
+        /// of several always may.
+        pub share: u8 = 50 => number(values::PERCENT);
+        /// A backend that answers so many times slower than the median of its pool is ejected too,
+        /// in percent, 150 to 10,000; `None`: none is.
+        pub latency: Option<u16> = Some(500) => ratio(&values::LATENCY).or("off");
+    }
 }
 
-impl Default for Ejection {
-    fn default() -> Self {
+impl Shape for Ejection {
+    fn implied(&self, default: &Self) -> Self {
         Self {
-            failures: 5,
-            base: Duration::from_secs(30),
-            max: Duration::from_secs(300),
-            share: 50,
-            latency: Some(500),
+            // A base beyond the default is its own limit.
+            max: default.max.max(self.base),
+            ..*default
         }
     }
 }
+
+/// The longest ejection when nothing else is said.
+const EJECTED_MAX: Duration = Duration::from_secs(300);
 
 /// What becomes of a pool of which no backend can be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,59 +106,112 @@ pub enum OnDown {
     Close(Duration),
 }
 
-/// Where clients wait while every backend of a pool is full.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Queue {
-    /// How many wait at most, over all workers, up to 16,777,216; the next one is refused. 0:
-    /// nobody waits.
-    pub max: u32,
-    /// How long one waits at most, 20 ms to 1 h. A queue that has not been empty for as long gives
-    /// each a twentieth of it only, so that overload costs the excess and not everybody's time
-    /// (CoDel's idea, as in "Fail at Scale", ACM Queue 13(8), 2015).
-    pub timeout: Duration,
+/// What becomes of the sessions of a backend that goes down.
+pub(super) struct OnDownCodec;
+
+settings! {
+    #[derive(Clone, PartialEq)]
+    struct OnDownFile {
+        /// Sessions are closed, spread over this time.
+        close_over: Option<Duration> = None => duration(values::GRACE).given();
+    }
 }
 
-impl Default for Queue {
-    fn default() -> Self {
-        Self {
-            max: 1_024,
-            timeout: Duration::from_secs(5),
+impl Shape for OnDownFile {}
+
+impl Codec for OnDownCodec {
+    type Value = OnDown;
+
+    fn read<'a>(&self, at: At<'a>, reader: &mut Reader<'a>, _: &OnDown) -> Option<OnDown> {
+        match (at.text(), &at.value.kind) {
+            (_, Kind::Group(_)) => {
+                let file = group().read(at, reader, &OnDownFile::base())?;
+                Some(file.close_over.map_or(OnDown::Keep, OnDown::Close))
+            }
+            (Some("keep"), _) => Some(OnDown::Keep),
+            (Some("close"), _) => Some(OnDown::Close(Duration::ZERO)),
+            _ => reader.take(at, Err(at.not(ON_DOWN))),
+        }
+    }
+
+    fn write(&self, value: &OnDown, _: &OnDown, around: &Around) -> Text {
+        match value {
+            OnDown::Keep => Text::quoted("keep"),
+            OnDown::Close(over) if over.is_zero() => Text::quoted("close"),
+            OnDown::Close(over) => {
+                let close_over = Some(*over);
+                group().write(&OnDownFile { close_over }, &OnDownFile::base(), around)
+            }
+        }
+    }
+
+    fn facts(&self) -> Facts {
+        let words = json!({ "enum": ["keep", "close"] });
+        let facts = group::<OnDownFile>().facts();
+        Facts {
+            expected: ON_DOWN.to_owned(),
+            schema: json!({ "anyOf": [words, facts.schema] }),
+            ..facts
         }
     }
 }
 
-/// A pool that grows and shrinks by traffic, by the backends of its reserve.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Scaling {
-    /// What is measured, per backend in rotation.
-    pub by: ScaleBy,
-    /// Above it for [`Self::window`] a backend of the reserve is brought in.
-    pub high: u32,
-    /// Below it for as long one is drained. At most half of `high`.
-    pub low: u32,
-    /// How long the load must stay beyond a mark, 1 s to 1 h.
-    pub window: Duration,
-    /// From one decision to the next at least, 1 s to 1 d.
-    pub cool_down: Duration,
-    /// Backends in rotation that are never gone below.
-    pub min: u32,
-    /// Told of each decision: an `http://` or `https://` address that JSON is posted to.
-    pub webhook: Option<String>,
+const ON_DOWN: &str = "\"keep\", \"close\" or (close_over: \"30s\")";
+
+settings! {
+    /// Where clients wait while every backend of a pool is full.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct Queue {
+        /// How many wait at most, over all workers, up to 16,777,216; the next one is refused. 0:
+        /// nobody waits.
+        pub max: u32 = 1_024;
+            @max => number::<u32>(values::QUEUE).or("off"),
+                |queue: &Self| (queue.max > 0).then_some(queue.max),
+                |queue: &mut Self, max: Option<u32>| queue.max = max.unwrap_or(0);
+        /// How long one waits at most, 20 ms to 1 h. A queue that has not been empty for as long
+        /// gives each a twentieth of it only, so that overload costs the excess and not everybody's
+        /// time (CoDel's idea, as in "Fail at Scale", ACM Queue 13(8), 2015).
+        pub timeout: Duration = Duration::from_secs(5) => duration(values::QUEUE_WAIT);
+    }
 }
 
-impl Default for Scaling {
-    fn default() -> Self {
+impl Shape for Queue {
+    const SHORT: Option<&'static str> = Some("max");
+}
+
+settings! {
+    /// A pool that grows and shrinks by traffic, by the backends of its reserve.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct Scaling {
+        /// What is measured, per backend in rotation.
+        pub by: ScaleBy = ScaleBy::Connections => named("measure", &ScaleBy::ALL);
+        /// Above it for [`Self::window`] a backend of the reserve is brought in.
+        pub high: u32 = 100 => number(values::CONNECTIONS);
+        /// Below it for as long one is drained. At most half of `high`.
+        pub low: u32 = 30 => number(0..=*values::CONNECTIONS.end());
+        /// How long the load must stay beyond a mark, 1 s to 1 h.
+        pub window: Duration = Duration::from_secs(30) => duration(values::SCALING_WINDOW);
+        /// From one decision to the next at least, 1 s to 1 d.
+        pub cool_down: Duration = Duration::from_secs(120) => duration(values::COOL_DOWN);
+        /// Backends in rotation that are never gone below.
+        pub min: u32 = 1 => number(values::SCALING_MIN);
+        /// Told of each decision: an `http://` or `https://` address that JSON is posted to.
+        pub webhook: Option<String> = None
+            => spelled("an address such as https://host/up", values::webhook, String::clone)
+                .given();
+    }
+}
+
+impl Shape for Scaling {
+    fn implied(&self, default: &Self) -> Self {
         Self {
-            by: ScaleBy::Connections,
-            high: 100,
-            low: 30,
-            window: Duration::from_secs(30),
-            cool_down: Duration::from_secs(120),
-            min: 1,
-            webhook: None,
+            low: Self::low_default(self.high),
+            ..default.clone()
         }
     }
 }
+
+super::table::defaults!(Ejection, Queue, Scaling);
 
 impl Scaling {
     /// The low mark when nothing is said of it: three tenths of the high one.
@@ -172,22 +236,4 @@ impl ScaleBy {
         ("connections", Self::Connections),
         ("forecast", Self::Forecast),
     ];
-}
-
-/// Where a pool's backends are found, beside those that it names.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Discovery {
-    /// Every address of a name (A and AAAA), with this port.
-    Dns {
-        /// The name.
-        name: String,
-        /// The port.
-        port: u16,
-    },
-    /// What the service records of a name say (SRV, RFC 2782): those of the best priority are
-    /// backends, the others backups.
-    Srv(String),
-    /// The lines of a file, read again when it changes: an address each, and behind commas what
-    /// `--to` takes too. `#` begins a comment.
-    File(std::path::PathBuf),
 }

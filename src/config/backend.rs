@@ -4,32 +4,84 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroU32;
 
+use serde_json::{Value as Json, json};
+
 use super::AdminState;
+use super::codec::{Leaf, name, named, number, required, text, truth};
+use super::listener::stand_in;
+use super::reader::At;
+use super::table::{Settings, Shape, settings};
+use super::text::Text;
+use super::values::{self, ValueError};
 use crate::address::{Address, Written};
 
-/// One address of a pool.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Backend {
-    /// Unique within its pool; the address, or the host name and port, when the file names none.
-    pub name: String,
-    /// Where it is connected to. Of a host it is the last that is known: the unspecified address,
-    /// which no name has, until there is one.
-    pub address: Address,
-    /// The host name, where one was written in place of an address. The backend stays the same
-    /// whatever the name comes to mean.
-    pub host: Option<String>,
-    /// Its share relative to the other backends, 0 to 256; 0: none.
-    pub weight: u16,
-    /// Connections at most, over all workers; `None`: no limit.
-    pub max_connections: Option<NonZeroU32>,
-    /// It is selected only while no other backend can be.
-    pub backup: bool,
-    /// Its group, for `two_tier`; other strategies ignore it.
-    pub group: Option<String>,
-    /// What the operator wants of it.
-    pub state: AdminState,
-    /// It waits until its pool scales up.
-    pub reserve: bool,
+settings! {
+    /// One address of a pool.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct Backend {
+        /// Where it is connected to. Of a host it is the last that is known: the unspecified
+        /// address, which no name has, until there is one.
+        pub address: Address = stand_in();
+            @address => required(Place),
+                |backend: &Self| (backend.address.clone(), backend.host.clone()),
+                |backend: &mut Self, (address, host)| {
+                    backend.address = address;
+                    backend.host = host;
+                };
+        /// The host name, where one was written in place of an address. The backend stays the same
+        /// whatever the name comes to mean.
+        pub host: Option<String> = None;
+        /// Unique within its pool; the address, or the host name and port, when the file names
+        /// none.
+        pub name: String = String::new() => name();
+        /// Its share relative to the other backends, 0 to 256; 0: none.
+        pub weight: u16 = 1 => number(values::WEIGHT);
+        /// Connections at most, over all workers; `None`: no limit.
+        pub max_connections: Option<NonZeroU32> = None => number(values::CONNECTIONS).or("off");
+        /// It is selected only while no other backend can be.
+        pub backup: bool = false => truth();
+        /// Its group, for `two_tier`; other strategies ignore it.
+        pub group: Option<String> = None => name().given();
+        /// What the operator wants of it.
+        pub state: AdminState = AdminState::Ready => named("state", &AdminState::ALL);
+        /// It waits until its pool scales up.
+        pub reserve: bool = false;
+    }
+}
+
+impl Shape for Backend {
+    const SHORT: Option<&'static str> = Some("address");
+
+    fn implied(&self, default: &Self) -> Self {
+        Self {
+            name: self.target().to_string(),
+            ..default.clone()
+        }
+    }
+}
+
+/// An address, or a host name and a port that stand in for one.
+struct Place;
+
+impl Leaf for Place {
+    type Value = (Address, Option<String>);
+
+    fn parse(&self, at: At<'_>) -> Result<Self::Value, ValueError> {
+        let backend = values::backend_at(text(at)?)?;
+        Ok((backend.address, backend.host))
+    }
+
+    fn text(&self, (address, host): &Self::Value) -> Text {
+        Text::quoted(&Target::new(host.as_deref(), address).to_string())
+    }
+
+    fn expected(&self) -> String {
+        "an address: host:port, [IPv6]:port or unix:/path".to_owned()
+    }
+
+    fn schema(&self) -> Json {
+        json!({ "type": "string" })
+    }
 }
 
 /// Where a backend is, as it was written: two backends of a name are the same one where this is
@@ -49,13 +101,7 @@ impl Backend {
         Self {
             name: address.to_string(),
             address,
-            host: None,
-            weight: 1,
-            max_connections: None,
-            backup: false,
-            group: None,
-            state: AdminState::Ready,
-            reserve: false,
+            ..Self::base()
         }
     }
 

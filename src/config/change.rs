@@ -5,11 +5,7 @@ use std::num::NonZeroU32;
 
 use thiserror::Error;
 
-use super::{
-    AdminState, Backend, Config, ConfigError, Group, Listener, Pool, Queue, Strategy, Timeouts,
-    values,
-};
-use crate::address::Address;
+use super::{AdminState, Backend, Config, Group, Pool, Queue, Strategy, rules, values};
 
 /// One change. Names are those of the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -219,9 +215,14 @@ impl Change {
                     Some(_) | None => Ok(()),
                 }
             }
-            Self::AddBackend { pool, .. }
-            | Self::RemoveBackend { pool, .. }
-            | Self::SetPool { pool, .. } => {
+            Self::AddBackend { pool, backend } => {
+                let name = values::name(&backend.name).map(drop);
+                name.map_err(|error| self.refused(&format!("name: {error}")))?;
+                in_range("weight", Some(u32::from(backend.weight)), &values::WEIGHT)?;
+                limit(backend.max_connections)?;
+                judge_pool(next, pool).map_err(|why| self.refused(&why))
+            }
+            Self::RemoveBackend { pool, .. } | Self::SetPool { pool, .. } => {
                 let named = next.pool(pool);
                 let is_alone = |its: &Pool| {
                     its.discovery.is_none() && its.backends.iter().all(|one| one.reserve)
@@ -324,31 +325,14 @@ fn judge_pool(config: &mut Config, name: &str) -> Result<(), String> {
     let Some(pool) = config.pools.iter_mut().find(|pool| pool.name == name) else {
         return Ok(());
     };
-    let listener = Listener {
-        name: "any".to_owned(),
-        bind: Address::Unix("/any".into()),
-        pool: 0,
-        max_connections: None,
-        attempts: super::ATTEMPTS,
-        half_close: super::HalfClose::Relay,
-        timeouts: Timeouts::default(),
-    };
-    let alone = Config::of(vec![listener], vec![pool.clone()]);
-    let read = super::parse(String::new(), alone.to_ron().into_bytes());
-    let (mut read, _) = read.map_err(|error| sentence(&error))?;
-    *pool = read.pools.remove(0);
-    Ok(())
-}
-
-/// The first mistake, without places of a text that no person has seen.
-fn sentence(error: &ConfigError) -> String {
-    let sentence = match error {
-        ConfigError::Mistakes(mistakes) => mistakes.first().map(|one| one.sentence.as_str()),
-        ConfigError::Unreadable { why, .. } => Some(why.as_str()),
-    };
-    let sentence = sentence.unwrap_or_default();
-    let sentence = sentence.split(": the first is at ").next();
-    sentence.unwrap_or_default().to_owned()
+    pool.complete();
+    pool.backends.sort_by_key(|backend| backend.reserve);
+    let mut found = Vec::new();
+    rules::of_pool("", pool, &mut found);
+    match found.into_iter().next() {
+        Some(finding) => Err(finding.sentence),
+        None => Ok(()),
+    }
 }
 
 /// Whether every weight is 0, where no others are discovered.

@@ -4,31 +4,47 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Active probing of a pool's backends.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Check {
-    /// What a probe does once it is connected.
-    pub probe: Probe,
-    /// The TLS that it does that in.
-    pub tls: Option<CheckTls>,
-    /// From one probe's start to the next's, 100 ms to 1 h.
-    pub interval: Duration,
-    /// The same while a backend is down; `None`: as ever.
-    pub interval_down: Option<Duration>,
-    /// The same while a backend is on its way from up to down or back; `None`: as ever.
-    pub interval_between: Option<Duration>,
-    /// A whole probe, 10 ms to 1 min.
-    pub timeout: Duration,
-    /// Probes in a row that bring a backend back, 1 to 100.
-    pub rise: u32,
-    /// Failed probes in a row that take it down, 1 to 100.
-    pub fall: u32,
-    /// The port, where it is not the backend's own.
-    pub port: Option<u16>,
-    /// The PROXY protocol header that a probe begins with.
-    pub proxy_header: Option<ProxyHeader>,
-    /// What a backend counts as until its probes say something.
-    pub initial: Initial,
+use super::codec::{Leaf, duration, list, named, number, spelled};
+use super::table::{Shape, settings};
+use super::values;
+
+settings! {
+    /// Active probing of a pool's backends.
+    #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+    pub struct Check {
+        /// What a probe does once it is connected.
+        pub probe: Probe = Probe::Tcp;
+        /// The TLS that it does that in.
+        pub tls: Option<CheckTls> = None;
+        /// From one probe's start to the next's, 100 ms to 1 h.
+        pub interval: Duration = Duration::from_secs(2) => duration(values::CHECK_INTERVAL);
+        /// The same while a backend is down; `None`: as ever.
+        pub interval_down: Option<Duration> = None => duration(values::CHECK_INTERVAL).given();
+        /// The same while a backend is on its way from up to down or back; `None`: as ever.
+        pub interval_between: Option<Duration> = None => duration(values::CHECK_INTERVAL).given();
+        /// A whole probe, 10 ms to 1 min.
+        pub timeout: Duration = Duration::from_secs(1) => duration(values::CHECK_TIMEOUT);
+        /// Probes in a row that bring a backend back, 1 to 100.
+        pub rise: u32 = 2 => number(values::PROBES);
+        /// Failed probes in a row that take it down, 1 to 100.
+        pub fall: u32 = 3 => number(values::PROBES);
+        /// The port, where it is not the backend's own.
+        pub port: Option<u16> = None => number(values::PORT).given();
+        /// The PROXY protocol header that a probe begins with.
+        pub proxy_header: Option<ProxyHeader> = None
+            => named("PROXY header", &values::PROXY_HEADERS);
+        /// What a backend counts as until its probes say something.
+        pub initial: Initial = Initial::Up => named("initial state", &Initial::ALL);
+    }
+}
+
+impl Shape for Check {
+    fn implied(&self, default: &Self) -> Self {
+        Self {
+            timeout: self.timeout_default(),
+            ..default.clone()
+        }
+    }
 }
 
 /// What a probe does once it is connected.
@@ -67,16 +83,25 @@ pub enum Expect {
     Regex(String),
 }
 
-/// The TLS of a probe.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub struct CheckTls {
-    /// The server name that it asks for (RFC 6066); `None`: the backend's host name, or none.
-    pub sni: Option<String>,
-    /// The protocols that it offers (RFC 7301); one of them must be taken.
-    pub alpn: Vec<String>,
-    /// Whether the certificate is verified.
-    pub verify: Verify,
+settings! {
+    /// The TLS of a probe.
+    #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+    pub struct CheckTls {
+        /// The server name that it asks for (RFC 6066); `None`: the backend's host name, or none.
+        pub sni: Option<String> = None
+            => spelled("the name of a host", values::server_name, String::clone).given();
+        /// The protocols that it offers (RFC 7301); one of them must be taken.
+        pub alpn: Vec<String> = Vec::new()
+            => list(spelled("a protocol such as \"h2\"", values::alpn, String::clone));
+        /// Whether the certificate is verified.
+        pub verify: Verify = Verify::Off
+            => spelled("\"off\", \"system\" or the path of a file", values::verify, Verify::text);
+    }
 }
+
+impl Shape for CheckTls {}
+
+super::table::defaults!(Check, CheckTls);
 
 /// Whether and how a probe verifies a certificate. It is verified for the name of `sni`, or else
 /// for the backend's host name or address.
@@ -89,6 +114,16 @@ pub enum Verify {
     System,
     /// By the certificates of this PEM file.
     File(PathBuf),
+}
+
+impl Verify {
+    fn text(&self) -> String {
+        match self {
+            Self::Off => "off".to_owned(),
+            Self::System => "system".to_owned(),
+            Self::File(path) => path.display().to_string(),
+        }
+    }
 }
 
 /// A version of the PROXY protocol. Both headers say that the connection is the balancer's own
@@ -154,23 +189,5 @@ impl Check {
             .into_iter()
             .flatten()
             .fold(self.interval, Duration::min)
-    }
-}
-
-impl Default for Check {
-    fn default() -> Self {
-        Self {
-            probe: Probe::Tcp,
-            tls: None,
-            interval: Duration::from_secs(2),
-            interval_down: None,
-            interval_between: None,
-            timeout: Duration::from_secs(1),
-            rise: 2,
-            fall: 3,
-            port: None,
-            proxy_header: None,
-            initial: Initial::Up,
-        }
     }
 }

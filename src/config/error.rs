@@ -5,7 +5,7 @@ use std::fmt;
 use thiserror::Error;
 
 use super::source::{Place, Source, visible};
-use super::spans::Span;
+use super::tokens::Span;
 
 /// Mistakes printed before the rest is only counted.
 const SHOWN_MAX: usize = 50;

@@ -5,17 +5,18 @@ use std::io::{self, ErrorKind, Read};
 use std::os::fd::AsFd;
 use std::path::Path;
 
-use serde::de::DeserializeOwned;
-
+use super::check_file::CheckCodec;
+use super::codec::{Codec, group};
 use super::error::{ConfigError, Mistake};
-use super::judge::Judge;
-use super::raw::{RawCheck, RawConfig, RawQueue, RawStrategy, Short};
+use super::reader::{Around, At, Reader};
+use super::rules;
 use super::source::Source;
-use super::spans::Node;
+use super::strategy_file::strategy;
+use super::table::Settings;
+use super::tree::{Kind, Value};
 use super::values::ValueError;
+use super::{Check, Config, Pool, Queue, Strategy};
 use crate::sys;
-
-use super::{Check, Config, Queue, Strategy, syntax, validate};
 
 /// The path that stands for standard input.
 pub const STANDARD_INPUT: &str = "-";
@@ -93,10 +94,42 @@ pub fn parse(file: String, bytes: Vec<u8>) -> Result<(Config, Source), ConfigErr
         .strip_prefix('\u{feff}')
         .map(str::to_owned)
         .unwrap_or(text);
-    let mut source = Source::new(file, text);
-    let raw: RawConfig = shape(&mut source).map_err(mistake)?;
-    let config = validate::config(&raw, &source).map_err(ConfigError::Mistakes)?;
+    let source = Source::new(file, text);
+    let source = source.parsed().map_err(mistake)?;
+    let config = config(&source).map_err(ConfigError::Mistakes)?;
     Ok((config, source))
+}
+
+/// Reads a whole configuration, completes and judges it. The mistakes are in source order.
+fn config(source: &Source) -> Result<Config, Vec<Mistake>> {
+    let root = source.root();
+    let pools = root.field("pools").map_or(&[][..], Value::items);
+    let name = |pool: &Value| match pool.field("name").map(|name| &name.kind) {
+        Some(Kind::Text(name)) => name.clone(),
+        _ => String::new(),
+    };
+    let around = Around {
+        pools: pools.iter().map(name).collect(),
+        ..Around::default()
+    };
+    let mut reader = Reader::new(source, around);
+    let at = reader.at(root, "");
+    let config = reader.group(at, &Config::base());
+    let mut config = config.unwrap_or_else(Config::base);
+    config.pools.iter_mut().for_each(Pool::complete);
+    if !reader.is_misshapen() {
+        let found = rules::of_config(&config).into_iter();
+        let new = found.filter(|one| !one.is_known(source, |span| reader.refused(span)));
+        for finding in new.collect::<Vec<_>>() {
+            reader.mistake(&finding.span(source), finding.told(source));
+        }
+    }
+    let mistakes = reader.into_mistakes();
+    if mistakes.is_empty() {
+        Ok(config)
+    } else {
+        Err(mistakes)
+    }
 }
 
 /// Reads a strategy as a pool of a file may have it: a bare name, or in RON
@@ -105,16 +138,16 @@ pub fn parse(file: String, bytes: Vec<u8>) -> Result<(Config, Source), ConfigErr
 /// # Errors
 /// It is none, or says how clients persist: only a file can.
 pub fn strategy_of(text: &str) -> Result<Strategy, ValueError> {
-    alone(("strategy", text), |judge, raw: &Short<RawStrategy>, at| {
-        let (strategy, _) = judge.strategy(&raw.0, at, None);
+    alone(("strategy", text), |at, reader| {
+        let (strategy, _) = strategy().read(at, reader, &(Strategy::default(), None))?;
         let settings = ["key", "ttl", "clients_max"];
         if strategy == Strategy::StickyRoundRobin
-            && let Some(setting) = settings.into_iter().find_map(|name| at.find(name))
+            && let Some(setting) = settings.iter().find_map(|name| at.value.field(name))
         {
             let sentence = "only a file can say how clients of `sticky_round_robin` persist";
-            judge.mistake(&setting.span, sentence.to_owned());
+            reader.mistake(&setting.span, sentence.to_owned());
         }
-        strategy
+        Some(strategy)
     })
 }
 
@@ -124,8 +157,8 @@ pub fn strategy_of(text: &str) -> Result<Strategy, ValueError> {
 /// # Errors
 /// It is none.
 pub fn queue_of(text: &str) -> Result<Queue, ValueError> {
-    alone(("queue", text), |judge, raw: &Short<RawQueue>, at| {
-        judge.queue(&raw.0, at)
+    alone(("queue", text), |at, reader| {
+        group().read(at, reader, &Queue::default())
     })
 }
 
@@ -135,16 +168,16 @@ pub fn queue_of(text: &str) -> Result<Queue, ValueError> {
 /// # Errors
 /// It is none.
 pub fn check_of(text: &str) -> Result<Option<Check>, ValueError> {
-    alone(("check", text), |judge, raw: &Short<RawCheck>, at| {
-        judge.check(&raw.0, at)
+    alone(("check", text), |at, reader| {
+        CheckCodec.read(at, reader, &None)
     })
 }
 
 /// Reads the value of a field as it may stand in a file. A word needs no quotes.
-fn alone<T: DeserializeOwned, R>(
+fn alone<T>(
     (name, text): (&str, &str),
-    read: impl for<'a> FnOnce(&mut Judge<'a>, &'a T, &'a Node) -> R,
-) -> Result<R, ValueError> {
+    read: impl for<'a> FnOnce(At<'a>, &mut Reader<'a>) -> Option<T>,
+) -> Result<T, ValueError> {
     let text = text.trim();
     let is_word = !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphabetic() || b == b'_');
     let text = if is_word {
@@ -153,31 +186,20 @@ fn alone<T: DeserializeOwned, R>(
         text.to_owned()
     };
     let prefix = format!("{name}: ");
-    let refused = |mistake: Mistake| {
+    let refused = |sentence: &str| {
         // Who asks for one value knows its name.
-        let sentence = mistake.sentence.strip_prefix(&prefix);
-        ValueError::Refused(sentence.unwrap_or(&mistake.sentence).to_owned())
+        let alone = sentence.strip_prefix(&prefix);
+        ValueError::Refused(alone.unwrap_or(sentence).to_owned())
     };
-    let mut source = Source::new(String::new(), text);
-    let raw: T = shape(&mut source).map_err(refused)?;
-    let at = source.root().clone().called(name);
-    let mut judge = Judge::new(&source);
-    let value = read(&mut judge, &raw, &at);
-    match judge.into_mistakes().into_iter().next() {
-        Some(mistake) => Err(refused(mistake)),
-        None => Ok(value),
+    let source = Source::new(String::new(), text).parsed();
+    let source = source.map_err(|mistake| refused(&mistake.sentence))?;
+    let mut reader = Reader::new(&source, Around::default());
+    let value = read(reader.at(source.root(), name), &mut reader);
+    match (reader.into_mistakes().first(), value) {
+        (None, Some(value)) => Ok(value),
+        (Some(mistake), _) => Err(refused(&mistake.sentence)),
+        (None, None) => Err(refused("it is incomplete")),
     }
-}
-
-/// What RON makes of a text, which is then known place by place.
-fn shape<T: DeserializeOwned>(source: &mut Source) -> Result<T, Mistake> {
-    let options =
-        ron::Options::default().with_default_extension(ron::extensions::Extensions::IMPLICIT_SOME);
-    let raw = options
-        .from_str(source.text())
-        .map_err(|error| syntax::mistake(source, &error))?;
-    source.scan();
-    Ok(raw)
 }
 
 fn read(path: &Path, open: impl FnOnce(&Path) -> io::Result<File>) -> Result<Vec<u8>, String> {

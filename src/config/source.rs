@@ -4,7 +4,9 @@ use std::fmt;
 
 use xxhash_rust::xxh3::xxh3_128;
 
-use super::spans::{Node, Span};
+use super::error::Mistake;
+use super::tokens::Span;
+use super::tree::Value;
 
 /// A configuration's text with the position of every value.
 #[derive(Clone, Debug)]
@@ -14,7 +16,7 @@ pub struct Source {
     /// Where each line starts.
     lines: Vec<usize>,
     /// The values; empty until the text has been parsed.
-    root: Node,
+    root: Value,
 }
 
 impl Source {
@@ -25,13 +27,19 @@ impl Source {
             name,
             text,
             lines,
-            root: Node::default(),
+            root: Value::default(),
         }
     }
 
-    /// Finds every value of the text, once RON has accepted it.
-    pub(super) fn scan(&mut self) {
-        self.root = Node::scan(&self.text);
+    /// The same with every value of the text.
+    pub(super) fn parsed(mut self) -> Result<Self, Mistake> {
+        match Value::parse(&self.text) {
+            Ok(root) => {
+                self.root = root;
+                Ok(self)
+            }
+            Err((span, sentence)) => Err(Mistake::new(&self, &span, &sentence)),
+        }
     }
 
     /// What tells this text from any other one.
@@ -44,24 +52,13 @@ impl Source {
         &self.text
     }
 
-    pub(super) fn root(&self) -> &Node {
+    pub(super) fn root(&self) -> &Value {
         &self.root
     }
 
     /// The number of the line, from 1, that holds a byte.
     pub(super) fn line(&self, at: usize) -> usize {
         self.lines.partition_point(|start| *start <= at)
-    }
-
-    /// The byte at a line and a column in characters, both from 1.
-    pub(super) fn offset(&self, line: usize, column: usize) -> usize {
-        let start = self.lines.get(line - 1).copied().unwrap_or(self.text.len());
-        let ahead: usize = self.text[start..]
-            .chars()
-            .take(column - 1)
-            .map(char::len_utf8)
-            .sum();
-        start + ahead
     }
 
     pub(super) fn place(&self, span: &Span) -> Place {
@@ -166,7 +163,6 @@ mod tests {
         let source = Source::new("f".into(), text.into());
         let at = text.find(mark).unwrap();
         let place = source.place(&(at..at + mark.len()));
-        assert_eq!(source.offset(place.line, place.column), at);
         format!("{place}\n{}", place.excerpt)
     }
 
@@ -214,6 +210,5 @@ mod tests {
     fn the_end_of_the_text_is_a_place() {
         let source = Source::new("f".into(), "ab\n".into());
         assert_eq!(source.place(&(3..4)).to_string(), "f:2:1");
-        assert_eq!(source.offset(9, 9), 3);
     }
 }

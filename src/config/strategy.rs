@@ -5,7 +5,9 @@ use std::fmt;
 use std::num::NonZeroU16;
 use std::time::Duration;
 
-use super::{Backend, Key};
+use super::codec::{Leaf, duration, name, number, required, spelled};
+use super::table::{Shape, settings};
+use super::{Backend, Key, values};
 
 /// How a backend is selected.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -43,11 +45,13 @@ pub struct Hash {
     pub max_load: Option<u16>,
 }
 
-/// Settings of [`Strategy::LeastTime`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LeastTime {
-    /// How soon a slow answer is forgotten: the time constant of the average, 100 ms to 1 h.
-    pub decay: Duration,
+settings! {
+    /// Settings of [`Strategy::LeastTime`].
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct LeastTime {
+        /// How soon a slow answer is forgotten: the time constant of the average, 100 ms to 1 h.
+        pub decay: Duration = Duration::from_secs(10) => duration(values::DECAY);
+    }
 }
 
 /// Settings of [`Strategy::TwoTier`].
@@ -91,35 +95,58 @@ pub enum SecondTier {
     PowerOfTwo,
 }
 
-/// Some backends of a pool.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Group {
-    /// Unique within the pool.
-    pub name: String,
-    /// Its share, 1 or more; when the file says nothing, that of its backends together, without
-    /// backups and reserve. 0 in a [`Change`](super::Change) alone: nothing is said.
-    pub weight: u32,
+settings! {
+    /// Some backends of a pool.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct Group {
+        /// Unique within the pool.
+        pub name: String = String::new() => required(name());
+        /// Its share, 1 or more; when the file says nothing, that of its backends together, without
+        /// backups and reserve. 0 in a [`Change`](super::Change) alone: nothing is said.
+        pub weight: u32 = 0 => number(values::GROUP_WEIGHT);
+    }
 }
 
-/// Settings of [`Strategy::Predictive`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Predictive {
-    /// How far ahead it looks, whole seconds from 1 s to 10 min; never beyond a season.
-    pub horizon: Duration,
-    /// The period that load repeats with, 10 min to 30 d; `None`: none.
-    pub season: Option<Duration>,
+settings! {
+    /// Settings of [`Strategy::Predictive`].
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct Predictive {
+        /// How far ahead it looks, whole seconds from 1 s to 10 min; never beyond a season.
+        pub horizon: Duration = Duration::from_secs(10) => duration(values::HORIZON);
+        /// The period that load repeats with, 10 min to 30 d; `None`: none.
+        pub season: Option<Duration> = Some(Duration::from_secs(86_400))
+            => duration(values::SEASON).or("off");
+    }
 }
 
-/// Clients come back to the backend that they had.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Persist {
-    /// What a client is known by.
-    pub key: Key,
-    /// For so long after its last connection, 1 s to 30 d.
-    pub ttl: Duration,
-    /// Clients that are remembered, 1 to 16,777,216; beyond that the least recent is forgotten.
-    pub clients_max: u32,
+settings! {
+    /// Clients come back to the backend that they had.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct Persist {
+        /// What a client is known by.
+        pub key: Key = Key::default()
+            => spelled("a key such as \"source_ip\"", values::persist_key, Key::to_string);
+        /// For so long after its last connection, 1 s to 30 d.
+        pub ttl: Duration = Duration::from_secs(30 * 60) => duration(values::TTL);
+        /// Clients that are remembered, 1 to 16,777,216; beyond that the least recent is forgotten.
+        pub clients_max: u32 = 100_000 => number(values::CLIENTS);
+    }
 }
+
+impl Shape for LeastTime {}
+impl Shape for Predictive {}
+
+impl Shape for Group {
+    const SHORT: Option<&'static str> = Some("name");
+}
+
+impl Shape for Persist {
+    const SHORT: Option<&'static str> = Some("key");
+    const WANTED: Option<&'static str> =
+        Some("a key: write \"KEY\" or (key: \"KEY\", ttl: \"30m\")");
+}
+
+super::table::defaults!(LeastTime, Predictive, Persist);
 
 impl Strategy {
     /// The names of all, as configuration and command line know them, with the settings that hold
@@ -315,33 +342,6 @@ impl Default for FirstTier {
         Self::Hash {
             key: Key::default(),
             subset: SUBSET,
-        }
-    }
-}
-
-impl Default for LeastTime {
-    fn default() -> Self {
-        Self {
-            decay: Duration::from_secs(10),
-        }
-    }
-}
-
-impl Default for Predictive {
-    fn default() -> Self {
-        Self {
-            horizon: Duration::from_secs(10),
-            season: Some(Duration::from_secs(86_400)),
-        }
-    }
-}
-
-impl Default for Persist {
-    fn default() -> Self {
-        Self {
-            key: Key::default(),
-            ttl: Duration::from_secs(30 * 60),
-            clients_max: 100_000,
         }
     }
 }

@@ -1,182 +1,125 @@
-//! RON's own complaints in sentences for the author of a configuration.
+//! Sentences for texts that are no RON.
 
 use ron::error::{Error, SpannedError};
 
-use super::error::Mistake;
-use super::source::Source;
-use super::spans::{Kind, Span, Token, tokens};
-use super::values::{did_you_mean, one_of};
+use super::tokens::{Kind, Token};
+use super::tree::Wrong;
 
-/// The mistake that stopped the RON parser.
-pub(super) fn mistake(source: &Source, error: &SpannedError) -> Mistake {
-    // RON's span starts with what was read last, which is not what is wrong where something lacks.
-    let lacks = lacks_comma(&error.code);
-    let position = if lacks {
-        error.span.end
-    } else {
-        error.span.start
-    };
-    let at = source.offset(position.line, position.col);
-    let tokens = tokens(source.text());
-    let next = tokens.partition_point(|token| token.span.end <= at);
-    let context = Context {
-        source,
-        at,
-        next,
-        tokens,
-    };
-    let (span, sentence) = context.explain(&error.code);
-    Mistake::new(source, &span, &sentence)
+/// Where a group must stand.
+pub(super) const GROUP: &str = "fields in `(` and `)` are wanted here";
+/// Where fields stand in a list.
+pub(super) const IN_PARENTHESES: &str = "fields stand in `(` and `)`, and not in `[` and `]`";
+/// Where a list must stand.
+pub(super) const LIST: &str = "a list in `[` and `]` is wanted here";
+
+/// Whether a word may be the name of a field.
+pub(super) fn is_name(word: &str) -> bool {
+    let word = word.strip_prefix("r#").unwrap_or(word);
+    let starts = word.starts_with(|c: char| c.is_alphabetic() || c == '_');
+    starts && word.chars().all(|c| c.is_alphanumeric() || c == '_')
 }
 
-/// Where the parser stopped.
-struct Context<'a> {
-    source: &'a Source,
-    /// The byte.
-    at: usize,
-    tokens: Vec<Token>,
-    /// The token that holds or follows that byte.
-    next: usize,
-}
-
-impl Context<'_> {
-    fn explain(&self, error: &Error) -> (Span, String) {
-        let here = |sentence: &str| (self.here(), sentence.to_owned());
-        if let Error::NoSuchStructField {
-            expected, found, ..
-        } = error
-        {
-            return (self.here(), unknown_field(found, expected));
-        }
-        if matches!(error, Error::UnclosedBlockComment) {
-            let start = self.source.text()[..self.at].rfind("/*").unwrap_or(self.at);
-            return (start..start + 2, "this comment is never closed".to_owned());
-        }
-        if self.tokens.is_empty() {
-            return here("the file is empty: it needs listeners and pools");
-        }
-        let unclosed = self.unclosed();
-        if let Some(open) = unclosed.filter(|_| self.next == self.tokens.len()) {
-            return (
-                open.span.clone(),
-                format!("this `{}` is never closed", self.text(open)),
-            );
-        }
-        if matches!(error, Error::ExpectedStringEnd) {
-            return here("this string is never closed");
-        }
-        if let Some(found) = self.bare_duration() {
-            let value = &self.source.text()[found.clone()];
-            let sentence = format!("{value} must be written in double quotes: \"{value}\"");
-            return (found, sentence);
-        }
-        (self.here(), self.sentence(error, unclosed))
-    }
-
-    #[expect(
-        clippy::wildcard_enum_match_arm,
-        reason = "RON's errors are open; the rest speak well"
-    )]
-    fn sentence(&self, error: &Error, unclosed: Option<&Token>) -> String {
-        match error {
-            Error::DuplicateStructField { field, .. } => {
-                format!("the field `{field}` is given twice")
-            }
-            lacks if lacks_comma(lacks) => {
-                let closing = match unclosed.map(|open| open.kind) {
-                    Some(Kind::Open('[')) => ']',
-                    Some(Kind::Open('{')) => '}',
-                    _ => ')',
-                };
-                format!("a comma or `{closing}` is missing before this")
-            }
-            Error::ExpectedMapColon => "a `:` is missing before this".to_owned(),
-            Error::ExpectedIdentifier => "the name of a field is wanted here".to_owned(),
-            Error::ExpectedArray => "a list in `[` and `]` is wanted here".to_owned(),
-            Error::ExpectedStructLike
-            | Error::ExpectedNamedStructLike(_)
-            | Error::ExpectedDifferentStructName { .. } => {
-                "fields in `(` and `)` are wanted here".to_owned()
-            }
-            Error::UnexpectedChar(_) => "a value is wanted here".to_owned(),
-            Error::TrailingCharacters => "nothing may follow the closing bracket".to_owned(),
-            Error::InvalidEscape(_) => {
-                "this escape is unknown: a backslash is written \\\\".to_owned()
-            }
-            Error::ExceededRecursionLimit => "brackets are nested too deeply here".to_owned(),
-            other => {
-                let text = other.to_string();
-                let mut chars = text.chars();
-                let first = chars.next().map(|c| c.to_ascii_lowercase());
-                first.into_iter().chain(chars).collect()
-            }
-        }
-    }
-
-    /// The token at the byte, or the byte alone.
-    fn here(&self) -> Span {
-        match self.tokens.get(self.next) {
-            Some(token) if token.span.start <= self.at => token.span.clone(),
-            Some(token)
-                if self.source.text()[self.at..token.span.start]
-                    .trim()
-                    .is_empty() =>
-            {
-                token.span.clone()
-            }
-            _ => self.at..self.at + 1,
-        }
-    }
-
-    fn text(&self, token: &Token) -> &str {
-        &self.source.text()[token.span.clone()]
-    }
-
-    /// The innermost bracket that is open where the parser stopped.
-    fn unclosed(&self) -> Option<&Token> {
-        let mut open = Vec::new();
-        for token in self.tokens.get(..self.next)? {
-            match token.kind {
-                Kind::Open(_) => open.push(token),
-                Kind::Close(_) => drop(open.pop()),
-                Kind::Colon | Kind::Comma | Kind::Text | Kind::Word => {}
-            }
-        }
-        open.pop()
-    }
-
-    /// A number with a unit outside of a string, which stops the parser at the unit.
-    fn bare_duration(&self) -> Option<Span> {
-        let token = self
-            .tokens
-            .get(self.next)
-            .filter(|token| token.span.contains(&self.at))?;
-        let text = self.text(token);
-        let unit = text.trim_start_matches(|c: char| c.is_ascii_digit());
-        let whole = unit.len() < text.len() && matches!(unit, "ms" | "s" | "m" | "h" | "d");
-        whole.then(|| token.span.clone())
-    }
-}
-
-fn lacks_comma(error: &Error) -> bool {
-    matches!(
-        error,
-        Error::ExpectedComma
-            | Error::ExpectedArrayEnd
-            | Error::ExpectedMapEnd
-            | Error::ExpectedStructLikeEnd
-            | Error::ExpectedOptionEnd
-    )
-}
-
-fn unknown_field(found: &str, expected: &[&str]) -> String {
-    let hint = did_you_mean(found, expected.iter().copied());
-    if hint.is_empty() {
+/// What is wrong with a string, a number or a word.
+pub(super) fn of_leaf(written: &str, error: &SpannedError) -> String {
+    let is_string = written.contains('"');
+    if let Error::InvalidEscape(_) = error.code {
+        "this escape is unknown: a backslash is written \\\\".to_owned()
+    } else if written.starts_with('\'') {
+        single_quoted(written)
+    } else if is_string
+        && (!written.ends_with(['"', '#']) || error.code == Error::ExpectedStringEnd)
+    {
+        UNCLOSED.to_owned()
+    } else if is_string {
         format!(
-            "the field `{found}` is unknown: {} may stand here",
-            one_of(expected)
+            "this is no string: {}",
+            error.code.to_string().to_lowercase()
         )
     } else {
-        format!("the field `{found}` is unknown{hint}")
+        quotes(written)
     }
 }
+
+/// A better sentence for what stopped the parser, where the tokens around it show what was meant.
+pub(super) fn explained(text: &str, tokens: &[Token], (span, sentence): Wrong) -> Wrong {
+    let written = |token: &Token| &text[token.span.clone()];
+    if let Some(comment) = tokens.iter().find(|token| token.kind == Kind::Comment)
+        && comment.span.start <= span.start
+    {
+        let start = comment.span.start;
+        return (start..start + 2, "this comment is never closed".to_owned());
+    }
+    let next = tokens.partition_point(|token| token.span.end <= span.start);
+    let before = &tokens[..next];
+    // A string that lacks its end swallows the lines up to the next string.
+    if let Some(long) = before.iter().rfind(|token| token.kind == Kind::Text)
+        && written(long).starts_with('"')
+        && written(long).contains('\n')
+    {
+        return (long.span.clone(), UNCLOSED.to_owned());
+    }
+    if let Some(found) = tokens.get(next)
+        && let Some(better) = misread(text, before, found)
+    {
+        return better;
+    }
+    (span, sentence)
+}
+
+/// What is written as in other formats.
+fn misread(text: &str, before: &[Token], found: &Token) -> Option<Wrong> {
+    let written = &text[found.span.clone()];
+    if written.starts_with('#') && found.kind == Kind::Word {
+        let sentence = "a comment begins with `//`, and not with `#`";
+        return Some((found.span.clone(), sentence.to_owned()));
+    }
+    if written.starts_with('\'') {
+        return Some((found.span.clone(), single_quoted(written)));
+    }
+    let last = before.last()?;
+    let assigns = |token: &&Token| {
+        let name = text[token.span.clone()]
+            .split_once('=')
+            .map(|(name, _)| name);
+        token.kind == Kind::Word && name.is_some_and(|name| name.is_empty() || is_name(name))
+    };
+    if let Some(token) = [found, last].into_iter().find(assigns) {
+        let sentence = "write `:` between a field's name and its value, and not `=`";
+        return Some((token.span.clone(), sentence.to_owned()));
+    }
+    unquoted(text, before, found)
+}
+
+/// A value that lacks its quotes: what stands between `name:` and the end of the value.
+fn unquoted(text: &str, before: &[Token], found: &Token) -> Option<Wrong> {
+    let of_value = |pair: &[Token]| {
+        let name = &text[pair[0].span.clone()];
+        pair[0].kind == Kind::Word && is_name(name) && pair[1].kind == Kind::Colon
+    };
+    let at = before.windows(2).rposition(of_value)?;
+    let is_behind = |token: &Token| matches!(token.kind, Kind::Word | Kind::Colon);
+    let value = &before[at + 2..];
+    let is_gap = |pair: &[Token]| pair[0].span.end != pair[1].span.start;
+    if !value.iter().all(is_behind) || !is_behind(found) || value.windows(2).any(is_gap) {
+        return None;
+    }
+    let start = before[at + 1].span.end;
+    let start = start + (text[start..].len() - text[start..].trim_start().len());
+    let rest = &text[start..];
+    let end = rest.find(|c: char| c.is_whitespace() || ",()[]{}\"".contains(c));
+    let end = start + end.unwrap_or(rest.len());
+    let bare = &text[start..end];
+    let is_one = !bare.is_empty() && (start..end).contains(&found.span.start);
+    is_one.then(|| (start..end, quotes(bare)))
+}
+
+fn quotes(bare: &str) -> String {
+    format!("{bare} must be written in double quotes: \"{bare}\"")
+}
+
+fn single_quoted(written: &str) -> String {
+    let inner = written.trim_matches('\'');
+    format!("strings stand in double quotes: \"{inner}\"")
+}
+
+const UNCLOSED: &str = "this string is never closed";

@@ -8,9 +8,7 @@ use std::path::Path;
 use log::LevelFilter;
 use thiserror::Error;
 
-use super::{
-    AdminState, Backend, FirstTier, HalfClose, Key, LogFormat, LogSink, SecondTier, Strategy,
-};
+use super::{AdminState, Backend, Key, LogFormat, LogSink, Strategy};
 use crate::address::{Address, AddressError};
 
 mod backend;
@@ -24,14 +22,14 @@ pub use super::load::{check_of, queue_of, strategy_of};
 pub use backend::{BackendError, backend};
 pub use check::expect_regex;
 pub(super) use check::{
-    CheckType, alpn, check_type, expect_bytes, http_host, http_method, http_path, initial,
-    proxy_header, server_name, status, verify,
+    CheckType, PROXY_HEADERS, alpn, check_type, expect_bytes, http_host, http_method, http_path,
+    server_name, status, verify,
 };
 pub(crate) use duration::written;
 pub use duration::{
-    Bounds, CHECK_INTERVAL, CHECK_TIMEOUT, CONNECT, COOL_DOWN, DEADLINE, DEADLINE_OR_OFF, DECAY,
-    EJECTION, GRACE, HORIZON, PEEK, QUEUE_WAIT, REFRESH, SCALING_WINDOW, SEASON, SLOW_START, TTL,
-    duration, duration_or_off,
+    Bounds, CHECK_INTERVAL, CHECK_TIMEOUT, CONNECT, COOL_DOWN, DEADLINE, DECAY, EJECTION, GRACE,
+    HORIZON, PEEK, QUEUE_WAIT, REFRESH, SCALING_WINDOW, SEASON, SLOW_START, TTL, duration,
+    duration_or_off,
 };
 pub use memory::{memory, memory_text};
 pub(crate) use names::did_you_mean;
@@ -136,6 +134,35 @@ pub enum ValueError {
     NotLoopback(Address),
 }
 
+impl ValueError {
+    /// A value that is not what may stand there.
+    pub(super) fn not(value: &str, wanted: &str) -> Self {
+        Self::Not {
+            value: value.to_owned(),
+            wanted: wanted.to_owned(),
+        }
+    }
+
+    /// A value out of range.
+    pub(super) fn out_of_range(value: &str, range: &RangeInclusive<u32>) -> Self {
+        Self::OutOfRange {
+            value: value.to_owned(),
+            range: format!("{} to {}", range.start(), range.end()),
+        }
+    }
+
+    /// The same where a word may stand there too.
+    pub(super) fn or(mut self, word: &str) -> Self {
+        if let Self::Not { wanted, .. } = &mut self {
+            let comma = if wanted.contains(',') { "," } else { "" };
+            *wanted = format!("{wanted}{comma} or \"{word}\"");
+        } else if let Self::OutOfRange { range, .. } = &mut self {
+            *range = format!("{}, or \"{word}\",", range.trim_end_matches(','));
+        }
+        self
+    }
+}
+
 /// Worker threads; cpu_set_t of sched.h holds as many CPUs.
 pub const WORKERS: RangeInclusive<u32> = 1..=1024;
 /// Client connections at a time.
@@ -171,23 +198,17 @@ pub fn number_or_auto(
     if text == "auto" {
         return Ok(None);
     }
-    number_wanted(text, &range, "a whole number or \"auto\"").map(NonZeroU32::new)
+    let number = number(text, range).map_err(|error| error.or("auto"));
+    number.map(NonZeroU32::new)
 }
 
 /// Reads a whole number.
 pub fn number(text: &str, range: RangeInclusive<u32>) -> Result<u32, ValueError> {
-    number_wanted(text, &range, "a whole number")
-}
-
-fn number_wanted(text: &str, range: &RangeInclusive<u32>, wanted: &str) -> Result<u32, ValueError> {
     let digits = text.strip_prefix('-').unwrap_or(text);
     if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
-        return Err(ValueError::Not {
-            value: text.to_owned(),
-            wanted: wanted.to_owned(),
-        });
+        return Err(ValueError::not(text, "a whole number"));
     }
-    in_range(text.parse().ok(), range, text)
+    in_range(text.parse().ok(), &range, text)
 }
 
 /// Refuses a number out of range, and none: a number that no `u32` holds.
@@ -198,32 +219,29 @@ pub(super) fn in_range(
 ) -> Result<u32, ValueError> {
     number
         .filter(|number| range.contains(number))
-        .ok_or_else(|| ValueError::OutOfRange {
-            value: written.to_owned(),
-            range: format!("{} to {}", range.start(), range.end()),
-        })
+        .ok_or_else(|| ValueError::out_of_range(written, range))
 }
 
 /// A ratio that is written as a decimal and kept in percent.
 #[derive(Clone, Debug)]
 pub(super) struct Ratio {
     percent: RangeInclusive<u16>,
-    range: &'static str,
+    pub(super) range: &'static str,
     /// How it is written.
-    pub(super) wanted: &'static str,
+    wanted: &'static str,
 }
 
 /// Loads relative to the average.
 pub(super) const MAX_LOAD: Ratio = Ratio {
     percent: 101..=1000,
-    range: "1.01 to 10, or \"off\",",
-    wanted: "a number with at most two decimals, such as 1.25, or \"off\"",
+    range: "1.01 to 10",
+    wanted: "a number with at most two decimals, such as 1.25",
 };
 /// Latencies relative to the median.
 pub(super) const LATENCY: Ratio = Ratio {
     percent: 150..=10_000,
-    range: "1.5 to 100, or \"off\",",
-    wanted: "a number with at most two decimals, such as 5.0, or \"off\"",
+    range: "1.5 to 100",
+    wanted: "a number with at most two decimals, such as 5.0",
 };
 
 /// Reads a load relative to the average in percent, written as a decimal, or `off` as none.
@@ -231,7 +249,8 @@ pub fn max_load(text: &str) -> Result<Option<u16>, ValueError> {
     if text == "off" {
         Ok(None)
     } else {
-        percent(text, &MAX_LOAD).map(Some)
+        let load = percent(text, &MAX_LOAD);
+        load.map(Some).map_err(|error| error.or("off"))
     }
 }
 
@@ -241,10 +260,7 @@ pub(super) fn percent(text: &str, ratio: &Ratio) -> Result<u16, ValueError> {
     let fraction = fraction.trim_end_matches('0');
     let is_digits = |text: &str| text.bytes().all(|b| b.is_ascii_digit());
     if whole.is_empty() || !is_digits(whole) || !is_digits(fraction) || fraction.len() > 2 {
-        return Err(ValueError::Not {
-            value: text.to_owned(),
-            wanted: ratio.wanted.to_owned(),
-        });
+        return Err(ValueError::not(text, ratio.wanted));
     }
     let percent = format!("{whole}{fraction:0<2}").parse().ok();
     percent
@@ -268,16 +284,6 @@ pub fn strategy(name: &str) -> Result<Strategy, ValueError> {
             (error, _) => error,
         }
     })
-}
-
-/// Reads the name of a first tier.
-pub(super) fn first_tier(name: &str) -> Result<FirstTier, ValueError> {
-    named("first tier", name, &FirstTier::all())
-}
-
-/// Reads the name of a second tier.
-pub(super) fn second_tier(name: &str) -> Result<SecondTier, ValueError> {
-    named("second tier", name, &SecondTier::all())
 }
 
 /// Refuses a setting that the strategy does not have.
@@ -325,11 +331,6 @@ pub fn admin_state(name: &str) -> Result<AdminState, ValueError> {
 /// Reads the name of a log format.
 pub fn log_format(name: &str) -> Result<LogFormat, ValueError> {
     named("log format", name, &LogFormat::ALL)
-}
-
-/// Reads what an end of one direction means.
-pub fn half_close(name: &str) -> Result<HalfClose, ValueError> {
-    named("half-close setting", name, &HalfClose::ALL)
 }
 
 /// Reads the name of a level of the operational log, in letters of either case.

@@ -7,8 +7,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::error::Warning;
+use super::rules::Finding;
 use super::source::Source;
-use super::spans::Span;
+use super::tokens::Span;
 use super::{Backend, Config, FirstTier, Key, Listener, LogSink, Pool, Strategy, Timeouts, values};
 use crate::address::Address;
 use crate::peek::Field;
@@ -51,7 +52,9 @@ pub fn warnings(config: &Config, host: Host, source: Option<&Source>) -> Vec<War
     live::files(config, &mut found);
     for (i, listener) in config.listeners.iter().enumerate() {
         if let Some(sentence) = idle(listener.timeouts.idle) {
-            found.push((At::Idle(i), sentence));
+            let of_all = "defaults.timeouts.idle";
+            let own = format!("listeners[{i}].timeouts.idle");
+            found.push(Finding::at(own, sentence).otherwise(of_all));
         }
         if let Some(backend) = config.pools[listener.pool]
             .backends
@@ -62,7 +65,7 @@ pub fn warnings(config: &Config, host: Host, source: Option<&Source>) -> Vec<War
                 "the listener on `{}` has itself as backend `{}`: a connection would loop",
                 listener.bind, backend.name
             );
-            found.push((At::Bind(i), sentence));
+            found.push(Finding::at(format!("listeners[{i}].bind"), sentence));
         }
     }
     for (i, pool) in config.pools.iter().enumerate() {
@@ -71,87 +74,14 @@ pub fn warnings(config: &Config, host: Host, source: Option<&Source>) -> Vec<War
         live::origins(i, pool, &mut found);
         keys(config, i, &mut found);
         if config.listeners.iter().all(|listener| listener.pool != i) {
-            found.push((
-                At::Pool(i),
-                format!("no listener uses the pool `{}`", pool.name),
-            ));
+            let sentence = format!("no listener uses the pool `{}`", pool.name);
+            found.push(Finding::at(format!("pools[{i}].name"), sentence));
         }
     }
     placed(found, source)
 }
 
-/// What a warning is about.
-#[derive(Clone, Copy, Debug)]
-enum At {
-    Workers,
-    Memory,
-    MaxConnections,
-    AccessLog,
-    HistogramLog,
-    AdminSocket,
-    AuditLog,
-    ReadToken,
-    WriteToken,
-    ListenerMaxConnections(usize),
-    Idle(usize),
-    Bind(usize),
-    Pool(usize),
-    Source(usize, usize),
-    Strategy(usize),
-    Subset(usize),
-    Key(usize),
-    Persist(usize),
-    Group { pool: usize, backend: usize },
-    Interval(usize),
-    Verify(usize),
-    SlowStart(usize),
-    OnDown(usize),
-    Discovery(usize),
-}
-
-impl At {
-    fn span(self, source: &Source) -> Span {
-        let root = source.root();
-        let listener = |i| root.field("listeners").item(i);
-        let pool = |i| root.field("pools").item(i);
-        let node = match self {
-            Self::Workers => root.field("workers"),
-            Self::Memory => root.field("memory"),
-            Self::AccessLog => root.field("access_log").field("to"),
-            Self::HistogramLog => root.field("histogram_log"),
-            Self::MaxConnections => root.field("max_connections"),
-            Self::ListenerMaxConnections(i) => listener(i).field("max_connections"),
-            Self::Bind(i) => listener(i).field("bind"),
-            Self::Pool(i) => pool(i).field("name"),
-            Self::Source(i, n) => pool(i).field("source").item(n),
-            Self::Strategy(i) => pool(i).field("strategy").field("name"),
-            Self::Subset(i) => pool(i).field("strategy").field("subset"),
-            Self::Key(i) => pool(i).field("strategy").field("key"),
-            Self::Persist(i) => pool(i).field("persist").field("key"),
-            Self::AdminSocket => root.field("admin").field("socket"),
-            Self::AuditLog => root.field("admin").field("audit_log"),
-            Self::ReadToken => root.field("admin").field("http").field("read_token"),
-            Self::WriteToken => root.field("admin").field("http").field("write_token"),
-            Self::Interval(i) => pool(i).field("check").field("interval"),
-            Self::Verify(i) => pool(i).field("check").field("tls").field("verify"),
-            Self::SlowStart(i) => pool(i).field("slow_start"),
-            Self::OnDown(i) => pool(i).field("on_down"),
-            Self::Discovery(i) => pool(i).field("discover").field("file"),
-            Self::Group { pool: i, backend } => {
-                pool(i).field("backends").item(backend).field("group")
-            }
-            Self::Idle(i) => {
-                let own = listener(i)
-                    .find("timeouts")
-                    .and_then(|timeouts| timeouts.find("idle"));
-                own.unwrap_or_else(|| root.field("defaults").field("timeouts").field("idle"))
-            }
-        };
-        node.span.clone()
-    }
-}
-
-fn workers(config: &Config, host: Host, found: &mut Vec<(At, String)>) {
+fn workers(config: &Config, host: Host, found: &mut Vec<Finding>) {
     let Some(workers) = config.workers.filter(|workers| *workers > host.cpus) else {
         return;
     };
@@ -160,10 +90,10 @@ fn workers(config: &Config, host: Host, found: &mut Vec<(At, String)>) {
         cpus => format!("{cpus} CPUs"),
     };
     let sentence = format!("workers: {workers} would take turns: the process may use {cpus}");
-    found.push((At::Workers, sentence));
+    found.push(Finding::at("workers", sentence));
 }
 
-fn memory(config: &Config, host: Host, found: &mut Vec<(At, String)>) {
+fn memory(config: &Config, host: Host, found: &mut Vec<Finding>) {
     let Some(memory) = config.memory.filter(|memory| *memory > host.memory) else {
         return;
     };
@@ -173,29 +103,29 @@ fn memory(config: &Config, host: Host, found: &mut Vec<(At, String)>) {
         values::memory_text(memory),
         values::memory_text(host.memory >> 20 << 20),
     );
-    found.push((At::Memory, sentence));
+    found.push(Finding::at("memory", sentence));
 }
 
 /// Directories that may be made before the balancer starts, or be those of another machine.
-fn directories(config: &Config, found: &mut Vec<(At, String)>) {
+fn directories(config: &Config, found: &mut Vec<Finding>) {
     let access_log = config.access_log.as_ref().and_then(|log| match &log.to {
         LogSink::File(path) => Some(path),
         LogSink::Stdout => None,
     });
-    let access_log = access_log.map(|path| (At::AccessLog, "access log", path));
-    let histogram_log = (At::HistogramLog, "histogram log", &config.histogram_log);
+    let access_log = access_log.map(|path| ("access_log.to", "access log", path));
+    let histogram_log = ("histogram_log", "histogram log", &config.histogram_log);
     let admin = config.admin.as_ref();
     let socket = admin.filter(|admin| admin.required);
     let socket = socket.and_then(|admin| admin.socket.as_ref());
-    let socket = socket.map(|path| (At::AdminSocket, "admin socket", path));
+    let socket = socket.map(|path| ("admin.socket", "admin socket", path));
     let audit_log = admin.and_then(|admin| admin.audit_log.as_ref());
-    let audit_log = audit_log.map(|path| (At::AuditLog, "audit log", path));
+    let audit_log = audit_log.map(|path| ("admin.audit_log", "audit log", path));
     let optional = [access_log, socket, audit_log].into_iter().flatten();
     for (at, what, path) in optional.chain([histogram_log]) {
         if let Some(directory) = path.parent().filter(|directory| is_missing(directory)) {
             let directory = directory.display();
             let sentence = format!("the directory of the {what}, `{directory}`, does not exist");
-            found.push((at, sentence));
+            found.push(Finding::at(at, sentence));
         }
     }
 }
@@ -228,7 +158,7 @@ fn idle(timeout: Option<Duration>) -> Option<String> {
     ))
 }
 
-fn descriptors(config: &Config, host: Host, found: &mut Vec<(At, String)>) {
+fn descriptors(config: &Config, host: Host, found: &mut Vec<Finding>) {
     let of_listeners = config
         .listeners
         .iter()
@@ -236,11 +166,11 @@ fn descriptors(config: &Config, host: Host, found: &mut Vec<(At, String)>) {
         .filter_map(|(i, listener)| {
             listener
                 .max_connections
-                .map(|limit| (At::ListenerMaxConnections(i), limit))
+                .map(|limit| (format!("listeners[{i}].max_connections"), limit))
         });
     // A listener's own limit matters where no limit of the whole is below it.
     let limits: Vec<_> = match config.max_connections {
-        Some(limit) => vec![(At::MaxConnections, limit)],
+        Some(limit) => vec![("max_connections".to_owned(), limit)],
         None => of_listeners.collect(),
     };
     for (at, limit) in limits {
@@ -251,13 +181,13 @@ fn descriptors(config: &Config, host: Host, found: &mut Vec<(At, String)>) {
                  and the hard limit (ulimit -Hn) is {}",
                 host.descriptors_max
             );
-            found.push((at, sentence));
+            found.push(Finding::at(at, sentence));
         }
     }
 }
 
 /// What a pool's strategy makes of its backends.
-fn strategy(i: usize, pool: &Pool, found: &mut Vec<(At, String)>) {
+fn strategy(i: usize, pool: &Pool, found: &mut Vec<Finding>) {
     // Backends that take connections while all is well.
     let is_active = |backend: &&Backend| !backend.backup && !backend.reserve && backend.weight > 0;
     let active: Vec<_> = pool.backends.iter().filter(is_active).collect();
@@ -272,14 +202,15 @@ fn strategy(i: usize, pool: &Pool, found: &mut Vec<(At, String)>) {
                 active.len(),
                 pool.name
             );
-            found.push((At::Subset(i), sentence));
+            found.push(Finding::at(format!("pools[{i}].strategy.subset"), sentence));
         }
     } else if let Some(backend) = pool.backends.iter().position(|one| one.group.is_some()) {
         let sentence = format!(
             "the group does nothing: the strategy is `{}`, and only `two_tier` picks groups",
             pool.strategy
         );
-        found.push((At::Group { pool: i, backend }, sentence));
+        let at = format!("pools[{i}].backends[{backend}].group");
+        found.push(Finding::at(at, sentence));
     }
     if let (Strategy::First, [first, _, ..]) = (&pool.strategy, &active[..])
         && first.max_connections.is_none()
@@ -288,17 +219,21 @@ fn strategy(i: usize, pool: &Pool, found: &mut Vec<(At, String)>) {
             "all clients go to the backend `{}`: the first without max_connections is never full",
             first.name
         );
-        found.push((At::Strategy(i), sentence));
+        found.push(Finding::at(format!("pools[{i}].strategy.name"), sentence));
     }
 }
 
 /// Keys that clients do not differ by, or that they change.
-fn keys(config: &Config, i: usize, found: &mut Vec<(At, String)>) {
+fn keys(config: &Config, i: usize, found: &mut Vec<Finding>) {
     let pool = &config.pools[i];
-    let selects = pool.strategy.key().map(|key| (At::Key(i), key));
+    let (of_strategy, of_persist) = (
+        format!("pools[{i}].strategy.key"),
+        format!("pools[{i}].persist.key"),
+    );
+    let selects = pool.strategy.key().map(|key| (&of_strategy, key));
     let persists = pool.persist.as_ref().map(|persist| {
         let its_own = pool.strategy == Strategy::StickyRoundRobin;
-        let at = if its_own { At::Key(i) } else { At::Persist(i) };
+        let at = if its_own { &of_strategy } else { &of_persist };
         (at, &persist.key)
     });
     let sockets = config.listeners.iter().filter(|one| one.pool == i);
@@ -313,12 +248,12 @@ fn keys(config: &Config, i: usize, found: &mut Vec<(At, String)>) {
                      go to one backend",
                     key.name()
                 );
-                found.push((at, sentence));
+                found.push(Finding::at(at, sentence));
             }
             (Key::Peeked(Field::TlsSessionId), _) => {
                 let sentence = "TLS 1.3 clients send a new session ID with each connection: \
                                 by `tls_session_id` they are new each time";
-                found.push((at, sentence.to_owned()));
+                found.push(Finding::at(at, sentence));
             }
             (Key::SourceIp { .. } | Key::SourceIpPort | Key::Peeked(_), _) => {}
         }
@@ -347,11 +282,11 @@ fn reaches(backend: &Backend, listener: &Listener) -> bool {
 }
 
 /// Gives warnings their places. What several listeners inherit is said once.
-fn placed(found: Vec<(At, String)>, source: Option<&Source>) -> Vec<Warning> {
+fn placed(found: Vec<Finding>, source: Option<&Source>) -> Vec<Warning> {
     let Some(source) = source else {
-        let said = found.into_iter().map(|(_, sentence)| Warning {
+        let said = found.into_iter().map(|finding| Warning {
             place: None,
-            sentence,
+            sentence: finding.sentence,
         });
         let mut said: Vec<_> = said.collect();
         said.dedup();
@@ -359,7 +294,7 @@ fn placed(found: Vec<(At, String)>, source: Option<&Source>) -> Vec<Warning> {
     };
     let mut found: Vec<_> = found
         .into_iter()
-        .map(|(at, sentence)| (at.span(source), sentence))
+        .map(|finding| (finding.span(source), finding.sentence))
         .collect();
     found.sort_by_key(|(span, _)| span.start);
     found.dedup();

@@ -87,6 +87,21 @@ config.ron:9:16: two pools are called `web`: the first is at 8:16
     );
 }
 
+/// The balancer would count the connections of one as another's.
+#[test]
+fn an_address_given_twice() {
+    refused(
+        "address_twice",
+        "(
+    listeners: [(bind: \"127.0.0.1:1\", pool: \"web\")],
+    pools: [(name: \"web\", backends: [\"db:3\", (name: \"b\", address: \"db:3\")])],
+)",
+        "config.ron:3:64: two backends of the pool are at the address `db:3`: the first is at 3:38
+  |     pools: [(name: \"web\", backends: [\"db:3\", (name: \"b\", address: \"db:3\")])],
+  |                                                                ^^^^^^",
+    );
+}
+
 #[test]
 fn listeners_that_include_each_other() {
     refused(
@@ -156,9 +171,9 @@ fn addresses() {
         (bind: ::1, pool: \"web\"),
     ],
 )",
-        "config.ron:4:16: a value is wanted here
+        "config.ron:4:16: ::1 must be written in double quotes: \"::1\"
   |         (bind: ::1, pool: \"web\"),
-  |                ^",
+  |                ^^^",
     );
     refused(
         "addresses",
@@ -227,7 +242,7 @@ config.ron:6:22: half_closed: `5 sec` is no duration: \
 write a whole number with ms, s, m, h or d, such as 5s
   |         half_closed: \"5 sec\",
   |                      ^^^^^^^
-config.ron:7:18: session: `None` is not a duration such as \"5s\"
+config.ron:7:18: session: `None` is not a duration such as \"5s\" or \"off\"
   |         session: None,
   |                  ^^^^
 config.ron:8:15: peek: `2m` is out of range: 1ms to 1m is wanted
@@ -258,10 +273,11 @@ fn numbers_and_words_that_make_no_sense() {
 ",
             1,
         ),
-        "config.ron:2:14: workers: `0` is out of range: 1 to 1024 is wanted
+        "config.ron:2:14: workers: `0` is out of range: 1 to 1024, or \"auto\", is wanted
   |     workers: 0,
   |              ^
-config.ron:3:22: max_connections: `99999999999999999999999` is out of range: 1 to 16777216 is wanted
+config.ron:3:22: max_connections: `99999999999999999999999` is out of range: \
+1 to 16777216, or \"auto\", is wanted
   |     max_connections: 99999999999999999999999,
   |                      ^^^^^^^^^^^^^^^^^^^^^^^
 config.ron:4:22: to: `` is no path of a file
@@ -317,7 +333,7 @@ config.ron:3:22: backends: at least one is wanted
 }
 
 /// A text, where it goes wrong, what is said and how much is marked.
-const SYNTAX: [(&str, &str, &str, usize); 15] = [
+const SYNTAX: [(&str, &str, &str, usize); 16] = [
     (
         "",
         "1:1",
@@ -330,6 +346,7 @@ const SYNTAX: [(&str, &str, &str, usize); 15] = [
         "fields in `(` and `)` are wanted here",
         7,
     ),
+    ("\"a\"", "1:1", "fields in `(` and `)` are wanted here", 3),
     (
         "(pools: [\"a\"])",
         "1:10",

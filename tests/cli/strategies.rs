@@ -278,7 +278,7 @@ fn backends() {
         (address: \"unix:/e\", group: \"\"),
     ])],
 )",
-        "config.ron:4:47: max_connections: `0` is out of range: 1 to 16777216 is wanted
+        "config.ron:4:47: max_connections: `0` is out of range: 1 to 16777216, or \"off\", is wanted
   |         (address: \"unix:/a\", max_connections: 0),
   |                                               ^
 config.ron:5:47: max_connections: `\"none\"` is not a whole number or \"off\"

@@ -360,6 +360,14 @@ pub enum ConfigCommand {
     #[command(after_help = "Example:
   mahoraga config show > config.ron.new")]
     Show(Asked),
+    /// Print every setting: what it is, what may be written, its default
+    #[command(after_help = "Example:
+  mahoraga config reference | less")]
+    Reference {
+        /// Print the JSON schema of a configuration instead
+        #[arg(long)]
+        schema: bool,
+    },
 }
 
 /// What `mahoraga histograms` takes.

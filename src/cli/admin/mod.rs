@@ -68,6 +68,10 @@ async fn run(command: &ClientCommand) -> Result<(), ClientError> {
         ClientCommand::Reload(asked) => change::reload(asked).await,
         ClientCommand::Reopen(asked) => change::reopen(asked).await,
         ClientCommand::Config(ConfigCommand::Show(asked)) => show::config(asked).await,
+        ClientCommand::Config(ConfigCommand::Reference { schema }) => {
+            show::reference(*schema);
+            Ok(())
+        }
         ClientCommand::Histograms(args) => show::histograms(args).await,
         ClientCommand::Events(args) => events::events(args).await,
         ClientCommand::Top(args) => top::top(args).await,

@@ -75,6 +75,17 @@ pub(super) async fn config(asked: &Asked) -> Result<(), ClientError> {
     Ok(())
 }
 
+/// Prints every setting, or their JSON schema. No balancer is asked.
+pub(super) fn reference(as_schema: bool) {
+    let text = if as_schema {
+        format!("{:#}\n", crate::config::schema())
+    } else {
+        crate::config::reference()
+    };
+    // A reader that closed standard output did not want to read it.
+    let _ = super::print(&text);
+}
+
 pub(super) async fn histograms(args: &HistogramsArgs) -> Result<(), ClientError> {
     let client = Client::new(&args.asked)?;
     let mut all: Vec<HistogramStatus> = client.get(&path(&["histograms"])).await?;

@@ -7,7 +7,7 @@ use regex::bytes::{Regex, RegexBuilder};
 use rustls::pki_types::DnsName;
 
 use super::{ValueError, file, in_range, named};
-use crate::config::{Initial, ProxyHeader, Verify};
+use crate::config::{ProxyHeader, Verify};
 
 /// What a check does, by name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,7 +81,7 @@ pub(in crate::config) fn expect_bytes(
     if (1..=16 << 10).contains(&bytes.len()) {
         Ok(bytes)
     } else {
-        Err(not(written, "1 to 16384 bytes"))
+        Err(ValueError::not(written, "1 to 16384 bytes"))
     }
 }
 
@@ -91,7 +91,7 @@ pub(in crate::config) fn http_method(text: &str) -> Result<String, ValueError> {
     if (1..=32).contains(&text.len()) && text.bytes().all(is_token) {
         Ok(text.to_owned())
     } else {
-        Err(not(text, "a method such as GET"))
+        Err(ValueError::not(text, "a method such as GET"))
     }
 }
 
@@ -101,7 +101,10 @@ pub(in crate::config) fn http_path(text: &str) -> Result<String, ValueError> {
     if fits && text.bytes().all(|b| b.is_ascii_graphic()) {
         Ok(text.to_owned())
     } else {
-        Err(not(text, "a path such as /healthz, without spaces"))
+        Err(ValueError::not(
+            text,
+            "a path such as /healthz, without spaces",
+        ))
     }
 }
 
@@ -111,7 +114,10 @@ pub(in crate::config) fn http_host(text: &str) -> Result<String, ValueError> {
     if (1..=261).contains(&text.len()) && text.bytes().all(is_part) {
         Ok(text.to_owned())
     } else {
-        Err(not(text, "a host such as example.org or example.org:8080"))
+        Err(ValueError::not(
+            text,
+            "a host such as example.org or example.org:8080",
+        ))
     }
 }
 
@@ -123,12 +129,18 @@ pub(in crate::config) fn status(text: &str) -> Result<RangeInclusive<u16>, Value
     };
     let (from, to) = text.split_once('-').unwrap_or((text, text));
     let (Some(from), Some(to)) = (code(from), code(to)) else {
-        return Err(not(text, "a status code or a range such as \"200-399\""));
+        return Err(ValueError::not(
+            text,
+            "a status code or a range such as \"200-399\"",
+        ));
     };
     in_range(Some(from), &STATUS, text)?;
     in_range(Some(to), &STATUS, text)?;
     if from > to {
-        return Err(not(text, "a range: the greater code stands behind the `-`"));
+        return Err(ValueError::not(
+            text,
+            "a range: the greater code stands behind the `-`",
+        ));
     }
     // STATUS is below 65536.
     let short = |code| u16::try_from(code).unwrap_or(u16::MAX);
@@ -139,7 +151,10 @@ pub(in crate::config) fn status(text: &str) -> Result<RangeInclusive<u16>, Value
 pub(in crate::config) fn server_name(text: &str) -> Result<String, ValueError> {
     match DnsName::try_from(text) {
         Ok(_) => Ok(text.to_owned()),
-        Err(_) => Err(not(text, "the name of a host, such as example.org")),
+        Err(_) => Err(ValueError::not(
+            text,
+            "the name of a host, such as example.org",
+        )),
     }
 }
 
@@ -148,7 +163,10 @@ pub(in crate::config) fn alpn(text: &str) -> Result<String, ValueError> {
     if (1..=255).contains(&text.len()) {
         Ok(text.to_owned())
     } else {
-        Err(not(text, "a protocol such as h2, of 1 to 255 bytes"))
+        Err(ValueError::not(
+            text,
+            "a protocol such as h2, of 1 to 255 bytes",
+        ))
     }
 }
 
@@ -161,27 +179,10 @@ pub(in crate::config) fn verify(text: &str) -> Result<Verify, ValueError> {
     }
 }
 
-/// Reads a version of the PROXY protocol.
-pub(in crate::config) fn proxy_header(name: &str) -> Result<Option<ProxyHeader>, ValueError> {
-    named("PROXY header", name, &PROXY_HEADERS)
-}
-
-/// Reads what a backend counts as until it is probed.
-pub(in crate::config) fn initial(name: &str) -> Result<Initial, ValueError> {
-    named("initial state", name, &Initial::ALL)
-}
-
-fn not(value: &str, wanted: &str) -> ValueError {
-    ValueError::Not {
-        value: value.to_owned(),
-        wanted: wanted.to_owned(),
-    }
-}
-
 /// What other balancers call a check by a program of the operator's.
 const PROCESSES: [&str; 4] = ["command", "exec", "script", "external"];
 
-const PROXY_HEADERS: [(&str, Option<ProxyHeader>); 3] = [
+pub(in crate::config) const PROXY_HEADERS: [(&str, Option<ProxyHeader>); 3] = [
     ("off", None),
     ("v1", Some(ProxyHeader::V1)),
     ("v2", Some(ProxyHeader::V2)),

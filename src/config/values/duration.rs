@@ -21,17 +21,12 @@ pub const CONNECT: Bounds = Bounds {
     step: MILLISECOND,
     words: "1ms to 1h",
 };
-/// Deadlines that can't be switched off.
+/// Deadlines.
 pub const DEADLINE: Bounds = Bounds {
     min: Duration::from_millis(1),
     max: Duration::from_secs(30 * 86_400),
     step: MILLISECOND,
     words: "1ms to 30d",
-};
-/// Deadlines that can be switched off.
-pub const DEADLINE_OR_OFF: Bounds = Bounds {
-    words: "1ms to 30d, or \"off\",",
-    ..DEADLINE
 };
 /// Graces; none is a grace too.
 pub const GRACE: Bounds = Bounds {
@@ -74,7 +69,7 @@ pub const SEASON: Bounds = Bounds {
     min: Duration::from_secs(600),
     max: Duration::from_secs(30 * 86_400),
     step: MILLISECOND,
-    words: "10m to 30d, or \"off\",",
+    words: "10m to 30d",
 };
 /// Waits in a pool's queue, of which a twentieth is still a time.
 pub const QUEUE_WAIT: Bounds = Bounds {
@@ -102,10 +97,7 @@ pub const EJECTION: Bounds = Bounds {
     words: "100ms to 1d",
 };
 /// Ways of backends to their full share.
-pub const SLOW_START: Bounds = Bounds {
-    words: "100ms to 1h, or \"off\",",
-    ..DECAY
-};
+pub const SLOW_START: Bounds = DECAY;
 /// How long a load stays beyond a mark of scaling.
 pub const SCALING_WINDOW: Bounds = Bounds {
     min: Duration::from_secs(1),
@@ -120,6 +112,13 @@ pub const COOL_DOWN: Bounds = Bounds {
     step: MILLISECOND,
     words: "1s to 1d",
 };
+
+impl Bounds {
+    /// The range in words.
+    pub(in crate::config) fn words(&self) -> &'static str {
+        self.words.trim_end_matches(',')
+    }
+}
 
 /// Reads a whole number with a unit, such as `250ms`.
 pub fn duration(text: &str, bounds: Bounds) -> Result<Duration, ValueError> {
@@ -153,7 +152,8 @@ pub fn duration_or_off(text: &str, bounds: Bounds) -> Result<Option<Duration>, V
     if text == "off" {
         Ok(None)
     } else {
-        duration(text, bounds).map(Some)
+        let duration = duration(text, bounds);
+        duration.map(Some).map_err(|error| error.or("off"))
     }
 }
 

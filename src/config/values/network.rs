@@ -23,7 +23,7 @@ pub fn admin_socket(text: &str) -> Result<Option<PathBuf>, ValueError> {
     let path = text.strip_prefix("unix:").unwrap_or(text);
     match format!("unix:{path}").parse()? {
         Address::Unix(path) => Ok(Some(path)),
-        other @ Address::Tcp(_) => Err(not(&other.to_string(), "a path")),
+        other @ Address::Tcp(_) => Err(ValueError::not(&other.to_string(), "a path")),
     }
 }
 
@@ -35,14 +35,14 @@ pub(in crate::config) fn resolver(text: &str) -> Result<SocketAddr, ValueError> 
         .or(alone)
         .ok()
         .filter(|address| address.port() != 0)
-        .ok_or_else(|| not(text, "the IP address of a resolver, such as 127.0.0.1:53"))
+        .ok_or_else(|| ValueError::not(text, "the IP address of a resolver, such as 127.0.0.1:53"))
 }
 
 /// Reads an address of this machine that connections begin at.
 pub(in crate::config) fn source_address(text: &str) -> Result<IpAddr, ValueError> {
     let is_own = |ip: &IpAddr| !ip.is_unspecified() && !ip.is_multicast();
     let address = text.parse().ok().filter(is_own);
-    address.ok_or_else(|| not(text, "the IP address of this machine, such as 10.0.0.5"))
+    address.ok_or_else(|| ValueError::not(text, "the IP address of this machine, such as 10.0.0.5"))
 }
 
 /// Reads a range of ports that connections begin at, or `auto` as none.
@@ -51,7 +51,7 @@ pub(in crate::config) fn source_ports(text: &str) -> Result<Option<Ports>, Value
         return Ok(None);
     }
     let ports = text.parse().map(Some);
-    ports.map_err(|()| not(text, "a range of ports such as 20000-39999, or \"auto\""))
+    ports.map_err(|()| ValueError::not(text, "a range of ports such as 20000-39999, or \"auto\""))
 }
 
 /// Reads a name of the DNS.
@@ -59,7 +59,7 @@ pub(in crate::config) fn discovered_name(text: &str) -> Result<String, ValueErro
     if is_host_name(text) {
         Ok(text.to_owned())
     } else {
-        Err(not(text, "a name such as web.example.org"))
+        Err(ValueError::not(text, "a name such as web.example.org"))
     }
 }
 
@@ -73,7 +73,10 @@ pub(in crate::config) fn webhook(text: &str) -> Result<String, ValueError> {
     if text.len() <= 2048 && is_plain && authority.is_some_and(is_authority) {
         Ok(text.to_owned())
     } else {
-        Err(not(text, "an address such as https://host/path"))
+        Err(ValueError::not(
+            text,
+            "an address such as https://host/path",
+        ))
     }
 }
 
@@ -96,11 +99,4 @@ fn is_authority(text: &str) -> bool {
     let is_number = |port: &str| port.bytes().all(|b| b.is_ascii_digit());
     let is_port = |port: &str| is_number(port) && port.parse::<u16>().is_ok_and(|port| port > 0);
     is_host && port.is_none_or(is_port)
-}
-
-fn not(value: &str, wanted: &str) -> ValueError {
-    ValueError::Not {
-        value: value.to_owned(),
-        wanted: wanted.to_owned(),
-    }
 }

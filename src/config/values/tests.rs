@@ -28,7 +28,7 @@ fn durations_need_a_unit() {
         );
     }
     assert_eq!(duration("0s", GRACE), Ok(Duration::ZERO));
-    assert_eq!(duration_or_off("off", DEADLINE_OR_OFF), Ok(None));
+    assert_eq!(duration_or_off("off", DEADLINE), Ok(None));
     for text in ["1ms", "1500ms", "90s", "10m", "36h", "30d"] {
         assert_eq!(written(read(text).unwrap()), text);
     }
@@ -42,7 +42,7 @@ fn numbers_may_be_left_open() {
     assert_eq!(read("1024"), Ok(NonZeroU32::new(1024)));
     let error = |text: &str| read(text).unwrap_err().to_string();
     for bad in ["0", "1025", "-1", "99999999999999999999"] {
-        let want = format!("`{bad}` is out of range: 1 to 1024 is wanted");
+        let want = format!("`{bad}` is out of range: 1 to 1024, or \"auto\", is wanted");
         assert_eq!(error(bad), want);
     }
     for bad in ["", "-", "+1", "1.5", "Auto", "1_000"] {

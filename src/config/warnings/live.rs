@@ -4,11 +4,11 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::Path;
 
-use super::At;
+use super::Finding;
 use crate::address::Address;
 use crate::config::{Config, Discovery, OnDown, Pool, Verify, values};
 
-pub(super) fn pool(i: usize, pool: &Pool, found: &mut Vec<(At, String)>) {
+pub(super) fn pool(i: usize, pool: &Pool, found: &mut Vec<Finding>) {
     if let Some(check) = &pool.check {
         let interval = check.shortest_interval();
         let backends = pool.backends.len();
@@ -19,23 +19,23 @@ pub(super) fn pool(i: usize, pool: &Pool, found: &mut Vec<(At, String)>) {
             let sentence = format!(
                 "{backends} backends, each probed every {interval}, are {probes} probes a second"
             );
-            found.push((At::Interval(i), sentence));
+            found.push(Finding::at(format!("pools[{i}].check.interval"), sentence));
         }
     } else if pool.ejection.is_none() {
         let nothing = "without check and ejection no backend goes down";
         if pool.slow_start.is_some() {
             let sentence = format!("slow_start does nothing: {nothing}, and none returns");
-            found.push((At::SlowStart(i), sentence));
+            found.push(Finding::at(format!("pools[{i}].slow_start"), sentence));
         }
         if pool.on_down != OnDown::Keep {
             let sentence = format!("on_down does nothing: {nothing}");
-            found.push((At::OnDown(i), sentence));
+            found.push(Finding::at(format!("pools[{i}].on_down"), sentence));
         }
     }
 }
 
 /// Source addresses that no backend can be connected to from.
-pub(super) fn origins(i: usize, pool: &Pool, found: &mut Vec<(At, String)>) {
+pub(super) fn origins(i: usize, pool: &Pool, found: &mut Vec<Finding>) {
     // Only the DNS knows where names lead to.
     let names = pool.backends.iter().any(|backend| backend.host.is_some());
     if pool.discovery.is_some() || names {
@@ -50,39 +50,49 @@ pub(super) fn origins(i: usize, pool: &Pool, found: &mut Vec<(At, String)>) {
         if !wanted.clone().any(fits) {
             let family = if own.is_ipv4() { "IPv4" } else { "IPv6" };
             let sentence = format!("source: no backend of the pool is at an {family} address");
-            found.push((At::Source(i, n), sentence));
+            found.push(Finding::at(format!("pools[{i}].source[{n}]"), sentence));
         }
     }
     if pool.origins.ports.is_some() && wanted.all(|to| matches!(to, Address::Unix(_))) {
         let sentence = "source_ports does nothing: every backend is a Unix socket";
-        found.push((At::Pool(i), sentence.to_owned()));
+        found.push(Finding::at(format!("pools[{i}].source_ports"), sentence));
     }
 }
 
 /// Files that may be made before the balancer starts, or be those of another machine.
-pub(super) fn files(config: &Config, found: &mut Vec<(At, String)>) {
+pub(super) fn files(config: &Config, found: &mut Vec<Finding>) {
     let mut files = Vec::new();
     let admin = config.admin.as_ref();
     if let Some(http) = admin.and_then(|admin| admin.http.as_ref()) {
-        files.push((At::ReadToken, "token", http.read_token.as_deref()));
-        files.push((At::WriteToken, "token", http.write_token.as_deref()));
+        files.push((
+            "admin.http.read_token".to_owned(),
+            "token",
+            http.read_token.as_deref(),
+        ));
+        files.push((
+            "admin.http.write_token".to_owned(),
+            "token",
+            http.write_token.as_deref(),
+        ));
     }
     for (i, pool) in config.pools.iter().enumerate() {
         let tls = pool.check.as_ref().and_then(|check| check.tls.as_ref());
         if let Some(Verify::File(path)) = tls.map(|tls| &tls.verify) {
-            files.push((At::Verify(i), "certificates", Some(path)));
+            files.push((
+                format!("pools[{i}].check.tls.verify"),
+                "certificates",
+                Some(path),
+            ));
         }
         if let Some(Discovery::File(path)) = &pool.discovery {
-            files.push((At::Discovery(i), "backends", Some(path)));
+            files.push((format!("pools[{i}].discover.file"), "backends", Some(path)));
         }
     }
     for (at, what, path) in files {
         if let Some(path) = path.filter(|path| is_missing(path)) {
             let path = path.display();
-            found.push((
-                at,
-                format!("the file of the {what}, `{path}`, does not exist"),
-            ));
+            let sentence = format!("the file of the {what}, `{path}`, does not exist");
+            found.push(Finding::at(at, sentence));
         }
     }
 }

@@ -1,11 +1,10 @@
-//! Values of RON, and how they are laid out: on one line where they fit.
+//! RON to be written, and how it is laid out: on one line where it fits.
 
 use std::fmt::Write;
-use std::path::Path;
 
 /// A value to be written.
 #[derive(Debug)]
-pub(super) enum Value {
+pub(super) enum Text {
     /// As it stands.
     Leaf(String),
     Fields(Fields),
@@ -14,79 +13,52 @@ pub(super) enum Value {
 
 /// Fields in parentheses.
 #[derive(Debug, Default)]
-pub(super) struct Fields(Vec<(&'static str, Value)>);
+pub(super) struct Fields(Vec<(&'static str, Text)>);
 
 impl Fields {
-    pub(super) fn with(mut self, name: &'static str, value: impl Into<Value>) -> Self {
-        self.0.push((name, value.into()));
-        self
-    }
-
     /// A field that may be left out.
-    pub(super) fn some(self, name: &'static str, value: Option<impl Into<Value>>) -> Self {
-        match value {
-            Some(value) => self.with(name, value),
-            None => self,
-        }
-    }
-
-    /// A field that is left out where it says nothing.
-    pub(super) fn unless(
-        self,
-        is_default: bool,
-        name: &'static str,
-        value: impl FnOnce() -> Value,
-    ) -> Self {
-        if is_default {
-            self
-        } else {
-            self.with(name, value())
-        }
-    }
-
-    /// A field that is left out where it is as it would be anyway.
-    pub(super) fn differs<T: PartialEq + Into<Value>>(
-        self,
-        name: &'static str,
-        value: T,
-        default: T,
-    ) -> Self {
-        self.some(name, (value != default).then_some(value))
-    }
-
-    /// The same behind one more field.
-    pub(super) fn led_by(mut self, name: &'static str, value: Value) -> Self {
-        self.0.insert(0, (name, value));
+    pub(super) fn some(mut self, name: &'static str, value: Option<Text>) -> Self {
+        self.0.extend(value.map(|value| (name, value)));
         self
+    }
+
+    /// These, and others behind them.
+    pub(super) fn and(mut self, others: Self) -> Self {
+        self.0.extend(others.0);
+        self
+    }
+
+    /// As a value: the only field alone, where it may stand for them all.
+    pub(super) fn or_bare(mut self, short: Option<&str>) -> Text {
+        match &*self.0 {
+            [(name, Text::Leaf(_))] if Some(*name) == short => self.0.remove(0).1,
+            _ => Text::Fields(self),
+        }
     }
 
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    pub(super) fn if_any(self) -> Option<Value> {
-        (!self.is_empty()).then_some(Value::Fields(self))
-    }
-
     /// The whole text of a file, a line for each field.
     pub(super) fn file(self) -> String {
         let mut text = String::new();
-        Value::Fields(self).tall(&mut text, 0);
+        Text::Fields(self).tall(&mut text, 0);
         text.push('\n');
         text
     }
 }
 
-impl Value {
+impl Text {
     /// A string. RON takes the escapes of Rust.
-    pub(super) fn text(text: &str) -> Self {
+    pub(super) fn quoted(text: &str) -> Self {
         Self::Leaf(format!("{text:?}"))
     }
 
     /// A string, or a byte string where the bytes are no text.
     pub(super) fn bytes(bytes: &[u8]) -> Self {
         match str::from_utf8(bytes) {
-            Ok(text) => Self::text(text),
+            Ok(text) => Self::quoted(text),
             Err(_) => Self::Leaf(format!("b\"{}\"", bytes.escape_ascii())),
         }
     }
@@ -101,6 +73,13 @@ impl Value {
 
     pub(super) fn list(items: impl Iterator<Item = Self>) -> Self {
         Self::List(items.collect())
+    }
+
+    /// On one line; none where there is nothing to be shown.
+    pub(super) fn shown(&self) -> Option<String> {
+        let mut text = String::new();
+        self.flat(&mut text);
+        Some(text).filter(|text| text != "None" && text != "()" && text != "\"\"")
     }
 
     /// Without line breaks.
@@ -162,30 +141,6 @@ impl Value {
     }
 }
 
-impl From<Fields> for Value {
-    fn from(fields: Fields) -> Self {
-        Self::Fields(fields)
-    }
-}
-
-impl From<&Path> for Value {
-    fn from(path: &Path) -> Self {
-        Self::text(&path.display().to_string())
-    }
-}
-
-macro_rules! as_it_shows {
-    ($($kind:ty),*) => {
-        $(impl From<$kind> for Value {
-            fn from(value: $kind) -> Self {
-                Self::Leaf(value.to_string())
-            }
-        })*
-    };
-}
-
-as_it_shows!(bool, u8, u16, u32);
-
 /// The name of a value that has one.
 pub(super) fn name_of<T: PartialEq>(all: &[(&'static str, T)], value: &T) -> &'static str {
     let found = all.iter().find(|(_, known)| known == value);
@@ -196,3 +151,6 @@ pub(super) fn name_of<T: PartialEq>(all: &[(&'static str, T)], value: &T) -> &'s
 
 const INDENT: usize = 4;
 const COLUMNS: usize = 100;
+
+#[cfg(test)]
+mod tests;

@@ -6,12 +6,16 @@ use std::path::PathBuf;
 
 use fastrand::Rng;
 
-use super::*;
+use std::num::NonZeroU32;
+use std::time::Duration;
+
 use crate::address::Address;
 use crate::config::{
-    AdminState, AllDown, Backend, Check, CheckTls, Discovery, Ejection, Expect, FirstTier, Group,
-    Hash, Initial, Key, LeastTime, OnDown, Persist, Pool, Predictive, Probe, ProxyHeader, Queue,
-    ScaleBy, Scaling, SecondTier, Strategy, TwoTier, Verify, parse,
+    ATTEMPTS, AccessLog, Admin, AdminHttp, AdminState, AllDown, Backend, Check, CheckTls, Config,
+    Defaults, Discovery, Ejection, Expect, FirstTier, Group, HISTOGRAM_LOG, HalfClose, Hash,
+    Initial, Key, LeastTime, Listener, LogFormat, LogSink, OnDown, Persist, Pool, Predictive,
+    Probe, ProxyHeader, Queue, ScaleBy, Scaling, SecondTier, Strategy, Timeouts, TwoTier, Verify,
+    parse,
 };
 use crate::origin::{Origins, Ports};
 use crate::peek::Field;
@@ -165,6 +169,11 @@ impl Chance<'_> {
         let pools: Vec<_> = (0..self.0.usize(1..4)).map(|i| self.pool(i)).collect();
         let default = Timeouts::default();
         let timeouts = self.timeouts();
+        let attempts = self.pick(&[ATTEMPTS, 2]);
+        let shared = Defaults {
+            attempts,
+            timeouts: self.pick(&[default, timeouts]),
+        };
         let listeners = (0..self.0.usize(1..4)).map(|i| {
             let bind = self.address(i);
             let own = self.timeouts();
@@ -200,6 +209,7 @@ impl Chance<'_> {
             reload_on_change: self.half(),
             admin: self.maybe(Self::admin),
             resolvers: (0..self.0.usize(..3)).map(|_| self.tcp()).collect(),
+            defaults: shared,
             listeners,
             pools,
         }

@@ -1,0 +1,106 @@
+//! Where the backends of a pool are found.
+
+use std::path::PathBuf;
+
+use super::codec::{Based, Codec, Leaf, Via, number, path, spelled};
+use super::reader::{At, Reader};
+use super::table::{Settings, Shape, settings};
+use super::values;
+
+/// Where a pool's backends are found, beside those that it names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Discovery {
+    /// Every address of a name (A and AAAA), with this port.
+    Dns {
+        /// The name.
+        name: String,
+        /// The port.
+        port: u16,
+    },
+    /// What the service records of a name say (SRV, RFC 2782): those of the best priority are
+    /// backends, the others backups.
+    Srv(String),
+    /// The lines of a file, read again when it changes: an address each, and behind commas what
+    /// `--to` takes too. `#` begins a comment.
+    File(PathBuf),
+}
+
+settings! {
+    #[derive(Clone, PartialEq)]
+    struct DiscoveryFile {
+        /// A name of the DNS, every address of which is a backend.
+        dns: Option<String> = None => dns_name().given();
+        /// The port of those addresses.
+        port: Option<u16> = None => number(values::PORT).given();
+        /// A name of the DNS, whose service records are the backends.
+        srv: Option<String> = None => dns_name().given();
+        /// A file with a line for each backend.
+        file: Option<PathBuf> = None => path().given();
+    }
+}
+
+fn dns_name() -> impl Leaf<Value = String> {
+    spelled(
+        "a name such as \"web.example.org\"",
+        values::discovered_name,
+        String::clone,
+    )
+}
+
+impl Shape for DiscoveryFile {
+    fn check(&self, at: At<'_>, reader: &mut Reader<'_>) {
+        let is_given = |name: &&str| at.value.field(name).is_some();
+        if ["dns", "srv", "file"]
+            .iter()
+            .filter(|name| is_given(name))
+            .count()
+            != 1
+        {
+            let sentence = "discover: one of `dns`, `srv` and `file` is wanted";
+            reader.mistake(&at.value.start(), sentence.to_owned());
+        }
+        match (is_given(&"dns"), at.value.field("port")) {
+            (true, None) => {
+                let sentence = "the field `port` is missing here";
+                reader.mistake(&at.value.start(), sentence.to_owned());
+            }
+            (false, Some(port)) => {
+                let sentence = "port: only `dns` has such a setting: the others name their ports";
+                reader.mistake(&port.span, sentence.to_owned());
+            }
+            (true, Some(_)) | (false, None) => {}
+        }
+    }
+}
+
+/// Where backends are found.
+pub(super) fn discovery() -> impl Codec<Value = Discovery> {
+    Via {
+        expected: "a group such as (dns: \"NAME\", port: 80)",
+        from: |file: DiscoveryFile, _| {
+            let dns = file.dns.zip(file.port);
+            let dns = dns.map(|(name, port)| Discovery::Dns { name, port });
+            let srv = file.srv.map(Discovery::Srv);
+            // What is refused keeps its place, so that no backends are missed.
+            let found = dns.or(srv).or_else(|| file.file.map(Discovery::File));
+            Some(found.unwrap_or_else(Discovery::based))
+        },
+        to: |discovery| {
+            let mut file = DiscoveryFile::base();
+            match discovery.clone() {
+                Discovery::Dns { name, port } => {
+                    (file.dns, file.port) = (Some(name), Some(port));
+                }
+                Discovery::Srv(name) => file.srv = Some(name),
+                Discovery::File(path) => file.file = Some(path),
+            }
+            file
+        },
+    }
+}
+
+impl Based for Discovery {
+    fn based() -> Self {
+        Self::Srv(String::new())
+    }
+}

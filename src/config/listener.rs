@@ -1,0 +1,174 @@
+//! Listeners: where clients connect to.
+
+use std::num::NonZeroU32;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::codec::{
+    Codec, Facts, Leaf, duration, group, name, named, number, required, spelled, text,
+};
+use super::reader::{Around, At, Reader};
+use super::table::{Shape, settings};
+use super::text::Text;
+use super::values::{self, did_you_mean};
+use crate::address::Address;
+
+settings! {
+    /// A bound address and the pool behind it.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct Listener {
+        /// Unique among listeners; the address when the file names none.
+        pub name: String = String::new() => name();
+        /// Where it listens.
+        pub bind: Address = stand_in() => required(spelled(
+            "an address: host:port, [IPv6]:port or unix:/path",
+            |text| Ok(text.parse()?),
+            Address::to_string,
+        ));
+        /// Index into [`Config::pools`](super::Config::pools); in the file, the name of the pool.
+        pub pool: usize = usize::MAX => required(PoolName);
+        /// Client connections of this listener over all workers; `None`: no limit of its own.
+        pub max_connections: Option<NonZeroU32> = None => number(values::CONNECTIONS).or("off");
+        /// Connect attempts per session, each on another backend while there is one. 1 to 16.
+        /// Beyond them backends that refuse at once are passed over, unless it is 1; 16 attempts
+        /// in all.
+        pub attempts: u8 = ATTEMPTS => number(values::ATTEMPTS);
+        /// What an end of one direction means.
+        pub half_close: HalfClose = HalfClose::Relay
+            => named("half-close setting", &HalfClose::ALL);
+        /// Deadlines of its sessions.
+        pub timeouts: Timeouts = Timeouts::default() => group();
+    }
+}
+
+settings! {
+    /// What listeners have in common: each may set its own.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct Defaults {
+        /// Connect attempts of a session.
+        pub attempts: u8 = ATTEMPTS => number(values::ATTEMPTS);
+        /// Deadlines of sessions.
+        pub timeouts: Timeouts = Timeouts::default() => group();
+    }
+}
+
+settings! {
+    /// The deadlines of a session.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct Timeouts {
+        /// One connect attempt.
+        pub connect: Duration = Duration::from_secs(5) => duration(values::CONNECT);
+        /// No byte in either direction; `None`: never.
+        pub idle: Option<Duration> = Some(Duration::from_secs(600))
+            => duration(values::DEADLINE).or("off");
+        /// No byte since one direction ended while the other goes on.
+        pub half_closed: Duration = Duration::from_secs(30) => duration(values::DEADLINE);
+        /// The whole session; `None`: never.
+        pub session: Option<Duration> = None => duration(values::DEADLINE).or("off");
+        /// A client's first bytes, where a backend is selected by them, 1 ms to 1 min.
+        pub peek: Duration = Duration::from_secs(3) => duration(values::PEEK);
+    }
+}
+
+/// What becomes of a session one direction of which has ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum HalfClose {
+    /// The end is relayed, and the other direction goes on.
+    #[default]
+    Relay,
+    /// What has arrived is delivered, then both connections are closed.
+    End,
+}
+
+impl HalfClose {
+    /// Both, with the names that the configuration knows them by.
+    pub const ALL: [(&'static str, Self); 2] = [("relay", Self::Relay), ("end", Self::End)];
+}
+
+impl Shape for Listener {
+    fn implied(&self, default: &Self) -> Self {
+        Self {
+            name: self.bind.to_string(),
+            ..default.clone()
+        }
+    }
+
+    fn within(base: Self, around: &Around) -> Self {
+        Self {
+            attempts: around.defaults.attempts,
+            timeouts: around.defaults.timeouts,
+            ..base
+        }
+    }
+}
+
+impl Shape for Defaults {}
+impl Shape for Timeouts {}
+
+super::table::defaults!(Defaults, Timeouts);
+
+/// What listeners leave out. It is read before them.
+pub(super) struct Shared;
+
+impl Codec for Shared {
+    type Value = Defaults;
+
+    fn read<'a>(
+        &self,
+        at: At<'a>,
+        reader: &mut Reader<'a>,
+        default: &Defaults,
+    ) -> Option<Defaults> {
+        let read = group().read(at, reader, default)?;
+        reader.around.defaults = read;
+        Some(read)
+    }
+
+    fn write(&self, value: &Defaults, default: &Defaults, around: &Around) -> Text {
+        group().write(value, default, around)
+    }
+
+    fn facts(&self) -> Facts {
+        group::<Defaults>().facts()
+    }
+}
+
+/// A pool, by its name.
+struct PoolName;
+
+impl Codec for PoolName {
+    type Value = usize;
+
+    fn read<'a>(&self, at: At<'a>, reader: &mut Reader<'a>, _: &usize) -> Option<usize> {
+        let name = reader.take(at, text(at))?;
+        let pools = &reader.around.pools;
+        let found = pools.iter().position(|pool| pool == name);
+        // Without any pool, that is the mistake to report.
+        if found.is_none() && !pools.is_empty() {
+            let hint = did_you_mean(name, pools.iter().map(String::as_str));
+            let sentence = format!("pool: there is no pool called `{name}`{hint}");
+            reader.mistake(&at.value.span, sentence);
+        }
+        found
+    }
+
+    fn write(&self, value: &usize, _: &usize, around: &Around) -> Text {
+        let name = around.pools.get(*value);
+        Text::quoted(name.map_or("", String::as_str))
+    }
+
+    fn facts(&self) -> Facts {
+        Facts::leaf(
+            "the name of a pool".to_owned(),
+            serde_json::json!({ "type": "string" }),
+        )
+    }
+}
+
+/// Stands in for a refused address; no address that is read equals it.
+pub(super) fn stand_in() -> Address {
+    Address::Unix(PathBuf::new())
+}
+
+/// Connect attempts of a session when nothing else is said.
+pub const ATTEMPTS: u8 = 3;

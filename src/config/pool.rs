@@ -1,0 +1,185 @@
+//! Pools: the backends behind listeners, and how one of them is selected.
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use super::availability::OnDownCodec;
+use super::check_file::CheckCodec;
+use super::codec::{
+    Leaf, duration, group, group_or_off, groups, list, name, named, number, or_off, required,
+    spelled,
+};
+use super::discovery::discovery;
+use super::reader::{At, Reader};
+use super::strategy_file::{PersistCodec, strategy};
+use super::table::{Shape, settings};
+use super::values::{self, ValueError};
+use super::{
+    AllDown, Backend, Check, Discovery, Ejection, Group, OnDown, Persist, Queue, Scaling, Strategy,
+};
+use crate::origin::Origins;
+
+settings! {
+    /// A set of backends and the way one of them is selected.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct Pool {
+        /// Unique among pools.
+        pub name: String = String::new() => required(name());
+        /// How a backend is selected.
+        pub strategy: Strategy = Strategy::default();
+            @strategy => strategy(), Self::strategy_in_file, Self::put_strategy;
+        /// Which clients come back to the backend that they had; `None`: nobody.
+        pub persist: Option<Persist> = None;
+            @persist => PersistCodec, Self::persist_in_file, Self::put_persist;
+        /// Connections to all its backends, over all workers; `None`: no limit.
+        pub max_connections: Option<NonZeroU32> = None => number(values::CONNECTIONS).or("off");
+        /// Addresses and ports of this machine that connections to its backends begin at.
+        pub origins: Origins = Origins::default();
+            @source
+            /// Addresses of this machine that connections to backends begin at, each in turn.
+            => list(spelled("an IP address", values::source_address, ToString::to_string)),
+                |pool: &Self| pool.origins.addresses.clone(),
+                |pool: &mut Self, addresses| pool.origins.addresses = addresses;
+            @source_ports
+            /// Their local ports, a part of net.ipv4.ip_local_port_range.
+            => spelled(
+                    "a range of ports such as \"40000-49999\", or \"auto\"",
+                    values::source_ports,
+                    |ports| ports.map_or_else(|| "auto".to_owned(), |ports| ports.to_string()),
+                ),
+                |pool: &Self| pool.origins.ports,
+                |pool: &mut Self, ports| pool.origins.ports = ports;
+        /// Where clients wait while every backend is full.
+        pub queue: Queue = Queue::default() => group();
+        /// How its backends are probed; `None`: they are not.
+        pub check: Option<Check> = None => CheckCodec;
+        /// When real sessions take a backend out; `None`: never.
+        pub ejection: Option<Ejection> = Some(Ejection::default())
+            => group_or_off("(failures: 5)");
+        /// With fewer usable backends than this share of those that are ready, in percent, all that
+        /// are ready are balanced over. 0 to 100; 0: never; `None`: by the kind of check, as
+        /// [`Self::panics_below`] says.
+        pub panic_below: Option<u8> = None => number(values::PERCENT).or("auto");
+        /// What becomes of it when none is usable; `None`: by the kind of check, as
+        /// [`Self::fails_open`] and [`Self::takes_ejected`] say.
+        pub all_down: Option<AllDown> = None => named("answer", &AllDown::ALL).or("auto");
+        /// How long a backend that returns takes to its full share; `None`: none.
+        pub slow_start: Option<Duration> = None => duration(values::SLOW_START).or("off");
+        /// What becomes of the sessions of a backend that goes down.
+        pub on_down: OnDown = OnDown::Keep => OnDownCodec;
+        /// Where more backends are found.
+        pub discovery: Option<Discovery> = None;
+            @discover => or_off("(dns: \"NAME\", port: 80)", discovery()),
+                |pool: &Self| pool.discovery.clone(),
+                |pool: &mut Self, discovery| pool.discovery = discovery;
+        /// How it grows and shrinks by its reserve.
+        pub scaling: Option<Scaling> = None => group_or_off("(high: 100)");
+        /// At least one that is not of the reserve, but where they are discovered. Those of the
+        /// reserve stand behind the others.
+        pub backends: Vec<Backend> = Vec::new();
+            @backends => groups(), |pool: &Self| pool.members(false),
+                |pool: &mut Self, members| pool.put_members(false, members);
+            @reserve
+            /// Backends that wait until the pool grows.
+            => groups(), |pool: &Self| pool.members(true),
+                |pool: &mut Self, members| pool.put_members(true, members);
+    }
+}
+
+impl Shape for Pool {
+    fn check(&self, at: At<'_>, reader: &mut Reader<'_>) {
+        if self.strategy == Strategy::StickyRoundRobin
+            && let Some(persist) = at.value.field("persist")
+        {
+            let error = ValueError::PersistsAlready(self.strategy.clone());
+            reader.mistake(&persist.span, format!("persist: {error}"));
+        }
+    }
+}
+
+impl Pool {
+    /// The backend of this name.
+    #[must_use]
+    pub fn backend(&self, name: &str) -> Option<&Backend> {
+        self.backends.iter().find(|backend| backend.name == name)
+    }
+
+    /// A pool of which only the name and the backends are said.
+    #[must_use]
+    pub fn of(name: impl Into<String>, backends: Vec<Backend>) -> Self {
+        Self {
+            name: name.into(),
+            backends,
+            ..<Self as super::table::Settings>::base()
+        }
+    }
+
+    /// Fills in what follows from other settings: the persistence of `sticky_round_robin`, and the
+    /// groups of `two_tier` with their weights.
+    pub(super) fn complete(&mut self) {
+        if self.strategy == Strategy::StickyRoundRobin {
+            self.persist.get_or_insert_default();
+        }
+        let of_backends = Group::of(&self.backends);
+        if let Strategy::TwoTier(tiers) = &mut self.strategy {
+            if tiers.groups.is_empty() {
+                tiers.groups = of_backends;
+                return;
+            }
+            for group in tiers.groups.iter_mut().filter(|group| group.weight == 0) {
+                let same = of_backends.iter().find(|its| its.name == group.name);
+                group.weight = same.map_or(1, |its| its.weight);
+            }
+        }
+    }
+
+    /// The strategy with the persistence that is part of it; what follows from the backends is
+    /// left out.
+    fn strategy_in_file(&self) -> (Strategy, Option<Persist>) {
+        let mut strategy = self.strategy.clone();
+        if let Strategy::TwoTier(tiers) = &mut strategy {
+            let of_backends = Group::of(&self.backends);
+            if tiers.groups == of_backends {
+                tiers.groups.clear();
+            }
+            for group in &mut tiers.groups {
+                if of_backends.contains(group) {
+                    group.weight = 0;
+                }
+            }
+        }
+        let is_sticky = strategy == Strategy::StickyRoundRobin;
+        (strategy, self.persist.clone().filter(|_| is_sticky))
+    }
+
+    fn put_strategy(&mut self, (strategy, persist): (Strategy, Option<Persist>)) {
+        self.strategy = strategy;
+        self.put_persist(persist);
+    }
+
+    fn persist_in_file(&self) -> Option<Persist> {
+        let is_sticky = self.strategy == Strategy::StickyRoundRobin;
+        self.persist.clone().filter(|_| !is_sticky)
+    }
+
+    /// The strategy or the setting may say it, and the other then says nothing.
+    fn put_persist(&mut self, persist: Option<Persist>) {
+        self.persist = persist.or_else(|| self.persist.take());
+    }
+
+    fn members(&self, of_reserve: bool) -> Vec<Backend> {
+        let members = self.backends.iter();
+        let members = members.filter(|backend| backend.reserve == of_reserve);
+        members.cloned().collect()
+    }
+
+    fn put_members(&mut self, of_reserve: bool, mut members: Vec<Backend>) {
+        for backend in &mut members {
+            backend.reserve = of_reserve;
+        }
+        self.backends
+            .retain(|backend| backend.reserve != of_reserve);
+        self.backends.extend(members);
+        self.backends.sort_by_key(|backend| backend.reserve);
+    }
+}

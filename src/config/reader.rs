@@ -1,0 +1,205 @@
+//! Reads the settings of a tree, and collects what is wrong with them.
+
+use super::error::Mistake;
+use super::source::Source;
+use super::table::{Defaults, Settings, Shape};
+use super::tokens::Span;
+use super::tree::{Kind, Value};
+use super::values::{ValueError, did_you_mean, one_of};
+
+/// A value to be read, and what its author calls it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct At<'a> {
+    pub(super) value: &'a Value,
+    /// The name of its field.
+    pub(super) name: &'a str,
+    /// As it was written.
+    pub(super) written: &'a str,
+    /// It is an item of the list of that name.
+    pub(super) is_item: bool,
+}
+
+impl<'a> At<'a> {
+    /// The value, when it is a string.
+    pub(super) fn text(&self) -> Option<&'a str> {
+        if let Kind::Text(text) = &self.value.kind {
+            Some(text)
+        } else {
+            None
+        }
+    }
+
+    /// It is not what may stand there.
+    pub(super) fn not(&self, wanted: &str) -> ValueError {
+        ValueError::not(self.written, wanted)
+    }
+}
+
+/// What the settings of a file depend on beside themselves.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Around {
+    /// What listeners leave out.
+    pub(super) defaults: Defaults,
+    /// The names of the pools, in order.
+    pub(super) pools: Vec<String>,
+}
+
+/// The mistakes found so far.
+pub(super) struct Reader<'a> {
+    source: &'a Source,
+    pub(super) around: Around,
+    mistakes: Vec<(Span, String)>,
+    /// Names or brackets are wrong, so that what seems to be missing may only be misplaced.
+    is_misshapen: bool,
+}
+
+impl<'a> Reader<'a> {
+    pub(super) fn new(source: &'a Source, around: Around) -> Self {
+        Self {
+            source,
+            around,
+            mistakes: Vec::new(),
+            is_misshapen: false,
+        }
+    }
+
+    /// A value of the text.
+    pub(super) fn at(&self, value: &'a Value, name: &'a str) -> At<'a> {
+        At {
+            value,
+            name,
+            written: &self.source.text()[value.span.clone()],
+            is_item: false,
+        }
+    }
+
+    pub(super) fn mistake(&mut self, span: &Span, sentence: String) {
+        self.mistakes.push((span.clone(), sentence));
+    }
+
+    /// Brackets, or the name of a field, are wrong.
+    pub(super) fn misshapen(&mut self, span: &Span, sentence: String) {
+        self.is_misshapen = true;
+        self.mistake(span, sentence);
+    }
+
+    pub(super) fn is_misshapen(&self) -> bool {
+        self.is_misshapen
+    }
+
+    /// Whether a mistake in this value was found.
+    pub(super) fn refused(&self, span: &Span) -> bool {
+        let mut places = self.mistakes.iter();
+        places.any(|(at, _)| span.start <= at.start && at.end <= span.end)
+    }
+
+    /// What a value is, or the mistake that it is none.
+    pub(super) fn take<T>(&mut self, at: At<'_>, read: Result<T, ValueError>) -> Option<T> {
+        read.inspect_err(|error| {
+            let sentence = match at.name {
+                "" => error.to_string(),
+                name => format!("{name}: {error}"),
+            };
+            self.mistake(&at.value.span, sentence);
+        })
+        .ok()
+    }
+
+    /// Reads a group, or the bare value that stands for it.
+    pub(super) fn group<T: Settings>(&mut self, at: At<'a>, default: &T) -> Option<T> {
+        if let Kind::Group(_) = at.value.kind {
+            self.known(at, &T::names());
+            return Some(self.fields(at, default));
+        }
+        let Some(short) = T::SHORT else {
+            self.misshapen(&at.value.span, super::syntax::GROUP.to_owned());
+            return None;
+        };
+        if let (Some(wanted), None) = (T::WANTED, at.text()) {
+            return self.take(at, Err(at.not(wanted)));
+        }
+        let mut group = default.clone();
+        let name = if at.is_item { short } else { at.name };
+        let at = At {
+            name,
+            is_item: false,
+            ..at
+        };
+        for setting in T::TABLE.iter().filter(|setting| setting.name == short) {
+            (setting.read)(at, self, &mut group);
+        }
+        Some(self.implied(group, default, |name| name == short))
+    }
+
+    /// Refuses fields of other names, and a second one of a name.
+    pub(super) fn known(&mut self, at: At<'_>, names: &[&str]) {
+        for (i, field) in at.value.fields().iter().enumerate() {
+            let (name, span) = (&*field.name, &field.name_span);
+            if !names.contains(&name) {
+                self.misshapen(span, unknown_field(name, names));
+            } else if at.value.fields()[..i].iter().any(|one| one.name == name) {
+                self.misshapen(span, format!("the field `{name}` is given twice"));
+            }
+        }
+    }
+
+    /// Reads those fields of a group that are its settings; the others may be another table's.
+    pub(super) fn fields<T: Settings>(&mut self, at: At<'a>, default: &T) -> T {
+        let mut group = default.clone();
+        for setting in T::TABLE {
+            if let Some(value) = at.value.field(setting.name) {
+                let field = self.at(value, setting.name);
+                (setting.read)(field, self, &mut group);
+            } else if (setting.is_required)() && !self.is_misshapen {
+                let sentence = format!("the field `{}` is missing here", setting.name);
+                self.mistake(&at.value.start(), sentence);
+            }
+        }
+        let group = self.implied(group, default, |name| at.value.field(name).is_some());
+        group.check(at, self);
+        group
+    }
+
+    /// Fills in what follows from the settings that are given.
+    fn implied<T: Settings>(
+        &self,
+        mut group: T,
+        default: &T,
+        is_given: impl Fn(&str) -> bool,
+    ) -> T {
+        let implied = Shape::implied(&group, default);
+        for setting in T::TABLE.iter().filter(|setting| !is_given(setting.name)) {
+            (setting.copy)(&mut group, &implied);
+        }
+        group
+    }
+
+    /// All mistakes, in source order.
+    pub(super) fn into_mistakes(mut self) -> Vec<Mistake> {
+        self.mistakes.sort_by_key(|(span, _)| span.start);
+        // Each is shown with its line, which may be the whole file.
+        if self.mistakes.len() > MISTAKES_MAX {
+            let more = self.mistakes.len() - MISTAKES_MAX;
+            self.mistakes.truncate(MISTAKES_MAX + 1);
+            if let Some((_, sentence)) = self.mistakes.last_mut() {
+                *sentence = format!("{more} more mistakes follow from here on");
+            }
+        }
+        let said = self.mistakes.iter();
+        said.map(|(span, sentence)| Mistake::new(self.source, span, sentence))
+            .collect()
+    }
+}
+
+fn unknown_field(found: &str, expected: &[&str]) -> String {
+    let hint = did_you_mean(found, expected.iter().copied());
+    if hint.is_empty() {
+        let names = one_of(expected);
+        format!("the field `{found}` is unknown: {names} may stand here")
+    } else {
+        format!("the field `{found}` is unknown{hint}")
+    }
+}
+
+/// Mistakes that are shown one by one.
+const MISTAKES_MAX: usize = 100;

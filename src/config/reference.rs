@@ -1,0 +1,73 @@
+//! The reference of all settings, made of their tables.
+
+use std::fmt::Write;
+
+use super::Config;
+use super::reader::Around;
+use super::table::Settings;
+
+/// A setting, for who looks it up.
+pub(super) struct Row {
+    /// With the groups that it is in.
+    pub(super) path: String,
+    about: String,
+    expected: String,
+    pub(super) default: Option<String>,
+    waits: bool,
+    is_required: bool,
+}
+
+/// The settings of a group, each followed by those of the group that it is.
+pub(super) fn rows<T: Settings>(path: &str) -> Vec<Row> {
+    let mut rows = Vec::new();
+    let around = Around::default();
+    for setting in T::TABLE {
+        let facts = (setting.facts)();
+        let path = match path {
+            "" => setting.name.to_owned(),
+            path => format!("{path}.{}", setting.name),
+        };
+        let is_required = (setting.is_required)();
+        let default = (setting.default)(&T::base(), &around);
+        rows.push(Row {
+            about: setting.sentence(),
+            expected: facts.expected,
+            default: default.filter(|_| !is_required),
+            waits: facts.waits,
+            is_required,
+            path: path.clone(),
+        });
+        rows.extend((facts.rows)(&path));
+    }
+    rows
+}
+
+/// The JSON schema of a configuration, as far as one setting alone decides.
+#[must_use]
+pub fn schema() -> serde_json::Value {
+    super::table::schema::<Config>()
+}
+
+/// Every setting: its name, what it is, what may be written, its default, and whether a change
+/// takes a restart.
+#[must_use]
+pub fn reference() -> String {
+    let mut text = String::new();
+    for row in rows::<Config>("") {
+        let _ = writeln!(text, "{}", row.path);
+        let _ = writeln!(text, "    {}", row.about);
+        let _ = write!(text, "    {}", row.expected);
+        if row.is_required {
+            text.push_str("; required");
+        }
+        if let Some(default) = row.default {
+            let _ = write!(text, "; default {default}");
+        }
+        text.push_str(if row.waits {
+            "; takes a restart\n"
+        } else {
+            "\n"
+        });
+    }
+    text
+}

@@ -1,0 +1,360 @@
+//! What must be right across settings: rules over a configuration, wherever it comes from.
+//!
+//! A file, flags and changes of a running balancer go through the same rules. Each names the
+//! setting that breaks it by its path, which a file has a place for.
+
+use std::collections::HashMap;
+
+use super::listener::stand_in;
+use super::source::Source;
+use super::strategy::SUBSET;
+use super::tokens::Span;
+use super::tree::Place;
+use super::values::{did_you_mean, written};
+use super::{Backend, Config, FirstTier, Group, Listener, Pool, Strategy, TwoTier};
+
+/// Something that is wrong, or likely to hurt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Finding {
+    /// The setting, such as `pools[0].check.timeout`.
+    path: String,
+    /// Another, where that one is not given.
+    otherwise: Option<String>,
+    /// It is about the whole group or list, and shown where that begins.
+    at_start: bool,
+    /// The setting that it clashes with.
+    first: Option<String>,
+    /// Settings without which nothing can be said.
+    needs: Option<String>,
+    pub(super) sentence: String,
+}
+
+impl Finding {
+    pub(super) fn at(path: impl Into<String>, sentence: impl Into<String>) -> Self {
+        Self {
+            path: path.into(),
+            otherwise: None,
+            at_start: false,
+            first: None,
+            needs: None,
+            sentence: sentence.into(),
+        }
+    }
+
+    fn start(path: impl Into<String>, sentence: impl Into<String>) -> Self {
+        Self {
+            at_start: true,
+            ..Self::at(path, sentence)
+        }
+    }
+
+    pub(super) fn otherwise(self, path: impl Into<String>) -> Self {
+        let otherwise = Some(path.into());
+        Self { otherwise, ..self }
+    }
+
+    fn clashing(self, first: impl Into<String>) -> Self {
+        let first = Some(first.into());
+        Self { first, ..self }
+    }
+
+    fn needing(self, path: impl Into<String>) -> Self {
+        let needs = Some(path.into());
+        Self { needs, ..self }
+    }
+
+    /// Where it is shown in a file.
+    pub(super) fn span(&self, source: &Source) -> Span {
+        let place = |path: &str| source.root().place(path);
+        let otherwise = self.otherwise.as_deref().map(place);
+        match (place(&self.path), otherwise) {
+            (Place::Missing(_), Some(Place::Found(other))) => other.span.clone(),
+            (Place::Found(value), _) if !self.at_start => value.span.clone(),
+            (Place::Found(group) | Place::Missing(group), _) => group.start(),
+        }
+    }
+
+    /// The sentence, with the place that it clashes with.
+    pub(super) fn told(&self, source: &Source) -> String {
+        let Some(first) = &self.first else {
+            return self.sentence.clone();
+        };
+        let first = Self::at(first, "").otherwise_like(self).span(source);
+        let first = source.place(&first);
+        format!(
+            "{}: the first is at {}:{}",
+            self.sentence, first.line, first.column
+        )
+    }
+
+    /// A name that is not given is that of the same other setting.
+    fn otherwise_like(self, other: &Self) -> Self {
+        let last = |path: &str| path.rsplit_once('.').map(|(_, last)| last.to_owned());
+        match (&other.otherwise, self.path.rsplit_once('.')) {
+            (Some(otherwise), Some((group, _))) => {
+                let path = format!("{group}.{}", last(otherwise).unwrap_or_default());
+                self.otherwise(path)
+            }
+            _ => self,
+        }
+    }
+
+    /// Whether a mistake in the settings that it is about was found before.
+    pub(super) fn is_known(&self, source: &Source, refused: impl Fn(&Span) -> bool) -> bool {
+        let paths = [Some(&self.path), self.first.as_ref(), self.needs.as_ref()];
+        let otherwise = self.otherwise.as_ref();
+        let mut paths = paths.into_iter().flatten().chain(otherwise);
+        paths.any(|path| match source.root().place(path) {
+            Place::Found(value) => refused(&value.span),
+            Place::Missing(_) => false,
+        })
+    }
+}
+
+/// What is wrong with a configuration.
+pub(super) fn of_config(config: &Config) -> Vec<Finding> {
+    let mut found = Vec::new();
+    if config.listeners.is_empty() {
+        found.push(Finding::start(
+            "listeners",
+            "listeners: at least one is wanted",
+        ));
+    }
+    if config.pools.is_empty() {
+        found.push(Finding::start("pools", "pools: at least one is wanted"));
+    }
+    if let Some(admin) = &config.admin {
+        if admin.socket.is_none() && admin.http.is_none() {
+            let sentence = "admin: it is served nowhere: write admin: \"off\", or give `http`";
+            found.push(Finding::start("admin", sentence));
+        }
+        let http = admin.http.as_ref();
+        if http.is_some_and(|http| http.read_token.is_none() && http.write_token.is_none()) {
+            let sentence = "http: a token is wanted: give the file of `read_token`, of \
+                            `write_token` or of both";
+            // Where neither is given, that is where the group begins.
+            let token = Finding::at("admin.http.read_token", sentence);
+            found.push(token.otherwise("admin.http.write_token"));
+        }
+    }
+    listeners(&config.listeners, &mut found);
+    let names = config.pools.iter().enumerate();
+    let names = names.map(|(i, pool)| (format!("pools[{i}].name"), &*pool.name));
+    unique("two pools are called", names, &mut found);
+    for (i, pool) in config.pools.iter().enumerate() {
+        of_pool(&format!("pools[{i}]"), pool, &mut found);
+    }
+    found
+}
+
+/// What is wrong with a pool, whose path this is.
+pub(super) fn of_pool(path: &str, pool: &Pool, found: &mut Vec<Finding>) {
+    backends(path, pool, found);
+    let addresses = pool.origins.addresses.iter().map(ToString::to_string);
+    let addresses: Vec<_> = addresses.collect();
+    let sources = addresses.iter().enumerate();
+    let sources = sources.map(|(i, source)| (format!("{path}.source[{i}]"), &**source));
+    unique("source: listed twice:", sources, found);
+    if let Strategy::TwoTier(tiers) = &pool.strategy {
+        two_tier(path, pool, tiers, found);
+    }
+    if let Some(ejection) = pool.ejection.filter(|its| its.max < its.base) {
+        let (max, base) = (written(ejection.max), written(ejection.base));
+        let sentence = format!("max: `{max}` is less than the first ejection, {base}");
+        found.push(Finding::at(format!("{path}.ejection.max"), sentence));
+    }
+    if let Some(check) = &pool.check
+        && check.timeout > check.shortest_interval()
+    {
+        let (timeout, shortest) = (written(check.timeout), written(check.shortest_interval()));
+        let sentence =
+            format!("timeout: `{timeout}` is longer than the time to the next probe, {shortest}");
+        found.push(Finding::at(format!("{path}.check.timeout"), sentence));
+    }
+    if let Some(scaling) = pool.scaling.as_ref().filter(|its| its.low > its.high / 2) {
+        let sentence = format!(
+            "low: `{}` is more than half of high, {}: the pool would grow and shrink in turn",
+            scaling.low, scaling.high
+        );
+        found.push(Finding::at(format!("{path}.scaling.low"), sentence));
+    }
+}
+
+fn listeners(listeners: &[Listener], found: &mut Vec<Finding>) {
+    let mut names = Vec::new();
+    for (i, listener) in listeners.iter().enumerate() {
+        if listener.bind == stand_in() {
+            continue;
+        }
+        let mut earlier = listeners[..i].iter().enumerate();
+        let overlap = earlier.find_map(|(j, first)| Some((j, first.bind.overlap(&listener.bind)?)));
+        if let Some((j, (wide, narrow))) = overlap {
+            let shared = if wide == narrow {
+                format!("`{narrow}`")
+            } else {
+                format!("`{narrow}`, which `{wide}` includes")
+            };
+            let sentence = format!("two listeners share the address {shared}");
+            let clash = Finding::at(format!("listeners[{i}].bind"), sentence);
+            found.push(clash.clashing(format!("listeners[{j}].bind")));
+        }
+        // The name of a second listener on one address needs no complaint of its own.
+        if overlap.is_none_or(|(_, (wide, narrow))| wide != narrow) {
+            names.push((i, &*listener.name));
+        }
+    }
+    let names = names.into_iter();
+    let names = names.map(|(i, name)| (format!("listeners[{i}].name"), name));
+    let before = found.len();
+    unique("two listeners are called", names, found);
+    or_else(&mut found[before..], "name", "bind");
+}
+
+/// What gives a name where none is given.
+fn or_else(found: &mut [Finding], name: &str, otherwise: &str) {
+    for finding in found {
+        if let Some(group) = finding.path.strip_suffix(name) {
+            finding.otherwise = Some(format!("{group}{otherwise}"));
+        }
+    }
+}
+
+/// Refuses what an earlier one has already: `what` says what they share.
+fn unique<'a>(what: &str, all: impl Iterator<Item = (String, &'a str)>, found: &mut Vec<Finding>) {
+    let mut seen: HashMap<&str, String> = HashMap::new();
+    for (path, shared) in all.filter(|(_, shared)| !shared.is_empty()) {
+        if let Some(first) = seen.get(shared) {
+            found.push(Finding::at(path, format!("{what} `{shared}`")).clashing(first));
+        } else {
+            seen.insert(shared, path);
+        }
+    }
+}
+
+fn backends(path: &str, pool: &Pool, found: &mut Vec<Finding>) {
+    let at = format!("{path}.backends");
+    let count = pool.backends.len();
+    if count > BACKENDS_MAX {
+        let sentence = format!("backends: {count} are too many: at most {BACKENDS_MAX}");
+        found.push(Finding::start(&at, sentence));
+    }
+    let mut declared = pool.backends.iter().filter(|one| !one.reserve).peekable();
+    // Those that are discovered may be all.
+    if pool.discovery.is_none() && declared.peek().is_none() {
+        found.push(Finding::start(&at, "backends: at least one is wanted"));
+    } else if pool.discovery.is_none() && declared.all(|one| one.weight == 0) {
+        let sentence = "backends: every weight is 0, so that none is ever selected";
+        found.push(Finding::start(&at, sentence));
+    }
+    let has_reserve = pool.backends.last().is_some_and(|last| last.reserve);
+    let scaling = format!("{path}.scaling");
+    if pool.scaling.is_some() && !has_reserve {
+        let sentence = "scaling: there is no `reserve` of backends to grow by";
+        found.push(Finding::start(&scaling, sentence));
+    } else if pool.scaling.is_none() && has_reserve {
+        let sentence = "reserve: without `scaling` it is never brought in";
+        found.push(Finding::start(format!("{path}.reserve"), sentence).needing(&scaling));
+    }
+    let members: Vec<_> = members(path, pool).collect();
+    let before = found.len();
+    let names = members
+        .iter()
+        .map(|(at, one)| (format!("{at}.name"), &*one.name));
+    unique("two backends of the pool are called", names, found);
+    or_else(&mut found[before..], "name", "address");
+    let named_twice: Vec<_> = found[before..].iter().map(|one| one.path.clone()).collect();
+    let mut seen = HashMap::new();
+    for (at, backend) in &members {
+        let path = format!("{at}.address");
+        let Some(first) = seen.insert(backend.target(), path.clone()) else {
+            continue;
+        };
+        if !named_twice.contains(&format!("{at}.name")) {
+            let target = backend.target();
+            let sentence = format!("two backends of the pool are at the address `{target}`");
+            found.push(Finding::at(path, sentence).clashing(first));
+        }
+    }
+}
+
+/// The backends that have an address, with their paths.
+fn members<'a>(path: &str, pool: &'a Pool) -> impl Iterator<Item = (String, &'a Backend)> {
+    let declared = pool.backends.iter().filter(|one| !one.reserve).count();
+    let all = pool.backends.iter().enumerate();
+    let all = all.filter(|(_, backend)| backend.address != stand_in());
+    all.map(move |(i, backend)| {
+        let at = match i.checked_sub(declared) {
+            None => format!("{path}.backends[{i}]"),
+            Some(i) => format!("{path}.reserve[{i}]"),
+        };
+        (at, backend)
+    })
+}
+
+fn two_tier(path: &str, pool: &Pool, tiers: &TwoTier, found: &mut Vec<Finding>) {
+    let groups = &tiers.groups;
+    let strategy = format!("{path}.strategy");
+    match &tiers.first {
+        FirstTier::Hash { subset, .. } if !groups.is_empty() && *subset != SUBSET => {
+            let sentence = "subset: the key picks one of the groups: leave `subset` out";
+            found.push(Finding::at(format!("{strategy}.subset"), sentence));
+        }
+        first @ (FirstTier::Weight | FirstTier::Priority) if groups.is_empty() => {
+            let sentence = format!(
+                "first: `{}` picks a group: say with each backend which it is in, such as \
+                 group: \"a\"",
+                first.name()
+            );
+            let needed = format!("{strategy}.groups");
+            found.push(Finding::at(format!("{strategy}.first"), sentence).needing(needed));
+        }
+        FirstTier::Hash { .. } | FirstTier::Weight | FirstTier::Priority => {}
+    }
+    let names = groups.iter().enumerate();
+    let names = names.map(|(i, group)| (format!("{strategy}.groups[{i}].name"), &*group.name));
+    unique("two groups of the pool are called", names, found);
+    let members: Vec<_> = members(path, pool).collect();
+    if members.iter().any(|(_, one)| one.group.is_some()) {
+        for (at, _) in members.iter().filter(|(_, one)| one.group.is_none()) {
+            let sentence = "the field `group` is missing here: other backends of the pool have one";
+            found.push(Finding::start(format!("{at}.group"), sentence));
+        }
+    }
+    // Of a group whose name was refused, no backend can be blamed.
+    if groups.iter().all(|group| !group.name.is_empty()) {
+        match_groups(path, groups, &members, found);
+    }
+}
+
+/// Refuses backends in other groups than these, and groups without a backend.
+fn match_groups(
+    path: &str,
+    groups: &[Group],
+    members: &[(String, &Backend)],
+    found: &mut Vec<Finding>,
+) {
+    let before = found.len();
+    for (at, backend) in members {
+        let Some(name) = &backend.group else { continue };
+        if groups.iter().all(|group| group.name != *name) {
+            let hint = did_you_mean(name, groups.iter().map(|group| &*group.name));
+            let sentence = format!("group: there is no group called `{name}`{hint}");
+            found.push(Finding::at(format!("{at}.group"), sentence));
+        }
+    }
+    // A group may be empty for a slip in a backend's.
+    if found.len() > before {
+        return;
+    }
+    for (i, group) in groups.iter().enumerate() {
+        let is_in = |(_, one): &(String, &Backend)| one.group.as_ref() == Some(&group.name);
+        if !members.iter().any(is_in) {
+            let sentence = format!("groups: no backend is in the group `{}`", group.name);
+            let at = format!("{path}.strategy.groups[{i}].name");
+            found.push(Finding::at(at, sentence).needing(format!("{path}.backends")));
+        }
+    }
+}
+
+/// Backends that a pool may name; it can discover some more. They are counted in 16 bits.
+const BACKENDS_MAX: usize = 60_000;

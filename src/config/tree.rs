@@ -1,0 +1,411 @@
+//! The values of a RON text with their places: the one tree that everything else reads.
+//!
+//! RON's own parser hands out values without places, and its errors say where it stopped rather
+//! than what is wrong. So the brackets and names of the text are read here, and each string, number
+//! and word in them by RON. [`ron::value::RawValue`] would give places too, but reads every value
+//! again on each level, gives none to the names of fields, and leaves the errors as they are.
+
+use std::fmt;
+
+use serde::de::{Deserialize, Deserializer, Visitor};
+
+use super::syntax;
+use super::tokens::{self, Span, Token, tokens};
+
+/// A value and its place.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Value {
+    /// The whole value, brackets included.
+    pub(super) span: Span,
+    pub(super) kind: Kind,
+}
+
+/// What a value is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) enum Kind {
+    Text(String),
+    Bytes(Vec<u8>),
+    /// Whole; one that no `i64` holds is the nearest that it holds.
+    Number(i64),
+    Bool(bool),
+    List(Vec<Value>),
+    /// `(name: value, ...)`
+    Group(Vec<Field>),
+    /// Nothing that a setting takes: a fraction, a tuple, a map, a bare word.
+    #[default]
+    Other,
+}
+
+/// A named value of a group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Field {
+    pub(super) name: String,
+    pub(super) name_span: Span,
+    pub(super) value: Value,
+}
+
+/// What is wrong with a text, and where.
+pub(super) type Wrong = (Span, String);
+
+impl Value {
+    /// Reads a text.
+    pub(super) fn parse(text: &str) -> Result<Self, Wrong> {
+        let mut parser = Parser {
+            text,
+            tokens: tokens(text),
+            next: 0,
+            open: Vec::new(),
+        };
+        let parsed = parser.whole();
+        parsed.map_err(|wrong| syntax::explained(text, &parser.tokens, wrong))
+    }
+
+    /// The value of a field.
+    pub(super) fn field(&self, name: &str) -> Option<&Self> {
+        let found = self.fields().iter().find(|field| field.name == name);
+        found.map(|field| &field.value)
+    }
+
+    /// The fields of a group; none of anything else.
+    pub(super) fn fields(&self) -> &[Field] {
+        if let Kind::Group(fields) = &self.kind {
+            fields
+        } else {
+            &[]
+        }
+    }
+
+    /// The items of a list; none of anything else.
+    pub(super) fn items(&self) -> &[Self] {
+        if let Kind::List(items) = &self.kind {
+            items
+        } else {
+            &[]
+        }
+    }
+
+    /// The first byte, where a mistake about a whole group is shown.
+    pub(super) fn start(&self) -> Span {
+        self.span.start..self.span.start + 1
+    }
+
+    /// The place of a path such as `pools[0].check.interval`. A bare value that stands for a group
+    /// is each of its fields; where a field is missing, it is the start of the group that lacks it.
+    pub(super) fn place(&self, path: &str) -> Place<'_> {
+        let mut value = self;
+        for step in path.split(['.', '[']) {
+            let next = match (step.strip_suffix(']'), &value.kind) {
+                (Some(index), Kind::List(items)) => {
+                    index.parse().ok().and_then(|at: usize| items.get(at))
+                }
+                (None, Kind::Group(_)) => value.field(step),
+                (Some(_) | None, _) => Some(value),
+            };
+            let Some(next) = next else {
+                return Place::Missing(value);
+            };
+            value = next;
+        }
+        Place::Found(value)
+    }
+}
+
+/// Where a path leads.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Place<'a> {
+    /// To this value.
+    Found(&'a Value),
+    /// To none: this one lacks it.
+    Missing(&'a Value),
+}
+
+struct Parser<'a> {
+    text: &'a str,
+    tokens: Vec<Token>,
+    next: usize,
+    /// The brackets around the next token.
+    open: Vec<Span>,
+}
+
+impl<'a> Parser<'a> {
+    fn whole(&mut self) -> Result<Value, Wrong> {
+        if self.kind(0).is_none() {
+            return Err((
+                0..1,
+                "the file is empty: it needs listeners and pools".to_owned(),
+            ));
+        }
+        self.skip_extensions();
+        let value = self.value()?;
+        match (self.tokens.get(self.next), &value.kind) {
+            (None, _) => Ok(value),
+            (Some(rest), Kind::Group(_) | Kind::List(_)) => Err((
+                rest.span.clone(),
+                "nothing may follow the closing bracket".to_owned(),
+            )),
+            (Some(_), _) => Err((value.span, syntax::GROUP.to_owned())),
+        }
+    }
+
+    /// Steps over `#![enable(...)]`.
+    fn skip_extensions(&mut self) {
+        while self.word(0) == Some("#!") && self.kind(1) == Some(tokens::Kind::Open('[')) {
+            let rest = &self.tokens[self.next..];
+            let end = rest
+                .iter()
+                .position(|token| token.kind == tokens::Kind::Close(']'));
+            self.next = end.map_or(self.tokens.len(), |end| self.next + end + 1);
+        }
+    }
+
+    fn value(&mut self) -> Result<Value, Wrong> {
+        if self.open.len() > DEPTH_MAX {
+            return Err(self.wrong("brackets are nested too deeply here"));
+        }
+        match self.kind(0) {
+            Some(tokens::Kind::Open('(')) => self.group(),
+            Some(tokens::Kind::Open('[')) => self.list(),
+            Some(tokens::Kind::Open(_)) => self.map(),
+            Some(tokens::Kind::Text) => self.leaf(),
+            Some(tokens::Kind::Word) if self.is_named() => {
+                let is_some = self.word(0) == Some("Some");
+                self.next += 1;
+                if is_some { self.some() } else { self.group() }
+            }
+            Some(tokens::Kind::Word) => self.leaf(),
+            _ => Err(self.wrong("a value is wanted here")),
+        }
+    }
+
+    /// Whether a group with the name of its type is next.
+    fn is_named(&self) -> bool {
+        let is_name = self.word(0).is_some_and(syntax::is_name);
+        is_name && self.kind(1) == Some(tokens::Kind::Open('('))
+    }
+
+    /// A string, a number or a word, as RON reads it.
+    fn leaf(&mut self) -> Result<Value, Wrong> {
+        let span = self.tokens[self.next].span.clone();
+        let written = &self.text[span.clone()];
+        let kind = match ron::from_str::<Leaf>(written) {
+            Ok(Leaf(kind)) => kind,
+            Err(_) if syntax::is_name(written) => Kind::Other,
+            Err(error) => return Err((span, syntax::of_leaf(written, &error))),
+        };
+        self.next += 1;
+        Ok(Value { span, kind })
+    }
+
+    fn list(&mut self) -> Result<Value, Wrong> {
+        let (start, items) = self.values(']')?;
+        Ok(self.left(start, Kind::List(items)))
+    }
+
+    /// Fields in parentheses; values without names, which no setting takes, are stepped over.
+    fn group(&mut self) -> Result<Value, Wrong> {
+        let is_tuple = match (self.kind(1), self.kind(2)) {
+            (Some(tokens::Kind::Close(_)), _) => false,
+            (Some(tokens::Kind::Text), next) => next != Some(tokens::Kind::Colon),
+            (Some(tokens::Kind::Word), next) => matches!(
+                next,
+                Some(tokens::Kind::Comma | tokens::Kind::Close(_) | tokens::Kind::Open(_))
+            ),
+            _ => true,
+        };
+        if !is_tuple {
+            return self.fields();
+        }
+        let (start, _) = self.values(')')?;
+        Ok(self.left(start, Kind::Other))
+    }
+
+    /// `Some(value)` is the value.
+    fn some(&mut self) -> Result<Value, Wrong> {
+        let (start, mut items) = self.values(')')?;
+        let some = self.left(start, Kind::Other);
+        Ok(match (items.pop(), items.is_empty()) {
+            (Some(only), true) => only,
+            _ => some,
+        })
+    }
+
+    /// Values up to the bracket that closes.
+    fn values(&mut self, closing: char) -> Result<(usize, Vec<Value>), Wrong> {
+        let start = self.enter();
+        let mut items = Vec::new();
+        while !self.leaves(closing) {
+            items.push(self.value()?);
+            self.comma(closing)?;
+        }
+        Ok((start, items))
+    }
+
+    fn fields(&mut self) -> Result<Value, Wrong> {
+        let start = self.enter();
+        let mut fields = Vec::new();
+        while !self.leaves(')') {
+            let Some(name) = self.word(0).filter(|word| syntax::is_name(word)) else {
+                return Err(self.wrong("the name of a field is wanted here"));
+            };
+            let name_span = self.tokens[self.next].span.clone();
+            self.next += 1;
+            self.colon()?;
+            let value = self.value()?;
+            fields.push(Field {
+                name: name.trim_start_matches("r#").to_owned(),
+                name_span,
+                value,
+            });
+            self.comma(')')?;
+        }
+        Ok(self.left(start, Kind::Group(fields)))
+    }
+
+    fn map(&mut self) -> Result<Value, Wrong> {
+        let start = self.enter();
+        while !self.leaves('}') {
+            self.value()?;
+            self.colon()?;
+            self.value()?;
+            self.comma('}')?;
+        }
+        Ok(self.left(start, Kind::Other))
+    }
+
+    fn colon(&mut self) -> Result<(), Wrong> {
+        if self.kind(0) != Some(tokens::Kind::Colon) {
+            return Err(self.wrong("a `:` is missing before this"));
+        }
+        self.next += 1;
+        Ok(())
+    }
+
+    /// The comma behind an item, which the last one need not have.
+    fn comma(&mut self, closing: char) -> Result<(), Wrong> {
+        match self.kind(0) {
+            Some(tokens::Kind::Comma) => self.next += 1,
+            Some(tokens::Kind::Close(found)) if found == closing => {}
+            Some(tokens::Kind::Colon) if closing == ']' => {
+                let open = self.open.last().cloned().unwrap_or_default();
+                return Err((open, syntax::IN_PARENTHESES.to_owned()));
+            }
+            _ => {
+                let sentence = format!("a comma or `{closing}` is missing before this");
+                return Err(self.wrong(&sentence));
+            }
+        }
+        Ok(())
+    }
+
+    /// Steps over a bracket that opens.
+    fn enter(&mut self) -> usize {
+        let span = self.tokens[self.next].span.clone();
+        let start = span.start;
+        self.open.push(span);
+        self.next += 1;
+        start
+    }
+
+    /// Whether the bracket that closes is next.
+    fn leaves(&self, closing: char) -> bool {
+        self.kind(0) == Some(tokens::Kind::Close(closing))
+    }
+
+    /// Steps over it.
+    fn left(&mut self, start: usize, kind: Kind) -> Value {
+        let end = self.tokens[self.next].span.end;
+        self.open.pop();
+        self.next += 1;
+        Value {
+            span: start..end,
+            kind,
+        }
+    }
+
+    fn kind(&self, ahead: usize) -> Option<tokens::Kind> {
+        let token = self.tokens.get(self.next + ahead);
+        token.map(|token| token.kind)
+    }
+
+    fn word(&self, ahead: usize) -> Option<&'a str> {
+        let token = self.tokens.get(self.next + ahead)?;
+        (token.kind == tokens::Kind::Word).then(|| &self.text[token.span.clone()])
+    }
+
+    /// What is wrong with the next token; at the end of the text, the bracket that stays open.
+    fn wrong(&self, sentence: &str) -> Wrong {
+        match (self.tokens.get(self.next), self.open.last()) {
+            (Some(token), _) => (token.span.clone(), sentence.to_owned()),
+            (None, Some(open)) => {
+                let bracket = &self.text[open.clone()];
+                (open.clone(), format!("this `{bracket}` is never closed"))
+            }
+            (None, None) => {
+                let end = self.text.len();
+                (end..end + 1, sentence.to_owned())
+            }
+        }
+    }
+}
+
+/// Brackets in brackets; no setting stands in half as many.
+const DEPTH_MAX: usize = 32;
+
+/// A leaf as RON reads it.
+struct Leaf(Kind);
+
+impl<'de> Deserialize<'de> for Leaf {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(LeafVisitor)
+    }
+}
+
+struct LeafVisitor;
+
+impl Visitor<'_> for LeafVisitor {
+    type Value = Leaf;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a value")
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Leaf, E> {
+        Ok(Leaf(Kind::Text(text.to_owned())))
+    }
+
+    fn visit_bytes<E>(self, bytes: &[u8]) -> Result<Leaf, E> {
+        Ok(Leaf(Kind::Bytes(bytes.to_vec())))
+    }
+
+    fn visit_i64<E>(self, number: i64) -> Result<Leaf, E> {
+        Ok(Leaf(Kind::Number(number)))
+    }
+
+    fn visit_u64<E>(self, number: u64) -> Result<Leaf, E> {
+        let number = i64::try_from(number).unwrap_or(i64::MAX);
+        Ok(Leaf(Kind::Number(number)))
+    }
+
+    fn visit_bool<E>(self, truth: bool) -> Result<Leaf, E> {
+        Ok(Leaf(Kind::Bool(truth)))
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Leaf, E> {
+        Ok(Leaf(Kind::Other))
+    }
+
+    fn visit_char<E>(self, _: char) -> Result<Leaf, E> {
+        Ok(Leaf(Kind::Other))
+    }
+
+    fn visit_none<E>(self) -> Result<Leaf, E> {
+        Ok(Leaf(Kind::Other))
+    }
+
+    fn visit_unit<E>(self) -> Result<Leaf, E> {
+        Ok(Leaf(Kind::Other))
+    }
+}
+
+#[cfg(test)]
+mod tests;
