@@ -1,11 +1,10 @@
 //! Bodies of requests as changes of the configuration. Values are read as `config.ron`'s are.
 
 use std::num::NonZeroU32;
-use std::time::Duration;
 
-use super::model::{BackendChange, Kill, NewBackend, PoolChange, PoolStatus, SessionFilter};
+use super::model::{BackendChange, Kill, NewBackend, PoolChange, SessionFilter};
 use super::refusal::Refusal;
-use crate::config::{AdminState, Backend, Change, Queue, Strategy, values};
+use crate::config::{AdminState, Backend, Change, Strategy, values};
 
 /// A limit of connections; 0 is none.
 pub(super) fn limit(connections: u32) -> Result<Option<NonZeroU32>, Refusal> {
@@ -68,37 +67,21 @@ pub(super) fn backend_change(
     })
 }
 
-/// `now` is asked for that half of the queue that is not said, if one is not.
-pub(super) fn pool_change(
-    pool: String,
-    body: &PoolChange,
-    now: &PoolStatus,
-) -> Result<Change, Refusal> {
+pub(super) fn pool_change(pool: String, body: &PoolChange) -> Result<Change, Refusal> {
     let said = PoolChange {
         keep: false,
         ..body.clone()
     };
     something(said != PoolChange::default())?;
+    let waiting = |max: u32| values::number(&max.to_string(), values::QUEUE);
+    let time = |text: &str| values::duration(text, values::QUEUE_WAIT);
     Ok(Change::SetPool {
         pool,
         strategy: body.strategy.as_deref().map(strategy).transpose()?,
         max_connections: body.max_connections.map(limit).transpose()?,
-        queue: queue(body, now)?,
+        queue_max: body.queue_max.map(waiting).transpose()?,
+        queue_timeout: body.queue_timeout.as_deref().map(time).transpose()?,
     })
-}
-
-fn queue(body: &PoolChange, now: &PoolStatus) -> Result<Option<Queue>, Refusal> {
-    if body.queue_max.is_none() && body.queue_timeout.is_none() {
-        return Ok(None);
-    }
-    let timeout = match &body.queue_timeout {
-        Some(text) => values::duration(text, values::QUEUE_WAIT)?,
-        None => Duration::try_from_secs_f64(now.queue_timeout_s).unwrap_or_default(),
-    };
-    Ok(Some(Queue {
-        max: body.queue_max.unwrap_or(now.queue_max),
-        timeout,
-    }))
 }
 
 /// Whose sessions are closed: all only if it is said.

@@ -85,14 +85,7 @@ pub(super) async fn pool(asked: Asked, (): ()) -> Answer<PoolStatus> {
 }
 
 pub(super) async fn set_pool(asked: Asked, Json(body): Json<PoolChange>) -> Answer<Changed> {
-    // The queue changes whole: what is not said of it is as it is.
-    let half = body.queue_max.is_some() != body.queue_timeout.is_some();
-    let now = if half {
-        pool_of(&asked).await?
-    } else {
-        PoolStatus::default()
-    };
-    let change = conversion::pool_change(asked.param("pool"), &body, &now)?;
+    let change = conversion::pool_change(asked.param("pool"), &body)?;
     apply(&asked, change).await
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::num::NonZeroU32;
+use std::time::Duration;
 
 use thiserror::Error;
 
@@ -45,8 +46,10 @@ pub enum Change {
         strategy: Option<Strategy>,
         /// Connections to all its backends; `Some(None)`: no limit.
         max_connections: Option<Option<NonZeroU32>>,
-        /// Who waits.
-        queue: Option<Queue>,
+        /// How many clients wait at most.
+        queue_max: Option<u32>,
+        /// How long they wait at most.
+        queue_timeout: Option<Duration>,
     },
     /// A listener's limit.
     SetListener {
@@ -278,14 +281,18 @@ impl Change {
                 pool,
                 strategy,
                 max_connections,
-                queue,
+                queue_max,
+                queue_timeout,
             } => {
                 let pool = find(("pool", pool), &mut config.pools, |one| &one.name)?;
                 if let Some(strategy) = strategy {
                     set_strategy(pool, strategy);
                 }
                 pool.max_connections = max_connections.unwrap_or(pool.max_connections);
-                pool.queue = queue.unwrap_or(pool.queue);
+                pool.queue = Queue {
+                    max: queue_max.unwrap_or(pool.queue.max),
+                    timeout: queue_timeout.unwrap_or(pool.queue.timeout),
+                };
                 Ok(())
             }
             Self::SetListener {

@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::num::NonZeroU32;
 
-use crate::config::{Backend, Change, ChangeError, Config, Group, Pool, Strategy};
+use crate::config::{Backend, Change, ChangeError, Config, Group, Pool, Strategy, values};
 
 /// The configuration without what is discovered.
 #[derive(Clone, Debug)]
@@ -179,14 +179,16 @@ fn differs(order: &Change, one: &Config, other: &Config) -> bool {
             pool,
             strategy,
             max_connections,
-            queue,
+            queue_max,
+            queue_timeout,
         } => {
             let [Some(one), Some(other)] = both.map(|config| config.pool(pool)) else {
                 return true;
             };
             strategy.is_some() && selects_by(one) != selects_by(other)
                 || max_connections.is_some() && one.max_connections != other.max_connections
-                || queue.is_some() && one.queue != other.queue
+                || queue_max.is_some() && one.queue.max != other.queue.max
+                || queue_timeout.is_some() && one.queue.timeout != other.queue.timeout
         }
         Change::SetListener { listener, .. } => {
             let [one, other] = both.map(|config| {
@@ -247,11 +249,14 @@ fn said(order: &Change) -> String {
             pool,
             strategy,
             max_connections,
-            queue,
+            queue_max,
+            queue_timeout,
         } => {
             parts.extend(strategy.as_ref().map(|its| format!("strategy {its}")));
             parts.extend(max_connections.map(limit));
-            parts.extend(queue.map(|queue| format!("queue {}", queue.max)));
+            parts.extend(queue_max.map(|max| format!("queue {max}")));
+            let timeout = queue_timeout.map(values::written);
+            parts.extend(timeout.map(|timeout| format!("queue timeout {timeout}")));
             format!("pool {pool}")
         }
         Change::SetListener {
@@ -333,19 +338,22 @@ fn merged(first: &Change, second: &Change) -> Option<Change> {
                 pool,
                 strategy,
                 max_connections,
-                queue,
+                queue_max,
+                queue_timeout,
             },
             Change::SetPool {
                 pool: same,
                 strategy: next_strategy,
                 max_connections: next_max,
-                queue: next_queue,
+                queue_max: next_queue_max,
+                queue_timeout: next_timeout,
             },
         ) if pool == same => Some(Change::SetPool {
             pool: pool.clone(),
             strategy: next_strategy.clone().or_else(|| strategy.clone()),
             max_connections: next_max.or(*max_connections),
-            queue: next_queue.or(*queue),
+            queue_max: next_queue_max.or(*queue_max),
+            queue_timeout: next_timeout.or(*queue_timeout),
         }),
         (Change::SetListener { listener, .. }, Change::SetListener { listener: same, .. })
             if listener == same =>

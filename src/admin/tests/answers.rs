@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::world::{By, READ, World, file, temporary};
 use crate::admin::{Author, Door, Handle, Tokens, serve};
-use crate::config::{AdminHttp, AdminState, Backend, Change, Queue, Strategy};
+use crate::config::{AdminHttp, AdminState, Backend, Change, Strategy};
 
 #[tokio::test]
 async fn names_may_hold_any_character() {
@@ -89,25 +89,23 @@ async fn what_is_not_said_stays() {
     assert_eq!(change, backend(Some(9), None, None));
     let change = changed(path, r#"{"max_connections": 0, "state": "drain"}"#).await;
     assert_eq!(change, backend(None, Some(None), Some(AdminState::Drain)));
-    let pool = |strategy, max_connections, queue| Change::SetPool {
+    let pool = |strategy, max_connections, queue_max, queue_timeout| Change::SetPool {
         pool: "main".to_owned(),
         strategy,
         max_connections,
-        queue,
+        queue_max,
+        queue_timeout,
     };
     let path = "/v1/pools/main";
     let change = changed(path, r#"{"strategy": "random", "max_connections": 3}"#).await;
     let three = Some(NonZeroU32::new(3));
-    assert_eq!(change, pool(Some(Strategy::Random), three, None));
-    // The other half of the queue is as the pool's status tells it.
+    assert_eq!(change, pool(Some(Strategy::Random), three, None, None));
+    // The control thread knows the other half of the queue.
     let change = changed(path, r#"{"queue_max": 3}"#).await;
-    let queue = |max, ms| {
-        let timeout = Duration::from_millis(ms);
-        Some(Queue { max, timeout })
-    };
-    assert_eq!(change, pool(None, None, queue(3, 2_500)));
+    assert_eq!(change, pool(None, None, Some(3), None));
     let change = changed(path, r#"{"queue_timeout": "4s"}"#).await;
-    assert_eq!(change, pool(None, None, queue(10, 4_000)));
+    let timeout = Some(Duration::from_secs(4));
+    assert_eq!(change, pool(None, None, None, timeout));
     let change = changed("/v1/listeners/web", r#"{"max_connections": 3}"#).await;
     let listener = "web".to_owned();
     let max_connections = NonZeroU32::new(3);

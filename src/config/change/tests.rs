@@ -51,7 +51,8 @@ fn balance(pool: &str, strategy: &str) -> Change {
         pool: pool.to_owned(),
         strategy: Some(values::strategy_of(strategy).unwrap()),
         max_connections: None,
-        queue: None,
+        queue_max: None,
+        queue_timeout: None,
     }
 }
 
@@ -322,7 +323,8 @@ fn limits_and_queues_change() {
         pool: "web".to_owned(),
         strategy: None,
         max_connections: Some(limit),
-        queue: Some(queue),
+        queue_max: Some(queue.max),
+        queue_timeout: Some(queue.timeout),
     };
     becomes(&change, |config| {
         config.pools[0].max_connections = limit;

@@ -1,11 +1,12 @@
 //! What is in force after any reloads and changes.
 
 use std::num::NonZeroU32;
+use std::time::Duration;
 
 use fastrand::Rng;
 
 use super::*;
-use crate::config::{AdminState, Backend, Queue, Strategy, parse};
+use crate::config::{AdminState, Backend, Strategy, parse};
 
 fn file(backends: &[&str]) -> Config {
     let backends: Vec<_> = backends
@@ -147,7 +148,8 @@ fn limits_and_pools_hold_until_the_file_changes_them() {
         pool: "a".to_owned(),
         strategy: Some(Strategy::Random),
         max_connections: Some(NonZeroU32::new(max)),
-        queue: None,
+        queue_max: None,
+        queue_timeout: None,
     };
     let declared = Declared::new(file(&["1", "2"]));
     let declared = changed(&declared, &limit(Some(9)));
@@ -300,10 +302,8 @@ fn random_change(rng: &mut Rng) -> Change {
                 pool,
                 strategy: Some(strategies[rng.usize(..strategies.len())].1.clone()),
                 max_connections: Some(some(rng.u32(..100))),
-                queue: Some(Queue {
-                    max: rng.u32(..100),
-                    timeout: std::time::Duration::from_millis(rng.u64(1_000..60_000)),
-                }),
+                queue_max: Some(rng.u32(..100)),
+                queue_timeout: Some(Duration::from_millis(rng.u64(1_000..60_000))),
             }
         }
         5 => Change::SetListener {
@@ -313,6 +313,27 @@ fn random_change(rng: &mut Rng) -> Change {
         _ => Change::SetLimit {
             max_connections: some(rng.u32(..100)),
         },
+    }
+}
+
+/// Two operators who change one half each lose neither.
+#[test]
+fn both_halves_of_a_queue_are_kept() {
+    let half = |queue_max, queue_timeout| Change::SetPool {
+        pool: "a".to_owned(),
+        strategy: None,
+        max_connections: None,
+        queue_max,
+        queue_timeout,
+    };
+    let declared = Declared::new(file(&["1"]));
+    let declared = changed(&declared, &half(Some(3), None));
+    let declared = changed(&declared, &half(None, Some(Duration::from_secs(4))));
+    let (reloaded, ended) = declared.reload(file(&["1", "2"]), false);
+    assert_eq!(ended, []);
+    for config in [declared.config(), reloaded.config()] {
+        let queue = config.pool("a").unwrap().queue;
+        assert_eq!((queue.max, queue.timeout), (3, Duration::from_secs(4)));
     }
 }
 
