@@ -8,8 +8,8 @@ use super::args::{AdminSocket, ProxyArgs};
 use crate::address::Address;
 use crate::config::values::{self, ValueError};
 use crate::config::{
-    ATTEMPTS, AccessLog, Admin, Backend, Config, FirstTier, HalfClose, Listener, Persist, Pool,
-    Strategy, Timeouts, TwoTier,
+    self, ATTEMPTS, AccessLog, Admin, Backend, Config, FirstTier, HalfClose, Listener, Persist,
+    Pool, Strategy, Timeouts, TwoTier,
 };
 
 /// Why flags make no configuration, beyond what the parser of arguments refuses.
@@ -34,6 +34,9 @@ pub enum ProxyError {
     /// No backend that is ever selected.
     #[error("--to: every weight is 0, so that none is ever selected")]
     NoWeight,
+    /// A rule that files keep too.
+    #[error("{0}")]
+    Rule(String),
     /// A time for what is not there.
     #[error("--persist-ttl: nothing persists: give --persist, or --strategy sticky_round_robin")]
     NothingPersists,
@@ -67,7 +70,7 @@ pub fn proxy_config(args: &ProxyArgs) -> Result<Config, ProxyError> {
         .flatten();
     let histogram_log = values::file(&args.histogram_log);
     let histogram_log = histogram_log.map_err(value_of("--histogram-log"))?;
-    Ok(Config {
+    let config = Config {
         workers: args.workers.0,
         max_connections: args.max_connections.0,
         shutdown_grace: args.shutdown_grace,
@@ -93,7 +96,11 @@ pub fn proxy_config(args: &ProxyArgs) -> Result<Config, ProxyError> {
                 ..Pool::of(POOL, args.to.clone())
             }],
         )
-    })
+    };
+    match config::broken_rule(&config) {
+        None => Ok(config),
+        Some(sentence) => Err(ProxyError::Rule(sentence)),
+    }
 }
 
 /// The name of the only pool.
@@ -236,7 +243,7 @@ mod tests {
         let text = "(listeners: [(bind: \"127.0.0.1:8080\", pool: \"default\")], \
                     pools: [(name: \"default\", backends: [\"127.0.0.1:9001\"])], \
                     access_log: \"off\")";
-        let (file, _) = crate::config::parse("f".to_owned(), text.into()).unwrap();
+        let (file, _) = config::parse("f".to_owned(), text.into()).unwrap();
         assert_eq!(flags, file);
         assert_eq!(flags.shutdown_grace, SHUTDOWN_GRACE);
     }
@@ -327,7 +334,7 @@ mod tests {
                 "(listeners: [(bind: \"unix:/a\", pool: \"default\")], pools: \
                  [(name: \"default\", strategy: \"{name}\", backends: [\"unix:/b\"])])"
             );
-            let (file, _) = crate::config::parse("f".to_owned(), text.into()).unwrap();
+            let (file, _) = config::parse("f".to_owned(), text.into()).unwrap();
             assert_eq!(flags, file.pools[0]);
             assert_eq!(flags.strategy, default);
         }

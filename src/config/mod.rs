@@ -54,6 +54,7 @@ pub use load::{STANDARD_INPUT, load, load_again, name_of, parse};
 pub use log::{AccessLog, LogFormat, LogSink};
 pub use pool::Pool;
 pub use reference::{reference, schema};
+pub use rules::broken_rule;
 pub use source::{Place, Source};
 pub use strategy::{
     FirstTier, Group, Hash, LeastTime, Persist, Predictive, SecondTier, Strategy, TwoTier,

@@ -111,6 +111,13 @@ impl Finding {
     }
 }
 
+/// The first rule that a configuration breaks, in a sentence.
+#[must_use]
+pub fn broken_rule(config: &Config) -> Option<String> {
+    let found = of_config(config).into_iter().next();
+    found.map(|finding| finding.sentence)
+}
+
 /// What is wrong with a configuration.
 pub(super) fn of_config(config: &Config) -> Vec<Finding> {
     let mut found = Vec::new();
