@@ -113,6 +113,9 @@ pub enum AddressError {
     /// A host alone.
     #[error("`{0}` has no port: write host:port, [IPv6]:port or unix:/path")]
     NoPort(String),
+    /// A port right behind the bracket.
+    #[error("`{0}` lacks the `:` before the port: write {1}")]
+    NoColon(String, String),
     /// A port alone, or a star in front of it.
     #[error("`{text}` has no host: write 0.0.0.0:{port} or [::]:{port} for every address")]
     NoHost {
@@ -176,6 +179,12 @@ fn host_and_port(text: &str) -> Result<(&str, u16), AddressError> {
         None if is_digits(text) => ("", text),
         _ => return Err(AddressError::NoPort(text.to_owned())),
     };
+    if let Some((address, port)) = text.strip_prefix('[').and_then(|text| text.split_once(']'))
+        && is_digits(port)
+    {
+        let meant = format!("[{address}]:{port}");
+        return Err(AddressError::NoColon(text.to_owned(), meant));
+    }
     if is_bare_ipv6(host) {
         return Err(AddressError::Unbracketed(text.to_owned()));
     }

@@ -8,6 +8,7 @@ use std::path::Path;
 use super::check_file::CheckCodec;
 use super::codec::{Codec, group};
 use super::error::{ConfigError, Mistake};
+use super::foreign;
 use super::reader::{Around, At, Reader};
 use super::rules;
 use super::source::Source;
@@ -94,8 +95,17 @@ pub fn parse(file: String, bytes: Vec<u8>) -> Result<(Config, Source), ConfigErr
         .strip_prefix('\u{feff}')
         .map(str::to_owned)
         .unwrap_or(text);
-    let source = Source::new(file, text);
-    let source = source.parsed().map_err(mistake)?;
+    let source = Source::new(file.clone(), text.clone());
+    let source = match source.parsed() {
+        Ok(source) => source,
+        Err(wrong) => {
+            return Err(mistake(
+                foreign::recognised(&text).map_or(wrong, |(span, sentence)| {
+                    Mistake::new(&Source::new(file, text), &span, &sentence)
+                }),
+            ));
+        }
+    };
     let config = config(&source).map_err(ConfigError::Mistakes)?;
     Ok((config, source))
 }

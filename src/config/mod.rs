@@ -21,6 +21,7 @@ mod check_file;
 mod codec;
 mod discovery;
 mod error;
+mod foreign;
 mod key;
 mod listener;
 mod load;

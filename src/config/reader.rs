@@ -1,6 +1,7 @@
 //! Reads the settings of a tree, and collects what is wrong with them.
 
 use super::error::Mistake;
+use super::foreign;
 use super::source::Source;
 use super::table::{Defaults, Settings, Shape};
 use super::tokens::Span;
@@ -193,7 +194,9 @@ impl<'a> Reader<'a> {
 
 fn unknown_field(found: &str, expected: &[&str]) -> String {
     let hint = did_you_mean(found, expected.iter().copied());
-    if hint.is_empty() {
+    if let Some(ours) = foreign::ours(found) {
+        format!("the field `{found}` is unknown: {ours}")
+    } else if hint.is_empty() {
         let names = one_of(expected);
         format!("the field `{found}` is unknown: {names} may stand here")
     } else {

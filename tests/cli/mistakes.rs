@@ -35,6 +35,40 @@ fn an_unknown_field() {
     );
 }
 
+/// All of them are reported, and words of other balancers point at ours.
+#[test]
+fn several_unknown_fields() {
+    refused(
+        "unknown_fields",
+        "(
+    frontend: [(bind: \"127.0.0.1:1\", proxy_pass: \"web\", atempts: 2)],
+    listeners: [(bind: \"127.0.0.1:1\", proxy_pass: \"web\", atempts: 2)],
+    pools: [(name: \"web\", balance: \"leastconn\", maxconn: 5, servers: [])],
+)",
+        "config.ron:2:5: the field `frontend` is unknown: the list `listeners` has the addresses \
+that clients connect to, each as `bind`
+  |     frontend: [(bind: \"127.0.0.1:1\", proxy_pass: \"web\", atempts: 2)],
+  |     ^^^^^^^^
+config.ron:3:39: the field `proxy_pass` is unknown: the setting `pool` of a listener names where \
+its clients go
+  |     listeners: [(bind: \"127.0.0.1:1\", proxy_pass: \"web\", atempts: 2)],
+  |                                       ^^^^^^^^^^
+config.ron:3:58: the field `atempts` is unknown, did you mean `attempts`?
+  |     listeners: [(bind: \"127.0.0.1:1\", proxy_pass: \"web\", atempts: 2)],
+  |                                                          ^^^^^^^
+config.ron:4:27: the field `balance` is unknown: the setting `strategy` of a pool says how a \
+backend is selected
+  |     pools: [(name: \"web\", balance: \"leastconn\", maxconn: 5, servers: [])],
+  |                           ^^^^^^^
+config.ron:4:49: the field `maxconn` is unknown: the setting is called `max_connections`
+  |     pools: [(name: \"web\", balance: \"leastconn\", maxconn: 5, servers: [])],
+  |                                                 ^^^^^^^
+config.ron:4:61: the field `servers` is unknown: the list `backends` of a pool has the servers
+  |     pools: [(name: \"web\", balance: \"leastconn\", maxconn: 5, servers: [])],
+  |                                                             ^^^^^^^",
+    );
+}
+
 #[test]
 fn an_unknown_strategy() {
     refused(
@@ -96,9 +130,9 @@ fn an_address_given_twice() {
     listeners: [(bind: \"127.0.0.1:1\", pool: \"web\")],
     pools: [(name: \"web\", backends: [\"db:3\", (name: \"b\", address: \"db:3\")])],
 )",
-        "config.ron:3:64: two backends of the pool are at the address `db:3`: the first is at 3:38
+        "config.ron:3:67: two backends of the pool are at the address `db:3`: the first is at 3:38
   |     pools: [(name: \"web\", backends: [\"db:3\", (name: \"b\", address: \"db:3\")])],
-  |                                                                ^^^^^^",
+  |                                                                   ^^^^^^",
     );
 }
 
@@ -343,7 +377,9 @@ const SYNTAX: [(&str, &str, &str, usize); 16] = [
     (
         "workers: 3",
         "1:1",
-        "fields in `(` and `)` are wanted here",
+        "this looks like YAML, and a configuration is RON: the smallest one is \
+         (listeners: [(bind: \"127.0.0.1:8080\", pool: \"web\")], \
+         pools: [(name: \"web\", backends: [\"127.0.0.1:9001\"])])",
         7,
     ),
     ("\"a\"", "1:1", "fields in `(` and `)` are wanted here", 3),
