@@ -26,12 +26,12 @@ settings! {
     /// The admin API over TCP.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct AdminHttp {
-        /// A loopback address.
+        /// The loopback address that it listens on.
         pub bind: SocketAddr = UNBOUND
             => required(spelled("a loopback address", values::loopback, ToString::to_string));
-        /// The file of the token that may look; at least one of the two is there.
+        /// The file of the token that may look. At least one of the two tokens is given.
         pub read_token: Option<PathBuf> = None => path().given();
-        /// The file of the token that may change too.
+        /// The file of the token that may look and change.
         pub write_token: Option<PathBuf> = None => path().given();
     }
 }
@@ -40,15 +40,16 @@ settings! {
     /// The admin API in a file.
     #[derive(Clone, PartialEq)]
     struct AdminFile {
-        /// A Unix socket of mode 0600: who may open it may do all.
+        /// A Unix socket of mode 0600: who may open it may do everything. Without a name it is
+        /// mahoraga.sock, if that is free.
         socket: Option<Option<PathBuf>> = None => spelled(
             "the path of a socket, or \"off\"",
             values::admin_socket,
             |path| path.as_deref().map_or_else(|| "off".to_owned(), shown),
         ).given();
-        /// HTTP on loopback, for who has a token.
+        /// The same over HTTP on loopback, for those who have a token.
         http: Option<AdminHttp> = None => group_or_off("(bind: \"127.0.0.1:9900\", ...)");
-        /// Each change as a line of JSON; "-": in the operational log.
+        /// The file that gets a line of JSON for each change; "-": the operational log.
         audit_log: Option<PathBuf> = None => path().or("-");
     }
 }

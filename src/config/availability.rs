@@ -15,19 +15,18 @@ settings! {
     /// Passive ejection: what real sessions meet takes a backend out for a while.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub struct Ejection {
-        /// Failures in a row (connects that failed, resets and hang-ups before the first byte) that
-        /// eject a backend, 1 to 1000.
+        /// Failures in a row that eject a backend: connects that fail, resets and hang-ups before
+        /// the first byte.
         pub failures: u32 = 5 => number(values::FAILURES);
-        /// How long the first ejection lasts, 100 ms to 1 d; the n-th in a row lasts n times as
-        /// long.
+        /// How long the first ejection lasts; the n-th in a row lasts n times as long.
         pub base: Duration = Duration::from_secs(30) => duration(values::EJECTION);
         /// The longest ejection. At least `base`.
         pub max: Duration = EJECTED_MAX => duration(values::EJECTION);
-        /// How much of a pool may be ejected at a time, in percent, 0 to 100. One backend of a pool
-        /// of several always may.
+        /// How much of a pool may be ejected at a time, in percent. One backend of several always
+        /// may.
         pub share: u8 = 50 => number(values::PERCENT);
-        /// A backend that answers so many times slower than the median of its pool is ejected too,
-        /// in percent, 150 to 10,000; `None`: none is.
+        /// A backend that answers so many times slower than the median of its pool is ejected too.
+        /// Off: none is. (Kept in percent.)
         pub latency: Option<u16> = Some(500) => ratio(&values::LATENCY).or("off");
     }
 }
@@ -162,8 +161,8 @@ settings! {
     /// Where clients wait while every backend of a pool is full.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub struct Queue {
-        /// How many wait at most, over all workers, up to 16,777,216; the next one is refused. 0:
-        /// nobody waits.
+        /// How many clients wait at most, over all workers; the next one is refused. Off (0): none
+        /// waits.
         pub max: u32 = 1_024;
             @max => number::<u32>(values::QUEUE).or("off"),
                 |queue: &Self| (queue.max > 0).then_some(queue.max),
@@ -183,19 +182,21 @@ settings! {
     /// A pool that grows and shrinks by traffic, by the backends of its reserve.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct Scaling {
-        /// What is measured, per backend in rotation.
+        /// What is measured for each backend in rotation: open connections, or the greater of them
+        /// and their forecast.
         pub by: ScaleBy = ScaleBy::Connections => named("measure", &ScaleBy::ALL);
-        /// Above it for [`Self::window`] a backend of the reserve is brought in.
+        /// Above it for as long as `window` a backend of the reserve is brought in.
         pub high: u32 = 100 => number(values::CONNECTIONS);
-        /// Below it for as long one is drained. At most half of `high`.
+        /// Below it for as long as `window` one is drained. At most half of `high`; three tenths of
+        /// it where it is not given.
         pub low: u32 = 30 => number(0..=*values::CONNECTIONS.end());
-        /// How long the load must stay beyond a mark, 1 s to 1 h.
+        /// How long the load must stay above or below a mark.
         pub window: Duration = Duration::from_secs(30) => duration(values::SCALING_WINDOW);
-        /// From one decision to the next at least, 1 s to 1 d.
+        /// The least time from one decision to the next.
         pub cool_down: Duration = Duration::from_secs(120) => duration(values::COOL_DOWN);
-        /// Backends in rotation that are never gone below.
+        /// The least number of backends in rotation.
         pub min: u32 = 1 => number(values::SCALING_MIN);
-        /// Told of each decision: an `http://` or `https://` address that JSON is posted to.
+        /// An `http://` or `https://` address that gets JSON about each decision.
         pub webhook: Option<String> = None
             => spelled("an address such as https://host/up", values::webhook, String::clone)
                 .given();

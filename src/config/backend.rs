@@ -19,8 +19,8 @@ settings! {
     /// One address of a pool.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct Backend {
-        /// Where it is connected to. Of a host it is the last that is known: the unspecified
-        /// address, which no name has, until there is one.
+        /// Where it is connected to. Of a host name it is the last address that is known: the
+        /// unspecified address until there is one.
         pub address: Address = stand_in();
             @address => required(Place),
                 |backend: &Self| (backend.address.clone(), backend.host.clone()),
@@ -31,18 +31,19 @@ settings! {
         /// The host name, where one was written in place of an address. The backend stays the same
         /// whatever the name comes to mean.
         pub host: Option<String> = None;
-        /// Unique within its pool; the address, or the host name and port, when the file names
-        /// none.
+        /// What logs and commands call it. No other backend of the pool has it; without a name it
+        /// is called by its address.
         pub name: String = String::new() => name();
-        /// Its share relative to the other backends, 0 to 256; 0: none.
+        /// Its share relative to the other backends; 0: none.
         pub weight: u16 = 1 => number(values::WEIGHT);
-        /// Connections at most, over all workers; `None`: no limit.
+        /// Its connections at a time, over all workers. Off: no limit.
         pub max_connections: Option<NonZeroU32> = None => number(values::CONNECTIONS).or("off");
-        /// It is selected only while no other backend can be.
+        /// Whether it is selected only while no other backend can be.
         pub backup: bool = false => truth();
-        /// Its group, for `two_tier`; other strategies ignore it.
+        /// Its group, for the strategy two_tier; other strategies ignore it.
         pub group: Option<String> = None => name().given();
-        /// What the operator wants of it.
+        /// What the operator wants of it: "ready", "drain" (it keeps its sessions and gets no more)
+        /// or "maint" (it is not probed either).
         pub state: AdminState = AdminState::Ready => named("state", &AdminState::ALL);
         /// It waits until its pool scales up.
         pub reserve: bool = false;

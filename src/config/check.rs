@@ -16,19 +16,19 @@ settings! {
         pub probe: Probe = Probe::Tcp;
         /// The TLS that it does that in.
         pub tls: Option<CheckTls> = None;
-        /// From one probe's start to the next's, 100 ms to 1 h.
+        /// From one probe's start to the next's.
         pub interval: Duration = Duration::from_secs(2) => duration(values::CHECK_INTERVAL);
-        /// The same while a backend is down; `None`: as ever.
+        /// The same while a backend is down. Not given: `interval`.
         pub interval_down: Option<Duration> = None => duration(values::CHECK_INTERVAL).given();
-        /// The same while a backend is on its way from up to down or back; `None`: as ever.
+        /// The same while a backend is on its way from up to down or back. Not given: `interval`.
         pub interval_between: Option<Duration> = None => duration(values::CHECK_INTERVAL).given();
-        /// A whole probe, 10 ms to 1 min.
+        /// How long a whole probe may take. Not longer than the shortest interval.
         pub timeout: Duration = Duration::from_secs(1) => duration(values::CHECK_TIMEOUT);
-        /// Probes in a row that bring a backend back, 1 to 100.
+        /// Good probes in a row that bring a backend back.
         pub rise: u32 = 2 => number(values::PROBES);
-        /// Failed probes in a row that take it down, 1 to 100.
+        /// Failed probes in a row that take a backend down.
         pub fall: u32 = 3 => number(values::PROBES);
-        /// The port, where it is not the backend's own.
+        /// The port that is probed. Not given: the backend's own.
         pub port: Option<u16> = None => number(values::PORT).given();
         /// The PROXY protocol header that a probe begins with.
         pub proxy_header: Option<ProxyHeader> = None
@@ -87,13 +87,15 @@ settings! {
     /// The TLS of a probe.
     #[derive(Clone, Debug, PartialEq, Eq, Hash)]
     pub struct CheckTls {
-        /// The server name that it asks for (RFC 6066); `None`: the backend's host name, or none.
+        /// The server name that a probe asks for (RFC 6066). Not given: the backend's host name, or
+        /// none.
         pub sni: Option<String> = None
             => spelled("the name of a host", values::server_name, String::clone).given();
-        /// The protocols that it offers (RFC 7301); one of them must be taken.
+        /// The protocols that a probe offers (RFC 7301); the backend must take one of them.
         pub alpn: Vec<String> = Vec::new()
             => list(spelled("a protocol such as \"h2\"", values::alpn, String::clone));
-        /// Whether the certificate is verified.
+        /// How the certificate is verified: "off", by what the machine trusts ("system"), or by the
+        /// certificates of a file.
         pub verify: Verify = Verify::Off
             => spelled("\"off\", \"system\" or the path of a file", values::verify, Verify::text);
     }

@@ -17,23 +17,24 @@ settings! {
     /// A bound address and the pool behind it.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct Listener {
-        /// Unique among listeners; the address when the file names none.
+        /// What logs and commands call it. Without a name it is called by its address.
         pub name: String = String::new() => name();
-        /// Where it listens.
+        /// The address that clients connect to.
         pub bind: Address = stand_in() => required(spelled(
             "an address: host:port, [IPv6]:port or unix:/path",
             |text| Ok(text.parse()?),
             Address::to_string,
         ));
-        /// Index into [`Config::pools`](super::Config::pools); in the file, the name of the pool.
+        /// The pool that its clients go to: a name in the file, here an index into `pools`.
         pub pool: usize = usize::MAX => required(PoolName);
-        /// Client connections of this listener over all workers; `None`: no limit of its own.
+        /// Its client connections at a time, over all workers. Off: only the limit of all holds.
         pub max_connections: Option<NonZeroU32> = None => number(values::CONNECTIONS).or("off");
-        /// Connect attempts per session, each on another backend while there is one. 1 to 16.
-        /// Beyond them backends that refuse at once are passed over, unless it is 1; 16 attempts
-        /// in all.
+        /// Connect attempts for each session, each on another backend while there is one. Backends
+        /// that refuse at once are passed over beyond this number, up to 16 in all; 1: no second
+        /// attempt.
         pub attempts: u8 = ATTEMPTS => number(values::ATTEMPTS);
-        /// What an end of one direction means.
+        /// What happens when one side ends its direction: "relay" tells its peer and the other
+        /// direction goes on, "end" delivers what has arrived and closes both.
         pub half_close: HalfClose = HalfClose::Relay
             => named("half-close setting", &HalfClose::ALL);
         /// Deadlines of its sessions.
@@ -45,9 +46,9 @@ settings! {
     /// What listeners have in common: each may set its own.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub struct Defaults {
-        /// Connect attempts of a session.
+        /// Connect attempts for each session of a listener that sets none.
         pub attempts: u8 = ATTEMPTS => number(values::ATTEMPTS);
-        /// Deadlines of sessions.
+        /// Deadlines of sessions whose listener sets none.
         pub timeouts: Timeouts = Timeouts::default() => group();
     }
 }
@@ -56,16 +57,16 @@ settings! {
     /// The deadlines of a session.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub struct Timeouts {
-        /// One connect attempt.
+        /// How long one attempt to connect to a backend may take.
         pub connect: Duration = Duration::from_secs(5) => duration(values::CONNECT);
-        /// No byte in either direction; `None`: never.
+        /// A session ends when no byte moves in either direction for so long. Off: never.
         pub idle: Option<Duration> = Some(Duration::from_secs(600))
             => duration(values::DEADLINE).or("off");
-        /// No byte since one direction ended while the other goes on.
+        /// A session ends when one direction has ended and the other moves no byte for so long.
         pub half_closed: Duration = Duration::from_secs(30) => duration(values::DEADLINE);
-        /// The whole session; `None`: never.
+        /// A session ends after so long, however busy it is. Off: never.
         pub session: Option<Duration> = None => duration(values::DEADLINE).or("off");
-        /// A client's first bytes, where a backend is selected by them, 1 ms to 1 min.
+        /// How long a client's first bytes are waited for, where a backend is selected by them.
         pub peek: Duration = Duration::from_secs(3) => duration(values::PEEK);
     }
 }

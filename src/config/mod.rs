@@ -72,29 +72,30 @@ settings! {
     /// names, and if one names a group, all do; a pool of `sticky_round_robin` persists.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct Config {
-        /// Worker threads; `None`: one per CPU that the process may use.
+        /// How many worker threads run. Auto: one for each CPU that the process may use.
         pub workers: Option<NonZeroU32> = None => waits(number(values::WORKERS).or("auto"));
-        /// Client connections in all; `None`: what the descriptor limit allows.
+        /// Client connections at a time, in all. Auto: as many as the descriptor limit allows.
         pub max_connections: Option<NonZeroU32> = None => number(values::CONNECTIONS).or("auto");
-        /// Bytes of receive buffers and pipes, over all workers; `None`: by what the machine has.
+        /// Memory of receive buffers and pipes, over all workers. Auto: a share of what the machine
+        /// has.
         pub memory: Option<u64> = None => waits(memory().or("auto"));
         /// How long sessions may go on after SIGTERM.
         pub shutdown_grace: Duration = SHUTDOWN_GRACE => duration(values::GRACE);
-        /// Where each session's line goes; `None`: nowhere.
+        /// Where one line for each session goes. Off: nowhere.
         pub access_log: Option<AccessLog> = Some(AccessLog::default()) => log::access_log();
         /// The file that SIGUSR1 appends histograms to (HdrHistogram V2 log format).
         pub histogram_log: PathBuf = HISTOGRAM_LOG.into() => path();
-        /// The file is read again when it changes.
+        /// Whether the file is read again when it changes.
         pub reload_on_change: bool = false => truth();
-        /// Who is asked for host names of backends and for names of [`Discovery`]; empty: whom
-        /// `/etc/resolv.conf` names, after `/etc/hosts`.
+        /// DNS servers that look up host names of backends and names of `discover`. Empty: those of
+        /// /etc/resolv.conf, after /etc/hosts.
         pub resolvers: Vec<SocketAddr> = Vec::new()
             => list(spelled("an IP address", values::resolver, ToString::to_string));
-        /// Where it is administered; `None`: nowhere.
+        /// Where the running balancer is administered. Off: nowhere.
         pub admin: Option<Admin> = Some(Admin::default()) => waits(admin::admin());
         /// What listeners leave out.
         pub defaults: Defaults = Defaults::default() => listener::Shared;
-        /// What is listened on.
+        /// The addresses that clients connect to.
         pub listeners: Vec<Listener> = Vec::new() => groups();
         /// The groups of backends that listeners name.
         pub pools: Vec<Pool> = Vec::new() => groups();

@@ -23,15 +23,15 @@ settings! {
     /// A set of backends and the way one of them is selected.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct Pool {
-        /// Unique among pools.
+        /// The name that listeners use. No other pool has it.
         pub name: String = String::new() => required(name());
         /// How a backend is selected.
         pub strategy: Strategy = Strategy::default();
             @strategy => strategy(), Self::strategy_in_file, Self::put_strategy;
-        /// Which clients come back to the backend that they had; `None`: nobody.
+        /// The key by which clients come back to the backend that they had. Off: none come back.
         pub persist: Option<Persist> = None;
             @persist => PersistCodec, Self::persist_in_file, Self::put_persist;
-        /// Connections to all its backends, over all workers; `None`: no limit.
+        /// Connections to all its backends at a time, over all workers. Off: no limit.
         pub max_connections: Option<NonZeroU32> = None => number(values::CONNECTIONS).or("off");
         /// Addresses and ports of this machine that connections to its backends begin at.
         pub origins: Origins = Origins::default();
@@ -51,31 +51,31 @@ settings! {
                 |pool: &mut Self, ports| pool.origins.ports = ports;
         /// Where clients wait while every backend is full.
         pub queue: Queue = Queue::default() => group();
-        /// How its backends are probed; `None`: they are not.
+        /// How its backends are probed. Off: they are not.
         pub check: Option<Check> = None => CheckCodec;
-        /// When real sessions take a backend out; `None`: never.
+        /// When failures of real sessions take a backend out. Off: never.
         pub ejection: Option<Ejection> = Some(Ejection::default())
             => group_or_off("(failures: 5)");
         /// With fewer usable backends than this share of those that are ready, in percent, all that
-        /// are ready are balanced over. 0 to 100; 0: never; `None`: by the kind of check, as
-        /// [`Self::panics_below`] says.
+        /// are ready get connections; 0: never. Auto: 0 where the check judges an answer, else 50
+        /// (see `panics_below`).
         pub panic_below: Option<u8> = None => number(values::PERCENT).or("auto");
-        /// What becomes of it when none is usable; `None`: by the kind of check, as
-        /// [`Self::fails_open`] and [`Self::takes_ejected`] say.
+        /// What happens when no backend is usable: "open" uses all that are ready, "closed" none.
+        /// Auto: by the kind of check (see `fails_open` and `takes_ejected`).
         pub all_down: Option<AllDown> = None => named("answer", &AllDown::ALL).or("auto");
-        /// How long a backend that returns takes to its full share; `None`: none.
+        /// How long a backend that returns takes to its full share. Off: it has it at once.
         pub slow_start: Option<Duration> = None => duration(values::SLOW_START).or("off");
-        /// What becomes of the sessions of a backend that goes down.
+        /// What happens to the sessions of a backend that goes down.
         pub on_down: OnDown = OnDown::Keep => OnDownCodec;
-        /// Where more backends are found.
+        /// Where more backends are found. Off: only those that are listed are used.
         pub discovery: Option<Discovery> = None;
             @discover => or_off("(dns: \"NAME\", port: 80)", discovery()),
                 |pool: &Self| pool.discovery.clone(),
                 |pool: &mut Self, discovery| pool.discovery = discovery;
-        /// How it grows and shrinks by its reserve.
+        /// How the pool grows by its reserve, and shrinks again. Off: it does not.
         pub scaling: Option<Scaling> = None => group_or_off("(high: 100)");
-        /// At least one that is not of the reserve, but where they are discovered. Those of the
-        /// reserve stand behind the others.
+        /// Its backends. At least one that is not of the reserve, unless more are discovered; the
+        /// reserve stands behind the others.
         pub backends: Vec<Backend> = Vec::new();
             @backends => groups(), |pool: &Self| pool.members(false),
                 |pool: &mut Self, members| pool.put_members(false, members);

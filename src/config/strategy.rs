@@ -49,7 +49,7 @@ settings! {
     /// Settings of [`Strategy::LeastTime`].
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub struct LeastTime {
-        /// How soon a slow answer is forgotten: the time constant of the average, 100 ms to 1 h.
+        /// How soon a slow answer is forgotten: the time constant of the average.
         pub decay: Duration = Duration::from_secs(10) => duration(values::DECAY);
     }
 }
@@ -99,10 +99,10 @@ settings! {
     /// Some backends of a pool.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct Group {
-        /// Unique within the pool.
+        /// The name that backends use. No other group of the pool has it.
         pub name: String = String::new() => required(name());
-        /// Its share, 1 or more; when the file says nothing, that of its backends together, without
-        /// backups and reserve. 0 in a [`Change`](super::Change) alone: nothing is said.
+        /// Its share. Not given (0): the weights of its backends together, without backups and
+        /// reserve.
         pub weight: u32 = 0 => number(values::GROUP_WEIGHT);
     }
 }
@@ -111,9 +111,9 @@ settings! {
     /// Settings of [`Strategy::Predictive`].
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub struct Predictive {
-        /// How far ahead it looks, whole seconds from 1 s to 10 min; never beyond a season.
+        /// How far ahead it looks, in whole seconds.
         pub horizon: Duration = Duration::from_secs(10) => duration(values::HORIZON);
-        /// The period that load repeats with, 10 min to 30 d; `None`: none.
+        /// The period that load repeats with. Off: none.
         pub season: Option<Duration> = Some(Duration::from_secs(86_400))
             => duration(values::SEASON).or("off");
     }
@@ -126,9 +126,9 @@ settings! {
         /// What a client is known by.
         pub key: Key = Key::default()
             => spelled("a key such as \"source_ip\"", values::persist_key, Key::to_string);
-        /// For so long after its last connection, 1 s to 30 d.
+        /// How long a client is remembered after its last connection.
         pub ttl: Duration = Duration::from_secs(30 * 60) => duration(values::TTL);
-        /// Clients that are remembered, 1 to 16,777,216; beyond that the least recent is forgotten.
+        /// How many clients are remembered; beyond that the least recent one is forgotten.
         pub clients_max: u32 = 100_000 => number(values::CLIENTS);
     }
 }

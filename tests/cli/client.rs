@@ -488,6 +488,28 @@ fn top_without_a_terminal() {
     );
 }
 
+/// No balancer is asked.
+#[test]
+fn the_reference_says_each_setting_with_its_default() {
+    let output = run(&["config", "reference"]);
+    let text = said(&output);
+    for want in [
+        "\nworkers\n    How many worker threads run. Auto: one for each CPU that the process may \
+         use.\n    a whole number, 1 to 1024, or \"auto\"; default \"auto\"; takes a restart\n",
+        "\nlisteners.bind\n",
+        "; required\n",
+        "\npools.queue.timeout\n",
+        "a duration, 20ms to 1h; default \"5s\"\n",
+    ] {
+        assert!(format!("\n{text}").contains(want), "{want}");
+    }
+    let output = run(&["config", "reference", "--schema"]);
+    let schema: serde_json::Value = serde_json::from_str(said(&output)).unwrap();
+    let workers = &schema["properties"]["workers"]["anyOf"];
+    assert_eq!(workers[0]["const"], "auto");
+    assert_eq!(workers[1]["maximum"], 1024);
+}
+
 const STATUS: &str = "\
 mahoraga 0.1.0, ready, up 3d 4h, process 4711
 version      18, in force after 850 µs
