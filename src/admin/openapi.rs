@@ -262,6 +262,14 @@ mod tests {
         let schemas = &description["components"]["schemas"];
         assert_eq!(schemas["NewBackend"]["required"], json!(["address"]));
         assert!(schemas["Event"].is_object());
+        // As the configuration has it.
+        let weight = &schemas["BackendChange"]["properties"]["weight"];
+        assert_eq!(
+            (&weight["type"], &weight["maximum"]),
+            (&json!("integer"), &json!(256))
+        );
+        let timeout = &schemas["PoolChange"]["properties"]["queue_timeout"];
+        assert!(timeout["pattern"].is_string());
         let words = |schema: &str| {
             let all = schemas[schema]["oneOf"].as_array().unwrap().iter();
             all.map(|one| one["const"].as_str().unwrap()).collect()

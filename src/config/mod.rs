@@ -54,6 +54,7 @@ pub use listener::{ATTEMPTS, Defaults, HalfClose, Listener, Timeouts};
 pub use load::{STANDARD_INPUT, load, load_again, name_of, parse};
 pub use log::{AccessLog, LogFormat, LogSink};
 pub use pool::Pool;
+pub(crate) use reference::setting_schema;
 pub use reference::{reference, schema};
 pub use rules::broken_rule;
 pub use source::{Place, Source};

@@ -15,6 +15,7 @@ pub(super) struct Row {
     pub(super) default: Option<String>,
     waits: bool,
     is_required: bool,
+    schema: serde_json::Value,
 }
 
 /// The settings of a group, each followed by those of the group that it is.
@@ -35,6 +36,7 @@ pub(super) fn rows<T: Settings>(path: &str) -> Vec<Row> {
             default: default.filter(|_| !is_required),
             waits: facts.waits,
             is_required,
+            schema: facts.schema,
             path: path.clone(),
         });
         rows.extend((facts.rows)(&path));
@@ -46,6 +48,12 @@ pub(super) fn rows<T: Settings>(path: &str) -> Vec<Row> {
 #[must_use]
 pub fn schema() -> serde_json::Value {
     super::table::schema::<Config>()
+}
+
+/// The JSON schema of the values of one setting, such as `pools.backends.weight`.
+pub(crate) fn setting_schema(path: &str) -> Option<serde_json::Value> {
+    let mut rows = rows::<Config>("").into_iter();
+    rows.find(|row| row.path == path).map(|row| row.schema)
 }
 
 /// Every setting: its name, what it is, what may be written, its default, and whether a change
