@@ -32,10 +32,14 @@ fn format_of(text: &str, first: Kind, second: Option<Kind>) -> Option<&'static s
         (Kind::Open('('), _) => None,
         (Kind::Open('{'), Some(Kind::Text | Kind::Close('}'))) => Some("JSON"),
         (Kind::Open('['), Some(Kind::Open('{'))) => Some("JSON"),
-        _ if HAPROXY.contains(&word) && !word.ends_with('{') && !has_block() => Some("HAProxy's"),
-        _ if NGINX.contains(&word) && has_block() => Some("nginx's"),
-        _ if NGINX.contains(&word) && lines().any(|line| line.ends_with(';')) => Some("nginx's"),
-        _ if has_block() || text.contains("reverse_proxy") => Some("Caddy's"),
+        _ if HAPROXY.contains(&word) && !word.ends_with('{') && !has_block() => {
+            Some("a configuration of HAProxy")
+        }
+        _ if NGINX.contains(&word) && has_block() => Some("a configuration of nginx"),
+        _ if NGINX.contains(&word) && lines().any(|line| line.ends_with(';')) => {
+            Some("a configuration of nginx")
+        }
+        _ if has_block() || text.contains("reverse_proxy") => Some("a configuration of Caddy"),
         _ if lines().any(|line| line.starts_with('[') && line.ends_with(']')) => Some("TOML"),
         (Kind::Word, Some(Kind::Colon)) => Some("YAML"),
         _ if word == "---" || word == "-" => Some("YAML"),
@@ -179,12 +183,24 @@ mod tests {
             ("workers = 3\n", "TOML"),
             (
                 "global\n  maxconn 100\nfrontend web\n  bind :80\n",
-                "HAProxy's",
+                "a configuration of HAProxy",
             ),
-            ("# mine\ndefaults\n  mode tcp\n", "HAProxy's"),
-            ("stream {\n  server { listen 80; }\n}\n", "nginx's"),
-            ("worker_processes auto;\nevents {\n}\n", "nginx's"),
-            (":80 {\n  reverse_proxy 127.0.0.1:9001\n}\n", "Caddy's"),
+            (
+                "# mine\ndefaults\n  mode tcp\n",
+                "a configuration of HAProxy",
+            ),
+            (
+                "stream {\n  server { listen 80; }\n}\n",
+                "a configuration of nginx",
+            ),
+            (
+                "worker_processes auto;\nevents {\n}\n",
+                "a configuration of nginx",
+            ),
+            (
+                ":80 {\n  reverse_proxy 127.0.0.1:9001\n}\n",
+                "a configuration of Caddy",
+            ),
         ] {
             let (_, sentence) = recognised(text).unwrap_or_default();
             let want = format!("this looks like {kind},");
@@ -195,6 +211,10 @@ mod tests {
         }
         let config = crate::config::parse(String::new(), SMALLEST.into());
         assert!(config.is_ok());
+        // RON accepts it, as a map.
+        let json = crate::config::parse(String::new(), "{\"listeners\": []}".into());
+        let error = json.unwrap_err().to_string();
+        assert!(error.contains("this looks like JSON"), "{error}");
     }
 
     #[test]

@@ -25,7 +25,7 @@ settings! {
             |text| Ok(text.parse()?),
             Address::to_string,
         ));
-        /// The pool that its clients go to: a name in the file, here an index into `pools`.
+        /// The pool that its clients go to: its name in a file, its index in `pools` here.
         pub pool: usize = usize::MAX => required(PoolName);
         /// Its client connections at a time, over all workers. Off: only the limit of all holds.
         pub max_connections: Option<NonZeroU32> = None => number(values::CONNECTIONS).or("off");

@@ -95,17 +95,15 @@ pub fn parse(file: String, bytes: Vec<u8>) -> Result<(Config, Source), ConfigErr
         .strip_prefix('\u{feff}')
         .map(str::to_owned)
         .unwrap_or(text);
-    let source = Source::new(file.clone(), text.clone());
-    let source = match source.parsed() {
-        Ok(source) => source,
-        Err(wrong) => {
-            return Err(mistake(
-                foreign::recognised(&text).map_or(wrong, |(span, sentence)| {
-                    Mistake::new(&Source::new(file, text), &span, &sentence)
-                }),
-            ));
-        }
-    };
+    let parsed = Source::new(file.clone(), text.clone()).parsed();
+    let is_group = |source: &Source| matches!(source.root().kind, Kind::Group(_));
+    if !parsed.as_ref().is_ok_and(is_group)
+        && let Some((span, sentence)) = foreign::recognised(&text)
+    {
+        let source = Source::new(file, text);
+        return Err(mistake(Mistake::new(&source, &span, &sentence)));
+    }
+    let source = parsed.map_err(mistake)?;
     let config = config(&source).map_err(ConfigError::Mistakes)?;
     Ok((config, source))
 }

@@ -3,6 +3,7 @@
 use super::error::Mistake;
 use super::foreign;
 use super::source::Source;
+use super::syntax;
 use super::table::{Defaults, Settings, Shape};
 use super::tokens::Span;
 use super::tree::{Kind, Value};
@@ -33,6 +34,15 @@ impl<'a> At<'a> {
     /// It is not what may stand there.
     pub(super) fn not(&self, wanted: &str) -> ValueError {
         ValueError::not(self.written, wanted)
+    }
+
+    /// It is no string, where one is expected.
+    pub(super) fn not_text(&self, wanted: &str) -> ValueError {
+        if self.value.kind == Kind::Other && syntax::is_name(self.written) {
+            ValueError::Refused(syntax::quotes(self.written))
+        } else {
+            self.not(wanted)
+        }
     }
 }
 
@@ -113,11 +123,11 @@ impl<'a> Reader<'a> {
             return Some(self.fields(at, default));
         }
         let Some(short) = T::SHORT else {
-            self.misshapen(&at.value.span, super::syntax::GROUP.to_owned());
+            self.misshapen(&at.value.span, syntax::GROUP.to_owned());
             return None;
         };
         if let (Some(wanted), None) = (T::WANTED, at.text()) {
-            return self.take(at, Err(at.not(wanted)));
+            return self.take(at, Err(at.not_text(wanted)));
         }
         let mut group = default.clone();
         let name = if at.is_item { short } else { at.name };

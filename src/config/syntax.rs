@@ -51,10 +51,13 @@ pub(super) fn explained(text: &str, tokens: &[Token], (span, sentence): Wrong) -
     }
     let next = tokens.partition_point(|token| token.span.end <= span.start);
     let before = &tokens[..next];
-    // A string that lacks its end swallows the lines up to the next string.
+    // A string that lacks its end goes on up to the next string, which is then a word.
     if let Some(long) = before.iter().rfind(|token| token.kind == Kind::Text)
         && written(long).starts_with('"')
-        && written(long).contains('\n')
+        && (written(long).contains('\n') || long.span.end == span.start)
+        && tokens
+            .get(next)
+            .is_some_and(|token| token.kind == Kind::Word)
     {
         return (long.span.clone(), UNCLOSED.to_owned());
     }
@@ -113,7 +116,8 @@ fn unquoted(text: &str, before: &[Token], found: &Token) -> Option<Wrong> {
     is_one.then(|| (start..end, quotes(bare)))
 }
 
-fn quotes(bare: &str) -> String {
+/// What a word in place of a string lacks.
+pub(super) fn quotes(bare: &str) -> String {
     format!("{bare} must be written in double quotes: \"{bare}\"")
 }
 

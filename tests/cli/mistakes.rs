@@ -320,7 +320,7 @@ config.ron:4:22: to: `` is no path of a file
 config.ron:4:34: format: no log format is called `jsn`, did you mean `json`?
   |     access_log: (to: \"\", format: \"jsn\"),
   |                                  ^^^^^
-config.ron:5:20: histogram_log: `off` is not a string in double quotes
+config.ron:5:20: histogram_log: off must be written in double quotes: \"off\"
   |     histogram_log: off,
   |                    ^^^
 config.ron:6:26: attempts: `17` is out of range: 1 to 16 is wanted
@@ -367,7 +367,7 @@ config.ron:3:22: backends: at least one is wanted
 }
 
 /// A text, where it goes wrong, what is said and how much is marked.
-const SYNTAX: [(&str, &str, &str, usize); 16] = [
+const SYNTAX: [(&str, &str, &str, usize); 17] = [
     (
         "",
         "1:1",
@@ -381,6 +381,12 @@ const SYNTAX: [(&str, &str, &str, usize); 16] = [
          (listeners: [(bind: \"127.0.0.1:8080\", pool: \"web\")], \
          pools: [(name: \"web\", backends: [\"127.0.0.1:9001\"])])",
         7,
+    ),
+    (
+        "(listeners: [(bind: 127.0.0.1:80, pool: \"a\")])",
+        "1:21",
+        "127.0.0.1:80 must be written in double quotes: \"127.0.0.1:80\"",
+        12,
     ),
     ("\"a\"", "1:1", "fields in `(` and `)` are wanted here", 3),
     (

@@ -363,5 +363,6 @@ leaf! {
 
 /// A string.
 pub(in crate::config) fn text<'a>(at: At<'a>) -> Result<&'a str, ValueError> {
-    at.text().ok_or_else(|| at.not("a string in double quotes"))
+    at.text()
+        .ok_or_else(|| at.not_text("a string in double quotes"))
 }
