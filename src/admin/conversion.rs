@@ -4,7 +4,7 @@ use std::num::NonZeroU32;
 
 use super::model::{BackendChange, Kill, NewBackend, PoolChange, SessionFilter};
 use super::refusal::Refusal;
-use crate::config::{AdminState, Backend, Change, Strategy, values};
+use crate::config::{AdminState, Backend, BackendPatch, Change, PoolPatch, Strategy, values};
 
 /// A limit of connections; 0 is none.
 pub(super) fn limit(connections: u32) -> Result<Option<NonZeroU32>, Refusal> {
@@ -61,9 +61,11 @@ pub(super) fn backend_change(
     Ok(Change::SetBackend {
         pool,
         backend,
-        weight: body.weight.map(weight).transpose()?,
-        max_connections: body.max_connections.map(limit).transpose()?,
-        state: body.state.as_deref().map(state).transpose()?,
+        patch: BackendPatch {
+            weight: body.weight.map(weight).transpose()?,
+            max_connections: body.max_connections.map(limit).transpose()?,
+            state: body.state.as_deref().map(state).transpose()?,
+        },
     })
 }
 
@@ -77,10 +79,12 @@ pub(super) fn pool_change(pool: String, body: &PoolChange) -> Result<Change, Ref
     let time = |text: &str| values::duration(text, values::QUEUE_WAIT);
     Ok(Change::SetPool {
         pool,
-        strategy: body.strategy.as_deref().map(strategy).transpose()?,
-        max_connections: body.max_connections.map(limit).transpose()?,
-        queue_max: body.queue_max.map(waiting).transpose()?,
-        queue_timeout: body.queue_timeout.as_deref().map(time).transpose()?,
+        patch: PoolPatch {
+            strategy: body.strategy.as_deref().map(strategy).transpose()?,
+            max_connections: body.max_connections.map(limit).transpose()?,
+            queue_max: body.queue_max.map(waiting).transpose()?,
+            queue_timeout: body.queue_timeout.as_deref().map(time).transpose()?,
+        },
     })
 }
 

@@ -2,11 +2,10 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::num::NonZeroU32;
-use std::time::Duration;
 
 use thiserror::Error;
 
-use super::{AdminState, Backend, Config, Group, Pool, Queue, Strategy, rules, values};
+use super::{Backend, BackendPatch, Config, Group, Pool, PoolPatch, Strategy, rules, values};
 
 /// One change. Names are those of the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,25 +30,15 @@ pub enum Change {
         pool: String,
         /// The backend.
         backend: String,
-        /// Its share.
-        weight: Option<u16>,
-        /// Its limit; `Some(None)`: none.
-        max_connections: Option<Option<NonZeroU32>>,
-        /// What the operator wants of it.
-        state: Option<AdminState>,
+        /// What changes of it.
+        patch: BackendPatch,
     },
     /// What is some changes.
     SetPool {
         /// The pool.
         pool: String,
-        /// How a backend is selected.
-        strategy: Option<Strategy>,
-        /// Connections to all its backends; `Some(None)`: no limit.
-        max_connections: Option<Option<NonZeroU32>>,
-        /// How many clients wait at most.
-        queue_max: Option<u32>,
-        /// How long they wait at most.
-        queue_timeout: Option<Duration>,
+        /// What changes of it.
+        patch: PoolPatch,
     },
     /// A listener's limit.
     SetListener {
@@ -144,10 +133,15 @@ impl Change {
     /// The configuration with these changes of backends that are there. They were judged when they
     /// were made; one that would leave a pool without a backend to select is left out.
     pub(crate) fn set_backends<'a>(changes: impl Iterator<Item = &'a Self>, config: &mut Config) {
-        let mut by_pool: HashMap<&str, HashMap<&str, &Self>> = HashMap::new();
+        let mut by_pool: HashMap<&str, HashMap<&str, &BackendPatch>> = HashMap::new();
         for change in changes {
-            if let Self::SetBackend { pool, backend, .. } = change {
-                by_pool.entry(pool).or_default().insert(backend, change);
+            if let Self::SetBackend {
+                pool,
+                backend,
+                patch,
+            } = change
+            {
+                by_pool.entry(pool).or_default().insert(backend, patch);
             }
         }
         for pool in &mut config.pools {
@@ -157,8 +151,8 @@ impl Change {
             let before = pool.clone();
             regroup(pool, |pool| {
                 for backend in &mut pool.backends {
-                    if let Some(change) = changes.get(&*backend.name) {
-                        change.set(backend);
+                    if let Some(patch) = changes.get(&*backend.name) {
+                        patch.apply(backend);
                     }
                 }
             });
@@ -198,14 +192,9 @@ impl Change {
                 max_connections, ..
             }
             | Self::SetLimit { max_connections } => limit(*max_connections),
-            Self::SetBackend {
-                pool,
-                weight,
-                max_connections,
-                ..
-            } => {
-                in_range("weight", weight.map(u32::from), &values::WEIGHT)?;
-                limit(max_connections.flatten())?;
+            Self::SetBackend { pool, patch, .. } => {
+                in_range("weight", patch.weight.map(u32::from), &values::WEIGHT)?;
+                limit(patch.max_connections.flatten())?;
                 match next.pool(pool) {
                     // Its groups depend on its backends.
                     Some(its) if matches!(its.strategy, Strategy::TwoTier(_)) => {
@@ -238,21 +227,6 @@ impl Change {
         }
     }
 
-    /// Changes what it says of a backend.
-    fn set(&self, backend: &mut Backend) {
-        if let Self::SetBackend {
-            weight,
-            max_connections,
-            state,
-            ..
-        } = self
-        {
-            backend.weight = weight.unwrap_or(backend.weight);
-            backend.max_connections = max_connections.unwrap_or(backend.max_connections);
-            backend.state = state.unwrap_or(backend.state);
-        }
-    }
-
     /// Makes the change, whatever comes of it.
     fn make(&self, config: &mut Config) -> Result<(), ChangeError> {
         match self {
@@ -268,31 +242,22 @@ impl Change {
                 });
                 Ok(())
             }
-            Self::SetBackend { pool, backend, .. } => {
+            Self::SetBackend {
+                pool,
+                backend,
+                patch,
+            } => {
                 let pool = find(("pool", pool), &mut config.pools, |one| &one.name)?;
                 find(("backend", backend), &mut pool.backends, |one| &one.name)?;
                 regroup(pool, |pool| {
                     let named = pool.backends.iter_mut().filter(|one| one.name == *backend);
-                    named.for_each(|one| self.set(one));
+                    named.for_each(|one| patch.apply(one));
                 });
                 Ok(())
             }
-            Self::SetPool {
-                pool,
-                strategy,
-                max_connections,
-                queue_max,
-                queue_timeout,
-            } => {
+            Self::SetPool { pool, patch } => {
                 let pool = find(("pool", pool), &mut config.pools, |one| &one.name)?;
-                if let Some(strategy) = strategy {
-                    set_strategy(pool, strategy);
-                }
-                pool.max_connections = max_connections.unwrap_or(pool.max_connections);
-                pool.queue = Queue {
-                    max: queue_max.unwrap_or(pool.queue.max),
-                    timeout: queue_timeout.unwrap_or(pool.queue.timeout),
-                };
+                patch.apply(pool);
                 Ok(())
             }
             Self::SetListener {
@@ -406,17 +371,6 @@ fn regroup(pool: &mut Pool, change: impl FnOnce(&mut Pool)) {
     {
         tiers.groups = Group::of(&pool.backends);
     }
-}
-
-fn set_strategy(pool: &mut Pool, strategy: &Strategy) {
-    if pool.strategy == *strategy {
-        return;
-    }
-    // The persistence of `sticky_round_robin` is a part of it, which goes with it.
-    if pool.strategy == Strategy::StickyRoundRobin {
-        pool.persist = None;
-    }
-    pool.strategy = strategy.clone();
 }
 
 #[cfg(test)]

@@ -179,9 +179,9 @@ impl Balancer {
         if let Change::SetBackend {
             pool,
             backend,
-            state: Some(AdminState::Ready),
-            ..
+            patch,
         } = change
+            && patch.state == Some(AdminState::Ready)
         {
             self.readmit(&(pool.clone(), backend.clone()));
         }

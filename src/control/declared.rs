@@ -7,9 +7,8 @@
 //! file has them, or when another file says something else of the same thing than the file before.
 
 use std::collections::{BTreeMap, HashSet};
-use std::num::NonZeroU32;
 
-use crate::config::{Backend, Change, ChangeError, Config, Group, Pool, Strategy, values};
+use crate::config::{Backend, Change, ChangeError, Config, limit_words};
 
 /// The configuration without what is discovered.
 #[derive(Clone, Debug)]
@@ -175,20 +174,11 @@ fn differs(order: &Change, one: &Config, other: &Config) -> bool {
             let [one, other] = both.map(|config| backend_of(config, pool, backend));
             one != other
         }
-        Change::SetPool {
-            pool,
-            strategy,
-            max_connections,
-            queue_max,
-            queue_timeout,
-        } => {
+        Change::SetPool { pool, patch } => {
             let [Some(one), Some(other)] = both.map(|config| config.pool(pool)) else {
                 return true;
             };
-            strategy.is_some() && selects_by(one) != selects_by(other)
-                || max_connections.is_some() && one.max_connections != other.max_connections
-                || queue_max.is_some() && one.queue.max != other.queue.max
-                || queue_timeout.is_some() && one.queue.timeout != other.queue.timeout
+            patch.tells_apart(one, other)
         }
         Change::SetListener { listener, .. } => {
             let [one, other] = both.map(|config| {
@@ -206,72 +196,34 @@ fn backend_of<'a>(config: &'a Config, pool: &str, backend: &str) -> Option<&'a B
     config.pool(pool)?.backend(backend)
 }
 
-/// A pool's strategy. Groups that just follow from its backends are not a part of it.
-fn selects_by(pool: &Pool) -> Strategy {
-    let mut strategy = pool.strategy.clone();
-    if let Strategy::TwoTier(tiers) = &mut strategy
-        && tiers.groups == Group::of(&pool.backends)
-    {
-        tiers.groups.clear();
-    }
-    strategy
-}
-
 /// An order in words, as the subject of a sentence.
 fn said(order: &Change) -> String {
-    let mut parts = Vec::new();
-    let limit = |max: Option<NonZeroU32>| match max {
-        Some(max) => format!("max_connections {max}"),
-        None => "max_connections off".to_owned(),
-    };
-    let about = match order {
+    let (about, words) = match order {
         Change::AddBackend { pool, backend } => {
-            parts.push("added".to_owned());
-            format!("{pool}/{}", backend.name)
+            (format!("{pool}/{}", backend.name), vec!["added".to_owned()])
         }
         Change::RemoveBackend { pool, backend } => {
-            parts.push("removed".to_owned());
-            format!("{pool}/{backend}")
+            (format!("{pool}/{backend}"), vec!["removed".to_owned()])
         }
         Change::SetBackend {
             pool,
             backend,
-            weight,
-            max_connections,
-            state,
-        } => {
-            parts.extend(state.map(|state| state.as_str().to_owned()));
-            parts.extend(weight.map(|weight| format!("weight {weight}")));
-            parts.extend(max_connections.map(limit));
-            format!("{pool}/{backend}")
-        }
-        Change::SetPool {
-            pool,
-            strategy,
-            max_connections,
-            queue_max,
-            queue_timeout,
-        } => {
-            parts.extend(strategy.as_ref().map(|its| format!("strategy {its}")));
-            parts.extend(max_connections.map(limit));
-            parts.extend(queue_max.map(|max| format!("queue {max}")));
-            let timeout = queue_timeout.map(values::written);
-            parts.extend(timeout.map(|timeout| format!("queue timeout {timeout}")));
-            format!("pool {pool}")
-        }
+            patch,
+        } => (format!("{pool}/{backend}"), patch.words()),
+        Change::SetPool { pool, patch } => (format!("pool {pool}"), patch.words()),
         Change::SetListener {
             listener,
             max_connections,
         } => {
-            parts.push(limit(*max_connections));
-            format!("listener {listener}")
+            let limit = limit_words(*max_connections);
+            (format!("listener {listener}"), vec![limit])
         }
-        Change::SetLimit { max_connections } => {
-            parts.push(limit(*max_connections));
-            "all clients".to_owned()
-        }
+        Change::SetLimit { max_connections } => (
+            "all clients".to_owned(),
+            vec![limit_words(*max_connections)],
+        ),
     };
-    format!("the order `{about}: {}`", parts.join(", "))
+    format!("the order `{about}: {}`", words.join(", "))
 }
 
 /// Writes an order down, as one with an earlier order about the same thing.
@@ -315,45 +267,27 @@ fn merged(first: &Change, second: &Change) -> Option<Change> {
             Change::SetBackend {
                 pool,
                 backend,
-                weight,
-                max_connections,
-                state,
+                patch,
             },
             Change::SetBackend {
                 pool: its_pool,
                 backend: same,
-                weight: next_weight,
-                max_connections: next_max,
-                state: next_state,
+                patch: next,
             },
         ) if pool == its_pool && backend == same => Some(Change::SetBackend {
             pool: pool.clone(),
             backend: backend.clone(),
-            weight: next_weight.or(*weight),
-            max_connections: next_max.or(*max_connections),
-            state: next_state.or(*state),
+            patch: next.after(patch),
         }),
         (
-            Change::SetPool {
-                pool,
-                strategy,
-                max_connections,
-                queue_max,
-                queue_timeout,
-            },
+            Change::SetPool { pool, patch },
             Change::SetPool {
                 pool: same,
-                strategy: next_strategy,
-                max_connections: next_max,
-                queue_max: next_queue_max,
-                queue_timeout: next_timeout,
+                patch: next,
             },
         ) if pool == same => Some(Change::SetPool {
             pool: pool.clone(),
-            strategy: next_strategy.clone().or_else(|| strategy.clone()),
-            max_connections: next_max.or(*max_connections),
-            queue_max: next_queue_max.or(*queue_max),
-            queue_timeout: next_timeout.or(*queue_timeout),
+            patch: next.after(patch),
         }),
         (Change::SetListener { listener, .. }, Change::SetListener { listener: same, .. })
             if listener == same =>

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::world::{By, READ, World, file, temporary};
 use crate::admin::{Author, Door, Handle, Tokens, serve};
-use crate::config::{AdminHttp, AdminState, Backend, Change, Strategy};
+use crate::config::{AdminHttp, AdminState, Backend, BackendPatch, Change, PoolPatch, Strategy};
 
 #[tokio::test]
 async fn names_may_hold_any_character() {
@@ -80,9 +80,11 @@ async fn what_is_not_said_stays() {
     let backend = |weight, max_connections, state| Change::SetBackend {
         pool: "main".to_owned(),
         backend: "alpha".to_owned(),
-        weight,
-        max_connections,
-        state,
+        patch: BackendPatch {
+            weight,
+            max_connections,
+            state,
+        },
     };
     let path = "/v1/pools/main/backends/alpha";
     let change = changed(path, r#"{"weight": 9}"#).await;
@@ -91,10 +93,12 @@ async fn what_is_not_said_stays() {
     assert_eq!(change, backend(None, Some(None), Some(AdminState::Drain)));
     let pool = |strategy, max_connections, queue_max, queue_timeout| Change::SetPool {
         pool: "main".to_owned(),
-        strategy,
-        max_connections,
-        queue_max,
-        queue_timeout,
+        patch: PoolPatch {
+            strategy,
+            max_connections,
+            queue_max,
+            queue_timeout,
+        },
     };
     let path = "/v1/pools/main";
     let change = changed(path, r#"{"strategy": "random", "max_connections": 3}"#).await;

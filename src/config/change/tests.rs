@@ -1,7 +1,7 @@
 //! Each verb, and what each refuses.
 
 use super::*;
-use crate::config::parse;
+use crate::config::{AdminState, parse};
 
 const TEXT: &str = r#"(
     listeners: [(name: "front", bind: "127.0.0.1:8080", pool: "web")],
@@ -40,19 +40,23 @@ fn weigh(pool: &str, backend: &str, weight: u16) -> Change {
     Change::SetBackend {
         pool: pool.to_owned(),
         backend: backend.to_owned(),
-        weight: Some(weight),
-        max_connections: None,
-        state: None,
+        patch: BackendPatch {
+            weight: Some(weight),
+            max_connections: None,
+            state: None,
+        },
     }
 }
 
 fn balance(pool: &str, strategy: &str) -> Change {
     Change::SetPool {
         pool: pool.to_owned(),
-        strategy: Some(values::strategy_of(strategy).unwrap()),
-        max_connections: None,
-        queue_max: None,
-        queue_timeout: None,
+        patch: PoolPatch {
+            strategy: Some(values::strategy_of(strategy).unwrap()),
+            max_connections: None,
+            queue_max: None,
+            queue_timeout: None,
+        },
     }
 }
 
@@ -168,9 +172,11 @@ fn a_backend_changes_what_is_said() {
     let change = Change::SetBackend {
         pool: "web".to_owned(),
         backend: "b".to_owned(),
-        weight: None,
-        max_connections: Some(limit),
-        state: Some(AdminState::Drain),
+        patch: BackendPatch {
+            weight: None,
+            max_connections: Some(limit),
+            state: Some(AdminState::Drain),
+        },
     };
     becomes(&change, |config| {
         config.pools[0].backends[1].max_connections = limit;
@@ -187,9 +193,11 @@ fn a_backend_changes_what_is_said() {
     let nothing = Change::SetBackend {
         pool: "web".to_owned(),
         backend: "b".to_owned(),
-        weight: None,
-        max_connections: None,
-        state: None,
+        patch: BackendPatch {
+            weight: None,
+            max_connections: None,
+            state: None,
+        },
     };
     becomes(&nothing, |_| {});
 }
@@ -321,10 +329,12 @@ fn limits_and_queues_change() {
     let queue = values::queue_of("(max: 3, timeout: \"1s\")").unwrap();
     let change = Change::SetPool {
         pool: "web".to_owned(),
-        strategy: None,
-        max_connections: Some(limit),
-        queue_max: Some(queue.max),
-        queue_timeout: Some(queue.timeout),
+        patch: PoolPatch {
+            strategy: None,
+            max_connections: Some(limit),
+            queue_max: Some(queue.max),
+            queue_timeout: Some(queue.timeout),
+        },
     };
     becomes(&change, |config| {
         config.pools[0].max_connections = limit;

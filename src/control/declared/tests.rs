@@ -6,7 +6,7 @@ use std::time::Duration;
 use fastrand::Rng;
 
 use super::*;
-use crate::config::{AdminState, Backend, Strategy, parse};
+use crate::config::{AdminState, Backend, BackendPatch, PoolPatch, Strategy, parse};
 
 fn file(backends: &[&str]) -> Config {
     let backends: Vec<_> = backends
@@ -25,9 +25,11 @@ fn weight(backend: &str, weight: u16) -> Change {
     Change::SetBackend {
         pool: "a".to_owned(),
         backend: format!("127.0.0.1:{backend}"),
-        weight: Some(weight),
-        max_connections: None,
-        state: None,
+        patch: BackendPatch {
+            weight: Some(weight),
+            max_connections: None,
+            state: None,
+        },
     }
 }
 
@@ -35,9 +37,11 @@ fn state(backend: &str, state: AdminState) -> Change {
     Change::SetBackend {
         pool: "a".to_owned(),
         backend: format!("127.0.0.1:{backend}"),
-        weight: None,
-        max_connections: None,
-        state: Some(state),
+        patch: BackendPatch {
+            weight: None,
+            max_connections: None,
+            state: Some(state),
+        },
     }
 }
 
@@ -146,10 +150,12 @@ fn an_order_is_taken_back_by_one_that_makes_things_as_the_file_has_them() {
 fn limits_and_pools_hold_until_the_file_changes_them() {
     let set_pool = |max: u32| Change::SetPool {
         pool: "a".to_owned(),
-        strategy: Some(Strategy::Random),
-        max_connections: Some(NonZeroU32::new(max)),
-        queue_max: None,
-        queue_timeout: None,
+        patch: PoolPatch {
+            strategy: Some(Strategy::Random),
+            max_connections: Some(NonZeroU32::new(max)),
+            queue_max: None,
+            queue_timeout: None,
+        },
     };
     let declared = Declared::new(file(&["1", "2"]));
     let declared = changed(&declared, &limit(Some(9)));
@@ -284,7 +290,7 @@ fn the_state_is_that_of_a_fresh_start_with_the_effective_configuration() {
 fn random_change(rng: &mut Rng) -> Change {
     let name = rng.u8(1..7).to_string();
     let pool = if rng.bool() { "a" } else { "b" }.to_owned();
-    let some = |limit: u32| std::num::NonZeroU32::new(limit);
+    let some = |limit: u32| NonZeroU32::new(limit);
     match rng.u8(..7) {
         0 => add(&name),
         1 => remove(&name),
@@ -292,18 +298,22 @@ fn random_change(rng: &mut Rng) -> Change {
         3 => Change::SetBackend {
             pool,
             backend: format!("127.0.0.1:{name}"),
-            weight: None,
-            max_connections: Some(some(rng.u32(..100))),
-            state: Some(AdminState::ALL[rng.usize(..3)].1),
+            patch: BackendPatch {
+                weight: None,
+                max_connections: Some(some(rng.u32(..100))),
+                state: Some(AdminState::ALL[rng.usize(..3)].1),
+            },
         },
         4 => {
             let strategies = Strategy::all();
             Change::SetPool {
                 pool,
-                strategy: Some(strategies[rng.usize(..strategies.len())].1.clone()),
-                max_connections: Some(some(rng.u32(..100))),
-                queue_max: Some(rng.u32(..100)),
-                queue_timeout: Some(Duration::from_millis(rng.u64(1_000..60_000))),
+                patch: PoolPatch {
+                    strategy: Some(strategies[rng.usize(..strategies.len())].1.clone()),
+                    max_connections: Some(some(rng.u32(..100))),
+                    queue_max: Some(rng.u32(..100)),
+                    queue_timeout: Some(Duration::from_millis(rng.u64(1_000..60_000))),
+                },
             }
         }
         5 => Change::SetListener {
@@ -321,10 +331,12 @@ fn random_change(rng: &mut Rng) -> Change {
 fn both_halves_of_a_queue_are_kept() {
     let half = |queue_max, queue_timeout| Change::SetPool {
         pool: "a".to_owned(),
-        strategy: None,
-        max_connections: None,
-        queue_max,
-        queue_timeout,
+        patch: PoolPatch {
+            strategy: None,
+            max_connections: None,
+            queue_max,
+            queue_timeout,
+        },
     };
     let declared = Declared::new(file(&["1"]));
     let declared = changed(&declared, &half(Some(3), None));
