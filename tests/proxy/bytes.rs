@@ -4,6 +4,8 @@ use std::io::{ErrorKind, Read, Write};
 use std::sync::LazyLock;
 use std::time::Duration;
 
+use crate::watchdog::slowness;
+
 /// A stream: what is sent at one end and expected at the other. Each stream reads the same
 /// random block from a place of its own, round and round. Its length is a prime near 1 MiB, so
 /// no buffer or pipe that went astray fits in elsewhere.
@@ -70,7 +72,8 @@ impl Bytes {
         pause: Duration,
     ) {
         let mut refusals = 0;
-        while refusals < 40 {
+        // A slow machine may take long over what is on its way.
+        while refusals < 40 * slowness() {
             match to.write(self.next(bytes)) {
                 Ok(sent) => {
                     refusals = 0;
