@@ -65,16 +65,18 @@ impl Patience {
 
     /// Binds, as soon as that can be done.
     pub(super) async fn bind<T>(&self, bind: impl Fn() -> io::Result<T>) -> io::Result<T> {
+        let begun = sys::monotonic();
         loop {
-            match bind() {
-                Err(error)
-                    if error.kind() == io::ErrorKind::AddrInUse
-                        && sys::monotonic() < self.until =>
-                {
-                    tokio::time::sleep(TRY_EVERY).await;
-                }
-                done => return done.map_err(explained),
+            let bound = bind();
+            let until = match bound.as_ref().map_err(io::Error::kind) {
+                Err(io::ErrorKind::AddrInUse) => self.until,
+                Err(io::ErrorKind::ResourceBusy) => self.until.min(begun + OWNER_PATIENCE),
+                _ => return bound,
+            };
+            if sys::monotonic() >= until {
+                return bound.map_err(explained);
             }
+            tokio::time::sleep(TRY_EVERY).await;
         }
     }
 }
@@ -196,4 +198,7 @@ fn told(listener: &config::Listener, bound: io::Result<Bound>) -> Result<Bound, 
 
 /// One second, in ns.
 const PATIENCE: u64 = 1_000_000_000;
+/// The same where another process has the lock of a Unix socket, which it loses before it is gone:
+/// 50 ms, in ns.
+const OWNER_PATIENCE: u64 = 50_000_000;
 const TRY_EVERY: Duration = Duration::from_millis(20);

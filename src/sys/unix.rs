@@ -124,7 +124,7 @@ fn in_use_by(file: &mut File) -> io::Error {
         }
         pid => format!("another balancer (pid {pid}) uses this socket"),
     };
-    io::Error::new(io::ErrorKind::AddrInUse, sentence)
+    io::Error::new(io::ErrorKind::ResourceBusy, sentence)
 }
 
 fn identity(path: &Path) -> Option<(u64, u64)> {
@@ -207,7 +207,7 @@ mod tests {
         let mode = |name: &str| fs::metadata(dir.join(name)).unwrap().mode() & 0o777;
         assert_eq!(mode("a.sock"), 0o600);
         let error = listen_unix(&path, None).unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+        assert_eq!(error.kind(), io::ErrorKind::ResourceBusy);
         assert_eq!(error.to_string(), "this balancer uses the socket already");
         drop(file);
         assert_eq!(fs::read_dir(&dir).unwrap().count(), 0);

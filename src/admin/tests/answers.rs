@@ -216,7 +216,7 @@ async fn the_socket_is_private_and_removed() {
         .mode();
     assert_eq!(mode & 0o777, 0o600);
     let taken = Door::unix(&world.socket).unwrap_err();
-    assert_eq!(taken.kind(), std::io::ErrorKind::AddrInUse);
+    assert_eq!(taken.kind(), std::io::ErrorKind::ResourceBusy);
     world.stop = None;
     for server in world.servers.drain(..) {
         super::world::bounded(server).await.unwrap();
