@@ -2,6 +2,8 @@
 
 #![forbid(unsafe_code)]
 
+use std::io;
+
 use crate::kernel::Errno;
 
 /// Whose fault an error is.
@@ -157,6 +159,23 @@ impl Fault {
     pub fn is_lack(self) -> bool {
         matches!(self, Self::Ports | Self::Resources)
     }
+}
+
+/// Whether a file can't be used for a lack or a fault of the machine that may pass, whatever its
+/// name says.
+#[must_use]
+pub fn is_passing_lack(error: &io::Error) -> bool {
+    let passing = [
+        libc::EMFILE,
+        libc::ENFILE,
+        libc::ENOMEM,
+        libc::ENOSPC,
+        libc::EDQUOT,
+        libc::EIO,
+        libc::ESTALE,
+    ];
+    let errno = error.raw_os_error();
+    errno.is_some_and(|errno| passing.contains(&errno))
 }
 
 #[cfg(test)]

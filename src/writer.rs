@@ -145,15 +145,18 @@ fn run(mut file: File, mut outlet: impl Outlet, jobs: &Receiver<Job>, shared: &S
     // They are the main thread's, which holds them back at times.
     sys::block_signals();
     let mut failed = false;
+    let mut tried = sys::monotonic();
     loop {
         let job = if failed {
-            jobs.recv_timeout(REOPEN_PAUSE)
+            jobs.recv_timeout(REOPEN_PAUSE.saturating_sub(since(tried)))
         } else {
             jobs.recv().map_err(|_| RecvTimeoutError::Disconnected)
         };
-        let due = matches!(job, Err(RecvTimeoutError::Timeout));
+        // Also where records come more often than that.
+        let due = failed && since(tried) >= REOPEN_PAUSE;
         if shared.open_again.swap(false, Ordering::AcqRel) || due {
             let _ = open_again(&mut file, &mut outlet, &mut failed);
+            tried = sys::monotonic();
         }
         match job {
             Ok(Job::Record(record)) => {
@@ -172,6 +175,10 @@ fn run(mut file: File, mut outlet: impl Outlet, jobs: &Receiver<Job>, shared: &S
             Err(RecvTimeoutError::Disconnected) => return,
         }
     }
+}
+
+fn since(earlier: u64) -> Duration {
+    Duration::from_nanos(sys::monotonic().saturating_sub(earlier))
 }
 
 /// Opens the file again; `failed`: the last try did.

@@ -79,6 +79,9 @@ fn run_file(path: &Path) -> ExitCode {
             };
             // Standard input is read once.
             let can_reread = path != Path::new(config::STANDARD_INPUT);
+            if config.reload_on_change && !can_reread {
+                say(&"warning: reload_on_change does nothing: standard input is read once");
+            }
             run::run(&config, can_reread.then_some(reread))
         }
         Err(code) => code,

@@ -101,7 +101,11 @@ impl Orders {
         doorbell: &Arc<Doorbell>,
     ) -> oneshot::Receiver<Result<(), String>> {
         let (done, outcome) = oneshot::channel();
-        self.asked.borrow_mut().push(done);
+        let mut asked = self.asked.borrow_mut();
+        // Who asked before may have gone away, while the file's directory does not answer.
+        asked.retain(|one| !one.is_closed());
+        asked.push(done);
+        drop(asked);
         self.rotated.set(true);
         if !self.opening.replace(true) {
             tokio_uring::spawn(Rc::clone(self).open_again(Arc::clone(doorbell)));

@@ -322,12 +322,18 @@ async fn kill(crew: &Crew, filter: &SessionFilter) -> Result<u64, String> {
     };
     let counts = crew.close(&sought, CloseReason::Killed, Duration::ZERO);
     let counts = crew.gather(&counts).await;
-    let count: Option<u64> = counts.into_iter().sum();
-    count.ok_or_else(|| {
-        let why = "cannot close sessions: a worker still carries out all orders that it takes at a \
-                   time: ask again in a moment";
-        why.to_owned()
-    })
+    let closed: u64 = counts.iter().flatten().sum();
+    if counts.iter().all(Option::is_some) {
+        return Ok(closed);
+    }
+    let what = match closed {
+        0 => "cannot close sessions".to_owned(),
+        _ => format!("cannot close all sessions, but {closed}"),
+    };
+    Err(format!(
+        "{what}: a worker still carries out all orders that it takes at a time: ask again in a \
+         moment"
+    ))
 }
 
 fn session(info: &SessionInfo, now: u64) -> SessionStatus {

@@ -44,6 +44,9 @@ impl Doors {
         };
         if let Some(path) = &admin.socket {
             let path = &where_usual(path, admin.required);
+            // A socket that nobody named delays no start.
+            let brief = Patience::brief();
+            let patience = if admin.required { patience } else { &brief };
             match patience.bind(|| Door::unix(path)).await {
                 Ok(door) => {
                     log::info!("admin API on {}", path.display());

@@ -63,6 +63,12 @@ impl Patience {
         Self { until }
     }
 
+    /// From now on, for what a start can do without.
+    pub(super) fn brief() -> Self {
+        let until = sys::monotonic() + OWNER_PATIENCE;
+        Self { until }
+    }
+
     /// Binds, as soon as that can be done.
     pub(super) async fn bind<T>(&self, bind: impl Fn() -> io::Result<T>) -> io::Result<T> {
         let begun = sys::monotonic();

@@ -41,6 +41,7 @@ use thiserror::Error;
 use crate::address::Address;
 use crate::admin::{self, TokenError};
 use crate::config::Config;
+use crate::fault;
 use crate::origin::Ports;
 use crate::ring::{self, SetupError};
 use crate::sys;
@@ -153,7 +154,17 @@ impl StartError {
     /// may succeed.
     #[must_use]
     pub fn is_machines(&self) -> bool {
-        matches!(self, Self::Source { .. } | Self::SourcePorts { .. })
+        match self {
+            Self::Source { .. } | Self::SourcePorts { .. } => true,
+            Self::Bind { error, .. }
+            | Self::AccessLog { error, .. }
+            | Self::Admin { error, .. } => fault::is_passing_lack(error),
+            Self::Ring(_)
+            | Self::Certificates { .. }
+            | Self::Memory { .. }
+            | Self::Token(_)
+            | Self::Thread { .. } => false,
+        }
     }
 
     /// The exit code of the program once [`preflight`] found nothing: 3 when io_uring is not to be
@@ -210,6 +221,8 @@ pub fn run(
         let (handle, calls) = admin::Handle::new();
         let patience = Patience::new();
         let doors = Doors::open(config.admin.as_ref(), &patience).await?;
+        // What the admin API took of it is not the listeners'.
+        let patience = Patience::new();
         let mut discoveries = Discoveries::new();
         let resolved = discoveries.begin_with(config).await;
         let Inherited { by_listener, spare } = inherited;

@@ -10,7 +10,7 @@ use crate::admin::Tokens;
 use crate::config::{AccessLog, Config, LogSink, Pool, Verify};
 use crate::sys;
 
-use super::{StartError, capacity, health, listening};
+use super::{StartError, capacity, health, listening, systemd};
 
 /// Why a start with this configuration would fail on this machine, as far as that can be seen
 /// without listening anywhere.
@@ -43,8 +43,11 @@ pub fn preflight(config: &Config) -> Vec<StartError> {
         found.extend(tokens.and_then(Result::err).map(StartError::Token));
     }
     found.extend(listening::probe_origins(config, None).err());
+    // A service manager listens where this user may not.
+    let handed_in = systemd::hands_in();
     for listener in &config.listeners {
         if let Address::Unix(path) = &listener.bind
+            && !handed_in
             && let Err(error) = sys::can_listen_at(path)
         {
             found.push(StartError::Bind {

@@ -354,7 +354,7 @@ impl Balancer {
         if is_same_text && read.config == *self.declared.file() {
             self.checks.refresh();
             self.replace_tokens(read.tokens);
-            return Ok(Vec::new());
+            return Ok(self.at_start.waiting(self.declared.config()));
         }
         let old = self.declared.clone();
         let (declared, ended) = old.reload(read.config, is_same_text);

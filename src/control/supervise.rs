@@ -134,9 +134,15 @@ impl Balancer {
         }
     }
 
-    /// Ready once every backend that is probed was probed.
+    /// Ready once every backend that is probed was probed and every name was looked up; a name
+    /// server that does not answer holds that up for a while only.
     fn advance(&mut self) {
-        let known = self.checks.first_round_done() && self.has_discovered();
+        if self.stage != Stage::Starting {
+            return;
+        }
+        let began = self.started_at.elapsed().unwrap_or_default();
+        let discovered = self.has_discovered() || began >= DISCOVERY_PATIENCE;
+        let known = self.checks.first_round_done() && discovered;
         if self.stage == Stage::Starting && known {
             self.stage = Stage::Ready;
             // What the last probes said may not be in force yet.
@@ -159,6 +165,8 @@ impl Balancer {
         self.discoveries.look_again();
         if self.reread.is_some() {
             self.reload(Asked::unanswered(Author::Signal));
+        } else {
+            log::info!("no configuration is read again: it runs without a file");
         }
     }
 
@@ -348,3 +356,6 @@ impl Signals {
 
 /// What the service manager shows.
 pub(super) const READY: &str = "balancing";
+
+/// How long names that are not looked up yet delay readiness.
+const DISCOVERY_PATIENCE: Duration = Duration::from_secs(30);

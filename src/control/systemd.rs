@@ -93,6 +93,12 @@ static LATE: Mutex<VecDeque<String>> = Mutex::new(VecDeque::new());
 /// The oldest are dropped: the last one says how things are.
 const LATE_MAX: usize = 16;
 
+/// Whether a service manager hands in sockets that listen (sd_listen_fds(3)).
+pub(super) fn hands_in() -> bool {
+    let pid = env::var("LISTEN_PID").ok();
+    pid.and_then(|pid| pid.parse().ok()) == Some(std::process::id())
+}
+
 /// The sockets that the manager listens on for us, by the places of their listeners in the
 /// configuration. A socket is for the listener that binds its address; else for the one whose name
 /// it has (`FileDescriptorName=`). One of no listener waits for a reload that brings it, with a

@@ -97,6 +97,7 @@ impl Half {
     /// Receiving has stopped and everything is sent: splice from now on.
     pub(super) fn promote(&mut self) {
         self.mode = Mode::Splice;
+        self.starved = false;
         self.streak = 0;
         self.pace_us = PACE_US_START;
         self.pushed = u8::MAX;

@@ -239,6 +239,8 @@ impl Session {
             Mode::Switching if receiving => self.stop_receiving(from, cx),
             Mode::Copy | Mode::Switching if waiting => {}
             Mode::Copy if !half.ended && half.backlog.len() <= low => {
+                // Without a buffer it ends at once, and says so.
+                half.starved = false;
                 self.ask(Purpose::Recv(from), cx);
             }
             Mode::Switching if !half.ended && !sending && half.backlog.is_empty() => {

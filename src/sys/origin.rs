@@ -4,6 +4,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsRawFd;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
@@ -47,6 +48,9 @@ pub fn probe_address(address: IpAddr) -> io::Result<()> {
 /// is not to be treated as if it could not.
 #[must_use]
 pub fn has_port_range() -> bool {
+    if FORGONE.load(Ordering::Relaxed) {
+        return false;
+    }
     let known = PORT_RANGE.get().copied();
     // What is not known now is looked for again.
     let found = known.or_else(|| asks_for_port_range().map(|has| *PORT_RANGE.get_or_init(|| has)));
@@ -69,9 +73,9 @@ fn asks_for_port_range() -> Option<bool> {
     }
 }
 
-/// No socket is told its ports, as if the kernel could not: to be called before any is made.
+/// From now on no socket is told its ports, as if the kernel could not.
 pub fn forgo_port_range() {
-    PORT_RANGE.get_or_init(|| false);
+    FORGONE.store(true, Ordering::Relaxed);
 }
 
 /// As the kernel wants it: the last port in the upper half, the first one in the lower.
@@ -99,6 +103,8 @@ fn set(socket: &Socket, option: libc::c_int, value: u32) -> io::Result<()> {
 
 /// Whether the kernel has IP_LOCAL_PORT_RANGE, once somebody asked.
 static PORT_RANGE: OnceLock<bool> = OnceLock::new();
+/// It is treated as if it had not.
+static FORGONE: AtomicBool = AtomicBool::new(false);
 
 /// Of linux/in.h; the libc crate has no name for it.
 const IP_LOCAL_PORT_RANGE: libc::c_int = 51;

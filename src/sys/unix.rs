@@ -154,7 +154,10 @@ pub(super) fn listen_unix(path: &Path, mode: Option<u32>) -> io::Result<(OwnedFd
     match probe.connect(&address).map_err(|error| error.kind()) {
         Ok(()) | Err(io::ErrorKind::WouldBlock) => return Err(taken("another process listens")),
         Err(io::ErrorKind::ConnectionRefused) if is_socket(path) => fs::remove_file(path)?,
-        Err(_) if identity(path).is_some() => return Err(taken("another file is there")),
+        Err(_) if identity(path).is_some() => {
+            let sentence = "address in use: another file is there";
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, sentence));
+        }
         Err(_) => {}
     }
     let mut socket = socket2::Socket::new(Domain::UNIX, kind, None)?;
