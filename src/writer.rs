@@ -170,6 +170,7 @@ fn run(mut file: File, mut outlet: impl Outlet, jobs: &Receiver<Job>, shared: &S
             Ok(Job::OpenAgain(done)) => {
                 // Whoever asked may have gone away.
                 let _ = done.send(open_again(&mut file, &mut outlet, &mut failed));
+                tried = sys::monotonic();
             }
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return,
@@ -259,6 +260,45 @@ mod tests {
         let mut all = Vec::new();
         reader.read_to_end(&mut all).unwrap();
         assert_eq!(all.len(), (1_000 - dropped) * record.len());
+    }
+
+    /// Can't be opened again the first time.
+    struct Stubborn {
+        tries: u32,
+        opened: Sender<()>,
+    }
+
+    impl Outlet for Stubborn {
+        fn open_again(&mut self) -> io::Result<Option<File>> {
+            self.tries += 1;
+            match self.tries {
+                1 => Err(io::ErrorKind::NotFound.into()),
+                _ => Ok(None),
+            }
+        }
+
+        fn lost(&mut self, _record: Vec<u8>, _error: &io::Error) {}
+
+        fn opened_again(&mut self) {
+            let _ = self.opened.send(());
+        }
+    }
+
+    #[test]
+    fn a_file_is_opened_again_while_records_keep_coming() {
+        let (_reader, writer) = io::pipe().unwrap();
+        let (opened, openings) = channel::unbounded();
+        let file = File::from(OwnedFd::from(writer));
+        let outlet = Stubborn { tries: 0, opened };
+        let queue = Writer::start("test", file, outlet).unwrap();
+        let failed = queue.open_again().blocking_recv().unwrap();
+        assert!(failed.is_err());
+        let often = REOPEN_PAUSE / 10;
+        let found = (0..300).any(|_| {
+            queue.push_or_drop(b"x".to_vec());
+            openings.recv_timeout(often).is_ok()
+        });
+        assert!(found, "never opened again");
     }
 
     #[test]

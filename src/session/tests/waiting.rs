@@ -193,6 +193,15 @@ fn without_a_buffer_a_direction_passes_on_what_its_sink_takes() {
 }
 
 #[test]
+fn an_idle_end_after_bytes_were_passed_on_is_in_order() {
+    let mut script = starved();
+    passed_on(&mut script, 100, Source::Ready, Sink::Ready);
+    script.asks(&[Op::Recv(Client)]);
+    script.passes(LIMITS.idle);
+    assert_eq!(script.session.manner(), Manner::Graceful);
+}
+
+#[test]
 fn a_sink_that_is_full_is_passed_nothing_until_it_has_room() {
     let mut script = starved();
     passed_on(&mut script, 40, Source::Ready, Sink::Full);
