@@ -272,7 +272,7 @@ mod tests {
         fn open_again(&mut self) -> io::Result<Option<File>> {
             self.tries += 1;
             match self.tries {
-                1 => Err(io::ErrorKind::NotFound.into()),
+                1 => Err(ErrorKind::NotFound.into()),
                 _ => Ok(None),
             }
         }

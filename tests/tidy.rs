@@ -160,6 +160,7 @@ fn every_counter_is_moved_by_a_test() {
         .into_iter()
         .filter(|name| !GAUGES.contains(&name.as_str()))
         .chain(CloseReason::ALL.map(|reason| format!("closed.{}", reason.as_str())))
+        .filter(|name| !ELSEWHERE.contains(&name.as_str()))
         .filter(|name| !moved.join(name).exists())
         .collect();
     assert_none(
@@ -272,6 +273,14 @@ const LAST_COMMIT_WITHOUT_RULE: &str = "b32e3fc";
 const SUBJECT: usize = 72;
 /// Numbers that are 0 at rest.
 const GAUGES: [&str; 4] = ["sessions", "buffers", "pipes", "parked"];
+/// Numbers that the real program shows too late, or for want of a fault that a test can't make: the
+/// tests of `session` and `worker` move them.
+const ELSEWHERE: [&str; 4] = [
+    "listeners_lost",
+    "closed.no_resources",
+    "closed.session_timeout",
+    "closed.shutdown",
+];
 const TWICE: [&str; 15] = [
     "Backend", "Call", "Change", "Command", "Event", "Health", "Limits", "Listener", "Outcome",
     "Place", "Pool", "Queue", "Source", "Stage", "Traffic",
