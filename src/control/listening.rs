@@ -65,18 +65,16 @@ impl Patience {
 
     /// From now on, for what a start can do without.
     pub(super) fn brief() -> Self {
-        let until = sys::monotonic() + OWNER_PATIENCE;
+        let until = sys::monotonic() + BRIEF;
         Self { until }
     }
 
     /// Binds, as soon as that can be done.
     pub(super) async fn bind<T>(&self, bind: impl Fn() -> io::Result<T>) -> io::Result<T> {
-        let begun = sys::monotonic();
         loop {
             let bound = bind();
             let until = match bound.as_ref().map_err(io::Error::kind) {
                 Err(io::ErrorKind::AddrInUse) => self.until,
-                Err(io::ErrorKind::ResourceBusy) => self.until.min(begun + OWNER_PATIENCE),
                 _ => return bound,
             };
             if sys::monotonic() >= until {
@@ -204,7 +202,6 @@ fn told(listener: &config::Listener, bound: io::Result<Bound>) -> Result<Bound, 
 
 /// One second, in ns.
 const PATIENCE: u64 = 1_000_000_000;
-/// The same where another process has the lock of a Unix socket, which it loses before it is gone:
-/// 50 ms, in ns.
-const OWNER_PATIENCE: u64 = 50_000_000;
+/// The same for what a start can do without: 50 ms, in ns.
+const BRIEF: u64 = 50_000_000;
 const TRY_EVERY: Duration = Duration::from_millis(20);
