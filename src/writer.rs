@@ -12,6 +12,7 @@ use std::thread;
 use std::time::Duration;
 
 use crossbeam::channel::{self, Receiver, RecvTimeoutError, Sender, TrySendError};
+use parking_lot::{Condvar, Mutex};
 use tokio::sync::oneshot;
 
 use crate::sys;
@@ -60,6 +61,10 @@ struct Shared {
     dropped: AtomicU64,
     /// The file is to be opened again, and the queue had no room to say so.
     open_again: AtomicBool,
+    /// Held while [`Writer::flush`] looks at the count, and while `wrote` is notified.
+    idle: Mutex<()>,
+    /// Notified when the last record is written.
+    wrote: Condvar,
 }
 
 impl Writer {
@@ -129,15 +134,11 @@ impl Writer {
 
     /// Waits until everything is written, but no longer than this. Whether it is.
     pub fn flush(&self, within: Duration) -> bool {
-        let mut left = within;
-        while self.shared.records.load(Ordering::Acquire) > 0 {
-            if left.is_zero() {
-                return false;
-            }
-            thread::park_timeout(LOOK);
-            left = left.saturating_sub(LOOK);
-        }
-        true
+        let shared = &*self.shared;
+        let has_records = |(): &mut ()| shared.records.load(Ordering::Acquire) > 0;
+        let mut idle = shared.idle.lock();
+        let _ = shared.wrote.wait_while_for(&mut idle, has_records, within);
+        !has_records(&mut idle)
     }
 }
 
@@ -165,7 +166,10 @@ fn run(mut file: File, mut outlet: impl Outlet, jobs: &Receiver<Job>, shared: &S
                     Ok(()) => outlet.written(),
                     Err(error) => outlet.lost(record, &error),
                 }
-                shared.records.fetch_sub(1, Ordering::AcqRel);
+                if shared.records.fetch_sub(1, Ordering::AcqRel) == 1 {
+                    let _idle = shared.idle.lock();
+                    shared.wrote.notify_all();
+                }
             }
             Ok(Job::OpenAgain(done)) => {
                 // Whoever asked may have gone away.
@@ -221,8 +225,6 @@ fn write(file: &mut File, mut record: &[u8]) -> io::Result<()> {
 pub(crate) const RECORDS_MAX: usize = 8_192;
 /// and their bytes.
 const BYTES_MAX: usize = 4 << 20;
-/// How often [`Writer::flush`] looks.
-const LOOK: Duration = Duration::from_millis(1);
 /// From one try to open a rotated file to the next.
 const REOPEN_PAUSE: Duration = Duration::from_secs(1);
 /// How often a full nonblocking pipe is tried.
