@@ -29,6 +29,15 @@ pub struct Snapshot {
     pub listeners_made: u64,
 }
 
+/// A composed snapshot that is not in force: it can be dropped without a trace.
+#[derive(Debug)]
+pub struct Draft<'a> {
+    next: Snapshot,
+    before: Option<&'a Snapshot>,
+    config: &'a Config,
+    max_connections: u32,
+}
+
 /// A bound address with the pool behind it.
 #[derive(Debug)]
 pub struct Listener {
@@ -57,20 +66,20 @@ impl Snapshot {
         pools.find(|pool| pool.name == name)
     }
 
-    /// The snapshot of a configuration, which takes the place of the one before if there was one.
-    /// What is counted and remembered goes on: of pools by their names, of backends by name and
-    /// address, of listeners by address. `max_connections` is what the configuration or the
-    /// descriptor limit allows in all; `standing` is what is known of a pool's backend.
+    /// Composes the snapshot of a configuration, to replace the one before. What is counted and
+    /// remembered goes on: of pools by their names, of backends by name and address, of listeners
+    /// by address. `max_connections` is what the configuration or the descriptor limit allows in
+    /// all; `standing` is what is known of a pool's backend.
+    ///
+    /// Pure: workers see no difference before [`Draft::take_effect`].
     #[must_use]
-    pub fn compose(
-        before: Option<&Self>,
-        config: &Config,
+    pub fn compose<'a>(
+        before: Option<&'a Self>,
+        config: &'a Config,
         max_connections: u32,
         standing: impl Fn(&config::Pool, &config::Backend) -> Standing,
-    ) -> Self {
-        let known = before.into_iter().flat_map(|before| &before.pools);
-        let known = known.map(|plan| (&*plan.pool().name, plan));
-        let known: HashMap<_, _> = known.collect();
+    ) -> Draft<'a> {
+        let known = plans_by_name(before);
         let plan = |pool: &config::Pool| {
             let old = known.get(&*pool.name).copied();
             let before = old.map(|old| &**old.pool());
@@ -92,17 +101,20 @@ impl Snapshot {
             Arc::new(Listener::new(id, listener, plan, old))
         });
         let listeners: Vec<_> = listeners.collect();
-        let connections = before.map_or_else(
-            || Arc::new(Limit::unbounded()),
-            |before| Arc::clone(&before.connections),
-        );
-        connections.set_max(max_connections);
-        Self {
+        let unbounded = || Arc::new(Limit::unbounded());
+        let connections = before.map(|before| Arc::clone(&before.connections));
+        let next = Self {
             version: before.map_or(0, |before| before.version) + 1,
             listeners,
             pools,
-            connections,
+            connections: connections.unwrap_or_else(unbounded),
             listeners_made: made,
+        };
+        Draft {
+            next,
+            before,
+            config,
+            max_connections,
         }
     }
 
@@ -123,14 +135,41 @@ impl Snapshot {
     }
 }
 
+impl Draft<'_> {
+    /// Puts the limits of the snapshot in force, for all workers at once, and readmits backends
+    /// that can no longer be ejected. Of pools that stay as they are nothing is touched. The
+    /// snapshot is to be published at once.
+    #[must_use]
+    pub fn take_effect(self) -> Snapshot {
+        let next = self.next;
+        next.connections.set_max(self.max_connections);
+        for (listener, config) in next.listeners.iter().zip(&self.config.listeners) {
+            let max = config.max_connections.map_or(u32::MAX, NonZeroU32::get);
+            listener.connections.set_max(max);
+        }
+        let before = plans_by_name(self.before);
+        for plan in &next.pools {
+            let pool = plan.pool();
+            match before.get(&*pool.name) {
+                Some(old) if Arc::ptr_eq(old, plan) => {}
+                old => pool.take_effect(old.map(|old| &**old.pool())),
+            }
+        }
+        next
+    }
+}
+
+fn plans_by_name(snapshot: Option<&Snapshot>) -> HashMap<&str, &Arc<Plan>> {
+    let plans = snapshot.into_iter().flat_map(|snapshot| &snapshot.pools);
+    plans.map(|plan| (&*plan.pool().name, plan)).collect()
+}
+
 impl Listener {
     fn new(id: u64, config: &config::Listener, plan: Arc<Plan>, old: Option<&Self>) -> Self {
-        let max = config.max_connections.map_or(u32::MAX, NonZeroU32::get);
         let connections = match old {
             Some(old) => Arc::clone(&old.connections),
             None => Arc::new(Limit::unbounded()),
         };
-        connections.set_max(max);
         Self {
             id,
             name: config.name.clone(),
@@ -168,20 +207,29 @@ mod tests {
         config
     }
 
+    fn publish(
+        before: Option<&Snapshot>,
+        config: &Config,
+        max_connections: u32,
+        standing: impl Fn(&config::Pool, &config::Backend) -> Standing,
+    ) -> Snapshot {
+        Snapshot::compose(before, config, max_connections, standing).take_effect()
+    }
+
     const FIRST: &str = "(listeners: [(bind: \"127.0.0.1:1\", pool: \"a\")], pools: [
         (name: \"a\", persist: \"source_ip\", backends: [\"127.0.0.1:2\", \"127.0.0.1:3\"])])";
 
     #[test]
     fn what_is_counted_goes_on() {
         let up = |_: &config::Pool, _: &config::Backend| Standing::default();
-        let first = Snapshot::compose(None, &read(FIRST), 100, up);
+        let first = publish(None, &read(FIRST), 100, up);
         let pool = first.pools[0].pool();
         assert!(pool.backends[1].try_acquire(0));
         let second = "(listeners: [(bind: \"127.0.0.1:1\", pool: \"a\", max_connections: 7)],
             pools: [(name: \"b\", backends: [\"127.0.0.1:9\"]), (name: \"a\", strategy: \"random\",
             persist: \"source_ip\", backends: [(address: \"127.0.0.1:3\", max_connections: 5),
             \"127.0.0.1:4\"])])";
-        let second = Snapshot::compose(Some(&first), &read(second), 50, up);
+        let second = publish(Some(&first), &read(second), 50, up);
         assert_eq!(second.version, 2);
         assert_eq!(second.connections.max(), 50);
         assert_eq!(second.listeners[0].connections.max(), 7);
@@ -197,6 +245,42 @@ mod tests {
     }
 
     #[test]
+    fn composing_changes_nothing_that_workers_see() {
+        let first = "(max_connections: 90, listeners: [(bind: \"127.0.0.1:1\", pool: \"a\")],
+            pools: [(name: \"a\", persist: \"source_ip\", backends: [\"127.0.0.1:2\",
+            \"127.0.0.1:3\", \"127.0.0.1:4\"]), (name: \"b\", backends: [\"127.0.0.1:9\"])])";
+        let next = "(listeners: [(bind: \"127.0.0.1:1\", pool: \"a\", max_connections: 7)],
+            pools: [(name: \"a\", persist: (key: \"source_ip\", ttl: \"7s\"), max_connections: 9,
+            queue: (max: 5), backends: [(address: \"127.0.0.1:3\", max_connections: 5)]),
+            (name: \"b\", backends: [\"127.0.0.1:9\"])])";
+        let up = |_: &config::Pool, _: &config::Backend| Standing::default();
+        let first = publish(None, &read(first), 90, up);
+        let pool = first.pools[0].pool();
+        for backend in &pool.backends[..1] {
+            assert!(backend.eject(crate::pool::Cause::Slow));
+        }
+        assert!(pool.backends[0].try_acquire(0));
+        // Whatever of it is counted or limited.
+        let seen = || format!("{first:?}");
+        let before = seen();
+        let config = read(next);
+        for _ in 0..2 {
+            drop(Snapshot::compose(Some(&first), &config, 50, up));
+            assert_eq!(seen(), before);
+        }
+        // The only backend that is left can't be ejected, and one that left is so no longer.
+        let other = Arc::clone(&first.pools[1]);
+        other.pool().connections.set_max(3);
+        let second = publish(Some(&first), &config, 50, up);
+        assert!(!pool.backends[0].tally.is_ejected() && pool.ejections.used() == 0);
+        assert_eq!((first.connections.max(), pool.connections.max()), (50, 9));
+        assert_eq!(pool.backends[1].tally.connections.max(), 5);
+        assert_eq!(first.listeners[0].connections.max(), 7);
+        assert!(Arc::ptr_eq(&other, &second.pools[1]));
+        assert_eq!(other.pool().connections.max(), 3, "as it is the same");
+    }
+
+    #[test]
     fn a_listener_keeps_its_id_while_its_address_stays() {
         let config = |binds: &[&str]| {
             let listener = |(index, bind): (usize, &&str)| {
@@ -208,7 +292,7 @@ mod tests {
         };
         let compose = |before: Option<&Snapshot>, binds: &[&str]| {
             let up = |_: &config::Pool, _: &config::Backend| Standing::default();
-            Snapshot::compose(before, &config(binds), 100, up)
+            publish(before, &config(binds), 100, up)
         };
         let ids = |snapshot: &Snapshot| -> Vec<u64> {
             snapshot
@@ -233,17 +317,17 @@ mod tests {
     fn what_is_counted_of_a_host_goes_on_when_its_address_changes() {
         let mut config = read(&FIRST.replace("127.0.0.1:2", "db.test:2"));
         let up = |_: &config::Pool, _: &config::Backend| Standing::default();
-        let first = Snapshot::compose(None, &config, 100, up);
+        let first = publish(None, &config, 100, up);
         assert!(
             !first.pools[0].pool().backends[0].is_ready(),
             "no address yet"
         );
         config.pools[0].backends[0].resolve([10, 0, 0, 1].into());
-        let second = Snapshot::compose(Some(&first), &config, 100, up);
+        let second = publish(Some(&first), &config, 100, up);
         let old = &second.pools[0].pool().backends[0];
         assert!(old.is_ready() && old.try_acquire(0));
         config.pools[0].backends[0].resolve([10, 0, 0, 2].into());
-        let third = Snapshot::compose(Some(&second), &config, 100, up);
+        let third = publish(Some(&second), &config, 100, up);
         let new = &third.pools[0].pool().backends[0];
         assert_eq!(
             [&old.address, &new.address].map(ToString::to_string),
@@ -258,9 +342,9 @@ mod tests {
         let config = read(FIRST);
         let known = |standing: Standing| move |_: &config::Pool, _: &config::Backend| standing;
         let up = Standing::default();
-        let first = Snapshot::compose(None, &config, 100, known(up));
+        let first = publish(None, &config, 100, known(up));
         let next = |before: &Snapshot, config: &Config, standing: Standing| {
-            let next = Snapshot::compose(Some(before), config, 100, known(standing));
+            let next = publish(Some(before), config, 100, known(standing));
             let [old, new] = [before, &next].map(|snapshot| &snapshot.pools[0]);
             assert!(Arc::ptr_eq(new, &next.listeners[0].plan));
             (Arc::ptr_eq(old, new), next)

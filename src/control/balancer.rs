@@ -257,8 +257,8 @@ impl Balancer {
         self.known_at = self.unpublished.take().unwrap_or(began);
         let max = capacity::within(self.config.max_connections, self.crew.connections_possible);
         let standing = |pool: &config::Pool, backend: &_| self.standing(&pool.name, backend);
-        let next = Snapshot::compose(Some(&self.snapshot), &self.config, max, standing);
-        let next = Arc::new(next);
+        let draft = Snapshot::compose(Some(&self.snapshot), &self.config, max, standing);
+        let next = Arc::new(draft.take_effect());
         self.crew.publish(&next, new);
         self.published_at = sys::monotonic();
         self.publishing_took = self.published_at - began;

@@ -117,7 +117,8 @@ pub(super) async fn start(
     let plan = Plan::new(config, features)?;
     let workers = u32::try_from(plan.cpus.len()).unwrap_or(u32::MAX);
     listening::probe_origins(config, None)?;
-    let snapshot = Arc::new(Snapshot::compose(None, config, plan.in_all, unknown));
+    let draft = Snapshot::compose(None, config, plan.in_all, unknown);
+    let snapshot = Arc::new(draft.take_effect());
     // Every worker gets copies of its own.
     let bound = listening::bind_all(config, plan.cpus.len(), inherited, patience).await?;
 

@@ -128,14 +128,18 @@ pub struct Standing {
 }
 
 impl Pool {
-    /// A pool nobody is connected to, of backends that are up.
+    /// A pool without connections, of backends that are up; its limits hold.
     #[must_use]
     pub fn new(config: &config::Pool) -> Self {
-        Self::build(config, None, |_| Standing::default())
+        let pool = Self::build(config, None, |_| Standing::default());
+        pool.take_effect(None);
+        pool
     }
 
-    /// The pool that takes the place of the one before, if there was one. Backends of the same name
-    /// and address keep what was counted about them.
+    /// The pool that replaces `before`. Backends of the same name and address keep their counts.
+    ///
+    /// Changes nothing that workers see: what the two pools share changes with
+    /// [`Self::take_effect`].
     #[must_use]
     pub fn build(
         config: &config::Pool,
@@ -165,10 +169,6 @@ impl Pool {
             crowds: false,
             config: config.clone(),
         };
-        let max = config.max_connections;
-        pool.connections
-            .set_max(max.map_or(u32::MAX, |max| max.get()));
-        pool.queue.set(config.queue);
         let known: HashMap<_, _> = before.into_iter().flat_map(Self::known).collect();
         for backend in &config.backends {
             let old = known.get(&(&*backend.name, backend.target()));
@@ -279,14 +279,12 @@ impl Pool {
             && all_same(&self.leaving, &other.leaving)
     }
 
-    /// Backends that are in use and not in the configuration that follows. Those that are not in
-    /// it are ejected no longer, nor will they be: their places are for those that are.
+    /// Backends that have connections and are not in the configuration that follows.
     fn left_by(&self, config: &config::Pool) -> Vec<Arc<Backend>> {
         let named = config.backends.iter();
         let named: HashSet<_> = named.map(|one| (&*one.name, one.target())).collect();
         let left = self.known().filter(|(who, _)| !named.contains(who));
         let left = left.map(|(_, old)| old);
-        let left = left.inspect(|old| old.tally.ejection.exempt(&self.ejections));
         let used = left.filter(|old| old.tally.connections.used() > 0);
         used.cloned().collect()
     }
@@ -301,29 +299,21 @@ impl Pool {
 /// The table of the pool before, unless it is of another key or size.
 fn sticky(persist: Option<&Persist>, before: Option<&Pool>) -> Option<Arc<StickyTable>> {
     let persist = persist?;
-    let ttl = u64::try_from(persist.ttl.as_nanos()).unwrap_or(u64::MAX);
+    let ttl = ttl_ns(persist);
     let same =
         |before: &Persist| before.key == persist.key && before.clients_max == persist.clients_max;
     let before = before.filter(|before| before.persist.as_ref().is_some_and(same));
-    if let Some(table) = before.and_then(|before| before.sticky.clone()) {
-        table.set_ttl(ttl);
-        return Some(table);
-    }
-    Some(Arc::new(StickyTable::new(persist.clients_max, ttl)))
+    let table = before.and_then(|before| before.sticky.clone());
+    table.or_else(|| Some(Arc::new(StickyTable::new(persist.clients_max, ttl))))
+}
+
+fn ttl_ns(persist: &Persist) -> u64 {
+    u64::try_from(persist.ttl.as_nanos()).unwrap_or(u64::MAX)
 }
 
 impl Backend {
     fn new(config: &config::Backend, standing: Standing, tally: Arc<Tally>, pool: &Pool) -> Self {
-        let max = config.max_connections;
-        tally
-            .connections
-            .set_max(max.map_or(u32::MAX, |max| max.get()));
         let ejection = pool.config.ejection;
-        if ejection.is_some() {
-            tally.ejection.include();
-        } else {
-            tally.ejection.exempt(&pool.ejections);
-        }
         Self {
             name: config.name.clone(),
             address: config.address.clone(),

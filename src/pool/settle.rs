@@ -5,16 +5,17 @@
 //! None at all is the same, or the end of the line. A check that judges an answer is believed where
 //! the configuration does not say otherwise: then neither is so.
 
+use std::collections::HashSet;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use crate::address::Address;
 
-use super::{Backend, Pool};
+use super::{Backend, Health, Pool, ttl_ns};
 
 impl Pool {
-    /// Decides how many may be ejected, and whether it panics.
+    /// Decides whether it panics, and what else follows from its backends together.
     pub(super) fn settle(&mut self) {
-        self.bound_ejections();
         self.panic = self.is_to_panic();
         self.rising = self.backends.iter().any(|backend| backend.rise.is_some());
         let is_unix = |backend: &Arc<Backend>| matches!(backend.address, Address::Unix(_));
@@ -25,27 +26,68 @@ impl Pool {
         }
     }
 
-    /// One of several may always be ejected, the only one never.
-    fn bound_ejections(&self) {
-        let ready = self.backends.iter().filter(|backend| backend.is_ready());
-        let ready = u64::try_from(ready.count()).unwrap_or(u64::MAX);
-        let share = self.config.ejection.map_or(0, |ejection| ejection.share);
-        let max = match ready {
-            0 | 1 => 0,
-            several => (several * u64::from(share.min(100)) / 100).max(1),
-        };
-        self.ejections
-            .set_max(u32::try_from(max).unwrap_or(u32::MAX));
+    /// Puts its limits in force, for all workers at once: to be called once, when the pool is about
+    /// to be published in place of `before`. Backends that can no longer be ejected are readmitted.
+    pub fn take_effect(&self, before: Option<&Self>) {
+        self.connections
+            .set_max(ceiling(self.config.max_connections));
+        self.queue.set(self.config.queue);
+        if let Some((table, persist)) = self.sticky.as_ref().zip(self.persist.as_ref()) {
+            table.set_ttl(ttl_ns(persist));
+        }
+        if let Some(before) = before {
+            self.exempt_removed(before);
+        }
+        for (backend, config) in self.backends.iter().zip(&self.config.backends) {
+            let tally = &backend.tally;
+            tally.connections.set_max(ceiling(config.max_connections));
+            if self.config.ejection.is_some() {
+                tally.ejection.include();
+            } else {
+                tally.ejection.exempt(&self.ejections);
+            }
+        }
+        let max = self.ejections_max();
+        self.ejections.set_max(max);
         if max == 0 {
-            // It was one of several before.
+            // The only backend was one of several before.
             for backend in &self.backends {
                 backend.readmit();
             }
         }
     }
 
+    /// Backends that left are ejected no longer, nor will they be while their last sessions end:
+    /// their places among the ejected are for those that are here.
+    fn exempt_removed(&self, before: &Self) {
+        let present = self.backends.iter().map(|one| Arc::as_ptr(&one.tally));
+        let present: HashSet<_> = present.collect();
+        let removed = before.known().map(|(_, backend)| &backend.tally);
+        for tally in removed.filter(|tally| !present.contains(&Arc::as_ptr(tally))) {
+            tally.ejection.exempt(&self.ejections);
+        }
+    }
+
+    /// How many may be ejected: one of several always, the only one never.
+    fn ejections_max(&self) -> u32 {
+        let Some(ejection) = &self.config.ejection else {
+            return 0;
+        };
+        let ready = self.backends.iter().filter(|backend| backend.is_ready());
+        let ready = u64::try_from(ready.count()).unwrap_or(u64::MAX);
+        let max = match ready {
+            0 | 1 => 0,
+            several => (several * u64::from(ejection.share.min(100)) / 100).max(1),
+        };
+        u32::try_from(max).unwrap_or(u32::MAX)
+    }
+
     fn is_to_panic(&self) -> bool {
-        let usable = |backend: &&Arc<Backend>| backend.is_usable();
+        // Where none may be ejected, none is once this pool is in force.
+        let heeds_ejections = self.ejections_max() > 0;
+        let usable = |backend: &&Arc<Backend>| {
+            backend.health == Health::Up && !(heeds_ejections && backend.tally.is_ejected())
+        };
         let ready = self.backends.iter().filter(|backend| backend.is_ready());
         let (backups, candidates): (Vec<_>, Vec<_>) = ready.partition(|backend| backend.backup);
         let all = candidates.len();
@@ -57,6 +99,10 @@ impl Pool {
             usable => usable * 100 < all * usize::from(self.config.panics_below()),
         }
     }
+}
+
+fn ceiling(max: Option<NonZeroU32>) -> u32 {
+    max.map_or(u32::MAX, NonZeroU32::get)
 }
 
 #[cfg(test)]
@@ -96,11 +142,22 @@ mod tests {
 
     /// A pool of which the first ones are down.
     fn with_down(config: &config::Pool, down: usize) -> Pool {
-        Pool::build(config, None, |backend| {
+        publish(config, None, |backend| {
             let number = config.backends.iter().position(|one| one == backend);
             let is_down = number.is_some_and(|number| number < down);
             standing(if is_down { Health::Down } else { Health::Up })
         })
+    }
+
+    /// The pool that is published after another one.
+    fn publish(
+        config: &config::Pool,
+        before: Option<&Pool>,
+        standing: impl Fn(&config::Backend) -> Standing,
+    ) -> Pool {
+        let pool = Pool::build(config, before, standing);
+        pool.take_effect(before);
+        pool
     }
 
     fn in_rotation(pool: &Pool) -> usize {
@@ -174,11 +231,11 @@ mod tests {
                 _ => Health::Down,
             })
         };
-        let next = Pool::build(&config, Some(&pool), known);
+        let next = publish(&config, Some(&pool), known);
         assert!(!next.panic && next.backends[2].tally.is_ejected());
         assert_eq!(reached(&next), ["b2"]);
         config.all_down = Some(AllDown::Closed);
-        assert!(reached(&Pool::build(&config, Some(&next), known)).is_empty());
+        assert!(reached(&publish(&config, Some(&next), known)).is_empty());
     }
 
     /// Whatever the pool: who panics does so for all, and only as it was told.
@@ -210,13 +267,13 @@ mod tests {
                     })
                 }
             };
-            let before = Pool::build(&config, None, known);
+            let before = publish(&config, None, known);
             for backend in &before.backends {
                 if rng.u8(..) < 100 {
                     backend.eject(Cause::Failed);
                 }
             }
-            check(&Pool::build(&config, Some(&before), known));
+            check(&publish(&config, Some(&before), known));
         }
     }
 
@@ -342,14 +399,14 @@ mod tests {
         let first = Pool::new(&whole);
         assert!(fail(&first.backends[0], 5) && fail(&first.backends[3], 5));
         assert!(first.backends[3].try_acquire(0));
-        let second = Pool::build(&config(3), Some(&first), up);
+        let second = publish(&config(3), Some(&first), up);
         assert_eq!(second.ejections.used(), 1);
         assert!(second.backends[0].tally.is_ejected());
         // A session of the backend that left ends by another failure.
         assert!(!fail(&first.backends[3], 5) && !first.backends[3].readmit());
         assert_eq!(second.ejections.used(), 1);
         // It comes back while its session lasts.
-        let third = Pool::build(&whole, Some(&second), up);
+        let third = publish(&whole, Some(&second), up);
         assert!(
             fail(&third.backends[3], 1),
             "its failures were not forgotten"
@@ -359,7 +416,7 @@ mod tests {
             ejection: None,
             ..whole
         };
-        let fourth = Pool::build(&never, Some(&third), up);
+        let fourth = publish(&never, Some(&third), up);
         assert_eq!(fourth.ejections.used(), 0);
         assert!(!fail(&fourth.backends[0], 50) && !fail(&third.backends[0], 50));
     }
@@ -368,15 +425,15 @@ mod tests {
     fn who_is_the_last_one_is_readmitted() {
         let first = Pool::new(&config(2));
         assert!(fail(&first.backends[0], 5));
-        let alone = Pool::build(&config(1), Some(&first), |_| Standing::default());
+        let alone = publish(&config(1), Some(&first), |_| Standing::default());
         assert!(!alone.backends[0].tally.is_ejected() && alone.ejections.used() == 0);
     }
 
     #[test]
     fn places_of_the_pool_are_exact_and_none_is_half_taken() {
         let mut config = config(2);
-        config.max_connections = std::num::NonZeroU32::new(3);
-        config.backends[0].max_connections = std::num::NonZeroU32::new(1);
+        config.max_connections = NonZeroU32::new(3);
+        config.backends[0].max_connections = NonZeroU32::new(1);
         let pool = Pool::new(&config);
         let [one, two] = [0, 1].map(|index: usize| &pool.backends[index]);
         assert!(one.try_acquire(0) && !one.try_acquire(0));

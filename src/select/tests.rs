@@ -43,7 +43,9 @@ impl Bench {
         Self::over(Pool::new(&config))
     }
 
+    /// Over a pool that was published.
     fn over(pool: Pool) -> Self {
+        pool.take_effect(None);
         let pool = Arc::new(pool);
         Self {
             selector: selector(&pool, ALONE),

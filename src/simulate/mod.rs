@@ -141,6 +141,7 @@ fn lead(
         ..Standing::default()
     };
     let pool = Pool::build(pool, None, standing);
+    pool.take_effect(None);
     let strategy = pool.strategy.name();
     let mut forecaster = pool.strategy.looks_ahead().map(Forecaster::new);
     let mut each_second = |plan: &Plan, now| {

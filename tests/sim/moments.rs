@@ -212,6 +212,7 @@ fn outlives_a_slow_start(seed: u64) -> Trace {
         rise: Some(rise),
         ..Standing::default()
     });
+    rising.take_effect(None);
     let risen = Pool::build(&config, Some(&rising), |_| Standing::default());
     let snapshots = snapshots(vec![rising, risen]);
     let first = Sought {

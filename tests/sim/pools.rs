@@ -71,6 +71,7 @@ impl Pools {
             ]);
             backend.health = random.pick(&[Health::Up, Health::Up, Health::Up, Health::Down]);
         }));
+        pool.take_effect(before);
         for backend in &pool.backends {
             let seen = |tally: &Arc<Tally>| Arc::ptr_eq(tally, &backend.tally);
             if !self.tallies.iter().any(seen) {

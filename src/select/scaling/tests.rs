@@ -253,6 +253,7 @@ fn pool(by: ScaleBy) -> (Pool, Scaler) {
         ..Standing::default()
     };
     let pool = Pool::build(&config, None, standing);
+    pool.take_effect(None);
     let scaler = Scaler::new(scaling, &pool.strategy);
     (pool, scaler)
 }
