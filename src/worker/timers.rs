@@ -59,9 +59,14 @@ impl Timers {
                 },
             );
         }
-        self.clear(slot);
         // A deadline within a tick fires when that tick is over; one in the past with the next.
-        self.nodes[index].due = ((at >> SHIFT) + 1).max(self.tick + 1);
+        let due = ((at >> SHIFT) + 1).max(self.tick + 1);
+        let node = &self.nodes[index];
+        if node.due == due && node.list != NONE {
+            return;
+        }
+        self.clear(slot);
+        self.nodes[index].due = due;
         self.link(slot);
         self.armed += 1;
     }
