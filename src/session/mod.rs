@@ -28,14 +28,12 @@ mod waiting;
 #[cfg(test)]
 mod tests;
 
-use std::collections::VecDeque;
-
 pub use backlog::Links;
 pub use close::CloseReason;
 pub use connecting::RETRY_AFTER;
 use half::{Half, Mode};
 use op::{CANCELLABLE, InFlight};
-pub use op::{Event, Op, Side};
+pub use op::{Event, Op, Ops, Side};
 pub use view::{Phase, View};
 
 use crate::kernel::Manner;
@@ -76,7 +74,7 @@ pub struct Context<'a> {
     /// The worker's buffer links.
     pub links: &'a mut Links,
     /// Where operations are asked for.
-    pub ops: &'a mut VecDeque<Op>,
+    pub ops: &'a mut Ops,
 }
 
 /// One client connection and one backend connection.

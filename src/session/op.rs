@@ -91,6 +91,45 @@ pub enum Op {
     Finish,
 }
 
+/// Operations that were asked for and are not done yet, in their order.
+///
+/// They are done one after the other until none is left: a list and a place in it cost less than
+/// a ring.
+#[derive(Debug, Default)]
+pub struct Ops {
+    asked: Vec<Op>,
+    done: usize,
+}
+
+impl Ops {
+    /// Asks for an operation, after all others.
+    pub fn push_back(&mut self, op: Op) {
+        self.asked.push(op);
+    }
+
+    /// Asks for an operation, before all others.
+    pub fn push_front(&mut self, op: Op) {
+        self.asked.insert(self.done, op);
+    }
+
+    /// Takes the first one.
+    pub fn pop_front(&mut self) -> Option<Op> {
+        let Some(op) = self.asked.get(self.done) else {
+            self.asked.clear();
+            self.done = 0;
+            return None;
+        };
+        self.done += 1;
+        Some(*op)
+    }
+
+    /// Whether none is left.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.done == self.asked.len()
+    }
+}
+
 /// What a session is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::fault::Fault;
-use crate::kernel::{Completion, Errno, Kernel, Manner};
+use crate::kernel::{Done, Errno, Kernel, Manner};
 use crate::origin::{Origin, User};
 use crate::pool::{Backend, Ended, Pool};
 use crate::select::{Choice, Request, Seat};
@@ -86,22 +86,18 @@ impl<K: Kernel> Worker<K> {
         backend.origins.nth(origin, User::Worker(worker, of))
     }
 
-    /// A socket that is connected to itself was refused: there is no listener.
-    pub(super) fn disown(&self, completion: Completion) -> Completion {
-        let slot = &self.slots[completion.token.slot() as usize];
-        let ends = slot.backend.as_ref().zip(slot.target.as_ref());
-        let itself = completion.outcome.is_ok()
-            && ends.is_some_and(|(socket, backend)| {
-                self.kernel.is_connected_to_itself(socket, &backend.address)
-            });
-        if itself {
-            let outcome = Err(Errno::CONNREFUSED);
-            return Completion {
-                outcome,
-                ..completion
-            };
+    /// What came of a connect. A socket that is connected to itself was refused: there is no
+    /// listener.
+    pub(super) fn connected(&self, token: Token, outcome: Result<Done, Errno>) -> Event {
+        if let Err(errno) = outcome {
+            return Event::ConnectFailed(errno);
         }
-        completion
+        let slot = &self.slots[token.slot() as usize];
+        let mut ends = slot.backend.iter().zip(&slot.target);
+        if ends.any(|(own, backend)| self.kernel.is_connected_to_itself(own, &backend.address)) {
+            return Event::ConnectFailed(Errno::CONNREFUSED);
+        }
+        Event::Connected
     }
 
     /// Goes over to what is known of its listener now, before an attempt: what was tried counts

@@ -20,7 +20,7 @@ pub mod timers;
 mod traffic;
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, VecDeque};
+use std::collections::{BTreeMap, BinaryHeap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,7 +29,7 @@ use slab::Slab;
 
 use crate::kernel::{Completion, Kernel, Socket};
 use crate::select::{Seat, Selector};
-use crate::session::{CloseReason, Event, Links, NEVER, Op};
+use crate::session::{CloseReason, Event, Links, NEVER, Ops};
 use crate::snapshot::Snapshot;
 use crate::token::{Purpose, Token};
 
@@ -95,7 +95,7 @@ pub struct Worker<K> {
     generation: u32,
     sessions_opened: u64,
     links: Links,
-    ops: VecDeque<Op>,
+    ops: Ops,
     batch: Vec<Completion>,
     timers: Timers,
     due: Vec<u32>,
@@ -149,7 +149,7 @@ impl<K: Kernel> Worker<K> {
             generation: 0,
             sessions_opened: 0,
             links: Links::default(),
-            ops: VecDeque::new(),
+            ops: Ops::default(),
             batch: Vec::new(),
             timers: Timers::new(now),
             due: Vec::new(),
@@ -214,9 +214,9 @@ impl<K: Kernel> Worker<K> {
         self.kernel.wait(timeout, &mut batch);
         self.now = self.kernel.now();
         let taken = batch.len();
-        let mut completions = batch.drain(..).peekable();
+        let mut completions = batch.drain(..);
         while let Some(completion) = completions.next() {
-            let next = completions.peek();
+            let next = completions.as_slice().first();
             let ends = next.is_some_and(|next| next.token == completion.token && next.is_end());
             self.on_completion(completion, ends);
         }
@@ -267,33 +267,22 @@ impl<K: Kernel> Worker<K> {
 
     fn on_completion(&mut self, completion: Completion, ends: bool) {
         let token = completion.token;
-        match token.purpose() {
-            Purpose::Accept => self.on_accept(completion),
-            Purpose::Wake => self.read_mailbox(),
-            Purpose::Detached => {}
-            Purpose::Connect => {
-                let completion = self.disown(completion);
-                let connected = completion.outcome.is_ok();
-                self.on_operation(completion, ends);
-                if connected {
-                    self.measure_connect(token.slot() as usize);
-                }
-            }
-            Purpose::Recv(_)
-            | Purpose::Send(_)
-            | Purpose::PollSource(_)
-            | Purpose::PollSink(_)
-            | Purpose::Watch(_)
-            | Purpose::Visit(_) => self.on_operation(completion, ends),
+        let event = match token.purpose() {
+            Purpose::Accept => return self.on_accept(completion),
+            Purpose::Wake => return self.read_mailbox(),
+            Purpose::Detached => return,
+            Purpose::Connect => self.connected(token, completion.outcome),
+            Purpose::Recv(from) => slot::received(from, completion.outcome, ends),
+            Purpose::Send(from) => slot::sent(from, completion.outcome),
+            Purpose::PollSource(from) => Event::SourceReady(from),
+            Purpose::PollSink(from) => slot::sink_ready(from, completion.outcome),
+            Purpose::Watch(side) => slot::watched(side, completion.outcome),
+            Purpose::Visit(_) => unreachable!("a visit is no kernel operation"),
+        };
+        self.deliver(token, event, completion.more);
+        if event == Event::Connected {
+            self.measure_connect(token.slot() as usize);
         }
-    }
-
-    // Else the completion is copied on its way.
-    #[inline(always)]
-    fn on_operation(&mut self, completion: Completion, ends: bool) {
-        let token = completion.token;
-        let (event, more) = slot::event(completion, ends);
-        self.deliver(token, event, more);
     }
 
     fn deliver(&mut self, token: Token, event: Event, more: bool) {

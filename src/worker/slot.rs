@@ -5,7 +5,7 @@ use std::cmp::Reverse;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crate::kernel::{Buffer, Completion, Done, Interest, Kernel, Pipe, Socket};
+use crate::kernel::{Buffer, Done, Errno, Interest, Kernel, Pipe, Socket};
 use crate::pool::{Backend, Ended, Tally};
 use crate::select::{Keys, Looked};
 use crate::session::{CloseReason, Context, Event, Op, Session, Side, Summary};
@@ -399,37 +399,35 @@ fn leave(backend: &Backend, reason: CloseReason, summary: &Summary, on_trial: bo
     moved
 }
 
-/// What a completion means to its session, and whether more of that operation follow. With `ends`
-/// the next completion is the end of the same stream.
-pub(super) fn event(completion: Completion, ends: bool) -> (Event, bool) {
-    let Completion {
-        token,
-        outcome,
-        more,
-    } = completion;
-    let event = match (token.purpose(), outcome) {
-        (Purpose::Connect, Ok(_)) => Event::Connected,
-        (Purpose::Connect, Err(errno)) => Event::ConnectFailed(errno),
-        (Purpose::Recv(from), Ok(Done::Received(buffer))) => Event::Received(from, buffer, ends),
-        (Purpose::Recv(from), Ok(_)) => Event::RecvEnded(from, Ok(())),
-        (Purpose::Recv(from), Err(errno)) => Event::RecvEnded(from, Err(errno)),
-        (Purpose::Send(from), Ok(Done::Count(bytes))) => Event::Sent(from, Ok(bytes)),
-        (Purpose::Send(from), Ok(_)) => Event::Sent(from, Ok(0)),
-        (Purpose::Send(from), Err(errno)) => Event::Sent(from, Err(errno)),
-        (Purpose::PollSource(from), _) => Event::SourceReady(from),
-        (Purpose::PollSink(from), Ok(Done::Count(events))) => {
-            Event::SinkReady(from, events & ROOM != 0)
-        }
-        (Purpose::PollSink(from), _) => Event::SinkReady(from, true),
-        (Purpose::Watch(side), Ok(Done::Count(events))) => {
-            Event::Watched(side, events & FAULT != 0)
-        }
-        (Purpose::Watch(side), _) => Event::Watched(side, false),
-        (Purpose::Accept | Purpose::Wake | Purpose::Detached | Purpose::Visit(_), _) => {
-            unreachable!("{token:?} is no session's kernel operation")
-        }
-    };
-    (event, more)
+/// What a receive brought; with `ends` the end of the same stream is the next completion.
+pub(super) fn received(from: Side, outcome: Result<Done, Errno>, ends: bool) -> Event {
+    match outcome {
+        Ok(Done::Received(buffer)) => Event::Received(from, buffer, ends),
+        Ok(_) => Event::RecvEnded(from, Ok(())),
+        Err(errno) => Event::RecvEnded(from, Err(errno)),
+    }
+}
+
+pub(super) fn sent(from: Side, outcome: Result<Done, Errno>) -> Event {
+    match outcome {
+        Ok(Done::Count(bytes)) => Event::Sent(from, Ok(bytes)),
+        Ok(_) => Event::Sent(from, Ok(0)),
+        Err(errno) => Event::Sent(from, Err(errno)),
+    }
+}
+
+pub(super) fn sink_ready(from: Side, outcome: Result<Done, Errno>) -> Event {
+    match outcome {
+        Ok(Done::Count(events)) => Event::SinkReady(from, events & ROOM != 0),
+        _ => Event::SinkReady(from, true),
+    }
+}
+
+pub(super) fn watched(side: Side, outcome: Result<Done, Errno>) -> Event {
+    match outcome {
+        Ok(Done::Count(events)) => Event::Watched(side, events & FAULT != 0),
+        _ => Event::Watched(side, false),
+    }
 }
 
 /// A slot's number in a token.

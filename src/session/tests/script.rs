@@ -27,7 +27,7 @@ impl Script {
     }
 
     pub(super) fn begin_with(limits: Limits) -> Self {
-        let (mut links, mut ops) = (Links::default(), VecDeque::new());
+        let (mut links, mut ops) = (Links::default(), Ops::default());
         let now = 1_000 * MS;
         let session = Session::open(&mut Context {
             now,
@@ -39,7 +39,7 @@ impl Script {
             session,
             limits,
             links,
-            ops,
+            ops: std::iter::from_fn(|| ops.pop_front()).collect(),
             now,
             next_buffer: 0,
             unsent: [0, 0],
@@ -65,13 +65,17 @@ impl Script {
     }
 
     pub(super) fn cx<T>(&mut self, call: impl FnOnce(&mut Session, &mut Context<'_>) -> T) -> T {
+        let mut ops = Ops::default();
+        self.ops.drain(..).for_each(|op| ops.push_back(op));
         let mut cx = Context {
             now: self.now,
             limits: &self.limits,
             links: &mut self.links,
-            ops: &mut self.ops,
+            ops: &mut ops,
         };
-        call(&mut self.session, &mut cx)
+        let called = call(&mut self.session, &mut cx);
+        self.ops.extend(std::iter::from_fn(|| ops.pop_front()));
+        called
     }
 
     /// The last completion of an operation, or the answer to one that has none.
