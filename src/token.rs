@@ -99,7 +99,8 @@ impl std::fmt::Debug for Token {
 }
 
 impl Purpose {
-    fn code(self) -> u8 {
+    /// Its number, below 32.
+    pub(crate) fn code(self) -> u8 {
         match self {
             Self::Accept => 1,
             Self::Wake => 2,

@@ -76,6 +76,9 @@ impl Plan {
     /// The keys of a client whose first bytes were not looked at.
     #[must_use]
     pub fn keys_without_bytes(&self, client: Option<SocketAddr>) -> Keys {
+        if !self.needs_source() {
+            return Keys::default();
+        }
         match self.look(client, &[], true) {
             Looked::Known(keys, _) => keys,
             Looked::Incomplete => Keys::default(),

@@ -233,8 +233,10 @@ impl Session {
         }
         self.state = State::Closing;
         self.reason = Some(reason);
-        for purpose in CANCELLABLE {
-            if self.in_flight.has(purpose) {
+        let in_flight = self.in_flight;
+        // When both directions have ended, nearly always nothing is.
+        if !in_flight.is_empty() {
+            for purpose in CANCELLABLE.into_iter().filter(|one| in_flight.has(*one)) {
                 cx.ops.push_back(Op::Cancel(purpose));
             }
         }

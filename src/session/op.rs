@@ -227,17 +227,5 @@ pub(super) const CANCELLABLE: [Purpose; 11] = [
 ];
 
 fn bit(purpose: Purpose) -> u32 {
-    let (kind, side) = match purpose {
-        Purpose::Accept | Purpose::Wake | Purpose::Detached => {
-            unreachable!("no session asks for {purpose:?}")
-        }
-        Purpose::Connect => (0, Side::Client),
-        Purpose::Recv(side) => (1, side),
-        Purpose::Send(side) => (2, side),
-        Purpose::PollSource(side) => (3, side),
-        Purpose::PollSink(side) => (4, side),
-        Purpose::Watch(side) => (5, side),
-        Purpose::Visit(side) => (6, side),
-    };
-    1 << (2 * kind + side as u32)
+    1 << purpose.code()
 }
