@@ -6,11 +6,15 @@ use crossbeam::utils::CachePadded;
 
 /// How many of something are in use, and how many may be.
 ///
-/// Touched when a connection is accepted, connected or closed, never per byte. The count stands
-/// on a cache line of its own, as every worker writes it.
+/// Touched when a connection is accepted, connected or closed, never per byte. It has a cache line
+/// of its own, as every worker writes the count; the ceiling is there too, as the one is never
+/// read without the other.
 #[derive(Debug)]
-pub struct Limit {
-    used: CachePadded<AtomicU32>,
+pub struct Limit(CachePadded<Count>);
+
+#[derive(Debug)]
+struct Count {
+    used: AtomicU32,
     max: AtomicU32,
 }
 
@@ -18,10 +22,10 @@ impl Limit {
     /// Nothing in use, at most `max`.
     #[must_use]
     pub fn new(max: u32) -> Self {
-        Self {
-            used: CachePadded::new(AtomicU32::new(0)),
+        Self(CachePadded::new(Count {
+            used: AtomicU32::new(0),
             max: AtomicU32::new(max),
-        }
+        }))
     }
 
     /// A count without a ceiling.
@@ -38,7 +42,7 @@ impl Limit {
     /// Takes one, unless so many are taken already, or all.
     pub fn try_acquire_within(&self, max: u32) -> bool {
         // An addition that overshoots is taken back: never a loop, and never more than `max` held.
-        if self.used.fetch_add(1, Ordering::Relaxed) < self.max().min(max) {
+        if self.0.used.fetch_add(1, Ordering::Relaxed) < self.max().min(max) {
             return true;
         }
         self.release();
@@ -50,25 +54,25 @@ impl Limit {
     /// the order of the one and the other is the same for all threads. (It costs nothing on x86,
     /// where every such subtraction has it.)
     pub fn release(&self) {
-        let before = self.used.fetch_sub(1, Ordering::SeqCst);
+        let before = self.0.used.fetch_sub(1, Ordering::SeqCst);
         debug_assert!(before > 0, "more given back than taken");
     }
 
     /// How many are taken.
     #[must_use]
     pub fn used(&self) -> u32 {
-        self.used.load(Ordering::Relaxed)
+        self.0.used.load(Ordering::Relaxed)
     }
 
     /// The ceiling.
     #[must_use]
     pub fn max(&self) -> u32 {
-        self.max.load(Ordering::Relaxed)
+        self.0.max.load(Ordering::Relaxed)
     }
 
     /// Another ceiling. What is taken beyond it stays until it is given back.
     pub fn set_max(&self, max: u32) {
-        self.max.store(max, Ordering::Relaxed);
+        self.0.max.store(max, Ordering::Relaxed);
     }
 
     /// How many more there may be.

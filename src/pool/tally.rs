@@ -28,7 +28,9 @@ pub struct Tally {
     experience: CachePadded<Experience>,
 }
 
+/// What a selection reads of each backend comes first, in one cache line.
 #[derive(Debug, Default)]
+#[repr(C)]
 struct Experience {
     latency: Latency,
     failures: AtomicU32,

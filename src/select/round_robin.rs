@@ -107,17 +107,17 @@ impl Round {
 
     /// One step of the round among those that are `eligible`. O(n).
     pub(super) fn next(&mut self, eligible: impl Fn(u16) -> bool) -> Option<u16> {
-        let mut best: Option<usize> = None;
+        let mut best = None;
+        let mut most = i64::MIN;
         let mut sum = 0;
-        for index in 0..self.turns.len() {
-            let turn = &mut self.turns[index];
+        for (index, turn) in self.turns.iter_mut().enumerate() {
             if !eligible(turn.id) {
                 continue;
             }
             turn.credit += turn.weight;
             sum += turn.weight;
-            let credit = turn.credit;
-            if best.is_none_or(|best| credit > self.turns[best].credit) {
+            if turn.credit > most {
+                most = turn.credit;
                 best = Some(index);
             }
         }

@@ -20,8 +20,8 @@ pub(super) struct Scene<'a> {
     sound: bool,
     /// Below 100: whose share has not risen above this, in percent, is passed over.
     drawn: u8,
-    /// A backend may be ejected, in slow start, or have a full backlog: nearly always none is, and
-    /// none is asked.
+    /// A backend may have been tried, be ejected, in slow start, or have a full backlog: nearly
+    /// always none is, and none is asked.
     unusual: bool,
 }
 
@@ -35,7 +35,10 @@ impl<'a> Scene<'a> {
             desperate: false,
             sound: false,
             drawn: 0,
-            unusual: pool.rising || pool.crowds || pool.ejections.used() > 0,
+            unusual: pool.rising
+                || pool.crowds
+                || pool.ejections.used() > 0
+                || !request.tried.is_empty(),
         }
     }
 
@@ -102,14 +105,12 @@ impl<'a> Scene<'a> {
     /// Whether a backend in rotation takes another connection of this session.
     #[inline(always)]
     pub(super) fn is_open(&self, index: u16) -> bool {
-        if !self.again && self.request.tried.contains(&index) {
-            return false;
-        }
         let backend = self.backend(index);
-        if self.unusual {
-            return self.is_let_in(backend) && !backend.is_full(self.request.now);
+        if !self.unusual {
+            return !backend.tally.connections.is_full();
         }
-        !backend.tally.connections.is_full()
+        let tried = !self.again && self.request.tried.contains(&index);
+        !tried && self.is_let_in(backend) && !backend.is_full(self.request.now)
     }
 
     fn is_let_in(&self, backend: &Backend) -> bool {
@@ -197,8 +198,8 @@ impl<'a> Scene<'a> {
         rng: &mut Rng,
         score: impl Fn(&Self, u16) -> f64,
     ) -> Option<u16> {
-        let mut sound = Lot::default();
-        let mut failing = Lot::default();
+        let mut sound = Lot::of(f64::INFINITY);
+        let mut failing = Lot::of((f64::INFINITY, f64::INFINITY));
         let mut weights = 0;
         let mut drawn = None;
         let mut drawn_from = 0;
@@ -210,7 +211,7 @@ impl<'a> Scene<'a> {
             weights += weight;
             let score = score(self, index);
             if !self.is_failing(index) {
-                sound.enter(index, weight, (0.0, score), rng);
+                sound.enter(index, weight, score, rng);
                 continue;
             }
             // Among those that fail, whoever failed least: one that is always free would attract.
@@ -223,7 +224,7 @@ impl<'a> Scene<'a> {
         }
         match (sound.winner, drawn) {
             (Some(_), Some((index, score)))
-                if score <= sound.least.1 && rng.u32(0..weights) < drawn_from =>
+                if score <= sound.least && rng.u32(0..weights) < drawn_from =>
             {
                 Some(index)
             }
@@ -235,25 +236,23 @@ impl<'a> Scene<'a> {
 
 /// Draws one of those with the least score, each with the chance of its weight.
 #[derive(Debug)]
-struct Lot {
+struct Lot<Score> {
     winner: Option<u16>,
-    /// Compared from left to right.
-    least: (f64, f64),
+    least: Score,
     weights: u32,
 }
 
-impl Default for Lot {
-    fn default() -> Self {
+impl<Score: PartialOrd> Lot<Score> {
+    /// Without anybody: no score is more than `most`.
+    fn of(most: Score) -> Self {
         Self {
             winner: None,
-            least: (f64::INFINITY, f64::INFINITY),
+            least: most,
             weights: 0,
         }
     }
-}
 
-impl Lot {
-    fn enter(&mut self, index: u16, weight: u32, score: (f64, f64), rng: &mut Rng) {
+    fn enter(&mut self, index: u16, weight: u32, score: Score, rng: &mut Rng) {
         if score > self.least {
             return;
         }
