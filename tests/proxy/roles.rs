@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use crate::access_log::key_values;
 use crate::balancer::{Balancer, Launch};
-use crate::peers::{Backend, echo};
+use crate::peers::{self, Backend, echo};
 use crate::watchdog::{eventually, watched};
 
 /// Three databases of which this number is the primary. Whoever asks for `/primary` is told so;
@@ -37,7 +37,7 @@ fn databases(primary: &Arc<AtomicU8>) -> Vec<Backend> {
 
 /// The database that answers a client; `None`: it was refused.
 fn visit(balancer: &Balancer) -> Option<u8> {
-    let mut stream = balancer.connect();
+    let mut stream = peers::try_connect(balancer.address()).ok()?;
     let mut number = [0];
     stream.write_all(b"x").ok()?;
     (stream.read(&mut number).ok()? == 1).then_some(number[0])

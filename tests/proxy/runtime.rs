@@ -155,15 +155,7 @@ fn a_pool_goes_over_to_another_strategy() {
 
 /// So many clients are served at a time, and others are sent away.
 fn served(stage: &Stage, clients: usize) -> Vec<Guest> {
-    let come = |_| {
-        let mut stream = connect(stage.balancer.address());
-        let mut number = [0];
-        let served = stream.read_exact(&mut number);
-        served.ok().map(|()| Guest {
-            stream,
-            backend: number[0].into(),
-        })
-    };
+    let come = |_| Guest::try_come(stage.balancer.address());
     (0..clients).filter_map(come).collect()
 }
 

@@ -1,7 +1,5 @@
 //! Who returns or joins gets its share little by little.
 
-use std::io::Read;
-
 use crate::balancer::{Balancer, Launch};
 use crate::fleet::Fleet;
 use crate::stage::{Guest, leave_all, tally};
@@ -78,16 +76,7 @@ fn the_places_of_who_returns_grow() {
         let balancer = pool(fields, &backends).start();
         let name = restart_first(&fleet, &balancer);
         let guests = || -> Vec<_> {
-            let come = |_| {
-                let mut stream = balancer.connect();
-                let mut number = [0];
-                // Who finds no place is sent away.
-                let served = stream.read_exact(&mut number);
-                served.ok().map(|()| Guest {
-                    stream,
-                    backend: number[0].into(),
-                })
-            };
+            let come = |_| Guest::try_come(balancer.address());
             (0..41).filter_map(come).collect()
         };
         let early = guests();

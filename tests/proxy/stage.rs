@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, Shutdown, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
 use std::thread;
 
 use crate::access_log::key_values;
@@ -169,6 +169,17 @@ impl Guest {
             stream,
             backend: number[0].into(),
         }
+    }
+
+    /// A new client, unless it is turned away for want of a place.
+    pub(crate) fn try_come(to: SocketAddr) -> Option<Self> {
+        let mut stream = peers::try_connect(to).ok()?;
+        let mut number = [0];
+        stream.read_exact(&mut number).ok()?;
+        Some(Self {
+            stream,
+            backend: number[0].into(),
+        })
     }
 
     /// Says goodbye, and waits until the session is over everywhere.
