@@ -3,8 +3,7 @@
 use std::hint::black_box;
 
 use divan::Bencher;
-use mahoraga::session::Side;
-use mahoraga::token::{Purpose, Token};
+use mahoraga::token::{Purpose, Side, Token};
 
 fn main() {
     divan::main();

@@ -2,8 +2,6 @@
 
 #![forbid(unsafe_code)]
 
-use crate::session::Side;
-
 /// `user_data` of an operation: purpose in 8 bits, the slot's generation in 24, the slot in 32.
 ///
 /// The generation tells one tenant of a slot from the next. As a slot is freed only when nothing
@@ -34,6 +32,30 @@ pub enum Purpose {
     Watch(Side),
     /// A paced visit to the stream from this side is due.
     Visit(Side),
+}
+
+/// One end of a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Side {
+    /// Who connected to the listener.
+    Client,
+    /// Who was selected from the pool.
+    Backend,
+}
+
+impl Side {
+    /// Both, the client first.
+    pub const BOTH: [Self; 2] = [Self::Client, Self::Backend];
+
+    /// The opposite end.
+    #[must_use]
+    pub fn other(self) -> Self {
+        match self {
+            Self::Client => Self::Backend,
+            Self::Backend => Self::Client,
+        }
+    }
 }
 
 /// Generations wrap at 24 bits.

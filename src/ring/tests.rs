@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::*;
-use crate::session::Side;
+use crate::token::Side;
 
 /// Kernels before 6.17, 6.15 and 6.6 lack these; the probe decides, here the test does.
 const OLD: Features = Features {

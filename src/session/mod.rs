@@ -33,11 +33,11 @@ pub use close::CloseReason;
 pub use connecting::RETRY_AFTER;
 use half::{Half, Mode};
 use op::{CANCELLABLE, InFlight};
-pub use op::{Event, Op, Ops, Side};
+pub use op::{Event, Op, Ops};
 pub use view::{Phase, View};
 
 use crate::kernel::Manner;
-use crate::token::Purpose;
+use crate::token::{Purpose, Side};
 
 /// The deadlines and tries of a session, all times in nanoseconds, [`NEVER`] for none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,31 +2,7 @@
 
 use crate::fault::Fault;
 use crate::kernel::{Buffer, BufferId, Errno, Pumped};
-use crate::token::Purpose;
-
-/// One end of a session.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[repr(u8)]
-pub enum Side {
-    /// Who connected to the listener.
-    Client,
-    /// Who was selected from the pool.
-    Backend,
-}
-
-impl Side {
-    /// Both, the client first.
-    pub const BOTH: [Self; 2] = [Self::Client, Self::Backend];
-
-    /// The opposite end.
-    #[must_use]
-    pub fn other(self) -> Self {
-        match self {
-            Self::Client => Self::Backend,
-            Self::Backend => Self::Client,
-        }
-    }
-}
+use crate::token::{Purpose, Side};
 
 /// What a session asks for. Operations that complete later are named by their [`Purpose`], of
 /// which a session has at most one of each in flight.

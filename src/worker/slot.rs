@@ -8,9 +8,9 @@ use std::sync::Arc;
 use crate::kernel::{Buffer, Done, Errno, Interest, Kernel, Pipe, Socket};
 use crate::pool::{Backend, Ended, Tally};
 use crate::select::{Keys, Looked};
-use crate::session::{CloseReason, Context, Event, Op, Session, Side, Summary};
+use crate::session::{CloseReason, Context, Event, Op, Session, Summary};
 use crate::snapshot::Listener;
-use crate::token::{GENERATION_MASK, Purpose, Token};
+use crate::token::{GENERATION_MASK, Purpose, Side, Token};
 
 use super::queue::Waiting;
 use super::{Record, Worker};

@@ -14,8 +14,7 @@ use mahoraga::kernel::{
     RECV_BYTES_MAX, Socket,
 };
 use mahoraga::origin::Origin;
-use mahoraga::session::Side;
-use mahoraga::token::{Purpose, Token};
+use mahoraga::token::{Purpose, Side, Token};
 
 /// What clients do with an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -11,8 +11,7 @@ use mahoraga::kernel::{
     Buffer, BufferId, Completion, Errno, Interest, Kernel, Manner, Pipe, Pumped, Socket,
 };
 use mahoraga::origin::Origin;
-use mahoraga::session::Side;
-use mahoraga::token::{Purpose, Token};
+use mahoraga::token::{Purpose, Side, Token};
 
 use crate::buffers::Held;
 use crate::net::{Conn, Hold};

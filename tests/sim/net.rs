@@ -1,7 +1,7 @@
 //! Connections as the kernel knows them: what has arrived, what was taken, how it ended.
 
 use mahoraga::kernel::{Errno, Interest, Manner};
-use mahoraga::session::Side;
+use mahoraga::token::Side;
 
 use crate::peer::Peer;
 use crate::stream::StreamId;

@@ -1,8 +1,7 @@
 //! Operations in flight and how they go on: short, late, failing, or not at all.
 
 use mahoraga::kernel::{BUFFER_BYTES, Buffer, BufferId, Completion, Done, Errno, Interest, Socket};
-use mahoraga::session::Side;
-use mahoraga::token::{Purpose, Token};
+use mahoraga::token::{Purpose, Side, Token};
 
 use crate::connects::Fate;
 use crate::kernel::{FakeKernel, index, listening};

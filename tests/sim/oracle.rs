@@ -2,7 +2,8 @@
 
 use mahoraga::guard::Limit;
 use mahoraga::kernel::{Completion, Done, Manner};
-use mahoraga::session::{CloseReason, Side};
+use mahoraga::session::CloseReason;
+use mahoraga::token::Side;
 use mahoraga::worker::{Numbers, Record};
 
 use crate::kernel::{FIRST_SOCKET, FakeKernel, index};

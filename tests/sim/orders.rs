@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use crossbeam::channel::{Receiver, Sender, bounded};
 use mahoraga::kernel::Socket;
-use mahoraga::session::{CloseReason, NEVER, Side};
+use mahoraga::session::{CloseReason, NEVER};
+use mahoraga::token::Side;
 use mahoraga::worker::{Command, LogQueue, Record, SessionInfo, Sought};
 
 use crate::kernel::{FIRST_LISTENER, FIRST_SOCKET, FakeKernel, index};

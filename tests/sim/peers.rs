@@ -1,6 +1,6 @@
 //! The network behind the fake kernel: peers act, bytes and resets arrive.
 
-use mahoraga::session::Side;
+use mahoraga::token::Side;
 
 use crate::kernel::{FIRST_LISTENER, FakeKernel};
 use crate::net::Hold;

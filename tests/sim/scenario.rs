@@ -136,7 +136,7 @@ impl Scenario {
             .iter()
             .map(|tally| tally.connections.used() as usize)
             .sum();
-        let open = kernel.open_sockets(mahoraga::session::Side::Backend);
+        let open = kernel.open_sockets(mahoraga::token::Side::Backend);
         let theirs = kernel.world.neighbour.held();
         assert_eq!(used, open + theirs, "backend connections");
         for limit in tallies.iter().map(|tally| &tally.connections) {
