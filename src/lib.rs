@@ -3,7 +3,7 @@
 //! The rooms, in reading order; data flows one way through them:
 //!
 //! - [`address`]: where something listens; [`origin`]: where connections begin;
-//! - [`hash`]: what keys are hashed with;
+//! - [`hash`]: what keys are hashed with; [`time`]: times in nanoseconds;
 //! - [`config`]: `config.ron` to a validated [`config::Config`];
 //! - [`snapshot`]: what workers route by, published whole;
 //! - [`pool`]: backends and what all workers count about them; [`guard`]: how many there may be;
@@ -37,6 +37,7 @@ pub mod session;
 pub mod simulate;
 pub mod snapshot;
 pub mod sys;
+pub mod time;
 pub mod token;
 pub mod worker;
 pub mod writer;

@@ -5,14 +5,14 @@
 use std::collections::HashMap;
 use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::address::Address;
 use crate::config::{self, Config};
 use crate::guard::Limit;
 use crate::pool::{Pool, Standing, Traffic};
 use crate::select::Plan;
-use crate::session::{Limits, NEVER};
+use crate::session::Limits;
+use crate::time::{NEVER, nanos};
 
 /// Everything a worker needs to know, at one moment. A session keeps what it began with.
 #[derive(Debug)]
@@ -184,7 +184,6 @@ impl Listener {
 
 fn limits(listener: &config::Listener, plan: &Plan) -> Limits {
     let timeouts = &listener.timeouts;
-    let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(NEVER);
     Limits {
         connect: nanos(timeouts.connect),
         idle: timeouts.idle.map_or(NEVER, nanos),

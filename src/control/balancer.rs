@@ -13,6 +13,7 @@ use crate::config::{self, AdminHttp, Config, Target};
 use crate::pool::{Health, Rise, Standing};
 use crate::snapshot::Snapshot;
 use crate::sys::{self, Bound};
+use crate::time::nanos;
 
 use super::access_log::Orders;
 use super::at_start::AtStart;
@@ -491,7 +492,7 @@ fn backends(
 
 /// How long a backend's slow start takes in a pool, in ns.
 fn slow_start(pool: &config::Pool) -> Option<u64> {
-    let over = u64::try_from(pool.slow_start?.as_nanos()).ok()?;
+    let over = nanos(pool.slow_start?);
     (over > 0).then_some(over)
 }
 

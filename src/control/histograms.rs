@@ -14,6 +14,7 @@ use hdrhistogram::serialization::interval_log::{IntervalLogWriterBuilder, Tag};
 
 use crate::admin::model::{ControlStatus, HistogramStatus};
 use crate::sys;
+use crate::time::nanos;
 use crate::worker::{Command, Histograms, Numbers};
 
 use super::aside;
@@ -87,7 +88,7 @@ impl Measurements {
 
     /// The control thread came so much too late to its tick.
     pub(super) fn on_tick(&self, late: Duration) {
-        let late = u64::try_from(late.as_nanos()).unwrap_or(u64::MAX);
+        let late = nanos(late);
         for into in [&self.control_pending, &self.control_in_all] {
             into.borrow_mut().late.saturating_record(late);
         }

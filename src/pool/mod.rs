@@ -25,6 +25,7 @@ pub use crate::config::AdminState;
 use crate::config::{self, OnDown, Persist, Strategy, Target};
 use crate::guard::Limit;
 use crate::origin::Origins;
+use crate::time::nanos;
 
 pub use ejection::Cause;
 pub use history::{Condition, History, Past};
@@ -300,16 +301,12 @@ impl Pool {
 /// The table of the pool before, unless it is of another key or size.
 fn sticky(persist: Option<&Persist>, before: Option<&Pool>) -> Option<Arc<StickyTable>> {
     let persist = persist?;
-    let ttl = ttl_ns(persist);
+    let ttl = nanos(persist.ttl);
     let same =
         |before: &Persist| before.key == persist.key && before.clients_max == persist.clients_max;
     let before = before.filter(|before| before.persist.as_ref().is_some_and(same));
     let table = before.and_then(|before| before.sticky.clone());
     table.or_else(|| Some(Arc::new(StickyTable::new(persist.clients_max, ttl))))
-}
-
-fn ttl_ns(persist: &Persist) -> u64 {
-    u64::try_from(persist.ttl.as_nanos()).unwrap_or(u64::MAX)
 }
 
 impl Backend {

@@ -7,12 +7,12 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, Ordering, fence};
-use std::time::Duration;
 
 use crossbeam::utils::CachePadded;
 use parking_lot::Mutex;
 
 use crate::config;
+use crate::time::nanos;
 
 /// The clients that wait for a place in one pool. It outlives snapshots.
 #[derive(Debug)]
@@ -197,10 +197,6 @@ impl Line {
         };
         now.saturating_sub(ticket.since) > most
     }
-}
-
-fn nanos(time: Duration) -> u64 {
-    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// What a queue that stays gives each of the timeout.

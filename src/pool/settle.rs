@@ -10,8 +10,9 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use crate::address::Address;
+use crate::time::nanos;
 
-use super::{Backend, Health, Pool, ttl_ns};
+use super::{Backend, Health, Pool};
 
 impl Pool {
     /// Decides whether it panics, and what else follows from its backends together.
@@ -33,7 +34,7 @@ impl Pool {
             .set_max(ceiling(self.config.max_connections));
         self.queue.set(self.config.queue);
         if let Some((table, persist)) = self.sticky.as_ref().zip(self.persist.as_ref()) {
-            table.set_ttl(ttl_ns(persist));
+            table.set_ttl(nanos(persist.ttl));
         }
         if let Some(before) = before {
             self.exempt_removed(before);

@@ -15,6 +15,7 @@ use fastrand::Rng;
 
 use crate::config;
 use crate::pool::Tally;
+use crate::time::nanos;
 
 use super::Scene;
 
@@ -59,7 +60,7 @@ impl LeastTime {
 
 /// The time constant of the average, in ns.
 pub(super) fn decay_ns(settings: config::LeastTime) -> u64 {
-    u64::try_from(settings.decay.as_nanos()).unwrap_or(u64::MAX)
+    nanos(settings.decay)
 }
 
 /// The soonest of some backends.

@@ -7,6 +7,7 @@
 
 use crate::config::{Predictive, ScaleBy, Scaling, Strategy};
 use crate::pool::{AdminState, Backend, Health, Pool};
+use crate::time::nanos;
 
 use super::Forecast;
 
@@ -307,10 +308,6 @@ fn fewer(settings: &Scaling, scene: &Scene) -> Option<(Step, String)> {
         )
     };
     goes.then(|| (Step::Out, reason()))
-}
-
-fn nanos(time: std::time::Duration) -> u64 {
-    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// The whole number that is not below; a load per mark is never negative.

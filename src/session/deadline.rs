@@ -2,10 +2,11 @@
 //! given: the kernel's send buffer hides a slow reader for as long as it is full. So the kernel is
 //! asked, not for each byte but at every quarter of the deadline, how much is unacknowledged.
 
+use crate::time::NEVER;
 use crate::token::Purpose;
 
 use super::half::Mode;
-use super::{CloseReason, Context, Limits, NEVER, Op, Session, Side, State};
+use super::{CloseReason, Context, Limits, Op, Session, Side, State};
 
 impl Session {
     /// Handles the time that [`Self::deadline`] named, or any later one.

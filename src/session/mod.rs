@@ -37,6 +37,7 @@ pub use op::{Event, Op, Ops};
 pub use view::{Phase, View};
 
 use crate::kernel::Manner;
+use crate::time::NEVER;
 use crate::token::{Purpose, Side};
 
 /// The deadlines and tries of a session, all times in nanoseconds, [`NEVER`] for none.
@@ -60,9 +61,6 @@ pub struct Limits {
     /// Whether somebody wants to know what backends are at work for.
     pub watches_work: bool,
 }
-
-/// No deadline.
-pub const NEVER: u64 = u64::MAX;
 
 /// What a session needs while it handles one event.
 #[derive(Debug)]

@@ -3,11 +3,12 @@
 use std::sync::OnceLock;
 use std::time::Instant;
 
+use crate::time::nanos;
+
 /// Nanoseconds of CLOCK_MONOTONIC since this process first asked.
 #[must_use]
 #[expect(clippy::disallowed_methods, reason = "this is where the clock is read")]
 pub fn monotonic() -> u64 {
     static EPOCH: OnceLock<Instant> = OnceLock::new();
-    let since = EPOCH.get_or_init(Instant::now).elapsed();
-    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+    nanos(EPOCH.get_or_init(Instant::now).elapsed())
 }

@@ -29,8 +29,9 @@ use slab::Slab;
 
 use crate::kernel::{Completion, Kernel, Socket};
 use crate::select::{Seat, Selector};
-use crate::session::{CloseReason, Event, Links, NEVER, Ops};
+use crate::session::{CloseReason, Event, Links, Ops};
 use crate::snapshot::Snapshot;
+use crate::time::{NEVER, nanos};
 use crate::token::{Purpose, Token};
 
 use accept::Port;
@@ -359,8 +360,8 @@ impl<K: Kernel> Worker<K> {
                 Command::CloseDowned(backends) => self.close_downed(backends),
                 Command::Beat(beat) => self.stats.progress.on_beat(beat),
                 Command::Stop(grace) => {
-                    let grace = u64::try_from(grace.as_nanos()).unwrap_or(NEVER);
-                    self.stop_at = Some(self.now.saturating_add(grace).min(NEVER - 1));
+                    let end = self.now.saturating_add(nanos(grace));
+                    self.stop_at = Some(end.min(NEVER - 1));
                     self.tend = true;
                 }
             }

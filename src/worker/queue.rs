@@ -8,8 +8,9 @@ use crossbeam::queue::SegQueue;
 
 use crate::kernel::Kernel;
 use crate::pool::{Call, Pool, Queue, Ticket};
-use crate::session::{Event, NEVER};
+use crate::session::Event;
 use crate::sys;
+use crate::time::NEVER;
 
 use super::slot::number;
 use super::{Worker, slot::Slot};

@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use crate::kernel::Kernel;
 use crate::pool::{Backend, Tally};
-use crate::session::{CloseReason, NEVER, Phase, View};
+use crate::session::{CloseReason, Phase, View};
 use crate::snapshot::{Listener, Snapshot};
+use crate::time::{NEVER, nanos};
 
 use super::slot::Slot;
 use super::{LogQueue, Worker};
@@ -198,7 +199,7 @@ impl<K: Kernel> Worker<K> {
     /// Takes an order on, about the sessions of these slots. One that stands already is gone on
     /// with: its sessions keep their moments, unless the new one ends sooner.
     fn order(&mut self, mut closing: Closing, keys: Vec<usize>, spread: Duration) {
-        let spread = u64::try_from(spread.as_nanos()).unwrap_or(NEVER);
+        let spread = nanos(spread);
         let end = self.now.saturating_add(spread);
         let before = self.closings.iter().position(|old| old.is_same(&closing));
         if let Some(before) = before {

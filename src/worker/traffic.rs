@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 
 use crate::kernel::Kernel;
-use crate::session::NEVER;
+use crate::time::NEVER;
 
 use super::accept::Port;
 use super::{Stats, Worker};

@@ -12,8 +12,9 @@ use mahoraga::guard::Limit;
 use mahoraga::kernel::Socket;
 use mahoraga::pool::Pool;
 use mahoraga::select::{Plan, Seat};
-use mahoraga::session::{CloseReason, Limits, NEVER};
+use mahoraga::session::{CloseReason, Limits};
 use mahoraga::snapshot::{Listener, Snapshot};
+use mahoraga::time::NEVER;
 use mahoraga::worker::{Doorbell, Inbox, LogQueue, Record, Setup, Stats, Worker};
 
 use kernel::{Clients, InstantKernel};

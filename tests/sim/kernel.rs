@@ -11,6 +11,7 @@ use mahoraga::kernel::{
     Buffer, BufferId, Completion, Errno, Interest, Kernel, Manner, Pipe, Pumped, Socket,
 };
 use mahoraga::origin::Origin;
+use mahoraga::time::nanos;
 use mahoraga::token::{Purpose, Side, Token};
 
 use crate::buffers::Held;
@@ -259,10 +260,7 @@ impl Kernel for FakeKernel {
     }
 
     fn wait(&mut self, timeout: Option<Duration>, completions: &mut Vec<Completion>) {
-        let until = timeout.map(|timeout| {
-            let nanos = u64::try_from(timeout.as_nanos()).expect("a sane timeout");
-            self.now + nanos
-        });
+        let until = timeout.map(|timeout| self.now + nanos(timeout));
         self.ops.retain(|_, op| !op.told);
         if std::mem::take(&mut self.woken) {
             let newest = *self.world.known.end();

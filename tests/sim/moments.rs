@@ -12,8 +12,9 @@ use mahoraga::config::{self, OnDown, Strategy};
 use mahoraga::guard::Limit;
 use mahoraga::pool::{Pool, Rise, Standing};
 use mahoraga::select::{Plan, Seat};
-use mahoraga::session::{CloseReason, Limits, NEVER};
+use mahoraga::session::{CloseReason, Limits};
 use mahoraga::snapshot::{Listener, Snapshot};
+use mahoraga::time::NEVER;
 use mahoraga::worker::{Command, LogQueue, Setup, Sought};
 
 use crate::kernel::{FIRST_PORT, FakeKernel, START};

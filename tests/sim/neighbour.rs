@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use mahoraga::kernel::{Completion, Done};
 use mahoraga::pool::{Backend, Call, Ended, Pool, Ticket};
+use mahoraga::time::nanos;
 use mahoraga::token::{Purpose, Token};
 use mahoraga::worker::Inbox;
 
@@ -221,7 +222,7 @@ impl FakeKernel {
     pub(crate) fn queue_timeout(&self, listener: u64) -> u64 {
         let last = self.world.routes.last().expect("one at least");
         let pool = &last[usize::try_from(listener).expect("few")];
-        u64::try_from(pool.config.queue.timeout.as_nanos()).expect("a sane timeout")
+        nanos(pool.config.queue.timeout)
     }
 
     /// Nobody may wait for a place that is there. Looking for one now and then would not do.

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use crossbeam::channel::{Receiver, Sender, bounded};
 use mahoraga::kernel::Socket;
-use mahoraga::session::{CloseReason, NEVER};
+use mahoraga::session::CloseReason;
+use mahoraga::time::{NEVER, nanos};
 use mahoraga::token::Side;
 use mahoraga::worker::{Command, LogQueue, Record, SessionInfo, Sought};
 
@@ -170,12 +171,11 @@ impl FakeKernel {
         let at = self.now;
         match command {
             Command::Close(sought, reason, spread, _) => {
-                let nanos = u64::try_from(spread.as_nanos()).expect("a sane spread");
                 self.world.closes.push(Close {
                     sought: sought.clone(),
                     reason,
                     at,
-                    by: at + nanos,
+                    by: at + nanos(spread),
                 });
                 // Nobody waits for the answer.
                 Command::Close(sought, reason, spread, bounded(1).0)

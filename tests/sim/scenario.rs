@@ -11,8 +11,9 @@ use mahoraga::guard::Limit;
 use mahoraga::kernel::{Kernel, Socket};
 use mahoraga::pool::Pool;
 use mahoraga::select::Seat;
-use mahoraga::session::{Limits, NEVER};
+use mahoraga::session::Limits;
 use mahoraga::snapshot::{Listener, Snapshot};
+use mahoraga::time::NEVER;
 use mahoraga::worker::{Command, Doorbell, LogQueue, Number, Record, Setup, Stats, Worker};
 
 use crate::kernel::{FIRST_LISTENER, FakeKernel};

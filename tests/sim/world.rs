@@ -9,6 +9,7 @@ use mahoraga::guard::Limit;
 use mahoraga::kernel::{Completion, Done};
 use mahoraga::pool::Pool;
 use mahoraga::session::Limits;
+use mahoraga::time::nanos;
 use mahoraga::token::{Purpose, Token};
 use mahoraga::worker::Command;
 
@@ -153,8 +154,7 @@ impl FakeKernel {
                 self.neighbour_looks_for_its_own();
             }
             Command::Stop(grace) => {
-                let grace = u64::try_from(grace.as_nanos()).expect("a sane grace");
-                self.world.over_at = Some(self.now + grace);
+                self.world.over_at = Some(self.now + nanos(*grace));
             }
             Command::TakeHistograms(_)
             | Command::Log(_)

@@ -1,9 +1,9 @@
 //! How long backends stay ejected.
 
 use std::collections::HashMap;
-use std::time::Duration;
 
 use crate::config::Ejection;
+use crate::time::nanos;
 
 /// Who is ejected until when. The n-th time in a row takes n times as long as the first, and n
 /// falls by one for each such time that a backend stays in. Times are ns of the workers' clock.
@@ -35,8 +35,8 @@ impl Ejections {
         if let Some(before) = before.filter(|before| !before.over) {
             return before.until;
         }
-        let base = ns(settings.base).max(1);
-        let max = ns(settings.max).max(base);
+        let base = nanos(settings.base).max(1);
+        let max = nanos(settings.max).max(base);
         // Beyond what makes the longest it counts no further, or it would never be forgiven.
         let count = before.map_or(0, |before| before.count_at(now)) + 1;
         let count = count.min(max.div_ceil(base));
@@ -110,10 +110,6 @@ impl Record {
         let forgiven = now.saturating_sub(self.until) / self.base;
         self.count.saturating_sub(forgiven)
     }
-}
-
-fn ns(time: Duration) -> u64 {
-    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

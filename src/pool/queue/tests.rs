@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::atomic::AtomicUsize;
 use std::sync::mpsc;
 use std::thread;
+use std::time::Duration;
 
 use fastrand::Rng;
 
