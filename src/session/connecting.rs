@@ -14,15 +14,10 @@ impl Session {
     }
 
     pub(super) fn on_connected(&mut self, cx: &mut Context<'_>) {
-        let armed = self.attempt_deadline(cx.limits);
         self.state = State::Open;
         self.answer = cx.now.saturating_sub(self.active_at);
         self.active_at = cx.now;
         self.connected_at = cx.now;
-        // A later deadline leaves the timer where it is: it comes too early once, is then set anew.
-        if self.first_look(cx.limits) < armed {
-            cx.ops.push_back(Op::Rearm);
-        }
         // What the client has sent meanwhile completes the handshake; without it, nothing would.
         if !self.half(Side::Client).is_loaded() {
             self.acknowledge(cx);
@@ -34,12 +29,7 @@ impl Session {
 
     pub(super) fn on_connect_failed(&mut self, errno: Errno, cx: &mut Context<'_>) {
         // A connect that was ended for want of time says so; any other error is what really was.
-        let overdue = std::mem::take(&mut self.overdue);
-        if overdue {
-            // No timer runs any more.
-            cx.ops.push_back(Op::Rearm);
-        }
-        let overdue = overdue && errno == Errno::CANCELED;
+        let overdue = std::mem::take(&mut self.overdue) && errno == Errno::CANCELED;
         let fault = if overdue {
             Fault::Unanswered
         } else {
@@ -67,7 +57,6 @@ impl Session {
         if left || fault != Fault::Unanswered && self.may_go_on(cx.limits) {
             self.active_at = cx.now;
             self.connect(cx);
-            cx.ops.push_back(Op::Rearm);
         } else if fault == Fault::Unanswered {
             self.close(CloseReason::ConnectTimeout, cx);
         } else {
@@ -145,7 +134,6 @@ impl Session {
         self.state = State::Queued;
         self.queued_at = cx.now;
         self.queued_until = until;
-        cx.ops.push_back(Op::Rearm);
     }
 
     pub(super) fn on_called(&mut self, cx: &mut Context<'_>) {
@@ -153,7 +141,6 @@ impl Session {
         self.active_at += waited;
         self.state = State::Connecting;
         self.connect(cx);
-        cx.ops.push_back(Op::Rearm);
     }
 
     /// The wait is over, one way or the other; how long it took, in ns.

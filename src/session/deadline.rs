@@ -24,12 +24,14 @@ impl Session {
         }
     }
 
-    /// When [`Self::on_deadline`] is due at the latest, in nanoseconds; [`NEVER`] for never.
+    /// When [`Self::on_deadline`] is due at the latest, in nanoseconds; [`NEVER`] for never. Each
+    /// event may change it.
     #[must_use]
     pub fn deadline(&self, now: u64, limits: &Limits) -> u64 {
         match self.state {
             State::Peeking => self.peek_until(limits),
-            State::Connecting => self.attempt_deadline(limits),
+            State::Connecting if self.overdue => NEVER,
+            State::Connecting => self.attempt_until(limits),
             State::Queued => self.queued_until.min(self.watch_at),
             State::Open => self
                 .next_look(now, limits)
@@ -37,6 +39,16 @@ impl Session {
                 .min(self.watch_at),
             State::Closing => NEVER,
         }
+    }
+
+    /// Whether events can only move [`Self::deadline`] away: bytes flow, and no end or fault has
+    /// been seen. So the timer stays as it is.
+    #[must_use]
+    pub fn is_steady(&self) -> bool {
+        self.state == State::Open
+            && self.watch_at == NEVER
+            && self.broken.is_none()
+            && !self.is_half_closed()
     }
 
     /// The kernel was asked how many bytes the peers have not acknowledged. Another number than
@@ -86,13 +98,6 @@ impl Session {
         }
     }
 
-    /// The deadline of a session that has just connected, as far as it can be before that of the
-    /// attempt: nothing has ended, broken or been looked at yet.
-    pub(super) fn first_look(&self, limits: &Limits) -> u64 {
-        let look = self.active_at.saturating_add((limits.idle / LOOKS).max(1));
-        look.min(self.session_until(limits)).min(self.watch_at)
-    }
-
     /// The next quarter of the deadline since something moved, or its end.
     fn next_look(&self, now: u64, limits: &Limits) -> u64 {
         let quiet = self.quiet(limits);
@@ -139,15 +144,6 @@ impl Session {
 
     fn session_until(&self, limits: &Limits) -> u64 {
         self.opened_at.saturating_add(limits.session)
-    }
-
-    /// The attempt's, while one is made.
-    pub(super) fn attempt_deadline(&self, limits: &Limits) -> u64 {
-        if self.overdue {
-            NEVER
-        } else {
-            self.attempt_until(limits)
-        }
     }
 
     fn attempt_until(&self, limits: &Limits) -> u64 {

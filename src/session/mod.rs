@@ -433,7 +433,6 @@ impl Session {
         let wants = self.watched.contains(&false) || self.has_pipe();
         if self.watch_at == NEVER && wants {
             self.watch_at = cx.now + WATCH_AFTER;
-            cx.ops.push_back(Op::Rearm);
         }
     }
 

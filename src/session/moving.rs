@@ -80,7 +80,6 @@ impl Session {
         self.broken = Some(CloseReason::reset_by(from));
         self.half(from).ended = true;
         self.active_at = cx.now;
-        cx.ops.push_back(Op::Rearm);
     }
 
     pub(super) fn on_sent(
@@ -135,7 +134,6 @@ impl Session {
         }
         self.stop_receiving(from, cx);
         self.watch_soon(cx);
-        cx.ops.push_back(Op::Rearm);
     }
 
     pub(super) fn on_visit(&mut self, from: Side, cx: &mut Context<'_>) {
@@ -288,7 +286,6 @@ impl Session {
         self.active_at = cx.now;
         cx.ops.push_back(Op::Shutdown(from.other()));
         self.watch_soon(cx);
-        cx.ops.push_back(Op::Rearm);
     }
 }
 

@@ -61,8 +61,6 @@ pub enum Op {
     KeepAlive,
     /// A wait ended and nothing could be moved.
     InVain,
-    /// The deadline has come nearer.
-    Rearm,
     /// Nothing is in flight: close both sockets and free the slot.
     Finish,
 }

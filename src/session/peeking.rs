@@ -39,7 +39,6 @@ impl Session {
         self.state = State::Connecting;
         self.active_at = cx.now;
         self.connect(cx);
-        cx.ops.push_back(Op::Rearm);
     }
 }
 

@@ -115,8 +115,7 @@ impl<K: Kernel> Worker<K> {
         let old = &slot.listener.plan;
         slot.keys = listener.plan.take_over(slot.keys, old, slot.peer);
         slot.listener = Arc::clone(listener);
-        let deadline = slot.session.deadline(self.now, &slot.listener.limits);
-        self.set_timer(key, deadline);
+        self.set_timer(key);
     }
 
     /// Selects a backend and takes a place at it. Another worker may take the last place first:

@@ -282,7 +282,7 @@ impl<K: Kernel> Worker<K> {
         };
         self.deliver(token, event, completion.more);
         if event == Event::Connected {
-            self.measure_connect(token.slot() as usize);
+            self.on_connected(token.slot() as usize);
         }
     }
 
@@ -319,10 +319,7 @@ impl<K: Kernel> Worker<K> {
         for slot in due.drain(..) {
             let key = slot as usize;
             self.with_session(key, |session, cx| session.on_deadline(cx));
-            if let Some(slot) = self.slots.get(key) {
-                let deadline = slot.session.deadline(self.now, &slot.listener.limits);
-                self.set_timer(key, deadline);
-            }
+            self.set_timer(key);
         }
         self.due = due;
         if self.now >= self.close_at {
@@ -333,12 +330,15 @@ impl<K: Kernel> Worker<K> {
         }
     }
 
-    fn set_timer(&mut self, key: usize, at: u64) {
-        let slot = slot::number(key);
-        if at == NEVER {
-            self.timers.clear(slot);
-        } else {
-            self.timers.set(slot, at);
+    /// Has the timer of a session, if it is still there, fire at its deadline or sooner: one that
+    /// fires too early is set again.
+    fn set_timer(&mut self, key: usize) {
+        let Some(slot) = self.slots.get(key) else {
+            return;
+        };
+        let deadline = slot.session.deadline(self.now, &slot.listener.limits);
+        if deadline != NEVER {
+            self.timers.set(slot::number(key), deadline);
         }
     }
 

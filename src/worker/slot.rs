@@ -94,7 +94,6 @@ impl<K: Kernel> Worker<K> {
             ops: &mut self.ops,
         };
         let session = Session::open(&mut cx);
-        let deadline = session.deadline(self.now, &listener.limits);
         let needs_peer = self.log.is_some() || listener.plan.needs_source();
         let peer = needs_peer.then(|| self.kernel.peer(&client)).flatten();
         let keys = listener.plan.keys_without_bytes(peer);
@@ -120,8 +119,8 @@ impl<K: Kernel> Worker<K> {
             pipes: [None, None],
         });
         self.ports[port].sessions += 1;
-        self.set_timer(key, deadline);
         self.perform(key);
+        self.set_timer(key);
     }
 
     /// Lets a session handle an event or a deadline, and does what it then asks for.
@@ -132,7 +131,10 @@ impl<K: Kernel> Worker<K> {
     ) {
         let (session, mut cx) = self.enter(key);
         call(session, &mut cx);
-        self.perform(key);
+        let steady = session.is_steady();
+        if !(self.perform(key) && steady) {
+            self.set_timer(key);
+        }
     }
 
     /// A session with what it needs while it handles one event.
@@ -147,18 +149,22 @@ impl<K: Kernel> Worker<K> {
         (&mut slot.session, cx)
     }
 
-    /// Does what the session asks for, and what it asks for upon answers that come at once.
-    pub(super) fn perform(&mut self, key: usize) {
+    /// Does what the session asks for, and what it asks for upon answers that come at once; whether
+    /// those left it steady.
+    fn perform(&mut self, key: usize) -> bool {
+        let mut steady = true;
         while let Some(op) = self.ops.pop_front() {
             let Some(answer) = self.perform_one(key, op) else {
                 continue;
             };
             let (session, mut cx) = self.enter(key);
             session.on_event(answer, false, &mut cx);
+            steady &= session.is_steady();
             if answer == Event::Connected {
-                self.measure_connect(key);
+                self.on_connected(key);
             }
         }
+        steady
     }
 
     fn perform_one(&mut self, key: usize, op: Op) -> Option<Event> {
@@ -207,10 +213,6 @@ impl<K: Kernel> Worker<K> {
             Op::Shutdown(side) => self.kernel.shutdown(slot.socket(side)),
             Op::Acknowledge => self.kernel.acknowledge(slot.socket(Side::Backend)),
             Op::KeepAlive => self.kernel.keep_alive(slot.socket(Side::Backend)),
-            Op::Rearm => {
-                let deadline = slot.session.deadline(self.now, &slot.listener.limits);
-                self.set_timer(key, deadline);
-            }
             Op::InVain => self.stats.turns_in_vain.increment(),
             Op::Asked => slot.with_tally(Tally::on_asked),
             Op::Replied => slot.with_tally(Tally::on_replied),
@@ -361,8 +363,9 @@ impl<K: Kernel> Worker<K> {
         }
     }
 
-    /// A session is connected: how long its client has waited.
-    pub(super) fn measure_connect(&mut self, key: usize) {
+    /// A session is connected: its deadline is another one, and its client has waited so long.
+    pub(super) fn on_connected(&mut self, key: usize) {
+        self.set_timer(key);
         let slot = self.slots.get(key);
         if let Some(connect) = slot.and_then(|slot| slot.session.connect_took()) {
             self.stats.latencies.connect.record(connect);

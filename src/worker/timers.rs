@@ -45,7 +45,7 @@ impl Timers {
         }
     }
 
-    /// Arms the timer of a slot for a time, wherever it stood before.
+    /// Arms the timer of a slot for a time, unless it fires sooner already.
     pub fn set(&mut self, slot: u32, at: u64) {
         let index = slot as usize;
         if self.nodes.len() <= index {
@@ -62,7 +62,7 @@ impl Timers {
         // A deadline within a tick fires when that tick is over; one in the past with the next.
         let due = ((at >> SHIFT) + 1).max(self.tick + 1);
         let node = &self.nodes[index];
-        if node.due == due && node.list != NONE {
+        if node.list != NONE && node.due <= due {
             return;
         }
         self.clear(slot);
@@ -224,13 +224,27 @@ mod tests {
     }
 
     #[test]
-    fn clear_and_set_again_move_a_timer() {
+    fn a_timer_is_brought_forward_and_never_put_off() {
+        let mut timers = Timers::new(0);
+        let mut due = Vec::new();
+        for at in [9, 5, 7] {
+            timers.set(0, at * TICK);
+        }
+        timers.expire(5 * TICK, &mut due);
+        assert!(due.is_empty());
+        timers.expire(6 * TICK, &mut due);
+        assert_eq!(due, [0]);
+    }
+
+    #[test]
+    fn a_cleared_timer_can_be_set_for_later() {
         let mut timers = Timers::new(0);
         let mut due = Vec::new();
         for slot in 0..10 {
             timers.set(slot, 5 * TICK);
         }
         (0..10).step_by(2).for_each(|slot| timers.clear(slot));
+        timers.clear(3);
         timers.set(3, 500 * TICK);
         timers.clear(77);
         timers.expire(7 * TICK, &mut due);

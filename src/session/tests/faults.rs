@@ -71,7 +71,6 @@ fn an_error_that_outruns_the_cancel_of_an_overdue_connect_is_the_cause() {
     script.passes(LIMITS.connect);
     script.asks(&[Op::Cancel(Purpose::Connect)]);
     script.told(Event::ConnectFailed(REFUSED));
-    assert!(script.rearms(), "no timer was armed while overdue");
     joins(&mut script, &[Op::Abandon(Fault::Backend)]);
     script.ends(CloseReason::ConnectFailed, Manner::Reset);
 }
@@ -121,11 +120,6 @@ fn a_connect_begun_late_for_want_of_a_port_has_its_own_time() {
     script.asks(&[Op::Cancel(Purpose::Connect)]);
     // The backend had all of it: now it is to blame.
     script.told(Event::ConnectFailed(Errno::CANCELED));
-    assert_eq!(
-        script.ops.pop_front(),
-        Some(Op::Rearm),
-        "no timer was armed while overdue"
-    );
     script.asks(&[Op::Abandon(Fault::Unanswered), Op::Connect]);
 }
 

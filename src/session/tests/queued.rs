@@ -9,7 +9,6 @@ fn queued() -> Script {
     let mut script = Script::begin();
     let until = script.now + WAIT;
     script.told(Event::Queued(until));
-    assert!(script.rearms());
     script.asks(&[]);
     assert!(script.session.is_queued());
     assert_eq!(script.deadline_in(), WAIT);
@@ -21,7 +20,6 @@ fn who_is_called_begins_an_attempt_as_if_there_had_been_no_wait() {
     let mut script = queued();
     script.passes(400 * MS);
     script.told(Event::Called);
-    assert!(script.rearms());
     script.asks(&[Op::Connect]);
     assert_eq!(script.deadline_in(), LIMITS.connect);
     script.passes(30 * MS);

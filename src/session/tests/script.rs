@@ -73,9 +73,18 @@ impl Script {
             links: &mut self.links,
             ops: &mut ops,
         };
-        let called = call(&mut self.session, &mut cx);
+        let before = self.session.is_steady();
+        let deadline = self.session.deadline(self.now, &self.limits);
+        let answer = call(&mut self.session, &mut cx);
         self.ops.extend(std::iter::from_fn(|| ops.pop_front()));
-        called
+        if before && self.session.is_steady() {
+            let now = self.session.deadline(self.now, &self.limits);
+            assert!(
+                now >= deadline,
+                "the deadline of a steady session came nearer"
+            );
+        }
+        answer
     }
 
     /// The last completion of an operation, or the answer to one that has none.
@@ -129,21 +138,15 @@ impl Script {
         ));
     }
 
-    /// Exactly these operations were asked for since the last look. `Rearm` is looked at by
-    /// [`Self::deadline_in`] instead, `Answered` and `InVain` are counted, and what is told
-    /// of the backend's work is left out.
+    /// Exactly these operations were asked for since the last look. `Answered` and `InVain` are
+    /// counted, and what is told of the backend's work is left out.
     pub(super) fn asks(&mut self, expected: &[Op]) {
-        let asked = self.ops.drain(..);
-        let asked: Vec<Op> = asked.filter(|op| *op != Op::Rearm).collect();
+        let asked: Vec<Op> = self.ops.drain(..).collect();
         self.answers += asked.iter().filter(|op| **op == Op::Answered).count();
         self.in_vain += asked.iter().filter(|op| **op == Op::InVain).count();
         let told = [Op::Answered, Op::InVain, Op::Asked, Op::Replied];
         let others = asked.into_iter().filter(|op| !told.contains(op));
         assert_eq!(others.collect::<Vec<_>>(), expected);
-    }
-
-    pub(super) fn rearms(&self) -> bool {
-        self.ops.contains(&Op::Rearm)
     }
 
     /// Time passes; its deadline comes when it has, and the kernel tells what is unacknowledged.
