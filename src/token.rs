@@ -30,8 +30,19 @@ pub enum Purpose {
     PollSink(Side),
     /// Wait for a fault of this side while nothing is read from it.
     Watch(Side),
-    /// A paced visit to the stream from this side is due.
-    Visit(Side),
+    /// Come back after a while; no operation of the kernel.
+    Visit(Visit),
+}
+
+/// Why a session asks to be visited after a while.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Visit {
+    /// To connect again.
+    Retry,
+    /// The direction from this side found no room, no bytes or no memory, and looks again.
+    Starvation(Side),
+    /// The stream from this side is spliced at a pace.
+    Pace(Side),
 }
 
 /// One end of a session.
@@ -133,7 +144,9 @@ impl Purpose {
             Self::PollSource(side) => 12 | side as u8,
             Self::PollSink(side) => 14 | side as u8,
             Self::Watch(side) => 16 | side as u8,
-            Self::Visit(side) => 18 | side as u8,
+            Self::Visit(Visit::Retry) => 5,
+            Self::Visit(Visit::Pace(side)) => 18 | side as u8,
+            Self::Visit(Visit::Starvation(side)) => 20 | side as u8,
         }
     }
 
@@ -153,7 +166,9 @@ impl Purpose {
             12 | 13 => Self::PollSource(side),
             14 | 15 => Self::PollSink(side),
             16 | 17 => Self::Watch(side),
-            18 | 19 => Self::Visit(side),
+            5 => Self::Visit(Visit::Retry),
+            18 | 19 => Self::Visit(Visit::Pace(side)),
+            20 | 21 => Self::Visit(Visit::Starvation(side)),
             _ => return None,
         })
     }
@@ -173,7 +188,8 @@ mod tests {
                 Purpose::PollSource(side),
                 Purpose::PollSink(side),
                 Purpose::Watch(side),
-                Purpose::Visit(side),
+                Purpose::Visit(Visit::Pace(side)),
+                Purpose::Visit(Visit::Starvation(side)),
             ]
         });
         let plain = [
@@ -181,6 +197,7 @@ mod tests {
             Purpose::Wake,
             Purpose::Detached,
             Purpose::Connect,
+            Purpose::Visit(Visit::Retry),
         ];
         for purpose in plain.into_iter().chain(sided) {
             for generation in [0, 1, 0xabcdef, GENERATION_MASK] {
@@ -197,7 +214,7 @@ mod tests {
 
     #[test]
     fn foreign_values_are_no_tokens() {
-        for code in (0..=u8::MAX).filter(|code| !matches!(code, 1..=4 | 8..=19)) {
+        for code in (0..=u8::MAX).filter(|code| !matches!(code, 1..=5 | 8..=21)) {
             assert_eq!(Token::from_raw(u64::from(code) << 56 | 7), None);
         }
     }

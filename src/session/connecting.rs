@@ -2,7 +2,7 @@
 
 use crate::fault::Fault;
 use crate::kernel::Errno;
-use crate::token::Purpose;
+use crate::token::{Purpose, Visit};
 
 use super::{CloseReason, Context, Limits, Op, Session, Side, State};
 
@@ -88,7 +88,7 @@ impl Session {
         self.held_by = Some(held_by(fault));
         // Once at least before its time is over.
         let after = RETRY_AFTER.min(cx.limits.connect / 2);
-        self.visit(Side::Backend, after, cx);
+        self.visit(Visit::Retry, after, cx);
     }
 
     /// The client waits before a backend that was tried is tried again. Unless the last attempt was
@@ -98,7 +98,7 @@ impl Session {
         if self.held_by.is_none() {
             self.active_at = cx.now + RETRY_AFTER;
         }
-        self.visit(Side::Backend, RETRY_AFTER, cx);
+        self.visit(Visit::Retry, RETRY_AFTER, cx);
     }
 
     /// The wait is over.

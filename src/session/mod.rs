@@ -38,7 +38,7 @@ pub use view::{Phase, View};
 
 use crate::kernel::Manner;
 use crate::time::NEVER;
-use crate::token::{Purpose, Side};
+use crate::token::{Purpose, Side, Visit};
 
 /// The deadlines and tries of a session, all times in nanoseconds, [`NEVER`] for none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -212,7 +212,8 @@ impl Session {
             Event::SourceReady(from) => self.go_on(from, cx),
             Event::SinkReady(from, room) => self.on_sink_ready(from, room, more, cx),
             Event::Watched(side, broke) => self.on_watched(side, broke, more, cx),
-            Event::Visit(from) => self.on_visit(from, cx),
+            Event::Visit(Visit::Retry) => self.on_retry(cx),
+            Event::Visit(Visit::Starvation(from) | Visit::Pace(from)) => self.go_on(from, cx),
             Event::Pumped(from, pumped) => self.on_pumped(from, pumped, cx),
             Event::Unpiped(from, buffer) => self.on_unpiped(from, buffer, cx),
             Event::Unsent(bytes) => self.on_unsent(bytes, cx),
@@ -380,9 +381,15 @@ impl Session {
         });
     }
 
-    fn visit(&mut self, from: Side, after: u64, cx: &mut Context<'_>) {
-        self.in_flight.insert(Purpose::Visit(from));
-        cx.ops.push_back(Op::Visit(from, after));
+    fn visit(&mut self, visit: Visit, after: u64, cx: &mut Context<'_>) {
+        self.in_flight.insert(Purpose::Visit(visit));
+        cx.ops.push_back(Op::Visit(visit, after));
+    }
+
+    /// Whether this direction is visited by itself.
+    fn is_visited(&self, from: Side) -> bool {
+        self.in_flight.has(Purpose::Visit(Visit::Starvation(from)))
+            || self.in_flight.has(Purpose::Visit(Visit::Pace(from)))
     }
 
     fn touch(&mut self, from: Side, cx: &mut Context<'_>) {
@@ -470,7 +477,7 @@ impl Session {
     fn is_read(&self, side: Side) -> bool {
         self.in_flight.has(Purpose::Recv(side))
             || self.in_flight.has(Purpose::PollSource(side))
-            || self.in_flight.has(Purpose::Visit(side)) && !self.waits_for_room(side)
+            || self.is_visited(side) && !self.waits_for_room(side)
     }
 
     fn join(&mut self, event: Event, cx: &mut Context<'_>) {
@@ -525,7 +532,7 @@ fn purpose_of(event: &Event) -> Option<Purpose> {
         Event::SourceReady(from) => Some(Purpose::PollSource(from)),
         Event::SinkReady(from, _) => Some(Purpose::PollSink(from)),
         Event::Watched(side, _) => Some(Purpose::Watch(side)),
-        Event::Visit(from) => Some(Purpose::Visit(from)),
+        Event::Visit(visit) => Some(Purpose::Visit(visit)),
         Event::Peeked(_)
         | Event::Called
         | Event::Refused

@@ -3,7 +3,7 @@
 
 use crate::fault::Fault;
 use crate::kernel::{Buffer, Errno, Pumped, Sink, Source};
-use crate::token::Purpose;
+use crate::token::{Purpose, Visit};
 
 use super::half::Mode;
 use super::{CloseReason, Context, Op, Session, Side, State};
@@ -136,14 +136,6 @@ impl Session {
         self.watch_soon(cx);
     }
 
-    pub(super) fn on_visit(&mut self, from: Side, cx: &mut Context<'_>) {
-        if self.state == State::Connecting && from == Side::Backend {
-            self.on_retry(cx);
-        } else {
-            self.go_on(from, cx);
-        }
-    }
-
     /// Bytes moved from one side to the other.
     pub(super) fn on_moved(&mut self, from: Side, moved: Pumped, cx: &mut Context<'_>) {
         if moved.pulled > 0 {
@@ -179,7 +171,7 @@ impl Session {
             }
             (Sink::Ready, Source::Empty | Source::Ready) => {
                 let pace = self.half(from).pace();
-                self.visit(from, pace, cx);
+                self.visit(Visit::Pace(from), pace, cx);
             }
         }
     }
@@ -220,7 +212,7 @@ impl Session {
     pub(super) fn receive_or_stop(&mut self, from: Side, cx: &mut Context<'_>) {
         let receiving = self.in_flight.has(Purpose::Recv(from));
         let sending = self.in_flight.has(Purpose::Send(from));
-        let waiting = self.in_flight.has(Purpose::Visit(from));
+        let waiting = self.is_visited(from);
         // The first bytes make do with one buffer, and are received until they tell enough.
         let (low, high) = if self.state == State::Peeking {
             (1, 2)

@@ -2,7 +2,7 @@
 
 use crate::fault::Fault;
 use crate::kernel::{Buffer, BufferId, Errno, Pumped};
-use crate::token::{Purpose, Side};
+use crate::token::{Purpose, Side, Visit};
 
 /// What a session asks for. Operations that complete later are named by their [`Purpose`], of
 /// which a session has at most one of each in flight.
@@ -41,8 +41,8 @@ pub enum Op {
     PollSink(Side, bool),
     /// Tell when this side breaks.
     Watch(Side),
-    /// Come back to the stream from this side after so many nanoseconds.
-    Visit(Side, u64),
+    /// Come back for this after so many nanoseconds.
+    Visit(Visit, u64),
     /// Ask this operation to end early.
     Cancel(Purpose),
     /// Splice from this side to the other; answered at once by `Pumped` or `Pipeless`.
@@ -146,7 +146,7 @@ pub enum Event {
     /// A side that was not read from has a fault to report; `true`: its connection broke.
     Watched(Side, bool),
     /// The time of a visit has come.
-    Visit(Side),
+    Visit(Visit),
     /// A pump's result.
     Pumped(Side, Pumped),
     /// The first bytes of a pipe are in a buffer; `None`: there are not enough buffers for all.

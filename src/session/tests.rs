@@ -185,19 +185,19 @@ fn an_empty_pool_ends_a_session() {
 fn without_descriptors_it_waits_and_tries_until_the_deadline() {
     let mut script = Script::begin();
     script.told(Event::Lacking(Fault::Resources));
-    script.asks(&[Op::Visit(Backend, RETRY_AFTER)]);
+    script.asks(&[Op::Visit(Visit::Retry, RETRY_AFTER)]);
     script.passes(RETRY_AFTER);
-    script.told(Event::Visit(Backend));
+    script.told(Event::Visit(Visit::Retry));
     script.asks(&[Op::Connect]);
     script.told(Event::Lacking(Fault::Resources));
-    script.asks(&[Op::Visit(Backend, RETRY_AFTER)]);
+    script.asks(&[Op::Visit(Visit::Retry, RETRY_AFTER)]);
     // Waiting is no attempt, nor does it move the deadline.
     assert_eq!(script.session.summary().attempts, 0);
     script.passes(LIMITS.connect - RETRY_AFTER);
     script.asks(&[Op::Cancel(Purpose::Recv(Client))]);
     script.told(Event::RecvEnded(Client, Err(Errno::CANCELED)));
     script.asks(&[]);
-    script.told(Event::Visit(Backend));
+    script.told(Event::Visit(Visit::Retry));
     script.ends(CloseReason::NoResources, Manner::Reset);
 }
 
@@ -234,9 +234,9 @@ fn a_slow_sink_stops_the_receive_and_lets_it_go_on() {
 fn three_full_buffers_make_a_stream() {
     let mut script = Script::promoted(Client);
     script.pumped(Client, [CHUNK, CHUNK], Source::Ready, Sink::Ready);
-    assert!(matches!(script.ops[0], Op::Visit(Client, _)));
+    assert!(matches!(script.ops[0], Op::Visit(Visit::Pace(Client), _)));
     script.ops.clear();
-    script.told(Event::Visit(Client));
+    script.told(Event::Visit(Visit::Pace(Client)));
     script.asks(&[Op::Pump(Client)]);
     script.pumped(Client, [0, 0], Source::Empty, Sink::Ready);
     script.asks(&[Op::PollSource(Client)]);
@@ -262,9 +262,9 @@ fn a_stream_that_thins_out_is_copied_again() {
         script.pumped(Backend, [9, 9], Source::Ready, Sink::Ready);
         assert!(matches!(
             script.ops.pop_front(),
-            Some(Op::Visit(Backend, _))
+            Some(Op::Visit(Visit::Pace(Backend), _))
         ));
-        script.told(Event::Visit(Backend));
+        script.told(Event::Visit(Visit::Pace(Backend)));
         script.asks(&[Op::Pump(Backend)]);
     }
     script.pumped(Backend, [9, 9], Source::Ready, Sink::Ready);

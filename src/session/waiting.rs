@@ -10,7 +10,7 @@
 //! at once. So sessions that move go on, however many hold buffers that their sinks don't take.
 
 use crate::kernel::{Pumped, Sink, Source};
-use crate::token::Purpose;
+use crate::token::{Purpose, Visit};
 
 use super::half::Mode;
 use super::{Context, Op, Session, Side, State};
@@ -34,8 +34,8 @@ impl Session {
     /// There is no buffer, or the kernel has no memory: neither side can be asked to tell when.
     pub(super) fn wait_for_memory(&mut self, from: Side, cx: &mut Context<'_>) {
         let pause = pause_after(self.half(from).waits);
-        if self.begin_wait(from, cx) && !self.in_flight.has(Purpose::Visit(from)) {
-            self.visit(from, pause, cx);
+        if self.begin_wait(from, cx) && !self.is_visited(from) {
+            self.visit(Visit::Starvation(from), pause, cx);
         }
     }
 
@@ -80,8 +80,8 @@ impl Session {
             cx.ops.push_back(Op::InVain);
         }
         let pauses = waits % 2 == 1;
-        if pauses && !self.in_flight.has(Purpose::Visit(from)) {
-            self.visit(from, pause_after(waits), cx);
+        if pauses && !self.is_visited(from) {
+            self.visit(Visit::Starvation(from), pause_after(waits), cx);
         }
         !pauses
     }
@@ -128,8 +128,7 @@ impl Session {
     pub(super) fn waits_for_room(&self, from: Side) -> bool {
         let half = &self.halves[from as usize];
         let pauses = half.waits > 1 && half.is_loaded();
-        self.in_flight.has(Purpose::PollSink(from))
-            || pauses && self.in_flight.has(Purpose::Visit(from))
+        self.in_flight.has(Purpose::PollSink(from)) || pauses && self.is_visited(from)
     }
 }
 

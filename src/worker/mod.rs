@@ -100,7 +100,7 @@ pub struct Worker<K> {
     batch: Vec<Completion>,
     timers: Timers,
     due: Vec<u32>,
-    /// Paced streams: time and token of their next visit.
+    /// Time and token of each visit that a session waits for.
     visits: BinaryHeap<Reverse<(u64, u64)>>,
     /// Sessions that are closed little by little,
     closings: Vec<Closing>,
@@ -307,8 +307,8 @@ impl<K: Kernel> Worker<K> {
             }
             self.visits.pop();
             let token = Token::from_raw(raw).expect("only tokens are put on the heap");
-            if let Purpose::Visit(from) = token.purpose() {
-                self.deliver(token, Event::Visit(from), false);
+            if let Purpose::Visit(visit) = token.purpose() {
+                self.deliver(token, Event::Visit(visit), false);
             }
         }
     }

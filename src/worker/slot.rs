@@ -182,8 +182,8 @@ impl<K: Kernel> Worker<K> {
             }
             Op::Release(id) => self.kernel.give_back(id),
             Op::Pump(from) => return Some(self.pump(key, from)),
-            Op::Visit(from, after) => {
-                let visit = token(Purpose::Visit(from)).raw();
+            Op::Visit(visit, after) => {
+                let visit = token(Purpose::Visit(visit)).raw();
                 self.visits
                     .push(Reverse((self.now.saturating_add(after), visit)));
             }

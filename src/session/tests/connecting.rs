@@ -63,10 +63,10 @@ fn a_client_that_resets_while_connecting_ends_it_at_once() {
 fn a_client_that_resets_while_descriptors_lack_ends_it() {
     let mut script = Script::begin();
     script.told(Event::Lacking(Fault::Resources));
-    script.asks(&[Op::Visit(Backend, RETRY_AFTER)]);
+    script.asks(&[Op::Visit(Visit::Retry, RETRY_AFTER)]);
     script.told(Event::RecvEnded(Client, Err(Errno::CONNRESET)));
     script.asks(&[]);
-    script.told(Event::Visit(Backend));
+    script.told(Event::Visit(Visit::Retry));
     script.ends(CloseReason::ClientReset, Manner::Reset);
 }
 
@@ -118,8 +118,8 @@ fn a_retry_has_what_the_client_sent_before_it() {
     script.told(Event::ConnectFailed(Errno::CONNREFUSED));
     script.asks(&[Op::Abandon(Fault::Backend), Op::Connect]);
     script.told(Event::Paused);
-    script.asks(&[Op::Visit(Backend, RETRY_AFTER)]);
-    script.told(Event::Visit(Backend));
+    script.asks(&[Op::Visit(Visit::Retry, RETRY_AFTER)]);
+    script.told(Event::Visit(Visit::Retry));
     script.asks(&[Op::Connect]);
     script.told(Event::Connected);
     script.asks(&[Op::Send(Client, request, true), Op::Recv(Backend)]);
@@ -129,12 +129,15 @@ fn a_retry_has_what_the_client_sent_before_it() {
 fn a_client_without_a_buffer_and_a_backend_without_a_socket_are_visited_apart() {
     let mut script = Script::begin();
     script.told(Event::Lacking(Fault::Resources));
-    script.asks(&[Op::Visit(Backend, RETRY_AFTER)]);
+    script.asks(&[Op::Visit(Visit::Retry, RETRY_AFTER)]);
     script.told(Event::RecvEnded(Client, Err(Errno::NOBUFS)));
-    assert!(matches!(script.ops.pop_front(), Some(Op::Visit(Client, _))));
-    script.told(Event::Visit(Client));
+    assert!(matches!(
+        script.ops.pop_front(),
+        Some(Op::Visit(Visit::Starvation(Client), _))
+    ));
+    script.told(Event::Visit(Visit::Starvation(Client)));
     script.asks(&[Op::Recv(Client)]);
-    script.told(Event::Visit(Backend));
+    script.told(Event::Visit(Visit::Retry));
     script.asks(&[Op::Connect]);
 }
 
@@ -190,7 +193,7 @@ fn a_list_shows_how_far_a_session_has_come() {
     // Nobody waits for a place here, but for a descriptor.
     script.told(Event::Lacking(Fault::Resources));
     assert_eq!(phase(&script), Phase::Connecting);
-    script.told(Event::Visit(Backend));
+    script.told(Event::Visit(Visit::Retry));
     script.now += 3 * MS;
     script.told(Event::Connected);
     script.receives(Client, 100);

@@ -24,7 +24,7 @@ fn refuses_and_pauses(script: &mut Script) {
     script.told(Event::ConnectFailed(REFUSED));
     script.asks(&[Op::Abandon(Fault::Backend), Op::Connect]);
     script.told(Event::Paused);
-    script.asks(&[Op::Visit(Backend, RETRY_AFTER)]);
+    script.asks(&[Op::Visit(Visit::Retry, RETRY_AFTER)]);
 }
 
 #[test]
@@ -34,7 +34,7 @@ fn a_refused_connect_is_named_so_however_short_the_timeout() {
         refuses_and_pauses(&mut script);
         // The timeout as long as the pause, and a worker that comes late: no attempt is under way.
         script.now += RETRY_AFTER + 7 * MS;
-        script.told(Event::Visit(Backend));
+        script.told(Event::Visit(Visit::Retry));
         script.asks(&[Op::Connect]);
         assert_eq!(script.deadline_in(), HASTY.connect);
         script.passes(0);
@@ -58,7 +58,7 @@ fn a_pause_before_the_only_backend_costs_no_attempt() {
     script.passes(RETRY_AFTER - 1);
     script.asks(&[]);
     script.passes(1);
-    script.told(Event::Visit(Backend));
+    script.told(Event::Visit(Visit::Retry));
     script.asks(&[Op::Connect]);
 }
 
@@ -91,16 +91,16 @@ fn a_lack_of_ports_that_lasts_is_named_and_is_no_attempt() {
     script.told(Event::ConnectFailed(NO_PORT));
     script.asks(&[Op::Abandon(Fault::Ports), Op::Connect]);
     script.told(Event::Lacking(Fault::Ports));
-    script.asks(&[Op::Visit(Backend, RETRY_AFTER)]);
+    script.asks(&[Op::Visit(Visit::Retry, RETRY_AFTER)]);
     // Waiting does not move the deadline.
     script.passes(RETRY_AFTER);
-    script.told(Event::Visit(Backend));
+    script.told(Event::Visit(Visit::Retry));
     script.asks(&[Op::Connect]);
     script.told(Event::Lacking(Fault::Ports));
-    script.asks(&[Op::Visit(Backend, RETRY_AFTER)]);
+    script.asks(&[Op::Visit(Visit::Retry, RETRY_AFTER)]);
     script.passes(LIMITS.connect - RETRY_AFTER);
     joins(&mut script, &[]);
-    script.told(Event::Visit(Backend));
+    script.told(Event::Visit(Visit::Retry));
     script.ends(CloseReason::NoLocalPort, Manner::Reset);
     assert_eq!(script.session.summary().attempts, 0);
 }
@@ -111,7 +111,7 @@ fn a_connect_begun_late_for_want_of_a_port_has_its_own_time() {
     script.told(Event::Lacking(Fault::Ports));
     script.now += LIMITS.connect - MS;
     script.ops.clear();
-    script.told(Event::Visit(Backend));
+    script.told(Event::Visit(Visit::Retry));
     script.asks(&[Op::Connect]);
     script.passes(MS);
     script.asks(&[]);
@@ -128,7 +128,7 @@ fn a_lack_gets_that_time_once() {
     let mut script = Script::begin();
     script.told(Event::Lacking(Fault::Ports));
     script.ops.clear();
-    script.told(Event::Visit(Backend));
+    script.told(Event::Visit(Visit::Retry));
     script.passes(LIMITS.connect);
     script.asks(&[Op::Connect]);
     script.told(Event::ConnectFailed(NO_PORT));
@@ -144,8 +144,11 @@ fn a_lack_gets_that_time_once() {
 fn an_interrupted_connect_is_repeated_after_a_pause_and_is_no_attempt() {
     let mut script = Script::begin();
     script.told(Event::ConnectFailed(Errno(libc::EINTR)));
-    script.asks(&[Op::Abandon(Fault::Busy), Op::Visit(Backend, RETRY_AFTER)]);
-    script.told(Event::Visit(Backend));
+    script.asks(&[
+        Op::Abandon(Fault::Busy),
+        Op::Visit(Visit::Retry, RETRY_AFTER),
+    ]);
+    script.told(Event::Visit(Visit::Retry));
     script.asks(&[Op::Connect]);
     script.told(Event::Connected);
     assert_eq!(script.session.summary().attempts, 1);
@@ -177,7 +180,7 @@ fn a_lack_of_memory_breaks_no_stream() {
         script.told(Event::Sent(from, Err(Errno(libc::ENOMEM))));
         assert!(matches!(script.ops.pop_back(), Some(Op::Visit(..))));
         script.ops.clear();
-        script.told(Event::Visit(from));
+        script.told(Event::Visit(Visit::Starvation(from)));
         script.asks(&[Op::Send(from, bytes, false)]);
         script.told(Event::RecvEnded(from, Err(Errno(libc::ENOMEM))));
         assert!(matches!(script.ops.pop_back(), Some(Op::Visit(..))));

@@ -173,7 +173,10 @@ fn when_no_buffer_is_left_what_came_is_enough() {
     // Without a byte it waits for a buffer as any other.
     let mut script = peeking();
     script.told(Event::RecvEnded(Client, Err(Errno::NOBUFS)));
-    assert!(matches!(script.ops.front(), Some(Op::Visit(Client, _))));
+    assert!(matches!(
+        script.ops.front(),
+        Some(Op::Visit(Visit::Starvation(Client), _))
+    ));
 }
 
 #[test]

@@ -50,7 +50,7 @@ fn a_wait_stops_the_clock_of_connecting_and_does_not_set_it_back() {
     let mut script = Script::begin();
     script.told(Event::Lacking(Fault::Resources));
     script.passes(RETRY_AFTER);
-    script.told(Event::Visit(Backend));
+    script.told(Event::Visit(Visit::Retry));
     script.told(Event::Queued(script.now + WAIT));
     script.passes(WAIT / 2);
     script.told(Event::Called);
