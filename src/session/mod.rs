@@ -196,7 +196,11 @@ impl Session {
             Event::ConnectFailed(errno) => self.on_connect_failed(errno, cx),
             Event::Lacking(fault) => self.on_lacking(fault, cx),
             Event::Paused => self.on_paused(cx),
-            Event::Queued(until) => self.on_queued(until, cx),
+            Event::Queued(until) => {
+                self.queued_until = until;
+                self.on_queued(cx);
+            }
+            Event::Requeued => self.on_queued(cx),
             Event::Called => self.on_called(cx),
             Event::Refused => self.close(CloseReason::QueueTimeout, cx),
             Event::Full => self.close(CloseReason::PoolFull, cx),
@@ -258,12 +262,6 @@ impl Session {
     #[must_use]
     pub fn queued(&self) -> u64 {
         self.queued
-    }
-
-    /// Until when it may wait, as it was told last, in ns.
-    #[must_use]
-    pub fn queued_until(&self) -> u64 {
-        self.queued_until
     }
 
     /// How long its client waited to be connected, in ns; `None` while it is not.
@@ -524,6 +522,7 @@ fn purpose_of(event: &Event) -> Option<Purpose> {
         | Event::Lacking(_)
         | Event::Paused
         | Event::Queued(_)
+        | Event::Requeued
         | Event::Full
         | Event::Unselected
         | Event::Spent => Some(Purpose::Connect),

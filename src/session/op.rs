@@ -14,7 +14,7 @@ pub enum Op {
     /// Copy the second buffer's bytes behind those of the first, where there is room for them.
     Append(Buffer, Buffer),
     /// Select a backend and connect to it; answered by `Connected`, `ConnectFailed`, `Lacking`,
-    /// `Paused`, `Queued`, `Full`, `Unselected` or `Spent`.
+    /// `Paused`, `Queued`, `Requeued`, `Full`, `Unselected` or `Spent`.
     Connect,
     /// Close the backend socket of a failed attempt, which failed by this.
     Abandon(Fault),
@@ -120,6 +120,8 @@ pub enum Event {
     /// Every backend has all the connections that it may have, or others wait already: the client
     /// waits in the queue of its pool, until this time at most.
     Queued(u64),
+    /// It was called, but the place has been taken: it waits on, first in the queue.
+    Requeued,
     /// It is the first of the queue, and there is a place.
     Called,
     /// It was the first and had waited too long.

@@ -83,11 +83,10 @@ impl<K: Kernel> Worker<K> {
         let look_at = next_look(&pool, self.now);
         self.look_at = self.look_at.min(look_at);
         if let Some(waiting) = &slot.waiting {
-            let until = slot.session.queued_until();
             if pool.queue.step_back(waiting.number) {
                 self.call_next(port, &pool);
             }
-            return Event::Queued(until);
+            return Event::Requeued;
         }
         let ticket = Ticket {
             worker: self.id,

@@ -32,12 +32,11 @@ fn who_is_called_begins_an_attempt_as_if_there_had_been_no_wait() {
 #[test]
 fn who_finds_no_place_after_all_waits_on() {
     let mut script = queued();
-    let until = script.now + WAIT;
     for _ in 0..3 {
         script.passes(100 * MS);
         script.told(Event::Called);
         script.asks(&[Op::Connect]);
-        script.told(Event::Queued(until));
+        script.told(Event::Requeued);
         script.asks(&[]);
     }
     assert_eq!(script.deadline_in(), WAIT - 300 * MS);
