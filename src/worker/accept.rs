@@ -12,7 +12,7 @@ use crate::select::{Seat, Selector};
 use crate::snapshot::Listener;
 use crate::token::{Purpose, Token};
 
-use super::{Worker, slot};
+use super::{Stop, Worker, slot};
 
 /// A worker's part of a listener.
 #[derive(Debug)]
@@ -148,7 +148,7 @@ impl<K: Kernel> Worker<K> {
         let places = self.places(number);
         let port = &mut self.ports[number];
         let leaves = port.leaves_at.is_some_and(|at| self.now >= at);
-        let closing = leaves || self.stop_at.is_some();
+        let closing = leaves || self.stop != Stop::Running;
         let waiting = self.now < port.resume_at;
         let wanted = places > 0 && !closing && !waiting && port.parked.is_empty();
         // One accept may bring a whole backlog: near a limit they are asked for singly.
@@ -198,7 +198,7 @@ impl<K: Kernel> Worker<K> {
     }
 
     fn admit(&mut self, number: usize, socket: Socket) {
-        if self.is_cut() {
+        if self.stop == Stop::Cut {
             // Its accept was under way when the grace of a stop was over.
             return self.kernel.close(socket, Manner::Reset);
         }

@@ -115,8 +115,28 @@ pub struct Worker<K> {
     notices: Arc<Doorbell>,
     stats: Arc<Stats>,
     histograms: Box<Histograms>,
-    /// Set by a stop: when the sessions that are left are cut; [`NEVER`] once they are.
-    stop_at: Option<u64>,
+    stop: Stop,
+}
+
+/// How far a stop has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stop {
+    /// The worker was not asked to stop.
+    Running,
+    /// It accepts no more, and cuts at this time the sessions that are left.
+    Grace(u64),
+    /// It has cut them.
+    Cut,
+}
+
+impl Stop {
+    /// When sessions are cut.
+    fn cuts_at(self) -> u64 {
+        match self {
+            Self::Grace(at) => at,
+            Self::Running | Self::Cut => NEVER,
+        }
+    }
 }
 
 impl<K: Kernel> Worker<K> {
@@ -166,7 +186,7 @@ impl<K: Kernel> Worker<K> {
             notices: setup.notices,
             stats: setup.stats,
             histograms: Box::default(),
-            stop_at: None,
+            stop: Stop::Running,
         }
     }
 
@@ -240,7 +260,7 @@ impl<K: Kernel> Worker<K> {
     /// Whether a stop has come to its end.
     #[must_use]
     pub fn is_finished(&self) -> bool {
-        self.stop_at.is_some()
+        self.stop != Stop::Running
             && self.slots.is_empty()
             && self.ports.iter().all(|(_, port)| port.is_closed())
     }
@@ -262,7 +282,7 @@ impl<K: Kernel> Worker<K> {
             .min(self.close_at)
             .min(self.look_at)
             .min(self.uncounted.turn_due())
-            .min(self.stop_at.unwrap_or(NEVER));
+            .min(self.stop.cuts_at());
         (at != NEVER).then(|| Duration::from_nanos(at.saturating_sub(self.now)))
     }
 
@@ -325,7 +345,7 @@ impl<K: Kernel> Worker<K> {
         if self.now >= self.close_at {
             self.close_due();
         }
-        if self.stop_at.is_some_and(|at| self.now >= at) {
+        if self.now >= self.stop.cuts_at() {
             self.cut();
         }
     }
@@ -360,22 +380,16 @@ impl<K: Kernel> Worker<K> {
                 Command::CloseDowned(backends) => self.close_downed(backends),
                 Command::Beat(beat) => self.stats.progress.on_beat(beat),
                 Command::Stop(grace) => {
-                    let end = self.now.saturating_add(nanos(grace));
-                    self.stop_at = Some(end.min(NEVER - 1));
+                    self.stop = Stop::Grace(self.now.saturating_add(nanos(grace)));
                     self.tend = true;
                 }
             }
         }
     }
 
-    /// The grace of a stop is over: nobody begins any more.
-    fn is_cut(&self) -> bool {
-        self.stop_at == Some(NEVER)
-    }
-
-    /// Ends what is left at the end of that grace.
+    /// Ends what is left at the end of a stop's grace.
     fn cut(&mut self) {
-        self.stop_at = Some(NEVER);
+        self.stop = Stop::Cut;
         self.drop_parked();
         let keys: Vec<usize> = self.slots.iter().map(|(key, _)| key).collect();
         for key in keys {

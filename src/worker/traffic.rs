@@ -10,7 +10,7 @@ use crate::kernel::Kernel;
 use crate::time::NEVER;
 
 use super::accept::Port;
-use super::{Stats, Worker};
+use super::{Stats, Stop, Worker};
 
 /// Sessions that have moved bytes which are not counted yet.
 #[derive(Debug)]
@@ -58,7 +58,7 @@ impl<K: Kernel> Worker<K> {
     /// Counts what is due.
     pub(super) fn count_due(&mut self) {
         // After a stop the next turn may be the last.
-        if self.now < self.uncounted.due && self.stop_at.is_none() {
+        if self.now < self.uncounted.due && self.stop == Stop::Running {
             return;
         }
         // The others are still there in the next turn.
