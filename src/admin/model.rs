@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::config::{AdminState, values};
+pub use crate::session::SessionState;
 
 mod figures;
 mod setting;
@@ -343,37 +344,6 @@ pub struct SessionStatus {
     pub bytes_up: u64,
     /// Bytes to the client.
     pub bytes_down: u64,
-}
-
-/// How far a session has come.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum SessionState {
-    /// The client's first bytes are awaited.
-    #[default]
-    Peeking,
-    /// A backend is being connected to, or will be tried again soon.
-    Connecting,
-    /// It waits for a place at a backend.
-    Queued,
-    /// Both ends are connected.
-    Open,
-    /// It was told to end.
-    Closing,
-}
-
-impl SessionState {
-    /// The word for it in JSON.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Peeking => "peeking",
-            Self::Connecting => "connecting",
-            Self::Queued => "queued",
-            Self::Open => "open",
-            Self::Closing => "closing",
-        }
-    }
 }
 
 /// What has happened: a word for programs.

@@ -7,13 +7,13 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::admin::model::{
-    EventKind, SESSIONS, SESSIONS_MAX, SessionFilter, SessionState, SessionStatus, Stage, Status,
+    EventKind, SESSIONS, SESSIONS_MAX, SessionFilter, SessionStatus, Stage, Status,
 };
 use crate::admin::{Author, Call, Entry};
 use crate::config::{AdminState, Backend, Change, ChangeError, Config};
 use crate::operational_log;
 use crate::pool::{self, Pool};
-use crate::session::{CloseReason, Phase};
+use crate::session::CloseReason;
 use crate::sys;
 use crate::worker::{SessionInfo, Sought, Stats};
 
@@ -344,20 +344,10 @@ fn session(info: &SessionInfo, now: u64) -> SessionStatus {
         pool: info.listener.plan.pool().name.clone(),
         backend: info.backend.as_ref().map(|backend| backend.name.clone()),
         client: info.client.map(|client| client.to_string()),
-        state: state(info.view.phase),
+        state: info.view.state,
         age_s: since(info.view.opened_at),
         idle_s: since(info.view.active_at),
         bytes_up: info.view.delivered[0],
         bytes_down: info.view.delivered[1],
-    }
-}
-
-fn state(phase: Phase) -> SessionState {
-    match phase {
-        Phase::Peeking => SessionState::Peeking,
-        Phase::Connecting => SessionState::Connecting,
-        Phase::Queued => SessionState::Queued,
-        Phase::Open => SessionState::Open,
-        Phase::Closing => SessionState::Closing,
     }
 }

@@ -4,7 +4,7 @@ use crate::fault::Fault;
 use crate::kernel::Errno;
 use crate::token::{Purpose, Visit};
 
-use super::{CloseReason, Context, Limits, Op, Session, Side, State};
+use super::{CloseReason, Context, Limits, Op, Session, SessionState, Side};
 
 impl Session {
     pub(super) fn connect(&mut self, cx: &mut Context<'_>) {
@@ -14,7 +14,7 @@ impl Session {
     }
 
     pub(super) fn on_connected(&mut self, cx: &mut Context<'_>) {
-        self.state = State::Open;
+        self.state = SessionState::Open;
         self.answer = cx.now.saturating_sub(self.active_at);
         self.active_at = cx.now;
         self.connected_at = cx.now;
@@ -131,14 +131,14 @@ impl Session {
     /// the attempt stands still.
     pub(super) fn on_queued(&mut self, cx: &mut Context<'_>) {
         self.attempts -= 1;
-        self.state = State::Queued;
+        self.state = SessionState::Queued;
         self.queued_at = cx.now;
     }
 
     pub(super) fn on_called(&mut self, cx: &mut Context<'_>) {
         let waited = self.leave_queue(cx.now);
         self.active_at += waited;
-        self.state = State::Connecting;
+        self.state = SessionState::Connecting;
         self.connect(cx);
     }
 

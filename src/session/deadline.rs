@@ -6,21 +6,21 @@ use crate::time::NEVER;
 use crate::token::Purpose;
 
 use super::half::Mode;
-use super::{CloseReason, Context, Limits, Op, Session, Side, State};
+use super::{CloseReason, Context, Limits, Op, Session, SessionState, Side};
 
 impl Session {
     /// Handles the time that [`Self::deadline`] named, or any later one.
     pub fn on_deadline(&mut self, cx: &mut Context<'_>) {
         match self.state {
-            State::Peeking if cx.now >= self.peek_until(cx.limits) => self.peek(true, cx),
-            State::Connecting if self.overdue || cx.now < self.attempt_until(cx.limits) => {}
-            State::Connecting => self.on_late(cx),
-            State::Queued if cx.now >= self.queued_until => {
+            SessionState::Peeking if cx.now >= self.peek_until(cx.limits) => self.peek(true, cx),
+            SessionState::Connecting if self.overdue || cx.now < self.attempt_until(cx.limits) => {}
+            SessionState::Connecting => self.on_late(cx),
+            SessionState::Queued if cx.now >= self.queued_until => {
                 self.close(CloseReason::QueueTimeout, cx);
             }
-            State::Queued if cx.now >= self.watch_at => self.watch(cx),
-            State::Open => self.look(cx),
-            State::Peeking | State::Queued | State::Closing => {}
+            SessionState::Queued if cx.now >= self.watch_at => self.watch(cx),
+            SessionState::Open => self.look(cx),
+            SessionState::Peeking | SessionState::Queued | SessionState::Closing => {}
         }
     }
 
@@ -29,15 +29,15 @@ impl Session {
     #[must_use]
     pub fn deadline(&self, now: u64, limits: &Limits) -> u64 {
         match self.state {
-            State::Peeking => self.peek_until(limits),
-            State::Connecting if self.overdue => NEVER,
-            State::Connecting => self.attempt_until(limits),
-            State::Queued => self.queued_until.min(self.watch_at),
-            State::Open => self
+            SessionState::Peeking => self.peek_until(limits),
+            SessionState::Connecting if self.overdue => NEVER,
+            SessionState::Connecting => self.attempt_until(limits),
+            SessionState::Queued => self.queued_until.min(self.watch_at),
+            SessionState::Open => self
                 .next_look(now, limits)
                 .min(self.session_until(limits))
                 .min(self.watch_at),
-            State::Closing => NEVER,
+            SessionState::Closing => NEVER,
         }
     }
 
@@ -45,7 +45,7 @@ impl Session {
     /// been seen. So the timer stays as it is.
     #[must_use]
     pub fn is_steady(&self) -> bool {
-        self.state == State::Open
+        self.state == SessionState::Open
             && self.watch_at == NEVER
             && self.broken.is_none()
             && !self.is_half_closed()
@@ -61,7 +61,7 @@ impl Session {
         if self.ends_together(cx.limits) && self.has_heard_the_end(to) {
             self.end_the_other(cx);
         }
-        if self.state == State::Closing {
+        if self.state == SessionState::Closing {
             return;
         }
         if cx.now < self.quiet_until(cx.limits) {

@@ -34,7 +34,7 @@ pub use connecting::RETRY_AFTER;
 use half::{Half, Mode};
 use op::{CANCELLABLE, InFlight};
 pub use op::{Event, Op, Ops};
-pub use view::{Phase, View};
+pub use view::{SessionState, View};
 
 use crate::kernel::Manner;
 use crate::time::NEVER;
@@ -78,7 +78,7 @@ pub struct Context<'a> {
 /// One client connection and one backend connection.
 #[derive(Debug)]
 pub struct Session {
-    state: State,
+    state: SessionState,
     halves: [Half; 2],
     in_flight: InFlight,
     attempts: u8,
@@ -126,15 +126,6 @@ pub struct Session {
     watch_at: u64,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
-    Peeking,
-    Connecting,
-    Queued,
-    Open,
-    Closing,
-}
-
 impl Session {
     /// A session for a client that was just accepted: receives from it, and connects at once
     /// unless its first bytes are needed for that.
@@ -142,9 +133,9 @@ impl Session {
         let peeks = cx.limits.peek.is_some();
         let mut session = Self {
             state: if peeks {
-                State::Peeking
+                SessionState::Peeking
             } else {
-                State::Connecting
+                SessionState::Connecting
             },
             halves: [Half::new(), Half::new()],
             in_flight: InFlight::default(),
@@ -187,7 +178,7 @@ impl Session {
                 self.half(from).stopping = false;
             }
         }
-        if self.state == State::Closing {
+        if self.state == SessionState::Closing {
             return self.join(event, cx);
         }
         match event {
@@ -228,13 +219,13 @@ impl Session {
 
     /// Ends the session: what is in flight is asked to end, then it finishes.
     pub fn close(&mut self, reason: CloseReason, cx: &mut Context<'_>) {
-        if self.state == State::Closing {
+        if self.state == SessionState::Closing {
             return;
         }
-        if self.state == State::Queued {
+        if self.state == SessionState::Queued {
             self.leave_queue(cx.now);
         }
-        self.state = State::Closing;
+        self.state = SessionState::Closing;
         self.reason = Some(reason);
         let in_flight = self.in_flight;
         // When both directions have ended, nearly always nothing is.
@@ -255,7 +246,7 @@ impl Session {
     /// Whether it waits in the queue of its pool.
     #[must_use]
     pub fn is_queued(&self) -> bool {
-        self.state == State::Queued
+        self.state == SessionState::Queued
     }
 
     /// How long it has waited in such queues, in ns.
@@ -391,7 +382,7 @@ impl Session {
     }
 
     fn touch(&mut self, from: Side, cx: &mut Context<'_>) {
-        if self.state != State::Open {
+        if self.state != SessionState::Open {
             // While connecting, the attempt's start stands in `active_at`.
             return;
         }
@@ -444,7 +435,7 @@ impl Session {
     fn watch(&mut self, cx: &mut Context<'_>) {
         self.watch_at = NEVER;
         for side in Side::BOTH {
-            let there = side == Side::Client || self.state == State::Open;
+            let there = side == Side::Client || self.state == SessionState::Open;
             if there && !self.is_read(side) && !self.watched[side as usize] {
                 self.watched[side as usize] = true;
                 self.ask(Purpose::Watch(side), cx);
@@ -465,7 +456,7 @@ impl Session {
         if !broke || self.is_read(side) || self.broken.is_some() {
             return;
         }
-        if self.half(side).is_loaded() && self.state == State::Open {
+        if self.half(side).is_loaded() && self.state == SessionState::Open {
             self.on_source_broken(side, cx);
         } else {
             self.close(CloseReason::reset_by(side), cx);
@@ -505,7 +496,7 @@ impl Session {
             let half = &self.halves[from as usize];
             let sending = self.in_flight.has(Purpose::Send(from));
             let receiving = self.in_flight.has(Purpose::Recv(from));
-            self.state == State::Closing
+            self.state == SessionState::Closing
                 || (half.mode != Mode::Splice || !sending && !receiving)
                     && (!half.stopping || receiving)
                     && (half.in_pipe == 0 || half.mode == Mode::Splice)

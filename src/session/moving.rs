@@ -6,12 +6,12 @@ use crate::kernel::{Buffer, Errno, Pumped, Sink, Source};
 use crate::token::{Purpose, Visit};
 
 use super::half::Mode;
-use super::{CloseReason, Context, Op, Session, Side, State};
+use super::{CloseReason, Context, Op, Session, SessionState, Side};
 
 impl Session {
     pub(super) fn on_received(&mut self, from: Side, buffer: Buffer, cx: &mut Context<'_>) {
         self.touch(from, cx);
-        let peeking = self.state == State::Peeking;
+        let peeking = self.state == SessionState::Peeking;
         let half = self.half(from);
         if half.shut {
             cx.ops.push_back(Op::Release(buffer.id));
@@ -46,14 +46,16 @@ impl Session {
             Ok(()) => {
                 self.half(from).ended = true;
                 self.hung_up |= from == Side::Backend && self.is_hang_up(cx.now);
-                if self.state == State::Peeking {
+                if self.state == SessionState::Peeking {
                     self.peek(true, cx);
                 }
             }
             Err(Errno::CANCELED) => {}
             // It holds a whole buffer for the few bytes of a client who takes its time: when there
             // is none left for others, what came is enough.
-            Err(Errno::NOBUFS) if self.state == State::Peeking && self.half(from).is_loaded() => {
+            Err(Errno::NOBUFS)
+                if self.state == SessionState::Peeking && self.half(from).is_loaded() =>
+            {
                 self.peek(true, cx);
             }
             Err(errno) if is_short(errno) => {
@@ -66,7 +68,7 @@ impl Session {
             Err(errno) if errno.is_transient() => {
                 self.begin_wait(from, cx);
             }
-            Err(_) if self.state == State::Open && self.half(from).is_loaded() => {
+            Err(_) if self.state == SessionState::Open && self.half(from).is_loaded() => {
                 self.on_source_broken(from, cx);
             }
             Err(_) => return self.close(CloseReason::reset_by(from), cx),
@@ -195,7 +197,7 @@ impl Session {
     /// One send in flight per direction: two could overtake each other.
     pub(super) fn send_next(&mut self, from: Side, cx: &mut Context<'_>) {
         let sending = self.in_flight.has(Purpose::Send(from));
-        if sending || self.state != State::Open || self.waits_for_room(from) {
+        if sending || self.state != SessionState::Open || self.waits_for_room(from) {
             return;
         }
         let whole = self.broken.is_none();
@@ -214,7 +216,7 @@ impl Session {
         let sending = self.in_flight.has(Purpose::Send(from));
         let waiting = self.is_visited(from);
         // The first bytes make do with one buffer, and are received until they tell enough.
-        let (low, high) = if self.state == State::Peeking {
+        let (low, high) = if self.state == SessionState::Peeking {
             (1, 2)
         } else {
             (cx.links.low(), cx.links.high())
@@ -260,7 +262,7 @@ impl Session {
     /// the close of its sockets, which says the same with two calls less.
     pub(super) fn relay_end(&mut self, from: Side, cx: &mut Context<'_>) {
         // What a receive that was asked to end still brings comes before the end.
-        let open = self.state == State::Open && !self.in_flight.has(Purpose::Recv(from));
+        let open = self.state == SessionState::Open && !self.in_flight.has(Purpose::Recv(from));
         let half = self.half(from);
         if !open || !half.ended || half.is_loaded() {
             return;

@@ -3,7 +3,7 @@
 
 use crate::kernel::{BUFFER_BYTES, Buffer};
 
-use super::{Context, Op, Session, Side, State};
+use super::{Context, Op, Session, SessionState, Side};
 
 impl Session {
     /// More of the first bytes.
@@ -33,10 +33,10 @@ impl Session {
 
     pub(super) fn on_peeked(&mut self, enough: bool, cx: &mut Context<'_>) {
         // Two looks can be under way, when a stream and its end came at once.
-        if !enough || self.state != State::Peeking {
+        if !enough || self.state != SessionState::Peeking {
             return;
         }
-        self.state = State::Connecting;
+        self.state = SessionState::Connecting;
         self.active_at = cx.now;
         self.connect(cx);
     }

@@ -1,12 +1,15 @@
 //! A session as whoever lists sessions sees it.
 
-use super::{Session, State};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::Session;
 
 /// How a session is going at one moment; times in nanoseconds of the workers' clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct View {
     /// How far it has come.
-    pub phase: Phase,
+    pub state: SessionState,
     /// When the client was accepted.
     pub opened_at: u64,
     /// When the last byte moved, or, before the session is open, the last attempt began.
@@ -16,18 +19,34 @@ pub struct View {
 }
 
 /// How far a session has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Phase {
-    /// The client's first bytes are awaited.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum SessionState {
+    /// It waits for the client's first bytes, by which its backend is selected.
+    #[default]
     Peeking,
-    /// A backend is being connected to, or will be tried again soon.
+    /// It connects to a backend, or tries again soon.
     Connecting,
     /// It waits for a place at a backend.
     Queued,
     /// Both ends are connected.
     Open,
-    /// It was told to end.
+    /// It has ended, and waits for its operations in flight.
     Closing,
+}
+
+impl SessionState {
+    /// The name in JSON and in tables.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Peeking => "peeking",
+            Self::Connecting => "connecting",
+            Self::Queued => "queued",
+            Self::Open => "open",
+            Self::Closing => "closing",
+        }
+    }
 }
 
 impl Session {
@@ -35,20 +54,10 @@ impl Session {
     #[must_use]
     pub fn view(&self) -> View {
         View {
-            phase: self.phase(),
+            state: self.state,
             opened_at: self.opened_at,
             active_at: self.active_at,
             delivered: self.delivered(),
-        }
-    }
-
-    fn phase(&self) -> Phase {
-        match self.state {
-            State::Peeking => Phase::Peeking,
-            State::Connecting => Phase::Connecting,
-            State::Queued => Phase::Queued,
-            State::Open => Phase::Open,
-            State::Closing => Phase::Closing,
         }
     }
 }

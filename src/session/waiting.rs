@@ -13,7 +13,7 @@ use crate::kernel::{Pumped, Sink, Source};
 use crate::token::{Purpose, Visit};
 
 use super::half::Mode;
-use super::{Context, Op, Session, Side, State};
+use super::{Context, Op, Session, SessionState, Side};
 
 impl Session {
     /// The sink has no room for all that is there.
@@ -42,7 +42,7 @@ impl Session {
     /// Whether a direction that found no buffer may pass on what its sink takes.
     pub(super) fn may_pass_on(&self, from: Side) -> bool {
         let half = &self.halves[from as usize];
-        let copies = self.state == State::Open && half.mode == Mode::Copy;
+        let copies = self.state == SessionState::Open && half.mode == Mode::Copy;
         let receives = self.in_flight.has(Purpose::Recv(from));
         copies && !receives && !half.shut && !half.ended && !half.is_loaded()
     }

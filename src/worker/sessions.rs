@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::kernel::Kernel;
 use crate::pool::{Backend, Tally};
-use crate::session::{CloseReason, Phase, View};
+use crate::session::{CloseReason, SessionState, View};
 use crate::snapshot::{Listener, Snapshot};
 use crate::time::{NEVER, nanos};
 
@@ -144,7 +144,7 @@ impl<K: Kernel> Worker<K> {
             return None;
         }
         let mut keys = self.sought(&closing.sought, usize::MAX);
-        keys.retain(|key| self.slots[*key].session.view().phase != Phase::Closing);
+        keys.retain(|key| self.slots[*key].session.view().state != SessionState::Closing);
         let count = keys.len() as u64;
         self.order(closing, keys, spread);
         self.close_due();

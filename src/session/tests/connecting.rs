@@ -185,29 +185,29 @@ fn an_answer_whose_end_follows_needs_no_acknowledgement() {
 #[test]
 fn a_list_shows_how_far_a_session_has_come() {
     let mut script = Script::begin();
-    let phase = |script: &Script| script.session.view().phase;
-    assert_eq!(phase(&script), Phase::Connecting);
+    let state = |script: &Script| script.session.view().state;
+    assert_eq!(state(&script), SessionState::Connecting);
     script.told(Event::Queued(script.now + MS));
-    assert_eq!(phase(&script), Phase::Queued);
+    assert_eq!(state(&script), SessionState::Queued);
     script.told(Event::Called);
     // Nobody waits for a place here, but for a descriptor.
     script.told(Event::Lacking(Fault::Resources));
-    assert_eq!(phase(&script), Phase::Connecting);
+    assert_eq!(state(&script), SessionState::Connecting);
     script.told(Event::Visit(Visit::Retry));
     script.now += 3 * MS;
     script.told(Event::Connected);
     script.receives(Client, 100);
     script.sent(Client, 100);
     let view = script.session.view();
-    assert_eq!(view.phase, Phase::Open);
+    assert_eq!(view.state, SessionState::Open);
     assert_eq!(view.delivered, [100, 0]);
     assert_eq!(view.active_at - view.opened_at, 3 * MS);
     script.cx(|session, cx| session.close(CloseReason::Killed, cx));
-    assert_eq!(phase(&script), Phase::Closing);
+    assert_eq!(state(&script), SessionState::Closing);
     assert_eq!(script.session.manner(), Manner::Reset);
     let peeks = Limits {
         peek: Some(MS),
         ..LIMITS
     };
-    assert_eq!(phase(&Script::begin_with(peeks)), Phase::Peeking);
+    assert_eq!(state(&Script::begin_with(peeks)), SessionState::Peeking);
 }
