@@ -186,7 +186,7 @@ pub struct BackendStatus {
     /// What the operator wants of it.
     pub state: AdminState,
     /// What its probes say.
-    pub health: Health,
+    pub health: HealthStatus,
     /// Why the last probe failed, or what a reader should know of it.
     pub check: Option<String>,
     /// For how long it is ejected, in seconds.
@@ -244,7 +244,7 @@ pub struct BackendStatus {
 /// What probes say of a backend.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum Health {
+pub enum HealthStatus {
     /// It is not probed.
     #[default]
     Unchecked,

@@ -277,7 +277,7 @@ mod tests {
         let states: Vec<_> = AdminState::ALL.map(|(word, _)| word).into();
         let state: Vec<&str> = words("AdminState");
         assert_eq!(state, states);
-        let health: Vec<&str> = words("Health");
+        let health: Vec<&str> = words("HealthStatus");
         assert_eq!(health, ["unchecked", "up", "down", "unresolved"]);
         let session: Vec<&str> = words("SessionState");
         assert!(session.contains(&SessionState::Queued.as_str()));

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::admin::model::{
-    BackendStatus, Health, LastChange, ListenerStatus, PoolStatus, TrafficStatus, WorkerStatus,
+    BackendStatus, HealthStatus, LastChange, ListenerStatus, PoolStatus, TrafficStatus,
+    WorkerStatus,
 };
 use crate::config;
 use crate::guard::Limit;
@@ -178,12 +179,12 @@ pub(super) fn note_conditions(snapshot: &Snapshot) {
     }
 }
 
-fn health(backend: &Backend, known: &Known) -> Health {
+fn health(backend: &Backend, known: &Known) -> HealthStatus {
     match backend.health {
-        _ if known.is_unresolved => Health::Unresolved,
-        _ if !known.is_checked => Health::Unchecked,
-        pool::Health::Up => Health::Up,
-        pool::Health::Down => Health::Down,
+        _ if known.is_unresolved => HealthStatus::Unresolved,
+        _ if !known.is_checked => HealthStatus::Unchecked,
+        pool::Health::Up => HealthStatus::Up,
+        pool::Health::Down => HealthStatus::Down,
     }
 }
 

@@ -4,9 +4,9 @@ use std::io::{Read, Write};
 use std::process::{Command, Output, Stdio};
 
 use mahoraga::admin::model::{
-    BackendStatus, ConfigText, ControlStatus, Event, EventKind, Health, HistogramStatus, Killed,
-    LastChange, LatencyStatus, LatencyWindow, ListenerStatus, PoolStatus, Reloads, SessionState,
-    SessionStatus, Stage, Status, TrafficStatus, WorkerStatus,
+    BackendStatus, ConfigText, ControlStatus, Event, EventKind, HealthStatus, HistogramStatus,
+    Killed, LastChange, LatencyStatus, LatencyWindow, ListenerStatus, PoolStatus, Reloads,
+    SessionState, SessionStatus, Stage, Status, TrafficStatus, WorkerStatus,
 };
 use mahoraga::config::AdminState;
 use serde::Serialize;
@@ -100,7 +100,7 @@ fn backend(pool: &str, name: &str, port: u16) -> BackendStatus {
         address: format!("[::1]:{port}"),
         weight: 1,
         state: AdminState::Ready,
-        health: Health::Up,
+        health: HealthStatus::Up,
         in_rotation: true,
         ..BackendStatus::default()
     }
@@ -118,7 +118,7 @@ fn pools() -> Vec<PoolStatus> {
         ..backend("web", "app-1", 9001)
     };
     let down = BackendStatus {
-        health: Health::Down,
+        health: HealthStatus::Down,
         check: Some("refused".to_owned()),
         failures: 12,
         connect_failures: [("refused".to_owned(), 3), ("timed_out".to_owned(), 1)].into(),
@@ -144,7 +144,7 @@ fn pools() -> Vec<PoolStatus> {
     };
     let drained = BackendStatus {
         state: AdminState::Drain,
-        health: Health::Unchecked,
+        health: HealthStatus::Unchecked,
         in_rotation: false,
         connections: 2,
         ..backend("db", "app-1", 5432)

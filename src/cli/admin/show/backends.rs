@@ -3,7 +3,7 @@
 use super::super::table::{Align, Cell, Paint, Table, Tone};
 use super::super::units::{bytes, count, micros, span};
 use super::{limit, per_s, some};
-use crate::admin::model::{BackendStatus, Health};
+use crate::admin::model::{BackendStatus, HealthStatus};
 use crate::config::AdminState;
 
 pub(super) fn backends_text(backends: &[&BackendStatus], paint: Paint) -> String {
@@ -108,7 +108,7 @@ pub(in crate::cli::admin) fn standing(one: &BackendStatus) -> Cell {
         words.push(format!("rising {percent}%"));
         tone = Tone::Warning;
     }
-    let down = matches!(one.health, Health::Down | Health::Unresolved);
+    let down = matches!(one.health, HealthStatus::Down | HealthStatus::Unresolved);
     if down {
         tone = Tone::Bad;
     }
@@ -124,12 +124,12 @@ pub(in crate::cli::admin) fn standing(one: &BackendStatus) -> Cell {
     Cell::toned(words.join(", "), tone)
 }
 
-fn health(health: Health) -> &'static str {
+fn health(health: HealthStatus) -> &'static str {
     match health {
-        Health::Unchecked => "unchecked",
-        Health::Up => "up",
-        Health::Down => "down",
-        Health::Unresolved => "unresolved",
+        HealthStatus::Unchecked => "unchecked",
+        HealthStatus::Up => "up",
+        HealthStatus::Down => "down",
+        HealthStatus::Unresolved => "unresolved",
     }
 }
 
@@ -141,11 +141,11 @@ mod tests {
     fn what_is_wanted_stands_before_what_is_known() {
         let up = BackendStatus {
             state: AdminState::Ready,
-            health: Health::Up,
+            health: HealthStatus::Up,
             ..BackendStatus::default()
         };
         let down = BackendStatus {
-            health: Health::Down,
+            health: HealthStatus::Down,
             check: Some("timed out".to_owned()),
             ..up.clone()
         };
@@ -154,7 +154,7 @@ mod tests {
             ..one.clone()
         };
         let unchecked = BackendStatus {
-            health: Health::Unchecked,
+            health: HealthStatus::Unchecked,
             backup: true,
             ..up.clone()
         };

@@ -9,7 +9,7 @@ use super::super::keys::Controls;
 use super::super::model::{Model, Sample};
 use super::draw;
 use crate::admin::model::{
-    BackendStatus, Event, Health, LatencyStatus, LatencyWindow, PoolStatus, Stage, Status,
+    BackendStatus, Event, HealthStatus, LatencyStatus, LatencyWindow, PoolStatus, Stage, Status,
     TrafficStatus,
 };
 use crate::config::AdminState;
@@ -20,7 +20,7 @@ fn backend(name: &str, connections: u64, opened: u64) -> BackendStatus {
         name: name.to_owned(),
         weight: 1,
         state: AdminState::Ready,
-        health: Health::Up,
+        health: HealthStatus::Up,
         in_rotation: true,
         connections,
         opened,
@@ -34,7 +34,7 @@ fn backend(name: &str, connections: u64, opened: u64) -> BackendStatus {
 
 fn sample(second: u64) -> Sample {
     let down = BackendStatus {
-        health: Health::Down,
+        health: HealthStatus::Down,
         check: Some("connection refused".to_owned()),
         failures: 7,
         ..backend("app-2", 0, 100)
