@@ -96,7 +96,7 @@ pub(super) fn kill_filter(kill: Kill) -> Result<SessionFilter, Refusal> {
         pool: kill.pool,
         backend: kill.backend,
         client: kill.client,
-        limit: None,
+        ..SessionFilter::default()
     };
     match (kill.all, filter == SessionFilter::default()) {
         (true, true) | (false, false) => Ok(filter),

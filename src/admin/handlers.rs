@@ -144,13 +144,14 @@ pub(super) async fn kill_sessions(asked: Asked, Query(kill): Query<Kill>) -> Ans
 
 pub(super) async fn kill_session(asked: Asked, (): ()) -> Answer<Killed> {
     let id = asked.param("id");
+    let unknown = || Refusal::unknown("session", &id, std::iter::empty());
     let filter = SessionFilter {
-        id: Some(id.clone()),
+        id: Some(id.parse().map_err(|_| unknown())?),
         ..SessionFilter::default()
     };
     let killed = kill_those(&asked, filter).await?;
     if killed.sessions == 0 {
-        return Err(Refusal::unknown("session", &id, std::iter::empty()));
+        return Err(unknown());
     }
     Ok(Json(killed))
 }

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{AdminState, values};
 pub use crate::session::SessionState;
+pub use crate::worker::{SessionFilter, SessionId};
 
 mod figures;
 mod setting;
@@ -256,44 +257,27 @@ pub enum HealthStatus {
     Unresolved,
 }
 
-/// Which sessions; of what is not said, all.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct SessionFilter {
-    /// The one of this id.
-    pub id: Option<String>,
-    /// Those of a listener.
-    pub listener: Option<String>,
-    /// Those of a pool.
-    pub pool: Option<String>,
-    /// Those of a backend, by its name.
-    pub backend: Option<String>,
-    /// Those of a client's address, without its port.
-    pub client: Option<std::net::IpAddr>,
-    /// So many at most; by default 1000, at most 10,000. Closing heeds no limit.
-    pub limit: Option<u32>,
-}
-
-/// Which sessions are closed: those that fit all that is said. One of the fields must be said.
+/// Selects the sessions to close: every field that is set must match, and one must be set.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Kill {
-    /// The one of this id.
+    /// The id of one session.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub id: Option<String>,
-    /// Those of a listener.
+    #[schemars(with = "Option<String>")]
+    pub id: Option<SessionId>,
+    /// The name of the session's listener.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub listener: Option<String>,
-    /// Those of a pool.
+    /// The name of the session's pool.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pool: Option<String>,
-    /// Those of a backend, by its name.
+    /// The name of the backend that the session is connected, or connects, to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub backend: Option<String>,
-    /// Those of a client's address, without its port.
+    /// The client's address, without its port. An IPv4 address matches its IPv6-mapped form too.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub client: Option<std::net::IpAddr>,
-    /// All that there are; then nothing else is said.
+    /// Every session; no other field may be set.
     pub all: bool,
 }
 

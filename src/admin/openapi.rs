@@ -255,7 +255,8 @@ mod tests {
         let want = json!({
             "name": "client",
             "in": "query",
-            "description": "Those of a client's address, without its port.",
+            "description": "The client's address, without its port. An IPv4 address matches its \
+                            IPv6-mapped form too.",
             "schema": { "type": ["string"], "format": "ip" },
         });
         assert_eq!(client, [&want]);

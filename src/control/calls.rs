@@ -15,7 +15,7 @@ use crate::operational_log;
 use crate::pool::{self, Pool};
 use crate::session::CloseReason;
 use crate::sys;
-use crate::worker::{SessionInfo, Sought, Stats};
+use crate::worker::{SessionInfo, Stats};
 
 use super::balancer::Balancer;
 use super::crew::Crew;
@@ -43,7 +43,7 @@ impl Balancer {
             Call::Sessions(filter, reply) => {
                 let crew = Rc::clone(&self.crew);
                 tokio_uring::spawn(async move {
-                    drop(reply.send(list(&crew, &filter).await));
+                    drop(reply.send(list(&crew, filter).await));
                 });
             }
             Call::Kill(filter, author, reply) => {
@@ -286,41 +286,17 @@ fn backend_values(backend: &Backend) -> Value {
     })
 }
 
-/// Whom a filter means; `None`: an id that nobody can have.
-fn sought(filter: &SessionFilter) -> Option<Sought> {
-    let id = filter.id.as_deref().map(|id| {
-        let (worker, number) = id.split_once('-')?;
-        Some((worker.parse().ok()?, number.parse().ok()?))
-    });
-    Some(Sought {
-        session: match id {
-            Some(id) => Some(id?),
-            None => None,
-        },
-        listener: filter.listener.clone(),
-        pool: filter.pool.clone(),
-        backend: filter.backend.clone(),
-        client: filter.client,
-        tally: None,
-    })
-}
-
-async fn list(crew: &Crew, filter: &SessionFilter) -> Vec<SessionStatus> {
-    let limit = filter.limit.unwrap_or(SESSIONS).min(SESSIONS_MAX) as usize;
-    let Some(sought) = sought(filter) else {
-        return Vec::new();
-    };
-    let lists = crew.gather(&crew.list(&sought, limit)).await;
+async fn list(crew: &Crew, mut filter: SessionFilter) -> Vec<SessionStatus> {
+    let limit = filter.limit.unwrap_or(SESSIONS).min(SESSIONS_MAX);
+    filter.limit = Some(limit);
+    let lists = crew.gather(&crew.list(&filter)).await;
     let now = sys::monotonic();
-    let sessions = lists.iter().flatten().take(limit);
+    let sessions = lists.iter().flatten().take(limit as usize);
     sessions.map(|info| session(info, now)).collect()
 }
 
 async fn kill(crew: &Crew, filter: &SessionFilter) -> Result<u64, String> {
-    let Some(sought) = sought(filter) else {
-        return Ok(0);
-    };
-    let counts = crew.close(&sought, CloseReason::Killed, Duration::ZERO);
+    let counts = crew.close(filter, CloseReason::Killed, Duration::ZERO);
     let counts = crew.gather(&counts).await;
     let closed: u64 = counts.iter().flatten().sum();
     if counts.iter().all(Option::is_some) {
@@ -339,7 +315,7 @@ async fn kill(crew: &Crew, filter: &SessionFilter) -> Result<u64, String> {
 fn session(info: &SessionInfo, now: u64) -> SessionStatus {
     let since = |at: u64| Duration::from_nanos(now.saturating_sub(at)).as_secs_f64();
     SessionStatus {
-        id: format!("{}-{}", info.worker, info.number),
+        id: info.id.to_string(),
         listener: info.listener.name.clone(),
         pool: info.listener.plan.pool().name.clone(),
         backend: info.backend.as_ref().map(|backend| backend.name.clone()),

@@ -17,7 +17,7 @@ use crate::address::Address;
 use crate::session::CloseReason;
 use crate::snapshot::Snapshot;
 use crate::sys::{self, Bound, SocketFile};
-use crate::worker::{Command, Doorbell, LogQueue, Record, SessionInfo, Sought, Stats};
+use crate::worker::{Command, Doorbell, LogQueue, Record, SessionFilter, SessionInfo, Stats};
 
 /// The workers, seen from the control thread.
 pub(super) struct Crew {
@@ -321,23 +321,23 @@ impl Crew {
         on.then_some(records)
     }
 
-    /// Sessions of all workers that are meant, as their lists come in: one of each worker.
-    pub(super) fn list(&self, sought: &Sought, limit: usize) -> Receiver<Vec<SessionInfo>> {
+    /// Lists the sessions of all workers that match: one list of each worker comes in.
+    pub(super) fn list(&self, filter: &SessionFilter) -> Receiver<Vec<SessionInfo>> {
         let (reply, replies) = channel::bounded(self.len());
-        self.tell_all(|| Command::Sessions(sought.clone(), limit, reply.clone()));
+        self.tell_all(|| Command::Sessions(filter.clone(), reply.clone()));
         replies
     }
 
-    /// Closes sessions of all workers that are meant, each worker's evenly spread over this time.
+    /// Closes the sessions of all workers that match, each worker's evenly spread over this time.
     /// How many there are comes in, a number of each worker that does not refuse.
     pub(super) fn close(
         &self,
-        sought: &Sought,
+        filter: &SessionFilter,
         reason: CloseReason,
         spread: Duration,
     ) -> Receiver<Option<u64>> {
         let (reply, replies) = channel::bounded(self.len());
-        self.tell_all(|| Command::Close(sought.clone(), reason, spread, reply.clone()));
+        self.tell_all(|| Command::Close(filter.clone(), reason, spread, reply.clone()));
         replies
     }
 

@@ -41,7 +41,7 @@ pub use metrics::{Histograms, Number, Numbers, Progress, Stats};
 pub use queue::Inbox;
 pub use report::{Command, Doorbell, LogQueue, Record};
 use sessions::Closing;
-pub use sessions::{SessionInfo, Sought};
+pub use sessions::{SessionFilter, SessionId, SessionInfo};
 use slot::Slot;
 use timers::Timers;
 use traffic::Uncounted;
@@ -371,11 +371,11 @@ impl<K: Kernel> Worker<K> {
                     let _ = reply.try_send((self.id, std::mem::take(&mut self.histograms)));
                 }
                 Command::Log(log) => self.set_log(log),
-                Command::Sessions(sought, limit, reply) => {
-                    let _ = reply.try_send(self.list(&sought, limit));
+                Command::Sessions(filter, reply) => {
+                    let _ = reply.try_send(self.list(&filter));
                 }
-                Command::Close(sought, reason, spread, reply) => {
-                    let _ = reply.try_send(self.close_sought(sought, reason, spread));
+                Command::Close(filter, reason, spread, reply) => {
+                    let _ = reply.try_send(self.close_matching(filter, reason, spread));
                 }
                 Command::CloseDowned(backends) => self.close_downed(backends),
                 Command::Beat(beat) => self.stats.progress.on_beat(beat),

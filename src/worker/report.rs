@@ -13,7 +13,7 @@ use crate::snapshot::{Listener, Snapshot};
 use crate::sys;
 
 use super::metrics::Histograms;
-use super::sessions::{SessionInfo, Sought};
+use super::sessions::{SessionFilter, SessionInfo};
 
 /// What the control thread asks of a worker.
 #[derive(Debug)]
@@ -24,10 +24,10 @@ pub enum Command {
     TakeHistograms(Sender<(u32, Box<Histograms>)>),
     /// Write lines of the access log there from now on, or none.
     Log(Option<LogQueue>),
-    /// List these sessions, so many at most.
-    Sessions(Sought, usize, Sender<Vec<SessionInfo>>),
-    /// Close these sessions, evenly spread over this time; answered by how many there are.
-    Close(Sought, CloseReason, Duration, Sender<Option<u64>>),
+    /// List the sessions that match.
+    Sessions(SessionFilter, Sender<Vec<SessionInfo>>),
+    /// Close the sessions that match, evenly spread over this time; answered by how many there are.
+    Close(SessionFilter, CloseReason, Duration, Sender<Option<u64>>),
     /// Close the sessions of these backends, which went down, each backend's evenly spread over
     /// this time. A snapshot in which one is up again ends what is left of its order.
     CloseDowned(Vec<(Arc<Tally>, Duration)>),

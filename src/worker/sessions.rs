@@ -1,9 +1,14 @@
 //! Sessions that somebody asks for: which ones, how they are going, and to close them.
 
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use crate::kernel::Kernel;
 use crate::pool::{Backend, Tally};
@@ -14,30 +19,82 @@ use crate::time::{NEVER, nanos};
 use super::slot::Slot;
 use super::{LogQueue, Worker};
 
-/// Which sessions: those of which all that is said is true.
-#[derive(Clone, Debug, Default)]
-pub struct Sought {
-    /// The one of this worker and number.
-    pub session: Option<(u32, u64)>,
-    /// Those of a listener, by the name that they came in by.
+/// Selects sessions: every field that is set must match.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct SessionFilter {
+    /// The id of one session.
+    #[schemars(with = "Option<String>")]
+    pub id: Option<SessionId>,
+    /// The name of the session's listener.
     pub listener: Option<String>,
-    /// Those of a pool, by name.
+    /// The name of the session's pool.
     pub pool: Option<String>,
-    /// Those that are connected, or being connected, to a backend of this name.
+    /// The name of the backend that the session is connected, or connects, to.
     pub backend: Option<String>,
-    /// The same of exactly this backend, whatever else has its name.
-    pub tally: Option<Arc<Tally>>,
-    /// Those of a client; an IPv4 address finds its IPv6-mapped form too.
+    /// The client's address, without its port. An IPv4 address matches its IPv6-mapped form too.
     pub client: Option<IpAddr>,
+    /// The largest number of sessions in a list: 1000 by default, at most 10,000. Closing sessions
+    /// ignores it.
+    pub limit: Option<u32>,
+    /// The backend that the session is connected, or connects, to, whatever others have its name.
+    #[serde(skip)]
+    pub tally: Option<Arc<Tally>>,
+}
+
+/// Identifies a session: its worker, and its number among the sessions of that worker. Written as
+/// in the access log, `0-17`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct SessionId {
+    /// The number of the worker.
+    pub worker: u32,
+    /// Counts up within the worker.
+    pub number: u64,
+}
+
+impl fmt::Display for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.worker, self.number)
+    }
+}
+
+impl FromStr for SessionId {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let parts = text.split_once('-');
+        let id = parts.and_then(|(worker, number)| {
+            Some(Self {
+                worker: worker.parse().ok()?,
+                number: number.parse().ok()?,
+            })
+        });
+        id.ok_or_else(|| {
+            format!("invalid session id \"{text}\": expected WORKER-NUMBER, as `0-17`")
+        })
+    }
+}
+
+impl TryFrom<String> for SessionId {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl From<SessionId> for String {
+    fn from(id: SessionId) -> Self {
+        id.to_string()
+    }
 }
 
 /// A session in a list.
 #[derive(Clone, Debug)]
 pub struct SessionInfo {
-    /// Whose session it is.
-    pub worker: u32,
-    /// Counts up within a worker.
-    pub number: u64,
+    /// Identifies it.
+    pub id: SessionId,
     /// What it came in by, with its pool.
     pub listener: Arc<Listener>,
     /// Who it is connected to, or being connected.
@@ -51,7 +108,7 @@ pub struct SessionInfo {
 /// An order to close sessions, until the last one's moment has come.
 #[derive(Debug)]
 pub(super) struct Closing {
-    sought: Sought,
+    filter: SessionFilter,
     reason: CloseReason,
     /// It ends early when a snapshot says that their backend is up again.
     while_down: bool,
@@ -59,9 +116,9 @@ pub(super) struct Closing {
     due: VecDeque<(u64, usize, u32)>,
 }
 
-impl Sought {
-    /// Whether a session of a worker is meant, as far as one can say without its client's address.
-    fn finds(&self, worker: u32, slot: &Slot) -> bool {
+impl SessionFilter {
+    /// Whether a session of a worker matches, apart from its client's address.
+    fn matches(&self, worker: u32, slot: &Slot) -> bool {
         let listener = &slot.listener;
         let backend = slot.backend();
         let is = |wanted: &Option<String>, name: Option<&String>| {
@@ -69,7 +126,11 @@ impl Sought {
         };
         let same =
             |tally: &Arc<Tally>| backend.is_some_and(|backend| Arc::ptr_eq(&backend.tally, tally));
-        self.session.is_none_or(|id| id == (worker, slot.number))
+        let id = SessionId {
+            worker,
+            number: slot.number,
+        };
+        self.id.is_none_or(|wanted| wanted == id)
             && is(&self.listener, Some(&listener.name))
             && is(&self.pool, Some(&listener.plan.pool().name))
             && is(&self.backend, backend.map(|backend| &backend.name))
@@ -80,41 +141,46 @@ impl Sought {
 impl Closing {
     /// Whether it is the same order once more.
     fn is_same(&self, other: &Self) -> bool {
-        self.sought == other.sought
+        self.filter == other.filter
             && self.reason == other.reason
             && self.while_down == other.while_down
     }
 }
 
-impl PartialEq for Sought {
+impl PartialEq for SessionFilter {
     fn eq(&self, other: &Self) -> bool {
         let Self {
-            session,
+            id,
             listener,
             pool,
             backend,
-            tally,
             client,
+            limit,
+            tally,
         } = other;
-        self.session == *session
+        self.id == *id
             && self.listener == *listener
             && self.pool == *pool
             && self.backend == *backend
             && self.tally.as_ref().map(Arc::as_ptr) == tally.as_ref().map(Arc::as_ptr)
             && self.client == *client
+            && self.limit == *limit
     }
 }
 
 impl<K: Kernel> Worker<K> {
-    /// So many of the sessions that are meant.
-    pub(super) fn list(&mut self, sought: &Sought, limit: usize) -> Vec<SessionInfo> {
+    /// Lists the sessions that match, as many as the filter's limit allows.
+    pub(super) fn list(&mut self, filter: &SessionFilter) -> Vec<SessionInfo> {
         let mut listed = Vec::new();
-        for key in self.sought(sought, limit) {
+        let limit = filter.limit.map_or(usize::MAX, |limit| limit as usize);
+        for key in self.matching(filter, limit) {
             self.learn_peer(key);
             let slot = &self.slots[key];
             listed.push(SessionInfo {
-                worker: self.id,
-                number: slot.number,
+                id: SessionId {
+                    worker: self.id,
+                    number: slot.number,
+                },
                 listener: Arc::clone(&slot.listener),
                 backend: slot.backend().cloned(),
                 client: slot.peer,
@@ -124,16 +190,16 @@ impl<K: Kernel> Worker<K> {
         listed
     }
 
-    /// Closes the sessions that are meant, each at a moment of its own during `spread`. How many
-    /// there are; `None`: so many orders are being carried out that this one is refused.
-    pub(super) fn close_sought(
+    /// Closes the sessions that match, each at a moment of its own during `spread`. Returns how
+    /// many there are; `None`: this order is refused, as the worker carries out too many others.
+    pub(super) fn close_matching(
         &mut self,
-        sought: Sought,
+        filter: SessionFilter,
         reason: CloseReason,
         spread: Duration,
     ) -> Option<u64> {
         let closing = Closing {
-            sought,
+            filter,
             reason,
             while_down: false,
             due: VecDeque::new(),
@@ -143,7 +209,7 @@ impl<K: Kernel> Worker<K> {
         if others.clone().count() >= ORDERS_MAX && !others.any(|old| old.is_same(&closing)) {
             return None;
         }
-        let mut keys = self.sought(&closing.sought, usize::MAX);
+        let mut keys = self.matching(&closing.filter, usize::MAX);
         keys.retain(|key| self.slots[*key].session.view().state != SessionState::Closing);
         let count = keys.len() as u64;
         self.order(closing, keys, spread);
@@ -166,9 +232,9 @@ impl<K: Kernel> Worker<K> {
         for (tally, spread) in backends {
             let keys = sessions.remove(&Arc::as_ptr(&tally)).unwrap_or_default();
             let closing = Closing {
-                sought: Sought {
+                filter: SessionFilter {
                     tally: Some(tally),
-                    ..Sought::default()
+                    ..SessionFilter::default()
                 },
                 reason: CloseReason::BackendDown,
                 while_down: true,
@@ -191,7 +257,7 @@ impl<K: Kernel> Worker<K> {
         let spared = backends.filter(|(pool, its)| pool.closes_over(its).is_none());
         let spared: HashSet<_> = spared.map(|(_, its)| Arc::as_ptr(&its.tally)).collect();
         self.closings.retain(|closing| {
-            let tally = closing.sought.tally.as_ref();
+            let tally = closing.filter.tally.as_ref();
             !(closing.while_down && tally.is_some_and(|its| spared.contains(&Arc::as_ptr(its))))
         });
     }
@@ -245,7 +311,7 @@ impl<K: Kernel> Worker<K> {
     fn close_one(&mut self, closing: &Closing, key: usize, generation: u32) {
         let slot = self.slots.get(key);
         let same = slot.is_some_and(|slot| slot.generation == generation);
-        if same && self.is_sought(key, &closing.sought) {
+        if same && self.is_match(key, &closing.filter) {
             let reason = closing.reason;
             self.with_session(key, |session, cx| session.close(reason, cx));
         }
@@ -261,23 +327,23 @@ impl<K: Kernel> Worker<K> {
         self.log = log;
     }
 
-    /// The slots of so many of the sessions that are meant.
-    fn sought(&mut self, sought: &Sought, limit: usize) -> Vec<usize> {
+    /// The slots of the sessions that match, `limit` at most.
+    fn matching(&mut self, filter: &SessionFilter, limit: usize) -> Vec<usize> {
         let found = self.slots.iter();
-        let found = found.filter(|(_, slot)| sought.finds(self.id, slot));
+        let found = found.filter(|(_, slot)| filter.matches(self.id, slot));
         let mut keys: Vec<usize> = found.map(|(key, _)| key).collect();
-        if sought.client.is_some() {
-            keys.retain(|key| self.is_sought(*key, sought));
+        if filter.client.is_some() {
+            keys.retain(|key| self.is_match(*key, filter));
         }
         keys.truncate(limit);
         keys
     }
 
-    fn is_sought(&mut self, key: usize, sought: &Sought) -> bool {
-        if !sought.finds(self.id, &self.slots[key]) {
+    fn is_match(&mut self, key: usize, filter: &SessionFilter) -> bool {
+        if !filter.matches(self.id, &self.slots[key]) {
             return false;
         }
-        let Some(wanted) = sought.client else {
+        let Some(wanted) = filter.client else {
             return true;
         };
         self.learn_peer(key);

@@ -15,7 +15,7 @@ use mahoraga::select::{Plan, Seat};
 use mahoraga::session::{CloseReason, Limits};
 use mahoraga::snapshot::{Listener, Snapshot};
 use mahoraga::time::NEVER;
-use mahoraga::worker::{Command, LogQueue, Setup, Sought};
+use mahoraga::worker::{Command, LogQueue, SessionFilter, SessionId, Setup};
 
 use crate::kernel::{FIRST_PORT, FakeKernel, START};
 use crate::neighbour::Neighbour;
@@ -134,8 +134,8 @@ fn backend(port: u16) -> config::Backend {
     config::Backend::at(Address::Tcp(([127, 0, 0, 1], port).into()))
 }
 
-fn close(sought: Sought, reason: CloseReason, spread: u64) -> Command {
-    Command::Close(sought, reason, Duration::from_millis(spread), bounded(1).0)
+fn close(filter: SessionFilter, reason: CloseReason, spread: u64) -> Command {
+    Command::Close(filter, reason, Duration::from_millis(spread), bounded(1).0)
 }
 
 /// Clients wait for a backend that does not answer; it is told to be down, and its sessions are
@@ -145,9 +145,9 @@ fn gives_up(seed: u64) -> Trace {
         strategy: Strategy::First,
         ..config::Pool::of("p", vec![backend(FIRST_PORT), backend(FIRST_PORT + 1)])
     });
-    let silent = Sought {
+    let silent = SessionFilter {
         tally: Some(Arc::clone(&pool.backends[0].tally)),
-        ..Sought::default()
+        ..SessionFilter::default()
     };
     let down = close(silent, CloseReason::BackendDown, 2_000);
     let moment = Moment {
@@ -216,9 +216,12 @@ fn outlives_a_slow_start(seed: u64) -> Trace {
     rising.take_effect(None);
     let risen = Pool::build(&config, Some(&rising), |_| Standing::default());
     let snapshots = snapshots(vec![rising, risen]);
-    let first = Sought {
-        session: Some((0, 1)),
-        ..Sought::default()
+    let first = SessionFilter {
+        id: Some(SessionId {
+            worker: 0,
+            number: 1,
+        }),
+        ..SessionFilter::default()
     };
     let moment = Moment {
         tempers: vec![Temper::Good],

@@ -11,7 +11,7 @@ use mahoraga::kernel::Socket;
 use mahoraga::session::CloseReason;
 use mahoraga::time::{NEVER, nanos};
 use mahoraga::token::Side;
-use mahoraga::worker::{Command, LogQueue, Record, SessionInfo, Sought};
+use mahoraga::worker::{Command, LogQueue, Record, SessionFilter, SessionId, SessionInfo};
 
 use crate::kernel::{FIRST_LISTENER, FIRST_SOCKET, FakeKernel, index};
 use crate::net::Conn;
@@ -22,7 +22,7 @@ use crate::scenario::silent_bell;
 /// Sessions that were to be closed.
 #[derive(Debug)]
 pub(crate) struct Close {
-    sought: Sought,
+    filter: SessionFilter,
     reason: CloseReason,
     /// When that was ordered, and when the last had to be told.
     at: u64,
@@ -32,8 +32,7 @@ pub(crate) struct Close {
 /// Sessions that were to be listed.
 #[derive(Debug)]
 pub(crate) struct List {
-    sought: Sought,
-    limit: usize,
+    filter: SessionFilter,
     at: u64,
     replies: Receiver<Vec<SessionInfo>>,
 }
@@ -57,15 +56,16 @@ pub(crate) fn mix_in(
                 let reasons = [CloseReason::Killed, CloseReason::BackendDown];
                 let spread = random.pick(&[0, 5, 300]);
                 Command::Close(
-                    sought(pools, random),
+                    filter(pools, random),
                     random.pick(&reasons),
                     Duration::from_millis(spread),
                     bounded(1).0,
                 )
             }
             4..=5 => {
-                let limit = random.pick(&[1, 1_000, 1_000]);
-                Command::Sessions(sought(pools, random), limit, bounded(1).0)
+                let mut filter = filter(pools, random);
+                filter.limit = Some(random.pick(&[1, 1_000, 1_000]));
+                Command::Sessions(filter, bounded(1).0)
             }
             6 => {
                 let queue = || LogQueue::new(log.clone(), silent_bell());
@@ -78,21 +78,26 @@ pub(crate) fn mix_in(
     }
 }
 
-fn sought(pools: &Pools, random: &mut Random) -> Sought {
-    let mut sought = Sought::default();
+fn filter(pools: &Pools, random: &mut Random) -> SessionFilter {
+    let mut filter = SessionFilter::default();
     for _ in 0..random.pick(&[0, 1, 1, 1, 2]) {
         let any = random.below(pools.tallies.len() as u64);
         let any = usize::try_from(any).expect("few");
         match random.below(8) {
-            0 => sought.listener = Some(format!("l{}", random.below(3))),
-            1 => sought.pool = Some(random.pick(&["p", "p", "q"]).to_owned()),
-            2 => sought.backend = Some(pools.known[any % pools.known.len()].name.clone()),
-            3..=5 => sought.tally = Some(Arc::clone(&pools.tallies[any])),
-            6 => sought.client = Some(client_ip(random.between(0, 3))),
-            _ => sought.session = Some((0, random.between(1, 20))),
+            0 => filter.listener = Some(format!("l{}", random.below(3))),
+            1 => filter.pool = Some(random.pick(&["p", "p", "q"]).to_owned()),
+            2 => filter.backend = Some(pools.known[any % pools.known.len()].name.clone()),
+            3..=5 => filter.tally = Some(Arc::clone(&pools.tallies[any])),
+            6 => filter.client = Some(client_ip(random.between(0, 3))),
+            _ => {
+                filter.id = Some(SessionId {
+                    worker: 0,
+                    number: random.between(1, 20),
+                });
+            }
         }
     }
-    sought
+    filter
 }
 
 /// Clients come from a few addresses.
@@ -170,25 +175,24 @@ impl FakeKernel {
     pub(crate) fn note_order(&mut self, command: Command) -> Command {
         let at = self.now;
         match command {
-            Command::Close(sought, reason, spread, _) => {
+            Command::Close(filter, reason, spread, _) => {
                 self.world.closes.push(Close {
-                    sought: sought.clone(),
+                    filter: filter.clone(),
                     reason,
                     at,
                     by: at + nanos(spread),
                 });
                 // Nobody waits for the answer.
-                Command::Close(sought, reason, spread, bounded(1).0)
+                Command::Close(filter, reason, spread, bounded(1).0)
             }
-            Command::Sessions(sought, limit, _) => {
+            Command::Sessions(filter, _) => {
                 let (reply, replies) = bounded(1);
                 self.world.lists.push(List {
-                    sought: sought.clone(),
-                    limit,
+                    filter: filter.clone(),
                     at,
                     replies,
                 });
-                Command::Sessions(sought, limit, reply)
+                Command::Sessions(filter, reply)
             }
             Command::Beat(beat) => {
                 self.world.beat = beat;
@@ -197,9 +201,9 @@ impl FakeKernel {
             Command::CloseDowned(ref backends) => {
                 for (tally, _) in backends {
                     self.world.closes.push(Close {
-                        sought: Sought {
+                        filter: SessionFilter {
                             tally: Some(Arc::clone(tally)),
-                            ..Sought::default()
+                            ..SessionFilter::default()
                         },
                         reason: CloseReason::BackendDown,
                         at,
@@ -238,11 +242,11 @@ impl FakeKernel {
         };
         let meant = self.world.closes.iter().filter(|close| {
             let reason_fits = close.reason == reason && close.at <= record.closed_at;
-            reason_fits && means(&close.sought, record)
+            reason_fits && means(&close.filter, record)
         });
         assert!(!ordered || meant.count() > 0, "{reason} without an order");
         for close in &self.world.closes {
-            let had = means(&close.sought, record) && was_so(&close.sought, record, close.at);
+            let had = means(&close.filter, record) && was_so(&close.filter, record, close.at);
             assert!(
                 !had || record.closed_at < close.by.saturating_add(LATE_MAX),
                 "{} outlives an order: {close:?}",
@@ -260,9 +264,10 @@ impl FakeKernel {
                 continue;
             };
             self.trace.see("sessions listed");
-            assert!(infos.len() <= list.limit);
+            let limit = list.filter.limit.map_or(usize::MAX, |limit| limit as usize);
+            assert!(infos.len() <= limit);
             let clients: Vec<i32> = infos.iter().map(|info| self.check_info(info)).collect();
-            let all = list.limit == 1_000 && is_all(&list.sought);
+            let all = limit == 1_000 && is_all(&list.filter);
             let long_open =
                 |conn: &Conn| conn.is_open() && conn.partner.is_some() && conn.paired_at < list.at;
             for (fd, conn) in (FIRST_SOCKET..).zip(&self.conns) {
@@ -285,34 +290,34 @@ impl FakeKernel {
     }
 }
 
-fn is_all(sought: &Sought) -> bool {
-    let named = [&sought.listener, &sought.pool, &sought.backend];
+fn is_all(filter: &SessionFilter) -> bool {
+    let named = [&filter.listener, &filter.pool, &filter.backend];
     named.iter().all(|name| name.is_none())
-        && sought.session.is_none()
-        && sought.tally.is_none()
-        && sought.client.is_none()
+        && filter.id.is_none()
+        && filter.tally.is_none()
+        && filter.client.is_none()
 }
 
 /// Whether an order meant this session at its end.
-fn means(sought: &Sought, record: &Record) -> bool {
+fn means(filter: &SessionFilter, record: &Record) -> bool {
     let client = record.client.expect("every client has an address").ip();
     let backend = record.backend.as_ref();
     let is = |wanted: &Option<String>, name: &str| wanted.as_ref().is_none_or(|w| w == name);
-    is(&sought.listener, &record.listener.name)
-        && is(&sought.pool, &record.listener.plan.pool().name)
-        && is(&sought.backend, backend.map_or("", |backend| &backend.name))
-        && sought
+    is(&filter.listener, &record.listener.name)
+        && is(&filter.pool, &record.listener.plan.pool().name)
+        && is(&filter.backend, backend.map_or("", |backend| &backend.name))
+        && filter
             .tally
             .as_ref()
             .is_none_or(|tally| backend.is_some_and(|backend| Arc::ptr_eq(&backend.tally, tally)))
-        && sought.client.is_none_or(|wanted| wanted == client)
-        && sought.session.is_none_or(|id| id == (0, record.number))
+        && filter.client.is_none_or(|wanted| wanted == client)
+        && filter.id.is_none_or(|id| id.number == record.number)
 }
 
 /// Whether that was so at this time already.
-fn was_so(sought: &Sought, record: &Record, at: u64) -> bool {
+fn was_so(filter: &SessionFilter, record: &Record, at: u64) -> bool {
     let summary = &record.summary;
-    if sought.backend.is_none() && sought.tally.is_none() {
+    if filter.backend.is_none() && filter.tally.is_none() {
         return summary.opened_at < at;
     }
     let connected = summary.connect.map(|after| summary.opened_at + after);

@@ -173,7 +173,7 @@ async fn sessions_are_those_of_the_filter() {
     assert_eq!(
         done(),
         "SessionFilter { id: None, listener: None, pool: Some(\"main\"), backend: None, \
-         client: Some(::1), limit: Some(5) }"
+         client: Some(::1), limit: Some(5), tally: None }"
     );
     let answer = world
         .ask(
@@ -187,14 +187,14 @@ async fn sessions_are_those_of_the_filter() {
     world
         .ask(By::Socket, Method::DELETE, "/v1/sessions/0-17")
         .await;
-    assert!(done().contains("id: Some(\"0-17\")"));
+    assert!(done().contains("id: Some(SessionId { worker: 0, number: 17 })"));
     world
         .ask(By::Socket, Method::DELETE, "/v1/sessions?all=true")
         .await;
     assert_eq!(
         done(),
         "kill SessionFilter { id: None, listener: None, pool: None, backend: None, \
-         client: None, limit: None } by socket"
+         client: None, limit: None, tally: None } by socket"
     );
 }
 

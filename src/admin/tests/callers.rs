@@ -8,10 +8,10 @@ use crate::admin::{Author, Role};
 
 /// A path with its parameters filled in.
 fn filled(endpoint: &Endpoint) -> String {
-    let path = endpoint.path;
-    ["{listener}", "{id}"]
-        .iter()
-        .fold(path.to_owned(), |path, name| path.replace(name, "a"))
+    endpoint
+        .path
+        .replace("{listener}", "a")
+        .replace("{id}", "0-1")
         .replace("{pool}", "main")
         .replace("{backend}", "alpha")
 }
