@@ -4,13 +4,13 @@ use crate::fault::Fault;
 use crate::kernel::Errno;
 use crate::token::{Purpose, Visit};
 
-use super::{CloseReason, Context, Limits, Op, Session, SessionState, Side};
+use super::{CloseReason, Context, Limits, Op, Route, Session, SessionState, Side};
 
 impl Session {
     pub(super) fn connect(&mut self, cx: &mut Context<'_>) {
         self.in_flight.insert(Purpose::Connect);
         self.attempts += 1;
-        cx.ops.push_back(Op::Connect);
+        cx.ops.push_back(Op::Route(Route::Connect));
     }
 
     pub(super) fn on_connected(&mut self, cx: &mut Context<'_>) {
@@ -35,7 +35,7 @@ impl Session {
         } else {
             Fault::of_connect(errno)
         };
-        cx.ops.push_back(Op::Abandon(fault));
+        cx.ops.push_back(Op::Route(Route::Abandon(fault)));
         match fault {
             Fault::Resources | Fault::Busy => self.on_lacking(fault, cx),
             // Towards another backend there may be a port.

@@ -32,8 +32,8 @@ pub use backlog::Links;
 pub use close::CloseReason;
 pub use connecting::RETRY_AFTER;
 use half::{Half, Mode};
+pub use op::{Account, Event, Op, Ops, Route};
 use op::{CANCELLABLE, InFlight};
-pub use op::{Event, Op, Ops};
 pub use view::{SessionState, View};
 
 use crate::kernel::Manner;
@@ -344,7 +344,7 @@ pub struct Summary {
     pub delivered: [u64; 2],
     /// How long the backend took to connect and then, asked, to its first byte.
     pub answer: u64,
-    /// How long it was streaming since then, beyond what [`Op::Used`] said.
+    /// How long it was streaming since then, beyond what [`Account::Used`] said.
     pub in_use: u64,
     /// The connected backend ended or broke the session without an answer.
     pub failed: bool,
@@ -396,7 +396,7 @@ impl Session {
     fn on_asked(&mut self, cx: &mut Context<'_>) {
         if cx.limits.watches_work && self.first_byte_at > 0 && !self.asked {
             self.asked = true;
-            cx.ops.push_back(Op::Asked);
+            cx.ops.push_back(Op::Account(Account::Asked));
         }
     }
 
@@ -406,13 +406,14 @@ impl Session {
         if self.first_byte_at == 0 {
             self.first_byte_at = cx.now;
             self.answer += gap;
-            cx.ops.push_back(Op::Answered);
+            cx.ops.push_back(Op::Account(Account::Answered));
         } else if std::mem::take(&mut self.asked) {
-            cx.ops.push_back(Op::Replied);
+            cx.ops.push_back(Op::Account(Account::Replied));
         } else if cx.limits.watches_work && gap <= STREAM_GAP {
             self.in_use += gap;
             if self.in_use >= USED_AT_ONCE {
-                cx.ops.push_back(Op::Used(std::mem::take(&mut self.in_use)));
+                cx.ops
+                    .push_back(Op::Account(Account::Used(std::mem::take(&mut self.in_use))));
             }
         }
     }
@@ -448,7 +449,7 @@ impl Session {
     fn on_watched(&mut self, side: Side, broke: bool, more: bool, cx: &mut Context<'_>) {
         self.watched[side as usize] = more || broke;
         if !broke && more {
-            cx.ops.push_back(Op::InVain);
+            cx.ops.push_back(Op::Account(Account::InVain));
         } else if !broke {
             // The kernel ended it, for want of room for its answers.
             self.watch_soon(cx);

@@ -4,29 +4,13 @@ use crate::fault::Fault;
 use crate::kernel::{Buffer, BufferId, Errno, Pumped};
 use crate::token::{Purpose, Side, Visit};
 
-/// What a session asks for. Operations that complete later are named by their [`Purpose`], of
-/// which a session has at most one of each in flight.
+/// What a session asks for, by who does it: the kernel, routing, accounting.
+///
+/// Operations that complete later are named by their [`Purpose`]; a session has at most one of each
+/// in flight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Op {
-    /// Look at the client's first bytes; answered at once by `Peeked`. `true`: there will be no
-    /// more of them.
-    Peek(Option<Buffer>, bool),
-    /// Copy the second buffer's bytes behind those of the first, where there is room for them.
-    Append(Buffer, Buffer),
-    /// Select a backend and connect to it; answered by `Connected`, `ConnectFailed`, `Lacking`,
-    /// `Paused`, `Queued`, `Requeued`, `Full`, `Unselected` or `Spent`.
-    Connect,
-    /// Close the backend socket of a failed attempt, which failed by this.
-    Abandon(Fault),
-    /// The backend's first byte is there: how long that took is worth knowing.
-    Answered,
-    /// The client asked for something after the backend's first byte.
-    Asked,
-    /// The backend answered that.
-    Replied,
-    /// The backend was streaming for so many nanoseconds since it was last said.
-    Used(u64),
-    /// Receive from this side until told otherwise.
+    /// Receive from this side until cancelled.
     Recv(Side),
     /// Pass on from this side what the other takes, as no buffer is left; answered at once by
     /// `PassedOn`.
@@ -34,12 +18,15 @@ pub enum Op {
     /// Send a buffer that came from this side to the other; `true`: the end of the stream follows
     /// and should ride in the same packet.
     Send(Side, Buffer, bool),
-    /// Tell when this side has bytes.
+    /// Copy the second buffer's bytes behind those of the first, where there is room for them.
+    Append(Buffer, Buffer),
+    /// Give this buffer back: the session does not need it any more.
+    Release(BufferId),
+    /// Poll this side for bytes.
     PollSource(Side),
-    /// Tell when the side opposite to this source has room; `true`: and at each change, until
-    /// it is asked to end.
+    /// Poll the side opposite to this source for room; `true`: report each change until cancelled.
     PollSink(Side, bool),
-    /// Tell when this side breaks.
+    /// Poll this side for faults.
     Watch(Side),
     /// Come back for this after so many nanoseconds.
     Visit(Visit, u64),
@@ -51,18 +38,46 @@ pub enum Op {
     Unpipe(Side),
     /// Ask how many bytes the peers have not acknowledged; answered at once by `Unsent`.
     Unsent,
+    /// Acknowledge to the backend at once: the session is about to send nothing that would.
+    Acknowledge,
+    /// Let the kernel probe silent peers: the session is a long one.
+    KeepAlive,
     /// Relay the end of the stream to this side.
     Shutdown(Side),
-    /// Nobody needs this buffer any more.
-    Release(BufferId),
-    /// Acknowledge to the backend at once: nothing is about to be sent that would.
-    Acknowledge,
-    /// The session is a long one: let the kernel probe silent peers.
-    KeepAlive,
-    /// A wait ended and nothing could be moved.
-    InVain,
-    /// Nothing is in flight: close both sockets and free the slot.
+    /// Close both sockets and free the slot: nothing is in flight.
     Finish,
+    /// Choose a backend.
+    Route(Route),
+    /// Count what happened.
+    Account(Account),
+}
+
+/// What a session asks for to get a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Route {
+    /// Look at the client's first bytes; answered at once by `Peeked`. `true`: no more of them
+    /// will come.
+    Peek(Option<Buffer>, bool),
+    /// Select a backend and connect to it; answered by `Connected`, `ConnectFailed`, `Lacking`,
+    /// `Paused`, `Queued`, `Requeued`, `Full`, `Unselected` or `Spent`.
+    Connect,
+    /// Close the backend's socket: the attempt failed by this.
+    Abandon(Fault),
+}
+
+/// What a session reports to be counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Account {
+    /// The backend's first byte came.
+    Answered,
+    /// The client sent more after the backend's first byte.
+    Asked,
+    /// The backend answered that.
+    Replied,
+    /// The backend was streaming for so many nanoseconds since the last report.
+    Used(u64),
+    /// A wait ended, and nothing could be moved.
+    InVain,
 }
 
 /// Operations that were asked for and are not done yet, in their order.

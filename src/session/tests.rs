@@ -22,6 +22,12 @@ use crate::kernel::{BUFFER_BYTES, Buffer, Errno, Pumped, Sink, Source};
 use Side::{Backend, Client};
 use script::{LIMITS, MS, Script};
 
+const CONNECT: Op = Op::Route(Route::Connect);
+
+fn abandon(fault: Fault) -> Op {
+    Op::Route(Route::Abandon(fault))
+}
+
 #[test]
 fn a_request_and_its_answer() {
     let mut script = Script::connected();
@@ -93,12 +99,12 @@ fn a_connect_that_fails_is_tried_elsewhere() {
     let mut script = Script::begin();
     script.now += 10;
     script.told(Event::ConnectFailed(Errno::CONNREFUSED));
-    script.asks(&[Op::Abandon(Fault::Backend), Op::Connect]);
+    script.asks(&[abandon(Fault::Backend), CONNECT]);
     assert_eq!(script.deadline_in(), LIMITS.connect);
     script.told(Event::ConnectFailed(Errno::CONNREFUSED));
-    script.asks(&[Op::Abandon(Fault::Backend), Op::Connect]);
+    script.asks(&[abandon(Fault::Backend), CONNECT]);
     script.told(Event::ConnectFailed(Errno::CONNREFUSED));
-    script.asks(&[Op::Abandon(Fault::Backend), Op::Connect]);
+    script.asks(&[abandon(Fault::Backend), CONNECT]);
     assert!(script.session.is_out_of_attempts(&LIMITS));
     // None is left that was not tried.
     script.told(Event::Spent);
@@ -113,13 +119,10 @@ fn refusals_are_followed_by_another_attempt_sixteen_times_at_most() {
     let mut script = Script::begin();
     for _ in 1..16 {
         script.told(Event::ConnectFailed(Errno::CONNREFUSED));
-        script.asks(&[Op::Abandon(Fault::Backend), Op::Connect]);
+        script.asks(&[abandon(Fault::Backend), CONNECT]);
     }
     script.told(Event::ConnectFailed(Errno::CONNREFUSED));
-    script.asks(&[
-        Op::Abandon(Fault::Backend),
-        Op::Cancel(Purpose::Recv(Client)),
-    ]);
+    script.asks(&[abandon(Fault::Backend), Op::Cancel(Purpose::Recv(Client))]);
     script.told(Event::RecvEnded(Client, Err(Errno::CANCELED)));
     script.ends(CloseReason::ConnectFailed, Manner::Reset);
     assert_eq!(script.session.summary().attempts, 16);
@@ -131,11 +134,11 @@ fn attempts_that_time_out_are_no_more_than_the_limit() {
     let mut script = Script::begin();
     for _ in 1..LIMITS.attempts {
         script.told(Event::ConnectFailed(Errno::TIMEDOUT));
-        script.asks(&[Op::Abandon(Fault::Unanswered), Op::Connect]);
+        script.asks(&[abandon(Fault::Unanswered), CONNECT]);
     }
     script.told(Event::ConnectFailed(Errno::TIMEDOUT));
     script.asks(&[
-        Op::Abandon(Fault::Unanswered),
+        abandon(Fault::Unanswered),
         Op::Cancel(Purpose::Recv(Client)),
     ]);
     script.told(Event::RecvEnded(Client, Err(Errno::CANCELED)));
@@ -155,7 +158,7 @@ fn an_unanswered_connect_is_cancelled_at_its_deadline() {
     assert_eq!(script.session.deadline(script.now, &LIMITS), NEVER);
     script.told(Event::ConnectFailed(Errno::CANCELED));
     script.asks(&[
-        Op::Abandon(Fault::Unanswered),
+        abandon(Fault::Unanswered),
         Op::Cancel(Purpose::Recv(Client)),
     ]);
     script.told(Event::RecvEnded(Client, Err(Errno::CANCELED)));
@@ -188,7 +191,7 @@ fn without_descriptors_it_waits_and_tries_until_the_deadline() {
     script.asks(&[Op::Visit(Visit::Retry, RETRY_AFTER)]);
     script.passes(RETRY_AFTER);
     script.told(Event::Visit(Visit::Retry));
-    script.asks(&[Op::Connect]);
+    script.asks(&[CONNECT]);
     script.told(Event::Lacking(Fault::Resources));
     script.asks(&[Op::Visit(Visit::Retry, RETRY_AFTER)]);
     // Waiting is no attempt, nor does it move the deadline.

@@ -13,7 +13,7 @@ use crate::kernel::{Pumped, Sink, Source};
 use crate::token::{Purpose, Visit};
 
 use super::half::Mode;
-use super::{Context, Op, Session, SessionState, Side};
+use super::{Account, Context, Op, Session, SessionState, Side};
 
 impl Session {
     /// The sink has no room for all that is there.
@@ -77,7 +77,7 @@ impl Session {
             waits - 1
         };
         if waits > 0 {
-            cx.ops.push_back(Op::InVain);
+            cx.ops.push_back(Op::Account(Account::InVain));
         }
         let pauses = waits % 2 == 1;
         if pauses && !self.is_visited(from) {
@@ -95,7 +95,7 @@ impl Session {
         cx: &mut Context<'_>,
     ) {
         if !room {
-            cx.ops.push_back(Op::InVain);
+            cx.ops.push_back(Op::Account(Account::InVain));
         }
         let half = self.half(from);
         match (more, room) {

@@ -84,7 +84,7 @@ fn a_client_fills_so_many_buffers_while_connecting() {
     script.asks(&[]);
     // A failed attempt changes nothing about it.
     script.told(Event::ConnectFailed(Errno::CONNREFUSED));
-    script.asks(&[Op::Abandon(Fault::Backend), Op::Connect]);
+    script.asks(&[abandon(Fault::Backend), CONNECT]);
     script.told(Event::Connected);
     script.asks(&[Op::Send(Client, first, false), Op::Recv(Backend)]);
     // It goes on when all but one are sent.
@@ -116,11 +116,11 @@ fn a_retry_has_what_the_client_sent_before_it() {
     let mut script = Script::begin();
     let request = script.receives_last(Client, 100);
     script.told(Event::ConnectFailed(Errno::CONNREFUSED));
-    script.asks(&[Op::Abandon(Fault::Backend), Op::Connect]);
+    script.asks(&[abandon(Fault::Backend), CONNECT]);
     script.told(Event::Paused);
     script.asks(&[Op::Visit(Visit::Retry, RETRY_AFTER)]);
     script.told(Event::Visit(Visit::Retry));
-    script.asks(&[Op::Connect]);
+    script.asks(&[CONNECT]);
     script.told(Event::Connected);
     script.asks(&[Op::Send(Client, request, true), Op::Recv(Backend)]);
 }
@@ -138,7 +138,7 @@ fn a_client_without_a_buffer_and_a_backend_without_a_socket_are_visited_apart() 
     script.told(Event::Visit(Visit::Starvation(Client)));
     script.asks(&[Op::Recv(Client)]);
     script.told(Event::Visit(Visit::Retry));
-    script.asks(&[Op::Connect]);
+    script.asks(&[CONNECT]);
 }
 
 #[test]
@@ -149,11 +149,7 @@ fn bytes_are_given_back_when_no_backend_is_reached() {
     });
     let request = script.receives_last(Client, 100);
     script.told(Event::ConnectFailed(Errno::CONNREFUSED));
-    script.asks(&[
-        Op::Abandon(Fault::Backend),
-        Op::Release(request.id),
-        Op::Finish,
-    ]);
+    script.asks(&[abandon(Fault::Backend), Op::Release(request.id), Op::Finish]);
     assert_eq!(script.session.reason(), Some(CloseReason::ConnectFailed));
     assert_eq!(script.session.summary().delivered, [0, 0]);
 }

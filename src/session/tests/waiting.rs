@@ -246,7 +246,7 @@ fn a_client_that_waits_for_its_backend_waits_for_a_buffer_ever_longer() {
     for _ in 0..60 {
         script.told(Event::RecvEnded(Client, Err(Errno::NOBUFS)));
         waits.extend(script.ops.iter().copied().find_map(pause_of));
-        script.ops.retain(|op| *op == Op::InVain);
+        script.ops.retain(|op| *op == Op::Account(Account::InVain));
         script.told(Event::Visit(Visit::Starvation(Client)));
         script.asks(&[Op::Recv(Client)]);
     }
