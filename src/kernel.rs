@@ -1,4 +1,4 @@
-//! What a worker asks of the kernel and what it gets back.
+//! What a worker asks of the kernel, and what it gets back.
 //!
 //! [`Kernel`] is the cut through the house: above it, sessions and workers know slots, buffers by
 //! number and opaque sockets; below it, [`crate::ring`] alone knows io_uring. The simulation in
@@ -33,8 +33,8 @@ pub trait Kernel {
     fn accept_now(&mut self, listener: &Socket) -> Option<Socket>;
 
     /// The listening socket that the control thread handed over for the listener of this id.
-    /// Listeners are asked for as they were handed over, by ids that count up: sockets of lower
-    /// ids that nobody asked for are closed. `None`: it did not arrive.
+    /// The caller asks in the order of ids, which count up: sockets of lower ids that were not
+    /// asked for are closed. `None`: the socket did not arrive.
     fn adopt(&mut self, listener: u64) -> Option<Socket>;
 
     /// Connects a socket that [`Kernel::open`] made. `Some`: it is done, or refused, and nothing
@@ -75,13 +75,13 @@ pub trait Kernel {
     /// Makes a socket fit to connect to `to`. It acknowledges late, with what is sent next, until
     /// [`Kernel::acknowledge`].
     ///
-    /// It begins at this origin, as far as one is named.
+    /// The connection begins at the address and the ports of this origin, where it names some.
     ///
     /// # Errors
     /// What socket(2) and bind(2) say, for [`Fault::of_connect`](crate::fault::Fault::of_connect).
     fn open(&mut self, to: &Address, from: Origin) -> Result<Socket, Errno>;
 
-    /// Whether a socket that has connected to `to` is connected to itself: nobody listens there,
+    /// Whether a socket that has connected to `to` is connected to itself: there is no listener,
     /// and the kernel took that very port as the socket's own.
     fn is_connected_to_itself(&self, socket: &Socket, to: &Address) -> bool;
 
@@ -163,7 +163,7 @@ pub enum Done {
     Count(u32),
 }
 
-/// An open socket. Owned by whoever holds it; closed only by [`Kernel::close`].
+/// An open socket. Its holder owns it; only [`Kernel::close`] closes it.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Socket(i32);
 
@@ -208,7 +208,7 @@ pub enum Interest {
     Read,
     /// Room to send.
     Write,
-    /// The same, told at each change.
+    /// Room to send, reported at each change.
     Room,
     /// Only errors and hang-ups, which every poll reports (poll(2)).
     Fault,
@@ -257,7 +257,7 @@ pub enum Source {
     /// Nothing to read now.
     Empty,
     /// Splice said 0: the end of the stream, or urgent data, which splice does not pass even
-    /// though bytes stand behind it. A receive tells which.
+    /// though bytes stand behind it. A receive shows which.
     Stopped,
     /// The connection broke.
     Broken(Errno),
@@ -287,7 +287,7 @@ impl Errno {
     pub const CONNRESET: Self = Self(libc::ECONNRESET);
     /// Not now; of a Unix socket's connect: its backlog is full.
     pub const AGAIN: Self = Self(libc::EAGAIN);
-    /// Nobody listens there.
+    /// There is no listener.
     pub const CONNREFUSED: Self = Self(libc::ECONNREFUSED);
     /// The peer did not answer in time.
     pub const TIMEDOUT: Self = Self(libc::ETIMEDOUT);

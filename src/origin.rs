@@ -27,7 +27,7 @@ pub struct Origin {
     pub ports: Option<Ports>,
 }
 
-/// Who connects. Each has ports of its own: those of others would often turn out to be in use.
+/// The user of a port. Each has ports of its own: those of others would often be in use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum User {
     /// A worker, and how many there are.

@@ -1,11 +1,11 @@
-//! What correlates an operation with its completion.
+//! Tokens: they tie a completion to its operation.
 
 #![forbid(unsafe_code)]
 
 /// `user_data` of an operation: purpose in 8 bits, the slot's generation in 24, the slot in 32.
 ///
-/// The generation tells one tenant of a slot from the next. As a slot is freed only when nothing
-/// is in flight on it, a mismatch is a bug and asserted, never handled.
+/// The generation distinguishes one tenant of a slot from the next. A slot is freed only when
+/// nothing is in flight on it, so a mismatch is a bug: it is asserted, never handled.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Token(u64);
 
@@ -16,7 +16,7 @@ pub enum Purpose {
     Accept,
     /// The mailbox's eventfd became readable; no slot.
     Wake,
-    /// An operation whose success nobody waits for: cancel, shutdown, close; no slot.
+    /// An operation without a reported completion: cancel, shutdown, close; no slot.
     Detached,
     /// Connect to the backend.
     Connect,
@@ -49,9 +49,9 @@ pub enum Visit {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Side {
-    /// Who connected to the listener.
+    /// The client, which connected to the listener.
     Client,
-    /// Who was selected from the pool.
+    /// The backend, which was selected from the pool.
     Backend,
 }
 

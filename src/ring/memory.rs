@@ -33,7 +33,7 @@ impl Mapping {
         if first < end {
             let start = self.start.as_ptr().wrapping_add(first);
             // SAFETY: the pages lie within this mapping; `Buffers::trim`, which owns it, asks this
-            // only of buffers that nobody has bytes in, when no completion is left to be taken.
+            // only of buffers that hold no bytes, when no completion is left to be taken.
             unsafe { libc::madvise(start.cast(), end - first, libc::MADV_DONTNEED) };
         }
     }

@@ -1,5 +1,5 @@
 //! The io_uring of one worker: operations to submission entries, completion entries to
-//! completions. Nobody else knows either.
+//! completions. No other module knows either.
 //!
 //! Ownership, for every `SAFETY` below: an entry names memory of two kinds. Receive and send
 //! buffers lie in the arena of `Buffers`, whose numbers are held by sessions from completion to
@@ -67,9 +67,9 @@ pub struct Ring {
     scratch: Box<[u8]>,
     features: Features,
     wake: Arc<OwnedFd>,
-    /// Where the control thread hands over listening sockets,
+    /// The socket by which the control thread hands over listening sockets.
     inlet: Arc<OwnedFd>,
-    /// and those that nobody has asked for yet, by their listeners' ids.
+    /// Listening sockets that arrived and were not asked for yet, by their listeners' ids.
     handed: VecDeque<(u64, OwnedFd)>,
     /// Descriptors that only hold their numbers, for backends of clients that were accepted when
     /// there are no others: what was accepted can always be served, one after the other.
@@ -138,7 +138,7 @@ impl Ring {
         }
     }
 
-    /// An entry of whose success nobody wants to hear.
+    /// An entry that completes only when it fails.
     fn push_detached(&mut self, entry: squeue::Entry) {
         self.push(
             entry.flags(squeue::Flags::SKIP_SUCCESS),
@@ -157,7 +157,7 @@ impl Ring {
     }
 
     /// Hands the queue over and waits for a completion. The wait always has the poll of the
-    /// eventfd pending, so it counts as I/O wait unless the kernel is told otherwise: an idle
+    /// eventfd pending, so it counts as I/O wait unless a flag says otherwise: an idle
     /// balancer would show as a machine that waits for its disks.
     fn submit_and_wait(&mut self, timeout: Option<Duration>) {
         let timespec = timeout.map(types::Timespec::from);

@@ -54,7 +54,7 @@ impl Pipes {
         }
     }
 
-    /// Gives the pipes that nobody uses back: they count against the quota of the whole user.
+    /// Gives unused pipes back: they count against the quota of the whole user.
     pub(super) fn close_idle(&mut self) {
         self.idle.drain(..).for_each(|pipe| sys::close_pipe(&pipe));
     }
@@ -129,7 +129,7 @@ fn drain(pipe: &mut Pipe, to: &Socket, pumped: &mut Pumped) {
     }
 }
 
-/// Sends what waits at one socket to the other, as far as that takes it, and only then takes it off
+/// Sends what waits at one socket to the other, as much as that takes, and only then takes it off
 /// the first: nothing is held in between.
 pub(super) fn pass_on(from: &Socket, to: &Socket, scratch: &mut [u8]) -> Pumped {
     let mut moved = Pumped {

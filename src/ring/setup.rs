@@ -14,13 +14,13 @@ use super::buffers::{Buffers, GROUP};
 /// What newer kernels than the oldest one bring, as the start-up probe found it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Features {
-    /// A multishot receive can be told after how many bytes to end (6.17).
+    /// A multishot receive can end after a number of bytes (6.17).
     pub bounded_recv: bool,
     /// The submission queue needs no index array (6.6).
     pub plain_queue: bool,
     /// A wait for completions need not count as I/O wait (6.15).
     pub no_iowait: bool,
-    /// A socket can be told which local ports it may take (6.3).
+    /// A socket can be limited to a range of local ports (6.3).
     pub port_range: bool,
 }
 

@@ -18,7 +18,7 @@ impl Session {
         self.answer = cx.now.saturating_sub(self.active_at);
         self.active_at = cx.now;
         self.connected_at = cx.now;
-        // What the client has sent meanwhile completes the handshake; without it, nothing would.
+        // The client's first bytes complete the handshake; without any, nothing would.
         if !self.half(Side::Client).is_loaded() {
             self.acknowledge(cx);
         }
@@ -28,7 +28,7 @@ impl Session {
     }
 
     pub(super) fn on_connect_failed(&mut self, errno: Errno, cx: &mut Context<'_>) {
-        // A connect that was ended for want of time says so; any other error is what really was.
+        // A cancelled connect timed out; any other error is the real cause.
         let overdue = std::mem::take(&mut self.overdue) && errno == Errno::CANCELED;
         let fault = if overdue {
             Fault::Unanswered
@@ -113,7 +113,7 @@ impl Session {
     pub(super) fn on_late(&mut self, cx: &mut Context<'_>) {
         let connects = self.in_flight.has(Purpose::Connect);
         match self.held_by {
-            // A lack is told at once: this connect waits for its backend, and has not waited long.
+            // A lack shows at once: this connect waits for its backend, and has not waited long.
             Some(_) if connects && !self.extended => {
                 self.extended = true;
                 self.held_by = None;

@@ -118,7 +118,7 @@ impl Half {
         self.pace_us = PACE_US_START;
     }
 
-    /// Adapts the pace to what a visit moved and tells whether this is still a stream.
+    /// Adapts the pace to what a visit moved; returns whether this is still a stream.
     ///
     /// A visit should find a chunk that is worth its fixed cost and yet leaves room in the pipe
     /// and in the socket buffers, so that neither peer ever waits for the next one.

@@ -1,15 +1,16 @@
 //! A session: one client connection and one backend connection, as a pure state machine.
 //!
-//! It is told events and asks for operations; it holds no descriptor, no buffer memory and no
-//! clock. Every handler begins alike: retire what has completed; when closing, join.
+//! It receives events and asks for operations. It holds no descriptor, no buffer memory and no
+//! clock. Each event first retires the operation that it completes; a session that closes then only
+//! waits for the others.
 //!
 //! | state | in flight | left by |
 //! |---|---|---|
-//! | Peeking | the client's receive | its first bytes tell enough; a deadline |
+//! | Peeking | the client's receive | its first bytes suffice; a deadline |
 //! | Connecting | connect or a visit; the client's receive | `Connected`; the last failure |
 //! | Queued | the client's receive | `Called`; `Refused`; a deadline |
 //! | Open | per direction: receive, send, poll or visit | both ways shut; a fault; a deadline |
-//! | Closing | what was asked to end | nothing in flight: `Finish` |
+//! | Closing | cancelled operations | nothing in flight: `Finish` |
 
 #![forbid(unsafe_code)]
 
@@ -43,22 +44,22 @@ use crate::token::{Purpose, Side, Visit};
 /// The deadlines and tries of a session, all times in nanoseconds, [`NEVER`] for none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// One connect attempt.
+    /// The time of one connect attempt.
     pub connect: u64,
-    /// Nothing moved in either direction.
+    /// The time for which nothing may move in either direction.
     pub idle: u64,
-    /// Nothing moved since one direction ended.
+    /// The time for which nothing may move after one direction ended.
     pub half_closed: u64,
-    /// The whole session.
+    /// The time of the whole session.
     pub session: u64,
     /// Connect attempts. Beyond them a backend that refuses at once is still followed by one that
     /// was not tried, unless this is 1.
     pub attempts: u8,
-    /// The client's first bytes, where a backend is selected by them.
+    /// The time for the client's first bytes; `None` where no backend is selected by them.
     pub peek: Option<u64>,
     /// Whether a session ends soon after one of its directions has.
     pub ends_together: bool,
-    /// Whether somebody wants to know what backends are at work for.
+    /// Whether the session reports when its backend works: the strategy forecasts load by that.
     pub watches_work: bool,
 }
 
@@ -67,11 +68,11 @@ pub struct Limits {
 pub struct Context<'a> {
     /// Nanoseconds, monotonic, read once per batch.
     pub now: u64,
-    /// The deadlines and tries of the session's listener.
+    /// The limits of the session's listener.
     pub limits: &'a Limits,
     /// The worker's buffer links.
     pub links: &'a mut Links,
-    /// Where operations are asked for.
+    /// Operations that the session asks for.
     pub ops: &'a mut Ops,
 }
 
@@ -82,47 +83,52 @@ pub struct Session {
     halves: [Half; 2],
     in_flight: InFlight,
     attempts: u8,
-    /// How often the client's first bytes were looked at.
+    /// The number of looks at the client's first bytes.
     looks: u16,
-    /// The attempt ran out of time; its connect was asked to end.
+    /// The attempt ran out of time, and its connect was cancelled.
     overdue: bool,
+    /// TCP keepalive is on.
     kept_alive: bool,
-    /// The backend is still acknowledged late.
+    /// The kernel still delays acknowledgements to the backend.
     late: bool,
-    /// A watch is set on this side, or has told of its fault.
+    /// By side: a watch is set, or has reported a fault.
     watched: [bool; 2],
-    /// A connection broke while bytes that it had sent still wait for delivery: until they are
-    /// delivered, or [`LINGER`] passes in which none is.
+    /// Why the session will end: a connection broke while bytes that it had sent still wait for
+    /// delivery. The session ends when they are delivered, or none is for [`deadline::LINGER`].
     broken: Option<CloseReason>,
+    /// Why the session ended, once it has.
     reason: Option<CloseReason>,
-    /// What keeps the present attempt from being made, as the reason that ends the session if it
-    /// lasts; set by a lack, cleared by an attempt that fails otherwise.
+    /// What this machine lacks for the present attempt, as the reason that ends the session if the
+    /// lack lasts. An attempt that fails otherwise clears it.
     held_by: Option<CloseReason>,
-    /// The present attempt got the time of another one, as it could be made only at its end.
+    /// The present attempt began only at the end of its time, and got that time once more.
     extended: bool,
-    /// How long it waited in the queue of its pool, all times together.
+    /// The time spent in queues of pools, in all.
     queued: u64,
-    /// When it last began to wait there; 0 when it never did.
+    /// When the session last joined such a queue; 0 when it never did.
     queued_at: u64,
-    /// How long it may wait there.
+    /// When its time in the queue is over.
     queued_until: u64,
-    /// Bytes of the client went to the backend after its first answer, and none came back since;
-    /// only where that is wanted.
+    /// Bytes of the client went to the backend after its first answer, and none came back since.
+    /// Noted only with [`Limits::watches_work`].
     asked: bool,
-    /// The backend ended its direction when nobody expected it ([`Self::is_hang_up`]).
+    /// The backend ended its direction unexpectedly ([`Self::is_hang_up`]).
     hung_up: bool,
+    /// When the client was accepted.
     opened_at: u64,
-    /// Start of the attempt while connecting, then when something last moved.
+    /// When the attempt began, while connecting; then when something last moved.
     active_at: u64,
     /// Bytes that the peers had not acknowledged when the kernel was last asked.
     unsent: u32,
+    /// When the backend's connection stood; 0 before.
     connected_at: u64,
+    /// When the backend's first byte came; 0 before.
     first_byte_at: u64,
-    /// How long the backend took to connect and to its first byte.
+    /// How long the backend took to connect and then, asked, to its first byte.
     answer: u64,
-    /// How long it was streaming, as far as that was not said yet.
+    /// How long the backend was streaming since the last [`Account::Used`].
     in_use: u64,
-    /// When a side that is not read from is to be watched; [`NEVER`] when none is.
+    /// When to watch a side that is not read from; [`NEVER`] for no side.
     watch_at: u64,
 }
 
@@ -170,7 +176,7 @@ impl Session {
         session
     }
 
-    /// Handles the completion of one operation, or one step of it when `more` follow.
+    /// Handles the completion of one operation; with `more`, one step of an operation that goes on.
     pub fn on_event(&mut self, event: Event, more: bool, cx: &mut Context<'_>) {
         if let Some(purpose) = purpose_of(&event).filter(|_| !more) {
             self.in_flight.remove(purpose);
@@ -217,7 +223,7 @@ impl Session {
         debug_assert!(self.invariants_hold(), "{self:?}");
     }
 
-    /// Ends the session: what is in flight is asked to end, then it finishes.
+    /// Ends the session: cancels what is in flight, then finishes.
     pub fn close(&mut self, reason: CloseReason, cx: &mut Context<'_>) {
         if self.state == SessionState::Closing {
             return;
@@ -237,38 +243,38 @@ impl Session {
         self.finish_when_joined(cx);
     }
 
-    /// Why it ended; `None` while it has not.
+    /// Why the session ended; `None` while it has not.
     #[must_use]
     pub fn reason(&self) -> Option<CloseReason> {
         self.reason
     }
 
-    /// Whether it waits in the queue of its pool.
+    /// Whether the session waits in the queue of its pool.
     #[must_use]
     pub fn is_queued(&self) -> bool {
         self.state == SessionState::Queued
     }
 
-    /// How long it has waited in such queues, in ns.
+    /// How long the session has waited in queues of pools, in ns.
     #[must_use]
     pub fn queued(&self) -> u64 {
         self.queued
     }
 
-    /// How long its client waited to be connected, in ns; `None` while it is not.
+    /// From accept to the backend's connection, in ns; `None` before.
     #[must_use]
     pub fn connect_took(&self) -> Option<u64> {
         let connected = self.connected_at > 0;
         connected.then(|| self.connected_at.saturating_sub(self.opened_at))
     }
 
-    /// When its client was accepted.
+    /// When the client was accepted.
     #[must_use]
     pub fn opened_at(&self) -> u64 {
         self.opened_at
     }
 
-    /// How long its backend took to connect and, asked, to its first byte, in ns.
+    /// How long the backend took to connect and then, asked, to its first byte, in ns.
     #[must_use]
     pub fn answer(&self) -> u64 {
         self.answer
@@ -280,7 +286,7 @@ impl Session {
         [self.halves[0].delivered, self.halves[1].delivered]
     }
 
-    /// How its sockets are to be closed.
+    /// How to close the session's sockets.
     #[must_use]
     pub fn manner(&self) -> Manner {
         let waits = |half: &Half| half.is_loaded() || half.starved && !half.ended;
@@ -313,8 +319,8 @@ impl Session {
         self.connected_at > 0 && self.first_byte_at == 0 && (reset || self.hung_up)
     }
 
-    /// Whether an end of the backend now is one that nobody expects: before its first byte and
-    /// before its client's end, though it was asked, or at once.
+    /// Whether an end of the backend now is unexpected: it comes before the backend's first byte
+    /// and before the client's end, although the client asked for something, or at once.
     fn is_hang_up(&self, now: u64) -> bool {
         let client = &self.halves[Side::Client as usize];
         let asked = client.delivered > 0 || client.is_loaded();
@@ -327,24 +333,24 @@ impl Session {
     }
 }
 
-/// What is left of a session for its log line; times in nanoseconds.
+/// A session's times and amounts for its log line; times in nanoseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Summary {
     /// When the client was accepted.
     pub opened_at: u64,
     /// Connect attempts made.
     pub attempts: u8,
-    /// From accept to the backend's answer.
+    /// From accept to the backend's connection.
     pub connect: Option<u64>,
     /// From accept to the backend's first byte.
     pub first_byte: Option<u64>,
-    /// In the queue of its pool, if it ever waited there.
+    /// The time in queues of pools, if the session waited in one.
     pub queued: Option<u64>,
     /// Bytes delivered from the client, from the backend.
     pub delivered: [u64; 2],
     /// How long the backend took to connect and then, asked, to its first byte.
     pub answer: u64,
-    /// How long it was streaming since then, beyond what [`Account::Used`] said.
+    /// How long the backend was streaming since the last [`Account::Used`].
     pub in_use: u64,
     /// The connected backend ended or broke the session without an answer.
     pub failed: bool,
@@ -424,8 +430,8 @@ impl Session {
         }
     }
 
-    /// A side from which nothing is read tells nothing of its reset. Watching costs an operation,
-    /// so it begins only when that lasts: most half-closed sessions end sooner.
+    /// A side that is not read from does not show its reset. To watch it costs an operation, so the
+    /// watch begins only when that lasts: most half-closed sessions end sooner.
     fn watch_soon(&mut self, cx: &mut Context<'_>) {
         let wants = self.watched.contains(&false) || self.has_pipe();
         if self.watch_at == NEVER && wants {
@@ -445,13 +451,13 @@ impl Session {
         self.look_after_pipes(cx);
     }
 
-    /// A side that is read from tells of its reset itself, behind the bytes that came before it.
+    /// A side that is read from shows its reset itself, behind the bytes that came before it.
     fn on_watched(&mut self, side: Side, broke: bool, more: bool, cx: &mut Context<'_>) {
         self.watched[side as usize] = more || broke;
         if !broke && more {
             cx.ops.push_back(Op::Account(Account::InVain));
         } else if !broke {
-            // The kernel ended it, for want of room for its answers.
+            // The kernel ended it: it had no room for its answers.
             self.watch_soon(cx);
         }
         if !broke || self.is_read(side) || self.broken.is_some() {
@@ -472,7 +478,7 @@ impl Session {
 
     fn join(&mut self, event: Event, cx: &mut Context<'_>) {
         if let Event::Received(from, buffer, _) = event {
-            // It came too late to be sent, and counts as undelivered.
+            // It came too late to be sent: it counts as undelivered.
             self.half(from).backlog.push(buffer, cx.links);
         }
         self.finish_when_joined(cx);
@@ -541,5 +547,5 @@ const WATCH_AFTER: u64 = 50_000_000;
 const AT_ONCE: u64 = 1_000_000_000;
 /// Bytes of a backend that come further apart than this are no stream: 100 ms.
 const STREAM_GAP: u64 = 100_000_000;
-/// A stream is told of in such pieces: 1 s.
+/// A stream is reported in such pieces: 1 s.
 const USED_AT_ONCE: u64 = 1_000_000_000;

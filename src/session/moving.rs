@@ -165,7 +165,7 @@ impl Session {
             (Sink::Broken(_), _) => self.on_sink_broken(from, cx),
             (_, Source::Broken(_)) => self.close(CloseReason::reset_by(from), cx),
             (Sink::Full, _) => self.wait_for_room(from, cx),
-            // A receive passes over what splice stops at, and tells a real end.
+            // A receive passes over what splice stops at, and shows a real end.
             (Sink::Ready, Source::Stopped) => self.demote(from, cx),
             (Sink::Ready, _) if !streams => self.demote(from, cx),
             (Sink::Ready, Source::Empty) if pumped.pulled == 0 => {
@@ -215,7 +215,7 @@ impl Session {
         let receiving = self.in_flight.has(Purpose::Recv(from));
         let sending = self.in_flight.has(Purpose::Send(from));
         let waiting = self.is_visited(from);
-        // The first bytes make do with one buffer, and are received until they tell enough.
+        // The first bytes need only one buffer, and are received until they suffice.
         let (low, high) = if self.state == SessionState::Peeking {
             (1, 2)
         } else {

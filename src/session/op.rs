@@ -1,4 +1,4 @@
-//! What a session is told and what it asks for.
+//! The events of a session, and the operations that it asks for.
 
 use crate::fault::Fault;
 use crate::kernel::{Buffer, BufferId, Errno, Pumped};
@@ -119,33 +119,33 @@ impl Ops {
     }
 }
 
-/// What a session is told.
+/// What happened to a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// The client's first bytes were looked at; `false`: more of them are needed.
+    /// Routing looked at the client's first bytes; `false`: it needs more of them.
     Peeked(bool),
-    /// The backend took the connection.
+    /// The backend accepted the connection.
     Connected,
-    /// It did not.
+    /// The connect attempt failed.
     ConnectFailed(Errno),
     /// No attempt can be made now: this machine lacks something, or the backend's backlog is full.
     Lacking(Fault),
-    /// Only backends that were tried are left: an attempt at once would fail as the last one did.
+    /// Only backends that were tried are left: an attempt now would fail as the last one did.
     Paused,
     /// Every backend has all the connections that it may have, or others wait already: the client
     /// waits in the queue of its pool, until this time at most.
     Queued(u64),
-    /// It was called, but the place has been taken: it waits on, first in the queue.
+    /// The client was called, but the place is taken: it waits on, first in the queue.
     Requeued,
-    /// It is the first of the queue, and there is a place.
+    /// The client is the first of the queue, and a backend has a place.
     Called,
-    /// It was the first and had waited too long.
+    /// The client was the first of the queue and had waited too long.
     Refused,
-    /// There is no room to wait.
+    /// The queue of the pool is full.
     Full,
     /// The pool has no backend to select.
     Unselected,
-    /// Its attempts are used up, and it has tried every backend.
+    /// The session's attempts are used up, and it has tried every backend.
     Spent,
     /// Bytes from this side; `true`: the end of the stream is the next event.
     Received(Side, Buffer, bool),

@@ -1,4 +1,4 @@
-//! Peeking: the client's first bytes tell which backend it belongs to. They are kept together in
+//! Peeking: a backend is selected by the client's first bytes. They are kept together in
 //! one buffer, however they come, and are sent on as they are.
 
 use crate::kernel::{BUFFER_BYTES, Buffer};

@@ -1,4 +1,4 @@
-//! A session as whoever lists sessions sees it.
+//! A session as the list of sessions shows it.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

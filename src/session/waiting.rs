@@ -31,7 +31,7 @@ impl Session {
         }
     }
 
-    /// There is no buffer, or the kernel has no memory: neither side can be asked to tell when.
+    /// There is no buffer, or the kernel has no memory: no poll reports when that changes.
     pub(super) fn wait_for_memory(&mut self, from: Side, cx: &mut Context<'_>) {
         let pause = pause_after(self.half(from).waits);
         if self.begin_wait(from, cx) && !self.is_visited(from) {

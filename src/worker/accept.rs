@@ -14,7 +14,7 @@ use crate::token::{Purpose, Token};
 
 use super::{Stop, Worker, slot};
 
-/// A worker's part of a listener.
+/// A worker's part of a listener: its own socket, and what it knows of the listener.
 #[derive(Debug)]
 pub(super) struct Port {
     pub(super) listener: Arc<Listener>,
@@ -22,20 +22,20 @@ pub(super) struct Port {
     /// `None` once it is closed for good.
     socket: Option<Socket>,
     accepting: bool,
-    /// The accept in flight goes on until it is told to end,
+    /// The accept in flight is a multishot one.
     many: bool,
-    /// and was told so.
+    /// The accept in flight was cancelled.
     stopping: bool,
-    /// Its listener is gone. From this time on it accepts no more, and it goes with its last
-    /// session.
+    /// Set when the listener was removed: from this time on the port accepts no more, and it is
+    /// removed after its last session.
     leaves_at: Option<u64>,
-    /// Sessions that came in by it.
+    /// The number of sessions that were accepted by this port.
     pub(super) sessions: usize,
-    /// Bytes that they have moved and that are not counted yet.
+    /// Bytes that its sessions have moved and that are not counted yet.
     pub(super) moved: [u64; 2],
-    /// Accepted in one batch beyond the limit: they wait as they would in the backlog.
+    /// Connections that were accepted beyond a limit: they wait as they would in the backlog.
     parked: VecDeque<Socket>,
-    /// Not before this time, in nanoseconds.
+    /// The port does not accept before this time.
     resume_at: u64,
 }
 
@@ -56,7 +56,7 @@ impl Port {
         }
     }
 
-    /// Goes over to what the next snapshot says of its listener.
+    /// Adopts the listener's part of the next snapshot.
     pub(super) fn follow(&mut self, listener: Arc<Listener>, seat: Seat) {
         if !Arc::ptr_eq(&self.listener.plan, &listener.plan) {
             self.selector.follow(Arc::clone(&listener.plan), seat);
@@ -64,13 +64,13 @@ impl Port {
         self.listener = listener;
     }
 
-    /// What its clients need is lacking: others wait in the backlog meanwhile.
+    /// Stops accepting for a while: what its clients need is lacking.
     pub(super) fn pause(&mut self, now: u64) {
         self.resume_at = now + EXHAUSTED_PAUSE;
     }
 
-    /// The next snapshot does not know of its listener. Handshakes that are under way are waited
-    /// for: such a client takes itself for connected once it has the answer.
+    /// The next snapshot does not have the listener. The port still waits for handshakes that are
+    /// under way: such a client considers itself connected once it has the answer.
     pub(super) fn leave(&mut self, now: u64) {
         self.leaves_at = Some(now + HANDSHAKES);
     }
@@ -79,7 +79,7 @@ impl Port {
         self.socket.is_none() && self.parked.is_empty()
     }
 
-    /// Nothing refers to it any more, but for what the next snapshot may say of it.
+    /// Whether nothing refers to the port any more.
     pub(super) fn is_left(&self) -> bool {
         self.leaves_at.is_some() && self.is_closed() && self.sessions == 0 && !self.accepting
     }
@@ -92,7 +92,7 @@ impl<K: Kernel> Worker<K> {
         if !completion.more {
             port.accepting = false;
             port.stopping = false;
-            self.tend = true;
+            self.ports_changed = true;
         }
         match completion.outcome {
             Ok(Done::Accepted(socket)) => {
@@ -117,23 +117,23 @@ impl<K: Kernel> Worker<K> {
         }
     }
 
-    /// No descriptor was left for a backend: those that come free go to clients that are there.
+    /// No descriptor was left for a backend: those that come free go to accepted clients.
     pub(super) fn pause_accepting(&mut self) {
         self.stats.accept_exhausted.increment();
         for (_, port) in &mut self.ports {
             port.pause(self.now);
         }
-        self.tend = true;
+        self.ports_changed = true;
     }
 
-    /// Brings each port to where the limits, the snapshot and the stop want it.
-    pub(super) fn tend_ports(&mut self) {
-        self.tend = false;
-        self.tend_at = u64::MAX;
-        // Nobody comes or goes meanwhile.
+    /// Has each port accept, pause or close, by limits, snapshot and stop.
+    pub(super) fn update_ports(&mut self) {
+        self.ports_changed = false;
+        self.ports_due = u64::MAX;
+        // No port is added or removed in this loop.
         for number in 0..self.ports.capacity() {
             if self.ports.contains(number) {
-                self.tend_port(number);
+                self.update_port(number);
             }
         }
         let stats = &self.stats;
@@ -143,7 +143,7 @@ impl<K: Kernel> Worker<K> {
         });
     }
 
-    fn tend_port(&mut self, number: usize) {
+    fn update_port(&mut self, number: usize) {
         self.unpark(number);
         let places = self.places(number);
         let port = &mut self.ports[number];
@@ -169,23 +169,23 @@ impl<K: Kernel> Worker<K> {
             }
             _ => {}
         }
-        // Another worker may make room, of which this one is not told: look again soon.
+        // Another worker may make room without a notice: look again soon.
         if !closing && !wanted || !port.parked.is_empty() {
             let again = if waiting {
                 port.resume_at
             } else {
                 self.now + FULL_PAUSE
             };
-            self.tend_at = self.tend_at.min(again);
+            self.ports_due = self.ports_due.min(again);
         }
         if closing && !self.ports[number].accepting {
             self.close_port(number);
         } else if let Some(at) = self.ports[number].leaves_at.filter(|at| self.now < *at) {
-            self.tend_at = self.tend_at.min(at);
+            self.ports_due = self.ports_due.min(at);
         }
     }
 
-    /// Clients in the backlog have been told that they are connected: they are served as well.
+    /// Clients in the backlog consider themselves connected: they are served as well.
     fn close_port(&mut self, number: usize) {
         let Some(socket) = self.ports[number].socket.take() else {
             return;
@@ -204,12 +204,12 @@ impl<K: Kernel> Worker<K> {
         }
         if !self.ports[number].parked.is_empty() || !self.take_place(number) {
             self.ports[number].parked.push_back(socket);
-            self.tend = true;
+            self.ports_changed = true;
             return;
         }
         self.open(number, socket);
         let places = self.places(number);
-        self.tend |= places == 0 || places < self.backlog && self.ports[number].many;
+        self.ports_changed |= places == 0 || places < self.backlog && self.ports[number].many;
     }
 
     fn unpark(&mut self, number: usize) {
@@ -250,7 +250,7 @@ impl<K: Kernel> Worker<K> {
 
     /// Closes what waits for a place: the stop's grace is over.
     pub(super) fn drop_parked(&mut self) {
-        self.tend = true;
+        self.ports_changed = true;
         for (_, port) in &mut self.ports {
             for socket in port.parked.drain(..) {
                 self.kernel.close(socket, Manner::Reset);
@@ -260,9 +260,9 @@ impl<K: Kernel> Worker<K> {
 }
 
 /// How long the listener of a removed address goes on with clients whose handshake is under way:
-/// 100 ms. New ones are not let in meanwhile (`control::crew`).
+/// 100 ms. Meanwhile no new handshake begins (`control::crew`).
 const HANDSHAKES: u64 = 100_000_000;
-/// Until accepting is tried again after it failed for want of descriptors or memory: 100 ms.
+/// Until accepting is tried again after descriptors or memory were lacking: 100 ms.
 const EXHAUSTED_PAUSE: u64 = 100_000_000;
 /// Until a full listener looks whether another worker made room: 20 ms.
 const FULL_PAUSE: u64 = 20_000_000;

@@ -153,7 +153,7 @@ impl<K: Kernel> Worker<K> {
             let waits = tried && !std::mem::replace(&mut slot.paused, true);
             if held || lacking && waits {
                 port.pause(self.now);
-                self.tend = true;
+                self.ports_changed = true;
                 return Err(Event::Lacking(Fault::Ports));
             }
             if waits {
@@ -209,7 +209,7 @@ impl<K: Kernel> Worker<K> {
         }
     }
 
-    /// Gives the place at a backend back, to whoever waits for one.
+    /// Gives the place at a backend back, and calls the next client that waits for one.
     fn release(&self, key: usize, backend: &Backend, ended: Ended) {
         backend.release(ended);
         let slot = &self.slots[key];

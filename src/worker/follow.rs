@@ -11,7 +11,7 @@ use super::accept::Port;
 
 impl<K: Kernel> Worker<K> {
     /// Routes by another snapshot. Sessions keep what they began with; those of a listener that
-    /// is gone go on, and connect as the last that was known of it says.
+    /// is gone go on, and connect by the last snapshot that had it.
     pub(super) fn publish(&mut self, snapshot: Arc<Snapshot>) {
         let mut before = std::mem::take(&mut self.listening);
         let mut new = Vec::new();
@@ -42,7 +42,7 @@ impl<K: Kernel> Worker<K> {
         self.stats.progress.adopt(snapshot.version, now);
         self.spare_returned(&snapshot);
         self.snapshot = snapshot;
-        self.tend = true;
+        self.ports_changed = true;
         left.iter().for_each(|queue| self.call_all(queue));
         self.look_for_places();
     }
@@ -58,8 +58,8 @@ impl<K: Kernel> Worker<K> {
         self.listening.insert(listener.id, key);
     }
 
-    /// Listeners that anything is left of here: those of the snapshot and those that are gone, as
-    /// long as sessions have come in by them. For the simulation to look at.
+    /// The number of ports: those of the snapshot's listeners, and those of removed listeners that
+    /// still have sessions. For the simulation.
     #[must_use]
     pub fn ports(&self) -> usize {
         self.ports.len()

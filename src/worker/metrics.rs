@@ -27,7 +27,7 @@ pub struct Numbers {
     pub parked: Number,
     /// Connections accepted.
     pub accepted: Number,
-    /// Sessions whose first bytes did not tell what a backend is selected by: their client's
+    /// Sessions whose first bytes lacked what a backend is selected by: their client's
     /// address was taken instead.
     pub peek_misses: Number,
     /// Connect attempts that failed.
@@ -36,12 +36,12 @@ pub struct Numbers {
     pub ports_exhausted: Number,
     /// Times that a listener stopped accepting: a limit was reached, or descriptors ran out.
     pub accept_pauses: Number,
-    /// Times that accepting failed for want of descriptors or memory.
+    /// Times that accepting failed because descriptors or memory were lacking.
     pub accept_exhausted: Number,
     /// New listeners without their listening socket, which got lost on the way: this worker does
     /// not listen there.
     pub listeners_lost: Number,
-    /// Waits that ended, or were told of a change, and nothing could be moved: a few for each
+    /// Waits that ended or reported a change, and nothing could be moved: a few for each
     /// session that is half-closed or slow, never many.
     pub turns_in_vain: Number,
     /// Access log lines that were dropped because the queue was full.
@@ -56,7 +56,7 @@ pub struct Numbers {
     pub progress: Progress,
 }
 
-/// What tells the control thread how far a worker has come.
+/// Shows the control thread how far a worker has come.
 #[derive(Debug, Default)]
 pub struct Progress {
     snapshot: AtomicU64,

@@ -1,8 +1,8 @@
 //! A worker: one thread, one ring, its sessions.
 //!
-//! A turn is: wait, take the batch of completions, tell each session what happened to it, do what
-//! it asks for. Nothing is submitted while a session handles an event, unless the queue is full,
-//! and time is read once per batch. A slot is freed only when nothing is in flight on it.
+//! A turn is: wait, take the batch of completions, hand each to its session as an event, do what
+//! the session asks for. Nothing is submitted while a session handles an event, unless the queue is
+//! full, and time is read once per batch. A slot is freed only when nothing is in flight on it.
 
 #![forbid(unsafe_code)]
 
@@ -46,28 +46,28 @@ use slot::Slot;
 use timers::Timers;
 use traffic::Uncounted;
 
-/// What a worker is made with.
+/// What a worker is made from.
 #[derive(Debug)]
 pub struct Setup {
-    /// Its number and how many there are.
+    /// The worker's number, and how many workers there are.
     pub seat: Seat,
-    /// What it begins to route by.
+    /// The snapshot that it routes by at first.
     pub snapshot: Arc<Snapshot>,
     /// A listening socket per listener of the snapshot, in its order.
     pub sockets: Vec<Socket>,
-    /// Sessions at most.
+    /// The largest number of sessions.
     pub capacity: usize,
-    /// What the kernel holds for a listener (listen(2)): one multishot accept can bring so many.
+    /// The backlog of a listener (listen(2)): one multishot accept can bring so many connections.
     pub backlog: u32,
-    /// What the control thread asks.
+    /// Commands of the control thread.
     pub mailbox: Receiver<Command>,
-    /// Where workers call each other's clients, by the workers' numbers.
+    /// By worker: the calls of clients that waited in a queue.
     pub inboxes: Arc<[Inbox]>,
-    /// Where lines of the access log go.
+    /// The queue of the access log; `None` while it is off.
     pub log: Option<LogQueue>,
-    /// Rung when a backend is ejected, which its tally says.
+    /// Rung when a backend is ejected or readmitted; its tally has which.
     pub notices: Arc<Doorbell>,
-    /// What anyone may read of it.
+    /// The worker's counters, which any thread may read.
     pub stats: Arc<Stats>,
 }
 
@@ -79,19 +79,19 @@ pub struct Worker<K> {
     kernel: K,
     now: u64,
     snapshot: Arc<Snapshot>,
-    /// By what their accepts are known by.
+    /// The key of a port is the slot of its accept's token.
     ports: Slab<Port>,
     /// The ports of the snapshot's listeners, by the listeners' ids.
     listening: BTreeMap<u64, usize>,
-    /// The ports want to be looked at, at the end of the turn
-    tend: bool,
-    /// or at this time at the latest.
-    tend_at: u64,
+    /// The end of this turn updates the ports.
+    ports_changed: bool,
+    /// The ports are updated at this time at the latest.
+    ports_due: u64,
     slots: Slab<Slot>,
     capacity: usize,
     backlog: u32,
     backoff: Backoff,
-    /// Counts connections that begin at one of several origins.
+    /// Counts connections, so that source addresses take turns.
     origin_turn: usize,
     generation: u32,
     sessions_opened: u64,
@@ -102,14 +102,14 @@ pub struct Worker<K> {
     due: Vec<u32>,
     /// Time and token of each visit that a session waits for.
     visits: BinaryHeap<Reverse<(u64, u64)>>,
-    /// Sessions that are closed little by little,
+    /// Orders to close sessions little by little.
     closings: Vec<Closing>,
-    /// and when the next of them is.
+    /// When the next of those sessions is closed.
     close_at: u64,
     uncounted: Uncounted,
     mailbox: Receiver<Command>,
     inboxes: Arc<[Inbox]>,
-    /// When to look for places that nobody tells of; [`NEVER`] while nobody waits for one.
+    /// When to look for places that come free without a call; [`NEVER`] while no client waits.
     look_at: u64,
     log: Option<LogQueue>,
     notices: Arc<Doorbell>,
@@ -159,8 +159,8 @@ impl<K: Kernel> Worker<K> {
             ports,
             listening,
             kernel,
-            tend: true,
-            tend_at: now,
+            ports_changed: true,
+            ports_due: now,
             slots: Slab::new(),
             capacity: setup.capacity,
             backlog: setup.backlog,
@@ -192,7 +192,7 @@ impl<K: Kernel> Worker<K> {
 
     /// Turns until a stop has ended the last session.
     pub fn run(&mut self) {
-        self.tend_ports();
+        self.update_ports();
         while !self.is_finished() {
             self.turn();
         }
@@ -214,8 +214,8 @@ impl<K: Kernel> Worker<K> {
             self.look_for_places();
         }
         self.answer_calls();
-        if self.tend || self.now >= self.tend_at {
-            self.tend_ports();
+        if self.ports_changed || self.now >= self.ports_due {
+            self.update_ports();
         }
         self.count_due();
         self.stats.sessions.set(self.slots.len() as u64);
@@ -229,7 +229,7 @@ impl<K: Kernel> Worker<K> {
         self.histograms.turn.saturating_record(self.now - began);
     }
 
-    /// Waits for a batch, and tells each session what happened to it; how many completions came.
+    /// Waits for a batch, and hands each completion to its session. Returns how many came.
     fn take_batch(&mut self, timeout: Option<Duration>) -> usize {
         let mut batch = std::mem::take(&mut self.batch);
         self.kernel.wait(timeout, &mut batch);
@@ -246,9 +246,9 @@ impl<K: Kernel> Worker<K> {
         taken
     }
 
-    /// This thread did not run for a while: the process was stopped, or the machine is loaded. What
-    /// has come meanwhile counts before the deadlines that have passed meanwhile. The kernel hands
-    /// out some 20 completions per wait, however many there are.
+    /// This thread did not run for a while: the process was stopped, or the machine is loaded. The
+    /// completions of that time count before its deadlines. The kernel hands out some 20
+    /// completions per wait, however many there are.
     fn catch_up_after_stall(&mut self) {
         for _ in 0..STALL_BATCHES {
             if self.take_batch(Some(Duration::ZERO)) == 0 {
@@ -270,7 +270,7 @@ impl<K: Kernel> Worker<K> {
         &mut self.kernel
     }
 
-    /// Until what has to be done next; `timer` is when the wheel is to be looked at.
+    /// The time to the next thing to do; `timer` is when the wheel is due.
     fn timeout(&self, timer: u64) -> Option<Duration> {
         if self.is_called() {
             return Some(Duration::ZERO);
@@ -278,7 +278,7 @@ impl<K: Kernel> Worker<K> {
         let visit = self.visits.peek().map_or(NEVER, |Reverse((at, _))| *at);
         let at = visit
             .min(timer)
-            .min(self.tend_at)
+            .min(self.ports_due)
             .min(self.close_at)
             .min(self.look_at)
             .min(self.uncounted.turn_due())
@@ -363,7 +363,7 @@ impl<K: Kernel> Worker<K> {
     }
 
     fn read_mailbox(&mut self) {
-        // Whoever asked may have gone away meanwhile: then nobody misses the answer.
+        // The receiver of an answer may be gone: then the answer is dropped.
         while let Ok(command) = self.mailbox.try_recv() {
             match command {
                 Command::Publish(snapshot) => self.publish(snapshot),
@@ -381,7 +381,7 @@ impl<K: Kernel> Worker<K> {
                 Command::Beat(beat) => self.stats.progress.on_beat(beat),
                 Command::Stop(grace) => {
                     self.stop = Stop::Grace(self.now.saturating_add(nanos(grace)));
-                    self.tend = true;
+                    self.ports_changed = true;
                 }
             }
         }

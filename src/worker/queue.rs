@@ -15,7 +15,7 @@ use crate::time::NEVER;
 use super::slot::number;
 use super::{Worker, slot::Slot};
 
-/// Where any worker tells one that a client of its own has its turn. It holds no more than one
+/// The calls for a worker's clients, which any worker puts there. It holds no more than one
 /// call per session of that worker.
 #[derive(Debug)]
 pub struct Inbox {
@@ -52,7 +52,7 @@ impl Inbox {
     }
 }
 
-/// A session's part of a queue, from when it joins until it is served or gone.
+/// A session's place in a queue, from when it joins until it is served or closed.
 #[derive(Debug)]
 pub(super) struct Waiting {
     /// As it was when the session joined; the queue outlives it.
@@ -61,7 +61,7 @@ pub(super) struct Waiting {
 }
 
 impl<K: Kernel> Worker<K> {
-    /// Whether the session may select now: nobody waits before it, or it was called.
+    /// Whether the session may select now: no client waits before it, or it was called.
     pub(super) fn is_its_turn(&mut self, key: usize) -> bool {
         let slot = &self.slots[key];
         let queue = &slot.listener.plan.pool().queue;
@@ -114,7 +114,7 @@ impl<K: Kernel> Worker<K> {
         }
     }
 
-    /// Calls the first of those who wait for a place in this pool, if there is one: what the port
+    /// Calls the first client that waits for a place in this pool, if there is one: what the port
     /// has now knows better than what a session of it began with, if it is the same pool.
     pub(super) fn call_next(&self, port: usize, pool: &Pool) {
         if pool.queue.is_empty() {
@@ -126,7 +126,7 @@ impl<K: Kernel> Worker<K> {
         self.call_from(&pool.queue, places);
     }
 
-    /// Calls the first; `false`: there was nobody to call.
+    /// Calls the first client; `false`: the queue is empty, or no place is free.
     fn call_from(&self, queue: &Queue, places: u32) -> bool {
         while let Some(call) = queue.call(self.now, places) {
             let inbox = &self.inboxes[call.ticket.worker as usize];
@@ -147,7 +147,7 @@ impl<K: Kernel> Worker<K> {
         while self.call_from(queue, u32::MAX) {}
     }
 
-    /// Whether sessions of its own were called that it has not told.
+    /// Whether calls for this worker's clients wait.
     pub(super) fn is_called(&self) -> bool {
         !self.inboxes[self.id as usize].is_empty()
     }
@@ -162,7 +162,7 @@ impl<K: Kernel> Worker<K> {
                 slot.generation == call.ticket.generation
                     && waiting.is_some_and(|waiting| waiting.number == call.number)
             };
-            // Who is gone has passed the call on.
+            // A session that has left has passed the call on.
             let Some(slot) = self.slots.get(key).filter(is_it) else {
                 continue;
             };
@@ -181,7 +181,7 @@ impl<K: Kernel> Worker<K> {
         }
     }
 
-    /// Places come free by time, too: looks for them while somebody waits.
+    /// Looks for places that came free by time, while a client waits.
     pub(super) fn look_for_places(&mut self) {
         let mut look_at = NEVER;
         for (number, port) in &self.ports {
@@ -195,11 +195,11 @@ impl<K: Kernel> Worker<K> {
     }
 }
 
-/// When to look for a place of this pool that nobody tells of.
+/// When to look for places of this pool that come free without a call.
 fn next_look(pool: &Pool, now: u64) -> u64 {
     let look_at = now + LOOK_EVERY;
     pool.ask_at(now).map_or(look_at, |at| at.min(look_at))
 }
 
-/// Between two looks for a place of which nobody is told: 250 ms.
+/// Between two looks for such places: 250 ms.
 const LOOK_EVERY: u64 = 250_000_000;

@@ -1,4 +1,4 @@
-//! What workers and the control thread tell each other.
+//! Messages between workers and the control thread.
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -46,7 +46,7 @@ pub struct Record {
     pub worker: u32,
     /// What it came in by.
     pub listener: Arc<Listener>,
-    /// Who was selected last.
+    /// The backend that was selected last.
     pub backend: Option<Arc<Backend>>,
     /// The client; `None` on a Unix socket.
     pub client: Option<std::net::SocketAddr>,
@@ -114,7 +114,7 @@ impl Doorbell {
         self.asleep.store(true, Ordering::SeqCst);
     }
 
-    /// Nobody will ring any more: the listener may go home when its queue is empty.
+    /// No thread will ring any more: the listener may end when its queue is empty.
     pub fn close(&self) {
         self.closed.store(true, Ordering::SeqCst);
         self.wake();

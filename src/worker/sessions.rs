@@ -1,4 +1,4 @@
-//! Sessions that somebody asks for: which ones, how they are going, and to close them.
+//! Lists sessions, and closes sessions by order.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::fmt;
@@ -97,9 +97,9 @@ pub struct SessionInfo {
     pub id: SessionId,
     /// What it came in by, with its pool.
     pub listener: Arc<Listener>,
-    /// Who it is connected to, or being connected.
+    /// The backend that it is connected, or connects, to.
     pub backend: Option<Arc<Backend>>,
-    /// The client; `None` on a Unix socket, or when it has gone.
+    /// The client's address; `None` on a Unix socket, or when the client has gone.
     pub client: Option<SocketAddr>,
     /// How it is going.
     pub view: View,
@@ -112,7 +112,7 @@ pub(super) struct Closing {
     reason: CloseReason,
     /// It ends early when a snapshot says that their backend is up again.
     while_down: bool,
-    /// When, and whom: the slot and its generation. In the order of time.
+    /// The time, the slot and its generation of each session, in the order of time.
     due: VecDeque<(u64, usize, u32)>,
 }
 
@@ -246,8 +246,8 @@ impl<K: Kernel> Worker<K> {
     }
 
     /// Ends the orders about backends whose sessions are not to be closed by this snapshot: they
-    /// are up again, or their pool panics or keeps sessions. Who has left the snapshot was down
-    /// last.
+    /// are up again, or their pool panics or keeps sessions. A backend that has left the snapshot
+    /// was down last.
     pub(super) fn spare_returned(&mut self, snapshot: &Snapshot) {
         if !self.closings.iter().any(|closing| closing.while_down) {
             return;
@@ -262,8 +262,8 @@ impl<K: Kernel> Worker<K> {
         });
     }
 
-    /// Takes an order on, about the sessions of these slots. One that stands already is gone on
-    /// with: its sessions keep their moments, unless the new one ends sooner.
+    /// Takes an order on, about the sessions of these slots. The same order again continues the
+    /// first: its sessions keep their moments, unless the new one ends sooner.
     fn order(&mut self, mut closing: Closing, keys: Vec<usize>, spread: Duration) {
         let spread = nanos(spread);
         let end = self.now.saturating_add(spread);
@@ -287,8 +287,8 @@ impl<K: Kernel> Worker<K> {
         self.closings.push(closing);
     }
 
-    /// Closes those whose moment has come, if they are still meant: one that was to lose its
-    /// backend may have another by now.
+    /// Closes sessions whose moment has come, if they still match: one that was to lose its backend
+    /// may have another by now.
     pub(super) fn close_due(&mut self) {
         let mut closings = std::mem::take(&mut self.closings);
         self.close_at = NEVER;
@@ -317,8 +317,8 @@ impl<K: Kernel> Worker<K> {
         }
     }
 
-    /// Writes the access log there, or no more. Whose client nobody has asked for is asked for
-    /// now: at its end it may have gone.
+    /// Switches the access log on or off. It needs the clients' addresses, which are looked up now:
+    /// at the end of its session a client may have gone.
     pub(super) fn set_log(&mut self, log: Option<LogQueue>) {
         if log.is_some() && self.log.is_none() {
             let keys: Vec<usize> = self.slots.iter().map(|(key, _)| key).collect();

@@ -20,34 +20,35 @@ use super::{Record, Worker};
 pub(super) struct Slot {
     pub(super) session: Session,
     pub(super) generation: u32,
-    /// What it was admitted by, or tried to connect by last; its limits hold to the end.
+    /// The listener as it was when the session began, or tried to connect last. Its limits hold to
+    /// the end.
     pub(super) listener: Arc<Listener>,
     pub(super) port: usize,
     pub(super) number: u64,
     pub(super) client: Socket,
-    /// The client's address, once somebody wanted to know it.
+    /// The client's address, once it was needed.
     pub(super) peer: Option<SocketAddr>,
-    /// What the client is known by.
+    /// The keys that a backend is selected by.
     pub(super) keys: Keys,
     pub(super) backend: Option<Socket>,
-    /// Who was selected last; counted there while `backend` is some.
+    /// The backend that was selected last; it counts this session while `backend` is some.
     pub(super) target: Option<Arc<Backend>>,
-    /// Whom earlier attempts failed on, as indices into the listener's pool.
+    /// Backends that earlier attempts failed on, as indices into the listener's pool.
     pub(super) tried: Vec<u16>,
     /// It has waited before trying the same backend again.
     pub(super) paused: bool,
     /// The backend was ejected when it was selected.
     pub(super) on_trial: bool,
     pub(super) target_index: u16,
-    /// Which of its origins the connection begins at.
+    /// Which of the backend's origins the connection begins at.
     pub(super) origin: u16,
-    /// It may have moved bytes since it was last counted,
+    /// The session may have moved bytes since it was last counted.
     pub(super) moved: bool,
-    /// when it had delivered so many, in each direction: the low halves of the counts.
+    /// Bytes delivered in each direction when it was last counted: the low halves of the counts.
     pub(super) counted: [u32; 2],
-    /// Its part of its pool's queue.
+    /// Its place in its pool's queue.
     pub(super) waiting: Option<Waiting>,
-    /// By source side: leases that hold bytes.
+    /// By source side: leased pipes that hold bytes.
     pipes: [Option<Pipe>; 2],
 }
 
@@ -58,14 +59,14 @@ impl Slot {
         }
     }
 
-    /// It is answered by a backend that was ejected when it came; `true`: it is so no longer.
+    /// The backend answered; `true`: it was ejected when it was selected, and is readmitted now.
     fn passes_trial(&mut self) -> bool {
         let on_trial = std::mem::take(&mut self.on_trial);
         let backend = self.target.as_ref().filter(|_| on_trial);
         backend.is_some_and(|backend| backend.on_trial_passed())
     }
 
-    /// Who it is connected to, or being connected.
+    /// The backend that it is connected, or connects, to.
     pub(super) fn backend(&self) -> Option<&Arc<Backend>> {
         self.target.as_ref().filter(|_| self.backend.is_some())
     }
@@ -256,7 +257,7 @@ impl<K: Kernel> Worker<K> {
         }
     }
 
-    /// Looks whether a client's first bytes tell what its backend is selected by.
+    /// Looks for what the backend is selected by in the client's first bytes.
     fn peek(&mut self, key: usize, first: Option<Buffer>, last: bool) -> Event {
         let slot = &mut self.slots[key];
         let first = first.map_or(&[][..], |first| self.kernel.bytes(first));
@@ -357,7 +358,7 @@ impl<K: Kernel> Worker<K> {
         let port = &mut self.ports[slot.port];
         port.sessions -= 1;
         // A port at its limit may go on; the last session of one that is leaving lets it go.
-        self.tend |= self.tend_at != u64::MAX || port.is_left();
+        self.ports_changed |= self.ports_due != u64::MAX || port.is_left();
 
         self.stats.closed[reason as usize].increment();
         self.measure(&summary);

@@ -110,7 +110,7 @@ impl Timers {
     }
 
     /// When [`Self::expire`] should be called next; `None` while nothing is armed. It may be
-    /// earlier than any timer, when far ones have to be sorted anew.
+    /// earlier than any timer, when far ones have to be sorted again.
     #[must_use]
     pub fn next(&self) -> Option<u64> {
         if self.armed == 0 {
