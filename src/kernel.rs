@@ -25,6 +25,9 @@ pub trait Kernel {
     /// end), and appends what has completed.
     fn wait(&mut self, timeout: Option<Duration>, completions: &mut Vec<Completion>);
 
+    /// Ends the wait of another worker, by its number: there is a call in its inbox.
+    fn wake_worker(&self, worker: u32);
+
     /// Accepts: each completion is a new [`Socket`]. `many`: until one without `more`; else just
     /// one.
     fn accept(&mut self, token: Token, listener: &Socket, many: bool);

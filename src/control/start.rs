@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use crate::config::{self, Config, Initial};
 use crate::kernel::{BUFFER_BYTES, Socket};
 use crate::pool::{Health, Standing};
-use crate::ring::{Features, Ring, SetupError, Size};
+use crate::ring::{Features, Ring, SetupError, Size, Wakes};
 use crate::select::Seat;
 use crate::snapshot::Snapshot;
 use crate::sys::{self, Bound};
@@ -145,7 +145,7 @@ pub(super) async fn start(
     // All of them before the first worker has a table of its own.
     let wakes = (0..workers).map(|_| eventfd(true).map(Arc::new));
     let wakes: Arc<[Arc<OwnedFd>]> = wakes.collect::<Result<_, _>>()?;
-    let inboxes: Arc<[Inbox]> = wakes.iter().cloned().map(Inbox::new).collect();
+    let inboxes: Arc<[Inbox]> = wakes.iter().map(|_| Inbox::default()).collect();
     for (worker, cpu) in (0u32..).zip(plan.cpus) {
         let own = |bound: &Bound| bound.of_worker(worker as usize).as_raw_fd();
         let log = config.access_log.as_ref();
@@ -214,10 +214,13 @@ fn work(berth: Berth) {
     let wakes = berth.wakes.iter().map(|wake| &**wake);
     let others = own.chain(wakes).map(AsRawFd::as_raw_fd);
     let keep: Vec<_> = listeners.chain(others).collect();
-    let wake = Arc::clone(&berth.wakes[berth.setup.seat.worker as usize]);
+    let wakes = Wakes {
+        worker: berth.setup.seat.worker,
+        eventfds: Arc::clone(&berth.wakes),
+    };
     let ring = sys::own_descriptor_table(&keep)
         .map_err(SetupError::Other)
-        .and_then(|()| Ring::new(berth.features, berth.size, wake, berth.inlet));
+        .and_then(|()| Ring::new(berth.features, berth.size, wakes, berth.inlet));
     match ring {
         Ok(ring) => {
             let mut worker = Worker::new(ring, berth.setup);

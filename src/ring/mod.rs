@@ -66,7 +66,7 @@ pub struct Ring {
     /// What is passed on without a buffer is looked at here.
     scratch: Box<[u8]>,
     features: Features,
-    wake: Arc<OwnedFd>,
+    wakes: Wakes,
     /// The socket by which the control thread hands over listening sockets.
     inlet: Arc<OwnedFd>,
     /// Listening sockets that arrived and were not asked for yet, by their listeners' ids.
@@ -78,16 +78,31 @@ pub struct Ring {
     closed: bool,
 }
 
+/// The eventfds that end the waits of workers. They must be in the descriptor table of each.
+#[derive(Clone, Debug)]
+pub struct Wakes {
+    /// The number of the ring's own worker.
+    pub worker: u32,
+    /// By worker.
+    pub eventfds: Arc<[Arc<OwnedFd>]>,
+}
+
+impl Wakes {
+    fn own(&self) -> &OwnedFd {
+        &self.eventfds[self.worker as usize]
+    }
+}
+
 impl Ring {
-    /// A ring for the calling thread, the only one that may use it. A write to the eventfd `wake`
-    /// ends a wait; listening sockets come through `inlet` ([`sys::descriptor_channel`]).
+    /// A ring for the calling thread, the only one that may use it. Listening sockets come through
+    /// `inlet` ([`sys::descriptor_channel`]).
     ///
     /// # Errors
     /// [`SetupError`], as [`probe`].
     pub fn new(
         features: Features,
         size: Size,
-        wake: Arc<OwnedFd>,
+        wakes: Wakes,
         inlet: Arc<OwnedFd>,
     ) -> Result<Self, SetupError> {
         let (uring, buffers) = setup::build(features, size.submissions, size.buffers)?;
@@ -98,7 +113,7 @@ impl Ring {
             pipes: Pipes::new(size.pipes),
             scratch: vec![0; BUFFER_BYTES as usize].into(),
             features,
-            wake,
+            wakes,
             inlet,
             handed: VecDeque::new(),
             spares: Vec::with_capacity(SPARES),
@@ -110,7 +125,7 @@ impl Ring {
     }
 
     fn await_wake(&mut self) {
-        let wake = types::Fd(self.wake.as_raw_fd());
+        let wake = types::Fd(self.wakes.own().as_raw_fd());
         let poll = opcode::PollAdd::new(wake, POLLIN).multi(true).build();
         self.push(poll, Token::of(Purpose::Wake));
     }
@@ -118,7 +133,7 @@ impl Ring {
     fn restock_spares(&mut self) {
         self.closed = false;
         while self.spares.len() < SPARES {
-            let Ok(spare) = self.wake.try_clone() else {
+            let Ok(spare) = self.wakes.own().try_clone() else {
                 return;
             };
             self.spares.push(spare);
@@ -203,7 +218,7 @@ impl Ring {
             }
             if token.purpose() == Purpose::Wake {
                 disarmed |= !more;
-                sys::clear_eventfd(&self.wake);
+                sys::clear_eventfd(self.wakes.own());
             }
             let outcome = decode(token, &cqe, &mut self.buffers);
             completions.push(Completion {
@@ -246,6 +261,10 @@ fn decode(token: Token, cqe: &cqueue::Entry, buffers: &mut Buffers) -> Result<Do
 }
 
 impl Kernel for Ring {
+    fn wake_worker(&self, worker: u32) {
+        sys::notify(&self.wakes.eventfds[worker as usize]);
+    }
+
     fn now(&self) -> u64 {
         sys::monotonic()
     }

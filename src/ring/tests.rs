@@ -29,9 +29,12 @@ fn ring(features: Features) -> Ring {
 
 /// A ring and where sockets are handed over to it.
 fn with_outlet(features: Features) -> (Ring, OwnedFd) {
-    let wake = Arc::new(sys::eventfd(true).unwrap());
+    let wakes = Wakes {
+        worker: 0,
+        eventfds: [Arc::new(sys::eventfd(true).unwrap())].into(),
+    };
     let (outlet, inlet) = sys::descriptor_channel().unwrap();
-    let ring = Ring::new(features, SMALL, wake, Arc::new(inlet)).unwrap();
+    let ring = Ring::new(features, SMALL, wakes, Arc::new(inlet)).unwrap();
     (ring, outlet)
 }
 

@@ -1,7 +1,6 @@
 //! Clients that wait while their pool is full: how they join its queue, how workers call each
 //! other's.
 
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use crossbeam::queue::SegQueue;
@@ -9,7 +8,6 @@ use crossbeam::queue::SegQueue;
 use crate::kernel::Kernel;
 use crate::pool::{Call, Pool, Queue, Ticket};
 use crate::session::Event;
-use crate::sys;
 use crate::time::NEVER;
 
 use super::slot::number;
@@ -17,24 +15,13 @@ use super::{Worker, slot::Slot};
 
 /// The calls for a worker's clients, which any worker puts there. It holds no more than one
 /// call per session of that worker.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Inbox {
     calls: SegQueue<Call>,
-    wake: Arc<OwnedFd>,
 }
 
 impl Inbox {
-    /// An empty one; `wake` ends the wait of the worker that reads it, and must stand in the
-    /// descriptor table of every worker.
-    #[must_use]
-    pub fn new(wake: Arc<OwnedFd>) -> Self {
-        Self {
-            calls: SegQueue::new(),
-            wake,
-        }
-    }
-
-    /// A call for a client of its worker, which reads it when it wakes.
+    /// Adds a call for a client of its worker, which reads it when it wakes.
     pub fn put(&self, call: Call) {
         self.calls.push(call);
     }
@@ -129,11 +116,10 @@ impl<K: Kernel> Worker<K> {
     /// Calls the first client; `false`: the queue is empty, or no place is free.
     fn call_from(&self, queue: &Queue, places: u32) -> bool {
         while let Some(call) = queue.call(self.now, places) {
-            let inbox = &self.inboxes[call.ticket.worker as usize];
-            inbox.put(call);
-            // Its own it reads without being woken.
+            self.inboxes[call.ticket.worker as usize].put(call);
+            // A worker reads its own inbox before it waits.
             if call.ticket.worker != self.id {
-                sys::notify(&inbox.wake);
+                self.kernel.wake_worker(call.ticket.worker);
             }
             if call.comes {
                 return true;

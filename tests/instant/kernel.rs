@@ -146,6 +146,10 @@ impl Kernel for InstantKernel {
         completions.extend(self.ready.drain(..));
     }
 
+    fn wake_worker(&self, _worker: u32) {
+        unreachable!("there is one worker")
+    }
+
     fn accept(&mut self, token: Token, _listener: &Socket, many: bool) {
         assert!(many, "the limits are far away");
         assert!(

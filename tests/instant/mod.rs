@@ -55,10 +55,7 @@ impl Balancer {
             capacity: 10_000,
             backlog: 0,
             mailbox: never(),
-            inboxes: [Inbox::new(Arc::new(
-                mahoraga::sys::eventfd(true).expect("an eventfd"),
-            ))]
-            .into(),
+            inboxes: [Inbox::default()].into(),
             log: Some(LogQueue::new(log, Arc::clone(&never_rung))),
             notices: never_rung,
             stats: Arc::new(Stats::default()),

@@ -285,6 +285,11 @@ impl Kernel for FakeKernel {
         self.reap(completions);
     }
 
+    fn wake_worker(&self, worker: u32) {
+        assert_eq!(worker, 1, "there are two workers");
+        self.world.neighbour.rung.set(true);
+    }
+
     fn accept(&mut self, token: Token, listener: &Socket, many: bool) {
         let number = listening(listener.raw());
         let others = self.listeners.iter().enumerate();

@@ -1,6 +1,7 @@
 //! Another worker, as far as this one meets it: it takes places at backends, waits in the same
 //! queues, calls and is called.
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -21,6 +22,8 @@ pub(crate) struct Neighbour {
     held: Vec<(usize, Arc<Backend>)>,
     /// Its clients that wait: the listener, and the number in the queue.
     waiting: Vec<(usize, u64)>,
+    /// The worker under test has woken it.
+    pub(crate) rung: Cell<bool>,
     /// It is about to read its inbox.
     woken: bool,
     /// It looks for places of which nobody is told, while its clients wait.
@@ -34,10 +37,9 @@ pub(crate) struct Neighbour {
 impl Neighbour {
     /// One that has nothing, amid so many listeners.
     pub(crate) fn new(listeners: usize) -> Self {
-        // Nobody waits for these: here, wake-ups are completions.
-        let wake = || Arc::new(mahoraga::sys::eventfd(true).expect("an eventfd"));
         Self {
-            inboxes: [(); 2].map(|()| Inbox::new(wake())).into(),
+            inboxes: [(); 2].map(|()| Inbox::default()).into(),
+            rung: Cell::new(false),
             held: Vec::new(),
             waiting: Vec::new(),
             woken: false,
@@ -168,8 +170,15 @@ impl FakeKernel {
         self.wake_neighbour();
     }
 
+    /// It was woken: it reads its inbox in a while.
+    pub(crate) fn hear_wake(&mut self) {
+        if self.world.neighbour.rung.take() {
+            self.wake_neighbour();
+        }
+    }
+
     /// It reads its inbox in a while, if there is something in it.
-    pub(crate) fn wake_neighbour(&mut self) {
+    fn wake_neighbour(&mut self) {
         let neighbour = &mut self.world.neighbour;
         if !neighbour.woken && !neighbour.inboxes[1].is_empty() {
             neighbour.woken = true;

@@ -125,7 +125,7 @@ impl Scenario {
         kernel.assert_counts(&self.stats, self.capacity);
         let version = usize::try_from(self.stats.progress.snapshot()).expect("few");
         assert!(kernel.world.known.contains(&(version - 1)));
-        kernel.wake_neighbour();
+        kernel.hear_wake();
         self.check_backends();
     }
 
