@@ -129,10 +129,10 @@ impl Session {
 
     /// The client waits for a place at one of the backends. That is no attempt, and the time of
     /// the attempt stands still.
-    pub(super) fn on_queued(&mut self, cx: &mut Context<'_>) {
+    pub(super) fn on_queued(&mut self, now: u64) {
         self.attempts -= 1;
         self.state = SessionState::Queued;
-        self.queued_at = cx.now;
+        self.queued_at = now;
     }
 
     pub(super) fn on_called(&mut self, cx: &mut Context<'_>) {

@@ -195,9 +195,9 @@ impl Session {
             Event::Paused => self.on_paused(cx),
             Event::Queued(until) => {
                 self.queued_until = until;
-                self.on_queued(cx);
+                self.on_queued(cx.now);
             }
-            Event::Requeued => self.on_queued(cx),
+            Event::Requeued => self.on_queued(cx.now),
             Event::Called => self.on_called(cx),
             Event::Refused => self.close(CloseReason::QueueTimeout, cx),
             Event::Full => self.close(CloseReason::PoolFull, cx),
@@ -432,10 +432,10 @@ impl Session {
 
     /// A side that is not read from does not show its reset. To watch it costs an operation, so the
     /// watch begins only when that lasts: most half-closed sessions end sooner.
-    fn watch_soon(&mut self, cx: &mut Context<'_>) {
+    fn watch_soon(&mut self, now: u64) {
         let wants = self.watched.contains(&false) || self.has_pipe();
         if self.watch_at == NEVER && wants {
-            self.watch_at = cx.now + WATCH_AFTER;
+            self.watch_at = now + WATCH_AFTER;
         }
     }
 
@@ -458,13 +458,13 @@ impl Session {
             cx.ops.push_back(Op::Account(Account::InVain));
         } else if !broke {
             // The kernel ended it: it had no room for its answers.
-            self.watch_soon(cx);
+            self.watch_soon(cx.now);
         }
         if !broke || self.is_read(side) || self.broken.is_some() {
             return;
         }
         if self.half(side).is_loaded() && self.state == SessionState::Open {
-            self.on_source_broken(side, cx);
+            self.on_source_broken(side, cx.now);
         } else {
             self.close(CloseReason::reset_by(side), cx);
         }

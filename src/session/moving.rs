@@ -69,7 +69,7 @@ impl Session {
                 self.begin_wait(from, cx);
             }
             Err(_) if self.state == SessionState::Open && self.half(from).is_loaded() => {
-                self.on_source_broken(from, cx);
+                self.on_source_broken(from, cx.now);
             }
             Err(_) => return self.close(CloseReason::reset_by(from), cx),
         }
@@ -78,10 +78,10 @@ impl Session {
 
     /// The source's connection broke. What was received before is still delivered if the sink
     /// takes it without delay: it may be an early answer, whose sender did not read to the end.
-    pub(super) fn on_source_broken(&mut self, from: Side, cx: &mut Context<'_>) {
+    pub(super) fn on_source_broken(&mut self, from: Side, now: u64) {
         self.broken = Some(CloseReason::reset_by(from));
         self.half(from).ended = true;
-        self.active_at = cx.now;
+        self.active_at = now;
     }
 
     pub(super) fn on_sent(
@@ -135,7 +135,7 @@ impl Session {
             cx.ops.push_back(Op::Release(id));
         }
         self.stop_receiving(from, cx);
-        self.watch_soon(cx);
+        self.watch_soon(cx.now);
     }
 
     /// Bytes moved from one side to the other.
@@ -241,7 +241,7 @@ impl Session {
             }
             Mode::Copy | Mode::Switching => {
                 if half.is_loaded() {
-                    self.watch_soon(cx);
+                    self.watch_soon(cx.now);
                 }
             }
             Mode::Splice => {}
@@ -254,7 +254,7 @@ impl Session {
         if receiving && !half.stopping {
             half.stopping = true;
             cx.ops.push_back(Op::Cancel(Purpose::Recv(from)));
-            self.watch_soon(cx);
+            self.watch_soon(cx.now);
         }
     }
 
@@ -279,7 +279,7 @@ impl Session {
         }
         self.active_at = cx.now;
         cx.ops.push_back(Op::Shutdown(from.other()));
-        self.watch_soon(cx);
+        self.watch_soon(cx.now);
     }
 }
 

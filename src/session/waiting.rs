@@ -21,7 +21,7 @@ impl Session {
         if self.begin_wait(from, cx) {
             self.ask(Purpose::PollSink(from), cx);
         }
-        self.watch_soon(cx);
+        self.watch_soon(cx.now);
     }
 
     /// The spliced source has no bytes.
