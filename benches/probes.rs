@@ -13,6 +13,7 @@ use std::time::Duration;
 use mahoraga::address::Address;
 use mahoraga::config::{Backend, Check, Config, Expect, Pool, Probe};
 use mahoraga::control::health::Checks;
+use mahoraga::control::roster::Roster;
 use socket2::{Domain, Socket, Type};
 
 fn main() {
@@ -78,7 +79,9 @@ fn measure(name: &str, what: &str, probe: &Probe, to: SocketAddr) -> f64 {
     let config = Config::of(Vec::new(), pools.collect());
     let (probes, cpu) = tokio_uring::start(async {
         let mut checks = Checks::new(1);
-        checks.follow(&config);
+        let mut roster = Roster::default();
+        roster.follow(&config);
+        checks.follow(&config, &mut roster);
         let before = cpu();
         let probing = async {
             loop {
@@ -88,8 +91,9 @@ fn measure(name: &str, what: &str, probe: &Probe, to: SocketAddr) -> f64 {
         // It never ends by itself.
         let _ = tokio::time::timeout(Duration::from_secs(SECONDS), probing).await;
         let cpu = cpu() - before;
-        let reports = config.pools.iter();
-        let reports = reports.map(|pool| checks.report(&pool.name, &pool.backends[0]));
+        let members = config.pools.iter();
+        let members = members.map(|pool| roster.member(&pool.name, &pool.backends[0].name));
+        let reports = members.map(|member| checks.report(member?));
         let probes = reports.map(|report| report.map_or(0, |report| report.probes));
         (probes.sum::<u64>(), cpu)
     });

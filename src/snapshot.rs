@@ -69,28 +69,29 @@ impl Snapshot {
     /// Composes the snapshot of a configuration, to replace the one before. What is counted and
     /// remembered goes on: of pools by their names, of backends by name and address, of listeners
     /// by address. `max_connections` is what the configuration or the descriptor limit allows in
-    /// all; `standing` is what is known of a pool's backend.
+    /// all; `standings` is what is known of the backends of the pool at a place in the
+    /// configuration, in their order.
     ///
     /// Pure: workers see no difference before [`Draft::take_effect`].
     #[must_use]
-    pub fn compose<'a>(
+    pub fn compose<'a, Standings: Iterator<Item = Standing>>(
         before: Option<&'a Self>,
         config: &'a Config,
         max_connections: u32,
-        standing: impl Fn(&config::Pool, &config::Backend) -> Standing,
+        standings: impl Fn(usize) -> Standings,
     ) -> Draft<'a> {
         let known = plans_by_name(before);
-        let plan = |pool: &config::Pool| {
+        let plan = |(place, pool): (usize, &config::Pool)| {
             let old = known.get(&*pool.name).copied();
             let before = old.map(|old| &**old.pool());
-            let pool = Pool::build(pool, before, |backend| standing(pool, backend));
+            let pool = Pool::compose(pool, before, standings(place));
             match old {
                 // Its tables are what takes time, and nothing in them would differ.
                 Some(old) if old.pool().is_same(&pool) => Arc::clone(old),
                 Some(_) | None => Arc::new(Plan::new(Arc::new(pool))),
             }
         };
-        let pools: Vec<_> = config.pools.iter().map(plan).collect();
+        let pools: Vec<_> = config.pools.iter().enumerate().map(plan).collect();
         let mut made = before.map_or(0, |before| before.listeners_made);
         let stay = before.map_or_else(Vec::new, |before| before.staying(config));
         let stay = stay.into_iter().chain(std::iter::repeat(None));
@@ -206,13 +207,26 @@ mod tests {
         config
     }
 
+    fn compose<'a>(
+        before: Option<&'a Snapshot>,
+        config: &'a Config,
+        max_connections: u32,
+        standing: impl Fn(&config::Pool, &config::Backend) -> Standing,
+    ) -> Draft<'a> {
+        Snapshot::compose(before, config, max_connections, |place| {
+            let (pool, standing) = (&config.pools[place], &standing);
+            let backends = pool.backends.iter();
+            backends.map(move |backend| standing(pool, backend))
+        })
+    }
+
     fn publish(
         before: Option<&Snapshot>,
         config: &Config,
         max_connections: u32,
         standing: impl Fn(&config::Pool, &config::Backend) -> Standing,
     ) -> Snapshot {
-        Snapshot::compose(before, config, max_connections, standing).take_effect()
+        compose(before, config, max_connections, standing).take_effect()
     }
 
     const FIRST: &str = "(listeners: [(bind: \"127.0.0.1:1\", pool: \"a\")], pools: [
@@ -264,7 +278,7 @@ mod tests {
         let before = seen();
         let config = read(next);
         for _ in 0..2 {
-            drop(Snapshot::compose(Some(&first), &config, 50, up));
+            drop(compose(Some(&first), &config, 50, up));
             assert_eq!(seen(), before);
         }
         // The only backend that is left can't be ejected, and one that left is so no longer.

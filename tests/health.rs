@@ -11,6 +11,7 @@ use std::time::Duration;
 use mahoraga::address::Address;
 use mahoraga::config::{Backend, Check, CheckTls, Config, Expect, Pool, Probe};
 use mahoraga::control::health::{Checks, News, Report};
+use mahoraga::control::roster::Roster;
 use parking_lot::Mutex;
 use socket2::{Domain, Socket, Type};
 
@@ -53,7 +54,9 @@ async fn swallow(to: SocketAddr, check: &Check, why: &str, silent: &Silent) {
     let before = (descriptors(), polls());
     let config = thousand(to, check);
     let mut checks = Checks::new(7);
-    checks.follow(&config);
+    let mut roster = Roster::default();
+    roster.follow(&config);
+    checks.follow(&config, &mut roster);
     assert_eq!(checks.targets(), 1_000);
     let mut seen = 0;
     // Checks that judge an answer tell of each backend first.
@@ -67,8 +70,8 @@ async fn swallow(to: SocketAddr, check: &Check, why: &str, silent: &Silent) {
     assert!(checks.first_round_done(), "every probe times out");
     assert!(seen > 500, "polls are counted: {seen}");
     let failures = config.pools.iter().map(|pool| {
-        let report = checks.report(&pool.name, &pool.backends[0]);
-        failure(&report)
+        let member = roster.member(&pool.name, &pool.backends[0].name);
+        failure(&checks.report(member.expect("it is there")))
     });
     let failures: Vec<_> = failures.collect();
     // On a busy machine a second may be over before a connection is there, or before this process
@@ -78,7 +81,9 @@ async fn swallow(to: SocketAddr, check: &Check, why: &str, silent: &Silent) {
     assert!(failures.iter().all(late), "{failures:?}");
     assert!(failures.iter().any(|failure| failure == why), "{why}");
     // Among those that are under way now, too, whose tasks end all at once.
-    checks.follow(&Config::of(Vec::new(), Vec::new()));
+    let none = Config::of(Vec::new(), Vec::new());
+    roster.follow(&none);
+    checks.follow(&none, &mut roster);
     let mut after = (descriptors(), polls());
     for _ in 0..1_000 {
         if after == before {

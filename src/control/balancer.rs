@@ -1,6 +1,6 @@
 //! The control thread's state, and how it becomes what the workers route by.
 
-use std::cell::{LazyCell, RefCell};
+use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -10,10 +10,8 @@ use crate::address::Address;
 use crate::admin::model::{EventKind, Reloads, Stage};
 use crate::admin::{self, Audit, Tokens};
 use crate::config::{self, AdminHttp, Config, Target};
-use crate::pool::{Health, Rise, Standing};
 use crate::snapshot::Snapshot;
 use crate::sys::{self, Bound};
-use crate::time::nanos;
 
 use super::access_log::Orders;
 use super::at_start::AtStart;
@@ -21,16 +19,15 @@ use super::crew::Crew;
 use super::declared::Declared;
 use super::discovery::{self, Discoveries};
 use super::events::{Events, Subject, Weight};
-use super::health::{Checks, Ejections, Outliers};
+use super::health::Checks;
 use super::histograms::Measurements;
 use super::lacks::Lacks;
-use super::pools::Pools;
 use super::recent::Recent;
 use super::reload::{ConfigWatch, Reloading};
-use super::scalings::Scalings;
+use super::roster::Roster;
 use super::supervise::Watchdog;
 use super::webhook::Webhooks;
-use super::{Reread, StartError, capacity, listening, status};
+use super::{Reread, StartError, capacity, listening, pools, status};
 
 /// All that the control thread knows.
 pub(super) struct Balancer {
@@ -52,17 +49,10 @@ pub(super) struct Balancer {
     unpublished: Option<u64>,
     /// It was discovered: the configuration in force is to be completed by it.
     discovered: bool,
-    /// Backends that went down since, whose sessions may have to go.
-    pub(super) downed: BTreeSet<Key>,
+    /// Pools and backends of `config`, with what is known of them.
+    pub(super) roster: Roster,
     pub(super) checks: Checks,
-    pub(super) ejections: Ejections,
-    /// By pool.
-    pub(super) outliers: HashMap<String, Outliers>,
     pub(super) discoveries: Discoveries,
-    pub(super) scalings: Scalings,
-    pub(super) pools: Pools,
-    /// Slow starts that last.
-    pub(super) rises: HashMap<Key, Rise>,
     pub(super) measurements: Rc<Measurements>,
     pub(super) log_orders: Rc<Orders>,
     pub(super) events: Events,
@@ -70,8 +60,6 @@ pub(super) struct Balancer {
     pub(super) lacks: Lacks,
     pub(super) reloads: Reloads,
     pub(super) stage: Stage,
-    /// Pools that panic, as far as it was told.
-    panics: BTreeSet<String>,
     pub(super) started_at: SystemTime,
     /// When rates were taken last, in ns of the workers' clock.
     pub(super) ticked_at: u64,
@@ -84,9 +72,6 @@ pub(super) struct Balancer {
     /// The API's over HTTP, with where they come from.
     pub(super) tokens: Option<(Tokens, AdminHttp)>,
 }
-
-/// A backend: its pool's name, and its own.
-pub(super) type Key = (String, String);
 
 impl Balancer {
     /// Takes over a crew that has just begun.
@@ -119,14 +104,9 @@ impl Balancer {
             publishing_took: 0,
             unpublished: None,
             discovered: false,
-            downed: BTreeSet::new(),
+            roster: Roster::default(),
             checks: Checks::new(crew.seed),
-            ejections: Ejections::default(),
-            outliers: HashMap::new(),
             discoveries,
-            scalings: Scalings::default(),
-            pools: Pools::new(&crew.snapshot),
-            rises: HashMap::new(),
             measurements: Rc::new(Measurements::new(config.histogram_log.clone())),
             log_orders: Rc::clone(log_orders),
             events: Events::new(watchers),
@@ -134,7 +114,6 @@ impl Balancer {
             lacks: Lacks::default(),
             reloads: Reloads::default(),
             stage: Stage::Starting,
-            panics: BTreeSet::new(),
             started_at: SystemTime::now(),
             ticked_at: sys::monotonic(),
             recent: Recent::default(),
@@ -203,31 +182,12 @@ impl Balancer {
 
     fn follow(&mut self, config: Config, new: Vec<Bound>) {
         self.discoveries.follow(&config);
-        self.checks.follow(&config);
-        self.scalings.follow(&config);
+        self.roster.follow(&config);
+        self.checks.follow(&config, &mut self.roster);
         let before = std::mem::replace(&mut self.config, config);
-        self.forget_gone();
-        self.welcome(&before);
         self.publish_with(new);
         self.tell_differences(&before);
         self.tell_resolved(&before);
-    }
-
-    /// Who left and comes back begins anew.
-    fn forget_gone(&mut self) {
-        // Made only where something is known of anybody.
-        let there = LazyCell::new(|| {
-            let pools = self.config.pools.iter();
-            let all = pools.flat_map(|pool| pool.backends.iter().map(|its| (&*pool.name, its)));
-            all.map(|(pool, its)| (pool, &*its.name)).collect()
-        });
-        let there: &LazyCell<HashSet<_>, _> = &there;
-        self.ejections
-            .retain(|pool, backend| there.contains(&(pool, backend)));
-        self.rises
-            .retain(|(pool, backend), _| there.contains(&(&**pool, &**backend)));
-        let pools = by_name(&self.config);
-        self.outliers.retain(|pool, _| pools.contains_key(&**pool));
     }
 
     /// Has all workers route by what is known now.
@@ -257,13 +217,15 @@ impl Balancer {
         let began = sys::monotonic();
         self.known_at = self.unpublished.take().unwrap_or(began);
         let max = capacity::within(self.config.max_connections, self.crew.connections_possible);
-        let standing = |pool: &config::Pool, backend: &_| self.standing(&pool.name, backend);
-        let draft = Snapshot::compose(Some(&self.snapshot), &self.config, max, standing);
+        let config = &self.config;
+        let standings = |place: usize| self.roster.standings(&config.pools[place], place);
+        let draft = Snapshot::compose(Some(&self.snapshot), config, max, standings);
         let next = Arc::new(draft.take_effect());
+        self.roster.begin_to_count(&next);
         self.crew.publish(&next, new);
         self.published_at = sys::monotonic();
         self.publishing_took = self.published_at - began;
-        self.pools.follow(&next);
+        pools::follow(&mut self.roster, &next);
         self.snapshot = next;
         status::note_conditions(&self.snapshot);
         self.tell_panics();
@@ -278,90 +240,17 @@ impl Balancer {
         }
     }
 
-    fn standing(&self, pool: &str, backend: &config::Backend) -> Standing {
-        let rise = || {
-            let key = (pool.to_owned(), backend.name.clone());
-            self.rises.get(&key).copied()
-        };
-        Standing {
-            health: self.checks.health(pool, backend),
-            rise: (!self.rises.is_empty()).then(rise).flatten(),
-            standby: self.scalings.is_standby(pool, backend),
-        }
-    }
-
-    /// Backends that were not there, or away, begin slowly.
-    fn welcome(&mut self, before: &Config) {
-        let now = sys::monotonic();
-        let old_pools = by_name(before);
-        for pool in &self.config.pools {
-            // Who is first in a pool has nobody to leave the clients to.
-            let old = old_pools.get(&*pool.name);
-            let old = old.filter(|old| !old.backends.is_empty());
-            let Some((old, over)) = old.zip(slow_start(pool)) else {
-                continue;
-            };
-            let old = old.backends.iter().map(|its| (&*its.name, its));
-            let old: HashMap<_, _> = old.collect();
-            for backend in &pool.backends {
-                let same = old.get(&*backend.name).copied();
-                let same = same.filter(|old| old.target() == backend.target());
-                let is_away = |one: &config::Backend| {
-                    one.state == config::AdminState::Maint || !one.is_resolved()
-                };
-                let is_there = backend.state == config::AdminState::Ready && backend.is_resolved();
-                if same.is_none_or(is_away) && is_there {
-                    let key = (pool.name.clone(), backend.name.clone());
-                    self.rises.insert(key, Rise { since: now, over });
-                }
-            }
-        }
-    }
-
-    /// A backend comes back: it begins slowly, where its pool says so.
-    pub(super) fn rise(&mut self, key: &Key) {
-        if let Some(over) = self.config.pool(&key.0).and_then(slow_start) {
-            let since = sys::monotonic();
-            self.rises.insert(key.clone(), Rise { since, over });
-        }
-    }
-
-    /// Forgets slow starts that are over: those who select need not reckon with them any more. That
-    /// of a newcomer that does not answer yet begins when it does.
-    pub(super) fn forget_rises(&mut self) {
-        if self.rises.is_empty() {
-            return;
-        }
-        let now = sys::monotonic();
-        let pools = self.snapshot.pools.iter().map(|plan| plan.pool());
-        let all = pools.flat_map(|pool| pool.backends.iter().map(move |its| (pool, its)));
-        let down = all.filter(|(_, its)| its.health == Health::Down);
-        let down = down.map(|(pool, its)| (pool.name.clone(), its.name.clone()));
-        let down: BTreeSet<Key> = down.collect();
-        let lasts = |rise: &Rise| now.saturating_sub(rise.since) < rise.over;
-        let before = self.rises.len();
-        self.rises
-            .retain(|key, rise| lasts(rise) || down.contains(key));
-        if self.rises.len() < before {
-            self.publish();
-        }
-    }
-
     /// Tells which pools panic, and which do so no longer. Before everybody was probed few may
     /// count as usable, and nothing is wrong yet.
     fn tell_panics(&mut self) {
         if self.stage == Stage::Starting {
             return;
         }
-        let mut panics = BTreeSet::new();
-        for plan in &self.snapshot.pools {
+        for (plan, record) in self.snapshot.pools.iter().zip(&mut self.roster.pools) {
             let pool = plan.pool();
             let about = Subject::pool(&pool.name);
-            let told = self.panics.contains(&pool.name);
-            if pool.panic {
-                panics.insert(pool.name.clone());
-            }
-            if pool.panic && !told {
+            let reported = std::mem::replace(&mut record.panics, pool.panic);
+            if pool.panic && !reported {
                 let usable = pool.backends.iter().filter(|its| its.is_usable()).count();
                 let message = format!(
                     "pool `{}` panics: {usable} of {} backends are usable, so all that are ready \
@@ -371,13 +260,12 @@ impl Balancer {
                 );
                 self.events
                     .tell(Weight::Warn, EventKind::Panic, about, message);
-            } else if told && !pool.panic {
+            } else if reported && !pool.panic {
                 let message = format!("pool `{}` has enough usable backends again", pool.name);
                 self.events
                     .tell(Weight::Info, EventKind::PanicOver, about, message);
             }
         }
-        self.panics = panics;
     }
 
     /// Tells what host names of backends mean now, where that is something else.
@@ -488,12 +376,6 @@ fn backends(
         backends.map(|its| (&*pool.name, &*its.name, its.target()))
     });
     all.collect()
-}
-
-/// How long a backend's slow start takes in a pool, in ns.
-fn slow_start(pool: &config::Pool) -> Option<u64> {
-    let over = nanos(pool.slow_start?);
-    (over > 0).then_some(over)
 }
 
 /// Workers that have not adopted a snapshot by then are told again: 1 s, in ns.

@@ -12,7 +12,6 @@ use crate::admin::model::{
 use crate::admin::{Author, Call, Entry};
 use crate::config::{AdminState, Backend, Change, ChangeError, Config};
 use crate::operational_log;
-use crate::pool::{self, Pool};
 use crate::session::CloseReason;
 use crate::sys;
 use crate::worker::{SessionInfo, Stats};
@@ -33,9 +32,7 @@ impl Balancer {
                 drop(reply.send(status::listeners(&self.snapshot, &self.crew)))
             }
             Call::Pools(reply) => {
-                let known = |pool: &Pool, backend: &_, its: Option<&Backend>| {
-                    self.known(pool, backend, its)
-                };
+                let known = |pool: usize, backend: usize| self.known(pool, backend);
                 let pools = status::pools(&self.snapshot, sys::monotonic(), known);
                 drop(reply.send(pools));
             }
@@ -130,21 +127,24 @@ impl Balancer {
         Some(adopted_at.saturating_sub(self.known_at))
     }
 
-    fn known(&self, pool: &Pool, backend: &pool::Backend, configured: Option<&Backend>) -> Known {
-        let report = configured.and_then(|its| self.checks.report(&pool.name, its));
+    /// What is known of the backend at a place.
+    fn known(&self, pool: usize, index: usize) -> Option<Known> {
+        let configured = self.config.pools.get(pool)?.backends.get(index)?;
+        let member = self.roster.pools.get(pool)?.members.get(index)?;
+        let report = self.checks.report(member);
         let failure = report
             .as_ref()
             .and_then(|report| report.last.as_ref()?.failure.as_ref());
-        let unresolved = configured.filter(|its| !its.is_resolved());
+        let unresolved = Some(configured).filter(|its| !its.is_resolved());
         let unresolved = unresolved.and_then(|its| its.host.as_deref());
         let why = unresolved.map(|host| self.discoveries.host_error(host).unwrap_or_default());
-        Known {
+        Some(Known {
             checks_failed: report.as_ref().map_or(0, |report| report.failures),
             is_checked: report.is_some(),
             is_unresolved: unresolved.is_some(),
             check: why.or_else(|| failure.map(ToString::to_string)),
-            ejected_until: self.ejections.until(&pool.name, &backend.name),
-        }
+            ejected_until: member.ejection.until(),
+        })
     }
 
     /// Makes a change, tells of it, and writes it down.
@@ -183,7 +183,7 @@ impl Balancer {
         } = change
             && patch.state == Some(AdminState::Ready)
         {
-            self.readmit(&(pool.clone(), backend.clone()));
+            self.readmit(pool, backend);
         }
         let applied = self.apply(declared);
         applied.map_err(|error| ChangeError::Invalid(error.to_string()))

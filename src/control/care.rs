@@ -1,77 +1,84 @@
-//! What the control thread does about backends: probes and ejections take them out and bring them
-//! back, load brings reserves in.
+//! What the control thread does about the health of backends: probes and ejections take them out
+//! and bring them back.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::json;
-
 use crate::admin::model::EventKind;
-use crate::admin::{Author, Entry};
+use crate::config::Check;
 use crate::config::values::written;
-use crate::config::{self, Check};
-use crate::pool::{Backend, Cause, Health, Pool, Totals};
-use crate::select::Action;
+use crate::pool::{Backend, Cause, Health, Pool};
+use crate::snapshot::Snapshot;
 use crate::sys;
 use crate::worker::Command;
 
-use super::balancer::{Balancer, Key};
+use super::balancer::Balancer;
 use super::events::{Subject, Weight};
 use super::health::Turned;
-use super::webhook::Notice;
+use super::roster::Change;
 
 impl Balancer {
-    /// Probes have found out that a backend answers, or that it does not.
+    /// Probes have found out that backends answer, or that they do not.
     pub(super) fn on_turned(&mut self, turned: &Turned) {
-        for key in &turned.backends {
-            let (pool, backend) = key;
-            let about = Subject::backend(pool, backend);
-            let called = format!("backend `{backend}` of pool `{pool}`");
-            match turned.turn.to {
-                Health::Up => {
-                    // At the start of the process everybody comes at once. Who joins later is
-                    // waited for: its slow start begins now.
-                    if !turned.turn.first || self.rises.contains_key(key) {
-                        self.rise(key);
-                    }
-                    let message = format!("{called} is up");
-                    self.events
-                        .tell(Weight::Info, EventKind::BackendUp, about, message);
-                    // What its sessions met was its end, and that is over. Who never was down has
-                    // proven nothing by its probes, and stays out.
-                    self.readmit(key);
-                }
-                Health::Down => {
-                    let why = turned.failure.as_ref();
-                    let why = why.map_or_else(String::new, |failure| format!(": {failure}"));
-                    let message = format!("{called} is down{why}");
-                    self.events
-                        .tell(Weight::Warn, EventKind::BackendDown, about, message);
-                }
+        self.roster.on_turned(turned);
+        for &id in &turned.members {
+            if let Some(place) = self.roster.place(id) {
+                self.report_turn(place, turned);
             }
         }
-        if turned.turn.to == Health::Down {
-            self.downed.extend(turned.backends.iter().cloned());
-        }
         self.publish_soon();
+    }
+
+    fn report_turn(&mut self, place: (usize, usize), turned: &Turned) {
+        let snapshot = Arc::clone(&self.snapshot);
+        let Some((member, (pool, backend))) = self.roster.at(place).zip(at(&snapshot, place))
+        else {
+            return;
+        };
+        let about = Subject::backend(&pool.name, &backend.name);
+        let called = format!("backend `{}` of pool `{}`", backend.name, pool.name);
+        match turned.turn.to {
+            Health::Up => {
+                // At the start of the process all backends come at once, and none begins slowly.
+                // One that joins later is waited for: its slow start begins now.
+                if !turned.turn.first || member.rise.is_some() {
+                    member.start_slowly(&pool.config);
+                }
+                let message = format!("{called} is up");
+                self.events
+                    .tell(Weight::Info, EventKind::BackendUp, about, message);
+                // Its sessions failed because it was going down, and that is over. A backend that
+                // was never down has proven nothing by its probes, and stays out.
+                if backend.readmit() {
+                    self.notice(place);
+                }
+            }
+            Health::Down => {
+                let why = turned.failure.as_ref();
+                let why = why.map_or_else(String::new, |failure| format!(": {failure}"));
+                let message = format!("{called} is down{why}");
+                self.events
+                    .tell(Weight::Warn, EventKind::BackendDown, about, message);
+            }
+        }
     }
 
     /// Closes the sessions of those that went down, where their pools say so, once no new session
     /// comes to them. While a pool panics they wait: it may be the check.
     pub(super) fn close_downed(&mut self) {
         let mut orders = Vec::new();
-        self.downed.retain(|(pool, backend)| {
-            let pool = self.snapshot.pool(pool);
-            let backend = pool.and_then(|pool| pool.backend(backend));
-            let Some((pool, backend)) = pool.zip(backend) else {
-                return false;
-            };
-            if let Some(over) = pool.closes_over(backend) {
-                orders.push((Arc::clone(&backend.tally), over));
-                return false;
+        for (plan, record) in self.snapshot.pools.iter().zip(&mut self.roster.pools) {
+            let pool = plan.pool();
+            let both = record.members.iter_mut().zip(&pool.backends);
+            for (member, backend) in both.filter(|(member, _)| member.went_down) {
+                if let Some(over) = pool.closes_over(backend) {
+                    orders.push((Arc::clone(&backend.tally), over));
+                    member.went_down = false;
+                } else {
+                    member.went_down = backend.health == Health::Down && pool.panic;
+                }
             }
-            backend.health == Health::Down && pool.panic
-        });
+        }
         if !orders.is_empty() {
             // One command for all: a network that is lost takes hundreds down at once.
             self.crew.tell_all(|| Command::CloseDowned(orders.clone()));
@@ -81,52 +88,43 @@ impl Balancer {
     /// Workers eject; time, probes and sessions readmit.
     pub(super) fn on_ejections(&mut self) {
         let now = sys::monotonic();
+        let snapshot = Arc::clone(&self.snapshot);
         let mut changed = false;
-        let mut over = Vec::new();
-        for plan in Vec::clone(&self.snapshot.pools) {
-            let pool = plan.pool();
-            // Nearly always: nobody need be looked up.
-            if pool.ejections.used() == 0 && self.ejections.next().is_none() {
-                continue;
-            }
-            for (backend, configured) in pool.backends.iter().zip(&pool.config.backends) {
-                let key = || (pool.name.clone(), backend.name.clone());
-                let known = self.ejections.until(&pool.name, &backend.name).is_some();
-                let failures = backend.tally.failures();
-                match (backend.tally.is_ejected(), known) {
-                    (true, false) => {
-                        let why = format!("{failures} failures in a row");
-                        changed |= self.take_note(pool, backend, &why);
-                    }
-                    // It served a session, or too few others were left.
-                    (false, true) => {
-                        self.on_readmitted(&key());
-                        changed = true;
-                    }
-                    (true, true) if self.is_back(pool, backend, configured) => over.push(key()),
-                    (true, true) | (false, false) => {}
+        for (pool, plan) in snapshot.pools.iter().enumerate() {
+            for (index, backend) in plan.pool().backends.iter().enumerate() {
+                if backend.tally.is_ejected() && self.is_over((pool, index), now) {
+                    backend.readmit();
                 }
+                changed |= self.notice((pool, index));
             }
         }
-        over.extend(self.ejections.due(now));
-        for key in over {
-            changed |= self.readmit(&key);
-        }
+        self.roster.find_next_end();
         if changed {
             self.publish_soon();
         }
     }
 
+    /// Whether an ejection has lasted long enough, or a probe proves that it is over.
+    fn is_over(&mut self, place: (usize, usize), now: u64) -> bool {
+        let member = self.roster.at(place);
+        let until = member.and_then(|member| member.ejection.until());
+        until.is_some_and(|until| until <= now || self.is_back(place))
+    }
+
     /// Whether a probe proves that an ejection is over: it succeeded, began after the ejection, and
     /// speaks of what the backend is ejected for.
     ///
-    /// Who could not be connected to, by sessions or by a probe, is back when it can be. Who takes
-    /// connections and fails their sessions passes a probe that only connects all the time; one
-    /// that judges an answer is believed once in a row, and then time alone counts. No probe says
-    /// how soon real sessions are answered.
-    fn is_back(&self, pool: &Pool, backend: &Backend, configured: &config::Backend) -> bool {
-        let report = self.checks.report(&pool.name, configured);
-        let known = self.ejections.since(&pool.name, &backend.name);
+    /// A backend that could not be connected to, by sessions or by a probe, is back when it can be.
+    /// One that takes connections and fails their sessions passes a probe that only connects all
+    /// the time; a probe that judges an answer is believed once in a row, and then time alone
+    /// counts. No probe says how soon real sessions are answered.
+    fn is_back(&mut self, place: (usize, usize)) -> bool {
+        let Some((member, (pool, backend))) = self.roster.at(place).zip(at(&self.snapshot, place))
+        else {
+            return false;
+        };
+        let report = self.checks.report(member);
+        let known = member.ejection.since();
         let (Some(report), Some((since, first))) = (report, known) else {
             return false;
         };
@@ -139,7 +137,7 @@ impl Balancer {
             }
             return false;
         }
-        // Who is down is readmitted when it is up.
+        // A backend that is down is readmitted when it is up.
         report.health == Health::Up
             && match backend.tally.ejected_for() {
                 Some(Cause::Unreached) => true,
@@ -151,116 +149,65 @@ impl Balancer {
             }
     }
 
-    /// A backend is ejected from now on: says for how long, and tells of it.
-    fn take_note(&mut self, pool: &Pool, backend: &Backend, why: &str) -> bool {
-        let Some(ejection) = &pool.config.ejection else {
+    /// Reports how a backend's ejection has changed since the last look. `true`: it has.
+    pub(super) fn notice(&mut self, place: (usize, usize)) -> bool {
+        let Some((member, (pool, backend))) = self.roster.at(place).zip(at(&self.snapshot, place))
+        else {
             return false;
         };
-        backend.tally.history.on_ejected();
         let now = sys::monotonic();
-        let until = self
-            .ejections
-            .on_ejected(&pool.name, &backend.name, ejection, now);
-        let time = written(Duration::from_nanos(until.saturating_sub(now)));
-        let (name, of) = (&backend.name, &pool.name);
-        let message = format!("backend `{name}` of pool `{of}` is ejected for {time}: {why}");
-        let about = Subject::backend(of, name);
-        self.events
-            .tell(Weight::Warn, EventKind::BackendEjected, about, message);
-        true
+        let changes = member.notice(&backend.tally, pool.config.ejection.as_ref(), now);
+        let about = Subject::backend(&pool.name, &backend.name);
+        let called = format_args!("backend `{}` of pool `{}`", backend.name, pool.name);
+        for change in &changes {
+            match *change {
+                Change::Ejected(until) => {
+                    let time = written(Duration::from_nanos(until.saturating_sub(now)));
+                    let why = why_ejected(backend);
+                    let message = format!("{called} is ejected for {time}: {why}");
+                    self.events
+                        .tell(Weight::Warn, EventKind::BackendEjected, about, message);
+                }
+                Change::Readmitted => {
+                    member.start_slowly(&pool.config);
+                    let message = format!("{called} is tried again");
+                    self.events
+                        .tell(Weight::Info, EventKind::BackendReadmitted, about, message);
+                }
+            }
+        }
+        !changes.is_empty()
     }
 
     /// Ends a backend's ejection, if it is ejected.
-    pub(super) fn readmit(&mut self, key: &Key) -> bool {
-        let (pool, name) = key;
-        let found = self.snapshot.pool(pool);
-        let backend = found.and_then(|pool| pool.backend(name)).cloned();
-        let readmitted = backend.is_some_and(|backend| backend.readmit());
-        if readmitted {
-            self.on_readmitted(key);
+    pub(super) fn readmit(&mut self, pool: &str, backend: &str) {
+        let place = self.roster.find(pool, backend);
+        let found = place.and_then(|place| at(&self.snapshot, place));
+        if let Some((place, (_, backend))) = place.zip(found)
+            && backend.readmit()
+        {
+            self.notice(place);
         }
-        readmitted
     }
 
-    /// A backend is ejected no longer.
-    fn on_readmitted(&mut self, key: &Key) {
-        let (pool, name) = key;
-        self.ejections.end(pool, name, sys::monotonic());
-        self.rise(key);
-        let message = format!("backend `{name}` of pool `{pool}` is tried again");
-        let about = Subject::backend(pool, name);
-        self.events
-            .tell(Weight::Info, EventKind::BackendReadmitted, about, message);
-    }
-
-    /// Ejects backends that answer much slower than the others.
+    /// Ejects backends that answer much slower than the others. The next look reports it.
     pub(super) fn eject_outliers(&mut self) {
         let now = sys::monotonic();
-        let mut ejected = false;
-        for plan in Vec::clone(&self.snapshot.pools) {
+        for (plan, record) in self.snapshot.pools.iter().zip(&mut self.roster.pools) {
             let pool = plan.pool();
             let Some(latency) = pool.config.ejection.and_then(|ejection| ejection.latency) else {
                 continue;
             };
-            let totals: Vec<_> = pool.backends.iter().map(totals).collect();
-            let outliers = self.outliers.entry(pool.name.clone()).or_default();
-            for index in outliers.tick(&totals, latency, now) {
-                let backend = &pool.backends[index];
-                if backend.eject(Cause::Slow) {
-                    let why = "it answers much slower than the others";
-                    ejected |= self.take_note(pool, backend, why);
-                }
+            let windows = record.members.iter_mut().map(|member| &mut member.window);
+            let totals = pool.backends.iter().map(|backend| backend.tally.totals());
+            let mut backends: Vec<_> = windows.zip(totals).collect();
+            for index in record.outliers.tick(&mut backends, latency, now) {
+                pool.backends[index].eject(Cause::Slow);
             }
-        }
-        if ejected {
-            self.publish_soon();
         }
     }
 
-    /// Looks at the load of pools that scale.
-    pub(super) fn scale(&mut self) {
-        let decisions = self.scalings.tick(&self.snapshot);
-        for (pool, decision) in &decisions {
-            let kind = match decision.action {
-                Action::In => EventKind::ScaledIn,
-                Action::Out => EventKind::ScaledOut,
-            };
-            if decision.action == Action::In {
-                for backend in &decision.backends {
-                    self.rise(&(pool.clone(), backend.clone()));
-                }
-            }
-            let message = format!(
-                "pool `{pool}` takes {} {}: {}",
-                decision.backends.join(", "),
-                decision.action.as_str(),
-                decision.reason
-            );
-            self.audit.borrow_mut().record(&Entry {
-                author: Author::Balancer,
-                action: match decision.action {
-                    Action::In => "scale_in",
-                    Action::Out => "scale_out",
-                },
-                target: pool,
-                old: None,
-                new: Some(json!({ "backends": decision.backends, "why": decision.reason })),
-                outcome: Ok(self.snapshot.version),
-            });
-            self.events
-                .tell(Weight::Info, kind, Subject::pool(pool), message);
-            let scaling = self.config.pool(pool);
-            let scaling = scaling.and_then(|pool| pool.scaling.as_ref());
-            if let Some(url) = scaling.and_then(|scaling| scaling.webhook.as_ref()) {
-                self.webhooks.post(url, Notice::of(pool, decision));
-            }
-        }
-        if !decisions.is_empty() {
-            self.publish();
-        }
-    }
-
-    /// Whether removed backends have lost their last session: then nobody needs to know them.
+    /// Whether removed backends have lost their last session: then they are forgotten.
     pub(super) fn forget_leaving(&mut self) {
         let gone = self.snapshot.pools.iter().any(|plan| {
             let mut leaving = plan.pool().leaving.iter();
@@ -272,6 +219,17 @@ impl Balancer {
     }
 }
 
-fn totals(backend: &Arc<Backend>) -> (&str, Totals) {
-    (&backend.name, backend.tally.totals())
+/// The pool and the backend at a place.
+fn at(snapshot: &Snapshot, (pool, index): (usize, usize)) -> Option<(&Pool, &Backend)> {
+    let pool = snapshot.pools.get(pool)?.pool();
+    Some((pool, pool.backends.get(index)?))
+}
+
+fn why_ejected(backend: &Backend) -> String {
+    match (backend.tally.ejected_for(), backend.tally.failures()) {
+        (Some(Cause::Slow), _) => "it answers much slower than the others".to_owned(),
+        // It was readmitted since.
+        (_, 0) => "failures in a row".to_owned(),
+        (_, failures) => format!("{failures} failures in a row"),
+    }
 }

@@ -1,15 +1,14 @@
 //! What this machine lacks: descriptors, memory, local ports. Workers only count it, as a line can
 //! wait for whoever reads it; it is reported once per second at most, with the remedy.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::admin::model::EventKind;
 use crate::snapshot::Snapshot;
 use crate::worker::Stats;
 
-use super::balancer::Key;
 use super::events::{Events, Subject, Weight};
+use super::roster::Roster;
 
 /// What was lacking recently.
 #[derive(Default)]
@@ -18,13 +17,11 @@ pub(super) struct Lacks {
     resources: u64,
     /// What is lacking now, as sentences: of the last second in which something was.
     now: Vec<String>,
-    /// Backends that no local port was free towards.
-    ports: BTreeMap<Key, Ports>,
 }
 
 /// Connects to one backend that found no local port.
-#[derive(Default)]
-struct Ports {
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Ports {
     /// So far.
     count: u64,
     /// Seconds until it counts as over.
@@ -33,7 +30,13 @@ struct Ports {
 
 impl Lacks {
     /// Looks at what was counted since the last second, and reports it.
-    pub(super) fn report(&mut self, stats: &[Arc<Stats>], snapshot: &Snapshot, events: &Events) {
+    pub(super) fn report(
+        &mut self,
+        stats: &[Arc<Stats>],
+        snapshot: &Snapshot,
+        roster: &mut Roster,
+        events: &Events,
+    ) {
         self.now.clear();
         let count = |stats: &Arc<Stats>| stats.accept_exhausted.get();
         let resources: u64 = stats.iter().map(count).sum();
@@ -46,30 +49,19 @@ impl Lacks {
             log::warn!("{lack}");
             self.now.push(lack);
         }
-        self.report_ports(snapshot, events);
+        self.report_ports(snapshot, roster, events);
     }
 
-    fn report_ports(&mut self, snapshot: &Snapshot, events: &Events) {
+    fn report_ports(&mut self, snapshot: &Snapshot, roster: &mut Roster, events: &Events) {
         let mut lacking = Vec::new();
-        let mut before = std::mem::take(&mut self.ports);
-        for pool in snapshot.pools.iter().map(|plan| plan.pool()) {
-            for backend in &pool.backends {
-                let count = backend.tally.portless();
-                if count == 0 {
-                    continue;
-                }
-                let key = (pool.name.clone(), backend.name.clone());
-                let mut ports = before.remove(&key).unwrap_or_default();
-                // A backend that left and came back counts from 0 again.
-                let more = count.saturating_sub(ports.count.min(count));
-                ports.count = count;
+        for (plan, record) in snapshot.pools.iter().zip(&mut roster.pools) {
+            let pool = plan.pool();
+            for (backend, member) in pool.backends.iter().zip(&mut record.members) {
+                let begins = member.ports.left == 0;
+                let more = member.ports.tick(backend.tally.portless());
                 if more > 0 {
-                    lacking.push((key.clone(), more, ports.left == 0));
-                    ports.left = QUIET_SECONDS;
-                } else {
-                    ports.left = ports.left.saturating_sub(1);
+                    lacking.push(((&*pool.name, &*backend.name), more, begins));
                 }
-                self.ports.insert(key, ports);
             }
         }
         let Some(((pool, backend), ..)) = lacking.first() else {
@@ -99,6 +91,25 @@ impl Lacks {
     /// What is lacking now, a sentence each.
     pub(super) fn now(&self) -> &[String] {
         &self.now
+    }
+}
+
+impl Ports {
+    /// So many connects had found none before it is looked at.
+    pub(super) fn since(count: u64) -> Self {
+        Self { count, left: 0 }
+    }
+
+    /// A second has passed, and so many connects found no port so far: how many more.
+    fn tick(&mut self, count: u64) -> u64 {
+        let more = count - self.count.min(count);
+        self.count = count;
+        self.left = if more > 0 {
+            QUIET_SECONDS
+        } else {
+            self.left.saturating_sub(1)
+        };
+        more
     }
 }
 

@@ -1,85 +1,67 @@
-//! What the control thread does for pools: it looks ahead each second for those whose strategy
-//! stands on it, and shows them all on SIGUSR1.
-
-use std::sync::Arc;
+//! Looks ahead each second for pools whose strategy stands on it, and shows all pools on SIGUSR1.
 
 use crate::config::Strategy;
 use crate::pool::Backend;
-use crate::select::{Forecaster, Plan, Prospect};
+use crate::select::{Forecaster, Prospect};
 use crate::snapshot::Snapshot;
 use crate::sys;
 
-/// The pools of a snapshot.
-pub(super) struct Pools {
-    pools: Vec<(Arc<Plan>, Option<Forecaster>)>,
+use super::roster::Roster;
+
+/// Goes over to another snapshot. What was learned of a pool goes along.
+pub(super) fn follow(roster: &mut Roster, snapshot: &Snapshot) {
+    for (record, plan) in roster.pools.iter_mut().zip(&snapshot.pools) {
+        let pool = plan.pool();
+        let before = record.forecaster.take();
+        record.forecaster = pool.strategy.looks_ahead().map(|settings| {
+            let same = before.filter(|before| before.settings() == settings);
+            let mut forecaster = same.unwrap_or_else(|| Forecaster::new(settings));
+            forecaster.follow(pool);
+            forecaster
+        });
+    }
 }
 
-impl Pools {
-    pub(super) fn new(snapshot: &Snapshot) -> Self {
-        let mut pools = Self { pools: Vec::new() };
-        pools.follow(snapshot);
-        pools
+/// Looks at what happened during the last second, and ahead.
+pub(super) fn tick(roster: &mut Roster, snapshot: &Snapshot) {
+    for (record, plan) in roster.pools.iter_mut().zip(&snapshot.pools) {
+        if let Some(forecaster) = &mut record.forecaster {
+            forecaster.tick(plan.pool(), sys::monotonic());
+        }
     }
+}
 
-    /// Goes over to another snapshot. What was learned of a pool goes along.
-    pub(super) fn follow(&mut self, snapshot: &Snapshot) {
-        let mut old = std::mem::take(&mut self.pools);
-        let pools = snapshot.pools.iter().map(|plan| {
-            let forecaster = plan.pool().strategy.looks_ahead().map(|settings| {
-                let mut before = old.iter_mut();
-                let before = before.find(|(before, _)| before.pool().name == plan.pool().name);
-                let before = before.and_then(|(_, forecaster)| forecaster.take());
-                let same = before.filter(|before| before.settings() == settings);
-                let mut forecaster = same.unwrap_or_else(|| Forecaster::new(settings));
-                forecaster.follow(plan.pool());
-                forecaster
-            });
-            (Arc::clone(plan), forecaster)
+/// Logs a table for each pool: what is counted of its backends, what is foreseen of them.
+pub(super) fn log(roster: &Roster, snapshot: &Snapshot) {
+    for (record, plan) in roster.pools.iter().zip(&snapshot.pools) {
+        let (pool, forecaster) = (plan.pool(), record.forecaster.as_ref());
+        let sticky = pool.sticky.as_ref();
+        let clients = sticky.map_or_else(String::new, |table| {
+            format!(
+                ", {} of {} clients known",
+                table.clients(),
+                table.capacity()
+            )
         });
-        self.pools = pools.collect();
-    }
-
-    /// Looks at what happened during the last second, and ahead.
-    pub(super) fn tick(&mut self) {
-        for (plan, forecaster) in &mut self.pools {
-            if let Some(forecaster) = forecaster {
-                forecaster.tick(plan.pool(), sys::monotonic());
-            }
+        let queue = match pool.queue.len() {
+            0 => String::new(),
+            waiting => format!(", {waiting} waiting for a place"),
+        };
+        let mut table = header(forecaster.is_some());
+        let prospects = forecaster.map(|known| known.prospects(pool));
+        for (index, backend) in pool.backends.iter().enumerate() {
+            let prospect = prospects.as_ref().and_then(|all| all.get(index));
+            // What a connection costs has an effect on one strategy only.
+            let learns = matches!(pool.strategy, Strategy::Predictive(_));
+            table.push('\n');
+            table.push_str(&line(backend, prospect, learns));
         }
-    }
-
-    /// A table for each pool: what is counted of its backends, what is foreseen of them.
-    pub(super) fn log(&self) {
-        for (plan, forecaster) in &self.pools {
-            let pool = plan.pool();
-            let sticky = pool.sticky.as_ref();
-            let clients = sticky.map_or_else(String::new, |table| {
-                format!(
-                    ", {} of {} clients known",
-                    table.clients(),
-                    table.capacity()
-                )
-            });
-            let queue = match pool.queue.len() {
-                0 => String::new(),
-                waiting => format!(", {waiting} waiting for a place"),
-            };
-            let mut table = header(forecaster.is_some());
-            let prospects = forecaster.as_ref().map(|known| known.prospects(pool));
-            for (index, backend) in pool.backends.iter().enumerate() {
-                let prospect = prospects.as_ref().and_then(|all| all.get(index));
-                // What a connection costs has an effect on one strategy only.
-                let learns = matches!(pool.strategy, Strategy::Predictive(_));
-                table.push('\n');
-                table.push_str(&line(backend, prospect, learns));
-            }
-            log::info!(
-                target: super::HISTOGRAMS_TARGET,
-                "pool {}: {}{clients}{queue}\n{table}",
-                pool.name,
-                pool.strategy
-            );
-        }
+        log::info!(
+            target: super::HISTOGRAMS_TARGET,
+            "pool {}: {}{clients}{queue}\n{table}",
+            pool.name,
+            pool.strategy
+        );
     }
 }
 
@@ -122,7 +104,7 @@ fn line(backend: &Backend, prospect: Option<&Prospect>, learns: bool) -> String 
         tally.failures(),
         past.times_down,
         past.down / 1_000_000_000,
-        past.times_ejected,
+        tally.times_ejected(),
     );
     if let Some(prospect) = prospect {
         let model = prospect.model.as_str();

@@ -117,7 +117,12 @@ pub(super) async fn start(
     let plan = Plan::new(config, features)?;
     let workers = u32::try_from(plan.cpus.len()).unwrap_or(u32::MAX);
     listening::probe_origins(config, None)?;
-    let draft = Snapshot::compose(None, config, plan.in_all, unknown);
+    let standings = |place: usize| {
+        let pool = &config.pools[place];
+        let backends = pool.backends.iter();
+        backends.map(move |backend| unknown(pool, backend))
+    };
+    let draft = Snapshot::compose(None, config, plan.in_all, standings);
     let snapshot = Arc::new(draft.take_effect());
     // Every worker gets copies of its own.
     let bound = listening::bind_all(config, plan.cpus.len(), inherited, patience).await?;

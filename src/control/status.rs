@@ -8,7 +8,6 @@ use crate::admin::model::{
     BackendStatus, HealthStatus, LastChange, ListenerStatus, PoolStatus, TrafficStatus,
     WorkerStatus,
 };
-use crate::config;
 use crate::guard::Limit;
 use crate::pool::{self, Backend, Pool, Tally, Traffic};
 use crate::session::CloseReason;
@@ -49,25 +48,26 @@ pub(super) fn listeners(snapshot: &Snapshot, crew: &Crew) -> Vec<ListenerStatus>
     listeners.collect()
 }
 
+/// `known` is what is known of the backend at a place: its pool's, and its own there.
 pub(super) fn pools(
     snapshot: &Snapshot,
     now: u64,
-    known: impl Fn(&Pool, &Backend, Option<&config::Backend>) -> Known,
+    known: impl Fn(usize, usize) -> Option<Known>,
 ) -> Vec<PoolStatus> {
-    let pools = snapshot.pools.iter().map(|plan| plan.pool());
-    let pools = pools.map(|pool| {
-        let show = |backend: &Backend, configured: Option<_>| {
-            let known = known(pool, backend, configured);
-            let leaving = configured.is_none();
+    let pools = snapshot.pools.iter().map(|plan| plan.pool()).enumerate();
+    let pools = pools.map(|(place, pool)| {
+        let show = |backend: &Backend, index: Option<usize>| {
+            let known = index.and_then(|index| known(place, index));
+            let known = known.unwrap_or_default();
+            let leaving = index.is_none();
             BackendStatus {
                 leaving,
                 in_rotation: !leaving && backend.is_in_rotation() && !backend.is_shut_out(),
                 ..backend_status(pool, backend, &known, now)
             }
         };
-        // In the same order.
-        let present = pool.backends.iter().zip(&pool.config.backends);
-        let present = present.map(|(backend, configured)| show(backend, Some(configured)));
+        let present = pool.backends.iter().enumerate();
+        let present = present.map(|(index, backend)| show(backend, Some(index)));
         let leaving = pool.leaving.iter();
         let leaving = leaving.filter(|backend| backend.tally.connections.used() > 0);
         let leaving = leaving.map(|backend| show(backend, None));
@@ -123,7 +123,7 @@ fn backend_status(pool: &Pool, backend: &Backend, known: &Known, now: u64) -> Ba
         checks_failed: known.checks_failed,
         times_down: past.times_down,
         down_s: seconds(past.down),
-        times_ejected: past.times_ejected,
+        times_ejected: u64::from(tally.times_ejected()),
         last_change: past.last_change.map(|(condition, at)| LastChange {
             to: condition.as_str().to_owned(),
             at: humantime::format_rfc3339_millis(UNIX_EPOCH + Duration::from_millis(at))

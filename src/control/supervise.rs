@@ -24,7 +24,7 @@ use super::events::{Subject, Weight};
 use super::file_watch::Sight;
 use super::health::News;
 use super::reload::{Asked, ConfigWatch, Read};
-use super::{status, systemd};
+use super::{pools, status, systemd};
 
 /// What the control thread is woken by.
 enum Wake {
@@ -87,7 +87,7 @@ impl Balancer {
                 _ = signals.quit.recv() => Wake::Stop(libc::SIGQUIT),
                 ended = &mut finished => Wake::Ended(ended),
                 () = notices.notified() => Wake::Ejections,
-                () = until(self.ejections.next()) => Wake::Ejections,
+                () = until(self.roster.next_end()) => Wake::Ejections,
                 news = self.checks.next() => Wake::News(news),
                 () = self.discoveries.changed() => Wake::Discovered,
                 () = Watchdog::due(self.watchdog.as_mut()) => Wake::Watchdog,
@@ -102,7 +102,7 @@ impl Balancer {
             match wake {
                 Wake::Reload => self.on_hup(),
                 Wake::Dump => {
-                    self.pools.log();
+                    pools::log(&self.roster, &self.snapshot);
                     let crew = Rc::clone(&self.crew);
                     let measurements = Rc::clone(&self.measurements);
                     tokio_uring::spawn(async move { measurements.dump(&crew).await });
@@ -189,18 +189,24 @@ impl Balancer {
     fn tick(&mut self) {
         sys::read_local_ports();
         systemd::tell_late();
-        self.lacks
-            .report(&self.crew.stats, &self.snapshot, &self.events);
+        self.lacks.report(
+            &self.crew.stats,
+            &self.snapshot,
+            &mut self.roster,
+            &self.events,
+        );
         let now = sys::monotonic();
         let since = now - std::mem::replace(&mut self.ticked_at, now);
         status::tick(&self.snapshot, &self.crew.stats, since);
         self.recent.tick(&self.crew.stats);
         self.publish_again();
-        self.pools.tick();
-        self.forget_rises();
+        pools::tick(&mut self.roster, &self.snapshot);
+        if self.roster.end_rises(now) {
+            self.publish();
+        }
         self.forget_leaving();
-        self.on_ejections();
         self.eject_outliers();
+        self.on_ejections();
         self.scale();
     }
 

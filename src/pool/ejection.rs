@@ -4,7 +4,7 @@
 //! ejected is a [`Limit`]. Only who moves a backend takes or gives back its place there, so that
 //! each is given back exactly once, whatever workers and the control thread do at the same time.
 
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 
 use crate::guard::Limit;
 
@@ -25,6 +25,8 @@ pub(super) struct Ejection {
     /// One of the numbers below. Ordered as doorbells are: who is about to sleep sees what was set
     /// before a bell that did not ring.
     state: AtomicU8,
+    /// How many times it was ejected. Moves after `state`.
+    times: AtomicU32,
 }
 
 impl Ejection {
@@ -43,10 +45,18 @@ impl Ejection {
             return false;
         }
         let ejected = self.change(ADMITTED, number(cause));
-        if !ejected {
+        if ejected {
+            self.times.fetch_add(1, Ordering::SeqCst);
+        } else {
             places.release();
         }
         ejected
+    }
+
+    /// How many times it was ejected. It may have been readmitted and ejected again since somebody
+    /// looked, which its state does not show.
+    pub(super) fn times(&self) -> u32 {
+        self.times.load(Ordering::SeqCst)
     }
 
     /// It is found to be away: if it is ejected for failed sessions, those were its end.

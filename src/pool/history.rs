@@ -13,7 +13,6 @@ pub struct History {
     down: AtomicU64,
     /// and since when it is so, in ns of the workers' clock; 0 while it is not.
     down_since: AtomicU64,
-    times_ejected: AtomicU64,
     /// By [`Fault`].
     connects_failed: [AtomicU64; Fault::ALL.len()],
     /// One more than the index in [`Condition::ALL`]; 0 before the first.
@@ -48,8 +47,6 @@ pub struct Past {
     pub times_down: u64,
     /// How long that was, the present time included, in ns.
     pub down: u64,
-    /// Times that it was ejected.
-    pub times_ejected: u64,
     /// How it stands, and since when in ms since 1970; `None` before it was first published.
     pub last_change: Option<(Condition, u64)>,
 }
@@ -98,11 +95,6 @@ impl History {
         }
     }
 
-    /// It was ejected once more.
-    pub fn on_ejected(&self) {
-        self.times_ejected.fetch_add(1, Ordering::Relaxed);
-    }
-
     /// A connect to it failed.
     pub fn on_connect_failed(&self, fault: Fault) {
         self.connects_failed[fault as usize].fetch_add(1, Ordering::Relaxed);
@@ -132,7 +124,6 @@ impl History {
         Past {
             times_down: read(&self.times_down),
             down: read(&self.down) + present,
-            times_ejected: read(&self.times_ejected),
             last_change: condition.map(|&condition| (condition, read(&self.changed_at))),
         }
     }
@@ -162,12 +153,10 @@ mod tests {
         assert_eq!(past.last_change, Some((Condition::Down, 1_001)));
         history.note(Condition::Drain, true, 35, 1_003);
         history.note(Condition::Drain, false, 40, 1_004);
-        history.on_ejected();
         history.note(Condition::Down, true, 100, 1_005);
         let want = Past {
             times_down: 2,
             down: 21,
-            times_ejected: 1,
             last_change: Some((Condition::Down, 1_005)),
         };
         assert_eq!(history.past(101), want);

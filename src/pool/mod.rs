@@ -148,6 +148,16 @@ impl Pool {
         before: Option<&Self>,
         standing: impl Fn(&config::Backend) -> Standing,
     ) -> Self {
+        Self::compose(config, before, config.backends.iter().map(standing))
+    }
+
+    /// The same with what is known of each backend, in the order of the configuration.
+    #[must_use]
+    pub fn compose(
+        config: &config::Pool,
+        before: Option<&Self>,
+        standings: impl Iterator<Item = Standing>,
+    ) -> Self {
         let shared = |limit: fn(&Self) -> &Arc<Limit>| {
             let fresh = || Arc::new(Limit::unbounded());
             before.map_or_else(fresh, |before| Arc::clone(limit(before)))
@@ -172,10 +182,10 @@ impl Pool {
             config: config.clone(),
         };
         let known: HashMap<_, _> = before.into_iter().flat_map(Self::known).collect();
-        for backend in &config.backends {
+        for (backend, standing) in config.backends.iter().zip(standings) {
             let old = known.get(&(&*backend.name, backend.target()));
             let tally = old.map_or_else(Arc::default, |old| Arc::clone(&old.tally));
-            let backend = Backend::new(backend, standing(backend), tally, &pool);
+            let backend = Backend::new(backend, standing, tally, &pool);
             pool.backends.push(Arc::new(backend));
         }
         pool.settle();

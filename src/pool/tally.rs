@@ -118,6 +118,12 @@ impl Tally {
         self.ejection.cause()
     }
 
+    /// How many times it was ejected.
+    #[must_use]
+    pub fn times_ejected(&self) -> u32 {
+        self.ejection.times()
+    }
+
     /// It is found to be away. An ejection for failed sessions is over once it is back.
     pub fn on_unreached(&self) {
         self.ejection.on_unreached();

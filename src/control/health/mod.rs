@@ -5,7 +5,7 @@
 //! address with a check. Probing costs the same whether backends answer or not.
 
 mod answer;
-mod ejections;
+mod ejection;
 mod failure;
 mod outliers;
 mod probe;
@@ -31,20 +31,20 @@ use crate::sys;
 
 pub(super) use tls::can_use as can_use_certificates;
 
-pub use ejections::Ejections;
+pub(super) use ejection::EjectionTimer;
 pub use failure::{Closed, Failure, Stage};
-pub use outliers::Outliers;
+pub(super) use outliers::{Outliers, Window};
 pub use verdict::{Turn, Verdict};
 
+use super::roster::{Member, MemberId, Roster};
 use probe::{Prober, Spec};
 use schedule::Spread;
 
 /// Every probe of a configuration. Lives in the control thread's runtime.
 #[derive(Debug)]
 pub struct Checks {
-    targets: HashMap<Rc<Aim>, Target>,
-    /// What stands for a pool's backend: by the names of both.
-    places: HashMap<String, HashMap<String, Place>>,
+    targets: HashMap<TargetId, Target>,
+    by_aim: HashMap<Rc<Aim>, TargetId>,
     specs: HashMap<Check, Rc<Spec>>,
     random: Rng,
     spread: Spread,
@@ -55,6 +55,10 @@ pub struct Checks {
     tell: mpsc::Sender<Told>,
     told: mpsc::Receiver<Told>,
 }
+
+/// Names a target; no other one ever gets the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct TargetId(u64);
 
 /// What is probed, and how.
 #[derive(Debug, PartialEq, Eq, Hash)]
@@ -67,22 +71,12 @@ struct Aim {
     check: Check,
 }
 
-/// A pool's backend.
-#[derive(Debug)]
-struct Place {
-    /// Its own address; the probe's port may be another.
-    address: Address,
-    /// Its host name, if it has one: then it is the same one at another address.
-    host: Option<String>,
-    aim: Rc<Aim>,
-}
-
 #[derive(Debug)]
 struct Target {
-    number: u64,
+    aim: Rc<Aim>,
     task: JoinHandle<()>,
-    /// Pools and backends that it stands for, by name.
-    stands_for: Vec<(String, String)>,
+    /// Backends that it stands for.
+    members: Vec<MemberId>,
     verdict: Verdict,
     last: Option<Outcome>,
     probes: u64,
@@ -92,8 +86,7 @@ struct Target {
 /// What a target's task tells after each probe.
 #[derive(Debug)]
 struct Told {
-    aim: Rc<Aim>,
-    number: u64,
+    target: TargetId,
     verdict: Verdict,
     turn: Option<Turn>,
     outcome: Outcome,
@@ -128,8 +121,8 @@ pub struct Turned {
     pub turn: Turn,
     /// Why the last probe failed, if it did.
     pub failure: Option<Failure>,
-    /// The pools and backends that it stands for, by name.
-    pub backends: Vec<(String, String)>,
+    /// The backends that it stands for.
+    pub members: Vec<MemberId>,
 }
 
 /// What is known of a backend by its probes.
@@ -157,7 +150,7 @@ impl Checks {
         let (tell, told) = mpsc::channel(TOLD_MAX);
         Self {
             targets: HashMap::new(),
-            places: HashMap::new(),
+            by_aim: HashMap::new(),
             specs: HashMap::new(),
             spread: Spread::new(&mut random),
             random,
@@ -168,48 +161,57 @@ impl Checks {
         }
     }
 
-    /// Goes over to another configuration, whose pools hold what was discovered too. A target that
-    /// stays keeps its pace and what it knows; where only the check of a backend is another, or
-    /// what its host name means, what was known of it counts until the new probes say otherwise.
-    /// Backends in `maint` are not probed, nor those without an address.
+    /// Goes over to another configuration, which the roster follows already. A target that stays
+    /// keeps its pace and what it knows; where only the check of a backend is another, or what its
+    /// host name means, what was known of it counts until the new probes say otherwise. Backends in
+    /// `maint` are not probed, nor those without an address.
     ///
     /// Must be called in the runtime of `tokio_uring::start`.
-    pub fn follow(&mut self, config: &Config) {
-        let mut old = std::mem::take(&mut self.targets);
-        let mut verdicts = HashMap::new();
-        for (aim, target) in &mut old {
-            verdicts.insert(Rc::clone(aim), (target.verdict, target.failures));
-            target.stands_for.clear();
-        }
-        let mut places: HashMap<String, HashMap<String, Place>> = HashMap::new();
-        for pool in &config.pools {
-            let Some(check) = &pool.check else {
-                continue;
-            };
-            let places = places.entry(pool.name.clone()).or_default();
-            for backend in pool.backends.iter().filter(|backend| is_probed(backend)) {
-                let known = self.place(&pool.name, backend);
-                let known = known.and_then(|place| verdicts.get(&place.aim).copied());
-                let aim = self.keep_or_start(Aim::new(pool, backend, check), &mut old, known);
-                if let Some(target) = self.targets.get_mut(&aim) {
-                    let name = (pool.name.clone(), backend.name.clone());
-                    target.stands_for.push(name);
-                }
-                let place = Place {
-                    address: backend.address.clone(),
-                    host: backend.host.clone(),
-                    aim,
-                };
-                places.insert(backend.name.clone(), place);
+    pub fn follow(&mut self, config: &Config, roster: &mut Roster) {
+        for (pool, record) in config.pools.iter().zip(&mut roster.pools) {
+            for (backend, member) in pool.backends.iter().zip(&mut record.members) {
+                let check = pool.check.as_ref().filter(|_| is_probed(backend));
+                self.assign(pool, backend, check, member);
             }
         }
-        self.places = places;
-        // Those that are left end here, and with them their hold on what they shared.
-        drop(old);
-        let used: HashSet<_> = self.targets.keys().map(|aim| &aim.check).collect();
+        for target in self.targets.values_mut() {
+            target.members.retain(|id| roster.place(*id).is_some());
+        }
+        // Those that stand for no backend end here, and with them their hold on what they shared.
+        self.targets.retain(|_, target| !target.members.is_empty());
+        let targets = &self.targets;
+        self.by_aim.retain(|_, id| targets.contains_key(id));
+        let used: HashSet<_> = self.by_aim.keys().map(|aim| &aim.check).collect();
         self.specs.retain(|check, _| used.contains(check));
         self.refresh();
         self.first_round |= self.targets.is_empty();
+    }
+
+    /// Probes what a backend is checked by from now on, and nothing else for it.
+    fn assign(
+        &mut self,
+        pool: &config::Pool,
+        backend: &config::Backend,
+        check: Option<&Check>,
+        member: &mut Member,
+    ) {
+        let before = member.target.and_then(|id| self.targets.get_mut(&id));
+        let stays =
+            |target: &Target| check.is_some_and(|check| target.aim.is(pool, backend, check));
+        if before.as_deref().is_some_and(stays) {
+            return;
+        }
+        let known = before.map(|target| {
+            target.members.retain(|id| *id != member.id);
+            (target.verdict, target.failures)
+        });
+        let next = check.map(|check| self.find_or_start(Aim::new(pool, backend, check), known));
+        member.target = next;
+        let target = next.and_then(|id| self.targets.get_mut(&id));
+        member.health = target.map_or(Health::Up, |target| {
+            target.members.push(member.id);
+            target.verdict.health()
+        });
     }
 
     /// Certificates that have changed are read again.
@@ -218,54 +220,43 @@ impl Checks {
         clients.for_each(tls::Client::refresh);
     }
 
-    fn keep_or_start(
-        &mut self,
-        aim: Aim,
-        old: &mut HashMap<Rc<Aim>, Target>,
-        known: Option<(Verdict, u64)>,
-    ) -> Rc<Aim> {
-        if let Some((aim, _)) = self.targets.get_key_value(&aim) {
-            return Rc::clone(aim);
+    fn find_or_start(&mut self, aim: Aim, known: Option<(Verdict, u64)>) -> TargetId {
+        if let Some(id) = self.by_aim.get(&aim) {
+            return *id;
         }
-        let (aim, target) = old.remove_entry(&aim).unwrap_or_else(|| {
-            let aim = Rc::new(aim);
-            let target = self.start(&aim, known);
-            (aim, target)
-        });
-        self.targets.insert(Rc::clone(&aim), target);
-        aim
-    }
-
-    fn start(&mut self, aim: &Rc<Aim>, known: Option<(Verdict, u64)>) -> Target {
         let spec = self.specs.entry(aim.check.clone());
         let spec = spec.or_insert_with_key(|check| Rc::new(Spec::new(check)));
         let fresh = || Verdict::new(aim.check.initial);
         let failures = known.map_or(0, |(_, failures)| failures);
         let verdict = known.map_or_else(fresh, |(verdict, _)| verdict.handed_over());
         self.started += 1;
+        let id = TargetId(self.started);
         let watch = Watch {
             prober: Prober::new(&aim.address, aim.origins.clone(), spec)
                 .called(aim.host.as_deref()),
-            aim: Rc::clone(aim),
-            number: self.started,
+            target: id,
             verdict,
             random: self.random.fork(),
             tell: self.tell.clone(),
         };
         let wait = self.spread.next(aim.check.interval);
-        Target {
-            number: self.started,
+        let aim = Rc::new(aim);
+        let target = Target {
+            aim: Rc::clone(&aim),
             task: tokio_uring::spawn(watch.run(wait)),
-            stands_for: Vec::new(),
+            members: Vec::new(),
             verdict,
             last: None,
             probes: 0,
             failures,
-        }
+        };
+        self.targets.insert(id, target);
+        self.by_aim.insert(aim, id);
+        id
     }
 
-    /// Waits for news. May be dropped while it waits: nothing is lost. What probes tell is taken in
-    /// here only, so [`Self::health`] changes by nothing else.
+    /// Waits for news. May be dropped while it waits: nothing is lost. What a target counts as
+    /// changes here only, and each time this says so.
     pub async fn next(&mut self) -> News {
         loop {
             if !self.first_round && self.targets.values().all(|target| target.probes > 0) {
@@ -281,39 +272,29 @@ impl Checks {
     }
 
     fn take_in(&mut self, told: Told) -> Option<Turned> {
-        let target = self.targets.get_mut(&told.aim);
-        // One that was stopped meanwhile, even if another has taken its place, has no say.
-        let target = target.filter(|target| target.number == told.number)?;
+        // One that was stopped meanwhile has no say.
+        let target = self.targets.get_mut(&told.target)?;
         target.probes += 1;
         target.failures += u64::from(told.outcome.failure.is_some());
         target.verdict = told.verdict;
         let failure = told.outcome.failure.clone();
         target.last = Some(told.outcome);
         told.turn.map(|turn| Turned {
-            address: told.aim.address.clone(),
+            address: target.aim.address.clone(),
             turn,
             failure,
-            backends: target.stands_for.clone(),
+            members: target.members.clone(),
         })
-    }
-
-    /// What a backend counts as. Who is not probed is up.
-    #[must_use]
-    pub fn health(&self, pool: &str, backend: &config::Backend) -> Health {
-        let place = self.place(pool, backend);
-        let target = place.and_then(|place| self.targets.get(&place.aim));
-        target.map_or(Health::Up, |target| target.verdict.health())
     }
 
     /// What is known of a backend by its probes; `None`: it is not probed.
     #[must_use]
-    pub fn report(&self, pool: &str, backend: &config::Backend) -> Option<Report> {
-        let aim = &self.place(pool, backend)?.aim;
-        let target = self.targets.get(aim)?;
+    pub fn report(&self, member: &Member) -> Option<Report> {
+        let target = self.targets.get(&member.target?)?;
         Some(Report {
             health: target.verdict.health(),
             against: target.verdict.against(),
-            needed: target.verdict.needed(&aim.check),
+            needed: target.verdict.needed(&target.aim.check),
             last: target.last.clone(),
             probes: target.probes,
             failures: target.failures,
@@ -332,21 +313,11 @@ impl Checks {
     pub fn targets(&self) -> usize {
         self.targets.len()
     }
-
-    /// A backend, if it is probed. Another that has its name now is not meant.
-    fn place(&self, pool: &str, backend: &config::Backend) -> Option<&Place> {
-        let place = self.places.get(pool)?.get(&backend.name)?;
-        let its = config::Target::new(place.host.as_deref(), &place.address);
-        (its == backend.target()).then_some(place)
-    }
 }
 
 impl Aim {
     fn new(pool: &config::Pool, backend: &config::Backend, check: &Check) -> Self {
-        let mut address = backend.address.clone();
-        if let (Address::Tcp(address), Some(port)) = (&mut address, check.port) {
-            address.set_port(port);
-        }
+        let address = probed_address(backend, check);
         Self {
             origins: pool.origins.towards(&address),
             address,
@@ -354,6 +325,22 @@ impl Aim {
             check: check.clone(),
         }
     }
+
+    /// Whether it is what this backend is checked by.
+    fn is(&self, pool: &config::Pool, backend: &config::Backend, check: &Check) -> bool {
+        self.host == backend.host
+            && self.address == probed_address(backend, check)
+            && self.check == *check
+            && self.origins == pool.origins.towards(&self.address)
+    }
+}
+
+fn probed_address(backend: &config::Backend, check: &Check) -> Address {
+    let mut address = backend.address.clone();
+    if let (Address::Tcp(address), Some(port)) = (&mut address, check.port) {
+        address.set_port(port);
+    }
+    address
 }
 
 impl Drop for Target {
@@ -382,8 +369,7 @@ fn judge(verdict: &mut Verdict, failure: Option<&Failure>, check: &Check) -> Opt
 /// A target's task.
 struct Watch {
     prober: Prober,
-    aim: Rc<Aim>,
-    number: u64,
+    target: TargetId,
     verdict: Verdict,
     random: Rng,
     tell: mpsc::Sender<Told>,
@@ -401,8 +387,7 @@ impl Watch {
             let interval = schedule::jittered(self.verdict.interval(check), &mut self.random);
             let started = outcome.at;
             let told = Told {
-                aim: Rc::clone(&self.aim),
-                number: self.number,
+                target: self.target,
                 verdict: self.verdict,
                 turn,
                 outcome,

@@ -1,24 +1,22 @@
-//! Who answers much slower than the others of its pool: by what real sessions met.
-
-use std::collections::HashMap;
+//! Finds backends that answer much slower than the others of their pool, by what real sessions met.
 
 use crate::pool::Totals;
 
 /// Watches one pool's answer times, window by window.
 ///
-/// Judged are backends with enough answers in a window, if there are enough of those. Who stands
-/// out in several windows in a row is slow by itself; one window may be anybody's.
+/// Judged are backends with enough answers in a window, if there are enough of those. A backend
+/// that stands out in several windows in a row is slow by itself; one window may be chance.
 #[derive(Debug, Default)]
-pub struct Outliers {
+pub(in crate::control) struct Outliers {
     /// When the window began, in ns of the workers' clock.
     since: Option<u64>,
-    seen: HashMap<String, Seen>,
 }
 
-#[derive(Debug, Default)]
-struct Seen {
-    answered: u64,
-    answer: u64,
+/// What is known of one backend: default before its first window.
+#[derive(Clone, Copy, Debug, Default)]
+pub(in crate::control) struct Window {
+    /// Answers when it began, and the time they took together.
+    began: Option<(u64, u64)>,
     /// Windows in a row in which it stood out.
     strikes: u32,
 }
@@ -27,58 +25,60 @@ impl Outliers {
     /// Ends the window if its time is over, and says which of the backends (by index) to eject.
     /// To be called more often than a window is long, each second for instance.
     ///
-    /// `backends`: names, and totals as [`Tally::totals`](crate::pool::Tally::totals) has them.
-    /// `latency`: how slow is too slow, in percent of the median of the backends' mean answer
-    /// times. `now`: ns of the workers' clock.
-    pub fn tick(&mut self, backends: &[(&str, Totals)], latency: u16, now: u64) -> Vec<usize> {
-        let since = *self.since.get_or_insert(now);
-        if self.seen.is_empty() {
-            self.end_window(backends);
-        }
+    /// `backends`: what is known of each, and totals as
+    /// [`Tally::totals`](crate::pool::Tally::totals) has them. `latency`: how slow is too slow, in
+    /// percent of the median of the backends' mean answer times. `now`: ns of the workers' clock.
+    pub(in crate::control) fn tick(
+        &mut self,
+        backends: &mut [(&mut Window, Totals)],
+        latency: u16,
+        now: u64,
+    ) -> Vec<usize> {
+        let Some(since) = self.since else {
+            self.since = Some(now);
+            for (window, totals) in backends {
+                window.end(totals);
+            }
+            return Vec::new();
+        };
         if now.saturating_sub(since) < WINDOW {
             return Vec::new();
         }
         self.since = Some(now);
-        let means = self.end_window(backends);
+        let means = backends
+            .iter_mut()
+            .map(|(window, totals)| window.end(totals));
+        let means: Vec<_> = means.collect();
         let Some(median) = median(&means) else {
-            self.seen.values_mut().for_each(|seen| seen.strikes = 0);
+            backends
+                .iter_mut()
+                .for_each(|(window, _)| window.strikes = 0);
             return Vec::new();
         };
         let limit = (median * f64::from(latency) / 100.0).max(median + MARGIN_NS);
         let mut out = Vec::new();
-        for (index, ((name, _), mean)) in backends.iter().zip(&means).enumerate() {
-            let Some(seen) = self.seen.get_mut(*name) else {
-                continue;
-            };
+        for (index, ((window, _), mean)) in backends.iter_mut().zip(&means).enumerate() {
             let stands_out = mean.is_some_and(|mean| mean > limit);
-            seen.strikes = if stands_out { seen.strikes + 1 } else { 0 };
-            if seen.strikes == STRIKES {
-                seen.strikes = 0;
+            window.strikes = if stands_out { window.strikes + 1 } else { 0 };
+            if window.strikes == STRIKES {
+                window.strikes = 0;
                 out.push(index);
             }
         }
         out
     }
+}
 
-    /// The mean answer time in ns of each backend since the last window, of those that are judged.
-    /// Backends that are gone are forgotten.
-    fn end_window(&mut self, backends: &[(&str, Totals)]) -> Vec<Option<f64>> {
-        let mut old = std::mem::take(&mut self.seen);
-        let mean = |(name, totals): &(&str, Totals)| {
-            let before = old.remove(*name);
-            let now = Seen {
-                answered: totals.answered,
-                answer: totals.answer,
-                strikes: before.as_ref().map_or(0, |before| before.strikes),
-            };
-            self.seen.insert((*name).to_owned(), now);
-            let before = before?;
-            // Who was removed and added again begins anew.
-            let answered = totals.answered.checked_sub(before.answered)?;
-            let answer = totals.answer.checked_sub(before.answer)?;
-            (answered >= ANSWERS_MIN).then(|| to_f64(answer) / to_f64(answered))
-        };
-        backends.iter().map(mean).collect()
+impl Window {
+    /// The mean answer time in ns since the window began, if the backend is judged. The next window
+    /// begins.
+    fn end(&mut self, totals: &Totals) -> Option<f64> {
+        let began = self.began.replace((totals.answered, totals.answer));
+        let (answered, answer) = began?;
+        // A backend that was removed and added again begins anew.
+        let answered = totals.answered.checked_sub(answered)?;
+        let answer = totals.answer.checked_sub(answer)?;
+        (answered >= ANSWERS_MIN).then(|| to_f64(answer) / to_f64(answered))
     }
 }
 
@@ -118,13 +118,13 @@ const MARGIN_NS: f64 = 10_000_000.0;
 mod tests {
     use super::*;
 
-    const NAMES: [&str; 4] = ["a", "b", "c", "d"];
     const MS: u64 = 1_000_000;
     const NOBODY: [usize; 0] = [];
 
     /// A pool whose backends answer so often per window, in so many ms.
     struct Pool {
         outliers: Outliers,
+        windows: [Window; 4],
         totals: [Totals; 4],
         now: u64,
     }
@@ -133,6 +133,7 @@ mod tests {
         fn new() -> Self {
             let mut pool = Self {
                 outliers: Outliers::default(),
+                windows: [Window::default(); 4],
                 totals: [Totals::default(); 4],
                 now: 5,
             };
@@ -141,8 +142,9 @@ mod tests {
         }
 
         fn tick(&mut self) -> Vec<usize> {
-            let backends: Vec<_> = NAMES.into_iter().zip(self.totals).collect();
-            self.outliers.tick(&backends, 500, self.now)
+            let backends = self.windows.iter_mut().zip(self.totals);
+            let mut backends: Vec<_> = backends.collect();
+            self.outliers.tick(&mut backends, 500, self.now)
         }
 
         fn window(&mut self, answers: [(u64, u64); 4]) -> Vec<usize> {

@@ -41,6 +41,51 @@ fn config(pools: Vec<Pool>) -> Config {
     Config::of(Vec::<Listener>::new(), pools)
 }
 
+/// The probes of a configuration, with the roster that they tell about.
+struct Probed {
+    checks: Checks,
+    roster: Roster,
+}
+
+impl Probed {
+    fn new() -> Self {
+        Self {
+            checks: Checks::new(1),
+            roster: Roster::default(),
+        }
+    }
+
+    fn follow(&mut self, config: &Config) {
+        self.roster.follow(config);
+        self.checks.follow(config, &mut self.roster);
+    }
+
+    fn member(&self, pool: &str, backend: &Backend) -> Option<&Member> {
+        let member = self.roster.member(pool, &backend.name);
+        member.filter(|member| member.is(backend))
+    }
+
+    fn health(&self, pool: &str, backend: &Backend) -> Health {
+        let member = self.member(pool, backend);
+        member.map_or(Health::Up, Member::health)
+    }
+
+    fn report(&self, pool: &str, backend: &Backend) -> Option<Report> {
+        self.checks.report(self.member(pool, backend)?)
+    }
+
+    /// Pools and backends that have turned, by name.
+    fn names(&self, turned: &Turned) -> Vec<(String, String)> {
+        let places = turned.members.iter().map(|id| self.roster.place(*id));
+        let names = places.map(|place| {
+            let (pool, index) = place.expect("it is there");
+            let record = &self.roster.pools[pool];
+            (record.name.clone(), record.members[index].name.clone())
+        });
+        names.collect()
+    }
+}
+
 fn names(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
     let pairs = pairs.iter();
     pairs
@@ -48,12 +93,16 @@ fn names(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
         .collect()
 }
 
-async fn next(checks: &mut Checks) -> News {
-    let news = timeout(Duration::from_secs(20), checks.next()).await;
-    news.expect("news in time")
+async fn next(probed: &mut Probed) -> News {
+    let news = timeout(Duration::from_secs(20), probed.checks.next()).await;
+    let news = news.expect("news in time");
+    if let News::Turned(turned) = &news {
+        probed.roster.on_turned(turned);
+    }
+    news
 }
 
-async fn next_turn(checks: &mut Checks) -> Turned {
+async fn next_turn(checks: &mut Probed) -> Turned {
     loop {
         match next(checks).await {
             News::Turned(turned) => return turned,
@@ -63,7 +112,7 @@ async fn next_turn(checks: &mut Checks) -> Turned {
 }
 
 /// Takes in what targets tell for a while, in which nothing turns.
-async fn quiet(checks: &mut Checks, ms: u64) {
+async fn quiet(checks: &mut Probed, ms: u64) {
     let news = timeout(Duration::from_millis(ms), next_turn(checks)).await;
     assert!(news.is_err(), "{news:?}");
 }
@@ -75,20 +124,20 @@ fn a_backend_falls_and_rises_with_its_server() {
         let address = server.address;
         let a = backend("a", address);
         let config = config(vec![pool("web", &quick(), vec![a.clone()])]);
-        let mut checks = Checks::new(1);
+        let mut checks = Probed::new();
         checks.follow(&config);
         assert_eq!(checks.health("web", &a), Health::Up);
-        assert!(!checks.first_round_done());
+        assert!(!checks.checks.first_round_done());
         assert_eq!(next(&mut checks).await, News::FirstRound);
-        assert!(checks.first_round_done());
+        assert!(checks.checks.first_round_done());
 
         server.stop();
         let down = next_turn(&mut checks).await;
         assert_eq!(down.address, Address::Tcp(address));
         assert_eq!((down.turn.to, down.turn.first), (Health::Down, false));
-        let failure = down.failure.expect("a reason");
+        let failure = down.failure.clone().expect("a reason");
         assert_eq!(failure.to_string(), "connection refused");
-        assert_eq!(down.backends, names(&[("web", "a")]));
+        assert_eq!(checks.names(&down), names(&[("web", "a")]));
         assert_eq!(checks.health("web", &a), Health::Down);
         let report = checks.report("web", &a).expect("it is probed");
         assert_eq!((report.against, report.needed), (0, 2));
@@ -120,13 +169,14 @@ fn pools_share_the_probe_of_a_backend() {
             pool("two", &check, vec![backend("b", server.address)]),
             pool("three", &other, vec![backend("c", refusing)]),
         ];
-        let mut checks = Checks::new(1);
+        let mut checks = Probed::new();
         checks.follow(&config(pools));
-        assert_eq!(checks.targets(), 2);
-        let mut turned = vec![
-            next_turn(&mut checks).await.backends,
-            next_turn(&mut checks).await.backends,
-        ];
+        assert_eq!(checks.checks.targets(), 2);
+        let mut turned = Vec::new();
+        for _ in 0..2 {
+            let next = next_turn(&mut checks).await;
+            turned.push(checks.names(&next));
+        }
         turned.sort();
         let shared = names(&[("one", "a"), ("two", "b")]);
         assert_eq!(turned, [shared, names(&[("three", "c")])]);
@@ -143,12 +193,12 @@ fn what_stays_keeps_its_state_and_what_goes_is_not_probed() {
         let refusing = refusing();
         let (a, b) = (backend("a", refusing), backend("b", refusing));
         let with = |backends| config(vec![pool("web", &quick(), backends)]);
-        let mut checks = Checks::new(1);
+        let mut checks = Probed::new();
         checks.follow(&with(vec![a.clone()]));
         next_turn(&mut checks).await;
 
         checks.follow(&with(vec![a.clone(), b.clone()]));
-        assert_eq!(checks.targets(), 1);
+        assert_eq!(checks.checks.targets(), 1);
         assert_eq!(checks.health("web", &a), Health::Down);
         assert_eq!(checks.health("web", &b), Health::Down, "the same target");
         quiet(&mut checks, 200).await;
@@ -156,7 +206,7 @@ fn what_stays_keeps_its_state_and_what_goes_is_not_probed() {
         let mut away = a.clone();
         away.state = AdminState::Maint;
         checks.follow(&with(vec![away.clone()]));
-        assert_eq!(checks.targets(), 0);
+        assert_eq!(checks.checks.targets(), 0);
         assert_eq!(checks.report("web", &away), None);
         assert_eq!(checks.health("web", &away), Health::Up);
         quiet(&mut checks, 200).await;
@@ -173,7 +223,7 @@ fn another_check_takes_over_what_was_known_and_another_address_does_not() {
     tokio_uring::start(async {
         let refusing = refusing();
         let a = backend("a", refusing);
-        let mut checks = Checks::new(1);
+        let mut checks = Probed::new();
         checks.follow(&config(vec![pool("web", &quick(), vec![a.clone()])]));
         next_turn(&mut checks).await;
 
@@ -186,7 +236,7 @@ fn another_check_takes_over_what_was_known_and_another_address_does_not() {
         assert_eq!(checks.health("web", &moved), Health::Up, "another backend");
         checks.follow(&config(vec![pool("web", &patient, vec![moved.clone()])]));
         assert_eq!(checks.health("web", &moved), Health::Up);
-        assert_eq!(checks.specs.len(), 1);
+        assert_eq!(checks.checks.specs.len(), 1);
     });
 }
 
@@ -199,7 +249,7 @@ fn the_first_probe_decides_where_it_is_to() {
             initial: Initial::Probe,
             ..quick()
         };
-        let mut checks = Checks::new(1);
+        let mut checks = Probed::new();
         let pools = vec![pool("web", &check, vec![good.clone(), bad.clone()])];
         checks.follow(&config(pools));
         assert_eq!(checks.health("web", &good), Health::Down);
@@ -207,7 +257,7 @@ fn the_first_probe_decides_where_it_is_to() {
             let turned = next_turn(&mut checks).await;
             assert!(turned.turn.first);
             let report = checks.report("web", &good).expect("it is probed");
-            assert!(report.probes <= 1 || turned.backends != names(&[("web", "good")]));
+            assert!(report.probes <= 1 || checks.names(&turned) != names(&[("web", "good")]));
         }
         assert_eq!(checks.health("web", &good), Health::Up);
         assert_eq!(checks.health("web", &bad), Health::Down);
@@ -221,12 +271,10 @@ fn a_reserve_is_probed_and_a_pool_without_a_check_is_not() {
         spare.reserve = true;
         let idle = Pool::of("idle", vec![spare.clone()]);
         let pools = vec![pool("web", &quick(), vec![spare.clone()]), idle];
-        let mut checks = Checks::new(1);
+        let mut checks = Probed::new();
         checks.follow(&config(pools));
-        assert_eq!(
-            next_turn(&mut checks).await.backends,
-            names(&[("web", "spare")])
-        );
+        let turned = next_turn(&mut checks).await;
+        assert_eq!(checks.names(&turned), names(&[("web", "spare")]));
         assert_eq!(checks.health("idle", &spare), Health::Up);
     });
 }
@@ -234,13 +282,13 @@ fn a_reserve_is_probed_and_a_pool_without_a_check_is_not() {
 #[test]
 fn there_is_no_first_round_to_wait_for_without_targets() {
     tokio_uring::start(async {
-        let mut checks = Checks::new(1);
+        let mut checks = Probed::new();
         checks.follow(&config(Vec::new()));
-        assert!(checks.first_round_done());
+        assert!(checks.checks.first_round_done());
         // One that joins later does not take it back.
         let pools = vec![pool("web", &quick(), vec![backend("a", refusing())])];
         checks.follow(&config(pools));
-        assert!(checks.first_round_done());
+        assert!(checks.checks.first_round_done());
         assert!(matches!(next(&mut checks).await, News::Turned(_)));
     });
 }
@@ -253,10 +301,10 @@ fn the_pace_follows_the_state() {
             interval_down: Some(Duration::from_secs(3_600)),
             ..quick()
         };
-        let mut checks = Checks::new(1);
+        let mut checks = Probed::new();
         checks.follow(&config(vec![pool("web", &rare, vec![a.clone()])]));
         next_turn(&mut checks).await;
-        let probes = |checks: &Checks| checks.report("web", &a).map(|report| report.probes);
+        let probes = |checks: &Probed| checks.report("web", &a).map(|report| report.probes);
         assert_eq!(probes(&checks), Some(3));
         quiet(&mut checks, 200).await;
         assert_eq!(probes(&checks), Some(3), "once an hour while it is down");
@@ -279,9 +327,9 @@ fn a_probe_that_hangs_delays_no_other() {
             pool("hangs", &hanging, vec![backend("a", server.address)]),
             pool("goes", &quick(), vec![backend("b", server.address)]),
         ];
-        let mut checks = Checks::new(1);
+        let mut checks = Probed::new();
         checks.follow(&config(pools));
-        let report = |checks: &Checks, pool: &str, name: &str| {
+        let report = |checks: &Probed, pool: &str, name: &str| {
             let report = checks.report(pool, &backend(name, server.address));
             report.expect("it is probed").probes
         };

@@ -1,0 +1,145 @@
+//! How long a backend stays ejected.
+
+use crate::config::Ejection;
+use crate::time::nanos;
+
+/// Times the ejections of one backend. The n-th in a row takes n times as long as the first, and n
+/// falls by one for each such time that the backend stays in. Times are ns of the workers' clock.
+#[derive(Clone, Copy, Debug, Default)]
+pub(in crate::control) struct EjectionTimer {
+    /// How many in a row.
+    count: u64,
+    /// When the last one began.
+    since: u64,
+    /// When it ends, or ended.
+    until: u64,
+    /// It lasts.
+    runs: bool,
+    /// The first one's length.
+    base: u64,
+}
+
+impl EjectionTimer {
+    /// The backend is ejected now: until when. An ejection that lasts goes on as it was.
+    pub(in crate::control) fn start(&mut self, settings: &Ejection, now: u64) -> u64 {
+        if self.runs {
+            return self.until;
+        }
+        let base = nanos(settings.base).max(1);
+        let max = nanos(settings.max).max(base);
+        // Beyond what makes the longest it counts no further, or it would never be forgiven.
+        let count = (self.count_at(now) + 1).min(max.div_ceil(base));
+        let until = now.saturating_add(base.saturating_mul(count).min(max));
+        *self = Self {
+            count,
+            since: now,
+            until,
+            runs: true,
+            base,
+        };
+        until
+    }
+
+    /// Until when the backend is ejected.
+    #[must_use]
+    pub(in crate::control) fn until(&self) -> Option<u64> {
+        self.runs.then_some(self.until)
+    }
+
+    /// Since when the backend is ejected, and whether it was not so a short time before.
+    #[must_use]
+    pub(in crate::control) fn since(&self) -> Option<(u64, bool)> {
+        self.runs.then_some((self.since, self.count == 1))
+    }
+
+    /// The ejection has ended. `false`: there was none.
+    pub(in crate::control) fn stop(&mut self, now: u64) -> bool {
+        self.until = if self.runs {
+            now.min(self.until)
+        } else {
+            self.until
+        };
+        std::mem::take(&mut self.runs)
+    }
+
+    /// The count less what was forgiven since the end.
+    fn count_at(&self, now: u64) -> u64 {
+        let forgiven = now.saturating_sub(self.until) / self.base.max(1);
+        self.count.saturating_sub(forgiven)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: u64 = 1_000_000_000;
+
+    /// Ejects, and returns how many seconds that lasts.
+    fn eject(timer: &mut EjectionTimer, now: u64) -> u64 {
+        timer.start(&Ejection::default(), now * SECOND) / SECOND - now
+    }
+
+    #[test]
+    fn each_in_a_row_lasts_longer_up_to_the_longest() {
+        let mut timer = EjectionTimer::default();
+        let mut now = 0;
+        for n in 1..=15 {
+            let lasts = eject(&mut timer, now);
+            assert_eq!(lasts, (30 * n).min(300));
+            now += lasts;
+            assert_eq!(timer.until(), Some(now * SECOND));
+            assert!(timer.stop(now * SECOND) && !timer.stop(now * SECOND));
+        }
+    }
+
+    #[test]
+    fn staying_in_is_forgiven_step_by_step() {
+        let mut timer = EjectionTimer::default();
+        // When, and for how long then.
+        for (now, lasts) in [
+            (0, 30),
+            (30, 60),
+            (90, 90),
+            // One step of 30 s was forgiven since 180,
+            (180 + 30, 90),
+            // two since 300,
+            (300 + 89, 60),
+            // and all since 449.
+            (449 + 60, 30),
+        ] {
+            assert_eq!(eject(&mut timer, now), lasts, "at {now}");
+            // Noticed late.
+            assert!(timer.stop((now + lasts + 7) * SECOND));
+        }
+    }
+
+    #[test]
+    fn the_longest_is_forgiven_in_the_end_too() {
+        let mut timer = EjectionTimer::default();
+        let mut now = 0;
+        for _ in 0..100 {
+            now += eject(&mut timer, now);
+            timer.stop(now * SECOND);
+        }
+        assert_eq!(eject(&mut timer, now + 30 * 10), 30);
+    }
+
+    #[test]
+    fn an_ejection_that_lasts_goes_on_as_it_was() {
+        let mut timer = EjectionTimer::default();
+        assert_eq!((eject(&mut timer, 0), eject(&mut timer, 10)), (30, 20));
+        assert_eq!(timer.since(), Some((0, true)));
+        timer.stop(30 * SECOND);
+        assert_eq!((timer.until(), timer.since()), (None, None));
+    }
+
+    #[test]
+    fn one_that_ends_early_counts_all_the_same() {
+        let mut timer = EjectionTimer::default();
+        eject(&mut timer, 0);
+        timer.stop(10 * SECOND);
+        assert_eq!(eject(&mut timer, 20), 60);
+        assert_eq!(timer.since(), Some((20 * SECOND, false)));
+    }
+}

@@ -1,0 +1,365 @@
+//! What the control thread knows of each pool and each backend, in one place.
+//!
+//! Pools and members stand in the order of the configuration in force, which is also the order of
+//! the snapshot that was composed from it. So a composition needs no look-up by name, and what
+//! belongs to a backend leaves with it.
+
+use std::cell::LazyCell;
+use std::collections::HashMap;
+
+use crate::address::Address;
+use crate::config::{self, AdminState, Config};
+use crate::pool::{Health, Rise, Standing, Tally};
+use crate::select::{Forecaster, Scaler};
+use crate::snapshot::Snapshot;
+use crate::sys;
+use crate::time::nanos;
+
+use super::health::{EjectionTimer, Outliers, TargetId, Turned, Window};
+use super::lacks::Ports;
+
+/// All pools of the configuration in force.
+#[derive(Debug, Default)]
+pub struct Roster {
+    pub(super) pools: Vec<PoolRecord>,
+    /// Where each member stands: its pool, and its place there.
+    places: HashMap<MemberId, (usize, usize)>,
+    /// How many members there have been.
+    made: u64,
+    /// When the next ejection ends by time, in ns of the workers' clock; perhaps none does then.
+    next_end: Option<u64>,
+}
+
+/// A pool, with what is known of it beside its configuration.
+#[derive(Debug)]
+pub(super) struct PoolRecord {
+    pub(super) name: String,
+    pub(super) members: Vec<Member>,
+    /// Looks for slow backends.
+    pub(super) outliers: Outliers,
+    /// Where the pool scales.
+    pub(super) scaler: Option<Scaler>,
+    /// Where the strategy looks ahead.
+    pub(super) forecaster: Option<Forecaster>,
+    /// It was reported to panic.
+    pub(super) panics: bool,
+}
+
+/// Names a backend from when it joins until it leaves; no other one ever gets the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct MemberId(u64);
+
+/// A backend, with what is known of it beside its configuration. What workers count of it is its
+/// [`Tally`], which lives on while sessions hold it.
+#[derive(Debug)]
+pub struct Member {
+    pub(super) id: MemberId,
+    pub(super) name: String,
+    address: Address,
+    host: Option<String>,
+    /// It was in maintenance, or had no address.
+    is_away: bool,
+    /// What its probes say; up where it is not probed.
+    pub(super) health: Health,
+    /// What is probed for it.
+    pub(super) target: Option<TargetId>,
+    /// It went down, and its sessions may have to be closed.
+    pub(super) went_down: bool,
+    /// Its slow start, until that is over.
+    pub(super) rise: Option<Rise>,
+    pub(super) ejection: EjectionTimer,
+    /// How many ejections of it were reported; `None` before its first publication.
+    ejections: Option<u32>,
+    /// Its answers in the present window.
+    pub(super) window: Window,
+    /// It is of the reserve, and was brought in.
+    pub(super) is_active: bool,
+    /// Connects to it that found no local port.
+    pub(super) ports: Ports,
+}
+
+/// What a look at a backend's tally shows to have happened since the last look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Change {
+    /// It is ejected until then, in ns of the workers' clock.
+    Ejected(u64),
+    /// Its ejection ended.
+    Readmitted,
+}
+
+impl Roster {
+    /// Goes over to another configuration. Pools are known by their names, backends by name and
+    /// target: what left and comes back begins anew. A backend that joins a pool which had others,
+    /// or was away, begins slowly where the pool says so.
+    pub fn follow(&mut self, config: &Config) {
+        let names = config.pools.iter().map(|pool| &*pool.name);
+        let old = std::mem::take(&mut self.pools);
+        let old = in_order(old, |record| &record.name, names);
+        for (pool, record) in config.pools.iter().zip(old) {
+            let next = self.follow_pool(pool, record);
+            self.pools.push(next);
+        }
+        self.places.clear();
+        for (place, record) in self.pools.iter().enumerate() {
+            let members = record.members.iter().enumerate();
+            let places = members.map(|(index, member)| (member.id, (place, index)));
+            self.places.extend(places);
+        }
+    }
+
+    fn follow_pool(&mut self, pool: &config::Pool, record: Option<PoolRecord>) -> PoolRecord {
+        let mut record = record.unwrap_or_else(|| PoolRecord::new(&pool.name));
+        record.follow_scaling(pool);
+        // The first ones of a pool have no others to leave the clients to.
+        let rise = if record.members.is_empty() {
+            None
+        } else {
+            rise_of(pool)
+        };
+        let names = pool.backends.iter().map(|backend| &*backend.name);
+        let old = std::mem::take(&mut record.members);
+        let old = in_order(old, |member| &member.name, names);
+        for (backend, old) in pool.backends.iter().zip(old) {
+            let mut member = match old {
+                Some(member) if member.is(backend) => member,
+                other => {
+                    self.made += 1;
+                    let mut member = Member::new(MemberId(self.made), backend);
+                    member.is_active = other.is_some_and(|other| other.is_active);
+                    member
+                }
+            };
+            member.is_active &= backend.reserve && pool.scaling.is_some();
+            let is_away = backend.state == AdminState::Maint || !backend.is_resolved();
+            if member.is_away && !is_away && backend.state == AdminState::Ready && rise.is_some() {
+                member.rise = rise;
+            }
+            member.is_away = is_away;
+            if member.address != backend.address {
+                member.address.clone_from(&backend.address);
+            }
+            record.members.push(member);
+        }
+        record
+    }
+
+    /// Where a member stands: its pool, and its place there. `None`: it has left.
+    pub(super) fn place(&self, id: MemberId) -> Option<(usize, usize)> {
+        self.places.get(&id).copied()
+    }
+
+    /// The member at a place.
+    pub(super) fn at(&mut self, (pool, index): (usize, usize)) -> Option<&mut Member> {
+        self.pools.get_mut(pool)?.members.get_mut(index)
+    }
+
+    /// The place of the backend of this name.
+    pub(super) fn find(&self, pool: &str, backend: &str) -> Option<(usize, usize)> {
+        let place = self.pools.iter().position(|record| record.name == pool)?;
+        let mut members = self.pools[place].members.iter();
+        let index = members.position(|member| member.name == backend)?;
+        Some((place, index))
+    }
+
+    /// The backend of this name.
+    #[must_use]
+    pub fn member(&self, pool: &str, backend: &str) -> Option<&Member> {
+        let (place, index) = self.find(pool, backend)?;
+        self.pools[place].members.get(index)
+    }
+
+    /// Takes in what probes have found out.
+    pub fn on_turned(&mut self, turned: &Turned) {
+        for id in &turned.members {
+            let place = self.places.get(id).copied();
+            if let Some(member) = place.and_then(|place| self.at(place)) {
+                member.health = turned.turn.to;
+                member.went_down |= turned.turn.to == Health::Down;
+            }
+        }
+    }
+
+    /// What is known of the backends of a pool, for its composition.
+    pub(super) fn standings(
+        &self,
+        config: &config::Pool,
+        place: usize,
+    ) -> impl Iterator<Item = Standing> {
+        let members = self.pools.get(place).map_or(&[][..], |pool| &pool.members);
+        let both = members.iter().zip(&config.backends);
+        both.map(|(member, backend)| Standing {
+            health: member.health,
+            rise: member.rise,
+            standby: backend.reserve && !member.is_active,
+        })
+    }
+
+    /// Counts from now on for those that join with this snapshot. Their tallies may be older: a
+    /// backend that comes back while sessions of it last finds its counts again.
+    pub(super) fn begin_to_count(&mut self, snapshot: &Snapshot) {
+        for (record, plan) in self.pools.iter_mut().zip(&snapshot.pools) {
+            for (member, backend) in record.members.iter_mut().zip(&plan.pool().backends) {
+                if member.ejections.is_none() {
+                    let tally = &backend.tally;
+                    let present = u32::from(tally.is_ejected());
+                    member.ejections = Some(tally.times_ejected().wrapping_sub(present));
+                    member.ports = Ports::since(tally.portless());
+                }
+            }
+        }
+    }
+
+    /// When the next ejection may end by time, in ns of the workers' clock.
+    pub(super) fn next_end(&self) -> Option<u64> {
+        self.next_end
+    }
+
+    /// To be called after ejections have begun or ended.
+    pub(super) fn find_next_end(&mut self) {
+        let members = self.pools.iter().flat_map(|record| &record.members);
+        self.next_end = members.filter_map(|member| member.ejection.until()).min();
+    }
+
+    /// Ends slow starts that are over, so that selections need not reckon with them. That of a
+    /// backend that is down lasts: it begins when the backend answers. `true`: one ended.
+    pub(super) fn end_rises(&mut self, now: u64) -> bool {
+        let mut ended = false;
+        for member in self.pools.iter_mut().flat_map(|record| &mut record.members) {
+            let is_over = |rise: Rise| now.saturating_sub(rise.since) >= rise.over;
+            if member.health == Health::Up && member.rise.is_some_and(is_over) {
+                member.rise = None;
+                ended = true;
+            }
+        }
+        ended
+    }
+}
+
+impl PoolRecord {
+    fn new(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            members: Vec::new(),
+            outliers: Outliers::default(),
+            scaler: None,
+            forecaster: None,
+            panics: false,
+        }
+    }
+
+    fn follow_scaling(&mut self, pool: &config::Pool) {
+        match (&pool.scaling, &mut self.scaler) {
+            (None, scaler) => *scaler = None,
+            (Some(settings), Some(scaler)) => scaler.follow(settings, &pool.strategy),
+            (Some(settings), scaler) => {
+                *scaler = Some(Scaler::new(settings.clone(), &pool.strategy));
+            }
+        }
+    }
+}
+
+impl Member {
+    fn new(id: MemberId, backend: &config::Backend) -> Self {
+        Self {
+            id,
+            name: backend.name.clone(),
+            address: backend.address.clone(),
+            host: backend.host.clone(),
+            is_away: true,
+            health: Health::Up,
+            target: None,
+            went_down: false,
+            rise: None,
+            ejection: EjectionTimer::default(),
+            ejections: None,
+            window: Window::default(),
+            is_active: false,
+            ports: Ports::default(),
+        }
+    }
+
+    /// Whether it is this backend: the same name at the same target.
+    pub(super) fn is(&self, backend: &config::Backend) -> bool {
+        let target = config::Target::new(self.host.as_deref(), &self.address);
+        self.name == backend.name && target == backend.target()
+    }
+
+    /// What its probes say; up where it is not probed.
+    #[must_use]
+    pub fn health(&self) -> Health {
+        self.health
+    }
+
+    /// It begins slowly, where its pool says so.
+    pub(super) fn start_slowly(&mut self, pool: &config::Pool) {
+        self.rise = rise_of(pool).or(self.rise);
+    }
+
+    /// Compares what was reported with what the workers count, and answers with what happened
+    /// since, in order. A backend may have been readmitted and ejected again, more than once.
+    pub(super) fn notice(
+        &mut self,
+        tally: &Tally,
+        settings: Option<&config::Ejection>,
+        now: u64,
+    ) -> Vec<Change> {
+        let mut changes = Vec::new();
+        // The count is read first. It moves after the state, and a worker that ejects rings after
+        // both: what is not seen of it now is seen then.
+        let count = tally.times_ejected();
+        let is_ejected = tally.is_ejected();
+        let reported = self.ejections.replace(count).unwrap_or(count);
+        for _ in 0..count.wrapping_sub(reported) {
+            if self.ejection.stop(now) {
+                changes.push(Change::Readmitted);
+            }
+            let settings = settings.copied().unwrap_or_default();
+            changes.push(Change::Ejected(self.ejection.start(&settings, now)));
+        }
+        if !is_ejected && self.ejection.stop(now) {
+            changes.push(Change::Readmitted);
+        }
+        changes
+    }
+}
+
+/// The slow start of a backend that joins a pool now.
+fn rise_of(pool: &config::Pool) -> Option<Rise> {
+    let over = nanos(pool.slow_start?);
+    let since = sys::monotonic();
+    (over > 0).then_some(Rise { since, over })
+}
+
+/// Puts what has names in the order of these names; `None` for those that are new.
+fn in_order<'a, T>(
+    old: Vec<T>,
+    name: impl Fn(&T) -> &str,
+    names: impl ExactSizeIterator<Item = &'a str> + Clone,
+) -> Vec<Option<T>> {
+    let mut ordered: Vec<Option<T>> = Vec::new();
+    ordered.resize_with(names.len(), || None);
+    let names: Vec<_> = names.collect();
+    // Made only where the order is another one.
+    let places = LazyCell::new(|| -> HashMap<_, _> {
+        names
+            .iter()
+            .enumerate()
+            .map(|(place, name)| (*name, place))
+            .collect()
+    });
+    for (place, one) in old.into_iter().enumerate() {
+        let stays = names.get(place).is_some_and(|its| *its == name(&one));
+        let place = if stays {
+            Some(place)
+        } else {
+            places.get(name(&one)).copied()
+        };
+        if let Some(slot) = place.and_then(|place| ordered.get_mut(place)) {
+            *slot = Some(one);
+        }
+    }
+    ordered
+}
+
+#[cfg(test)]
+mod tests;

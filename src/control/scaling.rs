@@ -1,0 +1,75 @@
+//! Pools that scale: load brings backends of the reserve in, and lets them go.
+
+use std::sync::Arc;
+
+use serde_json::json;
+
+use crate::admin::model::EventKind;
+use crate::admin::{Author, Entry};
+use crate::config;
+use crate::select::{Action, Decision};
+use crate::sys;
+
+use super::balancer::Balancer;
+use super::events::{Subject, Weight};
+use super::webhook::Notice;
+
+impl Balancer {
+    /// Looks at the load of pools that scale, once per second. What is decided holds from the next
+    /// snapshot on.
+    pub(super) fn scale(&mut self) {
+        let now = sys::monotonic();
+        let snapshot = Arc::clone(&self.snapshot);
+        let mut decisions = Vec::new();
+        for (plan, record) in snapshot.pools.iter().zip(&mut self.roster.pools) {
+            let pool = plan.pool();
+            let scaler = record.scaler.as_mut();
+            let Some(decision) = scaler.and_then(|scaler| scaler.tick(pool, now)) else {
+                continue;
+            };
+            let is_active = decision.action == Action::In;
+            let named = record.members.iter_mut();
+            for member in named.filter(|member| decision.backends.contains(&member.name)) {
+                member.is_active = is_active;
+                if is_active {
+                    member.start_slowly(&pool.config);
+                }
+            }
+            decisions.push((&pool.config, decision));
+        }
+        for (pool, decision) in &decisions {
+            self.report_scaling(pool, decision);
+        }
+        if !decisions.is_empty() {
+            self.publish();
+        }
+    }
+
+    fn report_scaling(&self, pool: &config::Pool, decision: &Decision) {
+        let (kind, action) = match decision.action {
+            Action::In => (EventKind::ScaledIn, "scale_in"),
+            Action::Out => (EventKind::ScaledOut, "scale_out"),
+        };
+        let message = format!(
+            "pool `{}` takes {} {}: {}",
+            pool.name,
+            decision.backends.join(", "),
+            decision.action.as_str(),
+            decision.reason
+        );
+        self.audit.borrow_mut().record(&Entry {
+            author: Author::Balancer,
+            action,
+            target: &pool.name,
+            old: None,
+            new: Some(json!({ "backends": decision.backends, "why": decision.reason })),
+            outcome: Ok(self.snapshot.version),
+        });
+        self.events
+            .tell(Weight::Info, kind, Subject::pool(&pool.name), message);
+        let scaling = pool.scaling.as_ref();
+        if let Some(url) = scaling.and_then(|scaling| scaling.webhook.as_ref()) {
+            self.webhooks.post(url, Notice::of(&pool.name, decision));
+        }
+    }
+}
