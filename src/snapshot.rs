@@ -119,6 +119,15 @@ impl Snapshot {
         }
     }
 
+    /// Whether a removed backend has lost its last session since: then it can be forgotten.
+    #[must_use]
+    pub fn has_left(&self) -> bool {
+        self.pools.iter().any(|plan| {
+            let mut leaving = plan.pool().leaving.iter();
+            leaving.any(|backend| backend.tally.connections.used() == 0)
+        })
+    }
+
     /// For each listener of a configuration the one of this snapshot that it is, having the same
     /// address; `None` for those that are not listened on yet.
     #[must_use]

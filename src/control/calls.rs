@@ -29,11 +29,11 @@ impl Balancer {
         match call {
             Call::Status(reply) => drop(reply.send(self.status())),
             Call::Listeners(reply) => {
-                drop(reply.send(status::listeners(&self.snapshot, &self.crew)))
+                drop(reply.send(status::listeners(self.publisher.snapshot(), &self.crew)))
             }
             Call::Pools(reply) => {
                 let known = |pool: usize, backend: usize| self.known(pool, backend);
-                let pools = status::pools(&self.snapshot, sys::monotonic(), known);
+                let pools = status::pools(self.publisher.snapshot(), sys::monotonic(), known);
                 drop(reply.send(pools));
             }
             Call::Config(reply) => drop(reply.send(self.at_start.to_ron(self.declared.config()))),
@@ -46,7 +46,7 @@ impl Balancer {
             Call::Kill(filter, author, reply) => {
                 let crew = Rc::clone(&self.crew);
                 let audit = Rc::clone(&self.audit);
-                let version = self.snapshot.version;
+                let version = self.publisher.version();
                 tokio_uring::spawn(async move {
                     let closed = kill(&crew, &filter).await;
                     let outcome = closed.clone().map(|_| version);
@@ -63,7 +63,7 @@ impl Balancer {
             }
             Call::Histograms(reply) => {
                 let crew = Rc::clone(&self.crew);
-                let measurements = Rc::clone(&self.measurements);
+                let measurements = Rc::clone(&self.metrics.measurements);
                 tokio_uring::spawn(async move {
                     drop(reply.send(measurements.summaries(&crew).await));
                 });
@@ -92,39 +92,32 @@ impl Balancer {
         for (reason, number) in stats.iter().flat_map(|its| status::closed(its)) {
             *closed.entry(reason).or_default() += number;
         }
-        let uptime = self.started_at.elapsed().unwrap_or_default();
+        let (metrics, snapshot) = (&self.metrics, self.publisher.snapshot());
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
-            started_at: humantime::format_rfc3339_millis(self.started_at).to_string(),
-            uptime_s: uptime.as_secs_f64(),
+            started_at: humantime::format_rfc3339_millis(metrics.started_at).to_string(),
+            uptime_s: metrics.uptime().as_secs_f64(),
             stage: self.stage,
-            snapshot: self.snapshot.version,
-            publish_us: self.publish_time().map(|time| time / 1_000),
-            connections: u64::from(self.snapshot.connections.used()),
-            max_connections: u64::from(self.snapshot.connections.max()),
+            snapshot: snapshot.version,
+            publish_us: self.publisher.latency().map(|time| time / 1_000),
+            connections: u64::from(snapshot.connections.used()),
+            max_connections: u64::from(snapshot.connections.max()),
             accepted: sum(|its| its.accepted.get()),
             traffic: status::traffic(stats.iter().map(|its| &its.traffic)),
             closed,
-            lacks: self.lacks.now().to_vec(),
+            lacks: metrics.lacks.now().to_vec(),
             waiting: self.at_start.waiting(self.declared.config()),
-            latencies: self.recent.status(stats),
-            reloads: self.reloads.clone(),
+            latencies: metrics.recent.status(stats),
+            reloads: self.reloading.status.clone(),
             webhook_failures: self.webhooks.failures(),
             log_lines_dropped: operational_log::dropped(),
-            control: self.measurements.control(),
+            control: metrics.measurements.control(),
             workers: (0u32..)
                 .zip(stats)
                 .map(|(worker, its)| status::worker(worker, its))
                 .collect(),
         }
-    }
-
-    /// From what the present snapshot says being known to the last worker using it, in ns; `None`:
-    /// not all do.
-    fn publish_time(&self) -> Option<u64> {
-        let adopted_at = self.crew.adopted_at(self.snapshot.version)?;
-        Some(adopted_at.saturating_sub(self.known_at))
     }
 
     /// What is known of the backend at a place.
@@ -150,7 +143,7 @@ impl Balancer {
     /// Makes a change, tells of it, and writes it down.
     fn change(&mut self, change: &Change, author: Author) -> Result<u64, ChangeError> {
         let old = values(change, &self.config);
-        let outcome = self.make(change).map(|()| self.snapshot.version);
+        let outcome = self.make(change).map(|()| self.publisher.version());
         let new = values(change, &self.config);
         let (action, target) = named(change);
         if outcome.is_ok()
@@ -183,7 +176,7 @@ impl Balancer {
         } = change
             && patch.state == Some(AdminState::Ready)
         {
-            self.readmit(pool, backend);
+            self.health_cycle().readmit(pool, backend);
         }
         let applied = self.apply(declared);
         applied.map_err(|error| ChangeError::Invalid(error.to_string()))

@@ -3,12 +3,12 @@
 #![forbid(unsafe_code)]
 
 mod access_log;
+mod announce;
 mod aside;
 mod at_start;
 mod balancer;
 mod calls;
 pub mod capacity;
-mod care;
 mod crew;
 mod declared;
 mod discovery;
@@ -16,11 +16,14 @@ mod doors;
 mod events;
 mod file_watch;
 pub mod health;
+mod health_cycle;
 mod histograms;
 mod lacks;
 mod listening;
+mod metrics;
 mod pools;
 mod preflight;
+mod publisher;
 mod recent;
 mod reload;
 mod remedy;
@@ -235,8 +238,9 @@ pub fn run(
         let writer = AccessLogWriter::new(Log { sink, records }, &crew.doorbell, &orders);
         let log = tokio_uring::spawn(writer.run(crew.stats.clone()));
         let events = handle.events();
-        let mut balancer = Balancer::new((config, discoveries), &crew, reread, events, &orders)?;
-        balancer.tokens.clone_from(&doors.tokens);
+        let tokens = doors.tokens.clone();
+        let known = (config, discoveries);
+        let mut balancer = Balancer::new(known, &crew, (reread, tokens), events, &orders)?;
         let doors = doors.serve(&handle);
         ready();
         balancer.supervise(&mut signals, calls).await;

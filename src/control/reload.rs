@@ -13,7 +13,7 @@ use tokio::sync::oneshot::error::TryRecvError;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Sleep;
 
-use crate::admin::model::{EventKind, Reloaded, Stage};
+use crate::admin::model::{EventKind, Reloaded, Reloads, Stage};
 use crate::admin::{Author, Entry, Reply, Tokens};
 use crate::config::{AccessLog, AdminHttp, Config, ConfigError};
 
@@ -102,9 +102,16 @@ impl Asked {
     }
 }
 
-/// Readings of the file: one at a time, and another one for whoever asks meanwhile.
-#[derive(Default)]
+/// Readings of the file: one at a time, and another one for those who ask meanwhile.
 pub(super) struct Reloading {
+    /// Reads the file, where there is one.
+    pub(super) reread: Option<Reread>,
+    /// Sees whether the file has changed.
+    pub(super) watch: Option<Rc<ConfigWatch>>,
+    /// Those of the API over HTTP, with where they come from.
+    tokens: Option<(Tokens, AdminHttp)>,
+    /// What came of it so far.
+    pub(super) status: Reloads,
     /// What is being read, and for whom.
     reading: Option<Reading>,
     waiting: Vec<Asked>,
@@ -133,6 +140,19 @@ pub(super) struct Read {
 }
 
 impl Reloading {
+    /// Nothing is being read. To be called inside the control thread's runtime.
+    pub(super) fn new(reread: Option<Reread>, tokens: Option<(Tokens, AdminHttp)>) -> Self {
+        Self {
+            watch: reread.as_ref().map(ConfigWatch::begin),
+            reread,
+            tokens,
+            status: Reloads::default(),
+            reading: None,
+            waiting: Vec::new(),
+            hung: Vec::new(),
+        }
+    }
+
     /// What was read, and what was seen of the file before. May be dropped while it waits.
     pub(super) async fn read(&mut self) -> (Option<Sight>, Result<Box<Read>, String>) {
         let Some(reading) = &mut self.reading else {
@@ -237,7 +257,7 @@ impl Balancer {
         if self.stage == Stage::Stopping {
             return self.end_reload(Err("the balancer is stopping".to_owned()));
         }
-        let Some(reread) = self.reread.clone() else {
+        let Some(reread) = self.reloading.reread.clone() else {
             return self.end_reload(Err("it runs without a configuration file".to_owned()));
         };
         systemd::reloading();
@@ -251,7 +271,7 @@ impl Balancer {
         }
         self.watch_file(false);
         let log = self.config.access_log.clone();
-        let http = self.tokens.as_ref().map(|(_, http)| http.clone());
+        let http = self.reloading.tokens.as_ref().map(|(_, http)| http.clone());
         let certificates = preflight::certificate_files(&self.config);
         let reading = aside::begin(move || {
             // Before it is read: a change that comes meanwhile is another one.
@@ -268,7 +288,7 @@ impl Balancer {
 
     /// The file was read, or that took too long.
     pub(super) fn on_read(&mut self, sight: Option<Sight>, read: Result<Read, String>) {
-        if let Some((watch, sight)) = self.file_watch.as_ref().zip(sight) {
+        if let Some((watch, sight)) = self.reloading.watch.as_ref().zip(sight) {
             watch.file.borrow_mut().mark_read(sight);
         }
         self.end_reload(read);
@@ -280,7 +300,7 @@ impl Balancer {
     /// Whether changes of the file are to be noticed: where that is wanted, and while it is not
     /// being read.
     pub(super) fn watch_file(&self, on: bool) {
-        if let Some(watch) = &self.file_watch {
+        if let Some(watch) = &self.reloading.watch {
             watch.wanted.set(on && self.config.reload_on_change);
         }
     }
@@ -293,14 +313,14 @@ impl Balancer {
         if matches!(reading.outcome.try_recv(), Err(TryRecvError::Empty)) {
             self.reloading.hung.push(reading.outcome);
         }
-        let before = self.snapshot.version;
+        let before = self.publisher.version();
         let notes = read.and_then(|read| self.take_over(read));
-        let outcome = notes.as_ref().map(|_| self.snapshot.version);
+        let outcome = notes.as_ref().map(|_| self.publisher.version());
         let outcome = outcome.map_err(Clone::clone);
         self.tell_reload(&outcome, before);
         let reloaded = notes.map(|notes| Reloaded {
-            snapshot: self.snapshot.version,
-            changed: self.snapshot.version != before,
+            snapshot: self.publisher.version(),
+            changed: self.publisher.version() != before,
             notes,
         });
         for Asked { author, reply } in reading.asked {
@@ -324,11 +344,11 @@ impl Balancer {
 
     fn tell_reload(&mut self, outcome: &Result<u64, String>, before: u64) {
         let now = humantime::format_rfc3339_millis(SystemTime::now());
-        self.reloads.last_at = Some(now.to_string());
-        self.reloads.last_error = outcome.clone().err();
+        self.reloading.status.last_at = Some(now.to_string());
+        self.reloading.status.last_error = outcome.clone().err();
         let (weight, kind, message) = match outcome {
             Ok(version) => {
-                self.reloads.succeeded += 1;
+                self.reloading.status.succeeded += 1;
                 let message = format!(
                     "reload: {}",
                     Reloaded::sentence(*version, before != *version)
@@ -336,7 +356,7 @@ impl Balancer {
                 (Weight::Info, EventKind::Reloaded, message)
             }
             Err(why) => {
-                self.reloads.failed += 1;
+                self.reloading.status.failed += 1;
                 let message = format!("reload: the old configuration stays in force\n{why}");
                 (Weight::Error, EventKind::ReloadFailed, message)
             }
@@ -349,7 +369,7 @@ impl Balancer {
         if self.stage == Stage::Stopping {
             return Err("the balancer is stopping".to_owned());
         }
-        let reread = self.reread.as_mut();
+        let reread = self.reloading.reread.as_mut();
         let is_same_text = reread.is_some_and(|reread| reread.digest == read.digest);
         if is_same_text && read.config == *self.declared.file() {
             self.checks.refresh();
@@ -360,7 +380,7 @@ impl Balancer {
         let (declared, ended) = old.reload(read.config, is_same_text);
         self.apply(declared).map_err(|error| error.to_string())?;
         self.replace_tokens(read.tokens);
-        if let Some(reread) = &mut self.reread {
+        if let Some(reread) = &mut self.reloading.reread {
             reread.digest = read.digest;
         }
         if let Some(sink) = read.log {
@@ -374,7 +394,9 @@ impl Balancer {
         let mut notes = Vec::new();
         let (old, new) = (old.config(), self.declared.config());
         if old.histogram_log != new.histogram_log {
-            self.measurements.set_path(new.histogram_log.clone());
+            self.metrics
+                .measurements
+                .set_path(new.histogram_log.clone());
         }
         notes.extend(self.at_start.waiting(new));
         for note in &notes {
@@ -385,7 +407,7 @@ impl Balancer {
     }
 
     fn replace_tokens(&self, read: Option<Tokens>) {
-        if let Some(((tokens, _), read)) = self.tokens.as_ref().zip(read) {
+        if let Some(((tokens, _), read)) = self.reloading.tokens.as_ref().zip(read) {
             tokens.replace(&read);
         }
     }

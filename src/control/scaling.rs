@@ -1,42 +1,47 @@
 //! Pools that scale: load brings backends of the reserve in, and lets them go.
 
-use std::sync::Arc;
-
 use serde_json::json;
 
 use crate::admin::model::EventKind;
 use crate::admin::{Author, Entry};
 use crate::config;
 use crate::select::{Action, Decision};
+use crate::snapshot::Snapshot;
 use crate::sys;
 
 use super::balancer::Balancer;
 use super::events::{Subject, Weight};
+use super::roster::Roster;
 use super::webhook::Notice;
 
-impl Balancer {
-    /// Looks at the load of pools that scale, once per second. What is decided holds from the next
-    /// snapshot on.
-    pub(super) fn scale(&mut self) {
-        let now = sys::monotonic();
-        let snapshot = Arc::clone(&self.snapshot);
-        let mut decisions = Vec::new();
-        for (plan, record) in snapshot.pools.iter().zip(&mut self.roster.pools) {
-            let pool = plan.pool();
-            let scaler = record.scaler.as_mut();
-            let Some(decision) = scaler.and_then(|scaler| scaler.tick(pool, now)) else {
-                continue;
-            };
-            let is_active = decision.action == Action::In;
-            let named = record.members.iter_mut();
-            for member in named.filter(|member| decision.backends.contains(&member.name)) {
-                member.is_active = is_active;
-                if is_active {
-                    member.start_slowly(&pool.config);
-                }
+/// Looks at the load of pools that scale, once per second. What is decided is in the roster, and
+/// holds from the next snapshot on.
+fn decide<'a>(roster: &mut Roster, snapshot: &'a Snapshot) -> Vec<(&'a config::Pool, Decision)> {
+    let now = sys::monotonic();
+    let mut decisions = Vec::new();
+    for (plan, record) in snapshot.pools.iter().zip(&mut roster.pools) {
+        let pool = plan.pool();
+        let scaler = record.scaler.as_mut();
+        let Some(decision) = scaler.and_then(|scaler| scaler.tick(pool, now)) else {
+            continue;
+        };
+        let is_active = decision.action == Action::In;
+        let named = record.members.iter_mut();
+        for member in named.filter(|member| decision.backends.contains(&member.name)) {
+            member.is_active = is_active;
+            if is_active {
+                member.start_slowly(&pool.config);
             }
-            decisions.push((&pool.config, decision));
         }
+        decisions.push((&pool.config, decision));
+    }
+    decisions
+}
+
+impl Balancer {
+    /// Brings backends of reserves in and lets them go, and reports it.
+    pub(super) fn scale(&mut self) {
+        let decisions = decide(&mut self.roster, self.publisher.snapshot());
         for (pool, decision) in &decisions {
             self.report_scaling(pool, decision);
         }
@@ -63,7 +68,7 @@ impl Balancer {
             target: &pool.name,
             old: None,
             new: Some(json!({ "backends": decision.backends, "why": decision.reason })),
-            outcome: Ok(self.snapshot.version),
+            outcome: Ok(self.publisher.version()),
         });
         self.events
             .tell(Weight::Info, kind, Subject::pool(&pool.name), message);

@@ -24,7 +24,7 @@ use super::events::{Subject, Weight};
 use super::file_watch::Sight;
 use super::health::News;
 use super::reload::{Asked, ConfigWatch, Read};
-use super::{pools, status, systemd};
+use super::{pools, systemd};
 
 /// What the control thread is woken by.
 enum Wake {
@@ -73,10 +73,11 @@ impl Balancer {
         let mut woken = sys::monotonic();
         loop {
             self.advance();
-            self.measurements
+            self.metrics
+                .measurements
                 .on_turn(sys::monotonic().saturating_sub(woken));
-            let publish_due = self.publish_due();
-            let watch = self.file_watch.clone();
+            let publish_due = self.publisher.due();
+            let watch = self.reloading.watch.clone();
             let close_due = self.crew.next_to_close();
             let wake = tokio::select! {
                 _ = signals.hup.recv() => Wake::Reload,
@@ -102,20 +103,23 @@ impl Balancer {
             match wake {
                 Wake::Reload => self.on_hup(),
                 Wake::Dump => {
-                    pools::log(&self.roster, &self.snapshot);
+                    pools::log(&self.roster, self.publisher.snapshot());
                     let crew = Rc::clone(&self.crew);
-                    let measurements = Rc::clone(&self.measurements);
+                    let measurements = Rc::clone(&self.metrics.measurements);
                     tokio_uring::spawn(async move { measurements.dump(&crew).await });
                 }
                 Wake::Upgrade => log::warn!("SIGUSR2 does nothing: it is reserved for upgrades"),
                 Wake::Stop(signal) => self.stop(signal),
                 Wake::Second(late) => {
-                    self.measurements.on_tick(late);
+                    self.metrics.measurements.on_tick(late);
                     self.tick();
                 }
                 Wake::Ejections => self.on_ejections(),
                 Wake::Call(call) => self.on_call(call),
-                Wake::News(News::Turned(turned)) => self.on_turned(&turned),
+                Wake::News(News::Turned(turned)) => {
+                    self.health_cycle().on_turned(&turned);
+                    self.publisher.request();
+                }
                 // What is ready is looked at each time.
                 Wake::News(News::FirstRound) => {}
                 Wake::Discovered => self.on_discovered(),
@@ -140,8 +144,8 @@ impl Balancer {
         if self.stage != Stage::Starting {
             return;
         }
-        let began = self.started_at.elapsed().unwrap_or_default();
-        let discovered = self.has_discovered() || began >= DISCOVERY_PATIENCE;
+        let patience_ended = self.metrics.uptime() >= DISCOVERY_PATIENCE;
+        let discovered = self.has_discovered() || patience_ended;
         let known = self.checks.first_round_done() && discovered;
         if self.stage == Stage::Starting && known {
             self.stage = Stage::Ready;
@@ -163,7 +167,7 @@ impl Balancer {
     fn on_hup(&mut self) {
         drop(self.reopen_logs());
         self.discoveries.look_again();
-        if self.reread.is_some() {
+        if self.reloading.reread.is_some() {
             self.reload(Asked::unanswered(Author::Signal));
         } else {
             log::info!("no configuration is read again: it runs without a file");
@@ -189,25 +193,25 @@ impl Balancer {
     fn tick(&mut self) {
         sys::read_local_ports();
         systemd::tell_late();
-        self.lacks.report(
-            &self.crew.stats,
-            &self.snapshot,
-            &mut self.roster,
-            &self.events,
-        );
-        let now = sys::monotonic();
-        let since = now - std::mem::replace(&mut self.ticked_at, now);
-        status::tick(&self.snapshot, &self.crew.stats, since);
-        self.recent.tick(&self.crew.stats);
-        self.publish_again();
-        pools::tick(&mut self.roster, &self.snapshot);
-        if self.roster.end_rises(now) {
+        let snapshot = self.publisher.snapshot();
+        self.metrics
+            .tick(&self.crew, snapshot, &mut self.roster, &self.events);
+        pools::tick(&mut self.roster, snapshot);
+        let has_left = snapshot.has_left();
+        self.publisher.repeat();
+        if self.roster.end_rises(sys::monotonic()) || has_left {
             self.publish();
         }
-        self.forget_leaving();
-        self.eject_outliers();
+        self.health_cycle().eject_outliers();
         self.on_ejections();
         self.scale();
+    }
+
+    /// A worker has ejected a backend, or it is time to readmit one.
+    fn on_ejections(&mut self) {
+        if self.health_cycle().look_at_ejections() {
+            self.publisher.request();
+        }
     }
 
     fn stop(&mut self, signal: i32) {

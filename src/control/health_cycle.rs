@@ -1,5 +1,4 @@
-//! What the control thread does about the health of backends: probes and ejections take them out
-//! and bring them back.
+//! Decides about the health of backends: probes and ejections take them out and bring them back.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,17 +6,24 @@ use std::time::Duration;
 use crate::admin::model::EventKind;
 use crate::config::Check;
 use crate::config::values::written;
-use crate::pool::{Backend, Cause, Health, Pool};
+use crate::pool::{Backend, Cause, Health, Pool, Tally};
 use crate::snapshot::Snapshot;
 use crate::sys;
-use crate::worker::Command;
 
-use super::balancer::Balancer;
-use super::events::{Subject, Weight};
-use super::health::Turned;
-use super::roster::Change;
+use super::events::{Events, Subject, Weight};
+use super::health::{Checks, Turned};
+use super::roster::{Change, Roster};
 
-impl Balancer {
+/// What decides, by the snapshot in force. It changes the roster, and who is ejected; it can
+/// neither publish nor change the configuration. The roster follows the snapshot's configuration.
+pub(super) struct HealthCycle<'a> {
+    pub(super) roster: &'a mut Roster,
+    pub(super) checks: &'a Checks,
+    pub(super) snapshot: &'a Snapshot,
+    pub(super) events: &'a Events,
+}
+
+impl HealthCycle<'_> {
     /// Probes have found out that backends answer, or that they do not.
     pub(super) fn on_turned(&mut self, turned: &Turned) {
         self.roster.on_turned(turned);
@@ -26,12 +32,10 @@ impl Balancer {
                 self.report_turn(place, turned);
             }
         }
-        self.publish_soon();
     }
 
     fn report_turn(&mut self, place: (usize, usize), turned: &Turned) {
-        let snapshot = Arc::clone(&self.snapshot);
-        let Some((member, (pool, backend))) = self.roster.at(place).zip(at(&snapshot, place))
+        let Some((member, (pool, backend))) = self.roster.at(place).zip(at(self.snapshot, place))
         else {
             return;
         };
@@ -63,34 +67,32 @@ impl Balancer {
         }
     }
 
-    /// Closes the sessions of those that went down, where their pools say so, once no new session
-    /// comes to them. While a pool panics they wait: it may be the check.
-    pub(super) fn close_downed(&mut self) {
-        let mut orders = Vec::new();
+    /// The backends that went down whose sessions are to be closed now, and over which time: where
+    /// their pools say so, once no new session comes to them. While a pool panics they wait: the
+    /// check may be what is wrong.
+    pub(super) fn sessions_to_close(&mut self) -> Vec<(Arc<Tally>, Duration)> {
+        let mut downed = Vec::new();
         for (plan, record) in self.snapshot.pools.iter().zip(&mut self.roster.pools) {
             let pool = plan.pool();
             let both = record.members.iter_mut().zip(&pool.backends);
             for (member, backend) in both.filter(|(member, _)| member.went_down) {
                 if let Some(over) = pool.closes_over(backend) {
-                    orders.push((Arc::clone(&backend.tally), over));
+                    downed.push((Arc::clone(&backend.tally), over));
                     member.went_down = false;
                 } else {
                     member.went_down = backend.health == Health::Down && pool.panic;
                 }
             }
         }
-        if !orders.is_empty() {
-            // One command for all: a network that is lost takes hundreds down at once.
-            self.crew.tell_all(|| Command::CloseDowned(orders.clone()));
-        }
+        downed
     }
 
-    /// Workers eject; time, probes and sessions readmit.
-    pub(super) fn on_ejections(&mut self) {
+    /// Looks at all ejections: workers eject; time, probes and sessions readmit. `true`: one has
+    /// begun or ended.
+    pub(super) fn look_at_ejections(&mut self) -> bool {
         let now = sys::monotonic();
-        let snapshot = Arc::clone(&self.snapshot);
         let mut changed = false;
-        for (pool, plan) in snapshot.pools.iter().enumerate() {
+        for (pool, plan) in self.snapshot.pools.iter().enumerate() {
             for (index, backend) in plan.pool().backends.iter().enumerate() {
                 if backend.tally.is_ejected() && self.is_over((pool, index), now) {
                     backend.readmit();
@@ -99,9 +101,7 @@ impl Balancer {
             }
         }
         self.roster.find_next_end();
-        if changed {
-            self.publish_soon();
-        }
+        changed
     }
 
     /// Whether an ejection has lasted long enough, or a probe proves that it is over.
@@ -119,7 +119,7 @@ impl Balancer {
     /// the time; a probe that judges an answer is believed once in a row, and then time alone
     /// counts. No probe says how soon real sessions are answered.
     fn is_back(&mut self, place: (usize, usize)) -> bool {
-        let Some((member, (pool, backend))) = self.roster.at(place).zip(at(&self.snapshot, place))
+        let Some((member, (pool, backend))) = self.roster.at(place).zip(at(self.snapshot, place))
         else {
             return false;
         };
@@ -150,8 +150,8 @@ impl Balancer {
     }
 
     /// Reports how a backend's ejection has changed since the last look. `true`: it has.
-    pub(super) fn notice(&mut self, place: (usize, usize)) -> bool {
-        let Some((member, (pool, backend))) = self.roster.at(place).zip(at(&self.snapshot, place))
+    fn notice(&mut self, place: (usize, usize)) -> bool {
+        let Some((member, (pool, backend))) = self.roster.at(place).zip(at(self.snapshot, place))
         else {
             return false;
         };
@@ -182,7 +182,7 @@ impl Balancer {
     /// Ends a backend's ejection, if it is ejected.
     pub(super) fn readmit(&mut self, pool: &str, backend: &str) {
         let place = self.roster.find(pool, backend);
-        let found = place.and_then(|place| at(&self.snapshot, place));
+        let found = place.and_then(|place| at(self.snapshot, place));
         if let Some((place, (_, backend))) = place.zip(found)
             && backend.readmit()
         {
@@ -204,17 +204,6 @@ impl Balancer {
             for index in record.outliers.tick(&mut backends, latency, now) {
                 pool.backends[index].eject(Cause::Slow);
             }
-        }
-    }
-
-    /// Whether removed backends have lost their last session: then they are forgotten.
-    pub(super) fn forget_leaving(&mut self) {
-        let gone = self.snapshot.pools.iter().any(|plan| {
-            let mut leaving = plan.pool().leaving.iter();
-            leaving.any(|backend| backend.tally.connections.used() == 0)
-        });
-        if gone {
-            self.publish();
         }
     }
 }

@@ -1,0 +1,156 @@
+//! Reports what has changed with a configuration or a snapshot, as events and lines of the log.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+
+use crate::address::Address;
+use crate::admin::model::EventKind;
+use crate::config::{self, Backend, Config, Target};
+use crate::snapshot::Snapshot;
+
+use super::discovery::Discoveries;
+use super::events::{Events, Subject, Weight};
+use super::roster::Roster;
+
+/// Reports which pools panic, and which do so no longer.
+pub(super) fn panics(events: &Events, snapshot: &Snapshot, roster: &mut Roster) {
+    for (plan, record) in snapshot.pools.iter().zip(&mut roster.pools) {
+        let pool = plan.pool();
+        let about = Subject::pool(&pool.name);
+        let reported = std::mem::replace(&mut record.panics, pool.panic);
+        if pool.panic && !reported {
+            let usable = pool.backends.iter().filter(|its| its.is_usable()).count();
+            let message = format!(
+                "pool `{}` panics: {usable} of {} backends are usable, so all that are ready get \
+                 connections",
+                pool.name,
+                pool.backends.len()
+            );
+            events.tell(Weight::Warn, EventKind::Panic, about, message);
+        } else if reported && !pool.panic {
+            let message = format!("pool `{}` has enough usable backends again", pool.name);
+            events.tell(Weight::Info, EventKind::PanicOver, about, message);
+        }
+    }
+}
+
+/// Reports which host names of backends have another address than before.
+pub(super) fn resolved(events: &Events, before: &Config, config: &Config) {
+    let old_pools = by_name(before);
+    for pool in &config.pools {
+        let old = old_pools.get(&*pool.name).map(|old| &old.backends);
+        let has_hosts = pool.backends.iter().any(|its| its.host.is_some());
+        if !has_hosts || old == Some(&pool.backends) {
+            continue;
+        }
+        let old = old.into_iter().flatten();
+        let old: HashMap<_, _> = old.map(|its| (&*its.name, its)).collect();
+        let named = pool.backends.iter().filter(|its| its.host.is_some());
+        for backend in named.filter(|its| its.is_resolved()) {
+            let old = old.get(&*backend.name).copied();
+            let old = old.filter(|old| old.target() == backend.target());
+            let old = old.filter(|old| old.is_resolved());
+            if old.is_none_or(|old| old.address != backend.address) {
+                report_resolved(events, pool, backend, old);
+            }
+        }
+    }
+}
+
+fn report_resolved(events: &Events, pool: &config::Pool, backend: &Backend, old: Option<&Backend>) {
+    let (name, address) = (&backend.name, &backend.address);
+    let message = match old {
+        Some(old) => format!(
+            "backend `{name}` of pool `{}` is at {address} now, no longer at {}",
+            pool.name, old.address
+        ),
+        None => format!("backend `{name}` of pool `{}` is at {address}", pool.name),
+    };
+    let about = Subject::backend(&pool.name, name);
+    events.tell(Weight::Info, EventKind::BackendResolved, about, message);
+}
+
+/// Reports which host names have no address at the first look.
+pub(super) fn unresolved(events: &Events, config: &Config, discoveries: &mut Discoveries) {
+    let failed: HashSet<_> = discoveries.failed_hosts().into_iter().collect();
+    if failed.is_empty() {
+        return;
+    }
+    for pool in &config.pools {
+        for backend in pool.backends.iter().filter(|its| !its.is_resolved()) {
+            let host = backend.host.as_ref().map(|host| host.to_ascii_lowercase());
+            let Some(host) = host.filter(|host| failed.contains(host)) else {
+                continue;
+            };
+            let why = discoveries.host_error(&host).unwrap_or_default();
+            let (name, of) = (&backend.name, &pool.name);
+            let message = format!("backend `{name}` of pool `{of}` has no address: {why}");
+            let about = Subject::backend(of, name);
+            events.tell(Weight::Quiet, EventKind::BackendUnresolved, about, message);
+        }
+    }
+}
+
+/// Reports which listeners and backends came and went.
+pub(super) fn differences(events: &Events, before: &Config, config: &Config) {
+    let [old, new] = [before, config].map(listeners);
+    for (kind, here, there, verb) in [
+        (EventKind::ListenerAdded, &new, &old, "is added"),
+        (EventKind::ListenerRemoved, &old, &new, "is removed"),
+    ] {
+        for (name, bind) in here.difference(there) {
+            let message = format!("listener `{name}` on {bind} {verb}");
+            events.tell(Weight::Quiet, kind, Subject::default(), message);
+        }
+    }
+    let (old, new) = (by_name(before), by_name(config));
+    // Most pools are as they were.
+    let changed = |one: &config::Pool| {
+        let [old, new] = [&old, &new].map(|pools| pools.get(&*one.name));
+        old.map(|its| &its.backends) != new.map(|its| &its.backends)
+    };
+    let [old, new] = [before, config].map(|config| backends(config, changed));
+    for (kind, here, there, verb) in [
+        (EventKind::BackendAdded, &new, &old, "joins"),
+        (EventKind::BackendRemoved, &old, &new, "leaves"),
+    ] {
+        let differ: Vec<_> = here.difference(there).collect();
+        // Discovery can bring hundreds at once: then one line says so.
+        let weight = if differ.len() > SINGLE_LINES {
+            log::info!("{} backends are here: each {verb} its pool", differ.len());
+            Weight::Quiet
+        } else {
+            Weight::Info
+        };
+        for (pool, name, address) in differ {
+            let message = format!("backend `{name}` at {address} {verb} pool `{pool}`");
+            let about = Subject::backend(pool, name);
+            events.tell(weight, kind, about, message);
+        }
+    }
+}
+
+fn listeners(config: &Config) -> BTreeSet<(&str, &Address)> {
+    let listeners = config.listeners.iter();
+    listeners.map(|its| (&*its.name, &its.bind)).collect()
+}
+
+fn by_name(config: &Config) -> HashMap<&str, &config::Pool> {
+    let pools = config.pools.iter();
+    pools.map(|pool| (&*pool.name, pool)).collect()
+}
+
+/// The backends of some pools.
+fn backends(
+    config: &Config,
+    mut some: impl FnMut(&config::Pool) -> bool,
+) -> BTreeSet<(&str, &str, Target<'_>)> {
+    let pools = config.pools.iter().filter(|pool| some(pool));
+    let all = pools.flat_map(|pool| {
+        let backends = pool.backends.iter();
+        backends.map(|its| (&*pool.name, &*its.name, its.target()))
+    });
+    all.collect()
+}
+
+/// Backends that may come or go with a line in the log for each.
+const SINGLE_LINES: usize = 20;

@@ -1,0 +1,60 @@
+//! What the control thread measures, once per second and when asked.
+
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::time::{Duration, SystemTime};
+
+use crate::snapshot::Snapshot;
+use crate::sys;
+
+use super::crew::Crew;
+use super::events::Events;
+use super::histograms::Measurements;
+use super::lacks::Lacks;
+use super::recent::Recent;
+use super::roster::Roster;
+use super::status;
+
+/// What is measured beside what workers count.
+pub(super) struct Metrics {
+    /// Shared with tasks that gather the workers' histograms.
+    pub(super) measurements: Rc<Measurements>,
+    pub(super) lacks: Lacks,
+    pub(super) recent: Recent,
+    pub(super) started_at: SystemTime,
+    /// When rates were taken last, in ns of the workers' clock.
+    ticked_at: u64,
+}
+
+impl Metrics {
+    /// Nothing is measured yet. Histograms go to this file.
+    pub(super) fn new(histogram_log: PathBuf) -> Self {
+        Self {
+            measurements: Rc::new(Measurements::new(histogram_log)),
+            lacks: Lacks::default(),
+            recent: Recent::default(),
+            started_at: SystemTime::now(),
+            ticked_at: sys::monotonic(),
+        }
+    }
+
+    /// How long it runs.
+    pub(super) fn uptime(&self) -> Duration {
+        self.started_at.elapsed().unwrap_or_default()
+    }
+
+    /// Takes note of the last second, and reports what this machine lacked in it.
+    pub(super) fn tick(
+        &mut self,
+        crew: &Crew,
+        snapshot: &Snapshot,
+        roster: &mut Roster,
+        events: &Events,
+    ) {
+        self.lacks.report(&crew.stats, snapshot, roster, events);
+        let now = sys::monotonic();
+        let since = now - std::mem::replace(&mut self.ticked_at, now);
+        status::tick(snapshot, &crew.stats, since);
+        self.recent.tick(&crew.stats);
+    }
+}
