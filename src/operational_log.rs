@@ -17,7 +17,6 @@ use std::time::Duration;
 
 use env_logger::{Env, Target, WriteStyle};
 
-use crate::admin;
 use crate::control;
 use crate::sys;
 use crate::writer::{Outlet, Writer};
@@ -59,7 +58,7 @@ pub fn follow(level: &str, default: &str) {
     }
     builder
         .filter_module(control::HISTOGRAMS_TARGET, log::LevelFilter::Info)
-        .filter_module(admin::AUDIT_TARGET, log::LevelFilter::Info)
+        .filter_module(control::AUDIT_TARGET, log::LevelFilter::Info)
         .format_target(false)
         .init();
 }

@@ -12,9 +12,9 @@ use futures_util::Stream;
 use futures_util::stream::unfold;
 use serde_json::Value;
 
+use super::Call;
 use super::conversion::{self, backend_change, limit};
 use super::endpoints::Asked;
-use super::events::Since;
 use super::exchange::{Json, Query};
 use super::model::{
     BackendChange, BackendStatus, Changed, ConfigText, HistogramStatus, Kill, Killed, LimitChange,
@@ -23,8 +23,8 @@ use super::model::{
 };
 use super::openapi;
 use super::refusal::Refusal;
-use super::{Call, Watch};
 use crate::config::Change;
+use crate::control::events::{Since, Watch};
 
 type Answer<T> = Result<Json<T>, Refusal>;
 

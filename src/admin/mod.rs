@@ -9,10 +9,8 @@
 #![forbid(unsafe_code)]
 
 mod access;
-mod audit;
 mod conversion;
 mod endpoints;
-mod events;
 mod exchange;
 mod handlers;
 pub mod model;
@@ -26,12 +24,10 @@ use std::fmt;
 use tokio::sync::{mpsc, oneshot};
 
 pub use access::{TokenError, Tokens};
-pub(crate) use audit::TARGET as AUDIT_TARGET;
-pub use audit::{Audit, Entry};
-pub use events::{Events, Since, Watch};
 pub use server::{Door, serve};
 
 use crate::config::{Change, ChangeError};
+use crate::control::events::Events;
 use model::{
     HistogramStatus, ListenerStatus, PoolStatus, Reloaded, SessionFilter, SessionStatus, Status,
 };

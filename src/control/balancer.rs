@@ -1,16 +1,16 @@
 //! The control thread's state, and how it becomes what the workers route by.
 
-use std::cell::RefCell;
 use std::rc::Rc;
 
+use crate::admin::Tokens;
 use crate::admin::model::Stage;
-use crate::admin::{self, Audit, Tokens};
 use crate::config::{AdminHttp, Config};
 use crate::sys::{self, Bound};
 use crate::worker::Command;
 
 use super::access_log::Orders;
 use super::at_start::AtStart;
+use super::audit::Audit;
 use super::crew::Crew;
 use super::declared::Declared;
 use super::discovery::{self, Discoveries};
@@ -43,7 +43,7 @@ pub(super) struct Balancer {
     pub(super) metrics: Metrics,
     pub(super) log_orders: Rc<Orders>,
     pub(super) events: Events,
-    pub(super) audit: Rc<RefCell<Audit>>,
+    pub(super) audit: Rc<Audit>,
     pub(super) stage: Stage,
     pub(super) reloading: Reloading,
     pub(super) webhooks: Webhooks,
@@ -59,7 +59,7 @@ impl Balancer {
         (config, discoveries): (&Config, Discoveries),
         crew: &Rc<Crew>,
         (reread, tokens): (Option<Reread>, Option<(Tokens, AdminHttp)>),
-        watchers: &admin::Events,
+        events: &Events,
         log_orders: &Rc<Orders>,
     ) -> Result<Self, StartError> {
         let admin = config.admin.as_ref();
@@ -80,8 +80,8 @@ impl Balancer {
             discoveries,
             metrics: Metrics::new(config.histogram_log.clone()),
             log_orders: Rc::clone(log_orders),
-            events: Events::new(watchers),
-            audit: Rc::new(RefCell::new(audit)),
+            events: events.clone(),
+            audit: Rc::new(audit),
             stage: Stage::Starting,
             reloading: Reloading::new(reread, tokens),
             webhooks: Webhooks::new(),

@@ -9,13 +9,14 @@ use serde_json::{Value, json};
 use crate::admin::model::{
     EventKind, SESSIONS, SESSIONS_MAX, SessionFilter, SessionStatus, Stage, Status,
 };
-use crate::admin::{Author, Call, Entry};
+use crate::admin::{Author, Call};
 use crate::config::{AdminState, Backend, Change, ChangeError, Config};
 use crate::operational_log;
 use crate::session::CloseReason;
 use crate::sys;
 use crate::worker::{SessionInfo, Stats};
 
+use super::audit::Entry;
 use super::balancer::Balancer;
 use super::crew::Crew;
 use super::events::{Subject, Weight};
@@ -50,7 +51,7 @@ impl Balancer {
                 tokio_uring::spawn(async move {
                     let closed = kill(&crew, &filter).await;
                     let outcome = closed.clone().map(|_| version);
-                    audit.borrow_mut().record(&Entry {
+                    audit.record(&Entry {
                         author,
                         action: "kill",
                         target: "sessions",
@@ -153,7 +154,7 @@ impl Balancer {
             self.events
                 .tell(Weight::Info, EventKind::Changed, subject(change), message);
         }
-        self.audit.borrow_mut().record(&Entry {
+        self.audit.record(&Entry {
             author,
             action,
             target: &target,

@@ -14,11 +14,12 @@ use tokio::sync::{Notify, oneshot};
 use tokio::time::Sleep;
 
 use crate::admin::model::{EventKind, Reloaded, Reloads, Stage};
-use crate::admin::{Author, Entry, Reply, Tokens};
+use crate::admin::{Author, Reply, Tokens};
 use crate::config::{AccessLog, AdminHttp, Config, ConfigError};
 
 use super::access_log::{Log, Sink};
 use super::aside;
+use super::audit::Entry;
 use super::balancer::Balancer;
 use super::calls::subject;
 use super::declared::Ended;
@@ -324,7 +325,7 @@ impl Balancer {
             notes,
         });
         for Asked { author, reply } in reading.asked {
-            self.audit.borrow_mut().record(&Entry {
+            self.audit.record(&Entry {
                 author,
                 action: "reload",
                 target: "config",

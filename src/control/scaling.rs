@@ -2,13 +2,14 @@
 
 use serde_json::json;
 
+use crate::admin::Author;
 use crate::admin::model::EventKind;
-use crate::admin::{Author, Entry};
 use crate::config;
 use crate::select::{Action, Decision};
 use crate::snapshot::Snapshot;
 use crate::sys;
 
+use super::audit::Entry;
 use super::balancer::Balancer;
 use super::events::{Subject, Weight};
 use super::roster::Roster;
@@ -62,7 +63,7 @@ impl Balancer {
             decision.action.as_str(),
             decision.reason
         );
-        self.audit.borrow_mut().record(&Entry {
+        self.audit.record(&Entry {
             author: Author::Balancer,
             action,
             target: &pool.name,

@@ -180,7 +180,7 @@ impl Balancer {
         if let Some(path) = self.log_orders.path() {
             files.push((path, self.log_orders.reopen(&self.crew.doorbell)));
         }
-        let audit = self.audit.borrow();
+        let audit = &self.audit;
         files.extend(audit.path().map(Path::to_owned).zip(audit.reopen()));
         let names = files.iter().map(|(path, _)| path.display().to_string());
         match &names.collect::<Vec<_>>()[..] {

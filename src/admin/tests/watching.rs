@@ -71,7 +71,7 @@ const THREE: EventKind = EventKind::BackendUp;
 const FOUR: EventKind = EventKind::Stopping;
 
 fn happens(world: &World, kind: EventKind) {
-    world.handle.events().tell(Event {
+    world.handle.events().push(Event {
         kind,
         message: "two\nlines".to_owned(),
         ..Event::default()

@@ -5,8 +5,14 @@ use std::io::Read as _;
 
 use super::*;
 use crate::admin::Role;
-use crate::admin::tests::world::temporary;
 use crate::writer::RECORDS_MAX;
+
+/// A path of this test's own, where nothing is.
+fn temporary(name: &str) -> PathBuf {
+    let path = std::env::temp_dir().join(format!("mahoraga-{}-{name}", std::process::id()));
+    let _ = fs::remove_file(&path);
+    path
+}
 
 fn entry(target: &str) -> Entry<'_> {
     Entry {
@@ -62,7 +68,7 @@ fn nothing_in_a_line_misleads_its_reader() {
 
 #[test]
 fn a_file_is_appended_to_and_opened_again() {
-    let path = temporary().join("audit.log");
+    let path = temporary("audit.log");
     fs::write(&path, "before\n").unwrap();
     let audit = Audit::open(Some(&path)).unwrap();
     audit.record(&entry("one"));
@@ -93,7 +99,7 @@ fn a_file_that_cannot_be_had_is_told_at_once() {
 /// A pipe that nobody reads keeps neither the changes nor the end waiting.
 #[test]
 fn a_stuck_pipe_holds_nobody_up() {
-    let path = temporary().join("pipe");
+    let path = temporary("audit-pipe");
     let made = std::process::Command::new("mkfifo").arg(&path).status();
     assert!(made.unwrap().success());
     // Open for both, a pipe is opened without waiting for the other end.

@@ -9,29 +9,29 @@ use std::time::{Duration, SystemTime};
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
-use super::Author;
+use crate::admin::Author;
 use crate::sys;
 use crate::writer::{Outlet, Writer};
 
 /// Where the lines go. What waits to be written when this is dropped has a second.
 #[derive(Debug)]
-pub struct Audit(Option<(PathBuf, Writer)>);
+pub(super) struct Audit(Option<(PathBuf, Writer)>);
 
 /// A change that was made, or refused.
 #[derive(Clone, Debug)]
-pub struct Entry<'a> {
+pub(super) struct Entry<'a> {
     /// Who.
-    pub author: Author,
+    pub(super) author: Author,
     /// What was done: `add`, `remove`, `set`, `kill` or `reload`.
-    pub action: &'a str,
+    pub(super) action: &'a str,
     /// To what, such as `web/app-1`, `limits` or `config`.
-    pub target: &'a str,
+    pub(super) target: &'a str,
     /// What it was before, where that can be said.
-    pub old: Option<Value>,
+    pub(super) old: Option<Value>,
     /// What it is now, or would be.
-    pub new: Option<Value>,
+    pub(super) new: Option<Value>,
     /// The version that is in force since, or why nothing changed.
-    pub outcome: Result<u64, String>,
+    pub(super) outcome: Result<u64, String>,
 }
 
 impl Audit {
@@ -39,7 +39,7 @@ impl Audit {
     ///
     /// # Errors
     /// The file can't be opened, or the thread not be started.
-    pub fn open(path: Option<&Path>) -> io::Result<Self> {
+    pub(super) fn open(path: Option<&Path>) -> io::Result<Self> {
         let Some(path) = path else {
             return Ok(Self(None));
         };
@@ -50,7 +50,7 @@ impl Audit {
     }
 
     /// Records a change. A line that the file does not take goes to the operational log.
-    pub fn record(&self, entry: &Entry<'_>) {
+    pub(super) fn record(&self, entry: &Entry<'_>) {
         let line = line(entry, SystemTime::now());
         let unsent = match &self.0 {
             Some((_, writer)) => writer.push(format!("{line}\n").into_bytes()).is_err(),
@@ -63,13 +63,13 @@ impl Audit {
 
     /// The file.
     #[must_use]
-    pub fn path(&self) -> Option<&Path> {
+    pub(super) fn path(&self) -> Option<&Path> {
         self.0.as_ref().map(|(path, _)| &**path)
     }
 
     /// Opens the file again, as it was rotated; `None`: there is none. Answers when it is open, or
     /// with why it failed.
-    pub fn reopen(&self) -> Option<oneshot::Receiver<Result<(), String>>> {
+    pub(super) fn reopen(&self) -> Option<oneshot::Receiver<Result<(), String>>> {
         self.0.as_ref().map(|(_, writer)| writer.open_again())
     }
 }
@@ -165,5 +165,4 @@ const MODE: u32 = 0o640;
 const END_TIME: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
-#[path = "tests/audit.rs"]
 mod tests;
