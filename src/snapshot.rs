@@ -83,12 +83,14 @@ impl Snapshot {
         let known = plans_by_name(before);
         let plan = |(place, pool): (usize, &config::Pool)| {
             let old = known.get(&*pool.name).copied();
-            let before = old.map(|old| &**old.pool());
-            let pool = Pool::compose(pool, before, standings(place));
             match old {
                 // Its tables are what takes time, and nothing in them would differ.
-                Some(old) if old.pool().is_same(&pool) => Arc::clone(old),
-                Some(_) | None => Arc::new(Plan::new(Arc::new(pool))),
+                Some(old) if old.pool().is_unchanged(pool, standings(place)) => Arc::clone(old),
+                old => {
+                    let before = old.map(|old| &**old.pool());
+                    let pool = Pool::compose(pool, before, standings(place));
+                    Arc::new(Plan::new(Arc::new(pool)))
+                }
             }
         };
         let pools: Vec<_> = config.pools.iter().enumerate().map(plan).collect();
@@ -300,6 +302,31 @@ mod tests {
         assert_eq!(first.listeners[0].connections.max(), 7);
         assert!(Arc::ptr_eq(&other, &second.pools[1]));
         assert_eq!(other.pool().connections.max(), 3, "as it is the same");
+    }
+
+    /// So a change of one backend of many makes one, not all.
+    #[test]
+    fn backends_that_stay_as_they_are_are_not_made_again() {
+        let up = |_: &config::Pool, _: &config::Backend| Standing::default();
+        let first = publish(None, &read(FIRST), 100, up);
+        let next = FIRST.replace("\"127.0.0.1:2\"", "(address: \"127.0.0.1:2\", weight: 7)");
+        let second = publish(Some(&first), &read(&next), 100, up);
+        let same = |one: &Snapshot, other: &Snapshot| -> Vec<bool> {
+            let [one, other] = [one, other].map(|snapshot| &snapshot.pools[0].pool().backends);
+            let both = one.iter().zip(other);
+            both.map(|(one, other)| Arc::ptr_eq(one, other)).collect()
+        };
+        assert_eq!(same(&first, &second), [false, true]);
+        assert_eq!(second.pools[0].pool().backends[0].weight, 7);
+        // The pool panics: each is another one, and none of the pool before has changed.
+        let down = |_: &config::Pool, backend: &config::Backend| Standing {
+            health: crate::pool::Health::Down,
+            ..up(&config::Pool::of("p", Vec::new()), backend)
+        };
+        let third = publish(Some(&second), &read(&next), 100, down);
+        assert_eq!(same(&second, &third), [false, false]);
+        let forced = |snapshot: &Snapshot| snapshot.pools[0].pool().backends[1].forced;
+        assert!(forced(&third) && !forced(&second));
     }
 
     #[test]

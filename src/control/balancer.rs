@@ -107,7 +107,11 @@ impl Balancer {
         self.declared = declared;
         // What is known of other questions, or by other ports, counts from now on.
         self.discoveries.follow(&config);
-        let config = self.effective(&self.declared);
+        let config = if self.discoveries.is_empty() {
+            config
+        } else {
+            self.effective(&self.declared)
+        };
         self.follow(config, new);
         Ok(())
     }

@@ -16,6 +16,7 @@ mod sticky;
 mod tally;
 mod traffic;
 
+use std::cell::LazyCell;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -181,12 +182,22 @@ impl Pool {
             crowds: false,
             config: config.clone(),
         };
-        let known: HashMap<_, _> = before.into_iter().flat_map(Self::known).collect();
-        for (backend, standing) in config.backends.iter().zip(standings) {
-            let old = known.get(&(&*backend.name, backend.target()));
-            let tally = old.map_or_else(Arc::default, |old| Arc::clone(&old.tally));
-            let backend = Backend::new(backend, standing, tally, &pool);
-            pool.backends.push(Arc::new(backend));
+        // Made only where backends stand in another order than before.
+        let known = LazyCell::new(|| -> HashMap<_, _> {
+            before.into_iter().flat_map(Self::known).collect()
+        });
+        for (index, (config, standing)) in config.backends.iter().zip(standings).enumerate() {
+            let same = before.and_then(|before| before.backends.get(index));
+            let same = same.filter(|old| old.is(config));
+            let old = same.or_else(|| known.get(&(&*config.name, config.target())).copied());
+            let backend = match old {
+                Some(old) if old.is_unchanged(config, standing, &pool) => Arc::clone(old),
+                old => {
+                    let tally = old.map_or_else(Arc::default, |old| Arc::clone(&old.tally));
+                    Arc::new(Backend::new(config, standing, tally, &pool))
+                }
+            };
+            pool.backends.push(backend);
         }
         pool.settle();
         pool
@@ -275,24 +286,33 @@ impl Pool {
         }
     }
 
-    /// Whether it differs in nothing that is selected by, counted or remembered.
+    /// Whether a composition would differ in nothing that is selected by, counted or remembered.
     #[must_use]
-    pub fn is_same(&self, other: &Self) -> bool {
-        let same = |(one, other): (&Arc<Backend>, &Arc<Backend>)| one.is_same(other);
-        let all_same = |one: &[Arc<Backend>], other: &[Arc<Backend>]| {
-            one.len() == other.len() && one.iter().zip(other).all(same)
-        };
-        let table = |pool: &Self| pool.sticky.as_ref().map(Arc::as_ptr);
-        self.config == other.config
-            && self.panic == other.panic
-            && Arc::ptr_eq(&self.connections, &other.connections)
-            && table(self) == table(other)
-            && all_same(&self.backends, &other.backends)
-            && all_same(&self.leaving, &other.leaving)
+    pub fn is_unchanged(
+        &self,
+        config: &config::Pool,
+        mut standings: impl Iterator<Item = Standing>,
+    ) -> bool {
+        self.config == *config
+            && self
+                .backends
+                .iter()
+                .all(|one| standings.next() == Some(one.standing()))
+            && self
+                .leaving
+                .iter()
+                .all(|one| one.tally.connections.used() > 0)
+            && self.panic == self.is_to_panic()
     }
 
     /// Backends that have connections and are not in the configuration that follows.
     fn left_by(&self, config: &config::Pool) -> Vec<Arc<Backend>> {
+        let stays = |(old, new): (&Arc<Backend>, _)| old.is(new);
+        let all_stay = self.backends.len() == config.backends.len()
+            && self.backends.iter().zip(&config.backends).all(stays);
+        if all_stay && self.leaving.is_empty() {
+            return Vec::new();
+        }
         let named = config.backends.iter();
         let named: HashSet<_> = named.map(|one| (&*one.name, one.target())).collect();
         let left = self.known().filter(|(who, _)| !named.contains(who));
@@ -500,19 +520,26 @@ impl Backend {
         self.tally.ejection.readmit(&self.ejections)
     }
 
-    /// Whether it differs in nothing that is not configured, and has the same counts.
-    fn is_same(&self, other: &Self) -> bool {
-        let known = |backend: &Self| {
-            let Self {
-                health,
-                rise,
-                standby,
-                forced,
-                ..
-            } = *backend;
-            (health, rise, standby, forced)
-        };
-        known(self) == known(other) && Arc::ptr_eq(&self.tally, &other.tally)
+    /// What is known of it beside its configuration.
+    fn standing(&self) -> Standing {
+        Standing {
+            health: self.health,
+            rise: self.rise,
+            standby: self.standby,
+        }
+    }
+
+    /// Whether one that is made for a pool that follows would be the same.
+    fn is_unchanged(&self, config: &config::Backend, standing: Standing, pool: &Pool) -> bool {
+        let ejection = pool.config.ejection;
+        self.standing() == standing
+            && self.address == config.address
+            && self.weight == config.weight
+            && self.backup == config.backup
+            && self.group == config.group
+            && self.admin == config.state
+            && self.failures_max == ejection.map_or(u32::MAX, |ejection| ejection.failures)
+            && *self.origins == pool.config.origins.towards(&config.address)
     }
 
     /// Gives the place back: the connection is closed, or was never made.

@@ -22,8 +22,10 @@ impl Pool {
         let is_unix = |backend: &Arc<Backend>| matches!(backend.address, Address::Unix(_));
         self.crowds = self.backends.iter().any(is_unix);
         for backend in &mut self.backends {
-            // Nobody else has it yet.
-            Arc::make_mut(backend).forced = self.panic;
+            if backend.forced != self.panic {
+                // Copied where the pool before has it too.
+                Arc::make_mut(backend).forced = self.panic;
+            }
         }
     }
 
@@ -61,6 +63,13 @@ impl Pool {
     /// Backends that left are ejected no longer, nor will they be while their last sessions end:
     /// their places among the ejected are for those that are here.
     fn exempt_removed(&self, before: &Self) {
+        let stays =
+            |(one, old): (&Arc<Backend>, &Arc<Backend>)| Arc::ptr_eq(&one.tally, &old.tally);
+        let all_stay = self.backends.len() == before.backends.len()
+            && self.backends.iter().zip(&before.backends).all(stays);
+        if all_stay && before.leaving.is_empty() {
+            return;
+        }
         let present = self.backends.iter().map(|one| Arc::as_ptr(&one.tally));
         let present: HashSet<_> = present.collect();
         let removed = before.known().map(|(_, backend)| &backend.tally);
@@ -83,7 +92,7 @@ impl Pool {
         u32::try_from(max).unwrap_or(u32::MAX)
     }
 
-    fn is_to_panic(&self) -> bool {
+    pub(super) fn is_to_panic(&self) -> bool {
         // Where none may be ejected, none is once this pool is in force.
         let heeds_ejections = self.ejections_max() > 0;
         let usable = |backend: &&Arc<Backend>| {

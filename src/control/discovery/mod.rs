@@ -168,6 +168,11 @@ impl Discoveries {
         resolved
     }
 
+    /// Whether nothing is looked up: the configuration is complete as it is.
+    pub(super) fn is_empty(&self) -> bool {
+        self.followed.is_empty()
+    }
+
     /// Asks all questions again, now: an operator says that something has changed. What is being
     /// asked is asked once more when that has ended: it may hang.
     pub(super) fn look_again(&self) {
