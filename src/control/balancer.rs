@@ -99,11 +99,15 @@ impl Balancer {
     }
 
     /// Routes by what is declared now, whatever it was before. What it needs of the kernel is taken
-    /// first; where that fails, all stays as it is.
-    pub(super) fn apply(&mut self, declared: Declared) -> Result<(), StartError> {
+    /// first; where that fails, all stays as it is. `bound` are sockets that listen already.
+    pub(super) fn apply(
+        &mut self,
+        declared: Declared,
+        bound: Vec<Bound>,
+    ) -> Result<(), StartError> {
         let config = self.effective(&declared);
         listening::probe_origins(&config, Some(&self.config))?;
-        let new = listening::bind_new(&self.crew, self.publisher.snapshot(), &config)?;
+        let new = listening::bind_new(&self.crew, self.publisher.snapshot(), &config, bound)?;
         self.declared = declared;
         // What is known of other questions, or by other ports, counts from now on.
         self.discoveries.follow(&config);

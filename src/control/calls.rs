@@ -179,7 +179,7 @@ impl Balancer {
         {
             self.health_cycle().readmit(pool, backend);
         }
-        let applied = self.apply(declared);
+        let applied = self.apply(declared, Vec::new());
         applied.map_err(|error| ChangeError::Invalid(error.to_string()))
     }
 }

@@ -1,7 +1,7 @@
 //! The workers, as the control thread deals with them once they run.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -197,6 +197,15 @@ impl Crew {
                 Some(Bound { address, ..bound })
             }
         }
+    }
+
+    /// Unix sockets that are here already.
+    pub(super) fn unix_sockets(&self) -> HashSet<Address> {
+        let (listening, left) = (self.listening.borrow(), self.left.borrow());
+        let left = left.open.iter().map(|(its, _)| its);
+        let all = listening.values().chain(left).map(|its| &its.bind);
+        let unix = all.filter(|bind| matches!(bind, Address::Unix(_)));
+        unix.cloned().collect()
     }
 
     /// Whether sockets of our own may be in the way of this address: of listeners that are about to

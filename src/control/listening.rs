@@ -96,7 +96,8 @@ fn explained(error: io::Error) -> io::Error {
 
 /// Listens on the addresses that a configuration adds to those of a snapshot. A listener that comes
 /// back while the sockets of its address are still there gets them, with the clients in them; and
-/// what is about to leave is in the way of no other address.
+/// what is about to leave is in the way of no other address. `bound` are sockets that listen on such
+/// addresses already.
 ///
 /// # Errors
 /// [`StartError::Bind`] of the first that fails; none of them listens then.
@@ -104,6 +105,7 @@ pub(super) fn bind_new(
     crew: &Crew,
     present: &Snapshot,
     config: &Config,
+    mut bound: Vec<Bound>,
 ) -> Result<Vec<Bound>, StartError> {
     let stays = present.staying(config);
     let is_gone = |old: &&Arc<Listener>| !stays.iter().flatten().any(|one| one.id == old.id);
@@ -114,6 +116,12 @@ pub(super) fn bind_new(
     // What can fail comes first.
     let mut sources = Vec::new();
     for (listener, _) in new {
+        let ready = bound.iter().position(|its| its.address == listener.bind);
+        if let Some(place) = ready {
+            let ready = told(listener, Ok(bound.swap_remove(place)))?;
+            sources.push((listener, Source::Fresh(ready)));
+            continue;
+        }
         let source = match crew.find_held(&listener.bind, &gone) {
             Some(held) => Source::Held(held),
             None => {

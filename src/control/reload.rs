@@ -13,9 +13,11 @@ use tokio::sync::oneshot::error::TryRecvError;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Sleep;
 
+use crate::address::Address;
 use crate::admin::model::{EventKind, Reloaded, Reloads, Stage};
 use crate::admin::{Author, Reply, Tokens};
 use crate::config::{AccessLog, AdminHttp, Config, ConfigError};
+use crate::sys::{self, Bound};
 
 use super::access_log::{Log, Sink};
 use super::aside;
@@ -54,37 +56,49 @@ impl Seen {
 }
 
 impl Reread {
-    /// Reads the file, the tokens, and opens what it wants opened: all may take long. `log` is the
-    /// access log in force, `http` says where tokens are, and `certificates` are the files of them
-    /// that are in use already.
-    fn read(
-        &self,
-        log: Option<&AccessLog>,
-        http: Option<&AdminHttp>,
-        certificates: &HashSet<PathBuf>,
-    ) -> Result<Box<Read>, String> {
+    /// Reads the file and the tokens, opens the log and listens on new Unix sockets: all may wait
+    /// for a directory that does not answer.
+    fn read(&self, present: &Present) -> Result<Box<Read>, String> {
         let (config, digest) = (self.read)(&self.path).map_err(|error| error.to_string())?;
         // What the next start would refuse, with what this configuration brings.
         capacity::memory_of(&config).map_err(|error| error.to_string())?;
-        let unfit = preflight::certificates(&config, certificates);
+        let unfit = preflight::certificates(&config, &present.certificates);
         if let Some(error) = unfit.first() {
             return Err(error.to_string());
         }
-        let tokens = http.map(Tokens::read).transpose();
+        let tokens = present.http.as_ref().map(Tokens::read).transpose();
         let tokens = tokens.map_err(|error| error.to_string())?;
         let open = |log: &AccessLog| Sink::open(log).map_err(|error| error.to_string());
-        let log = if config.access_log.as_ref() == log {
+        let log = if config.access_log == present.log {
             None
         } else {
             Some(config.access_log.as_ref().map(open).transpose()?)
         };
+        let new = config.listeners.iter().map(|listener| &listener.bind);
+        let new = new.filter(|bind| matches!(bind, Address::Unix(_)));
+        let new = new.filter(|bind| !present.unix.contains(bind));
+        // What fails is tried once more when the configuration takes effect, and reported then.
+        let bound = new.filter_map(|bind| sys::listen_all(bind, present.workers, false).ok());
         Ok(Box::new(Read {
+            bound: bound.collect(),
             config,
             digest,
             log,
             tokens,
         }))
     }
+}
+
+/// What is in use when a reading begins, and stays in use if the file names it again.
+struct Present {
+    log: Option<AccessLog>,
+    /// Where tokens are.
+    http: Option<AdminHttp>,
+    /// Files of certificates.
+    certificates: HashSet<PathBuf>,
+    /// Unix sockets that are listened on.
+    unix: HashSet<Address>,
+    workers: usize,
 }
 
 /// Who asked for the file to be read again, and where the answer goes.
@@ -138,6 +152,8 @@ pub(super) struct Read {
     log: Option<Option<Sink>>,
     /// Who may use the API over HTTP from now on.
     tokens: Option<Tokens>,
+    /// New Unix sockets.
+    bound: Vec<Bound>,
 }
 
 impl Reloading {
@@ -271,16 +287,17 @@ impl Balancer {
             return self.end_reload(Err(why));
         }
         self.watch_file(false);
-        let log = self.config.access_log.clone();
-        let http = self.reloading.tokens.as_ref().map(|(_, http)| http.clone());
-        let certificates = preflight::certificate_files(&self.config);
+        let present = Present {
+            log: self.config.access_log.clone(),
+            http: self.reloading.tokens.as_ref().map(|(_, http)| http.clone()),
+            certificates: preflight::certificate_files(&self.config),
+            unix: self.crew.unix_sockets(),
+            workers: self.crew.len(),
+        };
         let reading = aside::begin(move || {
             // Before it is read: a change that comes meanwhile is another one.
             let sight = Look::at(&reread.path).sight;
-            (
-                sight,
-                reread.read(log.as_ref(), http.as_ref(), &certificates),
-            )
+            (sight, reread.read(&present))
         });
         if let Some(now) = &mut self.reloading.reading {
             now.outcome = reading;
@@ -379,7 +396,8 @@ impl Balancer {
         }
         let old = self.declared.clone();
         let (declared, ended) = old.reload(read.config, is_same_text);
-        self.apply(declared).map_err(|error| error.to_string())?;
+        self.apply(declared, read.bound)
+            .map_err(|error| error.to_string())?;
         self.replace_tokens(read.tokens);
         if let Some(reread) = &mut self.reloading.reread {
             reread.digest = read.digest;
