@@ -11,7 +11,6 @@ use crate::worker::Command;
 use super::access_log::Orders;
 use super::at_start::AtStart;
 use super::audit::Audit;
-use super::crew::Crew;
 use super::declared::Declared;
 use super::discovery::{self, Discoveries};
 use super::events::Events;
@@ -23,11 +22,12 @@ use super::reload::Reloading;
 use super::roster::Roster;
 use super::supervise::Watchdog;
 use super::webhook::Webhooks;
+use super::workers::Workers;
 use super::{Reread, StartError, announce, listening, pools, status};
 
 /// All that the control thread knows.
 pub(super) struct Balancer {
-    pub(super) crew: Rc<Crew>,
+    pub(super) workers: Rc<Workers>,
     pub(super) declared: Declared,
     /// Settings that stay what they were at the start.
     pub(super) at_start: AtStart,
@@ -51,13 +51,13 @@ pub(super) struct Balancer {
 }
 
 impl Balancer {
-    /// Takes over a crew that has just begun.
+    /// Takes over a workers that has just begun.
     ///
     /// # Errors
     /// The audit log can't be opened.
     pub(super) fn new(
         (config, discoveries): (&Config, Discoveries),
-        crew: &Rc<Crew>,
+        workers: &Rc<Workers>,
         (reread, tokens): (Option<Reread>, Option<(Tokens, AdminHttp)>),
         events: &Events,
         log_orders: &Rc<Orders>,
@@ -69,14 +69,14 @@ impl Balancer {
             error,
         })?;
         let mut balancer = Self {
-            crew: Rc::clone(crew),
+            workers: Rc::clone(workers),
             declared: Declared::new(config.clone()),
             at_start: AtStart::of(config),
             config: config.clone(),
-            publisher: Publisher::new(crew),
+            publisher: Publisher::new(workers),
             discovered: false,
             roster: Roster::default(),
-            checks: Checks::new(crew.seed),
+            checks: Checks::new(workers.seed),
             discoveries,
             metrics: Metrics::new(config.histogram_log.clone()),
             log_orders: Rc::clone(log_orders),
@@ -107,7 +107,7 @@ impl Balancer {
     ) -> Result<(), StartError> {
         let config = self.effective(&declared);
         listening::probe_origins(&config, Some(&self.config))?;
-        let new = listening::bind_new(&self.crew, self.publisher.snapshot(), &config, bound)?;
+        let new = listening::bind_new(&self.workers, self.publisher.snapshot(), &config, bound)?;
         self.declared = declared;
         // What is known of other questions, or by other ports, counts from now on.
         self.discoveries.follow(&config);
@@ -187,7 +187,8 @@ impl Balancer {
         let downed = self.health_cycle().sessions_to_close();
         if !downed.is_empty() {
             // One command for all: a network that is lost takes hundreds down at once.
-            self.crew.tell_all(|| Command::CloseDowned(downed.clone()));
+            self.workers
+                .tell_all(|| Command::CloseDowned(downed.clone()));
         }
     }
 

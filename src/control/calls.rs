@@ -18,10 +18,10 @@ use crate::worker::{SessionInfo, Stats};
 
 use super::audit::Entry;
 use super::balancer::Balancer;
-use super::crew::Crew;
 use super::events::{Subject, Weight};
 use super::reload::Asked;
 use super::status::{self, Known};
+use super::workers::Workers;
 
 impl Balancer {
     /// Answers a call. What workers must be asked for is answered by a task of its own.
@@ -30,7 +30,7 @@ impl Balancer {
         match call {
             Call::Status(reply) => drop(reply.send(self.status())),
             Call::Listeners(reply) => {
-                drop(reply.send(status::listeners(self.publisher.snapshot(), &self.crew)))
+                drop(reply.send(status::listeners(self.publisher.snapshot(), &self.workers)))
             }
             Call::Pools(reply) => {
                 let known = |pool: usize, backend: usize| self.known(pool, backend);
@@ -39,17 +39,17 @@ impl Balancer {
             }
             Call::Config(reply) => drop(reply.send(self.at_start.to_ron(self.declared.config()))),
             Call::Sessions(filter, reply) => {
-                let crew = Rc::clone(&self.crew);
+                let workers = Rc::clone(&self.workers);
                 tokio_uring::spawn(async move {
-                    drop(reply.send(list(&crew, filter).await));
+                    drop(reply.send(list(&workers, filter).await));
                 });
             }
             Call::Kill(filter, author, reply) => {
-                let crew = Rc::clone(&self.crew);
+                let workers = Rc::clone(&self.workers);
                 let audit = Rc::clone(&self.audit);
                 let version = self.publisher.version();
                 tokio_uring::spawn(async move {
-                    let closed = kill(&crew, &filter).await;
+                    let closed = kill(&workers, &filter).await;
                     let outcome = closed.clone().map(|_| version);
                     audit.record(&Entry {
                         author,
@@ -63,10 +63,10 @@ impl Balancer {
                 });
             }
             Call::Histograms(reply) => {
-                let crew = Rc::clone(&self.crew);
+                let workers = Rc::clone(&self.workers);
                 let measurements = Rc::clone(&self.metrics.measurements);
                 tokio_uring::spawn(async move {
-                    drop(reply.send(measurements.summaries(&crew).await));
+                    drop(reply.send(measurements.summaries(&workers).await));
                 });
             }
             Call::Change {
@@ -87,7 +87,7 @@ impl Balancer {
     }
 
     fn status(&self) -> Status {
-        let stats = &self.crew.stats;
+        let stats = &self.workers.stats;
         let sum = |number: fn(&Stats) -> u64| stats.iter().map(|its| number(its)).sum();
         let mut closed = BTreeMap::new();
         for (reason, number) in stats.iter().flat_map(|its| status::closed(its)) {
@@ -107,7 +107,7 @@ impl Balancer {
             accepted: sum(|its| its.accepted.get()),
             traffic: status::traffic(stats.iter().map(|its| &its.traffic)),
             closed,
-            lacks: metrics.lacks.now().to_vec(),
+            lacks: metrics.shortages.now().to_vec(),
             waiting: self.at_start.waiting(self.declared.config()),
             latencies: metrics.recent.status(stats),
             reloads: self.reloading.status.clone(),
@@ -280,18 +280,18 @@ fn backend_values(backend: &Backend) -> Value {
     })
 }
 
-async fn list(crew: &Crew, mut filter: SessionFilter) -> Vec<SessionStatus> {
+async fn list(workers: &Workers, mut filter: SessionFilter) -> Vec<SessionStatus> {
     let limit = filter.limit.unwrap_or(SESSIONS).min(SESSIONS_MAX);
     filter.limit = Some(limit);
-    let lists = crew.gather(&crew.list(&filter)).await;
+    let lists = workers.gather(&workers.list(&filter)).await;
     let now = sys::monotonic();
     let sessions = lists.iter().flatten().take(limit as usize);
     sessions.map(|info| session(info, now)).collect()
 }
 
-async fn kill(crew: &Crew, filter: &SessionFilter) -> Result<u64, String> {
-    let counts = crew.close(filter, CloseReason::Killed, Duration::ZERO);
-    let counts = crew.gather(&counts).await;
+async fn kill(workers: &Workers, filter: &SessionFilter) -> Result<u64, String> {
+    let counts = workers.close(filter, CloseReason::Killed, Duration::ZERO);
+    let counts = workers.gather(&counts).await;
     let closed: u64 = counts.iter().flatten().sum();
     if counts.iter().all(Option::is_some) {
         return Ok(closed);

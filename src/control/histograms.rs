@@ -18,8 +18,8 @@ use crate::time::nanos;
 use crate::worker::{Command, Histograms, Numbers};
 
 use super::aside;
-use super::crew::Crew;
 use super::status;
+use super::workers::Workers;
 
 /// What all workers measured: since the start, and since the last entry of the file.
 pub(super) struct Measurements {
@@ -111,22 +111,22 @@ impl Measurements {
     }
 
     /// Writes down what was measured since the last time.
-    pub(super) async fn dump(&self, crew: &Crew) {
+    pub(super) async fn dump(&self, workers: &Workers) {
         if self.writing.replace(true) {
             return log::error!("the last histograms are still being written: ask again later");
         }
-        self.dump_alone(crew).await;
+        self.dump_alone(workers).await;
     }
 
-    async fn dump_alone(&self, crew: &Crew) {
-        let missing = self.collect(crew).await;
+    async fn dump_alone(&self, workers: &Workers) {
+        let missing = self.collect(workers).await;
         let until = SystemTime::now();
         let since = self.since.replace(until);
         let seconds = until
             .duration_since(since)
             .unwrap_or_default()
             .as_secs_f64();
-        for (worker, stats) in crew.stats.iter().enumerate() {
+        for (worker, stats) in workers.stats.iter().enumerate() {
             log::info!(target: TARGET, "worker {worker}: {}", gauges(stats));
         }
         let taken = self.pending.take();
@@ -161,8 +161,8 @@ impl Measurements {
     }
 
     /// What was measured since the start: all workers together, then each.
-    pub(super) async fn summaries(&self, crew: &Crew) -> Vec<HistogramStatus> {
-        self.collect(crew).await;
+    pub(super) async fn summaries(&self, workers: &Workers) -> Vec<HistogramStatus> {
+        self.collect(workers).await;
         let by_worker = self.in_all.borrow();
         let mut together = Histograms::new();
         by_worker.values().for_each(|its| together.add(its));
@@ -182,8 +182,8 @@ impl Measurements {
     }
 
     /// Takes the histograms of all workers. Answers with those that did not give theirs in time.
-    async fn collect(&self, crew: &Crew) -> Vec<usize> {
-        let taken = take(crew).await;
+    async fn collect(&self, workers: &Workers) -> Vec<usize> {
+        let taken = take(workers).await;
         for into in [&self.pending, &self.in_all] {
             let mut into = into.borrow_mut();
             for (worker, histograms) in &taken {
@@ -191,7 +191,7 @@ impl Measurements {
             }
         }
         let has = |worker: &usize| taken.iter().any(|(taken, _)| *taken as usize == *worker);
-        (0..crew.stats.len())
+        (0..workers.stats.len())
             .filter(|worker| !has(worker))
             .collect()
     }
@@ -212,11 +212,11 @@ fn summary(worker: Option<u32>, name: &str, unit: &str, its: &Histogram<u64>) ->
 }
 
 /// Histograms of those workers that answer in time.
-async fn take(crew: &Crew) -> Vec<(u32, Box<Histograms>)> {
-    let (reply, replies) = channel::bounded(crew.len());
-    crew.tell_all(|| Command::TakeHistograms(reply.clone()));
+async fn take(workers: &Workers) -> Vec<(u32, Box<Histograms>)> {
+    let (reply, replies) = channel::bounded(workers.len());
+    workers.tell_all(|| Command::TakeHistograms(reply.clone()));
     drop(reply);
-    crew.gather(&replies).await
+    workers.gather(&replies).await
 }
 
 fn gauges(stats: &Numbers) -> String {

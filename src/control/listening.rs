@@ -13,7 +13,7 @@ use crate::snapshot::{Listener, Snapshot};
 use crate::sys::{self, Bound};
 
 use super::StartError;
-use super::crew::{Crew, Held};
+use super::workers::{Held, Workers};
 
 /// Sockets that listen already, as the service manager has made them. All workers accept from them.
 #[derive(Debug, Default)]
@@ -102,7 +102,7 @@ fn explained(error: io::Error) -> io::Error {
 /// # Errors
 /// [`StartError::Bind`] of the first that fails; none of them listens then.
 pub(super) fn bind_new(
-    crew: &Crew,
+    workers: &Workers,
     present: &Snapshot,
     config: &Config,
     mut bound: Vec<Bound>,
@@ -122,11 +122,11 @@ pub(super) fn bind_new(
             sources.push((listener, Source::Fresh(ready)));
             continue;
         }
-        let source = match crew.find_held(&listener.bind, &gone) {
+        let source = match workers.find_held(&listener.bind, &gone) {
             Some(held) => Source::Held(held),
             None => {
-                let is_ours = crew.is_in_the_way(&listener.bind, &gone);
-                let bound = sys::listen_all(&listener.bind, crew.len(), is_ours);
+                let is_ours = workers.is_in_the_way(&listener.bind, &gone);
+                let bound = sys::listen_all(&listener.bind, workers.len(), is_ours);
                 Source::Fresh(told(listener, bound.map_err(explained))?)
             }
         };
@@ -135,7 +135,7 @@ pub(super) fn bind_new(
     let all = sources.into_iter().map(|(listener, source)| match source {
         Source::Fresh(bound) => Ok(bound),
         Source::Held(held) => {
-            let back = crew.take_over(held, &listener.bind);
+            let back = workers.take_over(held, &listener.bind);
             let lost = || io::ErrorKind::AddrNotAvailable.into();
             told(listener, back.ok_or_else(lost))
         }

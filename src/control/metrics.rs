@@ -7,19 +7,19 @@ use std::time::{Duration, SystemTime};
 use crate::snapshot::Snapshot;
 use crate::sys;
 
-use super::crew::Crew;
 use super::events::Events;
 use super::histograms::Measurements;
-use super::lacks::Lacks;
 use super::recent::Recent;
 use super::roster::Roster;
+use super::shortages::Shortages;
 use super::status;
+use super::workers::Workers;
 
 /// What is measured beside what workers count.
 pub(super) struct Metrics {
     /// Shared with tasks that gather the workers' histograms.
     pub(super) measurements: Rc<Measurements>,
-    pub(super) lacks: Lacks,
+    pub(super) shortages: Shortages,
     pub(super) recent: Recent,
     pub(super) started_at: SystemTime,
     /// When rates were taken last, in ns of the workers' clock.
@@ -31,7 +31,7 @@ impl Metrics {
     pub(super) fn new(histogram_log: PathBuf) -> Self {
         Self {
             measurements: Rc::new(Measurements::new(histogram_log)),
-            lacks: Lacks::default(),
+            shortages: Shortages::default(),
             recent: Recent::default(),
             started_at: SystemTime::now(),
             ticked_at: sys::monotonic(),
@@ -46,15 +46,16 @@ impl Metrics {
     /// Takes note of the last second, and reports what this machine lacked in it.
     pub(super) fn tick(
         &mut self,
-        crew: &Crew,
+        workers: &Workers,
         snapshot: &Snapshot,
         roster: &mut Roster,
         events: &Events,
     ) {
-        self.lacks.report(&crew.stats, snapshot, roster, events);
+        self.shortages
+            .report(&workers.stats, snapshot, roster, events);
         let now = sys::monotonic();
         let since = now - std::mem::replace(&mut self.ticked_at, now);
-        status::tick(snapshot, &crew.stats, since);
-        self.recent.tick(&crew.stats);
+        status::tick(snapshot, &workers.stats, since);
+        self.recent.tick(&workers.stats);
     }
 }

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod access_log;
+mod admin_listeners;
 mod announce;
 mod aside;
 mod at_start;
@@ -10,16 +11,13 @@ mod audit;
 mod balancer;
 mod calls;
 pub mod capacity;
-mod crew;
 mod declared;
 mod discovery;
-mod doors;
 pub mod events;
 mod file_watch;
 pub mod health;
 mod health_cycle;
 mod histograms;
-mod lacks;
 mod listening;
 mod metrics;
 mod pools;
@@ -30,11 +28,13 @@ mod reload;
 mod remedy;
 pub mod roster;
 mod scaling;
+mod shortages;
 mod start;
 mod status;
 mod supervise;
 mod systemd;
 mod webhook;
+mod workers;
 
 use std::io;
 use std::net::IpAddr;
@@ -52,10 +52,10 @@ use crate::ring::{self, SetupError};
 use crate::sys;
 
 use access_log::{AccessLogWriter, Log, Orders, Sink};
+use admin_listeners::AdminListeners;
 pub(crate) use audit::TARGET as AUDIT_TARGET;
 use balancer::Balancer;
 use discovery::Discoveries;
-use doors::Doors;
 pub(crate) use histograms::TARGET as HISTOGRAMS_TARGET;
 pub use listening::Inherited;
 use listening::Patience;
@@ -226,29 +226,29 @@ pub fn run(
         sys::release_signals();
         let (handle, calls) = admin::Handle::new();
         let patience = Patience::new();
-        let doors = Doors::open(config.admin.as_ref(), &patience).await?;
+        let listeners = AdminListeners::open(config.admin.as_ref(), &patience).await?;
         // What the admin API took of it is not the listeners'.
         let patience = Patience::new();
         let mut discoveries = Discoveries::new();
         let resolved = discoveries.begin_with(config).await;
         let Inherited { by_listener, spare } = inherited;
-        let crew = start::start(&resolved, features, by_listener, &patience, seed).await?;
-        let crew = Rc::new(crew);
-        crew.keep_spare(spare);
+        let workers = start::start(&resolved, features, by_listener, &patience, seed).await?;
+        let workers = Rc::new(workers);
+        workers.keep_spare(spare);
         let orders = Rc::new(Orders::default());
-        let records = crew.records.clone();
-        let writer = AccessLogWriter::new(Log { sink, records }, &crew.doorbell, &orders);
-        let log = tokio_uring::spawn(writer.run(crew.stats.clone()));
+        let records = workers.records.clone();
+        let writer = AccessLogWriter::new(Log { sink, records }, &workers.doorbell, &orders);
+        let log = tokio_uring::spawn(writer.run(workers.stats.clone()));
         let events = handle.events();
-        let tokens = doors.tokens.clone();
+        let tokens = listeners.tokens.clone();
         let known = (config, discoveries);
-        let mut balancer = Balancer::new(known, &crew, (reread, tokens), events, &orders)?;
-        let doors = doors.serve(&handle);
+        let mut balancer = Balancer::new(known, &workers, (reread, tokens), events, &orders)?;
+        let listeners = listeners.serve(&handle);
         ready();
         balancer.supervise(&mut signals, calls).await;
-        doors.close().await;
-        crew.join();
-        crew.doorbell.close();
+        listeners.close().await;
+        workers.join();
+        workers.doorbell.close();
         // Whoever reads the log may have stopped reading.
         let _ = tokio::time::timeout(LOG_GRACE, log).await;
         Ok(())

@@ -8,12 +8,12 @@ use crate::snapshot::Snapshot;
 use crate::sys::{self, Bound};
 
 use super::capacity;
-use super::crew::Crew;
 use super::roster::Roster;
+use super::workers::Workers;
 
 /// The snapshot in force, and when the next one is due. Times are ns of the workers' clock.
 pub(super) struct Publisher {
-    crew: Rc<Crew>,
+    workers: Rc<Workers>,
     snapshot: Arc<Snapshot>,
     /// When what the snapshot says became known: before it was composed.
     known_at: u64,
@@ -27,11 +27,11 @@ pub(super) struct Publisher {
 
 impl Publisher {
     /// Workers route by the snapshot that they began with.
-    pub(super) fn new(crew: &Rc<Crew>) -> Self {
+    pub(super) fn new(workers: &Rc<Workers>) -> Self {
         let now = sys::monotonic();
         Self {
-            crew: Rc::clone(crew),
-            snapshot: Arc::clone(&crew.snapshot),
+            workers: Rc::clone(workers),
+            snapshot: Arc::clone(&workers.snapshot),
             known_at: now,
             published_at: now,
             took: 0,
@@ -67,12 +67,12 @@ impl Publisher {
     pub(super) fn publish(&mut self, config: &Config, roster: &mut Roster, new: Vec<Bound>) {
         let began = sys::monotonic();
         self.known_at = self.requested_at.take().unwrap_or(began);
-        let max = capacity::within(config.max_connections, self.crew.connections_possible);
+        let max = capacity::within(config.max_connections, self.workers.connections_possible);
         let standings = |place: usize| roster.standings(&config.pools[place], place);
         let draft = Snapshot::compose(Some(&self.snapshot), config, max, standings);
         let next = Arc::new(draft.take_effect());
         roster.begin_to_count(&next);
-        self.crew.publish(&next, new);
+        self.workers.publish(&next, new);
         self.snapshot = next;
         self.took_since(began);
     }
@@ -86,15 +86,15 @@ impl Publisher {
     /// Publishes again what a worker has missed because its mailbox was full.
     pub(super) fn repeat(&self) {
         let late = sys::monotonic().saturating_sub(self.known_at) > ADOPTED_WITHIN;
-        if late && self.crew.adopted_at(self.version()).is_none() {
-            self.crew.publish(&self.snapshot, Vec::new());
+        if late && self.workers.adopted_at(self.version()).is_none() {
+            self.workers.publish(&self.snapshot, Vec::new());
         }
     }
 
     /// How long it took from what the snapshot says being known to the last worker routing by it,
     /// in ns; `None`: not all do yet.
     pub(super) fn latency(&self) -> Option<u64> {
-        let adopted_at = self.crew.adopted_at(self.version())?;
+        let adopted_at = self.workers.adopted_at(self.version())?;
         Some(adopted_at.saturating_sub(self.known_at))
     }
 }

@@ -291,8 +291,8 @@ impl Balancer {
             log: self.config.access_log.clone(),
             http: self.reloading.tokens.as_ref().map(|(_, http)| http.clone()),
             certificates: preflight::certificate_files(&self.config),
-            unix: self.crew.unix_sockets(),
-            workers: self.crew.len(),
+            unix: self.workers.unix_sockets(),
+            workers: self.workers.len(),
         };
         let reading = aside::begin(move || {
             // Before it is read: a change that comes meanwhile is another one.
@@ -432,9 +432,9 @@ impl Balancer {
     }
 
     fn switch_log(&self, sink: Option<Sink>) {
-        if let Some(records) = self.crew.log(sink.is_some()) {
+        if let Some(records) = self.workers.log(sink.is_some()) {
             self.log_orders
-                .switch(Log { sink, records }, &self.crew.doorbell);
+                .switch(Log { sink, records }, &self.workers.doorbell);
         }
     }
 }

@@ -16,7 +16,7 @@ use crate::sys;
 use crate::time::nanos;
 
 use super::health::{EjectionTimer, Outliers, TargetId, Turned, Window};
-use super::lacks::Ports;
+use super::shortages::Ports;
 
 /// All pools of the configuration in force.
 #[derive(Debug, Default)]

@@ -19,8 +19,8 @@ use crate::snapshot::Snapshot;
 use crate::sys::{self, Bound};
 use crate::worker::{Command, Doorbell, Inbox, LogQueue, Setup, Stats, Worker};
 
-use super::crew::{Crew, Handle, LOG_QUEUE_LINES};
 use super::listening::{self, Patience};
+use super::workers::{Handle, LOG_QUEUE_LINES, Workers};
 use super::{StartError, capacity};
 
 /// What a worker's thread is made with.
@@ -29,7 +29,7 @@ use super::{StartError, capacity};
 /// thread, not even the one that hides in a waker of tokio's: the same number may be a client
 /// there. The eventfds here, and the inlet, are older than the table and kept in it under their
 /// numbers.
-struct Berth {
+struct WorkerArgs {
     /// To be pinned to.
     cpu: Option<usize>,
     features: Features,
@@ -59,20 +59,20 @@ impl Plan {
     fn new(config: &Config, features: Features) -> Result<Self, StartError> {
         let descriptors = sys::raise_descriptor_limit();
         let cpus = capacity::worker_cpus(config.workers);
-        let workers = u32::try_from(cpus.len()).unwrap_or(u32::MAX);
+        let count = u32::try_from(cpus.len()).unwrap_or(u32::MAX);
         let sessions = capacity::sessions_per_worker(descriptors);
-        let in_all = capacity::connections_in_all(config.max_connections, workers, sessions);
+        let in_all = capacity::connections_in_all(config.max_connections, count, sessions);
         if config
             .max_connections
             .is_some_and(|wanted| wanted.get() > in_all)
         {
             log::warn!(
-                "max_connections is cut to {in_all}: {workers} workers with {descriptors} \
+                "max_connections is cut to {in_all}: {count} workers with {descriptors} \
                  descriptors each hold no more"
             );
         }
         log::info!(
-            "{workers} worker(s){}: {sessions} sessions each, {in_all} connections in all",
+            "{count} worker(s){}: {sessions} sessions each, {in_all} connections in all",
             match &cpus[..] {
                 [Some(_), ..] =>
                     format!(" on CPUs {:?}", cpus.iter().flatten().collect::<Vec<_>>()),
@@ -83,8 +83,8 @@ impl Plan {
             log::info!("{sentence}");
         }
         let memory = capacity::memory_of(config)?;
-        let own = memory / u64::from(workers.max(1));
-        let (buffers, pipes) = capacity::buffers_and_pipes(own, workers, sessions);
+        let own = memory / u64::from(count.max(1));
+        let (buffers, pipes) = capacity::buffers_and_pipes(own, count, sessions);
         log::info!(
             "memory of each worker: {} MiB in {buffers} buffers, and {pipes} pipes of 1 MiB",
             (u64::from(buffers) * u64::from(BUFFER_BYTES)) >> 20
@@ -112,10 +112,10 @@ pub(super) async fn start(
     inherited: BTreeMap<usize, OwnedFd>,
     patience: &Patience,
     seed: u64,
-) -> Result<Crew, StartError> {
+) -> Result<Workers, StartError> {
     sys::read_local_ports();
     let plan = Plan::new(config, features)?;
-    let workers = u32::try_from(plan.cpus.len()).unwrap_or(u32::MAX);
+    let count = u32::try_from(plan.cpus.len()).unwrap_or(u32::MAX);
     listening::probe_origins(config, None)?;
     let standings = |place: usize| {
         let pool = &config.pools[place];
@@ -134,62 +134,62 @@ pub(super) async fn start(
     let notices = Arc::new(Doorbell::new(eventfd(false)?));
     let ended = Arc::new(eventfd(false)?);
     let (ready, readiness) = channel::bounded(plan.cpus.len());
-    let mut crew = Crew {
-        workers: Vec::new(),
+    let mut workers = Workers {
+        handles: Vec::new(),
         stats: Vec::new(),
         listening: RefCell::default(),
         left: RefCell::default(),
         records,
         doorbell,
         notices,
-        connections_possible: workers.saturating_mul(plan.sessions),
+        connections_possible: count.saturating_mul(plan.sessions),
         snapshot,
         ended,
         seed,
     };
     // All of them before the first worker has a table of its own.
-    let wakes = (0..workers).map(|_| eventfd(true).map(Arc::new));
+    let wakes = (0..count).map(|_| eventfd(true).map(Arc::new));
     let wakes: Arc<[Arc<OwnedFd>]> = wakes.collect::<Result<_, _>>()?;
     let inboxes: Arc<[Inbox]> = wakes.iter().map(|_| Inbox::default()).collect();
     for (worker, cpu) in (0u32..).zip(plan.cpus) {
         let own = |bound: &Bound| bound.of_worker(worker as usize).as_raw_fd();
         let log = config.access_log.as_ref();
-        let log = log.map(|_| LogQueue::new(record_sender.clone(), Arc::clone(&crew.doorbell)));
+        let log = log.map(|_| LogQueue::new(record_sender.clone(), Arc::clone(&workers.doorbell)));
         let (mailbox, commands) = channel::unbounded();
         let setup = Setup {
             seat: Seat {
                 worker,
-                of: workers,
+                of: count,
                 seed,
             },
-            snapshot: Arc::clone(&crew.snapshot),
+            snapshot: Arc::clone(&workers.snapshot),
             sockets: bound.iter().map(own).map(Socket::from_raw).collect(),
             capacity: plan.sessions as usize,
             backlog: sys::BACKLOG.unsigned_abs(),
             mailbox: commands,
             inboxes: Arc::clone(&inboxes),
             log,
-            notices: Arc::clone(&crew.notices),
+            notices: Arc::clone(&workers.notices),
             stats: Arc::new(Stats::default()),
         };
         let (outlet, inlet) = descriptor_channel()?;
-        let berth = Berth {
+        let args = WorkerArgs {
             cpu,
             features: plan.features,
             size: plan.size,
             wakes: Arc::clone(&wakes),
             inlet: Arc::new(inlet),
-            doorbell: Arc::clone(&crew.doorbell),
+            doorbell: Arc::clone(&workers.doorbell),
             setup,
             ready: ready.clone(),
-            ended: Arc::clone(&crew.ended),
+            ended: Arc::clone(&workers.ended),
         };
-        man(&mut crew, mailbox, outlet, berth)?;
+        spawn_worker(&mut workers, mailbox, outlet, args)?;
     }
     drop(ready);
     readiness.into_iter().collect::<Result<(), _>>()?;
-    crew.note(&Arc::clone(&crew.snapshot), bound);
-    Ok(crew)
+    workers.note(&Arc::clone(&workers.snapshot), bound);
+    Ok(workers)
 }
 
 /// What is known of a backend before anything is.
@@ -206,56 +206,56 @@ fn unknown(pool: &config::Pool, backend: &config::Backend) -> Standing {
 }
 
 /// The life of a worker's thread.
-fn work(berth: Berth) {
+fn work(args: WorkerArgs) {
     sys::block_signals();
     sys::precise_timers();
-    if let Some(Err(error)) = berth.cpu.map(sys::pin_to) {
-        let worker = berth.setup.seat.worker;
+    if let Some(Err(error)) = args.cpu.map(sys::pin_to) {
+        let worker = args.setup.seat.worker;
         log::warn!("worker {worker} is not pinned to its CPU: {error}");
     }
-    let listeners = berth.setup.sockets.iter().map(Socket::raw);
-    let bells = [&berth.doorbell, &berth.setup.notices].map(|bell| bell.eventfd());
-    let own = [&*berth.inlet, &*berth.ended].into_iter().chain(bells);
-    let wakes = berth.wakes.iter().map(|wake| &**wake);
+    let listeners = args.setup.sockets.iter().map(Socket::raw);
+    let bells = [&args.doorbell, &args.setup.notices].map(|bell| bell.eventfd());
+    let own = [&*args.inlet, &*args.ended].into_iter().chain(bells);
+    let wakes = args.wakes.iter().map(|wake| &**wake);
     let others = own.chain(wakes).map(AsRawFd::as_raw_fd);
     let keep: Vec<_> = listeners.chain(others).collect();
     let wakes = Wakes {
-        worker: berth.setup.seat.worker,
-        eventfds: Arc::clone(&berth.wakes),
+        worker: args.setup.seat.worker,
+        eventfds: Arc::clone(&args.wakes),
     };
     let ring = sys::own_descriptor_table(&keep)
         .map_err(SetupError::Other)
-        .and_then(|()| Ring::new(berth.features, berth.size, wakes, berth.inlet));
+        .and_then(|()| Ring::new(args.features, args.size, wakes, args.inlet));
     match ring {
         Ok(ring) => {
-            let mut worker = Worker::new(ring, berth.setup);
+            let mut worker = Worker::new(ring, args.setup);
             // The receiver waits for every worker, so it is there.
-            let _ = berth.ready.send(Ok(()));
-            drop(berth.ready);
+            let _ = args.ready.send(Ok(()));
+            drop(args.ready);
             worker.run();
         }
         Err(error) => {
-            let _ = berth.ready.send(Err(error));
+            let _ = args.ready.send(Err(error));
         }
     }
-    sys::notify(&berth.ended);
+    sys::notify(&args.ended);
 }
 
 /// Starts one worker's thread.
-fn man(
-    crew: &mut Crew,
+fn spawn_worker(
+    workers: &mut Workers,
     mailbox: Sender<Command>,
     outlet: OwnedFd,
-    berth: Berth,
+    args: WorkerArgs,
 ) -> Result<(), StartError> {
-    let wake = Arc::clone(&berth.wakes[berth.setup.seat.worker as usize]);
-    let inlet = Arc::clone(&berth.inlet);
-    crew.stats.push(Arc::clone(&berth.setup.stats));
+    let wake = Arc::clone(&args.wakes[args.setup.seat.worker as usize]);
+    let inlet = Arc::clone(&args.inlet);
+    workers.stats.push(Arc::clone(&args.setup.stats));
     let thread = thread::Builder::new()
-        .name(format!("worker-{}", berth.setup.seat.worker))
-        .spawn(|| work(berth))
+        .name(format!("worker-{}", args.setup.seat.worker))
+        .spawn(|| work(args))
         .map_err(thread_error("a worker's thread can't be made"))?;
-    crew.workers.push(Handle {
+    workers.handles.push(Handle {
         mailbox,
         wake,
         outlet,

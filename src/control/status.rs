@@ -15,7 +15,7 @@ use crate::snapshot::Snapshot;
 use crate::sys;
 use crate::worker::{Numbers, Stats};
 
-use super::crew::Crew;
+use super::workers::Workers;
 
 /// What is known of a backend beside its pool.
 #[derive(Clone, Debug, Default)]
@@ -32,12 +32,12 @@ pub(super) struct Known {
     pub(super) ejected_until: Option<u64>,
 }
 
-pub(super) fn listeners(snapshot: &Snapshot, crew: &Crew) -> Vec<ListenerStatus> {
+pub(super) fn listeners(snapshot: &Snapshot, workers: &Workers) -> Vec<ListenerStatus> {
     let listeners = snapshot.listeners.iter();
     let listeners = listeners.map(|listener| ListenerStatus {
         name: listener.name.clone(),
         // The port that the kernel chose, where 0 was asked for.
-        bind: crew
+        bind: workers
             .address(listener.id)
             .map_or_else(|| listener.bind.to_string(), |there| there.to_string()),
         pool: listener.plan.pool().name.clone(),

@@ -67,9 +67,12 @@ impl Balancer {
         let mut second = tokio::time::interval(Duration::from_secs(1));
         second.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let notices = Rc::new(Notify::new());
-        tokio_uring::spawn(listen(Arc::clone(&self.crew.notices), Rc::clone(&notices)));
-        let crew = Rc::clone(&self.crew);
-        let mut finished = std::pin::pin!(crew.finished());
+        tokio_uring::spawn(listen(
+            Arc::clone(&self.workers.notices),
+            Rc::clone(&notices),
+        ));
+        let workers = Rc::clone(&self.workers);
+        let mut finished = std::pin::pin!(workers.finished());
         let mut woken = sys::monotonic();
         loop {
             self.advance();
@@ -78,7 +81,7 @@ impl Balancer {
                 .on_turn(sys::monotonic().saturating_sub(woken));
             let publish_due = self.publisher.due();
             let watch = self.reloading.watch.clone();
-            let close_due = self.crew.next_to_close();
+            let close_due = self.workers.next_to_close();
             let wake = tokio::select! {
                 _ = signals.hup.recv() => Wake::Reload,
                 _ = signals.usr1.recv() => Wake::Dump,
@@ -104,9 +107,9 @@ impl Balancer {
                 Wake::Reload => self.on_hup(),
                 Wake::Dump => {
                     pools::log(&self.roster, self.publisher.snapshot());
-                    let crew = Rc::clone(&self.crew);
+                    let workers = Rc::clone(&self.workers);
                     let measurements = Rc::clone(&self.metrics.measurements);
-                    tokio_uring::spawn(async move { measurements.dump(&crew).await });
+                    tokio_uring::spawn(async move { measurements.dump(&workers).await });
                 }
                 Wake::Upgrade => log::warn!("SIGUSR2 does nothing: it is reserved for upgrades"),
                 Wake::Stop(signal) => self.stop(signal),
@@ -125,7 +128,7 @@ impl Balancer {
                 Wake::Discovered => self.on_discovered(),
                 Wake::Watchdog => self.feed_watchdog(),
                 Wake::Publish => self.publish(),
-                Wake::CloseLeft => self.crew.close_left(),
+                Wake::CloseLeft => self.workers.close_left(),
                 Wake::Reread(sight, read) => self.on_read(sight, read.map(|read| *read)),
                 Wake::FileChanged => self.reload(Asked::unanswered(Author::File)),
                 Wake::Ended(outcome) => {
@@ -178,7 +181,7 @@ impl Balancer {
     pub(super) fn reopen_logs(&self) -> Reopening {
         let mut files = Vec::new();
         if let Some(path) = self.log_orders.path() {
-            files.push((path, self.log_orders.reopen(&self.crew.doorbell)));
+            files.push((path, self.log_orders.reopen(&self.workers.doorbell)));
         }
         let audit = &self.audit;
         files.extend(audit.path().map(Path::to_owned).zip(audit.reopen()));
@@ -195,7 +198,7 @@ impl Balancer {
         systemd::tell_late();
         let snapshot = self.publisher.snapshot();
         self.metrics
-            .tick(&self.crew, snapshot, &mut self.roster, &self.events);
+            .tick(&self.workers, snapshot, &mut self.roster, &self.events);
         pools::tick(&mut self.roster, snapshot);
         let has_left = snapshot.has_left();
         self.publisher.repeat();
@@ -218,9 +221,9 @@ impl Balancer {
         if self.stage == Stage::Stopping {
             log::warn!(
                 "second signal: ending at once, {} sessions are cut",
-                self.crew.sessions()
+                self.workers.sessions()
             );
-            self.crew.remove_socket_files();
+            self.workers.remove_socket_files();
             operational_log::flush();
             std::process::exit(128 + signal);
         }
@@ -228,7 +231,7 @@ impl Balancer {
         let grace = self.config.shutdown_grace;
         let message = format!(
             "stopping: {} sessions have {grace:?} to end",
-            self.crew.sessions()
+            self.workers.sessions()
         );
         systemd::stopping(&message);
         self.events.tell(
@@ -237,8 +240,8 @@ impl Balancer {
             Subject::default(),
             message,
         );
-        self.crew.close_listeners();
-        self.crew.tell_all(|| Command::Stop(grace));
+        self.workers.close_listeners();
+        self.workers.tell_all(|| Command::Stop(grace));
     }
 }
 
@@ -303,14 +306,14 @@ impl Balancer {
             return;
         };
         let shown = |stats: &Arc<Stats>| stats.progress.beat() == watchdog.beat;
-        if self.stage == Stage::Stopping || self.crew.stats.iter().all(shown) {
+        if self.stage == Stage::Stopping || self.workers.stats.iter().all(shown) {
             systemd::alive();
         } else {
             log::error!("a worker does not turn: the service manager is told nothing");
         }
         watchdog.beat += 1;
         let beat = watchdog.beat;
-        self.crew.tell_all(|| Command::Beat(beat));
+        self.workers.tell_all(|| Command::Beat(beat));
     }
 }
 

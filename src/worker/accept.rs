@@ -260,7 +260,7 @@ impl<K: Kernel> Worker<K> {
 }
 
 /// How long the listener of a removed address goes on with clients whose handshake is under way:
-/// 100 ms. Meanwhile no new handshake begins (`control::crew`).
+/// 100 ms. Meanwhile no new handshake begins (`control::workers`).
 const HANDSHAKES: u64 = 100_000_000;
 /// Until accepting is tried again after descriptors or memory were lacking: 100 ms.
 const EXHAUSTED_PAUSE: u64 = 100_000_000;

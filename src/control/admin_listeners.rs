@@ -1,4 +1,4 @@
-//! Where the admin API is to be had.
+//! What the admin API listens on.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -12,9 +12,9 @@ use crate::config::{Admin, AdminHttp};
 use super::StartError;
 use super::listening::Patience;
 
-/// What the API listens on, before anything is answered.
-pub(super) struct Doors {
-    doors: Vec<Door>,
+/// Sockets of the API, before anything is answered.
+pub(super) struct AdminListeners {
+    listeners: Vec<Door>,
     /// With where they come from.
     pub(super) tokens: Option<(Tokens, AdminHttp)>,
 }
@@ -25,20 +25,20 @@ pub(super) struct Servers {
     tasks: Vec<JoinHandle<()>>,
 }
 
-impl Doors {
-    /// Listens where the configuration says. A socket that nobody asked for may be in use: another
-    /// balancer runs in this directory.
+impl AdminListeners {
+    /// Listens where the configuration says. The default socket may be in use, as another balancer
+    /// runs in this directory: then there is none.
     ///
     /// # Errors
-    /// What was asked for can't be had.
+    /// An address or a socket that is configured can't be listened on.
     pub(super) async fn open(
         admin: Option<&Admin>,
         patience: &Patience,
     ) -> Result<Self, StartError> {
-        let (mut doors, mut all) = (Vec::new(), None);
+        let (mut listeners, mut all) = (Vec::new(), None);
         let Some(admin) = admin else {
             return Ok(Self {
-                doors,
+                listeners,
                 tokens: None,
             });
         };
@@ -50,7 +50,7 @@ impl Doors {
             match patience.bind(|| Door::unix(path)).await {
                 Ok(door) => {
                     log::info!("admin API on {}", path.display());
-                    doors.push(door);
+                    listeners.push(door);
                 }
                 Err(error) if admin.required => {
                     let at = path.display().to_string();
@@ -71,17 +71,20 @@ impl Doors {
             if let Some(address) = door.address() {
                 log::info!("admin API on http://{address}");
             }
-            doors.push(door);
+            listeners.push(door);
         }
-        Ok(Self { doors, tokens: all })
+        Ok(Self {
+            listeners,
+            tokens: all,
+        })
     }
 
     /// Answers from now on.
     pub(super) fn serve(self, handle: &Handle) -> Servers {
         let (stop, stopped) = watch::channel(());
-        let doors = self.doors.into_iter();
+        let listeners = self.listeners.into_iter();
         let tasks =
-            doors.map(|door| tokio_uring::spawn(serve(door, handle.clone(), stopped.clone())));
+            listeners.map(|door| tokio_uring::spawn(serve(door, handle.clone(), stopped.clone())));
         Servers {
             tasks: tasks.collect(),
             stop,

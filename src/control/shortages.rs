@@ -1,5 +1,5 @@
-//! What this machine lacks: descriptors, memory, local ports. Workers only count it, as a line can
-//! wait for whoever reads it; it is reported once per second at most, with the remedy.
+//! Reports what this machine lacks: descriptors, memory, local ports. Workers only count it, because
+//! writing a line may wait. It is reported once per second at most, with the remedy.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use super::roster::Roster;
 
 /// What was lacking recently.
 #[derive(Default)]
-pub(super) struct Lacks {
+pub(super) struct Shortages {
     /// Failures for want of descriptors or memory so far.
     resources: u64,
     /// What is lacking now, as sentences: of the last second in which something was.
@@ -28,7 +28,7 @@ pub(super) struct Ports {
     left: u32,
 }
 
-impl Lacks {
+impl Shortages {
     /// Looks at what was counted since the last second, and reports it.
     pub(super) fn report(
         &mut self,

@@ -1,4 +1,4 @@
-//! The workers, as the control thread deals with them once they run.
+//! The control thread's view of the workers that run: commands to them, and what they listen on.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashSet};
@@ -20,8 +20,8 @@ use crate::sys::{self, Bound, SocketFile};
 use crate::worker::{Command, Doorbell, LogQueue, Record, SessionFilter, SessionInfo, Stats};
 
 /// The workers, seen from the control thread.
-pub(super) struct Crew {
-    pub(super) workers: Vec<Handle>,
+pub(super) struct Workers {
+    pub(super) handles: Vec<Handle>,
     /// What is listened on, by the listeners' ids.
     pub(super) listening: RefCell<BTreeMap<u64, Listening>>,
     pub(super) left: RefCell<Left>,
@@ -78,11 +78,11 @@ pub(super) struct Handle {
     pub(super) thread: Mutex<Option<JoinHandle<()>>>,
 }
 
-impl Crew {
+impl Workers {
     /// Puts a command into every worker's mailbox and wakes it. One that hangs in a turn is asked
     /// no more than it can catch up with; what must not be missed is told all the same.
     pub(super) fn tell_all(&self, command: impl Fn() -> Command) {
-        for worker in &self.workers {
+        for worker in &self.handles {
             let command = command();
             let must = matches!(command, Command::Stop(_) | Command::Log(_));
             if must || worker.mailbox.len() < MAILBOX_COMMANDS {
@@ -111,14 +111,14 @@ impl Crew {
 
     /// How many workers there are.
     pub(super) fn len(&self) -> usize {
-        self.workers.len()
+        self.handles.len()
     }
 
     /// Has every worker route by another snapshot. `new` are its new listeners, in its order.
     /// Copies of their sockets stay here, for as long as the listeners do and a little longer.
     pub(super) fn publish(&self, snapshot: &Arc<Snapshot>, new: Vec<Bound>) {
         let first_new = snapshot.listeners_made - new.len() as u64;
-        for (number, worker) in self.workers.iter().enumerate() {
+        for (number, worker) in self.handles.iter().enumerate() {
             let own = (first_new..).zip(new.iter().map(|bound| bound.of_worker(number)));
             let own: Vec<_> = own.collect();
             // They must be there when the worker hears of the snapshot: then it looks for them.
@@ -250,7 +250,7 @@ impl Crew {
     /// Ends when every worker has announced its end.
     pub(super) async fn finished(&self) -> io::Result<()> {
         let ended = File::from_std(fs::File::from(self.ended.try_clone()?));
-        let mut running = self.workers.len() as u64;
+        let mut running = self.handles.len() as u64;
         while running > 0 {
             let (read, count) = ended.read_at(vec![0; 8], 0).await;
             read?;
@@ -269,7 +269,7 @@ impl Crew {
 
     /// Waits for the threads, which have ended or are about to.
     pub(super) fn join(&self) {
-        for worker in &self.workers {
+        for worker in &self.handles {
             if let Some(thread) = worker.thread.lock().take() {
                 // A panic aborts the process, so a thread that ended did so in order.
                 let _ = thread.join();
@@ -313,7 +313,7 @@ impl Left {
 }
 
 /// What is asked of the workers while they run.
-impl Crew {
+impl Workers {
     /// Where a listener listens: the port that the kernel chose, where 0 was asked for.
     pub(super) fn address(&self, listener: u64) -> Option<Address> {
         let listening = self.listening.borrow();
