@@ -134,7 +134,7 @@ impl Snapshot {
     /// address; `None` for those that are not listened on yet.
     #[must_use]
     pub fn staying(&self, config: &Config) -> Vec<Option<&Listener>> {
-        // Several may have port 0: then names decide, and nobody is taken for two.
+        // Several may have port 0: then names decide, and none is taken for two.
         let mut left: Vec<&Listener> = self.listeners.iter().map(Arc::as_ref).collect();
         let stay = config.listeners.iter().map(|listener| {
             let same = |old: &&Listener| old.bind == listener.bind;

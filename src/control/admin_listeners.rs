@@ -44,7 +44,7 @@ impl AdminListeners {
         };
         if let Some(path) = &admin.socket {
             let path = &where_usual(path, admin.required);
-            // A socket that nobody named delays no start.
+            // The default socket delays no start.
             let brief = Patience::brief();
             let patience = if admin.required { patience } else { &brief };
             match patience.bind(|| Door::unix(path)).await {
@@ -92,8 +92,8 @@ impl AdminListeners {
     }
 }
 
-/// A socket that nobody has named is in the directory that a service manager made for such files
-/// (RuntimeDirectory=, systemd.exec(5)), if it did.
+/// The default socket is in the directory that the service manager made for such files, if it did
+/// (RuntimeDirectory=, systemd.exec(5)).
 fn where_usual(path: &Path, is_named: bool) -> PathBuf {
     let directories = env::var_os("RUNTIME_DIRECTORY").filter(|_| !is_named);
     let first = directories.and_then(|all| env::split_paths(&all).next());

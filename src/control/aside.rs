@@ -30,7 +30,7 @@ pub(super) fn read<T: Send + 'static>(
     FOLLOWING.begin(call)
 }
 
-/// Looks at a file that is followed, once no earlier look at it is under way, whoever made that.
+/// Looks at a file that is followed. Waits until no other look at it is under way.
 ///
 /// # Errors
 /// No thread can be made now.

@@ -26,7 +26,7 @@ use super::workers::Workers;
 impl Balancer {
     /// Answers a call. What workers must be asked for is answered by a task of its own.
     pub(super) fn on_call(&mut self, call: Call) {
-        // Whoever asked may have gone away: then nobody misses the answer.
+        // The caller may have gone away: then the answer is dropped.
         match call {
             Call::Status(reply) => drop(reply.send(self.status())),
             Call::Listeners(reply) => {
@@ -141,7 +141,7 @@ impl Balancer {
         })
     }
 
-    /// Makes a change, tells of it, and writes it down.
+    /// Makes a change, and records it as an event and in the audit log.
     fn change(&mut self, change: &Change, author: Author) -> Result<u64, ChangeError> {
         let old = values(change, &self.config);
         let outcome = self.make(change).map(|()| self.publisher.version());

@@ -31,16 +31,16 @@ struct Past {
     events: VecDeque<Event>,
 }
 
-/// From where on somebody watches.
+/// Where a watcher begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Since {
-    /// The last so many, as far as they are remembered.
+    /// The last so many of those that are kept.
     Recent(u32),
     /// Those after this number.
     Number(u64),
 }
 
-/// What somebody watches.
+/// A watcher's view of the events.
 #[derive(Debug)]
 pub struct Watch {
     past: VecDeque<Event>,
@@ -156,7 +156,7 @@ impl Events {
         }
     }
 
-    /// What a watcher who comes back names an event by.
+    /// The id of an event, by which a watcher that comes back goes on.
     pub(crate) fn id(&self, event: &Event) -> String {
         format!("{}-{}", self.0.run, event.number)
     }

@@ -96,8 +96,8 @@ fn explained(error: io::Error) -> io::Error {
 
 /// Listens on the addresses that a configuration adds to those of a snapshot. A listener that comes
 /// back while the sockets of its address are still there gets them, with the clients in them; and
-/// what is about to leave is in the way of no other address. `bound` are sockets that listen on such
-/// addresses already.
+/// what is about to leave is in the way of no other address. `bound` are sockets that listen on
+/// such addresses already.
 ///
 /// # Errors
 /// [`StartError::Bind`] of the first that fails; none of them listens then.

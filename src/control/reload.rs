@@ -101,7 +101,7 @@ struct Present {
     workers: usize,
 }
 
-/// Who asked for the file to be read again, and where the answer goes.
+/// A request to read the file again, and where the answer goes.
 pub(super) struct Asked {
     pub(super) author: Author,
     pub(super) reply: Option<Reply<Result<Reloaded, String>>>,
@@ -200,7 +200,7 @@ impl Reloading {
     }
 }
 
-/// Looks each second whether the file has changed, where that is wanted.
+/// Looks each second whether the file has changed, where `reload_on_change` is set.
 #[derive(Debug)]
 pub(super) struct ConfigWatch {
     file: RefCell<FileWatch>,
@@ -350,7 +350,7 @@ impl Balancer {
                 new: None,
                 outcome: outcome.clone(),
             });
-            // Whoever asked may have gone away.
+            // The caller may have gone away.
             let _ = reply.map(|reply| reply.send(reloaded.clone()));
         }
         if !self.reloading.waiting.is_empty() {
@@ -382,7 +382,7 @@ impl Balancer {
         self.events.tell(weight, kind, Subject::default(), message);
     }
 
-    /// Routes by what was read. Answers with what somebody should know of it, in sentences.
+    /// Routes by what was read. Answers with notes for the caller, a sentence each.
     fn take_over(&mut self, read: Read) -> Result<Vec<String>, String> {
         if self.stage == Stage::Stopping {
             return Err("the balancer is stopping".to_owned());

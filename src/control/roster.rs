@@ -89,7 +89,7 @@ pub(super) enum Change {
 
 impl Roster {
     /// Goes over to another configuration. Pools are known by their names, backends by name and
-    /// target: what left and comes back begins anew. A backend that joins a pool which had others,
+    /// target: what leaves and comes back is new. A backend that joins a pool which had others,
     /// or was away, begins slowly where the pool says so.
     pub fn follow(&mut self, config: &Config) {
         let names = config.pools.iter().map(|pool| &*pool.name);

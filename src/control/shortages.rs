@@ -1,5 +1,5 @@
-//! Reports what this machine lacks: descriptors, memory, local ports. Workers only count it, because
-//! writing a line may wait. It is reported once per second at most, with the remedy.
+//! Reports what this machine lacks: descriptors, memory, local ports. Workers only count it,
+//! because writing a line may wait. It is reported once per second at most, with the remedy.
 
 use std::sync::Arc;
 

@@ -17,7 +17,7 @@ use crate::ring::{Features, Ring, SetupError, Size, Wakes};
 use crate::select::Seat;
 use crate::snapshot::Snapshot;
 use crate::sys::{self, Bound};
-use crate::worker::{Command, Doorbell, Inbox, LogQueue, Setup, Stats, Worker};
+use crate::worker::{Command, Doorbell, Inbox, LogQueue, Record, Setup, Stats, Worker};
 
 use super::listening::{self, Patience};
 use super::workers::{Handle, LOG_QUEUE_LINES, Workers};
@@ -56,6 +56,10 @@ struct Plan {
 }
 
 impl Plan {
+    fn workers(&self) -> u32 {
+        u32::try_from(self.cpus.len()).unwrap_or(u32::MAX)
+    }
+
     fn new(config: &Config, features: Features) -> Result<Self, StartError> {
         let descriptors = sys::raise_descriptor_limit();
         let cpus = capacity::worker_cpus(config.workers);
@@ -115,38 +119,13 @@ pub(super) async fn start(
 ) -> Result<Workers, StartError> {
     sys::read_local_ports();
     let plan = Plan::new(config, features)?;
-    let count = u32::try_from(plan.cpus.len()).unwrap_or(u32::MAX);
+    let count = plan.workers();
     listening::probe_origins(config, None)?;
-    let standings = |place: usize| {
-        let pool = &config.pools[place];
-        let backends = pool.backends.iter();
-        backends.map(move |backend| unknown(pool, backend))
-    };
-    let draft = Snapshot::compose(None, config, plan.in_all, standings);
-    let snapshot = Arc::new(draft.take_effect());
+    let snapshot = first_snapshot(config, plan.in_all);
     // Every worker gets copies of its own.
     let bound = listening::bind_all(config, plan.cpus.len(), inherited, patience).await?;
-
-    // Its memory is real from the start: nobody pays for a log that nobody asked for.
-    let lines = config.access_log.as_ref().map_or(1, |_| LOG_QUEUE_LINES);
-    let (record_sender, records) = channel::bounded(lines);
-    let doorbell = Arc::new(Doorbell::new(eventfd(false)?));
-    let notices = Arc::new(Doorbell::new(eventfd(false)?));
-    let ended = Arc::new(eventfd(false)?);
+    let (mut workers, record_sender) = before_threads(config, &plan, snapshot, seed)?;
     let (ready, readiness) = channel::bounded(plan.cpus.len());
-    let mut workers = Workers {
-        handles: Vec::new(),
-        stats: Vec::new(),
-        listening: RefCell::default(),
-        left: RefCell::default(),
-        records,
-        doorbell,
-        notices,
-        connections_possible: count.saturating_mul(plan.sessions),
-        snapshot,
-        ended,
-        seed,
-    };
     // All of them before the first worker has a table of its own.
     let wakes = (0..count).map(|_| eventfd(true).map(Arc::new));
     let wakes: Arc<[Arc<OwnedFd>]> = wakes.collect::<Result<_, _>>()?;
@@ -192,7 +171,45 @@ pub(super) async fn start(
     Ok(workers)
 }
 
-/// What is known of a backend before anything is.
+/// What the workers begin to route by.
+fn first_snapshot(config: &Config, max_connections: u32) -> Arc<Snapshot> {
+    let standings = |place: usize| {
+        let pool = &config.pools[place];
+        let backends = pool.backends.iter();
+        backends.map(move |backend| unknown(pool, backend))
+    };
+    let draft = Snapshot::compose(None, config, max_connections, standings);
+    Arc::new(draft.take_effect())
+}
+
+/// What the control thread shares with the workers, before there is a thread; and where they put
+/// records of the access log.
+fn before_threads(
+    config: &Config,
+    plan: &Plan,
+    snapshot: Arc<Snapshot>,
+    seed: u64,
+) -> Result<(Workers, Sender<Record>), StartError> {
+    // A bounded channel takes its memory at once: without a log it is as small as can be.
+    let lines = config.access_log.as_ref().map_or(1, |_| LOG_QUEUE_LINES);
+    let (record_sender, records) = channel::bounded(lines);
+    let workers = Workers {
+        handles: Vec::new(),
+        stats: Vec::new(),
+        listening: RefCell::default(),
+        left: RefCell::default(),
+        records,
+        doorbell: Arc::new(Doorbell::new(eventfd(false)?)),
+        notices: Arc::new(Doorbell::new(eventfd(false)?)),
+        connections_possible: plan.workers().saturating_mul(plan.sessions),
+        snapshot,
+        ended: Arc::new(eventfd(false)?),
+        seed,
+    };
+    Ok((workers, record_sender))
+}
+
+/// What is known of a backend before it was probed.
 fn unknown(pool: &config::Pool, backend: &config::Backend) -> Standing {
     let initial = pool.check.as_ref().map(|check| check.initial);
     Standing {
@@ -241,7 +258,7 @@ fn work(args: WorkerArgs) {
     sys::notify(&args.ended);
 }
 
-/// Starts one worker's thread.
+/// Starts the thread of one worker.
 fn spawn_worker(
     workers: &mut Workers,
     mailbox: Sender<Command>,

@@ -1,4 +1,4 @@
-//! The control thread's loop: whatever wakes it is handled before the next.
+//! The control thread's loop: it handles each wake-up before the next.
 
 use std::fs;
 use std::future::pending;
@@ -103,41 +103,45 @@ impl Balancer {
                 due = second.tick() => Wake::Second(due.elapsed()),
             };
             woken = sys::monotonic();
-            match wake {
-                Wake::Reload => self.on_hup(),
-                Wake::Dump => {
-                    pools::log(&self.roster, self.publisher.snapshot());
-                    let workers = Rc::clone(&self.workers);
-                    let measurements = Rc::clone(&self.metrics.measurements);
-                    tokio_uring::spawn(async move { measurements.dump(&workers).await });
+            if let Wake::Ended(outcome) = wake {
+                if let Err(error) = outcome {
+                    log::error!("cannot wait for the workers to end: {error}");
                 }
-                Wake::Upgrade => log::warn!("SIGUSR2 does nothing: it is reserved for upgrades"),
-                Wake::Stop(signal) => self.stop(signal),
-                Wake::Second(late) => {
-                    self.metrics.measurements.on_tick(late);
-                    self.tick();
-                }
-                Wake::Ejections => self.on_ejections(),
-                Wake::Call(call) => self.on_call(call),
-                Wake::News(News::Turned(turned)) => {
-                    self.health_cycle().on_turned(&turned);
-                    self.publisher.request();
-                }
-                // What is ready is looked at each time.
-                Wake::News(News::FirstRound) => {}
-                Wake::Discovered => self.on_discovered(),
-                Wake::Watchdog => self.feed_watchdog(),
-                Wake::Publish => self.publish(),
-                Wake::CloseLeft => self.workers.close_left(),
-                Wake::Reread(sight, read) => self.on_read(sight, read.map(|read| *read)),
-                Wake::FileChanged => self.reload(Asked::unanswered(Author::File)),
-                Wake::Ended(outcome) => {
-                    if let Err(error) = outcome {
-                        log::error!("the workers' end can't be awaited: {error}");
-                    }
-                    return;
-                }
+                return;
             }
+            self.on_wake(wake);
+        }
+    }
+
+    fn on_wake(&mut self, wake: Wake) {
+        match wake {
+            Wake::Reload => self.on_hup(),
+            Wake::Dump => {
+                pools::log(&self.roster, self.publisher.snapshot());
+                let workers = Rc::clone(&self.workers);
+                let measurements = Rc::clone(&self.metrics.measurements);
+                tokio_uring::spawn(async move { measurements.dump(&workers).await });
+            }
+            Wake::Upgrade => log::warn!("SIGUSR2 does nothing: it is reserved for upgrades"),
+            Wake::Stop(signal) => self.stop(signal),
+            Wake::Second(late) => {
+                self.metrics.measurements.on_tick(late);
+                self.tick();
+            }
+            Wake::Ejections => self.on_ejections(),
+            Wake::Call(call) => self.on_call(call),
+            Wake::News(News::Turned(turned)) => {
+                self.health_cycle().on_turned(&turned);
+                self.publisher.request();
+            }
+            Wake::Discovered => self.on_discovered(),
+            Wake::Watchdog => self.feed_watchdog(),
+            Wake::Publish => self.publish(),
+            Wake::CloseLeft => self.workers.close_left(),
+            Wake::Reread(sight, read) => self.on_read(sight, read.map(|read| *read)),
+            Wake::FileChanged => self.reload(Asked::unanswered(Author::File)),
+            // `advance` looks at the first round after each wake; the loop ends with the workers.
+            Wake::News(News::FirstRound) | Wake::Ended(_) => {}
         }
     }
 
@@ -273,7 +277,7 @@ impl Reopening {
     }
 }
 
-/// How long who asked for files to be opened again waits.
+/// How long a request to open files again waits for its outcome.
 const REOPEN_TIME: Duration = Duration::from_secs(3);
 
 /// Tells the service manager that all goes on, as long as every worker turns.
@@ -284,7 +288,7 @@ pub(super) struct Watchdog {
 }
 
 impl Watchdog {
-    /// `None`: nobody watches.
+    /// `None`: the service manager does not watch.
     pub(super) fn new() -> Option<Self> {
         let mut period = tokio::time::interval(systemd::watchdog_period()?);
         period.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -335,7 +339,7 @@ async fn listen(doorbell: Arc<Doorbell>, notices: Rc<Notify>) {
         Err(error) => return log::error!("ejections are noticed late: {error}"),
     };
     loop {
-        // Whoever rings after this wakes the read; whoever rang before is found by the look.
+        // A ring after this wakes the read; what rang before is found by the look.
         doorbell.sleep();
         notices.notify_one();
         let (read, _) = bell.read_at(vec![0; 8], 0).await;

@@ -260,7 +260,7 @@ impl Workers {
         Ok(())
     }
 
-    /// Removes the files of Unix listeners: nobody will listen on them any more.
+    /// Removes the files of Unix listeners: no process listens on them any more.
     pub(super) fn remove_socket_files(&self) {
         let listening = self.listening.borrow();
         let files = listening.values().filter_map(|its| its.bound.file.as_ref());

@@ -1,4 +1,4 @@
-//! Ejection: who fails again and again gets nothing more, from that very failure on.
+//! Ejection: a backend that fails too often in a row gets no more sessions, from that failure on.
 //!
 //! Where a backend stands is one atomic that all workers share, and how many of its pool are
 //! ejected is a [`Limit`]. Only who moves a backend takes or gives back its place there, so that
@@ -53,8 +53,8 @@ impl Ejection {
         ejected
     }
 
-    /// How many times it was ejected. It may have been readmitted and ejected again since somebody
-    /// looked, which its state does not show.
+    /// How many times it was ejected. It may have been readmitted and ejected again since the
+    /// last look, which its state does not show.
     pub(super) fn times(&self) -> u32 {
         self.times.load(Ordering::SeqCst)
     }

@@ -54,9 +54,9 @@ pub struct Pool {
     pub ejections: Arc<Limit>,
     /// Bytes to and from all backends, those that have left included.
     pub traffic: Arc<Traffic>,
-    /// Who waits for a place.
+    /// Clients that wait for a place.
     pub queue: Arc<Queue>,
-    /// Who comes back to whom, when it persists.
+    /// Which client comes back to which backend, when it persists.
     pub sticky: Option<Arc<StickyTable>>,
     /// Backends of the pools before that are not of this one, while sessions hold them: one that
     /// comes back finds its counts again.
@@ -112,7 +112,7 @@ pub struct Backend {
 /// Whether a backend answers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Health {
-    /// It does, or nobody has looked.
+    /// It does, or is not probed.
     #[default]
     Up,
     /// It does not.
@@ -237,7 +237,7 @@ impl Pool {
         pool
     }
 
-    /// Whether it has all the connections that it may have, whoever of its backends has them.
+    /// Whether it has all the connections that it may have, over all backends.
     #[must_use]
     pub fn is_full(&self) -> bool {
         self.config.max_connections.is_some() && self.connections.is_full()
@@ -498,7 +498,7 @@ impl Backend {
         self.tally.on_failed() >= self.failures_max && self.eject(cause)
     }
 
-    /// Ejects it. `false`: it is ejected already, as many as may be are, or its pool ejects nobody.
+    /// Ejects it. `false`: it is ejected already, as many as may be are, or its pool ejects none.
     pub fn eject(&self, cause: Cause) -> bool {
         self.tally.ejection.eject(cause, &self.ejections)
     }

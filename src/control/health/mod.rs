@@ -356,8 +356,8 @@ fn is_probed(backend: &config::Backend) -> bool {
     }
 }
 
-/// What this process lacks says nothing of a backend: who has no descriptors left must not lose all
-/// backends too.
+/// What this process lacks says nothing about a backend: a process without descriptors must not
+/// take all backends out as well.
 fn judge(verdict: &mut Verdict, failure: Option<&Failure>, check: &Check) -> Option<Turn> {
     match failure {
         None => verdict.on_probe(true, check),
@@ -407,7 +407,7 @@ impl Watch {
 
 /// A probe that a stall has spoiled is repeated by then.
 const AFTER_STALL: Duration = Duration::from_millis(100);
-/// What targets have told and nobody has taken in yet; then they wait with what they have to tell.
+/// Results of probes that wait to be taken in; beyond, targets wait.
 const TOLD_MAX: usize = 1_024;
 
 #[cfg(test)]

@@ -33,7 +33,7 @@ pub(super) fn jittered(interval: Duration, random: &mut Rng) -> Duration {
 /// The golden ratio's fraction.
 const GOLDEN: f64 = 0.618_033_988_749_894_9;
 const JITTER: f64 = 0.05;
-/// Who is probed once an hour is not unknown for an hour.
+/// A target that is probed once an hour is probed first within this time.
 const SPREAD_MAX: Duration = Duration::from_secs(10);
 
 #[cfg(test)]
