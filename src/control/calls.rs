@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -20,6 +21,7 @@ use super::audit::Entry;
 use super::balancer::Balancer;
 use super::events::{Subject, Weight};
 use super::reload::Asked;
+use super::roster::Member;
 use super::status::{self, Known};
 use super::workers::Workers;
 
@@ -33,9 +35,11 @@ impl Balancer {
                 drop(reply.send(status::listeners(self.publisher.snapshot(), &self.workers)))
             }
             Call::Pools(reply) => {
-                let known = |pool: usize, backend: usize| self.known(pool, backend);
-                let pools = status::pools(self.publisher.snapshot(), sys::monotonic(), known);
-                drop(reply.send(pools));
+                let snapshot = Arc::clone(self.publisher.snapshot());
+                let known = self.known();
+                tokio_uring::spawn(async move {
+                    drop(reply.send(status::pools(&snapshot, &known).await));
+                });
             }
             Call::Config(reply) => drop(reply.send(self.at_start.to_ron(self.declared.config()))),
             Call::Sessions(filter, reply) => {
@@ -121,10 +125,18 @@ impl Balancer {
         }
     }
 
-    /// What is known of the backend at a place.
-    fn known(&self, pool: usize, index: usize) -> Option<Known> {
-        let configured = self.config.pools.get(pool)?.backends.get(index)?;
-        let member = self.roster.pools.get(pool)?.members.get(index)?;
+    /// What is known of the backends of each pool.
+    fn known(&self) -> Vec<Vec<Known>> {
+        let pools = self.config.pools.iter().zip(&self.roster.pools);
+        let known = pools.map(|(pool, record)| {
+            let both = pool.backends.iter().zip(&record.members);
+            let known = both.map(|(backend, member)| self.known_of(backend, member));
+            known.collect()
+        });
+        known.collect()
+    }
+
+    fn known_of(&self, configured: &Backend, member: &Member) -> Known {
         let report = self.checks.report(member);
         let failure = report
             .as_ref()
@@ -132,13 +144,13 @@ impl Balancer {
         let unresolved = Some(configured).filter(|its| !its.is_resolved());
         let unresolved = unresolved.and_then(|its| its.host.as_deref());
         let why = unresolved.map(|host| self.discoveries.host_error(host).unwrap_or_default());
-        Some(Known {
+        Known {
             checks_failed: report.as_ref().map_or(0, |report| report.failures),
             is_checked: report.is_some(),
             is_unresolved: unresolved.is_some(),
             check: why.or_else(|| failure.map(ToString::to_string)),
             ejected_until: member.ejection.until(),
-        })
+        }
     }
 
     /// Makes a change, and records it as an event and in the audit log.

@@ -48,47 +48,50 @@ pub(super) fn listeners(snapshot: &Snapshot, workers: &Workers) -> Vec<ListenerS
     listeners.collect()
 }
 
-/// `known` is what is known of the backend at a place: its pool's, and its own there.
-pub(super) fn pools(
-    snapshot: &Snapshot,
-    now: u64,
-    known: impl Fn(usize, usize) -> Option<Known>,
-) -> Vec<PoolStatus> {
-    let pools = snapshot.pools.iter().map(|plan| plan.pool()).enumerate();
-    let pools = pools.map(|(place, pool)| {
-        let show = |backend: &Backend, index: Option<usize>| {
-            let known = index.and_then(|index| known(place, index));
-            let known = known.unwrap_or_default();
-            let leaving = index.is_none();
-            BackendStatus {
-                leaving,
-                in_rotation: !leaving && backend.is_in_rotation() && !backend.is_shut_out(),
-                ..backend_status(pool, backend, &known, now)
-            }
-        };
-        let present = pool.backends.iter().enumerate();
-        let present = present.map(|(index, backend)| show(backend, Some(index)));
+/// All pools. `known` is what is known of their backends, in their order. Many backends are shown
+/// in pieces, between which the control thread does other things.
+pub(super) async fn pools(snapshot: &Snapshot, known: &[Vec<Known>]) -> Vec<PoolStatus> {
+    let mut pools = Vec::with_capacity(snapshot.pools.len());
+    let mut shown = 0;
+    for (plan, known) in snapshot.pools.iter().zip(known) {
+        let pool = plan.pool();
         let leaving = pool.leaving.iter();
         let leaving = leaving.filter(|backend| backend.tally.connections.used() > 0);
-        let leaving = leaving.map(|backend| show(backend, None));
-        PoolStatus {
-            name: pool.name.clone(),
-            strategy: pool.strategy.to_string(),
-            connections: u64::from(pool.connections.used()),
-            max_connections: ceiling(&pool.connections),
-            traffic: traffic([&*pool.traffic]),
-            queued: u64::from(pool.queue.len()),
-            queue_max: pool.config.queue.max,
-            queue_timeout_s: pool.config.queue.timeout.as_secs_f64(),
-            panic: pool.panic,
-            clients: pool.sticky.as_ref().map(|table| table.clients() as u64),
-            backends: present.chain(leaving).collect(),
+        let present = pool.backends.iter().zip(known.iter().map(Some));
+        let mut backends = Vec::with_capacity(pool.backends.len());
+        for (backend, known) in present.chain(leaving.map(|backend| (backend, None))) {
+            backends.push(backend_status(pool, backend, known));
+            shown += 1;
+            if shown % PIECE == 0 {
+                tokio::task::yield_now().await;
+            }
         }
-    });
-    pools.collect()
+        pools.push(pool_status(pool, backends));
+    }
+    pools
 }
 
-fn backend_status(pool: &Pool, backend: &Backend, known: &Known, now: u64) -> BackendStatus {
+fn pool_status(pool: &Pool, backends: Vec<BackendStatus>) -> PoolStatus {
+    PoolStatus {
+        name: pool.name.clone(),
+        strategy: pool.strategy.to_string(),
+        connections: u64::from(pool.connections.used()),
+        max_connections: ceiling(&pool.connections),
+        traffic: traffic([&*pool.traffic]),
+        queued: u64::from(pool.queue.len()),
+        queue_max: pool.config.queue.max,
+        queue_timeout_s: pool.config.queue.timeout.as_secs_f64(),
+        panic: pool.panic,
+        clients: pool.sticky.as_ref().map(|table| table.clients() as u64),
+        backends,
+    }
+}
+
+/// `known` is what is known of it; `None`: it was removed, and has sessions still.
+fn backend_status(pool: &Pool, backend: &Backend, known: Option<&Known>) -> BackendStatus {
+    let now = sys::monotonic();
+    let leaving = known.is_none();
+    let known = known.cloned().unwrap_or_default();
     let tally = &backend.tally;
     let totals = tally.totals();
     let traffic = traffic([&tally.traffic]);
@@ -105,8 +108,10 @@ fn backend_status(pool: &Pool, backend: &Backend, known: &Known, now: u64) -> Ba
         backup: backend.backup,
         group: backend.group.clone(),
         state: backend.admin,
-        health: health(backend, known),
-        check: known.check.clone(),
+        health: health(backend, &known),
+        check: known.check,
+        leaving,
+        in_rotation: !leaving && backend.is_in_rotation() && !backend.is_shut_out(),
         ejected_s: ejected.then(|| known.ejected_until.map_or(0.0, left)),
         rising: Some(backend.percent(now)).filter(|percent| *percent < 100),
         standby: backend.standby,
@@ -129,7 +134,6 @@ fn backend_status(pool: &Pool, backend: &Backend, known: &Known, now: u64) -> Ba
             at: humantime::format_rfc3339_millis(UNIX_EPOCH + Duration::from_millis(at))
                 .to_string(),
         }),
-        ..BackendStatus::default()
     }
 }
 
@@ -187,6 +191,9 @@ fn health(backend: &Backend, known: &Known) -> HealthStatus {
         pool::Health::Down => HealthStatus::Down,
     }
 }
+
+/// Backends that are shown without a pause: less than a millisecond.
+const PIECE: usize = 256;
 
 fn ceiling(limit: &Limit) -> Option<u32> {
     Some(limit.max()).filter(|max| *max < u32::MAX)
