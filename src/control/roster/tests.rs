@@ -1,3 +1,5 @@
+//! Members keep their numbers, begin slowly when they join, and no ejection of theirs is missed.
+
 use std::time::Duration;
 
 use super::*;
