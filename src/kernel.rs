@@ -51,8 +51,8 @@ pub trait Kernel {
     fn recv(&mut self, token: Token, socket: &Socket);
 
     /// Receives from one socket and sends to the other at once, as much as that takes, where
-    /// [`Kernel::recv`] finds no buffer: what is not taken is not received. [`Source::Stopped`] is
-    /// the end of the stream here.
+    /// [`Kernel::recv`] finds no buffer: what is not taken is not received. Here
+    /// [`SourceState::Stopped`] is the end of the stream.
     fn pass_on(&mut self, from: &Socket, to: &Socket) -> Pumped;
 
     /// Sends what there is room for, without waiting: it completes with the number of bytes sent,
@@ -247,14 +247,14 @@ pub struct Pumped {
     /// Bytes given to the sink.
     pub pushed: u32,
     /// How the source stood at the end.
-    pub source: Source,
+    pub source: SourceState,
     /// How the sink stood at the end.
-    pub sink: Sink,
+    pub sink: SinkState,
 }
 
 /// How a pump left its source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Source {
+pub enum SourceState {
     /// More bytes may be waiting.
     Ready,
     /// Nothing to read now.
@@ -268,7 +268,7 @@ pub enum Source {
 
 /// How a pump left its sink.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sink {
+pub enum SinkState {
     /// It took all that it was given.
     Ready,
     /// It has no room for more; the pipe keeps the rest, if there is any.

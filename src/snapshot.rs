@@ -11,7 +11,7 @@ use crate::config::{self, Config};
 use crate::guard::Limit;
 use crate::pool::{Pool, Standing, Traffic};
 use crate::select::Plan;
-use crate::session::Limits;
+use crate::session::SessionLimits;
 use crate::time::{NEVER, nanos};
 
 /// Everything a worker needs to know, at one moment. A session keeps what it began with.
@@ -55,7 +55,7 @@ pub struct Listener {
     /// Bytes of its sessions.
     pub traffic: Arc<Traffic>,
     /// Deadlines and tries of its sessions.
-    pub limits: Limits,
+    pub limits: SessionLimits,
 }
 
 impl Snapshot {
@@ -194,9 +194,9 @@ impl Listener {
     }
 }
 
-fn limits(listener: &config::Listener, plan: &Plan) -> Limits {
+fn limits(listener: &config::Listener, plan: &Plan) -> SessionLimits {
     let timeouts = &listener.timeouts;
-    Limits {
+    SessionLimits {
         connect: nanos(timeouts.connect),
         idle: timeouts.idle.map_or(NEVER, nanos),
         half_closed: nanos(timeouts.half_closed),

@@ -281,7 +281,7 @@ const ELSEWHERE: [&str; 4] = [
     "closed.session_timeout",
     "closed.shutdown",
 ];
-const TWICE: [&str; 14] = [
-    "Backend", "Call", "Change", "Command", "Event", "Limits", "Listener", "Outcome", "Place",
-    "Pool", "Queue", "Source", "Stage", "Traffic",
+const TWICE: [&str; 12] = [
+    "Backend", "Call", "Change", "Command", "Event", "Listener", "Outcome", "Place", "Pool",
+    "Queue", "Stage", "Traffic",
 ];

@@ -7,7 +7,7 @@
 use std::io;
 use std::ptr;
 
-use crate::kernel::{Errno, Pipe, Pumped, Sink, Socket, Source};
+use crate::kernel::{Errno, Pipe, Pumped, SinkState, Socket, SourceState};
 use crate::sys;
 
 /// A bounded stack of empty pipes.
@@ -78,35 +78,35 @@ pub(super) fn pump(from: &Socket, pipe: &mut Pipe, to: &Socket) -> Pumped {
     let mut pumped = Pumped {
         pulled: 0,
         pushed: 0,
-        source: Source::Ready,
-        sink: Sink::Ready,
+        source: SourceState::Ready,
+        sink: SinkState::Ready,
     };
     if pipe.held > 0 {
         drain(pipe, to, &mut pumped);
-        if pumped.sink != Sink::Ready {
+        if pumped.sink != SinkState::Ready {
             return pumped;
         }
     }
     let room = sys::send_room(to);
     if room == 0 {
-        pumped.sink = Sink::Full;
+        pumped.sink = SinkState::Full;
         return pumped;
     }
     let most = room.clamp(PULL_BYTES_MIN, PIPE_BYTES);
     match splice(from.raw(), pipe.write, most) {
-        Ok(0) => pumped.source = Source::Stopped,
+        Ok(0) => pumped.source = SourceState::Stopped,
         Ok(bytes) => {
             pipe.held = bytes;
             pumped.pulled = bytes;
             drain(pipe, to, &mut pumped);
-            if bytes >= room && pumped.sink == Sink::Ready {
-                pumped.sink = Sink::Full;
+            if bytes >= room && pumped.sink == SinkState::Ready {
+                pumped.sink = SinkState::Full;
             }
         }
-        Err(Errno(libc::EAGAIN | libc::EINTR)) => pumped.source = Source::Empty,
+        Err(Errno(libc::EAGAIN | libc::EINTR)) => pumped.source = SourceState::Empty,
         // The bytes are there, and the kernel's memory is not.
         Err(Errno(libc::ENOMEM | libc::ENOBUFS)) => {}
-        Err(errno) => pumped.source = Source::Broken(errno),
+        Err(errno) => pumped.source = SourceState::Broken(errno),
     }
     pumped
 }
@@ -115,16 +115,16 @@ fn drain(pipe: &mut Pipe, to: &Socket, pumped: &mut Pumped) {
     while pipe.held > 0 {
         match splice(pipe.read, to.raw(), pipe.held) {
             // An end of file on a pipe that holds bytes and has its writer: no kernel does this.
-            Ok(0) => return pumped.sink = Sink::Broken(Errno(libc::EPIPE)),
+            Ok(0) => return pumped.sink = SinkState::Broken(Errno(libc::EPIPE)),
             Ok(bytes) => {
                 pipe.held -= bytes;
                 pumped.pushed += bytes;
             }
             Err(Errno(libc::EINTR)) => {}
             Err(Errno(libc::EAGAIN | libc::ENOMEM | libc::ENOBUFS)) => {
-                return pumped.sink = Sink::Full;
+                return pumped.sink = SinkState::Full;
             }
-            Err(errno) => return pumped.sink = Sink::Broken(errno),
+            Err(errno) => return pumped.sink = SinkState::Broken(errno),
         }
     }
 }
@@ -135,21 +135,21 @@ pub(super) fn pass_on(from: &Socket, to: &Socket, scratch: &mut [u8]) -> Pumped 
     let mut moved = Pumped {
         pulled: 0,
         pushed: 0,
-        source: Source::Ready,
-        sink: Sink::Ready,
+        source: SourceState::Ready,
+        sink: SinkState::Ready,
     };
     let waiting = match receive(from, scratch, libc::MSG_PEEK) {
         Ok(0) => {
-            moved.source = Source::Stopped;
+            moved.source = SourceState::Stopped;
             return moved;
         }
         Ok(waiting) => &mut scratch[..waiting],
         Err(errno) if is_passing(errno) => {
-            moved.source = Source::Empty;
+            moved.source = SourceState::Empty;
             return moved;
         }
         Err(errno) => {
-            moved.source = Source::Broken(errno);
+            moved.source = SourceState::Broken(errno);
             return moved;
         }
     };
@@ -157,12 +157,12 @@ pub(super) fn pass_on(from: &Socket, to: &Socket, scratch: &mut [u8]) -> Pumped 
         Ok(sent) => sent,
         Err(errno) if is_passing(errno) => 0,
         Err(errno) => {
-            moved.sink = Sink::Broken(errno);
+            moved.sink = SinkState::Broken(errno);
             return moved;
         }
     };
     if sent < waiting.len() {
-        moved.sink = Sink::Full;
+        moved.sink = SinkState::Full;
     }
     let mut left = &mut waiting[..sent];
     while !left.is_empty() {

@@ -4,7 +4,7 @@ use crate::fault::Fault;
 use crate::kernel::Errno;
 use crate::token::{Purpose, Visit};
 
-use super::{CloseReason, Context, Limits, Op, Route, Session, SessionState, Side};
+use super::{CloseReason, Context, Op, Route, Session, SessionLimits, SessionState, Side};
 
 impl Session {
     pub(super) fn connect(&mut self, cx: &mut Context<'_>) {
@@ -66,13 +66,13 @@ impl Session {
 
     /// Whether attempts that are used up may be followed by one on a backend that was not tried. To
     /// be refused costs no time, and one backend that answers is enough.
-    fn may_go_on(&self, limits: &Limits) -> bool {
+    fn may_go_on(&self, limits: &SessionLimits) -> bool {
         limits.attempts > 1 && self.attempts < ATTEMPTS_MAX
     }
 
     /// Whether it may only connect to a backend that it has not tried.
     #[must_use]
-    pub fn is_out_of_attempts(&self, limits: &Limits) -> bool {
+    pub fn is_out_of_attempts(&self, limits: &SessionLimits) -> bool {
         self.attempts > limits.attempts
     }
 

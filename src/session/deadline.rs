@@ -6,7 +6,7 @@ use crate::time::NEVER;
 use crate::token::Purpose;
 
 use super::half::Mode;
-use super::{CloseReason, Context, Limits, Op, Session, SessionState, Side};
+use super::{CloseReason, Context, Op, Session, SessionLimits, SessionState, Side};
 
 impl Session {
     /// Handles the time that [`Self::deadline`] named, or any later one.
@@ -27,7 +27,7 @@ impl Session {
     /// When [`Self::on_deadline`] is due at the latest, in nanoseconds; [`NEVER`] for never. Each
     /// event may change it.
     #[must_use]
-    pub fn deadline(&self, now: u64, limits: &Limits) -> u64 {
+    pub fn deadline(&self, now: u64, limits: &SessionLimits) -> u64 {
         match self.state {
             SessionState::Peeking => self.peek_until(limits),
             SessionState::Connecting if self.overdue => NEVER,
@@ -99,7 +99,7 @@ impl Session {
     }
 
     /// The next quarter of the deadline since something moved, or its end.
-    fn next_look(&self, now: u64, limits: &Limits) -> u64 {
+    fn next_look(&self, now: u64, limits: &SessionLimits) -> u64 {
         let quiet = self.quiet(limits);
         if quiet == NEVER {
             return NEVER;
@@ -121,7 +121,7 @@ impl Session {
     }
 
     /// How long nothing may move.
-    fn quiet(&self, limits: &Limits) -> u64 {
+    fn quiet(&self, limits: &SessionLimits) -> u64 {
         if self.broken.is_some() {
             LINGER
         } else if self.is_half_closed() {
@@ -132,7 +132,7 @@ impl Session {
     }
 
     /// A peer that has bytes to take gets longer.
-    fn quiet_until(&self, limits: &Limits) -> u64 {
+    fn quiet_until(&self, limits: &SessionLimits) -> u64 {
         let quiet = self.quiet(limits);
         let more = if self.unsent > 0 {
             quiet.saturating_mul(3).min(SLOW_READER)
@@ -142,20 +142,20 @@ impl Session {
         self.active_at.saturating_add(quiet).saturating_add(more)
     }
 
-    fn session_until(&self, limits: &Limits) -> u64 {
+    fn session_until(&self, limits: &SessionLimits) -> u64 {
         self.opened_at.saturating_add(limits.session)
     }
 
-    fn attempt_until(&self, limits: &Limits) -> u64 {
+    fn attempt_until(&self, limits: &SessionLimits) -> u64 {
         self.active_at.saturating_add(limits.connect)
     }
 
-    fn peek_until(&self, limits: &Limits) -> u64 {
+    fn peek_until(&self, limits: &SessionLimits) -> u64 {
         self.opened_at.saturating_add(limits.peek.unwrap_or(0))
     }
 
     /// One direction has ended and the other is to end with it.
-    fn ends_together(&self, limits: &Limits) -> bool {
+    fn ends_together(&self, limits: &SessionLimits) -> bool {
         limits.ends_together && self.broken.is_none() && self.is_half_closed()
     }
 

@@ -43,7 +43,7 @@ use crate::token::{Purpose, Side, Visit};
 
 /// The deadlines and tries of a session, all times in nanoseconds, [`NEVER`] for none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
+pub struct SessionLimits {
     /// The time of one connect attempt.
     pub connect: u64,
     /// The time for which nothing may move in either direction.
@@ -69,7 +69,7 @@ pub struct Context<'a> {
     /// Nanoseconds, monotonic, read once per batch.
     pub now: u64,
     /// The limits of the session's listener.
-    pub limits: &'a Limits,
+    pub limits: &'a SessionLimits,
     /// The worker's buffer links.
     pub links: &'a mut Links,
     /// Operations that the session asks for.
@@ -110,7 +110,7 @@ pub struct Session {
     /// When its time in the queue is over.
     queued_until: u64,
     /// Bytes of the client went to the backend after its first answer, and none came back since.
-    /// Noted only with [`Limits::watches_work`].
+    /// Noted only with [`SessionLimits::watches_work`].
     asked: bool,
     /// The backend ended its direction unexpectedly ([`Self::is_hang_up`]).
     hung_up: bool,

@@ -2,7 +2,7 @@
 //! both.
 
 use crate::fault::Fault;
-use crate::kernel::{Buffer, Errno, Pumped, Sink, Source};
+use crate::kernel::{Buffer, Errno, Pumped, SinkState, SourceState};
 use crate::token::{Purpose, Visit};
 
 use super::half::Mode;
@@ -162,16 +162,16 @@ impl Session {
         let half = self.half(from);
         let streams = half.on_visited(pumped);
         match (pumped.sink, pumped.source) {
-            (Sink::Broken(_), _) => self.on_sink_broken(from, cx),
-            (_, Source::Broken(_)) => self.close(CloseReason::reset_by(from), cx),
-            (Sink::Full, _) => self.wait_for_room(from, cx),
+            (SinkState::Broken(_), _) => self.on_sink_broken(from, cx),
+            (_, SourceState::Broken(_)) => self.close(CloseReason::reset_by(from), cx),
+            (SinkState::Full, _) => self.wait_for_room(from, cx),
             // A receive passes over what splice stops at, and shows a real end.
-            (Sink::Ready, Source::Stopped) => self.demote(from, cx),
-            (Sink::Ready, _) if !streams => self.demote(from, cx),
-            (Sink::Ready, Source::Empty) if pumped.pulled == 0 => {
+            (SinkState::Ready, SourceState::Stopped) => self.demote(from, cx),
+            (SinkState::Ready, _) if !streams => self.demote(from, cx),
+            (SinkState::Ready, SourceState::Empty) if pumped.pulled == 0 => {
                 self.wait_for_bytes(from, cx);
             }
-            (Sink::Ready, Source::Empty | Source::Ready) => {
+            (SinkState::Ready, SourceState::Empty | SourceState::Ready) => {
                 let pace = self.half(from).pace();
                 self.visit(Visit::Pace(from), pace, cx);
             }

@@ -17,7 +17,7 @@ use super::deadline::{END_LOOK, LINGER};
 use super::stalled::STALL;
 use super::*;
 use crate::fault::Fault;
-use crate::kernel::{BUFFER_BYTES, Buffer, Errno, Pumped, Sink, Source};
+use crate::kernel::{BUFFER_BYTES, Buffer, Errno, Pumped, SinkState, SourceState};
 
 use Side::{Backend, Client};
 use script::{LIMITS, MS, Script};
@@ -147,7 +147,7 @@ fn attempts_that_time_out_are_no_more_than_the_limit() {
 
 #[test]
 fn an_unanswered_connect_is_cancelled_at_its_deadline() {
-    let mut script = Script::begin_with(Limits {
+    let mut script = Script::begin_with(SessionLimits {
         attempts: 1,
         ..LIMITS
     });
@@ -236,20 +236,20 @@ fn a_slow_sink_stops_the_receive_and_lets_it_go_on() {
 #[test]
 fn three_full_buffers_make_a_stream() {
     let mut script = Script::promoted(Client);
-    script.pumped(Client, [CHUNK, CHUNK], Source::Ready, Sink::Ready);
+    script.pumped(Client, [CHUNK, CHUNK], SourceState::Ready, SinkState::Ready);
     assert!(matches!(script.ops[0], Op::Visit(Visit::Pace(Client), _)));
     script.ops.clear();
     script.told(Event::Visit(Visit::Pace(Client)));
     script.asks(&[Op::Pump(Client)]);
-    script.pumped(Client, [0, 0], Source::Empty, Sink::Ready);
+    script.pumped(Client, [0, 0], SourceState::Empty, SinkState::Ready);
     script.asks(&[Op::PollSource(Client)]);
     script.told(Event::SourceReady(Client));
     script.asks(&[Op::Pump(Client)]);
-    script.pumped(Client, [CHUNK, 0], Source::Ready, Sink::Full);
+    script.pumped(Client, [CHUNK, 0], SourceState::Ready, SinkState::Full);
     script.asks(&[Op::PollSink(Client, false)]);
     script.told(Event::SinkReady(Client, true));
     script.asks(&[Op::Pump(Client)]);
-    script.pumped(Client, [0, CHUNK], Source::Stopped, Sink::Ready);
+    script.pumped(Client, [0, CHUNK], SourceState::Stopped, SinkState::Ready);
     script.asks(&[Op::Recv(Client)]);
     script.told(Event::RecvEnded(Client, Ok(())));
     script.asks(&[Op::Shutdown(Backend)]);
@@ -262,7 +262,7 @@ fn three_full_buffers_make_a_stream() {
 fn a_stream_that_thins_out_is_copied_again() {
     let mut script = Script::promoted(Backend);
     for _ in 0..2 {
-        script.pumped(Backend, [9, 9], Source::Ready, Sink::Ready);
+        script.pumped(Backend, [9, 9], SourceState::Ready, SinkState::Ready);
         assert!(matches!(
             script.ops.pop_front(),
             Some(Op::Visit(Visit::Pace(Backend), _))
@@ -270,7 +270,7 @@ fn a_stream_that_thins_out_is_copied_again() {
         script.told(Event::Visit(Visit::Pace(Backend)));
         script.asks(&[Op::Pump(Backend)]);
     }
-    script.pumped(Backend, [9, 9], Source::Ready, Sink::Ready);
+    script.pumped(Backend, [9, 9], SourceState::Ready, SinkState::Ready);
     script.asks(&[Op::Recv(Backend)]);
     // It did not pay: the next change takes twice the full buffers.
     for count in 0..6 {
@@ -286,7 +286,7 @@ fn a_stream_that_thins_out_is_copied_again() {
 #[test]
 fn a_stream_that_splice_stops_at_goes_on_behind_urgent_data() {
     let mut script = Script::promoted(Backend);
-    script.pumped(Backend, [0, 0], Source::Stopped, Sink::Ready);
+    script.pumped(Backend, [0, 0], SourceState::Stopped, SinkState::Ready);
     script.asks(&[Op::Recv(Backend)]);
     let behind = script.receives(Backend, 10);
     script.asks(&[Op::Send(Backend, behind, false)]);
@@ -305,15 +305,20 @@ fn a_stream_whose_ends_break_is_reset() {
     script.pumped(
         Client,
         [0, 0],
-        Source::Broken(Errno::CONNRESET),
-        Sink::Ready,
+        SourceState::Broken(Errno::CONNRESET),
+        SinkState::Ready,
     );
     script.asks(&[Op::Cancel(Purpose::Recv(Backend))]);
     script.told(Event::RecvEnded(Backend, Err(Errno::CANCELED)));
     script.ends(CloseReason::ClientReset, Manner::Reset);
 
     let mut script = Script::promoted(Client);
-    script.pumped(Client, [CHUNK, 0], Source::Ready, Sink::Broken(PIPE));
+    script.pumped(
+        Client,
+        [CHUNK, 0],
+        SourceState::Ready,
+        SinkState::Broken(PIPE),
+    );
     script.asks(&[]);
     script.told(Event::RecvEnded(Backend, Err(Errno::CONNRESET)));
     script.ends(CloseReason::BackendReset, Manner::Reset);
@@ -484,7 +489,7 @@ fn half_closed_sessions_have_less_time() {
 
 #[test]
 fn a_session_has_a_longest_time() {
-    let mut script = Script::connected_with(Limits {
+    let mut script = Script::connected_with(SessionLimits {
         session: 25 * MS,
         idle: 10 * MS,
         ..LIMITS

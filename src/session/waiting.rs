@@ -9,7 +9,7 @@
 //! When no buffer is left, a direction whose own bytes are all sent passes on what its sink takes
 //! at once. So sessions that move go on, however many hold buffers that their sinks don't take.
 
-use crate::kernel::{Pumped, Sink, Source};
+use crate::kernel::{Pumped, SinkState, SourceState};
 use crate::token::{Purpose, Visit};
 
 use super::half::Mode;
@@ -53,16 +53,16 @@ impl Session {
             self.acknowledge(cx);
         }
         match (moved.sink, moved.source) {
-            (Sink::Broken(_), _) => self.on_sink_broken(from, cx),
-            (_, Source::Broken(errno)) => self.on_recv_ended(from, Err(errno), cx),
-            (Sink::Full, _) => self.wait_for_room(from, cx),
-            (Sink::Ready, Source::Stopped) => self.on_recv_ended(from, Ok(()), cx),
-            (Sink::Ready, Source::Empty) => {
+            (SinkState::Broken(_), _) => self.on_sink_broken(from, cx),
+            (_, SourceState::Broken(errno)) => self.on_recv_ended(from, Err(errno), cx),
+            (SinkState::Full, _) => self.wait_for_room(from, cx),
+            (SinkState::Ready, SourceState::Stopped) => self.on_recv_ended(from, Ok(()), cx),
+            (SinkState::Ready, SourceState::Empty) => {
                 self.half(from).starved = false;
                 self.wait_for_bytes(from, cx);
             }
             // By now there may be a buffer for more.
-            (Sink::Ready, Source::Ready) => self.advance(from, cx),
+            (SinkState::Ready, SourceState::Ready) => self.advance(from, cx),
         }
     }
 

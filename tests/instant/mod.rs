@@ -12,7 +12,7 @@ use mahoraga::guard::Limit;
 use mahoraga::kernel::Socket;
 use mahoraga::pool::Pool;
 use mahoraga::select::{Plan, Seat};
-use mahoraga::session::{CloseReason, Limits};
+use mahoraga::session::{CloseReason, SessionLimits};
 use mahoraga::snapshot::{Listener, Snapshot};
 use mahoraga::time::NEVER;
 use mahoraga::worker::{Doorbell, Inbox, LogQueue, Record, Setup, Stats, Worker};
@@ -124,7 +124,7 @@ fn snapshot() -> Arc<Snapshot> {
 /// Never asked for anything but to accept.
 const LISTENER: i32 = 3;
 /// A busy session's timer comes too early now and then, and is set anew.
-const LIMITS: Limits = Limits {
+const LIMITS: SessionLimits = SessionLimits {
     connect: 100_000_000,
     idle: 100_000_000,
     half_closed: 1_000_000_000,

@@ -12,7 +12,7 @@ use mahoraga::config::{self, OnDown, Strategy};
 use mahoraga::guard::Limit;
 use mahoraga::pool::{Pool, Rise, Standing};
 use mahoraga::select::{Plan, Seat};
-use mahoraga::session::{CloseReason, Limits};
+use mahoraga::session::{CloseReason, SessionLimits};
 use mahoraga::snapshot::{Listener, Snapshot};
 use mahoraga::time::NEVER;
 use mahoraga::worker::{Command, LogQueue, SessionFilter, SessionId, Setup};
@@ -307,7 +307,7 @@ fn a_place_is_there_by_what_is_known_now() {
 }
 
 const STOP: Command = Command::Stop(Duration::from_secs(1));
-const LIMITS: Limits = Limits {
+const LIMITS: SessionLimits = SessionLimits {
     connect: 50 * MS,
     idle: NEVER,
     half_closed: 10_000 * MS,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use mahoraga::kernel::{BUFFER_BYTES, Buffer, Errno, Pipe, Pumped, Sink, Source};
+use mahoraga::kernel::{BUFFER_BYTES, Buffer, Errno, Pipe, Pumped, SinkState, SourceState};
 
 use crate::kernel::FakeKernel;
 use crate::random::MS;
@@ -93,8 +93,8 @@ impl FakeKernel {
         let mut pumped = Pumped {
             pulled: 0,
             pushed: 0,
-            source: Source::Ready,
-            sink: Sink::Ready,
+            source: SourceState::Ready,
+            sink: SinkState::Ready,
         };
         let mut bytes = self.pipes.leased.remove(&pipe.read).expect("a leased pipe");
         assert_eq!(
@@ -103,12 +103,12 @@ impl FakeKernel {
             "{pipe:?} does not know itself"
         );
         self.drain(&mut bytes, to, &mut pumped);
-        if pumped.sink == Sink::Ready {
+        if pumped.sink == SinkState::Ready {
             let room = self.conn(to).outbound_room();
             self.pull(from, room, &mut bytes, &mut pumped);
             self.drain(&mut bytes, to, &mut pumped);
-            if u64::from(pumped.pulled) >= room && pumped.sink == Sink::Ready {
-                pumped.sink = Sink::Full;
+            if u64::from(pumped.pulled) >= room && pumped.sink == SinkState::Ready {
+                pumped.sink = SinkState::Full;
             }
         }
         pipe.held = u32::try_from(bytes.len()).expect("a pipe's length");
@@ -156,24 +156,24 @@ impl FakeKernel {
         let mut moved = Pumped {
             pulled: 0,
             pushed: 0,
-            source: Source::Ready,
-            sink: Sink::Ready,
+            source: SourceState::Ready,
+            sink: SinkState::Ready,
         };
         let room = self.conn(to).outbound_room();
         let unread = self.conn(from).unread();
         if self.conn(to).is_reset() && unread > 0 {
             let errno = self.conn(to).send_error();
-            moved.sink = Sink::Broken(errno);
+            moved.sink = SinkState::Broken(errno);
         } else if unread == 0 {
             moved.source = match self.conn(from).recv_end() {
-                None => Source::Empty,
-                Some(Ok(())) => Source::Stopped,
-                Some(Err(errno)) => Source::Broken(errno),
+                None => SourceState::Empty,
+                Some(Ok(())) => SourceState::Stopped,
+                Some(Err(errno)) => SourceState::Broken(errno),
             };
         } else if room == 0 || self.takes_nothing(to) {
             self.on_vain(to);
             self.trace.see("nothing passed on to a full sink");
-            moved.sink = Sink::Full;
+            moved.sink = SinkState::Full;
         } else {
             let all = unread.min(u64::from(BUFFER_BYTES));
             let bytes = all.min(room);
@@ -182,7 +182,7 @@ impl FakeKernel {
             self.note_early_answer(from);
             self.wake_peer(from);
             if bytes < all {
-                moved.sink = Sink::Full;
+                moved.sink = SinkState::Full;
             }
             moved.pulled = u32::try_from(bytes).expect("a length");
             moved.pushed = moved.pulled;
@@ -195,30 +195,30 @@ impl FakeKernel {
     fn pull(&mut self, from: i32, room: u64, pipe: &mut Vec<u8>, pumped: &mut Pumped) {
         if room == 0 {
             self.trace.see("spliced sink full");
-            return pumped.sink = Sink::Full;
+            return pumped.sink = SinkState::Full;
         }
         if self.random.permille(20) {
             self.trace.see("splice interrupted");
-            return pumped.source = Source::Empty;
+            return pumped.source = SourceState::Empty;
         }
         let unread = self.conn(from).unread();
         if unread > 0 && self.conn(from).inbound.fin && self.random.permille(200) {
             self.trace.see("splice stopped at urgent data");
-            return pumped.source = Source::Stopped;
+            return pumped.source = SourceState::Stopped;
         }
         if unread == 0 {
             pumped.source = match self.conn(from).recv_end() {
                 None => {
                     self.on_vain(from);
-                    Source::Empty
+                    SourceState::Empty
                 }
-                Some(Ok(())) => Source::Stopped,
-                Some(Err(errno)) => Source::Broken(errno),
+                Some(Ok(())) => SourceState::Stopped,
+                Some(Err(errno)) => SourceState::Broken(errno),
             };
             match pumped.source {
-                Source::Stopped => self.trace.see("spliced stream ended"),
-                Source::Broken(_) => self.trace.see("spliced source broke"),
-                Source::Ready | Source::Empty => {}
+                SourceState::Stopped => self.trace.see("spliced stream ended"),
+                SourceState::Broken(_) => self.trace.see("spliced source broke"),
+                SourceState::Ready | SourceState::Empty => {}
             }
             return;
         }
@@ -240,7 +240,7 @@ impl FakeKernel {
         if conn.is_reset() {
             let errno: Errno = conn.send_error();
             self.trace.see("spliced sink broke");
-            return pumped.sink = Sink::Broken(errno);
+            return pumped.sink = SinkState::Broken(errno);
         }
         let room = usize::try_from(self.conn(to).outbound_room()).expect("a length");
         let mut bytes = room.min(pipe.len());
@@ -260,7 +260,7 @@ impl FakeKernel {
                 self.on_vain(to);
             }
             self.trace.see("spliced sink full");
-            pumped.sink = Sink::Full;
+            pumped.sink = SinkState::Full;
         }
     }
 }

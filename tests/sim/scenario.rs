@@ -11,7 +11,7 @@ use mahoraga::guard::Limit;
 use mahoraga::kernel::{Kernel, Socket};
 use mahoraga::pool::Pool;
 use mahoraga::select::Seat;
-use mahoraga::session::Limits;
+use mahoraga::session::SessionLimits;
 use mahoraga::snapshot::{Listener, Snapshot};
 use mahoraga::time::NEVER;
 use mahoraga::worker::{Command, Doorbell, LogQueue, Number, Record, Setup, Stats, Worker};
@@ -221,7 +221,7 @@ fn sum(one: [u64; 2], other: [u64; 2]) -> [u64; 2] {
 
 /// What a seed decides before the run.
 struct Plan {
-    limits: Vec<Limits>,
+    limits: Vec<SessionLimits>,
     capacity: usize,
     /// 0: connections are always accepted by the dozen.
     backlog: u32,
@@ -405,8 +405,8 @@ pub(crate) fn socket(listener: u64) -> Socket {
     Socket::from_raw(FIRST_LISTENER + i32::try_from(listener).expect("few"))
 }
 
-fn limits(random: &mut Random) -> Limits {
-    Limits {
+fn limits(random: &mut Random) -> SessionLimits {
+    SessionLimits {
         connect: random.pick(&[30 * MS, 200 * MS, 1_000 * MS]),
         idle: random.pick(&[100 * MS, 2_000 * MS, NEVER]),
         half_closed: random.pick(&[50 * MS, 1_000 * MS, 3_000 * MS]),

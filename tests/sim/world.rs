@@ -8,7 +8,7 @@ use crossbeam::channel::Sender;
 use mahoraga::guard::Limit;
 use mahoraga::kernel::{Completion, Done};
 use mahoraga::pool::Pool;
-use mahoraga::session::Limits;
+use mahoraga::session::SessionLimits;
 use mahoraga::time::nanos;
 use mahoraga::token::{Purpose, Token};
 use mahoraga::worker::Command;
@@ -39,7 +39,7 @@ pub(crate) struct World {
     pub(crate) per_listener: Vec<Arc<Limit>>,
     pub(crate) others: u32,
     pub(crate) neighbour: Neighbour,
-    pub(crate) limits: Vec<Limits>,
+    pub(crate) limits: Vec<SessionLimits>,
     /// Where each listener that there was leads to, by publication; the worker knows of one in
     /// `known`. A listener that is gone keeps its last pool.
     pub(crate) routes: Vec<Vec<Arc<Pool>>>,

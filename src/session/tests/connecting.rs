@@ -143,7 +143,7 @@ fn a_client_without_a_buffer_and_a_backend_without_a_socket_are_visited_apart() 
 
 #[test]
 fn bytes_are_given_back_when_no_backend_is_reached() {
-    let mut script = Script::begin_with(Limits {
+    let mut script = Script::begin_with(SessionLimits {
         attempts: 1,
         ..LIMITS
     });
@@ -201,7 +201,7 @@ fn a_list_shows_how_far_a_session_has_come() {
     script.cx(|session, cx| session.close(CloseReason::Killed, cx));
     assert_eq!(state(&script), SessionState::Closing);
     assert_eq!(script.session.manner(), Manner::Reset);
-    let peeks = Limits {
+    let peeks = SessionLimits {
         peek: Some(MS),
         ..LIMITS
     };

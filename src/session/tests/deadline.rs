@@ -40,7 +40,7 @@ fn a_peer_that_takes_nothing_is_cut_by_reset() {
 
 #[test]
 fn a_short_deadline_is_stretched_to_four_at_most() {
-    let mut script = Script::connected_with(Limits {
+    let mut script = Script::connected_with(SessionLimits {
         idle: 100 * MS,
         ..LIMITS
     });

@@ -2,7 +2,7 @@
 
 use super::*;
 
-const ENDS: Limits = Limits {
+const ENDS: SessionLimits = SessionLimits {
     ends_together: true,
     ..LIMITS
 };
@@ -71,7 +71,7 @@ fn what_has_arrived_of_the_other_direction_is_delivered() {
 fn a_spliced_direction_ends_with_the_other() {
     each_side(|from, to| {
         let mut script = Script::promoted_with(ENDS, to);
-        script.pumped(to, [CHUNK, CHUNK - 9], Source::Ready, Sink::Full);
+        script.pumped(to, [CHUNK, CHUNK - 9], SourceState::Ready, SinkState::Full);
         script.told(Event::RecvEnded(from, Ok(())));
         script.ops.clear();
         script.passes(END_LOOK);
@@ -94,7 +94,7 @@ fn a_spliced_direction_ends_with_the_other() {
 fn an_idle_spliced_direction_ends_with_the_other() {
     each_side(|from, to| {
         let mut script = Script::promoted_with(ENDS, to);
-        script.pumped(to, [0, 0], Source::Empty, Sink::Ready);
+        script.pumped(to, [0, 0], SourceState::Empty, SinkState::Ready);
         script.told(Event::RecvEnded(from, Ok(())));
         script.ops.clear();
         script.passes(END_LOOK);

@@ -6,7 +6,7 @@ use super::*;
 const REFUSED: Errno = Errno::CONNREFUSED;
 const NO_PORT: Errno = Errno(libc::EADDRNOTAVAIL);
 /// Where only one attempt is made, and it may take no longer than a pause.
-const HASTY: Limits = Limits {
+const HASTY: SessionLimits = SessionLimits {
     connect: 50 * MS,
     ..LIMITS
 };
@@ -50,7 +50,7 @@ fn a_refused_connect_is_named_so_however_short_the_timeout() {
 
 #[test]
 fn a_pause_before_the_only_backend_costs_no_attempt() {
-    let mut script = Script::begin_with(Limits {
+    let mut script = Script::begin_with(SessionLimits {
         connect: 10 * MS,
         ..LIMITS
     });
@@ -64,7 +64,7 @@ fn a_pause_before_the_only_backend_costs_no_attempt() {
 
 #[test]
 fn an_error_that_outruns_the_cancel_of_an_overdue_connect_is_the_cause() {
-    let mut script = Script::begin_with(Limits {
+    let mut script = Script::begin_with(SessionLimits {
         attempts: 1,
         ..LIMITS
     });

@@ -6,7 +6,7 @@ use super::*;
 const PEEK: u64 = 3_000 * MS;
 
 fn peeking() -> Script {
-    Script::begin_with(Limits {
+    Script::begin_with(SessionLimits {
         peek: Some(PEEK),
         ..LIMITS
     })
@@ -238,7 +238,7 @@ fn later_requests_are_told_of_and_so_are_streams() {
 
 #[test]
 fn nobody_is_told_where_nobody_watches() {
-    let mut script = Script::connected_with(Limits {
+    let mut script = Script::connected_with(SessionLimits {
         watches_work: false,
         ..LIMITS
     });

@@ -7,7 +7,7 @@ use super::*;
 /// A session with a clock of its own.
 pub(super) struct Script {
     pub(super) session: Session,
-    limits: Limits,
+    limits: SessionLimits,
     pub(super) links: Links,
     pub(super) ops: VecDeque<Op>,
     pub(super) now: u64,
@@ -26,7 +26,7 @@ impl Script {
         Self::begin_with(LIMITS)
     }
 
-    pub(super) fn begin_with(limits: Limits) -> Self {
+    pub(super) fn begin_with(limits: SessionLimits) -> Self {
         let (mut links, mut ops) = (Links::default(), Ops::default());
         let now = 1_000 * MS;
         let session = Session::open(&mut Context {
@@ -57,7 +57,7 @@ impl Script {
         Self::connected_with(LIMITS)
     }
 
-    pub(super) fn connected_with(limits: Limits) -> Self {
+    pub(super) fn connected_with(limits: SessionLimits) -> Self {
         let mut script = Self::begin_with(limits);
         script.told(Event::Connected);
         script.asks(&[Op::Acknowledge, Op::Recv(Backend)]);
@@ -125,7 +125,13 @@ impl Script {
         self.told(Event::Sent(from, Ok(bytes)));
     }
 
-    pub(super) fn pumped(&mut self, from: Side, moved: [u32; 2], source: Source, sink: Sink) {
+    pub(super) fn pumped(
+        &mut self,
+        from: Side,
+        moved: [u32; 2],
+        source: SourceState,
+        sink: SinkState,
+    ) {
         let [pulled, pushed] = moved;
         self.told(Event::Pumped(
             from,
@@ -180,7 +186,7 @@ impl Script {
         Self::promoted_with(LIMITS, from)
     }
 
-    pub(super) fn promoted_with(limits: Limits, from: Side) -> Self {
+    pub(super) fn promoted_with(limits: SessionLimits, from: Side) -> Self {
         let mut script = Self::connected_with(limits);
         for _ in 0..3 {
             let buffer = script.receives(from, BUFFER_BYTES);
@@ -201,7 +207,7 @@ impl Script {
 }
 
 pub(super) const MS: u64 = 1_000_000;
-pub(super) const LIMITS: Limits = Limits {
+pub(super) const LIMITS: SessionLimits = SessionLimits {
     connect: 5_000 * MS,
     idle: 600_000 * MS,
     half_closed: 30_000 * MS,

@@ -7,7 +7,12 @@ const LEFT: u32 = 2 * BUFFER_BYTES + 8_000;
 
 fn full() -> Script {
     let mut script = Script::promoted(Client);
-    script.pumped(Client, [CHUNK, CHUNK - LEFT], Source::Ready, Sink::Full);
+    script.pumped(
+        Client,
+        [CHUNK, CHUNK - LEFT],
+        SourceState::Ready,
+        SinkState::Full,
+    );
     script.asks(&[Op::PollSink(Client, false)]);
     script.passes(WATCH_AFTER);
     script.asks(&[Op::Watch(Client)]);
@@ -46,7 +51,7 @@ fn a_stream_that_moves_keeps_its_pipe() {
     let mut script = full();
     for _ in 0..5 {
         script.told(Event::SinkReady(Client, true));
-        script.pumped(Client, [CHUNK, CHUNK], Source::Ready, Sink::Full);
+        script.pumped(Client, [CHUNK, CHUNK], SourceState::Ready, SinkState::Full);
         script.asks(&[Op::Pump(Client), Op::PollSink(Client, false)]);
         script.passes(STALL);
         script.asks(&[]);
@@ -73,7 +78,7 @@ fn a_sink_that_drips_keeps_no_pipe() {
     let mut script = full();
     for step in [2, 3] {
         script.told(Event::SinkReady(Client, true));
-        script.pumped(Client, [0, 1_000], Source::Ready, Sink::Full);
+        script.pumped(Client, [0, 1_000], SourceState::Ready, SinkState::Full);
         script.ops.clear();
         script.passes(STALL / step);
         assert!(!script.ops.contains(&Op::Unpipe(Client)));

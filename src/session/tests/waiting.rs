@@ -35,7 +35,7 @@ fn a_poll_that_ends_without_room_is_followed_by_one_that_goes_on() {
 #[test]
 fn a_spliced_stream_waits_like_a_copied_one() {
     let mut script = Script::promoted(Client);
-    script.pumped(Client, [CHUNK, 0], Source::Ready, Sink::Full);
+    script.pumped(Client, [CHUNK, 0], SourceState::Ready, SinkState::Full);
     script.asks(&[Op::PollSink(Client, false)]);
     script.told(Event::SinkReady(Client, false));
     script.asks(&[Op::PollSink(Client, true)]);
@@ -43,7 +43,7 @@ fn a_spliced_stream_waits_like_a_copied_one() {
     script.asks(&[Op::Cancel(Purpose::PollSink(Client))]);
     script.told(Event::SinkReady(Client, true));
     script.asks(&[Op::Pump(Client)]);
-    script.pumped(Client, [0, CHUNK], Source::Empty, Sink::Ready);
+    script.pumped(Client, [0, CHUNK], SourceState::Empty, SinkState::Ready);
     script.asks(&[Op::PollSource(Client)]);
 }
 
@@ -73,12 +73,13 @@ fn pauses(script: &mut Script, ready: Event, mut again: impl FnMut(&mut Script))
 #[test]
 fn waits_in_vain_grow_until_something_moves() {
     let unsent = |script: &mut Script| script.told(Event::Sent(Client, Err(AGAIN)));
-    let full = |script: &mut Script| script.pumped(Client, [0, 0], Source::Ready, Sink::Full);
+    let full =
+        |script: &mut Script| script.pumped(Client, [0, 0], SourceState::Ready, SinkState::Full);
     let room = Event::SinkReady(Client, true);
 
     let (mut copied, _) = stuck(Client);
     let mut spliced = Script::promoted(Client);
-    spliced.pumped(Client, [CHUNK, 0], Source::Ready, Sink::Full);
+    spliced.pumped(Client, [CHUNK, 0], SourceState::Ready, SinkState::Full);
     spliced.ops.clear();
 
     for pauses in [
@@ -92,7 +93,7 @@ fn waits_in_vain_grow_until_something_moves() {
 
     // Progress makes the next wait a poll again.
     spliced.told(room);
-    spliced.pumped(Client, [0, 5], Source::Ready, Sink::Full);
+    spliced.pumped(Client, [0, 5], SourceState::Ready, SinkState::Full);
     spliced.asks(&[Op::Pump(Client), Op::PollSink(Client, false)]);
 }
 
@@ -131,7 +132,8 @@ fn a_receive_that_passes_by_again_and_again_is_asked_ever_later() {
 #[test]
 fn a_stream_that_polls_as_readable_and_is_not_is_copied_again() {
     let mut script = Script::promoted(Client);
-    let empty = |script: &mut Script| script.pumped(Client, [0, 0], Source::Empty, Sink::Ready);
+    let empty =
+        |script: &mut Script| script.pumped(Client, [0, 0], SourceState::Empty, SinkState::Ready);
     empty(&mut script);
     script.asks(&[Op::PollSource(Client)]);
     script.told(Event::SourceReady(Client));
@@ -172,7 +174,7 @@ fn starved() -> Script {
     script
 }
 
-fn passed_on(script: &mut Script, bytes: u32, source: Source, sink: Sink) {
+fn passed_on(script: &mut Script, bytes: u32, source: SourceState, sink: SinkState) {
     let moved = Pumped {
         pulled: bytes,
         pushed: bytes,
@@ -185,11 +187,11 @@ fn passed_on(script: &mut Script, bytes: u32, source: Source, sink: Sink) {
 #[test]
 fn without_a_buffer_a_direction_passes_on_what_its_sink_takes() {
     let mut script = starved();
-    passed_on(&mut script, 100, Source::Ready, Sink::Ready);
+    passed_on(&mut script, 100, SourceState::Ready, SinkState::Ready);
     script.asks(&[Op::Recv(Client)]);
     script.told(Event::RecvEnded(Client, Err(Errno::NOBUFS)));
     script.asks(&[Op::PassOn(Client)]);
-    passed_on(&mut script, 0, Source::Stopped, Sink::Ready);
+    passed_on(&mut script, 0, SourceState::Stopped, SinkState::Ready);
     script.asks(&[Op::Shutdown(Backend)]);
     assert_eq!(script.session.delivered(), [100, 0]);
     assert_eq!(script.in_vain, 0);
@@ -198,7 +200,7 @@ fn without_a_buffer_a_direction_passes_on_what_its_sink_takes() {
 #[test]
 fn an_idle_end_after_bytes_were_passed_on_is_in_order() {
     let mut script = starved();
-    passed_on(&mut script, 100, Source::Ready, Sink::Ready);
+    passed_on(&mut script, 100, SourceState::Ready, SinkState::Ready);
     script.asks(&[Op::Recv(Client)]);
     script.passes(LIMITS.idle);
     assert_eq!(script.session.manner(), Manner::Graceful);
@@ -207,14 +209,14 @@ fn an_idle_end_after_bytes_were_passed_on_is_in_order() {
 #[test]
 fn a_sink_that_is_full_is_passed_nothing_until_it_has_room() {
     let mut script = starved();
-    passed_on(&mut script, 40, Source::Ready, Sink::Full);
+    passed_on(&mut script, 40, SourceState::Ready, SinkState::Full);
     script.asks(&[Op::PollSink(Client, false)]);
     script.passes(WATCH_AFTER);
     script.asks(&[Op::Watch(Client)]);
     script.told(Event::SinkReady(Client, true));
     script.asks(&[Op::PassOn(Client)]);
     // Bytes may wait: such an idle session does not end as if they did not.
-    passed_on(&mut script, 0, Source::Ready, Sink::Full);
+    passed_on(&mut script, 0, SourceState::Ready, SinkState::Full);
     script.passes(LIMITS.idle);
     assert_eq!(script.session.manner(), Manner::Reset);
 }
@@ -222,7 +224,7 @@ fn a_sink_that_is_full_is_passed_nothing_until_it_has_room() {
 #[test]
 fn a_source_without_bytes_waits_for_them_and_for_no_buffer() {
     let mut script = starved();
-    passed_on(&mut script, 0, Source::Empty, Sink::Ready);
+    passed_on(&mut script, 0, SourceState::Empty, SinkState::Ready);
     script.asks(&[Op::PollSource(Client)]);
     script.told(Event::SourceReady(Client));
     script.asks(&[Op::Recv(Client)]);
@@ -232,10 +234,10 @@ fn a_source_without_bytes_waits_for_them_and_for_no_buffer() {
 fn what_breaks_while_bytes_are_passed_on_is_named() {
     let reset = Errno::CONNRESET;
     let mut script = starved();
-    passed_on(&mut script, 0, Source::Broken(reset), Sink::Ready);
+    passed_on(&mut script, 0, SourceState::Broken(reset), SinkState::Ready);
     assert_eq!(script.session.reason(), Some(CloseReason::ClientReset));
     let mut script = starved();
-    passed_on(&mut script, 0, Source::Ready, Sink::Broken(reset));
+    passed_on(&mut script, 0, SourceState::Ready, SinkState::Broken(reset));
     assert_eq!(script.deadline_in(), LINGER / 4);
 }
 
