@@ -125,10 +125,10 @@ pub trait Kernel {
     /// Ends the ownership of a received buffer.
     fn give_back(&mut self, id: BufferId);
 
-    /// Received buffers that were not given back.
+    /// The number of received buffers that were not given back.
     fn buffers_in_use(&self) -> u32;
 
-    /// Whether so many are out that each receive should be content with one.
+    /// Whether buffers are short, so that each direction should hold one at most.
     fn is_short_of_buffers(&self) -> bool;
 
     /// Pipes on lease.

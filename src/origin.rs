@@ -57,7 +57,7 @@ impl Origins {
         }
     }
 
-    /// How many there are to be tried, one at least.
+    /// The number of origins to try, one at least.
     #[must_use]
     pub fn len(&self) -> usize {
         self.addresses.len().max(1)

@@ -211,7 +211,7 @@ impl Buffers {
         unsafe { std::ptr::copy_nonoverlapping(source, target, from.len as usize) };
     }
 
-    /// Whether so many may be taken without making buffers short.
+    /// Whether this many may be taken without making buffers short.
     pub(super) fn can_spare(&self, count: u32) -> bool {
         self.in_use() + count <= u32::from(self.max / 2)
     }

@@ -18,17 +18,17 @@ struct Link {
 }
 
 impl Links {
-    /// Tells whether buffers are short.
+    /// Sets whether buffers are short.
     pub fn set_short(&mut self, short: bool) {
         self.short = short;
     }
 
-    /// A direction stops receiving at so many unsent buffers.
+    /// The number of unsent buffers at which a direction stops receiving.
     pub(super) fn high(&self) -> u16 {
         if self.short { 1 } else { BACKLOG_HIGH }
     }
 
-    /// It starts again at so many.
+    /// The number of unsent buffers at which a direction receives again.
     pub(super) fn low(&self) -> u16 {
         if self.short { 0 } else { BACKLOG_LOW }
     }

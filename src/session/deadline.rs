@@ -168,7 +168,7 @@ impl Session {
         ended.all(|side| unsent[side.other() as usize] == 0)
     }
 
-    /// Ends the direction that goes on, once what has come of it is delivered.
+    /// Ends the other direction, once the bytes that it has received are delivered.
     fn end_the_other(&mut self, cx: &mut Context<'_>) {
         let open = Side::BOTH
             .into_iter()
@@ -176,7 +176,7 @@ impl Session {
         let Some(from) = open else { return };
         let half = self.half(from);
         if half.in_pipe > 0 {
-            // The next look goes on, when it is in buffers.
+            // The next look continues, when the bytes are in buffers.
             return cx.ops.push_back(Op::Unpipe(from));
         }
         half.ended = true;
@@ -200,7 +200,7 @@ const LOOKS: u64 = 4;
 /// TCP reports nothing of a slow reader until it has room for a segment or for a sixteenth of its
 /// buffer. On loopback, where a segment has 64 KiB, one that takes 10 kB/s is heard of every 10 s.
 const SLOW_READER: u64 = 10_000_000_000;
-/// From an end that is to be both directions' to the first look whether it is acknowledged: 5 ms.
+/// With `half_close: "end"`: from the relayed end to the first look for its acknowledgement, 5 ms.
 pub(super) const END_LOOK: u64 = 5_000_000;
 /// What a broken connection left behind waits so long for its sink: 100 ms.
 pub(super) const LINGER: u64 = 100_000_000;

@@ -234,7 +234,7 @@ impl Session {
         self.state = SessionState::Closing;
         self.reason = Some(reason);
         let in_flight = self.in_flight;
-        // When both directions have ended, nearly always nothing is.
+        // Fast path: after both directions have ended, nothing is.
         if !in_flight.is_empty() {
             for purpose in CANCELLABLE.into_iter().filter(|one| in_flight.has(*one)) {
                 cx.ops.push_back(Op::Cancel(purpose));

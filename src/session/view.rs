@@ -5,10 +5,10 @@ use serde::{Deserialize, Serialize};
 
 use super::Session;
 
-/// How a session is going at one moment; times in nanoseconds of the workers' clock.
+/// The progress of a session at one moment; times in nanoseconds of the workers' clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct View {
-    /// How far it has come.
+    /// The state of the session.
     pub state: SessionState,
     /// When the client was accepted.
     pub opened_at: u64,
@@ -18,7 +18,7 @@ pub struct View {
     pub delivered: [u64; 2],
 }
 
-/// How far a session has come.
+/// The state of a session.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum SessionState {
@@ -50,7 +50,7 @@ impl SessionState {
 }
 
 impl Session {
-    /// How it is going.
+    /// The progress of the session now.
     #[must_use]
     pub fn view(&self) -> View {
         View {

@@ -2,7 +2,7 @@
 //!
 //! The kernel may end a wait at once and in vain: a poll reports that the peer has ended its
 //! direction, asked or not, and a socket may poll as ready and take nothing while memory is short.
-//! So a wait that nothing comes of is followed by another kind of wait: a poll that goes on where
+//! So a wait without result is followed by another kind of wait: a multishot poll where
 //! one that ends by itself is useless, and a pause before the next poll, which grows until
 //! something moves.
 //!
@@ -86,7 +86,7 @@ impl Session {
         !pauses
     }
 
-    /// The poll of a sink has ended, or goes on and reports a change.
+    /// The poll of a sink has ended, or (`more`) is a multishot one and reports a change.
     pub(super) fn on_sink_ready(
         &mut self,
         from: Side,
@@ -99,7 +99,7 @@ impl Session {
         }
         let half = self.half(from);
         match (more, room) {
-            // It goes on when the poll has ended.
+            // The direction continues when the poll has ended.
             (true, true) => cx.ops.push_back(Op::Cancel(Purpose::PollSink(from))),
             (true, false) => {}
             (false, false) if !half.sink_ended => {

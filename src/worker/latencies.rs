@@ -1,5 +1,5 @@
-//! How long clients wait, in counts that anyone may read at any time: what happened in between two
-//! looks is their difference.
+//! How long clients wait, in counts that any thread may read at any time: the difference of two
+//! looks is what happened in between.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -37,7 +37,7 @@ impl Latencies {
 }
 
 impl Times {
-    /// Counts one more, of so many nanoseconds.
+    /// Counts a time of `ns` nanoseconds.
     pub(crate) fn record(&self, ns: u64) {
         let count = &self.0[step(ns / 1_000)];
         count.store(count.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
@@ -74,7 +74,7 @@ impl Counts {
         self.0.iter().sum()
     }
 
-    /// The time in µs that so many of a thousand stay within; 0 where nothing was counted.
+    /// The time in µs that `permille` of a thousand stay within; 0 where nothing was counted.
     #[must_use]
     pub fn quantile(&self, permille: u64) -> u64 {
         let rank = (self.count() * permille).div_ceil(1_000).max(1);

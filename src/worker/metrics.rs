@@ -10,7 +10,7 @@ use crate::session::CloseReason;
 
 use super::latencies::Latencies;
 
-/// Gauges and counters of one worker: written by it alone, read by anyone at any time.
+/// Gauges and counters of one worker: written by it alone, read by any thread at any time.
 #[derive(Debug, Default)]
 pub struct Stats(CachePadded<Numbers>);
 
@@ -38,8 +38,7 @@ pub struct Numbers {
     pub accept_pauses: Number,
     /// Times that accepting failed because descriptors or memory were lacking.
     pub accept_exhausted: Number,
-    /// New listeners without their listening socket, which got lost on the way: this worker does
-    /// not listen there.
+    /// New listeners whose listening socket did not arrive: this worker does not listen there.
     pub listeners_lost: Number,
     /// Waits that ended or reported a change, and nothing could be moved: a few for each
     /// session that is half-closed or slow, never many.

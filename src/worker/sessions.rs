@@ -101,7 +101,7 @@ pub struct SessionInfo {
     pub backend: Option<Arc<Backend>>,
     /// The client's address; `None` on a Unix socket, or when the client has gone.
     pub client: Option<SocketAddr>,
-    /// How it is going.
+    /// Its progress.
     pub view: View,
 }
 

@@ -1,4 +1,4 @@
-//! Counting what sessions moved where others see it, while they move it.
+//! Counts the bytes of sessions for other threads, while the sessions move them.
 //!
 //! A session counts its own bytes. One that moves some is noted, once; those that are noted are
 //! looked at together some times a second, at a turn's end. So an event costs a look at a flag, and
@@ -17,7 +17,7 @@ use super::{Stats, Stop, Worker};
 pub(super) struct Uncounted {
     /// Slots with their generations. Those that have ended since were counted at their end.
     sessions: VecDeque<(usize, u32)>,
-    /// When they are to be counted, at the end of a turn; [`NEVER`] while there are none.
+    /// When to count them, at the end of a turn; [`NEVER`] while there are none.
     due: u64,
     /// When some were counted last.
     counted_at: u64,
