@@ -146,7 +146,8 @@ impl Codec for PoolName {
         let found = pools.iter().position(|pool| pool == name);
         // Without any pool, that is the mistake to report.
         if found.is_none() && !pools.is_empty() {
-            let hint = did_you_mean(name, pools.iter().map(String::as_str));
+            let near = pools.iter().filter(|_| reader.gives_hints());
+            let hint = did_you_mean(name, near.map(String::as_str));
             let sentence = format!("pool: there is no pool called `{name}`{hint}");
             reader.mistake(&at.value.span, sentence);
         }

@@ -126,11 +126,7 @@ fn config(source: &Source) -> Result<Config, Vec<Mistake>> {
     let mut config = config.unwrap_or_else(Config::base);
     config.pools.iter_mut().for_each(Pool::complete);
     if !reader.is_misshapen() {
-        let found = rules::of_config(&config).into_iter();
-        let new = found.filter(|one| !one.is_known(source, |span| reader.refused(span)));
-        for finding in new.collect::<Vec<_>>() {
-            reader.mistake(&finding.span(source), finding.told(source));
-        }
+        reader.add_findings(rules::of_config(&config));
     }
     let mistakes = reader.into_mistakes();
     if mistakes.is_empty() {

@@ -2,6 +2,7 @@
 
 use super::error::Mistake;
 use super::foreign;
+use super::rules::Finding;
 use super::source::Source;
 use super::syntax;
 use super::table::{Defaults, Settings, Shape};
@@ -98,10 +99,45 @@ impl<'a> Reader<'a> {
         self.is_misshapen
     }
 
-    /// Whether a mistake in this value was found.
-    pub(super) fn refused(&self, span: &Span) -> bool {
-        let mut places = self.mistakes.iter();
-        places.any(|(at, _)| span.start <= at.start && at.end <= span.end)
+    /// Whether hints for further mistakes are worth the search for them.
+    pub(super) fn gives_hints(&self) -> bool {
+        self.mistakes.len() < MISTAKES_MAX
+    }
+
+    /// Adds the rules that are broken, unless a mistake in the same settings was found.
+    pub(super) fn add_findings(&mut self, found: Vec<Finding>) {
+        let source = self.source;
+        self.sort();
+        let new = found.into_iter();
+        let new = new.filter(|one| !one.is_known(source, |span| self.is_refused(span)));
+        let mut new: Vec<_> = new.map(|one| (one.span(source), one)).collect();
+        new.sort_by_key(|(span, _)| span.start);
+        let new = new.into_iter().enumerate().map(|(i, (span, one))| {
+            // No more than these are shown, and a place in a long line takes time.
+            let is_shown = i < MISTAKES_MAX;
+            let sentence = if is_shown {
+                one.told(source)
+            } else {
+                one.sentence
+            };
+            (span, sentence)
+        });
+        self.mistakes.extend(new);
+    }
+
+    /// Whether a mistake in this value was found. The mistakes are sorted, as there may be as many
+    /// of them as of values to ask about.
+    fn is_refused(&self, span: &Span) -> bool {
+        let first = self
+            .mistakes
+            .partition_point(|(at, _)| at.start < span.start);
+        let within = self.mistakes[first..].iter();
+        let mut within = within.take_while(|(at, _)| at.start < span.end);
+        within.any(|(at, _)| at.end <= span.end)
+    }
+
+    fn sort(&mut self) {
+        self.mistakes.sort_by_key(|(span, _)| span.start);
     }
 
     /// What a value is, or the mistake that it is none.
@@ -187,7 +223,7 @@ impl<'a> Reader<'a> {
 
     /// All mistakes, in source order.
     pub(super) fn into_mistakes(mut self) -> Vec<Mistake> {
-        self.mistakes.sort_by_key(|(span, _)| span.start);
+        self.sort();
         // Each is shown with its line, which may be the whole file.
         if self.mistakes.len() > MISTAKES_MAX {
             let more = self.mistakes.len() - MISTAKES_MAX;
@@ -215,4 +251,4 @@ fn unknown_field(found: &str, expected: &[&str]) -> String {
 }
 
 /// Mistakes that are shown one by one.
-const MISTAKES_MAX: usize = 100;
+pub(super) const MISTAKES_MAX: usize = 100;

@@ -3,9 +3,10 @@
 //! A file, flags and changes of a running balancer go through the same rules. Each names the
 //! setting that breaks it by its path, which a file has a place for.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::listener::stand_in;
+use super::reader::MISTAKES_MAX;
 use super::source::Source;
 use super::strategy::SUBSET;
 use super::tokens::Span;
@@ -269,7 +270,8 @@ fn backends(path: &str, pool: &Pool, found: &mut Vec<Finding>) {
         .map(|(at, one)| (format!("{at}.name"), &*one.name));
     unique("two backends of the pool are called", names, found);
     or_else(&mut found[before..], "name", "address");
-    let named_twice: Vec<_> = found[before..].iter().map(|one| one.path.clone()).collect();
+    let named_twice = found[before..].iter().map(|one| one.path.clone());
+    let named_twice: HashSet<_> = named_twice.collect();
     let mut seen = HashMap::new();
     for (at, backend) in &members {
         let path = format!("{at}.address");
@@ -341,10 +343,14 @@ fn match_groups(
     found: &mut Vec<Finding>,
 ) {
     let before = found.len();
+    let known: HashSet<_> = groups.iter().map(|group| &*group.name).collect();
     for (at, backend) in members {
         let Some(name) = &backend.group else { continue };
-        if groups.iter().all(|group| group.name != *name) {
-            let hint = did_you_mean(name, groups.iter().map(|group| &*group.name));
+        if !known.contains(&**name) {
+            // No more than these are shown, and each hint compares with each group.
+            let is_shown = found.len() - before < MISTAKES_MAX;
+            let near = groups.iter().filter(|_| is_shown);
+            let hint = did_you_mean(name, near.map(|group| &*group.name));
             let sentence = format!("group: there is no group called `{name}`{hint}");
             found.push(Finding::at(format!("{at}.group"), sentence));
         }
@@ -353,9 +359,12 @@ fn match_groups(
     if found.len() > before {
         return;
     }
+    let used: HashSet<_> = members
+        .iter()
+        .filter_map(|(_, one)| one.group.as_deref())
+        .collect();
     for (i, group) in groups.iter().enumerate() {
-        let is_in = |(_, one): &(String, &Backend)| one.group.as_ref() == Some(&group.name);
-        if !members.iter().any(is_in) {
+        if !used.contains(&*group.name) {
             let sentence = format!("groups: no backend is in the group `{}`", group.name);
             let at = format!("{path}.strategy.groups[{i}].name");
             found.push(Finding::at(at, sentence).needing(format!("{path}.backends")));

@@ -404,18 +404,58 @@ fn every_mutation_is_survived() {
     }
 }
 
-/// A file may be one long line, and each mistake is shown with its line.
+/// A file may be one long line, and each mistake is shown with its line. As many mistakes as
+/// backends may not take time by the square of their number.
 #[test]
 fn of_many_mistakes_the_first_are_shown() {
-    let backends = "(address: \"nowhere\", weight: 999),".repeat(5_000);
-    let text = format!(
-        "(listeners: [(bind: \"unix:/a\", pool: \"p\")], pools: [(name: \"p\", \
-         backends: [{backends}])])"
+    let many = |item: &dyn Fn(usize) -> String| (0..20_000).map(item).collect::<String>();
+    let groups = format!(
+        "strategy: (name: \"two_tier\", first: \"weight\", groups: [{}]), ",
+        many(&|i| format!("(name: \"g{i}\"),"))
     );
-    let Err(ConfigError::Mistakes(mistakes)) = parse("f".to_owned(), text.into()) else {
-        panic!("it is accepted, or can't be read");
-    };
-    assert_eq!(mistakes.len(), 101);
-    let last = &mistakes[100].sentence;
-    assert_eq!(last, "9900 more mistakes follow from here on");
+    for (setting, backends, first, more) in [
+        (
+            "",
+            many(&|_| "(address: \"nowhere\", weight: 999),".to_owned()),
+            "address: `nowhere` has no port",
+            39_900,
+        ),
+        (
+            "",
+            many(&|i| format!("(name: \"a\", address: \"unix:/{i}\", weight: 999),\n")),
+            "weight: `999` is out of range",
+            39_899,
+        ),
+        (
+            "",
+            many(&|_| "\"unix:/b\",\n".to_owned()),
+            "two backends of the pool are called `unix:/b`",
+            19_899,
+        ),
+        (
+            "",
+            many(&|i| format!("(name: \"{i}\", address: \"unix:/b\"),\n")),
+            "two backends of the pool are at the address `unix:/b`",
+            19_899,
+        ),
+        (
+            &groups,
+            many(&|i| format!("(address: \"unix:/{i}\", group: \"unheard-of\"),\n")),
+            "group: there is no group called `unheard-of`",
+            19_900,
+        ),
+    ] {
+        let text = format!(
+            "(listeners: [(bind: \"unix:/a\", pool: \"p\")], pools: [(name: \"p\", \
+             {setting}backends: [{backends}])])"
+        );
+        let Err(ConfigError::Mistakes(mistakes)) = read(&text) else {
+            panic!("it is accepted, or can't be read");
+        };
+        assert_eq!(mistakes.len(), 101);
+        let sentence = &mistakes[0].sentence;
+        assert!(sentence.starts_with(first), "{sentence}");
+        let last = &mistakes[100].sentence;
+        assert_eq!(*last, format!("{more} more mistakes follow from here on"));
+    }
 }
