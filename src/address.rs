@@ -216,6 +216,9 @@ fn is_digits(text: &str) -> bool {
 
 /// Whether what stands before the last `:` is a piece of an IPv6 address.
 fn is_bare_ipv6(host: &str) -> bool {
+    // The bracket that closes may be missing.
+    let inner = host.strip_prefix('[').filter(|rest| !rest.contains(']'));
+    let host = inner.unwrap_or(host);
     // The digits of a zone may be any letters.
     let (digits, _) = host.split_once('%').unwrap_or((host, ""));
     digits.contains(':')
@@ -298,6 +301,7 @@ mod tests {
             error("::1:80:"),
             AddressError::Unbracketed("::1:80:".into())
         );
+        assert_eq!(error("[::1"), AddressError::Unbracketed("[::1".into()));
         assert_eq!(
             error("300.0.0.1:80"),
             AddressError::BadHost("300.0.0.1".into())

@@ -35,7 +35,7 @@ fn format_of(text: &str, first: Kind, second: Option<Kind>) -> Option<&'static s
         _ if HAPROXY.contains(&word) && !word.ends_with('{') && !has_block() => {
             Some("a configuration of HAProxy")
         }
-        _ if NGINX.contains(&word) && has_block() => Some("a configuration of nginx"),
+        _ if NGINX.contains(&word) && text.contains('{') => Some("a configuration of nginx"),
         _ if NGINX.contains(&word) && lines().any(|line| line.ends_with(';')) => {
             Some("a configuration of nginx")
         }
@@ -191,6 +191,10 @@ mod tests {
             ),
             (
                 "stream {\n  server { listen 80; }\n}\n",
+                "a configuration of nginx",
+            ),
+            (
+                "http { upstream a { server b; } }\n",
                 "a configuration of nginx",
             ),
             (

@@ -93,21 +93,25 @@ fn misread(text: &str, before: &[Token], found: &Token) -> Option<Wrong> {
     unquoted(text, before, found)
 }
 
-/// A value that lacks its quotes: what stands between `name:` and the end of the value.
+/// A value that lacks its quotes: what stands behind `name:`, or in a list.
 fn unquoted(text: &str, before: &[Token], found: &Token) -> Option<Wrong> {
     let of_value = |pair: &[Token]| {
         let name = &text[pair[0].span.clone()];
         pair[0].kind == Kind::Word && is_name(name) && pair[1].kind == Kind::Colon
     };
-    let at = before.windows(2).rposition(of_value)?;
     let is_behind = |token: &Token| matches!(token.kind, Kind::Word | Kind::Colon);
-    let value = &before[at + 2..];
+    let value = if is_in_list(before) {
+        let other = before.iter().rposition(|token| !is_behind(token))?;
+        &before[other + 1..]
+    } else {
+        let at = before.windows(2).rposition(of_value)?;
+        &before[at + 2..]
+    };
     let is_gap = |pair: &[Token]| pair[0].span.end != pair[1].span.start;
     if !value.iter().all(is_behind) || !is_behind(found) || value.windows(2).any(is_gap) {
         return None;
     }
-    let start = before[at + 1].span.end;
-    let start = start + (text[start..].len() - text[start..].trim_start().len());
+    let start = value.first().unwrap_or(found).span.start;
     let rest = &text[start..];
     let end = rest.find(|c: char| c.is_whitespace() || ",()[]{}\"".contains(c));
     let end = start + end.unwrap_or(rest.len());
@@ -116,8 +120,25 @@ fn unquoted(text: &str, before: &[Token], found: &Token) -> Option<Wrong> {
     is_one.then(|| (start..end, quotes(bare)))
 }
 
+/// Whether the last bracket that stays open is that of a list.
+fn is_in_list(before: &[Token]) -> bool {
+    let mut closed = 0_usize;
+    for token in before.iter().rev() {
+        match token.kind {
+            Kind::Close(_) => closed += 1,
+            Kind::Open(bracket) if closed == 0 => return bracket == '[',
+            Kind::Open(_) => closed -= 1,
+            _ => {}
+        }
+    }
+    false
+}
+
 /// What a word in place of a string lacks.
 pub(super) fn quotes(bare: &str) -> String {
+    if bare.starts_with(['“', '”', '„', '‘', '’', '«']) {
+        return "strings stand in plain double quotes, as in \"text\"".to_owned();
+    }
     format!("{bare} must be written in double quotes: \"{bare}\"")
 }
 

@@ -179,7 +179,9 @@ impl<'a> Parser<'a> {
 
     /// Whether a group with the name of its type is next.
     fn is_named(&self) -> bool {
-        let is_name = self.word(0).is_some_and(syntax::is_name);
+        let is_value = |word: &str| matches!(word, "true" | "false" | "inf" | "NaN" | "None");
+        let is_name = |word: &str| syntax::is_name(word) && !is_value(word);
+        let is_name = self.word(0).is_some_and(is_name);
         is_name && self.kind(1) == Some(tokens::Kind::Open('('))
     }
 
@@ -285,7 +287,7 @@ impl<'a> Parser<'a> {
         match self.kind(0) {
             Some(tokens::Kind::Comma) => self.next += 1,
             Some(tokens::Kind::Close(found)) if found == closing => {}
-            Some(tokens::Kind::Colon) if closing == ']' => {
+            Some(tokens::Kind::Colon) if closing == ']' && !self.is_port() => {
                 let open = self.open.last().cloned().unwrap_or_default();
                 return Err((open, syntax::IN_PARENTHESES.to_owned()));
             }
@@ -295,6 +297,14 @@ impl<'a> Parser<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Whether the next colon stands within a word that lacks its quotes, as in `localhost:80`.
+    fn is_port(&self) -> bool {
+        let [colon, next, ..] = &self.tokens[self.next..] else {
+            return false;
+        };
+        next.kind == tokens::Kind::Word && next.span.start == colon.span.end
     }
 
     /// Steps over a bracket that opens.

@@ -110,6 +110,26 @@ fn what_is_written_as_elsewhere_is_named() {
             "unix:/b must be written in double quotes: \"unix:/b\"",
         ),
         (
+            "(a: [127.0.0.1:80])",
+            "127.0.0.1:80",
+            "127.0.0.1:80 must be written in double quotes: \"127.0.0.1:80\"",
+        ),
+        (
+            "(a: [\"b\", localhost:80], c: 1)",
+            "localhost:80",
+            "localhost:80 must be written in double quotes: \"localhost:80\"",
+        ),
+        (
+            "(a: “b”)",
+            "“b”",
+            "strings stand in plain double quotes, as in \"text\"",
+        ),
+        (
+            "(a: true (b: 1))",
+            "(",
+            "a comma or `)` is missing before this",
+        ),
+        (
             "(a: [b: 1])",
             "[",
             "fields stand in `(` and `)`, and not in `[` and `]`",
