@@ -128,7 +128,7 @@ fn is_in_list(before: &[Token]) -> bool {
             Kind::Close(_) => closed += 1,
             Kind::Open(bracket) if closed == 0 => return bracket == '[',
             Kind::Open(_) => closed -= 1,
-            _ => {}
+            Kind::Colon | Kind::Comma | Kind::Text | Kind::Word | Kind::Comment => {}
         }
     }
     false

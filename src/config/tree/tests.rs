@@ -61,94 +61,97 @@ fn values_are_what_ron_reads() {
     }
 }
 
+/// Text, what of it is marked, and the sentence that is said of it.
+const MISTAKES: &[(&str, &str, &str)] = &[
+    (
+        "(# a\n b: 1)",
+        "#",
+        "a comment begins with `//`, and not with `#`",
+    ),
+    (
+        "(a: 1, # b\n c: 2)",
+        "#",
+        "a comment begins with `//`, and not with `#`",
+    ),
+    (
+        "(a: 'web')",
+        "'web'",
+        "strings stand in double quotes: \"web\"",
+    ),
+    (
+        "(a = 1)",
+        "=",
+        "write `:` between a field's name and its value, and not `=`",
+    ),
+    (
+        "(a=1)",
+        "a=1",
+        "write `:` between a field's name and its value, and not `=`",
+    ),
+    (
+        "(a=\"b\")",
+        "a=",
+        "write `:` between a field's name and its value, and not `=`",
+    ),
+    (
+        "(bind: 127.0.0.1:80, b: 1)",
+        "127.0.0.1:80",
+        "127.0.0.1:80 must be written in double quotes: \"127.0.0.1:80\"",
+    ),
+    (
+        "(a: 5s)",
+        "5s",
+        "5s must be written in double quotes: \"5s\"",
+    ),
+    (
+        "(a: unix:/b)",
+        "unix:/b",
+        "unix:/b must be written in double quotes: \"unix:/b\"",
+    ),
+    (
+        "(a: [127.0.0.1:80])",
+        "127.0.0.1:80",
+        "127.0.0.1:80 must be written in double quotes: \"127.0.0.1:80\"",
+    ),
+    (
+        "(a: [\"b\", localhost:80], c: 1)",
+        "localhost:80",
+        "localhost:80 must be written in double quotes: \"localhost:80\"",
+    ),
+    (
+        "(a: “b”)",
+        "“b”",
+        "strings stand in plain double quotes, as in \"text\"",
+    ),
+    (
+        "(a: true (b: 1))",
+        "(",
+        "a comma or `)` is missing before this",
+    ),
+    (
+        "(a: [b: 1])",
+        "[",
+        "fields stand in `(` and `)`, and not in `[` and `]`",
+    ),
+    (
+        "(a: \"b, c: \"d\")",
+        "\"b, c: \"",
+        "this string is never closed",
+    ),
+    (
+        "(a: \"b,\n c: \"d\")",
+        "\"b,\n c: \"",
+        "this string is never closed",
+    ),
+    ("(a: [1)", ")", "a comma or `]` is missing before this"),
+    ("(a: 1", "(", "this `(` is never closed"),
+];
+
 #[test]
 fn what_is_written_as_elsewhere_is_named() {
-    for (text, marked, sentence) in [
-        (
-            "(# a\n b: 1)",
-            "#",
-            "a comment begins with `//`, and not with `#`",
-        ),
-        (
-            "(a: 1, # b\n c: 2)",
-            "#",
-            "a comment begins with `//`, and not with `#`",
-        ),
-        (
-            "(a: 'web')",
-            "'web'",
-            "strings stand in double quotes: \"web\"",
-        ),
-        (
-            "(a = 1)",
-            "=",
-            "write `:` between a field's name and its value, and not `=`",
-        ),
-        (
-            "(a=1)",
-            "a=1",
-            "write `:` between a field's name and its value, and not `=`",
-        ),
-        (
-            "(a=\"b\")",
-            "a=",
-            "write `:` between a field's name and its value, and not `=`",
-        ),
-        (
-            "(bind: 127.0.0.1:80, b: 1)",
-            "127.0.0.1:80",
-            "127.0.0.1:80 must be written in double quotes: \"127.0.0.1:80\"",
-        ),
-        (
-            "(a: 5s)",
-            "5s",
-            "5s must be written in double quotes: \"5s\"",
-        ),
-        (
-            "(a: unix:/b)",
-            "unix:/b",
-            "unix:/b must be written in double quotes: \"unix:/b\"",
-        ),
-        (
-            "(a: [127.0.0.1:80])",
-            "127.0.0.1:80",
-            "127.0.0.1:80 must be written in double quotes: \"127.0.0.1:80\"",
-        ),
-        (
-            "(a: [\"b\", localhost:80], c: 1)",
-            "localhost:80",
-            "localhost:80 must be written in double quotes: \"localhost:80\"",
-        ),
-        (
-            "(a: “b”)",
-            "“b”",
-            "strings stand in plain double quotes, as in \"text\"",
-        ),
-        (
-            "(a: true (b: 1))",
-            "(",
-            "a comma or `)` is missing before this",
-        ),
-        (
-            "(a: [b: 1])",
-            "[",
-            "fields stand in `(` and `)`, and not in `[` and `]`",
-        ),
-        (
-            "(a: \"b, c: \"d\")",
-            "\"b, c: \"",
-            "this string is never closed",
-        ),
-        (
-            "(a: \"b,\n c: \"d\")",
-            "\"b,\n c: \"",
-            "this string is never closed",
-        ),
-        ("(a: [1)", ")", "a comma or `]` is missing before this"),
-        ("(a: 1", "(", "this `(` is never closed"),
-    ] {
+    for (text, marked, sentence) in MISTAKES {
         let (span, said) = Value::parse(text).unwrap_err();
-        assert_eq!((&text[span], &*said), (marked, sentence), "{text}");
+        assert_eq!((&text[span], &*said), (*marked, *sentence), "{text}");
     }
 }
 
