@@ -30,18 +30,11 @@ pub enum Purpose {
     PollSink(Side),
     /// Wait for a fault of this side while nothing is read from it.
     Watch(Side),
-    /// Come back after a while; no operation of the kernel.
-    Visit(Visit),
-}
-
-/// Why a session asks to be visited after a while.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Visit {
-    /// To connect again.
+    /// A visit, to connect again. Visits are no operations of the kernel.
     Retry,
-    /// The direction from this side found no room, no bytes or no memory, and looks again.
+    /// A visit: the direction from this side found no room, no bytes or no memory, and looks again.
     Starvation(Side),
-    /// The stream from this side is spliced at a pace.
+    /// A visit: the stream from this side is spliced at a pace.
     Pace(Side),
 }
 
@@ -144,9 +137,9 @@ impl Purpose {
             Self::PollSource(side) => 12 | side as u8,
             Self::PollSink(side) => 14 | side as u8,
             Self::Watch(side) => 16 | side as u8,
-            Self::Visit(Visit::Retry) => 5,
-            Self::Visit(Visit::Pace(side)) => 18 | side as u8,
-            Self::Visit(Visit::Starvation(side)) => 20 | side as u8,
+            Self::Retry => 5,
+            Self::Pace(side) => 18 | side as u8,
+            Self::Starvation(side) => 20 | side as u8,
         }
     }
 
@@ -166,9 +159,9 @@ impl Purpose {
             12 | 13 => Self::PollSource(side),
             14 | 15 => Self::PollSink(side),
             16 | 17 => Self::Watch(side),
-            5 => Self::Visit(Visit::Retry),
-            18 | 19 => Self::Visit(Visit::Pace(side)),
-            20 | 21 => Self::Visit(Visit::Starvation(side)),
+            5 => Self::Retry,
+            18 | 19 => Self::Pace(side),
+            20 | 21 => Self::Starvation(side),
             _ => return None,
         })
     }
@@ -188,8 +181,8 @@ mod tests {
                 Purpose::PollSource(side),
                 Purpose::PollSink(side),
                 Purpose::Watch(side),
-                Purpose::Visit(Visit::Pace(side)),
-                Purpose::Visit(Visit::Starvation(side)),
+                Purpose::Pace(side),
+                Purpose::Starvation(side),
             ]
         });
         let plain = [
@@ -197,7 +190,7 @@ mod tests {
             Purpose::Wake,
             Purpose::Detached,
             Purpose::Connect,
-            Purpose::Visit(Visit::Retry),
+            Purpose::Retry,
         ];
         for purpose in plain.into_iter().chain(sided) {
             for generation in [0, 1, 0xabcdef, GENERATION_MASK] {

@@ -2,15 +2,15 @@
 
 use crate::fault::Fault;
 use crate::kernel::Errno;
-use crate::token::{Purpose, Visit};
+use crate::token::Purpose;
 
-use super::{CloseReason, Context, Op, Route, Session, SessionLimits, SessionState, Side};
+use super::{CloseReason, Context, Op, Session, SessionLimits, SessionState, Side};
 
 impl Session {
     pub(super) fn connect(&mut self, cx: &mut Context<'_>) {
         self.in_flight.insert(Purpose::Connect);
         self.attempts += 1;
-        cx.ops.push_back(Op::Route(Route::Connect));
+        cx.ops.push_back(Op::Connect);
     }
 
     pub(super) fn on_connected(&mut self, cx: &mut Context<'_>) {
@@ -35,7 +35,7 @@ impl Session {
         } else {
             Fault::of_connect(errno)
         };
-        cx.ops.push_back(Op::Route(Route::Abandon(fault)));
+        cx.ops.push_back(Op::Abandon(fault));
         match fault {
             Fault::Resources | Fault::Busy => self.on_lacking(fault, cx),
             // Towards another backend there may be a port.
@@ -88,7 +88,7 @@ impl Session {
         self.held_by = Some(held_by(fault));
         // Once at least before its time is over.
         let after = RETRY_AFTER.min(cx.limits.connect / 2);
-        self.visit(Visit::Retry, after, cx);
+        self.visit(Purpose::Retry, after, cx);
     }
 
     /// The client waits before a backend that was tried is tried again. Unless the last attempt was
@@ -98,7 +98,7 @@ impl Session {
         if self.held_by.is_none() {
             self.active_at = cx.now + RETRY_AFTER;
         }
-        self.visit(Visit::Retry, RETRY_AFTER, cx);
+        self.visit(Purpose::Retry, RETRY_AFTER, cx);
     }
 
     /// The wait is over.

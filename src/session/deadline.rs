@@ -42,13 +42,16 @@ impl Session {
     }
 
     /// Whether events can only move [`Self::deadline`] away: bytes flow, and no end or fault has
-    /// been seen. So the timer stays as it is.
+    /// been seen; or the session has ended, and has no deadline. So the timer stays as it is.
     #[must_use]
     pub fn is_steady(&self) -> bool {
-        self.state == SessionState::Open
-            && self.watch_at == NEVER
-            && self.broken.is_none()
-            && !self.is_half_closed()
+        match self.state {
+            SessionState::Open => {
+                self.watch_at == NEVER && self.broken.is_none() && !self.is_half_closed()
+            }
+            SessionState::Closing => true,
+            SessionState::Peeking | SessionState::Connecting | SessionState::Queued => false,
+        }
     }
 
     /// The kernel was asked how many bytes the peers have not acknowledged. Another number than

@@ -33,13 +33,13 @@ pub use backlog::Links;
 pub use close::CloseReason;
 pub use connecting::RETRY_AFTER;
 use half::{Half, Mode};
-pub use op::{Account, Event, Op, Ops, Route};
 use op::{CANCELLABLE, InFlight};
+pub use op::{Event, Op, Ops};
 pub use view::{SessionState, View};
 
 use crate::kernel::Manner;
 use crate::time::NEVER;
-use crate::token::{Purpose, Side, Visit};
+use crate::token::{Purpose, Side};
 
 /// The deadlines and tries of a session, all times in nanoseconds, [`NEVER`] for none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,7 +126,7 @@ pub struct Session {
     first_byte_at: u64,
     /// How long the backend took to connect and then, asked, to its first byte.
     answer: u64,
-    /// How long the backend was streaming since the last [`Account::Used`].
+    /// How long the backend was streaming since the last [`Op::Used`].
     in_use: u64,
     /// When to watch a side that is not read from; [`NEVER`] for no side.
     watch_at: u64,
@@ -210,11 +210,12 @@ impl Session {
             Event::RecvEnded(from, end) => self.on_recv_ended(from, end, cx),
             Event::PassedOn(from, moved) => self.on_passed_on(from, moved, cx),
             Event::Sent(from, outcome) => self.on_sent(from, outcome, cx),
-            Event::SourceReady(from) => self.go_on(from, cx),
+            Event::SourceReady(from) | Event::Starvation(from) | Event::Pace(from) => {
+                self.go_on(from, cx);
+            }
             Event::SinkReady(from, room) => self.on_sink_ready(from, room, more, cx),
             Event::Watched(side, broke) => self.on_watched(side, broke, more, cx),
-            Event::Visit(Visit::Retry) => self.on_retry(cx),
-            Event::Visit(Visit::Starvation(from) | Visit::Pace(from)) => self.go_on(from, cx),
+            Event::Retry => self.on_retry(cx),
             Event::Pumped(from, pumped) => self.on_pumped(from, pumped, cx),
             Event::Unpiped(from, buffer) => self.on_unpiped(from, buffer, cx),
             Event::Unsent(bytes) => self.on_unsent(bytes, cx),
@@ -350,7 +351,7 @@ pub struct Summary {
     pub delivered: [u64; 2],
     /// How long the backend took to connect and then, asked, to its first byte.
     pub answer: u64,
-    /// How long the backend was streaming since the last [`Account::Used`].
+    /// How long the backend was streaming since the last [`Op::Used`].
     pub in_use: u64,
     /// The connected backend ended or broke the session without an answer.
     pub failed: bool,
@@ -372,19 +373,15 @@ impl Session {
             | Purpose::Detached
             | Purpose::Connect
             | Purpose::Send(_)
-            | Purpose::Visit(_) => unreachable!("{purpose:?} is asked for elsewhere"),
+            | Purpose::Retry
+            | Purpose::Starvation(_)
+            | Purpose::Pace(_) => unreachable!("{purpose:?} is asked for elsewhere"),
         });
     }
 
-    fn visit(&mut self, visit: Visit, after: u64, cx: &mut Context<'_>) {
-        self.in_flight.insert(Purpose::Visit(visit));
+    fn visit(&mut self, visit: Purpose, after: u64, cx: &mut Context<'_>) {
+        self.in_flight.insert(visit);
         cx.ops.push_back(Op::Visit(visit, after));
-    }
-
-    /// Whether this direction is visited by itself.
-    fn is_visited(&self, from: Side) -> bool {
-        self.in_flight.has(Purpose::Visit(Visit::Starvation(from)))
-            || self.in_flight.has(Purpose::Visit(Visit::Pace(from)))
     }
 
     fn touch(&mut self, from: Side, cx: &mut Context<'_>) {
@@ -402,7 +399,7 @@ impl Session {
     fn on_asked(&mut self, cx: &mut Context<'_>) {
         if cx.limits.watches_work && self.first_byte_at > 0 && !self.asked {
             self.asked = true;
-            cx.ops.push_back(Op::Account(Account::Asked));
+            cx.ops.push_back(Op::Asked);
         }
     }
 
@@ -412,14 +409,13 @@ impl Session {
         if self.first_byte_at == 0 {
             self.first_byte_at = cx.now;
             self.answer += gap;
-            cx.ops.push_back(Op::Account(Account::Answered));
+            cx.ops.push_back(Op::Answered);
         } else if std::mem::take(&mut self.asked) {
-            cx.ops.push_back(Op::Account(Account::Replied));
+            cx.ops.push_back(Op::Replied);
         } else if cx.limits.watches_work && gap <= STREAM_GAP {
             self.in_use += gap;
             if self.in_use >= USED_AT_ONCE {
-                cx.ops
-                    .push_back(Op::Account(Account::Used(std::mem::take(&mut self.in_use))));
+                cx.ops.push_back(Op::Used(std::mem::take(&mut self.in_use)));
             }
         }
     }
@@ -455,7 +451,7 @@ impl Session {
     fn on_watched(&mut self, side: Side, broke: bool, more: bool, cx: &mut Context<'_>) {
         self.watched[side as usize] = more || broke;
         if !broke && more {
-            cx.ops.push_back(Op::Account(Account::InVain));
+            cx.ops.push_back(Op::InVain);
         } else if !broke {
             // The kernel ended it: it had no room for its answers.
             self.watch_soon(cx.now);
@@ -473,7 +469,7 @@ impl Session {
     fn is_read(&self, side: Side) -> bool {
         self.in_flight.has(Purpose::Recv(side))
             || self.in_flight.has(Purpose::PollSource(side))
-            || self.is_visited(side) && !self.waits_for_room(side)
+            || self.in_flight.is_visited(side) && !self.waits_for_room(side)
     }
 
     fn join(&mut self, event: Event, cx: &mut Context<'_>) {
@@ -529,7 +525,9 @@ fn purpose_of(event: &Event) -> Option<Purpose> {
         Event::SourceReady(from) => Some(Purpose::PollSource(from)),
         Event::SinkReady(from, _) => Some(Purpose::PollSink(from)),
         Event::Watched(side, _) => Some(Purpose::Watch(side)),
-        Event::Visit(visit) => Some(Purpose::Visit(visit)),
+        Event::Retry => Some(Purpose::Retry),
+        Event::Starvation(from) => Some(Purpose::Starvation(from)),
+        Event::Pace(from) => Some(Purpose::Pace(from)),
         Event::Peeked(_)
         | Event::Called
         | Event::Refused

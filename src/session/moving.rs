@@ -3,7 +3,7 @@
 
 use crate::fault::Fault;
 use crate::kernel::{Buffer, Errno, Pumped, SinkState, SourceState};
-use crate::token::{Purpose, Visit};
+use crate::token::Purpose;
 
 use super::half::Mode;
 use super::{CloseReason, Context, Op, Session, SessionState, Side};
@@ -173,7 +173,7 @@ impl Session {
             }
             (SinkState::Ready, SourceState::Empty | SourceState::Ready) => {
                 let pace = self.half(from).pace();
-                self.visit(Visit::Pace(from), pace, cx);
+                self.visit(Purpose::Pace(from), pace, cx);
             }
         }
     }
@@ -212,9 +212,10 @@ impl Session {
     }
 
     pub(super) fn receive_or_stop(&mut self, from: Side, cx: &mut Context<'_>) {
-        let receiving = self.in_flight.has(Purpose::Recv(from));
-        let sending = self.in_flight.has(Purpose::Send(from));
-        let waiting = self.is_visited(from);
+        let in_flight = self.in_flight;
+        let receiving = in_flight.has(Purpose::Recv(from));
+        let sending = in_flight.has(Purpose::Send(from));
+        let is_visited = || in_flight.is_visited(from);
         // The first bytes need only one buffer, and are received until they suffice.
         let (low, high) = if self.state == SessionState::Peeking {
             (1, 2)
@@ -229,7 +230,7 @@ impl Session {
                 }
             }
             Mode::Switching if receiving => self.stop_receiving(from, cx),
-            Mode::Copy | Mode::Switching if waiting => {}
+            Mode::Copy | Mode::Switching if is_visited() => {}
             Mode::Copy if !half.ended && half.backlog.len() <= low => {
                 // Without a buffer it ends at once, and says so.
                 half.starved = false;

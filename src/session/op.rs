@@ -2,12 +2,13 @@
 
 use crate::fault::Fault;
 use crate::kernel::{Buffer, BufferId, Errno, Pumped};
-use crate::token::{Purpose, Side, Visit};
+use crate::token::{Purpose, Side};
 
-/// What a session asks for, by who does it: the kernel, routing, accounting.
+/// What a session asks for: first of the kernel, then of routing, then to be counted.
 ///
 /// Operations that complete later are named by their [`Purpose`]; a session has at most one of each
-/// in flight.
+/// in flight. One flat enum: an arm of its own for each of the three costs instructions per
+/// operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Op {
     /// Receive from this side until cancelled.
@@ -28,8 +29,8 @@ pub enum Op {
     PollSink(Side, bool),
     /// Poll this side for faults.
     Watch(Side),
-    /// Come back for this after so many nanoseconds.
-    Visit(Visit, u64),
+    /// Come back for this purpose, a visit's, after so many nanoseconds.
+    Visit(Purpose, u64),
     /// Ask this operation to end early.
     Cancel(Purpose),
     /// Splice from this side to the other; answered at once by `Pumped` or `Pipeless`.
@@ -46,15 +47,7 @@ pub enum Op {
     Shutdown(Side),
     /// Close both sockets and free the slot: nothing is in flight.
     Finish,
-    /// Choose a backend.
-    Route(Route),
-    /// Count what happened.
-    Account(Account),
-}
 
-/// What a session asks for to get a backend.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Route {
     /// Look at the client's first bytes; answered at once by `Peeked`. `true`: no more of them
     /// will come.
     Peek(Option<Buffer>, bool),
@@ -63,11 +56,7 @@ pub enum Route {
     Connect,
     /// Close the backend's socket: the attempt failed by this.
     Abandon(Fault),
-}
 
-/// What a session reports to be counted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Account {
     /// The backend's first byte came.
     Answered,
     /// The client sent more after the backend's first byte.
@@ -162,8 +151,12 @@ pub enum Event {
     SinkReady(Side, bool),
     /// A side that was not read from has a fault to report; `true`: its connection broke.
     Watched(Side, bool),
-    /// The time of a visit has come.
-    Visit(Visit),
+    /// The time has come to connect again.
+    Retry,
+    /// The time has come to look again for room, bytes or memory.
+    Starvation(Side),
+    /// The time has come to splice on.
+    Pace(Side),
     /// A pump's result.
     Pumped(Side, Pumped),
     /// The first bytes of a pipe are in a buffer; `None`: there are not enough buffers for all.
@@ -185,6 +178,11 @@ impl InFlight {
 
     pub(super) fn is_empty(self) -> bool {
         self.0 == 0
+    }
+
+    /// Whether the direction from this side is visited by itself.
+    pub(super) fn is_visited(self, from: Side) -> bool {
+        self.has(Purpose::Starvation(from)) || self.has(Purpose::Pace(from))
     }
 
     pub(super) fn insert(&mut self, purpose: Purpose) {

@@ -3,7 +3,7 @@
 
 use crate::kernel::{BUFFER_BYTES, Buffer};
 
-use super::{Context, Op, Route, Session, SessionState, Side};
+use super::{Context, Op, Session, SessionState, Side};
 
 impl Session {
     /// More of the first bytes.
@@ -28,7 +28,7 @@ impl Session {
         let whole = self.half(Side::Client).backlog.front(cx.links);
         let full = whole.is_some_and(|whole| whole.start + whole.len >= BUFFER_BYTES);
         let last = last || full || self.looks >= LOOKS_MAX;
-        cx.ops.push_back(Op::Route(Route::Peek(whole, last)));
+        cx.ops.push_back(Op::Peek(whole, last));
     }
 
     pub(super) fn on_peeked(&mut self, enough: bool, cx: &mut Context<'_>) {

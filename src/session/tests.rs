@@ -22,12 +22,6 @@ use crate::kernel::{BUFFER_BYTES, Buffer, Errno, Pumped, SinkState, SourceState}
 use Side::{Backend, Client};
 use script::{LIMITS, MS, Script};
 
-const CONNECT: Op = Op::Route(Route::Connect);
-
-fn abandon(fault: Fault) -> Op {
-    Op::Route(Route::Abandon(fault))
-}
-
 #[test]
 fn a_request_and_its_answer() {
     let mut script = Script::connected();
@@ -99,12 +93,12 @@ fn a_connect_that_fails_is_tried_elsewhere() {
     let mut script = Script::begin();
     script.now += 10;
     script.told(Event::ConnectFailed(Errno::CONNREFUSED));
-    script.asks(&[abandon(Fault::Backend), CONNECT]);
+    script.asks(&[Op::Abandon(Fault::Backend), Op::Connect]);
     assert_eq!(script.deadline_in(), LIMITS.connect);
     script.told(Event::ConnectFailed(Errno::CONNREFUSED));
-    script.asks(&[abandon(Fault::Backend), CONNECT]);
+    script.asks(&[Op::Abandon(Fault::Backend), Op::Connect]);
     script.told(Event::ConnectFailed(Errno::CONNREFUSED));
-    script.asks(&[abandon(Fault::Backend), CONNECT]);
+    script.asks(&[Op::Abandon(Fault::Backend), Op::Connect]);
     assert!(script.session.is_out_of_attempts(&LIMITS));
     // None is left that was not tried.
     script.told(Event::Spent);
@@ -119,10 +113,13 @@ fn refusals_are_followed_by_another_attempt_sixteen_times_at_most() {
     let mut script = Script::begin();
     for _ in 1..16 {
         script.told(Event::ConnectFailed(Errno::CONNREFUSED));
-        script.asks(&[abandon(Fault::Backend), CONNECT]);
+        script.asks(&[Op::Abandon(Fault::Backend), Op::Connect]);
     }
     script.told(Event::ConnectFailed(Errno::CONNREFUSED));
-    script.asks(&[abandon(Fault::Backend), Op::Cancel(Purpose::Recv(Client))]);
+    script.asks(&[
+        Op::Abandon(Fault::Backend),
+        Op::Cancel(Purpose::Recv(Client)),
+    ]);
     script.told(Event::RecvEnded(Client, Err(Errno::CANCELED)));
     script.ends(CloseReason::ConnectFailed, Manner::Reset);
     assert_eq!(script.session.summary().attempts, 16);
@@ -134,11 +131,11 @@ fn attempts_that_time_out_are_no_more_than_the_limit() {
     let mut script = Script::begin();
     for _ in 1..LIMITS.attempts {
         script.told(Event::ConnectFailed(Errno::TIMEDOUT));
-        script.asks(&[abandon(Fault::Unanswered), CONNECT]);
+        script.asks(&[Op::Abandon(Fault::Unanswered), Op::Connect]);
     }
     script.told(Event::ConnectFailed(Errno::TIMEDOUT));
     script.asks(&[
-        abandon(Fault::Unanswered),
+        Op::Abandon(Fault::Unanswered),
         Op::Cancel(Purpose::Recv(Client)),
     ]);
     script.told(Event::RecvEnded(Client, Err(Errno::CANCELED)));
@@ -158,7 +155,7 @@ fn an_unanswered_connect_is_cancelled_at_its_deadline() {
     assert_eq!(script.session.deadline(script.now, &LIMITS), NEVER);
     script.told(Event::ConnectFailed(Errno::CANCELED));
     script.asks(&[
-        abandon(Fault::Unanswered),
+        Op::Abandon(Fault::Unanswered),
         Op::Cancel(Purpose::Recv(Client)),
     ]);
     script.told(Event::RecvEnded(Client, Err(Errno::CANCELED)));
@@ -188,19 +185,19 @@ fn an_empty_pool_ends_a_session() {
 fn without_descriptors_it_waits_and_tries_until_the_deadline() {
     let mut script = Script::begin();
     script.told(Event::Lacking(Fault::Resources));
-    script.asks(&[Op::Visit(Visit::Retry, RETRY_AFTER)]);
+    script.asks(&[Op::Visit(Purpose::Retry, RETRY_AFTER)]);
     script.passes(RETRY_AFTER);
-    script.told(Event::Visit(Visit::Retry));
-    script.asks(&[CONNECT]);
+    script.told(Event::Retry);
+    script.asks(&[Op::Connect]);
     script.told(Event::Lacking(Fault::Resources));
-    script.asks(&[Op::Visit(Visit::Retry, RETRY_AFTER)]);
+    script.asks(&[Op::Visit(Purpose::Retry, RETRY_AFTER)]);
     // Waiting is no attempt, nor does it move the deadline.
     assert_eq!(script.session.summary().attempts, 0);
     script.passes(LIMITS.connect - RETRY_AFTER);
     script.asks(&[Op::Cancel(Purpose::Recv(Client))]);
     script.told(Event::RecvEnded(Client, Err(Errno::CANCELED)));
     script.asks(&[]);
-    script.told(Event::Visit(Visit::Retry));
+    script.told(Event::Retry);
     script.ends(CloseReason::NoResources, Manner::Reset);
 }
 
@@ -237,9 +234,9 @@ fn a_slow_sink_stops_the_receive_and_lets_it_go_on() {
 fn three_full_buffers_make_a_stream() {
     let mut script = Script::promoted(Client);
     script.pumped(Client, [CHUNK, CHUNK], SourceState::Ready, SinkState::Ready);
-    assert!(matches!(script.ops[0], Op::Visit(Visit::Pace(Client), _)));
+    assert!(matches!(script.ops[0], Op::Visit(Purpose::Pace(Client), _)));
     script.ops.clear();
-    script.told(Event::Visit(Visit::Pace(Client)));
+    script.told(Event::Pace(Client));
     script.asks(&[Op::Pump(Client)]);
     script.pumped(Client, [0, 0], SourceState::Empty, SinkState::Ready);
     script.asks(&[Op::PollSource(Client)]);
@@ -265,9 +262,9 @@ fn a_stream_that_thins_out_is_copied_again() {
         script.pumped(Backend, [9, 9], SourceState::Ready, SinkState::Ready);
         assert!(matches!(
             script.ops.pop_front(),
-            Some(Op::Visit(Visit::Pace(Backend), _))
+            Some(Op::Visit(Purpose::Pace(Backend), _))
         ));
-        script.told(Event::Visit(Visit::Pace(Backend)));
+        script.told(Event::Pace(Backend));
         script.asks(&[Op::Pump(Backend)]);
     }
     script.pumped(Backend, [9, 9], SourceState::Ready, SinkState::Ready);

@@ -10,10 +10,10 @@
 //! at once. So sessions that move go on, however many hold buffers that their sinks don't take.
 
 use crate::kernel::{Pumped, SinkState, SourceState};
-use crate::token::{Purpose, Visit};
+use crate::token::Purpose;
 
 use super::half::Mode;
-use super::{Account, Context, Op, Session, SessionState, Side};
+use super::{Context, Op, Session, SessionState, Side};
 
 impl Session {
     /// The sink has no room for all that is there.
@@ -34,8 +34,8 @@ impl Session {
     /// There is no buffer, or the kernel has no memory: no poll reports when that changes.
     pub(super) fn wait_for_memory(&mut self, from: Side, cx: &mut Context<'_>) {
         let pause = pause_after(self.half(from).waits);
-        if self.begin_wait(from, cx) && !self.is_visited(from) {
-            self.visit(Visit::Starvation(from), pause, cx);
+        if self.begin_wait(from, cx) && !self.in_flight.is_visited(from) {
+            self.visit(Purpose::Starvation(from), pause, cx);
         }
     }
 
@@ -77,11 +77,11 @@ impl Session {
             waits - 1
         };
         if waits > 0 {
-            cx.ops.push_back(Op::Account(Account::InVain));
+            cx.ops.push_back(Op::InVain);
         }
         let pauses = waits % 2 == 1;
-        if pauses && !self.is_visited(from) {
-            self.visit(Visit::Starvation(from), pause_after(waits), cx);
+        if pauses && !self.in_flight.is_visited(from) {
+            self.visit(Purpose::Starvation(from), pause_after(waits), cx);
         }
         !pauses
     }
@@ -95,7 +95,7 @@ impl Session {
         cx: &mut Context<'_>,
     ) {
         if !room {
-            cx.ops.push_back(Op::Account(Account::InVain));
+            cx.ops.push_back(Op::InVain);
         }
         let half = self.half(from);
         match (more, room) {
@@ -128,7 +128,7 @@ impl Session {
     pub(super) fn waits_for_room(&self, from: Side) -> bool {
         let half = &self.halves[from as usize];
         let pauses = half.waits > 1 && half.is_loaded();
-        self.in_flight.has(Purpose::PollSink(from)) || pauses && self.is_visited(from)
+        self.in_flight.has(Purpose::PollSink(from)) || pauses && self.in_flight.is_visited(from)
     }
 }
 

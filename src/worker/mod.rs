@@ -298,7 +298,9 @@ impl<K: Kernel> Worker<K> {
             Purpose::PollSource(from) => Event::SourceReady(from),
             Purpose::PollSink(from) => slot::sink_ready(from, completion.outcome),
             Purpose::Watch(side) => slot::watched(side, completion.outcome),
-            Purpose::Visit(_) => unreachable!("a visit is no kernel operation"),
+            Purpose::Retry | Purpose::Starvation(_) | Purpose::Pace(_) => {
+                unreachable!("a visit is no kernel operation")
+            }
         };
         self.deliver(token, event, completion.more);
         if event == Event::Connected {
@@ -327,9 +329,21 @@ impl<K: Kernel> Worker<K> {
             }
             self.visits.pop();
             let token = Token::from_raw(raw).expect("only tokens are put on the heap");
-            if let Purpose::Visit(visit) = token.purpose() {
-                self.deliver(token, Event::Visit(visit), false);
-            }
+            let event = match token.purpose() {
+                Purpose::Retry => Event::Retry,
+                Purpose::Starvation(from) => Event::Starvation(from),
+                Purpose::Pace(from) => Event::Pace(from),
+                Purpose::Accept
+                | Purpose::Wake
+                | Purpose::Detached
+                | Purpose::Connect
+                | Purpose::Recv(_)
+                | Purpose::Send(_)
+                | Purpose::PollSource(_)
+                | Purpose::PollSink(_)
+                | Purpose::Watch(_) => unreachable!("{token:?} is no visit"),
+            };
+            self.deliver(token, event, false);
         }
     }
 

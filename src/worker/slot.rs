@@ -8,7 +8,7 @@ use std::sync::Arc;
 use crate::kernel::{Buffer, Done, Errno, Interest, Kernel, Pipe, Socket};
 use crate::pool::{Backend, Ended, Tally};
 use crate::select::{Keys, Looked};
-use crate::session::{Account, CloseReason, Context, Event, Op, Route, Session, Summary};
+use crate::session::{CloseReason, Context, Event, Op, Session, Summary};
 use crate::snapshot::Listener;
 use crate::token::{GENERATION_MASK, Purpose, Side, Token};
 
@@ -132,8 +132,9 @@ impl<K: Kernel> Worker<K> {
     ) {
         let (session, mut cx) = self.enter(key);
         call(session, &mut cx);
-        let steady = session.is_steady();
-        if !(self.perform(key) && steady) {
+        self.perform(key);
+        let is_steady = |slot: &Slot| slot.session.is_steady();
+        if !self.slots.get(key).is_none_or(is_steady) {
             self.set_timer(key);
         }
     }
@@ -150,22 +151,18 @@ impl<K: Kernel> Worker<K> {
         (&mut slot.session, cx)
     }
 
-    /// Does what the session asks for, and what it asks for upon answers that come at once; whether
-    /// those left it steady.
-    fn perform(&mut self, key: usize) -> bool {
-        let mut steady = true;
+    /// Does what the session asks for, and what it asks for upon answers that come at once.
+    fn perform(&mut self, key: usize) {
         while let Some(op) = self.ops.pop_front() {
             let Some(answer) = self.perform_one(key, op) else {
                 continue;
             };
             let (session, mut cx) = self.enter(key);
             session.on_event(answer, false, &mut cx);
-            steady &= session.is_steady();
             if answer == Event::Connected {
                 self.on_connected(key);
             }
         }
-        steady
     }
 
     fn perform_one(&mut self, key: usize, op: Op) -> Option<Event> {
@@ -184,7 +181,7 @@ impl<K: Kernel> Worker<K> {
             Op::Release(id) => self.kernel.give_back(id),
             Op::Pump(from) => return Some(self.pump(key, from)),
             Op::Visit(visit, after) => {
-                let visit = token(Purpose::Visit(visit)).raw();
+                let visit = token(visit).raw();
                 self.visits
                     .push(Reverse((self.now.saturating_add(after), visit)));
             }
@@ -214,32 +211,18 @@ impl<K: Kernel> Worker<K> {
             Op::Shutdown(side) => self.kernel.shutdown(slot.socket(side)),
             Op::Acknowledge => self.kernel.acknowledge(slot.socket(Side::Backend)),
             Op::KeepAlive => self.kernel.keep_alive(slot.socket(Side::Backend)),
+            Op::InVain => self.stats.turns_in_vain.increment(),
+            Op::Asked => slot.with_tally(Tally::on_asked),
+            Op::Replied => slot.with_tally(Tally::on_replied),
+            Op::Used(time) => slot.with_tally(|tally| tally.on_used(time)),
+            Op::Peek(first, last) => return Some(self.peek(key, first, last)),
             Op::Append(to, from) => self.kernel.append(to, from),
+            Op::Connect => return self.connect(key),
+            Op::Abandon(fault) => self.abandon(key, fault),
+            Op::Answered => self.on_answered(key),
             Op::Finish => self.finish(key),
-            Op::Route(route) => return self.route(key, route),
-            Op::Account(account) => self.account(key, account),
         }
         None
-    }
-
-    fn route(&mut self, key: usize, route: Route) -> Option<Event> {
-        match route {
-            Route::Peek(first, last) => return Some(self.peek(key, first, last)),
-            Route::Connect => return self.connect(key),
-            Route::Abandon(fault) => self.abandon(key, fault),
-        }
-        None
-    }
-
-    fn account(&mut self, key: usize, account: Account) {
-        let slot = &self.slots[key];
-        match account {
-            Account::Answered => self.on_answered(key),
-            Account::Asked => slot.with_tally(Tally::on_asked),
-            Account::Replied => slot.with_tally(Tally::on_replied),
-            Account::Used(time) => slot.with_tally(|tally| tally.on_used(time)),
-            Account::InVain => self.stats.turns_in_vain.increment(),
-        }
     }
 
     /// The backend's first byte came.

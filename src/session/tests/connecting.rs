@@ -63,10 +63,10 @@ fn a_client_that_resets_while_connecting_ends_it_at_once() {
 fn a_client_that_resets_while_descriptors_lack_ends_it() {
     let mut script = Script::begin();
     script.told(Event::Lacking(Fault::Resources));
-    script.asks(&[Op::Visit(Visit::Retry, RETRY_AFTER)]);
+    script.asks(&[Op::Visit(Purpose::Retry, RETRY_AFTER)]);
     script.told(Event::RecvEnded(Client, Err(Errno::CONNRESET)));
     script.asks(&[]);
-    script.told(Event::Visit(Visit::Retry));
+    script.told(Event::Retry);
     script.ends(CloseReason::ClientReset, Manner::Reset);
 }
 
@@ -84,7 +84,7 @@ fn a_client_fills_so_many_buffers_while_connecting() {
     script.asks(&[]);
     // A failed attempt changes nothing about it.
     script.told(Event::ConnectFailed(Errno::CONNREFUSED));
-    script.asks(&[abandon(Fault::Backend), CONNECT]);
+    script.asks(&[Op::Abandon(Fault::Backend), Op::Connect]);
     script.told(Event::Connected);
     script.asks(&[Op::Send(Client, first, false), Op::Recv(Backend)]);
     // It goes on when all but one are sent.
@@ -116,11 +116,11 @@ fn a_retry_has_what_the_client_sent_before_it() {
     let mut script = Script::begin();
     let request = script.receives_last(Client, 100);
     script.told(Event::ConnectFailed(Errno::CONNREFUSED));
-    script.asks(&[abandon(Fault::Backend), CONNECT]);
+    script.asks(&[Op::Abandon(Fault::Backend), Op::Connect]);
     script.told(Event::Paused);
-    script.asks(&[Op::Visit(Visit::Retry, RETRY_AFTER)]);
-    script.told(Event::Visit(Visit::Retry));
-    script.asks(&[CONNECT]);
+    script.asks(&[Op::Visit(Purpose::Retry, RETRY_AFTER)]);
+    script.told(Event::Retry);
+    script.asks(&[Op::Connect]);
     script.told(Event::Connected);
     script.asks(&[Op::Send(Client, request, true), Op::Recv(Backend)]);
 }
@@ -129,16 +129,16 @@ fn a_retry_has_what_the_client_sent_before_it() {
 fn a_client_without_a_buffer_and_a_backend_without_a_socket_are_visited_apart() {
     let mut script = Script::begin();
     script.told(Event::Lacking(Fault::Resources));
-    script.asks(&[Op::Visit(Visit::Retry, RETRY_AFTER)]);
+    script.asks(&[Op::Visit(Purpose::Retry, RETRY_AFTER)]);
     script.told(Event::RecvEnded(Client, Err(Errno::NOBUFS)));
     assert!(matches!(
         script.ops.pop_front(),
-        Some(Op::Visit(Visit::Starvation(Client), _))
+        Some(Op::Visit(Purpose::Starvation(Client), _))
     ));
-    script.told(Event::Visit(Visit::Starvation(Client)));
+    script.told(Event::Starvation(Client));
     script.asks(&[Op::Recv(Client)]);
-    script.told(Event::Visit(Visit::Retry));
-    script.asks(&[CONNECT]);
+    script.told(Event::Retry);
+    script.asks(&[Op::Connect]);
 }
 
 #[test]
@@ -149,7 +149,11 @@ fn bytes_are_given_back_when_no_backend_is_reached() {
     });
     let request = script.receives_last(Client, 100);
     script.told(Event::ConnectFailed(Errno::CONNREFUSED));
-    script.asks(&[abandon(Fault::Backend), Op::Release(request.id), Op::Finish]);
+    script.asks(&[
+        Op::Abandon(Fault::Backend),
+        Op::Release(request.id),
+        Op::Finish,
+    ]);
     assert_eq!(script.session.reason(), Some(CloseReason::ConnectFailed));
     assert_eq!(script.session.summary().delivered, [0, 0]);
 }
@@ -189,7 +193,7 @@ fn a_list_shows_how_far_a_session_has_come() {
     // Nobody waits for a place here, but for a descriptor.
     script.told(Event::Lacking(Fault::Resources));
     assert_eq!(state(&script), SessionState::Connecting);
-    script.told(Event::Visit(Visit::Retry));
+    script.told(Event::Retry);
     script.now += 3 * MS;
     script.told(Event::Connected);
     script.receives(Client, 100);

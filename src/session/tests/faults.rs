@@ -22,9 +22,9 @@ fn joins(script: &mut Script, first: &[Op]) {
 /// The only backend refuses: `Paused` answers the connect that follows.
 fn refuses_and_pauses(script: &mut Script) {
     script.told(Event::ConnectFailed(REFUSED));
-    script.asks(&[abandon(Fault::Backend), CONNECT]);
+    script.asks(&[Op::Abandon(Fault::Backend), Op::Connect]);
     script.told(Event::Paused);
-    script.asks(&[Op::Visit(Visit::Retry, RETRY_AFTER)]);
+    script.asks(&[Op::Visit(Purpose::Retry, RETRY_AFTER)]);
 }
 
 #[test]
@@ -34,14 +34,14 @@ fn a_refused_connect_is_named_so_however_short_the_timeout() {
         refuses_and_pauses(&mut script);
         // The timeout as long as the pause, and a worker that comes late: no attempt is under way.
         script.now += RETRY_AFTER + 7 * MS;
-        script.told(Event::Visit(Visit::Retry));
-        script.asks(&[CONNECT]);
+        script.told(Event::Retry);
+        script.asks(&[Op::Connect]);
         assert_eq!(script.deadline_in(), HASTY.connect);
         script.passes(0);
         script.asks(&[]);
     }
     script.told(Event::ConnectFailed(REFUSED));
-    script.asks(&[abandon(Fault::Backend), CONNECT]);
+    script.asks(&[Op::Abandon(Fault::Backend), Op::Connect]);
     script.told(Event::Spent);
     joins(&mut script, &[]);
     script.ends(CloseReason::ConnectFailed, Manner::Reset);
@@ -58,8 +58,8 @@ fn a_pause_before_the_only_backend_costs_no_attempt() {
     script.passes(RETRY_AFTER - 1);
     script.asks(&[]);
     script.passes(1);
-    script.told(Event::Visit(Visit::Retry));
-    script.asks(&[CONNECT]);
+    script.told(Event::Retry);
+    script.asks(&[Op::Connect]);
 }
 
 #[test]
@@ -71,7 +71,7 @@ fn an_error_that_outruns_the_cancel_of_an_overdue_connect_is_the_cause() {
     script.passes(LIMITS.connect);
     script.asks(&[Op::Cancel(Purpose::Connect)]);
     script.told(Event::ConnectFailed(REFUSED));
-    joins(&mut script, &[abandon(Fault::Backend)]);
+    joins(&mut script, &[Op::Abandon(Fault::Backend)]);
     script.ends(CloseReason::ConnectFailed, Manner::Reset);
 }
 
@@ -79,7 +79,7 @@ fn an_error_that_outruns_the_cancel_of_an_overdue_connect_is_the_cause() {
 fn a_lack_of_ports_blames_nobody_and_tries_another_backend_at_once() {
     let mut script = Script::begin();
     script.told(Event::ConnectFailed(NO_PORT));
-    script.asks(&[abandon(Fault::Ports), CONNECT]);
+    script.asks(&[Op::Abandon(Fault::Ports), Op::Connect]);
     assert!(!Fault::Ports.blames_backend());
     script.told(Event::Connected);
     assert_eq!(script.session.summary().attempts, 1);
@@ -89,18 +89,18 @@ fn a_lack_of_ports_blames_nobody_and_tries_another_backend_at_once() {
 fn a_lack_of_ports_that_lasts_is_named_and_is_no_attempt() {
     let mut script = Script::begin();
     script.told(Event::ConnectFailed(NO_PORT));
-    script.asks(&[abandon(Fault::Ports), CONNECT]);
+    script.asks(&[Op::Abandon(Fault::Ports), Op::Connect]);
     script.told(Event::Lacking(Fault::Ports));
-    script.asks(&[Op::Visit(Visit::Retry, RETRY_AFTER)]);
+    script.asks(&[Op::Visit(Purpose::Retry, RETRY_AFTER)]);
     // Waiting does not move the deadline.
     script.passes(RETRY_AFTER);
-    script.told(Event::Visit(Visit::Retry));
-    script.asks(&[CONNECT]);
+    script.told(Event::Retry);
+    script.asks(&[Op::Connect]);
     script.told(Event::Lacking(Fault::Ports));
-    script.asks(&[Op::Visit(Visit::Retry, RETRY_AFTER)]);
+    script.asks(&[Op::Visit(Purpose::Retry, RETRY_AFTER)]);
     script.passes(LIMITS.connect - RETRY_AFTER);
     joins(&mut script, &[]);
-    script.told(Event::Visit(Visit::Retry));
+    script.told(Event::Retry);
     script.ends(CloseReason::NoLocalPort, Manner::Reset);
     assert_eq!(script.session.summary().attempts, 0);
 }
@@ -111,8 +111,8 @@ fn a_connect_begun_late_for_want_of_a_port_has_its_own_time() {
     script.told(Event::Lacking(Fault::Ports));
     script.now += LIMITS.connect - MS;
     script.ops.clear();
-    script.told(Event::Visit(Visit::Retry));
-    script.asks(&[CONNECT]);
+    script.told(Event::Retry);
+    script.asks(&[Op::Connect]);
     script.passes(MS);
     script.asks(&[]);
     assert_eq!(script.deadline_in(), LIMITS.connect);
@@ -120,7 +120,7 @@ fn a_connect_begun_late_for_want_of_a_port_has_its_own_time() {
     script.asks(&[Op::Cancel(Purpose::Connect)]);
     // The backend had all of it: now it is to blame.
     script.told(Event::ConnectFailed(Errno::CANCELED));
-    script.asks(&[abandon(Fault::Unanswered), CONNECT]);
+    script.asks(&[Op::Abandon(Fault::Unanswered), Op::Connect]);
 }
 
 #[test]
@@ -128,11 +128,11 @@ fn a_lack_gets_that_time_once() {
     let mut script = Script::begin();
     script.told(Event::Lacking(Fault::Ports));
     script.ops.clear();
-    script.told(Event::Visit(Visit::Retry));
+    script.told(Event::Retry);
     script.passes(LIMITS.connect);
-    script.asks(&[CONNECT]);
+    script.asks(&[Op::Connect]);
     script.told(Event::ConnectFailed(NO_PORT));
-    script.asks(&[abandon(Fault::Ports), CONNECT]);
+    script.asks(&[Op::Abandon(Fault::Ports), Op::Connect]);
     script.passes(LIMITS.connect);
     let cancels = [Op::Cancel(Purpose::Connect)];
     joins(&mut script, &cancels);
@@ -144,9 +144,12 @@ fn a_lack_gets_that_time_once() {
 fn an_interrupted_connect_is_repeated_after_a_pause_and_is_no_attempt() {
     let mut script = Script::begin();
     script.told(Event::ConnectFailed(Errno(libc::EINTR)));
-    script.asks(&[abandon(Fault::Busy), Op::Visit(Visit::Retry, RETRY_AFTER)]);
-    script.told(Event::Visit(Visit::Retry));
-    script.asks(&[CONNECT]);
+    script.asks(&[
+        Op::Abandon(Fault::Busy),
+        Op::Visit(Purpose::Retry, RETRY_AFTER),
+    ]);
+    script.told(Event::Retry);
+    script.asks(&[Op::Connect]);
     script.told(Event::Connected);
     assert_eq!(script.session.summary().attempts, 1);
 }
@@ -156,7 +159,7 @@ fn what_is_not_permitted_here_counts_as_an_attempt_and_blames_nobody() {
     let mut script = Script::begin();
     for _ in 0..3 {
         script.told(Event::ConnectFailed(Errno(libc::EACCES)));
-        script.asks(&[abandon(Fault::Local), CONNECT]);
+        script.asks(&[Op::Abandon(Fault::Local), Op::Connect]);
     }
     script.told(Event::Spent);
     joins(&mut script, &[]);
@@ -177,7 +180,7 @@ fn a_lack_of_memory_breaks_no_stream() {
         script.told(Event::Sent(from, Err(Errno(libc::ENOMEM))));
         assert!(matches!(script.ops.pop_back(), Some(Op::Visit(..))));
         script.ops.clear();
-        script.told(Event::Visit(Visit::Starvation(from)));
+        script.told(Event::Starvation(from));
         script.asks(&[Op::Send(from, bytes, false)]);
         script.told(Event::RecvEnded(from, Err(Errno(libc::ENOMEM))));
         assert!(matches!(script.ops.pop_back(), Some(Op::Visit(..))));

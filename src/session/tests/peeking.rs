@@ -24,10 +24,10 @@ fn the_first_bytes_decide_and_are_sent_on() {
     let mut script = peeking();
     assert_eq!(script.deadline_in(), PEEK);
     let hello = script.receives(Client, 500);
-    script.asks(&[Op::Route(Route::Peek(Some(hello), false))]);
+    script.asks(&[Op::Peek(Some(hello), false)]);
     script.now += 7 * MS;
     script.told(Event::Peeked(true));
-    script.asks(&[CONNECT]);
+    script.asks(&[Op::Connect]);
     assert_eq!(script.deadline_in(), LIMITS.connect);
     script.told(Event::Connected);
     script.asks(&[Op::Send(Client, hello, false), Op::Recv(Backend)]);
@@ -37,7 +37,7 @@ fn the_first_bytes_decide_and_are_sent_on() {
 fn pieces_are_kept_together_in_one_buffer() {
     let mut script = peeking();
     let first = script.receives(Client, 1);
-    script.asks(&[Op::Route(Route::Peek(Some(first), false))]);
+    script.asks(&[Op::Peek(Some(first), false)]);
     script.told(Event::Peeked(false));
     for bytes in 1..200 {
         let piece = script.receives(Client, 1);
@@ -45,7 +45,7 @@ fn pieces_are_kept_together_in_one_buffer() {
         script.asks(&[
             Op::Append(whole, piece),
             Op::Release(piece.id),
-            Op::Route(Route::Peek(grown(first, bytes), false)),
+            Op::Peek(grown(first, bytes), false),
         ]);
         script.told(Event::Peeked(false));
     }
@@ -53,7 +53,11 @@ fn pieces_are_kept_together_in_one_buffer() {
     script.told(Event::Peeked(true));
     script.told(Event::Connected);
     let whole = grown(first, 199).unwrap();
-    script.asks(&[CONNECT, Op::Send(Client, whole, false), Op::Recv(Backend)]);
+    script.asks(&[
+        Op::Connect,
+        Op::Send(Client, whole, false),
+        Op::Recv(Backend),
+    ]);
 }
 
 #[test]
@@ -61,16 +65,13 @@ fn byte_by_byte_is_looked_at_so_often_and_no_more() {
     let mut script = peeking();
     for look in 1..512 {
         script.receives(Client, 1);
-        let looks = |op: &Op| matches!(op, Op::Route(Route::Peek(_, false)));
+        let looks = |op: &Op| matches!(op, Op::Peek(_, false));
         assert!(script.ops.iter().any(looks), "{look}");
         script.ops.clear();
         script.told(Event::Peeked(false));
     }
     script.receives(Client, 1);
-    assert!(matches!(
-        script.ops.back(),
-        Some(Op::Route(Route::Peek(_, true)))
-    ));
+    assert!(matches!(script.ops.back(), Some(Op::Peek(_, true))));
 }
 
 #[test]
@@ -81,13 +82,17 @@ fn what_does_not_fit_one_buffer_is_enough() {
     let second = script.receives(Client, 11);
     let stop = Op::Cancel(Purpose::Recv(Client));
     script.asks(&[
-        Op::Route(Route::Peek(Some(first), false)),
-        Op::Route(Route::Peek(Some(first), true)),
+        Op::Peek(Some(first), false),
+        Op::Peek(Some(first), true),
         stop,
     ]);
     script.told(Event::Peeked(true));
     script.told(Event::Connected);
-    script.asks(&[CONNECT, Op::Send(Client, first, false), Op::Recv(Backend)]);
+    script.asks(&[
+        Op::Connect,
+        Op::Send(Client, first, false),
+        Op::Recv(Backend),
+    ]);
     script.sent(Client, first.len);
     script.asks(&[Op::Release(first.id), Op::Send(Client, second, false)]);
 }
@@ -96,7 +101,7 @@ fn what_does_not_fit_one_buffer_is_enough() {
 fn a_full_buffer_is_enough() {
     let mut script = peeking();
     let first = script.receives(Client, BUFFER_BYTES);
-    script.asks(&[Op::Route(Route::Peek(Some(first), true))]);
+    script.asks(&[Op::Peek(Some(first), true)]);
 }
 
 #[test]
@@ -105,9 +110,9 @@ fn a_silent_client_is_served_when_its_time_is_over() {
     script.passes(PEEK - 1);
     script.asks(&[]);
     script.passes(1);
-    script.asks(&[Op::Route(Route::Peek(None, true))]);
+    script.asks(&[Op::Peek(None, true)]);
     script.told(Event::Peeked(true));
-    script.asks(&[CONNECT]);
+    script.asks(&[Op::Connect]);
 }
 
 #[test]
@@ -120,22 +125,23 @@ fn the_deadline_is_of_the_whole_wait() {
     script.told(Event::Peeked(false));
     script.ops.clear();
     script.passes(1);
-    script.asks(&[Op::Route(Route::Peek(grown(first, 1), true))]);
+    script.asks(&[Op::Peek(grown(first, 1), true)]);
 }
 
 #[test]
 fn the_end_of_the_stream_is_enough() {
     let mut script = peeking();
     let first = script.receives_last(Client, 9);
-    script.asks(&[
-        Op::Route(Route::Peek(Some(first), false)),
-        Op::Route(Route::Peek(Some(first), true)),
-    ]);
+    script.asks(&[Op::Peek(Some(first), false), Op::Peek(Some(first), true)]);
     script.told(Event::Peeked(true));
     // The look that was asked for before it is answered too.
     script.told(Event::Peeked(true));
     script.told(Event::Connected);
-    script.asks(&[CONNECT, Op::Send(Client, first, true), Op::Recv(Backend)]);
+    script.asks(&[
+        Op::Connect,
+        Op::Send(Client, first, true),
+        Op::Recv(Backend),
+    ]);
 }
 
 #[test]
@@ -152,9 +158,7 @@ fn short_buffers_do_not_keep_the_rest_from_coming() {
     script.receives(Client, 1);
     script.told(Event::Peeked(false));
     script.told(Event::RecvEnded(Client, Err(Errno::CANCELED)));
-    script
-        .ops
-        .retain(|op| !matches!(op, Op::Route(Route::Peek(..))));
+    script.ops.retain(|op| !matches!(op, Op::Peek(..)));
     script.asks(&[Op::Recv(Client)]);
 }
 
@@ -165,16 +169,13 @@ fn when_no_buffer_is_left_what_came_is_enough() {
     script.told(Event::Peeked(false));
     script.ops.clear();
     script.told(Event::RecvEnded(Client, Err(Errno::NOBUFS)));
-    assert_eq!(
-        script.ops.front(),
-        Some(&Op::Route(Route::Peek(Some(first), true)))
-    );
+    assert_eq!(script.ops.front(), Some(&Op::Peek(Some(first), true)));
     // Without a byte it waits for a buffer as any other.
     let mut script = peeking();
     script.told(Event::RecvEnded(Client, Err(Errno::NOBUFS)));
     assert!(matches!(
         script.ops.front(),
-        Some(Op::Visit(Visit::Starvation(Client), _))
+        Some(Op::Visit(Purpose::Starvation(Client), _))
     ));
 }
 
@@ -190,7 +191,7 @@ fn the_backends_time_is_measured_from_when_it_was_asked() {
     assert!(script.session.summary().waiting);
     script.ops.clear();
     script.receives(Backend, 10);
-    assert_eq!(script.ops.front(), Some(&Op::Account(Account::Answered)));
+    assert_eq!(script.ops.front(), Some(&Op::Answered));
     script.sent(Backend, 10);
     assert_eq!(script.session.summary().answer, 34 * MS);
     assert!(!script.session.summary().waiting);
@@ -208,17 +209,14 @@ fn later_requests_are_told_of_and_so_are_streams() {
             script.receives(Client, 10);
             script.sent(Client, 10);
         }
-        let asked = script
-            .ops
-            .iter()
-            .filter(|op| **op == Op::Account(Account::Asked));
+        let asked = script.ops.iter().filter(|op| **op == Op::Asked);
         assert_eq!(asked.count(), 1);
         assert!(script.session.summary().waiting);
         script.now += 5_000 * MS;
         script.ops.clear();
         script.receives(Backend, 10);
         script.sent(Backend, 10);
-        assert_eq!(script.ops.front(), Some(&Op::Account(Account::Replied)));
+        assert_eq!(script.ops.front(), Some(&Op::Replied));
         assert!(!script.session.summary().waiting);
     }
     // A word out of silence is no stream.
@@ -232,7 +230,7 @@ fn later_requests_are_told_of_and_so_are_streams() {
         script.receives(Backend, 10);
         script.sent(Backend, 10);
     }
-    assert!(script.ops.contains(&Op::Account(Account::Used(1_000 * MS))));
+    assert!(script.ops.contains(&Op::Used(1_000 * MS)));
     assert_eq!(script.session.summary().in_use, 100 * MS);
 }
 
@@ -246,10 +244,7 @@ fn nobody_is_told_where_nobody_watches() {
         script.receives(side, 10);
         script.sent(side, 10);
     }
-    assert!(
-        !script.ops.contains(&Op::Account(Account::Asked))
-            && !script.ops.contains(&Op::Account(Account::Replied))
-    );
+    assert!(!script.ops.contains(&Op::Asked) && !script.ops.contains(&Op::Replied));
     assert_eq!(script.session.summary().in_use, 0);
 }
 

@@ -20,7 +20,7 @@ fn who_is_called_begins_an_attempt_as_if_there_had_been_no_wait() {
     let mut script = queued();
     script.passes(400 * MS);
     script.told(Event::Called);
-    script.asks(&[CONNECT]);
+    script.asks(&[Op::Connect]);
     assert_eq!(script.deadline_in(), LIMITS.connect);
     script.passes(30 * MS);
     script.told(Event::Connected);
@@ -35,7 +35,7 @@ fn who_finds_no_place_after_all_waits_on() {
     for _ in 0..3 {
         script.passes(100 * MS);
         script.told(Event::Called);
-        script.asks(&[CONNECT]);
+        script.asks(&[Op::Connect]);
         script.told(Event::Requeued);
         script.asks(&[]);
     }
@@ -49,7 +49,7 @@ fn a_wait_stops_the_clock_of_connecting_and_does_not_set_it_back() {
     let mut script = Script::begin();
     script.told(Event::Lacking(Fault::Resources));
     script.passes(RETRY_AFTER);
-    script.told(Event::Visit(Visit::Retry));
+    script.told(Event::Retry);
     script.told(Event::Queued(script.now + WAIT));
     script.passes(WAIT / 2);
     script.told(Event::Called);
@@ -104,7 +104,7 @@ fn what_a_client_sends_in_the_queue_is_for_its_backend() {
     let request = script.receives_last(Client, 100);
     script.asks(&[]);
     script.told(Event::Called);
-    script.asks(&[CONNECT]);
+    script.asks(&[Op::Connect]);
     script.told(Event::Connected);
     script.asks(&[Op::Send(Client, request, true), Op::Recv(Backend)]);
 }
@@ -133,7 +133,7 @@ fn a_client_that_is_not_received_from_is_watched_in_the_queue() {
     // The watch goes on while its backend is connected to.
     let mut script = filled();
     script.told(Event::Called);
-    script.asks(&[CONNECT]);
+    script.asks(&[Op::Connect]);
     script.told(Event::Watched(Client, true));
     script.asks(&[Op::Cancel(Purpose::Connect)]);
     assert_eq!(script.session.reason(), Some(CloseReason::ClientReset));
@@ -145,11 +145,11 @@ fn a_second_wait_counts_with_the_first() {
     script.passes(100 * MS);
     script.told(Event::Called);
     script.told(Event::ConnectFailed(Errno::CONNREFUSED));
-    script.asks(&[CONNECT, abandon(Fault::Backend), CONNECT]);
+    script.asks(&[Op::Connect, Op::Abandon(Fault::Backend), Op::Connect]);
     script.told(Event::Queued(script.now + WAIT));
     script.passes(50 * MS);
     script.told(Event::Called);
-    script.asks(&[CONNECT]);
+    script.asks(&[Op::Connect]);
     assert_eq!(script.session.queued(), 150 * MS);
     assert_eq!(script.session.summary().attempts, 2);
 }

@@ -48,7 +48,7 @@ fn a_spliced_stream_waits_like_a_copied_one() {
 }
 
 fn pause_of(op: Op) -> Option<u64> {
-    let Op::Visit(Visit::Starvation(Client), after) = op else {
+    let Op::Visit(Purpose::Starvation(Client), after) = op else {
         return None;
     };
     Some(after)
@@ -61,7 +61,7 @@ fn pauses(script: &mut Script, ready: Event, mut again: impl FnMut(&mut Script))
         script.told(ready);
         again(script);
         pauses.extend(script.ops.drain(..).find_map(pause_of));
-        script.told(Event::Visit(Visit::Starvation(Client)));
+        script.told(Event::Starvation(Client));
         again(script);
         let polls = script.ops.drain(..);
         let polls = polls.filter(|op| matches!(op, Op::PollSink(..) | Op::PollSource(_)));
@@ -123,7 +123,7 @@ fn a_receive_that_passes_by_again_and_again_is_asked_ever_later() {
         script.asks(&[Op::Recv(Client)]);
         script.told(Event::RecvEnded(Client, Err(AGAIN)));
         pauses.extend(script.ops.drain(..).find_map(pause_of));
-        script.told(Event::Visit(Visit::Starvation(Client)));
+        script.told(Event::Starvation(Client));
         script.asks(&[Op::Recv(Client)]);
     }
     assert!(pauses.len() == 60 && pauses.is_sorted() && pauses[59] == 50 * MS);
@@ -141,10 +141,10 @@ fn a_stream_that_polls_as_readable_and_is_not_is_copied_again() {
     empty(&mut script);
     assert!(matches!(
         script.ops[1],
-        Op::Visit(Visit::Starvation(Client), _)
+        Op::Visit(Purpose::Starvation(Client), _)
     ));
     script.ops.clear();
-    script.told(Event::Visit(Visit::Starvation(Client)));
+    script.told(Event::Starvation(Client));
     script.asks(&[Op::Pump(Client)]);
     empty(&mut script);
     script.asks(&[Op::Recv(Client)]);
@@ -248,8 +248,8 @@ fn a_client_that_waits_for_its_backend_waits_for_a_buffer_ever_longer() {
     for _ in 0..60 {
         script.told(Event::RecvEnded(Client, Err(Errno::NOBUFS)));
         waits.extend(script.ops.iter().copied().find_map(pause_of));
-        script.ops.retain(|op| *op == Op::Account(Account::InVain));
-        script.told(Event::Visit(Visit::Starvation(Client)));
+        script.ops.retain(|op| *op == Op::InVain);
+        script.told(Event::Starvation(Client));
         script.asks(&[Op::Recv(Client)]);
     }
     assert!(waits.len() == 60 && waits.is_sorted(), "{waits:?}");
