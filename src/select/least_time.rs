@@ -113,8 +113,6 @@ impl Best {
     }
 
     /// The time that one counts with which surely takes longer, in µs.
-    // With it the score would be too long to be compiled into the loop over all members.
-    #[inline(never)]
     fn longer(self, low: f32, tally: &Tally, now: u64, decay: u64) -> f32 {
         let latency = tally.latency();
         let Some(known) = latency.known() else {
