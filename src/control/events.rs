@@ -128,7 +128,7 @@ impl Events {
             past.events.pop_front();
         }
         past.events.push_back(event.clone());
-        // Under the lock, so that who begins to watch has each event once. Nobody may watch.
+        // Under the lock, so that a new watcher gets each event once. There may be no watcher.
         let _ = self.0.live.send(event);
     }
 

@@ -75,7 +75,7 @@ impl Window {
     fn end(&mut self, totals: &Totals) -> Option<f64> {
         let began = self.began.replace((totals.answered, totals.answer));
         let (answered, answer) = began?;
-        // A backend that was removed and added again begins anew.
+        // A backend that was removed and added again begins from zero.
         let answered = totals.answered.checked_sub(answered)?;
         let answer = totals.answer.checked_sub(answer)?;
         (answered >= ANSWERS_MIN).then(|| to_f64(answer) / to_f64(answered))
