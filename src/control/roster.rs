@@ -202,7 +202,7 @@ impl Roster {
                 if member.ejections.is_none() {
                     let tally = &backend.tally;
                     let present = u32::from(tally.is_ejected());
-                    member.ejections = Some(tally.times_ejected().wrapping_sub(present));
+                    member.ejections = Some(tally.times_ejected().saturating_sub(present));
                     member.ports = Ports::since(tally.portless());
                 }
             }
@@ -309,7 +309,7 @@ impl Member {
         let count = tally.times_ejected();
         let is_ejected = tally.is_ejected();
         let reported = self.ejections.replace(count).unwrap_or(count);
-        for _ in 0..count.wrapping_sub(reported) {
+        for _ in 0..count.saturating_sub(reported) {
             if self.ejection.stop(now) {
                 changes.push(Change::Readmitted);
             }
