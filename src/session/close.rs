@@ -10,8 +10,10 @@ use super::Side;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum CloseReason {
-    /// Both directions ended in order.
-    Finished,
+    /// Both directions ended in order, that of the client first.
+    ClientClosed,
+    /// Both directions ended in order, that of the backend first.
+    BackendClosed,
     /// The client reset its connection.
     ClientReset,
     /// The backend reset its connection.
@@ -46,8 +48,9 @@ pub enum CloseReason {
 
 impl CloseReason {
     /// Every reason, in the order of their counters.
-    pub const ALL: [Self; 16] = [
-        Self::Finished,
+    pub const ALL: [Self; 17] = [
+        Self::ClientClosed,
+        Self::BackendClosed,
         Self::ClientReset,
         Self::BackendReset,
         Self::BackendDown,
@@ -65,6 +68,21 @@ impl CloseReason {
         Self::Killed,
     ];
 
+    /// The reason for a session that ended in order, this side first.
+    #[must_use]
+    pub fn closed_by(side: Side) -> Self {
+        match side {
+            Side::Client => Self::ClientClosed,
+            Side::Backend => Self::BackendClosed,
+        }
+    }
+
+    /// Whether both directions ended in order.
+    #[must_use]
+    pub fn is_orderly(self) -> bool {
+        matches!(self, Self::ClientClosed | Self::BackendClosed)
+    }
+
     /// The reason for a connection of this side that broke.
     #[must_use]
     pub fn reset_by(side: Side) -> Self {
@@ -78,7 +96,8 @@ impl CloseReason {
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
-            Self::Finished => "finished",
+            Self::ClientClosed => "client_closed",
+            Self::BackendClosed => "backend_closed",
             Self::ClientReset => "client_reset",
             Self::BackendReset => "backend_reset",
             Self::BackendDown => "backend_down",
@@ -100,7 +119,7 @@ impl CloseReason {
     /// How the sockets are closed: what cut a stream short must not look like its end.
     pub(super) fn manner(self, undelivered: bool) -> Manner {
         match self {
-            Self::Finished => Manner::Graceful,
+            Self::ClientClosed | Self::BackendClosed => Manner::Graceful,
             Self::IdleTimeout if !undelivered => Manner::Graceful,
             Self::ClientReset
             | Self::BackendReset
@@ -142,7 +161,7 @@ mod tests {
     fn only_an_end_in_order_is_a_fin() {
         for reason in CloseReason::ALL {
             let graceful = reason.manner(true) == Manner::Graceful;
-            assert_eq!(graceful, reason == CloseReason::Finished, "{reason}");
+            assert_eq!(graceful, reason.is_orderly(), "{reason}");
         }
         assert_eq!(CloseReason::IdleTimeout.manner(false), Manner::Graceful);
     }

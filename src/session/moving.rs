@@ -276,7 +276,8 @@ impl Session {
             cx.ops.push_back(Op::Shutdown(from.other()));
         }
         if broke || self.half(from.other()).shut {
-            return self.close(self.broken.unwrap_or(CloseReason::Finished), cx);
+            let first = CloseReason::closed_by(from.other());
+            return self.close(self.broken.unwrap_or(first), cx);
         }
         self.active_at = cx.now;
         cx.ops.push_back(Op::Shutdown(from.other()));

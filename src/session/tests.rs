@@ -37,7 +37,7 @@ fn a_request_and_its_answer() {
     script.asks(&[Op::Shutdown(Backend)]);
     script.told(Event::RecvEnded(Backend, Ok(())));
     // The second end is left to the close.
-    script.ends(CloseReason::Finished, Manner::Graceful);
+    script.ends(CloseReason::ClientClosed, Manner::Graceful);
     assert_eq!(script.session.summary().delivered, [100, 5_000]);
 }
 
@@ -84,7 +84,8 @@ fn the_end_follows_the_last_byte() {
         script.sent(to, 7);
         let finish = [Op::Release(other.id), Op::Finish];
         script.asks(&finish);
-        assert_eq!(script.session.reason(), Some(CloseReason::Finished));
+        let reason = CloseReason::closed_by(from);
+        assert_eq!(script.session.reason(), Some(reason));
     }
 }
 

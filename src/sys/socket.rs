@@ -1,7 +1,7 @@
 //! Sockets of listeners and backends.
 
 use std::io;
-use std::net::{Shutdown, SocketAddr};
+use std::net::{IpAddr, Shutdown, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd};
 use std::time::Duration;
 
@@ -205,10 +205,17 @@ pub fn socket_address(address: &Address) -> SockAddr {
     }
 }
 
-/// The other end of a TCP connection (getpeername(2)).
+/// The other end of a TCP connection (getpeername(2)). A client of IPv4 on a listener of `[::]` is
+/// one of IPv4, not of `::ffff:0:0/96` (ipv6(7)): a person looks for the address that they know.
 #[must_use]
 pub fn peer_address(socket: &Socket) -> Option<SocketAddr> {
-    with(socket, |socket| socket.peer_addr()).ok()?.as_socket()
+    let address = with(socket, |socket| socket.peer_addr())
+        .ok()?
+        .as_socket()?;
+    Some(match address.ip().to_canonical() {
+        ip @ IpAddr::V4(_) => SocketAddr::new(ip, address.port()),
+        IpAddr::V6(_) => address,
+    })
 }
 
 /// Whether a socket that has connected to this address is connected to itself. Asks the kernel only

@@ -387,7 +387,7 @@ impl<K: Kernel> Worker<K> {
 /// is so no longer.
 fn leave(backend: &Backend, reason: CloseReason, summary: &Summary, on_trial: bool) -> bool {
     let mut moved = summary.failed && backend.on_failed();
-    if !summary.failed && reason == CloseReason::Finished && summary.delivered[0] > 0 {
+    if !summary.failed && reason.is_orderly() && summary.delivered[0] > 0 {
         // Also where backends never say anything.
         backend.tally.on_sound();
         moved |= on_trial && backend.on_trial_passed();

@@ -12,7 +12,7 @@ use mahoraga::guard::Limit;
 use mahoraga::kernel::Socket;
 use mahoraga::pool::Pool;
 use mahoraga::select::{Plan, Seat};
-use mahoraga::session::{CloseReason, SessionLimits};
+use mahoraga::session::SessionLimits;
 use mahoraga::snapshot::{Listener, Snapshot};
 use mahoraga::time::NEVER;
 use mahoraga::worker::{Doorbell, Inbox, LogQueue, Record, Setup, Stats, Worker};
@@ -91,7 +91,7 @@ impl Balancer {
     fn turn(&mut self) {
         self.worker.turn();
         for record in self.records.try_iter() {
-            assert_eq!(record.reason, CloseReason::Finished);
+            assert!(record.reason.is_orderly(), "{}", record.reason);
         }
     }
 }

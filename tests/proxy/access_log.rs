@@ -2,10 +2,11 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::net::Shutdown;
+use std::net::{Shutdown, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::thread;
 
+use crate::api::look;
 use crate::balancer::{Balancer, Launch};
 use crate::peers::{self, Backend, expect_end, expect_reset, expect_turned_away, ping};
 use crate::watchdog::{eventually, heavy, watched};
@@ -66,7 +67,7 @@ fn key_values_tell_of_a_whole_session() {
         assert_eq!(line["client"], address);
         assert_eq!(line["backend"], backend.address);
         assert_eq!(line["strategy"], "round_robin");
-        assert_eq!(line["reason"], "finished");
+        assert_eq!(line["reason"], "client_closed");
         assert_eq!(["attempts", "worker"].map(number), [1, 0]);
         assert_eq!(["bytes_up", "bytes_down"].map(number), [100, 600]);
         assert!(number("connect_us") <= number("first_byte_us"));
@@ -76,7 +77,7 @@ fn key_values_tell_of_a_whole_session() {
 }
 
 /// Sends the first 100 bytes back.
-fn ping_back(stream: &mut std::net::TcpStream) {
+fn ping_back(stream: &mut TcpStream) {
     let mut question = [0; 100];
     std::io::Read::read_exact(stream, &mut question).unwrap();
     std::io::Write::write_all(stream, &question).unwrap();
@@ -103,7 +104,7 @@ fn json_lines_say_the_same_in_their_way() {
             assert_eq!(fields.len(), FIELDS.len());
             assert!(FIELDS.iter().all(|field| fields.contains_key(*field)));
             assert_eq!(line["backend"], backend.address.as_str());
-            assert_eq!(line["reason"], "finished");
+            assert_eq!(line["reason"], "client_closed");
             assert!((1..=2).contains(&line["attempts"].as_u64().unwrap()));
             assert!(line["connect_us"].is_u64());
         }
@@ -134,16 +135,52 @@ fn each_end_has_its_reason() {
         expect_reset(&mut client);
         assert_eq!(reason(2), "backend_reset");
 
+        for (nth, want) in [(3, "client_closed"), (4, "backend_closed")] {
+            let (client, accepted) = peers::session(&balancer, &backend);
+            let (first, mut second) = match want {
+                "client_closed" => (client, accepted),
+                _ => (accepted, client),
+            };
+            first.shutdown(Shutdown::Write).unwrap();
+            expect_end(&mut second);
+            second.shutdown(Shutdown::Write).unwrap();
+            assert_eq!(reason(nth), want);
+        }
+
         drop(backend);
         expect_turned_away(balancer.address());
-        assert_eq!(reason(3), "connect_failed");
-        let lines = balancer.output().lines(3);
-        let failed = key_values(&lines[2]);
+        assert_eq!(reason(5), "connect_failed");
+        let lines = balancer.output().lines(5);
+        let failed = key_values(&lines[4]);
         assert_eq!(failed["attempts"], "3");
         assert_eq!(
             ["connect_us", "first_byte_us"].map(|k| &*failed[k]),
             ["-"; 2]
         );
+        balancer.finish();
+    });
+}
+
+#[test]
+fn a_client_of_ipv4_has_its_ipv4_address_on_a_listener_of_both() {
+    watched(|| {
+        let backend = Backend::echo();
+        let launch = Launch::between("[::]:0", std::slice::from_ref(&backend.address));
+        let balancer = logged(launch.flag("--admin", "mahoraga.sock"));
+        let port = balancer.address().port();
+        for loopback in ["127.0.0.1", "[::1]"] {
+            let mut client = TcpStream::connect(format!("{loopback}:{port}")).unwrap();
+            ping(&mut client, b"hello");
+            let address = client.local_addr().unwrap().to_string();
+            let sessions = look(&balancer, "/v1/sessions");
+            assert_eq!(sessions[0]["client"], address.as_str());
+            client.shutdown(Shutdown::Write).unwrap();
+            expect_end(&mut client);
+            let logged = |line: &String| key_values(line)["client"] == address;
+            eventually("its line", || {
+                balancer.output().lines_with("").iter().any(logged)
+            });
+        }
         balancer.finish();
     });
 }

@@ -28,7 +28,8 @@ fn both_ways(test: fn(TcpStream, TcpStream)) {
         let (client, accepted) = peers::session(&balancer, &backend);
         test(accepted, client);
         balancer.assert_rest();
-        assert_eq!(balancer.number("closed.finished"), 2);
+        let reasons = ["closed.client_closed", "closed.backend_closed"];
+        assert_eq!(reasons.map(|reason| balancer.number(reason)), [1, 1]);
         balancer.finish();
     });
 }

@@ -19,7 +19,9 @@ fn both_ways(test: impl Fn(TcpStream, TcpStream) + Send + 'static) {
         let (client, accepted) = peers::session(&balancer, &backend);
         test(accepted, client);
         balancer.assert_rest();
-        assert_eq!(balancer.number("closed.finished"), 2);
+        let reasons = ["closed.client_closed", "closed.backend_closed"];
+        let counts = reasons.map(|reason| balancer.number(reason));
+        assert_eq!(counts.into_iter().sum::<u64>(), 2);
         balancer.finish();
     });
 }

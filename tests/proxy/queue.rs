@@ -126,7 +126,7 @@ fn who_finds_the_queue_full_is_reset_at_once() {
             Guest::welcome(client).leave();
         }
         assert_eq!(
-            ["pool_full", "finished"].map(|why| reasons(&stage, why)),
+            ["pool_full", "client_closed"].map(|why| reasons(&stage, why)),
             [3, 3]
         );
         assert_eq!(stage.balancer.number("closed.pool_full"), 3);
@@ -185,7 +185,7 @@ fn who_leaves_the_queue_makes_room() {
         for client in [second, third] {
             Guest::welcome(client).leave();
         }
-        let counts = ["client_reset", "finished"].map(|why| reasons(&stage, why));
+        let counts = ["client_reset", "client_closed"].map(|why| reasons(&stage, why));
         assert_eq!(counts, [1, 3]);
         stage.finish();
     });

@@ -250,7 +250,8 @@ impl FakeKernel {
         let Some(partner) = client.partner else {
             let possible = match reason {
                 CloseReason::ClientReset => client.is_reset(),
-                CloseReason::Finished
+                CloseReason::ClientClosed
+                | CloseReason::BackendClosed
                 | CloseReason::BackendReset
                 | CloseReason::IdleTimeout
                 | CloseReason::HalfClosedTimeout
@@ -279,7 +280,8 @@ impl FakeKernel {
         let broke = match reason {
             CloseReason::ClientReset => client.is_reset(),
             CloseReason::BackendReset => backend.is_reset(),
-            CloseReason::Finished
+            CloseReason::ClientClosed
+            | CloseReason::BackendClosed
             | CloseReason::IdleTimeout
             | CloseReason::HalfClosedTimeout
             | CloseReason::SessionTimeout
@@ -348,7 +350,7 @@ fn check_way(from: &Conn, to: &Conn, delivered: u64, reason: CloseReason) {
         !lost,
         "{reason}: held back for an end that did not come: {to:?}"
     );
-    if reason == CloseReason::Finished {
+    if reason.is_orderly() {
         assert!(complete, "{reason}: {from:?} to {to:?}");
         assert_eq!(delivered, given, "{reason}");
         let graceful = matches!(
@@ -382,7 +384,8 @@ fn check_deadline(record: &Record, queue_timeout: u64) {
         CloseReason::IdleTimeout => limits.idle,
         CloseReason::HalfClosedTimeout => limits.half_closed,
         CloseReason::SessionTimeout => limits.session,
-        CloseReason::Finished
+        CloseReason::ClientClosed
+        | CloseReason::BackendClosed
         | CloseReason::ClientReset
         | CloseReason::BackendReset
         | CloseReason::ConnectFailed

@@ -225,7 +225,8 @@ impl FakeKernel {
         let reason = record.reason;
         let ordered = match reason {
             CloseReason::Killed | CloseReason::BackendDown => true,
-            CloseReason::Finished
+            CloseReason::ClientClosed
+            | CloseReason::BackendClosed
             | CloseReason::ClientReset
             | CloseReason::BackendReset
             | CloseReason::ConnectFailed

@@ -42,7 +42,7 @@ fn both_directions_end_when_the_end_of_one_is_acknowledged() {
             .retain(|op| !matches!(op, Op::Cancel(Purpose::Watch(_))));
         script.asks(&[Op::Cancel(Purpose::Recv(to))]);
         script.told(Event::RecvEnded(to, Err(Errno::CANCELED)));
-        assert_eq!(script.session.reason(), Some(CloseReason::Finished));
+        assert_eq!(script.session.reason(), Some(CloseReason::closed_by(from)));
         assert_eq!(script.session.manner(), Manner::Graceful);
     });
 }
@@ -63,7 +63,7 @@ fn what_has_arrived_of_the_other_direction_is_delivered() {
         script.sent(to, 5);
         script.asks(&[Op::Release(late.id)]);
         script.told(Event::RecvEnded(to, Err(Errno::CANCELED)));
-        script.ends(CloseReason::Finished, Manner::Graceful);
+        script.ends(CloseReason::closed_by(from), Manner::Graceful);
     });
 }
 
@@ -86,7 +86,7 @@ fn a_spliced_direction_ends_with_the_other() {
         script.sent(to, 9);
         script.asks(&[Op::Release(left.id)]);
         script.told(Event::RecvEnded(to, Err(Errno::CANCELED)));
-        script.ends(CloseReason::Finished, Manner::Graceful);
+        script.ends(CloseReason::closed_by(from), Manner::Graceful);
     });
 }
 
@@ -98,7 +98,7 @@ fn an_idle_spliced_direction_ends_with_the_other() {
         script.told(Event::RecvEnded(from, Ok(())));
         script.ops.clear();
         script.passes(END_LOOK);
-        assert_eq!(script.session.reason(), Some(CloseReason::Finished));
+        assert_eq!(script.session.reason(), Some(CloseReason::closed_by(from)));
         assert_eq!(script.ops[0], Op::Cancel(Purpose::PollSource(to)));
     });
 }

@@ -255,7 +255,7 @@ fn a_backend_that_hangs_up_without_a_word_has_failed() {
     script.sent(Client, 10);
     script.told(Event::RecvEnded(Backend, Ok(())));
     script.told(Event::RecvEnded(Client, Ok(())));
-    assert_eq!(script.session.reason(), Some(CloseReason::Finished));
+    assert_eq!(script.session.reason(), Some(CloseReason::BackendClosed));
     assert!(script.session.summary().failed);
 
     // One that ends after its client has done nothing wrong.
