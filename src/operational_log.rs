@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 use std::backtrace::{Backtrace, BacktraceStatus};
+use std::borrow::Cow;
 use std::env;
 use std::fmt::Display;
 use std::fs::File;
@@ -11,22 +12,30 @@ use std::io::{self, IsTerminal, Write};
 use std::os::fd::AsFd;
 use std::panic;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
+use env_logger::fmt::Formatter;
 use env_logger::{Env, Target, WriteStyle};
+use log::{Level, Record};
+use serde_json::Value;
 
+use crate::config::{RecordFormat, values};
 use crate::control;
 use crate::sys;
 use crate::writer::{Outlet, Writer};
 
-/// Has every line written by a thread from now on, those of a panic too. To be called once, before
-/// there is another thread.
+/// Writes every line by a thread from now on, those of a panic too, in the format that the
+/// environment names. To be called once, before there is another thread.
 ///
 /// # Errors
 /// Standard error is closed, or the thread can't be made: lines are written at once then.
 pub fn start() -> io::Result<()> {
+    IS_JSON.store(
+        matches!(format_in_environment(), Some(Ok(RecordFormat::Json))),
+        Ordering::Relaxed,
+    );
     let file = File::from(io::stderr().as_fd().try_clone_to_owned()?);
     let writer = Writer::start("log", file, StandardError::default())?;
     // There is none yet.
@@ -44,6 +53,23 @@ pub fn start() -> io::Result<()> {
     Ok(())
 }
 
+/// The format that the environment names, which wins over that of the configuration.
+pub fn format_in_environment() -> Option<Result<RecordFormat, values::ValueError>> {
+    env::var_os(FORMAT).map(|name| values::record_format(&name))
+}
+
+/// Writes records in the format of the configuration from now on, unless the environment names one.
+pub fn set_format(format: RecordFormat) {
+    if env::var_os(FORMAT).is_none() {
+        IS_JSON.store(format == RecordFormat::Json, Ordering::Relaxed);
+    }
+}
+
+/// Logs a text of several lines, such as a table: one record for each line, or one JSON object.
+pub fn report(level: Level, text: &dyn Display) {
+    log::log!(target: REPORT, level, "{text}");
+}
+
 /// Sends what is logged there from now on, at the level that the variable names.
 pub fn follow(level: &str, default: &str) {
     let environment = Env::new()
@@ -59,15 +85,72 @@ pub fn follow(level: &str, default: &str) {
     builder
         .filter_module(control::HISTOGRAMS_TARGET, log::LevelFilter::Info)
         .filter_module(control::AUDIT_TARGET, log::LevelFilter::Info)
-        .format_target(false)
+        .format(write_record)
         .init();
 }
 
-/// Writes a line as it is: on standard error, or nowhere when that is closed.
+/// A record is always one line: a name or an error from elsewhere must not look like another one.
+fn write_record(out: &mut Formatter, record: &Record<'_>) -> io::Result<()> {
+    let message = record.args().to_string();
+    if IS_JSON.load(Ordering::Relaxed) {
+        return out.write_all(json_record(record.level(), &message).as_bytes());
+    }
+    let style = out.default_level_style(record.level());
+    let header = format!(
+        "[{} {style}{:<5}{style:#}]",
+        out.timestamp(),
+        record.level()
+    );
+    if [REPORT, control::HISTOGRAMS_TARGET].contains(&record.target()) {
+        let mut lines = message.lines();
+        return lines.try_for_each(|line| writeln!(out, "{header} {}", escaped(line)));
+    }
+    writeln!(out, "{header} {}", escaped(&message))
+}
+
+fn json_record(level: Level, message: &str) -> String {
+    let time = humantime::format_rfc3339_millis(SystemTime::now());
+    let level = level.as_str().to_ascii_lowercase();
+    let message = Value::from(message);
+    format!("{{\"time\":\"{time}\",\"level\":\"{level}\",\"message\":{message}}}\n")
+}
+
+/// A line in which `\n`, `\u{1b}` and their like stand for characters that a terminal or a reader
+/// of lines could take for something else.
+fn escaped(line: &str) -> Cow<'_, str> {
+    if !line.contains(control::is_misleading) {
+        return line.into();
+    }
+    let mut out = String::with_capacity(line.len());
+    for c in line.chars() {
+        if control::is_misleading(c) {
+            out.extend(c.escape_default());
+        } else {
+            out.push(c);
+        }
+    }
+    out.into()
+}
+
+/// Writes a line as it is: on standard error, or nowhere when that is closed. Where records are
+/// JSON it is one of them.
 pub fn say(line: &dyn Display) {
+    if IS_JSON.load(Ordering::Relaxed) {
+        let text = line.to_string();
+        let (level, message) = match text.split_once(": ") {
+            Some(("warning", message)) => (Level::Warn, message),
+            Some(("error", message)) => (Level::Error, message),
+            _ => (Level::Error, &*text),
+        };
+        return write(&json_record(level, message));
+    }
+    write(&format!("{line}\n"));
+}
+
+fn write(line: &str) {
     match WRITER.get() {
-        Some(writer) => writer.push_or_drop(format!("{line}\n").into_bytes()),
-        None => drop(writeln!(io::stderr(), "{line}")),
+        Some(writer) => writer.push_or_drop(line.as_bytes().to_vec()),
+        None => drop(io::stderr().write_all(line.as_bytes())),
     }
 }
 
@@ -116,9 +199,9 @@ impl Write for Pipe {
 /// What becomes of a line at the far end of the queue.
 #[derive(Default)]
 struct StandardError {
-    /// Lines that were reported as dropped so far,
+    /// Lines that were reported as dropped so far.
     reported: u64,
-    /// and when, in ns of the workers' clock.
+    /// When they were, in ns of the workers' clock.
     reported_at: u64,
 }
 
@@ -146,8 +229,33 @@ impl Outlet for StandardError {
 
 /// One second, in ns.
 const REPORT_EVERY: u64 = 1_000_000_000;
+/// Whether records are JSON.
+static IS_JSON: AtomicBool = AtomicBool::new(false);
+/// The variable that names the format of records.
+pub const FORMAT: &str = "MAHORAGA_LOG_FORMAT";
+/// The log target of texts of several lines.
+const REPORT: &str = "report";
 static WRITER: OnceLock<Writer> = OnceLock::new();
 /// Lines that standard error refused.
 static REFUSED: AtomicU64 = AtomicU64::new(0);
 /// How long a stuck standard error delays the end of the process.
 const END_TIME: Duration = Duration::from_millis(200);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_in_a_record_looks_like_another_one() {
+        assert_eq!(escaped("web/a is down: tcp"), "web/a is down: tcp");
+        assert_eq!(
+            escaped("it said `-ERR\r\n[2026] up\u{1b}[2K`"),
+            "it said `-ERR\\r\\n[2026] up\\u{1b}[2K`"
+        );
+        let json = json_record(Level::Warn, "two\nlines \"quoted\"");
+        assert_eq!(json.matches('\n').count(), 1);
+        let read: Value = serde_json::from_str(&json).unwrap();
+        assert_eq!(read["level"], "warn");
+        assert_eq!(read["message"], "two\nlines \"quoted\"");
+    }
+}

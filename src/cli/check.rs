@@ -21,7 +21,7 @@ pub(super) fn check(path: &Path, deny_warnings: bool) -> ExitCode {
         Err(code) => return code,
     };
     let warnings = super::warn(&config, Some(&source));
-    if let Err(code) = run::check_level() {
+    if let Err(code) = run::check_environment() {
         return code;
     }
     if let Err(code) = run::preflight(&config) {

@@ -70,6 +70,7 @@ fn run_file(path: &Path) -> ExitCode {
     let seen = Seen::of(path);
     match load(path) {
         Ok((config, source)) => {
+            operational_log::set_format(config.log_format);
             warn(&config, Some(&source));
             let reread = Reread {
                 path: path.to_owned(),
@@ -123,7 +124,7 @@ fn load(path: &Path) -> Result<(Config, Source), ExitCode> {
 fn reread(path: &Path) -> Result<(Config, u128), ConfigError> {
     let (config, source) = config::load_again(path)?;
     for warning in config::warnings(&config, check::host(), Some(&source)) {
-        log::warn!("{warning}");
+        operational_log::report(log::Level::Warn, &warning);
     }
     Ok((config, source.digest()))
 }

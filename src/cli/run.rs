@@ -22,7 +22,7 @@ pub(super) fn run_then(
     level: &str,
     ready: impl FnOnce(),
 ) -> ExitCode {
-    if let Err(code) = check_level() {
+    if let Err(code) = check_environment() {
         return code;
     }
     let seed = match env::var_os(SEED).map(|text| values::seed(&text)) {
@@ -60,13 +60,17 @@ pub(super) fn preflight(config: &Config) -> Result<(), ExitCode> {
     Err(ExitCode::from(code))
 }
 
-/// Refuses a level that there is not. The logger takes any other word for a target of its own, and
-/// falls silent.
-pub(super) fn check_level() -> Result<(), ExitCode> {
-    match env::var_os(LEVEL).map(|name| values::log_level(&name)) {
-        Some(Err(error)) => Err(super::refuse(&format_args!("error: {LEVEL}: {error}"))),
-        Some(Ok(_)) | None => Ok(()),
+/// Refuses a level or a format that does not exist. The logger takes any other word for a target of
+/// its own, and falls silent.
+pub(super) fn check_environment() -> Result<(), ExitCode> {
+    let level = env::var_os(LEVEL).map(|name| values::log_level(&name).map(drop));
+    let format = operational_log::format_in_environment().map(|format| format.map(drop));
+    for (name, outcome) in [(LEVEL, level), (operational_log::FORMAT, format)] {
+        if let Some(Err(error)) = outcome {
+            return Err(super::refuse(&format_args!("error: {name}: {error}")));
+        }
     }
+    Ok(())
 }
 
 /// The exit code where the machine does not allow what the configuration says.

@@ -1,4 +1,4 @@
-//! The access log.
+//! The access log, and how the operational log looks.
 
 use std::path::{Path, PathBuf};
 
@@ -39,6 +39,21 @@ impl LogFormat {
     /// Every format with the name that configuration and command line know it by.
     pub const ALL: [(&'static str, Self); 2] =
         [("key_value", Self::KeyValue), ("json", Self::Json)];
+}
+
+/// The shape of a record of the operational log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RecordFormat {
+    /// A line for people.
+    #[default]
+    Text,
+    /// One JSON object.
+    Json,
+}
+
+impl RecordFormat {
+    /// Every format with the name that configuration and environment know it by.
+    pub const ALL: [(&'static str, Self); 2] = [("text", Self::Text), ("json", Self::Json)];
 }
 
 settings! {

@@ -53,7 +53,7 @@ pub use error::{ConfigError, Mistake, Warning};
 pub use key::Key;
 pub use listener::{ATTEMPTS, Defaults, HalfClose, Listener, Timeouts};
 pub use load::{STANDARD_INPUT, load, load_again, name_of, parse};
-pub use log::{AccessLog, LogFormat, LogSink};
+pub use log::{AccessLog, LogFormat, LogSink, RecordFormat};
 pub(crate) use patch::limit_words;
 pub use patch::{BackendPatch, PoolPatch};
 pub use pool::Pool;
@@ -87,6 +87,9 @@ settings! {
         pub shutdown_grace: Duration = SHUTDOWN_GRACE => duration(values::GRACE);
         /// Where one line for each session goes. Off: nowhere.
         pub access_log: Option<AccessLog> = Some(AccessLog::default()) => log::access_log();
+        /// The shape of the operational log on standard error.
+        pub log_format: RecordFormat = RecordFormat::Text
+            => named("log format", &RecordFormat::ALL);
         /// The file that SIGUSR1 appends histograms to (HdrHistogram V2 log format).
         pub histogram_log: PathBuf = HISTOGRAM_LOG.into() => path();
         /// Whether the file is read again when it changes.
@@ -177,7 +180,7 @@ pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(30);
 /// The histogram log when nothing else is said.
 pub const HISTOGRAM_LOG: &str = "mahoraga.hlog";
 
-use codec::{Leaf, duration, groups, list, memory, number, path, spelled, truth, waits};
+use codec::{Leaf, duration, groups, list, memory, named, number, path, spelled, truth, waits};
 use reader::Around;
 use table::{Settings, Shape, settings};
 

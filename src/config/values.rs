@@ -8,7 +8,7 @@ use std::path::Path;
 use log::LevelFilter;
 use thiserror::Error;
 
-use super::{AdminState, Backend, Key, LogFormat, LogSink, Strategy};
+use super::{AdminState, Backend, Key, LogFormat, LogSink, RecordFormat, Strategy};
 use crate::address::{Address, AddressError};
 
 mod backend;
@@ -331,6 +331,11 @@ pub fn admin_state(name: &str) -> Result<AdminState, ValueError> {
 /// Reads the name of a log format.
 pub fn log_format(name: &str) -> Result<LogFormat, ValueError> {
     named("log format", name, &LogFormat::ALL)
+}
+
+/// Reads the name of a format of the operational log.
+pub fn record_format(name: &OsStr) -> Result<RecordFormat, ValueError> {
+    named("log format", &name.to_string_lossy(), &RecordFormat::ALL)
 }
 
 /// Reads the name of a level of the operational log, in letters of either case.

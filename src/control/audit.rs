@@ -49,12 +49,13 @@ impl Audit {
         Ok(Self(Some((path.to_owned(), writer))))
     }
 
-    /// Records a change. A line that the file does not take goes to the operational log.
+    /// Records a change. A line that the file does not take goes to the operational log, except
+    /// that of a reload: its event is there already.
     pub(super) fn record(&self, entry: &Entry<'_>) {
         let line = line(entry, SystemTime::now());
         let unsent = match &self.0 {
             Some((_, writer)) => writer.push(format!("{line}\n").into_bytes()).is_err(),
-            None => true,
+            None => entry.action != RELOAD,
         };
         if unsent {
             log::info!(target: TARGET, "audit: {line}");
@@ -150,13 +151,15 @@ fn escaped(json: &str) -> String {
 
 /// Control characters, breaks of lines, marks without a width, and what turns the direction of
 /// text ("Trojan Source", CVE-2021-42574). All are below U+10000.
-fn is_misleading(c: char) -> bool {
+pub(crate) fn is_misleading(c: char) -> bool {
     c.is_control()
         || matches!(c,
             '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}'
             | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
+/// The action of a reload.
+pub(super) const RELOAD: &str = "reload";
 /// The log target of lines without a file: they are shown whatever the log's level.
 pub(crate) const TARGET: &str = "audit";
 /// Of the file: other users need not know who did what.

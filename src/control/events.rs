@@ -58,8 +58,6 @@ pub(super) enum Weight {
     Info,
     /// Somebody should look.
     Warn,
-    /// What was asked for could not be done.
-    Error,
 }
 
 /// What an event is about.
@@ -107,7 +105,6 @@ impl Events {
             Weight::Quiet => {}
             Weight::Info => log::info!("{message}"),
             Weight::Warn => log::warn!("{message}"),
-            Weight::Error => log::error!("{message}"),
         }
         self.push(Event {
             kind,

@@ -10,9 +10,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use crossbeam::channel;
 use hdrhistogram::Histogram;
 use hdrhistogram::serialization::V2DeflateSerializer;
-use hdrhistogram::serialization::interval_log::{IntervalLogWriterBuilder, Tag};
+use hdrhistogram::serialization::interval_log::{
+    IntervalLogWriterBuilder, IntervalLogWriterError, Tag,
+};
+use log::Level;
 
 use crate::admin::model::{ControlStatus, HistogramStatus};
+use crate::operational_log;
 use crate::sys;
 use crate::time::nanos;
 use crate::worker::{Command, Histograms, Numbers};
@@ -131,14 +135,18 @@ impl Measurements {
         }
         let taken = self.pending.take();
         for (worker, histograms) in &taken {
-            log::info!(
-                "worker {worker}: last {seconds:.1} s\n{}",
-                table(&histograms.all())
+            let table = table(&histograms.all());
+            operational_log::report(
+                Level::Info,
+                &format_args!("worker {worker}: last {seconds:.1} s\n{table}"),
             );
         }
         let control = self.control_pending.replace(Control::new());
         let text = table(&control.all());
-        log::info!("control thread: last {seconds:.1} s\n{text}");
+        operational_log::report(
+            Level::Info,
+            &format_args!("control thread: last {seconds:.1} s\n{text}"),
+        );
         for worker in missing {
             log::warn!("worker {worker} did not answer in time: its histograms are lost");
         }
@@ -149,7 +157,10 @@ impl Measurements {
             Ok(outcome) => outcome,
             Err(_) => {
                 let path = path.display();
-                log::error!("{path} is not written within {WRITE_TIME:?}: waiting for it");
+                log::error!(
+                    "{path} is not written within {}: waiting for it",
+                    humantime::format_duration(WRITE_TIME)
+                );
                 written.await
             }
         };
@@ -315,7 +326,10 @@ fn write_interval(
 ) -> Result<(), String> {
     writer
         .write_histogram(histogram, start, length, Some(tag))
-        .map_err(|error| format!("{error:?}"))
+        .map_err(|error| match error {
+            IntervalLogWriterError::IoError(error) => error.to_string(),
+            IntervalLogWriterError::SerializeError(_) => "it can't be encoded".to_owned(),
+        })
 }
 
 /// The log target of what a signal asked for: it is shown whatever the log's level.

@@ -54,6 +54,7 @@ use crate::sys;
 use access_log::{AccessLogWriter, Log, Orders, Sink};
 use admin_listeners::AdminListeners;
 pub(crate) use audit::TARGET as AUDIT_TARGET;
+pub(crate) use audit::is_misleading;
 use balancer::Balancer;
 use discovery::Discoveries;
 pub(crate) use histograms::TARGET as HISTOGRAMS_TARGET;

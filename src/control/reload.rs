@@ -2,13 +2,14 @@
 //! wrong leaves the old one in force.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::future::pending;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 
+use log::Level;
 use tokio::sync::oneshot::error::TryRecvError;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Sleep;
@@ -17,11 +18,12 @@ use crate::address::Address;
 use crate::admin::model::{EventKind, Reloaded, Reloads, Stage};
 use crate::admin::{Author, Reply, Tokens};
 use crate::config::{AccessLog, AdminHttp, Config, ConfigError};
+use crate::operational_log;
 use crate::sys::{self, Bound};
 
 use super::access_log::{Log, Sink};
 use super::aside;
-use super::audit::Entry;
+use super::audit::{Entry, RELOAD};
 use super::balancer::Balancer;
 use super::calls::subject;
 use super::declared::Ended;
@@ -182,8 +184,9 @@ impl Reloading {
             },
             () = &mut reading.deadline => {
                 let why = format!(
-                    "cannot read the configuration within {READ_TIME:?}: a file that it needs, or \
-                     a name server, does not answer"
+                    "cannot read the configuration within {}: a file that it needs, or a name \
+                     server, does not answer",
+                    humantime::format_duration(READ_TIME)
                 );
                 (None, Err(why))
             }
@@ -335,7 +338,7 @@ impl Balancer {
         let notes = read.and_then(|read| self.take_over(read));
         let outcome = notes.as_ref().map(|_| self.publisher.version());
         let outcome = outcome.map_err(Clone::clone);
-        self.tell_reload(&outcome, before);
+        self.tell_reload(&outcome, before, &reading.asked);
         let reloaded = notes.map(|notes| Reloaded {
             snapshot: self.publisher.version(),
             changed: self.publisher.version() != before,
@@ -344,7 +347,7 @@ impl Balancer {
         for Asked { author, reply } in reading.asked {
             self.audit.record(&Entry {
                 author,
-                action: "reload",
+                action: RELOAD,
                 target: "config",
                 old: None,
                 new: None,
@@ -360,23 +363,25 @@ impl Balancer {
         }
     }
 
-    fn tell_reload(&mut self, outcome: &Result<u64, String>, before: u64) {
+    fn tell_reload(&mut self, outcome: &Result<u64, String>, before: u64, asked: &[Asked]) {
+        let authors: BTreeSet<_> = asked.iter().map(|asked| asked.author.to_string()).collect();
+        let authors = Vec::from_iter(authors).join(", ");
         let now = humantime::format_rfc3339_millis(SystemTime::now());
         self.reloading.status.last_at = Some(now.to_string());
         self.reloading.status.last_error = outcome.clone().err();
         let (weight, kind, message) = match outcome {
             Ok(version) => {
                 self.reloading.status.succeeded += 1;
-                let message = format!(
-                    "reload: {}",
-                    Reloaded::sentence(*version, before != *version)
-                );
+                let sentence = Reloaded::sentence(*version, before != *version);
+                let message = format!("reload: {sentence} (by {authors})");
                 (Weight::Info, EventKind::Reloaded, message)
             }
             Err(why) => {
                 self.reloading.status.failed += 1;
-                let message = format!("reload: the old configuration stays in force\n{why}");
-                (Weight::Error, EventKind::ReloadFailed, message)
+                let message =
+                    format!("reload: the old configuration stays in force (by {authors})\n{why}");
+                operational_log::report(Level::Error, &message);
+                (Weight::Quiet, EventKind::ReloadFailed, message)
             }
         };
         self.events.tell(weight, kind, Subject::default(), message);
@@ -412,6 +417,7 @@ impl Balancer {
         }
         let mut notes = Vec::new();
         let (old, new) = (old.config(), self.declared.config());
+        operational_log::set_format(new.log_format);
         if old.histogram_log != new.histogram_log {
             self.metrics
                 .measurements

@@ -76,12 +76,9 @@ impl Plan {
             );
         }
         log::info!(
-            "{count} worker(s){}: {sessions} sessions each, {in_all} connections in all",
-            match &cpus[..] {
-                [Some(_), ..] =>
-                    format!(" on CPUs {:?}", cpus.iter().flatten().collect::<Vec<_>>()),
-                _ => " on any CPU".to_owned(),
-            }
+            "{count} {} on {}: {sessions} sessions each, {in_all} connections in all",
+            if count == 1 { "worker" } else { "workers" },
+            on_cpus(&cpus)
         );
         for sentence in features.lacking() {
             log::info!("{sentence}");
@@ -105,6 +102,16 @@ impl Plan {
             in_all,
             size,
         })
+    }
+}
+
+/// `CPUs 0, 2`, or that workers are not pinned.
+fn on_cpus(cpus: &[Option<usize>]) -> String {
+    let pinned: Vec<_> = cpus.iter().flatten().map(usize::to_string).collect();
+    match &pinned[..] {
+        [] => "any CPU".to_owned(),
+        [one] => format!("CPU {one}"),
+        all => format!("CPUs {}", all.join(", ")),
     }
 }
 

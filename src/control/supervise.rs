@@ -234,8 +234,9 @@ impl Balancer {
         self.stage = Stage::Stopping;
         let grace = self.config.shutdown_grace;
         let message = format!(
-            "stopping: {} sessions have {grace:?} to end",
-            self.workers.sessions()
+            "stopping: {} sessions have {} to end",
+            self.workers.sessions(),
+            humantime::format_duration(grace)
         );
         systemd::stopping(&message);
         self.events.tell(
@@ -263,8 +264,9 @@ impl Reopening {
             match tokio::time::timeout_at(deadline, outcome).await {
                 Ok(Ok(Err(why))) => failed.push(format!("cannot open {name}: {why}")),
                 Err(_) => failed.push(format!(
-                    "cannot open {name} within {REOPEN_TIME:?}: its directory does not answer, or \
-                     the old file does not take its last lines"
+                    "cannot open {name} within {}: its directory does not answer, or the old \
+                     file does not take its last lines",
+                    humantime::format_duration(REOPEN_TIME)
                 )),
                 // Without an answer, a reload has sent the log elsewhere.
                 Ok(Ok(Ok(())) | Err(_)) => names.push(name),

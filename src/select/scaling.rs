@@ -286,8 +286,9 @@ fn more(settings: &Scaling, scene: &Scene) -> Option<(Step, String)> {
     let number = wanted.min(scene.reserve_waits);
     let reason = || {
         format!(
-            "{each:.1} connections per backend, above {} for {:?}",
-            settings.high, settings.window
+            "{each:.1} connections per backend, above {} for {}",
+            settings.high,
+            humantime::format_duration(settings.window)
         )
     };
     (number > 0).then(|| (Step::In(number), reason()))
@@ -301,10 +302,10 @@ fn fewer(settings: &Scaling, scene: &Scene) -> Option<(Step, String)> {
         scene.reserve_in > 0 && left >= settings.min.max(1) && scene.per_backend(left) <= bearable;
     let reason = || {
         format!(
-            "{:.1} connections per backend, below {} for {:?}",
+            "{:.1} connections per backend, below {} for {}",
             scene.per_backend(scene.in_rotation),
             settings.low,
-            settings.window
+            humantime::format_duration(settings.window)
         )
     };
     goes.then(|| (Step::Out, reason()))

@@ -228,13 +228,14 @@ impl Launch {
         eventually("ready", || {
             let exited = balancer.child.try_wait().unwrap();
             assert!(exited.is_none(), "{exited:?}: {}", balancer.log.all());
-            balancer.log.count("] ready\n") == 1
+            balancer.log.count("] ready\n") + balancer.log.count(":\"ready\"}\n") == 1
         });
         assert!(process.listens_to_signals());
         assert_eq!(balancer.log.count("listener `"), listeners);
         balancer.listeners = balancer.log.lines_with("listener `");
         for line in &mut balancer.listeners {
-            *line = line.rsplit(" on ").next().unwrap().to_owned();
+            let address = line.rsplit(" on ").next().unwrap();
+            *line = address.trim_end_matches("\"}").to_owned();
         }
         balancer.before = settled_descriptors(process);
         balancer

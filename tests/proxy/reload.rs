@@ -9,6 +9,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use serde_json::Value;
+
 use crate::balancer::Launch;
 use crate::fleet::Fleet;
 use crate::peers::{self, connect};
@@ -241,7 +243,7 @@ fn an_address_in_use_leaves_the_old_in_force() {
         );
         reload_with(&stage, barren, &listeners);
         let said = format!("listener `taken` can't listen on {}", taken.1);
-        assert_eq!(stage.balancer.log().count_unaudited(&said), 1);
+        assert_eq!(stage.balancer.log().count(&said), 1);
         assert!(!stage.balancer.dir().join("free.sock").exists());
         leave_all(stage.hold_all(3));
         stage.finish();
@@ -260,23 +262,44 @@ fn what_is_wrong_leaves_the_old_in_force() {
             ("backends: [", "a value is wanted here"),
         ] {
             reload(&stage, wrong);
-            assert_eq!(
-                stage.balancer.log().count_unaudited(said),
-                1,
-                "{}",
-                stage.balancer.log().all()
-            );
+            eventually(said, || stage.balancer.log().count(said) == 1);
         }
         fs::remove_file(stage.balancer.dir().join("config.ron")).unwrap();
         stage.balancer.process.signal(libc::SIGHUP);
         eventually("it is missed", || {
-            stage
-                .balancer
-                .log()
-                .count_unaudited("there is no such file")
-                == 1
+            stage.balancer.log().count("there is no such file") == 1
         });
+        // Each refusal is there once, and each record is one line.
+        let log = stage.balancer.log();
+        assert_eq!(log.count("reload: the old configuration stays"), 3);
+        let log = log.all();
+        assert!(log.lines().all(|line| line.starts_with("[20")), "{log}");
         assert_eq!(stage.visits(3), [0; 3]);
         stage.finish();
+    });
+}
+
+#[test]
+fn json_records_hold_one_object_each() {
+    watched(|| {
+        let config = "(workers: 1, log_format: \"json\", \
+            listeners: [(bind: \"127.0.0.1:0\", pool: \"p\")], \
+            pools: [(name: \"p\", backends: [\"127.0.0.1:1\"])])";
+        let balancer = Launch::with_config(config, 1).start();
+        fs::write(balancer.dir().join("config.ron"), "(\npools: [").unwrap();
+        balancer.process.signal(libc::SIGHUP);
+        let refused = "reload: the old configuration stays";
+        eventually("a refusal", || balancer.log().count(refused) == 1);
+        let lines = balancer.log().lines_with("");
+        let records: Vec<Value> = lines
+            .iter()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect();
+        let message = |record: &Value| record["message"].as_str().unwrap().to_owned();
+        let found = records.iter().find(|one| message(one).starts_with(refused));
+        let found = found.unwrap();
+        assert_eq!(found["level"], "error");
+        assert!(message(found).contains("\nconfig.ron:2:"), "{found}");
+        balancer.finish();
     });
 }

@@ -14,8 +14,8 @@ use crate::config::{
     ATTEMPTS, AccessLog, Admin, AdminHttp, AdminState, AllDown, Backend, Check, CheckTls, Config,
     Defaults, Discovery, Ejection, Expect, FirstTier, Group, HISTOGRAM_LOG, HalfClose, Hash,
     Initial, Key, LeastTime, Listener, LogFormat, LogSink, OnDown, Persist, Pool, Predictive,
-    Probe, ProxyHeader, Queue, ScaleBy, Scaling, SecondTier, Strategy, Timeouts, TwoTier, Verify,
-    parse,
+    Probe, ProxyHeader, Queue, RecordFormat, ScaleBy, Scaling, SecondTier, Strategy, Timeouts,
+    TwoTier, Verify, parse,
 };
 use crate::origin::{Origins, Ports};
 use crate::peek::Field;
@@ -203,6 +203,7 @@ impl Chance<'_> {
                 },
                 format: chance.pick(&LogFormat::ALL).1,
             }),
+            log_format: self.pick(&RecordFormat::ALL).1,
             histogram_log: self
                 .maybe(Self::path)
                 .unwrap_or_else(|| HISTOGRAM_LOG.into()),

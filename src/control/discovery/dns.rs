@@ -83,7 +83,10 @@ impl Dns {
             let found = match asked {
                 Ok(found) => found,
                 Err(_) => {
-                    round.error = Some(format!("no answer within {ROUND_TIME:?}"));
+                    round.error = Some(format!(
+                        "no answer within {}",
+                        humantime::format_duration(ROUND_TIME)
+                    ));
                     Vec::new()
                 }
             };

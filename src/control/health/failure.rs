@@ -22,7 +22,7 @@ pub enum Failure {
     #[error("not probed: this process was stopped, or its machine overloaded")]
     Stalled,
     /// The time was over.
-    #[error("no {stage} within {after:?}")]
+    #[error("no {stage} within {}", humantime::format_duration(*.after))]
     Late {
         /// What was waited for.
         stage: Stage,

@@ -13,6 +13,7 @@ mod running;
 mod schedule;
 mod stream;
 mod tls;
+mod tls_failure;
 mod verdict;
 
 use std::collections::{HashMap, HashSet};

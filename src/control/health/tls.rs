@@ -23,6 +23,7 @@ use crate::sys;
 
 use super::failure::{Closed, Failure};
 use super::stream::Stream;
+use super::tls_failure;
 
 /// What every probe of a check makes its connections of, loaded when first wanted.
 #[derive(Debug)]
@@ -136,7 +137,8 @@ impl Client {
         host: Option<&str>,
     ) -> Result<Secured, Failure> {
         let name = self.server_name(to, host)?;
-        let connection = ClientConnection::new(self.config().await?, name).map_err(misdone)?;
+        let connection = ClientConnection::new(self.config().await?, name)
+            .map_err(|error| tls_failure::failure(&error))?;
         let mut secured = Secured {
             stream,
             connection: Box::new(connection),
@@ -167,12 +169,12 @@ impl Client {
         }
         match (&self.settings.sni, to, &self.settings.verify) {
             (Some(name), _, _) => ServerName::try_from(name.clone())
-                .map_err(|_| Failure::Unfit(format!("`{name}` is no server name"))),
+                .map_err(|_| Failure::Unfit(format!("invalid sni `{name}`: expected a host name"))),
             (None, Address::Tcp(address), _) => Ok(address.ip().into()),
             // It is neither sent nor looked at.
             (None, Address::Unix(_), Verify::Off) => Ok(std::net::Ipv4Addr::LOCALHOST.into()),
             (None, Address::Unix(_), Verify::System | Verify::File(_)) => Err(Failure::Unfit(
-                "a Unix socket has no name to verify a certificate for".to_owned(),
+                "a Unix socket has no name to verify a certificate for: set `sni`".to_owned(),
             )),
         }
     }
@@ -237,14 +239,10 @@ impl Secured {
                         other => other,
                     });
             let _ = sent.await;
-            return Err(misdone(error));
+            return Err(tls_failure::failure(&error));
         }
         Ok(length)
     }
-}
-
-fn misdone(error: rustls::Error) -> Failure {
-    Failure::Tls(error.to_string())
 }
 
 fn version(settings: &CheckTls) -> Option<Version> {
@@ -261,7 +259,7 @@ fn config(settings: &CheckTls) -> Result<Arc<ClientConfig>, Failure> {
     let provider = Arc::new(ring::default_provider());
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
-        .map_err(misdone)?;
+        .map_err(|error| tls_failure::failure(&error))?;
     let builder = match &settings.verify {
         Verify::Off => builder
             .dangerous()
@@ -291,7 +289,7 @@ fn system() -> Result<RootCertStore, Failure> {
         let why = found.errors.first();
         let why = why.map_or_else(String::new, |error| format!(": {error}"));
         return Err(Failure::Unfit(format!(
-            "this machine trusts no certificate{why}"
+            "this machine trusts no certificate{why}; name a file in `verify`"
         )));
     }
     Ok(roots)
@@ -305,7 +303,7 @@ pub(in crate::control) fn can_use(path: &Path) -> Result<(), String> {
 
 /// The certificates of a PEM file (RFC 7468).
 fn file(path: &Path) -> Result<RootCertStore, Failure> {
-    let unfit = |why: &str| Failure::Unfit(format!("{} can't be used: {why}", path.display()));
+    let unfit = |why: &str| Failure::Unfit(format!("cannot use {}: {why}", path.display()));
     let said = |error: io::Error| match Failure::broken(&error) {
         // No descriptor or memory is left: that tells nothing of the backend.
         lack if !lack.is_telling() => lack,
