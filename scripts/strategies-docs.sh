@@ -14,7 +14,7 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/../loadtest/lib.sh"
 help_if_asked "$@"
 mode=${1:-write}
-[[ $mode == write || $mode == --check ]] || die "--check or nothing is wanted, not '$mode'"
+[[ $mode == write || $mode == --check ]] || die "expected --check or nothing, not '$mode'"
 need_tools python3
 find_mahoraga
 

@@ -125,7 +125,7 @@ pub enum AddressError {
         port: u16,
     },
     /// The port is no number from 0 to 65535.
-    #[error("`{0}` is no port: a number from 0 to 65535 is wanted")]
+    #[error("invalid port `{0}`: expected 0 to 65535")]
     BadPort(String),
     /// A scheme in front, as in `http://`.
     #[error("`{0}` is a URL: write host:port, without a scheme")]
@@ -137,10 +137,10 @@ pub enum AddressError {
     #[error("`{0}`: a zone can't be given by name, write its number as in [fe80::1%2]:80")]
     NamedZone(String),
     /// Neither an IP address nor a host name (RFC 1123, section 2.1).
-    #[error("`{0}` is neither an IP address nor a host name")]
+    #[error("invalid host `{0}`: expected an IP address or a host name")]
     BadHost(String),
     /// The name has no address.
-    #[error("the name `{name}` can't be resolved: {why}")]
+    #[error("cannot resolve `{name}`: {why}")]
     Unresolved {
         /// The host name.
         name: String,
@@ -148,10 +148,10 @@ pub enum AddressError {
         why: String,
     },
     /// A Unix socket path that the kernel would refuse.
-    #[error("`unix:{0}`: a path of 1 to 107 bytes, without NUL, is wanted")]
+    #[error("invalid path `unix:{0}`: expected 1 to 107 bytes, without NUL")]
     BadPath(String),
     /// A path without its `unix:`, or with another spelling of that.
-    #[error("`{text}` is no address, did you mean `unix:{path}`?")]
+    #[error("invalid address `{text}`, did you mean `unix:{path}`?")]
     NoUnixPrefix {
         /// The whole text.
         text: String,
@@ -336,16 +336,16 @@ mod tests {
              write its number as in [fe80::1%2]:80"
         );
         for (text, path) in [("UNIX:/a", "/a"), ("/a", "/a"), ("./a:b", "./a:b")] {
-            let want = format!("`{text}` is no address, did you mean `unix:{path}`?");
+            let want = format!("invalid address `{text}`, did you mean `unix:{path}`?");
             assert_eq!(said(text), want);
         }
-        let port = |text: &str| format!("`{text}` is no port: a number from 0 to 65535 is wanted");
+        let port = |text: &str| format!("invalid port `{text}`: expected 0 to 65535");
         assert_eq!(said("127.0.0.1:+80"), port("+80"));
         assert_eq!(said("db:+80"), port("+80"));
         assert_eq!(said(":-1"), port("-1"));
         assert_eq!(
             said("tcp:127.0.0.1:80"),
-            "`tcp:127.0.0.1` is neither an IP address nor a host name"
+            "invalid host `tcp:127.0.0.1`: expected an IP address or a host name"
         );
         assert_eq!(
             said("fe80::1%eth0:80"),

@@ -224,7 +224,7 @@ fn run_refuses_what_check_refuses() {
         .output()
         .unwrap();
     assert_eq!(output.status.code(), Some(2));
-    assert!(stderr(&output).starts_with("config.ron:1:1: listeners: at least one is wanted\n"));
+    assert!(stderr(&output).starts_with("config.ron:1:1: listeners: expected at least one\n"));
 }
 
 /// Ends the balancer however a test ends.
@@ -310,7 +310,7 @@ fn flags_are_refused_in_one_sentence() {
     misused(
         &proxy(&["--idle-timeout", "0s"]),
         "error: invalid value '0s' for '--idle-timeout <DUR|off>': \
-         `0s` is out of range: 1ms to 30d, or \"off\", is wanted",
+         `0s` is out of range: expected 1ms to 30d, or \"off\"",
     );
     misused(
         &proxy(&["--to", "127.0.0.1"]),
@@ -320,7 +320,7 @@ fn flags_are_refused_in_one_sentence() {
     misused(
         &proxy(&["--workers", "0"]),
         "error: invalid value '0' for '--workers <N|auto>': \
-         `0` is out of range: 1 to 1024, or \"auto\", is wanted",
+         `0` is out of range: expected 1 to 1024, or \"auto\"",
     );
     misused(
         &proxy(&["--max-connections", "many"]),
@@ -330,7 +330,7 @@ fn flags_are_refused_in_one_sentence() {
     misused(
         &proxy(&["--attempts", "17"]),
         "error: invalid value '17' for '--attempts <N>': \
-         `17` is out of range: 1 to 16 is wanted",
+         `17` is out of range: expected 1 to 16",
     );
     misused(
         &proxy(&["--from", "0.0.0.0:8080"]),
@@ -362,8 +362,9 @@ fn flags_of_strategies_are_refused_in_one_sentence() {
     );
     misused(
         &proxy(&["--strategy", "hash", "--key", "http_cookie"]),
-        "error: invalid value 'http_cookie' for '--key <KEY>': `http_cookie` is no key: \
-         write http_cookie(NAME), a name of up to 128 letters, digits and !#$%&'*+-.^_`|~",
+        "error: invalid value 'http_cookie' for '--key <KEY>': invalid key \
+         `http_cookie`: expected http_cookie(NAME), a name of up to 128 letters, \
+         digits and !#$%&'*+-.^_`|~",
     );
     misused(
         &proxy(&["--key", "sni"]),
@@ -373,7 +374,7 @@ fn flags_of_strategies_are_refused_in_one_sentence() {
     misused(
         &proxy(&["--strategy", "hash", "--max-load", "0.99"]),
         "error: invalid value '0.99' for '--max-load <N|off>': \
-         `0.99` is out of range: 1.01 to 10, or \"off\", is wanted",
+         `0.99` is out of range: expected 1.01 to 10, or \"off\"",
     );
     misused(
         &proxy(&["--persist", "source_ip_port"]),
@@ -383,7 +384,7 @@ fn flags_of_strategies_are_refused_in_one_sentence() {
     misused(
         &proxy(&["--persist", "sni", "--persist-ttl", "1ms"]),
         "error: invalid value '1ms' for '--persist-ttl <DUR>': \
-         `1ms` is out of range: 1s to 30d is wanted",
+         `1ms` is out of range: expected 1s to 30d",
     );
     misused(
         &proxy(&["--persist-ttl", "1h"]),
@@ -393,7 +394,7 @@ fn flags_of_strategies_are_refused_in_one_sentence() {
     misused(
         &proxy(&["--peek-timeout", "2m"]),
         "error: invalid value '2m' for '--peek-timeout <DUR>': \
-         `2m` is out of range: 1ms to 1m is wanted",
+         `2m` is out of range: expected 1ms to 1m",
     );
 }
 

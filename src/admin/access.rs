@@ -42,7 +42,7 @@ struct Token {
 #[derive(Debug, Error)]
 pub enum TokenError {
     /// The file can't be read.
-    #[error("token file {path} can't be read: {error}")]
+    #[error("cannot read the token file {path}: {error}")]
     Unreadable {
         /// The file.
         path: PathBuf,
@@ -224,7 +224,7 @@ fn caller(headers: &HeaderMap, tokens: &Tokens) -> Result<Caller, Refusal> {
 fn check_host(uri: &Uri, headers: &HeaderMap, bound: SocketAddr) -> Result<(), Refusal> {
     let forbidden = |error: &str| Err(Refusal::new(StatusCode::FORBIDDEN, error));
     let Some(host) = only(headers, &header::HOST)? else {
-        return Err(Refusal::malformed("a Host header is wanted"));
+        return Err(Refusal::malformed("expected a Host header"));
     };
     // A request may name its target in its first line too (RFC 9112, section 3.2.2).
     let target = uri.authority().map(Authority::as_str);
@@ -270,9 +270,7 @@ fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>
     match (first, values.next()) {
         (None, _) => Ok(None),
         (Some(Ok(value)), None) => Ok(Some(value)),
-        _ => Err(Refusal::malformed(format!(
-            "the {name} header can't be read"
-        ))),
+        _ => Err(Refusal::malformed(format!("cannot read the {name} header"))),
     }
 }
 

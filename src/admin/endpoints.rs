@@ -32,7 +32,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
         Endpoint::read("/v1/openapi.json", "describe", h::describe)
             .says("This description.")
             .asks_nobody(),
-        Endpoint::read("/v1/status", "status", h::status).says("How the balancer is going."),
+        Endpoint::read("/v1/status", "status", h::status).says("Shows overall status."),
         Endpoint::read("/v1/listeners", "listeners", h::listeners).says("All listeners."),
         Endpoint::write(patch.clone(), LISTENER, "set_listener", h::set_listener)
             .says("Changes the limit of a listener.")

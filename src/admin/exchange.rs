@@ -37,14 +37,14 @@ pub(super) async fn read_body(
         if error.is::<LengthLimitError>() {
             Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "a body has 1 MiB at most")
         } else {
-            Refusal::malformed(format!("the body can't be read: {error}"))
+            Refusal::malformed(format!("cannot read the body: {error}"))
         }
     })?;
     let body = body.to_bytes();
     if body.is_empty() || is_json(headers) {
         Ok(body)
     } else {
-        let error = "a body must be JSON: `Content-Type: application/json` is wanted";
+        let error = "invalid body: expected JSON, with `Content-Type: application/json`";
         Err(Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, error))
     }
 }
@@ -85,7 +85,7 @@ impl<T: DeserializeOwned + JsonSchema + Send + 'static> Input for Query<T> {
                 // Its own text names axum's workings; the cause says what is wrong.
                 let cause = error.source().map(ToString::to_string);
                 let cause = cause.unwrap_or_else(|| error.body_text());
-                Refusal::malformed(format!("what is behind the `?` can't be read: {cause}"))
+                Refusal::malformed(format!("cannot read the query: {cause}"))
             })
     }
 
@@ -102,7 +102,7 @@ impl<T: DeserializeOwned + JsonSchema + Send + 'static> Input for Json<T> {
         no_query(uri)?;
         serde_json::from_slice(body)
             .map(Self)
-            .map_err(|error| Refusal::malformed(format!("the body can't be read: {error}")))
+            .map_err(|error| Refusal::malformed(format!("cannot read the body: {error}")))
     }
 
     fn describe(schemas: &mut SchemaGenerator) -> Needs {

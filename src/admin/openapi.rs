@@ -37,7 +37,7 @@ fn describe(endpoints: &[Endpoint]) -> Value {
         "info": {
             "title": "Mahoraga",
             "description": "Over the Unix socket everything is open to who may open it; \
-                over HTTP a token of the role that stands in `security` is wanted.",
+                over HTTP send a token of the role in `security`.",
             "version": env!("CARGO_PKG_VERSION"),
             "license": { "name": "MIT", "identifier": "MIT" },
         },
@@ -157,7 +157,7 @@ const PARAMETERS: [(&str, &str); 4] = [
 ];
 /// When a request is refused with which status.
 const REFUSALS: [(StatusCode, &str); 12] = [
-    (StatusCode::BAD_REQUEST, "What is asked can't be read."),
+    (StatusCode::BAD_REQUEST, "The request can't be read."),
     (
         StatusCode::UNAUTHORIZED,
         "Over HTTP: no token, or one that is not known.",

@@ -35,7 +35,7 @@ impl Refusal {
         let (error, challenge) = if with_token {
             ("this token is not known", INVALID_TOKEN)
         } else {
-            ("a token is wanted: `Authorization: Bearer ...`", NO_TOKEN)
+            ("expected a token: `Authorization: Bearer ...`", NO_TOKEN)
         };
         Self {
             challenge: Some(challenge),

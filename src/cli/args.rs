@@ -13,7 +13,7 @@ use clap::{Args, Parser, Subcommand};
 use super::admin::ClientCommand;
 use crate::address::Address;
 use crate::config::values::{self, ValueError};
-use crate::config::{Backend, Check, Key, LogFormat, Strategy};
+use crate::config::{self, Backend, Check, Key, LogFormat, Strategy};
 use crate::simulate::Scenario;
 
 /// The program's arguments.
@@ -34,15 +34,8 @@ pub struct Cli {
 /// The subcommands.
 #[derive(Clone, Debug, Subcommand)]
 pub enum Command {
-    /// Balance as a configuration file says.
-    #[command(after_help = "Examples:
-  mahoraga run
-  mahoraga run /etc/mahoraga/config.ron
-  generate-config | mahoraga run -
-
-SIGHUP, or mahoraga reload, reads the file again: all but workers and admin
-applies while it runs. What is wrong is told, and changes nothing.
-mahoraga --help tells the other signals.")]
+    /// Run the balancer with a configuration file.
+    #[command(after_help = run_help())]
     Run {
         /// The configuration.
         #[command(flatten)]
@@ -63,7 +56,7 @@ mahoraga --help tells the other signals.")]
         #[arg(long)]
         deny_warnings: bool,
     },
-    /// Balance without a configuration file.
+    /// Run the balancer with flags, without a configuration file.
     #[command(after_help = "Examples:
   mahoraga proxy --from 127.0.0.1:8080 --to 127.0.0.1:9001 --to 127.0.0.1:9002
   mahoraga proxy --from '[::]:5432' --to db-1:5432 --to db-2:5432 --idle-timeout 1h
@@ -77,19 +70,19 @@ Which strategy, when: docs/strategies.md; mahoraga simulate shows what each does
     #[command(after_help = "Example:
   mahoraga demo")]
     Demo,
-    /// Try strategies on a simulated fleet: seconds instead of days.
+    /// Simulate strategies on a fleet: seconds instead of days.
     #[command(
         after_help = super::simulate::AFTER_HELP,
         after_long_help = super::simulate::long_help()
     )]
     Simulate(SimulateArgs),
-    /// What a running balancer is asked.
+    /// Commands to a running balancer.
     #[command(flatten)]
     Client(ClientCommand),
     /// Print the version, as --version does.
     #[command(hide = true)]
     Version,
-    /// Say how the balancer is stopped.
+    /// Say how to stop the balancer.
     #[command(hide = true)]
     Stop(Rest),
     /// Say which commands show something.
@@ -97,7 +90,7 @@ Which strategy, when: docs/strategies.md; mahoraga simulate shows what each does
     Show(Rest),
 }
 
-/// Arguments of a command that only gives a tip.
+/// The arguments of a command that only gives a tip.
 #[derive(Args, Clone, Debug)]
 pub struct Rest {
     /// Whatever they are.
@@ -125,8 +118,8 @@ impl ConfigFile {
     }
 }
 
-/// What `mahoraga proxy` takes. Its defaults are those of `config.ron`, but for the access log,
-/// which is off.
+/// The flags of `mahoraga proxy`. Their defaults are those of `config.ron`, except for the access
+/// log, which is off.
 #[derive(Args, Clone, Debug)]
 pub struct ProxyArgs {
     /// Where to listen.
@@ -143,29 +136,29 @@ pub struct ProxyArgs {
         value_name = "ADDR",
         required = true,
         value_parser = values::backend,
-        help = "A backend, written as --from is, and behind it ,weight=N ,max_connections=N and \
-                ,backup as wanted; may be given again"
+        help = "A backend: an address as for --from, then any of ,weight=N ,max_connections=N and \
+                ,backup; may be given again"
     )]
     pub to: Vec<Backend>,
-    /// How a backend is selected.
+    /// The strategy that selects backends.
     #[arg(
         long,
         value_name = "NAME",
         default_value = "round_robin",
         value_parser = values::strategy,
         help = format!(
-            "How a backend is selected: {}; two_tier's groups, and settings such as decay and \
-             horizon, need a configuration file",
+            "The strategy that selects backends: {}; two_tier's groups, and settings such as decay \
+             and horizon, need a configuration file",
             names(&Strategy::all())
         )
     )]
     pub strategy: Strategy,
-    /// What hash and two_tier select by, and sticky_round_robin knows clients again by.
+    /// What hash and two_tier select by, and sticky_round_robin recognises clients by.
     #[arg(
         long,
         value_name = "KEY",
         help = format!(
-            "What hash and two_tier select by, and sticky_round_robin knows clients again by: {}; \
+            "What hash and two_tier select by, and sticky_round_robin recognises clients by: {}; \
              source_ip(24, 56) for networks of IPv4 and IPv6 [default: source_ip]",
             names(&Key::all()).replace("http_cookie", "http_cookie(NAME)")
         )
@@ -180,7 +173,7 @@ pub struct ProxyArgs {
     /// How long a client is remembered after its last connection ends [default: 30m].
     #[arg(long, value_name = "DUR", value_parser = persist_ttl)]
     pub persist_ttl: Option<Duration>,
-    /// Probe the backends: tcp, tls, http, or in full as a file has it; or off.
+    /// Probe the backends: tcp, tls, http, a group as in a configuration file, or off.
     #[arg(long, value_name = "CHECK|off", default_value = "off")]
     pub check: Probing,
     /// Worker threads; auto: one for each CPU that the process may use.
@@ -196,16 +189,16 @@ pub struct ProxyArgs {
     /// How long one connect attempt may take.
     #[arg(long, value_name = "DUR", default_value = "5s", value_parser = connect_timeout)]
     pub connect_timeout: Duration,
-    /// How long a session may be silent, or off.
+    /// End a session in which no byte moves for this long, or off.
     #[arg(long, value_name = "DUR|off", default_value = "10m")]
     pub idle_timeout: Deadline,
-    /// How long a session of which one direction has ended may be silent.
+    /// End a session of which one side has closed when no byte moves for this long.
     #[arg(long, value_name = "DUR", default_value = "30s", value_parser = half_closed_timeout)]
     pub half_closed_timeout: Duration,
-    /// How long a session may last, or off.
+    /// End a session after this long, or off.
     #[arg(long, value_name = "DUR|off", default_value = "off")]
     pub session_timeout: Deadline,
-    /// How long a client's first bytes are waited for, where a key is in them.
+    /// How long to wait for a client's first bytes, where a key is in them.
     #[arg(long, value_name = "DUR", default_value = "3s", value_parser = peek_timeout)]
     pub peek_timeout: Duration,
     /// How long sessions may go on after SIGTERM.
@@ -214,14 +207,14 @@ pub struct ProxyArgs {
     /// Write a line for each session to standard output (-) or to a file [default: off].
     #[arg(long, value_name = "-|FILE")]
     pub access_log: Option<PathBuf>,
-    /// How a line of the access log looks.
+    /// The format of the access log.
     #[arg(
         long,
         value_name = "FORMAT",
         default_value = "key_value",
         requires = "access_log",
         value_parser = values::log_format,
-        help = format!("How a line of the access log looks: {}", names(&LogFormat::ALL))
+        help = format!("The format of the access log: {}", names(&LogFormat::ALL))
     )]
     pub log_format: LogFormat,
     /// The file that SIGUSR1 appends histograms to.
@@ -232,7 +225,7 @@ pub struct ProxyArgs {
     pub admin: Option<AdminSocket>,
 }
 
-/// What `mahoraga simulate` takes.
+/// The flags of `mahoraga simulate`.
 #[derive(Args, Clone, Debug)]
 pub struct SimulateArgs {
     /// The configuration whose pool is simulated; without it, ten equal backends.
@@ -250,7 +243,7 @@ pub struct SimulateArgs {
     /// A strategy; may be given again [default: all].
     #[arg(long, value_name = "NAME", value_parser = values::strategy)]
     pub strategy: Vec<Strategy>,
-    /// What chance begins with: the same seed has the same outcome.
+    /// The seed of random numbers: the same seed gives the same outcome.
     #[arg(long, value_name = "N", default_value = "1")]
     pub seed: u64,
     /// Workers of the simulated balancer.
@@ -316,7 +309,7 @@ impl FromStr for AdminSocket {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Count(pub Option<NonZeroU32>);
 
-/// The help with its commands in two lists: clap has but one.
+/// The help with its commands in two lists: clap has one list only.
 fn help_template() -> StyledStr {
     let clients = ClientCommand::augment_subcommands(clap::Command::new(""));
     let all = Command::augment_subcommands(clap::Command::new(""));
@@ -389,44 +382,81 @@ fn shutdown_grace(text: &str) -> Result<Duration, ValueError> {
     values::duration(text, values::GRACE)
 }
 
+/// Examples, and what takes effect while it runs, as the tables of settings say.
+fn run_help() -> String {
+    let text = format!(
+        "SIGHUP, or mahoraga reload, reads the file again. Changes of {} take effect at the next \
+         start, all others at once. A mistake leaves the old configuration in force. mahoraga \
+         --help lists the other signals.",
+        config::waits_for_a_start()
+    );
+    format!("{RUN_EXAMPLES}\n\n{}", wrapped(&text))
+}
+
+/// A text in lines of at most 76 characters.
+fn wrapped(text: &str) -> String {
+    let mut out = String::new();
+    let mut length = 0;
+    for word in text.split(' ') {
+        let space = match length {
+            0 => "",
+            length if length + 1 + word.len() > 76 => "\n",
+            _ => " ",
+        };
+        length = word.len() + if space == " " { length + 1 } else { 0 };
+        out += space;
+        out += word;
+    }
+    out
+}
+
+const RUN_EXAMPLES: &str = "Examples:
+  mahoraga run
+  mahoraga run /etc/mahoraga/config.ron
+  generate-config | mahoraga run -";
+
 const AFTER_HELP: &str = "Examples:
   mahoraga demo
       Three small backends and the balancer in front of them, to try
   mahoraga proxy --from 127.0.0.1:8080 --to 127.0.0.1:9001 --to 127.0.0.1:9002
       Balance one address over two backends, without a file
   mahoraga check && mahoraga run
-      Judge config.ron, then balance as it says
+      Validate config.ron, then run with it
   mahoraga simulate --config config.ron --scenario slow_backend
       See what each strategy would do
   mahoraga drain app-1 --wait=10m
       Take a backend out of a running balancer, and wait for its sessions
 
 Environment:
-  MAHORAGA_ADMIN   Where a running balancer is asked, as --admin says
+  MAHORAGA_ADMIN   The running balancer, as for --admin
                    [default: mahoraga.sock, or else /run/mahoraga/mahoraga.sock]
   MAHORAGA_TOKEN_FILE
-                   The file of the token that http:// wants
-  MAHORAGA_LOG     What standard error is told: off, error, warn, info or debug,
-                   each with all before it [default: info; demo: warn]
-  MAHORAGA_SEED    A number that chance begins with, for tests that are to be
-                   repeated [default: another one in each process]
+                   The file with the token for http://
+  MAHORAGA_LOG     The level of the operational log on standard error: off,
+                   error, warn, info or debug [default: info; demo: warn]
+  MAHORAGA_LOG_FORMAT
+                   Its format, text or json [default: log_format of the file]
+  MAHORAGA_LOG_STYLE
+                   Its colours: auto, always or never [default: auto]
+  MAHORAGA_SEED    The seed of random numbers, to repeat a test [default: a
+                   new one in each process]
 
 Signals:
   SIGTERM, SIGINT, SIGQUIT
                    Stop: accept no more clients, let sessions end; a
                    second one ends the process at once
   SIGUSR1          Write histograms to standard error and the histogram log
-  SIGHUP           Reopen the files of the logs, after they were moved away;
+  SIGHUP           Open the log files again, after they were moved away;
                    run: read the configuration again
-  SIGUSR2          Nothing yet: reserved for upgrades of the program
+  SIGUSR2          Does nothing: reserved for upgrades of the program
 
 Exit codes:
-  0                Done, or stopped by a signal as it should
-  1                Could not start, such as for an address in use; or the
-                   running balancer can't be asked, or refuses
+  0                Done, or stopped by a signal
+  1                The machine refuses the start (an address in use, ...); or
+                   the running balancer can't be reached, or refuses
   2                A mistake in arguments, configuration or environment
-  3                io_uring is not to be had
-  128+signal       Ended at once, by the second signal";
+  3                io_uring is not available
+  128+signal       Ended at once by a second signal";
 
 #[cfg(test)]
 mod tests {
@@ -437,5 +467,18 @@ mod tests {
     #[test]
     fn the_definition_holds_together() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn help_names_what_waits_for_a_start() {
+        assert_eq!(config::waits_for_a_start(), "workers, memory and admin");
+        let help = run_help();
+        let words: Vec<_> = help.split_whitespace().collect();
+        let words = words.join(" ");
+        assert!(
+            words.contains("Changes of workers, memory and admin take"),
+            "{help}"
+        );
+        assert!(help.lines().all(|line| line.len() <= 76), "{help}");
     }
 }

@@ -64,21 +64,40 @@ fn welcome(front: SocketAddr, backends: &[SocketAddr]) -> String {
         .iter()
         .map(|backend| format!("http://{backend}/"))
         .collect();
+    let histograms = format!(
+        "each core's histograms, here and in {}",
+        config::HISTOGRAM_LOG
+    );
+    let tips = [
+        (
+            format!("curl http://{front}/"),
+            "each core takes the backends in turn",
+        ),
+        (format!("wrk -c 100 -d 10 http://{front}/"), "load"),
+        (
+            "mahoraga top".to_owned(),
+            "backends, rates and latencies, live",
+        ),
+        (
+            "mahoraga drain backend-1".to_owned(),
+            "no new sessions; `mahoraga ready backend-1` brings it back",
+        ),
+        (
+            "mahoraga --help".to_owned(),
+            "all commands; run them in this directory",
+        ),
+        (format!("kill -USR1 {}", std::process::id()), &histograms),
+    ];
+    let tips = tips.map(|(command, what)| format!("  {command:<41} {what}\n"));
     format!(
         "Mahoraga balances http://{front}/\n\
          over three HTTP backends in this process: {}\n\
          \n\
          Try, in another terminal:\n\
-         \x20 curl http://{front}/            each core takes the backends in turn\n\
-         \x20 wrk -c 100 -d 10 http://{front}/\n\
-         \x20 mahoraga top                    backends, rates and latencies, live\n\
-         \x20 mahoraga drain backend-1        one takes no more; `mahoraga --help` has the rest\n\
-         \x20 kill -USR1 {}                   each core's histograms, here and in {}\n\
-         \n\
+         {}\n\
          Ctrl-C ends it.\n",
         list.join(" "),
-        std::process::id(),
-        config::HISTOGRAM_LOG,
+        tips.concat(),
     )
 }
 

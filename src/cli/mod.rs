@@ -1,9 +1,9 @@
-//! The command line: what to do, said once at the start.
+//! The command line: reads the arguments, and does what they ask for.
 //!
 //! Exit codes: 0 done, 2 a mistake in arguments, configuration or environment, files that the
 //! configuration names among them; 1 the machine does not allow the start (an address in use or not
-//! there), or the balancer, if it is running, can't be asked; 3 io_uring is not to be had; 128 and
-//! the signal's number when a second one ends it. `run` and `check` agree.
+//! there), or the running balancer can't be reached; 3 io_uring is not available; 128 and the
+//! signal's number when a second one ends it. `run` and `check` agree.
 
 #![forbid(unsafe_code)]
 
@@ -42,7 +42,7 @@ error: there is no command `show`: each thing has a command of its own
 /// The exit code of every mistake in arguments, configuration or environment; clap's own.
 const USAGE: u8 = 2;
 
-/// Does what the arguments of the process say.
+/// Does what the arguments of the process ask for.
 #[must_use]
 pub fn main() -> ExitCode {
     sys::hold_signals();
@@ -129,7 +129,7 @@ fn reread(path: &Path) -> Result<(Config, u128), ConfigError> {
     Ok((config, source.digest()))
 }
 
-/// Prints the warnings about a configuration and tells how many there are.
+/// Prints the warnings about a configuration. Answers with how many there are.
 fn warn(config: &Config, source: Option<&Source>) -> usize {
     let warnings = config::warnings(config, check::host(), source);
     for warning in &warnings {

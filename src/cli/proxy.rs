@@ -411,6 +411,9 @@ mod tests {
     #[test]
     fn a_path_is_that_of_a_file() {
         let error = config("--from unix:/a --to unix:/b --access-log a/").unwrap_err();
-        assert_eq!(error.to_string(), "--access-log: `a/` is no path of a file");
+        assert_eq!(
+            error.to_string(),
+            "--access-log: invalid path `a/`: expected the path of a file"
+        );
     }
 }

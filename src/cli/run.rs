@@ -7,9 +7,9 @@ use crate::config::{Config, values};
 use crate::control::{self, Reread, StartError};
 use crate::operational_log;
 
-/// Runs the balancer until it is told to stop. Operational messages go to standard error, at the
+/// Runs the balancer until a signal stops it. Operational messages go to standard error, at the
 /// level that `MAHORAGA_LOG` names (`info` when it is not set). `reread` reads the configuration
-/// again, where that makes sense.
+/// again; without a file there is none.
 #[must_use]
 pub(super) fn run(config: &Config, reread: Option<Reread>) -> ExitCode {
     run_then(config, reread, "info", || log::info!("ready"))
@@ -43,7 +43,7 @@ pub(super) fn run_then(
     }
 }
 
-/// Says all that a start would be refused for, as far as that can be seen before it.
+/// Says everything for which a start would be refused, where that can be seen before it.
 pub(super) fn preflight(config: &Config) -> Result<(), ExitCode> {
     let refusals = control::preflight(config);
     for error in &refusals {
@@ -77,5 +77,5 @@ pub(super) fn check_environment() -> Result<(), ExitCode> {
 const REFUSED: u8 = 1;
 /// The variable that names the level of the operational log.
 const LEVEL: &str = "MAHORAGA_LOG";
-/// The variable that names what chance begins with, for tests that are to be repeated.
+/// The variable with the seed of random numbers, for tests that are repeated.
 const SEED: &str = "MAHORAGA_SEED";

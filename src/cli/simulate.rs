@@ -1,4 +1,4 @@
-//! `mahoraga simulate`: tries strategies on a simulated fleet and tells what came of it.
+//! `mahoraga simulate`: runs strategies on a simulated fleet, and shows how they did.
 
 use std::fmt::Write as _;
 use std::fs::{self, File};
@@ -16,7 +16,7 @@ use crate::simulate::{self, LINES_MAX, Outcome, Scenario, Trace};
 
 use super::args::SimulateArgs;
 
-/// Runs every strategy over every scenario that was asked for.
+/// Runs each strategy over each scenario that the arguments name.
 #[must_use]
 pub(super) fn simulate(args: &SimulateArgs) -> ExitCode {
     let configured = match args.config.as_deref() {
@@ -67,7 +67,7 @@ pub(super) fn scenario(name: &str) -> Result<Scenario, String> {
         let names = Scenario::all().map(|scenario| format!("`{}`", scenario.name));
         let [others @ .., last] = &names;
         let others = others.join(", ");
-        format!("no scenario is called `{name}`: {others} or {last} is wanted")
+        format!("no scenario is called `{name}`: expected {others} or {last}")
     })
 }
 
@@ -83,13 +83,13 @@ fn load(path: &Path, name: Option<&str>) -> Result<config::Pool, ExitCode> {
     let (found, why) = match name {
         Some(name) => (
             pools.into_iter().find(|pool| pool.name == name),
-            format!("no pool is called `{name}`: there are {names}"),
+            format!("no pool is called `{name}`: expected one of {names}"),
         ),
         None => (
             Some(pools)
                 .filter(|pools| pools.len() == 1)
                 .and_then(|pools| pools.into_iter().next()),
-            format!("which one? There are {names}"),
+            format!("expected one of {names}"),
         ),
     };
     found.ok_or_else(|| super::refuse(&format_args!("error: --pool: {why}")))
@@ -104,7 +104,7 @@ fn read(path: &Path) -> Result<Trace, ExitCode> {
     let path = path.display();
     let trace = opened.and_then(Trace::read).map_err(|error| {
         super::refuse(&format_args!(
-            "error: the trace {path} can't be read: {error}"
+            "error: cannot read the trace {path}: {error}"
         ))
     })?;
     if let Some(skipped) = skipped(&trace) {
@@ -134,7 +134,7 @@ fn skipped(trace: &Trace) -> Option<String> {
     Some(text)
 }
 
-/// All of them, on as many threads as there are processors: each run stands for itself.
+/// Runs them on one thread for each processor: no run depends on another.
 fn run(
     scenarios: &[Scenario],
     pool: &config::Pool,
@@ -170,7 +170,7 @@ fn draw(outcomes: &[Outcome], path: &Path) -> ExitCode {
     let drawn = simulate::chart(outcomes).map_err(|error| error.to_string());
     let written = drawn.and_then(|svg| {
         let write = fs::write(path, svg);
-        write.map_err(|error| format!("{} can't be written: {error}", path.display()))
+        write.map_err(|error| format!("cannot write {}: {error}", path.display()))
     });
     match written {
         Ok(()) => ExitCode::SUCCESS,
@@ -181,7 +181,7 @@ fn draw(outcomes: &[Outcome], path: &Path) -> ExitCode {
     }
 }
 
-/// Every scenario with what it is.
+/// Lists the scenarios.
 pub(super) fn long_help() -> String {
     let mut text = AFTER_HELP.to_owned();
     text.push_str("\n\nScenarios:\n");
@@ -192,7 +192,7 @@ pub(super) fn long_help() -> String {
     text
 }
 
-/// What the numbers stand on, and what they leave out.
+/// Explains the columns and the model.
 const MODEL: &str = "
 Columns:
   p50, p99     Waiting, from the accept or a later request to its answer

@@ -56,7 +56,7 @@ impl Shape for DiscoveryFile {
             .count()
             != 1
         {
-            let sentence = "discover: one of `dns`, `srv` and `file` is wanted";
+            let sentence = "discover: expected one of `dns`, `srv` and `file`";
             reader.mistake(&at.value.start(), sentence.to_owned());
         }
         match (is_given(&"dns"), at.value.field("port")) {

@@ -216,14 +216,14 @@ mod tests {
         );
         assert_eq!(
             error("x"),
-            "no key is called `x`: `source_ip`, `source_ip_port`, `sni`, `tls_session_id`, \
-             `http_path`, `http_host`, `http_cookie` or `rdp_cookie` is wanted"
+            "no key is called `x`: expected `source_ip`, `source_ip_port`, `sni`, \
+             `tls_session_id`, `http_path`, `http_host`, `http_cookie` or `rdp_cookie`"
         );
-        assert_eq!(error("sni(a)"), "`sni(a)` is no key: write sni");
+        assert_eq!(error("sni(a)"), "invalid key `sni(a)`: expected sni");
         for bad in ["http_cookie('a')", "http_cookie( 'a' )", "http_cookie('a'"] {
             let want = format!(
-                "`{bad}` is no key: write http_cookie(NAME): the single quotes would be part of \
-                 the name"
+                "invalid key `{bad}`: expected http_cookie(NAME): the single quotes would be \
+                 part of the name"
             );
             assert_eq!(error(bad), want);
         }
@@ -239,7 +239,7 @@ mod tests {
             "24, 256",
         ] {
             let want = format!(
-                "`source_ip({bad})` is no key: write source_ip or source_ip(24, 56), \
+                "invalid key `source_ip({bad})`: expected source_ip or source_ip(24, 56), \
                  the prefix lengths of IPv4 and IPv6"
             );
             assert_eq!(error(&format!("source_ip({bad})")), want);
@@ -249,7 +249,7 @@ mod tests {
             "", "()", "(a b)", "(a=b)", "(\"\")", "(\"a)", "(é)", "(a", "(a))", &long,
         ] {
             let want = format!(
-                "`http_cookie{bad}` is no key: write http_cookie(NAME), \
+                "invalid key `http_cookie{bad}`: expected http_cookie(NAME), \
                  a name of up to 128 letters, digits and !#$%&'*+-.^_`|~"
             );
             assert_eq!(error(&format!("http_cookie{bad}")), want);

@@ -56,6 +56,26 @@ pub(crate) fn setting_schema(path: &str) -> Option<serde_json::Value> {
     rows.find(|row| row.path == path).map(|row| row.schema)
 }
 
+/// The settings whose change takes a restart, as a part of a sentence.
+pub(crate) fn waits_for_a_start() -> String {
+    let rows = rows::<Config>("").into_iter().filter(|row| row.waits);
+    let paths: Vec<String> = rows.map(|row| row.path).collect();
+    let is_inside = |path: &str| {
+        paths
+            .iter()
+            .any(|other| path.starts_with(&format!("{other}.")))
+    };
+    let outer: Vec<&str> = paths
+        .iter()
+        .map(String::as_str)
+        .filter(|path| !is_inside(path))
+        .collect();
+    match &outer[..] {
+        [others @ .., last] if !others.is_empty() => format!("{} and {last}", others.join(", ")),
+        all => all.concat(),
+    }
+}
+
 /// Every setting: its name, what it is, what may be written, its default, and whether a change
 /// takes a restart.
 #[must_use]

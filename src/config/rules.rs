@@ -125,11 +125,11 @@ pub(super) fn of_config(config: &Config) -> Vec<Finding> {
     if config.listeners.is_empty() {
         found.push(Finding::start(
             "listeners",
-            "listeners: at least one is wanted",
+            "listeners: expected at least one",
         ));
     }
     if config.pools.is_empty() {
-        found.push(Finding::start("pools", "pools: at least one is wanted"));
+        found.push(Finding::start("pools", "pools: expected at least one"));
     }
     if let Some(admin) = &config.admin {
         if admin.socket.is_none() && admin.http.is_none() {
@@ -138,7 +138,7 @@ pub(super) fn of_config(config: &Config) -> Vec<Finding> {
         }
         let http = admin.http.as_ref();
         if http.is_some_and(|http| http.read_token.is_none() && http.write_token.is_none()) {
-            let sentence = "http: a token is wanted: give the file of `read_token`, of \
+            let sentence = "http: expected a token: give the file of `read_token`, of \
                             `write_token` or of both";
             // Where neither is given, that is where the group begins.
             let token = Finding::at("admin.http.read_token", sentence);
@@ -249,7 +249,7 @@ fn backends(path: &str, pool: &Pool, found: &mut Vec<Finding>) {
     let mut declared = pool.backends.iter().filter(|one| !one.reserve).peekable();
     // Those that are discovered may be all.
     if pool.discovery.is_none() && declared.peek().is_none() {
-        found.push(Finding::start(&at, "backends: at least one is wanted"));
+        found.push(Finding::start(&at, "backends: expected at least one"));
     } else if pool.discovery.is_none() && declared.all(|one| one.weight == 0) {
         let sentence = "backends: every weight is 0, so that none is ever selected";
         found.push(Finding::start(&at, sentence));

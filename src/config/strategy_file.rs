@@ -113,7 +113,7 @@ impl Shape for StrategyFile {
         if let Some(list) = at.value.field("groups")
             && list.items().is_empty()
         {
-            reader.mistake(&list.start(), "groups: at least one is wanted".to_owned());
+            reader.mistake(&list.start(), "groups: expected at least one".to_owned());
         }
     }
 }

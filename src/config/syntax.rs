@@ -6,11 +6,11 @@ use super::tokens::{Kind, Token};
 use super::tree::Wrong;
 
 /// Where a group must stand.
-pub(super) const GROUP: &str = "fields in `(` and `)` are wanted here";
+pub(super) const GROUP: &str = "expected fields in `(` and `)` here";
 /// Where fields stand in a list.
 pub(super) const IN_PARENTHESES: &str = "fields stand in `(` and `)`, and not in `[` and `]`";
 /// Where a list must stand.
-pub(super) const LIST: &str = "a list in `[` and `]` is wanted here";
+pub(super) const LIST: &str = "expected a list in `[` and `]` here";
 
 /// Whether a word may be the name of a field.
 pub(super) fn is_name(word: &str) -> bool {

@@ -173,7 +173,7 @@ impl<'a> Parser<'a> {
                 if is_some { self.some() } else { self.group() }
             }
             Some(tokens::Kind::Word) => self.leaf(),
-            _ => Err(self.wrong("a value is wanted here")),
+            _ => Err(self.wrong("expected a value here")),
         }
     }
 
@@ -247,7 +247,7 @@ impl<'a> Parser<'a> {
         let mut fields = Vec::new();
         while !self.leaves(')') {
             let Some(name) = self.word(0).filter(|word| syntax::is_name(word)) else {
-                return Err(self.wrong("the name of a field is wanted here"));
+                return Err(self.wrong("expected the name of a field here"));
             };
             let name_span = self.tokens[self.next].span.clone();
             self.next += 1;

@@ -56,10 +56,10 @@ pub enum ValueError {
     #[error("`{0}` has no unit: write {0}ms, {0}s, {0}m or {0}h")]
     NoUnit(String),
     /// A duration that can't be read.
-    #[error("`{0}` is no duration: write a whole number with ms, s, m, h or d, such as 5s")]
+    #[error("invalid duration `{0}`: expected a whole number with ms, s, m, h or d, such as 5s")]
     NoDuration(String),
     /// Too small or too large to make sense.
-    #[error("`{value}` is out of range: {range} is wanted")]
+    #[error("`{value}` is out of range: expected {range}")]
     OutOfRange {
         /// The value as it was written.
         value: String,
@@ -77,7 +77,7 @@ pub enum ValueError {
         hint: String,
     },
     /// A key that is not written as it must be.
-    #[error("`{key}` is no key: write {form}")]
+    #[error("invalid key `{key}`: expected {form}")]
     BadKey {
         /// The key as it was written.
         key: String,
@@ -107,10 +107,10 @@ pub enum ValueError {
     #[error("`{0}` can't be connected to: its port is 0")]
     PortZero(String),
     /// A name that no log line could show.
-    #[error("`{0}` is no name: 1 to 64 characters, none of them a control character, are wanted")]
+    #[error("invalid name `{0}`: expected 1 to 64 characters, and no control character")]
     BadName(String),
     /// A path that no file can have.
-    #[error("`{0}` is no path of a file")]
+    #[error("invalid path `{0}`: expected the path of a file")]
     BadPath(String),
     /// A check by a program.
     #[error(
@@ -119,7 +119,7 @@ pub enum ValueError {
     )]
     StartsProcess(String),
     /// A regular expression that can't be compiled.
-    #[error("`{pattern}` is no regular expression: {why}")]
+    #[error("invalid regular expression `{pattern}`: {why}")]
     BadRegex {
         /// The expression.
         pattern: String,
@@ -157,7 +157,7 @@ impl ValueError {
             let comma = if wanted.contains(',') { "," } else { "" };
             *wanted = format!("{wanted}{comma} or \"{word}\"");
         } else if let Self::OutOfRange { range, .. } = &mut self {
-            *range = format!("{}, or \"{word}\",", range.trim_end_matches(','));
+            *range = format!("{}, or \"{word}\"", range);
         }
         self
     }

@@ -107,7 +107,7 @@ impl Outlet for AuditFile {
 
     fn lost(&mut self, line: Vec<u8>, error: &io::Error) {
         let line = String::from_utf8_lossy(&line);
-        log::error!("{} can't be written: {error}", self.0.display());
+        log::error!("cannot write {}: {error}", self.0.display());
         log::info!(target: TARGET, "audit: {}", line.trim_end());
     }
 }

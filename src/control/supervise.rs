@@ -160,7 +160,10 @@ impl Balancer {
             self.publish();
             systemd::ready(READY);
             let targets = self.checks.targets();
-            let message = format!("the first probes of {targets} targets are done");
+            let message = match targets {
+                0 => "ready: no backend is probed".to_owned(),
+                _ => format!("ready: the first probes of {targets} targets are done"),
+            };
             let weight = if targets > 0 {
                 Weight::Info
             } else {

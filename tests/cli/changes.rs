@@ -21,7 +21,7 @@ const BACKEND_CHANGES: [(&str, &str, &str); 8] = [
     (
         "drain app-2",
         r#"PATCH /v1/pools/web/backends/app-2 {"state":"drain","keep":false}"#,
-        "version 19: web/app-2 is in drain\n",
+        "version 19: web/app-2 drains: no new sessions\n",
     ),
     (
         "ready app-2",
@@ -31,12 +31,12 @@ const BACKEND_CHANGES: [(&str, &str, &str); 8] = [
     (
         "maint db/app-1 --keep",
         r#"PATCH /v1/pools/db/backends/app-1 {"state":"maint","keep":false}"#,
-        "version 19: db/app-1 is in maint\n",
+        "version 19: db/app-1 is out of service: no new sessions, no probes\n",
     ),
     (
         "remove app-3",
         "DELETE /v1/pools/web/backends/app-3",
-        "version 19: web/app-3 is removed\n",
+        "version 19: web/app-3 removed\n",
     ),
     (
         "remove app-3 --keep --json",
@@ -71,9 +71,9 @@ fn several_backends_are_changed_by_one_command() {
     answers.extend(changed.iter().map(String::as_str));
     let fake = Fake::saying("client_several", &answers);
     let output = fake.run(&["drain", "app-2", "db/app-1", "web/app-3", "app-2"]);
-    let want = "version 19: web/app-2 is in drain\n\
-                version 20: db/app-1 is in drain\n\
-                version 21: web/app-3 is in drain\n";
+    let want = "version 19: web/app-2 drains: no new sessions\n\
+                version 20: db/app-1 drains: no new sessions\n\
+                version 21: web/app-3 drains: no new sessions\n";
     assert_eq!(said(&output), want);
     let drain = |of: &str| format!(r#"PATCH /v1/pools/{of} {{"state":"drain","keep":false}}"#);
     let want = [
@@ -99,7 +99,7 @@ const CHANGES: [(&str, &str, &str); 9] = [
     (
         "add web 127.0.0.1:9005",
         r#"POST /v1/pools/web/backends {"address":"127.0.0.1:9005","name":null,"weight":null,"#,
-        "version 19: web/127.0.0.1:9005 is there\n",
+        "version 19: web/127.0.0.1:9005 added\n",
     ),
     (
         "add web unix:/a,weight=2,max_connections=9,backup --name n --group g --state maint --keep",
@@ -107,7 +107,7 @@ const CHANGES: [(&str, &str, &str); 9] = [
             r#"POST /v1/pools/web/backends {"address":"unix:/a","name":"n","weight":2,"#,
             r#""max_connections":9,"backup":true,"group":"g","state":"maint","keep":false}"#
         ),
-        "version 19: web/n is there\n",
+        "version 19: web/n added\n",
     ),
     (
         "set strategy web least_time",
@@ -213,13 +213,16 @@ fn a_wait_ends_when_the_backend_is_idle() {
     ];
     let fake = Fake::saying("client_wait", &answers);
     let output = fake.run(&["drain", "db/app-1", "--wait"]);
-    assert_eq!(said(&output), "version 19: db/app-1 is in drain\n");
+    assert_eq!(
+        said(&output),
+        "version 19: db/app-1 drains: no new sessions\n"
+    );
     assert_eq!(fake.asked().split_off(2), ["GET /v1/pools/db"; 2]);
     let output = fake.run(&["remove", "db/app-1", "--wait=1ms"]);
     assert_eq!(output.status.code(), Some(1));
     assert_eq!(
         stderr(&output),
-        "error: db/app-1 has 2 connections still, after 1ms\n"
+        "error: db/app-1 still has 2 connections after 1ms\n"
     );
 }
 

@@ -296,11 +296,11 @@ fn sessions_are_listed_and_closed() {
     let filter = [
         "sessions", "--pool", "web", "--client", "::1", "--limit", "5",
     ];
-    assert_eq!(said(&fake.run(&filter)), "no session\n");
+    assert_eq!(said(&fake.run(&filter)), "no sessions\n");
     let first = fake.run(&["sessions", "--limit", "1"]);
     assert_eq!(
         said(&first),
-        format!("{SESSIONS}the first 1: see --limit\n")
+        format!("{SESSIONS}only the first 1 are shown: see --limit\n")
     );
     let kill = |more: &[&str]| {
         let output = fake.run(&[&["sessions", "--kill"], more].concat());
@@ -334,11 +334,11 @@ fn sessions_are_listed_and_closed() {
 fn what_is_closed_must_be_said() {
     assert_eq!(
         failed(&run(&["sessions", "--kill"]), 2),
-        "--kill: which ones? Give ids, --listener, --pool, --backend or --client, or --all"
+        "--kill: expected ids, --listener, --pool, --backend, --client or --all"
     );
     assert_eq!(
         failed(&run(&["sessions", "--pool", "web", "--kill", "0-1"]), 2),
-        "--kill: give ids or what else they have in common, not both"
+        "--kill: expected ids or other flags, not both"
     );
 }
 

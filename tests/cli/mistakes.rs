@@ -183,10 +183,10 @@ fn weights() {
         "config.ron:4:34: backends: every weight is 0, so that none is ever selected
   |         (name: \"none\", backends: [(address: \"127.0.0.1:2\", weight: 0)]),
   |                                  ^
-config.ron:5:68: weight: `257` is out of range: 0 to 256 is wanted
+config.ron:5:68: weight: `257` is out of range: expected 0 to 256
   |         (name: \"much\", backends: [(address: \"127.0.0.1:2\", weight: 257)]),
   |                                                                    ^^^
-config.ron:6:68: weight: `-1` is out of range: 0 to 256 is wanted
+config.ron:6:68: weight: `-1` is out of range: expected 0 to 256
   |         (name: \"less\", backends: [(address: \"127.0.0.1:2\", weight: -1)]),
   |                                                                    ^^
 config.ron:7:68: weight: `0.5` is not a whole number
@@ -229,7 +229,7 @@ fn addresses() {
 config.ron:4:16: bind: `8080` is not a string in double quotes
   |         (bind: 8080, pool: \"web\"),
   |                ^^^^
-config.ron:7:9: address: `300.0.0.1` is neither an IP address nor a host name
+config.ron:7:9: address: invalid host `300.0.0.1`: expected an IP address or a host name
   |         \"300.0.0.1:80\",
   |         ^^^^^^^^^^^^^^
 config.ron:8:9: address: `127.0.0.1:0` can't be connected to: its port is 0
@@ -238,7 +238,7 @@ config.ron:8:9: address: `127.0.0.1:0` can't be connected to: its port is 0
 config.ron:9:9: address: `::1:80` looks like IPv6: write it as [address]:port
   |         \"::1:80\",
   |         ^^^^^^^^
-config.ron:10:9: address: `unix:`: a path of 1 to 107 bytes, without NUL, is wanted
+config.ron:10:9: address: invalid path `unix:`: expected 1 to 107 bytes, without NUL
   |         \"unix:\",
   |         ^^^^^^^",
     );
@@ -266,20 +266,20 @@ fn durations() {
 write \"30ms\", \"30s\", \"30m\" or \"30h\"
   |     shutdown_grace: 30,
   |                     ^^
-config.ron:4:18: connect: `0s` is out of range: 1ms to 1h is wanted
+config.ron:4:18: connect: `0s` is out of range: expected 1ms to 1h
   |         connect: \"0s\",
   |                  ^^^^
 config.ron:5:15: idle: `10` has no unit: write 10ms, 10s, 10m or 10h
   |         idle: \"10\",
   |               ^^^^
-config.ron:6:22: half_closed: `5 sec` is no duration: \
-write a whole number with ms, s, m, h or d, such as 5s
+config.ron:6:22: half_closed: invalid duration `5 sec`: \
+expected a whole number with ms, s, m, h or d, such as 5s
   |         half_closed: \"5 sec\",
   |                      ^^^^^^^
 config.ron:7:18: session: `None` is not a duration such as \"5s\" or \"off\"
   |         session: None,
   |                  ^^^^
-config.ron:8:15: peek: `2m` is out of range: 1ms to 1m is wanted
+config.ron:8:15: peek: `2m` is out of range: expected 1ms to 1m
   |         peek: \"2m\",
   |               ^^^^",
     );
@@ -307,14 +307,14 @@ fn numbers_and_words_that_make_no_sense() {
 ",
             1,
         ),
-        "config.ron:2:14: workers: `0` is out of range: 1 to 1024, or \"auto\", is wanted
+        "config.ron:2:14: workers: `0` is out of range: expected 1 to 1024, or \"auto\"
   |     workers: 0,
   |              ^
 config.ron:3:22: max_connections: `99999999999999999999999` is out of range: \
-1 to 16777216, or \"auto\", is wanted
+expected 1 to 16777216, or \"auto\"
   |     max_connections: 99999999999999999999999,
   |                      ^^^^^^^^^^^^^^^^^^^^^^^
-config.ron:4:22: to: `` is no path of a file
+config.ron:4:22: to: invalid path ``: expected the path of a file
   |     access_log: (to: \"\", format: \"jsn\"),
   |                      ^^
 config.ron:4:34: format: no log format is called `jsn`, did you mean `json`?
@@ -323,10 +323,10 @@ config.ron:4:34: format: no log format is called `jsn`, did you mean `json`?
 config.ron:5:20: histogram_log: off must be written in double quotes: \"off\"
   |     histogram_log: off,
   |                    ^^^
-config.ron:6:26: attempts: `17` is out of range: 1 to 16 is wanted
+config.ron:6:26: attempts: `17` is out of range: expected 1 to 16
   |     defaults: (attempts: 17, timeouts: (idle: \"31d\")),
   |                          ^^
-config.ron:6:47: idle: `31d` is out of range: 1ms to 30d, or \"off\", is wanted
+config.ron:6:47: idle: `31d` is out of range: expected 1ms to 30d, or \"off\"
   |     defaults: (attempts: 17, timeouts: (idle: \"31d\")),
   |                                               ^^^^^",
     );
@@ -337,10 +337,10 @@ fn what_is_missing() {
     refused(
         "missing",
         "(listeners: [], pools: [])",
-        "config.ron:1:13: listeners: at least one is wanted
+        "config.ron:1:13: listeners: expected at least one
   | (listeners: [], pools: [])
   |             ^
-config.ron:1:24: pools: at least one is wanted
+config.ron:1:24: pools: expected at least one
   | (listeners: [], pools: [])
   |                        ^",
     );
@@ -353,14 +353,14 @@ config.ron:1:24: pools: at least one is wanted
 config.ron:2:15: the field `pool` is missing here
   |   listeners: [(name: \"\")],
   |               ^
-config.ron:2:22: name: `` is no name: \
-1 to 64 characters, none of them a control character, are wanted
+config.ron:2:22: name: invalid name ``: \
+expected 1 to 64 characters, and no control character
   |   listeners: [(name: \"\")],
   |                      ^^
 config.ron:3:11: the field `name` is missing here
   |   pools: [(backends: [])],
   |           ^
-config.ron:3:22: backends: at least one is wanted
+config.ron:3:22: backends: expected at least one
   |   pools: [(backends: [])],
   |                      ^",
     );
@@ -388,17 +388,17 @@ const SYNTAX: [(&str, &str, &str, usize); 17] = [
         "127.0.0.1:80 must be written in double quotes: \"127.0.0.1:80\"",
         12,
     ),
-    ("\"a\"", "1:1", "fields in `(` and `)` are wanted here", 3),
+    ("\"a\"", "1:1", "expected fields in `(` and `)` here", 3),
     (
         "(pools: [\"a\"])",
         "1:10",
-        "fields in `(` and `)` are wanted here",
+        "expected fields in `(` and `)` here",
         3,
     ),
     (
         "(pools: \"a\")",
         "1:9",
-        "a list in `[` and `]` is wanted here",
+        "expected a list in `[` and `]` here",
         3,
     ),
     ("(\n workers: 3", "1:1", "this `(` is never closed", 1),
@@ -415,11 +415,11 @@ const SYNTAX: [(&str, &str, &str, usize); 17] = [
         1,
     ),
     ("(workers 3)", "1:10", "a `:` is missing before this", 1),
-    ("(workers: )", "1:11", "a value is wanted here", 1),
+    ("(workers: )", "1:11", "expected a value here", 1),
     (
         "(\"workers\": 3)",
         "1:2",
-        "the name of a field is wanted here",
+        "expected the name of a field here",
         9,
     ),
     (

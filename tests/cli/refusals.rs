@@ -20,10 +20,10 @@ fn who_can_not_be_asked() {
             .unwrap()
     };
     let want = "no balancer answers at mahoraga.sock: is `mahoraga run` or \
-                `mahoraga proxy --admin` running here? Name its socket with --admin";
+                `mahoraga proxy` running here? Name its socket with --admin";
     assert_eq!(failed(&run(&["status"]), 1), want);
-    let there = "no balancer answers at other.sock: does `mahoraga run` or \
-                 `mahoraga proxy --admin` run there?";
+    let there = "no balancer answers at other.sock: is `mahoraga run` or \
+                 `mahoraga proxy` running there?";
     assert_eq!(failed(&run(&["status", "--admin", "other.sock"]), 1), there);
     // Left behind by one that was killed.
     drop(UnixListener::bind(empty.join("mahoraga.sock")).unwrap());
@@ -89,16 +89,16 @@ fn a_token_goes_over_http() {
     assert!(head.contains(&format!("\r\nhost: {host}\r\n")), "{head}");
 
     let (url, head) = over_tcp(answer("401 Unauthorized", ""));
-    let want = format!("{url} wants a token: name its file with --token-file");
+    let want = format!("{url} requires a token: name its file with --token-file");
     assert_eq!(failed(&run(&url, &[]), 1), want);
     assert!(!head.join().unwrap().contains("authorization"));
     let output = run(&url, &["--token-file", "absent"]);
-    let want = "the token file absent: No such file or directory (os error 2)";
+    let want = "cannot use the token file absent: No such file or directory (os error 2)";
     assert_eq!(failed(&output, 2), want);
     let output = run(&url, &["--token-file", "empty"]);
     assert_eq!(
         failed(&output, 2),
-        "the token file empty: one word is wanted in it"
+        "cannot use the token file empty: expected one word in it"
     );
 
     let (url, head) = over_tcp(answer("200 OK", "[]"));
@@ -177,31 +177,31 @@ A TCP load balancer on io_uring
 Usage: mahoraga <COMMAND>
 
 Balancer:
-  run         Balance as a configuration file says
+  run         Run the balancer with a configuration file
   check       Validate a configuration file, and look at the files that a start would open
-  proxy       Balance without a configuration file
+  proxy       Run the balancer with flags, without a configuration file
   demo        Start three small HTTP backends and the balancer in front of them
-  simulate    Try strategies on a simulated fleet: seconds instead of days
+  simulate    Simulate strategies on a fleet: seconds instead of days
 
 Commands to a running balancer:
-  status      How the balancer is going
-  listeners   The listeners and their limits
-  pools       The pools: strategy, connections, who waits
-  backends    The backends: state, weight, connections, answer times
-  sessions    The sessions: list or close them
+  status      Show overall status
+  listeners   Show the listeners and their limits
+  pools       Show the pools: strategy, connections, queue
+  backends    Show the backends: state, weight, connections, answer times
+  sessions    List sessions, or close them
   add         Add a backend to a pool
-  remove      Remove a backend: its sessions go on
-  weight      Set the share of a backend
-  drain       Give a backend no more sessions: those that it has go on
-  ready       Give a backend its share again, after drain or maint
-  maint       Take a backend away: no sessions and no probes
+  remove      Remove a backend, and let its sessions end by themselves
+  weight      Set the weight of a backend
+  drain       Send a backend no new sessions, and keep those it has
+  ready       Return a backend to service after drain or maint
+  maint       Take a backend out of service: no new sessions, no probes
   set         Set the strategy, the queue or the limit of a pool, and other limits
   reload      Read the configuration file again
-  reopen      Open the files of the logs again, after they were moved away
-  config      The configuration that is in force
-  histograms  What the workers measured: times and bytes of sessions
-  events      What happened of late, and what happens
-  top         All at a glance, each second anew
+  reopen      Open the log files again, after they were moved away
+  config      Show the configuration in force, or all settings
+  histograms  Show histograms: times and bytes of sessions
+  events      Show recent events, and follow new ones
+  top         Show everything live, refreshed each second
 
 Options:
   -h, --help     Print help
@@ -209,26 +209,25 @@ Options:
 ";
 
 const DRAIN: &str = "\
-Give a backend no more sessions: those that it has go on
+Send a backend no new sessions, and keep those it has
 
 Usage: mahoraga drain [OPTIONS] <BACKEND>...
 
 Arguments:
-  <BACKEND>...  Which: names, or POOL/BACKEND
+  <BACKEND>...  Backends: names, or POOL/BACKEND
 
 Options:
-      --wait[=<DUR|off>]   Wait until it is idle; --wait=10m: for so long at most; without it:
-                           return at once
+      --wait[=<DUR|off>]   Wait until it has no connection; --wait=10m: at most this long
       --admin <PATH|URL>   The balancer's admin socket, or http://HOST:PORT on loopback [env:
                            MAHORAGA_ADMIN] [default: mahoraga.sock, or else
                            /run/mahoraga/mahoraga.sock]
-      --token-file <FILE>  The file of the token that http:// wants [env: MAHORAGA_TOKEN_FILE]
-      --json               Write the balancer's JSON
+      --token-file <FILE>  The file with the token for http:// [env: MAHORAGA_TOKEN_FILE]
+      --json               Print the balancer's JSON
   -h, --help               Print help
 
 Examples:
   mahoraga drain app-1 app-2
   mahoraga drain web/app-1 --wait=10m && ssh app-1 reboot
 
-Sessions end by themselves only: `mahoraga sessions --kill --backend app-1` ends them now.
+Sessions end by themselves; `mahoraga sessions --kill --backend app-1` ends them now.
 ";

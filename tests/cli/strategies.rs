@@ -28,7 +28,7 @@ fn settings_that_make_no_sense() {
         "config.ron:5:43: key: no key is called `sourceip`, did you mean `source_ip`?
   |             strategy: (name: \"hash\", key: \"sourceip\", max_load: 1)),
   |                                           ^^^^^^^^^^
-config.ron:5:65: max_load: `1` is out of range: 1.01 to 10, or \"off\", is wanted
+config.ron:5:65: max_load: `1` is out of range: expected 1.01 to 10, or \"off\"
   |             strategy: (name: \"hash\", key: \"sourceip\", max_load: 1)),
   |                                                                 ^
 config.ron:7:43: key: `1` is not a string in double quotes
@@ -42,19 +42,19 @@ config.ron:9:48: max_load: `\"1.25\"` is not a number with at most two decimals,
 \"off\"
   |             strategy: (name: \"hash\", max_load: \"1.25\")),
   |                                                ^^^^^^
-config.ron:11:51: decay: `10ms` is out of range: 100ms to 1h is wanted
+config.ron:11:51: decay: `10ms` is out of range: expected 100ms to 1h
   |             strategy: (name: \"least_time\", decay: \"10ms\")),
   |                                                   ^^^^^^
 config.ron:13:53: horizon: `10` is not a duration: write \"10ms\", \"10s\", \"10m\" or \"10h\"
   |             strategy: (name: \"predictive\", horizon: 10, season: \"1m\")),
   |                                                     ^^
-config.ron:13:65: season: `1m` is out of range: 10m to 30d, or \"off\", is wanted
+config.ron:13:65: season: `1m` is out of range: expected 10m to 30d, or \"off\"
   |             strategy: (name: \"predictive\", horizon: 10, season: \"1m\")),
   |                                                                 ^^^^
-config.ron:15:49: first: no first tier is called `prio`: `hash`, `weight` or `priority` is wanted
+config.ron:15:49: first: no first tier is called `prio`: expected `hash`, `weight` or `priority`
   |             strategy: (name: \"two_tier\", first: \"prio\", subset: 0)),
   |                                                 ^^^^^^
-config.ron:15:65: subset: `0` is out of range: 1 to 16 is wanted
+config.ron:15:65: subset: `0` is out of range: expected 1 to 16
   |             strategy: (name: \"two_tier\", first: \"prio\", subset: 0)),
   |                                                                 ^
 config.ron:17:48: then: no second tier is called `least_tyme`, did you mean `least_time`?
@@ -78,13 +78,13 @@ fn settings_that_would_not_be_kept() {
             strategy: (name: \"two_tier\", subset: 17)),
     ],
 )",
-        "config.ron:5:53: horizon: `500ms` is out of range: 1s to 10m, in whole seconds, is wanted
+        "config.ron:5:53: horizon: `500ms` is out of range: expected 1s to 10m, in whole seconds
   |             strategy: (name: \"predictive\", horizon: \"500ms\")),
   |                                                     ^^^^^^^
-config.ron:7:53: horizon: `1500ms` is out of range: 1s to 10m, in whole seconds, is wanted
+config.ron:7:53: horizon: `1500ms` is out of range: expected 1s to 10m, in whole seconds
   |             strategy: (name: \"predictive\", horizon: \"1500ms\")),
   |                                                     ^^^^^^^^
-config.ron:9:50: subset: `17` is out of range: 1 to 16 is wanted
+config.ron:9:50: subset: `17` is out of range: expected 1 to 16
   |             strategy: (name: \"two_tier\", subset: 17)),
   |                                                  ^^",
     );
@@ -181,23 +181,23 @@ fn keys() {
         (name: \"e\", backends: [\"unix:/a\"], persist: \"http_cookie('S')\"),
     ],
 )",
-        "config.ron:5:43: key: `source_ip(24)` is no key: write source_ip or source_ip(24, 56), \
-the prefix lengths of IPv4 and IPv6
+        "config.ron:5:43: key: invalid key `source_ip(24)`: expected source_ip or \
+source_ip(24, 56), the prefix lengths of IPv4 and IPv6
   |             strategy: (name: \"hash\", key: \"source_ip(24)\")),
   |                                           ^^^^^^^^^^^^^^^
-config.ron:7:43: key: `http_cookie` is no key: write http_cookie(NAME), a name of up to 128 \
+config.ron:7:43: key: invalid key `http_cookie`: expected http_cookie(NAME), a name of up to 128 \
 letters, digits and !#$%&'*+-.^_`|~
   |             strategy: (name: \"hash\", key: \"http_cookie\")),
   |                                           ^^^^^^^^^^^^^
-config.ron:8:53: persist: `http_cookie(a b)` is no key: write http_cookie(NAME), a name of up to \
-128 letters, digits and !#$%&'*+-.^_`|~
+config.ron:8:53: persist: invalid key `http_cookie(a b)`: expected http_cookie(NAME), a name \
+of up to 128 letters, digits and !#$%&'*+-.^_`|~
   |         (name: \"c\", backends: [\"unix:/a\"], persist: \"http_cookie(a b)\"),
   |                                                     ^^^^^^^^^^^^^^^^^^
-config.ron:9:59: key: no key is called `on`: `source_ip`, `source_ip_port`, `sni`, \
-`tls_session_id`, `http_path`, `http_host`, `http_cookie` or `rdp_cookie` is wanted
+config.ron:9:59: key: no key is called `on`: expected `source_ip`, `source_ip_port`, `sni`, \
+`tls_session_id`, `http_path`, `http_host`, `http_cookie` or `rdp_cookie`
   |         (name: \"d\", backends: [\"unix:/a\"], persist: (key: \"on\")),
   |                                                           ^^^^
-config.ron:10:53: persist: `http_cookie('S')` is no key: write http_cookie(NAME): the single \
+config.ron:10:53: persist: invalid key `http_cookie('S')`: expected http_cookie(NAME): the single \
 quotes would be part of the name
   |         (name: \"e\", backends: [\"unix:/a\"], persist: \"http_cookie('S')\"),
   |                                                     ^^^^^^^^^^^^^^^^^^",
@@ -235,10 +235,10 @@ config.ron:6:54: persist: `sticky_round_robin` persists already: use `round_robi
 config.ron:8:54: persist: `sticky_round_robin` persists already: use `round_robin` with persist
   |             strategy: \"sticky_round_robin\", persist: \"off\"),
   |                                                      ^^^^^
-config.ron:9:59: ttl: `10ms` is out of range: 1s to 30d is wanted
+config.ron:9:59: ttl: `10ms` is out of range: expected 1s to 30d
   |         (name: \"d\", backends: [\"unix:/a\"], persist: (ttl: \"10ms\", clients_max: 0)),
   |                                                           ^^^^^^
-config.ron:9:80: clients_max: `0` is out of range: 1 to 16777216 is wanted
+config.ron:9:80: clients_max: `0` is out of range: expected 1 to 16777216
   |         (name: \"d\", backends: [\"unix:/a\"], persist: (ttl: \"10ms\", clients_max: 0)),
   |                                                                                ^
 config.ron:11:46: key: `source_ip_port` is another with each connection: no client would be known \
@@ -278,7 +278,7 @@ fn backends() {
         (address: \"unix:/e\", group: \"\"),
     ])],
 )",
-        "config.ron:4:47: max_connections: `0` is out of range: 1 to 16777216, or \"off\", is wanted
+        "config.ron:4:47: max_connections: `0` is out of range: expected 1 to 16777216, or \"off\"
   |         (address: \"unix:/a\", max_connections: 0),
   |                                               ^
 config.ron:5:47: max_connections: `\"none\"` is not a whole number or \"off\"
@@ -290,8 +290,7 @@ config.ron:6:38: backup: `\"yes\"` is not true or false
 config.ron:7:38: backup: `1` is not true or false
   |         (address: \"unix:/d\", backup: 1),
   |                                      ^
-config.ron:8:37: group: `` is no name: 1 to 64 characters, none of them a control character, are \
-wanted
+config.ron:8:37: group: invalid name ``: expected 1 to 64 characters, and no control character
   |         (address: \"unix:/e\", group: \"\"),
   |                                     ^^",
     );
@@ -317,7 +316,7 @@ fn groups() {
         (name: \"e\", strategy: (name: \"two_tier\", groups: []), backends: [\"unix:/a\"]),
     ],
 )",
-        "config.ron:5:72: weight: `0` is out of range: 1 to 65536 is wanted
+        "config.ron:5:72: weight: `0` is out of range: expected 1 to 65536
   |             name: \"two_tier\", groups: [\"green\", (name: \"blue\", weight: 0)]),
   |                                                                        ^
 config.ron:6:52: group: there is no group called `gren`, did you mean `green`?
@@ -345,7 +344,7 @@ group: \"a\"
   |         (name: \"d\", strategy: (name: \"two_tier\", first: \"priority\"), backends: \
 [\"unix:/a\"]),
   |                                                         ^^^^^^^^^^
-config.ron:13:58: groups: at least one is wanted
+config.ron:13:58: groups: expected at least one
   |         (name: \"e\", strategy: (name: \"two_tier\", groups: []), backends: [\"unix:/a\"]),
   |                                                          ^",
     );

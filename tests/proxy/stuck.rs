@@ -138,7 +138,7 @@ fn a_token_and_a_certificate_that_are_fifos_are_refused_and_the_next_ones_read()
         fs::remove_file(&path).unwrap();
         fifo(&path);
         balancer.process.signal(libc::SIGHUP);
-        balancer.until_logged("token file ./token can't be read: this is a FIFO");
+        balancer.until_logged("cannot read the token file ./token: this is a FIFO");
         expect_alive(&balancer);
         write(&path);
         balancer.words(&["reload"]);

@@ -124,7 +124,7 @@ fn json_and_a_chart() {
     assert!(svg.starts_with("<svg ") && svg.contains("least_connections"));
 
     let output = run(&directory, "--trace access.log --svg no/where.svg");
-    let want = "error: no/where.svg can't be written: No such file or directory (os error 2)\n";
+    let want = "error: cannot write no/where.svg: No such file or directory (os error 2)\n";
     assert!(stderr(&output).ends_with(want), "{}", stderr(&output));
     assert_eq!(output.status.code(), Some(1));
 }
@@ -150,8 +150,8 @@ fn mistakes_are_told_in_one_sentence() {
         (
             "--scenario slow",
             "error: invalid value 'slow' for '--scenario <NAME>': no scenario is called `slow`: \
-             `equal`, `slow_backend`, `black_hole`, `heavy_tail`, `busy_sessions`, `burst`, \
-             `daily_wave`, `leave_and_return` or `day_with_reserve` is wanted",
+             expected `equal`, `slow_backend`, `black_hole`, `heavy_tail`, `busy_sessions`, \
+             `burst`, `daily_wave`, `leave_and_return` or `day_with_reserve`",
         ),
         (
             "--strategy roundrobin",
@@ -161,11 +161,11 @@ fn mistakes_are_told_in_one_sentence() {
         (
             "--workers 0",
             "error: invalid value '0' for '--workers <N>': \
-             `0` is out of range: 1 to 1024 is wanted",
+             `0` is out of range: expected 1 to 1024",
         ),
         (
             "--trace absent.log",
-            "error: the trace absent.log can't be read: No such file or directory (os error 2)",
+            "error: cannot read the trace absent.log: No such file or directory (os error 2)",
         ),
         (
             "--trace empty.log",
@@ -177,11 +177,11 @@ fn mistakes_are_told_in_one_sentence() {
         ),
         (
             "--config two.ron",
-            "error: --pool: which one? There are `db`, `web`",
+            "error: --pool: expected one of `db`, `web`",
         ),
         (
             "--config two.ron --pool weeb",
-            "error: --pool: no pool is called `weeb`: there are `db`, `web`",
+            "error: --pool: no pool is called `weeb`: expected one of `db`, `web`",
         ),
     ] {
         misused(&directory, arguments, want);

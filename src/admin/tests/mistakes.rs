@@ -239,13 +239,13 @@ async fn what_does_not_exist_is_a_problem_too() {
 #[tokio::test]
 async fn parameters_are_those_of_the_description() {
     let world = World::new().await;
-    let unread = "what is behind the `?` can't be read: ";
+    let unread = "cannot read the query: ";
     for (path, error) in [
         ("/v1/status?x=1", "nothing is taken behind the `?` here"),
         ("/v1/sessions?poll=main", unread),
         (
             "/v1/sessions?limit=x",
-            "what is behind the `?` can't be read: limit: invalid digit found in string",
+            "cannot read the query: limit: invalid digit found in string",
         ),
         ("/v1/sessions?limit=10001", "limit: 10000 sessions at most"),
         ("/v1/sessions?client=127.0.0", unread),

@@ -1,4 +1,4 @@
-//! Commands that change something. Each tells what is so now, and in which version.
+//! Commands that change something. Each prints what it changed, and the new version.
 
 use std::time::Duration;
 
@@ -36,11 +36,7 @@ pub(super) async fn add(args: &AddArgs) -> Result<(), ClientError> {
     let to = path(&["pools", &args.pool, "backends"]);
     let changed = client.send(Method::POST, &to, &new).await?;
     let name = args.name.as_ref().unwrap_or(&backend.name);
-    tell(
-        &args.how,
-        changed,
-        &format!("{}/{name} is there", args.pool),
-    );
+    tell(&args.how, changed, &format!("{}/{name} added", args.pool));
     Ok(())
 }
 
@@ -49,7 +45,7 @@ pub(super) async fn remove(args: &RemoveArgs) -> Result<(), ClientError> {
     let all = find_all(&client, &args.backends).await?;
     for one in &all {
         let changed = client.delete(&one.path()).await?;
-        tell(&args.how, changed, &format!("{} is removed", one.written()));
+        tell(&args.how, changed, &format!("{} removed", one.written()));
     }
     idle(&client, &all, args.wait).await
 }
@@ -93,8 +89,8 @@ async fn state(
     };
     let is = match to {
         AdminState::Ready => "is ready",
-        AdminState::Drain => "is in drain",
-        AdminState::Maint => "is in maint",
+        AdminState::Drain => "drains: no new sessions",
+        AdminState::Maint => "is out of service: no new sessions, no probes",
     };
     for one in all {
         let changed = client.send(Method::PATCH, &one.path(), &change).await?;
@@ -132,7 +128,7 @@ async fn one_idle(
         let waited = Duration::from_nanos(sys::monotonic() - begun);
         if let Some(longest) = deadline.0.filter(|longest| waited >= *longest) {
             return Err(ClientError::Waited(format!(
-                "{} has {} still, after {}",
+                "{} still has {} after {}",
                 found.written(),
                 plural(connections, "connection"),
                 written(longest),

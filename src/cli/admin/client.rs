@@ -1,4 +1,4 @@
-//! Asks a balancer: one HTTP request on a connection of its own, within a time.
+//! Asks a balancer: each request has its own connection, and a deadline.
 
 use std::fmt::Write as _;
 use std::io::{self, ErrorKind};
@@ -25,34 +25,32 @@ use crate::admin::model::Problem;
 use crate::config::ADMIN_SOCKET;
 use crate::sys;
 
-/// Why there is no answer, or not the one that was wanted.
+/// Why there is no answer, or another one than expected.
 #[derive(Debug, Error)]
 pub(super) enum ClientError {
-    /// The command asks for what it can't.
+    /// Arguments that do not fit together.
     #[error("{0}")]
     Usage(String),
-    /// The environment names no place.
+    /// The environment names no valid address.
     #[error("{PLACE}: {0}")]
     Environment(PlaceError),
-    /// The token can't be sent.
-    #[error("the token file {}: {why}", path.display())]
+    /// The token can't be read.
+    #[error("cannot use the token file {}: {why}", path.display())]
     Token { path: PathBuf, why: String },
-    /// Nobody has the usual socket.
+    /// Nothing listens on the default socket.
     #[error(
-        "no balancer answers at {0}: is `mahoraga run` or `mahoraga proxy --admin` running here? \
-         Name its socket with --admin"
+        "no balancer answers at {0}: is `mahoraga run` or `mahoraga proxy` running here? Name its \
+         socket with --admin"
     )]
     Nobody(Place),
-    /// Nobody has the place that the user named.
-    #[error(
-        "no balancer answers at {0}: does `mahoraga run` or `mahoraga proxy --admin` run there?"
-    )]
+    /// Nothing listens where the user said.
+    #[error("no balancer answers at {0}: is `mahoraga run` or `mahoraga proxy` running there?")]
     NobodyThere(Place),
     /// The socket is another user's.
-    #[error("{0}: permission denied: the socket is for who runs the balancer, and root")]
+    #[error("{0}: permission denied: only root, and the user that runs the balancer, may use it")]
     Denied(Place),
     /// Another failure to connect, or of the connection.
-    #[error("{0} can't be asked: {1}")]
+    #[error("cannot reach {0}: {1}")]
     Connection(Place, String),
     /// It takes too long.
     #[error("no answer from {0} within {seconds} s", seconds = TIME.as_secs())]
@@ -63,17 +61,17 @@ pub(super) enum ClientError {
     /// The connection ended before its answer did.
     #[error("the balancer at {0} went away before it had answered")]
     Gone(Place),
-    /// A token is wanted.
-    #[error("{0} wants a token: name its file with --token-file")]
+    /// The balancer requires a token.
+    #[error("{0} requires a token: name its file with --token-file")]
     NoToken(Place),
-    /// What it answered in place of what was wanted: the balancer's own words.
+    /// It refused, in its own words.
     #[error("{0}")]
     Refused(String),
-    /// A status without a word.
+    /// A status without a reason.
     #[error("{0} answers {1} {2} with {3}: is it a balancer of this version?")]
     Odd(Place, Method, String, String),
-    /// Nothing can be drawn.
-    #[error("the terminal: {0}")]
+    /// The terminal can't be drawn on.
+    #[error("cannot draw on the terminal: {0}")]
     Terminal(#[from] io::Error),
     /// What the command waited for did not come.
     #[error("{0}")]
@@ -101,11 +99,11 @@ impl ClientError {
     }
 }
 
-/// Knows where to ask, and what to show for it.
+/// A client of one balancer.
 #[derive(Debug)]
 pub(super) struct Client {
     place: Place,
-    /// Nobody has named the place.
+    /// It is the default, which the user did not name.
     is_usual: bool,
     token: Option<String>,
 }
@@ -145,7 +143,7 @@ impl Client {
         self.ask(Method::GET, path, Bytes::new()).await
     }
 
-    /// Has something done of which there is nothing to say.
+    /// Posts without a body.
     pub(super) async fn post<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
         self.ask(Method::POST, path, Bytes::new()).await
     }
@@ -378,7 +376,7 @@ fn token(path: PathBuf) -> Result<String, ClientError> {
     };
     let token = text.trim();
     if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
-        let why = "one word is wanted in it".to_owned();
+        let why = "expected one word in it".to_owned();
         return Err(ClientError::Token { path, why });
     }
     Ok(token.to_owned())

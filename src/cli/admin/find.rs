@@ -94,6 +94,10 @@ fn found(all: &[Found], text: &str) -> Result<Found, String> {
             let near = all.iter().map(|found| found.backend.clone());
             let near: Vec<_> = near.chain(all.iter().map(Found::written)).collect();
             let hint = did_you_mean(text, near.iter().map(String::as_str));
+            let hint = match &*hint {
+                "" => ": `mahoraga backends` lists them",
+                hint => hint,
+            };
             Err(format!("there is no backend called `{text}`{hint}"))
         }
         [one] => Ok(one.clone()),
@@ -164,7 +168,10 @@ mod tests {
                 "wbe/shared",
                 "there is no backend called `wbe/shared`, did you mean `web/shared`?",
             ),
-            ("old", "there is no backend called `old`"),
+            (
+                "old",
+                "there is no backend called `old`: `mahoraga backends` lists them",
+            ),
         ] {
             assert_eq!(found(text), Err(want.to_owned()));
         }

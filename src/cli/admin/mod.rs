@@ -44,7 +44,7 @@ pub(super) fn ask(command: &ClientCommand) -> ExitCode {
             error.exit_code()
         }),
         Err(error) => {
-            super::say(&format_args!("error: no runtime is to be had: {error}"));
+            super::say(&format_args!("error: cannot create the runtime: {error}"));
             Err(1)
         }
     };
@@ -78,7 +78,7 @@ async fn run(command: &ClientCommand) -> Result<(), ClientError> {
     }
 }
 
-/// Shows a value: as JSON where that is wanted, else as people read it.
+/// Shows a value: as JSON with --json, else as a text.
 fn show<T: Serialize>(asked: &Asked, value: &T, text: impl FnOnce(&T, Paint) -> String) {
     let text = if asked.json {
         let json = serde_json::to_string_pretty(value);

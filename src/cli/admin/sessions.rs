@@ -17,20 +17,19 @@ pub(super) async fn sessions(args: &SessionsArgs) -> Result<(), ClientError> {
             show(&args.asked, &sessions, |sessions, paint| {
                 let mut text = table(sessions, paint);
                 if sessions.len() >= limit as usize {
-                    text += &format!("the first {limit}: see --limit\n");
+                    text += &format!("only the first {limit} are shown: see --limit\n");
                 }
                 text
             });
             return Ok(());
         }
         Some([]) if !is_filtered(args) => {
-            let why = "--kill: which ones? Give ids, --listener, --pool, --backend or --client, \
-                       or --all";
+            let why = "--kill: expected ids, --listener, --pool, --backend, --client or --all";
             return Err(ClientError::Usage(why.to_owned()));
         }
         Some([]) => client.delete(&target(&client, args).await?).await?,
         Some(_) if is_filtered(args) => {
-            let why = "--kill: give ids or what else they have in common, not both";
+            let why = "--kill: expected ids or other flags, not both";
             return Err(ClientError::Usage(why.to_owned()));
         }
         Some(ids) => {
@@ -78,7 +77,7 @@ async fn target(client: &Client, args: &SessionsArgs) -> Result<String, ClientEr
 
 fn table(sessions: &[SessionStatus], paint: Paint) -> String {
     if sessions.is_empty() {
-        return "no session\n".to_owned();
+        return "no sessions\n".to_owned();
     }
     let mut table = Table::new(&[
         ("id", Align::Left),

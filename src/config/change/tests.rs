@@ -103,8 +103,8 @@ fn a_backend_joins_before_the_reserve() {
     );
     refused(
         &add("elastic", odd),
-        "pool `elastic`: name: `` is no name: \
-         1 to 64 characters, none of them a control character, are wanted",
+        "pool `elastic`: name: invalid name ``: \
+         expected 1 to 64 characters, and no control character",
     );
 }
 
@@ -184,7 +184,7 @@ fn a_backend_changes_what_is_said() {
     });
     refused(
         &weigh("web", "b", 257),
-        "pool `web`: weight: `257` is out of range: 0 to 256 is wanted",
+        "pool `web`: weight: `257` is out of range: expected 0 to 256",
     );
     refused(
         &weigh("elastic", "unix:/m", 0),
@@ -356,7 +356,7 @@ fn limits_and_queues_change() {
     };
     refused(
         &change,
-        "max_connections: `4294967295` is out of range: 1 to 16777216 is wanted",
+        "max_connections: `4294967295` is out of range: expected 1 to 16777216",
     );
 }
 

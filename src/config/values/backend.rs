@@ -107,11 +107,11 @@ mod tests {
         );
         assert_eq!(
             error(""),
-            "no option is called ``: `weight`, `max_connections` or `backup` is wanted"
+            "no option is called ``: expected `weight`, `max_connections` or `backup`"
         );
         assert_eq!(
             error("weight=257"),
-            "weight: `257` is out of range: 0 to 256 is wanted"
+            "weight: `257` is out of range: expected 0 to 256"
         );
         assert_eq!(
             error("weight=1,max_connections=off"),

@@ -62,7 +62,7 @@ pub const HORIZON: Bounds = Bounds {
     min: Duration::from_secs(1),
     max: Duration::from_secs(600),
     step: Duration::from_secs(1),
-    words: "1s to 10m, in whole seconds,",
+    words: "1s to 10m, in whole seconds",
 };
 /// Periods that load repeats with.
 pub const SEASON: Bounds = Bounds {

@@ -23,7 +23,7 @@ pub fn named<T: Clone>(
 pub(super) fn hint(name: &str, known: &[&str]) -> String {
     let near = did_you_mean(name, known.iter().copied());
     if near.is_empty() {
-        format!(": {} is wanted", one_of(known))
+        format!(": expected {}", one_of(known))
     } else {
         near
     }

@@ -42,7 +42,7 @@ fn numbers_may_be_left_open() {
     assert_eq!(read("1024"), Ok(NonZeroU32::new(1024)));
     let error = |text: &str| read(text).unwrap_err().to_string();
     for bad in ["0", "1025", "-1", "99999999999999999999"] {
-        let want = format!("`{bad}` is out of range: 1 to 1024, or \"auto\", is wanted");
+        let want = format!("`{bad}` is out of range: expected 1 to 1024, or \"auto\"");
         assert_eq!(error(bad), want);
     }
     for bad in ["", "-", "+1", "1.5", "Auto", "1_000"] {
@@ -59,9 +59,9 @@ fn words_have_neighbours() {
     assert_eq!(error("roundrobin"), want);
     assert_eq!(
         error("x"),
-        "no strategy is called `x`: `round_robin`, `sticky_round_robin`, `hash`, \
+        "no strategy is called `x`: expected `round_robin`, `sticky_round_robin`, `hash`, \
          `least_connections`, `least_time`, `random`, `power_of_two`, `first`, `two_tier` or \
-         `predictive` is wanted"
+         `predictive`"
     );
     for (theirs, ours) in [
         ("rr", "round_robin"),
@@ -93,7 +93,7 @@ fn words_have_neighbours() {
     let error = log_format("xml").unwrap_err().to_string();
     assert_eq!(
         error,
-        "no log format is called `xml`: `key_value` or `json` is wanted"
+        "no log format is called `xml`: expected `key_value` or `json`"
     );
 }
 
@@ -107,7 +107,7 @@ fn levels_of_the_operational_log() {
     assert_eq!(read("Inof"), Err(want.to_owned()));
     for other in ["", "mahoraga=debug", "4"] {
         let want = format!(
-            "no level is called `{other}`: `error`, `warn`, `info`, `debug` or `off` is wanted"
+            "no level is called `{other}`: expected `error`, `warn`, `info`, `debug` or `off`"
         );
         assert_eq!(read(other), Err(want));
     }

@@ -128,8 +128,8 @@ fn backend(line: &str) -> Result<Backend, String> {
     let (address, _) = line.split_once(',').unwrap_or((line, ""));
     if !address.starts_with("unix:") && address.parse::<SocketAddr>().is_err() {
         return Err(format!(
-            "`{address}` is no address: IPv4:port, [IPv6]:port or unix:/path is wanted, names are \
-             for discovery by `dns`"
+            "invalid address `{address}`: expected IPv4:port, [IPv6]:port or unix:/path; \
+             names are for discovery by `dns`"
         ));
     }
     values::backend(line).map_err(|error| error.to_string())
@@ -172,12 +172,12 @@ mod tests {
         assert_eq!(error("# none\n"), "it names no backend");
         assert_eq!(
             error("127.0.0.1:1\nlocalhost:2\n"),
-            "line 2: `localhost:2` is no address: IPv4:port, [IPv6]:port or unix:/path is wanted, \
+            "line 2: invalid address `localhost:2`: expected IPv4:port, [IPv6]:port or unix:/path; \
              names are for discovery by `dns`"
         );
         assert_eq!(
             error("127.0.0.1:1,weight=999"),
-            "line 1: weight: `999` is out of range: 0 to 256 is wanted"
+            "line 1: weight: `999` is out of range: expected 0 to 256"
         );
         assert_eq!(
             error("127.0.0.1:1\n127.0.0.1:1,backup"),

@@ -228,7 +228,7 @@ fn footer(model: &Model, controls: &Controls, look: Look) -> Line<'static> {
         return Line::styled(text, look.toned(Tone::Bad));
     }
     if controls.paused {
-        return Line::styled("paused: space goes on", look.toned(Tone::Warning));
+        return Line::styled("paused: press space to go on", look.toned(Tone::Warning));
     }
     let keys = "q quit  ? help  space pause  / filter  r reverse  sort: p w c n b a f";
     let filter = match controls.filter.as_str() {
@@ -241,10 +241,10 @@ fn footer(model: &Model, controls: &Controls, look: Look) -> Line<'static> {
 fn draw_help(frame: &mut Frame<'_>) {
     let mut lines = vec![
         "q, Esc, Ctrl-C  quit".to_owned(),
-        "space           pause the numbers, and go on".to_owned(),
-        "/               show backends with these letters alone".to_owned(),
+        "space           pause, and go on".to_owned(),
+        "/               show only backends with these letters".to_owned(),
         "j, k, PgUp/PgDn scroll".to_owned(),
-        "r               sort the other way round".to_owned(),
+        "r               reverse the order".to_owned(),
     ];
     let sorts = SORTS.iter();
     lines.extend(sorts.map(|(key, _, what)| format!("{key}               sort by {what}")));

@@ -96,7 +96,7 @@ fn send_expect_finds_what_it_looks_for() {
     let late = said(redis.address, &pattern("LOADING"));
     assert_eq!(late, "no answer within 1s");
     let bad = said(redis.address, &pattern("("));
-    assert!(bad.starts_with("`(` is no regular expression"), "{bad}");
+    assert!(bad.starts_with("invalid regular expression `(`"), "{bad}");
 }
 
 #[test]

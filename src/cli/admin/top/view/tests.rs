@@ -159,7 +159,7 @@ fn the_last_line_tells_how_it_goes() {
     let mut model = model();
     let foot = |model: &Model, keys: &str| screen((80, 24), model, keys).pop().unwrap();
     assert_eq!(foot(&model, "/app"), "/app_");
-    assert_eq!(foot(&model, " "), "paused: space goes on");
+    assert_eq!(foot(&model, " "), "paused: press space to go on");
     model.lose("no answer from mahoraga.sock within 5 s".to_owned());
     let want = "reconnecting: no answer from mahoraga.sock within 5 s";
     assert_eq!(foot(&model, ""), want);
@@ -235,10 +235,10 @@ q quit  ? help  space pause  / filter  r reverse  sort: p w c n b a f";
 const KEYS: &str = "\
 10 s  -   ┌ keys ────────────────────────────────────────────────────┐
 1 min 180 │q, Esc, Ctrl-C  quit                                      │
-all   180 │space           pause the numbers, and go on              │
-          │/               show backends with these letters alone    │
+all   180 │space           pause, and go on                          │
+          │/               show only backends with these letters     │
 backend   │j, k, PgUp/PgDn scroll                                    │wer  fails
-web/app-1 │r               sort the other way round                  │ ms      0
+web/app-1 │r               reverse the order                         │ ms      0
 web/app-2 │p               sort by place in the configuration        │         7
 web/app-3 │w               sort by weight                            │ ms      0
           │c               sort by connections                       │
