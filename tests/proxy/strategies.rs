@@ -284,10 +284,11 @@ fn sigusr1_shows_what_is_counted_and_foreseen() {
         let held = stage.fleet.held();
         for (address, held) in stage.fleet.addresses().iter().zip(&held) {
             let lines = log.lines_with(address);
-            let line = lines
-                .iter()
-                .find(|line| line.trim_start().starts_with(address));
-            let fields: Vec<_> = line.expect("a line").split_whitespace().collect();
+            let rows = lines.iter().filter_map(|line| line.split_once("] "));
+            let row = rows
+                .map(|(_, row)| row)
+                .find(|row| row.starts_with(address));
+            let fields: Vec<_> = row.expect("a row").split_whitespace().collect();
             let [_, weight, connections, waiting, failures, answer, ..] = fields[..] else {
                 panic!("{fields:?}");
             };
