@@ -4,7 +4,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::os::unix::net;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll, ready};
@@ -31,7 +31,7 @@ use super::access::{Access, Tokens};
 use super::endpoints::{Context, Deadlines, endpoints};
 use super::places::{Place, Places};
 use super::refusal::Refusal;
-use crate::sys::{self, SocketFile};
+use crate::sys::SocketFile;
 
 /// Where requests come in.
 #[derive(Debug)]
@@ -49,13 +49,11 @@ enum Listening {
 }
 
 impl Door {
-    /// Listens on a Unix socket of mode 0600, where everything may be asked. To be called inside
-    /// the runtime.
+    /// Answers on a Unix socket, which allows every request. To be called inside the runtime.
     ///
     /// # Errors
-    /// What the kernel says; a path that somebody answers on is in use.
-    pub fn unix(path: &Path) -> io::Result<Self> {
-        let (listener, file) = sys::listen_privately(path)?;
+    /// What the runtime says of the socket.
+    pub fn unix(listener: net::UnixListener, file: SocketFile) -> io::Result<Self> {
         Ok(Self {
             listener: Listening::Unix(UnixListener::from_std(listener)?),
             access: Access::Socket,

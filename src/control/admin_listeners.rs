@@ -1,6 +1,7 @@
 //! What the admin API listens on.
 
 use std::env;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use tokio::sync::watch;
@@ -8,6 +9,7 @@ use tokio::task::JoinHandle;
 
 use crate::admin::{Door, Handle, Tokens, serve};
 use crate::config::{Admin, AdminHttp};
+use crate::sys::SocketFile;
 
 use super::StartError;
 use super::listening::Patience;
@@ -25,14 +27,49 @@ pub(super) struct Servers {
     tasks: Vec<JoinHandle<()>>,
 }
 
+/// The file of the API's Unix socket, which no other balancer can listen on from here on. `None`:
+/// no socket is configured, or another balancer in this directory uses the default one.
+///
+/// # Errors
+/// [`StartError::Admin`]: another balancer uses the configured socket, or its directory can't be
+/// written.
+pub(super) fn claim(admin: Option<&Admin>) -> Result<Option<SocketFile>, StartError> {
+    let Some((admin, path)) = admin.and_then(|admin| Some((admin, admin.socket.as_ref()?))) else {
+        return Ok(None);
+    };
+    let path = socket_path(path, admin.required);
+    with_default(SocketFile::claim(&path), admin, &path)
+}
+
+/// What is needed for the Unix socket. A start fails without the configured one, and does without
+/// the default one.
+fn with_default<T>(
+    outcome: io::Result<T>,
+    admin: &Admin,
+    path: &Path,
+) -> Result<Option<T>, StartError> {
+    let at = path.display();
+    match outcome {
+        Ok(one) => Ok(Some(one)),
+        Err(error) if admin.required => {
+            let at = at.to_string();
+            Err(StartError::Admin { at, error })
+        }
+        Err(error) => {
+            log::warn!("no admin API: {at}: {error}");
+            Ok(None)
+        }
+    }
+}
+
 impl AdminListeners {
-    /// Listens where the configuration says. The default socket may be in use, as another balancer
-    /// runs in this directory: then there is none.
+    /// Listens where the configuration says. `socket` is what [`claim`] answered with.
     ///
     /// # Errors
-    /// An address or a socket that is configured can't be listened on.
+    /// A configured address or socket can't be listened on.
     pub(super) async fn open(
         admin: Option<&Admin>,
+        socket: Option<SocketFile>,
         patience: &Patience,
     ) -> Result<Self, StartError> {
         let (mut listeners, mut all) = (Vec::new(), None);
@@ -42,21 +79,16 @@ impl AdminListeners {
                 tokens: None,
             });
         };
-        if let Some(path) = &admin.socket {
-            let path = &where_usual(path, admin.required);
+        if let Some(mut file) = socket {
+            let path = file.path().to_owned();
             // The default socket delays no start.
             let brief = Patience::brief();
             let patience = if admin.required { patience } else { &brief };
-            match patience.bind(|| Door::unix(path)).await {
-                Ok(door) => {
-                    log::info!("admin API on {}", path.display());
-                    listeners.push(door);
-                }
-                Err(error) if admin.required => {
-                    let at = path.display().to_string();
-                    return Err(StartError::Admin { at, error });
-                }
-                Err(error) => log::warn!("no admin API: {}: {error}", path.display()),
+            let listener = patience.bind(|| file.listen_privately()).await;
+            let door = listener.and_then(|listener| Door::unix(listener, file));
+            if let Some(door) = with_default(door, admin, &path)? {
+                log::info!("admin API on {}", path.display());
+                listeners.push(door);
             }
         }
         if let Some(http) = &admin.http {
@@ -94,7 +126,7 @@ impl AdminListeners {
 
 /// The default socket is in the directory that the service manager made for such files, if it did
 /// (RuntimeDirectory=, systemd.exec(5)).
-fn where_usual(path: &Path, is_named: bool) -> PathBuf {
+fn socket_path(path: &Path, is_named: bool) -> PathBuf {
     let directories = env::var_os("RUNTIME_DIRECTORY").filter(|_| !is_named);
     let first = directories.and_then(|all| env::split_paths(&all).next());
     first.map_or_else(|| path.to_owned(), |directory| directory.join(path))

@@ -70,7 +70,7 @@ impl Patience {
     }
 
     /// Binds, as soon as that can be done.
-    pub(super) async fn bind<T>(&self, bind: impl Fn() -> io::Result<T>) -> io::Result<T> {
+    pub(super) async fn bind<T>(&self, mut bind: impl FnMut() -> io::Result<T>) -> io::Result<T> {
         loop {
             let bound = bind();
             let until = match bound.as_ref().map_err(io::Error::kind) {

@@ -209,6 +209,11 @@ pub fn run(
     seed: u64,
     ready: impl FnOnce(),
 ) -> Result<(), StartError> {
+    // From here on a signal waits for its handler, as what is made now is removed in order.
+    sys::replace_handlers();
+    // Before all that takes time: of two that start on one socket at the same moment, one has
+    // ended before the other listens.
+    let socket = admin_listeners::claim(config.admin.as_ref())?;
     let sink = config.access_log.as_ref().map(Sink::open).transpose()?;
     // Before the control thread's own ring, which would panic where there is none.
     let features = ring::probe()?;
@@ -221,13 +226,11 @@ pub fn run(
             what: "signals can't be awaited",
             error,
         };
-        // Before anything is bound: from here on a signal ends the process in order.
-        sys::replace_handlers();
         let mut signals = Signals::new().map_err(thread)?;
         sys::release_signals();
         let (handle, calls) = admin::Handle::new();
         let patience = Patience::new();
-        let listeners = AdminListeners::open(config.admin.as_ref(), &patience).await?;
+        let listeners = AdminListeners::open(config.admin.as_ref(), socket, &patience).await?;
         // What the admin API took of it is not the listeners'.
         let patience = Patience::new();
         let mut discoveries = Discoveries::new();

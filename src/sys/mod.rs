@@ -33,4 +33,4 @@ pub use socket::{
     is_hung_up, keep_alive, let_clients_in, let_nobody_in, listen_all, open_socket, peer_address,
     reset_on_close, send_room, shutdown, socket_address, unsent,
 };
-pub use unix::{SocketFile, listen_privately};
+pub use unix::SocketFile;

@@ -11,7 +11,7 @@ use crate::address::Address;
 use crate::kernel::{Errno, Socket};
 use crate::origin::Origin;
 
-use super::unix::{SocketFile, listen_unix};
+use super::unix::SocketFile;
 use super::{origin, ports};
 
 /// The listening sockets of an address.
@@ -69,7 +69,8 @@ pub fn listen_all(to: &Address, count: usize, is_ours: bool) -> io::Result<Bound
             })
         }
         Address::Unix(path) => {
-            let (socket, file) = listen_unix(path, None)?;
+            let mut file = SocketFile::claim(path)?;
+            let socket = file.listen(None)?;
             Ok(Bound {
                 address: to.clone(),
                 sockets: vec![socket],

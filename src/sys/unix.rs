@@ -11,17 +11,79 @@ use socket2::{Domain, SockAddr, Type};
 
 use super::socket::BACKLOG;
 
-/// The file of a listening Unix socket, removed when this is dropped.
+/// The file of a Unix socket, removed when this is dropped.
 #[derive(Debug)]
 pub struct SocketFile {
     path: PathBuf,
-    /// Device and inode: somebody else may have put another file in its place.
+    /// Device and inode, once this process listens: another process may have replaced the file.
     identity: Option<(u64, u64)>,
-    /// Let go of after the file is removed.
+    /// Released after the file is removed.
     lock: Lock,
 }
 
 impl SocketFile {
+    /// Takes the lock of a socket's path: no other balancer listens there while this exists.
+    ///
+    /// # Errors
+    /// `ResourceBusy`: another balancer has the lock; or what the kernel says.
+    pub fn claim(path: &Path) -> io::Result<Self> {
+        // A path that no socket can have gets no lock either.
+        SockAddr::unix(path)?;
+        Ok(Self {
+            path: path.to_owned(),
+            identity: None,
+            lock: Lock::take(path)?,
+        })
+    }
+
+    /// Listens on a socket that only this user may connect to (mode 0600). Its calls never block.
+    ///
+    /// # Errors
+    /// What the kernel says; a path that another process answers on is in use.
+    pub fn listen_privately(&mut self) -> io::Result<UnixListener> {
+        self.listen(Some(0o600)).map(Into::into)
+    }
+
+    /// Replaces a socket file that a process left behind when it ended; one that a process answers
+    /// on, or any other file, is in use. The file has at most the permissions of `mode`, from its
+    /// first moment.
+    pub(super) fn listen(&mut self, mode: Option<u32>) -> io::Result<OwnedFd> {
+        let path = &self.path;
+        let address = SockAddr::unix(path)?;
+        let kind = Type::STREAM.nonblocking().cloexec();
+        // Nonblocking: a process with a full backlog is alive, and would keep this waiting.
+        let probe = socket2::Socket::new(Domain::UNIX, kind, None)?;
+        match probe.connect(&address).map_err(|error| error.kind()) {
+            Ok(()) | Err(io::ErrorKind::WouldBlock) => {
+                let sentence = "address in use: another process listens";
+                return Err(io::Error::new(io::ErrorKind::AddrInUse, sentence));
+            }
+            Err(io::ErrorKind::ConnectionRefused) if is_socket(path) => fs::remove_file(path)?,
+            Err(_) if identity(path).is_some() => {
+                let sentence = "address in use: another file is there";
+                return Err(io::Error::new(io::ErrorKind::AlreadyExists, sentence));
+            }
+            Err(_) => {}
+        }
+        let mut socket = socket2::Socket::new(Domain::UNIX, kind, None)?;
+        if let Some(mode) = mode {
+            // Linux makes the file with the mode of the socket, less the umask.
+            let file = File::from(OwnedFd::from(socket));
+            file.set_permissions(fs::Permissions::from_mode(mode))?;
+            socket = OwnedFd::from(file).into();
+        }
+        socket.bind(&address)?;
+        self.identity = identity(path);
+        socket.listen(BACKLOG)?;
+        Ok(socket.into())
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Whether this is the file at a path, however that is written.
     #[must_use]
     pub fn is_at(&self, path: &Path) -> bool {
@@ -132,55 +194,6 @@ fn identity(path: &Path) -> Option<(u64, u64)> {
     Some((found.dev(), found.ino()))
 }
 
-/// Listens on a Unix socket that only this user may connect to (mode 0600), and never waits by
-/// itself.
-///
-/// # Errors
-/// What the kernel says; a path that somebody answers on is in use.
-pub fn listen_privately(path: &Path) -> io::Result<(UnixListener, SocketFile)> {
-    let (socket, file) = listen_unix(path, Some(0o600))?;
-    Ok((socket.into(), file))
-}
-
-/// A socket file left behind by a process that is gone is replaced; one that somebody answers on,
-/// or any other file, is in use. The file has at most the permissions of `mode`, from its first
-/// moment.
-pub(super) fn listen_unix(path: &Path, mode: Option<u32>) -> io::Result<(OwnedFd, SocketFile)> {
-    let address = SockAddr::unix(path)?;
-    let lock = Lock::take(path)?;
-    let kind = Type::STREAM.nonblocking().cloexec();
-    // Nonblocking: who has a full backlog is alive, and would keep this waiting.
-    let probe = socket2::Socket::new(Domain::UNIX, kind, None)?;
-    match probe.connect(&address).map_err(|error| error.kind()) {
-        Ok(()) | Err(io::ErrorKind::WouldBlock) => return Err(taken("another process listens")),
-        Err(io::ErrorKind::ConnectionRefused) if is_socket(path) => fs::remove_file(path)?,
-        Err(_) if identity(path).is_some() => {
-            let sentence = "address in use: another file is there";
-            return Err(io::Error::new(io::ErrorKind::AlreadyExists, sentence));
-        }
-        Err(_) => {}
-    }
-    let mut socket = socket2::Socket::new(Domain::UNIX, kind, None)?;
-    if let Some(mode) = mode {
-        // Linux makes the file with the mode of the socket, less the umask.
-        let file = File::from(OwnedFd::from(socket));
-        file.set_permissions(fs::Permissions::from_mode(mode))?;
-        socket = OwnedFd::from(file).into();
-    }
-    socket.bind(&address)?;
-    socket.listen(BACKLOG)?;
-    let file = SocketFile {
-        path: path.to_owned(),
-        identity: identity(path),
-        lock,
-    };
-    Ok((socket.into(), file))
-}
-
-fn taken(why: &str) -> io::Error {
-    io::Error::new(io::ErrorKind::AddrInUse, format!("address in use: {why}"))
-}
-
 fn is_socket(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket())
 }
@@ -190,6 +203,11 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     use super::*;
+
+    fn listen(path: &Path, mode: Option<u32>) -> io::Result<(OwnedFd, SocketFile)> {
+        let mut file = SocketFile::claim(path)?;
+        Ok((file.listen(mode)?, file))
+    }
 
     /// An empty directory of a test alone.
     fn directory(name: &str) -> PathBuf {
@@ -206,15 +224,15 @@ mod tests {
         // As a process leaves it that was killed.
         drop(UnixListener::bind(&path).unwrap());
         fs::write(dir.join("a.sock.lock"), "1\n").unwrap();
-        let (_socket, file) = listen_privately(&path).unwrap();
+        let (_socket, file) = listen(&path, Some(0o600)).unwrap();
         let mode = |name: &str| fs::metadata(dir.join(name)).unwrap().mode() & 0o777;
         assert_eq!(mode("a.sock"), 0o600);
-        let error = listen_unix(&path, None).unwrap_err();
+        let error = listen(&path, None).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::ResourceBusy);
         assert_eq!(error.to_string(), "this balancer uses the socket already");
         drop(file);
         assert_eq!(fs::read_dir(&dir).unwrap().count(), 0);
-        let (_socket, _file) = listen_unix(&path, None).unwrap();
+        let (_socket, _file) = listen(&path, None).unwrap();
         assert_eq!(mode("a.sock.lock"), 0o600);
         fs::remove_dir_all(dir).unwrap();
     }
@@ -228,7 +246,7 @@ mod tests {
             let starts: Vec<_> = (0..4)
                 .map(|_| {
                     let path = path.clone();
-                    std::thread::spawn(move || listen_unix(&path, None).ok())
+                    std::thread::spawn(move || listen(&path, None).ok())
                 })
                 .collect();
             let listening: Vec<_> = starts.into_iter().map(|one| one.join().unwrap()).collect();
@@ -242,18 +260,18 @@ mod tests {
         let dir = directory("other");
         let path = dir.join("a.sock");
         let foreign = UnixListener::bind(&path).unwrap();
-        let error = listen_unix(&path, None).unwrap_err().to_string();
+        let error = listen(&path, None).unwrap_err().to_string();
         assert_eq!(error, "address in use: another process listens");
         drop(foreign);
         fs::remove_file(&path).unwrap();
         fs::write(&path, "text").unwrap();
-        let error = listen_unix(&path, None).unwrap_err().to_string();
+        let error = listen(&path, None).unwrap_err().to_string();
         assert_eq!(error, "address in use: another file is there");
         assert!(!dir.join("a.sock.lock").exists());
         let target = dir.join("target");
         let other = dir.join("b.sock");
         symlink(&target, dir.join("b.sock.lock")).unwrap();
-        let error = listen_unix(&other, None).unwrap_err().to_string();
+        let error = listen(&other, None).unwrap_err().to_string();
         assert!(error.starts_with("cannot lock "), "{error}");
         assert!(!target.exists());
         fs::remove_dir_all(dir).unwrap();

@@ -7,7 +7,7 @@ use std::time::Duration;
 use axum::http::{Method, StatusCode};
 use serde_json::json;
 
-use super::world::{By, READ, World, file, temporary};
+use super::world::{By, READ, World, door, file, temporary};
 use crate::admin::{Author, Door, Handle, Tokens, serve};
 use crate::config::{AdminHttp, AdminState, Backend, BackendPatch, Change, PoolPatch, Strategy};
 
@@ -215,7 +215,7 @@ async fn the_socket_is_private_and_removed() {
         .permissions()
         .mode();
     assert_eq!(mode & 0o777, 0o600);
-    let taken = Door::unix(&world.socket).unwrap_err();
+    let taken = door(&world.socket).unwrap_err();
     assert_eq!(taken.kind(), std::io::ErrorKind::ResourceBusy);
     world.stop = None;
     for server in world.servers.drain(..) {
@@ -224,7 +224,7 @@ async fn the_socket_is_private_and_removed() {
     assert!(!world.socket.exists());
     // One that was left behind is replaced.
     drop(std::os::unix::net::UnixListener::bind(&world.socket).unwrap());
-    drop(Door::unix(&world.socket).unwrap());
+    drop(door(&world.socket).unwrap());
     assert!(!world.socket.exists());
 }
 
@@ -255,7 +255,7 @@ fn it_works_in_the_runtime_of_the_control_thread() {
         let path = world.socket.with_extension("two");
         let (handle, _calls) = Handle::new();
         let (stop, stopped) = tokio::sync::watch::channel(());
-        let server = tokio::spawn(serve(Door::unix(&path).unwrap(), handle, stopped));
+        let server = tokio::spawn(serve(door(&path).unwrap(), handle, stopped));
         drop(stop);
         super::world::bounded(server).await.unwrap();
     });

@@ -1,7 +1,7 @@
 //! A control thread that answers what it is told to, both servers before it, and a client.
 
 use std::fs::{self, OpenOptions};
-use std::io::Write as _;
+use std::io::{self, Write as _};
 use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -28,6 +28,7 @@ use crate::admin::model::{
 use crate::admin::server::{self, WATCHERS_MAX};
 use crate::admin::{Author, Call, Door, Handle, Tokens};
 use crate::config::{AdminHttp, Change, ChangeError};
+use crate::sys::SocketFile;
 
 pub(super) const READ: &str = "a-token-that-may-look";
 pub(super) const WRITE: &str = "a-token-that-may-change-things";
@@ -98,6 +99,12 @@ pub(super) enum By {
     Http(Option<&'static str>),
 }
 
+/// Listens on a Unix socket, as a start does.
+pub(super) fn door(path: &Path) -> io::Result<Door> {
+    let mut file = SocketFile::claim(path)?;
+    Door::unix(file.listen_privately()?, file)
+}
+
 impl World {
     pub(super) async fn new() -> Self {
         Self::with(Deadlines::default()).await
@@ -111,7 +118,7 @@ impl World {
             write_token: Some(file(&dir, "write", &format!(" {WRITE}\n"), 0o640)),
         };
         let socket = dir.join("admin.sock");
-        let unix = Door::unix(&socket).unwrap();
+        let unix = door(&socket).unwrap();
         let http = Door::http(admin.bind, Tokens::read(&admin).unwrap()).unwrap();
         let bound = http.address().unwrap();
         let (handle, calls) = Handle::new();
@@ -221,7 +228,7 @@ pub(super) async fn bounded<T>(future: impl Future<Output = T>) -> T {
     outcome.expect("an end within 20 s")
 }
 
-async fn exchange<S>(stream: std::io::Result<S>, request: Request<Full<Bytes>>) -> Answer
+async fn exchange<S>(stream: io::Result<S>, request: Request<Full<Bytes>>) -> Answer
 where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
 {
