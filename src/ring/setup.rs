@@ -43,7 +43,7 @@ impl Features {
                 "bounded_recv",
                 &mut self.bounded_recv,
                 "before Linux 6.17 a receive has no bound: a fast sender in front of a slow reader \
-                 may take 32 buffers of 16 KiB and more instead of 4",
+                 may take all that its socket holds instead of 64 KiB",
             ),
             (
                 "plain_queue",
