@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# What the control thread answers within, and how soon workers use what it publishes: idle, with both
-# workers saturated by requests and by connections, at the limit of connections with clients that
-# wait; as root also with the priority that scripts/mahoraga.service gives, and then with one worker
-# that is saturated on a CPU which nobody else uses. Else balancer, load and backend share two CPUs:
-# then what takes longest is a worker's wait for a CPU.
+# Measures how long the control thread takes to answer, and how soon workers use what it publishes:
+# idle, with both workers saturated by requests and by connections, and at the limit of connections
+# with clients that wait. As root also with the priority that scripts/mahoraga.service gives, and
+# then with one saturated worker on a CPU of its own. Otherwise balancer, load and backend share two
+# CPUs: then the longest part is a worker's wait for a CPU.
 #
 #   loadtest/admin.sh
 #
@@ -35,8 +35,8 @@ balance() {
     shift 2
     free_port
     SOCKET=$WORK/admin-$PORT.sock
-    start "$cpus" "mahoraga-$PORT" "${PRIORITY[@]}" "$MAHORAGA" proxy --from "127.0.0.1:$PORT" --to "$backend" \
-        --workers "$workers" --admin "$SOCKET" "$@"
+    start "$cpus" "mahoraga-$PORT" "${PRIORITY[@]}" "$MAHORAGA" proxy \
+        --from "127.0.0.1:$PORT" --to "$backend" --workers "$workers" --admin "$SOCKET" "$@"
     wait_port "$PORT" "mahoraga-$PORT"
 }
 

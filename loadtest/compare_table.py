@@ -114,7 +114,8 @@ def print_rates(figures: Figures) -> None:
 
         rows.append(row(title, lambda proxy: of("rate", proxy)))
         if (load, "p50", US) in figures:
-            rows.append(row("p50 / p99, ms", lambda p: f"{of('p50', p, 1e3)} / {of('p99', p, 1e3)}"))
+            both = lambda p: f"{of('p50', p, 1e3)} / {of('p99', p, 1e3)}"
+            rows.append(row("p50 / p99, ms", both))
     if ("memory", "before", US) in figures:
         mib = {p: median(figures["memory", "before", p].values()) / 2**20 for p in TITLES}
         rows.append(row("MiB resident before any connection", lambda proxy: number(mib[proxy])))

@@ -125,8 +125,8 @@ need_tools() {
         "(or run this as root with INSTALL=1)"
 }
 
-# Sets MAHORAGA to the balancer's binary, built from the tree as it is: an old one that happens to be
-# there would be measured unnoticed. Where nothing has changed cargo builds nothing.
+# Sets MAHORAGA to the balancer's binary, built from the tree as it is: otherwise an old one that
+# happens to be there would be measured. Where nothing has changed cargo builds nothing.
 find_mahoraga() {
     if [[ -z ${MAHORAGA:-} ]]; then
         (cd "$REPO" && cargo build --release --locked >&2) || die "cargo could not build mahoraga"
@@ -263,7 +263,8 @@ need_descriptors() {
 }
 
 # bbr paces what it sends, which changes the cost of a stream by a factor of two: figures compare
-# only within one setting. Sockets take the setting when they are made, so call this before any `start`.
+# only within one setting. Sockets take the setting when they are made, so call this before any
+# `start`.
 use_congestion_control() {
     local before
     before=$(<"$CONGESTION_FILE")
@@ -411,7 +412,8 @@ measure_wrk() {
 }
 
 # run_iperf3 CPUS PORT STREAMS SECONDS IPERF3_ARGUMENT...: prints "BYTES GBITS" that arrived, over
-# all streams and, with --bidir, both directions. Tried again while the server ends its previous run.
+# all streams and, with --bidir, both directions. It tries again while the server ends its previous
+# run.
 run_iperf3() {
     local cpus=$1 port=$2 streams=$3 seconds=$4 attempt
     shift 4

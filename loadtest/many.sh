@@ -4,8 +4,8 @@
 #
 #   loadtest/many.sh
 #
-# In a round every connection echoes once, the sends spread over SPREAD seconds; the connections stay
-# open from first to last. By environment:
+# In a round every connection echoes once, the sends spread over SPREAD seconds. The connections
+# stay open from first to last. By environment:
 #   CONNECTIONS=12000   how many at once
 #   ROUNDS=5            echoes over each, after the first one that opens it
 #   SPREAD=3            seconds over which a round sends

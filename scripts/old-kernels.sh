@@ -3,15 +3,15 @@
 #
 #   scripts/old-kernels.sh [KERNEL]... [-- GROUP...] [-- TEST_OPTION...]
 #
-# KERNEL is the beginning of a release, such as 6.1 or 6.12 (the default is both). The script fetches
-# Debian's newest cloud kernel that begins so, and boots it in qemu, which emulates the machine. The
-# initramfs holds the stripped binaries and their libraries: no disk, no network but loopback.
-# A GROUP is the beginning of the names of some tests (the default is each module by itself, such as
-# half_close::); groups run one after the other, so that what failed is known early. What follows the
-# second -- goes to the test program each time.
+# KERNEL is the beginning of a release, such as 6.1 or 6.12 (the default is both). The script
+# fetches Debian's newest cloud kernel of that release, and boots it in qemu, which emulates the
+# machine. The initramfs holds the stripped binaries and their libraries: no disk, no network but
+# loopback. A GROUP is the beginning of the names of some tests (the default is each module by
+# itself, such as half_close::). Groups run one after the other, so that a failure shows early. The
+# arguments after the second -- go to the test program each time.
 #
-# The output of the tests is shown as it comes. At the end stands for each kernel how many tests
-# passed, and for each that did not, why.
+# The script shows the output of the tests as it comes. At the end it prints for each kernel how
+# many tests passed, and why the others failed.
 #
 # PATIENCE     how much slower than a common machine an emulated one is: multiplies each wait of the
 #              tests (default 12)
@@ -47,7 +47,8 @@ package_of_kernel() {
     local found
     found=$(apt-cache search --names-only "^linux-image-${1//./\\.}[.-].*cloud-amd64\$" |
         cut -d ' ' -f 1 | sort -V | tail -n 1)
-    [[ -n $found ]] || die "no package linux-image-$1*-cloud-amd64: run apt-get update, or name another kernel"
+    [[ -n $found ]] ||
+        die "no package linux-image-$1*-cloud-amd64: run apt-get update, or name another kernel"
     echo "$found"
 }
 
@@ -104,7 +105,10 @@ make_initramfs() {
 #!/bin/busybox sh
 /bin/busybox --install -s /bin
 export PATH=/bin HOME=/root TMPDIR=/tmp
-mount -t proc proc /proc; mount -t sysfs sys /sys; mount -t devtmpfs dev /dev; mount -t tmpfs tmp /tmp
+mount -t proc proc /proc
+mount -t sysfs sys /sys
+mount -t devtmpfs dev /dev
+mount -t tmpfs tmp /tmp
 mkdir -p /dev/shm /dev/pts
 ip link set lo up
 ulimit -n 20000
@@ -122,11 +126,12 @@ INIT
     (cd "$root" && find . | cpio -o -H newc --quiet | gzip -1) >"$image"
 }
 
-# Boots the kernel $1 with the initramfs $2; the tests' output goes to the standard output and to $3.
-# Fails when a test failed, or when the machine ended before the tests had.
+# Boots the kernel $1 with the initramfs $2; the tests' output goes to the standard output and to
+# $3. Fails when a test failed, or when the machine ended before the tests.
 run_on() {
     local kernel=$1 image=$2 output=$3 status=0
-    timeout --foreground "$SECONDS_MAX" qemu-system-x86_64 -accel tcg,thread=multi -cpu max -smp 2 -m 4096 \
+    timeout --foreground "$SECONDS_MAX" qemu-system-x86_64 \
+        -accel tcg,thread=multi -cpu max -smp 2 -m 4096 \
         -nodefaults -no-user-config -display none -no-reboot -serial stdio \
         -kernel "$kernel" -initrd "$image" -append "$BOOT" </dev/null | stdbuf -oL tr -d '\r' |
         tee "$output" || status=$?
@@ -144,7 +149,11 @@ results() {
     awk '
         /^kernel / { kernel = $2 }
         /^test .* \.\.\. ok$/ { passed++; delete long[$2] }
-        /^test .* \.\.\. FAILED$/ { failed[$2] = "it did not say why"; names[++count] = $2; delete long[$2] }
+        /^test .* \.\.\. FAILED$/ {
+            failed[$2] = "it did not say why"
+            names[++count] = $2
+            delete long[$2]
+        }
         /^test .* has been running for over/ { long[$2] = 1 }
         /^---- .* stdout ----$/ { section = $2; wanted = 1 }
         wanted == 2 { failed[section] = $0; wanted = 0 }
@@ -176,7 +185,8 @@ options=("$@")
 need_tools qemu-system-x86_64 busybox cpio strip
 if [[ ${INSTALL:-0} == 1 ]] && can_install; then apt-get update -q >/dev/null; fi
 test=${TESTS:-$(build_tests)}
-[[ -x $test ]] || die 'cannot find or build the tests: see the output of cargo test --no-run --test proxy'
+[[ -x $test ]] ||
+    die 'cannot find or build the tests: see the output of cargo test --no-run --test proxy'
 ((${#groups[@]})) || mapfile -t groups < <("$test" --list | sed -n 's/::.*: test$/::/p' | sort -u)
 make_initramfs "$test" "$WORK/initramfs"
 mkdir -p "$RESULTS"

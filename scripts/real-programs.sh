@@ -64,7 +64,8 @@ check_wrk() {
     start_mahoraga any "$WORKERS" "$PORT"
     through=$(run_wrk "$ALL_CPUS" "$PORT" 64 2)
     same "failed requests" "${direct##* }" "${through##* }"
-    ((${through##* } == 0 && ${through%% *} > 0)) || die "requests, rate, p50, p99, errors: $through"
+    ((${through##* } == 0 && ${through%% *} > 0)) ||
+        die "requests, rate, p50, p99, errors: $through"
     echo "${through%% *} requests over 64 connections, none failed (${direct%% *} without)"
 }
 
@@ -129,7 +130,7 @@ start_postgres() {
 query() { timeout 30 psql -h 127.0.0.1 -p "$1" -U postgres -XAtc "$2"; }
 
 check_pgbench() {
-    local direct through sums rows
+    local direct through sums rows transactions
     start_postgres
     direct=$PORT
     start_mahoraga any "$WORKERS" "$PORT"
@@ -151,8 +152,8 @@ check_pgbench() {
     same "number of accounts" 100000 "$(query "$through" "$rows" | wc -l)"
     same "all accounts" "$(query "$direct" "$rows" | sha256sum)" \
         "$(query "$through" "$rows" | sha256sum)"
-    echo "$(query "$through" 'select count(*) from pgbench_history') transactions, balances agree," \
-        "100000 rows equal"
+    transactions=$(query "$through" 'select count(*) from pgbench_history')
+    echo "$transactions transactions, balances agree, 100000 rows equal"
 }
 
 # Runs in a subshell, which ends by itself what it started, whatever becomes of the check.

@@ -20,7 +20,8 @@ if [[ -z $TYPOS && ${INSTALL:-0} == 1 ]]; then
     need_tools python3
     python3 -m pip --version >/dev/null 2>&1 || install_tools python3-pip ||
         die 'cannot install python3-pip: see the lines above'
-    PIP_ROOT_USER_ACTION=ignore python3 -m pip install --quiet --no-deps --target "$WORK/typos" "typos==$VERSION" >&2 ||
+    PIP_ROOT_USER_ACTION=ignore python3 -m pip install --quiet --no-deps \
+        --target "$WORK/typos" "typos==$VERSION" >&2 ||
         die "cannot fetch typos $VERSION from PyPI: set TYPOS to the path of one"
     TYPOS=$WORK/typos/bin/typos
 fi

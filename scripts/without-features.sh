@@ -13,7 +13,8 @@ TESTS=("$@")
 ((${#TESTS[@]})) || TESTS=(half_close reset streams connecting beyond_its_memory)
 
 cargo build --locked --quiet
-known=$(MAHORAGA_WITHOUT=help cargo run --locked --quiet -- proxy --from 127.0.0.1:0 --to 127.0.0.1:1 2>&1 |
+proxy=(cargo run --locked --quiet -- proxy --from 127.0.0.1:0 --to 127.0.0.1:1)
+known=$(MAHORAGA_WITHOUT=help "${proxy[@]}" 2>&1 |
     sed -n 's/.*expected one of //p' | tr -d ' ') || true
 [[ -n $known ]] || {
     echo "$0: the program does not name its features" >&2

@@ -4,10 +4,12 @@
 mod lexer;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use mahoraga::config;
 use mahoraga::session::CloseReason;
 
 /// A source file by its path from the repository's root.
@@ -16,10 +18,19 @@ struct Source {
     text: String,
 }
 
+impl Source {
+    fn at(path: String) -> Self {
+        let text = read(&path);
+        Self { path, text }
+    }
+}
+
 #[test]
 fn lines_fit_in_100_columns() {
-    let wide = lines(&["src", "tests", "benches"], |line| {
-        line.chars().count() > COLUMNS
+    // A row of a table can't be broken.
+    let is_row = |path: &str, line: &str| path.ends_with(".md") && line.starts_with('|');
+    let wide = lines(&texts(), |path, line| {
+        line.chars().count() > COLUMNS && !is_row(path, line)
     });
     assert_none(&wide, "wider than 100 columns");
 }
@@ -33,7 +44,7 @@ fn nothing_is_left_for_later() {
         concat!("db", "g!"),
         concat!("to", "do!"),
     ];
-    let left = lines(&["src", "tests", "benches"], |line| {
+    let left = lines(&texts(), |_, line| {
         marks.iter().any(|mark| line.contains(mark))
     });
     assert_none(&left, "left for later");
@@ -82,19 +93,59 @@ fn every_number_is_in_the_gauge_line() {
 }
 
 #[test]
-fn every_close_reason_and_number_is_documented() {
-    let spans: BTreeSet<String> = ["ARCHITECTURE.md", "README.md"]
-        .into_iter()
-        .flat_map(|path| code_spans(&read(path)))
-        .collect();
-    let reasons = CloseReason::ALL.map(|reason| reason.as_str().to_owned());
+fn every_number_is_documented() {
+    let spans = code_spans(&read("ARCHITECTURE.md"));
     let missing: Vec<_> = gauge_line()
         .into_iter()
-        .chain(reasons)
-        .filter(|name| !spans.contains(name) && !spans.contains(&format!("closed.{name}")))
-        .map(|name| format!("`{name}`"))
+        .filter(|name| !spans.contains(name))
         .collect();
-    assert_none(&missing, "neither in ARCHITECTURE.md nor in README.md");
+    assert_none(&missing, "counted, but not in ARCHITECTURE.md");
+}
+
+/// The first table explains the reasons. The second one names them beside HAProxy's codes, so that
+/// a name that is no reason any more is found.
+#[test]
+fn the_document_of_the_access_log_has_every_close_reason() {
+    let known = CloseReason::ALL.map(|reason| reason.as_str().to_owned());
+    let (explained, codes) = close_reasons(&read("docs/access-log.md"));
+    assert_eq!(explained, known, "the table of reasons, in its order");
+    let compared: BTreeSet<_> = codes.into_iter().collect();
+    assert_eq!(
+        compared,
+        BTreeSet::from(known),
+        "the table of HAProxy's codes"
+    );
+}
+
+/// What the reference and the JSON schema say about a setting comes from the table of its group.
+#[test]
+fn every_setting_is_documented() {
+    let example = read("config.ron");
+    let reference = config::reference();
+    let lines: Vec<_> = reference.lines().collect();
+    let settings: Vec<_> = lines
+        .chunks_exact(3)
+        .map(|rows| (rows[0], rows[1].trim()))
+        .collect();
+    let name = |path: &'_ str| path.rsplit('.').next().map(str::to_owned);
+    let names: BTreeSet<_> = settings.iter().filter_map(|(path, _)| name(path)).collect();
+    assert!(names.len() > 50, "the reference is not what it was");
+    let is_word = |span: &String| span.chars().all(|c| c.is_ascii_lowercase() || c == '_');
+    let mut wrong = Vec::new();
+    for (path, sentence) in settings {
+        if !sentence.ends_with(['.', ')']) {
+            wrong.push(format!("{path} has no sentence: `{sentence}`"));
+        }
+        let unknown = code_spans(sentence)
+            .into_iter()
+            .filter(is_word)
+            .filter(|span| !names.contains(span));
+        wrong.extend(unknown.map(|span| format!("{path} names `{span}`, which is no setting")));
+        if !name(path).is_some_and(|name| lexer::has_word(&example, &name)) {
+            wrong.push(format!("{path} is not in config.ron"));
+        }
+    }
+    assert_none(&wrong, "settings that are not documented");
 }
 
 /// Two types of one name make a reader ask which is meant. Those of [`TWICE`] wait for a better
@@ -193,6 +244,26 @@ fn declared_numbers() -> Vec<String> {
     names
 }
 
+/// The names in the first column of the table of close reasons, and those in the second column of
+/// the table of HAProxy's codes.
+fn close_reasons(document: &str) -> (Vec<String>, Vec<String>) {
+    let (mut explained, mut compared) = (Vec::new(), Vec::new());
+    let mut heading = "";
+    for line in document.lines() {
+        if line.starts_with("## ") {
+            heading = line;
+        }
+        let mut cells = line.split('|').skip(1);
+        if heading == "## Reasons" {
+            explained.extend(cells.next().into_iter().flat_map(code_spans));
+        } else if heading.contains("HAProxy") {
+            compared.extend(cells.nth(1).into_iter().flat_map(code_spans));
+        }
+    }
+    explained.retain(|name| name != "reason");
+    (explained, compared)
+}
+
 /// What stands between backticks in a text. A name in prose may be just a word, and one in a
 /// block of code just a sample.
 fn code_spans(markdown: &str) -> Vec<String> {
@@ -213,11 +284,11 @@ fn only_code_spans_document() {
 }
 
 /// The lines of which something is true, by file and number.
-fn lines(directories: &[&str], is_found: impl Fn(&str) -> bool) -> Vec<String> {
+fn lines(sources: &[Source], is_found: impl Fn(&str, &str) -> bool) -> Vec<String> {
     let mut found = Vec::new();
-    for source in sources(directories) {
+    for source in sources {
         for (number, line) in (1..).zip(source.text.lines()) {
-            if is_found(line) {
+            if is_found(&source.path, line) {
                 found.push(format!("{}:{number}", source.path));
             }
         }
@@ -225,31 +296,40 @@ fn lines(directories: &[&str], is_found: impl Fn(&str) -> bool) -> Vec<String> {
     found
 }
 
-fn sources(directories: &[&str]) -> Vec<Source> {
-    let mut paths = Vec::new();
-    for directory in directories {
-        collect(Path::new(directory), &mut paths);
-    }
-    assert!(!paths.is_empty(), "no source in {directories:?}");
-    paths.sort();
-    paths
-        .into_iter()
-        .map(|path| Source {
-            text: read(&path),
-            path,
-        })
-        .collect()
+/// Everything that people write and read: code, scripts, documents, the example.
+fn texts() -> Vec<Source> {
+    let directories = ["src", "tests", "benches", "docs", "loadtest", "scripts"];
+    let mut paths = files(&directories, &["rs", "md", "ron", "sh", "py", "service"]);
+    paths.extend(ROOT_FILES.map(str::to_owned));
+    paths.into_iter().map(Source::at).collect()
 }
 
-fn collect(directory: &Path, into: &mut Vec<String>) {
+fn sources(directories: &[&str]) -> Vec<Source> {
+    let paths = files(directories, &["rs"]);
+    paths.into_iter().map(Source::at).collect()
+}
+
+/// The files in some directories whose names have one of these extensions.
+fn files(directories: &[&str], extensions: &[&str]) -> Vec<String> {
+    let mut paths = Vec::new();
+    for directory in directories {
+        collect(Path::new(directory), extensions, &mut paths);
+    }
+    assert!(!paths.is_empty(), "no file in {directories:?}");
+    paths.sort();
+    paths
+}
+
+fn collect(directory: &Path, extensions: &[&str], into: &mut Vec<String>) {
     let entries = fs::read_dir(Path::new(ROOT).join(directory))
         .unwrap_or_else(|error| panic!("{}: {error}", directory.display()));
     for entry in entries {
         let entry = entry.expect("a readable directory");
         let path = directory.join(entry.file_name());
+        let extension = path.extension().and_then(OsStr::to_str);
         if entry.file_type().expect("a file's type").is_dir() {
-            collect(&path, into);
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            collect(&path, extensions, into);
+        } else if extension.is_some_and(|extension| extensions.contains(&extension)) {
             into.push(path.display().to_string());
         }
     }
@@ -265,6 +345,13 @@ fn assert_none(found: &[String], what: &str) {
 }
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+const ROOT_FILES: [&str; 5] = [
+    ".ci/run",
+    "ARCHITECTURE.md",
+    "CONTRIBUTING.md",
+    "README.md",
+    "config.ron",
+];
 const COLUMNS: usize = 100;
 const FILE_LINES: usize = 600;
 const UNSAFE: [&str; 2] = ["src/ring/", "src/sys/"];

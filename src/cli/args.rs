@@ -244,7 +244,7 @@ pub struct SimulateArgs {
     #[arg(long, value_name = "NAME", value_parser = values::strategy)]
     pub strategy: Vec<Strategy>,
     /// The seed of random numbers: the same seed gives the same outcome.
-    #[arg(long, value_name = "N", default_value = "1")]
+    #[arg(long, value_name = "N", default_value = "1", value_parser = seed)]
     pub seed: u64,
     /// Workers of the simulated balancer.
     #[arg(long, value_name = "N", default_value = "2", value_parser = simulated_workers)]
@@ -352,6 +352,10 @@ fn workers(text: &str) -> Result<Count, ValueError> {
 
 fn simulated_workers(text: &str) -> Result<u32, ValueError> {
     values::number(text, values::WORKERS)
+}
+
+fn seed(text: &str) -> Result<u64, ValueError> {
+    values::seed(text.as_ref())
 }
 
 fn connections(text: &str) -> Result<Count, ValueError> {

@@ -57,11 +57,10 @@ settings! {
         pub ejection: Option<Ejection> = Some(Ejection::default())
             => group_or_off("(failures: 5)");
         /// With fewer usable backends than this share of those that are ready, in percent, all that
-        /// are ready get connections; 0: never. Auto: 0 where the check judges an answer, else 50
-        /// (see `panics_below`).
+        /// are ready get connections; 0: never. Auto: 0 where the check judges an answer, else 50.
         pub panic_below: Option<u8> = None => number(values::PERCENT).or("auto");
         /// What happens when no backend is usable: "open" uses all that are ready, "closed" none.
-        /// Auto: by the kind of check (see `fails_open` and `takes_ejected`).
+        /// Auto: no backend that is down where the check judges an answer, else "open".
         pub all_down: Option<AllDown> = None => named("answer", &AllDown::ALL).or("auto");
         /// How long a backend that returns takes to its full share. Off: it has it at once.
         pub slow_start: Option<Duration> = None => duration(values::SLOW_START).or("off");
@@ -69,7 +68,9 @@ settings! {
         pub on_down: OnDown = OnDown::Keep => OnDownCodec;
         /// Where more backends are found. Off: only those that are listed are used.
         pub discovery: Option<Discovery> = None;
-            @discover => or_off("(dns: \"NAME\", port: 80)", discovery()),
+            @discover
+            /// Where more backends are found. Off: only those that are listed are used.
+            => or_off("(dns: \"NAME\", port: 80)", discovery()),
                 |pool: &Self| pool.discovery.clone(),
                 |pool: &mut Self, discovery| pool.discovery = discovery;
         /// How the pool grows by its reserve, and shrinks again. Off: it does not.

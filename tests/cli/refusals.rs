@@ -112,8 +112,8 @@ fn a_token_goes_over_http() {
     let mut command = mahoraga();
     let command = command.arg("status").env("MAHORAGA_ADMIN", "https://a");
     let output = command.output().unwrap();
-    let want = "MAHORAGA_ADMIN: `https://a` is no admin API: \
-                write the path of a socket, or http://HOST:PORT";
+    let want = "MAHORAGA_ADMIN: invalid admin API `https://a`: \
+                expected the path of a socket, or http://HOST:PORT";
     assert_eq!(failed(&output, 2), want);
 }
 

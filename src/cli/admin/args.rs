@@ -176,7 +176,7 @@ pub struct SessionsArgs {
     #[arg(long, value_name = "BACKEND")]
     pub backend: Option<String>,
     /// Only those of a client's address
-    #[arg(long, value_name = "IP")]
+    #[arg(long, value_name = "IP", value_parser = client)]
     pub client: Option<IpAddr>,
     /// Show at most N, up to 10000 [default: 1000]
     #[arg(long, value_name = "N", value_parser = sessions_limit, conflicts_with = "kill")]
@@ -319,7 +319,7 @@ pub enum SetCommand {
         /// The pool
         pool: String,
         /// How many clients may wait; 0: none
-        #[arg(long, value_name = "N", required_unless_present = "timeout")]
+        #[arg(long, value_name = "N", value_parser = queue, required_unless_present = "timeout")]
         max: Option<u32>,
         /// How long they may wait
         #[arg(long, value_name = "DUR", value_parser = queue_timeout)]
@@ -387,7 +387,7 @@ pub struct EventsArgs {
     #[arg(short, long)]
     pub follow: bool,
     /// Begin with the last N events
-    #[arg(long, value_name = "N", default_value = "20")]
+    #[arg(long, value_name = "N", default_value = "20", value_parser = recent)]
     pub recent: u32,
     /// How to reach the balancer.
     #[command(flatten)]
@@ -409,6 +409,21 @@ fn weight(text: &str) -> Result<u32, ValueError> {
     values::number(text, values::WEIGHT)
 }
 
+fn client(text: &str) -> Result<IpAddr, ValueError> {
+    text.parse().map_err(|_| ValueError::Not {
+        value: text.to_owned(),
+        wanted: "an IP address".to_owned(),
+    })
+}
+
+fn queue(text: &str) -> Result<u32, ValueError> {
+    values::number(text, values::QUEUE)
+}
+
+fn recent(text: &str) -> Result<u32, ValueError> {
+    values::number(text, 0..=u32::MAX)
+}
+
 fn sessions_limit(text: &str) -> Result<u32, ValueError> {
     values::number(text, 1..=SESSIONS_MAX)
 }
@@ -421,7 +436,7 @@ fn limit(text: &str) -> Result<u32, ValueError> {
     values::number(text, values::CONNECTIONS)
 }
 
-/// The balancer reads it again: a mistake is reported before it is asked.
+/// The text, which the balancer reads too: a mistake shows before the request.
 fn queue_timeout(text: &str) -> Result<String, ValueError> {
     values::duration(text, values::QUEUE_WAIT).map(|_| text.to_owned())
 }

@@ -20,7 +20,7 @@ pub enum Place {
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum PlaceError {
     /// Neither a path nor a URL that could be one of ours.
-    #[error("`{0}` is no admin API: write the path of a socket, or http://HOST:PORT")]
+    #[error("invalid admin API `{0}`: expected the path of a socket, or http://HOST:PORT")]
     Malformed(String),
     /// Another machine.
     #[error("`{0}` is not on loopback: a token would cross the network for all to read")]
@@ -37,6 +37,9 @@ impl FromStr for Place {
             return Err(malformed());
         }
         let Some(rest) = text.strip_prefix("http://") else {
+            if text.parse::<SocketAddr>().is_ok() {
+                return Err(malformed());
+            }
             return Ok(Self::Socket(PathBuf::from(text)));
         };
         let authority = rest.strip_suffix('/').unwrap_or(rest);
@@ -90,6 +93,7 @@ mod tests {
             "https://127.0.0.1:1",
             "http://127.0.0.1",
             "http://localhost:x",
+            "127.0.0.1:9900",
         ] {
             assert!(error(bad).ends_with("or http://HOST:PORT"), "{bad}");
         }
