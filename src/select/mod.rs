@@ -12,6 +12,7 @@ mod forecast;
 mod forecaster;
 mod hash;
 mod keys;
+mod least;
 mod least_connections;
 mod least_time;
 mod maglev;
