@@ -1,22 +1,29 @@
-//! The backend of the least score: what strategies that look at every backend share.
+//! The backend with the lowest score: the loop that strategies share which look at every backend.
 
 use fastrand::Rng;
 
+use crate::pool::Backend;
+
 use super::Scene;
 
+/// What a strategy compares backends by.
+///
+/// A trait and not a closure, because the compiler makes a closure of this size a function that the
+/// loop calls for each backend: that took half as long again. Implementations are
+/// `#[inline(always)]`.
+pub(super) trait Score {
+    /// The score of one backend: 0 or more, the lower the better.
+    fn score(&self, scene: &Scene<'_>, backend: &Backend) -> f64;
+}
+
 impl Scene<'_> {
-    /// The open member of the least score; of equal ones each by the chance of its weight.
+    /// Selects the open member with the lowest score. Draws among equal ones by weight. O(n).
     ///
-    /// A backend that fails may be always free, and would attract everybody: one that accepts and
-    /// resets is the fastest of all. So a score that is better than that of others gives it no more
-    /// than the share of its weight, by chance, until it answers again. One that is worse, as
-    /// clients hang there, counts as any other's.
-    pub(super) fn least(
-        &self,
-        members: &[u16],
-        rng: &mut Rng,
-        score: impl Fn(&Self, u16) -> f64,
-    ) -> Option<u16> {
+    /// A backend that fails is often free: one that accepts and resets looks like the fastest of
+    /// all. So while a backend fails, a better score than that of the others gives it only the
+    /// share of its weight, by chance. A worse score, as when clients hang there, counts like any
+    /// other's.
+    pub(super) fn least(&self, members: &[u16], rng: &mut Rng, score: &impl Score) -> Option<u16> {
         match self.usual() {
             Some(usual) => usual.least_of(members, rng, score),
             None => self.least_of(members, rng, score),
@@ -24,14 +31,9 @@ impl Scene<'_> {
     }
 
     #[inline(always)]
-    fn least_of(
-        &self,
-        members: &[u16],
-        rng: &mut Rng,
-        score: impl Fn(&Self, u16) -> f64,
-    ) -> Option<u16> {
-        let mut sound = Lot::of(f64::INFINITY);
-        let mut failing = Lot::of((f64::INFINITY, f64::INFINITY));
+    fn least_of(&self, members: &[u16], rng: &mut Rng, score: &impl Score) -> Option<u16> {
+        let mut sound = Lowest::new(f64::INFINITY);
+        let mut failing = Lowest::new((f64::INFINITY, f64::INFINITY));
         let mut weights = 0;
         let mut drawn = None;
         let mut drawn_from = 0;
@@ -39,16 +41,17 @@ impl Scene<'_> {
             if !self.is_open(index) {
                 continue;
             }
-            let weight = u32::from(self.weight(index));
+            let backend = self.backend(index);
+            let weight = u32::from(backend.weight);
             weights += weight;
-            let score = score(self, index);
-            if !self.is_failing(index) {
-                sound.enter(index, weight, score, rng);
+            let score = score.score(self, backend);
+            let failures = backend.tally.failures();
+            if failures == 0 {
+                sound.offer(index, weight, score, rng);
                 continue;
             }
-            // Among those that fail, whoever failed least: one that is always free would attract.
-            let failures = f64::from(self.backend(index).tally.failures());
-            failing.enter(index, weight, (failures, score), rng);
+            // Failures first: among failing backends, too, the one that is always free scores best.
+            failing.offer(index, weight, (f64::from(failures), score), rng);
             drawn_from += weight;
             if rng.u32(0..drawn_from) < weight {
                 drawn = Some((index, score));
@@ -56,7 +59,7 @@ impl Scene<'_> {
         }
         match (sound.winner, drawn) {
             (Some(_), Some((index, score)))
-                if score <= sound.least && rng.u32(0..weights) < drawn_from =>
+                if score <= sound.score && rng.u32(0..weights) < drawn_from =>
             {
                 Some(index)
             }
@@ -66,30 +69,32 @@ impl Scene<'_> {
     }
 }
 
-/// Draws one of those with the least score, each with the chance of its weight.
+/// The lowest score so far. Among equal scores, each wins with the chance of its weight.
 #[derive(Debug)]
-struct Lot<Score> {
+struct Lowest<S> {
     winner: Option<u16>,
-    least: Score,
+    score: S,
+    /// The sum of the weights of all that have this score.
     weights: u32,
 }
 
-impl<Score: PartialOrd> Lot<Score> {
-    /// Without anybody: no score is more than `most`.
-    fn of(most: Score) -> Self {
+impl<S: PartialOrd> Lowest<S> {
+    /// Nothing so far; no score is above `most`.
+    fn new(most: S) -> Self {
         Self {
             winner: None,
-            least: most,
+            score: most,
             weights: 0,
         }
     }
 
-    fn enter(&mut self, index: u16, weight: u32, score: Score, rng: &mut Rng) {
-        if score > self.least {
+    #[inline(always)]
+    fn offer(&mut self, index: u16, weight: u32, score: S, rng: &mut Rng) {
+        if score > self.score {
             return;
         }
-        if score < self.least {
-            self.least = score;
+        if score < self.score {
+            self.score = score;
             self.weights = 0;
         }
         self.weights += weight;

@@ -8,7 +8,10 @@ use std::sync::Arc;
 
 use fastrand::Rng;
 
+use crate::pool::Backend;
+
 use super::Scene;
+use super::least::Score;
 
 /// Looks at every member. O(n).
 #[derive(Clone, Debug)]
@@ -32,11 +35,17 @@ impl LeastConnections {
 
 /// The least loaded of some backends.
 pub(super) fn pick(members: &[u16], scene: &Scene<'_>, rng: &mut Rng) -> Option<u16> {
-    scene.least(members, rng, load)
+    scene.least(members, rng, &Load)
 }
 
 /// Connections for each unit of weight.
-pub(super) fn load(scene: &Scene<'_>, index: u16) -> f64 {
-    let connections = f64::from(scene.connections(index));
-    scene.strain(index, connections) / f64::from(scene.weight(index).max(1))
+#[derive(Debug)]
+pub(super) struct Load;
+
+impl Score for Load {
+    #[inline(always)]
+    fn score(&self, scene: &Scene<'_>, backend: &Backend) -> f64 {
+        let connections = f64::from(backend.tally.connections.used());
+        scene.strain(backend, connections) / f64::from(backend.weight.max(1))
+    }
 }

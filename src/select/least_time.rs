@@ -14,10 +14,11 @@ use std::sync::Arc;
 use fastrand::Rng;
 
 use crate::config;
-use crate::pool::Tally;
+use crate::pool::{Backend, Tally};
 use crate::time::nanos;
 
 use super::Scene;
+use super::least::Score;
 
 /// Looks at every member, twice each millisecond. O(n).
 #[derive(Clone, Debug)]
@@ -49,7 +50,8 @@ impl LeastTime {
             self.looked_at = now;
             self.best = Best::of(&self.members, scene);
         }
-        self.best.pick(&self.members, self.decay, scene, rng)
+        let (best, decay) = (self.best, self.decay);
+        scene.least(&self.members, rng, &AnswerTime { best, decay })
     }
 
     /// The same where several share it.
@@ -65,7 +67,8 @@ pub(super) fn decay_ns(settings: config::LeastTime) -> u64 {
 
 /// The soonest of some backends.
 pub(super) fn pick(members: &[u16], decay: u64, scene: &Scene<'_>, rng: &mut Rng) -> Option<u16> {
-    Best::of(members, scene).pick(members, decay, scene, rng)
+    let best = Best::of(members, scene);
+    scene.least(members, rng, &AnswerTime { best, decay })
 }
 
 /// The backend that surely answers soonest.
@@ -95,28 +98,37 @@ impl Best {
             }
         })
     }
+}
 
-    fn pick(self, members: &[u16], decay: u64, scene: &Scene<'_>, rng: &mut Rng) -> Option<u16> {
-        scene.least(members, rng, |scene, index| {
-            let tally = &scene.backend(index).tally;
-            let low = tally.latency().low();
-            let time = if low > self.high {
-                self.longer(low, tally, scene.request.now, decay)
-            } else if low > 0.0 || tally.opened() > 0 {
-                self.average
-            } else {
-                return 0.0;
-            };
-            let weight = f64::from(scene.weight(index).max(1));
-            f64::from(time) * (scene.in_flight(index) + 1.0) / weight
-        })
+/// The expected time to an answer, in µs, for each unit of weight.
+#[derive(Clone, Copy, Debug)]
+struct AnswerTime {
+    best: Best,
+    decay: u64,
+}
+
+impl Score for AnswerTime {
+    #[inline(always)]
+    fn score(&self, scene: &Scene<'_>, backend: &Backend) -> f64 {
+        let tally = &*backend.tally;
+        let low = tally.latency().low();
+        let time = if low > self.best.high {
+            self.longer(low, tally, scene.request.now)
+        } else if low > 0.0 || tally.opened() > 0 {
+            self.best.average
+        } else {
+            return 0.0;
+        };
+        f64::from(time) * (scene.in_flight(backend) + 1.0) / f64::from(backend.weight.max(1))
     }
+}
 
+impl AnswerTime {
     /// The time that one counts with which surely takes longer, in µs.
-    fn longer(self, low: f32, tally: &Tally, now: u64, decay: u64) -> f32 {
-        let latency = tally.latency();
-        let Some(known) = latency.known() else {
-            return self.average;
+    fn longer(&self, low: f32, tally: &Tally, now: u64) -> f32 {
+        let Self { best, decay } = *self;
+        let Some(known) = tally.latency().known() else {
+            return best.average;
         };
         let average = if tally.waiting() == 0 {
             known.faded(now, decay)
@@ -124,8 +136,8 @@ impl Best {
             known.average
         };
         // Those that differ by little are hardly told apart by chance.
-        let surely = (SURELY * (low / self.high - 1.0)).min(1.0);
-        self.average + surely * (average - self.average).max(0.0)
+        let surely = (SURELY * (low / best.high - 1.0)).min(1.0);
+        best.average + surely * (average - best.average).max(0.0)
     }
 }
 

@@ -8,8 +8,10 @@ use fastrand::Rng;
 
 use crate::pool::Pool;
 
+use super::Scene;
+use super::least::Score;
+use super::least_connections::Load;
 use super::random::Random;
-use super::{Scene, least_connections};
 
 /// Draws two by weight.
 #[derive(Clone, Debug)]
@@ -39,7 +41,7 @@ impl PowerOfTwo {
 
 /// The less loaded of two that were drawn by chance, the first when they are equals.
 fn less_loaded(one: u16, two: u16, scene: &Scene<'_>, rng: &mut Rng) -> u16 {
-    let [one_load, two_load] = [one, two].map(|index| least_connections::load(scene, index));
+    let [one_load, two_load] = [one, two].map(|index| Load.score(scene, scene.backend(index)));
     let (less, more) = if two_load < one_load {
         (two, one)
     } else {

@@ -10,7 +10,10 @@ use std::sync::Arc;
 
 use fastrand::Rng;
 
+use crate::pool::Backend;
+
 use super::Scene;
+use super::least::Score;
 
 /// Looks at every member. O(n).
 #[derive(Clone, Debug)]
@@ -24,13 +27,19 @@ impl Predictive {
     }
 
     pub(super) fn pick(&self, scene: &Scene<'_>, rng: &mut Rng) -> Option<u16> {
-        scene.least(&self.members, rng, use_of_capacity)
+        scene.least(&self.members, rng, &CapacityUse)
     }
 }
 
 /// How much of its capacity a backend will use with this connection: least where the headroom is
 /// largest.
-fn use_of_capacity(scene: &Scene<'_>, index: u16) -> f64 {
-    let cost = f64::from(scene.backend(index).tally.outlook().cost);
-    (scene.in_flight(index) + 1.0) * cost / f64::from(scene.weight(index).max(1))
+#[derive(Debug)]
+struct CapacityUse;
+
+impl Score for CapacityUse {
+    #[inline(always)]
+    fn score(&self, scene: &Scene<'_>, backend: &Backend) -> f64 {
+        let cost = f64::from(backend.tally.outlook().cost);
+        (scene.in_flight(backend) + 1.0) * cost / f64::from(backend.weight.max(1))
+    }
 }

@@ -144,11 +144,11 @@ impl<'a> Scene<'a> {
     /// for more, and not its score in all: an idle one would have to be better than others many
     /// times over to get anything.
     #[inline(always)]
-    pub(super) fn strain(&self, index: u16, load: f64) -> f64 {
+    pub(super) fn strain(&self, backend: &Backend, load: f64) -> f64 {
         if !self.unusual || !self.pool.rising {
             return load;
         }
-        load * 100.0 / f64::from(self.backend(index).percent(self.request.now))
+        load * 100.0 / f64::from(backend.percent(self.request.now))
     }
 
     /// Connections that a backend is at work for: those that wait for an answer, exactly, and what
@@ -157,11 +157,12 @@ impl<'a> Scene<'a> {
     /// Open connections count for little: a session can be idle for hours, and hundreds of them
     /// would outvote what happens now. Without any weight, connections that come one by one would
     /// all end up with the backend that is a little faster than the others.
-    pub(super) fn in_flight(&self, index: u16) -> f64 {
-        let tally = &self.backend(index).tally;
+    #[inline(always)]
+    pub(super) fn in_flight(&self, backend: &Backend) -> f64 {
+        let tally = &backend.tally;
         let open = f64::from(tally.connections.used());
         let foreseen = f64::from(tally.waiting()) + f64::from(tally.outlook().load);
-        self.strain(index, foreseen.max(0.0) + OPEN_PART * open)
+        self.strain(backend, foreseen.max(0.0) + OPEN_PART * open)
     }
 
     pub(super) fn weight(&self, index: u16) -> u16 {
