@@ -352,22 +352,10 @@ fn add(pool: &mut Pool, backend: &Backend) -> Result<(), ChangeError> {
 
 /// Changes backends; groups that followed from them follow still.
 fn regroup(pool: &mut Pool, change: impl FnOnce(&mut Pool)) {
-    let follow = |pool: &Pool| match &pool.strategy {
-        Strategy::TwoTier(tiers) => tiers.groups == Group::of(&pool.backends),
-        Strategy::RoundRobin
-        | Strategy::StickyRoundRobin
-        | Strategy::Hash(_)
-        | Strategy::LeastConnections
-        | Strategy::LeastTime(_)
-        | Strategy::Random
-        | Strategy::PowerOfTwo
-        | Strategy::First
-        | Strategy::Predictive(_) => false,
-    };
-    let follows = follow(pool);
+    let before = Group::of(&pool.backends);
     change(pool);
     if let Strategy::TwoTier(tiers) = &mut pool.strategy
-        && follows
+        && tiers.groups == before
     {
         tiers.groups = Group::of(&pool.backends);
     }

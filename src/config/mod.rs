@@ -62,7 +62,8 @@ pub(crate) use reference::{setting_schema, waits_for_a_start};
 pub use rules::broken_rule;
 pub use source::{Place, Source};
 pub use strategy::{
-    FirstTier, Group, Hash, LeastTime, Persist, Predictive, SecondTier, Strategy, TwoTier,
+    FirstTier, Group, Hash, LeastTime, Persist, Predictive, SecondTier, SelectsBy, Strategy,
+    TwoTier,
 };
 pub use warnings::{DESCRIPTORS_RESERVED, Host, descriptors_needed, warnings};
 

@@ -9,30 +9,93 @@ use super::codec::{Leaf, duration, name, number, required, spelled};
 use super::table::{Shape, settings};
 use super::{Backend, Key, values};
 
-/// How a backend is selected.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Strategy {
+/// Declares [`Strategy`]. A row is a strategy: its variant with the type of its settings if it has
+/// any, its name, what it selects by, and the settings that may stand beside its name.
+macro_rules! strategies {
+    ($(
+        $(#[$meta:meta])+
+        $variant:ident $(($Settings:ty))? = $name:literal, $by:ident, [$($setting:literal),*];
+    )+) => {
+        /// How a backend is selected.
+        #[derive(Clone, Debug, Default, PartialEq, Eq)]
+        pub enum Strategy {
+            $($(#[$meta])+ $variant $(($Settings))?,)+
+        }
+
+        impl Strategy {
+            /// The names of all, as configuration and command line know them, each with its default
+            /// settings.
+            #[must_use]
+            pub fn all() -> [(&'static str, Self); [$($name),+].len()] {
+                [$(($name, Self::$variant $((<$Settings>::default()))?)),+]
+            }
+
+            /// Its name.
+            #[must_use]
+            pub fn name(&self) -> &'static str {
+                match self {
+                    $(Self::$variant { .. } => $name,)+
+                }
+            }
+
+            /// What it selects by.
+            #[must_use]
+            pub fn by(&self) -> SelectsBy {
+                match self {
+                    $(Self::$variant { .. } => SelectsBy::$by,)+
+                }
+            }
+
+            /// What may be set of it beside its name, in the configuration's words.
+            #[must_use]
+            pub fn settings(&self) -> &'static [&'static str] {
+                match self {
+                    $(Self::$variant { .. } => &[$($setting),*],)+
+                }
+            }
+        }
+    };
+}
+
+strategies! {
     /// Each in turn, by weight, smoothly.
     #[default]
-    RoundRobin,
+    RoundRobin = "round_robin", Turn, [];
     /// The same for a client's first connection; later ones follow it. The pool persists.
-    StickyRoundRobin,
+    StickyRoundRobin = "sticky_round_robin", Turn, ["key", "ttl", "clients_max"];
     /// By a key of the client, the same on every balancer.
-    Hash(Hash),
+    Hash(Hash) = "hash", Key, ["key", "max_load"];
     /// The one with the fewest connections for its weight.
-    LeastConnections,
-    /// The one that answers soonest, by what it has shown and what it has to do.
-    LeastTime(LeastTime),
+    LeastConnections = "least_connections", Load, [];
+    /// The one that answers soonest, by its answers so far and the connections in flight.
+    LeastTime(LeastTime) = "least_time", Load, ["decay"];
     /// By chance, by weight.
-    Random,
-    /// The less loaded of two that are chosen by chance.
-    PowerOfTwo,
+    Random = "random", Chance, [];
+    /// The less loaded of two that are drawn by chance.
+    PowerOfTwo = "power_of_two", Load, [];
     /// The first that is not full, in the order of the configuration.
-    First,
+    First = "first", Order, [];
     /// A group or subset first, then the least loaded within.
-    TwoTier(TwoTier),
+    TwoTier(TwoTier) = "two_tier", Tiers, ["first", "key", "subset", "then", "decay", "groups"];
     /// The one with the most headroom in the near future.
-    Predictive(Predictive),
+    Predictive(Predictive) = "predictive", Load, ["horizon", "season"];
+}
+
+/// What a strategy with default settings selects by. Tests take from it what to expect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SelectsBy {
+    /// Whose turn it is.
+    Turn,
+    /// The client's key.
+    Key,
+    /// What backends are at work for; by chance among equals.
+    Load,
+    /// Chance alone.
+    Chance,
+    /// One strategy among groups or subsets, then another one within.
+    Tiers,
+    /// The place in the configuration.
+    Order,
 }
 
 /// Settings of [`Strategy::Hash`].
@@ -149,58 +212,6 @@ impl Shape for Persist {
 super::table::defaults!(LeastTime, Predictive, Persist);
 
 impl Strategy {
-    /// The names of all, as configuration and command line know them, with the settings that hold
-    /// when nothing else is said.
-    #[must_use]
-    pub fn all() -> [(&'static str, Self); 10] {
-        [
-            ("round_robin", Self::RoundRobin),
-            ("sticky_round_robin", Self::StickyRoundRobin),
-            ("hash", Self::Hash(Hash::default())),
-            ("least_connections", Self::LeastConnections),
-            ("least_time", Self::LeastTime(LeastTime::default())),
-            ("random", Self::Random),
-            ("power_of_two", Self::PowerOfTwo),
-            ("first", Self::First),
-            ("two_tier", Self::TwoTier(TwoTier::default())),
-            ("predictive", Self::Predictive(Predictive::default())),
-        ]
-    }
-
-    /// Its name.
-    #[must_use]
-    pub fn name(&self) -> &'static str {
-        match self {
-            Self::RoundRobin => "round_robin",
-            Self::StickyRoundRobin => "sticky_round_robin",
-            Self::Hash(_) => "hash",
-            Self::LeastConnections => "least_connections",
-            Self::LeastTime(_) => "least_time",
-            Self::Random => "random",
-            Self::PowerOfTwo => "power_of_two",
-            Self::First => "first",
-            Self::TwoTier(_) => "two_tier",
-            Self::Predictive(_) => "predictive",
-        }
-    }
-
-    /// What may be set of it beside its name, in the configuration's words.
-    #[must_use]
-    pub fn settings(&self) -> &'static [&'static str] {
-        match self {
-            Self::StickyRoundRobin => &["key", "ttl", "clients_max"],
-            Self::Hash(_) => &["key", "max_load"],
-            Self::LeastTime(_) => &["decay"],
-            Self::TwoTier(_) => &["first", "key", "subset", "then", "decay", "groups"],
-            Self::Predictive(_) => &["horizon", "season"],
-            Self::RoundRobin
-            | Self::LeastConnections
-            | Self::Random
-            | Self::PowerOfTwo
-            | Self::First => &[],
-        }
-    }
-
     /// How answer times are averaged.
     #[must_use]
     pub fn averages_over(&self) -> LeastTime {
@@ -221,40 +232,30 @@ impl Strategy {
 
     /// The settings of `least_time`, alone or as a second tier.
     fn least_time(&self) -> Option<LeastTime> {
-        match self {
-            Self::LeastTime(settings) => Some(*settings),
-            Self::TwoTier(tiers) => match tiers.then {
-                SecondTier::LeastTime(settings) => Some(settings),
-                SecondTier::LeastConnections | SecondTier::PowerOfTwo => None,
-            },
-            Self::RoundRobin
-            | Self::StickyRoundRobin
-            | Self::Hash(_)
-            | Self::LeastConnections
-            | Self::Random
-            | Self::PowerOfTwo
-            | Self::First
-            | Self::Predictive(_) => None,
+        if let Self::LeastTime(settings)
+        | Self::TwoTier(TwoTier {
+            then: SecondTier::LeastTime(settings),
+            ..
+        }) = self
+        {
+            Some(*settings)
+        } else {
+            None
         }
     }
 
-    /// What it selects by, if it selects by a key.
+    /// The key that it selects by, if it selects by one.
     #[must_use]
     pub fn key(&self) -> Option<&Key> {
-        match self {
-            Self::Hash(hash) => Some(&hash.key),
-            Self::TwoTier(tiers) => match &tiers.first {
-                FirstTier::Hash { key, .. } => Some(key),
-                FirstTier::Weight | FirstTier::Priority => None,
-            },
-            Self::RoundRobin
-            | Self::StickyRoundRobin
-            | Self::LeastConnections
-            | Self::LeastTime(_)
-            | Self::Random
-            | Self::PowerOfTwo
-            | Self::First
-            | Self::Predictive(_) => None,
+        if let Self::Hash(Hash { key, .. })
+        | Self::TwoTier(TwoTier {
+            first: FirstTier::Hash { key, .. },
+            ..
+        }) = self
+        {
+            Some(key)
+        } else {
+            None
         }
     }
 }

@@ -120,6 +120,10 @@ impl Shape for StrategyFile {
 
 impl StrategyFile {
     /// The strategy, and the persistence that is part of it.
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "the other strategies have no settings"
+    )]
     fn strategy(mut self) -> (Strategy, Option<Persist>) {
         let strategy = match self.name.take().unwrap_or_default() {
             Strategy::Hash(default) => Strategy::Hash(Hash {
@@ -143,11 +147,7 @@ impl StrategyFile {
                 };
                 return (Strategy::StickyRoundRobin, Some(persist));
             }
-            plain @ (Strategy::RoundRobin
-            | Strategy::LeastConnections
-            | Strategy::Random
-            | Strategy::PowerOfTwo
-            | Strategy::First) => plain,
+            plain => plain,
         };
         (strategy, None)
     }
@@ -174,6 +174,10 @@ impl StrategyFile {
     }
 
     /// What a file says of a strategy: what differs from what it has anyway.
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "the other strategies have no settings"
+    )]
     fn of((strategy, persist): &(Strategy, Option<Persist>)) -> Self {
         let base = Self {
             name: Some(strategy.clone()),
@@ -232,11 +236,7 @@ impl StrategyFile {
                     ..base
                 }
             }
-            Strategy::RoundRobin
-            | Strategy::LeastConnections
-            | Strategy::Random
-            | Strategy::PowerOfTwo
-            | Strategy::First => base,
+            _ => base,
         }
     }
 }

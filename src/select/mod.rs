@@ -305,16 +305,10 @@ impl Picker {
 
     /// Takes a worker's place.
     fn sit(&mut self, seat: Seat) {
-        match self {
-            Self::RoundRobin(strategy) => strategy.sit(seat),
-            Self::TwoTier(strategy) => strategy.sit(seat),
-            Self::Hash(_)
-            | Self::LeastConnections(_)
-            | Self::LeastTime(_)
-            | Self::Random(_)
-            | Self::PowerOfTwo(_)
-            | Self::First(_)
-            | Self::Predictive(_) => {}
+        if let Self::RoundRobin(strategy) = self {
+            strategy.sit(seat);
+        } else if let Self::TwoTier(strategy) = self {
+            strategy.sit(seat);
         }
     }
 

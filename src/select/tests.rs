@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use super::*;
-use crate::config::{self, FirstTier, Group, Key, LeastTime, Persist, SecondTier, TwoTier};
+use crate::config::{
+    self, FirstTier, Group, Key, LeastTime, Persist, SecondTier, SelectsBy, TwoTier,
+};
 use crate::pool::{AdminState, Ended, Health, Outlook};
 
 mod ejection;
@@ -137,6 +139,12 @@ impl Bench {
         }
         counts
     }
+}
+
+/// The strategies that select by one of these.
+fn all_by(some: &[SelectsBy]) -> impl Iterator<Item = (&'static str, Strategy)> {
+    let all = Strategy::all().into_iter();
+    all.filter(|(_, strategy)| some.contains(&strategy.by()))
 }
 
 fn picked(choice: Choice) -> u16 {

@@ -189,24 +189,18 @@ fn prepare(scenario: &Scenario, pool: &config::Pool, strategy: &Strategy) -> con
     if let Some(reserve) = &scenario.reserve {
         reserve.fit(&mut pool);
     }
-    match &mut pool.strategy {
-        Strategy::TwoTier(tiers) if tiers.groups.is_empty() => {
-            tiers.groups = Group::of(&pool.backends);
-        }
-        Strategy::Predictive(settings) => settings.season = scenario.season.or(settings.season),
-        Strategy::First => {
-            if let Some(places) = scenario.places {
-                limit(&mut pool.backends, places);
-            }
-        }
-        Strategy::TwoTier(_)
-        | Strategy::RoundRobin
-        | Strategy::StickyRoundRobin
-        | Strategy::Hash(_)
-        | Strategy::LeastConnections
-        | Strategy::LeastTime(_)
-        | Strategy::Random
-        | Strategy::PowerOfTwo => {}
+    if let Strategy::TwoTier(tiers) = &mut pool.strategy
+        && tiers.groups.is_empty()
+    {
+        tiers.groups = Group::of(&pool.backends);
+    }
+    if let Strategy::Predictive(settings) = &mut pool.strategy {
+        settings.season = scenario.season.or(settings.season);
+    }
+    if pool.strategy == Strategy::First
+        && let Some(places) = scenario.places
+    {
+        limit(&mut pool.backends, places);
     }
     pool
 }

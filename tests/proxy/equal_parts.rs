@@ -9,6 +9,8 @@ use std::net::TcpStream;
 use std::time::Duration;
 use std::{env, thread};
 
+use mahoraga::config::{SelectsBy, Strategy};
+
 use crate::balancer::{Balancer, Launch};
 use crate::peers::Backend;
 use crate::watchdog::{eventually, within};
@@ -88,6 +90,15 @@ fn held(strategy: &str, kind: Kind, backends: usize, each: usize) -> Vec<usize> 
     counts()
 }
 
+/// Each strategy that is to give equal parts, whatever client comes: not one that goes by keys.
+#[test]
+fn equal_backends_get_equal_parts() {
+    let all = Strategy::all().into_iter();
+    let even = [SelectsBy::Turn, SelectsBy::Load];
+    let even = all.filter(|(_, one)| even.contains(&one.by()) && !one.settings().contains(&"key"));
+    even.for_each(|(strategy, _)| parts_are_equal(strategy));
+}
+
 fn parts_are_equal(strategy: &'static str) {
     let runs = env::var("EQUAL_PARTS_RUNS").ok();
     let runs = runs.and_then(|runs| runs.parse().ok()).unwrap_or(1);
@@ -105,29 +116,4 @@ fn parts_are_equal(strategy: &'static str) {
             }
         }
     });
-}
-
-#[test]
-fn of_round_robin() {
-    parts_are_equal("round_robin");
-}
-
-#[test]
-fn of_least_connections() {
-    parts_are_equal("least_connections");
-}
-
-#[test]
-fn of_least_time() {
-    parts_are_equal("least_time");
-}
-
-#[test]
-fn of_power_of_two() {
-    parts_are_equal("power_of_two");
-}
-
-#[test]
-fn of_predictive() {
-    parts_are_equal("predictive");
 }

@@ -11,6 +11,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use mahoraga::config::Strategy;
+
 use crate::balancer::{Balancer, Launch};
 use crate::crowd::{Hall, Outcome, crowd, streams};
 use crate::watchdog::{eventually, heavy};
@@ -71,7 +73,8 @@ pub(crate) fn file(halls: &[Hall], seed: u64) -> String {
         }
     });
     let backends: String = backends.collect();
-    let strategy = one_of(&STRATEGIES);
+    let strategies = Strategy::all().map(|(name, _)| name);
+    let strategy = written(one_of(&strategies));
     let persist = one_of(&["", "persist: \"source_ip\","]);
     // What sticks by itself, or takes them in order, takes no such thing.
     let persist = match strategy.contains("sticky") {
@@ -120,18 +123,13 @@ pub(crate) fn is_broken(seed: u64) -> bool {
     seed > 0 && seed.is_multiple_of(7)
 }
 
-const STRATEGIES: [&str; 10] = [
-    "\"round_robin\"",
-    "\"random\"",
-    "\"least_connections\"",
-    "\"power_of_two\"",
-    "\"first\"",
-    "\"least_time\"",
-    "(name: \"hash\", key: \"source_ip_port\")",
-    "(name: \"sticky_round_robin\", key: \"source_ip\")",
-    "\"two_tier\"",
-    "\"predictive\"",
-];
+/// A strategy as a file has it. All clients have one address: a hash of it would pick one backend.
+fn written(strategy: &str) -> String {
+    match strategy {
+        "hash" => "(name: \"hash\", key: \"source_ip_port\")".to_owned(),
+        plain => format!("\"{plain}\""),
+    }
+}
 
 /// Has a file read, by a signal or by the command line: whether it is in force.
 pub(crate) fn reload(balancer: &Balancer, text: &str, by_signal: bool) -> bool {

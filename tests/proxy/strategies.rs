@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use mahoraga::config::{SelectsBy, Strategy};
+
 use crate::balancer::Launch;
 use crate::fleet::Fleet;
 use crate::peers;
@@ -214,12 +216,9 @@ const QUIET: Duration = Duration::from_millis(5);
 #[test]
 fn nobody_feeds_a_backend_that_hangs_up() {
     watched(|| {
-        for strategy in [
-            "least_connections",
-            "least_time",
-            "power_of_two",
-            "predictive",
-        ] {
+        let all = Strategy::all().into_iter();
+        let by_load = all.filter(|(_, strategy)| strategy.by() == SelectsBy::Load);
+        for (strategy, _) in by_load {
             let hole = TcpListener::bind("127.0.0.1:0").unwrap();
             let fleet = Fleet::of(3);
             let mut to = fleet.addresses();
@@ -281,25 +280,42 @@ fn sigusr1_shows_what_is_counted_and_foreseen() {
             log.count("pool default: predictive, 20 of 100000 clients known"),
             1
         );
-        let held = stage.fleet.held();
-        for (address, held) in stage.fleet.addresses().iter().zip(&held) {
-            let lines = log.lines_with(address);
+        let row_of = |what: &str| {
+            let lines = log.lines_with(what);
             let rows = lines.iter().filter_map(|line| line.split_once("] "));
-            let row = rows
-                .map(|(_, row)| row)
-                .find(|row| row.starts_with(address));
-            let fields: Vec<_> = row.expect("a row").split_whitespace().collect();
-            let [_, weight, connections, waiting, failures, answer, ..] = fields[..] else {
-                panic!("{fields:?}");
+            let mut rows = rows.map(|(_, row)| row.trim_start().to_owned());
+            rows.find(|row| row.starts_with(what))
+                .unwrap_or_else(|| panic!("no row {what}"))
+        };
+        let header = row_of("weight");
+        let columns: Vec<_> = header.split_whitespace().collect();
+        for name in [
+            "bytes_up",
+            "bytes_down",
+            "load",
+            "model",
+            "cost",
+            "effective",
+        ] {
+            assert!(columns.contains(&name), "{name}: {header}");
+        }
+        for (address, held) in stage.fleet.addresses().iter().zip(stage.fleet.held()) {
+            let row = row_of(address);
+            let values: Vec<_> = row.split_whitespace().skip(1).collect();
+            assert_eq!(values.len(), columns.len(), "{header}\n{row}");
+            let value = |name: &str| {
+                let (_, value) = columns
+                    .iter()
+                    .zip(&values)
+                    .find(|(column, _)| **column == name)?;
+                Some(*value)
             };
-            assert_eq!([weight, waiting, failures], ["1", "0", "0"], "{fields:?}");
-            assert_eq!(connections, held.to_string());
-            assert!(answer.parse::<f64>().is_ok_and(|ms| ms > 0.0), "{fields:?}");
-            assert_eq!(
-                fields.len(),
-                16,
-                "bytes, times down, ejected; load, error, model, cost, weight: {fields:?}"
-            );
+            for (name, want) in [("weight", "1"), ("waiting", "0"), ("failures", "0")] {
+                assert_eq!(value(name), Some(want), "{name}: {row}");
+            }
+            assert_eq!(value("connections"), Some(&*held.to_string()));
+            let answer_ms = value("answer_ms").and_then(|ms| ms.parse::<f64>().ok());
+            assert!(answer_ms.is_some_and(|ms| ms > 0.0), "{row}");
         }
         leave_all(guests);
         stage.finish();

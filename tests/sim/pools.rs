@@ -153,6 +153,10 @@ impl Pools {
     }
 }
 
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "the other strategies keep their default settings"
+)]
 fn settings(strategy: Strategy, random: &mut Random) -> Strategy {
     match strategy {
         Strategy::Hash(_) => Strategy::Hash(Hash {
@@ -184,14 +188,7 @@ fn settings(strategy: Strategy, random: &mut Random) -> Strategy {
                 groups: groups[index(random, 2)].clone(),
             })
         }
-        simple @ (Strategy::RoundRobin
-        | Strategy::StickyRoundRobin
-        | Strategy::LeastConnections
-        | Strategy::LeastTime(_)
-        | Strategy::Random
-        | Strategy::PowerOfTwo
-        | Strategy::First
-        | Strategy::Predictive(_)) => simple,
+        simple => simple,
     }
 }
 

@@ -354,6 +354,10 @@ impl Chance<'_> {
         }
     }
 
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "the other strategies have no settings"
+    )]
     fn strategy(&mut self, backends: &mut [Backend]) -> Strategy {
         let decay = LeastTime {
             decay: self.pick(&[LeastTime::default().decay, Duration::from_millis(100)]),
@@ -369,12 +373,7 @@ impl Chance<'_> {
                 horizon: Duration::from_secs(self.0.u64(1..=600)),
                 season: self.maybe(|it| it.ms(600_000, 86_400_000)),
             }),
-            plain @ (Strategy::RoundRobin
-            | Strategy::StickyRoundRobin
-            | Strategy::LeastConnections
-            | Strategy::Random
-            | Strategy::PowerOfTwo
-            | Strategy::First) => plain,
+            plain => plain,
         }
     }
 

@@ -84,17 +84,7 @@ fn held(strategy: &Strategy, case: Case, seed: u64) -> Vec<u32> {
 
 #[test]
 fn equal_backends_get_equal_parts_of_the_connections_that_stay() {
-    for (name, strategy) in Strategy::all() {
-        let even = [
-            "round_robin",
-            "least_connections",
-            "least_time",
-            "power_of_two",
-            "predictive",
-        ];
-        if !even.contains(&name) {
-            continue;
-        }
+    for (name, strategy) in all_by(&[SelectsBy::Turn, SelectsBy::Load]) {
         for backends in [2, 3, 10, 100_u16] {
             for each in [1, 3, 10, 30_u32] {
                 for (burst, answered, workers) in [

@@ -192,16 +192,7 @@ fn a_failing_backend_that_answers_again_is_one_of_all() {
 /// Clients hang at it until their connect timeout, so that it is never free.
 #[test]
 fn a_failing_backend_that_holds_its_clients_gets_no_more() {
-    let by_load = [
-        "least_connections",
-        "least_time",
-        "power_of_two",
-        "predictive",
-    ];
-    for (name, strategy) in Strategy::all() {
-        if !by_load.contains(&name) {
-            continue;
-        }
+    for (name, strategy) in all_by(&[SelectsBy::Load]) {
         let mut bench = Bench::new(strategy, &[1; 5]);
         for index in 0..5 {
             bench.answers(index, 10 * MS);

@@ -54,19 +54,15 @@ fn chance_differs_between_processes_and_repeats_with_its_seed() {
             (0..50).map(draw).collect::<Vec<_>>()
         };
         assert_eq!(draws(1, 0), draws(1, 0), "{name}");
-        let by_chance = [
-            "least_connections",
-            "least_time",
-            "random",
-            "power_of_two",
-            "predictive",
-        ];
-        if by_chance.contains(&name) {
-            assert_ne!(draws(1, 0), draws(7, 0), "{name}");
-            assert_ne!(draws(1, 0), draws(1, 1), "{name}");
-        }
-        if name == "hash" {
-            assert_eq!(draws(1, 0), draws(7, 1), "balancers must agree");
+        match strategy.by() {
+            SelectsBy::Load | SelectsBy::Chance | SelectsBy::Tiers => {
+                assert_ne!(draws(1, 0), draws(7, 0), "{name}");
+                assert_ne!(draws(1, 0), draws(1, 1), "{name}");
+            }
+            SelectsBy::Turn | SelectsBy::Order => assert_eq!(draws(1, 0), draws(7, 0), "{name}"),
+            SelectsBy::Key => {
+                assert_eq!(draws(1, 0), draws(7, 1), "{name}: balancers must agree");
+            }
         }
     }
 }
