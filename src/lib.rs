@@ -34,6 +34,7 @@ pub mod pool;
 pub mod ring;
 pub mod select;
 pub mod session;
+pub mod shared;
 pub mod simulate;
 pub mod snapshot;
 pub mod sys;

@@ -12,6 +12,7 @@ use crate::guard::Limit;
 use crate::pool::{Pool, Standing, Traffic};
 use crate::select::Plan;
 use crate::session::SessionLimits;
+use crate::shared::Shared;
 use crate::time::{NEVER, nanos};
 
 /// Everything a worker needs to know, at one moment. A session keeps what it began with.
@@ -81,7 +82,7 @@ impl Snapshot {
         standings: impl Fn(usize) -> Standings,
     ) -> Draft<'a> {
         let known = plans_by_name(before);
-        let plan = |(place, pool): (usize, &config::Pool)| {
+        let plan = |(place, pool): (usize, &Shared<config::Pool>)| {
             let old = known.get(&*pool.name).copied();
             match old {
                 // Its tables are what takes time, and nothing in them would differ.

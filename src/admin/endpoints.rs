@@ -140,7 +140,7 @@ impl Endpoint {
             act: Arc::new(move |asked, uri, body| {
                 Box::pin(async move {
                     let output = act(asked, I::read(&uri, &body)?).await?;
-                    Ok(output.respond())
+                    Ok(output.respond().await)
                 })
             }),
         }

@@ -13,6 +13,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::refusal::Refusal;
+use crate::control::aside;
 
 /// What an endpoint wants beside its path.
 pub(super) enum Needs {
@@ -127,13 +128,31 @@ fn no_body(body: &[u8]) -> Result<(), Refusal> {
 
 /// What a handler answers with.
 pub(super) trait Output: Send + 'static {
-    fn respond(self) -> Response;
+    fn respond(self) -> impl Future<Output = Response> + Send;
     fn describe(schemas: &mut SchemaGenerator) -> Gives;
 }
 
 impl<T: Serialize + JsonSchema + Send + 'static> Output for Json<T> {
-    fn respond(self) -> Response {
+    async fn respond(self) -> Response {
         axum::Json(self.0).into_response()
+    }
+
+    fn describe(schemas: &mut SchemaGenerator) -> Gives {
+        Gives("application/json", schemas.subschema_for::<T>())
+    }
+}
+
+/// JSON of any length, which is written on another thread than the control thread.
+pub(super) struct LongJson<T>(pub(super) T);
+
+impl<T: Serialize + JsonSchema + Send + 'static> Output for LongJson<T> {
+    async fn respond(self) -> Response {
+        let written = aside::compute(|| axum::Json(self.0).into_response());
+        let no_thread = |_| {
+            let error = "cannot write the answer: no thread can be made";
+            Refusal::new(StatusCode::SERVICE_UNAVAILABLE, error).into_response()
+        };
+        written.await.unwrap_or_else(no_thread)
     }
 
     fn describe(schemas: &mut SchemaGenerator) -> Gives {
@@ -145,7 +164,7 @@ impl<S: Send + 'static> Output for Sse<S>
 where
     Self: IntoResponse,
 {
-    fn respond(self) -> Response {
+    async fn respond(self) -> Response {
         self.into_response()
     }
 

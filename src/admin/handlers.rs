@@ -12,10 +12,9 @@ use futures_util::Stream;
 use futures_util::stream::unfold;
 use serde_json::Value;
 
-use super::Call;
 use super::conversion::{self, backend_change, limit};
 use super::endpoints::Asked;
-use super::exchange::{Json, Query};
+use super::exchange::{Json, LongJson, Query};
 use super::model::{
     BackendChange, BackendStatus, Changed, ConfigText, HistogramStatus, Kill, Killed, LimitChange,
     Limits, ListenerStatus, NewBackend, PoolChange, PoolStatus, Readiness, Reloaded, Removal,
@@ -23,10 +22,13 @@ use super::model::{
 };
 use super::openapi;
 use super::refusal::Refusal;
+use super::{Call, Which};
 use crate::config::Change;
 use crate::control::events::{Since, Watch};
 
 type Answer<T> = Result<Json<T>, Refusal>;
+/// Of any length.
+type LongAnswer<T> = Result<LongJson<T>, Refusal>;
 
 pub(super) async fn healthz(asked: Asked, (): ()) -> Answer<Readiness> {
     let Status { stage, .. } = asked.ask(Call::Status).await?;
@@ -51,8 +53,8 @@ pub(super) async fn status(asked: Asked, (): ()) -> Answer<Status> {
     asked.ask(Call::Status).await.map(Json)
 }
 
-pub(super) async fn listeners(asked: Asked, (): ()) -> Answer<Vec<ListenerStatus>> {
-    asked.ask(Call::Listeners).await.map(Json)
+pub(super) async fn listeners(asked: Asked, (): ()) -> LongAnswer<Vec<ListenerStatus>> {
+    asked.ask(Call::Listeners).await.map(LongJson)
 }
 
 pub(super) async fn set_listener(asked: Asked, Json(body): Json<LimitChange>) -> Answer<Changed> {
@@ -76,12 +78,13 @@ pub(super) async fn set_limits(asked: Asked, Json(body): Json<LimitChange>) -> A
     apply(&asked, Change::SetLimit { max_connections }).await
 }
 
-pub(super) async fn pools(asked: Asked, (): ()) -> Answer<Vec<PoolStatus>> {
-    asked.ask(Call::Pools).await.map(Json)
+pub(super) async fn pools(asked: Asked, (): ()) -> LongAnswer<Vec<PoolStatus>> {
+    let pools = asked.ask(|reply| Call::Pools(Which::All, reply));
+    pools.await.map(LongJson)
 }
 
-pub(super) async fn pool(asked: Asked, (): ()) -> Answer<PoolStatus> {
-    pool_of(&asked).await.map(Json)
+pub(super) async fn pool(asked: Asked, (): ()) -> LongAnswer<PoolStatus> {
+    pool_of(&asked).await.map(LongJson)
 }
 
 pub(super) async fn set_pool(asked: Asked, Json(body): Json<PoolChange>) -> Answer<Changed> {
@@ -89,8 +92,8 @@ pub(super) async fn set_pool(asked: Asked, Json(body): Json<PoolChange>) -> Answ
     apply(&asked, change).await
 }
 
-pub(super) async fn backends(asked: Asked, (): ()) -> Answer<Vec<BackendStatus>> {
-    Ok(Json(pool_of(&asked).await?.backends))
+pub(super) async fn backends(asked: Asked, (): ()) -> LongAnswer<Vec<BackendStatus>> {
+    Ok(LongJson(pool_of(&asked).await?.backends))
 }
 
 pub(super) async fn add_backend(asked: Asked, Json(body): Json<NewBackend>) -> Answer<Changed> {
@@ -123,7 +126,7 @@ pub(super) async fn remove_backend(asked: Asked, Query(_): Query<Removal>) -> An
 pub(super) async fn sessions(
     asked: Asked,
     Query(filter): Query<SessionFilter>,
-) -> Answer<Vec<SessionStatus>> {
+) -> LongAnswer<Vec<SessionStatus>> {
     if filter.limit.is_some_and(|limit| limit > SESSIONS_MAX) {
         return Err(Refusal::malformed(format!(
             "limit: {SESSIONS_MAX} sessions at most"
@@ -133,7 +136,7 @@ pub(super) async fn sessions(
     asked
         .ask(|reply| Call::Sessions(filter, reply))
         .await
-        .map(Json)
+        .map(LongJson)
 }
 
 pub(super) async fn kill_sessions(asked: Asked, Query(kill): Query<Kill>) -> Answer<Killed> {
@@ -160,9 +163,9 @@ pub(super) async fn histograms(asked: Asked, (): ()) -> Answer<Vec<HistogramStat
     asked.ask(Call::Histograms).await.map(Json)
 }
 
-pub(super) async fn config(asked: Asked, (): ()) -> Answer<ConfigText> {
+pub(super) async fn config(asked: Asked, (): ()) -> LongAnswer<ConfigText> {
     let ron = asked.ask(Call::Config).await?;
-    Ok(Json(ConfigText { ron }))
+    Ok(LongJson(ConfigText { ron }))
 }
 
 pub(super) async fn reload(asked: Asked, (): ()) -> Answer<Reloaded> {
@@ -268,7 +271,8 @@ async fn names_are_known(asked: &Asked, filter: &SessionFilter) -> Result<(), Re
     if filter.pool.is_none() && filter.backend.is_none() {
         return Ok(());
     }
-    let pools = asked.ask(Call::Pools).await?;
+    let which = filter.pool.clone().map_or(Which::All, Which::Named);
+    let pools = asked.ask(|reply| Call::Pools(which, reply)).await?;
     let of = match &filter.pool {
         Some(name) => std::slice::from_ref(found("pool", name, &pools, |pool| &pool.name)?),
         None => &pools[..],
@@ -282,8 +286,9 @@ async fn names_are_known(asked: &Asked, filter: &SessionFilter) -> Result<(), Re
 
 /// The pool of the path.
 async fn pool_of(asked: &Asked) -> Result<PoolStatus, Refusal> {
-    let pools = asked.ask(Call::Pools).await?;
     let name = asked.param("pool");
+    let which = Which::Named(name.clone());
+    let pools = asked.ask(|reply| Call::Pools(which, reply)).await?;
     found("pool", &name, &pools, |pool| &pool.name).cloned()
 }
 

@@ -39,8 +39,8 @@ pub enum Call {
     Status(Reply<Status>),
     /// All listeners.
     Listeners(Reply<Vec<ListenerStatus>>),
-    /// All pools with their backends.
-    Pools(Reply<Vec<PoolStatus>>),
+    /// All pools, some of them with their backends.
+    Pools(Which, Reply<Vec<PoolStatus>>),
     /// Sessions that are open now.
     Sessions(SessionFilter, Reply<Vec<SessionStatus>>),
     /// Closes sessions; answers with how many, or why none is closed.
@@ -62,6 +62,26 @@ pub enum Call {
     Reload(Author, Reply<Result<Reloaded, String>>),
     /// Opens the files of the logs again; answers with their names, or with why one can't be.
     Reopen(Reply<Result<Vec<String>, String>>),
+}
+
+/// The pools that are shown with their backends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Which {
+    /// All.
+    All,
+    /// The one of this name.
+    Named(String),
+}
+
+impl Which {
+    /// Whether a pool of this name is one of them.
+    #[must_use]
+    pub fn includes(&self, name: &str) -> bool {
+        match self {
+            Self::All => true,
+            Self::Named(only) => only == name,
+        }
+    }
 }
 
 /// Where an answer goes. Whoever asked may be gone.

@@ -68,7 +68,7 @@ fn not_looked_at(config: &Config) -> String {
         Some(Discovery::Dns { .. } | Discovery::Srv(_)) => true,
         Some(Discovery::File(_)) | None => pool.backends.iter().any(|its| its.host.is_some()),
     };
-    let names = if config.pools.iter().any(asks_dns) {
+    let names = if config.pools.iter().any(|pool| asks_dns(pool)) {
         "names resolve, "
     } else {
         ""

@@ -323,7 +323,7 @@ mod tests {
 
     fn pool(flags: &str) -> Result<Pool, ProxyError> {
         let flags = format!("--from unix:/a --to unix:/b {flags}");
-        config(&flags).map(|mut config| config.pools.remove(0))
+        config(&flags).map(|mut config| config.pools.remove(0).into_owned())
     }
 
     #[test]
@@ -335,7 +335,7 @@ mod tests {
                  [(name: \"default\", strategy: \"{name}\", backends: [\"unix:/b\"])])"
             );
             let (file, _) = config::parse("f".to_owned(), text.into()).unwrap();
-            assert_eq!(flags, file.pools[0]);
+            assert_eq!(flags, *file.pools[0]);
             assert_eq!(flags.strategy, default);
         }
     }

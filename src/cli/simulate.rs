@@ -92,7 +92,8 @@ fn load(path: &Path, name: Option<&str>) -> Result<config::Pool, ExitCode> {
             format!("expected one of {names}"),
         ),
     };
-    found.ok_or_else(|| super::refuse(&format_args!("error: --pool: {why}")))
+    let found = found.ok_or_else(|| super::refuse(&format_args!("error: --pool: {why}")))?;
+    Ok(found.into_owned())
 }
 
 fn read(path: &Path) -> Result<Trace, ExitCode> {

@@ -1,5 +1,6 @@
 //! How the values of settings are read, written and described.
 
+use std::borrow::Borrow;
 use std::marker::PhantomData;
 
 use serde_json::{Value as Json, json};
@@ -9,6 +10,7 @@ use super::syntax;
 use super::table::{self, Settings};
 use super::text::Text;
 use super::tree::Kind;
+use crate::shared::Shared;
 
 mod leaf;
 
@@ -282,26 +284,34 @@ impl<L: Leaf> Codec for List<L> {
 }
 
 /// A list of groups.
-pub(super) fn groups<T: Settings>() -> Groups<T> {
+pub(super) fn groups<T: Settings>() -> Groups<T, T> {
     Groups(PhantomData)
 }
 
-pub(super) struct Groups<T>(PhantomData<T>);
+/// The same, of groups that copies of the configuration share.
+pub(super) fn shared_groups<T: Settings + Eq>() -> Groups<T, Shared<T>> {
+    Groups(PhantomData)
+}
 
-impl<T: Settings> Codec for Groups<T> {
-    type Value = Vec<T>;
+/// Groups of type `T`, kept as `I`.
+pub(super) struct Groups<T, I>(PhantomData<(T, I)>);
 
-    fn read<'a>(&self, at: At<'a>, reader: &mut Reader<'a>, _: &Vec<T>) -> Option<Vec<T>> {
+impl<T: Settings, I: Clone + PartialEq + From<T> + Borrow<T>> Codec for Groups<T, I> {
+    type Value = Vec<I>;
+
+    fn read<'a>(&self, at: At<'a>, reader: &mut Reader<'a>, _: &Vec<I>) -> Option<Vec<I>> {
         let base = T::within(T::base(), &reader.around);
         items(at, reader, |at, reader| {
             // One that is refused keeps its place.
-            Some(reader.group(at, &base).unwrap_or_else(|| base.clone()))
+            let group = reader.group(at, &base).unwrap_or_else(|| base.clone());
+            Some(group.into())
         })
     }
 
-    fn write(&self, value: &Vec<T>, _: &Vec<T>, around: &Around) -> Text {
+    fn write(&self, value: &Vec<I>, _: &Vec<I>, around: &Around) -> Text {
         let base = T::within(T::base(), around);
-        Text::list(value.iter().map(|item| table::text(item, &base, around)))
+        let groups = value.iter().map(Borrow::borrow);
+        Text::list(groups.map(|group| table::text(group, &base, around)))
     }
 
     fn facts(&self) -> Facts {

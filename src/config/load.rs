@@ -16,7 +16,7 @@ use super::strategy_file::strategy;
 use super::table::Settings;
 use super::tree::{Kind, Value};
 use super::values::ValueError;
-use super::{Check, Config, Pool, Queue, Strategy};
+use super::{Check, Config, Queue, Strategy};
 use crate::sys;
 
 /// The path that stands for standard input.
@@ -124,7 +124,7 @@ fn config(source: &Source) -> Result<Config, Vec<Mistake>> {
     let at = reader.at(root, "");
     let config = reader.group(at, &Config::base());
     let mut config = config.unwrap_or_else(Config::base);
-    config.pools.iter_mut().for_each(Pool::complete);
+    config.pools.iter_mut().for_each(|pool| pool.complete());
     if !reader.is_misshapen() {
         reader.add_findings(rules::of_config(&config));
     }

@@ -12,6 +12,8 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::shared::Shared;
+
 mod admin;
 mod availability;
 mod backend;
@@ -106,7 +108,7 @@ settings! {
         /// The addresses that clients connect to.
         pub listeners: Vec<Listener> = Vec::new() => groups();
         /// The groups of backends that listeners name.
-        pub pools: Vec<Pool> = Vec::new() => groups();
+        pub pools: Vec<Shared<Pool>> = Vec::new() => shared_groups();
     }
 }
 
@@ -116,7 +118,10 @@ impl Config {
     /// The pool of this name.
     #[must_use]
     pub fn pool(&self, name: &str) -> Option<&Pool> {
-        self.pools.iter().find(|pool| pool.name == name)
+        self.pools
+            .iter()
+            .map(|pool| &**pool)
+            .find(|pool| pool.name == name)
     }
 
     /// A configuration of which only this is said. It logs no sessions and nobody administers it.
@@ -126,7 +131,7 @@ impl Config {
             access_log: None,
             admin: None,
             listeners,
-            pools,
+            pools: pools.into_iter().map(Shared::from).collect(),
             ..Self::base()
         }
     }
@@ -181,7 +186,9 @@ pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(30);
 /// The histogram log when nothing else is said.
 pub const HISTOGRAM_LOG: &str = "mahoraga.hlog";
 
-use codec::{Leaf, duration, groups, list, memory, named, number, path, spelled, truth, waits};
+use codec::{
+    Leaf, duration, groups, list, memory, named, number, path, shared_groups, spelled, truth, waits,
+};
 use reader::Around;
 use table::{Settings, Shape, settings};
 

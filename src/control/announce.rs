@@ -5,6 +5,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use crate::address::Address;
 use crate::admin::model::EventKind;
 use crate::config::{self, Backend, Config, Target};
+use crate::shared::Shared;
 use crate::snapshot::Snapshot;
 
 use super::discovery::Discoveries;
@@ -37,7 +38,12 @@ pub(super) fn panics(events: &Events, snapshot: &Snapshot, roster: &mut Roster) 
 pub(super) fn resolved(events: &Events, before: &Config, config: &Config) {
     let old_pools = by_name(before);
     for pool in &config.pools {
-        let old = old_pools.get(&*pool.name).map(|old| &old.backends);
+        let old = old_pools.get(&*pool.name);
+        // Most pools are as they were.
+        if old.is_some_and(|old| Shared::is_same(old, pool)) {
+            continue;
+        }
+        let old = old.map(|old| &old.backends);
         let has_hosts = pool.backends.iter().any(|its| its.host.is_some());
         if !has_hosts || old == Some(&pool.backends) {
             continue;
@@ -103,10 +109,9 @@ pub(super) fn differences(events: &Events, before: &Config, config: &Config) {
         }
     }
     let (old, new) = (by_name(before), by_name(config));
-    // Most pools are as they were.
-    let changed = |one: &config::Pool| {
-        let [old, new] = [&old, &new].map(|pools| pools.get(&*one.name));
-        old.map(|its| &its.backends) != new.map(|its| &its.backends)
+    let changed = |one: &config::Pool| match [&old, &new].map(|pools| pools.get(&*one.name)) {
+        [Some(old), Some(new)] => !Shared::is_same(old, new) && old.backends != new.backends,
+        _ => true,
     };
     let [old, new] = [before, config].map(|config| backends(config, changed));
     for (kind, here, there, verb) in [
@@ -134,7 +139,7 @@ fn listeners(config: &Config) -> BTreeSet<(&str, &Address)> {
     listeners.map(|its| (&*its.name, &its.bind)).collect()
 }
 
-fn by_name(config: &Config) -> HashMap<&str, &config::Pool> {
+fn by_name(config: &Config) -> HashMap<&str, &Shared<config::Pool>> {
     let pools = config.pools.iter();
     pools.map(|pool| (&*pool.name, pool)).collect()
 }

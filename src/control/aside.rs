@@ -1,5 +1,5 @@
-//! Calls that may wait for a disk or another process, on threads of their own: the control thread
-//! awaits the outcome, or goes on without it.
+//! Calls that may wait for a disk or another process, or that compute for long, on threads of their
+//! own: the control thread awaits the outcome, or goes on without it.
 //!
 //! Threads are kept for the next call. One that hangs, as its file is on a server that is away,
 //! stays until the kernel lets go of it; so many may hang and no more. Files that are looked at
@@ -21,6 +21,14 @@ pub(super) fn begin<T: Send + 'static>(
     call: impl FnOnce() -> T + Send + 'static,
 ) -> oneshot::Receiver<T> {
     ASKED.begin(call)
+}
+
+/// The same for what takes long and waits for nothing, such as the text of a long answer. Calls
+/// that hang can't delay it.
+pub(crate) fn compute<T: Send + 'static>(
+    call: impl FnOnce() -> T + Send + 'static,
+) -> oneshot::Receiver<T> {
+    COMPUTING.begin(call)
 }
 
 /// The same for what is read again and again, by threads that operators' calls do not need.
@@ -160,7 +168,11 @@ static ASKED: Pool = Pool::new(ASKED_MAX);
 static FOLLOWING: Pool = Pool::new(FOLLOWING_MAX);
 /// Files that are being looked at.
 static LOOKS: Mutex<Option<HashSet<PathBuf>>> = Mutex::new(None);
+/// What computes.
+static COMPUTING: Pool = Pool::new(COMPUTING_MAX);
 const ASKED_MAX: usize = 16;
+/// Workers need the CPUs more.
+const COMPUTING_MAX: usize = 2;
 /// As many files may hang before others are looked at late.
 const FOLLOWING_MAX: usize = 48;
 /// How often is asked whether another look at the same file has ended: soon, as a probe may wait

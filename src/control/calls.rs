@@ -10,13 +10,14 @@ use serde_json::{Value, json};
 use crate::admin::model::{
     EventKind, SESSIONS, SESSIONS_MAX, SessionFilter, SessionStatus, Stage, Status,
 };
-use crate::admin::{Author, Call};
+use crate::admin::{Author, Call, Which};
 use crate::config::{AdminState, Backend, Change, ChangeError, Config};
 use crate::operational_log;
 use crate::session::CloseReason;
 use crate::sys;
 use crate::worker::{SessionInfo, Stats};
 
+use super::aside;
 use super::audit::Entry;
 use super::balancer::Balancer;
 use super::events::{Subject, Weight};
@@ -34,14 +35,18 @@ impl Balancer {
             Call::Listeners(reply) => {
                 drop(reply.send(status::listeners(self.publisher.snapshot(), &self.workers)))
             }
-            Call::Pools(reply) => {
+            Call::Pools(which, reply) => {
                 let snapshot = Arc::clone(self.publisher.snapshot());
-                let known = self.known();
-                tokio_uring::spawn(async move {
-                    drop(reply.send(status::pools(&snapshot, &known).await));
-                });
+                let known = self.known(&which);
+                let pools = move || drop(reply.send(status::pools(&snapshot, &known)));
+                drop(aside::compute(pools));
             }
-            Call::Config(reply) => drop(reply.send(self.at_start.to_ron(self.declared.config()))),
+            Call::Config(reply) => {
+                let (at_start, config) = (self.at_start.clone(), self.declared.config().clone());
+                drop(aside::compute(move || {
+                    drop(reply.send(at_start.to_ron(&config)))
+                }));
+            }
             Call::Sessions(filter, reply) => {
                 let workers = Rc::clone(&self.workers);
                 tokio_uring::spawn(async move {
@@ -125,13 +130,15 @@ impl Balancer {
         }
     }
 
-    /// What is known of the backends of each pool.
-    fn known(&self) -> Vec<Vec<Known>> {
+    /// What is known of the backends of each pool that is to be shown with them.
+    fn known(&self, which: &Which) -> Vec<Option<Vec<Known>>> {
         let pools = self.config.pools.iter().zip(&self.roster.pools);
         let known = pools.map(|(pool, record)| {
-            let both = pool.backends.iter().zip(&record.members);
-            let known = both.map(|(backend, member)| self.known_of(backend, member));
-            known.collect()
+            which.includes(&pool.name).then(|| {
+                let both = pool.backends.iter().zip(&record.members);
+                let known = both.map(|(backend, member)| self.known_of(backend, member));
+                known.collect()
+            })
         });
         known.collect()
     }

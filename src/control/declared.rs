@@ -92,7 +92,7 @@ impl Declared {
                 }),
             }
         }
-        next.settle();
+        next.settle(None);
         (next, ended)
     }
 
@@ -116,7 +116,7 @@ impl Declared {
                     | Change::SetListener { .. }
                     | Change::SetLimit { .. } => record(&mut next.orders, order),
                 }
-                next.settle();
+                next.settle(Some(order));
                 Ok(next)
             }
             Err(unknown @ ChangeError::Unknown { .. }) => {
@@ -155,10 +155,14 @@ impl Declared {
         }
     }
 
-    /// Forgets orders that are taken back: things are as the file has them.
-    fn settle(&mut self) {
+    /// Forgets orders that are taken back: things are as the file has them. A change can take back
+    /// orders about its subject only: the others, of which there may be many, are not looked at.
+    fn settle(&mut self, change: Option<&Change>) {
         let (file, config) = (&self.file, &self.config);
-        self.orders.retain(|order| differs(order, file, config));
+        let is_other =
+            |order: &Change| change.is_some_and(|change| name_of(change) != name_of(order));
+        self.orders
+            .retain(|order| is_other(order) || differs(order, file, config));
     }
 }
 

@@ -5,7 +5,7 @@
 mod access_log;
 mod admin_listeners;
 mod announce;
-mod aside;
+pub(crate) mod aside;
 mod at_start;
 mod audit;
 mod balancer;

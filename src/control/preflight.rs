@@ -80,7 +80,10 @@ pub(super) fn certificates(config: &Config, used: &HashSet<PathBuf>) -> Vec<Star
 
 /// Those that the probes of a configuration use.
 pub(super) fn certificate_files(config: &Config) -> HashSet<PathBuf> {
-    let files = config.pools.iter().filter_map(certificate_file);
+    let files = config
+        .pools
+        .iter()
+        .filter_map(|pool| certificate_file(pool));
     files.cloned().collect()
 }
 

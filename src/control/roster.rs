@@ -11,6 +11,7 @@ use crate::address::Address;
 use crate::config::{self, AdminState, Config};
 use crate::pool::{Health, Rise, Standing, Tally};
 use crate::select::{Forecaster, Scaler};
+use crate::shared::Shared;
 use crate::snapshot::Snapshot;
 use crate::sys;
 use crate::time::nanos;
@@ -33,7 +34,10 @@ pub struct Roster {
 /// A pool, with what is known of it beside its configuration.
 #[derive(Debug)]
 pub(super) struct PoolRecord {
-    pub(super) name: String,
+    /// What the record follows.
+    pub(super) config: Shared<config::Pool>,
+    /// What the checks of its members follow.
+    pub(super) checked: Option<Shared<config::Pool>>,
     pub(super) members: Vec<Member>,
     /// Looks for slow backends.
     pub(super) outliers: Outliers,
@@ -94,21 +98,47 @@ impl Roster {
     pub fn follow(&mut self, config: &Config) {
         let names = config.pools.iter().map(|pool| &*pool.name);
         let old = std::mem::take(&mut self.pools);
-        let old = in_order(old, |record| &record.name, names);
+        let old = in_order(old, |record| &record.config.name, names);
         for (pool, record) in config.pools.iter().zip(old) {
             let next = self.follow_pool(pool, record);
             self.pools.push(next);
         }
-        self.places.clear();
+        self.find_places();
+    }
+
+    /// Notes where each member stands. Most pools stand where they stood, with the same members.
+    fn find_places(&mut self) {
         for (place, record) in self.pools.iter().enumerate() {
-            let members = record.members.iter().enumerate();
-            let places = members.map(|(index, member)| (member.id, (place, index)));
-            self.places.extend(places);
+            let stands = |(index, member): (usize, &Member)| {
+                self.places.get(&member.id) == Some(&(place, index))
+            };
+            if !record.members.iter().enumerate().all(stands) {
+                self.places.extend(record.places(place));
+            }
+        }
+        let count: usize = self.pools.iter().map(|record| record.members.len()).sum();
+        if self.places.len() > count {
+            // Some have left.
+            self.places.clear();
+            for (place, record) in self.pools.iter().enumerate() {
+                self.places.extend(record.places(place));
+            }
         }
     }
 
-    fn follow_pool(&mut self, pool: &config::Pool, record: Option<PoolRecord>) -> PoolRecord {
-        let mut record = record.unwrap_or_else(|| PoolRecord::new(&pool.name));
+    fn follow_pool(
+        &mut self,
+        pool: &Shared<config::Pool>,
+        record: Option<PoolRecord>,
+    ) -> PoolRecord {
+        let mut record = match record {
+            Some(record) if Shared::is_same(&record.config, pool) => return record,
+            Some(record) => PoolRecord {
+                config: pool.clone(),
+                ..record
+            },
+            None => PoolRecord::new(pool),
+        };
         record.follow_scaling(pool);
         // The first ones of a pool have no others to leave the clients to.
         let rise = if record.members.is_empty() {
@@ -155,7 +185,10 @@ impl Roster {
 
     /// The place of the backend of this name.
     pub(super) fn find(&self, pool: &str, backend: &str) -> Option<(usize, usize)> {
-        let place = self.pools.iter().position(|record| record.name == pool)?;
+        let place = self
+            .pools
+            .iter()
+            .position(|record| record.config.name == pool)?;
         let mut members = self.pools[place].members.iter();
         let index = members.position(|member| member.name == backend)?;
         Some((place, index))
@@ -236,15 +269,22 @@ impl Roster {
 }
 
 impl PoolRecord {
-    fn new(name: &str) -> Self {
+    fn new(config: &Shared<config::Pool>) -> Self {
         Self {
-            name: name.to_owned(),
+            config: config.clone(),
+            checked: None,
             members: Vec::new(),
             outliers: Outliers::default(),
             scaler: None,
             forecaster: None,
             panics: false,
         }
+    }
+
+    /// Where its members stand, when it has this place.
+    fn places(&self, place: usize) -> impl Iterator<Item = (MemberId, (usize, usize))> {
+        let members = self.members.iter().enumerate();
+        members.map(move |(index, member)| (member.id, (place, index)))
     }
 
     fn follow_scaling(&mut self, pool: &config::Pool) {

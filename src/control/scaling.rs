@@ -34,7 +34,7 @@ fn decide<'a>(roster: &mut Roster, snapshot: &'a Snapshot) -> Vec<(&'a config::P
                 member.start_slowly(&pool.config);
             }
         }
-        decisions.push((&pool.config, decision));
+        decisions.push((&*pool.config, decision));
     }
     decisions
 }

@@ -48,27 +48,25 @@ pub(super) fn listeners(snapshot: &Snapshot, workers: &Workers) -> Vec<ListenerS
     listeners.collect()
 }
 
-/// All pools. `known` is what is known of their backends, in their order. Many backends are shown
-/// in pieces, between which the control thread does other things.
-pub(super) async fn pools(snapshot: &Snapshot, known: &[Vec<Known>]) -> Vec<PoolStatus> {
-    let mut pools = Vec::with_capacity(snapshot.pools.len());
-    let mut shown = 0;
-    for (plan, known) in snapshot.pools.iter().zip(known) {
+/// All pools. `known` is what is known of their backends, in their order; `None`: the pool is shown
+/// without its backends. Many take long: it is not for the control thread.
+pub(super) fn pools(snapshot: &Snapshot, known: &[Option<Vec<Known>>]) -> Vec<PoolStatus> {
+    let pools = snapshot.pools.iter().zip(known);
+    let pools = pools.map(|(plan, known)| {
         let pool = plan.pool();
-        let leaving = pool.leaving.iter();
-        let leaving = leaving.filter(|backend| backend.tally.connections.used() > 0);
-        let present = pool.backends.iter().zip(known.iter().map(Some));
-        let mut backends = Vec::with_capacity(pool.backends.len());
-        for (backend, known) in present.chain(leaving.map(|backend| (backend, None))) {
-            backends.push(backend_status(pool, backend, known));
-            shown += 1;
-            if shown % PIECE == 0 {
-                tokio::task::yield_now().await;
-            }
-        }
-        pools.push(pool_status(pool, backends));
-    }
-    pools
+        let backends = known.as_ref().map(|known| backends(pool, known));
+        pool_status(pool, backends.unwrap_or_default())
+    });
+    pools.collect()
+}
+
+fn backends(pool: &Pool, known: &[Known]) -> Vec<BackendStatus> {
+    let leaving = pool.leaving.iter();
+    let leaving = leaving.filter(|backend| backend.tally.connections.used() > 0);
+    let present = pool.backends.iter().zip(known.iter().map(Some));
+    let all = present.chain(leaving.map(|backend| (backend, None)));
+    let all = all.map(|(backend, known)| backend_status(pool, backend, known));
+    all.collect()
 }
 
 fn pool_status(pool: &Pool, backends: Vec<BackendStatus>) -> PoolStatus {
@@ -191,9 +189,6 @@ fn health(backend: &Backend, known: &Known) -> HealthStatus {
         pool::Health::Down => HealthStatus::Down,
     }
 }
-
-/// Backends that are shown without a pause: less than a millisecond.
-const PIECE: usize = 256;
 
 fn ceiling(limit: &Limit) -> Option<u32> {
     Some(limit.max()).filter(|max| *max < u32::MAX)

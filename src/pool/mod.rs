@@ -26,6 +26,7 @@ pub use crate::config::AdminState;
 use crate::config::{self, OnDown, Persist, Strategy, Target};
 use crate::guard::Limit;
 use crate::origin::Origins;
+use crate::shared::Shared;
 use crate::time::nanos;
 
 pub use ejection::Cause;
@@ -68,7 +69,7 @@ pub struct Pool {
     /// A backend listens on a Unix socket, whose backlog may be full.
     pub crowds: bool,
     /// As it was configured.
-    pub config: config::Pool,
+    pub config: Shared<config::Pool>,
 }
 
 /// One address of a pool. What a selection reads of each comes first, in one cache line.
@@ -149,13 +150,14 @@ impl Pool {
         before: Option<&Self>,
         standing: impl Fn(&config::Backend) -> Standing,
     ) -> Self {
-        Self::compose(config, before, config.backends.iter().map(standing))
+        let shared = Shared::from(config.clone());
+        Self::compose(&shared, before, config.backends.iter().map(standing))
     }
 
     /// The same with what is known of each backend, in the order of the configuration.
     #[must_use]
     pub fn compose(
-        config: &config::Pool,
+        config: &Shared<config::Pool>,
         before: Option<&Self>,
         standings: impl Iterator<Item = Standing>,
     ) -> Self {
@@ -290,7 +292,7 @@ impl Pool {
     #[must_use]
     pub fn is_unchanged(
         &self,
-        config: &config::Pool,
+        config: &Shared<config::Pool>,
         mut standings: impl Iterator<Item = Standing>,
     ) -> bool {
         self.config == *config

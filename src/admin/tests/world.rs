@@ -300,7 +300,7 @@ impl Played {
                 name: "web".to_owned(),
                 ..ListenerStatus::default()
             }])),
-            Call::Pools(reply) => told(reply.send(vec![pool("main"), pool("other")])),
+            Call::Pools(_, reply) => told(reply.send(vec![pool("main"), pool("other")])),
             Call::Sessions(filter, reply) => {
                 self.done.push(format!("{filter:?}"));
                 told(reply.send(vec![session(); self.sessions as usize]));

@@ -8,7 +8,7 @@ use super::*;
 fn pool(settings: &str) -> Pool {
     let text = SMALLEST.replacen("backends", &format!("{settings}, backends"), 1);
     let (mut config, _) = read(&text).unwrap_or_else(|error| panic!("{error}"));
-    config.pools.remove(0)
+    config.pools.remove(0).into_owned()
 }
 
 fn check(written: &str) -> Check {

@@ -22,7 +22,7 @@ fn pool(settings: &str) -> Pool {
 
 fn only_pool(text: &str) -> Pool {
     let (mut config, _) = read(text).unwrap_or_else(|error| panic!("{error}"));
-    config.pools.remove(0)
+    config.pools.remove(0).into_owned()
 }
 
 fn strategy(written: &str) -> Strategy {

@@ -19,6 +19,7 @@ use crate::config::{
 };
 use crate::origin::{Origins, Ports};
 use crate::peek::Field;
+use crate::shared::Shared;
 
 #[track_caller]
 fn read(text: &str) -> Config {
@@ -212,7 +213,7 @@ impl Chance<'_> {
             resolvers: (0..self.0.usize(..3)).map(|_| self.tcp()).collect(),
             defaults: shared,
             listeners,
-            pools,
+            pools: pools.into_iter().map(Shared::from).collect(),
         }
     }
 

@@ -19,7 +19,7 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::task::AbortHandle;
 
-use crate::config::{Backend, Config};
+use crate::config::{Backend, Config, Pool};
 
 pub(super) use dns::system_resolver;
 use question::{Asking, Host, Question};
@@ -186,12 +186,15 @@ impl Discoveries {
         if self.hosts.is_empty() {
             return;
         }
-        let all = config.pools.iter_mut().flat_map(|pool| &mut pool.backends);
-        for backend in all {
-            let name = backend.host.as_ref().map(|name| name.to_ascii_lowercase());
-            let host = name.and_then(|name| self.hosts.get(&name));
-            if let Some(ip) = host.and_then(|host| host.address) {
-                backend.resolve(ip);
+        let has_hosts = |pool: &Pool| pool.backends.iter().any(|its| its.host.is_some());
+        // The others stay shared.
+        for pool in config.pools.iter_mut().filter(|pool| has_hosts(pool)) {
+            for backend in &mut pool.backends {
+                let name = backend.host.as_ref().map(|name| name.to_ascii_lowercase());
+                let host = name.and_then(|name| self.hosts.get(&name));
+                if let Some(ip) = host.and_then(|host| host.address) {
+                    backend.resolve(ip);
+                }
             }
         }
     }

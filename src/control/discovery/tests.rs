@@ -217,10 +217,11 @@ fn answers_hold_for_their_least_time_to_live_within_bounds() {
         server.say("short.test.", Reply::addresses(0, &["10.0.0.1"]));
         server.say("long.test.", Reply::addresses(90_000, &["10.0.0.1"]));
         let mut both = config(name("short.test"), &[server.address]);
-        both.pools.push(Pool {
+        let long = Pool {
             discovery: Some(name("long.test")),
             ..Pool::of("long", Vec::new())
-        });
+        };
+        both.pools.push(long.into());
         let mut discoveries = Discoveries::at_pace(FAST);
         discoveries.follow(&both);
         until(&mut discoveries, |_| server.asked("short.test.") >= 6).await;
@@ -539,9 +540,8 @@ fn found_backends_stand_behind_the_declared() {
         ..at("10.0.0.1:80")
     };
     declared.pools[0].backends = vec![named.clone()];
-    declared
-        .pools
-        .push(Pool::of("other", vec![at("10.0.0.5:80")]));
+    let other = Pool::of("other", vec![at("10.0.0.5:80")]);
+    declared.pools.push(other.into());
     let set = ["10.0.0.1:80", "10.0.0.2:80", "10.0.0.9:80"]
         .map(at)
         .to_vec();

@@ -28,6 +28,7 @@ use crate::address::Address;
 use crate::config::{self, AdminState, Check, Config};
 use crate::origin::Origins;
 use crate::pool::Health;
+use crate::shared::Shared;
 use crate::sys;
 
 pub(super) use tls::can_use as can_use_certificates;
@@ -170,6 +171,10 @@ impl Checks {
     /// Must be called in the runtime of `tokio_uring::start`.
     pub fn follow(&mut self, config: &Config, roster: &mut Roster) {
         for (pool, record) in config.pools.iter().zip(&mut roster.pools) {
+            let checked = record.checked.replace(pool.clone());
+            if checked.is_some_and(|checked| Shared::is_same(&checked, pool)) {
+                continue;
+            }
             for (backend, member) in pool.backends.iter().zip(&mut record.members) {
                 let check = pool.check.as_ref().filter(|_| is_probed(backend));
                 self.assign(pool, backend, check, member);

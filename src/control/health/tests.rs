@@ -80,7 +80,10 @@ impl Probed {
         let names = places.map(|place| {
             let (pool, index) = place.expect("it is there");
             let record = &self.roster.pools[pool];
-            (record.name.clone(), record.members[index].name.clone())
+            (
+                record.config.name.clone(),
+                record.members[index].name.clone(),
+            )
         });
         names.collect()
     }

@@ -8,10 +8,11 @@ fn looking_again_begins_no_second_round_and_no_second_look() {
         let server = Server::start().await;
         server.say("a.test.", Reply::Silence);
         let mut both = config(name("a.test"), &[server.address]);
-        both.pools.push(Pool {
+        let of_file = Pool {
             discovery: Some(Discovery::File("/absent".into())),
             ..Pool::of("file", Vec::new())
-        });
+        };
+        both.pools.push(of_file.into());
         let mut discoveries = Discoveries::at_pace(FAST);
         discoveries.follow(&both);
         let began = discoveries.tasks;
