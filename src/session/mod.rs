@@ -178,7 +178,7 @@ impl Session {
 
     /// Handles the completion of one operation; with `more`, one step of an operation that goes on.
     pub fn on_event(&mut self, event: Event, more: bool, cx: &mut Context<'_>) {
-        if let Some(purpose) = purpose_of(&event).filter(|_| !more) {
+        if !more && let Some(purpose) = purpose_of(&event) {
             self.in_flight.remove(purpose);
             if let Purpose::Recv(from) = purpose {
                 self.half(from).stopping = false;

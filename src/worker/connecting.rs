@@ -86,9 +86,18 @@ impl<K: Kernel> Worker<K> {
         backend.origins.nth(origin, User::Worker(worker, of))
     }
 
+    /// The kernel has connected a session, or could not.
+    pub(super) fn on_connect_completed(&mut self, token: Token, outcome: Result<Done, Errno>) {
+        let event = self.connected(token, outcome);
+        self.deliver(token, event, false);
+        if event == Event::Connected {
+            self.on_connected(token.slot() as usize);
+        }
+    }
+
     /// What came of a connect. A socket that is connected to itself was refused: there is no
     /// listener.
-    pub(super) fn connected(&self, token: Token, outcome: Result<Done, Errno>) -> Event {
+    fn connected(&self, token: Token, outcome: Result<Done, Errno>) -> Event {
         if let Err(errno) = outcome {
             return Event::ConnectFailed(errno);
         }

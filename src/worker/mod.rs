@@ -292,7 +292,7 @@ impl<K: Kernel> Worker<K> {
             Purpose::Accept => return self.on_accept(completion),
             Purpose::Wake => return self.read_mailbox(),
             Purpose::Detached => return,
-            Purpose::Connect => self.connected(token, completion.outcome),
+            Purpose::Connect => return self.on_connect_completed(token, completion.outcome),
             Purpose::Recv(from) => slot::received(from, completion.outcome, ends),
             Purpose::Send(from) => slot::sent(from, completion.outcome),
             Purpose::PollSource(from) => Event::SourceReady(from),
@@ -303,21 +303,18 @@ impl<K: Kernel> Worker<K> {
             }
         };
         self.deliver(token, event, completion.more);
-        if event == Event::Connected {
-            self.on_connected(token.slot() as usize);
-        }
     }
 
-    fn deliver(&mut self, token: Token, event: Event, more: bool) {
+    pub(super) fn deliver(&mut self, token: Token, event: Event, more: bool) {
         let key = token.slot() as usize;
-        let slot = &self.slots[key];
+        let slot = &mut self.slots[key];
         assert_eq!(
             slot.generation,
             token.generation(),
             "a slot was freed under an operation"
         );
         if matches!(event, Event::Sent(..)) && !slot.moved {
-            self.note_moved(key);
+            self.uncounted.note(key, slot);
         }
         self.with_session(key, |session, cx| session.on_event(event, more, cx));
     }
@@ -367,12 +364,8 @@ impl<K: Kernel> Worker<K> {
     /// Has the timer of a session, if it is still there, fire at its deadline or sooner: one that
     /// fires too early is set again.
     fn set_timer(&mut self, key: usize) {
-        let Some(slot) = self.slots.get(key) else {
-            return;
-        };
-        let deadline = slot.session.deadline(self.now, &slot.listener.limits);
-        if deadline != NEVER {
-            self.timers.set(slot::number(key), deadline);
+        if let Some(slot) = self.slots.get(key) {
+            self.timers.set(slot::number(key), slot.deadline(self.now));
         }
     }
 

@@ -71,6 +71,11 @@ impl Slot {
         self.target.as_ref().filter(|_| self.backend.is_some())
     }
 
+    /// When its timer is to fire at the latest; [`NEVER`](crate::time::NEVER) for never.
+    pub(super) fn deadline(&self, now: u64) -> u64 {
+        self.session.deadline(now, &self.listener.limits)
+    }
+
     fn socket(&self, side: Side) -> &Socket {
         match side {
             Side::Client => &self.client,
@@ -130,25 +135,24 @@ impl<K: Kernel> Worker<K> {
         key: usize,
         call: impl FnOnce(&mut Session, &mut Context<'_>),
     ) {
-        let (session, mut cx) = self.enter(key);
-        call(session, &mut cx);
+        self.call_session(key, call);
         self.perform(key);
-        let is_steady = |slot: &Slot| slot.session.is_steady();
-        if !self.slots.get(key).is_none_or(is_steady) {
-            self.set_timer(key);
-        }
     }
 
-    /// A session with what it needs while it handles one event.
-    pub(super) fn enter(&mut self, key: usize) -> (&mut Session, Context<'_>) {
+    /// Lets a session handle an event or a deadline, and sets its timer unless it is steady. This
+    /// comes before what it asks for, which may free the slot.
+    fn call_session(&mut self, key: usize, call: impl FnOnce(&mut Session, &mut Context<'_>)) {
         let slot = &mut self.slots[key];
-        let cx = Context {
+        let mut cx = Context {
             now: self.now,
             limits: &slot.listener.limits,
             links: &mut self.links,
             ops: &mut self.ops,
         };
-        (&mut slot.session, cx)
+        call(&mut slot.session, &mut cx);
+        if !slot.session.is_steady() {
+            self.timers.set(number(key), slot.deadline(self.now));
+        }
     }
 
     /// Does what the session asks for, and what it asks for upon answers that come at once.
@@ -157,8 +161,7 @@ impl<K: Kernel> Worker<K> {
             let Some(answer) = self.perform_one(key, op) else {
                 continue;
             };
-            let (session, mut cx) = self.enter(key);
-            session.on_event(answer, false, &mut cx);
+            self.call_session(key, |session, cx| session.on_event(answer, false, cx));
             if answer == Event::Connected {
                 self.on_connected(key);
             }
@@ -275,7 +278,7 @@ impl<K: Kernel> Worker<K> {
             slot.pipes[from as usize] = Some(pipe);
         }
         if pumped.pushed > 0 {
-            self.note_moved(key);
+            self.uncounted.note(key, &mut self.slots[key]);
         }
         Event::Pumped(from, pumped)
     }
@@ -299,7 +302,7 @@ impl<K: Kernel> Worker<K> {
         let (source, sink) = (slot.socket(from), slot.socket(from.other()));
         let moved = self.kernel.pass_on(source, sink);
         if moved.pushed > 0 {
-            self.note_moved(key);
+            self.uncounted.note(key, &mut self.slots[key]);
         }
         Event::PassedOn(from, moved)
     }
@@ -363,9 +366,11 @@ impl<K: Kernel> Worker<K> {
 
     /// A session is connected: its deadline is another one, and its client has waited so long.
     pub(super) fn on_connected(&mut self, key: usize) {
-        self.set_timer(key);
-        let slot = self.slots.get(key);
-        if let Some(connect) = slot.and_then(|slot| slot.session.connect_took()) {
+        let Some(slot) = self.slots.get(key) else {
+            return;
+        };
+        self.timers.set(number(key), slot.deadline(self.now));
+        if let Some(connect) = slot.session.connect_took() {
             self.stats.latencies.connect.record(connect);
             self.histograms.connect.saturating_record(connect / 1_000);
         }

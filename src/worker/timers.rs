@@ -8,6 +8,8 @@
     reason = "ticks are cut down to the index of a list, below SLOTS"
 )]
 
+use crate::time::NEVER;
+
 /// The wheel of one worker. Times are in nanoseconds of the worker's clock.
 #[derive(Debug)]
 pub struct Timers {
@@ -45,8 +47,11 @@ impl Timers {
         }
     }
 
-    /// Arms the timer of a slot for a time, unless it fires sooner already.
+    /// Arms the timer of a slot for a time, unless it fires sooner already; not for [`NEVER`].
     pub fn set(&mut self, slot: u32, at: u64) {
+        if at == NEVER {
+            return;
+        }
         let index = slot as usize;
         if self.nodes.len() <= index {
             self.nodes.resize(

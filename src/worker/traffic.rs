@@ -10,6 +10,7 @@ use crate::kernel::Kernel;
 use crate::time::NEVER;
 
 use super::accept::Port;
+use super::slot::Slot;
 use super::{Stats, Stop, Worker};
 
 /// Sessions that have moved bytes which are not counted yet.
@@ -32,6 +33,19 @@ impl Uncounted {
         }
     }
 
+    /// A session may have delivered bytes.
+    #[cold]
+    pub(super) fn note(&mut self, key: usize, slot: &mut Slot) {
+        if slot.moved {
+            return;
+        }
+        slot.moved = true;
+        if self.sessions.is_empty() {
+            self.due = self.counted_at.saturating_add(PERIOD);
+        }
+        self.sessions.push_back((key, slot.generation));
+    }
+
     /// When a turn is due for it if none comes by itself: what is left of a burst is seen soon,
     /// and a quiet connection costs no turn for each of its messages.
     pub(super) fn turn_due(&self) -> u64 {
@@ -40,21 +54,6 @@ impl Uncounted {
 }
 
 impl<K: Kernel> Worker<K> {
-    /// A session may have delivered bytes.
-    #[cold]
-    pub(super) fn note_moved(&mut self, key: usize) {
-        let slot = &mut self.slots[key];
-        if slot.moved {
-            return;
-        }
-        slot.moved = true;
-        let uncounted = &mut self.uncounted;
-        if uncounted.sessions.is_empty() {
-            uncounted.due = uncounted.counted_at.saturating_add(PERIOD);
-        }
-        uncounted.sessions.push_back((key, slot.generation));
-    }
-
     /// Counts what is due.
     pub(super) fn count_due(&mut self) {
         // After a stop the next turn may be the last.
