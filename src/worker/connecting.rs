@@ -14,6 +14,7 @@ use super::Worker;
 use super::slot::number;
 
 impl<K: Kernel> Worker<K> {
+    #[inline(never)]
     pub(super) fn connect(&mut self, key: usize) -> Option<Event> {
         self.catch_up(key);
         loop {
@@ -180,6 +181,7 @@ impl<K: Kernel> Worker<K> {
     }
 
     /// An attempt failed: its socket goes, its backend is not tried again soon.
+    #[inline(never)]
     pub(super) fn abandon(&mut self, key: usize, fault: Fault) {
         let slot = &mut self.slots[key];
         let Some(backend) = slot.target.clone() else {

@@ -168,6 +168,8 @@ impl<K: Kernel> Worker<K> {
         }
     }
 
+    /// Does one thing, and returns the answer if it comes at once. What is large and rare is not
+    /// inlined: each event would save registers and make room on the stack for it.
     fn perform_one(&mut self, key: usize, op: Op) -> Option<Event> {
         let slot = &mut self.slots[key];
         let token = |purpose| Token::new(purpose, slot.generation, number(key));
@@ -229,6 +231,7 @@ impl<K: Kernel> Worker<K> {
     }
 
     /// The backend's first byte came.
+    #[inline(never)]
     fn on_answered(&mut self, key: usize) {
         let slot = &mut self.slots[key];
         let answer = slot.session.answer();
@@ -244,6 +247,7 @@ impl<K: Kernel> Worker<K> {
     }
 
     /// Looks for what the backend is selected by in the client's first bytes.
+    #[inline(never)]
     fn peek(&mut self, key: usize, first: Option<Buffer>, last: bool) -> Event {
         let slot = &mut self.slots[key];
         let first = first.map_or(&[][..], |first| self.kernel.bytes(first));
@@ -261,6 +265,7 @@ impl<K: Kernel> Worker<K> {
 
     /// Splices through the session's own pipe when bytes are in it, else through any. A pipe
     /// stays with the session only while it holds bytes.
+    #[inline(never)]
     fn pump(&mut self, key: usize, from: Side) -> Event {
         let slot = &mut self.slots[key];
         let leased = slot.pipes[from as usize]
@@ -283,6 +288,7 @@ impl<K: Kernel> Worker<K> {
         Event::Pumped(from, pumped)
     }
 
+    #[inline(never)]
     fn unpipe(&mut self, key: usize, from: Side) -> Event {
         let slot = &mut self.slots[key];
         let Some(mut pipe) = slot.pipes[from as usize].take() else {
@@ -297,6 +303,7 @@ impl<K: Kernel> Worker<K> {
         Event::Unpiped(from, buffer)
     }
 
+    #[inline(never)]
     fn pass_on(&mut self, key: usize, from: Side) -> Event {
         let slot = &self.slots[key];
         let (source, sink) = (slot.socket(from), slot.socket(from.other()));
@@ -307,12 +314,14 @@ impl<K: Kernel> Worker<K> {
         Event::PassedOn(from, moved)
     }
 
+    #[inline(never)]
     fn unsent(&self, key: usize) -> [u32; 2] {
         let slot = &self.slots[key];
         Side::BOTH.map(|side| self.kernel.unsent(slot.socket(side)))
     }
 
     /// Nothing is in flight any more: everything goes back to where it came from.
+    #[inline(never)]
     fn finish(&mut self, key: usize) {
         self.leave_queue(key);
         self.count(key);
@@ -365,6 +374,7 @@ impl<K: Kernel> Worker<K> {
     }
 
     /// A session is connected: its deadline is another one, and its client has waited so long.
+    #[inline(never)]
     pub(super) fn on_connected(&mut self, key: usize) {
         let Some(slot) = self.slots.get(key) else {
             return;
