@@ -107,9 +107,10 @@ fn beyond_its_memory_a_balancer_pauses_reading_and_serves_who_moves() {
         let balancer = Launch::with_config(&config, 1).start();
         let pairs = (0..BEYOND).map(|_| peers::session(&balancer, &backend));
         let stalled = stall(pairs.collect());
-        let buffers = balancer.number("buffers");
         // How many depends on how soon sessions pass on what they have no buffer for: 84 were seen.
-        assert!((1..=192).contains(&buffers), "{buffers} buffers hold bytes");
+        eventually("buffers hold bytes", || balancer.number("buffers") > 0);
+        let buffers = balancer.number("buffers");
+        assert!(buffers <= 192, "{buffers} buffers hold bytes");
         let (mut client, accepted) = peers::session(&balancer, &backend);
         let answers = thread::spawn(move || peers::echo(accepted));
         for round in 0..20 {
