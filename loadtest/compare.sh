@@ -1,24 +1,25 @@
 #!/usr/bin/env bash
 # mahoraga against HAProxy (as it comes, and with splicing forced) and nginx stream, in one run.
 #
-#   loadtest/compare.sh [small] [connect] [stream] [memory]      default: all of them
+#   loadtest/compare.sh [latency] [small] [connect] [stream] [memory]     default: all of them
 #
+#   latency  one request at a time over one keep-alive connection: nothing waits in a queue
 #   small    requests over 64 and over 1000 keep-alive connections (wrk, nginx)
 #   connect  a new connection for every request, 64 at a time
 #   stream   2 and 8 streams (iperf3)
 #   memory   growth of the resident size by 5000 established idle connections, per connection
 #
 # Each proxy has one worker pinned to PROXY_CPU (1); load and backend are on LOAD_CPU (0). In every
-# round each proxy has its turn, a different one first. Compared is the CPU time of the proxy's
-# process for the same work, since rates move with the machine's noise; ratios are taken within a
-# round and their median over the rounds is printed. After all parts a line tells for each floor
-# whether it was held; this does not decide the exit code, since a neighbour's load on a shared
-# machine moves any ratio: who reads judges, and measures again. By environment:
+# round each proxy has its turn, a different one first. The script compares the CPU time of the
+# proxy's process for the same work, since rates move with the machine's noise. It takes ratios
+# within a round, and prints their median over the rounds. After all parts a line for each floor says
+# whether it was held. The exit code does not depend on that: a neighbour's load on a shared machine
+# moves any ratio, so look at the figures, and measure again. By environment:
 #   ROUNDS=5        DURATION=5      rounds, and seconds of each figure in a round
 #   TSV=PATH        where the raw figures go (default target/compare.tsv)
 #   MAHORAGA=PATH   the binary (default: what `cargo build --release` makes now)
 #   INSTALL=1       as root, install missing tools by apt-get
-# Congestion control is cubic for all: as root it is set for the run and given back after it.
+# Congestion control is cubic for all: as root the script sets it for the run, and restores it.
 
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=lib.sh
@@ -31,8 +32,8 @@ TSV=${TSV:-$REPO/target/compare.tsv}
 IDLE=5000
 declare -A PORT_OF PID_OF
 
-# start_haproxy PORT BACKEND_PORT OPTION...: a connection takes it two descriptors, and half a one
-# for the pipes of splicing, all within need_descriptors.
+# start_haproxy PORT BACKEND_PORT OPTION...: a connection takes two descriptors, and half a one for
+# the pipes of splicing, all within need_descriptors.
 start_haproxy() {
     local port=$1 backend=$2 option
     shift 2
@@ -141,8 +142,8 @@ stream_turn() {
     record "$1" "$2" "$3" cpu="$cpu" rate="$gbits"
 }
 
-# memory_turn LOAD ROUND PROXY BACKEND_PORT: in a process of its own, since memory that earlier
-# connections left behind would be used again unseen.
+# memory_turn LOAD ROUND PROXY BACKEND_PORT: in a process of its own, since new connections would
+# reuse the memory of earlier ones, and it would not be counted.
 memory_turn() {
     local load=$1 round=$2 name=$3 backend=$4 before i proxy
     start_proxy "$name" "$backend"
@@ -173,7 +174,14 @@ warm_up() {
     done
 }
 
-# The parts, by name: each begins with fresh proxies and ends all it began.
+# The parts, by name: each starts fresh proxies and ends everything that it started.
+part_latency() {
+    start_http "$LOAD_CPU" "$WORK"
+    start_proxies "$PORT"
+    warm_up
+    in_turns latency requests_turn 1
+}
+
 part_small() {
     start_http "$LOAD_CPU" "$WORK"
     start_proxies "$PORT"
@@ -210,7 +218,7 @@ versions() {
 }
 
 help_if_asked "$@"
-(($#)) || set -- small connect stream memory
+(($#)) || set -- latency small connect stream memory
 for part; do
     declare -F "part_$part" >/dev/null || die "no part named $part (see --help)"
 done

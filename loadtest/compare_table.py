@@ -21,6 +21,7 @@ TITLES = {
     "nginx": "nginx",
 }
 COSTS = {
+    ("latency", "cpu"): "µs of CPU per request, 1 connection",
     ("small64", "cpu"): "µs of CPU per request, 64 connections",
     ("small1000", "cpu"): "µs of CPU per request, 1000 connections",
     ("connect", "cpu"): "µs of CPU per connection with one request",
@@ -29,6 +30,7 @@ COSTS = {
     ("memory", "memory"): "bytes per idle connection",
 }
 RATES = {
+    "latency": "req/s, 1 connection",
     "small64": "req/s, 64 connections",
     "small1000": "req/s, 1000 connections",
     "connect": "conn/s",
@@ -114,8 +116,8 @@ def print_rates(figures: Figures) -> None:
 
         rows.append(row(title, lambda proxy: of("rate", proxy)))
         if (load, "p50", US) in figures:
-            both = lambda p: f"{of('p50', p, 1e3)} / {of('p99', p, 1e3)}"
-            rows.append(row("p50 / p99, ms", both))
+            times = [f"{of('p50', p, 1e3)} / {of('p99', p, 1e3)}" for p in TITLES]
+            rows.append(["p50 / p99, ms", *times])
     if ("memory", "before", US) in figures:
         mib = {p: median(figures["memory", "before", p].values()) / 2**20 for p in TITLES}
         rows.append(row("MiB resident before any connection", lambda proxy: number(mib[proxy])))
