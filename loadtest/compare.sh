@@ -12,9 +12,9 @@
 # Each proxy has one worker pinned to PROXY_CPU (1); load and backend are on LOAD_CPU (0). In every
 # round each proxy has its turn, a different one first. The script compares the CPU time of the
 # proxy's process for the same work, since rates move with the machine's noise. It takes ratios
-# within a round, and prints their median over the rounds. After all parts a line for each floor says
-# whether it was held. The exit code does not depend on that: a neighbour's load on a shared machine
-# moves any ratio, so look at the figures, and measure again. By environment:
+# within a round, and prints their median over the rounds. After all parts a line for each floor
+# says whether it was held. The exit code does not depend on that: a neighbour's load on a shared
+# machine moves any ratio, so look at the figures, and measure again. By environment:
 #   ROUNDS=5        DURATION=5      rounds, and seconds of each figure in a round
 #   TSV=PATH        where the raw figures go (default target/compare.tsv)
 #   MAHORAGA=PATH   the binary (default: what `cargo build --release` makes now)

@@ -388,8 +388,8 @@ fn flags_of_strategies_are_refused_in_one_sentence() {
     );
     misused(
         &proxy(&["--persist-ttl", "1h"]),
-        "error: --persist-ttl: nothing persists: \
-         give --persist, or --strategy sticky_round_robin",
+        "error: --persist-ttl has no effect alone: \
+         add --persist, or --strategy sticky_round_robin",
     );
     misused(
         &proxy(&["--peek-timeout", "2m"]),

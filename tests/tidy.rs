@@ -368,7 +368,7 @@ const ELSEWHERE: [&str; 4] = [
     "closed.session_timeout",
     "closed.shutdown",
 ];
-const TWICE: [&str; 12] = [
-    "Backend", "Call", "Change", "Command", "Event", "Listener", "Outcome", "Place", "Pool",
-    "Queue", "Stage", "Traffic",
+const TWICE: [&str; 11] = [
+    "Backend", "Call", "Change", "Command", "Event", "Listener", "Outcome", "Pool", "Queue",
+    "Stage", "Traffic",
 ];

@@ -1,6 +1,6 @@
-//! Who asks. Over the Unix socket, its owner; over HTTP, who has a token, and no web page in a
-//! browser of this machine: those are told by `Host` (a name that was made to point here) and
-//! `Origin`.
+//! Identifies callers. Over the Unix socket the caller is its owner. Over HTTP a caller needs a
+//! token. Web pages in a browser of this machine are refused: `Host` gives away a name that was
+//! made to resolve to this machine, and `Origin` names the page's site.
 
 use std::fmt;
 use std::fs;
@@ -33,12 +33,12 @@ struct Pair {
 
 #[derive(Clone, PartialEq, Eq)]
 struct Token {
-    /// Padded, so that a comparison takes the same time whatever the length.
+    /// Padded, so that a comparison takes the same time for every length.
     bytes: [u8; TOKEN_MAX],
     length: u64,
 }
 
-/// Why a token can't be had.
+/// Why a token can't be used.
 #[derive(Debug, Error)]
 pub enum TokenError {
     /// The file can't be read.
@@ -58,7 +58,7 @@ pub enum TokenError {
          `openssl rand -hex 16` makes one"
     )]
     Malformed(PathBuf),
-    /// Whoever may look could change things too.
+    /// Both roles have the same token: readers could change things.
     #[error("the token files {0} and {1} hold the same token")]
     Same(PathBuf, PathBuf),
 }
@@ -72,7 +72,7 @@ impl Tokens {
         Ok(Self(Arc::new(RwLock::new(Pair::read(from)?))))
     }
 
-    /// From now on those of `other` count.
+    /// Takes the tokens of `other`; those from before are no longer valid.
     pub fn replace(&self, other: &Self) {
         let pair = other.0.read().clone();
         *self.0.write() = pair;
@@ -82,7 +82,7 @@ impl Tokens {
         let presented = Token::new(presented)?;
         let pair = self.0.read();
         let is = |token: &Option<Token>| token.as_ref().is_some_and(|it| it.is(&presented));
-        // Both, whatever comes of the first.
+        // Always compare both, so that the time does not tell which one matched.
         let (read, write) = (is(&pair.read), is(&pair.write));
         if write {
             Some(Role::Write)
@@ -117,7 +117,7 @@ impl Pair {
     }
 }
 
-/// The token in a file; `None`: it says that there is none, which closes its role.
+/// The token in a file. `None`: the file holds the word `none`, so that no caller has its role.
 fn token_in(path: &Path) -> Result<Option<Token>, TokenError> {
     let unreadable = |error| TokenError::Unreadable {
         path: path.to_owned(),
@@ -159,28 +159,28 @@ impl Token {
     }
 }
 
-/// How requests come in.
+/// How requests arrive.
 #[derive(Clone, Debug)]
 pub(super) enum Access {
-    /// Over the Unix socket: who may open it may do all.
+    /// Over the Unix socket: everybody who may open it may do everything.
     Socket,
     /// Over HTTP on this address.
     Http(SocketAddr, Tokens),
 }
 
-/// Who asks.
+/// Who sent a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Caller {
-    /// Without a token.
-    Nobody,
-    /// With a token that is none of ours.
-    Stranger,
-    /// Somebody who may.
+    /// A caller without a token.
+    Anonymous,
+    /// A caller whose token matches neither role.
+    UnknownToken,
+    /// A caller with a role.
     Known(Author),
 }
 
 impl Access {
-    /// Who asks, or why that does not matter.
+    /// Identifies the caller, or refuses a request that no caller may send.
     pub(super) fn admit(&self, uri: &Uri, headers: &HeaderMap) -> Result<Caller, Refusal> {
         match self {
             Self::Socket => Ok(Caller::Known(Author::Socket)),
@@ -193,15 +193,15 @@ impl Access {
 }
 
 impl Caller {
-    /// Whether he may, by the role that is wanted.
-    pub(super) fn check(self, wanted: Option<Role>) -> Result<(), Refusal> {
-        let Some(wanted) = wanted else {
+    /// Refuses a caller whose role is lower than the endpoint's.
+    pub(super) fn check(self, required: Option<Role>) -> Result<(), Refusal> {
+        let Some(required) = required else {
             return Ok(());
         };
         match self {
-            Self::Nobody => Err(Refusal::unknown_caller(false)),
-            Self::Stranger => Err(Refusal::unknown_caller(true)),
-            Self::Known(Author::Token(role)) if role < wanted => Err(Refusal::may_not_write()),
+            Self::Anonymous => Err(Refusal::unknown_caller(false)),
+            Self::UnknownToken => Err(Refusal::unknown_caller(true)),
+            Self::Known(Author::Token(role)) if role < required => Err(Refusal::may_not_write()),
             Self::Known(_) => Ok(()),
         }
     }
@@ -210,17 +210,19 @@ impl Caller {
 /// `Authorization: Bearer TOKEN` (RFC 6750, section 2.1).
 fn caller(headers: &HeaderMap, tokens: &Tokens) -> Result<Caller, Refusal> {
     let Some(value) = only(headers, &header::AUTHORIZATION)? else {
-        return Ok(Caller::Nobody);
+        return Ok(Caller::Anonymous);
     };
     let presented = value.split_once(' ').and_then(|(scheme, token)| {
         let is_bearer = scheme.eq_ignore_ascii_case("bearer");
         is_bearer.then(|| token.trim())
     });
     let role = presented.and_then(|token| tokens.role_of(token));
-    Ok(role.map_or(Caller::Stranger, |role| Caller::Known(Author::Token(role))))
+    Ok(role.map_or(Caller::UnknownToken, |role| {
+        Caller::Known(Author::Token(role))
+    }))
 }
 
-/// Refuses what was meant for another host, and what a page of another host asks.
+/// Refuses requests that were sent to another host, and those of another site's web page.
 fn check_host(uri: &Uri, headers: &HeaderMap, bound: SocketAddr) -> Result<(), Refusal> {
     let forbidden = |error: &str| Err(Refusal::new(StatusCode::FORBIDDEN, error));
     let Some(host) = only(headers, &header::HOST)? else {
@@ -229,7 +231,7 @@ fn check_host(uri: &Uri, headers: &HeaderMap, bound: SocketAddr) -> Result<(), R
     // A request may name its target in its first line too (RFC 9112, section 3.2.2).
     let target = uri.authority().map(Authority::as_str);
     for host in [Some(host), target].into_iter().flatten() {
-        if !is_here(host, bound) {
+        if !names_loopback(host, bound) {
             return forbidden("Host must be localhost or a loopback address, with the right port");
         }
     }
@@ -240,8 +242,9 @@ fn check_host(uri: &Uri, headers: &HeaderMap, bound: SocketAddr) -> Result<(), R
     Ok(())
 }
 
-/// Whether a Host names a loopback address by itself: what a resolver says of it is not asked.
-fn is_here(host: &str, bound: SocketAddr) -> bool {
+/// Whether a Host names a loopback address. No resolver is asked: a name of an attacker may resolve
+/// to loopback.
+fn names_loopback(host: &str, bound: SocketAddr) -> bool {
     let Ok(authority) = host.parse::<Authority>() else {
         return false;
     };
@@ -274,12 +277,12 @@ fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>
     }
 }
 
-/// A file that says this stands for no token: systemd hands it in for a credential without a file.
+/// A file with this word holds no token: systemd passes it for a credential without a file.
 const NO_TOKEN: &str = "none";
-/// Bytes of a token: a guess must be hopeless.
+/// Bytes of a token: enough that guessing is hopeless.
 const TOKEN_MIN: usize = 16;
 const TOKEN_MAX: usize = 256;
-/// Bytes of a file that are looked at.
+/// Bytes of a file that are read.
 const FILE_MAX: u64 = 4096;
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
-//! Bodies of requests as changes of the configuration. Values are read as `config.ron`'s are.
+//! Turns bodies of requests into changes of the configuration. Values follow the rules of
+//! `config.ron`.
 
 use std::num::NonZeroU32;
 
@@ -6,7 +7,7 @@ use super::model::{BackendChange, Kill, NewBackend, PoolChange, SessionFilter};
 use super::refusal::Refusal;
 use crate::config::{AdminState, Backend, BackendPatch, Change, PoolPatch, Strategy, values};
 
-/// A limit of connections; 0 is none.
+/// A limit of connections; 0: no limit.
 pub(super) fn limit(connections: u32) -> Result<Option<NonZeroU32>, Refusal> {
     let limit = NonZeroU32::new(connections);
     if limit.is_some() {
@@ -53,11 +54,11 @@ pub(super) fn backend_change(
     backend: String,
     body: &BackendChange,
 ) -> Result<Change, Refusal> {
-    let said = BackendChange {
+    let fields = BackendChange {
         keep: false,
         ..body.clone()
     };
-    something(said != BackendChange::default())?;
+    refuse_empty(fields == BackendChange::default())?;
     Ok(Change::SetBackend {
         pool,
         backend,
@@ -70,11 +71,11 @@ pub(super) fn backend_change(
 }
 
 pub(super) fn pool_change(pool: String, body: &PoolChange) -> Result<Change, Refusal> {
-    let said = PoolChange {
+    let fields = PoolChange {
         keep: false,
         ..body.clone()
     };
-    something(said != PoolChange::default())?;
+    refuse_empty(fields == PoolChange::default())?;
     let waiting = |max: u32| values::number(&max.to_string(), values::QUEUE);
     let time = |text: &str| values::duration(text, values::QUEUE_WAIT);
     Ok(Change::SetPool {
@@ -88,7 +89,7 @@ pub(super) fn pool_change(pool: String, body: &PoolChange) -> Result<Change, Ref
     })
 }
 
-/// Whose sessions are closed: all only if it is said.
+/// Which sessions to close. To close all of them takes an explicit `all=true`.
 pub(super) fn kill_filter(kill: Kill) -> Result<SessionFilter, Refusal> {
     let filter = SessionFilter {
         id: kill.id,
@@ -101,16 +102,15 @@ pub(super) fn kill_filter(kill: Kill) -> Result<SessionFilter, Refusal> {
     match (kill.all, filter == SessionFilter::default()) {
         (true, true) | (false, false) => Ok(filter),
         (false, true) => Err(Refusal::malformed(
-            "say which sessions, or `all=true` for all that there are",
+            "expected a filter, or `all=true` for every session",
         )),
-        (true, false) => Err(Refusal::malformed("`all=true` stands alone")),
+        (true, false) => Err(Refusal::malformed("`all=true` goes with no other filter")),
     }
 }
 
-fn something(is_said: bool) -> Result<(), Refusal> {
-    if is_said {
-        Ok(())
-    } else {
-        Err(Refusal::malformed("nothing is said that would change"))
+fn refuse_empty(is_empty: bool) -> Result<(), Refusal> {
+    if is_empty {
+        return Err(Refusal::malformed("expected at least one field to change"));
     }
+    Ok(())
 }

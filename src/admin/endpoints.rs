@@ -1,5 +1,5 @@
-//! The table of endpoints. What is not in it does not exist: the router, the check of roles and
-//! the OpenAPI description are made of its rows.
+//! The table of endpoints. The router, the check of roles and the OpenAPI description are all made
+//! from its rows.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::pin::Pin;
@@ -16,8 +16,8 @@ use tokio::sync::{Semaphore, watch};
 
 use super::access::Caller;
 use super::exchange::{Gives, Input, Needs, Output, read_body};
-use super::places::{Busy, Place};
 use super::refusal::Refusal;
+use super::slots::{Busy, ConnectionSlot};
 use super::{Author, Call, Handle, Reply, Role, handlers};
 
 /// Every endpoint.
@@ -31,7 +31,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
             .says("200 while connections are taken, else 503."),
         Endpoint::read("/v1/openapi.json", "describe", h::describe)
             .says("This description.")
-            .asks_nobody(),
+            .without_control(),
         Endpoint::read("/v1/status", "status", h::status).says("Shows overall status."),
         Endpoint::read("/v1/listeners", "listeners", h::listeners).says("All listeners."),
         Endpoint::write(patch.clone(), LISTENER, "set_listener", h::set_listener)
@@ -78,7 +78,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
             .refuses(&[StatusCode::INTERNAL_SERVER_ERROR]),
         Endpoint::read("/v1/events", "events", h::events)
             .says("What happens, as a stream of events (JSON in each `data`).")
-            .asks_nobody()
+            .without_control()
             .refuses(&[StatusCode::SERVICE_UNAVAILABLE]),
     ]
 }
@@ -90,10 +90,10 @@ const BACKENDS: &str = "/v1/pools/{pool}/backends";
 const BACKEND: &str = "/v1/pools/{pool}/backends/{backend}";
 const SESSIONS: &str = "/v1/sessions";
 const SESSION: &str = "/v1/sessions/{id}";
-/// What is wanted would make no configuration.
+/// The change would make the configuration invalid.
 const INVALID: StatusCode = StatusCode::UNPROCESSABLE_ENTITY;
 
-/// A row.
+/// A row of the table.
 #[derive(Clone)]
 pub(super) struct Endpoint {
     pub(super) method: Method,
@@ -101,27 +101,27 @@ pub(super) struct Endpoint {
     pub(super) path: &'static str,
     /// Its name in the description (`operationId`).
     pub(super) id: &'static str,
-    /// Whom it answers; `None`: everybody.
+    /// The role that a caller needs; `None`: no role.
     pub(super) role: Option<Role>,
     pub(super) summary: &'static str,
     pub(super) success: StatusCode,
-    /// It asks the control thread.
-    asks: bool,
-    /// Statuses of its own refusals, beside those that follow from its other columns.
+    /// Whether it asks the control thread.
+    asks_control: bool,
+    /// The statuses that only this endpoint refuses with, beside those that its columns imply.
     refuses: &'static [StatusCode],
     pub(super) needs: fn(&mut SchemaGenerator) -> Needs,
     pub(super) gives: fn(&mut SchemaGenerator) -> Gives,
     act: Action,
 }
 
-type Action = Arc<dyn Fn(Asked, Uri, Bytes) -> Acting + Send + Sync>;
+type Action = Arc<dyn Fn(ApiRequest, Uri, Bytes) -> Acting + Send + Sync>;
 type Acting = Pin<Box<dyn Future<Output = Result<Response, Refusal>> + Send>>;
 
 impl Endpoint {
     fn open<I: Input, O: Output, F>(
         path: &'static str,
         id: &'static str,
-        act: fn(Asked, I) -> F,
+        act: fn(ApiRequest, I) -> F,
     ) -> Self
     where
         F: Future<Output = Result<O, Refusal>> + Send + 'static,
@@ -133,13 +133,13 @@ impl Endpoint {
             role: None,
             summary: "",
             success: StatusCode::OK,
-            asks: true,
+            asks_control: true,
             refuses: &[],
             needs: I::describe,
             gives: O::describe,
-            act: Arc::new(move |asked, uri, body| {
+            act: Arc::new(move |request, uri, body| {
                 Box::pin(async move {
-                    let output = act(asked, I::read(&uri, &body)?).await?;
+                    let output = act(request, I::read(&uri, &body)?).await?;
                     Ok(output.respond().await)
                 })
             }),
@@ -149,7 +149,7 @@ impl Endpoint {
     fn read<I: Input, O: Output, F>(
         path: &'static str,
         id: &'static str,
-        act: fn(Asked, I) -> F,
+        act: fn(ApiRequest, I) -> F,
     ) -> Self
     where
         F: Future<Output = Result<O, Refusal>> + Send + 'static,
@@ -164,7 +164,7 @@ impl Endpoint {
         method: Method,
         path: &'static str,
         id: &'static str,
-        act: fn(Asked, I) -> F,
+        act: fn(ApiRequest, I) -> F,
     ) -> Self
     where
         F: Future<Output = Result<O, Refusal>> + Send + 'static,
@@ -180,9 +180,12 @@ impl Endpoint {
         Self { summary, ..self }
     }
 
-    fn asks_nobody(self) -> Self {
-        let asks = false;
-        Self { asks, ..self }
+    fn without_control(self) -> Self {
+        let asks_control = false;
+        Self {
+            asks_control,
+            ..self
+        }
     }
 
     fn refuses(self, refuses: &'static [StatusCode]) -> Self {
@@ -194,9 +197,9 @@ impl Endpoint {
         Self { success, ..self }
     }
 
-    /// The statuses that it may refuse with.
+    /// All statuses that it may refuse with.
     pub(super) fn refusals(&self, has_body: bool) -> BTreeSet<StatusCode> {
-        // Of pages of other sites, and what is malformed.
+        // A malformed request; a page of another site.
         let mut all = BTreeSet::from([StatusCode::BAD_REQUEST, StatusCode::FORBIDDEN]);
         all.extend(self.role.map(|_| StatusCode::UNAUTHORIZED));
         all.extend(self.parameters().next().map(|_| StatusCode::NOT_FOUND));
@@ -205,7 +208,7 @@ impl Endpoint {
             all.insert(StatusCode::PAYLOAD_TOO_LARGE);
             all.insert(StatusCode::UNSUPPORTED_MEDIA_TYPE);
         }
-        if self.asks {
+        if self.asks_control {
             all.insert(StatusCode::SERVICE_UNAVAILABLE);
             all.insert(StatusCode::GATEWAY_TIMEOUT);
         }
@@ -240,36 +243,39 @@ impl Endpoint {
         request: Request,
     ) -> Result<Response, Refusal> {
         let (parts, body) = request.into_parts();
-        let caller = parts.extensions.get().copied().unwrap_or(Caller::Nobody);
-        // Before anything of the request is looked at.
+        let caller = parts.extensions.get().copied().unwrap_or(Caller::Anonymous);
+        // First of all: a caller without the role learns nothing about the request.
         caller.check(self.role)?;
         let params = params.map_err(|error| Refusal::malformed(error.body_text()))?;
         let params = params.iter();
         let body = read_body(&parts.headers, body, context.deadlines.body).await?;
-        // From here on it is the balancer that answers, or does not.
-        let place = parts.extensions.get::<Arc<Place>>().map(Place::keep);
-        let asked = Asked {
+        // From here on the client waits for the balancer: its connection is not idle.
+        let slot = parts
+            .extensions
+            .get::<Arc<ConnectionSlot>>()
+            .map(ConnectionSlot::keep);
+        let request = ApiRequest {
             context,
-            place,
+            slot,
             params: params
                 .map(|(name, value)| (name.into(), value.into()))
                 .collect(),
             caller,
             headers: parts.headers,
         };
-        let mut response = (self.act)(asked, parts.uri, body).await?;
+        let mut response = (self.act)(request, parts.uri, body).await?;
         *response.status_mut() = self.success;
         Ok(response)
     }
 }
 
-/// What all requests of a server stand on.
+/// What all requests of a server share.
 #[derive(Clone, Debug)]
 pub(super) struct Context {
     pub(super) handle: Handle,
-    /// The server ends.
+    /// Changes when the server ends.
     pub(super) stop: watch::Receiver<()>,
-    /// Places for those who watch: they stay, and others must have room.
+    /// Permits to follow events. Such connections last, and must leave room for others.
     pub(super) watchers: Arc<Semaphore>,
     pub(super) deadlines: Deadlines,
 }
@@ -277,16 +283,16 @@ pub(super) struct Context {
 /// How long things may take.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Deadlines {
-    /// A request's head, counted from the end of the request before: so long a connection may be
-    /// idle.
+    /// For a request's head, counted from the end of the previous request. So it is also how long
+    /// a connection may be idle.
     pub(super) head: Duration,
-    /// A request's body.
+    /// For a request's body.
     pub(super) body: Duration,
-    /// The control thread: a probe of it that waits longer is of no use.
+    /// For an answer of the control thread: a health probe that waits longer is of no use.
     pub(super) answer: Duration,
-    /// A client may take nothing of what it is sent for so long.
+    /// How long a client may accept no byte of an answer.
     pub(super) write: Duration,
-    /// What is being answered when the server ends.
+    /// For requests that are being answered when the server ends.
     pub(super) end: Duration,
 }
 
@@ -302,17 +308,17 @@ impl Default for Deadlines {
     }
 }
 
-/// A request that may be answered.
-pub(super) struct Asked {
+/// A request whose caller has the role for it.
+pub(super) struct ApiRequest {
     pub(super) context: Context,
     params: BTreeMap<String, String>,
     caller: Caller,
     pub(super) headers: HeaderMap,
-    /// Keeps its connection from being ended for another one.
-    pub(super) place: Option<Busy>,
+    /// Keeps its connection from being evicted.
+    pub(super) slot: Option<Busy>,
 }
 
-impl Asked {
+impl ApiRequest {
     /// A parameter of the path.
     pub(super) fn param(&self, name: &str) -> String {
         self.params.get(name).cloned().unwrap_or_default()
@@ -322,7 +328,7 @@ impl Asked {
     pub(super) fn author(&self) -> Result<Author, Refusal> {
         match self.caller {
             Caller::Known(author) => Ok(author),
-            Caller::Nobody | Caller::Stranger => Err(Refusal::unknown_caller(false)),
+            Caller::Anonymous | Caller::UnknownToken => Err(Refusal::unknown_caller(false)),
         }
     }
 

@@ -1,4 +1,4 @@
-//! What goes in and out of handlers: queries and bodies that are read and described, answers that
+//! Inputs and outputs of handlers: how queries and bodies are read and described, and how answers
 //! are sent and described.
 
 use std::error::Error as _;
@@ -15,14 +15,14 @@ use serde::de::DeserializeOwned;
 use super::refusal::Refusal;
 use crate::control::aside;
 
-/// What an endpoint wants beside its path.
+/// What an endpoint takes beside its path.
 pub(super) enum Needs {
     Nothing,
     Query(Schema),
     Body(Schema),
 }
 
-/// What it answers with: a media type, and what is in it.
+/// What an endpoint answers with: a media type, and the schema of the body.
 pub(super) struct Gives(pub(super) &'static str, pub(super) Schema);
 
 /// Reads a whole body, which must be JSON if there is one.
@@ -36,7 +36,10 @@ pub(super) async fn read_body(
     let read = tokio::time::timeout(time, reading).await;
     let body = read.map_err(|_| late())?.map_err(|error| {
         if error.is::<LengthLimitError>() {
-            Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "a body has 1 MiB at most")
+            Refusal::new(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "the body is too large: expected 1 MiB at most",
+            )
         } else {
             Refusal::malformed(format!("cannot read the body: {error}"))
         }
@@ -83,7 +86,7 @@ impl<T: DeserializeOwned + JsonSchema + Send + 'static> Input for Query<T> {
         axum::extract::Query::try_from_uri(uri)
             .map(|axum::extract::Query(query)| Self(query))
             .map_err(|error| {
-                // Its own text names axum's workings; the cause says what is wrong.
+                // The error's own text is about axum; the cause says what is wrong.
                 let cause = error.source().map(ToString::to_string);
                 let cause = cause.unwrap_or_else(|| error.body_text());
                 Refusal::malformed(format!("cannot read the query: {cause}"))
@@ -95,7 +98,7 @@ impl<T: DeserializeOwned + JsonSchema + Send + 'static> Input for Query<T> {
     }
 }
 
-/// JSON, in a body or in an answer.
+/// JSON, as a request's body or as an answer.
 pub(super) struct Json<T>(pub(super) T);
 
 impl<T: DeserializeOwned + JsonSchema + Send + 'static> Input for Json<T> {
@@ -114,7 +117,7 @@ impl<T: DeserializeOwned + JsonSchema + Send + 'static> Input for Json<T> {
 fn no_query(uri: &Uri) -> Result<(), Refusal> {
     match uri.query() {
         None | Some("") => Ok(()),
-        Some(_) => Err(Refusal::malformed("nothing is taken behind the `?` here")),
+        Some(_) => Err(Refusal::malformed("this endpoint takes no query")),
     }
 }
 
@@ -122,7 +125,7 @@ fn no_body(body: &[u8]) -> Result<(), Refusal> {
     if body.is_empty() {
         Ok(())
     } else {
-        Err(Refusal::malformed("no body is taken here"))
+        Err(Refusal::malformed("this endpoint takes no body"))
     }
 }
 

@@ -13,7 +13,7 @@ use futures_util::stream::unfold;
 use serde_json::Value;
 
 use super::conversion::{self, backend_change, limit};
-use super::endpoints::Asked;
+use super::endpoints::ApiRequest;
 use super::exchange::{Json, LongJson, Query};
 use super::model::{
     BackendChange, BackendStatus, Changed, ConfigText, HistogramStatus, Kill, Killed, LimitChange,
@@ -30,13 +30,13 @@ type Answer<T> = Result<Json<T>, Refusal>;
 /// Of any length.
 type LongAnswer<T> = Result<LongJson<T>, Refusal>;
 
-pub(super) async fn healthz(asked: Asked, (): ()) -> Answer<Readiness> {
-    let Status { stage, .. } = asked.ask(Call::Status).await?;
+pub(super) async fn healthz(request: ApiRequest, (): ()) -> Answer<Readiness> {
+    let Status { stage, .. } = request.ask(Call::Status).await?;
     Ok(Json(Readiness { stage }))
 }
 
-pub(super) async fn readyz(asked: Asked, (): ()) -> Answer<Readiness> {
-    let Status { stage, .. } = asked.ask(Call::Status).await?;
+pub(super) async fn readyz(request: ApiRequest, (): ()) -> Answer<Readiness> {
+    let Status { stage, .. } = request.ask(Call::Status).await?;
     let not = |why| Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, why));
     match stage {
         Stage::Starting => not("starting: not every backend was probed yet"),
@@ -45,86 +45,101 @@ pub(super) async fn readyz(asked: Asked, (): ()) -> Answer<Readiness> {
     }
 }
 
-pub(super) async fn describe(_: Asked, (): ()) -> Answer<Value> {
+pub(super) async fn describe(_: ApiRequest, (): ()) -> Answer<Value> {
     Ok(Json(openapi::description()))
 }
 
-pub(super) async fn status(asked: Asked, (): ()) -> Answer<Status> {
-    asked.ask(Call::Status).await.map(Json)
+pub(super) async fn status(request: ApiRequest, (): ()) -> Answer<Status> {
+    request.ask(Call::Status).await.map(Json)
 }
 
-pub(super) async fn listeners(asked: Asked, (): ()) -> LongAnswer<Vec<ListenerStatus>> {
-    asked.ask(Call::Listeners).await.map(LongJson)
+pub(super) async fn listeners(request: ApiRequest, (): ()) -> LongAnswer<Vec<ListenerStatus>> {
+    request.ask(Call::Listeners).await.map(LongJson)
 }
 
-pub(super) async fn set_listener(asked: Asked, Json(body): Json<LimitChange>) -> Answer<Changed> {
+pub(super) async fn set_listener(
+    request: ApiRequest,
+    Json(body): Json<LimitChange>,
+) -> Answer<Changed> {
     let change = Change::SetListener {
-        listener: asked.param("listener"),
+        listener: request.param("listener"),
         max_connections: limit(body.max_connections)?,
     };
-    apply(&asked, change).await
+    apply(&request, change).await
 }
 
-pub(super) async fn limits(asked: Asked, (): ()) -> Answer<Limits> {
-    let status = asked.ask(Call::Status).await?;
+pub(super) async fn limits(request: ApiRequest, (): ()) -> Answer<Limits> {
+    let status = request.ask(Call::Status).await?;
     Ok(Json(Limits {
         connections: status.connections,
         max_connections: status.max_connections,
     }))
 }
 
-pub(super) async fn set_limits(asked: Asked, Json(body): Json<LimitChange>) -> Answer<Changed> {
+pub(super) async fn set_limits(
+    request: ApiRequest,
+    Json(body): Json<LimitChange>,
+) -> Answer<Changed> {
     let max_connections = limit(body.max_connections)?;
-    apply(&asked, Change::SetLimit { max_connections }).await
+    apply(&request, Change::SetLimit { max_connections }).await
 }
 
-pub(super) async fn pools(asked: Asked, (): ()) -> LongAnswer<Vec<PoolStatus>> {
-    let pools = asked.ask(|reply| Call::Pools(Which::All, reply));
+pub(super) async fn pools(request: ApiRequest, (): ()) -> LongAnswer<Vec<PoolStatus>> {
+    let pools = request.ask(|reply| Call::Pools(Which::All, reply));
     pools.await.map(LongJson)
 }
 
-pub(super) async fn pool(asked: Asked, (): ()) -> LongAnswer<PoolStatus> {
-    pool_of(&asked).await.map(LongJson)
+pub(super) async fn pool(request: ApiRequest, (): ()) -> LongAnswer<PoolStatus> {
+    pool_of(&request).await.map(LongJson)
 }
 
-pub(super) async fn set_pool(asked: Asked, Json(body): Json<PoolChange>) -> Answer<Changed> {
-    let change = conversion::pool_change(asked.param("pool"), &body)?;
-    apply(&asked, change).await
+pub(super) async fn set_pool(request: ApiRequest, Json(body): Json<PoolChange>) -> Answer<Changed> {
+    let change = conversion::pool_change(request.param("pool"), &body)?;
+    apply(&request, change).await
 }
 
-pub(super) async fn backends(asked: Asked, (): ()) -> LongAnswer<Vec<BackendStatus>> {
-    Ok(LongJson(pool_of(&asked).await?.backends))
+pub(super) async fn backends(request: ApiRequest, (): ()) -> LongAnswer<Vec<BackendStatus>> {
+    Ok(LongJson(pool_of(&request).await?.backends))
 }
 
-pub(super) async fn add_backend(asked: Asked, Json(body): Json<NewBackend>) -> Answer<Changed> {
+pub(super) async fn add_backend(
+    request: ApiRequest,
+    Json(body): Json<NewBackend>,
+) -> Answer<Changed> {
     let backend = Box::new(conversion::backend(&body)?);
-    let pool = asked.param("pool");
-    apply(&asked, Change::AddBackend { pool, backend }).await
+    let pool = request.param("pool");
+    apply(&request, Change::AddBackend { pool, backend }).await
 }
 
-pub(super) async fn backend(asked: Asked, (): ()) -> Answer<BackendStatus> {
-    let name = asked.param("backend");
-    let pool = pool_of(&asked).await?;
-    // One that is leaving may have a successor of the same name, which stands before it.
+pub(super) async fn backend(request: ApiRequest, (): ()) -> Answer<BackendStatus> {
+    let name = request.param("backend");
+    let pool = pool_of(&request).await?;
+    // A backend that is being removed may have a successor of the same name, which comes first.
     let backend = found("backend", &name, &pool.backends, |backend| &backend.name);
     backend.cloned().map(Json)
 }
 
-pub(super) async fn set_backend(asked: Asked, Json(body): Json<BackendChange>) -> Answer<Changed> {
-    let change = backend_change(asked.param("pool"), asked.param("backend"), &body)?;
-    apply(&asked, change).await
+pub(super) async fn set_backend(
+    request: ApiRequest,
+    Json(body): Json<BackendChange>,
+) -> Answer<Changed> {
+    let change = backend_change(request.param("pool"), request.param("backend"), &body)?;
+    apply(&request, change).await
 }
 
-pub(super) async fn remove_backend(asked: Asked, Query(_): Query<Removal>) -> Answer<Changed> {
+pub(super) async fn remove_backend(
+    request: ApiRequest,
+    Query(_): Query<Removal>,
+) -> Answer<Changed> {
     let change = Change::RemoveBackend {
-        pool: asked.param("pool"),
-        backend: asked.param("backend"),
+        pool: request.param("pool"),
+        backend: request.param("backend"),
     };
-    apply(&asked, change).await
+    apply(&request, change).await
 }
 
 pub(super) async fn sessions(
-    asked: Asked,
+    request: ApiRequest,
     Query(filter): Query<SessionFilter>,
 ) -> LongAnswer<Vec<SessionStatus>> {
     if filter.limit.is_some_and(|limit| limit > SESSIONS_MAX) {
@@ -132,51 +147,51 @@ pub(super) async fn sessions(
             "limit: {SESSIONS_MAX} sessions at most"
         )));
     }
-    filter_is_known(&asked, &filter).await?;
-    asked
+    filter_is_known(&request, &filter).await?;
+    request
         .ask(|reply| Call::Sessions(filter, reply))
         .await
         .map(LongJson)
 }
 
-pub(super) async fn kill_sessions(asked: Asked, Query(kill): Query<Kill>) -> Answer<Killed> {
+pub(super) async fn kill_sessions(request: ApiRequest, Query(kill): Query<Kill>) -> Answer<Killed> {
     let filter = conversion::kill_filter(kill)?;
-    filter_is_known(&asked, &filter).await?;
-    kill_those(&asked, filter).await.map(Json)
+    filter_is_known(&request, &filter).await?;
+    kill_those(&request, filter).await.map(Json)
 }
 
-pub(super) async fn kill_session(asked: Asked, (): ()) -> Answer<Killed> {
-    let id = asked.param("id");
+pub(super) async fn kill_session(request: ApiRequest, (): ()) -> Answer<Killed> {
+    let id = request.param("id");
     let unknown = || Refusal::unknown("session", &id, std::iter::empty());
     let filter = SessionFilter {
         id: Some(id.parse().map_err(|_| unknown())?),
         ..SessionFilter::default()
     };
-    let killed = kill_those(&asked, filter).await?;
+    let killed = kill_those(&request, filter).await?;
     if killed.sessions == 0 {
         return Err(unknown());
     }
     Ok(Json(killed))
 }
 
-pub(super) async fn histograms(asked: Asked, (): ()) -> Answer<Vec<HistogramStatus>> {
-    asked.ask(Call::Histograms).await.map(Json)
+pub(super) async fn histograms(request: ApiRequest, (): ()) -> Answer<Vec<HistogramStatus>> {
+    request.ask(Call::Histograms).await.map(Json)
 }
 
-pub(super) async fn config(asked: Asked, (): ()) -> LongAnswer<ConfigText> {
-    let ron = asked.ask(Call::Config).await?;
+pub(super) async fn config(request: ApiRequest, (): ()) -> LongAnswer<ConfigText> {
+    let ron = request.ask(Call::Config).await?;
     Ok(LongJson(ConfigText { ron }))
 }
 
-pub(super) async fn reload(asked: Asked, (): ()) -> Answer<Reloaded> {
-    let author = asked.author()?;
-    let reloaded = asked.ask(|reply| Call::Reload(author, reply)).await?;
+pub(super) async fn reload(request: ApiRequest, (): ()) -> Answer<Reloaded> {
+    let author = request.author()?;
+    let reloaded = request.ask(|reply| Call::Reload(author, reply)).await?;
     let refused = |error| Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, error);
     reloaded.map(Json).map_err(refused)
 }
 
-pub(super) async fn reopen(asked: Asked, (): ()) -> Answer<Reopened> {
-    let reopened = asked.ask(Call::Reopen).await?;
+pub(super) async fn reopen(request: ApiRequest, (): ()) -> Answer<Reopened> {
+    let reopened = request.ask(Call::Reopen).await?;
     let refused = |error| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, error);
     let files = reopened.map_err(refused)?;
     Ok(Json(Reopened { files }))
@@ -184,41 +199,41 @@ pub(super) async fn reopen(asked: Asked, (): ()) -> Answer<Reopened> {
 
 /// A stream of server-sent events (HTML standard, section 9.2).
 pub(super) async fn events(
-    asked: Asked,
+    request: ApiRequest,
     Query(wanted): Query<Watching>,
 ) -> Result<Sse<impl Stream<Item = Result<Message, Infallible>>>, Refusal> {
-    let Asked {
+    let ApiRequest {
         context,
         headers,
-        place,
+        slot,
         ..
-    } = asked;
+    } = request;
     let permit = Arc::clone(&context.watchers).try_acquire_owned();
     let full = || Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "too many watch the events");
     let permit = permit.map_err(|_| full())?;
-    let told = context.handle.events().clone();
+    let events = context.handle.events().clone();
     let since = match headers.get("last-event-id") {
-        Some(id) => told.since(id.to_str().unwrap_or_default()),
+        Some(id) => events.since(id.to_str().unwrap_or_default()),
         None => Since::Recent(wanted.recent),
     };
-    let watch: Watch = told.watch(since);
+    let watch: Watch = events.watch(since);
     let gone = async move {
-        match place {
-            Some(place) => place.gone().await,
+        match slot {
+            Some(slot) => slot.client_gone().await,
             None => pending().await,
         }
     };
     let first = (watch, context.stop, Box::pin(gone), permit);
     let stream = unfold(first, move |mut state| {
-        let told = told.clone();
+        let events = events.clone();
         async move {
             let event = tokio::select! {
                 event = state.0.next() => event?,
                 _ = state.1.changed() => return None,
                 () = &mut state.2 => return None,
             };
-            let message = Message::default().id(told.id(&event));
-            // Strings and numbers always make JSON, and JSON holds no line break.
+            let message = Message::default().id(events.id(&event));
+            // Strings and numbers are always valid JSON, and JSON has no line break.
             let message = message.json_data(&event).ok()?;
             Some((Ok(message), state))
         }
@@ -226,9 +241,9 @@ pub(super) async fn events(
     Ok(Sse::new(stream).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)))
 }
 
-async fn apply(asked: &Asked, change: Change) -> Answer<Changed> {
-    let author = asked.author()?;
-    let snapshot = asked.ask(|reply| Call::Change {
+async fn apply(request: &ApiRequest, change: Change) -> Answer<Changed> {
+    let author = request.author()?;
+    let snapshot = request.ask(|reply| Call::Change {
         change,
         author,
         reply,
@@ -237,25 +252,27 @@ async fn apply(asked: &Asked, change: Change) -> Answer<Changed> {
     Ok(Json(Changed { snapshot }))
 }
 
-async fn kill_those(asked: &Asked, filter: SessionFilter) -> Result<Killed, Refusal> {
-    let author = asked.author()?;
-    let closed = asked.ask(|reply| Call::Kill(filter, author, reply)).await?;
+async fn kill_those(request: &ApiRequest, filter: SessionFilter) -> Result<Killed, Refusal> {
+    let author = request.author()?;
+    let closed = request
+        .ask(|reply| Call::Kill(filter, author, reply))
+        .await?;
     let refused = |why| Refusal::new(StatusCode::SERVICE_UNAVAILABLE, why);
     let sessions = closed.map_err(refused)?;
     Ok(Killed { sessions })
 }
 
-/// Refuses a filter by a name that nothing has. What was removed still has one while it has
+/// Refuses a filter with an unknown name. A pool or backend that was removed is known while it has
 /// sessions.
-async fn filter_is_known(asked: &Asked, filter: &SessionFilter) -> Result<(), Refusal> {
-    let Err(refusal) = names_are_known(asked, filter).await else {
+async fn filter_is_known(request: &ApiRequest, filter: &SessionFilter) -> Result<(), Refusal> {
+    let Err(refusal) = names_are_known(request, filter).await else {
         return Ok(());
     };
     let one = SessionFilter {
         limit: Some(1),
         ..filter.clone()
     };
-    let left = asked.ask(|reply| Call::Sessions(one, reply)).await?;
+    let left = request.ask(|reply| Call::Sessions(one, reply)).await?;
     if left.is_empty() {
         Err(refusal)
     } else {
@@ -263,16 +280,16 @@ async fn filter_is_known(asked: &Asked, filter: &SessionFilter) -> Result<(), Re
     }
 }
 
-async fn names_are_known(asked: &Asked, filter: &SessionFilter) -> Result<(), Refusal> {
+async fn names_are_known(request: &ApiRequest, filter: &SessionFilter) -> Result<(), Refusal> {
     if let Some(name) = &filter.listener {
-        let listeners = asked.ask(Call::Listeners).await?;
+        let listeners = request.ask(Call::Listeners).await?;
         found("listener", name, &listeners, |listener| &listener.name)?;
     }
     if filter.pool.is_none() && filter.backend.is_none() {
         return Ok(());
     }
     let which = filter.pool.clone().map_or(Which::All, Which::Named);
-    let pools = asked.ask(|reply| Call::Pools(which, reply)).await?;
+    let pools = request.ask(|reply| Call::Pools(which, reply)).await?;
     let of = match &filter.pool {
         Some(name) => std::slice::from_ref(found("pool", name, &pools, |pool| &pool.name)?),
         None => &pools[..],
@@ -285,14 +302,14 @@ async fn names_are_known(asked: &Asked, filter: &SessionFilter) -> Result<(), Re
 }
 
 /// The pool of the path.
-async fn pool_of(asked: &Asked) -> Result<PoolStatus, Refusal> {
-    let name = asked.param("pool");
+async fn pool_of(request: &ApiRequest) -> Result<PoolStatus, Refusal> {
+    let name = request.param("pool");
     let which = Which::Named(name.clone());
-    let pools = asked.ask(|reply| Call::Pools(which, reply)).await?;
+    let pools = request.ask(|reply| Call::Pools(which, reply)).await?;
     found("pool", &name, &pools, |pool| &pool.name).cloned()
 }
 
-/// The first of this name, or a guess at what was meant.
+/// The first one of this name; the error suggests a similar name.
 fn found<'a, T>(
     what: &'static str,
     name: &str,
@@ -304,5 +321,5 @@ fn found<'a, T>(
     one.ok_or_else(|| Refusal::unknown(what, name, all.iter().map(name_of)))
 }
 
-/// Shorter than proxies and clients take a silent stream for dead.
+/// Short enough that no proxy or client gives up on a silent stream.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);

@@ -1,10 +1,9 @@
-//! The admin API: what may be asked of a running balancer, over HTTP on a Unix socket or on
-//! loopback.
+//! The admin API of a running balancer: HTTP on a Unix socket or on loopback.
 //!
-//! [`model`] is what goes over the wire, for the server and for the command line as its client.
-//! Whatever is asked goes as a [`Call`] to the control thread, which owns all state. A request
-//! passes `access` (who is this?), then its row of the table of `endpoints` (may he?), which
-//! is also what the router and the OpenAPI description are made of.
+//! [`model`] has the wire types, for the server and for the command line as its client. A request
+//! passes `access`, which identifies the caller, then its row in the table of `endpoints`, which
+//! checks the role. It goes on as a [`Call`] to the control thread, which owns all state. The
+//! router and the OpenAPI description are made from the same table.
 
 #![forbid(unsafe_code)]
 
@@ -15,16 +14,16 @@ mod exchange;
 mod handlers;
 pub mod model;
 mod openapi;
-mod places;
 mod refusal;
 mod server;
+mod slots;
 
 use std::fmt;
 
 use tokio::sync::{mpsc, oneshot};
 
 pub use access::{TokenError, Tokens};
-pub use server::{Door, serve};
+pub use server::{AdminListener, serve};
 
 use crate::config::{Change, ChangeError};
 use crate::control::events::Events;
@@ -32,10 +31,10 @@ use model::{
     HistogramStatus, ListenerStatus, PoolStatus, Reloaded, SessionFilter, SessionStatus, Status,
 };
 
-/// What the control thread is asked, with where its answer goes.
+/// A request to the control thread, with the channel for its answer.
 #[derive(Debug)]
 pub enum Call {
-    /// How it is going.
+    /// Overall status.
     Status(Reply<Status>),
     /// All listeners.
     Listeners(Reply<Vec<ListenerStatus>>),
@@ -43,24 +42,24 @@ pub enum Call {
     Pools(Which, Reply<Vec<PoolStatus>>),
     /// Sessions that are open now.
     Sessions(SessionFilter, Reply<Vec<SessionStatus>>),
-    /// Closes sessions; answers with how many, or why none is closed.
+    /// Closes sessions. Answers with their number, or why none is closed.
     Kill(SessionFilter, Author, Reply<Result<u64, String>>),
-    /// The workers' histograms since the start; they go on counting.
+    /// The workers' histograms since the start.
     Histograms(Reply<Vec<HistogramStatus>>),
     /// The effective configuration, as RON.
     Config(Reply<String>),
-    /// Changes it; answers with the version that is in force then.
+    /// Changes the configuration.
     Change {
         /// What changes.
         change: Change,
-        /// Who says so.
+        /// Who changes it.
         author: Author,
-        /// The version, or why nothing changed.
+        /// The version that is in force after it, or why nothing changed.
         reply: Reply<Result<u64, ChangeError>>,
     },
-    /// Reads the file again; answers with what came of it, or with what is wrong with it.
+    /// Reads the file again. Answers with what changed, or with the mistakes in the file.
     Reload(Author, Reply<Result<Reloaded, String>>),
-    /// Opens the files of the logs again; answers with their names, or with why one can't be.
+    /// Opens the log files again. Answers with their names, or why one can't be opened.
     Reopen(Reply<Result<Vec<String>, String>>),
 }
 
@@ -84,15 +83,15 @@ impl Which {
     }
 }
 
-/// Where an answer goes. Whoever asked may be gone.
+/// The channel for an answer. Its receiver may be gone.
 pub type Reply<T> = oneshot::Sender<T>;
 
-/// What somebody may do.
+/// What a caller may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Role {
-    /// Look.
+    /// Read.
     Read,
-    /// Look and change.
+    /// Read and change.
     Write,
 }
 
@@ -131,7 +130,7 @@ impl Handle {
         (Self { calls, events }, arriving)
     }
 
-    /// Asks, and waits for the answer.
+    /// Sends a call, and waits for the answer.
     ///
     /// # Errors
     /// [`Gone`]
@@ -141,7 +140,7 @@ impl Handle {
         answer.await.map_err(|_| Gone)
     }
 
-    /// What happens, to tell of it and to watch it.
+    /// The events, to publish and to follow.
     #[must_use]
     pub fn events(&self) -> &Events {
         &self.events
@@ -161,7 +160,7 @@ impl fmt::Display for Author {
     }
 }
 
-/// Calls that wait for the control thread; more wait to be sent.
+/// Calls that are queued for the control thread. Beyond that their senders wait.
 const CALLS: usize = 64;
 
 #[cfg(test)]

@@ -8,12 +8,12 @@ use super::model::Problem;
 use crate::config::ChangeError;
 use crate::config::values::{ValueError, did_you_mean};
 
-/// Why, for who asked.
+/// Why a request is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Refusal {
     pub(super) status: StatusCode,
     pub(super) error: String,
-    /// How to do better (RFC 6750, section 3).
+    /// The `WWW-Authenticate` header (RFC 6750, section 3).
     challenge: Option<&'static str>,
 }
 
@@ -30,10 +30,10 @@ impl Refusal {
         Self::new(StatusCode::BAD_REQUEST, error)
     }
 
-    /// No token, or not one of ours.
+    /// The caller has no token, or an unknown one.
     pub(super) fn unknown_caller(with_token: bool) -> Self {
         let (error, challenge) = if with_token {
-            ("this token is not known", INVALID_TOKEN)
+            ("unknown token", INVALID_TOKEN)
         } else {
             ("expected a token: `Authorization: Bearer ...`", NO_TOKEN)
         };
@@ -43,13 +43,13 @@ impl Refusal {
         }
     }
 
-    /// A token of the lesser role.
+    /// The caller has the read token.
     pub(super) fn may_not_write() -> Self {
         Self {
             challenge: Some(INSUFFICIENT),
             ..Self::new(
                 StatusCode::FORBIDDEN,
-                "this token may look, and not change anything",
+                "this token may read only: use the write token",
             )
         }
     }

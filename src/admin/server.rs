@@ -1,5 +1,5 @@
-//! The servers of the API, inside the control thread's runtime. A client that stalls keeps its
-//! own connection waiting, and that not for long.
+//! The servers of the API, inside the control thread's runtime. A client that stalls delays its own
+//! connection only, and a deadline ends that.
 
 use std::io;
 use std::net::SocketAddr;
@@ -29,39 +29,39 @@ use tokio::time::{Sleep, sleep, timeout};
 use super::Handle;
 use super::access::{Access, Tokens};
 use super::endpoints::{Context, Deadlines, endpoints};
-use super::places::{Place, Places};
 use super::refusal::Refusal;
+use super::slots::{ConnectionSlot, ConnectionSlots};
 use crate::sys::SocketFile;
 
 /// Where requests come in.
 #[derive(Debug)]
-pub struct Door {
-    listener: Listening,
+pub struct AdminListener {
+    socket: ListeningSocket,
     access: Access,
-    /// Removed at the end, if it is still ours.
+    /// Removed with this listener, if the file is still the one that it made.
     _file: Option<SocketFile>,
 }
 
 #[derive(Debug)]
-enum Listening {
+enum ListeningSocket {
     Tcp(TcpListener),
     Unix(UnixListener),
 }
 
-impl Door {
+impl AdminListener {
     /// Answers on a Unix socket, which allows every request. To be called inside the runtime.
     ///
     /// # Errors
     /// What the runtime says of the socket.
     pub fn unix(listener: net::UnixListener, file: SocketFile) -> io::Result<Self> {
         Ok(Self {
-            listener: Listening::Unix(UnixListener::from_std(listener)?),
+            socket: ListeningSocket::Unix(UnixListener::from_std(listener)?),
             access: Access::Socket,
             _file: Some(file),
         })
     }
 
-    /// Listens on a loopback address, for who has a token. To be called inside the runtime.
+    /// Listens on a loopback address, for callers with a token. Call it inside the runtime.
     ///
     /// # Errors
     /// What the kernel says; an address that is not of the loopback is invalid.
@@ -74,7 +74,7 @@ impl Door {
         listener.set_nonblocking(true)?;
         let bound = listener.local_addr()?;
         Ok(Self {
-            listener: Listening::Tcp(TcpListener::from_std(listener)?),
+            socket: ListeningSocket::Tcp(TcpListener::from_std(listener)?),
             access: Access::Http(bound, tokens),
             _file: None,
         })
@@ -91,15 +91,15 @@ impl Door {
 
     /// The next connection, with a copy of its descriptor.
     async fn accept(&self) -> io::Result<(Box<dyn Stream>, OwnedFd)> {
-        Ok(match &self.listener {
-            Listening::Tcp(listener) => {
+        Ok(match &self.socket {
+            ListeningSocket::Tcp(listener) => {
                 let (stream, _) = listener.accept().await?;
                 // Answers are whole: there is nothing to wait for.
                 stream.set_nodelay(true)?;
                 let copy = stream.as_fd().try_clone_to_owned()?;
                 (Box::new(stream), copy)
             }
-            Listening::Unix(listener) => {
+            ListeningSocket::Unix(listener) => {
                 let (stream, _) = listener.accept().await?;
                 let copy = stream.as_fd().try_clone_to_owned()?;
                 (Box::new(stream), copy)
@@ -108,44 +108,45 @@ impl Door {
     }
 }
 
-/// Answers requests until `stop` is told or its sender is gone; what is being answered then has
-/// a second to end.
-pub async fn serve(door: Door, handle: Handle, stop: watch::Receiver<()>) {
+/// Answers requests until `stop` changes or its sender is gone. Requests that are being answered
+/// then have a second to end.
+pub async fn serve(listener: AdminListener, handle: Handle, stop: watch::Receiver<()>) {
     let context = Context {
         handle,
         stop,
         watchers: Arc::new(Semaphore::new(WATCHERS_MAX)),
         deadlines: Deadlines::default(),
     };
-    serve_in(door, context).await;
+    serve_in(listener, context).await;
 }
 
-pub(super) async fn serve_in(door: Door, context: Context) {
+pub(super) async fn serve_in(listener: AdminListener, context: Context) {
     let (mut stop, deadlines) = (context.stop.clone(), context.deadlines);
-    let router = router(context, door.access.clone());
+    let router = router(context, listener.access.clone());
     let mut connections = JoinSet::new();
-    let mut places = Places::default();
+    let mut slots = ConnectionSlots::default();
     loop {
-        // One more than there are places has come: it gets the next that can be had.
+        // All slots are taken and one more client has come: it gets the next free slot.
         let is_full = connections.len() > CONNECTIONS_MAX;
         if is_full {
-            places.end_oldest_idle();
+            slots.evict_oldest_idle();
         }
         tokio::select! {
             _ = stop.changed() => break,
             Some(_) = connections.join_next() => {}
-            () = places.became_idle(), if is_full => {}
-            accepted = door.accept(), if !is_full => match accepted {
+            () = slots.became_idle(), if is_full => {}
+            accepted = listener.accept(), if !is_full => match accepted {
                 Ok((stream, copy)) => {
-                    let (router, place) = (router.clone(), places.take(copy));
-                    connections.spawn(converse(stream, router, place, stop.clone(), deadlines));
+                    let (router, slot) = (router.clone(), slots.take(copy));
+                    let stop = stop.clone();
+                    connections.spawn(serve_connection(stream, router, slot, stop, deadlines));
                 }
-                // Of a client that is gone, or for want of descriptors: not at full speed.
+                // The client is gone, or there is no descriptor: do not retry at full speed.
                 Err(_) => sleep(ACCEPT_PAUSE).await,
             },
         }
     }
-    drop(door);
+    drop(listener);
     connections.join_all().await;
 }
 
@@ -164,7 +165,7 @@ fn router(context: Context, access: Access) -> Router {
         .with_state(context)
 }
 
-/// Finds out who asks; the table says what he may.
+/// Identifies the caller. The table of endpoints says what each caller may do.
 async fn admit(State(access): State<Access>, mut request: Request, next: Next) -> Response {
     let mut response = match access.admit(request.uri(), request.headers()) {
         Ok(caller) => {
@@ -181,20 +182,20 @@ async fn admit(State(access): State<Access>, mut request: Request, next: Next) -
     response
 }
 
-async fn converse(
+async fn serve_connection(
     stream: Box<dyn Stream>,
     router: Router,
-    place: Arc<Place>,
+    slot: Arc<ConnectionSlot>,
     mut stop: watch::Receiver<()>,
     deadlines: Deadlines,
 ) {
-    let stream = TokioIo::new(Moving {
+    let stream = TokioIo::new(WriteTimeout {
         stream,
         patience: deadlines.write,
         stalled: None,
     });
     let service = TowerToHyperService::new(router);
-    let requests = Arc::clone(&place);
+    let requests = Arc::clone(&slot);
     let service = service_fn(move |mut request: hyper::Request<Incoming>| {
         request.extensions_mut().insert(Arc::clone(&requests));
         service.call(request)
@@ -208,10 +209,10 @@ async fn converse(
             .half_close(true)
             .serve_connection(stream, service)
     );
-    // A client's mistakes of HTTP are its own matter.
+    // Errors of the connection are the client's: nothing to report.
     tokio::select! {
         _ = &mut connection => return,
-        () = place.lost() => return,
+        () = slot.evicted() => return,
         _ = stop.changed() => {}
     }
     connection.as_mut().graceful_shutdown();
@@ -222,15 +223,15 @@ trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
 
-/// A stream that breaks when its other end does not take what is written.
-struct Moving {
+/// A stream that fails when its peer accepts no byte for `patience`.
+struct WriteTimeout {
     stream: Box<dyn Stream>,
     patience: Duration,
-    /// Runs while a write waits.
+    /// The deadline of the write that waits now.
     stalled: Option<Pin<Box<Sleep>>>,
 }
 
-impl Moving {
+impl WriteTimeout {
     fn watch<T>(
         &mut self,
         cx: &mut TaskContext<'_>,
@@ -249,7 +250,7 @@ impl Moving {
     }
 }
 
-impl AsyncRead for Moving {
+impl AsyncRead for WriteTimeout {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut TaskContext<'_>,
@@ -259,7 +260,7 @@ impl AsyncRead for Moving {
     }
 }
 
-impl AsyncWrite for Moving {
+impl AsyncWrite for WriteTimeout {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut TaskContext<'_>,
@@ -291,10 +292,10 @@ impl AsyncWrite for Moving {
     }
 }
 
-/// Connections of a server; beyond them the one that has been idle for longest ends, and while none
-/// is idle others wait in the backlog.
+/// Connections of a server. Beyond them the connection that has been idle for longest ends; while
+/// none is idle, new ones wait in the backlog.
 pub(super) const CONNECTIONS_MAX: usize = 64;
-/// Those of them that may watch events, which takes as long as the client likes.
+/// Connections that may follow events at a time. Each lasts for as long as its client likes.
 pub(super) const WATCHERS_MAX: usize = 32;
 const NOTHING: &str = "there is nothing here: /v1/openapi.json lists what there is";
 /// Bytes of a request's head.

@@ -26,7 +26,7 @@ use crate::simulate::Scenario;
     after_help = AFTER_HELP
 )]
 pub struct Cli {
-    /// What to do.
+    /// The subcommand.
     #[command(subcommand)]
     pub command: Command,
 }
@@ -93,7 +93,7 @@ Which strategy, when: docs/strategies.md; mahoraga simulate shows what each does
 /// The arguments of a command that only gives a tip.
 #[derive(Args, Clone, Debug)]
 pub struct Rest {
-    /// Whatever they are.
+    /// Ignored.
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
     pub rest: Vec<OsString>,
 }

@@ -1,5 +1,5 @@
-//! `mahoraga check`: validates a configuration, and looks at what a start would open. It listens
-//! nowhere, makes no file and connects to nothing.
+//! `mahoraga check`: validates a configuration, and checks the files that a start would open. It
+//! does not listen, creates no file, and connects to nothing.
 
 use std::fs;
 use std::io::{self, IsTerminal, Write};
@@ -13,8 +13,8 @@ use super::run;
 use crate::config::{self, Config, Discovery, Host, LogSink, Pool};
 use crate::sys;
 
-/// Standard output says what was not looked at; standard error, that the file is valid, when a
-/// person reads it.
+/// Standard output says what was not checked. Standard error says that the file is valid, if it is
+/// a terminal.
 pub(super) fn check(path: &Path, deny_warnings: bool) -> ExitCode {
     let (config, source) = match super::load(path) {
         Ok(loaded) => loaded,
@@ -33,13 +33,13 @@ pub(super) fn check(path: &Path, deny_warnings: bool) -> ExitCode {
     if io::stderr().is_terminal() {
         super::say(&format_args!("{} is valid", config::name_of(path)));
     }
-    // A reader that closed standard output did not want to read it.
-    let _ = writeln!(io::stdout(), "{}", not_looked_at(&config));
+    // A reader that closed standard output does not need the rest.
+    let _ = writeln!(io::stdout(), "{}", not_checked(&config));
     ExitCode::SUCCESS
 }
 
-/// What only a start finds out.
-fn not_looked_at(config: &Config) -> String {
+/// What only a start can find out.
+fn not_checked(config: &Config) -> String {
     let access_log = config.access_log.as_ref().and_then(|log| match &log.to {
         LogSink::File(path) => Some(path),
         LogSink::Stdout => None,
@@ -80,10 +80,10 @@ fn not_looked_at(config: &Config) -> String {
     )
 }
 
-/// Addresses that are named one by one.
+/// Addresses that are named; beyond them only their number is.
 const ADDRESSES_SHOWN: usize = 4;
 
-/// What this machine gives to this process.
+/// The resources that this machine gives to this process.
 pub(super) fn host() -> Host {
     let cpus = thread::available_parallelism().ok();
     let cpus = cpus.and_then(|cpus| NonZeroU32::try_from(cpus).ok());

@@ -29,7 +29,7 @@ pub(super) fn demo() -> ExitCode {
     };
     run::run_then(&demo_config(front, &backends), None, "warn", || {
         let welcome = welcome(front, &backends);
-        // Standard output may be a full pipe, or closed: then there is no reader to wait for.
+        // Standard output may be a full pipe, so that the write blocks: on a thread of its own.
         thread::spawn(move || io::stdout().write_all(welcome.as_bytes()));
     })
 }
@@ -101,12 +101,12 @@ fn welcome(front: SocketAddr, backends: &[SocketAddr]) -> String {
     )
 }
 
-/// What the balancer calls a backend, and the backend itself.
+/// The name of a backend, both in the balancer and in its own answers.
 fn name_of(number: u16) -> String {
     format!("backend-{number}")
 }
 
-/// The demo's usual port, or any other when that is taken.
+/// The demo's default port, or a free one if that is taken.
 fn front() -> io::Result<SocketAddr> {
     listen(FRONT_PORT)?.local_addr()
 }
@@ -139,11 +139,11 @@ async fn serve(listener: TcpListener, number: u16) {
         .run_until(async {
             loop {
                 let Ok((stream, _)) = listener.accept().await else {
-                    // One connection that is gone already, or no descriptor for a while.
+                    // The connection is gone already, or there is no descriptor now.
                     tokio::time::sleep(Duration::from_millis(10)).await;
                     continue;
                 };
-                // So does one later on: the client has closed.
+                // An error here means that the client has closed.
                 tokio::task::spawn_local(async move { answer(stream, number).await });
             }
         })

@@ -1,9 +1,9 @@
-//! The command line: reads the arguments, and does what they ask for.
+//! The command line: reads the arguments, and runs the command.
 //!
-//! Exit codes: 0 done, 2 a mistake in arguments, configuration or environment, files that the
-//! configuration names among them; 1 the machine does not allow the start (an address in use or not
-//! there), or the running balancer can't be reached; 3 io_uring is not available; 128 and the
-//! signal's number when a second one ends it. `run` and `check` agree.
+//! Exit codes: 0 done; 1 the machine does not allow the start (an address is in use, or is not one
+//! of this machine), or the running balancer can't be reached; 2 a mistake in arguments,
+//! configuration or environment, or in a file that the configuration names; 3 io_uring is not
+//! available; 128 + signal, when a second signal ends it. `run` and `check` agree.
 
 #![forbid(unsafe_code)]
 
@@ -42,7 +42,7 @@ error: there is no command `show`: each thing has a command of its own
 /// The exit code of every mistake in arguments, configuration or environment; clap's own.
 const USAGE: u8 = 2;
 
-/// Does what the arguments of the process ask for.
+/// Runs the command that the arguments of the process name.
 #[must_use]
 pub fn main() -> ExitCode {
     sys::hold_signals();
@@ -60,13 +60,13 @@ pub fn main() -> ExitCode {
         | Command::Stop(_)
         | Command::Show(_) => sys::release_signals(),
     }
-    let code = obey(command);
+    let code = execute(command);
     operational_log::flush();
     code
 }
 
 fn run_file(path: &Path) -> ExitCode {
-    // Before it is read: what changes afterwards is another version.
+    // Look before reading: if the file changes in between, the next look finds a difference.
     let seen = Seen::of(path);
     match load(path) {
         Ok((config, source)) => {
@@ -89,7 +89,7 @@ fn run_file(path: &Path) -> ExitCode {
     }
 }
 
-fn obey(command: Command) -> ExitCode {
+fn execute(command: Command) -> ExitCode {
     match command {
         Command::Run { config } => run_file(config.path()),
         Command::Check {
@@ -107,7 +107,7 @@ fn obey(command: Command) -> ExitCode {
         Command::Simulate(args) => simulate::simulate(&args),
         Command::Client(command) => admin::ask(&command),
         Command::Version => {
-            // A reader that closed standard output did not want to read it.
+            // A reader that closed standard output does not need the rest.
             let _ = writeln!(io::stdout(), "mahoraga {}", env!("CARGO_PKG_VERSION"));
             ExitCode::SUCCESS
         }
@@ -129,7 +129,7 @@ fn reread(path: &Path) -> Result<(Config, u128), ConfigError> {
     Ok((config, source.digest()))
 }
 
-/// Prints the warnings about a configuration. Answers with how many there are.
+/// Prints the warnings about a configuration, and returns their number.
 fn warn(config: &Config, source: Option<&Source>) -> usize {
     let warnings = config::warnings(config, check::host(), source);
     for warning in &warnings {

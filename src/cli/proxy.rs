@@ -1,4 +1,4 @@
-//! From the flags of `mahoraga proxy` to a [`Config`].
+//! Turns the flags of `mahoraga proxy` into a [`Config`].
 
 use std::collections::HashSet;
 
@@ -12,7 +12,7 @@ use crate::config::{
     Pool, Strategy, Timeouts, TwoTier,
 };
 
-/// Why flags make no configuration, beyond what the parser of arguments refuses.
+/// Why the flags are refused, beyond what the parser of arguments checks.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum ProxyError {
     /// The same address twice.
@@ -31,16 +31,16 @@ pub enum ProxyError {
         /// The one that it includes.
         narrow: Address,
     },
-    /// No backend that is ever selected.
-    #[error("--to: every weight is 0, so that none is ever selected")]
+    /// Every backend has weight 0.
+    #[error("--to: every weight is 0: give at least one backend a weight")]
     NoWeight,
-    /// A rule that files keep too.
+    /// A rule of files that flags follow too.
     #[error("{0}")]
     Rule(String),
-    /// A time for what is not there.
-    #[error("--persist-ttl: nothing persists: give --persist, or --strategy sticky_round_robin")]
+    /// A time for persistence, without persistence.
+    #[error("--persist-ttl has no effect alone: add --persist, or --strategy sticky_round_robin")]
     NothingPersists,
-    /// A file that can't be, or a setting that does not go with the strategy.
+    /// An invalid path, or a setting that does not go with the strategy.
     #[error("{flag}: {error}")]
     Value {
         /// The flag.
@@ -50,15 +50,15 @@ pub enum ProxyError {
     },
 }
 
-/// Turns the flags of `mahoraga proxy` into a configuration: every listener has the one pool.
+/// Turns the flags of `mahoraga proxy` into a configuration with one pool for all listeners.
 ///
 /// # Errors
 ///
-/// An address is given twice or includes another one, a path is none, no backend has a weight, or
-/// flags do not go with the strategy.
+/// An address is given twice or includes another one, a path is invalid, no backend has a weight,
+/// or flags do not go with the strategy.
 pub fn proxy_config(args: &ProxyArgs) -> Result<Config, ProxyError> {
-    apart(&args.from)?;
-    once(&args.to)?;
+    refuse_overlaps(&args.from)?;
+    refuse_duplicates(&args.to)?;
     if args.to.iter().all(|backend| backend.weight == 0) {
         return Err(ProxyError::NoWeight);
     }
@@ -106,7 +106,7 @@ pub fn proxy_config(args: &ProxyArgs) -> Result<Config, ProxyError> {
 /// The name of the only pool.
 const POOL: &str = "default";
 
-/// The strategy with what the flags say of it, and the persistence.
+/// The strategy with its settings, and the persistence.
 fn strategy(args: &ProxyArgs) -> Result<(Strategy, Option<Persist>), ProxyError> {
     let mut strategy = args.strategy.clone();
     let settings = [
@@ -144,7 +144,7 @@ fn strategy(args: &ProxyArgs) -> Result<(Strategy, Option<Persist>), ProxyError>
     Ok((strategy, persist))
 }
 
-/// Says which flag has a refused value.
+/// Adds the flag to the error of its value.
 fn value_of(flag: &'static str) -> impl Fn(ValueError) -> ProxyError {
     move |error| ProxyError::Value { flag, error }
 }
@@ -169,7 +169,7 @@ fn listeners(args: &ProxyArgs) -> Vec<Listener> {
     args.from.iter().enumerate().map(listener).collect()
 }
 
-/// The address; of equal ones, which port 0 allows, the second has a `#2` behind it.
+/// The address. Equal addresses are possible with port 0; the second one gets a suffix `#2`.
 fn name(bind: &Address, earlier: &[Address]) -> String {
     match earlier.iter().filter(|other| *other == bind).count() {
         0 => bind.to_string(),
@@ -177,8 +177,8 @@ fn name(bind: &Address, earlier: &[Address]) -> String {
     }
 }
 
-/// Whether all of it can be listened on.
-fn apart(from: &[Address]) -> Result<(), ProxyError> {
+/// Refuses addresses that are equal or include each other.
+fn refuse_overlaps(from: &[Address]) -> Result<(), ProxyError> {
     for (i, second) in from.iter().enumerate() {
         let overlap = from[..i].iter().find_map(|first| first.overlap(second));
         match overlap {
@@ -195,7 +195,7 @@ fn apart(from: &[Address]) -> Result<(), ProxyError> {
     Ok(())
 }
 
-fn once(to: &[Backend]) -> Result<(), ProxyError> {
+fn refuse_duplicates(to: &[Backend]) -> Result<(), ProxyError> {
     let mut seen = HashSet::new();
     let mut targets = to.iter().map(Backend::target);
     match targets.find(|target| !seen.insert(*target)) {
@@ -381,12 +381,12 @@ mod tests {
         );
         assert_eq!(
             error("--persist-ttl 1h"),
-            "--persist-ttl: nothing persists: give --persist, or --strategy sticky_round_robin"
+            "--persist-ttl has no effect alone: add --persist, or --strategy sticky_round_robin"
         );
         let error = config("--from unix:/a --to unix:/b,weight=0 --to unix:/c,weight=0");
         assert_eq!(
             error.unwrap_err().to_string(),
-            "--to: every weight is 0, so that none is ever selected"
+            "--to: every weight is 0: give at least one backend a weight"
         );
     }
 

@@ -43,7 +43,7 @@ pub(super) fn run_then(
     }
 }
 
-/// Says everything for which a start would be refused, where that can be seen before it.
+/// Reports every reason to refuse the start that can be seen in advance.
 pub(super) fn preflight(config: &Config) -> Result<(), ExitCode> {
     let refusals = control::preflight(config);
     for error in &refusals {
@@ -60,8 +60,8 @@ pub(super) fn preflight(config: &Config) -> Result<(), ExitCode> {
     Err(ExitCode::from(code))
 }
 
-/// Refuses a level or a format that does not exist. The logger takes any other word for a target of
-/// its own, and falls silent.
+/// Refuses an unknown level or format of the log. The logger would take the word for the name of a
+/// module, and write nothing.
 pub(super) fn check_environment() -> Result<(), ExitCode> {
     let level = env::var_os(LEVEL).map(|name| values::log_level(&name).map(drop));
     let format = operational_log::format_in_environment().map(|format| format.map(drop));
@@ -73,9 +73,9 @@ pub(super) fn check_environment() -> Result<(), ExitCode> {
     Ok(())
 }
 
-/// The exit code where the machine does not allow what the configuration says.
+/// The exit code of a start that the machine does not allow.
 const REFUSED: u8 = 1;
 /// The variable that names the level of the operational log.
 const LEVEL: &str = "MAHORAGA_LOG";
-/// The variable with the seed of random numbers, for tests that are repeated.
+/// The variable with the seed of random numbers, to repeat a test.
 const SEED: &str = "MAHORAGA_SEED";

@@ -1,4 +1,4 @@
-//! `mahoraga simulate`: runs strategies on a simulated fleet, and shows how they did.
+//! `mahoraga simulate`: runs strategies on a simulated fleet, and shows the results.
 
 use std::fmt::Write as _;
 use std::fs::{self, File};
@@ -53,7 +53,7 @@ pub(super) fn simulate(args: &SimulateArgs) -> ExitCode {
     } else {
         simulate::table(&outcomes, own)
     };
-    // A reader that closed standard output did not want to read it.
+    // A reader that closed standard output does not need the rest.
     let _ = io::stdout().write_all(text.as_bytes());
     match &args.svg {
         Some(path) => draw(&outcomes, path),
@@ -119,7 +119,7 @@ fn read(path: &Path) -> Result<Trace, ExitCode> {
     Ok(trace)
 }
 
-/// What of a trace was left out.
+/// The lines of a trace that were left out.
 fn skipped(trace: &Trace) -> Option<String> {
     let skipped = &trace.skipped;
     if skipped.lines == 0 && !skipped.rest {
@@ -135,7 +135,7 @@ fn skipped(trace: &Trace) -> Option<String> {
     Some(text)
 }
 
-/// Runs them on one thread for each processor: no run depends on another.
+/// Runs each strategy over each scenario, on one thread per processor: the runs are independent.
 fn run(
     scenarios: &[Scenario],
     pool: &config::Pool,
@@ -200,25 +200,25 @@ Columns:
   load         Work that came, as a part of what the fleet can do
   imbalance    The highest load of a backend over the mean load, each as a
                part of what the backend can do; 1 is even
-  all in, p99  The same when all of the reserve are in all the time
+  all in, p99  p99 with the whole reserve in rotation all the time
   in use       Backends in rotation: the mean (the fewest-the most)
-  decisions    How often some of the reserve were brought in, or one let go
+  decisions    How often backends of the reserve were brought in or drained
   failures     Clients that got no answer
-  broken       Sessions that broke as their backend went away
+  broken       Sessions that broke when their backend left
   not as before
                Connections of returning clients that went to another backend
-               than their last one: most, where nobody is to come back
+               than their last one: most of them, without persistence
   kept         Connections to a backend of the client's own group or subset
-  black hole   What it was fed, over the share of its weight
+  black hole   Its share of the connections, over the share of its weight
   not as logged
                Connections to another backend than the trace says
 
-The model: selection is the real one. A backend of mean weight has 4 cores,
-which requests share; weights are taken for capacities. Connecting takes
-0.5 ms. In long sessions most of the work comes with the first request.
-Left out: ejection, the rest of the network, what the balancer itself costs,
-clients that give up or try again. A trace's times hold waiting already that
-was at the time: read its results as a comparison of strategies.";
+The model: the code that selects is the real one. A backend of mean weight
+has 4 cores, which requests share; weights stand for capacities. Connecting
+takes 0.5 ms. In long sessions most of the work comes with the first request.
+Left out: ejection, the rest of the network, the cost of the balancer itself,
+clients that give up or try again. The times in a trace include the waiting
+of the recorded day: use its results to compare strategies.";
 
 /// Shown by `-h` and `--help`.
 pub(super) const AFTER_HELP: &str = "Examples:

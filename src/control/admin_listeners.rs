@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::admin::{Door, Handle, Tokens, serve};
+use crate::admin::{AdminListener, Handle, Tokens, serve};
 use crate::config::{Admin, AdminHttp};
 use crate::sys::SocketFile;
 
@@ -16,7 +16,7 @@ use super::listening::Patience;
 
 /// Sockets of the API, before anything is answered.
 pub(super) struct AdminListeners {
-    listeners: Vec<Door>,
+    listeners: Vec<AdminListener>,
     /// With where they come from.
     pub(super) tokens: Option<(Tokens, AdminHttp)>,
 }
@@ -85,25 +85,25 @@ impl AdminListeners {
             let brief = Patience::brief();
             let patience = if admin.required { patience } else { &brief };
             let listener = patience.bind(|| file.listen_privately()).await;
-            let door = listener.and_then(|listener| Door::unix(listener, file));
-            if let Some(door) = with_default(door, admin, &path)? {
+            let listener = listener.and_then(|listener| AdminListener::unix(listener, file));
+            if let Some(listener) = with_default(listener, admin, &path)? {
                 log::info!("admin API on {}", path.display());
-                listeners.push(door);
+                listeners.push(listener);
             }
         }
         if let Some(http) = &admin.http {
             let tokens = Tokens::read(http)?;
             all = Some((tokens.clone(), http.clone()));
-            let bind = || Door::http(http.bind, tokens.clone());
-            let door = patience.bind(bind).await;
-            let door = door.map_err(|error| StartError::Admin {
+            let bind = || AdminListener::http(http.bind, tokens.clone());
+            let listener = patience.bind(bind).await;
+            let listener = listener.map_err(|error| StartError::Admin {
                 at: http.bind.to_string(),
                 error,
             })?;
-            if let Some(address) = door.address() {
+            if let Some(address) = listener.address() {
                 log::info!("admin API on http://{address}");
             }
-            listeners.push(door);
+            listeners.push(listener);
         }
         Ok(Self {
             listeners,
@@ -115,8 +115,8 @@ impl AdminListeners {
     pub(super) fn serve(self, handle: &Handle) -> Servers {
         let (stop, stopped) = watch::channel(());
         let listeners = self.listeners.into_iter();
-        let tasks =
-            listeners.map(|door| tokio_uring::spawn(serve(door, handle.clone(), stopped.clone())));
+        let tasks = listeners
+            .map(|listener| tokio_uring::spawn(serve(listener, handle.clone(), stopped.clone())));
         Servers {
             tasks: tasks.collect(),
             stop,

@@ -52,14 +52,14 @@ fn answers_that_are_none() {
         answer("403 Forbidden", r#"{"error":"this token may only look"}"#),
     ];
     let fake = Fake::answering("client_answers", answers.into());
-    let gone = "the balancer at mahoraga.sock went away before it had answered";
+    let gone = "the balancer at mahoraga.sock closed the connection before it answered";
     for want in [
         "there is no pool called `wbe`, did you mean `web`?",
         "mahoraga.sock answers GET /v1/pools/wbe with 404 Not Found: \
          is it a balancer of this version?",
         "mahoraga.sock answers GET /v1/pools/wbe with missing field `name` at line 1 column 2: \
          is it a balancer of this version?",
-        "what answers at mahoraga.sock is no balancer",
+        "another program answers at mahoraga.sock, not a balancer",
         gone,
         gone,
         "this token may only look",

@@ -7,8 +7,8 @@ use std::time::Duration;
 use axum::http::{Method, StatusCode};
 use serde_json::json;
 
-use super::world::{By, READ, World, door, file, temporary};
-use crate::admin::{Author, Door, Handle, Tokens, serve};
+use super::world::{By, READ, World, file, listener, temporary};
+use crate::admin::{AdminListener, Author, Handle, Tokens, serve};
 use crate::config::{AdminHttp, AdminState, Backend, BackendPatch, Change, PoolPatch, Strategy};
 
 #[tokio::test]
@@ -215,7 +215,7 @@ async fn the_socket_is_private_and_removed() {
         .permissions()
         .mode();
     assert_eq!(mode & 0o777, 0o600);
-    let taken = door(&world.socket).unwrap_err();
+    let taken = listener(&world.socket).unwrap_err();
     assert_eq!(taken.kind(), std::io::ErrorKind::ResourceBusy);
     world.stop = None;
     for server in world.servers.drain(..) {
@@ -224,7 +224,7 @@ async fn the_socket_is_private_and_removed() {
     assert!(!world.socket.exists());
     // One that was left behind is replaced.
     drop(std::os::unix::net::UnixListener::bind(&world.socket).unwrap());
-    drop(door(&world.socket).unwrap());
+    drop(listener(&world.socket).unwrap());
     assert!(!world.socket.exists());
 }
 
@@ -238,7 +238,7 @@ async fn http_is_for_this_machine() {
     };
     let tokens = Tokens::read(&admin).unwrap();
     for bind in ["0.0.0.0:0", "[::]:0", "192.0.2.1:0"] {
-        let refused = Door::http(bind.parse().unwrap(), tokens.clone()).unwrap_err();
+        let refused = AdminListener::http(bind.parse().unwrap(), tokens.clone()).unwrap_err();
         assert_eq!(refused.kind(), std::io::ErrorKind::InvalidInput, "{bind}");
     }
 }
@@ -255,7 +255,7 @@ fn it_works_in_the_runtime_of_the_control_thread() {
         let path = world.socket.with_extension("two");
         let (handle, _calls) = Handle::new();
         let (stop, stopped) = tokio::sync::watch::channel(());
-        let server = tokio::spawn(serve(door(&path).unwrap(), handle, stopped));
+        let server = tokio::spawn(serve(listener(&path).unwrap(), handle, stopped));
         drop(stop);
         super::world::bounded(server).await.unwrap();
     });

@@ -41,7 +41,7 @@ async fn malformed_bodies_are_refused() {
     let answer = world
         .tell(Method::PATCH, "/v1/pools/main", r#"{"keep": false}"#)
         .await;
-    assert_eq!(answer.error(), "nothing is said that would change");
+    assert_eq!(answer.error(), "expected at least one field to change");
     assert!(world.played.lock().changes.is_empty());
 }
 
@@ -241,7 +241,7 @@ async fn parameters_are_those_of_the_description() {
     let world = World::new().await;
     let unread = "cannot read the query: ";
     for (path, error) in [
-        ("/v1/status?x=1", "nothing is taken behind the `?` here"),
+        ("/v1/status?x=1", "this endpoint takes no query"),
         ("/v1/sessions?poll=main", unread),
         (
             "/v1/sessions?limit=x",
@@ -285,7 +285,10 @@ async fn bodies_are_json_of_1_mib_at_most() {
         .tell(Method::PATCH, ALPHA, &padded((1 << 20) + 1))
         .await;
     assert_eq!(answer.status, StatusCode::PAYLOAD_TOO_LARGE);
-    assert_eq!(answer.error(), "a body has 1 MiB at most");
+    assert_eq!(
+        answer.error(),
+        "the body is too large: expected 1 MiB at most"
+    );
     for media_type in [
         "text/plain",
         "application/x-www-form-urlencoded",
@@ -306,7 +309,7 @@ async fn bodies_are_json_of_1_mib_at_most() {
     let answer = world.send(By::Socket, request).await;
     assert_eq!(answer.status, StatusCode::UNSUPPORTED_MEDIA_TYPE);
     let answer = world.tell(Method::POST, "/v1/reload", "{}").await;
-    assert_eq!(answer.error(), "no body is taken here");
+    assert_eq!(answer.error(), "this endpoint takes no body");
     assert!(world.played.lock().done.is_empty());
 }
 

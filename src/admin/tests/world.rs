@@ -26,7 +26,7 @@ use crate::admin::model::{
     Status,
 };
 use crate::admin::server::{self, WATCHERS_MAX};
-use crate::admin::{Author, Call, Door, Handle, Tokens};
+use crate::admin::{AdminListener, Author, Call, Handle, Tokens};
 use crate::config::{AdminHttp, Change, ChangeError};
 use crate::sys::SocketFile;
 
@@ -100,9 +100,9 @@ pub(super) enum By {
 }
 
 /// Listens on a Unix socket, as a start does.
-pub(super) fn door(path: &Path) -> io::Result<Door> {
+pub(super) fn listener(path: &Path) -> io::Result<AdminListener> {
     let mut file = SocketFile::claim(path)?;
-    Door::unix(file.listen_privately()?, file)
+    AdminListener::unix(file.listen_privately()?, file)
 }
 
 impl World {
@@ -118,8 +118,8 @@ impl World {
             write_token: Some(file(&dir, "write", &format!(" {WRITE}\n"), 0o640)),
         };
         let socket = dir.join("admin.sock");
-        let unix = door(&socket).unwrap();
-        let http = Door::http(admin.bind, Tokens::read(&admin).unwrap()).unwrap();
+        let unix = listener(&socket).unwrap();
+        let http = AdminListener::http(admin.bind, Tokens::read(&admin).unwrap()).unwrap();
         let bound = http.address().unwrap();
         let (handle, calls) = Handle::new();
         let played = Arc::new(Mutex::new(Played {
@@ -129,14 +129,14 @@ impl World {
         }));
         let (stop, stopped) = watch::channel(());
         let watchers = || Arc::new(Semaphore::new(WATCHERS_MAX));
-        let serve = |door, watchers: &Arc<Semaphore>| {
+        let serve = |listener, watchers: &Arc<Semaphore>| {
             let context = Context {
                 handle: handle.clone(),
                 stop: stopped.clone(),
                 watchers: Arc::clone(watchers),
                 deadlines,
             };
-            tokio::spawn(server::serve_in(door, context))
+            tokio::spawn(server::serve_in(listener, context))
         };
         let over_socket = watchers();
         let servers = vec![serve(unix, &over_socket), serve(http, &watchers())];
@@ -277,7 +277,7 @@ async fn play(mut calls: mpsc::Receiver<Call>, played: Arc<Mutex<Played>>) {
 }
 
 /// Whoever asked may be gone.
-fn told<T>(_: Result<(), T>) {}
+fn sent<T>(_: Result<(), T>) {}
 
 impl Played {
     /// Answers what it did not.
@@ -290,34 +290,34 @@ impl Played {
 
     fn answer(&mut self, call: Call) {
         match call {
-            Call::Status(reply) => told(reply.send(Status {
+            Call::Status(reply) => sent(reply.send(Status {
                 stage: self.stage,
                 connections: 3,
                 max_connections: 100,
                 ..Status::default()
             })),
-            Call::Listeners(reply) => told(reply.send(vec![ListenerStatus {
+            Call::Listeners(reply) => sent(reply.send(vec![ListenerStatus {
                 name: "web".to_owned(),
                 ..ListenerStatus::default()
             }])),
-            Call::Pools(_, reply) => told(reply.send(vec![pool("main"), pool("other")])),
+            Call::Pools(_, reply) => sent(reply.send(vec![pool("main"), pool("other")])),
             Call::Sessions(filter, reply) => {
                 self.done.push(format!("{filter:?}"));
-                told(reply.send(vec![session(); self.sessions as usize]));
+                sent(reply.send(vec![session(); self.sessions as usize]));
             }
             Call::Kill(filter, author, reply) => {
                 self.done.push(format!("kill {filter:?} by {author}"));
-                told(reply.send(Ok(self.sessions.into())));
+                sent(reply.send(Ok(self.sessions.into())));
             }
-            Call::Histograms(reply) => told(reply.send(vec![HistogramStatus::default()])),
-            Call::Config(reply) => told(reply.send("(pools: [])".to_owned())),
+            Call::Histograms(reply) => sent(reply.send(vec![HistogramStatus::default()])),
+            Call::Config(reply) => sent(reply.send("(pools: [])".to_owned())),
             Call::Change {
                 change,
                 author,
                 reply,
             } => {
                 self.changes.push((change, author));
-                told(reply.send(self.refusal.clone().map_or(Ok(7), Err)));
+                sent(reply.send(self.refusal.clone().map_or(Ok(7), Err)));
             }
             Call::Reload(author, reply) => {
                 self.done.push(format!("reload by {author}"));
@@ -328,11 +328,11 @@ impl Played {
                     changed: true,
                     notes,
                 };
-                told(reply.send(refusal.map_or(Ok(reloaded), Err)));
+                sent(reply.send(refusal.map_or(Ok(reloaded), Err)));
             }
             Call::Reopen(reply) => {
                 let refusal = self.refusal.clone().map(|error| error.to_string());
-                told(reply.send(refusal.map_or_else(|| Ok(vec!["access.log".to_owned()]), Err)));
+                sent(reply.send(refusal.map_or_else(|| Ok(vec!["access.log".to_owned()]), Err)));
             }
         }
     }

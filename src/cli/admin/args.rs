@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 
-use super::place::Place;
+use super::address::AdminAddress;
 use crate::admin::model::SESSIONS_MAX;
 use crate::cli::args::Deadline;
 use crate::config::values::backend;
@@ -20,11 +20,11 @@ pub enum ClientCommand {
     #[command(after_help = "Examples:
   mahoraga status
   mahoraga status --admin /run/mahoraga/mahoraga.sock --json")]
-    Status(Asked),
+    Status(ClientOptions),
     /// Show the listeners and their limits
     #[command(after_help = "Example:
   mahoraga listeners")]
-    Listeners(Asked),
+    Listeners(ClientOptions),
     /// Show the pools: strategy, connections, queue
     #[command(after_help = "Examples:
   mahoraga pools
@@ -88,11 +88,11 @@ Sessions end by themselves; `mahoraga sessions --kill --backend app-1` ends them
     /// Read the configuration file again
     #[command(after_help = "Example:
   mahoraga check && mahoraga reload")]
-    Reload(Asked),
+    Reload(ClientOptions),
     /// Open the log files again, after they were moved away
     #[command(after_help = "Example:
   mv access.log access.log.1 && mahoraga reopen")]
-    Reopen(Asked),
+    Reopen(ClientOptions),
     /// Show the configuration in force, or all settings
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -117,7 +117,7 @@ Sessions end by themselves; `mahoraga sessions --kill --backend app-1` ends them
 
 /// How to reach the balancer, and how to show its answer.
 #[derive(Args, Clone, Debug, Default)]
-pub struct Asked {
+pub struct ClientOptions {
     /// How to reach the balancer.
     #[arg(
         long,
@@ -126,7 +126,7 @@ pub struct Asked {
                 [env: MAHORAGA_ADMIN] [default: mahoraga.sock, or else \
                 /run/mahoraga/mahoraga.sock]"
     )]
-    pub admin: Option<Place>,
+    pub admin: Option<AdminAddress>,
     /// The file of the token.
     #[arg(
         long,
@@ -146,7 +146,7 @@ pub struct PoolsArgs {
     pub pool: Option<String>,
     /// How to reach the balancer.
     #[command(flatten)]
-    pub asked: Asked,
+    pub options: ClientOptions,
 }
 
 /// The arguments of `mahoraga backends`.
@@ -160,7 +160,7 @@ pub struct BackendsArgs {
     pub wide: bool,
     /// How to reach the balancer.
     #[command(flatten)]
-    pub asked: Asked,
+    pub options: ClientOptions,
 }
 
 /// The arguments of `mahoraga sessions`.
@@ -193,7 +193,7 @@ pub struct SessionsArgs {
     pub all: bool,
     /// How to reach the balancer.
     #[command(flatten)]
-    pub asked: Asked,
+    pub options: ClientOptions,
 }
 
 /// The arguments of `mahoraga add`.
@@ -226,7 +226,7 @@ pub struct Change {
     pub keep: bool,
     /// How to reach the balancer.
     #[command(flatten)]
-    pub asked: Asked,
+    pub options: ClientOptions,
 }
 
 /// Whether the command waits until the backend has no connection.
@@ -328,7 +328,7 @@ pub enum SetCommand {
         #[command(flatten)]
         how: Change,
     },
-    /// Limit connections: of all clients, or as a flag says
+    /// Limit connections: of all clients, or of a pool, a listener or a backend
     #[command(after_help = "Examples:
   mahoraga set limit 10000
   mahoraga set limit 500 --pool web
@@ -358,7 +358,7 @@ pub enum ConfigCommand {
     /// Print the configuration in force: the file, and the changes since
     #[command(after_help = "Example:
   mahoraga config show > config.ron.new")]
-    Show(Asked),
+    Show(ClientOptions),
     /// Print every setting: its meaning, values and default
     #[command(after_help = "Example:
   mahoraga config reference | less")]
@@ -377,7 +377,7 @@ pub struct HistogramsArgs {
     pub workers: bool,
     /// How to reach the balancer.
     #[command(flatten)]
-    pub asked: Asked,
+    pub options: ClientOptions,
 }
 
 /// The arguments of `mahoraga events`.
@@ -391,7 +391,7 @@ pub struct EventsArgs {
     pub recent: u32,
     /// How to reach the balancer.
     #[command(flatten)]
-    pub asked: Asked,
+    pub options: ClientOptions,
 }
 
 /// The arguments of `mahoraga top`.
@@ -402,7 +402,7 @@ pub struct TopArgs {
     pub interval: Duration,
     /// How to reach the balancer.
     #[command(flatten)]
-    pub asked: Asked,
+    pub options: ClientOptions,
 }
 
 fn weight(text: &str) -> Result<u32, ValueError> {
@@ -428,7 +428,7 @@ fn sessions_limit(text: &str) -> Result<u32, ValueError> {
     values::number(text, 1..=SESSIONS_MAX)
 }
 
-/// 0 goes over the wire for no limit.
+/// A limit as the API takes it: 0 for no limit.
 fn limit(text: &str) -> Result<u32, ValueError> {
     if text == "off" {
         return Ok(0);

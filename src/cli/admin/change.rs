@@ -5,10 +5,10 @@ use std::time::Duration;
 use hyper::Method;
 
 use super::args::{
-    AddArgs, Asked, Change, ReadyArgs, RemoveArgs, SetCommand, StateArgs, Wait, WeightArgs,
+    AddArgs, Change, ClientOptions, ReadyArgs, RemoveArgs, SetCommand, StateArgs, Wait, WeightArgs,
 };
 use super::client::{Client, ClientError, path};
-use super::find::{Found, find, find_all};
+use super::find::{BackendName, find, find_all};
 use super::show;
 use super::units::{plain, plural};
 use crate::admin::model::{
@@ -20,13 +20,13 @@ use crate::config::{AdminState, Backend};
 use crate::sys;
 
 pub(super) async fn add(args: &AddArgs) -> Result<(), ClientError> {
-    let client = Client::new(&args.how.asked)?;
+    let client = Client::new(&args.how.options)?;
     let backend = &args.backend;
-    let usual = Backend::at(backend.address.clone());
+    let default = Backend::at(backend.address.clone());
     let new = NewBackend {
         address: backend.target().to_string(),
         name: args.name.clone(),
-        weight: (backend.weight != usual.weight).then(|| backend.weight.into()),
+        weight: (backend.weight != default.weight).then(|| backend.weight.into()),
         max_connections: backend.max_connections.map(u32::from),
         backup: backend.backup.then_some(true),
         group: args.group.clone(),
@@ -36,22 +36,22 @@ pub(super) async fn add(args: &AddArgs) -> Result<(), ClientError> {
     let to = path(&["pools", &args.pool, "backends"]);
     let changed = client.send(Method::POST, &to, &new).await?;
     let name = args.name.as_ref().unwrap_or(&backend.name);
-    tell(&args.how, changed, &format!("{}/{name} added", args.pool));
+    report(&args.how, changed, &format!("{}/{name} added", args.pool));
     Ok(())
 }
 
 pub(super) async fn remove(args: &RemoveArgs) -> Result<(), ClientError> {
-    let client = Client::new(&args.how.asked)?;
+    let client = Client::new(&args.how.options)?;
     let all = find_all(&client, &args.backends).await?;
     for one in &all {
         let changed = client.delete(&one.path()).await?;
-        tell(&args.how, changed, &format!("{} removed", one.written()));
+        report(&args.how, changed, &format!("{} removed", one.written()));
     }
-    idle(&client, &all, args.wait).await
+    wait_until_idle(&client, &all, args.wait).await
 }
 
 pub(super) async fn weight(args: &WeightArgs) -> Result<(), ClientError> {
-    let client = Client::new(&args.how.asked)?;
+    let client = Client::new(&args.how.options)?;
     let found = find(&client, &args.backend).await?;
     let change = BackendChange {
         weight: Some(args.weight),
@@ -59,27 +59,27 @@ pub(super) async fn weight(args: &WeightArgs) -> Result<(), ClientError> {
     };
     let changed = client.send(Method::PATCH, &found.path(), &change).await?;
     let what = format!("{} has weight {}", found.written(), args.weight);
-    tell(&args.how, changed, &what);
+    report(&args.how, changed, &what);
     Ok(())
 }
 
 pub(super) async fn ready(args: &ReadyArgs) -> Result<(), ClientError> {
-    let client = Client::new(&args.how.asked)?;
+    let client = Client::new(&args.how.options)?;
     let all = find_all(&client, &args.backends).await?;
     state(&client, &all, &args.how, AdminState::Ready).await
 }
 
-/// Drain or maint: it gets no more sessions.
-pub(super) async fn leave(args: &StateArgs, to: AdminState) -> Result<(), ClientError> {
-    let client = Client::new(&args.how.asked)?;
+/// Takes backends out of rotation: drain or maint.
+pub(super) async fn take_out(args: &StateArgs, to: AdminState) -> Result<(), ClientError> {
+    let client = Client::new(&args.how.options)?;
     let all = find_all(&client, &args.backends).await?;
     state(&client, &all, &args.how, to).await?;
-    idle(&client, &all, args.wait).await
+    wait_until_idle(&client, &all, args.wait).await
 }
 
 async fn state(
     client: &Client,
-    all: &[Found],
+    all: &[BackendName],
     how: &Change,
     to: AdminState,
 ) -> Result<(), ClientError> {
@@ -94,26 +94,30 @@ async fn state(
     };
     for one in all {
         let changed = client.send(Method::PATCH, &one.path(), &change).await?;
-        tell(how, changed, &format!("{} {is}", one.written()));
+        report(how, changed, &format!("{} {is}", one.written()));
     }
     Ok(())
 }
 
-/// Waits until no backend of these has a connection, if asked to: all share one deadline.
-async fn idle(client: &Client, all: &[Found], wait: Wait) -> Result<(), ClientError> {
+/// With --wait: waits until none of these backends has a connection. All share one deadline.
+async fn wait_until_idle(
+    client: &Client,
+    all: &[BackendName],
+    wait: Wait,
+) -> Result<(), ClientError> {
     let Some(deadline) = wait.wait else {
         return Ok(());
     };
     let begun = sys::monotonic();
     for one in all {
-        one_idle(client, one, deadline, begun).await?;
+        wait_for_one(client, one, deadline, begun).await?;
     }
     Ok(())
 }
 
-async fn one_idle(
+async fn wait_for_one(
     client: &Client,
-    found: &Found,
+    found: &BackendName,
     deadline: Deadline,
     begun: u64,
 ) -> Result<(), ClientError> {
@@ -127,7 +131,7 @@ async fn one_idle(
         }
         let waited = Duration::from_nanos(sys::monotonic() - begun);
         if let Some(longest) = deadline.0.filter(|longest| waited >= *longest) {
-            return Err(ClientError::Waited(format!(
+            return Err(ClientError::StillBusy(format!(
                 "{} still has {} after {}",
                 found.written(),
                 plural(connections, "connection"),
@@ -205,26 +209,26 @@ async fn set_pool(
     how: &Change,
     what: &str,
 ) -> Result<(), ClientError> {
-    let client = Client::new(&how.asked)?;
+    let client = Client::new(&how.options)?;
     let to = path(&["pools", pool]);
     let changed = client.send(Method::PATCH, &to, change).await?;
-    tell(how, changed, what);
+    report(how, changed, what);
     Ok(())
 }
 
 async fn set_limit(to: &str, how: &Change, limit: u32, whose: &str) -> Result<(), ClientError> {
-    let client = Client::new(&how.asked)?;
+    let client = Client::new(&how.options)?;
     let change = LimitChange {
         max_connections: limit,
         keep: false,
     };
     let changed = client.send(Method::PATCH, to, &change).await?;
-    tell(how, changed, &limit_of(whose, limit));
+    report(how, changed, &limit_of(whose, limit));
     Ok(())
 }
 
 async fn set_backend_limit(backend: &str, how: &Change, limit: u32) -> Result<(), ClientError> {
-    let client = Client::new(&how.asked)?;
+    let client = Client::new(&how.options)?;
     let found = find(&client, backend).await?;
     let change = BackendChange {
         max_connections: Some(limit),
@@ -232,14 +236,14 @@ async fn set_backend_limit(backend: &str, how: &Change, limit: u32) -> Result<()
     };
     let changed = client.send(Method::PATCH, &found.path(), &change).await?;
     let what = limit_of(&format!("to {}", found.written()), limit);
-    tell(how, changed, &what);
+    report(how, changed, &what);
     Ok(())
 }
 
-pub(super) async fn reload(asked: &Asked) -> Result<(), ClientError> {
-    let client = Client::new(asked)?;
+pub(super) async fn reload(options: &ClientOptions) -> Result<(), ClientError> {
+    let client = Client::new(options)?;
     let reloaded: Reloaded = client.post(&path(&["reload"])).await?;
-    show(asked, &reloaded, |reloaded, _| {
+    show(options, &reloaded, |reloaded, _| {
         let notes = reloaded.notes.iter();
         let notes: String = notes.map(|note| plain(note) + "\n").collect();
         let sentence = Reloaded::sentence(reloaded.snapshot, reloaded.changed);
@@ -248,19 +252,23 @@ pub(super) async fn reload(asked: &Asked) -> Result<(), ClientError> {
     Ok(())
 }
 
-pub(super) async fn reopen(asked: &Asked) -> Result<(), ClientError> {
-    let client = Client::new(asked)?;
+pub(super) async fn reopen(options: &ClientOptions) -> Result<(), ClientError> {
+    let client = Client::new(options)?;
     let reopened: Reopened = client.post(&path(&["reopen"])).await?;
-    show(asked, &reopened, |reopened, _| match &reopened.files[..] {
-        [] => "no log is a file: there is nothing to open\n".to_owned(),
-        files => format!("opened again: {}\n", plain(&files.join(", "))),
-    });
+    show(
+        options,
+        &reopened,
+        |reopened, _| match &reopened.files[..] {
+            [] => "no log is a file: there is nothing to open\n".to_owned(),
+            files => format!("opened again: {}\n", plain(&files.join(", "))),
+        },
+    );
     Ok(())
 }
 
-/// Tells what has come of a change.
-fn tell(how: &Change, changed: Changed, what: &str) {
-    show(&how.asked, &changed, |changed, _| {
+/// Prints what a command changed.
+fn report(how: &Change, changed: Changed, what: &str) {
+    show(&how.options, &changed, |changed, _| {
         format!("version {}: {what}\n", changed.snapshot)
     });
 }
@@ -272,5 +280,5 @@ fn limit_of(whose: &str, limit: u32) -> String {
     }
 }
 
-/// Between two looks at whether a backend is idle.
+/// How often to look whether a backend is idle.
 const POLL: Duration = Duration::from_millis(250);

@@ -1,4 +1,4 @@
-//! Asks a balancer: each request has its own connection, and a deadline.
+//! Sends requests to a balancer: each has a connection of its own, and a deadline.
 
 use std::fmt::Write as _;
 use std::io::{self, ErrorKind};
@@ -19,21 +19,21 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
-use super::args::Asked;
-use super::place::{Place, PlaceError};
+use super::address::{AdminAddress, AdminAddressError};
+use super::args::ClientOptions;
 use crate::admin::model::Problem;
 use crate::config::ADMIN_SOCKET;
 use crate::sys;
 
-/// Why there is no answer, or another one than expected.
+/// Why a command fails.
 #[derive(Debug, Error)]
 pub(super) enum ClientError {
     /// Arguments that do not fit together.
     #[error("{0}")]
     Usage(String),
-    /// The environment names no valid address.
-    #[error("{PLACE}: {0}")]
-    Environment(PlaceError),
+    /// The address in the environment is invalid.
+    #[error("{ADDRESS}: {0}")]
+    Environment(AdminAddressError),
     /// The token can't be read.
     #[error("cannot use the token file {}: {why}", path.display())]
     Token { path: PathBuf, why: String },
@@ -42,40 +42,40 @@ pub(super) enum ClientError {
         "no balancer answers at {0}: is `mahoraga run` or `mahoraga proxy` running here? Name its \
          socket with --admin"
     )]
-    Nobody(Place),
-    /// Nothing listens where the user said.
+    NotRunning(AdminAddress),
+    /// Nothing listens at the address that the user gave.
     #[error("no balancer answers at {0}: is `mahoraga run` or `mahoraga proxy` running there?")]
-    NobodyThere(Place),
+    NotRunningThere(AdminAddress),
     /// The socket is another user's.
     #[error("{0}: permission denied: only root, and the user that runs the balancer, may use it")]
-    Denied(Place),
+    Denied(AdminAddress),
     /// Another failure to connect, or of the connection.
     #[error("cannot reach {0}: {1}")]
-    Connection(Place, String),
-    /// It takes too long.
+    Connection(AdminAddress, String),
+    /// The answer takes too long.
     #[error("no answer from {0} within {seconds} s", seconds = TIME.as_secs())]
-    Late(Place),
-    /// It speaks something else.
-    #[error("what answers at {0} is no balancer")]
-    NoBalancer(Place),
+    Timeout(AdminAddress),
+    /// The answer is not HTTP.
+    #[error("another program answers at {0}, not a balancer")]
+    NotABalancer(AdminAddress),
     /// The connection ended before its answer did.
-    #[error("the balancer at {0} went away before it had answered")]
-    Gone(Place),
+    #[error("the balancer at {0} closed the connection before it answered")]
+    Closed(AdminAddress),
     /// The balancer requires a token.
     #[error("{0} requires a token: name its file with --token-file")]
-    NoToken(Place),
-    /// It refused, in its own words.
+    TokenRequired(AdminAddress),
+    /// The balancer refused: its own sentence.
     #[error("{0}")]
     Refused(String),
-    /// A status without a reason.
+    /// An answer that this version does not understand.
     #[error("{0} answers {1} {2} with {3}: is it a balancer of this version?")]
-    Odd(Place, Method, String, String),
+    Unexpected(AdminAddress, Method, String, String),
     /// The terminal can't be drawn on.
     #[error("cannot draw on the terminal: {0}")]
     Terminal(#[from] io::Error),
-    /// What the command waited for did not come.
+    /// A backend still has connections after the time that the user gave.
     #[error("{0}")]
-    Waited(String),
+    StillBusy(String),
 }
 
 impl ClientError {
@@ -83,18 +83,18 @@ impl ClientError {
     pub(super) fn exit_code(&self) -> u8 {
         match self {
             Self::Usage(_) | Self::Environment(_) | Self::Token { .. } => 2,
-            Self::Nobody(_)
-            | Self::NobodyThere(_)
+            Self::NotRunning(_)
+            | Self::NotRunningThere(_)
             | Self::Denied(_)
             | Self::Connection(..)
-            | Self::Late(_)
-            | Self::NoBalancer(_)
-            | Self::Gone(_)
-            | Self::NoToken(_)
+            | Self::Timeout(_)
+            | Self::NotABalancer(_)
+            | Self::Closed(_)
+            | Self::TokenRequired(_)
             | Self::Refused(_)
-            | Self::Odd(..)
+            | Self::Unexpected(..)
             | Self::Terminal(_)
-            | Self::Waited(_) => 1,
+            | Self::StillBusy(_) => 1,
         }
     }
 }
@@ -102,41 +102,41 @@ impl ClientError {
 /// A client of one balancer.
 #[derive(Debug)]
 pub(super) struct Client {
-    place: Place,
-    /// It is the default, which the user did not name.
-    is_usual: bool,
+    address: AdminAddress,
+    /// Whether the user gave no address.
+    is_default: bool,
     token: Option<String>,
 }
 
 impl Client {
-    /// From flags and, where they say nothing, the environment.
-    pub(super) fn new(asked: &Asked) -> Result<Self, ClientError> {
-        let named = match (&asked.admin, variable(PLACE)) {
-            (Some(place), _) => Some(place.clone()),
+    /// Takes address and token from the flags, or else from the environment.
+    pub(super) fn new(options: &ClientOptions) -> Result<Self, ClientError> {
+        let named = match (&options.admin, variable(ADDRESS)) {
+            (Some(address), _) => Some(address.clone()),
             (None, Some(text)) => {
-                let place = text.to_string_lossy().parse();
-                Some(place.map_err(ClientError::Environment)?)
+                let address = text.to_string_lossy().parse();
+                Some(address.map_err(ClientError::Environment)?)
             }
             (None, None) => None,
         };
-        let is_usual = named.is_none();
-        let place = named.unwrap_or_else(|| Place::Socket(usual_socket()));
-        let file = asked.token_file.clone();
+        let is_default = named.is_none();
+        let address = named.unwrap_or_else(|| AdminAddress::Socket(default_socket()));
+        let file = options.token_file.clone();
         let file = file.or_else(|| variable(TOKEN_FILE).map(PathBuf::from));
-        let token = match (&place, file) {
-            (Place::Http(_), Some(path)) => Some(token(path)?),
-            (Place::Http(_), None) | (Place::Socket(_), _) => None,
+        let token = match (&address, file) {
+            (AdminAddress::Http(_), Some(path)) => Some(token(path)?),
+            (AdminAddress::Http(_), None) | (AdminAddress::Socket(_), _) => None,
         };
         Ok(Self {
-            place,
-            is_usual,
+            address,
+            is_default,
             token,
         })
     }
 
-    /// Where it asks.
-    pub(super) fn place(&self) -> &Place {
-        &self.place
+    /// The address that it connects to.
+    pub(super) fn address(&self) -> &AdminAddress {
+        &self.address
     }
 
     pub(super) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
@@ -169,21 +169,21 @@ impl Client {
         path: &str,
         body: Bytes,
     ) -> Result<T, ClientError> {
-        let asked = async {
+        let exchange = async {
             let answer = self.request(&method, path, body).await?;
             let body = self.body(answer).await?;
-            serde_json::from_slice(&body).map_err(|error| self.odd(&method, path, &error))
+            serde_json::from_slice(&body).map_err(|error| self.unexpected(&method, path, &error))
         };
-        timeout(TIME, asked)
+        timeout(TIME, exchange)
             .await
-            .unwrap_or_else(|_| Err(self.late()))
+            .unwrap_or_else(|_| Err(self.timed_out()))
     }
 
-    /// An answer whose body has no end. What comes of it is up to the caller.
+    /// An answer whose body is endless: the caller reads it, without a deadline.
     pub(super) async fn stream(&self, path: &str) -> Result<Incoming, ClientError> {
-        let asked = self.request(&Method::GET, path, Bytes::new());
-        let answer = timeout(TIME, asked).await;
-        let answer = answer.unwrap_or_else(|_| Err(self.late()))?;
+        let request = self.request(&Method::GET, path, Bytes::new());
+        let answer = timeout(TIME, request).await;
+        let answer = answer.unwrap_or_else(|_| Err(self.timed_out()))?;
         Ok(answer.into_body())
     }
 
@@ -195,9 +195,9 @@ impl Client {
         body: Bytes,
     ) -> Result<Response<Incoming>, ClientError> {
         let mut request = Request::builder().method(method).uri(path);
-        let host = match &self.place {
-            Place::Socket(_) => "localhost".to_owned(),
-            Place::Http(address) => address.to_string(),
+        let host = match &self.address {
+            AdminAddress::Socket(_) => "localhost".to_owned(),
+            AdminAddress::Http(address) => address.to_string(),
         };
         request = request.header(HOST, host);
         if let Some(token) = &self.token {
@@ -208,13 +208,13 @@ impl Client {
         }
         let request = request.body(Full::new(body));
         let request = request.map_err(|error| self.failed(&error))?;
-        let answer = match &self.place {
-            Place::Socket(path) => {
+        let answer = match &self.address {
+            AdminAddress::Socket(path) => {
                 let stream = UnixStream::connect(path).await;
                 self.exchange(stream.map_err(|error| self.unconnected(&error))?, request)
                     .await?
             }
-            Place::Http(address) => {
+            AdminAddress::Http(address) => {
                 let stream = TcpStream::connect(address).await.and_then(refuse_itself);
                 self.exchange(stream.map_err(|error| self.unconnected(&error))?, request)
                     .await?
@@ -234,7 +234,7 @@ impl Client {
     ) -> Result<Response<Incoming>, ClientError> {
         let shaken = http1::handshake(TokioIo::new(stream)).await;
         let (mut sender, connection) = shaken.map_err(|error| self.broken(&error))?;
-        // Ends with the answer, or when nobody reads it any more. Its errors are the answer's too.
+        // Ends with the answer, or when its reader is dropped. The answer reports its errors.
         tokio::spawn(connection);
         let answer = sender.send_request(request).await;
         answer.map_err(|error| self.broken(&error))
@@ -251,7 +251,7 @@ impl Client {
             })
     }
 
-    /// Why there is no success.
+    /// The error of an answer that is not a success.
     async fn refused(
         &self,
         method: &Method,
@@ -264,50 +264,50 @@ impl Client {
             Err(error) => return error,
         };
         if status == StatusCode::UNAUTHORIZED && self.token.is_none() {
-            return ClientError::NoToken(self.place.clone());
+            return ClientError::TokenRequired(self.address.clone());
         }
         match serde_json::from_slice(&body) {
             Ok(Problem { error }) => ClientError::Refused(error),
-            Err(_) => self.odd(method, path, &status),
+            Err(_) => self.unexpected(method, path, &status),
         }
     }
 
     fn unconnected(&self, error: &io::Error) -> ClientError {
-        let place = self.place.clone();
+        let address = self.address.clone();
         let kind = error.kind();
         if kind == ErrorKind::NotFound || kind == ErrorKind::ConnectionRefused {
-            if self.is_usual {
-                ClientError::Nobody(place)
+            if self.is_default {
+                ClientError::NotRunning(address)
             } else {
-                ClientError::NobodyThere(place)
+                ClientError::NotRunningThere(address)
             }
         } else if kind == ErrorKind::PermissionDenied {
-            ClientError::Denied(place)
+            ClientError::Denied(address)
         } else {
-            ClientError::Connection(place, error.to_string())
+            ClientError::Connection(address, error.to_string())
         }
     }
 
-    /// What comes of a connection that breaks.
+    /// The error of a connection that breaks.
     pub(super) fn broken(&self, error: &hyper::Error) -> ClientError {
         if error.is_parse() {
-            ClientError::NoBalancer(self.place.clone())
+            ClientError::NotABalancer(self.address.clone())
         } else {
-            ClientError::Gone(self.place.clone())
+            ClientError::Closed(self.address.clone())
         }
     }
 
     fn failed(&self, error: &dyn std::error::Error) -> ClientError {
-        ClientError::Connection(self.place.clone(), error.to_string())
+        ClientError::Connection(self.address.clone(), error.to_string())
     }
 
-    fn odd(&self, method: &Method, path: &str, what: &dyn std::fmt::Display) -> ClientError {
+    fn unexpected(&self, method: &Method, path: &str, what: &dyn std::fmt::Display) -> ClientError {
         let (path, what) = (path.to_owned(), what.to_string());
-        ClientError::Odd(self.place.clone(), method.clone(), path, what)
+        ClientError::Unexpected(self.address.clone(), method.clone(), path, what)
     }
 
-    fn late(&self) -> ClientError {
-        ClientError::Late(self.place.clone())
+    fn timed_out(&self) -> ClientError {
+        ClientError::Timeout(self.address.clone())
     }
 }
 
@@ -321,7 +321,7 @@ pub(super) fn path(parts: &[&str]) -> String {
     path
 }
 
-/// `?name=value&...` of what is said.
+/// `?name=value&...` of the pairs that have a value.
 pub(super) fn query(pairs: &[(&str, Option<String>)]) -> String {
     let mut text = String::new();
     for (name, value) in pairs {
@@ -347,10 +347,10 @@ fn encode(into: &mut String, text: &str) {
     }
 }
 
-/// The socket where none is named: here, or else where the service has it.
-fn usual_socket() -> PathBuf {
+/// The default socket: in this directory, or else where the service has it.
+fn default_socket() -> PathBuf {
     let service = fs::metadata(SERVICE_SOCKET).map_err(|error| error.kind());
-    // Where it may not be looked at it may be all the same, and the answer says so.
+    // Without permission to look it may still be there: the attempt to connect tells.
     let has_service = matches!(service, Ok(_) | Err(ErrorKind::PermissionDenied));
     let is_here = fs::symlink_metadata(ADMIN_SOCKET).is_ok();
     let path = if has_service && !is_here {
@@ -382,18 +382,19 @@ fn token(path: PathBuf) -> Result<String, ClientError> {
     Ok(token.to_owned())
 }
 
-/// Where scripts/mahoraga.service has the socket.
+/// Where scripts/mahoraga.service puts the socket.
 const SERVICE_SOCKET: &str = "/run/mahoraga/mahoraga.sock";
-/// The variable that names where to ask.
-const PLACE: &str = "MAHORAGA_ADMIN";
-/// The variable that names the file of the token.
+/// The variable with the address of the admin API.
+const ADDRESS: &str = "MAHORAGA_ADMIN";
+/// The variable with the path of the token's file.
 const TOKEN_FILE: &str = "MAHORAGA_TOKEN_FILE";
-/// For a whole answer, from connecting on.
+/// The deadline of a whole answer, connecting included.
 const TIME: Duration = Duration::from_secs(5);
-/// The largest is a configuration: its file may have 16 MiB, and JSON escapes some of it.
+/// The largest answer is a configuration: its file may have 16 MiB, and JSON escapes some of it.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
 
-/// A socket that is connected to itself found no listener: the kernel took that very port.
+/// Refuses a socket that is connected to itself. That means that nothing listens on the port, and
+/// the kernel took the same one as the local port.
 fn refuse_itself(stream: TcpStream) -> io::Result<TcpStream> {
     if sys::is_one_end(stream.local_addr().ok(), stream.peer_addr().ok()) {
         return Err(ErrorKind::ConnectionRefused.into());
@@ -407,8 +408,11 @@ mod tests {
 
     #[test]
     fn names_are_encoded() {
-        let odd = path(&["pools", "a/b c", "backends", "unix:/run/ä"]);
-        assert_eq!(odd, "/v1/pools/a%2Fb%20c/backends/unix%3A%2Frun%2F%C3%A4");
+        let encoded = path(&["pools", "a/b c", "backends", "unix:/run/ä"]);
+        assert_eq!(
+            encoded,
+            "/v1/pools/a%2Fb%20c/backends/unix%3A%2Frun%2F%C3%A4"
+        );
         assert_eq!(query(&[("a", None)]), "");
         let pairs = [
             ("a", Some("1&2".to_owned())),

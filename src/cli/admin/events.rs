@@ -1,5 +1,5 @@
-//! `mahoraga events`: a stream of server-sent events (WHATWG HTML, section 9.2), mostly a line for
-//! each.
+//! `mahoraga events`: prints a stream of server-sent events (WHATWG HTML, section 9.2), most of
+//! them as one line each.
 
 use std::ops::ControlFlow;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use super::units::plain;
 use crate::admin::model::Event;
 
 pub(super) async fn events(args: &EventsArgs) -> Result<(), ClientError> {
-    let client = Client::new(&args.asked)?;
+    let client = Client::new(&args.options)?;
     let mut stream = Stream::open(&client, args.recent).await?;
     let mut left = u64::from(args.recent);
     while args.follow || left > 0 {
@@ -23,14 +23,14 @@ pub(super) async fn events(args: &EventsArgs) -> Result<(), ClientError> {
         let event = if args.follow {
             next.await
         } else {
-            // Those that it knows come at once; the stream itself has no end.
+            // Past events arrive at once; the stream itself is endless.
             match timeout(QUIET, next).await {
                 Ok(event) => event,
                 Err(_) => return Ok(()),
             }
         };
         let line = match event? {
-            Some(event) if args.asked.json => {
+            Some(event) if args.options.json => {
                 let json = serde_json::to_string(&event);
                 json.expect("the model has text for keys alone") + "\n"
             }
@@ -55,7 +55,7 @@ pub(super) fn line(event: &Event) -> String {
     plain(&format!("{time}Z  {message}"))
 }
 
-/// An event as a line, and below it what else its message has, indented.
+/// An event as a line. Further lines of its message follow, indented.
 fn text(event: &Event) -> String {
     let more = event.message.lines().skip(1);
     let more = more.map(|line| format!("    {}\n", plain(line)));
@@ -71,7 +71,7 @@ pub(super) struct Stream<'a> {
 }
 
 impl<'a> Stream<'a> {
-    /// What happens from now on, and before that the last `recent` that are known.
+    /// The last `recent` events, and then new ones as they happen.
     pub(super) async fn open(client: &'a Client, recent: u32) -> Result<Self, ClientError> {
         let recent = query(&[("recent", Some(recent.to_string()))]);
         let body = client.stream(&(path(&["events"]) + &recent)).await?;
@@ -83,8 +83,8 @@ impl<'a> Stream<'a> {
         })
     }
 
-    /// The next one; none when the balancer has ended the stream. Nothing is lost when this is
-    /// dropped early.
+    /// The next event; `None` when the balancer has ended the stream. To drop the future loses no
+    /// event.
     pub(super) async fn next(&mut self) -> Result<Option<Event>, ClientError> {
         loop {
             while let Some(line) = self.lines.next() {
@@ -106,7 +106,10 @@ impl<'a> Stream<'a> {
 
     /// The balancer has ended the stream.
     fn gone(&self) -> ClientError {
-        ClientError::Refused(format!("the balancer at {} has ended", self.client.place()))
+        ClientError::Refused(format!(
+            "the balancer at {} has ended",
+            self.client.address()
+        ))
     }
 }
 
@@ -114,7 +117,7 @@ impl<'a> Stream<'a> {
 #[derive(Debug, Default)]
 struct Lines {
     bytes: Vec<u8>,
-    /// The line that has begun is too long: it is left out.
+    /// Whether the current line is too long, and so is left out.
     skips: bool,
 }
 
@@ -141,15 +144,15 @@ impl Lines {
     }
 }
 
-/// What a line of data holds. Each event is one line: JSON has no newline in it. Other fields and
-/// comments say nothing that is not in it.
+/// The event in a line of data. Each event is one line, since JSON has no newline in it. Other
+/// fields and comments repeat what it says.
 fn event(line: &str) -> Option<Event> {
     serde_json::from_str(line.strip_prefix("data:")?).ok()
 }
 
-/// How long it is quiet after the last event that is known.
+/// Past events have all arrived once none has come for this long.
 const QUIET: Duration = Duration::from_millis(300);
-/// A sentence and some names.
+/// The longest line: an event is a sentence with some names.
 const LINE_BYTES_MAX: usize = 64 << 10;
 
 #[cfg(test)]

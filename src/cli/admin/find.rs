@@ -1,4 +1,4 @@
-//! Which backend a name means.
+//! Finds the backend that a name means.
 
 use super::client::{Client, ClientError, path};
 use crate::admin::model::{BackendStatus, PoolStatus};
@@ -6,35 +6,38 @@ use crate::config::values::did_you_mean;
 
 /// A backend of a pool, by their names.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Found {
+pub(super) struct BackendName {
     pub(super) pool: String,
     pub(super) backend: String,
 }
 
-impl Found {
-    /// Where it is changed.
+impl BackendName {
+    /// Its path in the API.
     pub(super) fn path(&self) -> String {
         path(&["pools", &self.pool, "backends", &self.backend])
     }
 
-    /// As it may be written again.
+    /// Its unambiguous name: `POOL/BACKEND`.
     pub(super) fn written(&self) -> String {
         format!("{}/{}", self.pool, self.backend)
     }
 }
 
-/// Asks which backend is meant.
-pub(super) async fn find(client: &Client, text: &str) -> Result<Found, ClientError> {
-    let staying = staying(client).await?;
-    found(&staying, text).map_err(ClientError::Refused)
+/// The backend that a name means.
+pub(super) async fn find(client: &Client, text: &str) -> Result<BackendName, ClientError> {
+    let current_backends = current_backends(client).await?;
+    found(&current_backends, text).map_err(ClientError::Refused)
 }
 
-/// Asks which backends are meant, each once. One wrong name refuses them all.
-pub(super) async fn find_all(client: &Client, texts: &[String]) -> Result<Vec<Found>, ClientError> {
-    let staying = staying(client).await?;
+/// The backends that some names mean, without duplicates. One wrong name refuses them all.
+pub(super) async fn find_all(
+    client: &Client,
+    texts: &[String],
+) -> Result<Vec<BackendName>, ClientError> {
+    let current_backends = current_backends(client).await?;
     let mut all = Vec::with_capacity(texts.len());
     for text in texts {
-        let one = found(&staying, text).map_err(ClientError::Refused)?;
+        let one = found(&current_backends, text).map_err(ClientError::Refused)?;
         if !all.contains(&one) {
             all.push(one);
         }
@@ -42,24 +45,24 @@ pub(super) async fn find_all(client: &Client, texts: &[String]) -> Result<Vec<Fo
     Ok(all)
 }
 
-async fn staying(client: &Client) -> Result<Vec<Found>, ClientError> {
+async fn current_backends(client: &Client) -> Result<Vec<BackendName>, ClientError> {
     let pools: Vec<PoolStatus> = client.get(&path(&["pools"])).await?;
     Ok(named(&pools, |backend| !backend.leaving))
 }
 
-/// Asks whose sessions are meant, in this pool if one is named: also of a backend that was removed
-/// and has some.
+/// The backend whose sessions a name means, in one pool if the user names one. It may have been
+/// removed, while it has sessions.
 pub(super) async fn find_serving(
     client: &Client,
     pool: Option<&str>,
     text: &str,
-) -> Result<Found, ClientError> {
+) -> Result<BackendName, ClientError> {
     let mut pools: Vec<PoolStatus> = client.get(&path(&["pools"])).await?;
     if let Some(name) = pool {
         pools.retain(|pool| pool.name == name);
         if pools.is_empty() {
-            // The balancer knows whether it was removed and has sessions.
-            return Ok(Found {
+            // A removed pool may have sessions: the balancer knows, and refuses unknown names.
+            return Ok(BackendName {
                 pool: name.to_owned(),
                 backend: text.to_owned(),
             });
@@ -68,11 +71,12 @@ pub(super) async fn find_serving(
     found(&named(&pools, |_| true), text).map_err(ClientError::Refused)
 }
 
-/// All backends of a kind. One that was removed may share its name with one that is new.
-fn named(pools: &[PoolStatus], is_meant: fn(&BackendStatus) -> bool) -> Vec<Found> {
+/// The names of the backends that match, without duplicates: a removed backend may share its name
+/// with a new one.
+fn named(pools: &[PoolStatus], is_meant: fn(&BackendStatus) -> bool) -> Vec<BackendName> {
     let all = pools.iter().flat_map(|pool| {
         let backends = pool.backends.iter().filter(|backend| is_meant(backend));
-        backends.map(|backend| Found {
+        backends.map(|backend| BackendName {
             pool: pool.name.clone(),
             backend: backend.name.clone(),
         })
@@ -86,13 +90,13 @@ fn named(pools: &[PoolStatus], is_meant: fn(&BackendStatus) -> bool) -> Vec<Foun
     distinct
 }
 
-/// The backend called `BACKEND` in any pool, or `POOL/BACKEND`: either may have a `/` itself.
-fn found(all: &[Found], text: &str) -> Result<Found, String> {
-    let meant = |found: &&Found| found.backend == text || found.written() == text;
+/// The backend called `BACKEND` in any pool, or `POOL/BACKEND`. Both names may contain a `/`.
+fn found(all: &[BackendName], text: &str) -> Result<BackendName, String> {
+    let meant = |found: &&BackendName| found.backend == text || found.written() == text;
     match all.iter().filter(meant).collect::<Vec<_>>()[..] {
         [] => {
             let near = all.iter().map(|found| found.backend.clone());
-            let near: Vec<_> = near.chain(all.iter().map(Found::written)).collect();
+            let near: Vec<_> = near.chain(all.iter().map(BackendName::written)).collect();
             let hint = did_you_mean(text, near.iter().map(String::as_str));
             let hint = match &*hint {
                 "" => ": `mahoraga backends` lists them",
@@ -145,8 +149,8 @@ mod tests {
             let one = found(&serving, text).map(|found| found.written());
             assert_eq!(one, Ok(want.to_owned()));
         }
-        let staying = named(&pools, |backend| !backend.leaving);
-        let found = |text: &str| found(&staying, text).map(|found| found.written());
+        let current_backends = named(&pools, |backend| !backend.leaving);
+        let found = |text: &str| found(&current_backends, text).map(|found| found.written());
         for (text, want) in [
             ("app-1", "web/app-1"),
             ("web/app-1", "web/app-1"),

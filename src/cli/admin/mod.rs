@@ -3,24 +3,24 @@
 //! Exit codes: 0 done, 1 the balancer can't be reached or refuses, 2 a mistake in arguments or
 //! environment.
 
+mod address;
 mod args;
 mod change;
 mod client;
 mod events;
 mod find;
-mod place;
 mod sessions;
 mod show;
 mod table;
 mod top;
 mod units;
 
+pub use address::{AdminAddress, AdminAddressError};
 pub use args::{
-    AddArgs, Asked, BackendsArgs, Change, ClientCommand, ConfigCommand, EventsArgs, HistogramsArgs,
-    PoolsArgs, ReadyArgs, RemoveArgs, SessionsArgs, SetCommand, StateArgs, TopArgs, Wait,
-    WeightArgs,
+    AddArgs, BackendsArgs, Change, ClientCommand, ClientOptions, ConfigCommand, EventsArgs,
+    HistogramsArgs, PoolsArgs, ReadyArgs, RemoveArgs, SessionsArgs, SetCommand, StateArgs, TopArgs,
+    Wait, WeightArgs,
 };
-pub use place::{Place, PlaceError};
 
 use std::io::{self, Write};
 use std::ops::ControlFlow;
@@ -32,7 +32,7 @@ use crate::config::AdminState;
 use client::ClientError;
 use table::Paint;
 
-/// Asks the balancer, and shows what it answers.
+/// Runs a command: asks the balancer, and shows the answer.
 #[must_use]
 pub(super) fn ask(command: &ClientCommand) -> ExitCode {
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -53,21 +53,21 @@ pub(super) fn ask(command: &ClientCommand) -> ExitCode {
 
 async fn run(command: &ClientCommand) -> Result<(), ClientError> {
     match command {
-        ClientCommand::Status(asked) => show::status(asked).await,
-        ClientCommand::Listeners(asked) => show::listeners(asked).await,
+        ClientCommand::Status(options) => show::status(options).await,
+        ClientCommand::Listeners(options) => show::listeners(options).await,
         ClientCommand::Pools(args) => show::pools(args).await,
         ClientCommand::Backends(args) => show::backends(args).await,
         ClientCommand::Sessions(args) => sessions::sessions(args).await,
         ClientCommand::Add(args) => change::add(args).await,
         ClientCommand::Remove(args) => change::remove(args).await,
         ClientCommand::Weight(args) => change::weight(args).await,
-        ClientCommand::Drain(args) => change::leave(args, AdminState::Drain).await,
+        ClientCommand::Drain(args) => change::take_out(args, AdminState::Drain).await,
         ClientCommand::Ready(args) => change::ready(args).await,
-        ClientCommand::Maint(args) => change::leave(args, AdminState::Maint).await,
+        ClientCommand::Maint(args) => change::take_out(args, AdminState::Maint).await,
         ClientCommand::Set(command) => change::set(command).await,
-        ClientCommand::Reload(asked) => change::reload(asked).await,
-        ClientCommand::Reopen(asked) => change::reopen(asked).await,
-        ClientCommand::Config(ConfigCommand::Show(asked)) => show::config(asked).await,
+        ClientCommand::Reload(options) => change::reload(options).await,
+        ClientCommand::Reopen(options) => change::reopen(options).await,
+        ClientCommand::Config(ConfigCommand::Show(options)) => show::config(options).await,
         ClientCommand::Config(ConfigCommand::Reference { schema }) => {
             show::reference(*schema);
             Ok(())
@@ -78,19 +78,19 @@ async fn run(command: &ClientCommand) -> Result<(), ClientError> {
     }
 }
 
-/// Shows a value: as JSON with --json, else as a text.
-fn show<T: Serialize>(asked: &Asked, value: &T, text: impl FnOnce(&T, Paint) -> String) {
-    let text = if asked.json {
+/// Prints a value: as JSON with --json, else as text.
+fn show<T: Serialize>(options: &ClientOptions, value: &T, text: impl FnOnce(&T, Paint) -> String) {
+    let text = if options.json {
         let json = serde_json::to_string_pretty(value);
         json.expect("the model has text for keys alone") + "\n"
     } else {
         text(value, Paint::of_stdout())
     };
-    // A reader that closed standard output did not want to read it.
+    // A reader that closed standard output does not need the rest.
     let _ = print(&text);
 }
 
-/// Writes to standard output at once; breaks when nobody reads it any more.
+/// Writes to standard output and flushes; breaks when its reader is gone.
 fn print(text: &str) -> ControlFlow<()> {
     let mut stdout = io::stdout().lock();
     let written = stdout

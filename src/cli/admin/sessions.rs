@@ -1,4 +1,4 @@
-//! `mahoraga sessions`: lists what is open, or closes it.
+//! `mahoraga sessions`: lists open sessions, or closes them.
 
 use super::args::SessionsArgs;
 use super::client::{Client, ClientError, path, query};
@@ -9,12 +9,12 @@ use super::units::{bytes, plural, span};
 use crate::admin::model::{Killed, SESSIONS, SessionStatus};
 
 pub(super) async fn sessions(args: &SessionsArgs) -> Result<(), ClientError> {
-    let client = Client::new(&args.asked)?;
+    let client = Client::new(&args.options)?;
     let killed = match args.kill.as_deref() {
         None => {
             let sessions: Vec<SessionStatus> = client.get(&target(&client, args).await?).await?;
             let limit = args.limit.unwrap_or(SESSIONS);
-            show(&args.asked, &sessions, |sessions, paint| {
+            show(&args.options, &sessions, |sessions, paint| {
                 let mut text = table(sessions, paint);
                 if sessions.len() >= limit as usize {
                     text += &format!("only the first {limit} are shown: see --limit\n");
@@ -41,7 +41,7 @@ pub(super) async fn sessions(args: &SessionsArgs) -> Result<(), ClientError> {
             killed
         }
     };
-    show(&args.asked, &killed, |killed, _| {
+    show(&args.options, &killed, |killed, _| {
         format!("{} closed\n", plural(killed.sessions, "session"))
     });
     Ok(())
@@ -55,7 +55,7 @@ fn is_filtered(args: &SessionsArgs) -> bool {
         || args.all
 }
 
-/// The sessions that the flags mean, as the balancer reads it.
+/// The path of the API for the sessions that the flags select.
 async fn target(client: &Client, args: &SessionsArgs) -> Result<String, ClientError> {
     let (pool, backend) = match &args.backend {
         Some(text) => {

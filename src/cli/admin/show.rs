@@ -1,9 +1,9 @@
-//! Commands that look: status, listeners, pools, backends, configuration and histograms.
+//! Commands that show: status, listeners, pools, backends, configuration and histograms.
 
 use std::fmt::Write;
 use std::time::Duration;
 
-use super::args::{Asked, BackendsArgs, HistogramsArgs, PoolsArgs};
+use super::args::{BackendsArgs, ClientOptions, HistogramsArgs, PoolsArgs};
 use super::client::{Client, ClientError, path};
 use super::show;
 use super::table::{Align, Cell, Paint, Table, Tone};
@@ -16,47 +16,49 @@ use crate::config::values::written;
 
 mod backends;
 
-pub(super) use backends::standing;
+pub(super) use backends::state_cell;
 use backends::{backends_text, history_text};
 
-pub(super) async fn status(asked: &Asked) -> Result<(), ClientError> {
-    let status: Status = Client::new(asked)?.get(&path(&["status"])).await?;
-    show(asked, &status, status_text);
+pub(super) async fn status(options: &ClientOptions) -> Result<(), ClientError> {
+    let status: Status = Client::new(options)?.get(&path(&["status"])).await?;
+    show(options, &status, status_text);
     Ok(())
 }
 
-pub(super) async fn listeners(asked: &Asked) -> Result<(), ClientError> {
-    let listeners: Vec<ListenerStatus> = Client::new(asked)?.get(&path(&["listeners"])).await?;
-    show(asked, &listeners, |listeners, paint| {
+pub(super) async fn listeners(options: &ClientOptions) -> Result<(), ClientError> {
+    let listeners: Vec<ListenerStatus> = Client::new(options)?.get(&path(&["listeners"])).await?;
+    show(options, &listeners, |listeners, paint| {
         listeners_text(listeners, paint)
     });
     Ok(())
 }
 
 pub(super) async fn pools(args: &PoolsArgs) -> Result<(), ClientError> {
-    let client = Client::new(&args.asked)?;
+    let client = Client::new(&args.options)?;
     if let Some(name) = &args.pool {
         let pool: PoolStatus = client.get(&path(&["pools", name])).await?;
-        show(&args.asked, &pool, |pool, paint| {
+        show(&args.options, &pool, |pool, paint| {
             let backends: Vec<_> = pool.backends.iter().collect();
             let pool = pools_text(std::slice::from_ref(pool), paint);
             format!("{pool}\n{}", backends_text(&backends, paint))
         });
     } else {
         let pools: Vec<PoolStatus> = client.get(&path(&["pools"])).await?;
-        show(&args.asked, &pools, |pools, paint| pools_text(pools, paint));
+        show(&args.options, &pools, |pools, paint| {
+            pools_text(pools, paint)
+        });
     }
     Ok(())
 }
 
 pub(super) async fn backends(args: &BackendsArgs) -> Result<(), ClientError> {
-    let client = Client::new(&args.asked)?;
+    let client = Client::new(&args.options)?;
     let pools: Vec<PoolStatus> = match &args.pool {
         Some(name) => vec![client.get(&path(&["pools", name])).await?],
         None => client.get(&path(&["pools"])).await?,
     };
     let backends: Vec<_> = pools.iter().flat_map(|pool| &pool.backends).collect();
-    show(&args.asked, &backends, |backends, paint| {
+    show(&args.options, &backends, |backends, paint| {
         let text = backends_text(backends, paint);
         if args.wide {
             return format!("{text}\n{}", history_text(backends, paint));
@@ -66,31 +68,33 @@ pub(super) async fn backends(args: &BackendsArgs) -> Result<(), ClientError> {
     Ok(())
 }
 
-pub(super) async fn config(asked: &Asked) -> Result<(), ClientError> {
-    let config: ConfigText = Client::new(asked)?.get(&path(&["config"])).await?;
-    show(asked, &config, |config, _| {
+pub(super) async fn config(options: &ClientOptions) -> Result<(), ClientError> {
+    let config: ConfigText = Client::new(options)?.get(&path(&["config"])).await?;
+    show(options, &config, |config, _| {
         let end = if config.ron.ends_with('\n') { "" } else { "\n" };
         format!("{}{end}", config.ron)
     });
     Ok(())
 }
 
-/// Prints every setting, or their JSON schema. No balancer is asked.
+/// Prints every setting, or their JSON schema. Needs no balancer.
 pub(super) fn reference(as_schema: bool) {
     let text = if as_schema {
         format!("{:#}\n", crate::config::schema())
     } else {
         crate::config::reference()
     };
-    // A reader that closed standard output did not want to read it.
+    // A reader that closed standard output does not need the rest.
     let _ = super::print(&text);
 }
 
 pub(super) async fn histograms(args: &HistogramsArgs) -> Result<(), ClientError> {
-    let client = Client::new(&args.asked)?;
+    let client = Client::new(&args.options)?;
     let mut all: Vec<HistogramStatus> = client.get(&path(&["histograms"])).await?;
     all.retain(|one| args.workers || one.worker.is_none());
-    show(&args.asked, &all, |all, paint| histograms_text(all, paint));
+    show(&args.options, &all, |all, paint| {
+        histograms_text(all, paint)
+    });
     Ok(())
 }
 
@@ -136,7 +140,7 @@ fn status_text(status: &Status, paint: Paint) -> String {
     let done = format!("{} done, {} refused", reloads.succeeded, reloads.failed);
     line("reloads", &format!("{done}{}", at.unwrap_or_default()));
     if let Some(error) = &reloads.last_error {
-        // What is wrong with a file has the file's line in it.
+        // A mistake in a file has several lines: it shows the place.
         for (nth, line) in error.lines().enumerate() {
             let name = if nth == 0 { "refused" } else { "" };
             let line = paint.toned(&plain(line), Tone::Bad);
@@ -203,7 +207,7 @@ pub(super) fn quantiles(of: &LatencyWindow, between: &str) -> String {
     }
 }
 
-/// What waits for the next start, and what the machine lacks: a line each.
+/// Changes that take effect at the next start, and what the machine lacks: a line each.
 fn notices(status: &Status, paint: Paint) -> String {
     let waiting = status.waiting.iter();
     let waiting = waiting.map(|waits| ("waiting", plain(waits)));
@@ -214,7 +218,7 @@ fn notices(status: &Status, paint: Paint) -> String {
         .collect()
 }
 
-/// A stage as a word, and how it looks.
+/// A stage as a word, and its tone.
 pub(super) fn stage(stage: Stage) -> (&'static str, Tone) {
     match stage {
         Stage::Starting => ("starting", Tone::Warning),
@@ -260,7 +264,7 @@ fn pools_text(pools: &[PoolStatus], paint: Paint) -> String {
     ]);
     let mut panics = String::new();
     for pool in pools {
-        // The reserve and those that leave are of no help, whatever their health is.
+        // Backends of the reserve, and those that are being removed, get no new sessions.
         let of = pool.backends.iter();
         let of: Vec<_> = of.filter(|one| !one.leaving && !one.standby).collect();
         let usable = of.iter().filter(|one| one.in_rotation).count();
@@ -282,7 +286,7 @@ fn pools_text(pools: &[PoolStatus], paint: Paint) -> String {
     table.text(paint) + &panics
 }
 
-/// Who waits, of how many at most and for how long, as the file writes it.
+/// Clients that wait, the most that may, and the longest wait.
 fn queue(pool: &PoolStatus) -> String {
     if pool.queue_max == 0 && pool.queued == 0 {
         return String::new();
@@ -327,7 +331,7 @@ fn histograms_text(all: &[HistogramStatus], paint: Paint) -> String {
     table.text(paint)
 }
 
-/// A value of a histogram with its unit; nothing where nothing was measured.
+/// A value of a histogram with its unit; empty if the histogram is.
 pub(super) fn measured(of: &HistogramStatus, value: u64) -> String {
     match of.unit.as_str() {
         _ if of.count == 0 => String::new(),
@@ -338,7 +342,7 @@ pub(super) fn measured(of: &HistogramStatus, value: u64) -> String {
     }
 }
 
-/// What moved in each direction, and how fast.
+/// Bytes and rate of each direction.
 fn traffic(its: &TrafficStatus) -> String {
     let bytes = |number: u64| bytes(number as f64);
     format!(
@@ -350,7 +354,7 @@ fn traffic(its: &TrafficStatus) -> String {
     )
 }
 
-/// How fast bytes move in both directions, while they do.
+/// The rate of both directions together; empty if it is 0.
 fn per_s(its: &TrafficStatus) -> Cell {
     match its.per_s() {
         0 => "".into(),
@@ -358,7 +362,7 @@ fn per_s(its: &TrafficStatus) -> Cell {
     }
 }
 
-/// Exactly, as it was set.
+/// A limit, not rounded; empty without one.
 fn limit(limit: Option<u32>) -> Cell {
     limit
         .map(|limit| limit.to_string())
@@ -366,7 +370,7 @@ fn limit(limit: Option<u32>) -> Cell {
         .into()
 }
 
-/// A number that is mostly 0: a column of nothing is left out.
+/// A number; empty if it is 0, so that a column of zeros is left out.
 fn some(number: u64) -> Cell {
     match number {
         0 => "".into(),
@@ -374,5 +378,5 @@ fn some(number: u64) -> Cell {
     }
 }
 
-/// What is said of a pool that panics.
+/// The notice of a pool that panics.
 pub(super) const PANIC: &str = "panic: too few are up, health is ignored";

@@ -8,12 +8,12 @@ use super::units::plain;
 /// How a cell is coloured, where there is colour.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Tone {
-    /// As it is.
+    /// The terminal's own colour.
     #[default]
     Plain,
     /// All is well.
     Good,
-    /// Somebody should look.
+    /// It needs attention.
     Warning,
     /// It does not work.
     Bad,
@@ -43,7 +43,7 @@ impl Cell {
     }
 }
 
-/// Where the cells of a column stand.
+/// How the cells of a column are aligned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Align {
     Left,
@@ -69,7 +69,7 @@ impl Table {
         self.rows.push(cells.into());
     }
 
-    /// Leaves out the columns in which all cells are empty, and ends in a newline.
+    /// The table as text, which ends in a newline. Columns with empty cells only are left out.
     pub(super) fn text(&self, paint: Paint) -> String {
         let cells = |nth: usize| self.rows.iter().filter_map(move |row| row.get(nth));
         let shown: Vec<_> = (0..)
@@ -105,12 +105,12 @@ fn push_line(text: &mut String, cells: &[String]) {
     text.push('\n');
 }
 
-/// Whether there is colour.
+/// Whether to use colour.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Paint(pub(super) bool);
 
 impl Paint {
-    /// On a terminal that has colour, unless the user wants none (no-color.org).
+    /// Colour on a terminal that has it, unless `NO_COLOR` is set (no-color.org).
     pub(super) fn of_stdout() -> Self {
         let is_set = |name| env::var_os(name).is_some_and(|value| !value.is_empty());
         let is_dumb = env::var_os("TERM").is_some_and(|term| term == "dumb");

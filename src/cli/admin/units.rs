@@ -1,4 +1,4 @@
-//! Numbers as people read them: two digits or three, and a unit.
+//! Numbers for people: two or three digits, and a unit.
 
 use std::time::Duration;
 
@@ -28,7 +28,7 @@ pub(super) fn micros(us: f64) -> String {
     scaled(us * 1e3, &[" ns", " µs", " ms", " s"])
 }
 
-/// `23s`, `2m 5s`, `3h 4m`, `12d 1h`: for how long something has been so.
+/// `23s`, `2m 5s`, `3h 4m`, `12d 1h`: how long a state has lasted.
 pub(super) fn span(seconds: f64) -> String {
     let s = Duration::try_from_secs_f64(seconds)
         .unwrap_or_default()
@@ -47,7 +47,7 @@ pub(super) fn plural(number: u64, of: &str) -> String {
     format!("{number} {of}{s}")
 }
 
-/// What a terminal may be shown of words that others chose: no control characters.
+/// A text from elsewhere without control characters, so that it is safe on a terminal.
 pub(super) fn plain(text: &str) -> String {
     let shown = |c: char| if c.is_control() { '\u{fffd}' } else { c };
     text.chars().map(shown).collect()

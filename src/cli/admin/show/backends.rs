@@ -1,4 +1,4 @@
-//! Backends as a table, and how each stands in a few words.
+//! Backends as a table, with the state of each in a few words.
 
 use super::super::table::{Align, Cell, Paint, Table, Tone};
 use super::super::units::{bytes, count, micros, span};
@@ -44,13 +44,13 @@ pub(super) fn backends_text(backends: &[&BackendStatus], paint: Paint) -> String
             bytes(one.bytes as f64).into(),
             per_s(&one.traffic),
             some(one.failures),
-            standing(one),
+            state_cell(one),
         ]);
     }
     table.text(paint)
 }
 
-/// What happened to backends since they joined.
+/// Failures and changes of backends since they joined.
 pub(super) fn history_text(backends: &[&BackendStatus], paint: Paint) -> String {
     let mut table = Table::new(&[
         ("pool", Align::Left),
@@ -83,8 +83,8 @@ pub(super) fn history_text(backends: &[&BackendStatus], paint: Paint) -> String 
     table.text(paint)
 }
 
-/// How a backend stands: first what the operator wants, then what is known of it.
-pub(in crate::cli::admin) fn standing(one: &BackendStatus) -> Cell {
+/// The state of a backend: first what the operator set, then what the balancer knows.
+pub(in crate::cli::admin) fn state_cell(one: &BackendStatus) -> Cell {
     let mut words = Vec::new();
     let mut tone = Tone::Good;
     if one.leaving {
@@ -102,9 +102,9 @@ pub(in crate::cli::admin) fn standing(one: &BackendStatus) -> Cell {
         words.push(format!("ejected {}", span(seconds)));
         tone = Tone::Warning;
     }
-    // Its time goes on, but whoever gets no session does not rise.
-    let is_wanted = !one.leaving && one.state == AdminState::Ready;
-    if let Some(percent) = one.rising.filter(|_| is_wanted) {
+    // The slow start goes on, but without new sessions it has no effect.
+    let takes_sessions = !one.leaving && one.state == AdminState::Ready;
+    if let Some(percent) = one.rising.filter(|_| takes_sessions) {
         words.push(format!("rising {percent}%"));
         tone = Tone::Warning;
     }
@@ -112,7 +112,7 @@ pub(in crate::cli::admin) fn standing(one: &BackendStatus) -> Cell {
     if down {
         tone = Tone::Bad;
     }
-    // That it is up goes without saying where something else is said.
+    // `up` is left out where another word is there: it adds nothing.
     if down || words.is_empty() || one.check.is_some() {
         let check = one.check.as_ref().map(|check| format!(": {check}"));
         let health = health(one.health);
@@ -138,7 +138,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_wanted_stands_before_what_is_known() {
+    fn the_state_that_the_operator_set_comes_first() {
         let up = BackendStatus {
             state: AdminState::Ready,
             health: HealthStatus::Up,
@@ -183,7 +183,7 @@ mod tests {
             (&drain(&rising), "drain", Tone::Faint),
             (&odd, "standby, ejected 1m 1s, rising 5%", Tone::Warning),
         ] {
-            assert_eq!(standing(one), Cell::toned(text, tone));
+            assert_eq!(state_cell(one), Cell::toned(text, tone));
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What `top` does on a key.
+//! The keys of `top`.
 
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
@@ -8,19 +8,19 @@ use super::model::{Order, Sort};
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Controls {
     pub(super) order: Order,
-    /// Only backends with this in their name are shown.
+    /// Only backends whose name or address contains this are shown.
     pub(super) filter: String,
-    /// Keys go into the filter.
+    /// Whether keys go into the filter.
     pub(super) typing: bool,
-    /// Nothing changes.
+    /// Whether new samples are ignored.
     pub(super) paused: bool,
-    /// The keys are shown.
+    /// Whether the list of keys is shown.
     pub(super) help: bool,
-    /// Backends that are scrolled past.
+    /// Backends above the first visible one.
     pub(super) skipped: usize,
 }
 
-/// What comes of a key.
+/// What follows a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Step {
     Stay,

@@ -1,4 +1,4 @@
-//! `mahoraga top`: all at a glance, drawn anew for each answer and each key.
+//! `mahoraga top`: a live view of the balancer, redrawn for each answer and each key.
 
 mod keys;
 mod model;
@@ -27,11 +27,11 @@ use crate::sys;
 use keys::{Controls, Step};
 use model::{Model, Point, Sample};
 
-/// Draws until the user quits. A balancer that can't be asked at the start is an error; one that
-/// is lost later on is waited for.
+/// Draws until the user quits. A balancer that can't be reached at the start is an error; if it is
+/// lost later, this waits for it.
 pub(super) async fn top(args: &TopArgs) -> Result<(), ClientError> {
-    let client = Arc::new(Client::new(&args.asked)?);
-    if args.asked.json {
+    let client = Arc::new(Client::new(&args.options)?);
+    if args.options.json {
         return lines(&client, args.interval).await;
     }
     if !io::stdout().is_terminal() {
@@ -41,8 +41,12 @@ pub(super) async fn top(args: &TopArgs) -> Result<(), ClientError> {
     let mut model = Model::default();
     model.take(sample(&client).await?);
     let (send, mut messages) = mpsc::channel(MESSAGES);
-    tokio::spawn(watch(Arc::clone(&client), args.interval, send.clone()));
-    tokio::spawn(listen(client, send.clone()));
+    tokio::spawn(sample_each(
+        Arc::clone(&client),
+        args.interval,
+        send.clone(),
+    ));
+    tokio::spawn(follow_events(client, send.clone()));
     tokio::spawn(until_signalled(send.clone())?);
     let mut screen = Screen::open()?;
     thread::Builder::new()
@@ -64,25 +68,25 @@ pub(super) async fn top(args: &TopArgs) -> Result<(), ClientError> {
     }
 }
 
-/// What changes what is drawn.
+/// Whatever changes the screen.
 #[derive(Debug)]
 enum Message {
     /// The balancer answered.
     Sampled(Box<Sample>),
-    /// It did not.
-    Lost(String),
-    /// The events are told from some time ago on.
+    /// The balancer did not answer: why.
+    Unreachable(String),
+    /// The stream of events starts again, with past ones.
     EventsBegin,
-    /// One of them.
-    Happened(Event),
+    /// An event.
+    Event(Event),
     /// The user pressed a key.
     Pressed(KeyEvent),
     /// The terminal has another size.
     Resized,
-    /// A signal said so.
-    Ended,
-    /// There are no more keys to be had.
-    Deaf(io::Error),
+    /// A signal ends the program.
+    Signalled,
+    /// The keys can't be read any more.
+    KeysFailed(io::Error),
 }
 
 fn on_message(
@@ -92,16 +96,16 @@ fn on_message(
 ) -> Result<Step, ClientError> {
     match message {
         Message::Pressed(key) => return Ok(controls.on_key(key)),
-        Message::Ended => return Ok(Step::Quit),
-        Message::Deaf(error) => return Err(error.into()),
-        // The next one after a pause tells of all of it.
-        Message::Sampled(_) if controls.paused => model.find(),
+        Message::Signalled => return Ok(Step::Quit),
+        Message::KeysFailed(error) => return Err(error.into()),
+        // The first sample after the pause covers this time.
+        Message::Sampled(_) if controls.paused => model.set_reachable(),
         Message::Sampled(sample) => {
             model.take(*sample);
         }
-        Message::Lost(why) => model.lose(why),
-        Message::EventsBegin => model.forget_events(),
-        Message::Happened(event) => model.happen(event),
+        Message::Unreachable(why) => model.set_unreachable(why),
+        Message::EventsBegin => model.clear_events(),
+        Message::Event(event) => model.push_event(event),
         Message::Resized => {}
     }
     Ok(Step::Stay)
@@ -119,17 +123,17 @@ async fn sample(client: &Client) -> Result<Sample, ClientError> {
     })
 }
 
-/// Asks each interval, whatever comes of it.
-async fn watch(client: Arc<Client>, every: Duration, to: mpsc::Sender<Message>) {
+/// Takes a sample each interval, and goes on after failures.
+async fn sample_each(client: Arc<Client>, every: Duration, to: mpsc::Sender<Message>) {
     let mut ticks = interval(every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    // The first is at once, and was asked before.
+    // The first tick is due at once, and its sample is taken already.
     ticks.tick().await;
     loop {
         ticks.tick().await;
         let message = match sample(&client).await {
             Ok(sample) => Message::Sampled(Box::new(sample)),
-            Err(error) => Message::Lost(error.to_string()),
+            Err(error) => Message::Unreachable(error.to_string()),
         };
         if to.send(message).await.is_err() {
             return;
@@ -137,15 +141,15 @@ async fn watch(client: Arc<Client>, every: Duration, to: mpsc::Sender<Message>) 
     }
 }
 
-/// Follows the events, and begins again when they break off. Why they did is told by who asks.
-async fn listen(client: Arc<Client>, to: mpsc::Sender<Message>) {
+/// Follows the events, and starts again when the stream breaks. The samples report why.
+async fn follow_events(client: Arc<Client>, to: mpsc::Sender<Message>) {
     loop {
         if let Ok(mut stream) = Stream::open(&client, RECENT).await {
             if to.send(Message::EventsBegin).await.is_err() {
                 return;
             }
             while let Ok(Some(event)) = stream.next().await {
-                if to.send(Message::Happened(event)).await.is_err() {
+                if to.send(Message::Event(event)).await.is_err() {
                     return;
                 }
             }
@@ -154,7 +158,7 @@ async fn listen(client: Arc<Client>, to: mpsc::Sender<Message>) {
     }
 }
 
-/// The terminal is to be left as it was, also when somebody else ends this.
+/// Waits for a signal that ends the program, so that it restores the terminal first.
 fn until_signalled(
     to: mpsc::Sender<Message>,
 ) -> io::Result<impl Future<Output = ()> + Send + 'static> {
@@ -167,12 +171,12 @@ fn until_signalled(
             _ = hang_up.recv() => {}
             _ = interrupt.recv() => {}
         }
-        // Who is gone needs no telling.
-        let _ = to.send(Message::Ended).await;
+        // The receiver may have ended already.
+        let _ = to.send(Message::Signalled).await;
     })
 }
 
-/// Reading keys blocks: it has a thread of its own, which ends soon after the screen does.
+/// Reads keys, which blocks: so it has a thread of its own, which ends soon after the screen.
 fn read_keys(to: &mpsc::Sender<Message>) {
     while !to.is_closed() {
         let read = match event::poll(KEY_POLL) {
@@ -186,22 +190,22 @@ fn read_keys(to: &mpsc::Sender<Message>) {
             }
             Ok(event::Event::Resize(..)) => Message::Resized,
             Ok(_) => continue,
-            Err(error) => Message::Deaf(error),
+            Err(error) => Message::KeysFailed(error),
         };
-        let ends = matches!(message, Message::Deaf(_));
+        let ends = matches!(message, Message::KeysFailed(_));
         if to.blocking_send(message).is_err() || ends {
             return;
         }
     }
 }
 
-/// The whole terminal, until this is dropped; a panic gives it back too.
+/// The whole terminal. Dropping this restores it, and so does a panic.
 struct Screen(DefaultTerminal);
 
 impl Screen {
     fn open() -> io::Result<Self> {
         ratatui::try_init().map(Self).inspect_err(|_| {
-            // Half of it may have been done.
+            // The initialization may be half done.
             let _ = ratatui::try_restore();
         })
     }
@@ -209,7 +213,7 @@ impl Screen {
 
 impl Drop for Screen {
     fn drop(&mut self) {
-        // A terminal that is gone needs nothing.
+        // The terminal may be gone.
         let _ = ratatui::try_restore();
     }
 }
@@ -224,7 +228,7 @@ struct Json<'a> {
     histograms: &'a [HistogramStatus],
 }
 
-/// A line of JSON for each interval, until nobody reads.
+/// Prints a line of JSON for each interval, until the reader is gone.
 async fn lines(client: &Client, every: Duration) -> Result<(), ClientError> {
     let mut model = Model::default();
     let mut ticks = interval(every);
@@ -248,11 +252,11 @@ async fn lines(client: &Client, every: Duration) -> Result<(), ClientError> {
     }
 }
 
-/// Messages that wait to be drawn; who sends more waits.
+/// Messages that wait to be drawn. Beyond that their senders wait.
 const MESSAGES: usize = 64;
-/// Events to begin with.
+/// Past events that are shown at first.
 const RECENT: u32 = 50;
-/// Between two tries to follow the events.
+/// The pause before another attempt to follow the events.
 const RETRY: Duration = Duration::from_secs(1);
-/// How long the thread of the keys outlives the screen at most.
+/// The longest that the thread of the keys outlives the screen.
 const KEY_POLL: Duration = Duration::from_millis(200);

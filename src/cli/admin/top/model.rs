@@ -1,4 +1,4 @@
-//! What `top` knows: the last sample, rates between two, and some minutes of them.
+//! The data of `top`: the last sample, rates between two samples, and ten minutes of them.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::admin::model::{BackendStatus, Event, HistogramStatus, PoolStatus, Status};
 
-/// What the balancer said at a time.
+/// The balancer's answers at one time.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Sample {
     /// When, in ns of the monotonic clock.
@@ -16,7 +16,7 @@ pub(super) struct Sample {
     pub(super) histograms: Vec<HistogramStatus>,
 }
 
-/// How fast it went between two samples, and where it stood at the second.
+/// Rates between two samples, and the connections at the second one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub(super) struct Point {
     /// Client connections accepted a second.
@@ -37,18 +37,18 @@ pub(super) struct Model {
     opened_per_s: BTreeMap<(String, String), f64>,
     /// The latest is last.
     events: VecDeque<Event>,
-    /// Why it can't be asked, while it can't.
-    lost: Option<String>,
+    /// Why the balancer can't be reached, while it can't.
+    unreachable: Option<String>,
 }
 
 impl Model {
-    /// Takes a sample, and gives what came of it since the one before.
+    /// Takes a sample, and answers with the rates since the previous one.
     pub(super) fn take(&mut self, sample: Sample) -> Option<Point> {
-        self.lost = None;
+        self.unreachable = None;
         let before = self.last.replace(sample);
         let after = self.last.as_ref()?;
         self.opened_per_s.clear();
-        // Counters of another process begin anew.
+        // The counters of a new process start at 0.
         let before = before.filter(|before| {
             let (one, other) = (&before.status, &after.status);
             (one.pid, &one.started_at) == (other.pid, &other.started_at) && before.at < after.at
@@ -60,7 +60,7 @@ impl Model {
         let ns = after.at - before.at;
         let known: BTreeMap<_, _> = each(&before.pools).collect();
         for (key, backend) in each(&after.pools) {
-            // One that is new had nothing before.
+            // A new backend starts at 0.
             let opened = known.get(&key).map_or(0, |one| one.opened);
             let opened = backend.opened.saturating_sub(opened);
             let key = (key.0.to_owned(), key.1.to_owned());
@@ -82,26 +82,26 @@ impl Model {
         Some(point)
     }
 
-    /// It could not be asked: what was known stays.
-    pub(super) fn lose(&mut self, why: String) {
-        self.lost = Some(why);
+    /// The balancer can't be reached: the last sample stays.
+    pub(super) fn set_unreachable(&mut self, why: String) {
+        self.unreachable = Some(why);
     }
 
-    /// It can be asked again.
-    pub(super) fn find(&mut self) {
-        self.lost = None;
+    /// The balancer can be reached again.
+    pub(super) fn set_reachable(&mut self) {
+        self.unreachable = None;
     }
 
-    /// Something happened.
-    pub(super) fn happen(&mut self, event: Event) {
+    /// Adds an event.
+    pub(super) fn push_event(&mut self, event: Event) {
         if self.events.len() == EVENTS_MAX {
             self.events.pop_front();
         }
         self.events.push_back(event);
     }
 
-    /// The events will be told anew.
-    pub(super) fn forget_events(&mut self) {
+    /// Forgets the events: the stream sends them again.
+    pub(super) fn clear_events(&mut self) {
         self.events.clear();
     }
 
@@ -109,11 +109,11 @@ impl Model {
         self.last.as_ref()
     }
 
-    pub(super) fn lost(&self) -> Option<&str> {
-        self.lost.as_deref()
+    pub(super) fn unreachable(&self) -> Option<&str> {
+        self.unreachable.as_deref()
     }
 
-    /// None before the second sample.
+    /// The latest rates; `None` before the second sample.
     pub(super) fn point(&self) -> Option<&Point> {
         self.history.back()
     }
@@ -130,8 +130,7 @@ impl Model {
         self.events.iter().skip(skipped)
     }
 
-    /// The backends whose line has the filter in it, in an order. Of equals, the first in the
-    /// configuration comes first.
+    /// The backends that match the filter, sorted. Equal ones keep the order of the configuration.
     pub(super) fn rows(&self, order: Order, filter: &str) -> Vec<Row<'_>> {
         let pools = self.last.iter().flat_map(|sample| &sample.pools);
         let mut rows: Vec<_> = pools
@@ -155,7 +154,7 @@ impl Model {
             Sort::Answer => row.backend.answer_ms.unwrap_or(0.0),
             Sort::Failures => row.backend.failures as f64,
         };
-        // The largest first: who sorts looks for what stands out.
+        // The largest first: a user who sorts looks for outliers.
         rows.sort_by(|one, other| value(other).total_cmp(&value(one)));
         if order.reverse {
             rows.reverse();
@@ -164,7 +163,7 @@ impl Model {
     }
 }
 
-/// A line of the table.
+/// A row of the table.
 #[derive(Debug)]
 pub(super) struct Row<'a> {
     /// `POOL/BACKEND`.
@@ -206,7 +205,7 @@ fn per_s(number: u64, ns: u64) -> u64 {
     u64::try_from(rate).unwrap_or(u64::MAX)
 }
 
-/// Ten minutes at the usual interval: wider than most terminals.
+/// Ten minutes at the default interval: wider than most terminals.
 const POINTS_MAX: usize = 600;
 /// More than a screen shows.
 const EVENTS_MAX: usize = 100;
@@ -273,16 +272,19 @@ mod tests {
     }
 
     #[test]
-    fn another_process_begins_anew() {
+    fn a_new_process_has_no_rates_yet() {
         let mut model = Model::default();
         model.take(sample(1, 100, &[]));
         model.take(sample(2, 110, &[]));
-        model.lose("gone".to_owned());
-        assert_eq!((model.lost(), model.last().is_some()), (Some("gone"), true));
+        model.set_unreachable("gone".to_owned());
+        assert_eq!(
+            (model.unreachable(), model.last().is_some()),
+            (Some("gone"), true)
+        );
         let mut other = sample(3, 5, &[]);
         other.status.pid = 8;
         assert_eq!(model.take(other), None);
-        assert_eq!((model.lost(), model.point()), (None, None));
+        assert_eq!((model.unreachable(), model.point()), (None, None));
     }
 
     #[test]
@@ -302,7 +304,7 @@ mod tests {
         let mut model = Model::default();
         for at in 0..2 * POINTS_MAX as u64 {
             model.take(sample(at, at, &[]));
-            model.happen(Event {
+            model.push_event(Event {
                 number: at,
                 ..Event::default()
             });
@@ -313,7 +315,7 @@ mod tests {
             model.events(1).next().map(|event| event.number),
             Some(1_199)
         );
-        model.forget_events();
+        model.clear_events();
         assert_eq!(model.events(1).count(), 0);
     }
 }

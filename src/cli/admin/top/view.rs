@@ -1,4 +1,5 @@
-//! Draws what `top` knows. 80 columns and 24 lines show it all; in less, events go first.
+//! Draws the screen of `top`. It fits in 80 columns and 24 lines; on fewer lines events are left
+//! out first.
 
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
@@ -7,13 +8,13 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::{Cell, Clear, Paragraph, Row, Sparkline, Table};
 
 use super::super::events::line as event_line;
-use super::super::show::{PANIC, quantiles, stage, standing};
+use super::super::show::{PANIC, quantiles, stage, state_cell};
 use super::super::table::Tone;
 use super::super::units::{bytes, count, micros, plain, rate, span};
 use super::keys::{Controls, SORTS};
 use super::model::{Model, Point, Row as Backend, Sample, Sort};
 
-/// Draws the whole screen. Without colour, nothing but letters differs.
+/// Draws the whole screen. Without colour, words alone carry the meaning.
 pub(super) fn draw(frame: &mut Frame<'_>, model: &Model, controls: &Controls, colour: bool) {
     let look = Look(colour);
     let events = if frame.area().height >= ROOMY { 6 } else { 0 };
@@ -66,22 +67,22 @@ fn header(sample: &Sample, look: Look) -> Line<'static> {
 
 fn draw_rates(frame: &mut Frame<'_>, area: Rect, model: &Model, look: Look) {
     let point = model.point();
-    let said = |text: fn(&Point) -> String| point.map_or_else(|| "-".to_owned(), text);
+    let latest = |text: fn(&Point) -> String| point.map_or_else(|| "-".to_owned(), text);
     type Chart = (String, fn(&Point) -> u64);
     let charts: [Chart; 3] = [
         (
-            format!("new {}/s", said(|point| rate(point.new_per_s as f64))),
+            format!("new {}/s", latest(|point| rate(point.new_per_s as f64))),
             |point| point.new_per_s,
         ),
         (
             format!(
                 "traffic {}/s",
-                said(|point| bytes(point.bytes_per_s as f64))
+                latest(|point| bytes(point.bytes_per_s as f64))
             ),
             |point| point.bytes_per_s,
         ),
         (
-            format!("connections {}", said(|point| count(point.connections))),
+            format!("connections {}", latest(|point| count(point.connections))),
             |point| point.connections,
         ),
     ];
@@ -89,7 +90,7 @@ fn draw_rates(frame: &mut Frame<'_>, area: Rect, model: &Model, look: Look) {
         let [head, chart] =
             Layout::vertical([Constraint::Length(1), Constraint::Min(0)]).areas(column);
         frame.render_widget(Line::styled(title, look.strong()), head);
-        // The latest stands on the right, also while there are few.
+        // The latest value is on the right, also while there are few.
         let width = usize::from(chart.width);
         let known = model.history(width, what);
         let mut shown = vec![0; width - known.len()];
@@ -197,11 +198,11 @@ fn draw_backends(
 fn cells(row: &Backend<'_>, look: Look) -> Row<'static> {
     let one = row.backend;
     let number = |text: String| Cell::from(Line::raw(text).right_aligned());
-    let standing = standing(one);
+    let state = state_cell(one);
     let answer = one.answer_ms.map(|ms| micros(ms * 1e3));
     Row::new([
         Cell::from(plain(&row.name)),
-        Cell::from(Span::styled(standing.text, look.toned(standing.tone))),
+        Cell::from(Span::styled(state.text, look.toned(state.tone))),
         number(one.weight.to_string()),
         number(count(one.connections)),
         number(count(one.waiting)),
@@ -223,7 +224,7 @@ fn footer(model: &Model, controls: &Controls, look: Look) -> Line<'static> {
     if controls.typing {
         return Line::styled(format!("/{}_", plain(&controls.filter)), look.strong());
     }
-    if let Some(why) = model.lost() {
+    if let Some(why) = model.unreachable() {
         let text = format!("reconnecting: {}", plain(why));
         return Line::styled(text, look.toned(Tone::Bad));
     }
@@ -258,7 +259,7 @@ fn draw_help(frame: &mut Frame<'_>) {
     frame.render_widget(Paragraph::new(lines).block(block), area);
 }
 
-/// Whether there is colour.
+/// Whether to use colour.
 #[derive(Clone, Copy, Debug)]
 struct Look(bool);
 
@@ -283,7 +284,7 @@ impl Look {
     }
 }
 
-/// Lines from which on there is room for events.
+/// From this many lines on there is room for events.
 const ROOMY: u16 = 20;
 
 #[cfg(test)]

@@ -99,7 +99,7 @@ fn model() -> Model {
         model.take(sample(second));
     }
     for number in 1..7 {
-        model.happen(Event {
+        model.push_event(Event {
             number,
             at: format!("2026-01-02T03:04:0{number}.5Z"),
             message: format!("web/app-{number} is down: connection refused"),
@@ -160,7 +160,7 @@ fn the_last_line_tells_how_it_goes() {
     let foot = |model: &Model, keys: &str| screen((80, 24), model, keys).pop().unwrap();
     assert_eq!(foot(&model, "/app"), "/app_");
     assert_eq!(foot(&model, " "), "paused: press space to go on");
-    model.lose("no answer from mahoraga.sock within 5 s".to_owned());
+    model.set_unreachable("no answer from mahoraga.sock within 5 s".to_owned());
     let want = "reconnecting: no answer from mahoraga.sock within 5 s";
     assert_eq!(foot(&model, ""), want);
     let shown = screen((80, 24), &model, "/p-3");

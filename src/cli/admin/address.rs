@@ -1,4 +1,4 @@
-//! Where a balancer is asked: its Unix socket, or HTTP on loopback.
+//! The address of a balancer's admin API: its Unix socket, or HTTP on loopback.
 
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -7,32 +7,32 @@ use std::str::FromStr;
 
 use thiserror::Error;
 
-/// Where a balancer is asked.
+/// The address of an admin API.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Place {
-    /// A Unix socket: who may open it may do all.
+pub enum AdminAddress {
+    /// A Unix socket: everybody who may open it may do everything.
     Socket(PathBuf),
-    /// HTTP on loopback, for who has a token.
+    /// HTTP on loopback, for callers with a token.
     Http(SocketAddr),
 }
 
-/// Why a text is no [`Place`].
+/// Why a text is not an [`AdminAddress`].
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
-pub enum PlaceError {
-    /// Neither a path nor a URL that could be one of ours.
+pub enum AdminAddressError {
+    /// Neither a path nor such a URL.
     #[error("invalid admin API `{0}`: expected the path of a socket, or http://HOST:PORT")]
     Malformed(String),
-    /// Another machine.
-    #[error("`{0}` is not on loopback: a token would cross the network for all to read")]
+    /// An address of another machine.
+    #[error("`{0}` is not on loopback: a token would cross the network unencrypted")]
     NotLoopback(String),
 }
 
-impl FromStr for Place {
-    type Err = PlaceError;
+impl FromStr for AdminAddress {
+    type Err = AdminAddressError;
 
     /// Reads a path or `http://HOST:PORT`, where the host is an address or `localhost`.
-    fn from_str(text: &str) -> Result<Self, PlaceError> {
-        let malformed = || PlaceError::Malformed(text.to_owned());
+    fn from_str(text: &str) -> Result<Self, AdminAddressError> {
+        let malformed = || AdminAddressError::Malformed(text.to_owned());
         if text.is_empty() || text.starts_with("https://") {
             return Err(malformed());
         }
@@ -53,12 +53,12 @@ impl FromStr for Place {
         if address.ip().to_canonical().is_loopback() {
             Ok(Self::Http(address))
         } else {
-            Err(PlaceError::NotLoopback(text.to_owned()))
+            Err(AdminAddressError::NotLoopback(text.to_owned()))
         }
     }
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for AdminAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Socket(path) => path.display().fmt(f),
@@ -73,20 +73,23 @@ mod tests {
 
     #[test]
     fn a_path_or_loopback() {
-        let place = |text: &str| text.parse::<Place>().map(|place| place.to_string());
-        let error = |text: &str| place(text).unwrap_err().to_string();
-        assert_eq!(place("/run/a.sock"), Ok("/run/a.sock".to_owned()));
+        let address = |text: &str| {
+            text.parse::<AdminAddress>()
+                .map(|address| address.to_string())
+        };
+        let error = |text: &str| address(text).unwrap_err().to_string();
+        assert_eq!(address("/run/a.sock"), Ok("/run/a.sock".to_owned()));
         for (text, want) in [
             ("http://127.0.0.1:9900", "http://127.0.0.1:9900"),
             ("http://localhost:9900/", "http://127.0.0.1:9900"),
             ("http://[::1]:9900", "http://[::1]:9900"),
         ] {
-            assert_eq!(place(text), Ok(want.to_owned()));
+            assert_eq!(address(text), Ok(want.to_owned()));
         }
         assert_eq!(
             error("http://10.0.0.1:80"),
             "`http://10.0.0.1:80` is not on loopback: \
-             a token would cross the network for all to read"
+             a token would cross the network unencrypted"
         );
         for bad in [
             "",
