@@ -11,7 +11,7 @@ use std::thread;
 use std::time::Duration;
 
 use mahoraga::address::Address;
-use mahoraga::config::{Backend, Check, Config, Expect, Pool, Probe};
+use mahoraga::config::{Backend, Check, Config, Expect, HttpProbe, Pool, Probe};
 use mahoraga::control::health::Checks;
 use mahoraga::control::roster::Roster;
 use socket2::{Domain, Socket, Type};
@@ -32,12 +32,10 @@ fn main() {
         answering,
         &[("no connection", full_at), ("refused", refused_at)],
     );
-    let http = Probe::Http {
-        method: "GET".to_owned(),
-        path: "/".to_owned(),
-        host: None,
+    let http = Probe::Http(HttpProbe {
         status: 200..=299,
-    };
+        ..HttpProbe::default()
+    });
     let failing = [
         ("no connection", full_at),
         ("no answer", silent),

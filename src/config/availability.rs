@@ -4,9 +4,8 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::codec::{Codec, Facts, Leaf, duration, group, named, number, ratio, spelled};
-use super::reader::{Around, At, Reader};
-use super::table::{Settings, Shape, settings};
+use super::codec::{Codec, duration, named, number, ratio, spelled};
+use super::table::{self, Settings, Shape, settings};
 use super::text::Text;
 use super::tree::Kind;
 use super::{Check, Pool, values};
@@ -105,9 +104,6 @@ pub enum OnDown {
     Close(Duration),
 }
 
-/// What becomes of the sessions of a backend that goes down.
-pub(super) struct OnDownCodec;
-
 settings! {
     #[derive(Clone, PartialEq)]
     struct OnDownFile {
@@ -118,41 +114,30 @@ settings! {
 
 impl Shape for OnDownFile {}
 
-impl Codec for OnDownCodec {
-    type Value = OnDown;
-
-    fn read<'a>(&self, at: At<'a>, reader: &mut Reader<'a>, _: &OnDown) -> Option<OnDown> {
-        match (at.text(), &at.value.kind) {
+/// What becomes of the sessions of a backend that goes down.
+pub(super) fn on_down() -> Codec<OnDown> {
+    Codec::new(
+        ON_DOWN,
+        json!({ "anyOf": [{ "enum": ["keep", "close"] }, table::schema::<OnDownFile>()] }),
+        |at, reader, _| match (at.text(), &at.value.kind) {
             (_, Kind::Group(_)) => {
-                let file = group().read(at, reader, &OnDownFile::base())?;
+                let file = reader.group(at, &OnDownFile::base())?;
                 Some(file.close_over.map_or(OnDown::Keep, OnDown::Close))
             }
             (Some("keep"), _) => Some(OnDown::Keep),
             (Some("close"), _) => Some(OnDown::Close(Duration::ZERO)),
             _ => reader.take(at, Err(at.not(ON_DOWN))),
-        }
-    }
-
-    fn write(&self, value: &OnDown, _: &OnDown, around: &Around) -> Text {
-        match value {
+        },
+        |value, _, around| match value {
             OnDown::Keep => Text::quoted("keep"),
             OnDown::Close(over) if over.is_zero() => Text::quoted("close"),
             OnDown::Close(over) => {
                 let close_over = Some(*over);
-                group().write(&OnDownFile { close_over }, &OnDownFile::base(), around)
+                table::text(&OnDownFile { close_over }, &OnDownFile::base(), around)
             }
-        }
-    }
-
-    fn facts(&self) -> Facts {
-        let words = json!({ "enum": ["keep", "close"] });
-        let facts = group::<OnDownFile>().facts();
-        Facts {
-            expected: ON_DOWN.to_owned(),
-            schema: json!({ "anyOf": [words, facts.schema] }),
-            ..facts
-        }
-    }
+        },
+    )
+    .of::<OnDownFile>()
 }
 
 const ON_DOWN: &str = "\"keep\", \"close\" or (close_over: \"30s\")";

@@ -4,15 +4,11 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroU32;
 
-use serde_json::{Value as Json, json};
-
 use super::AdminState;
-use super::codec::{Leaf, name, named, number, required, text, truth};
+use super::codec::{Leaf, name, named, number, required, spelled, truth};
 use super::listener::stand_in;
-use super::reader::At;
 use super::table::{Settings, Shape, settings};
-use super::text::Text;
-use super::values::{self, ValueError};
+use super::values;
 use crate::address::{Address, Written};
 
 settings! {
@@ -22,7 +18,7 @@ settings! {
         /// Where it is connected to. Of a host name it is the last address that is known: the
         /// unspecified address until there is one.
         pub address: Address = stand_in();
-            @address => required(Place),
+            @address => required(place()),
                 |backend: &Self| (backend.address.clone(), backend.host.clone()),
                 |backend: &mut Self, (address, host)| {
                     backend.address = address;
@@ -62,27 +58,12 @@ impl Shape for Backend {
 }
 
 /// An address, or a host name and a port that stand in for one.
-struct Place;
-
-impl Leaf for Place {
-    type Value = (Address, Option<String>);
-
-    fn parse(&self, at: At<'_>) -> Result<Self::Value, ValueError> {
-        let backend = values::backend_at(text(at)?)?;
-        Ok((backend.address, backend.host))
-    }
-
-    fn text(&self, (address, host): &Self::Value) -> Text {
-        Text::quoted(&Target::new(host.as_deref(), address).to_string())
-    }
-
-    fn expected(&self) -> String {
-        "an address: host:port, [IPv6]:port or unix:/path".to_owned()
-    }
-
-    fn schema(&self) -> Json {
-        json!({ "type": "string" })
-    }
+fn place() -> Leaf<(Address, Option<String>)> {
+    spelled(
+        "an address: host:port, [IPv6]:port or unix:/path",
+        |text| values::backend_at(text).map(|backend| (backend.address, backend.host)),
+        |(address, host)| Target::new(host.as_deref(), address).to_string(),
+    )
 }
 
 /// Where a backend is, as it was written: two backends of a name are the same one where this is

@@ -4,9 +4,16 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::codec::{Leaf, duration, list, named, number, spelled};
-use super::table::{Shape, settings};
-use super::values;
+use serde_json::json;
+
+use super::codec::{
+    Codec, Leaf, bytes, duration, group_or_off, list, named, number, required, spelled, status,
+};
+use super::reader::{At, Reader};
+use super::table::{self, Shape, settings};
+use super::text::Text;
+use super::tree::Kind;
+use super::values::{self, CheckType};
 
 settings! {
     /// Active probing of a pool's backends.
@@ -14,8 +21,67 @@ settings! {
     pub struct Check {
         /// What a probe does once it is connected.
         pub probe: Probe = Probe::Tcp;
-        /// The TLS that it does that in.
-        pub tls: Option<CheckTls> = None;
+            @r#type
+            /// What a probe does: "tcp" connects, "tls" shakes hands, "http" asks for a path,
+            /// "send_expect" sends bytes and waits for others.
+            => required(spelled(
+                    "\"off\", \"tcp\", \"tls\", \"http\" or \"send_expect\"",
+                    values::check_type,
+                    |kind| kind.name().to_owned(),
+                )),
+                Self::kind, Self::put_kind;
+            @send
+            /// send_expect: the bytes that are sent first.
+            => bytes(),
+                |check: &Self| match &check.probe {
+                    Probe::SendExpect { send, .. } => send.clone(),
+                    Probe::Tcp | Probe::Http(_) => Vec::new(),
+                },
+                |check: &mut Self, bytes| if let Probe::SendExpect { send, .. } = &mut check.probe {
+                    *send = bytes;
+                };
+            @expect
+            /// send_expect: bytes in the first 16 KiB of the answer.
+            => expected_bytes().given(),
+                |check: &Self| match check.expected() {
+                    Some(Expect::Bytes(bytes)) if !bytes.is_empty() => Some(bytes.clone()),
+                    _ => None,
+                },
+                |check: &mut Self, bytes| check.put_expected(bytes.map(Expect::Bytes));
+            @expect_regex
+            /// send_expect: a regular expression that matches the answer, in place of `expect`.
+            => spelled(
+                    "a regular expression",
+                    |pattern| values::expect_regex(pattern).map(|_| pattern.to_owned()),
+                    String::clone,
+                ).given(),
+                |check: &Self| match check.expected() {
+                    Some(Expect::Regex(pattern)) => Some(pattern.clone()),
+                    _ => None,
+                },
+                |check: &mut Self, pattern| check.put_expected(pattern.map(Expect::Regex));
+            @method
+            /// http: the method of the request.
+            => spelled("a method such as \"GET\"", values::http_method, String::clone),
+                |check: &Self| check.request().method,
+                |check: &mut Self, method| check.put_request(|its| its.method = method);
+            @path
+            /// http: the path of the request.
+            => spelled("a path such as \"/healthz\"", values::http_path, String::clone),
+                |check: &Self| check.request().path,
+                |check: &mut Self, path| check.put_request(|its| its.path = path);
+            @host
+            /// http: the `Host` field of the request; the backend's own where it is not given.
+            => spelled("a host such as \"example.org\"", values::http_host, String::clone).given(),
+                |check: &Self| check.request().host,
+                |check: &mut Self, host| check.put_request(|its| its.host = host);
+            @status
+            /// http: which status codes are good.
+            => status(),
+                |check: &Self| check.request().status,
+                |check: &mut Self, status| check.put_request(|its| its.status = status);
+        /// The TLS that a probe uses: true, or a group.
+        pub tls: Option<CheckTls> = None => tls();
         /// From one probe's start to the next's.
         pub interval: Duration = Duration::from_secs(2) => duration(values::CHECK_INTERVAL);
         /// The same while a backend is down. Not given: `interval`.
@@ -39,12 +105,107 @@ settings! {
 }
 
 impl Shape for Check {
+    const SHORT: Option<&'static str> = Some("type");
+    const WANTED: Option<&'static str> =
+        Some("a check: write \"TYPE\" or (type: \"TYPE\", ...) with settings");
+
     fn implied(&self, default: &Self) -> Self {
-        Self {
-            timeout: self.timeout_default(),
-            ..default.clone()
+        let mut implied = default.clone();
+        implied.put_kind(self.kind());
+        implied.timeout = self.timeout_default();
+        implied
+    }
+
+    fn is_off(at: At<'_>, reader: &mut Reader<'_>) -> bool {
+        let is_off = at.says("type", "off");
+        if let Some(kind) = at.value.field("type")
+            && is_off
+            && at.value.fields().len() > 1
+        {
+            let sentence = "type: nothing else stands with `off`: write check: \"off\"";
+            reader.mistake(&kind.span, sentence.to_owned());
+        }
+        is_off
+    }
+
+    fn check(&self, at: At<'_>, reader: &mut Reader<'_>) {
+        let Some(kind) = CheckType::ALL
+            .into_iter()
+            .find(|(name, _)| at.says("type", name))
+        else {
+            return;
+        };
+        let (name, kind) = kind;
+        let mut wrong = |name: &str, sentence: String| {
+            if let Some(field) = at.value.field(name) {
+                reader.mistake(&field.span, format!("{name}: {sentence}"));
+            }
+        };
+        for (owner, settings) in OWNERS.into_iter().filter(|(owner, _)| *owner != kind) {
+            for setting in settings {
+                let error = values::not_its_setting(("check", name), &[owner.name()]);
+                wrong(setting, error.to_string());
+            }
+        }
+        if kind == CheckType::Tls && self.tls.is_none() {
+            wrong("tls", "a check of type `tls` can't be without".to_owned());
+        }
+        let is_given = |name| at.value.field(name).is_some();
+        match (is_given("expect"), is_given("expect_regex")) {
+            (true, true) => {
+                let sentence = "`expect` says already what is expected: leave one out";
+                wrong("expect_regex", sentence.to_owned());
+            }
+            (false, false) if kind == CheckType::SendExpect => {
+                let sentence = "the field `expect` or `expect_regex` is missing here";
+                reader.mistake(&at.value.start(), sentence.to_owned());
+            }
+            _ => {}
         }
     }
+}
+
+/// The settings that only one type of check has.
+const OWNERS: [(CheckType, &[&str]); 2] = [
+    (CheckType::Http, &["method", "path", "host", "status"]),
+    (CheckType::SendExpect, &["send", "expect", "expect_regex"]),
+];
+
+/// A check, or none.
+pub(super) fn check() -> Codec<Option<Check>> {
+    group_or_off("\"off\", a type or a group such as (type: \"http\", path: \"/up\")")
+}
+
+/// The bytes that are expected.
+fn expected_bytes() -> Leaf<Vec<u8>> {
+    let bytes = bytes();
+    bytes.checked("1 to 16384 bytes", |bytes| {
+        (1..=16 << 10).contains(&bytes.len())
+    })
+}
+
+/// TLS: `true`, `false` or a group.
+fn tls() -> Codec<Option<CheckTls>> {
+    Codec::new(
+        "true, false or a group",
+        json!({ "anyOf": [{ "type": "boolean" }, table::schema::<CheckTls>()] }),
+        |at, reader, _| {
+            if let Kind::Bool(is_on) = at.value.kind {
+                Some(is_on.then(CheckTls::default))
+            } else if let Kind::Group(_) = at.value.kind {
+                reader.group(at, &CheckTls::default()).map(Some)
+            } else {
+                let error = at.not("true, false or a group such as (verify: \"system\")");
+                reader.take(at, Err(error))
+            }
+        },
+        |value, _, around| match value {
+            None => Text::Leaf("false".to_owned()),
+            Some(tls) if *tls == CheckTls::default() => Text::Leaf("true".to_owned()),
+            Some(tls) => table::text(tls, &CheckTls::default(), around),
+        },
+    )
+    .of::<CheckTls>()
 }
 
 /// What a probe does once it is connected.
@@ -61,16 +222,32 @@ pub enum Probe {
         expect: Expect,
     },
     /// An HTTP/1.1 request (RFC 9112).
-    Http {
-        /// Such as `GET`.
-        method: String,
-        /// Such as `/healthz`.
-        path: String,
-        /// The `Host` field; `None`: the backend's address, or its host name.
-        host: Option<String>,
-        /// Which status codes are good.
-        status: RangeInclusive<u16>,
-    },
+    Http(HttpProbe),
+}
+
+/// The request of a probe, and what is a good answer.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct HttpProbe {
+    /// Such as `GET`.
+    pub method: String,
+    /// Such as `/healthz`.
+    pub path: String,
+    /// The `Host` field; `None`: the backend's address, or its host name.
+    pub host: Option<String>,
+    /// Which status codes are good.
+    pub status: RangeInclusive<u16>,
+}
+
+impl Default for HttpProbe {
+    fn default() -> Self {
+        Self {
+            method: "GET".to_owned(),
+            path: "/".to_owned(),
+            host: None,
+            // A server that redirects is alive.
+            status: 200..=399,
+        }
+    }
 }
 
 /// What an answer must hold.
@@ -150,15 +327,6 @@ pub enum Initial {
     Probe,
 }
 
-impl Probe {
-    /// The method of a request when nothing else is said.
-    pub const METHOD: &str = "GET";
-    /// The path of a request when nothing else is said.
-    pub const PATH: &str = "/";
-    /// The good status codes when nothing else is said: whoever redirects is alive.
-    pub const STATUS: RangeInclusive<u16> = 200..=399;
-}
-
 impl Initial {
     /// Every state with its name.
     pub const ALL: [(&'static str, Self); 3] = [
@@ -174,7 +342,54 @@ impl Check {
     pub fn judges(&self) -> bool {
         match self.probe {
             Probe::Tcp => false,
-            Probe::SendExpect { .. } | Probe::Http { .. } => true,
+            Probe::SendExpect { .. } | Probe::Http(_) => true,
+        }
+    }
+
+    fn kind(&self) -> CheckType {
+        match self.probe {
+            Probe::Tcp if self.tls.is_some() => CheckType::Tls,
+            Probe::Tcp => CheckType::Tcp,
+            Probe::SendExpect { .. } => CheckType::SendExpect,
+            Probe::Http(_) => CheckType::Http,
+        }
+    }
+
+    fn put_kind(&mut self, kind: CheckType) {
+        self.probe = match kind {
+            CheckType::Off | CheckType::Tcp | CheckType::Tls => Probe::Tcp,
+            CheckType::Http => Probe::Http(HttpProbe::default()),
+            CheckType::SendExpect => Probe::SendExpect {
+                send: Vec::new(),
+                expect: Expect::Bytes(Vec::new()),
+            },
+        };
+        self.tls = (kind == CheckType::Tls).then(CheckTls::default);
+    }
+
+    fn expected(&self) -> Option<&Expect> {
+        match &self.probe {
+            Probe::SendExpect { expect, .. } => Some(expect),
+            Probe::Tcp | Probe::Http(_) => None,
+        }
+    }
+
+    fn put_expected(&mut self, expected: Option<Expect>) {
+        if let (Probe::SendExpect { expect, .. }, Some(expected)) = (&mut self.probe, expected) {
+            *expect = expected;
+        }
+    }
+
+    fn request(&self) -> HttpProbe {
+        match &self.probe {
+            Probe::Http(request) => request.clone(),
+            Probe::Tcp | Probe::SendExpect { .. } => HttpProbe::default(),
+        }
+    }
+
+    fn put_request(&mut self, put: impl FnOnce(&mut HttpProbe)) {
+        if let Probe::Http(request) = &mut self.probe {
+            put(request);
         }
     }
 

@@ -1,7 +1,6 @@
 //! How the values of settings are read, written and described.
 
 use std::borrow::Borrow;
-use std::marker::PhantomData;
 
 use serde_json::{Value as Json, json};
 
@@ -18,310 +17,177 @@ pub(super) use leaf::{
     Leaf, bytes, duration, memory, name, named, number, path, ratio, spelled, status, text, truth,
 };
 
-/// Reads and writes the value of a setting.
-pub(super) trait Codec {
-    type Value: Clone + PartialEq;
-
-    /// The value, or none and a mistake.
-    fn read<'a>(
-        &self,
-        at: At<'a>,
-        reader: &mut Reader<'a>,
-        default: &Self::Value,
-    ) -> Option<Self::Value>;
-
-    fn write(&self, value: &Self::Value, default: &Self::Value, around: &Around) -> Text;
-
-    fn facts(&self) -> Facts;
-
-    /// Whether the setting must be given.
-    fn is_required(&self) -> bool {
-        false
-    }
+/// Reads, writes and describes the value of a setting.
+pub(super) struct Codec<T> {
+    read: Box<Read<T>>,
+    write: Box<Write<T>>,
+    pub(super) facts: Facts,
 }
+
+/// The value, or none and a mistake. It is also given the default.
+type Read<T> = dyn for<'a> Fn(At<'a>, &mut Reader<'a>, &T) -> Option<T> + Send + Sync;
+/// The text of a value, where the second one is the default.
+type Write<T> = dyn Fn(&T, &T, &Around) -> Text + Send + Sync;
 
 /// What there is to know about the values of a setting.
 pub(super) struct Facts {
     /// What may be written, in words.
     pub(super) expected: String,
     pub(super) schema: Json,
+    pub(super) is_required: bool,
     /// A change takes effect with the next start.
     pub(super) waits: bool,
     /// The settings of the group that it is.
     pub(super) rows: fn(&str) -> Vec<super::reference::Row>,
 }
 
-impl Facts {
-    pub(super) fn leaf(expected: String, schema: Json) -> Self {
+impl<T: 'static> Codec<T> {
+    pub(super) fn new(
+        expected: impl Into<String>,
+        schema: Json,
+        read: impl for<'a> Fn(At<'a>, &mut Reader<'a>, &T) -> Option<T> + Send + Sync + 'static,
+        write: impl Fn(&T, &T, &Around) -> Text + Send + Sync + 'static,
+    ) -> Self {
         Self {
-            expected,
-            schema,
-            waits: false,
-            rows: |_| Vec::new(),
-        }
-    }
-}
-
-impl<L: Leaf> Codec for L {
-    type Value = L::Value;
-
-    fn read<'a>(&self, at: At<'a>, reader: &mut Reader<'a>, _: &L::Value) -> Option<L::Value> {
-        reader.take(at, self.parse(at))
-    }
-
-    fn write(&self, value: &L::Value, _: &L::Value, _: &Around) -> Text {
-        self.text(value)
-    }
-
-    fn facts(&self) -> Facts {
-        Facts::leaf(self.expected(), self.schema())
-    }
-}
-
-/// A setting that must be given.
-pub(super) fn required<C: Codec>(codec: C) -> Noted<C> {
-    Noted {
-        codec,
-        is_required: true,
-        waits: false,
-    }
-}
-
-/// A setting that takes effect with the next start.
-pub(super) fn waits<C: Codec>(codec: C) -> Noted<C> {
-    Noted {
-        codec,
-        is_required: false,
-        waits: true,
-    }
-}
-
-/// A setting of which there is more to know.
-pub(super) struct Noted<C> {
-    codec: C,
-    is_required: bool,
-    waits: bool,
-}
-
-impl<C: Codec> Codec for Noted<C> {
-    type Value = C::Value;
-
-    fn read<'a>(
-        &self,
-        at: At<'a>,
-        reader: &mut Reader<'a>,
-        default: &C::Value,
-    ) -> Option<C::Value> {
-        self.codec.read(at, reader, default)
-    }
-
-    fn write(&self, value: &C::Value, default: &C::Value, around: &Around) -> Text {
-        self.codec.write(value, default, around)
-    }
-
-    fn facts(&self) -> Facts {
-        Facts {
-            waits: self.waits,
-            ..self.codec.facts()
+            read: Box::new(read),
+            write: Box::new(write),
+            facts: Facts {
+                expected: expected.into(),
+                schema,
+                is_required: false,
+                waits: false,
+                rows: |_| Vec::new(),
+            },
         }
     }
 
-    fn is_required(&self) -> bool {
-        self.is_required
+    pub(super) fn read<'a>(&self, at: At<'a>, reader: &mut Reader<'a>, default: &T) -> Option<T> {
+        (self.read)(at, reader, default)
+    }
+
+    pub(super) fn write(&self, value: &T, default: &T, around: &Around) -> Text {
+        (self.write)(value, default, around)
+    }
+
+    /// The same, whose groups have the settings of this one.
+    pub(super) fn of<G: Settings>(mut self) -> Self {
+        self.facts.rows = super::reference::rows::<G>;
+        self
+    }
+
+    /// The same with other words for what may be written.
+    pub(super) fn expecting(mut self, words: &str) -> Self {
+        words.clone_into(&mut self.facts.expected);
+        self
     }
 }
 
-/// A setting that is kept as something else than the group that a file has.
-pub(super) struct Via<F, T> {
-    pub(super) expected: &'static str,
-    pub(super) from: fn(F, At<'_>) -> Option<T>,
-    pub(super) to: fn(&T) -> F,
-}
-
-impl<F: Settings, T: Clone + PartialEq> Codec for Via<F, T> {
-    type Value = T;
-
-    fn read<'a>(&self, at: At<'a>, reader: &mut Reader<'a>, _: &T) -> Option<T> {
-        (self.from)(reader.group(at, &F::base())?, at)
-    }
-
-    fn write(&self, value: &T, _: &T, around: &Around) -> Text {
-        table::text(&(self.to)(value), &F::base(), around)
-    }
-
-    fn facts(&self) -> Facts {
-        Facts {
-            expected: self.expected.to_owned(),
-            ..group::<F>().facts()
-        }
-    }
-}
-
-/// A group of settings.
-pub(super) fn group<T: Settings>() -> Group<T> {
-    Group(PhantomData)
-}
-
-pub(super) struct Group<T>(PhantomData<T>);
-
-impl<T: Settings> Codec for Group<T> {
-    type Value = T;
-
-    fn read<'a>(&self, at: At<'a>, reader: &mut Reader<'a>, default: &T) -> Option<T> {
-        reader.group(at, default)
-    }
-
-    fn write(&self, value: &T, default: &T, around: &Around) -> Text {
-        table::text(value, default, around)
-    }
-
-    fn facts(&self) -> Facts {
-        Facts {
-            expected: "a group".to_owned(),
-            schema: table::schema::<T>(),
-            waits: false,
-            rows: super::reference::rows::<T>,
-        }
-    }
-}
-
-/// A group of settings, or `"off"`. The example is a group for messages.
-pub(super) fn group_or_off<T: Settings>(example: &'static str) -> GroupOrOff<Group<T>> {
-    or_off(example, group())
-}
-
-/// The same of a codec that reads groups.
-pub(super) fn or_off<C: Codec>(example: &'static str, group: C) -> GroupOrOff<C> {
-    GroupOrOff { example, group }
-}
-
-pub(super) struct GroupOrOff<C> {
-    example: &'static str,
-    group: C,
-}
-
-impl<C: Codec<Value: Based>> Codec for GroupOrOff<C> {
-    type Value = Option<C::Value>;
-
-    fn read<'a>(
-        &self,
-        at: At<'a>,
-        reader: &mut Reader<'a>,
-        default: &Self::Value,
-    ) -> Option<Self::Value> {
-        match (&at.value.kind, at.text()) {
-            (Kind::Group(_), _) => {
-                let default = default.clone().unwrap_or_else(C::Value::based);
-                self.group.read(at, reader, &default).map(Some)
-            }
-            (_, Some("off")) => Some(None),
-            _ => {
-                let wanted = format!("\"off\" or a group such as {}", self.example);
-                reader.take(at, Err(at.not(&wanted)))
-            }
-        }
-    }
-
-    fn write(&self, value: &Self::Value, default: &Self::Value, around: &Around) -> Text {
-        let Some(value) = value else {
-            return Text::quoted("off");
-        };
-        let default = default.clone().unwrap_or_else(C::Value::based);
-        self.group.write(value, &default, around)
-    }
-
-    fn facts(&self) -> Facts {
-        let facts = self.group.facts();
-        Facts {
-            expected: format!("\"off\" or a group such as {}", self.example),
-            schema: json!({ "anyOf": [{ "const": "off" }, facts.schema] }),
-            ..facts
-        }
-    }
-}
-
-/// What a group is before anything of it is read.
-pub(super) trait Based {
-    fn based() -> Self;
-}
-
-impl<T: Settings> Based for T {
-    fn based() -> Self {
-        T::base()
-    }
-}
-
-/// A list of leaves.
-pub(super) fn list<L: Leaf>(item: L) -> List<L> {
-    List(item)
-}
-
-pub(super) struct List<L>(L);
-
-impl<L: Leaf> Codec for List<L> {
-    type Value = Vec<L::Value>;
-
-    fn read<'a>(
-        &self,
-        at: At<'a>,
-        reader: &mut Reader<'a>,
-        _: &Self::Value,
-    ) -> Option<Self::Value> {
-        items(at, reader, |at, reader| reader.take(at, self.0.parse(at)))
-    }
-
-    fn write(&self, value: &Self::Value, _: &Self::Value, _: &Around) -> Text {
-        Text::list(value.iter().map(|item| self.0.text(item)))
-    }
-
-    fn facts(&self) -> Facts {
-        let expected = format!("a list: {}", self.0.expected());
-        Facts::leaf(
-            expected,
-            json!({ "type": "array", "items": self.0.schema() }),
+impl<T: 'static> From<Leaf<T>> for Codec<T> {
+    fn from(leaf: Leaf<T>) -> Self {
+        let (parse, text) = (leaf.parse, leaf.text);
+        Self::new(
+            leaf.expected,
+            leaf.schema,
+            move |at, reader, _| reader.take(at, parse(at)),
+            move |value, _, _| text(value),
         )
     }
 }
 
+/// A setting that must be given.
+pub(super) fn required<T>(codec: impl Into<Codec<T>>) -> Codec<T> {
+    let mut codec = codec.into();
+    codec.facts.is_required = true;
+    codec
+}
+
+/// A setting that takes effect with the next start.
+pub(super) fn waits<T>(codec: impl Into<Codec<T>>) -> Codec<T> {
+    let mut codec = codec.into();
+    codec.facts.waits = true;
+    codec
+}
+
+/// A group of settings.
+pub(super) fn group<T: Settings>() -> Codec<T> {
+    Codec::new(
+        "a group",
+        table::schema::<T>(),
+        |at, reader, default| reader.group(at, default),
+        table::text,
+    )
+    .of::<T>()
+}
+
+/// A group of settings, or `"off"`.
+pub(super) fn group_or_off<T: Settings>(expected: &'static str) -> Codec<Option<T>> {
+    let group = group::<T>();
+    let base = |default: &Option<T>| default.clone().unwrap_or_else(T::base);
+    Codec::new(
+        expected,
+        json!({ "anyOf": [{ "const": "off" }, group.facts.schema] }),
+        move |at, reader, default| {
+            if T::is_off(at, reader) {
+                return Some(None);
+            }
+            if T::SHORT.is_none() && !matches!(at.value.kind, Kind::Group(_)) {
+                return reader.take(at, Err(at.not(expected)));
+            }
+            reader.group(at, &base(default)).map(Some)
+        },
+        move |value, default, around| match value {
+            None => Text::quoted("off"),
+            Some(value) => table::text(value, &base(default), around),
+        },
+    )
+    .of::<T>()
+}
+
+/// A list of leaves.
+pub(super) fn list<T: 'static>(item: Leaf<T>) -> Codec<Vec<T>> {
+    let (parse, text) = (item.parse, item.text);
+    Codec::new(
+        format!("a list: {}", item.expected),
+        json!({ "type": "array", "items": item.schema }),
+        move |at, reader, _| items(at, reader, |at, reader| reader.take(at, parse(at))),
+        move |value: &Vec<T>, _, _| Text::List(value.iter().map(&text).collect()),
+    )
+}
+
 /// A list of groups.
-pub(super) fn groups<T: Settings>() -> Groups<T, T> {
-    Groups(PhantomData)
+pub(super) fn groups<T: Settings>() -> Codec<Vec<T>> {
+    groups_as::<T, T>()
 }
 
 /// The same, of groups that copies of the configuration share.
-pub(super) fn shared_groups<T: Settings + Eq>() -> Groups<T, Shared<T>> {
-    Groups(PhantomData)
+pub(super) fn shared_groups<T: Settings + Eq>() -> Codec<Vec<Shared<T>>> {
+    groups_as::<T, Shared<T>>()
 }
 
-/// Groups of type `T`, kept as `I`.
-pub(super) struct Groups<T, I>(PhantomData<(T, I)>);
-
-impl<T: Settings, I: Clone + PartialEq + From<T> + Borrow<T>> Codec for Groups<T, I> {
-    type Value = Vec<I>;
-
-    fn read<'a>(&self, at: At<'a>, reader: &mut Reader<'a>, _: &Vec<I>) -> Option<Vec<I>> {
-        let base = T::within(T::base(), &reader.around);
-        items(at, reader, |at, reader| {
-            // One that is refused keeps its place.
-            let group = reader.group(at, &base).unwrap_or_else(|| base.clone());
-            Some(group.into())
-        })
-    }
-
-    fn write(&self, value: &Vec<I>, _: &Vec<I>, around: &Around) -> Text {
-        let base = T::within(T::base(), around);
-        let groups = value.iter().map(Borrow::borrow);
-        Text::list(groups.map(|group| table::text(group, &base, around)))
-    }
-
-    fn facts(&self) -> Facts {
-        Facts {
-            expected: "a list of groups".to_owned(),
-            schema: json!({ "type": "array", "items": table::schema::<T>() }),
-            waits: false,
-            rows: super::reference::rows::<T>,
-        }
-    }
+/// A list of groups of type `T`, kept as `I`.
+fn groups_as<T: Settings, I: From<T> + Borrow<T> + 'static>() -> Codec<Vec<I>> {
+    Codec::new(
+        "a list of groups",
+        json!({ "type": "array", "items": table::schema::<T>() }),
+        |at, reader, _| {
+            let base = T::within(T::base(), &reader.around);
+            items(at, reader, |at, reader| {
+                // One that is refused keeps its place.
+                let group = reader.group(at, &base).unwrap_or_else(|| base.clone());
+                Some(group.into())
+            })
+        },
+        |groups: &Vec<I>, _, around| {
+            let base = T::within(T::base(), around);
+            let groups = groups.iter().map(Borrow::borrow);
+            Text::List(
+                groups
+                    .map(|group| table::text(group, &base, around))
+                    .collect(),
+            )
+        },
+    )
+    .of::<T>()
 }
 
 /// The items of a list that are right.

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::codec::{Based, Codec, Leaf, Via, number, path, spelled};
+use super::codec::{Leaf, number, path, spelled};
 use super::reader::{At, Reader};
 use super::table::{Settings, Shape, settings};
 use super::values;
@@ -26,8 +26,9 @@ pub enum Discovery {
 }
 
 settings! {
+    /// Where backends are found, as a file has it.
     #[derive(Clone, PartialEq)]
-    struct DiscoveryFile {
+    pub(super) struct DiscoveryFile {
         /// A name of the DNS, every address of which is a backend.
         dns: Option<String> = None => dns_name().given();
         /// The port of those addresses.
@@ -39,7 +40,7 @@ settings! {
     }
 }
 
-fn dns_name() -> impl Leaf<Value = String> {
+fn dns_name() -> Leaf<String> {
     spelled(
         "a name such as \"web.example.org\"",
         values::discovered_name,
@@ -73,34 +74,36 @@ impl Shape for DiscoveryFile {
     }
 }
 
-/// Where backends are found.
-pub(super) fn discovery() -> impl Codec<Value = Discovery> {
-    Via {
-        expected: "a group such as (dns: \"NAME\", port: 80)",
-        from: |file: DiscoveryFile, _| {
-            let dns = file.dns.zip(file.port);
-            let dns = dns.map(|(name, port)| Discovery::Dns { name, port });
-            let srv = file.srv.map(Discovery::Srv);
+impl From<DiscoveryFile> for Discovery {
+    fn from(file: DiscoveryFile) -> Self {
+        if let Some((name, port)) = file.dns.zip(file.port) {
+            Self::Dns { name, port }
+        } else if let Some(file) = file.file {
+            Self::File(file)
+        } else {
             // What is refused keeps its place, so that no backends are missed.
-            let found = dns.or(srv).or_else(|| file.file.map(Discovery::File));
-            Some(found.unwrap_or_else(Discovery::based))
-        },
-        to: |discovery| {
-            let mut file = DiscoveryFile::base();
-            match discovery.clone() {
-                Discovery::Dns { name, port } => {
-                    (file.dns, file.port) = (Some(name), Some(port));
-                }
-                Discovery::Srv(name) => file.srv = Some(name),
-                Discovery::File(path) => file.file = Some(path),
-            }
-            file
-        },
+            Self::Srv(file.srv.unwrap_or_default())
+        }
     }
 }
 
-impl Based for Discovery {
-    fn based() -> Self {
-        Self::Srv(String::new())
+impl From<Discovery> for DiscoveryFile {
+    fn from(discovery: Discovery) -> Self {
+        let base = Self::base();
+        match discovery {
+            Discovery::Dns { name, port } => Self {
+                dns: Some(name),
+                port: Some(port),
+                ..base
+            },
+            Discovery::Srv(name) => Self {
+                srv: Some(name),
+                ..base
+            },
+            Discovery::File(path) => Self {
+                file: Some(path),
+                ..base
+            },
+        }
     }
 }

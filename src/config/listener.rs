@@ -4,11 +4,11 @@ use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::codec::{
-    Codec, Facts, Leaf, duration, group, name, named, number, required, spelled, text,
-};
-use super::reader::{Around, At, Reader};
-use super::table::{Shape, settings};
+use serde_json::json;
+
+use super::codec::{Codec, duration, group, name, named, number, required, spelled, text};
+use super::reader::Around;
+use super::table::{self, Shape, settings};
 use super::text::Text;
 use super::values::{self, did_you_mean};
 use crate::address::Address;
@@ -26,7 +26,7 @@ settings! {
             Address::to_string,
         ));
         /// The pool that its clients go to: its name in a file, its index in `pools` here.
-        pub pool: usize = usize::MAX => required(PoolName);
+        pub pool: usize = usize::MAX => required(pool_name());
         /// Its client connections at a time, over all workers. Off: only the limit of all holds.
         pub max_connections: Option<NonZeroU32> = None => number(values::CONNECTIONS).or("off");
         /// Connect attempts for each session, each on another backend while there is one. Backends
@@ -109,62 +109,41 @@ impl Shape for Timeouts {}
 super::table::defaults!(Defaults, Timeouts);
 
 /// What listeners leave out. It is read before them.
-pub(super) struct Shared;
-
-impl Codec for Shared {
-    type Value = Defaults;
-
-    fn read<'a>(
-        &self,
-        at: At<'a>,
-        reader: &mut Reader<'a>,
-        default: &Defaults,
-    ) -> Option<Defaults> {
-        let read = group().read(at, reader, default)?;
-        reader.around.defaults = read;
-        Some(read)
-    }
-
-    fn write(&self, value: &Defaults, default: &Defaults, around: &Around) -> Text {
-        group().write(value, default, around)
-    }
-
-    fn facts(&self) -> Facts {
-        group::<Defaults>().facts()
-    }
+pub(super) fn shared() -> Codec<Defaults> {
+    let group = group::<Defaults>();
+    Codec::new(
+        &*group.facts.expected,
+        group.facts.schema,
+        |at, reader, default| {
+            let read = reader.group(at, default)?;
+            reader.around.defaults = read;
+            Some(read)
+        },
+        table::text,
+    )
+    .of::<Defaults>()
 }
 
 /// A pool, by its name.
-struct PoolName;
-
-impl Codec for PoolName {
-    type Value = usize;
-
-    fn read<'a>(&self, at: At<'a>, reader: &mut Reader<'a>, _: &usize) -> Option<usize> {
-        let name = reader.take(at, text(at))?;
-        let pools = &reader.around.pools;
-        let found = pools.iter().position(|pool| pool == name);
-        // Without any pool, that is the mistake to report.
-        if found.is_none() && !pools.is_empty() {
-            let near = pools.iter().filter(|_| reader.gives_hints());
-            let hint = did_you_mean(name, near.map(String::as_str));
-            let sentence = format!("pool: there is no pool called `{name}`{hint}");
-            reader.mistake(&at.value.span, sentence);
-        }
-        found
-    }
-
-    fn write(&self, value: &usize, _: &usize, around: &Around) -> Text {
-        let name = around.pools.get(*value);
-        Text::quoted(name.map_or("", String::as_str))
-    }
-
-    fn facts(&self) -> Facts {
-        Facts::leaf(
-            "the name of a pool".to_owned(),
-            serde_json::json!({ "type": "string" }),
-        )
-    }
+fn pool_name() -> Codec<usize> {
+    Codec::new(
+        "the name of a pool",
+        json!({ "type": "string" }),
+        |at, reader, _| {
+            let name = reader.take(at, text(at))?;
+            let pools = &reader.around.pools;
+            let found = pools.iter().position(|pool| pool == name);
+            // Without any pool, that is the mistake to report.
+            if found.is_none() && !pools.is_empty() {
+                let near = pools.iter().filter(|_| reader.gives_hints());
+                let hint = did_you_mean(name, near.map(String::as_str));
+                let sentence = format!("pool: there is no pool called `{name}`{hint}");
+                reader.mistake(&at.value.span, sentence);
+            }
+            found
+        },
+        |pool, _, around| Text::quoted(around.pools.get(*pool).map_or("", String::as_str)),
+    )
 }
 
 /// Stands in for a refused address; no address that is read equals it.

@@ -5,14 +5,13 @@ use std::io::{self, ErrorKind, Read};
 use std::os::fd::AsFd;
 use std::path::Path;
 
-use super::check_file::CheckCodec;
-use super::codec::{Codec, group};
+use super::check::check;
 use super::error::{ConfigError, Mistake};
 use super::foreign;
 use super::reader::{Around, At, Reader};
 use super::rules;
 use super::source::Source;
-use super::strategy_file::strategy;
+use super::strategy_file::StrategyFile;
 use super::table::Settings;
 use super::tree::{Kind, Value};
 use super::values::ValueError;
@@ -143,7 +142,7 @@ fn config(source: &Source) -> Result<Config, Vec<Mistake>> {
 /// It is none, or says how clients persist: only a file can.
 pub fn strategy_of(text: &str) -> Result<Strategy, ValueError> {
     alone(("strategy", text), |at, reader| {
-        let (strategy, _) = strategy().read(at, reader, &(Strategy::default(), None))?;
+        let StrategyFile { strategy, .. } = reader.group(at, &StrategyFile::base())?;
         let settings = ["key", "ttl", "clients_max"];
         if strategy == Strategy::StickyRoundRobin
             && let Some(setting) = settings.iter().find_map(|name| at.value.field(name))
@@ -162,7 +161,7 @@ pub fn strategy_of(text: &str) -> Result<Strategy, ValueError> {
 /// It is none.
 pub fn queue_of(text: &str) -> Result<Queue, ValueError> {
     alone(("queue", text), |at, reader| {
-        group().read(at, reader, &Queue::default())
+        reader.group(at, &Queue::default())
     })
 }
 
@@ -173,7 +172,7 @@ pub fn queue_of(text: &str) -> Result<Queue, ValueError> {
 /// It is none.
 pub fn check_of(text: &str) -> Result<Option<Check>, ValueError> {
     alone(("check", text), |at, reader| {
-        CheckCodec.read(at, reader, &None)
+        check().read(at, reader, &None)
     })
 }
 

@@ -2,18 +2,38 @@
 
 use std::path::{Path, PathBuf};
 
-use super::codec::{Codec, Via, named, spelled};
+use super::codec::{named, spelled};
+use super::reader::{At, Reader};
 use super::table::{Shape, settings};
 use super::values;
 
-/// Where and how sessions are logged.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct AccessLog {
-    /// The sink.
-    pub to: LogSink,
-    /// The shape of a line.
-    pub format: LogFormat,
+settings! {
+    /// Where and how sessions are logged.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct AccessLog {
+        /// Where lines go: "-" is standard output, "off" nowhere, all else a file.
+        pub to: LogSink = LogSink::Stdout => spelled(
+            "\"-\", \"off\" or the path of a file",
+            |text| values::log_sink(Path::new(text)).map(Option::unwrap_or_default),
+            |sink| match sink {
+                LogSink::Stdout => "-".to_owned(),
+                LogSink::File(path) => path.display().to_string(),
+            },
+        );
+        /// The shape of a line.
+        pub format: LogFormat = LogFormat::KeyValue => named("log format", &LogFormat::ALL);
+    }
 }
+
+impl Shape for AccessLog {
+    const SHORT: Option<&'static str> = Some("to");
+
+    fn is_off(at: At<'_>, _: &mut Reader<'_>) -> bool {
+        at.says("to", "off")
+    }
+}
+
+super::table::defaults!(AccessLog);
 
 /// Where a log goes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -54,39 +74,4 @@ pub enum RecordFormat {
 impl RecordFormat {
     /// Every format with the name that configuration and environment know it by.
     pub const ALL: [(&'static str, Self); 2] = [("text", Self::Text), ("json", Self::Json)];
-}
-
-settings! {
-    /// The access log in a file.
-    #[derive(Clone, PartialEq)]
-    struct AccessLogFile {
-        /// Where lines go: "-" is standard output, "off" nowhere, all else a file.
-        to: Option<LogSink> = Some(LogSink::Stdout) => spelled(
-            "\"-\", \"off\" or the path of a file",
-            |text| values::log_sink(Path::new(text)),
-            |sink| match sink {
-                None => "off".to_owned(),
-                Some(LogSink::Stdout) => "-".to_owned(),
-                Some(LogSink::File(path)) => path.display().to_string(),
-            },
-        );
-        /// The shape of a line.
-        format: LogFormat = LogFormat::KeyValue => named("log format", &LogFormat::ALL);
-    }
-}
-
-impl Shape for AccessLogFile {
-    const SHORT: Option<&'static str> = Some("to");
-}
-
-/// An access log, or none.
-pub(super) fn access_log() -> impl Codec<Value = Option<AccessLog>> {
-    Via {
-        expected: "\"off\", a sink or a group such as (to: \"FILE\", format: \"json\")",
-        from: |AccessLogFile { to, format }, _| Some(to.map(|to| AccessLog { to, format })),
-        to: |log| AccessLogFile {
-            to: log.as_ref().map(|log| log.to.clone()),
-            format: log.as_ref().map_or(LogFormat::KeyValue, |log| log.format),
-        },
-    }
 }

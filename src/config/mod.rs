@@ -19,7 +19,6 @@ mod availability;
 mod backend;
 mod change;
 mod check;
-mod check_file;
 mod codec;
 mod discovery;
 mod error;
@@ -49,7 +48,7 @@ pub use availability::{AllDown, Ejection, OnDown, Queue, ScaleBy, Scaling};
 pub(crate) use backend::is_resolved;
 pub use backend::{Backend, Target};
 pub use change::{Change, ChangeError};
-pub use check::{Check, CheckTls, Expect, Initial, Probe, ProxyHeader, Verify};
+pub use check::{Check, CheckTls, Expect, HttpProbe, Initial, Probe, ProxyHeader, Verify};
 pub use discovery::Discovery;
 pub use error::{ConfigError, Mistake, Warning};
 pub use key::Key;
@@ -89,7 +88,8 @@ settings! {
         /// How long sessions may go on after SIGTERM.
         pub shutdown_grace: Duration = SHUTDOWN_GRACE => duration(values::GRACE);
         /// Where one line for each session goes. Off: nowhere.
-        pub access_log: Option<AccessLog> = Some(AccessLog::default()) => log::access_log();
+        pub access_log: Option<AccessLog> = Some(AccessLog::default())
+            => group_or_off("\"off\", a sink or a group such as (to: \"FILE\", format: \"json\")");
         /// The shape of the operational log on standard error.
         pub log_format: RecordFormat = RecordFormat::Text
             => named("log format", &RecordFormat::ALL);
@@ -102,9 +102,11 @@ settings! {
         pub resolvers: Vec<SocketAddr> = Vec::new()
             => list(spelled("an IP address", values::resolver, ToString::to_string));
         /// Where the running balancer is administered. Off: nowhere.
-        pub admin: Option<Admin> = Some(Admin::default()) => waits(admin::admin());
+        pub admin: Option<Admin> = Some(Admin::default()) => waits(group_or_off(
+            "\"off\", a path or a group such as (socket: \"PATH\", http: (...))",
+        ));
         /// What listeners leave out.
-        pub defaults: Defaults = Defaults::default() => listener::Shared;
+        pub defaults: Defaults = Defaults::default() => listener::shared();
         /// The addresses that clients connect to.
         pub listeners: Vec<Listener> = Vec::new() => groups();
         /// The groups of backends that listeners name.
@@ -187,7 +189,8 @@ pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(30);
 pub const HISTOGRAM_LOG: &str = "mahoraga.hlog";
 
 use codec::{
-    Leaf, duration, groups, list, memory, named, number, path, shared_groups, spelled, truth, waits,
+    duration, group_or_off, groups, list, memory, named, number, path, shared_groups, spelled,
+    truth, waits,
 };
 use reader::Around;
 use table::{Settings, Shape, settings};

@@ -3,15 +3,14 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use super::availability::OnDownCodec;
-use super::check_file::CheckCodec;
+use super::availability::on_down;
+use super::check::check;
 use super::codec::{
-    Leaf, duration, group, group_or_off, groups, list, name, named, number, or_off, required,
-    spelled,
+    duration, group, group_or_off, groups, list, name, named, number, required, spelled,
 };
-use super::discovery::discovery;
+use super::discovery::DiscoveryFile;
 use super::reader::{At, Reader};
-use super::strategy_file::{PersistCodec, strategy};
+use super::strategy_file::{StrategyFile, strategy};
 use super::table::{Shape, settings};
 use super::values::{self, ValueError};
 use super::{
@@ -30,7 +29,9 @@ settings! {
             @strategy => strategy(), Self::strategy_in_file, Self::put_strategy;
         /// The key by which clients come back to the backend that they had. Off: none come back.
         pub persist: Option<Persist> = None;
-            @persist => PersistCodec, Self::persist_in_file, Self::put_persist;
+            @persist => group_or_off(
+                    "\"off\", a key or a group such as (key: \"sni\", ttl: \"1h\")",
+                ), Self::persist_in_file, Self::put_persist;
         /// Connections to all its backends at a time, over all workers. Off: no limit.
         pub max_connections: Option<NonZeroU32> = None => number(values::CONNECTIONS).or("off");
         /// Addresses and ports of this machine that connections to its backends begin at.
@@ -52,10 +53,10 @@ settings! {
         /// Where clients wait while every backend is full.
         pub queue: Queue = Queue::default() => group();
         /// How its backends are probed. Off: they are not.
-        pub check: Option<Check> = None => CheckCodec;
+        pub check: Option<Check> = None => check();
         /// When failures of real sessions take a backend out. Off: never.
         pub ejection: Option<Ejection> = Some(Ejection::default())
-            => group_or_off("(failures: 5)");
+            => group_or_off("\"off\" or a group such as (failures: 5)");
         /// With fewer usable backends than this share of those that are ready, in percent, all that
         /// are ready get connections; 0: never. Auto: 0 where the check judges an answer, else 50.
         pub panic_below: Option<u8> = None => number(values::PERCENT).or("auto");
@@ -65,16 +66,15 @@ settings! {
         /// How long a backend that returns takes to its full share. Off: it has it at once.
         pub slow_start: Option<Duration> = None => duration(values::SLOW_START).or("off");
         /// What happens to the sessions of a backend that goes down.
-        pub on_down: OnDown = OnDown::Keep => OnDownCodec;
+        pub on_down: OnDown = OnDown::Keep => on_down();
         /// Where more backends are found. Off: only those that are listed are used.
         pub discovery: Option<Discovery> = None;
-            @discover
-            /// Where more backends are found. Off: only those that are listed are used.
-            => or_off("(dns: \"NAME\", port: 80)", discovery()),
-                |pool: &Self| pool.discovery.clone(),
-                |pool: &mut Self, discovery| pool.discovery = discovery;
+            @discover => group_or_off("\"off\" or a group such as (dns: \"NAME\", port: 80)"),
+                |pool: &Self| pool.discovery.clone().map(DiscoveryFile::from),
+                |pool: &mut Self, file| pool.discovery = file.map(Discovery::from);
         /// How the pool grows by its reserve, and shrinks again. Off: it does not.
-        pub scaling: Option<Scaling> = None => group_or_off("(high: 100)");
+        pub scaling: Option<Scaling> = None
+            => group_or_off("\"off\" or a group such as (high: 100)");
         /// Its backends. At least one that is not of the reserve, unless more are discovered; the
         /// reserve stands behind the others.
         pub backends: Vec<Backend> = Vec::new();
@@ -136,7 +136,7 @@ impl Pool {
 
     /// The strategy with the persistence that is part of it; what follows from the backends is
     /// left out.
-    fn strategy_in_file(&self) -> (Strategy, Option<Persist>) {
+    fn strategy_in_file(&self) -> StrategyFile {
         let mut strategy = self.strategy.clone();
         if let Strategy::TwoTier(tiers) = &mut strategy {
             let of_backends = Group::of(&self.backends);
@@ -150,12 +150,17 @@ impl Pool {
             }
         }
         let is_sticky = strategy == Strategy::StickyRoundRobin;
-        (strategy, self.persist.clone().filter(|_| is_sticky))
+        let persist = self.persist.clone().filter(|_| is_sticky);
+        StrategyFile {
+            strategy,
+            persist: persist.unwrap_or_default(),
+        }
     }
 
-    fn put_strategy(&mut self, (strategy, persist): (Strategy, Option<Persist>)) {
-        self.strategy = strategy;
-        self.put_persist(persist);
+    fn put_strategy(&mut self, file: StrategyFile) {
+        let is_sticky = file.strategy == Strategy::StickyRoundRobin;
+        self.strategy = file.strategy;
+        self.put_persist(is_sticky.then_some(file.persist));
     }
 
     fn persist_in_file(&self) -> Option<Persist> {

@@ -5,7 +5,7 @@ use super::foreign;
 use super::rules::Finding;
 use super::source::Source;
 use super::syntax;
-use super::table::{Defaults, Settings, Shape};
+use super::table::{Defaults, Settings};
 use super::tokens::Span;
 use super::tree::{Kind, Value};
 use super::values::{ValueError, did_you_mean, one_of};
@@ -30,6 +30,12 @@ impl<'a> At<'a> {
         } else {
             None
         }
+    }
+
+    /// Whether it is this word, or a group in which that setting is.
+    pub(super) fn says(&self, setting: &str, word: &str) -> bool {
+        let value = self.value.field(setting).unwrap_or(self.value);
+        matches!(&value.kind, Kind::Text(text) if text == word)
     }
 
     /// It is not what may stand there.
@@ -155,7 +161,7 @@ impl<'a> Reader<'a> {
     /// Reads a group, or the bare value that stands for it.
     pub(super) fn group<T: Settings>(&mut self, at: At<'a>, default: &T) -> Option<T> {
         if let Kind::Group(_) = at.value.kind {
-            self.known(at, &T::names());
+            self.known::<T>(at);
             return Some(self.fields(at, default));
         }
         let Some(short) = T::SHORT else {
@@ -172,52 +178,41 @@ impl<'a> Reader<'a> {
             is_item: false,
             ..at
         };
-        for setting in T::TABLE.iter().filter(|setting| setting.name == short) {
-            (setting.read)(at, self, &mut group);
+        for setting in T::table().iter().filter(|setting| setting.name == short) {
+            setting.row.read(at, self, &mut group);
         }
-        Some(self.implied(group, default, |name| name == short))
+        let group = implied(group, default, |name| name == short);
+        group.check(at, self);
+        Some(group)
     }
 
     /// Refuses fields of other names, and a second one of a name.
-    pub(super) fn known(&mut self, at: At<'_>, names: &[&str]) {
+    fn known<T: Settings>(&mut self, at: At<'_>) {
+        let names: Vec<_> = T::table().iter().map(|setting| setting.name).collect();
         for (i, field) in at.value.fields().iter().enumerate() {
             let (name, span) = (&*field.name, &field.name_span);
             if !names.contains(&name) {
-                self.misshapen(span, unknown_field(name, names));
+                self.misshapen(span, unknown_field(name, &names));
             } else if at.value.fields()[..i].iter().any(|one| one.name == name) {
                 self.misshapen(span, format!("the field `{name}` is given twice"));
             }
         }
     }
 
-    /// Reads those fields of a group that are its settings; the others may be another table's.
-    pub(super) fn fields<T: Settings>(&mut self, at: At<'a>, default: &T) -> T {
+    /// Reads the fields of a group.
+    fn fields<T: Settings>(&mut self, at: At<'a>, default: &T) -> T {
         let mut group = default.clone();
-        for setting in T::TABLE {
+        for setting in T::table() {
             if let Some(value) = at.value.field(setting.name) {
                 let field = self.at(value, setting.name);
-                (setting.read)(field, self, &mut group);
-            } else if (setting.is_required)() && !self.is_misshapen {
+                setting.row.read(field, self, &mut group);
+            } else if setting.row.facts().is_required && !self.is_misshapen {
                 let sentence = format!("the field `{}` is missing here", setting.name);
                 self.mistake(&at.value.start(), sentence);
             }
         }
-        let group = self.implied(group, default, |name| at.value.field(name).is_some());
+        let group = implied(group, default, |name| at.value.field(name).is_some());
         group.check(at, self);
-        group
-    }
-
-    /// Fills in what follows from the settings that are given.
-    fn implied<T: Settings>(
-        &self,
-        mut group: T,
-        default: &T,
-        is_given: impl Fn(&str) -> bool,
-    ) -> T {
-        let implied = Shape::implied(&group, default);
-        for setting in T::TABLE.iter().filter(|setting| !is_given(setting.name)) {
-            (setting.copy)(&mut group, &implied);
-        }
         group
     }
 
@@ -236,6 +231,16 @@ impl<'a> Reader<'a> {
         said.map(|(span, sentence)| Mistake::new(self.source, span, sentence))
             .collect()
     }
+}
+
+/// Fills in what follows from the settings that are given.
+fn implied<T: Settings>(mut group: T, default: &T, is_given: impl Fn(&str) -> bool) -> T {
+    let implied = group.implied(default);
+    let table = T::table().iter();
+    for setting in table.filter(|setting| !is_given(setting.name)) {
+        setting.row.copy(&mut group, &implied);
+    }
+    group
 }
 
 fn unknown_field(found: &str, expected: &[&str]) -> String {

@@ -21,22 +21,21 @@ pub(super) struct Row {
 /// The settings of a group, each followed by those of the group that it is.
 pub(super) fn rows<T: Settings>(path: &str) -> Vec<Row> {
     let mut rows = Vec::new();
-    let around = Around::default();
-    for setting in T::TABLE {
-        let facts = (setting.facts)();
+    let (base, around) = (T::base(), Around::default());
+    for setting in T::table() {
+        let facts = setting.row.facts();
         let path = match path {
             "" => setting.name.to_owned(),
             path => format!("{path}.{}", setting.name),
         };
-        let is_required = (setting.is_required)();
-        let default = (setting.default)(&T::base(), &around);
+        let default = setting.row.default(&base, &around);
         rows.push(Row {
             about: setting.sentence(),
-            expected: facts.expected,
-            default: default.filter(|_| !is_required),
+            expected: facts.expected.clone(),
+            default: default.filter(|_| !facts.is_required),
             waits: facts.waits,
-            is_required,
-            schema: facts.schema,
+            is_required: facts.is_required,
+            schema: facts.schema.clone(),
             path: path.clone(),
         });
         rows.extend((facts.rows)(&path));

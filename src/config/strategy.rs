@@ -5,9 +5,11 @@ use std::fmt;
 use std::num::NonZeroU16;
 use std::time::Duration;
 
-use super::codec::{Leaf, duration, name, number, required, spelled};
+use super::codec::{duration, name, number, required, spelled};
+use super::reader::{At, Reader};
 use super::table::{Shape, settings};
-use super::{Backend, Key, values};
+use super::values::{self, name_of_kind};
+use super::{Backend, Key};
 
 /// Declares [`Strategy`]. A row is a strategy: its variant with the type of its settings if it has
 /// any, its name, what it selects by, and the settings that may stand beside its name.
@@ -207,6 +209,10 @@ impl Shape for Persist {
     const SHORT: Option<&'static str> = Some("key");
     const WANTED: Option<&'static str> =
         Some("a key: write \"KEY\" or (key: \"KEY\", ttl: \"30m\")");
+
+    fn is_off(at: At<'_>, _: &mut Reader<'_>) -> bool {
+        at.says("key", "off")
+    }
 }
 
 super::table::defaults!(LeastTime, Predictive, Persist);
@@ -302,11 +308,7 @@ impl FirstTier {
     /// Its name.
     #[must_use]
     pub fn name(&self) -> &'static str {
-        match self {
-            Self::Hash { .. } => "hash",
-            Self::Weight => "weight",
-            Self::Priority => "priority",
-        }
+        name_of_kind(&Self::all(), self)
     }
 }
 
@@ -324,11 +326,7 @@ impl SecondTier {
     /// Its name.
     #[must_use]
     pub fn name(&self) -> &'static str {
-        match self {
-            Self::LeastConnections => "least_connections",
-            Self::LeastTime(_) => "least_time",
-            Self::PowerOfTwo => "power_of_two",
-        }
+        name_of_kind(&Self::all(), self)
     }
 }
 

@@ -13,34 +13,92 @@ use super::reader::{Around, At, Reader};
 use super::text::{Fields, Text};
 
 /// One setting of a group.
-pub(super) struct Setting<G: 'static> {
+pub(super) struct Setting<G> {
     pub(super) name: &'static str,
+    /// What it is, in lines.
+    about: &'static [&'static str],
+    pub(super) row: Box<dyn Row<G>>,
+}
+
+/// What can be done with a setting whatever its type is.
+pub(super) trait Row<G>: Send + Sync {
     /// Reads it; a refused value leaves the group as it is.
-    pub(super) read: for<'a> fn(At<'a>, &mut Reader<'a>, &mut G),
-    /// Its text, where it differs from that of the second group.
-    pub(super) write: fn(&G, &G, &Around) -> Option<Text>,
+    fn read<'a>(&self, at: At<'a>, reader: &mut Reader<'a>, group: &mut G);
+    /// Its text, where it must be given or differs from that of the second group.
+    fn write(&self, group: &G, default: &G, around: &Around) -> Option<Text>;
     /// Takes it from the second group.
-    pub(super) copy: fn(&mut G, &G),
+    fn copy(&self, group: &mut G, from: &G);
     /// Its text, unless it has no value in this group.
-    pub(super) default: fn(&G, &Around) -> Option<String>,
-    pub(super) is_required: fn() -> bool,
-    pub(super) facts: fn() -> Facts,
+    fn default(&self, group: &G, around: &Around) -> Option<String>;
+    fn facts(&self) -> &Facts;
+}
+
+/// A setting of this type: how it is read and written, got out of the group and put into it.
+struct Typed<G, T> {
+    codec: Codec<T>,
+    get: fn(&G) -> T,
+    put: fn(&mut G, T),
+}
+
+impl<G, T: PartialEq + 'static> Row<G> for Typed<G, T> {
+    fn read<'a>(&self, at: At<'a>, reader: &mut Reader<'a>, group: &mut G) {
+        if let Some(value) = self.codec.read(at, reader, &(self.get)(group)) {
+            (self.put)(group, value);
+        }
+    }
+
+    fn write(&self, group: &G, default: &G, around: &Around) -> Option<Text> {
+        let (value, default) = ((self.get)(group), (self.get)(default));
+        let is_written = self.codec.facts.is_required || value != default;
+        is_written.then(|| self.codec.write(&value, &default, around))
+    }
+
+    fn copy(&self, group: &mut G, from: &G) {
+        (self.put)(group, (self.get)(from));
+    }
+
+    fn default(&self, group: &G, around: &Around) -> Option<String> {
+        let value = (self.get)(group);
+        self.codec.write(&value, &value, around).shown()
+    }
+
+    fn facts(&self) -> &Facts {
+        &self.codec.facts
+    }
+}
+
+/// The settings of a group in the order in which they are read and written.
+pub(super) struct Table<G> {
+    pub(super) settings: Vec<Setting<G>>,
+    /// What the field of the next rows is.
+    pub(super) about: &'static [&'static str],
+}
+
+impl<G: 'static> Table<G> {
+    pub(super) fn add<T: PartialEq + 'static>(
+        &mut self,
+        (name, about): (&'static str, &'static [&'static str]),
+        codec: impl Into<Codec<T>>,
+        get: fn(&G) -> T,
+        put: fn(&mut G, T),
+    ) {
+        let codec = codec.into();
+        self.settings.push(Setting {
+            // Without the mark of names that are words of Rust.
+            name: name.trim_start_matches("r#"),
+            about: if about.is_empty() { self.about } else { about },
+            row: Box::new(Typed { codec, get, put }),
+        });
+    }
 }
 
 /// A group of settings.
 pub(super) trait Settings: Shape {
-    /// In the order in which they are written.
-    const TABLE: &'static [Setting<Self>];
-    /// What each is, in lines.
-    const ABOUT: &'static [(&'static str, &'static [&'static str])];
+    /// Its table.
+    fn table() -> &'static [Setting<Self>];
 
-    /// Before anything is read. Required settings have values that nothing else has.
+    /// Before anything is read.
     fn base() -> Self;
-
-    /// The names of the settings.
-    fn names() -> Vec<&'static str> {
-        Self::TABLE.iter().map(|setting| setting.name).collect()
-    }
 }
 
 /// How a group may be written.
@@ -55,6 +113,11 @@ pub(super) trait Shape: Clone + PartialEq + Sized + 'static {
         default.clone()
     }
 
+    /// Whether `off` is written in place of the group.
+    fn is_off(at: At<'_>, _: &mut Reader<'_>) -> bool {
+        at.text() == Some("off")
+    }
+
     /// Refuses what does not go together with what is given.
     fn check(&self, _: At<'_>, _: &mut Reader<'_>) {}
 
@@ -67,11 +130,11 @@ pub(super) trait Shape: Clone + PartialEq + Sized + 'static {
 /// The settings that differ from what they are anyway.
 pub(super) fn fields<T: Settings>(group: &T, default: &T, around: &Around) -> Fields {
     let implied = group.implied(default);
-    let rows = T::TABLE.iter();
-    let written = rows.map(|setting| (setting.name, (setting.write)(group, &implied, around)));
-    written.fold(Fields::default(), |fields, (name, text)| {
-        fields.some(name, text)
-    })
+    let written = T::table().iter().filter_map(|setting| {
+        let text = setting.row.write(group, &implied, around)?;
+        Some((setting.name, text))
+    });
+    Fields(written.collect())
 }
 
 /// The same, or the bare value that says it all.
@@ -83,11 +146,11 @@ pub(super) fn text<T: Settings>(group: &T, default: &T, around: &Around) -> Text
 pub(super) fn schema<T: Settings>() -> Json {
     let mut properties = serde_json::Map::new();
     let mut required = Vec::new();
-    for setting in T::TABLE {
-        let mut schema = (setting.facts)().schema;
+    for setting in T::table() {
+        let mut schema = setting.row.facts().schema.clone();
         schema["description"] = setting.sentence().into();
         properties.insert(setting.name.to_owned(), schema);
-        if (setting.is_required)() {
+        if setting.row.facts().is_required {
             required.push(setting.name);
         }
     }
@@ -97,19 +160,17 @@ pub(super) fn schema<T: Settings>() -> Json {
         "required": required,
         "additionalProperties": false,
     });
-    let short = T::TABLE.iter().find(|row| Some(row.name) == T::SHORT);
+    let short = T::table().iter().find(|row| Some(row.name) == T::SHORT);
     match short {
-        Some(row) => json!({ "anyOf": [(row.facts)().schema, group] }),
+        Some(setting) => json!({ "anyOf": [setting.row.facts().schema, group] }),
         None => group,
     }
 }
 
-impl<G: Settings> Setting<G> {
+impl<G> Setting<G> {
     /// What it is, in one line.
     pub(super) fn sentence(&self) -> String {
-        let found = G::ABOUT.iter().find(|(name, _)| *name == self.name);
-        let lines = found.map_or(&[][..], |(_, lines)| *lines);
-        let lines: Vec<_> = lines.iter().map(|line| line.trim()).collect();
+        let lines: Vec<_> = self.about.iter().map(|line| line.trim()).collect();
         lines.join(" ")
     }
 }
@@ -133,28 +194,32 @@ macro_rules! settings {
         }
 
         impl $crate::config::table::Settings for $Group {
-            const TABLE: &'static [$crate::config::table::Setting<Self>] = &[
-                $(
-                    $($crate::config::table::setting!(
-                        Self, stringify!($field), $codec,
-                        |group: &Self| group.$field.clone(),
-                        |group: &mut Self, value| group.$field = value
-                    ),)?
-                    $($crate::config::table::setting!(
-                        Self, stringify!($row), $row_codec, $get, $put
-                    ),)*
-                )*
-            ];
-
-            const ABOUT: &'static [(&'static str, &'static [&'static str])] = &[
-                $(
-                    ($crate::config::table::plain(stringify!($field)), &[$($doc),*]),
-                    $((stringify!($row), &[$($row_doc),*]),)*
-                )*
-            ];
+            fn table() -> &'static [$crate::config::table::Setting<Self>] {
+                static TABLE: std::sync::LazyLock<Vec<$crate::config::table::Setting<$Group>>> =
+                    std::sync::LazyLock::new($Group::settings);
+                &TABLE
+            }
 
             fn base() -> Self {
                 Self { $($field: $default,)* }
+            }
+        }
+
+        impl $Group {
+            fn settings() -> Vec<$crate::config::table::Setting<Self>> {
+                let mut table = $crate::config::table::Table { settings: Vec::new(), about: &[] };
+                $(
+                    table.about = &[$($doc),*];
+                    $(table.add(
+                        (stringify!($field), &[]), $codec,
+                        |group: &Self| group.$field.clone(),
+                        |group: &mut Self, value| group.$field = value,
+                    );)?
+                    $(table.add(
+                        (stringify!($row), &[$($row_doc),*]), $row_codec, $get, $put,
+                    );)*
+                )*
+                table.settings
             }
         }
     };
@@ -171,57 +236,4 @@ macro_rules! defaults {
     };
 }
 
-/// A row.
-macro_rules! setting {
-    ($Group:ty, $name:expr, $codec:expr, $get:expr, $put:expr) => {
-        $crate::config::table::Setting::<$Group> {
-            name: $crate::config::table::plain($name),
-            read: |at, reader, group| {
-                let codec = $crate::config::table::typed::<$Group, _>($codec, $get);
-                let default = ($get)(group);
-                if let Some(value) =
-                    $crate::config::codec::Codec::read(&codec, at, reader, &default)
-                {
-                    ($put)(group, value);
-                }
-            },
-            write: |group, default, around| {
-                let codec = $crate::config::table::typed::<$Group, _>($codec, $get);
-                let (value, default) = (($get)(group), ($get)(default));
-                let differs = value != default;
-                differs
-                    .then(|| $crate::config::codec::Codec::write(&codec, &value, &default, around))
-            },
-            copy: |group, from| ($put)(group, ($get)(from)),
-            default: |group, around| {
-                let codec = $crate::config::table::typed::<$Group, _>($codec, $get);
-                let value = ($get)(group);
-                let text = $crate::config::codec::Codec::write(&codec, &value, &value, around);
-                text.shown()
-            },
-            is_required: || {
-                let codec = $crate::config::table::typed::<$Group, _>($codec, $get);
-                $crate::config::codec::Codec::is_required(&codec)
-            },
-            facts: || {
-                let codec = $crate::config::table::typed::<$Group, _>($codec, $get);
-                $crate::config::codec::Codec::facts(&codec)
-            },
-        }
-    };
-}
-
-/// A codec whose values are those that the function gets.
-pub(super) fn typed<G, C: Codec>(codec: C, _: impl Fn(&G) -> C::Value) -> C {
-    codec
-}
-
-/// The name without the mark of names that are words of Rust.
-pub(super) const fn plain(name: &'static str) -> &'static str {
-    match name.as_bytes() {
-        [b'r', b'#', ..] => name.split_at(2).1,
-        _ => name,
-    }
-}
-
-pub(super) use {defaults, setting, settings};
+pub(super) use {defaults, settings};

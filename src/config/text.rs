@@ -13,31 +13,15 @@ pub(super) enum Text {
 
 /// Fields in parentheses.
 #[derive(Debug, Default)]
-pub(super) struct Fields(Vec<(&'static str, Text)>);
+pub(super) struct Fields(pub(super) Vec<(&'static str, Text)>);
 
 impl Fields {
-    /// A field that may be left out.
-    pub(super) fn some(mut self, name: &'static str, value: Option<Text>) -> Self {
-        self.0.extend(value.map(|value| (name, value)));
-        self
-    }
-
-    /// These, and others behind them.
-    pub(super) fn and(mut self, others: Self) -> Self {
-        self.0.extend(others.0);
-        self
-    }
-
     /// As a value: the only field alone, where it may stand for them all.
     pub(super) fn or_bare(mut self, short: Option<&str>) -> Text {
         match &*self.0 {
             [(name, Text::Leaf(_))] if Some(*name) == short => self.0.remove(0).1,
             _ => Text::Fields(self),
         }
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
     }
 
     /// The whole text of a file, a line for each field.
@@ -69,10 +53,6 @@ impl Text {
         let fraction = format!("{fraction:02}");
         let digits = fraction.strip_suffix('0').unwrap_or(&fraction);
         Self::Leaf(format!("{whole}.{digits}"))
-    }
-
-    pub(super) fn list(items: impl Iterator<Item = Self>) -> Self {
-        Self::List(items.collect())
     }
 
     /// On one line; none where there is nothing to be shown.

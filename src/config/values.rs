@@ -22,8 +22,8 @@ pub use super::load::{check_of, queue_of, strategy_of};
 pub use backend::{BackendError, backend};
 pub use check::expect_regex;
 pub(super) use check::{
-    CheckType, PROXY_HEADERS, alpn, check_type, expect_bytes, http_host, http_method, http_path,
-    server_name, status, verify,
+    CheckType, PROXY_HEADERS, alpn, check_type, http_host, http_method, http_path, server_name,
+    status, verify,
 };
 pub(crate) use duration::written;
 pub use duration::{
@@ -34,8 +34,8 @@ pub use duration::{
 pub use memory::{memory, memory_text};
 pub(crate) use names::did_you_mean;
 pub use names::named;
-pub(super) use names::one_of;
 use names::{foreign, hint, listed};
+pub(super) use names::{name_of_kind, one_of};
 pub use network::admin_socket;
 pub(super) use network::{
     discovered_name, loopback, resolver, source_address, source_ports, webhook,

@@ -158,8 +158,8 @@ fn an_unknown_setting() {
     refused(
         "unknown_setting",
         "(pools: [(name: \"a\", strategy: (name: \"hash\", wheel: 3))])",
-        "config.ron:1:47: the field `wheel` is unknown: `name`, `key`, `max_load`, `decay`, \
-`ttl`, `clients_max`, `first`, `subset`, `then`, `groups`, `horizon` or `season` may stand here
+        "config.ron:1:47: the field `wheel` is unknown: `name`, `first`, `then`, `key`, \
+`subset`, `max_load`, `decay`, `groups`, `horizon`, `season`, `ttl` or `clients_max` may stand here
   | (pools: [(name: \"a\", strategy: (name: \"hash\", wheel: 3))])
   |                                               ^^^^^",
     );

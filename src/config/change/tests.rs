@@ -389,6 +389,6 @@ fn single_values_are_read_as_in_a_file() {
     assert_eq!(values::check_of("tcp"), Ok(Some(Check::default())));
     let http = values::check_of("(type: \"http\", path: \"/up\")").unwrap();
     let probe = http.map(|check| check.probe);
-    assert!(matches!(probe, Some(Probe::Http { path, .. }) if path == "/up"));
+    assert!(matches!(probe, Some(Probe::Http(request)) if request.path == "/up"));
     assert_eq!(values::admin_state("maint"), Ok(AdminState::Maint));
 }

@@ -22,12 +22,7 @@ fn whole(settings: &str) -> Config {
 }
 
 fn http() -> Probe {
-    Probe::Http {
-        method: "GET".to_owned(),
-        path: "/".to_owned(),
-        host: None,
-        status: 200..=399,
-    }
+    Probe::Http(HttpProbe::default())
 }
 
 /// What the example tells in a comment of the setting: the groups in parentheses.
@@ -148,7 +143,7 @@ fn checks_have_settings() {
     };
     assert_eq!(check(written), want);
     let statuses = |written: &str| match check(written).probe {
-        Probe::Http { status, .. } => status,
+        Probe::Http(request) => request.status,
         probe @ (Probe::Tcp | Probe::SendExpect { .. }) => panic!("{probe:?}"),
     };
     assert_eq!(statuses(r#"(type: "http", status: 204)"#), 204..=204);

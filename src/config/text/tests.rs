@@ -13,9 +13,9 @@ use crate::address::Address;
 use crate::config::{
     ATTEMPTS, AccessLog, Admin, AdminHttp, AdminState, AllDown, Backend, Check, CheckTls, Config,
     Defaults, Discovery, Ejection, Expect, FirstTier, Group, HISTOGRAM_LOG, HalfClose, Hash,
-    Initial, Key, LeastTime, Listener, LogFormat, LogSink, OnDown, Persist, Pool, Predictive,
-    Probe, ProxyHeader, Queue, RecordFormat, ScaleBy, Scaling, SecondTier, Strategy, Timeouts,
-    TwoTier, Verify, parse,
+    HttpProbe, Initial, Key, LeastTime, Listener, LogFormat, LogSink, OnDown, Persist, Pool,
+    Predictive, Probe, ProxyHeader, Queue, RecordFormat, ScaleBy, Scaling, SecondTier, Strategy,
+    Timeouts, TwoTier, Verify, parse,
 };
 use crate::origin::{Origins, Ports};
 use crate::peek::Field;
@@ -453,12 +453,12 @@ impl Chance<'_> {
                     false => Expect::Regex(r#"^\+"PONG\s\xffé"#.to_owned()),
                 },
             },
-            _ => Probe::Http {
+            _ => Probe::Http(HttpProbe {
                 method: self.pick(&["GET", "HEAD"]).to_owned(),
                 path: self.pick(&["/", "/a?b=\"c\\"]).to_owned(),
                 host: self.maybe(|_| "[::1]:80".to_owned()),
                 status: self.pick(&[200..=399, 204..=204, 100..=599]),
-            },
+            }),
         }
     }
 

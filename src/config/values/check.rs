@@ -6,7 +6,7 @@ use std::path::Path;
 use regex::bytes::{Regex, RegexBuilder};
 use rustls::pki_types::DnsName;
 
-use super::{ValueError, file, in_range, named};
+use super::{ValueError, file, in_range, name_of_kind, named};
 use crate::config::{ProxyHeader, Verify};
 
 /// What a check does, by name.
@@ -20,7 +20,7 @@ pub(in crate::config) enum CheckType {
 }
 
 impl CheckType {
-    const ALL: [(&'static str, Self); 5] = [
+    pub(in crate::config) const ALL: [(&'static str, Self); 5] = [
         ("off", Self::Off),
         ("tcp", Self::Tcp),
         ("send_expect", Self::SendExpect),
@@ -29,13 +29,7 @@ impl CheckType {
     ];
 
     pub(in crate::config) fn name(self) -> &'static str {
-        match self {
-            Self::Off => "off",
-            Self::Tcp => "tcp",
-            Self::SendExpect => "send_expect",
-            Self::Http => "http",
-            Self::Tls => "tls",
-        }
+        name_of_kind(&Self::ALL, &self)
     }
 }
 
@@ -71,18 +65,6 @@ pub fn expect_regex(pattern: &str) -> Result<Regex, ValueError> {
             why,
         }
     })
-}
-
-/// Refuses bytes that no first 16 KiB of an answer hold, and none, which all do.
-pub(in crate::config) fn expect_bytes(
-    bytes: Vec<u8>,
-    written: &str,
-) -> Result<Vec<u8>, ValueError> {
-    if (1..=16 << 10).contains(&bytes.len()) {
-        Ok(bytes)
-    } else {
-        Err(ValueError::not(written, "1 to 16384 bytes"))
-    }
 }
 
 /// Reads the method of a request, a token (RFC 9110, section 9.1).

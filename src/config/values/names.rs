@@ -1,5 +1,7 @@
 //! Names that are known, and what an unknown one may have meant.
 
+use std::mem::discriminant;
+
 use super::{NAME_CHARS_MAX, ValueError};
 
 /// The value of a name; `kind` is what has such names.
@@ -17,6 +19,14 @@ pub fn named<T: Clone>(
             hint: hint(name, &names),
         }
     })
+}
+
+/// The name of a value whose settings may be others.
+pub(in crate::config) fn name_of_kind<T>(all: &[(&'static str, T)], value: &T) -> &'static str {
+    let found = all
+        .iter()
+        .find(|(_, known)| discriminant(known) == discriminant(value));
+    found.map_or("", |(name, _)| name)
 }
 
 /// The end of a sentence that says what an unknown name may have meant.

@@ -33,7 +33,7 @@ impl Expectation {
                     Self::Match(regex.map_err(|error| Failure::Unfit(error.to_string()))?)
                 }
             },
-            Probe::Http { status, .. } => Self::Status(status.clone()),
+            Probe::Http(request) => Self::Status(request.status.clone()),
         })
     }
 

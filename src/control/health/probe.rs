@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::rc::Rc;
 
 use crate::address::Address;
-use crate::config::{Check, Probe, ProxyHeader, Target};
+use crate::config::{Check, HttpProbe, Probe, ProxyHeader, Target};
 use crate::origin::{Origins, User};
 use crate::sys;
 
@@ -186,9 +186,9 @@ fn request(probe: &Probe, to: &Target<'_>) -> Vec<u8> {
     match probe {
         Probe::Tcp => Vec::new(),
         Probe::SendExpect { send, .. } => send.clone(),
-        Probe::Http {
+        Probe::Http(HttpProbe {
             method, path, host, ..
-        } => {
+        }) => {
             let host = host.clone().unwrap_or_else(|| authority(to));
             format!(
                 "{method} {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: mahoraga\r\n\

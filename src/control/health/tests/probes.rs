@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::os::unix::net::UnixListener;
 use std::sync::mpsc;
 
-use crate::config::{Expect, ProxyHeader};
+use crate::config::{Expect, HttpProbe, ProxyHeader};
 
 use super::servers::{drain, full};
 use super::*;
@@ -39,12 +39,11 @@ fn bytes(expected: &[u8]) -> Check {
 
 pub(super) fn http() -> Check {
     Check {
-        probe: Probe::Http {
-            method: "GET".to_owned(),
+        probe: Probe::Http(HttpProbe {
             path: "/healthz".to_owned(),
-            host: None,
             status: 200..=299,
-        },
+            ..HttpProbe::default()
+        }),
         ..quick()
     }
 }
@@ -265,8 +264,8 @@ fn a_host_is_named_as_configured_or_by_the_address() {
     ];
     for (to, wanted, field) in cases {
         let mut check = http();
-        if let Probe::Http { host, .. } = &mut check.probe {
-            *host = wanted.map(str::to_owned);
+        if let Probe::Http(request) = &mut check.probe {
+            request.host = wanted.map(str::to_owned);
         }
         let request = request_of(&to, &check);
         assert!(request.contains(field), "{request}");
