@@ -2,7 +2,7 @@
 
 use crate::kernel::{BUFFER_BYTES, Pumped};
 
-use super::backlog::Backlog;
+use super::buffer_queue::BufferQueue;
 
 /// The state of one direction. What is in flight for it stands in the session's `InFlight`.
 #[derive(Debug)]
@@ -10,7 +10,7 @@ pub(super) struct Half {
     /// Bytes that the sink's socket took.
     pub(super) delivered: u64,
     /// Received and not yet sent.
-    pub(super) backlog: Backlog,
+    pub(super) buffers: BufferQueue,
     /// Spliced in and not yet out.
     pub(super) in_pipe: u32,
     /// How bytes move now.
@@ -48,7 +48,7 @@ pub(super) struct Half {
 pub(super) enum Mode {
     /// Received into buffers and sent from them.
     Copy,
-    /// A stream was recognised: receiving stops, the backlog drains.
+    /// A stream was recognised: receiving stops, the buffers are sent.
     Switching,
     /// Spliced through a pipe, visit by visit.
     Splice,
@@ -58,7 +58,7 @@ impl Half {
     pub(super) fn new() -> Self {
         Self {
             delivered: 0,
-            backlog: Backlog::default(),
+            buffers: BufferQueue::default(),
             in_pipe: 0,
             mode: Mode::Copy,
             stopping: false,
@@ -79,7 +79,7 @@ impl Half {
 
     /// Bytes are held for the sink.
     pub(super) fn is_loaded(&self) -> bool {
-        !self.backlog.is_empty() || self.in_pipe > 0
+        !self.buffers.is_empty() || self.in_pipe > 0
     }
 
     /// Takes note of a received buffer; a row of full ones makes a stream.

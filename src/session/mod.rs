@@ -14,7 +14,7 @@
 
 #![forbid(unsafe_code)]
 
-mod backlog;
+mod buffer_queue;
 mod close;
 mod connecting;
 mod deadline;
@@ -29,7 +29,7 @@ mod waiting;
 #[cfg(test)]
 mod tests;
 
-pub use backlog::Links;
+pub use buffer_queue::Links;
 pub use close::CloseReason;
 pub use connecting::RETRY_AFTER;
 use half::{Half, Mode};
@@ -90,7 +90,7 @@ pub struct Session {
     /// TCP keepalive is on.
     kept_alive: bool,
     /// The kernel still delays acknowledgements to the backend.
-    late: bool,
+    ack_delayed: bool,
     /// By side: a watch is set, or has reported a fault.
     watched: [bool; 2],
     /// Why the session will end: a connection broke while bytes that it had sent still wait for
@@ -112,7 +112,7 @@ pub struct Session {
     /// Bytes of the client went to the backend after its first answer, and none came back since.
     /// Noted only with [`SessionLimits::watches_work`].
     asked: bool,
-    /// The backend ended its direction unexpectedly ([`Self::is_hang_up`]).
+    /// The backend hung up without an answer ([`Self::is_hang_up`]).
     hung_up: bool,
     /// When the client was accepted.
     opened_at: u64,
@@ -149,7 +149,7 @@ impl Session {
             looks: 0,
             overdue: false,
             kept_alive: false,
-            late: true,
+            ack_delayed: true,
             watched: [false; 2],
             broken: None,
             reason: None,
@@ -308,7 +308,7 @@ impl Session {
             queued: (self.queued_at > 0).then_some(self.queued),
             delivered: self.delivered(),
             failed: self.failed(),
-            waiting: self.first_byte_at == 0 || self.asked,
+            awaits_answer: self.first_byte_at == 0 || self.asked,
             answer: self.answer,
             in_use: self.in_use,
         }
@@ -320,8 +320,9 @@ impl Session {
         self.connected_at > 0 && self.first_byte_at == 0 && (reset || self.hung_up)
     }
 
-    /// Whether an end of the backend now is unexpected: it comes before the backend's first byte
-    /// and before the client's end, although the client asked for something, or at once.
+    /// Whether the backend hangs up by ending its stream now. It has sent nothing, the client has
+    /// not ended its own stream, and either the client has asked for something or the connection
+    /// is younger than [`AT_ONCE`].
     fn is_hang_up(&self, now: u64) -> bool {
         let client = &self.halves[Side::Client as usize];
         let asked = client.delivered > 0 || client.is_loaded();
@@ -355,8 +356,8 @@ pub struct Summary {
     pub in_use: u64,
     /// The connected backend ended or broke the session without an answer.
     pub failed: bool,
-    /// The client was waiting for an answer.
-    pub waiting: bool,
+    /// The client was waiting for an answer of the backend.
+    pub awaits_answer: bool,
 }
 
 /// Small things.
@@ -421,7 +422,7 @@ impl Session {
     }
 
     fn acknowledge(&mut self, cx: &mut Context<'_>) {
-        if std::mem::take(&mut self.late) {
+        if std::mem::take(&mut self.ack_delayed) {
             cx.ops.push_back(Op::Acknowledge);
         }
     }
@@ -475,7 +476,7 @@ impl Session {
     fn join(&mut self, event: Event, cx: &mut Context<'_>) {
         if let Event::Received(from, buffer, _) = event {
             // It came too late to be sent: it counts as undelivered.
-            self.half(from).backlog.push(buffer, cx.links);
+            self.half(from).buffers.push(buffer, cx.links);
         }
         self.finish_when_joined(cx);
     }
@@ -486,8 +487,8 @@ impl Session {
         }
         // The manner of closing depends on what is undelivered, so only the memory goes here.
         for half in &self.halves {
-            let mut backlog = half.backlog;
-            while let Some(id) = backlog.pop(cx.links) {
+            let mut buffers = half.buffers;
+            while let Some(id) = buffers.pop(cx.links) {
                 cx.ops.push_back(Op::Release(id));
             }
         }

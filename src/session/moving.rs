@@ -26,7 +26,7 @@ impl Session {
         if peeking {
             self.on_first_bytes(buffer, cx);
         } else {
-            half.backlog.push(buffer, cx.links);
+            half.buffers.push(buffer, cx.links);
         }
         let half = self.half(from);
         // A backend that sends in small steps may wait for each to be acknowledged.
@@ -101,7 +101,7 @@ impl Session {
                 if bytes > 0 {
                     half.waits = 0;
                 }
-                match half.backlog.consume(bytes, cx.links) {
+                match half.buffers.consume(bytes, cx.links) {
                     Some(id) => cx.ops.push_back(Op::Release(id)),
                     // There was no room for the rest.
                     None => self.wait_for_room(from, cx),
@@ -131,7 +131,7 @@ impl Session {
         half.ended = true;
         half.shut = true;
         half.in_pipe = 0;
-        while let Some(id) = half.backlog.pop(cx.links) {
+        while let Some(id) = half.buffers.pop(cx.links) {
             cx.ops.push_back(Op::Release(id));
         }
         self.stop_receiving(from, cx);
@@ -202,9 +202,9 @@ impl Session {
         }
         let whole = self.broken.is_none();
         let half = self.half(from);
-        if let Some(buffer) = half.backlog.front(cx.links) {
+        if let Some(buffer) = half.buffers.front(cx.links) {
             // What is held back for an end that never comes would be lost.
-            let last = whole && (half.ended || half.ending) && half.backlog.len() == 1;
+            let last = whole && (half.ended || half.ending) && half.buffers.len() == 1;
             half.held_back = last;
             self.in_flight.insert(Purpose::Send(from));
             cx.ops.push_back(Op::Send(from, buffer, last));
@@ -225,18 +225,18 @@ impl Session {
         let half = self.half(from);
         match half.mode {
             Mode::Copy if receiving => {
-                if half.backlog.len() >= high {
+                if half.buffers.len() >= high {
                     self.stop_receiving(from, cx);
                 }
             }
             Mode::Switching if receiving => self.stop_receiving(from, cx),
             Mode::Copy | Mode::Switching if is_visited() => {}
-            Mode::Copy if !half.ended && half.backlog.len() <= low => {
+            Mode::Copy if !half.ended && half.buffers.len() <= low => {
                 // Without a buffer it ends at once, and says so.
                 half.starved = false;
                 self.ask(Purpose::Recv(from), cx);
             }
-            Mode::Switching if !half.ended && !sending && half.backlog.is_empty() => {
+            Mode::Switching if !half.ended && !sending && half.buffers.is_empty() => {
                 half.promote();
                 cx.ops.push_back(Op::Pump(from));
             }

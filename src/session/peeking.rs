@@ -9,23 +9,23 @@ impl Session {
     /// More of the first bytes.
     pub(super) fn on_first_bytes(&mut self, buffer: Buffer, cx: &mut Context<'_>) {
         let half = self.half(Side::Client);
-        let whole = half.backlog.front(cx.links);
+        let whole = half.buffers.front(cx.links);
         let fits = |whole: &Buffer| whole.start + whole.len + buffer.len <= BUFFER_BYTES;
         if let Some(whole) = whole.filter(fits) {
-            half.backlog.grow_front(buffer.len, cx.links);
+            half.buffers.grow_front(buffer.len, cx.links);
             cx.ops.push_back(Op::Append(whole, buffer));
             cx.ops.push_back(Op::Release(buffer.id));
         } else {
-            half.backlog.push(buffer, cx.links);
+            half.buffers.push(buffer, cx.links);
         }
-        let full = self.half(Side::Client).backlog.len() > 1;
+        let full = self.half(Side::Client).buffers.len() > 1;
         self.peek(full, cx);
     }
 
     /// Has the first bytes looked at; `last`: there will be no more of them.
     pub(super) fn peek(&mut self, last: bool, cx: &mut Context<'_>) {
         self.looks += 1;
-        let whole = self.half(Side::Client).backlog.front(cx.links);
+        let whole = self.half(Side::Client).buffers.front(cx.links);
         let full = whole.is_some_and(|whole| whole.start + whole.len >= BUFFER_BYTES);
         let last = last || full || self.looks >= LOOKS_MAX;
         cx.ops.push_back(Op::Peek(whole, last));

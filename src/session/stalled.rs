@@ -30,13 +30,13 @@ impl Session {
         let half = self.half(from);
         let Some(buffer) = buffer else {
             // It keeps the pipe, unless its bytes are in two places now.
-            if !half.backlog.is_empty() {
+            if !half.buffers.is_empty() {
                 self.close(CloseReason::NoResources, cx);
             }
             return;
         };
         half.in_pipe -= buffer.len;
-        half.backlog.push(buffer, cx.links);
+        half.buffers.push(buffer, cx.links);
         if half.in_pipe > 0 {
             // Nothing may come between.
             cx.ops.push_front(Op::Unpipe(from));

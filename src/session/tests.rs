@@ -11,7 +11,7 @@ mod script;
 mod stalled;
 mod waiting;
 
-use super::backlog::BACKLOG_HIGH;
+use super::buffer_queue::BUFFERS_HIGH;
 use super::connecting::RETRY_AFTER;
 use super::deadline::{END_LOOK, LINGER};
 use super::stalled::STALL;
@@ -207,7 +207,7 @@ fn a_slow_sink_stops_the_receive_and_lets_it_go_on() {
     let mut script = Script::connected();
     let first = script.receives(Client, 1);
     script.asks(&[Op::Send(Client, first, false)]);
-    let more: Vec<Buffer> = (1..BACKLOG_HIGH)
+    let more: Vec<Buffer> = (1..BUFFERS_HIGH)
         .map(|_| script.receives(Client, 1))
         .collect();
     script.asks(&[Op::Cancel(Purpose::Recv(Client))]);
@@ -416,7 +416,7 @@ fn whoever_is_not_read_for_long_is_watched_whatever_the_reason() {
     script.passes(WATCH_AFTER);
     script.asks(&[Op::Watch(Client)]);
 
-    // A receive that ended by itself over a backlog.
+    // A receive that ended by itself while buffers wait.
     let mut script = Script::connected();
     script.receives(Client, 10);
     let buffer = script.buffer(10);

@@ -16,7 +16,7 @@ use super::slot::number;
 impl<K: Kernel> Worker<K> {
     #[inline(never)]
     pub(super) fn connect(&mut self, key: usize) -> Option<Event> {
-        self.catch_up(key);
+        self.adopt_listener(key);
         loop {
             let reserved = if self.is_its_turn(key) {
                 self.reserve(key)
@@ -110,9 +110,9 @@ impl<K: Kernel> Worker<K> {
         Event::Connected
     }
 
-    /// Goes over to what is known of its listener now, before an attempt: what was tried counts
-    /// by the indices of one pool, and what the client is known by may be another key now.
-    fn catch_up(&mut self, key: usize) {
+    /// Adopts the present settings of the session's listener, before an attempt. The pool may be
+    /// another, to whose indices `tried` is translated, and so may the client's key.
+    fn adopt_listener(&mut self, key: usize) {
         let slot = &mut self.slots[key];
         let listener = &self.ports[slot.port].listener;
         if Arc::ptr_eq(&slot.listener, listener) {

@@ -41,7 +41,7 @@ impl Inbox {
 
 /// A session's place in a queue, from when it joins until it is served or closed.
 #[derive(Debug)]
-pub(super) struct Waiting {
+pub(super) struct QueueEntry {
     /// As it was when the session joined; the queue outlives it.
     pool: Arc<Pool>,
     number: u64,
@@ -52,13 +52,13 @@ impl<K: Kernel> Worker<K> {
     pub(super) fn is_its_turn(&mut self, key: usize) -> bool {
         let slot = &self.slots[key];
         let queue = &slot.listener.plan.pool().queue;
-        let elsewhere = |waiting: &Waiting| !Arc::ptr_eq(&waiting.pool.queue, queue);
-        if slot.waiting.as_ref().is_some_and(elsewhere) {
+        let elsewhere = |entry: &QueueEntry| !Arc::ptr_eq(&entry.pool.queue, queue);
+        if slot.queue_entry.as_ref().is_some_and(elsewhere) {
             // Its listener has another pool now.
             self.leave_queue(key);
         }
         let slot = &self.slots[key];
-        slot.waiting.is_some() || slot.listener.plan.pool().queue.is_empty()
+        slot.queue_entry.is_some() || slot.listener.plan.pool().queue.is_empty()
     }
 
     /// There is no place for the session, or others wait for one: it waits too, where it stood if
@@ -69,8 +69,8 @@ impl<K: Kernel> Worker<K> {
         let pool = Arc::clone(slot.listener.plan.pool());
         let look_at = next_look(&pool, self.now);
         self.look_at = self.look_at.min(look_at);
-        if let Some(waiting) = &slot.waiting {
-            if pool.queue.step_back(waiting.number) {
+        if let Some(entry) = &slot.queue_entry {
+            if pool.queue.step_back(entry.number) {
                 self.call_next(port, &pool);
             }
             return Event::Requeued;
@@ -86,18 +86,18 @@ impl<K: Kernel> Worker<K> {
             return Event::Full;
         };
         self.call_next(port, &pool);
-        self.slots[key].waiting = Some(Waiting { pool, number });
+        self.slots[key].queue_entry = Some(QueueEntry { pool, number });
         Event::Queued(until)
     }
 
     /// The session does not wait any more: it has a place, or it is over. Whatever it leaves is
     /// the next one's.
     pub(super) fn leave_queue(&mut self, key: usize) {
-        let Some(waiting) = self.slots[key].waiting.take() else {
+        let Some(entry) = self.slots[key].queue_entry.take() else {
             return;
         };
-        if waiting.pool.queue.leave(waiting.number) {
-            self.call_next(self.slots[key].port, &waiting.pool);
+        if entry.pool.queue.leave(entry.number) {
+            self.call_next(self.slots[key].port, &entry.pool);
         }
     }
 
@@ -144,9 +144,9 @@ impl<K: Kernel> Worker<K> {
         while let Some(call) = inboxes[self.id as usize].take() {
             let key = call.ticket.slot as usize;
             let is_it = |slot: &&Slot| {
-                let waiting = slot.waiting.as_ref();
+                let entry = slot.queue_entry.as_ref();
                 slot.generation == call.ticket.generation
-                    && waiting.is_some_and(|waiting| waiting.number == call.number)
+                    && entry.is_some_and(|entry| entry.number == call.number)
             };
             // A session that has left has passed the call on.
             let Some(slot) = self.slots.get(key).filter(is_it) else {

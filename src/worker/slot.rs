@@ -12,7 +12,7 @@ use crate::session::{CloseReason, Context, Event, Op, Session, Summary};
 use crate::snapshot::Listener;
 use crate::token::{GENERATION_MASK, Purpose, Side, Token};
 
-use super::queue::Waiting;
+use super::queue::QueueEntry;
 use super::{Record, Worker};
 
 /// A session's place in the slab.
@@ -47,7 +47,7 @@ pub(super) struct Slot {
     /// Bytes delivered in each direction when it was last counted: the low halves of the counts.
     pub(super) counted: [u32; 2],
     /// Its place in its pool's queue.
-    pub(super) waiting: Option<Waiting>,
+    pub(super) queue_entry: Option<QueueEntry>,
     /// By source side: leased pipes that hold bytes.
     pipes: [Option<Pipe>; 2],
 }
@@ -121,7 +121,7 @@ impl<K: Kernel> Worker<K> {
             origin: 0,
             moved: false,
             counted: [0; 2],
-            waiting: None,
+            queue_entry: None,
             pipes: [None, None],
         });
         self.ports[port].sessions += 1;
@@ -341,7 +341,7 @@ impl<K: Kernel> Worker<K> {
         if let Some(socket) = slot.backend {
             self.kernel.close(socket, manner);
             if let Some(backend) = &slot.target {
-                if leave(backend, reason, &summary, slot.on_trial) {
+                if release_backend(backend, reason, &summary, slot.on_trial) {
                     self.notices.ring();
                 }
                 slot.listener.plan.on_left(backend, &slot.keys, self.now);
@@ -398,17 +398,22 @@ impl<K: Kernel> Worker<K> {
     }
 }
 
-/// What a backend's session says about it, at the session's end. `true`: it is ejected for it, or
-/// is so no longer.
-fn leave(backend: &Backend, reason: CloseReason, summary: &Summary, on_trial: bool) -> bool {
+/// Gives the place of an ended session at its backend back, and counts what the session shows of
+/// the backend. Returns whether that ejected the backend or readmitted it.
+fn release_backend(
+    backend: &Backend,
+    reason: CloseReason,
+    summary: &Summary,
+    on_trial: bool,
+) -> bool {
     let mut moved = summary.failed && backend.on_failed();
     if !summary.failed && reason.is_orderly() && summary.delivered[0] > 0 {
-        // Also where backends never say anything.
+        // A backend that never sends anything is sound too.
         backend.tally.on_sound();
         moved |= on_trial && backend.on_trial_passed();
     }
     backend.release(Ended {
-        waiting: summary.waiting,
+        waiting: summary.awaits_answer,
         in_use: summary.in_use,
         bytes: summary.delivered[0] + summary.delivered[1],
     });

@@ -74,7 +74,7 @@ fn a_client_that_resets_while_descriptors_lack_ends_it() {
 fn a_client_fills_so_many_buffers_while_connecting() {
     let mut script = Script::begin();
     let first = script.receives(Client, 1);
-    for _ in 2..BACKLOG_HIGH {
+    for _ in 2..BUFFERS_HIGH {
         script.receives(Client, 1);
         script.asks(&[]);
     }
@@ -88,10 +88,10 @@ fn a_client_fills_so_many_buffers_while_connecting() {
     script.told(Event::Connected);
     script.asks(&[Op::Send(Client, first, false), Op::Recv(Backend)]);
     // It goes on when all but one are sent.
-    for sent in 1..BACKLOG_HIGH {
+    for sent in 1..BUFFERS_HIGH {
         script.sent(Client, 1);
         let resumes = script.ops.contains(&Op::Recv(Client));
-        assert_eq!(resumes, sent == BACKLOG_HIGH - 1);
+        assert_eq!(resumes, sent == BUFFERS_HIGH - 1);
     }
 }
 

@@ -188,13 +188,13 @@ fn the_backends_time_is_measured_from_when_it_was_asked() {
     script.receives(Client, 10);
     script.sent(Client, 10);
     script.now += 30 * MS;
-    assert!(script.session.summary().waiting);
+    assert!(script.session.summary().awaits_answer);
     script.ops.clear();
     script.receives(Backend, 10);
     assert_eq!(script.ops.front(), Some(&Op::Answered));
     script.sent(Backend, 10);
     assert_eq!(script.session.summary().answer, 34 * MS);
-    assert!(!script.session.summary().waiting);
+    assert!(!script.session.summary().awaits_answer);
 }
 
 #[test]
@@ -211,13 +211,13 @@ fn later_requests_are_told_of_and_so_are_streams() {
         }
         let asked = script.ops.iter().filter(|op| **op == Op::Asked);
         assert_eq!(asked.count(), 1);
-        assert!(script.session.summary().waiting);
+        assert!(script.session.summary().awaits_answer);
         script.now += 5_000 * MS;
         script.ops.clear();
         script.receives(Backend, 10);
         script.sent(Backend, 10);
         assert_eq!(script.ops.front(), Some(&Op::Replied));
-        assert!(!script.session.summary().waiting);
+        assert!(!script.session.summary().awaits_answer);
     }
     // A word out of silence is no stream.
     script.now += 5_000 * MS;

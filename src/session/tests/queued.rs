@@ -114,7 +114,7 @@ fn what_a_client_sends_in_the_queue_is_for_its_backend() {
 fn a_client_that_is_not_received_from_is_watched_in_the_queue() {
     let filled = || {
         let mut script = queued();
-        (0..BACKLOG_HIGH).for_each(|_| {
+        (0..BUFFERS_HIGH).for_each(|_| {
             script.receives(Client, 1);
         });
         script.asks(&[Op::Cancel(Purpose::Recv(Client))]);
@@ -127,8 +127,8 @@ fn a_client_that_is_not_received_from_is_watched_in_the_queue() {
     };
     let mut script = filled();
     script.told(Event::Watched(Client, true));
-    let released = (1..=BACKLOG_HIGH).map(|_| script.ops.pop_front());
-    assert!(released.eq((1..=BACKLOG_HIGH).map(|id| Some(Op::Release(id)))));
+    let released = (1..=BUFFERS_HIGH).map(|_| script.ops.pop_front());
+    assert!(released.eq((1..=BUFFERS_HIGH).map(|id| Some(Op::Release(id)))));
     script.ends(CloseReason::ClientReset, Manner::Reset);
     // The watch goes on while its backend is connected to.
     let mut script = filled();

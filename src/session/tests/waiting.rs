@@ -100,7 +100,7 @@ fn waits_in_vain_grow_until_something_moves() {
 #[test]
 fn a_reset_is_noticed_during_a_pause() {
     let (mut script, _) = stuck(Client);
-    (1..BACKLOG_HIGH).for_each(|_| {
+    (1..BUFFERS_HIGH).for_each(|_| {
         script.receives(Client, 10);
     });
     script.told(Event::RecvEnded(Client, Err(Errno::CANCELED)));

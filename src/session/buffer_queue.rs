@@ -25,12 +25,12 @@ impl Links {
 
     /// The number of unsent buffers at which a direction stops receiving.
     pub(super) fn high(&self) -> u16 {
-        if self.short { 1 } else { BACKLOG_HIGH }
+        if self.short { 1 } else { BUFFERS_HIGH }
     }
 
     /// The number of unsent buffers at which a direction receives again.
     pub(super) fn low(&self) -> u16 {
-        if self.short { 0 } else { BACKLOG_LOW }
+        if self.short { 0 } else { BUFFERS_LOW }
     }
 }
 
@@ -38,13 +38,13 @@ impl Links {
 ///
 /// Invariant: `head` and `tail` mean something only while `len` is above 0.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Backlog {
+pub(super) struct BufferQueue {
     head: BufferId,
     tail: BufferId,
     len: u16,
 }
 
-impl Backlog {
+impl BufferQueue {
     pub(super) fn len(&self) -> u16 {
         self.len
     }
@@ -112,8 +112,8 @@ impl Backlog {
 }
 
 /// 64 KiB.
-pub(super) const BACKLOG_HIGH: u16 = 4;
-const BACKLOG_LOW: u16 = 1;
+pub(super) const BUFFERS_HIGH: u16 = 4;
+const BUFFERS_LOW: u16 = 1;
 
 #[cfg(test)]
 mod tests {
@@ -126,12 +126,12 @@ mod tests {
     #[test]
     fn two_queues_share_the_links_in_their_own_order() {
         let mut links = Links::default();
-        let (mut up, mut down) = (Backlog::default(), Backlog::default());
+        let (mut up, mut down) = (BufferQueue::default(), BufferQueue::default());
         for id in [9, 2, 7] {
             up.push(buffer(id, 1), &mut links);
             down.push(buffer(id + 100, 1), &mut links);
         }
-        let drain = |queue: &mut Backlog, links: &Links| {
+        let drain = |queue: &mut BufferQueue, links: &Links| {
             std::iter::from_fn(|| queue.pop(links)).collect::<Vec<_>>()
         };
         assert_eq!(drain(&mut up, &links), [9, 2, 7]);
@@ -141,7 +141,7 @@ mod tests {
     #[test]
     fn a_short_send_leaves_the_rest_in_front() {
         let mut links = Links::default();
-        let mut queue = Backlog::default();
+        let mut queue = BufferQueue::default();
         queue.push(buffer(3, 10), &mut links);
         assert_eq!(queue.consume(4, &mut links), None);
         assert_eq!(
