@@ -1,7 +1,7 @@
-//! What a worker asks of the kernel, and what it gets back.
+//! The operations that a worker asks of the kernel, and their results.
 //!
-//! [`Kernel`] is the cut through the house: above it, sessions and workers know slots, buffers by
-//! number and opaque sockets; below it, [`crate::ring`] alone knows io_uring. The simulation in
+//! [`Kernel`] is a boundary: above it, sessions and workers know slots, buffers by number and
+//! opaque sockets; below it, [`crate::ring`] alone knows io_uring. The simulation in
 //! `tests/sim` stands in for the ring behind the same trait.
 
 #![forbid(unsafe_code)]
@@ -13,12 +13,12 @@ use crate::address::Address;
 use crate::origin::Origin;
 use crate::token::Token;
 
-/// The operations a worker lives from. Asynchronous ones answer by a [`Completion`] that carries
+/// The operations that a worker needs. Asynchronous ones answer by a [`Completion`] that carries
 /// their token; the others answer at once.
 ///
-/// A [`Socket`] stays open while an operation on it is in flight: that is the caller's part.
+/// The caller keeps a [`Socket`] open while an operation on it is in flight.
 pub trait Kernel {
-    /// Monotonic time in nanoseconds.
+    /// Monotonic time, in nanoseconds.
     fn now(&self) -> u64;
 
     /// Hands over what was asked, waits for a completion for at most `timeout` (`None`: without
@@ -41,7 +41,7 @@ pub trait Kernel {
     fn adopt(&mut self, listener: u64) -> Option<Socket>;
 
     /// Connects a socket that [`Kernel::open`] made. `Some`: it is done, or refused, and nothing
-    /// completes later, as always with a Unix socket: `EAGAIN` says that its backlog is full.
+    /// completes later, as always with a Unix socket: `EAGAIN` means that its backlog is full.
     fn connect(&mut self, token: Token, socket: &Socket, to: &Address)
     -> Option<Result<(), Errno>>;
 
@@ -81,7 +81,7 @@ pub trait Kernel {
     /// The connection begins at the address and the ports of this origin, where it names some.
     ///
     /// # Errors
-    /// What socket(2) and bind(2) say, for [`Fault::of_connect`](crate::fault::Fault::of_connect).
+    /// Those of socket(2) and bind(2), for [`Fault::of_connect`](crate::fault::Fault::of_connect).
     fn open(&mut self, to: &Address, from: Origin) -> Result<Socket, Errno>;
 
     /// Whether a socket that has connected to `to` is connected to itself: there is no listener,
@@ -138,9 +138,9 @@ pub trait Kernel {
 /// One completed operation, or one step of a multishot one.
 #[derive(Debug)]
 pub struct Completion {
-    /// What it answers.
+    /// The token of the operation.
     pub token: Token,
-    /// What came of it.
+    /// The result.
     pub outcome: Result<Done, Errno>,
     /// The operation goes on: more completions of this token follow.
     pub more: bool,
@@ -154,7 +154,7 @@ impl Completion {
     }
 }
 
-/// What a successful operation brought.
+/// The result of a successful operation.
 #[derive(Debug)]
 pub enum Done {
     /// A client's connection.
@@ -259,7 +259,7 @@ pub enum SourceState {
     Ready,
     /// Nothing to read now.
     Empty,
-    /// Splice said 0: the end of the stream, or urgent data, which splice does not pass even
+    /// Splice returned 0: the end of the stream, or urgent data, which splice does not pass even
     /// though bytes stand behind it. A receive shows which.
     Stopped,
     /// The connection broke.

@@ -43,9 +43,9 @@ pub(super) struct Buffers {
     calm: u16,
     /// By buffer: held by a session.
     held: Vec<bool>,
-    /// More memory may be in use than the load of late needs,
+    /// More memory may be in use than the recent load needs.
     bloated: bool,
-    /// and has been for long enough.
+    /// That has lasted for long enough to give the memory back.
     trim_due: bool,
 }
 
@@ -54,7 +54,7 @@ impl Buffers {
     /// [`GROUP`].
     ///
     /// # Errors
-    /// What mmap(2) or io_uring_register(2) says.
+    /// Those of mmap(2) and io_uring_register(2).
     pub(super) fn register(submitter: &Submitter<'_>, max: u16) -> io::Result<Self> {
         let entries = max.next_power_of_two();
         let arena = Mapping::new(usize::from(max) * STRIDE)?;
@@ -193,7 +193,7 @@ impl Buffers {
     /// Copies the bytes of one held buffer behind those of another.
     #[expect(
         clippy::needless_pass_by_ref_mut,
-        reason = "it writes into the arena, so nobody else may look at it"
+        reason = "it writes into the arena, which must not be borrowed meanwhile"
     )]
     pub(super) fn append(&mut self, to: Buffer, from: Buffer) {
         assert!(to.id != from.id && to.start + to.len + from.len <= BUFFER_BYTES);
@@ -216,8 +216,8 @@ impl Buffers {
         self.in_use() + count <= u32::from(self.max / 2)
     }
 
-    /// Has a free buffer filled: `read` is given the start of its [`BUFFER_BYTES`], and says how
-    /// many bytes it wrote there.
+    /// Fills a free buffer: `read` is given the start of its [`BUFFER_BYTES`], and returns how many
+    /// bytes it wrote there.
     pub(super) fn fill(&mut self, read: impl FnOnce(*mut u8) -> Option<u32>) -> Option<Buffer> {
         let id = self.take_free()?;
         self.held[usize::from(id)] = true;

@@ -63,7 +63,7 @@ pub struct Ring {
     /// so never moves.
     addresses: Vec<SockAddr>,
     pipes: Pipes,
-    /// What is passed on without a buffer is looked at here.
+    /// Bytes that are passed on without a buffer are read into this one.
     scratch: Box<[u8]>,
     features: Features,
     wakes: Wakes,
@@ -233,7 +233,7 @@ impl Ring {
     }
 }
 
-/// What one completion entry says.
+/// The result that a completion entry holds.
 fn decode(token: Token, cqe: &cqueue::Entry, buffers: &mut Buffers) -> Result<Done, Errno> {
     let Ok(count) = u32::try_from(cqe.result()) else {
         if let Some(id) = cqueue::buffer_select(cqe.flags()) {
@@ -298,8 +298,9 @@ impl Kernel for Ring {
         let accept = if many {
             opcode::AcceptMulti::new(fd).flags(flags).build()
         } else {
-            let nobody = std::ptr::null_mut();
-            opcode::Accept::new(fd, nobody, nobody.cast())
+            // The peer's address is asked for only when it is needed.
+            let no_address = std::ptr::null_mut();
+            opcode::Accept::new(fd, no_address, no_address.cast())
                 .flags(flags)
                 .build()
         };

@@ -11,7 +11,7 @@ use crate::sys;
 
 use super::buffers::{Buffers, GROUP};
 
-/// What newer kernels than the oldest one bring, as the start-up probe found it.
+/// Features of kernels newer than the oldest supported one, as the start-up probe found them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Features {
     /// A multishot receive can end after a number of bytes (6.17).
@@ -97,12 +97,12 @@ pub enum SetupError {
          with CONFIG_IO_URING"
     )]
     TooOld {
-        /// As uname(2) has it.
+        /// The kernel's release, as uname(2) reports it.
         release: String,
-        /// Flag or operation.
+        /// The flag or operation.
         missing: &'static str,
     },
-    /// There is no such system call.
+    /// The system call does not exist.
     #[error(
         "io_uring_setup is not available: the kernel was built without CONFIG_IO_URING, or a \
          container's seccomp profile hides it; allow io_uring_setup, io_uring_enter and \
@@ -115,9 +115,9 @@ pub enum SetupError {
          `sysctl -w kernel.io_uring_disabled=0`{group}"
     )]
     Disabled {
-        /// 1 or 2.
+        /// The value of the sysctl, 1 or 2.
         value: u32,
-        /// The other way out where there is one.
+        /// Another way to allow it, if there is one.
         group: &'static str,
     },
     /// Forbidden by something else.
@@ -136,9 +136,9 @@ pub enum SetupError {
     /// A name in `MAHORAGA_WITHOUT`.
     #[error("invalid feature `{name}` in {WITHOUT}: expected one of {known}")]
     UnknownFeature {
-        /// As given.
+        /// The name.
         name: String,
-        /// All that there are.
+        /// Every valid name.
         known: String,
     },
     /// Anything else.
@@ -146,7 +146,7 @@ pub enum SetupError {
     Other(#[from] io::Error),
 }
 
-/// Looks once, before any thread is made, whether the kernel can do what workers need. The
+/// Checks once, before any thread is made, whether the kernel can do what workers need. The
 /// features that `MAHORAGA_WITHOUT` names count as missing.
 ///
 /// # Errors

@@ -150,7 +150,7 @@ impl Session {
     }
 }
 
-/// What a session ends by whose attempt could not be made in time.
+/// Why a session is closed whose attempt could not be made in time.
 fn held_by(fault: Fault) -> CloseReason {
     match fault {
         Fault::Ports => CloseReason::NoLocalPort,

@@ -1,6 +1,6 @@
-//! Deadlines. A session moves while bytes go in or out, and while a peer acknowledges what it was
-//! given: the kernel's send buffer hides a slow reader for as long as it is full. So the kernel is
-//! asked, not for each byte but at every quarter of the deadline, how much is unacknowledged.
+//! Deadlines. A session is active while bytes go in or out, and while a peer acknowledges bytes: a
+//! full send buffer hides that a slow reader still reads. So at every quarter of the deadline the
+//! session asks the kernel how much is unacknowledged.
 
 use crate::time::NEVER;
 use crate::token::Purpose;

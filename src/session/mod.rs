@@ -1,8 +1,8 @@
 //! A session: one client connection and one backend connection, as a pure state machine.
 //!
-//! It receives events and asks for operations. It holds no descriptor, no buffer memory and no
-//! clock. Each event first retires the operation that it completes; a session that closes then only
-//! waits for the others.
+//! It handles events and asks for operations. It holds no descriptor, no buffer memory and no
+//! clock. Each event first removes the operation that it completes from those in flight; a closing
+//! session then only waits for the others.
 //!
 //! | state | in flight | left by |
 //! |---|---|---|
@@ -360,7 +360,7 @@ pub struct Summary {
     pub awaits_answer: bool,
 }
 
-/// Small things.
+/// Steps that several events share.
 impl Session {
     fn ask(&mut self, purpose: Purpose, cx: &mut Context<'_>) {
         self.in_flight.insert(purpose);

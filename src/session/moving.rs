@@ -232,7 +232,7 @@ impl Session {
             Mode::Switching if receiving => self.stop_receiving(from, cx),
             Mode::Copy | Mode::Switching if is_visited() => {}
             Mode::Copy if !half.ended && half.buffers.len() <= low => {
-                // Without a buffer it ends at once, and says so.
+                // Without a buffer the receive ends at once, with an error.
                 half.starved = false;
                 self.ask(Purpose::Recv(from), cx);
             }
@@ -260,7 +260,7 @@ impl Session {
     }
 
     /// Relays the end of the stream after its last byte. The second end of a session is left to
-    /// the close of its sockets, which says the same with two calls less.
+    /// the close of its sockets, which relays it too and saves two calls.
     pub(super) fn relay_end(&mut self, from: Side, cx: &mut Context<'_>) {
         // What a receive that was asked to end still brings comes before the end.
         let open = self.state == SessionState::Open && !self.in_flight.has(Purpose::Recv(from));

@@ -1,4 +1,4 @@
-//! Accepting: which listeners do, and what happens at a limit.
+//! Accepts clients, up to the limits.
 //!
 //! A listener that may not accept leaves clients in the kernel's backlog; it is neither asked
 //! again in a loop nor forgotten (multishot accept ends at every error).
@@ -14,12 +14,12 @@ use crate::token::{Purpose, Token};
 
 use super::{Stop, Worker, slot};
 
-/// A worker's part of a listener: its own socket, and what it knows of the listener.
+/// A worker's part of a listener: its own listening socket, and the listener's settings.
 #[derive(Debug)]
 pub(super) struct Port {
     pub(super) listener: Arc<Listener>,
     pub(super) selector: Selector,
-    /// `None` once it is closed for good.
+    /// The listening socket; `None` after it was closed for good.
     socket: Option<Socket>,
     accepting: bool,
     /// The accept in flight is a multishot one.
@@ -64,7 +64,7 @@ impl Port {
         self.listener = listener;
     }
 
-    /// Stops accepting for a while: what its clients need is lacking.
+    /// Stops accepting for a while: descriptors, memory or ports ran out.
     pub(super) fn pause(&mut self, now: u64) {
         self.resume_at = now + EXHAUSTED_PAUSE;
     }

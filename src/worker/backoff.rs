@@ -1,6 +1,6 @@
-//! Backends that this worker has no local port towards. One connect per backend finds out how long
-//! that lasts, not one per client: with a whole range of ports in use each costs a search through
-//! all of them.
+//! Backends to which this worker has no free local port. One connect per backend, not one per
+//! client, finds out how long that lasts: with a whole range of ports in use, each connect costs a
+//! search through all of them.
 
 #![forbid(unsafe_code)]
 

@@ -1,4 +1,4 @@
-//! Going over from one snapshot to the next: listeners that stay, come and go.
+//! Adopts the next snapshot: its listeners may be new, kept or gone.
 
 use std::sync::Arc;
 
@@ -28,7 +28,7 @@ impl<K: Kernel> Worker<K> {
             } else if listener.id >= self.snapshot.listeners_made {
                 new.push(listener);
             }
-            // Else its socket got lost before: it will not come any more.
+            // Otherwise its socket was lost before, and will not arrive.
         }
         let now = self.kernel.now();
         for key in before.into_values() {

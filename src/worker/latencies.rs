@@ -1,5 +1,5 @@
-//! How long clients wait, in counts that any thread may read at any time: the difference of two
-//! looks is what happened in between.
+//! How long clients wait, in counts that any thread may read at any time. Two readings differ by
+//! what happened between them.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -10,11 +10,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 #[derive(Debug)]
 pub struct Times([AtomicU64; STEPS]);
 
-/// What a [`Times`] has counted, or several have together.
+/// The counts of one [`Times`], or the sum of several.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Counts(Box<[u64; STEPS]>);
 
-/// The kinds.
+/// The times that are measured.
 #[derive(Debug, Default)]
 pub struct Latencies {
     /// From accept to the backend's connection.
@@ -58,7 +58,7 @@ impl Counts {
         }
     }
 
-    /// What came since an earlier look.
+    /// What was counted since an earlier reading.
     #[must_use]
     pub fn since(&self, before: &Self) -> Self {
         let mut since = self.clone();
@@ -68,7 +68,7 @@ impl Counts {
         since
     }
 
-    /// How many there are.
+    /// The number of times that were counted.
     #[must_use]
     pub fn count(&self) -> u64 {
         self.0.iter().sum()

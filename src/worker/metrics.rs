@@ -1,4 +1,4 @@
-//! What a worker counts and measures.
+//! The counters and measurements of a worker.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -98,7 +98,7 @@ impl Progress {
         self.snapshot.load(Ordering::Acquire)
     }
 
-    /// Since when it does, in ns of the workers' clock; not before what [`Self::snapshot`] said.
+    /// When the worker adopted that snapshot or a later one, in ns of the workers' clock.
     #[must_use]
     pub fn adopted_at(&self) -> u64 {
         self.adopted_at.load(Ordering::Relaxed)

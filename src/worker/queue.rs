@@ -39,10 +39,10 @@ impl Inbox {
     }
 }
 
-/// A session's place in a queue, from when it joins until it is served or closed.
+/// A session's entry in the queue of a pool. It lasts until the session has a backend or ends.
 #[derive(Debug)]
 pub(super) struct QueueEntry {
-    /// As it was when the session joined; the queue outlives it.
+    /// The pool as it was when the session joined. Its queue outlives it.
     pool: Arc<Pool>,
     number: u64,
 }
@@ -61,8 +61,8 @@ impl<K: Kernel> Worker<K> {
         slot.queue_entry.is_some() || slot.listener.plan.pool().queue.is_empty()
     }
 
-    /// There is no place for the session, or others wait for one: it waits too, where it stood if
-    /// it was called.
+    /// The session joins the queue: no backend has a place, or others wait for one. A session that
+    /// was called keeps its position.
     pub(super) fn wait_for_place(&mut self, key: usize) -> Event {
         let slot = &mut self.slots[key];
         let port = slot.port;
@@ -90,8 +90,8 @@ impl<K: Kernel> Worker<K> {
         Event::Queued(until)
     }
 
-    /// The session does not wait any more: it has a place, or it is over. Whatever it leaves is
-    /// the next one's.
+    /// Takes the session out of the queue: it has a backend, or it ended. If it was called, the
+    /// call goes to the next one.
     pub(super) fn leave_queue(&mut self, key: usize) {
         let Some(entry) = self.slots[key].queue_entry.take() else {
             return;
@@ -101,8 +101,9 @@ impl<K: Kernel> Worker<K> {
         }
     }
 
-    /// Calls the first client that waits for a place in this pool, if there is one: what the port
-    /// has now knows better than what a session of it began with, if it is the same pool.
+    /// Calls the first client that waits for a place in this pool, if there is one. The session's
+    /// own pool may be outdated, so the port's present one counts the free places if it has the
+    /// same queue.
     pub(super) fn call_next(&self, port: usize, pool: &Pool) {
         if pool.queue.is_empty() {
             return;
@@ -128,7 +129,7 @@ impl<K: Kernel> Worker<K> {
         false
     }
 
-    /// Calls everybody: the listener that they came by has another pool now, where they go on.
+    /// Calls every client of a queue: their listener has another pool now, and they go on there.
     pub(super) fn call_all(&self, queue: &Queue) {
         while self.call_from(queue, u32::MAX) {}
     }
@@ -138,7 +139,7 @@ impl<K: Kernel> Worker<K> {
         !self.inboxes[self.id as usize].is_empty()
     }
 
-    /// Tells those sessions that were called.
+    /// Delivers the calls in this worker's inbox to their sessions.
     pub(super) fn answer_calls(&mut self) {
         let inboxes = Arc::clone(&self.inboxes);
         while let Some(call) = inboxes[self.id as usize].take() {
@@ -148,7 +149,7 @@ impl<K: Kernel> Worker<K> {
                 slot.generation == call.ticket.generation
                     && entry.is_some_and(|entry| entry.number == call.number)
             };
-            // A session that has left has passed the call on.
+            // A session that left the queue has passed its call on.
             let Some(slot) = self.slots.get(key).filter(is_it) else {
                 continue;
             };

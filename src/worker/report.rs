@@ -15,14 +15,14 @@ use crate::sys;
 use super::metrics::Histograms;
 use super::sessions::{SessionFilter, SessionInfo};
 
-/// What the control thread asks of a worker.
+/// A command of the control thread to a worker.
 #[derive(Debug)]
 pub enum Command {
-    /// Route by this from now on.
+    /// Route by this snapshot from now on.
     Publish(Arc<Snapshot>),
     /// Hand over the histograms and begin new ones.
     TakeHistograms(Sender<(u32, Box<Histograms>)>),
-    /// Write lines of the access log there from now on, or none.
+    /// Write access log lines to this queue from now on; `None`: write no more.
     Log(Option<LogQueue>),
     /// List the sessions that match.
     Sessions(SessionFilter, Sender<Vec<SessionInfo>>),
@@ -42,9 +42,9 @@ pub enum Command {
 pub struct Record {
     /// Counts up within a worker.
     pub number: u64,
-    /// Whose session it was.
+    /// The worker of the session.
     pub worker: u32,
-    /// What it came in by.
+    /// The listener that accepted its client.
     pub listener: Arc<Listener>,
     /// The backend that was selected last.
     pub backend: Option<Arc<Backend>>,
@@ -54,7 +54,7 @@ pub struct Record {
     pub summary: Summary,
     /// When it ended, in nanoseconds of the workers' clock.
     pub closed_at: u64,
-    /// Why.
+    /// Why it ended.
     pub reason: CloseReason,
 }
 

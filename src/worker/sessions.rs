@@ -95,7 +95,7 @@ impl From<SessionId> for String {
 pub struct SessionInfo {
     /// Identifies it.
     pub id: SessionId,
-    /// What it came in by, with its pool.
+    /// The listener that accepted its client, with its pool.
     pub listener: Arc<Listener>,
     /// The backend that it is connected, or connects, to.
     pub backend: Option<Arc<Backend>>,
@@ -105,12 +105,12 @@ pub struct SessionInfo {
     pub view: View,
 }
 
-/// An order to close sessions, until the last one's moment has come.
+/// An order to close sessions, each at a moment of its own.
 #[derive(Debug)]
 pub(super) struct Closing {
     filter: SessionFilter,
     reason: CloseReason,
-    /// It ends early when a snapshot says that their backend is up again.
+    /// The order ends early when a snapshot has their backend up again.
     while_down: bool,
     /// The time, the slot and its generation of each session, in the order of time.
     due: VecDeque<(u64, usize, u32)>,
@@ -204,7 +204,7 @@ impl<K: Kernel> Worker<K> {
             while_down: false,
             due: VecDeque::new(),
         };
-        // Those about backends that are down are one for each at most.
+        // Orders about backends that are down don't count: there is at most one per backend.
         let mut others = self.closings.iter().filter(|one| !one.while_down);
         if others.clone().count() >= ORDERS_MAX && !others.any(|old| old.is_same(&closing)) {
             return None;

@@ -1,5 +1,4 @@
-//! A session with what it has of the kernel: its sockets, pipes and timer. What a session asks
-//! for is done here.
+//! A session with its sockets, pipes and timer, and the operations that it asks for.
 
 use std::cmp::Reverse;
 use std::net::SocketAddr;
@@ -26,7 +25,7 @@ pub(super) struct Slot {
     pub(super) port: usize,
     pub(super) number: u64,
     pub(super) client: Socket,
-    /// The client's address, once it was needed.
+    /// The client's address, after something needed it.
     pub(super) peer: Option<SocketAddr>,
     /// The keys that a backend is selected by.
     pub(super) keys: Keys,
@@ -35,7 +34,7 @@ pub(super) struct Slot {
     pub(super) target: Option<Arc<Backend>>,
     /// Backends that earlier attempts failed on, as indices into the listener's pool.
     pub(super) tried: Vec<u16>,
-    /// It has waited before trying the same backend again.
+    /// It has waited before it tries the same backend again.
     pub(super) paused: bool,
     /// The backend was ejected when it was selected.
     pub(super) on_trial: bool,
@@ -246,7 +245,7 @@ impl<K: Kernel> Worker<K> {
         }
     }
 
-    /// Looks for what the backend is selected by in the client's first bytes.
+    /// Looks in the client's first bytes for the key by which its backend is selected.
     #[inline(never)]
     fn peek(&mut self, key: usize, first: Option<Buffer>, last: bool) -> Event {
         let slot = &mut self.slots[key];
@@ -320,7 +319,8 @@ impl<K: Kernel> Worker<K> {
         Side::BOTH.map(|side| self.kernel.unsent(slot.socket(side)))
     }
 
-    /// Nothing is in flight any more: everything goes back to where it came from.
+    /// Ends a session with nothing in flight: closes its sockets, and gives back its slot, its
+    /// pipes and its places in limits.
     #[inline(never)]
     fn finish(&mut self, key: usize) {
         self.leave_queue(key);
@@ -373,7 +373,8 @@ impl<K: Kernel> Worker<K> {
         }
     }
 
-    /// A session is connected: its deadline is another one, and its client has waited so long.
+    /// A session is connected: sets its timer for the next deadline, and measures how long the
+    /// client waited.
     #[inline(never)]
     pub(super) fn on_connected(&mut self, key: usize) {
         let Some(slot) = self.slots.get(key) else {
@@ -420,7 +421,7 @@ fn release_backend(
     moved
 }
 
-/// What a receive brought; with `ends` the end of the same stream is the next completion.
+/// The event of a receive's completion; with `ends` the end of the stream is the next completion.
 pub(super) fn received(from: Side, outcome: Result<Done, Errno>, ends: bool) -> Event {
     match outcome {
         Ok(Done::Received(buffer)) => Event::Received(from, buffer, ends),

@@ -1,8 +1,8 @@
 //! Counts the bytes of sessions for other threads, while the sessions move them.
 //!
-//! A session counts its own bytes. One that moves some is noted, once; those that are noted are
-//! looked at together some times a second, at a turn's end. So an event costs a look at a flag, and
-//! an idle session nothing.
+//! A session counts its own bytes. When it moves some, the worker notes it, once; several times a
+//! second, at the end of a turn, it counts the bytes of all noted sessions. So an event costs a
+//! test of a flag, and an idle session nothing.
 
 use std::collections::VecDeque;
 
