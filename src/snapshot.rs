@@ -1,4 +1,4 @@
-//! What the workers route by: immutable, numbered, published whole.
+//! Snapshots: what the workers route by. They are immutable, numbered and published as a whole.
 
 #![forbid(unsafe_code)]
 
@@ -15,22 +15,23 @@ use crate::session::SessionLimits;
 use crate::shared::Shared;
 use crate::time::{NEVER, nanos};
 
-/// Everything a worker needs to know, at one moment. A session keeps what it began with.
+/// All that workers need to know at one moment. A session keeps the snapshot's parts that it began
+/// with.
 #[derive(Debug)]
 pub struct Snapshot {
     /// Counts up with every publication.
     pub version: u64,
-    /// What is listened on; the index is the listener's number.
+    /// The listeners; the index is the listener's number.
     pub listeners: Vec<Arc<Listener>>,
-    /// What can be selected from, whether a listener uses it or not.
+    /// The pools, whether a listener uses them or not.
     pub pools: Vec<Arc<Plan>>,
-    /// Client connections in all, over all workers.
+    /// Client connections of all listeners and workers.
     pub connections: Arc<Limit>,
-    /// Listeners that there have been: the next new one gets this as its id.
+    /// How many listeners there have been; the id of the next new one.
     pub listeners_made: u64,
 }
 
-/// A composed snapshot that is not in force: it can be dropped without a trace.
+/// A composed snapshot that is not in force. To drop it has no effect.
 #[derive(Debug)]
 pub struct Draft<'a> {
     next: Snapshot,
@@ -42,14 +43,14 @@ pub struct Draft<'a> {
 /// A bound address with the pool behind it.
 #[derive(Debug)]
 pub struct Listener {
-    /// Its own as long as it listens, over all snapshots, whatever else of it changes. New ones
+    /// Stays the same over all snapshots while it listens, whatever else changes. New listeners
     /// count up in the order of their snapshot.
     pub id: u64,
     /// Unique among listeners.
     pub name: String,
     /// Where it listens.
     pub bind: Address,
-    /// Where its sessions go.
+    /// The pool that its sessions go to.
     pub plan: Arc<Plan>,
     /// Client connections of this listener over all workers.
     pub connections: Arc<Limit>,
@@ -67,13 +68,13 @@ impl Snapshot {
         pools.find(|pool| pool.name == name)
     }
 
-    /// Composes the snapshot of a configuration, to replace the one before. What is counted and
-    /// remembered goes on: of pools by their names, of backends by name and address, of listeners
-    /// by address. `max_connections` is what the configuration or the descriptor limit allows in
-    /// all; `standings` is what is known of the backends of the pool at a place in the
-    /// configuration, in their order.
+    /// Composes the snapshot of a configuration, which is to replace the one before. Counts and
+    /// tables are kept: those of pools by name, of backends by name and address, of listeners by
+    /// address. `max_connections` is what the configuration or the descriptor limit allows in all;
+    /// `standings` is what is known of the backends of the pool at an index of the configuration,
+    /// in their order.
     ///
-    /// Pure: workers see no difference before [`Draft::take_effect`].
+    /// Workers see no difference before [`Draft::take_effect`].
     #[must_use]
     pub fn compose<'a, Standings: Iterator<Item = Standing>>(
         before: Option<&'a Self>,
@@ -85,7 +86,7 @@ impl Snapshot {
         let plan = |(place, pool): (usize, &Shared<config::Pool>)| {
             let old = known.get(&*pool.name).copied();
             match old {
-                // Its tables are what takes time, and nothing in them would differ.
+                // Its tables take time to make, and would be the same.
                 Some(old) if old.pool().is_unchanged(pool, standings(place)) => Arc::clone(old),
                 old => {
                     let before = old.map(|old| &**old.pool());
@@ -122,7 +123,7 @@ impl Snapshot {
         }
     }
 
-    /// Whether a removed backend has lost its last session since: then it can be forgotten.
+    /// Whether a removed backend has lost its last session since, so that it can be dropped.
     #[must_use]
     pub fn has_left(&self) -> bool {
         self.pools.iter().any(|plan| {
@@ -131,11 +132,11 @@ impl Snapshot {
         })
     }
 
-    /// For each listener of a configuration the one of this snapshot that it is, having the same
-    /// address; `None` for those that are not listened on yet.
+    /// For each listener of a configuration the one of this snapshot with its address; `None`: its
+    /// address is new.
     #[must_use]
     pub fn staying(&self, config: &Config) -> Vec<Option<&Listener>> {
-        // Several may have port 0: then names decide, and none is taken for two.
+        // Several may have port 0: then names decide, and none counts twice.
         let mut left: Vec<&Listener> = self.listeners.iter().map(Arc::as_ref).collect();
         let stay = config.listeners.iter().map(|listener| {
             let same = |old: &&Listener| old.bind == listener.bind;
@@ -149,9 +150,9 @@ impl Snapshot {
 }
 
 impl Draft<'_> {
-    /// Puts the limits of the snapshot in force, for all workers at once, and readmits backends
-    /// that can no longer be ejected. Of pools that stay as they are nothing is touched. The
-    /// snapshot is to be published at once.
+    /// Sets the limits of the snapshot, for all workers at once, and readmits backends that can no
+    /// longer be ejected. Pools that are the same as before are not touched. The snapshot is to be
+    /// published at once.
     #[must_use]
     pub fn take_effect(self) -> Snapshot {
         let next = self.next;

@@ -189,8 +189,8 @@ the default idle timeout is 10m
     );
     let output = check("likely_to_hurt", text.as_bytes(), &[]);
     // Where the directory is not there a start fails.
-    let error = "error: access log logs/access.log can't be opened: \
-                 No such file or directory (os error 2); make the directory first\n";
+    let error = "error: cannot open the access log logs/access.log: \
+                 No such file or directory (os error 2); create the directory first\n";
     assert_eq!(stderr(&output), want + error);
     assert_eq!((output.status.code(), stdout(&output)), (Some(2), ""));
 }

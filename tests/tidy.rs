@@ -368,7 +368,6 @@ const ELSEWHERE: [&str; 4] = [
     "closed.session_timeout",
     "closed.shutdown",
 ];
-const TWICE: [&str; 11] = [
-    "Backend", "Call", "Change", "Command", "Event", "Listener", "Outcome", "Pool", "Queue",
-    "Stage", "Traffic",
+const TWICE: [&str; 9] = [
+    "Backend", "Call", "Change", "Command", "Event", "Listener", "Pool", "Queue", "Traffic",
 ];

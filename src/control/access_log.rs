@@ -35,7 +35,7 @@ impl Sink {
         }
     }
 
-    /// Opens it before anything listens, so that a mistake is told at once.
+    /// Opens it, before anything listens: a mistake is reported at once.
     pub(super) fn open(log: &AccessLog) -> Result<Self, StartError> {
         let file = open(&log.to).map_err(|error| StartError::AccessLog {
             path: match &log.to {
@@ -58,51 +58,51 @@ fn open(to: &LogSink) -> io::Result<fs::File> {
     }
 }
 
-/// What the writer is told while it runs.
+/// Requests to the running writer.
 #[derive(Default)]
 pub(super) struct Orders {
-    /// Where lines go, if it is a file.
+    /// The file that lines go to, if it is one.
     path: RefCell<Option<PathBuf>>,
-    /// It is being opened again, as it was rotated,
+    /// A task opens the file again.
     opening: Cell<bool>,
-    /// and was rotated once more meanwhile.
+    /// The file was rotated since the task last opened it.
     rotated: Cell<bool>,
-    /// Those who wait for that, and were not answered yet.
+    /// Callers that wait for the outcome.
     asked: RefCell<Vec<Asked>>,
-    /// It was opened: lines go there from now on.
+    /// The file was opened again: lines go there from now on.
     opened: RefCell<Option<Opened>>,
-    /// Another log takes the place of this one, once its last line is written.
+    /// The log that replaces this one after its last line.
     next: RefCell<Option<Log>>,
-    /// Wakes who waits for a write to end.
+    /// Wakes the writer while it waits for a write.
     given: Notify,
 }
 
-/// Where the outcome of opening the file again goes: why it failed, if it did.
+/// Where the outcome of opening the file again goes.
 type Asked = oneshot::Sender<Result<(), String>>;
 
-/// The file that was opened again, and who waits until lines go there.
+/// The file that was opened again, and the callers that wait until lines go there.
 struct Opened {
     file: fs::File,
     asked: Vec<Asked>,
 }
 
-/// Lines that arrive, and where they go; `None`: nowhere.
+/// Where records arrive, and where their lines go; `None`: nowhere.
 pub(super) struct Log {
     pub(super) sink: Option<Sink>,
     pub(super) records: Receiver<Record>,
 }
 
 impl Orders {
-    /// Opens the file again. Until that succeeds lines go where they went, and it is tried again
-    /// each second. Answers once lines go to the new file, or with why the first try failed; a log
-    /// that goes elsewhere meanwhile drops the sender.
+    /// Opens the file again. Until that succeeds, lines go to the old file, and it is tried each
+    /// second. Answers once lines go to the new file, or with why the first try failed. If a reload
+    /// replaces the log meanwhile, the sender is dropped.
     pub(super) fn reopen(
         self: &Rc<Self>,
         doorbell: &Arc<Doorbell>,
     ) -> oneshot::Receiver<Result<(), String>> {
         let (done, outcome) = oneshot::channel();
         let mut asked = self.asked.borrow_mut();
-        // Who asked before may have gone away, while the file's directory does not answer.
+        // Earlier callers may have gone away, while the file system does not answer.
         asked.retain(|one| !one.is_closed());
         asked.push(done);
         drop(asked);
@@ -123,7 +123,7 @@ impl Orders {
             let mut asked = self.asked.take();
             let opened = aside::begin(move || sys::open_to_append(&its, MODE)).await;
             let opened = opened.unwrap_or_else(|_| Err(io::Error::other("no thread can be made")));
-            // The log may go elsewhere by now.
+            // A reload may have replaced the log.
             if self.path.borrow().as_ref() != Some(&path) {
                 self.rotated.set(true);
                 self.asked.borrow_mut().append(&mut asked);
@@ -138,7 +138,7 @@ impl Orders {
                         asked.append(&mut before.asked);
                     }
                     self.opened.replace(Some(Opened { file, asked }));
-                    self.tell(&doorbell);
+                    self.wake(&doorbell);
                 }
                 Err(error) => {
                     answer(asked, &Err(error.to_string()));
@@ -158,25 +158,25 @@ impl Orders {
         self.opening.set(false);
     }
 
-    /// Where lines go, if it is a file.
+    /// The file that lines go to, if it is one.
     pub(super) fn path(&self) -> Option<PathBuf> {
         self.path.borrow().clone()
     }
 
-    /// The workers write to `log` from now on, or are about to.
+    /// Switches to another log, which the workers send records to from now on, or are about to.
     pub(super) fn switch(&self, log: Log, doorbell: &Doorbell) {
         self.path.replace(log.sink.as_ref().and_then(Sink::path));
         self.opened.take();
         self.next.replace(Some(log));
-        self.tell(doorbell);
+        self.wake(doorbell);
     }
 
-    fn tell(&self, doorbell: &Doorbell) {
+    fn wake(&self, doorbell: &Doorbell) {
         self.given.notify_one();
         doorbell.wake();
     }
 
-    /// Waits until the writer has something else to do than to write.
+    /// Waits until there is a request to the writer.
     async fn given(&self) {
         while self.opened.borrow().is_none() && self.next.borrow().is_none() {
             self.given.notified().await;
@@ -184,14 +184,14 @@ impl Orders {
     }
 }
 
-/// Answers those who are still there.
+/// Answers the callers that still wait.
 fn answer(asked: Vec<Asked>, outcome: &Result<(), String>) {
     for asked in asked {
         let _ = asked.send(outcome.clone());
     }
 }
 
-/// Takes lines from all workers and writes them in batches.
+/// Writes the lines of all workers, in batches.
 pub(super) struct AccessLogWriter {
     log: Option<(AccessLog, File)>,
     records: Receiver<Record>,
@@ -199,9 +199,9 @@ pub(super) struct AccessLogWriter {
     orders: Rc<Orders>,
     /// Lines that could not be written.
     unwritten: u64,
-    /// Lines that were reported as lost so far,
+    /// Lines that were reported as lost so far.
     reported: u64,
-    /// and when, in nanoseconds of the workers' clock.
+    /// When they were reported, in ns of the workers' clock.
     reported_at: u64,
 }
 
@@ -223,7 +223,7 @@ impl AccessLogWriter {
     pub(super) async fn run(mut self, stats: Vec<Arc<Stats>>) {
         let bell = match self.doorbell.eventfd().try_clone() {
             Ok(eventfd) => File::from_std(fs::File::from(eventfd)),
-            Err(error) => return log::error!("no access log is written: {error}"),
+            Err(error) => return log::error!("cannot write the access log: {error}"),
         };
         let mut batch = String::new();
         loop {
@@ -248,7 +248,7 @@ impl AccessLogWriter {
                 if drained {
                     self.switch();
                 } else {
-                    // A worker has not changed over yet.
+                    // A worker still sends records to the old log.
                     tokio::time::sleep(BATCH_WAIT).await;
                 }
                 continue;
@@ -257,14 +257,15 @@ impl AccessLogWriter {
             if !self.records.is_empty() {
                 continue;
             }
-            // Whatever it says, the queue is looked at again.
+            // Whatever the outcome is, the queue is looked at again.
             let _ = bell.read_at(vec![0; 8], 0).await;
-            // Lines come in batches: a writer that runs for each costs the workers a wake-up each.
+            // Lines are collected: to wake the writer for each line would cost the workers a system
+            // call.
             tokio::time::sleep(BATCH_WAIT).await;
         }
     }
 
-    /// Takes lines that wait. `true`: nobody will send any more.
+    /// Takes the waiting lines. `true`: no worker sends any more.
     fn fill(&self, batch: &mut String) -> bool {
         while batch.len() < BATCH_BYTES {
             match self.records.try_recv() {
@@ -279,7 +280,7 @@ impl AccessLogWriter {
         false
     }
 
-    /// Goes over to the next log.
+    /// Switches to the next log.
     fn switch(&mut self) {
         let Some(next) = self.orders.next.take() else {
             return;
@@ -291,7 +292,7 @@ impl AccessLogWriter {
         }
     }
 
-    /// Writes the whole batch and gives its memory back, empty.
+    /// Writes the whole batch, and returns its memory for the next one.
     async fn write(&mut self, batch: String) -> String {
         let mut bytes = batch.into_bytes();
         let Some((_, file)) = &self.log else {
@@ -300,9 +301,9 @@ impl AccessLogWriter {
         let lines = |bytes: &[u8]| bytes.iter().filter(|&&byte| byte == b'\n').count() as u64;
         while !bytes.is_empty() {
             let left = lines(&bytes);
-            // At the file's own position, which is its end when it was opened to append.
+            // At the file's own position, which is its end, as it is opened to append.
             let write = file.write_at(bytes, u64::MAX).submit();
-            // Who reads the old file may never do so again.
+            // The reader of the old file may never read again.
             let patience = async {
                 self.orders.given().await;
                 tokio::time::sleep(PATIENCE).await;
@@ -321,7 +322,7 @@ impl AccessLogWriter {
                     bytes.drain(..written);
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                // A full pipe that somebody made nonblocking.
+                // A full pipe that another process made nonblocking.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     tokio::time::sleep(BATCH_WAIT).await;
                 }
@@ -334,7 +335,7 @@ impl AccessLogWriter {
         String::from_utf8(bytes).unwrap_or_default()
     }
 
-    /// Tells how many lines were lost, once per second at most.
+    /// Logs how many lines were lost, once per second at most.
     fn report_lost(&mut self, stats: &[Arc<Stats>], at_once: bool) {
         let dropped: u64 = stats.iter().map(|stats| stats.log_dropped.get()).sum();
         let lost = dropped + self.unwritten;
@@ -352,9 +353,9 @@ impl AccessLogWriter {
     }
 }
 
-/// Closes a file once nothing is under way there, which may be never.
+/// Closes a file once its last operation has ended, which may be never.
 fn close(file: File) {
-    // A failure to close is one of lines that were written long ago.
+    // A failure here is about lines that were written long ago.
     tokio_uring::spawn(async move { drop(file.close().await) });
 }
 

@@ -1,4 +1,4 @@
-//! Reports what has changed with a configuration or a snapshot, as events and lines of the log.
+//! Reports the differences between two configurations or snapshots, as events and log lines.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
@@ -12,7 +12,7 @@ use super::discovery::Discoveries;
 use super::events::{Events, Subject, Weight};
 use super::roster::Roster;
 
-/// Reports which pools panic, and which do so no longer.
+/// Reports pools that begin or cease to panic.
 pub(super) fn panics(events: &Events, snapshot: &Snapshot, roster: &mut Roster) {
     for (plan, record) in snapshot.pools.iter().zip(&mut roster.pools) {
         let pool = plan.pool();
@@ -75,7 +75,7 @@ fn report_resolved(events: &Events, pool: &config::Pool, backend: &Backend, old:
     events.tell(Weight::Info, EventKind::BackendResolved, about, message);
 }
 
-/// Reports which host names have no address at the first look.
+/// Reports backends whose host name has no address when it is first looked up.
 pub(super) fn unresolved(events: &Events, config: &Config, discoveries: &mut Discoveries) {
     let failed: HashSet<_> = discoveries.failed_hosts().into_iter().collect();
     if failed.is_empty() {
@@ -96,7 +96,7 @@ pub(super) fn unresolved(events: &Events, config: &Config, discoveries: &mut Dis
     }
 }
 
-/// Reports which listeners and backends came and went.
+/// Reports listeners and backends that were added or removed.
 pub(super) fn differences(events: &Events, before: &Config, config: &Config) {
     let [old, new] = [before, config].map(listeners);
     for (kind, here, there, verb) in [
@@ -119,9 +119,9 @@ pub(super) fn differences(events: &Events, before: &Config, config: &Config) {
         (EventKind::BackendRemoved, &old, &new, "leaves"),
     ] {
         let differ: Vec<_> = here.difference(there).collect();
-        // Discovery can bring hundreds at once: then one line says so.
+        // Discovery can find hundreds at once: then one line stands for all.
         let weight = if differ.len() > SINGLE_LINES {
-            log::info!("{} backends are here: each {verb} its pool", differ.len());
+            log::info!("{} backends: each {verb} its pool", differ.len());
             Weight::Quiet
         } else {
             Weight::Info
@@ -144,7 +144,7 @@ fn by_name(config: &Config) -> HashMap<&str, &Shared<config::Pool>> {
     pools.map(|pool| (&*pool.name, pool)).collect()
 }
 
-/// The backends of some pools.
+/// The backends of the chosen pools.
 fn backends(
     config: &Config,
     mut some: impl FnMut(&config::Pool) -> bool,
@@ -157,5 +157,5 @@ fn backends(
     all.collect()
 }
 
-/// Backends that may come or go with a line in the log for each.
+/// Up to so many backends get a log line each.
 const SINGLE_LINES: usize = 20;

@@ -1,10 +1,10 @@
 //! Calls that may wait for a disk or another process, or that compute for long, on threads of their
 //! own: the control thread awaits the outcome, or goes on without it.
 //!
-//! Threads are kept for the next call. One that hangs, as its file is on a server that is away,
-//! stays until the kernel lets go of it; so many may hang and no more. Files that are looked at
-//! again and again have threads of their own ([`look`]), and each file one of them at most: however
-//! many hang, what an operator asks for finds a thread.
+//! Threads are kept for the next call. A call hangs when its file is on a server that does not
+//! answer; its thread then stays until the kernel returns. The number of threads is bounded. Files
+//! that are looked at again and again have threads of their own ([`look`]), and each file one at
+//! most: however many hang, the calls of operators find a thread.
 
 use std::collections::{HashSet, VecDeque};
 use std::io;
@@ -15,8 +15,8 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::oneshot;
 
-/// Begins a call that an operator asked for; its outcome comes as soon as it ends. Without a free
-/// thread it waits for one. The process does not wait for it at its end.
+/// Begins a call that an operator asked for, once a thread is free. The receiver gets its outcome.
+/// The end of the process does not wait for it.
 pub(super) fn begin<T: Send + 'static>(
     call: impl FnOnce() -> T + Send + 'static,
 ) -> oneshot::Receiver<T> {
@@ -31,17 +31,17 @@ pub(crate) fn compute<T: Send + 'static>(
     COMPUTING.begin(call)
 }
 
-/// The same for what is read again and again, by threads that operators' calls do not need.
+/// The same for what is read again and again. It takes no thread from operators' calls.
 pub(super) fn read<T: Send + 'static>(
     call: impl FnOnce() -> T + Send + 'static,
 ) -> oneshot::Receiver<T> {
     FOLLOWING.begin(call)
 }
 
-/// Looks at a file that is followed. Waits until no other look at it is under way.
+/// Looks at a watched file, once no other look at it is under way.
 ///
 /// # Errors
-/// No thread can be made now.
+/// No thread can be made.
 pub(super) async fn look<T: Send + 'static>(
     path: &Path,
     call: impl FnOnce() -> T + Send + 'static,
@@ -62,7 +62,7 @@ pub(super) async fn look<T: Send + 'static>(
     outcome.await.map_err(no_thread)
 }
 
-/// A look at a file that is under way, until this is dropped.
+/// Marks that a look at a file is under way, until this is dropped.
 struct Busy(PathBuf);
 
 impl Busy {
@@ -137,7 +137,7 @@ impl Pool {
         if thread.spawn(|| self.work()).is_ok() {
             state.threads += 1;
         } else if state.threads == 0 {
-            // Dropped calls tell those who wait for them.
+            // Their receivers get an error.
             state.calls.clear();
         }
     }
@@ -162,21 +162,21 @@ impl Pool {
     }
 }
 
-/// What operators ask for: each kind of call is under way a few times at most.
+/// Runs what operators ask for: each kind of call is under way a few times at most.
 static ASKED: Pool = Pool::new(ASKED_MAX);
-/// Looks at files.
+/// Runs looks at watched files.
 static FOLLOWING: Pool = Pool::new(FOLLOWING_MAX);
-/// Files that are being looked at.
+/// Files that are looked at now.
 static LOOKS: Mutex<Option<HashSet<PathBuf>>> = Mutex::new(None);
-/// What computes.
+/// Runs what computes for long.
 static COMPUTING: Pool = Pool::new(COMPUTING_MAX);
 const ASKED_MAX: usize = 16;
 /// Workers need the CPUs more.
 const COMPUTING_MAX: usize = 2;
-/// As many files may hang before others are looked at late.
+/// When so many files hang, others are looked at late.
 const FOLLOWING_MAX: usize = 48;
-/// How often is asked whether another look at the same file has ended: soon, as a probe may wait
-/// for its certificates, and ever later, as the file may hang.
+/// From one check whether another look at the same file has ended to the next: short at first, as a
+/// probe may wait for its certificates, then ever longer, as the file may hang.
 const BUSY_PAUSE_MIN: Duration = Duration::from_millis(2);
 const BUSY_PAUSE_MAX: Duration = Duration::from_millis(200);
 /// How long a thread waits for another call: longer than from one look at a file to the next.

@@ -1,10 +1,10 @@
-//! Settings that take effect at a start alone: what is in force, whatever the file says since.
+//! Settings that take effect only at a start: what is in force, whatever the file says since.
 
 use std::num::NonZeroU32;
 
 use crate::config::{Admin, Config};
 
-/// As they were at the start.
+/// Those settings, as they were at the start.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct AtStart {
     workers: Option<NonZeroU32>,
@@ -21,20 +21,21 @@ impl AtStart {
         }
     }
 
-    /// What of a configuration waits for the next start, a sentence each.
-    pub(super) fn waiting(&self, config: &Config) -> Vec<String> {
-        let waits = [
+    /// Which settings of a configuration take effect at the next start only, a sentence each.
+    pub(super) fn pending(&self, config: &Config) -> Vec<String> {
+        let settings = [
             ("workers", self.workers != config.workers),
             ("memory", self.memory != config.memory),
             ("admin", self.admin != config.admin),
         ];
-        let waits = waits.into_iter().filter(|(_, waits)| *waits);
-        waits
+        let differ = settings.into_iter().filter(|(_, differs)| *differs);
+        differ
             .map(|(setting, _)| format!("{setting} takes effect at the next start"))
             .collect()
     }
 
-    /// What is in force, as a file that says first what waits.
+    /// The configuration in force as the text of a file. Comments at its start name the settings
+    /// that take effect at the next start.
     pub(super) fn to_ron(&self, config: &Config) -> String {
         let in_force = Config {
             workers: self.workers,
@@ -42,9 +43,9 @@ impl AtStart {
             admin: self.admin.clone(),
             ..config.clone()
         };
-        let waiting = self.waiting(config).into_iter();
-        let waiting = waiting.map(|one| format!("// The file says something else: {one}.\n"));
-        waiting.collect::<String>() + &in_force.to_ron()
+        let pending = self.pending(config).into_iter();
+        let pending = pending.map(|one| format!("// The file says something else: {one}.\n"));
+        pending.collect::<String>() + &in_force.to_ron()
     }
 }
 
@@ -53,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_shown_is_in_force_and_says_what_waits() {
+    fn the_text_has_what_is_in_force_and_names_what_takes_a_start() {
         let config = Config::of(Vec::new(), Vec::new());
         let at_start = AtStart::of(&config);
         assert_eq!(at_start.to_ron(&config), config.to_ron());
@@ -62,14 +63,14 @@ mod tests {
             reload_on_change: true,
             ..config.clone()
         };
-        let waits = "memory takes effect at the next start";
-        assert_eq!(at_start.waiting(&next), [waits]);
+        let pending = "memory takes effect at the next start";
+        assert_eq!(at_start.pending(&next), [pending]);
         let in_force = Config {
             reload_on_change: true,
             ..config
         };
         let want = format!(
-            "// The file says something else: {waits}.\n{}",
+            "// The file says something else: {pending}.\n{}",
             in_force.to_ron()
         );
         assert_eq!(at_start.to_ron(&next), want);

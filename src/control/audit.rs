@@ -1,5 +1,5 @@
-//! The audit log: who changed what, as lines of JSON. They are written on a thread of their own,
-//! as a disk may not answer and a pipe not be read.
+//! The audit log: who changed what, as lines of JSON. Another thread writes them, as a disk may not
+//! answer, and a pipe may have no reader.
 
 use std::fs::File;
 use std::io;
@@ -13,24 +13,24 @@ use crate::admin::Author;
 use crate::sys;
 use crate::writer::{Outlet, Writer};
 
-/// Where the lines go. What waits to be written when this is dropped has a second.
+/// Where the lines go. Drop waits for up to a second until all lines are written.
 #[derive(Debug)]
 pub(super) struct Audit(Option<(PathBuf, Writer)>);
 
 /// A change that was made, or refused.
 #[derive(Clone, Debug)]
 pub(super) struct Entry<'a> {
-    /// Who.
+    /// Who made the change.
     pub(super) author: Author,
     /// What was done: `add`, `remove`, `set`, `kill` or `reload`.
     pub(super) action: &'a str,
-    /// To what, such as `web/app-1`, `limits` or `config`.
+    /// The subject, such as `web/app-1`, `limits` or `config`.
     pub(super) target: &'a str,
-    /// What it was before, where that can be said.
+    /// The values before, if the subject has values.
     pub(super) old: Option<Value>,
-    /// What it is now, or would be.
+    /// The values now.
     pub(super) new: Option<Value>,
-    /// The version that is in force since, or why nothing changed.
+    /// The version in force since, or why the change was refused.
     pub(super) outcome: Result<u64, String>,
 }
 
@@ -38,7 +38,7 @@ impl Audit {
     /// Lines go to this file, appended, or to the operational log (target `audit`).
     ///
     /// # Errors
-    /// The file can't be opened, or the thread not be started.
+    /// The file can't be opened, or the thread can't be started.
     pub(super) fn open(path: Option<&Path>) -> io::Result<Self> {
         let Some(path) = path else {
             return Ok(Self(None));
@@ -49,8 +49,8 @@ impl Audit {
         Ok(Self(Some((path.to_owned(), writer))))
     }
 
-    /// Records a change. A line that the file does not take goes to the operational log, except
-    /// that of a reload: its event is there already.
+    /// Records a change. A line that the file does not take goes to the operational log. Without a
+    /// file all lines go there, except those of reloads, whose events are logged already.
     pub(super) fn record(&self, entry: &Entry<'_>) {
         let line = line(entry, SystemTime::now());
         let unsent = match &self.0 {
@@ -68,8 +68,8 @@ impl Audit {
         self.0.as_ref().map(|(path, _)| &**path)
     }
 
-    /// Opens the file again, as it was rotated; `None`: there is none. Answers when it is open, or
-    /// with why it failed.
+    /// Opens the file again after it was rotated, and answers with the outcome. `None`: there is no
+    /// file.
     pub(super) fn reopen(&self) -> Option<oneshot::Receiver<Result<(), String>>> {
         self.0.as_ref().map(|(_, writer)| writer.open_again())
     }
@@ -80,7 +80,7 @@ impl Drop for Audit {
         if let Some((_, writer)) = &self.0
             && !writer.flush(END_TIME)
         {
-            log::error!("the audit log does not take its last lines");
+            log::error!("cannot write the last lines of the audit log in time");
         }
     }
 }
@@ -112,7 +112,7 @@ impl Outlet for AuditFile {
     }
 }
 
-/// Without its end.
+/// The line without its line break.
 fn line(entry: &Entry<'_>, now: SystemTime) -> String {
     let mut line = json!({
         "time": humantime::format_rfc3339_millis(now).to_string(),
@@ -135,8 +135,8 @@ fn line(entry: &Entry<'_>, now: SystemTime) -> String {
     escaped(&line.to_string())
 }
 
-/// JSON in which all characters are escaped that a terminal or a reader of lines could take for
-/// something else. Outside of strings there are none.
+/// Escapes all characters of JSON that a terminal or a reader of lines could misinterpret. They
+/// occur in strings only.
 fn escaped(json: &str) -> String {
     let mut out = String::with_capacity(json.len());
     for c in json.chars() {
@@ -149,7 +149,7 @@ fn escaped(json: &str) -> String {
     out
 }
 
-/// Control characters, breaks of lines, marks without a width, and what turns the direction of
+/// Control characters, line breaks, marks without a width, and marks that change the direction of
 /// text ("Trojan Source", CVE-2021-42574). All are below U+10000.
 pub(crate) fn is_misleading(c: char) -> bool {
     c.is_control()
@@ -162,9 +162,9 @@ pub(crate) fn is_misleading(c: char) -> bool {
 pub(super) const RELOAD: &str = "reload";
 /// The log target of lines without a file: they are shown whatever the log's level.
 pub(crate) const TARGET: &str = "audit";
-/// Of the file: other users need not know who did what.
+/// Of the file: other users can't read who did what.
 const MODE: u32 = 0o640;
-/// How long a stuck file delays the end.
+/// How long the end waits for a file that is stuck.
 const END_TIME: Duration = Duration::from_secs(1);
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! The control thread's state, and how it becomes what the workers route by.
+//! The control thread's state, and how the snapshots of the workers are made from it.
 
 use std::rc::Rc;
 
@@ -25,16 +25,16 @@ use super::webhook::Webhooks;
 use super::workers::Workers;
 use super::{Reread, StartError, announce, listening, pools, status};
 
-/// All that the control thread knows.
+/// The state of the control thread.
 pub(super) struct Balancer {
     pub(super) workers: Rc<Workers>,
     pub(super) declared: Declared,
-    /// Settings that stay what they were at the start.
+    /// Settings that take effect only at a start.
     pub(super) at_start: AtStart,
-    /// What is declared, with what is discovered.
+    /// The configuration in force: what is declared, with what is discovered.
     pub(super) config: Config,
     pub(super) publisher: Publisher,
-    /// It was discovered: the configuration in force is to be completed by it.
+    /// Discovery found something that the configuration in force does not have yet.
     discovered: bool,
     /// Pools and backends of `config`, with what is known of them.
     pub(super) roster: Roster,
@@ -51,7 +51,7 @@ pub(super) struct Balancer {
 }
 
 impl Balancer {
-    /// Takes over a workers that has just begun.
+    /// The state at the start, once the workers run.
     ///
     /// # Errors
     /// The audit log can't be opened.
@@ -98,8 +98,8 @@ impl Balancer {
         Ok(balancer)
     }
 
-    /// Routes by what is declared now, whatever it was before. What it needs of the kernel is taken
-    /// first; where that fails, all stays as it is. `bound` are sockets that listen already.
+    /// Puts another declared configuration in force. What can fail, such as listening, comes first;
+    /// then all stays as it is. `bound` are sockets that listen already.
     pub(super) fn apply(
         &mut self,
         declared: Declared,
@@ -109,7 +109,7 @@ impl Balancer {
         listening::probe_origins(&config, Some(&self.config))?;
         let new = listening::bind_new(&self.workers, self.publisher.snapshot(), &config, bound)?;
         self.declared = declared;
-        // What is known of other questions, or by other ports, counts from now on.
+        // The pools may have other names or files to discover by.
         self.discoveries.follow(&config);
         let config = if self.discoveries.is_empty() {
             config
@@ -120,7 +120,7 @@ impl Balancer {
         Ok(())
     }
 
-    /// What is declared, with what is discovered.
+    /// A declared configuration, with what is discovered.
     fn effective(&self, declared: &Declared) -> Config {
         let found = |pool: &str| self.discoveries.found(pool);
         let mut config = declared.complete(discovery::merge(declared.config(), found));
@@ -128,16 +128,16 @@ impl Balancer {
         config
     }
 
-    /// Whether every pool that discovers and every host name has had an answer, good or bad.
+    /// Whether every pool that discovers and every host name has had an answer, a failure included.
     pub(super) fn has_discovered(&self) -> bool {
         let mut pools = self.config.pools.iter();
         pools.all(|pool| pool.discovery.is_none() || self.discoveries.has_answer(&pool.name))
             && self.discoveries.knows_hosts()
     }
 
-    /// Backends were discovered or have vanished, or a host name means something else. What is in
-    /// force follows with the next publication: all answers that came until then at once, as each
-    /// time the whole configuration is gone through.
+    /// Discovery found other backends, or another address of a host name. The configuration follows
+    /// with the next publication, for all answers until then at once, as that goes through all
+    /// pools.
     pub(super) fn on_discovered(&mut self) {
         self.discoveries.take_rest();
         self.discovered = true;
@@ -166,7 +166,7 @@ impl Balancer {
         announce::resolved(&self.events, &before, &self.config);
     }
 
-    /// Has all workers route by what is known now.
+    /// Publishes a snapshot of what is known now.
     pub(super) fn publish(&mut self) {
         if std::mem::take(&mut self.discovered) {
             self.follow_discovered();
@@ -192,7 +192,7 @@ impl Balancer {
         }
     }
 
-    /// What decides about the health of backends, by what is in force.
+    /// The health cycle over what is in force.
     pub(super) fn health_cycle(&mut self) -> HealthCycle<'_> {
         HealthCycle {
             roster: &mut self.roster,

@@ -21,15 +21,16 @@ use super::aside;
 use super::audit::Entry;
 use super::balancer::Balancer;
 use super::events::{Subject, Weight};
-use super::reload::Asked;
+use super::reload::Request;
 use super::roster::Member;
 use super::status::{self, Known};
 use super::workers::Workers;
 
 impl Balancer {
-    /// Answers a call. What workers must be asked for is answered by a task of its own.
+    /// Answers a call. Where workers must be asked first, a task of its own answers; long answers
+    /// are made on another thread.
     pub(super) fn on_call(&mut self, call: Call) {
-        // The caller may have gone away: then the answer is dropped.
+        // Where the caller has gone away, the answer is dropped.
         match call {
             Call::Status(reply) => drop(reply.send(self.status())),
             Call::Listeners(reply) => {
@@ -86,7 +87,7 @@ impl Balancer {
             Call::Reload(author, reply) => {
                 self.discoveries.look_again();
                 let reply = Some(reply);
-                self.reload(Asked { author, reply });
+                self.reload(Request { author, reply });
             }
             Call::Reopen(reply) => {
                 let reopening = self.reopen_logs();
@@ -117,7 +118,7 @@ impl Balancer {
             traffic: status::traffic(stats.iter().map(|its| &its.traffic)),
             closed,
             lacks: metrics.shortages.now().to_vec(),
-            waiting: self.at_start.waiting(self.declared.config()),
+            waiting: self.at_start.pending(self.declared.config()),
             latencies: metrics.recent.status(stats),
             reloads: self.reloading.status.clone(),
             webhook_failures: self.webhooks.failures(),
@@ -160,7 +161,7 @@ impl Balancer {
         }
     }
 
-    /// Makes a change, and records it as an event and in the audit log.
+    /// Makes a change, and reports it as an event and in the audit log.
     fn change(&mut self, change: &Change, author: Author) -> Result<u64, ChangeError> {
         let old = values(change, &self.config);
         let outcome = self.make(change).map(|()| self.publisher.version());
@@ -203,7 +204,7 @@ impl Balancer {
     }
 }
 
-/// What differs between two states of the same thing, in words.
+/// The differences between two states of the same thing, in words.
 fn differences(old: &Value, new: &Value) -> String {
     let (Some(old), Some(new)) = (old.as_object(), new.as_object()) else {
         return "changed".to_owned();
@@ -217,7 +218,7 @@ fn differences(old: &Value, new: &Value) -> String {
     });
     let differ: Vec<_> = differ.collect();
     if differ.is_empty() {
-        return "as it was".to_owned();
+        return "unchanged".to_owned();
     }
     differ.join(", ")
 }
@@ -230,7 +231,7 @@ fn word(value: &Value) -> String {
     }
 }
 
-/// What a change is called, and what it is about.
+/// The name of a change, and of its subject.
 fn named(change: &Change) -> (&'static str, String) {
     match change {
         Change::AddBackend { pool, backend } => ("add_backend", format!("{pool}/{}", backend.name)),
@@ -253,7 +254,7 @@ pub(super) fn subject(change: &Change) -> Subject<'_> {
     }
 }
 
-/// What a configuration says of a change's subject, for the audit log.
+/// The values of a change's subject in a configuration, for the audit log.
 fn values(change: &Change, config: &Config) -> Option<Value> {
     let pool = |name: &str| config.pool(name);
     let backend = |in_pool: &str, name: &str| pool(in_pool)?.backend(name).map(backend_values);
@@ -315,13 +316,9 @@ async fn kill(workers: &Workers, filter: &SessionFilter) -> Result<u64, String> 
     if counts.iter().all(Option::is_some) {
         return Ok(closed);
     }
-    let what = match closed {
-        0 => "cannot close sessions".to_owned(),
-        _ => format!("cannot close all sessions, but {closed}"),
-    };
     Err(format!(
-        "{what}: a worker still carries out all orders that it takes at a time: ask again in a \
-         moment"
+        "cannot close all sessions ({closed} closed): a worker is still closing those of earlier \
+         requests: try again in a moment"
     ))
 }
 

@@ -1,4 +1,5 @@
-//! How many workers and how many connections: from the configuration and what the machine allows.
+//! How many workers, connections and buffers there are: what the configuration says, within what
+//! the machine allows.
 
 use std::num::NonZeroU32;
 use std::thread;
@@ -22,7 +23,7 @@ pub fn pipes(workers: u32, sessions: u32) -> u32 {
 #[must_use]
 pub fn worker_cpus(wanted: Option<NonZeroU32>) -> Vec<Option<usize>> {
     let allowed = sys::allowed_cpus();
-    // It heeds cgroup quotas, which the mask does not show.
+    // It takes cgroup quotas into account, which the mask does not show.
     let paid = thread::available_parallelism().map_or(1, usize::from);
     let count = wanted.map_or(paid, |count| count.get() as usize).max(1);
     if allowed.is_empty() || wanted.is_none() && paid < allowed.len() {
@@ -31,7 +32,7 @@ pub fn worker_cpus(wanted: Option<NonZeroU32>) -> Vec<Option<usize>> {
     allowed.into_iter().map(Some).cycle().take(count).collect()
 }
 
-/// Sessions that one worker has descriptors for: two each, of the table that is its own.
+/// Sessions that one worker has descriptors for: two each, in its own table.
 #[must_use]
 pub fn sessions_per_worker(descriptors: u64) -> u32 {
     let free = descriptors.saturating_sub(DESCRIPTORS_RESERVED.min(descriptors / 2));
@@ -44,16 +45,15 @@ pub fn connections_in_all(wanted: Option<NonZeroU32>, workers: u32, per_worker: 
     within(wanted, workers.saturating_mul(per_worker))
 }
 
-/// What is wanted, as far as it is possible.
+/// What is configured, or what is possible if that is less.
 #[must_use]
 pub fn within(wanted: Option<NonZeroU32>, possible: u32) -> u32 {
     wanted.map_or(possible, |wanted| wanted.get().min(possible))
 }
 
-/// Bytes of receive buffers and pipes over all workers: what is configured, or a quarter of what
-/// there is. The other three quarters are for the kernel's own buffers of sockets, which it takes
-/// from the same cgroup: up to some MiB for each connection that streams. `Err`: too little is
-/// configured; what would do.
+/// Bytes for receive buffers and pipes over all workers: what is configured, or a quarter of the
+/// memory. The rest is for the kernel's socket buffers, which count for the same cgroup: up to some
+/// MiB for each connection that streams. `Err`: too little is configured; this is the least.
 pub fn memory_in_all(wanted: Option<u64>, there_is: u64, workers: u32) -> Result<u64, u64> {
     let least = u64::from(workers) * WORKER_MEMORY_MIN;
     match wanted {
@@ -63,7 +63,7 @@ pub fn memory_in_all(wanted: Option<u64>, there_is: u64, workers: u32) -> Result
     }
 }
 
-/// The same for a configuration on this machine.
+/// The same for a configuration, on this machine.
 pub(super) fn memory_of(config: &Config) -> Result<u64, StartError> {
     let workers = u32::try_from(worker_cpus(config.workers).len()).unwrap_or(u32::MAX);
     let memory = memory_in_all(config.memory, sys::memory_there_is(), workers);
@@ -73,7 +73,7 @@ pub(super) fn memory_of(config: &Config) -> Result<u64, StartError> {
     })
 }
 
-/// Buffers and pipes of a worker that has so many bytes for them.
+/// Buffers and pipes of a worker that has this many bytes for them.
 #[must_use]
 pub fn buffers_and_pipes(memory: u64, workers: u32, sessions: u32) -> (u16, u32) {
     let affordable = memory / 4 / PIPE_BYTES;
@@ -83,8 +83,8 @@ pub fn buffers_and_pipes(memory: u64, workers: u32, sessions: u32) -> (u16, u32)
     (buffers(sessions).min(affordable), pipes)
 }
 
-/// Receive buffers of a worker: four per session, a power of two. They cost address space only
-/// until they are used.
+/// Receive buffers of a worker: four per session, rounded up to a power of two. A buffer takes
+/// memory only once it is used.
 #[must_use]
 pub fn buffers(sessions: u32) -> u16 {
     let wanted = sessions
@@ -94,7 +94,7 @@ pub fn buffers(sessions: u32) -> u16 {
     u16::try_from(wanted).unwrap_or(1 << 15)
 }
 
-/// Three quarters in buffers: enough for a batch, and a pipe.
+/// Three quarters for buffers, which is enough for a batch, and a pipe.
 const WORKER_MEMORY_MIN: u64 = 4 << 20;
 const PIPE_BYTES: u64 = 1 << 20;
 
@@ -103,7 +103,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn memory_is_what_is_wanted_or_a_quarter_and_enough_for_each_worker() {
+    fn memory_is_what_is_configured_or_a_quarter_and_enough_for_each_worker() {
         assert_eq!(memory_in_all(None, 8 << 30, 2), Ok(2 << 30));
         assert_eq!(memory_in_all(None, 16 << 20, 2), Ok(8 << 20));
         assert_eq!(memory_in_all(Some(8 << 20), 8 << 30, 2), Ok(8 << 20));
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wanted_limit_stays_within_what_is_possible() {
+    fn a_configured_limit_stays_within_what_is_possible() {
         let wanted = NonZeroU32::new(100);
         assert_eq!(connections_in_all(wanted, 2, 384), 100);
         assert_eq!(connections_in_all(wanted, 2, 16), 32);
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn one_worker_per_allowed_cpu_unless_told_otherwise() {
+    fn one_worker_per_allowed_cpu_unless_configured_otherwise() {
         let all = worker_cpus(None);
         assert!(!all.is_empty() && all.len() <= sys::allowed_cpus().len());
         let pinned = all.iter().flatten().count();

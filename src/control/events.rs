@@ -1,5 +1,5 @@
-//! What happens: told to the operational log and to those who watch. The last events are kept, so
-//! that a watcher who comes late, or comes back, misses nothing.
+//! Events: written to the operational log and sent to watchers. The last events are kept, so that a
+//! watcher that comes late, or reconnects, misses nothing.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -17,14 +17,14 @@ pub struct Events(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    /// Tells the numbers of this run of the program from those of others.
+    /// Identifies this run of the program: each run numbers its events from 1.
     run: u128,
-    past: Mutex<Past>,
+    recent: Mutex<Recent>,
     live: broadcast::Sender<Event>,
 }
 
 #[derive(Debug, Default)]
-struct Past {
+struct Recent {
     /// The number of the last event.
     last: u64,
     /// The last events, the oldest first.
@@ -34,29 +34,30 @@ struct Past {
 /// Where a watcher begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Since {
-    /// The last so many of those that are kept.
+    /// At so many of the last events.
     Recent(u32),
-    /// Those after this number.
+    /// After the event of this number.
     Number(u64),
 }
 
-/// A watcher's view of the events.
+/// A watcher's stream of events.
 #[derive(Debug)]
 pub struct Watch {
-    past: VecDeque<Event>,
+    /// Events before the watch began, which come first.
+    backlog: VecDeque<Event>,
     live: broadcast::Receiver<Event>,
-    /// The number up to which all was told, or missed.
+    /// The number of the last event that came out, or was missed.
     last: u64,
 }
 
-/// How an event is told in the log.
+/// How an event is logged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Weight {
     /// Not at all: the log has it already.
     Quiet,
-    /// As it should be.
+    /// At level info.
     Info,
-    /// Somebody should look.
+    /// At level warn: an operator should look.
     Warn,
 }
 
@@ -88,12 +89,13 @@ impl Events {
         let started = SystemTime::now().duration_since(UNIX_EPOCH);
         Self(Arc::new(Shared {
             run: started.unwrap_or_default().as_millis(),
-            past: Mutex::default(),
+            recent: Mutex::default(),
             live: broadcast::channel(BEHIND).0,
         }))
     }
 
-    /// Tells the log and all who watch. `kind` is for programs, `message` a sentence for people.
+    /// Logs an event and sends it to all watchers. `kind` is for programs, `message` is a sentence
+    /// for people.
     pub(super) fn tell(
         &self,
         weight: Weight,
@@ -115,16 +117,16 @@ impl Events {
         });
     }
 
-    /// Tells all who watch. Number and time are set here.
+    /// Sends an event to all watchers. Sets its number and time.
     pub fn push(&self, mut event: Event) {
-        let mut past = self.0.past.lock();
-        past.last += 1;
-        event.number = past.last;
+        let mut recent = self.0.recent.lock();
+        recent.last += 1;
+        event.number = recent.last;
         event.at = humantime::format_rfc3339_millis(SystemTime::now()).to_string();
-        if past.events.len() == REMEMBERED {
-            past.events.pop_front();
+        if recent.events.len() == KEPT {
+            recent.events.pop_front();
         }
-        past.events.push_back(event.clone());
+        recent.events.push_back(event.clone());
         // Under the lock, so that a new watcher gets each event once. There may be no watcher.
         let _ = self.0.live.send(event);
     }
@@ -132,34 +134,36 @@ impl Events {
     /// Begins to watch.
     #[must_use]
     pub fn watch(&self, since: Since) -> Watch {
-        let past = self.0.past.lock();
+        let recent = self.0.recent.lock();
         let after = match since {
-            Since::Recent(count) => past.last.saturating_sub(u64::from(count)),
-            Since::Number(number) => number.min(past.last),
+            Since::Recent(count) => recent.last.saturating_sub(u64::from(count)),
+            Since::Number(number) => number.min(recent.last),
         };
-        let told = past.events.iter().filter(|event| event.number > after);
-        let mut told: VecDeque<Event> = told.cloned().collect();
-        let first = told.front().map_or(past.last + 1, |event| event.number);
+        let backlog = recent.events.iter().filter(|event| event.number > after);
+        let mut backlog: VecDeque<Event> = backlog.cloned().collect();
+        let first = backlog
+            .front()
+            .map_or(recent.last + 1, |event| event.number);
         let gap = first - 1 - after;
-        // Who asks for the last 1000 of 3 or for more than are remembered knows no better; who
-        // comes back was told that he will miss nothing.
+        // To ask for more events than are kept is no mistake. A watcher that reconnects relies on
+        // missing nothing, so it learns of the gap.
         if gap > 0 && matches!(since, Since::Number(_)) {
-            told.push_front(missed(gap, first - 1));
+            backlog.push_front(missed(gap, first - 1));
         }
         Watch {
-            past: told,
+            backlog,
             live: self.0.live.subscribe(),
             last: after,
         }
     }
 
-    /// The id of an event, by which a watcher that comes back goes on.
+    /// The id of an event, which a watcher that reconnects sends.
     pub(crate) fn id(&self, event: &Event) -> String {
         format!("{}-{}", self.0.run, event.number)
     }
 
-    /// From where on a watcher goes on who comes back with an id. One of another run has seen
-    /// nothing of this one.
+    /// Where a watcher that reconnects with this id begins. One with an id of another run gets all
+    /// events that are kept.
     pub(crate) fn since(&self, id: &str) -> Since {
         let parts = id.split_once('-');
         let number = parts.and_then(|(run, number)| {
@@ -171,10 +175,10 @@ impl Events {
 }
 
 impl Watch {
-    /// The next event, or how many this watcher was too slow for. Nothing is lost when the future
-    /// is dropped.
+    /// The next event, or how many this watcher missed because it was too slow. The future can be
+    /// dropped without loss.
     pub async fn next(&mut self) -> Option<Event> {
-        if let Some(event) = self.past.pop_front() {
+        if let Some(event) = self.backlog.pop_front() {
             self.last = event.number;
             return Some(event);
         }
@@ -198,31 +202,31 @@ fn missed(count: u64, last: u64) -> Event {
     }
 }
 
-/// Events that a watcher may be behind.
+/// Events that wait for a slow watcher; it misses more.
 const BEHIND: usize = 1_024;
-/// Events that are remembered.
-const REMEMBERED: usize = 256;
+/// Events that are kept.
+const KEPT: usize = 256;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn happening() -> Event {
+    fn event() -> Event {
         Event {
             kind: EventKind::Changed,
             ..Event::default()
         }
     }
 
-    fn told(count: usize) -> Events {
+    fn events(count: usize) -> Events {
         let events = Events::new();
         for _ in 0..count {
-            events.push(happening());
+            events.push(event());
         }
         events
     }
 
-    /// Number and kind of what can be had at once.
+    /// Number and kind of the events that come without waiting.
     async fn numbers(watch: &mut Watch) -> Vec<(u64, EventKind)> {
         let mut all = Vec::new();
         while let Ok(Some(event)) =
@@ -238,10 +242,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_last_are_told_first() {
-        let events = told(5);
+    async fn recent_events_come_first() {
+        let events = events(5);
         let mut watch = events.watch(Since::Recent(2));
-        events.push(happening());
+        events.push(event());
         assert_eq!(numbers(&mut watch).await, plain(4..=6));
         let mut watch = events.watch(Since::Recent(1_000));
         assert_eq!(numbers(&mut watch).await, plain(1..=6));
@@ -253,8 +257,8 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_comes_back_goes_on_where_he_was() {
-        let events = told(5);
+    async fn a_watcher_that_reconnects_continues() {
+        let events = events(5);
         let id = events.id(&Event {
             number: 3,
             ..Event::default()
@@ -263,14 +267,14 @@ mod tests {
             numbers(&mut events.watch(events.since(&id))).await,
             plain(4..=5)
         );
-        // Of another run, or of nothing: all that is remembered.
+        // An id of another run, or no id: all that are kept.
         for id in ["1-3", "x", ""] {
             assert_eq!(
                 numbers(&mut events.watch(events.since(id))).await,
                 plain(1..=5)
             );
         }
-        // A number that is yet to come is no gap.
+        // A number that is still to come is no gap.
         let id = events.id(&Event {
             number: 9,
             ..Event::default()
@@ -283,19 +287,19 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_comes_back_late_is_told_what_he_missed() {
-        let events = told(REMEMBERED + 10);
+    async fn a_watcher_that_reconnects_late_learns_how_many_it_missed() {
+        let events = events(KEPT + 10);
         let all = numbers(&mut events.watch(Since::Number(4))).await;
         assert_eq!(all[0], (10, EventKind::Missed));
-        assert_eq!(all[1..], plain(11..=REMEMBERED as u64 + 10));
+        assert_eq!(all[1..], plain(11..=KEPT as u64 + 10));
     }
 
     #[tokio::test]
-    async fn who_is_slow_is_told_how_many_he_missed() {
-        let events = told(1);
+    async fn a_slow_watcher_learns_how_many_it_missed() {
+        let events = events(1);
         let mut watch = events.watch(Since::Recent(0));
         for _ in 0..BEHIND + 7 {
-            events.push(happening());
+            events.push(event());
         }
         let first = watch.next().await.unwrap();
         assert_eq!((first.number, first.kind), (8, EventKind::Missed));

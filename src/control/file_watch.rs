@@ -1,5 +1,5 @@
-//! Whether a file has changed: by a look each second, as renames and links that are set anew count
-//! too, and are no events of the file itself.
+//! Watches a file by looks, which also notice renames and links that point elsewhere; the file
+//! itself has no events for those.
 
 use std::fs::{self, Metadata};
 use std::io;
@@ -7,7 +7,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-/// A file and what was seen of it.
+/// A watched file, and what was seen of it.
 #[derive(Debug)]
 pub(super) struct FileWatch {
     path: PathBuf,
@@ -44,27 +44,27 @@ impl FileWatch {
         &self.path
     }
 
-    /// Another version than was last read, if there is one that does not change any more. Asks the
-    /// file system, which may wait.
+    /// A version that was not read yet, once it is the same at two looks. Asks the file system,
+    /// which may block.
     pub(super) fn look(&mut self) -> Option<Sight> {
         self.consider(Look::at(&self.path))
     }
 
-    /// The same, when somebody else has looked.
+    /// The same after a look on another thread.
     pub(super) fn consider(&mut self, look: Look) -> Option<Sight> {
         let sight = look.sight;
         let before = self.seen.replace(sight);
-        // At the start one that was not written just now need not be looked at twice.
+        // At the first look a file that was not written just now needs no second look.
         let has_settled = before.map_or(look.is_old, |before| before == sight);
         (has_settled && self.read != Some(sight)).then_some(sight)
     }
 
-    /// What was seen just before the file was read.
+    /// Notes what was seen just before the file was read.
     pub(super) fn mark_read(&mut self, sight: Sight) {
         (self.seen, self.read) = (Some(sight), Some(sight));
     }
 
-    /// This version was read.
+    /// Notes that this version was read.
     pub(super) fn set_read(&mut self, sight: Sight) {
         self.read = Some(sight);
     }
@@ -79,7 +79,7 @@ pub(super) struct Look {
 }
 
 impl Look {
-    /// Asks the file system, which may wait.
+    /// Asks the file system, which may block.
     pub(super) fn at(path: &Path) -> Self {
         let found = fs::metadata(path);
         Self {

@@ -1,4 +1,4 @@
-//! Decides about the health of backends: probes and ejections take them out and bring them back.
+//! The health of backends: probes and ejections take them out of rotation and bring them back.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,10 +12,10 @@ use crate::sys;
 
 use super::events::{Events, Subject, Weight};
 use super::health::{Checks, Turned};
-use super::roster::{Change, Roster};
+use super::roster::{EjectionChange, Roster};
 
-/// What decides, by the snapshot in force. It changes the roster, and who is ejected; it can
-/// neither publish nor change the configuration. The roster follows the snapshot's configuration.
+/// Applies the results of probes and the workers' ejections to the roster. It can neither publish
+/// nor change the configuration. The roster follows the snapshot's configuration.
 pub(super) struct HealthCycle<'a> {
     pub(super) roster: &'a mut Roster,
     pub(super) checks: &'a Checks,
@@ -24,7 +24,7 @@ pub(super) struct HealthCycle<'a> {
 }
 
 impl HealthCycle<'_> {
-    /// Probes have found out that backends answer, or that they do not.
+    /// Notes and reports that probes found backends up or down.
     pub(super) fn on_turned(&mut self, turned: &Turned) {
         self.roster.on_turned(turned);
         for &id in &turned.members {
@@ -43,16 +43,16 @@ impl HealthCycle<'_> {
         let called = format!("backend `{}` of pool `{}`", backend.name, pool.name);
         match turned.turn.to {
             Health::Up => {
-                // At the start of the process all backends come at once, and none begins slowly.
-                // One that joins later is waited for: its slow start begins now.
+                // At the start of the process all backends come up at once, without a slow start.
+                // That of a backend which joined later begins now.
                 if !turned.turn.first || member.rise.is_some() {
                     member.start_slowly(&pool.config);
                 }
                 let message = format!("{called} is up");
                 self.events
                     .tell(Weight::Info, EventKind::BackendUp, about, message);
-                // Its sessions failed because it was going down, and that is over. A backend that
-                // was never down has proven nothing by its probes, and stays out.
+                // Its sessions failed because it was going down, which is over. For a backend that
+                // was never down the probes prove nothing, and it stays ejected.
                 if backend.readmit() {
                     self.notice(place);
                 }
@@ -67,9 +67,9 @@ impl HealthCycle<'_> {
         }
     }
 
-    /// The backends that went down whose sessions are to be closed now, and over which time: where
-    /// their pools say so, once no new session comes to them. While a pool panics they wait: the
-    /// check may be what is wrong.
+    /// The backends that went down and whose sessions are to be closed now, with the time to spread
+    /// that over: where their pool says so, once they get no new sessions. While a pool panics its
+    /// sessions stay, as the check may be what is wrong.
     pub(super) fn sessions_to_close(&mut self) -> Vec<(Arc<Tally>, Duration)> {
         let mut downed = Vec::new();
         for (plan, record) in self.snapshot.pools.iter().zip(&mut self.roster.pools) {
@@ -104,20 +104,20 @@ impl HealthCycle<'_> {
         changed
     }
 
-    /// Whether an ejection has lasted long enough, or a probe proves that it is over.
+    /// Whether an ejection is over by time, or because a probe proves that the backend works again.
     fn is_over(&mut self, place: (usize, usize), now: u64) -> bool {
         let member = self.roster.at(place);
         let until = member.and_then(|member| member.ejection.until());
         until.is_some_and(|until| until <= now || self.is_back(place))
     }
 
-    /// Whether a probe proves that an ejection is over: it succeeded, began after the ejection, and
-    /// speaks of what the backend is ejected for.
+    /// Whether a probe proves that the backend works again: it succeeded, began after the ejection,
+    /// and checks what the backend was ejected for.
     ///
-    /// A backend that could not be connected to, by sessions or by a probe, is back when it can be.
-    /// One that takes connections and fails their sessions passes a probe that only connects all
-    /// the time; a probe that judges an answer is believed once in a row, and then time alone
-    /// counts. No probe says how soon real sessions are answered.
+    /// A backend that refused connections is back when one succeeds. A backend that accepts
+    /// connections and fails their sessions always passes a probe that only connects. A probe that
+    /// checks an answer counts for the first of several ejections in a row; after that only time
+    /// counts. No probe shows how soon real sessions are answered.
     fn is_back(&mut self, place: (usize, usize)) -> bool {
         let Some((member, (pool, backend))) = self.roster.at(place).zip(at(self.snapshot, place))
         else {
@@ -149,7 +149,7 @@ impl HealthCycle<'_> {
             }
     }
 
-    /// Reports how a backend's ejection has changed since the last look. `true`: it has.
+    /// Reports how a backend's ejection has changed since the last look. `true`: it has changed.
     fn notice(&mut self, place: (usize, usize)) -> bool {
         let Some((member, (pool, backend))) = self.roster.at(place).zip(at(self.snapshot, place))
         else {
@@ -161,14 +161,14 @@ impl HealthCycle<'_> {
         let called = format_args!("backend `{}` of pool `{}`", backend.name, pool.name);
         for change in &changes {
             match *change {
-                Change::Ejected(until) => {
+                EjectionChange::Ejected(until) => {
                     let time = written(Duration::from_nanos(until.saturating_sub(now)));
                     let why = why_ejected(backend);
                     let message = format!("{called} is ejected for {time}: {why}");
                     self.events
                         .tell(Weight::Warn, EventKind::BackendEjected, about, message);
                 }
-                Change::Readmitted => {
+                EjectionChange::Readmitted => {
                     member.start_slowly(&pool.config);
                     let message = format!("{called} is tried again");
                     self.events
@@ -190,7 +190,8 @@ impl HealthCycle<'_> {
         }
     }
 
-    /// Ejects backends that answer much slower than the others. The next look reports it.
+    /// Ejects backends that answer much slower than the others. The next look at ejections reports
+    /// it.
     pub(super) fn eject_outliers(&mut self) {
         let now = sys::monotonic();
         for (plan, record) in self.snapshot.pools.iter().zip(&mut self.roster.pools) {
@@ -208,7 +209,7 @@ impl HealthCycle<'_> {
     }
 }
 
-/// The pool and the backend at a place.
+/// The pool and the backend at these indices.
 fn at(snapshot: &Snapshot, (pool, index): (usize, usize)) -> Option<(&Pool, &Backend)> {
     let pool = snapshot.pools.get(pool)?.pool();
     Some((pool, pool.backends.get(index)?))
@@ -217,7 +218,7 @@ fn at(snapshot: &Snapshot, (pool, index): (usize, usize)) -> Option<(&Pool, &Bac
 fn why_ejected(backend: &Backend) -> String {
     match (backend.tally.ejected_for(), backend.tally.failures()) {
         (Some(Cause::Slow), _) => "it answers much slower than the others".to_owned(),
-        // It was readmitted since.
+        // It was readmitted meanwhile.
         (_, 0) => "failures in a row".to_owned(),
         (_, failures) => format!("{failures} failures in a row"),
     }

@@ -1,5 +1,5 @@
-//! Listening: addresses are bound here, before anything depends on it, at the start and when a
-//! reload brings new ones; sockets can be handed in as well.
+//! Binds the listeners' addresses, at the start and when a reload adds some; or takes sockets that
+//! the service manager passed.
 
 use std::collections::{BTreeMap, HashSet};
 use std::io;
@@ -15,20 +15,20 @@ use crate::sys::{self, Bound};
 use super::StartError;
 use super::workers::{Held, Workers};
 
-/// Sockets that listen already, as the service manager has made them. All workers accept from them.
+/// Listening sockets that the service manager passed. All workers accept from them.
 #[derive(Debug, Default)]
 pub struct Inherited {
-    /// By the places of their listeners in the configuration.
+    /// By the indices of their listeners in the configuration.
     pub by_listener: BTreeMap<usize, OwnedFd>,
-    /// Those of no listener: a reload may bring one, and while the manager listens there no other
-    /// socket can.
+    /// Those of no listener. They are kept, as a reload may add one: while the manager listens on
+    /// the address, no other socket can.
     pub spare: Vec<(Address, OwnedFd)>,
 }
 
-/// Listens on all addresses of a configuration but for those that are listened on already.
+/// Listens on all addresses of a configuration, except those of inherited sockets.
 ///
 /// # Errors
-/// [`StartError::Bind`] of the first that fails; nothing listens then.
+/// [`StartError::Bind`] of the first that fails; then nothing listens.
 pub(super) async fn bind_all(
     config: &Config,
     workers: usize,
@@ -44,32 +44,32 @@ pub(super) async fn bind_all(
                 patience.bind(bind).await
             }
         };
-        all.push(told(listener, bound)?);
+        all.push(log_bound(listener, bound)?);
     }
     Ok(all)
 }
 
-/// How long the start tries again while an address is in use, in all. The sockets of a process that
-/// was killed are closed some 10 ms after it is gone: until then its rings hold them.
+/// How long a start retries while an address is in use, over all addresses. The rings of a killed
+/// process hold its sockets until some 10 ms after its end.
 pub(super) struct Patience {
     /// In ns of the monotonic clock.
     until: u64,
 }
 
 impl Patience {
-    /// From now on.
+    /// For what a start needs: a second from now on.
     pub(super) fn new() -> Self {
         let until = sys::monotonic() + PATIENCE;
         Self { until }
     }
 
-    /// From now on, for what a start can do without.
+    /// For what a start can do without: 50 ms from now on.
     pub(super) fn brief() -> Self {
         let until = sys::monotonic() + BRIEF;
         Self { until }
     }
 
-    /// Binds, as soon as that can be done.
+    /// Binds, and retries while the address is in use.
     pub(super) async fn bind<T>(&self, mut bind: impl FnMut() -> io::Result<T>) -> io::Result<T> {
         loop {
             let bound = bind();
@@ -85,7 +85,7 @@ impl Patience {
     }
 }
 
-/// Says what an address in use means, where the kernel says no more than that.
+/// Says how to find out who uses an address, where the kernel says no more than that it is in use.
 fn explained(error: io::Error) -> io::Error {
     if error.raw_os_error() != Some(libc::EADDRINUSE) {
         return error;
@@ -94,13 +94,13 @@ fn explained(error: io::Error) -> io::Error {
     io::Error::new(io::ErrorKind::AddrInUse, sentence)
 }
 
-/// Listens on the addresses that a configuration adds to those of a snapshot. A listener that comes
-/// back while the sockets of its address are still there gets them, with the clients in them; and
-/// what is about to leave is in the way of no other address. `bound` are sockets that listen on
-/// such addresses already.
+/// Listens on the addresses that a configuration adds to those of a snapshot. A listener that was
+/// removed and comes back before its sockets are closed gets them back, with the clients that wait
+/// in them; and sockets of listeners that are about to be removed block no other address. `bound`
+/// are sockets that listen on new addresses already.
 ///
 /// # Errors
-/// [`StartError::Bind`] of the first that fails; none of them listens then.
+/// [`StartError::Bind`] of the first that fails; then none of them listens.
 pub(super) fn bind_new(
     workers: &Workers,
     present: &Snapshot,
@@ -113,31 +113,31 @@ pub(super) fn bind_new(
     let gone: Vec<u64> = gone.map(|listener| listener.id).collect();
     let new = config.listeners.iter().zip(&stays);
     let new = new.filter(|(_, stays)| stays.is_none());
-    // What can fail comes first.
+    // First all that can fail.
     let mut sources = Vec::new();
     for (listener, _) in new {
         let ready = bound.iter().position(|its| its.address == listener.bind);
         if let Some(place) = ready {
-            let ready = told(listener, Ok(bound.swap_remove(place)))?;
-            sources.push((listener, Source::Fresh(ready)));
+            let ready = log_bound(listener, Ok(bound.swap_remove(place)))?;
+            sources.push((listener, Source::New(ready)));
             continue;
         }
         let source = match workers.find_held(&listener.bind, &gone) {
             Some(held) => Source::Held(held),
             None => {
-                let is_ours = workers.is_in_the_way(&listener.bind, &gone);
+                let is_ours = workers.may_block(&listener.bind, &gone);
                 let bound = sys::listen_all(&listener.bind, workers.len(), is_ours);
-                Source::Fresh(told(listener, bound.map_err(explained))?)
+                Source::New(log_bound(listener, bound.map_err(explained))?)
             }
         };
         sources.push((listener, source));
     }
     let all = sources.into_iter().map(|(listener, source)| match source {
-        Source::Fresh(bound) => Ok(bound),
+        Source::New(bound) => Ok(bound),
         Source::Held(held) => {
-            let back = workers.take_over(held, &listener.bind);
+            let back = workers.reuse(held, &listener.bind);
             let lost = || io::ErrorKind::AddrNotAvailable.into();
-            told(listener, back.ok_or_else(lost))
+            log_bound(listener, back.ok_or_else(lost))
         }
     });
     all.collect()
@@ -145,16 +145,16 @@ pub(super) fn bind_new(
 
 /// Where a listener gets its sockets from.
 enum Source {
-    Fresh(Bound),
+    New(Bound),
     Held(Held),
 }
 
-/// Connections to backends can begin where the pools say: this machine has those addresses, and its
-/// kernel takes those ports. What was in force before is not tried again: an address that has moved
-/// to another machine must not stand in the way of a change of something else.
+/// Checks that connections to backends can begin at the pools' `source` addresses and ports. What
+/// `before` has is not checked again: an address that has moved to another machine must not prevent
+/// a change of something else.
 ///
 /// # Errors
-/// [`StartError::Source`] or [`StartError::SourcePorts`] of the first that can't be.
+/// [`StartError::Source`] or [`StartError::SourcePorts`] of the first that can't be used.
 pub(super) fn probe_origins(config: &Config, before: Option<&Config>) -> Result<(), StartError> {
     let old = before.into_iter().flat_map(|before| &before.pools);
     let mut addresses = HashSet::new();
@@ -183,7 +183,7 @@ pub(super) fn probe_origins(config: &Config, before: Option<&Config>) -> Result<
                 pool.name
             );
         }
-        // Beyond its own range the kernel heeds no other.
+        // The kernel ignores ports outside its own range.
         sys::read_local_ports();
         let kernels = sys::local_ports();
         if !kernels.contains(&ports.first()) || !kernels.contains(&ports.last()) {
@@ -198,7 +198,7 @@ pub(super) fn probe_origins(config: &Config, before: Option<&Config>) -> Result<
     Ok(())
 }
 
-fn told(listener: &config::Listener, bound: io::Result<Bound>) -> Result<Bound, StartError> {
+fn log_bound(listener: &config::Listener, bound: io::Result<Bound>) -> Result<Bound, StartError> {
     let bound = bound.map_err(|error| StartError::Bind {
         listener: listener.name.clone(),
         bind: listener.bind.clone(),
@@ -210,6 +210,6 @@ fn told(listener: &config::Listener, bound: io::Result<Bound>) -> Result<Bound, 
 
 /// One second, in ns.
 const PATIENCE: u64 = 1_000_000_000;
-/// The same for what a start can do without: 50 ms, in ns.
+/// 50 ms, in ns.
 const BRIEF: u64 = 50_000_000;
 const TRY_EVERY: Duration = Duration::from_millis(20);

@@ -1,4 +1,5 @@
-//! The control thread: starts the workers, listens to signals, writes logs, and ends it all.
+//! The control thread: starts the workers, answers signals and the admin API, probes backends,
+//! writes the logs, and stops the workers at the end.
 
 #![forbid(unsafe_code)]
 
@@ -67,12 +68,12 @@ use supervise::Signals;
 /// Why the balancer did not start.
 #[derive(Debug, Error)]
 pub enum StartError {
-    /// io_uring is not to be had.
+    /// io_uring is not available.
     #[error(transparent)]
     Ring(#[from] SetupError),
     /// A listener's address can't be bound.
     #[error(
-        "listener `{listener}` can't listen on {bind}: {error}{}",
+        "listener `{listener}`: cannot listen on {bind}: {error}{}",
         remedy::of_bind(error)
     )]
     Bind {
@@ -85,8 +86,8 @@ pub enum StartError {
     },
     /// Connections to backends can't begin at an address.
     #[error(
-        "pool `{pool}` can't use the source address {address}: {error}; give it to an interface of \
-         this machine, or take it out of `source`"
+        "pool `{pool}`: cannot connect from {address}: {error}; give the address to an interface \
+         of this machine, or remove it from `source`"
     )]
     Source {
         /// The pool's name.
@@ -98,21 +99,21 @@ pub enum StartError {
     },
     /// Connections to backends can't begin at these ports.
     #[error(
-        "pool `{pool}` can't use source_ports {ports}: the kernel takes local ports from {first} \
-         to {last} only; name a part of these, or widen net.ipv4.ip_local_port_range"
+        "pool `{pool}`: cannot connect from source_ports {ports}: expected a part of the kernel's \
+         local ports, {first} to {last}; widen net.ipv4.ip_local_port_range for others"
     )]
     SourcePorts {
         /// The pool's name.
         pool: String,
         /// As configured.
         ports: Ports,
-        /// The kernel's first one,
+        /// The first of the kernel's local ports.
         first: u16,
-        /// and its last.
+        /// The last of them.
         last: u16,
     },
     /// The access log can't be opened.
-    #[error("access log {path} can't be opened: {error}{}", remedy::of_file(error))]
+    #[error("cannot open the access log {path}: {error}{}", remedy::of_file(error))]
     AccessLog {
         /// As configured.
         path: String,
@@ -127,15 +128,15 @@ pub enum StartError {
         /// The file, and what is wrong with it.
         why: String,
     },
-    /// Not all workers could work.
+    /// The configured memory is too little for the workers.
     #[error("invalid memory: expected at least {least} for {workers} workers")]
     Memory {
-        /// Of these workers.
+        /// What they need at least.
         least: String,
-        /// As many as there would be.
+        /// How many workers there would be.
         workers: u32,
     },
-    /// The admin API can't be had where the configuration wants it.
+    /// The admin API can't listen where the configuration says, or its audit log can't be opened.
     #[error("admin: {at}: {error}")]
     Admin {
         /// The socket, address or file.
@@ -143,13 +144,13 @@ pub enum StartError {
         /// What the kernel says.
         error: io::Error,
     },
-    /// A token of the admin API can't be had.
+    /// A token of the admin API can't be read.
     #[error("admin: {0}")]
     Token(#[from] TokenError),
-    /// A thread, an eventfd or the control thread's runtime can't be made.
-    #[error("{what}: {error}")]
+    /// A thread, an eventfd or the like can't be made.
+    #[error("cannot {what}: {error}")]
     Thread {
-        /// Which one.
+        /// What was to be done.
         what: &'static str,
         /// What the kernel says.
         error: io::Error,
@@ -157,8 +158,8 @@ pub enum StartError {
 }
 
 impl StartError {
-    /// Whether the configuration may be right, and this machine lacks what it names: a later start
-    /// may succeed.
+    /// Whether the configuration may be right while this machine lacks what it names: then a later
+    /// start may succeed.
     #[must_use]
     pub fn is_machines(&self) -> bool {
         match self {
@@ -174,8 +175,8 @@ impl StartError {
         }
     }
 
-    /// The exit code of the program once [`preflight`] found nothing: 3 when io_uring is not to be
-    /// had, else 1.
+    /// The exit code of the program once [`preflight`] found nothing: 3 when io_uring is not
+    /// available, else 1.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
@@ -193,16 +194,16 @@ impl StartError {
     }
 }
 
-/// Runs the balancer until SIGTERM, SIGINT or SIGQUIT have ended its last session. `ready` is
-/// called once every worker accepts. The calling thread becomes the control thread. Signals that
-/// [`sys::hold_signals`] held back are handled from here on. Chance begins with `seed`.
+/// Runs the balancer until SIGTERM, SIGINT or SIGQUIT stops it and its last session has ended.
+/// Calls `ready` once every worker accepts. The calling thread becomes the control thread, and
+/// handles the signals that [`sys::hold_signals`] held back. Random numbers start from `seed`.
 ///
-/// SIGHUP opens the files of the logs again, which lets them be rotated, and reads the
-/// configuration again where `reread` can; SIGUSR1 writes histograms; SIGUSR2 is reserved. A second
-/// signal to stop ends the process at once, with 128 + its number.
+/// SIGHUP opens the files of the logs again, so that they can be rotated, and reloads the
+/// configuration, if there is a `reread`; SIGUSR1 writes histograms; SIGUSR2 is reserved. A second
+/// signal to stop ends the process at once, with exit code 128 + its number.
 ///
 /// # Errors
-/// [`StartError`]; once started, it does not fail.
+/// [`StartError`]: the balancer did not start.
 pub fn run(
     config: &Config,
     reread: Option<Reread>,
@@ -215,15 +216,15 @@ pub fn run(
     // ended before the other listens.
     let socket = admin_listeners::claim(config.admin.as_ref())?;
     let sink = config.access_log.as_ref().map(Sink::open).transpose()?;
-    // Before the control thread's own ring, which would panic where there is none.
+    // Before the control thread's own ring, which panics where io_uring is not available.
     let features = ring::probe()?;
     let inherited = systemd::activated(&config.listeners).map_err(|error| StartError::Thread {
-        what: "the descriptors that were handed in can't be taken",
+        what: "take the descriptors that the service manager passed",
         error,
     })?;
     tokio_uring::start(async move {
         let thread = |error| StartError::Thread {
-            what: "signals can't be awaited",
+            what: "handle signals",
             error,
         };
         let mut signals = Signals::new().map_err(thread)?;
@@ -231,7 +232,7 @@ pub fn run(
         let (handle, calls) = admin::Handle::new();
         let patience = Patience::new();
         let listeners = AdminListeners::open(config.admin.as_ref(), socket, &patience).await?;
-        // What the admin API took of it is not the listeners'.
+        // The time that the admin API took does not count for the listeners.
         let patience = Patience::new();
         let mut discoveries = Discoveries::new();
         let resolved = discoveries.begin_with(config).await;
@@ -253,11 +254,11 @@ pub fn run(
         listeners.close().await;
         workers.join();
         workers.doorbell.close();
-        // Whoever reads the log may have stopped reading.
+        // The reader of a pipe may have stopped reading.
         let _ = tokio::time::timeout(LOG_GRACE, log).await;
         Ok(())
     })
 }
 
-/// How long a stuck reader of the access log delays the end.
+/// How long the end waits for the access log, whose reader may be stuck.
 const LOG_GRACE: Duration = Duration::from_secs(2);

@@ -1,4 +1,4 @@
-//! Looks ahead each second for pools whose strategy stands on it, and shows all pools on SIGUSR1.
+//! Forecasts each second for pools whose strategy needs it, and logs all pools on SIGUSR1.
 
 use crate::config::Strategy;
 use crate::pool::Backend;
@@ -8,7 +8,7 @@ use crate::sys;
 
 use super::roster::Roster;
 
-/// Goes over to another snapshot. What was learned of a pool goes along.
+/// Follows another snapshot. What was learned of a pool is kept.
 pub(super) fn follow(roster: &mut Roster, snapshot: &Snapshot) {
     for (record, plan) in roster.pools.iter_mut().zip(&snapshot.pools) {
         let pool = plan.pool();
@@ -22,7 +22,7 @@ pub(super) fn follow(roster: &mut Roster, snapshot: &Snapshot) {
     }
 }
 
-/// Looks at what happened during the last second, and ahead.
+/// Learns from the last second, and forecasts.
 pub(super) fn tick(roster: &mut Roster, snapshot: &Snapshot) {
     for (record, plan) in roster.pools.iter_mut().zip(&snapshot.pools) {
         if let Some(forecaster) = &mut record.forecaster {
@@ -31,7 +31,7 @@ pub(super) fn tick(roster: &mut Roster, snapshot: &Snapshot) {
     }
 }
 
-/// Logs a table for each pool: what is counted of its backends, what is foreseen of them.
+/// Logs a table for each pool: the counts and the forecasts of its backends.
 pub(super) fn log(roster: &Roster, snapshot: &Snapshot) {
     for (record, plan) in roster.pools.iter().zip(&snapshot.pools) {
         let (pool, forecaster) = (plan.pool(), record.forecaster.as_ref());
@@ -51,7 +51,7 @@ pub(super) fn log(roster: &Roster, snapshot: &Snapshot) {
         let prospects = forecaster.map(|known| known.prospects(pool));
         for (index, backend) in pool.backends.iter().enumerate() {
             let prospect = prospects.as_ref().and_then(|all| all.get(index));
-            // What a connection costs has an effect on one strategy only.
+            // Only one strategy uses the cost of connections.
             let learns = matches!(pool.strategy, Strategy::Predictive(_));
             table.push('\n');
             table.push_str(&line(backend, prospect, learns));

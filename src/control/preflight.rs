@@ -1,5 +1,5 @@
-//! What a start opens before anything listens, looked at without making or changing anything: what
-//! `mahoraga check` finds wrong here, `mahoraga run` refuses in the same words.
+//! Checks what a start would open, without making or changing anything: `mahoraga check` reports
+//! what it finds, and `mahoraga run` refuses the same in the same words.
 
 use std::collections::HashSet;
 use std::io;
@@ -12,8 +12,8 @@ use crate::sys;
 
 use super::{StartError, capacity, health, listening, systemd};
 
-/// Why a start with this configuration would fail on this machine, as far as that can be seen
-/// without listening anywhere.
+/// Why a start with this configuration would fail on this machine, where that shows without
+/// listening anywhere.
 #[must_use]
 pub fn preflight(config: &Config) -> Vec<StartError> {
     let mut found = Vec::new();
@@ -43,7 +43,7 @@ pub fn preflight(config: &Config) -> Vec<StartError> {
         found.extend(tokens.and_then(Result::err).map(StartError::Token));
     }
     found.extend(listening::probe_origins(config, None).err());
-    // A service manager listens where this user may not.
+    // The service manager may listen where this user may not.
     let handed_in = systemd::hands_in();
     for listener in &config.listeners {
         if let Address::Unix(path) = &listener.bind
@@ -60,7 +60,7 @@ pub fn preflight(config: &Config) -> Vec<StartError> {
     found
 }
 
-/// Files of certificates that probes can't use, but for those that are in use already.
+/// Certificate files that probes can't use. Those in `used` are not looked at.
 pub(super) fn certificates(config: &Config, used: &HashSet<PathBuf>) -> Vec<StartError> {
     let mut seen = used.clone();
     let mut found = Vec::new();
@@ -78,7 +78,7 @@ pub(super) fn certificates(config: &Config, used: &HashSet<PathBuf>) -> Vec<Star
     found
 }
 
-/// Those that the probes of a configuration use.
+/// The certificate files that the probes of a configuration use.
 pub(super) fn certificate_files(config: &Config) -> HashSet<PathBuf> {
     let files = config
         .pools

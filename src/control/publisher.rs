@@ -1,4 +1,4 @@
-//! Publishes what the workers route by. Nothing else composes a snapshot or puts one in force.
+//! Publishes snapshots to the workers. Nothing else composes a snapshot or puts one in force.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -15,18 +15,18 @@ use super::workers::Workers;
 pub(super) struct Publisher {
     workers: Rc<Workers>,
     snapshot: Arc<Snapshot>,
-    /// When what the snapshot says became known: before it was composed.
+    /// When the last publication was requested: what the snapshot says was known then.
     known_at: u64,
-    /// When it was published,
+    /// When it was published.
     published_at: u64,
-    /// and how long that took.
+    /// How long that took.
     took: u64,
-    /// Since when more is known.
+    /// When the next publication was requested.
     requested_at: Option<u64>,
 }
 
 impl Publisher {
-    /// Workers route by the snapshot that they began with.
+    /// Begins with the first snapshot of the workers.
     pub(super) fn new(workers: &Rc<Workers>) -> Self {
         let now = sys::monotonic();
         Self {
@@ -39,24 +39,24 @@ impl Publisher {
         }
     }
 
-    /// What is in force.
+    /// The snapshot in force.
     pub(super) fn snapshot(&self) -> &Arc<Snapshot> {
         &self.snapshot
     }
 
-    /// The number of what is in force.
+    /// The number of the snapshot in force.
     pub(super) fn version(&self) -> u64 {
         self.snapshot.version
     }
 
-    /// More is known: it is to be published in a moment, together with what comes until then. A
-    /// network that is lost takes hundreds of backends down one after the other.
+    /// Requests a publication. It comes in a moment, for all requests until then: when a network
+    /// fails, hundreds of backends go down one after the other.
     pub(super) fn request(&mut self) {
         self.requested_at.get_or_insert_with(sys::monotonic);
     }
 
-    /// When what was requested is to be published. Publishing takes a fifth of this thread's time
-    /// at most.
+    /// When the requested publication is due. Publishing takes at most a fifth of this thread's
+    /// time.
     pub(super) fn due(&self) -> Option<u64> {
         let pause = (4 * self.took).max(PAUSE);
         self.requested_at.map(|_| self.published_at + pause)
@@ -77,13 +77,13 @@ impl Publisher {
         self.took_since(began);
     }
 
-    /// The last publication took from this time until now, with what came before it.
+    /// Counts the time from `began` as a part of the last publication.
     pub(super) fn took_since(&mut self, began: u64) {
         self.published_at = sys::monotonic();
         self.took = self.published_at - began;
     }
 
-    /// Publishes again what a worker has missed because its mailbox was full.
+    /// Publishes again where a worker has missed a snapshot because its mailbox was full.
     pub(super) fn repeat(&self) {
         let late = sys::monotonic().saturating_sub(self.known_at) > ADOPTED_WITHIN;
         if late && self.workers.adopted_at(self.version()).is_none() {
@@ -91,15 +91,15 @@ impl Publisher {
         }
     }
 
-    /// How long it took from what the snapshot says being known to the last worker routing by it,
-    /// in ns; `None`: not all do yet.
+    /// How long it took from the request until the last worker routed by the snapshot, in ns;
+    /// `None`: not all workers do yet.
     pub(super) fn latency(&self) -> Option<u64> {
         let adopted_at = self.workers.adopted_at(self.version())?;
         Some(adopted_at.saturating_sub(self.known_at))
     }
 }
 
-/// From one publication to the next that was requested at least: 2 ms, in ns.
+/// The shortest time between two publications that were requested: 2 ms, in ns.
 const PAUSE: u64 = 2_000_000;
-/// Workers that have not adopted a snapshot by then get it again: 1 s, in ns.
+/// Workers that have not adopted a snapshot after this time get it again: 1 s, in ns.
 const ADOPTED_WITHIN: u64 = 1_000_000_000;

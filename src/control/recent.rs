@@ -1,4 +1,4 @@
-//! Recent latencies: looks at what the workers count, of the last minute.
+//! Recent latencies: samples of the workers' counts over the last minute.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -6,41 +6,41 @@ use std::sync::Arc;
 use crate::admin::model::{LatencyStatus, LatencyWindow};
 use crate::worker::{Counts, Latencies, Stats};
 
-/// The counts of all workers together, of each kind.
-type Look = [Counts; 3];
+/// The counts of all workers together, of each kind of latency.
+type Sample = [Counts; 3];
 
-/// The last looks, the latest last. One every [`EVERY`] ticks, of a second each.
+/// The last samples, the newest last; one every [`EVERY`] ticks, which come each second.
 #[derive(Debug, Default)]
 pub(super) struct Recent {
-    looks: VecDeque<Look>,
+    samples: VecDeque<Sample>,
     ticks: usize,
 }
 
 impl Recent {
-    /// A second has passed.
+    /// To be called each second.
     pub(super) fn tick(&mut self, stats: &[Arc<Stats>]) {
         if self.ticks.is_multiple_of(EVERY) {
-            if self.looks.len() > MINUTE {
-                self.looks.pop_front();
+            if self.samples.len() > MINUTE {
+                self.samples.pop_front();
             }
-            self.looks.push_back(look(stats));
+            self.samples.push_back(sample(stats));
         }
         self.ticks += 1;
     }
 
     /// Of the last 10 s, of the last minute and since the start.
     pub(super) fn status(&self, stats: &[Arc<Stats>]) -> Vec<LatencyStatus> {
-        let now = look(stats);
-        let before = |looks: usize| {
-            let first = self.looks.len().checked_sub(looks);
-            first.and_then(|first| self.looks.get(first))
+        let now = sample(stats);
+        let before = |samples: usize| {
+            let first = self.samples.len().checked_sub(samples);
+            first.and_then(|first| self.samples.get(first))
         };
-        let [ten, minute] = [TEN, MINUTE].map(|looks| before(looks + 1));
+        let [ten, minute] = [TEN, MINUTE].map(|samples| before(samples + 1));
         let kinds = Latencies::NAMES.iter().zip(&now).enumerate();
         let kinds = kinds.map(|(kind, (name, counts))| {
-            // Younger than the window: all that there is.
-            let since = |look: Option<&Look>| match look {
-                Some(look) => window(&counts.since(&look[kind])),
+            // Younger than the window: everything since the start.
+            let since = |sample: Option<&Sample>| match sample {
+                Some(sample) => window(&counts.since(&sample[kind])),
                 None => window(counts),
             };
             LatencyStatus {
@@ -54,14 +54,14 @@ impl Recent {
     }
 }
 
-fn look(stats: &[Arc<Stats>]) -> Look {
-    let mut look = Look::default();
+fn sample(stats: &[Arc<Stats>]) -> Sample {
+    let mut sample = Sample::default();
     for its in stats {
-        for (counts, times) in look.iter_mut().zip(its.latencies.all()) {
+        for (counts, times) in sample.iter_mut().zip(its.latencies.all()) {
             counts.add(times);
         }
     }
-    look
+    sample
 }
 
 fn window(counts: &Counts) -> LatencyWindow {
@@ -72,7 +72,7 @@ fn window(counts: &Counts) -> LatencyWindow {
     }
 }
 
-/// A look every two seconds: a window is that much longer at most.
+/// One sample every two seconds: a window may be that much longer.
 const EVERY: usize = 2;
 const TEN: usize = 10 / EVERY;
 const MINUTE: usize = 60 / EVERY;
@@ -82,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_window_forgets_what_is_older() {
+    fn a_window_has_what_happened_within_it() {
         let stats = [Arc::new(Stats::default())];
         let mut recent = Recent::default();
         let count = |recent: &Recent| {
@@ -101,6 +101,6 @@ mod tests {
         assert_eq!(count(&recent), [0, 1, 1]);
         (0..100).for_each(|_| recent.tick(&stats));
         assert_eq!(count(&recent), [0, 0, 1]);
-        assert_eq!(recent.looks.len(), MINUTE + 1);
+        assert_eq!(recent.samples.len(), MINUTE + 1);
     }
 }

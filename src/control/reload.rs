@@ -1,5 +1,5 @@
-//! The configuration file is read again: by a signal, by the API, or because it changed. What is
-//! wrong leaves the old one in force.
+//! Reloads: the configuration file is read again after a signal, a request to the API, or a change
+//! of the file. A file with mistakes leaves the old configuration in force.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeSet, HashSet};
@@ -32,16 +32,16 @@ use super::file_watch::{FileWatch, Look, Sight};
 use super::supervise::READY;
 use super::{capacity, preflight, systemd};
 
-/// Where the configuration came from.
+/// The file that the configuration came from.
 #[derive(Clone, Debug)]
 pub struct Reread {
     /// The file.
     pub path: PathBuf,
-    /// Of the text that is in force.
+    /// The digest of the text that is in force.
     pub digest: u128,
-    /// What was seen of it before it was read.
+    /// What was seen of the file before it was read.
     pub seen: Seen,
-    /// Reads it again, with the digest of its text. May take long.
+    /// Reads the file again, and answers with the digest of its text too. May take long.
     pub read: fn(&Path) -> Result<(Config, u128), ConfigError>,
 }
 
@@ -50,7 +50,7 @@ pub struct Reread {
 pub struct Seen(Sight);
 
 impl Seen {
-    /// Now. Asks the file system, which may wait.
+    /// Looks now. Asks the file system, which may block.
     #[must_use]
     pub fn of(path: &Path) -> Self {
         Self(Look::at(path).sight)
@@ -58,11 +58,11 @@ impl Seen {
 }
 
 impl Reread {
-    /// Reads the file and the tokens, opens the log and listens on new Unix sockets: all may wait
-    /// for a directory that does not answer.
+    /// Reads the file and the tokens, opens the log and listens on new Unix sockets. All of it may
+    /// block on a file system that does not answer.
     fn read(&self, present: &Present) -> Result<Box<Read>, String> {
         let (config, digest) = (self.read)(&self.path).map_err(|error| error.to_string())?;
-        // What the next start would refuse, with what this configuration brings.
+        // What the next start would refuse.
         capacity::memory_of(&config).map_err(|error| error.to_string())?;
         let unfit = preflight::certificates(&config, &present.certificates);
         if let Some(error) = unfit.first() {
@@ -79,7 +79,7 @@ impl Reread {
         let new = config.listeners.iter().map(|listener| &listener.bind);
         let new = new.filter(|bind| matches!(bind, Address::Unix(_)));
         let new = new.filter(|bind| !present.unix.contains(bind));
-        // What fails is tried once more when the configuration takes effect, and reported then.
+        // One that fails is tried once more when the configuration takes effect, and reported then.
         let bound = new.filter_map(|bind| sys::listen_all(bind, present.workers, false).ok());
         Ok(Box::new(Read {
             bound: bound.collect(),
@@ -91,26 +91,26 @@ impl Reread {
     }
 }
 
-/// What is in use when a reading begins, and stays in use if the file names it again.
+/// What is in use when a reading begins. It stays in use if the file names it again.
 struct Present {
     log: Option<AccessLog>,
-    /// Where tokens are.
+    /// Where the tokens are.
     http: Option<AdminHttp>,
     /// Files of certificates.
     certificates: HashSet<PathBuf>,
-    /// Unix sockets that are listened on.
+    /// Unix sockets that this process listens on.
     unix: HashSet<Address>,
     workers: usize,
 }
 
-/// A request to read the file again, and where the answer goes.
-pub(super) struct Asked {
+/// A request to reload, and where the answer goes.
+pub(super) struct Request {
     pub(super) author: Author,
     pub(super) reply: Option<Reply<Result<Reloaded, String>>>,
 }
 
-impl Asked {
-    /// By a signal, or a change of the file: the log is answer enough.
+impl Request {
+    /// By a signal or a change of the file: the log has the answer.
     pub(super) fn unanswered(author: Author) -> Self {
         Self {
             author,
@@ -119,42 +119,43 @@ impl Asked {
     }
 }
 
-/// Readings of the file: one at a time, and another one for those who ask meanwhile.
+/// Readings of the file: one at a time; requests that come meanwhile get another one.
 pub(super) struct Reloading {
     /// Reads the file, where there is one.
     pub(super) reread: Option<Reread>,
-    /// Sees whether the file has changed.
+    /// Watches the file for changes.
     pub(super) watch: Option<Rc<ConfigWatch>>,
-    /// Those of the API over HTTP, with where they come from.
+    /// The tokens of the API over HTTP, with where they come from.
     tokens: Option<(Tokens, AdminHttp)>,
-    /// What came of it so far.
+    /// What the API shows of reloads.
     pub(super) status: Reloads,
-    /// What is being read, and for whom.
+    /// The reading under way.
     reading: Option<Reading>,
-    waiting: Vec<Asked>,
-    /// Readings that were given up and have not ended yet.
+    /// Requests for the next reading.
+    queued: Vec<Request>,
+    /// Readings that timed out and have not ended yet.
     hung: Vec<oneshot::Receiver<Outcome>>,
 }
 
 struct Reading {
     outcome: oneshot::Receiver<Outcome>,
-    /// When it is given up.
+    /// When it times out.
     deadline: Pin<Box<Sleep>>,
-    asked: Vec<Asked>,
+    requests: Vec<Request>,
 }
 
 /// What was seen of the file before it was read, and what was read.
 type Outcome = (Sight, Result<Box<Read>, String>);
 
-/// What was read, and opened for it.
+/// What was read, and what was opened for it.
 pub(super) struct Read {
     config: Config,
     digest: u128,
-    /// Where the sessions' lines go from now on, if elsewhere than before.
+    /// The new access log, if it is another one than before; `Some(None)`: none.
     log: Option<Option<Sink>>,
-    /// Who may use the API over HTTP from now on.
+    /// The new tokens of the API over HTTP.
     tokens: Option<Tokens>,
-    /// New Unix sockets.
+    /// The new Unix sockets.
     bound: Vec<Bound>,
 }
 
@@ -167,12 +168,12 @@ impl Reloading {
             tokens,
             status: Reloads::default(),
             reading: None,
-            waiting: Vec::new(),
+            queued: Vec::new(),
             hung: Vec::new(),
         }
     }
 
-    /// What was read, and what was seen of the file before. May be dropped while it waits.
+    /// Waits for the reading under way. The future can be dropped without loss.
     pub(super) async fn read(&mut self) -> (Option<Sight>, Result<Box<Read>, String>) {
         let Some(reading) = &mut self.reading else {
             return pending().await;
@@ -193,7 +194,7 @@ impl Reloading {
         }
     }
 
-    /// Whether another reading may begin: each that hangs holds a thread.
+    /// Whether another reading may begin: each one that hangs holds a thread.
     fn may_begin(&mut self) -> bool {
         let hangs = |reading: &mut oneshot::Receiver<Outcome>| {
             matches!(reading.try_recv(), Err(TryRecvError::Empty))
@@ -203,24 +204,24 @@ impl Reloading {
     }
 }
 
-/// Looks each second whether the file has changed, where `reload_on_change` is set.
+/// Watches the file by a look each second, where `reload_on_change` is set.
 #[derive(Debug)]
 pub(super) struct ConfigWatch {
     file: RefCell<FileWatch>,
-    /// A change would be read.
-    wanted: Cell<bool>,
+    /// Changes are to be noticed.
+    enabled: Cell<bool>,
     changed: Notify,
 }
 
 impl ConfigWatch {
-    /// The file was read at the start, after it was seen so. To be called inside the control
-    /// thread's runtime.
+    /// Begins with what was seen before the file was read at the start. To be called inside the
+    /// control thread's runtime.
     pub(super) fn begin(reread: &Reread) -> Rc<Self> {
         let mut file = FileWatch::new(reread.path.clone());
         file.mark_read(reread.seen.0);
         let watch = Rc::new(Self {
             file: RefCell::new(file),
-            wanted: Cell::new(false),
+            enabled: Cell::new(false),
             changed: Notify::new(),
         });
         tokio_uring::spawn(Rc::clone(&watch).run());
@@ -231,14 +232,14 @@ impl ConfigWatch {
         let path = self.file.borrow().path().to_owned();
         loop {
             tokio::time::sleep(LOOK).await;
-            if !self.wanted.get() {
+            if !self.enabled.get() {
                 continue;
             }
             let its = path.clone();
             let look = aside::look(&path, move || Look::at(&its)).await;
-            // The file may be being read by now.
+            // A reading may have begun meanwhile.
             if let Ok(look) = look
-                && self.wanted.get()
+                && self.enabled.get()
                 && self.file.borrow_mut().consider(look).is_some()
             {
                 self.changed.notify_one();
@@ -256,36 +257,38 @@ impl ConfigWatch {
 }
 
 impl Balancer {
-    /// Reads the file again and routes by it. Answers with the version in force then, or with what
-    /// is wrong; the log, the API and the counters tell the same.
-    pub(super) fn reload(&mut self, asked: Asked) {
-        self.reloading.waiting.push(asked);
+    /// Reads the file again and applies it. The log, the API and the counters report the outcome
+    /// too.
+    pub(super) fn reload(&mut self, request: Request) {
+        self.reloading.queued.push(request);
         if self.reloading.reading.is_none() {
             self.begin_reload();
         }
     }
 
-    /// Reads on a thread of its own: this one has probes to make and calls to answer.
+    /// Reads on another thread, as this one has probes to make and calls to answer.
     fn begin_reload(&mut self) {
-        let asked = std::mem::take(&mut self.reloading.waiting);
+        let requests = std::mem::take(&mut self.reloading.queued);
         let (done, outcome) = oneshot::channel();
         self.reloading.reading = Some(Reading {
             outcome,
             deadline: Box::pin(tokio::time::sleep(READ_TIME)),
-            asked,
+            requests,
         });
         if self.stage == Stage::Stopping {
             return self.end_reload(Err("the balancer is stopping".to_owned()));
         }
         let Some(reread) = self.reloading.reread.clone() else {
-            return self.end_reload(Err("it runs without a configuration file".to_owned()));
+            return self.end_reload(Err(
+                "cannot reload: the balancer runs without a configuration file".to_owned(),
+            ));
         };
         systemd::reloading();
         if !self.reloading.may_begin() {
             drop(done);
             let why = format!(
-                "{HUNG_MAX} earlier readings of the configuration still wait for a file or a name \
-                 server that does not answer"
+                "cannot read the configuration: {HUNG_MAX} earlier readings still wait for a \
+                 file or a name server that does not answer"
             );
             return self.end_reload(Err(why));
         }
@@ -298,7 +301,7 @@ impl Balancer {
             workers: self.workers.len(),
         };
         let reading = aside::begin(move || {
-            // Before it is read: a change that comes meanwhile is another one.
+            // Before it is read: a change after this is another version.
             let sight = Look::at(&reread.path).sight;
             (sight, reread.read(&present))
         });
@@ -307,7 +310,7 @@ impl Balancer {
         }
     }
 
-    /// The file was read, or that took too long.
+    /// A reading has ended, or timed out.
     pub(super) fn on_read(&mut self, sight: Option<Sight>, read: Result<Read, String>) {
         if let Some((watch, sight)) = self.reloading.watch.as_ref().zip(sight) {
             watch.file.borrow_mut().mark_read(sight);
@@ -318,15 +321,15 @@ impl Balancer {
         }
     }
 
-    /// Whether changes of the file are to be noticed: where that is wanted, and while it is not
-    /// being read.
+    /// Notices changes of the file or ignores them: it notices them where `reload_on_change` is
+    /// set, and while no reading is under way.
     pub(super) fn watch_file(&self, on: bool) {
         if let Some(watch) = &self.reloading.watch {
-            watch.wanted.set(on && self.config.reload_on_change);
+            watch.enabled.set(on && self.config.reload_on_change);
         }
     }
 
-    /// The file was read: routes by it, or tells what is wrong.
+    /// Applies what was read, or reports what is wrong.
     fn end_reload(&mut self, read: Result<Read, String>) {
         let Some(mut reading) = self.reloading.reading.take() else {
             return;
@@ -335,16 +338,16 @@ impl Balancer {
             self.reloading.hung.push(reading.outcome);
         }
         let before = self.publisher.version();
-        let notes = read.and_then(|read| self.take_over(read));
+        let notes = read.and_then(|read| self.apply_read(read));
         let outcome = notes.as_ref().map(|_| self.publisher.version());
         let outcome = outcome.map_err(Clone::clone);
-        self.tell_reload(&outcome, before, &reading.asked);
+        self.report_reload(&outcome, before, &reading.requests);
         let reloaded = notes.map(|notes| Reloaded {
             snapshot: self.publisher.version(),
             changed: self.publisher.version() != before,
             notes,
         });
-        for Asked { author, reply } in reading.asked {
+        for Request { author, reply } in reading.requests {
             self.audit.record(&Entry {
                 author,
                 action: RELOAD,
@@ -356,15 +359,16 @@ impl Balancer {
             // The caller may have gone away.
             let _ = reply.map(|reply| reply.send(reloaded.clone()));
         }
-        if !self.reloading.waiting.is_empty() {
+        if !self.reloading.queued.is_empty() {
             self.begin_reload();
         } else if self.stage == Stage::Ready {
             systemd::ready(READY);
         }
     }
 
-    fn tell_reload(&mut self, outcome: &Result<u64, String>, before: u64, asked: &[Asked]) {
-        let authors: BTreeSet<_> = asked.iter().map(|asked| asked.author.to_string()).collect();
+    fn report_reload(&mut self, outcome: &Result<u64, String>, before: u64, requests: &[Request]) {
+        let authors = requests.iter().map(|request| request.author.to_string());
+        let authors: BTreeSet<_> = authors.collect();
         let authors = Vec::from_iter(authors).join(", ");
         let now = humantime::format_rfc3339_millis(SystemTime::now());
         self.reloading.status.last_at = Some(now.to_string());
@@ -387,8 +391,8 @@ impl Balancer {
         self.events.tell(weight, kind, Subject::default(), message);
     }
 
-    /// Routes by what was read. Answers with notes for the caller, a sentence each.
-    fn take_over(&mut self, read: Read) -> Result<Vec<String>, String> {
+    /// Applies what was read. Answers with notes for the caller, a sentence each.
+    fn apply_read(&mut self, read: Read) -> Result<Vec<String>, String> {
         if self.stage == Stage::Stopping {
             return Err("the balancer is stopping".to_owned());
         }
@@ -397,7 +401,7 @@ impl Balancer {
         if is_same_text && read.config == *self.declared.file() {
             self.checks.refresh();
             self.replace_tokens(read.tokens);
-            return Ok(self.at_start.waiting(self.declared.config()));
+            return Ok(self.at_start.pending(self.declared.config()));
         }
         let old = self.declared.clone();
         let (declared, ended) = old.reload(read.config, is_same_text);
@@ -423,7 +427,7 @@ impl Balancer {
                 .measurements
                 .set_path(new.histogram_log.clone());
         }
-        notes.extend(self.at_start.waiting(new));
+        notes.extend(self.at_start.pending(new));
         for note in &notes {
             log::warn!("reload: {note}");
         }
@@ -445,9 +449,9 @@ impl Balancer {
     }
 }
 
-/// How long a reading may take before it is given up.
+/// When a reading times out.
 const READ_TIME: Duration = Duration::from_secs(20);
-/// Readings that were given up and still hold a thread, at most.
+/// Readings that timed out and still hold a thread, at most.
 const HUNG_MAX: usize = 4;
 /// From one look at the file to the next.
 const LOOK: Duration = Duration::from_secs(1);

@@ -19,19 +19,19 @@ use crate::time::nanos;
 use super::health::{EjectionTimer, Outliers, TargetId, Turned, Window};
 use super::shortages::Ports;
 
-/// All pools of the configuration in force.
+/// What is known of all pools of the configuration in force.
 #[derive(Debug, Default)]
 pub struct Roster {
     pub(super) pools: Vec<PoolRecord>,
-    /// Where each member stands: its pool, and its place there.
+    /// Where each member is: the index of its pool, and its index there.
     places: HashMap<MemberId, (usize, usize)>,
     /// How many members there have been.
     made: u64,
-    /// When the next ejection ends by time, in ns of the workers' clock; perhaps none does then.
+    /// When the next ejection may end by time, in ns of the workers' clock.
     next_end: Option<u64>,
 }
 
-/// A pool, with what is known of it beside its configuration.
+/// What is known of a pool, beside its configuration.
 #[derive(Debug)]
 pub(super) struct PoolRecord {
     /// What the record follows.
@@ -39,22 +39,22 @@ pub(super) struct PoolRecord {
     /// What the checks of its members follow.
     pub(super) checked: Option<Shared<config::Pool>>,
     pub(super) members: Vec<Member>,
-    /// Looks for slow backends.
+    /// Finds slow backends.
     pub(super) outliers: Outliers,
-    /// Where the pool scales.
+    /// Present if the pool scales.
     pub(super) scaler: Option<Scaler>,
-    /// Where the strategy looks ahead.
+    /// Present if the strategy forecasts load.
     pub(super) forecaster: Option<Forecaster>,
-    /// It was reported to panic.
+    /// It was reported that the pool panics.
     pub(super) panics: bool,
 }
 
-/// Names a backend from when it joins until it leaves; no other one ever gets the same.
+/// Identifies a backend from when it joins until it leaves; no other backend ever gets the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MemberId(u64);
 
-/// A backend, with what is known of it beside its configuration. What workers count of it is its
-/// [`Tally`], which lives on while sessions hold it.
+/// What is known of a backend, beside its configuration. The workers' counts are in its [`Tally`],
+/// which lives on while sessions hold it.
 #[derive(Debug)]
 pub struct Member {
     pub(super) id: MemberId,
@@ -63,38 +63,38 @@ pub struct Member {
     host: Option<String>,
     /// It was in maintenance, or had no address.
     is_away: bool,
-    /// What its probes say; up where it is not probed.
+    /// Its health by its probes; up where it is not probed.
     pub(super) health: Health,
-    /// What is probed for it.
+    /// The target that is probed for it.
     pub(super) target: Option<TargetId>,
     /// It went down, and its sessions may have to be closed.
     pub(super) went_down: bool,
     /// Its slow start, until that is over.
     pub(super) rise: Option<Rise>,
     pub(super) ejection: EjectionTimer,
-    /// How many ejections of it were reported; `None` before its first publication.
+    /// Ejections reported so far; `None` before its first publication.
     ejections: Option<u32>,
     /// Its answers in the present window.
     pub(super) window: Window,
-    /// It is of the reserve, and was brought in.
+    /// It is of the reserve, and is in rotation.
     pub(super) is_active: bool,
-    /// Connects to it that found no local port.
+    /// Connects to it for which no local port was free.
     pub(super) ports: Ports,
 }
 
-/// What a look at a backend's tally shows to have happened since the last look.
+/// What happened to a backend's ejection since the last look at its tally.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Change {
-    /// It is ejected until then, in ns of the workers' clock.
+pub(super) enum EjectionChange {
+    /// It is ejected until this time, in ns of the workers' clock.
     Ejected(u64),
     /// Its ejection ended.
     Readmitted,
 }
 
 impl Roster {
-    /// Goes over to another configuration. Pools are known by their names, backends by name and
-    /// target: what leaves and comes back is new. A backend that joins a pool which had others,
-    /// or was away, begins slowly where the pool says so.
+    /// Follows another configuration. Pools are the same by name, backends by name and target; one
+    /// that was removed and is added again is new. A backend that joins a pool which had others, or
+    /// that was away, gets a slow start where the pool has one.
     pub fn follow(&mut self, config: &Config) {
         let names = config.pools.iter().map(|pool| &*pool.name);
         let old = std::mem::take(&mut self.pools);
@@ -106,13 +106,13 @@ impl Roster {
         self.find_places();
     }
 
-    /// Notes where each member stands. Most pools stand where they stood, with the same members.
+    /// Notes where each member is. Most pools are where they were, with the same members.
     fn find_places(&mut self) {
         for (place, record) in self.pools.iter().enumerate() {
-            let stands = |(index, member): (usize, &Member)| {
+            let is_noted = |(index, member): (usize, &Member)| {
                 self.places.get(&member.id) == Some(&(place, index))
             };
-            if !record.members.iter().enumerate().all(stands) {
+            if !record.members.iter().enumerate().all(is_noted) {
                 self.places.extend(record.places(place));
             }
         }
@@ -140,7 +140,7 @@ impl Roster {
             None => PoolRecord::new(pool),
         };
         record.follow_scaling(pool);
-        // The first ones of a pool have no others to leave the clients to.
+        // The first backends of a pool have no others to take the clients meanwhile.
         let rise = if record.members.is_empty() {
             None
         } else {
@@ -173,17 +173,17 @@ impl Roster {
         record
     }
 
-    /// Where a member stands: its pool, and its place there. `None`: it has left.
+    /// Where a member is: the index of its pool, and its index there. `None`: it has left.
     pub(super) fn place(&self, id: MemberId) -> Option<(usize, usize)> {
         self.places.get(&id).copied()
     }
 
-    /// The member at a place.
+    /// The member at these indices.
     pub(super) fn at(&mut self, (pool, index): (usize, usize)) -> Option<&mut Member> {
         self.pools.get_mut(pool)?.members.get_mut(index)
     }
 
-    /// The place of the backend of this name.
+    /// Where the backend of this name is.
     pub(super) fn find(&self, pool: &str, backend: &str) -> Option<(usize, usize)> {
         let place = self
             .pools
@@ -201,7 +201,7 @@ impl Roster {
         self.pools[place].members.get(index)
     }
 
-    /// Takes in what probes have found out.
+    /// Notes the results of probes.
     pub fn on_turned(&mut self, turned: &Turned) {
         for id in &turned.members {
             let place = self.places.get(id).copied();
@@ -227,8 +227,8 @@ impl Roster {
         })
     }
 
-    /// Counts from now on for those that join with this snapshot. Their tallies may be older: a
-    /// backend that comes back while sessions of it last finds its counts again.
+    /// Begins to compare the counts of backends that joined with this snapshot. Their tallies may
+    /// be older: a backend that is added again while it has sessions keeps its counts.
     pub(super) fn begin_to_count(&mut self, snapshot: &Snapshot) {
         for (record, plan) in self.pools.iter_mut().zip(&snapshot.pools) {
             for (member, backend) in record.members.iter_mut().zip(&plan.pool().backends) {
@@ -253,8 +253,8 @@ impl Roster {
         self.next_end = members.filter_map(|member| member.ejection.until()).min();
     }
 
-    /// Ends slow starts that are over, so that selections need not reckon with them. That of a
-    /// backend that is down lasts: it begins when the backend answers. `true`: one ended.
+    /// Ends slow starts that are over, so that selections need not compute them. That of a backend
+    /// that is down goes on: it begins when the backend answers. `true`: one has ended.
     pub(super) fn end_rises(&mut self, now: u64) -> bool {
         let mut ended = false;
         for member in self.pools.iter_mut().flat_map(|record| &mut record.members) {
@@ -281,7 +281,7 @@ impl PoolRecord {
         }
     }
 
-    /// Where its members stand, when it has this place.
+    /// Where its members are, if this is its index.
     fn places(&self, place: usize) -> impl Iterator<Item = (MemberId, (usize, usize))> {
         let members = self.members.iter().enumerate();
         members.map(move |(index, member)| (member.id, (place, index)))
@@ -318,46 +318,46 @@ impl Member {
         }
     }
 
-    /// Whether it is this backend: the same name at the same target.
+    /// Whether it is this backend: the same name and target.
     pub(super) fn is(&self, backend: &config::Backend) -> bool {
         let target = config::Target::new(self.host.as_deref(), &self.address);
         self.name == backend.name && target == backend.target()
     }
 
-    /// What its probes say; up where it is not probed.
+    /// Its health by its probes; up where it is not probed.
     #[must_use]
     pub fn health(&self) -> Health {
         self.health
     }
 
-    /// It begins slowly, where its pool says so.
+    /// Begins its slow start, if its pool has one.
     pub(super) fn start_slowly(&mut self, pool: &config::Pool) {
         self.rise = rise_of(pool).or(self.rise);
     }
 
-    /// Compares what was reported with what the workers count, and answers with what happened
-    /// since, in order. A backend may have been readmitted and ejected again, more than once.
+    /// Compares the workers' counts with what was reported, and answers with what happened since,
+    /// in order. A backend may have been readmitted and ejected more than once.
     pub(super) fn notice(
         &mut self,
         tally: &Tally,
         settings: Option<&config::Ejection>,
         now: u64,
-    ) -> Vec<Change> {
+    ) -> Vec<EjectionChange> {
         let mut changes = Vec::new();
-        // The count is read first. It moves after the state, and a worker that ejects rings after
-        // both: what is not seen of it now is seen then.
+        // The count is read first. It changes after the state, and a worker that ejects rings after
+        // both: what is missed here is noticed after the ring.
         let count = tally.times_ejected();
         let is_ejected = tally.is_ejected();
         let reported = self.ejections.replace(count).unwrap_or(count);
         for _ in 0..count.saturating_sub(reported) {
             if self.ejection.stop(now) {
-                changes.push(Change::Readmitted);
+                changes.push(EjectionChange::Readmitted);
             }
             let settings = settings.copied().unwrap_or_default();
-            changes.push(Change::Ejected(self.ejection.start(&settings, now)));
+            changes.push(EjectionChange::Ejected(self.ejection.start(&settings, now)));
         }
         if !is_ejected && self.ejection.stop(now) {
-            changes.push(Change::Readmitted);
+            changes.push(EjectionChange::Readmitted);
         }
         changes
     }
@@ -370,7 +370,7 @@ fn rise_of(pool: &config::Pool) -> Option<Rise> {
     (over > 0).then_some(Rise { since, over })
 }
 
-/// Puts what has names in the order of these names; `None` for those that are new.
+/// Puts named things in the order of these names; `None`: there was none of this name.
 fn in_order<'a, T>(
     old: Vec<T>,
     name: impl Fn(&T) -> &str,
@@ -379,7 +379,7 @@ fn in_order<'a, T>(
     let mut ordered: Vec<Option<T>> = Vec::new();
     ordered.resize_with(names.len(), || None);
     let names: Vec<_> = names.collect();
-    // Made only where the order is another one.
+    // Made only where the order differs.
     let places = LazyCell::new(|| -> HashMap<_, _> {
         names
             .iter()

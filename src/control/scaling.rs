@@ -1,4 +1,4 @@
-//! Pools that scale: load brings backends of the reserve in, and lets them go.
+//! Scaling: brings backends of a pool's reserve into rotation by load, and takes them out again.
 
 use serde_json::json;
 
@@ -15,8 +15,8 @@ use super::events::{Subject, Weight};
 use super::roster::Roster;
 use super::webhook::Notice;
 
-/// Looks at the load of pools that scale, once per second. What is decided is in the roster, and
-/// holds from the next snapshot on.
+/// Decides for all pools that scale, once per second. The roster has the decisions, which take
+/// effect with the next snapshot.
 fn decide<'a>(roster: &mut Roster, snapshot: &'a Snapshot) -> Vec<(&'a config::Pool, Decision)> {
     let now = sys::monotonic();
     let mut decisions = Vec::new();
@@ -40,7 +40,7 @@ fn decide<'a>(roster: &mut Roster, snapshot: &'a Snapshot) -> Vec<(&'a config::P
 }
 
 impl Balancer {
-    /// Brings backends of reserves in and lets them go, and reports it.
+    /// Scales all pools, and reports what was decided.
     pub(super) fn scale(&mut self) {
         let decisions = decide(&mut self.roster, self.publisher.snapshot());
         for (pool, decision) in &decisions {

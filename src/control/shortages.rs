@@ -1,5 +1,5 @@
-//! Reports what this machine lacks: descriptors, memory, local ports. Workers only count it,
-//! because writing a line may wait. It is reported once per second at most, with the remedy.
+//! Reports shortages: of descriptors, memory or local ports. Workers only count them, because to
+//! write a log line may block. They are reported once per second at most, with the remedy.
 
 use std::sync::Arc;
 
@@ -10,26 +10,26 @@ use crate::worker::Stats;
 use super::events::{Events, Subject, Weight};
 use super::roster::Roster;
 
-/// What was lacking recently.
+/// The shortages of the last second.
 #[derive(Default)]
 pub(super) struct Shortages {
-    /// Failures for want of descriptors or memory so far.
+    /// Failures so far because of too few descriptors or too little memory.
     resources: u64,
-    /// What is lacking now, as sentences: of the last second in which something was.
+    /// The present shortages, a sentence each.
     now: Vec<String>,
 }
 
-/// Connects to one backend that found no local port.
+/// Connects to one backend for which no local port was free.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Ports {
     /// So far.
     count: u64,
-    /// Seconds until it counts as over.
+    /// Seconds until the shortage counts as over.
     left: u32,
 }
 
 impl Shortages {
-    /// Looks at what was counted since the last second, and reports it.
+    /// Reports what was counted in the last second.
     pub(super) fn report(
         &mut self,
         stats: &[Arc<Stats>],
@@ -88,19 +88,19 @@ impl Shortages {
         }
     }
 
-    /// What is lacking now, a sentence each.
+    /// The present shortages, a sentence each.
     pub(super) fn now(&self) -> &[String] {
         &self.now
     }
 }
 
 impl Ports {
-    /// So many connects had found none before it is looked at.
+    /// Begins at this count.
     pub(super) fn since(count: u64) -> Self {
         Self { count, left: 0 }
     }
 
-    /// A second has passed, and so many connects found no port so far: how many more.
+    /// To be called each second with the present count; answers with the increase.
     fn tick(&mut self, count: u64) -> u64 {
         let more = count - self.count.min(count);
         self.count = count;
@@ -116,5 +116,5 @@ impl Ports {
 /// What helps when local ports run out.
 const REMEDY: &str = "name more `source` addresses in the pool, or widen \
                       net.ipv4.ip_local_port_range (and source_ports)";
-/// A lack that lasted no second of so many is over: the next one is an event again.
+/// After so many seconds without it a shortage is over, and the next one is an event again.
 const QUIET_SECONDS: u32 = 10;

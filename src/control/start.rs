@@ -23,14 +23,14 @@ use super::listening::{self, Patience};
 use super::workers::{Handle, LOG_QUEUE_LINES, Workers};
 use super::{StartError, capacity};
 
-/// What a worker's thread is made with.
+/// The arguments of a worker's thread.
 ///
 /// A worker has a descriptor table of its own, so it must never touch a descriptor of the control
 /// thread, not even the one that hides in a waker of tokio's: the same number may be a client
 /// there. The eventfds here, and the inlet, are older than the table and kept in it under their
 /// numbers.
 struct WorkerArgs {
-    /// To be pinned to.
+    /// The CPU to pin it to.
     cpu: Option<usize>,
     features: Features,
     size: Size,
@@ -43,10 +43,10 @@ struct WorkerArgs {
     ended: Arc<OwnedFd>,
 }
 
-/// What the machine and the configuration allow.
+/// What the machine and the configuration allow: workers, sessions and memory.
 struct Plan {
     features: Features,
-    /// One worker on each.
+    /// Of each worker; `None`: it is not pinned.
     cpus: Vec<Option<usize>>,
     /// Sessions of one worker at most.
     sessions: u32,
@@ -71,7 +71,7 @@ impl Plan {
             .is_some_and(|wanted| wanted.get() > in_all)
         {
             log::warn!(
-                "max_connections is cut to {in_all}: {count} workers with {descriptors} \
+                "max_connections is lowered to {in_all}: {count} workers with {descriptors} \
                  descriptors each hold no more"
             );
         }
@@ -115,8 +115,8 @@ fn on_cpus(cpus: &[Option<usize>]) -> String {
     }
 }
 
-/// Binds every address that no inherited socket listens on and starts every worker; returns once
-/// all of them accept.
+/// Binds every address that no inherited socket listens on, and starts every worker. Returns once
+/// all workers accept.
 pub(super) async fn start(
     config: &Config,
     features: Features,
@@ -178,7 +178,7 @@ pub(super) async fn start(
     Ok(workers)
 }
 
-/// What the workers begin to route by.
+/// The first snapshot of the workers.
 fn first_snapshot(config: &Config, max_connections: u32) -> Arc<Snapshot> {
     let standings = |place: usize| {
         let pool = &config.pools[place];
@@ -204,7 +204,7 @@ fn before_threads(
         handles: Vec::new(),
         stats: Vec::new(),
         listening: RefCell::default(),
-        left: RefCell::default(),
+        removed: RefCell::default(),
         records,
         doorbell: Arc::new(Doorbell::new(eventfd(false)?)),
         notices: Arc::new(Doorbell::new(eventfd(false)?)),
@@ -216,7 +216,7 @@ fn before_threads(
     Ok((workers, record_sender))
 }
 
-/// What is known of a backend before it was probed.
+/// What is known of a backend before its first probe.
 fn unknown(pool: &config::Pool, backend: &config::Backend) -> Standing {
     let initial = pool.check.as_ref().map(|check| check.initial);
     Standing {
@@ -253,7 +253,7 @@ fn work(args: WorkerArgs) {
     match ring {
         Ok(ring) => {
             let mut worker = Worker::new(ring, args.setup);
-            // The receiver waits for every worker, so it is there.
+            // The receiver waits for every worker.
             let _ = args.ready.send(Ok(()));
             drop(args.ready);
             worker.run();
@@ -278,7 +278,7 @@ fn spawn_worker(
     let thread = thread::Builder::new()
         .name(format!("worker-{}", args.setup.seat.worker))
         .spawn(|| work(args))
-        .map_err(thread_error("a worker's thread can't be made"))?;
+        .map_err(thread_error("start a worker's thread"))?;
     workers.handles.push(Handle {
         mailbox,
         wake,
@@ -290,11 +290,11 @@ fn spawn_worker(
 }
 
 fn eventfd(nonblocking: bool) -> Result<OwnedFd, StartError> {
-    sys::eventfd(nonblocking).map_err(thread_error("an eventfd can't be made"))
+    sys::eventfd(nonblocking).map_err(thread_error("make an eventfd"))
 }
 
 fn descriptor_channel() -> Result<(OwnedFd, OwnedFd), StartError> {
-    sys::descriptor_channel().map_err(thread_error("a pair of sockets can't be made"))
+    sys::descriptor_channel().map_err(thread_error("make a pair of sockets"))
 }
 
 fn thread_error(what: &'static str) -> impl Fn(io::Error) -> StartError {

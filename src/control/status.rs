@@ -1,4 +1,4 @@
-//! What the API shows of the present state.
+//! The state as the API shows it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,14 +17,14 @@ use crate::worker::{Numbers, Stats};
 
 use super::workers::Workers;
 
-/// What is known of a backend beside its pool.
+/// What is known of a backend beside what its pool has.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Known {
     /// It is probed.
     pub(super) is_checked: bool,
     /// Its host name has no address.
     pub(super) is_unresolved: bool,
-    /// What its last probe came to.
+    /// Why its last probe failed, or why its name has no address.
     pub(super) check: Option<String>,
     /// How many of its probes failed.
     pub(super) checks_failed: u64,
@@ -85,7 +85,7 @@ fn pool_status(pool: &Pool, backends: Vec<BackendStatus>) -> PoolStatus {
     }
 }
 
-/// `known` is what is known of it; `None`: it was removed, and has sessions still.
+/// `known: None`: the backend was removed and still has sessions.
 fn backend_status(pool: &Pool, backend: &Backend, known: Option<&Known>) -> BackendStatus {
     let now = sys::monotonic();
     let leaving = known.is_none();
@@ -135,7 +135,7 @@ fn backend_status(pool: &Pool, backend: &Backend, known: Option<&Known>) -> Back
     }
 }
 
-/// What moved of these together.
+/// The traffic of all of these together.
 pub(super) fn traffic<'a>(all: impl IntoIterator<Item = &'a Traffic>) -> TrafficStatus {
     let mut sum = TrafficStatus::default();
     for its in all {
@@ -148,7 +148,7 @@ pub(super) fn traffic<'a>(all: impl IntoIterator<Item = &'a Traffic>) -> Traffic
     sum
 }
 
-/// Takes note of how fast bytes moved since the last call, which was so many nanoseconds ago.
+/// Updates the byte rates. The last call was `ns` ago.
 pub(super) fn tick(snapshot: &Snapshot, stats: &[Arc<Stats>], ns: u64) {
     stats.iter().for_each(|its| its.traffic.tick(ns));
     for listener in &snapshot.listeners {
@@ -167,14 +167,14 @@ fn connect_failures(tally: &Tally) -> BTreeMap<String, u64> {
     failed.collect()
 }
 
-/// Takes note of how each backend stands now.
+/// Notes the condition of each backend, for its history.
 pub(super) fn note_conditions(snapshot: &Snapshot) {
     let now = sys::monotonic();
     let wall = SystemTime::now().duration_since(UNIX_EPOCH);
     let wall = u64::try_from(wall.unwrap_or_default().as_millis()).unwrap_or(u64::MAX);
     let pools = snapshot.pools.iter().map(|plan| plan.pool());
     for backend in pools.flat_map(|pool| &pool.backends) {
-        // One without an address is not probed.
+        // A backend without an address is not probed.
         let is_down = backend.is_resolved() && backend.health == pool::Health::Down;
         let history = &backend.tally.history;
         history.note(backend.condition(), is_down, now, wall);
@@ -198,7 +198,7 @@ fn seconds(nanos: u64) -> f64 {
     Duration::from_nanos(nanos).as_secs_f64()
 }
 
-/// A worker's gauges and counters by name; of close reasons those that happened.
+/// A worker's gauges and counters by name, with the close reasons that occurred.
 pub(super) fn numbers(stats: &Numbers) -> Vec<(String, u64)> {
     let numbers = [
         ("sessions", &stats.sessions),
@@ -221,7 +221,7 @@ pub(super) fn numbers(stats: &Numbers) -> Vec<(String, u64)> {
     numbers.into_iter().chain(closed).collect()
 }
 
-/// Sessions that ended, by reason; without those that never happened.
+/// Ended sessions by reason, without reasons that did not occur.
 pub(super) fn closed(stats: &Numbers) -> Vec<(String, u64)> {
     let closed = CloseReason::ALL.into_iter().zip(&stats.closed);
     let closed = closed.map(|(reason, number)| (reason.to_string(), number.get()));

@@ -1,4 +1,4 @@
-//! The control thread's loop: it handles each wake-up before the next.
+//! The control thread's loop: it handles one wake-up after the other.
 
 use std::fs;
 use std::future::pending;
@@ -23,10 +23,10 @@ use super::balancer::Balancer;
 use super::events::{Subject, Weight};
 use super::file_watch::Sight;
 use super::health::News;
-use super::reload::{Asked, ConfigWatch, Read};
+use super::reload::{ConfigWatch, Read, Request};
 use super::{pools, systemd};
 
-/// What the control thread is woken by.
+/// What wakes the control thread.
 enum Wake {
     /// SIGHUP.
     Reload,
@@ -36,29 +36,29 @@ enum Wake {
     Upgrade,
     /// SIGTERM, SIGINT or SIGQUIT.
     Stop(i32),
-    /// A second has passed, and so much more.
+    /// A second has passed; this is how late the tick comes.
     Second(Duration),
     /// A worker ejected a backend, or it is time to readmit one.
     Ejections,
     Call(Call),
     News(News),
-    /// The backends of a pool are others.
+    /// Discovery found other backends or addresses.
     Discovered,
     Watchdog,
-    /// More is known than what the workers route by.
+    /// A new snapshot is due.
     Publish,
-    /// The last clients of removed listeners have come in.
-    CloseLeft,
-    /// The file was read, as it was seen.
+    /// It is time to close sockets of removed listeners.
+    CloseRemoved,
+    /// The configuration file was read; the first is what was seen of it before.
     Reread(Option<Sight>, Result<Box<Read>, String>),
-    /// The file has changed.
+    /// The configuration file has changed.
     FileChanged,
     /// Every worker has ended.
-    Ended(io::Result<()>),
+    WorkersEnded(io::Result<()>),
 }
 
 impl Balancer {
-    /// Answers whatever comes until every worker has ended.
+    /// Handles every wake-up until all workers have ended.
     pub(super) async fn supervise(
         &mut self,
         signals: &mut Signals,
@@ -89,21 +89,21 @@ impl Balancer {
                 _ = signals.term.recv() => Wake::Stop(libc::SIGTERM),
                 _ = signals.int.recv() => Wake::Stop(libc::SIGINT),
                 _ = signals.quit.recv() => Wake::Stop(libc::SIGQUIT),
-                ended = &mut finished => Wake::Ended(ended),
+                ended = &mut finished => Wake::WorkersEnded(ended),
                 () = notices.notified() => Wake::Ejections,
                 () = until(self.roster.next_end()) => Wake::Ejections,
                 news = self.checks.next() => Wake::News(news),
                 () = self.discoveries.changed() => Wake::Discovered,
                 () = Watchdog::due(self.watchdog.as_mut()) => Wake::Watchdog,
                 () = until(publish_due) => Wake::Publish,
-                () = until(close_due) => Wake::CloseLeft,
+                () = until(close_due) => Wake::CloseRemoved,
                 (sight, read) = self.reloading.read() => Wake::Reread(sight, read),
                 () = ConfigWatch::changed(watch) => Wake::FileChanged,
                 Some(call) = calls.recv() => Wake::Call(call),
                 due = second.tick() => Wake::Second(due.elapsed()),
             };
             woken = sys::monotonic();
-            if let Wake::Ended(outcome) = wake {
+            if let Wake::WorkersEnded(outcome) = wake {
                 if let Err(error) = outcome {
                     log::error!("cannot wait for the workers to end: {error}");
                 }
@@ -137,16 +137,16 @@ impl Balancer {
             Wake::Discovered => self.on_discovered(),
             Wake::Watchdog => self.feed_watchdog(),
             Wake::Publish => self.publish(),
-            Wake::CloseLeft => self.workers.close_left(),
+            Wake::CloseRemoved => self.workers.close_removed(),
             Wake::Reread(sight, read) => self.on_read(sight, read.map(|read| *read)),
-            Wake::FileChanged => self.reload(Asked::unanswered(Author::File)),
+            Wake::FileChanged => self.reload(Request::unanswered(Author::File)),
             // `advance` looks at the first round after each wake; the loop ends with the workers.
-            Wake::News(News::FirstRound) | Wake::Ended(_) => {}
+            Wake::News(News::FirstRound) | Wake::WorkersEnded(_) => {}
         }
     }
 
-    /// Ready once every backend that is probed was probed and every name was looked up; a name
-    /// server that does not answer holds that up for a while only.
+    /// Becomes ready once every probed backend has had a probe and every name was looked up. A name
+    /// server that does not answer delays that for a while only.
     fn advance(&mut self) {
         if self.stage != Stage::Starting {
             return;
@@ -156,7 +156,7 @@ impl Balancer {
         let known = self.checks.first_round_done() && discovered;
         if self.stage == Stage::Starting && known {
             self.stage = Stage::Ready;
-            // What the last probes said may not be in force yet.
+            // The last probes' results may not be published yet.
             self.publish();
             systemd::ready(READY);
             let targets = self.checks.targets();
@@ -178,13 +178,13 @@ impl Balancer {
         drop(self.reopen_logs());
         self.discoveries.look_again();
         if self.reloading.reread.is_some() {
-            self.reload(Asked::unanswered(Author::Signal));
+            self.reload(Request::unanswered(Author::Signal));
         } else {
-            log::info!("no configuration is read again: it runs without a file");
+            log::info!("nothing to reload: the balancer runs without a configuration file");
         }
     }
 
-    /// Opens the files of the logs again, as they were moved away. What fails is logged.
+    /// Opens the files of the logs again, after they were moved away. Failures are logged.
     pub(super) fn reopen_logs(&self) -> Reopening {
         let mut files = Vec::new();
         if let Some(path) = self.log_orders.path() {
@@ -194,7 +194,7 @@ impl Balancer {
         files.extend(audit.path().map(Path::to_owned).zip(audit.reopen()));
         let names = files.iter().map(|(path, _)| path.display().to_string());
         match &names.collect::<Vec<_>>()[..] {
-            [] => log::info!("no log is a file: there is nothing to open again"),
+            [] => log::info!("nothing to open again: no log is a file"),
             names => log::info!("opening the logs again: {}", names.join(", ")),
         }
         Reopening(files)
@@ -227,7 +227,7 @@ impl Balancer {
     fn stop(&mut self, signal: i32) {
         if self.stage == Stage::Stopping {
             log::warn!(
-                "second signal: ending at once, {} sessions are cut",
+                "second signal: ending at once, closing {} sessions",
                 self.workers.sessions()
             );
             self.workers.remove_socket_files();
@@ -257,7 +257,7 @@ impl Balancer {
 pub(super) struct Reopening(Vec<(PathBuf, oneshot::Receiver<Result<(), String>>)>);
 
 impl Reopening {
-    /// The names of the files once lines go to all of them, or why one can't be opened.
+    /// The names of the files, once lines go to all of them; or why one can't be opened.
     pub(super) async fn outcome(self) -> Result<Vec<String>, String> {
         let deadline = Instant::now() + REOPEN_TIME;
         let mut names = Vec::new();
@@ -285,15 +285,15 @@ impl Reopening {
 /// How long a request to open files again waits for its outcome.
 const REOPEN_TIME: Duration = Duration::from_secs(3);
 
-/// Tells the service manager that all goes on, as long as every worker turns.
+/// Feeds the watchdog of the service manager while every worker's loop turns.
 pub(super) struct Watchdog {
     period: tokio::time::Interval,
-    /// What the workers were last asked to show.
+    /// The number that the workers were last asked to show.
     beat: u64,
 }
 
 impl Watchdog {
-    /// `None`: the service manager does not watch.
+    /// `None`: the service manager has no watchdog for this service.
     pub(super) fn new() -> Option<Self> {
         let mut period = tokio::time::interval(systemd::watchdog_period()?);
         period.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -309,7 +309,8 @@ impl Watchdog {
 }
 
 impl Balancer {
-    /// A worker that has not turned since the last time is stuck; one that has ended is not.
+    /// A worker that has not shown the last number is stuck. While stopping, workers may have
+    /// ended.
     fn feed_watchdog(&mut self) {
         let Some(watchdog) = &mut self.watchdog else {
             return;
@@ -318,7 +319,7 @@ impl Balancer {
         if self.stage == Stage::Stopping || self.workers.stats.iter().all(shown) {
             systemd::alive();
         } else {
-            log::error!("a worker does not turn: the service manager is told nothing");
+            log::error!("a worker is stuck: not feeding the watchdog of the service manager");
         }
         watchdog.beat += 1;
         let beat = watchdog.beat;
@@ -326,7 +327,7 @@ impl Balancer {
     }
 }
 
-/// Waits for a time of the workers' clock, in ns.
+/// Waits until a time of the workers' clock, in ns.
 async fn until(at: Option<u64>) {
     match at {
         Some(at) => {
@@ -337,14 +338,16 @@ async fn until(at: Option<u64>) {
     }
 }
 
-/// Passes on what workers ring for.
+/// Notifies the loop each time that a worker rings.
 async fn listen(doorbell: Arc<Doorbell>, notices: Rc<Notify>) {
     let bell = match doorbell.eventfd().try_clone() {
         Ok(eventfd) => File::from_std(fs::File::from(eventfd)),
-        Err(error) => return log::error!("ejections are noticed late: {error}"),
+        Err(error) => {
+            return log::error!("cannot listen to workers: {error}; ejections are noticed late");
+        }
     };
     loop {
-        // A ring after this wakes the read; what rang before is found by the look.
+        // A ring after this ends the read; for one before it the loop looks now.
         doorbell.sleep();
         notices.notify_one();
         let (read, _) = bell.read_at(vec![0; 8], 0).await;
@@ -376,8 +379,8 @@ impl Signals {
     }
 }
 
-/// What the service manager shows.
+/// The status that the service manager shows.
 pub(super) const READY: &str = "balancing";
 
-/// How long names that are not looked up yet delay readiness.
+/// How long names that have no answer yet delay readiness.
 const DISCOVERY_PATIENCE: Duration = Duration::from_secs(30);

@@ -1,8 +1,9 @@
-//! What a service manager is told, and what it hands in: sd_notify(3), sd_listen_fds(3).
+//! The service manager: messages to it, and sockets that it passes (sd_notify(3),
+//! sd_listen_fds(3)).
 //!
-//! Without one nothing is told, as `NOTIFY_SOCKET` is not set then. A message is one datagram to
-//! the manager; that it can't be told stops nothing, and is logged. While the manager does not read
-//! the last messages wait, and are sent each second again.
+//! Without a service manager `NOTIFY_SOCKET` is not set, and nothing is sent. A message is one
+//! datagram. A message that can't be sent is logged, and has no other effect. While the manager
+//! does not read, the last messages wait, and are sent again each second.
 
 use std::collections::VecDeque;
 use std::env;
@@ -22,32 +23,32 @@ use crate::sys;
 
 use super::Inherited;
 
-/// Clients are taken, and what is known of the backends was asked for once: after the start, and
-/// after each reload.
+/// The balancer is ready: after the first round of probes and names, and after each reload.
 pub(super) fn ready(status: &str) {
     tell(&[NotifyState::Ready, NotifyState::Status(status)]);
 }
 
-/// The configuration is being read again; [`ready`] ends that, however it went.
+/// A reload has begun; [`ready`] ends it, whatever its outcome is.
 pub(super) fn reloading() {
-    // Type=notify-reload wants to know since when.
+    // Type=notify-reload needs the time.
     match NotifyState::monotonic_usec_now() {
         Ok(now) => tell(&[NotifyState::Reloading, now]),
-        Err(error) => log::warn!("the service manager can't be told the time: {error}"),
+        Err(error) => log::warn!("cannot read the clock for the service manager: {error}"),
     }
 }
 
-/// It was asked to end, and lets sessions do so.
+/// The balancer is stopping, and waits for its sessions to end.
 pub(super) fn stopping(status: &str) {
     tell(&[NotifyState::Stopping, NotifyState::Status(status)]);
 }
 
-/// It is alive; to be told every [`watchdog_period`].
+/// Feeds the watchdog; to be called every [`watchdog_period`].
 pub(super) fn alive() {
     tell(&[NotifyState::Watchdog]);
 }
 
-/// How often [`alive`] is due: twice as often as the manager asks for; `None`: it does not ask.
+/// How often [`alive`] is due: twice as often as the manager requires. `None`: there is no
+/// watchdog.
 #[must_use]
 pub(super) fn watchdog_period() -> Option<Duration> {
     let period = sd_notify::watchdog_enabled()? / 2;
@@ -64,7 +65,7 @@ fn tell(what: &[NotifyState<'_>]) {
     tell_late();
 }
 
-/// Sends what the manager had no room for. Never waits.
+/// Sends the messages that the manager had no room for. Never blocks.
 pub(super) fn tell_late() {
     let mut late = LATE.lock();
     let Some(manager) = env::var_os("NOTIFY_SOCKET") else {
@@ -73,7 +74,7 @@ pub(super) fn tell_late() {
     while let Some(message) = late.front() {
         match send(&manager, message) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-            Err(error) => log::warn!("the service manager can't be told: {error}"),
+            Err(error) => log::warn!("cannot notify the service manager: {error}"),
             Ok(()) => {}
         }
         late.pop_front();
@@ -84,36 +85,36 @@ fn send(manager: &OsStr, message: &str) -> io::Result<()> {
     let socket = UnixDatagram::unbound()?;
     socket.set_nonblocking(true)?;
     socket.connect(manager)?;
-    // A datagram goes whole or not at all.
+    // A datagram is sent whole or not at all.
     socket.send(message.as_bytes()).map(drop)
 }
 
 /// Messages that the manager had no room for.
 static LATE: Mutex<VecDeque<String>> = Mutex::new(VecDeque::new());
-/// The oldest are dropped: the last one says how things are.
+/// When there are more, the oldest are dropped: the newest has the present state.
 const LATE_MAX: usize = 16;
 
-/// Whether a service manager hands in sockets that listen (sd_listen_fds(3)).
+/// Whether the service manager passes listening sockets (sd_listen_fds(3)).
 pub(super) fn hands_in() -> bool {
     let pid = env::var("LISTEN_PID").ok();
     pid.and_then(|pid| pid.parse().ok()) == Some(std::process::id())
 }
 
-/// The sockets that the manager listens on for us, by the places of their listeners in the
-/// configuration. A socket is for the listener that binds its address; else for the one whose name
-/// it has (`FileDescriptorName=`). One of no listener waits for a reload that brings it, with a
-/// warning.
+/// The listening sockets that the service manager passed, by the indices of their listeners in the
+/// configuration. A socket belongs to the listener with its address, otherwise to the listener with
+/// its name (`FileDescriptorName=`). One without a listener is kept for a reload that adds one,
+/// with a warning.
 ///
-/// To be called once, and before the first thread is made.
+/// To be called once.
 ///
 /// # Errors
-/// What was handed in makes no sense.
+/// The environment variables of the passed descriptors are invalid.
 pub(super) fn activated(listeners: &[Listener]) -> io::Result<Inherited> {
     let handed = sys::handed_descriptors()?.into_iter();
     let handed = handed.filter_map(|(socket, name)| match listens_at(&socket) {
         Ok(address) => Some((socket, Handed { name, address })),
         Err(error) => {
-            log::warn!("the descriptor `{name}` that was handed in is closed: {error}");
+            log::warn!("closing the passed descriptor `{name}`: {error}");
             None
         }
     });
@@ -124,11 +125,13 @@ pub(super) fn activated(listeners: &[Listener]) -> io::Result<Inherited> {
         match place {
             Some(place) => {
                 let (name, listener) = (&handed.name, &listeners[place].name);
-                log::info!("listener `{listener}` has the socket `{name}` that was handed in");
+                log::info!("listener `{listener}` uses the passed socket `{name}`");
                 activated.by_listener.insert(place, socket);
             }
             None => {
-                log::warn!("{handed} that was handed in is not used: no listener is like it");
+                log::warn!(
+                    "not using {handed}, which was passed: no listener has its address or name"
+                );
                 let address = handed.address;
                 activated
                     .spare
@@ -139,7 +142,7 @@ pub(super) fn activated(listeners: &[Listener]) -> io::Result<Inherited> {
     Ok(activated)
 }
 
-/// What is known of a socket that was handed in.
+/// A socket that was passed.
 #[derive(Debug)]
 struct Handed {
     name: String,
@@ -157,11 +160,11 @@ impl std::fmt::Display for Handed {
     }
 }
 
-/// The address of a socket that listens for streams; others are refused.
+/// The address of a listening stream socket; others are refused.
 fn listens_at(socket: &OwnedFd) -> io::Result<Option<Address>> {
     let socket = SockRef::from(socket);
     if socket.r#type()? != Type::STREAM || !socket.is_listener()? {
-        let why = "it does not listen for streams";
+        let why = "expected a listening stream socket";
         return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
     }
     let local = socket.local_addr()?;
@@ -173,8 +176,8 @@ fn listens_at(socket: &OwnedFd) -> io::Result<Option<Address>> {
     Ok(local.as_socket().map(Address::Tcp).or_else(path))
 }
 
-/// The listener of each, by its place: addresses before names, as sockets of one unit may all have
-/// the same name.
+/// The index of each socket's listener. Addresses go before names, as all sockets of one unit may
+/// have the same name.
 fn assign(listeners: &[Listener], handed: &[Handed]) -> Vec<Option<usize>> {
     let mut places = vec![None; handed.len()];
     for by_name in [false, true] {

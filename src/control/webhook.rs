@@ -1,8 +1,8 @@
-//! Tells the outside of decisions to scale: JSON, posted to an `http://` or `https://` address.
+//! Webhooks: posts decisions to scale as JSON to an `http://` or `https://` URL.
 //!
-//! A task of its own posts one after the other, so the control loop never waits; what there is no
-//! room for is dropped, counted and logged. Redirects are not followed: whoever starts machines by
-//! this should say where it lives.
+//! A task of its own posts one after the other, so the control loop never waits. When too many
+//! wait, further ones are dropped, counted and logged. Redirects are not followed: a service that
+//! starts machines should have a fixed address.
 
 use std::io;
 use std::net::SocketAddr;
@@ -31,7 +31,7 @@ use crate::sys;
 use super::aside;
 use super::discovery::system_resolver;
 
-/// Where decisions are told, one after the other.
+/// Posts decisions, one after the other.
 #[derive(Debug)]
 pub(super) struct Webhooks {
     queue: Sender<Post>,
@@ -39,22 +39,22 @@ pub(super) struct Webhooks {
     task: AbortHandle,
 }
 
-/// What is told: a decision to scale.
+/// The body of a post: a decision to scale.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(super) struct Notice {
     /// The pool's name.
     pub(super) pool: String,
     /// `in` or `out`.
     pub(super) action: &'static str,
-    /// Whom it is about, by name.
+    /// The names of its backends.
     pub(super) backends: Vec<String>,
-    /// Open connections of the pool, or what they will be.
+    /// Open connections of the pool, now or as forecast.
     pub(super) load: f64,
-    /// The same over the backends in rotation before.
+    /// The same for each backend in rotation, before the decision.
     pub(super) per_backend: f64,
-    /// Backends in rotation after.
+    /// Backends in rotation after the decision.
     pub(super) in_rotation: u32,
-    /// Backends of the reserve that could still be brought in after.
+    /// Backends left in the reserve after the decision.
     pub(super) reserve_left: u32,
     /// Why, in one sentence.
     pub(super) reason: String,
@@ -81,7 +81,7 @@ impl Notice {
 }
 
 impl Webhooks {
-    /// Nothing to tell yet. To be called inside the control thread's runtime.
+    /// To be called inside the control thread's runtime.
     #[must_use]
     pub(super) fn new() -> Self {
         Self::with(Trust::System, Pace::default())
@@ -98,17 +98,20 @@ impl Webhooks {
         }
     }
 
-    /// Tells it as soon as those before are told.
+    /// Posts it after those that wait.
     pub(super) fn post(&self, url: &str, notice: Notice) {
         let pool = notice.pool.clone();
         let url = url.to_owned();
         if self.queue.try_send(Post { url, notice }).is_err() {
             self.failures.fetch_add(1, Ordering::Relaxed);
-            log::warn!("webhook of pool `{pool}`: {POSTS} wait already, this one is dropped");
+            log::warn!(
+                "webhook of pool `{pool}`: cannot post: {POSTS} posts wait already; this one is \
+                 dropped"
+            );
         }
     }
 
-    /// Those that could not be told so far.
+    /// Posts that failed or were dropped so far.
     #[must_use]
     pub(super) fn failures(&self) -> u64 {
         self.failures.load(Ordering::Relaxed)
@@ -133,10 +136,10 @@ struct Post {
     notice: Notice,
 }
 
-/// Who is trusted to be who its certificate says.
+/// The certificate authorities that are trusted.
 #[derive(Debug)]
 enum Trust {
-    /// Whom the machine trusts; read when first needed.
+    /// Those that the machine trusts; read when they are first needed.
     System,
     /// These.
     Roots(Arc<ClientConfig>),
@@ -144,9 +147,9 @@ enum Trust {
 
 #[derive(Clone, Copy, Debug)]
 struct Pace {
-    /// One try.
+    /// Of one try.
     timeout: Duration,
-    /// After the first try that failed; twice as long after the second.
+    /// After the first failed try; twice as long after the second.
     pause: Duration,
 }
 
@@ -162,7 +165,7 @@ impl Default for Pace {
 /// Why a try failed.
 #[derive(Debug, Error)]
 enum PostError {
-    #[error("`{0}` is no http:// or https:// address")]
+    #[error("invalid URL `{0}`: expected http://... or https://...")]
     Url(String),
     #[error("no answer in time")]
     Timeout,
@@ -170,8 +173,8 @@ enum PostError {
     Io(#[from] io::Error),
     #[error("{0}")]
     Http(#[from] hyper::Error),
-    #[error("the name can't be resolved: {0}")]
-    Name(String),
+    #[error("cannot resolve `{host}`: {why}; check the name and the resolver's configuration")]
+    Name { host: String, why: String },
     #[error("the answer is {0}")]
     Refused(StatusCode),
 }
@@ -179,7 +182,7 @@ enum PostError {
 async fn deliver(mut posts: Receiver<Post>, failures: Arc<AtomicU64>, trust: Trust, pace: Pace) {
     let mut trust = trust;
     while let Some(Post { url, notice }) = posts.recv().await {
-        // Numbers and texts: this is JSON whatever they are.
+        // Numbers and strings always make JSON.
         let body = Bytes::from(serde_json::to_vec(&notice).unwrap_or_default());
         let mut pause = pace.pause;
         for left in (0..TRIES).rev() {
@@ -232,10 +235,13 @@ async fn once(url: &str, body: Bytes, trust: &mut Trust) -> Result<(), PostError
     ask(connector.connect(name, stream).await?, request).await
 }
 
-/// Connects to the first address that answers. Names go to the resolver and not to getaddrinfo(3),
-/// which would hold a thread and the end of the program.
+/// Connects to the first address that answers. Names are not resolved by getaddrinfo(3), which
+/// would block a thread and delay the end of the process.
 async fn connect(host: &str, port: u16) -> Result<TcpStream, PostError> {
-    let name = |error: &dyn std::fmt::Display| PostError::Name(error.to_string());
+    let name = |error: &dyn std::fmt::Display| PostError::Name {
+        host: host.to_owned(),
+        why: error.to_string(),
+    };
     let found = match host.parse() {
         Ok(ip) => vec![ip],
         Err(_) => {
@@ -248,7 +254,7 @@ async fn connect(host: &str, port: u16) -> Result<TcpStream, PostError> {
     let mut failed = name(&"it has no address");
     for ip in found {
         match TcpStream::connect(SocketAddr::new(ip, port)).await {
-            // There is no listener, and the kernel took that very port.
+            // The socket connected to itself: nothing listens, and its local port is this port.
             Ok(stream) if sys::is_one_end(stream.local_addr().ok(), stream.peer_addr().ok()) => {
                 failed = io::Error::from_raw_os_error(libc::ECONNREFUSED).into();
             }
@@ -259,7 +265,7 @@ async fn connect(host: &str, port: u16) -> Result<TcpStream, PostError> {
     Err(failed)
 }
 
-/// Sends a request and looks at the status of its answer alone.
+/// Sends a request, and looks only at the status of the answer.
 async fn ask(
     stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
     request: Request<Full<Bytes>>,
@@ -267,8 +273,8 @@ async fn ask(
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     let mut answer = std::pin::pin!(sender.send_request(request));
-    // Both at once in this task: a try that is given up takes its connection along. Who answers and
-    // closes ends the connection with the answer there already.
+    // Both in this task: a try that times out drops its connection too. A server that answers and
+    // closes ends the connection when the answer is there.
     let answer = tokio::select! {
         answer = &mut answer => answer?,
         ended = connection => match answer.await {
@@ -287,7 +293,7 @@ impl Trust {
         if let Self::Roots(config) = self {
             return Ok(Arc::clone(config));
         }
-        // Some hundred files, maybe: not on the control thread.
+        // This may read some hundred files: not on the control thread.
         let read = aside::read(|| {
             let mut roots = RootCertStore::empty();
             let found = rustls_native_certs::load_native_certs();
@@ -296,7 +302,10 @@ impl Trust {
         });
         let roots = read.await.map_err(io::Error::other)?;
         if roots.is_empty() {
-            return Err(io::Error::other("this machine trusts no certificate").into());
+            return Err(io::Error::other(
+                "cannot verify the certificate: this machine trusts no authority",
+            )
+            .into());
         }
         let config = trusting(roots)?;
         *self = Self::Roots(Arc::clone(&config));
@@ -313,9 +322,9 @@ fn trusting(roots: RootCertStore) -> io::Result<Arc<ClientConfig>> {
     Ok(Arc::new(config))
 }
 
-/// Notices that wait.
+/// Posts that wait at most.
 const POSTS: usize = 16;
-/// Tries for each.
+/// Tries of each post.
 const TRIES: u32 = 3;
 
 #[cfg(test)]

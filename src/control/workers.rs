@@ -1,4 +1,5 @@
-//! The control thread's view of the workers that run: commands to them, and what they listen on.
+//! The control thread's view of the running workers: commands to them, and the sockets that they
+//! accept from.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashSet};
@@ -22,38 +23,38 @@ use crate::worker::{Command, Doorbell, LogQueue, Record, SessionFilter, SessionI
 /// The workers, seen from the control thread.
 pub(super) struct Workers {
     pub(super) handles: Vec<Handle>,
-    /// What is listened on, by the listeners' ids.
+    /// Listening sockets by the listeners' ids.
     pub(super) listening: RefCell<BTreeMap<u64, Listening>>,
-    pub(super) left: RefCell<Left>,
+    pub(super) removed: RefCell<Removed>,
     pub(super) stats: Vec<Arc<Stats>>,
     pub(super) records: Receiver<Record>,
     pub(super) doorbell: Arc<Doorbell>,
     /// Rung by a worker that ejects a backend.
     pub(super) notices: Arc<Doorbell>,
-    /// Client connections that the descriptors allow in all.
+    /// Client connections that the descriptor limits of all workers allow.
     pub(super) connections_possible: u32,
-    /// What the workers began to route by.
+    /// The first snapshot of the workers.
     pub(super) snapshot: Arc<Snapshot>,
     /// Notified by each worker when it ends.
     pub(super) ended: Arc<OwnedFd>,
-    /// What chance begins with.
+    /// Random numbers start from it.
     pub(super) seed: u64,
 }
 
-/// Where a listener listens.
+/// The sockets of a listener.
 pub(super) struct Listening {
     /// As configured: its port may be 0.
     bind: Address,
     bound: Bound,
 }
 
-/// Sockets of listeners that were removed. Their address may come back, or be a part of another
-/// one, before the last worker has closed them.
+/// Sockets of removed listeners. A reload may add the address again, or one that overlaps it,
+/// before the last worker has closed them.
 #[derive(Default)]
-pub(super) struct Left {
-    /// With when they are closed here, in ns of the workers' clock.
+pub(super) struct Removed {
+    /// Each with the time to close it here, in ns of the workers' clock.
     open: Vec<(Listening, u64)>,
-    /// Those that were closed here recently, with when. Workers may hold them still.
+    /// Addresses whose sockets were closed here, with the time. Workers may still hold them.
     closed: Vec<(Address, u64)>,
 }
 
@@ -61,26 +62,27 @@ pub(super) struct Left {
 #[derive(Clone, Copy)]
 pub(super) enum Held {
     /// Of a listener that was removed.
-    Left,
-    /// Of one that is about to be.
-    Gone(u64),
+    Removed,
+    /// Of the listener of this id, which is about to be removed.
+    Leaving(u64),
 }
 
 /// One worker's thread.
 pub(super) struct Handle {
     pub(super) mailbox: Sender<Command>,
     pub(super) wake: Arc<OwnedFd>,
-    /// Where listening sockets are handed over,
+    /// Where listening sockets are sent to the worker.
     pub(super) outlet: OwnedFd,
-    /// and where the worker takes them: its number must stay as long as the thread.
+    /// Where the worker receives them. It stays open as long as the thread, which knows it by
+    /// number.
     pub(super) _inlet: Arc<OwnedFd>,
-    /// Taken by the join.
+    /// Taken by [`Workers::join`].
     pub(super) thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Workers {
-    /// Puts a command into every worker's mailbox and wakes it. One that hangs in a turn is asked
-    /// no more than it can catch up with; what must not be missed is told all the same.
+    /// Puts a command into every worker's mailbox and wakes it. Where a worker hangs, its mailbox
+    /// takes a bounded number of commands, and beyond them only those that must not be lost.
     pub(super) fn tell_all(&self, command: impl Fn() -> Command) {
         for worker in &self.handles {
             let command = command();
@@ -95,8 +97,8 @@ impl Workers {
         }
     }
 
-    /// What workers answer, of those that do so in time. They must not touch what wakes this
-    /// thread, so it looks again and again.
+    /// The answers of the workers that answer in time. Workers must not touch this thread's wakers,
+    /// so it polls for them.
     pub(super) async fn gather<T>(&self, replies: &Receiver<T>) -> Vec<T> {
         let mut answers = Vec::new();
         for _ in 0..ANSWER_POLLS {
@@ -114,30 +116,31 @@ impl Workers {
         self.handles.len()
     }
 
-    /// Has every worker route by another snapshot. `new` are its new listeners, in its order.
-    /// Copies of their sockets stay here, for as long as the listeners do and a little longer.
+    /// Has every worker route by another snapshot. `new` are the sockets of its new listeners, in
+    /// its order. Copies of them stay here while the listeners exist, and a little longer.
     pub(super) fn publish(&self, snapshot: &Arc<Snapshot>, new: Vec<Bound>) {
         let first_new = snapshot.listeners_made - new.len() as u64;
         for (number, worker) in self.handles.iter().enumerate() {
             let own = (first_new..).zip(new.iter().map(|bound| bound.of_worker(number)));
             let own: Vec<_> = own.collect();
-            // They must be there when the worker hears of the snapshot: then it looks for them.
+            // First the sockets: a worker looks for them when it receives the snapshot.
             if let Err(error) = sys::send_descriptors(&worker.outlet, &own) {
-                log::error!("worker {number} does not get its listening sockets: {error}");
+                log::error!("cannot send listening sockets to worker {number}: {error}");
             }
         }
         self.note(snapshot, new);
         self.tell_all(|| Command::Publish(Arc::clone(snapshot)));
     }
 
-    /// Takes note of what is listened on. The file of a Unix listener that is gone goes first, so
-    /// that no client finds a socket which is about to be closed; to those of TCP no new one comes.
+    /// Takes note of the listeners of a snapshot. Of a removed one, the file of a Unix socket is
+    /// removed before the workers learn of it, and a TCP socket takes no more clients, so that no
+    /// client connects to a socket that is about to be closed.
     pub(super) fn note(&self, snapshot: &Snapshot, new: Vec<Bound>) {
         let mut listening = self.listening.borrow_mut();
         let stays = |id: &u64| snapshot.listeners.iter().any(|listener| listener.id == *id);
         let gone: Vec<_> = listening.keys().filter(|id| !stays(id)).copied().collect();
         let gone = gone.iter().filter_map(|id| listening.remove(id));
-        gone.for_each(|its| self.left.borrow_mut().add(its));
+        gone.for_each(|its| self.removed.borrow_mut().add(its));
         let first_new = snapshot.listeners_made - new.len() as u64;
         let new = (first_new..).zip(new).filter_map(|(id, bound)| {
             let mut listeners = snapshot.listeners.iter();
@@ -147,23 +150,25 @@ impl Workers {
         listening.extend(new);
     }
 
-    /// Keeps sockets that were handed in for listeners to come.
+    /// Keeps sockets that the service manager passed, for listeners that a reload may add.
     pub(super) fn keep_spare(&self, sockets: Vec<(Address, OwnedFd)>) {
         for (bind, socket) in sockets {
             match sys::inherit(socket, &bind) {
-                Ok(bound) => self.left.borrow_mut().add(Listening { bind, bound }),
-                Err(error) => log::warn!("the socket on {bind} that was handed in: {error}"),
+                Ok(bound) => self.removed.borrow_mut().add(Listening { bind, bound }),
+                Err(error) => {
+                    log::warn!("cannot keep the socket on {bind} that was passed: {error}");
+                }
             }
         }
     }
 
-    /// Sockets of this address that are here already, though no listener that stays has them.
+    /// Sockets of this address that this process has, though no listener that stays uses them.
     /// `gone` are the listeners that are about to be removed.
     pub(super) fn find_held(&self, bind: &Address, gone: &[u64]) -> Option<Held> {
-        if self.left.borrow().position(bind).is_some() {
-            return Some(Held::Left);
+        if self.removed.borrow().position(bind).is_some() {
+            return Some(Held::Removed);
         }
-        // The same file by another path.
+        // The same file may have another path.
         let Address::Unix(path) = bind else {
             return None;
         };
@@ -173,25 +178,25 @@ impl Workers {
             let file = its.and_then(|its| its.bound.file.as_ref());
             file.is_some_and(|file| file.is_at(path))
         };
-        gone.iter().find(is_there).copied().map(Held::Gone)
+        gone.iter().find(is_there).copied().map(Held::Leaving)
     }
 
-    /// The sockets that were found, with the clients that wait in them.
-    pub(super) fn take_over(&self, held: Held, bind: &Address) -> Option<Bound> {
+    /// Takes the sockets that were found, with the clients that wait in them.
+    pub(super) fn reuse(&self, held: Held, bind: &Address) -> Option<Bound> {
         match held {
-            Held::Left => {
-                let mut left = self.left.borrow_mut();
-                // Others may have been taken since it was found.
-                let place = left.position(bind)?;
-                let (Listening { bound, .. }, _) = left.open.swap_remove(place);
+            Held::Removed => {
+                let mut removed = self.removed.borrow_mut();
+                // Its index may have changed since.
+                let place = removed.position(bind)?;
+                let (Listening { bound, .. }, _) = removed.open.swap_remove(place);
                 if !bound.handed_in {
-                    // Where there is no filter nothing keeps clients away.
+                    // Fails where the socket has no filter that refuses clients.
                     let open = |socket| drop(sys::let_clients_in(socket));
                     bound.sockets.iter().for_each(open);
                 }
                 Some(bound)
             }
-            Held::Gone(id) => {
+            Held::Leaving(id) => {
                 let Listening { bound, .. } = self.listening.borrow_mut().remove(&id)?;
                 let address = bind.clone();
                 Some(Bound { address, ..bound })
@@ -199,47 +204,50 @@ impl Workers {
         }
     }
 
-    /// Unix sockets that are here already.
+    /// The Unix sockets that this process has.
     pub(super) fn unix_sockets(&self) -> HashSet<Address> {
-        let (listening, left) = (self.listening.borrow(), self.left.borrow());
-        let left = left.open.iter().map(|(its, _)| its);
-        let all = listening.values().chain(left).map(|its| &its.bind);
+        let (listening, removed) = (self.listening.borrow(), self.removed.borrow());
+        let removed = removed.open.iter().map(|(its, _)| its);
+        let all = listening.values().chain(removed).map(|its| &its.bind);
         let unix = all.filter(|bind| matches!(bind, Address::Unix(_)));
         unix.cloned().collect()
     }
 
-    /// Whether sockets of our own may be in the way of this address: of listeners that are about to
-    /// be removed, or were of late.
-    pub(super) fn is_in_the_way(&self, bind: &Address, gone: &[u64]) -> bool {
-        let left = self.left.borrow();
+    /// Whether sockets of this process may block this address: of listeners that are about to be
+    /// removed, or were removed recently.
+    pub(super) fn may_block(&self, bind: &Address, gone: &[u64]) -> bool {
+        let removed = self.removed.borrow();
         let gone = gone.iter().filter_map(|id| self.address(*id));
-        let open = left.open.iter().map(|(its, _)| its.bound.address.clone());
+        let open = removed
+            .open
+            .iter()
+            .map(|(its, _)| its.bound.address.clone());
         let now = sys::monotonic();
-        let closed = left.closed.iter();
+        let closed = removed.closed.iter();
         let closed = closed.filter(|(_, at)| now.saturating_sub(*at) < KNOWN_FOR);
         let closed = closed.map(|(address, _)| address.clone());
         let mut all = gone.chain(open).chain(closed);
         all.any(|other| other.overlap(bind).is_some())
     }
 
-    /// When sockets of removed listeners are to be closed, in ns of the workers' clock.
+    /// When the next sockets of removed listeners are to be closed, in ns of the workers' clock.
     pub(super) fn next_to_close(&self) -> Option<u64> {
-        let left = self.left.borrow();
-        let all = left.open.iter().map(|(_, until)| *until);
+        let removed = self.removed.borrow();
+        let all = removed.open.iter().map(|(_, until)| *until);
         all.filter(|until| *until < u64::MAX).min()
     }
 
     /// Closes the sockets of listeners that were removed some time ago.
-    pub(super) fn close_left(&self) {
-        self.left.borrow_mut().close(sys::monotonic());
+    pub(super) fn close_removed(&self) {
+        self.removed.borrow_mut().close(sys::monotonic());
     }
 
-    /// Listens no more: the workers close their own sockets.
+    /// Closes this thread's copies of all listening sockets; the workers close theirs.
     pub(super) fn close_listeners(&self) {
         for its in self.listening.borrow_mut().values_mut() {
             its.bound.sockets.clear();
         }
-        self.left.borrow_mut().open.clear();
+        self.removed.borrow_mut().open.clear();
     }
 
     /// Sessions that are open now.
@@ -247,7 +255,7 @@ impl Workers {
         self.stats.iter().map(|stats| stats.sessions.get()).sum()
     }
 
-    /// Ends when every worker has announced its end.
+    /// Waits until every worker has ended.
     pub(super) async fn finished(&self) -> io::Result<()> {
         let ended = File::from_std(fs::File::from(self.ended.try_clone()?));
         let mut running = self.handles.len() as u64;
@@ -260,7 +268,7 @@ impl Workers {
         Ok(())
     }
 
-    /// Removes the files of Unix listeners: no process listens on them any more.
+    /// Removes the files of Unix listeners, as the process is about to end.
     pub(super) fn remove_socket_files(&self) {
         let listening = self.listening.borrow();
         let files = listening.values().filter_map(|its| its.bound.file.as_ref());
@@ -278,26 +286,27 @@ impl Workers {
     }
 }
 
-impl Left {
+impl Removed {
     fn add(&mut self, its: Listening) {
         let is_tcp = matches!(its.bind, Address::Tcp(_));
         let until = match (its.bound.handed_in, is_tcp) {
-            // Its maker listens on: no other socket can bind the address.
+            // The service manager listens on: no other socket can bind the address.
             (true, _) => u64::MAX,
             (false, true) => {
                 let closing = its.bound.sockets.iter().map(sys::let_nobody_in);
                 if let Err(error) = closing.collect::<io::Result<()>>() {
-                    log::warn!("clients of {} may be lost: {error}", its.bound.address);
+                    log::warn!("clients of {} may be reset: {error}", its.bound.address);
                 }
                 sys::monotonic() + OPEN_FOR
             }
-            // Its path is gone, and another socket can have it.
+            // The file is removed with it, and another socket can have the path.
             (false, false) => return,
         };
         self.open.push((its, until));
     }
 
-    /// A listener with port 0 comes back at another port.
+    /// The index of the sockets of this address. A listener with port 0 gets another port each
+    /// time.
     fn position(&self, bind: &Address) -> Option<usize> {
         let is_free = |address: &Address| matches!(address, Address::Tcp(to) if to.port() == 0);
         let is_it = |its: &Listening| its.bind == *bind && (its.bound.handed_in || !is_free(bind));
@@ -312,9 +321,9 @@ impl Left {
     }
 }
 
-/// What is asked of the workers while they run.
+/// Requests to the running workers.
 impl Workers {
-    /// Where a listener listens: the port that the kernel chose, where 0 was asked for.
+    /// Where a listener listens, with the port that the kernel chose for port 0.
     pub(super) fn address(&self, listener: u64) -> Option<Address> {
         let listening = self.listening.borrow();
         listening
@@ -322,7 +331,8 @@ impl Workers {
             .map(|its| its.bound.address.clone())
     }
 
-    /// Has every worker write lines of the access log, or none. Where the lines come out.
+    /// Has every worker write lines of the access log, or none; answers with where the lines
+    /// arrive.
     pub(super) fn log(&self, on: bool) -> Option<Receiver<Record>> {
         let (sender, records) = channel::bounded(LOG_QUEUE_LINES);
         let queue = || LogQueue::new(sender.clone(), Arc::clone(&self.doorbell));
@@ -330,15 +340,15 @@ impl Workers {
         on.then_some(records)
     }
 
-    /// Lists the sessions of all workers that match: one list of each worker comes in.
+    /// Lists the matching sessions: one list arrives from each worker.
     pub(super) fn list(&self, filter: &SessionFilter) -> Receiver<Vec<SessionInfo>> {
         let (reply, replies) = channel::bounded(self.len());
         self.tell_all(|| Command::Sessions(filter.clone(), reply.clone()));
         replies
     }
 
-    /// Closes the sessions of all workers that match, each worker's evenly spread over this time.
-    /// How many there are comes in, a number of each worker that does not refuse.
+    /// Closes the matching sessions, each worker's evenly spread over this time. How many there are
+    /// arrives from each worker; `None`: it refuses.
     pub(super) fn close(
         &self,
         filter: &SessionFilter,
@@ -350,8 +360,8 @@ impl Workers {
         replies
     }
 
-    /// Since when, in ns of the workers' clock, every worker routes by this version or a later
-    /// one; `None` while one does not yet.
+    /// When the last worker began to route by this version or a later one, in ns of the workers'
+    /// clock; `None`: one does not yet.
     pub(super) fn adopted_at(&self, version: u64) -> Option<u64> {
         let mut latest = 0;
         for stats in &self.stats {

@@ -206,13 +206,13 @@ fn a_source_address_of_another_machine_is_refused() {
         let pool = "source: [\"192.0.2.1\"], backends: [\"127.0.0.1:1\"]";
         let (status, log) = Launch::with_pool(pool).run();
         assert_eq!(status.code(), Some(1), "{log}");
-        let why = "pool `default` can't use the source address 192.0.2.1";
+        let why = "pool `default`: cannot connect from 192.0.2.1";
         assert!(log.contains(why), "{log}");
         let ports = pool.replace("source: [\"192.0.2.1\"]", "source_ports: \"1-9\"");
         let (status, log) = Launch::with_pool(&ports).run();
         assert_eq!(status.code(), Some(1), "{log}");
         assert!(
-            log.contains("can't use source_ports 1-9: the kernel takes"),
+            log.contains("cannot connect from source_ports 1-9: expected a part of"),
             "{log}"
         );
         let backend = Backend::echo();

@@ -242,7 +242,7 @@ fn an_address_in_use_leaves_the_old_in_force() {
             taken.1
         );
         reload_with(&stage, barren, &listeners);
-        let said = format!("listener `taken` can't listen on {}", taken.1);
+        let said = format!("listener `taken`: cannot listen on {}", taken.1);
         assert_eq!(stage.balancer.log().count(&said), 1);
         assert!(!stage.balancer.dir().join("free.sock").exists());
         leave_all(stage.hold_all(3));

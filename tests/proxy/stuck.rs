@@ -267,7 +267,7 @@ fn a_name_server_that_floods_is_bounded() {
         let launch = Launch::with_pool("discover: (srv: \"_a._tcp.test\"), backends: []");
         let launch = launch.settings(&format!("resolvers: [\"{server}\"]"));
         let balancer = launch.start();
-        balancer.until_logged("left out: 1000 are the most");
+        balancer.until_logged("left out: the limit is 1000");
         assert_eq!(balancer.ask(&["status"])["stage"], "ready");
         let pools = balancer.ask(&["pools"]);
         assert_eq!(pools[0]["backends"].as_array().unwrap().len(), 1_000);

@@ -81,7 +81,10 @@ fn the_manager_is_told_and_its_socket_is_taken() {
         drop(client);
         assert!(service.0.wait().unwrap().success());
         let log = fs::read_to_string(dir.join("log")).unwrap();
-        assert!(log.contains("listener `web` has the socket `web`"), "{log}");
+        assert!(
+            log.contains("listener `web` uses the passed socket `web`"),
+            "{log}"
+        );
         fs::remove_dir_all(dir).unwrap();
     });
 }

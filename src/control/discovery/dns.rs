@@ -1,7 +1,7 @@
-//! What the DNS says of a name: its addresses, or its services (SRV, RFC 2782).
+//! Questions to the DNS: the addresses of a name, or its services (SRV, RFC 2782).
 //!
-//! What can't be asked is answered from memory, record type by record type, so that a server that
-//! fails for one of them takes no backend away; what is answered with nothing is gone.
+//! A lookup that fails is answered from memory, record type by record type, so that a server that
+//! fails for one type removes no backend. A lookup that finds nothing does remove them.
 
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
@@ -27,45 +27,45 @@ use crate::control::aside;
 
 use super::{BACKENDS_MAX, Found, Pace, Question, Teller};
 
-/// A question, whom to ask, and what was answered last.
+/// A question, the servers to ask, and the last answers.
 #[derive(Debug)]
 pub(super) struct Dns {
     pub(super) question: Question,
-    /// Empty: whom /etc/resolv.conf names.
+    /// Empty: those of /etc/resolv.conf.
     pub(super) servers: Vec<SocketAddr>,
     pub(super) memory: Memory,
-    /// How many questions more may be under way, whoever asks.
+    /// Limits the questions of all tasks that are under way.
     pub(super) questions: Arc<Semaphore>,
 }
 
-/// What is known by name and record type. Who asks other servers from now on has it too.
+/// The last answers, which are kept when other servers are asked.
 pub(super) type Memory = Arc<Mutex<Addresses>>;
 
 /// The last good addresses by name and record type.
 type Addresses = HashMap<(String, RecordType), Vec<IpAddr>>;
 
-/// What came of one round of questions.
+/// The outcome of one round of lookups.
 #[derive(Debug, Default)]
 struct Round {
-    /// The least of all records, in s.
+    /// The lowest of all records, in s.
     ttl: Option<u32>,
     /// The first thing that went wrong.
     error: Option<String>,
-    /// What is remembered for the next one.
+    /// The memory for the next round.
     memory: Addresses,
 }
 
-/// The answer to one question.
+/// The answer to one lookup.
 enum Answer {
     Records(Lookup),
-    /// There are no such records, or there is no such name.
+    /// No such records, or no such name.
     Nothing,
     Failed(String),
 }
 
 impl Dns {
-    /// Asks for ever, as often as the answers' times to live say, or once it is notified, and tells
-    /// what came of it.
+    /// Asks again and again, when the answers' time to live has passed or a notification comes, and
+    /// sends the outcome.
     pub(super) async fn follow(self, teller: Teller, pace: Pace, again: Arc<Notify>) {
         let mut failures = 0;
         loop {
@@ -75,7 +75,7 @@ impl Dns {
                 Question::Addresses(_) => 2,
                 Question::Services(_) | Question::File(_) => AT_A_TIME,
             };
-            // Nobody closes it. A round's time begins when it may ask.
+            // It is never closed. The timeout begins once the round may ask.
             let permits = u32::try_from(at_a_time).unwrap_or(u32::MAX);
             let permit = self.questions.acquire_many(permits).await;
             let asked = tokio::time::timeout(ROUND_TIME, self.ask(&mut round)).await;
@@ -106,7 +106,7 @@ impl Dns {
                 *self.memory.lock() = round.memory;
             }
             teller.tell(found, round.error, Some(next)).await;
-            // Replicas are told the same time to live by the same server, at the same moment.
+            // Replicas get the same time to live from the same server at the same moment.
             let later = next.mul_f64(1.0 + LATER_MAX * fastrand::f64());
             tokio::select! {
                 () = tokio::time::sleep(later) => {}
@@ -116,7 +116,7 @@ impl Dns {
     }
 
     async fn ask(&self, round: &mut Round) -> Vec<Backend> {
-        // Made anew each time: the machine's configuration may have changed.
+        // Made each time, as the machine's configuration may have changed.
         let made = if self.servers.is_empty() {
             system_resolver().await
         } else {
@@ -131,7 +131,7 @@ impl Dns {
         };
         match &self.question {
             Question::Addresses(name) => {
-                // As for getaddrinfo(3): who is named there is not asked for elsewhere.
+                // As getaddrinfo(3) does: a name in /etc/hosts is not looked up in the DNS.
                 let local = in_hosts_file(&hosts, name);
                 if !local.is_empty() {
                     round.lasts([LOCAL_TTL].into_iter());
@@ -139,10 +139,10 @@ impl Dns {
                 }
                 let found = self.addresses(&resolver, vec![name.clone()], round).await;
                 let found = found.into_values().flatten();
-                // Who asks knows the port.
+                // The pools that ask set the port.
                 found.map(|ip| backend(ip, 0)).collect()
             }
-            // Not a question for the DNS.
+            // Not for the DNS.
             Question::File(_) => Vec::new(),
             Question::Services(name) => {
                 let lookup = match records(&resolver, name, RecordType::SRV).await {
@@ -169,8 +169,8 @@ impl Dns {
         }
     }
 
-    /// The addresses of names, asked for a few at a time; of those that can't be asked, the last
-    /// good ones.
+    /// The addresses of names, looked up a few at a time; where a lookup fails, the remembered
+    /// ones.
     async fn addresses(
         &self,
         resolver: &TokioResolver,
@@ -199,7 +199,7 @@ impl Dns {
                     let addresses = round.take(&name, kind, answer, known);
                     found.entry(name).or_default().extend(addresses);
                 }
-                // A panic aborts the process, and nobody cancels these.
+                // A panic aborts the process, and these tasks are not cancelled.
                 Some(Err(_)) => {}
                 None => return found,
             }
@@ -225,7 +225,7 @@ impl Round {
         self.ttl = ttls.chain(self.ttl).min();
     }
 
-    /// The addresses of an answer, or those that are remembered where it is none.
+    /// The addresses of an answer, or the remembered ones if the lookup failed.
     fn take(
         &mut self,
         name: &str,
@@ -250,7 +250,7 @@ impl Round {
         addresses
     }
 
-    /// Addresses of targets that came along with the service records.
+    /// Addresses of targets in the additional section of the service records.
     fn additional(&mut self, lookup: &Lookup) -> HashMap<String, Vec<IpAddr>> {
         let mut found: HashMap<String, Vec<IpAddr>> = HashMap::new();
         for record in lookup.additionals() {
@@ -266,7 +266,8 @@ impl Round {
     }
 }
 
-/// Each address once, and one more than a pool may have at most.
+/// Each address once, and at most one more than a pool may have, which shows that there are too
+/// many.
 fn bounded(mut addresses: Vec<IpAddr>) -> Vec<IpAddr> {
     addresses.sort_unstable();
     addresses.dedup();
@@ -274,7 +275,8 @@ fn bounded(mut addresses: Vec<IpAddr>) -> Vec<IpAddr> {
     addresses
 }
 
-/// Asks the given servers, and nobody else. Nothing is cached: who asks knows when to.
+/// A resolver that asks the given servers only. It caches nothing: its tasks keep the times to
+/// live.
 fn resolver(servers: &[SocketAddr]) -> Result<TokioResolver, NetError> {
     let server = |server: &SocketAddr| {
         let mut config = NameServerConfig::udp_and_tcp(server.ip());
@@ -290,7 +292,7 @@ fn resolver(servers: &[SocketAddr]) -> Result<TokioResolver, NetError> {
     built(config, options)
 }
 
-/// Asks as /etc/resolv.conf and /etc/hosts say, which are read on another thread; with the latter.
+/// A resolver by /etc/resolv.conf, and /etc/hosts. Another thread reads them.
 pub(in crate::control) async fn system_resolver() -> Result<(TokioResolver, Arc<Hosts>), NetError> {
     let read = aside::read(|| {
         let hosts = Hosts::from_system().unwrap_or_default();

@@ -1,9 +1,9 @@
 //! A file of backends: one on each line, `ADDR[,weight=N][,max_connections=N][,backup]`; `#` begins
 //! a comment.
 //!
-//! It is looked at by stat(2), so that a file that was renamed over it, or a symbolic link that
-//! points elsewhere now, is a change too. A change is read once it has stayed the same for one
-//! look: whoever writes it may not be done.
+//! A look is a stat(2), so that a file renamed over it, or a symbolic link that points elsewhere,
+//! is a change too. A change is read once the file is the same at two looks: its writer may not be
+//! done.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -22,12 +22,12 @@ use crate::sys;
 
 use super::{Found, Pace, Teller};
 
-/// Looks at a file for ever and tells of each change; once it is notified also of what has not
-/// changed.
+/// Looks at a file again and again, and sends each change; after a notification it sends what the
+/// file has, changed or not.
 pub(super) async fn follow(path: PathBuf, teller: Teller, pace: Pace, again: Arc<Notify>) {
     let mut watch = Watch::new(path.clone());
     loop {
-        // A file system that is away has this task wait, and what was found stays.
+        // While the file system does not answer, this task waits, and what was found stays.
         let look = aside::look(&path, move || {
             let said = watch.look();
             (watch, said)
@@ -63,13 +63,14 @@ impl Watch {
         Self(FileWatch::new(path))
     }
 
-    /// What the file says, or what is wrong with it, when it has changed since it was last read.
+    /// The backends of the file, or what is wrong with it, if it has changed since it was last
+    /// read.
     pub(super) fn look(&mut self) -> Option<Result<Found, String>> {
         let sight = self.0.look()?;
         let path = self.0.path();
         let wrong = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
         let said = match read(path) {
-            // Another one by now: it is for the next look.
+            // It has changed since the look: the next look reads it.
             Ok((version, _)) if sight != Ok(version) => return None,
             Ok((_, text)) => parse(&text).map_err(|error| wrong(&error)),
             Err(error) => Err(wrong(&error)),
@@ -94,7 +95,7 @@ fn read(path: &Path) -> io::Result<(Version, String)> {
     }
 }
 
-/// Reads all lines, or says what is wrong with the first bad one.
+/// Reads all lines, or reports the first mistake.
 fn parse(text: &str) -> Result<Found, String> {
     // Some editors mark UTF-8 so.
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
@@ -111,19 +112,18 @@ fn parse(text: &str) -> Result<Found, String> {
             Entry::Occupied(other) => {
                 let address = other.key();
                 return Err(format!(
-                    "line {number}: {address} stands there already, with other options"
+                    "line {number}: {address} is in an earlier line with other options"
                 ));
             }
         }
     }
     if found.is_empty() {
-        return Err("it names no backend".to_owned());
+        return Err("expected at least one backend".to_owned());
     }
     Ok(Found::of(found.into_values().collect()))
 }
 
-/// Reads one line. Host names are refused, as no task would look whether its address has
-/// changed.
+/// Reads one line. Host names are refused, as no task resolves them.
 fn backend(line: &str) -> Result<Backend, String> {
     let (address, _) = line.split_once(',').unwrap_or((line, ""));
     if !address.starts_with("unix:") && address.parse::<SocketAddr>().is_err() {
@@ -166,10 +166,10 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_told_with_its_line() {
+    fn a_mistake_is_reported_with_its_line() {
         let error = |text: &str| parse(text).unwrap_err();
-        assert_eq!(error(""), "it names no backend");
-        assert_eq!(error("# none\n"), "it names no backend");
+        assert_eq!(error(""), "expected at least one backend");
+        assert_eq!(error("# none\n"), "expected at least one backend");
         assert_eq!(
             error("127.0.0.1:1\nlocalhost:2\n"),
             "line 2: invalid address `localhost:2`: expected IPv4:port, [IPv6]:port or unix:/path; \
@@ -181,7 +181,7 @@ mod tests {
         );
         assert_eq!(
             error("127.0.0.1:1\n127.0.0.1:1,backup"),
-            "line 2: 127.0.0.1:1 stands there already, with other options"
+            "line 2: 127.0.0.1:1 is in an earlier line with other options"
         );
         assert!(error("127.0.0.1:0").starts_with("line 1: "));
     }

@@ -1,9 +1,8 @@
-//! What the configuration does not say itself: where host names of backends lead to, and backends
-//! that the DNS has for a name, or that a file lists.
+//! Discovery: resolves the host names of backends, and finds backends in the DNS or in a file.
 //!
-//! Each question has a task of its own, which looks again and again and tells what it found, for
-//! all pools that ask it. [`Discoveries`] keeps the last good answer to each, whatever fails
-//! afterwards, and whatever else changes of the pools that ask; [`merge`] puts what is found behind
+//! Each question has a task of its own, which looks again and again and reports what it found, for
+//! all pools that ask it. [`Discoveries`] keeps the last good answer to each question when later
+//! looks fail, and when the pools that ask change otherwise; [`merge`] adds what was found after
 //! the declared backends.
 
 mod dns;
@@ -24,10 +23,10 @@ use crate::config::{Backend, Config, Pool};
 pub(super) use dns::system_resolver;
 use question::{Asking, Host, Question};
 
-/// What was found for each pool that discovers.
+/// What was found for each pool that discovers, and for each host name.
 ///
-/// [`Self::follow`] says which pools those are; [`Self::changed`] has to be awaited over and over,
-/// as it is what takes news in.
+/// [`Self::follow`] sets the questions; [`Self::changed`] has to be awaited again and again, as it
+/// takes the answers in.
 #[derive(Debug)]
 pub(super) struct Discoveries {
     /// By name.
@@ -37,26 +36,26 @@ pub(super) struct Discoveries {
     followed: BTreeMap<Question, Followed>,
     sender: mpsc::Sender<News>,
     news: mpsc::Receiver<News>,
-    /// Counts tasks: news of those that were stopped may be on their way still.
+    /// Numbers the tasks: news of one that was stopped may still arrive.
     tasks: u64,
-    /// Questions to the DNS that may be under way.
+    /// Limits the questions to the DNS that are under way.
     questions: Arc<Semaphore>,
     pace: Pace,
 }
 
-/// How discovery of a pool is going.
+/// The state of one question.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct State {
-    /// When backends were last found, whether they were others than before or not.
+    /// When backends were last found, changed or not.
     pub(super) succeeded_at: Option<SystemTime>,
-    /// What went wrong at the last look; `None`: nothing.
+    /// What went wrong at the last look.
     pub(super) error: Option<String>,
     /// When the DNS is asked next; `None` for files, which are looked at each second.
     pub(super) next_at: Option<SystemTime>,
 }
 
-/// The configuration with the backends that were found behind the declared ones. Who is declared
-/// with the same name or address is that one already.
+/// The configuration with the backends that were found, after the declared ones. One that has the
+/// name or address of a declared backend is left out.
 #[must_use]
 pub(super) fn merge(declared: &Config, found: impl Fn(&str) -> Option<Vec<Backend>>) -> Config {
     let mut merged = declared.clone();
@@ -74,7 +73,7 @@ pub(super) fn merge(declared: &Config, found: impl Fn(&str) -> Option<Vec<Backen
 }
 
 impl Discoveries {
-    /// Follows nothing yet.
+    /// Asks nothing yet.
     #[must_use]
     pub(super) fn new() -> Self {
         Self::at_pace(Pace::default())
@@ -94,10 +93,10 @@ impl Discoveries {
         }
     }
 
-    /// Begins to look where the configuration says, and ends what it no longer says. What stays
-    /// keeps what it found, whichever pool asks it now, with whatever port. A pool that looks
-    /// elsewhere from now on keeps what it had until the first answer from there, good or bad. To
-    /// be called inside the control thread's runtime.
+    /// Asks the questions of a configuration, and ends others. A question that stays keeps its
+    /// answer, whichever pools ask it now, with whatever ports. A pool with a new question keeps
+    /// what it had until the first answer, a failure included. To be called inside the control
+    /// thread's runtime.
     pub(super) fn follow(&mut self, config: &Config) {
         let mut pools = BTreeMap::new();
         for pool in &config.pools {
@@ -150,9 +149,9 @@ impl Discoveries {
         }
     }
 
-    /// Begins to follow a configuration, and answers with it, its host names resolved. They are
-    /// waited for, so that whoever comes at once is served, but only for a moment: where the DNS
-    /// does not answer, the balancer starts all the same.
+    /// Begins to follow a configuration, and answers with it, its host names resolved. It waits for
+    /// answers, so that the first clients are served, but only for a moment: when the DNS does not
+    /// answer, the balancer starts without them.
     pub(super) async fn begin_with(&mut self, config: &Config) -> Config {
         self.follow(config);
         let answers = async {
@@ -168,20 +167,20 @@ impl Discoveries {
         resolved
     }
 
-    /// Whether nothing is looked up: the configuration is complete as it is.
+    /// Whether there are no questions: the configuration is complete as it is.
     pub(super) fn is_empty(&self) -> bool {
         self.followed.is_empty()
     }
 
-    /// Asks all questions again, now: an operator says that something has changed. What is being
-    /// asked is asked once more when that has ended: it may hang.
+    /// Asks all questions again now, as an operator requests. A question under way is asked once
+    /// more after that.
     pub(super) fn look_again(&self) {
         for followed in self.followed.values() {
             followed.again.notify_one();
         }
     }
 
-    /// Gives backends the addresses that their host names mean.
+    /// Sets the addresses of backends with host names.
     pub(super) fn resolve(&self, config: &mut Config) {
         if self.hosts.is_empty() {
             return;
@@ -199,7 +198,7 @@ impl Discoveries {
         }
     }
 
-    /// Whether every host name has had an answer, good or bad.
+    /// Whether every host name has had an answer, a failure included.
     #[must_use]
     pub(super) fn knows_hosts(&self) -> bool {
         let mut names = self.hosts.keys();
@@ -231,7 +230,8 @@ impl Discoveries {
         Some(&followed.state)
     }
 
-    /// The last good set of a pool, sorted by address, backups last; `None`: nothing is known yet.
+    /// The last backends that were found for a pool, sorted by address, backups last; `None`: none
+    /// yet.
     #[must_use]
     pub(super) fn found(&self, pool: &str) -> Option<Vec<Backend>> {
         let asking = self.pools.get(pool)?;
@@ -243,21 +243,20 @@ impl Discoveries {
         }
     }
 
-    /// Whether a pool has had an answer since it began to discover, good or bad.
+    /// Whether a pool's question has had an answer, a failure included.
     #[must_use]
     pub(super) fn has_answer(&self, pool: &str) -> bool {
         self.state(pool).is_some_and(State::is_known)
     }
 
-    /// How it is going; `None`: the pool discovers nothing.
+    /// The state of a pool's question; `None`: the pool does not discover.
     #[must_use]
     pub(super) fn state(&self, pool: &str) -> Option<&State> {
         let question = &self.pools.get(pool)?.question;
         Some(&self.followed.get(question)?.state)
     }
 
-    /// Waits until what is found is something else. Nothing is lost when this is dropped before it
-    /// ends.
+    /// Waits until what is found has changed. The future can be dropped without loss.
     pub(super) async fn changed(&mut self) {
         loop {
             let news = self.news.recv().await;
@@ -268,14 +267,14 @@ impl Discoveries {
         }
     }
 
-    /// Takes in what else has come already.
+    /// Takes in all news that have arrived.
     pub(super) fn take_rest(&mut self) {
         while let Ok(news) = self.news.try_recv() {
             self.take(news);
         }
     }
 
-    /// A task for a question, which may have been asked elsewhere before.
+    /// Starts the task of a question, which other resolvers may have been asked before.
     fn begin(
         &mut self,
         question: &Question,
@@ -318,7 +317,7 @@ impl Discoveries {
         }
     }
 
-    /// Takes news in. Whether what is found is something else now.
+    /// Takes news in. `true`: what is found has changed.
     fn take(&mut self, news: News) -> bool {
         let Some(followed) = self.followed.get_mut(&news.question) else {
             return false;
@@ -352,7 +351,7 @@ impl Discoveries {
         if news.found.is_some() {
             state.succeeded_at = Some(SystemTime::now());
         }
-        // What another source said is no last good set of this one.
+        // What another question found does not count as a good answer of this one.
         let mut changed = false;
         for pool in &followed.asked_by {
             let asking = self.pools.get_mut(pool);
@@ -360,7 +359,7 @@ impl Discoveries {
         }
         let is_host = host.is_some();
         let Some(found) = news.found else {
-            // It is to be told that there is none.
+            // It is to be reported that there is no address.
             return changed || host.is_some_and(|host| host.address.is_none() && !host.told);
         };
         let Found {
@@ -380,14 +379,14 @@ impl Discoveries {
             &found,
         );
         if dropped > 0 {
-            log::warn!("{whom}: {dropped} backends are left out: {BACKENDS_MAX} are the most");
+            log::warn!("{whom}: {dropped} backends are left out: the limit is {BACKENDS_MAX}");
         }
         followed.found = Some(found);
         true
     }
 }
 
-/// Pools that ask a question, in words.
+/// The pools that ask a question, in words.
 fn whom(pools: &[String]) -> String {
     let first = pools.first().map_or("", |name| name);
     match pools.len() {
@@ -406,12 +405,12 @@ impl Default for Discoveries {
 #[derive(Debug)]
 struct Followed {
     task: AbortHandle,
-    /// Which of all tasks so far.
+    /// The task's number.
     number: u64,
     /// The last good answer; addresses alone have port 0.
     found: Option<Vec<Backend>>,
     state: State,
-    /// Has the task look again at once.
+    /// Makes the task look again at once.
     again: Arc<Notify>,
     /// Pools, by name.
     asked_by: Vec<String>,
@@ -427,26 +426,26 @@ impl Drop for Followed {
 }
 
 impl State {
-    /// Whether there was an answer, good or bad.
+    /// Whether there was an answer, a failure included.
     fn is_known(&self) -> bool {
         self.succeeded_at.is_some() || self.error.is_some()
     }
 }
 
-/// What came of a look.
+/// The outcome of a look.
 #[derive(Debug)]
 struct News {
     question: Question,
     task: u64,
-    /// `None`: what was found before stays.
+    /// `None`: the last answer stays.
     found: Option<Found>,
-    /// What went wrong. It may be a part only, beside what was found.
+    /// What went wrong. It may be only a part, so that something was found all the same.
     error: Option<String>,
     /// When the next look is due, if that is known.
     next: Option<Duration>,
 }
 
-/// A task's way to tell its news.
+/// Sends a task's news.
 #[derive(Debug)]
 struct Teller {
     question: Question,
@@ -455,7 +454,7 @@ struct Teller {
 }
 
 impl Teller {
-    /// Tells what came of a look, once there is room.
+    /// Sends the outcome of a look, once there is room.
     async fn tell(&self, found: Option<Found>, error: Option<String>, next: Option<Duration>) {
         let news = News {
             question: self.question.clone(),
@@ -464,21 +463,21 @@ impl Teller {
             error,
             next,
         };
-        // Who would have read it has ended, and this task is about to.
+        // Without a receiver the balancer is ending, and this task with it.
         let _ = self.sender.send(news).await;
     }
 }
 
-/// How often is looked.
+/// How often tasks look.
 #[derive(Clone, Copy, Debug)]
 struct Pace {
-    /// Answers of the DNS hold this long at least,
+    /// The shortest time to live of answers of the DNS.
     ttl_min: Duration,
-    /// and at most.
+    /// The longest one.
     ttl_max: Duration,
-    /// After the first failure, and twice as long after each further one,
+    /// The pause after the first failure; it doubles with each further one.
     retry_min: Duration,
-    /// but no longer.
+    /// The longest pause.
     retry_max: Duration,
     /// From one look at a file to the next.
     look: Duration,
@@ -496,16 +495,16 @@ impl Default for Pace {
     }
 }
 
-/// A set of backends: in order, each address once, and no more than there may be.
+/// A set of backends: sorted, each address once, and a bounded number.
 #[derive(Debug, PartialEq, Eq)]
 struct Found {
     backends: Vec<Backend>,
-    /// Those that were left out, as they were too many.
+    /// How many were left out because there were too many.
     dropped: usize,
 }
 
 impl Found {
-    /// Of an address that is there twice the one that gets more clients stays.
+    /// Of two backends with one address, keeps the one that gets more clients.
     fn of(mut found: Vec<Backend>) -> Self {
         found.sort_by(|one, other| {
             let rank = |b: &Backend| (b.backup, Reverse(b.weight));

@@ -1,4 +1,4 @@
-//! What is asked, by whom, and what host names lead to.
+//! Questions, the pools that ask them, and the addresses of host names.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
@@ -7,14 +7,14 @@ use std::path::PathBuf;
 use crate::address::Address;
 use crate::config::{Backend, Discovery};
 
-/// What is asked for. What is known is known by it: not by who asks, nor by what else that says.
+/// A question. Answers are kept by question, not by the pools that ask it or their other settings.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Question {
-    /// Every address of a name, in lower case, as names of the DNS know no case.
+    /// All addresses of a name, in lower case, as names of the DNS are case-insensitive.
     Addresses(String),
     /// The service records of a name.
     Services(String),
-    /// What a file lists.
+    /// The backends that a file lists.
     File(PathBuf),
 }
 
@@ -22,31 +22,31 @@ pub(super) enum Question {
 #[derive(Debug)]
 pub(super) struct Asking {
     pub(super) question: Question,
-    /// Of backends that are found by their addresses alone.
+    /// The port of backends that are found without one.
     pub(super) port: u16,
-    /// What it found elsewhere, until the first answer from here.
+    /// What its last question found, until this one has its first answer.
     pub(super) before: Option<Vec<Backend>>,
 }
 
 /// A host name of backends.
 #[derive(Debug, Default)]
 pub(super) struct Host {
-    /// Where they are connected to.
+    /// The address that connections go to.
     pub(super) address: Option<IpAddr>,
-    /// It was told that there is none.
+    /// It was reported that there is none.
     pub(super) told: bool,
 }
 
 impl Host {
-    /// Of several addresses the present one, as long as it is among them: servers give them in
-    /// another order each time. Else the least, IPv4 before IPv6, so that all balancers agree.
+    /// Keeps the present address while it is among those found, as servers answer in varying order.
+    /// Otherwise takes the lowest, IPv4 before IPv6, so that all balancers agree.
     pub(super) fn choose(&mut self, found: Option<&[Backend]>) {
         let found = found.into_iter().flatten();
         let addresses = found.filter_map(|backend| match &backend.address {
             Address::Tcp(address) => Some(address.ip()),
             Address::Unix(_) => None,
         });
-        // It stands for no address here, and to connect to it is to connect to this machine.
+        // An unspecified address means no address; to connect to it is to connect to this machine.
         let addresses: BTreeSet<_> = addresses.filter(|ip| !ip.is_unspecified()).collect();
         if !self.address.is_some_and(|ip| addresses.contains(&ip)) {
             self.address = addresses.first().copied().or(self.address);

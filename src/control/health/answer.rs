@@ -1,4 +1,4 @@
-//! What an answer must be, judged byte by byte as it comes.
+//! What an answer must be, checked as its bytes arrive.
 
 use std::ops::RangeInclusive;
 
@@ -8,12 +8,12 @@ use crate::config::{self, Probe, values};
 
 use super::failure::{Closed, Failure, excerpt};
 
-/// What a probe expects, made ready once.
+/// What a probe expects.
 #[derive(Debug)]
 pub(super) enum Expectation {
-    /// No answer: being connected is enough.
+    /// No answer: the connection is enough.
     Nothing,
-    /// These bytes, anywhere; any byte where they are none.
+    /// These bytes, anywhere in the answer; any byte at all where there are none.
     Bytes(Vec<u8>),
     /// A match.
     Match(Regex),
@@ -22,7 +22,7 @@ pub(super) enum Expectation {
 }
 
 impl Expectation {
-    /// That of a probe.
+    /// The expectation of a probe.
     pub(super) fn of(probe: &Probe) -> Result<Self, Failure> {
         Ok(match probe {
             Probe::Tcp => Self::Nothing,
@@ -37,8 +37,8 @@ impl Expectation {
         })
     }
 
-    /// Whether an answer is what is expected: `None` while more of it may tell. `ended`: no more
-    /// of it comes, or is looked at.
+    /// Whether an answer is what is expected; `None`: that depends on bytes to come. `ended`: no
+    /// more bytes come.
     pub(super) fn judge(&self, answer: &[u8], ended: bool) -> Option<Result<(), Failure>> {
         let is_met = match self {
             Self::Nothing => true,
@@ -76,20 +76,20 @@ fn contains(answer: &[u8], wanted: &[u8]) -> bool {
 
 enum Status {
     Is(u16),
-    /// It is no HTTP/1 answer.
+    /// It is not an HTTP/1 answer.
     None,
     More,
 }
 
-/// The status code of the final answer (RFC 9112, section 4). Interim ones, of which a server may
-/// send any number unasked (RFC 9110, section 15.2), are passed over.
+/// The status code of the final answer (RFC 9112, section 4). It skips interim answers, of which a
+/// server may send any number (RFC 9110, section 15.2).
 fn status(mut answer: &[u8]) -> Status {
     loop {
         let code = match status_line(answer) {
             Status::Is(code) => code,
             other @ (Status::None | Status::More) => return other,
         };
-        // 101 is final: nothing was asked for that it could switch to.
+        // 101 is final: the request asks for no other protocol.
         if !(100..200).contains(&code) || code == 101 {
             return Status::Is(code);
         }
@@ -120,7 +120,7 @@ fn status_line(answer: &[u8]) -> Status {
     })
 }
 
-/// How much of an answer is looked at.
+/// Bytes of an answer that are looked at.
 pub(super) const ANSWER_MAX: usize = 16 * 1024;
 
 #[cfg(test)]
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn a_status_tells_as_soon_as_it_has_come() {
+    fn a_status_decides_as_soon_as_it_is_complete() {
         let answer = b"HTTP/1.1 204 No Content\r\n\r\n";
         for length in 0..13 {
             assert_eq!(http(&answer[..length]), None, "{length}");
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn an_interim_answer_is_passed_over() {
+    fn an_interim_answer_is_skipped() {
         let interim = b"HTTP/1.1 103 Early Hints\r\nLink: <x>\r\n\r\n";
         assert_eq!(http(interim), None);
         let both = [&interim[..], &interim[..], b"HTTP/1.1 500 \r\n"].concat();
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn another_protocol_is_told_by_its_first_bytes() {
+    fn another_protocol_is_recognised_by_its_first_bytes() {
         for answer in [
             &b"SSH-2.0-OpenSSH"[..],
             b"HTTP/2.0 200 ",
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn an_end_without_what_was_wanted_says_what_came_instead() {
+    fn an_unexpected_answer_is_quoted() {
         let status = Expectation::Status(200..=299);
         let end = |answer: &[u8]| status.judge(answer, true).and_then(Result::err);
         assert_eq!(end(b""), Some(Failure::Closed(Closed::Unanswered)));
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn an_expression_that_is_none_or_too_large_fails_the_probe() {
+    fn an_invalid_or_too_large_expression_fails_the_probe() {
         for pattern in ["(", r"\w{10000}{10000}"] {
             let probe = Probe::SendExpect {
                 send: Vec::new(),

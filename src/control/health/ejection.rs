@@ -3,31 +3,32 @@
 use crate::config::Ejection;
 use crate::time::nanos;
 
-/// Times the ejections of one backend. The n-th in a row takes n times as long as the first, and n
-/// falls by one for each such time that the backend stays in. Times are ns of the workers' clock.
+/// Times the ejections of one backend. The n-th ejection in a row lasts n times the base time, and
+/// n falls by one for each base time that the backend stays in rotation. Times are ns of the
+/// workers' clock.
 #[derive(Clone, Copy, Debug, Default)]
 pub(in crate::control) struct EjectionTimer {
-    /// How many in a row.
+    /// How many ejections in a row.
     count: u64,
     /// When the last one began.
     since: u64,
-    /// When it ends, or ended.
+    /// When the last one ends, or ended.
     until: u64,
-    /// It lasts.
+    /// The last one has not ended.
     runs: bool,
-    /// The first one's length.
+    /// The base time.
     base: u64,
 }
 
 impl EjectionTimer {
-    /// The backend is ejected now: until when. An ejection that lasts goes on as it was.
+    /// The backend is ejected now; answers until when. An ejection under way goes on unchanged.
     pub(in crate::control) fn start(&mut self, settings: &Ejection, now: u64) -> u64 {
         if self.runs {
             return self.until;
         }
         let base = nanos(settings.base).max(1);
         let max = nanos(settings.max).max(base);
-        // Beyond what makes the longest it counts no further, or it would never be forgiven.
+        // The count stops at the longest ejection. Otherwise it would take too long to fall again.
         let count = (self.count_at(now) + 1).min(max.div_ceil(base));
         let until = now.saturating_add(base.saturating_mul(count).min(max));
         *self = Self {
@@ -46,13 +47,13 @@ impl EjectionTimer {
         self.runs.then_some(self.until)
     }
 
-    /// Since when the backend is ejected, and whether it was not so a short time before.
+    /// Since when the backend is ejected, and whether this is the first ejection in a row.
     #[must_use]
     pub(in crate::control) fn since(&self) -> Option<(u64, bool)> {
         self.runs.then_some((self.since, self.count == 1))
     }
 
-    /// The ejection has ended. `false`: there was none.
+    /// The ejection has ended. `false`: none was under way.
     pub(in crate::control) fn stop(&mut self, now: u64) -> bool {
         self.until = if self.runs {
             now.min(self.until)
@@ -62,10 +63,10 @@ impl EjectionTimer {
         std::mem::take(&mut self.runs)
     }
 
-    /// The count less what was forgiven since the end.
+    /// The count, less one for each base time since the end of the last ejection.
     fn count_at(&self, now: u64) -> u64 {
-        let forgiven = now.saturating_sub(self.until) / self.base.max(1);
-        self.count.saturating_sub(forgiven)
+        let decay = now.saturating_sub(self.until) / self.base.max(1);
+        self.count.saturating_sub(decay)
     }
 }
 
@@ -94,18 +95,18 @@ mod tests {
     }
 
     #[test]
-    fn staying_in_is_forgiven_step_by_step() {
+    fn the_count_falls_with_time_in_rotation() {
         let mut timer = EjectionTimer::default();
         // When, and for how long then.
         for (now, lasts) in [
             (0, 30),
             (30, 60),
             (90, 90),
-            // One step of 30 s was forgiven since 180,
+            // The count fell by one since 180,
             (180 + 30, 90),
-            // two since 300,
+            // by two since 300,
             (300 + 89, 60),
-            // and all since 449.
+            // and to zero since 449.
             (449 + 60, 30),
         ] {
             assert_eq!(eject(&mut timer, now), lasts, "at {now}");
@@ -115,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_is_forgiven_in_the_end_too() {
+    fn the_count_falls_to_zero_from_the_longest() {
         let mut timer = EjectionTimer::default();
         let mut now = 0;
         for _ in 0..100 {
@@ -126,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn an_ejection_that_lasts_goes_on_as_it_was() {
+    fn an_ejection_under_way_goes_on_unchanged() {
         let mut timer = EjectionTimer::default();
         assert_eq!((eject(&mut timer, 0), eject(&mut timer, 10)), (30, 20));
         assert_eq!(timer.since(), Some((0, true)));
@@ -135,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_ends_early_counts_all_the_same() {
+    fn an_ejection_that_ends_early_counts_too() {
         let mut timer = EjectionTimer::default();
         eject(&mut timer, 0);
         timer.stop(10 * SECOND);

@@ -12,60 +12,60 @@ use crate::kernel::Errno;
 /// Why a probe failed.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum Failure {
-    /// The backend, or the way to it, says no: `connection refused`.
+    /// The connection failed, as in `connection refused`.
     #[error("{0}")]
     Broken(String),
-    /// This process lacks a descriptor, a port or memory: nothing was learned of the backend.
+    /// This process lacks a descriptor, a port or memory: that says nothing about the backend.
     #[error("not probed: {0}")]
     Lacking(String),
-    /// This process did not run meanwhile: nothing was learned of the backend.
+    /// This process did not run meanwhile: that says nothing about the backend.
     #[error("not probed: this process was stopped, or its machine overloaded")]
     Stalled,
-    /// The time was over.
+    /// The timeout expired.
     #[error("no {stage} within {}", humantime::format_duration(*.after))]
     Late {
         /// What was waited for.
-        stage: Stage,
+        stage: ProbeStage,
         /// The timeout.
         after: Duration,
     },
-    /// It hung up.
+    /// The backend closed the connection.
     #[error("it closed the connection {0}")]
     Closed(Closed),
-    /// It said something else: the first bytes.
+    /// The answer does not match; its first bytes.
     #[error("unexpected answer `{0}`")]
     Unexpected(String),
-    /// The status code is not of those that are good.
+    /// The status code is not one of those that the check accepts.
     #[error("status {0}")]
     Status(u16),
-    /// What came is no HTTP/1 answer: the first bytes.
+    /// The answer is not HTTP/1; its first bytes.
     #[error("no HTTP answer: `{0}`")]
     NotHttp(String),
     /// The handshake failed, or its certificate is not trusted.
     #[error("TLS: {0}")]
     Tls(String),
-    /// It took none of the protocols that it was offered (RFC 7301).
-    #[error("TLS: it takes none of the protocols offered")]
+    /// The backend accepted none of the offered protocols (RFC 7301).
+    #[error("TLS: it accepts none of the offered protocols")]
     Alpn,
-    /// The check itself can't be done as it is configured.
+    /// The check can't be made as it is configured.
     #[error("{0}")]
     Unfit(String),
 }
 
 /// What a probe waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stage {
+pub enum ProbeStage {
     /// The connection.
     Connecting,
     /// The TLS handshake.
     Handshake,
-    /// That the backend takes what is sent.
+    /// Room to send the request.
     Sending,
     /// The answer.
     Answer,
 }
 
-/// When a backend hung up.
+/// When a backend closed the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Closed {
     /// Before a byte of an answer.
@@ -77,7 +77,7 @@ pub enum Closed {
 }
 
 impl Failure {
-    /// What the kernel said of the connection.
+    /// The failure for an error of the connection.
     pub(super) fn broken(error: &io::Error) -> Self {
         let errno = error.raw_os_error();
         match (errno, errno.map(|errno| Fault::of_connect(Errno(errno)))) {
@@ -86,19 +86,19 @@ impl Failure {
             // unix(7): connect does not wait for a full backlog when it is nonblocking.
             (_, Some(Fault::Busy)) => Self::Broken("its backlog is full".to_owned()),
             (Some(libc::ENOENT), _) => Self::Broken("there is no such socket".to_owned()),
-            // That it can't be reached from here is what a check finds out, whatever the cause.
+            // Whatever the cause is, the backend can't be reached from here.
             _ => Self::Broken(short(error)),
         }
     }
 
-    /// Whether it tells something of the backend.
+    /// Whether it says something about the backend, not about this process alone.
     #[must_use]
     pub fn is_telling(&self) -> bool {
         !matches!(self, Self::Lacking(_) | Self::Stalled)
     }
 }
 
-impl fmt::Display for Stage {
+impl fmt::Display for ProbeStage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Connecting => "connection",
@@ -119,7 +119,7 @@ impl fmt::Display for Closed {
     }
 }
 
-/// `Connection refused (os error 111)` as a part of a sentence, and without the number.
+/// `Connection refused (os error 111)` without the number, to be a part of a sentence.
 fn short(error: &io::Error) -> String {
     let said = error.to_string();
     let said = said.split(" (os error").next().unwrap_or_default();
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_kernel_says_is_short() {
+    fn errors_of_the_kernel_are_short() {
         assert_eq!(said(libc::ECONNREFUSED), "connection refused");
         assert_eq!(said(libc::EHOSTUNREACH), "no route to host");
         assert_eq!(said(libc::EPROTO), "protocol error");
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn an_own_lack_is_no_failure_of_the_backend() {
+    fn what_this_process_lacks_says_nothing_about_the_backend() {
         let lack = |errno| Failure::broken(&io::Error::from_raw_os_error(errno));
         assert!(!lack(libc::EADDRNOTAVAIL).is_telling());
         for errno in [libc::EADDRINUSE, libc::ENOBUFS, libc::EMFILE, libc::ENFILE] {

@@ -1,8 +1,8 @@
-//! Whether backends answer: active probes on the control thread, and what their real sessions say.
+//! Health of backends: active probes on the control thread, and what real sessions meet.
 //!
-//! Each target is a task of its own that probes, judges and tells; a probe that hangs delays no
-//! other, and none is under way twice. What is shared by pools is probed once: a target is an
-//! address with a check. Probing costs the same whether backends answer or not.
+//! Each target has a task of its own that probes it and reports the result; a probe that hangs
+//! delays no other, and no target has two probes at a time. A target is an address with a check:
+//! pools that share both share its probes. Probing costs the same whether backends answer or not.
 
 mod answer;
 mod ejection;
@@ -34,7 +34,7 @@ use crate::sys;
 pub(super) use tls::can_use as can_use_certificates;
 
 pub(super) use ejection::EjectionTimer;
-pub use failure::{Closed, Failure, Stage};
+pub use failure::{Closed, Failure, ProbeStage};
 pub(super) use outliers::{Outliers, Window};
 pub use verdict::{Turn, Verdict};
 
@@ -42,7 +42,7 @@ use super::roster::{Member, MemberId, Roster};
 use probe::{Prober, Spec};
 use schedule::Spread;
 
-/// Every probe of a configuration. Lives in the control thread's runtime.
+/// All probes of a configuration. Lives in the control thread's runtime.
 #[derive(Debug)]
 pub struct Checks {
     targets: HashMap<TargetId, Target>,
@@ -50,15 +50,15 @@ pub struct Checks {
     specs: HashMap<Check, Rc<Spec>>,
     random: Rng,
     spread: Spread,
-    /// How many targets were started so far.
+    /// How many targets there have been.
     started: u64,
-    /// Every target was probed at least once, at some time.
+    /// Every target has been probed at least once.
     first_round: bool,
     tell: mpsc::Sender<Told>,
     told: mpsc::Receiver<Told>,
 }
 
-/// Names a target; no other one ever gets the same.
+/// Identifies a target; no other target ever gets the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct TargetId(u64);
 
@@ -66,9 +66,9 @@ pub struct TargetId(u64);
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Aim {
     address: Address,
-    /// What probes begin at.
+    /// Local addresses and ports of the probes.
     origins: Origins,
-    /// The name that this address was found by, if it was.
+    /// The host name that this address was resolved from.
     host: Option<String>,
     check: Check,
 }
@@ -77,26 +77,26 @@ struct Aim {
 struct Target {
     aim: Rc<Aim>,
     task: JoinHandle<()>,
-    /// Backends that it stands for.
+    /// The backends that it is probed for.
     members: Vec<MemberId>,
     verdict: Verdict,
-    last: Option<Outcome>,
+    last: Option<ProbeOutcome>,
     probes: u64,
     failures: u64,
 }
 
-/// What a target's task tells after each probe.
+/// What a target's task reports after each probe.
 #[derive(Debug)]
 struct Told {
     target: TargetId,
     verdict: Verdict,
     turn: Option<Turn>,
-    outcome: Outcome,
+    outcome: ProbeOutcome,
 }
 
-/// A probe, when it is over.
+/// The result of a probe.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Outcome {
+pub struct ProbeOutcome {
     /// Why it failed, if it did.
     pub failure: Option<Failure>,
     /// When it began, in ns of the workers' clock.
@@ -105,47 +105,47 @@ pub struct Outcome {
     pub took: u64,
 }
 
-/// What the control loop is to know.
+/// What the control loop has to know.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum News {
-    /// A target counts as something else from now on.
+    /// The health of a target has changed, or was found out.
     Turned(Turned),
     /// Every target has been probed.
     FirstRound,
 }
 
-/// A target's turn.
+/// A change of a target's health.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Turned {
-    /// Where the probes go.
+    /// The address that is probed.
     pub address: Address,
-    /// What it counts as, and whether that is the first that probes said of it.
+    /// Its health, and whether no probe had decided it before.
     pub turn: Turn,
     /// Why the last probe failed, if it did.
     pub failure: Option<Failure>,
-    /// The backends that it stands for.
+    /// The backends that it is probed for.
     pub members: Vec<MemberId>,
 }
 
-/// What is known of a backend by its probes.
+/// What the probes of a backend found out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
-    /// What it counts as.
+    /// Its health.
     pub health: Health,
-    /// Probes in a row that speak against that,
+    /// Probes in a row that contradict it.
     pub against: u32,
-    /// and how many would change it.
+    /// How many of them change it.
     pub needed: u32,
     /// The last probe.
-    pub last: Option<Outcome>,
+    pub last: Option<ProbeOutcome>,
     /// Probes so far.
     pub probes: u64,
-    /// How many failed, with those of another check that it had before.
+    /// How many failed, with those of an earlier check.
     pub failures: u64,
 }
 
 impl Checks {
-    /// Nothing is probed yet. The seed decides when probes start.
+    /// Probes nothing yet. The seed decides when probes start.
     #[must_use]
     pub fn new(seed: u64) -> Self {
         let mut random = Rng::with_seed(seed);
@@ -163,10 +163,10 @@ impl Checks {
         }
     }
 
-    /// Goes over to another configuration, which the roster follows already. A target that stays
-    /// keeps its pace and what it knows; where only the check of a backend is another, or what its
-    /// host name means, what was known of it counts until the new probes say otherwise. Backends in
-    /// `maint` are not probed, nor those without an address.
+    /// Follows another configuration, which the roster follows already. A target that stays keeps
+    /// its schedule and its health. Where a backend gets another check, or its host name another
+    /// address, its health stays until new probes contradict it. Backends in `maint` and those
+    /// without an address are not probed.
     ///
     /// Must be called in the runtime of `tokio_uring::start`.
     pub fn follow(&mut self, config: &Config, roster: &mut Roster) {
@@ -183,7 +183,7 @@ impl Checks {
         for target in self.targets.values_mut() {
             target.members.retain(|id| roster.place(*id).is_some());
         }
-        // Those that stand for no backend end here, and with them their hold on what they shared.
+        // Targets without a backend end here, and release what they shared.
         self.targets.retain(|_, target| !target.members.is_empty());
         let targets = &self.targets;
         self.by_aim.retain(|_, id| targets.contains_key(id));
@@ -193,7 +193,7 @@ impl Checks {
         self.first_round |= self.targets.is_empty();
     }
 
-    /// Probes what a backend is checked by from now on, and nothing else for it.
+    /// Probes a backend by this check, and no longer by another one.
     fn assign(
         &mut self,
         pool: &config::Pool,
@@ -220,7 +220,7 @@ impl Checks {
         });
     }
 
-    /// Certificates that have changed are read again.
+    /// Has certificates read again that have changed.
     pub fn refresh(&self) {
         let clients = self.specs.values().filter_map(|spec| spec.tls.as_ref());
         clients.for_each(tls::Client::refresh);
@@ -239,7 +239,7 @@ impl Checks {
         let id = TargetId(self.started);
         let watch = Watch {
             prober: Prober::new(&aim.address, aim.origins.clone(), spec)
-                .called(aim.host.as_deref()),
+                .with_host(aim.host.as_deref()),
             target: id,
             verdict,
             random: self.random.fork(),
@@ -261,8 +261,8 @@ impl Checks {
         id
     }
 
-    /// Waits for news. May be dropped while it waits: nothing is lost. What a target counts as
-    /// changes here only, and each time this says so.
+    /// Waits for news. The future can be dropped without loss. Only here a target's health changes,
+    /// and each change is reported.
     pub async fn next(&mut self) -> News {
         loop {
             if !self.first_round && self.targets.values().all(|target| target.probes > 0) {
@@ -278,7 +278,7 @@ impl Checks {
     }
 
     fn take_in(&mut self, told: Told) -> Option<Turned> {
-        // One that was stopped meanwhile has no say.
+        // A target that has ended meanwhile does not count.
         let target = self.targets.get_mut(&told.target)?;
         target.probes += 1;
         target.failures += u64::from(told.outcome.failure.is_some());
@@ -293,7 +293,7 @@ impl Checks {
         })
     }
 
-    /// What is known of a backend by its probes; `None`: it is not probed.
+    /// What the probes of a backend found out; `None`: it is not probed.
     #[must_use]
     pub fn report(&self, member: &Member) -> Option<Report> {
         let target = self.targets.get(&member.target?)?;
@@ -307,8 +307,8 @@ impl Checks {
         })
     }
 
-    /// Whether every target has been probed, at some time: it stays so when others join. Without
-    /// targets it is so from the first [`Self::follow`], and no news tells.
+    /// Whether every target has been probed at least once. It stays true when targets join. Without
+    /// targets it is true from the first [`Self::follow`] on, without news of it.
     #[must_use]
     pub fn first_round_done(&self) -> bool {
         self.first_round
@@ -332,7 +332,7 @@ impl Aim {
         }
     }
 
-    /// Whether it is what this backend is checked by.
+    /// Whether this backend is probed so by this check.
     fn is(&self, pool: &config::Pool, backend: &config::Backend, check: &Check) -> bool {
         self.host == backend.host
             && self.address == probed_address(backend, check)
@@ -362,9 +362,9 @@ fn is_probed(backend: &config::Backend) -> bool {
     }
 }
 
-/// What this process lacks says nothing about a backend: a process without descriptors must not
-/// take all backends out as well.
-fn judge(verdict: &mut Verdict, failure: Option<&Failure>, check: &Check) -> Option<Turn> {
+/// Counts a probe, unless it failed because this process lacks something: a process without free
+/// descriptors must not take all backends out of rotation.
+fn count(verdict: &mut Verdict, failure: Option<&Failure>, check: &Check) -> Option<Turn> {
     match failure {
         None => verdict.on_probe(true, check),
         Some(failure) if failure.is_telling() => verdict.on_probe(false, check),
@@ -387,8 +387,8 @@ impl Watch {
             tokio::time::sleep(wait).await;
             let outcome = self.prober.probe().await;
             let check = self.prober.check();
-            let turn = judge(&mut self.verdict, outcome.failure.as_ref(), check);
-            // What was not found out is looked at again soon.
+            let turn = count(&mut self.verdict, outcome.failure.as_ref(), check);
+            // A probe without a result is repeated soon.
             let stalled = outcome.failure == Some(Failure::Stalled);
             let interval = schedule::jittered(self.verdict.interval(check), &mut self.random);
             let started = outcome.at;
@@ -401,7 +401,8 @@ impl Watch {
             if self.tell.send(told).await.is_err() {
                 return;
             }
-            // From start to start. A probe that took longer than that is followed by the next.
+            // The interval counts from start to start. After a longer probe the next follows at
+            // once.
             let passed = sys::monotonic().saturating_sub(started);
             wait = interval.saturating_sub(Duration::from_nanos(passed));
             if stalled {
@@ -411,9 +412,9 @@ impl Watch {
     }
 }
 
-/// A probe that a stall has spoiled is repeated by then.
+/// How soon a probe is repeated that a stall of this process has spoiled.
 const AFTER_STALL: Duration = Duration::from_millis(100);
-/// Results of probes that wait to be taken in; beyond, targets wait.
+/// Results that wait to be taken in. When there are more, targets wait.
 const TOLD_MAX: usize = 1_024;
 
 #[cfg(test)]

@@ -1,11 +1,11 @@
-//! Finds backends that answer much slower than the others of their pool, by what real sessions met.
+//! Finds backends whose real sessions are answered much slower than those of the rest of the pool.
 
 use crate::pool::Totals;
 
 /// Watches one pool's answer times, window by window.
 ///
-/// Judged are backends with enough answers in a window, if there are enough of those. A backend
-/// that stands out in several windows in a row is slow by itself; one window may be chance.
+/// It compares backends with enough answers in a window, if there are enough of them. A backend
+/// that stands out in several windows in a row is slow; a single window may be chance.
 #[derive(Debug, Default)]
 pub(in crate::control) struct Outliers {
     /// When the window began, in ns of the workers' clock.
@@ -15,17 +15,17 @@ pub(in crate::control) struct Outliers {
 /// What is known of one backend: default before its first window.
 #[derive(Clone, Copy, Debug, Default)]
 pub(in crate::control) struct Window {
-    /// Answers when it began, and the time they took together.
+    /// The totals when the window began: answers, and the time that they took together.
     began: Option<(u64, u64)>,
     /// Windows in a row in which it stood out.
     strikes: u32,
 }
 
 impl Outliers {
-    /// Ends the window if its time is over, and says which of the backends (by index) to eject.
-    /// To be called more often than a window is long, each second for instance.
+    /// Ends the window if it is over, and answers with the indices of the backends to eject. To be
+    /// called more often than once in a window, such as each second.
     ///
-    /// `backends`: what is known of each, and totals as
+    /// `backends`: the window of each, and its totals as
     /// [`Tally::totals`](crate::pool::Tally::totals) has them. `latency`: how slow is too slow, in
     /// percent of the median of the backends' mean answer times. `now`: ns of the workers' clock.
     pub(in crate::control) fn tick(
@@ -70,8 +70,8 @@ impl Outliers {
 }
 
 impl Window {
-    /// The mean answer time in ns since the window began, if the backend is judged. The next window
-    /// begins.
+    /// The mean answer time in ns since the window began, if there were enough answers. Begins the
+    /// next window.
     fn end(&mut self, totals: &Totals) -> Option<f64> {
         let began = self.began.replace((totals.answered, totals.answer));
         let (answered, answer) = began?;
@@ -82,7 +82,7 @@ impl Window {
     }
 }
 
-/// Of those that are judged, if they are enough.
+/// The median of the means, if there are enough.
 fn median(means: &[Option<f64>]) -> Option<f64> {
     let mut means: Vec<f64> = means.iter().copied().flatten().collect();
     if means.len() < BACKENDS_MIN {
@@ -105,13 +105,14 @@ fn to_f64(number: u64) -> f64 {
 
 /// Length of a window, in ns.
 const WINDOW: u64 = 10_000_000_000;
-/// Windows in a row that make an outlier.
+/// A backend that stands out in so many windows in a row is an outlier.
 const STRIKES: u32 = 3;
-/// Answers within a window that say something.
+/// Answers in a window that make a mean significant.
 const ANSWERS_MIN: u64 = 20;
-/// Backends that a median is worth something of.
+/// Backends that make a median significant.
 const BACKENDS_MIN: usize = 3;
-/// Above the median by this at least: among the fast, several times as slow is fast still.
+/// An outlier is slower than the median by at least this: several times as slow as 1 ms is still
+/// fast.
 const MARGIN_NS: f64 = 10_000_000.0;
 
 #[cfg(test)]
@@ -119,7 +120,7 @@ mod tests {
     use super::*;
 
     const MS: u64 = 1_000_000;
-    const NOBODY: [usize; 0] = [];
+    const NONE: [usize; 0] = [];
 
     /// A pool whose backends answer so often per window, in so many ms.
     struct Pool {
@@ -137,7 +138,7 @@ mod tests {
                 totals: [Totals::default(); 4],
                 now: 5,
             };
-            assert_eq!(pool.tick(), NOBODY);
+            assert_eq!(pool.tick(), NONE);
             pool
         }
 
@@ -167,23 +168,23 @@ mod tests {
     fn a_slow_backend_is_found_in_the_third_window() {
         let mut pool = Pool::new();
         let slow = [(100, 5), (100, 6), (100, 60), (100, 5)];
-        assert_eq!(pool.window(slow), NOBODY);
-        assert_eq!(pool.window(slow), NOBODY);
+        assert_eq!(pool.window(slow), NONE);
+        assert_eq!(pool.window(slow), NONE);
         assert_eq!(pool.window(slow), [2]);
-        assert_eq!(pool.window(slow), NOBODY, "it begins anew");
+        assert_eq!(pool.window(slow), NONE, "the count starts again");
     }
 
     #[test]
-    fn windows_in_between_break_the_row() {
+    fn a_window_without_it_resets_the_count() {
         let mut pool = Pool::new();
         let slow = [(100, 5), (100, 6), (100, 60), (100, 5)];
         let even = [(100, 5); 4];
         let idle = [(100, 5), (100, 6), (0, 0), (100, 5)];
         for between in [even, idle, [(0, 0); 4]] {
             for _ in 0..3 {
-                assert_eq!(pool.window(slow), NOBODY);
-                assert_eq!(pool.window(slow), NOBODY);
-                assert_eq!(pool.window(between), NOBODY);
+                assert_eq!(pool.window(slow), NONE);
+                assert_eq!(pool.window(slow), NONE);
+                assert_eq!(pool.window(between), NONE);
             }
         }
     }
@@ -193,19 +194,19 @@ mod tests {
         let mut pool = Pool::new();
         for ms in [1, 10, 1_000, 5_000] {
             for _ in 0..4 {
-                assert_eq!(pool.window([(50, ms); 4]), NOBODY);
+                assert_eq!(pool.window([(50, ms); 4]), NONE);
             }
         }
     }
 
     #[test]
-    fn few_answers_are_not_judged() {
+    fn few_answers_do_not_count() {
         let mut pool = Pool::new();
         for _ in 0..5 {
             let few = [(100, 5), (100, 5), (19, 900), (100, 5)];
-            assert_eq!(pool.window(few), NOBODY, "of the slow one");
+            assert_eq!(pool.window(few), NONE, "of the slow one");
             let alone = [(100, 5), (19, 5), (100, 900), (19, 5)];
-            assert_eq!(pool.window(alone), NOBODY, "of too many others");
+            assert_eq!(pool.window(alone), NONE, "of too many others");
         }
     }
 
@@ -213,10 +214,7 @@ mod tests {
     fn among_the_fast_several_times_as_slow_is_fast() {
         let mut pool = Pool::new();
         for _ in 0..5 {
-            assert_eq!(
-                pool.window([(100, 1), (100, 1), (100, 11), (100, 1)]),
-                NOBODY
-            );
+            assert_eq!(pool.window([(100, 1), (100, 1), (100, 11), (100, 1)]), NONE);
         }
         let slow = [(100, 1), (100, 1), (100, 12), (100, 1)];
         let found: Vec<_> = (0..3).flat_map(|_| pool.window(slow)).collect();
@@ -224,13 +222,13 @@ mod tests {
     }
 
     #[test]
-    fn a_backend_that_came_again_is_not_judged_by_what_it_was() {
+    fn a_backend_that_was_added_again_begins_from_zero() {
         let mut pool = Pool::new();
         pool.window([(100, 5); 4]);
         pool.totals[2] = Totals::default();
         for _ in 0..2 {
-            assert_eq!(pool.window([(50, 5), (50, 5), (50, 900), (50, 5)]), NOBODY);
+            assert_eq!(pool.window([(50, 5), (50, 5), (50, 900), (50, 5)]), NONE);
         }
-        assert_eq!(pool.window([(50, 5), (50, 5), (50, 5), (50, 5)]), NOBODY);
+        assert_eq!(pool.window([(50, 5), (50, 5), (50, 5), (50, 5)]), NONE);
     }
 }

@@ -1,4 +1,4 @@
-//! One probe: connect, say what there is to say, judge the answer.
+//! One probe: connects, sends the request and checks the answer.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -8,14 +8,14 @@ use crate::config::{Check, HttpProbe, Probe, ProxyHeader, Target};
 use crate::origin::{Origins, User};
 use crate::sys;
 
-use super::Outcome;
+use super::ProbeOutcome;
 use super::answer::{ANSWER_MAX, Expectation};
-use super::failure::{Failure, Stage};
+use super::failure::{Failure, ProbeStage};
 use super::running;
 use super::stream::Stream;
 use super::tls::{Client, Secured};
 
-/// A check with all that its probes share, made once.
+/// A check, with what all its probes share.
 #[derive(Debug)]
 pub(super) struct Spec {
     pub(super) check: Check,
@@ -37,18 +37,18 @@ impl Spec {
 #[derive(Debug)]
 pub(super) struct Prober {
     to: Address,
-    /// What probes begin at, each in turn,
+    /// Local addresses of the probes, used in turn.
     origins: Origins,
-    /// of which this is the next.
+    /// The next of them.
     turn: Cell<usize>,
-    /// What it is called there: in the request, and in its certificate.
+    /// The host name: for the request, and for the certificate.
     host: Option<String>,
     spec: Rc<Spec>,
     request: Vec<u8>,
 }
 
 impl Prober {
-    /// `to`: where is connected to, so with the check's own port.
+    /// `to`: the probed address, with the check's port.
     pub(super) fn new(to: &Address, origins: Origins, spec: &Rc<Spec>) -> Self {
         Self {
             to: to.clone(),
@@ -60,8 +60,8 @@ impl Prober {
         }
     }
 
-    /// The same, of an address that was found by this name, if it was.
-    pub(super) fn called(mut self, host: Option<&str>) -> Self {
+    /// The same for an address that was resolved from this host name.
+    pub(super) fn with_host(mut self, host: Option<&str>) -> Self {
         self.request = request(&self.check().probe, &Target::new(host, &self.to));
         self.host = host.map(str::to_owned);
         self
@@ -76,10 +76,10 @@ impl Prober {
         &self.request
     }
 
-    /// Probes once. It ends by the check's timeout, and nothing of it is left then.
-    pub(super) async fn probe(&self) -> Outcome {
+    /// Probes once, within the check's timeout. Nothing of the probe outlives it.
+    pub(super) async fn probe(&self) -> ProbeOutcome {
         let started = sys::monotonic();
-        let stage = Cell::new(Stage::Connecting);
+        let stage = Cell::new(ProbeStage::Connecting);
         let after = self.check().timeout;
         let (done, stalled) = running::within(after, self.converse(&stage)).await;
         let failure = match done {
@@ -88,18 +88,18 @@ impl Prober {
                 stage: stage.get(),
                 after,
             }),
-            // The backend may have waited for this process, and hung up meanwhile.
+            // The backend may have waited for this process and closed the connection.
             Some(Err(_)) if stalled => Some(Failure::Stalled),
             Some(outcome) => outcome.err(),
         };
-        Outcome {
+        ProbeOutcome {
             failure,
             at: started,
             took: sys::monotonic().saturating_sub(started),
         }
     }
 
-    async fn converse(&self, stage: &Cell<Stage>) -> Result<(), Failure> {
+    async fn converse(&self, stage: &Cell<ProbeStage>) -> Result<(), Failure> {
         let expectation = self.spec.expectation.as_ref().map_err(Clone::clone)?;
         let turn = self.turn.replace(self.turn.get().wrapping_add(1));
         let from = self.origins.nth(turn % self.origins.len(), User::Probes);
@@ -108,14 +108,14 @@ impl Prober {
             stream.talk();
         }
         if let Some(header) = self.check().proxy_header {
-            stage.set(Stage::Sending);
+            stage.set(ProbeStage::Sending);
             let sent = stream.write_all(proxy_header(header)).await;
             sent.map_err(|error| Failure::broken(&error))?;
         }
         let mut channel = match &self.spec.tls {
             None => Channel::Plain(stream),
             Some(client) => {
-                stage.set(Stage::Handshake);
+                stage.set(ProbeStage::Handshake);
                 Channel::Secured(
                     client
                         .secure(stream, &self.to, self.host.as_deref())
@@ -126,13 +126,13 @@ impl Prober {
         if matches!(expectation, Expectation::Nothing) {
             return Ok(());
         }
-        stage.set(Stage::Sending);
+        stage.set(ProbeStage::Sending);
         channel.write_all(&self.request).await?;
-        stage.set(Stage::Answer);
+        stage.set(ProbeStage::Answer);
         listen(&mut channel, expectation).await
     }
 
-    /// Whether anything is sent or waited for beside the handshake of TCP.
+    /// Whether the probe sends or waits for anything beside the TCP handshake.
     fn talks(&self) -> bool {
         let check = self.check();
         check.probe != Probe::Tcp || check.tls.is_some() || check.proxy_header.is_some()
@@ -181,7 +181,7 @@ impl Channel {
     }
 }
 
-/// What is sent once connected.
+/// The request of a probe.
 fn request(probe: &Probe, to: &Target<'_>) -> Vec<u8> {
     match probe {
         Probe::Tcp => Vec::new(),
@@ -210,7 +210,7 @@ fn authority(to: &Target<'_>) -> String {
     }
 }
 
-/// The header of a connection that is the balancer's own
+/// The PROXY header of a connection that the balancer makes for itself
 /// (<https://www.haproxy.org/download/3.0/doc/proxy-protocol.txt>).
 fn proxy_header(version: ProxyHeader) -> &'static [u8] {
     match version {

@@ -1,6 +1,6 @@
-//! A timeout that counts only while this process runs. One that was stopped for a second (SIGSTOP,
-//! a virtual machine that is moved, an overloaded machine) must not find that everybody else was
-//! late.
+//! A timeout that counts only while this process runs. A process that was stopped for a second
+//! (SIGSTOP, a migrated virtual machine, an overloaded machine) must not conclude that backends
+//! were late.
 
 use std::future::Future;
 use std::pin::pin;
@@ -10,8 +10,9 @@ use tokio::time::timeout;
 
 use crate::sys;
 
-/// Waits for a future for so long, in pieces: one that took much longer than it was to is no time
-/// of the future's. `None`: the time is over. Also whether there was such a piece.
+/// Waits for a future in pieces of the timeout. A piece that took much longer than it should does
+/// not count: this process did not run. `None`: the timeout expired. Also answers whether there was
+/// such a piece.
 pub(super) async fn within<T>(
     after: Duration,
     future: impl Future<Output = T>,
@@ -41,7 +42,7 @@ pub(super) async fn within<T>(
 
 const PIECES: u32 = 8;
 const PIECE_MIN: Duration = Duration::from_millis(5);
-/// A timer is never so late while the process runs.
+/// A timer is never later than this while the process runs.
 const STALL: Duration = Duration::from_millis(50);
 
 #[cfg(test)]

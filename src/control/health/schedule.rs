@@ -1,13 +1,13 @@
-//! When probes start: spread over an interval at first, then each at its own pace.
+//! When probes start: the first ones spread over an interval, then each target at its own pace.
 
 use std::time::Duration;
 
 use fastrand::Rng;
 
-/// Where in its first interval each target begins.
+/// Spreads the first probes of targets over their interval.
 #[derive(Debug)]
 pub(super) struct Spread {
-    /// Of the golden sequence, 0 to 1.
+    /// The last position in the interval, 0 to 1.
     at: f64,
 }
 
@@ -16,16 +16,16 @@ impl Spread {
         Self { at: random.f64() }
     }
 
-    /// How long the next target waits for its first probe. However many there are, they stand about
-    /// evenly: the multiples of the golden ratio leave gaps of three sizes only. (By chance alone,
-    /// a tenth of the interval would get 10% more or less than its share all the time.)
+    /// How long the next target waits for its first probe. Multiples of the golden ratio spread any
+    /// number of targets about evenly: they leave gaps of three sizes only. (Random times would
+    /// give each tenth of the interval some 10% more or less than its share.)
     pub(super) fn next(&mut self, interval: Duration) -> Duration {
         self.at = (self.at + GOLDEN).fract();
         interval.min(SPREAD_MAX).mul_f64(self.at)
     }
 }
 
-/// An interval with its jitter, so that balancers and targets never fall into step.
+/// An interval with jitter, so that balancers and targets do not synchronise.
 pub(super) fn jittered(interval: Duration, random: &mut Rng) -> Duration {
     interval.mul_f64(1.0 - JITTER + 2.0 * JITTER * random.f64())
 }
@@ -33,7 +33,7 @@ pub(super) fn jittered(interval: Duration, random: &mut Rng) -> Duration {
 /// The golden ratio's fraction.
 const GOLDEN: f64 = 0.618_033_988_749_894_9;
 const JITTER: f64 = 0.05;
-/// A target that is probed once an hour is probed first within this time.
+/// The first probe comes within this time, however long the interval is.
 const SPREAD_MAX: Duration = Duration::from_secs(10);
 
 #[cfg(test)]
@@ -58,7 +58,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rare_probe_does_not_make_its_target_wait_for_the_first() {
+    fn the_first_probe_comes_soon_whatever_the_interval() {
         let mut spread = Spread::new(&mut Rng::with_seed(1));
         for _ in 0..100 {
             assert!(spread.next(Duration::from_secs(3_600)) <= SPREAD_MAX);
@@ -66,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn jitter_takes_its_five_percent_to_both_sides() {
+    fn jitter_is_five_percent_to_both_sides() {
         let mut random = Rng::with_seed(7);
         let all: Vec<_> = (0..1_000)
             .map(|_| jittered(Duration::from_secs(1), &mut random).as_millis())

@@ -1,4 +1,4 @@
-//! A connection that never blocks, whose readiness is awaited through the control thread's ring.
+//! A nonblocking connection, which waits for readiness through the control thread's ring.
 //!
 //! tokio-uring's own connect can't be cancelled: dropped, it keeps its descriptor and its operation
 //! until the kernel gives up, minutes later. A one-shot poll names no memory and ends at once when
@@ -20,18 +20,18 @@ use crate::sys;
 
 use super::failure::Failure;
 
-/// A connection of a probe. Dropped, it is closed by RST: neither end keeps a TIME-WAIT.
+/// A connection of a probe. Drop closes it by RST, so that neither end keeps a TIME-WAIT.
 #[derive(Debug)]
 pub(super) struct Stream {
     socket: Rc<Socket>,
     /// A poll is under way.
     waiting: bool,
-    /// How often it waited so far.
+    /// How often it has waited.
     waits: u32,
 }
 
 impl Stream {
-    /// Connects. No time limit: it is dropped when its time is over.
+    /// Connects, without a timeout: the caller drops the future when its timeout expires.
     pub(super) async fn connect(to: &Address, from: Origin) -> Result<Self, Failure> {
         let address = sys::socket_address(to);
         let socket = open(&address, from).map_err(|error| Failure::broken(&error))?;
@@ -64,14 +64,14 @@ impl Stream {
         }
     }
 
-    /// Lets what is said go out at once. Until then the handshake's last packet is held back: a
-    /// probe that only connects sends RST in its place, and the backend's program never sees it.
+    /// Completes the handshake at once. Without this its last packet is held back: a probe that
+    /// only connects sends RST in its place, and the backend's program never sees the connection.
     pub(super) fn talk(&self) {
-        // A Unix socket has none of this.
+        // Fails for Unix sockets, which have no handshake.
         let _ = self.socket.set_tcp_quickack(true);
     }
 
-    /// Reads what there is, waiting for the first byte. 0: the end.
+    /// Reads what has arrived, waiting for the first byte. 0: the end.
     pub(super) async fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         self.receive(|mut socket| socket.read(into)).await
     }
@@ -84,7 +84,7 @@ impl Stream {
         Ok(())
     }
 
-    /// Calls until it does not say that it would block, waiting for bytes in between.
+    /// Calls again while the call would block, waiting for bytes in between.
     pub(super) async fn receive<T>(
         &mut self,
         call: impl FnMut(&Socket) -> io::Result<T>,
@@ -92,7 +92,7 @@ impl Stream {
         self.attempt(READABLE, call).await
     }
 
-    /// The same, waiting for room.
+    /// The same, waiting for room to send.
     pub(super) async fn send<T>(
         &mut self,
         call: impl FnMut(&Socket) -> io::Result<T>,
@@ -124,7 +124,7 @@ impl Stream {
         self.waiting = false;
         self.waits = self.waits.saturating_add(1);
         if self.waits > WAITS_AT_ONCE {
-            // A server that drips would else be looked at for every byte.
+            // A server that sends byte by byte must not wake this thread for each.
             tokio::time::sleep(PACE).await;
         }
         outcome

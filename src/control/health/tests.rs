@@ -350,10 +350,10 @@ fn what_this_process_lacks_changes_no_verdict() {
     let lacking = Failure::Lacking("too many open files".to_owned());
     let mut verdict = Verdict::new(Initial::Up);
     for _ in 0..10 {
-        assert_eq!(judge(&mut verdict, Some(&lacking), &check), None);
+        assert_eq!(count(&mut verdict, Some(&lacking), &check), None);
     }
     assert_eq!((verdict.health(), verdict.against()), (Health::Up, 0));
     let refused = Failure::Broken("connection refused".to_owned());
-    judge(&mut verdict, Some(&refused), &check);
+    count(&mut verdict, Some(&refused), &check);
     assert_eq!(verdict.against(), 1);
 }

@@ -1,4 +1,4 @@
-//! TLS of probes, by rustls over the nonblocking stream.
+//! TLS of probes: rustls over a nonblocking stream.
 
 use std::cell::{Cell, RefCell};
 use std::fs;
@@ -25,22 +25,23 @@ use super::failure::{Closed, Failure};
 use super::stream::Stream;
 use super::tls_failure;
 
-/// What every probe of a check makes its connections of, loaded when first wanted.
+/// The TLS client of all probes of a check. It loads certificates when it is first used.
 #[derive(Debug)]
 pub(super) struct Client {
     settings: CheckTls,
-    // Shared by the tasks of a check's targets; never borrowed over a wait.
+    // Shared by the tasks of the check's targets; never borrowed across an await.
     shared: Rc<Shared>,
 }
 
 #[derive(Debug, Default)]
 struct Shared {
     loaded: RefCell<Option<Loaded>>,
-    /// The file may have changed since.
+    /// The file may have changed since it was loaded.
     stale: Cell<bool>,
-    /// It is being loaded, or looked at: by one thread at a time, as files may hang.
+    /// A thread loads the certificates, or looks whether their file has changed: one at a time, as
+    /// files may hang.
     loading: Cell<bool>,
-    /// That has ended.
+    /// Notified when that thread has ended.
     ended: Notify,
 }
 
@@ -49,11 +50,11 @@ struct Loaded {
     made: Result<Arc<ClientConfig>, Failure>,
     /// When it was made, in ns of the workers' clock.
     at: u64,
-    /// Of the file that it was made from.
+    /// The version of the file that it was made from.
     version: Option<Version>,
 }
 
-/// By what a file is known to be another: its length and when it was written.
+/// Tells one version of a file from another: its length, and when it was written.
 type Version = (u64, Option<SystemTime>);
 
 impl Client {
@@ -64,7 +65,8 @@ impl Client {
         }
     }
 
-    /// A failure is not looked into again for a while: probing must cost no more when it fails.
+    /// The client's configuration. After a failure it is not loaded again for a while, so that
+    /// probes cost no more when they fail.
     async fn config(&self) -> Result<Arc<ClientConfig>, Failure> {
         let shared = &self.shared;
         loop {
@@ -88,7 +90,7 @@ impl Client {
         }
     }
 
-    /// Loads it on another thread, if it is not the same still.
+    /// Loads it on another thread, if the file has changed.
     fn load(&self) {
         if self.shared.loading.replace(true) {
             return;
@@ -112,7 +114,7 @@ impl Client {
                 None => aside::read(load).await.ok(),
             };
             let no_thread = || {
-                let why = "no thread can be made to read certificates";
+                let why = "cannot read certificates: no thread can be made";
                 Some((Err(Failure::Lacking(why.to_owned())), None))
             };
             if let Some((made, version)) = loaded.unwrap_or_else(no_thread) {
@@ -124,12 +126,12 @@ impl Client {
         });
     }
 
-    /// What was loaded from a file that has changed since is to be forgotten.
+    /// Has the certificates loaded again if their file has changed.
     pub(super) fn refresh(&self) {
         self.shared.stale.set(true);
     }
 
-    /// Shakes hands.
+    /// Does the TLS handshake.
     pub(super) async fn secure(
         &self,
         stream: Stream,
@@ -156,13 +158,13 @@ impl Client {
         Ok(secured)
     }
 
-    /// Whom the certificate must be for.
+    /// The name that the certificate must have.
     fn server_name(
         &self,
         to: &Address,
         host: Option<&str>,
     ) -> Result<ServerName<'static>, Failure> {
-        // A host name may be none that a certificate can have.
+        // Not every host name can be in a certificate.
         let host = host.and_then(|host| ServerName::try_from(host.to_owned()).ok());
         if let Some(host) = host.filter(|_| self.settings.sni.is_none()) {
             return Ok(host);
@@ -171,7 +173,7 @@ impl Client {
             (Some(name), _, _) => ServerName::try_from(name.clone())
                 .map_err(|_| Failure::Unfit(format!("invalid sni `{name}`: expected a host name"))),
             (None, Address::Tcp(address), _) => Ok(address.ip().into()),
-            // It is neither sent nor looked at.
+            // The name is neither sent nor verified.
             (None, Address::Unix(_), Verify::Off) => Ok(std::net::Ipv4Addr::LOCALHOST.into()),
             (None, Address::Unix(_), Verify::System | Verify::File(_)) => Err(Failure::Unfit(
                 "a Unix socket has no name to verify a certificate for: set `sni`".to_owned(),
@@ -202,11 +204,11 @@ impl Secured {
         loop {
             match self.connection.reader().read(into) {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-                // The end without the notice of it (RFC 8446, section 6.1).
+                // The end without close_notify (RFC 8446, section 6.1).
                 Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Ok(0),
                 other => return other.map_err(|error| Failure::broken(&error)),
             }
-            // What rustls has to say in between, such as an answer to a key update.
+            // rustls may have something to send, such as an answer to a key update.
             self.flush().await?;
             self.receive().await?;
         }
@@ -223,7 +225,7 @@ impl Secured {
         Ok(())
     }
 
-    /// Takes what has come. 0: the end.
+    /// Receives. 0: the end.
     async fn receive(&mut self) -> Result<usize, Failure> {
         let connection = &mut self.connection;
         let received = self
@@ -231,7 +233,7 @@ impl Secured {
             .receive(|mut socket| connection.read_tls(&mut socket));
         let length = received.await.map_err(|error| Failure::broken(&error))?;
         if let Err(error) = self.connection.process_new_packets() {
-            // The alert, as far as there is room for it: the probe has failed by now.
+            // Sends the alert if there is room for it: the probe has failed anyway.
             let sent =
                 self.stream
                     .send(|mut socket| match self.connection.write_tls(&mut socket) {
@@ -263,7 +265,7 @@ fn config(settings: &CheckTls) -> Result<Arc<ClientConfig>, Failure> {
     let builder = match &settings.verify {
         Verify::Off => builder
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(Anybody(provider))),
+            .with_custom_certificate_verifier(Arc::new(AcceptAny(provider))),
         Verify::System => builder.with_root_certificates(system()?),
         Verify::File(path) => builder.with_root_certificates(file(path)?),
     };
@@ -279,23 +281,23 @@ fn config(settings: &CheckTls) -> Result<Arc<ClientConfig>, Failure> {
     Ok(Arc::new(config))
 }
 
-/// What the machine trusts.
+/// The certificates that this machine trusts.
 fn system() -> Result<RootCertStore, Failure> {
     let found = rustls_native_certs::load_native_certs();
     let mut roots = RootCertStore::empty();
-    // Some of a machine's certificates may be unfit.
+    // Some of a machine's certificates may be unusable.
     let (added, _) = roots.add_parsable_certificates(found.certs);
     if added == 0 {
         let why = found.errors.first();
         let why = why.map_or_else(String::new, |error| format!(": {error}"));
         return Err(Failure::Unfit(format!(
-            "this machine trusts no certificate{why}; name a file in `verify`"
+            "cannot verify certificates: this machine trusts none{why}; name a file in `verify`"
         )));
     }
     Ok(roots)
 }
 
-/// Whether a file holds certificates that probes can use, or why not.
+/// Checks whether a file holds certificates that probes can use.
 pub(in crate::control) fn can_use(path: &Path) -> Result<(), String> {
     let found = file(path).map(drop);
     found.map_err(|failure| failure.to_string())
@@ -305,7 +307,7 @@ pub(in crate::control) fn can_use(path: &Path) -> Result<(), String> {
 fn file(path: &Path) -> Result<RootCertStore, Failure> {
     let unfit = |why: &str| Failure::Unfit(format!("cannot use {}: {why}", path.display()));
     let said = |error: io::Error| match Failure::broken(&error) {
-        // No descriptor or memory is left: that tells nothing of the backend.
+        // This process lacks descriptors or memory: that says nothing about the backend.
         lack if !lack.is_telling() => lack,
         _ => unfit(&error.to_string()),
     };
@@ -324,11 +326,11 @@ fn file(path: &Path) -> Result<RootCertStore, Failure> {
     Ok(roots)
 }
 
-/// Takes any certificate: the handshake alone is probed.
+/// Accepts any certificate: only the handshake is probed.
 #[derive(Debug)]
-struct Anybody(Arc<CryptoProvider>);
+struct AcceptAny(Arc<CryptoProvider>);
 
-impl ServerCertVerifier for Anybody {
+impl ServerCertVerifier for AcceptAny {
     fn verify_server_cert(
         &self,
         _: &CertificateDer<'_>,
@@ -364,11 +366,12 @@ impl ServerCertVerifier for Anybody {
     }
 }
 
-/// What is handed to rustls at a time.
+/// Bytes that rustls gets at a time.
 const PART: usize = 16 * 1024;
-/// Of a file of certificates; what is beyond is not read.
+/// Bytes of a certificate file that are read; the rest is ignored.
 const PEM_MAX: u64 = 4 << 20;
 /// From one attempt to load certificates to the next, in ns.
 const RETRY: u64 = 10_000_000_000;
-/// How long probes wait to see whether a file has changed: then they use what was loaded before.
+/// How long probes wait for the look whether a file has changed. Then they use what was loaded
+/// before.
 const LOOK_TIME: Duration = Duration::from_millis(500);

@@ -1,42 +1,41 @@
-//! When a backend counts as up or down: so many probes in a row, and no clock.
+//! When a backend counts as up or down: by numbers of probes in a row, without a clock.
 
 use std::time::Duration;
 
 use crate::config::{Check, Initial};
 use crate::pool::Health;
 
-/// What the probes of a target have come to.
+/// The health of a target according to its probes.
 ///
-/// Only an unbroken run of `rise` or `fall` probes that speak against the health that counts
-/// changes it, so a single lost one of several never does.
+/// Only `rise` or `fall` probes in a row that contradict the health change it, so a single lost
+/// probe does not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Verdict {
     health: Health,
-    /// Probes in a row that spoke against `health`.
+    /// Probes in a row that contradicted `health`.
     against: u32,
     judgement: Judgement,
 }
 
-/// What `health` stands on.
+/// What `health` is based on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Judgement {
-    /// On the configuration alone; the first probe decides.
+    /// The configuration alone; the first probe decides.
     Waiting,
-    /// On the configuration alone, until a probe agrees or a run of them does not. Of a check that
-    /// judges an answer the first probe that fails is enough: a server that is up without ever
-    /// having said so may have another role.
+    /// The configuration alone, until a probe agrees or enough probes in a row disagree. Where the
+    /// check looks at an answer, the first failed probe is enough: a server that no probe has found
+    /// up may have another role.
     Assumed,
-    /// On probes.
+    /// Probes.
     Made,
 }
 
-/// A verdict that is worth telling: another health than before, or the first time that probes
-/// themselves say `Down`.
+/// A verdict to report: another health than before, or `Down` for the first time by probes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Turn {
-    /// What counts from now on.
+    /// The health from now on.
     pub to: Health,
-    /// No probe had decided before: the process or the backend is new.
+    /// No probe had decided it before: the process or the backend is new.
     pub first: bool,
 }
 
@@ -56,8 +55,8 @@ impl Verdict {
         }
     }
 
-    /// The same verdict for another check of the same backend: what was known counts until the new
-    /// probes say otherwise, and a run begins anew.
+    /// The same health for another check of the same backend, until new probes contradict it; their
+    /// count starts at zero.
     #[must_use]
     pub fn handed_over(self) -> Self {
         Self { against: 0, ..self }
@@ -90,19 +89,19 @@ impl Verdict {
         Some(Turn { to: said, first })
     }
 
-    /// What counts.
+    /// The health.
     #[must_use]
     pub fn health(&self) -> Health {
         self.health
     }
 
-    /// Probes in a row that spoke against it so far.
+    /// Probes in a row that contradicted it.
     #[must_use]
     pub fn against(&self) -> u32 {
         self.against
     }
 
-    /// How many change it.
+    /// How many probes in a row change it.
     #[must_use]
     pub fn needed(&self, check: &Check) -> u32 {
         match self.health {
@@ -111,7 +110,7 @@ impl Verdict {
         }
     }
 
-    /// From the last probe's start to the next one's, before jitter.
+    /// From one probe's start to the next one's, without jitter.
     #[must_use]
     pub fn interval(&self, check: &Check) -> Duration {
         let special = match self.health {
@@ -137,8 +136,8 @@ mod tests {
         }
     }
 
-    /// Probes, `+` or `-`, and what each turned to.
-    fn told(verdict: &mut Verdict, probes: &str) -> Vec<Option<Turn>> {
+    /// The turns that these probes make, each `+` or `-`.
+    fn feed(verdict: &mut Verdict, probes: &str) -> Vec<Option<Turn>> {
         let check = check();
         let probes = probes.bytes();
         probes
@@ -153,10 +152,10 @@ mod tests {
     #[test]
     fn falls_after_three_in_a_row_and_rises_after_two() {
         let mut verdict = Verdict::new(Initial::Up);
-        let turns = told(&mut verdict, "+---");
+        let turns = feed(&mut verdict, "+---");
         assert_eq!(turns, [None, None, None, turn(Health::Down, false)]);
         assert_eq!(
-            told(&mut verdict, "-++"),
+            feed(&mut verdict, "-++"),
             [None, None, turn(Health::Up, false)]
         );
     }
@@ -165,33 +164,33 @@ mod tests {
     fn one_lost_probe_of_three_never_changes_the_state() {
         let mut verdict = Verdict::new(Initial::Up);
         for pattern in ["++-", "+-+", "-++", "-+-", "--+"] {
-            let turns = told(&mut verdict, &pattern.repeat(50));
+            let turns = feed(&mut verdict, &pattern.repeat(50));
             assert!(turns.iter().all(Option::is_none), "{pattern}");
-            told(&mut verdict, "+");
+            feed(&mut verdict, "+");
         }
-        told(&mut verdict, "---");
-        let turns = told(&mut verdict, &"--+".repeat(50));
+        feed(&mut verdict, "---");
+        let turns = feed(&mut verdict, &"--+".repeat(50));
         assert!(turns.iter().all(Option::is_none));
         assert_eq!(verdict.health(), Health::Down);
     }
 
     #[test]
-    fn what_it_counts_as_before_the_first_probe_is_settable() {
+    fn the_initial_health_is_configured() {
         let mut up = Verdict::new(Initial::Up);
         assert_eq!(up.health(), Health::Up);
-        assert_eq!(told(&mut up, "---")[2], turn(Health::Down, true));
+        assert_eq!(feed(&mut up, "---")[2], turn(Health::Down, true));
 
         let mut down = Verdict::new(Initial::Down);
         assert_eq!(down.health(), Health::Down);
-        assert_eq!(told(&mut down, "++"), [None, turn(Health::Up, true)]);
+        assert_eq!(feed(&mut down, "++"), [None, turn(Health::Up, true)]);
 
         let mut probe = Verdict::new(Initial::Probe);
         assert_eq!(probe.health(), Health::Down);
-        assert_eq!(told(&mut probe, "+"), [turn(Health::Up, true)]);
+        assert_eq!(feed(&mut probe, "+"), [turn(Health::Up, true)]);
     }
 
     #[test]
-    fn the_first_answer_to_a_check_that_judges_it_decides() {
+    fn the_first_answer_decides_where_the_check_looks_at_it() {
         let asks_for_the_role = Check {
             probe: Probe::SendExpect {
                 send: Vec::new(),
@@ -212,10 +211,10 @@ mod tests {
     }
 
     #[test]
-    fn a_backend_that_is_down_from_the_start_is_told_of_once() {
+    fn a_backend_that_is_down_from_the_start_is_reported_once() {
         for initial in [Initial::Down, Initial::Probe] {
             let mut verdict = Verdict::new(initial);
-            let turns = told(&mut verdict, "--++");
+            let turns = feed(&mut verdict, "--++");
             let up = turn(Health::Up, false);
             assert_eq!(turns, [turn(Health::Down, true), None, None, up]);
         }
@@ -227,23 +226,23 @@ mod tests {
         let mut verdict = Verdict::new(Initial::Up);
         let secs = |verdict: &Verdict| verdict.interval(&check).as_secs();
         assert_eq!(secs(&verdict), 2);
-        told(&mut verdict, "-");
+        feed(&mut verdict, "-");
         assert_eq!(secs(&verdict), 1);
-        told(&mut verdict, "--");
+        feed(&mut verdict, "--");
         assert_eq!(secs(&verdict), 10);
-        told(&mut verdict, "+");
+        feed(&mut verdict, "+");
         assert_eq!(secs(&verdict), 1);
-        told(&mut verdict, "+");
+        feed(&mut verdict, "+");
         assert_eq!(secs(&verdict), 2);
         assert_eq!(verdict.interval(&Check::default()).as_secs(), 2);
     }
 
     #[test]
-    fn what_was_known_survives_another_check() {
+    fn health_survives_another_check() {
         let mut verdict = Verdict::new(Initial::Up);
-        told(&mut verdict, "---+");
+        feed(&mut verdict, "---+");
         let mut next = verdict.handed_over();
         assert_eq!((next.health(), next.against()), (Health::Down, 0));
-        assert_eq!(told(&mut next, "++"), [None, turn(Health::Up, false)]);
+        assert_eq!(feed(&mut next, "++"), [None, turn(Health::Up, false)]);
     }
 }

@@ -119,8 +119,8 @@ fn what_was_brought_in_stays_in_while_it_is_of_the_reserve() {
 fn look(member: &mut Member, backend: &pool::Backend, now: u64) -> String {
     let changes = member.notice(&backend.tally, Some(&Ejection::default()), now);
     let letters = changes.iter().map(|change| match change {
-        Change::Ejected(_) => 'e',
-        Change::Readmitted => 'r',
+        EjectionChange::Ejected(_) => 'e',
+        EjectionChange::Readmitted => 'r',
     });
     letters.collect()
 }

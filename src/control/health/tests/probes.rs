@@ -10,11 +10,11 @@ use super::servers::{drain, full};
 use super::*;
 use crate::origin::Origins;
 
-pub(super) fn probe(to: SocketAddr, check: &Check) -> Outcome {
+pub(super) fn probe(to: SocketAddr, check: &Check) -> ProbeOutcome {
     probe_at(&Address::Tcp(to), check)
 }
 
-fn probe_at(to: &Address, check: &Check) -> Outcome {
+fn probe_at(to: &Address, check: &Check) -> ProbeOutcome {
     let prober = Prober::new(to, Origins::default(), &Rc::new(Spec::new(check)));
     tokio_uring::start(async move { prober.probe().await })
 }
@@ -272,7 +272,7 @@ fn a_host_is_named_as_configured_or_by_the_address() {
     }
     let to = "127.0.0.1:8008".parse().unwrap();
     let prober = Prober::new(&to, Origins::default(), &Rc::new(Spec::new(&http())));
-    let prober = prober.called(Some("db-1.test"));
+    let prober = prober.with_host(Some("db-1.test"));
     let request = String::from_utf8_lossy(prober.request());
     assert!(
         request.contains("\r\nHost: db-1.test:8008\r\n"),

@@ -265,7 +265,7 @@ fn a_machine_does_not_trust_a_stranger() {
     let said = said(server.address, &with(tls, quick()));
     // There are machines that trust nobody.
     assert!(
-        said == UNKNOWN || said.contains("trusts no certificate"),
+        said == UNKNOWN || said.contains("this machine trusts none"),
         "{said}"
     );
 }
@@ -286,10 +286,10 @@ fn an_offered_protocol_must_be_taken() {
     .serve();
     assert_eq!(said(http2.address, &offer(&["http/1.1", "h2"])), "");
     let refused = said(http2.address, &offer(&["http/1.1"]));
-    assert_eq!(refused, "TLS: it takes none of the protocols offered");
+    assert_eq!(refused, "TLS: it accepts none of the offered protocols");
     let (plain, _) = Make::default().serve();
     let ignored = said(plain.address, &offer(&["h2"]));
-    assert_eq!(ignored, "TLS: it takes none of the protocols offered");
+    assert_eq!(ignored, "TLS: it accepts none of the offered protocols");
 }
 
 #[test]
