@@ -112,6 +112,9 @@ mount -t tmpfs tmp /tmp
 mkdir -p /dev/shm /dev/pts
 ip link set lo up
 ulimit -n 20000
+# What a small machine lets all of TCP hold (tcp(7)) is less than some tests fill: then even those
+# that move get no memory.
+echo 300000 400000 500000 >/proc/sys/net/ipv4/tcp_mem
 echo "kernel \$(uname -r)"
 cd $PWD
 export MAHORAGA_TEST_PATIENCE=$PATIENCE RUST_BACKTRACE=1
