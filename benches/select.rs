@@ -13,13 +13,13 @@ fn main() {
 
 const SIZES: [u16; 3] = [2, 100, 10_000];
 
-/// Every strategy, over backends of which a few have connections.
+/// One selection per strategy, over backends with 0 to 2 connections each.
 #[divan::bench(args = names(), consts = SIZES, min_time = MIN_SECONDS)]
 fn pick<const BACKENDS: u16>(bencher: Bencher<'_, '_>, strategy: &str) {
     measure(bencher, strategy, BACKENDS, &[]);
 }
 
-/// The same after a failed attempt.
+/// One selection after a failed attempt.
 #[divan::bench(args = names(), consts = [100], min_time = MIN_SECONDS)]
 fn retry<const BACKENDS: u16>(bencher: Bencher<'_, '_>, strategy: &str) {
     measure(bencher, strategy, BACKENDS, &[1]);
@@ -50,7 +50,7 @@ fn measure(bencher: Bencher<'_, '_>, strategy: &str, backends: u16, tried: &[u16
         tried,
     };
     bencher.bench_local(|| {
-        // Another client each time, among as many as a busy service has.
+        // Another client each time, of 50,000.
         request.keys.select = mahoraga::hash::mix(request.keys.select) % 50_000 + 1;
         request.keys.persist = request.keys.select;
         request.now += 1_000;
@@ -65,7 +65,7 @@ fn names() -> impl Iterator<Item = &'static str> {
 fn pool(strategy: &str, backends: u16) -> Pool {
     let backend = |number: u16| config::Backend {
         name: format!("b{number}"),
-        // Weights that differ, as a plain round would need no credits.
+        // Different weights: with equal ones a round would need no credits.
         weight: 1 + number % 3,
         ..config::Backend::at(
             format!("10.0.{}.{}:80", number / 256, number % 256)
@@ -83,5 +83,5 @@ fn pool(strategy: &str, backends: u16) -> Pool {
     })
 }
 
-/// Long enough for a machine's other work to even out.
+/// Long enough to average out other work of the machine.
 const MIN_SECONDS: u64 = 1;

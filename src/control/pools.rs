@@ -2,7 +2,7 @@
 
 use crate::config::Strategy;
 use crate::pool::Backend;
-use crate::select::{Forecaster, Prospect};
+use crate::select::{BackendForecast, Forecaster};
 use crate::snapshot::Snapshot;
 use crate::sys;
 
@@ -48,13 +48,13 @@ pub(super) fn log(roster: &Roster, snapshot: &Snapshot) {
             waiting => format!(", {waiting} waiting for a place"),
         };
         let mut table = header(forecaster.is_some());
-        let prospects = forecaster.map(|known| known.prospects(pool));
+        let forecasts = forecaster.map(|known| known.forecasts(pool));
         for (index, backend) in pool.backends.iter().enumerate() {
-            let prospect = prospects.as_ref().and_then(|all| all.get(index));
+            let forecast = forecasts.as_ref().and_then(|all| all.get(index));
             // Only one strategy uses the cost of connections.
             let learns = matches!(pool.strategy, Strategy::Predictive(_));
             table.push('\n');
-            table.push_str(&line(backend, prospect, learns));
+            table.push_str(&line(backend, forecast, learns));
         }
         log::info!(
             target: super::HISTOGRAMS_TARGET,
@@ -89,9 +89,9 @@ fn header(looks_ahead: bool) -> String {
     header
 }
 
-fn line(backend: &Backend, prospect: Option<&Prospect>, learns: bool) -> String {
+fn line(backend: &Backend, forecast: Option<&BackendForecast>, learns: bool) -> String {
     let tally = &backend.tally;
-    let past = tally.history.past(sys::monotonic());
+    let past = tally.history.summary(sys::monotonic());
     let [up, down] = tally.traffic.bytes();
     let answer = tally.latency().last();
     let answer = answer.map_or_else(|| "-".to_owned(), |us| format!("{:.3}", us / 1_000.0));
@@ -106,11 +106,11 @@ fn line(backend: &Backend, prospect: Option<&Prospect>, learns: bool) -> String 
         past.down / 1_000_000_000,
         tally.times_ejected(),
     );
-    if let Some(prospect) = prospect {
-        let model = prospect.model.as_str();
-        line += &format!(" {:>9.3} {:>9.3} {model:>6}", prospect.load, prospect.error);
+    if let Some(forecast) = forecast {
+        let model = forecast.model.as_str();
+        line += &format!(" {:>9.3} {:>9.3} {model:>6}", forecast.load, forecast.error);
         if learns {
-            line += &format!(" {:>6.3} {:>9.2}", prospect.cost, prospect.weight);
+            line += &format!(" {:>6.3} {:>9.2}", forecast.cost, forecast.weight);
         }
     }
     line

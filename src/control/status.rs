@@ -93,7 +93,7 @@ fn backend_status(pool: &Pool, backend: &Backend, known: Option<&Known>) -> Back
     let tally = &backend.tally;
     let totals = tally.totals();
     let traffic = traffic([&tally.traffic]);
-    let past = tally.history.past(now);
+    let past = tally.history.summary(now);
     let left = |until: u64| seconds(until.saturating_sub(now));
     let ejected = tally.is_ejected();
     BackendStatus {

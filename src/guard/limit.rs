@@ -6,9 +6,8 @@ use crossbeam::utils::CachePadded;
 
 /// How many of something are in use, and how many may be.
 ///
-/// Touched when a connection is accepted, connected or closed, never per byte. It has a cache line
-/// of its own, as every worker writes the count; the ceiling is there too, as the one is never
-/// read without the other.
+/// Written when a connection is accepted, connected or closed, never per byte. Count and ceiling
+/// are read together and share one cache line, with nothing else in it: every worker writes it.
 #[derive(Debug)]
 pub struct Limit(CachePadded<Count>);
 
@@ -19,7 +18,7 @@ struct Count {
 }
 
 impl Limit {
-    /// Nothing in use, at most `max`.
+    /// A limit with nothing in use and the ceiling `max`.
     #[must_use]
     pub fn new(max: u32) -> Self {
         Self(CachePadded::new(Count {
@@ -34,14 +33,14 @@ impl Limit {
         Self::new(u32::MAX)
     }
 
-    /// Takes one, if there is one.
+    /// Takes a place if there is one.
     pub fn try_acquire(&self) -> bool {
         self.try_acquire_within(u32::MAX)
     }
 
-    /// Takes one, unless so many are taken already, or all.
+    /// Takes a place if fewer than `max` and fewer than the ceiling are taken.
     pub fn try_acquire_within(&self, max: u32) -> bool {
-        // An addition that overshoots is taken back: never a loop, and never more than `max` held.
+        // Add first and take back an overshoot: no loop, and never more than `max` held.
         if self.0.used.fetch_add(1, Ordering::Relaxed) < self.max().min(max) {
             return true;
         }
@@ -49,10 +48,9 @@ impl Limit {
         false
     }
 
-    /// Gives one back. Whoever then looks at a [queue](crate::pool::Queue) for who waits for it
-    /// either finds whoever has joined, or is seen by them when they look for a place after that:
-    /// the order of the one and the other is the same for all threads. (It costs nothing on x86,
-    /// where every such subtraction has it.)
+    /// Releases a place. Sequentially consistent, so that no wake-up is lost: a thread that looks
+    /// at a [queue](crate::pool::Queue) after this either finds the client that has joined, or that
+    /// client finds the place when it looks once more. (This costs nothing on x86.)
     pub fn release(&self) {
         let before = self.0.used.fetch_sub(1, Ordering::SeqCst);
         debug_assert!(before > 0, "more given back than taken");
@@ -70,12 +68,12 @@ impl Limit {
         self.0.max.load(Ordering::Relaxed)
     }
 
-    /// Another ceiling. What is taken beyond it stays until it is given back.
+    /// Changes the ceiling. Places taken beyond it stay taken until they are released.
     pub fn set_max(&self, max: u32) {
         self.0.max.store(max, Ordering::Relaxed);
     }
 
-    /// How many more there may be.
+    /// How many places are free.
     #[must_use]
     pub fn places(&self) -> u32 {
         self.max().saturating_sub(self.used())

@@ -1,31 +1,32 @@
 //! Ejection: a backend that fails too often in a row gets no more sessions, from that failure on.
+//! Also known as outlier detection (Envoy) or passive health check (nginx).
 //!
-//! Where a backend stands is one atomic that all workers share, and how many of its pool are
-//! ejected is a [`Limit`]. Only who moves a backend takes or gives back its place there, so that
-//! each is given back exactly once, whatever workers and the control thread do at the same time.
+//! The state of a backend is one atomic that all workers share. The number of ejected backends of a
+//! pool is a [`Limit`]. Only the thread that changes the state takes or releases the place in the
+//! limit, so that each place is released exactly once, whatever other threads do at the same time.
 
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 
 use crate::guard::Limit;
 
-/// Why a backend is ejected: what proves that it is over depends on it.
+/// Why a backend is ejected. It decides what ends the ejection early.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
-    /// It could not be connected to. One that can be is back.
+    /// Connects to it failed. A connect that succeeds ends the ejection.
     Unreached,
-    /// It takes connections and fails their sessions, so that a connect proves nothing.
+    /// It accepts connections and fails their sessions. A connect that succeeds proves nothing.
     Failed,
     /// It answers much later than the others. An answer proves nothing.
     Slow,
 }
 
-/// Where one backend stands.
+/// The ejection state of one backend.
 #[derive(Debug, Default)]
 pub(super) struct Ejection {
-    /// One of the numbers below. Ordered as doorbells are: who is about to sleep sees what was set
-    /// before a bell that did not ring.
+    /// One of the numbers below. Sequentially consistent, as doorbells are: a thread that is about
+    /// to sleep sees what was set before a bell that did not ring.
     state: AtomicU8,
-    /// How many times it was ejected. Moves after `state`.
+    /// How many times it was ejected. Changes after `state`.
     times: AtomicU32,
 }
 
@@ -34,12 +35,12 @@ impl Ejection {
         self.cause().is_some()
     }
 
-    /// Why it is ejected; `None`: it is not.
+    /// Why it is ejected; `None`: it is not ejected.
     pub(super) fn cause(&self) -> Option<Cause> {
         cause(self.state.load(Ordering::SeqCst))
     }
 
-    /// Ejects it if there is a place, and tells whether this call did.
+    /// Ejects it if `places` has one left. Returns whether this call did.
     pub(super) fn eject(&self, cause: Cause, places: &Limit) -> bool {
         if self.state.load(Ordering::SeqCst) != ADMITTED || !places.try_acquire() {
             return false;
@@ -53,18 +54,18 @@ impl Ejection {
         ejected
     }
 
-    /// How many times it was ejected. It may have been readmitted and ejected again since the
-    /// last look, which its state does not show.
+    /// How many times it was ejected. Shows, unlike the state, that it was readmitted and ejected
+    /// again since the last look.
     pub(super) fn times(&self) -> u32 {
         self.times.load(Ordering::SeqCst)
     }
 
-    /// It is found to be away: if it is ejected for failed sessions, those were its end.
+    /// A connect to it failed: an ejection for failed sessions becomes one for failed connects.
     pub(super) fn on_unreached(&self) {
         self.change(number(Cause::Failed), number(Cause::Unreached));
     }
 
-    /// Ends its ejection, and tells whether this call did.
+    /// Ends its ejection. Returns whether this call did.
     pub(super) fn readmit(&self, places: &Limit) -> bool {
         let admit = |state| cause(state).map(|_| ADMITTED);
         let order = Ordering::SeqCst;
@@ -75,15 +76,15 @@ impl Ejection {
         readmitted
     }
 
-    /// It is no longer ejected and never will be, until [`Self::include`]: sessions that outlive
-    /// its membership fail, too.
+    /// Ends its ejection and prevents further ones until [`Self::include`], because sessions that
+    /// outlive its membership in the pool may fail too.
     pub(super) fn exempt(&self, places: &Limit) {
         if cause(self.state.swap(EXEMPT, Ordering::SeqCst)).is_some() {
             places.release();
         }
     }
 
-    /// It may be ejected.
+    /// Allows it to be ejected again.
     pub(super) fn include(&self) {
         self.change(EXEMPT, ADMITTED);
     }
@@ -135,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_exempt_gives_its_place_back_and_takes_no_other() {
+    fn an_exempt_backend_releases_its_place_and_takes_no_other() {
         let (places, one) = (Limit::new(5), Ejection::default());
         assert!(one.eject(Cause::Failed, &places));
         one.exempt(&places);
@@ -161,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn only_who_failed_sessions_is_found_away_later() {
+    fn only_an_ejection_for_failed_sessions_changes_its_cause() {
         let places = Limit::new(5);
         for (before, after) in [
             (Cause::Failed, Cause::Unreached),

@@ -1,27 +1,28 @@
-//! What has happened to a backend since it joined, for those who look at it.
+//! The history of a backend since it joined its pool, for people and metrics.
 
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use crate::fault::Fault;
 
-/// Cumulative, over reloads. Workers count connects that fail; all else the control thread notes.
+/// The history of one backend, kept over reloads. Workers count failed connects; the control thread
+/// records the rest.
 #[derive(Debug, Default)]
 pub struct History {
-    /// Times that its probes said that it does not answer,
+    /// How many times its probes found it down.
     times_down: AtomicU64,
-    /// how long it was so each time until it answered again, in ns,
+    /// How long it was down, in ns, without the present time.
     down: AtomicU64,
-    /// and since when it is so, in ns of the workers' clock; 0 while it is not.
+    /// Since when it is down, in ns of the workers' clock; 0 while it is up.
     down_since: AtomicU64,
-    /// By [`Fault`].
+    /// Failed connects, by [`Fault`].
     connects_failed: [AtomicU64; Fault::ALL.len()],
     /// One more than the index in [`Condition::ALL`]; 0 before the first.
     condition: AtomicU8,
-    /// In ms since 1970.
+    /// When the condition changed last, in ms since 1970.
     changed_at: AtomicU64,
 }
 
-/// How a backend stands, in a word.
+/// The condition of a backend in one word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Condition {
     /// It answers, or is not probed.
@@ -30,24 +31,24 @@ pub enum Condition {
     Unresolved,
     /// It does not answer.
     Down,
-    /// It failed and gets nothing for a while.
+    /// It failed or is slow, and gets no connections for a while.
     Ejected,
     /// It waits in the reserve.
     Standby,
-    /// The operator lets its sessions end.
+    /// The operator drains it: it keeps its sessions and gets no more.
     Drain,
     /// The operator took it out.
     Maint,
 }
 
-/// What [`History`] comes to at a moment.
+/// A [`History`] at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Past {
-    /// Times that its probes said that it does not answer.
+pub struct HistorySummary {
+    /// How many times its probes found it down.
     pub times_down: u64,
-    /// How long that was, the present time included, in ns.
+    /// How long it was down, in ns, including the present time.
     pub down: u64,
-    /// How it stands, and since when in ms since 1970; `None` before it was first published.
+    /// Its condition, and since when, in ms since 1970; `None` before it is first published.
     pub last_change: Option<(Condition, u64)>,
 }
 
@@ -78,7 +79,7 @@ impl Condition {
 }
 
 impl History {
-    /// Takes note of how it stands: `now` in ns of the workers' clock, `wall` in ms since 1970.
+    /// Records its condition: `now` in ns of the workers' clock, `wall` in ms since 1970.
     pub fn note(&self, condition: Condition, is_down: bool, now: u64, wall: u64) {
         let since = self.down_since.load(Ordering::Relaxed);
         if is_down && since == 0 {
@@ -100,16 +101,16 @@ impl History {
         self.connects_failed[fault as usize].fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Connects to it that failed, by whose fault it was; without those that never happened.
+    /// Failed connects by fault; faults without any are left out.
     pub fn connects_failed(&self) -> impl Iterator<Item = (Fault, u64)> {
         let counts = Fault::ALL.into_iter().zip(&self.connects_failed);
         let counts = counts.map(|(fault, count)| (fault, count.load(Ordering::Relaxed)));
         counts.filter(|(_, count)| *count > 0)
     }
 
-    /// What it comes to by now, in ns of the workers' clock.
+    /// The summary at `now`, in ns of the workers' clock.
     #[must_use]
-    pub fn past(&self, now: u64) -> Past {
+    pub fn summary(&self, now: u64) -> HistorySummary {
         let read = |number: &AtomicU64| number.load(Ordering::Relaxed);
         let since = read(&self.down_since);
         let present = if since > 0 {
@@ -121,7 +122,7 @@ impl History {
         let condition = code
             .checked_sub(1)
             .and_then(|index| Condition::ALL.get(index));
-        Past {
+        HistorySummary {
             times_down: read(&self.times_down),
             down: read(&self.down) + present,
             last_change: condition.map(|&condition| (condition, read(&self.changed_at))),
@@ -143,22 +144,22 @@ mod tests {
     #[test]
     fn downs_and_their_time_add_up() {
         let history = History::default();
-        assert_eq!(history.past(9), Past::default());
+        assert_eq!(history.summary(9), HistorySummary::default());
         history.note(Condition::Up, false, 10, 1_000);
         history.note(Condition::Down, true, 20, 1_001);
         // Published again for another reason.
         history.note(Condition::Down, true, 25, 1_002);
-        let past = history.past(30);
-        assert_eq!((past.times_down, past.down), (1, 10));
-        assert_eq!(past.last_change, Some((Condition::Down, 1_001)));
+        let summary = history.summary(30);
+        assert_eq!((summary.times_down, summary.down), (1, 10));
+        assert_eq!(summary.last_change, Some((Condition::Down, 1_001)));
         history.note(Condition::Drain, true, 35, 1_003);
         history.note(Condition::Drain, false, 40, 1_004);
         history.note(Condition::Down, true, 100, 1_005);
-        let want = Past {
+        let want = HistorySummary {
             times_down: 2,
             down: 21,
             last_change: Some((Condition::Down, 1_005)),
         };
-        assert_eq!(history.past(101), want);
+        assert_eq!(history.summary(101), want);
     }
 }

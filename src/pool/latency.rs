@@ -1,57 +1,58 @@
-//! How soon a backend answers: what all workers know of it, in a few atomics.
+//! The answer times of a backend, over all workers, in a few atomics.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// A peak-sensitive moving average of answer times, as in Twitter's Finagle ("Peak EWMA"): a slower
-/// answer counts at once and in full, a faster one by the time since the last. And the range in
-/// which the usual time lies by what is known, so that noise is not taken for a difference.
+/// A peak-sensitive moving average of answer times (the "Peak EWMA" of Twitter's Finagle): a slower
+/// answer counts at once and in full, a faster one by the time since the last. Also the range in
+/// which the usual answer time lies, so that noise is not taken for a difference.
 ///
-/// One late answer says nothing: a machine stalls, a cache is cold. So an answer counts by the
-/// better of itself and the one before it, and answers that were waited for at the same time are
-/// one, as one stall delays them all.
+/// One late answer may be noise: a machine stalls, a cache is cold. So each answer counts as the
+/// faster of itself and the one before. Answers that were waited for at the same time count as one,
+/// because one stall delays them all.
 ///
-/// Each word is packed, so that a reader never sees half of an update. Words of two updates that
-/// come at the same time may mix, which is noise as well.
+/// Each word is packed, so that a reader never sees half of an update. Words of two concurrent
+/// updates may mix, which is one more kind of noise.
 #[derive(Debug, Default)]
 pub struct Latency {
     /// The average in µs as `f32`, and when it was taken, in units of 2^20 ns (about a
     /// millisecond), modulo 2^32 (52 days).
     average: AtomicU64,
-    /// The range's ends in µs.
+    /// The lower and the upper end of the range, in µs.
     range: AtomicU64,
-    /// The mean in µs, and the mean deviation from it.
+    /// The mean and the mean deviation from it, in µs.
     spread: AtomicU64,
-    /// The last answer in µs, and how many those before it count, fading.
+    /// The last answer in µs, and the number of answers, of which old ones count less.
     last: AtomicU64,
 }
 
-/// What is known at one moment.
+/// A [`Latency`] at one moment.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Known {
     /// The average in µs, as of its last answer.
     pub average: f32,
-    /// The usual time is hardly below this, in µs,
+    /// The lower end of the range of the usual answer time, in µs.
     pub low: f32,
-    /// and hardly above this.
+    /// The upper end of that range, in µs.
     pub high: f32,
+    /// When the average was taken.
     stamp: u32,
 }
 
 impl Latency {
-    /// Takes note of an answer that took `sample` ns, at `now` in ns; `decay` is the average's time
-    /// constant in ns.
+    /// Records an answer that took `sample` ns and came at `now`, in ns. `decay` is the time
+    /// constant of the average, in ns.
     pub fn observe(&self, sample: u64, now: u64, decay: u64) {
         let asked_at = stamp(now.saturating_sub(sample));
         let sample = micros(sample);
         let Some(old) = Average::unpack(self.average.load(Ordering::Relaxed)) else {
-            // It may be late, and is hardly too soon.
+            // A first answer may be late but is hardly too early: the range has no lower end.
             store(&self.range, 0.0, sample + FEW_PART * sample + FEW + ALWAYS);
             store(&self.last, sample, 0.0);
             return self.store_average(sample, stamp(now));
         };
         let (last, count) = load(&self.last);
         if is_before(asked_at, old.stamp) {
-            // It was waited for at the same time as the last.
+            // It was waited for at the same time as the last one.
             return store(&self.last, last.max(sample), count);
         }
         let kept = fade(old.age(now), decay);
@@ -68,7 +69,7 @@ impl Latency {
         self.learn(sure, count);
     }
 
-    /// Takes in one more time, the last of `count`.
+    /// Updates mean, deviation and range with one more time, in µs, the last of `count`.
     fn learn(&self, sample: f32, count: f32) {
         let (mean, deviation) = load(&self.spread);
         let off = sample - mean;
@@ -79,7 +80,7 @@ impl Latency {
             0.0
         };
         store(&self.spread, mean, deviation);
-        // Times that a few answers have in common can be chance.
+        // A few answers can agree by chance, so their range is wider.
         let few = (FEW_PART * mean + FEW) / (count * count.sqrt());
         let noise = DEVIATIONS * deviation / count.sqrt() + few + ALWAYS;
         store(&self.range, (mean - noise).max(0.0), mean + noise);
@@ -90,21 +91,21 @@ impl Latency {
         self.average.store(packed, Ordering::Relaxed);
     }
 
-    /// The average in µs, as of its last answer; `None` before the first.
+    /// The average in µs at the last answer; `None` before the first.
     #[must_use]
     pub fn last(&self) -> Option<f32> {
         self.known().map(|known| known.average)
     }
 
-    /// The usual time is hardly below this, in µs; 0 while next to nothing is known. What a
-    /// selection reads of every backend.
+    /// The lower end of the range, in µs; 0 before the second answer. A selection reads it of every
+    /// backend.
     #[must_use]
     #[inline(always)]
     pub fn low(&self) -> f32 {
         load(&self.range).0
     }
 
-    /// What is known; `None` before the first answer.
+    /// Average and range; `None` before the first answer.
     #[must_use]
     pub fn known(&self) -> Option<Known> {
         let average = Average::unpack(self.average.load(Ordering::Relaxed))?;
@@ -119,14 +120,14 @@ impl Latency {
 }
 
 impl Known {
-    /// The inner half of the range: the usual time is more likely there than not.
+    /// The inner half of the range, in µs: the usual answer time is more likely in it than not.
     #[must_use]
     pub fn likely(&self) -> (f32, f32) {
         let quarter = (self.high - self.low) / 4.0;
         (self.low + quarter, self.high - quarter)
     }
 
-    /// The average in µs, fading away while no answer comes.
+    /// The average in µs at `now`: it decays while no answer comes.
     #[must_use]
     pub fn faded(&self, now: u64, decay: u64) -> f32 {
         self.average * fade(age(self.stamp, now), decay)
@@ -165,8 +166,8 @@ fn store(word: &AtomicU64, high: f32, low: f32) {
     word.store(packed, Ordering::Relaxed);
 }
 
-/// Nanoseconds since a stamp. Workers read their clocks once per batch: another one's may be a
-/// little ahead, by a minute at most.
+/// Nanoseconds since a stamp; 0 for a stamp up to a minute ahead. Workers read their clocks once
+/// per batch, so another worker's stamp may be a little ahead.
 fn age(stamp: u32, now: u64) -> u64 {
     let now = self::stamp(now);
     if stamp.wrapping_sub(now) < LEAD_MAX {
@@ -179,7 +180,8 @@ fn is_before(one: u32, other: u32) -> bool {
     one != other && other.wrapping_sub(one) < u32::MAX / 2
 }
 
-/// `exp(-age / decay)`, near enough and a tenth of the cost: it is taken for every backend.
+/// An approximation of `exp(-age / decay)`, within 0.04. It takes a tenth of the time, and a
+/// selection may need it for every backend.
 fn fade(age: u64, decay: u64) -> f32 {
     #[expect(
         clippy::cast_precision_loss,
@@ -189,7 +191,7 @@ fn fade(age: u64, decay: u64) -> f32 {
     1.0 / (1.0 + x + x * x * (0.5 + x / 6.0))
 }
 
-/// Above 0, so that a packed average never looks like none.
+/// Microseconds, above 0: a packed average of 0 would look like none.
 fn micros(ns: u64) -> f32 {
     #[expect(clippy::cast_precision_loss, reason = "an average needs no more")]
     let micros = ns as f32 / 1_000.0;
@@ -200,19 +202,21 @@ fn stamp(now: u64) -> u32 {
     u32::try_from((now >> STAMP_SHIFT) & u64::from(u32::MAX)).unwrap_or(0)
 }
 
-/// What is usual is remembered so many times as long as the average.
+/// The time constant of the range, relative to that of the average.
 const MEMORY: u64 = 6;
-/// Beyond so many, those before fade by others that come.
+/// The number of answers at most: after that, each new answer counts a 64th.
 const COUNT_MAX: f32 = 64.0;
-/// Mean deviations of a mean that are noise.
+/// The half width of the range, in mean deviations of the mean.
 const DEVIATIONS: f32 = 2.0;
-/// What a single answer may be off by: a part of itself, and so many µs.
+/// A single answer widens the range by this part of itself.
 const FEW_PART: f32 = 0.5;
+/// A single answer widens the range by this, in µs.
 const FEW: f32 = 5_000.0;
-/// What times may be off by however many there are, in µs: the two ends of a machine's noise.
+/// The half width of the range at least, in µs: noise of a machine, however many answers there are.
 const ALWAYS: f32 = 200.0;
+/// From ns to the unit of stamps.
 const STAMP_SHIFT: u32 = 20;
-/// About a minute.
+/// About a minute, in units of stamps.
 const LEAD_MAX: u32 = 60_000;
 
 #[cfg(test)]
@@ -291,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn it_fades_while_nobody_answers() {
+    fn the_average_fades_without_answers() {
         let latency = Latency::default();
         latency.observe(100 * MS, 5 * SECOND, DECAY);
         let at = |now| latency.known().unwrap().faded(now, DECAY);

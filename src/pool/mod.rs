@@ -1,17 +1,17 @@
 //! The backends of a pool and what all workers count about them.
 //!
-//! A [`Pool`] is part of a snapshot and never changes; what is counted outlives snapshots and is
-//! shared by those that follow each other.
+//! A [`Pool`] is part of a snapshot and never changes. Its counts outlive it: the pools of later
+//! snapshots share them.
 
 #![forbid(unsafe_code)]
 
-mod crowd;
+mod backlog;
 mod ejection;
 mod history;
 mod latency;
+mod panic;
 mod queue;
 mod rise;
-mod settle;
 mod sticky;
 mod tally;
 mod traffic;
@@ -30,7 +30,7 @@ use crate::shared::Shared;
 use crate::time::nanos;
 
 pub use ejection::Cause;
-pub use history::{Condition, History, Past};
+pub use history::{Condition, History, HistorySummary};
 pub use latency::Latency;
 pub use queue::{Call, Queue, Ticket};
 pub use rise::Rise;
@@ -45,30 +45,30 @@ pub struct Pool {
     pub name: String,
     /// How a backend is selected.
     pub strategy: Strategy,
-    /// Which clients come back to the backend that they had.
+    /// Which clients return to the backend that they had; `None`: none.
     pub persist: Option<Persist>,
     /// In the order of the configuration.
     pub backends: Vec<Arc<Backend>>,
-    /// Connections to all backends, being made or established, over all workers: exact.
+    /// Connections to all backends, being made or established: exact over all workers.
     pub connections: Arc<Limit>,
-    /// Backends that are ejected at this moment, and how many may be: exact over all workers.
+    /// Ejected backends, and how many may be ejected: exact over all workers.
     pub ejections: Arc<Limit>,
-    /// Bytes to and from all backends, those that have left included.
+    /// Bytes to and from all backends, including those that have left.
     pub traffic: Arc<Traffic>,
     /// Clients that wait for a place.
     pub queue: Arc<Queue>,
-    /// Which client comes back to which backend, when it persists.
+    /// The backends of persistent clients, where the pool persists.
     pub sticky: Option<Arc<StickyTable>>,
-    /// Backends of the pools before that are not of this one, while sessions hold them: one that
-    /// comes back finds its counts again.
+    /// Backends of earlier pools that are not in this one, kept while sessions use them: one that
+    /// returns finds its counts again.
     pub leaving: Vec<Arc<Backend>>,
-    /// Too few backends are usable: health and ejection are ignored.
+    /// Too few backends are usable: the pool ignores health and ejection.
     pub panic: bool,
-    /// A backend's slow start lasts.
+    /// A backend is in slow start.
     pub rising: bool,
     /// A backend listens on a Unix socket, whose backlog may be full.
-    pub crowds: bool,
-    /// As it was configured.
+    pub has_backlogs: bool,
+    /// The configuration that it was built from.
     pub config: Shared<config::Pool>,
 }
 
@@ -78,61 +78,61 @@ pub struct Pool {
 pub struct Backend {
     /// What all workers count about it.
     pub tally: Arc<Tally>,
-    /// Its share, 0 to 256.
+    /// Its share of the connections, 0 to 256; with 0 it gets none.
     pub weight: u16,
     /// Unique within its pool.
     pub name: String,
-    /// Where it is connected to; of a host, what its name means by this snapshot.
+    /// The address to connect to. For a host name, the address that it has in this snapshot.
     pub address: Address,
-    /// What connections to it begin at.
+    /// The local addresses that connections to it come from.
     pub origins: Arc<Origins>,
-    /// Its host name, where one was written in place of an address.
+    /// Its host name, if the configuration has one in place of an address.
     pub host: Option<String>,
-    /// It is selected only while no other backend can be.
+    /// It is selected only while no other backend is usable.
     pub backup: bool,
-    /// Its group, for two tiers.
+    /// Its group, for `two_tier`.
     pub group: Option<String>,
-    /// What the operator wants of it.
+    /// The state that the operator set.
     pub admin: AdminState,
-    /// What is known of it.
+    /// The result of its probes.
     pub health: Health,
-    /// Its slow start, while it lasts.
+    /// Its slow start, while that lasts.
     pub rise: Option<Rise>,
-    /// It is of the reserve and waits there.
+    /// It waits in the reserve.
     pub standby: bool,
-    /// Its pool panics: health and ejection are ignored.
+    /// Its pool panics: it is used whatever its health.
     pub forced: bool,
-    /// The same count of its whole pool.
+    /// The connections of its whole pool.
     in_pool: Arc<Limit>,
-    /// Of its whole pool.
+    /// The ejected backends of its whole pool.
     ejections: Arc<Limit>,
-    /// Failures in a row that eject it.
+    /// This many failures in a row eject it.
     failures_max: u32,
 }
 
 /// Whether a backend answers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Health {
-    /// It does, or is not probed.
+    /// It answers, or is not probed.
     #[default]
     Up,
-    /// It does not.
+    /// It does not answer.
     Down,
 }
 
 /// What the control thread knows of a backend beside its configuration.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Standing {
-    /// What its probes say.
+    /// The result of its probes.
     pub health: Health,
-    /// Its slow start, while it lasts.
+    /// Its slow start, while that lasts.
     pub rise: Option<Rise>,
-    /// It is of the reserve and waits there.
+    /// It waits in the reserve.
     pub standby: bool,
 }
 
 impl Pool {
-    /// A pool without connections, of backends that are up; its limits hold.
+    /// A pool without connections, whose backends are up. Its limits are in force.
     #[must_use]
     pub fn new(config: &config::Pool) -> Self {
         let pool = Self::build(config, None, |_| Standing::default());
@@ -142,8 +142,7 @@ impl Pool {
 
     /// The pool that replaces `before`. Backends of the same name and address keep their counts.
     ///
-    /// Changes nothing that workers see: what the two pools share changes with
-    /// [`Self::take_effect`].
+    /// Changes nothing that workers see: [`Self::take_effect`] changes what the two pools share.
     #[must_use]
     pub fn build(
         config: &config::Pool,
@@ -154,7 +153,7 @@ impl Pool {
         Self::compose(&shared, before, config.backends.iter().map(standing))
     }
 
-    /// The same with what is known of each backend, in the order of the configuration.
+    /// Builds with the standing of each backend, in the order of the configuration.
     #[must_use]
     pub fn compose(
         config: &Shared<config::Pool>,
@@ -181,10 +180,10 @@ impl Pool {
             leaving: before.map_or_else(Vec::new, |before| before.left_by(config)),
             panic: false,
             rising: false,
-            crowds: false,
+            has_backlogs: false,
             config: config.clone(),
         };
-        // Made only where backends stand in another order than before.
+        // Built only if the order of the backends has changed.
         let known = LazyCell::new(|| -> HashMap<_, _> {
             before.into_iter().flat_map(Self::known).collect()
         });
@@ -201,7 +200,7 @@ impl Pool {
             };
             pool.backends.push(backend);
         }
-        pool.settle();
+        pool.derive_state();
         pool
     }
 
@@ -211,7 +210,7 @@ impl Pool {
         self.backends.iter().find(|backend| backend.name == name)
     }
 
-    /// The same pool with some of its backends changed.
+    /// This pool with some of its backends changed.
     #[must_use]
     pub fn with(&self, mut change: impl FnMut(&mut Backend)) -> Self {
         let backends = self.backends.iter().map(|backend| {
@@ -232,27 +231,27 @@ impl Pool {
             leaving: self.leaving.clone(),
             panic: false,
             rising: false,
-            crowds: false,
+            has_backlogs: false,
             config: self.config.clone(),
         };
-        pool.settle();
+        pool.derive_state();
         pool
     }
 
-    /// Whether it has all the connections that it may have, over all backends.
+    /// Whether it has reached its `max_connections`, over all backends.
     #[must_use]
     pub fn is_full(&self) -> bool {
         self.config.max_connections.is_some() && self.connections.is_full()
     }
 
-    /// Those of its backends that take connections while they have places.
+    /// The backends that take connections as long as they have places.
     pub fn reachable(&self) -> impl Iterator<Item = &Arc<Backend>> {
-        let desperate = self.is_desperate();
+        let ejected_too = self.falls_back_to_ejected();
         let rotating = self.backends.iter().filter(|one| one.is_in_rotation());
-        rotating.filter(move |one| desperate || !one.is_shut_out())
+        rotating.filter(move |one| ejected_too || !one.is_shut_out())
     }
 
-    /// How many clients could be connected now, in nanoseconds of the workers' clock.
+    /// How many more connections it may have at `now`, in ns of the workers' clock.
     #[must_use]
     pub fn places(&self, now: u64) -> u32 {
         let places = self.reachable().map(|backend| backend.places(now));
@@ -260,26 +259,26 @@ impl Pool {
         places.min(self.connections.places())
     }
 
-    /// When the first of the backends whose backlog is full is asked again.
+    /// The earliest time, in ns, at which a backend with a full backlog may be tried again.
     #[must_use]
-    pub fn ask_at(&self, now: u64) -> Option<u64> {
-        let crowds = self.backends.iter().filter(|_| self.crowds);
-        let times = crowds.filter_map(|backend| backend.tally.crowd.ask_at(now));
+    pub fn retry_at(&self, now: u64) -> Option<u64> {
+        let backends = self.backends.iter().filter(|_| self.has_backlogs);
+        let times = backends.filter_map(|backend| backend.tally.backlog.retry_at(now));
         times.min()
     }
 
-    /// Whether those that are ejected are taken all the same: no other is up. Where the pool is
-    /// to fail open it panics once the control thread knows.
+    /// Whether it uses ejected backends because no other is up. A pool that fails open panics as
+    /// soon as the control thread notices.
     #[must_use]
-    pub fn is_desperate(&self) -> bool {
+    pub fn falls_back_to_ejected(&self) -> bool {
         let mut rotating = self.backends.iter().filter(|one| one.is_in_rotation());
         self.config.takes_ejected()
             && self.ejections.used() > 0
             && rotating.all(|backend| backend.is_shut_out())
     }
 
-    /// Over which time the sessions of a backend are closed because it is down; `None`: they stay.
-    /// While the pool panics the check may be what is wrong, and no session is cut for it.
+    /// The time over which the sessions of a backend are closed because it is down; `None`: they
+    /// stay. They stay while the pool panics, because then the check itself may be wrong.
     #[must_use]
     pub fn closes_over(&self, backend: &Backend) -> Option<Duration> {
         match self.config.on_down {
@@ -288,7 +287,7 @@ impl Pool {
         }
     }
 
-    /// Whether a composition would differ in nothing that is selected by, counted or remembered.
+    /// Whether a pool composed from these would be the same as this one.
     #[must_use]
     pub fn is_unchanged(
         &self,
@@ -304,10 +303,10 @@ impl Pool {
                 .leaving
                 .iter()
                 .all(|one| one.tally.connections.used() > 0)
-            && self.panic == self.is_to_panic()
+            && self.panic == self.should_panic()
     }
 
-    /// Backends that have connections and are not in the configuration that follows.
+    /// Backends that have connections and are not in the new configuration.
     fn left_by(&self, config: &config::Pool) -> Vec<Arc<Backend>> {
         let stays = |(old, new): (&Arc<Backend>, _)| old.is(new);
         let all_stay = self.backends.len() == config.backends.len()
@@ -323,14 +322,15 @@ impl Pool {
         used.cloned().collect()
     }
 
-    /// All that something is counted of, by name and target: what a host name means may change.
+    /// All backends that have counts, by name and target. Not by address: that of a host name may
+    /// change.
     fn known(&self) -> impl Iterator<Item = ((&str, Target<'_>), &Arc<Backend>)> {
         let known = self.backends.iter().chain(&self.leaving);
         known.map(|backend| ((&*backend.name, backend.target()), backend))
     }
 }
 
-/// The table of the pool before, unless it is of another key or size.
+/// The sticky table of the pool before; a new one if the key or the size has changed.
 fn sticky(persist: Option<&Persist>, before: Option<&Pool>) -> Option<Arc<StickyTable>> {
     let persist = persist?;
     let ttl = nanos(persist.ttl);
@@ -364,44 +364,45 @@ impl Backend {
         }
     }
 
-    /// Whether it is this one: the same name at the same target.
+    /// Whether this configuration means this backend: the same name and the same target.
     #[must_use]
     pub fn is(&self, config: &config::Backend) -> bool {
         self.name == config.name && self.target() == config.target()
     }
 
-    /// Where it is, as it was written.
+    /// Its host name or address, as the configuration has it.
     #[must_use]
     pub fn target(&self) -> Target<'_> {
         Target::new(self.host.as_deref(), &self.address)
     }
 
-    /// What its host name means, if it has one and that is known.
+    /// The address of its host name, if it has a host name that is resolved.
     #[must_use]
     pub fn resolved(&self) -> Option<&Address> {
         (self.host.is_some() && self.is_resolved()).then_some(&self.address)
     }
 
-    /// Whether it is to take connections if it can: it has a weight and an address, nobody took it
-    /// out, and it is not in reserve.
+    /// Whether it takes connections while it is up: it has a weight and an address, the operator
+    /// did not take it out, and it does not wait in the reserve.
     #[must_use]
     pub fn is_ready(&self) -> bool {
         self.weight > 0 && self.admin == AdminState::Ready && !self.standby && self.is_resolved()
     }
 
-    /// Whether it has an address: one that is written as one has.
+    /// Whether its address is known: always, unless it has a host name.
     #[must_use]
     pub fn is_resolved(&self) -> bool {
         config::is_resolved(self.host.as_deref(), &self.address)
     }
 
-    /// Whether it is ready and answers. It may be ejected, which changes from moment to moment.
+    /// Whether it is ready and up, or its pool panics. It may be ejected: that changes without a
+    /// snapshot.
     #[must_use]
     pub fn is_in_rotation(&self) -> bool {
         self.is_ready() && (self.forced || self.health == Health::Up)
     }
 
-    /// How it stands, in a word: what the operator wants comes first.
+    /// Its condition in one word. The operator's state comes first.
     #[must_use]
     pub fn condition(&self) -> Condition {
         match (self.admin, self.health) {
@@ -415,51 +416,51 @@ impl Backend {
         }
     }
 
-    /// Whether it answers and is not ejected.
+    /// Whether it is up and not ejected.
     #[must_use]
     pub fn is_usable(&self) -> bool {
         self.health == Health::Up && !self.tally.is_ejected()
     }
 
-    /// Whether it gets nothing, as it is ejected and its pool does not panic.
+    /// Whether it gets no connections: it is ejected and its pool does not panic.
     #[must_use]
     pub fn is_shut_out(&self) -> bool {
         !self.forced && self.tally.is_ejected()
     }
 
-    /// How much of its share it has at a time, in percent, 1 to 100: less than all in slow start.
+    /// The part of its share that it gets at `now`, in percent: 1 to 99 in slow start, else 100.
     #[must_use]
     pub fn percent(&self, now: u64) -> u8 {
         self.rise.map_or(100, |rise| rise.percent(now))
     }
 
-    /// Whether it has all the connections that it may have at a time.
+    /// Whether it has all the connections that it may have at `now`.
     #[must_use]
     pub fn is_full(&self, now: u64) -> bool {
         self.tally.connections.used() >= self.max(now)
     }
 
-    /// How many more connections it may have at a time.
+    /// How many more connections it may have at `now`.
     #[must_use]
     pub fn places(&self, now: u64) -> u32 {
         let places = self.max(now).saturating_sub(self.tally.connections.used());
-        places.min(self.tally.crowd.places(now))
+        places.min(self.tally.backlog.places(now))
     }
 
-    /// Its backlog is full: it gets nothing more until it is asked again, and is not to blame.
-    pub fn on_crowded(&self, now: u64) {
-        self.tally.crowd.on_full(now);
+    /// Its backlog is full. It gets no connections until the next try; this is not a failure.
+    pub fn on_backlog_full(&self, now: u64) {
+        self.tally.backlog.on_full(now);
         self.tally.on_unsent();
     }
 
-    /// It took a connection at once.
+    /// It accepted a connection at once: its backlog is not full.
     pub fn on_taken(&self) {
-        self.tally.crowd.on_taken();
+        self.tally.backlog.on_taken();
     }
 
-    /// Connections at most: fewer in slow start, none while its backlog is full.
+    /// Its `max_connections`: less in slow start, 0 while its backlog is full.
     fn max(&self, now: u64) -> u32 {
-        if self.tally.crowd.places(now) == 0 {
+        if self.tally.backlog.places(now) == 0 {
             return 0;
         }
         let max = self.tally.connections.max();
@@ -469,8 +470,8 @@ impl Backend {
         }
     }
 
-    /// Takes a place for a connection that is being made, of its own and of its pool. `false`:
-    /// there is none. `now` is nanoseconds of the workers' clock.
+    /// Takes a place for a connection, at the backend and in its pool. `false`: one of them is
+    /// full. `now` is in ns of the workers' clock.
     #[must_use]
     pub fn try_acquire(&self, now: u64) -> bool {
         if !self.tally.connections.try_acquire_within(self.max(now)) {
@@ -484,13 +485,13 @@ impl Backend {
         true
     }
 
-    /// It reset or hung up on a session that it had not answered. One failure in a row too many
-    /// ejects it, on all workers at once; `true`: this one did.
+    /// It reset or closed a session before answering. Ejects it, for all workers at once, after too
+    /// many failures in a row; returns whether this one did.
     pub fn on_failed(&self) -> bool {
         self.fail(Cause::Failed)
     }
 
-    /// The same for a connect that failed.
+    /// A connect to it failed. Ejects it as [`Self::on_failed`] does.
     pub fn on_unreached(&self) -> bool {
         self.tally.on_unreached();
         self.fail(Cause::Unreached)
@@ -500,29 +501,31 @@ impl Backend {
         self.tally.on_failed() >= self.failures_max && self.eject(cause)
     }
 
-    /// Ejects it. `false`: it is ejected already, as many as may be are, or its pool ejects none.
+    /// Ejects it. `false`: it is ejected already, the maximum of backends is ejected, or its pool
+    /// ejects none.
     pub fn eject(&self, cause: Cause) -> bool {
         self.tally.ejection.eject(cause, &self.ejections)
     }
 
-    /// It served a session that began while it was ejected. That ends the ejection, unless it is
-    /// for being slow. `true`: this one did.
+    /// It served a session that began while it was ejected. Ends the ejection, unless that is for
+    /// being slow; returns whether this session did.
     pub fn on_trial_passed(&self) -> bool {
         let slow = self.tally.ejected_for() == Some(Cause::Slow);
         !slow && self.readmit()
     }
 
-    /// Ends its ejection, with no failure held against it. `false`: it is not ejected.
+    /// Ends its ejection and sets its failures to 0. `false`: it was not ejected.
     pub fn readmit(&self) -> bool {
         if !self.tally.is_ejected() {
             return false;
         }
-        // First: a session that fails meanwhile must not eject it for what it is forgiven.
+        // Before the readmission, so that a session which fails at this moment does not count
+        // together with the old failures and eject it again.
         self.tally.on_sound();
         self.tally.ejection.readmit(&self.ejections)
     }
 
-    /// What is known of it beside its configuration.
+    /// What the control thread knows of it beside its configuration.
     fn standing(&self) -> Standing {
         Standing {
             health: self.health,
@@ -531,7 +534,7 @@ impl Backend {
         }
     }
 
-    /// Whether one that is made for a pool that follows would be the same.
+    /// Whether a backend built for the next pool would be the same.
     fn is_unchanged(&self, config: &config::Backend, standing: Standing, pool: &Pool) -> bool {
         let ejection = pool.config.ejection;
         self.standing() == standing
@@ -544,7 +547,7 @@ impl Backend {
             && *self.origins == pool.config.origins.towards(&config.address)
     }
 
-    /// Gives the place back: the connection is closed, or was never made.
+    /// Releases the place of a connection that is closed or was never made.
     pub fn release(&self, ended: Ended) {
         self.tally.on_closed(ended);
         self.tally.connections.release();

@@ -1,9 +1,9 @@
-//! Clients that wait while every backend of a pool is full: first come, first served, over all
-//! workers.
+//! The queue of a full pool: clients wait for a place, first come, first served, over all workers.
 //!
-//! Nobody waits in here. A place that comes free calls the first, whose worker is told so and
-//! selects anew; whoever finds no place then goes back to where it stood. Who was called counts as
-//! one of the queue until it is served or gone: nobody overtakes it meanwhile.
+//! This module only keeps the order; sessions wait in their workers. When a place becomes free, a
+//! worker calls the first client, whose own worker then selects again. If the place is gone by then
+//! the client steps back to its old position. A called client counts as queued until it is served
+//! or leaves, so that no other overtakes it.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, Ordering, fence};
@@ -14,10 +14,10 @@ use parking_lot::Mutex;
 use crate::config;
 use crate::time::nanos;
 
-/// The clients that wait for a place in one pool. It outlives snapshots.
+/// The clients that wait for a place in one pool. Outlives snapshots.
 #[derive(Debug)]
 pub struct Queue {
-    /// How many wait or are called, to be looked at whenever a connection ends.
+    /// How many clients wait or are called. Workers read it whenever a connection ends.
     len: CachePadded<AtomicU32>,
     line: Mutex<Line>,
 }
@@ -25,45 +25,46 @@ pub struct Queue {
 /// A client that waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ticket {
-    /// The worker that has its session,
+    /// The worker of its session.
     pub worker: u32,
-    /// the session's slot there,
+    /// The session's slot there.
     pub slot: u32,
-    /// and the slot's generation.
+    /// The slot's generation.
     pub generation: u32,
     /// Since when it waits, in ns of the workers' clock.
     pub since: u64,
 }
 
-/// What becomes of a client that waited.
+/// The result of calling a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Call {
-    /// Whose turn it is.
+    /// The client.
     pub ticket: Ticket,
-    /// The number that it joined by.
+    /// The number that [`Queue::join`] gave it.
     pub number: u64,
-    /// `true`: there is a place, and it has to say what became of it by [`Queue::step_back`] or
-    /// [`Queue::leave`]. `false`: it waited too long and is out of the queue.
+    /// `true`: there is a place; the client must end the call by [`Queue::step_back`] or
+    /// [`Queue::leave`]. `false`: it has waited too long and is no longer queued.
     pub comes: bool,
 }
 
 #[derive(Debug)]
 struct Line {
     settings: config::Queue,
-    /// By number, hence in order.
+    /// Clients that wait, by number and so in order.
     waiting: BTreeMap<u64, Ticket>,
-    /// Who was called and has not answered.
+    /// Clients that were called and have not ended the call.
     called: BTreeMap<u64, Ticket>,
+    /// The number of the next client.
     next: u64,
-    /// When it was last found empty, in ns.
+    /// Since when it is not empty, in ns.
     busy_since: u64,
-    /// Somebody could have been called, but that as many are called as there are places, or
-    /// all who wait.
+    /// A place was offered while no further client could be called: a called one that steps back
+    /// must look again.
     missed: bool,
 }
 
 impl Queue {
-    /// An empty one.
+    /// An empty queue.
     #[must_use]
     pub fn new(settings: config::Queue) -> Self {
         Self {
@@ -79,26 +80,26 @@ impl Queue {
         }
     }
 
-    /// Other settings, for those who join from now on and for when they are called.
+    /// Changes the settings, for clients that join from now on and for all calls.
     pub fn set(&self, settings: config::Queue) {
         self.line.lock().settings = settings;
     }
 
-    /// How many wait.
+    /// How many clients wait or are called.
     #[must_use]
     pub fn len(&self) -> u32 {
         self.len.load(Ordering::SeqCst)
     }
 
-    /// Whether nobody waits, as it is nearly always.
+    /// Whether no client waits or is called, as is nearly always so.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// A client joins the end: the number that it has from then on, and until when it may wait, in
-    /// ns. `None`: there is no room. Who has joined must look once more whether there is a place,
-    /// and if so [call](Self::call): it may have come free just before.
+    /// Adds a client at the end. Returns its number, and until when it may wait, in ns; `None`: the
+    /// queue is full. After this the caller must look once more for a place and, if there is one,
+    /// [call](Self::call): it may have become free just before.
     pub fn join(&self, ticket: Ticket, now: u64) -> Option<(u64, u64)> {
         let mut line = self.line.lock();
         if line.len() >= line.settings.max {
@@ -116,10 +117,11 @@ impl Queue {
         Some((number, ticket.since.saturating_add(line.patience(now))))
     }
 
-    /// There are so many places: calls the first who waits, unless as many are called already.
-    /// (More would overtake each other.) Those before it who waited too long are out of the queue,
-    /// each told by a call of this function: it is to be called again until it answers with
-    /// somebody who comes, or with `None` as there is nobody to call.
+    /// Calls the first client that waits, because there are `places` free places. Never calls more
+    /// clients than that at a time: they would overtake each other.
+    ///
+    /// A first client that has waited too long is removed and returned instead. Repeat the call
+    /// until it returns a client that [comes](Call::comes), or `None`: no client can be called.
     pub fn call(&self, now: u64, places: u32) -> Option<Call> {
         let mut line = self.line.lock();
         let called = u32::try_from(line.called.len()).unwrap_or(u32::MAX);
@@ -141,8 +143,8 @@ impl Queue {
         })
     }
 
-    /// Who was called found no place: it waits again, where it stood. `true`: one may have come
-    /// free meanwhile, and nobody was called for it.
+    /// A called client found no place: it waits again at its old position. `true`: a place may have
+    /// become free meanwhile for which no client was called, so call again.
     pub fn step_back(&self, number: u64) -> bool {
         let mut line = self.line.lock();
         if let Some(ticket) = line.called.remove(&number) {
@@ -151,8 +153,8 @@ impl Queue {
         std::mem::take(&mut line.missed)
     }
 
-    /// A client is served, or gone. `true`: it had been called, and if there is a place now the
-    /// next one is to be called.
+    /// Removes a client that is served or gone. `true`: it was called, so call the next one if
+    /// there is a place.
     pub fn leave(&self, number: u64) -> bool {
         let mut line = self.line.lock();
         let called = line.called.remove(&number).is_some();
@@ -174,9 +176,10 @@ impl Line {
         u32::try_from(len).unwrap_or(u32::MAX)
     }
 
-    /// How long a client may wait, in ns: a queue that does not become empty is no burst that
-    /// passes, and long waits would only be added to everybody's time (CoDel's idea, RFC 8289, as
-    /// simplified for servers in "Fail at Scale", ACM Queue 13(8), 2015).
+    /// How long a client may wait, in ns. A queue that stays non-empty for a whole timeout is no
+    /// passing burst, and its length would only be added to every client's time. Then each may wait
+    /// a twentieth. (CoDel, RFC 8289, as simplified for servers in Maurer, "Fail at Scale", ACM
+    /// Queue 13(8), 2015.)
     fn patience(&self, now: u64) -> u64 {
         let timeout = nanos(self.settings.timeout);
         if now.saturating_sub(self.busy_since) < timeout {
@@ -186,9 +189,9 @@ impl Line {
         }
     }
 
-    /// Whether one that was taken from the front waited too long. The last one is never refused a
-    /// place that nobody else wants, within the whole time (as RFC 8289 never drops the last
-    /// packet).
+    /// Whether the client just taken from the front has waited too long. If it was the last one it
+    /// may wait the whole timeout, because no other client wants the place (RFC 8289 never drops
+    /// the last packet either).
     fn is_late(&self, ticket: &Ticket, now: u64) -> bool {
         let most = if self.waiting.is_empty() {
             nanos(self.settings.timeout)
@@ -199,7 +202,7 @@ impl Line {
     }
 }
 
-/// What a queue that stays gives each of the timeout.
+/// A standing queue divides the timeout by this.
 const OVERLOAD_PART: u64 = 20;
 
 #[cfg(test)]

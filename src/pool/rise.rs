@@ -1,6 +1,6 @@
-//! Slow start: a backend that returns gets its share and its places little by little.
+//! Slow start: a backend that returns gets its share and its `max_connections` little by little.
 
-/// A slow start: from nothing to the full share, linear over a time.
+/// A slow start: the share grows linearly from 1% to 100%.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rise {
     /// When it began, in ns of the workers' clock.
@@ -10,8 +10,8 @@ pub struct Rise {
 }
 
 impl Rise {
-    /// How much of its share a backend has at a time, in percent: 1 to 100. Never nothing, as who
-    /// gets nothing would not be seen to answer.
+    /// The part of its share that a backend gets at `now`, in percent: 1 to 100. Never 0, so that
+    /// it gets a chance to answer.
     #[must_use]
     pub fn percent(&self, now: u64) -> u8 {
         let elapsed = u128::from(now.saturating_sub(self.since));
@@ -19,7 +19,7 @@ impl Rise {
         u8::try_from(percent).unwrap_or(u8::MAX).clamp(1, 100)
     }
 
-    /// How many of so many connections it may have at a time, rounded up.
+    /// How many of `max` connections it may have at `now`, rounded up.
     #[must_use]
     pub fn places(&self, max: u32, now: u64) -> u32 {
         let part = u64::from(max) * u64::from(self.percent(now));

@@ -1,8 +1,7 @@
-//! Which client went to which backend: one table for all workers of a pool, of fixed size.
+//! The sticky table of a pool: maps clients to backends, for all workers, in a fixed size.
 //!
-//! Invariant: never more than `entries_max` clients, however many come. A full table forgets the
-//! one it has not seen for longest. It knows neither clients nor backends, only their hashes, and
-//! has no clock.
+//! Invariant: never more than `entries_max` clients. A full table forgets the least recently used
+//! one. It sees only hashes of clients and backends, and has no clock of its own.
 
 mod shard;
 
@@ -16,29 +15,30 @@ use parking_lot::Mutex;
 
 use shard::{Place, Shard};
 
-/// The table client -> backend.
+/// A table from client to backend.
 ///
-/// Of several shards when large, each behind a lock of its own that is held for a few memory
-/// accesses. Takes 44 bytes per entry, allocated for a whole shard when its first client comes; of
-/// large shards, only pages that entries were written to become memory, and 4 bytes per entry.
+/// A large table has several shards, each behind its own lock, which is held for a few memory
+/// accesses. An entry takes 44 bytes. A shard allocates all its entries with its first client; the
+/// kernel backs 40 of the 44 bytes only once entries are written.
 ///
-/// Times are nanoseconds of any one clock that does not go back. Workers' clocks may differ by a
-/// batch: an entry's time never goes back.
+/// Times are in nanoseconds of a monotonic clock. Workers' clocks may differ by a batch, so an
+/// entry's time never decreases.
 pub struct StickyTable {
     shards: Box<[CachePadded<Mutex<Shard>>]>,
-    /// Keys are hashed again by this table's own SipHash: nobody can aim at a shard or a bucket.
+    /// The secret of a SipHash over the keys, so that no client can aim at a shard or a bucket.
     secret: RandomState,
     ttl_ns: AtomicU64,
     entries_max: u32,
 }
 
 impl StickyTable {
-    /// An empty table of at most `entries_max` clients, each known for `ttl_ns` after its last
-    /// use. With 0 entries it remembers nobody.
+    /// An empty table of at most `entries_max` clients, each remembered for `ttl_ns` after its last
+    /// use. With 0 entries it remembers none.
     ///
-    /// Below 2,048 entries the client forgotten is the least recently used of all, above it is
-    /// that of one among 2 to 64 shards of at least 1,024 entries. Chance fills shards unevenly:
-    /// a large table forgets its first client some percent before it is full.
+    /// Below 2,048 entries a full table forgets the least recently used client. Above that it has 2
+    /// to 64 shards of at least 1,024 entries, and a full shard forgets its least recently used
+    /// one. Shards fill unevenly, so a large table forgets its first client a few percent before it
+    /// is full.
     #[must_use]
     pub fn new(entries_max: u32, ttl_ns: u64) -> Self {
         let count = 1
@@ -56,8 +56,7 @@ impl StickyTable {
         }
     }
 
-    /// The backend that `key` is mapped to, if it is and was used within the last `ttl_ns`. This
-    /// is a use.
+    /// The backend of `key`, if the entry was used within the last `ttl_ns`. Counts as a use.
     #[must_use]
     pub fn get(&self, key: u64, now: u64) -> Option<u64> {
         let (shard, place) = self.locate(key);
@@ -65,11 +64,12 @@ impl StickyTable {
         shard.lock().get(place, now, since)
     }
 
-    /// Maps `key` to `backend` and answers with the backend that it is mapped to then.
+    /// Maps `key` to `backend`, unless it has a fresh mapping to a backend other than `replaces`.
+    /// Returns the backend that it is mapped to afterwards.
     ///
-    /// That is another one when the key has a fresh mapping other than `replaces`: two workers
-    /// can meet a new client, or the failure of its backend, at the same moment; the second then
-    /// follows the first. `replaces` is what [`Self::get`] answered and can't be used any more.
+    /// Two workers can meet a new client, or the failure of its backend, at the same moment: the
+    /// second then follows the first. `replaces` is the unusable backend that [`Self::get`]
+    /// returned.
     pub fn insert(&self, key: u64, backend: u64, replaces: Option<u64>, now: u64) -> u64 {
         let (shard, place) = self.locate(key);
         let (now, since) = self.times(now);
@@ -83,13 +83,13 @@ impl StickyTable {
         }
     }
 
-    /// Renews the mapping of `key` to `backend`, though it has expired meanwhile.
+    /// Renews the mapping of `key` to `backend`, even if it has expired.
     pub fn revive(&self, key: u64, backend: u64, now: u64) {
         let (shard, place) = self.locate(key);
         shard.lock().revive(place, backend, self.times(now).0);
     }
 
-    /// Maps `key` to `backend` for `time` ns, or the TTL if that is less.
+    /// Maps `key` to `backend` for `time` ns, or for the TTL if that is shorter.
     pub fn lend(&self, key: u64, backend: u64, time: u64, now: u64) {
         let (shard, place) = self.locate(key);
         let (now, since) = self.times(now);
@@ -105,13 +105,13 @@ impl StickyTable {
         shard.lock().remove(place);
     }
 
-    /// Another TTL, for all that are in it.
+    /// Changes the TTL, for all entries.
     pub fn set_ttl(&self, ttl_ns: u64) {
         self.ttl_ns.store(ttl_ns, Ordering::Relaxed);
     }
 
-    /// Entries in use, up to [`Self::capacity`]. Counts expired ones until another takes their
-    /// place. Takes every shard's lock in turn: for people.
+    /// The number of entries, up to [`Self::capacity`], including expired ones that are not yet
+    /// replaced. Takes every shard's lock in turn: not for the data path.
     #[must_use]
     pub fn clients(&self) -> usize {
         self.shards.iter().map(|shard| shard.lock().len()).sum()
@@ -123,15 +123,15 @@ impl StickyTable {
         self.entries_max
     }
 
-    /// What shards call the time, and the time that fresh entries were used at or after: both
-    /// above 0, which is that of removed ones, however soon after the machine's start.
+    /// The time in terms of shards, and the earliest last use of an entry that is fresh. Both are
+    /// above 0, which marks removed entries, even right after the machine's start.
     fn times(&self, now: u64) -> (u64, u64) {
         let now = now.saturating_add(EPOCH);
         let since = now.saturating_sub(self.ttl_ns.load(Ordering::Relaxed));
         (now, since.max(1))
     }
 
-    /// The shard is chosen by the upper half of a hash, the place in it by the lower.
+    /// The upper half of the hash chooses the shard, the lower half the bucket.
     fn locate(&self, key: u64) -> (&Mutex<Shard>, Place) {
         let hash = self.secret.hash_one(key);
         let shard = ((hash >> 32) * self.shards.len() as u64) >> 32;
@@ -141,7 +141,7 @@ impl StickyTable {
     }
 }
 
-/// Without the entries: there may be millions, behind locks.
+/// Leaves the entries out: there may be millions, behind locks.
 impl fmt::Debug for StickyTable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("StickyTable")
@@ -151,11 +151,11 @@ impl fmt::Debug for StickyTable {
     }
 }
 
-/// Longer than any TTL but one that is for ever.
+/// Added to times. Longer than any TTL, unless that is endless.
 const EPOCH: u64 = 1 << 62;
-/// Enough for two workers to meet at a shard rarely.
+/// Enough shards that two workers rarely need the same one.
 const SHARDS_MAX: u32 = 64;
-/// Smaller shards would fill too unevenly: by 3% at this size.
+/// Smaller shards would fill too unevenly; these differ by 3%.
 const SHARD_ENTRIES_MIN: u32 = 1_024;
 
 #[cfg(test)]

@@ -6,29 +6,29 @@ use crossbeam::utils::CachePadded;
 
 use crate::guard::Limit;
 
-use super::crowd::Crowd;
+use super::backlog::Backlog;
 use super::ejection::{Cause, Ejection};
 use super::{History, Latency, Traffic};
 
 /// Counts of one backend, over all workers and all snapshots that it is part of.
 ///
-/// Touched when a connection is made, first answered and closed; where the strategy watches work,
-/// also once when a session asks and once when it is answered. Never per byte: workers add traffic
-/// some times a second.
+/// Written when a connection is made, first answered and closed; where the strategy looks at load,
+/// also with each request and each answer of a session. Never per byte: workers add traffic a few
+/// times a second.
 #[derive(Debug)]
 pub struct Tally {
-    /// Connections being made or established: exact.
+    /// Connections being made or established: exact over all workers.
     pub connections: Limit,
     /// Bytes to and from it.
     pub traffic: Traffic,
-    /// What happened to it.
+    /// Its history since it joined the pool.
     pub history: CachePadded<History>,
     pub(super) ejection: Ejection,
-    pub(super) crowd: Crowd,
+    pub(super) backlog: Backlog,
     experience: CachePadded<Experience>,
 }
 
-/// What a selection reads of each backend comes first, in one cache line.
+/// The fields that a selection reads come first, in one cache line.
 #[derive(Debug, Default)]
 #[repr(C)]
 struct Experience {
@@ -45,12 +45,12 @@ struct Experience {
     bytes: AtomicU64,
 }
 
-/// A session with a backend, at its end.
+/// What a session adds to its backend's counts at its end.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Ended {
     /// It was waiting for an answer.
     pub waiting: bool,
-    /// How long the backend was streaming to it, in ns, as far as [`Tally::on_used`] was not told.
+    /// How long the backend streamed to it, in ns, beyond what [`Tally::on_used`] added.
     pub in_use: u64,
     /// Bytes in both directions.
     pub bytes: u64,
@@ -61,28 +61,28 @@ pub struct Ended {
 pub struct Totals {
     /// Connections that it answered.
     pub answered: u64,
-    /// How long those waited for their first answer, in ns.
+    /// The time that those waited for their first answer, in ns.
     pub answer: u64,
-    /// How long it was streaming to sessions after that, in ns.
+    /// The time that it streamed to sessions after that, in ns.
     pub in_use: u64,
     /// Sessions that have ended, answered or not.
     pub ended: u64,
-    /// Their bytes in both directions.
+    /// The bytes of ended sessions, in both directions.
     pub bytes: u64,
 }
 
-/// What is foreseen of a backend, where the strategy
+/// The forecast that selection uses, where the strategy
 /// [looks ahead](crate::config::Strategy::looks_ahead).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Outlook {
-    /// Sessions that it streams to, and how many more it will be at work for than now, or fewer.
+    /// The sessions that it streams to, plus the forecast change of its load; may be negative.
     pub load: f32,
-    /// What a connection costs it, relative to the others of its pool: 1 is usual.
+    /// The cost of a connection relative to the mean of its pool: 1/16 to 16, usually 1.
     pub cost: f32,
 }
 
 impl Ended {
-    /// A session that got no answer, and no byte.
+    /// A session without an answer and without a byte.
     #[must_use]
     pub fn unanswered() -> Self {
         Self {
@@ -93,26 +93,26 @@ impl Ended {
 }
 
 impl Tally {
-    /// How soon it answers.
+    /// Its answer times.
     #[must_use]
     pub fn latency(&self) -> &Latency {
         &self.experience.latency
     }
 
-    /// Failures since its last answer, or session that ended in order: connects that failed,
-    /// sessions that it reset or hung up on unanswered.
+    /// Failures since its last answer, or since the last session that ended in order. A failure is
+    /// a failed connect, or a session that it reset or closed before answering.
     #[must_use]
     pub fn failures(&self) -> u32 {
         self.experience.failures.load(Ordering::Relaxed)
     }
 
-    /// Whether it gets nothing more for a while, as it failed too often or answers too late.
+    /// Whether it gets no connections for a while, because it failed too often or is slow.
     #[must_use]
     pub fn is_ejected(&self) -> bool {
         self.ejection.is_ejected()
     }
 
-    /// Why it is ejected; `None`: it is not.
+    /// Why it is ejected; `None`: it is not ejected.
     #[must_use]
     pub fn ejected_for(&self) -> Option<Cause> {
         self.ejection.cause()
@@ -124,37 +124,38 @@ impl Tally {
         self.ejection.times()
     }
 
-    /// It is found to be away. An ejection for failed sessions is over once it is back.
+    /// A connect to it failed. If it is ejected for failed sessions, a connect that succeeds now
+    /// ends the ejection.
     pub fn on_unreached(&self) {
         self.ejection.on_unreached();
     }
 
-    /// Connections that wait for an answer, over all workers: from their connect to the first byte,
-    /// and where the strategy watches work, from each later request to the next byte.
+    /// Connections that wait for an answer, over all workers: from the connect to the first byte,
+    /// and, where the strategy looks at load, from each later request to the next byte.
     #[must_use]
     pub fn waiting(&self) -> u32 {
         self.experience.waiting.load(Ordering::Relaxed)
     }
 
-    /// What the control thread foresees.
+    /// The forecast of the control thread.
     #[must_use]
     pub fn outlook(&self) -> Outlook {
         Outlook::unpack(self.experience.outlook.load(Ordering::Relaxed))
     }
 
-    /// Says what is foreseen.
-    pub fn foresee(&self, outlook: Outlook) {
+    /// Publishes a forecast.
+    pub fn set_outlook(&self, outlook: Outlook) {
         let packed = outlook.pack();
         self.experience.outlook.store(packed, Ordering::Relaxed);
     }
 
-    /// Connections that were begun: without those that never left this machine.
+    /// Connections opened so far, without those that never left this machine.
     #[must_use]
     pub fn opened(&self) -> u64 {
         self.experience.opened.load(Ordering::Relaxed)
     }
 
-    /// Connects to it that found no free local port.
+    /// How many connects to it found no free local port.
     #[must_use]
     pub fn portless(&self) -> u64 {
         self.experience.portless.load(Ordering::Relaxed)
@@ -165,12 +166,13 @@ impl Tally {
         self.experience.portless.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// A connection that counts as begun was never sent: this machine lacked what it takes.
+    /// A connection that was counted as opened was never sent, for want of a resource on this
+    /// machine.
     pub fn on_unsent(&self) {
         self.experience.opened.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// What all sessions came to.
+    /// The sums over all sessions.
     #[must_use]
     pub fn totals(&self) -> Totals {
         let read = |number: &AtomicU64| number.load(Ordering::Relaxed);
@@ -184,7 +186,8 @@ impl Tally {
         }
     }
 
-    /// It answered a client for the first time, `latency` ns after it was asked.
+    /// It answered a client for the first time, `latency` ns after the connect began. `now` is in
+    /// ns of the workers' clock; `decay` is the time constant of the average, in ns.
     pub fn on_answered(&self, latency: u64, now: u64, decay: u64) {
         let experience = &self.experience;
         experience.latency.observe(latency, now, decay);
@@ -194,33 +197,34 @@ impl Tally {
         self.on_sound();
     }
 
-    /// A session came to its end in order. An ejection goes on: such a session is from before.
+    /// A session was answered or ended in order: the failures in a row are 0. An ejection goes on,
+    /// because the session may be from before it.
     pub fn on_sound(&self) {
-        // Nearly always it is 0 already: a read leaves the cache line with the others.
+        // Nearly always 0 already. Reading first leaves the cache line shared.
         if self.failures() > 0 {
             self.experience.failures.store(0, Ordering::Relaxed);
         }
     }
 
-    /// A connect failed, or it reset or hung up on a session that it had not answered. Answers
-    /// with the failures in a row.
+    /// A connect failed, or it reset or closed a session before answering. Returns the failures in
+    /// a row.
     pub(super) fn on_failed(&self) -> u32 {
-        // The count may wrap after 2^32 failures without an answer; then it begins anew.
+        // Wraps to 0 after 2^32 failures without an answer, which does no harm.
         let before = self.experience.failures.fetch_add(1, Ordering::Relaxed);
         before.wrapping_add(1)
     }
 
-    /// An established session asked it for something.
+    /// An established session sent it a request.
     pub fn on_asked(&self) {
         self.experience.waiting.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// It answered an established session that had asked.
+    /// It answered a request of an established session.
     pub fn on_replied(&self) {
         self.experience.waiting.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// It was streaming to an established session for so many ns more.
+    /// It streamed to an established session for another `in_use` ns.
     pub fn on_used(&self, in_use: u64) {
         self.experience.in_use.fetch_add(in_use, Ordering::Relaxed);
     }
@@ -231,7 +235,7 @@ impl Tally {
         self.experience.waiting.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// A connection ended, or was never made.
+    /// A connection was closed, or was never made.
     pub(super) fn on_closed(&self, ended: Ended) {
         let experience = &self.experience;
         if ended.waiting {
@@ -259,7 +263,7 @@ impl Outlook {
 }
 
 impl Default for Outlook {
-    /// Nothing is foreseen: a backend like any other.
+    /// Without a forecast: a backend like any other.
     fn default() -> Self {
         Self {
             load: 0.0,
@@ -275,7 +279,7 @@ impl Default for Tally {
             traffic: Traffic::default(),
             history: CachePadded::default(),
             ejection: Ejection::default(),
-            crowd: Crowd::default(),
+            backlog: Backlog::default(),
             experience: CachePadded::default(),
         }
     }

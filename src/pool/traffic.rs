@@ -1,26 +1,25 @@
-//! Bytes that move, counted while they move.
+//! Bytes relayed, counted while sessions go on.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crossbeam::utils::CachePadded;
 
-/// Bytes delivered from clients and to clients, by any number of workers, and how fast.
+/// Bytes delivered from clients and to clients over all workers, and their rates.
 ///
-/// Workers add what they moved some times a second, never per event. It outlives snapshots as the
-/// other counts do.
+/// Workers add their bytes a few times a second, never per event. Outlives snapshots.
 #[derive(Debug, Default)]
 pub struct Traffic(CachePadded<Numbers>);
 
 #[derive(Debug, Default)]
 struct Numbers {
     moved: [AtomicU64; 2],
-    /// What had moved at the last [`Traffic::tick`]. Only the control thread reads and writes it.
+    /// `moved` at the last [`Traffic::tick`]. Only the control thread reads and writes it.
     ticked: [AtomicU64; 2],
     per_s: [AtomicU64; 2],
 }
 
 impl Traffic {
-    /// Adds bytes that were delivered from the client, from the backend.
+    /// Adds bytes: [from clients, from backends].
     pub fn add(&self, moved: [u64; 2]) {
         for (number, moved) in self.0.moved.iter().zip(moved) {
             if moved > 0 {
@@ -29,20 +28,19 @@ impl Traffic {
         }
     }
 
-    /// Bytes delivered from clients, to clients.
+    /// Bytes delivered so far: [from clients, from backends].
     #[must_use]
     pub fn bytes(&self) -> [u64; 2] {
         [0, 1].map(|way| self.0.moved[way].load(Ordering::Relaxed))
     }
 
-    /// The same a second, between the last two calls of [`Self::tick`].
+    /// Bytes per second between the last two calls of [`Self::tick`].
     #[must_use]
     pub fn per_s(&self) -> [u64; 2] {
         [0, 1].map(|way| self.0.per_s[way].load(Ordering::Relaxed))
     }
 
-    /// Takes note of the rate since the last call, which was so many nanoseconds ago. For one
-    /// thread only.
+    /// Computes the rate since the last call, `ns` nanoseconds ago. For one thread only.
     pub fn tick(&self, ns: u64) {
         for (way, moved) in self.bytes().into_iter().enumerate() {
             let before = self.0.ticked[way].swap(moved, Ordering::Relaxed);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use fastrand::Rng;
 
-/// One column per candidate: itself up to a threshold, another one beyond.
+/// One column per candidate: below its threshold the candidate itself, above it another one.
 #[derive(Clone, Debug)]
 pub(super) struct Alias {
     columns: Arc<[Column]>,
@@ -13,7 +13,7 @@ pub(super) struct Alias {
 
 #[derive(Clone, Copy, Debug)]
 struct Column {
-    /// Of 2^32.
+    /// 0 to 2^32.
     threshold: u64,
     own: u16,
     other: u16,
@@ -27,7 +27,7 @@ impl Alias {
             .iter()
             .map(|(_, weight)| u64::from(*weight))
             .sum();
-        // Each weight in units in which a column holds `sum`.
+        // Weights times the number of columns, so that each column holds exactly `sum`.
         let mut parts: Vec<u64> = candidates
             .iter()
             .map(|(_, weight)| u64::from(*weight) * count)
@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_comes_from_an_empty_table() {
+    fn an_empty_table_draws_none() {
         assert_eq!(Alias::new(&[]).draw(&mut Rng::with_seed(1)), None);
         assert_eq!(Alias::new(&[(4, 1)]).draw(&mut Rng::with_seed(1)), Some(4));
     }

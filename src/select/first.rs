@@ -1,5 +1,5 @@
-//! First: the first backend in the order of the configuration that is not full, so that the last
-//! ones stay idle and can be switched off (HAProxy's `first`).
+//! First: the first backend in the order of the configuration that is not full, as HAProxy's
+//! `first`. The last backends stay idle and can be switched off.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use fastrand::Rng;
 
 use super::Scene;
 
-/// In the order of the configuration.
+/// Its members are in the order of the configuration.
 #[derive(Clone, Debug)]
 pub(super) struct First {
     members: Arc<[u16]>,
@@ -18,8 +18,8 @@ impl First {
         Self { members }
     }
 
-    /// One that fails is never full, and would stay the first for ever: it gets an equal share of
-    /// what would be its turn, the next one the rest.
+    /// A failing backend is never full and would get every client. It gets one of `n` clients, `n`
+    /// being the number of members; the next open member gets the rest.
     pub(super) fn pick(&self, scene: &Scene<'_>, rng: &mut Rng) -> Option<u16> {
         let mut passed_over = None;
         for &index in self.members.iter().filter(|&&index| scene.is_open(index)) {

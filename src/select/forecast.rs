@@ -1,8 +1,12 @@
 //! Forecasts of one number that is measured each second.
 //!
-//! Three models run side by side: the smoothed level; with Holt's trend, damped (Holt 1957; Gardner
-//! and McKenzie 1985); with seasonal terms (Winters 1960), once two periods were seen. What each
-//! said `horizon` seconds ago is held against what came; the one that was best of late is used.
+//! Three models run side by side: exponential smoothing (the level), Holt's damped trend, and
+//! seasonal terms after two periods. Each model's forecast is compared with the value that comes
+//! `horizon` seconds later. The model with the smallest recent error is used.
+//!
+//! Holt, "Forecasting seasonals and trends by exponentially weighted moving averages", 1957.
+//! Gardner and McKenzie, "Forecasting trends in time series", Management Science 31(10), 1985.
+//! Winters, "Forecasting sales by exponentially weighted moving averages", 1960.
 
 use std::collections::VecDeque;
 
@@ -13,21 +17,22 @@ pub struct Forecast {
     holt: Holt,
     season: Option<Season>,
     seconds: u64,
-    /// What each model said, the oldest first: at most `horizon` entries.
-    said: VecDeque<[f64; MODELS]>,
-    /// Mean absolute error of each model, fading.
+    /// The forecasts of all models, the oldest first: at most `horizon` entries.
+    predictions: VecDeque<[f64; MODELS]>,
+    /// The mean absolute error of each model, as a moving average.
     errors: [f64; MODELS],
-    judged: u64,
+    /// How many forecasts have come due.
+    due: u64,
 }
 
-/// What a forecast stands on.
+/// The models of a forecast.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Model {
-    /// The present goes on.
+    /// The level stays.
     Level,
-    /// So does its trend.
+    /// The level and its trend go on, the trend damped.
     Trend,
-    /// As it was at this time of the period, with the trend.
+    /// As it was at this time of the period, shifted by how far the series is off of late.
     Season,
 }
 
@@ -49,22 +54,22 @@ struct Holt {
     trend: f64,
 }
 
-/// What repeats itself.
+/// The seasonal terms.
 #[derive(Clone, Debug)]
 struct Season {
     /// In seconds.
     period: u64,
-    /// The mean over the time of a period,
+    /// The mean over a period.
     mean: f64,
-    /// deviations from it by time of the period,
+    /// Deviations from the mean, by time of the period.
     bins: Vec<f64>,
-    /// and how far the series is from both together of late.
+    /// How far the series is from mean and deviation together of late.
     residual: f64,
 }
 
 impl Forecast {
-    /// A forecast over `horizon` seconds, 1 at least, of a series that repeats itself every
-    /// `period` seconds, if it does.
+    /// A forecast over `horizon` seconds (0 counts as 1) of a series that repeats every `period`
+    /// seconds, or of one that does not repeat.
     #[must_use]
     pub fn new(horizon: usize, period: Option<u64>) -> Self {
         Self {
@@ -72,18 +77,18 @@ impl Forecast {
             holt: Holt::default(),
             season: period.map(Season::new),
             seconds: 0,
-            said: VecDeque::new(),
+            predictions: VecDeque::new(),
             errors: [0.0; MODELS],
-            judged: 0,
+            due: 0,
         }
     }
 
-    /// Takes the next second's value.
+    /// Adds the next second's value.
     pub fn push(&mut self, value: f64) {
-        if self.said.len() == self.horizon
-            && let Some(said) = self.said.pop_front()
+        if self.predictions.len() == self.horizon
+            && let Some(predictions) = self.predictions.pop_front()
         {
-            self.judge(said, value);
+            self.record_errors(predictions, value);
         }
         let first = self.seconds == 0;
         self.holt.push(value, first);
@@ -91,8 +96,9 @@ impl Forecast {
             season.push(value, self.seconds);
         }
         self.seconds += 1;
-        let said = [Model::Level, Model::Trend, Model::Season].map(|model| self.by(model));
-        self.said.push_back(said);
+        let predictions =
+            [Model::Level, Model::Trend, Model::Season].map(|model| self.predict(model));
+        self.predictions.push_back(predictions);
     }
 
     /// The value now, smoothed.
@@ -101,34 +107,34 @@ impl Forecast {
         self.holt.level
     }
 
-    /// The value that is expected after the horizon; never negative.
+    /// The forecast for `horizon` seconds from now; never negative.
     #[must_use]
     pub fn ahead(&self) -> f64 {
-        self.by(self.model())
+        self.predict(self.model())
     }
 
-    /// Mean absolute error of the model in use, as of late, in the unit of the values; 0 before
-    /// the first forecast came due.
+    /// The recent mean absolute error of the model in use, in the unit of the values. 0 before the
+    /// first forecast comes due.
     #[must_use]
     pub fn error(&self) -> f64 {
         self.errors[self.model() as usize]
     }
 
-    /// The model in use: the one that erred least.
+    /// The model in use: the one with the smallest recent error.
     #[must_use]
     pub fn model(&self) -> Model {
         let [level, trend, season] = self.errors;
-        // Of equals the simplest.
+        // Among equals the simplest.
         if self.knows_seasons() && season < level && season < trend {
             Model::Season
-        } else if self.judged > 0 && trend < level {
+        } else if self.due > 0 && trend < level {
             Model::Trend
         } else {
             Model::Level
         }
     }
 
-    fn by(&self, model: Model) -> f64 {
+    fn predict(&self, model: Model) -> f64 {
         let ahead = match model {
             Model::Level => self.holt.level,
             Model::Trend => self.holt.ahead(self.horizon),
@@ -141,11 +147,11 @@ impl Forecast {
         ahead.max(0.0)
     }
 
-    fn judge(&mut self, said: [f64; MODELS], value: f64) {
-        self.judged += 1;
-        let weight = if self.judged == 1 { 1.0 } else { JUDGING };
-        for (error, said) in self.errors.iter_mut().zip(said) {
-            *error += weight * ((said - value).abs() - *error);
+    fn record_errors(&mut self, predictions: [f64; MODELS], value: f64) {
+        self.due += 1;
+        let weight = if self.due == 1 { 1.0 } else { ERROR_WEIGHT };
+        for (error, predictions) in self.errors.iter_mut().zip(predictions) {
+            *error += weight * ((predictions - value).abs() - *error);
         }
     }
 
@@ -224,17 +230,19 @@ fn power(base: f64, exponent: usize) -> f64 {
 }
 
 const MODELS: usize = 3;
-/// Weights of the newest value: in the level, in the trend,
+/// The weight of the newest value in the level.
 const LEVEL: f64 = 0.3;
+/// The weight of the newest value in the trend.
 const TREND: f64 = 0.1;
-/// in the level over a period (per period), in a seasonal term (per time that it comes),
+/// The weight of a whole period's values in the mean over a period.
 const PERIODIC: f64 = 2.0;
+/// The weight of the newest period in a seasonal term.
 const SEASON: f64 = 0.5;
-/// and in the error.
-const JUDGING: f64 = 0.02;
-/// A trend goes on, but not for ever.
+/// The weight of the newest forecast in the error.
+const ERROR_WEIGHT: f64 = 0.02;
+/// What is left of the trend after each second.
 const DAMPING: f64 = 0.98;
-/// A day has a term for each five minutes.
+/// Seasonal terms of a period at most: a day has one for each five minutes.
 const BINS_MAX: usize = 288;
 
 #[cfg(test)]
@@ -311,7 +319,7 @@ mod tests {
     #[test]
     fn memory_is_bounded() {
         let forecast = after(Forecast::new(600, Some(86_400)), 2_000, |t| t);
-        assert_eq!(forecast.said.len(), 600);
+        assert_eq!(forecast.predictions.len(), 600);
         assert_eq!(forecast.season.unwrap().bins.len(), 288);
     }
 }

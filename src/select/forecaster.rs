@@ -1,9 +1,8 @@
-//! The part of `predictive` and `least_time` that looks at load: once per second, on the control
-//! thread.
+//! Forecasts load for `predictive` and `least_time`, once per second on the control thread.
 //!
-//! Per backend it measures how many connections it is at work for (those that wait for an answer,
-//! and by time those that it streams to), forecasts that over the horizon, and learns what a
-//! connection costs it: the time to its answer, and its bytes. The result is left in the backend's
+//! For each backend it measures the load (the connections that wait for an answer, and the sessions
+//! that the backend streams to), forecasts it over the horizon, and learns the cost of a
+//! connection: the time to its answer, and its bytes. It writes the result to the backend's
 //! [`Tally`], where all workers read it.
 
 use std::sync::Arc;
@@ -14,74 +13,76 @@ use crate::pool::{Backend, Outlook, Pool, Tally, Totals};
 use super::forecast::number;
 use super::{Forecast, Model};
 
-/// Looks ahead for one pool.
+/// Forecasts the load of one pool.
 #[derive(Debug)]
 pub struct Forecaster {
     settings: config::Predictive,
-    histories: Vec<History>,
+    estimates: Vec<Estimate>,
     ticked_at: Option<u64>,
 }
 
+/// What is measured and forecast of one backend.
 #[derive(Debug)]
-struct History {
+struct Estimate {
     tally: Arc<Tally>,
+    /// The totals at the last tick.
     seen: Totals,
     load: Forecast,
-    /// Sessions that it streams to, smoothed.
+    /// How many sessions it streams to, smoothed.
     streaming: f64,
     recent: Recent,
     outlook: Outlook,
 }
 
-/// Sums over recent seconds, fading.
+/// Sums over the recent past: older seconds count less.
 #[derive(Clone, Copy, Debug, Default)]
 struct Recent {
-    /// Seconds to first answers,
+    /// The time to first answers, in seconds.
     answer: f64,
-    /// and how many those were.
+    /// The number of first answers.
     answered: f64,
-    /// Bytes of sessions that ended,
+    /// The bytes of sessions that ended.
     bytes: f64,
-    /// and how many those were.
+    /// The number of sessions that ended.
     ended: f64,
 }
 
-/// What is foreseen of one backend, for people.
+/// The forecast of one backend, for people.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Prospect {
+pub struct BackendForecast {
     /// Its name.
     pub backend: String,
-    /// Connections that it will be at work for after the horizon.
+    /// The load after the horizon: connections in flight.
     pub load: f64,
-    /// How far such forecasts were off of late, on average.
+    /// The recent mean absolute error of such forecasts, in connections.
     pub error: f64,
-    /// What they stand on.
+    /// The model in use.
     pub model: Model,
-    /// What a connection costs it, relative to the others of its pool.
+    /// The cost of a connection, relative to the mean of its pool: 1/16 to 16.
     pub cost: f64,
-    /// Its weight as it takes effect: the configured one over the cost.
+    /// Its effective weight: the configured weight divided by the cost.
     pub weight: f64,
 }
 
 impl Forecaster {
-    /// A forecaster that has seen nothing.
+    /// A forecaster without any measurement.
     #[must_use]
     pub fn new(settings: config::Predictive) -> Self {
         Self {
             settings,
-            histories: Vec::new(),
+            estimates: Vec::new(),
             ticked_at: None,
         }
     }
 
-    /// What it was made with.
+    /// The settings that it was made with.
     #[must_use]
     pub fn settings(&self) -> config::Predictive {
         self.settings
     }
 
-    /// Looks at what happened since the last call, which should be a second ago, and ahead. `now`
-    /// is in nanoseconds, monotonic.
+    /// Measures what happened since the last call and makes a new forecast. Call it once per
+    /// second. `now` is in nanoseconds, monotonic.
     pub fn tick(&mut self, pool: &Pool, now: u64) {
         self.follow(pool);
         let Some(before) = self.ticked_at else {
@@ -89,73 +90,77 @@ impl Forecaster {
             return;
         };
         let span = seconds(now.saturating_sub(before));
-        // What came in a moment, over that moment, would be a spike.
+        // Late ticks come in a row: rates over such a short span would be spikes.
         if span < SPAN_SECONDS_MIN {
             return;
         }
         self.ticked_at = Some(now);
-        for history in &mut self.histories {
-            history.measure(span);
+        for estimate in &mut self.estimates {
+            estimate.measure(span);
         }
-        let best = self.histories.iter().map(History::surely_within);
+        let best = self.estimates.iter().map(Estimate::surely_within);
         let best = best.fold(f32::INFINITY, f32::min);
         let usual = self.usual(|_| true);
-        // Those whose times differ by noise alone cost the same.
-        let alike = self.usual(|history| history.is_within(best)).answer;
-        for history in &mut self.histories {
-            let alike = if history.is_within(best) { alike } else { None };
-            history.foresee(usual, alike);
+        // Backends whose answer times differ only by noise have the same cost.
+        let alike = self.usual(|estimate| estimate.is_within(best)).answer;
+        for estimate in &mut self.estimates {
+            let alike = if estimate.is_within(best) {
+                alike
+            } else {
+                None
+            };
+            estimate.publish(usual, alike);
         }
     }
 
-    /// What is foreseen, for each backend of the pool.
+    /// The forecast of each backend of the pool.
     #[must_use]
-    pub fn prospects(&self, pool: &Pool) -> Vec<Prospect> {
-        let with_history = pool.backends.iter().zip(&self.histories);
-        let prospect = with_history.map(|(backend, history)| Prospect {
+    pub fn forecasts(&self, pool: &Pool) -> Vec<BackendForecast> {
+        let with_estimate = pool.backends.iter().zip(&self.estimates);
+        let forecast = with_estimate.map(|(backend, estimate)| BackendForecast {
             backend: backend.name.clone(),
-            load: history.load.ahead(),
-            error: history.load.error(),
-            model: history.load.model(),
-            cost: history.outlook.cost.into(),
-            weight: f64::from(backend.weight) / f64::from(history.outlook.cost),
+            load: estimate.load.ahead(),
+            error: estimate.load.error(),
+            model: estimate.load.model(),
+            cost: estimate.outlook.cost.into(),
+            weight: f64::from(backend.weight) / f64::from(estimate.outlook.cost),
         });
-        prospect.collect()
+        forecast.collect()
     }
 
-    /// Keeps a history for each backend of the pool, in its order.
+    /// Keeps one estimate for each backend of the pool, in the pool's order.
     pub fn follow(&mut self, pool: &Pool) {
         let same =
-            |history: &History, backend: &Backend| Arc::ptr_eq(&history.tally, &backend.tally);
-        let pairs = self.histories.iter().zip(&pool.backends);
-        let unchanged = self.histories.len() == pool.backends.len();
+            |estimate: &Estimate, backend: &Backend| Arc::ptr_eq(&estimate.tally, &backend.tally);
+        let pairs = self.estimates.iter().zip(&pool.backends);
+        let unchanged = self.estimates.len() == pool.backends.len();
         if unchanged
             && pairs
                 .clone()
-                .all(|(history, backend)| same(history, backend))
+                .all(|(estimate, backend)| same(estimate, backend))
         {
             return;
         }
-        let mut old = std::mem::take(&mut self.histories);
-        let histories = pool.backends.iter().map(|backend| {
-            match old.iter().position(|history| same(history, backend)) {
+        let mut old = std::mem::take(&mut self.estimates);
+        let estimates = pool.backends.iter().map(|backend| {
+            match old.iter().position(|estimate| same(estimate, backend)) {
                 Some(at) => old.swap_remove(at),
-                None => History::new(&backend.tally, self.settings),
+                None => Estimate::new(&backend.tally, self.settings),
             }
         });
-        self.histories = histories.collect();
+        self.estimates = estimates.collect();
     }
 
-    /// What is usual with some backends: seconds to an answer, bytes of a session.
-    fn usual(&self, of: impl Fn(&History) -> bool) -> Costs {
+    /// The mean costs over some backends.
+    fn usual(&self, of: impl Fn(&Estimate) -> bool) -> Costs {
         let mut sum = Recent::default();
-        for history in self.histories.iter().filter(|history| of(history)) {
+        for estimate in self.estimates.iter().filter(|estimate| of(estimate)) {
             let Recent {
                 answer,
                 answered,
                 bytes,
                 ended,
-            } = history.recent;
+            } = estimate.recent;
             sum.answer += answer;
             sum.answered += answered;
             sum.bytes += bytes;
@@ -165,7 +170,7 @@ impl Forecaster {
     }
 }
 
-impl History {
+impl Estimate {
     fn new(tally: &Arc<Tally>, settings: config::Predictive) -> Self {
         let horizon = usize::try_from(settings.horizon.as_secs()).unwrap_or(usize::MAX);
         Self {
@@ -178,7 +183,7 @@ impl History {
         }
     }
 
-    /// Takes in what happened during the last `span` seconds.
+    /// Measures what happened during the last `span` seconds.
     fn measure(&mut self, span: f64) {
         let totals = self.tally.totals();
         let seen = std::mem::replace(&mut self.seen, totals);
@@ -195,31 +200,32 @@ impl History {
         recent.ended += number(since(totals.ended, seen.ended));
     }
 
-    /// How many more connections it will be at work for than now, beyond what forecasts err.
+    /// By how much its load will change within the horizon; 0 if by less than noise.
     fn change(&self) -> f64 {
         let change = self.load.ahead() - self.load.present();
         above(change, CHANGE_MIN)
     }
 
-    /// Its answers are not likely to take longer than this, in µs. Costs are by means: to take some
+    /// The upper end of its likely answer time, in µs. Costs are ratios of means, so to take some
     /// noise for a difference does little harm.
     fn surely_within(&self) -> f32 {
         let known = self.tally.latency().known();
         known.map_or(f32::INFINITY, |known| known.likely().1)
     }
 
-    /// Whether they may take no longer than so many µs.
+    /// Whether its answer time may be no longer than `high`, in µs.
     fn is_within(&self, high: f32) -> bool {
         let known = self.tally.latency().known();
         known.is_none_or(|known| known.likely().0 <= high)
     }
 
-    /// Tells the workers. `alike`: what its answers and others' take that differ by noise alone.
-    fn foresee(&mut self, usual: Costs, alike: Option<f64>) {
+    /// Publishes its outlook to the workers. `usual` is the pool's mean; `alike` the mean answer
+    /// time of the backends that differ from this one only by noise.
+    fn publish(&mut self, usual: Costs, alike: Option<f64>) {
         let own = self.recent.costs();
         let time = ratio(alike.or(own.answer), usual.answer);
         let bytes = ratio(own.bytes, usual.bytes);
-        // Bytes say less of the work than time does, and single sessions have most of them.
+        // Bytes are a weaker sign of work than time, and a few sessions have most of them.
         let cost = time * bytes.powf(BYTES_PART);
         #[expect(
             clippy::cast_possible_truncation,
@@ -230,14 +236,16 @@ impl History {
             cost: cost.clamp(1.0 / COST_MAX, COST_MAX) as f32,
         };
         self.outlook = outlook;
-        self.tally.foresee(outlook);
+        self.tally.set_outlook(outlook);
     }
 }
 
 /// Means of [`Recent`]; `None` where too little is known.
 #[derive(Clone, Copy, Debug)]
 struct Costs {
+    /// Seconds to a first answer.
     answer: Option<f64>,
+    /// Bytes of a session.
     bytes: Option<f64>,
 }
 
@@ -258,12 +266,12 @@ impl Recent {
     }
 }
 
-/// None at all where it is noise.
+/// `value`, or 0 if it is below the noise.
 fn above(value: f64, noise: f64) -> f64 {
     if value.abs() < noise { 0.0 } else { value }
 }
 
-/// 1 when either is unknown.
+/// `own` relative to `usual`; 1 if either is unknown.
 fn ratio(own: Option<f64>, usual: Option<f64>) -> f64 {
     match (own, usual) {
         (Some(own), Some(usual)) if usual > 0.0 && own > 0.0 => own / usual,
@@ -275,19 +283,21 @@ fn seconds(ns: u64) -> f64 {
     number(ns) / 1e9
 }
 
-/// The time constant of what is remembered of costs.
+/// The time constant of the mean costs.
 const MEMORY_SECONDS: f64 = 30.0;
-/// The weight of the last second in what is streamed to.
+/// The weight of the last second in the number of sessions that a backend streams to.
 const SMOOTHING: f64 = 0.3;
-/// Less than this is no load: it would outweigh connections that are open.
+/// Fewer sessions than this count as 0: noise would outweigh open connections.
 const STREAMING_MIN: f64 = 0.1;
+/// A forecast change of the load below this counts as 0.
 const CHANGE_MIN: f64 = 0.3;
-/// Ticks closer than this to the last one are left out.
+/// Ticks that follow the last one sooner than this are left out.
 const SPAN_SECONDS_MIN: f64 = 0.5;
-/// Connections that make a mean worth using.
+/// Fewer connections than this make no mean.
 const ENOUGH: f64 = 3.0;
+/// The exponent by which bytes count in the cost; time has 1.
 const BYTES_PART: f64 = 0.25;
-/// No backend is taken for more than so many times as slow, or as fast, as usual.
+/// The cost is bounded by this, and by its inverse.
 const COST_MAX: f64 = 16.0;
 
 #[cfg(test)]
@@ -316,8 +326,8 @@ mod tests {
         })
     }
 
-    /// So many seconds in each of which every backend answers 10 clients: the third one takes
-    /// three times as long, and all of them are at work for others for half of the second.
+    /// In each of these seconds every backend answers 10 clients and streams for half a second.
+    /// The third backend takes three times as long to answer.
     fn busy(forecaster: &mut Forecaster, pool: &Pool, seconds: std::ops::Range<u64>) {
         for second in seconds {
             for (backend, time) in pool.backends.iter().zip([10, 10, 30]) {
@@ -340,19 +350,19 @@ mod tests {
     fn costs_are_learned_and_take_effect_on_weights() {
         let (pool, mut forecaster) = (pool(), forecaster());
         busy(&mut forecaster, &pool, 0..60);
-        let prospects = forecaster.prospects(&pool);
-        let [fast, _, slow] = &prospects[..] else {
-            panic!("{prospects:?}");
+        let forecasts = forecaster.forecasts(&pool);
+        let [fast, _, slow] = &forecasts[..] else {
+            panic!("{forecasts:?}");
         };
-        assert!((slow.cost / fast.cost - 3.0).abs() < 0.01, "{prospects:?}");
+        assert!((slow.cost / fast.cost - 3.0).abs() < 0.01, "{forecasts:?}");
         assert!((fast.weight / slow.weight - 3.0).abs() < 0.01);
-        for (prospect, backend) in prospects.iter().zip(&pool.backends) {
+        for (forecast, backend) in forecasts.iter().zip(&pool.backends) {
             let outlook = backend.tally.outlook();
-            assert!((f64::from(outlook.cost) - prospect.cost).abs() < 1e-6);
-            assert!((prospect.load - 0.5).abs() < 0.01 && prospect.error < 0.01);
+            assert!((f64::from(outlook.cost) - forecast.cost).abs() < 1e-6);
+            assert!((forecast.load - 0.5).abs() < 0.01 && forecast.error < 0.01);
             assert!(
                 (outlook.load - 0.5).abs() < 0.01,
-                "it streams to half a session"
+                "half a second of streaming per second"
             );
         }
     }
@@ -373,16 +383,16 @@ mod tests {
         };
         let pool = Pool::build(&config, Some(&pool), |_| Standing::default());
         forecaster.tick(&pool, 61 * SECOND);
-        let prospects = forecaster.prospects(&pool);
-        assert_eq!(prospects.len(), 2);
-        assert!(prospects[0].load < 1e-9 && (prospects[0].cost - 1.0).abs() < 1e-9);
-        assert!(prospects[1].load > 0.2);
+        let forecasts = forecaster.forecasts(&pool);
+        assert_eq!(forecasts.len(), 2);
+        assert!(forecasts[0].load < 1e-9 && (forecasts[0].cost - 1.0).abs() < 1e-9);
+        assert!(forecasts[1].load > 0.2);
         config.backends.clear();
         forecaster.tick(
             &Pool::build(&config, Some(&pool), |_| Standing::default()),
             62 * SECOND,
         );
-        assert!(forecaster.histories.is_empty());
+        assert!(forecaster.estimates.is_empty());
     }
 
     #[test]
@@ -394,7 +404,7 @@ mod tests {
             forecaster.tick(&pool, 59 * SECOND + late * 20_000);
         }
         forecaster.tick(&pool, 63 * SECOND);
-        let load = forecaster.prospects(&pool)[0].load;
+        let load = forecaster.forecasts(&pool)[0].load;
         assert!((0.3..1.0).contains(&load), "{load}");
     }
 

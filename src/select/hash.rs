@@ -1,9 +1,9 @@
-//! Hash: the same key comes to the same backend, on every worker and on every balancer, through
-//! a Maglev table.
+//! Hash: a Maglev table sends the same key to the same backend, on every worker and on every
+//! balancer.
 //!
-//! With a `max_load` no backend takes more than that share of the average load; what is beyond
-//! goes where the key would go next (Mirrokni, Thorup and Zadimoghaddam, "Consistent hashing with
-//! bounded loads", 2017).
+//! With `max_load` no backend takes more than that multiple of the average load. A client beyond it
+//! goes to the next backend in its key's order (Mirrokni, Thorup and Zadimoghaddam, "Consistent
+//! Hashing with Bounded Loads", SODA 2018).
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ pub(super) struct Hash {
     /// All others of the pool: drained, down, or backups.
     others: Arc<[u16]>,
     table: Arc<Maglev>,
-    /// Percent of the average.
+    /// In percent of the average load, 101 to 1000; `None`: no bound.
     max_load: Option<u16>,
     weights: u64,
 }
@@ -54,12 +54,12 @@ impl Hash {
             scene.is_open(*index) && sums.is_none_or(|sums| self.has_room(*index, sums, scene))
         };
         self.probe(key, fits)
-            // A bound that nobody can keep is none.
+            // No backend is below the bound: ignore it.
             .or_else(|| self.probe(key, |index| scene.is_open(*index)))
     }
 
-    /// The key's backend, or the next that fits in the key's own order; when nearly none fits, the
-    /// first one that does.
+    /// The key's backend, or the next in the key's order that fits. After 32 probes, when nearly no
+    /// backend fits, the first member that does.
     fn probe(&self, key: u64, fits: impl Fn(&u16) -> bool) -> Option<u16> {
         let own = self.table.get(key)?;
         if fits(&own) {
@@ -70,8 +70,8 @@ impl Hash {
         others.find(fits)
     }
 
-    /// Connections and weights of the members that share the load: nearly always of all of them,
-    /// and nobody else has any connections.
+    /// The connections and weights of the members that share the load. Nearly always these are all
+    /// members, and no other backend has connections.
     fn sums(&self, scene: &Scene<'_>) -> (u32, u64) {
         let ejected = self.members.iter().copied();
         let ejected = ejected.filter(|index| scene.is_shut_out(*index));
@@ -85,8 +85,8 @@ impl Hash {
         (in_all, self.weights.saturating_sub(weights.sum()))
     }
 
-    /// Whether one more connection stays within the bound: its weight's part of all, times the
-    /// bound, rounded up.
+    /// Whether one more connection stays within the bound: the backend's share of all connections
+    /// by weight, times `max_load`, rounded up.
     fn has_room(&self, index: u16, sums: (u32, u64), scene: &Scene<'_>) -> bool {
         let (in_all, weights) = sums;
         let max_load = self.max_load.unwrap_or(u16::MAX);

@@ -1,4 +1,4 @@
-//! What a client is known by: hashes of what the pool's strategy and its persistence look at.
+//! The keys of a client: hashes of what the pool's strategy and its persistence look at.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -8,42 +8,41 @@ use crate::peek::{self, Field, Peeked};
 
 use super::Plan;
 
-/// A client's keys, as hashes; 0 where nothing is asked for.
+/// A client's keys, as hashes; 0 where the pool does not need one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Keys {
     /// What the strategy selects by.
     pub select: u64,
     /// What the client is remembered by.
     pub persist: u64,
-    /// What it is remembered by while it does not show the former: its address.
+    /// Its address, which it is remembered by until it shows the key of `persist`.
     pub source: u64,
 }
 
-/// What a look at a client's first bytes came to.
+/// The result of looking at a client's first bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Looked {
-    /// Its keys, with the number of those that had to be taken from its address instead.
+    /// Its keys, and how many of them had to be replaced by its address.
     Known(Keys, u8),
     /// More bytes are needed.
     Incomplete,
 }
 
 impl Plan {
-    /// Whether a client's first bytes are needed.
+    /// Whether selection needs a client's first bytes.
     #[must_use]
     pub fn peeks(&self) -> bool {
         let needs = |key: Option<&Key>| matches!(key, Some(Key::Peeked(_)));
         needs(self.pool.strategy.key()) || needs(self.persist_key())
     }
 
-    /// Whether a client's address is needed.
+    /// Whether selection needs a client's address.
     #[must_use]
     pub fn needs_source(&self) -> bool {
         self.pool.strategy.key().is_some() || self.persist_key().is_some()
     }
 
-    /// The keys of a client. `first` are its first bytes so far; `last` says that there will be no
-    /// more of them.
+    /// The keys of a client. `first` are its first bytes so far; `last`: no more will be looked at.
     #[must_use]
     pub fn look(&self, client: Option<SocketAddr>, first: &[u8], last: bool) -> Looked {
         let source = source(client, &Key::default());
@@ -73,7 +72,7 @@ impl Plan {
         }
     }
 
-    /// The keys of a client whose first bytes were not looked at.
+    /// The keys of a client without its first bytes: its address replaces keys that need them.
     #[must_use]
     pub fn keys_without_bytes(&self, client: Option<SocketAddr>) -> Keys {
         if !self.needs_source() {
@@ -85,8 +84,8 @@ impl Plan {
         }
     }
 
-    /// The keys of a client that had them by another plan. What is another key now is taken from
-    /// its address, as its first bytes are not looked at again.
+    /// Converts keys from the plan `old` to this one. Where the pool's key has changed, the
+    /// client's address replaces it, because first bytes are looked at only once.
     #[must_use]
     pub fn take_over(&self, keys: Keys, old: &Self, client: Option<SocketAddr>) -> Keys {
         let mut taken = self.keys_without_bytes(client);
@@ -113,7 +112,7 @@ fn peek(field: &Field, first: &[u8], last: bool) -> Peeked {
     }
 }
 
-/// The hash of a client's address; all clients of a Unix socket are one.
+/// The hash of a client's address. All clients of a Unix socket have the same, 0.
 fn source(client: Option<SocketAddr>, key: &Key) -> u64 {
     let Some(client) = client else { return 0 };
     let (v4, v6, port) = match *key {

@@ -24,7 +24,7 @@ impl Scene<'_> {
     /// share of its weight, by chance. A worse score, as when clients hang there, counts like any
     /// other's.
     pub(super) fn least(&self, members: &[u16], rng: &mut Rng, score: &impl Score) -> Option<u16> {
-        match self.usual() {
+        match self.fast_path() {
             Some(usual) => usual.least_of(members, rng, score),
             None => self.least_of(members, rng, score),
         }

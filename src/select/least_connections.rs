@@ -1,8 +1,8 @@
-//! Least connections: the backend with the fewest for its weight, by counts that are exact over
-//! all workers.
+//! Least connections: the backend with the fewest connections per unit of weight. The counts are
+//! exact over all workers.
 //!
-//! Idle backends are equals, whatever their weights; chance then gives each its share, where a
-//! fixed order would send all of a quiet service to one.
+//! Idle backends are equal whatever their weights. They are drawn by weight, because a fixed order
+//! would send all clients of a quiet service to one backend.
 
 use std::sync::Arc;
 
@@ -38,7 +38,7 @@ pub(super) fn pick(members: &[u16], scene: &Scene<'_>, rng: &mut Rng) -> Option<
     scene.least(members, rng, &Load)
 }
 
-/// Connections for each unit of weight.
+/// The score: connections per unit of weight.
 #[derive(Debug)]
 pub(super) struct Load;
 

@@ -1,13 +1,15 @@
-//! Least time: the backend that would answer soonest. The score is Finagle's "Peak EWMA": the
-//! average time to an answer (connect and first byte), times what is in flight, by weight.
+//! Least time: the backend that would answer soonest. The score is the "Peak EWMA" of Twitter's
+//! Finagle: the moving average of the time to an answer (connect and first byte), times the
+//! connections in flight, divided by the weight.
 //!
-//! A time that may be longer than the best one's by noise alone counts as that one's: then what is
-//! in flight and open decides, and equal backends get equal parts of connections that stay.
+//! An average that differs from the fastest backend's by no more than noise counts as the fastest
+//! one. Then connections in flight and open decide, and equal backends get equal parts of
+//! connections that stay.
 //!
-//! A backend that never had a connection gets the next one: on a quiet service nobody would ever
-//! find out about it. Until it answers it counts as the best one, and what it has counts. One
-//! that answers nobody is forgotten little by little, so that a backend which was slow once is
-//! tried again; only one connection finds out, as the old average counts in full while it waits.
+//! A backend that never had a connection gets the next one, because otherwise nothing would ever
+//! be known of it on a quiet service. Until it answers it counts as the fastest. While a backend
+//! gets no connections its average fades, so that one which was slow once is tried again. Only one
+//! connection tries it: the old average counts in full while that waits.
 
 use std::sync::Arc;
 
@@ -20,13 +22,14 @@ use crate::time::nanos;
 use super::Scene;
 use super::least::Score;
 
-/// Looks at every member, twice each millisecond. O(n).
+/// Looks at every member, and once per millisecond for the fastest. O(n).
 #[derive(Clone, Debug)]
 pub(super) struct LeastTime {
     members: Arc<[u16]>,
     decay: u64,
-    /// The best one of them, as it was found last, and when: it may be a millisecond old.
-    best: Best,
+    /// The fastest member. It may be a millisecond old.
+    fastest: Fastest,
+    /// When the fastest was looked for, in units of 2^20 ns.
     looked_at: u64,
 }
 
@@ -35,7 +38,7 @@ impl LeastTime {
         Self {
             members,
             decay: decay_ns(settings),
-            best: Best::UNKNOWN,
+            fastest: Fastest::UNKNOWN,
             looked_at: 0,
         }
     }
@@ -48,13 +51,13 @@ impl LeastTime {
         let now = scene.request.now >> LOOK_SHIFT;
         if now != self.looked_at {
             self.looked_at = now;
-            self.best = Best::of(&self.members, scene);
+            self.fastest = Fastest::of(&self.members, scene);
         }
-        let (best, decay) = (self.best, self.decay);
-        scene.least(&self.members, rng, &AnswerTime { best, decay })
+        let (fastest, decay) = (self.fastest, self.decay);
+        scene.least(&self.members, rng, &AnswerTime { fastest, decay })
     }
 
-    /// The same where several share it.
+    /// Picks without keeping the fastest, for a strategy that is shared.
     pub(super) fn pick_shared(&self, scene: &Scene<'_>, rng: &mut Rng) -> Option<u16> {
         pick(&self.members, self.decay, scene, rng)
     }
@@ -65,22 +68,22 @@ pub(super) fn decay_ns(settings: config::LeastTime) -> u64 {
     nanos(settings.decay)
 }
 
-/// The soonest of some backends.
+/// The backend of `members` that would answer soonest; `decay` is in ns.
 pub(super) fn pick(members: &[u16], decay: u64, scene: &Scene<'_>, rng: &mut Rng) -> Option<u16> {
-    let best = Best::of(members, scene);
-    scene.least(members, rng, &AnswerTime { best, decay })
+    let fastest = Fastest::of(members, scene);
+    scene.least(members, rng, &AnswerTime { fastest, decay })
 }
 
-/// The backend that surely answers soonest.
+/// The answer times of the backend whose range ends lowest.
 #[derive(Clone, Copy, Debug)]
-struct Best {
-    /// Its usual time is hardly above this, in µs.
+struct Fastest {
+    /// The upper end of the range of its usual answer time, in µs.
     high: f32,
-    /// Its average.
+    /// Its average, in µs.
     average: f32,
 }
 
-impl Best {
+impl Fastest {
     const UNKNOWN: Self = Self {
         high: f32::INFINITY,
         average: 1.0,
@@ -89,21 +92,21 @@ impl Best {
     fn of(members: &[u16], scene: &Scene<'_>) -> Self {
         let known = |&index: &u16| scene.backend(index).tally.latency().known();
         let known = members.iter().filter_map(known);
-        known.fold(Self::UNKNOWN, |best, known| {
-            if known.high < best.high {
+        known.fold(Self::UNKNOWN, |fastest, known| {
+            if known.high < fastest.high {
                 let (high, average) = (known.high, known.average);
                 Self { high, average }
             } else {
-                best
+                fastest
             }
         })
     }
 }
 
-/// The expected time to an answer, in µs, for each unit of weight.
+/// The score: the expected time to an answer, in µs, divided by the weight.
 #[derive(Clone, Copy, Debug)]
 struct AnswerTime {
-    best: Best,
+    fastest: Fastest,
     decay: u64,
 }
 
@@ -112,10 +115,10 @@ impl Score for AnswerTime {
     fn score(&self, scene: &Scene<'_>, backend: &Backend) -> f64 {
         let tally = &*backend.tally;
         let low = tally.latency().low();
-        let time = if low > self.best.high {
+        let time = if low > self.fastest.high {
             self.longer(low, tally, scene.request.now)
         } else if low > 0.0 || tally.opened() > 0 {
-            self.best.average
+            self.fastest.average
         } else {
             return 0.0;
         };
@@ -124,25 +127,24 @@ impl Score for AnswerTime {
 }
 
 impl AnswerTime {
-    /// The time that one counts with which surely takes longer, in µs.
+    /// The time, in µs, of a backend that is slower than the fastest by more than noise.
     fn longer(&self, low: f32, tally: &Tally, now: u64) -> f32 {
-        let Self { best, decay } = *self;
+        let Self { fastest, decay } = *self;
         let Some(known) = tally.latency().known() else {
-            return best.average;
+            return fastest.average;
         };
         let average = if tally.waiting() == 0 {
             known.faded(now, decay)
         } else {
             known.average
         };
-        // Those that differ by little are hardly told apart by chance.
-        let surely = (SURELY * (low / best.high - 1.0)).min(1.0);
-        best.average + surely * (average - best.average).max(0.0)
+        // The smaller the difference, the more likely it is noise, and the less it counts.
+        let surely = (SURELY * (low / fastest.high - 1.0)).min(1.0);
+        fastest.average + surely * (average - fastest.average).max(0.0)
     }
 }
 
-/// The inverse of the part by which a range must lie above the best one for its average to count in
-/// full.
+/// An average counts in full from 1 / `SURELY` above the fastest backend's range on.
 const SURELY: f32 = 2.0;
-/// Of a time in ns, to about a millisecond: as long the best one stays the same.
+/// From ns to about a millisecond, for which the fastest backend is kept.
 const LOOK_SHIFT: u32 = 20;

@@ -1,8 +1,8 @@
 //! Choosing a backend for a session.
 //!
 //! The control thread compiles a pool into a [`Plan`], which all workers share. Each worker makes
-//! a [`Selector`] of it, with what is its own: the place in a round, and chance. What must be
-//! exact over workers stands in [`crate::pool`]. Nothing here reads a clock.
+//! a [`Selector`] of it, which owns the worker's place in a round and its random numbers. Counts
+//! that must be exact over all workers are in [`crate::pool`]. Nothing here reads a clock.
 
 #![forbid(unsafe_code)]
 
@@ -36,7 +36,7 @@ use crate::pool::{Backend, Pool};
 
 use first::First;
 pub use forecast::{Forecast, Model};
-pub use forecaster::{Forecaster, Prospect};
+pub use forecaster::{BackendForecast, Forecaster};
 use hash::Hash;
 pub use keys::{Keys, Looked};
 use least_connections::LeastConnections;
@@ -52,14 +52,14 @@ pub use scaling::{Action, Decision, Scaler};
 use scene::Scene;
 use two_tier::TwoTier;
 
-/// A pool, ready to be selected from: immutable, shared by all workers.
+/// A pool compiled for selection: immutable, shared by all workers.
 #[derive(Debug)]
 pub struct Plan {
     pool: Arc<Pool>,
-    /// Backends in rotation; then the backups among them. Either may be empty.
+    /// Backends in rotation: first those that are no backups, then the backups. Either may be
+    /// empty.
     ranks: [Picker; 2],
-    /// Backends that would be in rotation if their probes did not say that they are down, where
-    /// the pool takes them before it takes none.
+    /// Backends that only their probes keep out of rotation. Empty unless the pool fails open.
     down: Vec<u16>,
     memory: Option<Memory>,
     decay: u64,
@@ -73,41 +73,41 @@ pub struct Selector {
     rng: Rng,
 }
 
-/// What is known of the session that a backend is selected for.
+/// The session that needs a backend.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Request<'a> {
     /// Nanoseconds, monotonic.
     pub now: u64,
-    /// What its client is known by.
+    /// The keys of its client.
     pub keys: Keys,
-    /// Backends that this session's earlier attempts failed on, as indices into the pool.
+    /// Backends that earlier connect attempts of this session failed on, as indices into the pool.
     pub tried: &'a [u16],
 }
 
-/// What a selection came to.
+/// The result of a selection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Choice {
     /// This backend, as an index into the pool.
     Backend(u16),
-    /// Every backend that can be used has all the connections that it may have, or its pool has.
+    /// Every usable backend, or the whole pool, has reached its `max_connections`.
     Full,
     /// No backend can be used.
-    Nobody,
+    Unavailable,
 }
 
-/// Which worker of how many selects: each starts at another place.
+/// Which worker selects. Each starts its round at another place.
 #[derive(Clone, Copy, Debug)]
 pub struct Seat {
     /// 0 to `of` - 1.
     pub worker: u32,
     /// The number of workers.
     pub of: u32,
-    /// What chance begins with: another number in each process, as replicas that draw the same
-    /// sequence send their clients to the same backends at the same time.
+    /// The seed of the random numbers. It differs between processes, because replicas that draw
+    /// the same sequence would send their clients to the same backends at the same time.
     pub seed: u64,
 }
 
-/// A strategy over some of a pool's backends. Tables are behind an `Arc`: to clone it is cheap.
+/// A strategy over some of a pool's backends. Cheap to clone: tables are behind an `Arc`.
 #[derive(Clone, Debug)]
 enum Picker {
     RoundRobin(RoundRobin),
@@ -122,8 +122,8 @@ enum Picker {
 }
 
 impl Plan {
-    /// Compiles a pool. Tables are built here, which takes milliseconds for large pools: not on a
-    /// worker.
+    /// Compiles a pool. Builds tables, which takes milliseconds for large pools, so never call it
+    /// on a worker.
     #[must_use]
     pub fn new(pool: Arc<Pool>) -> Self {
         let ranks = [false, true].map(|backup| {
@@ -142,7 +142,7 @@ impl Plan {
         }
     }
 
-    /// What is selected from.
+    /// The pool that it was compiled from.
     #[must_use]
     pub fn pool(&self) -> &Arc<Pool> {
         &self.pool
@@ -154,7 +154,8 @@ impl Plan {
         self.decay
     }
 
-    /// The client of these keys was with this backend until `now`: it is remembered from then on.
+    /// Remembers, where the pool persists, that the client with these keys left this backend at
+    /// `now`, in ns.
     pub fn on_left(&self, backend: &Backend, keys: &Keys, now: u64) {
         if let Some(memory) = &self.memory {
             memory.on_left(backend, keys, now);
@@ -172,7 +173,7 @@ impl Selector {
         }
         Self {
             ranks,
-            // Each worker and each pool draws for itself.
+            // Each worker and each pool has its own sequence.
             rng: Rng::with_seed(hashing::seeded(
                 plan.pool.name.as_bytes(),
                 seat.seed.wrapping_add(u64::from(seat.worker)),
@@ -181,9 +182,9 @@ impl Selector {
         }
     }
 
-    /// Goes over to another plan. Chance goes on, and so does the round among backends, or groups,
-    /// that are where they were: a selector that began anew with each snapshot would begin with
-    /// the same. The same plan costs nothing.
+    /// Switches to another plan. The random sequence goes on, and so does the round among backends
+    /// or groups that kept their place: a selector that started over with each snapshot would
+    /// always pick the same backends first. Does nothing if the plan is the same.
     pub fn follow(&mut self, plan: Arc<Plan>, seat: Seat) {
         if Arc::ptr_eq(&self.plan, &plan) {
             return;
@@ -196,10 +197,10 @@ impl Selector {
         self.plan = plan;
     }
 
-    /// Selects a backend: the one that the client is known to have if it can be, else by the
-    /// strategy; a backup only when no other can be. After a failed attempt, in this order: one
-    /// that was not tried; one that is ejected, or down where the pool fails open; one that was
-    /// tried.
+    /// Selects a backend: the client's own if the pool persists and that one is usable, otherwise
+    /// by the strategy; a backup only when no other backend is usable. After a failed attempt, in
+    /// this order: one that was not tried; one that is ejected, or down where the pool fails open;
+    /// one that was tried.
     pub fn select(&mut self, request: &Request<'_>) -> Choice {
         let Self { plan, ranks, rng } = self;
         let scene = Scene::new(&plan.pool, request);
@@ -214,14 +215,14 @@ impl Selector {
             Some(known) => known,
             None => match choose(&scene, plan, ranks, rng) {
                 Choice::Backend(chosen) => chosen,
-                nobody @ (Choice::Full | Choice::Nobody) => return nobody,
+                none @ (Choice::Full | Choice::Unavailable) => return none,
             },
         };
-        // Where nobody is better, as all backends fail, clients keep theirs.
+        // When all backends fail, no other is better, and clients keep theirs.
         let sound = scene.is_worth_keeping(chosen);
         let keeps = |index| scene.is_worth_keeping(index) || !sound && scene.is_usable(index);
-        let settled = memory.settle(chosen, request, keeps);
-        Choice::Backend(settled)
+        let assigned = memory.assign(chosen, request, keeps);
+        Choice::Backend(assigned)
     }
 }
 
@@ -232,8 +233,8 @@ fn choose(scene: &Scene<'_>, plan: &Plan, ranks: &mut [Picker], rng: &mut Rng) -
     }
     let picked = if scene.request.tried.is_empty() {
         pick(scene, ranks, rng).or_else(|| {
-            let desperate = pool.is_desperate();
-            desperate.then(|| pick(&scene.desperate(), ranks, rng))?
+            let fall_back = pool.falls_back_to_ejected();
+            fall_back.then(|| pick(&scene.with_ejected(), ranks, rng))?
         })
     } else {
         pick_again(scene, plan, ranks, rng)
@@ -241,7 +242,7 @@ fn choose(scene: &Scene<'_>, plan: &Plan, ranks: &mut [Picker], rng: &mut Rng) -
     picked.map_or_else(|| none_of(pool), Choice::Backend)
 }
 
-/// One that is open, backups last.
+/// Picks an open backend, backups last.
 fn pick(scene: &Scene<'_>, ranks: &mut [Picker], rng: &mut Rng) -> Option<u16> {
     let thinned = scene.thinned(rng);
     ranks.iter_mut().find_map(|rank| {
@@ -251,23 +252,23 @@ fn pick(scene: &Scene<'_>, ranks: &mut [Picker], rng: &mut Rng) -> Option<u16> {
     })
 }
 
-/// One for a client that an attempt failed for. What is known of backends may be out of date by
-/// half a minute: the client is lost only if none of them takes it.
+/// Picks a backend after a failed attempt. Health may be out of date by half a minute, so the
+/// client is lost only if no backend at all accepts it.
 fn pick_again(scene: &Scene<'_>, plan: &Plan, ranks: &mut [Picker], rng: &mut Rng) -> Option<u16> {
-    let sound = scene.sound();
+    let sound = scene.without_failing();
     let mut all = ranks.iter_mut();
     let untried = all.find_map(|rank| rank.pick(&sound, rng).or_else(|| rank.pick(scene, rng)));
     untried
-        .or_else(|| pick(&scene.desperate(), ranks, rng))
+        .or_else(|| pick(&scene.with_ejected(), ranks, rng))
         .or_else(|| scene.any(&plan.down, rng))
-        .or_else(|| pick(&scene.again(), ranks, rng))
+        .or_else(|| pick(&scene.with_tried(), ranks, rng))
         .or_else(|| {
-            let desperate = scene.pool.is_desperate();
-            desperate.then(|| pick(&scene.again().desperate(), ranks, rng))?
+            let fall_back = scene.pool.falls_back_to_ejected();
+            fall_back.then(|| pick(&scene.with_tried().with_ejected(), ranks, rng))?
         })
 }
 
-/// Backends that are down and nothing else.
+/// Backends that are out of rotation only because they are down.
 fn down(pool: &Pool) -> Vec<u16> {
     let all = (0u16..).zip(&pool.backends);
     let down = all.filter(|(_, backend)| backend.is_ready() && !backend.is_in_rotation());
@@ -275,12 +276,12 @@ fn down(pool: &Pool) -> Vec<u16> {
     down.map(|(index, _)| index).collect()
 }
 
-/// Why there is none.
+/// Why no backend was selected.
 fn none_of(pool: &Pool) -> Choice {
     if pool.reachable().next().is_some() {
         Choice::Full
     } else {
-        Choice::Nobody
+        Choice::Unavailable
     }
 }
 
@@ -303,7 +304,7 @@ impl Picker {
         }
     }
 
-    /// Takes a worker's place.
+    /// Moves the round to the worker's starting place.
     fn sit(&mut self, seat: Seat) {
         if let Self::RoundRobin(strategy) = self {
             strategy.sit(seat);
@@ -312,8 +313,8 @@ impl Picker {
         }
     }
 
-    /// Goes on where the one before was, from one pool to the next; takes a worker's place where
-    /// there is nothing to go on with.
+    /// Continues the round of the picker before it, from the first pool to the second. Starts at
+    /// the worker's place if there is no round to continue.
     fn follow(&mut self, before: &Self, pools: [&Pool; 2], seat: Seat) {
         let followed =
             if let (Self::RoundRobin(round), Self::RoundRobin(before)) = (&mut *self, before) {

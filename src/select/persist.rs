@@ -1,9 +1,9 @@
-//! Persistence: a client comes back to the backend that it had.
+//! Persistence: a client returns to the backend that it had.
 //!
-//! A client that is to be known by a cookie has none with its first request: until it shows one it
-//! is remembered by its address, which the first new cookie takes over. Then the address is
-//! forgotten: others may come from there, and they need not share a backend. A cookie that changes,
-//! as at a login, follows whoever has just left the address.
+//! With a cookie as key, a client's first request has none. Until it shows one, it is remembered by
+//! its address. The first new cookie takes that entry over, and the address is forgotten, because
+//! other clients may have the same address. When a cookie changes, as at a login, the new cookie
+//! takes the backend of the client that has just left the same address.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,11 +15,11 @@ use crate::pool::{Backend, Pool, StickyTable};
 
 use super::{Keys, Request};
 
-/// What the pool's table says, in terms of the pool's backends.
+/// The pool's sticky table, in terms of the pool's backends.
 #[derive(Debug)]
 pub(super) struct Memory {
     table: Arc<StickyTable>,
-    /// The table knows backends by the hash of their name, as their places change.
+    /// The hash of each backend's name: the table uses it because indices change.
     ids: Vec<u64>,
     places: HashMap<u64, u16>,
     by_source_too: bool,
@@ -39,7 +39,7 @@ impl Memory {
         })
     }
 
-    /// The backend that the client is known to have.
+    /// The backend that the client had, as an index into the pool.
     pub(super) fn recall(&self, request: &Request<'_>) -> Option<u16> {
         let find = |key| self.place(self.table.get(key, request.now)?);
         find(request.keys.persist).or_else(|| {
@@ -48,9 +48,9 @@ impl Memory {
         })
     }
 
-    /// Remembers the client's backend. Answers with the one that holds: another one if, at the same
+    /// Remembers the client's backend. Returns the backend to use: another one if, at the same
     /// moment, another worker chose that for the same client and it is `usable`.
-    pub(super) fn settle(
+    pub(super) fn assign(
         &self,
         chosen: u16,
         request: &Request<'_>,
@@ -72,11 +72,12 @@ impl Memory {
             .unwrap_or(chosen)
     }
 
-    /// The client was with this backend until now, perhaps for longer than it is remembered.
+    /// Remembers that the client leaves this backend at `now`, in ns. The entry may have expired
+    /// during the session.
     pub(super) fn on_left(&self, backend: &Backend, keys: &Keys, now: u64) {
         let id = hash::of(backend.name.as_bytes());
         if self.by_source_too && keys.source == keys.persist {
-            // A cookie may have taken over from its address meanwhile.
+            // Only if it is still there: a cookie may have taken the entry of the address over.
             self.table.revive(keys.persist, id, now);
         } else {
             self.table.insert(keys.persist, id, None, now);
@@ -86,7 +87,7 @@ impl Memory {
         }
     }
 
-    /// What a client was known by before it showed what it is known by now.
+    /// The key that a client had before it showed its cookie.
     fn source(&self, keys: &Keys) -> Option<u64> {
         (self.by_source_too && keys.source != keys.persist).then_some(keys.source)
     }
@@ -96,11 +97,11 @@ impl Memory {
     }
 }
 
-/// Who was known by a cookie and left this address: a login changes the cookie, and the next
-/// connection shows one that nobody knows.
+/// The key of the client with a cookie that left this address last. A login changes the cookie, so
+/// that client's next connection shows an unknown one.
 fn left_from(source: u64) -> u64 {
     hash::mix(source ^ 0x6c65_6674)
 }
 
-/// How long the next unknown cookie is taken for another one of the client that left: 10 s, in ns.
+/// For how long an unknown cookie counts as the new cookie of the client that left: 10 s, in ns.
 const LEFT: u64 = 10_000_000_000;

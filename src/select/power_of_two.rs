@@ -1,6 +1,8 @@
-//! The power of two choices: of two backends drawn by chance, the one with fewer connections for
-//! its weight (Mitzenmacher, "The power of two choices in randomized load balancing", 2001). Nearly
-//! as even as looking at all of them, in constant time.
+//! The power of two choices: draws two backends at random, by weight, and selects the one with
+//! fewer connections per unit of weight. Nearly as even as `least_connections`, in constant time.
+//!
+//! Mitzenmacher, "The Power of Two Choices in Randomized Load Balancing", IEEE Transactions on
+//! Parallel and Distributed Systems 12(10), 2001.
 
 use std::sync::Arc;
 
@@ -39,7 +41,7 @@ impl PowerOfTwo {
     }
 }
 
-/// The less loaded of two that were drawn by chance, the first when they are equals.
+/// The less loaded of two backends; the first if they are equal.
 fn less_loaded(one: u16, two: u16, scene: &Scene<'_>, rng: &mut Rng) -> u16 {
     let [one_load, two_load] = [one, two].map(|index| Load.score(scene, scene.backend(index)));
     let (less, more) = if two_load < one_load {
@@ -55,8 +57,8 @@ fn less_loaded(one: u16, two: u16, scene: &Scene<'_>, rng: &mut Rng) -> u16 {
             less
         };
     }
-    // A failing backend may be always free. It is drawn twice as often as its weight says: half of
-    // that is its share.
+    // A failing backend is often free, and is one of the two twice as often as its weight says.
+    // Selecting it every second time leaves it the share of its weight.
     let attracts = scene.is_failing(less) && !scene.is_failing(more);
     if attracts && rng.bool() { more } else { less }
 }

@@ -1,10 +1,9 @@
 //! Predictive: the backend with the most headroom in the near future, not the one with the fewest
 //! connections now.
 //!
-//! What a backend will be at work for is known better than by counting connections: those that it
-//! has not answered yet, exactly and at this moment, and what sessions that go on will ask for,
-//! which [`super::Forecaster`] foresees each second over the horizon. Its capacity is its weight
-//! over what a connection has been seen to cost it.
+//! The load is the connections that wait for an answer, counted exactly, plus the work of open
+//! sessions, which [`super::Forecaster`] forecasts over the horizon once per second. The capacity
+//! is the weight divided by the cost of a connection, which the forecaster learns.
 
 use std::sync::Arc;
 
@@ -31,8 +30,7 @@ impl Predictive {
     }
 }
 
-/// How much of its capacity a backend will use with this connection: least where the headroom is
-/// largest.
+/// The score: the part of its capacity that a backend would use with one more connection.
 #[derive(Debug)]
 struct CapacityUse;
 

@@ -1,4 +1,4 @@
-//! Random: each backend with the chance of its weight, in constant time.
+//! Random: draws a backend by weight, in constant time.
 
 use std::sync::Arc;
 
@@ -30,8 +30,9 @@ impl Random {
         &self.members
     }
 
-    /// An open member other than `not`. Drawn again while it is closed, so that the others keep
-    /// their proportions; when nearly all are closed, the next open one from a place by chance on.
+    /// Draws an open member other than `not`. Draws again if the member is closed, so that the
+    /// others keep their proportions. After 16 draws, when nearly all members are closed, takes the
+    /// next open one from a random place on.
     pub(super) fn pick_but(
         &self,
         not: Option<u16>,

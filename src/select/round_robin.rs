@@ -28,7 +28,8 @@ impl RoundRobin {
         self.round.sit(seat);
     }
 
-    /// Goes on where the round of the pool before was; `false`: none of its backends is here.
+    /// Continues the round of `before`, from the first pool to the second. `false`: they have no
+    /// backend in common.
     pub(super) fn follow(&mut self, before: &Self, pools: [&Pool; 2]) -> bool {
         self.round.follow(&before.round, |index| {
             let [old, new] = pools.map(|pool| pool.backends.get(usize::from(index)));
@@ -38,14 +39,14 @@ impl RoundRobin {
     }
 
     pub(super) fn pick(&mut self, scene: &Scene<'_>) -> Option<u16> {
-        match scene.usual() {
+        match scene.fast_path() {
             Some(usual) => self.round.next(|index| usual.is_open(index)),
             None => self.round.next(|index| scene.is_open(index)),
         }
     }
 }
 
-/// A smooth weighted round over anything with a number.
+/// A smooth weighted round over anything with an id.
 #[derive(Clone, Debug)]
 pub(super) struct Round {
     turns: Vec<Turn>,
@@ -62,7 +63,7 @@ impl Round {
     /// A round that begins with the heaviest. Weights are above 0.
     pub(super) fn new(turns: impl Iterator<Item = (u16, u32)>) -> Self {
         let turns: Vec<_> = turns.collect();
-        // Weights of 200 and 100 make a round of three, as 2 and 1 do.
+        // Divided by their greatest common divisor: 200 and 100 make a round of 3, as 2 and 1 do.
         let unit = turns
             .iter()
             .fold(0, |unit, (_, weight)| gcd(unit, *weight))
@@ -77,21 +78,22 @@ impl Round {
         }
     }
 
-    /// Goes to the place of a worker: workers that all began with the first would flood it.
+    /// Moves to the worker's starting place: workers that all began with the first backend would
+    /// flood it.
     pub(super) fn sit(&mut self, seat: Seat) {
         let weights: i64 = self.turns.iter().map(|turn| turn.weight).sum();
         let place = weights * i64::from(seat.worker) / i64::from(seat.of.max(1));
-        // Bounded, so that a large pool does not delay a worker.
+        // A bound, so that a large pool does not delay a worker.
         let steps = OFFSET_TURNS_MAX / i64::try_from(self.turns.len().max(1)).unwrap_or(i64::MAX);
         for _ in 0..place.min(steps) {
             self.next(|_| true);
         }
     }
 
-    /// Goes on where another round was, for those that stay; `false`: none does.
+    /// Takes over the credits of another round, for those that stay. `false`: none does.
     pub(super) fn follow(&mut self, before: &Self, stays: impl Fn(u16) -> bool) -> bool {
         let mut follows = false;
-        // Credits of other weights can be large by the measure of these.
+        // Credits earned with other weights can be too large for these.
         let most: i64 = self.turns.iter().map(|turn| turn.weight).sum();
         let mut old = before.turns.iter().peekable();
         for turn in &mut self.turns {
@@ -131,5 +133,5 @@ fn gcd(a: u32, b: u32) -> u32 {
     if b == 0 { a } else { gcd(b, a % b) }
 }
 
-/// Looks at a turn that finding a worker's place may take.
+/// How many turns may be looked at to find a worker's starting place.
 const OFFSET_TURNS_MAX: i64 = 1 << 20;

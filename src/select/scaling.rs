@@ -1,9 +1,9 @@
-//! When a pool brings backends of its reserve in, and when it lets them go again: by the load per
-//! backend in rotation, looked at once per second.
+//! Scales a pool: brings backends of its reserve in and takes them out again, by the load per
+//! backend in rotation. Decides once per second.
 //!
-//! A load beyond a mark must stay there for the whole window, decisions keep their distance, and
-//! nobody is let go whose load would bring the others near the high mark: a steady load leads to a
-//! few decisions in one direction, and then to none.
+//! A steady load leads to a few decisions in one direction, and then to none: the load must stay
+//! beyond a mark for the whole window, a cool-down follows each decision, and no backend goes whose
+//! load would bring the others near the high mark.
 
 use crate::config::{Predictive, ScaleBy, Scaling, Strategy};
 use crate::pool::{AdminState, Backend, Health, Pool};
@@ -19,16 +19,16 @@ pub struct Scaler {
     pace: Pace,
 }
 
-/// What is to be done.
+/// What a scaler decides.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Decision {
-    /// In or out.
+    /// Whether backends come in or go out.
     pub action: Action,
-    /// Whom it is about, by name.
+    /// The names of these backends.
     pub backends: Vec<String>,
-    /// Open connections of the pool, or what they will be: the greater, where it scales by that.
+    /// Open connections of the pool; where it scales by forecast, the forecast if that is greater.
     pub load: f64,
-    /// The same over the backends in rotation before.
+    /// `load` divided by the number of backends in rotation before.
     pub per_backend: f64,
     /// Backends in rotation after.
     pub in_rotation: u32,
@@ -38,12 +38,12 @@ pub struct Decision {
     pub reason: String,
 }
 
-/// What is done with backends of the reserve.
+/// The two things that a scaler does with backends of the reserve.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// They take their share from now on.
+    /// They join the rotation.
     In,
-    /// They keep their sessions and take no more.
+    /// They keep their sessions and get no more.
     Out,
 }
 
@@ -59,8 +59,8 @@ impl Action {
 }
 
 impl Scaler {
-    /// A scaler that has decided nothing yet. `strategy` is the pool's: if it is `predictive`, its
-    /// horizon and season hold for the forecast too.
+    /// A scaler that has decided nothing yet. `strategy` is the pool's: the forecast takes its
+    /// horizon and season if it is `predictive`, otherwise the defaults.
     #[must_use]
     pub fn new(settings: Scaling, strategy: &Strategy) -> Self {
         let ahead = match settings.by {
@@ -74,13 +74,13 @@ impl Scaler {
         }
     }
 
-    /// What it was made with.
+    /// The settings that it was made with.
     #[must_use]
     pub fn settings(&self) -> &Scaling {
         &self.settings
     }
 
-    /// Goes over to other settings. What was decided is remembered, for the cool-down.
+    /// Switches to other settings. Remembers the time of the last decision, for the cool-down.
     pub fn follow(&mut self, settings: &Scaling, strategy: &Strategy) {
         let pace = std::mem::take(&mut self.pace);
         let same = self.settings == *settings;
@@ -95,9 +95,9 @@ impl Scaler {
         };
     }
 
-    /// Looks at the pool, once per second, and decides. Who is brought in or let go has to be
-    /// [`Standing::standby`](crate::pool::Standing) accordingly by the next look. `now` is in
-    /// nanoseconds, monotonic.
+    /// Looks at the pool and decides. Call it once per second; `now` is in nanoseconds, monotonic.
+    /// The caller must carry a decision out, by [`Standing::standby`](crate::pool::Standing),
+    /// before the next call.
     pub fn tick(&mut self, pool: &Pool, now: u64) -> Option<Decision> {
         let open = f64::from(pool.connections.used());
         let load = self.ahead.as_mut().map_or(open, |ahead| ahead.look(open));
@@ -119,7 +119,7 @@ impl Scaler {
         let (action, backends, in_rotation, reserve_left) = match step {
             Step::In(number) => {
                 let mut waiting: Vec<_> = reserve().filter(|backend| could_come(backend)).collect();
-                // Who answers helps at once; a machine that is off has to be started first.
+                // A backend that answers helps at once; a machine that is off must start first.
                 waiting.sort_by_key(|backend| backend.health == Health::Down);
                 let backends = waiting.into_iter().take(number as usize);
                 let backends: Vec<_> = backends.map(named).collect();
@@ -127,7 +127,7 @@ impl Scaler {
                 (Action::In, backends, more, left)
             }
             Step::Out => {
-                // Who came last goes first.
+                // The last one in is the first one out.
                 let last = reserve().rfind(|backend| takes_share(backend));
                 let backends = last.map(named).into_iter().collect();
                 let (fewer, left) = (scene.in_rotation - 1, scene.reserve_waits + 1);
@@ -146,15 +146,15 @@ impl Scaler {
     }
 }
 
-/// Whether it has a part of the pool's load.
+/// Whether it takes a share of the pool's load.
 fn takes_share(backend: &Backend) -> bool {
     backend.is_in_rotation() && backend.health == Health::Up && !backend.backup
 }
 
-/// Whether it would take a share if it were brought in; at once, or when its machine has started.
+/// Whether it would take a share if it came in: at once, or when its machine has started.
 fn could_come(backend: &Backend) -> bool {
-    let is_wanted = backend.admin == AdminState::Ready && backend.weight > 0;
-    backend.standby && is_wanted && !backend.backup
+    let is_enabled = backend.admin == AdminState::Ready && backend.weight > 0;
+    backend.standby && is_enabled && !backend.backup
 }
 
 /// A forecast of open connections.
@@ -179,7 +179,7 @@ impl Ahead {
         self.settings == settings_of(strategy)
     }
 
-    /// The greater of what is and what will be.
+    /// Adds this second's connections; returns the greater of these and the forecast.
     fn look(&mut self, open: f64) -> f64 {
         self.forecast.push(open);
         open.max(self.forecast.ahead())
@@ -198,18 +198,18 @@ fn settings_of(strategy: &Strategy) -> Predictive {
 /// A pool at one moment.
 #[derive(Clone, Copy, Debug)]
 struct Scene {
-    /// Connections in all.
+    /// Connections of the whole pool.
     load: f64,
     /// Backends that take a share, those of the reserve among them.
     in_rotation: u32,
-    /// Of the reserve, those that take a share.
+    /// Backends of the reserve that take a share.
     reserve_in: u32,
-    /// Of the reserve, those that would if they were brought in.
+    /// Backends of the reserve that would take a share if they came in.
     reserve_waits: u32,
 }
 
 impl Scene {
-    /// The load of each of so many; without anybody, all of it.
+    /// The load of each of `backends`; the whole load if there are none.
     fn per_backend(&self, backends: u32) -> f64 {
         self.load / f64::from(backends.max(1))
     }
@@ -217,13 +217,13 @@ impl Scene {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
-    /// So many come in, 1 at least.
+    /// This many backends come in, at least 1.
     In(u32),
-    /// One goes.
+    /// One backend goes out.
     Out,
 }
 
-/// Since when the load is beyond a mark, and when something was decided last; in ns.
+/// Since when the load is beyond a mark, and the time of the last decision; in ns.
 #[derive(Clone, Copy, Debug, Default)]
 struct Pace {
     high_since: Option<u64>,
@@ -261,7 +261,7 @@ impl Pace {
         Some((step, reason))
     }
 
-    /// Fewer than there have to be, as some are down: nothing is waited for.
+    /// Brings backends in at once when fewer than `min` are in rotation, because some are down.
     fn missing(&self, settings: &Scaling, scene: &Scene) -> Option<(Step, String)> {
         let missing = settings.min.saturating_sub(scene.in_rotation);
         let number = missing.min(scene.reserve_waits);
@@ -272,18 +272,19 @@ impl Pace {
     }
 }
 
-/// One comes in, or as many as bring the load down to the high mark if it is more than twice that.
+/// Brings one backend in. If the load is more than twice the high mark, as many as bring it down to
+/// the mark.
 fn more(settings: &Scaling, scene: &Scene) -> Option<(Step, String)> {
     let each = scene.per_backend(scene.in_rotation);
     let high = f64::from(settings.high.max(1));
-    let wanted = if each > 2.0 * high {
+    let needed = if each > 2.0 * high {
         ceiling(scene.load / high)
             .saturating_sub(scene.in_rotation)
             .max(1)
     } else {
         1
     };
-    let number = wanted.min(scene.reserve_waits);
+    let number = needed.min(scene.reserve_waits);
     let reason = || {
         format!(
             "{each:.1} connections per backend, above {} for {}",
@@ -294,7 +295,7 @@ fn more(settings: &Scaling, scene: &Scene) -> Option<(Step, String)> {
     (number > 0).then(|| (Step::In(number), reason()))
 }
 
-/// One goes, if the others can bear it.
+/// Takes one backend out if the others can bear its load.
 fn fewer(settings: &Scaling, scene: &Scene) -> Option<(Step, String)> {
     let left = scene.in_rotation.saturating_sub(1);
     let bearable = f64::from(settings.high) * BEARABLE;
@@ -311,18 +312,18 @@ fn fewer(settings: &Scaling, scene: &Scene) -> Option<(Step, String)> {
     goes.then(|| (Step::Out, reason()))
 }
 
-/// The whole number that is not below; a load per mark is never negative.
+/// Rounds a number up that is not negative.
 fn ceiling(number: f64) -> u32 {
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
-        reason = "what is out of range becomes the nearest"
+        reason = "a number out of range becomes the nearest bound"
     )]
     let whole = number.ceil() as u32;
     whole
 }
 
-/// How near to the high mark the load may come by letting one go.
+/// Taking one backend out may bring the load to this part of the high mark.
 const BEARABLE: f64 = 0.8;
 
 #[cfg(test)]

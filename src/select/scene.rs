@@ -1,4 +1,4 @@
-//! What a strategy sees at one moment.
+//! The pool as a strategy sees it during one selection: which backends are open, and how loaded.
 
 use fastrand::Rng;
 
@@ -7,79 +7,79 @@ use crate::pool::{Backend, Pool};
 
 use super::Request;
 
-/// A pool at the moment of one selection.
+/// A pool during one selection.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Scene<'a> {
     pub(super) pool: &'a Pool,
     pub(super) request: &'a Request<'a>,
-    /// Backends that were tried may be tried again.
-    again: bool,
-    /// Backends that are ejected are taken all the same.
-    desperate: bool,
-    /// Backends that failed since their last answer are passed over.
-    sound: bool,
-    /// Below 100: whose share has not risen above this, in percent, is passed over.
+    /// Backends that this session tried are open too.
+    tried_too: bool,
+    /// Ejected backends are open too.
+    ejected_too: bool,
+    /// Backends that failed since their last answer are closed.
+    sound_only: bool,
+    /// 0 to 99: backends in slow start are closed while their share, in percent, is not above this.
     drawn: u8,
-    /// A backend may have been tried, be ejected, in slow start, or have a full backlog: nearly
-    /// always none is, and none is asked.
-    unusual: bool,
+    /// Some backend may be tried, ejected, in slow start, or have a full backlog. Nearly always
+    /// `false`: then only the connection count decides whether a backend is open.
+    needs_checks: bool,
 }
 
 impl<'a> Scene<'a> {
-    /// Ejected backends are out, those in slow start take whom they have a place for.
+    /// Tried and ejected backends are closed; those in slow start are open while they have a place.
     pub(super) fn new(pool: &'a Pool, request: &'a Request<'a>) -> Self {
         Self {
             pool,
             request,
-            again: false,
-            desperate: false,
-            sound: false,
+            tried_too: false,
+            ejected_too: false,
+            sound_only: false,
             drawn: 0,
-            unusual: pool.rising
-                || pool.crowds
+            needs_checks: pool.rising
+                || pool.has_backlogs
                 || pool.ejections.used() > 0
                 || !request.tried.is_empty(),
         }
     }
 
-    /// The same where it is known to the compiler that nobody need be asked, if so it is. What
-    /// looks at every backend is compiled for that by itself, and takes a quarter less.
+    /// This scene if it needs no checks, in a form that shows the compiler so. Loops over all
+    /// backends are compiled once more for this case, which makes them a quarter faster.
     #[inline(always)]
-    pub(super) fn usual(&self) -> Option<Self> {
-        (!self.unusual).then_some(Self {
-            unusual: false,
+    pub(super) fn fast_path(&self) -> Option<Self> {
+        (!self.needs_checks).then_some(Self {
+            needs_checks: false,
             ..*self
         })
     }
 
-    /// The same where backends may be tried again.
-    pub(super) fn again(self) -> Self {
+    /// This scene with tried backends open too.
+    pub(super) fn with_tried(self) -> Self {
         Self {
-            again: true,
+            tried_too: true,
             ..self
         }
     }
 
-    /// The same where backends that are ejected are taken all the same.
-    pub(super) fn desperate(self) -> Self {
+    /// This scene with ejected backends open too.
+    pub(super) fn with_ejected(self) -> Self {
         Self {
-            desperate: true,
+            ejected_too: true,
             ..self
         }
     }
 
-    /// The same where backends that failed since their last answer are passed over.
-    pub(super) fn sound(self) -> Self {
+    /// This scene without backends that failed since their last answer.
+    pub(super) fn without_failing(self) -> Self {
         Self {
-            sound: true,
-            unusual: true,
+            sound_only: true,
+            needs_checks: true,
             ..self
         }
     }
 
-    /// The same where those in slow start are closed as often as their share is from full; `None`
-    /// where there are none. A client with a key is drawn by it: it moves to them once, and not
-    /// to and fro.
+    /// This scene with each backend in slow start closed with the probability by which its share
+    /// falls short of 100%. `None`: no backend is in slow start. A client with a key is drawn by
+    /// its key, so that it moves to such a backend once and stays there.
     pub(super) fn thinned(self, rng: &mut Rng) -> Option<Self> {
         if !self.pool.rising {
             return None;
@@ -91,7 +91,7 @@ impl<'a> Scene<'a> {
         Some(Self { drawn, ..self })
     }
 
-    /// Any that is open, each with the same chance as long as few are closed.
+    /// Any open member: each with the same chance as long as few are closed.
     pub(super) fn any(&self, members: &[u16], rng: &mut Rng) -> Option<u16> {
         let (before, after) = members.split_at(rng.usize(0..=members.len()));
         let mut all = after.iter().chain(before).copied();
@@ -102,36 +102,36 @@ impl<'a> Scene<'a> {
         &self.pool.backends[usize::from(index)]
     }
 
-    /// Whether a backend in rotation takes another connection of this session.
+    /// Whether this session may use a backend, which must be in rotation.
     #[inline(always)]
     pub(super) fn is_open(&self, index: u16) -> bool {
         let backend = self.backend(index);
-        if !self.unusual {
+        if !self.needs_checks {
             return !backend.tally.connections.is_full();
         }
-        let tried = !self.again && self.request.tried.contains(&index);
+        let tried = !self.tried_too && self.request.tried.contains(&index);
         !tried && self.is_let_in(backend) && !backend.is_full(self.request.now)
     }
 
     fn is_let_in(&self, backend: &Backend) -> bool {
-        let shut_out = !self.desperate && backend.is_shut_out();
-        let passed_over = self.sound && backend.tally.failures() > 0;
+        let shut_out = !self.ejected_too && backend.is_shut_out();
+        let passed_over = self.sound_only && backend.tally.failures() > 0;
         !shut_out && !passed_over && self.drawn < backend.percent(self.request.now)
     }
 
-    /// Whether a backend counts among those that share the load.
+    /// Whether a backend gets no load because it is ejected.
     pub(super) fn is_shut_out(&self, index: u16) -> bool {
-        self.unusual && self.backend(index).is_shut_out()
+        self.needs_checks && self.backend(index).is_shut_out()
     }
 
-    /// The same for a backend that may be out of rotation.
+    /// Whether this session may use a backend, in rotation or not.
     pub(super) fn is_usable(&self, index: u16) -> bool {
         let backend = self.pool.backends.get(usize::from(index));
         backend.is_some_and(|backend| backend.is_in_rotation()) && self.is_open(index)
     }
 
-    /// Whether a client that is known to have a backend should go there again. Who stays with one
-    /// that answers nobody would fail until it is ejected.
+    /// Whether a persistent client should go to its backend again. Not if that has failed several
+    /// times in a row: the client would fail until the backend is ejected.
     pub(super) fn is_worth_keeping(&self, index: u16) -> bool {
         self.is_usable(index) && self.backend(index).tally.failures() < FAILURES_MAX
     }
@@ -140,23 +140,23 @@ impl<'a> Scene<'a> {
         self.backend(index).tally.connections.used()
     }
 
-    /// How much a load is to a backend: in slow start it is strained by less. What it has counts
-    /// for more, and not its score in all: an idle one would have to be better than others many
-    /// times over to get anything.
+    /// A backend's load, divided by its share while it is in slow start. The load is scaled and
+    /// not the whole score, because then an idle backend would have to be many times better than
+    /// others to get a connection at all.
     #[inline(always)]
     pub(super) fn strain(&self, backend: &Backend, load: f64) -> f64 {
-        if !self.unusual || !self.pool.rising {
+        if !self.needs_checks || !self.pool.rising {
             return load;
         }
         load * 100.0 / f64::from(backend.percent(self.request.now))
     }
 
-    /// Connections that a backend is at work for: those that wait for an answer, exactly, and what
-    /// it streams to and how that all will change, as is measured and foreseen each second.
+    /// Connections in flight: the exact number that wait for an answer, plus the sessions that the
+    /// backend streams to and the change that is forecast, both updated once per second.
     ///
-    /// Open connections count for little: a session can be idle for hours, and hundreds of them
-    /// would outvote what happens now. Without any weight, connections that come one by one would
-    /// all end up with the backend that is a little faster than the others.
+    /// An open connection counts a hundredth. A session can be idle for hours, and hundreds of
+    /// them must not outweigh what happens now. They count a little so that connections which come
+    /// one by one do not all go to the backend that is slightly faster than the others.
     #[inline(always)]
     pub(super) fn in_flight(&self, backend: &Backend) -> f64 {
         let tally = &backend.tally;
@@ -169,15 +169,15 @@ impl<'a> Scene<'a> {
         self.backend(index).weight
     }
 
-    /// Whether all that was heard of it since its last answer are failures.
+    /// Whether it has failed since its last answer.
     pub(super) fn is_failing(&self, index: u16) -> bool {
         self.backend(index).tally.failures() > 0
     }
 }
 
-/// Of the hash that a key is drawn by, apart from the one that it is selected by.
+/// Makes the hash for slow start independent of the hash that the strategy uses.
 const THINNING: u64 = 0x736c_6f77;
-/// What an open connection counts of one that waits for its answer.
+/// The load of an open connection, relative to one that waits for its answer.
 const OPEN_PART: f64 = 0.01;
-/// Failures in a row that end persistence.
+/// A backend with this many failures in a row loses its persistent clients.
 const FAILURES_MAX: u32 = 3;

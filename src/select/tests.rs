@@ -150,7 +150,7 @@ fn all_by(some: &[SelectsBy]) -> impl Iterator<Item = (&'static str, Strategy)> 
 fn picked(choice: Choice) -> u16 {
     match choice {
         Choice::Backend(index) => index,
-        Choice::Full | Choice::Nobody => panic!("{choice:?}"),
+        Choice::Full | Choice::Unavailable => panic!("{choice:?}"),
     }
 }
 

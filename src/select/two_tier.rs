@@ -1,9 +1,10 @@
-//! Two tiers: a static one picks some of the backends, a dynamic one picks among those.
+//! Two tiers: a static tier picks some of the backends, a dynamic tier picks one of those.
 //!
-//! Groups are what backends name, or, for a hash without groups, a subset of each client's own by
-//! rendezvous hashing. A subset is taken of all configured backends, whatever their state, so that
-//! a backend which leaves and returns moves nobody but its own clients. When the first group is
-//! down or full the next one takes over: in the key's order, in the round, or by priority.
+//! The static tier picks one of the groups that backends name. A hash without groups picks a subset
+//! for each key, by rendezvous hashing. Subsets are taken from all configured backends, whatever
+//! their state, so that a backend which leaves and returns moves only its own clients. When the
+//! first group is down or full the next one takes over: in the key's order, in the round, or by
+//! priority.
 
 use std::num::NonZeroU16;
 use std::sync::Arc;
@@ -37,7 +38,7 @@ enum First {
 #[derive(Debug)]
 struct Subsets {
     order: Rendezvous,
-    /// By candidate of `order`.
+    /// The backend of each candidate of `order`, as an index into the pool.
     backends: Vec<u16>,
     size: NonZeroU16,
 }
@@ -93,7 +94,7 @@ impl TwoTier {
         }
     }
 
-    /// Goes on where the round of groups was; `false`: there was none.
+    /// Continues the round of groups of `before`. `false`: it has none.
     pub(super) fn follow(&mut self, before: &Self, pools: [&Pool; 2]) -> bool {
         let (First::Weight(round), First::Weight(before)) = (&mut self.first, &before.first) else {
             return false;
@@ -126,7 +127,7 @@ impl TwoTier {
                 .take(groups.len())
                 .find_map(|group| within(group, rng)),
         };
-        // Every group of the key's order is full: whoever is left.
+        // Every group in the key's order is full: any open backend.
         picked.or_else(|| all.pick(scene, rng))
     }
 }
@@ -144,7 +145,7 @@ impl Subsets {
     fn new(pool: &Pool, backup: bool, size: NonZeroU16) -> Self {
         let all = (0u16..).zip(&pool.backends);
         let all = all.filter(|(_, backend)| {
-            // What waits in reserve would only make subsets smaller.
+            // A backend that waits in the reserve would only make subsets smaller.
             backend.backup == backup && backend.weight > 0 && !backend.standby
         });
         let candidates = all
@@ -160,7 +161,7 @@ impl Subsets {
     /// One of the key's subset, or of the next backends in its order.
     fn pick(&self, key: u64, then: SecondTier, scene: &Scene<'_>, rng: &mut Rng) -> Option<u16> {
         let size = usize::from(self.size.get()).min(ORDER_MAX / 2);
-        // Beyond the subset only when none of it can be picked, which costs more.
+        // Looks beyond the subset, which costs more, only when none of the subset is usable.
         for ahead in [size, ORDER_MAX] {
             let mut best = [0; ORDER_MAX];
             let known = self.order.best(key, &mut best[..ahead]);
@@ -180,7 +181,7 @@ impl Subsets {
     }
 }
 
-/// Brings those that fit to the front, in their order; tells how many.
+/// Moves those that fit to the front, keeping their order. Returns how many there are.
 fn partition(indices: &mut [u16], fits: impl Fn(u16) -> bool) -> usize {
     let mut kept = 0;
     for at in 0..indices.len() {
@@ -218,7 +219,7 @@ impl Then {
     }
 }
 
-/// The best of a few backends, which are not known before. Two choices of so few would be all.
+/// The best of a subset. With so few members, `power_of_two` looks at all of them.
 fn among(subset: &[u16], tier: SecondTier, scene: &Scene<'_>, rng: &mut Rng) -> Option<u16> {
     match tier {
         SecondTier::LeastConnections | SecondTier::PowerOfTwo => {
@@ -230,8 +231,8 @@ fn among(subset: &[u16], tier: SecondTier, scene: &Scene<'_>, rng: &mut Rng) -> 
     }
 }
 
-/// Groups of one key's order that are looked at.
+/// How many groups of a key's order are tried.
 const GROUPS_MAX: usize = 16;
-/// Backends of one key's order that are looked at: those of its subset, then those that a full one
-/// spills to.
+/// How many backends of a key's order are tried: its subset, then those that a full subset spills
+/// to.
 const ORDER_MAX: usize = Rendezvous::BEST_MAX;

@@ -1,11 +1,11 @@
-//! Distributions that a scenario draws from, and numbers between integers and floats.
+//! The distributions that a scenario draws from, and conversions between integers and floats.
 
 use fastrand::Rng;
 
-/// How a quantity is spread, in seconds.
+/// The distribution of a time, in seconds.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Spread {
-    /// Without memory, around a mean.
+    /// Exponential.
     Exponential {
         /// In seconds.
         mean: f64,
@@ -35,7 +35,7 @@ impl Spread {
         }
     }
 
-    /// One of them, in seconds.
+    /// Draws one, in seconds.
     pub(super) fn draw(&self, rng: &mut Rng) -> f64 {
         match *self {
             Self::Exponential { mean } => exponential(rng) * mean,
@@ -49,11 +49,11 @@ impl Spread {
 
 /// Exponential with mean 1.
 pub(super) fn exponential(rng: &mut Rng) -> f64 {
-    // Of (0, 1]: the logarithm of 0 is none.
+    // The argument is in (0, 1], so that the logarithm is finite.
     -(1.0 - rng.f64()).ln()
 }
 
-/// Nanoseconds of seconds; none for what is negative.
+/// Converts seconds to nanoseconds; 0 for negative ones.
 pub(super) fn nanos(seconds: f64) -> u64 {
     #[expect(
         clippy::cast_possible_truncation,
@@ -64,7 +64,7 @@ pub(super) fn nanos(seconds: f64) -> u64 {
     nanos
 }
 
-/// Whole nanoseconds that are not less.
+/// Rounds nanoseconds up.
 pub(super) fn ceil(nanos: f64) -> u64 {
     #[expect(
         clippy::cast_possible_truncation,

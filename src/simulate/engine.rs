@@ -1,5 +1,5 @@
-//! The loop over events: sessions as a worker leads them, backends that serve them, and the control
-//! thread's part, which publishes who is up.
+//! The event loop of the simulation. It plays the parts of the workers, which run the sessions, of
+//! the backends, which serve them, and of the control thread, which publishes health.
 
 use std::sync::Arc;
 
@@ -19,18 +19,18 @@ use super::scenario::Outage;
 use super::session::{Session, State};
 use super::traffic::{Arrival, Source};
 
-/// What the control thread does each second, with what workers select by and the time in ns: it may
-/// answer with another pool for them.
+/// The control thread's work of each second: takes the current plan and the time in ns, and may
+/// return a new pool for the workers.
 pub(super) type EachSecond<'a> = &'a mut dyn FnMut(&Plan, u64) -> Option<Pool>;
 
-/// Everything at one moment.
+/// The state of the simulation.
 pub(super) struct Engine<'a> {
     pub(super) now: u64,
     pub(super) queue: Queue,
     pub(super) source: Source,
     pub(super) fleet: Servers,
     pub(super) measure: Measure,
-    /// What workers select by, and its version.
+    /// The plan that workers select by. `version` counts its changes.
     plan: Arc<Plan>,
     version: u64,
     selectors: Vec<Selector>,
@@ -43,7 +43,7 @@ pub(super) struct Engine<'a> {
 }
 
 impl<'a> Engine<'a> {
-    /// At time 0, before the first client.
+    /// The state at time 0, before the first client.
     pub(super) fn new(
         scenario: &Scenario,
         pool: Pool,
@@ -75,7 +75,7 @@ impl<'a> Engine<'a> {
         engine
     }
 
-    /// Runs until nothing happens any more.
+    /// Runs until no event is left.
     pub(super) fn run(mut self) -> Measure {
         while let Some((at, event)) = self.queue.pop() {
             self.now = at;
@@ -137,7 +137,7 @@ impl<'a> Engine<'a> {
         self.connect(key);
     }
 
-    /// Selects a backend and begins an attempt, as a worker does.
+    /// Selects a backend and begins a connect attempt, as a worker does.
     fn connect(&mut self, key: usize) {
         let session = &mut self.sessions[key];
         if session.tried_in != self.version {
@@ -153,7 +153,7 @@ impl<'a> Engine<'a> {
         let index = match self.selectors[session.worker].select(&request) {
             Choice::Backend(index) => index,
             Choice::Full => return self.hold(key),
-            Choice::Nobody => return self.fail(key),
+            Choice::Unavailable => return self.fail(key),
         };
         if session.tried.contains(&index) && !std::mem::replace(&mut session.paused, true) {
             return self.hold(key);
@@ -246,7 +246,7 @@ impl<'a> Engine<'a> {
         self.expect(index);
     }
 
-    /// Looks again when the backend's next request will be done.
+    /// Schedules the end of the backend's next request.
     fn expect(&mut self, index: u16) {
         if let Some((at, round)) = self.fleet.expect(index) {
             self.queue.push(at, Event::Done(index, round));
@@ -300,7 +300,7 @@ impl<'a> Engine<'a> {
         self.leave(&session);
     }
 
-    /// The end of a session that was connected, as a worker tells it to the backend's tally.
+    /// Ends a connected session and updates the backend's tally, as a worker does.
     fn leave(&self, session: &Session) {
         let Some(backend) = &session.target else {
             return;
@@ -316,7 +316,7 @@ impl<'a> Engine<'a> {
         session.plan.on_left(backend, &session.keys, self.now);
     }
 
-    /// The backend of the outage goes: sessions with it break, and their clients come back.
+    /// The outage begins: sessions with its backend break, and their clients return later.
     fn on_leave(&mut self) {
         let Some(index) = self.fleet.leaver() else {
             return;
@@ -342,7 +342,7 @@ impl<'a> Engine<'a> {
         }
     }
 
-    /// A new snapshot: the same pool with the health of one backend changed.
+    /// Publishes a snapshot: the same pool with the health of one backend changed.
     fn publish(&mut self, up: bool) {
         let Some(index) = self.fleet.leaver() else {
             return;
@@ -374,7 +374,7 @@ impl<'a> Engine<'a> {
     }
 }
 
-/// One for each worker.
+/// A selector for each worker.
 fn selectors(plan: &Arc<Plan>, workers: u32, seed: u64) -> Vec<Selector> {
     let of = workers.max(1);
     let seats = (0..of).map(|worker| Seat { worker, of, seed });
@@ -383,9 +383,9 @@ fn selectors(plan: &Arc<Plan>, workers: u32, seed: u64) -> Vec<Selector> {
         .collect()
 }
 
-/// From the start of a connect to its end, whatever that is, in ns.
+/// The time that a connect takes, whether it succeeds or fails, in ns.
 const ROUND_TRIP: u64 = MS / 2;
-/// How long a client is held at most, in ns: the default of a listener.
+/// How long a client waits for a place at most, in ns: the default of a listener.
 const CONNECT_TIMEOUT: u64 = 5 * SECOND;
-/// Connects of one session.
+/// Connect attempts per session.
 const ATTEMPTS: u32 = config::ATTEMPTS as u32;

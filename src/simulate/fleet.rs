@@ -1,4 +1,4 @@
-//! The backends of a pool as servers, and the parts that a scenario gives to some of them.
+//! The servers behind the backends of a pool, and the roles that a scenario gives to some of them.
 
 use crate::pool::Pool;
 
@@ -26,7 +26,7 @@ struct Expected {
 }
 
 impl Servers {
-    /// Each with cores in proportion to its weight, at the speed that the scenario says.
+    /// Servers with cores in proportion to the weights, at the speeds of the scenario.
     pub(super) fn new(fleet: Fleet, pool: &Pool) -> Self {
         let all = (0u16..).zip(&pool.backends);
         let usual = all.clone();
@@ -57,8 +57,8 @@ impl Servers {
         }
     }
 
-    /// Work that the usual ones can do together, in seconds at speed 1 for each second. What
-    /// answers nothing can do nothing.
+    /// The capacity of the usual backends together: work in seconds at speed 1 for each second. The
+    /// black hole has none.
     pub(super) fn capacity(&self) -> f64 {
         let useful = self.usual.iter();
         let useful = useful.filter(|&&index| !self.is_black_hole(index));
@@ -69,12 +69,12 @@ impl Servers {
         self.servers[usize::from(index)].server.capacity()
     }
 
-    /// Those that usually take clients.
+    /// Backends that usually take clients.
     pub(super) fn usual(&self) -> &[u16] {
         &self.usual
     }
 
-    /// Who leaves, if somebody does.
+    /// The backend that an outage takes away; `None`: there is no usual backend.
     pub(super) fn leaver(&self) -> Option<u16> {
         let last = self.usual.len().checked_sub(1)?;
         self.usual.get(last.min(LEAVER)).copied()
@@ -92,7 +92,7 @@ impl Servers {
         self.away == Some(index)
     }
 
-    /// One goes away with all that it has in service, or nobody is away any more.
+    /// Takes a backend away with all its requests, or brings the absent one back.
     pub(super) fn set_away(&mut self, away: Option<u16>) {
         self.away = away;
         if let Some(index) = away {
@@ -100,13 +100,14 @@ impl Servers {
         }
     }
 
-    /// A session's request, of so much work in ns at speed 1.
+    /// Begins a session's request; `work` is in ns at speed 1.
     pub(super) fn begin(&mut self, index: u16, session: usize, work: f64, now: u64) {
         let expected = &mut self.servers[usize::from(index)];
         expected.server.begin(session, work, now);
     }
 
-    /// When a backend's next request will be done, if that is not what was expected already.
+    /// When a backend's next request will be done, in ns, and the number of this expectation;
+    /// `None`: nothing has changed.
     pub(super) fn expect(&mut self, index: u16) -> Option<(u64, u64)> {
         let expected = &mut self.servers[usize::from(index)];
         let at = expected.server.next_end();
@@ -118,12 +119,12 @@ impl Servers {
         Some((at?, expected.round))
     }
 
-    /// Whether it is this one of the expectations that holds.
+    /// Whether this expectation is the latest one.
     pub(super) fn is_expected(&self, index: u16, round: u64) -> bool {
         self.servers[usize::from(index)].round == round
     }
 
-    /// A session whose request is done.
+    /// The next session whose request is done at `now`.
     pub(super) fn end(&mut self, index: u16, now: u64) -> Option<usize> {
         let expected = &mut self.servers[usize::from(index)];
         expected.at = None;
@@ -133,5 +134,5 @@ impl Servers {
 
 /// Cores of a backend of mean weight.
 const CORES: f64 = 4.0;
-/// The place of the one that leaves among those that usually take clients.
+/// The backend that an outage takes away, counted from 0 among the usual ones.
 const LEAVER: usize = 3;

@@ -1,7 +1,7 @@
-//! Where clients belong by a static first tier: what `two_tier` promises to keep.
+//! The group or subset that a client belongs to: `two_tier` promises to keep it there.
 //!
-//! Found by asking the strategy itself, over the same backends when all of them are up and idle:
-//! the members of a subset come one after the other when those before were tried.
+//! Found by asking the strategy itself, over the same backends all up and idle. It returns the
+//! members of a subset one after the other when the earlier ones count as tried.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,14 +15,14 @@ use crate::select::{Choice, Keys, Plan, Request, Seat, Selector};
 pub(super) struct Homes {
     selector: Selector,
     pool: Arc<Pool>,
-    /// Backends of a subset; `None`: of the same group.
+    /// The size of a subset; `None`: clients belong to groups.
     size: Option<usize>,
-    /// By the key that is selected by.
+    /// The backends of each client, by its key.
     known: HashMap<u64, Vec<u16>>,
 }
 
 impl Homes {
-    /// For a pool whose strategy is `two_tier` with a hash in front.
+    /// For a pool whose strategy is `two_tier` with `first: "hash"`; `None` for other pools.
     pub(super) fn new(pool: &Pool) -> Option<Self> {
         let Strategy::TwoTier(tiers) = &pool.strategy else {
             return None;
@@ -72,7 +72,7 @@ impl Homes {
                 };
                 match selector.select(&request) {
                     Choice::Backend(member) => members.push(member),
-                    Choice::Full | Choice::Nobody => break,
+                    Choice::Full | Choice::Unavailable => break,
                 }
             }
             members

@@ -1,4 +1,4 @@
-//! What is counted while a simulation runs.
+//! The counts of a simulation.
 
 use hdrhistogram::Histogram;
 
@@ -39,7 +39,7 @@ pub(super) struct Measure {
 struct Counts {
     name: String,
     weight: u64,
-    /// Work that it can do, in ns at speed 1 for each ns.
+    /// Its capacity: work in ns at speed 1 for each ns.
     capacity: f64,
     connections: u64,
     refused: u64,
@@ -107,7 +107,7 @@ impl Measure {
         self.at_home += u64::from(at_home);
     }
 
-    /// A backend is given work, in ns at speed 1.
+    /// A backend gets work, in ns at speed 1.
     pub(super) fn on_work(&mut self, index: u16, work: f64, now: u64) {
         if now >= self.warm_up {
             self.backends[usize::from(index)].work += work;
@@ -121,7 +121,7 @@ impl Measure {
         }
     }
 
-    /// A client got no answer at all.
+    /// A client got no answer.
     pub(super) fn on_failed(&mut self, session: &Session) {
         self.failures += u64::from(session.accepted_at >= self.warm_up);
     }
@@ -134,7 +134,7 @@ impl Measure {
         }
     }
 
-    /// What it came to.
+    /// The results.
     pub(super) fn outcome(self, scenario: &Scenario, strategy: &'static str, seed: u64) -> Outcome {
         let window = chance::float(self.end.saturating_sub(self.warm_up).max(1));
         let load = |counts: &Counts| counts.work / (counts.capacity * window);
@@ -186,7 +186,7 @@ impl Measure {
         }
     }
 
-    /// Connections of a backend, in proportion to the share of its weight.
+    /// A backend's share of the connections, divided by its share of the weights.
     fn fed(&self, index: u16) -> f64 {
         let usual = self.usual.iter();
         let weights: u64 = usual
@@ -199,5 +199,5 @@ impl Measure {
 
 #[expect(clippy::cast_precision_loss, reason = "a million is exact")]
 const MS_F: f64 = MS as f64;
-/// Longer waits count as this, in ns: a day.
+/// The longest wait that is recorded, in ns: a day. Longer waits count as this.
 const WAIT_MAX: u64 = 86_400 * SECOND;

@@ -1,14 +1,14 @@
-//! What a strategy does to a fleet: a simulation that drives the code of [`crate::select`].
+//! Simulates a strategy on a fleet of backends, with the production code of [`crate::select`].
 //!
-//! Events in order of time, from a seed: no clock, no I/O; the same input has the same outcome. A
-//! backend is a processor-sharing server of 4 cores, for a mean weight. A connect takes 0.5 ms, and
-//! is tried on 3 backends; a client that finds all full asks again each 50 ms for 5 s. A client's
-//! first request is sent with its connect, others after times of thinking; waiting is from the
-//! accept, or a later request, to the answer.
+//! Processes events in order of time, from a seed. Uses no clock and no I/O, so the same input has
+//! the same outcome. A backend of mean weight is a processor-sharing server with 4 cores. A connect
+//! takes 0.5 ms and is tried on up to 3 backends; a client that finds all full tries again every
+//! 50 ms for 5 s. A client sends its first request with its connect, and later ones after times of
+//! thinking. The wait is the time from the accept, or from a later request, to the answer.
 //!
-//! Left out: the network beyond that, the balancer's own time, ejection, clients that give up or
-//! try again (but those whose session broke), backends that slow down when they are crowded more
-//! than sharing says, keys in first bytes (the address stands for them).
+//! Left out: the rest of the network, the balancer's own time, ejection, clients that give up or
+//! try again (except those whose session broke), backends that slow down under load by more than
+//! processor sharing, and keys in first bytes (the client's address replaces them).
 
 #![forbid(unsafe_code)]
 
@@ -46,72 +46,75 @@ pub use trace::{LINES_MAX, Skipped, Trace};
 use engine::Engine;
 use reserve::Scaling;
 
-/// What one strategy came to in one scenario. Shares are parts of 1.
+/// The results of one strategy in one scenario. Shares are 0 to 1.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Outcome {
     /// The scenario's name.
     pub scenario: &'static str,
     /// The strategy's name.
     pub strategy: &'static str,
-    /// The seed of everything that chance decided.
+    /// The seed of all random numbers.
     pub seed: u64,
     /// Workers of the balancer.
     pub workers: u32,
-    /// How long was measured, in simulated seconds.
+    /// The length of the measurement, in simulated seconds.
     pub seconds: f64,
-    /// Clients that were accepted.
+    /// Accepted clients.
     pub connections: u64,
     /// Requests that were answered.
     pub requests: u64,
-    /// Clients that got no answer: no backend took them, or it reset them.
+    /// Clients without an answer: no backend accepted them, or it reset them.
     pub failures: u64,
-    /// Sessions that broke as their backend went away.
+    /// Sessions that broke because their backend went away.
     pub broken: u64,
-    /// Work that came, as a part of what the fleet can do.
+    /// The offered work, relative to the capacity of the fleet.
     pub load: f64,
-    /// The median of waiting, in ms.
+    /// The median wait, in ms.
     pub wait_p50_ms: f64,
-    /// Its 99th percentile, in ms.
+    /// The 99th percentile of the wait, in ms.
     pub wait_p99_ms: f64,
-    /// The highest load of a backend over the mean load, both as parts of what each can do.
+    /// The highest load of a backend divided by the mean load, both relative to capacity.
     pub imbalance: f64,
     /// Connections of clients that had been connected before.
     pub returning: u64,
-    /// The share of those that went to another backend than the client's last one.
+    /// The share of returning connections that went to another backend than the client's last one.
     pub not_as_before: f64,
-    /// The share of connections that went to a backend of their client's own group or subset, where
-    /// there are such.
+    /// The share of connections that went to a backend of the client's own group or subset; `None`:
+    /// clients have none.
     pub kept: Option<f64>,
-    /// Connections that the black hole was fed, over the fair share of its weight.
+    /// Connections that the black hole got, divided by the share of its weight; `None`: there is
+    /// no black hole.
     pub black_hole: Option<f64>,
-    /// The share of connections that went to another backend than the trace says, of those whose
-    /// backend is one of the pool.
+    /// The share of connections that went to another backend than in the trace, among those whose
+    /// recorded backend is in the pool; `None`: there is no trace.
     pub not_as_logged: Option<f64>,
-    /// The ceiling of connections of a backend of mean weight that was made up for this run.
+    /// The `max_connections` that the scenario gave each backend of mean weight; `None`: it gave
+    /// none.
     pub ceiling: Option<u32>,
-    /// What came of the reserve, where there is one.
+    /// The results of the reserve; `None`: there is no reserve.
     pub scaled: Option<Scaled>,
     /// In the order of the pool.
     pub backends: Vec<BackendOutcome>,
 }
 
-/// What one backend came to.
+/// The results of one backend.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct BackendOutcome {
     /// Its name.
     pub name: String,
-    /// Connections that were established.
+    /// Established connections.
     pub connections: u64,
     /// Connects that it refused.
     pub refused: u64,
-    /// Work that it was given, as a part of what it can do.
+    /// The work that it got, relative to its capacity.
     pub load: f64,
 }
 
 /// Runs a strategy over a scenario.
 ///
-/// The pool's own settings hold for its own strategy; others have their defaults. For strategies
-/// that look ahead a [`Forecaster`] does so at each second, as on the control thread.
+/// The pool's own strategy has the pool's settings; other strategies have their defaults. For
+/// strategies that look ahead, a [`Forecaster`] runs once per simulated second, as on the control
+/// thread.
 #[must_use]
 pub fn run(scenario: &Scenario, pool: &config::Pool, strategy: &Strategy, seed: u64) -> Outcome {
     let pool = prepare(scenario, pool, strategy);
@@ -128,7 +131,7 @@ pub fn run(scenario: &Scenario, pool: &config::Pool, strategy: &Strategy, seed: 
     }
 }
 
-/// One run. Without somebody who scales, all of the reserve are in.
+/// Runs once. Without `scaling`, all backends of the reserve are in.
 fn lead(
     scenario: &Scenario,
     pool: &config::Pool,
@@ -154,7 +157,7 @@ fn lead(
     measure.outcome(scenario, strategy, seed)
 }
 
-/// The pool that stands in when none is configured: ten backends of the same weight.
+/// The pool to simulate when none is configured: ten backends of the same weight.
 #[must_use]
 pub fn equal_pool() -> config::Pool {
     let backend = |number: u16| config::Backend {
@@ -168,14 +171,14 @@ pub fn equal_pool() -> config::Pool {
     }
 }
 
-/// The pool with another strategy, and what that one can't do without.
+/// The pool with another strategy, and with the settings that this strategy needs.
 fn prepare(scenario: &Scenario, pool: &config::Pool, strategy: &Strategy) -> config::Pool {
     let mut pool = pool.clone();
-    // Nothing is connected to: where host names lead to does not matter.
+    // Nothing connects, so host names need no addresses.
     for backend in &mut pool.backends {
         backend.host = None;
     }
-    // It shows strategies, which have to do with a backend that fails until it is ejected.
+    // The simulation shows how strategies treat a failing backend before it is ejected.
     pool.ejection = None;
     if pool.strategy.name() != strategy.name() {
         if pool.strategy == Strategy::StickyRoundRobin {
@@ -205,7 +208,7 @@ fn prepare(scenario: &Scenario, pool: &config::Pool, strategy: &Strategy) -> con
     pool
 }
 
-/// A ceiling of connections for those that have none: `places` for the mean weight.
+/// Sets `max_connections` of backends without one, by weight: `places` for the mean weight.
 fn limit(backends: &mut [config::Backend], places: u32) {
     let weights: u32 = backends.iter().map(|b| u32::from(b.weight)).sum();
     let count = u32::try_from(backends.len()).unwrap_or(u32::MAX);

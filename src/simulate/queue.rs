@@ -1,25 +1,25 @@
-//! What will happen, in order of time; what is set for the same time happens in the order in which
-//! it was set.
+//! The event queue, in order of time. Events of the same time keep the order in which they were
+//! pushed.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-/// Something that will happen.
+/// An event of the simulation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Event {
-    /// The next client of the traffic comes.
+    /// The next client arrives.
     Arrive,
-    /// A client whose session broke comes back.
+    /// A client whose session broke returns.
     Return(u32),
-    /// What a session waits for, by its key and serial number.
+    /// A session's wait ends: its key and serial number.
     Wake(usize, u64),
-    /// The next request at a server is done, unless another was set since.
+    /// The next request at a server is done: the backend, and the number of the expectation.
     Done(u16, u64),
     /// The backend of the outage goes away.
     Leave,
-    /// It comes back.
+    /// The backend of the outage returns.
     Rejoin,
-    /// Workers get to know whether the backend of the outage is up.
+    /// Workers learn whether the backend of the outage is up.
     Publish(bool),
     /// A second has passed.
     Second,
@@ -33,7 +33,7 @@ pub(super) struct Queue {
 }
 
 impl Queue {
-    /// Sets an event for a time in ns.
+    /// Adds an event at a time, in ns.
     pub(super) fn push(&mut self, at: u64, event: Event) {
         self.pushed += 1;
         self.events.push(Reverse((at, self.pushed, event)));

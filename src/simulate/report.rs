@@ -4,8 +4,8 @@ use std::fmt::Write;
 
 use super::{Outcome, Scaled, Scenario};
 
-/// A table for each scenario, its strategies in the order of the outcomes; `own` is the name of the
-/// strategy that the pool is configured with.
+/// A table for each scenario, with its strategies in the order of the outcomes. `own` is the name
+/// of the configured strategy, which is marked.
 #[must_use]
 pub fn table(outcomes: &[Outcome], own: Option<&str>) -> String {
     let mut text = String::new();
@@ -72,15 +72,13 @@ fn write_scenario(text: &mut String, outcomes: &[Outcome], own: Option<&str>) {
         let _ = writeln!(text, "{line}");
     }
     if outcomes.iter().any(is_own) {
-        text.push_str(
-            "* as the pool is configured; the others have the settings that they have anyway\n",
-        );
+        text.push_str("* with the settings of the pool; the others have their default settings\n");
     }
     for outcome in outcomes {
         if let Some(ceiling) = outcome.ceiling {
             let _ = writeln!(
                 text,
-                "{} fills each backend to {ceiling} connections, which this scenario makes up",
+                "{} fills each backend to {ceiling} connections, a limit of this scenario",
                 outcome.strategy
             );
         }
@@ -89,12 +87,12 @@ fn write_scenario(text: &mut String, outcomes: &[Outcome], own: Option<&str>) {
 
 type Cell = fn(&Outcome) -> String;
 
-/// What stands in a table; a column of nothing is left out.
+/// The columns of a table; empty ones are left out.
 const COLUMNS: [(&str, Cell); 14] = [
     ("p50 ms", |o| ms(o.wait_p50_ms)),
     ("p99 ms", |o| ms(o.wait_p99_ms)),
     ("load", |o| percent(o.load)),
-    // Who is in for an hour has less than who is in all day.
+    // A backend that is in for an hour gets less than one that is in all day.
     ("imbalance", |o| match o.scaled {
         Some(_) => none(),
         None => format!("{:.2}", o.imbalance),
@@ -151,7 +149,7 @@ fn none() -> String {
     NONE.to_owned()
 }
 
-/// What stands below all tables.
+/// The line below all tables.
 const FOOT: &str = "\np50, p99: waiting from the accept, or a later request, to its answer; --help \
                     explains the columns\n";
 const HEAD: &str = "strategy";

@@ -1,4 +1,5 @@
-//! A pool with a reserve: who is in, second by second, as the scaler of [`crate::select`] decides.
+//! A pool with a reserve: the scaler of [`crate::select`] decides each second which backends are
+//! in.
 
 use serde::Serialize;
 
@@ -9,22 +10,22 @@ use crate::select::{Action, Scaler};
 use super::chance::{self, SECOND};
 use super::scenario::Reserve;
 
-/// What came of a reserve.
+/// The results of a reserve.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Scaled {
-    /// The 99th percentile of waiting when all are in all the time, in ms.
+    /// The 99th percentile of the wait in a run with all backends in, in ms.
     pub all_in_wait_p99_ms: f64,
-    /// Backends in rotation: the mean over the whole run,
+    /// The mean number of backends in rotation.
     pub in_use_mean: f64,
-    /// the fewest,
+    /// The smallest number of backends in rotation.
     pub in_use_min: u32,
-    /// the most.
+    /// The largest number of backends in rotation.
     pub in_use_max: u32,
-    /// How often some were brought in, or one let go.
+    /// How many times backends came in or one went out.
     pub decisions: u32,
-    /// How often a decision went the other way than the one before.
+    /// How many decisions went the other way than the one before.
     pub turns: u32,
-    /// Every fifth second.
+    /// The pool at every fifth second.
     pub course: Vec<Course>,
 }
 
@@ -39,7 +40,7 @@ pub struct Course {
     pub in_use: u32,
 }
 
-/// The control thread's part.
+/// The scaler, and what it decided so far.
 #[derive(Debug)]
 pub(super) struct Scaling {
     scaler: Scaler,
@@ -54,7 +55,7 @@ pub(super) struct Scaling {
 }
 
 impl Reserve {
-    /// Gives a pool that does not scale itself this reserve.
+    /// Gives the pool this reserve, unless it has scaling of its own.
     pub(super) fn fit(&self, pool: &mut config::Pool) {
         if pool.scaling.is_some() {
             return;
@@ -68,7 +69,7 @@ impl Reserve {
 }
 
 impl Scaling {
-    /// For a pool that scales.
+    /// For a pool with scaling; `None` for other pools.
     pub(super) fn of(pool: &config::Pool) -> Option<Self> {
         let settings = pool.scaling.clone()?;
         Some(Self {
@@ -84,8 +85,8 @@ impl Scaling {
         })
     }
 
-    /// Looks at the pool, once per second. Answers with the one that takes its place when somebody
-    /// comes or goes.
+    /// Runs the scaler; call it once per second. Returns the new pool when backends come in or one
+    /// goes out.
     pub(super) fn tick(&mut self, pool: &Pool, now: u64) -> Option<Pool> {
         self.note(pool, now);
         let decision = self.scaler.tick(pool, now)?;

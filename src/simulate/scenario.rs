@@ -1,6 +1,6 @@
-//! What a simulation is of: the fleet, its clients, what they do, what goes wrong.
+//! Scenarios: the fleet, its clients, their sessions, and outages.
 //!
-//! Loads are given as parts of what the fleet can do, so that the same scenario fits every pool.
+//! Loads are relative to the capacity of the fleet, so that the same scenario fits every pool.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,68 +10,68 @@ use crate::config::{ScaleBy, Scaling};
 use super::chance::{SECOND, Spread};
 use super::trace::Trace;
 
-/// A scenario; [`Scenario::all`] are those that have a name.
+/// A scenario; [`Scenario::all`] returns the built-in ones.
 #[derive(Clone, Debug)]
 pub struct Scenario {
     /// Unique among scenarios.
     pub name: &'static str,
     /// What it is, in one sentence.
     pub about: &'static str,
-    /// How the backends differ from what their weights say.
+    /// How the speeds of the backends differ from their weights.
     pub fleet: Fleet,
-    /// Who comes, and wants what.
+    /// The clients and their sessions.
     pub traffic: Traffic,
-    /// One backend leaves and returns.
+    /// One backend leaves and returns; `None`: all stay.
     pub outage: Option<Outage>,
-    /// Some backends wait until load calls for them.
+    /// Some backends wait in a reserve; `None`: all are always in.
     pub reserve: Option<Reserve>,
-    /// Different clients.
+    /// The number of different clients.
     pub clients: u32,
     /// Workers of the balancer, above 0.
     pub workers: u32,
-    /// Connections that a backend of mean weight may have when the strategy is `first` and the
-    /// pool says nothing: without a ceiling, `first` is one backend. `None`: as the pool says, for
-    /// pools that somebody configured.
+    /// The `max_connections` of a backend of mean weight when the strategy is `first` and the pool
+    /// sets none: without it, `first` would use one backend. `None`, for a configured pool: only
+    /// what the pool sets.
     pub places: Option<u32>,
     /// The period of the load, if it has one.
     pub season: Option<Duration>,
-    /// Nothing is measured before, in ns.
+    /// When the measurement begins, in ns.
     pub warm_up: u64,
-    /// Nobody comes after, in ns.
+    /// When the last client arrives, in ns.
     pub end: u64,
 }
 
-/// How fast the backends are: their weights as they are configured, times this.
+/// The speeds of the backends, relative to their weights.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Fleet {
     /// As their weights say.
     AsWeights,
-    /// The first accepts and resets at once.
+    /// As their weights say, but the first backend accepts and resets at once.
     BlackHole,
-    /// Every other one is older, and has this speed.
+    /// Every other backend is older and has this speed, relative to 1.
     Generations(f64),
-    /// The first has this speed.
+    /// The first backend has this speed, relative to 1.
     OneSlow(f64),
 }
 
-/// Who comes.
+/// The clients.
 #[derive(Clone, Debug)]
 pub enum Traffic {
-    /// Clients by chance.
+    /// Random clients.
     Drawn {
-        /// How many.
+        /// The work that they bring.
         load: Load,
-        /// What each does.
+        /// What each client does.
         sessions: Sessions,
     },
     /// Sessions of an access log.
     Recorded(Arc<Trace>),
 }
 
-/// Work that comes, as a part of what the fleet can do. Times are seconds.
+/// The offered work, relative to the capacity of the fleet. Times are in seconds.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Load {
-    /// Always the same.
+    /// A constant load.
     Steady(f64),
     /// A base with bursts.
     Bursts {
@@ -86,21 +86,21 @@ pub enum Load {
     },
     /// A sine that begins at its lowest.
     Wave {
-        /// At night.
+        /// The lowest load, at night.
         low: f64,
-        /// At noon.
+        /// The highest load, at noon.
         high: f64,
         /// The length of a day.
         day: f64,
     },
 }
 
-/// What clients do once they are connected.
+/// What clients do after they connect.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Sessions {
-    /// Work of the first request, on one core of speed 1.
+    /// The work of the first request, on one core of speed 1.
     pub first: Spread,
-    /// Work of each later one.
+    /// The work of each later request.
     pub next: Spread,
     /// Seconds from an answer to the next request: exponential, with this mean.
     pub think: f64,
@@ -108,24 +108,24 @@ pub struct Sessions {
     pub lifetime: Spread,
 }
 
-/// The fourth backend in rotation goes away: it refuses connections, its sessions break and their
-/// clients come back within a second. Times are ns.
+/// An outage of the fourth backend in rotation: it refuses connections, its sessions break, and
+/// their clients return within a second. Times are in ns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Outage {
-    /// When it leaves.
+    /// When it begins.
     pub from: u64,
-    /// When it is back.
+    /// When it ends.
     pub until: u64,
-    /// How long it takes until workers know either.
+    /// How long it takes until workers learn of its begin or its end.
     pub detection: u64,
 }
 
-/// How a pool scales that does not say so itself.
+/// The scaling of a pool that does not configure its own.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Reserve {
-    /// Backends that are always there, of ten; the first ones.
+    /// How many of ten backends are always in: the first ones.
     pub always: u8,
-    /// When the others come and go.
+    /// When the others come in and go out.
     pub scaling: Scaling,
 }
 
@@ -150,7 +150,7 @@ impl Load {
         }
     }
 
-    /// The highest that it ever is.
+    /// The highest load.
     pub(super) fn peak(&self) -> f64 {
         match *self {
             Self::Steady(load) => load,
@@ -161,15 +161,15 @@ impl Load {
 }
 
 impl Sessions {
-    /// Work of a session, in seconds of one core of speed 1.
+    /// The mean work of a session, in seconds of one core of speed 1.
     pub(super) fn work(&self) -> f64 {
-        // Thinking has no memory, so requests come evenly over a lifetime.
+        // Exponential times of thinking spread requests evenly over a lifetime.
         self.first.mean() + self.next.mean() * self.lifetime.mean() / self.think
     }
 }
 
 impl Scenario {
-    /// Every scenario that has a name.
+    /// The built-in scenarios.
     #[must_use]
     pub fn all() -> [Self; 9] {
         [
@@ -235,7 +235,7 @@ impl Scenario {
     pub fn black_hole() -> Self {
         Self {
             name: "black_hole",
-            about: "one backend accepts and resets at once; nobody ejects it",
+            about: "one backend accepts and resets at once, and is not ejected",
             fleet: Fleet::BlackHole,
             traffic: Traffic::Drawn {
                 load: Load::Steady(0.7),

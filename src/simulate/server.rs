@@ -10,30 +10,30 @@ use std::collections::BinaryHeap;
 
 use super::chance;
 
-/// One server and the requests in it.
+/// A server and its requests.
 #[derive(Debug)]
 pub(super) struct Server {
     cores: f64,
     speed: f64,
-    /// Service that a request which was here all along has had, in ns at speed 1.
+    /// The service, in ns at speed 1, of a request that began when the server was last idle.
     virtual_ns: f64,
-    /// When that was, in ns.
+    /// The time of `virtual_ns`, in ns.
     at: u64,
     requests: BinaryHeap<Reverse<Request>>,
-    /// Requests so far: those that are done at the same time leave as they came.
+    /// Requests so far: requests that end at the same time leave in the order of their arrival.
     begun: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Request {
-    /// Virtual time of its end.
+    /// Its end in virtual time.
     end: f64,
     number: u64,
     session: usize,
 }
 
 impl Server {
-    /// Idle at time 0. Both are above 0; a part of a core is one that is shared with others.
+    /// A server that is idle at time 0. Both numbers are above 0; `cores` need not be whole.
     pub(super) fn new(cores: f64, speed: f64) -> Self {
         Self {
             cores,
@@ -45,12 +45,12 @@ impl Server {
         }
     }
 
-    /// Work that it can do, in ns at speed 1 for each ns.
+    /// Its capacity: work in ns at speed 1 for each ns.
     pub(super) fn capacity(&self) -> f64 {
         self.cores * self.speed
     }
 
-    /// A request of a session arrives, with so much work in ns at speed 1.
+    /// A request of a session arrives; `work` is in ns at speed 1.
     pub(super) fn begin(&mut self, session: usize, work: f64, now: u64) {
         self.advance(now);
         self.begun += 1;
@@ -61,15 +61,15 @@ impl Server {
         }));
     }
 
-    /// When the next request is done if no other comes, in ns.
+    /// When the next request ends if no other arrives, in ns.
     pub(super) fn next_end(&self) -> Option<u64> {
         let Reverse(first) = self.requests.peek()?;
         let left = (first.end - self.virtual_ns).max(0.0);
         Some(self.at + chance::ceil(left / self.rate()))
     }
 
-    /// Takes the request that is done at `now`, by its session; call at [`Self::next_end`] until
-    /// there is none.
+    /// Removes a request that ends at `now` and returns its session. Call it at [`Self::next_end`]
+    /// until it returns `None`.
     pub(super) fn end(&mut self, now: u64) -> Option<usize> {
         self.advance(now);
         let Reverse(first) = self.requests.peek()?;
@@ -84,7 +84,7 @@ impl Server {
         Some(first.session)
     }
 
-    /// All requests are lost.
+    /// Drops all requests.
     pub(super) fn clear(&mut self) {
         self.requests.clear();
         self.virtual_ns = 0.0;
@@ -97,7 +97,7 @@ impl Server {
         self.at = now;
     }
 
-    /// Service for each request, in ns at speed 1 for each ns.
+    /// The service of each request, in ns at speed 1 for each ns.
     fn rate(&self) -> f64 {
         let requests = chance::float(self.requests.len() as u64);
         self.speed * (self.cores / requests.max(1.0)).min(1.0)
@@ -125,7 +125,7 @@ impl PartialEq for Request {
 
 impl Eq for Request {}
 
-/// What may be missing of a request's work when it counts as done, in ns.
+/// A request ends when at most this much of its work is left, in ns.
 const ROUNDING: f64 = 0.01;
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! A client's session, as a worker would lead it.
+//! A client's session, as a worker would run it.
 
 use std::sync::Arc;
 
@@ -9,16 +9,16 @@ use crate::select::{Keys, Plan};
 
 use super::traffic::Arrival;
 
-/// One of them. Times are ns.
+/// A session. Times are in ns.
 #[derive(Debug)]
 pub(super) struct Session {
-    /// Unique: a wake-up for another one that had the same key is no longer wanted.
+    /// Unique, unlike the key: a wake-up for an earlier session with the same key is ignored.
     pub(super) serial: u64,
     pub(super) state: State,
     pub(super) client: u32,
     pub(super) worker: usize,
     pub(super) keys: Keys,
-    /// What it was selected by.
+    /// The plan that its backend was selected by.
     pub(super) plan: Arc<Plan>,
     pub(super) target: Option<Arc<Backend>>,
     /// The target's index into the pool.
@@ -27,7 +27,7 @@ pub(super) struct Session {
     pub(super) tried: Vec<u16>,
     pub(super) tried_in: u64,
     pub(super) attempts: u32,
-    /// It waited because nobody but those that it tried is left.
+    /// It waited because only backends that it tried are left.
     pub(super) paused: bool,
     /// When it began to wait for a place, while it does.
     pub(super) held_at: Option<u64>,
@@ -48,23 +48,23 @@ pub(super) struct Session {
     pub(super) recorded: Option<u16>,
 }
 
-/// What it waits for. In all but [`State::Served`] a wake-up is set.
+/// What a session waits for. In all states but [`State::Served`] a wake-up is scheduled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum State {
-    /// A place at a backend.
+    /// For a place at a backend.
     Held,
-    /// The end of the connect.
+    /// For the end of the connect.
     Connecting,
-    /// An answer: the server tells.
+    /// For an answer: the server's event ends it.
     Served,
-    /// Its client's next request.
+    /// For its client's next request.
     Thinking,
-    /// Its client's end.
+    /// For its client to leave.
     Lingering,
 }
 
 impl Session {
-    /// A client that was accepted just now and waits for nothing yet.
+    /// The session of a client that was accepted at `now`.
     pub(super) fn new(
         arrival: Arrival,
         serial: u64,

@@ -102,7 +102,7 @@ fn clients_that_find_all_full_wait_and_then_give_up() {
 }
 
 #[test]
-fn clients_that_find_nobody_fail_at_once() {
+fn clients_that_find_no_backend_fail_at_once() {
     let mut pool = equal_pool();
     pool.backends.truncate(1);
     let scenario = Scenario {
@@ -179,7 +179,7 @@ fn own_settings_hold_for_the_own_strategy() {
 }
 
 #[test]
-fn each_second_is_told() {
+fn every_fifth_second_is_reported() {
     let mut times = Vec::new();
     let mut note = |plan: &Plan, now| {
         times.push((plan.pool().name.clone(), now / SECOND));

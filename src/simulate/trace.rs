@@ -1,9 +1,8 @@
-//! Sessions of an access log, to be replayed.
+//! The sessions of an access log, to be replayed.
 //!
-//! Reads both shapes of a line that the balancer writes. A line says when its session ended and how
-//! long it took, so it began that much earlier; the backend's work is what passed from the connect
-//! to the first byte. Ends are told to the millisecond, so arrivals are known no better. A line
-//! that can't be read is counted, never an error.
+//! Reads both formats of the access log. A line has the end of its session and its length, from
+//! which the arrival follows, to the millisecond. The backend's work is the time from the connect
+//! to the first byte. Lines that cannot be read are counted; they are never an error.
 
 use std::collections::HashMap;
 use std::io::{self, BufRead, Read};
@@ -18,22 +17,22 @@ pub struct Trace {
     sessions: Vec<Recorded>,
     addresses: Vec<Option<IpAddr>>,
     backends: Vec<String>,
-    /// What could not be read.
+    /// Lines that could not be read.
     pub skipped: Skipped,
 }
 
-/// Lines that are left out.
+/// Lines of an access log that were left out.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Skipped {
-    /// How many.
+    /// The number of lines.
     pub lines: u64,
-    /// The first of them: their numbers, from 1 on, and what is wrong.
+    /// The first of them: line number, from 1 on, and reason.
     pub first: Vec<(u64, &'static str)>,
-    /// Lines beyond [`LINES_MAX`] were not looked at.
+    /// The log has more than [`LINES_MAX`] lines; the rest was not read.
     pub rest: bool,
 }
 
-/// One session. Times are µs.
+/// A recorded session. Times are in µs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Recorded {
     /// Since the first session's arrival.
@@ -44,7 +43,7 @@ pub(super) struct Recorded {
     pub(super) bytes: u64,
     pub(super) client: u32,
     pub(super) port: u16,
-    /// Index into the names of backends.
+    /// The backend, as an index into the trace's names of backends.
     pub(super) backend: Option<u16>,
 }
 
@@ -53,7 +52,7 @@ impl Trace {
     ///
     /// # Errors
     ///
-    /// The reader fails.
+    /// Returns the error of the reader.
     pub fn read(mut log: impl BufRead) -> io::Result<Self> {
         let mut reader = Reader::default();
         let mut line = Vec::new();
@@ -276,7 +275,7 @@ fn micros(rfc3339: &str) -> Option<u64> {
 /// Lines of a trace that are read.
 pub const LINES_MAX: u64 = 10_000_000;
 const LINE_BYTES_MAX: u64 = 64 * 1024;
-/// Bad lines that are told one by one.
+/// Bad lines that are reported one by one.
 const SKIPPED_SHOWN: usize = 3;
 /// What a session and a whole trace may last: a year, in µs. Sessions beyond are left out.
 const SPAN_MAX: u64 = 366 * 86_400 * 1_000_000;

@@ -1,7 +1,7 @@
-//! Who comes when: drawn by chance, or as recorded.
+//! The arrivals of clients: random, or replayed from a trace.
 //!
-//! All that chance decides about a session is drawn when it comes, from the seed alone, so that
-//! every strategy meets the same clients with the same work.
+//! All random numbers of a session are drawn at its arrival, from the seed alone, so that every
+//! strategy gets the same clients with the same work.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use super::chance::{self, SECOND, float};
 use super::scenario::{Load, Sessions, Traffic};
 use super::trace::{Trace, US};
 
-/// A client that comes, and what it wants.
+/// A client that arrives, and its session.
 #[derive(Clone, Debug)]
 pub(super) struct Arrival {
     pub(super) client: u32,
@@ -22,13 +22,13 @@ pub(super) struct Arrival {
     pub(super) worker: usize,
     /// Work of the first request, in ns at speed 1.
     pub(super) work: f64,
-    /// How long it stays from its accept on, in ns.
+    /// How long it stays after its accept, in ns.
     pub(super) lifetime: u64,
     /// Bytes in both directions with each answer.
     pub(super) bytes: u64,
-    /// Where it went when it was recorded, as an index into the pool.
+    /// The backend that it had in the trace, as an index into the pool.
     pub(super) recorded: Option<u16>,
-    /// Decides what it asks for later; `None`: it has one request.
+    /// The random numbers of its later requests; `None`: it has one request.
     pub(super) later: Option<Rng>,
 }
 
@@ -36,7 +36,8 @@ pub(super) struct Arrival {
 #[derive(Debug)]
 pub(super) struct Source {
     rng: Rng,
-    /// Of clients that come back: how many do depends on the strategy, who comes else does not.
+    /// The random numbers of returning clients. Apart from `rng`, because their number depends on
+    /// the strategy, and other clients must not.
     comebacks: Rng,
     workers: usize,
     clients: u32,
@@ -51,7 +52,7 @@ enum Stream {
         sessions: Sessions,
         /// Arrivals per second at a load of 1.
         rate: f64,
-        /// Of the last one that was drawn, in seconds.
+        /// The time of the last arrival, in seconds.
         at: f64,
     },
     Recorded {
@@ -92,15 +93,15 @@ impl Source {
         }
     }
 
-    /// When the next client comes, in ns; `None`: nobody comes any more.
+    /// When the next client comes, in ns; `None`: no more clients come.
     pub(super) fn next_at(&mut self) -> Option<u64> {
         let at = match &mut self.stream {
             Stream::Drawn { load, rate, at, .. } => {
-                // Thinning: candidates come at the highest rate, and some of them are nobody.
+                // Thinning: candidates come at the highest rate, and some of them are dropped.
                 let peak = load.peak();
                 loop {
                     *at += chance::exponential(&mut self.rng) / (*rate * peak);
-                    // A fleet that can do nothing has a rate of 0, and nobody comes.
+                    // A fleet without capacity has a rate of 0, and no client comes.
                     if !at.is_finite() || chance::nanos(*at) >= self.end {
                         return None;
                     }

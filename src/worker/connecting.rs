@@ -59,7 +59,7 @@ impl<K: Kernel> Worker<K> {
         let token = Token::new(Purpose::Connect, slot.generation, number(key));
         let answer = self.kernel.connect(token, &socket, &backend.address);
         if answer == Some(Err(Errno::AGAIN)) {
-            backend.on_crowded(self.now);
+            backend.on_backlog_full(self.now);
             self.stats.turns_in_vain.increment();
             self.kernel.close(socket, Manner::Graceful);
             self.release(key, backend, Ended::unanswered());
@@ -144,7 +144,7 @@ impl<K: Kernel> Worker<K> {
             let index = match port.selector.select(&request) {
                 Choice::Backend(index) => index,
                 Choice::Full => return Err(Event::Full),
-                Choice::Nobody => return Err(Event::Unselected),
+                Choice::Unavailable => return Err(Event::Unselected),
             };
             let backend = &slot.listener.plan.pool().backends[usize::from(index)];
             let held = self.backoff.holds(backend, self.now);

@@ -185,7 +185,7 @@ impl<K: Kernel> Worker<K> {
 /// When to look for places of this pool that come free without a call.
 fn next_look(pool: &Pool, now: u64) -> u64 {
     let look_at = now + LOOK_EVERY;
-    pool.ask_at(now).map_or(look_at, |at| at.min(look_at))
+    pool.retry_at(now).map_or(look_at, |at| at.min(look_at))
 }
 
 /// Between two looks for such places: 250 ms.

@@ -1,8 +1,8 @@
-//! Equal backends get equal parts of the connections that stay: what a connection pool in front of
-//! a database sees.
+//! Equal backends get equal parts of the connections that stay, as those of a connection pool in
+//! front of a database.
 //!
-//! Chance and the noise of a machine decide, in a process that knows nothing yet. So each run is a
-//! fresh process; `EQUAL_PARTS_RUNS` is how many there are of each kind (1).
+//! Random numbers and noise decide in a process without measurements, so each run is a fresh
+//! process. `EQUAL_PARTS_RUNS` is the number of runs of each kind (default: 1).
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -15,15 +15,15 @@ use crate::balancer::{Balancer, Launch};
 use crate::peers::Backend;
 use crate::watchdog::{eventually, within};
 
-/// So many connections for each of so many backends.
+/// (backends, connections for each of them).
 const SIZES: [(usize, usize); 3] = [(2, 10), (3, 7), (10, 4)];
 
 #[derive(Clone, Copy, Debug)]
 struct Kind {
     workers: usize,
-    /// Each client asks for one answer; else they say nothing.
+    /// Each client asks for one answer; otherwise clients send nothing.
     asks: bool,
-    /// Connections that come at the same time.
+    /// How many connections come at the same time.
     at_once: usize,
 }
 
@@ -90,7 +90,7 @@ fn held(strategy: &str, kind: Kind, backends: usize, each: usize) -> Vec<usize> 
     counts()
 }
 
-/// Each strategy that is to give equal parts, whatever client comes: not one that goes by keys.
+/// All strategies that share evenly whoever the client is: none with a key.
 #[test]
 fn equal_backends_get_equal_parts() {
     let all = Strategy::all().into_iter();

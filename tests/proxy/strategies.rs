@@ -1,4 +1,4 @@
-//! Strategies that look at no client: who gets how many of them, as the backends count it.
+//! The shares of backends under strategies that ignore who the client is, as backends count them.
 
 use std::io::Read;
 use std::net::TcpListener;
@@ -23,7 +23,7 @@ fn round_robin_takes_each_in_turn() {
         let stage = Stage::plain("round_robin", 1, Fleet::of(3));
         assert_eq!(stage.visits(7), [0, 1, 2, 0, 1, 2, 0]);
         assert_eq!(stage.fleet.accepted(), [3, 2, 2]);
-        // Who stays is nothing to a round.
+        // Open connections do not change the round.
         let guests = stage.hold_all(5);
         assert_eq!(stage.fleet.accepted(), [4, 4, 4]);
         leave_all(guests);
@@ -47,7 +47,7 @@ fn round_robin_on_each_worker_is_a_round_of_its_own() {
 }
 
 #[test]
-fn round_robin_heeds_weights_and_mixes_them() {
+fn round_robin_is_weighted_and_smooth() {
     watched(|| {
         let fleet = Fleet::of(4);
         let weights = [",weight=3", ",weight=2", "", ",weight=0"];
@@ -71,7 +71,7 @@ fn least_connections_keeps_backends_even() {
             guests.push(stage.hold());
             assert!(spread(&stage.fleet.held()) <= 1, "{:?}", stage.fleet.held());
         }
-        // Whoever is left gets the next ones.
+        // The backend without connections gets the next ones.
         let (leaving, mut staying): (Vec<_>, Vec<_>) =
             guests.into_iter().partition(|guest| guest.backend == 1);
         leave_all(leaving);
@@ -87,7 +87,7 @@ fn least_connections_keeps_backends_even() {
     });
 }
 
-/// So many clients at the same moment.
+/// Opens this many connections at the same moment.
 fn hold_at_once(stage: &Stage, guests: usize) -> Vec<Guest> {
     thread::scope(|scope| {
         let threads: Vec<_> = (0..guests).map(|_| scope.spawn(|| stage.hold())).collect();
@@ -106,7 +106,7 @@ fn least_connections_shares_by_weight_and_ties_by_chance() {
         let guests = stage.hold_all(30);
         assert_eq!(stage.fleet.held(), [10, 5, 15]);
         leave_all(guests);
-        // Nobody is there: each is as good.
+        // Without connections all are equal.
         let visits = stage.visits(240);
         assert_shares(&tally(3, visits), &[2, 1, 3]);
         stage.finish();
@@ -156,14 +156,14 @@ fn least_time_avoids_the_slow_one() {
         let [slow, ..] = stage.fleet.held()[..] else {
             unreachable!("there are three");
         };
-        assert!(!stage.fleet.held().contains(&0), "each is tried");
+        assert!(!stage.fleet.held().contains(&0), "every backend is tried");
         assert!(slow <= 4, "{:?}", stage.fleet.held());
         leave_all(guests);
         stage.finish();
     });
 }
 
-/// Also when nobody else is there at the time, as on a quiet service.
+/// Also with one client at a time, as on a quiet service.
 #[test]
 fn least_time_finds_the_fast_one_by_one_client_at_a_time() {
     watched(|| {
@@ -195,7 +195,7 @@ fn predictive_gives_a_slow_one_fewer_and_each_some() {
     });
 }
 
-/// So many clients that come again as soon as they were served, until there were so many visits.
+/// Runs this many clients, each of which returns as soon as it was served, for this many visits.
 fn busy_clients(stage: &Stage, clients: usize, visits: usize) {
     let next = AtomicUsize::new(0);
     thread::scope(|scope| {
@@ -209,12 +209,12 @@ fn busy_clients(stage: &Stage, clients: usize, visits: usize) {
     });
 }
 
-/// Longer than the unit in which the age of an average is told.
+/// Longer than the unit of the age of an average.
 const QUIET: Duration = Duration::from_millis(5);
 
-/// What a crashed server does behind an inetd or a sidecar: it takes connections and ends them.
+/// The backend accepts connections and closes them, as a crashed server behind inetd or a sidecar.
 #[test]
-fn nobody_feeds_a_backend_that_hangs_up() {
+fn no_strategy_by_load_feeds_a_backend_that_hangs_up() {
     watched(|| {
         let all = Strategy::all().into_iter();
         let by_load = all.filter(|(_, strategy)| strategy.by() == SelectsBy::Load);
@@ -242,7 +242,7 @@ fn nobody_feeds_a_backend_that_hangs_up() {
     });
 }
 
-/// The same program with the same seed draws the same; without one, each draws another sequence.
+/// Processes with the same seed draw the same sequence; without one, each draws another.
 #[test]
 fn replicas_do_not_draw_the_same_sequence() {
     watched(|| {
@@ -263,9 +263,9 @@ fn replicas_do_not_draw_the_same_sequence() {
     });
 }
 
-/// What a strategy stands on can be read.
+/// SIGUSR1 logs the counts and forecasts that a strategy uses.
 #[test]
-fn sigusr1_shows_what_is_counted_and_foreseen() {
+fn sigusr1_logs_counts_and_forecasts() {
     watched(|| {
         let fleet = Fleet::with_delays(&[0, 30]);
         let launch = proxy("predictive", &fleet, &[]).flag("--persist", "source_ip");

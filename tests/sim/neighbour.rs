@@ -245,7 +245,7 @@ impl FakeKernel {
             }
             let in_vain = settled && waits && pool.places(now) > 0 && !self.world.neighbour.woken;
             // Of some places nobody is told.
-            let by_time = pool.rising || pool.crowds;
+            let by_time = pool.rising || pool.has_backlogs;
             let untold = by_time || now - self.world.neighbour.readmitted_at < LOOKED_MAX;
             let max = if untold { LOOKED_MAX } else { IN_VAIN_MAX };
             let since = &mut self.world.neighbour.in_vain_since[listener];

@@ -73,7 +73,7 @@ requests
 50.0%         3
   sticky_round_robin    20.5    20.5  0.2%       1.33         0           0.0%           \
 0.0%         3
-* as the pool is configured; the others have the settings that they have anyway
+* with the settings of the pool; the others have their default settings
 
 p50, p99: waiting from the accept, or a later request, to its answer; --help explains the columns
 ";
@@ -89,7 +89,7 @@ fn ceilings_are_made_up_for_the_built_in_pool_alone() {
     let directory = directory("simulate_ceiling");
     fs::write(directory.join("config.ron"), CONFIG).unwrap();
     let first = "--scenario slow_backend --strategy first";
-    let told = "first fills each backend to 128 connections, which this scenario makes up\n";
+    let told = "first fills each backend to 128 connections, a limit of this scenario\n";
     let output = run(&directory, first);
     assert!(stdout(&output).contains(told), "{}", stdout(&output));
     let output = run(&directory, &format!("{first} --config config.ron --json"));

@@ -32,7 +32,7 @@ fn join(queue: &Queue, slot: u32, now: u64) -> u64 {
     queue.join(ticket(slot, now), now).unwrap().0
 }
 
-/// Who is called, until somebody comes: slots, negative when refused.
+/// Calls until a client comes. Returns the slots of all called, negative if refused.
 fn call(queue: &Queue, now: u64) -> Vec<i64> {
     let mut called = Vec::new();
     while let Some(call) = queue.call(now, u32::MAX) {
@@ -65,7 +65,7 @@ fn who_is_called_counts_until_it_is_served() {
     let queue = queue(1, 1_000);
     let number = join(&queue, 1, 0);
     assert_eq!(call(&queue, 0), [1]);
-    assert!(!queue.is_empty(), "nobody overtakes it");
+    assert!(!queue.is_empty(), "no client overtakes it");
     assert_eq!(queue.join(ticket(2, 0), 0), None);
     assert!(queue.leave(number));
     assert!(!queue.leave(number), "once");
@@ -138,7 +138,7 @@ fn who_leaves_is_not_called() {
 }
 
 #[test]
-fn nobody_waits_where_nobody_may() {
+fn a_queue_of_size_0_takes_none() {
     let queue = queue(1, 1_000);
     let number = join(&queue, 1, 0);
     queue.set(config::Queue {
@@ -198,7 +198,7 @@ fn a_queue_that_stays_gives_each_a_twentieth() {
 }
 
 #[test]
-fn the_last_one_is_not_refused_a_place_that_nobody_else_wants() {
+fn the_last_client_is_not_refused_a_free_place() {
     let queue = queue(100, 1_000);
     let one = join(&queue, 1, 0);
     join(&queue, 2, 900 * MS);
@@ -208,7 +208,7 @@ fn the_last_one_is_not_refused_a_place_that_nobody_else_wants() {
 }
 
 #[test]
-fn a_queue_that_was_empty_begins_anew() {
+fn an_empty_queue_starts_a_new_busy_period() {
     let queue = queue(100, 1_000);
     let number = join(&queue, 1, 0);
     assert_eq!(call(&queue, 900 * MS), [1]);
@@ -221,10 +221,10 @@ fn a_queue_that_was_empty_begins_anew() {
     assert_eq!(until, 2_100 * MS);
 }
 
-/// Any order of events: everybody joins once, and is either served, refused or gone, once; nobody
-/// is called before somebody who stands before it.
+/// Events in any order: each client joins once, and is served, refused or gone exactly once. No
+/// client is called before one that is ahead of it.
 #[test]
-fn nobody_is_lost_and_nobody_called_twice() {
+fn no_client_is_lost_or_called_twice() {
     for seed in 0..500 {
         let mut rng = Rng::with_seed(seed);
         let max = rng.u32(0..20);
@@ -276,7 +276,7 @@ fn nobody_is_lost_and_nobody_called_twice() {
 }
 
 /// Threads as workers: each client takes a place as a session does, holds it for a moment, gives
-/// it back and calls the next. All are served, and nobody waits while there is a place.
+/// it back and calls the next. All are served, and no client waits while there is a place.
 #[test]
 fn no_call_is_lost_between_threads() {
     for round in 0..20 {

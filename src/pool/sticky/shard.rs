@@ -1,31 +1,32 @@
-//! One shard of a sticky table: a hash table and a list in order of use over one array.
+//! One shard of a sticky table: an LRU cache, made of a chained hash table and a list in order of
+//! use over one array.
 //!
-//! Of our own, as hash tables with open addressing either leave marks where entries were and then
-//! rehash everything at once, growing twofold, or don't bound what they move. Here an insertion
-//! into a full shard unlinks one entry and links one, always.
+//! Hash tables with open addressing leave tombstones and rehash everything at once, doubling their
+//! size, or move any number of entries. Here an insertion into a full shard always unlinks one
+//! entry and links one.
 //!
 //! Invariant: every entry is in the list and in the chain of its bucket, exactly once.
 
-/// Up to a fixed number of entries, the least recently used of which goes first.
+/// Up to a fixed number of entries; the least recently used one is replaced first.
 #[derive(Debug)]
 pub(super) struct Shard {
     entries_max: u32,
-    /// The first entry of each bucket's chain. As many buckets as entries; none before the first
+    /// The first entry of each bucket's chain: `entries_max` buckets, or none before the first
     /// entry.
     buckets: Vec<u32>,
-    /// Grows up to `entries_max`, then entries are used again. An entry's index is its identity.
+    /// Grows up to `entries_max`, then entries are reused. An entry keeps its index.
     entries: Vec<Entry>,
     /// The ends of the list.
     newest: u32,
     oldest: u32,
 }
 
-/// 40 bytes; 4 more are its bucket's.
+/// 40 bytes, and 4 more in `buckets`.
 #[derive(Debug)]
 struct Entry {
     key: u64,
     backend: u64,
-    /// When it was used last, ns.
+    /// When it was used last, in ns; 0: removed.
     used: u64,
     bucket: u32,
     /// The next in the bucket's chain.
@@ -38,7 +39,7 @@ struct Entry {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Place {
     pub(super) key: u64,
-    /// Even over all 32 bits.
+    /// Evenly distributed over all 32 bits.
     pub(super) hash: u32,
 }
 
@@ -53,7 +54,7 @@ impl Shard {
         }
     }
 
-    /// The backend of an entry used at or after `since`. This is a use.
+    /// The backend of an entry that was used at or after `since`. Counts as a use.
     pub(super) fn get(&mut self, place: Place, now: u64, since: u64) -> Option<u64> {
         let index = self.find(place)?;
         if self.entry(index).used < since {
@@ -74,7 +75,7 @@ impl Shard {
             return;
         }
         if self.entries.is_empty() {
-            // At once and exactly: what a growing vector would move, it would move under the lock.
+            // All at once: a growing vector would move its entries under the lock.
             self.entries.reserve_exact(self.entries_max as usize);
             self.buckets = vec![NONE; self.entries_max as usize];
         }
@@ -92,7 +93,7 @@ impl Shard {
         self.link(index);
     }
 
-    /// Counts as a use of an entry of this backend that was not removed, expired or not.
+    /// Renews an entry of this backend, even if it has expired, unless it was removed.
     pub(super) fn revive(&mut self, place: Place, backend: u64, now: u64) {
         if let Some(index) = self.find(place) {
             let entry = self.entry(index);
@@ -102,7 +103,7 @@ impl Shard {
         }
     }
 
-    /// Makes an entry one that has expired, to be used again first.
+    /// Marks an entry as removed, to be reused first.
     pub(super) fn remove(&mut self, place: Place) {
         let Some(index) = self.find(place) else {
             return;
@@ -124,7 +125,7 @@ impl Shard {
         self.entries.len()
     }
 
-    /// Stores the entry, in the place of the oldest if that has expired or there is no other.
+    /// Stores the entry. Replaces the oldest one if that has expired or the shard is full.
     fn store(&mut self, entry: Entry, since: u64) -> u32 {
         let index = u32::try_from(self.entries.len()).expect("at most entries_max");
         let expired = self.oldest != NONE && self.entry(self.oldest).used < since;
@@ -155,7 +156,7 @@ impl Shard {
         u32::try_from(bucket).expect("below entries_max")
     }
 
-    /// A use of the entry.
+    /// Records a use of the entry at `now`, in ns.
     fn renew(&mut self, index: u32, now: u64) {
         let entry = self.entry_mut(index);
         entry.used = entry.used.max(now);
@@ -165,7 +166,7 @@ impl Shard {
         }
     }
 
-    /// Makes an entry outside of the list its newest.
+    /// Puts an entry that is not in the list at its newest end.
     fn link(&mut self, index: u32) {
         let second = self.newest;
         let entry = self.entry_mut(index);
@@ -221,7 +222,7 @@ impl Shard {
     }
 }
 
-/// No entry. An index never gets here, as memory ends before.
+/// No entry. An index never gets this high: memory ends before.
 const NONE: u32 = u32::MAX;
 
 #[cfg(test)]

@@ -79,7 +79,7 @@ fn the_second_follows_the_first_except_to_what_it_replaces() {
     assert_eq!(table.insert(1, 8, Some(7), 0), 8);
     assert_eq!(table.insert(1, 9, Some(7), 0), 8);
     assert_eq!(table.get(1, 0), Some(8));
-    // What has expired holds nobody, nor does what is not there.
+    // Neither an expired entry nor a missing one holds a client.
     assert_eq!(table.insert(1, 9, None, 101), 9);
     assert_eq!(table.insert(2, 5, Some(4), 101), 5);
     // Following is a use.

@@ -42,9 +42,9 @@ fn moved(before: &[&str], after: &[&str]) -> usize {
 }
 
 #[test]
-fn nobody_is_selected_when_there_is_nobody() {
-    for nobody in [table(&[]), table(&backends([0, 0]))] {
-        assert_eq!((nobody.get(1), nobody.probe(1, 0)), (None, None));
+fn a_table_without_weights_selects_none() {
+    for empty in [table(&[]), table(&backends([0, 0]))] {
+        assert_eq!((empty.get(1), empty.probe(1, 0)), (None, None));
     }
     let one = table(&backends([0, 3]));
     assert_eq!((one.get(1), one.probe(1, 0)), (Some(1), Some(1)));

@@ -118,7 +118,7 @@ fn one_goes_at_a_time_and_never_below_the_least() {
 }
 
 #[test]
-fn nobody_goes_whom_the_others_cannot_replace() {
+fn no_backend_goes_out_whose_load_the_others_cannot_bear() {
     // Low is half of high: 49 each would be 98 each.
     let settings = Scaling {
         low: 50,

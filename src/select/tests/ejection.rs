@@ -80,7 +80,7 @@ fn an_ejected_backends_keys_go_on_by_their_own_sequence() {
         if before == 2 {
             counts[usize::from(after)] += 1;
         } else {
-            assert_eq!(after, before, "nobody else moves");
+            assert_eq!(after, before, "no other client moves");
         }
     }
     let [a, b, none, c, d] = counts;
@@ -126,7 +126,7 @@ fn a_client_of_an_ejected_backend_moves_and_stays_moved() {
 
 /// The control thread has not heard of it yet.
 #[test]
-fn where_all_are_ejected_it_is_as_the_pool_was_told() {
+fn where_all_are_ejected_the_pool_does_as_configured() {
     for (name, strategy) in Strategy::all() {
         for (all_down, open) in [(AllDown::Open, true), (AllDown::Closed, false)] {
             let mut config = ejecting(strategy.clone(), &backends(&[1, 1, 1]));
@@ -135,7 +135,7 @@ fn where_all_are_ejected_it_is_as_the_pool_was_told() {
             eject(&bench, &[0, 1, 2]);
             let choice = bench.select(Keys::default(), &[0, 1, 2]);
             assert_eq!(matches!(choice, Choice::Backend(_)), open, "{name}");
-            assert_eq!(choice == Choice::Nobody, !open, "{name}");
+            assert_eq!(choice == Choice::Unavailable, !open, "{name}");
         }
     }
 }

@@ -253,7 +253,7 @@ fn where_all_fail_clients_keep_their_backends() {
 }
 
 #[test]
-fn nobody_stays_with_a_backend_that_answers_nobody() {
+fn no_client_stays_with_a_backend_that_answers_none() {
     let mut bench = persisting(minute(), &[1; 5]);
     let own = bench.of_key(1);
     let mut stays = 0;

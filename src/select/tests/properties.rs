@@ -6,7 +6,7 @@ use super::*;
 use crate::config::AllDown;
 
 #[test]
-fn who_is_out_full_or_tried_is_never_selected_while_another_can_be() {
+fn a_backend_that_is_out_full_or_tried_is_not_selected_while_another_is_open() {
     for (name, strategy) in Strategy::all() {
         for seed in 0..200 {
             let mut rng = Rng::with_seed(seed);
@@ -67,7 +67,10 @@ fn check(bench: &Bench, choice: Choice, tried: &[u16], name: &str) {
                 "{name}: not full"
             );
         }
-        Choice::Nobody => assert!(rotating().next().is_none(), "{name}: somebody is there"),
+        Choice::Unavailable => assert!(
+            rotating().next().is_none(),
+            "{name}: a backend is reachable"
+        ),
     }
 }
 
@@ -111,7 +114,7 @@ fn random_pool(strategy: &Strategy, rng: &mut Rng) -> Pool {
 }
 
 #[test]
-fn when_all_are_full_everybody_is_told_so() {
+fn when_all_backends_are_full_the_choice_is_full() {
     for (name, strategy) in Strategy::all() {
         let mut all = backends(&[1, 2]);
         all[1].backup = true;
@@ -129,11 +132,15 @@ fn when_all_are_full_everybody_is_told_so() {
 }
 
 #[test]
-fn a_pool_without_anybody_selects_nobody() {
+fn a_pool_without_usable_backends_selects_none() {
     for (name, strategy) in Strategy::all() {
         let mut bench = Bench::new(strategy, &[1, 1]);
         bench.change(|backend| backend.admin = AdminState::Drain);
-        assert_eq!(bench.select(Keys::default(), &[]), Choice::Nobody, "{name}");
+        assert_eq!(
+            bench.select(Keys::default(), &[]),
+            Choice::Unavailable,
+            "{name}"
+        );
     }
 }
 
@@ -225,7 +232,7 @@ fn first_gives_nothing_to_later_ones_that_failed() {
     assert_eq!(bench.counts::<4>(500), [500, 0, 0, 0]);
 }
 
-/// All have failed once; one of them answers nobody, and is free again at once.
+/// All have failed once; one of them never answers, and is free again at once.
 #[test]
 fn where_all_fail_a_black_hole_is_not_the_favourite() {
     for strategy in [Strategy::LeastConnections, Strategy::PowerOfTwo] {

@@ -153,7 +153,7 @@ fn a_full_backends_keys_spread_over_all_others() {
 }
 
 #[test]
-fn a_bounded_hash_lets_nobody_have_more_than_its_bound() {
+fn with_max_load_no_backend_has_more_than_its_bound() {
     let strategy = Strategy::Hash(config::Hash {
         key: Key::default(),
         max_load: Some(125),
@@ -399,7 +399,7 @@ fn only_one_finds_out_whether_a_slow_backend_has_recovered() {
 fn predictive_heeds_what_is_foreseen() {
     let foreseen = |load, cost| {
         let mut bench = Bench::new(Strategy::Predictive(config::Predictive::default()), &[1, 1]);
-        bench.backend(0).tally.foresee(Outlook { load, cost });
+        bench.backend(0).tally.set_outlook(Outlook { load, cost });
         bench.fill(60);
         bench.backend(0).tally.connections.used()
     };

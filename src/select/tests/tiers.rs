@@ -50,7 +50,7 @@ fn take_out(bench: &mut Bench, names: &[&str]) {
 }
 
 #[test]
-fn a_backup_is_for_when_nobody_else_is_left() {
+fn a_backup_is_selected_only_when_no_other_backend_is_usable() {
     for (name, strategy) in Strategy::all() {
         let mut all = backends(&[1, 1, 1]);
         all[1].backup = true;
@@ -153,7 +153,7 @@ fn a_hash_keeps_a_client_in_its_group_and_the_group_even() {
         for at in [0, 2, 4] {
             assert!(counts[at].abs_diff(counts[at + 1]) < 60, "{counts:?}");
         }
-        // One of two is down: nobody leaves the group.
+        // One of two is down: no client leaves the group.
         let before: Vec<_> = (0..500).map(|client| bench.of_key(client) / 2).collect();
         take_out(&mut bench, &["b0", "b3"]);
         let after: Vec<_> = (0..500).map(|client| bench.of_key(client) / 2).collect();
@@ -191,7 +191,7 @@ fn without_groups_each_client_has_a_subset_of_its_own() {
 }
 
 #[test]
-fn a_backend_that_leaves_moves_nobody_out_of_its_subset() {
+fn a_backend_that_leaves_moves_no_client_out_of_its_subset() {
     let mut bench = Bench::new(subsets(3), &[1; 10]);
     let subset = |bench: &mut Bench, client| {
         let mut own: Vec<_> = (0..60).map(|_| bench.of_key(client)).collect();

@@ -57,7 +57,7 @@ fn both_formats_say_the_same() {
 }
 
 #[test]
-fn what_cannot_be_read_is_told() {
+fn unreadable_lines_are_reported() {
     let bad = |line: &str| read(line).skipped.first.first().map(|(_, why)| *why);
     let neither = Some("it is neither JSON nor key=value pairs");
     for line in ["x", "{", "{}x", "[1]", "a=\"b", "a=1 b", "="] {

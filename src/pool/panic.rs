@@ -1,9 +1,10 @@
-//! What a pool comes to when too many of its backends fail.
+//! Panic mode: a pool with too few usable backends ignores health and ejection, as with Envoy's
+//! panic threshold. The few that are left would break under the load of all, and the probes
+//! themselves may be wrong.
 //!
-//! Few that are left would break under the load of all, and probes can be what is wrong: below a
-//! share of usable backends health and ejection are ignored, as Envoy's panic threshold has it.
-//! None at all is the same, or the end of the line. A check that judges an answer is believed where
-//! the configuration does not say otherwise: then neither is so.
+//! A pool without any usable backend does the same, or refuses clients (`all_down`). A check that
+//! judges an answer is believed, unless the configuration says otherwise: such a pool does not
+//! panic, and refuses clients when all backends are down.
 
 use std::collections::HashSet;
 use std::num::NonZeroU32;
@@ -15,22 +16,22 @@ use crate::time::nanos;
 use super::{Backend, Health, Pool};
 
 impl Pool {
-    /// Decides whether it panics, and what else follows from its backends together.
-    pub(super) fn settle(&mut self) {
-        self.panic = self.is_to_panic();
+    /// Sets the fields that follow from all its backends together: panic, slow start, backlogs.
+    pub(super) fn derive_state(&mut self) {
+        self.panic = self.should_panic();
         self.rising = self.backends.iter().any(|backend| backend.rise.is_some());
         let is_unix = |backend: &Arc<Backend>| matches!(backend.address, Address::Unix(_));
-        self.crowds = self.backends.iter().any(is_unix);
+        self.has_backlogs = self.backends.iter().any(is_unix);
         for backend in &mut self.backends {
             if backend.forced != self.panic {
-                // Copied where the pool before has it too.
+                // Copies a backend that the pool before uses too.
                 Arc::make_mut(backend).forced = self.panic;
             }
         }
     }
 
-    /// Puts its limits in force, for all workers at once: to be called once, when the pool is about
-    /// to be published in place of `before`. Backends that can no longer be ejected are readmitted.
+    /// Puts its limits in force, for all workers at once, and readmits backends that may no longer
+    /// be ejected. Call it once, just before the pool is published in place of `before`.
     pub fn take_effect(&self, before: Option<&Self>) {
         self.connections
             .set_max(ceiling(self.config.max_connections));
@@ -53,15 +54,15 @@ impl Pool {
         let max = self.ejections_max();
         self.ejections.set_max(max);
         if max == 0 {
-            // The only backend was one of several before.
+            // The only backend may have been ejected as one of several.
             for backend in &self.backends {
                 backend.readmit();
             }
         }
     }
 
-    /// Backends that left are ejected no longer, nor will they be while their last sessions end:
-    /// their places among the ejected are for those that are here.
+    /// Exempts backends that have left from ejection, also while their last sessions end: the
+    /// places of the pool's ejection limit are for its own backends.
     fn exempt_removed(&self, before: &Self) {
         let stays =
             |(one, old): (&Arc<Backend>, &Arc<Backend>)| Arc::ptr_eq(&one.tally, &old.tally);
@@ -78,7 +79,7 @@ impl Pool {
         }
     }
 
-    /// How many may be ejected: one of several always, the only one never.
+    /// How many backends may be ejected: at least one of several, never the only one.
     fn ejections_max(&self) -> u32 {
         let Some(ejection) = &self.config.ejection else {
             return 0;
@@ -92,8 +93,8 @@ impl Pool {
         u32::try_from(max).unwrap_or(u32::MAX)
     }
 
-    pub(super) fn is_to_panic(&self) -> bool {
-        // Where none may be ejected, none is once this pool is in force.
+    pub(super) fn should_panic(&self) -> bool {
+        // If none may be ejected, those that are will be readmitted by `take_effect`.
         let heeds_ejections = self.ejections_max() > 0;
         let usable = |backend: &&Arc<Backend>| {
             backend.health == Health::Up && !(heeds_ejections && backend.tally.is_ejected())
@@ -102,7 +103,7 @@ impl Pool {
         let (backups, candidates): (Vec<_>, Vec<_>) = ready.partition(|backend| backend.backup);
         let all = candidates.len();
         match candidates.into_iter().filter(usable).count() {
-            // They are for this.
+            // Backups take over.
             0 if backups.iter().any(usable) => false,
             0 if all == 0 && backups.is_empty() => false,
             0 => self.config.fails_open(),
@@ -123,7 +124,7 @@ mod tests {
     use crate::config::{self, AdminState, AllDown, Check, Ejection, Expect, Probe};
     use crate::pool::{Cause, Health, Standing, Tally};
 
-    /// So many backends, named b0, b1, ...
+    /// A pool of `count` backends, named b0, b1, ...
     fn config(count: u16) -> config::Pool {
         let backend = |number: u16| config::Backend {
             name: format!("b{number}"),
@@ -132,7 +133,7 @@ mod tests {
         config::Pool::of("p", (0..count).map(backend).collect())
     }
 
-    /// A check that tells a role.
+    /// A check that judges the role of a backend.
     fn judging() -> Check {
         Check {
             probe: Probe::SendExpect {
@@ -150,7 +151,7 @@ mod tests {
         }
     }
 
-    /// A pool of which the first ones are down.
+    /// A pool whose first `down` backends are down.
     fn with_down(config: &config::Pool, down: usize) -> Pool {
         publish(config, None, |backend| {
             let number = config.backends.iter().position(|one| one == backend);
@@ -210,13 +211,13 @@ mod tests {
             [0, 1, 2, 3].map(|down| rotating(&config, down)),
             [3, 2, 1, 0]
         );
-        // What is said wins, each for itself.
+        // Each setting overrides its own default.
         config.panic_below = Some(50);
         assert_eq!([1, 2, 3].map(|down| rotating(&config, down)), [2, 3, 0]);
         config.panic_below = None;
         config.all_down = Some(AllDown::Open);
         assert_eq!([1, 2, 3].map(|down| rotating(&config, down)), [2, 1, 3]);
-        // Those that only look whether it can be reached are not.
+        // A check that only connects is not believed.
         config.all_down = None;
         config.check = Some(Check::default());
         assert_eq!([1, 2, 3].map(|down| rotating(&config, down)), [2, 3, 3]);
@@ -224,8 +225,8 @@ mod tests {
         assert_eq!([1, 2, 3].map(|down| rotating(&config, down)), [2, 3, 3]);
     }
 
-    /// The primary is ejected for what its sessions met, and the check says that the others are
-    /// none: clients go to the primary.
+    /// The primary is ejected because its sessions failed, and the check says that the others are
+    /// no primaries: clients go to the primary.
     #[test]
     fn the_only_one_that_is_up_is_taken_though_it_is_ejected() {
         let mut config = config(3);
@@ -248,7 +249,7 @@ mod tests {
         assert!(reached(&publish(&config, Some(&next), known)).is_empty());
     }
 
-    /// Whatever the pool: who panics does so for all, and only as it was told.
+    /// Random pools: a pool panics for all its backends at once, and only as configured.
     #[test]
     fn panic_is_what_was_configured() {
         for seed in 0..2_000 {
@@ -320,14 +321,17 @@ mod tests {
             left + backups_left
         };
         assert_eq!(reached, expected, "{pool:?}");
-        // Who is down is never reached unless it panics; who is ejected is where no other is up.
+        // A backend that is down is reached only in panic; an ejected one when no other is up.
         let met: Vec<_> = pool.reachable().collect();
         assert!(pool.panic || met.iter().all(|one| one.health == Health::Up));
         let up = |one: &&Arc<Backend>| one.is_ready() && one.health == Health::Up;
         let is_closed = pool.config.all_down == Some(AllDown::Closed);
-        let nobody_else = left + backups_left == 0 && !is_closed;
+        let no_other_is_usable = left + backups_left == 0 && !is_closed;
         let ups = pool.backends.iter().filter(up).count();
-        assert!(!nobody_else || pool.panic || met.len() == ups, "{pool:?}");
+        assert!(
+            !no_other_is_usable || pool.panic || met.len() == ups,
+            "{pool:?}"
+        );
         let ejected = pool.backends.iter().filter(|one| one.tally.is_ejected());
         assert_eq!(pool.ejections.used() as usize, ejected.count());
         let bound = match mains + backups {
@@ -339,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn the_failure_that_is_one_too_many_ejects_and_an_answer_does_not_readmit() {
+    fn the_last_failure_in_a_row_ejects_and_an_answer_does_not_readmit() {
         let pool = Pool::new(&config(4));
         let one = &pool.backends[1];
         assert!(!fail(one, 4));
@@ -353,7 +357,7 @@ mod tests {
         one.tally.on_sound();
         assert!(one.tally.is_ejected() && one.tally.failures() == 0);
         assert!(!fail(one, 10) && one.readmit() && !one.readmit());
-        assert!(!fail(one, 4) && one.on_failed(), "it starts anew");
+        assert!(!fail(one, 4) && one.on_failed(), "the count starts at 0");
     }
 
     #[test]
@@ -394,16 +398,16 @@ mod tests {
     }
 
     #[test]
-    fn who_found_no_place_is_ejected_by_the_next_failure() {
+    fn a_backend_that_found_no_place_is_ejected_by_its_next_failure() {
         let pool = Pool::new(&config(2));
         assert!(fail(&pool.backends[0], 5) && !fail(&pool.backends[1], 5));
         assert!(pool.backends[0].readmit());
         assert!(pool.backends[1].on_failed());
     }
 
-    /// Pools change while backends are ejected: places go along, none is lost.
+    /// Pools change while backends are ejected: no place is lost.
     #[test]
-    fn a_place_is_given_back_when_a_backend_leaves_or_nobody_ejects_any_more() {
+    fn a_place_is_released_when_a_backend_leaves_or_ejection_is_switched_off() {
         let up = |_: &config::Backend| Standing::default();
         let whole = config(4);
         let first = Pool::new(&whole);
@@ -432,7 +436,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_the_last_one_is_readmitted() {
+    fn the_only_backend_left_is_readmitted() {
         let first = Pool::new(&config(2));
         assert!(fail(&first.backends[0], 5));
         let alone = publish(&config(1), Some(&first), |_| Standing::default());
