@@ -212,15 +212,16 @@ impl Ring {
         for cqe in self.uring.completion() {
             let token = Token::from_raw(cqe.user_data())
                 .expect("the kernel answers with a token that it was given");
+            let purpose = token.purpose();
             let more = cqueue::more(cqe.flags());
-            if token.purpose() == Purpose::Detached {
+            if purpose == Purpose::Detached {
                 continue;
             }
-            if token.purpose() == Purpose::Wake {
+            if purpose == Purpose::Wake {
                 disarmed |= !more;
                 sys::clear_eventfd(self.wakes.own());
             }
-            let outcome = decode(token, &cqe, &mut self.buffers);
+            let outcome = decode(purpose, &cqe, &mut self.buffers);
             completions.push(Completion {
                 token,
                 outcome,
@@ -234,19 +235,19 @@ impl Ring {
 }
 
 /// The result that a completion entry holds.
-fn decode(token: Token, cqe: &cqueue::Entry, buffers: &mut Buffers) -> Result<Done, Errno> {
+fn decode(purpose: Purpose, cqe: &cqueue::Entry, buffers: &mut Buffers) -> Result<Done, Errno> {
     let Ok(count) = u32::try_from(cqe.result()) else {
         if let Some(id) = cqueue::buffer_select(cqe.flags()) {
             buffers.on_received(id, 0);
             buffers.give_back(id);
         }
         let errno = Errno(-cqe.result());
-        if errno == Errno::NOBUFS && matches!(token.purpose(), Purpose::Recv(_)) {
+        if errno == Errno::NOBUFS && matches!(purpose, Purpose::Recv(_)) {
             buffers.on_exhausted();
         }
         return Err(errno);
     };
-    match (token.purpose(), cqueue::buffer_select(cqe.flags())) {
+    match (purpose, cqueue::buffer_select(cqe.flags())) {
         (Purpose::Accept, _) => Ok(Done::Accepted(Socket::from_raw(cqe.result()))),
         (Purpose::Recv(_), Some(id)) if count > 0 => {
             Ok(Done::Received(buffers.on_received(id, count)))
