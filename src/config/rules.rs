@@ -4,6 +4,8 @@
 //! setting that breaks it by its path, which a file has a place for.
 
 use std::collections::{HashMap, HashSet};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::Path;
 
 use super::listener::stand_in;
 use super::reader::MISTAKES_MAX;
@@ -13,6 +15,7 @@ use super::tokens::Span;
 use super::tree::Place;
 use super::values::{did_you_mean, written};
 use super::{Backend, Config, FirstTier, Group, Listener, Pool, Strategy, TwoTier};
+use crate::address::Address;
 
 /// Something that is wrong, or likely to hurt.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -190,12 +193,12 @@ pub(super) fn of_pool(path: &str, pool: &Pool, found: &mut Vec<Finding>) {
 
 fn listeners(listeners: &[Listener], found: &mut Vec<Finding>) {
     let mut names = Vec::new();
+    let mut earlier = HashMap::new();
     for (i, listener) in listeners.iter().enumerate() {
         if listener.bind == stand_in() {
             continue;
         }
-        let mut earlier = listeners[..i].iter().enumerate();
-        let overlap = earlier.find_map(|(j, first)| Some((j, first.bind.overlap(&listener.bind)?)));
+        let overlap = first_overlap(i, listeners, &mut earlier);
         if let Some((j, (wide, narrow))) = overlap {
             let shared = if wide == narrow {
                 format!("`{narrow}`")
@@ -216,6 +219,50 @@ fn listeners(listeners: &[Listener], found: &mut Vec<Finding>) {
     let before = found.len();
     unique("two listeners are called", names, found);
     or_else(&mut found[before..], "name", "bind");
+}
+
+/// What listeners with overlapping addresses have in common.
+#[derive(PartialEq, Eq, Hash)]
+enum Common<'a> {
+    Path(&'a Path),
+    Port(u16),
+    /// Its canonical form.
+    Ip(u16, IpAddr),
+}
+
+/// The first earlier listener whose address overlaps that of the i-th one, and the two addresses.
+/// Only those are compared that have something in common: there may be thousands of listeners.
+fn first_overlap<'a>(
+    i: usize,
+    listeners: &'a [Listener],
+    earlier: &mut HashMap<Common<'a>, Vec<usize>>,
+) -> Option<(usize, (&'a Address, &'a Address))> {
+    let bind = &listeners[i].bind;
+    let (own, others) = match bind {
+        Address::Unix(path) => (vec![Common::Path(path)], vec![Common::Path(path)]),
+        // A free port each time.
+        Address::Tcp(address) if address.port() == 0 => return None,
+        Address::Tcp(address) => {
+            let (port, ip) = (address.port(), address.ip().to_canonical());
+            let others = if ip.is_unspecified() {
+                vec![Common::Port(port)]
+            } else {
+                let any: [IpAddr; 2] = [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()];
+                let ips = [ip].into_iter().chain(any);
+                ips.map(|ip| Common::Ip(port, ip)).collect()
+            };
+            (vec![Common::Port(port), Common::Ip(port, ip)], others)
+        }
+    };
+    let overlaps = others.iter().filter_map(|common| {
+        let mut others = earlier.get(common)?.iter();
+        others.find_map(|j| Some((*j, listeners[*j].bind.overlap(bind)?)))
+    });
+    let first = overlaps.min_by_key(|(j, _)| *j);
+    for common in own {
+        earlier.entry(common).or_default().push(i);
+    }
+    first
 }
 
 /// What gives a name where none is given.
@@ -374,3 +421,42 @@ fn match_groups(
 
 /// Backends that a pool may name; it can discover some more. They are counted in 16 bits.
 const BACKENDS_MAX: usize = 60_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Settings;
+
+    #[test]
+    fn the_first_overlap_is_that_of_all_pairs() {
+        let mut rng = fastrand::Rng::with_seed(1);
+        let hosts = [
+            "0.0.0.0",
+            "127.0.0.1",
+            "127.0.0.2",
+            "[::]",
+            "[::1]",
+            "[::ffff:127.0.0.1]",
+            "[fe80::1%1]",
+            "[fe80::1%2]",
+        ];
+        for _ in 0..500 {
+            let address = |_| match rng.u8(..8) {
+                0 => format!("unix:/{}", rng.u8(..3)),
+                _ => format!("{}:{}", hosts[rng.usize(..hosts.len())], rng.u8(..4)),
+            };
+            let texts: Vec<String> = (0..8).map(address).collect();
+            let listener = |text: &String| Listener {
+                bind: text.parse().unwrap(),
+                ..Listener::base()
+            };
+            let all: Vec<_> = texts.iter().map(listener).collect();
+            let mut earlier = HashMap::new();
+            for (i, listener) in all.iter().enumerate() {
+                let mut pairs = all[..i].iter().enumerate();
+                let want = pairs.find_map(|(j, one)| Some((j, one.bind.overlap(&listener.bind)?)));
+                assert_eq!(first_overlap(i, &all, &mut earlier), want, "{texts:?} {i}");
+            }
+        }
+    }
+}
