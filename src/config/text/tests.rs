@@ -1,5 +1,6 @@
 //! What is written is read as it was.
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::num::NonZeroU16;
 use std::path::PathBuf;
@@ -10,6 +11,8 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use crate::address::Address;
+use crate::config::reference::rows;
+use crate::config::tree::Value;
 use crate::config::{
     ATTEMPTS, AccessLog, Admin, AdminHttp, AdminState, AllDown, Backend, Check, CheckTls, Config,
     Defaults, Discovery, Ejection, Expect, FirstTier, Group, HISTOGRAM_LOG, HalfClose, Hash,
@@ -29,6 +32,7 @@ fn read(text: &str) -> Config {
 
 #[test]
 fn what_is_written_is_read_as_it_was() {
+    let mut written = HashSet::new();
     for seed in 0..SEEDS {
         let mut rng = Rng::with_seed(seed);
         let config = Chance(&mut rng).config();
@@ -37,6 +41,24 @@ fn what_is_written_is_read_as_it_was() {
         let wide = text.lines().find(|line| line.chars().count() > 100);
         let is_long_value = |line: &str| line.matches(": ").count() < 2;
         assert!(wide.is_none_or(is_long_value), "seed {seed}: {wide:?}");
+        let tree = Value::parse(&text).unwrap();
+        collect_paths("", &tree, &mut written);
+    }
+    // What is written differs from its default: each setting was another at least once.
+    let paths = rows::<Config>("").into_iter().map(|row| row.path);
+    let never: Vec<_> = paths.filter(|path| !written.contains(path)).collect();
+    assert_eq!(never, Vec::<String>::new());
+}
+
+fn collect_paths(path: &str, value: &Value, paths: &mut HashSet<String>) {
+    for item in value.items() {
+        collect_paths(path, item, paths);
+    }
+    for field in value.fields() {
+        let path = format!("{path}.{}", field.name);
+        let path = path.trim_start_matches('.');
+        collect_paths(path, &field.value, paths);
+        paths.insert(path.to_owned());
     }
 }
 
