@@ -127,8 +127,7 @@ fn strategy(args: &ProxyArgs) -> Result<(Strategy, Option<Persist>), ProxyError>
         }
     } else if strategy == Strategy::StickyRoundRobin {
         if persist.is_some() {
-            let error = ValueError::PersistsAlready(strategy);
-            return Err(value_of("--persist")(error));
+            return Err(value_of("--persist")(values::persists_already()));
         }
         persist = Some(values::lasting(key).map_err(value_of("--key"))?);
     }

@@ -30,6 +30,7 @@ fn format_of(text: &str, first: Kind, second: Option<Kind>) -> Option<&'static s
     let has_block = || lines().any(|line| line.ends_with('{'));
     match (first, second) {
         (Kind::Open('('), _) => None,
+        _ if word.starts_with('<') => Some("XML"),
         (Kind::Open('{'), Some(Kind::Text | Kind::Close('}'))) => Some("JSON"),
         (Kind::Open('['), Some(Kind::Open('{'))) => Some("JSON"),
         _ if HAPROXY.contains(&word) && !word.ends_with('{') && !has_block() => {
@@ -78,7 +79,11 @@ const NGINX: [&str; 10] = [
     "load_module",
 ];
 
-const WORDS: [(&[&str], &str); 16] = [
+const WORDS: [(&[&str], &str); 17] = [
+    (
+        &["type", "name", "kind", "algorithm", "policy"],
+        "a strategy has `name`, and a check has `type`",
+    ),
     (
         &["balance", "lb_policy", "lb_algorithm", "load_balancing"],
         "the setting `strategy` of a pool says how a backend is selected",
@@ -181,6 +186,8 @@ mod tests {
             ("---\nlisteners: []\n", "YAML"),
             ("[[listeners]]\nbind = \"127.0.0.1:80\"\n", "TOML"),
             ("workers = 3\n", "TOML"),
+            ("<xml/>", "XML"),
+            ("<?xml version=\"1.0\"?>\n<a>\n</a>\n", "XML"),
             (
                 "global\n  maxconn 100\nfrontend web\n  bind :80\n",
                 "a configuration of HAProxy",

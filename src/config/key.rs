@@ -111,10 +111,7 @@ impl FromStr for Key {
             None if matches!(plain, Self::Peeked(Field::HttpCookie(_))) => None,
             None => Some(plain),
         };
-        key.ok_or_else(|| ValueError::BadKey {
-            key: text.to_owned(),
-            form,
-        })
+        key.ok_or_else(|| ValueError::Refused(format!("invalid key `{text}`: expected {form}")))
     }
 }
 

@@ -12,7 +12,7 @@ use super::discovery::DiscoveryFile;
 use super::reader::{At, Reader};
 use super::strategy_file::{StrategyFile, strategy};
 use super::table::{Shape, settings};
-use super::values::{self, ValueError};
+use super::values;
 use super::{
     AllDown, Backend, Check, Discovery, Ejection, Group, OnDown, Persist, Queue, Scaling, Strategy,
 };
@@ -92,7 +92,7 @@ impl Shape for Pool {
         if self.strategy == Strategy::StickyRoundRobin
             && let Some(persist) = at.value.field("persist")
         {
-            let error = ValueError::PersistsAlready(self.strategy.clone());
+            let error = values::persists_already();
             reader.mistake(&persist.span, format!("persist: {error}"));
         }
     }

@@ -245,13 +245,13 @@ fn implied<T: Settings>(mut group: T, default: &T, is_given: impl Fn(&str) -> bo
 
 fn unknown_field(found: &str, expected: &[&str]) -> String {
     let hint = did_you_mean(found, expected.iter().copied());
-    if let Some(ours) = foreign::ours(found) {
+    if !hint.is_empty() {
+        format!("the field `{found}` is unknown{hint}")
+    } else if let Some(ours) = foreign::ours(found) {
         format!("the field `{found}` is unknown: {ours}")
-    } else if hint.is_empty() {
+    } else {
         let names = one_of(expected);
         format!("the field `{found}` is unknown: {names} may stand here")
-    } else {
-        format!("the field `{found}` is unknown{hint}")
     }
 }
 

@@ -93,7 +93,7 @@ pub fn reference() -> String {
         text.push_str(if row.waits {
             "; takes a restart\n"
         } else {
-            "\n"
+            "; changes on reload\n"
         });
     }
     text

@@ -76,62 +76,18 @@ pub enum ValueError {
         /// What may have been meant.
         hint: String,
     },
-    /// A key that is not written as it must be.
-    #[error("invalid key `{key}`: expected {form}")]
-    BadKey {
-        /// The key as it was written.
-        key: String,
-        /// How it may be written.
-        form: &'static str,
-    },
-    /// A key that no client comes back with.
-    #[error("`{0}` is another with each connection: no client would be known again")]
-    FleetingKey(Key),
-    /// A setting of other strategies, or of other tiers.
-    #[error("the {kind} `{name}` has no such setting: it belongs to {owners}")]
-    NotItsSetting {
-        /// What has settings.
-        kind: &'static str,
-        /// Its name.
-        name: &'static str,
-        /// Those that have it.
-        owners: String,
-    },
-    /// Persistence twice.
-    #[error("`{0}` persists already: use `round_robin` with persist")]
-    PersistsAlready(Strategy),
     /// An address that can't be read.
     #[error(transparent)]
     Address(#[from] AddressError),
-    /// An address that can't be connected to.
-    #[error("`{0}` can't be connected to: its port is 0")]
-    PortZero(String),
     /// A name that no log line could show.
     #[error("invalid name `{0}`: expected 1 to 64 characters, and no control character")]
     BadName(String),
     /// A path that no file can have.
     #[error("invalid path `{0}`: expected the path of a file")]
     BadPath(String),
-    /// A check by a program.
-    #[error(
-        "`{0}` would start a process, and none is started after the start: \
-         use `tcp`, `send_expect`, `http` or `tls`"
-    )]
-    StartsProcess(String),
-    /// A regular expression that can't be compiled.
-    #[error("invalid regular expression `{pattern}`: {why}")]
-    BadRegex {
-        /// The expression.
-        pattern: String,
-        /// What the crate `regex` says.
-        why: String,
-    },
-    /// A value that is more than a word.
+    /// For a reason of its own, in a sentence.
     #[error("{0}")]
     Refused(String),
-    /// An address that others than this machine could reach.
-    #[error("`{0}` is not a loopback address: write 127.0.0.1:9900 or [::1]:9900")]
-    NotLoopback(Address),
 }
 
 impl ValueError {
@@ -149,6 +105,14 @@ impl ValueError {
             value: value.to_owned(),
             range: format!("{} to {}", range.start(), range.end()),
         }
+    }
+
+    /// The same of an unknown name that is another's for this one of ours, if it is.
+    pub(super) fn meaning(mut self, ours: Option<&str>) -> Self {
+        if let (Self::Unknown { hint, .. }, Some(ours)) = (&mut self, ours) {
+            *hint = format!(", did you mean `{ours}`?");
+        }
+        self
     }
 
     /// The same where a word may stand there too.
@@ -273,17 +237,8 @@ pub(super) fn percent(text: &str, ratio: &Ratio) -> Result<u16, ValueError> {
 
 /// Reads the name of a strategy.
 pub fn strategy(name: &str) -> Result<Strategy, ValueError> {
-    named("strategy", name, &Strategy::all()).map_err(|error| {
-        let ours = foreign(name);
-        match (error, ours) {
-            (ValueError::Unknown { kind, name, .. }, Some(ours)) => ValueError::Unknown {
-                kind,
-                name,
-                hint: format!(", did you mean `{ours}`?"),
-            },
-            (error, _) => error,
-        }
-    })
+    let strategy = named("strategy", name, &Strategy::all());
+    strategy.map_err(|error| error.meaning(foreign(name)))
 }
 
 /// Refuses a setting that the strategy does not have.
@@ -303,11 +258,16 @@ pub(super) fn not_its_setting(
     (kind, name): (&'static str, &'static str),
     owners: &[&str],
 ) -> ValueError {
-    ValueError::NotItsSetting {
-        kind,
-        name,
-        owners: listed(owners, "and"),
-    }
+    let owners = listed(owners, "and");
+    ValueError::Refused(format!(
+        "the {kind} `{name}` has no such setting: it belongs to {owners}"
+    ))
+}
+
+/// Persistence twice: the strategy has it, and the pool.
+pub fn persists_already() -> ValueError {
+    let sentence = "`sticky_round_robin` persists already: use `round_robin` with persist";
+    ValueError::Refused(sentence.to_owned())
 }
 
 /// Reads a key to know clients again by.
@@ -318,7 +278,9 @@ pub fn persist_key(text: &str) -> Result<Key, ValueError> {
 /// Refuses a key that no client comes back with.
 pub fn lasting(key: Key) -> Result<Key, ValueError> {
     match key {
-        fleeting @ Key::SourceIpPort => Err(ValueError::FleetingKey(fleeting)),
+        Key::SourceIpPort => Err(ValueError::Refused(format!(
+            "`{key}` is another with each connection: no client would be known again"
+        ))),
         key @ (Key::SourceIp { .. } | Key::Peeked(_)) => Ok(key),
     }
 }
@@ -386,7 +348,10 @@ pub fn file(path: &Path) -> Result<&Path, ValueError> {
 pub fn backend_at(text: &str) -> Result<Backend, ValueError> {
     let backend = Backend::written(text.parse()?);
     if matches!(&backend.address, Address::Tcp(address) if address.port() == 0) {
-        return Err(ValueError::PortZero(backend.name));
+        let name = backend.name;
+        return Err(ValueError::Refused(format!(
+            "`{name}` can't be connected to: its port is 0"
+        )));
     }
     Ok(backend)
 }

@@ -497,9 +497,9 @@ fn the_reference_says_each_setting_with_its_default() {
         "\nworkers\n    How many worker threads run. Auto: one for each CPU that the process may \
          use.\n    a whole number, 1 to 1024, or \"auto\"; default \"auto\"; takes a restart\n",
         "\nlisteners.bind\n",
-        "; required\n",
+        "; required; changes on reload\n",
         "\npools.queue.timeout\n",
-        "a duration, 20ms to 1h; default \"5s\"\n",
+        "a duration, 20ms to 1h; default \"5s\"; changes on reload\n",
     ] {
         assert!(format!("\n{text}").contains(want), "{want}");
     }

@@ -36,9 +36,15 @@ impl CheckType {
 /// Reads what a check does.
 pub(in crate::config) fn check_type(name: &str) -> Result<CheckType, ValueError> {
     if PROCESSES.contains(&name) {
-        return Err(ValueError::StartsProcess(name.to_owned()));
+        return Err(ValueError::Refused(format!(
+            "`{name}` would start a process, and none is started after the start: \
+             use `tcp`, `send_expect`, `http` or `tls`"
+        )));
     }
-    named("check", name, &CheckType::ALL)
+    let lower = name.to_ascii_lowercase();
+    let theirs = FOREIGN.iter().find(|(theirs, _)| theirs.contains(&&*lower));
+    let kind = named("check", name, &CheckType::ALL);
+    kind.map_err(|error| error.meaning(theirs.map(|(_, ours)| *ours)))
 }
 
 /// Compiles what an answer must match, with the bound that holds for configurations.
@@ -60,10 +66,7 @@ pub fn expect_regex(pattern: &str) -> Result<Regex, ValueError> {
             let last = said.lines().last().unwrap_or_default();
             last.trim().trim_start_matches("error: ").to_owned()
         };
-        ValueError::BadRegex {
-            pattern: pattern.to_owned(),
-            why,
-        }
+        ValueError::Refused(format!("invalid regular expression `{pattern}`: {why}"))
     })
 }
 
@@ -160,6 +163,35 @@ pub(in crate::config) fn verify(text: &str) -> Result<Verify, ValueError> {
         path => file(Path::new(path)).map(|path| Verify::File(path.to_owned())),
     }
 }
+
+/// What HAProxy, nginx, Envoy and Traefik call the checks.
+const FOREIGN: [(&[&str], &str); 4] = [
+    (
+        &[
+            "httpchk",
+            "option httpchk",
+            "http_health_check",
+            "https",
+            "grpc",
+        ],
+        "http",
+    ),
+    (
+        &[
+            "tcp-check",
+            "option tcp-check",
+            "tcp_health_check",
+            "connect",
+            "on",
+        ],
+        "tcp",
+    ),
+    (&["ssl", "check-ssl", "ssl-hello-chk"], "tls"),
+    (
+        &["redis-check", "smtpchk", "mysql-check", "pgsql-check"],
+        "send_expect",
+    ),
+];
 
 /// What other balancers call a check by a program of the operator's.
 const PROCESSES: [&str; 4] = ["command", "exec", "script", "external"];

@@ -11,7 +11,9 @@ use crate::origin::Ports;
 pub(in crate::config) fn loopback(text: &str) -> Result<SocketAddr, ValueError> {
     match text.parse()? {
         Address::Tcp(address) if address.ip().is_loopback() => Ok(address),
-        other @ (Address::Tcp(_) | Address::Unix(_)) => Err(ValueError::NotLoopback(other)),
+        other @ (Address::Tcp(_) | Address::Unix(_)) => Err(ValueError::Refused(format!(
+            "`{other}` is not a loopback address: write 127.0.0.1:9900 or [::1]:9900"
+        ))),
     }
 }
 
