@@ -5,8 +5,8 @@
 
 use xxhash_rust::xxh3;
 
-/// XXH3 in 64 bits with seed 0 (<https://github.com/Cyan4973/xxHash>). Not keyed: who needs a hash
-/// that strangers can't aim at must add a secret.
+/// XXH3 in 64 bits with seed 0 (<https://github.com/Cyan4973/xxHash>). It has no key: where clients
+/// must not be able to produce collisions, add a secret.
 #[must_use]
 pub fn of(bytes: &[u8]) -> u64 {
     xxh3::xxh3_64(bytes)
@@ -18,8 +18,8 @@ pub fn seeded(bytes: &[u8], seed: u64) -> u64 {
     xxh3::xxh3_64_with_seed(bytes, seed)
 }
 
-/// Stirs a number: close numbers come far apart (the finalizer of SplitMix64, Steele, Lea and
-/// Flood, "Fast splittable pseudorandom number generators", 2014).
+/// Mixes the bits of a number: close numbers get distant results (the finalizer of SplitMix64,
+/// Steele, Lea and Flood, "Fast splittable pseudorandom number generators", 2014).
 #[must_use]
 pub fn mix(number: u64) -> u64 {
     let x = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

@@ -1,8 +1,8 @@
-//! A file or stream that is written to by a thread of its own, so that a disk that does not answer
-//! and a pipe without a reader stop nothing else.
+//! A file or stream that a thread of its own writes to, so that a slow disk or a pipe without a
+//! reader blocks nothing else.
 //!
-//! Records wait in a bounded queue. What it has no room for is handed back, or dropped and counted;
-//! it never waits.
+//! Records wait in a bounded queue. When it is full, a record is given back, or dropped and
+//! counted: the caller never blocks.
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Write};
@@ -17,19 +17,20 @@ use tokio::sync::oneshot;
 
 use crate::sys;
 
-/// The near end of the queue. When the last one is dropped the thread writes what waits, and ends.
+/// The sending end of the queue. When the last one is dropped, the thread writes the records that
+/// wait, and ends.
 #[derive(Debug)]
 pub struct Writer {
     jobs: Sender<Job>,
     shared: Arc<Shared>,
 }
 
-/// What the thread does beside writing.
+/// The callbacks of the thread that writes.
 pub trait Outlet: Send + 'static {
-    /// Opens the file again, as it was rotated. A stream stays as it is.
+    /// Opens the file again after a rotation. `None`: it is a stream, which stays open.
     ///
     /// # Errors
-    /// The old file is written to further on.
+    /// The thread goes on writing to the old file.
     fn open_again(&mut self) -> io::Result<Option<File>> {
         Ok(None)
     }
@@ -59,7 +60,7 @@ struct Shared {
     bytes: AtomicUsize,
     records: AtomicUsize,
     dropped: AtomicU64,
-    /// The file is to be opened again, and the queue had no room to say so.
+    /// Whether to open the file again: the queue had no room for the request.
     open_again: AtomicBool,
     /// Held while [`Writer::flush`] looks at the count, and while `wrote` is notified.
     idle: Mutex<()>,
@@ -82,10 +83,10 @@ impl Writer {
         Ok(Self { jobs, shared })
     }
 
-    /// Queues a record, which is written whole.
+    /// Queues a record, which will be written whole.
     ///
     /// # Errors
-    /// The record itself: there is no room.
+    /// The record itself, when there is no room.
     pub fn push(&self, record: Vec<u8>) -> Result<(), Vec<u8>> {
         let length = record.len();
         let waiting = self.shared.bytes.fetch_add(length, Ordering::Relaxed);
@@ -112,15 +113,15 @@ impl Writer {
         }
     }
 
-    /// Opens the file again once what waits is written. Answers when that is done, or with why the
-    /// first try failed; a stream that does not take what waits does not answer.
+    /// Opens the file again once the records that wait are written. Answers when that is done, or
+    /// with why the first attempt failed. There is no answer while the file accepts no records.
     #[must_use]
     pub fn open_again(&self) -> oneshot::Receiver<Result<(), String>> {
         let (done, outcome) = oneshot::channel();
         if let Err(refused) = self.jobs.try_send(Job::OpenAgain(done)) {
             self.shared.open_again.store(true, Ordering::Release);
             if let Job::OpenAgain(done) = refused.into_inner() {
-                let _ = done.send(Err("it does not take the lines of before".to_owned()));
+                let _ = done.send(Err("its queue is full".to_owned()));
             }
         }
         outcome
@@ -132,7 +133,7 @@ impl Writer {
         self.shared.dropped.load(Ordering::Relaxed)
     }
 
-    /// Waits until everything is written, but no longer than this. Whether it is.
+    /// Waits until all records are written, for at most `within`. Returns whether they are.
     pub fn flush(&self, within: Duration) -> bool {
         let shared = &*self.shared;
         let has_records = |(): &mut ()| shared.records.load(Ordering::Acquire) > 0;
@@ -143,7 +144,7 @@ impl Writer {
 }
 
 fn run(mut file: File, mut outlet: impl Outlet, jobs: &Receiver<Job>, shared: &Shared) {
-    // They are the main thread's, which holds them back at times.
+    // Signals are the main thread's business, which blocks them at times.
     sys::block_signals();
     let mut failed = false;
     let mut tried = sys::monotonic();
@@ -172,7 +173,7 @@ fn run(mut file: File, mut outlet: impl Outlet, jobs: &Receiver<Job>, shared: &S
                 }
             }
             Ok(Job::OpenAgain(done)) => {
-                // Whoever asked may have gone away.
+                // The receiver may be gone.
                 let _ = done.send(open_again(&mut file, &mut outlet, &mut failed));
                 tried = sys::monotonic();
             }
@@ -186,7 +187,7 @@ fn since(earlier: u64) -> Duration {
     Duration::from_nanos(sys::monotonic().saturating_sub(earlier))
 }
 
-/// Opens the file again; `failed`: the last try did.
+/// Opens the file again. `failed`: whether the previous attempt failed.
 fn open_again(file: &mut File, outlet: &mut impl Outlet, failed: &mut bool) -> Result<(), String> {
     match outlet.open_again() {
         Ok(opened) => {
@@ -207,7 +208,7 @@ fn open_again(file: &mut File, outlet: &mut impl Outlet, failed: &mut bool) -> R
     }
 }
 
-/// Writes it whole. Another process may have made a shared pipe nonblocking.
+/// Writes a whole record. Waits at a nonblocking pipe too: another process may have made it so.
 fn write(file: &mut File, mut record: &[u8]) -> io::Result<()> {
     while !record.is_empty() {
         match file.write(record) {
@@ -221,13 +222,13 @@ fn write(file: &mut File, mut record: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-/// Records that wait,
+/// The most records that wait.
 pub(crate) const RECORDS_MAX: usize = 8_192;
-/// and their bytes.
+/// The most bytes that wait.
 const BYTES_MAX: usize = 4 << 20;
-/// From one try to open a rotated file to the next.
+/// The pause between two attempts to open a rotated file.
 const REOPEN_PAUSE: Duration = Duration::from_secs(1);
-/// How often a full nonblocking pipe is tried.
+/// The pause between two attempts to write to a full nonblocking pipe.
 const ROOM: Duration = Duration::from_millis(10);
 
 #[cfg(test)]
@@ -246,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pipe_that_is_not_read_stops_nobody_and_gets_the_queue_later() {
+    fn a_pipe_without_a_reader_blocks_no_caller() {
         let (mut reader, writer) = io::pipe().unwrap();
         let (lost, _) = channel::unbounded();
         let file = File::from(OwnedFd::from(writer));

@@ -91,6 +91,6 @@ pub(super) fn host() -> Host {
     Host {
         descriptors_max,
         cpus: cpus.unwrap_or(NonZeroU32::MIN),
-        memory: sys::memory_there_is(),
+        memory: sys::available_memory(),
     }
 }

@@ -66,7 +66,7 @@ pub fn memory_in_all(wanted: Option<u64>, there_is: u64, workers: u32) -> Result
 /// The same for a configuration, on this machine.
 pub(super) fn memory_of(config: &Config) -> Result<u64, StartError> {
     let workers = u32::try_from(worker_cpus(config.workers).len()).unwrap_or(u32::MAX);
-    let memory = memory_in_all(config.memory, sys::memory_there_is(), workers);
+    let memory = memory_in_all(config.memory, sys::available_memory(), workers);
     memory.map_err(|least| StartError::Memory {
         least: values::memory_text(least),
         workers,

@@ -191,7 +191,7 @@ impl Workers {
                 let (Listening { bound, .. }, _) = removed.open.swap_remove(place);
                 if !bound.handed_in {
                     // Fails where the socket has no filter that refuses clients.
-                    let open = |socket| drop(sys::let_clients_in(socket));
+                    let open = |socket| drop(sys::let_in_new_clients(socket));
                     bound.sockets.iter().for_each(open);
                 }
                 Some(bound)
@@ -293,7 +293,7 @@ impl Removed {
             // The service manager listens on: no other socket can bind the address.
             (true, _) => u64::MAX,
             (false, true) => {
-                let closing = its.bound.sockets.iter().map(sys::let_nobody_in);
+                let closing = its.bound.sockets.iter().map(sys::drop_new_clients);
                 if let Err(error) = closing.collect::<io::Result<()>>() {
                     log::warn!("clients of {} may be reset: {error}", its.bound.address);
                 }

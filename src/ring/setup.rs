@@ -176,7 +176,7 @@ pub fn probe() -> Result<Features, SetupError> {
     };
     features.switch_off(&env::var(WITHOUT).unwrap_or_default())?;
     if !features.port_range {
-        sys::forgo_port_range();
+        sys::disable_port_range();
     }
     Ok(features)
 }

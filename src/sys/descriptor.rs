@@ -1,4 +1,4 @@
-//! Descriptors that are no sockets, and the table they stand in.
+//! Descriptors other than sockets, and descriptor tables.
 
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
@@ -38,16 +38,16 @@ pub fn close(socket: Socket) {
     unsafe { libc::close(socket.raw()) };
 }
 
-/// Closes both ends; what is inside is lost.
+/// Closes both ends; the bytes inside are lost.
 pub fn close_pipe(pipe: &Pipe) {
     for end in [pipe.read, pipe.write] {
-        // SAFETY: the pool hands each pipe in once, when nobody uses its ends any more.
+        // SAFETY: the pool passes each pipe once, when no operation uses its ends any more.
         unsafe { libc::close(end) };
     }
 }
 
-/// A counter that wakes whoever polls or reads it (eventfd(2)). A read of one that was not
-/// notified waits, or fails when `nonblocking`.
+/// A counter that wakes the thread that polls or reads it (eventfd(2)). A read without a
+/// notification blocks, or fails when `nonblocking`.
 ///
 /// # Errors
 /// What eventfd(2) says.
@@ -62,7 +62,8 @@ pub fn eventfd(nonblocking: bool) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// Wakes whoever polls the eventfd. A counter at its maximum has been readable all along.
+/// Wakes the thread that polls the eventfd. A write can only fail at the counter's maximum, where
+/// the eventfd is readable already.
 pub fn notify(eventfd: &OwnedFd) {
     let one = 1u64;
     // SAFETY: `one` is read during the call only.
@@ -89,18 +90,18 @@ pub fn clear_eventfd(eventfd: &OwnedFd) {
 }
 
 /// The descriptors that the service manager handed to this process, with their names
-/// (sd_listen_fds(3)); none where it did not. The environment forgets them.
+/// (sd_listen_fds(3)); none where it did not. Removes them from the environment.
 ///
-/// To be called once, and while no other thread looks at the environment, as it is changed.
+/// Call it once, and while no other thread reads the environment, which it changes.
 ///
 /// # Errors
-/// What is said of them makes no sense, or one is not there.
+/// The environment describes them wrongly, or a descriptor is not open.
 pub fn handed_descriptors() -> io::Result<Vec<(OwnedFd, String)>> {
     // SAFETY: no other thread reads the environment: the only one so far writes the log's lines.
     let handed = unsafe { sd_notify::listen_fds_with_names_and_unset_env() }?;
     let owned = |(fd, name): (RawFd, String)| {
-        // SAFETY: the manager opened it for this process, and after this call nobody finds it in
-        // the environment again; whoever calls is its owner from here on.
+        // SAFETY: the manager opened it for this process. The environment does not name it any
+        // more, so no second call finds it: the caller is its only owner from here on.
         (unsafe { OwnedFd::from_raw_fd(fd) }, name)
     };
     Ok(handed.map(owned).collect())
@@ -119,15 +120,15 @@ pub fn own_descriptor_table(keep: &[RawFd]) -> io::Result<()> {
         .collect();
     keep.extend([0, 1, 2, u32::MAX]);
     keep.sort_unstable();
-    // The first call makes the table this thread's own, the others find it so. There is one at
-    // least: nobody keeps the highest numbers.
+    // The first call makes the table this thread's own, for the calls after it too. There is at
+    // least one call, since the highest numbers are always unused.
     let mut flags = libc::CLOSE_RANGE_UNSHARE;
     for pair in keep.windows(2) {
         if pair[1] - pair[0] < 2 {
             continue;
         }
-        // SAFETY: these numbers of this thread's own table are in nobody's use: the owners of
-        // those descriptors live in other threads, with the table that was copied.
+        // SAFETY: nothing in this thread uses these numbers of its own table: the owners of those
+        // descriptors live in other threads, with the table that was copied.
         if unsafe { libc::close_range(pair[0] + 1, pair[1] - 1, flags.cast_signed()) } < 0 {
             return Err(io::Error::last_os_error());
         }

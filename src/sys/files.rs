@@ -1,4 +1,4 @@
-//! Files by paths that an operator chose: what stands there may be a FIFO, which open(2) waits at.
+//! Files at paths that an operator chose: there may be a FIFO, at which open(2) would block.
 
 use std::ffi::CString;
 use std::fs::{self, File, OpenOptions};
@@ -8,8 +8,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 
-/// Opens a file to append to, which is made with this mode where there is none. A FIFO that no
-/// process reads is refused at once instead of waited at.
+/// Opens a file to append to, and creates it with this mode if there is none. Refuses a FIFO
+/// without a reader, instead of waiting for one.
 ///
 /// # Errors
 /// What open(2) says.
@@ -27,18 +27,17 @@ pub fn open_to_append(path: &Path, mode: u32) -> io::Result<File> {
                 error
             }
         })?;
-    // The writer may wait, or has a ring that does.
+    // The thread that writes may block, or its ring waits for it.
     if !file.metadata()?.file_type().is_file() {
         make_blocking(&file)?;
     }
     Ok(file)
 }
 
-/// Opens a file to read from, and nothing but a file: a FIFO or a terminal is waited at when it
-/// is read.
+/// Opens a regular file to read from. Refuses others: to read from a FIFO or a terminal may block.
 ///
 /// # Errors
-/// What open(2) says; `InvalidInput`: it is no regular file.
+/// What open(2) says; `InvalidInput`: it is not a regular file.
 pub fn open_regular(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     let options = options.read(true);
@@ -74,7 +73,7 @@ fn make_blocking(file: &File) -> io::Result<()> {
 /// What opening it would say.
 pub fn can_append_to(path: &Path) -> io::Result<()> {
     match fs::metadata(path) {
-        // A reader would take the end of this look for the end of the log.
+        // To open and close it would look to its reader like the end of the log.
         Ok(found) if found.file_type().is_fifo() => Ok(()),
         Ok(_) => {
             let mut options = OpenOptions::new();
@@ -82,7 +81,7 @@ pub fn can_append_to(path: &Path) -> io::Result<()> {
             options.open(path).map(drop)
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            // What a link leads to is made. One in a circle is another error.
+            // Opening through a link creates its target. A circle of links is another error.
             match fs::read_link(path) {
                 Ok(target) => {
                     let directory = path.parent().unwrap_or_else(|| Path::new(""));
@@ -95,13 +94,13 @@ pub fn can_append_to(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Whether a Unix socket can be made at a path, which may hold one that is left behind or in use.
+/// Whether a Unix socket can be made at a path. There may be one already, left behind or in use.
 ///
 /// # Errors
 /// What listening there would say.
 pub fn can_listen_at(path: &Path) -> io::Result<()> {
     match fs::symlink_metadata(path) {
-        // A service manager may hand it in, where this user could not make it.
+        // A service manager may pass it to this process, even where this user could not make it.
         Ok(found) if found.file_type().is_socket() => Ok(()),
         Ok(_) => {
             let sentence = "address in use: another file is there";
@@ -121,10 +120,10 @@ fn can_make_in(directory: Option<&Path>) -> io::Result<()> {
         return Err(io::Error::from_raw_os_error(libc::ENOTDIR));
     }
     let path = CString::new(directory.as_os_str().as_bytes())?;
-    let wanted = libc::W_OK | libc::X_OK;
+    let access = libc::W_OK | libc::X_OK;
     // SAFETY: `path` is read during the call only.
     let answer =
-        unsafe { libc::faccessat(libc::AT_FDCWD, path.as_ptr(), wanted, libc::AT_EACCESS) };
+        unsafe { libc::faccessat(libc::AT_FDCWD, path.as_ptr(), access, libc::AT_EACCESS) };
     match answer {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),

@@ -3,9 +3,9 @@
 use std::fs;
 use std::path::Path;
 
-/// What its cgroup allows, or else the machine has, in bytes.
+/// The memory that the process's cgroup allows, or else that of the machine, in bytes.
 #[must_use]
-pub fn memory_there_is() -> u64 {
+pub fn available_memory() -> u64 {
     let machine = fs::read_to_string("/proc/meminfo").ok();
     let machine = machine.as_deref().and_then(total).unwrap_or(u64::MAX);
     let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
@@ -33,7 +33,7 @@ fn allowed(own: &str, limit: &impl Fn(&Path) -> Option<u64>) -> u64 {
     files.min().unwrap_or(u64::MAX)
 }
 
-/// "max": none.
+/// `None`: "max", which is no limit.
 fn read_limit(text: &str) -> Option<u64> {
     text.trim().parse().ok()
 }
@@ -72,8 +72,8 @@ mod tests {
     }
 
     #[test]
-    fn the_machine_has_some() {
+    fn the_memory_of_the_machine_is_read() {
         assert_eq!(total("MemTotal:       2 kB\nMemFree: 1 kB\n"), Some(2_048));
-        assert!(memory_there_is() > 1 << 20);
+        assert!(available_memory() > 1 << 20);
     }
 }

@@ -19,8 +19,8 @@ pub use descriptor::{
     pipe,
 };
 pub use files::{can_append_to, can_listen_at, open_regular, open_to_append};
-pub use memory::memory_there_is;
-pub use origin::{begin_at, finds_port_range, forgo_port_range, has_port_range, probe_address};
+pub use memory::available_memory;
+pub use origin::{begin_at, disable_port_range, finds_port_range, has_port_range, probe_address};
 pub use passing::{descriptor_channel, receive_descriptors, send_descriptors};
 pub use ports::{is_one_end, local_ports, read_local_ports};
 pub use process::{
@@ -29,8 +29,8 @@ pub use process::{
     replace_handlers,
 };
 pub use socket::{
-    BACKLOG, Bound, accept, acknowledge, connect_now, has_ended, inherit, is_connected_to_itself,
-    is_hung_up, keep_alive, let_clients_in, let_nobody_in, listen_all, open_socket, peer_address,
-    reset_on_close, send_room, shutdown, socket_address, unsent,
+    BACKLOG, Bound, accept, acknowledge, connect_now, drop_new_clients, has_ended, inherit,
+    is_connected_to_itself, is_hung_up, keep_alive, let_in_new_clients, listen_all, open_socket,
+    peer_address, reset_on_close, send_room, shutdown, socket_address, unsent,
 };
 pub use unix::SocketFile;

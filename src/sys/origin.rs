@@ -10,10 +10,10 @@ use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use crate::origin::{Origin, Ports};
 
-/// Lets a socket that is not connected begin at this origin. The port is taken by connect(2), which
-/// knows the other end: a port is then in use towards that one end only (ip(7),
-/// IP_BIND_ADDRESS_NO_PORT). A kernel without IP_LOCAL_PORT_RANGE (6.3) takes any local port;
-/// others heed it within `net.ipv4.ip_local_port_range` only.
+/// Sets where an unconnected socket begins. connect(2) chooses the port, since it knows the peer: a
+/// port is then in use towards that peer only (ip(7), IP_BIND_ADDRESS_NO_PORT). A kernel without
+/// IP_LOCAL_PORT_RANGE (before 6.3) takes any local port; newer ones apply it within
+/// `net.ipv4.ip_local_port_range`.
 ///
 /// # Errors
 /// What bind(2) says: this machine has no such address (EADDRNOTAVAIL).
@@ -44,20 +44,20 @@ pub fn probe_address(address: IpAddr) -> io::Result<()> {
     begin_at(&socket, from)
 }
 
-/// Whether a socket can be told which ports the kernel may take for it: the kernel can (6.3), and
-/// is not to be treated as if it could not.
+/// Whether a socket can restrict its local ports: the kernel can (6.3), and [`disable_port_range`]
+/// was not called.
 #[must_use]
 pub fn has_port_range() -> bool {
-    if FORGONE.load(Ordering::Relaxed) {
+    if DISABLED.load(Ordering::Relaxed) {
         return false;
     }
     let known = PORT_RANGE.get().copied();
-    // What is not known now is looked for again.
+    // After a failure to find out, try again at the next call.
     let found = known.or_else(|| asks_for_port_range().map(|has| *PORT_RANGE.get_or_init(|| has)));
     found.unwrap_or(true)
 }
 
-/// Asks the kernel.
+/// Whether the kernel can restrict the local ports of a socket.
 #[must_use]
 pub fn finds_port_range() -> bool {
     asks_for_port_range().unwrap_or(true)
@@ -66,19 +66,19 @@ pub fn finds_port_range() -> bool {
 /// `None`: something else went wrong, such as a lack of descriptors.
 fn asks_for_port_range() -> Option<bool> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM.cloexec(), Some(Protocol::TCP)).ok()?;
-    // 0: as if nothing had been said.
+    // 0 is the default.
     match set(&socket, IP_LOCAL_PORT_RANGE, 0) {
         Ok(()) => Some(true),
         Err(error) => (error.raw_os_error() == Some(libc::ENOPROTOOPT)).then_some(false),
     }
 }
 
-/// From now on no socket is told its ports, as if the kernel could not.
-pub fn forgo_port_range() {
-    FORGONE.store(true, Ordering::Relaxed);
+/// Treats the kernel from now on as if it could not restrict ports, to test that.
+pub fn disable_port_range() {
+    DISABLED.store(true, Ordering::Relaxed);
 }
 
-/// As the kernel wants it: the last port in the upper half, the first one in the lower.
+/// The kernel's form: the last port in the upper half, the first one in the lower.
 fn packed(ports: Ports) -> u32 {
     u32::from(ports.last()) << 16 | u32::from(ports.first())
 }
@@ -101,10 +101,10 @@ fn set(socket: &Socket, option: libc::c_int, value: u32) -> io::Result<()> {
     }
 }
 
-/// Whether the kernel has IP_LOCAL_PORT_RANGE, once somebody asked.
+/// Whether the kernel has IP_LOCAL_PORT_RANGE, once that is known.
 static PORT_RANGE: OnceLock<bool> = OnceLock::new();
-/// It is treated as if it had not.
-static FORGONE: AtomicBool = AtomicBool::new(false);
+/// Whether it is treated as if it had not.
+static DISABLED: AtomicBool = AtomicBool::new(false);
 
 /// Of linux/in.h; the libc crate has no name for it.
 const IP_LOCAL_PORT_RANGE: libc::c_int = 51;
@@ -115,7 +115,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_socket_begins_where_it_is_told_to() {
+    fn a_socket_begins_at_its_origin() {
         let there = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let to = SockAddr::from(there.local_addr().unwrap());
         ports::read_local_ports();

@@ -1,4 +1,5 @@
-//! Descriptors from one table to another: messages over a Unix socket (unix(7), SCM_RIGHTS).
+//! Passes descriptors from one table to another, by messages over a Unix socket (unix(7),
+//! SCM_RIGHTS).
 
 use std::collections::VecDeque;
 use std::io;
@@ -7,7 +8,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use socket2::{Domain, Socket, Type};
 
-/// The two ends of a channel for descriptors: neither ever waits.
+/// The two ends of a channel for descriptors. Neither ever blocks.
 ///
 /// # Errors
 /// What socketpair(2) says.
@@ -18,19 +19,18 @@ pub fn descriptor_channel() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok((one.into(), other.into()))
 }
 
-/// Hands over copies of descriptors, each with a number that says what it is.
+/// Sends copies of descriptors, each with a number that identifies it.
 ///
 /// # Errors
-/// What sendmsg(2) says, such as EAGAIN when much waits to be received. The first ones may have
-/// been sent then.
+/// What sendmsg(2) says, such as EAGAIN when the channel is full. The first descriptors may have
+/// been sent by then.
 pub fn send_descriptors(channel: &OwnedFd, all: &[(u64, BorrowedFd<'_>)]) -> io::Result<()> {
     all.chunks(MESSAGE_MAX)
         .try_for_each(|some| send(channel, some))
 }
 
-/// Takes the next message, if there is one. A descriptor that found no place in this thread's
-/// table is missing, and so is all of a message that is not of [`send_descriptors`]. `false`: no
-/// message was there.
+/// Takes the next message. `false`: there was none. Descriptors that did not fit in this thread's
+/// table are missing. A message that did not come from [`send_descriptors`] is dropped.
 pub fn receive_descriptors(channel: &OwnedFd, into: &mut VecDeque<(u64, OwnedFd)>) -> bool {
     let mut numbers = [[0u8; 8]; MESSAGE_MAX];
     let mut control = Control::of(&[]);
@@ -47,7 +47,7 @@ pub fn receive_descriptors(channel: &OwnedFd, into: &mut VecDeque<(u64, OwnedFd)
         return false;
     };
     let (flags, control_bytes) = (message.msg_flags, message.msg_controllen);
-    // Owned from here on: whatever is not wanted is closed.
+    // Owned from here on, so that those of a message that is dropped are closed.
     let descriptors: Vec<OwnedFd> = control
         .descriptors(control_bytes)
         // SAFETY: the kernel has made each of these for this thread by that call.
@@ -61,7 +61,7 @@ pub fn receive_descriptors(channel: &OwnedFd, into: &mut VecDeque<(u64, OwnedFd)
     true
 }
 
-/// A control message with descriptors (cmsg(3)): they lie right behind the header.
+/// A control message with descriptors (cmsg(3)), which follow the header directly.
 #[repr(C)]
 struct Control {
     header: libc::cmsghdr,
@@ -88,7 +88,7 @@ impl Control {
         }
     }
 
-    /// What was received, when so many bytes came.
+    /// The descriptors in a message whose control part has this many bytes.
     fn descriptors(&self, bytes: usize) -> impl Iterator<Item = RawFd> {
         let header = &self.header;
         let is_rights = bytes >= HEADER_BYTES
@@ -214,7 +214,7 @@ mod tests {
         }
         assert!(received.is_empty());
         assert!(!receive_descriptors(&far, &mut received));
-        // Nobody holds the other end any more.
+        // The other end is closed.
         let gone = send_descriptors(&outside, &[(1, far.as_fd())]);
         assert_eq!(gone.unwrap_err().kind(), io::ErrorKind::BrokenPipe);
         drop((near, plain));

@@ -1,5 +1,4 @@
-//! The ports that the kernel takes for outgoing connections, and connections that end where they
-//! begin.
+//! The ports that the kernel takes for outgoing connections, and connections of a socket to itself.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -10,7 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 /// one in the lower. All ports until it is read.
 static LOCAL_PORTS: AtomicU32 = AtomicU32::new(0xffff);
 
-/// Reads which ports the kernel takes; to be called again now and then, as they may change.
+/// Reads which ports the kernel takes. Call it again from time to time, as they may change.
 pub fn read_local_ports() {
     let text = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range");
     if let Some((first, last)) = text.ok().as_deref().and_then(range) {
@@ -27,11 +26,11 @@ pub fn local_ports() -> RangeInclusive<u16> {
     half(packed >> 16)..=half(packed)
 }
 
-/// Whether a connection's two ends are one socket: connect(2) to a port that nobody listens on has
-/// taken that very port as its own (a simultaneous open of TCP, RFC 9293, section 3.5).
+/// Whether a connection's two ends are one socket. That happens when connect(2) to a port without a
+/// listener takes the same port as its own (a simultaneous open of TCP, RFC 9293, section 3.5).
 #[must_use]
 pub fn is_one_end(own: Option<SocketAddr>, peer: Option<SocketAddr>) -> bool {
-    // Zones may be told of one end only.
+    // Only one of the addresses may have a zone.
     let ends = own.zip(peer);
     ends.is_some_and(|(own, peer)| own.port() == peer.port() && own.ip() == peer.ip())
 }

@@ -55,22 +55,21 @@ pub fn block_signals() {
     unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, ptr::null_mut()) };
 }
 
-/// What a signal means to the balancer.
+/// What the balancer does on a signal.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Meaning {
     /// It stops the program.
     Stop,
     /// It asks the program for something.
     Request,
-    /// Nothing: the signal is ignored.
+    /// The signal is ignored.
     Nothing,
-    /// What it means to every program: faults, job control, the end at once, and what the kernel
-    /// ignores by itself.
+    /// The kernel's default: faults, job control, SIGKILL, and signals that the kernel ignores.
     Default,
 }
 
-/// The one table of signals. By default most of them end a program, so each that another process
-/// could send without a reason stands here.
+/// The one table of signals. By default most of them end a program, so it has each one that another
+/// process may send for no good reason.
 ///
 /// SIGXCPU and SIGXFSZ are ignored as well. The soft RLIMIT_CPU is a warning, sent once a second,
 /// and a balancer that runs for months passes any: only the hard limit, a SIGKILL, ends it. A write
@@ -79,7 +78,7 @@ fn meaning(signal: libc::c_int) -> Meaning {
     match signal {
         libc::SIGTERM | libc::SIGINT | libc::SIGQUIT => Meaning::Stop,
         libc::SIGHUP | libc::SIGUSR1 | libc::SIGUSR2 => Meaning::Request,
-        // Timers that it never sets, readiness and power that it never asks about.
+        // Timers that it never sets; readiness and power, which it never requests.
         libc::SIGALRM | libc::SIGVTALRM | libc::SIGPROF | libc::SIGIO | libc::SIGPWR => {
             Meaning::Nothing
         }
@@ -95,26 +94,26 @@ fn signals(which: Meaning) -> impl Iterator<Item = libc::c_int> {
     (1..=libc::SIGRTMAX()).filter(move |&signal| meaning(signal) == which)
 }
 
-/// All signals that would end a program that handles none, though nothing is wrong.
+/// All signals that the balancer handles or ignores.
 fn handled() -> impl Iterator<Item = libc::c_int> {
     (1..=libc::SIGRTMAX()).filter(|&signal| meaning(signal) != Meaning::Default)
 }
 
-/// Holds back every signal that would end the process before the program says what they mean. To
-/// be called before anything else; [`release_signals`] or [`await_signals`] follows.
+/// Blocks the signals of the table until the program has set what they do. Call it before anything
+/// else; [`release_signals`] or [`await_signals`] follows.
 pub fn hold_signals() {
     mask_signals(libc::SIG_BLOCK, handled());
 }
 
-/// Lets signals do what they do to a program that handles none, or what handlers say that were
-/// installed meanwhile.
+/// Unblocks those signals: they run the handlers that were installed meanwhile, or else have their
+/// default effect.
 pub fn release_signals() {
     mask_signals(libc::SIG_UNBLOCK, handled());
 }
 
-/// The start of a program that handles signals once it runs. Until then the ones that stop it end
-/// it at once and in order, as nothing is open yet; those that ask for something wait for
-/// [`release_signals`]; those that mean nothing to it are ignored for good.
+/// Prepares a program that handles signals once it runs. Until then a signal that stops it ends it
+/// at once with exit code 0, since nothing is open yet. Signals that request something stay blocked
+/// until [`release_signals`]. Those that mean nothing are ignored for good.
 pub fn await_signals() {
     for signal in signals(Meaning::Nothing) {
         // SAFETY: no handler is installed.
@@ -129,8 +128,8 @@ pub fn await_signals() {
     mask_signals(libc::SIG_UNBLOCK, released);
 }
 
-/// Holds signals back once more and forgets the handlers of [`await_signals`], so that others can
-/// be installed: tokio's would call them as well. [`release_signals`] follows.
+/// Blocks signals again and removes the handlers of [`await_signals`], so that tokio can install
+/// its own, which would call the old ones too. [`release_signals`] follows.
 pub fn replace_handlers() {
     hold_signals();
     for signal in signals(Meaning::Stop) {
@@ -168,7 +167,8 @@ pub fn descriptor_limit() -> (u64, u64) {
     (limit.rlim_cur, limit.rlim_max)
 }
 
-/// Raises the soft limit of descriptors to the hard one and answers with what holds then.
+/// Raises the soft limit of descriptors to the hard one, and returns the limit that is in force
+/// then.
 pub fn raise_descriptor_limit() -> u64 {
     let (_, hard) = descriptor_limit();
     let limit = libc::rlimit {

@@ -32,7 +32,7 @@ impl Bound {
     #[must_use]
     pub fn of_worker(&self, worker: usize) -> BorrowedFd<'_> {
         let own = self.sockets.get(worker).or_else(|| self.sockets.first());
-        own.expect("whoever listens has a socket").as_fd()
+        own.expect("a listener has at least one socket").as_fd()
     }
 }
 
@@ -40,11 +40,11 @@ impl Bound {
 /// which the kernel spreads connections (SO_REUSEPORT, socket(7)); on a Unix socket there is one,
 /// which all workers accept from. The first of a group is made alone, and others join it.
 ///
-/// `is_ours`: what may be in the way is the process's own, which leaves.
+/// `is_ours`: a socket that already listens there is this process's own, and about to close.
 ///
 /// # Errors
-/// What the kernel says; an address in use is one, though another process of the same user could
-/// join the group.
+/// What the kernel says. An address in use is an error, although another process of the same user
+/// could join the group.
 pub fn listen_all(to: &Address, count: usize, is_ours: bool) -> io::Result<Bound> {
     match to {
         Address::Tcp(wanted) => {
@@ -82,8 +82,8 @@ pub fn listen_all(to: &Address, count: usize, is_ours: bool) -> io::Result<Bound
 }
 
 /// Takes over a socket that another process has made and listens on (sd_listen_fds(3)): all
-/// workers accept from it. `to` is where it is said to listen, for the kernel does not say it of
-/// every Unix socket.
+/// workers accept from it. `to` is the address that the manager gave, because the kernel does not
+/// tell it for every Unix socket.
 ///
 /// # Errors
 /// What the kernel says of it; [`io::ErrorKind::InvalidInput`] when it does not listen for
@@ -107,19 +107,19 @@ pub fn inherit(socket: OwnedFd, to: &Address) -> io::Result<Bound> {
     Ok(Bound {
         address: local.map_or_else(|| to.clone(), Address::Tcp),
         sockets: vec![socket.into()],
-        // Whoever made it removes it.
+        // The process that made the file removes it.
         file: None,
         handed_in: true,
     })
 }
 
-/// Lets no new client in by a listening socket: its first segment is dropped, and the client sends
-/// it again after a second, to whoever listens then. Clients whose handshake is under way come in
-/// still. (To close the socket would reset them, and those that wait to be accepted.)
+/// Drops the first segment of each new client of a listening socket. The client sends it again
+/// after a second, and reaches the socket that listens then. Clients whose handshake is under way
+/// still come in. (To close the socket would reset them, and those that wait to be accepted.)
 ///
 /// # Errors
 /// What setsockopt(2) says of SO_ATTACH_FILTER.
-pub fn let_nobody_in(listener: &OwnedFd) -> io::Result<()> {
+pub fn drop_new_clients(listener: &OwnedFd) -> io::Result<()> {
     let code = |parts: [u32; 3]| u16::try_from(parts[0] | parts[1] | parts[2]).unwrap_or(0);
     let load_byte = code([libc::BPF_LD, libc::BPF_B, libc::BPF_ABS]);
     let mask = code([libc::BPF_ALU, libc::BPF_AND, libc::BPF_K]);
@@ -135,20 +135,21 @@ pub fn let_nobody_in(listener: &OwnedFd) -> io::Result<()> {
     ])
 }
 
-/// Lets clients in again.
+/// Ends [`drop_new_clients`].
 ///
 /// # Errors
 /// What setsockopt(2) says of SO_DETACH_FILTER; there is none.
-pub fn let_clients_in(listener: &OwnedFd) -> io::Result<()> {
+pub fn let_in_new_clients(listener: &OwnedFd) -> io::Result<()> {
     SockRef::from(listener).detach_filter()
 }
 
 /// Whether a socket shares its address with others of this user (SO_REUSEPORT).
 #[derive(PartialEq, Eq)]
 enum Group {
-    /// It is refused where anybody listens, also at the same moment: the kernel looks again when it
-    /// begins to listen.
+    /// It does not share. The kernel refuses it where any socket listens, and checks again when it
+    /// begins to listen, so that two starts at the same moment can't both succeed.
     None,
+    /// It shares.
     Member,
 }
 
@@ -165,11 +166,11 @@ fn listen_tcp(to: SocketAddr, group: Group) -> io::Result<socket2::Socket> {
     Ok(socket)
 }
 
-/// A socket fit to connect to `to`, never waiting by itself. The last packet of a TCP handshake is
-/// held back for a moment, so that the first bytes can ride on it (tcp(7), TCP_QUICKACK).
+/// A nonblocking socket that can connect to `to`. The kernel delays the last packet of a TCP
+/// handshake for a moment, so that the first bytes can go with it (tcp(7), TCP_QUICKACK).
 ///
 /// # Errors
-/// What socket(2) says, and bind(2) where it is to begin somewhere.
+/// What socket(2) says, and bind(2) where `from` has an address.
 pub fn open_socket(to: &Address, from: Origin) -> Result<Socket, Errno> {
     let protocol = match to {
         Address::Tcp(_) => Some(Protocol::TCP),
@@ -186,7 +187,7 @@ pub fn open_socket(to: &Address, from: Origin) -> Result<Socket, Errno> {
     Ok(Socket::from_raw(socket.into_raw_fd()))
 }
 
-/// Connects a socket of [`open_socket`] to a Unix socket, which takes or refuses it at once.
+/// Connects a socket of [`open_socket`] to a Unix socket, which accepts or refuses it at once.
 ///
 /// # Errors
 /// What connect(2) says; `EAGAIN`: the backlog is full.
@@ -206,8 +207,8 @@ pub fn socket_address(address: &Address) -> SockAddr {
     }
 }
 
-/// The other end of a TCP connection (getpeername(2)). A client of IPv4 on a listener of `[::]` is
-/// one of IPv4, not of `::ffff:0:0/96` (ipv6(7)): a person looks for the address that they know.
+/// The peer's address of a TCP connection (getpeername(2)). An IPv4 client of a listener on `[::]`
+/// has its IPv4 address, not one of `::ffff:0:0/96` (ipv6(7)): people look for that one.
 #[must_use]
 pub fn peer_address(socket: &Socket) -> Option<SocketAddr> {
     let address = with(socket, |socket| socket.peer_addr())
@@ -219,8 +220,8 @@ pub fn peer_address(socket: &Socket) -> Option<SocketAddr> {
     })
 }
 
-/// Whether a socket that has connected to this address is connected to itself. Asks the kernel only
-/// where the port is one that it could have taken.
+/// Whether a socket that has connected to this address is connected to itself. Makes a system call
+/// only if the port is in the range of local ports.
 #[must_use]
 pub fn is_connected_to_itself(socket: &Socket, to: &Address) -> bool {
     let Address::Tcp(to) = to else {
@@ -254,7 +255,7 @@ pub fn has_ended(socket: &OwnedFd) -> bool {
     poll_now(socket) & libc::POLLRDHUP != 0
 }
 
-/// What poll(2) says of a socket's other end.
+/// The state of a socket's peer, by poll(2).
 fn poll_now(socket: &OwnedFd) -> libc::c_short {
     let mut asked = libc::pollfd {
         fd: socket.as_raw_fd(),
@@ -266,19 +267,19 @@ fn poll_now(socket: &OwnedFd) -> libc::c_short {
     asked.revents
 }
 
-/// Ends the sending direction (shutdown(2), SHUT_WR). A connection that broke meanwhile reports
-/// that elsewhere.
+/// Ends the sending direction (shutdown(2), SHUT_WR). Errors are ignored: receiving reports a
+/// broken connection.
 pub fn shutdown(socket: &Socket) {
     let _ = with(socket, |socket| socket.shutdown(Shutdown::Write));
 }
 
 /// Lets the close of this socket send RST and drop what is unsent (socket(7), SO_LINGER).
 pub fn reset_on_close(socket: &Socket) {
-    // A Unix socket ignores it: it knows no reset.
+    // A Unix socket ignores it, as it has no reset.
     let _ = with(socket, |socket| socket.set_linger(Some(Duration::ZERO)));
 }
 
-/// Sends the acknowledgement that is held back, and further ones without delay.
+/// Sends the delayed acknowledgement now, and further ones without delay.
 pub fn acknowledge(socket: &Socket) {
     // A Unix socket has none.
     let _ = with(socket, |socket| socket.set_tcp_quickack(true));
@@ -290,8 +291,8 @@ pub fn keep_alive(socket: &Socket) {
     let _ = with(socket, |socket| socket.set_tcp_keepalive(&keepalive()));
 }
 
-/// Bytes in the socket's send buffer: what a TCP peer has not acknowledged (tcp(7), SIOCOUTQ), what
-/// a Unix peer has not read, counted with what the kernel needs to hold it.
+/// Bytes in the socket's send buffer. On TCP: those that the peer has not acknowledged (tcp(7),
+/// SIOCOUTQ). On a Unix socket: those that the peer has not read, the kernel's overhead included.
 #[must_use]
 pub fn unsent(socket: &Socket) -> u32 {
     let mut bytes: libc::c_int = 0;
@@ -301,8 +302,8 @@ pub fn unsent(socket: &Socket) -> u32 {
     if done == 0 { bytes.unsigned_abs() } else { 0 }
 }
 
-/// Bytes that the socket's send buffer has room for, about: the kernel counts what it needs to hold
-/// them too (socket(7), SO_MEMINFO).
+/// About how many bytes the socket's send buffer has room for: the kernel counts its overhead too
+/// (socket(7), SO_MEMINFO).
 #[must_use]
 pub fn send_room(socket: &Socket) -> u32 {
     let mut memory = [0u32; MEMINFO_WORDS];
@@ -346,14 +347,14 @@ fn with<T>(socket: &Socket, call: impl FnOnce(SockRef<'_>) -> T) -> T {
     call(SockRef::from(&fd))
 }
 
-/// What SO_MEMINFO answers with, and where (linux/sock_diag.h).
+/// The option SO_MEMINFO, and the words of its answer (linux/sock_diag.h).
 const SO_MEMINFO: libc::c_int = 55;
 const MEMINFO_WORDS: usize = 9;
 const WMEM_ALLOC: usize = 2;
 const SNDBUF: usize = 3;
 const WMEM_QUEUED: usize = 5;
 
-/// Connections that the kernel completes ahead of accept; it cuts this to net.core.somaxconn.
+/// Connections that the kernel completes ahead of accept. net.core.somaxconn limits it further.
 pub const BACKLOG: i32 = 4_096;
 
 #[cfg(test)]

@@ -90,7 +90,7 @@ impl SocketFile {
         self.identity.is_some() && identity(path) == self.identity
     }
 
-    /// Removes the file if it is still the one that was made.
+    /// Removes the file, unless another one has replaced it.
     pub fn remove(&self) {
         if self.identity.is_some() && identity(&self.path) == self.identity {
             // Another one may have removed it first.
@@ -107,10 +107,11 @@ impl Drop for SocketFile {
 }
 
 /// A lock on a socket's path (flock(2) on a file beside it): of two processes that find a socket
-/// left behind, one replaces it. It belongs to the open file, so that a process that gets the
-/// descriptor has the lock; it ends with the last copy of that, however the process ends. The file
-/// is removed while the lock is still held, also when the socket can't be had after all: who opened
-/// it before that finds another one, or none, at the path once it has the lock, and begins again.
+/// left behind, one replaces it. The lock belongs to the open file, so a process that inherits the
+/// descriptor has the lock. It ends with the last copy of the descriptor, however the process ends.
+/// The file is removed while the lock is still held, also when listening fails. A process that
+/// opened the file before that finds another file, or none, at the path once it has the lock, and
+/// starts over.
 #[derive(Debug)]
 struct Lock {
     path: PathBuf,
@@ -123,22 +124,22 @@ impl Lock {
         let mut path = socket.as_os_str().to_owned();
         path.push(".lock");
         let path = PathBuf::from(path);
-        let said = |error: io::Error| {
+        let cannot_lock = |error: io::Error| {
             let what = format!("cannot lock {}: {error}", path.display());
             io::Error::new(error.kind(), what)
         };
         loop {
-            let mut file = open(&path).map_err(said)?;
+            let mut file = open(&path).map_err(cannot_lock)?;
             match file.try_lock() {
                 Ok(()) => {}
                 Err(fs::TryLockError::WouldBlock) => return Err(in_use_by(&mut file)),
-                Err(fs::TryLockError::Error(error)) => return Err(said(error)),
+                Err(fs::TryLockError::Error(error)) => return Err(cannot_lock(error)),
             }
-            let own = file.metadata().map_err(said)?;
-            // Who had the lock before removes the file, perhaps after it was opened here.
+            let own = file.metadata().map_err(cannot_lock)?;
+            // The previous owner of the lock removes the file, perhaps after this opened it.
             if identity(&path) == Some((own.dev(), own.ino())) {
-                file.set_len(0).map_err(said)?;
-                writeln!(file, "{}", std::process::id()).map_err(said)?;
+                file.set_len(0).map_err(cannot_lock)?;
+                writeln!(file, "{}", std::process::id()).map_err(cannot_lock)?;
                 return Ok(Self { path, file });
             }
         }
@@ -160,7 +161,7 @@ impl Drop for Lock {
     }
 }
 
-/// Opens a file to be locked: of this user alone, no link to another one, and never waiting.
+/// Opens a file to lock: private to this user, not through a link, and without blocking.
 fn open(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false);
@@ -171,13 +172,13 @@ fn open(path: &Path) -> io::Result<File> {
     if file.metadata()?.is_file() {
         Ok(file)
     } else {
-        Err(io::Error::other("it is no regular file"))
+        Err(io::Error::other("expected a regular file"))
     }
 }
 
 fn in_use_by(file: &mut File) -> io::Error {
     let mut pid = String::new();
-    // It may not have written its number yet.
+    // Its owner may not have written its pid yet.
     let _ = file.take(20).read_to_string(&mut pid);
     let sentence = match pid.trim() {
         "" => "another balancer uses this socket".to_owned(),
