@@ -72,7 +72,7 @@ const SMALLEST: &str = "\
 ";
 
 #[test]
-fn of_a_right_file_nothing_is_said_but_what_was_not_checked() {
+fn a_valid_file_prints_only_what_was_not_checked() {
     let output = check("smallest", SMALLEST.as_bytes(), &["--deny-warnings"]);
     let want = "not checked: whether 127.0.0.1:8080 can be listened on, backends answer, and \
                 io_uring is allowed\n";
@@ -142,7 +142,7 @@ fn files_that_are_no_text() {
 }
 
 #[test]
-fn warnings_are_said_and_may_be_denied() {
+fn warnings_are_printed_and_may_be_denied() {
     let text = SMALLEST.replace("(bind", "(timeouts: (idle: \"off\"), bind");
     let want = "config.ron:2:35: warning: without an idle timeout, \
 a peer that vanishes holds its session
@@ -157,7 +157,7 @@ a peer that vanishes holds its session
 }
 
 #[test]
-fn what_is_legal_and_likely_to_hurt() {
+fn legal_settings_that_are_likely_to_hurt_get_a_warning() {
     let text = SMALLEST.replacen(
         '(',
         "(

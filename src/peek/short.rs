@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_name() {
+    fn invalid_names_are_refused() {
         let long = "a".repeat(NAME_MAX + 1);
         for written in [
             "",

@@ -124,7 +124,7 @@ fn past_the_most_bytes_nothing_is_incomplete() {
 }
 
 #[test]
-fn what_is_of_another_protocol_does_not_wait() {
+fn another_protocol_does_not_wait() {
     let others: [&[u8]; 8] = [
         // MySQL and SSH clients that speak first, PostgreSQL's SSLRequest, Redis.
         b"\x20\x00\x00\x01\x85\xa6\x3f\x20",

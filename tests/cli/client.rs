@@ -205,7 +205,7 @@ fn status_is_told() {
 }
 
 #[test]
-fn what_happened_to_backends_is_told_when_asked_for() {
+fn wide_shows_the_history_of_backends() {
     let fake = Fake::saying("client_history", &[&json(&pools()[0])]);
     let output = fake.run(&["backends", "--pool", "web", "--wide"]);
     let (_, history) = said(&output).split_once("\n\n").unwrap();

@@ -333,7 +333,7 @@ config.ron:6:47: idle: `31d` is out of range: expected 1ms to 30d, or \"off\"
 }
 
 #[test]
-fn what_is_missing() {
+fn missing_fields_are_reported() {
     refused(
         "missing",
         "(listeners: [], pools: [])",

@@ -9,7 +9,7 @@ use super::super::{directory, mahoraga, run, stderr};
 use super::{failed, said, stream};
 
 #[test]
-fn who_can_not_be_asked() {
+fn balancers_that_can_not_be_reached() {
     let empty = directory("client_nobody");
     let run = |arguments: &[&str]| {
         let mut command = mahoraga();

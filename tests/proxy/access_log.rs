@@ -210,7 +210,7 @@ fn a_file_is_appended_to_and_no_line_is_written_unasked() {
 /// Nobody reads what is logged: the pipe is full, then the queue. Over Unix sockets, as that many
 /// sessions would use up the ports.
 #[test]
-fn a_full_log_holds_up_nobody() {
+fn a_full_log_delays_no_session() {
     heavy(|| {
         let launch = Launch::between("unix:front.sock", &["unix:back.sock".to_owned()]);
         let backend = Backend::unix_echo(&launch.dir().join("back.sock"));

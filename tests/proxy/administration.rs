@@ -155,7 +155,7 @@ fn a_broken_file_is_refused_by_the_reload_and_changes_nothing() {
 }
 
 #[test]
-fn a_file_that_changes_is_read_where_that_is_wanted() {
+fn reload_on_change_reads_a_changed_file() {
     watched(|| {
         for wanted in [true, false] {
             let mut stage = stage(&format!("reload_on_change: {wanted}"), 3);
@@ -210,7 +210,7 @@ fn what_was_measured_is_shown() {
 }
 
 #[test]
-fn a_watcher_is_told_what_happens() {
+fn a_watcher_gets_each_event() {
     watched(|| {
         let stage = stage("", 2);
         let events = stage.balancer.follow();

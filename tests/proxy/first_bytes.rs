@@ -239,7 +239,7 @@ fn first_bytes_that_are_too_long_are_sent_on_as_they_are() {
 
 /// Another protocol is seen at once, and so is the end of what a client says.
 #[test]
-fn who_surely_shows_no_key_is_served_by_address() {
+fn a_client_without_a_key_is_served_by_address_at_once() {
     watched(|| {
         let fleet = Fleet::of(4);
         let launch = hashed(&fleet, "http_host");
@@ -265,7 +265,7 @@ fn who_surely_shows_no_key_is_served_by_address() {
 
 /// Its protocol may let the server speak first.
 #[test]
-fn who_stays_silent_is_served_by_address_after_a_while() {
+fn a_silent_client_is_served_by_address_after_the_peek_timeout() {
     watched(|| {
         let fleet = Fleet::of(4);
         let launch = proxy("hash", &fleet, &[]).flag("--key", "sni");

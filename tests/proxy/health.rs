@@ -43,7 +43,7 @@ fn opened(balancer: &Balancer, backend: &str) -> u64 {
 }
 
 #[test]
-fn who_is_killed_gets_nothing_until_it_is_back() {
+fn a_killed_server_gets_no_session_until_it_is_back() {
     watched(|| {
         let mut servers = Server::start_all(Kind::Greeting, 2);
         let balancer = probed(TCP, &Server::ron(&servers)).workers(2).start();
@@ -78,7 +78,7 @@ fn who_is_killed_gets_nothing_until_it_is_back() {
 }
 
 #[test]
-fn who_hangs_is_found_by_its_answers() {
+fn a_backend_that_hangs_is_found_by_its_answers() {
     watched(|| {
         let servers = Server::start_all(Kind::Http, 2);
         let check = "check: (type: \"http\", interval: \"500ms\", timeout: \"500ms\", fall: 2)";
@@ -150,7 +150,7 @@ fn one_goes_down(on_down: &str) -> (Fleet, Balancer, Vec<Guest>) {
 }
 
 #[test]
-fn sessions_of_who_goes_down_go_on() {
+fn sessions_of_a_backend_that_goes_down_go_on() {
     watched(|| {
         let (_fleet, balancer, mut guests) = one_goes_down("keep");
         let of = guests.iter().map(|guest| guest.backend);
@@ -164,7 +164,7 @@ fn sessions_of_who_goes_down_go_on() {
 }
 
 #[test]
-fn sessions_of_who_goes_down_are_closed_where_that_is_wanted() {
+fn on_down_close_closes_the_sessions_of_a_backend_that_goes_down() {
     watched(|| {
         let (_fleet, balancer, guests) = one_goes_down("close");
         let (closed, mut stay): (Vec<_>, Vec<_>) =

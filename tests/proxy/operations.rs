@@ -93,7 +93,7 @@ fn a_log_that_cannot_be_opened_again_fails_the_command() {
 }
 
 #[test]
-fn lines_that_a_full_disk_refuses_are_counted_and_told_of_seldom() {
+fn lines_that_a_full_disk_refuses_are_counted_and_seldom_reported() {
     watched(|| {
         let backend = Backend::echo();
         let launch = Launch::to(std::slice::from_ref(&backend.address));
@@ -110,7 +110,7 @@ fn lines_that_a_full_disk_refuses_are_counted_and_told_of_seldom() {
 }
 
 #[test]
-fn a_socket_file_of_somebody_else_is_left_alone() {
+fn a_socket_file_of_another_process_is_left_alone() {
     watched(|| {
         let launch = Launch::between("unix:front.sock", &["unix:back.sock".to_owned()]);
         let _backend = Backend::unix_echo(&launch.dir().join("back.sock"));

@@ -57,7 +57,7 @@ fn panics(balancer: &Balancer) -> bool {
 }
 
 #[test]
-fn below_half_all_are_balanced_over_and_it_is_said_loudly() {
+fn below_half_the_pool_panics_and_logs_it() {
     watched(|| {
         let (fleet, balancer) = with_down("", 10, 5);
         assert!(!panics(&balancer));
@@ -114,7 +114,7 @@ fn where_all_are_down_they_are_tried_all_the_same() {
 }
 
 #[test]
-fn where_all_are_down_nobody_is_tried_if_it_is_so_wanted() {
+fn all_down_closed_tries_no_backend() {
     watched(|| {
         let (balancer, reasons) = all_down("all_down: \"closed\",");
         assert!(!panics(&balancer));

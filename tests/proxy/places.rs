@@ -31,7 +31,7 @@ fn first_fills_one_after_the_other() {
 }
 
 #[test]
-fn who_finds_no_place_waits_for_one() {
+fn a_client_without_a_place_waits_for_one() {
     with_one_and_two_workers(|workers| {
         let fleet = Fleet::of(2);
         let stage = patient("round_robin", fleet, &[1; 2], workers);

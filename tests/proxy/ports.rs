@@ -83,7 +83,7 @@ fn a_lack_of_ports_is_waited_out_and_blames_no_backend() {
 }
 
 #[test]
-fn who_gets_no_port_in_time_is_told_so() {
+fn a_client_that_gets_no_port_in_time_ends_as_no_local_port() {
     watched(|| {
         network::own("21000 21009");
         let backend = Backend::tcp("127.0.0.1:22901", crate::peers::echo);

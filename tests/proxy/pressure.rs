@@ -96,7 +96,7 @@ fn backends_pause_while_the_client_sends() {
 /// 192 buffers, and twice as many readers that stop: most hold bytes that no reader takes, and
 /// other clients are served nevertheless.
 #[test]
-fn beyond_its_memory_a_balancer_pauses_reading_and_serves_who_moves() {
+fn beyond_its_memory_a_balancer_pauses_reading_and_serves_sessions_that_move() {
     heavy(|| {
         let (backend, to) = peers::listen();
         let config = format!(
@@ -130,7 +130,7 @@ fn beyond_its_memory_a_balancer_pauses_reading_and_serves_who_moves() {
 
 /// More stalled streams than there are pipes: whoever still moves is served by copying.
 #[test]
-fn two_hundred_stalled_readers_keep_nobody_else_waiting() {
+fn two_hundred_stalled_readers_delay_no_other_client() {
     heavy(|| {
         let backend = Backend::tcp("127.0.0.1:0", |mut stream| {
             let mut kind = [0];

@@ -73,7 +73,7 @@ fn they_are_served_in_the_order_of_arrival() {
 
 /// A newcomer may find a place that was just left: it is for those who wait.
 #[test]
-fn nobody_overtakes() {
+fn no_client_overtakes_another() {
     with_one_and_two_workers(|workers| {
         let stage = narrow("timeout: \"10m\"", workers);
         let mut served = stage.hold();
@@ -113,7 +113,7 @@ fn a_place_is_handed_over_at_once() {
 }
 
 #[test]
-fn who_finds_the_queue_full_is_reset_at_once() {
+fn a_client_that_finds_the_queue_full_is_reset_at_once() {
     with_one_and_two_workers(|workers| {
         let stage = narrow("max: 2, timeout: \"10m\"", workers);
         let guest = stage.hold();
@@ -136,7 +136,7 @@ fn who_finds_the_queue_full_is_reset_at_once() {
 }
 
 #[test]
-fn nobody_waits_where_nobody_may() {
+fn no_client_waits_without_a_queue() {
     watched(|| {
         let stage = narrow("max: 0", 2);
         let guest = stage.hold();
@@ -149,7 +149,7 @@ fn nobody_waits_where_nobody_may() {
 }
 
 #[test]
-fn who_waits_too_long_is_reset() {
+fn a_client_that_waits_too_long_is_reset() {
     watched(|| {
         let stage = narrow("timeout: \"300ms\"", 2);
         let guest = stage.hold();
@@ -172,7 +172,7 @@ fn who_waits_too_long_is_reset() {
 }
 
 #[test]
-fn who_leaves_the_queue_makes_room() {
+fn a_client_that_leaves_the_queue_makes_room() {
     with_one_and_two_workers(|workers| {
         let stage = narrow("max: 2, timeout: \"10m\"", workers);
         let guest = stage.hold();

@@ -251,7 +251,7 @@ fn an_address_in_use_leaves_the_old_in_force() {
 }
 
 #[test]
-fn what_is_wrong_leaves_the_old_in_force() {
+fn a_wrong_file_leaves_the_old_configuration_in_force() {
     watched(|| {
         let fleet = Fleet::of(2);
         let backends = fleet.ron(&[]);

@@ -117,7 +117,7 @@ fn a_session_that_an_ejected_backend_serves_ends_its_ejection() {
 
 /// It can be connected to all the time.
 #[test]
-fn a_probe_that_connects_does_not_bring_back_who_resets_its_clients() {
+fn a_probe_that_connects_does_not_end_an_ejection_for_resets() {
     watched(|| {
         let (hole, sound) = (Backend::tcp("127.0.0.1:0", peers::reset), Backend::echo());
         let balancer = Launch::with_pool(&format!(

@@ -61,7 +61,7 @@ impl Server {
     pub(crate) fn restart(&mut self) {
         assert!(self.child.is_none());
         let mut command = Command::new(env::current_exe().unwrap());
-        command.args(["server::serves_when_told", "--exact", "--nocapture"]);
+        command.args(["server::serves_when_released", "--exact", "--nocapture"]);
         command.env(ORDER, format!("{:?} {}", self.kind, self.address.port()));
         command.stdin(Stdio::null()).stdout(Stdio::null());
         before_exec(&mut command);
@@ -119,7 +119,7 @@ fn bound(port: u16) -> Socket {
 
 /// No test: the life of a server process.
 #[test]
-fn serves_when_told() {
+fn serves_when_released() {
     let Ok(order) = env::var(ORDER) else {
         return;
     };

@@ -94,7 +94,7 @@ fn the_places_of_who_returns_grow() {
 }
 
 #[test]
-fn who_joins_or_comes_out_of_maint_begins_slowly_and_who_drained_does_not() {
+fn slow_start_follows_a_join_and_maint_but_not_drain() {
     watched(|| {
         let fleet = Fleet::of(2);
         let addresses = fleet.addresses();
@@ -115,7 +115,7 @@ fn who_joins_or_comes_out_of_maint_begins_slowly_and_who_drained_does_not() {
 
 /// However long its probes take until they say so.
 #[test]
-fn who_joins_begins_when_it_is_up() {
+fn a_new_backend_gets_sessions_once_it_is_up() {
     watched(|| {
         let fleet = Fleet::of(2);
         let [first, late] = [0, 1].map(|index: usize| fleet.addresses().swap_remove(index));

@@ -203,7 +203,7 @@ fn tell(outcome: &Outcome, reloads: [u32; 2], streams: (usize, u64)) {
 }
 
 #[test]
-fn nobody_notices_a_storm_of_reloads() {
+fn a_storm_of_reloads_breaks_no_connection() {
     heavy(|| {
         let size = Size::read();
         let halls: Vec<_> = (0..4).map(|_| Hall::open()).collect();

@@ -170,7 +170,7 @@ fn ask(socket: &Path, request: &str) -> Option<Value> {
 }
 
 #[test]
-fn an_operational_log_that_nobody_reads_drops_and_counts() {
+fn an_operational_log_without_a_reader_drops_and_counts() {
     watched(|| {
         let backend = Backend::echo();
         let launch = launch(&backend, "");

@@ -24,7 +24,7 @@ impl Drop for Service {
 }
 
 #[test]
-fn the_manager_is_told_and_its_socket_is_taken() {
+fn the_manager_is_notified_and_its_socket_is_used() {
     watched(|| {
         let dir = env::temp_dir().join(format!("mahoraga-systemd-{}", std::process::id()));
         fs::create_dir_all(dir.join("run")).unwrap();

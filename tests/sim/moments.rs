@@ -251,7 +251,7 @@ fn waits_for_ports(seed: u64, drought: u64) -> Trace {
 }
 
 #[test]
-fn a_lack_of_ports_ejects_nobody_and_clients_wait_it_out() {
+fn a_lack_of_ports_ejects_no_backend_and_clients_wait() {
     for seed in 0..20 {
         for drought in [20, 1_000] {
             let seen = waits_for_ports(seed, drought * MS).seen;
@@ -265,7 +265,7 @@ fn a_lack_of_ports_ejects_nobody_and_clients_wait_it_out() {
 
 /// The oracle knows whom an order meant at its end.
 #[test]
-fn who_has_another_backend_by_its_moment_is_spared() {
+fn a_session_that_moved_to_another_backend_is_not_closed() {
     let mut closed = 0;
     for seed in 0..20 {
         closed += gives_up(seed)

@@ -90,7 +90,7 @@ fn files_that_hold_no_secret_are_refused() {
 }
 
 #[test]
-fn what_is_no_file_is_not_waited_for() {
+fn a_path_that_is_not_a_file_does_not_block() {
     let dir = temporary();
     assert!(refusal(&dir).contains("directory"));
     assert!(refusal(&dir.join("none")).contains("No such file"));

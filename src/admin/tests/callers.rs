@@ -76,7 +76,7 @@ async fn every_endpoint_answers_just_whom_it_may() {
 }
 
 #[tokio::test]
-async fn changes_are_told_with_their_author() {
+async fn changes_are_audited_with_their_author() {
     let world = World::new().await;
     for (by, author) in [
         (By::Socket, Author::Socket),

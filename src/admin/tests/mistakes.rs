@@ -102,7 +102,7 @@ async fn values_are_judged_as_those_of_a_file() {
 }
 
 #[tokio::test]
-async fn what_the_control_thread_refuses_is_told() {
+async fn refusals_of_the_control_thread_reach_the_client() {
     let world = World::new().await;
     let unknown = ChangeError::Unknown {
         what: "backend",
@@ -259,7 +259,7 @@ async fn parameters_are_those_of_the_description() {
 }
 
 #[tokio::test]
-async fn all_sessions_are_closed_only_if_it_is_said() {
+async fn all_sessions_are_closed_only_with_all_true() {
     let world = World::new().await;
     for query in [
         "",
@@ -328,7 +328,7 @@ async fn readiness_follows_the_stage() {
 }
 
 #[tokio::test]
-async fn a_control_thread_that_ended_or_hangs_is_told() {
+async fn a_control_thread_that_ended_or_hangs_gets_503_or_504() {
     let deadlines = Deadlines {
         answer: std::time::Duration::from_millis(50),
         ..Deadlines::default()

@@ -156,7 +156,7 @@ async fn an_answer_that_is_not_taken_ends_the_connection() {
 }
 
 #[tokio::test]
-async fn what_is_not_http_is_refused() {
+async fn other_protocols_than_http_are_refused() {
     let world = World::new().await;
     let long = format!("GET /{} HTTP/1.1\r\n", "x".repeat(200_000));
     for nonsense in ["\x16\x03\x01 hello\r\n\r\n", "GET\r\n\r\n", &long] {
@@ -171,7 +171,7 @@ async fn what_is_not_http_is_refused() {
 }
 
 #[tokio::test]
-async fn what_is_being_answered_at_the_end_is_answered() {
+async fn requests_under_way_at_the_end_are_answered() {
     let mut world = World::new().await;
     world.played.lock().is_stuck = true;
     let (stop, played) = (world.stop.take(), world.played.clone());
@@ -191,7 +191,7 @@ async fn what_is_being_answered_at_the_end_is_answered() {
 }
 
 #[tokio::test]
-async fn the_end_waits_for_nobody_long() {
+async fn the_end_waits_briefly_for_clients() {
     let deadlines = Deadlines {
         end: Duration::from_millis(100),
         ..Deadlines::default()

@@ -97,7 +97,7 @@ async fn recent_events_come_first_then_those_that_happen() {
 }
 
 #[tokio::test]
-async fn who_comes_back_goes_on_after_the_last_id() {
+async fn a_returning_watcher_goes_on_after_its_last_id() {
     let world = World::new().await;
     for kind in [ONE, TWO, THREE] {
         happens(&world, kind);
@@ -112,7 +112,7 @@ async fn who_comes_back_goes_on_after_the_last_id() {
 }
 
 #[tokio::test]
-async fn who_is_slow_is_told_how_many_he_missed() {
+async fn a_slow_watcher_learns_how_many_events_it_missed() {
     let world = World::new().await;
     let mut stream = watch(&world, "").await;
     // Nobody reads in between: the server runs on this very thread.

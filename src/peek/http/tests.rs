@@ -77,7 +77,7 @@ fn forms_of_the_target() {
 }
 
 #[test]
-fn what_is_no_request_line() {
+fn invalid_request_lines_are_refused() {
     for line in [
         "GET /",
         "GET / HTTP/2.0",

@@ -177,7 +177,7 @@ fn keys_are_told() {
 }
 
 #[test]
-fn colour_is_for_who_wants_it() {
+fn colour_follows_the_terminal_and_the_environment() {
     let colours = |colour| {
         let terminal = terminal((80, 24), &model(), "", colour);
         let cells = terminal.backend().buffer().content();
