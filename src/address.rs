@@ -1,4 +1,4 @@
-//! Where something listens: an IP address and port, or a Unix socket.
+//! Addresses: an IP address and port, or a Unix socket.
 
 #![forbid(unsafe_code)]
 
@@ -23,7 +23,7 @@ pub enum Address {
 pub enum Written {
     /// An address that can be connected to.
     Address(Address),
-    /// A host name, whose address is to be looked up, and a port.
+    /// A host name, which is to be resolved, and a port.
     Host(String, u16),
 }
 
@@ -32,7 +32,7 @@ impl FromStr for Address {
 
     /// Reads `127.0.0.1:80`, `[::1]:80`, `host:80` or `unix:/path`.
     ///
-    /// A host name is resolved here, once, and may be waited for: its first IPv4 address, or its
+    /// Resolves a host name, once, which may block: takes its first IPv4 address, or its
     /// first IPv6 address when it has no other. An IPv6 zone is a number.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         match text.parse()? {
@@ -45,7 +45,7 @@ impl FromStr for Address {
 impl FromStr for Written {
     type Err = AddressError;
 
-    /// Reads the same, and resolves nothing.
+    /// Reads the same without resolving anything.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         if let Some(path) = text.strip_prefix("unix:") {
             return unix(path).map(Self::Address);
@@ -74,8 +74,8 @@ impl fmt::Display for Address {
 }
 
 impl Address {
-    /// Which of two listeners' addresses includes the other, and which is included, when the kernel
-    /// refuses to have both.
+    /// Which of two addresses includes the other, and which is included, where the kernel refuses
+    /// to listen on both.
     ///
     /// An unspecified address takes its port on every address of its family, and `[::]` on those of
     /// IPv4 too (IPV6_V6ONLY is off, ipv6(7)). Port 0 is a free port each time.
@@ -95,7 +95,8 @@ impl Address {
     }
 }
 
-/// Whether a socket on the one address takes what is for the other; their ports are equal.
+/// Whether a socket on the first address also takes connections to the second; their ports are
+/// equal.
 fn includes(one: &SocketAddr, two: &SocketAddr) -> bool {
     // IPv4 written as IPv6, [::ffff:127.0.0.1], is IPv4.
     let (wide, narrow) = (one.ip().to_canonical(), two.ip().to_canonical());
@@ -107,7 +108,7 @@ fn includes(one: &SocketAddr, two: &SocketAddr) -> bool {
         || (wide.is_unspecified() && (wide.is_ipv6() || narrow.is_ipv4()))
 }
 
-/// Why a text is no [`Address`].
+/// Why a text is not an [`Address`].
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum AddressError {
     /// A host alone.
@@ -124,7 +125,7 @@ pub enum AddressError {
         /// Its port.
         port: u16,
     },
-    /// The port is no number from 0 to 65535.
+    /// The port is not a number from 0 to 65535.
     #[error("invalid port `{0}`: expected 0 to 65535")]
     BadPort(String),
     /// A scheme in front, as in `http://`.
@@ -133,7 +134,7 @@ pub enum AddressError {
     /// An IPv6 address without its brackets.
     #[error("`{0}` looks like IPv6: write it as [address]:port")]
     Unbracketed(String),
-    /// An IPv6 zone (RFC 4007) that is no number.
+    /// An IPv6 zone (RFC 4007) that is not a number.
     #[error("`{0}`: a zone can't be given by name, write its number as in [fe80::1%2]:80")]
     NamedZone(String),
     /// Neither an IP address nor a host name (RFC 1123, section 2.1).
@@ -163,7 +164,7 @@ pub enum AddressError {
 /// `sun_path` of `sockaddr_un` holds 108 bytes with its closing NUL (unix(7)).
 const UNIX_PATH_BYTES_MAX: usize = 107;
 
-/// Parts a text that is neither a literal address and port nor a well-written path.
+/// Splits a text that is neither a literal address and port nor a well-written path.
 fn host_and_port(text: &str) -> Result<(&str, u16), AddressError> {
     if let Some(path) = misspelt_path(text) {
         return Err(AddressError::NoUnixPrefix {
@@ -191,7 +192,7 @@ fn host_and_port(text: &str) -> Result<(&str, u16), AddressError> {
     if port.is_empty() {
         return Err(AddressError::NoPort(text.to_owned()));
     }
-    // A sign is a part of numbers for Rust, of ports for nobody.
+    // Rust accepts a sign in front of a number; a port has none.
     let number = port.parse().ok().filter(|_| is_digits(port));
     let port = number.ok_or_else(|| AddressError::BadPort(port.to_owned()))?;
     if matches!(host, "" | "*") {
@@ -201,7 +202,7 @@ fn host_and_port(text: &str) -> Result<(&str, u16), AddressError> {
     Ok((host, port))
 }
 
-/// The path in a text that seems to mean one.
+/// The path in a text that seems to be meant as one.
 fn misspelt_path(text: &str) -> Option<&str> {
     if text.starts_with('/') || text.starts_with("./") {
         return Some(text);

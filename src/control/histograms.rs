@@ -25,25 +25,25 @@ use super::aside;
 use super::status;
 use super::workers::Workers;
 
-/// What all workers measured: since the start, and since the last entry of the file.
+/// The histograms of all workers: since the start, and since the last entry of the file.
 pub(super) struct Measurements {
     path: RefCell<PathBuf>,
     since: Cell<SystemTime>,
     pending: RefCell<ByWorker>,
     in_all: RefCell<ByWorker>,
-    /// What was taken is being written: the file may be a pipe that is not read.
+    /// A task writes the file, which may be a pipe without a reader.
     writing: Cell<bool>,
-    /// The control thread's own, likewise.
+    /// The same of the control thread.
     control_pending: RefCell<Control>,
     control_in_all: RefCell<Control>,
 }
 
-/// How long the control thread takes.
+/// Latencies of the control thread.
 #[derive(Debug)]
 struct Control {
     /// One turn of its loop, from what woke it to the next wait, ns.
     turn: Histogram<u64>,
-    /// How late it came to its tick of each second, ns: what any of its tasks took together.
+    /// How late the tick of each second came, ns: because of any of its tasks.
     late: Histogram<u64>,
 }
 
@@ -90,7 +90,7 @@ impl Measurements {
         }
     }
 
-    /// The control thread came so much too late to its tick.
+    /// A tick of the control thread was late by this.
     pub(super) fn on_tick(&self, late: Duration) {
         let late = nanos(late);
         for into in [&self.control_pending, &self.control_in_all] {
@@ -114,7 +114,7 @@ impl Measurements {
         self.path.replace(path);
     }
 
-    /// Writes down what was measured since the last time.
+    /// Logs what was measured since the last time, and appends it to the file.
     pub(super) async fn dump(&self, workers: &Workers) {
         if self.writing.replace(true) {
             return log::error!("the last histograms are still being written: ask again later");
@@ -158,7 +158,7 @@ impl Measurements {
             Err(_) => {
                 let path = path.display();
                 log::error!(
-                    "{path} is not written within {}: waiting for it",
+                    "cannot write {path} within {}: still waiting for it",
                     humantime::format_duration(WRITE_TIME)
                 );
                 written.await
@@ -167,7 +167,7 @@ impl Measurements {
         self.writing.set(false);
         match outcome.unwrap_or_else(|_| Err(io::Error::other("no thread can be made"))) {
             Ok(()) => log::info!(target: TARGET, "histograms appended to {}", path.display()),
-            Err(error) => log::error!("{} can't be written: {error}", path.display()),
+            Err(error) => log::error!("cannot write {}: {error}", path.display()),
         }
     }
 
@@ -192,7 +192,7 @@ impl Measurements {
         summaries
     }
 
-    /// Takes the histograms of all workers. Answers with those that did not give theirs in time.
+    /// Takes the histograms of all workers. Answers with the workers that did not answer in time.
     async fn collect(&self, workers: &Workers) -> Vec<usize> {
         let taken = take(workers).await;
         for into in [&self.pending, &self.in_all] {

@@ -1,4 +1,4 @@
-//! What the control thread measures, once per second and when asked.
+//! Measurements of the control thread: once per second, and on request.
 
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -15,14 +15,14 @@ use super::shortages::Shortages;
 use super::status;
 use super::workers::Workers;
 
-/// What is measured beside what workers count.
+/// What the control thread measures, beside the counts of workers.
 pub(super) struct Metrics {
     /// Shared with tasks that gather the workers' histograms.
     pub(super) measurements: Rc<Measurements>,
     pub(super) shortages: Shortages,
     pub(super) recent: Recent,
     pub(super) started_at: SystemTime,
-    /// When rates were taken last, in ns of the workers' clock.
+    /// When rates were last updated, in ns of the workers' clock.
     ticked_at: u64,
 }
 
@@ -38,12 +38,12 @@ impl Metrics {
         }
     }
 
-    /// How long it runs.
+    /// How long the process has run.
     pub(super) fn uptime(&self) -> Duration {
         self.started_at.elapsed().unwrap_or_default()
     }
 
-    /// Takes note of the last second, and reports what this machine lacked in it.
+    /// Updates rates and samples for the last second, and reports its shortages.
     pub(super) fn tick(
         &mut self,
         workers: &Workers,

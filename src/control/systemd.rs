@@ -118,10 +118,10 @@ pub(super) fn activated(listeners: &[Listener]) -> io::Result<Inherited> {
             None
         }
     });
-    let (sockets, said): (Vec<_>, Vec<_>) = handed.unzip();
-    let places = assign(listeners, &said);
+    let (sockets, passed): (Vec<_>, Vec<_>) = handed.unzip();
+    let places = assign(listeners, &passed);
     let mut activated = Inherited::default();
-    for ((socket, handed), place) in sockets.into_iter().zip(said).zip(places) {
+    for ((socket, handed), place) in sockets.into_iter().zip(passed).zip(places) {
         match place {
             Some(place) => {
                 let (name, listener) = (&handed.name, &listeners[place].name);

@@ -20,6 +20,8 @@ use crate::snapshot::Snapshot;
 use crate::sys::{self, Bound, SocketFile};
 use crate::worker::{Command, Doorbell, LogQueue, Record, SessionFilter, SessionInfo, Stats};
 
+use super::aside;
+
 /// The workers, seen from the control thread.
 pub(super) struct Workers {
     pub(super) handles: Vec<Handle>,
@@ -140,7 +142,8 @@ impl Workers {
         let stays = |id: &u64| snapshot.listeners.iter().any(|listener| listener.id == *id);
         let gone: Vec<_> = listening.keys().filter(|id| !stays(id)).copied().collect();
         let gone = gone.iter().filter_map(|id| listening.remove(id));
-        gone.for_each(|its| self.removed.borrow_mut().add(its));
+        let gone = gone.filter_map(|its| self.removed.borrow_mut().add(its));
+        close_aside(gone.collect());
         let first_new = snapshot.listeners_made - new.len() as u64;
         let new = (first_new..).zip(new).filter_map(|(id, bound)| {
             let mut listeners = snapshot.listeners.iter();
@@ -154,7 +157,10 @@ impl Workers {
     pub(super) fn keep_spare(&self, sockets: Vec<(Address, OwnedFd)>) {
         for (bind, socket) in sockets {
             match sys::inherit(socket, &bind) {
-                Ok(bound) => self.removed.borrow_mut().add(Listening { bind, bound }),
+                Ok(bound) => {
+                    let spare = Listening { bind, bound };
+                    self.removed.borrow_mut().add(spare);
+                }
                 Err(error) => {
                     log::warn!("cannot keep the socket on {bind} that was passed: {error}");
                 }
@@ -287,7 +293,8 @@ impl Workers {
 }
 
 impl Removed {
-    fn add(&mut self, its: Listening) {
+    /// Keeps the sockets of a removed listener, or returns those that are to be closed.
+    fn add(&mut self, its: Listening) -> Option<Listening> {
         let is_tcp = matches!(its.bind, Address::Tcp(_));
         let until = match (its.bound.handed_in, is_tcp) {
             // The service manager listens on: no other socket can bind the address.
@@ -300,9 +307,10 @@ impl Removed {
                 sys::monotonic() + OPEN_FOR
             }
             // The file is removed with it, and another socket can have the path.
-            (false, false) => return,
+            (false, false) => return Some(its),
         };
         self.open.push((its, until));
+        None
     }
 
     /// The index of the sockets of this address. A listener with port 0 gets another port each
@@ -319,6 +327,22 @@ impl Removed {
         let addresses = due.map(|(its, _)| (its.bound.address, now));
         self.closed.extend(addresses);
     }
+}
+
+/// Closes Unix sockets and removes their files, on another thread, as the file system may not
+/// answer. Waits for that only for a moment, so that the files are gone before the workers close
+/// the sockets.
+fn close_aside(gone: Vec<Listening>) {
+    if gone.is_empty() {
+        return;
+    }
+    let (done, closed) = channel::bounded(1);
+    drop(aside::begin(move || {
+        drop(gone);
+        // The receiver may be gone.
+        let _ = done.send(());
+    }));
+    let _ = closed.recv_timeout(CLOSE_TIME);
 }
 
 /// Requests to the running workers.
@@ -374,6 +398,8 @@ impl Workers {
     }
 }
 
+/// How long the control thread waits for the removal of socket files.
+const CLOSE_TIME: Duration = Duration::from_millis(5);
 /// Lines that wait for the writer of the access log; more are dropped and counted.
 pub(super) const LOG_QUEUE_LINES: usize = 16_384;
 /// Commands that a worker may be behind with.

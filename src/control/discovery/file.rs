@@ -29,20 +29,20 @@ pub(super) async fn follow(path: PathBuf, teller: Teller, pace: Pace, again: Arc
     loop {
         // While the file system does not answer, this task waits, and what was found stays.
         let look = aside::look(&path, move || {
-            let said = watch.look();
-            (watch, said)
+            let outcome = watch.look();
+            (watch, outcome)
         });
-        let said = match look.await {
-            Ok((back, said)) => {
+        let outcome = match look.await {
+            Ok((back, outcome)) => {
                 watch = back;
-                said
+                outcome
             }
             Err(error) => {
                 watch = Watch::new(path.clone());
                 Some(Err(format!("{}: {error}", path.display())))
             }
         };
-        match said {
+        match outcome {
             Some(Ok(found)) => teller.tell(Some(found), None, None).await,
             Some(Err(error)) => teller.tell(None, Some(error), None).await,
             None => {}
@@ -69,14 +69,14 @@ impl Watch {
         let sight = self.0.look()?;
         let path = self.0.path();
         let wrong = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
-        let said = match read(path) {
+        let outcome = match read(path) {
             // It has changed since the look: the next look reads it.
             Ok((version, _)) if sight != Ok(version) => return None,
             Ok((_, text)) => parse(&text).map_err(|error| wrong(&error)),
             Err(error) => Err(wrong(&error)),
         };
         self.0.set_read(sight);
-        Some(said)
+        Some(outcome)
     }
 }
 

@@ -217,8 +217,8 @@ impl Discoveries {
         for (name, host) in &mut self.hosts {
             let state = self.followed.get(&Question::Addresses(name.clone()));
             let is_known = state.is_some_and(|followed| followed.state.is_known());
-            if host.address.is_none() && is_known && !host.told {
-                host.told = true;
+            if host.address.is_none() && is_known && !host.is_reported {
+                host.is_reported = true;
                 failed.push(name.clone());
             }
         }
@@ -329,21 +329,21 @@ impl Discoveries {
             Question::Addresses(name) => self.hosts.get_mut(name),
             Question::Services(_) | Question::File(_) => None,
         };
-        let whom = match &news.question {
+        let subject = match &news.question {
             Question::Addresses(name) if host.is_some() => format!("host name `{name}`"),
             Question::Addresses(_) | Question::Services(_) | Question::File(_) => {
-                whom(&followed.asked_by)
+                subject(&followed.asked_by)
             }
         };
         let state = &mut followed.state;
         if news.error != state.error {
             match (&news.error, &news.found) {
-                (Some(error), Some(_)) => log::warn!("{whom}: {error}"),
+                (Some(error), Some(_)) => log::warn!("{subject}: {error}"),
                 (Some(error), None) if followed.found.is_some() => {
-                    log::warn!("{whom}: {error}; keeping the last known addresses");
+                    log::warn!("{subject}: {error}; keeping the last known addresses");
                 }
-                (Some(error), None) => log::warn!("{whom}: {error}"),
-                (None, _) => log::info!("{whom} works again"),
+                (Some(error), None) => log::warn!("{subject}: {error}"),
+                (None, _) => log::info!("{subject} works again"),
             }
         }
         state.error = news.error;
@@ -360,7 +360,7 @@ impl Discoveries {
         let is_host = host.is_some();
         let Some(found) = news.found else {
             // It is to be reported that there is no address.
-            return changed || host.is_some_and(|host| host.address.is_none() && !host.told);
+            return changed || host.is_some_and(|host| host.address.is_none() && !host.is_reported);
         };
         let Found {
             backends: found,
@@ -374,12 +374,12 @@ impl Discoveries {
         }
         let what = if is_host { "addresses" } else { "backends" };
         log_change(
-            (&whom, what),
+            (&subject, what),
             followed.found.as_deref().unwrap_or_default(),
             &found,
         );
         if dropped > 0 {
-            log::warn!("{whom}: {dropped} backends are left out: the limit is {BACKENDS_MAX}");
+            log::warn!("{subject}: {dropped} backends are left out: the limit is {BACKENDS_MAX}");
         }
         followed.found = Some(found);
         true
@@ -387,7 +387,7 @@ impl Discoveries {
 }
 
 /// The pools that ask a question, in words.
-fn whom(pools: &[String]) -> String {
+fn subject(pools: &[String]) -> String {
     let first = pools.first().map_or("", |name| name);
     match pools.len() {
         0 | 1 => format!("discovery of pool `{first}`"),
@@ -523,14 +523,14 @@ impl Found {
     }
 }
 
-fn log_change((whom, what): (&str, &str), before: &[Backend], found: &[Backend]) {
+fn log_change((subject, what): (&str, &str), before: &[Backend], found: &[Backend]) {
     let addresses = |set: &[Backend]| -> BTreeSet<_> {
         let addresses = set.iter().map(|backend| backend.address.clone());
         addresses.collect()
     };
     let (old, new) = (addresses(before), addresses(found));
     log::info!(
-        "{whom}: {} {what}, {} new, {} gone",
+        "{subject}: {} {what}, {} new, {} gone",
         found.len(),
         new.difference(&old).count(),
         old.difference(&new).count()

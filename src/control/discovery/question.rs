@@ -34,7 +34,7 @@ pub(super) struct Host {
     /// The address that connections go to.
     pub(super) address: Option<IpAddr>,
     /// It was reported that there is none.
-    pub(super) told: bool,
+    pub(super) is_reported: bool,
 }
 
 impl Host {

@@ -121,9 +121,9 @@ impl fmt::Display for Closed {
 
 /// `Connection refused (os error 111)` without the number, to be a part of a sentence.
 fn short(error: &io::Error) -> String {
-    let said = error.to_string();
-    let said = said.split(" (os error").next().unwrap_or_default();
-    let mut letters = said.chars();
+    let text = error.to_string();
+    let text = text.split(" (os error").next().unwrap_or_default();
+    let mut letters = text.chars();
     let first = letters.next().map(|letter| letter.to_ascii_lowercase());
     first.into_iter().chain(letters).collect()
 }
@@ -141,17 +141,20 @@ const EXCERPT: usize = 40;
 mod tests {
     use super::*;
 
-    fn said(errno: i32) -> String {
+    fn sentence(errno: i32) -> String {
         Failure::broken(&io::Error::from_raw_os_error(errno)).to_string()
     }
 
     #[test]
     fn errors_of_the_kernel_are_short() {
-        assert_eq!(said(libc::ECONNREFUSED), "connection refused");
-        assert_eq!(said(libc::EHOSTUNREACH), "no route to host");
-        assert_eq!(said(libc::EPROTO), "protocol error");
-        assert_eq!(said(libc::ENOENT), "there is no such socket");
-        assert_eq!(said(libc::ENOBUFS), "not probed: no buffer space available");
+        assert_eq!(sentence(libc::ECONNREFUSED), "connection refused");
+        assert_eq!(sentence(libc::EHOSTUNREACH), "no route to host");
+        assert_eq!(sentence(libc::EPROTO), "protocol error");
+        assert_eq!(sentence(libc::ENOENT), "there is no such socket");
+        assert_eq!(
+            sentence(libc::ENOBUFS),
+            "not probed: no buffer space available"
+        );
     }
 
     #[test]

@@ -54,8 +54,8 @@ pub struct Checks {
     started: u64,
     /// Every target has been probed at least once.
     first_round: bool,
-    tell: mpsc::Sender<Told>,
-    told: mpsc::Receiver<Told>,
+    sender: mpsc::Sender<ProbeReport>,
+    reports: mpsc::Receiver<ProbeReport>,
 }
 
 /// Identifies a target; no other target ever gets the same.
@@ -87,7 +87,7 @@ struct Target {
 
 /// What a target's task reports after each probe.
 #[derive(Debug)]
-struct Told {
+struct ProbeReport {
     target: TargetId,
     verdict: Verdict,
     turn: Option<Turn>,
@@ -149,7 +149,7 @@ impl Checks {
     #[must_use]
     pub fn new(seed: u64) -> Self {
         let mut random = Rng::with_seed(seed);
-        let (tell, told) = mpsc::channel(TOLD_MAX);
+        let (sender, reports) = mpsc::channel(REPORTS_MAX);
         Self {
             targets: HashMap::new(),
             by_aim: HashMap::new(),
@@ -158,8 +158,8 @@ impl Checks {
             random,
             started: 0,
             first_round: false,
-            tell,
-            told,
+            sender,
+            reports,
         }
     }
 
@@ -237,19 +237,19 @@ impl Checks {
         let verdict = known.map_or_else(fresh, |(verdict, _)| verdict.handed_over());
         self.started += 1;
         let id = TargetId(self.started);
-        let watch = Watch {
+        let task = TargetTask {
             prober: Prober::new(&aim.address, aim.origins.clone(), spec)
                 .with_host(aim.host.as_deref()),
             target: id,
             verdict,
             random: self.random.fork(),
-            tell: self.tell.clone(),
+            sender: self.sender.clone(),
         };
         let wait = self.spread.next(aim.check.interval);
         let aim = Rc::new(aim);
         let target = Target {
             aim: Rc::clone(&aim),
-            task: tokio_uring::spawn(watch.run(wait)),
+            task: tokio_uring::spawn(task.run(wait)),
             members: Vec::new(),
             verdict,
             last: None,
@@ -269,23 +269,23 @@ impl Checks {
                 self.first_round = true;
                 return News::FirstRound;
             }
-            let told = self.told.recv().await;
-            let told = told.expect("a sender is kept for targets to come");
-            if let Some(turned) = self.take_in(told) {
+            let report = self.reports.recv().await;
+            let report = report.expect("a sender is kept for targets to come");
+            if let Some(turned) = self.take_in(report) {
                 return News::Turned(turned);
             }
         }
     }
 
-    fn take_in(&mut self, told: Told) -> Option<Turned> {
+    fn take_in(&mut self, report: ProbeReport) -> Option<Turned> {
         // A target that has ended meanwhile does not count.
-        let target = self.targets.get_mut(&told.target)?;
+        let target = self.targets.get_mut(&report.target)?;
         target.probes += 1;
-        target.failures += u64::from(told.outcome.failure.is_some());
-        target.verdict = told.verdict;
-        let failure = told.outcome.failure.clone();
-        target.last = Some(told.outcome);
-        told.turn.map(|turn| Turned {
+        target.failures += u64::from(report.outcome.failure.is_some());
+        target.verdict = report.verdict;
+        let failure = report.outcome.failure.clone();
+        target.last = Some(report.outcome);
+        report.turn.map(|turn| Turned {
             address: target.aim.address.clone(),
             turn,
             failure,
@@ -373,15 +373,15 @@ fn count(verdict: &mut Verdict, failure: Option<&Failure>, check: &Check) -> Opt
 }
 
 /// A target's task.
-struct Watch {
+struct TargetTask {
     prober: Prober,
     target: TargetId,
     verdict: Verdict,
     random: Rng,
-    tell: mpsc::Sender<Told>,
+    sender: mpsc::Sender<ProbeReport>,
 }
 
-impl Watch {
+impl TargetTask {
     async fn run(mut self, mut wait: Duration) {
         loop {
             tokio::time::sleep(wait).await;
@@ -392,13 +392,13 @@ impl Watch {
             let stalled = outcome.failure == Some(Failure::Stalled);
             let interval = schedule::jittered(self.verdict.interval(check), &mut self.random);
             let started = outcome.at;
-            let told = Told {
+            let report = ProbeReport {
                 target: self.target,
                 verdict: self.verdict,
                 turn,
                 outcome,
             };
-            if self.tell.send(told).await.is_err() {
+            if self.sender.send(report).await.is_err() {
                 return;
             }
             // The interval counts from start to start. After a longer probe the next follows at
@@ -415,7 +415,7 @@ impl Watch {
 /// How soon a probe is repeated that a stall of this process has spoiled.
 const AFTER_STALL: Duration = Duration::from_millis(100);
 /// Results that wait to be taken in. When there are more, targets wait.
-const TOLD_MAX: usize = 1_024;
+const REPORTS_MAX: usize = 1_024;
 
 #[cfg(test)]
 mod tests;

@@ -306,14 +306,16 @@ pub(in crate::control) fn can_use(path: &Path) -> Result<(), String> {
 /// The certificates of a PEM file (RFC 7468).
 fn file(path: &Path) -> Result<RootCertStore, Failure> {
     let unfit = |why: &str| Failure::Unfit(format!("cannot use {}: {why}", path.display()));
-    let said = |error: io::Error| match Failure::broken(&error) {
+    let failure_of = |error: io::Error| match Failure::broken(&error) {
         // This process lacks descriptors or memory: that says nothing about the backend.
         lack if !lack.is_telling() => lack,
         _ => unfit(&error.to_string()),
     };
     let mut text = Vec::new();
-    let file = sys::open_regular(path).map_err(said)?;
-    file.take(PEM_MAX).read_to_end(&mut text).map_err(said)?;
+    let file = sys::open_regular(path).map_err(failure_of)?;
+    file.take(PEM_MAX)
+        .read_to_end(&mut text)
+        .map_err(failure_of)?;
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(&text) {
         let certificate = certificate.map_err(|error| unfit(&error.to_string()))?;

@@ -1,4 +1,4 @@
-//! What rustls says of a handshake that failed, in words for whoever runs the backend.
+//! Why a TLS handshake failed, in words for the operators of the backend.
 
 #![expect(
     clippy::wildcard_enum_match_arm,
@@ -158,13 +158,13 @@ const LAST_SECOND: u64 = 253_402_300_799;
 mod tests {
     use super::*;
 
-    fn said(error: Error) -> String {
+    fn sentence(error: Error) -> String {
         failure(&error).to_string()
     }
 
     #[test]
     fn a_refusal_names_what_the_server_refuses() {
-        let alert = |alert| said(Error::AlertReceived(alert));
+        let alert = |alert| sentence(Error::AlertReceived(alert));
         assert_eq!(
             alert(AlertDescription::ProtocolVersion),
             "TLS: protocol refused: the server takes neither TLS 1.2 nor TLS 1.3"

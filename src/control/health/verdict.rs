@@ -64,29 +64,29 @@ impl Verdict {
 
     /// Takes a probe's result.
     pub fn on_probe(&mut self, good: bool, check: &Check) -> Option<Turn> {
-        let said = if good { Health::Up } else { Health::Down };
+        let found = if good { Health::Up } else { Health::Down };
         let first = self.judgement != Judgement::Made;
-        if said == self.health {
+        if found == self.health {
             self.against = 0;
             self.judgement = Judgement::Made;
-            let news = first && said == Health::Down;
-            return news.then_some(Turn { to: said, first });
+            let news = first && found == Health::Down;
+            return news.then_some(Turn { to: found, first });
         }
         self.against = self.against.saturating_add(1);
         let needed = match self.judgement {
             Judgement::Waiting => 1,
-            Judgement::Assumed if said == Health::Down && check.judges() => 1,
+            Judgement::Assumed if found == Health::Down && check.judges() => 1,
             Judgement::Assumed | Judgement::Made => self.needed(check),
         };
         if self.against < needed {
             return None;
         }
         *self = Self {
-            health: said,
+            health: found,
             against: 0,
             judgement: Judgement::Made,
         };
-        Some(Turn { to: said, first })
+        Some(Turn { to: found, first })
     }
 
     /// The health.
