@@ -13,7 +13,7 @@ use clap::{Args, Parser, Subcommand};
 use super::admin::ClientCommand;
 use crate::address::Address;
 use crate::config::values::{self, ValueError};
-use crate::config::{self, Backend, Check, Key, LogFormat, Strategy};
+use crate::config::{Backend, Check, Key, LogFormat, Strategy};
 use crate::simulate::Scenario;
 
 /// The program's arguments.
@@ -35,7 +35,7 @@ pub struct Cli {
 #[derive(Clone, Debug, Subcommand)]
 pub enum Command {
     /// Run the balancer with a configuration file.
-    #[command(after_help = run_help())]
+    #[command(after_help = RUN_HELP)]
     Run {
         /// The configuration.
         #[command(flatten)]
@@ -386,38 +386,15 @@ fn shutdown_grace(text: &str) -> Result<Duration, ValueError> {
     values::duration(text, values::GRACE)
 }
 
-/// Examples, and what takes effect while it runs, as the tables of settings say.
-fn run_help() -> String {
-    let text = format!(
-        "SIGHUP, or mahoraga reload, reads the file again. Changes of {} take effect at the next \
-         start, all others at once. A mistake leaves the old configuration in force. mahoraga \
-         --help lists the other signals.",
-        config::waits_for_a_start()
-    );
-    format!("{RUN_EXAMPLES}\n\n{}", wrapped(&text))
-}
-
-/// A text in lines of at most 76 characters.
-fn wrapped(text: &str) -> String {
-    let mut out = String::new();
-    let mut length = 0;
-    for word in text.split(' ') {
-        let space = match length {
-            0 => "",
-            length if length + 1 + word.len() > 76 => "\n",
-            _ => " ",
-        };
-        length = word.len() + if space == " " { length + 1 } else { 0 };
-        out += space;
-        out += word;
-    }
-    out
-}
-
-const RUN_EXAMPLES: &str = "Examples:
+/// A constant: a start should not build the tables of settings for a text that few read.
+const RUN_HELP: &str = "Examples:
   mahoraga run
   mahoraga run /etc/mahoraga/config.ron
-  generate-config | mahoraga run -";
+  generate-config | mahoraga run -
+
+SIGHUP, or mahoraga reload, reads the file again. Changes of workers, memory
+and admin take effect at the next start, all others at once. A mistake leaves
+the old configuration in force. mahoraga --help lists the other signals.";
 
 const AFTER_HELP: &str = "Examples:
   mahoraga demo
@@ -467,6 +444,7 @@ mod tests {
     use clap::CommandFactory;
 
     use super::*;
+    use crate::config::waits_for_a_start;
 
     #[test]
     fn the_definition_holds_together() {
@@ -475,14 +453,9 @@ mod tests {
 
     #[test]
     fn help_names_what_waits_for_a_start() {
-        assert_eq!(config::waits_for_a_start(), "workers, memory and admin");
-        let help = run_help();
-        let words: Vec<_> = help.split_whitespace().collect();
-        let words = words.join(" ");
-        assert!(
-            words.contains("Changes of workers, memory and admin take"),
-            "{help}"
-        );
-        assert!(help.lines().all(|line| line.len() <= 76), "{help}");
+        let words: Vec<_> = RUN_HELP.split_whitespace().collect();
+        let waiting = format!("Changes of {} take", waits_for_a_start());
+        assert!(words.join(" ").contains(&waiting), "{waiting}");
+        assert!(RUN_HELP.lines().all(|line| line.len() <= 76), "{RUN_HELP}");
     }
 }

@@ -58,8 +58,10 @@ pub use log::{AccessLog, LogFormat, LogSink, RecordFormat};
 pub(crate) use patch::limit_words;
 pub use patch::{BackendPatch, PoolPatch};
 pub use pool::Pool;
+pub(crate) use reference::setting_schema;
+#[cfg(test)]
+pub(crate) use reference::waits_for_a_start;
 pub use reference::{reference, schema};
-pub(crate) use reference::{setting_schema, waits_for_a_start};
 pub use rules::broken_rule;
 pub use source::{Place, Source};
 pub use strategy::{

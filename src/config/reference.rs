@@ -55,7 +55,8 @@ pub(crate) fn setting_schema(path: &str) -> Option<serde_json::Value> {
     rows.find(|row| row.path == path).map(|row| row.schema)
 }
 
-/// The settings whose change takes a restart, as a part of a sentence.
+/// The settings whose change takes a restart, as a part of a sentence: what help says of them.
+#[cfg(test)]
 pub(crate) fn waits_for_a_start() -> String {
     let rows = rows::<Config>("").into_iter().filter(|row| row.waits);
     let paths: Vec<String> = rows.map(|row| row.path).collect();
