@@ -33,7 +33,8 @@ pub(super) struct Buffers {
     fresh: BufferId,
     /// Buffers in the kernel's hands.
     stocked: u16,
-    /// Buffers that the kernel should have at the start of a wait.
+    /// Buffers that the kernel should have at the start of a wait, at most half of all: none comes
+    /// back before it is filled, and bytes of a pipe are read into a free one.
     target: u16,
     /// The ring's tail, as published.
     tail: u16,
@@ -71,7 +72,7 @@ impl Buffers {
             free: Vec::new(),
             fresh: 0,
             stocked: 0,
-            target: TARGET_MIN.min(max),
+            target: TARGET_MIN.min(max.div_ceil(2)),
             tail: 0,
             short: false,
             calm: 0,
@@ -85,7 +86,7 @@ impl Buffers {
     pub(super) fn restock(&mut self) {
         // Once per wait: a whole batch comes out of one stock.
         if std::mem::take(&mut self.short) {
-            self.target = self.target.saturating_mul(2).min(self.max);
+            self.target = self.target.saturating_mul(2).min(self.max.div_ceil(2));
             self.calm = 0;
         }
         let before = self.tail;
@@ -123,7 +124,7 @@ impl Buffers {
     /// To be called only when every completion was taken: a buffer that the kernel has filled
     /// counts as held from then on.
     pub(super) fn trim(&mut self) {
-        self.target = TARGET_MIN.min(self.max);
+        self.target = TARGET_MIN.min(self.max.div_ceil(2));
         let mut begin = 0;
         for held in (0..usize::from(self.fresh)).filter(|&id| self.held[id]) {
             self.arena.discard(begin * STRIDE, (held - begin) * STRIDE);
@@ -211,7 +212,8 @@ impl Buffers {
         unsafe { std::ptr::copy_nonoverlapping(source, target, from.len as usize) };
     }
 
-    /// Whether this many may be taken without making buffers short.
+    /// Whether this many may be taken without making buffers short: as the kernel has at most the
+    /// other half, they are there.
     pub(super) fn can_spare(&self, count: u32) -> bool {
         self.in_use() + count <= u32::from(self.max / 2)
     }

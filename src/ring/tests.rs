@@ -246,3 +246,20 @@ fn waiting_for_room_at_a_peer_that_has_ended_its_direction() {
         ring.close(far, Manner::Reset);
     }
 }
+
+/// Before Linux 6.17 one receive may take all that the kernel has, which then gets more.
+#[test]
+fn however_many_the_kernel_needs_a_pipe_can_be_read_into_buffers() {
+    let mut ring = ring(OLD);
+    let buffers = &mut ring.buffers;
+    for _ in 0..20 {
+        buffers.on_exhausted();
+        buffers.restock();
+    }
+    let mut read = 0;
+    while buffers.can_spare(1) {
+        assert!(buffers.fill(|_| Some(1)).is_some(), "after {read}");
+        read += 1;
+    }
+    assert_eq!(read, SMALL.buffers / 2);
+}
