@@ -1,5 +1,5 @@
-//! What a look into a client's first bytes costs: once per session, and again for each piece that
-//! they come in.
+//! The cost of one look into a client's first bytes. A session pays it once, and again for each
+//! further piece that arrives.
 
 use divan::counter::BytesCount;
 use divan::{Bencher, black_box};
@@ -21,7 +21,7 @@ fn hello_ml_kem(bencher: Bencher<'_, '_>) {
     find(bencher, &Field::Sni, ML_KEM);
 }
 
-/// As long a one in several records.
+/// A hello as long, in several records.
 #[divan::bench(min_time = MIN_SECONDS)]
 fn hello_in_records(bencher: Bencher<'_, '_>) {
     find(bencher, &Field::Sni, RECORDS);
@@ -54,7 +54,7 @@ fn http_cookie(bencher: Bencher<'_, '_>) {
     find(bencher, &Field::HttpCookie("sid".into()), REQUEST);
 }
 
-/// The most that a client can have looked at: one header as long as may be.
+/// The largest input that a client can send: one header of the maximum length.
 #[divan::bench(min_time = MIN_SECONDS)]
 fn http_longest(bencher: Bencher<'_, '_>) {
     let mut first = b"GET / HTTP/1.1\r\nA: ".to_vec();
@@ -64,7 +64,7 @@ fn http_longest(bencher: Bencher<'_, '_>) {
     });
 }
 
-/// The most lines that a client can have looked at.
+/// The largest number of lines that a client can send.
 #[divan::bench(min_time = MIN_SECONDS)]
 fn http_most_lines(bencher: Bencher<'_, '_>) {
     let mut first = b"GET / HTTP/1.1\n".to_vec();
@@ -121,5 +121,5 @@ const REQUEST: &[u8] = b"GET /shop/cart?item=7 HTTP/1.1\r\n\
     \r\n";
 const RDP: &[u8] = b"\x03\x00\x00\x2c\x27\xe0\x00\x00\x00\x00\x00Cookie: mstshash=eltons\r\n\
     \x01\x00\x08\x00\x00\x00\x00\x00";
-/// Long enough for a machine's other work to even out.
+/// Long enough to average out other work of the machine.
 const MIN_SECONDS: u64 = 1;

@@ -1,8 +1,8 @@
 //! What probing costs the control thread: CPU time per probe with all backends healthy, against all
 //! of them black holes or refusing.
 //!
-//! [`TARGETS`] targets for [`SECONDS`] each. The time is that of the control thread alone (with the
-//! kernel's in it), so that of the servers is not in it.
+//! [`TARGETS`] targets for [`SECONDS`] each. Only the control thread is measured, with its time in
+//! the kernel; the servers' time is not included.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -66,7 +66,7 @@ fn measure(name: &str, what: &str, probe: &Probe, to: SocketAddr) -> f64 {
         ..Check::default()
     };
     let pools = (0..TARGETS).map(|number| Pool {
-        // Checked in another way, it is another target.
+        // A different check makes it a different target.
         check: Some(Check {
             rise: 1 + number % 100,
             fall: 1 + number / 100,
@@ -86,7 +86,7 @@ fn measure(name: &str, what: &str, probe: &Probe, to: SocketAddr) -> f64 {
                 checks.next().await;
             }
         };
-        // It never ends by itself.
+        // The task never ends by itself.
         let _ = tokio::time::timeout(Duration::from_secs(SECONDS), probing).await;
         let cpu = cpu() - before;
         let members = config.pools.iter();
@@ -117,7 +117,7 @@ fn serve(answers: bool) -> SocketAddr {
             let Ok(mut stream) = stream else { continue };
             thread::spawn(move || {
                 let mut request = [0; 1_024];
-                // Probes hang up as they like.
+                // A probe may close its connection at any time.
                 while matches!(stream.read(&mut request), Ok(1..)) {
                     if answers {
                         let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n");

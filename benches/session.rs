@@ -43,9 +43,9 @@ fn measure(bencher: Bencher<'_, '_>, events: u16, mut balancer: Balancer, call: 
         .bench_local(|| call(&mut balancer));
 }
 
-/// To warm up, until timers have come up too, and then to count allocations in.
+/// Runs to warm up, until timers expire too; then to count allocations.
 const CALLS: u64 = 3_000;
 /// A turn of 50 µs.
 const STEP: u64 = 50_000;
-/// Long enough for a machine's other work to even out.
+/// Long enough to average out other work of the machine.
 const MIN_SECONDS: u64 = 1;

@@ -1,4 +1,4 @@
-//! What keys are looked up in: Maglev tables, rendezvous candidates, the sticky table.
+//! Lookups by key: Maglev tables, rendezvous candidates, the sticky table.
 
 use divan::Bencher;
 use mahoraga::hash;
@@ -9,7 +9,7 @@ fn main() {
     divan::main();
 }
 
-/// Once per new snapshot and pool.
+/// Built once per new snapshot and pool.
 #[divan::bench(args = [10, 100, 10_000], min_time = MIN_SECONDS)]
 fn maglev_build(bencher: Bencher<'_, '_>, backends: u16) {
     let names = names(backends);
@@ -57,7 +57,7 @@ fn best_2(bencher: Bencher<'_, '_>, candidates: u16, weights: u32) {
     });
 }
 
-/// A client that is known.
+/// A client that is in the table.
 #[divan::bench(min_time = MIN_SECONDS)]
 fn sticky_get(bencher: Bencher<'_, '_>) {
     let table = sticky();
@@ -68,7 +68,7 @@ fn sticky_get(bencher: Bencher<'_, '_>) {
     });
 }
 
-/// A new client on a full table: another is forgotten.
+/// A new client on a full table: the table forgets another one.
 #[divan::bench(min_time = MIN_SECONDS)]
 fn sticky_insert(bencher: Bencher<'_, '_>) {
     let table = sticky();
@@ -102,7 +102,7 @@ fn entries(names: &[String]) -> Vec<Candidate<'_>> {
     (0..=u16::MAX).zip(names).map(entry).collect()
 }
 
-/// Another key each time, as other clients come.
+/// Another key each time, as different clients have.
 fn keys() -> impl FnMut() -> u64 {
     let mut number = 0;
     move || {
@@ -115,8 +115,8 @@ fn scattered(number: u64) -> u64 {
     hash::mix(number)
 }
 
-/// As many clients as all shards surely remember of them: they fill unevenly.
+/// The number of clients that the table surely holds: its shards fill unevenly.
 const STICKY_CLIENTS: u64 = 90_000;
 const STICKY_ENTRIES: u32 = 100_000;
-/// Long enough for a machine's other work to even out.
+/// Long enough to average out other work of the machine.
 const MIN_SECONDS: u64 = 1;

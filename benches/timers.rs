@@ -21,7 +21,7 @@ fn set(bencher: Bencher<'_, '_>) {
     });
 }
 
-/// Clears all, in another order than they were armed. An item is a timer.
+/// Clears all timers, in another order than they were armed. An item is a timer.
 #[divan::bench(min_time = MIN_SECONDS)]
 fn clear(bencher: Bencher<'_, '_>) {
     bencher
@@ -35,7 +35,7 @@ fn clear(bencher: Bencher<'_, '_>) {
         });
 }
 
-/// All come due one after the other, each time that the wheel asks for. An item is a timer.
+/// All expire one after the other, each time that the wheel asks for. An item is a timer.
 #[divan::bench(min_time = MIN_SECONDS)]
 fn expire(bencher: Bencher<'_, '_>) {
     bencher
@@ -49,7 +49,7 @@ fn expire(bencher: Bencher<'_, '_>) {
         });
 }
 
-/// What each turn of a worker asks, 50 µs after the last: what came due is armed anew.
+/// One turn of a worker, 50 µs after the last: it arms every expired timer again.
 #[divan::bench(min_time = MIN_SECONDS)]
 fn turn(bencher: Bencher<'_, '_>) {
     let mut timers = armed();
@@ -81,7 +81,7 @@ fn scattered(slot: u32) -> u32 {
     slot * 7_919 % ARMED
 }
 
-/// Long enough for a machine's other work to even out.
+/// Long enough to average out other work of the machine.
 const MIN_SECONDS: u64 = 1;
 const ARMED: u32 = 10_000;
 const MINUTE: u64 = 60_000_000_000;

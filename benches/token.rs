@@ -1,4 +1,4 @@
-//! Tokens: one is made per operation, one is parsed per completion.
+//! Tokens: a worker makes one per operation, and parses one per completion.
 
 use std::hint::black_box;
 
@@ -17,7 +17,7 @@ fn make(bencher: Bencher<'_, '_>) {
     });
 }
 
-/// As a worker does with a completion: all of its parts.
+/// Reads all parts, as a worker does with a completion.
 #[divan::bench(min_time = MIN_SECONDS)]
 fn parse(bencher: Bencher<'_, '_>) {
     let raw = Token::new(Purpose::Send(Side::Client), 0xab_cdef, 4_711).raw();
@@ -27,5 +27,5 @@ fn parse(bencher: Bencher<'_, '_>) {
     });
 }
 
-/// Long enough for a machine's other work to even out.
+/// Long enough to average out other work of the machine.
 const MIN_SECONDS: u64 = 1;

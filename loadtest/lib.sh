@@ -5,7 +5,7 @@
 # process begun with `start`, gives back a changed congestion control, lets packages start services
 # again and removes $WORK.
 
-# Without it, a failure inside $(...) is not one.
+# Without this a failure inside $(...) does not fail the script.
 shopt -s inherit_errexit
 
 LOADTEST=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -197,8 +197,8 @@ log_of() { tail -n 15 "$WORK/$1.log" >&2; }
 
 # ---- Ports -----------------------------------------------------------------------------------
 
-# State 0A is LISTEN. Read from /proc, because a connection made to find out would be one that the
-# proxy and its backend count.
+# State 0A is LISTEN. This reads /proc, because the proxy and its backend would count a connection
+# made to find out.
 listening() {
     local port
     printf -v port '%04X' "$1"

@@ -25,7 +25,7 @@ need_descriptors 16384
 export STORM_RELOADS=${STORM_RELOADS:-100} STORM_SECONDS=${STORM_SECONDS:-60}
 export STORM_STREAMS=${STORM_STREAMS:-500} STORM_CLIENTS=${STORM_CLIENTS:-32}
 export STORM_RATE=${STORM_RATE:-0} STORM_PAUSE_MS=${STORM_PAUSE_MS:-300}
-verdict="nobody noticed"
+verdict="no client was disturbed"
 (cd "$REPO" && timeout 900 cargo test --release --locked --test proxy -- \
     --exact storm::nobody_notices_a_storm_of_reloads --nocapture) >"$WORK/storm.log" 2>&1 ||
     verdict="FAILED"

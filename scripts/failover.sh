@@ -51,7 +51,8 @@ CONF
     SERVER=$STARTED
 }
 
-# until_health STATE: what the probes say of the server that is killed; waits 10 s at most.
+# until_health STATE: waits until the probes report STATE for the server that is killed, 10 s at
+# most.
 until_health() {
     local i
     for ((i = 0; i < 100; i++)); do
@@ -101,7 +102,7 @@ start any wrk timeout $((LOAD_TIME + 15)) wrk -t1 -c"$CONNECTIONS" -d"$LOAD_TIME
 load=$STARTED
 
 sleep 3
-# The shell tells nobody that it was killed.
+# Without this the shell reports that the process was killed.
 disown "$victim"
 killed_after=$(now)
 kill -KILL "$victim"
@@ -112,7 +113,7 @@ start_server a "${ports[0]}"
 until_health up
 up_at=$(now)
 gone_within $((LOAD_TIME + 15)) "$load" || die 'wrk does not end'
-# It writes its log behind what it does, and all of it when it ends.
+# The balancer writes its log with a delay, and writes the rest when it ends.
 stop "$balancer"
 
 python3 - "$WORK" "$killed_after" "$killed_before" "$up_at" "$SLOW_START" <<'PYTHON'
@@ -130,7 +131,7 @@ refused = re.search(r"Non-2xx or 3xx responses: (\d+)", report)
 failed += int(refused.group(1)) if refused else 0
 requests = int(re.search(r"(\d+) requests in", report).group(1))
 
-# When each session ended and began, and whom it was with. Times are written in whole ms.
+# When each session began and ended, and with which server. Times are written in whole ms.
 sessions = []
 with open(f"{work}/access.log", encoding="utf-8") as file:
     for line in map(json.loads, file):

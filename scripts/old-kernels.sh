@@ -153,7 +153,7 @@ results() {
         /^kernel / { kernel = $2 }
         /^test .* \.\.\. ok$/ { passed++; delete long[$2] }
         /^test .* \.\.\. FAILED$/ {
-            failed[$2] = "it did not say why"
+            failed[$2] = "no panic message was found"
             names[++count] = $2
             delete long[$2]
         }

@@ -23,7 +23,7 @@ declare -A TOOLS_FOR=(
 )
 WORKERS=2
 
-# The checks run in subshells: what they print is the result, `die` is a failure.
+# The checks run in subshells: their output is the result, and `die` is a failure.
 
 # same WHAT EXPECTED GOT
 same() { [[ -n $2 && $2 == "$3" ]] || die "$1: '$3' instead of '$2'"; }
@@ -51,7 +51,7 @@ check_curl() {
         same upload "$large" "$(sha256sum <"$root/uploaded-$port")"
         same "several URLs" "$small" "$(fetch "127.0.0.1:$port"/{a,b,c,a} | sha256sum)"
     done
-    # Of the four requests the first one connects: curl says how many connections each one made.
+    # Of the four requests the first one connects: curl prints how many connections each one made.
     same "connections" "1 0 0 0" "$(fetch -w '%{stderr}%{num_connects}\n' \
         "127.0.0.1:$through"/{a,b,c,a} 2>&1 >/dev/null | xargs)"
     echo "8 MB down and up with equal checksums, 4 URLs over 1 connection"
@@ -156,7 +156,7 @@ check_pgbench() {
     echo "$transactions transactions, balances agree, 100000 rows equal"
 }
 
-# Runs in a subshell, which ends by itself what it started, whatever becomes of the check.
+# Runs in a subshell, which ends by itself every process that it started, even when the check fails.
 isolated() {
     WORK=$WORK/$1
     PIDS=()

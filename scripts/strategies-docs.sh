@@ -2,7 +2,7 @@
 # The figures of docs/strategies.md, from `mahoraga simulate`: the tables between its
 # `<!-- simulate: ... -->` and `<!-- end -->`, and docs/strategies.svg.
 #
-#   scripts/strategies-docs.sh            writes them anew
+#   scripts/strategies-docs.sh            writes them again
 #   scripts/strategies-docs.sh --check    fails when a p99 differs by more than 5%
 #
 # A seed has the same figures wherever the C library's logarithms and powers end in the same bits;

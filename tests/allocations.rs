@@ -1,4 +1,4 @@
-//! In a steady state nothing is allocated and nothing freed, whatever the traffic.
+//! In a steady state nothing is allocated and nothing freed, under any kind of traffic.
 
 #[path = "instant/mod.rs"]
 mod instant;
@@ -33,7 +33,7 @@ fn whole_connections_allocate_nothing() {
     assert_eq!(counted, Count::NONE);
 }
 
-/// Otherwise the tests above could not fail.
+/// Shows that the counter counts: otherwise the tests above could not fail.
 #[test]
 fn what_is_allocated_is_counted() {
     let mut kept = Vec::with_capacity(1);

@@ -52,7 +52,7 @@ fn directory(test: &str) -> PathBuf {
     directory
 }
 
-/// What `check` says to a `config.ron` in a directory of its own.
+/// Runs `check` on a `config.ron` in a directory of its own.
 fn check(test: &str, text: &[u8], arguments: &[&str]) -> Output {
     let directory = directory(test);
     fs::write(directory.join("config.ron"), text).unwrap();
@@ -188,7 +188,7 @@ the default idle timeout is 10m
 "
     );
     let output = check("likely_to_hurt", text.as_bytes(), &[]);
-    // Where the directory is not there a start fails.
+    // A start fails when the directory does not exist.
     let error = "error: cannot open the access log logs/access.log: \
                  No such file or directory (os error 2); create the directory first\n";
     assert_eq!(stderr(&output), want + error);
@@ -260,23 +260,23 @@ fn a_reload_warns_as_the_start_does() {
         .unwrap();
     let mut log = BufReader::new(child.stderr.take().unwrap()).lines();
     let mut balancer = Running(child);
-    // Ends with the balancer at the latest.
-    let mut said = |what: &str| {
+    // The thread ends with the balancer at the latest.
+    let mut logged = |what: &str| {
         log.find(|line| line.as_ref().unwrap().contains(what))
             .unwrap()
     };
-    said("ready").unwrap();
+    logged("ready").unwrap();
     let risky = right.replace("(bind", "(timeouts: (idle: \"off\"), bind");
     fs::write(directory.join("config.ron"), risky).unwrap();
     balancer.signal("HUP");
-    let warned = said("warning: ").unwrap();
+    let warned = logged("warning: ").unwrap();
     let want = " config.ron:2:35: warning: without an idle timeout, \
                 a peer that vanishes holds its session";
     assert!(
         warned.ends_with(want) && warned.contains("WARN"),
         "{warned}"
     );
-    said("reload: version ").unwrap();
+    logged("reload: version ").unwrap();
     balancer.signal("TERM");
     assert_eq!(balancer.0.wait().unwrap().code(), Some(0));
 }
@@ -289,7 +289,7 @@ fn misused(arguments: &[&str], want: &str) {
     assert_eq!((output.status.code(), stdout(&output)), (Some(2), ""));
 }
 
-/// A right command line with more behind it.
+/// A valid command line with further arguments.
 fn proxy(more: &[&'static str]) -> Vec<&'static str> {
     let right = "proxy --from 127.0.0.1:8080 --to 127.0.0.1:9001";
     right.split(' ').chain(more.iter().copied()).collect()
@@ -451,20 +451,20 @@ fn help_and_version() {
     for (key, _) in Key::all() {
         assert!(words.contains(&key), "{key}");
     }
-    // Lines are broken as the terminal is wide.
+    // The help wraps its lines at the terminal's width.
     let flags = flags.split_whitespace().collect::<Vec<_>>().join(" ");
     for default in ["source_ip", "30m", "3s"] {
         let default = format!("[default: {default}]");
         assert!(flags.contains(&default), "{default}");
     }
-    for told in [
+    for text in [
         "two_tier's groups, and settings such as decay and horizon, need a configuration file",
         "no backend takes more than N times the average load, or off [default: off]",
         "Send a client with the same KEY back to the backend it had [default: off]",
         "How long a client is remembered after its last connection ends [default: 30m]",
         "Which strategy, when: docs/strategies.md",
     ] {
-        assert!(flags.contains(told), "{told}");
+        assert!(flags.contains(text), "{text}");
     }
     assert!(flags.contains("--from '[::]:5432'"));
     let output = run(&["run", "--help"]);
@@ -472,7 +472,7 @@ fn help_and_version() {
     let output = run(&["--help"]);
     assert_eq!((output.status.code(), stderr(&output)), (Some(0), ""));
     assert!(stdout(&output).contains("\n  mahoraga proxy --from 127.0.0.1:8080 --to"));
-    let told = [
+    let expected = [
         "MAHORAGA_LOG ",
         "SIGTERM, SIGINT, SIGQUIT",
         "SIGUSR1 ",
@@ -484,8 +484,8 @@ fn help_and_version() {
         "\n  3 ",
         "\n  128+signal ",
     ];
-    for what in told {
-        assert!(stdout(&output).contains(what), "{what}");
+    for line in expected {
+        assert!(stdout(&output).contains(line), "{line}");
     }
     let output = run(&[]);
     assert_eq!((output.status.code(), stdout(&output)), (Some(2), ""));

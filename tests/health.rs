@@ -48,8 +48,8 @@ fn timed_out_probes_leave_nothing_behind() {
     });
 }
 
-/// Probes a thousand targets at this address, each timing out at least once, and then counts what
-/// is left.
+/// Probes a thousand targets at this address until each has timed out at least once, then counts
+/// the descriptors and polls that are left.
 async fn swallow(to: SocketAddr, check: &Check, why: &str, silent: &Silent) {
     let before = (descriptors(), polls());
     let config = thousand(to, check);
@@ -59,7 +59,7 @@ async fn swallow(to: SocketAddr, check: &Check, why: &str, silent: &Silent) {
     checks.follow(&config, &mut roster);
     assert_eq!(checks.targets(), 1_000);
     let mut seen = 0;
-    // Checks that judge an answer tell of each backend first.
+    // A check that reads the answer reports each backend first.
     for _ in 0..2_000 {
         let news = tokio::time::timeout(Duration::from_millis(20), checks.next()).await;
         if news == Ok(News::FirstRound) {
@@ -74,13 +74,13 @@ async fn swallow(to: SocketAddr, check: &Check, why: &str, silent: &Silent) {
         failure(&checks.report(member.expect("it is there")))
     });
     let failures: Vec<_> = failures.collect();
-    // On a busy machine a second may be over before a connection is there, or before this process
-    // runs again.
+    // On a busy machine a second may pass before a connection exists, or before this process runs
+    // again.
     let late =
         |failure: &String| failure.ends_with("within 1s") || failure.starts_with("not probed");
     assert!(failures.iter().all(late), "{failures:?}");
     assert!(failures.iter().any(|failure| failure == why), "{why}");
-    // Among those that are under way now, too, whose tasks end all at once.
+    // This includes probes under way now, whose tasks all end at once.
     let none = Config::of(Vec::new(), Vec::new());
     roster.follow(&none);
     checks.follow(&none, &mut roster);
@@ -102,7 +102,7 @@ fn failure(report: &Option<Report>) -> String {
     failure.map_or_else(String::new, ToString::to_string)
 }
 
-/// A thousand targets: what is checked in another way is another target.
+/// A thousand targets: a different check makes a different target.
 fn thousand(to: SocketAddr, check: &Check) -> Config {
     let pools = (0..1_000).map(|number| Pool {
         check: Some(Check {
@@ -132,7 +132,7 @@ impl Full {
         for _ in 0..4 {
             let socket = Socket::new(Domain::IPV4, Type::STREAM.nonblocking(), None);
             let socket = socket.expect("a socket");
-            // The first is taken, the others are left without an answer.
+            // The kernel takes the first connection, and leaves the others without an answer.
             let _ = socket.connect(&address);
             sockets.push(socket);
         }
@@ -143,7 +143,7 @@ impl Full {
     }
 }
 
-/// A server that takes connections and says nothing.
+/// A server that accepts connections and sends nothing.
 struct Silent {
     address: SocketAddr,
     held: Arc<Mutex<Vec<TcpStream>>>,

@@ -1,5 +1,5 @@
-//! What the strategies promise, shown on simulated fleets; and `mahoraga simulate` as a user meets
-//! it.
+//! The promises of the strategies, shown on simulated fleets; and `mahoraga simulate` as a user
+//! meets it.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -31,8 +31,9 @@ fn least_time_sees_a_slow_backend() {
     }
 }
 
-/// Looking ahead pays where open connections say little about load: with long sessions whose work
-/// comes first, on machines that differ. At least 50% less in bursts and 75% in the daily wave.
+/// Forecasts help where open connections say little about load: with long sessions whose work comes
+/// first, on machines that differ. Waiting falls by at least 50% in bursts and 75% in the daily
+/// wave.
 #[test]
 fn predictive_is_ahead_of_least_connections() {
     for (scenario, part) in [("burst", 0.5), ("daily_wave", 0.25)] {
@@ -45,7 +46,7 @@ fn predictive_is_ahead_of_least_connections() {
     }
 }
 
-/// Where sessions work all the time counting them is right, and looking ahead does no worse.
+/// Where sessions work all the time counting them is right, and forecasts do no worse.
 #[test]
 fn predictive_counts_sessions_that_work() {
     for seed in SEEDS {
@@ -55,11 +56,11 @@ fn predictive_counts_sessions_that_work() {
     }
 }
 
-/// Nobody gives more to a backend that accepts and resets than half again the share of its weight,
-/// though it is always free and answers sooner than any other. That holds for `first` as well, of
-/// which it is the first backend: once it fails, it is given its share of those that are not full.
+/// No strategy gives a backend that accepts and resets more than half again the share of its
+/// weight, though it is always free and answers sooner than any other. That holds for `first` too,
+/// where it is the first backend: once it fails, it gets its share among those that are not full.
 #[test]
-fn nobody_feeds_a_black_hole() {
+fn no_strategy_feeds_a_black_hole() {
     for (name, _) in Strategy::all() {
         let outcome = simulate("black_hole", &equal_pool(), name, 1);
         let fed = outcome.black_hole.unwrap();
@@ -67,8 +68,8 @@ fn nobody_feeds_a_black_hole() {
     }
 }
 
-/// Clients keep to their own subset, or group, while one backend of ten leaves and returns: of all
-/// connections from before until after, at least 95% go to a backend that is the client's own.
+/// Clients keep their own subset, or group, while one backend of ten leaves and returns: of all
+/// connections from before until after, at least 95% go to the client's own backends.
 #[test]
 fn two_tiers_keep_clients_where_they_belong() {
     let mut grouped = equal_pool();
@@ -82,8 +83,8 @@ fn two_tiers_keep_clients_where_they_belong() {
     }
 }
 
-/// Who follows a client or its key moves few more clients than those of the one that leaves: a
-/// tenth is away for less than half of the time, and comes back.
+/// A strategy that follows a client or its key moves few clients besides those of the backend that
+/// leaves: a tenth of them is away for less than half of the time, and comes back.
 #[test]
 fn few_clients_move_when_one_backend_leaves() {
     for (strategy, most) in [("sticky_round_robin", 0.05), ("hash", 0.05)] {
@@ -94,8 +95,9 @@ fn few_clients_move_when_one_backend_leaves() {
     assert!(outcome.not_as_before > 0.8, "{outcome:?}");
 }
 
-/// The reserve comes and goes with the day: never fewer than the least, few decisions, and one turn
-/// at each noon and midnight; for a part of the machines, waiting is hardly longer than with all.
+/// The reserve follows the day: never fewer backends than the minimum, few decisions, and one turn
+/// at each noon and midnight. A part of the machines is enough: waiting is hardly longer than with
+/// all.
 #[test]
 fn a_reserve_follows_the_day_and_never_flaps() {
     for (strategy, seed) in [
@@ -110,7 +112,7 @@ fn a_reserve_follows_the_day_and_never_flaps() {
             scaled.in_use_max >= 9 && scaled.in_use_mean < 8.0,
             "{scaled:?}"
         );
-        // Two days of at most seven that come, and seven that go.
+        // Two days, with at most seven joins and seven leaves each.
         assert!((20..=28).contains(&scaled.decisions), "{scaled:?}");
         assert_eq!(scaled.turns, 3, "{scaled:?}");
         let (scarce, all) = (outcome.wait_p99_ms, scaled.all_in_wait_p99_ms);

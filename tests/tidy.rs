@@ -37,7 +37,7 @@ fn lines_fit_in_100_columns() {
 
 #[test]
 fn nothing_is_left_for_later() {
-    // Cut in two, or this file would find itself.
+    // The word is cut in two, or this file would find itself.
     let marks = [
         concat!("FIX", "ME"),
         concat!("TO", "DO"),
@@ -102,8 +102,8 @@ fn every_number_is_documented() {
     assert_none(&missing, "counted, but not in ARCHITECTURE.md");
 }
 
-/// The first table explains the reasons. The second one names them beside HAProxy's codes, so that
-/// a name that is no reason any more is found.
+/// The first table explains the reasons. The second one maps them to HAProxy's codes, so that an
+/// outdated name is found.
 #[test]
 fn the_document_of_the_access_log_has_every_close_reason() {
     let known = CloseReason::ALL.map(|reason| reason.as_str().to_owned());
@@ -117,7 +117,7 @@ fn the_document_of_the_access_log_has_every_close_reason() {
     );
 }
 
-/// What the reference and the JSON schema say about a setting comes from the table of its group.
+/// The reference and the JSON schema describe a setting by the table of its group.
 #[test]
 fn every_setting_is_documented() {
     let example = read("config.ron");
@@ -148,7 +148,7 @@ fn every_setting_is_documented() {
     assert_none(&wrong, "settings that are not documented");
 }
 
-/// Two types of one name make a reader ask which is meant. Those of [`TWICE`] wait for a better
+/// Two types of one name make a reader ask which is meant. The types of [`TWICE`] wait for a better
 /// name: the list only shrinks.
 #[test]
 fn public_types_have_names_of_their_own() {
@@ -170,8 +170,8 @@ fn public_types_have_names_of_their_own() {
     assert_none(&fewer, "in TWICE, but declared once: remove from it");
 }
 
-/// `area: verb object`, at most 72 characters, since the rule holds. Not where git or the history
-/// is missing, as in an archive of the source or a shallow clone.
+/// `area: verb object`, at most 72 characters, for every commit since this rule. Skipped where git
+/// or the history is missing, as in an archive of the source or a shallow clone.
 #[test]
 fn commit_subjects_name_area_and_change() {
     let range = format!("{LAST_COMMIT_WITHOUT_RULE}..HEAD");
@@ -201,8 +201,8 @@ fn commit_subjects_name_area_and_change() {
     assert_none(&wrong, "not `area: verb object` in 72 characters");
 }
 
-/// The tests of the program leave an empty file for each number that was not 0 at their end. Run
-/// after them, as `.ci/run` does: `cargo test --test tidy -- --ignored`.
+/// At their end the tests of the program leave an empty file for each number that was not 0. Run
+/// this after them, as `.ci/run` does: `cargo test --test tidy -- --ignored`.
 #[test]
 #[ignore = "needs what the tests of tests/proxy leave"]
 fn every_counter_is_moved_by_a_test() {
@@ -264,8 +264,8 @@ fn close_reasons(document: &str) -> (Vec<String>, Vec<String>) {
     (explained, compared)
 }
 
-/// What stands between backticks in a text. A name in prose may be just a word, and one in a
-/// block of code just a sample.
+/// The text between backticks. A name in prose may be just a word, and one in a block of code just
+/// a sample.
 fn code_spans(markdown: &str) -> Vec<String> {
     let mut fenced = false;
     let prose = markdown.lines().filter(|line| {
@@ -283,7 +283,7 @@ fn only_code_spans_document() {
     assert_eq!(code_spans(markdown), ["two", "closed.four", "six"]);
 }
 
-/// The lines of which something is true, by file and number.
+/// The lines that match a condition, by file and number.
 fn lines(sources: &[Source], is_found: impl Fn(&str, &str) -> bool) -> Vec<String> {
     let mut found = Vec::new();
     for source in sources {
@@ -296,7 +296,7 @@ fn lines(sources: &[Source], is_found: impl Fn(&str, &str) -> bool) -> Vec<Strin
     found
 }
 
-/// Everything that people write and read: code, scripts, documents, the example.
+/// All text that people write and read: code, scripts, documents, the example.
 fn texts() -> Vec<Source> {
     let directories = ["src", "tests", "benches", "docs", "loadtest", "scripts"];
     let mut paths = files(&directories, &["rs", "md", "ron", "sh", "py", "service"]);
@@ -355,13 +355,13 @@ const ROOT_FILES: [&str; 5] = [
 const COLUMNS: usize = 100;
 const FILE_LINES: usize = 600;
 const UNSAFE: [&str; 2] = ["src/ring/", "src/sys/"];
-/// The last commit whose subject had another shape.
+/// The last commit whose subject had another form.
 const LAST_COMMIT_WITHOUT_RULE: &str = "b32e3fc";
 const SUBJECT: usize = 72;
 /// Numbers that are 0 at rest.
 const GAUGES: [&str; 4] = ["sessions", "buffers", "pipes", "parked"];
-/// Numbers that the real program shows too late, or for want of a fault that a test can't make: the
-/// tests of `session` and `worker` move them.
+/// Numbers that the real program shows too late, or that need a fault which a test cannot cause:
+/// the tests of `session` and `worker` move them.
 const ELSEWHERE: [&str; 4] = [
     "listeners_lost",
     "closed.no_resources",

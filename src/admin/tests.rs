@@ -1,4 +1,4 @@
-//! The API over real sockets, before a control thread that is played.
+//! The API over real sockets, with a fake control thread behind it.
 
 mod answers;
 mod callers;

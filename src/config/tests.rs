@@ -37,7 +37,7 @@ fn backend(name: &str, address: &str) -> Backend {
     }
 }
 
-/// A configuration that says nothing but this.
+/// A configuration with nothing but this.
 fn defaults(listener: Listener, backends: Vec<Backend>) -> Config {
     Config {
         access_log: Some(AccessLog {
@@ -87,7 +87,7 @@ fn the_example_names_every_setting_with_its_default() {
     assert!(missing.is_empty(), "{missing:#?}");
 }
 
-/// Settings whose defaults follow from others, which the example says in words.
+/// Settings whose defaults follow from others, which the example describes in words.
 const IN_WORDS: [&str; 4] = [
     "admin.http",
     "pools.strategy.groups.weight",
@@ -213,9 +213,9 @@ fn mistakes_beyond_fifty_are_counted() {
 #[test]
 fn sentences_are_bounded_and_harmless() {
     let text = format!("(histogram_log: \"\u{1b}[31m{}/\")", "x".repeat(5000));
-    let said = read(&text).unwrap_err().to_string();
-    assert!(!said.contains('\u{1b}'));
-    assert!(said.lines().all(|line| line.chars().count() < 500));
+    let message = read(&text).unwrap_err().to_string();
+    assert!(!message.contains('\u{1b}'));
+    assert!(message.lines().all(|line| line.chars().count() < 500));
 }
 
 #[test]
@@ -229,7 +229,7 @@ fn descriptors_are_counted_per_worker() {
     );
 }
 
-/// What is warned of, with `f:line:column`, when the text replaces a part of the smallest one.
+/// The warnings, with `f:line:column`, when the text replaces a part of the smallest file.
 fn warned(from: &str, to: &str) -> Vec<String> {
     warned_on(HOST, from, to)
 }
@@ -361,7 +361,7 @@ fn random(state: &mut u64) -> usize {
     usize::try_from(*state >> 33).unwrap()
 }
 
-/// Reads and shows, whatever comes of it.
+/// Reads and shows the text; errors are fine, panics are not.
 fn survive(bytes: Vec<u8>) {
     match parse("f".to_owned(), bytes) {
         Ok((config, source)) => drop(format!("{:?}", warnings(&config, HOST, Some(&source)))),
@@ -374,7 +374,7 @@ fn every_prefix_is_survived() {
     let dense = r##"Config(workers: Some(2), defaults: (timeouts: (idle: "é\"")), /* x */
         listeners: [
         (bind: "unix:/é", pool: r#"w"#, name: 'n'), {"a": 1}, b"\xff"], pools: [("x", 1..2)])"##;
-    // Within a comment one end is as good as another.
+    // Cuts within comments add nothing, so comment lines are left out.
     let lines = EXAMPLE.lines();
     let bare: Vec<_> = lines
         .filter(|line| !line.trim_start().starts_with("//"))

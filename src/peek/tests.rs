@@ -1,8 +1,8 @@
-//! What holds for all fields alike.
+//! Properties of all fields.
 
 use super::*;
 
-/// Of every field one that some of the samples have.
+/// One of each kind of field, each of which some samples have.
 pub(super) fn fields() -> [Field; 6] {
     [
         Field::Sni,
@@ -31,7 +31,7 @@ pub(super) fn found(value: &[u8]) -> Peeked {
     Peeked::Found(hash::of(value))
 }
 
-/// Once there is an answer, it stays.
+/// An answer does not change with further bytes.
 fn assert_settles(field: &Field, first: &[u8]) {
     let answer = peek(field, first);
     let is_incomplete = |length: &usize| peek(field, &first[..*length]) == Peeked::Incomplete;
@@ -48,7 +48,7 @@ fn an_answer_stays_whatever_the_bytes() {
     for round in 0..ROUNDS {
         let sample = SAMPLES[round % SAMPLES.len()];
         let mut first = sample.to_vec();
-        // Some are left as they are.
+        // Some samples are left unchanged.
         for _ in 0..random.usize(0..4) {
             mutate(&mut first, &mut random);
         }
@@ -61,7 +61,7 @@ fn an_answer_stays_whatever_the_bytes() {
 #[test]
 fn no_bytes_at_all_make_it_panic() {
     let mut random = fastrand::Rng::with_seed(2);
-    // Starts that lead somewhere, or nearly every look would end at the first byte.
+    // Valid starts, or nearly every look would end at the first byte.
     let starts: [&[u8]; 7] = [
         b"",
         b"\x16\x03\x01",
@@ -118,7 +118,7 @@ fn past_the_most_bytes_nothing_is_incomplete() {
             assert_eq!(peek(field, first), Peeked::Absent);
         }
     }
-    // What comes later is not looked at, however many bytes came at once.
+    // Later bytes are not read, however many came at once.
     headers.extend_from_slice(b"Host: late\r\n\r\n");
     assert_eq!(peek(&Field::HttpHost, &headers), Peeked::Absent);
 }
@@ -145,7 +145,7 @@ fn another_protocol_does_not_wait() {
 }
 
 #[test]
-fn a_first_byte_tells_the_protocols_apart() {
+fn the_first_byte_distinguishes_the_protocols() {
     for byte in 0..=u8::MAX {
         let may_be = |field: Field| peek(&field, &[byte]) == Peeked::Incomplete;
         assert_eq!(may_be(Field::Sni), byte == 22, "{byte}");

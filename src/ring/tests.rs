@@ -1,4 +1,4 @@
-//! The ring against the kernel that runs the tests, with and without what newer kernels have.
+//! The ring on the kernel that runs the tests, with and without the features of newer kernels.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::*;
 use crate::token::Side;
 
-/// Kernels before 6.17, 6.15 and 6.6 lack these; the probe decides, here the test does.
+/// Kernels before 6.17, 6.15 and 6.6 lack these; normally the probe decides, here the test does.
 const OLD: Features = Features {
     bounded_recv: false,
     plain_queue: false,
@@ -27,7 +27,7 @@ fn ring(features: Features) -> Ring {
     with_outlet(features).0
 }
 
-/// A ring and where sockets are handed over to it.
+/// A ring, and the channel that hands sockets over to it.
 fn with_outlet(features: Features) -> (Ring, OwnedFd) {
     let wakes = Wakes {
         worker: 0,
@@ -133,8 +133,8 @@ fn more_sockets_than_buffers_get_theirs_in_turn() {
         .for_each(|(_, far)| ring.close(far, Manner::Reset));
 }
 
-/// Other programs come and go meanwhile, so one attempt that does not show the wait is enough: a
-/// wait that counts would show in each.
+/// Other programs come and go meanwhile, so one attempt without the wait is enough: a wait that
+/// counts would show in each.
 #[test]
 fn an_idle_ring_does_not_count_as_io_wait() {
     let features = probe().unwrap();
@@ -173,7 +173,7 @@ fn listening_sockets_are_adopted_by_their_ids() {
     assert_eq!(ring.adopt(4), None);
     let last = ring.adopt(5).unwrap();
     assert_eq!(ring.adopt(6), None);
-    // The second is closed, as nobody asked for it: all are gone but the test's own copies.
+    // The second is closed, as no worker asked for it: only the test's own copies are left.
     let _near = TcpStream::connect(listeners[0].local_addr().unwrap()).unwrap();
     let accepted = ring.accept_now(&first).unwrap();
     for socket in [accepted, first, last] {
@@ -222,12 +222,12 @@ fn waiting_for_room_at_a_peer_that_has_ended_its_direction() {
         assert!(batch(&mut ring).remove(0).is_end());
         fill(&mut ring, send, &far, buffer);
 
-        // One that ends by itself ends at once.
+        // A poll that ends by itself ends at once.
         ring.poll(poll, &far, Interest::Write);
         let done = batch(&mut ring).remove(0);
         assert!(matches!(done.outcome, Ok(Done::Count(events)) if events == rdhup));
         assert!(!done.more);
-        // One that goes on says so once, and then waits for room.
+        // A poll that goes on reports once, and then waits for room.
         ring.poll(poll, &far, Interest::Room);
         let done = batch(&mut ring).remove(0);
         assert!(matches!(done.outcome, Ok(Done::Count(events)) if events == rdhup));

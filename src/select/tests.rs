@@ -1,4 +1,4 @@
-//! Every strategy: who is selected how often, and who never is.
+//! Every strategy: which backends it selects how often, and which never.
 
 use std::time::Duration;
 
@@ -72,7 +72,7 @@ impl Bench {
         self.selector.select(&request)
     }
 
-    /// Where a client of this key goes.
+    /// The backend of a client with this key.
     fn of_key(&mut self, key: u64) -> u16 {
         let keys = Keys {
             select: crate::hash::mix(key + 1),
@@ -82,12 +82,12 @@ impl Bench {
         picked(self.select(keys, &[]))
     }
 
-    /// Where the next client goes, without staying.
+    /// The backend of the next client, which does not stay.
     fn next(&mut self) -> u16 {
         picked(self.select(Keys::default(), &[]))
     }
 
-    /// Where the next client goes and stays.
+    /// The backend of the next client, which stays.
     fn stay(&mut self) -> u16 {
         let index = self.next();
         self.open(index, 1);
@@ -114,7 +114,7 @@ impl Bench {
         &self.pool.backends[usize::from(index)]
     }
 
-    /// It answers another client, who leaves.
+    /// The backend answers another client, which leaves.
     fn answers(&self, index: u16, after: u64) {
         let decay = self.selector.plan.decay();
         let backend = self.backend(index);
@@ -123,7 +123,7 @@ impl Bench {
         backend.release(Ended::default());
     }
 
-    /// It answers so many clients that come one after the other.
+    /// The backend answers this many clients, one after the other.
     fn answers_each(&mut self, index: u16, after: u64, clients: u32) {
         for _ in 0..clients {
             self.now += after + MS;
@@ -131,7 +131,8 @@ impl Bench {
         }
     }
 
-    /// How often each of the first backends is selected by so many clients that don't stay.
+    /// The number of selections of each of the first backends, by this many clients that do not
+    /// stay.
     fn counts<const N: usize>(&mut self, clients: u64) -> [u32; N] {
         let mut counts = [0; N];
         for client in 0..clients {
@@ -176,7 +177,7 @@ fn backends(weights: &[u16]) -> Vec<config::Backend> {
     (0u16..).zip(weights).map(backend).collect()
 }
 
-/// Within five standard deviations of what chance by these weights gives.
+/// Within five standard deviations of the shares by these weights.
 fn assert_shares(counts: &[u32], weights: &[u16]) {
     let all: u32 = counts.iter().sum();
     let sum: u32 = weights.iter().map(|weight| u32::from(*weight)).sum();

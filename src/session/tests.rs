@@ -1,4 +1,4 @@
-//! The state machine as scripts: what it is told, and what it then asks for.
+//! The state machine as scripts: the events of a session, and its operations.
 
 mod connecting;
 mod deadline;
@@ -33,10 +33,10 @@ fn a_request_and_its_answer() {
     script.asks(&[Op::Send(Backend, answer, false)]);
     script.sent(Backend, 5_000);
     script.asks(&[Op::Release(answer.id)]);
-    script.told(Event::RecvEnded(Client, Ok(())));
+    script.on_event(Event::RecvEnded(Client, Ok(())));
     script.asks(&[Op::Shutdown(Backend)]);
-    script.told(Event::RecvEnded(Backend, Ok(())));
-    // The second end is left to the close.
+    script.on_event(Event::RecvEnded(Backend, Ok(())));
+    // The close sends the second end.
     script.ends(CloseReason::ClientClosed, Manner::Graceful);
     assert_eq!(script.session.summary().delivered, [100, 5_000]);
 }
@@ -57,11 +57,11 @@ fn the_end_follows_the_last_byte() {
         let first = script.receives(from, 10);
         script.receives(from, 20);
         script.asks(&[Op::Send(from, first, false)]);
-        script.told(Event::RecvEnded(from, Ok(())));
+        script.on_event(Event::RecvEnded(from, Ok(())));
         script.asks(&[]);
         script.sent(from, 4);
         script.asks(&[Op::PollSink(from, false)]);
-        script.told(Event::SinkReady(from, true));
+        script.on_event(Event::SinkReady(from, true));
         let rest = Buffer {
             start: 4,
             len: 6,
@@ -76,10 +76,10 @@ fn the_end_follows_the_last_byte() {
         script.ops.clear();
         script.sent(from, 20);
         script.asks(&[Op::Release(2), Op::Shutdown(to)]);
-        // The other direction goes on.
+        // The other direction stays open.
         let other = script.receives(to, 7);
         script.asks(&[Op::Send(to, other, false)]);
-        script.told(Event::RecvEnded(to, Ok(())));
+        script.on_event(Event::RecvEnded(to, Ok(())));
         script.asks(&[]);
         script.sent(to, 7);
         let finish = [Op::Release(other.id), Op::Finish];
@@ -93,18 +93,18 @@ fn the_end_follows_the_last_byte() {
 fn a_connect_that_fails_is_tried_elsewhere() {
     let mut script = Script::begin();
     script.now += 10;
-    script.told(Event::ConnectFailed(Errno::CONNREFUSED));
+    script.on_event(Event::ConnectFailed(Errno::CONNREFUSED));
     script.asks(&[Op::Abandon(Fault::Backend), Op::Connect]);
     assert_eq!(script.deadline_in(), LIMITS.connect);
-    script.told(Event::ConnectFailed(Errno::CONNREFUSED));
+    script.on_event(Event::ConnectFailed(Errno::CONNREFUSED));
     script.asks(&[Op::Abandon(Fault::Backend), Op::Connect]);
-    script.told(Event::ConnectFailed(Errno::CONNREFUSED));
+    script.on_event(Event::ConnectFailed(Errno::CONNREFUSED));
     script.asks(&[Op::Abandon(Fault::Backend), Op::Connect]);
     assert!(script.session.is_out_of_attempts(&LIMITS));
-    // None is left that was not tried.
-    script.told(Event::Spent);
+    // No untried backend is left.
+    script.on_event(Event::Spent);
     script.asks(&[Op::Cancel(Purpose::Recv(Client))]);
-    script.told(Event::RecvEnded(Client, Err(Errno::CANCELED)));
+    script.on_event(Event::RecvEnded(Client, Err(Errno::CANCELED)));
     script.ends(CloseReason::ConnectFailed, Manner::Reset);
     assert_eq!(script.session.summary().attempts, 3);
 }
@@ -113,15 +113,15 @@ fn a_connect_that_fails_is_tried_elsewhere() {
 fn refusals_are_followed_by_another_attempt_sixteen_times_at_most() {
     let mut script = Script::begin();
     for _ in 1..16 {
-        script.told(Event::ConnectFailed(Errno::CONNREFUSED));
+        script.on_event(Event::ConnectFailed(Errno::CONNREFUSED));
         script.asks(&[Op::Abandon(Fault::Backend), Op::Connect]);
     }
-    script.told(Event::ConnectFailed(Errno::CONNREFUSED));
+    script.on_event(Event::ConnectFailed(Errno::CONNREFUSED));
     script.asks(&[
         Op::Abandon(Fault::Backend),
         Op::Cancel(Purpose::Recv(Client)),
     ]);
-    script.told(Event::RecvEnded(Client, Err(Errno::CANCELED)));
+    script.on_event(Event::RecvEnded(Client, Err(Errno::CANCELED)));
     script.ends(CloseReason::ConnectFailed, Manner::Reset);
     assert_eq!(script.session.summary().attempts, 16);
 }
@@ -131,15 +131,15 @@ fn refusals_are_followed_by_another_attempt_sixteen_times_at_most() {
 fn attempts_that_time_out_are_no_more_than_the_limit() {
     let mut script = Script::begin();
     for _ in 1..LIMITS.attempts {
-        script.told(Event::ConnectFailed(Errno::TIMEDOUT));
+        script.on_event(Event::ConnectFailed(Errno::TIMEDOUT));
         script.asks(&[Op::Abandon(Fault::Unanswered), Op::Connect]);
     }
-    script.told(Event::ConnectFailed(Errno::TIMEDOUT));
+    script.on_event(Event::ConnectFailed(Errno::TIMEDOUT));
     script.asks(&[
         Op::Abandon(Fault::Unanswered),
         Op::Cancel(Purpose::Recv(Client)),
     ]);
-    script.told(Event::RecvEnded(Client, Err(Errno::CANCELED)));
+    script.on_event(Event::RecvEnded(Client, Err(Errno::CANCELED)));
     script.ends(CloseReason::ConnectTimeout, Manner::Reset);
 }
 
@@ -154,12 +154,12 @@ fn an_unanswered_connect_is_cancelled_at_its_deadline() {
     script.passes(1);
     script.asks(&[Op::Cancel(Purpose::Connect)]);
     assert_eq!(script.session.deadline(script.now, &LIMITS), NEVER);
-    script.told(Event::ConnectFailed(Errno::CANCELED));
+    script.on_event(Event::ConnectFailed(Errno::CANCELED));
     script.asks(&[
         Op::Abandon(Fault::Unanswered),
         Op::Cancel(Purpose::Recv(Client)),
     ]);
-    script.told(Event::RecvEnded(Client, Err(Errno::CANCELED)));
+    script.on_event(Event::RecvEnded(Client, Err(Errno::CANCELED)));
     script.ends(CloseReason::ConnectTimeout, Manner::Reset);
 }
 
@@ -168,7 +168,7 @@ fn a_connect_that_outruns_its_cancel_counts() {
     let mut script = Script::begin();
     script.passes(LIMITS.connect);
     script.asks(&[Op::Cancel(Purpose::Connect)]);
-    script.told(Event::Connected);
+    script.on_event(Event::Connected);
     script.asks(&[Op::Acknowledge, Op::Recv(Backend)]);
     assert_eq!(script.deadline_in(), LIMITS.idle / 4);
 }
@@ -176,29 +176,29 @@ fn a_connect_that_outruns_its_cancel_counts() {
 #[test]
 fn an_empty_pool_ends_a_session() {
     let mut script = Script::begin();
-    script.told(Event::Unselected);
+    script.on_event(Event::Unselected);
     script.asks(&[Op::Cancel(Purpose::Recv(Client))]);
-    script.told(Event::RecvEnded(Client, Err(Errno::CANCELED)));
+    script.on_event(Event::RecvEnded(Client, Err(Errno::CANCELED)));
     script.ends(CloseReason::NoBackend, Manner::Reset);
 }
 
 #[test]
 fn without_descriptors_it_waits_and_tries_until_the_deadline() {
     let mut script = Script::begin();
-    script.told(Event::Lacking(Fault::Resources));
+    script.on_event(Event::Lacking(Fault::Resources));
     script.asks(&[Op::Visit(Purpose::Retry, RETRY_AFTER)]);
     script.passes(RETRY_AFTER);
-    script.told(Event::Retry);
+    script.on_event(Event::Retry);
     script.asks(&[Op::Connect]);
-    script.told(Event::Lacking(Fault::Resources));
+    script.on_event(Event::Lacking(Fault::Resources));
     script.asks(&[Op::Visit(Purpose::Retry, RETRY_AFTER)]);
     // Waiting is no attempt, nor does it move the deadline.
     assert_eq!(script.session.summary().attempts, 0);
     script.passes(LIMITS.connect - RETRY_AFTER);
     script.asks(&[Op::Cancel(Purpose::Recv(Client))]);
-    script.told(Event::RecvEnded(Client, Err(Errno::CANCELED)));
+    script.on_event(Event::RecvEnded(Client, Err(Errno::CANCELED)));
     script.asks(&[]);
-    script.told(Event::Retry);
+    script.on_event(Event::Retry);
     script.ends(CloseReason::NoResources, Manner::Reset);
 }
 
@@ -211,10 +211,10 @@ fn a_slow_sink_stops_the_receive_and_lets_it_go_on() {
         .map(|_| script.receives(Client, 1))
         .collect();
     script.asks(&[Op::Cancel(Purpose::Recv(Client))]);
-    // What was under way still comes, and asks for no second cancel.
+    // The operation under way still completes, and needs no second cancel.
     let late = script.receives(Client, 1);
     script.asks(&[]);
-    script.told(Event::RecvEnded(Client, Err(Errno::CANCELED)));
+    script.on_event(Event::RecvEnded(Client, Err(Errno::CANCELED)));
     script.asks(&[]);
     script.sent(Client, 1);
     script.asks(&[Op::Release(first.id), Op::Send(Client, more[0], false)]);
@@ -237,19 +237,19 @@ fn three_full_buffers_make_a_stream() {
     script.pumped(Client, [CHUNK, CHUNK], SourceState::Ready, SinkState::Ready);
     assert!(matches!(script.ops[0], Op::Visit(Purpose::Pace(Client), _)));
     script.ops.clear();
-    script.told(Event::Pace(Client));
+    script.on_event(Event::Pace(Client));
     script.asks(&[Op::Pump(Client)]);
     script.pumped(Client, [0, 0], SourceState::Empty, SinkState::Ready);
     script.asks(&[Op::PollSource(Client)]);
-    script.told(Event::SourceReady(Client));
+    script.on_event(Event::SourceReady(Client));
     script.asks(&[Op::Pump(Client)]);
     script.pumped(Client, [CHUNK, 0], SourceState::Ready, SinkState::Full);
     script.asks(&[Op::PollSink(Client, false)]);
-    script.told(Event::SinkReady(Client, true));
+    script.on_event(Event::SinkReady(Client, true));
     script.asks(&[Op::Pump(Client)]);
     script.pumped(Client, [0, CHUNK], SourceState::Stopped, SinkState::Ready);
     script.asks(&[Op::Recv(Client)]);
-    script.told(Event::RecvEnded(Client, Ok(())));
+    script.on_event(Event::RecvEnded(Client, Ok(())));
     script.asks(&[Op::Shutdown(Backend)]);
     let copied = 3 * u64::from(BUFFER_BYTES);
     let spliced = 2 * u64::from(CHUNK);
@@ -265,12 +265,12 @@ fn a_stream_that_thins_out_is_copied_again() {
             script.ops.pop_front(),
             Some(Op::Visit(Purpose::Pace(Backend), _))
         ));
-        script.told(Event::Pace(Backend));
+        script.on_event(Event::Pace(Backend));
         script.asks(&[Op::Pump(Backend)]);
     }
     script.pumped(Backend, [9, 9], SourceState::Ready, SinkState::Ready);
     script.asks(&[Op::Recv(Backend)]);
-    // It did not pay: the next change takes twice the full buffers.
+    // The change did not pay: the next one needs twice as many full buffers.
     for count in 0..6 {
         let buffer = script.receives(Backend, BUFFER_BYTES);
         let stops = script.ops.contains(&Op::Cancel(Purpose::Recv(Backend)));
@@ -293,7 +293,7 @@ fn a_stream_that_splice_stops_at_goes_on_behind_urgent_data() {
 #[test]
 fn without_a_pipe_it_goes_on_copying() {
     let mut script = Script::promoted(Client);
-    script.told(Event::Pipeless(Client));
+    script.on_event(Event::Pipeless(Client));
     script.asks(&[Op::Recv(Client)]);
 }
 
@@ -307,7 +307,7 @@ fn a_stream_whose_ends_break_is_reset() {
         SinkState::Ready,
     );
     script.asks(&[Op::Cancel(Purpose::Recv(Backend))]);
-    script.told(Event::RecvEnded(Backend, Err(Errno::CANCELED)));
+    script.on_event(Event::RecvEnded(Backend, Err(Errno::CANCELED)));
     script.ends(CloseReason::ClientReset, Manner::Reset);
 
     let mut script = Script::promoted(Client);
@@ -318,7 +318,7 @@ fn a_stream_whose_ends_break_is_reset() {
         SinkState::Broken(PIPE),
     );
     script.asks(&[]);
-    script.told(Event::RecvEnded(Backend, Err(Errno::CONNRESET)));
+    script.on_event(Event::RecvEnded(Backend, Err(Errno::CONNRESET)));
     script.ends(CloseReason::BackendReset, Manner::Reset);
 }
 
@@ -329,7 +329,7 @@ fn an_early_answer_is_relayed_after_the_sink_broke() {
     let unsent = script.receives(Client, 10);
     script.asks(&[Op::Send(Client, upload, false)]);
     script.now += LIMITS.half_closed;
-    script.told(Event::Sent(Client, Err(PIPE)));
+    script.on_event(Event::Sent(Client, Err(PIPE)));
     let stops = [
         Op::Release(upload.id),
         Op::Release(unsent.id),
@@ -338,7 +338,7 @@ fn an_early_answer_is_relayed_after_the_sink_broke() {
     script.asks(&stops);
     let late = script.receives(Client, 10);
     script.asks(&[Op::Release(late.id)]);
-    script.told(Event::RecvEnded(Client, Err(Errno::CANCELED)));
+    script.on_event(Event::RecvEnded(Client, Err(Errno::CANCELED)));
     script.asks(&[]);
     // However long the stall before, the answer has time to come; the client is watched meanwhile.
     script.passes(WATCH_AFTER);
@@ -346,11 +346,11 @@ fn an_early_answer_is_relayed_after_the_sink_broke() {
     assert_eq!(script.deadline_in(), LINGER / 4);
     let answer = script.receives(Backend, 30);
     script.asks(&[Op::Send(Backend, answer, false)]);
-    // The kernel told of the reset already: this is how it looks the second time.
-    script.told(Event::RecvEnded(Backend, Ok(())));
+    // The kernel has reported the reset already: the second report looks like an end.
+    script.on_event(Event::RecvEnded(Backend, Ok(())));
     script.sent(Backend, 30);
     script.asks(&[Op::Release(answer.id), Op::Cancel(Purpose::Watch(Client))]);
-    script.told(Event::Watched(Client, false));
+    script.on_event(Event::Watched(Client, false));
     script.ends(CloseReason::BackendReset, Manner::Reset);
 }
 
@@ -359,17 +359,17 @@ fn a_reset_ends_both_sides_by_reset() {
     let mut script = Script::connected();
     let buffer = script.receives(Client, 10);
     script.asks(&[Op::Send(Client, buffer, false)]);
-    script.told(Event::RecvEnded(Backend, Err(Errno::CONNRESET)));
+    script.on_event(Event::RecvEnded(Backend, Err(Errno::CONNRESET)));
     let cancels = [
         Op::Cancel(Purpose::Recv(Client)),
         Op::Cancel(Purpose::Send(Client)),
     ];
     script.asks(&cancels);
-    // The end waits for both, and a send that outran its cancel changes nothing.
+    // The end waits for both, and a send that completes before its cancel changes nothing.
     script.sent(Client, 10);
     let late = script.receives(Client, 5);
     script.asks(&[]);
-    script.told(Event::RecvEnded(Client, Err(Errno::CANCELED)));
+    script.on_event(Event::RecvEnded(Client, Err(Errno::CANCELED)));
     let finish = [Op::Release(buffer.id), Op::Release(late.id), Op::Finish];
     script.asks(&finish);
     assert_eq!(script.session.reason(), Some(CloseReason::BackendReset));
@@ -379,39 +379,39 @@ fn a_reset_ends_both_sides_by_reset() {
 #[test]
 fn what_passes_by_is_asked_again() {
     let mut script = Script::connected();
-    script.told(Event::RecvEnded(Client, Err(AGAIN)));
+    script.on_event(Event::RecvEnded(Client, Err(AGAIN)));
     script.asks(&[Op::Recv(Client)]);
     let buffer = script.receives(Client, 10);
     script.asks(&[Op::Send(Client, buffer, false)]);
-    script.told(Event::Sent(Client, Err(AGAIN)));
+    script.on_event(Event::Sent(Client, Err(AGAIN)));
     script.asks(&[Op::PollSink(Client, false)]);
-    script.told(Event::SinkReady(Client, true));
+    script.on_event(Event::SinkReady(Client, true));
     script.asks(&[Op::Send(Client, buffer, false)]);
 }
 
 #[test]
 fn a_side_that_is_not_read_is_watched_after_a_while() {
     let mut script = Script::connected();
-    script.told(Event::RecvEnded(Client, Ok(())));
+    script.on_event(Event::RecvEnded(Client, Ok(())));
     script.asks(&[Op::Shutdown(Backend)]);
     script.passes(WATCH_AFTER - 1);
     script.asks(&[]);
     script.passes(1);
     script.asks(&[Op::Watch(Client)]);
-    script.told(Event::Watched(Client, true));
+    script.on_event(Event::Watched(Client, true));
     script.asks(&[Op::Cancel(Purpose::Recv(Backend))]);
-    script.told(Event::RecvEnded(Backend, Err(Errno::CANCELED)));
+    script.on_event(Event::RecvEnded(Backend, Err(Errno::CANCELED)));
     script.ends(CloseReason::ClientReset, Manner::Reset);
 }
 
 #[test]
-fn whoever_is_not_read_for_long_is_watched_whatever_the_reason() {
+fn a_side_that_is_not_read_for_long_is_watched() {
     // A change to splice that waits for its last send.
     let mut script = Script::connected();
     for _ in 0..3 {
         script.receives(Client, BUFFER_BYTES);
     }
-    script.told(Event::RecvEnded(Client, Err(Errno::CANCELED)));
+    script.on_event(Event::RecvEnded(Client, Err(Errno::CANCELED)));
     script.ops.clear();
     script.passes(WATCH_AFTER);
     script.asks(&[Op::Watch(Client)]);
@@ -420,7 +420,7 @@ fn whoever_is_not_read_for_long_is_watched_whatever_the_reason() {
     let mut script = Script::connected();
     script.receives(Client, 10);
     let buffer = script.buffer(10);
-    script.told(Event::Received(Client, buffer, false));
+    script.on_event(Event::Received(Client, buffer, false));
     script.ops.clear();
     script.passes(WATCH_AFTER);
     script.asks(&[Op::Watch(Client)]);
@@ -442,8 +442,8 @@ fn silence_ends_a_session_in_order() {
         Op::Cancel(Purpose::Recv(Backend)),
     ];
     script.asks(&cancels);
-    script.told(Event::RecvEnded(Client, Err(Errno::CANCELED)));
-    script.told(Event::RecvEnded(Backend, Err(Errno::CANCELED)));
+    script.on_event(Event::RecvEnded(Client, Err(Errno::CANCELED)));
+    script.on_event(Event::RecvEnded(Backend, Err(Errno::CANCELED)));
     script.ends(CloseReason::IdleTimeout, Manner::Graceful);
 }
 
@@ -452,9 +452,9 @@ fn bytes_that_come_while_an_idle_session_closes_are_not_hidden() {
     let mut script = Script::connected();
     script.passes(LIMITS.idle);
     let late = script.receives(Backend, 10);
-    script.told(Event::RecvEnded(Client, Err(Errno::CANCELED)));
+    script.on_event(Event::RecvEnded(Client, Err(Errno::CANCELED)));
     script.ops.clear();
-    script.told(Event::RecvEnded(Backend, Err(Errno::CANCELED)));
+    script.on_event(Event::RecvEnded(Backend, Err(Errno::CANCELED)));
     script.asks(&[Op::Release(late.id), Op::Finish]);
     assert_eq!(script.session.reason(), Some(CloseReason::IdleTimeout));
     assert_eq!(script.session.manner(), Manner::Reset);
@@ -473,7 +473,7 @@ fn silence_over_unsent_bytes_ends_by_reset() {
 fn half_closed_sessions_have_less_time() {
     let mut script = Script::connected();
     script.passes(LIMITS.idle - 1);
-    script.told(Event::RecvEnded(Backend, Ok(())));
+    script.on_event(Event::RecvEnded(Backend, Ok(())));
     script.asks(&[Op::Shutdown(Client)]);
     script.passes(WATCH_AFTER);
     script.asks(&[Op::Watch(Backend)]);
@@ -525,15 +525,15 @@ fn a_close_while_connecting_joins_the_connect() {
     // A second reason changes nothing.
     script.cx(|session, cx| session.close(CloseReason::IdleTimeout, cx));
     script.asks(&[]);
-    script.told(Event::RecvEnded(Client, Err(Errno::CANCELED)));
-    script.told(Event::Connected);
+    script.on_event(Event::RecvEnded(Client, Err(Errno::CANCELED)));
+    script.on_event(Event::Connected);
     script.ends(CloseReason::Shutdown, Manner::Reset);
 }
 
 #[test]
 #[should_panic(expected = "completed without having been asked")]
-fn a_completion_that_nobody_asked_for_is_a_bug() {
-    Script::connected().told(Event::Sent(Client, Ok(1)));
+fn a_completion_without_an_operation_is_a_bug() {
+    Script::connected().on_event(Event::Sent(Client, Ok(1)));
 }
 
 const CHUNK: u32 = 512 * 1024;

@@ -1,4 +1,4 @@
-//! Simulations as a whole: the same seed, the same outcome, and nothing is lost on the way.
+//! Whole simulations: the same seed gives the same outcome, and no session is lost.
 
 use std::time::Duration;
 
@@ -119,7 +119,7 @@ fn clients_that_find_no_backend_fail_at_once() {
         &Strategy::LeastTime(Default::default()),
         1,
     );
-    // Connects are refused until the workers know, and are not begun after.
+    // Connects are refused until the workers learn of it, and are not begun afterwards.
     let refused = outcome.backends[0].refused;
     assert!(refused > 0 && outcome.failures > refused / 3, "{outcome:?}");
     assert!(outcome.broken > 0);
@@ -205,7 +205,7 @@ fn charts_are_drawn() {
 }
 
 #[test]
-fn a_reserve_is_told_of_and_drawn() {
+fn a_reserve_is_reported_and_drawn() {
     let scenario = short(Scenario::day_with_reserve(), 30);
     let outcome = of(&scenario, &Strategy::RoundRobin);
     let scaled = outcome.scaled.clone().unwrap();

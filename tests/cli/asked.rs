@@ -1,4 +1,4 @@
-//! The ways to name a configuration, and words that people bring from other programs.
+//! The ways to name a configuration, and terms of other programs.
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -73,7 +73,7 @@ fn a_person_reads_that_the_file_is_valid() {
         .stderr(end)
         .status();
     assert_eq!(status.unwrap().code(), Some(0));
-    // Else the terminal does not end.
+    // The terminal ends only when this is closed.
     drop(command);
     let mut seen = Vec::new();
     let mut chunk = [0; 256];
@@ -84,7 +84,7 @@ fn a_person_reads_that_the_file_is_valid() {
     assert_eq!(String::from_utf8(seen).unwrap(), "config.ron is valid\r\n");
 }
 
-/// Both ends of a new terminal: who reads it, and the program's.
+/// Both ends of a new terminal: the reader's, and the program's.
 #[expect(unsafe_code, reason = "std has no openpty(3)")]
 fn terminal() -> (File, File) {
     let (mut reader, mut program) = (-1, -1);

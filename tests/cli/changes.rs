@@ -1,12 +1,12 @@
-//! Commands that change something: what they send, and what they say then.
+//! Commands that change something: what they send, and what they print.
 
 use mahoraga::admin::model::{Changed, Reloaded, Reopened};
 
 use super::super::fake::Fake;
 use super::super::stderr;
-use super::{failed, json, pools, said};
+use super::{failed, json, pools, succeeded};
 
-/// A command that names a backend, its request, and what it says.
+/// A command that names a backend, its request, and its output.
 const BACKEND_CHANGES: [(&str, &str, &str); 8] = [
     (
         "weight app-2 5",
@@ -58,7 +58,7 @@ fn backends_are_changed() {
     let fake = Fake::saying("client_backend_changes", &answers);
     for (command, request, text) in BACKEND_CHANGES {
         let output = fake.run(&command.split(' ').collect::<Vec<_>>());
-        assert_eq!(said(&output), text, "{command}");
+        assert_eq!(succeeded(&output), text, "{command}");
         assert_eq!(fake.asked(), ["GET /v1/pools", request], "{command}");
     }
 }
@@ -74,7 +74,7 @@ fn several_backends_are_changed_by_one_command() {
     let want = "version 19: web/app-2 drains: no new sessions\n\
                 version 20: db/app-1 drains: no new sessions\n\
                 version 21: web/app-3 drains: no new sessions\n";
-    assert_eq!(said(&output), want);
+    assert_eq!(succeeded(&output), want);
     let drain = |of: &str| format!(r#"PATCH /v1/pools/{of} {{"state":"drain","keep":false}}"#);
     let want = [
         "GET /v1/pools".to_owned(),
@@ -94,7 +94,7 @@ fn one_wrong_name_changes_none() {
     assert_eq!(fake.asked(), ["GET /v1/pools"]);
 }
 
-/// The same of those that name none.
+/// The same for those that name none.
 const CHANGES: [(&str, &str, &str); 9] = [
     (
         "add web 127.0.0.1:9005",
@@ -161,10 +161,10 @@ fn a_reload_says_what_it_did_not_do() {
     let fake = Fake::saying("client_notes", &[reloaded.as_str(), &same]);
     let want = "version 19 is in force\n\
                 workers takes effect at the next start\na\u{fffd}b\n";
-    assert_eq!(said(&fake.run(&["reload"])), want);
+    assert_eq!(succeeded(&fake.run(&["reload"])), want);
     assert_eq!(fake.asked(), ["POST /v1/reload"]);
     let want = "nothing has changed: version 19 is in force\n";
-    assert_eq!(said(&fake.run(&["reload"])), want);
+    assert_eq!(succeeded(&fake.run(&["reload"])), want);
 }
 
 #[test]
@@ -172,10 +172,13 @@ fn the_logs_are_opened_again_by_name() {
     let [some, none] = [vec!["a.log".to_owned(), "b.log".to_owned()], vec![]]
         .map(|files| json(&Reopened { files }));
     let fake = Fake::saying("client_reopen", &[some.as_str(), &none]);
-    assert_eq!(said(&fake.run(&["reopen"])), "opened again: a.log, b.log\n");
+    assert_eq!(
+        succeeded(&fake.run(&["reopen"])),
+        "opened again: a.log, b.log\n"
+    );
     assert_eq!(fake.asked(), ["POST /v1/reopen"]);
     let want = "no log is a file: there is nothing to open\n";
-    assert_eq!(said(&fake.run(&["reopen"])), want);
+    assert_eq!(succeeded(&fake.run(&["reopen"])), want);
 }
 
 #[test]
@@ -184,7 +187,7 @@ fn the_rest_is_changed() {
     let fake = Fake::saying("client_changes", &[changed.as_str(); CHANGES.len()]);
     for (command, request, text) in CHANGES {
         let output = fake.run(&command.split(' ').collect::<Vec<_>>());
-        assert_eq!(said(&output), text, "{command}");
+        assert_eq!(succeeded(&output), text, "{command}");
         let asked = fake.asked();
         assert!(
             asked.len() == 1 && asked[0].starts_with(request),
@@ -214,7 +217,7 @@ fn a_wait_ends_when_the_backend_is_idle() {
     let fake = Fake::saying("client_wait", &answers);
     let output = fake.run(&["drain", "db/app-1", "--wait"]);
     assert_eq!(
-        said(&output),
+        succeeded(&output),
         "version 19: db/app-1 drains: no new sessions\n"
     );
     assert_eq!(fake.asked().split_off(2), ["GET /v1/pools/db"; 2]);

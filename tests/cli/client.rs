@@ -1,4 +1,4 @@
-//! Commands to a running balancer that look: what they ask, and how it is shown.
+//! Commands that query a running balancer: what they request, and how they show it.
 
 use std::io::{Read, Write};
 use std::process::{Command, Output, Stdio};
@@ -21,7 +21,7 @@ fn json(value: &impl Serialize) -> String {
     serde_json::to_string(value).unwrap()
 }
 
-/// A download that goes on.
+/// A download that is still under way.
 const TRAFFIC: TrafficStatus = TrafficStatus {
     bytes_up: 12_345_678,
     bytes_down: 3_400_000_000,
@@ -178,9 +178,9 @@ fn pools() -> Vec<PoolStatus> {
     ]
 }
 
-/// What a command says that goes well.
+/// The output of a command that succeeds.
 #[track_caller]
-fn said(output: &Output) -> &str {
+fn succeeded(output: &Output) -> &str {
     assert_eq!((output.status.code(), stderr(output)), (Some(0), ""));
     stdout(output)
 }
@@ -194,13 +194,13 @@ fn failed(output: &Output, code: i32) -> &str {
 }
 
 #[test]
-fn status_is_told() {
+fn status_is_shown() {
     let fake = Fake::saying("client_status", &[&json(&status()), &json(&status())]);
-    assert_eq!(said(&fake.run(&["status"])), STATUS);
+    assert_eq!(succeeded(&fake.run(&["status"])), STATUS);
     let output = fake.run(&["status", "--json"]);
-    let again: Status = serde_json::from_str(said(&output)).unwrap();
+    let again: Status = serde_json::from_str(succeeded(&output)).unwrap();
     assert_eq!(again, status());
-    assert!(said(&output).starts_with("{\n  \"version\": \"0.1.0\",\n"));
+    assert!(succeeded(&output).starts_with("{\n  \"version\": \"0.1.0\",\n"));
     assert_eq!(fake.asked(), ["GET /v1/status", "GET /v1/status"]);
 }
 
@@ -208,7 +208,7 @@ fn status_is_told() {
 fn wide_shows_the_history_of_backends() {
     let fake = Fake::saying("client_history", &[&json(&pools()[0])]);
     let output = fake.run(&["backends", "--pool", "web", "--wide"]);
-    let (_, history) = said(&output).split_once("\n\n").unwrap();
+    let (_, history) = succeeded(&output).split_once("\n\n").unwrap();
     assert_eq!(history, HISTORY);
 }
 
@@ -241,14 +241,14 @@ fn listeners_and_pools_and_backends_are_tables() {
         &all,
     ];
     let fake = Fake::saying("client_tables", &answers.map(String::as_str));
-    assert_eq!(said(&fake.run(&["listeners"])), LISTENERS);
-    assert_eq!(said(&fake.run(&["pools"])), POOLS);
-    assert_eq!(said(&fake.run(&["pools", "db"])), POOL);
-    assert_eq!(said(&fake.run(&["backends"])), BACKENDS);
+    assert_eq!(succeeded(&fake.run(&["listeners"])), LISTENERS);
+    assert_eq!(succeeded(&fake.run(&["pools"])), POOLS);
+    assert_eq!(succeeded(&fake.run(&["pools", "db"])), POOL);
+    assert_eq!(succeeded(&fake.run(&["backends"])), BACKENDS);
     let output = fake.run(&["backends", "--pool", "db/ä"]);
-    assert!(POOL.ends_with(said(&output)));
+    assert!(POOL.ends_with(succeeded(&output)));
     let output = fake.run(&["backends", "--json"]);
-    let backends: Vec<BackendStatus> = serde_json::from_str(said(&output)).unwrap();
+    let backends: Vec<BackendStatus> = serde_json::from_str(succeeded(&output)).unwrap();
     assert_eq!(backends.len(), 6);
     let want = [
         "GET /v1/listeners",
@@ -292,23 +292,23 @@ fn sessions_are_listed_and_closed() {
         one,
     ];
     let fake = Fake::saying("client_sessions", &answers.each_ref().map(String::as_str));
-    assert_eq!(said(&fake.run(&["sessions"])), SESSIONS);
+    assert_eq!(succeeded(&fake.run(&["sessions"])), SESSIONS);
     let filter = [
         "sessions", "--pool", "web", "--client", "::1", "--limit", "5",
     ];
-    assert_eq!(said(&fake.run(&filter)), "no sessions\n");
+    assert_eq!(succeeded(&fake.run(&filter)), "no sessions\n");
     let first = fake.run(&["sessions", "--limit", "1"]);
     assert_eq!(
-        said(&first),
+        succeeded(&first),
         format!("{SESSIONS}only the first 1 are shown: see --limit\n")
     );
     let kill = |more: &[&str]| {
         let output = fake.run(&[&["sessions", "--kill"], more].concat());
-        said(&output).to_owned()
+        succeeded(&output).to_owned()
     };
     assert_eq!(kill(&["0-17", "1-3"]), "2 sessions closed\n");
     assert_eq!(kill(&["--backend", "app-2"]), "2 sessions closed\n");
-    // Of one that was removed; of one by both its names.
+    // Sessions of a backend that was removed; of a backend by pool and name.
     assert_eq!(kill(&["--backend", "db/old"]), "1 session closed\n");
     let both = ["--pool", "db", "--backend", "app-1"];
     assert_eq!(kill(&both), "1 session closed\n");
@@ -331,7 +331,7 @@ fn sessions_are_listed_and_closed() {
 }
 
 #[test]
-fn what_is_closed_must_be_said() {
+fn kill_needs_ids_or_a_filter() {
     assert_eq!(
         failed(&run(&["sessions", "--kill"]), 2),
         "--kill: expected ids, --listener, --pool, --backend, --client or --all"
@@ -347,10 +347,10 @@ fn the_configuration_is_written_as_it_is() {
     let ron = "(\n    workers: 2,\n)\n".to_owned();
     let text = json(&ConfigText { ron: ron.clone() });
     let fake = Fake::saying("client_config", &[&text, &text]);
-    assert_eq!(said(&fake.run(&["config", "show"])), ron);
+    assert_eq!(succeeded(&fake.run(&["config", "show"])), ron);
     let output = fake.run(&["config", "show", "--json"]);
     let want = "{\n  \"ron\": \"(\\n    workers: 2,\\n)\\n\"\n}\n";
-    assert_eq!(said(&output), want);
+    assert_eq!(succeeded(&output), want);
     assert_eq!(fake.asked(), ["GET /v1/config"; 2]);
 }
 
@@ -375,12 +375,12 @@ fn histograms_have_units() {
     ];
     let text = json(&all);
     let fake = Fake::saying("client_histograms", &[&text, &text]);
-    assert_eq!(said(&fake.run(&["histograms"])), HISTOGRAMS);
+    assert_eq!(succeeded(&fake.run(&["histograms"])), HISTOGRAMS);
     let output = fake.run(&["histograms", "--workers"]);
-    assert_eq!(said(&output), HISTOGRAMS_OF_WORKERS);
+    assert_eq!(succeeded(&output), HISTOGRAMS_OF_WORKERS);
 }
 
-/// A stream of two events that ends, or goes on for as long as the test.
+/// A stream of two events that ends, or stays open for as long as the test.
 fn stream() -> String {
     let event = |number: u64, message: &str| {
         let event = json(&Event {
@@ -409,9 +409,9 @@ fn events_are_lines() {
     let want = "2026-01-02 03:04:01Z  web/app-1 is down: connection refused\n\
                 2026-01-02 03:04:02Z  reload: the old configuration stays\n    \
                 config.ron:1:9: wrong\n";
-    assert_eq!(said(&fake.run(&["events"])), want);
+    assert_eq!(succeeded(&fake.run(&["events"])), want);
     let output = fake.run(&["events", "--recent", "1", "--json"]);
-    let event: Event = serde_json::from_str(said(&output)).unwrap();
+    let event: Event = serde_json::from_str(succeeded(&output)).unwrap();
     assert_eq!((event.number, event.kind), (1, EventKind::BackendDown));
     let output = fake.run(&["events", "--follow"]);
     assert_eq!((output.status.code(), stdout(&output)), (Some(1), want));
@@ -492,7 +492,7 @@ fn top_without_a_terminal() {
 #[test]
 fn the_reference_says_each_setting_with_its_default() {
     let output = run(&["config", "reference"]);
-    let text = said(&output);
+    let text = succeeded(&output);
     for want in [
         "\nworkers\n    How many worker threads run. Auto: one for each CPU that the process may \
          use.\n    a whole number, 1 to 1024, or \"auto\"; default \"auto\"; takes a restart\n",
@@ -504,7 +504,7 @@ fn the_reference_says_each_setting_with_its_default() {
         assert!(format!("\n{text}").contains(want), "{want}");
     }
     let output = run(&["config", "reference", "--schema"]);
-    let schema: serde_json::Value = serde_json::from_str(said(&output)).unwrap();
+    let schema: serde_json::Value = serde_json::from_str(succeeded(&output)).unwrap();
     let workers = &schema["properties"]["workers"]["anyOf"];
     assert_eq!(workers[0]["const"], "auto");
     assert_eq!(workers[1]["maximum"], 1024);

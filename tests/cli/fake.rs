@@ -1,4 +1,4 @@
-//! A balancer's admin API that says what a test tells it to.
+//! A fake admin API that gives the answers of a test.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
@@ -8,9 +8,9 @@ use std::process::Output;
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
 
-/// Answers each request with the next of some answers, then nobody any more.
+/// Answers each request with the next answer, and then stops listening.
 pub(super) struct Fake {
-    /// It is called `mahoraga.sock` in here.
+    /// The socket is `mahoraga.sock` in this directory.
     pub(super) directory: PathBuf,
     requests: Receiver<String>,
 }
@@ -27,7 +27,7 @@ impl Fake {
         let directory = super::directory(test);
         let listener = UnixListener::bind(directory.join("mahoraga.sock")).unwrap();
         let (send, requests) = mpsc::channel();
-        // Lives as long as its test at most: the process ends then.
+        // The thread lives as long as its test at most: the process ends then.
         thread::spawn(move || {
             for answer in answers {
                 let (stream, _) = listener.accept().unwrap();
@@ -48,13 +48,13 @@ impl Fake {
         command.output().unwrap()
     }
 
-    /// What it was asked since the last time: method, target and body.
+    /// Returns the requests since the last call: method, target and body.
     pub(super) fn asked(&self) -> Vec<String> {
         self.requests.try_iter().collect()
     }
 }
 
-/// Answers one request over TCP, and gives its head in lower case.
+/// Answers one request over TCP, and returns its head in lower case.
 pub(super) fn over_tcp(answer: String) -> (String, thread::JoinHandle<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
@@ -71,7 +71,7 @@ pub(super) fn answer(status: &str, body: &str) -> String {
     format!("HTTP/1.1 {status}\r\nContent-Length: {length}\r\n\r\n{body}")
 }
 
-/// Reads a request and answers it. Gives its first line with its body, and its whole head.
+/// Reads a request and answers it. Returns its first line with its body, and its whole head.
 fn exchange(from: impl Read, mut to: impl Write, answer: &str) -> (String, String) {
     let mut reader = BufReader::new(from);
     let mut head = String::new();
@@ -83,7 +83,7 @@ fn exchange(from: impl Read, mut to: impl Write, answer: &str) -> (String, Strin
     let length = lines.find_map(|line| line.strip_prefix("content-length: "));
     let mut body = vec![0; length.map_or(0, |length| length.parse().unwrap())];
     reader.read_exact(&mut body).unwrap();
-    // Whoever is gone does not want its answer.
+    // A client that is gone does not need its answer.
     let _ = to.write_all(answer.as_bytes());
     let line = head.lines().next().unwrap().trim_end_matches(" HTTP/1.1");
     let body = String::from_utf8(body).unwrap();

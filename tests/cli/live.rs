@@ -1,4 +1,4 @@
-//! Golden texts of mistakes in what live pools are told: `live/NAME.ron` is refused with
+//! Golden texts of mistakes in settings of live pools: `live/NAME.ron` is refused with
 //! `live/NAME.txt`.
 
 use super::mistakes::refused;

@@ -35,7 +35,7 @@ fn an_unknown_field() {
     );
 }
 
-/// All of them are reported, and words of other balancers point at ours.
+/// All of them are reported, and terms of other balancers point at ours.
 #[test]
 fn several_unknown_fields() {
     refused(
@@ -366,7 +366,7 @@ config.ron:3:22: backends: expected at least one
     );
 }
 
-/// A text, where it goes wrong, what is said and how much is marked.
+/// A text, where it goes wrong, the error, and how much is marked.
 const SYNTAX: [(&str, &str, &str, usize); 17] = [
     (
         "",

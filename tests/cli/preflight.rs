@@ -1,4 +1,4 @@
-//! What a start would refuse, `check` finds as well, in the same words.
+//! `check` reports every error that a start would report, in the same words.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -13,7 +13,7 @@ fn write(path: &Path, text: &str, mode: u32) {
 }
 
 /// The last line on standard error, and the exit code.
-fn told(directory: &Path, command: &str, config: &str) -> (String, Option<i32>) {
+fn outcome(directory: &Path, command: &str, config: &str) -> (String, Option<i32>) {
     fs::write(directory.join("config.ron"), config).unwrap();
     let mut command_line = mahoraga();
     let command_line = command_line.arg(command).current_dir(directory);
@@ -33,7 +33,7 @@ fn check_refuses_what_run_refuses() {
         |token: &str| format!("admin: (http: (bind: \"127.0.0.1:0\", read_token: \"{token}\"))");
     let rest = "listeners: [(bind: \"127.0.0.1:0\", pool: \"web\")]";
     let pools = "pools: [(name: \"web\", backends: [\"127.0.0.1:9001\"])]";
-    for (wrong, said) in [
+    for (wrong, message) in [
         (http("absent"), "token file absent"),
         (http("open"), "is open to every user"),
         (http("short"), "invalid token in short"),
@@ -67,21 +67,21 @@ fn check_refuses_what_run_refuses() {
         ),
     ] {
         let config = format!("({wrong}, {rest}, {pools})");
-        let (checked, code) = told(&directory, "check", &config);
-        assert!(checked.contains(said), "{wrong}: {checked}");
+        let (checked, code) = outcome(&directory, "check", &config);
+        assert!(checked.contains(message), "{wrong}: {checked}");
         assert_eq!(code, Some(2), "{wrong}");
-        let (started, code) = told(&directory, "run", &config);
+        let (started, code) = outcome(&directory, "run", &config);
         assert_eq!(code, Some(2), "{wrong}");
-        // The one that makes a file says which.
+        // The error of `run` names the file that it could not make.
         let reason = |line: &str| line.rsplit(": ").next().unwrap_or_default().to_owned();
         assert_eq!(reason(&checked), reason(&started), "{wrong}");
     }
     let config = format!("(listeners: [(bind: \"unix:text\", pool: \"web\")], {pools})");
     for command in ["check", "run"] {
-        let (said, found) = told(&directory, command, &config);
+        let (message, found) = outcome(&directory, command, &config);
         assert!(
-            said.ends_with("address in use: another file is there"),
-            "{said}"
+            message.ends_with("address in use: another file is there"),
+            "{message}"
         );
         assert_eq!(found, Some(2));
     }
@@ -103,9 +103,12 @@ fn certificates_of_checks_are_looked_at() {
                 check: (type: \"tls\", tls: (sni: \"a.test\", verify: \"./{file}\")))])"
         );
         for command in ["check", "run"] {
-            let (said, found) = told(&directory, command, &config);
-            assert!(said.starts_with("error: pool `web`: check: "), "{said}");
-            assert!(said.contains(why), "{said}");
+            let (message, found) = outcome(&directory, command, &config);
+            assert!(
+                message.starts_with("error: pool `web`: check: "),
+                "{message}"
+            );
+            assert!(message.contains(why), "{message}");
             assert_eq!(found, Some(2));
         }
     }
@@ -117,8 +120,8 @@ fn what_the_machine_lacks_is_no_mistake() {
     let config = "(listeners: [(bind: \"127.0.0.1:0\", pool: \"web\")],
         pools: [(name: \"web\", source: [\"192.0.2.1\"], backends: [\"127.0.0.1:9001\"])])";
     for command in ["check", "run"] {
-        let (said, found) = told(&directory, command, config);
-        assert!(said.contains("192.0.2.1"), "{said}");
+        let (message, found) = outcome(&directory, command, config);
+        assert!(message.contains("192.0.2.1"), "{message}");
         assert_eq!(found, Some(1));
     }
 }
@@ -152,8 +155,8 @@ fn check_makes_no_file() {
         .output()
         .unwrap();
     assert_eq!((output.status.code(), stderr(&output)), (Some(0), ""));
-    let said = "not checked: whether unix:b.sock, 127.0.0.1:1 can be listened on";
-    assert!(stdout(&output).starts_with(said), "{}", stdout(&output));
+    let message = "not checked: whether unix:b.sock, 127.0.0.1:1 can be listened on";
+    assert!(stdout(&output).starts_with(message), "{}", stdout(&output));
     assert_eq!(fs::read_dir(&directory).unwrap().count(), 2);
 }
 

@@ -1,4 +1,4 @@
-//! Balancers that can't be asked or refuse, readers that leave, and the help.
+//! Balancers that do not answer or refuse, readers that leave, and the help.
 
 use std::fs;
 use std::os::unix::net::UnixListener;
@@ -6,7 +6,7 @@ use std::process::Stdio;
 
 use super::super::fake::{Fake, answer, over_tcp};
 use super::super::{directory, mahoraga, run, stderr};
-use super::{failed, said, stream};
+use super::{failed, stream, succeeded};
 
 #[test]
 fn balancers_that_can_not_be_reached() {
@@ -25,7 +25,7 @@ fn balancers_that_can_not_be_reached() {
     let there = "no balancer answers at other.sock: is `mahoraga run` or \
                  `mahoraga proxy` running there?";
     assert_eq!(failed(&run(&["status", "--admin", "other.sock"]), 1), there);
-    // Left behind by one that was killed.
+    // A killed balancer left it behind.
     drop(UnixListener::bind(empty.join("mahoraga.sock")).unwrap());
     assert_eq!(failed(&run(&["status"]), 1), want);
     let listener = UnixListener::bind(empty.join("silent.sock")).unwrap();
@@ -79,7 +79,7 @@ fn a_token_goes_over_http() {
         command.current_dir(&directory).output().unwrap()
     };
     let (url, head) = over_tcp(answer("200 OK", "[]"));
-    said(&run(&url, &["--token-file", "token"]));
+    succeeded(&run(&url, &["--token-file", "token"]));
     let head = head.join().unwrap();
     assert!(
         head.contains("\r\nauthorization: bearer s3cret\r\n"),
@@ -107,7 +107,7 @@ fn a_token_goes_over_http() {
     let command = command
         .env("MAHORAGA_ADMIN", url)
         .env("MAHORAGA_TOKEN_FILE", "token");
-    said(&command.output().unwrap());
+    succeeded(&command.output().unwrap());
     assert!(head.join().unwrap().contains("bearer s3cret"));
     let mut command = mahoraga();
     let command = command.arg("status").env("MAHORAGA_ADMIN", "https://a");
@@ -151,7 +151,7 @@ fn a_reader_that_leaves_ends_a_command() {
 #[test]
 fn the_help_has_two_lists() {
     let output = run(&["--help"]);
-    let help = said(&output);
+    let help = succeeded(&output);
     let (head, _) = help.split_once("\nExamples:").unwrap();
     assert_eq!(head, HELP);
     let (_, clients) = head
@@ -162,13 +162,16 @@ fn the_help_has_two_lists() {
         let command = line.split_whitespace().next().unwrap();
         let output = run(&[command, "--help"]);
         assert!(
-            said(&output).contains(&format!("Usage: mahoraga {command}")),
+            succeeded(&output).contains(&format!("Usage: mahoraga {command}")),
             "{command}"
         );
-        let says = said(&output).contains("--admin <PATH|URL>");
-        assert!(says || ["set", "config"].contains(&command), "{command}");
+        let has_flag = succeeded(&output).contains("--admin <PATH|URL>");
+        assert!(
+            has_flag || ["set", "config"].contains(&command),
+            "{command}"
+        );
     }
-    assert_eq!(said(&run(&["drain", "--help"])), DRAIN);
+    assert_eq!(succeeded(&run(&["drain", "--help"])), DRAIN);
 }
 
 const HELP: &str = "\

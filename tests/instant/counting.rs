@@ -9,7 +9,7 @@ use std::cell::Cell;
 #[derive(Debug)]
 pub(crate) struct Counting;
 
-/// What one thread asked of the allocator.
+/// What one thread requested of the allocator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Count {
     pub(crate) allocations: u64,
@@ -23,7 +23,7 @@ impl Count {
     };
 }
 
-/// What `call` asks of the allocator on this thread.
+/// Counts what `call` requests of the allocator on this thread.
 pub(crate) fn count(call: impl FnOnce()) -> Count {
     let before = COUNT.get();
     call();
@@ -70,6 +70,6 @@ unsafe impl GlobalAlloc for Counting {
 }
 
 thread_local! {
-    /// Needs neither memory nor a destructor of its own, so that the allocator may use it always.
+    /// Needs neither memory nor a destructor of its own, so that the allocator can always use it.
     static COUNT: Cell<Count> = const { Cell::new(Count::NONE) };
 }

@@ -1,8 +1,8 @@
-//! The instant kernel: whatever it is asked has happened by the next wait. It plays the clients
-//! and the backends too, who answer as soon as they are asked.
+//! The instant kernel: every operation has completed by the next wait. It plays the clients and the
+//! backends too, who answer at once.
 //!
-//! No byte is stored or copied, and in a steady state nothing is allocated: what is measured is
-//! the balancer above it.
+//! It stores and copies no byte, and allocates nothing in a steady state: only the balancer above
+//! it is measured.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -21,7 +21,8 @@ use mahoraga::token::{Purpose, Side, Token};
 pub(crate) enum Clients {
     /// They send the next request.
     KeepAlive,
-    /// The backend ends the connection after it, they close theirs, and another client comes.
+    /// The backend ends the connection after it, the client closes its own, and another client
+    /// comes.
     Short,
 }
 
@@ -34,14 +35,14 @@ pub(crate) struct InstantKernel {
     now: u64,
     /// Nanoseconds that each wait takes.
     step: u64,
-    /// Completed, not yet told.
+    /// Completed, but not yet reported.
     ready: VecDeque<Completion>,
     accept: Option<Token>,
     /// By descriptor.
     conns: Vec<Conn>,
     free_conns: Vec<i32>,
     free_buffers: Vec<BufferId>,
-    /// Completions told so far.
+    /// Completions reported so far.
     pub(super) events: u64,
     /// Connections of clients that were closed.
     pub(super) served: u64,
@@ -50,12 +51,12 @@ pub(crate) struct InstantKernel {
 /// A connection, seen from the kernel.
 #[derive(Debug, Default)]
 struct Conn {
-    /// At its other end is a client, not a backend.
+    /// The other end is a client, not a backend.
     client: bool,
     /// The receive in flight, and what it has brought.
     recv: Option<Token>,
     received: u32,
-    /// The peer sent this while no receive was in flight.
+    /// What the peer sent while no receive was in flight.
     message: bool,
     end: bool,
 }
@@ -160,7 +161,7 @@ impl Kernel for InstantKernel {
     }
 
     fn accept_now(&mut self, _listener: &Socket) -> Option<Socket> {
-        unreachable!("nobody stops the worker")
+        unreachable!("nothing stops the worker")
     }
 
     fn adopt(&mut self, _listener: u64) -> Option<Socket> {
@@ -202,13 +203,17 @@ impl Kernel for InstantKernel {
     }
 
     fn shutdown(&mut self, socket: &Socket) {
-        assert_eq!(self.clients, Clients::Short, "nobody ends a keep-alive");
+        assert_eq!(
+            self.clients,
+            Clients::Short,
+            "no keep-alive connection ends"
+        );
         self.conn(socket.raw()).end = true;
         self.deliver(socket.raw());
     }
 
     fn close(&mut self, socket: Socket, manner: Manner) {
-        assert_eq!(manner, Manner::Graceful, "nobody is cut off");
+        assert_eq!(manner, Manner::Graceful, "no session is cut off");
         let conn = std::mem::take(self.conn(socket.raw()));
         assert!(conn.recv.is_none(), "closed under a receive");
         self.free_conns.push(socket.raw());
@@ -265,7 +270,7 @@ impl Kernel for InstantKernel {
     }
 
     fn poll(&mut self, token: Token, _socket: &Socket, _interest: Interest) {
-        unreachable!("{token:?} polls, though everyone is ready at once")
+        unreachable!("{token:?} polls, though every socket is ready at once")
     }
 
     fn pump(&mut self, _from: &Socket, _pipe: &mut Pipe, _to: &Socket) -> Pumped {
@@ -273,7 +278,7 @@ impl Kernel for InstantKernel {
     }
 
     fn pass_on(&mut self, _from: &Socket, _to: &Socket) -> Pumped {
-        unreachable!("there are buffers for all")
+        unreachable!("no receive lacks a buffer")
     }
 
     fn lease_pipe(&mut self) -> Option<Pipe> {

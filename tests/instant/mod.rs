@@ -23,18 +23,19 @@ use kernel::{Clients, InstantKernel};
 #[derive(Debug)]
 pub(crate) struct Balancer {
     worker: Worker<InstantKernel>,
-    /// The access log, for every ended session costs a line.
+    /// The access log: every session that ends writes a line.
     records: Receiver<Record>,
     crowd: u64,
 }
 
 impl Balancer {
-    /// So many clients who send request upon request. Each turn takes `step` nanoseconds.
+    /// This many clients, each of which sends request after request. Each turn takes `step`
+    /// nanoseconds.
     pub(crate) fn keep_alive(crowd: u16, step: u64) -> Self {
         Self::new(Clients::KeepAlive, crowd, step)
     }
 
-    /// So many clients at a time, each with one request.
+    /// This many clients at a time, each with one request.
     pub(crate) fn short(crowd: u16, step: u64) -> Self {
         Self::new(Clients::Short, crowd, step)
     }
@@ -51,7 +52,7 @@ impl Balancer {
             },
             snapshot: snapshot(),
             sockets: vec![Socket::from_raw(LISTENER)],
-            // Far from any limit: near one, accepts are asked for singly.
+            // Far from any limit: near one, the worker accepts one connection at a time.
             capacity: 10_000,
             backlog: 0,
             mailbox: never(),
@@ -68,7 +69,7 @@ impl Balancer {
         }
     }
 
-    /// Of each keep-alive client a request and its answer: 4 events, received and sent in both
+    /// A request and its answer of each keep-alive client: 4 events, received and sent in both
     /// directions.
     pub(crate) fn exchange(&mut self) {
         self.turn();
@@ -83,7 +84,7 @@ impl Balancer {
         }
     }
 
-    /// Completions that the worker was told so far.
+    /// Completions reported to the worker so far.
     pub(crate) fn events(&mut self) -> u64 {
         self.worker.kernel_mut().events
     }
@@ -121,9 +122,9 @@ fn snapshot() -> Arc<Snapshot> {
     })
 }
 
-/// Never asked for anything but to accept.
+/// It only ever needs to accept.
 const LISTENER: i32 = 3;
-/// A busy session's timer comes too early now and then, and is set anew.
+/// The timer of a busy session expires too early now and then, and is armed again.
 const LIMITS: SessionLimits = SessionLimits {
     connect: 100_000_000,
     idle: 100_000_000,

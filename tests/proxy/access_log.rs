@@ -1,4 +1,4 @@
-//! One line per session: what it says, and that it never keeps a session waiting.
+//! Each session writes one line, and never waits for the log.
 
 use std::collections::HashMap;
 use std::fs;
@@ -30,7 +30,7 @@ const FIELDS: [&str; 16] = [
     "reason",
 ];
 
-/// The values of a line of `key=value` pairs, whose keys stand in the order of [`FIELDS`].
+/// The values of a line of `key=value` pairs, whose keys are in the order of [`FIELDS`].
 pub(crate) fn key_values(line: &str) -> HashMap<String, String> {
     let pairs = line.split(' ').map(|pair| pair.split_once('=').unwrap());
     let pairs: Vec<_> = pairs.collect();
@@ -87,7 +87,7 @@ fn ping_back(stream: &mut TcpStream) {
 fn json_lines_say_the_same_in_their_way() {
     watched(|| {
         let backend = Backend::echo();
-        let to = [backend.address.clone(), peers::nobody()];
+        let to = [backend.address.clone(), peers::refusing_address()];
         let launch = Launch::to(&to).flag("--log-format", "json").workers(2);
         let balancer = logged(launch);
         for size in 1..=10 {
@@ -207,7 +207,7 @@ fn a_file_is_appended_to_and_no_line_is_written_unasked() {
     });
 }
 
-/// Nobody reads what is logged: the pipe is full, then the queue. Over Unix sockets, as that many
+/// The log has no reader: first the pipe fills, then the queue. Over Unix sockets, as that many
 /// sessions would use up the ports.
 #[test]
 fn a_full_log_delays_no_session() {
@@ -238,6 +238,6 @@ fn a_full_log_delays_no_session() {
     });
 }
 
-/// More than the queue's 16,384 and what the writer and the pipe hold.
+/// More lines than the queue's 16,384, the writer and the pipe hold together.
 const SESSIONS: usize = 18_000;
 const CLIENTS: usize = 8;

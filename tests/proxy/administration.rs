@@ -1,5 +1,5 @@
-//! What is asked of the running program: its configuration, what it measured, what was changed;
-//! and reloads by command and by the file.
+//! Requests to the running program: its configuration, its measurements, changes; and reloads by
+//! command and by the file.
 
 use std::fs;
 
@@ -17,7 +17,7 @@ fn stage(settings: &str, size: usize) -> Stage {
     Stage::start(launch, "round_robin", fleet)
 }
 
-/// What a configuration says of each backend, as the API shows it.
+/// The settings of each backend in a configuration, as the API shows them.
 fn declared(balancer: &Balancer) -> Vec<Value> {
     let fields = [
         "pool",
@@ -66,7 +66,7 @@ fn what_is_in_force_can_be_saved_and_started_from() {
             assert_eq!(old, new, "{field}");
         }
         assert_eq!(of(&fresh, "status", "max_connections"), 300);
-        // It says all, so it says itself.
+        // This file sets every field, so it is shown as it is.
         assert_eq!(fresh.words(&["config", "show"]), shown);
         fresh.finish();
         stage.finish();
@@ -87,7 +87,7 @@ fn changes_are_written_down() {
         stage.balancer.words(&["reload"]);
         let path = stage.balancer.dir().join("audit.log");
         let mut lines: Vec<Value> = Vec::new();
-        eventually("all is written down", || {
+        eventually("every change is in the audit log", || {
             let text = fs::read_to_string(&path).unwrap();
             let parse = |line: &str| serde_json::from_str(line).unwrap();
             lines = text
@@ -129,9 +129,9 @@ fn a_broken_file_is_refused_by_the_reload_and_changes_nothing() {
         stage
             .balancer
             .edit(|file| file.replace("backends: [", "backends: [ ,"));
-        let (code, said) = stage.balancer.refusal(&["reload"]);
+        let (code, message) = stage.balancer.refusal(&["reload"]);
         assert_eq!(code, Some(1));
-        assert!(said.contains("config.ron:"), "{said}");
+        assert!(message.contains("config.ron:"), "{message}");
         let reloads = stage.balancer.ask(&["status"])["reloads"].clone();
         assert_eq!([&reloads["succeeded"], &reloads["failed"]], [0, 1]);
         assert!(
@@ -197,7 +197,7 @@ fn what_was_measured_is_shown() {
         };
         let counts: Vec<u64> = count("session", &[]);
         assert_eq!(counts, [10]);
-        // Asked twice, and shown by a signal meanwhile: nothing is counted away.
+        // Reads twice, with a signal in between: reading does not reset a counter.
         stage.balancer.numbers();
         stage.visits(5);
         let counts: Vec<u64> = count("session", &["--workers"]);

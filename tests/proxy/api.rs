@@ -1,4 +1,4 @@
-//! The admin API, asked over its socket: it answers however hard the workers have it.
+//! The admin API over its socket: it answers however busy the workers are.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -11,8 +11,7 @@ use crate::balancer::{Balancer, Launch};
 use crate::peers::{Backend, ping};
 use crate::watchdog::{eventually, patience, watched};
 
-/// Asks the API of a balancer that has its socket where it has it by default: the status code, and
-/// what it says.
+/// Requests something from a balancer with the default socket: the status code, and the answer.
 pub(crate) fn ask(balancer: &Balancer, method: &str, path: &str, body: &str) -> (u16, Value) {
     let socket = balancer.dir().join("mahoraga.sock");
     let mut stream = UnixStream::connect(socket).unwrap();
@@ -25,17 +24,17 @@ pub(crate) fn ask(balancer: &Balancer, method: &str, path: &str, body: &str) -> 
     stream.write_all(request.as_bytes()).unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
-    let (head, said) = answer.split_once("\r\n\r\n").unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
     let code = head.split(' ').nth(1).unwrap().parse().unwrap();
-    (code, serde_json::from_str(said).unwrap())
+    (code, serde_json::from_str(body).unwrap())
 }
 
-/// What an endpoint shows.
+/// The answer of an endpoint.
 #[track_caller]
 pub(crate) fn look(balancer: &Balancer, path: &str) -> Value {
-    let (code, said) = ask(balancer, "GET", path, "");
-    assert_eq!(code, 200, "{path}: {said}");
-    said
+    let (code, message) = ask(balancer, "GET", path, "");
+    assert_eq!(code, 200, "{path}: {message}");
+    message
 }
 
 fn launch(backend: &Backend) -> Launch {
@@ -43,7 +42,7 @@ fn launch(backend: &Backend) -> Launch {
     launch.flag("--admin", "mahoraga.sock")
 }
 
-/// All that is asked most, and a change that workers must take note of.
+/// The most frequent requests, and a change that every worker has to apply.
 fn expect_answers(balancer: &Balancer, sessions: usize) {
     let status = look(balancer, "/v1/status");
     assert_eq!(status["stage"], "ready");
@@ -53,14 +52,14 @@ fn expect_answers(balancer: &Balancer, sessions: usize) {
     assert_eq!(listed.as_array().unwrap().len(), sessions, "{listed}");
     look(balancer, "/v1/histograms");
     let path = format!("/v1/pools/default/backends/{backend}");
-    let (code, said) = ask(balancer, "PATCH", &path, "{\"weight\": 2}");
-    assert_eq!(code, 200, "{said}");
+    let (code, message) = ask(balancer, "PATCH", &path, "{\"weight\": 2}");
+    assert_eq!(code, 200, "{message}");
     eventually("every worker routes by it", || {
         let status = look(balancer, "/v1/status");
         let workers = status["workers"].as_array().unwrap().iter();
         workers
             .map(|worker| &worker["snapshot"])
-            .all(|its| *its == said["snapshot"])
+            .all(|its| *its == message["snapshot"])
     });
 }
 
@@ -79,7 +78,8 @@ fn it_answers_at_the_limit_of_connections() {
         let mut waiting: Vec<_> = (0..40).map(|_| balancer.connect()).collect();
         expect_answers(&balancer, 4);
         drop(served);
-        // Whoever has a place gives it to the next: the workers' clients come in any order.
+        // A session that ends gives its place to the next client: clients reach the workers in any
+        // order.
         thread::scope(|scope| {
             for mut client in waiting.drain(..) {
                 scope.spawn(move || ping(&mut client, b"at last"));

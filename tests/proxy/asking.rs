@@ -1,4 +1,5 @@
-//! The program as a client of the balancer under test, and the two endpoints that no command asks.
+//! Runs the program as a client of the balancer under test, and asks the two endpoints that have no
+//! command.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -27,7 +28,7 @@ impl Balancer {
         self.command(arguments).output().unwrap()
     }
 
-    /// What the command writes.
+    /// The output of a command.
     #[track_caller]
     pub(crate) fn words(&self, arguments: &[&str]) -> String {
         let output = self.run(arguments);
@@ -35,36 +36,36 @@ impl Balancer {
         String::from_utf8(output.stdout).unwrap()
     }
 
-    /// What the command writes with `--json`.
+    /// The output of a command with `--json`.
     #[track_caller]
     pub(crate) fn ask(&self, arguments: &[&str]) -> Value {
         let words = self.words(&[arguments, &["--json"]].concat());
         serde_json::from_str(&words).unwrap_or_else(|error| panic!("{error}: {words}"))
     }
 
-    /// A command that is refused: its exit code, and what it says.
+    /// A command that is refused: its exit code, and its error.
     #[track_caller]
     pub(crate) fn refusal(&self, arguments: &[&str]) -> (Option<i32>, String) {
         let output = self.run(arguments);
         assert!(!output.status.success(), "{arguments:?}: {output:?}");
-        let said = String::from_utf8(output.stderr).unwrap();
-        (output.status.code(), said)
+        let message = String::from_utf8(output.stderr).unwrap();
+        (output.status.code(), message)
     }
 
-    /// A backend of the pool `default`, of those that are not leaving if there is one.
+    /// The backend of this name in the pool `default`; prefers one that is not leaving.
     pub(crate) fn backend(&self, name: &str) -> Value {
         let backend = self.find_backend(name);
         backend.unwrap_or_else(|| panic!("no backend {name}"))
     }
 
-    /// The same, where it may be gone.
+    /// The same, or `None` when it is gone.
     pub(crate) fn find_backend(&self, name: &str) -> Option<Value> {
         let backends = self.ask(&["backends", "--pool", "default"]);
         let mut backends = backends.as_array().unwrap().iter();
         backends.find(|its| its["name"] == name).cloned()
     }
 
-    /// Waits until a field of a backend of the pool `default` is so.
+    /// Waits until a field of a backend of the pool `default` has this value.
     #[track_caller]
     pub(crate) fn until(&self, backend: &str, field: &str, value: impl Into<Value>) {
         let value = value.into();
@@ -73,7 +74,7 @@ impl Balancer {
         });
     }
 
-    /// Waits until the log says something.
+    /// Waits until the log contains a text.
     #[track_caller]
     pub(crate) fn until_logged(&self, what: &str) {
         eventually(what, || self.log().count_unaudited(what) > 0);
@@ -92,19 +93,19 @@ impl Balancer {
         answer.split(' ').nth(1).unwrap().parse().unwrap()
     }
 
-    /// Writes the configuration anew, made of what it was.
+    /// Rewrites the configuration: the new text is made from the old.
     pub(crate) fn edit(&self, change: impl FnOnce(&str) -> String) {
         let path = self.dir().join("config.ron");
         let before = fs::read_to_string(&path).unwrap();
         let after = change(&before);
         assert_ne!(before, after);
-        // As editors do: nobody may read half of it.
+        // Renames a new file into place, as editors do: no reader sees half of it.
         let new = self.dir().join("config.ron.new");
         fs::write(&new, after).unwrap();
         fs::rename(new, path).unwrap();
     }
 
-    /// The events that are told from now on.
+    /// Follows the events from now on.
     pub(crate) fn follow(&self) -> Followed {
         let arguments = ["events", "--follow", "--recent", "256", "--json"];
         let mut command = self.command(&arguments);
@@ -118,7 +119,7 @@ impl Balancer {
         Followed { child, lines }
     }
 
-    /// Events of a kind that are known, oldest first.
+    /// The stored events of a kind, oldest first.
     pub(crate) fn events(&self, kind: &str) -> Vec<Value> {
         let lines = self.words(&["events", "--recent", "256", "--json"]);
         let events = lines
@@ -153,7 +154,7 @@ impl Followed {
 
 impl Drop for Followed {
     fn drop(&mut self) {
-        // It may have ended with its balancer.
+        // The process may have ended with its balancer.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -1,4 +1,4 @@
-//! The program under test: started, asked, stopped, and checked for what it leaves behind.
+//! The program under test: the tests start it, query it, stop it, and check that nothing is left.
 
 use std::collections::HashMap;
 use std::io::{self, BufRead, BufReader, Read};
@@ -25,9 +25,9 @@ pub(crate) struct Launch {
     workers: usize,
     listeners: usize,
     reads_output: bool,
-    /// What stands in the pool of its file, which is written when it starts.
+    /// The fields of the pool in its file, which is written when it starts.
     pool: Option<String>,
-    /// What else stands in it: beside the pools, and behind the first of them.
+    /// More fields of the file: beside the pools, and behind the first pool.
     settings: String,
     more_pools: String,
     /// Or the whole file.
@@ -39,7 +39,7 @@ pub(crate) struct Balancer {
     child: Child,
     pub(crate) process: Process,
     workers: usize,
-    /// Where its listeners are, as logged.
+    /// The addresses of its listeners, as logged.
     listeners: Vec<String>,
     log: Text,
     output: Text,
@@ -47,7 +47,7 @@ pub(crate) struct Balancer {
     before: Descriptors,
 }
 
-/// What somebody writes, line by line, read by a thread.
+/// The lines of an output stream, which a thread reads.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Text(Arc<Mutex<String>>);
 
@@ -64,7 +64,7 @@ impl Launch {
             .fold(launch, |launch, to| launch.flag("--to", to))
     }
 
-    /// `mahoraga run` on `127.0.0.1`, any port, with the fields of a pool but for its name, as
+    /// `mahoraga run` on `127.0.0.1`, any port, with these fields of a pool besides its name, as
     /// config.ron has them. The access log goes to standard output.
     pub(crate) fn with_pool(pool: &str) -> Self {
         let mut launch = Self::new("run");
@@ -73,8 +73,8 @@ impl Launch {
         launch
     }
 
-    /// `mahoraga run` with this file, which has so many listeners, and as many workers as
-    /// [`Self::workers`] says.
+    /// `mahoraga run` with this file, which has this many listeners, and as many workers as
+    /// [`Self::workers`] sets.
     pub(crate) fn with_config(text: &str, listeners: usize) -> Self {
         let mut launch = Self::new("run");
         launch.listeners = listeners;
@@ -147,7 +147,7 @@ impl Launch {
         self
     }
 
-    /// Nobody reads standard output, where the access log goes.
+    /// Gives standard output, where the access log goes, no reader.
     pub(crate) fn with_unread_output(mut self) -> Self {
         self.reads_output = false;
         self
@@ -169,7 +169,7 @@ impl Launch {
         self
     }
 
-    /// Runs a program that is expected to end by itself: its exit status and its words.
+    /// Runs a program that should end by itself: its exit status and its output.
     pub(crate) fn run(self) -> (ExitStatus, String) {
         let dir = self.dir.clone();
         let mut child = self.spawn();
@@ -204,7 +204,7 @@ impl Launch {
         command.spawn().unwrap()
     }
 
-    /// Starts and waits until it listens, on its addresses and to signals.
+    /// Starts it, and waits until it listens on its addresses and handles its signals.
     pub(crate) fn start(self) -> Balancer {
         let (dir, workers, listeners) = (self.dir.clone(), self.workers, self.listeners);
         let reads_output = self.reads_output;
@@ -265,7 +265,7 @@ impl Balancer {
         &self.log
     }
 
-    /// Standard output so far: the access log, where it goes there.
+    /// Standard output so far: the access log, if it goes there.
     pub(crate) fn output(&self) -> &Text {
         &self.output
     }
@@ -309,7 +309,7 @@ impl Balancer {
             .sum()
     }
 
-    /// Asserts that nothing is left of any session, then ends the balancer in order.
+    /// Asserts that no session left anything behind, then ends the balancer in order.
     pub(crate) fn finish(mut self) {
         self.assert_rest();
         self.process.signal(libc::SIGTERM);
@@ -319,7 +319,8 @@ impl Balancer {
 
     /// No descriptor, slot, buffer or pipe is in use beyond those of the start, and it idles.
     pub(crate) fn assert_rest(&self) {
-        // Diagnosable: the last state is printed when it never comes to rest.
+        // A failure can be diagnosed: it prints the last state when the balancer never comes to
+        // rest.
         let mut last = self.process.descriptors();
         for _ in 0..1_000 {
             if last.are_back_to(&self.before) {
@@ -342,14 +343,14 @@ impl Balancer {
                 .all(|worker| gauges.iter().all(|gauge| worker[*gauge] == 0))
         });
         self.process.expect_cpu_below(0.05);
-        // Of a spin there are more within a few milliseconds.
+        // A spin makes more turns than this within a few milliseconds.
         let in_vain = self.number("turns_in_vain");
         let most = IN_VAIN_MAX + IN_VAIN_PER_SESSION * self.number("accepted");
         assert!(in_vain <= most, "{in_vain} turns in vain, not {most}");
         assert_eq!(self.log.count("panicked at"), 0, "{}", self.log.all());
     }
 
-    /// Waits for the end, after a signal.
+    /// Waits for the end after a signal.
     pub(crate) fn wait(&mut self) -> ExitStatus {
         let mut status = None;
         eventually("the balancer's end", || {
@@ -370,7 +371,7 @@ impl Drop for Balancer {
         if thread::panicking() {
             eprintln!("--- the balancer's log ---\n{}---", self.log.all());
         }
-        // It may have ended in order.
+        // The process may have ended in order.
         let _ = self.child.kill();
         let _ = self.child.wait();
         let _ = fs::remove_dir_all(&self.dir);
@@ -401,12 +402,12 @@ impl Text {
         self.0.lock().clone()
     }
 
-    /// How often something was written.
+    /// The number of lines that contain this text.
     pub(crate) fn count(&self, what: &str) -> usize {
         self.0.lock().matches(what).count()
     }
 
-    /// The same without the lines of the audit log, which repeat what is wrong.
+    /// The same without the lines of the audit log, which repeat the errors.
     pub(crate) fn count_unaudited(&self, what: &str) -> usize {
         let text = self.0.lock();
         let lines = text.lines().filter(|line| !line.contains("\"action\":"));
@@ -419,15 +420,15 @@ impl Text {
         lines.map(str::to_owned).collect()
     }
 
-    /// All lines, once there are so many.
+    /// All lines, once there are this many.
     pub(crate) fn lines(&self, count: usize) -> Vec<String> {
         eventually(&format!("{count} lines"), || self.count("\n") >= count);
         self.lines_with("")
     }
 }
 
-/// Leaves an empty file for each number that is not 0: tests/tidy looks at the end of all tests
-/// which counters none has moved.
+/// Leaves an empty file for each number that is not 0. At the end of all tests tests/tidy looks for
+/// counters that none has moved.
 fn note_moved<'a>(numbers: impl Iterator<Item = (&'a String, &'a u64)>) {
     let moved = Path::new(env!("CARGO_TARGET_TMPDIR")).join("moved");
     fs::create_dir_all(&moved).unwrap();
@@ -436,8 +437,8 @@ fn note_moved<'a>(numbers: impl Iterator<Item = (&'a String, &'a u64)>) {
     }
 }
 
-/// Ready or not, the control thread still makes itself an eventfd: until all threads sleep. On a
-/// busy machine one that has something to do may wait long for a CPU.
+/// Waits until all threads sleep: ready or not, the control thread still makes itself an eventfd.
+/// On a busy machine a thread that has work may wait long for a CPU.
 fn settled_descriptors(process: Process) -> Descriptors {
     let mut found = process.descriptors();
     let mut same = 0;
@@ -462,6 +463,6 @@ pub(crate) fn die_with_parent() -> io::Result<()> {
 
 /// Pipes that a worker keeps once made.
 const PIPES_MAX: usize = 64;
-/// Turns in vain of a whole test, and for each session of it.
+/// Turns in vain that a whole test may have, and each session of it.
 const IN_VAIN_MAX: u64 = 500;
 const IN_VAIN_PER_SESSION: u64 = 8;

@@ -1,4 +1,4 @@
-//! Streams of bytes that tell at once when one is lost, doubled, swapped or foreign.
+//! Streams of bytes that show at once when one is lost, doubled, swapped or foreign.
 
 use std::io::{ErrorKind, Read, Write};
 use std::sync::LazyLock;
@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use crate::watchdog::slowness;
 
-/// A stream: what is sent at one end and expected at the other. Each stream reads the same
-/// random block from a place of its own, round and round. Its length is a prime near 1 MiB, so
-/// no buffer or pipe that went astray fits in elsewhere.
+/// A stream: what one end sends and the other expects. All streams repeat the same random block,
+/// each from its own offset. The block's length is a prime near 1 MiB, so a buffer or pipe that
+/// went astray does not fit elsewhere.
 #[derive(Clone, Debug)]
 pub(crate) struct Bytes {
     at: usize,
@@ -19,7 +19,7 @@ pub(crate) struct Bytes {
 const PERIOD: usize = 1_048_573;
 const CHUNK: usize = 64 * 1024;
 
-/// Twice, so that every chunk is a slice.
+/// The block twice, so that every chunk is a slice.
 static BLOCK: LazyLock<Vec<u8>> = LazyLock::new(|| {
     let mut random = 0x9e37_79b9_7f4a_7c15_u64;
     let words = std::iter::repeat_with(|| {
@@ -58,13 +58,13 @@ impl Bytes {
         }
     }
 
-    /// Sends until the other side takes no more: its reader sleeps and all buffers are full.
-    /// The socket must be nonblocking.
+    /// Sends until the other side takes no more: its reader sleeps and all buffers are full. The
+    /// socket must be nonblocking.
     pub(crate) fn send_until_stuck(&mut self, to: &mut impl Write) {
         self.send_pieces_until_stuck(to, u64::MAX, Duration::ZERO);
     }
 
-    /// The same in pieces of so many bytes, with a pause behind each.
+    /// The same in pieces of this many bytes, with a pause after each.
     pub(crate) fn send_pieces_until_stuck(
         &mut self,
         to: &mut impl Write,
@@ -72,7 +72,7 @@ impl Bytes {
         pause: Duration,
     ) {
         let mut refusals = 0;
-        // A slow machine may take long over what is on its way.
+        // A slow machine may take long to deliver what is in flight.
         while refusals < 40 * slowness() {
             match to.write(self.next(bytes)) {
                 Ok(sent) => {
@@ -89,7 +89,7 @@ impl Bytes {
         }
     }
 
-    /// Receives exactly so many, each the right one.
+    /// Receives exactly this many bytes, and checks each.
     #[track_caller]
     pub(crate) fn expect(&mut self, from: &mut impl Read, bytes: u64) {
         let end = self.count + bytes;
@@ -102,7 +102,7 @@ impl Bytes {
         }
     }
 
-    /// Receives to the end, each byte the right one.
+    /// Receives to the end, and checks each byte.
     #[track_caller]
     pub(crate) fn expect_to_end(&mut self, from: &mut impl Read) {
         let mut chunk = vec![0; CHUNK];
@@ -114,7 +114,7 @@ impl Bytes {
         }
     }
 
-    /// Receives until the connection is reset, each byte the right one.
+    /// Receives until the connection is reset, and checks each byte.
     #[track_caller]
     pub(crate) fn expect_to_reset(&mut self, from: &mut impl Read) {
         let mut chunk = vec![0; CHUNK];

@@ -9,7 +9,7 @@ use crate::balancer::Launch;
 use crate::peers::{self, Backend, expect_reset, expect_turned_away, ping};
 use crate::watchdog::watched;
 
-/// A backend that answers no connect: its queue is full and nobody accepts, so the kernel drops
+/// A backend that answers no connect: its queue is full and nothing accepts, so the kernel drops
 /// every further SYN.
 struct BlackHole {
     address: String,
@@ -47,10 +47,14 @@ impl BlackHole {
 fn a_refused_connect_is_retried_on_the_next_backend() {
     watched(|| {
         let backend = Backend::echo();
-        let backends = [peers::nobody(), backend.address.clone(), peers::nobody()];
+        let backends = [
+            peers::refusing_address(),
+            backend.address.clone(),
+            peers::refusing_address(),
+        ];
         let balancer = Launch::to(&backends).start();
         for _ in 0..20 {
-            // Said before any backend was found, and not lost.
+            // The client sends this before a backend is found, and it is not lost.
             ping(&mut balancer.connect(), b"asked early");
         }
         assert_eq!(backend.accepted(), 20);
@@ -63,7 +67,7 @@ fn a_refused_connect_is_retried_on_the_next_backend() {
 #[test]
 fn when_all_refuse_the_client_is_reset() {
     watched(|| {
-        let backends = [peers::nobody(), peers::nobody()];
+        let backends = [peers::refusing_address(), peers::refusing_address()];
         let balancer = Launch::to(&backends).start();
         for _ in 0..5 {
             expect_turned_away(balancer.address());
@@ -78,7 +82,7 @@ fn when_all_refuse_the_client_is_reset() {
 #[test]
 fn attempts_can_be_fewer() {
     watched(|| {
-        let backends = [peers::nobody(), peers::nobody()];
+        let backends = [peers::refusing_address(), peers::refusing_address()];
         let balancer = Launch::to(&backends).flag("--attempts", "1").start();
         expect_turned_away(balancer.address());
         balancer.assert_rest();
@@ -117,7 +121,7 @@ fn when_all_are_black_holes_the_client_is_reset() {
     });
 }
 
-/// A client that leaves while its backend is still being looked for leaves nothing behind.
+/// A client that leaves before it has a backend leaves nothing behind.
 #[test]
 fn a_client_may_leave_early() {
     watched(|| {

@@ -1,4 +1,4 @@
-//! Clients that come and go as fast as they may, streams that stay, and what goes wrong for them.
+//! Clients that come and go as fast as they can, streams that stay, and their errors.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
@@ -13,14 +13,14 @@ use socket2::{Domain, Socket, Type};
 use crate::bytes::Bytes;
 use crate::peers::{self, echo, expect_end};
 
-/// A backend for many clients: a request is answered by whoever accepted it, a stream is echoed.
+/// A backend for many clients: the thread that accepts a request answers it; a stream is echoed.
 #[derive(Debug)]
 pub(crate) struct Hall {
     pub(crate) address: String,
 }
 
 impl Hall {
-    /// It serves to the end of the test run.
+    /// Its threads run to the end of the test run.
     pub(crate) fn open() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
@@ -30,7 +30,7 @@ impl Hall {
             thread::spawn(move || {
                 loop {
                     let (stream, _) = listener.accept().unwrap();
-                    // A client that breaks off is counted where it is.
+                    // The client counts its own failure.
                     let _ = receive(stream);
                 }
             });
@@ -43,7 +43,7 @@ fn receive(mut stream: TcpStream) -> io::Result<()> {
     peers::limit_waits(&stream);
     stream.set_nodelay(true)?;
     let mut kind = [0];
-    // A probe says nothing.
+    // A probe sends nothing.
     stream.read_exact(&mut kind)?;
     if kind == STREAM {
         thread::Builder::new()
@@ -57,11 +57,11 @@ fn receive(mut stream: TcpStream) -> io::Result<()> {
     stream.write_all(&request)
 }
 
-/// What became of a crowd.
+/// The results of a crowd.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Outcome {
     pub(crate) served: usize,
-    /// How often, by what failed and how.
+    /// The number of failures, by step and error.
     pub(crate) errors: BTreeMap<String, usize>,
     pub(crate) slowest: Duration,
     pub(crate) over: Duration,
@@ -82,8 +82,8 @@ impl Outcome {
     }
 }
 
-/// Clients one after the other in so many threads, at most so many per second in all, until they
-/// shall stop.
+/// Clients one after the other in this many threads, at most this many per second in all, until
+/// `stop`.
 pub(crate) fn crowd(to: SocketAddr, threads: u32, rate: f64, stop: &AtomicBool) -> Outcome {
     let began = Instant::now();
     let mut all = Outcome::default();
@@ -105,7 +105,7 @@ fn one_after_the_other(to: SocketAddr, interval: Duration, stop: &AtomicBool) ->
     while !stop.load(Ordering::Relaxed) {
         let now = Instant::now();
         thread::sleep(next.saturating_duration_since(now));
-        // Who is late does not make up for more than a little.
+        // A thread that is late makes up for only a little.
         next = next.max(now.checked_sub(LATE).unwrap_or(now)) + interval;
         let began = Instant::now();
         match visit(to) {
@@ -122,11 +122,11 @@ fn one_after_the_other(to: SocketAddr, interval: Duration, stop: &AtomicBool) ->
     outcome
 }
 
-/// One connection with one request, answered rightly and ended in order.
+/// One connection with one request, which gets the right answer and an orderly end.
 pub(crate) fn visit(to: SocketAddr) -> Result<(), (&'static str, io::Error)> {
     static VISITS: AtomicU32 = AtomicU32::new(0);
     let number = VISITS.fetch_add(1, Ordering::Relaxed);
-    // A port rests for a minute after its connection: there are enough of each address.
+    // A port rests for a minute after its connection: each address has enough of them.
     let source = Ipv4Addr::new(127, 100, 0, 1).to_bits() + number / VISITS_OF_ONE;
     let source = SocketAddr::from((Ipv4Addr::from_bits(source), 0));
     let during = |what| move |error| (what, error);
@@ -146,32 +146,33 @@ pub(crate) fn visit(to: SocketAddr) -> Result<(), (&'static str, io::Error)> {
     stream.read_to_end(&mut answer).map_err(during("read"))?;
     answer.reverse();
     if answer != request[1..] {
-        return Err(("answer", io::Error::other("not the one that was wanted")));
+        return Err(("answer", io::Error::other("not the expected one")));
     }
     Ok(())
 }
 
-/// A stream that goes on until it shall stop: what is echoed is compared, byte for byte. How many
-/// bytes came back. It panics when anything is wrong.
+/// A stream that runs until `stop`: it compares the echo byte for byte, and returns the number of
+/// bytes that came back. It panics on any error.
 pub(crate) fn stream(to: SocketAddr, seed: u32, pause: Duration, stop: &AtomicBool) -> u64 {
     let mut stream = peers::connect(to);
     stream.write_all(&STREAM).unwrap();
     let mut random = fastrand::Rng::with_seed(u64::from(seed));
-    let [mut sent, mut heard] = [Bytes::new(seed as usize), Bytes::new(seed as usize)];
+    let [mut sent, mut received] = [Bytes::new(seed as usize), Bytes::new(seed as usize)];
     while !stop.load(Ordering::Relaxed) {
-        // Now and then so much that it is worth a pipe.
+        // Now and then enough bytes for a pipe to pay.
         let most = if random.u8(..) < 8 { 200_000 } else { 8_000 };
         let bytes = random.u64(1..=most);
         sent.send(&mut stream, bytes);
-        heard.expect(&mut stream, bytes);
+        received.expect(&mut stream, bytes);
         thread::sleep(pause.mul_f64(random.f64() * 2.0));
     }
     stream.shutdown(Shutdown::Write).unwrap();
     expect_end(&mut stream);
-    heard.count
+    received.count
 }
 
-/// So many streams, of which each must end rightly: how many did not, and the bytes of the others.
+/// This many streams, each of which must end rightly: how many did not, and the bytes of the
+/// others.
 pub(crate) fn streams(
     to: SocketAddr,
     count: u32,
@@ -193,9 +194,9 @@ pub(crate) fn streams(
 
 const STREAM: [u8; 1] = [b'~'];
 const REQUEST: usize = 64;
-/// Threads that accept and answer, of each backend.
+/// Threads of each backend that accept and answer.
 const DOORMEN: usize = 8;
-/// Of a thread that does little: there are many.
+/// The stack of a thread that does little: there are many.
 const STACK: usize = 256 * 1024;
 const VISITS_OF_ONE: u32 = 10_000;
 const LATE: Duration = Duration::from_millis(200);

@@ -1,5 +1,5 @@
 //! A backend on a Unix socket whose backlog is full: its clients wait as for a place, in order, and
-//! one of them asks for all.
+//! one of them retries for all.
 
 use std::io::{Read, Write};
 use std::path::Path;
@@ -33,7 +33,7 @@ fn waits(workers: usize) {
         let mut clients: Vec<_> = clients.collect();
         balancer.process.expect_cpu_below(0.04);
         assert_eq!(balancer.process.kernel_threads(), 0);
-        // Nobody is blamed, and nobody gave up.
+        // No backend is blamed, and no client gave up.
         assert_eq!(balancer.number("connect_failures"), 0);
         assert_eq!(balancer.number("sessions"), u64::from(CLIENTS));
         assert!(balancer.number("turns_in_vain") < 1_000);
@@ -48,12 +48,12 @@ fn waits(workers: usize) {
             served.push(u16::from_be_bytes(number));
             held.push(stream);
         }
-        // Each worker's own keep their order.
+        // One worker serves its clients in order; two mix theirs.
         assert!(workers > 1 || served.is_sorted(), "{served:?}");
         for (number, client) in (0u16..).zip(&mut clients) {
-            let mut heard = [0; 2];
-            client.read_exact(&mut heard).unwrap();
-            assert_eq!(u16::from_be_bytes(heard), number);
+            let mut received = [0; 2];
+            client.read_exact(&mut received).unwrap();
+            assert_eq!(u16::from_be_bytes(received), number);
         }
         drop((clients, held));
         balancer.finish();
@@ -78,7 +78,7 @@ fn clients_of_a_full_backlog_go_to_other_backends() {
         let launch = Launch::to(&to);
         let backend = listen(&launch.dir().join("full"));
         let balancer = launch.start();
-        // Three fit in the backlog. They are not served, and of the others each is.
+        // Three fit in the backlog and get no answer; every other client is served.
         let mut clients: Vec<_> = (0..40).map(|_| balancer.connect()).collect();
         let mut answered = 0;
         for client in &mut clients {
@@ -90,7 +90,7 @@ fn clients_of_a_full_backlog_go_to_other_backends() {
         });
         assert_eq!(balancer.number("connect_failures"), 0);
         drop(clients);
-        // When there is room again it gets its share.
+        // With room in its backlog the backend gets its share again.
         for _ in 0..3 {
             drop(backend.accept().unwrap());
         }

@@ -1,4 +1,4 @@
-//! Backends that are found: in a file, and by name.
+//! Backends that are discovered: in a file, and by name.
 
 use std::fs;
 use std::net::{Ipv4Addr, UdpSocket};
@@ -21,7 +21,7 @@ fn what_a_file_lists_joins_and_what_it_lists_no_more_drains() {
         let launch = Launch::with_pool("discover: (file: \"web.backends\"), backends: []");
         let path = launch.dir().join("web.backends");
         let list = |names: &[String]| {
-            // As who writes such files should: at once.
+            // Replaces the file at once, as a writer of such files should.
             let new = path.with_extension("new");
             fs::write(&new, names.join("\n") + "\n").unwrap();
             fs::rename(&new, &path).unwrap();
@@ -44,7 +44,7 @@ fn what_a_file_lists_joins_and_what_it_lists_no_more_drains() {
         for guest in &mut guests {
             ping(&mut guest.stream, b"still there");
         }
-        // What can't be read leaves the last that could.
+        // When the file cannot be read, the last one that could stays in force.
         fs::write(&path, "what is this?\n").unwrap();
         stage.balancer.until_logged("web.backends");
         leave_all(guests);
@@ -61,8 +61,8 @@ fn what_a_file_lists_joins_and_what_it_lists_no_more_drains() {
     });
 }
 
-/// A name server that knows one set of IPv4 addresses, whatever the name: an answer is the
-/// question, and its records behind it (RFC 1035, 4.1).
+/// A name server that has one set of IPv4 addresses for every name: an answer is the question, with
+/// its records after it (RFC 1035, 4.1).
 fn name_server(addresses: &Arc<Mutex<Vec<Ipv4Addr>>>) -> String {
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     let at = socket.local_addr().unwrap().to_string();
@@ -71,7 +71,8 @@ fn name_server(addresses: &Arc<Mutex<Vec<Ipv4Addr>>>) -> String {
         let mut question = [0; 512];
         while let Ok((length, from)) = socket.recv_from(&mut question) {
             let name = question[12..].iter().position(|byte| *byte == 0).unwrap();
-            // Behind the name its type and class; what else was asked (EDNS) is left out.
+            // After the name come its type and class; further records of the question (EDNS) are
+            // left out.
             let end = 12 + name + 5;
             assert!(end <= length);
             let is_a = question[end - 4..end - 2] == [0, 1];
@@ -122,12 +123,12 @@ fn what_a_name_means_joins_and_what_it_means_no_more_drains() {
     });
 }
 
-/// Greets with a number, on each of these addresses with one port.
+/// A server on each of these addresses, with one port, that greets with a number.
 fn greeting_at(hosts: &[&str]) -> (Vec<Backend>, u16) {
     let port = peers::free().rsplit(':').next().unwrap().parse().unwrap();
     let greets = |number: u8| {
         move |mut stream: std::net::TcpStream| {
-            // A probe may be gone already.
+            // A probe may have closed already.
             if std::io::Write::write_all(&mut stream, &[number]).is_ok() {
                 echo(stream);
             }
@@ -150,7 +151,7 @@ fn a_host_name_stays_the_backend_whatever_it_means() {
         let launch = Launch::with_pool(&pool).settings(&format!("resolvers: [\"{server}\"]"));
         let balancer = launch.start();
         let visit = || Guest::welcome(balancer.connect()).leave();
-        // Without an address it is there, and not selected.
+        // Without an address the backend exists, and is not selected.
         balancer.until(&name, "health", "unresolved");
         let backend = balancer.backend(&name);
         assert_eq!(backend["in_rotation"], false);
@@ -174,7 +175,7 @@ fn a_host_name_stays_the_backend_whatever_it_means() {
         assert_eq!(backend["health"], "up");
         ping(&mut guest.stream, b"still there");
         guest.leave();
-        // An operator knows it by its name, and so does the file.
+        // An operator's commands and the file know it by its name.
         balancer.ask(&["drain", &format!("default/{name}")]);
         balancer.until(&name, "state", "drain");
         drop(events);

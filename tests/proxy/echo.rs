@@ -1,4 +1,4 @@
-//! Bytes come back as they went, over every kind of address and in every order of speaking.
+//! Bytes come back as they were sent, over every kind of address and in every order of sending.
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -63,7 +63,7 @@ fn single_bytes_arrive_one_by_one_in_both_directions() {
                 scope.spawn(move || Bytes::new(seed).expect(&mut to, 5_000));
             }
         });
-        // Each is on its way at once, though nothing follows it.
+        // Each message is sent at once, though nothing follows it.
         let mut byte = [0];
         for value in 0..100 {
             (&client).write_all(&[value]).unwrap();
@@ -93,8 +93,8 @@ fn a_backend_may_speak_first() {
     });
 }
 
-/// A refusal before the upload is over, as of an HTTP server: the rest of the request is never
-/// read, so its close resets the connection.
+/// A refusal before the upload is over, as an HTTP server sends it: the server never reads the rest
+/// of the request, so its close resets the connection.
 #[test]
 fn an_early_answer_reaches_the_client() {
     watched(|| {
@@ -107,7 +107,8 @@ fn an_early_answer_reaches_the_client() {
             let client = balancer.connect();
             let mut uploads = client.try_clone().unwrap();
             let upload = thread::spawn(move || {
-                // Ends by the reset, or when all of it found room on the way.
+                // The client's writing ends by the reset, or when everything fits in the buffers on
+                // the way.
                 let chunk = [0; 64 * 1024];
                 while uploads.write_all(&chunk).is_ok() {}
             });
@@ -158,7 +159,10 @@ fn unix_sockets_at_both_ends() {
         balancer.assert_rest();
         assert!(front.exists());
         balancer.finish();
-        assert!(!front.exists(), "its file goes with the listener");
+        assert!(
+            !front.exists(),
+            "the socket file is removed with the listener"
+        );
     });
 }
 

@@ -1,4 +1,4 @@
-//! Backends that fail again and again get nothing more, whichever worker met the failures.
+//! A backend that fails again and again gets no more clients from any worker.
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
@@ -11,12 +11,12 @@ use crate::peers::{self, Backend, expect_turned_away};
 use crate::stage::{Guest, with_one_and_two_workers};
 use crate::watchdog::{eventually, slowness, watched, within};
 
-/// It accepts and resets: the fastest of all, and always free.
+/// The backend accepts and resets: it is the fastest of all, and always free.
 fn black_hole() -> Backend {
     Backend::tcp("127.0.0.1:0", peers::reset)
 }
 
-/// Whether the client was served; the black hole resets it.
+/// Whether a backend served the client; the black hole resets it.
 fn is_served(client: io::Result<TcpStream>) -> bool {
     let answered = client.and_then(|mut client| {
         client.write_all(b"here")?;
@@ -33,7 +33,7 @@ fn a_black_hole_gets_nothing_after_five_failures_in_a_row() {
             let addresses = [&hole, &sound[0], &sound[1]].map(|backend| backend.address.clone());
             let launch = Launch::to(&addresses).workers(workers);
             let balancer = launch.flag("--strategy", strategy).start();
-            // One after the other, from many addresses.
+            // One client after the other, from many addresses.
             let sources = (0..120).map(crate::stage::source);
             let served =
                 sources.map(|from| is_served(peers::try_connect_from(from, balancer.address())));
@@ -83,7 +83,7 @@ fn it_is_tried_again_and_then_stays_out_twice_as_long() {
         let (hole, sound) = (black_hole(), Backend::echo());
         let base = 3 * slowness();
         let balancer = Launch::with_pool(&format!(
-            // It must fail again within this time after it is back.
+            // The backend must fail again within this time after it returns.
             "ejection: (base: \"{base}s\"), backends: [\"{}\", \"{}\"]",
             hole.address, sound.address
         ));
@@ -96,12 +96,15 @@ fn it_is_tried_again_and_then_stays_out_twice_as_long() {
             });
             let ejected = events.next("backend_ejected");
             assert_eq!(ejected["backend"], *hole.address);
-            let said = ejected["message"].as_str().unwrap();
+            let message = ejected["message"].as_str().unwrap();
             let length = match length % 60 {
                 0 => format!("{}m", length / 60),
                 _ => format!("{length}s"),
             };
-            assert!(said.contains(&format!("ejected for {length}")), "{said}");
+            assert!(
+                message.contains(&format!("ejected for {length}")),
+                "{message}"
+            );
             let backend = balancer.backend(&hole.address);
             assert!(backend["ejected_s"].is_number() && backend["in_rotation"] == false);
             for _ in 0..10 {
@@ -116,9 +119,9 @@ fn it_is_tried_again_and_then_stays_out_twice_as_long() {
     });
 }
 
-/// By what real sessions wait for: three times ten seconds long.
+/// By the times that real sessions wait: three times ten seconds long.
 #[test]
-fn who_answers_much_slower_than_the_others_is_ejected() {
+fn a_backend_much_slower_than_the_others_is_ejected() {
     within(Duration::from_secs(120), || {
         let fleet = Fleet::with_delays(&[0, 0, 150]);
         let pool = format!("backends: [{}]", fleet.ron(&[]));

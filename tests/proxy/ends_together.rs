@@ -40,18 +40,19 @@ fn the_end_of_one_direction_ends_both() {
         Bytes::new(1).send(&mut near, 1_000);
         Bytes::new(2).send(&mut far, 70_000);
         near.shutdown(Shutdown::Write).unwrap();
-        let mut heard = Bytes::new(1);
-        heard.expect_to_end(&mut far);
-        assert_eq!(heard.count, 1_000);
-        // What had arrived of the other direction is delivered, though it has not ended.
+        let mut received = Bytes::new(1);
+        received.expect_to_end(&mut far);
+        assert_eq!(received.count, 1_000);
+        // Bytes of the other direction that had arrived are delivered, though that direction has
+        // not ended.
         let mut answer = Bytes::new(2);
         answer.expect_to_end(&mut near);
         assert_eq!(answer.count, 70_000);
     });
 }
 
-/// The last of it waits in the sink's send buffer when the session would end; the sink's own bytes
-/// are unread, so that a close at once would be a reset and destroy it.
+/// Its last bytes wait in the sink's send buffer when the session ends. The sink's own bytes are
+/// unread, so closing at once would send a reset and destroy them.
 #[test]
 fn a_slow_reader_gets_all_of_the_direction_that_ended() {
     both_ways(|mut near, mut far| {
@@ -63,16 +64,16 @@ fn a_slow_reader_gets_all_of_the_direction_that_ended() {
         let sender = thread::spawn(move || {
             Bytes::new(3).send(&mut near, 8 << 20);
             near.shutdown(Shutdown::Write).unwrap();
-            // It never reads, and the other direction is full.
+            // The peer never reads, and the other direction is full.
             thread::sleep(Duration::from_millis(700));
             near
         });
         thread::sleep(Duration::from_millis(300));
-        let mut heard = Bytes::new(3);
-        heard.expect_to_end(&mut far);
-        assert_eq!(heard.count, 8 << 20);
+        let mut received = Bytes::new(3);
+        received.expect_to_end(&mut far);
+        assert_eq!(received.count, 8 << 20);
         let mut near = sender.join().unwrap();
-        // It hears a prefix of what was sent to it, and an end in order.
+        // The peer receives a prefix of what was sent to it, and an orderly end.
         while std::io::Read::read(&mut near, &mut [0; 65_536]).unwrap() > 0 {}
         expect_end(&mut near);
         drop(far);

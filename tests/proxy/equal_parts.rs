@@ -1,7 +1,7 @@
-//! Equal backends get equal parts of the connections that stay, as those of a connection pool in
-//! front of a database.
+//! Equal backends get equal parts of the connections that stay, such as those of a connection pool
+//! to a database.
 //!
-//! Random numbers and noise decide in a process without measurements, so each run is a fresh
+//! Without measurements random numbers and noise decide in a process, so each run is a fresh
 //! process. `EQUAL_PARTS_RUNS` is the number of runs of each kind (default: 1).
 
 use std::io::{Read, Write};
@@ -21,7 +21,7 @@ const SIZES: [(usize, usize); 3] = [(2, 10), (3, 7), (10, 4)];
 #[derive(Clone, Copy, Debug)]
 struct Kind {
     workers: usize,
-    /// Each client asks for one answer; otherwise clients send nothing.
+    /// Each client requests one answer; otherwise clients send nothing.
     asks: bool,
     /// How many connections come at the same time.
     at_once: usize,
@@ -59,7 +59,7 @@ fn connect(balancer: &Balancer, asks: bool) -> TcpStream {
     client
 }
 
-/// The connections of each backend in the end.
+/// The connections of each backend at the end.
 fn held(strategy: &str, kind: Kind, backends: usize, each: usize) -> Vec<usize> {
     let fleet: Vec<_> = (0..backends).map(|_| Backend::echo()).collect();
     let to: Vec<_> = fleet.iter().map(|one| one.address.clone()).collect();
@@ -90,7 +90,7 @@ fn held(strategy: &str, kind: Kind, backends: usize, each: usize) -> Vec<usize> 
     counts()
 }
 
-/// All strategies that share evenly whoever the client is: none with a key.
+/// All strategies that share evenly and ignore the client: none with a key.
 #[test]
 fn equal_backends_get_equal_parts() {
     let all = Strategy::all().into_iter();

@@ -1,5 +1,4 @@
-//! Descriptors run out: who is there is served, who comes waits, nothing spins and nobody is
-//! forgotten.
+//! Descriptors run out: sessions go on, new clients wait, nothing spins and no client is forgotten.
 
 use std::net::{SocketAddr, TcpStream};
 use std::thread;
@@ -11,7 +10,7 @@ use crate::watchdog::{eventually, watched};
 
 fn launch(backend: &Backend) -> Launch {
     let launch = Launch::to(std::slice::from_ref(&backend.address));
-    // A backend's descriptor may be long in coming.
+    // A backend's descriptor may take long to get.
     launch.flag("--connect-timeout", "60s")
 }
 
@@ -25,7 +24,7 @@ fn crowd(to: SocketAddr, count: u8) -> Vec<thread::JoinHandle<()>> {
         .collect()
 }
 
-/// What is there is served and what comes waits, without a spin, while this lasts.
+/// Meanwhile sessions are served and new clients wait, without a spin.
 fn hold(balancer: &Balancer, early: &mut [TcpStream], late: &[thread::JoinHandle<()>]) {
     thread::sleep(Duration::from_millis(300));
     balancer.process.expect_cpu_below(0.10);
@@ -43,8 +42,8 @@ fn release(balancer: &Balancer, limit: u64, late: Vec<thread::JoinHandle<()>>) {
     }
 }
 
-/// Accepting had begun before the limit came down, so it takes all clients in (accept takes note
-/// of the limit when it is asked): what fails is the socket for their backends.
+/// The pending accept began before the limit was lowered, so it accepts all clients (accept reads
+/// the limit when it is submitted): what fails is the socket for their backends.
 #[test]
 fn clients_wait_for_their_backends_descriptors() {
     watched(|| {
@@ -55,7 +54,7 @@ fn clients_wait_for_their_backends_descriptors() {
             ping(client, b"before");
         }
         let limit = balancer.process.leave_room(0, 0);
-        // Some are served with what was held back for that, the others wait.
+        // Some are served with the descriptors that were held in reserve, the others wait.
         let held: Vec<_> = (0..20).map(|_| balancer.connect()).collect();
         let late = crowd(balancer.address(), 40);
         hold(&balancer, &mut early, &late);
@@ -65,7 +64,7 @@ fn clients_wait_for_their_backends_descriptors() {
     });
 }
 
-/// Accepting begins anew under the limit, and fails.
+/// The next accept begins under the limit, and fails.
 #[test]
 fn clients_wait_in_the_kernel_for_their_own_descriptors() {
     watched(|| {
@@ -84,7 +83,7 @@ fn clients_wait_in_the_kernel_for_their_own_descriptors() {
         hold(&balancer, &mut early, &late);
         let complaints = || balancer.log().count("out of descriptors");
         eventually("a complaint", || complaints() > 0);
-        // One per second at most, the first one at once.
+        // One log line per second at most, the first one at once.
         let (lines, seconds) = (complaints() as u64, began.elapsed().as_secs());
         assert!(lines <= 1 + seconds, "{lines} lines in {seconds} s");
         drop(held);
@@ -95,7 +94,7 @@ fn clients_wait_in_the_kernel_for_their_own_descriptors() {
     });
 }
 
-/// The limit stays; descriptors come back one by one as sessions end.
+/// The limit stays; descriptors become free one by one as sessions end.
 #[test]
 fn a_crowd_is_served_with_few_descriptors() {
     watched(|| {

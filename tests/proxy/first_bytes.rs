@@ -11,8 +11,8 @@ use crate::peers::{self, expect_end};
 use crate::stage::{Guest, Stage, proxy, source, tally};
 use crate::watchdog::{eventually, watched};
 
-/// A client's first message with the n-th value of a key. Of one value there are variants, which
-/// differ in all else.
+/// A client's first message with the n-th value of a key. The variants of one value differ in
+/// everything else.
 type Message = fn(n: u32, variant: u32) -> Vec<u8>;
 
 fn path(n: u32, variant: u32) -> Vec<u8> {
@@ -36,7 +36,7 @@ fn name(n: u32, variant: u32) -> Vec<u8> {
         ["Example", "example"][variant as usize % 2]
     );
     replace(&mut hello, b"WWW.Example.com", name.as_bytes());
-    // The session ID, of which TLS 1.3 makes no use.
+    // The session ID, which TLS 1.3 does not use.
     hello[SESSION_ID] = variant.to_be_bytes()[3];
     hello
 }
@@ -71,7 +71,7 @@ const KEYS: [(&str, Message); 6] = [
     ("rdp_cookie", user),
 ];
 
-/// First bytes are waited for longer than any machine takes over them.
+/// The limit of the wait for first bytes: longer than any machine takes over them.
 pub(crate) fn hashed(fleet: &Fleet, key: &str) -> Launch {
     by_key(proxy("hash", fleet, &[]), key)
 }
@@ -80,7 +80,8 @@ pub(crate) fn by_key(launch: Launch, key: &str) -> Launch {
     launch.flag("--key", key).flag("--peek-timeout", "1m")
 }
 
-/// Whatever else they say, wherever they come from, and at another balancer too.
+/// Clients with one key get one backend, whatever else they send, from any address, and at another
+/// balancer too.
 #[test]
 fn each_value_of_a_key_has_one_backend() {
     watched(|| {
@@ -116,13 +117,13 @@ fn has_one_backend(key: &str, message: Message) {
     stage.balancer.finish();
 }
 
-/// Sends all of it, hears the number and then the same again, to the end.
+/// Sends all of it, receives the number and then the same bytes again, to the end.
 #[track_caller]
 fn echoed(stage: &Stage, pieces: &[&[u8]]) -> usize {
     let mut client = peers::connect_from(source(1), stage.balancer.address());
     for piece in pieces {
         client.write_all(piece).unwrap();
-        // A client that came later was served: the worker has received the piece.
+        // A client that came later was served: so the worker has received the piece.
         stage.call(source(2), b"-\r\n").leave();
     }
     answered(client, &pieces.concat())
@@ -151,7 +152,7 @@ fn first_bytes_may_come_one_by_one() {
                     let stage = Stage::start(hashed(&fleet, key), "hash", fleet);
                     let backend = stage.call(source(3), &message(7, 0)).leave();
                     let first = message(7, 1);
-                    // At its end, as then there is nothing to wait for.
+                    // Sends its end, so that there is nothing more to wait for.
                     let cut = first.len().saturating_sub(90);
                     let (start, rest) = first.split_at(cut);
                     let pieces: Vec<_> = [start].into_iter().chain(rest.chunks(1)).collect();
@@ -182,7 +183,7 @@ fn a_hello_may_come_in_segments() {
     });
 }
 
-/// What follows the first bytes is as much as a client likes.
+/// A client may send any amount after its first bytes.
 #[test]
 fn a_megabyte_may_follow_at_once() {
     watched(|| {
@@ -200,9 +201,9 @@ fn a_megabyte_may_follow_at_once() {
                     sender.shutdown(Shutdown::Write).unwrap();
                 });
                 let mut guest = Guest::welcome(client);
-                let mut heard = vec![0; first.len()];
-                guest.stream.read_exact(&mut heard).unwrap();
-                assert_eq!(heard, first);
+                let mut received = vec![0; first.len()];
+                guest.stream.read_exact(&mut received).unwrap();
+                assert_eq!(received, first);
                 Bytes::new(5).expect(&mut guest.stream, MB);
                 guest
             });
@@ -213,7 +214,7 @@ fn a_megabyte_may_follow_at_once() {
     });
 }
 
-/// The key is further away than anybody looks: it is served by its address, and counted.
+/// The key lies beyond what the balancer reads: the client is served by its address, and counted.
 #[test]
 fn first_bytes_that_are_too_long_are_sent_on_as_they_are() {
     watched(|| {
@@ -237,7 +238,7 @@ fn first_bytes_that_are_too_long_are_sent_on_as_they_are() {
     });
 }
 
-/// Another protocol is seen at once, and so is the end of what a client says.
+/// The balancer recognises another protocol at once, and also the end of what a client sends.
 #[test]
 fn a_client_without_a_key_is_served_by_address_at_once() {
     watched(|| {
@@ -263,7 +264,7 @@ fn a_client_without_a_key_is_served_by_address_at_once() {
     });
 }
 
-/// Its protocol may let the server speak first.
+/// In the client's protocol the server may speak first.
 #[test]
 fn a_silent_client_is_served_by_address_after_the_peek_timeout() {
     watched(|| {
@@ -303,7 +304,7 @@ fn clients_that_leave_while_they_are_looked_at_leave_nothing() {
     });
 }
 
-/// What was kept for the backend goes to the one that takes its place.
+/// Bytes kept for the backend go to the one that replaces it.
 #[test]
 fn first_bytes_outlast_a_backend_that_refuses() {
     watched(|| {
@@ -321,6 +322,6 @@ fn first_bytes_outlast_a_backend_that_refuses() {
 
 const HELLO: &[u8] = include_bytes!("../captures/openssl.bin");
 const RECORDS: &[u8] = include_bytes!("../captures/rustls_records.bin");
-/// Where a hello's session ID begins.
+/// The offset of a hello's session ID.
 const SESSION_ID: usize = 44;
 const MB: u64 = 1_000_000;

@@ -1,5 +1,5 @@
-//! Backends that say who they are: the first byte that a client hears is its backend's number. Then
-//! they send back whatever comes.
+//! Backends that identify themselves: the first byte that a client receives is its backend's
+//! number. Then they echo.
 
 use std::io::Write;
 use std::iter;
@@ -27,7 +27,7 @@ struct Member {
     count: Arc<Count>,
 }
 
-/// What a connection counts in: its backend's, and that of all.
+/// The counters of a connection: its backend's, and that of all.
 type Counts = [Arc<Count>; 2];
 
 #[derive(Debug, Default)]
@@ -43,7 +43,7 @@ impl Fleet {
         Self::with_delays(&vec![0; size])
     }
 
-    /// Each says its number after so many ms.
+    /// Each sends its number after this many ms.
     pub(crate) fn with_delays(delays: &[u64]) -> Self {
         let delays = delays.iter().map(|ms| Duration::from_millis(*ms));
         let members = (0..).zip(delays);
@@ -62,7 +62,7 @@ impl Fleet {
         addresses.collect()
     }
 
-    /// For the `backends` of a file, each with what else there is to say of it.
+    /// For the `backends` of a file, each with its other fields.
     pub(crate) fn ron(&self, extras: &[&str]) -> String {
         let extras = extras.iter().copied().chain(iter::repeat(""));
         let addresses = self.addresses().into_iter().zip(extras);
@@ -100,7 +100,7 @@ impl Fleet {
         counts.map(|count| count.load(Ordering::SeqCst)).collect()
     }
 
-    /// It refuses connections from now on; those that it has go on. Its port stays its own.
+    /// It refuses connections from now on; those that it has go on. It keeps its port.
     pub(crate) fn stop(&self, number: usize) {
         let listener = SockRef::from(&*self.members[number].listener);
         listener.shutdown(Shutdown::Both).unwrap();
@@ -108,7 +108,7 @@ impl Fleet {
         assert!(refused.is_err(), "a listener that was shut down refuses");
     }
 
-    /// It takes connections again.
+    /// It accepts connections again.
     pub(crate) fn start(&self, number: usize) {
         let listener = SockRef::from(&*self.members[number].listener);
         listener.listen(BACKLOG).unwrap();
@@ -130,7 +130,7 @@ impl Member {
         thread::spawn(move || {
             while !counts[0].gone.load(Ordering::SeqCst) {
                 let Ok((stream, _)) = listener.accept() else {
-                    // It is stopped.
+                    // The backend was stopped.
                     thread::sleep(Duration::from_millis(2));
                     continue;
                 };
@@ -168,7 +168,7 @@ fn serve(stream: TcpStream, number: u8, counts: &Counts) {
     if (&stream).write_all(&[number]).is_ok() {
         echo(&stream);
     }
-    // Before its end is heard of, which makes its place free.
+    // Count before the stream closes: the close frees the place.
     for count in counts {
         count.held.fetch_sub(1, Ordering::SeqCst);
     }

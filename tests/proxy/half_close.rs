@@ -1,5 +1,5 @@
-//! The end of one direction is relayed after its last byte, and leaves the other direction alone.
-//! Every test plays both roles: the client is `near` once and the backend is once.
+//! The balancer relays the end of one direction after its last byte, and leaves the other direction
+//! open. Every test plays both roles: the client is `near` once and the backend is once.
 
 use std::net::{Shutdown, TcpStream};
 use std::thread;
@@ -32,19 +32,19 @@ fn the_other_direction_goes_on_for_50_mib() {
         let mut question = Bytes::new(1);
         question.send(&mut near, 1_000);
         near.shutdown(Shutdown::Write).unwrap();
-        let mut heard = Bytes::new(1);
-        heard.expect_to_end(&mut far);
-        assert_eq!(heard.count, 1_000);
+        let mut received = Bytes::new(1);
+        received.expect_to_end(&mut far);
+        assert_eq!(received.count, 1_000);
 
         let answer = thread::spawn(move || Bytes::new(2).send(&mut far, 50 << 20));
-        let mut heard = Bytes::new(2);
-        heard.expect_to_end(&mut near);
-        assert_eq!(heard.count, 50 << 20);
+        let mut received = Bytes::new(2);
+        received.expect_to_end(&mut near);
+        assert_eq!(received.count, 50 << 20);
         answer.join().unwrap();
     });
 }
 
-/// The end overtakes nothing that waits in the balancer, spliced or copied.
+/// The end overtakes no byte that waits in the balancer, spliced or copied.
 #[test]
 fn the_end_comes_after_the_last_byte() {
     both_ways(|mut near, mut far| {
@@ -53,11 +53,11 @@ fn the_end_comes_after_the_last_byte() {
             near.shutdown(Shutdown::Write).unwrap();
             near
         });
-        // All that fits is on its way and full of it before the first byte is read.
+        // All buffers on the way are full before the first byte is read.
         thread::sleep(Duration::from_millis(100));
-        let mut heard = Bytes::new(3);
-        heard.expect_to_end(&mut far);
-        assert_eq!(heard.count, 20 << 20);
+        let mut received = Bytes::new(3);
+        received.expect_to_end(&mut far);
+        assert_eq!(received.count, 20 << 20);
         let mut near = sender.join().unwrap();
         Bytes::new(4).send(&mut far, 10);
         drop(far);
@@ -89,9 +89,9 @@ fn both_ends_at_once() {
         let senders = [sends(&mut near, 5), sends(&mut far, 6)];
         let hears = |mut stream: TcpStream, seed| {
             thread::spawn(move || {
-                let mut heard = Bytes::new(seed);
-                heard.expect_to_end(&mut stream);
-                assert_eq!(heard.count, 3 << 20);
+                let mut received = Bytes::new(seed);
+                received.expect_to_end(&mut stream);
+                assert_eq!(received.count, 3 << 20);
             })
         };
         let receivers = [hears(near, 6), hears(far, 5)];

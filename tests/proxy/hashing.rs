@@ -1,5 +1,4 @@
-//! Hash by the client's address: the same client comes to the same backend, at every worker of
-//! every balancer.
+//! Hash by the client's address: every worker of every balancer sends a client to the same backend.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 
@@ -11,7 +10,8 @@ use crate::peers;
 use crate::stage::{Guest, Line, Stage, leave_all, proxy, source, tally, with_one_and_two_workers};
 use crate::watchdog::watched;
 
-/// Clients of so many addresses: by chance a backend of four has none of them in one run of 10^10.
+/// Clients of this many addresses: by chance a backend of four has none of them in one run of
+/// 10^10.
 const SOURCES: u32 = 90;
 
 #[test]
@@ -27,7 +27,7 @@ fn a_source_has_one_backend_and_each_backend_its_sources() {
     });
 }
 
-/// Nothing is told from one to the other.
+/// The balancers share no state.
 #[test]
 fn two_balancers_agree_whatever_the_order_of_their_backends() {
     watched(|| {
@@ -64,7 +64,7 @@ fn a_network_is_one_client() {
     });
 }
 
-/// Another connection of the same client is another key; the same port is the same again.
+/// Another connection of the same client is another key; the same port is the same key again.
 #[test]
 fn a_source_and_port_have_one_backend() {
     watched(|| {
@@ -88,8 +88,8 @@ fn a_source_and_port_have_one_backend() {
     });
 }
 
-/// Clients of the same address and port, one of each balancer. The address is no other test's, and
-/// the port none that the kernel gives out.
+/// Clients of the same address and port, one of each balancer. No other test uses the address, and
+/// the kernel does not give out the port.
 fn two_of_one_port(n: u16, balancers: [SocketAddr; 2]) -> [TcpStream; 2] {
     let [.., high, low] = std::process::id().to_be_bytes();
     let source = SocketAddr::from(([127, 200, high, low], 20_000 + n));
@@ -102,12 +102,12 @@ fn two_of_one_port(n: u16, balancers: [SocketAddr; 2]) -> [TcpStream; 2] {
     })
 }
 
-/// The clients of a backend that refuses spread over the others, and come back to it.
+/// The clients of a backend that refuses spread over the others, and return to it later.
 #[test]
 fn a_backend_that_is_gone_moves_its_own_clients_only() {
     watched(|| {
         let stage = Stage::plain("hash", 2, Fleet::of(4));
-        // Fewer clients of the one that goes than failures would eject it.
+        // Too few clients of the refusing backend for failures to eject it.
         let (own, others): (Vec<_>, Vec<_>) =
             (0..SOURCES).partition(|&n| stage.visit_from(source(n)) == 2);
         let sources: Vec<_> = own.into_iter().take(4).chain(others).collect();
@@ -131,7 +131,7 @@ fn a_backend_that_is_gone_moves_its_own_clients_only() {
     });
 }
 
-/// All of one client's: without a bound they are all at one backend.
+/// All clients have one address: without a bound they are all at one backend.
 #[test]
 fn a_load_bound_holds_for_the_clients_that_stay() {
     with_one_and_two_workers(|workers| {
@@ -148,7 +148,7 @@ fn a_load_bound_holds_for_the_clients_that_stay() {
         let own = guests[0].backend;
         assert_eq!(stage.fleet.held()[own], 15, "its own, up to the bound");
         leave_all(guests);
-        // Nobody is in the way any more.
+        // No other client fills it any more.
         assert_eq!(stage.visits(5), [own; 5]);
         stage.finish();
     });

@@ -1,4 +1,5 @@
-//! Probes through the whole program: who dies gets nothing more, who returns is asked again.
+//! Probes through the whole program: a backend that fails gets no clients, and gets them again when
+//! it recovers.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -19,7 +20,7 @@ use crate::watchdog::{eventually, watched};
 
 const TCP: &str = "check: (type: \"tcp\", interval: \"100ms\", initial: \"probe\")";
 
-/// Round robin over these, probed so.
+/// Round robin over these backends, with this check.
 fn probed(check: &str, backends: &str) -> Launch {
     Launch::with_pool(&format!("{check}, backends: [{backends}]"))
 }
@@ -60,7 +61,7 @@ fn a_killed_server_gets_no_session_until_it_is_back() {
             let backend = balancer.backend(&names[0]);
             assert_eq!(backend["check"], "connection refused", "{round}");
             assert_eq!(backend["in_rotation"], false);
-            // Not so much as an attempt.
+            // Not even an attempt.
             let before = opened(&balancer, &names[0]);
             for _ in 0..20 {
                 assert_eq!(visit(&balancer), Some(servers[1].address.port()));
@@ -100,10 +101,10 @@ fn a_backend_that_hangs_is_found_by_its_answers() {
     });
 }
 
-/// Its sessions break, so it is ejected too; who is found down and up again is not the one that
-/// failed.
+/// Its sessions break, so it is ejected too; when the probes find it down and then up, the ejection
+/// ends.
 #[test]
-fn who_returns_is_ejected_no_longer() {
+fn a_backend_that_recovers_is_no_longer_ejected() {
     watched(|| {
         let mut servers = Server::start_all(Kind::Http, 2);
         let check = "strategy: \"first\", check: (type: \"tcp\", interval: \"1s\")";
@@ -134,7 +135,7 @@ fn who_returns_is_ejected_no_longer() {
     });
 }
 
-/// Guests of two backends, of which the first is found down.
+/// Clients of two backends; the probes find the first one down.
 fn one_goes_down(on_down: &str) -> (Fleet, Balancer, Vec<Guest>) {
     let fleet = Fleet::of(2);
     let check = format!("{TCP}, on_down: \"{on_down}\"");
@@ -178,7 +179,7 @@ fn on_down_close_closes_the_sessions_of_a_backend_that_goes_down() {
         for guest in &mut stay {
             ping(&mut guest.stream, b"still there");
         }
-        eventually("the access log tells why", || {
+        eventually("the access log has the reason", || {
             let lines = balancer.output().lines_with("");
             let reasons = lines.iter().map(|line| key_values(line)["reason"].clone());
             reasons.filter(|reason| reason == "backend_down").count() == count
@@ -188,7 +189,7 @@ fn on_down_close_closes_the_sessions_of_a_backend_that_goes_down() {
     });
 }
 
-/// It was down for a moment: the sessions whose moment has not come yet stay with it.
+/// It was down for a moment: sessions that were not closed by then stay with it.
 #[test]
 fn a_backend_that_is_up_again_keeps_the_sessions_that_are_left() {
     watched(|| {
@@ -219,7 +220,7 @@ fn a_backend_that_is_up_again_keeps_the_sessions_that_are_left() {
 }
 
 #[test]
-fn it_is_ready_once_everybody_was_probed_and_until_it_stops() {
+fn it_is_ready_from_the_first_round_of_probes_until_it_stops() {
     watched(|| {
         let servers = Server::start_all(Kind::Http, 2);
         servers[1].freeze();
@@ -276,7 +277,7 @@ fn pools_that_name_the_same_backend_share_its_probe() {
                 } else {
                     200
                 };
-                // The probe goes once it has heard enough.
+                // The probe closes once it has read enough.
                 let _ = write!(stream, "HTTP/1.1 {status} -\r\n\r\n");
                 drop(stream.read_to_end(&mut Vec::new()));
             })
@@ -302,20 +303,20 @@ fn pools_that_name_the_same_backend_share_its_probe() {
     });
 }
 
-/// Of two backends the one passes its check, and the other fails it, for this reason.
+/// Of two backends one passes its check, and the other fails it, for this reason.
 #[track_caller]
 fn expect_verdicts(check: &str, sound: &str, wrong: &str, why: &str) {
     let check = format!("check: ({check}, interval: \"100ms\", initial: \"probe\")");
     let balancer = probed(&check, &format!("\"{sound}\", \"{wrong}\"")).start();
     balancer.until(sound, "health", "up");
-    // On a machine that is overloaded a probe may not be judged at first.
+    // On an overloaded machine a probe may have no result at first.
     eventually(&format!("the other fails: {why}"), || {
         let backend = balancer.backend(wrong);
-        let said = backend["check"].as_str().unwrap_or_default();
+        let message = backend["check"].as_str().unwrap_or_default();
         backend["health"] == "down"
-            && !said.starts_with("not probed")
-            && !said.is_empty()
-            && said.contains(why)
+            && !message.starts_with("not probed")
+            && !message.is_empty()
+            && message.contains(why)
     });
     balancer.finish();
 }
@@ -324,7 +325,7 @@ fn expect_verdicts(check: &str, sound: &str, wrong: &str, why: &str) {
 fn answers(answer: &'static str) -> Backend {
     Backend::tcp("127.0.0.1:0", move |stream| {
         let lines = BufReader::new(&stream).lines().map_while(Result::ok);
-        // The probe goes once it has heard enough.
+        // The probe closes once it has read enough.
         let _ = lines
             .take_while(|_| (&stream).write_all(answer.as_bytes()).is_ok())
             .count();
@@ -367,7 +368,7 @@ fn a_handshake_is_expected() {
         let config = Arc::new(config.unwrap());
         let sound = Backend::tcp("127.0.0.1:0", move |mut stream: TcpStream| {
             let mut tls = ServerConnection::new(Arc::clone(&config)).unwrap();
-            // The probe goes after the handshake.
+            // The probe closes after the handshake.
             let _ = rustls::Stream::new(&mut tls, &mut stream).read(&mut [0]);
         });
         let wrong = answers("what?\r\n");
@@ -379,7 +380,7 @@ fn a_handshake_is_expected() {
         );
         expect_verdicts(&trusting, &sound.address, &wrong.address, "");
         std::fs::remove_file(path).unwrap();
-        // Sound with its own certificate, and not with those of the machine.
+        // The check succeeds with its own certificate, and fails with those of the machine.
         let balancer = probed(
             "check: (type: \"tls\", tls: (sni: \"db.test\", verify: \"system\"), \
              interval: \"100ms\", initial: \"probe\")",
@@ -396,9 +397,9 @@ fn a_check_that_starts_a_process_is_refused() {
     watched(|| {
         for check in ["\"command\"", "(type: \"command\", interval: \"1s\")"] {
             let launch = probed(&format!("check: {check}"), "\"127.0.0.1:1\"");
-            let (status, said) = launch.run();
+            let (status, message) = launch.run();
             assert_eq!(status.code(), Some(2));
-            assert!(said.contains("would start a process"), "{said}");
+            assert!(message.contains("would start a process"), "{message}");
         }
     });
 }

@@ -1,4 +1,4 @@
-//! The limit of client connections: exact over all workers; who finds no place waits for one.
+//! The limit of client connections: exact over all workers; a client without a place waits for one.
 
 use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use crate::balancer::{Balancer, Launch};
 use crate::peers::{self, Backend, expect_end, ping};
 use crate::watchdog::{eventually, watched};
 
-/// A backend that tells each client once that it is served.
+/// A backend that greets each client once it is served.
 fn greeter() -> Backend {
     Backend::tcp("127.0.0.1:0", |mut stream| {
         std::io::Write::write_all(&mut stream, b"!").unwrap();
@@ -29,7 +29,7 @@ fn served(clients: &[TcpStream]) -> usize {
     clients.iter().filter(|client| is_served(client)).count()
 }
 
-/// So many and, for a while, no more.
+/// Exactly this many are served and, for a while, no more.
 #[track_caller]
 fn expect_served(clients: &[TcpStream], backend: &Backend, wanted: usize, so_far: usize) {
     eventually("so many served", || served(clients) >= wanted);
@@ -51,7 +51,7 @@ fn holds(workers: usize) {
         let balancer = limited(workers, 4, &backend);
         let mut clients: Vec<_> = (0..12).map(|_| balancer.connect()).collect();
         expect_served(&clients, &backend, 4, 4);
-        // Each that goes makes place for one; at last all have been served.
+        // Each client that leaves makes place for one; in the end all have been served.
         for so_far in 5..=12 {
             let first = clients.iter().position(is_served).unwrap();
             drop(clients.swap_remove(first));
@@ -99,13 +99,13 @@ fn a_crowd_at_the_limit_is_served_to_the_last() {
     });
 }
 
-/// Accepted in one batch beyond the limit, they wait inside: a stop does not forget them.
+/// Accepted in one batch beyond the limit, they wait inside: a stop serves them too.
 #[test]
 fn a_stop_serves_those_that_wait_for_a_place() {
     watched(|| {
         let backend = Backend::echo();
         let mut balancer = limited(2, 1, &backend);
-        // While it sleeps they gather, to be accepted all at once.
+        // While the process sleeps clients gather, and are then accepted all at once.
         balancer.process.signal(libc::SIGSTOP);
         let clients: Vec<_> = (0..16).map(|_| balancer.connect()).collect();
         balancer.process.signal(libc::SIGCONT);
@@ -120,10 +120,10 @@ fn a_stop_serves_those_that_wait_for_a_place() {
             .map(|mut client| {
                 thread::spawn(move || {
                     // Those in the kernel's backlog are reset.
-                    let said = std::io::Write::write_all(&mut client, b"?");
+                    let sent = std::io::Write::write_all(&mut client, b"?");
                     let mut answer = [0];
-                    let heard = std::io::Read::read_exact(&mut client, &mut answer);
-                    said.is_ok() && heard.is_ok() && answer == *b"?"
+                    let received = std::io::Read::read_exact(&mut client, &mut answer);
+                    sent.is_ok() && received.is_ok() && answer == *b"?"
                 })
             })
             .collect();

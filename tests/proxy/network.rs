@@ -1,4 +1,4 @@
-//! A network of its own for one test: of the calling thread, and of what it starts from then on.
+//! A network for one test: of the calling thread, and of all it starts from then on.
 
 use std::fs;
 use std::io;
@@ -6,7 +6,7 @@ use std::os::fd::AsRawFd;
 
 use socket2::{Domain, Socket, Type};
 
-/// Takes the calling thread to a network that has a loopback device and nothing else, where the
+/// Moves the calling thread to a network that has a loopback device and nothing else, where the
 /// kernel takes local ports from this range. That needs root, as CI has.
 pub(crate) fn own(ports: &str) {
     leave().expect("a network namespace: run the tests as root");
@@ -16,7 +16,7 @@ pub(crate) fn own(ports: &str) {
 
 /// `net.ipv4.ip_local_port_range` of the thread's network.
 pub(crate) fn set_ports(ports: &str) {
-    // The file speaks of the network of whoever opens it.
+    // The file shows the network of the process that opens it.
     fs::write("/proc/sys/net/ipv4/ip_local_port_range", ports).unwrap();
 }
 

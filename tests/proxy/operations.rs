@@ -1,4 +1,4 @@
-//! What an operator does beside it: rotating logs, filling disks, replacing socket files.
+//! An operator's work around the program: rotating logs, filling disks, replacing socket files.
 
 use std::fs;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -25,7 +25,7 @@ fn a_rotated_log_is_opened_again() {
         fs::rename(&log, &old).unwrap();
         balancer.process.signal(libc::SIGHUP);
         eventually("the new file", || log.exists());
-        // It is there a moment before lines go to it.
+        // The file exists a moment before lines go to it.
         eventually("a line in the new file", || {
             ping(&mut balancer.connect(), b"after");
             lines(&log) > 0
@@ -45,8 +45,8 @@ fn logs_are_opened_again_without_reading_the_file() {
             let path = balancer.dir().join(name);
             fs::rename(&path, balancer.dir().join(format!("{name}.1"))).unwrap();
         }
-        let said = balancer.words(&["reopen"]);
-        assert_eq!(said, "opened again: access.log, audit.log\n");
+        let message = balancer.words(&["reopen"]);
+        assert_eq!(message, "opened again: access.log, audit.log\n");
         let lines = |name: &str| {
             fs::read_to_string(balancer.dir().join(name)).map_or(0, |text| text.lines().count())
         };
@@ -72,13 +72,13 @@ fn a_log_that_cannot_be_opened_again_fails_the_command() {
         fs::create_dir(&logs).unwrap();
         let balancer = launch.start();
         fs::rename(&logs, &moved).unwrap();
-        let (code, said) = balancer.refusal(&["reopen"]);
+        let (code, message) = balancer.refusal(&["reopen"]);
         assert_eq!(code, Some(1));
         for name in ["access.log", "audit.log"] {
             let want = format!("cannot open logs/{name}: No such file or directory");
-            assert!(said.contains(&want), "{said}");
+            assert!(message.contains(&want), "{message}");
         }
-        // SIGHUP has nobody to answer.
+        // A signal has no answer: the log has the errors.
         balancer.process.signal(libc::SIGHUP);
         balancer.until_logged("cannot open the access log logs/access.log again");
         balancer.until_logged("cannot open the audit log logs/audit.log again");
@@ -102,7 +102,7 @@ fn lines_that_a_full_disk_refuses_are_counted_and_seldom_reported() {
             ping(&mut balancer.connect(), b"hello");
         }
         balancer.process.signal(libc::SIGTERM);
-        eventually("all are told of", || {
+        eventually("the log counts all lost lines", || {
             balancer.log().all().contains("100 in all")
         });
         assert!(balancer.log().count("lines were lost") < 50);

@@ -1,4 +1,4 @@
-//! Too few usable backends: the probes may be what is wrong.
+//! Too few usable backends: the probes may be wrong.
 
 use std::io::Read;
 
@@ -8,7 +8,7 @@ use crate::fleet::Fleet;
 use crate::peers;
 use crate::watchdog::{eventually, watched};
 
-/// A fleet that is probed, in which some are found down.
+/// A fleet with probes, some of whose backends fail them.
 fn with_down(fields: &str, size: usize, down: usize) -> (Fleet, Balancer) {
     let fleet = Fleet::of(size);
     let pool = format!(
@@ -34,12 +34,12 @@ fn until_down(balancer: &Balancer, down: usize) {
 /// Clients that come and go, served or not.
 fn visit(balancer: &Balancer, times: usize) {
     for _ in 0..times {
-        // Where nobody is found it ends, or is reset.
+        // Without a usable backend the connection ends, or is reset.
         let _ = peers::try_connect(balancer.address()).map(|mut its| its.read(&mut [0]));
     }
 }
 
-/// How many backends were tried by so many clients.
+/// The number of backends that this many clients tried.
 fn tried(balancer: &Balancer, clients: usize) -> usize {
     let opened = || -> Vec<_> {
         let backends = balancer.ask(&["backends"]);
@@ -66,14 +66,14 @@ fn below_half_the_pool_panics_and_logs_it() {
         fleet.stop(5);
         assert_eq!(events.next("panic")["pool"], "default");
         assert!(panics(&balancer));
-        let said = "WARN ] pool `default` panics: 4 of 10 backends are usable";
-        balancer.until_logged(said);
+        let message = "WARN ] pool `default` panics: 4 of 10 backends are usable";
+        balancer.until_logged(message);
         assert_eq!(tried(&balancer, 60), 10);
         (0..6).for_each(|number| fleet.start(number));
         events.next("panic_over");
         until_down(&balancer, 0);
         assert!(!panics(&balancer));
-        assert_eq!(balancer.log().count(said), 1);
+        assert_eq!(balancer.log().count(message), 1);
         drop(events);
         balancer.finish();
     });
@@ -89,7 +89,7 @@ fn zero_is_never() {
     });
 }
 
-/// Why sessions end where nobody is usable.
+/// The reasons of sessions that end while no backend is usable.
 fn all_down(fields: &str) -> (Balancer, Vec<String>) {
     let (_fleet, balancer) = with_down(fields, 2, 2);
     let before = balancer.output().count("\n");
@@ -123,7 +123,7 @@ fn all_down_closed_tries_no_backend() {
     });
 }
 
-/// With nobody probed yet nothing is wrong.
+/// Before any probe nothing is wrong.
 #[test]
 fn a_start_is_no_panic() {
     watched(|| {

@@ -26,7 +26,7 @@ pub(crate) struct Backend {
 }
 
 impl Backend {
-    /// Sends back whatever comes.
+    /// Echoes.
     pub(crate) fn echo() -> Self {
         Self::tcp("127.0.0.1:0", echo)
     }
@@ -89,7 +89,7 @@ impl Drop for Backend {
     }
 }
 
-/// Sends back whatever comes, until the end or a reset.
+/// Echoes until the end or a reset.
 pub(crate) fn echo(mut stream: impl Read + Write) {
     let mut chunk = vec![0; 64 * 1024];
     while let Ok(read) = stream.read(&mut chunk) {
@@ -99,7 +99,7 @@ pub(crate) fn echo(mut stream: impl Read + Write) {
     }
 }
 
-/// Says something and hears it back.
+/// Sends something and expects the echo.
 #[track_caller]
 pub(crate) fn ping(stream: &mut (impl Read + Write), what: &[u8]) {
     stream.write_all(what).unwrap();
@@ -152,9 +152,9 @@ pub(crate) fn session(balancer: &Balancer, backend: &TcpListener) -> (TcpStream,
     (client, backend)
 }
 
-/// An address without a listener. Its port stays bound to the end of the process: else the kernel
-/// may give it to a listener of another test, which accepts and says nothing.
-pub(crate) fn nobody() -> String {
+/// An address without a listener. Its port stays bound until the process ends: else the kernel may
+/// give it to a listener of another test, which accepts and sends nothing.
+pub(crate) fn refusing_address() -> String {
     static BOUND: Mutex<Vec<Socket>> = Mutex::new(Vec::new());
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
@@ -164,8 +164,8 @@ pub(crate) fn nobody() -> String {
     address.to_string()
 }
 
-/// An address of loopback whose port is free on every address, and is given to no other test:
-/// below the ports that the kernel gives to others' sockets.
+/// An address of loopback whose port is free on every address and that no other test gets: below
+/// the ports that the kernel gives to other sockets.
 pub(crate) fn free() -> String {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     let first = std::process::id() as usize;
@@ -195,14 +195,14 @@ pub(crate) fn expect_end(from: &mut impl Read) {
     assert_eq!(from.read(&mut [0; 16]).unwrap(), 0, "bytes after the end");
 }
 
-/// The connection is reset here: no byte, and no end that looks in order.
+/// The connection is reset here: no byte, and no orderly end.
 #[track_caller]
 pub(crate) fn expect_reset(from: &mut impl Read) {
     let error = from.read(&mut [0; 16]).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::ConnectionReset);
 }
 
-/// A new client is reset, which it may learn of from connect(2) already.
+/// A new client is reset; connect(2) may already report it.
 #[track_caller]
 pub(crate) fn expect_turned_away(to: SocketAddr) {
     match try_connect(to) {
@@ -211,7 +211,7 @@ pub(crate) fn expect_turned_away(to: SocketAddr) {
     }
 }
 
-/// The connection breaks, as whoever only sends learns.
+/// The connection breaks, and a sender learns of it.
 #[track_caller]
 pub(crate) fn expect_broken(stream: &TcpStream) {
     let mut found = None;

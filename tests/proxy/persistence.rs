@@ -1,4 +1,4 @@
-//! Clients that come back have the backend that they had.
+//! Clients that come back get the backend that they had.
 
 use std::thread;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use crate::watchdog::{patient, time, watched};
 
 const SOURCES: u32 = 80;
 
-/// A client of each of the sources: its backend.
+/// The backend of a client from each of the sources.
 fn each(stage: &Stage) -> Vec<usize> {
     (0..SOURCES).map(|n| stage.visit_from(source(n))).collect()
 }
@@ -21,7 +21,7 @@ fn sticky_round_robin_spreads_clients_and_knows_them_again() {
     with_one_and_two_workers(|workers| {
         let stage = Stage::plain("sticky_round_robin", workers, Fleet::of(3));
         let first = each(&stage);
-        // A round differs by one, and each worker has its own.
+        // The shares of a round differ by one, and each worker has its own round.
         assert!(spread(&tally(3, first.iter().copied())) <= workers);
         for _ in 0..2 {
             assert_eq!(each(&stage), first);
@@ -34,7 +34,7 @@ fn sticky_round_robin_spreads_clients_and_knows_them_again() {
 fn clients_of_a_backend_that_is_gone_move_once_and_stay() {
     with_one_and_two_workers(|workers| {
         let stage = Stage::plain("sticky_round_robin", workers, Fleet::of(3));
-        // Fewer clients of the one that goes than failures would eject it.
+        // Too few clients of the stopped backend for failures to eject it.
         let each =
             |stage: &Stage| -> Vec<_> { (0..9).map(|n| stage.visit_from(source(n))).collect() };
         let before = each(&stage);
@@ -44,7 +44,7 @@ fn clients_of_a_backend_that_is_gone_move_once_and_stay() {
         for (before, without) in before.iter().zip(&without) {
             assert!(before == without || *before == 1, "others stay");
         }
-        // At most each that moved has met a refusal, and once.
+        // Only moved clients may have met a refusal, each once at most.
         let lines = || stage.lines().into_iter();
         let refusals = || lines().filter(|line| line.attempts > 1).count();
         let refused = refusals();
@@ -52,9 +52,9 @@ fn clients_of_a_backend_that_is_gone_move_once_and_stay() {
         assert!((1..=moved).contains(&refused), "{refused} of {moved}");
         assert_eq!(each(&stage), without);
         stage.fleet.start(1);
-        assert_eq!(each(&stage), without, "nobody moves back");
+        assert_eq!(each(&stage), without, "no client moves back");
         assert_eq!(refusals(), refused);
-        // New clients are in turn again.
+        // New clients go round robin again.
         let new: Vec<_> = (0..12).map(|n| stage.visit_from(source(100 + n))).collect();
         assert!(spread(&tally(3, new)) <= workers);
         stage.finish();
@@ -73,7 +73,7 @@ fn any_strategy_persists_by_address() {
                     let stage = Stage::start(launch, strategy, fleet);
                     let first = each(&stage);
                     assert!(!tally(4, first.iter().copied()).contains(&0));
-                    // With others there too.
+                    // Other clients are there too.
                     let others: Vec<_> = (0..7).map(|n| stage.call(source(n), b"")).collect();
                     assert_eq!(each(&stage), first);
                     crate::stage::leave_all(others);
@@ -99,7 +99,7 @@ fn by_cookie(workers: usize, backends: usize) -> Stage {
 fn a_cookie_is_known_again_from_any_address() {
     with_one_and_two_workers(|workers| {
         let stage = by_cookie(workers, 3);
-        // Nobody comes from an address twice.
+        // Every source address is used once.
         let mut sources = (0..).map(source);
         let mut each = || -> Vec<_> {
             let cookies = (0..SOURCES).map(|n| request(&format!("SESSION=s{n}")));
@@ -119,7 +119,7 @@ fn a_cookie_is_known_again_from_any_address() {
     });
 }
 
-/// Its answer may have brought the cookie.
+/// Its answer may have carried the cookie.
 #[test]
 fn the_request_after_the_first_one_follows_it() {
     with_one_and_two_workers(|workers| {
@@ -144,7 +144,7 @@ fn a_cookie_says_more_than_an_address() {
         let of_one = stage.call(source(1), &one).leave();
         let of_two = stage.call(source(2), &two).leave();
         assert_ne!(of_one, of_two, "in turn");
-        // Each moves to where the other was.
+        // Each backend moves to the other's address.
         assert_eq!(stage.call(source(2), &one).leave(), of_one);
         assert_eq!(stage.call(source(1), &two).leave(), of_two);
         stage.finish();

@@ -1,4 +1,5 @@
-//! Limits of backends: who is filled first, who waits for a place, and that nobody has more.
+//! Limits of backends: which fill first, which clients wait for a place, and no backend exceeds its
+//! limit.
 
 use std::thread;
 
@@ -17,7 +18,7 @@ fn first_fills_one_after_the_other() {
         let mut guests = stage.hold_all(9);
         let backends: Vec<_> = guests.iter().map(|guest| guest.backend).collect();
         assert_eq!(backends, [0, 0, 1, 1, 1, 2, 2, 2, 2]);
-        // A place in front is taken before those behind it.
+        // Clients take a place in front before those behind it.
         for place in [3, 1] {
             let left = guests.remove(place).leave();
             let next = stage.hold();
@@ -42,7 +43,7 @@ fn a_client_without_a_place_waits_for_one() {
         });
         assert_eq!(stage.fleet.accepted(), [1, 1]);
         let freed = one.leave();
-        // Whoever of them is first takes it, and makes place for the next.
+        // The first of them to be served takes it, and makes place for the next.
         let backends: Vec<_> = thread::scope(|scope| {
             let threads = waiting.into_iter();
             let leave = |client| scope.spawn(|| Guest::welcome(client).leave());
@@ -57,7 +58,7 @@ fn a_client_without_a_place_waits_for_one() {
     });
 }
 
-/// Many more clients than places, on two workers that each count in the other's choices.
+/// Many more clients than places, on two workers that each count the other's choices too.
 #[test]
 fn no_backend_ever_has_more_than_its_limit() {
     watched(|| {
@@ -70,7 +71,7 @@ fn no_backend_ever_has_more_than_its_limit() {
 }
 
 /// A pool's limit is counted over its backends and over all workers, however fast places change
-/// hands; so is the limit of all client connections.
+/// hands. The same holds for the limit of all client connections.
 #[test]
 fn neither_a_pool_nor_all_clients_ever_have_more_than_their_limit() {
     watched(|| {
@@ -102,7 +103,7 @@ fn rush(of_pool: &str, of_all: &str) {
     stage.finish();
 }
 
-/// These limits, and a queue in which nobody waits too long.
+/// These limits, and a queue whose timeout ends no wait.
 fn patient(strategy: &str, fleet: Fleet, limits: &[u32], workers: usize) -> Stage {
     let limits = limits.iter().map(|max| format!("max_connections: {max}"));
     let limits: Vec<_> = limits.collect();

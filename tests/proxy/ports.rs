@@ -1,4 +1,4 @@
-//! Local ports: there may be none left, and one may be that of the backend.
+//! Local ports: none may be left, and one may be the backend's.
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -12,7 +12,7 @@ use crate::network;
 use crate::peers::{Backend, ping};
 use crate::watchdog::{eventually, patience, watched};
 
-/// A balancer that clients come to over a Unix socket, so that they need no ports.
+/// A balancer with a Unix listener, so that its clients need no ports.
 fn start(listener: &str, pool: &str) -> (Balancer, PathBuf) {
     let launch = Launch::with_config("", 1);
     let front = launch.dir().join("front.sock");
@@ -52,10 +52,10 @@ fn a_lack_of_ports_is_waited_out_and_blames_no_backend() {
             ping(client, b"held");
         }
         let late: Vec<_> = (0..30).map(|_| connect(&front)).collect();
-        let told = events.next("no_local_port");
-        assert_eq!(told["backend"], *backend.address);
+        let event = events.next("no_local_port");
+        assert_eq!(event["backend"], *backend.address);
         assert!(
-            told["message"]
+            event["message"]
                 .as_str()
                 .unwrap()
                 .contains("ip_local_port_range")
@@ -63,7 +63,7 @@ fn a_lack_of_ports_is_waited_out_and_blames_no_backend() {
         let lacks = || balancer.ask(&["status"])["lacks"].as_array().unwrap().len();
         eventually("the status says so", || lacks() == 1);
         balancer.until_logged("no free local port to backend");
-        // Waiting costs little, and nobody is reset or blamed.
+        // Waiting costs little, no client is reset and no backend is blamed.
         balancer.process.expect_cpu_below(0.10);
         let known = balancer.backend(&backend.address);
         assert_eq!(known["failures"], 0);
@@ -139,10 +139,10 @@ fn a_connection_to_itself_is_refused_to_clients_and_probes() {
         for _ in 0..300 {
             assert!(!is_served(&mut connect(&front)), "served by itself");
         }
-        // Some 40 probes.
+        // Time for some 40 probes.
         thread::sleep(Duration::from_secs(4));
         assert_eq!(balancer.log().count_unaudited("is up"), 0);
-        // Nothing keeps its port.
+        // Nothing keeps the backend's port.
         eventually("the backend can bind", || {
             TcpListener::bind(backend).is_ok()
         });
@@ -162,7 +162,7 @@ fn each_source_address_has_ports_of_its_own() {
         );
         let (balancer, front) = start("", &pool);
         balancer.until(&backend.address, "health", "up");
-        // One port of each is a probe's from time to time.
+        // A probe may hold one port of each from time to time.
         let mut held: Vec<_> = (0..27).map(|_| connect(&front)).collect();
         for client in &mut held {
             ping(client, b"held");
@@ -191,11 +191,11 @@ fn connections_begin_within_the_ports_of_the_pool() {
         for _ in 0..40 {
             assert!(is_served(&mut connect(&front)));
         }
-        // The last sixteenth is for probes. A kernel that can't do it is said to be one.
-        let said = balancer.log().count("source_ports does nothing") > 0;
+        // The last sixteenth is for probes. On a kernel without support the log warns instead.
+        let is_logged = balancer.log().count("source_ports does nothing") > 0;
         let ports: Vec<_> = peers.lock().iter().map(|peer| peer.port()).collect();
         let within = ports.iter().all(|port| (10_000..10_150).contains(port));
-        assert_ne!(within, said, "{ports:?}");
+        assert_ne!(within, is_logged, "{ports:?}");
         balancer.finish();
     });
 }
@@ -220,8 +220,8 @@ fn a_source_address_of_another_machine_is_refused() {
         let balancer = Launch::with_pool(&pool).start();
         let source = "pools: [(source: [\"192.0.2.1\"], name:";
         balancer.edit(|text| text.replace("pools: [(name:", source));
-        let (code, said) = balancer.refusal(&["reload"]);
-        assert!(code == Some(1) && said.contains(why), "{said}");
+        let (code, message) = balancer.refusal(&["reload"]);
+        assert!(code == Some(1) && message.contains(why), "{message}");
         ping(&mut balancer.connect(), b"as before");
         balancer.finish();
     });

@@ -1,4 +1,4 @@
-//! Readers that pause hold bytes back at their source, not in the balancer's memory.
+//! The bytes of paused readers stay at their source, not in the balancer's memory.
 
 use std::net::TcpStream;
 use std::thread;
@@ -9,7 +9,7 @@ use crate::bytes::Bytes;
 use crate::peers::{self, Backend, ping};
 use crate::watchdog::{eventually, heavy};
 
-/// Whoever reads is `far`, and pauses.
+/// The reader is `far`, and pauses.
 struct Stalled {
     near: TcpStream,
     far: TcpStream,
@@ -38,7 +38,7 @@ fn stall(pairs: Vec<(TcpStream, TcpStream)>) -> Vec<Stalled> {
     joined.collect()
 }
 
-/// The readers go on: all that was sent arrives, and the end after it.
+/// The readers go on: all bytes arrive, and the end after them.
 fn resume(sessions: Vec<Stalled>) {
     thread::scope(|scope| {
         for mut session in sessions {
@@ -52,10 +52,10 @@ fn resume(sessions: Vec<Stalled>) {
     });
 }
 
-/// Four buffers, what a pipe held that was given up (on a busy machine 12 buffers were seen), and
-/// one buffer of the other direction per stalled session; twice as many may be in memory, and what
-/// the pool of free ones keeps. Before Linux 6.17 a receive goes on until the socket is empty, and
-/// a sender that was faster has filled it with up to 6 MiB (tcp(7), `tcp_rmem`): 162 were seen.
+/// Four buffers, the contents of a pipe that was given up (a busy machine had 12 buffers), and one
+/// buffer of the other direction per stalled session. Twice as many may be in memory, with the free
+/// ones that the pool keeps. Before Linux 6.17 a receive goes on until the socket is empty, and a
+/// faster sender has filled it with up to 6 MiB (tcp(7), `tcp_rmem`): 162 buffers were seen.
 fn assert_bounded(balancer: &Balancer, before: u64, sessions: u64) {
     let unbounded = balancer.log().count("a receive has no bound") > 0;
     let each = if unbounded { 400 } else { 24 };
@@ -75,7 +75,8 @@ fn pauses(swap: fn((TcpStream, TcpStream)) -> (TcpStream, TcpStream)) {
         let pairs = (0..SESSIONS).map(|_| swap(peers::session(&balancer, &backend)));
         let stalled = stall(pairs.collect());
         assert_bounded(&balancer, before, SESSIONS);
-        // Pipes go to streams that move; what was in them is in buffers, and arrives.
+        // Pipes go to streams that move; bytes of a stalled stream move from its pipe to buffers,
+        // and arrive.
         eventually("pipes are given up", || balancer.number("pipes") == 0);
         assert_bounded(&balancer, before, SESSIONS);
         resume(stalled);
@@ -93,8 +94,8 @@ fn backends_pause_while_the_client_sends() {
     pauses(|pair| pair);
 }
 
-/// 192 buffers, and twice as many readers that stop: most hold bytes that no reader takes, and
-/// other clients are served nevertheless.
+/// 192 buffers, and twice as many readers that stop: most sessions hold bytes that no reader takes,
+/// and other clients are still served.
 #[test]
 fn beyond_its_memory_a_balancer_pauses_reading_and_serves_sessions_that_move() {
     heavy(|| {
@@ -107,7 +108,7 @@ fn beyond_its_memory_a_balancer_pauses_reading_and_serves_sessions_that_move() {
         let balancer = Launch::with_config(&config, 1).start();
         let pairs = (0..BEYOND).map(|_| peers::session(&balancer, &backend));
         let stalled = stall(pairs.collect());
-        // How many depends on how soon sessions pass on what they have no buffer for: 84 were seen.
+        // The number depends on how soon sessions pass on bytes without a buffer: 84 were seen.
         eventually("buffers hold bytes", || balancer.number("buffers") > 0);
         let buffers = balancer.number("buffers");
         assert!(buffers <= 192, "{buffers} buffers hold bytes");
@@ -119,7 +120,7 @@ fn beyond_its_memory_a_balancer_pauses_reading_and_serves_sessions_that_move() {
         }
         drop(client);
         answers.join().unwrap();
-        // Those that wait cost nothing.
+        // Sessions that wait cost nothing.
         let in_vain = balancer.number("turns_in_vain");
         assert!(in_vain <= 40 * BEYOND, "{in_vain} turns in vain");
         balancer.process.expect_cpu_below(0.05);
@@ -128,7 +129,7 @@ fn beyond_its_memory_a_balancer_pauses_reading_and_serves_sessions_that_move() {
     });
 }
 
-/// More stalled streams than there are pipes: whoever still moves is served by copying.
+/// More stalled streams than there are pipes: a stream that still moves is copied.
 #[test]
 fn two_hundred_stalled_readers_delay_no_other_client() {
     heavy(|| {
@@ -138,7 +139,7 @@ fn two_hundred_stalled_readers_delay_no_other_client() {
             if kind == [b'e'] {
                 return peers::echo(stream);
             }
-            // Sends until the client is gone.
+            // Sends until the client closes.
             let chunk = vec![7; 64 * 1024];
             while std::io::Write::write_all(&mut stream, &chunk).is_ok() {}
         });

@@ -1,4 +1,4 @@
-//! What /proc tells about a process, and what is done to it from outside.
+//! What /proc shows of a process, and ways to act on it from outside.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,19 +11,19 @@ use crate::watchdog::{eventually, slowness};
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Process(pub(crate) u32);
 
-/// Open descriptors by thread, of those threads that have a table of their own or rule the
-/// common one.
+/// Open descriptors by thread, for the threads that have a table of their own or control the common
+/// one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Descriptors {
     /// By thread and kind, as /proc names what is open.
     pub(crate) lasting: BTreeMap<(String, String), usize>,
-    /// Both ends of pipes. They are pooled, so they come and stay.
+    /// Both ends of pipes. They are pooled, so their number changes.
     pub(crate) pipe_ends: usize,
 }
 
 impl Descriptors {
     /// Whether the workers have the same as before, and the control thread no more: a probe may
-    /// have been under way then.
+    /// have been under way before.
     pub(crate) fn are_back_to(&self, before: &Self) -> bool {
         let all = self.lasting.keys().chain(before.lasting.keys());
         all.into_iter().all(|key| {
@@ -39,8 +39,8 @@ impl Process {
         format!("/proc/{}/{rest}", self.0).into()
     }
 
-    /// Threads by name: the control thread and the workers. The kernel's own helpers of the
-    /// rings come and go.
+    /// Threads by name: the control thread and the workers. The kernel's own helper threads of the
+    /// rings are left out.
     fn threads(self) -> Vec<(String, PathBuf)> {
         let tasks = fs::read_dir(self.path("task")).unwrap();
         let tasks = tasks.filter_map(|task| {
@@ -94,8 +94,8 @@ impl Process {
         numbers.collect()
     }
 
-    /// Changes the limit of descriptors so that a worker has room for just so many more. Answers
-    /// with the limit of before, as do the two that follow.
+    /// Changes the limit of descriptors so that a worker has room for just this many more. Returns
+    /// the previous limit, as do the two functions that follow.
     pub(crate) fn leave_room(self, worker: usize, room: usize) -> u64 {
         let taken = self.descriptors_of(worker);
         let free = (0..).filter(|number| !taken.contains(number));
@@ -103,7 +103,7 @@ impl Process {
         self.limit_descriptors(free.take(room).last().map_or(0, |highest| highest + 1))
     }
 
-    /// Changes the limit of descriptors so that so many of those in use are beyond it.
+    /// Changes the limit of descriptors so that this many of those in use are beyond it.
     pub(crate) fn overdraw(self, worker: usize, by: usize) -> u64 {
         let mut taken = self.descriptors_of(worker);
         taken.sort_unstable();
@@ -120,9 +120,9 @@ impl Process {
         Duration::from_nanos(ns.sum())
     }
 
-    /// It comes to use less than this share of one CPU. A spin never does; but a busy machine lets
-    /// the end of earlier work reach into the first samples. On a slow machine the same work takes
-    /// more, and a spin takes all there is.
+    /// Expects it to use less than this share of one CPU soon. A spin never does; but on a busy
+    /// machine the end of earlier work may reach into the first samples. On a slow machine the same
+    /// work takes more, and a spin takes all there is.
     #[track_caller]
     pub(crate) fn expect_cpu_below(self, most: f64) {
         let most = (most * f64::from(slowness())).min(SPIN.max(most));
@@ -140,7 +140,7 @@ impl Process {
     fn cpu_share(self, over: Duration) -> f64 {
         let (began, before) = (Instant::now(), self.cpu_time());
         std::thread::sleep(over);
-        // A helper thread of the kernel that ended meanwhile takes its time along.
+        // A kernel helper thread that ended meanwhile takes its CPU time along.
         let used = self.cpu_time().saturating_sub(before);
         used.as_secs_f64() / began.elapsed().as_secs_f64()
     }
@@ -160,7 +160,7 @@ impl Process {
     /// Whether no thread runs or waits for a CPU.
     pub(crate) fn sleeps(self) -> bool {
         self.threads().iter().all(|(_, path)| {
-            // A thread that has ended has nothing to do either.
+            // A thread that has ended has no work either.
             fs::read_to_string(path.join("status"))
                 .map_or(true, |status| value_of(&status, "State").starts_with('S'))
         })
@@ -173,7 +173,7 @@ impl Process {
         kib * 1024
     }
 
-    /// Whether the process has a handler for every signal that it is to answer.
+    /// Whether the process has a handler for every signal that it answers.
     pub(crate) fn listens_to_signals(self) -> bool {
         let caught = u64::from_str_radix(&self.status("SigCgt"), 16).unwrap();
         [libc::SIGTERM, libc::SIGINT, libc::SIGUSR1]
@@ -181,8 +181,8 @@ impl Process {
             .all(|signal| caught & (1 << (signal - 1)) != 0)
     }
 
-    /// Whether it holds signals back, or handles them: it does so with all of them at once. (Which
-    /// are ignored says nothing: a shell may have started it so.)
+    /// Whether the process blocks or handles signals: it does so with all of them at once. (Ignored
+    /// signals show nothing: a shell may have started it so.)
     pub(crate) fn is_prepared_for_signals(self) -> bool {
         let has = |field: &str| {
             let mask = u64::from_str_radix(&self.status(field), 16).unwrap();
@@ -226,5 +226,5 @@ fn value_of(status: &str, field: &str) -> String {
         .to_owned()
 }
 
-/// No less of a CPU is a spin's, on a machine however slow.
+/// A spin uses at least this share of a CPU, on a machine however slow.
 const SPIN: f64 = 0.6;

@@ -1,4 +1,4 @@
-//! Clients of a full pool: who waits, in which order they are served, and who is refused.
+//! Clients of a full pool: which wait, in which order they are served, and which are refused.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -11,7 +11,7 @@ use crate::reload::reload;
 use crate::stage::{Guest, Stage, with_one_and_two_workers};
 use crate::watchdog::{eventually, watched};
 
-/// Clients that wait for a place, as SIGUSR1 tells.
+/// The number of clients that wait for a place, from the report of SIGUSR1.
 fn waiting(balancer: &Balancer) -> usize {
     let asked = balancer.log().count("pool default: ");
     balancer.numbers();
@@ -23,7 +23,7 @@ fn waiting(balancer: &Balancer) -> usize {
     line.map_or(0, |line| line.rsplit(", ").next().unwrap().parse().unwrap())
 }
 
-/// A client that waits behind those that wait already.
+/// A client that waits behind the clients that wait already.
 fn join(stage: &Stage, before: usize) -> TcpStream {
     let client = stage.balancer.connect();
     eventually("it waits", || waiting(&stage.balancer) == before + 1);
@@ -71,7 +71,7 @@ fn they_are_served_in_the_order_of_arrival() {
     });
 }
 
-/// A newcomer may find a place that was just left: it is for those who wait.
+/// A new client may find a place that was just left: it is for those who wait.
 #[test]
 fn no_client_overtakes_another() {
     with_one_and_two_workers(|workers| {
@@ -79,7 +79,7 @@ fn no_client_overtakes_another() {
         let mut served = stage.hold();
         let mut clients = vec![join(&stage, 0)];
         for _ in 0..20 {
-            // Both at once: the one who leaves, and one who comes.
+            // One client leaves while another comes.
             served.stream.shutdown(Shutdown::Write).unwrap();
             clients.push(stage.balancer.connect());
             served.stream.read_to_end(&mut Vec::new()).unwrap();
@@ -95,8 +95,7 @@ fn no_client_overtakes_another() {
     });
 }
 
-/// If clients were only to look for a place now and then, this would take longer than the
-/// watchdog waits.
+/// If clients only looked for a place now and then, this would take longer than the watchdog waits.
 #[test]
 fn a_place_is_handed_over_at_once() {
     with_one_and_two_workers(|workers| {
@@ -154,7 +153,7 @@ fn a_client_that_waits_too_long_is_reset() {
         let stage = narrow("timeout: \"300ms\"", 2);
         let guest = stage.hold();
         let mut clients: Vec<_> = (0..4).map(|_| stage.balancer.connect()).collect();
-        // What they say does not matter.
+        // Nothing that a client sends changes this.
         clients[1].write_all(b"hello").unwrap();
         clients[2].shutdown(Shutdown::Write).unwrap();
         clients.iter_mut().for_each(expect_reset);
@@ -197,9 +196,9 @@ fn what_a_client_says_in_the_queue_reaches_its_backend() {
         let stage = narrow("timeout: \"10m\"", 2);
         let guest = stage.hold();
         let mut client = join(&stage, 0);
-        let said: Vec<u8> = (0..200_000_u32).map(|n| n.to_be_bytes()[3]).collect();
+        let message: Vec<u8> = (0..200_000_u32).map(|n| n.to_be_bytes()[3]).collect();
         let mut speaker = client.try_clone().unwrap();
-        let words = said.clone();
+        let words = message.clone();
         let speaker = thread::spawn(move || {
             speaker.write_all(&words).unwrap();
             speaker.shutdown(Shutdown::Write).unwrap();
@@ -208,13 +207,13 @@ fn what_a_client_says_in_the_queue_reaches_its_backend() {
         let mut answer = Vec::new();
         client.read_to_end(&mut answer).unwrap();
         speaker.join().unwrap();
-        assert!(answer[1..] == said, "{} bytes", answer.len());
+        assert!(answer[1..] == message, "{} bytes", answer.len());
         stage.finish();
     });
 }
 
-/// A reload that raises a limit calls as many as there are places; one that names another backend
-/// as well.
+/// A reload that raises a limit calls as many clients as there are places; so does one that adds a
+/// backend.
 #[test]
 fn a_reload_that_brings_places_calls() {
     with_one_and_two_workers(|workers| {
@@ -249,7 +248,7 @@ fn a_reload_that_brings_places_calls() {
     });
 }
 
-/// They have been told that they are connected: a stop serves them too, within its grace.
+/// The clients are connected already: a stop serves them too, within its grace.
 #[test]
 fn a_stop_serves_those_that_wait() {
     with_one_and_two_workers(|workers| {

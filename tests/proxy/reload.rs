@@ -17,7 +17,7 @@ use crate::peers::{self, connect};
 use crate::stage::{Guest, Stage, leave_all, source, tally};
 use crate::watchdog::{eventually, watched};
 
-/// Writes what `Launch::with_pool` wrote, with other fields of the pool, and has it read.
+/// Rewrites the file of `Launch::with_pool` with other fields of the pool, and reloads it.
 pub(crate) fn reload(stage: &Stage, pool: &str) {
     reload_with(stage, pool, "");
 }
@@ -52,7 +52,7 @@ fn strategy_and_backends_change_while_sessions_go_on() {
             &stage,
             &format!("strategy: \"least_connections\", backends: [{backends}]"),
         );
-        // Counts went on: the first has its six already.
+        // Counts continue: the first backend has its six already.
         eventually("every worker routes by it", || {
             guests.push(stage.hold());
             stage.fleet.held()[1..].iter().all(|held| *held >= 2)
@@ -106,7 +106,7 @@ fn listeners_come_and_go_while_sessions_go_on() {
             unix.read_exact(&mut [0]).unwrap();
             reload(&stage, &pool);
             assert!(!path.exists());
-            eventually("nobody listens there", || {
+            eventually("no listener remains there", || {
                 TcpStream::connect(second).is_err_and(|e| e.kind() == ErrorKind::ConnectionRefused)
             });
             // The sessions of both go on.
@@ -121,8 +121,8 @@ fn listeners_come_and_go_while_sessions_go_on() {
     });
 }
 
-/// Clients that come one after the other, until told to stop: how many were served, and why others
-/// were not.
+/// Clients one after the other, until told to stop: the number served, and the errors of the
+/// others.
 fn visit_until(stop: &AtomicBool, at: SocketAddr) -> (u32, Vec<std::io::Error>) {
     let (mut served, mut failed) = (0, Vec::new());
     while !stop.load(Ordering::Relaxed) {
@@ -139,8 +139,8 @@ fn visit_until(stop: &AtomicBool, at: SocketAddr) -> (u32, Vec<std::io::Error>) 
     (served, failed)
 }
 
-/// An address is the balancer's own in every form: one that it listens on, one that it did until
-/// just now, and one that includes another.
+/// The balancer recognises its own address in every form: one that it listens on, one that it
+/// listened on until now, and one that includes another.
 #[test]
 fn an_address_changes_its_form_and_comes_back_and_no_client_is_lost() {
     watched(|| {
@@ -165,7 +165,7 @@ fn an_address_changes_its_form_and_comes_back_and_no_client_is_lost() {
                 reload_with(&stage, &pool, form);
             }
         }
-        // Removed, and back at once.
+        // The listener is removed, and added back at once.
         for _ in 0..10 {
             reload(&stage, &pool);
             reload_with(&stage, &pool, &forms[0]);
@@ -234,7 +234,7 @@ fn an_address_in_use_leaves_the_old_in_force() {
         let stage = Stage::start(Launch::with_pool(&pool), "first", fleet);
         let taken = TcpListener::bind("127.0.0.1:0").unwrap();
         let taken = taken.local_addr().map(|at| (taken, at)).unwrap();
-        // The pool would change too, and the first of the new listeners could listen.
+        // The file changes the pool too, and the first of the new listeners could listen.
         let barren = "strategy: \"first\", backends: [\"127.0.0.1:1\"]";
         let listeners = format!(
             "(name: \"free\", bind: \"unix:free.sock\", pool: \"default\"),
@@ -242,8 +242,8 @@ fn an_address_in_use_leaves_the_old_in_force() {
             taken.1
         );
         reload_with(&stage, barren, &listeners);
-        let said = format!("listener `taken`: cannot listen on {}", taken.1);
-        assert_eq!(stage.balancer.log().count(&said), 1);
+        let error_line = format!("listener `taken`: cannot listen on {}", taken.1);
+        assert_eq!(stage.balancer.log().count(&error_line), 1);
         assert!(!stage.balancer.dir().join("free.sock").exists());
         leave_all(stage.hold_all(3));
         stage.finish();
@@ -257,19 +257,19 @@ fn a_wrong_file_leaves_the_old_configuration_in_force() {
         let backends = fleet.ron(&[]);
         let launch = Launch::with_pool(&format!("strategy: \"first\", backends: [{backends}]"));
         let stage = Stage::start(launch, "first", fleet);
-        for (wrong, said) in [
+        for (wrong, error_line) in [
             ("strategy: \"fist\", backends: []", "did you mean `first`?"),
             ("backends: [", "expected a value here"),
         ] {
             reload(&stage, wrong);
-            eventually(said, || stage.balancer.log().count(said) == 1);
+            eventually(error_line, || stage.balancer.log().count(error_line) == 1);
         }
         fs::remove_file(stage.balancer.dir().join("config.ron")).unwrap();
         stage.balancer.process.signal(libc::SIGHUP);
         eventually("it is missed", || {
             stage.balancer.log().count("there is no such file") == 1
         });
-        // Each refusal is there once, and each record is one line.
+        // Each refusal is logged once, and each record is one line.
         let log = stage.balancer.log();
         assert_eq!(log.count("reload: the old configuration stays"), 3);
         let log = log.all();

@@ -24,18 +24,18 @@ fn write(balancer: &Balancer, text: &str) {
 }
 
 fn reload_by_api(balancer: &Balancer) -> u16 {
-    let told = || {
+    let results = || {
         let lines = ["is in force", "reload: the old configuration stays"];
         lines.map(|line| balancer.log().count(line))
     };
-    let before = told();
+    let before = results();
     let (code, _) = ask(balancer, "POST", "/v1/reload", "");
-    // Who counts such lines next is not to take this one for theirs.
-    eventually("the log tells of it", || told() != before);
+    // A later count of such lines must not include this one.
+    eventually("the log has the line", || results() != before);
     code
 }
 
-/// Two things come to be the same; what they are is shown when they don't.
+/// Waits until two values are equal, and shows both when they never are.
 #[track_caller]
 fn expect_same<T: Debug + PartialEq>(mut pair: impl FnMut() -> [T; 2]) {
     let [mut one, mut other] = pair();
@@ -72,7 +72,7 @@ fn a_broken_file_leaves_nothing_behind() {
         let descriptors = balancer.process.descriptors();
         let refuse = |times: u64| {
             for number in 1..=times {
-                // Each is broken at another place.
+                // Each file is broken at another place.
                 let text = file(&halls, 7 * (1 + number % 50));
                 if number % 10 == 0 {
                     assert!(!reload(&balancer, &text, true));
@@ -131,7 +131,7 @@ fn listeners_and_pools_that_come_and_go_leave_nothing_behind() {
     });
 }
 
-/// A request that changes something, by chance; it may be refused.
+/// A random request for a change; it may be refused.
 fn change(
     random: &mut fastrand::Rng,
     halls: &[Hall],
@@ -186,8 +186,8 @@ fn text(body: &Value) -> String {
     body.to_string()
 }
 
-/// What is in force, without what time and chance bring: ports that the kernel chose, how far a
-/// slow start is, and what happened when.
+/// The settings in force, without what time and chance change: ports that the kernel chose, the
+/// progress of a slow start, and times of events.
 fn state(balancer: &Balancer) -> [Value; 4] {
     let mut listeners = look(balancer, "/v1/listeners");
     for listener in listeners.as_array_mut().unwrap() {
@@ -214,7 +214,7 @@ fn effective(balancer: &Balancer) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// The state after any reloads and changes is that of a fresh start with what is in force.
+/// After any reloads and changes the state equals that of a fresh start with the settings in force.
 #[test]
 fn a_fresh_start_comes_to_the_same_state() {
     heavy(|| {
@@ -233,9 +233,9 @@ fn a_fresh_start_comes_to_the_same_state() {
                     counts[0] += 1;
                 } else {
                     let (method, path, body) = change(&mut random, halls, more);
-                    let (code, said) = ask(&balancer, method, &path, &text(&body));
+                    let (code, message) = ask(&balancer, method, &path, &text(&body));
                     let expected = [200, 201, 404, 409, 422].contains(&code);
-                    assert!(expected, "{method} {path} {body}: {code} {said}");
+                    assert!(expected, "{method} {path} {body}: {code} {message}");
                     counts[1 + usize::from(code > 201)] += 1;
                 }
             }
@@ -252,7 +252,7 @@ fn a_fresh_start_comes_to_the_same_state() {
     });
 }
 
-/// Before memory is looked at: more than the events that are remembered.
+/// Runs before memory is measured: more than the number of events that are kept.
 const WARM_UP: u64 = 300;
-/// What the measurement of memory may be off by.
+/// The tolerance of the measurement of memory.
 const MEMORY: u64 = 1 << 20;

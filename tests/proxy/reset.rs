@@ -1,4 +1,4 @@
-//! A reset is relayed as a reset: what was cut short must not look like its end. Every test plays
+//! The balancer relays a reset as a reset: a truncated stream must not look whole. Every test plays
 //! both roles: the client is `near` once, who resets, and the backend is once.
 
 use std::net::{Shutdown, TcpStream};
@@ -55,10 +55,10 @@ fn after_its_own_half_close() {
         say(&near, &far);
         near.shutdown(Shutdown::Write).unwrap();
         expect_end(&mut far);
-        // Long enough that the balancer may think the session quiet.
+        // Long enough that the balancer may take the session for idle.
         thread::sleep(Duration::from_millis(100));
         peers::reset(near);
-        // The end of the stream stays what was read; the connection is broken all the same.
+        // The end of the stream was read already; the connection still breaks.
         expect_broken(&far);
     });
 }
@@ -94,17 +94,17 @@ fn while_what_it_sent_is_stalled() {
         sent.send_until_stuck(&mut near);
         peers::reset(near);
         expect_broken(&far);
-        // What had arrived may be read, but must not seem whole.
-        let mut heard = Bytes::new(2);
+        // Bytes that had arrived may be read, but the stream must not seem whole.
+        let mut received = Bytes::new(2);
         let end = thread::spawn(move || {
             let mut chunk = Vec::new();
             let read = std::io::Read::read_to_end(&mut far, &mut chunk);
             (read, chunk)
         });
         let (read, chunk) = end.join().unwrap();
-        heard.expect(&mut chunk.as_slice(), chunk.len() as u64);
-        // `expect_broken` took the error itself away; short it is in any case.
-        assert!(read.is_err() || heard.count < sent.count);
+        received.expect(&mut chunk.as_slice(), chunk.len() as u64);
+        // `expect_broken` may have read the error; the stream is short in any case.
+        assert!(read.is_err() || received.count < sent.count);
     });
 }
 
@@ -138,15 +138,15 @@ fn in_the_middle_of_a_stream() {
             Bytes::new(6).send(&mut near, 10 << 20);
             near
         });
-        let mut heard = Bytes::new(6);
-        heard.expect(&mut far, 10 << 20);
+        let mut received = Bytes::new(6);
+        received.expect(&mut far, 10 << 20);
         peers::reset(sender.join().unwrap());
-        heard.expect_to_reset(&mut far);
-        assert_eq!(heard.count, 10 << 20);
+        received.expect_to_reset(&mut far);
+        assert_eq!(received.count, 10 << 20);
     });
 }
 
-/// The reset of one session is nothing to its neighbours.
+/// The reset of one session does not affect its neighbours.
 #[test]
 fn others_go_on() {
     watched(|| {

@@ -10,8 +10,8 @@ use crate::balancer::{Balancer, Launch};
 use crate::peers::{self, Backend, echo};
 use crate::watchdog::{eventually, watched};
 
-/// Three databases of which this number is the primary. Whoever asks for `/primary` is told so;
-/// another client is told the number.
+/// Three databases, of which this number is the primary. A request for `/primary` gets whether it
+/// is; another client gets the database's number.
 fn databases(primary: &Arc<AtomicU8>) -> Vec<Backend> {
     let database = |number: u8| {
         let primary = Arc::clone(primary);
@@ -24,7 +24,7 @@ fn databases(primary: &Arc<AtomicU8>) -> Vec<Backend> {
                 let is_primary = primary.load(Ordering::SeqCst) == number;
                 let status = if is_primary { 200 } else { 500 };
                 let _ = write!(stream, "HTTP/1.1 {status} -\r\n\r\n");
-                // Else a check of another answer waits for it, and its socket counts as a leak.
+                // Else a check for another answer waits for it, and its socket counts as a leak.
                 let _ = stream.shutdown(Shutdown::Write);
                 drop(stream.read_to_end(&mut Vec::new()));
             } else if stream.write_all(&[number]).is_ok() {
@@ -35,7 +35,7 @@ fn databases(primary: &Arc<AtomicU8>) -> Vec<Backend> {
     (0..3).map(database).collect()
 }
 
-/// The database that answers a client; `None`: it was refused.
+/// The database that answers a client; `None` when the client is refused.
 fn visit(balancer: &Balancer) -> Option<u8> {
     let mut stream = peers::try_connect(balancer.address()).ok()?;
     let mut number = [0];
@@ -44,7 +44,7 @@ fn visit(balancer: &Balancer) -> Option<u8> {
 }
 
 fn until_up(balancer: &Balancer, wanted: &[&str]) {
-    eventually("the probes have told", || {
+    eventually("the probes have found the primary", || {
         let backends = balancer.ask(&["backends"]);
         let backends = backends.as_array().unwrap().iter();
         let up = backends.filter(|its| its["health"] == "up");
@@ -88,12 +88,12 @@ fn only_the_primary_is_reached(check: &str) {
 }
 
 #[test]
-fn an_http_check_that_tells_the_primary_is_believed() {
+fn an_http_check_finds_the_primary() {
     watched(|| only_the_primary_is_reached("type: \"http\", path: \"/primary\""));
 }
 
 #[test]
-fn an_expected_answer_that_tells_the_primary_is_believed() {
+fn an_expected_answer_finds_the_primary() {
     let check = "type: \"send_expect\", send: \"GET /primary\\r\\n\", expect: \" 200 \"";
     watched(|| only_the_primary_is_reached(check));
 }

@@ -1,4 +1,4 @@
-//! Backends that restart one after the other, while what is known of them is out of date.
+//! Backends that restart one after the other, while the balancer's view of them is out of date.
 
 use std::io::{Read, Write};
 use std::thread;
@@ -11,7 +11,7 @@ use crate::watchdog::{eventually, watched};
 
 const CHECKS: [&str; 2] = ["", "check: (type: \"tcp\", interval: \"200ms\"),"];
 
-/// So many clients, one after the other: which backend served each. None is lost.
+/// The backend of each of this many clients, one after the other. Every one is served.
 fn visits(balancer: &Balancer, clients: usize) -> Vec<usize> {
     let visit = |_| {
         let mut number = [0];
@@ -50,8 +50,8 @@ fn no_client_is_lost_in_a_rolling_restart() {
     });
 }
 
-/// From the first client on, when nothing is known of those that refuse; and later, when some of
-/// them are ejected and others are not.
+/// From the first client on, when the balancer does not know which backends refuse; and later, when
+/// some of them are ejected and others are not.
 #[test]
 fn no_client_is_lost_while_one_backend_answers() {
     watched(|| {
@@ -115,7 +115,7 @@ fn a_session_that_an_ejected_backend_serves_ends_its_ejection() {
     });
 }
 
-/// It can be connected to all the time.
+/// The backend can always be connected to.
 #[test]
 fn a_probe_that_connects_does_not_end_an_ejection_for_resets() {
     watched(|| {
@@ -126,7 +126,7 @@ fn a_probe_that_connects_does_not_end_an_ejection_for_resets() {
         ));
         let balancer = balancer.start();
         eventually("it is ejected", || {
-            // The one that resets may do so at any moment.
+            // The backend may reset at any moment.
             let _ = peers::try_connect(balancer.address()).and_then(|mut client| {
                 client.write_all(b"here")?;
                 client.read(&mut [0; 4])
@@ -139,5 +139,5 @@ fn a_probe_that_connects_does_not_end_an_ejection_for_resets() {
     });
 }
 
-/// And two looks of the control thread.
+/// The time of many probes, and of two cycles of the control thread.
 const MANY_PROBES: Duration = Duration::from_millis(2_500);

@@ -23,21 +23,21 @@ fn stage(fields: &str, size: usize, in_file: usize) -> (Stage, Vec<String>) {
     (Stage::start(launch, "round_robin", fleet), names)
 }
 
-/// Whom so many clients come to, by backend.
+/// The number of clients of each backend, of this many.
 fn visited(stage: &Stage, clients: usize) -> Vec<usize> {
     tally(stage.fleet.len(), stage.visits(clients))
 }
 
-/// Clients come until one comes to this backend: the control thread answers before the last
-/// worker has heard.
+/// Clients come until one reaches this backend: the control thread answers before the last worker
+/// has applied a change.
 fn until_visited(stage: &Stage, backend: usize) {
     eventually("it is visited", || stage.visit() == backend);
 }
 
-/// A change has reached every worker: until then an answer of the API says so of the control
+/// Waits until every worker has applied a change: until then an answer of the API shows the control
 /// thread alone.
 fn until_adopted(stage: &Stage) {
-    eventually("every worker knows", || {
+    eventually("every worker has the change", || {
         stage.balancer.ask(&["status"])["publish_us"].is_number()
     });
 }
@@ -69,7 +69,7 @@ fn a_backend_joins_and_leaves_and_its_sessions_go_on() {
         let waits = stage.balancer.refusal(&["remove", &names[2]]);
         assert_eq!(waits.0, Some(1), "it is removed already");
         leave_all(stay);
-        eventually("nobody knows it", || {
+        eventually("it is unknown", || {
             stage.balancer.find_backend(&names[2]).is_none()
         });
         stage.finish();
@@ -84,7 +84,7 @@ fn weight_is_the_share() {
         assert_eq!(visited(&stage, 12), [0, 12]);
         change(&stage, &["weight", &names[0], "3"]);
         let visits = visited(&stage, 80);
-        // Each worker begins somewhere in its round.
+        // Each worker begins at its own place in the round.
         assert!(visits[0].abs_diff(60) <= 4, "{visits:?}");
         assert_eq!(stage.balancer.backend(&names[0])["weight"], 3);
         stage.finish();
@@ -127,9 +127,9 @@ fn waiting_for_a_drain_has_an_end() {
         let (stage, names) = stage("", 1, 1);
         let guest = stage.hold();
         let drain = ["drain", &names[0], "--wait=200ms"];
-        let (code, said) = stage.balancer.refusal(&drain);
+        let (code, message) = stage.balancer.refusal(&drain);
         assert_eq!(code, Some(1));
-        assert!(said.contains("1 connection"), "{said}");
+        assert!(message.contains("1 connection"), "{message}");
         leave_all([guest]);
         stage.finish();
     });
@@ -145,15 +145,15 @@ fn a_pool_goes_over_to_another_strategy() {
         assert_eq!(visited(&stage, 12), [12, 0, 0]);
         assert_eq!(stage.balancer.ask(&["pools"])[0]["strategy"], "first");
         let wrong = ["set", "strategy", "default", "fist"];
-        let (code, said) = stage.balancer.refusal(&wrong);
+        let (code, message) = stage.balancer.refusal(&wrong);
         assert_eq!(code, Some(1));
-        assert!(said.contains("did you mean `first`?"), "{said}");
-        assert_eq!(said.lines().count(), 1, "{said}");
+        assert!(message.contains("did you mean `first`?"), "{message}");
+        assert_eq!(message.lines().count(), 1, "{message}");
         stage.finish();
     });
 }
 
-/// So many clients are served at a time, and others are sent away.
+/// This many clients are served at a time, and others are refused.
 fn served(stage: &Stage, clients: usize) -> Vec<Guest> {
     let come = |_| Guest::try_come(stage.balancer.address());
     (0..clients).filter_map(come).collect()
@@ -175,7 +175,7 @@ fn limits_of_backends_and_pools() {
         let guests = served(&stage, 9);
         assert_eq!(guests.len(), 9);
         leave_all(guests);
-        // With a queue nobody is sent away.
+        // With a queue no client is refused.
         change(&stage, &["set", "limit", "1", "--pool", "default"]);
         let queue = ["set", "queue", "default", "--max", "3", "--timeout", "1m"];
         change(&stage, &queue);
@@ -272,33 +272,33 @@ fn orders_hold_over_reloads_until_the_entry_in_the_file_changes() {
         assert_eq!(stage.balancer.refusal(&["reload"]).0, Some(1));
         let ordered = [Some(7), None, Some(1), Some(1)];
         assert_eq!(weights(&stage, &names), ordered);
-        // Other things of the file change.
+        // The file changes elsewhere: the orders stay.
         stage.balancer.edit(|file| file.replace(" ,", ""));
         let third = format!("\"{}\"", names[2]);
         let heavier = format!("(address: {third}, weight: 3)");
         stage.balancer.edit(|file| file.replace(&third, &heavier));
-        let said = stage.balancer.words(&["reload"]);
-        assert_eq!(said.lines().count(), 1, "{said}");
+        let message = stage.balancer.words(&["reload"]);
+        assert_eq!(message.lines().count(), 1, "{message}");
         let ordered = [Some(7), None, Some(3), Some(1)];
         assert_eq!(weights(&stage, &names), ordered);
-        // The entries that the orders are about.
+        // The file changes the entry of an order: that order ends.
         let second = format!("\"{}\"", names[1]);
         let heavier = format!("(address: {second}, weight: 2)");
         stage.balancer.edit(|file| file.replace(&second, &heavier));
-        let said = stage.balancer.words(&["reload"]);
+        let message = stage.balancer.words(&["reload"]);
         let ended = format!(
             "the order `default/{}: drain` no longer holds: the file has changed",
             names[1]
         );
-        assert_eq!(said.lines().nth(1), Some(&*ended), "{said}");
+        assert_eq!(message.lines().nth(1), Some(&*ended), "{message}");
         assert_eq!(stage.balancer.log().count_unaudited(&ended), 1);
         let ordered = [Some(7), Some(2), Some(3), Some(1)];
         assert_eq!(weights(&stage, &names), ordered);
-        // What is in force is what a fresh start would have.
+        // The settings in force are those of a fresh start.
         let shown = stage.balancer.words(&["config", "show"]);
         stage.balancer.edit(|_| shown.clone());
-        let said = stage.balancer.words(&["reload"]);
-        assert_eq!(said.lines().count(), 1, "{said}");
+        let message = stage.balancer.words(&["reload"]);
+        assert_eq!(message.lines().count(), 1, "{message}");
         assert_eq!(weights(&stage, &names), ordered);
         stage.finish();
     });
@@ -350,10 +350,10 @@ fn sessions_are_listed_and_killed() {
     });
 }
 
-/// Its session was ended for it, in order or by a reset.
+/// The order closed its session, in order or by a reset.
 fn expect_gone(mut guest: Guest) {
     let read = guest.stream.read(&mut [0]);
     assert!(read.map_or(true, |read| read == 0));
-    // Who is gone already has nothing to end.
+    // A client that has left has no session to close.
     let _ = guest.stream.shutdown(Shutdown::Both);
 }

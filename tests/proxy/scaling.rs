@@ -1,4 +1,4 @@
-//! A pool grows by its reserve under load, shrinks after it, and tells of both.
+//! A pool grows by its reserve under load, shrinks after it, and reports both.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::sync::mpsc;
@@ -11,7 +11,7 @@ use crate::peers::{Backend, ping};
 use crate::stage::{Stage, leave_all};
 use crate::watchdog::{eventually, patience, watched};
 
-/// What is posted here.
+/// The bodies of the webhooks.
 fn webhook() -> (Backend, mpsc::Receiver<Value>) {
     let (sender, posts) = mpsc::channel();
     let server = Backend::tcp("127.0.0.1:0", move |stream| {
@@ -52,25 +52,25 @@ fn a_reserve_comes_in_above_the_high_mark_and_goes_out_below_the_low_one() {
         let stage = Stage::start(launch, "least_connections", fleet);
         assert_eq!(stage.balancer.backend(&names[1])["standby"], true);
         let wait = patience();
-        let told = || posts.recv_timeout(wait).unwrap();
+        let next_post = || posts.recv_timeout(wait).unwrap();
         for _ in 0..2 {
             let guests = stage.hold_all(6);
             assert!(guests.iter().all(|guest| guest.backend == 0));
-            let post = told();
+            let post = next_post();
             assert_eq!([&post["action"], &post["pool"]], ["in", "default"]);
             assert_eq!(post["backends"], serde_json::json!([names[1]]));
             stage.balancer.until(&names[1], "standby", false);
-            // 6 over two is below the high mark: one was enough.
+            // 6 connections over two are below the high mark: one more backend was enough.
             eventually("the reserve takes clients", || stage.visit() == 1);
             let mut stay = stage.hold();
             assert_eq!(stay.backend, 1);
             assert_eq!(stage.balancer.backend(&names[2])["standby"], true);
             leave_all(guests);
-            let post = told();
+            let post = next_post();
             assert_eq!(post["action"], "out");
             assert_eq!(post["backends"], serde_json::json!([names[1]]));
             stage.balancer.until(&names[1], "standby", true);
-            // It drains: who is there may stay.
+            // The backend drains: its sessions may stay.
             ping(&mut stay.stream, b"still there");
             assert_eq!(stage.visits(4), [0; 4]);
             stay.leave();

@@ -13,7 +13,7 @@ use crate::peers;
 use crate::process::Process;
 use crate::watchdog::eventually;
 
-/// A server process, which may be away. Its port stays its own.
+/// A server process, which may be stopped. It keeps its port.
 pub(crate) struct Server {
     pub(crate) address: SocketAddr,
     kind: Kind,
@@ -24,9 +24,9 @@ pub(crate) struct Server {
 /// How a server answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// By its port in two bytes, and then by whatever comes.
+    /// First its port in two bytes, and then an echo.
     Greeting,
-    /// By its port as text, to each request one answer.
+    /// Its port as text, one answer to each request.
     Http,
 }
 
@@ -57,7 +57,7 @@ impl Server {
         self.address.to_string()
     }
 
-    /// It is there again.
+    /// Starts it again.
     pub(crate) fn restart(&mut self) {
         assert!(self.child.is_none());
         let mut command = Command::new(env::current_exe().unwrap());
@@ -78,7 +78,7 @@ impl Server {
         child.wait().unwrap();
     }
 
-    /// SIGSTOP: the kernel still accepts for it, and nobody answers.
+    /// SIGSTOP: the kernel still accepts for it, and no thread answers.
     pub(crate) fn freeze(&self) {
         self.signal(libc::SIGSTOP);
     }
@@ -117,7 +117,7 @@ fn bound(port: u16) -> Socket {
     socket
 }
 
-/// No test: the life of a server process.
+/// Not a test: the main function of a server process.
 #[test]
 fn serves_when_released() {
     let Ok(order) = env::var(ORDER) else {
@@ -160,12 +160,12 @@ fn answer(stream: TcpStream, port: u16) {
     }
 }
 
-/// A client of a greeting server that was heard from: the port of the server.
+/// Reads the greeting of a server: the port of the server.
 pub(crate) fn greeted(mut stream: &TcpStream) -> Option<u16> {
     let mut port = [0; 2];
     stream.read_exact(&mut port).ok()?;
     Some(u16::from_be_bytes(port))
 }
 
-/// What a server process is told by.
+/// The environment variable that gives a server process its kind and port.
 const ORDER: &str = "MAHORAGA_TEST_SERVER";

@@ -76,7 +76,7 @@ fn sigusr1_writes_tables_and_a_histogram_log() {
         let table = ["count", "p99.9", "connect", "session", "bytes_down", "turn"];
         assert!(table.iter().all(|word| log.contains(word)), "{log}");
 
-        // What was told is not told again.
+        // Later intervals hold only new values.
         talk(5);
         balancer.assert_rest();
         let log = fs::read(balancer.dir().join("mahoraga.hlog")).unwrap();
@@ -85,13 +85,13 @@ fn sigusr1_writes_tables_and_a_histogram_log() {
     });
 }
 
-/// Starts it and sends it a signal so long after its first instruction.
+/// Starts it and sends it a signal this long after its first instruction.
 fn signalled(signal: i32, after: Duration) -> (std::process::Child, std::path::PathBuf) {
-    let launch = Launch::to(&[peers::nobody()]);
+    let launch = Launch::to(&[peers::refusing_address()]);
     let dir = launch.dir().to_owned();
     let child = launch.spawn();
     let process = Process(child.id());
-    // The loader comes before the program's first instruction: nothing can be done about it there.
+    // The loader runs before the program's first instruction, and the program cannot affect it.
     while !process.is_prepared_for_signals() {
         thread::yield_now();
     }
@@ -155,7 +155,7 @@ fn sigquit_lets_sessions_end() {
     stops_gracefully(libc::SIGQUIT, 1);
 }
 
-/// A session that is open, and a backend that is played by the test.
+/// An open session whose backend the test plays.
 fn open(launch: fn(Launch) -> Launch) -> (Balancer, TcpListener, TcpStream, TcpStream) {
     let (backend, to) = peers::listen();
     let balancer = launch(Launch::to(&[to])).start();
@@ -176,7 +176,7 @@ fn stops_gracefully(signal: i32, workers: usize) {
         let mut client = balancer.connect();
         ping(&mut client, b"before");
         balancer.process.signal(signal);
-        eventually("nobody is accepted", || refuses(&balancer));
+        eventually("no client is accepted", || refuses(&balancer));
         ping(&mut client, &[2; 500_000]);
         thread::sleep(Duration::from_millis(200));
         assert!(!balancer.has_ended(), "it waits for its session");
@@ -218,8 +218,8 @@ fn a_second_signal_ends_it_at_once() {
         balancer.process.signal(libc::SIGTERM);
         assert_eq!(balancer.wait().code(), Some(128 + libc::SIGTERM));
         let mut rest = [0; 1];
-        let heard = std::io::Read::read(&mut client, &mut rest);
-        assert!(!heard.is_ok_and(|read| read > 0), "the session is over");
+        let received = std::io::Read::read(&mut client, &mut rest);
+        assert!(!received.is_ok_and(|read| read > 0), "the session is over");
     });
 }
 
@@ -245,7 +245,7 @@ fn idle_sessions_end_and_half_closed_ones_sooner() {
             .flag("--half-closed-timeout", "100ms")
             .start();
         let (mut client, mut accepted) = peers::session(&balancer, &backend);
-        // Nothing is cut short, so both hear an end and no reset.
+        // Nothing is truncated: both see an end and no reset.
         expect_end(&mut client);
         expect_end(&mut accepted);
         let (mut client, mut accepted) = peers::session(&balancer, &backend);

@@ -1,4 +1,5 @@
-//! A reader that is slow and never stops lives, however short the deadline; one that stops is cut.
+//! A session with a slow reader goes on, however short the deadline; one whose reader stops is
+//! closed.
 
 use std::io::Read;
 use std::net::{Shutdown, TcpStream};
@@ -25,8 +26,8 @@ fn launch(to: String) -> Balancer {
         .start()
 }
 
-/// Reads at [`RATE`] for 6 s, then all the rest. On loopback 64 KiB are acknowledged at a time:
-/// once a second. A third of the send buffer, which is what a poll for room waits for, takes 14 s.
+/// Reads at [`RATE`] for 6 s, then all the rest. On loopback the reader acknowledges 64 KiB at a
+/// time: once a second. A poll for room waits for a third of the send buffer, which takes 14 s.
 fn trickle(near: TcpStream, mut far: TcpStream, half_closed: bool) {
     let sender = thread::spawn(move || {
         let mut near = near;
@@ -36,13 +37,13 @@ fn trickle(near: TcpStream, mut far: TcpStream, half_closed: bool) {
         }
         near
     });
-    let mut heard = Bytes::new(1);
+    let mut received = Bytes::new(1);
     let until = Instant::now() + Duration::from_secs(6);
     while Instant::now() < until {
-        heard.expect(&mut far, RATE / 20);
+        received.expect(&mut far, RATE / 20);
         thread::sleep(Duration::from_millis(50));
     }
-    heard.expect(&mut far, BYTES - heard.count);
+    received.expect(&mut far, BYTES - received.count);
     drop(sender.join().unwrap());
 }
 
@@ -95,7 +96,7 @@ fn a_reader_that_stopped_is_cut() {
             let mut sent = Bytes::new(2);
             sent.send_until_stuck(&mut near);
             let began = Instant::now();
-            // Half a second, four times as long for who has bytes to take.
+            // Half a second, four times as long for a peer that has bytes to read.
             peers::expect_broken(&near);
             assert!(began.elapsed() < patient(Duration::from_secs(6)));
             Bytes::new(2).expect_to_reset(&mut far);

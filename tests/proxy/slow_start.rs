@@ -1,4 +1,4 @@
-//! Who returns or joins gets its share little by little.
+//! A backend that returns or joins gets its share little by little.
 
 use crate::balancer::{Balancer, Launch};
 use crate::fleet::Fleet;
@@ -32,12 +32,12 @@ fn visits(balancer: &Balancer, clients: usize) -> Vec<usize> {
 }
 
 #[test]
-fn the_share_of_who_returns_grows() {
+fn the_share_of_a_returning_backend_grows() {
     watched(|| {
         let fleet = Fleet::of(2);
         let balancer = pool("slow_start: \"12s\"", &fleet.ron(&[])).start();
         eventually("it is ready", || balancer.http_status("/readyz") == 200);
-        // Not at the start of the process.
+        // At the start of the process there is no slow start.
         for name in fleet.addresses() {
             assert_eq!(rising(&balancer, &name), None);
         }
@@ -45,10 +45,10 @@ fn the_share_of_who_returns_grows() {
         let (mut early, mut late) = (false, false);
         let mut before = rising(&balancer, &name).unwrap();
         loop {
-            // Half of these is its full share: percent and clients are the same number.
+            // The full share is half of these: percent and clients are the same number.
             let first = visits(&balancer, 200)[0] as u64;
             let after = rising(&balancer, &name).unwrap_or(100);
-            // Between what the one moment gives and what the other does, but for chance.
+            // The share lies between those of the two moments, but for chance.
             let found = format!("{first} of 200 between {before}% and {after}%");
             assert!(
                 first <= after + CHANCE && first + CHANCE >= before,
@@ -68,7 +68,7 @@ fn the_share_of_who_returns_grows() {
 }
 
 #[test]
-fn the_places_of_who_returns_grow() {
+fn the_places_of_a_returning_backend_grow() {
     watched(|| {
         let fleet = Fleet::of(2);
         let backends = fleet.ron(&["max_connections: 40", "max_connections: 1"]);
@@ -82,7 +82,7 @@ fn the_places_of_who_returns_grow() {
         let early = guests();
         let percent = rising(&balancer, &name).unwrap();
         let held = tally(2, early.iter().map(|guest| guest.backend));
-        assert!(held[0] >= 1, "one place there is always");
+        assert!(held[0] >= 1, "one place is always left");
         assert!(held[0] as u64 <= (40 * percent).div_ceil(100), "{held:?}");
         leave_all(early);
         balancer.until(&name, "rising", serde_json::Value::Null);
@@ -113,7 +113,7 @@ fn slow_start_follows_a_join_and_maint_but_not_drain() {
     });
 }
 
-/// However long its probes take until they say so.
+/// The backend joins only after its probes have passed, however long they take.
 #[test]
 fn a_new_backend_gets_sessions_once_it_is_up() {
     watched(|| {
@@ -129,12 +129,12 @@ fn a_new_backend_gets_sessions_once_it_is_up() {
         assert_eq!(balancer.backend(&late)["health"], "down");
         balancer.until(&late, "health", "up");
         assert!(rising(&balancer, &late).is_some_and(|percent| percent < 100));
-        // Who was there from the start has its share at once.
+        // A backend of the start has its share at once.
         balancer.until(&first, "health", "up");
         assert_eq!(rising(&balancer, &first), None);
         balancer.finish();
     });
 }
 
-/// More than four standard deviations of what 200 clients do by chance.
+/// More than four standard deviations of the shares of 200 clients.
 const CHANCE: u64 = 30;

@@ -1,4 +1,4 @@
-//! A balancer between backends that say who they are and clients of any source address.
+//! A balancer between backends that identify themselves and clients of any source address.
 
 use std::collections::HashMap;
 use std::io::{Read, Write};
@@ -15,11 +15,11 @@ use crate::watchdog::{eventually, watched};
 pub(crate) struct Stage {
     pub(crate) fleet: Fleet,
     pub(crate) balancer: Balancer,
-    /// What the access log may call the strategy.
+    /// The names that the access log may have for the strategy.
     strategies: Vec<String>,
 }
 
-/// A client that has heard from its backend.
+/// A client that has received its backend's number.
 #[derive(Debug)]
 pub(crate) struct Guest {
     pub(crate) stream: TcpStream,
@@ -48,7 +48,7 @@ pub(crate) fn with_one_and_two_workers(test: fn(usize)) {
     });
 }
 
-/// `mahoraga proxy` to these backends, each with what else there is to say of it.
+/// `mahoraga proxy` to these backends, each with its other fields.
 pub(crate) fn proxy(strategy: &str, fleet: &Fleet, extras: &[&str]) -> Launch {
     let extras = extras.iter().chain([&""].into_iter().cycle());
     let to = fleet.addresses().into_iter().zip(extras);
@@ -59,7 +59,7 @@ pub(crate) fn proxy(strategy: &str, fleet: &Fleet, extras: &[&str]) -> Launch {
 }
 
 impl Stage {
-    /// `mahoraga proxy` with this strategy and nothing else to say.
+    /// `mahoraga proxy` with this strategy and no other option.
     pub(crate) fn plain(strategy: &str, workers: usize, fleet: Fleet) -> Self {
         let launch = proxy(strategy, &fleet, &[]).workers(workers);
         Self::start(launch, strategy, fleet)
@@ -78,7 +78,7 @@ impl Stage {
         self.strategies.push(strategy.to_owned());
     }
 
-    /// A client that says something, if it does, and then hears from its backend.
+    /// A client that sends these bytes, if any, and then receives its backend's number.
     pub(crate) fn call(&self, source: Ipv4Addr, first: &[u8]) -> Guest {
         let mut stream = peers::connect_from(source, self.balancer.address());
         stream.write_all(first).unwrap();
@@ -108,13 +108,16 @@ impl Stage {
         (0..clients).map(|_| self.visit()).collect()
     }
 
-    /// The access log, once it tells of as many sessions as backends have accepted, by backend.
+    /// The access log by backend, once it has as many sessions as backends have accepted.
     pub(crate) fn lines(&self) -> Vec<Line> {
         let mut lines = Vec::new();
-        eventually("the log tells of all that backends have accepted", || {
-            lines = self.lines_so_far();
-            self.counts(&lines) == self.fleet.accepted()
-        });
+        eventually(
+            "the log has all sessions that backends have accepted",
+            || {
+                lines = self.lines_so_far();
+                self.counts(&lines) == self.fleet.accepted()
+            },
+        );
         lines
     }
 
@@ -145,7 +148,7 @@ impl Stage {
         tally(self.fleet.len(), backends)
     }
 
-    /// When all clients have left: the log is complete, and the balancer at rest ends in order.
+    /// After all clients have left: the log is complete, and the balancer at rest ends in order.
     pub(crate) fn finish(self) {
         let lines = self.lines();
         let mut workers = HashMap::new();
@@ -171,7 +174,7 @@ impl Guest {
         }
     }
 
-    /// A new client, unless it is turned away for want of a place.
+    /// A new client, or `None` if it is refused for lack of a place.
     pub(crate) fn try_come(to: SocketAddr) -> Option<Self> {
         let mut stream = peers::try_connect(to).ok()?;
         let mut number = [0];
@@ -182,7 +185,7 @@ impl Guest {
         })
     }
 
-    /// Says goodbye, and waits until the session is over everywhere.
+    /// Ends, and waits until the session is over everywhere.
     pub(crate) fn leave(mut self) -> usize {
         self.stream.shutdown(Shutdown::Write).unwrap();
         self.stream.read_to_end(&mut Vec::new()).unwrap();
@@ -201,7 +204,7 @@ pub(crate) fn source(n: u32) -> Ipv4Addr {
     Ipv4Addr::from_bits(Ipv4Addr::LOCALHOST.to_bits() + 1 + n)
 }
 
-/// How often each backend occurs.
+/// The number of occurrences of each backend.
 pub(crate) fn tally(backends: usize, found: impl IntoIterator<Item = usize>) -> Vec<usize> {
     let mut counts = vec![0; backends];
     for backend in found {
@@ -215,7 +218,7 @@ pub(crate) fn spread(counts: &[usize]) -> usize {
     counts.iter().max().unwrap() - counts.iter().min().unwrap()
 }
 
-/// Within five standard deviations of what chance by these weights gives.
+/// Within five standard deviations of the shares by these weights.
 #[track_caller]
 pub(crate) fn assert_shares(counts: &[usize], weights: &[u32]) {
     let all: usize = counts.iter().sum();

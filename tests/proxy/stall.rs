@@ -1,4 +1,5 @@
-//! The balancer is stopped for a while, as a machine may be: that is nobody else's fault.
+//! The balancer is stopped for a while, as a machine may be: no backend and no client is blamed for
+//! it.
 
 use std::io::Write;
 use std::sync::Arc;
@@ -49,7 +50,7 @@ fn a_stop_takes_no_probed_backend_down() {
             thread::sleep(Duration::from_millis(300));
         }
         assert_eq!(balancer.log().count_unaudited("is down"), 0);
-        // So that there are moments without a probe.
+        // Leaves moments without a probe.
         is_slow.store(false, Ordering::SeqCst);
         balancer.finish();
     });
@@ -61,7 +62,7 @@ fn what_came_during_a_stop_counts_before_the_deadlines() {
         let backend = Backend::echo();
         let launch = Launch::to(std::slice::from_ref(&backend.address));
         let balancer = launch.flag("--idle-timeout", &time(1_500)).start();
-        // Far more than the kernel tells of in one wait.
+        // Far more than the kernel reports in one wait.
         let mut clients: Vec<_> = (0..200).map(|_| balancer.connect()).collect();
         for client in &mut clients {
             ping(client, b"before");

@@ -1,4 +1,4 @@
-//! Where it runs, and what it says where it can't.
+//! Where the program starts, and its error where it cannot.
 
 use std::io;
 use std::os::unix::fs::PermissionsExt;
@@ -47,7 +47,7 @@ fn forbid_io_uring(errno: i32) -> io::Result<()> {
 }
 
 fn without_io_uring(errno: i32) -> String {
-    let launch = Launch::to(&[peers::nobody()]);
+    let launch = Launch::to(&[peers::refusing_address()]);
     let (status, log) = launch.before_exec(move || forbid_io_uring(errno)).run();
     assert_eq!(status.code(), Some(3), "{log}");
     assert!(!log.contains("panic"), "{log}");
@@ -78,14 +78,14 @@ fn absent_io_uring_is_named_with_the_way_out() {
 fn an_address_in_use_is_named() {
     watched(|| {
         let (_held, address) = peers::listen();
-        let (status, log) = Launch::between(&address, &[peers::nobody()]).run();
+        let (status, log) = Launch::between(&address, &[peers::refusing_address()]).run();
         assert_eq!(status.code(), Some(1), "{log}");
-        let said = format!("on {address}: the address is in use: another process listens on it");
-        assert!(log.contains(&said), "{log}");
+        let message = format!("on {address}: the address is in use: another process listens on it");
+        assert!(log.contains(&message), "{log}");
     });
 }
 
-/// The kernel closes what the rings of a killed process hold some time after it is gone.
+/// The kernel closes the files of a killed process's rings some time after it is gone.
 #[test]
 fn a_start_right_after_sigkill_gets_the_same_addresses() {
     watched(|| {
@@ -114,11 +114,11 @@ fn a_start_right_after_sigkill_gets_the_same_addresses() {
         let balancer = Launch::with_config(&config, 2).workers(2).start();
         let (status, log) = Launch::with_config(&config, 2).run();
         assert_eq!(status.code(), Some(1), "{log}");
-        let said = format!(
+        let message = format!(
             "another balancer (pid {}) uses this socket",
             balancer.process.0
         );
-        assert!(log.contains(&said), "{log}");
+        assert!(log.contains(&message), "{log}");
         ping(&mut balancer.connect(), b"hello");
         balancer.finish();
         let left: Vec<_> = std::fs::read_dir(&dir).unwrap().flatten().collect();

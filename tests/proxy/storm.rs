@@ -1,6 +1,6 @@
-//! Reloads in quick succession, while clients come and streams go on: nobody notices.
+//! Reloads in quick succession, while clients come and streams go on: no client is disturbed.
 //!
-//! Small here; `loadtest/reload.sh` runs it at full size, by environment variables.
+//! The test is small here; `loadtest/reload.sh` runs it at full size, by environment variables.
 
 use std::env;
 use std::fmt::Debug;
@@ -25,7 +25,7 @@ struct Size {
     streams: u32,
     /// Threads of clients.
     clients: u32,
-    /// Connections per second; `None`: half of what is possible, which is found out first.
+    /// Connections per second; `None`: half of the highest rate, which is measured first.
     rate: Option<f64>,
     /// Between two exchanges of a stream, on average.
     pause: Duration,
@@ -48,7 +48,7 @@ pub(crate) fn variable<T: FromStr<Err: Debug>>(name: &str, default: T) -> T {
     env::var(name).map_or(default, |value| value.parse().unwrap())
 }
 
-/// A file: 0 is what a storm begins and ends with, the seed makes the others. Each seventh is
+/// A file: a storm begins and ends with number 0, the seed makes the others. Each seventh is
 /// broken.
 pub(crate) fn file(halls: &[Hall], seed: u64) -> String {
     let mut random = fastrand::Rng::with_seed(seed);
@@ -65,7 +65,7 @@ pub(crate) fn file(halls: &[Hall], seed: u64) -> String {
             "max_connections: 5000",
             "state: \"drain\"",
         ]);
-        // One that stays, so that there is always somebody.
+        // The first backend always stays, so that one is usable.
         let extra = if number == 0 { "" } else { extra };
         match one_of(&["here", "here", "gone"]) {
             "gone" if number > 0 => String::new(),
@@ -76,7 +76,7 @@ pub(crate) fn file(halls: &[Hall], seed: u64) -> String {
     let strategies = Strategy::all().map(|(name, _)| name);
     let strategy = written(one_of(&strategies));
     let persist = one_of(&["", "persist: \"source_ip\","]);
-    // What sticks by itself, or takes them in order, takes no such thing.
+    // A strategy that sticks by itself, or takes backends in order, does not allow `persist`.
     let persist = match strategy.contains("sticky") {
         true => "",
         false => persist,
@@ -112,7 +112,7 @@ pub(crate) fn file(halls: &[Hall], seed: u64) -> String {
          pools: [(name: \"default\", strategy: {strategy}, {persist} {pool} \
          backends: [{backends}]), {other}])"
     );
-    // Cut off, so that it is no configuration.
+    // Truncated, so that it is no configuration.
     match is_broken(seed) {
         true => text[..text.len() / 2].to_owned(),
         false => text,
@@ -131,7 +131,7 @@ fn written(strategy: &str) -> String {
     }
 }
 
-/// Has a file read, by a signal or by the command line: whether it is in force.
+/// Reloads by a signal or by the command line: whether the file took effect.
 pub(crate) fn reload(balancer: &Balancer, text: &str, by_signal: bool) -> bool {
     fs::write(balancer.dir().join("config.ron"), text).unwrap();
     let count = |what| balancer.log().count(what);
@@ -143,7 +143,7 @@ pub(crate) fn reload(balancer: &Balancer, text: &str, by_signal: bool) -> bool {
         let mut command = Command::new(env!("CARGO_BIN_EXE_mahoraga"));
         let output = command.arg("reload").current_dir(balancer.dir());
         let output = output.output().unwrap();
-        eventually("the log tells of it", || {
+        eventually("the log has the reload", || {
             [count(good), count(bad)] != before
         });
         assert_eq!(
@@ -156,7 +156,7 @@ pub(crate) fn reload(balancer: &Balancer, text: &str, by_signal: bool) -> bool {
     count(good) > before[0]
 }
 
-/// Reloads until the time is over; how many took effect, and how many were refused.
+/// Reloads until the time is over: how many took effect, and how many were refused.
 fn blow(balancer: &Balancer, halls: &[Hall], size: Size) -> [u32; 2] {
     let began = Instant::now();
     let mut counts = [0, 0];

@@ -1,4 +1,4 @@
-//! The shares of backends under strategies that ignore who the client is, as backends count them.
+//! The shares of backends under strategies that ignore the client, counted at the backends.
 
 use std::io::Read;
 use std::net::TcpListener;
@@ -138,10 +138,10 @@ fn power_of_two_is_nearly_even() {
             guest
         };
         let guests: Vec<_> = (0..200).map(guest).collect();
-        // 1.3 apart on average, where chance alone has 9.4.
+        // 1.3 apart on average, where chance alone gives 9.4.
         assert!(apart <= 200 * 7 / 2, "{apart} in 200 steps");
         leave_all(guests);
-        // Without a load it is chance alone.
+        // Without a load chance alone decides.
         let visits = stage.visits(120);
         assert_shares(&tally(4, visits), &[1; 4]);
         stage.finish();
@@ -195,7 +195,7 @@ fn predictive_gives_a_slow_one_fewer_and_each_some() {
     });
 }
 
-/// Runs this many clients, each of which returns as soon as it was served, for this many visits.
+/// Runs this many clients, each of which returns as soon as it is served, for this many visits.
 fn busy_clients(stage: &Stage, clients: usize, visits: usize) {
     let next = AtomicUsize::new(0);
     thread::scope(|scope| {

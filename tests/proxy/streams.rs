@@ -11,7 +11,7 @@ use crate::watchdog::heavy;
 
 const MB: u64 = 1_000_000;
 
-/// So much each way at once, each byte compared.
+/// This much each way at once, with each byte compared.
 fn stream(client: &TcpStream, backend: &TcpStream, bytes: u64, streams: &mut [Bytes; 4]) {
     let [up_out, up_in, down_out, down_in] = streams;
     thread::scope(|scope| {
@@ -58,7 +58,7 @@ fn there_and_back_200_mb_each_way_at_once() {
     });
 }
 
-/// Each stream ends up in pipes that others had before, on two workers.
+/// Each stream gets pipes that others had before, on two workers.
 #[test]
 fn twenty_streams_at_once_share_the_pipes() {
     heavy(|| {

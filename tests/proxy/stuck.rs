@@ -1,6 +1,5 @@
-//! Files that never answer, and input without end: FIFOs without another end in place of every file
-//! that is named to the balancer, long files, and a name server that floods. The control thread
-//! goes on.
+//! Files that never answer, and endless input: FIFOs without another end for every file that the
+//! balancer opens, long files, and a name server that floods. The control thread goes on.
 
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{Read, Write};
@@ -23,7 +22,7 @@ fn fifo(path: &Path) {
     assert!(made.success());
 }
 
-/// A FIFO that can be opened to write, and is never read.
+/// A FIFO that can be opened to write, and that no process reads.
 fn unread(path: &Path) -> File {
     fifo(path);
     let both = OpenOptions::new().read(true).write(true).open(path);
@@ -72,9 +71,9 @@ fn a_fifo_without_a_reader_is_no_access_log() {
         let backend = Backend::echo();
         let launch = launch(&backend, "access_log: \"log\"");
         fifo(&launch.dir().join("log"));
-        let (status, said) = launch.run();
-        assert_eq!(status.code(), Some(1), "{said}");
-        assert!(said.contains("no process reads this FIFO"), "{said}");
+        let (status, message) = launch.run();
+        assert_eq!(status.code(), Some(1), "{message}");
+        assert!(message.contains("no process reads this FIFO"), "{message}");
     });
 }
 
@@ -88,7 +87,7 @@ fn a_rotated_access_log_is_opened_once_it_has_a_reader_again() {
         let balancer = launch.start();
         drop(reader);
         balancer.process.signal(libc::SIGHUP);
-        eventually("it is told", || {
+        eventually("the failure is logged", || {
             balancer.log().count("cannot open the access log") == 1
         });
         expect_alive(&balancer);
@@ -158,7 +157,7 @@ fn a_token_and_a_certificate_that_are_fifos_are_refused_and_the_next_ones_read()
     });
 }
 
-/// Asks the API on a socket, and answers with what it says.
+/// Sends a request to the API on a socket, and returns the answer.
 fn ask(socket: &Path, request: &str) -> Option<Value> {
     let mut stream = UnixStream::connect(socket).ok()?;
     stream.set_read_timeout(Some(patience())).unwrap();
@@ -182,7 +181,7 @@ fn an_operational_log_without_a_reader_drops_and_counts() {
             status().is_some_and(|status| status["stage"] == "ready")
         });
         let good = fs::read(&config).unwrap();
-        // The log says what is wrong, a hundred times.
+        // The log has the error a hundred times.
         let wrong = format!("\"{}\",\n", "x".repeat(150)).repeat(120);
         let wrong = format!("backends: [{wrong}");
         let bad = String::from_utf8_lossy(&good).replace("backends: [", &wrong);

@@ -1,4 +1,4 @@
-//! The service manager: what it is told, and the socket that it hands in.
+//! The service manager: the notifications to it, and the socket that it hands in.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -12,12 +12,12 @@ use crate::peers::Backend;
 use crate::process::Process;
 use crate::watchdog::{patience, watched};
 
-/// Ends with the test, however that ends.
+/// Kills the process when the test ends, also by a panic.
 struct Service(Child);
 
 impl Drop for Service {
     fn drop(&mut self) {
-        // It has ended already, where all went well.
+        // It has ended already if the test passed.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
@@ -45,8 +45,8 @@ fn the_manager_is_notified_and_its_socket_is_used() {
         };
         write(&bind.to_string());
         let mut service = start(&dir, &listener);
-        // The manager listens on: nobody is refused while the service is started again.
-        let told = |word: &str| loop {
+        // The manager keeps listening: no client is refused while the service is started again.
+        let notified = |word: &str| loop {
             let mut text = [0; 1_024];
             let length = notices.recv(&mut text).unwrap();
             let text = String::from_utf8_lossy(&text[..length]).into_owned();
@@ -54,30 +54,31 @@ fn the_manager_is_notified_and_its_socket_is_used() {
                 return text;
             }
         };
-        told("READY=1");
-        told("WATCHDOG=1");
-        // Nobody has named the admin socket: it is where the manager has a place for it.
+        notified("READY=1");
+        notified("WATCHDOG=1");
+        // The file names no admin socket: it is at the manager's path for it.
         assert!(dir.join("run/mahoraga.sock").exists());
         let mut client = TcpStream::connect(bind).unwrap();
         client.write_all(b"through").unwrap();
         client.read_exact(&mut [0; 7]).unwrap();
         let process = Process(service.0.id());
         process.signal(libc::SIGHUP);
-        assert!(told("RELOADING=1").contains("MONOTONIC_USEC="));
-        told("READY=1");
-        // Nobody else can listen there while the manager does: the socket waits for its return.
+        assert!(notified("RELOADING=1").contains("MONOTONIC_USEC="));
+        notified("READY=1");
+        // No other process can listen there while the manager does: the socket waits for its
+        // return.
         for bind in ["127.0.0.1:0", &bind.to_string()] {
             write(bind);
             process.signal(libc::SIGHUP);
-            told("RELOADING=1");
-            told("READY=1");
+            notified("RELOADING=1");
+            notified("READY=1");
         }
         let mut again = TcpStream::connect(bind).unwrap();
         again.write_all(b"through").unwrap();
         again.read_exact(&mut [0; 7]).unwrap();
         drop(again);
         process.signal(libc::SIGTERM);
-        told("STOPPING=1");
+        notified("STOPPING=1");
         drop(client);
         assert!(service.0.wait().unwrap().success());
         let log = fs::read_to_string(dir.join("log")).unwrap();
@@ -89,7 +90,7 @@ fn the_manager_is_notified_and_its_socket_is_used() {
     });
 }
 
-/// As systemd starts a service: the socket is descriptor 3, and the process knows that it is meant.
+/// As systemd starts a service: the socket is descriptor 3, and the environment names this process.
 #[expect(unsafe_code, reason = "between fork and exec little is allowed")]
 fn start(dir: &std::path::Path, listener: &TcpListener) -> Service {
     let program = env!("CARGO_BIN_EXE_mahoraga");

@@ -22,14 +22,14 @@ fn tag_of(session: usize) -> Tag {
     [low, high].concat().try_into().unwrap()
 }
 
-/// Every byte belongs to the tag that the connection began with.
+/// Every byte belongs to the tag with which the connection began.
 #[track_caller]
 fn check(tag: Tag, offset: usize, bytes: &[u8]) {
     let own = tag.iter().cycle().skip(offset % TAG);
     assert!(bytes.iter().eq(own.take(bytes.len())), "a foreign byte");
 }
 
-/// What a session asks for: mostly a little, at times enough to be spliced.
+/// The size of a session's answer: mostly little, at times enough to be spliced.
 fn amount(session: usize) -> usize {
     match session % 25 {
         0 => TAG * 20_000,
@@ -38,10 +38,10 @@ fn amount(session: usize) -> usize {
     }
 }
 
-/// Reads a tag and an amount, sends the tag back over and over.
+/// Reads a tag and an amount, and sends the tag again and again.
 fn answer(mut stream: TcpStream) {
     let (mut tag, mut amount) = ([0; TAG], [0; 8]);
-    // Any of it may be cut short by an abort.
+    // An abort may truncate any of it.
     if stream.read_exact(&mut tag).is_err() || stream.read_exact(&mut amount).is_err() {
         return;
     }
@@ -54,7 +54,7 @@ fn answer(mut stream: TcpStream) {
     upload.join().unwrap();
 }
 
-/// Reads to the end or the break, and nothing but the tag.
+/// Reads to the end or the break, and expects nothing but the tag.
 fn read_own(stream: &mut TcpStream, tag: Tag) -> usize {
     let mut chunk = vec![0; 64 * 1024];
     let mut total = 0;
@@ -73,10 +73,10 @@ fn visit(session: usize, to: SocketAddr) {
     let mut stream = peers::connect(to);
     let question = [&tag[..], &(amount as u64).to_be_bytes()].concat();
     stream.write_all(&question).unwrap();
-    // As much up as down, for the larger ones while the answer comes.
+    // Sends half as much up, in the larger sessions while the answer comes.
     let sent = stream.write_all(&tag.repeat(amount / TAG / 2));
     if session % 10 < 3 {
-        // In the middle of the answer, or of the question's way.
+        // Aborts in the middle of the answer, or of the question.
         let mut some = vec![0; (amount / 3).min(session % 7 * 4_096)];
         stream.read_exact(&mut some).unwrap();
         check(tag, 0, &some);
@@ -114,7 +114,7 @@ fn ten_thousand_sessions_never_see_a_foreign_byte() {
         assert!(balancer.pipes_made() > 0, "some were spliced");
         balancer.assert_rest();
         assert_eq!(balancer.number("accepted"), SESSIONS as u64);
-        // An abort right at the end of the question is an end in order to some.
+        // To some an abort right at the end of the question is an orderly end.
         let reasons = ["closed.client_closed", "closed.backend_closed"];
         let counts = reasons.map(|reason| balancer.number(reason));
         assert!(counts.into_iter().sum::<u64>() >= SESSIONS as u64 * 7 / 10);

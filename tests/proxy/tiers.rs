@@ -29,11 +29,11 @@ fn with_a_backup(strategy: &str) {
     };
     assert_eq!(used(40)[1], 0, "{strategy}");
     stage.fleet.stop(0);
-    // Fewer failures than would eject it.
+    // Too few failures to eject it.
     assert_eq!(used(2), [0, 0, 2], "{strategy}");
     stage.fleet.stop(2);
     assert_eq!(used(2), [0, 2, 0], "{strategy}");
-    // It goes as soon as another is back.
+    // It gets no more clients once another backend is up again.
     stage.fleet.start(0);
     assert_eq!(used(10), [10, 0, 0], "{strategy}");
     stage.finish();
@@ -54,7 +54,7 @@ fn a_backup_is_used_when_all_others_are_full() {
     });
 }
 
-/// A stage whose pool has a file's other fields, and so much to say of each backend.
+/// A stage whose pool has other fields, and each of whose backends has these.
 fn in_file(strategy: &str, settings: &str, backends: &[&str], workers: usize) -> Stage {
     let fleet = Fleet::of(backends.len());
     let pool = format!(
@@ -95,12 +95,13 @@ fn priority_spills_when_the_first_group_is_full() {
         let next = stage.hold();
         assert_eq!(next.backend, left);
         leave_all(guests.into_iter().chain([next]));
-        // Fewer failures than would eject it.
+        // Too few failures to eject it.
         stage.fleet.stop(1);
         assert_eq!(stage.visits(2), [3; 2]);
         stage.fleet.stop(3);
         assert!(stage.visits(2).iter().all(|backend| backend % 2 == 0));
-        // Clients that the dead one fails go to those that never failed, until this one is tried.
+        // Clients whose connect to the dead backend fails go to backends that never failed, until
+        // this one is tried.
         stage.fleet.start(1);
         eventually("the first group is back", || stage.visit() == 1);
         assert_eq!(stage.visits(5), [1; 5]);
@@ -148,7 +149,7 @@ fn a_hash_keeps_a_source_in_its_group() {
     });
 }
 
-/// Whatever the balancer and the order of its backends.
+/// Holds for every balancer and every order of its backends.
 #[test]
 fn without_groups_a_source_has_a_subset() {
     watched(|| {

@@ -1,4 +1,4 @@
-//! What moves is seen while it moves, whoever asks, and agrees with what the sessions come to.
+//! Counters show bytes while they move, in every view, and agree with the sessions' totals.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -13,7 +13,7 @@ use crate::watchdog::{eventually, watched};
 
 const MB: u64 = 1_000_000;
 
-/// What the balancer, its workers together, its listener, pool and backend have moved.
+/// The bytes of the balancer, its workers together, its listener, pool and backend.
 fn shown(balancer: &Balancer, field: &str) -> Vec<u64> {
     let number = |its: &Value| its[field].as_u64().unwrap();
     let status = look(balancer, "/v1/status");
@@ -38,7 +38,7 @@ fn bytes_are_counted_while_they_flow_and_once() {
         let (client, server) = peers::session(&balancer, &backend);
         let [mut down_out, mut down_in] = [1, 1].map(Bytes::new);
         let [mut up_out, mut up_in] = [2, 2].map(Bytes::new);
-        // Copied, and nothing follows that would end a turn.
+        // Copied, with nothing after it that would end a turn.
         up_out.send(&mut &client, 700);
         up_in.expect(&mut &server, 700);
         let up = || shown(&balancer, "bytes_up") == [700; 5];
@@ -95,13 +95,13 @@ fn a_download_that_goes_on_has_a_rate() {
             seen.store(true, Ordering::Relaxed);
         });
         let rests = || shown(&balancer, "bytes_down_per_s") == [0; 5];
-        eventually("and none once it rests", rests);
+        eventually("each shows no rate at rest", rests);
         drop((client, server));
         balancer.finish();
     });
 }
 
-/// Of sessions that go on, too.
+/// Includes sessions that go on.
 #[test]
 fn waits_are_shown_by_window() {
     watched(|| {
@@ -142,7 +142,7 @@ fn what_happened_to_a_backend_outlives_a_reload() {
         });
         assert_eq!(backend_of()["times_down"], 0);
         drop(backend);
-        // Refused, and reset for it.
+        // The backend refuses the connect, and the client is reset.
         peers::expect_broken(&balancer.connect());
         eventually("it is down", || change() == "down");
         let down = backend_of();
@@ -150,8 +150,8 @@ fn what_happened_to_a_backend_outlives_a_reload() {
         assert!(down["checks_failed"].as_u64().unwrap() >= 2);
         let refused = down["connect_failures"]["refused"].as_u64();
         assert!(refused > Some(0), "{down}");
-        let (code, said) = ask(&balancer, "POST", "/v1/reload", "");
-        assert_eq!(code, 200, "{said}");
+        let (code, message) = ask(&balancer, "POST", "/v1/reload", "");
+        assert_eq!(code, 200, "{message}");
         let after = backend_of();
         assert_eq!(after["times_down"], 1);
         assert_eq!(after["connect_failures"]["refused"].as_u64(), refused);

@@ -1,4 +1,5 @@
-//! Urgent data: the byte itself is not relayed, as nginx and HAProxy don't, and all around it is.
+//! Urgent data: like nginx and HAProxy the balancer drops the urgent byte itself, and relays all
+//! others.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -32,7 +33,7 @@ fn both_ways(test: fn(TcpStream, TcpStream)) {
     });
 }
 
-/// splice(2) stops at the mark, and says 0 there once the end has come too.
+/// splice(2) stops at the mark, and returns 0 there once the end has come too.
 #[test]
 fn a_spliced_stream_goes_on_behind_urgent_data_and_its_end() {
     both_ways(|mut near, mut far| {
@@ -45,11 +46,11 @@ fn a_spliced_stream_goes_on_behind_urgent_data_and_its_end() {
             near.shutdown(Shutdown::Write).unwrap();
             near
         });
-        let mut heard = Bytes::new(1);
-        heard.expect(&mut far, 1 << 20);
+        let mut received = Bytes::new(1);
+        received.expect(&mut far, 1 << 20);
         thread::sleep(Duration::from_millis(300));
-        heard.expect_to_end(&mut far);
-        assert_eq!(heard.count, (6 << 20) + 200_000);
+        received.expect_to_end(&mut far);
+        assert_eq!(received.count, (6 << 20) + 200_000);
         drop(far);
         expect_end(&mut sender.join().unwrap());
     });
@@ -58,13 +59,14 @@ fn a_spliced_stream_goes_on_behind_urgent_data_and_its_end() {
 #[test]
 fn a_spliced_stream_with_many_marks_stays_whole() {
     both_ways(|mut near, mut far| {
-        let (mut sent, mut heard) = (Bytes::new(2), Bytes::new(2));
+        let (mut sent, mut received) = (Bytes::new(2), Bytes::new(2));
         for round in 0..40 {
-            // The kernel keeps one mark: with a second, the first one's byte is any other.
+            // The kernel keeps one mark: after a second one the first one's byte is an ordinary
+            // byte.
             sent.send(&mut near, 300_000);
             urgent(&near);
             sent.send(&mut near, round * 1_000);
-            heard.expect(&mut far, sent.count - heard.count);
+            received.expect(&mut far, sent.count - received.count);
         }
         drop(near);
         expect_end(&mut far);
@@ -80,9 +82,9 @@ fn copied_bytes_around_urgent_data_arrive() {
                 thread::sleep(Duration::from_millis(50));
             }
             near.write_all(message).unwrap();
-            let mut heard = vec![0; message.len()];
-            far.read_exact(&mut heard).unwrap();
-            assert_eq!(heard, message);
+            let mut received = vec![0; message.len()];
+            far.read_exact(&mut received).unwrap();
+            assert_eq!(received, message);
         }
         urgent(&near);
         near.shutdown(Shutdown::Write).unwrap();

@@ -1,6 +1,6 @@
 //! Peers that have ended their own direction and do not read: the kernel ends every wait for room
-//! at such a peer at once, so the balancer has to wait in another way. It costs no CPU, no kernel
-//! thread and no byte.
+//! at such a peer at once, so the balancer waits in another way. This costs no CPU and no kernel
+//! thread, and loses no byte.
 
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::OwnedFd;
@@ -24,7 +24,7 @@ struct Stuck {
 
 #[derive(Clone, Copy)]
 enum Pace {
-    /// As fast as it goes: the balancer splices.
+    /// As fast as possible: the balancer splices.
     Stream,
     /// In small pieces: the balancer copies.
     Pieces,
@@ -52,7 +52,7 @@ fn check(balancer: Balancer, pairs: Vec<(OwnedFd, OwnedFd)>, pace: Pace) {
     let threads: Vec<_> = pairs.into_iter().enumerate().map(stick).collect();
     let stuck: Vec<_> = threads.into_iter().map(|one| one.join().unwrap()).collect();
 
-    // A busy machine may still be at what was sent; a spin would never end.
+    // A busy machine may still work on what was sent; a spin would never end.
     let mut in_vain = balancer.number("turns_in_vain");
     eventually("all wait", || {
         thread::sleep(patient(Duration::from_millis(200)));
@@ -66,9 +66,9 @@ fn check(balancer: Balancer, pairs: Vec<(OwnedFd, OwnedFd)>, pace: Pace) {
     thread::scope(|scope| {
         for mut one in stuck {
             scope.spawn(move || {
-                let mut heard = Bytes::new(one.seed);
-                heard.expect_to_end(&mut one.far);
-                assert_eq!(heard.count, one.sent.count);
+                let mut received = Bytes::new(one.seed);
+                received.expect_to_end(&mut one.far);
+                assert_eq!(received.count, one.sent.count);
             });
         }
     });

@@ -1,4 +1,4 @@
-//! Nothing here may hang, and what loads the machine runs one at a time.
+//! No test may hang, and tests that load the machine run one at a time.
 
 use std::sync::{Once, OnceLock, mpsc};
 use std::time::{Duration, Instant};
@@ -6,7 +6,7 @@ use std::{env, panic, thread};
 
 use parking_lot::{Mutex, MutexGuard};
 
-/// The longest wait for something that happens at once on a quiet machine: 20 s, in proportion.
+/// The longest wait for an event that is immediate on a quiet machine: 20 s, in proportion.
 pub(crate) fn patience() -> Duration {
     patient(Duration::from_secs(20))
 }
@@ -16,26 +16,26 @@ pub(crate) fn patient(limit: Duration) -> Duration {
     limit * slowness()
 }
 
-/// A time of a configuration, in proportion as [`patient`] has it: one that work on a quiet machine
-/// is to stay within, or the pace of probes, which an emulated machine could do nothing beside.
+/// A time in a configuration, in proportion to [`patient`]: a time within which work on a quiet
+/// machine ends, or the pace of probes, which would fill an emulated machine.
 pub(crate) fn time(ms: u64) -> String {
     format!("{}ms", patient(Duration::from_millis(ms)).as_millis())
 }
 
-/// How much slower this machine is than a common one: the variable `MAHORAGA_TEST_PATIENCE`
-/// (default 1), as for an emulated one (scripts/old-kernels.sh).
+/// How much slower this machine is than a common one, such as an emulated one
+/// (scripts/old-kernels.sh): the variable `MAHORAGA_TEST_PATIENCE` (default 1).
 pub(crate) fn slowness() -> u32 {
     static FACTOR: OnceLock<u32> = OnceLock::new();
     let read = || env::var("MAHORAGA_TEST_PATIENCE").map_or(1, |factor| factor.parse().unwrap());
     *FACTOR.get_or_init(read)
 }
 
-/// Runs a test body, which fails when it takes longer than any busy machine would need.
+/// Runs a test body, and fails it when it takes longer than any busy machine would need.
 pub(crate) fn within(limit: Duration, test: impl FnOnce() + Send + 'static) {
     let limit = patient(limit);
     static ROOM_FOR_ALL: Once = Once::new();
     // Tests run side by side, one per CPU, in this one process: the common soft limit of 1,024
-    // descriptors is not enough for many. A balancer would raise its own in any case.
+    // descriptors is too low for many. A balancer would raise its own in any case.
     ROOM_FOR_ALL.call_once(|| {
         mahoraga::sys::raise_descriptor_limit();
     });

@@ -1,11 +1,11 @@
-//! Receive buffers, and who holds which.
+//! Receive buffers, and the socket or operation that holds each.
 
 use mahoraga::kernel::{BUFFER_BYTES, Buffer, BufferId, Kernel};
 
 use crate::kernel::FakeKernel;
 use crate::stream;
 
-/// A receive buffer and who it was filled from.
+/// A receive buffer and the connection that filled it.
 #[derive(Debug, Default)]
 pub(crate) struct Held {
     pub(crate) bytes: Vec<u8>,
@@ -53,7 +53,10 @@ impl FakeKernel {
     }
 
     pub(crate) fn take_back(&mut self, id: BufferId) {
-        let sending = self.ops.values().find(|op| !op.told && op.kind.sends(id));
+        let sending = self
+            .ops
+            .values()
+            .find(|op| !op.reported && op.kind.sends(id));
         assert!(
             sending.is_none(),
             "buffer {id} is given back under {sending:?}"
@@ -61,7 +64,7 @@ impl FakeKernel {
         let held = &mut self.buffers[usize::from(id)];
         let from = held.from.take();
         let from = from.unwrap_or_else(|| panic!("buffer {id} is given back twice"));
-        // Whoever used it after this would be found out.
+        // Any later use of it would be detected.
         held.bytes.fill(0xee);
         self.free.push(id);
         self.conn(from).buffers -= 1;

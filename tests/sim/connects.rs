@@ -1,4 +1,4 @@
-//! Connects, and what becomes of them.
+//! Connects and their results.
 
 use mahoraga::address::Address;
 use mahoraga::kernel::{Done, Errno};
@@ -10,13 +10,13 @@ use crate::pools;
 use crate::random::{MS, Random};
 use crate::world::Temper;
 
-/// What becomes of a connect.
+/// The result of a connect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fate {
     Accepted,
     Failed(i32),
     Unanswered,
-    /// Nobody listens, and the kernel took that very port.
+    /// Nothing listens, and the kernel took that very port for the connect.
     Itself,
 }
 
@@ -120,7 +120,7 @@ impl FakeKernel {
             Fate::Failed(errno) => Err(Errno(errno)),
             Fate::Itself => {
                 self.trace.see("a socket connected to itself");
-                // Whoever uses it is found out: it is not `connected`.
+                // Any use of it is detected: it is not `connected`.
                 self.conn(fd).own = true;
                 return self.complete(token, Ok(Done::Count(0)), false);
             }
@@ -142,7 +142,7 @@ impl FakeKernel {
         self.doom(fd);
     }
 
-    /// A Unix socket takes or refuses a connection at once. A silent one has a full backlog.
+    /// A Unix socket accepts or refuses a connection at once. A silent one has a full backlog.
     fn connect_at_once(
         &mut self,
         token: Token,
@@ -173,7 +173,7 @@ impl FakeKernel {
     }
 }
 
-/// A full backlog is asked so often before the waits have grown, over all pools there were,
+/// A full backlog may be tried this often before the waits have grown, over all pools so far.
 const ASKED_AT_ONCE: u64 = 60;
-/// and then.
+/// The time for each further try.
 const ASKED_EVERY: u64 = 25 * MS;

@@ -1,5 +1,5 @@
-//! The fake kernel: the trait's face. What it is asked becomes an operation in flight; `ops.rs`
-//! lets those go on in an order that the seed decides.
+//! The fake kernel: its implementation of the trait. Each request becomes an operation in flight;
+//! `ops.rs` advances operations in an order that the seed decides.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
@@ -35,10 +35,10 @@ pub(crate) struct FakeKernel {
     /// By descriptor, from [`FIRST_SOCKET`] on.
     pub(crate) conns: Vec<Conn>,
     pub(crate) listeners: Vec<Listening>,
-    /// New listeners whose sockets the worker has not asked for yet.
+    /// New listeners whose sockets the worker has not fetched yet.
     pub(crate) handed: VecDeque<usize>,
     pub(crate) ops: BTreeMap<u64, InFlight>,
-    /// Completed, not yet told.
+    /// Completed, but not yet reported.
     pub(crate) completed: VecDeque<Completion>,
     pub(crate) buffers: Vec<Held>,
     pub(crate) free: Vec<BufferId>,
@@ -59,12 +59,12 @@ pub(crate) struct Listening {
     pub(crate) closed: bool,
     /// The accept in flight is a multishot one.
     pub(crate) many: bool,
-    /// What its accepts are known by.
+    /// The token of its accepts.
     pub(crate) key: Option<u32>,
-    /// Since when it listens, though no snapshot that the worker may know has it.
+    /// Since when it listens although no snapshot that the worker may have contains it.
     pub(crate) gone_since: Option<u64>,
     /// Since when clients wait, here or parked, although there is room.
-    pub(crate) deaf_since: Option<u64>,
+    pub(crate) unaccepted_since: Option<u64>,
 }
 
 /// The sockets of a session.
@@ -107,7 +107,7 @@ impl FakeKernel {
         kernel
     }
 
-    /// Lets something happen later.
+    /// Schedules an event for later.
     pub(crate) fn after(&mut self, delay: u64, event: Event) {
         self.serial += 1;
         self.agenda
@@ -171,7 +171,7 @@ impl FakeKernel {
         self.trace.clock = self.now;
     }
 
-    /// Nothing can happen any more but looks at what there is.
+    /// Nothing but periodic checks can happen any more.
     fn is_dead(&self) -> bool {
         let idle = |Reverse((_, _, event)): &Reverse<(u64, u64, Event)>| {
             matches!(event, Event::Tick | Event::NeighbourLooks)
@@ -187,7 +187,7 @@ impl FakeKernel {
         let before = self
             .ops
             .insert(token.raw(), InFlight::new(token, fd, kind, fault));
-        let over = before.is_none_or(|before| before.told);
+        let over = before.is_none_or(|before| before.reported);
         assert!(over, "{token:?} is in flight already");
         if fault.is_some() {
             self.schedule(token.raw());
@@ -197,12 +197,12 @@ impl FakeKernel {
 
     /// One operation of a kind on a socket at a time: two could overtake each other.
     fn assert_alone(&self, fd: i32, what: &str, clashes: impl Fn(&Kind) -> bool) {
-        let clash = |op: &&InFlight| op.fd == fd && !op.told && clashes(&op.kind);
+        let clash = |op: &&InFlight| op.fd == fd && !op.reported && clashes(&op.kind);
         let other = self.ops.values().find(clash);
         assert!(other.is_none(), "{what} on {fd} while {other:?}");
     }
 
-    /// Notes which sockets make a session, by the token that names it.
+    /// Records which sockets make a session, by the token that names it.
     pub(crate) fn pair(&mut self, token: Token, fd: i32) {
         let key = (token.slot(), token.generation());
         let pair = self.pairs.entry(key).or_default();
@@ -261,7 +261,7 @@ impl Kernel for FakeKernel {
 
     fn wait(&mut self, timeout: Option<Duration>, completions: &mut Vec<Completion>) {
         let until = timeout.map(|timeout| self.now + nanos(timeout));
-        self.ops.retain(|_, op| !op.told);
+        self.ops.retain(|_, op| !op.reported);
         if std::mem::take(&mut self.woken) {
             let newest = *self.world.known.end();
             self.world.known = newest..=newest;
@@ -390,7 +390,14 @@ impl Kernel for FakeKernel {
             "poll on {fd}, which is not connected"
         );
         self.pair(token, fd);
-        self.start(token, fd, Kind::Poll { interest, told: 0 });
+        self.start(
+            token,
+            fd,
+            Kind::Poll {
+                interest,
+                reported: 0,
+            },
+        );
     }
 
     fn cancel(&mut self, target: Token) {

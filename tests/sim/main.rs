@@ -36,7 +36,7 @@ use mahoraga::session::CloseReason;
 use scenario::Scenario;
 use trace::Trace;
 
-/// Tells how to come back to a failure.
+/// Prints how to replay a failure.
 struct Replay(u64);
 
 impl Drop for Replay {
@@ -65,7 +65,7 @@ fn variable(name: &str) -> Option<u64> {
     )
 }
 
-/// What the default seeds have seen, all together. Run once for all tests.
+/// The coverage of the default seeds, all together. Run once for all tests.
 fn seen() -> &'static BTreeMap<&'static str, u64> {
     static SEEN: OnceLock<BTreeMap<&'static str, u64>> = OnceLock::new();
     SEEN.get_or_init(|| {
@@ -100,7 +100,7 @@ fn the_simulation_is_not_tame() {
         .chain(INTERESTING)
         .filter(|what| !seen().contains_key(*what))
         .collect();
-    assert!(missing.is_empty(), "no seed has seen {missing:#?}");
+    assert!(missing.is_empty(), "no seed has reached {missing:#?}");
 }
 
 #[test]
@@ -113,7 +113,7 @@ fn the_same_seed_gives_the_same_run() {
 
 const SEEDS: u64 = 256;
 
-/// What the default seeds see at least once, all together.
+/// What the default seeds reach at least once, all together.
 const INTERESTING: &[&str] = &[
     // Accepting, and the limits.
     "accept failed",

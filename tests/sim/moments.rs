@@ -1,5 +1,5 @@
-//! What chance hardly brings about, written out: a close that is spread over a time finds a session
-//! that is meant no more; a place is there that a session of an old snapshot does not see.
+//! Written cases that chance hardly reaches: a close that is spread over a time finds a session
+//! that its order no longer means; a place is free that a session of an old snapshot does not see.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::num::NonZeroU32;
@@ -25,16 +25,16 @@ use crate::scenario::{Scenario, silent_bell, socket};
 use crate::trace::Trace;
 use crate::world::{Event, Temper, World};
 
-/// A run that is written out, but for the weather.
+/// A written run, except for the weather.
 struct Moment {
     tempers: Vec<Temper>,
-    /// By publication; the backends are the same.
+    /// By publication; the backends stay the same.
     snapshots: Vec<Arc<Snapshot>>,
-    /// What the control thread sends, and when.
+    /// The control thread's commands, and their times.
     commands: Vec<(u64, Command)>,
     /// When clients come.
     clients: Vec<u64>,
-    /// From the start on, until when no local port is free.
+    /// No local port is free from the start until this time.
     drought: u64,
 }
 
@@ -106,7 +106,7 @@ impl Moment {
     }
 }
 
-/// Snapshots of the one listener that follow each other.
+/// Successive snapshots of the one listener.
 fn snapshots(pools: Vec<Pool>) -> Vec<Arc<Snapshot>> {
     let limits = [(); 2].map(|()| Arc::new(Limit::unbounded()));
     let snapshot = |(version, pool)| {
@@ -138,8 +138,8 @@ fn close(filter: SessionFilter, reason: CloseReason, spread: u64) -> Command {
     Command::Close(filter, reason, Duration::from_millis(spread), bounded(1).0)
 }
 
-/// Clients wait for a backend that does not answer; it is told to be down, and its sessions are
-/// to be closed within two seconds. Meanwhile they give it up and go to another one.
+/// Clients wait for a backend that does not answer. It is reported down, and its sessions are to be
+/// closed within two seconds. Meanwhile they give it up and go to another one.
 fn gives_up(seed: u64) -> Trace {
     let pool = Pool::new(&config::Pool {
         strategy: Strategy::First,
@@ -160,7 +160,7 @@ fn gives_up(seed: u64) -> Trace {
     moment.run(seed)
 }
 
-/// Clients wait for a backend that does not answer. It is told to be down, some times over, and its
+/// Clients wait for a backend that does not answer. It is reported down several times, and its
 /// sessions are to be closed within 40 ms; soon after the first of these orders it is up again.
 fn returns(seed: u64, orders: u64) -> Trace {
     let config = config::Pool {
@@ -189,8 +189,8 @@ fn returns(seed: u64, orders: u64) -> Trace {
     moment.run(seed)
 }
 
-/// A backend has one place in slow start, which is over with a publication, then two: the third
-/// client waits until the first is closed, who began before.
+/// A backend has one place in slow start, and two after the publication that ends it: the third
+/// client waits until the first one, which began before, is closed.
 fn outlives_a_slow_start(seed: u64) -> Trace {
     let config = config::Pool {
         queue: config::Queue {
@@ -237,7 +237,7 @@ fn outlives_a_slow_start(seed: u64) -> Trace {
     moment.run(seed)
 }
 
-/// Clients come while no local port is free, and wait until one is, or for their time.
+/// Clients come while no local port is free, and wait until one is, or until their timeout.
 fn waits_for_ports(seed: u64, drought: u64) -> Trace {
     let backends = vec![backend(FIRST_PORT), backend(FIRST_PORT + 1)];
     let moment = Moment {
@@ -256,14 +256,14 @@ fn a_lack_of_ports_ejects_no_backend_and_clients_wait() {
         for drought in [20, 1_000] {
             let seen = waits_for_ports(seed, drought * MS).seen;
             assert!(!seen.contains_key("ejection"), "seed {seed}");
-            // A client waits for a connect timeout: 50 ms.
+            // How long a client waits for a connect: 50 ms.
             let given_up = seen.get("no_local_port").copied().unwrap_or(0);
             assert_eq!(given_up > 0, drought > 20, "seed {seed}: {given_up}");
         }
     }
 }
 
-/// The oracle knows whom an order meant at its end.
+/// The oracle checks at a session's end which order meant it.
 #[test]
 fn a_session_that_moved_to_another_backend_is_not_closed() {
     let mut closed = 0;
@@ -278,8 +278,8 @@ fn a_session_that_moved_to_another_backend_is_not_closed() {
     assert!(closed >= 15, "{closed}");
 }
 
-/// Of eight sessions those are closed whose moments come before the return, however often the order
-/// was given.
+/// Of eight sessions those are closed whose moments come before the backend returns, however often
+/// the order was given.
 #[test]
 fn a_backend_that_is_up_again_keeps_the_sessions_that_are_left() {
     for orders in [1, 6] {
@@ -295,7 +295,7 @@ fn a_backend_that_is_up_again_keeps_the_sessions_that_are_left() {
     }
 }
 
-/// The oracle knows that nobody waits for a place that is there.
+/// The oracle checks that no client waits while a place is free.
 #[test]
 fn a_place_is_there_by_what_is_known_now() {
     let mut waited = 0;

@@ -1,5 +1,5 @@
-//! Another worker, as far as this one meets it: it takes places at backends, waits in the same
-//! queues, calls and is called.
+//! The other worker, which shares queues and backends with the worker under test: it takes places
+//! at backends, waits in the same queues, and each calls the other's clients.
 
 use std::cell::Cell;
 use std::collections::BTreeSet;
@@ -15,7 +15,7 @@ use crate::kernel::FakeKernel;
 use crate::random::MS;
 use crate::world::{Event, TICK};
 
-/// What the other worker has, and what both know.
+/// The other worker's state, and what both share.
 #[derive(Debug)]
 pub(crate) struct Neighbour {
     pub(crate) inboxes: Arc<[Inbox]>,
@@ -26,16 +26,16 @@ pub(crate) struct Neighbour {
     pub(crate) rung: Cell<bool>,
     /// It is about to read its inbox.
     woken: bool,
-    /// It looks for places of which nobody is told, while its clients wait.
+    /// It looks for places that become free without a call, while its clients wait.
     looks: bool,
     /// When the control thread last ended ejections.
     pub(crate) readmitted_at: u64,
-    /// Since when somebody waits for a place that is there, by listener.
+    /// Since when a client waits although a place is free, by listener.
     in_vain_since: Vec<Option<u64>>,
 }
 
 impl Neighbour {
-    /// One that has nothing, amid so many listeners.
+    /// A worker without sessions, beside this many listeners.
     pub(crate) fn new(listeners: usize) -> Self {
         Self {
             inboxes: [(); 2].map(|()| Inbox::default()).into(),
@@ -56,7 +56,7 @@ impl Neighbour {
 }
 
 impl FakeKernel {
-    /// The pools of all listeners that there were, by the last publication.
+    /// The pools of all listeners so far, by the last publication.
     fn pools(&self) -> &[Arc<Pool>] {
         &self.world.routes[*self.world.known.end()]
     }
@@ -89,7 +89,7 @@ impl FakeKernel {
     }
 
     fn neighbours_client_comes(&mut self) {
-        // Also by one that is gone: it came in before, and sent its first bytes late.
+        // The listener may be gone: the client came in before, and sent its first bytes late.
         let listeners = self.pools().len() as u64;
         let listener = usize::try_from(self.random.below(listeners)).expect("few");
         let pool = self.pool(listener);
@@ -111,7 +111,7 @@ impl FakeKernel {
         }
     }
 
-    /// Places come free by time, too.
+    /// Places become free by time, too.
     pub(crate) fn neighbour_looks(&mut self) {
         self.world.neighbour.looks = !self.world.neighbour.waiting.is_empty();
         if self.world.neighbour.looks {
@@ -120,7 +120,8 @@ impl FakeKernel {
         self.neighbour_looks_for_its_own();
     }
 
-    /// Also where this worker does not listen, or no more. Not for others: this one is to.
+    /// Also where the worker under test does not listen, or no longer does. Calls for the other
+    /// listeners are that worker's task.
     pub(crate) fn neighbour_looks_for_its_own(&mut self) {
         let waiting = self.world.neighbour.waiting.iter();
         let listeners: BTreeSet<_> = waiting.map(|(listener, _)| *listener).collect();
@@ -146,7 +147,7 @@ impl FakeKernel {
         self.neighbour_calls(listener);
     }
 
-    /// There may be a place: it calls the first who waits, as a worker does.
+    /// There may be a place: it calls the first client of the queue, as a worker does.
     fn neighbour_calls(&mut self, listener: usize) {
         let pool = self.pool(listener);
         if pool.queue.is_empty() {
@@ -170,14 +171,14 @@ impl FakeKernel {
         self.wake_neighbour();
     }
 
-    /// It was woken: it reads its inbox in a while.
+    /// It was woken: it reads its inbox a little later.
     pub(crate) fn hear_wake(&mut self) {
         if self.world.neighbour.rung.take() {
             self.wake_neighbour();
         }
     }
 
-    /// It reads its inbox in a while, if there is something in it.
+    /// If there is something in its inbox it reads it a little later.
     fn wake_neighbour(&mut self) {
         let neighbour = &mut self.world.neighbour;
         if !neighbour.woken && !neighbour.inboxes[1].is_empty() {
@@ -223,19 +224,19 @@ impl FakeKernel {
             self.pool(listener).queue.leave(number);
         }
         let mut queues = self.pools().iter().map(|pool| &pool.queue);
-        assert!(queues.all(|queue| queue.is_empty()), "somebody waits");
+        assert!(queues.all(|queue| queue.is_empty()), "a client waits");
     }
 
-    /// How long clients of a listener may wait. Queues were given their last settings before the
-    /// run, when all its snapshots were made.
+    /// The queue timeout of a listener's clients. The queues have the settings of the run's last
+    /// snapshot, because all snapshots were made before the run.
     pub(crate) fn queue_timeout(&self, listener: u64) -> u64 {
-        let last = self.world.routes.last().expect("one at least");
+        let last = self.world.routes.last().expect("at least one");
         let pool = &last[usize::try_from(listener).expect("few")];
         nanos(pool.config.queue.timeout)
     }
 
-    /// Nobody may wait for a place that is there. Looking for one now and then would not do.
-    pub(crate) fn look_for_those_who_wait(&mut self) {
+    /// No client may wait while a place is free. Looking for a place now and then is not enough.
+    pub(crate) fn check_waiting_clients(&mut self) {
         let (now, settled) = (self.now, self.world.known.clone().count() == 1);
         for listener in 0..self.pools().len() {
             let pool = self.pool(listener);
@@ -244,10 +245,10 @@ impl FakeKernel {
                 self.trace.see("client in the queue");
             }
             let in_vain = settled && waits && pool.places(now) > 0 && !self.world.neighbour.woken;
-            // Of some places nobody is told.
+            // For some places there is no call.
             let by_time = pool.rising || pool.has_backlogs;
-            let untold = by_time || now - self.world.neighbour.readmitted_at < LOOKED_MAX;
-            let max = if untold { LOOKED_MAX } else { IN_VAIN_MAX };
+            let uncalled = by_time || now - self.world.neighbour.readmitted_at < LOOKED_MAX;
+            let max = if uncalled { LOOKED_MAX } else { IN_VAIN_MAX };
             let since = &mut self.world.neighbour.in_vain_since[listener];
             *since = in_vain.then(|| since.unwrap_or(now));
             assert!(
@@ -260,9 +261,9 @@ impl FakeKernel {
     }
 }
 
-/// Between two looks of a worker for places of which nobody is told: 250 ms.
+/// Between two looks of a worker for places that become free without a call: 250 ms.
 const LOOK_EVERY: u64 = 250 * MS;
-/// They are found by then.
+/// Such a place is found within this time.
 const LOOKED_MAX: u64 = LOOK_EVERY + 2 * TICK;
-/// A look at every 50 ms must not find the same twice.
+/// Less than two looks 50 ms apart: they must not find the same free place twice.
 const IN_VAIN_MAX: u64 = 50 * MS;

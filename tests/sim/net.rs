@@ -1,4 +1,4 @@
-//! Connections as the kernel knows them: what has arrived, what was taken, how it ended.
+//! Connections as the kernel sees them: what has arrived, what was received, how it ended.
 
 use mahoraga::kernel::{Errno, Interest, Manner};
 use mahoraga::token::Side;
@@ -20,9 +20,9 @@ pub(crate) struct Conn {
     pub(crate) listener: usize,
     /// The descriptor of the other end of its session.
     pub(crate) partner: Option<i32>,
-    /// When it got that.
+    /// When it got a partner.
     pub(crate) paired_at: u64,
-    /// When a byte, or the end, last went in or out of the balancer here.
+    /// When a byte, or the end, last passed between the balancer and this socket.
     pub(crate) moved_at: u64,
     /// Since when something waits to be received.
     pub(crate) unread_since: u64,
@@ -32,35 +32,35 @@ pub(crate) struct Conn {
     pub(crate) outbound: Outbound,
     /// When the peer's RST arrived.
     pub(crate) reset_at: Option<u64>,
-    /// The RST was not told to anyone yet (`sk_err`).
+    /// No operation has reported the RST yet (`sk_err`).
     pub(crate) error_pending: bool,
-    /// A watch has told of it. What came before may be delivered for as long as that moves.
+    /// A watch has reported the RST. Earlier bytes may still be delivered while they move.
     pub(crate) fault_seen: bool,
-    /// A backend has seen the last packet of the handshake: it does nothing before.
+    /// A backend has seen the last packet of the handshake: before, it does nothing.
     pub(crate) established: bool,
     /// Since when a backend has no acknowledgement of the handshake, or of its last bytes.
     pub(crate) owed_since: Option<u64>,
     /// Bytes are acknowledged as they arrive.
     pub(crate) quick: bool,
     /// A send or a splice into it failed.
-    pub(crate) told_broken: bool,
+    pub(crate) known_broken: bool,
     /// Buffers filled from it and not given back.
     pub(crate) buffers: u32,
-    /// It was read by splice, lately.
+    /// It was read by splice lately.
     pub(crate) spliced: bool,
-    /// Waits and attempts in vain, since this time, when a byte last moved.
+    /// Waits and attempts in vain since this time, when a byte last moved.
     pub(crate) vain: u64,
     pub(crate) vain_since: u64,
 }
 
-/// Where a socket stands in its life.
+/// The state of a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Hold {
     /// Waits to be accepted.
     Backlog,
     /// Has a descriptor.
     Open,
-    /// Closed at a time; `unread` bytes were left in it.
+    /// Closed at a time, with `unread` bytes left in it.
     Closed {
         manner: Manner,
         unread: u64,
@@ -83,17 +83,17 @@ pub(crate) struct Inbound {
 #[derive(Debug)]
 pub(crate) struct Outbound {
     pub(crate) given: u64,
-    /// The last of them wait in the socket for what follows (`MSG_MORE`), since this time.
+    /// The last of them wait in the socket for further bytes (`MSG_MORE`), since this time.
     pub(crate) held: u64,
     pub(crate) held_since: u64,
-    /// Held back when a close by RST dropped them.
+    /// Bytes held back when a close by RST dropped them.
     pub(crate) dropped: u64,
     pub(crate) read: u64,
     pub(crate) read_at: u64,
     pub(crate) room: u64,
     /// By shutdown: FIN went out while the socket was open.
     pub(crate) fin: bool,
-    /// `given` when a tick last looked, and since when it stands although it could grow.
+    /// `given` at the last tick that looked, and since when it stands still although it could grow.
     pub(crate) marked: u64,
     pub(crate) stalled_since: Option<u64>,
 }
@@ -136,7 +136,7 @@ impl Conn {
             established: side == Side::Client,
             owed_since: None,
             quick: side == Side::Client,
-            told_broken: false,
+            known_broken: false,
             buffers: 0,
             spliced: false,
             vain: 0,
@@ -173,7 +173,7 @@ impl Conn {
         self.outbound.given - self.outbound.held - self.outbound.read
     }
 
-    /// The peer does not go on before its last packet is acknowledged.
+    /// The peer does nothing before its last packet is acknowledged.
     pub(crate) fn awaits_acknowledgement(&self) -> bool {
         let small_steps = self.peer.patient && self.peer.is_sending();
         self.owed_since.is_some() && (!self.established || small_steps)
@@ -183,13 +183,13 @@ impl Conn {
         self.reset_at.is_some()
     }
 
-    /// A receive has something to say.
+    /// Whether a receive can complete.
     pub(crate) fn is_readable(&self) -> bool {
         self.unread() > 0 || self.inbound.fin || self.is_reset()
     }
 
-    /// What a poll reports: of what it asks for, and of ends and errors always (`tcp_poll`, and
-    /// `IO_POLL_UNMASK` in io_uring).
+    /// The events that a poll reports: those that it asks for, and ends and errors always
+    /// (`tcp_poll`, and `IO_POLL_UNMASK` in io_uring).
     pub(crate) fn events(&self, interest: Interest) -> u32 {
         let asked = match interest {
             Interest::Read => IN,
@@ -210,11 +210,11 @@ impl Conn {
         .fold(0, |all, event| all | event)
     }
 
-    /// What a send to a connection that was reset says: the first to ask learns of the RST, which
-    /// is EPIPE after a FIN; whoever asks later gets EPIPE (`tcp_reset`, `sk_stream_error`).
+    /// The error of a send to a connection that was reset: the first operation gets the RST, which
+    /// is EPIPE after a FIN; later ones get EPIPE (`tcp_reset`, `sk_stream_error`).
     pub(crate) fn send_error(&mut self) -> Errno {
         let first = std::mem::take(&mut self.error_pending);
-        self.told_broken = true;
+        self.known_broken = true;
         if first && !self.inbound.fin {
             Errno::CONNRESET
         } else {
@@ -222,9 +222,9 @@ impl Conn {
         }
     }
 
-    /// What a receive says when no bytes are left: after a FIN that was the end, whatever came
-    /// later. After an RST the first to ask gets the error, and later ones see what looks like an
-    /// end of stream (`tcp_recvmsg`).
+    /// The result of a receive when no bytes are left: after a FIN it is the end, whatever arrived
+    /// later. After an RST the first operation gets the error, and later ones get what looks like
+    /// an end of stream (`tcp_recvmsg`).
     pub(crate) fn recv_end(&mut self) -> Option<Result<(), Errno>> {
         if self.inbound.fin {
             return Some(Ok(()));
@@ -237,8 +237,8 @@ impl Conn {
         }
     }
 
-    /// Whether the peer was shown an orderly end of what is sent to it. A close with bytes unread
-    /// sends RST (`tcp_close`).
+    /// Whether the peer saw an orderly end of the balancer's bytes. A close with bytes unread sends
+    /// RST (`tcp_close`).
     pub(crate) fn saw_end(&self) -> bool {
         let by_close = matches!(
             self.hold,

@@ -9,24 +9,24 @@ use crate::net::{Hold, RDHUP};
 use crate::random::US;
 use crate::world::Event;
 
-/// An operation from the moment it is asked until its last completion was told.
+/// An operation from its submission until its last completion is reported.
 #[derive(Debug)]
 pub(crate) struct InFlight {
     pub(crate) token: Token,
     pub(crate) fd: i32,
     pub(crate) kind: Kind,
-    /// The schedule that counts; an earlier one was overtaken by a cancel.
+    /// The schedule in force; a cancel may replace an earlier one.
     scheduled: Option<u64>,
-    /// It was asked to end, and may still do so many steps as if it had not been.
+    /// It was cancelled, and may still do this many steps as if it had not been.
     pub(crate) cancelled: Option<u32>,
-    /// It will end by this, once, whatever its socket has to say.
+    /// It will end once with this error, whatever the state of its socket.
     fault: Option<Errno>,
-    /// Completions that were not told yet.
-    untold: u32,
-    /// Its last completion is among them
+    /// Completions that are not reported yet.
+    unreported: u32,
+    /// Its last completion is among them.
     done: bool,
-    /// or in the batch that the worker handles now.
-    pub(crate) told: bool,
+    /// Its last completion is in the batch that the worker handles now.
+    pub(crate) reported: bool,
 }
 
 /// What an operation does.
@@ -39,10 +39,10 @@ pub(crate) enum Kind {
         buffer: Buffer,
         more: bool,
     },
-    /// `told`: the events that it has reported, if it goes on.
+    /// `reported`: the events so far, if it goes on.
     Poll {
         interest: Interest,
-        told: u32,
+        reported: u32,
     },
 }
 
@@ -55,9 +55,9 @@ impl InFlight {
             scheduled: None,
             cancelled: None,
             fault,
-            untold: 0,
+            unreported: 0,
             done: false,
-            told: false,
+            reported: false,
         }
     }
 }
@@ -154,12 +154,12 @@ impl FakeKernel {
         let Some(op) = self.ops.get_mut(&token) else {
             return;
         };
-        if let Kind::Poll { interest, told } = &mut op.kind {
-            // What is no more is reported again when it comes back.
-            *told &= self.conns[index(op.fd)].events(*interest);
+        if let Kind::Poll { interest, reported } = &mut op.kind {
+            // An event that has passed is reported again when it comes back.
+            *reported &= self.conns[index(op.fd)].events(*interest);
         }
         let op = &self.ops[&token];
-        let free = op.scheduled.is_none() && !op.done && op.untold < UNTOLD_MAX;
+        let free = op.scheduled.is_none() && !op.done && op.unreported < UNREPORTED_MAX;
         if free && self.is_ready(op) {
             self.schedule(token);
         }
@@ -171,7 +171,9 @@ impl FakeKernel {
             Kind::Connect(_) => false,
             Kind::Recv => self.conns[index(op.fd)].is_readable(),
             Kind::Send { .. } => true,
-            Kind::Poll { interest, told } => self.conns[index(op.fd)].events(interest) & !told != 0,
+            Kind::Poll { interest, reported } => {
+                self.conns[index(op.fd)].events(interest) & !reported != 0
+            }
         }
     }
 
@@ -260,7 +262,7 @@ impl FakeKernel {
     pub(crate) fn complete(&mut self, token: Token, outcome: Result<Done, Errno>, more: bool) {
         let op = self.ops.get_mut(&token.raw()).expect("in flight");
         assert!(!op.done, "the fake kernel ends an operation twice");
-        op.untold += 1;
+        op.unreported += 1;
         op.done = !more;
         self.completed.push_back(Completion {
             token,
@@ -275,9 +277,12 @@ impl FakeKernel {
             return;
         }
         let token = completion.token.raw();
-        let op = self.ops.get_mut(&token).expect("in flight until told");
-        op.untold -= 1;
-        op.told = !completion.more;
+        let op = self
+            .ops
+            .get_mut(&token)
+            .expect("in flight until its end is reported");
+        op.unreported -= 1;
+        op.reported = !completion.more;
         self.wake_op(token);
     }
 }
@@ -348,7 +353,7 @@ impl FakeKernel {
         }
         self.complete(token, Ok(Done::Received(buffer)), more);
         let ends = self.conn(fd).unread() == 0 && self.conn(fd).is_readable();
-        let room = self.ops[&token.raw()].untold < UNTOLD_MAX;
+        let room = self.ops[&token.raw()].unreported < UNREPORTED_MAX;
         if more && ends && room && self.random.permille(600) {
             self.step_recv(token, fd);
         }
@@ -359,10 +364,10 @@ impl FakeKernel {
         self.trace.see("no buffer for a receive");
     }
 
-    /// Bytes from a backend that broke for what was sent to it.
+    /// Bytes from a backend that broke because of what was sent to it.
     pub(crate) fn note_early_answer(&mut self, fd: i32) {
         let conn = self.conn(fd);
-        if conn.side == Side::Backend && conn.told_broken {
+        if conn.side == Side::Backend && conn.known_broken {
             self.trace.see("early answer after a broken sink");
         }
     }
@@ -392,7 +397,7 @@ impl FakeKernel {
         let bytes = usize::try_from(bytes).expect("a length");
         let from = buffer.start as usize;
         let held = std::mem::take(&mut self.buffers[usize::from(buffer.id)].bytes);
-        // A send that ends for want of room lets go of what it has (`tcp_sendmsg`).
+        // A send that ends for lack of room lets go of what it has (`tcp_sendmsg`).
         let all = from + bytes == held.len();
         self.deliver(fd, &held[from..from + bytes], more && all);
         self.buffers[usize::from(buffer.id)].bytes = held;
@@ -430,18 +435,18 @@ impl FakeKernel {
         let op = self.ops.get_mut(&token.raw()).expect("in flight");
         op.kind = Kind::Poll {
             interest,
-            told: events,
+            reported: events,
         };
         self.complete(token, Ok(Done::Count(events)), more);
     }
 }
 
-/// Completions of one operation that wait to be told.
-const UNTOLD_MAX: u32 = 4;
+/// The number of an operation's completions that may wait to be reported.
+const UNREPORTED_MAX: u32 = 4;
 /// Steps that an operation still does after a cancel.
 const LATE_MAX: u32 = 3;
-/// Buffers held for one direction: 4 stop the receive, whose other completions of the batch and
-/// whose late steps still come.
-const HELD_MAX: u32 = 4 + UNTOLD_MAX + LATE_MAX;
+/// Buffers held for one direction: 4 stop the receive, but its other completions of the batch and
+/// its late steps still come.
+const HELD_MAX: u32 = 4 + UNREPORTED_MAX + LATE_MAX;
 /// A peer's reaction takes at least this.
 pub(crate) const REACTION: u64 = US;

@@ -1,4 +1,4 @@
-//! What must hold, whatever the kernel and the peers do.
+//! The invariants, for any behaviour of the kernel and the peers.
 
 use mahoraga::guard::Limit;
 use mahoraga::kernel::{Completion, Done, Manner};
@@ -11,7 +11,7 @@ use crate::net::{Conn, Hold};
 use crate::random::MS;
 
 impl FakeKernel {
-    /// FIN may go out only behind the last byte of a stream that its sender ended.
+    /// FIN may go out only behind the last byte of a stream whose sender has ended it.
     pub(crate) fn assert_end_is_due(&mut self, fd: i32) {
         let partner = self.conn(fd).partner.expect("an end comes from a partner");
         let given = self.conn(fd).outbound.given;
@@ -22,7 +22,7 @@ impl FakeKernel {
         );
     }
 
-    /// Bytes may be held back only as the last of a stream that its sender ended.
+    /// Only the last bytes of a stream whose sender has ended it may be held back.
     pub(crate) fn assert_end_follows(&mut self, fd: i32, bytes: u32) {
         let partner = self.conn(fd).partner.expect("bytes come from a partner");
         let given = self.conn(fd).outbound.given + u64::from(bytes);
@@ -33,17 +33,17 @@ impl FakeKernel {
         );
     }
 
-    /// After each turn: what is counted is what is open, and within the limits.
+    /// After each turn: counts equal what is open, and are within the limits.
     pub(crate) fn assert_counts(&mut self, numbers: &Numbers, capacity: usize) {
         let sessions = numbers.sessions.get();
         let parked = numbers.parked.get();
-        self.assert_ears_are_open(sessions < capacity as u64);
+        self.assert_accepts(sessions < capacity as u64);
         let clients = self.open_sockets(Side::Client) as u64;
-        let untold = self.accepted_untold();
-        assert_eq!(sessions + parked + untold, clients, "open clients");
+        let unreported = self.accepted_unreported();
+        assert_eq!(sessions + parked + unreported, clients, "open clients");
         assert!(sessions <= capacity as u64, "{sessions} sessions");
         let parked_max = PARKED_MAX * self.listeners.len() as u64;
-        // A listener takes in what its backlog holds when it goes.
+        // A listener that goes accepts every client of its backlog.
         let stays = |number: &usize| self.world.in_force[*self.world.known.end()].contains(number);
         let all_stay = self.world.in_force.iter().flatten().all(stays);
         let closing = self.world.over_at.is_some() || !all_stay;
@@ -80,13 +80,13 @@ impl FakeKernel {
     }
 
     /// Clients may wait only while there is no room for them.
-    fn assert_ears_are_open(&mut self, has_room: bool) {
+    fn assert_accepts(&mut self, has_room: bool) {
         let lacking = self.lacks_descriptors() || self.world.drought;
         let now = self.now;
         let over = self.world.over_at.is_some_and(|at| now < at + OVER_MAX);
         assert!(
             self.world.over_at.is_none() || over,
-            "the grace is over for long: {}",
+            "the run goes on long after the grace: {}",
             self.dump()
         );
         let stopping = self.world.over_at.is_some();
@@ -101,23 +101,23 @@ impl FakeKernel {
             let waiting = !listening.backlog.is_empty() && !listening.closed && !stopping;
             let parked = accepted > sessions as usize;
             if full || !(waiting && !lacking || parked) {
-                listening.deaf_since = None;
+                listening.unaccepted_since = None;
                 continue;
             }
-            let since = *listening.deaf_since.get_or_insert(now);
+            let since = *listening.unaccepted_since.get_or_insert(now);
             assert!(
-                now - since < DEAF_MAX,
+                now - since < UNACCEPTED_MAX,
                 "clients of listener {number} wait in vain"
             );
         }
     }
 
-    fn accepted_untold(&self) -> u64 {
+    fn accepted_unreported(&self) -> u64 {
         let accepted = |done: &&Completion| matches!(done.outcome, Ok(Done::Accepted(_)));
         self.completed.iter().filter(accepted).count() as u64
     }
 
-    /// Nothing may stand still for a second that could move, nor a reset go unnoticed.
+    /// No stream that can move may stand still for a second, and no reset may go unnoticed.
     pub(crate) fn look_for_stalls(&mut self) {
         let now = self.now;
         let starved = self.free.is_empty() || now - self.starved_at < STILL_MAX;
@@ -136,7 +136,8 @@ impl FakeKernel {
             } else {
                 limits.idle.max(limits.half_closed)
             };
-            // A look finds out what moved up to a quarter later; peers with bytes to take get more.
+            // A check may come up to a quarter later than the deadline; peers with bytes to read
+            // get more.
             let gets_more = self.has_unread(at) || self.has_unread(index(partner));
             let quarters = if gets_more { 17 } else { 5 };
             // A broken session lingers for 100 ms.
@@ -175,8 +176,8 @@ impl FakeKernel {
         }
     }
 
-    /// A turn came to nothing on this connection: each wait that follows such a turn has to be
-    /// longer than the one before, up to 50 ms.
+    /// A turn in vain on this connection: each wait that follows one has to be longer than the one
+    /// before, up to 50 ms.
     pub(crate) fn on_vain(&mut self, fd: i32) {
         let now = self.now;
         let conn = self.conn(fd);
@@ -205,16 +206,16 @@ impl FakeKernel {
         outbound.given > outbound.read
     }
 
-    /// A peer may not wait for what only the balancer can let it see, nor a client be kept that
-    /// has reset.
+    /// No peer may wait for ever for an acknowledgement or for bytes that the balancer holds back,
+    /// and a client that has reset must be closed.
     fn look_for_silence(&self, fd: i32, starved: bool) {
         let conn = &self.conns[index(fd)];
         if !conn.is_open() {
             return;
         }
-        let told = conn.is_reset() && !conn.error_pending;
+        let reported = conn.is_reset() && !conn.error_pending;
         assert!(
-            !told || conn.partner.is_some() || self.now - conn.moved_at < UNNOTICED_MAX,
+            !reported || conn.partner.is_some() || self.now - conn.moved_at < UNNOTICED_MAX,
             "{fd} reset while connecting and is kept: {}",
             self.dump()
         );
@@ -233,7 +234,7 @@ impl FakeKernel {
         );
     }
 
-    /// A session has ended: what its peers saw must fit the reason.
+    /// A session has ended: its reason must fit what its peers saw.
     pub(crate) fn on_record(&mut self, record: &Record) {
         self.check_closes(record);
         let port = record.client.expect("every client has an address").port();
@@ -303,7 +304,7 @@ impl FakeKernel {
         }
     }
 
-    /// Everything was given back.
+    /// All resources were given back.
     pub(crate) fn assert_nothing_is_left(&self) {
         assert!(self.ops.is_empty(), "in flight at the end: {:?}", self.ops);
         assert!(self.completed.is_empty());
@@ -332,7 +333,7 @@ fn number(at: usize) -> i32 {
 /// Whether bytes, or the end, could go from one connection to the other.
 fn can_move(from: &Conn, to: &Conn) -> bool {
     let waiting = from.inbound.written > to.outbound.given || from.inbound.fin;
-    let taken = to.outbound_room() > 0 && !to.is_reset() && !to.told_broken && !to.outbound.fin;
+    let taken = to.outbound_room() > 0 && !to.is_reset() && !to.known_broken && !to.outbound.fin;
     waiting && taken && from.is_open()
 }
 
@@ -344,7 +345,7 @@ fn check_way(from: &Conn, to: &Conn, delivered: u64, reason: CloseReason) {
         delivered <= given,
         "{reason}: {delivered} of {given} {to:?}"
     );
-    // The session took them for delivered, and dropped them itself.
+    // The session dropped bytes that it took for delivered.
     let lost = delivered + to.outbound.dropped > given && !to.is_reset();
     assert!(
         !lost,
@@ -363,7 +364,7 @@ fn check_way(from: &Conn, to: &Conn, delivered: u64, reason: CloseReason) {
         assert!(graceful, "{reason}: {to:?}");
     }
     if to.saw_end() && !complete {
-        // What arrived just now may not have been noticed.
+        // Bytes that arrived just now may not have been noticed.
         let fresh = match from.hold {
             Hold::Closed { at, unread, .. } => unread == 0 || at - from.unread_since < LATE_MAX,
             Hold::Backlog | Hold::Open => false,
@@ -371,7 +372,7 @@ fn check_way(from: &Conn, to: &Conn, delivered: u64, reason: CloseReason) {
         let idle = reason == CloseReason::IdleTimeout && given == from.inbound.taken && fresh;
         assert!(
             idle,
-            "{reason}: a cut that looks like an end: {from:?} to {to:?}"
+            "{reason}: a truncated stream looks whole: {from:?} to {to:?}"
         );
     }
 }
@@ -400,14 +401,14 @@ fn check_deadline(record: &Record, queue_timeout: u64) {
         | CloseReason::BackendDown => 0,
     };
     assert!(lasted >= least, "{}: after {lasted} ns", record.reason);
-    // Backends that refuse at once are followed by others that were not tried.
+    // After a backend that refuses at once, others that were not tried follow.
     let most = match limits.attempts {
         1 => 1,
         attempts => attempts.max(ATTEMPTS_MAX),
     };
     assert!(record.summary.attempts <= most);
-    // The longest time of a session is looked at when its connect attempts are over.
-    // An attempt that could be made only at the end of its time gets as much again.
+    // The session timeout is checked after the connect attempts. An attempt that begins only at the
+    // end of the timeout takes as much again.
     let connecting = u64::from(most) * (2 * limits.connect + LATE_MAX);
     let peeking = limits.peek.map_or(0, |peek| peek + LATE_MAX);
     let queued = record.summary.queued.unwrap_or(0);
@@ -418,22 +419,22 @@ fn check_deadline(record: &Record, queue_timeout: u64) {
     assert!(lasted <= most, "{}: after {lasted} ns", record.reason);
 }
 
-/// Turns in vain without progress, before the pauses between them have grown,
+/// Turns in vain without progress that are allowed at first, while the pauses between them grow.
 const VAIN_AT_ONCE: u64 = 40;
-/// and then.
+/// The time for each further one.
 const VAIN_EVERY: u64 = 10 * MS;
 /// Connect attempts of a session in all.
 const ATTEMPTS_MAX: u8 = 16;
-/// For so long may stand still what could move.
+/// A stream that can move may stand still for this long.
 const STILL_MAX: u64 = 500 * MS;
-/// A reset has ended its session by then: 50 ms until a side that is not read is watched, lags.
+/// A reset has ended its session within this time: 50 ms until an unread side is watched, and lags.
 const UNNOTICED_MAX: u64 = 300 * MS;
-/// A worker with room accepts by then, though accepting fails every now and then.
-const DEAF_MAX: u64 = 1_000 * MS;
-/// Everything is over so long after the grace of a stop.
+/// A worker with room accepts within this time, though accepting fails every now and then.
+const UNACCEPTED_MAX: u64 = 1_000 * MS;
+/// A run is over this long after the grace of a stop.
 const OVER_MAX: u64 = 300 * MS;
-/// A session's end may come so much later than its longest time: lags of the fake kernel, a tick
-/// of the timers, a visit under way.
+/// A session may end this much later than its deadline: lags of the fake kernel, a tick of the
+/// timers, a visit under way.
 const LATE_MAX: u64 = 200 * MS;
 /// Connections parked by one listener: accepts that were under way when the limit was reached.
 const PARKED_MAX: u64 = 12;

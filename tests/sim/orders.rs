@@ -1,4 +1,4 @@
-//! What the control thread orders while sessions go on, and what must come of it: listeners that
+//! Orders of the control thread while sessions go on, and checks of their effect: listeners that
 //! come and go, lists of sessions, sessions that are closed.
 
 use std::collections::VecDeque;
@@ -19,17 +19,17 @@ use crate::pools::Pools;
 use crate::random::{MS, Random};
 use crate::scenario::silent_bell;
 
-/// Sessions that were to be closed.
+/// An order to close sessions.
 #[derive(Debug)]
 pub(crate) struct Close {
     filter: SessionFilter,
     reason: CloseReason,
-    /// When that was ordered, and when the last had to be told.
+    /// When it was ordered, and by when the last session must be closed.
     at: u64,
     by: u64,
 }
 
-/// Sessions that were to be listed.
+/// An order to list sessions.
 #[derive(Debug)]
 pub(crate) struct List {
     filter: SessionFilter,
@@ -107,8 +107,8 @@ pub(crate) fn client_ip(number: u64) -> IpAddr {
 }
 
 impl FakeKernel {
-    /// Another snapshot is about to be published: its new listeners begin to listen, and their
-    /// sockets are handed over.
+    /// Before a snapshot is published its new listeners begin to listen, and their sockets are
+    /// handed over.
     pub(crate) fn begin_listening(&mut self, publication: usize) {
         for number in self.world.in_force[publication].clone() {
             if self.world.in_force[publication - 1].contains(&number) {
@@ -137,14 +137,14 @@ impl FakeKernel {
             assert!(next.is_none_or(|next| next > number), "{next:?} is skipped");
             return None;
         }
-        assert_eq!(next, Some(number), "asked for out of turn");
+        assert_eq!(next, Some(number), "requested out of order");
         self.handed.pop_front();
         let fd = FIRST_LISTENER + i32::try_from(number).expect("few");
         Some(Socket::from_raw(fd))
     }
 
-    /// A listening socket is closed: nobody may be left in it, nor the worker know it as one that
-    /// stays.
+    /// A listening socket is closed: no client may be left in it, and the worker must know that the
+    /// listener is gone.
     pub(crate) fn on_listener_closed(&mut self, number: usize) {
         let listening = &mut self.listeners[number];
         assert!(!listening.closed, "a listener is closed twice");
@@ -158,7 +158,7 @@ impl FakeKernel {
         );
     }
 
-    /// A listener that is gone does not listen for long.
+    /// A listener that is gone must stop listening soon.
     pub(crate) fn look_for_leftovers(&mut self) {
         let present = &self.world.in_force[*self.world.known.start()];
         for (number, listening) in self.listeners.iter_mut().enumerate() {
@@ -171,7 +171,7 @@ impl FakeKernel {
         }
     }
 
-    /// A command is sent: what is asked for by it is noted.
+    /// Records an order before it is sent.
     pub(crate) fn note_order(&mut self, command: Command) -> Command {
         let at = self.now;
         match command {
@@ -182,7 +182,7 @@ impl FakeKernel {
                     at,
                     by: at + nanos(spread),
                 });
-                // Nobody waits for the answer.
+                // Nothing reads the answer.
                 Command::Close(filter, reason, spread, bounded(1).0)
             }
             Command::Sessions(filter, _) => {
@@ -207,7 +207,7 @@ impl FakeKernel {
                         },
                         reason: CloseReason::BackendDown,
                         at,
-                        // A publication may end it.
+                        // A publication may end the order.
                         by: NEVER,
                     });
                 }
@@ -220,7 +220,8 @@ impl FakeKernel {
         }
     }
 
-    /// A session has ended: whom an order meant does not outlive it, and nobody else is closed.
+    /// A session has ended: it must not outlive an order to close it, and without an order it is
+    /// not closed.
     pub(crate) fn check_closes(&self, record: &Record) {
         let reason = record.reason;
         let ordered = match reason {
@@ -256,7 +257,7 @@ impl FakeKernel {
         }
     }
 
-    /// Lists that came back show who is there, and nobody else.
+    /// Each list that came back holds all open sessions, and no other.
     pub(crate) fn check_lists(&mut self) {
         let lists = std::mem::take(&mut self.world.lists);
         for list in lists {
@@ -299,7 +300,7 @@ fn is_all(filter: &SessionFilter) -> bool {
         && filter.client.is_none()
 }
 
-/// Whether an order meant this session at its end.
+/// Whether an order's filter matches this session at its end.
 fn means(filter: &SessionFilter, record: &Record) -> bool {
     let client = record.client.expect("every client has an address").ip();
     let backend = record.backend.as_ref();
@@ -315,7 +316,7 @@ fn means(filter: &SessionFilter, record: &Record) -> bool {
         && filter.id.is_none_or(|id| id.number == record.number)
 }
 
-/// Whether that was so at this time already.
+/// Whether it matched at this time already.
 fn was_so(filter: &SessionFilter, record: &Record, at: u64) -> bool {
     let summary = &record.summary;
     if filter.backend.is_none() && filter.tally.is_none() {
@@ -325,7 +326,7 @@ fn was_so(filter: &SessionFilter, record: &Record, at: u64) -> bool {
     connected.is_some_and(|connected| connected < at)
 }
 
-/// A listener that is gone is closed by then: its accept ends late.
+/// A listener that is gone is closed within this time: its accept ends late.
 const GONE_MAX: u64 = 500 * MS;
-/// What was to be closed is closed by then: lags, and what is in flight is asked to end.
+/// An ordered close happens within this time: lags, and operations in flight that have to end.
 const LATE_MAX: u64 = 200 * MS;

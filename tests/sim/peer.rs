@@ -4,14 +4,14 @@ use std::collections::VecDeque;
 
 use crate::random::{MS, Random, US};
 
-/// One thing that a peer does; it goes on with the next when this is done.
+/// One act of a peer; the next one begins when it is done.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Act {
-    /// Sends so many bytes, as fast as the connection takes them.
+    /// Sends this many bytes, as fast as the connection takes them.
     Send(u64),
     /// Sends a byte every so often, for ever.
     Drip(u64),
-    /// Sends a byte for each one that it reads, until the other end is through.
+    /// Sends a byte for each one that it reads, until the other end has ended.
     Echo,
     /// Does nothing for a time.
     Pause(u64),
@@ -35,7 +35,7 @@ pub(crate) enum Act {
 #[derive(Debug)]
 pub(crate) struct Peer {
     pub(crate) script: VecDeque<Act>,
-    /// The script is to be looked at again at some time already.
+    /// A look at the script is scheduled already.
     pub(crate) acting: bool,
     /// A read is under way.
     pub(crate) reading: bool,
@@ -47,10 +47,10 @@ pub(crate) struct Peer {
     pub(crate) patient: bool,
     /// It closed both directions.
     pub(crate) closed: bool,
-    /// Bytes it reads at once at most, and the time that takes at most.
+    /// The most bytes that it reads at once, and the longest time that a read takes.
     pub(crate) read_bytes: u64,
     pub(crate) read_time: u64,
-    /// Time between two writes at most.
+    /// The longest time between two writes.
     pub(crate) write_time: u64,
 }
 
@@ -90,7 +90,7 @@ impl Peer {
 fn client_script(random: &mut Random) -> Vec<Act> {
     let bytes = amount(random);
     match random.below(17) {
-        // Enough to be spliced back, to a client that stops reading amid it, or nearly.
+        // Enough to be spliced back, to a client that stops reading in the middle, or nearly there.
         stops @ 13..=15 => vec![
             Act::Send(bytes.max(300_000)),
             Act::Fin,
@@ -149,7 +149,7 @@ fn backend_script(random: &mut Random) -> Vec<Act> {
     }
 }
 
-/// Pauses and stretches without reading anywhere between.
+/// Adds pauses and stretches without reading at any place.
 fn with_pauses(script: Vec<Act>, random: &mut Random) -> Vec<Act> {
     let mut paused = Vec::new();
     for act in script {
@@ -174,7 +174,7 @@ fn amount(random: &mut Random) -> u64 {
     }
 }
 
-/// A sink that stays full for all that anybody waits.
+/// A sink that stays full longer than any timeout.
 const DEAF_FOR_LONG: u64 = 3_000 * MS;
 /// Enough for a promotion to splice.
 const BULK: u64 = 500_000;

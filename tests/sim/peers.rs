@@ -26,7 +26,7 @@ impl FakeKernel {
         self.doom(fd);
     }
 
-    /// Some peers abort in the middle of whatever they do.
+    /// Some peers abort in the middle of any act.
     pub(crate) fn doom(&mut self, fd: i32) {
         if self.random.permille(150) {
             let most = self.random.pick(&[MS, 30 * MS, 300 * MS]);
@@ -35,7 +35,7 @@ impl FakeKernel {
         }
     }
 
-    /// A peer may have a reason to go on with its script.
+    /// Something has happened that may let a peer go on with its script.
     pub(crate) fn wake_peer(&mut self, fd: i32) {
         let lag = self.random.lag();
         let peer = &mut self.conn(fd).peer;
@@ -68,7 +68,7 @@ impl FakeKernel {
         }
     }
 
-    /// Does the front of a script; whether it is done with.
+    /// Performs the front act of a script; returns whether it is done.
     fn act_one(&mut self, fd: i32, act: Act) -> bool {
         let now = self.now;
         let conn = self.conn(fd);
@@ -195,7 +195,7 @@ impl FakeKernel {
         }
     }
 
-    /// The peer's RST is there.
+    /// The peer's RST has arrived.
     pub(crate) fn on_reset(&mut self, fd: i32) {
         let now = self.now;
         let conn = self.conn(fd);
@@ -244,7 +244,7 @@ impl FakeKernel {
         self.let_go(fd, kept);
     }
 
-    /// What was held back arrives at the peer, but for so many bytes.
+    /// What was held back arrives at the peer, except for this many bytes.
     pub(crate) fn let_go(&mut self, fd: i32, kept: u64) {
         let outbound = &mut self.conn(fd).outbound;
         let arrived = outbound.held - kept;
@@ -260,7 +260,7 @@ impl FakeKernel {
         self.read_on(fd);
     }
 
-    /// A packet has told a peer that everything of it has arrived.
+    /// A packet has acknowledged all bytes of a peer.
     pub(crate) fn on_acknowledged(&mut self, fd: i32) {
         let conn = self.conn(fd);
         let awaited = conn.awaits_acknowledgement();
@@ -272,5 +272,5 @@ impl FakeKernel {
     }
 }
 
-/// Bytes that a peer reads at once that reads in sips.
+/// The most bytes that a peer reads at once while it reads in sips.
 const SIP: u64 = 100;

@@ -7,11 +7,11 @@ use mahoraga::kernel::{BUFFER_BYTES, Buffer, Errno, Pipe, Pumped, SinkState, Sou
 use crate::kernel::FakeKernel;
 use crate::random::MS;
 
-/// Pipes on lease with their bytes, by the number of the end that is read.
+/// Leased pipes with their bytes, by the number of the reading end.
 #[derive(Debug)]
 pub(crate) struct Pipes {
     leased: BTreeMap<i32, Vec<u8>>,
-    /// Those that hold bytes: since when, and how many bytes went to the sink since then.
+    /// Pipes that hold bytes: since when, and how many bytes went to the sink since then.
     full: BTreeMap<i32, (u64, u64)>,
     idle: Vec<i32>,
     next: i32,
@@ -58,7 +58,7 @@ impl Pipes {
         }
     }
 
-    /// So many bytes of a pipe went to its sink.
+    /// Records that this many bytes of a pipe went to its sink.
     fn note(&mut self, pipe: &Pipe, pushed: u32, now: u64) {
         if pipe.held == 0 {
             self.full.remove(&pipe.read);
@@ -71,7 +71,7 @@ impl Pipes {
         }
     }
 
-    /// A sink that takes next to nothing may not keep a pipe.
+    /// A session whose sink takes next to nothing may not keep a pipe.
     pub(crate) fn assert_lent_to_streams(&self, now: u64) {
         let kept = self.full.values().map(|(since, _)| now - since).max();
         let kept = kept.unwrap_or(0);
@@ -265,7 +265,7 @@ impl FakeKernel {
     }
 }
 
-/// So much is pulled however little room the sink has.
+/// This much is taken even if the sink has little room.
 const PULL_BYTES_MIN: u64 = 64 * 1024;
-/// A look each second finds such a sink, once it was seen for a whole second.
+/// A check each second finds such a sink, after it was slow for a whole second.
 const KEPT_MAX: u64 = 2_300 * MS;

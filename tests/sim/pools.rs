@@ -1,4 +1,4 @@
-//! The pools that workers route by: any strategy, backends that come, go, fall ill and recover.
+//! The pools of the workers: any strategy, backends that come, go, fail and recover.
 
 use std::num::{NonZeroU16, NonZeroU32};
 use std::sync::Arc;
@@ -20,13 +20,13 @@ use crate::world::Temper;
 pub(crate) struct Pools {
     pub(crate) known: Vec<config::Backend>,
     pub(crate) tempers: Vec<Temper>,
-    /// Of every backend of every pool there was.
+    /// The tallies of every backend of every pool so far.
     pub(crate) tallies: Vec<Arc<Tally>>,
     pub(crate) present: Vec<Arc<Pool>>,
 }
 
-/// Whether a pool's sessions may be connected to a port now: in the end to those that are ejected,
-/// too, and to those that are down if the pool fails open.
+/// Whether a pool's sessions may be connected to a port now. As a last resort this includes ejected
+/// backends, and those that are down if the pool fails open.
 pub(crate) fn leads_to(pool: &Pool, port: u16) -> bool {
     let is_it = |backend: &Backend| port_of(&backend.address) == port;
     let open = pool.config.fails_open();
@@ -35,7 +35,7 @@ pub(crate) fn leads_to(pool: &Pool, port: u16) -> bool {
     pool.reachable().any(|one| is_it(one)) || all.any(|one| is_it(one) && last_resort(one))
 }
 
-/// The number of a backend, which for a Unix socket is its path.
+/// The number of a backend; for a Unix socket it is the path.
 pub(crate) fn port_of(address: &Address) -> u16 {
     match address {
         Address::Tcp(address) => address.port(),
@@ -47,7 +47,7 @@ pub(crate) fn port_of(address: &Address) -> u16 {
 }
 
 impl Pools {
-    /// What takes the place of a listener's pool.
+    /// The pool that replaces a listener's pool.
     pub(crate) fn next(&mut self, listener: usize, random: &mut Random) -> Plan {
         let config = self.config(random);
         let over = random.pick(&[0, 100 * MS, 5_000 * MS]);

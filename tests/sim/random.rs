@@ -24,7 +24,7 @@ impl Random {
         low + self.below(high - low + 1)
     }
 
-    /// True in so many of a thousand cases.
+    /// True in this many of a thousand cases.
     pub(crate) fn permille(&mut self, of_thousand: u64) -> bool {
         self.below(1_000) < of_thousand
     }
@@ -34,8 +34,8 @@ impl Random {
         from[index]
     }
 
-    /// A time in nanoseconds until the kernel or a network gets round to something: mostly at
-    /// once, sometimes long enough for everything else to happen first.
+    /// A time in nanoseconds before the kernel or a network acts: mostly none, sometimes long
+    /// enough for everything else to happen first.
     pub(crate) fn lag(&mut self) -> u64 {
         match self.below(100) {
             0..=49 => self.below(5 * US),
@@ -46,7 +46,7 @@ impl Random {
     }
 }
 
-/// One number thoroughly made another.
+/// Mixes the bits of a number.
 pub(crate) fn mix(mut z: u64) -> u64 {
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

@@ -24,13 +24,13 @@ use crate::random::{MS, Random, US};
 use crate::trace::Trace;
 use crate::world::{Event, World};
 
-/// A worker, its surroundings and what is watched of it.
+/// A worker, its surroundings and the checks' state.
 #[derive(Debug)]
 pub(crate) struct Scenario {
     worker: Worker<FakeKernel>,
     stats: Arc<Stats>,
     records: Receiver<Record>,
-    /// How many sessions were logged, and what they delivered.
+    /// The number of logged sessions, and the bytes that they delivered.
     logged: (u64, [u64; 2]),
     capacity: usize,
     pools: Pools,
@@ -76,7 +76,8 @@ impl Scenario {
         Self::of(kernel, setup, records, plan.pools)
     }
 
-    /// A worker on this kernel, with the records that it writes and the pools that it knows last.
+    /// A worker on this kernel, with the receiver of its records and the pools of its last
+    /// snapshot.
     pub(crate) fn of(
         kernel: FakeKernel,
         setup: Setup,
@@ -96,7 +97,7 @@ impl Scenario {
         }
     }
 
-    /// Runs to the end; what was seen on the way.
+    /// Runs to the end; returns what was seen on the way.
     pub(crate) fn run(mut self) -> Trace {
         let mut turns = 0;
         while !self.worker.is_finished() {
@@ -129,7 +130,7 @@ impl Scenario {
         self.check_backends();
     }
 
-    /// What is counted of backends is what is there, and the control thread is told.
+    /// The counters of backends equal the real numbers, and the control thread is woken.
     fn check_backends(&mut self) {
         let kernel = self.worker.kernel_mut();
         let tallies = &self.pools.tallies;
@@ -158,7 +159,7 @@ impl Scenario {
         }
         if in_all > self.ejected {
             kernel.trace.see("ejection");
-            assert!(is_rung(&self.notices), "the control thread is not told");
+            assert!(is_rung(&self.notices), "the control thread is not woken");
         }
         self.ejected = in_all;
     }
@@ -198,8 +199,8 @@ impl Scenario {
         self.assert_traffic();
     }
 
-    /// What was counted while it moved is what the sessions say at their ends, of those that were
-    /// logged; each byte was counted once for its worker and once for its backend.
+    /// The traffic counters equal the sum over the sessions' records, if all were logged. Each byte
+    /// is counted once for its worker and once for its backend.
     fn assert_traffic(&self) {
         let counted = self.stats.traffic.bytes();
         let tallies = self.pools.tallies.iter();
@@ -219,11 +220,11 @@ fn sum(one: [u64; 2], other: [u64; 2]) -> [u64; 2] {
     [one[0] + other[0], one[1] + other[1]]
 }
 
-/// What a seed decides before the run.
+/// The choices of a seed before the run.
 struct Plan {
     limits: Vec<SessionLimits>,
     capacity: usize,
-    /// 0: connections are always accepted by the dozen.
+    /// 0: the worker always accepts a dozen connections at once.
     backlog: u32,
     in_all: Arc<Limit>,
     per_listener: Vec<Arc<Limit>>,
@@ -418,14 +419,14 @@ fn limits(random: &mut Random) -> SessionLimits {
     }
 }
 
-/// Whether a sleeper was woken, who sleeps again.
+/// Whether a doorbell was rung since the last call.
 fn is_rung(bell: &Doorbell) -> bool {
     let eventfd = bell.eventfd().try_clone().expect("a descriptor");
     bell.sleep();
     File::from(eventfd).read(&mut [0; 8]).is_ok()
 }
 
-/// A bell that nobody needs to hear: the test reads the queue after each turn.
+/// A doorbell that wakes no thread: the test reads the queue after each turn.
 pub(crate) fn silent_bell() -> Arc<Doorbell> {
     let never_rung = mahoraga::sys::eventfd(true).expect("an eventfd");
     Arc::new(Doorbell::new(never_rung))

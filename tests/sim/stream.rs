@@ -1,21 +1,21 @@
-//! What peers send: bytes that tell which stream they belong to and where in it.
+//! The bytes of peers: each shows its stream and its place in it.
 //!
 //! A stream is cells of 16 bytes, each made of the stream's number and the cell's. A byte of
-//! another stream, a lost, repeated or displaced one fails the check.
+//! another stream, or a lost, repeated or displaced one, fails the check.
 
 use crate::random::mix;
 
 /// The number of a stream: one for each direction of each connection.
 pub(crate) type StreamId = u64;
 
-/// Writes what the stream has from `offset` on.
+/// Writes the stream's bytes from `offset` on.
 pub(crate) fn fill(stream: StreamId, offset: u64, out: &mut [u8]) {
     walk(stream, offset, out.len(), |at, cell| {
         out[at..at + cell.len()].copy_from_slice(cell);
     });
 }
 
-/// Where `bytes` first differ from what the stream has from `offset` on.
+/// Where `bytes` first differ from the stream's bytes from `offset` on.
 pub(crate) fn mismatch(stream: StreamId, offset: u64, bytes: &[u8]) -> Option<usize> {
     let mut found = None;
     walk(stream, offset, bytes.len(), |at, cell| {

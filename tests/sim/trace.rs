@@ -1,5 +1,5 @@
-//! What happened in a run: a hash of it all, a print of it when one seed is replayed, and how
-//! often each interesting thing occurred.
+//! The trace of a run: a hash of all events, a print of them when one seed is replayed, and how
+//! often each case of interest occurred.
 
 use std::collections::BTreeMap;
 
@@ -12,12 +12,12 @@ pub(crate) struct Trace {
     pub(crate) clock: u64,
     pub(crate) hash: u64,
     pub(crate) verbose: bool,
-    /// How often, by what.
+    /// Occurrences by name.
     pub(crate) seen: BTreeMap<&'static str, u64>,
 }
 
 impl Trace {
-    /// Something interesting occurred.
+    /// A case of interest occurred.
     pub(crate) fn see(&mut self, what: &'static str) {
         *self.seen.entry(what).or_default() += 1;
         if self.verbose {
@@ -25,13 +25,13 @@ impl Trace {
         }
     }
 
-    /// The highest of a measure.
+    /// The maximum of a measure.
     pub(crate) fn most(&mut self, what: &'static str, measure: u64) {
         let highest = self.seen.entry(what).or_default();
         *highest = measure.max(*highest);
     }
 
-    /// The balancer asked for an operation.
+    /// The balancer submitted an operation.
     pub(crate) fn op(&mut self, what: &str, token: Token, number: u64) {
         self.note(what, token.raw(), number);
         if self.verbose {
@@ -39,7 +39,7 @@ impl Trace {
         }
     }
 
-    /// Something without a token happened to a descriptor.
+    /// An event without a token happened to a descriptor.
     pub(crate) fn fact(&mut self, what: &str, fd: i32, number: u64) {
         self.note(what, u64::from(fd.unsigned_abs()), number);
         if self.verbose {
@@ -47,7 +47,7 @@ impl Trace {
         }
     }
 
-    /// The balancer is told of a completion.
+    /// A completion is reported to the balancer.
     pub(crate) fn completion(&mut self, completion: &Completion) {
         let outcome = match &completion.outcome {
             Ok(Done::Accepted(socket)) => u64::from(socket.raw().unsigned_abs()),
@@ -67,7 +67,7 @@ impl Trace {
         }
     }
 
-    /// FNV-1a over all that is noted.
+    /// FNV-1a over all events.
     fn note(&mut self, what: &str, a: u64, b: u64) {
         let numbers = [self.clock, a, b];
         let letters = what.bytes().map(u64::from);

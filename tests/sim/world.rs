@@ -1,4 +1,4 @@
-//! The world around the balancer: what happens by itself, when its time has come.
+//! The world around the balancer: events that happen by themselves at their time.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::RangeInclusive;
@@ -25,34 +25,34 @@ pub(crate) struct World {
     pub(crate) commands: VecDeque<Command>,
     /// How backends behave, by port.
     pub(crate) backends: Vec<Temper>,
-    /// Descriptors at most.
+    /// The limit of descriptors.
     pub(crate) descriptors: usize,
-    /// No descriptor is to be had for a while.
+    /// No descriptor is free for a while.
     pub(crate) famine: bool,
     /// No local port is free for a while.
     pub(crate) drought: bool,
-    /// How often a listener's backend on a Unix socket had a full backlog since it last took a
-    /// connection, and since when, by its port.
+    /// How often a listener's backend on a Unix socket had a full backlog since it last accepted a
+    /// connection, and since when, by listener and port.
     pub(crate) full_backlogs: BTreeMap<(usize, u16), (u64, u64)>,
-    /// Another worker's share of the limits, in all and per listener.
+    /// The limits that another worker shares, in all and per listener.
     pub(crate) in_all: Arc<Limit>,
     pub(crate) per_listener: Vec<Arc<Limit>>,
     pub(crate) others: u32,
     pub(crate) neighbour: Neighbour,
     pub(crate) limits: Vec<SessionLimits>,
-    /// Where each listener that there was leads to, by publication; the worker knows of one in
+    /// The pool of each listener so far, by publication; the worker may have any publication in
     /// `known`. A listener that is gone keeps its last pool.
     pub(crate) routes: Vec<Vec<Arc<Pool>>>,
     pub(crate) known: RangeInclusive<usize>,
     /// Listeners, by publication.
     pub(crate) in_force: Vec<Vec<usize>>,
-    /// Those whose listening sockets got lost on the way.
+    /// Listeners whose sockets were lost on the way.
     pub(crate) lost: BTreeSet<usize>,
-    /// What was ordered.
+    /// Orders that were sent.
     pub(crate) closes: Vec<Close>,
     pub(crate) lists: Vec<List>,
     pub(crate) beat: u64,
-    /// When everything has to be over, once the stop was sent.
+    /// When the run must be over, once the stop was sent.
     pub(crate) over_at: Option<u64>,
 }
 
@@ -65,10 +65,10 @@ pub(crate) enum Temper {
     Moody,
 }
 
-/// What happens by itself at some time.
+/// An event that happens by itself at its time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Event {
-    /// An operation goes on; the serial tells a later schedule from an earlier one.
+    /// An operation goes on; the serial distinguishes a later schedule from an earlier one.
     Step(u64, u64),
     /// A peer goes on with its script.
     Act(i32),
@@ -88,20 +88,20 @@ pub(crate) enum Event {
     Others(u32),
     /// One of another worker's clients does something.
     Neighbour,
-    /// That worker looks for places of which nobody is told.
+    /// That worker looks for places that become free without a call.
     NeighbourLooks,
-    /// That worker reads what it was called for.
+    /// That worker reads its inbox.
     NeighbourWakes,
-    /// A backend's mood changes.
+    /// A backend's behaviour changes.
     Temper(usize, u8),
     /// The control thread ends all ejections.
     Readmit,
-    /// Time to look for what stands still.
+    /// Time to check for streams that stand still.
     Tick,
 }
 
 impl FakeKernel {
-    /// An event's time has come.
+    /// Runs an event whose time has come.
     pub(crate) fn happen(&mut self, event: Event) {
         match event {
             Event::Step(token, serial) => self.step(token, serial),
@@ -135,7 +135,7 @@ impl FakeKernel {
             Event::Tick => {
                 self.look_for_stalls();
                 self.look_for_leftovers();
-                self.look_for_those_who_wait();
+                self.check_waiting_clients();
                 self.after(TICK, Event::Tick);
             }
         }
@@ -180,7 +180,7 @@ impl FakeKernel {
         }
     }
 
-    /// Another worker comes to hold so many places of each limit.
+    /// Another worker takes or leaves places of each limit, until it holds this many.
     pub(crate) fn others_take(&mut self, wanted: u32) {
         let limits = || self.world.per_listener.iter().chain([&self.world.in_all]);
         while self.world.others > wanted {
@@ -194,5 +194,5 @@ impl FakeKernel {
     }
 }
 
-/// Between two looks for what stands still.
+/// The interval of the checks for streams that stand still.
 pub(crate) const TICK: u64 = 50 * MS;

@@ -7,7 +7,7 @@ use std::process::{Command, Output, Stdio};
 use mahoraga::simulate::Scenario;
 use serde_json::Value;
 
-/// One client that comes twice, and another; a line in each format, and one in none.
+/// One client that comes twice, and another; a line in each format, and an unreadable one.
 const LOG: &str = "\
 time=2026-03-01T10:00:00.100Z client=192.0.2.1:4000 backend=a connect_us=500 \
 first_byte_us=20500 total_us=100000 bytes_up=100 bytes_down=2000
@@ -83,15 +83,15 @@ p50, p99: waiting from the accept, or a later request, to its answer; --help exp
     assert_eq!((output.status.code(), stderr(&output)), (Some(0), want));
 }
 
-/// Only the built-in pool is given a ceiling: somebody's own is simulated as it runs.
+/// Only the built-in pool gets a ceiling: a user's pool is simulated as it runs.
 #[test]
 fn ceilings_are_made_up_for_the_built_in_pool_alone() {
     let directory = directory("simulate_ceiling");
     fs::write(directory.join("config.ron"), CONFIG).unwrap();
     let first = "--scenario slow_backend --strategy first";
-    let told = "first fills each backend to 128 connections, a limit of this scenario\n";
+    let reported = "first fills each backend to 128 connections, a limit of this scenario\n";
     let output = run(&directory, first);
-    assert!(stdout(&output).contains(told), "{}", stdout(&output));
+    assert!(stdout(&output).contains(reported), "{}", stdout(&output));
     let output = run(&directory, &format!("{first} --config config.ron --json"));
     let outcomes: Value = serde_json::from_slice(&output.stdout).unwrap();
     let outcome = &outcomes[0];
@@ -138,7 +138,7 @@ fn misused(directory: &Path, arguments: &str, want: &str) {
 }
 
 #[test]
-fn mistakes_are_told_in_one_sentence() {
+fn mistakes_are_reported_in_one_sentence() {
     let directory = directory("simulate_mistakes");
     fs::write(directory.join("empty.log"), "\n").unwrap();
     let second = CONFIG.replace(
@@ -189,7 +189,7 @@ fn mistakes_are_told_in_one_sentence() {
 }
 
 #[test]
-fn help_tells_the_scenarios() {
+fn help_lists_the_scenarios() {
     let directory = directory("simulate_help");
     let output = run(&directory, "--help");
     assert_eq!((output.status.code(), stderr(&output)), (Some(0), ""));

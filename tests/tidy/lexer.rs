@@ -1,4 +1,4 @@
-//! Rust source without its comments and literals: what is left is code.
+//! Rust source without its comments and literals: only code is left.
 
 /// The code of a source, with a space for each comment and literal.
 pub(crate) fn code(source: &str) -> String {
@@ -71,7 +71,7 @@ fn comment(text: &str) -> Option<usize> {
     }
 }
 
-/// The length of the literal that a text begins with, `before` which other code stands.
+/// The length of the literal at the start of a text, with the code `before` it.
 fn literal(text: &str, before: &str) -> Option<usize> {
     match text.chars().next()? {
         '"' => Some(quoted(text, '"')),

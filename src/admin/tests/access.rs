@@ -1,4 +1,4 @@
-//! Files of tokens.
+//! Token files.
 
 use super::*;
 use crate::admin::tests::world::{file, temporary};
@@ -23,7 +23,7 @@ fn roles_are_those_of_the_files() {
     let tokens = Tokens::read(&admin(&read, Some(&write))).unwrap();
     assert_eq!(tokens.role_of("0123456789abcdef"), Some(Role::Read));
     assert_eq!(tokens.role_of("fedcba9876543210"), Some(Role::Write));
-    // What a token is padded with is no part of it.
+    // White space around a token is ignored.
     for wrong in [
         "",
         "0123456789abcde",

@@ -1,4 +1,4 @@
-//! What requests become, and what comes back.
+//! Requests, their commands, and their answers.
 
 use std::num::NonZeroU32;
 use std::os::unix::fs::PermissionsExt;
@@ -28,8 +28,8 @@ async fn names_may_hold_any_character() {
             pool: "main".to_owned(),
             backend: name.to_owned(),
         };
-        let told = world.played.lock().changes.pop().unwrap();
-        assert_eq!(told, (change, Author::Socket));
+        let reported = world.played.lock().changes.pop().unwrap();
+        assert_eq!(reported, (change, Author::Socket));
     }
 }
 
@@ -70,7 +70,7 @@ async fn backends_are_added_as_described() {
 }
 
 #[tokio::test]
-async fn what_is_not_said_stays() {
+async fn a_field_that_is_left_out_keeps_its_value() {
     let world = World::new().await;
     let changed = async |path: &str, body: &str| {
         let answer = world.tell(Method::PATCH, path, body).await;
@@ -104,7 +104,7 @@ async fn what_is_not_said_stays() {
     let change = changed(path, r#"{"strategy": "random", "max_connections": 3}"#).await;
     let three = Some(NonZeroU32::new(3));
     assert_eq!(change, pool(Some(Strategy::Random), three, None, None));
-    // The control thread knows the other half of the queue.
+    // The control thread reads the other half of the queue.
     let change = changed(path, r#"{"queue_max": 3}"#).await;
     assert_eq!(change, pool(None, None, Some(3), None));
     let change = changed(path, r#"{"queue_timeout": "4s"}"#).await;
@@ -131,7 +131,7 @@ async fn what_is_not_said_stays() {
     );
 }
 
-/// Clients may say still whether a change is to hold over reloads.
+/// Clients may still send `keep`, which has no effect.
 #[tokio::test]
 async fn to_keep_a_change_has_no_effect() {
     let world = World::new().await;
@@ -222,7 +222,7 @@ async fn the_socket_is_private_and_removed() {
         super::world::bounded(server).await.unwrap();
     }
     assert!(!world.socket.exists());
-    // One that was left behind is replaced.
+    // A socket file that was left behind is replaced.
     drop(std::os::unix::net::UnixListener::bind(&world.socket).unwrap());
     drop(listener(&world.socket).unwrap());
     assert!(!world.socket.exists());

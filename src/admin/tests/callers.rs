@@ -1,4 +1,4 @@
-//! Who may what: every endpoint by every caller, and what a browser may not.
+//! Access rights: every endpoint by every caller, and the limits of a browser.
 
 use axum::http::{HeaderValue, Method, StatusCode, header};
 
@@ -16,7 +16,7 @@ fn filled(endpoint: &Endpoint) -> String {
         .replace("{backend}", "alpha")
 }
 
-/// What makes a request of an endpoint succeed, beside its path.
+/// What a request of an endpoint needs to succeed, beside its path.
 fn sample(endpoint: &Endpoint) -> (&'static str, &'static str) {
     match endpoint.id {
         "set_listener" | "set_limits" => ("", r#"{"max_connections": 9}"#),
@@ -29,7 +29,7 @@ fn sample(endpoint: &Endpoint) -> (&'static str, &'static str) {
 }
 
 #[tokio::test]
-async fn every_endpoint_answers_just_whom_it_may() {
+async fn every_endpoint_answers_only_allowed_callers() {
     let world = World::new().await;
     let callers = [
         (By::Socket, Some(Role::Write)),
@@ -48,7 +48,7 @@ async fn every_endpoint_answers_just_whom_it_may() {
                 request = with_body(request, body);
             }
             let before = world.played.lock().calls;
-            // A stream of events has no end: its head tells.
+            // A stream of events has no end: read its head only.
             let expected = match (endpoint.role, role) {
                 (None, _) => endpoint.success,
                 (Some(_), None) => StatusCode::UNAUTHORIZED,
@@ -68,7 +68,7 @@ async fn every_endpoint_answers_just_whom_it_may() {
             if !expected.is_success() {
                 assert!(answer.headers.contains_key("www-authenticate"), "{what}");
                 assert!(!answer.error().is_empty(), "{what}");
-                // Who may not does not reach the control thread.
+                // A request without the right does not reach the control thread.
                 assert_eq!(world.played.lock().calls, before, "{what}");
             }
         }
@@ -116,7 +116,7 @@ async fn tokens_are_read_from_the_header_of_authorization_alone() {
     ] {
         assert_eq!(status(&wrong).await, StatusCode::UNAUTHORIZED, "{wrong}");
     }
-    // Twice is one too many, wherever the right one stands.
+    // Two headers are an error, wherever the right one stands.
     let mut request = world.request(By::Http(Some(READ)), Method::GET, "/v1/status");
     let other = HeaderValue::from_static("Bearer x");
     request.headers_mut().append(header::AUTHORIZATION, other);
@@ -152,7 +152,7 @@ async fn other_hosts_are_refused() {
         "localhost:".to_owned(),
         String::new(),
     ] {
-        // Not even health is told to them.
+        // They do not even get the health.
         for path in ["/v1/status", "/healthz"] {
             let status = status(&there, path).await;
             assert_eq!(status, StatusCode::FORBIDDEN, "`{there}`");

@@ -1,4 +1,4 @@
-//! What is wrong with a request is told as a problem, with its status.
+//! Each error of a request is a problem document with its status.
 
 use axum::body::Bytes;
 use axum::http::{HeaderValue, Method, StatusCode, header};
@@ -203,7 +203,7 @@ async fn filters_of_sessions_are_by_names_that_there_are() {
             error.is_none()
         );
     }
-    // A listener that was removed has sessions still.
+    // A listener that was removed still has sessions.
     world.played.lock().sessions = 1;
     let path = "/v1/sessions?listener=gone";
     for method in [Method::GET, Method::DELETE] {

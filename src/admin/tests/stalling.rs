@@ -1,4 +1,4 @@
-//! Clients that stall hold nobody up but themselves, and that not for long.
+//! Clients that stall delay no other client, and are cut off soon.
 
 use std::time::Duration;
 
@@ -31,7 +31,7 @@ async fn others_are_answered_meanwhile() {
     assert_eq!(world.get("/healthz").await.status, StatusCode::OK);
 }
 
-/// Clients that say nothing, or begin a request and do not end it.
+/// Clients that send nothing, or begin a request and do not end it.
 #[tokio::test]
 async fn the_connection_that_is_idle_for_longest_goes_first() {
     let world = World::new().await;
@@ -40,14 +40,14 @@ async fn the_connection_that_is_idle_for_longest_goes_first() {
     for by in [By::Socket, By::Http(Some(READ))] {
         let (mut unix, mut tcp) = (Vec::new(), Vec::new());
         for number in 0..3 * CONNECTIONS_MAX {
-            let said = ["", "GET /v1/sta", begun][number % 3].as_bytes();
+            let message = ["", "GET /v1/sta", begun][number % 3].as_bytes();
             if by == By::Socket {
                 let mut stream = UnixStream::connect(&world.socket).await.unwrap();
-                let _ = stream.write_all(said).await;
+                let _ = stream.write_all(message).await;
                 unix.push(stream);
             } else {
                 let mut stream = TcpStream::connect(world.bound).await.unwrap();
-                let _ = stream.write_all(said).await;
+                let _ = stream.write_all(message).await;
                 tcp.push(stream);
             }
         }
@@ -147,7 +147,7 @@ async fn an_answer_that_is_not_taken_ends_the_connection() {
     };
     bounded(broken).await;
     let mut taken = Vec::new();
-    // However the connection ends, the answer is cut.
+    // However the connection ends, the answer is truncated.
     let _ = bounded(stream.read_to_end(&mut taken)).await;
     let head = String::from_utf8_lossy(&taken[..taken.len().min(1_000)]).into_owned();
     let length = head.split("content-length: ").nth(1).unwrap();

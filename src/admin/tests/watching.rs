@@ -15,7 +15,7 @@ use super::world::{By, World, bounded};
 use crate::admin::model::{Event, EventKind};
 use crate::admin::server::WATCHERS_MAX;
 
-/// A stream that is read message by message.
+/// A stream that the test reads message by message.
 struct Stream {
     body: Incoming,
     text: String,
@@ -115,7 +115,7 @@ async fn a_returning_watcher_goes_on_after_its_last_id() {
 async fn a_slow_watcher_learns_how_many_events_it_missed() {
     let world = World::new().await;
     let mut stream = watch(&world, "").await;
-    // Nobody reads in between: the server runs on this very thread.
+    // No reader runs in between: the server runs on this very thread.
     for _ in 0..2_000 {
         happens(&world, ONE);
     }
@@ -168,13 +168,13 @@ async fn a_watcher_that_sends_no_more_goes_on_until_it_is_gone() {
     let request = b"GET /v1/events HTTP/1.1\r\nHost: a\r\n\r\n";
     stream.write_all(request).await.unwrap();
     stream.shutdown().await.unwrap();
-    let mut heard = String::new();
-    while !heard.contains("two") {
+    let mut received = String::new();
+    while !received.contains("two") {
         happens(&world, ONE);
         let mut piece = [0; 1_024];
         let read = bounded(stream.read(&mut piece)).await.unwrap();
-        assert!(read > 0, "{heard}");
-        heard += &String::from_utf8_lossy(&piece[..read]);
+        assert!(read > 0, "{received}");
+        received += &String::from_utf8_lossy(&piece[..read]);
     }
     assert_eq!(watchers(), WATCHERS_MAX - 1);
     drop(stream);

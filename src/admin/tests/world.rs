@@ -1,4 +1,4 @@
-//! A control thread that answers what it is told to, both servers before it, and a client.
+//! A fake control thread with set answers, both servers before it, and a client.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
@@ -33,7 +33,7 @@ use crate::sys::SocketFile;
 pub(super) const READ: &str = "a-token-that-may-look";
 pub(super) const WRITE: &str = "a-token-that-may-change-things";
 
-/// What the control thread was told to do, and how it answers.
+/// The calls to the control thread, and its answers.
 #[derive(Debug, Default)]
 pub(super) struct Played {
     pub(super) stage: Stage,
@@ -42,9 +42,9 @@ pub(super) struct Played {
     /// Calls that would change something, in short.
     pub(super) done: Vec<String>,
     pub(super) changes: Vec<(Change, Author)>,
-    /// Why changes and reloads are refused.
+    /// The reason for which changes and reloads are refused.
     pub(super) refusal: Option<ChangeError>,
-    /// Sessions that there are.
+    /// The open sessions.
     pub(super) sessions: u32,
     /// It takes calls and does not answer.
     pub(super) is_stuck: bool,
@@ -61,7 +61,7 @@ pub(super) struct World {
     pub(super) control: JoinHandle<()>,
     pub(super) stop: Option<watch::Sender<()>>,
     pub(super) servers: Vec<JoinHandle<()>>,
-    /// Places of those who watch over the Unix socket.
+    /// Places of watchers over the Unix socket.
     pub(super) watchers: Arc<Semaphore>,
 }
 
@@ -92,7 +92,7 @@ impl Answer {
     }
 }
 
-/// Whose request it is.
+/// The caller of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum By {
     Socket,
@@ -165,7 +165,7 @@ impl World {
         request.body(Full::default()).unwrap()
     }
 
-    /// Whatever the answer is, OpenAPI has to know of it.
+    /// OpenAPI must describe every answer.
     pub(super) async fn send(&self, by: By, request: Request<Full<Bytes>>) -> Answer {
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
         let sending = async {
@@ -206,7 +206,7 @@ pub(super) fn with_body(request: Request<Full<Bytes>>, body: &str) -> Request<Fu
     request
 }
 
-/// What fits no row is no row's matter.
+/// Values that fit no row are ignored here.
 fn is_described(method: &Method, path: &str, status: StatusCode) -> bool {
     let parts: Vec<_> = path.split('/').collect();
     let fits = |row: &Endpoint| {
@@ -276,11 +276,11 @@ async fn play(mut calls: mpsc::Receiver<Call>, played: Arc<Mutex<Played>>) {
     }
 }
 
-/// Whoever asked may be gone.
+/// The caller may be gone.
 fn sent<T>(_: Result<(), T>) {}
 
 impl Played {
-    /// Answers what it did not.
+    /// Answers the calls that it left open.
     pub(super) fn unstick(&mut self) {
         self.is_stuck = false;
         for call in std::mem::take(&mut self.stuck) {

@@ -1,4 +1,4 @@
-//! Each verb, and what each refuses.
+//! Each kind of change, and its errors.
 
 use super::*;
 use crate::config::{AdminState, parse};
@@ -60,7 +60,7 @@ fn balance(pool: &str, strategy: &str) -> Change {
     }
 }
 
-/// What comes of the change differs from what was in this alone.
+/// The configuration after the change differs from the one before in this edit alone.
 #[track_caller]
 fn becomes(change: &Change, edit: impl FnOnce(&mut Config)) {
     let mut want = config();
@@ -164,7 +164,7 @@ fn what_is_called_otherwise_is_not_found() {
 }
 
 #[test]
-fn a_backend_changes_what_is_said() {
+fn a_backend_changes_only_the_given_fields() {
     becomes(&weigh("web", "b", 7), |config| {
         config.pools[0].backends[1].weight = 7;
     });
@@ -255,7 +255,7 @@ fn of_many_changes_those_are_refused_that_have_no_room() {
     assert_eq!(made, one_by_one);
 }
 
-/// Each was judged when it was made: they need not be judged again with each other change.
+/// Each change was checked when it was made: later changes do not check it again.
 #[test]
 fn changes_of_backends_are_made_again_together() {
     let changes = [weigh("web", "b", 7), weigh("tiers", "unix:/y", 5)];
@@ -269,7 +269,7 @@ fn changes_of_backends_are_made_again_together() {
 }
 
 #[test]
-fn groups_that_are_said_stay() {
+fn groups_that_are_listed_stay() {
     let named = r#"(name: "two_tier", first: "weight", groups: [(name: "y", weight: 9), "x"])"#;
     let fixed = balance("tiers", named).apply(&config()).unwrap();
     let mut want = config();

@@ -1,4 +1,4 @@
-//! Checks, ejection, queues, discovery, scaling and the admin API, as they are written.
+//! Checks, ejection, queues, discovery, scaling and the admin API in the file.
 
 use std::net::IpAddr;
 
@@ -25,8 +25,8 @@ fn http() -> Probe {
     Probe::Http(HttpProbe::default())
 }
 
-/// What the example tells in a comment of the setting: the groups in parentheses.
-fn told(setting: &str, from: &str) -> Vec<String> {
+/// The defaults in the example's comment on the setting: the groups in parentheses.
+fn documented(setting: &str, from: &str) -> Vec<String> {
     let (_, rest) = EXAMPLE.split_once(from).unwrap();
     let (comment, _) = rest
         .split_once(&format!("\n            {setting}: "))
@@ -42,10 +42,10 @@ fn told(setting: &str, from: &str) -> Vec<String> {
 }
 
 #[test]
-fn the_example_tells_every_check_with_its_defaults() {
-    let told = told("check", "// How backends are probed;");
-    let [http_group, send_expect, times] = &told[..] else {
-        panic!("{told:?}");
+fn the_example_lists_every_check_with_its_defaults() {
+    let documented = documented("check", "// How backends are probed;");
+    let [http_group, send_expect, times] = &documented[..] else {
+        panic!("{documented:?}");
     };
     let default = Check::default();
     assert_eq!(check(http_group), check("\"http\""));
@@ -61,9 +61,9 @@ fn the_example_tells_every_check_with_its_defaults() {
 }
 
 #[test]
-fn the_example_tells_the_defaults_of_scaling() {
-    let told = told("scaling", "// How it grows by its reserve");
-    let written = format!("scaling: {}, reserve: [\"unix:/r\"]", told[0]);
+fn the_example_lists_the_defaults_of_scaling() {
+    let documented = documented("scaling", "// How it grows by its reserve");
+    let written = format!("scaling: {}, reserve: [\"unix:/r\"]", documented[0]);
     let pool = pool(&written);
     assert_eq!(pool.scaling, Some(Scaling::default()));
     let reserve: Vec<_> = pool.backends.iter().map(|one| one.reserve).collect();
@@ -71,9 +71,9 @@ fn the_example_tells_the_defaults_of_scaling() {
 }
 
 #[test]
-fn the_example_tells_where_backends_are_found() {
-    let told = told("discover", "// Where more backends are found");
-    let found: Vec<_> = told
+fn the_example_lists_the_sources_of_discovery() {
+    let documented = documented("discover", "// Where more backends are found");
+    let found: Vec<_> = documented
         .iter()
         .map(|written| pool(&format!("discover: {written}")).discovery.unwrap())
         .collect();
@@ -86,7 +86,7 @@ fn the_example_tells_where_backends_are_found() {
 }
 
 #[test]
-fn the_example_tells_the_admin_api_in_full() {
+fn the_example_shows_the_admin_api_in_full() {
     let (_, rest) = EXAMPLE.split_once("//   (socket: ").unwrap();
     let (group, _) = rest.split_once("\n    admin: ").unwrap();
     let group = group.replace("//", "");
@@ -137,7 +137,7 @@ fn checks_have_settings() {
         initial: Initial::Probe,
         interval: Duration::from_millis(500),
         interval_down: Some(Duration::from_secs(5)),
-        // As long as there is to the next probe.
+        // As long as the time to the next probe.
         timeout: Duration::from_millis(500),
         ..Check::default()
     };
@@ -336,7 +336,7 @@ fn connections_begin_where_the_pool_says() {
     let warned = warned("backends", "source: [\"127.0.0.5\", \"fd00::5\"], backends");
     let want = "f:2:49: warning: source: no backend of the pool is at an IPv6 address";
     assert_eq!(warned, [want]);
-    // Where a name leads to is not known here.
+    // Host names are not resolved here.
     let named = "source: [\"fd00::5\"], backends: [\"db-1:5432\"]";
     assert_eq!(
         super::warned("backends: [\"127.0.0.1:9001\"]", named),

@@ -1,11 +1,11 @@
-//! Strategies, persistence and groups, as they are written.
+//! Strategies, persistence and groups in the file.
 
 use std::num::NonZeroU16;
 
 use super::*;
 use crate::peek::Field;
 
-/// A pool of three backends, of which the first two say more.
+/// A pool of three backends, of which the first two have further fields.
 fn pool_of(settings: &str, [first, second]: [&str; 2]) -> Pool {
     let backends = format!(
         r#"(address: "unix:/a", {first}), (address: "unix:/b", {second}),
@@ -60,7 +60,7 @@ fn a_bare_name_has_every_default() {
 }
 
 #[test]
-fn the_example_tells_every_strategy_with_its_defaults() {
+fn the_example_lists_every_strategy_with_its_defaults() {
     let (_, rest) = EXAMPLE.split_once("// How a backend is selected.").unwrap();
     let (comment, rest) = rest.split_once("strategy: \"round_robin\",").unwrap();
     let lines = comment
@@ -80,11 +80,11 @@ fn the_example_tells_every_strategy_with_its_defaults() {
         let pool = pool(&format!("strategy: {written},"));
         assert_eq!(pool.persist, Some(Persist::default()));
     }
-    let told: Vec<_> = bare.chain(full).map(|written| strategy(&written)).collect();
+    let reported: Vec<_> = bare.chain(full).map(|written| strategy(&written)).collect();
     for (name, default) in Strategy::all() {
-        assert!(told.contains(&default), "{name}");
+        assert!(reported.contains(&default), "{name}");
     }
-    assert_eq!(told.len(), Strategy::all().len());
+    assert_eq!(reported.len(), Strategy::all().len());
 
     let (_, persist) = rest.split_once("//   (").unwrap();
     let (persist, _) = persist.split_once(')').unwrap();
@@ -223,7 +223,7 @@ fn groups_come_from_the_file_or_from_the_backends() {
     assert_eq!(groups("", apart), [group("h", 2), group("g", 4)]);
     let written = "groups: [\"g\", Group(name: \"h\", weight: 9)]";
     assert_eq!(groups(written, apart), [group("g", 4), group("h", 9)]);
-    // What waits weighs nothing, and no group weighs nothing.
+    // Backups count for no weight, and no group has weight 0.
     let waiting = ["group: \"h\", backup: true", "group: \"g\", weight: 0"];
     assert_eq!(groups("", waiting), [group("h", 1), group("g", 3)]);
     let first = groups("first: \"priority\"", apart);
@@ -237,7 +237,7 @@ fn only_backups_may_have_weight() {
     assert!(pool.backends[1].backup && !pool.backends[0].backup);
 }
 
-/// What is warned of when the pool says so.
+/// The warnings for a pool with these settings.
 fn warned_of(settings: &str, backends: &str) -> Vec<String> {
     let to = format!("[(name: \"web\", {settings}, backends: [{backends}])]");
     warned("[(name: \"web\", backends: [\"127.0.0.1:9001\"])]", &to)
@@ -289,7 +289,7 @@ fn a_group_without_two_tiers_is_warned_of() {
 #[test]
 fn keys_that_tell_no_clients_apart_are_warned_of() {
     let backends = "\"unix:/a\", \"unix:/b\"";
-    let said = |place: &str, sentence: &str| format!("f:{place}: warning: {sentence}");
+    let message = |place: &str, sentence: &str| format!("f:{place}: warning: {sentence}");
     let tls = "TLS 1.3 clients send a new session ID with each connection: \
                by `tls_session_id` they are new each time";
     for (settings, place) in [
@@ -304,7 +304,7 @@ fn keys_that_tell_no_clients_apart_are_warned_of() {
             "2:71",
         ),
     ] {
-        assert_eq!(warned_of(settings, backends), [said(place, tls)]);
+        assert_eq!(warned_of(settings, backends), [message(place, tls)]);
     }
     let one = |key: &str| {
         format!(
@@ -319,14 +319,14 @@ fn keys_that_tell_no_clients_apart_are_warned_of() {
         );
         let (config, source) = read(&text).unwrap();
         let warnings = warnings(&config, HOST, Some(&source));
-        let said = warnings.iter().map(|warning| {
+        let messages = warnings.iter().map(|warning| {
             let place = warning.place.as_ref().unwrap();
             format!(
                 "f:{}:{}: warning: {}",
                 place.line, place.column, warning.sentence
             )
         });
-        said.collect::<Vec<_>>()
+        messages.collect::<Vec<_>>()
     };
     for (settings, place, key) in [
         ("persist: \"source_ip\"", "2:30", "source_ip"),
@@ -343,7 +343,11 @@ fn keys_that_tell_no_clients_apart_are_warned_of() {
             "source_ip",
         ),
     ] {
-        assert_eq!(of_socket(settings), [said(place, &one(key))], "{settings}");
+        assert_eq!(
+            of_socket(settings),
+            [message(place, &one(key))],
+            "{settings}"
+        );
     }
     assert_eq!(of_socket("persist: \"sni\""), [""; 0]);
 }

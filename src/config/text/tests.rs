@@ -1,4 +1,4 @@
-//! What is written is read as it was.
+//! A written configuration reads back as it was.
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
@@ -44,7 +44,7 @@ fn what_is_written_is_read_as_it_was() {
         let tree = Value::parse(&text).unwrap();
         collect_paths("", &tree, &mut written);
     }
-    // What is written differs from its default: each setting was another at least once.
+    // Only values that differ from the default are written: each setting differed at least once.
     let paths = rows::<Config>("").into_iter().map(|row| row.path);
     let never: Vec<_> = paths.filter(|path| !written.contains(path)).collect();
     assert_eq!(never, Vec::<String>::new());
@@ -127,7 +127,7 @@ fn a_long_text_is_laid_out() {
     assert_eq!(read(text).to_ron(), text);
 }
 
-/// Random configurations that are right.
+/// Random valid configurations.
 struct Chance<'a>(&'a mut Rng);
 
 impl Chance<'_> {
@@ -172,7 +172,7 @@ impl Chance<'_> {
         self.pick(&[first, second, zone.parse().unwrap()])
     }
 
-    /// An address that no other has.
+    /// An address that no other backend has.
     fn address(&mut self, i: usize) -> Address {
         match self.half() {
             true => Address::Unix(format!("/\"é\\{i}").into()),

@@ -6,7 +6,7 @@ fn parse(text: &str) -> Value {
     Value::parse(text).unwrap_or_else(|(_, sentence)| panic!("{sentence}: {text}"))
 }
 
-/// What stands at a path, or, in brackets, in the group that lacks it.
+/// The value at a path, or, in brackets, the group that lacks it.
 fn at<'a>(text: &'a str, value: &Value, path: &str) -> &'a str {
     match value.place(path) {
         Place::Found(found) => &text[found.span.clone()],
@@ -61,7 +61,7 @@ fn values_are_what_ron_reads() {
     }
 }
 
-/// Text, what of it is marked, and the sentence that is said of it.
+/// Text, the part of it that is marked, and the error.
 const MISTAKES: &[(&str, &str, &str)] = &[
     (
         "(# a\n b: 1)",
@@ -150,12 +150,12 @@ const MISTAKES: &[(&str, &str, &str)] = &[
 #[test]
 fn what_is_written_as_elsewhere_is_named() {
     for (text, marked, sentence) in MISTAKES {
-        let (span, said) = Value::parse(text).unwrap_err();
-        assert_eq!((&text[span], &*said), (*marked, *sentence), "{text}");
+        let (span, message) = Value::parse(text).unwrap_err();
+        assert_eq!((&text[span], &*message), (*marked, *sentence), "{text}");
     }
 }
 
-/// What is accepted here, RON accepts too.
+/// RON accepts whatever this parser accepts.
 #[test]
 fn ron_has_the_same_grammar() {
     let example = include_str!("../../../config.ron");

@@ -26,7 +26,7 @@ fn entry(target: &str) -> Entry<'_> {
 }
 
 #[test]
-fn a_line_says_who_what_old_and_new() {
+fn a_line_has_author_change_old_and_new_value() {
     let done = line(&entry("main/alpha"), SystemTime::UNIX_EPOCH);
     let fields: Value = serde_json::from_str(&done).unwrap();
     let want = json!({
@@ -92,13 +92,13 @@ fn a_file_is_appended_to_and_opened_again() {
 }
 
 #[test]
-fn a_file_that_cannot_be_had_is_told_at_once() {
+fn a_file_that_cannot_be_opened_is_reported_at_once() {
     Audit::open(Some(Path::new("/no/such/place"))).unwrap_err();
 }
 
-/// A pipe that nobody reads keeps neither the changes nor the end waiting.
+/// A pipe without a reader delays neither a change nor the end.
 #[test]
-fn a_stuck_pipe_holds_nobody_up() {
+fn a_stuck_pipe_delays_nothing() {
     let path = temporary("audit-pipe");
     let made = std::process::Command::new("mkfifo").arg(&path).status();
     assert!(made.unwrap().success());

@@ -1,4 +1,4 @@
-//! What is in force after any reloads and changes.
+//! The configuration in force after any reloads and changes.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -65,13 +65,13 @@ fn remove(backend: &str) -> Change {
     }
 }
 
-/// The same with one more order, which it takes.
+/// Applies one more order, which must succeed.
 fn changed(declared: &Declared, order: &Change) -> Declared {
     let effective = declared.config().clone();
     declared.change(order, &effective).unwrap()
 }
 
-/// What a reload ends, in words.
+/// The messages of the orders that a reload ends.
 fn sentences(ended: &[Ended]) -> Vec<&str> {
     ended.iter().map(|ended| &*ended.sentence).collect()
 }
@@ -99,19 +99,19 @@ fn orders_hold_over_reloads_until_the_entry_in_the_file_changes() {
     let declared = changed(&declared, &add("3"));
     let in_force = are(&[("1", 7), ("2", 1), ("3", 1)]);
     assert_eq!(weights(&declared), in_force);
-    // Others come and go.
+    // Other backends join and leave.
     let (declared, ended) = declared.reload(file(&["5", "1", "2"]), false);
     assert_eq!(ended, []);
     let (declared, ended) = declared.reload(file(&["1", "2"]), false);
     assert_eq!((ended, weights(&declared)), (vec![], in_force));
     let backend = |declared: &Declared, at: usize| declared.config().pools[0].backends[at].clone();
     assert_eq!(backend(&declared, 1).state, AdminState::Drain);
-    // The file says something else of one of them.
+    // The file changes one of them.
     let mut other = file(&["1", "2"]);
     other.pools[0].backends[1].weight = 5;
     let (declared, ended) = declared.reload(other, false);
-    let said = "the order `a/127.0.0.1:2: drain` no longer holds: the file has changed";
-    assert_eq!(sentences(&ended), [said]);
+    let message = "the order `a/127.0.0.1:2: drain` no longer holds: the file has changed";
+    assert_eq!(sentences(&ended), [message]);
     assert_eq!(weights(&declared), are(&[("1", 7), ("2", 5), ("3", 1)]));
     assert_eq!(backend(&declared, 1).state, AdminState::Ready);
 }
@@ -167,12 +167,12 @@ fn limits_and_pools_hold_until_the_file_changes_them() {
     other.pools[0].max_connections = NonZeroU32::new(77);
     other.max_connections = NonZeroU32::new(66);
     let (declared, ended) = declared.reload(other, false);
-    let said = [
+    let message = [
         "the order `all clients: max_connections 9` no longer holds: the file has changed",
         "the order `pool a: strategy random, max_connections 5` no longer holds: \
          the file has changed",
     ];
-    assert_eq!(sentences(&ended), said);
+    assert_eq!(sentences(&ended), message);
     assert_eq!(declared.config().max_connections, NonZeroU32::new(66));
 }
 
@@ -191,7 +191,7 @@ fn a_removal_holds_and_leaves_no_trace_of_what_the_api_added() {
         (ended, weights(&declared)),
         (vec![], are(&[("2", 1), ("4", 1)]))
     );
-    // The file has removed it as well: one that it brings again is another matter.
+    // The file has removed the backend too: when it returns later the order does not apply.
     let (declared, ended) = declared.reload(file(&["2"]), false);
     assert_eq!((ended, declared.orders.len()), (vec![], 0));
     let (declared, _) = declared.reload(file(&["1", "2"]), false);
@@ -203,20 +203,20 @@ fn an_order_that_has_no_place_any_more_ends_and_is_named() {
     let declared = Declared::new(file(&["1", "2"]));
     let declared = changed(&declared, &weight("2", 7));
     let (declared, ended) = declared.reload(file(&["1"]), false);
-    let said = "the order `a/127.0.0.1:2: weight 7` no longer holds: the file has changed";
-    assert_eq!(sentences(&ended), [said]);
+    let message = "the order `a/127.0.0.1:2: weight 7` no longer holds: the file has changed";
+    assert_eq!(sentences(&ended), [message]);
     let (declared, ended) = declared.reload(file(&["1", "2"]), false);
     assert_eq!(
         (ended, weights(&declared)),
         (vec![], are(&[("1", 1), ("2", 1)]))
     );
-    // It stands in the way of the rest of the file.
+    // The order would make the file invalid.
     let declared = changed(&declared, &weight("1", 0));
     let (declared, ended) = declared.reload(file(&["1"]), false);
     assert_eq!((ended.len(), weights(&declared)), (1, are(&[("1", 1)])));
 }
 
-/// A name of the file may be at another address by now: that is no other entry.
+/// The backend may have moved to another address: the comparison is with the file's text.
 #[test]
 fn the_same_text_ends_nothing() {
     let declared = Declared::new(file(&["1", "2"]));
@@ -239,7 +239,7 @@ fn a_discovered_backend_can_be_changed_and_not_removed() {
         set.complete(effective.clone()).pools[0].backends[1].weight,
         7
     );
-    // It vanishes and comes back.
+    // The discovered backend vanishes and comes back.
     assert_eq!(set.complete(file(&["1"])), file(&["1"]));
     assert_eq!(
         set.complete(effective.clone()).pools[0].backends[1].weight,
@@ -269,7 +269,7 @@ fn the_state_is_that_of_a_fresh_start_with_the_effective_configuration() {
             }
             let effective = declared.config().clone();
             let change = random_change(&mut rng);
-            // What is refused changes nothing.
+            // A refused change has no effect.
             if let Ok(next) = declared.change(&change, &effective) {
                 declared = next;
                 made += 1;
@@ -326,7 +326,7 @@ fn random_change(rng: &mut Rng) -> Change {
     }
 }
 
-/// Two operators who change one half each lose neither.
+/// Changes of two operators to one half each are both kept.
 #[test]
 fn both_halves_of_a_queue_are_kept() {
     let half = |queue_max, queue_timeout| Change::SetPool {
@@ -350,11 +350,11 @@ fn both_halves_of_a_queue_are_kept() {
 }
 
 #[test]
-fn the_last_word_counts_about_who_was_discovered_and_is_declared_now() {
+fn the_last_order_counts_for_a_backend_that_is_declared_after_discovery() {
     let declared = Declared::new(file(&["1"]));
     let effective = file(&["1", "2"]);
     let changed = declared.change(&weight("2", 7), &effective).unwrap();
-    // It holds over a reload, until the file declares it.
+    // The order survives a reload, until the file declares the backend.
     let (kept, ended) = changed.reload(file(&["1", "3"]), false);
     assert_eq!(ended, []);
     assert_eq!(
@@ -363,9 +363,9 @@ fn the_last_word_counts_about_who_was_discovered_and_is_declared_now() {
     );
     let (gone, ended) = kept.reload(file(&["1", "2"]), false);
     assert_eq!(gone.complete(gone.config().clone()), file(&["1", "2"]));
-    let said = "the order `a/127.0.0.1:2: weight 7` no longer holds: the file declares it now";
-    assert_eq!(sentences(&ended), [said]);
-    // Or somebody adds it, and then says otherwise.
+    let message = "the order `a/127.0.0.1:2: weight 7` no longer holds: the file declares it now";
+    assert_eq!(sentences(&ended), [message]);
+    // An added backend replaces the order for the discovered one.
     let added = changed.change(&add("2"), &effective).unwrap();
     assert_eq!(added.complete(added.config().clone()), *added.config());
 }

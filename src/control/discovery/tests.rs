@@ -13,7 +13,7 @@ use crate::address::Address;
 use crate::config::{Discovery, Listener, Pool};
 use server::{Reply, Server};
 
-/// Everything a hundred times as fast.
+/// Everything runs a hundred times as fast.
 const FAST: Pace = Pace {
     ttl_min: Duration::from_millis(50),
     ttl_max: Duration::from_secs(36),
@@ -49,7 +49,7 @@ fn run(test: impl Future<Output = ()>) {
     });
 }
 
-/// What is found now, written short.
+/// The backends found now, in short form.
 fn found(discoveries: &Discoveries) -> Vec<String> {
     let found = discoveries.found("web").unwrap_or_default();
     let text = |b: &Backend| {
@@ -60,7 +60,7 @@ fn found(discoveries: &Discoveries) -> Vec<String> {
     found.iter().map(text).collect()
 }
 
-/// Waits until something is true, while news are taken in.
+/// Waits until a condition is true, and handles news meanwhile.
 async fn until(discoveries: &mut Discoveries, mut is_so: impl FnMut(&Discoveries) -> bool) {
     while !is_so(discoveries) {
         let soon = Duration::from_millis(5);
@@ -126,13 +126,13 @@ fn whatever_fails_the_last_good_set_stays() {
             (Reply::addresses(0, &[]), "a.test has no address"),
             (Reply::Silence, "a.test: request timed out"),
         ];
-        for (failure, says) in failures {
+        for (failure, message) in failures {
             server.say("a.test.", Reply::addresses(0, &["10.0.0.1"]));
             until(&mut discoveries, |d| error(d).is_none()).await;
             assert_eq!(found(&discoveries), good);
             server.say("a.test.", failure);
             until(&mut discoveries, |d| error(d).is_some()).await;
-            assert_eq!(error(&discoveries), Some(says));
+            assert_eq!(error(&discoveries), Some(message));
             assert_eq!(found(&discoveries), good);
         }
     });
@@ -157,8 +157,8 @@ fn a_server_that_is_silent_for_one_type_takes_nothing_away() {
             found(&discoveries),
             ["10.0.0.2:80,weight=1", "[::1]:80,weight=1"]
         );
-        let says = "a.test: the DNS answers \"Server Failure\"";
-        assert_eq!(error(&discoveries), Some(says));
+        let message = "a.test: the DNS answers \"Server Failure\"";
+        assert_eq!(error(&discoveries), Some(message));
     });
 }
 
@@ -193,7 +193,7 @@ fn services_have_priorities_and_weights() {
         assert_eq!(found(&discoveries), want);
         assert_eq!(error(&discoveries), None);
 
-        // Those that come along are not asked for.
+        // Addresses that come along in an answer are not queried.
         let along = [("three.test.", "10.0.0.3")];
         server.say(
             "_db._tcp.test.",
@@ -209,7 +209,7 @@ fn services_have_priorities_and_weights() {
     });
 }
 
-/// How often a name is asked for tells how long its answers were taken to hold.
+/// The number of queries of a name shows how long its answers were kept.
 #[test]
 fn answers_hold_for_their_least_time_to_live_within_bounds() {
     run(async {
@@ -242,7 +242,7 @@ fn answers_hold_for_their_least_time_to_live_within_bounds() {
 }
 
 #[test]
-fn who_is_no_longer_followed_is_left_alone() {
+fn a_pool_that_is_no_longer_followed_is_not_queried() {
     run(async {
         let server = Server::start().await;
         server.say("a.test.", Reply::addresses(0, &["10.0.0.1"]));
@@ -257,7 +257,7 @@ fn who_is_no_longer_followed_is_left_alone() {
         assert_eq!(found(&discoveries), ["10.0.0.1:80,weight=1"]);
         assert_eq!(discoveries.state("web").unwrap().succeeded_at, succeeded_at);
 
-        // What was found elsewhere holds until the first answer.
+        // Backends found by other settings stay until the first answer.
         discoveries.follow(&config(name("b.test"), &[server.address]));
         assert_eq!(found(&discoveries), ["10.0.0.1:80,weight=1"]);
         discoveries.changed().await;
@@ -276,7 +276,7 @@ fn who_is_no_longer_followed_is_left_alone() {
     });
 }
 
-/// What is known is known by what was asked.
+/// Known addresses are stored by question.
 #[test]
 fn whatever_else_changes_while_the_dns_fails_the_known_addresses_stay() {
     run(async {
@@ -382,12 +382,12 @@ fn a_host_name_keeps_its_address_while_it_has_it() {
             discoveries.host_error("B.test").unwrap(),
             "b.test has no address"
         );
-        // One that is less comes along: it stays.
+        // An address that sorts first comes along: the known one stays.
         server.say("a.test.", Reply::addresses(0, &["10.0.0.1", "10.0.0.2"]));
         server.say("b.test.", Reply::addresses(0, &["::2"]));
         until(&mut discoveries, |d| resolved(d, &config)[2] == "[::2]:80").await;
         assert_eq!(resolved(&discoveries, &config)[..2], known[..2]);
-        // It goes: another has its place, and holds whatever fails.
+        // The known one goes: another replaces it, and stays whatever fails.
         server.say("a.test.", Reply::addresses(0, &["10.0.0.1"]));
         until(&mut discoveries, |d| {
             resolved(d, &config)[0] == "10.0.0.1:80"
@@ -396,7 +396,7 @@ fn a_host_name_keeps_its_address_while_it_has_it() {
         server.say("a.test.", Reply::Broken);
         until(&mut discoveries, |d| d.host_error("a.test").is_some()).await;
         assert_eq!(resolved(&discoveries, &config)[1], "10.0.0.1:81");
-        // Another one that is added with a known name has its address at once.
+        // A backend that is added with a known name has its address at once.
         let more = hosts(&["a.test:80", "a.test:81", "a.test:82"], &[server.address]);
         discoveries.follow(&more);
         assert_eq!(resolved(&discoveries, &more)[2], "10.0.0.1:82");
@@ -438,7 +438,7 @@ fn a_start_does_not_wait_for_a_name_server_that_is_silent() {
     });
 }
 
-/// Each round opens sockets; none is left.
+/// Each round opens sockets; none stays open.
 #[test]
 fn rounds_leave_no_descriptor_behind() {
     run(async {
@@ -466,13 +466,13 @@ fn rounds_leave_no_descriptor_behind() {
         let mut most = 0;
         for round in 0..200 {
             assert!(news.recv().await.unwrap().found.is_some());
-            // Other tests of this process have theirs.
+            // Other tests of this process open descriptors too.
             if round < 20 {
                 most = most.max(open());
             }
         }
         task.abort();
-        // Theirs go away again; what a round leaves stays.
+        // Theirs are closed again; a leak would stay.
         let mut left = open();
         for _ in 0..100 {
             if left < most + 100 {
@@ -548,7 +548,7 @@ fn found_backends_stand_behind_the_declared() {
     let sets = HashMap::from([("web", set.clone()), ("other", set)]);
     let merged = merge(&declared, |pool| sets.get(pool).cloned());
     assert_eq!(merged.pools[0].backends, [named, at("10.0.0.2:80")]);
-    // It does not discover.
+    // This pool has no discovery.
     assert_eq!(merged.pools[1], declared.pools[1]);
     assert_eq!(merge(&declared, |_| None), declared);
 }

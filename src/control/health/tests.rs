@@ -41,7 +41,7 @@ fn config(pools: Vec<Pool>) -> Config {
     Config::of(Vec::<Listener>::new(), pools)
 }
 
-/// The probes of a configuration, with the roster that they tell about.
+/// The probes of a configuration, with the roster that they report to.
 struct Probed {
     checks: Checks,
     roster: Roster,
@@ -114,7 +114,7 @@ async fn next_turn(checks: &mut Probed) -> Turned {
     }
 }
 
-/// Takes in what targets tell for a while, in which nothing turns.
+/// Handles the targets' reports for a while, and expects no change of health.
 async fn quiet(checks: &mut Probed, ms: u64) {
     let news = timeout(Duration::from_millis(ms), next_turn(checks)).await;
     assert!(news.is_err(), "{news:?}");
@@ -166,7 +166,7 @@ fn pools_share_the_probe_of_a_backend() {
             fall: 1,
             ..check.clone()
         };
-        // Only the port is another, and the check has its own.
+        // Only the port differs, and the check sets it.
         let pools = vec![
             pool("one", &check, vec![backend("a", refusing)]),
             pool("two", &check, vec![backend("b", server.address)]),
@@ -214,7 +214,7 @@ fn what_stays_keeps_its_state_and_what_goes_is_not_probed() {
         assert_eq!(checks.health("web", &away), Health::Up);
         quiet(&mut checks, 200).await;
 
-        // It comes back as a new one.
+        // The backend comes back as a new one.
         checks.follow(&with(vec![a.clone()]));
         assert_eq!(checks.health("web", &a), Health::Up);
         assert!(next_turn(&mut checks).await.turn.first);
@@ -288,7 +288,7 @@ fn there_is_no_first_round_to_wait_for_without_targets() {
         let mut checks = Probed::new();
         checks.follow(&config(Vec::new()));
         assert!(checks.checks.first_round_done());
-        // One that joins later does not take it back.
+        // A target that joins later does not undo it.
         let pools = vec![pool("web", &quick(), vec![backend("a", refusing())])];
         checks.follow(&config(pools));
         assert!(checks.checks.first_round_done());

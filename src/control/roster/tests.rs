@@ -115,7 +115,7 @@ fn what_was_brought_in_stays_in_while_it_is_of_the_reserve() {
     assert_eq!(waits(&roster, &config), [false, true]);
 }
 
-/// What a look shows: 'e' for ejected, 'r' for readmitted.
+/// The changes that a cycle reports: 'e' for ejected, 'r' for readmitted.
 fn look(member: &mut Member, backend: &pool::Backend, now: u64) -> String {
     let changes = member.notice(&backend.tally, Some(&Ejection::default()), now);
     let letters = changes.iter().map(|change| match change {

@@ -1,6 +1,5 @@
-//! The part of a manager, played by the test. What is asked of the process stands in its
-//! environment, so each test runs itself again as a child: a test of the name `child` with what to
-//! do in `CHILD`.
+//! The test plays the manager. The manager's requests are in the process's environment, so each
+//! test runs itself again as a child: a test of the name `child`, with its task in `CHILD`.
 
 use std::env;
 use std::fs::File;
@@ -54,7 +53,7 @@ fn addresses_come_before_names() {
     assert_eq!(assign(&listeners, &others), [Some(2), Some(0), None, None]);
 }
 
-/// What a child does; a run of all tests finds nothing to do here.
+/// The task of a child; in a run of all tests there is none.
 #[test]
 fn child() {
     match env::var("CHILD").as_deref() {
@@ -80,7 +79,7 @@ fn child() {
             let found = activated(&listeners).unwrap();
             let places: Vec<_> = found.by_listener.keys().copied().collect();
             assert_eq!(places, [1, 2]);
-            // The third that was handed in is nobody's: it is closed.
+            // The third socket has no user: it is closed.
             assert!(File::open("/proc/self/fd/5").is_err());
             for gone in ["LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"] {
                 assert!(env::var_os(gone).is_none(), "{gone}");
@@ -121,7 +120,7 @@ fn directory(test: &str) -> PathBuf {
 }
 
 #[test]
-fn the_manager_is_told() {
+fn the_manager_is_notified() {
     let directory = directory("notify");
     let path = directory.join("notify");
     let manager = UnixDatagram::bind(&path).unwrap();
@@ -135,18 +134,18 @@ fn the_manager_is_told() {
     let output = child.output().unwrap();
     assert!(output.status.success(), "{output:?}");
     let mut bytes = [0; 256];
-    let mut told = || {
+    let mut reported = || {
         let length = manager.recv(&mut bytes).unwrap();
         String::from_utf8(bytes[..length].to_vec()).unwrap()
     };
-    assert_eq!(told(), "READY=1\nSTATUS=all is well\n");
-    let reloading = told();
+    assert_eq!(reported(), "READY=1\nSTATUS=all is well\n");
+    let reloading = reported();
     let since = reloading
         .strip_prefix("RELOADING=1\nMONOTONIC_USEC=")
         .unwrap();
     assert!(since.trim().parse::<u64>().unwrap() > 0, "{reloading}");
-    assert_eq!(told(), "WATCHDOG=1\n");
-    assert_eq!(told(), "STOPPING=1\nSTATUS=bye\n");
+    assert_eq!(reported(), "WATCHDOG=1\n");
+    assert_eq!(reported(), "STOPPING=1\nSTATUS=bye\n");
     std::fs::remove_dir_all(&directory).unwrap();
 }
 
@@ -156,7 +155,7 @@ fn without_a_manager_nothing_happens() {
     for of_a_manager in ["NOTIFY_SOCKET", "WATCHDOG_USEC", "LISTEN_FDS", "LISTEN_PID"] {
         child.env_remove(of_a_manager);
     }
-    // Meant for another process: it is none of ours.
+    // The variables name another process: they are ignored.
     child.env("LISTEN_PID", "1").env("LISTEN_FDS", "2");
     let output = child.output().unwrap();
     assert!(output.status.success(), "{output:?}");
@@ -169,7 +168,7 @@ fn sockets_are_handed_in() {
     let address = by_address.local_addr().unwrap();
     let by_name = UnixListener::bind(directory.join("socket")).unwrap();
     let no_listener = UdpSocket::bind("127.0.0.1:0").unwrap();
-    // From where std can put them to where the manager would.
+    // Moves descriptors from where std can put them to where the manager would.
     let script = "exec 3<&0 4<&1 5<&2 0</dev/null 1>\"$OUT\" 2>&1; LISTEN_PID=$$ exec \"$@\"";
     let out = directory.join("out");
     let mut child = Command::new("sh");
@@ -184,8 +183,8 @@ fn sockets_are_handed_in() {
     child.stderr(OwnedFd::from(no_listener));
     let client = std::net::TcpStream::connect(address).unwrap();
     let status = child.status().unwrap();
-    let said = std::fs::read_to_string(&out).unwrap();
-    assert!(status.success(), "{said}");
+    let message = std::fs::read_to_string(&out).unwrap();
+    assert!(status.success(), "{message}");
     drop(client);
     std::fs::remove_dir_all(&directory).unwrap();
 }

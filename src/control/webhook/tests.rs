@@ -44,7 +44,7 @@ async fn until(mut is_so: impl FnMut() -> bool) {
     }
 }
 
-/// Reads one request whole and answers with a status.
+/// Reads one whole request and answers with a status.
 async fn answer(mut stream: impl AsyncRead + AsyncWrite + Unpin, status: &str) -> String {
     let mut request = Vec::new();
     let mut bytes = [0; 4_096];
@@ -60,7 +60,7 @@ async fn answer(mut stream: impl AsyncRead + AsyncWrite + Unpin, status: &str) -
 }
 
 #[test]
-fn a_decision_is_told_as_json() {
+fn a_decision_is_posted_as_json() {
     run(async {
         let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = server.local_addr().unwrap();
@@ -79,29 +79,29 @@ fn a_decision_is_told_as_json() {
             head.contains("\r\ncontent-type: application/json"),
             "{head}"
         );
-        let told: serde_json::Value = serde_json::from_str(body).unwrap();
+        let reported: serde_json::Value = serde_json::from_str(body).unwrap();
         assert_eq!(
-            (&told["pool"], &told["action"]),
+            (&reported["pool"], &reported["action"]),
             (&"web".into(), &"in".into())
         );
-        assert_eq!(told["backends"], serde_json::json!(["b \"4\""]));
+        assert_eq!(reported["backends"], serde_json::json!(["b \"4\""]));
         assert_eq!(
-            (&told["load"], &told["per_backend"]),
+            (&reported["load"], &reported["per_backend"]),
             (&250.5.into(), &125.25.into())
         );
         assert_eq!(
-            (&told["in_rotation"], &told["reserve_left"]),
+            (&reported["in_rotation"], &reported["reserve_left"]),
             (&3.into(), &1.into())
         );
-        let at = told["at"].as_str().unwrap();
+        let at = reported["at"].as_str().unwrap();
         assert!(humantime::parse_rfc3339(at).is_ok(), "{at}");
         assert_eq!(hooks.failures(), 0);
     });
 }
 
-/// The end of a connection is no failure once the answer is there, whichever is seen first.
+/// After the answer the end of a connection is no failure, whichever is seen first.
 #[test]
-fn who_answers_and_closes_is_told_once() {
+fn a_server_that_answers_and_closes_gets_one_request() {
     run(async {
         let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = server.local_addr().unwrap();
@@ -119,7 +119,7 @@ fn who_answers_and_closes_is_told_once() {
             stream.write_all(answer).await.unwrap();
             drop(stream);
             let again = tokio::time::timeout(Duration::from_millis(20), server.accept()).await;
-            assert!(again.is_err(), "it is told again");
+            assert!(again.is_err(), "it is posted again");
         }
         assert_eq!(hooks.failures(), 0);
     });
@@ -148,7 +148,7 @@ fn a_failure_is_tried_again_and_counted_at_the_third() {
 }
 
 #[test]
-fn who_is_silent_or_gone_delays_nobody() {
+fn a_silent_or_absent_server_delays_nothing() {
     run(async {
         let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let silent = format!("http://{}/", server.local_addr().unwrap());
@@ -158,10 +158,10 @@ fn who_is_silent_or_gone_delays_nobody() {
         };
         let hooks = Webhooks::with(Trust::System, pace);
         for _ in 0..30 {
-            // Returns at once, whatever becomes of it.
+            // Returns at once, even if the webhook fails.
             hooks.post(&silent, notice());
         }
-        // Nothing was sent yet, so there was room for as many as may wait.
+        // Nothing was sent yet, so the queue takes as many as may wait.
         assert_eq!(hooks.failures(), 30 - POSTS as u64);
         until(|| hooks.failures() == 30).await;
         for url in ["ftp://127.0.0.1/", "nonsense", "http://127.0.0.1:1/"] {
@@ -172,7 +172,7 @@ fn who_is_silent_or_gone_delays_nobody() {
     });
 }
 
-/// A server whose certificate is its own, and the trust in it.
+/// A server with its own certificate, and the file that trusts it.
 fn certified(host: &str) -> (TlsAcceptor, Trust) {
     let CertifiedKey { cert, signing_key } =
         generate_simple_self_signed([host.to_owned()]).unwrap();
@@ -191,7 +191,7 @@ fn certified(host: &str) -> (TlsAcceptor, Trust) {
 }
 
 #[test]
-fn tls_is_spoken_to_whom_is_trusted() {
+fn tls_requires_a_trusted_certificate() {
     run(async {
         let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = server.local_addr().unwrap().port();
@@ -216,7 +216,7 @@ fn tls_is_spoken_to_whom_is_trusted() {
             assert!(acceptor.accept(stream).await.is_err());
         }
         until(|| hooks.failures() == 1).await;
-        // Nobody vouches for this one.
+        // No issuer vouches for this one.
         let hooks = Webhooks::with(Trust::System, FAST);
         hooks.post(&format!("https://localhost:{port}/"), notice());
         for _ in 0..TRIES {

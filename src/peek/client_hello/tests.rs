@@ -20,7 +20,7 @@ fn real_hellos() {
         };
         for (field, answer) in [(Field::Sni, sni), (Field::TlsSessionId, id)] {
             assert_from(capture.bytes.len(), answer, &field, capture.bytes);
-            // What comes after it, another hello too, changes nothing.
+            // Bytes after the hello, another hello too, change nothing.
             let mut more = capture.bytes.to_vec();
             more.extend_from_slice(CAPTURES[0].bytes);
             assert_eq!(peek(&field, &more), answer);
@@ -67,12 +67,12 @@ fn a_broken_record_is_absent_at_its_first_broken_byte() {
         let mut first = header.to_vec();
         first.extend_from_slice(&message);
         assert_from(end, Peeked::Absent, &Field::Sni, &first);
-        // In between it is as bad: an alert, a change of cipher.
+        // Such a record within the hello is as bad: an alert, a change of cipher.
         let before = record(&message[..10]);
         let first = [&before, &first[..]].concat();
         assert_from(before.len() + end, Peeked::Absent, &Field::Sni, &first);
     }
-    // The version's second byte says nothing, and a record may be as long as it may.
+    // The version's second byte is ignored, and a record may have any length up to the maximum.
     let mut first = record(&message);
     first[2] = 0xff;
     assert_eq!(peek(&Field::Sni, &first), found(b"a.example"));
@@ -219,7 +219,7 @@ fn a_hello_offers_something() {
     }
 }
 
-/// A hello as a client sent it; tests/captures/README.md says how.
+/// A hello as a client sent it; tests/captures/README.md describes how.
 struct Capture {
     bytes: &'static [u8],
     name: Option<&'static str>,
@@ -306,7 +306,7 @@ fn message_header(length: usize) -> [u8; MESSAGE_HEADER] {
     [CLIENT_HELLO, a, b, c]
 }
 
-/// A record that begins a message of such a length.
+/// A record that begins a message of this length.
 fn header(length: usize) -> Vec<u8> {
     record(&message_header(length))
 }
@@ -319,7 +319,7 @@ fn in_records(message: &[u8], length: usize) -> Vec<u8> {
     message.chunks(length).flat_map(record).collect()
 }
 
-/// Puts the message together that records have cut.
+/// Joins the message that records have cut.
 fn message_of(mut records: &[u8]) -> Vec<u8> {
     let mut message = Vec::new();
     while let [_, _, _, high, low, after @ ..] = records {

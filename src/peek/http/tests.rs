@@ -1,4 +1,4 @@
-//! Requests of all forms, cut anywhere, and what is no request.
+//! Requests of all forms, cut anywhere, and bytes that are no request.
 
 use super::*;
 use crate::peek::tests::{assert_from, found};
@@ -23,7 +23,7 @@ fn each_field_is_found_at_the_end_of_its_line() {
         (Field::HttpHost, 2, found(b"shop.example.com")),
         (Field::HttpCookie("lang".into()), 3, found(b"en")),
         (Field::HttpCookie("sid".into()), 3, found(b"abc")),
-        // Whether there is none is known at the head's end.
+        // Only the end of the head shows that there is none.
         (Field::HttpCookie("SID".into()), 6, Peeked::Absent),
         (Field::HttpCookie("si".into()), 6, Peeked::Absent),
     ] {
@@ -160,7 +160,7 @@ fn lines_of_all_lengths_end_where_they_end() {
         let value = cookie(first.as_bytes(), word.as_bytes());
         assert_eq!(value, Ok(word.as_bytes()));
         assert_eq!(cookie(first.as_bytes(), b"none"), Err(Miss::Absent));
-        // A control character anywhere in a line that has not come whole.
+        // A control character anywhere in an incomplete line.
         let mut line = format!("GET /{word}").into_bytes();
         assert_eq!(path(&line), Err(Miss::Incomplete));
         line[4 + length] = 0x1f;
@@ -238,7 +238,7 @@ fn cookies() {
         ("Cookie: sid=a=b==", Some("a=b==")),
         ("Cookie: sid=a b", Some("a b")),
         ("Cookie: sid; a=b; ;; sid=1", Some("1")),
-        // The first of the name decides, also when it is empty.
+        // The first field of the name decides, also when it is empty.
         ("Cookie: sid=; sid=1", None),
         ("Cookie: sid=\"\"", None),
         ("Cookie: SID=1", None),

@@ -62,7 +62,7 @@ fn a_broken_request_is_absent_at_its_first_broken_byte() {
     ] {
         let mut first = good.clone();
         first[at] = byte;
-        // A length is judged when both its bytes, or it and the indicator, have come.
+        // A length is checked once both its bytes, or the length and the indicator, have come.
         let end = match (at, byte) {
             (2, _) => 4,
             (3, 0x2d) => 5,
@@ -85,7 +85,7 @@ fn the_longest_request_is_read() {
     assert_eq!(cookie(&first), Err(Miss::Absent));
 }
 
-/// With the right lengths, as far as they fit.
+/// With the right lengths, where they fit.
 fn request(line: &[u8], after: &[u8]) -> Vec<u8> {
     let length = FIXED + line.len() + after.len();
     let [high, low] = u16::try_from(length)

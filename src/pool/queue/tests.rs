@@ -32,7 +32,7 @@ fn join(queue: &Queue, slot: u32, now: u64) -> u64 {
     queue.join(ticket(slot, now), now).unwrap().0
 }
 
-/// Calls until a client comes. Returns the slots of all called, negative if refused.
+/// Calls until a client comes. Returns the slots of all calls, negative for refused clients.
 fn call(queue: &Queue, now: u64) -> Vec<i64> {
     let mut called = Vec::new();
     while let Some(call) = queue.call(now, u32::MAX) {
@@ -61,7 +61,7 @@ fn first_come_first_served() {
 }
 
 #[test]
-fn who_is_called_counts_until_it_is_served() {
+fn a_called_client_counts_until_it_is_served() {
     let queue = queue(1, 1_000);
     let number = join(&queue, 1, 0);
     assert_eq!(call(&queue, 0), [1]);
@@ -104,11 +104,11 @@ fn no_more_are_called_than_there_are_places() {
 }
 
 #[test]
-fn who_finds_no_place_waits_where_it_stood() {
+fn a_called_client_without_a_place_keeps_its_position() {
     let queue = queue(10, 1_000);
     let numbers = [1, 2, 3].map(|slot| join(&queue, slot, 0));
     assert_eq!([call(&queue, 0), call(&queue, 0)], [[1], [2]]);
-    // In whatever order they come back.
+    // The clients come back in any order.
     assert!(!queue.step_back(numbers[1]));
     assert!(!queue.step_back(numbers[0]));
     assert_eq!(queue.len(), 3);
@@ -128,7 +128,7 @@ fn a_place_that_came_free_while_all_were_called_is_not_forgotten() {
 }
 
 #[test]
-fn who_leaves_is_not_called() {
+fn a_client_that_leaves_is_not_called() {
     let queue = queue(10, 1_000);
     let numbers = [1, 2, 3].map(|slot| join(&queue, slot, 0));
     assert!(!queue.leave(numbers[0]));
@@ -146,20 +146,20 @@ fn a_queue_of_size_0_takes_none() {
         timeout: Duration::from_secs(1),
     });
     assert_eq!(queue.join(ticket(2, 0), 0), None);
-    // Who waits already goes on.
+    // A client that waits already keeps waiting.
     assert_eq!(call(&queue, 0), [1]);
     assert!(queue.leave(number));
     assert_eq!(queue.join(ticket(2, 0), 0), None);
 }
 
 #[test]
-fn who_waited_too_long_is_refused() {
+fn a_client_that_waited_too_long_is_refused() {
     let queue = queue(10, 1_000);
     let (_, until) = queue.join(ticket(1, 0), 0).unwrap();
     assert_eq!(until, 1_000 * MS);
     join(&queue, 2, 10 * MS);
     join(&queue, 3, 990 * MS);
-    // What was waited before counts, too.
+    // Earlier waiting counts, too.
     let (_, until) = queue.join(ticket(4, 500 * MS), 995 * MS).unwrap();
     assert_eq!(until, 1_500 * MS);
     assert_eq!(call(&queue, 1_011 * MS), [-1, -2, 3]);
@@ -173,7 +173,7 @@ fn a_queue_that_stays_gives_each_a_twentieth() {
     let mut now = 0;
     let mut slot = 1;
     join(&queue, slot, now);
-    // A client each 30 ms, a place each 40 ms: within the timeout, everybody waits for it.
+    // A client each 30 ms, a place each 40 ms: within the timeout, every client waits for it.
     while now < 990 * MS {
         now += 10 * MS;
         if now.is_multiple_of(30 * MS) {
@@ -186,14 +186,14 @@ fn a_queue_that_stays_gives_each_a_twentieth() {
             assert!(call.comes && queue.leave(call.number));
         }
     }
-    // It has never been empty: from now on 50 ms.
+    // The queue has never been empty: from now on the limit is 50 ms.
     now = 1_000 * MS;
     let (_, until) = queue.join(ticket(1_000, now), now).unwrap();
     assert_eq!(until, now + 50 * MS);
     let called = call(&queue, now);
     let (last, refused) = called.split_last().unwrap();
     assert!(refused.len() > 5 && refused.iter().all(|slot| *slot < 0));
-    // One that came within 50 ms; those behind it wait.
+    // The call takes a client that came within 50 ms; those behind it wait.
     assert!(*last > 30 && queue.len() > 1, "{called:?}");
 }
 
@@ -203,7 +203,7 @@ fn the_last_client_is_not_refused_a_free_place() {
     let one = join(&queue, 1, 0);
     join(&queue, 2, 900 * MS);
     assert!(!queue.leave(one));
-    // In a row not empty for a second, and longer than 50 ms in it.
+    // The queue was not empty for a second, and the client waited longer than 50 ms in it.
     assert_eq!(call(&queue, 1_200 * MS), [2]);
 }
 
@@ -212,7 +212,7 @@ fn an_empty_queue_starts_a_new_busy_period() {
     let queue = queue(100, 1_000);
     let number = join(&queue, 1, 0);
     assert_eq!(call(&queue, 900 * MS), [1]);
-    // Called and back is not empty in between.
+    // A client that is called and steps back leaves the queue non-empty throughout.
     assert!(!queue.step_back(number));
     let (two, until) = queue.join(ticket(2, 1_000 * MS), 1_000 * MS).unwrap();
     assert_eq!(until, 1_050 * MS);
@@ -221,7 +221,7 @@ fn an_empty_queue_starts_a_new_busy_period() {
     assert_eq!(until, 2_100 * MS);
 }
 
-/// Events in any order: each client joins once, and is served, refused or gone exactly once. No
+/// Events in any order: each client joins once, and is exactly once served, refused or gone. No
 /// client is called before one that is ahead of it.
 #[test]
 fn no_client_is_lost_or_called_twice() {
@@ -314,7 +314,7 @@ impl Model<'_> {
         let mut rng = Rng::with_seed(seed << 8 | u64::from(worker));
         let (mut to_come, mut at_work, mut waits) = (CLIENTS, 0, BTreeSet::new());
         while to_come + at_work + waits.len() > 0 {
-            // Only a call can help who has nothing else to do: none may be lost.
+            // A worker without other work depends on a call: none may be lost.
             let idle = to_come + at_work == 0;
             let call = if idle {
                 let patience = Duration::from_secs(30);

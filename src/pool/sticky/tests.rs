@@ -37,7 +37,7 @@ fn a_ttl_can_be_for_ever_or_nothing() {
 }
 
 #[test]
-fn a_full_table_forgets_who_was_not_seen_for_longest() {
+fn a_full_table_forgets_the_least_recently_seen_client() {
     let table = StickyTable::new(3, 1_000);
     for key in 1..=3 {
         table.insert(key, 10 * key, None, key);
@@ -61,7 +61,7 @@ fn expired_entries_are_used_again_first() {
     }
     table.insert(5, 5, None, 102);
     assert_eq!(keys(&table), [2, 3, 4, 5], "1 gave its place");
-    // The key's own place, however full the table is.
+    // A key keeps its own place, however full the table is.
     assert_eq!(table.insert(3, 33, None, 200), 33);
     assert_eq!(keys(&table), [2, 4, 5, 3]);
     table.insert(6, 6, None, 200);
@@ -110,7 +110,7 @@ fn shards_sum_up_to_the_capacity() {
     assert_eq!(shards, [1, 1, 1, 2, 4, 32, 64, 64]);
 }
 
-/// A model: what is mapped and when it was used, as an unbounded list.
+/// A model: an unbounded list of the mappings with the times of their last use.
 #[derive(Default)]
 struct Model {
     /// (key, backend, used), the least recently used first.
@@ -148,7 +148,7 @@ impl Model {
 const TTL: u64 = 50;
 const ENTRIES: usize = 20;
 
-/// Random operations, with a clock that goes back now and then as between workers.
+/// Random operations, with a clock that goes back now and then, as between workers.
 #[test]
 fn does_what_the_model_does() {
     for seed in 0..50 {
@@ -173,7 +173,7 @@ fn does_what_the_model_does() {
     }
 }
 
-/// Workers that meet the same new clients at the same moment agree about each.
+/// Workers that meet the same new clients at the same moment agree on each.
 #[test]
 fn racing_workers_agree() {
     const KEYS: u32 = 20_000;

@@ -1,4 +1,4 @@
-//! Tests of the Maglev table: counts, order, disruption, and vectors for ever.
+//! Tests of the Maglev table: counts, order, disruption, and vectors that must never change.
 
 use super::*;
 
@@ -23,7 +23,7 @@ fn table(backends: &[(String, u16)]) -> Maglev {
     Maglev::new(&entries)
 }
 
-/// The table as other balancers would compare it.
+/// The table in the form that other balancers compare.
 fn names<'a>(table: &Maglev, backends: &'a [(String, u16)]) -> Vec<&'a str> {
     let name = |&backend: &u16| backends[usize::from(backend)].0.as_str();
     table.slots.iter().map(name).collect()
@@ -125,7 +125,7 @@ fn removing_one_moves_little_and_adding_it_again_restores_all() {
     }
 }
 
-/// Weights say how many slots the removed one had; those of others that move stay below 1/N.
+/// The weights give the slots of the removed backend; those of others that move stay below 1/N.
 #[test]
 fn removing_a_weight_moves_few_slots_of_others() {
     for weights in [[1, 2, 3, 4], [1, 1, 1, 256], [1, 16, 64, 256]] {

@@ -1,4 +1,4 @@
-//! Tests of rendezvous hashing: order, shares, disruption, and values for ever.
+//! Tests of rendezvous hashing: order, shares, disruption, and values that must never change.
 
 use super::*;
 
@@ -43,7 +43,7 @@ fn fills_what_there_is() {
     assert_eq!(best(&many, 1, 70_000).len(), Rendezvous::BEST_MAX);
 }
 
-/// The bar and the insertion change nothing: as if all were sorted.
+/// The threshold and the insertion change nothing: the result is that of sorting all.
 #[test]
 fn is_what_sorting_all_would_give() {
     let mut random = fastrand::Rng::with_seed(1);
@@ -81,8 +81,9 @@ fn the_order_of_the_configuration_does_not_matter() {
     }
 }
 
-/// A key that had the removed one keeps its other choices in their order and gets one more; the
-/// others keep all. Also when those left are even, and their order no longer comes from logarithms.
+/// A key of the removed backend keeps its other choices in their order and gets one more; other
+/// keys keep all. This holds also when the remaining weights are equal, and the order no longer
+/// comes from logarithms.
 #[test]
 fn removing_one_touches_only_keys_that_had_it() {
     for heavy in [1, 2, 100] {

@@ -1,4 +1,4 @@
-//! Scaling as single rules, and under loads of any shape.
+//! The rules of scaling one by one, and under loads of any shape.
 
 use std::time::Duration;
 
@@ -161,7 +161,7 @@ fn what_is_missing_comes_at_once() {
     let (step, reason) = pace.tick(&settings(), &fleet.scene(1.0), 0).unwrap();
     assert_eq!(step, Step::In(2));
     assert_eq!(reason, "0 in rotation, and 2 are the least");
-    // The cool-down holds for what is no emergency.
+    // The cool-down applies again after the emergency.
     fleet.take(step);
     fleet.always = 1;
     assert_eq!(pace.tick(&settings(), &fleet.scene(0.0), 20 * SECOND), None);
@@ -171,7 +171,7 @@ fn what_is_missing_comes_at_once() {
     assert_eq!(step.unwrap().0, Step::In(1));
 }
 
-/// Whatever the load does: decisions keep the distance of the cool-down.
+/// Under any load the decisions keep the distance of the cool-down.
 #[test]
 fn decisions_keep_their_distance_under_any_load() {
     for seed in 0..200 {
@@ -207,8 +207,8 @@ fn decisions_keep_their_distance_under_any_load() {
     }
 }
 
-/// A load that stays leads in one direction, and to an end; a noisy one in one direction too, as
-/// long as the noise is less than what the marks leave room for.
+/// A constant load leads in one direction, and to an end. So does a noisy one, while the noise is
+/// less than the distance of the marks.
 #[test]
 fn a_load_that_stays_leads_in_one_direction() {
     for seed in 0..200 {
@@ -226,7 +226,7 @@ fn a_load_that_stays_leads_in_one_direction() {
         let ins = made.iter().filter(|(_, step)| matches!(step, Step::In(_)));
         let ins = ins.count();
         assert!(ins == 0 || ins == made.len(), "{seed} {load} {made:?}");
-        // Noise may take a load that is near a mark beyond it at any time.
+        // Noise may move a load that is near a mark across it at any time.
         let early = |(second, _): &(u64, Step)| *second < 1_000;
         assert!(noise > 0.0 || made.iter().all(early), "{made:?}");
     }
@@ -261,7 +261,7 @@ fn pool(by: ScaleBy) -> (Pool, Scaler) {
 #[test]
 fn backends_come_in_order_and_go_in_reverse() {
     let (pool, mut scaler) = pool(ScaleBy::Connections);
-    // Down or in maintenance: not to be had.
+    // Down or in maintenance: it cannot be used.
     let mut pool = pool.with(|backend| {
         if backend.name == "127.0.0.1:2" {
             backend.health = Health::Down;

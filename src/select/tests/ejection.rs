@@ -23,7 +23,7 @@ fn eject(bench: &Bench, indices: &[u16]) {
 }
 
 #[test]
-fn who_is_ejected_gets_nothing_on_any_worker_until_it_is_readmitted() {
+fn an_ejected_backend_gets_nothing_on_any_worker_until_readmitted() {
     for (name, strategy) in Strategy::all() {
         let pool = Arc::new(Pool::new(&ejecting(strategy, &backends(&[1; 4]))));
         let mut bench = Bench::of(Strategy::Random, &backends(&[1]));
@@ -91,9 +91,9 @@ fn an_ejected_backends_keys_go_on_by_their_own_sequence() {
     assert_eq!(before, back);
 }
 
-/// The average is of those that take connections.
+/// The average is over backends that take connections.
 #[test]
-fn a_bound_leaves_out_who_is_ejected() {
+fn a_bound_leaves_out_ejected_backends() {
     let strategy = Strategy::Hash(config::Hash {
         key: Key::default(),
         max_load: Some(125),
@@ -124,7 +124,7 @@ fn a_client_of_an_ejected_backend_moves_and_stays_moved() {
     assert_eq!(bench.of_key(1), next);
 }
 
-/// The control thread has not heard of it yet.
+/// The control thread does not know of it yet.
 #[test]
 fn where_all_are_ejected_the_pool_does_as_configured() {
     for (name, strategy) in Strategy::all() {
@@ -140,7 +140,7 @@ fn where_all_are_ejected_the_pool_does_as_configured() {
     }
 }
 
-/// The one that answers is ejected, from before.
+/// The backend that answers was ejected before.
 #[test]
 fn after_a_failed_attempt_an_ejected_backend_comes_before_one_that_was_tried() {
     for (name, strategy) in Strategy::all() {
@@ -166,7 +166,7 @@ fn after_a_failed_attempt_an_ejected_backend_comes_before_one_that_was_tried() {
     }
 }
 
-/// Its probes have not found out yet that it is back.
+/// The probes have not noticed yet that the backend is back.
 #[test]
 fn after_a_failed_attempt_one_that_is_down_is_tried_where_the_pool_fails_open() {
     for (name, strategy) in Strategy::all() {
@@ -208,7 +208,7 @@ fn a_failed_attempt_is_followed_by_one_on_a_backend_that_has_not_failed() {
 }
 
 #[test]
-fn who_is_ejected_is_taken_where_the_pool_panics() {
+fn an_ejected_backend_is_used_where_the_pool_panics() {
     for (name, strategy) in Strategy::all() {
         let config = ejecting(strategy, &backends(&[1, 1, 1]));
         let mut bench = Bench::with(config.clone());
@@ -248,7 +248,7 @@ fn a_full_pool_is_full_though_its_backends_are_not() {
 }
 
 #[test]
-fn who_waits_in_reserve_gets_nothing() {
+fn a_backend_in_reserve_gets_nothing() {
     for (name, strategy) in Strategy::all() {
         let all = backends(&[1; 3]);
         let known = |backend: &config::Backend| crate::pool::Standing {

@@ -4,19 +4,19 @@ use fastrand::Rng;
 
 use super::*;
 
-/// How clients come, and what backends do.
+/// The arrival of clients, and the behaviour of backends.
 #[derive(Clone, Copy, Debug)]
 struct Case {
     backends: u16,
     /// Connections for each of them.
     each: u32,
-    /// All of a burst come before any of it is answered; 1: one by one.
+    /// All clients of a burst come before any of them is answered; 1: one by one.
     burst: u32,
     answered: bool,
     workers: u32,
 }
 
-/// No backend has more than so many.
+/// No backend has more than this many.
 fn most(each: u32) -> u32 {
     each + each / 2 + 2
 }

@@ -141,8 +141,7 @@ fn a_backend_that_failed_loses_its_client() {
     assert_eq!(bench.of_key(1), next);
 }
 
-/// One that accepts and resets: no attempt of the session itself ever fails.
-/// Behind one address there may be thousands.
+/// By a field of their first bytes. Behind one address there may be thousands of clients.
 #[test]
 fn clients_of_one_address_spread_by_what_they_show() {
     let fields = [
@@ -171,7 +170,7 @@ fn clients_of_one_address_spread_by_what_they_show() {
     }
 }
 
-/// The first new cookie takes over from the address; the next newcomer is not its client.
+/// The first new cookie takes over from the address; the next new client is another one.
 #[test]
 fn an_address_is_forgotten_once_its_cookie_is_known() {
     let mut bench = persisting(by_cookie(), &[1; 9]);
@@ -212,14 +211,14 @@ fn a_changed_cookie_follows_the_client_that_just_left() {
     leave(&bench, with(1_000));
     bench.now += 5 * SECOND;
     assert_eq!(picked(bench.select(with(2_000), &[])), own);
-    // That was one client; others from there are not it, nor who comes later.
+    // That was one client; other clients of the address are not it, nor are later ones.
     assert_ne!(picked(bench.select(with(3_000), &[])), own);
     leave(&bench, with(2_000));
     bench.now += 11 * SECOND;
     assert_ne!(picked(bench.select(with(4_000), &[])), own);
 }
 
-/// Its first connection lasts longer than it is remembered.
+/// The first connection lasts longer than the time for which a client is remembered.
 #[test]
 fn a_long_first_session_keeps_its_client() {
     let mut bench = persisting(by_cookie(), &[1; 9]);
@@ -278,7 +277,7 @@ fn memory_survives_other_snapshots_and_another_order() {
         .collect();
     let mut config = config(Strategy::Random, &backends(&[1; 6]));
     config.persist = Some(minute());
-    // For longer, as it happens.
+    // The reload also extends the time.
     config.persist = Some(Persist {
         ttl: Duration::from_secs(120),
         ..minute()
@@ -320,7 +319,7 @@ fn the_least_recent_client_is_forgotten_first() {
 fn a_client_that_gets_its_cookie_stays_where_it_got_it() {
     let mut bench = persisting(by_cookie(), &[1; 9]);
     let source = 77;
-    // Its first request has no cookie: it is known by its address.
+    // Its first request has no cookie: its address identifies it.
     let without = Keys {
         persist: source,
         source,
@@ -333,13 +332,13 @@ fn a_client_that_gets_its_cookie_stays_where_it_got_it() {
     };
     let own = picked(bench.select(without, &[]));
     assert_eq!(picked(bench.select(with(5), &[])), own);
-    // From elsewhere, the cookie alone tells.
+    // From another address the cookie alone identifies the client.
     let elsewhere = Keys {
         source: 78,
         ..with(5)
     };
     assert_eq!(picked(bench.select(elsewhere, &[])), own);
-    // Also where others were, who stay where they are.
+    // Holds also at addresses with other clients, which stay where they are.
     for source in 100..120 {
         let other = Keys {
             persist: source,

@@ -1,4 +1,4 @@
-//! What holds for every strategy.
+//! Properties of every strategy.
 
 use fastrand::Rng;
 
@@ -232,7 +232,7 @@ fn first_gives_nothing_to_later_ones_that_failed() {
     assert_eq!(bench.counts::<4>(500), [500, 0, 0, 0]);
 }
 
-/// All have failed once; one of them never answers, and is free again at once.
+/// All have failed once; one of them never answers, and frees its connections at once.
 #[test]
 fn where_all_fail_a_black_hole_is_not_the_favourite() {
     for strategy in [Strategy::LeastConnections, Strategy::PowerOfTwo] {

@@ -1,4 +1,4 @@
-//! What share each backend gets.
+//! The share of each backend.
 
 use super::*;
 
@@ -159,7 +159,7 @@ fn with_max_load_no_backend_has_more_than_its_bound() {
         max_load: Some(125),
     });
     let mut bench = Bench::new(strategy, &[1, 1, 2]);
-    // One client that asks for everything, then all others.
+    // One client that sends all requests, then all others.
     for client in (0..600).map(|_| 7).chain(0..600) {
         let index = bench.of_key(client);
         bench.open(index, 1);
@@ -171,9 +171,9 @@ fn with_max_load_no_backend_has_more_than_its_bound() {
     }
 }
 
-/// The average is of those that take connections.
+/// The average is over backends that take connections.
 #[test]
-fn a_bound_leaves_out_who_is_drained() {
+fn a_bound_leaves_out_drained_backends() {
     let strategy = Strategy::Hash(config::Hash {
         key: Key::default(),
         max_load: Some(125),
@@ -315,7 +315,8 @@ fn a_new_backend_is_not_flooded() {
         bench.answers(index, 10 * MS);
         bench.open(index, 20);
     }
-    // Until it has as many as the others it gets them, as one of average speed would.
+    // Until it has as many connections as the others it gets new ones, like a backend of average
+    // speed.
     bench.fill(20);
     assert!((18..=20).contains(&bench.backend(4).tally.connections.used()));
     bench.fill(100);
@@ -328,7 +329,7 @@ fn at_low_traffic_the_fast_one_is_preferred_and_the_slow_one_tried_again() {
     bench.answers_each(0, 10 * MS, 3);
     bench.answers_each(1, 300 * MS, 3);
     let mut slow = 0;
-    // A connection each second, over before the next.
+    // A connection each second, which ends before the next.
     for _ in 0..600 {
         bench.now += SECOND;
         let index = bench.stay();
@@ -339,8 +340,8 @@ fn at_low_traffic_the_fast_one_is_preferred_and_the_slow_one_tried_again() {
     assert!((3..60).contains(&slow), "{slow} of 600");
 }
 
-/// Whichever comes first: it would be as good as the unknown ones for ever, and a little better.
-/// One late answer says nothing, the second one does.
+/// Whichever comes first: without this it would seem as good as the unknown ones for ever, and a
+/// little better. One late answer changes nothing, the second one does.
 #[test]
 fn one_client_at_a_time_finds_the_slow_one() {
     for slow in 0..4 {

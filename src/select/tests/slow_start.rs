@@ -20,8 +20,8 @@ fn rising(config: &config::Pool) -> Bench {
     Bench::over(Pool::build(config, None, known))
 }
 
-/// The part of its final share that the first of `of` equal backends gets at a time, in percent:
-/// of clients that stay until so many others have come, once it has settled.
+/// The share of the first of `of` equal backends at a time, in percent of its final share: of
+/// clients that stay until this many others have come, once the pool has settled.
 fn part(strategy: &Strategy, of: u16, held: usize, percent: u64) -> f64 {
     let mut bench = rising(&config(strategy.clone(), &backends(&vec![1; of.into()])));
     for index in 0..of {
@@ -32,9 +32,9 @@ fn part(strategy: &Strategy, of: u16, held: usize, percent: u64) -> f64 {
     let (clients, settling) = (10_000, 5_000);
     let mut fed = 0;
     for client in 0..clients + settling {
-        // Time stands still, but for averages that fade.
+        // The clock stands still, but averages fade.
         bench.now = at;
-        // Who has a key is drawn by it, others by chance.
+        // A strategy with a key draws by it, others by chance.
         let index = match strategy.key() {
             Some(_) => bench.of_key(client),
             None => bench.next(),
@@ -114,7 +114,7 @@ fn a_client_with_a_key_moves_once_and_on_all_workers() {
 }
 
 #[test]
-fn who_is_alone_or_the_last_untried_takes_all_the_same() {
+fn a_lone_or_last_untried_backend_takes_clients_in_slow_start() {
     for (name, strategy) in Strategy::all() {
         let mut bench = rising(&config(strategy.clone(), &backends(&[1])));
         assert!((0..100).all(|key| bench.of_key(key) == 0), "{name}");
@@ -180,7 +180,7 @@ fn places_grow_with_the_share_and_are_exact() {
                 places,
                 "{name} at {percent}%"
             );
-            // The clock goes on by a millisecond, which is no place more.
+            // The clock goes on by a millisecond, which adds no place.
             assert_eq!(bench.select(Keys::default(), &[]), Choice::Full, "{name}");
         }
     }

@@ -208,7 +208,8 @@ fn a_backend_that_leaves_moves_no_client_out_of_its_subset() {
             "{before:?} {after:?}"
         );
     }
-    // All of a subset: the next in the key's order, the same at each time.
+    // All backends of a subset are full: the next one in the key's order is used, the same each
+    // time.
     let own = before[0].clone();
     for index in own {
         bench.backend(index).tally.connections.set_max(0);

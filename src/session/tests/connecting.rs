@@ -1,4 +1,4 @@
-//! What a client says while its backend is still being connected, and when that is acknowledged.
+//! A client's bytes while its backend is being connected, and when they are acknowledged.
 
 use super::*;
 
@@ -9,9 +9,9 @@ fn what_a_client_sends_while_connecting_waits_for_the_backend() {
     let request = script.receives(Client, 100);
     let more = script.receives(Client, 50);
     script.asks(&[]);
-    // The deadline is the attempt's still.
+    // The attempt's deadline is still in force.
     assert_eq!(script.deadline_in(), LIMITS.connect - 2);
-    script.told(Event::Connected);
+    script.on_event(Event::Connected);
     // Its first packet acknowledges.
     script.asks(&[Op::Send(Client, request, false), Op::Recv(Backend)]);
     script.sent(Client, 100);
@@ -24,7 +24,7 @@ fn an_end_while_connecting_is_relayed_after_the_bytes() {
     let mut script = Script::begin();
     let request = script.receives_last(Client, 100);
     script.asks(&[]);
-    script.told(Event::Connected);
+    script.on_event(Event::Connected);
     script.asks(&[Op::Send(Client, request, true), Op::Recv(Backend)]);
     script.sent(Client, 100);
     script.asks(&[Op::Release(request.id), Op::Shutdown(Backend)]);
@@ -33,9 +33,9 @@ fn an_end_while_connecting_is_relayed_after_the_bytes() {
 #[test]
 fn an_end_without_bytes_while_connecting_is_relayed() {
     let mut script = Script::begin();
-    script.told(Event::RecvEnded(Client, Ok(())));
+    script.on_event(Event::RecvEnded(Client, Ok(())));
     script.asks(&[]);
-    script.told(Event::Connected);
+    script.on_event(Event::Connected);
     let relays = [Op::Acknowledge, Op::Shutdown(Backend), Op::Recv(Backend)];
     script.asks(&relays);
     assert!(script.deadline_in() <= LIMITS.half_closed);
@@ -48,9 +48,9 @@ fn a_client_that_resets_while_connecting_ends_it_at_once() {
         if bytes > 0 {
             script.receives(Client, bytes);
         }
-        script.told(Event::RecvEnded(Client, Err(Errno::CONNRESET)));
+        script.on_event(Event::RecvEnded(Client, Err(Errno::CONNRESET)));
         script.asks(&[Op::Cancel(Purpose::Connect)]);
-        script.told(Event::ConnectFailed(Errno::CANCELED));
+        script.on_event(Event::ConnectFailed(Errno::CANCELED));
         if bytes > 0 {
             assert_eq!(script.ops.pop_front(), Some(Op::Release(1)));
         }
@@ -62,11 +62,11 @@ fn a_client_that_resets_while_connecting_ends_it_at_once() {
 #[test]
 fn a_client_that_resets_while_descriptors_lack_ends_it() {
     let mut script = Script::begin();
-    script.told(Event::Lacking(Fault::Resources));
+    script.on_event(Event::Lacking(Fault::Resources));
     script.asks(&[Op::Visit(Purpose::Retry, RETRY_AFTER)]);
-    script.told(Event::RecvEnded(Client, Err(Errno::CONNRESET)));
+    script.on_event(Event::RecvEnded(Client, Err(Errno::CONNRESET)));
     script.asks(&[]);
-    script.told(Event::Retry);
+    script.on_event(Event::Retry);
     script.ends(CloseReason::ClientReset, Manner::Reset);
 }
 
@@ -80,14 +80,14 @@ fn a_client_fills_so_many_buffers_while_connecting() {
     }
     script.receives(Client, 1);
     script.asks(&[Op::Cancel(Purpose::Recv(Client))]);
-    script.told(Event::RecvEnded(Client, Err(Errno::CANCELED)));
+    script.on_event(Event::RecvEnded(Client, Err(Errno::CANCELED)));
     script.asks(&[]);
-    // A failed attempt changes nothing about it.
-    script.told(Event::ConnectFailed(Errno::CONNREFUSED));
+    // A failed attempt does not change this.
+    script.on_event(Event::ConnectFailed(Errno::CONNREFUSED));
     script.asks(&[Op::Abandon(Fault::Backend), Op::Connect]);
-    script.told(Event::Connected);
+    script.on_event(Event::Connected);
     script.asks(&[Op::Send(Client, first, false), Op::Recv(Backend)]);
-    // It goes on when all but one are sent.
+    // Receiving goes on when all buffers but one are sent.
     for sent in 1..BUFFERS_HIGH {
         script.sent(Client, 1);
         let resumes = script.ops.contains(&Op::Recv(Client));
@@ -100,8 +100,8 @@ fn full_buffers_while_connecting_make_a_stream() {
     let mut script = Script::begin();
     let [first, second, third] = [(); 3].map(|()| script.receives(Client, BUFFER_BYTES));
     script.asks(&[Op::Cancel(Purpose::Recv(Client))]);
-    script.told(Event::RecvEnded(Client, Err(Errno::CANCELED)));
-    script.told(Event::Connected);
+    script.on_event(Event::RecvEnded(Client, Err(Errno::CANCELED)));
+    script.on_event(Event::Connected);
     script.asks(&[Op::Send(Client, first, false), Op::Recv(Backend)]);
     script.sent(Client, BUFFER_BYTES);
     script.asks(&[Op::Release(first.id), Op::Send(Client, second, false)]);
@@ -115,29 +115,29 @@ fn full_buffers_while_connecting_make_a_stream() {
 fn a_retry_has_what_the_client_sent_before_it() {
     let mut script = Script::begin();
     let request = script.receives_last(Client, 100);
-    script.told(Event::ConnectFailed(Errno::CONNREFUSED));
+    script.on_event(Event::ConnectFailed(Errno::CONNREFUSED));
     script.asks(&[Op::Abandon(Fault::Backend), Op::Connect]);
-    script.told(Event::Paused);
+    script.on_event(Event::Paused);
     script.asks(&[Op::Visit(Purpose::Retry, RETRY_AFTER)]);
-    script.told(Event::Retry);
+    script.on_event(Event::Retry);
     script.asks(&[Op::Connect]);
-    script.told(Event::Connected);
+    script.on_event(Event::Connected);
     script.asks(&[Op::Send(Client, request, true), Op::Recv(Backend)]);
 }
 
 #[test]
 fn a_client_without_a_buffer_and_a_backend_without_a_socket_are_visited_apart() {
     let mut script = Script::begin();
-    script.told(Event::Lacking(Fault::Resources));
+    script.on_event(Event::Lacking(Fault::Resources));
     script.asks(&[Op::Visit(Purpose::Retry, RETRY_AFTER)]);
-    script.told(Event::RecvEnded(Client, Err(Errno::NOBUFS)));
+    script.on_event(Event::RecvEnded(Client, Err(Errno::NOBUFS)));
     assert!(matches!(
         script.ops.pop_front(),
         Some(Op::Visit(Purpose::Starvation(Client), _))
     ));
-    script.told(Event::Starvation(Client));
+    script.on_event(Event::Starvation(Client));
     script.asks(&[Op::Recv(Client)]);
-    script.told(Event::Retry);
+    script.on_event(Event::Retry);
     script.asks(&[Op::Connect]);
 }
 
@@ -148,7 +148,7 @@ fn bytes_are_given_back_when_no_backend_is_reached() {
         ..LIMITS
     });
     let request = script.receives_last(Client, 100);
-    script.told(Event::ConnectFailed(Errno::CONNREFUSED));
+    script.on_event(Event::ConnectFailed(Errno::CONNREFUSED));
     script.asks(&[
         Op::Abandon(Fault::Backend),
         Op::Release(request.id),
@@ -162,7 +162,7 @@ fn bytes_are_given_back_when_no_backend_is_reached() {
 fn a_backends_first_bytes_are_acknowledged_once() {
     let mut script = Script::begin();
     script.receives(Client, 100);
-    script.told(Event::Connected);
+    script.on_event(Event::Connected);
     script.sent(Client, 100);
     script.ops.clear();
     let answer = script.receives(Backend, 10);
@@ -175,7 +175,7 @@ fn a_backends_first_bytes_are_acknowledged_once() {
 fn an_answer_whose_end_follows_needs_no_acknowledgement() {
     let mut script = Script::begin();
     script.receives(Client, 100);
-    script.told(Event::Connected);
+    script.on_event(Event::Connected);
     script.sent(Client, 100);
     script.ops.clear();
     let answer = script.receives_last(Backend, 10);
@@ -187,15 +187,15 @@ fn a_list_shows_how_far_a_session_has_come() {
     let mut script = Script::begin();
     let state = |script: &Script| script.session.view().state;
     assert_eq!(state(&script), SessionState::Connecting);
-    script.told(Event::Queued(script.now + MS));
+    script.on_event(Event::Queued(script.now + MS));
     assert_eq!(state(&script), SessionState::Queued);
-    script.told(Event::Called);
-    // Nobody waits for a place here, but for a descriptor.
-    script.told(Event::Lacking(Fault::Resources));
+    script.on_event(Event::Called);
+    // The session waits for a descriptor, and not for a place.
+    script.on_event(Event::Lacking(Fault::Resources));
     assert_eq!(state(&script), SessionState::Connecting);
-    script.told(Event::Retry);
+    script.on_event(Event::Retry);
     script.now += 3 * MS;
-    script.told(Event::Connected);
+    script.on_event(Event::Connected);
     script.receives(Client, 100);
     script.sent(Client, 100);
     let view = script.session.view();

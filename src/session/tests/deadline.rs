@@ -1,8 +1,8 @@
-//! A session moves while its peers acknowledge; one whose peer stopped is cut.
+//! A session moves while its peers acknowledge; a session whose peer stopped is closed.
 
 use super::*;
 
-/// Given to the client, who takes it slowly.
+/// Bytes for the client, who reads them slowly.
 const UNSENT: u32 = 4 << 20;
 
 #[test]
@@ -10,7 +10,7 @@ fn a_session_lives_while_its_peer_acknowledges() {
     for end in [None, Some(Client), Some(Backend)] {
         let mut script = Script::connected();
         if let Some(side) = end {
-            script.told(Event::RecvEnded(side, Ok(())));
+            script.on_event(Event::RecvEnded(side, Ok(())));
         }
         script.unsent = [0, UNSENT];
         for _ in 0..100 {
@@ -25,7 +25,7 @@ fn a_session_lives_while_its_peer_acknowledges() {
 fn a_peer_that_takes_nothing_is_cut_by_reset() {
     let mut script = Script::connected();
     script.unsent = [0, UNSENT];
-    // The first look takes what was given for movement.
+    // The first check counts bytes that were sent as movement.
     script.passes(LIMITS.idle / 4);
     let mut waited = 0;
     while script.session.reason().is_none() {
@@ -69,7 +69,7 @@ fn acknowledgements_after_the_last_byte_count_too() {
 fn what_a_broken_source_left_is_delivered_while_its_sink_acknowledges() {
     let mut script = Script::connected();
     script.receives(Backend, 10);
-    script.told(Event::RecvEnded(Backend, Err(Errno::CONNRESET)));
+    script.on_event(Event::RecvEnded(Backend, Err(Errno::CONNRESET)));
     script.unsent = [0, UNSENT];
     for _ in 0..100 {
         script.unsent[1] -= 1;

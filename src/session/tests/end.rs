@@ -1,4 +1,4 @@
-//! The last bytes of a stream are sent together with its end, if that is sure to come.
+//! The last bytes of a stream are sent together with its end, if the end is certain.
 
 use super::*;
 
@@ -10,7 +10,7 @@ fn an_end_rides_with_the_last_bytes() {
         script.asks(&[Op::Send(from, last, true)]);
         script.sent(from, 4);
         script.asks(&[Op::PollSink(from, false)]);
-        script.told(Event::SinkReady(from, true));
+        script.on_event(Event::SinkReady(from, true));
         let rest = Buffer {
             start: 4,
             len: 6,
@@ -25,7 +25,7 @@ fn an_end_rides_with_the_last_bytes() {
 #[test]
 fn the_second_end_rides_with_the_close() {
     let mut script = Script::connected();
-    script.told(Event::RecvEnded(Client, Ok(())));
+    script.on_event(Event::RecvEnded(Client, Ok(())));
     script.asks(&[Op::Shutdown(Backend)]);
     let answer = script.receives_last(Backend, 10);
     script.asks(&[Op::Send(Backend, answer, true)]);
@@ -53,7 +53,7 @@ fn what_a_broken_source_left_waits_for_no_end() {
     let first = script.receives(Backend, 10);
     let last = script.receives(Backend, 20);
     script.asks(&[Op::Send(Backend, first, false)]);
-    script.told(Event::RecvEnded(Backend, Err(Errno::CONNRESET)));
+    script.on_event(Event::RecvEnded(Backend, Err(Errno::CONNRESET)));
     script.ops.clear();
     script.sent(Backend, 10);
     script.asks(&[Op::Release(first.id), Op::Send(Backend, last, false)]);
@@ -66,9 +66,9 @@ fn what_a_broken_source_left_waits_for_no_end() {
 fn an_early_answer_waits_for_no_end() {
     let mut script = Script::connected();
     script.receives(Client, 10);
-    script.told(Event::Sent(Client, Err(PIPE)));
+    script.on_event(Event::Sent(Client, Err(PIPE)));
     script.ops.clear();
-    // A reset that was told already looks like an end.
+    // A reset that was reported already looks like an end.
     let answer = script.receives_last(Backend, 30);
     script.asks(&[Op::Send(Backend, answer, false)]);
 }
@@ -78,7 +78,7 @@ fn what_a_broken_source_left_is_dropped_when_its_sink_stalls() {
     let mut script = Script::connected();
     let left = script.receives(Backend, 10);
     script.asks(&[Op::Send(Backend, left, false)]);
-    script.told(Event::RecvEnded(Backend, Err(Errno::CONNRESET)));
+    script.on_event(Event::RecvEnded(Backend, Err(Errno::CONNRESET)));
     script.asks(&[]);
     script.passes(WATCH_AFTER);
     script.asks(&[Op::Watch(Backend)]);
@@ -99,8 +99,8 @@ fn an_answer_that_waits_for_its_end_gets_it_though_the_sink_broke() {
     let answer = script.receives_last(Backend, 30);
     script.ops.clear();
     // Its send is under way already when the upload is refused.
-    script.told(Event::Sent(Client, Err(PIPE)));
-    script.told(Event::RecvEnded(Client, Err(Errno::CANCELED)));
+    script.on_event(Event::Sent(Client, Err(PIPE)));
+    script.on_event(Event::RecvEnded(Client, Err(Errno::CANCELED)));
     script.ops.clear();
     script.sent(Backend, 30);
     let ends = [Op::Release(answer.id), Op::Shutdown(Client), Op::Finish];

@@ -1,4 +1,5 @@
-//! `half_close: "end"`: the end of one direction ends the session, with nothing lost that arrived.
+//! `half_close: "end"`: the end of one direction ends the session, and no byte that arrived is
+//! lost.
 
 use super::*;
 
@@ -12,7 +13,7 @@ fn each_side(test: fn(Side, Side)) {
     test(Backend, Client);
 }
 
-/// What was given to this side.
+/// The bytes sent to this side.
 fn unsent(to: Side, bytes: u32) -> [u32; 2] {
     match to {
         Client => [bytes, 0],
@@ -28,7 +29,7 @@ fn both_directions_end_when_the_end_of_one_is_acknowledged() {
         script.asks(&[Op::Send(from, last, true)]);
         script.sent(from, 10);
         script.asks(&[Op::Release(last.id), Op::Shutdown(to)]);
-        // A slow reader: as long as it takes some now and then.
+        // A slow reader: any time is allowed while it reads some now and then.
         for left in (1..100).rev() {
             script.unsent = unsent(to, left);
             script.passes(LIMITS.half_closed / 2);
@@ -41,7 +42,7 @@ fn both_directions_end_when_the_end_of_one_is_acknowledged() {
             .ops
             .retain(|op| !matches!(op, Op::Cancel(Purpose::Watch(_))));
         script.asks(&[Op::Cancel(Purpose::Recv(to))]);
-        script.told(Event::RecvEnded(to, Err(Errno::CANCELED)));
+        script.on_event(Event::RecvEnded(to, Err(Errno::CANCELED)));
         assert_eq!(script.session.reason(), Some(CloseReason::closed_by(from)));
         assert_eq!(script.session.manner(), Manner::Graceful);
     });
@@ -51,18 +52,18 @@ fn both_directions_end_when_the_end_of_one_is_acknowledged() {
 fn what_has_arrived_of_the_other_direction_is_delivered() {
     each_side(|from, to| {
         let mut script = Script::connected_with(ENDS);
-        script.told(Event::RecvEnded(from, Ok(())));
+        script.on_event(Event::RecvEnded(from, Ok(())));
         let first = script.receives(to, 30);
         script.asks(&[Op::Shutdown(to), Op::Send(to, first, false)]);
         script.passes(END_LOOK);
         script.asks(&[Op::Cancel(Purpose::Recv(to))]);
-        // Under way when its receive was asked to end.
+        // Under way when its receive was cancelled.
         let late = script.receives(to, 5);
         script.sent(to, 30);
         script.asks(&[Op::Release(first.id), Op::Send(to, late, true)]);
         script.sent(to, 5);
         script.asks(&[Op::Release(late.id)]);
-        script.told(Event::RecvEnded(to, Err(Errno::CANCELED)));
+        script.on_event(Event::RecvEnded(to, Err(Errno::CANCELED)));
         script.ends(CloseReason::closed_by(from), Manner::Graceful);
     });
 }
@@ -72,20 +73,20 @@ fn a_spliced_direction_ends_with_the_other() {
     each_side(|from, to| {
         let mut script = Script::promoted_with(ENDS, to);
         script.pumped(to, [CHUNK, CHUNK - 9], SourceState::Ready, SinkState::Full);
-        script.told(Event::RecvEnded(from, Ok(())));
+        script.on_event(Event::RecvEnded(from, Ok(())));
         script.ops.clear();
         script.passes(END_LOOK);
         script.asks(&[Op::Unpipe(to)]);
         let left = script.buffer(9);
-        script.told(Event::Unpiped(to, Some(left)));
+        script.on_event(Event::Unpiped(to, Some(left)));
         script.asks(&[Op::Recv(to)]);
-        script.told(Event::SinkReady(to, true));
+        script.on_event(Event::SinkReady(to, true));
         script.asks(&[Op::Send(to, left, false)]);
         script.passes(2 * END_LOOK);
         script.asks(&[Op::Cancel(Purpose::Recv(to))]);
         script.sent(to, 9);
         script.asks(&[Op::Release(left.id)]);
-        script.told(Event::RecvEnded(to, Err(Errno::CANCELED)));
+        script.on_event(Event::RecvEnded(to, Err(Errno::CANCELED)));
         script.ends(CloseReason::closed_by(from), Manner::Graceful);
     });
 }
@@ -95,7 +96,7 @@ fn an_idle_spliced_direction_ends_with_the_other() {
     each_side(|from, to| {
         let mut script = Script::promoted_with(ENDS, to);
         script.pumped(to, [0, 0], SourceState::Empty, SinkState::Ready);
-        script.told(Event::RecvEnded(from, Ok(())));
+        script.on_event(Event::RecvEnded(from, Ok(())));
         script.ops.clear();
         script.passes(END_LOOK);
         assert_eq!(script.session.reason(), Some(CloseReason::closed_by(from)));

@@ -1,4 +1,4 @@
-//! A backend is selected by the client's first bytes.
+//! The client's first bytes select its backend.
 
 use super::script::{LIMITS, MS, Script};
 use super::*;
@@ -26,10 +26,10 @@ fn the_first_bytes_decide_and_are_sent_on() {
     let hello = script.receives(Client, 500);
     script.asks(&[Op::Peek(Some(hello), false)]);
     script.now += 7 * MS;
-    script.told(Event::Peeked(true));
+    script.on_event(Event::Peeked(true));
     script.asks(&[Op::Connect]);
     assert_eq!(script.deadline_in(), LIMITS.connect);
-    script.told(Event::Connected);
+    script.on_event(Event::Connected);
     script.asks(&[Op::Send(Client, hello, false), Op::Recv(Backend)]);
 }
 
@@ -38,7 +38,7 @@ fn pieces_are_kept_together_in_one_buffer() {
     let mut script = peeking();
     let first = script.receives(Client, 1);
     script.asks(&[Op::Peek(Some(first), false)]);
-    script.told(Event::Peeked(false));
+    script.on_event(Event::Peeked(false));
     for bytes in 1..200 {
         let piece = script.receives(Client, 1);
         let whole = grown(first, bytes - 1).unwrap();
@@ -47,11 +47,11 @@ fn pieces_are_kept_together_in_one_buffer() {
             Op::Release(piece.id),
             Op::Peek(grown(first, bytes), false),
         ]);
-        script.told(Event::Peeked(false));
+        script.on_event(Event::Peeked(false));
     }
     script.asks(&[]);
-    script.told(Event::Peeked(true));
-    script.told(Event::Connected);
+    script.on_event(Event::Peeked(true));
+    script.on_event(Event::Connected);
     let whole = grown(first, 199).unwrap();
     script.asks(&[
         Op::Connect,
@@ -68,7 +68,7 @@ fn byte_by_byte_is_looked_at_so_often_and_no_more() {
         let looks = |op: &Op| matches!(op, Op::Peek(_, false));
         assert!(script.ops.iter().any(looks), "{look}");
         script.ops.clear();
-        script.told(Event::Peeked(false));
+        script.on_event(Event::Peeked(false));
     }
     script.receives(Client, 1);
     assert!(matches!(script.ops.back(), Some(Op::Peek(_, true))));
@@ -78,7 +78,7 @@ fn byte_by_byte_is_looked_at_so_often_and_no_more() {
 fn what_does_not_fit_one_buffer_is_enough() {
     let mut script = peeking();
     let first = script.receives(Client, BUFFER_BYTES - 10);
-    script.told(Event::Peeked(false));
+    script.on_event(Event::Peeked(false));
     let second = script.receives(Client, 11);
     let stop = Op::Cancel(Purpose::Recv(Client));
     script.asks(&[
@@ -86,8 +86,8 @@ fn what_does_not_fit_one_buffer_is_enough() {
         Op::Peek(Some(first), true),
         stop,
     ]);
-    script.told(Event::Peeked(true));
-    script.told(Event::Connected);
+    script.on_event(Event::Peeked(true));
+    script.on_event(Event::Connected);
     script.asks(&[
         Op::Connect,
         Op::Send(Client, first, false),
@@ -111,7 +111,7 @@ fn a_silent_client_is_served_when_its_time_is_over() {
     script.asks(&[]);
     script.passes(1);
     script.asks(&[Op::Peek(None, true)]);
-    script.told(Event::Peeked(true));
+    script.on_event(Event::Peeked(true));
     script.asks(&[Op::Connect]);
 }
 
@@ -119,10 +119,10 @@ fn a_silent_client_is_served_when_its_time_is_over() {
 fn the_deadline_is_of_the_whole_wait() {
     let mut script = peeking();
     let first = script.receives(Client, 1);
-    script.told(Event::Peeked(false));
+    script.on_event(Event::Peeked(false));
     script.passes(PEEK - 1);
     script.receives(Client, 1);
-    script.told(Event::Peeked(false));
+    script.on_event(Event::Peeked(false));
     script.ops.clear();
     script.passes(1);
     script.asks(&[Op::Peek(grown(first, 1), true)]);
@@ -133,10 +133,10 @@ fn the_end_of_the_stream_is_enough() {
     let mut script = peeking();
     let first = script.receives_last(Client, 9);
     script.asks(&[Op::Peek(Some(first), false), Op::Peek(Some(first), true)]);
-    script.told(Event::Peeked(true));
-    // The look that was asked for before it is answered too.
-    script.told(Event::Peeked(true));
-    script.told(Event::Connected);
+    script.on_event(Event::Peeked(true));
+    // The peek that is under way completes too.
+    script.on_event(Event::Peeked(true));
+    script.on_event(Event::Connected);
     script.asks(&[
         Op::Connect,
         Op::Send(Client, first, true),
@@ -147,7 +147,7 @@ fn the_end_of_the_stream_is_enough() {
 #[test]
 fn a_client_that_breaks_ends_it() {
     let mut script = peeking();
-    script.told(Event::RecvEnded(Client, Err(Errno::CONNRESET)));
+    script.on_event(Event::RecvEnded(Client, Err(Errno::CONNRESET)));
     script.ends(CloseReason::ClientReset, Manner::Reset);
 }
 
@@ -156,8 +156,8 @@ fn short_buffers_do_not_keep_the_rest_from_coming() {
     let mut script = peeking();
     script.links.set_short(true);
     script.receives(Client, 1);
-    script.told(Event::Peeked(false));
-    script.told(Event::RecvEnded(Client, Err(Errno::CANCELED)));
+    script.on_event(Event::Peeked(false));
+    script.on_event(Event::RecvEnded(Client, Err(Errno::CANCELED)));
     script.ops.retain(|op| !matches!(op, Op::Peek(..)));
     script.asks(&[Op::Recv(Client)]);
 }
@@ -166,13 +166,13 @@ fn short_buffers_do_not_keep_the_rest_from_coming() {
 fn when_no_buffer_is_left_what_came_is_enough() {
     let mut script = peeking();
     let first = script.receives(Client, 1);
-    script.told(Event::Peeked(false));
+    script.on_event(Event::Peeked(false));
     script.ops.clear();
-    script.told(Event::RecvEnded(Client, Err(Errno::NOBUFS)));
+    script.on_event(Event::RecvEnded(Client, Err(Errno::NOBUFS)));
     assert_eq!(script.ops.front(), Some(&Op::Peek(Some(first), true)));
-    // Without a byte it waits for a buffer as any other.
+    // Without a byte the session waits for a buffer like any other.
     let mut script = peeking();
-    script.told(Event::RecvEnded(Client, Err(Errno::NOBUFS)));
+    script.on_event(Event::RecvEnded(Client, Err(Errno::NOBUFS)));
     assert!(matches!(
         script.ops.front(),
         Some(Op::Visit(Purpose::Starvation(Client), _))
@@ -183,7 +183,7 @@ fn when_no_buffer_is_left_what_came_is_enough() {
 fn the_backends_time_is_measured_from_when_it_was_asked() {
     let mut script = Script::begin();
     script.now += 4 * MS;
-    script.told(Event::Connected);
+    script.on_event(Event::Connected);
     script.now += 1_000 * MS;
     script.receives(Client, 10);
     script.sent(Client, 10);
@@ -198,7 +198,7 @@ fn the_backends_time_is_measured_from_when_it_was_asked() {
 }
 
 #[test]
-fn later_requests_are_told_of_and_so_are_streams() {
+fn later_requests_and_streams_are_reported() {
     let mut script = Script::connected();
     script.receives(Backend, 10);
     script.sent(Backend, 10);
@@ -219,7 +219,7 @@ fn later_requests_are_told_of_and_so_are_streams() {
         assert_eq!(script.ops.front(), Some(&Op::Replied));
         assert!(!script.session.summary().awaits_answer);
     }
-    // A word out of silence is no stream.
+    // One message after a silence is no stream.
     script.now += 5_000 * MS;
     script.receives(Backend, 10);
     script.sent(Backend, 10);
@@ -235,7 +235,7 @@ fn later_requests_are_told_of_and_so_are_streams() {
 }
 
 #[test]
-fn nobody_is_told_where_nobody_watches() {
+fn work_is_reported_only_if_watched() {
     let mut script = Script::connected_with(SessionLimits {
         watches_work: false,
         ..LIMITS
@@ -253,22 +253,22 @@ fn a_backend_that_hangs_up_without_a_word_has_failed() {
     let mut script = Script::connected();
     script.receives(Client, 10);
     script.sent(Client, 10);
-    script.told(Event::RecvEnded(Backend, Ok(())));
-    script.told(Event::RecvEnded(Client, Ok(())));
+    script.on_event(Event::RecvEnded(Backend, Ok(())));
+    script.on_event(Event::RecvEnded(Client, Ok(())));
     assert_eq!(script.session.reason(), Some(CloseReason::BackendClosed));
     assert!(script.session.summary().failed);
 
-    // One that ends after its client has done nothing wrong.
+    // A backend that ends after its client has not failed.
     let mut script = Script::connected();
-    script.told(Event::RecvEnded(Client, Ok(())));
-    script.told(Event::RecvEnded(Backend, Ok(())));
+    script.on_event(Event::RecvEnded(Client, Ok(())));
+    script.on_event(Event::RecvEnded(Backend, Ok(())));
     assert!(!script.session.summary().failed);
 
     let mut script = Script::connected();
-    script.told(Event::RecvEnded(Backend, Err(Errno::CONNRESET)));
+    script.on_event(Event::RecvEnded(Backend, Err(Errno::CONNRESET)));
     assert!(script.session.summary().failed);
     let mut script = Script::connected();
     script.receives(Backend, 1);
-    script.told(Event::RecvEnded(Backend, Ok(())));
+    script.on_event(Event::RecvEnded(Backend, Ok(())));
     assert!(!script.session.summary().failed);
 }

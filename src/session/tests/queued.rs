@@ -4,11 +4,11 @@ use super::*;
 
 const WAIT: u64 = 700 * MS;
 
-/// It was told to wait.
+/// The client waits.
 fn queued() -> Script {
     let mut script = Script::begin();
     let until = script.now + WAIT;
-    script.told(Event::Queued(until));
+    script.on_event(Event::Queued(until));
     script.asks(&[]);
     assert!(script.session.is_queued());
     assert_eq!(script.deadline_in(), WAIT);
@@ -16,27 +16,27 @@ fn queued() -> Script {
 }
 
 #[test]
-fn who_is_called_begins_an_attempt_as_if_there_had_been_no_wait() {
+fn a_called_client_begins_an_attempt_as_if_it_had_not_waited() {
     let mut script = queued();
     script.passes(400 * MS);
-    script.told(Event::Called);
+    script.on_event(Event::Called);
     script.asks(&[Op::Connect]);
     assert_eq!(script.deadline_in(), LIMITS.connect);
     script.passes(30 * MS);
-    script.told(Event::Connected);
+    script.on_event(Event::Connected);
     let summary = script.session.summary();
     assert_eq!((summary.attempts, summary.queued), (1, Some(400 * MS)));
     assert_eq!(summary.connect, Some(430 * MS));
 }
 
 #[test]
-fn who_finds_no_place_after_all_waits_on() {
+fn a_called_client_without_a_place_waits_on() {
     let mut script = queued();
     for _ in 0..3 {
         script.passes(100 * MS);
-        script.told(Event::Called);
+        script.on_event(Event::Called);
         script.asks(&[Op::Connect]);
-        script.told(Event::Requeued);
+        script.on_event(Event::Requeued);
         script.asks(&[]);
     }
     assert_eq!(script.deadline_in(), WAIT - 300 * MS);
@@ -47,24 +47,24 @@ fn who_finds_no_place_after_all_waits_on() {
 #[test]
 fn a_wait_stops_the_clock_of_connecting_and_does_not_set_it_back() {
     let mut script = Script::begin();
-    script.told(Event::Lacking(Fault::Resources));
+    script.on_event(Event::Lacking(Fault::Resources));
     script.passes(RETRY_AFTER);
-    script.told(Event::Retry);
-    script.told(Event::Queued(script.now + WAIT));
+    script.on_event(Event::Retry);
+    script.on_event(Event::Queued(script.now + WAIT));
     script.passes(WAIT / 2);
-    script.told(Event::Called);
+    script.on_event(Event::Called);
     assert_eq!(script.deadline_in(), LIMITS.connect - RETRY_AFTER);
 }
 
 #[test]
-fn who_is_not_called_in_time_is_reset() {
+fn a_client_that_is_not_called_in_time_is_reset() {
     let mut script = queued();
     let request = script.receives(Client, 100);
     script.passes(WAIT - 1);
     script.asks(&[]);
     script.passes(1);
     script.asks(&[Op::Cancel(Purpose::Recv(Client))]);
-    script.told(Event::RecvEnded(Client, Err(Errno::CANCELED)));
+    script.on_event(Event::RecvEnded(Client, Err(Errno::CANCELED)));
     assert_eq!(script.ops.pop_front(), Some(Op::Release(request.id)));
     script.ends(CloseReason::QueueTimeout, Manner::Reset);
     let summary = script.session.summary();
@@ -72,20 +72,20 @@ fn who_is_not_called_in_time_is_reset() {
 }
 
 #[test]
-fn who_is_refused_at_its_turn_is_reset() {
+fn a_client_that_is_refused_at_its_turn_is_reset() {
     let mut script = queued();
-    script.told(Event::Refused);
+    script.on_event(Event::Refused);
     script.asks(&[Op::Cancel(Purpose::Recv(Client))]);
-    script.told(Event::RecvEnded(Client, Err(Errno::CANCELED)));
+    script.on_event(Event::RecvEnded(Client, Err(Errno::CANCELED)));
     script.ends(CloseReason::QueueTimeout, Manner::Reset);
 }
 
 #[test]
 fn without_room_to_wait_it_is_reset_at_once() {
     let mut script = Script::begin();
-    script.told(Event::Full);
+    script.on_event(Event::Full);
     script.asks(&[Op::Cancel(Purpose::Recv(Client))]);
-    script.told(Event::RecvEnded(Client, Err(Errno::CANCELED)));
+    script.on_event(Event::RecvEnded(Client, Err(Errno::CANCELED)));
     script.ends(CloseReason::PoolFull, Manner::Reset);
     assert_eq!(script.session.summary().queued, None);
 }
@@ -93,7 +93,7 @@ fn without_room_to_wait_it_is_reset_at_once() {
 #[test]
 fn a_client_that_resets_in_the_queue_ends_it() {
     let mut script = queued();
-    script.told(Event::RecvEnded(Client, Err(Errno::CONNRESET)));
+    script.on_event(Event::RecvEnded(Client, Err(Errno::CONNRESET)));
     script.ends(CloseReason::ClientReset, Manner::Reset);
     assert!(!script.session.is_queued());
 }
@@ -103,13 +103,13 @@ fn what_a_client_sends_in_the_queue_is_for_its_backend() {
     let mut script = queued();
     let request = script.receives_last(Client, 100);
     script.asks(&[]);
-    script.told(Event::Called);
+    script.on_event(Event::Called);
     script.asks(&[Op::Connect]);
-    script.told(Event::Connected);
+    script.on_event(Event::Connected);
     script.asks(&[Op::Send(Client, request, true), Op::Recv(Backend)]);
 }
 
-/// It has sent more than is received before there is a backend: a watch tells of its reset.
+/// The client has sent more than is received before there is a backend: a watch reports its reset.
 #[test]
 fn a_client_that_is_not_received_from_is_watched_in_the_queue() {
     let filled = || {
@@ -118,7 +118,7 @@ fn a_client_that_is_not_received_from_is_watched_in_the_queue() {
             script.receives(Client, 1);
         });
         script.asks(&[Op::Cancel(Purpose::Recv(Client))]);
-        script.told(Event::RecvEnded(Client, Err(Errno::CANCELED)));
+        script.on_event(Event::RecvEnded(Client, Err(Errno::CANCELED)));
         assert_eq!(script.deadline_in(), WATCH_AFTER);
         script.passes(WATCH_AFTER);
         script.asks(&[Op::Watch(Client)]);
@@ -126,15 +126,15 @@ fn a_client_that_is_not_received_from_is_watched_in_the_queue() {
         script
     };
     let mut script = filled();
-    script.told(Event::Watched(Client, true));
+    script.on_event(Event::Watched(Client, true));
     let released = (1..=BUFFERS_HIGH).map(|_| script.ops.pop_front());
     assert!(released.eq((1..=BUFFERS_HIGH).map(|id| Some(Op::Release(id)))));
     script.ends(CloseReason::ClientReset, Manner::Reset);
-    // The watch goes on while its backend is connected to.
+    // The watch goes on while the backend is being connected.
     let mut script = filled();
-    script.told(Event::Called);
+    script.on_event(Event::Called);
     script.asks(&[Op::Connect]);
-    script.told(Event::Watched(Client, true));
+    script.on_event(Event::Watched(Client, true));
     script.asks(&[Op::Cancel(Purpose::Connect)]);
     assert_eq!(script.session.reason(), Some(CloseReason::ClientReset));
 }
@@ -143,12 +143,12 @@ fn a_client_that_is_not_received_from_is_watched_in_the_queue() {
 fn a_second_wait_counts_with_the_first() {
     let mut script = queued();
     script.passes(100 * MS);
-    script.told(Event::Called);
-    script.told(Event::ConnectFailed(Errno::CONNREFUSED));
+    script.on_event(Event::Called);
+    script.on_event(Event::ConnectFailed(Errno::CONNREFUSED));
     script.asks(&[Op::Connect, Op::Abandon(Fault::Backend), Op::Connect]);
-    script.told(Event::Queued(script.now + WAIT));
+    script.on_event(Event::Queued(script.now + WAIT));
     script.passes(50 * MS);
-    script.told(Event::Called);
+    script.on_event(Event::Called);
     script.asks(&[Op::Connect]);
     assert_eq!(script.session.queued(), 150 * MS);
     assert_eq!(script.session.summary().attempts, 2);

@@ -1,4 +1,4 @@
-//! What the scripts are written in.
+//! The helpers of the scripts.
 
 use std::collections::VecDeque;
 
@@ -12,11 +12,11 @@ pub(super) struct Script {
     pub(super) ops: VecDeque<Op>,
     pub(super) now: u64,
     next_buffer: u16,
-    /// What the peers have not acknowledged.
+    /// The bytes that the peers have not acknowledged.
     pub(super) unsent: [u32; 2],
-    /// `Answered` among what was asked for.
+    /// The number of `Answered` among the operations.
     pub(super) answers: usize,
-    /// `InVain` among it.
+    /// The number of `InVain` among them.
     pub(super) in_vain: usize,
 }
 
@@ -59,7 +59,7 @@ impl Script {
 
     pub(super) fn connected_with(limits: SessionLimits) -> Self {
         let mut script = Self::begin_with(limits);
-        script.told(Event::Connected);
+        script.on_event(Event::Connected);
         script.asks(&[Op::Acknowledge, Op::Recv(Backend)]);
         script
     }
@@ -88,16 +88,16 @@ impl Script {
     }
 
     /// The last completion of an operation, or the answer to one that has none.
-    pub(super) fn told(&mut self, event: Event) {
+    pub(super) fn on_event(&mut self, event: Event) {
         self.cx(|session, cx| session.on_event(event, false, cx));
     }
 
-    /// A step of an operation that goes on.
+    /// A step of an operation that stays in flight.
     pub(super) fn told_more(&mut self, event: Event) {
         self.cx(|session, cx| session.on_event(event, true, cx));
     }
 
-    /// A multishot receive brings so many bytes and goes on; the buffer.
+    /// A multishot receive brings this many bytes and goes on; returns the buffer.
     pub(super) fn receives(&mut self, from: Side, bytes: u32) -> Buffer {
         let buffer = self.buffer(bytes);
         self.cx(|session, cx| session.on_event(Event::Received(from, buffer, false), true, cx));
@@ -108,7 +108,7 @@ impl Script {
     pub(super) fn receives_last(&mut self, from: Side, bytes: u32) -> Buffer {
         let buffer = self.buffer(bytes);
         self.cx(|session, cx| session.on_event(Event::Received(from, buffer, true), true, cx));
-        self.told(Event::RecvEnded(from, Ok(())));
+        self.on_event(Event::RecvEnded(from, Ok(())));
         buffer
     }
 
@@ -122,7 +122,7 @@ impl Script {
     }
 
     pub(super) fn sent(&mut self, from: Side, bytes: u32) {
-        self.told(Event::Sent(from, Ok(bytes)));
+        self.on_event(Event::Sent(from, Ok(bytes)));
     }
 
     pub(super) fn pumped(
@@ -133,7 +133,7 @@ impl Script {
         sink: SinkState,
     ) {
         let [pulled, pushed] = moved;
-        self.told(Event::Pumped(
+        self.on_event(Event::Pumped(
             from,
             Pumped {
                 pulled,
@@ -144,18 +144,19 @@ impl Script {
         ));
     }
 
-    /// Exactly these operations were asked for since the last look. `Answered` and `InVain` are
-    /// counted, and what is told of the backend's work is left out.
+    /// Exactly these operations were submitted since the last check. `Answered` and `InVain` are
+    /// counted, and reports of the backend's work are left out.
     pub(super) fn asks(&mut self, expected: &[Op]) {
         let asked: Vec<Op> = self.ops.drain(..).collect();
         self.answers += asked.iter().filter(|op| **op == Op::Answered).count();
         self.in_vain += asked.iter().filter(|op| **op == Op::InVain).count();
-        let told = [Op::Answered, Op::InVain, Op::Asked, Op::Replied];
-        let others = asked.into_iter().filter(|op| !told.contains(op));
+        let outcomes = [Op::Answered, Op::InVain, Op::Asked, Op::Replied];
+        let others = asked.into_iter().filter(|op| !outcomes.contains(op));
         assert_eq!(others.collect::<Vec<_>>(), expected);
     }
 
-    /// Time passes; its deadline comes when it has, and the kernel tells what is unacknowledged.
+    /// Time passes; the deadline fires if it is reached, and the kernel reports the unacknowledged
+    /// bytes.
     pub(super) fn passes(&mut self, time: u64) {
         let deadline = self.session.deadline(self.now, &self.limits);
         self.now += time;
@@ -164,7 +165,7 @@ impl Script {
         }
         if let Some(at) = self.ops.iter().position(|op| *op == Op::Unsent) {
             self.ops.remove(at);
-            self.told(Event::Unsent(self.unsent));
+            self.on_event(Event::Unsent(self.unsent));
         }
         self.ops.retain(|op| *op != Op::KeepAlive);
     }
@@ -200,7 +201,7 @@ impl Script {
         script.asks(&[Op::Cancel(Purpose::Recv(from))]);
         script.sent(from, BUFFER_BYTES);
         script.asks(&[Op::Release(3)]);
-        script.told(Event::RecvEnded(from, Err(Errno::CANCELED)));
+        script.on_event(Event::RecvEnded(from, Err(Errno::CANCELED)));
         script.asks(&[Op::Pump(from)]);
         script
     }

@@ -1,4 +1,4 @@
-//! A pipe whose sink takes next to nothing is given up, with nothing lost or reordered.
+//! A pipe whose sink takes next to nothing is given up, and no byte is lost or reordered.
 
 use super::*;
 
@@ -29,11 +29,11 @@ fn what_is_in_a_stalled_pipe_goes_on_in_buffers() {
     for len in [BUFFER_BYTES, BUFFER_BYTES, LEFT - 2 * BUFFER_BYTES] {
         script.asks(&[Op::Unpipe(Client)]);
         buffers.push(script.buffer(len));
-        script.told(Event::Unpiped(Client, buffers.last().copied()));
+        script.on_event(Event::Unpiped(Client, buffers.last().copied()));
     }
-    // Nothing more is received, and the wait for room goes on.
+    // The receive has ended, and the wait for room goes on.
     script.asks(&[]);
-    script.told(Event::SinkReady(Client, true));
+    script.on_event(Event::SinkReady(Client, true));
     let mut receives = false;
     for buffer in buffers {
         let sends = script.ops.contains(&Op::Send(Client, buffer, false));
@@ -50,7 +50,7 @@ fn what_is_in_a_stalled_pipe_goes_on_in_buffers() {
 fn a_stream_that_moves_keeps_its_pipe() {
     let mut script = full();
     for _ in 0..5 {
-        script.told(Event::SinkReady(Client, true));
+        script.on_event(Event::SinkReady(Client, true));
         script.pumped(Client, [CHUNK, CHUNK], SourceState::Ready, SinkState::Full);
         script.asks(&[Op::Pump(Client), Op::PollSink(Client, false)]);
         script.passes(STALL);
@@ -66,10 +66,10 @@ fn without_buffers_for_all_of_it_a_pipe_is_kept_and_asked_again() {
     for _ in 0..3 {
         script.passes(STALL);
         script.asks(&[Op::Unpipe(Client)]);
-        script.told(Event::Unpiped(Client, None));
+        script.on_event(Event::Unpiped(Client, None));
         script.asks(&[]);
     }
-    script.told(Event::SinkReady(Client, true));
+    script.on_event(Event::SinkReady(Client, true));
     script.asks(&[Op::Pump(Client)]);
 }
 
@@ -77,7 +77,7 @@ fn without_buffers_for_all_of_it_a_pipe_is_kept_and_asked_again() {
 fn a_sink_that_drips_keeps_no_pipe() {
     let mut script = full();
     for step in [2, 3] {
-        script.told(Event::SinkReady(Client, true));
+        script.on_event(Event::SinkReady(Client, true));
         script.pumped(Client, [0, 1_000], SourceState::Ready, SinkState::Full);
         script.ops.clear();
         script.passes(STALL / step);

@@ -2,12 +2,12 @@
 
 use super::*;
 
-/// A session with one buffer from this side that its sink has no room for.
+/// A session with one buffer from this side, for which its sink has no room.
 fn stuck(from: Side) -> (Script, Buffer) {
     let mut script = Script::connected();
     let buffer = script.receives(from, 10);
     script.asks(&[Op::Send(from, buffer, false)]);
-    script.told(Event::Sent(from, Err(AGAIN)));
+    script.on_event(Event::Sent(from, Err(AGAIN)));
     script.asks(&[Op::PollSink(from, false)]);
     (script, buffer)
 }
@@ -16,16 +16,16 @@ fn stuck(from: Side) -> (Script, Buffer) {
 fn a_poll_that_ends_without_room_is_followed_by_one_that_goes_on() {
     for from in Side::BOTH {
         let (mut script, buffer) = stuck(from);
-        script.told(Event::SinkReady(from, false));
+        script.on_event(Event::SinkReady(from, false));
         script.asks(&[Op::PollSink(from, true)]);
         script.told_more(Event::SinkReady(from, false));
         script.asks(&[]);
         assert_eq!(script.in_vain, 2);
         script.told_more(Event::SinkReady(from, true));
         script.asks(&[Op::Cancel(Purpose::PollSink(from))]);
-        script.told(Event::SinkReady(from, true));
+        script.on_event(Event::SinkReady(from, true));
         script.asks(&[Op::Send(from, buffer, false)]);
-        // The next wait begins with what was learnt.
+        // The next wait begins with the pause of the last one.
         script.sent(from, 4);
         script.asks(&[Op::PollSink(from, true)]);
         assert_eq!(script.in_vain, 2);
@@ -37,11 +37,11 @@ fn a_spliced_stream_waits_like_a_copied_one() {
     let mut script = Script::promoted(Client);
     script.pumped(Client, [CHUNK, 0], SourceState::Ready, SinkState::Full);
     script.asks(&[Op::PollSink(Client, false)]);
-    script.told(Event::SinkReady(Client, false));
+    script.on_event(Event::SinkReady(Client, false));
     script.asks(&[Op::PollSink(Client, true)]);
     script.told_more(Event::SinkReady(Client, true));
     script.asks(&[Op::Cancel(Purpose::PollSink(Client))]);
-    script.told(Event::SinkReady(Client, true));
+    script.on_event(Event::SinkReady(Client, true));
     script.asks(&[Op::Pump(Client)]);
     script.pumped(Client, [0, CHUNK], SourceState::Empty, SinkState::Ready);
     script.asks(&[Op::PollSource(Client)]);
@@ -58,10 +58,10 @@ fn pause_of(op: Op) -> Option<u64> {
 fn pauses(script: &mut Script, ready: Event, mut again: impl FnMut(&mut Script)) -> Vec<u64> {
     let mut pauses = Vec::new();
     for _ in 0..60 {
-        script.told(ready);
+        script.on_event(ready);
         again(script);
         pauses.extend(script.ops.drain(..).find_map(pause_of));
-        script.told(Event::Starvation(Client));
+        script.on_event(Event::Starvation(Client));
         again(script);
         let polls = script.ops.drain(..);
         let polls = polls.filter(|op| matches!(op, Op::PollSink(..) | Op::PollSource(_)));
@@ -72,7 +72,7 @@ fn pauses(script: &mut Script, ready: Event, mut again: impl FnMut(&mut Script))
 
 #[test]
 fn waits_in_vain_grow_until_something_moves() {
-    let unsent = |script: &mut Script| script.told(Event::Sent(Client, Err(AGAIN)));
+    let unsent = |script: &mut Script| script.on_event(Event::Sent(Client, Err(AGAIN)));
     let full =
         |script: &mut Script| script.pumped(Client, [0, 0], SourceState::Ready, SinkState::Full);
     let room = Event::SinkReady(Client, true);
@@ -92,7 +92,7 @@ fn waits_in_vain_grow_until_something_moves() {
     }
 
     // Progress makes the next wait a poll again.
-    spliced.told(room);
+    spliced.on_event(room);
     spliced.pumped(Client, [0, 5], SourceState::Ready, SinkState::Full);
     spliced.asks(&[Op::Pump(Client), Op::PollSink(Client, false)]);
 }
@@ -103,14 +103,14 @@ fn a_reset_is_noticed_during_a_pause() {
     (1..BUFFERS_HIGH).for_each(|_| {
         script.receives(Client, 10);
     });
-    script.told(Event::RecvEnded(Client, Err(Errno::CANCELED)));
-    script.told(Event::SinkReady(Client, true));
-    script.told(Event::Sent(Client, Err(AGAIN)));
+    script.on_event(Event::RecvEnded(Client, Err(Errno::CANCELED)));
+    script.on_event(Event::SinkReady(Client, true));
+    script.on_event(Event::Sent(Client, Err(AGAIN)));
     assert!(script.ops.iter().any(|op| matches!(op, Op::Visit(..))));
     script.ops.clear();
     script.passes(WATCH_AFTER);
     script.asks(&[Op::Watch(Client)]);
-    script.told(Event::Watched(Client, true));
+    script.on_event(Event::Watched(Client, true));
     assert_eq!(script.deadline_in(), LINGER / 4);
 }
 
@@ -119,11 +119,11 @@ fn a_receive_that_passes_by_again_and_again_is_asked_ever_later() {
     let mut script = Script::connected();
     let mut pauses = Vec::new();
     for _ in 0..60 {
-        script.told(Event::RecvEnded(Client, Err(AGAIN)));
+        script.on_event(Event::RecvEnded(Client, Err(AGAIN)));
         script.asks(&[Op::Recv(Client)]);
-        script.told(Event::RecvEnded(Client, Err(AGAIN)));
+        script.on_event(Event::RecvEnded(Client, Err(AGAIN)));
         pauses.extend(script.ops.drain(..).find_map(pause_of));
-        script.told(Event::Starvation(Client));
+        script.on_event(Event::Starvation(Client));
         script.asks(&[Op::Recv(Client)]);
     }
     assert!(pauses.len() == 60 && pauses.is_sorted() && pauses[59] == 50 * MS);
@@ -136,7 +136,7 @@ fn a_stream_that_polls_as_readable_and_is_not_is_copied_again() {
         |script: &mut Script| script.pumped(Client, [0, 0], SourceState::Empty, SinkState::Ready);
     empty(&mut script);
     script.asks(&[Op::PollSource(Client)]);
-    script.told(Event::SourceReady(Client));
+    script.on_event(Event::SourceReady(Client));
     script.asks(&[Op::Pump(Client)]);
     empty(&mut script);
     assert!(matches!(
@@ -144,7 +144,7 @@ fn a_stream_that_polls_as_readable_and_is_not_is_copied_again() {
         Op::Visit(Purpose::Starvation(Client), _)
     ));
     script.ops.clear();
-    script.told(Event::Starvation(Client));
+    script.on_event(Event::Starvation(Client));
     script.asks(&[Op::Pump(Client)]);
     empty(&mut script);
     script.asks(&[Op::Recv(Client)]);
@@ -153,13 +153,13 @@ fn a_stream_that_polls_as_readable_and_is_not_is_copied_again() {
 #[test]
 fn a_watch_that_the_kernel_ends_begins_again_after_a_pause() {
     let mut script = Script::connected();
-    script.told(Event::RecvEnded(Client, Ok(())));
+    script.on_event(Event::RecvEnded(Client, Ok(())));
     script.asks(&[Op::Shutdown(Backend)]);
     for _ in 0..3 {
         script.passes(WATCH_AFTER);
         script.asks(&[Op::Watch(Client)]);
         script.told_more(Event::Watched(Client, false));
-        script.told(Event::Watched(Client, false));
+        script.on_event(Event::Watched(Client, false));
         script.asks(&[]);
     }
     assert_eq!(script.in_vain, 3);
@@ -169,7 +169,7 @@ fn a_watch_that_the_kernel_ends_begins_again_after_a_pause() {
 fn starved() -> Script {
     let mut script = Script::connected();
     script.links.set_short(true);
-    script.told(Event::RecvEnded(Client, Err(Errno::NOBUFS)));
+    script.on_event(Event::RecvEnded(Client, Err(Errno::NOBUFS)));
     script.asks(&[Op::PassOn(Client)]);
     script
 }
@@ -181,7 +181,7 @@ fn passed_on(script: &mut Script, bytes: u32, source: SourceState, sink: SinkSta
         source,
         sink,
     };
-    script.told(Event::PassedOn(Client, moved));
+    script.on_event(Event::PassedOn(Client, moved));
 }
 
 #[test]
@@ -189,7 +189,7 @@ fn without_a_buffer_a_direction_passes_on_what_its_sink_takes() {
     let mut script = starved();
     passed_on(&mut script, 100, SourceState::Ready, SinkState::Ready);
     script.asks(&[Op::Recv(Client)]);
-    script.told(Event::RecvEnded(Client, Err(Errno::NOBUFS)));
+    script.on_event(Event::RecvEnded(Client, Err(Errno::NOBUFS)));
     script.asks(&[Op::PassOn(Client)]);
     passed_on(&mut script, 0, SourceState::Stopped, SinkState::Ready);
     script.asks(&[Op::Shutdown(Backend)]);
@@ -213,7 +213,7 @@ fn a_sink_that_is_full_is_passed_nothing_until_it_has_room() {
     script.asks(&[Op::PollSink(Client, false)]);
     script.passes(WATCH_AFTER);
     script.asks(&[Op::Watch(Client)]);
-    script.told(Event::SinkReady(Client, true));
+    script.on_event(Event::SinkReady(Client, true));
     script.asks(&[Op::PassOn(Client)]);
     // Bytes may wait: such an idle session does not end as if they did not.
     passed_on(&mut script, 0, SourceState::Ready, SinkState::Full);
@@ -226,7 +226,7 @@ fn a_source_without_bytes_waits_for_them_and_for_no_buffer() {
     let mut script = starved();
     passed_on(&mut script, 0, SourceState::Empty, SinkState::Ready);
     script.asks(&[Op::PollSource(Client)]);
-    script.told(Event::SourceReady(Client));
+    script.on_event(Event::SourceReady(Client));
     script.asks(&[Op::Recv(Client)]);
 }
 
@@ -246,10 +246,10 @@ fn a_client_that_waits_for_its_backend_waits_for_a_buffer_ever_longer() {
     let mut script = Script::begin();
     let mut waits = Vec::new();
     for _ in 0..60 {
-        script.told(Event::RecvEnded(Client, Err(Errno::NOBUFS)));
+        script.on_event(Event::RecvEnded(Client, Err(Errno::NOBUFS)));
         waits.extend(script.ops.iter().copied().find_map(pause_of));
         script.ops.retain(|op| *op == Op::InVain);
-        script.told(Event::Starvation(Client));
+        script.on_event(Event::Starvation(Client));
         script.asks(&[Op::Recv(Client)]);
     }
     assert!(waits.len() == 60 && waits.is_sorted(), "{waits:?}");

@@ -1,4 +1,4 @@
-//! Lines, right and wrong.
+//! Valid and invalid lines.
 
 use super::*;
 
@@ -84,7 +84,7 @@ fn unreadable_lines_are_reported() {
 }
 
 #[test]
-fn the_first_bad_lines_are_told_and_all_are_counted() {
+fn the_first_bad_lines_are_reported_and_all_are_counted() {
     let trace = read(&["x\n".repeat(5), KEY_VALUE.to_owned()].concat());
     assert_eq!((trace.len(), trace.skipped.lines), (2, 5));
     let lines: Vec<_> = trace.skipped.first.iter().map(|(line, _)| *line).collect();
@@ -116,7 +116,7 @@ fn a_unix_socket_is_one_client() {
     assert_eq!(trace.address(0), None);
 }
 
-/// Whatever a line holds, it is read or counted.
+/// Any line is either read or counted.
 #[test]
 fn any_bytes_are_a_trace() {
     let mut rng = fastrand::Rng::with_seed(5);

@@ -1,4 +1,4 @@
-//! However much is asked, a bounded part is under way.
+//! The number of queries under way is bounded, however many are needed.
 
 use super::*;
 
@@ -21,7 +21,7 @@ fn looking_again_begins_no_second_round_and_no_second_look() {
             tokio::task::yield_now().await;
         }
         assert_eq!(discoveries.tasks, began);
-        // The first server's time is not over.
+        // The first server has not timed out yet.
         assert_eq!(server.asked("a.test."), 2);
     });
 }
@@ -42,7 +42,7 @@ fn questions_under_way_are_bounded_and_all_names_are_asked() {
         let config = hosts(&names, &[server.address]);
         let mut discoveries = Discoveries::at_pace(FAST);
         discoveries.begin_with(&config).await;
-        // Two of each name.
+        // Two queries of each name.
         assert_eq!(asked(&server), QUESTIONS_MAX / 2);
         for n in 0..300 {
             server.say(&format!("n{n}.test."), Reply::addresses(60, &["10.0.0.1"]));

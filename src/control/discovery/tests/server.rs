@@ -11,10 +11,10 @@ use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
 use tokio::net::UdpSocket;
 use tokio::task::JoinHandle;
 
-/// What is said of a name.
+/// The reply for a name.
 #[derive(Clone, Debug)]
 pub(super) enum Reply {
-    /// Those of the type that is asked for.
+    /// The records of the queried type.
     Records {
         answers: Vec<(RData, u32)>,
         additional: Vec<(Name, RData)>,
@@ -95,12 +95,12 @@ impl Server {
         }
     }
 
-    /// From now on.
+    /// Sets the reply from now on.
     pub(super) fn say(&self, name: &str, reply: Reply) {
         self.replies.borrow_mut().insert(name.to_owned(), reply);
     }
 
-    /// Questions for a name so far, of all types.
+    /// The number of queries for a name so far, of all types.
     pub(super) fn asked(&self, name: &str) -> u32 {
         self.asked.borrow().get(name).copied().unwrap_or(0)
     }

@@ -19,8 +19,8 @@ fn probe_at(to: &Address, check: &Check) -> ProbeOutcome {
     tokio_uring::start(async move { prober.probe().await })
 }
 
-/// Why it failed, in words; empty when it did not.
-pub(super) fn said(to: SocketAddr, check: &Check) -> String {
+/// The error of a probe; empty when it passed.
+pub(super) fn failure_text(to: SocketAddr, check: &Check) -> String {
     let failure = probe(to, check).failure;
     failure.map_or_else(String::new, |failure| failure.to_string())
 }
@@ -51,10 +51,13 @@ pub(super) fn http() -> Check {
 #[test]
 fn tcp_needs_a_connection() {
     let server = Server::silent();
-    assert_eq!(said(server.address, &quick()), "");
-    assert_eq!(said(refusing(), &quick()), "connection refused");
+    assert_eq!(failure_text(server.address, &quick()), "");
+    assert_eq!(failure_text(refusing(), &quick()), "connection refused");
     let full = full();
-    assert_eq!(said(full.address, &quick()), "no connection within 1s");
+    assert_eq!(
+        failure_text(full.address, &quick()),
+        "no connection within 1s"
+    );
 }
 
 #[test]
@@ -67,52 +70,55 @@ fn a_probe_says_when_it_was_and_how_long_it_took() {
 
 #[test]
 fn a_tcp_probe_is_no_connection_to_the_program_behind() {
-    let (tell, told) = mpsc::channel();
+    let (tell, reported) = mpsc::channel();
     let server = Server::of(move |mut stream| {
-        // What accept gives for a probe, if anything, is broken already.
+        // If accept returns a probe's connection at all, it is reset already.
         let read = stream.read(&mut [0; 1]);
         tell.send(read.map_err(|error| error.kind()))
             .expect("the test waits");
     });
     for _ in 0..10 {
-        assert_eq!(said(server.address, &quick()), "");
+        assert_eq!(failure_text(server.address, &quick()), "");
     }
     drop(server);
-    let seen: Vec<_> = told.iter().collect();
+    let seen: Vec<_> = reported.iter().collect();
     let reset = Err(std::io::ErrorKind::ConnectionReset);
     assert!(seen.iter().all(|read| *read == reset), "{seen:?}");
-    // A few, if this thread did not run for long enough that the kernel acknowledged by itself.
+    // A few, if this thread was off its CPU for so long that the kernel acknowledged.
     assert!(seen.len() < 5, "{seen:?}");
 }
 
 #[test]
 fn send_expect_finds_what_it_looks_for() {
     let redis = Server::answering(b"+PONG\r\n");
-    assert_eq!(said(redis.address, &bytes(b"PONG")), "");
-    assert_eq!(said(redis.address, &bytes(b"")), "");
+    assert_eq!(failure_text(redis.address, &bytes(b"PONG")), "");
+    assert_eq!(failure_text(redis.address, &bytes(b"")), "");
     let pattern = |pattern: &str| expecting(b"x", Expect::Regex(pattern.to_owned()));
-    assert_eq!(said(redis.address, &pattern(r"^\+PONG\r\n$")), "");
-    let late = said(redis.address, &pattern("LOADING"));
+    assert_eq!(failure_text(redis.address, &pattern(r"^\+PONG\r\n$")), "");
+    let late = failure_text(redis.address, &pattern("LOADING"));
     assert_eq!(late, "no answer within 1s");
-    let bad = said(redis.address, &pattern("("));
+    let bad = failure_text(redis.address, &pattern("("));
     assert!(bad.starts_with("invalid regular expression `(`"), "{bad}");
 }
 
 #[test]
-fn a_server_that_hangs_up_is_told_from_one_that_is_silent() {
+fn a_server_that_closes_is_distinguished_from_a_silent_one() {
     let silent = Server::silent();
-    assert_eq!(said(silent.address, &bytes(b"x")), "no answer within 1s");
+    assert_eq!(
+        failure_text(silent.address, &bytes(b"x")),
+        "no answer within 1s"
+    );
     let mute = Server::of(|mut stream| {
         let _ = stream.read(&mut [0; 64]);
     });
     let closed = "it closed the connection without an answer";
-    assert_eq!(said(mute.address, &bytes(b"x")), closed);
+    assert_eq!(failure_text(mute.address, &bytes(b"x")), closed);
     let other = Server::of(|mut stream| {
         let _ = stream.read(&mut [0; 64]);
         let _ = stream.write_all(b"-LOADING\r\n");
     });
     let unexpected = r"unexpected answer `-LOADING\r\n`";
-    assert_eq!(said(other.address, &bytes(b"PONG")), unexpected);
+    assert_eq!(failure_text(other.address, &bytes(b"PONG")), unexpected);
 }
 
 #[test]
@@ -122,7 +128,10 @@ fn a_server_that_resets_says_so() {
         socket.set_linger(Some(Duration::ZERO)).expect("it can");
     });
     let check = expecting(b"", Expect::Bytes(b"x".to_vec()));
-    assert_eq!(said(server.address, &check), "connection reset by peer");
+    assert_eq!(
+        failure_text(server.address, &check),
+        "connection reset by peer"
+    );
 }
 
 #[test]
@@ -133,11 +142,11 @@ fn a_long_answer_is_looked_at_to_its_sixteenth_kilobyte() {
         let _ = stream.write_all(b"PONGPANG");
         drain(&mut stream);
     });
-    assert_eq!(said(server.address, &bytes(b"PONG")), "");
-    let beyond = said(server.address, &bytes(b"PANG"));
+    assert_eq!(failure_text(server.address, &bytes(b"PONG")), "");
+    let beyond = failure_text(server.address, &bytes(b"PANG"));
     assert!(beyond.starts_with("unexpected answer `xxxx"), "{beyond}");
     let endless = Server::of(|mut stream| while stream.write_all(&[b'y'; 65_536]).is_ok() {});
-    let beyond = said(endless.address, &bytes(b"PONG"));
+    let beyond = failure_text(endless.address, &bytes(b"PONG"));
     assert!(beyond.starts_with("unexpected answer `yyyy"), "{beyond}");
 }
 
@@ -155,7 +164,7 @@ fn a_dripping_server_is_heard_to_its_end() {
         timeout: Duration::from_secs(20),
         ..http()
     };
-    assert_eq!(said(server.address, &patient), "");
+    assert_eq!(failure_text(server.address, &patient), "");
 }
 
 fn thread_yield() {
@@ -164,7 +173,7 @@ fn thread_yield() {
 
 #[test]
 fn http_asks_and_looks_at_the_status() {
-    let (tell, told) = mpsc::channel();
+    let (tell, reported) = mpsc::channel();
     let server = Server::of(move |mut stream| {
         let mut request = [0; 4_096];
         let length = stream.read(&mut request).expect("a request");
@@ -172,8 +181,8 @@ fn http_asks_and_looks_at_the_status() {
             .expect("the test waits");
         let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
     });
-    assert_eq!(said(server.address, &http()), "");
-    let asked = String::from_utf8(told.recv().expect("a request")).expect("ASCII");
+    assert_eq!(failure_text(server.address, &http()), "");
+    let asked = String::from_utf8(reported.recv().expect("a request")).expect("ASCII");
     let wanted = format!(
         "GET /healthz HTTP/1.1\r\nHost: {}\r\nUser-Agent: mahoraga\r\nAccept: */*\r\n\
          Connection: close\r\n\r\n",
@@ -184,7 +193,7 @@ fn http_asks_and_looks_at_the_status() {
 
 #[test]
 fn http_says_what_is_wrong() {
-    let said_of = |answer| said(Server::answering(answer).address, &http());
+    let said_of = |answer| failure_text(Server::answering(answer).address, &http());
     assert_eq!(said_of(b"HTTP/1.1 503 Busy\r\n\r\n"), "status 503");
     assert_eq!(said_of(b"220 mail\r\n"), r"no HTTP answer: `220 mail\r\n`");
     let endless = Server::of(|mut stream| {
@@ -192,7 +201,7 @@ fn http_says_what_is_wrong() {
         let _ = stream.write_all(b"HTTP/1.1 103 Early Hints\r\n");
         while stream.write_all(b"Link: </style.css>\r\n").is_ok() {}
     });
-    let said = said(endless.address, &http());
+    let said = failure_text(endless.address, &http());
     assert!(said.starts_with("no HTTP answer: `HTTP/1.1 103"), "{said}");
 }
 
@@ -216,7 +225,7 @@ fn a_proxy_header_comes_first() {
             proxy_header: Some(header),
             ..bytes(wanted)
         };
-        assert_eq!(said(server.address, &check), "", "{header:?}");
+        assert_eq!(failure_text(server.address, &check), "", "{header:?}");
     }
 }
 

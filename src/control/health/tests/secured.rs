@@ -10,16 +10,16 @@ use rustls::{ProtocolVersion, ServerConfig, ServerConnection, SupportedProtocolV
 
 use crate::config::{CheckTls, Verify};
 
-use super::probes::{http, said};
+use super::probes::{failure_text, http};
 use super::*;
 use crate::origin::Origins;
 
-/// What a server of TLS is made of.
+/// The settings of a TLS server.
 struct Make {
     names: Vec<String>,
     alpn: Vec<Vec<u8>>,
     versions: Vec<&'static SupportedProtocolVersion>,
-    /// The certificate is valid from the beginning of one to that of the other.
+    /// The certificate is valid from the start of one year to that of the other.
     years: Option<[i32; 2]>,
 }
 
@@ -59,7 +59,7 @@ impl Make {
         let server = Server::of(move |mut stream| {
             let mut tls = ServerConnection::new(Arc::clone(&config)).expect("a connection");
             let mut tls = rustls::Stream::new(&mut tls, &mut stream);
-            // The probe may have gone, or taken the certificate for none of its own.
+            // The probe may have closed, or refused the certificate.
             let Ok(length) = tls.read(&mut [0; 4_096]) else {
                 return;
             };
@@ -92,7 +92,7 @@ fn by_file(path: &std::path::Path, sni: Option<&str>) -> Check {
     with(tls, quick())
 }
 
-/// A file that is gone in the end.
+/// A file that is removed in the end.
 struct Pem(PathBuf);
 
 impl Pem {
@@ -114,7 +114,7 @@ impl Drop for Pem {
 fn a_handshake_is_enough_unless_more_is_asked() {
     let (server, _) = Make::default().serve();
     assert_eq!(
-        said(server.address, &with(CheckTls::default(), quick())),
+        failure_text(server.address, &with(CheckTls::default(), quick())),
         ""
     );
 }
@@ -131,13 +131,13 @@ fn http_goes_through_both_versions_of_tls() {
             sni: Some("db.test".to_owned()),
             ..CheckTls::default()
         };
-        assert_eq!(said(server.address, &with(tls.clone(), http())), "");
+        assert_eq!(failure_text(server.address, &with(tls.clone(), http())), "");
         let probe = Probe::SendExpect {
             send: b"hello".to_vec(),
             expect: config::Expect::Bytes(format!("X: db.test over {wanted}").into_bytes()),
         };
         let check = Check { probe, ..quick() };
-        assert_eq!(said(server.address, &with(tls, check)), "");
+        assert_eq!(failure_text(server.address, &with(tls, check)), "");
     }
 }
 
@@ -149,7 +149,10 @@ fn without_sni_no_name_is_asked_for() {
         expect: config::Expect::Bytes(b"X: nobody over".to_vec()),
     };
     let check = Check { probe, ..quick() };
-    assert_eq!(said(server.address, &with(CheckTls::default(), check)), "");
+    assert_eq!(
+        failure_text(server.address, &with(CheckTls::default(), check)),
+        ""
+    );
 }
 
 #[test]
@@ -161,14 +164,17 @@ fn a_certificate_is_verified_by_a_file() {
     }
     .serve();
     let own = Pem::new("own", &pem);
-    assert_eq!(said(server.address, &by_file(&own.0, Some("db.test"))), "");
     assert_eq!(
-        said(server.address, &by_file(&own.0, None)),
+        failure_text(server.address, &by_file(&own.0, Some("db.test"))),
+        ""
+    );
+    assert_eq!(
+        failure_text(server.address, &by_file(&own.0, None)),
         "",
         "by its address"
     );
     assert_eq!(
-        said(server.address, &by_file(&own.0, Some("mail.test"))),
+        failure_text(server.address, &by_file(&own.0, Some("mail.test"))),
         "TLS: wrong name: the certificate is for db.test, 127.0.0.1, not for mail.test"
     );
 
@@ -187,7 +193,7 @@ fn a_certificate_is_verified_by_a_file() {
         .serve();
         let strange = Pem::new(name, &stranger);
         assert_eq!(
-            said(server.address, &by_file(&strange.0, Some("db.test"))),
+            failure_text(server.address, &by_file(&strange.0, Some("db.test"))),
             want
         );
     }
@@ -213,14 +219,14 @@ fn a_certificate_out_of_its_time_says_when() {
         .serve();
         let own = Pem::new(&years[0].to_string(), &pem);
         assert_eq!(
-            said(server.address, &by_file(&own.0, Some("db.test"))),
+            failure_text(server.address, &by_file(&own.0, Some("db.test"))),
             want
         );
     }
 }
 
 #[test]
-fn a_file_that_is_none_is_told_and_read_again_once_it_changed() {
+fn an_invalid_file_is_reported_and_read_again_once_it_changed() {
     let (server, pem) = Make::default().serve();
     let file = Pem::new("late", "nothing\n");
     let check = by_file(&file.0, Some("db.test"));
@@ -244,13 +250,16 @@ fn a_file_that_is_none_is_told_and_read_again_once_it_changed() {
     assert_eq!(probe(), "");
 
     let gone = by_file(std::path::Path::new("/nowhere/ca.pem"), None);
-    let said = said(server.address, &gone);
-    assert!(said.starts_with("cannot use /nowhere/ca.pem: "), "{said}");
-    let directory = by_file(&std::env::temp_dir(), None);
-    let said = probes::said(server.address, &directory);
+    let message = failure_text(server.address, &gone);
     assert!(
-        said.contains("expected a regular file") || said.contains("directory"),
-        "{said}"
+        message.starts_with("cannot use /nowhere/ca.pem: "),
+        "{message}"
+    );
+    let directory = by_file(&std::env::temp_dir(), None);
+    let message = failure_text(server.address, &directory);
+    assert!(
+        message.contains("expected a regular file") || message.contains("directory"),
+        "{message}"
     );
 }
 
@@ -262,11 +271,11 @@ fn a_machine_does_not_trust_a_stranger() {
         verify: Verify::System,
         ..CheckTls::default()
     };
-    let said = said(server.address, &with(tls, quick()));
-    // There are machines that trust nobody.
+    let message = failure_text(server.address, &with(tls, quick()));
+    // Some machines have no trusted certificates.
     assert!(
-        said == UNKNOWN || said.contains("this machine trusts none"),
-        "{said}"
+        message == UNKNOWN || message.contains("this machine trusts none"),
+        "{message}"
     );
 }
 
@@ -284,44 +293,44 @@ fn an_offered_protocol_must_be_taken() {
         ..Make::default()
     }
     .serve();
-    assert_eq!(said(http2.address, &offer(&["http/1.1", "h2"])), "");
-    let refused = said(http2.address, &offer(&["http/1.1"]));
+    assert_eq!(failure_text(http2.address, &offer(&["http/1.1", "h2"])), "");
+    let refused = failure_text(http2.address, &offer(&["http/1.1"]));
     assert_eq!(refused, "TLS: it accepts none of the offered protocols");
     let (plain, _) = Make::default().serve();
-    let ignored = said(plain.address, &offer(&["h2"]));
+    let ignored = failure_text(plain.address, &offer(&["h2"]));
     assert_eq!(ignored, "TLS: it accepts none of the offered protocols");
 }
 
 #[test]
-fn servers_that_speak_no_tls_are_told_apart() {
+fn servers_without_tls_are_distinguished() {
     let quick = |check| Check {
         timeout: Duration::from_secs(1),
         ..with(CheckTls::default(), check)
     };
     let silent = Server::silent();
     let late = "no TLS handshake within 1s";
-    assert_eq!(said(silent.address, &quick(http())), late);
+    assert_eq!(failure_text(silent.address, &quick(http())), late);
     let plain = Server::answering(b"220 mail.test ESMTP\r\n");
     assert_eq!(
-        said(plain.address, &quick(http())),
+        failure_text(plain.address, &quick(http())),
         "TLS: the server does not speak TLS: is the port right?"
     );
     let mute = Server::of(|mut stream| {
         let _ = stream.read(&mut [0; 4_096]);
     });
     let closed = "it closed the connection within the TLS handshake";
-    assert_eq!(said(mute.address, &quick(http())), closed);
+    assert_eq!(failure_text(mute.address, &quick(http())), closed);
 }
 
 #[test]
-fn a_name_that_is_none_is_told() {
+fn an_invalid_name_is_reported() {
     let (server, _) = Make::default().serve();
     let tls = CheckTls {
         sni: Some("not a name".to_owned()),
         ..CheckTls::default()
     };
-    let said = said(server.address, &with(tls, quick()));
-    assert_eq!(said, "invalid sni `not a name`: expected a host name");
+    let message = failure_text(server.address, &with(tls, quick()));
+    assert_eq!(message, "invalid sni `not a name`: expected a host name");
 }
 
 const UNKNOWN: &str = "TLS: unknown issuer: none that `verify` trusts has signed the certificate";

@@ -35,14 +35,14 @@ impl Server {
     pub(super) fn answering(answer: &'static [u8]) -> Self {
         Self::of(move |mut stream| {
             let asked = stream.read(&mut [0; 4_096]);
-            // Whoever probes may have gone.
+            // The probe may have closed.
             let _ = asked.and_then(|_| stream.write_all(answer));
             drain(&mut stream);
         })
     }
 
     fn at(address: SocketAddr, serve: impl Fn(TcpStream) + Send + Sync + 'static) -> Self {
-        // A test's own port is taken again at once.
+        // Lets a test bind its own port again at once.
         let listener = TcpListener::bind(address).expect("an address");
         let address = listener.local_addr().expect("it is bound");
         let stopped = Arc::new(AtomicBool::new(false));
@@ -54,7 +54,7 @@ impl Server {
                 if is_stopped.load(Ordering::SeqCst) {
                     return;
                 }
-                // A probe that only connects is gone before it was accepted.
+                // A probe that only connects has closed before the server accepts.
                 let Ok(stream) = stream else { continue };
                 let (serve, counted) = (Arc::clone(&serve), Arc::clone(&counted));
                 thread::spawn(move || {
@@ -86,7 +86,7 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         self.stopped.store(true, Ordering::SeqCst);
-        // It wakes the thread; if it fails there is none any more.
+        // The connect wakes the thread; if it fails the thread has ended.
         let _ = TcpStream::connect(self.address);
         if let Some(thread) = self.thread.take() {
             thread.join().expect("the server's thread ended in order");
@@ -96,13 +96,13 @@ impl Drop for Server {
 
 /// Reads to the end.
 pub(super) fn drain(stream: &mut TcpStream) {
-    // However it ends.
+    // Reads until the end or an error.
     let _ = io::copy(stream, &mut io::sink());
 }
 
-/// An address that nobody listens on.
+/// An address without a listener.
 pub(super) fn refusing() -> SocketAddr {
-    // Bound only, and kept: nobody else gets it.
+    // Bound only, and kept: no other socket gets it.
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
     socket.bind(&any.into()).expect("a free port");
@@ -127,7 +127,7 @@ pub(super) fn full() -> Full {
     let waiting = (0..4).map(|_| {
         let socket = Socket::new(Domain::IPV4, Type::STREAM.nonblocking(), None);
         let socket = socket.expect("a socket");
-        // The first is taken, the others are left without an answer.
+        // The kernel takes the first connection, and leaves the others without an answer.
         let _ = socket.connect(&address);
         socket
     });

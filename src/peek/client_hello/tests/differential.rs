@@ -1,4 +1,4 @@
-//! What is read here against what rustls reads, on hellos that were changed at random.
+//! This parser against rustls', on hellos with random changes.
 
 use std::net::IpAddr;
 
@@ -22,8 +22,8 @@ fn rustls_reads_the_same_server_name() {
                 let read = Name::read(name.bytes()).expect("a name in the DNS");
                 match ours.map(|hello| hello.server_name) {
                     Ok(ours) => assert_eq!(ours, Some(read), "{first:?}"),
-                    // It passes over all that follows a name of another type, so also what does
-                    // not have the length that it must have.
+                    // rustls skips everything after a name of another type, even if its length is
+                    // wrong.
                     Err(miss) => {
                         assert_eq!(miss, Miss::Absent, "{first:?}");
                         assert!(has_more_names(&first, name.as_bytes()), "{first:?}");
@@ -31,7 +31,7 @@ fn rustls_reads_the_same_server_name() {
                     }
                 }
             }
-            // Addresses are none to rustls, and what breaks a rule there may be allowed here.
+            // To rustls addresses are no names, and it may allow what breaks a rule there.
             Rustls::Unnamed => {
                 unnamed += 1;
                 let hello = ours.unwrap_or_else(|miss| panic!("{miss:?}: {first:?}"));
@@ -39,20 +39,20 @@ fn rustls_reads_the_same_server_name() {
             }
             Rustls::Incomplete => {
                 incomplete += 1;
-                // It waits for the end of the record that the message's end is in.
+                // rustls waits for the end of the record in which the message ends.
                 assert!(ours.is_err() || is_cut_in_a_record(&first), "{first:?}");
             }
             Rustls::Refused => refused += 1,
         }
     }
-    // Without some of each, nothing was compared.
+    // Without some of each nothing was compared.
     for count in [named, unnamed, incomplete, refused] {
         let counts = [named, unnamed, incomplete, refused, lenient];
         assert!(count > MUTATIONS / 100 && lenient < count, "{counts:?}");
     }
 }
 
-/// What rustls says of a client's bytes.
+/// rustls' result for a client's bytes.
 enum Rustls {
     Named(String),
     Unnamed,
@@ -63,7 +63,7 @@ enum Rustls {
 fn rustls(first: &[u8]) -> Rustls {
     let mut acceptor = Acceptor::default();
     let mut rest = first;
-    // It reads at most so much at once; a hello that does not end there is read on.
+    // It reads a limited amount at once; a hello that does not end there is read on.
     while !rest.is_empty() {
         if acceptor.read_tls(&mut rest).is_err() {
             return Rustls::Refused;
@@ -82,13 +82,13 @@ fn rustls(first: &[u8]) -> Rustls {
     Rustls::Incomplete
 }
 
-/// A message that was changed a little, in records of some length, cut short at times.
+/// A message with small changes, in records of some length, truncated at times.
 fn changed(capture: &Capture, random: &mut fastrand::Rng) -> Vec<u8> {
     let mut message = message_of(capture.bytes);
     match random.u8(0..4) {
         0 => {}
         1 => mutate(&mut message, random),
-        // In the name, its lengths and what is around it.
+        // Changes the name, its lengths and the bytes around it.
         2 => {
             if let Some(name) = capture.name {
                 let mut windows = message.windows(name.len());

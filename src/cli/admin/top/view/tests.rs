@@ -155,7 +155,7 @@ fn a_small_terminal_shows_what_it_can() {
 }
 
 #[test]
-fn the_last_line_tells_how_it_goes() {
+fn the_last_line_shows_the_state() {
     let mut model = model();
     let foot = |model: &Model, keys: &str| screen((80, 24), model, keys).pop().unwrap();
     assert_eq!(foot(&model, "/app"), "/app_");
@@ -171,7 +171,7 @@ fn the_last_line_tells_how_it_goes() {
 }
 
 #[test]
-fn keys_are_told() {
+fn keys_are_listed() {
     let got = screen((80, 24), &model(), "?");
     assert_eq!(got[5..20].join("\n"), KEYS);
 }
