@@ -27,7 +27,7 @@ export STORM_STREAMS=${STORM_STREAMS:-500} STORM_CLIENTS=${STORM_CLIENTS:-32}
 export STORM_RATE=${STORM_RATE:-0} STORM_PAUSE_MS=${STORM_PAUSE_MS:-300}
 verdict="no client was disturbed"
 (cd "$REPO" && timeout 900 cargo test --release --locked --test proxy -- \
-    --exact storm::nobody_notices_a_storm_of_reloads --nocapture) >"$WORK/storm.log" 2>&1 ||
+    --exact storm::a_storm_of_reloads_breaks_no_connection --nocapture) >"$WORK/storm.log" 2>&1 ||
     verdict="FAILED"
 grep -E '^(peak|[0-9]+ (reloads|connections|streams))' "$WORK/storm.log" || log_of storm
 machine_facts
