@@ -108,7 +108,7 @@ fn cpu() -> u64 {
     cpu.parse().expect("a number")
 }
 
-/// A server that reads, and answers once if it is to.
+/// A server that reads, and answers once if `answers` is set.
 fn serve(answers: bool) -> SocketAddr {
     let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
     let address = listener.local_addr().expect("it is bound");

@@ -17,14 +17,14 @@ fn main() {
     divan::main();
 }
 
-/// A request and its answer, of so many clients at once. An item is an event.
+/// A request and its answer, of this many clients at once. An item is an event.
 #[divan::bench(args = [1, 16, 256], sample_size = 64, min_time = MIN_SECONDS)]
 fn keep_alive_exchange(bencher: Bencher<'_, '_>, clients: u16) {
     let balancer = Balancer::keep_alive(clients, STEP);
     measure(bencher, 4 * clients, balancer, Balancer::exchange);
 }
 
-/// A connection from accept to close, of so many clients at once. An item is an event.
+/// A connection from accept to close, of this many clients at once. An item is an event.
 #[divan::bench(args = [1, 16, 256], sample_size = 64, min_time = MIN_SECONDS)]
 fn short_connection(bencher: Bencher<'_, '_>, clients: u16) {
     let balancer = Balancer::short(clients, STEP);

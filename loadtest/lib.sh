@@ -1,9 +1,9 @@
 # shellcheck shell=bash
 # Shared pieces of the scripts in loadtest/ and of scripts/real-programs.sh. Sourced, never run.
 #
-# Who sources this file gets a temporary directory ($WORK) and an EXIT trap that ends, by pid, every
-# process begun with `start`, gives back a changed congestion control, lets packages start services
-# again and removes $WORK.
+# A script that sources this file gets a temporary directory ($WORK) and an EXIT trap that ends, by
+# pid, every process begun with `start`, gives back a changed congestion control, lets packages
+# start services again and removes $WORK.
 
 # Without this a failure inside $(...) does not fail the script.
 shopt -s inherit_errexit

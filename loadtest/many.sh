@@ -24,7 +24,7 @@ connections=${CONNECTIONS:-12000}
 workers=${WORKERS:-2}
 
 need_tools python3 taskset
-# Both limits, so that what is measured cannot raise its own.
+# Sets both limits, so that the balancer cannot raise its own.
 ulimit -n 20000 2>/dev/null || die "needs 20000 descriptors, may have $(ulimit -Hn) (ulimit -n)"
 find_mahoraga
 start_echo any

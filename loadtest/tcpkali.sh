@@ -5,7 +5,7 @@
 #   loadtest/tcpkali.sh
 #
 # tcpkali is in no Debian release; its source is at https://github.com/satori-com/tcpkali (now
-# https://github.com/machinezone/tcpkali). Where it is absent this script says so and exits 0.
+# https://github.com/machinezone/tcpkali). Where it is absent this script reports that and exits 0.
 # Last seen to work with tcpkali 1.2.0 (machinezone/tcpkali at 3c3175e) on 2026-11-22, Linux 6.18,
 # 2 CPUs: 1052877 bytes sent and received at 5 messages per second over each connection, connects
 # p50 0.0 and p99 1.0 ms, messages p50 0.3 and p99 4.3 ms, and at its end

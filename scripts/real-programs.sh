@@ -5,7 +5,7 @@
 #   scripts/real-programs.sh [curl] [wrk] [iperf3] [redis] [pgbench]      default: all of them
 #
 # Prints a line for each, `ok curl: ...`, `FAILED curl: ...` or `skipped curl: ...`, and a sum.
-# Root gets missing tools by apt-get; anybody else skips what needs them. By environment:
+# Root gets missing tools by apt-get; other users skip the programs that need them. By environment:
 #   CI=true         a skip counts as a failure
 #   MAHORAGA=PATH   the binary (default: what `cargo build --release` makes now)
 # Exits 1 when a program failed.

@@ -129,7 +129,10 @@ fn every_setting_is_documented() {
         .collect();
     let name = |path: &'_ str| path.rsplit('.').next().map(str::to_owned);
     let names: BTreeSet<_> = settings.iter().filter_map(|(path, _)| name(path)).collect();
-    assert!(names.len() > 50, "the reference is not what it was");
+    assert!(
+        names.len() > 50,
+        "the reference has another form than this test reads"
+    );
     let is_word = |span: &String| span.chars().all(|c| c.is_ascii_lowercase() || c == '_');
     let mut wrong = Vec::new();
     for (path, sentence) in settings {
@@ -228,7 +231,10 @@ fn gauge_line() -> Vec<String> {
         .filter(|line| line.contains("&stats."))
         .filter_map(|line| Some(line.split_once("(\"")?.1.split_once('"')?.0.to_owned()))
         .collect();
-    assert!(names.len() > 1, "the gauge line is not where it was");
+    assert!(
+        names.len() > 1,
+        "the gauge line has another form than this test reads"
+    );
     names
 }
 
@@ -240,7 +246,10 @@ fn declared_numbers() -> Vec<String> {
         .filter_map(|line| line.trim().strip_prefix("pub ")?.strip_suffix(": Number,"))
         .map(str::to_owned)
         .collect();
-    assert!(names.len() > 1, "the numbers are not where they were");
+    assert!(
+        names.len() > 1,
+        "the numbers have another form than this test reads"
+    );
     names
 }
 

@@ -488,7 +488,7 @@ fn top_without_a_terminal() {
     );
 }
 
-/// No balancer is asked.
+/// The command asks no balancer.
 #[test]
 fn the_reference_says_each_setting_with_its_default() {
     let output = run(&["config", "reference"]);

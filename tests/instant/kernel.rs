@@ -106,7 +106,9 @@ impl InstantKernel {
             message: true,
             ..Conn::default()
         };
-        let token = self.accept.expect("clients come to who accepts");
+        let token = self
+            .accept
+            .expect("clients come to a listener that accepts");
         self.complete(token, Done::Accepted(socket), true);
     }
 

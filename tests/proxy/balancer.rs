@@ -18,7 +18,7 @@ use crate::peers;
 use crate::process::{Descriptors, Process};
 use crate::watchdog::eventually;
 
-/// How the program is to be started.
+/// The way to start the program.
 pub(crate) struct Launch {
     command: Command,
     dir: PathBuf,
@@ -279,7 +279,7 @@ impl Balancer {
         (self.process.descriptors().pipe_ends - self.before.pipe_ends) / 2
     }
 
-    /// The gauges and counters of each worker, asked for by SIGUSR1.
+    /// The gauges and counters of each worker, from the report of SIGUSR1.
     pub(crate) fn numbers(&self) -> Vec<HashMap<String, u64>> {
         let gauges = "sessions=";
         let asked = self.log.count(gauges);

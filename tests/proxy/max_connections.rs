@@ -32,7 +32,7 @@ fn served(clients: &[TcpStream]) -> usize {
 /// Exactly this many are served and, for a while, no more.
 #[track_caller]
 fn expect_served(clients: &[TcpStream], backend: &Backend, wanted: usize, so_far: usize) {
-    eventually("so many served", || served(clients) >= wanted);
+    eventually("this many are served", || served(clients) >= wanted);
     thread::sleep(Duration::from_millis(100));
     assert_eq!(served(clients), wanted);
     assert_eq!(backend.accepted(), so_far);

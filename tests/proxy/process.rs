@@ -15,7 +15,7 @@ pub(crate) struct Process(pub(crate) u32);
 /// one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Descriptors {
-    /// By thread and kind, as /proc names what is open.
+    /// By thread and kind: the targets of /proc's links.
     pub(crate) lasting: BTreeMap<(String, String), usize>,
     /// Both ends of pipes. They are pooled, so their number changes.
     pub(crate) pipe_ends: usize,

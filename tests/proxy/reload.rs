@@ -121,8 +121,7 @@ fn listeners_come_and_go_while_sessions_go_on() {
     });
 }
 
-/// Clients one after the other, until told to stop: the number served, and the errors of the
-/// others.
+/// Clients one after the other, until `stop`: the number served, and the errors of the others.
 fn visit_until(stop: &AtomicBool, at: SocketAddr) -> (u32, Vec<std::io::Error>) {
     let (mut served, mut failed) = (0, Vec::new());
     while !stop.load(Ordering::Relaxed) {
@@ -266,7 +265,7 @@ fn a_wrong_file_leaves_the_old_configuration_in_force() {
         }
         fs::remove_file(stage.balancer.dir().join("config.ron")).unwrap();
         stage.balancer.process.signal(libc::SIGHUP);
-        eventually("it is missed", || {
+        eventually("the missing file is logged", || {
             stage.balancer.log().count("there is no such file") == 1
         });
         // Each refusal is logged once, and each record is one line.

@@ -1,4 +1,4 @@
-//! Of several backends one has a role, and the check tells which.
+//! One backend of several is the primary, and the check finds it.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};

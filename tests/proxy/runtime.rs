@@ -10,7 +10,7 @@ use crate::peers::{connect, ping};
 use crate::stage::{Guest, Stage, leave_all, tally};
 use crate::watchdog::{eventually, watched};
 
-/// A stage of which only so many backends are in the file, and the names of all.
+/// A stage with this many of its backends in the file, and the names of all.
 fn stage(fields: &str, size: usize, in_file: usize) -> (Stage, Vec<String>) {
     let fleet = Fleet::of(size);
     let names = fleet.addresses();

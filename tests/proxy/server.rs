@@ -108,7 +108,7 @@ fn before_exec(command: &mut Command) {
     unsafe { command.pre_exec(die_with_parent) };
 }
 
-/// Bound beside others of the same port: those of this user that say so too.
+/// Bound beside other sockets of the same port: those of this user that allow it too.
 fn bound(port: u16) -> Socket {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     socket.set_reuse_port(true).unwrap();

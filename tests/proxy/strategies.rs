@@ -154,7 +154,7 @@ fn least_time_avoids_the_slow_one() {
         let stage = Stage::plain("least_time", workers, Fleet::with_delays(&[200, 0, 0]));
         let guests = stage.hold_all(40);
         let [slow, ..] = stage.fleet.held()[..] else {
-            unreachable!("there are three");
+            unreachable!("there are three backends");
         };
         assert!(!stage.fleet.held().contains(&0), "every backend is tried");
         assert!(slow <= 4, "{:?}", stage.fleet.held());

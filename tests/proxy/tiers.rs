@@ -116,7 +116,7 @@ fn groups_take_their_weights() {
         let stage = in_file("two_tier", settings, &[GREEN, BLUE, BLUE], workers);
         let guests = stage.hold_all(40);
         let [green, one, two] = stage.fleet.held()[..] else {
-            unreachable!("there are three");
+            unreachable!("there are three backends");
         };
         // Each worker has a round of its own.
         assert!(green.abs_diff(8) < workers, "{green} of 40");

@@ -165,7 +165,7 @@ impl FakeKernel {
                 }
                 full.0 += 1;
                 let most = ASKED_AT_ONCE + (now - full.1) / ASKED_EVERY;
-                assert!(full.0 <= most, "a full backlog is asked {} times", full.0);
+                assert!(full.0 <= most, "a full backlog is tried {} times", full.0);
                 self.trace.see("a full backlog");
                 Err(Errno::AGAIN)
             }

@@ -253,7 +253,7 @@ impl FakeKernel {
             *since = in_vain.then(|| since.unwrap_or(now));
             assert!(
                 since.is_none_or(|since| now - since < max),
-                "clients wait for a place that is there: {:?}\n{}",
+                "clients wait although a place is free: {:?}\n{}",
                 pool.queue,
                 self.dump()
             );

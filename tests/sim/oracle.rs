@@ -29,7 +29,7 @@ impl FakeKernel {
         let source = &self.conn(partner).inbound;
         assert!(
             source.fin && given == source.written,
-            "{fd} is to hold bytes back up to {given}, but its partner has {source:?}"
+            "{fd} must hold bytes back up to {given}, but its partner has {source:?}"
         );
     }
 
@@ -315,7 +315,7 @@ impl FakeKernel {
         assert!(self.listeners.iter().all(|listening| listening.closed));
     }
 
-    /// What is open and in flight, for a failure's message.
+    /// The state and the operations in flight, for a failure's message.
     pub(crate) fn dump(&self) -> String {
         let conns = (FIRST_SOCKET..).zip(&self.conns);
         let open = conns.filter(|(_, conn)| conn.is_open());

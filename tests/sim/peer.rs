@@ -19,7 +19,7 @@ pub(crate) enum Act {
     Deafen(u64),
     /// Reads in sips for a time, some 10 kB a second.
     Sip(u64),
-    /// Waits until it has read so many bytes.
+    /// Waits until it has read this many bytes.
     Await(u64),
     /// Waits for the end of what it reads.
     AwaitEnd,

@@ -244,7 +244,7 @@ impl FakeKernel {
         self.let_go(fd, kept);
     }
 
-    /// What was held back arrives at the peer, except for this many bytes.
+    /// The bytes held back arrive at the peer, except for this many.
     pub(crate) fn let_go(&mut self, fd: i32, kept: u64) {
         let outbound = &mut self.conn(fd).outbound;
         let arrived = outbound.held - kept;

@@ -151,7 +151,7 @@ impl FakeKernel {
         Some(Buffer { id, start: 0, len })
     }
 
-    /// As the ring does: what is not sent is not received.
+    /// As the ring does: without a send there is no receive.
     pub(crate) fn pass_between(&mut self, from: i32, to: i32) -> Pumped {
         let mut moved = Pumped {
             pulled: 0,

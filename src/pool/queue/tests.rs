@@ -84,7 +84,7 @@ fn no_more_are_called_than_there_are_places() {
     );
     assert!(
         queue.call(0, 1).is_none(),
-        "it is for the one who was called"
+        "the place is for the called client"
     );
     assert!(
         queue

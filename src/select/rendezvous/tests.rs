@@ -38,7 +38,7 @@ fn fills_what_there_is() {
     assert_eq!(rendezvous(&[]).best(1, &mut [0; 2]), 0);
     let mut all = best(&three, 1, 9);
     all.sort_unstable();
-    assert_eq!(all, [0, 2, 3], "who has no weight is never chosen");
+    assert_eq!(all, [0, 2, 3], "a backend of weight 0 is never chosen");
     let many = rendezvous(&candidates(vec![1; 70_000]));
     assert_eq!(best(&many, 1, 70_000).len(), Rendezvous::BEST_MAX);
 }
