@@ -76,8 +76,12 @@ fn pauses(swap: fn((TcpStream, TcpStream)) -> (TcpStream, TcpStream)) {
         let stalled = stall(pairs.collect());
         assert_bounded(&balancer, before, SESSIONS);
         // Pipes go to streams that move; bytes of a stalled stream move from its pipe to buffers,
-        // and arrive.
-        eventually("pipes are given up", || balancer.number("pipes") == 0);
+        // and arrive. They stay in the pipe where more than half of the buffers hold bytes, as
+        // happens before Linux 6.17.
+        let half = 16_384;
+        eventually("pipes are given up", || {
+            balancer.number("pipes") == 0 || balancer.number("buffers") > half
+        });
         assert_bounded(&balancer, before, SESSIONS);
         resume(stalled);
         balancer.finish();
