@@ -26,11 +26,11 @@ use crate::control;
 use crate::sys;
 use crate::writer::{Outlet, Writer};
 
-/// Writes every line by a thread from now on, those of a panic too, in the format that the
-/// environment names. To be called once, before there is another thread.
+/// Starts the thread that writes every line, panics included, in the format that the environment
+/// names. Call it once, before any other thread starts.
 ///
 /// # Errors
-/// Standard error is closed, or the thread can't be made: lines are written at once then.
+/// Standard error is closed, or the thread can't be created. The caller's thread then writes lines.
 pub fn start() -> io::Result<()> {
     IS_JSON.store(
         matches!(format_in_environment(), Some(Ok(RecordFormat::Json))),
@@ -70,7 +70,7 @@ pub fn report(level: Level, text: &dyn Display) {
     log::log!(target: REPORT, level, "{text}");
 }
 
-/// Sends what is logged there from now on, at the level that the variable names.
+/// Installs the logger, at the level that the variable names.
 pub fn follow(level: &str, default: &str) {
     let environment = Env::new()
         .filter_or(level, default)
@@ -154,8 +154,7 @@ fn write(line: &str) {
     }
 }
 
-/// Waits until everything is written, if that takes no longer than a moment. To be called before
-/// the process ends.
+/// Waits until everything is written, but only for a moment. Call it before the process ends.
 pub fn flush() {
     if let Some(writer) = WRITER.get() {
         writer.flush(END_TIME);
@@ -169,7 +168,7 @@ pub fn dropped() -> u64 {
     no_room + REFUSED.load(Ordering::Relaxed)
 }
 
-/// Colours are for people.
+/// Colours are for terminals only.
 fn style() -> WriteStyle {
     let is_set = |name: &str| env::var_os(name).is_some_and(|value| !value.is_empty());
     let is_dumb = env::var_os("TERM").is_none_or(|term| term == "dumb");
@@ -196,12 +195,12 @@ impl Write for Pipe {
     }
 }
 
-/// What becomes of a line at the far end of the queue.
+/// Writes lines from the queue to standard error, and reports dropped ones.
 #[derive(Default)]
 struct StandardError {
     /// Lines that were reported as dropped so far.
     reported: u64,
-    /// When they were, in ns of the workers' clock.
+    /// When they were last reported, in ns of the workers' clock.
     reported_at: u64,
 }
 

@@ -17,7 +17,7 @@ pub use figures::{
     ControlStatus, HistogramStatus, LastChange, LatencyStatus, LatencyWindow, TrafficStatus,
 };
 
-/// How the balancer is going.
+/// Overall status of the balancer.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Status {
     /// The program's version.
@@ -32,7 +32,7 @@ pub struct Status {
     pub stage: Stage,
     /// The version of the configuration in force; counts up with every change of any kind.
     pub snapshot: u64,
-    /// From the moment a change was known to the last worker using it, in µs: of the last one.
+    /// How long the last change took to reach every worker, in µs.
     pub publish_us: Option<u64>,
     /// Client connections now.
     pub connections: u64,
@@ -57,7 +57,7 @@ pub struct Status {
     pub latencies: Vec<LatencyStatus>,
     /// What came of reading the configuration again.
     pub reloads: Reloads,
-    /// Decisions to scale that no webhook could be told of.
+    /// Scaling decisions that could not be sent to the webhook.
     #[serde(default)]
     pub webhook_failures: u64,
     /// Lines of the operational log that were dropped: standard error did not take them.
@@ -77,9 +77,9 @@ pub enum Stage {
     /// Not every backend that is probed has been probed once.
     #[default]
     Starting,
-    /// It does.
+    /// It takes connections.
     Ready,
-    /// It was told to stop and ends what is open.
+    /// It is stopping, and lets open sessions finish.
     Stopping,
 }
 
@@ -92,16 +92,16 @@ pub struct Reloads {
     pub failed: u64,
     /// When the last one was (RFC 3339).
     pub last_at: Option<String>,
-    /// Why it was refused, if it was.
+    /// Why the last one was refused, if it was.
     pub last_error: Option<String>,
 }
 
 /// Client connections, of all listeners together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Limits {
-    /// Those that there are now.
+    /// Open now.
     pub connections: u64,
-    /// Those that there are at most.
+    /// The limit.
     pub max_connections: u64,
 }
 
@@ -148,7 +148,7 @@ pub struct PoolStatus {
     pub connections: u64,
     /// Connections to all its backends at most.
     pub max_connections: Option<u32>,
-    /// Bytes to and from its backends, those that it has no more included.
+    /// Bytes to and from its backends, including removed backends.
     #[serde(flatten)]
     pub traffic: TrafficStatus,
     /// Clients that wait for a place now.
@@ -186,7 +186,7 @@ pub struct BackendStatus {
     pub group: Option<String>,
     /// What the operator wants of it.
     pub state: AdminState,
-    /// What its probes say.
+    /// The result of its probes.
     pub health: HealthStatus,
     /// Why the last probe failed, or what a reader should know of it.
     pub check: Option<String>,
@@ -194,11 +194,11 @@ pub struct BackendStatus {
     pub ejected_s: Option<f64>,
     /// How far its slow start has come, in percent, while it lasts.
     pub rising: Option<u8>,
-    /// It is of the reserve and waits there.
+    /// Whether it waits in the reserve.
     pub standby: bool,
-    /// It was removed and has sessions still.
+    /// Whether it was removed and still has sessions.
     pub leaving: bool,
-    /// It is selected from.
+    /// Whether it can be selected.
     pub in_rotation: bool,
     /// Connections now, being made or established.
     pub connections: u64,
@@ -242,7 +242,7 @@ pub struct BackendStatus {
     pub last_change: Option<LastChange>,
 }
 
-/// What probes say of a backend.
+/// The health of a backend by its probes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum HealthStatus {
@@ -290,11 +290,11 @@ pub struct Removal {
     pub keep: bool,
 }
 
-/// Which events are told first; those that happen follow.
+/// Which past events come first; new events follow.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Watching {
-    /// So many of the last ones, as far as they are remembered: 256 are.
+    /// How many past events; the balancer remembers the last 256.
     pub recent: u32,
 }
 
@@ -314,7 +314,7 @@ pub struct SessionStatus {
     pub listener: String,
     /// Its pool.
     pub pool: String,
-    /// Who was selected, once somebody was.
+    /// Its backend, once one was selected.
     pub backend: Option<String>,
     /// The client's address and port; none over a Unix socket.
     pub client: Option<String>,
@@ -336,7 +336,7 @@ pub struct SessionStatus {
 pub enum EventKind {
     /// Connections are taken.
     Ready,
-    /// The balancer was told to stop.
+    /// The balancer is stopping.
     Stopping,
     /// The API or the command line changed something.
     Changed,
@@ -386,21 +386,21 @@ pub struct Event {
     pub number: u64,
     /// When (RFC 3339).
     pub at: String,
-    /// What it is.
+    /// The kind of event.
     pub kind: EventKind,
-    /// The pool that it is about.
+    /// The pool that it concerns.
     pub pool: Option<String>,
-    /// The backend that it is about.
+    /// The backend that it concerns.
     pub backend: Option<String>,
-    /// A sentence for people.
+    /// A sentence that describes it.
     pub message: String,
 }
 
-/// A new backend. What is not said has the default of `config.ron`.
+/// A new backend. A missing field has the default of `config.ron`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewBackend {
-    /// Where it is connected to.
+    /// Its address.
     pub address: String,
     /// Its name; by default its address.
     #[serde(default)]
@@ -496,7 +496,7 @@ pub struct Changed {
 pub struct Reloaded {
     /// The version that is in force now.
     pub snapshot: u64,
-    /// Whether it is another one than before.
+    /// Whether it differs from the version before.
     #[serde(default)]
     pub changed: bool,
     /// What of the file waits for the next start, and which changes it has ended: a sentence for
@@ -506,7 +506,7 @@ pub struct Reloaded {
 }
 
 impl Reloaded {
-    /// What came of it, as the log and the command line say it.
+    /// The result in a sentence, for the log and the command line.
     #[must_use]
     pub fn sentence(version: u64, changed: bool) -> String {
         if changed {
@@ -524,7 +524,7 @@ pub struct Reopened {
     pub files: Vec<String>,
 }
 
-/// Sessions were told to close.
+/// Sessions are being closed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Killed {
     /// How many.
@@ -538,14 +538,14 @@ pub struct ConfigText {
     pub ron: String,
 }
 
-/// Something is wrong with what was asked.
+/// The request is wrong, or was refused.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Problem {
     /// One sentence.
     pub error: String,
 }
 
-/// Sessions that are listed when nothing else is said.
+/// The default number of sessions in a list.
 pub const SESSIONS: u32 = 1_000;
-/// Sessions that are listed at most.
+/// The most sessions in a list.
 pub const SESSIONS_MAX: u32 = 10_000;

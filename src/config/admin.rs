@@ -11,7 +11,7 @@ settings! {
     /// The admin API.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct Admin {
-        /// A Unix socket of mode 0600: who may open it may do everything. Without a name it is
+        /// A Unix socket of mode 0600: a user who may open it may do everything. The default is
         /// mahoraga.sock, if that is free.
         pub socket: Option<PathBuf> = Some(ADMIN_SOCKET.into());
             @socket => spelled(
@@ -29,7 +29,7 @@ settings! {
                 };
         /// The file names the socket: a start fails where it cannot be made.
         pub required: bool = false;
-        /// The same over HTTP on loopback, for those who have a token.
+        /// The same over HTTP on loopback, for callers with a token.
         pub http: Option<AdminHttp> = None
             => group_or_off("\"off\" or a group such as (bind: \"127.0.0.1:9900\", ...)");
         /// The file that gets a line of JSON for each change; "-": the operational log.
@@ -44,9 +44,9 @@ settings! {
         /// The loopback address that it listens on.
         pub bind: SocketAddr = UNBOUND
             => required(spelled("a loopback address", values::loopback, ToString::to_string));
-        /// The file of the token that may look. At least one of the two tokens is given.
+        /// The file of the token that may read. At least one of the two tokens must be given.
         pub read_token: Option<PathBuf> = None => path().given();
-        /// The file of the token that may look and change.
+        /// The file of the token that may read and change.
         pub write_token: Option<PathBuf> = None => path().given();
     }
 }
@@ -65,8 +65,8 @@ fn shown(path: &Path) -> String {
     path.display().to_string()
 }
 
-/// The admin socket when nothing else is said.
+/// The default admin socket.
 pub const ADMIN_SOCKET: &str = "mahoraga.sock";
-/// Stands in for an address that is not given.
+/// The value of an address that is not given.
 const UNBOUND: SocketAddr =
     SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), 0);

@@ -11,7 +11,7 @@ use super::tree::Kind;
 use super::{Check, Pool, values};
 
 settings! {
-    /// Passive ejection: what real sessions meet takes a backend out for a while.
+    /// Passive ejection: failures of real sessions take a backend out for a while.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub struct Ejection {
         /// Failures in a row that eject a backend: connects that fail, resets and hang-ups before
@@ -21,11 +21,11 @@ settings! {
         pub base: Duration = Duration::from_secs(30) => duration(values::EJECTION);
         /// The longest ejection. At least `base`.
         pub max: Duration = EJECTED_MAX => duration(values::EJECTION);
-        /// How much of a pool may be ejected at a time, in percent. One backend of several always
-        /// may.
+        /// How much of a pool may be ejected at a time, in percent. One backend of several may
+        /// always be ejected.
         pub share: u8 = 50 => number(values::PERCENT);
-        /// A backend that answers so many times slower than the median of its pool is ejected too.
-        /// Off: none is. (Kept in percent.)
+        /// A backend that answers this many times slower than the median of its pool is ejected
+        /// too. Off: slow backends are not ejected.
         pub latency: Option<u16> = Some(500) => ratio(&values::LATENCY).or("off");
     }
 }
@@ -40,29 +40,29 @@ impl Shape for Ejection {
     }
 }
 
-/// The longest ejection when nothing else is said.
+/// The default of the longest ejection.
 const EJECTED_MAX: Duration = Duration::from_secs(300);
 
-/// What becomes of a pool of which no backend can be used.
+/// What a pool does when none of its backends is usable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AllDown {
-    /// All that are ready get connections: the probes may be what is wrong.
+    /// All ready backends get connections: the probes may be wrong.
     Open,
-    /// None does.
+    /// No backend gets connections.
     Closed,
 }
 
 impl AllDown {
-    /// Every answer with its name.
+    /// Every variant with its name.
     pub const ALL: [(&'static str, Self); 2] = [("open", Self::Open), ("closed", Self::Closed)];
 }
 
-/// How far probes are believed when few backends are left. A check that judges an answer can tell
-/// a role, such as which of three databases is the primary: two that fail it are no sign of a
-/// faulty check, and clients must not come to them. One that only looks whether a backend can be
-/// reached fails everywhere when the network of the balancer is at fault.
+/// When a pool ignores its probes because few backends are left. A check that judges an answer can
+/// detect a role, such as the primary of three databases: the two that fail are no sign of a
+/// faulty check, and must get no clients. A check that only connects fails for every backend when
+/// the balancer's own network is at fault.
 impl Pool {
-    /// Below which share of usable backends, in percent, health and ejection are ignored.
+    /// Health and ejection are ignored below this share of usable backends, in percent.
     #[must_use]
     pub fn panics_below(&self) -> u8 {
         let of_check = if self.is_judged() { 0 } else { PANIC_BELOW };
@@ -79,8 +79,8 @@ impl Pool {
         }
     }
 
-    /// Whether ejected backends are taken when no other is left of those that are up: what a few
-    /// sessions met says less than a check. Not where all is to be closed.
+    /// Whether ejected backends are used when every backend that is up is ejected: a passed check
+    /// outweighs the failures of a few sessions. False where the pool is to close.
     #[must_use]
     pub fn takes_ejected(&self) -> bool {
         self.all_down != Some(AllDown::Closed)
@@ -91,16 +91,16 @@ impl Pool {
     }
 }
 
-/// The least share of usable backends where probes only look whether backends can be reached.
+/// The default of the least share of usable backends, where probes only connect.
 const PANIC_BELOW: u8 = 50;
 
 /// What becomes of the sessions of a backend that goes down.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnDown {
-    /// They go on.
+    /// Its sessions go on.
     #[default]
     Keep,
-    /// They are closed, spread over this time.
+    /// Its sessions are closed, spread over this time.
     Close(Duration),
 }
 
@@ -146,15 +146,16 @@ settings! {
     /// Where clients wait while every backend of a pool is full.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub struct Queue {
-        /// How many clients wait at most, over all workers; the next one is refused. Off (0): none
-        /// waits.
+        /// The most clients that wait, over all workers; the next one is refused. Off (0): no
+        /// client waits.
         pub max: u32 = 1_024;
             @max => number::<u32>(values::QUEUE).or("off"),
                 |queue: &Self| (queue.max > 0).then_some(queue.max),
                 |queue: &mut Self, max: Option<u32>| queue.max = max.unwrap_or(0);
-        /// How long one waits at most, 20 ms to 1 h. A queue that has not been empty for as long
-        /// gives each a twentieth of it only, so that overload costs the excess and not everybody's
-        /// time (CoDel's idea, as in "Fail at Scale", ACM Queue 13(8), 2015).
+        /// The longest wait of a client, 20 ms to 1 h. A queue that has not been empty for that
+        /// long gives each client a twentieth of it, so that overload costs the excess clients
+        /// and not every client's time (CoDel's idea, as in "Fail at Scale", ACM Queue 13(8),
+        /// 2015).
         pub timeout: Duration = Duration::from_secs(5) => duration(values::QUEUE_WAIT);
     }
 }
@@ -164,16 +165,16 @@ impl Shape for Queue {
 }
 
 settings! {
-    /// A pool that grows and shrinks by traffic, by the backends of its reserve.
+    /// Scaling: the pool brings in and drains backends of its reserve, by traffic.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct Scaling {
-        /// What is measured for each backend in rotation: open connections, or the greater of them
-        /// and their forecast.
+        /// What is measured per backend in rotation: open connections, or the greater of open
+        /// connections and their forecast.
         pub by: ScaleBy = ScaleBy::Connections => named("measure", &ScaleBy::ALL);
-        /// Above it for as long as `window` a backend of the reserve is brought in.
+        /// Above this for a whole `window`, a backend of the reserve is brought in.
         pub high: u32 = 100 => number(values::CONNECTIONS);
-        /// Below it for as long as `window` one is drained. At most half of `high`; three tenths of
-        /// it where it is not given.
+        /// Below this for a whole `window`, a backend of the reserve is drained. At most half of
+        /// `high`; by default three tenths of `high`.
         pub low: u32 = 30 => number(0..=*values::CONNECTIONS.end());
         /// How long the load must stay above or below a mark.
         pub window: Duration = Duration::from_secs(30) => duration(values::SCALING_WINDOW);
@@ -200,7 +201,7 @@ impl Shape for Scaling {
 super::table::defaults!(Ejection, Queue, Scaling);
 
 impl Scaling {
-    /// The low mark when nothing is said of it: three tenths of the high one.
+    /// The default of the low mark: three tenths of the high mark.
     pub(super) fn low_default(high: u32) -> u32 {
         high / 10 * 3 + high % 10 * 3 / 10
     }
@@ -212,7 +213,7 @@ pub enum ScaleBy {
     /// Open connections.
     #[default]
     Connections,
-    /// What the forecast of `predictive` says that they will be: the greater of the two.
+    /// The greater of open connections and their forecast.
     Forecast,
 }
 

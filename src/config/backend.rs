@@ -1,4 +1,4 @@
-//! A backend, and how it was written where it is.
+//! A backend, and how its address was written.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -15,8 +15,8 @@ settings! {
     /// One address of a pool.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct Backend {
-        /// Where it is connected to. Of a host name it is the last address that is known: the
-        /// unspecified address until there is one.
+        /// The address to connect to. For a host name: the last known address, or the unspecified
+        /// address until one is known.
         pub address: Address = stand_in();
             @address => required(place()),
                 |backend: &Self| (backend.address.clone(), backend.host.clone()),
@@ -24,24 +24,23 @@ settings! {
                     backend.address = address;
                     backend.host = host;
                 };
-        /// The host name, where one was written in place of an address. The backend stays the same
-        /// whatever the name comes to mean.
+        /// The host name, if one was written in place of an address. The backend stays the same
+        /// when the name leads to another address.
         pub host: Option<String> = None;
-        /// What logs and commands call it. No other backend of the pool has it; without a name it
-        /// is called by its address.
+        /// Its name in logs and commands, unique within the pool. The default is its address.
         pub name: String = String::new() => name();
-        /// Its share relative to the other backends; 0: none.
+        /// Its share relative to the other backends; 0: no share.
         pub weight: u16 = 1 => number(values::WEIGHT);
-        /// Its connections at a time, over all workers. Off: no limit.
+        /// The most connections at a time, over all workers. Off: no limit.
         pub max_connections: Option<NonZeroU32> = None => number(values::CONNECTIONS).or("off");
-        /// Whether it is selected only while no other backend can be.
+        /// Whether it is selected only while no other backend is usable.
         pub backup: bool = false => truth();
         /// Its group, for the strategy two_tier; other strategies ignore it.
         pub group: Option<String> = None => name().given();
-        /// What the operator wants of it: "ready", "drain" (it keeps its sessions and gets no more)
-        /// or "maint" (it is not probed either).
+        /// Its administrative state: "ready", "drain" (it keeps its sessions and gets no new ones)
+        /// or "maint" (like drain, and it is not probed).
         pub state: AdminState = AdminState::Ready => named("state", &AdminState::ALL);
-        /// It waits until its pool scales up.
+        /// Whether it waits in the reserve until its pool scales up.
         pub reserve: bool = false;
     }
 }
@@ -66,18 +65,18 @@ fn place() -> Leaf<(Address, Option<String>)> {
     )
 }
 
-/// Where a backend is, as it was written: two backends of a name are the same one where this is
-/// the same.
+/// A backend's address or host name, as written. Two backends with equal names are the same
+/// backend if their targets are equal too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Target<'a> {
-    /// At this address.
+    /// This address.
     Address(&'a Address),
-    /// Where this host name leads to, at this port.
+    /// The address of this host name, at this port.
     Host(&'a str, u16),
 }
 
 impl Backend {
-    /// A backend of which only the address is said.
+    /// A backend with this address and defaults for all else.
     #[must_use]
     pub fn at(address: Address) -> Self {
         Self {
@@ -87,7 +86,7 @@ impl Backend {
         }
     }
 
-    /// The same, of an address as it was written. A name is not resolved.
+    /// The same, from the written address. A host name is not resolved.
     #[must_use]
     pub fn written(written: Written) -> Self {
         match written {
@@ -100,7 +99,7 @@ impl Backend {
         }
     }
 
-    /// Where it is, as it was written.
+    /// Its address or host name, as written.
     #[must_use]
     pub fn target(&self) -> Target<'_> {
         Target::new(self.host.as_deref(), &self.address)
@@ -112,7 +111,7 @@ impl Backend {
         is_resolved(self.host.as_deref(), &self.address)
     }
 
-    /// Says what its host name means now.
+    /// Sets the address that its host name leads to now.
     pub fn resolve(&mut self, ip: IpAddr) {
         if let Address::Tcp(address) = &self.address {
             self.address = Address::Tcp(SocketAddr::new(ip, address.port()));
@@ -121,7 +120,7 @@ impl Backend {
 }
 
 impl<'a> Target<'a> {
-    /// Where a backend is that has this host name, if it has one, and this address.
+    /// The target of a backend with this host name, if any, and this address.
     #[must_use]
     pub fn new(host: Option<&'a str>, address: &'a Address) -> Self {
         match (host, address) {
@@ -148,5 +147,5 @@ pub(crate) fn is_resolved(host: Option<&str>, address: &Address) -> bool {
     }
 }
 
-/// Stands in for the address of a name that was not resolved yet.
+/// The address of a host name that was not resolved yet.
 const UNRESOLVED: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);

@@ -14,10 +14,10 @@ pub enum Change {
     AddBackend {
         /// The pool.
         pool: String,
-        /// Its name and address are nobody else's there.
+        /// Its name and address must be unique in the pool.
         backend: Box<Backend>,
     },
-    /// A backend leaves: it gets no new sessions, those that it has go on.
+    /// A backend leaves: it gets no new sessions, and its open sessions go on.
     RemoveBackend {
         /// The pool.
         pool: String,
@@ -49,7 +49,7 @@ pub enum Change {
     },
     /// The limit of all client connections.
     SetLimit {
-        /// `None`: what the descriptor limit allows.
+        /// `None`: as many as the descriptor limit allows.
         max_connections: Option<NonZeroU32>,
     },
 }
@@ -57,7 +57,7 @@ pub enum Change {
 /// Why a change is refused.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum ChangeError {
-    /// There is no such thing.
+    /// The pool, backend or listener does not exist.
     #[error("there is no {what} called `{name}`{hint}")]
     Unknown {
         /// `pool`, `backend` or `listener`.
@@ -67,7 +67,7 @@ pub enum ChangeError {
         /// `, did you mean ...?` or nothing.
         hint: String,
     },
-    /// There is one already.
+    /// The pool has a backend with this name already.
     #[error("pool `{pool}` has a backend called `{name}` already")]
     Exists {
         /// The pool.
@@ -75,16 +75,16 @@ pub enum ChangeError {
         /// The backend.
         name: String,
     },
-    /// What would come of it is no configuration.
+    /// The result would not be a valid configuration.
     #[error("{0}")]
     Invalid(String),
 }
 
 impl Change {
-    /// The configuration with this change; one that changes nothing leaves it as it is.
+    /// The configuration with this change. A change without effect returns it unchanged.
     ///
     /// # Errors
-    /// [`ChangeError`]; what comes of a change is judged as a file would be.
+    /// [`ChangeError`]; the result must pass the same rules as a file.
     pub fn apply(&self, config: &Config) -> Result<Config, ChangeError> {
         let mut next = config.clone();
         self.make(&mut next)?;
@@ -92,8 +92,9 @@ impl Change {
         Ok(next)
     }
 
-    /// The configuration with all of these changes that it has room for, and why it has none for
-    /// the others, by their places. A pool is judged once, however many changes it has.
+    /// Applies these changes. Returns the configuration with all changes that are accepted, and
+    /// the errors of the others by index. Each pool is validated once, however many of the
+    /// changes concern it.
     #[must_use]
     pub fn apply_all(changes: &[Self], config: &Config) -> (Config, Vec<(usize, ChangeError)>) {
         let mut next = config.clone();
@@ -114,7 +115,7 @@ impl Change {
             if judge_pool(&mut next, name).is_ok() {
                 continue;
             }
-            // One of them is to blame.
+            // At least one of them is invalid: find it.
             let [old, new] = [config.pools.as_slice(), &next.pools]
                 .map(|pools| pools.iter().position(|pool| pool.name == name));
             if let Some((old, new)) = old.zip(new) {
@@ -130,8 +131,8 @@ impl Change {
         (next, refused)
     }
 
-    /// The configuration with these changes of backends that are there. They were judged when they
-    /// were made; one that would leave a pool without a backend to select is left out.
+    /// The configuration with these changes of existing backends. They were validated when they
+    /// were made. A change that would leave a pool without a selectable backend is skipped.
     pub(crate) fn set_backends<'a>(changes: impl Iterator<Item = &'a Self>, config: &mut Config) {
         let mut by_pool: HashMap<&str, HashMap<&str, &BackendPatch>> = HashMap::new();
         for change in changes {
@@ -162,7 +163,7 @@ impl Change {
         }
     }
 
-    /// The pool that it is about.
+    /// The pool that it changes.
     fn pool(&self) -> Option<&str> {
         match self {
             Self::AddBackend { pool, .. }
@@ -173,7 +174,7 @@ impl Change {
         }
     }
 
-    /// Judges what it may have made wrong.
+    /// Validates everything that it may have made invalid.
     fn check(&self, next: &mut Config) -> Result<(), ChangeError> {
         let in_range = |name: &str, number: Option<u32>, range| {
             let Some(number) = number else {
@@ -227,7 +228,7 @@ impl Change {
         }
     }
 
-    /// Makes the change, whatever comes of it.
+    /// Applies the change without validating the result.
     fn make(&self, config: &mut Config) -> Result<(), ChangeError> {
         match self {
             Self::AddBackend { pool, backend } => {
@@ -276,7 +277,7 @@ impl Change {
         }
     }
 
-    /// Refused, as its outcome is no configuration, which it was before.
+    /// The error for a change that makes a valid configuration invalid.
     fn refused(&self, why: &str) -> ChangeError {
         ChangeError::Invalid(match self {
             Self::AddBackend { pool, .. }
@@ -289,10 +290,10 @@ impl Change {
     }
 }
 
-/// Why a pool keeps its last backend.
+/// Why the last backend of a pool can't be removed.
 const LAST: &str = "this is its last backend: add another one first, or drain this one";
 
-/// Judges a pool as a file would be, and completes it: alone, as what others say has no say in it.
+/// Completes a pool, and validates it by the rules for a file. Other pools do not matter for it.
 fn judge_pool(config: &mut Config, name: &str) -> Result<(), String> {
     let Some(pool) = config.pools.iter_mut().find(|pool| pool.name == name) else {
         return Ok(());
@@ -307,13 +308,13 @@ fn judge_pool(config: &mut Config, name: &str) -> Result<(), String> {
     }
 }
 
-/// Whether every weight is 0, where no others are discovered.
+/// Whether every weight is 0 and the pool discovers no other backends.
 fn nothing_to_select(pool: &Pool) -> bool {
     let mut declared = pool.backends.iter().filter(|one| !one.reserve);
     pool.discovery.is_none() && declared.all(|one| one.weight == 0)
 }
 
-/// The one of a name.
+/// Finds an item by its name.
 fn find<'a, T>(
     (what, name): (&'static str, &str),
     all: &'a mut [T],
@@ -350,7 +351,7 @@ fn add(pool: &mut Pool, backend: &Backend) -> Result<(), ChangeError> {
     Ok(())
 }
 
-/// Changes backends; groups that followed from them follow still.
+/// Changes backends, and derives the groups again if they were derived from the backends.
 fn regroup(pool: &mut Pool, change: impl FnOnce(&mut Pool)) {
     let before = Group::of(&pool.backends);
     change(pool);

@@ -71,7 +71,7 @@ settings! {
                 |check: &Self| check.request().path,
                 |check: &mut Self, path| check.put_request(|its| its.path = path);
             @host
-            /// http: the `Host` field of the request; the backend's own where it is not given.
+            /// http: the `Host` field of the request. The default is the backend's host.
             => spelled("a host such as \"example.org\"", values::http_host, String::clone).given(),
                 |check: &Self| check.request().host,
                 |check: &mut Self, host| check.put_request(|its| its.host = host);
@@ -82,11 +82,11 @@ settings! {
                 |check: &mut Self, status| check.put_request(|its| its.status = status);
         /// The TLS that a probe uses: true, or a group.
         pub tls: Option<CheckTls> = None => tls();
-        /// From one probe's start to the next's.
+        /// The time from the start of one probe to the start of the next.
         pub interval: Duration = Duration::from_secs(2) => duration(values::CHECK_INTERVAL);
-        /// The same while a backend is down. Not given: `interval`.
+        /// The interval while a backend is down. Not given: `interval`.
         pub interval_down: Option<Duration> = None => duration(values::CHECK_INTERVAL).given();
-        /// The same while a backend is on its way from up to down or back. Not given: `interval`.
+        /// The interval while a backend is between up and down. Not given: `interval`.
         pub interval_between: Option<Duration> = None => duration(values::CHECK_INTERVAL).given();
         /// How long a whole probe may take. Not longer than the shortest interval.
         pub timeout: Duration = Duration::from_secs(1) => duration(values::CHECK_TIMEOUT);
@@ -99,7 +99,7 @@ settings! {
         /// The PROXY protocol header that a probe begins with.
         pub proxy_header: Option<ProxyHeader> = None
             => named("PROXY header", &values::PROXY_HEADERS);
-        /// What a backend counts as until its probes say something.
+        /// The state of a backend until its probes have decided.
         pub initial: Initial = Initial::Up => named("initial state", &Initial::ALL);
     }
 }
@@ -165,7 +165,7 @@ impl Shape for Check {
     }
 }
 
-/// The settings that only one type of check has.
+/// The settings that belong to one type of check only.
 const OWNERS: [(CheckType, &[&str]); 2] = [
     (CheckType::Http, &["method", "path", "host", "status"]),
     (CheckType::SendExpect, &["send", "expect", "expect_regex"]),
@@ -214,7 +214,7 @@ pub enum Probe {
     /// Nothing more: it closes (by RST, so that no TIME-WAIT is left).
     #[default]
     Tcp,
-    /// It sends these bytes, which may be none, and waits for an answer.
+    /// It sends these bytes, possibly none, and waits for an answer.
     SendExpect {
         /// Sent first.
         send: Vec<u8>,
@@ -225,7 +225,7 @@ pub enum Probe {
     Http(HttpProbe),
 }
 
-/// The request of a probe, and what is a good answer.
+/// The request of a probe, and which answers are good.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct HttpProbe {
     /// Such as `GET`.
@@ -250,12 +250,12 @@ impl Default for HttpProbe {
     }
 }
 
-/// What an answer must hold.
+/// What an answer must contain.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Expect {
     /// These bytes, anywhere.
     Bytes(Vec<u8>),
-    /// What this regular expression matches, compiled by
+    /// A match of this regular expression, compiled by
     /// [`expect_regex`](super::values::expect_regex).
     Regex(String),
 }
@@ -315,7 +315,7 @@ pub enum ProxyHeader {
     V2,
 }
 
-/// What a backend counts as until its probes say something.
+/// The state of a backend until its probes have decided.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Initial {
     /// Up, until `fall` probes failed.

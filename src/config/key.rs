@@ -1,4 +1,4 @@
-//! What of a client a backend is selected by, and how it is written.
+//! Keys: the property of a client that selects its backend, and how it is written.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,24 +6,24 @@ use std::str::FromStr;
 use super::values::{self, ValueError};
 use crate::peek::Field;
 
-/// What of a client a backend is selected by.
+/// The property of a client that selects its backend.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Key {
-    /// Its address, or the network of such prefix lengths that it is in.
+    /// Its address, or its network with these prefix lengths.
     SourceIp {
-        /// Of IPv4, 0 to 32.
+        /// For IPv4, 0 to 32.
         v4: u8,
-        /// Of IPv6, 0 to 128.
+        /// For IPv6, 0 to 128.
         v6: u8,
     },
-    /// Its address and port: each connection for itself.
+    /// Its address and port: each connection has its own key.
     SourceIpPort,
-    /// Something in its first bytes.
+    /// A field in its first bytes.
     Peeked(Field),
 }
 
 impl Key {
-    /// The names of all, with what holds when nothing else is said; the cookie's name must be.
+    /// Every name with its default settings; a cookie has none, because its name must be given.
     #[must_use]
     pub fn all() -> [(&'static str, Self); 8] {
         [
@@ -67,7 +67,7 @@ impl Key {
         }
     }
 
-    /// The same with what stands in its parentheses.
+    /// The key with the settings in its parentheses.
     fn with(&self, settings: &str) -> Option<Self> {
         if let Self::SourceIp { .. } = self {
             let (v4, v6) = settings.split_once(',')?;
@@ -151,8 +151,8 @@ fn cookie_name(text: &str) -> Option<&str> {
     right.then_some(name)
 }
 
-/// Whether single quotes stand around the name of a cookie, with the bracket behind it or without:
-/// a token may have them, but who writes them so means what is between.
+/// Whether the name of a cookie is in single quotes, with or without the closing bracket. A token
+/// may contain single quotes, but a user who puts them around a name means the name alone.
 fn quotes_singly(text: &str) -> bool {
     let text = text.trim_end_matches(')').trim_matches(' ');
     text.len() > 1 && text.starts_with('\'') && text.ends_with('\'')

@@ -1,4 +1,4 @@
-//! Listeners: where clients connect to.
+//! Listeners: the addresses that clients connect to.
 
 use std::num::NonZeroU32;
 use std::path::PathBuf;
@@ -17,7 +17,7 @@ settings! {
     /// A bound address and the pool behind it.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct Listener {
-        /// What logs and commands call it. Without a name it is called by its address.
+        /// Its name in logs and commands. The default is its address.
         pub name: String = String::new() => name();
         /// The address that clients connect to.
         pub bind: Address = stand_in() => required(spelled(
@@ -25,16 +25,17 @@ settings! {
             |text| Ok(text.parse()?),
             Address::to_string,
         ));
-        /// The pool that its clients go to: its name in a file, its index in `pools` here.
+        /// The name of the pool that its clients go to.
         pub pool: usize = usize::MAX => required(pool_name());
-        /// Its client connections at a time, over all workers. Off: only the limit of all holds.
+        /// The most client connections at a time, over all workers. Off: only the global limit
+        /// holds.
         pub max_connections: Option<NonZeroU32> = None => number(values::CONNECTIONS).or("off");
-        /// Connect attempts for each session, each on another backend while there is one. Backends
-        /// that refuse at once are passed over beyond this number, up to 16 in all; 1: no second
-        /// attempt.
+        /// Connect attempts for each session, each to another backend while one is left. Beyond
+        /// this number a session still passes over backends that refuse at once, up to 16 attempts
+        /// in all. 1: no second attempt.
         pub attempts: u8 = ATTEMPTS => number(values::ATTEMPTS);
-        /// What happens when one side ends its direction: "relay" tells its peer and the other
-        /// direction goes on, "end" delivers what has arrived and closes both.
+        /// What happens when one side ends its direction: "relay" passes the end on and the other
+        /// direction continues, "end" delivers what has arrived and closes both.
         pub half_close: HalfClose = HalfClose::Relay
             => named("half-close setting", &HalfClose::ALL);
         /// Deadlines of its sessions.
@@ -43,7 +44,7 @@ settings! {
 }
 
 settings! {
-    /// What listeners have in common: each may set its own.
+    /// Defaults of listeners: each listener may set its own.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub struct Defaults {
         /// Connect attempts for each session of a listener that sets none.
@@ -59,30 +60,30 @@ settings! {
     pub struct Timeouts {
         /// How long one attempt to connect to a backend may take.
         pub connect: Duration = Duration::from_secs(5) => duration(values::CONNECT);
-        /// A session ends when no byte moves in either direction for so long. Off: never.
+        /// A session ends when no byte moves in either direction for this long. Off: never.
         pub idle: Option<Duration> = Some(Duration::from_secs(600))
             => duration(values::DEADLINE).or("off");
-        /// A session ends when one direction has ended and the other moves no byte for so long.
+        /// A session ends when one direction has ended and the other moves no byte for this long.
         pub half_closed: Duration = Duration::from_secs(30) => duration(values::DEADLINE);
-        /// A session ends after so long, however busy it is. Off: never.
+        /// A session ends after this time, however busy it is. Off: never.
         pub session: Option<Duration> = None => duration(values::DEADLINE).or("off");
-        /// How long a client's first bytes are waited for, where a backend is selected by them.
+        /// How long to wait for a client's first bytes, where the key is in them.
         pub peek: Duration = Duration::from_secs(3) => duration(values::PEEK);
     }
 }
 
-/// What becomes of a session one direction of which has ended.
+/// What happens to a session when one of its directions has ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum HalfClose {
     /// The end is relayed, and the other direction goes on.
     #[default]
     Relay,
-    /// What has arrived is delivered, then both connections are closed.
+    /// Bytes that have arrived are delivered, then both connections are closed.
     End,
 }
 
 impl HalfClose {
-    /// Both, with the names that the configuration knows them by.
+    /// Both variants with their names in the configuration.
     pub const ALL: [(&'static str, Self); 2] = [("relay", Self::Relay), ("end", Self::End)];
 }
 
@@ -108,7 +109,7 @@ impl Shape for Timeouts {}
 
 super::table::defaults!(Defaults, Timeouts);
 
-/// What listeners leave out. It is read before them.
+/// The defaults for what listeners leave out. They are read before the listeners.
 pub(super) fn shared() -> Codec<Defaults> {
     let group = group::<Defaults>();
     Codec::new(
@@ -133,7 +134,7 @@ fn pool_name() -> Codec<usize> {
             let name = reader.take(at, text(at))?;
             let pools = &reader.around.pools;
             let found = pools.iter().position(|pool| pool == name);
-            // Without any pool, that is the mistake to report.
+            // If there is no pool at all, only that mistake is reported.
             if found.is_none() && !pools.is_empty() {
                 let near = pools.iter().filter(|_| reader.gives_hints());
                 let hint = did_you_mean(name, near.map(String::as_str));
@@ -146,10 +147,10 @@ fn pool_name() -> Codec<usize> {
     )
 }
 
-/// Stands in for a refused address; no address that is read equals it.
+/// The value in place of a refused address; no valid address equals it.
 pub(super) fn stand_in() -> Address {
     Address::Unix(PathBuf::new())
 }
 
-/// Connect attempts of a session when nothing else is said.
+/// The default of connect attempts of a session.
 pub const ATTEMPTS: u8 = 3;

@@ -21,7 +21,7 @@ use crate::sys;
 /// The path that stands for standard input.
 pub const STANDARD_INPUT: &str = "-";
 
-/// What messages call a configuration file.
+/// The name of a configuration file in messages.
 #[must_use]
 pub fn name_of(path: &Path) -> String {
     if path == Path::new(STANDARD_INPUT) {
@@ -34,9 +34,9 @@ pub fn name_of(path: &Path) -> String {
 /// The longest file that is read.
 const FILE_BYTES_MAX: u64 = 16 << 20;
 
-/// Reads and judges a configuration file, or standard input where the path is `-`.
+/// Reads and validates a configuration file, or standard input if the path is `-`.
 ///
-/// The [`Source`] tells [`warnings`](super::warnings) where each setting stands. Host names of
+/// The [`Source`] gives [`warnings`](super::warnings) the place of each setting. Host names of
 /// listeners are resolved; those of backends are not.
 ///
 /// # Errors
@@ -51,8 +51,8 @@ pub fn load(path: &Path) -> Result<(Config, Source), ConfigError> {
     load_from(path, |path| File::open(path))
 }
 
-/// The same of a running balancer: only a regular file is read, as another process may never
-/// write to a FIFO.
+/// The same for a running balancer. It reads only a regular file, because a FIFO blocks until
+/// another process writes to it.
 ///
 /// # Errors
 ///
@@ -72,7 +72,7 @@ fn load_from(
     }
 }
 
-/// Judges the bytes of a configuration file; `file` is what messages call it.
+/// Validates the bytes of a configuration file; `file` is its name in messages.
 ///
 /// # Errors
 ///
@@ -89,7 +89,7 @@ pub fn parse(file: String, bytes: Vec<u8>) -> Result<(Config, Source), ConfigErr
             sentence,
         ))
     })?;
-    // Some editors mark UTF-8 so.
+    // Some editors write this mark at the start of UTF-8.
     let text = text
         .strip_prefix('\u{feff}')
         .map(str::to_owned)
@@ -107,7 +107,7 @@ pub fn parse(file: String, bytes: Vec<u8>) -> Result<(Config, Source), ConfigErr
     Ok((config, source))
 }
 
-/// Reads a whole configuration, completes and judges it. The mistakes are in source order.
+/// Reads, completes and validates a whole configuration. The mistakes are in source order.
 fn config(source: &Source) -> Result<Config, Vec<Mistake>> {
     let root = source.root();
     let pools = root.field("pools").map_or(&[][..], Value::items);
@@ -136,10 +136,10 @@ fn config(source: &Source) -> Result<Config, Vec<Mistake>> {
 }
 
 /// Reads a strategy as a pool of a file may have it: a bare name, or in RON
-/// `(name: "hash", key: "sni")`. What it takes of the pool's groups is judged with the pool.
+/// `(name: "hash", key: "sni")`. The groups that it needs are validated with the pool.
 ///
 /// # Errors
-/// It is none, or says how clients persist: only a file can.
+/// The text is no strategy, or sets how clients persist, which only a file can.
 pub fn strategy_of(text: &str) -> Result<Strategy, ValueError> {
     alone(("strategy", text), |at, reader| {
         let StrategyFile { strategy, .. } = reader.group(at, &StrategyFile::base())?;
@@ -176,7 +176,7 @@ pub fn check_of(text: &str) -> Result<Option<Check>, ValueError> {
     })
 }
 
-/// Reads the value of a field as it may stand in a file. A word needs no quotes.
+/// Reads the value of a field, written as in a file. A word needs no quotes.
 fn alone<T>(
     (name, text): (&str, &str),
     read: impl for<'a> FnOnce(At<'a>, &mut Reader<'a>) -> Option<T>,
@@ -190,7 +190,7 @@ fn alone<T>(
     };
     let prefix = format!("{name}: ");
     let refused = |sentence: &str| {
-        // Who asks for one value knows its name.
+        // The caller knows the name of the value.
         let alone = sentence.strip_prefix(&prefix);
         ValueError::Refused(alone.unwrap_or(sentence).to_owned())
     };

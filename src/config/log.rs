@@ -11,7 +11,7 @@ settings! {
     /// Where and how sessions are logged.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct AccessLog {
-        /// Where lines go: "-" is standard output, "off" nowhere, all else a file.
+        /// Where lines go: "-" is standard output, "off" is nowhere, anything else is a file.
         pub to: LogSink = LogSink::Stdout => spelled(
             "\"-\", \"off\" or the path of a file",
             |text| values::log_sink(Path::new(text)).map(Option::unwrap_or_default),
@@ -41,7 +41,7 @@ pub enum LogSink {
     /// Standard output.
     #[default]
     Stdout,
-    /// Appended to a file, made when absent.
+    /// A file, which is created if absent; lines are appended.
     File(PathBuf),
 }
 
@@ -56,7 +56,7 @@ pub enum LogFormat {
 }
 
 impl LogFormat {
-    /// Every format with the name that configuration and command line know it by.
+    /// Every format with its name in the configuration and on the command line.
     pub const ALL: [(&'static str, Self); 2] =
         [("key_value", Self::KeyValue), ("json", Self::Json)];
 }
@@ -64,7 +64,7 @@ impl LogFormat {
 /// The shape of a record of the operational log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum RecordFormat {
-    /// A line for people.
+    /// A line of text.
     #[default]
     Text,
     /// One JSON object.
@@ -72,6 +72,6 @@ pub enum RecordFormat {
 }
 
 impl RecordFormat {
-    /// Every format with the name that configuration and environment know it by.
+    /// Every format with its name in the configuration and the environment.
     pub const ALL: [(&'static str, Self); 2] = [("text", Self::Text), ("json", Self::Json)];
 }

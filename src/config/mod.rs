@@ -1,4 +1,4 @@
-//! What the balancer is told to do: validated, with every default filled in.
+//! The configuration of the balancer: validated, with every default filled in.
 //!
 //! The same [`Config`] comes from `config.ron` and from the flags of `mahoraga proxy`.
 
@@ -82,14 +82,14 @@ settings! {
     pub struct Config {
         /// How many worker threads run. Auto: one for each CPU that the process may use.
         pub workers: Option<NonZeroU32> = None => waits(number(values::WORKERS).or("auto"));
-        /// Client connections at a time, in all. Auto: as many as the descriptor limit allows.
+        /// The most client connections at a time. Auto: as many as the descriptor limit allows.
         pub max_connections: Option<NonZeroU32> = None => number(values::CONNECTIONS).or("auto");
-        /// Memory of receive buffers and pipes, over all workers. Auto: a share of what the machine
-        /// has.
+        /// The most memory of receive buffers and pipes, over all workers. Auto: a share of the
+        /// machine's memory.
         pub memory: Option<u64> = None => waits(memory().or("auto"));
         /// How long sessions may go on after SIGTERM.
         pub shutdown_grace: Duration = SHUTDOWN_GRACE => duration(values::GRACE);
-        /// Where one line for each session goes. Off: nowhere.
+        /// The access log, with a line for each session. Off: no access log.
         pub access_log: Option<AccessLog> = Some(AccessLog::default())
             => group_or_off("\"off\", a sink or a group such as (to: \"FILE\", format: \"json\")");
         /// The shape of the operational log on standard error.
@@ -103,11 +103,11 @@ settings! {
         /// /etc/resolv.conf, after /etc/hosts.
         pub resolvers: Vec<SocketAddr> = Vec::new()
             => list(spelled("an IP address", values::resolver, ToString::to_string));
-        /// Where the running balancer is administered. Off: nowhere.
+        /// The admin API. Off: no admin API.
         pub admin: Option<Admin> = Some(Admin::default()) => waits(group_or_off(
             "\"off\", a path or a group such as (socket: \"PATH\", http: (...))",
         ));
-        /// What listeners leave out.
+        /// Defaults for settings that listeners leave out.
         pub defaults: Defaults = Defaults::default() => listener::shared();
         /// The addresses that clients connect to.
         pub listeners: Vec<Listener> = Vec::new() => groups();
@@ -128,7 +128,7 @@ impl Config {
             .find(|pool| pool.name == name)
     }
 
-    /// A configuration of which only this is said. It logs no sessions and nobody administers it.
+    /// A configuration with these listeners and pools. It has no access log and no admin API.
     #[must_use]
     pub fn of(listeners: Vec<Listener>, pools: Vec<Pool>) -> Self {
         Self {
@@ -140,9 +140,9 @@ impl Config {
         }
     }
 
-    /// The text of a file that says this configuration, and what differs from the defaults alone.
-    /// It is read as an equal one, where paths are UTF-8 and a log's file is not called `-` or
-    /// `off`.
+    /// The text of a file with this configuration. It holds only what differs from the defaults.
+    /// Reading it gives an equal configuration, if paths are UTF-8 and no log file is called `-`
+    /// or `off`.
     #[must_use]
     pub fn to_ron(&self) -> String {
         let around = Around {
@@ -153,16 +153,16 @@ impl Config {
     }
 }
 
-/// What the operator wants of a backend. The words are HAProxy's.
+/// The administrative state of a backend, in HAProxy's words.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum AdminState {
-    /// It takes its share.
+    /// It gets its share of new sessions.
     #[default]
     Ready,
-    /// It keeps its sessions and takes no more.
+    /// It keeps its sessions and gets no new ones.
     Drain,
-    /// It is away: it keeps its sessions, takes no more and is not probed.
+    /// It keeps its sessions, gets no new ones and is not probed.
     Maint,
 }
 
@@ -185,9 +185,9 @@ impl AdminState {
     }
 }
 
-/// Grace of a stop when nothing else is said.
+/// The default grace of a stop.
 pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(30);
-/// The histogram log when nothing else is said.
+/// The default histogram log.
 pub const HISTOGRAM_LOG: &str = "mahoraga.hlog";
 
 use codec::{

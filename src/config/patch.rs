@@ -1,31 +1,31 @@
-//! What changes of a backend or of a pool: what is not named stays.
+//! Changes of the settings of a backend or a pool. A setting that is `None` stays.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
 
 use super::{AdminState, Backend, Group, Pool, Strategy, values};
 
-/// What changes of a backend.
+/// New settings of a backend.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BackendPatch {
     /// Its share.
     pub weight: Option<u16>,
     /// Its limit; `Some(None)`: none.
     pub max_connections: Option<Option<NonZeroU32>>,
-    /// What the operator wants of it.
+    /// Its administrative state.
     pub state: Option<AdminState>,
 }
 
-/// What changes of a pool.
+/// New settings of a pool.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PoolPatch {
     /// How a backend is selected.
     pub strategy: Option<Strategy>,
     /// Connections to all its backends; `Some(None)`: no limit.
     pub max_connections: Option<Option<NonZeroU32>>,
-    /// How many clients wait at most.
+    /// The most clients that wait.
     pub queue_max: Option<u32>,
-    /// How long they wait at most.
+    /// The longest wait.
     pub queue_timeout: Option<Duration>,
 }
 
@@ -59,7 +59,7 @@ impl PoolPatch {
     /// Changes a pool.
     pub(super) fn apply(&self, pool: &mut Pool) {
         if let Some(strategy) = self.strategy.as_ref().filter(|its| **its != pool.strategy) {
-            // The persistence of `sticky_round_robin` is a part of it, which goes with it.
+            // The persistence of `sticky_round_robin` is part of it and is removed with it.
             if pool.strategy == Strategy::StickyRoundRobin {
                 pool.persist = None;
             }
@@ -80,7 +80,7 @@ impl PoolPatch {
         }
     }
 
-    /// Whether two pools differ in what it changes.
+    /// Whether two pools differ in a setting that it changes.
     pub(crate) fn tells_apart(&self, one: &Pool, other: &Pool) -> bool {
         self.strategy.is_some() && selects_by(one) != selects_by(other)
             || self.max_connections.is_some() && one.max_connections != other.max_connections
@@ -110,7 +110,7 @@ pub(crate) fn limit_words(max: Option<NonZeroU32>) -> String {
     }
 }
 
-/// A pool's strategy. Groups that just follow from its backends are not a part of it.
+/// A pool's strategy, without groups that were derived from its backends.
 fn selects_by(pool: &Pool) -> Strategy {
     let mut strategy = pool.strategy.clone();
     if let Strategy::TwoTier(tiers) = &mut strategy

@@ -22,22 +22,22 @@ settings! {
     /// A set of backends and the way one of them is selected.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct Pool {
-        /// The name that listeners use. No other pool has it.
+        /// The name that listeners use. It must be unique.
         pub name: String = String::new() => required(name());
         /// How a backend is selected.
         pub strategy: Strategy = Strategy::default();
             @strategy => strategy(), Self::strategy_in_file, Self::put_strategy;
-        /// The key by which clients come back to the backend that they had. Off: none come back.
+        /// The key by which clients return to their last backend. Off: no persistence.
         pub persist: Option<Persist> = None;
             @persist => group_or_off(
                     "\"off\", a key or a group such as (key: \"sni\", ttl: \"1h\")",
                 ), Self::persist_in_file, Self::put_persist;
-        /// Connections to all its backends at a time, over all workers. Off: no limit.
+        /// The most connections to all its backends, over all workers. Off: no limit.
         pub max_connections: Option<NonZeroU32> = None => number(values::CONNECTIONS).or("off");
-        /// Addresses and ports of this machine that connections to its backends begin at.
+        /// Local addresses and ports of connections to its backends.
         pub origins: Origins = Origins::default();
             @source
-            /// Addresses of this machine that connections to backends begin at, each in turn.
+            /// Local addresses of connections to backends, used in turn.
             => list(spelled("an IP address", values::source_address, ToString::to_string)),
                 |pool: &Self| pool.origins.addresses.clone(),
                 |pool: &mut Self, addresses| pool.origins.addresses = addresses;
@@ -52,9 +52,9 @@ settings! {
                 |pool: &mut Self, ports| pool.origins.ports = ports;
         /// Where clients wait while every backend is full.
         pub queue: Queue = Queue::default() => group();
-        /// How its backends are probed. Off: they are not.
+        /// How its backends are probed. Off: no probes.
         pub check: Option<Check> = None => check();
-        /// When failures of real sessions take a backend out. Off: never.
+        /// When failures of real sessions eject a backend. Off: never.
         pub ejection: Option<Ejection> = Some(Ejection::default())
             => group_or_off("\"off\" or a group such as (failures: 5)");
         /// With fewer usable backends than this share of those that are ready, in percent, all that
@@ -63,7 +63,7 @@ settings! {
         /// What happens when no backend is usable: "open" uses all that are ready, "closed" none.
         /// Auto: no backend that is down where the check judges an answer, else "open".
         pub all_down: Option<AllDown> = None => named("answer", &AllDown::ALL).or("auto");
-        /// How long a backend that returns takes to its full share. Off: it has it at once.
+        /// How long a backend that returns takes to reach its full share. Off: at once.
         pub slow_start: Option<Duration> = None => duration(values::SLOW_START).or("off");
         /// What happens to the sessions of a backend that goes down.
         pub on_down: OnDown = OnDown::Keep => on_down();
@@ -72,7 +72,7 @@ settings! {
             @discover => group_or_off("\"off\" or a group such as (dns: \"NAME\", port: 80)"),
                 |pool: &Self| pool.discovery.clone().map(DiscoveryFile::from),
                 |pool: &mut Self, file| pool.discovery = file.map(Discovery::from);
-        /// How the pool grows by its reserve, and shrinks again. Off: it does not.
+        /// How the pool grows by its reserve, and shrinks again. Off: no scaling.
         pub scaling: Option<Scaling> = None
             => group_or_off("\"off\" or a group such as (high: 100)");
         /// Its backends. At least one that is not of the reserve, unless more are discovered; the
@@ -105,7 +105,7 @@ impl Pool {
         self.backends.iter().find(|backend| backend.name == name)
     }
 
-    /// A pool of which only the name and the backends are said.
+    /// A pool with this name and these backends, and defaults for all else.
     #[must_use]
     pub fn of(name: impl Into<String>, backends: Vec<Backend>) -> Self {
         Self {
@@ -115,8 +115,8 @@ impl Pool {
         }
     }
 
-    /// Fills in what follows from other settings: the persistence of `sticky_round_robin`, and the
-    /// groups of `two_tier` with their weights.
+    /// Derives settings from others: the persistence of `sticky_round_robin`, and the groups of
+    /// `two_tier` with their weights.
     pub(super) fn complete(&mut self) {
         if self.strategy == Strategy::StickyRoundRobin {
             self.persist.get_or_insert_default();
@@ -134,8 +134,8 @@ impl Pool {
         }
     }
 
-    /// The strategy with the persistence that is part of it; what follows from the backends is
-    /// left out.
+    /// The strategy with the persistence that is part of it, without what is derived from the
+    /// backends.
     fn strategy_in_file(&self) -> StrategyFile {
         let mut strategy = self.strategy.clone();
         if let Strategy::TwoTier(tiers) = &mut strategy {

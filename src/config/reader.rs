@@ -10,7 +10,7 @@ use super::tokens::Span;
 use super::tree::{Kind, Value};
 use super::values::{ValueError, did_you_mean, one_of};
 
-/// A value to be read, and what its author calls it.
+/// A value to read, and its name in messages.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct At<'a> {
     pub(super) value: &'a Value,
@@ -38,12 +38,12 @@ impl<'a> At<'a> {
         matches!(&value.kind, Kind::Text(text) if text == word)
     }
 
-    /// It is not what may stand there.
+    /// The mistake that the value is not of the expected kind.
     pub(super) fn not(&self, wanted: &str) -> ValueError {
         ValueError::not(self.written, wanted)
     }
 
-    /// It is no string, where one is expected.
+    /// The mistake that the value is no string.
     pub(super) fn not_text(&self, wanted: &str) -> ValueError {
         if self.value.kind == Kind::Other && syntax::is_name(self.written) {
             ValueError::Refused(syntax::quotes(self.written))
@@ -53,10 +53,10 @@ impl<'a> At<'a> {
     }
 }
 
-/// What the settings of a file depend on beside themselves.
+/// Context that the reading of a setting needs.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Around {
-    /// What listeners leave out.
+    /// Defaults for settings that listeners leave out.
     pub(super) defaults: Defaults,
     /// The names of the pools, in order.
     pub(super) pools: Vec<String>,
@@ -146,7 +146,7 @@ impl<'a> Reader<'a> {
         self.mistakes.sort_by_key(|(span, _)| span.start);
     }
 
-    /// What a value is, or the mistake that it is none.
+    /// The value, or the mistake if it is invalid.
     pub(super) fn take<T>(&mut self, at: At<'_>, read: Result<T, ValueError>) -> Option<T> {
         read.inspect_err(|error| {
             let sentence = match at.name {
@@ -233,7 +233,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Fills in what follows from the settings that are given.
+/// Derives settings from those that are given.
 fn implied<T: Settings>(mut group: T, default: &T, is_given: impl Fn(&str) -> bool) -> T {
     let implied = group.implied(default);
     let table = T::table().iter();

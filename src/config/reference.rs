@@ -1,4 +1,4 @@
-//! The reference of all settings, made of their tables.
+//! The reference of all settings, generated from their tables.
 
 use std::fmt::Write;
 
@@ -6,9 +6,9 @@ use super::Config;
 use super::reader::Around;
 use super::table::Settings;
 
-/// A setting, for who looks it up.
+/// A setting, as the reference shows it.
 pub(super) struct Row {
-    /// With the groups that it is in.
+    /// Its name, with the groups that contain it.
     pub(super) path: String,
     about: String,
     expected: String,
@@ -18,7 +18,7 @@ pub(super) struct Row {
     schema: serde_json::Value,
 }
 
-/// The settings of a group, each followed by those of the group that it is.
+/// The settings of a group. A setting that is itself a group is followed by its settings.
 pub(super) fn rows<T: Settings>(path: &str) -> Vec<Row> {
     let mut rows = Vec::new();
     let (base, around) = (T::base(), Around::default());
@@ -43,7 +43,7 @@ pub(super) fn rows<T: Settings>(path: &str) -> Vec<Row> {
     rows
 }
 
-/// The JSON schema of a configuration, as far as one setting alone decides.
+/// The JSON schema of a configuration. It covers each setting alone, not rules across settings.
 #[must_use]
 pub fn schema() -> serde_json::Value {
     super::table::schema::<Config>()

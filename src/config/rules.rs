@@ -1,7 +1,7 @@
-//! What must be right across settings: rules over a configuration, wherever it comes from.
+//! Rules across settings, for a configuration from any source.
 //!
-//! A file, flags and changes of a running balancer go through the same rules. Each names the
-//! setting that breaks it by its path, which a file has a place for.
+//! A file, flags and changes of a running balancer go through the same rules. A finding names the
+//! setting by its path; for a file the path gives the place.
 
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -17,18 +17,18 @@ use super::values::{did_you_mean, written};
 use super::{Backend, Config, FirstTier, Group, Listener, Pool, Strategy, TwoTier};
 use crate::address::Address;
 
-/// Something that is wrong, or likely to hurt.
+/// A broken rule, or a warning.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Finding {
     /// The setting, such as `pools[0].check.timeout`.
     path: String,
-    /// Another, where that one is not given.
+    /// The setting to name if that one is not given.
     otherwise: Option<String>,
-    /// It is about the whole group or list, and shown where that begins.
+    /// It concerns the whole group or list, and is shown at its beginning.
     at_start: bool,
     /// The setting that it clashes with.
     first: Option<String>,
-    /// Settings without which nothing can be said.
+    /// Settings that must be valid for this finding to make sense.
     needs: Option<String>,
     pub(super) sentence: String,
 }
@@ -91,7 +91,7 @@ impl Finding {
         )
     }
 
-    /// A name that is not given is that of the same other setting.
+    /// If no name is given, this setting supplies the name.
     fn otherwise_like(self, other: &Self) -> Self {
         let last = |path: &str| path.rsplit_once('.').map(|(_, last)| last.to_owned());
         match (&other.otherwise, self.path.rsplit_once('.')) {
@@ -103,7 +103,7 @@ impl Finding {
         }
     }
 
-    /// Whether a mistake in the settings that it is about was found before.
+    /// Whether a mistake in the settings that it concerns was found before.
     pub(super) fn is_known(&self, source: &Source, refused: impl Fn(&Span) -> bool) -> bool {
         let paths = [Some(&self.path), self.first.as_ref(), self.needs.as_ref()];
         let otherwise = self.otherwise.as_ref();
@@ -122,7 +122,7 @@ pub fn broken_rule(config: &Config) -> Option<String> {
     found.map(|finding| finding.sentence)
 }
 
-/// What is wrong with a configuration.
+/// The rules that a configuration breaks.
 pub(super) fn of_config(config: &Config) -> Vec<Finding> {
     let mut found = Vec::new();
     if config.listeners.is_empty() {
@@ -158,7 +158,7 @@ pub(super) fn of_config(config: &Config) -> Vec<Finding> {
     found
 }
 
-/// What is wrong with a pool, whose path this is.
+/// The rules that a pool breaks; `path` is the pool's path.
 pub(super) fn of_pool(path: &str, pool: &Pool, found: &mut Vec<Finding>) {
     backends(path, pool, found);
     let addresses = pool.origins.addresses.iter().map(ToString::to_string);
@@ -231,7 +231,7 @@ enum Common<'a> {
 }
 
 /// The first earlier listener whose address overlaps that of the i-th one, and the two addresses.
-/// Only those are compared that have something in common: there may be thousands of listeners.
+/// It compares only those with a common key: there may be thousands of listeners.
 fn first_overlap<'a>(
     i: usize,
     listeners: &'a [Listener],
@@ -265,7 +265,7 @@ fn first_overlap<'a>(
     first
 }
 
-/// What gives a name where none is given.
+/// The setting that supplies the name if none is given.
 fn or_else(found: &mut [Finding], name: &str, otherwise: &str) {
     for finding in found {
         if let Some(group) = finding.path.strip_suffix(name) {
@@ -274,7 +274,7 @@ fn or_else(found: &mut [Finding], name: &str, otherwise: &str) {
     }
 }
 
-/// Refuses what an earlier one has already: `what` says what they share.
+/// Refuses a value that an earlier item has already; `what` begins the sentence.
 fn unique<'a>(what: &str, all: impl Iterator<Item = (String, &'a str)>, found: &mut Vec<Finding>) {
     let mut seen: HashMap<&str, String> = HashMap::new();
     for (path, shared) in all.filter(|(_, shared)| !shared.is_empty()) {
@@ -376,7 +376,7 @@ fn two_tier(path: &str, pool: &Pool, tiers: &TwoTier, found: &mut Vec<Finding>) 
             found.push(Finding::start(format!("{at}.group"), sentence));
         }
     }
-    // Of a group whose name was refused, no backend can be blamed.
+    // If a group's name was refused, its backends are not at fault.
     if groups.iter().all(|group| !group.name.is_empty()) {
         match_groups(path, groups, &members, found);
     }

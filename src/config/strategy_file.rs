@@ -1,4 +1,4 @@
-//! Strategies as a file has them: the settings of all in one group.
+//! Strategies in a file: one group has the settings of all strategies.
 
 use std::num::NonZeroU16;
 
@@ -55,7 +55,8 @@ settings! {
                 },
                 |file: &mut Self, then| file.put_tiers(|tiers| tiers.then = then);
             @key
-            /// hash, two_tier, sticky_round_robin: what of a client is hashed or remembered.
+            /// hash, two_tier, sticky_round_robin: the property of a client that is hashed or
+        /// remembered.
             => spelled("a key such as \"source_ip\"", |text| text.parse(), Key::to_string),
                 |file: &Self| file.strategy.key().unwrap_or(&file.persist.key).clone(),
                 |file: &mut Self, key| *file.key_mut() = key;
@@ -179,7 +180,7 @@ impl Shape for StrategyFile {
     }
 
     fn check(&self, at: At<'_>, reader: &mut Reader<'_>) {
-        // Of a strategy that was refused, nothing can be said.
+        // If the strategy was refused, its settings can't be checked.
         if !at.says("name", self.strategy.name()) {
             return;
         }

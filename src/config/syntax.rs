@@ -1,4 +1,4 @@
-//! Sentences for texts that are no RON.
+//! Error messages for texts that are not valid RON.
 
 use ron::error::{Error, SpannedError};
 
@@ -134,7 +134,7 @@ fn is_in_list(before: &[Token]) -> bool {
     false
 }
 
-/// What a word in place of a string lacks.
+/// Explains how to quote a word in place of a string.
 pub(super) fn quotes(bare: &str) -> String {
     if bare.starts_with(['“', '”', '„', '‘', '’', '«']) {
         return "strings stand in plain double quotes, as in \"text\"".to_owned();

@@ -15,12 +15,12 @@ use super::text::{Fields, Text};
 /// One setting of a group.
 pub(super) struct Setting<G> {
     pub(super) name: &'static str,
-    /// What it is, in lines.
+    /// Its description, in lines.
     about: &'static [&'static str],
     pub(super) row: Box<dyn Row<G>>,
 }
 
-/// What can be done with a setting whatever its type is.
+/// The operations on a setting of any type.
 pub(super) trait Row<G>: Send + Sync {
     /// Reads it; a refused value leaves the group as it is.
     fn read<'a>(&self, at: At<'a>, reader: &mut Reader<'a>, group: &mut G);
@@ -33,7 +33,7 @@ pub(super) trait Row<G>: Send + Sync {
     fn facts(&self) -> &Facts;
 }
 
-/// A setting of this type: how it is read and written, got out of the group and put into it.
+/// A setting of this type: its codec, and how to get it out of the group and put it in.
 struct Typed<G, T> {
     codec: Codec<T>,
     get: fn(&G) -> T,
@@ -97,7 +97,7 @@ pub(super) trait Settings: Shape {
     /// Its table.
     fn table() -> &'static [Setting<Self>];
 
-    /// Before anything is read.
+    /// The group before anything is read.
     fn base() -> Self;
 }
 
@@ -137,7 +137,7 @@ pub(super) fn fields<T: Settings>(group: &T, default: &T, around: &Around) -> Fi
     Fields(written.collect())
 }
 
-/// The same, or the bare value that says it all.
+/// The same, or the bare value that is equivalent.
 pub(super) fn text<T: Settings>(group: &T, default: &T, around: &Around) -> Text {
     fields(group, default, around).or_bare(T::SHORT)
 }
@@ -168,7 +168,7 @@ pub(super) fn schema<T: Settings>() -> Json {
 }
 
 impl<G> Setting<G> {
-    /// What it is, in one line.
+    /// Its description, in one line.
     pub(super) fn sentence(&self) -> String {
         let lines: Vec<_> = self.about.iter().map(|line| line.trim()).collect();
         lines.join(" ")
@@ -225,7 +225,7 @@ macro_rules! settings {
     };
 }
 
-/// Groups that need nothing to be given.
+/// Groups without a required setting.
 macro_rules! defaults {
     ($($Group:ty),*) => {
         $(impl Default for $Group {

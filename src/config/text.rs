@@ -1,8 +1,8 @@
-//! RON to be written, and how it is laid out: on one line where it fits.
+//! Writes RON, on one line where it fits.
 
 use std::fmt::Write;
 
-/// A value to be written.
+/// A value to write.
 #[derive(Debug)]
 pub(super) enum Text {
     /// As it stands.
@@ -47,7 +47,7 @@ impl Text {
         }
     }
 
-    /// What percent are as a decimal.
+    /// Percent as a decimal.
     pub(super) fn ratio(percent: u16) -> Self {
         let (whole, fraction) = (percent / 100, percent % 100);
         let fraction = format!("{fraction:02}");
@@ -109,7 +109,7 @@ impl Text {
         }
     }
 
-    /// The one or the other, behind what takes so many columns, and the comma after it.
+    /// The one-line or the long form, after a prefix of this width, with the comma after it.
     fn fitting(&self, out: &mut String, indent: usize, column: usize) {
         let start = out.len();
         self.flat(out);

@@ -25,13 +25,13 @@ pub(super) struct Value {
 pub(super) enum Kind {
     Text(String),
     Bytes(Vec<u8>),
-    /// Whole; one that no `i64` holds is the nearest that it holds.
+    /// A whole number, clamped to the range of `i64`.
     Number(i64),
     Bool(bool),
     List(Vec<Value>),
     /// `(name: value, ...)`
     Group(Vec<Field>),
-    /// Nothing that a setting takes: a fraction, a tuple, a map, a bare word.
+    /// A value that no setting takes: a fraction, a tuple, a map, a bare word.
     #[default]
     Other,
 }
@@ -115,7 +115,7 @@ impl Value {
 pub(super) enum Place<'a> {
     /// To this value.
     Found(&'a Value),
-    /// To none: this one lacks it.
+    /// To no value: this group lacks it.
     Missing(&'a Value),
 }
 

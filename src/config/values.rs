@@ -44,7 +44,7 @@ pub(super) use network::{
 /// Why a value is refused. Each names the value.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum ValueError {
-    /// Of the wrong type, or none of the words that may stand there.
+    /// It has the wrong type, or is none of the expected words.
     #[error("`{value}` is not {wanted}")]
     Not {
         /// The value as it was written.
@@ -79,19 +79,19 @@ pub enum ValueError {
     /// An address that can't be read.
     #[error(transparent)]
     Address(#[from] AddressError),
-    /// A name that no log line could show.
+    /// A name that does not fit into a log line.
     #[error("invalid name `{0}`: expected 1 to 64 characters, and no control character")]
     BadName(String),
-    /// A path that no file can have.
+    /// A path that is not valid for a file.
     #[error("invalid path `{0}`: expected the path of a file")]
     BadPath(String),
-    /// For a reason of its own, in a sentence.
+    /// Another reason, in a sentence.
     #[error("{0}")]
     Refused(String),
 }
 
 impl ValueError {
-    /// A value that is not what may stand there.
+    /// The error for a value of the wrong kind.
     pub(super) fn not(value: &str, wanted: &str) -> Self {
         Self::Not {
             value: value.to_owned(),
@@ -264,18 +264,18 @@ pub(super) fn not_its_setting(
     ))
 }
 
-/// Persistence twice: the strategy has it, and the pool.
+/// Persistence is set twice: by the strategy and by the pool.
 pub fn persists_already() -> ValueError {
     let sentence = "`sticky_round_robin` persists already: use `round_robin` with persist";
     ValueError::Refused(sentence.to_owned())
 }
 
-/// Reads a key to know clients again by.
+/// Reads a key for persistence.
 pub fn persist_key(text: &str) -> Result<Key, ValueError> {
     lasting(text.parse()?)
 }
 
-/// Refuses a key that no client comes back with.
+/// Refuses a key that differs with every connection.
 pub fn lasting(key: Key) -> Result<Key, ValueError> {
     match key {
         Key::SourceIpPort => Err(ValueError::Refused(format!(
@@ -285,7 +285,7 @@ pub fn lasting(key: Key) -> Result<Key, ValueError> {
     }
 }
 
-/// Reads what an operator wants of a backend.
+/// Reads the administrative state of a backend.
 pub fn admin_state(name: &str) -> Result<AdminState, ValueError> {
     named("state", name, &AdminState::ALL)
 }
@@ -315,7 +315,7 @@ pub fn log_level(name: &OsStr) -> Result<LevelFilter, ValueError> {
     })
 }
 
-/// Reads what chance begins with.
+/// Reads the seed of random numbers.
 pub fn seed(text: &OsStr) -> Result<u64, ValueError> {
     let text = text.to_string_lossy();
     text.parse().map_err(|_| ValueError::Not {
@@ -343,8 +343,8 @@ pub fn file(path: &Path) -> Result<&Path, ValueError> {
     Ok(path)
 }
 
-/// Reads the address of a backend, or a host name and a port, as a backend of which nothing else is
-/// said.
+/// Reads the address of a backend, or a host name and a port. The backend has defaults for all
+/// else.
 pub fn backend_at(text: &str) -> Result<Backend, ValueError> {
     let backend = Backend::written(text.parse()?);
     if matches!(&backend.address, Address::Tcp(address) if address.port() == 0) {

@@ -1,4 +1,4 @@
-//! What is legal and likely to hurt.
+//! Warnings: settings that are valid but likely to cause harm.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -16,7 +16,7 @@ use crate::peek::Field;
 
 mod live;
 
-/// What the machine gives to the process.
+/// Resources that the machine gives to the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Host {
     /// The hard limit of `RLIMIT_NOFILE`: the program raises the soft one to it.
@@ -130,7 +130,7 @@ fn directories(config: &Config, found: &mut Vec<Finding>) {
     }
 }
 
-/// Whether no file can be made there; not when nobody may look.
+/// Whether no file can be created there. False if this process may not look.
 fn is_missing(directory: &Path) -> bool {
     // The parent of a bare file name.
     if directory.as_os_str().is_empty() {
@@ -142,7 +142,7 @@ fn is_missing(directory: &Path) -> bool {
     }
 }
 
-/// What there is to say about an idle timeout.
+/// The warning about an idle timeout, if any.
 fn idle(timeout: Option<Duration>) -> Option<String> {
     let Some(timeout) = timeout else {
         return Some("without an idle timeout, a peer that vanishes holds its session".to_owned());
@@ -186,7 +186,7 @@ fn descriptors(config: &Config, host: Host, found: &mut Vec<Finding>) {
     }
 }
 
-/// What a pool's strategy makes of its backends.
+/// Warnings about a strategy that does not fit its backends.
 fn strategy(i: usize, pool: &Pool, found: &mut Vec<Finding>) {
     // Backends that take connections while all is well.
     let is_active = |backend: &&Backend| !backend.backup && !backend.reserve && backend.weight > 0;
@@ -223,7 +223,7 @@ fn strategy(i: usize, pool: &Pool, found: &mut Vec<Finding>) {
     }
 }
 
-/// Keys that clients do not differ by, or that they change.
+/// Warns of keys that all clients share, or that clients change.
 fn keys(config: &Config, i: usize, found: &mut Vec<Finding>) {
     let pool = &config.pools[i];
     let (of_strategy, of_persist) = (
@@ -262,7 +262,7 @@ fn keys(config: &Config, i: usize, found: &mut Vec<Finding>) {
 
 /// Whether connecting to the address ends at the listener.
 fn reaches(backend: &Backend, listener: &Listener) -> bool {
-    // What other names mean is not known here.
+    // Other names are not resolved here.
     if backend
         .host
         .as_ref()
@@ -281,7 +281,7 @@ fn reaches(backend: &Backend, listener: &Listener) -> bool {
     }
 }
 
-/// Gives warnings their places. What several listeners inherit is said once.
+/// Gives warnings their places. A setting that several listeners inherit gets one warning.
 fn placed(found: Vec<Finding>, source: Option<&Source>) -> Vec<Warning> {
     let Some(source) = source else {
         let said = found.into_iter().map(|finding| Warning {
@@ -318,5 +318,5 @@ fn placed(found: Vec<Finding>, source: Option<&Source>) -> Vec<Warning> {
 
 /// Warnings that are shown one by one.
 const WARNINGS_MAX: usize = 100;
-/// The longest idle timeout that nothing is said about.
+/// The longest idle timeout without a warning.
 const IDLE_MAX: Duration = Duration::from_secs(3600);

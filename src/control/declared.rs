@@ -1,10 +1,9 @@
-//! What the configuration file says, and what operators ordered since over the API.
+//! Combines the configuration file with the orders that operators gave over the API.
 //!
-//! Pure: what is in force after any number of reloads and orders is a function of the last file and
-//! of the orders that hold.
+//! Pure: the configuration in force is a function of the last file and of the orders that hold.
 //!
-//! An order holds over every reload. It ends when it is taken back, which is when things are as the
-//! file has them, or when another file says something else of the same thing than the file before.
+//! An order holds over every reload. It ends when it is taken back, that is, when the result equals
+//! the file. It also ends when a new file changes the same settings of the same subject.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -13,10 +12,10 @@ use crate::config::{Backend, Change, ChangeError, Config, limit_words};
 /// The configuration without what is discovered.
 #[derive(Clone, Debug)]
 pub(super) struct Declared {
-    /// As the file says.
+    /// The configuration of the file.
     file: Config,
     config: Config,
-    /// What was ordered, in order; at most one of a kind for each thing.
+    /// The orders, oldest first; at most one of each kind per subject.
     orders: Vec<Change>,
     /// Orders about backends that were discovered, which are applied to each set of them.
     floating: Vec<Change>,
@@ -26,12 +25,12 @@ pub(super) struct Declared {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Ended {
     pub(super) order: Change,
-    /// What it was and why it ended: a sentence.
+    /// The order and why it ended, in a sentence.
     pub(super) sentence: String,
 }
 
 impl Declared {
-    /// What a file says.
+    /// Starts from a file, without orders.
     pub(super) fn new(file: Config) -> Self {
         Self {
             config: file.clone(),
@@ -41,12 +40,12 @@ impl Declared {
         }
     }
 
-    /// What is in force, without what is discovered.
+    /// The configuration in force, without discovered backends.
     pub(super) fn config(&self) -> &Config {
         &self.config
     }
 
-    /// What the last file says.
+    /// The configuration of the last file.
     pub(super) fn file(&self) -> &Config {
         &self.file
     }
@@ -66,17 +65,17 @@ impl Declared {
         let mut ended = Vec::new();
         let holds = |order: &Change| is_same_text || !differs(order, &self.file, &next.file);
         let (hold, end): (Vec<_>, Vec<_>) = self.orders.iter().partition(|order| holds(order));
-        // Where the file says now what was ordered nothing ends that anybody could miss.
+        // If the file now agrees with the order, its end changes nothing and is not reported.
         let matters = |order: &&&Change| differs(order, &self.config, &next.file);
         ended.extend(end.iter().filter(matters).map(|order| Ended {
             order: (**order).clone(),
-            sentence: format!("{} no longer holds: the file has changed", said(order)),
+            sentence: format!("{} no longer holds: the file has changed", describe(order)),
         }));
         let (floating, declared): (Vec<_>, Vec<_>) =
             self.floating.iter().partition(|order| holds(order));
         ended.extend(declared.iter().map(|order| Ended {
             order: (**order).clone(),
-            sentence: format!("{} no longer holds: the file declares it now", said(order)),
+            sentence: format!("{} no longer holds: the file declares it now", describe(order)),
         }));
         next.floating = floating.into_iter().cloned().collect();
         let hold: Vec<_> = hold.into_iter().cloned().collect();
@@ -87,7 +86,7 @@ impl Declared {
             match refused.get(&place) {
                 None => next.orders.push(order),
                 Some(error) => ended.push(Ended {
-                    sentence: format!("{} no longer holds: {error}", said(&order)),
+                    sentence: format!("{} no longer holds: {error}", describe(&order)),
                     order,
                 }),
             }
@@ -96,10 +95,10 @@ impl Declared {
         (next, ended)
     }
 
-    /// What an order makes of it. `effective` is what is in force with what is discovered.
+    /// The result of an order. `effective` is the configuration in force with discovered backends.
     ///
     /// # Errors
-    /// What [`Change::apply`] says; or that a discovered backend can't be removed.
+    /// The error of [`Change::apply`], or a discovered backend can't be removed.
     pub(super) fn change(&self, order: &Change, effective: &Config) -> Result<Self, ChangeError> {
         let mut next = self.clone();
         match order.apply(&self.config) {
@@ -130,7 +129,7 @@ impl Declared {
                          set it to maint, or remove it where it is discovered"
                     )));
                 }
-                // Backends that vanished for good leave nothing behind.
+                // Orders about backends that vanished for good are dropped.
                 let members = members(effective);
                 let is_there =
                     |order: &Change| name_of(order).is_some_and(|it| members.contains(&it));
@@ -166,7 +165,7 @@ impl Declared {
     }
 }
 
-/// Whether two configurations say different things of what an order is about.
+/// Whether two configurations differ in what an order concerns.
 fn differs(order: &Change, one: &Config, other: &Config) -> bool {
     let both = [one, other];
     match order {
@@ -201,7 +200,7 @@ fn backend_of<'a>(config: &'a Config, pool: &str, backend: &str) -> Option<&'a B
 }
 
 /// An order in words, as the subject of a sentence.
-fn said(order: &Change) -> String {
+fn describe(order: &Change) -> String {
     let (about, words) = match order {
         Change::AddBackend { pool, backend } => {
             (format!("{pool}/{}", backend.name), vec!["added".to_owned()])
@@ -230,7 +229,7 @@ fn said(order: &Change) -> String {
     format!("the order `{about}: {}`", words.join(", "))
 }
 
-/// Writes an order down, as one with an earlier order about the same thing.
+/// Records an order, merged with an earlier one about the same subject.
 fn record(orders: &mut Vec<Change>, order: &Change) {
     for before in orders.iter_mut() {
         if let Some(both) = merged(before, order) {
@@ -264,7 +263,7 @@ fn members(config: &Config) -> HashSet<(&str, &str)> {
     all.collect()
 }
 
-/// Two changes of the same thing as one: what the second does not say stays as the first said.
+/// Merges two changes of one subject. Settings that the second does not name stay as in the first.
 fn merged(first: &Change, second: &Change) -> Option<Change> {
     match (first, second) {
         (

@@ -33,7 +33,7 @@ pub(super) struct Measurements {
     in_all: RefCell<ByWorker>,
     /// A task writes the file, which may be a pipe without a reader.
     writing: Cell<bool>,
-    /// The same of the control thread.
+    /// The histograms of the control thread.
     control_pending: RefCell<Control>,
     control_in_all: RefCell<Control>,
 }
@@ -83,14 +83,14 @@ impl Measurements {
         }
     }
 
-    /// A turn of the control thread's loop took so many ns.
+    /// Records how long a turn of the control thread's loop took, in ns.
     pub(super) fn on_turn(&self, took: u64) {
         for into in [&self.control_pending, &self.control_in_all] {
             into.borrow_mut().turn.saturating_record(took);
         }
     }
 
-    /// A tick of the control thread was late by this.
+    /// Records how late a tick of the control thread was.
     pub(super) fn on_tick(&self, late: Duration) {
         let late = nanos(late);
         for into in [&self.control_pending, &self.control_in_all] {
@@ -109,7 +109,7 @@ impl Measurements {
         }
     }
 
-    /// Writes to another file from now on.
+    /// Sets the file for later entries.
     pub(super) fn set_path(&self, path: PathBuf) {
         self.path.replace(path);
     }
@@ -332,6 +332,6 @@ fn write_interval(
         })
 }
 
-/// The log target of what a signal asked for: it is shown whatever the log's level.
+/// The log target of histograms, which are logged at every level: a signal requested them.
 pub(crate) const TARGET: &str = "histograms";
 const WRITE_TIME: Duration = Duration::from_secs(1);

@@ -1,10 +1,9 @@
-//! What a client's first bytes say that a backend may be selected by: a server name, a path, a
-//! cookie.
+//! Finds the key of a client in its first bytes: a server name, a path, a cookie.
 //!
 //! A look is a pure function of all bytes that have come so far: nothing is kept between two
 //! looks, allocated or altered, and the work is linear in the bytes. TCP may cut them anywhere.
-//! Invariant: of all prefixes the short ones are [`Peeked::Incomplete`], and from the first that
-//! is not on, every one has the same answer.
+//! Invariant: short prefixes give [`Peeked::Incomplete`]. Once a prefix gives another answer, all
+//! longer prefixes give the same answer.
 
 #![forbid(unsafe_code)]
 
@@ -19,7 +18,7 @@ pub use short::{NAME_MAX, Name, Short};
 
 use crate::hash;
 
-/// What is looked for in a client's first bytes.
+/// The field to find in a client's first bytes.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Field {
     /// The server name of a TLS ClientHello (RFC 6066, section 3), as [`Name`] writes it. With
@@ -39,7 +38,7 @@ pub enum Field {
     RdpCookie,
 }
 
-/// What a look came to.
+/// The result of a look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Peeked {
     /// The value's [`hash::of`].
@@ -59,8 +58,8 @@ pub enum Miss {
     Incomplete,
 }
 
-/// Looks for a field in all that a client has sent so far. What is past [`BYTES_MAX`] is not
-/// looked at, and with so many bytes no answer is [`Peeked::Incomplete`].
+/// Looks for a field in all bytes that a client has sent so far. It ignores bytes past
+/// [`BYTES_MAX`]; with that many bytes the answer is never [`Peeked::Incomplete`].
 #[must_use]
 pub fn peek(field: &Field, first: &[u8]) -> Peeked {
     let first = first.get(..BYTES_MAX).unwrap_or(first);

@@ -4,8 +4,8 @@ use super::{BYTES_MAX, Miss};
 
 /// A place in a handshake message, and how far it goes from there.
 ///
-/// Nothing is put together again: a place steps from record to record. [`Miss::Absent`] is what
-/// goes past the end of a part or of what TLS allows, [`Miss::Incomplete`] what has not come yet.
+/// Records are not reassembled: a place steps from record to record. A read past the end of a part,
+/// or past what TLS allows, is [`Miss::Absent`]; a read of bytes to come is [`Miss::Incomplete`].
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Place<'a> {
     /// What has come of this record from here on.

@@ -185,7 +185,7 @@ impl Scenario {
         ]
     }
 
-    /// The one of a name.
+    /// The built-in scenario of this name.
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {
         Self::all()

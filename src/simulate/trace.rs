@@ -1,4 +1,4 @@
-//! The sessions of an access log, to be replayed.
+//! The sessions of an access log, for replay.
 //!
 //! Reads both formats of the access log. A line has the end of its session and its length, from
 //! which the arrival follows, to the millisecond. The backend's work is the time from the connect
@@ -80,19 +80,19 @@ impl Trace {
         Ok(reader.finish())
     }
 
-    /// How many sessions there are.
+    /// The number of sessions.
     #[must_use]
     pub fn len(&self) -> usize {
         self.sessions.len()
     }
 
-    /// Whether there are none.
+    /// Whether it has no sessions.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.sessions.is_empty()
     }
 
-    /// How many clients there are.
+    /// The number of clients.
     pub(super) fn clients(&self) -> u32 {
         u32::try_from(self.addresses.len()).unwrap_or(u32::MAX)
     }
@@ -136,7 +136,7 @@ struct Reader {
 }
 
 impl Reader {
-    /// Takes one line; an empty one says nothing.
+    /// Reads one line; an empty line is skipped.
     fn take(&mut self, line: &[u8]) -> Result<(), &'static str> {
         let line = std::str::from_utf8(line).map_err(|_| "it is not UTF-8")?;
         let line = line.trim();
@@ -203,7 +203,7 @@ impl Reader {
     }
 }
 
-/// What a line says. Times are µs, `time` since 1970.
+/// The fields of a line. Times are µs, `time` since 1970.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Fields {
     time: Option<u64>,
@@ -216,7 +216,7 @@ struct Fields {
 }
 
 impl Fields {
-    /// Takes a field that is text in the log; one that can't be read is none.
+    /// Reads a field from its text; a field that can't be read stays `None`.
     fn set(&mut self, key: &str, value: &str) {
         let number = || value.parse().ok().filter(|number| *number <= SPAN_MAX);
         match key {
@@ -277,7 +277,7 @@ pub const LINES_MAX: u64 = 10_000_000;
 const LINE_BYTES_MAX: u64 = 64 * 1024;
 /// Bad lines that are reported one by one.
 const SKIPPED_SHOWN: usize = 3;
-/// What a session and a whole trace may last: a year, in µs. Sessions beyond are left out.
+/// The longest session and the longest trace: a year, in µs. Longer sessions are left out.
 const SPAN_MAX: u64 = 366 * 86_400 * 1_000_000;
 /// A microsecond in ns.
 pub(super) const US: u64 = 1_000;

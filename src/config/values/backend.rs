@@ -1,5 +1,4 @@
-//! A backend in one line, as `--to` and files of backends have it: an address and, behind commas,
-//! what else there is to say.
+//! A backend in one line, for `--to` and files of backends: an address, then options after commas.
 
 use std::num::NonZeroU32;
 
@@ -8,7 +7,7 @@ use thiserror::Error;
 use super::ValueError;
 use crate::config::Backend;
 
-/// Why such a line is refused.
+/// Why a line is refused.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum BackendError {
     /// The address, or what should be an option.
@@ -24,7 +23,7 @@ pub enum BackendError {
     },
 }
 
-/// What may stand behind the address.
+/// The options that may follow the address.
 #[derive(Clone, Copy, Debug)]
 enum Extra {
     Weight,
@@ -32,8 +31,8 @@ enum Extra {
     Backup,
 }
 
-/// Reads `ADDR[,weight=N][,max_connections=N][,backup]`. Of an option given twice the last holds. A
-/// path with a comma can only be said in `config.ron`.
+/// Reads `ADDR[,weight=N][,max_connections=N][,backup]`. If an option is given twice, the last one
+/// counts. A path with a comma can only be written in `config.ron`.
 ///
 /// # Errors
 /// [`BackendError`]

@@ -1,10 +1,10 @@
-//! Names that are known, and what an unknown one may have meant.
+//! Known names, and suggestions for unknown ones.
 
 use std::mem::discriminant;
 
 use super::{NAME_CHARS_MAX, ValueError};
 
-/// The value of a name; `kind` is what has such names.
+/// The value of a name; `kind` is the kind of thing that is named.
 pub fn named<T: Clone>(
     kind: &'static str,
     name: &str,

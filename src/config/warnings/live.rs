@@ -1,4 +1,4 @@
-//! What is likely to hurt while backends fail and return.
+//! Warnings about settings that cause harm while backends fail and return.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -97,11 +97,11 @@ pub(super) fn files(config: &Config, found: &mut Vec<Finding>) {
     }
 }
 
-/// Whether there is no such file; not when nobody may look.
+/// Whether the file does not exist. False if this process may not look.
 fn is_missing(path: &Path) -> bool {
     fs::metadata(path)
         .is_err_and(|error| matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory))
 }
 
-/// Probes a second of one pool that nothing is said about.
+/// The most probes a second of one pool without a warning.
 const PROBES_MAX: u128 = 1000;

@@ -1,4 +1,4 @@
-//! Health of backends: active probes on the control thread, and what real sessions meet.
+//! Health of backends: active probes on the control thread, and slow answers to real sessions.
 //!
 //! Each target has a task of its own that probes it and reports the result; a probe that hangs
 //! delays no other, and no target has two probes at a time. A target is an address with a check:
@@ -105,7 +105,7 @@ pub struct ProbeOutcome {
     pub took: u64,
 }
 
-/// What the control loop has to know.
+/// News for the control loop.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum News {
     /// The health of a target has changed, or was found out.

@@ -1,15 +1,15 @@
 //! The first message of a TLS client, read but not answered (RFC 8446, section 4.1.2; RFC 5246,
 //! section 7.4.1.2).
 //!
-//! It is judged when all of it has come: backends can't answer sooner anyway, and no extension
-//! that comes later makes an answer wrong. Whatever follows it, also a second hello after a
-//! HelloRetryRequest, is not looked at. One that breaks the rules here is no hello at all. With
-//! Encrypted ClientHello (RFC 9849) the outer hello is what is seen.
+//! The hello is parsed once it is complete: backends can't answer sooner anyway, and a later
+//! extension can't change the answer. Bytes after it are ignored, even a second hello after a
+//! HelloRetryRequest. A hello that breaks the rules is treated as another protocol. With Encrypted
+//! ClientHello (RFC 9849) the parser sees the outer hello.
 
 use super::records::{Place, RECORD_HEADER};
 use super::{BYTES_MAX, Miss, Name, Short};
 
-/// What backends are selected by in a ClientHello.
+/// The fields of a ClientHello that select a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClientHello {
     /// What the client offers to resume (RFC 5246, section 7.4.1.2), or 32 random bytes with
@@ -61,8 +61,8 @@ impl ClientHello {
             let data = extensions.vector16()?;
             if kind == SERVER_NAME {
                 let name = server_name(data)?;
-                // "There MUST NOT be more than one extension of the same type": who takes the
-                // first and who takes the last would select by different names.
+                // "There MUST NOT be more than one extension of the same type": balancer and
+                // backend might choose different ones.
                 if self.server_name.replace(name).is_some() {
                     return Err(Miss::Absent);
                 }

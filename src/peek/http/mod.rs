@@ -1,9 +1,9 @@
 //! The first request of an HTTP/1 client, read but not answered (RFC 9112).
 //!
-//! A line is judged when it has come whole, but its first byte that can't stand there ends the
-//! look: a request of another protocol does not wait for a line's end that never comes. What
-//! servers must refuse or may take in more than one way (a bare CR, folded lines, white space
-//! before a colon, control characters) is no request here. Each look answers at the first line
+//! A line is parsed once it is complete. An invalid byte ends the look at once, so that another
+//! protocol does not wait for a line end that never comes. Syntax that servers must refuse, or may
+//! read in more than one way (a bare CR, folded lines, white space before a colon, control
+//! characters), is not accepted as a request. Each look answers at the first line
 //! that decides, and does not see the lines after it. HTTP/2 is [`Miss::Absent`]: its preface has
 //! the shape of a request (RFC 9113, section 3.4), but not the version.
 
