@@ -24,14 +24,14 @@ pub(super) struct Codec<T> {
     pub(super) facts: Facts,
 }
 
-/// The value, or none and a mistake. It is also given the default.
+/// Reads the value. Reports a mistake and returns `None` if it is invalid.
 type Read<T> = dyn for<'a> Fn(At<'a>, &mut Reader<'a>, &T) -> Option<T> + Send + Sync;
-/// The text of a value, where the second one is the default.
+/// Writes a value; the second value is the default.
 type Write<T> = dyn Fn(&T, &T, &Around) -> Text + Send + Sync;
 
-/// What there is to know about the values of a setting.
+/// Facts about the values of a setting.
 pub(super) struct Facts {
-    /// What may be written, in words.
+    /// The expected values, in words.
     pub(super) expected: String,
     pub(super) schema: Json,
     pub(super) is_required: bool,
@@ -75,7 +75,7 @@ impl<T: 'static> Codec<T> {
         self
     }
 
-    /// The same with other words for what may be written.
+    /// The same with other words for the expected values.
     pub(super) fn expecting(mut self, words: &str) -> Self {
         words.clone_into(&mut self.facts.expected);
         self
@@ -172,7 +172,7 @@ fn groups_as<T: Settings, I: From<T> + Borrow<T> + 'static>() -> Codec<Vec<I>> {
         |at, reader, _| {
             let base = T::within(T::base(), &reader.around);
             items(at, reader, |at, reader| {
-                // One that is refused keeps its place.
+                // A refused item keeps its place.
                 let group = reader.group(at, &base).unwrap_or_else(|| base.clone());
                 Some(group.into())
             })
@@ -190,7 +190,7 @@ fn groups_as<T: Settings, I: From<T> + Borrow<T> + 'static>() -> Codec<Vec<I>> {
     .of::<T>()
 }
 
-/// The items of a list that are right.
+/// The valid items of a list.
 fn items<'a, T>(
     at: At<'a>,
     reader: &mut Reader<'a>,

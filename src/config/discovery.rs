@@ -1,4 +1,4 @@
-//! Where the backends of a pool are found.
+//! Discovery: the source of further backends of a pool.
 
 use std::path::PathBuf;
 
@@ -7,7 +7,7 @@ use super::reader::{At, Reader};
 use super::table::{Settings, Shape, settings};
 use super::values;
 
-/// Where a pool's backends are found, beside those that it names.
+/// The source of a pool's backends, beside those that it names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Discovery {
     /// Every address of a name (A and AAAA), with this port.
@@ -17,16 +17,16 @@ pub enum Discovery {
         /// The port.
         port: u16,
     },
-    /// What the service records of a name say (SRV, RFC 2782): those of the best priority are
+    /// The service records of a name (SRV, RFC 2782): those of the best priority become
     /// backends, the others backups.
     Srv(String),
-    /// The lines of a file, read again when it changes: an address each, and behind commas what
-    /// `--to` takes too. `#` begins a comment.
+    /// The lines of a file, which is read again when it changes. Each line is an address with the
+    /// options of `--to` after commas. `#` begins a comment.
     File(PathBuf),
 }
 
 settings! {
-    /// Where backends are found, as a file has it.
+    /// The settings of discovery in a file.
     #[derive(Clone, PartialEq)]
     pub(super) struct DiscoveryFile {
         /// A name of the DNS, every address of which is a backend.
@@ -81,7 +81,7 @@ impl From<DiscoveryFile> for Discovery {
         } else if let Some(file) = file.file {
             Self::File(file)
         } else {
-            // What is refused keeps its place, so that no backends are missed.
+            // A refused source stays in place, so that the pool does not seem to lack backends.
             Self::Srv(file.srv.unwrap_or_default())
         }
     }

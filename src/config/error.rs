@@ -1,4 +1,4 @@
-//! What is said about a configuration.
+//! Errors and warnings about a configuration.
 
 use std::fmt;
 
@@ -7,12 +7,12 @@ use thiserror::Error;
 use super::source::{Place, Source, visible};
 use super::tokens::Span;
 
-/// Mistakes printed before the rest is only counted.
+/// Mistakes that are printed; further ones are counted.
 const SHOWN_MAX: usize = 50;
-/// Characters of a sentence, which may quote a value of any length.
+/// The most characters of a sentence, which may quote a value of any length.
 const SENTENCE_CHARS_MAX: usize = 400;
 
-/// Why there is no configuration. Its text is ready to print.
+/// Why a configuration could not be loaded. Its text is ready to print.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum ConfigError {
     /// The file can't be read.
@@ -20,7 +20,7 @@ pub enum ConfigError {
     Unreadable {
         /// The file's name as it was given.
         file: String,
-        /// What stands in the way.
+        /// The reason.
         why: String,
     },
     /// The text is wrong, in source order; never empty.
@@ -76,7 +76,7 @@ impl fmt::Display for Listed<'_> {
     }
 }
 
-/// Something legal that is likely to hurt.
+/// A setting that is valid but likely to cause harm.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Warning {
     /// Where, when it comes from a file.

@@ -1,12 +1,12 @@
-//! What other programs' configurations look like, and our words for theirs.
+//! Recognises other programs' configurations, and maps their words to ours.
 
 use super::tokens::{Kind, Span, tokens};
 
-/// The smallest file that is right.
+/// The smallest valid file.
 const SMALLEST: &str = "(listeners: [(bind: \"127.0.0.1:8080\", pool: \"web\")], \
                         pools: [(name: \"web\", backends: [\"127.0.0.1:9001\"])])";
 
-/// What a text that is no configuration seems to be, with the place that shows it.
+/// The format that an invalid text seems to be in, with the place that shows it.
 pub(super) fn recognised(text: &str) -> Option<(Span, String)> {
     let tokens = tokens(text);
     let first = tokens.first()?;
@@ -49,7 +49,7 @@ fn format_of(text: &str, first: Kind, second: Option<Kind>) -> Option<&'static s
     }
 }
 
-/// What a word of HAProxy, nginx, Envoy or Caddy is here.
+/// Our setting for a word of HAProxy, nginx, Envoy or Caddy.
 pub(super) fn ours(word: &str) -> Option<&'static str> {
     let found = WORDS.iter().find(|(theirs, _)| theirs.contains(&word));
     found.map(|(_, ours)| *ours)

@@ -1,4 +1,4 @@
-//! A text, and how a place in it is shown to its author.
+//! The text of a configuration, and excerpts that show a place in it.
 
 use std::fmt;
 
@@ -31,7 +31,7 @@ impl Source {
         }
     }
 
-    /// The same with every value of the text.
+    /// The same with the parsed values of the text.
     pub(super) fn parsed(mut self) -> Result<Self, Mistake> {
         match Value::parse(&self.text) {
             Ok(root) => {
@@ -42,7 +42,7 @@ impl Source {
         }
     }
 
-    /// What tells this text from any other one.
+    /// A digest that identifies this text.
     #[must_use]
     pub fn digest(&self) -> u128 {
         xxh3_128(self.text.as_bytes())
@@ -88,7 +88,7 @@ pub struct Place {
     pub line: usize,
     /// In characters, from 1.
     pub column: usize,
-    /// The line, and under it carets below what is meant.
+    /// The line, with carets under the marked part.
     pub excerpt: String,
 }
 
@@ -118,7 +118,7 @@ fn excerpt(line: &str, from: usize, to: usize) -> String {
     format!("  | {more}{before}{shown}{cut}\n  | {pad}{carets}")
 }
 
-/// A character as it may be sent to a terminal: nothing that moves the cursor or turns the text.
+/// A character that is safe for a terminal: none that moves the cursor or reverses the text.
 pub(super) fn visible(c: char) -> char {
     let turns = matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     if (c.is_control() && c != '\t') || turns {

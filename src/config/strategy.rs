@@ -1,4 +1,4 @@
-//! The balancing strategies and what they can be told.
+//! The balancing strategies and their settings.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -48,7 +48,7 @@ macro_rules! strategies {
                 }
             }
 
-            /// What may be set of it beside its name, in the configuration's words.
+            /// Its settings, by their names in the configuration.
             #[must_use]
             pub fn settings(&self) -> &'static [&'static str] {
                 match self {
@@ -63,7 +63,7 @@ strategies! {
     /// Each in turn, by weight, smoothly.
     #[default]
     RoundRobin = "round_robin", Turn, [];
-    /// The same for a client's first connection; later ones follow it. The pool persists.
+    /// The same for a client's first connection; later ones follow it, because the pool persists.
     StickyRoundRobin = "sticky_round_robin", Turn, ["key", "ttl", "clients_max"];
     /// By a key of the client, the same on every balancer.
     Hash(Hash) = "hash", Key, ["key", "max_load"];
@@ -83,20 +83,20 @@ strategies! {
     Predictive(Predictive) = "predictive", Load, ["horizon", "season"];
 }
 
-/// What a strategy with default settings selects by. Tests take from it what to expect.
+/// What a strategy with default settings selects by. Tests derive their expectations from it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SelectsBy {
-    /// Whose turn it is.
+    /// Each backend in turn.
     Turn,
     /// The client's key.
     Key,
-    /// What backends are at work for; by chance among equals.
+    /// The load of the backends; by chance among equals.
     Load,
     /// Chance alone.
     Chance,
     /// One strategy among groups or subsets, then another one within.
     Tiers,
-    /// The place in the configuration.
+    /// The order in the configuration.
     Order,
 }
 
@@ -134,17 +134,17 @@ pub struct TwoTier {
 /// The static tier.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FirstTier {
-    /// The client's key picks a group, or, without groups, a subset of so many backends.
+    /// The client's key picks a group, or, without groups, a subset of `subset` backends.
     Hash {
         /// What is hashed.
         key: Key,
-        /// Backends of a subset, 1 to 16, while no groups are named; more than there are: all of
-        /// them.
+        /// Backends of a subset, 1 to 16, while no groups are named. If the pool has fewer, a
+        /// subset is the whole pool.
         subset: NonZeroU16,
     },
     /// Each group takes its share.
     Weight,
-    /// The first group takes all while it can.
+    /// The first group takes all clients while it is usable.
     Priority,
 }
 
@@ -164,7 +164,7 @@ settings! {
     /// Some backends of a pool.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct Group {
-        /// The name that backends use. No other group of the pool has it.
+        /// The name that backends use, unique within the pool.
         pub name: String = String::new() => required(name());
         /// Its share. Not given (0): the weights of its backends together, without backups and
         /// reserve.
@@ -185,15 +185,15 @@ settings! {
 }
 
 settings! {
-    /// Clients come back to the backend that they had.
+    /// Persistence: clients return to their last backend.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct Persist {
-        /// What a client is known by.
+        /// The key that identifies a client.
         pub key: Key = Key::default()
             => spelled("a key such as \"source_ip\"", values::persist_key, Key::to_string);
         /// How long a client is remembered after its last connection.
         pub ttl: Duration = Duration::from_secs(30 * 60) => duration(values::TTL);
-        /// How many clients are remembered; beyond that the least recent one is forgotten.
+        /// The most clients that are remembered; beyond it the least recent one is forgotten.
         pub clients_max: u32 = 100_000 => number(values::CLIENTS);
     }
 }
@@ -224,7 +224,7 @@ impl Strategy {
         self.least_time().unwrap_or_default()
     }
 
-    /// How far load is looked ahead, for strategies that stand on more than counts.
+    /// The horizon of the load forecast, for strategies that use one.
     #[must_use]
     pub fn looks_ahead(&self) -> Option<Predictive> {
         if let Self::Predictive(settings) = self {
@@ -268,7 +268,7 @@ impl Strategy {
 
 impl Group {
     /// The groups that backends name, in the order of their first, each with the weight of its
-    /// backends. Backups and the reserve wait, and weigh nothing; no group does.
+    /// backends. Backups and the reserve add no weight, but each group weighs at least 1.
     pub fn of<'a>(backends: impl IntoIterator<Item = &'a Backend>) -> Vec<Self> {
         let mut groups: Vec<Self> = Vec::new();
         let mut places = HashMap::new();
@@ -295,7 +295,7 @@ impl Group {
 }
 
 impl FirstTier {
-    /// The names of all, with the settings that hold when nothing else is said.
+    /// Every name with its default settings.
     #[must_use]
     pub fn all() -> [(&'static str, Self); 3] {
         [
@@ -313,7 +313,7 @@ impl FirstTier {
 }
 
 impl SecondTier {
-    /// The names of all, with the settings that hold when nothing else is said.
+    /// Every name with its default settings.
     #[must_use]
     pub fn all() -> [(&'static str, Self); 3] {
         [
@@ -345,5 +345,5 @@ impl Default for FirstTier {
     }
 }
 
-/// Backends of a subset when nothing else is said.
+/// The default size of a subset.
 pub(super) const SUBSET: NonZeroU16 = NonZeroU16::new(2).unwrap();

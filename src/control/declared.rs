@@ -75,7 +75,10 @@ impl Declared {
             self.floating.iter().partition(|order| holds(order));
         ended.extend(declared.iter().map(|order| Ended {
             order: (**order).clone(),
-            sentence: format!("{} no longer holds: the file declares it now", describe(order)),
+            sentence: format!(
+                "{} no longer holds: the file declares it now",
+                describe(order)
+            ),
         }));
         next.floating = floating.into_iter().cloned().collect();
         let hold: Vec<_> = hold.into_iter().cloned().collect();

@@ -14,7 +14,7 @@ use crate::config::values::{self, Bounds, Ratio, ValueError};
 
 /// Reads and writes a value without parts.
 pub(in crate::config) struct Leaf<T> {
-    /// What may be written, in words.
+    /// The expected values, in words.
     pub(super) expected: String,
     pub(super) schema: Json,
     pub(super) parse: Box<Parse<T>>,
@@ -39,7 +39,7 @@ impl<T: 'static> Leaf<T> {
         }
     }
 
-    /// The same of fewer values.
+    /// The same, limited to fewer values.
     pub(in crate::config) fn checked(self, expected: &'static str, fits: fn(&T) -> bool) -> Self {
         let parse = self.parse;
         let parse = move |at: At<'_>| {
@@ -55,7 +55,7 @@ impl<T: 'static> Leaf<T> {
         }
     }
 
-    /// The value, or a word that leaves it open.
+    /// The value, or a word such as `auto` in its place.
     pub(in crate::config) fn or(self, word: &'static str) -> Leaf<Option<T>> {
         let (parse, text) = (self.parse, self.text);
         Leaf::new(
@@ -103,7 +103,7 @@ pub(in crate::config) fn spelled<T: 'static>(
     )
 }
 
-/// What a listener, a pool, a backend or a group is called.
+/// The name of a listener, a pool, a backend or a group.
 pub(in crate::config) fn name() -> Leaf<String> {
     spelled("a name of up to 64 characters", values::name, String::clone)
 }
@@ -117,7 +117,7 @@ pub(in crate::config) fn path() -> Leaf<PathBuf> {
     )
 }
 
-/// One of several words; `kind` is what they are.
+/// One of several words; `kind` names them in messages.
 pub(in crate::config) fn named<T: Clone + PartialEq + Sync>(
     kind: &'static str,
     all: &'static [(&'static str, T)],
@@ -161,7 +161,7 @@ where
             let number = if let Kind::Number(number) = at.value.kind {
                 u32::try_from(number).ok()
             } else if at.written.bytes().all(|b| b.is_ascii_digit()) {
-                // RON makes a fraction of what no integer type holds.
+                // RON reads a number that fits no integer type as a fraction.
                 None
             } else {
                 return Err(at.not("a whole number"));
