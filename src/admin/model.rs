@@ -428,7 +428,7 @@ pub struct NewBackend {
     pub keep: bool,
 }
 
-/// What changes of a backend; what is absent stays.
+/// New settings of a backend. An absent setting stays.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct BackendChange {
@@ -448,7 +448,7 @@ pub struct BackendChange {
     pub keep: bool,
 }
 
-/// What changes of a pool; what is absent stays.
+/// New settings of a pool. An absent setting stays.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct PoolChange {

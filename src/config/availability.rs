@@ -94,7 +94,7 @@ impl Pool {
 /// The default of the least share of usable backends, where probes only connect.
 const PANIC_BELOW: u8 = 50;
 
-/// What becomes of the sessions of a backend that goes down.
+/// What happens to the sessions of a backend that goes down.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnDown {
     /// Its sessions go on.
@@ -114,7 +114,7 @@ settings! {
 
 impl Shape for OnDownFile {}
 
-/// What becomes of the sessions of a backend that goes down.
+/// What happens to the sessions of a backend that goes down.
 pub(super) fn on_down() -> Codec<OnDown> {
     Codec::new(
         ON_DOWN,

@@ -271,8 +271,8 @@ settings! {
         /// The protocols that a probe offers (RFC 7301); the backend must take one of them.
         pub alpn: Vec<String> = Vec::new()
             => list(spelled("a protocol such as \"h2\"", values::alpn, String::clone));
-        /// How the certificate is verified: "off", by what the machine trusts ("system"), or by the
-        /// certificates of a file.
+        /// How the certificate is verified: "off", by the certificates that the machine trusts
+        /// ("system"), or by the certificates of a file.
         pub verify: Verify = Verify::Off
             => spelled("\"off\", \"system\" or the path of a file", values::verify, Verify::text);
     }
@@ -286,10 +286,10 @@ super::table::defaults!(Check, CheckTls);
 /// for the backend's host name or address.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Verify {
-    /// It is not: a handshake is enough.
+    /// Not verified: a handshake is enough.
     #[default]
     Off,
-    /// By what the machine trusts.
+    /// By the certificates that the machine trusts.
     System,
     /// By the certificates of this PEM file.
     File(PathBuf),
@@ -337,7 +337,7 @@ impl Initial {
 }
 
 impl Check {
-    /// Whether a probe judges what a backend answers, and not only that it can be reached.
+    /// Whether a probe checks the backend's answer, and not only that it can be reached.
     #[must_use]
     pub fn judges(&self) -> bool {
         match self.probe {
@@ -393,8 +393,7 @@ impl Check {
         }
     }
 
-    /// The longest that a probe may take when nothing is said of it: 1 s, or where probes follow
-    /// each other sooner, until the next one.
+    /// The default timeout of a probe: 1 s, or the shortest interval if that is shorter.
     pub(super) fn timeout_default(&self) -> Duration {
         self.shortest_interval().min(Duration::from_secs(1))
     }

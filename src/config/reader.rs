@@ -1,4 +1,4 @@
-//! Reads the settings of a tree, and collects what is wrong with them.
+//! Reads the settings of a tree, and collects their mistakes.
 
 use super::error::Mistake;
 use super::foreign;

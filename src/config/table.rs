@@ -118,7 +118,7 @@ pub(super) trait Shape: Clone + PartialEq + Sized + 'static {
         at.text() == Some("off")
     }
 
-    /// Refuses what does not go together with what is given.
+    /// Refuses settings that do not go together.
     fn check(&self, _: At<'_>, _: &mut Reader<'_>) {}
 
     /// An item of a list before anything of it is read.

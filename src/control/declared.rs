@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use crate::config::{Backend, Change, ChangeError, Config, limit_words};
 
-/// The configuration without what is discovered.
+/// The configuration without discovered backends.
 #[derive(Clone, Debug)]
 pub(super) struct Declared {
     /// The configuration of the file.
@@ -50,8 +50,8 @@ impl Declared {
         &self.file
     }
 
-    /// The same with the orders about discovered backends, where `config` is what is declared
-    /// together with what is discovered.
+    /// Applies the orders about discovered backends. `config` holds the declared and the discovered
+    /// backends.
     pub(super) fn complete(&self, mut config: Config) -> Config {
         // The backend may have vanished, and may come back.
         Change::set_backends(self.floating.iter(), &mut config);

@@ -95,7 +95,7 @@ impl<'a> Place<'a> {
         std::iter::from_fn(move || self.byte().ok())
     }
 
-    /// Each byte of the header is judged as soon as it has come.
+    /// Checks each byte of the header as soon as it has come.
     fn next_record(&mut self) -> Result<(), Miss> {
         match *self.later {
             // "Handshake messages MUST NOT be interleaved with other record types."

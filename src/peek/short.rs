@@ -52,7 +52,7 @@ impl<const MAX: usize> fmt::Debug for Short<MAX> {
 /// that may end it (RFC 1034, section 3.1). Not empty.
 ///
 /// Any graphic ASCII is taken: an international name comes as A-labels (RFC 5890), and whether the
-/// rest is a name in the DNS does not matter to who only selects by it.
+/// rest is a valid name in the DNS does not matter for selection.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Name(Short<NAME_MAX>);
 

@@ -37,8 +37,8 @@ impl Expectation {
         })
     }
 
-    /// Whether an answer is what is expected; `None`: that depends on bytes to come. `ended`: no
-    /// more bytes come.
+    /// Whether an answer is as expected. `None`: that depends on bytes to come. `ended`: no more
+    /// bytes will come.
     pub(super) fn judge(&self, answer: &[u8], ended: bool) -> Option<Result<(), Failure>> {
         let is_met = match self {
             Self::Nothing => true,

@@ -188,7 +188,7 @@ fn unquoted(value: &[u8]) -> &[u8] {
     }
 }
 
-/// What comes before the first of these bytes: all when there is none.
+/// The part before the first of these bytes, or all if there is none.
 fn until<'a>(bytes: &'a [u8], ends: &[u8]) -> &'a [u8] {
     let end = bytes.iter().position(|byte| ends.contains(byte));
     end.and_then(|end| bytes.get(..end)).unwrap_or(bytes)

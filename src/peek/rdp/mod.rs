@@ -12,7 +12,7 @@ pub fn cookie(first: &[u8]) -> Result<&[u8], Miss> {
 }
 
 /// What follows the fixed part of the request, all of which has come. Each byte of the fixed part
-/// is judged as soon as it has come.
+/// is checked as soon as it has come.
 fn connection_request(first: &[u8]) -> Result<&[u8], Miss> {
     let (length, tpdu) = match *first {
         [version, ..] if version != TPKT_VERSION => return Err(Miss::Absent),
