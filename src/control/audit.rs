@@ -22,7 +22,7 @@ pub(super) struct Audit(Option<(PathBuf, Writer)>);
 pub(super) struct Entry<'a> {
     /// Who made the change.
     pub(super) author: Author,
-    /// What was done: `add`, `remove`, `set`, `kill` or `reload`.
+    /// What was done: the name of the change, such as `set_backend`, or `kill` or `reload`.
     pub(super) action: &'a str,
     /// The subject, such as `web/app-1`, `limits` or `config`.
     pub(super) target: &'a str,

@@ -17,7 +17,7 @@ use crate::worker::{Numbers, Stats};
 
 use super::workers::Workers;
 
-/// What is known of a backend beside what its pool has.
+/// What an answer says of a backend from elsewhere than its pool: its checks, name and ejection.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Known {
     /// It is probed.

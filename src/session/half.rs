@@ -17,7 +17,7 @@ pub(super) struct Half {
     pub(super) mode: Mode,
     /// The receive in flight was asked to end; cleared when it has.
     pub(super) stopping: bool,
-    /// The source's stream has ended.
+    /// Nothing more comes from the source: its stream has ended, or the sink broke.
     pub(super) ended: bool,
     /// Its end is the next event.
     pub(super) ending: bool,
