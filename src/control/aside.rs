@@ -31,6 +31,14 @@ pub(crate) fn compute<T: Send + 'static>(
     COMPUTING.begin(call)
 }
 
+/// The same for files that are closed and removed, one after the other. It takes no thread from
+/// operators' calls.
+pub(super) fn close<T: Send + 'static>(
+    call: impl FnOnce() -> T + Send + 'static,
+) -> oneshot::Receiver<T> {
+    CLOSING.begin(call)
+}
+
 /// The same for what is read again and again. It takes no thread from operators' calls.
 pub(super) fn read<T: Send + 'static>(
     call: impl FnOnce() -> T + Send + 'static,
@@ -168,6 +176,8 @@ static ASKED: Pool = Pool::new(ASKED_MAX);
 static FOLLOWING: Pool = Pool::new(FOLLOWING_MAX);
 /// Files that are looked at now.
 static LOOKS: Mutex<Option<HashSet<PathBuf>>> = Mutex::new(None);
+/// Closes and removes files.
+static CLOSING: Pool = Pool::new(1);
 /// Runs what computes for long.
 static COMPUTING: Pool = Pool::new(COMPUTING_MAX);
 const ASKED_MAX: usize = 16;

@@ -27,8 +27,8 @@ use super::status::{self, Known};
 use super::workers::Workers;
 
 impl Balancer {
-    /// Answers a call. Where workers must be asked first, a task of its own answers; long answers
-    /// are made on another thread.
+    /// Answers a call. Where workers must be asked first, a task of its own answers; what is
+    /// said of pools, and the text of the configuration, is made on another thread.
     pub(super) fn on_call(&mut self, call: Call) {
         // Where the caller has gone away, the answer is dropped.
         match call {
@@ -39,13 +39,19 @@ impl Balancer {
             Call::Pools(which, reply) => {
                 let snapshot = Arc::clone(self.publisher.snapshot());
                 let known = self.known(&which);
-                let pools = move || drop(reply.send(status::pools(&snapshot, &known)));
-                drop(aside::compute(pools));
+                drop(aside::compute(move || {
+                    // A caller that has given up by now needs no answer.
+                    if !reply.is_closed() {
+                        drop(reply.send(status::pools(&snapshot, &known)));
+                    }
+                }));
             }
             Call::Config(reply) => {
                 let (at_start, config) = (self.at_start.clone(), self.declared.config().clone());
                 drop(aside::compute(move || {
-                    drop(reply.send(at_start.to_ron(&config)))
+                    if !reply.is_closed() {
+                        drop(reply.send(at_start.to_ron(&config)));
+                    }
                 }));
             }
             Call::Sessions(filter, reply) => {

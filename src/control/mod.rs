@@ -213,7 +213,7 @@ pub fn run(
     // From here on a signal waits for its handler, as what is made now is removed in order.
     sys::replace_handlers();
     // Before all that takes time: of two that start on one socket at the same moment, one has
-    // ended before the other listens.
+    // usually ended before the other listens.
     let socket = admin_listeners::claim(config.admin.as_ref())?;
     let sink = config.access_log.as_ref().map(Sink::open).transpose()?;
     // Before the control thread's own ring, which panics where io_uring is not available.

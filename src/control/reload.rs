@@ -4,9 +4,11 @@
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeSet, HashSet};
 use std::future::pending;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::rc::Rc;
+use std::thread;
 use std::time::{Duration, SystemTime};
 
 use log::Level;
@@ -80,7 +82,7 @@ impl Reread {
         let new = new.filter(|bind| matches!(bind, Address::Unix(_)));
         let new = new.filter(|bind| !present.unix.contains(bind));
         // One that fails is tried once more when the configuration takes effect, and reported then.
-        let bound = new.filter_map(|bind| sys::listen_all(bind, present.workers, false).ok());
+        let bound = new.filter_map(|bind| listen_again(bind, present.workers));
         Ok(Box::new(Read {
             bound: bound.collect(),
             config,
@@ -90,6 +92,22 @@ impl Reread {
         }))
     }
 }
+
+/// Listens on a Unix socket. One that the last reload removed may still be closing on another
+/// thread, and has its lock until then.
+fn listen_again(bind: &Address, workers: usize) -> Option<Bound> {
+    for _ in 0..BUSY_LOOKS {
+        match sys::listen_all(bind, workers, false) {
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy => thread::sleep(BUSY_PAUSE),
+            bound => return bound.ok(),
+        }
+    }
+    None
+}
+
+/// For half a second.
+const BUSY_LOOKS: u32 = 100;
+const BUSY_PAUSE: Duration = Duration::from_millis(5);
 
 /// What is in use when a reading begins. It stays in use if the file names it again.
 struct Present {

@@ -337,7 +337,7 @@ fn close_aside(gone: Vec<Listening>) {
         return;
     }
     let (done, closed) = channel::bounded(1);
-    drop(aside::begin(move || {
+    drop(aside::close(move || {
         drop(gone);
         // The receiver may be gone.
         let _ = done.send(());
@@ -398,8 +398,9 @@ impl Workers {
     }
 }
 
-/// How long the control thread waits for the removal of socket files.
-const CLOSE_TIME: Duration = Duration::from_millis(5);
+/// How long the control thread waits for the removal of socket files: until a loaded machine has
+/// run the thread that removes them. Only a file system that does not answer takes all of it.
+const CLOSE_TIME: Duration = Duration::from_millis(100);
 /// Lines that wait for the writer of the access log; more are dropped and counted.
 pub(super) const LOG_QUEUE_LINES: usize = 16_384;
 /// Commands that a worker may be behind with.
