@@ -49,8 +49,13 @@ fn format_of(text: &str, first: Kind, second: Option<Kind>) -> Option<&'static s
     }
 }
 
-/// Our setting for a word of HAProxy, nginx, Envoy or Caddy.
-pub(super) fn ours(word: &str) -> Option<&'static str> {
+/// Our setting for a word of HAProxy, nginx, Envoy or Caddy, in a group of these settings.
+pub(super) fn ours(word: &str, group: &[&str]) -> Option<&'static str> {
+    if ["type", "name", "kind", "algorithm", "policy"].contains(&word) {
+        let (is_check, is_strategy) = (group.contains(&"interval"), group.contains(&"then"));
+        let check = is_check.then_some("`type` says what a check does");
+        return check.or(is_strategy.then_some("`name` says which strategy it is"));
+    }
     let found = WORDS.iter().find(|(theirs, _)| theirs.contains(&word));
     found.map(|(_, ours)| *ours)
 }
@@ -79,11 +84,7 @@ const NGINX: [&str; 10] = [
     "load_module",
 ];
 
-const WORDS: [(&[&str], &str); 17] = [
-    (
-        &["type", "name", "kind", "algorithm", "policy"],
-        "a strategy has `name`, and a check has `type`",
-    ),
+const WORDS: [(&[&str], &str); 16] = [
     (
         &["balance", "lb_policy", "lb_algorithm", "load_balancing"],
         "the setting `strategy` of a pool says how a backend is selected",

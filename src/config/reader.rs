@@ -247,7 +247,7 @@ fn unknown_field(found: &str, expected: &[&str]) -> String {
     let hint = did_you_mean(found, expected.iter().copied());
     if !hint.is_empty() {
         format!("the field `{found}` is unknown{hint}")
-    } else if let Some(ours) = foreign::ours(found) {
+    } else if let Some(ours) = foreign::ours(found, expected) {
         format!("the field `{found}` is unknown: {ours}")
     } else {
         let names = one_of(expected);

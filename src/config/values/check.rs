@@ -165,15 +165,9 @@ pub(in crate::config) fn verify(text: &str) -> Result<Verify, ValueError> {
 }
 
 /// What HAProxy, nginx, Envoy and Traefik call the checks.
-const FOREIGN: [(&[&str], &str); 4] = [
+const FOREIGN: [(&[&str], &str); 5] = [
     (
-        &[
-            "httpchk",
-            "option httpchk",
-            "http_health_check",
-            "https",
-            "grpc",
-        ],
+        &["httpchk", "option httpchk", "http_health_check", "grpc"],
         "http",
     ),
     (
@@ -186,6 +180,7 @@ const FOREIGN: [(&[&str], &str); 4] = [
         ],
         "tcp",
     ),
+    (&["https"], "(type: \"http\", tls: true)"),
     (&["ssl", "check-ssl", "ssl-hello-chk"], "tls"),
     (
         &["redis-check", "smtpchk", "mysql-check", "pgsql-check"],
