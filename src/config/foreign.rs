@@ -54,7 +54,7 @@ pub(super) fn ours(word: &str, group: &[&str]) -> Option<&'static str> {
     if ["type", "name", "kind", "algorithm", "policy"].contains(&word) {
         let (is_check, is_strategy) = (group.contains(&"interval"), group.contains(&"then"));
         let check = is_check.then_some("`type` says what a check does");
-        return check.or(is_strategy.then_some("`name` says which strategy it is"));
+        return check.or_else(|| is_strategy.then_some("`name` says which strategy it is"));
     }
     let found = WORDS.iter().find(|(theirs, _)| theirs.contains(&word));
     found.map(|(_, ours)| *ours)

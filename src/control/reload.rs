@@ -95,6 +95,10 @@ impl Reread {
 
 /// Listens on a Unix socket. One that the last reload removed may still be closing on another
 /// thread, and has its lock until then.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a reading has a thread of its own"
+)]
 fn listen_again(bind: &Address, workers: usize) -> Option<Bound> {
     for _ in 0..BUSY_LOOKS {
         match sys::listen_all(bind, workers, false) {
