@@ -289,7 +289,7 @@ nginx_stream_module() {
     local module=/usr/lib/nginx/modules/ngx_stream_module.so
     if [[ -e $module ]]; then
         echo "load_module $module;"
-    elif nginx -V 2>&1 | grep -qE -- '--with-stream( |$)'; then
+    elif nginx -V 2>&1 | grep -E -- '--with-stream( |$)' >/dev/null; then
         echo "# stream is built in"
     fi
 }

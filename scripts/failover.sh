@@ -52,12 +52,13 @@ CONF
 }
 
 # until_health STATE: waits until the probes report STATE for the server that is killed, 10 s at
-# most.
+# most. grep reads to the end: with -q it may end the other programs by SIGPIPE, which looks like no
+# match.
 until_health() {
     local i
     for ((i = 0; i < 100; i++)); do
         ! (cd "$WORK" && "$MAHORAGA" backends --json 2>&1) |
-            grep -A 12 '"name": "a"' | grep -q "\"health\": \"$1\"" || return 0
+            grep -A 12 '"name": "a"' | grep "\"health\": \"$1\"" >/dev/null || return 0
         sleep 0.1
     done
     log_of mahoraga
@@ -111,17 +112,28 @@ until_health down
 sleep 2
 start_server a "${ports[0]}"
 until_health up
-up_at=$(now)
+(cd "$WORK" && "$MAHORAGA" backends --json) >"$WORK/backends.json"
 gone_within $((LOAD_TIME + 15)) "$load" || die 'wrk does not end'
 # The balancer writes its log with a delay, and writes the rest when it ends.
 stop "$balancer"
 
-python3 - "$WORK" "$killed_after" "$killed_before" "$up_at" "$SLOW_START" <<'PYTHON'
+python3 - "$WORK" "$killed_after" "$killed_before" "$SLOW_START" <<'PYTHON'
 import json, re, sys
 from datetime import datetime
 
 work = sys.argv[1]
-killed_after, killed_before, up_at, slow_start = map(float, sys.argv[2:])
+killed_after, killed_before, slow_start = map(float, sys.argv[2:])
+
+
+def seconds(time):
+    return datetime.fromisoformat(time.replace("Z", "+00:00")).timestamp()
+
+
+# By the balancer's clock: this script may notice seconds later, where many connections that have
+# ended make /proc/net/tcp long.
+with open(f"{work}/backends.json", encoding="utf-8") as file:
+    changes = [backend["last_change"] for backend in json.load(file) if backend["name"] == "a"]
+up_at = seconds(changes[0]["at"])
 
 with open(f"{work}/wrk.log", encoding="utf-8") as file:
     report = file.read()
@@ -135,7 +147,7 @@ requests = int(re.search(r"(\d+) requests in", report).group(1))
 sessions = []
 with open(f"{work}/access.log", encoding="utf-8") as file:
     for line in map(json.loads, file):
-        ended = datetime.fromisoformat(line["time"].replace("Z", "+00:00")).timestamp()
+        ended = seconds(line["time"])
         sessions.append((ended - line["total_us"] / 1e6, ended + 0.001, line))
 in_flight = sum(
     line["backend"] == "a" and began <= killed_before and ended >= killed_after
