@@ -31,8 +31,10 @@ impl Fake {
         thread::spawn(move || {
             for answer in answers {
                 let (stream, _) = listener.accept().unwrap();
-                let (request, _) = exchange(&stream, &stream, &answer);
+                let (request, _) = request(&stream);
+                // Before the answer: the command may end, and its test ask, as soon as it has that.
                 send.send(request).unwrap();
+                reply(&stream, &answer);
             }
         });
         Self {
@@ -60,7 +62,9 @@ pub(super) fn over_tcp(answer: String) -> (String, thread::JoinHandle<String>) {
     let url = format!("http://{}", listener.local_addr().unwrap());
     let head = thread::spawn(move || {
         let (stream, _) = listener.accept().unwrap();
-        exchange(&stream, &stream, &answer).1
+        let (_, head) = request(&stream);
+        reply(&stream, &answer);
+        head
     });
     (url, head)
 }
@@ -71,8 +75,8 @@ pub(super) fn answer(status: &str, body: &str) -> String {
     format!("HTTP/1.1 {status}\r\nContent-Length: {length}\r\n\r\n{body}")
 }
 
-/// Reads a request and answers it. Returns its first line with its body, and its whole head.
-fn exchange(from: impl Read, mut to: impl Write, answer: &str) -> (String, String) {
+/// Reads a request. Returns its first line with its body, and its whole head.
+fn request(from: impl Read) -> (String, String) {
     let mut reader = BufReader::new(from);
     let mut head = String::new();
     while !head.ends_with("\r\n\r\n") {
@@ -83,9 +87,12 @@ fn exchange(from: impl Read, mut to: impl Write, answer: &str) -> (String, Strin
     let length = lines.find_map(|line| line.strip_prefix("content-length: "));
     let mut body = vec![0; length.map_or(0, |length| length.parse().unwrap())];
     reader.read_exact(&mut body).unwrap();
-    // A client that is gone does not need its answer.
-    let _ = to.write_all(answer.as_bytes());
     let line = head.lines().next().unwrap().trim_end_matches(" HTTP/1.1");
     let body = String::from_utf8(body).unwrap();
     (format!("{line} {body}").trim_end().to_owned(), lower)
+}
+
+fn reply(mut to: impl Write, answer: &str) {
+    // A client that is gone does not need its answer.
+    let _ = to.write_all(answer.as_bytes());
 }
