@@ -206,7 +206,7 @@ pub struct BackendStatus {
     pub waiting: u64,
     /// Failures since its last answer.
     pub failures: u64,
-    /// Average of its answer times of late, in ms.
+    /// Average of its recent answer times, in ms.
     pub answer_ms: Option<f64>,
     /// Connections begun since it joined, whether it took them or not. Attempts that never left
     /// this machine, such as for want of a local port, do not count.

@@ -72,7 +72,7 @@ impl Buffers {
             free: Vec::new(),
             fresh: 0,
             stocked: 0,
-            target: TARGET_MIN.min(max.div_ceil(2)),
+            target: TARGET_MIN.min(half_of(max)),
             tail: 0,
             short: false,
             calm: 0,
@@ -86,7 +86,7 @@ impl Buffers {
     pub(super) fn restock(&mut self) {
         // Once per wait: a whole batch comes out of one stock.
         if std::mem::take(&mut self.short) {
-            self.target = self.target.saturating_mul(2).min(self.max.div_ceil(2));
+            self.target = self.target.saturating_mul(2).min(half_of(self.max));
             self.calm = 0;
         }
         let before = self.tail;
@@ -124,7 +124,7 @@ impl Buffers {
     /// To be called only when every completion was taken: a buffer that the kernel has filled
     /// counts as held from then on.
     pub(super) fn trim(&mut self) {
-        self.target = TARGET_MIN.min(self.max.div_ceil(2));
+        self.target = TARGET_MIN.min(half_of(self.max));
         let mut begin = 0;
         for held in (0..usize::from(self.fresh)).filter(|&id| self.held[id]) {
             self.arena.discard(begin * STRIDE, (held - begin) * STRIDE);
@@ -281,6 +281,11 @@ impl std::fmt::Debug for Buffers {
             .field("in_use", &self.in_use())
             .finish_non_exhaustive()
     }
+}
+
+/// What the kernel may have of so many buffers.
+fn half_of(max: u16) -> u16 {
+    max.div_ceil(2)
 }
 
 /// The only buffer group of a ring.

@@ -32,7 +32,7 @@ pub enum Model {
     Level,
     /// The level and its trend go on, the trend damped.
     Trend,
-    /// As it was at this time of the period, shifted by how far the series is off of late.
+    /// As it was at this time of the period, shifted by the recent error of that.
     Season,
 }
 
@@ -63,7 +63,7 @@ struct Season {
     mean: f64,
     /// Deviations from the mean, by time of the period.
     bins: Vec<f64>,
-    /// How far the series is from mean and deviation together of late.
+    /// The recent average of how far the series is from mean and deviation together.
     residual: f64,
 }
 
