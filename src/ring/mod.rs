@@ -161,6 +161,33 @@ impl Ring {
         );
     }
 
+    /// Queues an entry that the kernel cancels while this thread ends, also when it is killed.
+    /// Other entries hold their files until the kernel has torn down the ring, some ticks after
+    /// the process is gone: a listener would go on accepting clients that no one serves.
+    ///
+    /// A thread that ends cancels each chain of entries in which one is marked as in flight, and
+    /// a wait on a futex is marked from the moment it is handed over (`io_req_track_inflight` and
+    /// `io_match_linked` in the kernel's io_uring). So such a wait is linked behind the entry. It
+    /// never waits: it is cancelled when the entry fails, and its value is wrong when it runs.
+    fn push_tracked(&mut self, entry: squeue::Entry, token: Token) {
+        // The word lives as long as the process, and the kernel only reads it.
+        static WORD: u32 = 0;
+        let wrong = u64::from(!WORD);
+        let never = opcode::FutexWait::new(&raw const WORD, wrong, ANY_BIT, WORD_OF_32_BITS);
+        // A chain ends where a batch ends.
+        if self.room() < 2 {
+            self.submit();
+        }
+        self.push(entry.flags(squeue::Flags::IO_LINK), token);
+        self.push(never.build(), Token::of(Purpose::Detached));
+    }
+
+    /// Entries that fit in the queue before it must be handed over.
+    fn room(&mut self) -> usize {
+        let queue = self.uring.submission();
+        queue.capacity() - queue.len()
+    }
+
     /// Hands the queue over without waiting.
     fn submit(&mut self) {
         match self.uring.submit() {
@@ -305,7 +332,11 @@ impl Kernel for Ring {
                 .flags(flags)
                 .build()
         };
-        self.push(accept, token);
+        if self.features.prompt_close {
+            self.push_tracked(accept, token);
+        } else {
+            self.push(accept, token);
+        }
     }
 
     fn accept_now(&mut self, listener: &Socket) -> Option<Socket> {
@@ -520,6 +551,9 @@ fn is_passing(error: &std::io::Error) -> bool {
 const POLLIN: u32 = libc::POLLIN as u32;
 const POLLOUT: u32 = libc::POLLOUT as u32;
 const POLLRDHUP: u32 = libc::POLLRDHUP as u32;
+const ANY_BIT: u64 = libc::FUTEX_BITSET_MATCH_ANY.cast_unsigned() as u64;
+/// `FUTEX2_SIZE_U32 | FUTEX2_PRIVATE`, which libc lacks (linux/futex.h).
+const WORD_OF_32_BITS: u32 = 2 | 128;
 /// Descriptors held back.
 const SPARES: usize = 16;
 /// A wait of this length without a completion is idleness.

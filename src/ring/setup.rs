@@ -22,6 +22,9 @@ pub struct Features {
     pub no_iowait: bool,
     /// A socket can be limited to a range of local ports (6.3).
     pub port_range: bool,
+    /// An accept can be made to end with its thread (6.7; it takes effect since 6.16, and since
+    /// 6.12.33 in that series).
+    pub prompt_close: bool,
 }
 
 impl Features {
@@ -37,7 +40,7 @@ impl Features {
     }
 
     /// Every feature by its name in [`WITHOUT`], with its sentence.
-    fn table(&mut self) -> [(&'static str, &mut bool, &'static str); 4] {
+    fn table(&mut self) -> [(&'static str, &mut bool, &'static str); 5] {
         [
             (
                 "bounded_recv",
@@ -62,6 +65,12 @@ impl Features {
                 &mut self.port_range,
                 "before Linux 6.3 `source_ports` does nothing: connections to backends begin at \
                  any local port",
+            ),
+            (
+                "prompt_close",
+                &mut self.prompt_close,
+                "before Linux 6.7 the listeners of a killed balancer accept clients for about 10 \
+                 ms more, and then reset them",
             ),
         ]
     }
@@ -166,6 +175,7 @@ pub fn probe() -> Result<Features, SetupError> {
             "timeouts of io_uring_enter and IOSQE_CQE_SKIP_SUCCESS",
         ));
     }
+    let prompt_close = found.is_supported(opcode::FutexWait::CODE);
     let no_iowait = ring.params().is_feature_no_iowait();
     let bounded_recv = accepts_bounded_recv(ring)?;
     let mut features = Features {
@@ -173,6 +183,7 @@ pub fn probe() -> Result<Features, SetupError> {
         plain_queue,
         no_iowait,
         port_range: sys::finds_port_range(),
+        prompt_close,
     };
     features.switch_off(&env::var(WITHOUT).unwrap_or_default())?;
     if !features.port_range {
@@ -191,7 +202,8 @@ pub(super) fn build(
         .build(submissions)
         .map_err(explain)?;
     let buffers = Buffers::register(&uring.submitter(), buffers).map_err(explain)?;
-    let enabled = restrict(&uring).and_then(|()| uring.submitter().register_enable_rings());
+    let enabled =
+        restrict(&uring, features).and_then(|()| uring.submitter().register_enable_rings());
     if let Err(error) = enabled {
         // The ring goes before what it points at.
         drop(uring);
@@ -202,11 +214,12 @@ pub(super) fn build(
 
 /// From here on this ring can do nothing else (io_uring_register(2), IORING_REGISTER_RESTRICTIONS):
 /// no file can be opened or read through it, whatever else goes wrong in this process.
-fn restrict(uring: &IoUring) -> io::Result<()> {
-    let flags = squeue::Flags::BUFFER_SELECT | squeue::Flags::SKIP_SUCCESS;
-    let operations = OPERATIONS
-        .iter()
-        .map(|(code, _)| register::Restriction::sqe_op(*code));
+fn restrict(uring: &IoUring, features: Features) -> io::Result<()> {
+    let mut flags = squeue::Flags::BUFFER_SELECT | squeue::Flags::SKIP_SUCCESS;
+    flags.set(squeue::Flags::IO_LINK, features.prompt_close);
+    let futex = features.prompt_close.then_some(opcode::FutexWait::CODE);
+    let operations = OPERATIONS.iter().map(|(code, _)| *code).chain(futex);
+    let operations = operations.map(register::Restriction::sqe_op);
     let flags = register::Restriction::sqe_flags_allowed(flags.bits());
     let mut restrictions: Vec<_> = operations.chain([flags]).collect();
     uring.submitter().register_restrictions(&mut restrictions)
@@ -315,6 +328,7 @@ mod tests {
             plain_queue: true,
             no_iowait: true,
             port_range: true,
+            prompt_close: true,
         };
         assert_eq!(features.lacking().count(), 0);
         features.switch_off("bounded_recv").unwrap();
@@ -325,7 +339,7 @@ mod tests {
         let error = features.switch_off("bundles").unwrap_err().to_string();
         let expected = "invalid feature `bundles` in MAHORAGA_WITHOUT: \
                         expected one of bounded_recv, plain_queue, no_iowait, \
-                        port_range";
+                        port_range, prompt_close";
         assert_eq!(error, expected);
     }
 

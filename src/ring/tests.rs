@@ -15,6 +15,7 @@ const OLD: Features = Features {
     plain_queue: false,
     no_iowait: false,
     port_range: false,
+    prompt_close: false,
 };
 
 const SMALL: Size = Size {
@@ -262,4 +263,40 @@ fn however_many_the_kernel_needs_a_pipe_can_be_read_into_buffers() {
         read += 1;
     }
     assert_eq!(read, SMALL.buffers / 2);
+}
+
+/// A killed process ends thread by thread. What its rings hold goes later, unless it is tracked.
+#[test]
+fn an_accept_ends_with_its_thread_while_the_ring_lives_on() {
+    let features = probe().unwrap();
+    if !features.prompt_close {
+        return;
+    }
+    for many in [true, false] {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let dies = move || {
+            let mut ring = ring(features);
+            let listener = Socket::from_raw(listener.into_raw_fd());
+            // The queue has room for one entry more: both must come in one batch.
+            for _ in 0..2 {
+                ring.cancel(Token::new(Purpose::Connect, 1, 1));
+            }
+            let token = Token::new(Purpose::Accept, 0, 0);
+            ring.accept(token, &listener, many);
+            let _near = TcpStream::connect(address).unwrap();
+            let done = batch(&mut ring);
+            assert!(done.iter().any(|done| done.outcome.is_ok()), "{done:?}");
+            if !many {
+                ring.accept(token, &listener, many);
+            }
+            ring.submit();
+            ring.close(listener, Manner::Graceful);
+            ring.submit();
+            std::mem::forget(ring);
+        };
+        std::thread::spawn(dies).join().unwrap();
+        let refused = TcpStream::connect(address).unwrap_err();
+        assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
+    }
 }
