@@ -6,7 +6,7 @@
 //! that are looked at again and again have threads of their own ([`look`]), and each file one at
 //! most: however many hang, the calls of operators find a thread.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -43,7 +43,7 @@ pub(super) fn close<T: Send + 'static>(
 pub(super) fn read<T: Send + 'static>(
     call: impl FnOnce() -> T + Send + 'static,
 ) -> oneshot::Receiver<T> {
-    FOLLOWING.begin(call)
+    WATCHED.threads.begin(call)
 }
 
 /// Looks at a watched file, once no other look at it is under way.
@@ -54,46 +54,71 @@ pub(super) async fn look<T: Send + 'static>(
     path: &Path,
     call: impl FnOnce() -> T + Send + 'static,
 ) -> io::Result<T> {
-    let mut pause = BUSY_PAUSE_MIN;
-    let busy = loop {
-        if let Some(busy) = Busy::begin(path) {
-            break busy;
-        }
-        tokio::time::sleep(pause).await;
-        pause = BUSY_PAUSE_MAX.min(pause * 2);
-    };
-    let outcome = FOLLOWING.begin(move || {
-        let _busy = busy;
-        call()
-    });
-    let no_thread = |_| io::Error::other("no thread can be made");
-    outcome.await.map_err(no_thread)
+    WATCHED.look(path, call).await
 }
 
-/// Marks that a look at a file is under way, until this is dropped.
-struct Busy(PathBuf);
+/// Watched files, and the threads that look at them.
+struct Watched {
+    threads: Threads,
+    /// Files that are looked at now.
+    busy: Mutex<BTreeSet<PathBuf>>,
+}
 
-impl Busy {
-    /// `None`: another one is under way.
-    fn begin(path: &Path) -> Option<Self> {
-        let mut looks = LOOKS.lock();
-        let looks = looks.get_or_insert_default();
-        looks.insert(path.to_owned()).then(|| Self(path.to_owned()))
+impl Watched {
+    const fn new() -> Self {
+        Self {
+            threads: Threads::new(WATCHED_MAX),
+            busy: Mutex::new(BTreeSet::new()),
+        }
     }
+
+    async fn look<T: Send + 'static>(
+        &'static self,
+        path: &Path,
+        call: impl FnOnce() -> T + Send + 'static,
+    ) -> io::Result<T> {
+        let mut pause = BUSY_PAUSE_MIN;
+        let busy = loop {
+            if let Some(busy) = self.mark_busy(path) {
+                break busy;
+            }
+            tokio::time::sleep(pause).await;
+            pause = BUSY_PAUSE_MAX.min(pause * 2);
+        };
+        let outcome = self.threads.begin(move || {
+            let _busy = busy;
+            call()
+        });
+        let no_thread = |_| io::Error::other("no thread can be made");
+        outcome.await.map_err(no_thread)
+    }
+
+    /// `None`: another look at the file is under way.
+    fn mark_busy(&'static self, path: &Path) -> Option<Busy> {
+        let path = path.to_owned();
+        let is_first = self.busy.lock().insert(path.clone());
+        // Lazily: the drop of a `Busy` ends the other look's mark.
+        is_first.then(|| Busy { of: self, path })
+    }
+}
+
+/// A look at a file is under way, until this is dropped.
+struct Busy {
+    of: &'static Watched,
+    path: PathBuf,
 }
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        if let Some(looks) = &mut *LOOKS.lock() {
-            looks.remove(&self.0);
-        }
+        self.of.busy.lock().remove(&self.path);
     }
 }
 
 type Call = Box<dyn FnOnce() + Send>;
 
-struct Pool {
-    threads_max: usize,
+/// A bounded number of threads, each made when a call finds none idle.
+struct Threads {
+    max: usize,
     state: Mutex<State>,
     /// A call waits.
     called: Condvar,
@@ -106,10 +131,10 @@ struct State {
     idle: usize,
 }
 
-impl Pool {
-    const fn new(threads_max: usize) -> Self {
+impl Threads {
+    const fn new(max: usize) -> Self {
         Self {
-            threads_max,
+            max,
             state: Mutex::new(State {
                 calls: VecDeque::new(),
                 threads: 0,
@@ -138,7 +163,7 @@ impl Pool {
             self.called.notify_one();
             return;
         }
-        if state.threads == self.threads_max {
+        if state.threads == self.max {
             return;
         }
         let thread = thread::Builder::new().name("aside".to_owned());
@@ -171,20 +196,18 @@ impl Pool {
 }
 
 /// Runs what operators ask for: each kind of call is under way a few times at most.
-static ASKED: Pool = Pool::new(ASKED_MAX);
+static ASKED: Threads = Threads::new(ASKED_MAX);
 /// Runs looks at watched files.
-static FOLLOWING: Pool = Pool::new(FOLLOWING_MAX);
-/// Files that are looked at now.
-static LOOKS: Mutex<Option<HashSet<PathBuf>>> = Mutex::new(None);
+static WATCHED: Watched = Watched::new();
 /// Closes and removes files.
-static CLOSING: Pool = Pool::new(1);
+static CLOSING: Threads = Threads::new(1);
 /// Runs what computes for long.
-static COMPUTING: Pool = Pool::new(COMPUTING_MAX);
+static COMPUTING: Threads = Threads::new(COMPUTING_MAX);
 const ASKED_MAX: usize = 16;
 /// Workers need the CPUs more.
 const COMPUTING_MAX: usize = 2;
 /// When so many files hang, others are looked at late.
-const FOLLOWING_MAX: usize = 48;
+const WATCHED_MAX: usize = 48;
 /// From one check whether another look at the same file has ended to the next: short at first, as a
 /// probe may wait for its certificates, then ever longer, as the file may hang.
 const BUSY_PAUSE_MIN: Duration = Duration::from_millis(2);
@@ -201,13 +224,19 @@ mod tests {
         runtime.enable_time().build().unwrap().block_on(future)
     }
 
+    /// Threads that no other test uses.
+    fn own<T>(threads: T) -> &'static T {
+        Box::leak(Box::new(threads))
+    }
+
     #[test]
     fn a_call_that_hangs_delays_no_other() {
+        let threads = own(Threads::new(2));
         run(async {
             let (release, held) = std::sync::mpsc::channel::<()>();
-            let hanging = begin(move || held.recv().is_err());
+            let hanging = threads.begin(move || held.recv().is_err());
             for n in 0..100 {
-                assert_eq!(begin(move || n).await, Ok(n));
+                assert_eq!(threads.begin(move || n).await, Ok(n));
             }
             drop(release);
             assert_eq!(hanging.await, Ok(true));
@@ -215,44 +244,39 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_hangs_holds_one_thread_and_delays_no_other_call() {
+    fn a_file_that_hangs_holds_one_thread_and_delays_no_other_file() {
+        let watched = own(Watched::new());
         run(async {
             let (release, held) = crossbeam::channel::bounded::<()>(0);
             let path = Path::new("/hangs");
-            let hang = |held: &crossbeam::channel::Receiver<()>| {
+            let hang = || {
                 let held = held.clone();
                 move || held.recv().is_err()
             };
-            // Each is given up, as a follower that ends.
+            // Each is given up, as by a task that ends.
             for _ in 0..3 {
-                let hanging = look(path, hang(&held));
+                let hanging = watched.look(path, hang());
                 let given_up = tokio::time::timeout(Duration::from_millis(20), hanging).await;
                 assert!(given_up.is_err());
             }
-            assert!(FOLLOWING.state.lock().threads <= 2);
-            assert_eq!(look(Path::new("/other"), || 1).await.unwrap(), 1);
-            // As many as there may be threads for looks.
-            for n in 0..FOLLOWING_MAX {
-                let path = format!("/hangs/{n}");
-                let hanging = look(Path::new(&path), hang(&held));
-                let soon = Duration::from_millis(1);
-                assert!(tokio::time::timeout(soon, hanging).await.is_err());
-            }
-            assert_eq!(begin(|| 2).await, Ok(2));
+            assert_eq!(watched.threads.state.lock().threads, 1);
+            assert_eq!(watched.look(Path::new("/other"), || 1).await.unwrap(), 1);
             drop(release);
-            assert_eq!(look(path, || 3).await.unwrap(), 3);
+            assert_eq!(watched.look(path, || 3).await.unwrap(), 3);
         });
     }
 
     #[test]
     fn calls_wait_while_all_threads_hang() {
+        let threads = own(Threads::new(ASKED_MAX));
         run(async {
             let (release, held) = crossbeam::channel::bounded::<()>(0);
             let calls = (0..ASKED_MAX + 10).map(|_| {
                 let held = held.clone();
-                begin(move || held.recv().is_err())
+                threads.begin(move || held.recv().is_err())
             });
             let calls: Vec<_> = calls.collect();
+            assert_eq!(threads.state.lock().threads, ASKED_MAX);
             drop(release);
             for call in calls {
                 assert_eq!(call.await, Ok(true));
