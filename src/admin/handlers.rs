@@ -113,10 +113,10 @@ pub(super) async fn add_backend(
 
 pub(super) async fn backend(request: ApiRequest, (): ()) -> Answer<BackendStatus> {
     let name = request.param("backend");
-    let pool = pool_of(&request).await?;
+    let mut pool = pool_of(&request).await?;
     // A backend that is being removed may have a successor of the same name, which comes first.
-    let backend = found("backend", &name, &pool.backends, |backend| &backend.name);
-    backend.cloned().map(Json)
+    let place = place_of("backend", &name, &pool.backends, |backend| &backend.name)?;
+    Ok(Json(pool.backends.swap_remove(place)))
 }
 
 pub(super) async fn set_backend(
@@ -305,8 +305,9 @@ async fn names_are_known(request: &ApiRequest, filter: &SessionFilter) -> Result
 async fn pool_of(request: &ApiRequest) -> Result<PoolStatus, Refusal> {
     let name = request.param("pool");
     let which = Which::Named(name.clone());
-    let pools = request.ask(|reply| Call::Pools(which, reply)).await?;
-    found("pool", &name, &pools, |pool| &pool.name).cloned()
+    let mut pools = request.ask(|reply| Call::Pools(which, reply)).await?;
+    let place = place_of("pool", &name, &pools, |pool| &pool.name)?;
+    Ok(pools.swap_remove(place))
 }
 
 /// The first one of this name; the error suggests a similar name.
@@ -316,9 +317,18 @@ fn found<'a, T>(
     all: &'a [T],
     name_of: impl Fn(&'a T) -> &'a str,
 ) -> Result<&'a T, Refusal> {
-    let mut ones = all.iter();
-    let one = ones.find(|one| name_of(one) == name);
-    one.ok_or_else(|| Refusal::unknown(what, name, all.iter().map(name_of)))
+    place_of(what, name, all, name_of).map(|place| &all[place])
+}
+
+/// The index of the first one of this name; the error suggests a similar name.
+fn place_of<'a, T>(
+    what: &'static str,
+    name: &str,
+    all: &'a [T],
+    name_of: impl Fn(&'a T) -> &'a str,
+) -> Result<usize, Refusal> {
+    let place = all.iter().position(|one| name_of(one) == name);
+    place.ok_or_else(|| Refusal::unknown(what, name, all.iter().map(name_of)))
 }
 
 /// Short enough that no proxy or client gives up on a silent stream.
