@@ -20,6 +20,7 @@
 
 pub mod address;
 pub mod admin;
+pub mod by_name;
 pub mod cli;
 pub mod config;
 pub mod control;

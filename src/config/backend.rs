@@ -111,6 +111,15 @@ impl Backend {
         is_resolved(self.host.as_deref(), &self.address)
     }
 
+    /// Whether it has this address, or one that is no IP address.
+    #[must_use]
+    pub fn is_resolved_to(&self, ip: IpAddr) -> bool {
+        match &self.address {
+            Address::Tcp(address) => address.ip() == ip,
+            Address::Unix(_) => true,
+        }
+    }
+
     /// Sets the address that its host name leads to now.
     pub fn resolve(&mut self, ip: IpAddr) {
         if let Address::Tcp(address) = &self.address {

@@ -12,6 +12,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::by_name::ByName;
 use crate::shared::Shared;
 
 mod admin;
@@ -126,6 +127,19 @@ impl Config {
             .iter()
             .map(|pool| &**pool)
             .find(|pool| pool.name == name)
+    }
+
+    /// Takes over the pools of `before` that are equal. A comparison of the two then looks only into
+    /// pools that have changed.
+    pub(crate) fn share_pools(&mut self, before: &Self) {
+        let old = ByName::new(&before.pools, |pool| &pool.name);
+        for (place, pool) in self.pools.iter_mut().enumerate() {
+            if let Some(old) = old.get(place, &pool.name)
+                && old == pool
+            {
+                *pool = old.clone();
+            }
+        }
     }
 
     /// A configuration with these listeners and pools. It has no access log and no admin API.

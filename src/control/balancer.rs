@@ -125,6 +125,7 @@ impl Balancer {
         let found = |pool: &str| self.discoveries.found(pool);
         let mut config = declared.complete(discovery::merge(declared.config(), found));
         self.discoveries.resolve(&mut config);
+        config.share_pools(&self.config);
         config
     }
 

@@ -60,7 +60,8 @@ impl Declared {
 
     /// Another file takes the place of the last one; `is_same_text`: its names may be at other
     /// addresses, and that is all. Orders are applied again, but for those that it ends.
-    pub(super) fn reload(&self, file: Config, is_same_text: bool) -> (Self, Vec<Ended>) {
+    pub(super) fn reload(&self, mut file: Config, is_same_text: bool) -> (Self, Vec<Ended>) {
+        file.share_pools(&self.file);
         let mut next = Self::new(file);
         let mut ended = Vec::new();
         let holds = |order: &Change| is_same_text || !differs(order, &self.file, &next.file);
@@ -84,6 +85,7 @@ impl Declared {
         let hold: Vec<_> = hold.into_iter().cloned().collect();
         let (config, refused) = Change::apply_all(&hold, &next.config);
         next.config = config;
+        next.config.share_pools(&self.config);
         let refused: BTreeMap<_, _> = refused.into_iter().collect();
         for (place, order) in hold.into_iter().enumerate() {
             match refused.get(&place) {

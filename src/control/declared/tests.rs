@@ -7,6 +7,7 @@ use fastrand::Rng;
 
 use super::*;
 use crate::config::{AdminState, Backend, BackendPatch, PoolPatch, Strategy, parse};
+use crate::shared::Shared;
 
 fn file(backends: &[&str]) -> Config {
     let backends: Vec<_> = backends
@@ -368,4 +369,23 @@ fn the_last_order_counts_for_a_backend_that_is_declared_after_discovery() {
     // An added backend replaces the order for the discovered one.
     let added = changed.change(&add("2"), &effective).unwrap();
     assert_eq!(added.complete(added.config().clone()), *added.config());
+}
+
+#[test]
+fn a_reload_keeps_every_pool_that_is_as_before() {
+    let same = |one: &Declared, other: &Declared| -> Vec<bool> {
+        let both = one.config.pools.iter().zip(&other.config.pools);
+        both.map(|(one, other)| Shared::is_same(one, other))
+            .collect()
+    };
+    let declared = Declared::new(file(&["1", "2"]));
+    let (next, _) = declared.reload(file(&["1", "2"]), false);
+    assert_eq!(same(&declared, &next), [true, true]);
+    // So does one that is not as the file has it.
+    let declared = changed(&next, &weight("1", 7));
+    assert_eq!(same(&next, &declared), [false, true]);
+    let (next, ended) = declared.reload(file(&["1", "2"]), false);
+    assert_eq!((same(&declared, &next), ended), (vec![true, true], vec![]));
+    let (next, _) = declared.reload(file(&["1", "2", "3"]), false);
+    assert_eq!(same(&declared, &next), [false, false]);
 }

@@ -11,14 +11,14 @@ mod question;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::task::AbortHandle;
 
-use crate::config::{Backend, Config, Pool};
+use crate::config::{Backend, Config};
 
 pub(super) use dns::system_resolver;
 use question::{Asking, Host, Question};
@@ -185,17 +185,21 @@ impl Discoveries {
         if self.hosts.is_empty() {
             return;
         }
-        let has_hosts = |pool: &Pool| pool.backends.iter().any(|its| its.host.is_some());
-        // The others stay shared.
-        for pool in config.pools.iter_mut().filter(|pool| has_hosts(pool)) {
-            for backend in &mut pool.backends {
-                let name = backend.host.as_ref().map(|name| name.to_ascii_lowercase());
-                let host = name.and_then(|name| self.hosts.get(&name));
-                if let Some(ip) = host.and_then(|host| host.address) {
-                    backend.resolve(ip);
+        for pool in &mut config.pools {
+            for place in 0..pool.backends.len() {
+                let backend = &pool.backends[place];
+                let ip = backend.host.as_ref().and_then(|name| self.address(name));
+                // Only a pool that changes is borrowed mutably: the others stay shared.
+                if let Some(ip) = ip.filter(|ip| !backend.is_resolved_to(*ip)) {
+                    pool.backends[place].resolve(ip);
                 }
             }
         }
+    }
+
+    /// The address of a host name.
+    fn address(&self, name: &str) -> Option<IpAddr> {
+        self.hosts.get(&name.to_ascii_lowercase())?.address
     }
 
     /// Whether every host name has had an answer, a failure included.

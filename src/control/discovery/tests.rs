@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use super::*;
 use crate::address::Address;
 use crate::config::{Discovery, Listener, Pool};
+use crate::shared::Shared;
 use server::{Reply, Server};
 
 /// Everything runs a hundred times as fast.
@@ -354,6 +355,10 @@ fn hosts(names: &[&str], resolvers: &[SocketAddr]) -> Config {
 fn resolved(discoveries: &Discoveries, config: &Config) -> Vec<String> {
     let mut config = config.clone();
     discoveries.resolve(&mut config);
+    let before = config.clone();
+    discoveries.resolve(&mut config);
+    let mut both = before.pools.iter().zip(&config.pools);
+    assert!(both.all(|(one, other)| Shared::is_same(one, other)));
     let backends = config.pools[0].backends.iter();
     backends.map(|one| one.address.to_string()).collect()
 }
