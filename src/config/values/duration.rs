@@ -4,119 +4,64 @@ use std::time::Duration;
 
 use super::ValueError;
 
-/// The durations that make sense for a setting.
+/// The durations that make sense for a setting, in milliseconds.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
-    min: Duration,
-    max: Duration,
+    min: u64,
+    max: u64,
     /// What a duration is a multiple of.
-    step: Duration,
-    words: &'static str,
+    step: u64,
 }
 
 /// Connect timeouts.
-pub const CONNECT: Bounds = Bounds {
-    min: Duration::from_millis(1),
-    max: Duration::from_secs(3600),
-    step: MILLISECOND,
-    words: "1ms to 1h",
-};
+pub const CONNECT: Bounds = between(1, HOUR);
 /// Deadlines.
-pub const DEADLINE: Bounds = Bounds {
-    min: Duration::from_millis(1),
-    max: Duration::from_secs(30 * 86_400),
-    step: MILLISECOND,
-    words: "1ms to 30d",
-};
+pub const DEADLINE: Bounds = between(1, 30 * DAY);
 /// Graces; none is a grace too.
-pub const GRACE: Bounds = Bounds {
-    min: Duration::ZERO,
-    max: Duration::from_secs(86_400),
-    step: MILLISECOND,
-    words: "0s to 1d",
-};
-
+pub const GRACE: Bounds = between(0, DAY);
 /// Waits for a client's first bytes.
-pub const PEEK: Bounds = Bounds {
-    min: Duration::from_millis(1),
-    max: Duration::from_secs(60),
-    step: MILLISECOND,
-    words: "1ms to 1m",
-};
+pub const PEEK: Bounds = between(1, MINUTE);
 /// How long clients persist.
-pub const TTL: Bounds = Bounds {
-    min: Duration::from_secs(1),
-    max: Duration::from_secs(30 * 86_400),
-    step: MILLISECOND,
-    words: "1s to 30d",
-};
+pub const TTL: Bounds = between(SECOND, 30 * DAY);
 /// Time constants of averages.
-pub const DECAY: Bounds = Bounds {
-    min: Duration::from_millis(100),
-    max: Duration::from_secs(3600),
-    step: MILLISECOND,
-    words: "100ms to 1h",
-};
+pub const DECAY: Bounds = between(100, HOUR);
 /// How far predictions look ahead, in the seconds that forecasts count in.
 pub const HORIZON: Bounds = Bounds {
-    min: Duration::from_secs(1),
-    max: Duration::from_secs(600),
-    step: Duration::from_secs(1),
-    words: "1s to 10m, in whole seconds",
+    step: SECOND,
+    ..between(SECOND, 10 * MINUTE)
 };
 /// Periods that load repeats with.
-pub const SEASON: Bounds = Bounds {
-    min: Duration::from_secs(600),
-    max: Duration::from_secs(30 * 86_400),
-    step: MILLISECOND,
-    words: "10m to 30d",
-};
+pub const SEASON: Bounds = between(10 * MINUTE, 30 * DAY);
 /// Waits in a pool's queue, of which a twentieth is still a time.
-pub const QUEUE_WAIT: Bounds = Bounds {
-    min: Duration::from_millis(20),
-    max: Duration::from_secs(3600),
-    step: MILLISECOND,
-    words: "20ms to 1h",
-};
+pub const QUEUE_WAIT: Bounds = between(20, HOUR);
 /// Times from probe to probe.
 pub const CHECK_INTERVAL: Bounds = DECAY;
 /// Times from one screen of `mahoraga top` to the next.
 pub const REFRESH: Bounds = DECAY;
 /// Whole probes.
-pub const CHECK_TIMEOUT: Bounds = Bounds {
-    min: Duration::from_millis(10),
-    max: Duration::from_secs(60),
-    step: MILLISECOND,
-    words: "10ms to 1m",
-};
+pub const CHECK_TIMEOUT: Bounds = between(10, MINUTE);
 /// Ejections.
-pub const EJECTION: Bounds = Bounds {
-    min: Duration::from_millis(100),
-    max: Duration::from_secs(86_400),
-    step: MILLISECOND,
-    words: "100ms to 1d",
-};
+pub const EJECTION: Bounds = between(100, DAY);
 /// Ways of backends to their full share.
 pub const SLOW_START: Bounds = DECAY;
 /// How long a load stays beyond a mark of scaling.
-pub const SCALING_WINDOW: Bounds = Bounds {
-    min: Duration::from_secs(1),
-    max: Duration::from_secs(3600),
-    step: MILLISECOND,
-    words: "1s to 1h",
-};
+pub const SCALING_WINDOW: Bounds = between(SECOND, HOUR);
 /// Times from one decision of scaling to the next.
-pub const COOL_DOWN: Bounds = Bounds {
-    min: Duration::from_secs(1),
-    max: Duration::from_secs(86_400),
-    step: MILLISECOND,
-    words: "1s to 1d",
-};
+pub const COOL_DOWN: Bounds = between(SECOND, DAY);
+
+const fn between(min: u64, max: u64) -> Bounds {
+    Bounds { min, max, step: 1 }
+}
 
 impl Bounds {
     /// The range in words.
-    pub(in crate::config) fn words(&self) -> &'static str {
-        self.words.trim_end_matches(',')
+    pub(in crate::config) fn words(&self) -> String {
+        let [min, max] = [self.min, self.max].map(|ms| written(Duration::from_millis(ms)));
+        let steps = match self.step {
+            SECOND => ", in whole seconds",
+            _ => "",
+        };
+        format!("{min} to {max}{steps}")
     }
 }
 
@@ -124,7 +69,7 @@ impl Bounds {
 pub fn duration(text: &str, bounds: Bounds) -> Result<Duration, ValueError> {
     let out_of_range = || ValueError::OutOfRange {
         value: text.to_owned(),
-        range: bounds.words.to_owned(),
+        range: bounds.words(),
     };
     let digits = text
         .find(|c: char| !c.is_ascii_digit())
@@ -141,9 +86,8 @@ pub fn duration(text: &str, bounds: Bounds) -> Result<Duration, ValueError> {
     let number = digits.parse::<u64>().ok();
     number
         .and_then(|number| number.checked_mul(unit_ms))
+        .filter(|ms| (bounds.min..=bounds.max).contains(ms) && ms.is_multiple_of(bounds.step))
         .map(Duration::from_millis)
-        .filter(|duration| (bounds.min..=bounds.max).contains(duration))
-        .filter(|duration| duration.as_millis().is_multiple_of(bounds.step.as_millis()))
         .ok_or_else(out_of_range)
 }
 
@@ -161,18 +105,21 @@ pub fn duration_or_off(text: &str, bounds: Bounds) -> Result<Option<Duration>, V
 pub(crate) fn written(duration: Duration) -> String {
     let ms = duration.as_millis();
     let whole = |(_, unit_ms): &&(&str, u64)| ms.is_multiple_of(u128::from(*unit_ms));
-    let (unit, unit_ms) = UNITS.iter().rfind(whole).unwrap_or(&UNITS[0]);
+    let largest = UNITS.iter().rfind(whole).filter(|_| ms > 0);
+    let (unit, unit_ms) = largest.unwrap_or(&UNITS[1]);
     format!("{}{unit}", ms / u128::from(*unit_ms))
 }
 
-/// What durations are counted in.
-const MILLISECOND: Duration = Duration::from_millis(1);
+const SECOND: u64 = 1000;
+const MINUTE: u64 = 60 * SECOND;
+const HOUR: u64 = 60 * MINUTE;
+const DAY: u64 = 24 * HOUR;
 
 /// The units of durations in milliseconds, smallest first.
 const UNITS: [(&str, u64); 5] = [
     ("ms", 1),
-    ("s", 1000),
-    ("m", 60_000),
-    ("h", 3_600_000),
-    ("d", 86_400_000),
+    ("s", SECOND),
+    ("m", MINUTE),
+    ("h", HOUR),
+    ("d", DAY),
 ];

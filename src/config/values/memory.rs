@@ -21,7 +21,7 @@ pub fn memory(text: &str) -> Result<u64, ValueError> {
     let bytes = bytes.filter(|bytes| RANGE.contains(bytes));
     bytes.ok_or_else(|| ValueError::OutOfRange {
         value: text.to_owned(),
-        range: "4MiB to 1024GiB".to_owned(),
+        range: range_text(),
     })
 }
 
@@ -36,6 +36,11 @@ pub fn memory_text(bytes: u64) -> String {
         || format!("{bytes}"),
         |(name, unit)| format!("{}{name}", bytes / unit),
     )
+}
+
+fn range_text() -> String {
+    let (min, max) = (memory_text(*RANGE.start()), memory_text(*RANGE.end()));
+    format!("{min} to {max}")
 }
 
 const UNITS: [(&str, u64); 3] = [("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30)];
