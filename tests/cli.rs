@@ -305,12 +305,12 @@ fn flags_are_refused_in_one_sentence() {
     misused(
         &proxy(&["--connect-timeout", "5"]),
         "error: invalid value '5' for '--connect-timeout <DUR>': \
-         `5` has no unit: write 5ms, 5s, 5m or 5h",
+         expected a duration, 1ms to 1h: write \"5ms\", \"5s\", \"5m\" or \"5h\"",
     );
     misused(
         &proxy(&["--idle-timeout", "0s"]),
         "error: invalid value '0s' for '--idle-timeout <DUR|off>': \
-         `0s` is out of range: expected 1ms to 30d, or \"off\"",
+         expected a duration, 1ms to 30d, or \"off\"",
     );
     misused(
         &proxy(&["--to", "127.0.0.1"]),
@@ -320,17 +320,22 @@ fn flags_are_refused_in_one_sentence() {
     misused(
         &proxy(&["--workers", "0"]),
         "error: invalid value '0' for '--workers <N|auto>': \
-         `0` is out of range: expected 1 to 1024, or \"auto\"",
+         expected a whole number, 1 to 1024, or \"auto\"",
     );
     misused(
         &proxy(&["--max-connections", "many"]),
         "error: invalid value 'many' for '--max-connections <N|auto>': \
-         `many` is not a whole number or \"auto\"",
+         expected a whole number, 1 to 16777216, or \"auto\"",
+    );
+    misused(
+        &proxy(&["--access-log", "a/"]),
+        "error: invalid value 'a/' for '--access-log <-|FILE>': \
+         expected \"-\", \"off\" or the path of a file",
     );
     misused(
         &proxy(&["--attempts", "17"]),
         "error: invalid value '17' for '--attempts <N>': \
-         `17` is out of range: expected 1 to 16",
+         expected a whole number, 1 to 16",
     );
     misused(
         &proxy(&["--from", "0.0.0.0:8080"]),
@@ -374,7 +379,7 @@ fn flags_of_strategies_are_refused_in_one_sentence() {
     misused(
         &proxy(&["--strategy", "hash", "--max-load", "0.99"]),
         "error: invalid value '0.99' for '--max-load <N|off>': \
-         `0.99` is out of range: expected 1.01 to 10, or \"off\"",
+         expected a number with at most two decimals, 1.01 to 10, or \"off\"",
     );
     misused(
         &proxy(&["--persist", "source_ip_port"]),
@@ -384,7 +389,7 @@ fn flags_of_strategies_are_refused_in_one_sentence() {
     misused(
         &proxy(&["--persist", "sni", "--persist-ttl", "1ms"]),
         "error: invalid value '1ms' for '--persist-ttl <DUR>': \
-         `1ms` is out of range: expected 1s to 30d",
+         expected a duration, 1s to 30d",
     );
     misused(
         &proxy(&["--persist-ttl", "1h"]),
@@ -394,7 +399,7 @@ fn flags_of_strategies_are_refused_in_one_sentence() {
     misused(
         &proxy(&["--peek-timeout", "2m"]),
         "error: invalid value '2m' for '--peek-timeout <DUR>': \
-         `2m` is out of range: expected 1ms to 1m",
+         expected a duration, 1ms to 1m",
     );
 }
 

@@ -2,22 +2,34 @@
 //! `config.ron`.
 
 use std::num::NonZeroU32;
+use std::ops::RangeInclusive;
 
 use super::model::{BackendChange, Kill, NewBackend, PoolChange, SessionFilter};
 use super::refusal::Refusal;
+use crate::config::values::ValueError;
 use crate::config::{AdminState, Backend, BackendPatch, Change, PoolPatch, Strategy, values};
 
 /// A limit of connections; 0: no limit.
 pub(super) fn limit(connections: u32) -> Result<Option<NonZeroU32>, Refusal> {
     let limit = NonZeroU32::new(connections);
     if limit.is_some() {
-        values::number(&connections.to_string(), values::CONNECTIONS)?;
+        number("max_connections", connections, values::CONNECTIONS)?;
     }
     Ok(limit)
 }
 
+fn number(name: &str, number: u32, range: RangeInclusive<u32>) -> Result<u32, Refusal> {
+    let text = number.to_string();
+    named(name, &text, values::number(&text, range))
+}
+
+/// Adds the name of a field to the error of its value.
+fn named<T>(name: &str, text: &str, read: Result<T, ValueError>) -> Result<T, Refusal> {
+    read.map_err(|error| ValueError::Refused(error.about(name, text)).into())
+}
+
 fn weight(weight: u32) -> Result<u16, Refusal> {
-    let weight = values::number(&weight.to_string(), values::WEIGHT)?;
+    let weight = number("weight", weight, values::WEIGHT)?;
     Ok(u16::try_from(weight).expect("WEIGHT ends below"))
 }
 
@@ -26,14 +38,14 @@ fn state(name: &str) -> Result<AdminState, Refusal> {
 }
 
 fn strategy(text: &str) -> Result<Strategy, Refusal> {
-    Ok(values::strategy_of(text)?)
+    named("strategy", text, values::strategy_of(text))
 }
 
 /// A new backend.
 pub(super) fn backend(body: &NewBackend) -> Result<Backend, Refusal> {
     let mut backend = values::backend_at(&body.address)?;
     if let Some(name) = &body.name {
-        backend.name = values::name(name)?;
+        backend.name = named("name", name, values::name(name))?;
     }
     if let Some(new) = body.weight {
         backend.weight = weight(new)?;
@@ -76,8 +88,11 @@ pub(super) fn pool_change(pool: String, body: &PoolChange) -> Result<Change, Ref
         ..body.clone()
     };
     refuse_empty(fields == PoolChange::default())?;
-    let waiting = |max: u32| values::number(&max.to_string(), values::QUEUE);
-    let time = |text: &str| values::duration(text, values::QUEUE_WAIT);
+    let waiting = |max: u32| number("queue_max", max, values::QUEUE);
+    let time = |text: &str| {
+        let time = values::duration(text, values::QUEUE_WAIT);
+        named("queue_timeout", text, time)
+    };
     Ok(Change::SetPool {
         pool,
         patch: PoolPatch {

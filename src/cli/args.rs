@@ -4,16 +4,15 @@ use std::ffi::OsString;
 use std::fmt::Write;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 use std::time::Duration;
 
-use clap::builder::{StyledStr, Styles};
+use clap::builder::{PathBufValueParser, StyledStr, Styles, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
 
 use super::admin::ClientCommand;
 use crate::address::Address;
 use crate::config::values::{self, ValueError};
-use crate::config::{Backend, Check, Key, LogFormat, Strategy};
+use crate::config::{Backend, Check, Key, LogFormat, LogSink, Strategy};
 use crate::simulate::Scenario;
 
 /// The program's arguments.
@@ -165,8 +164,8 @@ pub struct ProxyArgs {
     )]
     pub key: Option<Key>,
     /// With hash, no backend takes more than N times the average load, or off [default: off].
-    #[arg(long, value_name = "N|off")]
-    pub max_load: Option<MaxLoad>,
+    #[arg(long, value_name = "N|off", value_parser = values::max_load)]
+    pub max_load: Option<Maybe<u16>>,
     /// Send a client with the same KEY back to the backend it had [default: off].
     #[arg(long, value_name = "KEY", value_parser = values::persist_key)]
     pub persist: Option<Key>,
@@ -174,14 +173,19 @@ pub struct ProxyArgs {
     #[arg(long, value_name = "DUR", value_parser = persist_ttl)]
     pub persist_ttl: Option<Duration>,
     /// Probe the backends: tcp, tls, http, a group as in a configuration file, or off.
-    #[arg(long, value_name = "CHECK|off", default_value = "off")]
-    pub check: Probing,
+    #[arg(
+        long,
+        value_name = "CHECK|off",
+        default_value = "off",
+        value_parser = values::check_of
+    )]
+    pub check: Maybe<Check>,
     /// Worker threads; auto: one for each CPU that the process may use.
     #[arg(long, value_name = "N|auto", default_value = "auto", value_parser = workers)]
-    pub workers: Count,
+    pub workers: Maybe<NonZeroU32>,
     /// Client connections at a time, in all; auto: what the descriptor limit allows.
     #[arg(long, value_name = "N|auto", default_value = "auto", value_parser = connections)]
-    pub max_connections: Count,
+    pub max_connections: Maybe<NonZeroU32>,
     /// Connect attempts of a session, each on another backend while there is one. Backends that
     /// refuse at once are passed over beyond this number, unless it is 1; 16 attempts in all.
     #[arg(long, value_name = "N", default_value = "3", value_parser = attempts)]
@@ -190,14 +194,14 @@ pub struct ProxyArgs {
     #[arg(long, value_name = "DUR", default_value = "5s", value_parser = connect_timeout)]
     pub connect_timeout: Duration,
     /// End a session in which no byte moves for this long, or off.
-    #[arg(long, value_name = "DUR|off", default_value = "10m")]
-    pub idle_timeout: Deadline,
+    #[arg(long, value_name = "DUR|off", default_value = "10m", value_parser = deadline)]
+    pub idle_timeout: Maybe<Duration>,
     /// End a session of which one side has closed when no byte moves for this long.
     #[arg(long, value_name = "DUR", default_value = "30s", value_parser = half_closed_timeout)]
     pub half_closed_timeout: Duration,
     /// End a session after this long, or off.
-    #[arg(long, value_name = "DUR|off", default_value = "off")]
-    pub session_timeout: Deadline,
+    #[arg(long, value_name = "DUR|off", default_value = "off", value_parser = deadline)]
+    pub session_timeout: Maybe<Duration>,
     /// How long to wait for a client's first bytes, where a key is in them.
     #[arg(long, value_name = "DUR", default_value = "3s", value_parser = peek_timeout)]
     pub peek_timeout: Duration,
@@ -205,8 +209,12 @@ pub struct ProxyArgs {
     #[arg(long, value_name = "DUR", default_value = "30s", value_parser = shutdown_grace)]
     pub shutdown_grace: Duration,
     /// Write a line for each session to standard output (-) or to a file [default: off].
-    #[arg(long, value_name = "-|FILE")]
-    pub access_log: Option<PathBuf>,
+    #[arg(
+        long,
+        value_name = "-|FILE",
+        value_parser = PathBufValueParser::new().try_map(values::log_sink)
+    )]
+    pub access_log: Option<Maybe<LogSink>>,
     /// The format of the access log.
     #[arg(
         long,
@@ -218,11 +226,16 @@ pub struct ProxyArgs {
     )]
     pub log_format: LogFormat,
     /// The file that SIGUSR1 appends histograms to.
-    #[arg(long, value_name = "FILE", default_value = "mahoraga.hlog")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        default_value = "mahoraga.hlog",
+        value_parser = PathBufValueParser::new().try_map(values::file)
+    )]
     pub histogram_log: PathBuf,
     /// The Unix socket of the admin API, or off [default: mahoraga.sock, if that can be made].
-    #[arg(long, value_name = "PATH|off")]
-    pub admin: Option<AdminSocket>,
+    #[arg(long, value_name = "PATH|off", value_parser = values::admin_socket)]
+    pub admin: Option<Maybe<PathBuf>>,
 }
 
 /// The flags of `mahoraga simulate`.
@@ -257,57 +270,8 @@ pub struct SimulateArgs {
     pub svg: Option<PathBuf>,
 }
 
-/// A duration, or none where `off` is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Deadline(pub Option<Duration>);
-
-impl FromStr for Deadline {
-    type Err = ValueError;
-
-    fn from_str(text: &str) -> Result<Self, ValueError> {
-        values::duration_or_off(text, values::DEADLINE).map(Self)
-    }
-}
-
-/// A load relative to the average in percent, or none where `off` is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct MaxLoad(pub Option<u16>);
-
-impl FromStr for MaxLoad {
-    type Err = ValueError;
-
-    fn from_str(text: &str) -> Result<Self, ValueError> {
-        values::max_load(text).map(Self)
-    }
-}
-
-/// How backends are probed, or none where `off` is written.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Probing(pub Option<Check>);
-
-impl FromStr for Probing {
-    type Err = ValueError;
-
-    fn from_str(text: &str) -> Result<Self, ValueError> {
-        values::check_of(text).map(Self)
-    }
-}
-
-/// The path of a Unix socket, or none where `off` is written.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AdminSocket(pub Option<PathBuf>);
-
-impl FromStr for AdminSocket {
-    type Err = ValueError;
-
-    fn from_str(text: &str) -> Result<Self, ValueError> {
-        values::admin_socket(text).map(Self)
-    }
-}
-
-/// A number, or none where `auto` is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Count(pub Option<NonZeroU32>);
+/// A value, or none where `off` or `auto` is written. An [`Option`] is a flag that may be left out.
+pub type Maybe<T> = Option<T>;
 
 /// The help with its commands in two lists: clap has one list only.
 fn help_template() -> StyledStr {
@@ -346,8 +310,8 @@ fn names<T>(all: &[(&'static str, T)]) -> String {
     names.join(", ")
 }
 
-fn workers(text: &str) -> Result<Count, ValueError> {
-    values::number_or_auto(text, values::WORKERS).map(Count)
+fn workers(text: &str) -> Result<Maybe<NonZeroU32>, ValueError> {
+    values::number_or_auto(text, values::WORKERS)
 }
 
 fn simulated_workers(text: &str) -> Result<u32, ValueError> {
@@ -358,8 +322,13 @@ fn seed(text: &str) -> Result<u64, ValueError> {
     values::seed(text.as_ref())
 }
 
-fn connections(text: &str) -> Result<Count, ValueError> {
-    values::number_or_auto(text, values::CONNECTIONS).map(Count)
+fn connections(text: &str) -> Result<Maybe<NonZeroU32>, ValueError> {
+    values::number_or_auto(text, values::CONNECTIONS)
+}
+
+/// A deadline, or `off`.
+pub(super) fn deadline(text: &str) -> Result<Maybe<Duration>, ValueError> {
+    values::duration_or_off(text, values::DEADLINE)
 }
 
 fn attempts(text: &str) -> Result<u32, ValueError> {

@@ -15,7 +15,7 @@ mod proxy;
 mod run;
 mod simulate;
 
-pub use args::{Cli, Command, ConfigFile, Count, Deadline, MaxLoad, ProxyArgs, SimulateArgs};
+pub use args::{Cli, Command, ConfigFile, Maybe, ProxyArgs, SimulateArgs};
 pub use proxy::{ProxyError, proxy_config};
 
 use std::fmt::Display;

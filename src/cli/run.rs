@@ -25,10 +25,15 @@ pub(super) fn run_then(
     if let Err(code) = check_environment() {
         return code;
     }
-    let seed = match env::var_os(SEED).map(|text| values::seed(&text)) {
-        Some(Err(error)) => return super::refuse(&format_args!("error: {SEED}: {error}")),
-        Some(Ok(seed)) => seed,
+    let seed = match env::var_os(SEED) {
         None => fastrand::u64(..),
+        Some(text) => match values::seed(&text) {
+            Ok(seed) => seed,
+            Err(error) => {
+                let error = error.about(SEED, &text.to_string_lossy());
+                return super::refuse(&format_args!("error: {error}"));
+            }
+        },
     };
     operational_log::follow(LEVEL, level);
     if let Err(code) = preflight(config) {

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use super::codec::{group_or_off, path, required, spelled};
+use super::codec::{group_or_off, parsed, path, required};
 use super::table::{Settings, Shape, settings};
 use super::values;
 
@@ -14,7 +14,7 @@ settings! {
         /// A Unix socket of mode 0600: a user who may open it may do everything. The default is
         /// mahoraga.sock, if that is free.
         pub socket: Option<PathBuf> = Some(ADMIN_SOCKET.into());
-            @socket => spelled(
+            @socket => parsed(
                     "the path of a socket, or \"off\"",
                     values::admin_socket,
                     |path| path.as_deref().map_or_else(|| "off".to_owned(), shown),
@@ -43,7 +43,11 @@ settings! {
     pub struct AdminHttp {
         /// The loopback address that it listens on.
         pub bind: SocketAddr = UNBOUND
-            => required(spelled("a loopback address", values::loopback, ToString::to_string));
+            => required(parsed(
+                "a loopback address such as 127.0.0.1:9900 or [::1]:9900",
+                values::loopback,
+                ToString::to_string,
+            ));
         /// The file of the token that may read. At least one of the two tokens must be given.
         pub read_token: Option<PathBuf> = None => path().given();
         /// The file of the token that may read and change.
@@ -55,8 +59,6 @@ impl Shape for AdminHttp {}
 
 impl Shape for Admin {
     const SHORT: Option<&'static str> = Some("socket");
-    const WANTED: Option<&'static str> =
-        Some("a path: write \"PATH\", \"off\" or (socket: \"PATH\", http: (...))");
 }
 
 super::table::defaults!(Admin);

@@ -26,7 +26,7 @@ settings! {
         pub share: u8 = 50 => number(values::PERCENT);
         /// A backend that answers this many times slower than the median of its pool is ejected
         /// too. Off: slow backends are not ejected.
-        pub latency: Option<u16> = Some(500) => ratio(&values::LATENCY).or("off");
+        pub latency: Option<u16> = Some(500) => ratio(values::LATENCY).or("off");
     }
 }
 
@@ -126,7 +126,7 @@ pub(super) fn on_down() -> Codec<OnDown> {
             }
             (Some("keep"), _) => Some(OnDown::Keep),
             (Some("close"), _) => Some(OnDown::Close(Duration::ZERO)),
-            _ => reader.take(at, Err(at.not(ON_DOWN))),
+            _ => reader.unexpected(at, ON_DOWN),
         },
         |value, _, around| match value {
             OnDown::Keep => Text::quoted("keep"),
@@ -184,7 +184,7 @@ settings! {
         pub min: u32 = 1 => number(values::SCALING_MIN);
         /// An `http://` or `https://` address that gets JSON about each decision.
         pub webhook: Option<String> = None
-            => spelled("an address such as https://host/up", values::webhook, String::clone)
+            => spelled("an address such as \"https://host/path\"", values::webhook, String::clone)
                 .given();
     }
 }

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroU32;
 
 use super::AdminState;
-use super::codec::{Leaf, name, named, number, required, spelled, truth};
+use super::codec::{Leaf, name, named, number, parsed, required, truth};
 use super::listener::stand_in;
 use super::table::{Settings, Shape, settings};
 use super::values;
@@ -58,7 +58,7 @@ impl Shape for Backend {
 
 /// An address, or a host name and a port that stand in for one.
 fn place() -> Leaf<(Address, Option<String>)> {
-    spelled(
+    parsed(
         "an address: host:port, [IPv6]:port or unix:/path",
         |text| values::backend_at(text).map(|backend| (backend.address, backend.host)),
         |(address, host)| Target::new(host.as_deref(), address).to_string(),

@@ -5,6 +5,7 @@ use std::num::NonZeroU32;
 
 use thiserror::Error;
 
+use super::values::ValueError;
 use super::{Backend, BackendPatch, Config, Group, Pool, PoolPatch, Strategy, rules, values};
 
 /// One change. Names are those of the configuration.
@@ -180,13 +181,14 @@ impl Change {
             let Some(number) = number else {
                 return Ok(());
             };
-            let read = values::in_range(Some(number), range, &number.to_string());
-            let refused = |error| self.refused(&format!("{name}: {error}"));
+            let number = number.to_string();
+            let read = values::number(&number, range);
+            let refused = |error: ValueError| self.refused(&error.about(name, &number));
             read.map(drop).map_err(refused)
         };
         let limit = |limit: Option<NonZeroU32>| {
             let limit = limit.map(NonZeroU32::get);
-            in_range("max_connections", limit, &values::CONNECTIONS)
+            in_range("max_connections", limit, values::CONNECTIONS)
         };
         match self {
             Self::SetListener {
@@ -194,7 +196,7 @@ impl Change {
             }
             | Self::SetLimit { max_connections } => limit(*max_connections),
             Self::SetBackend { pool, patch, .. } => {
-                in_range("weight", patch.weight.map(u32::from), &values::WEIGHT)?;
+                in_range("weight", patch.weight.map(u32::from), values::WEIGHT)?;
                 limit(patch.max_connections.flatten())?;
                 match next.pool(pool) {
                     // Its groups depend on its backends.
@@ -210,8 +212,8 @@ impl Change {
             }
             Self::AddBackend { pool, backend } => {
                 let name = values::name(&backend.name).map(drop);
-                name.map_err(|error| self.refused(&format!("name: {error}")))?;
-                in_range("weight", Some(u32::from(backend.weight)), &values::WEIGHT)?;
+                name.map_err(|error| self.refused(&error.about("name", &backend.name)))?;
+                in_range("weight", Some(u32::from(backend.weight)), values::WEIGHT)?;
                 limit(backend.max_connections)?;
                 judge_pool(next, pool).map_err(|why| self.refused(&why))
             }

@@ -7,7 +7,8 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::codec::{
-    Codec, Leaf, bytes, duration, group_or_off, list, named, number, required, spelled, status,
+    Codec, Leaf, bytes, duration, group_or_off, list, named, number, parsed, required, spelled,
+    status,
 };
 use super::reader::{At, Reader};
 use super::table::{self, Shape, settings};
@@ -24,7 +25,7 @@ settings! {
             @r#type
             /// What a probe does: "tcp" connects, "tls" shakes hands, "http" asks for a path,
             /// "send_expect" sends bytes and waits for others.
-            => required(spelled(
+            => required(parsed(
                     "\"off\", \"tcp\", \"tls\", \"http\" or \"send_expect\"",
                     values::check_type,
                     |kind| kind.name().to_owned(),
@@ -50,7 +51,7 @@ settings! {
                 |check: &mut Self, bytes| check.put_expected(bytes.map(Expect::Bytes));
             @expect_regex
             /// send_expect: a regular expression that matches the answer, in place of `expect`.
-            => spelled(
+            => parsed(
                     "a regular expression",
                     |pattern| values::expect_regex(pattern).map(|_| pattern.to_owned()),
                     String::clone,
@@ -67,12 +68,20 @@ settings! {
                 |check: &mut Self, method| check.put_request(|its| its.method = method);
             @path
             /// http: the path of the request.
-            => spelled("a path such as \"/healthz\"", values::http_path, String::clone),
+            => spelled(
+                    "a path such as \"/healthz\", without spaces",
+                    values::http_path,
+                    String::clone,
+                ),
                 |check: &Self| check.request().path,
                 |check: &mut Self, path| check.put_request(|its| its.path = path);
             @host
             /// http: the `Host` field of the request. The default is the backend's host.
-            => spelled("a host such as \"example.org\"", values::http_host, String::clone).given(),
+            => spelled(
+                    "a host such as \"example.org\" or \"example.org:8080\"",
+                    values::http_host,
+                    String::clone,
+                ).given(),
                 |check: &Self| check.request().host,
                 |check: &mut Self, host| check.put_request(|its| its.host = host);
             @status
@@ -106,8 +115,6 @@ settings! {
 
 impl Shape for Check {
     const SHORT: Option<&'static str> = Some("type");
-    const WANTED: Option<&'static str> =
-        Some("a check: write \"TYPE\" or (type: \"TYPE\", ...) with settings");
 
     fn implied(&self, default: &Self) -> Self {
         let mut implied = default.clone();
@@ -179,7 +186,7 @@ pub(super) fn check() -> Codec<Option<Check>> {
 /// The bytes that are expected.
 fn expected_bytes() -> Leaf<Vec<u8>> {
     let bytes = bytes();
-    bytes.checked("1 to 16384 bytes", |bytes| {
+    bytes.checked("a string of 1 to 16384 bytes", |bytes| {
         (1..=16 << 10).contains(&bytes.len())
     })
 }
@@ -187,7 +194,7 @@ fn expected_bytes() -> Leaf<Vec<u8>> {
 /// TLS: `true`, `false` or a group.
 fn tls() -> Codec<Option<CheckTls>> {
     Codec::new(
-        "true, false or a group",
+        TLS,
         json!({ "anyOf": [{ "type": "boolean" }, table::schema::<CheckTls>()] }),
         |at, reader, _| {
             if let Kind::Bool(is_on) = at.value.kind {
@@ -195,8 +202,7 @@ fn tls() -> Codec<Option<CheckTls>> {
             } else if let Kind::Group(_) = at.value.kind {
                 reader.group(at, &CheckTls::default()).map(Some)
             } else {
-                let error = at.not("true, false or a group such as (verify: \"system\")");
-                reader.take(at, Err(error))
+                reader.unexpected(at, TLS)
             }
         },
         |value, _, around| match value {
@@ -207,6 +213,8 @@ fn tls() -> Codec<Option<CheckTls>> {
     )
     .of::<CheckTls>()
 }
+
+const TLS: &str = "true, false or a group such as (verify: \"system\")";
 
 /// What a probe does once it is connected.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -267,10 +275,18 @@ settings! {
         /// The server name that a probe asks for (RFC 6066). Not given: the backend's host name, or
         /// none.
         pub sni: Option<String> = None
-            => spelled("the name of a host", values::server_name, String::clone).given();
+            => spelled(
+                "the name of a host such as \"example.org\"",
+                values::server_name,
+                String::clone,
+            ).given();
         /// The protocols that a probe offers (RFC 7301); the backend must take one of them.
         pub alpn: Vec<String> = Vec::new()
-            => list(spelled("a protocol such as \"h2\"", values::alpn, String::clone));
+            => list(spelled(
+                "a protocol such as \"h2\", of 1 to 255 bytes",
+                values::alpn,
+                String::clone,
+            ));
         /// How the certificate is verified: "off", by the certificates that the machine trusts
         /// ("system"), or by the certificates of a file.
         pub verify: Verify = Verify::Off

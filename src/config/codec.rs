@@ -1,6 +1,7 @@
 //! How the values of settings are read, written and described.
 
 use std::borrow::Borrow;
+use std::sync::Arc;
 
 use serde_json::{Value as Json, json};
 
@@ -14,7 +15,7 @@ use crate::shared::Shared;
 mod leaf;
 
 pub(super) use leaf::{
-    Leaf, bytes, duration, memory, name, named, number, path, ratio, spelled, status, text, truth,
+    Leaf, bytes, duration, memory, name, named, number, parsed, path, ratio, spelled, status, truth,
 };
 
 /// Reads, writes and describes the value of a setting.
@@ -74,22 +75,17 @@ impl<T: 'static> Codec<T> {
         self.facts.rows = super::reference::rows::<G>;
         self
     }
-
-    /// The same with other words for the expected values.
-    pub(super) fn expecting(mut self, words: &str) -> Self {
-        words.clone_into(&mut self.facts.expected);
-        self
-    }
 }
 
 impl<T: 'static> From<Leaf<T>> for Codec<T> {
     fn from(leaf: Leaf<T>) -> Self {
-        let (parse, text) = (leaf.parse, leaf.text);
+        let leaf = Arc::new(leaf);
+        let writer = Arc::clone(&leaf);
         Self::new(
-            leaf.expected,
-            leaf.schema,
-            move |at, reader, _| reader.take(at, parse(at)),
-            move |value, _, _| text(value),
+            leaf.expected.clone(),
+            leaf.schema.clone(),
+            move |at, reader, _| reader.take(at, leaf.read(at)),
+            move |value, _, _| (writer.text)(value),
         )
     }
 }
@@ -119,6 +115,23 @@ pub(super) fn group<T: Settings>() -> Codec<T> {
     .of::<T>()
 }
 
+/// A group of settings, or a string that stands for it.
+pub(super) fn group_or_short<T: Settings>(expected: &'static str) -> Codec<T> {
+    Codec::new(
+        expected,
+        table::schema::<T>(),
+        move |at, reader, default| {
+            if at.is_group() || at.text().is_some() {
+                reader.group(at, default)
+            } else {
+                reader.unexpected(at, expected)
+            }
+        },
+        table::text,
+    )
+    .of::<T>()
+}
+
 /// A group of settings, or `"off"`.
 pub(super) fn group_or_off<T: Settings>(expected: &'static str) -> Codec<Option<T>> {
     let group = group::<T>();
@@ -130,8 +143,8 @@ pub(super) fn group_or_off<T: Settings>(expected: &'static str) -> Codec<Option<
             if T::is_off(at, reader) {
                 return Some(None);
             }
-            if T::SHORT.is_none() && !matches!(at.value.kind, Kind::Group(_)) {
-                return reader.take(at, Err(at.not(expected)));
+            if !(at.is_group() || T::SHORT.is_some() && at.text().is_some()) {
+                return reader.unexpected(at, expected);
             }
             reader.group(at, &base(default)).map(Some)
         },
@@ -145,12 +158,13 @@ pub(super) fn group_or_off<T: Settings>(expected: &'static str) -> Codec<Option<
 
 /// A list of leaves.
 pub(super) fn list<T: 'static>(item: Leaf<T>) -> Codec<Vec<T>> {
-    let (parse, text) = (item.parse, item.text);
+    let item = Arc::new(item);
+    let writer = Arc::clone(&item);
     Codec::new(
         format!("a list: {}", item.expected),
         json!({ "type": "array", "items": item.schema }),
-        move |at, reader, _| items(at, reader, |at, reader| reader.take(at, parse(at))),
-        move |value: &Vec<T>, _, _| Text::List(value.iter().map(&text).collect()),
+        move |at, reader, _| items(at, reader, |at, reader| reader.take(at, item.read(at))),
+        move |value: &Vec<T>, _, _| Text::List(value.iter().map(&writer.text).collect()),
     )
 }
 

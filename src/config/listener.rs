@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::codec::{Codec, duration, group, name, named, number, required, spelled, text};
+use super::codec::{Codec, duration, group, name, named, number, parsed, required};
 use super::reader::Around;
 use super::table::{self, Shape, settings};
 use super::text::Text;
@@ -20,7 +20,7 @@ settings! {
         /// Its name in logs and commands. The default is its address.
         pub name: String = String::new() => name();
         /// The address that clients connect to.
-        pub bind: Address = stand_in() => required(spelled(
+        pub bind: Address = stand_in() => required(parsed(
             "an address: host:port, [IPv6]:port or unix:/path",
             |text| Ok(text.parse()?),
             Address::to_string,
@@ -128,10 +128,12 @@ pub(super) fn shared() -> Codec<Defaults> {
 /// A pool, by its name.
 fn pool_name() -> Codec<usize> {
     Codec::new(
-        "the name of a pool",
+        POOL_NAME,
         json!({ "type": "string" }),
         |at, reader, _| {
-            let name = reader.take(at, text(at))?;
+            let Some(name) = at.text() else {
+                return reader.unexpected(at, POOL_NAME);
+            };
             let pools = &reader.around.pools;
             let found = pools.iter().position(|pool| pool == name);
             // If there is no pool at all, only that mistake is reported.
@@ -146,6 +148,8 @@ fn pool_name() -> Codec<usize> {
         |pool, _, around| Text::quoted(around.pools.get(*pool).map_or("", String::as_str)),
     )
 }
+
+const POOL_NAME: &str = "the name of a pool, in double quotes";
 
 /// The value in place of a refused address; no valid address equals it.
 pub(super) fn stand_in() -> Address {

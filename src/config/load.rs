@@ -15,7 +15,7 @@ use super::strategy_file::StrategyFile;
 use super::table::Settings;
 use super::tree::{Kind, Value};
 use super::values::ValueError;
-use super::{Check, Config, Queue, Strategy};
+use super::{Check, Config, Strategy};
 use crate::sys;
 
 /// The path that stands for standard input.
@@ -141,7 +141,7 @@ fn config(source: &Source) -> Result<Config, Vec<Mistake>> {
 /// # Errors
 /// The text is no strategy, or sets how clients persist, which only a file can.
 pub fn strategy_of(text: &str) -> Result<Strategy, ValueError> {
-    alone(("strategy", text), |at, reader| {
+    alone(text, |at, reader| {
         let StrategyFile { strategy, .. } = reader.group(at, &StrategyFile::base())?;
         let settings = ["key", "ttl", "clients_max"];
         if strategy == Strategy::StickyRoundRobin
@@ -154,31 +154,18 @@ pub fn strategy_of(text: &str) -> Result<Strategy, ValueError> {
     })
 }
 
-/// Reads a queue as a pool of a file may have it: `off`, a number, or in RON
-/// `(max: 100, timeout: "1s")`.
-///
-/// # Errors
-/// It is none.
-pub fn queue_of(text: &str) -> Result<Queue, ValueError> {
-    alone(("queue", text), |at, reader| {
-        reader.group(at, &Queue::default())
-    })
-}
-
 /// Reads a check as a pool of a file may have it: a bare name such as `http`, or in RON
 /// `(type: "http", path: "/healthz")`.
 ///
 /// # Errors
 /// It is none.
 pub fn check_of(text: &str) -> Result<Option<Check>, ValueError> {
-    alone(("check", text), |at, reader| {
-        check().read(at, reader, &None)
-    })
+    alone(text, |at, reader| check().read(at, reader, &None))
 }
 
 /// Reads the value of a field, written as in a file. A word needs no quotes.
 fn alone<T>(
-    (name, text): (&str, &str),
+    text: &str,
     read: impl for<'a> FnOnce(At<'a>, &mut Reader<'a>) -> Option<T>,
 ) -> Result<T, ValueError> {
     let text = text.trim();
@@ -188,16 +175,12 @@ fn alone<T>(
     } else {
         text.to_owned()
     };
-    let prefix = format!("{name}: ");
-    let refused = |sentence: &str| {
-        // The caller knows the name of the value.
-        let alone = sentence.strip_prefix(&prefix);
-        ValueError::Refused(alone.unwrap_or(sentence).to_owned())
-    };
+    let refused = |sentence: &str| ValueError::Refused(sentence.to_owned());
     let source = Source::new(String::new(), text).parsed();
     let source = source.map_err(|mistake| refused(&mistake.sentence))?;
     let mut reader = Reader::new(&source, Around::default());
-    let value = read(reader.at(source.root(), name), &mut reader);
+    // The caller knows the name of the value.
+    let value = read(reader.at(source.root(), ""), &mut reader);
     match (reader.into_mistakes().first(), value) {
         (None, Some(value)) => Ok(value),
         (Some(mistake), _) => Err(refused(&mistake.sentence)),

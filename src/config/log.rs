@@ -1,6 +1,6 @@
 //! The access log, and how the operational log looks.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::codec::{named, spelled};
 use super::reader::{At, Reader};
@@ -13,8 +13,8 @@ settings! {
     pub struct AccessLog {
         /// Where lines go: "-" is standard output, "off" is nowhere, anything else is a file.
         pub to: LogSink = LogSink::Stdout => spelled(
-            "\"-\", \"off\" or the path of a file",
-            |text| values::log_sink(Path::new(text)).map(Option::unwrap_or_default),
+            values::LOG_SINK,
+            |text| values::log_sink(text.into()).ok().map(Option::unwrap_or_default),
             |sink| match sink {
                 LogSink::Stdout => "-".to_owned(),
                 LogSink::File(path) => path.display().to_string(),

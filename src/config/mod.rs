@@ -103,7 +103,11 @@ settings! {
         /// DNS servers that look up host names of backends and names of `discover`. Empty: those of
         /// /etc/resolv.conf, after /etc/hosts.
         pub resolvers: Vec<SocketAddr> = Vec::new()
-            => list(spelled("an IP address", values::resolver, ToString::to_string));
+            => list(spelled(
+                "the IP address of a resolver, such as \"127.0.0.1:53\"",
+                values::resolver,
+                ToString::to_string,
+            ));
         /// The admin API. Off: no admin API.
         pub admin: Option<Admin> = Some(Admin::default()) => waits(group_or_off(
             "\"off\", a path or a group such as (socket: \"PATH\", http: (...))",

@@ -16,7 +16,7 @@ use super::values;
 use super::{
     AllDown, Backend, Check, Discovery, Ejection, Group, OnDown, Persist, Queue, Scaling, Strategy,
 };
-use crate::origin::Origins;
+use crate::origin::{Origins, Ports};
 
 settings! {
     /// A set of backends and the way one of them is selected.
@@ -38,16 +38,20 @@ settings! {
         pub origins: Origins = Origins::default();
             @source
             /// Local addresses of connections to backends, used in turn.
-            => list(spelled("an IP address", values::source_address, ToString::to_string)),
+            => list(spelled(
+                    "the IP address of this machine, such as \"10.0.0.5\"",
+                    values::source_address,
+                    ToString::to_string,
+                )),
                 |pool: &Self| pool.origins.addresses.clone(),
                 |pool: &mut Self, addresses| pool.origins.addresses = addresses;
             @source_ports
             /// Their local ports, a part of net.ipv4.ip_local_port_range.
             => spelled(
-                    "a range of ports such as \"40000-49999\", or \"auto\"",
-                    values::source_ports,
-                    |ports| ports.map_or_else(|| "auto".to_owned(), |ports| ports.to_string()),
-                ),
+                    "a range of ports such as \"20000-39999\"",
+                    |text| text.parse().ok(),
+                    Ports::to_string,
+                ).or("auto"),
                 |pool: &Self| pool.origins.ports,
                 |pool: &mut Self, ports| pool.origins.ports = ports;
         /// Where clients wait while every backend is full.

@@ -38,18 +38,14 @@ impl<'a> At<'a> {
         matches!(&value.kind, Kind::Text(text) if text == word)
     }
 
-    /// The mistake that the value is not of the expected kind.
-    pub(super) fn not(&self, wanted: &str) -> ValueError {
-        ValueError::not(self.written, wanted)
+    pub(super) fn is_group(&self) -> bool {
+        matches!(self.value.kind, Kind::Group(_))
     }
 
-    /// The mistake that the value is no string.
-    pub(super) fn not_text(&self, wanted: &str) -> ValueError {
-        if self.value.kind == Kind::Other && syntax::is_name(self.written) {
-            ValueError::Refused(syntax::quotes(self.written))
-        } else {
-            self.not(wanted)
-        }
+    /// How to write the value, when it is a word without quotes.
+    pub(super) fn unquoted(&self) -> Option<String> {
+        let is_word = self.value.kind == Kind::Other && syntax::is_name(self.written);
+        is_word.then(|| syntax::quotes(self.written))
     }
 }
 
@@ -149,18 +145,25 @@ impl<'a> Reader<'a> {
     /// The value, or the mistake if it is invalid.
     pub(super) fn take<T>(&mut self, at: At<'_>, read: Result<T, ValueError>) -> Option<T> {
         read.inspect_err(|error| {
-            let sentence = match at.name {
-                "" => error.to_string(),
-                name => format!("{name}: {error}"),
-            };
-            self.mistake(&at.value.span, sentence);
+            let of_list = if at.is_item { "item of " } else { "" };
+            let name = format!("{of_list}{}", at.name);
+            self.mistake(&at.value.span, error.about(&name, at.written));
         })
         .ok()
     }
 
+    /// The mistake that the value is neither a group nor a string that stands for one.
+    pub(super) fn unexpected<T>(&mut self, at: At<'_>, expected: &str) -> Option<T> {
+        let error = match at.unquoted() {
+            Some(sentence) => ValueError::Refused(sentence),
+            None => ValueError::Unexpected(expected.to_owned()),
+        };
+        self.take(at, Err(error))
+    }
+
     /// Reads a group, or the bare value that stands for it.
     pub(super) fn group<T: Settings>(&mut self, at: At<'a>, default: &T) -> Option<T> {
-        if let Kind::Group(_) = at.value.kind {
+        if at.is_group() {
             self.known::<T>(at);
             return Some(self.fields(at, default));
         }
@@ -168,9 +171,6 @@ impl<'a> Reader<'a> {
             self.misshapen(&at.value.span, syntax::GROUP.to_owned());
             return None;
         };
-        if let (Some(wanted), None) = (T::WANTED, at.text()) {
-            return self.take(at, Err(at.not_text(wanted)));
-        }
         let mut group = default.clone();
         let name = if at.is_item { short } else { at.name };
         let at = At {

@@ -5,7 +5,7 @@ use std::fmt;
 use std::num::NonZeroU16;
 use std::time::Duration;
 
-use super::codec::{duration, name, number, required, spelled};
+use super::codec::{duration, name, number, parsed, required};
 use super::reader::{At, Reader};
 use super::table::{Shape, settings};
 use super::values::{self, name_of_kind};
@@ -190,7 +190,7 @@ settings! {
     pub struct Persist {
         /// The key that identifies a client.
         pub key: Key = Key::default()
-            => spelled("a key such as \"source_ip\"", values::persist_key, Key::to_string);
+            => parsed("a key such as \"source_ip\"", values::persist_key, Key::to_string);
         /// How long a client is remembered after its last connection.
         pub ttl: Duration = Duration::from_secs(30 * 60) => duration(values::TTL);
         /// The most clients that are remembered; beyond it the least recent one is forgotten.
@@ -207,8 +207,6 @@ impl Shape for Group {
 
 impl Shape for Persist {
     const SHORT: Option<&'static str> = Some("key");
-    const WANTED: Option<&'static str> =
-        Some("a key: write \"KEY\" or (key: \"KEY\", ttl: \"30m\")");
 
     fn is_off(at: At<'_>, _: &mut Reader<'_>) -> bool {
         at.says("key", "off")

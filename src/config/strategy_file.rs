@@ -2,7 +2,7 @@
 
 use std::num::NonZeroU16;
 
-use super::codec::{Codec, duration, group, groups, number, ratio, required, spelled};
+use super::codec::{Codec, duration, group_or_short, groups, number, parsed, ratio, required};
 use super::reader::{At, Reader};
 use super::strategy::SUBSET;
 use super::table::{Settings, Shape, settings};
@@ -19,7 +19,7 @@ settings! {
         pub(super) strategy: Strategy = Strategy::default();
             @name
             /// Which strategy.
-            => required(spelled(
+            => required(parsed(
                     "the name of a strategy",
                     values::strategy,
                     |strategy| strategy.name().to_owned(),
@@ -28,7 +28,7 @@ settings! {
                 |file: &mut Self, strategy| file.strategy = strategy;
             @first
             /// two_tier: what picks the group or the subset.
-            => spelled(
+            => parsed(
                     "\"hash\", \"weight\" or \"priority\"",
                     |name| values::named("first tier", name, &FirstTier::all()),
                     |tier| tier.name().to_owned(),
@@ -44,7 +44,7 @@ settings! {
                 });
             @then
             /// two_tier: what picks within the group or the subset.
-            => spelled(
+            => parsed(
                     "\"least_connections\", \"least_time\" or \"power_of_two\"",
                     |name| values::named("second tier", name, &SecondTier::all()),
                     |tier| tier.name().to_owned(),
@@ -57,7 +57,7 @@ settings! {
             @key
             /// hash, two_tier, sticky_round_robin: the property of a client that is hashed or
         /// remembered.
-            => spelled("a key such as \"source_ip\"", |text| text.parse(), Key::to_string),
+            => parsed("a key such as \"source_ip\"", |text| text.parse(), Key::to_string),
                 |file: &Self| file.strategy.key().unwrap_or(&file.persist.key).clone(),
                 |file: &mut Self, key| *file.key_mut() = key;
             @subset
@@ -74,7 +74,7 @@ settings! {
                 });
             @max_load
             /// hash: no backend takes more than this share of the pool's average load.
-            => ratio(&values::MAX_LOAD).or("off"),
+            => ratio(values::MAX_LOAD).or("off"),
                 |file: &Self| if let Strategy::Hash(hash) = &file.strategy {
                     hash.max_load
                 } else {
@@ -167,8 +167,6 @@ impl StrategyFile {
 
 impl Shape for StrategyFile {
     const SHORT: Option<&'static str> = Some("name");
-    const WANTED: Option<&'static str> =
-        Some("a strategy: write \"NAME\" or (name: \"NAME\", ...) with settings");
 
     fn implied(&self, _: &Self) -> Self {
         let name = self.strategy.name();
@@ -231,5 +229,5 @@ impl Shape for StrategyFile {
 
 /// A strategy, and the persistence that is part of it.
 pub(super) fn strategy() -> Codec<StrategyFile> {
-    group().expecting("a name or a group such as (name: \"hash\", key: \"sni\")")
+    group_or_short("a name or a group such as (name: \"hash\", key: \"sni\")")
 }

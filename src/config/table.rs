@@ -105,8 +105,6 @@ pub(super) trait Settings: Shape {
 pub(super) trait Shape: Clone + PartialEq + Sized + 'static {
     /// The setting that a bare value in place of the group is.
     const SHORT: Option<&'static str> = None;
-    /// What may stand in place of the group, where a bare value must be a string.
-    const WANTED: Option<&'static str> = None;
 
     /// The group when only those settings are given that others follow from.
     fn implied(&self, default: &Self) -> Self {

@@ -47,12 +47,14 @@ impl Text {
         }
     }
 
-    /// Percent as a decimal.
+    /// Percent as a decimal, which has a point for RON.
     pub(super) fn ratio(percent: u16) -> Self {
-        let (whole, fraction) = (percent / 100, percent % 100);
-        let fraction = format!("{fraction:02}");
-        let digits = fraction.strip_suffix('0').unwrap_or(&fraction);
-        Self::Leaf(format!("{whole}.{digits}"))
+        let decimal = decimal(percent);
+        Self::Leaf(if decimal.contains('.') {
+            decimal
+        } else {
+            decimal + ".0"
+        })
     }
 
     /// On one line; none where there is nothing to be shown.
@@ -119,6 +121,13 @@ impl Text {
         }
         out.push_str(",\n");
     }
+}
+
+/// Percent as a decimal.
+pub(super) fn decimal(percent: u16) -> String {
+    let decimal = format!("{}.{:02}", percent / 100, percent % 100);
+    let decimal = decimal.trim_end_matches('0');
+    decimal.strip_suffix('.').unwrap_or(decimal).to_owned()
 }
 
 /// The name of a value that has one.

@@ -3,12 +3,13 @@
 use std::ffi::OsStr;
 use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use log::LevelFilter;
 use thiserror::Error;
 
-use super::{AdminState, Backend, Key, LogFormat, LogSink, RecordFormat, Strategy};
+use super::{AdminState, Backend, Key, LogFormat, LogSink, RecordFormat, Strategy, codec};
 use crate::address::{Address, AddressError};
 
 mod backend;
@@ -18,54 +19,35 @@ mod memory;
 mod names;
 mod network;
 
-pub use super::load::{check_of, queue_of, strategy_of};
+pub use super::load::{check_of, strategy_of};
+pub(super) use super::text::decimal;
 pub use backend::{BackendError, backend};
 pub use check::expect_regex;
 pub(super) use check::{
     CheckType, PROXY_HEADERS, alpn, check_type, http_host, http_method, http_path, server_name,
     status, verify,
 };
+pub(super) use duration::duration_of;
 pub(crate) use duration::written;
 pub use duration::{
     Bounds, CHECK_INTERVAL, CHECK_TIMEOUT, CONNECT, COOL_DOWN, DEADLINE, DECAY, EJECTION, GRACE,
-    HORIZON, PEEK, QUEUE_WAIT, REFRESH, SCALING_WINDOW, SEASON, SLOW_START, TTL, duration,
-    duration_or_off,
+    HORIZON, PEEK, QUEUE_WAIT, REFRESH, SCALING_WINDOW, SEASON, SLOW_START, TTL,
 };
-pub use memory::{memory, memory_text};
+pub use memory::memory_text;
+pub(super) use memory::{memory, memory_range};
 pub(crate) use names::did_you_mean;
 pub use names::named;
 use names::{foreign, hint, listed};
 pub(super) use names::{name_of_kind, one_of};
 pub use network::admin_socket;
-pub(super) use network::{
-    discovered_name, loopback, resolver, source_address, source_ports, webhook,
-};
+pub(super) use network::{discovered_name, loopback, resolver, source_address, webhook};
 
-/// Why a value is refused. Each names the value.
+/// Why a value is refused.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum ValueError {
-    /// It has the wrong type, or is none of the expected words.
-    #[error("`{value}` is not {wanted}")]
-    Not {
-        /// The value as it was written.
-        value: String,
-        /// What may be written.
-        wanted: String,
-    },
-    /// A duration without its unit.
-    #[error("`{0}` has no unit: write {0}ms, {0}s, {0}m or {0}h")]
-    NoUnit(String),
-    /// A duration that can't be read.
-    #[error("invalid duration `{0}`: expected a whole number with ms, s, m, h or d, such as 5s")]
-    NoDuration(String),
-    /// Too small or too large to make sense.
-    #[error("`{value}` is out of range: expected {range}")]
-    OutOfRange {
-        /// The value as it was written.
-        value: String,
-        /// The range in words.
-        range: String,
-    },
+    /// It is none of these values, in words.
+    #[error("expected {0}")]
+    Unexpected(String),
     /// Nothing of its kind has this name.
     #[error("no {kind} is called `{name}`{hint}")]
     Unknown {
@@ -79,31 +61,21 @@ pub enum ValueError {
     /// An address that can't be read.
     #[error(transparent)]
     Address(#[from] AddressError),
-    /// A name that does not fit into a log line.
-    #[error("invalid name `{0}`: expected 1 to 64 characters, and no control character")]
-    BadName(String),
-    /// A path that is not valid for a file.
-    #[error("invalid path `{0}`: expected the path of a file")]
-    BadPath(String),
-    /// Another reason, in a sentence.
+    /// Another reason, in a sentence that names the value.
     #[error("{0}")]
     Refused(String),
 }
 
 impl ValueError {
-    /// The error for a value of the wrong kind.
-    pub(super) fn not(value: &str, wanted: &str) -> Self {
-        Self::Not {
-            value: value.to_owned(),
-            wanted: wanted.to_owned(),
-        }
-    }
-
-    /// A value out of range.
-    pub(super) fn out_of_range(value: &str, range: &RangeInclusive<u32>) -> Self {
-        Self::OutOfRange {
-            value: value.to_owned(),
-            range: format!("{} to {}", range.start(), range.end()),
+    /// The sentence about the value of a setting, a flag or a variable.
+    #[must_use]
+    pub fn about(&self, name: &str, written: &str) -> String {
+        if name.is_empty() {
+            self.to_string()
+        } else if let Self::Unexpected(_) = self {
+            format!("invalid {name} `{written}`: {self}")
+        } else {
+            format!("{name}: {self}")
         }
     }
 
@@ -111,17 +83,6 @@ impl ValueError {
     pub(super) fn meaning(mut self, ours: Option<&str>) -> Self {
         if let (Self::Unknown { hint, .. }, Some(ours)) = (&mut self, ours) {
             *hint = format!(", did you mean `{ours}`?");
-        }
-        self
-    }
-
-    /// The same where a word may stand there too.
-    pub(super) fn or(mut self, word: &str) -> Self {
-        if let Self::Not { wanted, .. } = &mut self {
-            let comma = if wanted.contains(',') { "," } else { "" };
-            *wanted = format!("{wanted}{comma} or \"{word}\"");
-        } else if let Self::OutOfRange { range, .. } = &mut self {
-            *range = format!("{}, or \"{word}\"", range);
         }
         self
     }
@@ -154,85 +115,49 @@ pub const PORT: RangeInclusive<u32> = 1..=65_535;
 /// Backends that scaling never goes below.
 pub const SCALING_MIN: RangeInclusive<u32> = 1..=1 << 16;
 
+/// Loads relative to the average, in percent.
+pub(super) const MAX_LOAD: RangeInclusive<u16> = 101..=1000;
+/// Latencies relative to the median, in percent.
+pub(super) const LATENCY: RangeInclusive<u16> = 150..=10_000;
+
 /// Reads a whole number above 0, or `auto` as none.
 pub fn number_or_auto(
     text: &str,
     range: RangeInclusive<u32>,
 ) -> Result<Option<NonZeroU32>, ValueError> {
-    if text == "auto" {
-        return Ok(None);
-    }
-    let number = number(text, range).map_err(|error| error.or("auto"));
-    number.map(NonZeroU32::new)
+    codec::number(range).or("auto").flag(text)
 }
 
 /// Reads a whole number.
 pub fn number(text: &str, range: RangeInclusive<u32>) -> Result<u32, ValueError> {
-    let digits = text.strip_prefix('-').unwrap_or(text);
-    if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
-        return Err(ValueError::not(text, "a whole number"));
-    }
-    in_range(text.parse().ok(), &range, text)
+    codec::number(range).flag(text)
 }
 
-/// Refuses a number out of range, and none: a number that no `u32` holds.
-pub(super) fn in_range(
-    number: Option<u32>,
-    range: &RangeInclusive<u32>,
-    written: &str,
-) -> Result<u32, ValueError> {
-    number
-        .filter(|number| range.contains(number))
-        .ok_or_else(|| ValueError::out_of_range(written, range))
+/// Reads a duration.
+pub fn duration(text: &str, bounds: Bounds) -> Result<Duration, ValueError> {
+    codec::duration(bounds).flag(text)
 }
 
-/// A ratio that is written as a decimal and kept in percent.
-#[derive(Clone, Debug)]
-pub(super) struct Ratio {
-    percent: RangeInclusive<u16>,
-    pub(super) range: &'static str,
-    /// How it is written.
-    wanted: &'static str,
+/// Reads a duration, or `off` as none.
+pub fn duration_or_off(text: &str, bounds: Bounds) -> Result<Option<Duration>, ValueError> {
+    codec::duration(bounds).or("off").flag(text)
 }
-
-/// Loads relative to the average.
-pub(super) const MAX_LOAD: Ratio = Ratio {
-    percent: 101..=1000,
-    range: "1.01 to 10",
-    wanted: "a number with at most two decimals, such as 1.25",
-};
-/// Latencies relative to the median.
-pub(super) const LATENCY: Ratio = Ratio {
-    percent: 150..=10_000,
-    range: "1.5 to 100",
-    wanted: "a number with at most two decimals, such as 5.0",
-};
 
 /// Reads a load relative to the average in percent, written as a decimal, or `off` as none.
 pub fn max_load(text: &str) -> Result<Option<u16>, ValueError> {
-    if text == "off" {
-        Ok(None)
-    } else {
-        let load = percent(text, &MAX_LOAD);
-        load.map(Some).map_err(|error| error.or("off"))
-    }
+    codec::ratio(MAX_LOAD).or("off").flag(text)
 }
 
 /// Reads a decimal as percent, from its digits: no float comes near it.
-pub(super) fn percent(text: &str, ratio: &Ratio) -> Result<u16, ValueError> {
+pub(super) fn percent(text: &str) -> Option<u16> {
     let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
     let fraction = fraction.trim_end_matches('0');
     let is_digits = |text: &str| text.bytes().all(|b| b.is_ascii_digit());
-    if whole.is_empty() || !is_digits(whole) || !is_digits(fraction) || fraction.len() > 2 {
-        return Err(ValueError::not(text, ratio.wanted));
-    }
-    let percent = format!("{whole}{fraction:0<2}").parse().ok();
-    percent
-        .filter(|percent| ratio.percent.contains(percent))
-        .ok_or_else(|| ValueError::OutOfRange {
-            value: text.to_owned(),
-            range: ratio.range.to_owned(),
-        })
+    let fits = !whole.is_empty() && is_digits(whole) && is_digits(fraction) && fraction.len() <= 2;
+    format!("{whole}{fraction:0<2}")
+        .parse()
+        .ok()
+        .filter(|_| fits)
 }
 
 /// Reads the name of a strategy.
@@ -317,30 +242,34 @@ pub fn log_level(name: &OsStr) -> Result<LevelFilter, ValueError> {
 
 /// Reads the seed of random numbers.
 pub fn seed(text: &OsStr) -> Result<u64, ValueError> {
-    let text = text.to_string_lossy();
-    text.parse().map_err(|_| ValueError::Not {
-        value: text.into_owned(),
-        wanted: "a number from 0 to 2^64 - 1".to_owned(),
-    })
+    let seed = text.to_string_lossy().parse();
+    seed.map_err(|_| ValueError::Unexpected("a number from 0 to 2^64 - 1".to_owned()))
 }
 
 /// Reads where a log goes: `-` is standard output, `off` nowhere, all else a file.
-pub fn log_sink(path: &Path) -> Result<Option<LogSink>, ValueError> {
+pub fn log_sink(path: PathBuf) -> Result<Option<LogSink>, ValueError> {
     match path.to_str() {
         Some("-") => Ok(Some(LogSink::Stdout)),
         Some("off") => Ok(None),
-        _ => file(path).map(|path| Some(LogSink::File(path.to_owned()))),
+        _ if is_file(&path) => Ok(Some(LogSink::File(path))),
+        _ => Err(ValueError::Unexpected(LOG_SINK.to_owned())),
     }
 }
 
+/// What [`log_sink`] expects.
+pub(super) const LOG_SINK: &str = "\"-\", \"off\" or the path of a file";
+
 /// Reads the path of a file.
-pub fn file(path: &Path) -> Result<&Path, ValueError> {
+pub fn file(path: PathBuf) -> Result<PathBuf, ValueError> {
+    let is_file = is_file(&path).then_some(path);
+    is_file.ok_or_else(|| ValueError::Unexpected("the path of a file".to_owned()))
+}
+
+/// Whether a path may be that of a file.
+pub(super) fn is_file(path: &Path) -> bool {
     let bytes = path.as_os_str().as_encoded_bytes();
     // PATH_MAX of limits.h, with its closing NUL.
-    if bytes.is_empty() || bytes.len() >= 4096 || bytes.contains(&0) || bytes.ends_with(b"/") {
-        return Err(ValueError::BadPath(path.display().to_string()));
-    }
-    Ok(path)
+    (1..4096).contains(&bytes.len()) && !bytes.contains(&0) && !bytes.ends_with(b"/")
 }
 
 /// Reads the address of a backend, or a host name and a port. The backend has defaults for all
@@ -358,12 +287,13 @@ pub fn backend_at(text: &str) -> Result<Backend, ValueError> {
 
 /// Reads the name of a listener, a pool or a backend.
 pub fn name(text: &str) -> Result<String, ValueError> {
+    codec::name().flag(text)
+}
+
+/// Whether a text may be such a name: it must fit into a log line.
+pub(super) fn is_name(text: &str) -> bool {
     let length = text.chars().count();
-    if (1..=NAME_CHARS_MAX).contains(&length) && !text.chars().any(char::is_control) {
-        Ok(text.to_owned())
-    } else {
-        Err(ValueError::BadName(text.to_owned()))
-    }
+    (1..=NAME_CHARS_MAX).contains(&length) && !text.chars().any(char::is_control)
 }
 
 const LOG_LEVELS: [(&str, LevelFilter); 5] = [

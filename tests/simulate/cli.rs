@@ -161,7 +161,7 @@ fn mistakes_are_reported_in_one_sentence() {
         (
             "--workers 0",
             "error: invalid value '0' for '--workers <N>': \
-             `0` is out of range: expected 1 to 1024",
+             expected a whole number, 1 to 1024",
         ),
         (
             "--trace absent.log",

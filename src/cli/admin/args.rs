@@ -8,7 +8,7 @@ use clap::{Args, Subcommand};
 
 use super::address::AdminAddress;
 use crate::admin::model::SESSIONS_MAX;
-use crate::cli::args::Deadline;
+use crate::cli::args::{Maybe, deadline};
 use crate::config::values::backend;
 use crate::config::values::{self, ValueError};
 use crate::config::{AdminState, Backend};
@@ -239,9 +239,10 @@ pub struct Wait {
         value_name = "DUR|off",
         num_args = 0..=1,
         require_equals = true,
-        default_missing_value = "off"
+        default_missing_value = "off",
+        value_parser = deadline
     )]
-    pub wait: Option<Deadline>,
+    pub wait: Option<Maybe<Duration>>,
 }
 
 /// The arguments of `mahoraga remove`.
@@ -410,10 +411,8 @@ fn weight(text: &str) -> Result<u32, ValueError> {
 }
 
 fn client(text: &str) -> Result<IpAddr, ValueError> {
-    text.parse().map_err(|_| ValueError::Not {
-        value: text.to_owned(),
-        wanted: "an IP address".to_owned(),
-    })
+    let expected = || ValueError::Unexpected("an IP address".to_owned());
+    text.parse().map_err(|_| expected())
 }
 
 fn queue(text: &str) -> Result<u32, ValueError> {

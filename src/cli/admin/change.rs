@@ -14,7 +14,7 @@ use super::units::{plain, plural};
 use crate::admin::model::{
     BackendChange, Changed, LimitChange, NewBackend, PoolChange, PoolStatus, Reloaded, Reopened,
 };
-use crate::cli::args::Deadline;
+use crate::cli::args::Maybe;
 use crate::config::values::written;
 use crate::config::{AdminState, Backend};
 use crate::sys;
@@ -118,7 +118,7 @@ async fn wait_until_idle(
 async fn wait_for_one(
     client: &Client,
     found: &BackendName,
-    deadline: Deadline,
+    deadline: Maybe<Duration>,
     begun: u64,
 ) -> Result<(), ClientError> {
     loop {
@@ -130,7 +130,7 @@ async fn wait_for_one(
             return Ok(());
         }
         let waited = Duration::from_nanos(sys::monotonic() - begun);
-        if let Some(longest) = deadline.0.filter(|longest| waited >= *longest) {
+        if let Some(longest) = deadline.filter(|longest| waited >= *longest) {
             return Err(ClientError::StillBusy(format!(
                 "{} still has {} after {}",
                 found.written(),

@@ -1,4 +1,5 @@
-//! Values without parts.
+//! Values without parts. A leaf reads its value from the file and from a flag alike, and says once
+//! what is expected.
 
 use std::fmt::Display;
 use std::ops::RangeInclusive;
@@ -9,8 +10,8 @@ use serde_json::{Value as Json, json};
 
 use crate::config::reader::At;
 use crate::config::text::{Text, name_of};
-use crate::config::tree::Kind;
-use crate::config::values::{self, Bounds, Ratio, ValueError};
+use crate::config::tree::{Kind, Value};
+use crate::config::values::{self, Bounds, ValueError};
 
 /// Reads and writes a value without parts.
 pub(in crate::config) struct Leaf<T> {
@@ -21,14 +22,30 @@ pub(in crate::config) struct Leaf<T> {
     pub(super) text: Box<Show<T>>,
 }
 
-type Parse<T> = dyn Fn(At<'_>) -> Result<T, ValueError> + Send + Sync;
+type Parse<T> = dyn Fn(At<'_>) -> Result<T, Wrong> + Send + Sync;
 type Show<T> = dyn Fn(&T) -> Text + Send + Sync;
+
+/// Why a value is refused.
+pub(in crate::config) enum Wrong {
+    /// It is none of the expected values.
+    Unexpected,
+    /// The same, with an end for the sentence that says what is expected.
+    Hint(String),
+    /// Another reason.
+    Because(ValueError),
+}
+
+impl From<ValueError> for Wrong {
+    fn from(error: ValueError) -> Self {
+        Self::Because(error)
+    }
+}
 
 impl<T: 'static> Leaf<T> {
     pub(in crate::config) fn new(
         expected: impl Into<String>,
         schema: Json,
-        parse: impl Fn(At<'_>) -> Result<T, ValueError> + Send + Sync + 'static,
+        parse: impl Fn(At<'_>) -> Result<T, Wrong> + Send + Sync + 'static,
         text: impl Fn(&T) -> Text + Send + Sync + 'static,
     ) -> Self {
         Self {
@@ -39,14 +56,35 @@ impl<T: 'static> Leaf<T> {
         }
     }
 
+    /// Reads a value of a file.
+    pub(in crate::config) fn read(&self, at: At<'_>) -> Result<T, ValueError> {
+        (self.parse)(at).map_err(|wrong| match wrong {
+            Wrong::Unexpected => ValueError::Unexpected(self.expected.clone()),
+            Wrong::Hint(hint) => ValueError::Unexpected(format!("{}{hint}", self.expected)),
+            Wrong::Because(error) => error,
+        })
+    }
+
+    /// Reads the value of a flag: the same without quotes.
+    pub(in crate::config) fn flag(&self, text: &str) -> Result<T, ValueError> {
+        let value = Value {
+            span: 0..text.len(),
+            kind: Kind::Text(text.to_owned()),
+        };
+        self.read(At {
+            value: &value,
+            name: "",
+            written: text,
+            is_item: false,
+        })
+    }
+
     /// The same, limited to fewer values.
     pub(in crate::config) fn checked(self, expected: &'static str, fits: fn(&T) -> bool) -> Self {
         let parse = self.parse;
         let parse = move |at: At<'_>| {
             let value = parse(at)?;
-            fits(&value)
-                .then_some(value)
-                .ok_or_else(|| at.not(expected))
+            fits(&value).then_some(value).ok_or(Wrong::Unexpected)
         };
         Self {
             expected: expected.to_owned(),
@@ -65,7 +103,7 @@ impl<T: 'static> Leaf<T> {
                 if at.text() == Some(word) {
                     return Ok(None);
                 }
-                parse(at).map(Some).map_err(|error| error.or(word))
+                parse(at).map(Some)
             },
             move |value| match value {
                 None => Text::quoted(word),
@@ -92,27 +130,45 @@ impl<T: 'static> Leaf<T> {
 /// A string with a meaning.
 pub(in crate::config) fn spelled<T: 'static>(
     expected: &'static str,
+    read: fn(&str) -> Option<T>,
+    show: fn(&T) -> String,
+) -> Leaf<T> {
+    Leaf::new(
+        expected,
+        json!({ "type": "string" }),
+        move |at| read(text(at)?).ok_or(Wrong::Unexpected),
+        move |value| Text::quoted(&show(value)),
+    )
+}
+
+/// The same, with reasons of its own to refuse it.
+pub(in crate::config) fn parsed<T: 'static>(
+    expected: &'static str,
     read: fn(&str) -> Result<T, ValueError>,
     show: fn(&T) -> String,
 ) -> Leaf<T> {
     Leaf::new(
         expected,
         json!({ "type": "string" }),
-        move |at| read(text(at)?),
+        move |at| Ok(read(text(at)?)?),
         move |value| Text::quoted(&show(value)),
     )
 }
 
 /// The name of a listener, a pool, a backend or a group.
 pub(in crate::config) fn name() -> Leaf<String> {
-    spelled("a name of up to 64 characters", values::name, String::clone)
+    spelled(
+        "1 to 64 characters, and no control character",
+        |text| values::is_name(text).then(|| text.to_owned()),
+        String::clone,
+    )
 }
 
 /// The path of a file.
 pub(in crate::config) fn path() -> Leaf<PathBuf> {
     spelled(
         "the path of a file",
-        |text| values::file(Path::new(text)).map(Path::to_owned),
+        |text| Some(Path::new(text).to_owned()).filter(|path| values::is_file(path)),
         |path| path.display().to_string(),
     )
 }
@@ -127,7 +183,7 @@ pub(in crate::config) fn named<T: Clone + PartialEq + Sync>(
     Leaf::new(
         quoted.join(" or "),
         json!({ "enum": names }),
-        move |at| values::named(kind, text(at)?, all),
+        move |at| Ok(values::named(kind, text(at)?, all)?),
         move |value| Text::quoted(name_of(all, value)),
     )
 }
@@ -137,12 +193,23 @@ pub(in crate::config) fn duration(bounds: Bounds) -> Leaf<Duration> {
     Leaf::new(
         format!("a duration, {}", bounds.words()),
         json!({ "type": "string", "pattern": "^[0-9]+(ms|s|m|h|d)$" }),
-        move |at| match (at.text(), &at.value.kind) {
-            (Some(text), _) => values::duration(text, bounds),
-            (None, Kind::Number(n @ 0..)) => Err(at.not(&format!(
-                "a duration: write \"{n}ms\", \"{n}s\", \"{n}m\" or \"{n}h\""
-            ))),
-            (None, _) => Err(at.not("a duration such as \"5s\"")),
+        move |at| {
+            let text = at.text().unwrap_or(at.written);
+            let is_number = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+            if is_number {
+                let units =
+                    format!(": write \"{text}ms\", \"{text}s\", \"{text}m\" or \"{text}h\"");
+                return Err(Wrong::Hint(units));
+            }
+            let form = || {
+                let units = "write a whole number with ms, s, m, h or d, such as \"5s\"";
+                Wrong::Hint(format!(": {units}"))
+            };
+            let duration = values::duration_of(text).ok_or_else(form)?;
+            bounds
+                .fit(duration)
+                .then_some(duration)
+                .ok_or(Wrong::Unexpected)
         },
         |value| Text::quoted(&values::written(*value)),
     )
@@ -158,27 +225,33 @@ where
         format!("a whole number, {min} to {max}"),
         json!({ "type": "integer", "minimum": min, "maximum": max }),
         move |at| {
+            let is_number = |text: &&str| text.bytes().all(|b| b.is_ascii_digit());
             let number = if let Kind::Number(number) = at.value.kind {
                 u32::try_from(number).ok()
-            } else if at.written.bytes().all(|b| b.is_ascii_digit()) {
-                // RON reads a number that fits no integer type as a fraction.
-                None
             } else {
-                return Err(at.not("a whole number"));
+                let digits = Some(at.written).filter(is_number);
+                digits.and_then(|digits| digits.parse().ok())
             };
-            let number = values::in_range(number, &range, at.written)?;
-            T::try_from(number).map_err(|_| ValueError::out_of_range(at.written, &range))
+            let number = number.filter(|number| range.contains(number));
+            number
+                .and_then(|number| T::try_from(number).ok())
+                .ok_or(Wrong::Unexpected)
         },
         |value| Text::Leaf(value.to_string()),
     )
 }
 
 /// A ratio, written as a decimal and kept in percent.
-pub(in crate::config) fn ratio(ratio: &'static Ratio) -> Leaf<u16> {
+pub(in crate::config) fn ratio(percent: RangeInclusive<u16>) -> Leaf<u16> {
+    let [min, max] = [percent.start(), percent.end()].map(|percent| values::decimal(*percent));
     Leaf::new(
-        format!("a number, {}", ratio.range),
-        json!({ "type": "number" }),
-        move |at| values::percent(at.written, ratio),
+        format!("a number with at most two decimals, {min} to {max}"),
+        json!({ "type": "number", "minimum": f64::from(*percent.start()) / 100.0,
+                "maximum": f64::from(*percent.end()) / 100.0 }),
+        move |at| {
+            let read = values::percent(at.written).filter(|read| percent.contains(read));
+            read.ok_or(Wrong::Unexpected)
+        },
         |percent| Text::ratio(*percent),
     )
 }
@@ -190,7 +263,7 @@ pub(in crate::config) fn truth() -> Leaf<bool> {
         json!({ "type": "boolean" }),
         |at| {
             let Kind::Bool(truth) = at.value.kind else {
-                return Err(at.not("true or false"));
+                return Err(Wrong::Unexpected);
             };
             Ok(truth)
         },
@@ -201,9 +274,12 @@ pub(in crate::config) fn truth() -> Leaf<bool> {
 /// An amount of memory.
 pub(in crate::config) fn memory() -> Leaf<u64> {
     Leaf::new(
-        "an amount of memory such as \"512MiB\"",
-        json!({ "type": "string" }),
-        |at| values::memory(at.text().unwrap_or(at.written)),
+        format!(
+            "an amount of memory such as \"512MiB\", {}",
+            values::memory_range()
+        ),
+        json!({ "type": "string", "pattern": "^[0-9]+(KiB|MiB|GiB)$" }),
+        |at| values::memory(at.text().unwrap_or(at.written)).ok_or(Wrong::Unexpected),
         |bytes| Text::quoted(&values::memory_text(*bytes)),
     )
 }
@@ -226,9 +302,16 @@ pub(in crate::config) fn bytes() -> Leaf<Vec<u8>> {
 /// A status code, or a range of them in a string.
 pub(in crate::config) fn status() -> Leaf<RangeInclusive<u16>> {
     Leaf::new(
-        "a status code, or a range such as \"200-399\"",
+        "a status code, 100 to 599, or a range such as \"200-399\"",
         json!({ "type": ["integer", "string"] }),
-        |at| values::status(at.text().unwrap_or(at.written)),
+        |at| {
+            let codes = values::status(at.text().unwrap_or(at.written)).ok_or(Wrong::Unexpected)?;
+            if codes.is_empty() {
+                let hint = ": the greater code stands behind the `-`";
+                return Err(Wrong::Hint(hint.to_owned()));
+            }
+            Ok(codes)
+        },
         |codes| match (codes.start(), codes.end()) {
             (from, to) if from == to => Text::Leaf(from.to_string()),
             (from, to) => Text::quoted(&format!("{from}-{to}")),
@@ -237,7 +320,9 @@ pub(in crate::config) fn status() -> Leaf<RangeInclusive<u16>> {
 }
 
 /// A string.
-pub(in crate::config) fn text<'a>(at: At<'a>) -> Result<&'a str, ValueError> {
-    at.text()
-        .ok_or_else(|| at.not_text("a string in double quotes"))
+fn text<'a>(at: At<'a>) -> Result<&'a str, Wrong> {
+    at.text().ok_or_else(|| match at.unquoted() {
+        Some(sentence) => Wrong::Because(ValueError::Refused(sentence)),
+        None => Wrong::Hint(", in double quotes".to_owned()),
+    })
 }

@@ -243,7 +243,7 @@ fn webhooks_have_a_scheme_and_a_host() {
         "http://127.0.0.1/x",
         "http://a?b",
     ] {
-        assert_eq!(values::webhook(right).as_deref(), Ok(right));
+        assert_eq!(values::webhook(right).as_deref(), Some(right));
     }
     for wrong in [
         "",
@@ -262,7 +262,7 @@ fn webhooks_have_a_scheme_and_a_host() {
         "http://a#b",
         "http://a:+1",
     ] {
-        assert!(values::webhook(wrong).is_err(), "{wrong}");
+        assert_eq!(values::webhook(wrong), None, "{wrong}");
     }
 }
 

@@ -14,13 +14,8 @@ pub enum BackendError {
     #[error(transparent)]
     Value(#[from] ValueError),
     /// The value of an option.
-    #[error("{option}: {error}")]
-    Option {
-        /// Its name.
-        option: &'static str,
-        /// What is wrong with its value.
-        error: ValueError,
-    },
+    #[error("{0}")]
+    Option(String),
 }
 
 /// The options that may follow the address.
@@ -46,7 +41,8 @@ pub fn backend(text: &str) -> Result<Backend, BackendError> {
             None => (part, None),
         };
         let number = |option, value, range| {
-            super::number(value, range).map_err(|error| BackendError::Option { option, error })
+            let read = super::number(value, range);
+            read.map_err(|error| BackendError::Option(error.about(option, value)))
         };
         match (super::named("option", name, &EXTRAS)?, value) {
             (Extra::Weight, Some(value)) => {
@@ -59,9 +55,9 @@ pub fn backend(text: &str) -> Result<Backend, BackendError> {
             }
             (Extra::Backup, None) => backend.backup = true,
             (Extra::Weight | Extra::MaxConnections, None) | (Extra::Backup, Some(_)) => {
-                let value = part.to_owned();
-                let wanted = "written as weight=N, max_connections=N or backup".to_owned();
-                return Err(ValueError::Not { value, wanted }.into());
+                let expected = "weight=N, max_connections=N or backup".to_owned();
+                let error = ValueError::Unexpected(expected);
+                return Err(BackendError::Option(error.about("option", part)));
             }
         }
     }
@@ -110,14 +106,15 @@ mod tests {
         );
         assert_eq!(
             error("weight=257"),
-            "weight: `257` is out of range: expected 0 to 256"
+            "invalid weight `257`: expected a whole number, 0 to 256"
         );
         assert_eq!(
             error("weight=1,max_connections=off"),
-            "max_connections: `off` is not a whole number"
+            "invalid max_connections `off`: expected a whole number, 1 to 16777216"
         );
         for bad in ["weight", "max_connections", "backup=true"] {
-            let want = format!("`{bad}` is not written as weight=N, max_connections=N or backup");
+            let want =
+                format!("invalid option `{bad}`: expected weight=N, max_connections=N or backup");
             assert_eq!(error(bad), want);
         }
         let error = backend(",weight=1").unwrap_err().to_string();

@@ -6,7 +6,7 @@ use std::path::Path;
 use regex::bytes::{Regex, RegexBuilder};
 use rustls::pki_types::DnsName;
 
-use super::{ValueError, file, in_range, name_of_kind, named};
+use super::{ValueError, is_file, name_of_kind, named};
 use crate::config::{ProxyHeader, Verify};
 
 /// What a check does, by name.
@@ -71,96 +71,54 @@ pub fn expect_regex(pattern: &str) -> Result<Regex, ValueError> {
 }
 
 /// Reads the method of a request, a token (RFC 9110, section 9.1).
-pub(in crate::config) fn http_method(text: &str) -> Result<String, ValueError> {
+pub(in crate::config) fn http_method(text: &str) -> Option<String> {
     let is_token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
-    if (1..=32).contains(&text.len()) && text.bytes().all(is_token) {
-        Ok(text.to_owned())
-    } else {
-        Err(ValueError::not(text, "a method such as GET"))
-    }
+    let fits = (1..=32).contains(&text.len()) && text.bytes().all(is_token);
+    fits.then(|| text.to_owned())
 }
 
 /// Reads the path and query of a request (RFC 9112, section 3.2.1).
-pub(in crate::config) fn http_path(text: &str) -> Result<String, ValueError> {
+pub(in crate::config) fn http_path(text: &str) -> Option<String> {
     let fits = text.starts_with('/') && text.len() <= 2048;
-    if fits && text.bytes().all(|b| b.is_ascii_graphic()) {
-        Ok(text.to_owned())
-    } else {
-        Err(ValueError::not(
-            text,
-            "a path such as /healthz, without spaces",
-        ))
-    }
+    (fits && text.bytes().all(|b| b.is_ascii_graphic())).then(|| text.to_owned())
 }
 
 /// Reads the `Host` field of a request (RFC 9110, section 7.2).
-pub(in crate::config) fn http_host(text: &str) -> Result<String, ValueError> {
+pub(in crate::config) fn http_host(text: &str) -> Option<String> {
     let is_part = |b: u8| b.is_ascii_alphanumeric() || b"-._~:[]".contains(&b);
-    if (1..=261).contains(&text.len()) && text.bytes().all(is_part) {
-        Ok(text.to_owned())
-    } else {
-        Err(ValueError::not(
-            text,
-            "a host such as example.org or example.org:8080",
-        ))
-    }
+    let fits = (1..=261).contains(&text.len()) && text.bytes().all(is_part);
+    fits.then(|| text.to_owned())
 }
 
-/// Reads status codes, `200-399` or one alone.
-pub(in crate::config) fn status(text: &str) -> Result<RangeInclusive<u16>, ValueError> {
+/// Reads status codes (RFC 9110, section 15), `200-399` or one alone. The range may be empty.
+pub(in crate::config) fn status(text: &str) -> Option<RangeInclusive<u16>> {
     let code = |part: &str| {
         let is_code = part.len() == 3 && part.bytes().all(|b| b.is_ascii_digit());
-        part.parse().ok().filter(|_| is_code)
+        let code = part.parse().ok().filter(|_| is_code);
+        code.filter(|code| (100..=599).contains(code))
     };
     let (from, to) = text.split_once('-').unwrap_or((text, text));
-    let (Some(from), Some(to)) = (code(from), code(to)) else {
-        return Err(ValueError::not(
-            text,
-            "a status code or a range such as \"200-399\"",
-        ));
-    };
-    in_range(Some(from), &STATUS, text)?;
-    in_range(Some(to), &STATUS, text)?;
-    if from > to {
-        return Err(ValueError::not(
-            text,
-            "a range: the greater code stands behind the `-`",
-        ));
-    }
-    // STATUS is below 65536.
-    let short = |code| u16::try_from(code).unwrap_or(u16::MAX);
-    Ok(short(from)..=short(to))
+    Some(code(from)?..=code(to)?)
 }
 
 /// Reads the server name that TLS asks for: a DNS name (RFC 6066, section 3).
-pub(in crate::config) fn server_name(text: &str) -> Result<String, ValueError> {
-    match DnsName::try_from(text) {
-        Ok(_) => Ok(text.to_owned()),
-        Err(_) => Err(ValueError::not(
-            text,
-            "the name of a host, such as example.org",
-        )),
-    }
+pub(in crate::config) fn server_name(text: &str) -> Option<String> {
+    let is_name = DnsName::try_from(text).is_ok();
+    is_name.then(|| text.to_owned())
 }
 
 /// Reads a protocol that TLS offers (RFC 7301, section 3.1).
-pub(in crate::config) fn alpn(text: &str) -> Result<String, ValueError> {
-    if (1..=255).contains(&text.len()) {
-        Ok(text.to_owned())
-    } else {
-        Err(ValueError::not(
-            text,
-            "a protocol such as h2, of 1 to 255 bytes",
-        ))
-    }
+pub(in crate::config) fn alpn(text: &str) -> Option<String> {
+    let fits = (1..=255).contains(&text.len());
+    fits.then(|| text.to_owned())
 }
 
 /// Reads by what a certificate is verified: `off`, `system` or a file.
-pub(in crate::config) fn verify(text: &str) -> Result<Verify, ValueError> {
+pub(in crate::config) fn verify(text: &str) -> Option<Verify> {
     match text {
-        "off" => Ok(Verify::Off),
-        "system" => Ok(Verify::System),
-        path => file(Path::new(path)).map(|path| Verify::File(path.to_owned())),
+        "off" => Some(Verify::Off),
+        "system" => Some(Verify::System),
+        path => is_file(Path::new(path)).then(|| Verify::File(path.into())),
     }
 }
 
@@ -196,8 +154,5 @@ pub(in crate::config) const PROXY_HEADERS: [(&str, Option<ProxyHeader>); 3] = [
     ("v1", Some(ProxyHeader::V1)),
     ("v2", Some(ProxyHeader::V2)),
 ];
-
-/// Status codes (RFC 9110, section 15).
-const STATUS: RangeInclusive<u32> = 100..=599;
 
 const REGEX_BYTES_MAX: usize = 1 << 20;

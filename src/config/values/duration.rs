@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use super::ValueError;
-
 /// The durations that make sense for a setting, in milliseconds.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
@@ -54,6 +52,11 @@ const fn between(min: u64, max: u64) -> Bounds {
 }
 
 impl Bounds {
+    pub(in crate::config) fn fit(&self, duration: Duration) -> bool {
+        let ms = duration.as_millis();
+        (self.min.into()..=self.max.into()).contains(&ms) && ms.is_multiple_of(self.step.into())
+    }
+
     /// The range in words.
     pub(in crate::config) fn words(&self) -> String {
         let [min, max] = [self.min, self.max].map(|ms| written(Duration::from_millis(ms)));
@@ -65,40 +68,16 @@ impl Bounds {
     }
 }
 
-/// Reads a whole number with a unit, such as `250ms`.
-pub fn duration(text: &str, bounds: Bounds) -> Result<Duration, ValueError> {
-    let out_of_range = || ValueError::OutOfRange {
-        value: text.to_owned(),
-        range: bounds.words(),
-    };
-    let digits = text
-        .find(|c: char| !c.is_ascii_digit())
-        .unwrap_or(text.len());
+/// Reads a whole number with a unit, such as `250ms`; one that is too large is the longest.
+pub(in crate::config) fn duration_of(text: &str) -> Option<Duration> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (digits, unit) = text.split_at(digits);
-    let known = UNITS.iter().find(|(known, _)| *known == unit);
-    let unit_ms = match known {
-        Some((_, unit_ms)) if !digits.is_empty() => *unit_ms,
-        None if unit.is_empty() && !digits.is_empty() => {
-            return Err(ValueError::NoUnit(text.to_owned()));
-        }
-        _ => return Err(ValueError::NoDuration(text.to_owned())),
-    };
-    let number = digits.parse::<u64>().ok();
-    number
-        .and_then(|number| number.checked_mul(unit_ms))
-        .filter(|ms| (bounds.min..=bounds.max).contains(ms) && ms.is_multiple_of(bounds.step))
-        .map(Duration::from_millis)
-        .ok_or_else(out_of_range)
-}
-
-/// Reads a duration, or `off` as none.
-pub fn duration_or_off(text: &str, bounds: Bounds) -> Result<Option<Duration>, ValueError> {
-    if text == "off" {
-        Ok(None)
-    } else {
-        let duration = duration(text, bounds);
-        duration.map(Some).map_err(|error| error.or("off"))
+    let (_, unit_ms) = UNITS.iter().find(|(known, _)| *known == unit)?;
+    if digits.is_empty() {
+        return None;
     }
+    let number = digits.parse::<u64>().unwrap_or(u64::MAX);
+    Some(Duration::from_millis(number.saturating_mul(*unit_ms)))
 }
 
 /// A duration as it may be written, in the largest unit that leaves no fraction.

@@ -5,7 +5,6 @@ use std::path::PathBuf;
 
 use super::ValueError;
 use crate::address::{Address, is_host_name};
-use crate::origin::Ports;
 
 /// Reads where the admin API listens on TCP.
 pub(in crate::config) fn loopback(text: &str) -> Result<SocketAddr, ValueError> {
@@ -25,61 +24,38 @@ pub fn admin_socket(text: &str) -> Result<Option<PathBuf>, ValueError> {
     let path = text.strip_prefix("unix:").unwrap_or(text);
     match format!("unix:{path}").parse()? {
         Address::Unix(path) => Ok(Some(path)),
-        other @ Address::Tcp(_) => Err(ValueError::not(&other.to_string(), "a path")),
+        Address::Tcp(_) => Err(ValueError::Unexpected("the path of a socket".to_owned())),
     }
 }
 
 /// Reads the address of a resolver: without a port it is that of the DNS.
-pub(in crate::config) fn resolver(text: &str) -> Result<SocketAddr, ValueError> {
+pub(in crate::config) fn resolver(text: &str) -> Option<SocketAddr> {
     let alone = text.parse().map(|ip: IpAddr| SocketAddr::new(ip, 53));
     // A name would have to be resolved first.
-    text.parse()
-        .or(alone)
-        .ok()
-        .filter(|address| address.port() != 0)
-        .ok_or_else(|| ValueError::not(text, "the IP address of a resolver, such as 127.0.0.1:53"))
+    let address = text.parse().or(alone).ok();
+    address.filter(|address| address.port() != 0)
 }
 
 /// Reads an address of this machine that connections begin at.
-pub(in crate::config) fn source_address(text: &str) -> Result<IpAddr, ValueError> {
+pub(in crate::config) fn source_address(text: &str) -> Option<IpAddr> {
     let is_own = |ip: &IpAddr| !ip.is_unspecified() && !ip.is_multicast();
-    let address = text.parse().ok().filter(is_own);
-    address.ok_or_else(|| ValueError::not(text, "the IP address of this machine, such as 10.0.0.5"))
-}
-
-/// Reads a range of ports that connections begin at, or `auto` as none.
-pub(in crate::config) fn source_ports(text: &str) -> Result<Option<Ports>, ValueError> {
-    if text == "auto" {
-        return Ok(None);
-    }
-    let ports = text.parse().map(Some);
-    ports.map_err(|()| ValueError::not(text, "a range of ports such as 20000-39999, or \"auto\""))
+    text.parse().ok().filter(is_own)
 }
 
 /// Reads a name of the DNS.
-pub(in crate::config) fn discovered_name(text: &str) -> Result<String, ValueError> {
-    if is_host_name(text) {
-        Ok(text.to_owned())
-    } else {
-        Err(ValueError::not(text, "a name such as web.example.org"))
-    }
+pub(in crate::config) fn discovered_name(text: &str) -> Option<String> {
+    is_host_name(text).then(|| text.to_owned())
 }
 
 /// Reads the address of a webhook (RFC 9110, section 4.2).
-pub(in crate::config) fn webhook(text: &str) -> Result<String, ValueError> {
+pub(in crate::config) fn webhook(text: &str) -> Option<String> {
     let rest = text
         .strip_prefix("http://")
         .or_else(|| text.strip_prefix("https://"));
     let authority = rest.and_then(|rest| rest.split(['/', '?']).next());
     let is_plain = text.bytes().all(|b| b.is_ascii_graphic() && b != b'#');
-    if text.len() <= 2048 && is_plain && authority.is_some_and(is_authority) {
-        Ok(text.to_owned())
-    } else {
-        Err(ValueError::not(
-            text,
-            "an address such as https://host/path",
-        ))
-    }
+    let fits = text.len() <= 2048 && is_plain && authority.is_some_and(is_authority);
+    fits.then(|| text.to_owned())
 }
 
 /// Whether it is a host with or without a port.

@@ -177,7 +177,7 @@ mod tests {
         );
         assert_eq!(
             error("127.0.0.1:1,weight=999"),
-            "line 1: weight: `999` is out of range: expected 0 to 256"
+            "line 1: invalid weight `999`: expected a whole number, 0 to 256"
         );
         assert_eq!(
             error("127.0.0.1:1\n127.0.0.1:1,backup"),
