@@ -12,6 +12,7 @@ use std::time::Duration;
 use socket2::{Domain, SockRef, Socket, Type};
 
 use crate::peers::{self, echo};
+use crate::watchdog::patient;
 
 /// Some backends, numbered from 0. Each ends with the test.
 #[derive(Debug)]
@@ -43,9 +44,10 @@ impl Fleet {
         Self::with_delays(&vec![0; size])
     }
 
-    /// Each sends its number after this many ms.
+    /// Each sends its number after this many ms, in proportion to [`patient`]: a slow one must be
+    /// slow beside what a visit takes on this machine.
     pub(crate) fn with_delays(delays: &[u64]) -> Self {
-        let delays = delays.iter().map(|ms| Duration::from_millis(*ms));
+        let delays = delays.iter().map(|ms| patient(Duration::from_millis(*ms)));
         let members = (0..).zip(delays);
         let all = Arc::default();
         Self {
