@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use crate::access_log::key_values;
 use crate::balancer::{Balancer, Launch};
 use crate::peers::{self, Backend, echo};
-use crate::watchdog::{eventually, watched};
+use crate::watchdog::{eventually, time, watched};
 
 /// Three databases, of which this number is the primary. A request for `/primary` gets whether it
 /// is; another client gets the database's number.
@@ -62,7 +62,8 @@ fn only_the_primary_is_reached(check: &str) {
         .map(|one| format!("\"{}\"", one.address))
         .collect();
     let pool = format!(
-        "check: ({check}, interval: \"100ms\", initial: \"probe\"), backends: [{}]",
+        "check: ({check}, interval: \"{}\", initial: \"probe\"), backends: [{}]",
+        time(100),
         names.join(", ")
     );
     let balancer = Launch::with_pool(&pool).workers(2).start();

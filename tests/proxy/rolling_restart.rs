@@ -16,7 +16,7 @@ fn visits(balancer: &Balancer, clients: usize) -> Vec<usize> {
     let visit = |_| {
         let mut number = [0];
         let served = balancer.connect().read_exact(&mut number);
-        assert!(served.is_ok(), "a client is lost");
+        assert!(served.is_ok(), "a client is lost: {served:?}");
         usize::from(number[0])
     };
     (0..clients).map(visit).collect()

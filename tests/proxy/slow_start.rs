@@ -3,12 +3,18 @@
 use crate::balancer::{Balancer, Launch};
 use crate::fleet::Fleet;
 use crate::stage::{Guest, leave_all, tally};
-use crate::watchdog::{eventually, watched};
+use crate::watchdog::{eventually, time, watched};
 
 fn pool(fields: &str, backends: &str) -> Launch {
     Launch::with_pool(&format!(
-        "{fields}, check: (type: \"tcp\", interval: \"100ms\"), backends: [{backends}]"
+        "{fields}, check: (type: \"tcp\", interval: \"{}\"), backends: [{backends}]",
+        time(100),
     ))
+}
+
+/// Long enough for some clients at each step.
+fn slow_start() -> String {
+    format!("slow_start: \"{}\"", time(12_000))
 }
 
 /// How far a backend's slow start has come, in percent.
@@ -35,7 +41,7 @@ fn visits(balancer: &Balancer, clients: usize) -> Vec<usize> {
 fn the_share_of_a_returning_backend_grows() {
     watched(|| {
         let fleet = Fleet::of(2);
-        let balancer = pool("slow_start: \"12s\"", &fleet.ron(&[])).start();
+        let balancer = pool(&slow_start(), &fleet.ron(&[])).start();
         eventually("it is ready", || balancer.http_status("/readyz") == 200);
         // At the start of the process there is no slow start.
         for name in fleet.addresses() {
@@ -72,8 +78,8 @@ fn the_places_of_a_returning_backend_grow() {
     watched(|| {
         let fleet = Fleet::of(2);
         let backends = fleet.ron(&["max_connections: 40", "max_connections: 1"]);
-        let fields = "strategy: \"first\", queue: (max: 0), slow_start: \"12s\"";
-        let balancer = pool(fields, &backends).start();
+        let fields = format!("strategy: \"first\", queue: (max: 0), {}", slow_start());
+        let balancer = pool(&fields, &backends).start();
         let name = restart_first(&fleet, &balancer);
         let guests = || -> Vec<_> {
             let come = |_| Guest::try_come(balancer.address());
