@@ -339,11 +339,12 @@ fn flags_are_refused_in_one_sentence() {
     );
     misused(
         &proxy(&["--from", "0.0.0.0:8080"]),
-        "error: --from 0.0.0.0:8080 includes --from 127.0.0.1:8080: leave one of them out",
+        "error: --from: two listeners share the address `127.0.0.1:8080`, \
+         which `0.0.0.0:8080` includes",
     );
     misused(
         &proxy(&["--to", "127.0.0.1:9001"]),
-        "error: --to 127.0.0.1:9001 is given twice",
+        "error: --to: two backends of the pool are called `127.0.0.1:9001`",
     );
     misused(
         &proxy(&["--worker", "1"]),

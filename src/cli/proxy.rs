@@ -1,6 +1,6 @@
 //! Turns the flags of `mahoraga proxy` into a [`Config`].
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 
 use thiserror::Error;
 
@@ -8,35 +8,21 @@ use super::args::ProxyArgs;
 use crate::address::Address;
 use crate::config::values::{self, ValueError};
 use crate::config::{
-    self, ATTEMPTS, AccessLog, Admin, Backend, Config, FirstTier, HalfClose, Listener, Persist,
-    Pool, Strategy, Timeouts, TwoTier,
+    self, ATTEMPTS, AccessLog, Admin, Config, FirstTier, HalfClose, Listener, Persist, Pool,
+    Strategy, Timeouts, TwoTier,
 };
 
 /// Why the flags are refused, beyond what the parser of arguments checks.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum ProxyError {
-    /// The same address twice.
-    #[error("{flag} {address} is given twice")]
-    Twice {
-        /// `--from` or `--to`.
-        flag: &'static str,
-        /// The address.
-        address: String,
-    },
-    /// One address to listen on includes another.
-    #[error("--from {wide} includes --from {narrow}: leave one of them out")]
-    Overlap {
-        /// The one that is more.
-        wide: Address,
-        /// The one that it includes.
-        narrow: Address,
-    },
-    /// Every backend has weight 0.
-    #[error("--to: every weight is 0: give at least one backend a weight")]
-    NoWeight,
     /// A rule of files that flags follow too.
-    #[error("{0}")]
-    Rule(String),
+    #[error("{flag}: {sentence}")]
+    Rule {
+        /// The flag of the setting.
+        flag: &'static str,
+        /// The rule, in a sentence.
+        sentence: String,
+    },
     /// A time for persistence, without persistence.
     #[error("--persist-ttl has no effect alone: add --persist, or --strategy sticky_round_robin")]
     NothingPersists,
@@ -54,14 +40,8 @@ pub enum ProxyError {
 ///
 /// # Errors
 ///
-/// An address is given twice or includes another one, no backend has a weight, or flags do not go
-/// with the strategy.
+/// A rule of files is broken, or flags do not go with the strategy.
 pub fn proxy_config(args: &ProxyArgs) -> Result<Config, ProxyError> {
-    refuse_overlaps(&args.from)?;
-    refuse_duplicates(&args.to)?;
-    if args.to.iter().all(|backend| backend.weight == 0) {
-        return Err(ProxyError::NoWeight);
-    }
     let (strategy, persist) = strategy(args)?;
     let config = Config {
         workers: args.workers,
@@ -92,9 +72,21 @@ pub fn proxy_config(args: &ProxyArgs) -> Result<Config, ProxyError> {
     };
     match config::broken_rule(&config) {
         None => Ok(config),
-        Some(sentence) => Err(ProxyError::Rule(sentence)),
+        Some((path, sentence)) => {
+            let known = FLAGS.iter().find(|(setting, _)| path.starts_with(setting));
+            let flag = known.map_or("proxy", |(_, flag)| flag);
+            Err(ProxyError::Rule { flag, sentence })
+        }
     }
 }
+
+/// The flags of the settings that have rules.
+const FLAGS: [(&str, &str); 4] = [
+    ("listeners", "--from"),
+    ("pools[0].backends", "--to"),
+    ("pools[0].strategy", "--strategy"),
+    ("pools[0].check", "--check"),
+];
 
 /// The name of the only pool.
 const POOL: &str = "default";
@@ -149,58 +141,25 @@ fn listeners(args: &ProxyArgs) -> Vec<Listener> {
         session: args.session_timeout,
         peek: args.peek_timeout,
     };
-    let listener = |(i, bind): (usize, &Address)| Listener {
-        name: name(bind, &args.from[..i]),
-        bind: bind.clone(),
-        pool: 0,
-        max_connections: None,
-        attempts: u8::try_from(args.attempts).unwrap_or(ATTEMPTS),
-        half_close: HalfClose::Relay,
-        timeouts,
-    };
-    args.from.iter().enumerate().map(listener).collect()
-}
-
-/// The address. Equal addresses are possible with port 0; the second one gets a suffix `#2`.
-fn name(bind: &Address, earlier: &[Address]) -> String {
-    match earlier.iter().filter(|other| *other == bind).count() {
-        0 => bind.to_string(),
-        equal => format!("{bind}#{}", equal + 1),
-    }
-}
-
-/// Refuses addresses that are equal or include each other.
-fn refuse_overlaps(from: &[Address]) -> Result<(), ProxyError> {
-    for (i, second) in from.iter().enumerate() {
-        let overlap = from[..i].iter().find_map(|first| first.overlap(second));
-        match overlap {
-            None => {}
-            Some((wide, narrow)) if wide == narrow => return Err(twice("--from", narrow)),
-            Some((wide, narrow)) => {
-                return Err(ProxyError::Overlap {
-                    wide: wide.clone(),
-                    narrow: narrow.clone(),
-                });
-            }
+    let mut equal = HashMap::new();
+    let listener = |bind: &Address| {
+        let count = equal.entry(bind.clone()).or_insert(0);
+        *count += 1;
+        Listener {
+            // Equal addresses are possible with port 0.
+            name: match *count {
+                1 => bind.to_string(),
+                count => format!("{bind}#{count}"),
+            },
+            bind: bind.clone(),
+            pool: 0,
+            max_connections: None,
+            attempts: u8::try_from(args.attempts).unwrap_or(ATTEMPTS),
+            half_close: HalfClose::Relay,
+            timeouts,
         }
-    }
-    Ok(())
-}
-
-fn refuse_duplicates(to: &[Backend]) -> Result<(), ProxyError> {
-    let mut seen = HashSet::new();
-    let mut targets = to.iter().map(Backend::target);
-    match targets.find(|target| !seen.insert(*target)) {
-        Some(target) => Err(twice("--to", &target)),
-        None => Ok(()),
-    }
-}
-
-fn twice(flag: &'static str, address: &impl ToString) -> ProxyError {
-    ProxyError::Twice {
-        flag,
-        address: address.to_string(),
-    }
+    };
+    args.from.iter().map(listener).collect()
 }
 
 #[cfg(test)]
@@ -212,7 +171,7 @@ mod tests {
 
     use super::*;
     use crate::cli::{Cli, Command};
-    use crate::config::{Hash, Key, LogFormat, LogSink, SHUTDOWN_GRACE};
+    use crate::config::{Backend, Hash, Key, LogFormat, LogSink, SHUTDOWN_GRACE};
     use crate::peek::Field;
 
     fn config(flags: &str) -> Result<Config, ProxyError> {
@@ -375,22 +334,6 @@ mod tests {
             error("--persist-ttl 1h"),
             "--persist-ttl has no effect alone: add --persist, or --strategy sticky_round_robin"
         );
-        let error = config("--from unix:/a --to unix:/b,weight=0 --to unix:/c,weight=0");
-        assert_eq!(
-            error.unwrap_err().to_string(),
-            "--to: every weight is 0: give at least one backend a weight"
-        );
-    }
-
-    #[test]
-    fn an_address_is_given_once() {
-        let error = config("--from unix:/a --to unix:/b --to unix:/b").unwrap_err();
-        assert_eq!(error.to_string(), "--to unix:/b is given twice");
-        let error = config("--from [::]:1 --from [::]:1 --to unix:/b").unwrap_err();
-        assert_eq!(error.to_string(), "--from [::]:1 is given twice");
-        let error = config("--from 127.0.0.1:1 --from [::]:1 --to unix:/b").unwrap_err();
-        let want = "--from [::]:1 includes --from 127.0.0.1:1: leave one of them out";
-        assert_eq!(error.to_string(), want);
     }
 
     #[test]

@@ -333,21 +333,11 @@ fn find<'a, T>(
 }
 
 fn add(pool: &mut Pool, backend: &Backend) -> Result<(), ChangeError> {
-    for other in &pool.backends {
-        if other.name == backend.name {
-            return Err(ChangeError::Exists {
-                pool: pool.name.clone(),
-                name: backend.name.clone(),
-            });
-        }
-        if other.target() == backend.target() {
-            return Err(ChangeError::Invalid(format!(
-                "pool `{}` has the address `{}` already, as backend `{}`",
-                pool.name,
-                other.target(),
-                other.name
-            )));
-        }
+    if pool.backend(&backend.name).is_some() {
+        return Err(ChangeError::Exists {
+            pool: pool.name.clone(),
+            name: backend.name.clone(),
+        });
     }
     regroup(pool, |pool| pool.backends.push(backend.clone()));
     Ok(())

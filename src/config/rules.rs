@@ -115,11 +115,11 @@ impl Finding {
     }
 }
 
-/// The first rule that a configuration breaks, in a sentence.
+/// The first rule that a configuration breaks: the path of the setting, and a sentence.
 #[must_use]
-pub fn broken_rule(config: &Config) -> Option<String> {
+pub fn broken_rule(config: &Config) -> Option<(String, String)> {
     let found = of_config(config).into_iter().next();
-    found.map(|finding| finding.sentence)
+    found.map(|finding| (finding.path, finding.sentence))
 }
 
 /// The rules that a configuration breaks.
@@ -321,14 +321,17 @@ fn backends(path: &str, pool: &Pool, found: &mut Vec<Finding>) {
     let named_twice: HashSet<_> = named_twice.collect();
     let mut seen = HashMap::new();
     for (at, backend) in &members {
-        let path = format!("{at}.address");
-        let Some(first) = seen.insert(backend.target(), path.clone()) else {
+        let target = backend.target();
+        let Some((first, other)) = seen.insert(target, (at, &backend.name)) else {
             continue;
         };
         if !named_twice.contains(&format!("{at}.name")) {
-            let target = backend.target();
-            let sentence = format!("two backends of the pool are at the address `{target}`");
-            found.push(Finding::at(path, sentence).clashing(first));
+            let name = &backend.name;
+            let sentence = format!(
+                "two backends of the pool, `{other}` and `{name}`, are at the address `{target}`"
+            );
+            let clash = Finding::at(format!("{at}.address"), sentence);
+            found.push(clash.clashing(format!("{first}.address")));
         }
     }
 }

@@ -3,6 +3,7 @@
 use super::*;
 
 mod live;
+mod rules;
 mod strategies;
 
 const EXAMPLE: &str = include_str!("../../config.ron");
@@ -435,7 +436,7 @@ fn of_many_mistakes_the_first_are_shown() {
         (
             "",
             many(&|i| format!("(name: \"{i}\", address: \"unix:/b\"),\n")),
-            "two backends of the pool are at the address `unix:/b`",
+            "two backends of the pool, `0` and `1`, are at the address `unix:/b`",
             19_899,
         ),
         (

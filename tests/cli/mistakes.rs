@@ -130,7 +130,8 @@ fn an_address_given_twice() {
     listeners: [(bind: \"127.0.0.1:1\", pool: \"web\")],
     pools: [(name: \"web\", backends: [\"db:3\", (name: \"b\", address: \"db:3\")])],
 )",
-        "config.ron:3:67: two backends of the pool are at the address `db:3`: the first is at 3:38
+        "config.ron:3:67: two backends of the pool, `db:3` and `b`, are at the address `db:3`: \
+the first is at 3:38
   |     pools: [(name: \"web\", backends: [\"db:3\", (name: \"b\", address: \"db:3\")])],
   |                                                                   ^^^^^^",
     );

@@ -120,7 +120,8 @@ fn a_backend_joins_once() {
     );
     refused(
         &add("web", backend("127.0.0.1:9002")),
-        "pool `web` has the address `127.0.0.1:9002` already, as backend `b`",
+        "pool `web`: two backends of the pool, `b` and `127.0.0.1:9002`, \
+         are at the address `127.0.0.1:9002`",
     );
 }
 

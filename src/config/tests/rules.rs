@@ -1,0 +1,284 @@
+//! Each rule, tried by every way that a configuration comes in: they give one sentence. Two changes
+//! have sentences of their own: a backend with a name that is there (the API answers 409), and the
+//! removal of the last backend. The count of backends has a test of its own.
+
+use clap::Parser;
+
+use super::*;
+use crate::cli::{Cli, Command, proxy_config};
+
+/// A configuration that a change is made to.
+const BASE: &str = r#"(
+    listeners: [(bind: "unix:/l", pool: "web")],
+    pools: [
+        (name: "web", backends: ["unix:/a", "unix:/b"]),
+        (name: "tiers", strategy: (name: "two_tier", first: "weight"), backends: [
+            (address: "unix:/x", group: "x"), (address: "unix:/y", group: "y")]),
+        (name: "elastic", scaling: (high: 10), backends: ["unix:/m"], reserve: ["unix:/r"]),
+    ],
+)"#;
+
+/// A broken rule, by the ways that can break it.
+#[derive(Default)]
+struct Case {
+    sentence: &'static str,
+    /// Settings of the whole file in place of those of the pool.
+    file: &'static str,
+    /// Settings of the only pool.
+    pool: &'static str,
+    flags: &'static str,
+    change: Option<Change>,
+}
+
+fn set(pool: &str, strategy: &str) -> Option<Change> {
+    let patch = PoolPatch {
+        strategy: Some(values::strategy_of(strategy).unwrap()),
+        ..PoolPatch::default()
+    };
+    let pool = pool.to_owned();
+    Some(Change::SetPool { pool, patch })
+}
+
+fn add(pool: &str, backend: Backend) -> Option<Change> {
+    let (pool, backend) = (pool.to_owned(), Box::new(backend));
+    Some(Change::AddBackend { pool, backend })
+}
+
+fn remove(pool: &str, backend: &str) -> Option<Change> {
+    let (pool, backend) = (pool.to_owned(), backend.to_owned());
+    Some(Change::RemoveBackend { pool, backend })
+}
+
+fn cases() -> Vec<Case> {
+    let mut cases = of_lists();
+    cases.extend(of_backends());
+    cases.extend(of_pools());
+    cases.extend(of_groups());
+    cases
+}
+
+fn of_lists() -> Vec<Case> {
+    vec![
+        Case {
+            sentence: "listeners: expected at least one",
+            file: r#"listeners: [], pools: [(name: "p", backends: ["unix:/a"])]"#,
+            ..Case::default()
+        },
+        Case {
+            sentence: "pools: expected at least one",
+            file: r#"listeners: [(bind: "unix:/l", pool: "p")], pools: []"#,
+            ..Case::default()
+        },
+        Case {
+            sentence: "admin: it is served nowhere: write admin: \"off\", or give `http`",
+            file: r#"admin: (socket: "off")"#,
+            ..Case::default()
+        },
+        Case {
+            sentence: "http: expected a token: give the file of `read_token`, of `write_token` \
+                       or of both",
+            file: r#"admin: (http: (bind: "127.0.0.1:1"))"#,
+            ..Case::default()
+        },
+        Case {
+            sentence: "two listeners share the address `unix:/l`",
+            file: r#"listeners: [(bind: "unix:/l", pool: "p"), (bind: "unix:/l", pool: "p")],
+                pools: [(name: "p", backends: ["unix:/a"])]"#,
+            flags: "--from unix:/l --from unix:/l --to unix:/a",
+            ..Case::default()
+        },
+        Case {
+            sentence: "two listeners share the address `127.0.0.1:1`, which `[::]:1` includes",
+            file: r#"listeners: [(bind: "[::]:1", pool: "p"), (bind: "127.0.0.1:1", pool: "p")],
+                pools: [(name: "p", backends: ["unix:/a"])]"#,
+            flags: "--from [::]:1 --from 127.0.0.1:1 --to unix:/a",
+            ..Case::default()
+        },
+        Case {
+            sentence: "two listeners are called `n`",
+            file: r#"listeners: [(name: "n", bind: "unix:/l", pool: "p"),
+                    (name: "n", bind: "unix:/m", pool: "p")],
+                pools: [(name: "p", backends: ["unix:/a"])]"#,
+            ..Case::default()
+        },
+        Case {
+            sentence: "two pools are called `p`",
+            file: r#"listeners: [(bind: "unix:/l", pool: "p")],
+                pools: [(name: "p", backends: ["unix:/a"]), (name: "p", backends: ["unix:/a"])]"#,
+            ..Case::default()
+        },
+    ]
+}
+
+fn of_backends() -> Vec<Case> {
+    let named = |name: &str, address: &str| Backend {
+        name: name.to_owned(),
+        ..backend("", address)
+    };
+    vec![
+        Case {
+            sentence: "backends: expected at least one",
+            pool: "backends: []",
+            ..Case::default()
+        },
+        Case {
+            sentence: "backends: every weight is 0, so that none is ever selected",
+            pool: r#"backends: [(address: "unix:/a", weight: 0)]"#,
+            flags: "--from unix:/l --to unix:/a,weight=0 --to unix:/b,weight=0",
+            change: Some(Change::SetBackend {
+                pool: "elastic".to_owned(),
+                backend: "unix:/m".to_owned(),
+                patch: BackendPatch {
+                    weight: Some(0),
+                    ..BackendPatch::default()
+                },
+            }),
+            ..Case::default()
+        },
+        Case {
+            sentence: "scaling: there is no `reserve` of backends to grow by",
+            pool: r#"scaling: (high: 9), backends: ["unix:/a"]"#,
+            change: remove("elastic", "unix:/r"),
+            ..Case::default()
+        },
+        Case {
+            sentence: "reserve: without `scaling` it is never brought in",
+            pool: r#"backends: ["unix:/a"], reserve: ["unix:/b"]"#,
+            change: add(
+                "web",
+                Backend {
+                    reserve: true,
+                    ..named("r", "unix:/r")
+                },
+            ),
+            ..Case::default()
+        },
+        Case {
+            sentence: "two backends of the pool are called `unix:/a`",
+            pool: r#"backends: ["unix:/a", "unix:/a"]"#,
+            flags: "--from unix:/l --to unix:/a --to unix:/a",
+            ..Case::default()
+        },
+        Case {
+            sentence: "two backends of the pool, `unix:/a` and `b`, are at the address `unix:/a`",
+            pool: r#"backends: ["unix:/a", (address: "unix:/a", name: "b")]"#,
+            change: add("web", named("b", "unix:/a")),
+            ..Case::default()
+        },
+    ]
+}
+
+fn of_pools() -> Vec<Case> {
+    vec![
+        Case {
+            sentence: "source: listed twice: `10.0.0.5`",
+            pool: r#"source: ["10.0.0.5", "10.0.0.5"], backends: ["unix:/a"]"#,
+            ..Case::default()
+        },
+        Case {
+            sentence: "max: `1s` is less than the first ejection, 2s",
+            pool: r#"ejection: (base: "2s", max: "1s"), backends: ["unix:/a"]"#,
+            ..Case::default()
+        },
+        Case {
+            sentence: "timeout: `2s` is longer than the time to the next probe, 1s",
+            pool: r#"check: (type: "tcp", interval: "1s", timeout: "2s"), backends: ["unix:/a"]"#,
+            flags: r#"--from unix:/l --to unix:/a --check (type:"tcp",interval:"1s",timeout:"2s")"#,
+            ..Case::default()
+        },
+        Case {
+            sentence: "low: `6` is more than half of high, 10: the pool would grow and shrink in \
+                       turn",
+            pool: r#"scaling: (high: 10, low: 6), backends: ["unix:/a"], reserve: ["unix:/b"]"#,
+            ..Case::default()
+        },
+    ]
+}
+
+fn of_groups() -> Vec<Case> {
+    vec![
+        Case {
+            sentence: "subset: the key picks one of the groups: leave `subset` out",
+            pool: r#"strategy: (name: "two_tier", subset: 3),
+                backends: [(address: "unix:/a", group: "g")]"#,
+            change: set("tiers", r#"(name: "two_tier", subset: 3)"#),
+            ..Case::default()
+        },
+        Case {
+            sentence: "first: `weight` picks a group: say with each backend which it is in, such \
+                       as group: \"a\"",
+            pool: r#"strategy: (name: "two_tier", first: "weight"), backends: ["unix:/a"]"#,
+            change: set("web", r#"(name: "two_tier", first: "weight")"#),
+            ..Case::default()
+        },
+        Case {
+            sentence: "two groups of the pool are called `x`",
+            pool: r#"strategy: (name: "two_tier", groups: ["x", "x"]),
+                backends: [(address: "unix:/a", group: "x")]"#,
+            change: set("tiers", r#"(name: "two_tier", groups: ["x", "x", "y"])"#),
+            ..Case::default()
+        },
+        Case {
+            sentence: "the field `group` is missing here: other backends of the pool have one",
+            pool: r#"strategy: (name: "two_tier", first: "weight"),
+                backends: [(address: "unix:/a", group: "x"), "unix:/b"]"#,
+            change: add("tiers", backend("unix:/z", "unix:/z")),
+            ..Case::default()
+        },
+        Case {
+            sentence: "group: there is no group called `y`, did you mean `x`?",
+            pool: r#"strategy: (name: "two_tier", groups: ["x"]),
+                backends: [(address: "unix:/a", group: "x"), (address: "unix:/b", group: "y")]"#,
+            change: set("tiers", r#"(name: "two_tier", groups: ["x"])"#),
+            ..Case::default()
+        },
+        Case {
+            sentence: "groups: no backend is in the group `z`",
+            pool: r#"strategy: (name: "two_tier", groups: ["x", "z"]),
+                backends: [(address: "unix:/a", group: "x")]"#,
+            change: set("tiers", r#"(name: "two_tier", groups: ["x", "y", "z"])"#),
+            ..Case::default()
+        },
+    ]
+}
+
+#[test]
+fn a_broken_rule_is_told_in_one_sentence_from_every_source() {
+    for case in cases() {
+        let sentence = case.sentence;
+        let text = if case.pool.is_empty() {
+            let rest = if case.file.starts_with("admin") {
+                SMALLEST.trim_start_matches('(')
+            } else {
+                ")"
+            };
+            format!("({}, {rest}", case.file)
+        } else {
+            let pool = format!("(name: \"p\", {})", case.pool);
+            format!("(listeners: [(bind: \"unix:/l\", pool: \"p\")], pools: [{pool}])")
+        };
+        let Err(ConfigError::Mistakes(mistakes)) = read(&text) else {
+            panic!("accepted: {text}");
+        };
+        let told = mistakes[0].sentence.split(": the first is at").next();
+        assert_eq!((told, mistakes.len()), (Some(sentence), 1), "{text}");
+        if !case.flags.is_empty() {
+            let arguments = ["mahoraga", "proxy"].into_iter();
+            let arguments = arguments.chain(case.flags.split_whitespace());
+            let Command::Proxy(args) = Cli::try_parse_from(arguments).unwrap().command else {
+                panic!("another subcommand than proxy");
+            };
+            let error = proxy_config(&args).unwrap_err().to_string();
+            let (flag, told) = error.split_once(": ").unwrap();
+            assert_eq!(told, sentence);
+            assert!(case.flags.contains(flag), "{error}");
+        }
+        if let Some(change) = case.change {
+            let (config, _) = read(BASE).unwrap();
+            let error = change.apply(&config).unwrap_err().to_string();
+            let (pool, told) = error.split_once(": ").unwrap();
+            assert_eq!(told, sentence);
+            assert!(pool.starts_with("pool `"), "{error}");
+        }
+    }
+}
