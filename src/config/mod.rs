@@ -133,8 +133,8 @@ impl Config {
             .find(|pool| pool.name == name)
     }
 
-    /// Takes over the pools of `before` that are equal. A comparison of the two then looks only into
-    /// pools that have changed.
+    /// Takes over the pools of `before` that are equal. A comparison of the two then looks only
+    /// into pools that have changed.
     pub(crate) fn share_pools(&mut self, before: &Self) {
         let old = ByName::new(&before.pools, |pool| &pool.name);
         for (place, pool) in self.pools.iter_mut().enumerate() {
