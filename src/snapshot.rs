@@ -7,6 +7,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use crate::address::Address;
+use crate::by_name::ByName;
 use crate::config::{self, Config};
 use crate::guard::Limit;
 use crate::pool::{Pool, Standing, Traffic};
@@ -72,7 +73,7 @@ impl Snapshot {
     /// tables are kept: those of pools by name, of backends by name and address, of listeners by
     /// address. `max_connections` is what the configuration or the descriptor limit allows in all;
     /// `standings` is what is known of the backends of the pool at an index of the configuration,
-    /// in their order.
+    /// in their order, and `has_changed` whether that, or the pool, may have changed since `before`.
     ///
     /// Workers see no difference before [`Draft::take_effect`].
     #[must_use]
@@ -81,13 +82,17 @@ impl Snapshot {
         config: &'a Config,
         max_connections: u32,
         standings: impl Fn(usize) -> Standings,
+        has_changed: impl Fn(usize) -> bool,
     ) -> Draft<'a> {
         let known = plans_by_name(before);
+        let is_same = |old: &Pool, place, pool: &Shared<config::Pool>| match has_changed(place) {
+            true => old.is_unchanged(pool, standings(place)),
+            false => !old.has_left(),
+        };
         let plan = |(place, pool): (usize, &Shared<config::Pool>)| {
-            let old = known.get(&*pool.name).copied();
-            match old {
+            match known.get(place, &pool.name) {
                 // Its tables take time to make, and would be the same.
-                Some(old) if old.pool().is_unchanged(pool, standings(place)) => Arc::clone(old),
+                Some(old) if is_same(old.pool(), place, pool) => Arc::clone(old),
                 old => {
                     let before = old.map(|old| &**old.pool());
                     let pool = Pool::compose(pool, before, standings(place));
@@ -126,10 +131,7 @@ impl Snapshot {
     /// Whether a removed backend has lost its last session since, so that it can be dropped.
     #[must_use]
     pub fn has_left(&self) -> bool {
-        self.pools.iter().any(|plan| {
-            let mut leaving = plan.pool().leaving.iter();
-            leaving.any(|backend| backend.tally.connections.used() == 0)
-        })
+        self.pools.iter().any(|plan| plan.pool().has_left())
     }
 
     /// For each listener of a configuration the one of this snapshot with its address; `None`: its
@@ -137,13 +139,15 @@ impl Snapshot {
     #[must_use]
     pub fn staying(&self, config: &Config) -> Vec<Option<&Listener>> {
         // Several may have port 0: then names decide, and none counts twice.
-        let mut left: Vec<&Listener> = self.listeners.iter().map(Arc::as_ref).collect();
+        let mut left: HashMap<&Address, Vec<&Listener>> = HashMap::new();
+        for old in &self.listeners {
+            left.entry(&old.bind).or_default().push(old);
+        }
         let stay = config.listeners.iter().map(|listener| {
-            let same = |old: &&Listener| old.bind == listener.bind;
-            let namesake = |old: &&Listener| same(old) && old.name == listener.name;
-            let found = left.iter().position(namesake);
-            let found = found.or_else(|| left.iter().position(same))?;
-            Some(left.remove(found))
+            let same = left.get_mut(&listener.bind)?;
+            let namesake = same.iter().position(|old| old.name == listener.name);
+            let found = namesake.or_else(|| (!same.is_empty()).then_some(0))?;
+            Some(same.remove(found))
         });
         stay.collect()
     }
@@ -162,9 +166,9 @@ impl Draft<'_> {
             listener.connections.set_max(max);
         }
         let before = plans_by_name(self.before);
-        for plan in &next.pools {
+        for (place, plan) in next.pools.iter().enumerate() {
             let pool = plan.pool();
-            match before.get(&*pool.name) {
+            match before.get(place, &pool.name) {
                 Some(old) if Arc::ptr_eq(old, plan) => {}
                 old => pool.take_effect(old.map(|old| &**old.pool())),
             }
@@ -173,9 +177,9 @@ impl Draft<'_> {
     }
 }
 
-fn plans_by_name(snapshot: Option<&Snapshot>) -> HashMap<&str, &Arc<Plan>> {
-    let plans = snapshot.into_iter().flat_map(|snapshot| &snapshot.pools);
-    plans.map(|plan| (&*plan.pool().name, plan)).collect()
+fn plans_by_name(snapshot: Option<&Snapshot>) -> ByName<'_, Arc<Plan>> {
+    let plans = snapshot.map_or(&[][..], |snapshot| &snapshot.pools);
+    ByName::new(plans, |plan| &plan.pool().name)
 }
 
 impl Listener {
@@ -226,11 +230,12 @@ mod tests {
         max_connections: u32,
         standing: impl Fn(&config::Pool, &config::Backend) -> Standing,
     ) -> Draft<'a> {
-        Snapshot::compose(before, config, max_connections, |place| {
+        let standings = |place: usize| {
             let (pool, standing) = (&config.pools[place], &standing);
             let backends = pool.backends.iter();
             backends.map(move |backend| standing(pool, backend))
-        })
+        };
+        Snapshot::compose(before, config, max_connections, standings, |_| true)
     }
 
     fn publish(

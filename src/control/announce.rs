@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 
 use crate::address::Address;
 use crate::admin::model::EventKind;
+use crate::by_name::ByName;
 use crate::config::{self, Backend, Config, Target};
 use crate::shared::Shared;
 use crate::snapshot::Snapshot;
@@ -37,8 +38,8 @@ pub(super) fn panics(events: &Events, snapshot: &Snapshot, roster: &mut Roster) 
 /// Reports which host names of backends have another address than before.
 pub(super) fn resolved(events: &Events, before: &Config, config: &Config) {
     let old_pools = by_name(before);
-    for pool in &config.pools {
-        let old = old_pools.get(&*pool.name);
+    for (place, pool) in config.pools.iter().enumerate() {
+        let old = old_pools.get(place, &pool.name);
         // Most pools are as they were.
         if old.is_some_and(|old| Shared::is_same(old, pool)) {
             continue;
@@ -108,12 +109,15 @@ pub(super) fn differences(events: &Events, before: &Config, config: &Config) {
             events.tell(Weight::Quiet, kind, Subject::default(), message);
         }
     }
-    let (old, new) = (by_name(before), by_name(config));
-    let changed = |one: &config::Pool| match [&old, &new].map(|pools| pools.get(&*one.name)) {
-        [Some(old), Some(new)] => !Shared::is_same(old, new) && old.backends != new.backends,
-        _ => true,
-    };
-    let [old, new] = [before, config].map(|config| backends(config, changed));
+    let [old, new] = [(before, config), (config, before)].map(|(one, other)| {
+        let others = by_name(other);
+        let pools = one.pools.iter().enumerate();
+        backends(pools.filter_map(|(place, pool)| {
+            let other = others.get(place, &pool.name);
+            let is_same = |other| Shared::is_same(other, pool) || other.backends == pool.backends;
+            (!other.is_some_and(is_same)).then_some(pool)
+        }))
+    });
     for (kind, here, there, verb) in [
         (EventKind::BackendAdded, &new, &old, "joins"),
         (EventKind::BackendRemoved, &old, &new, "leaves"),
@@ -139,17 +143,14 @@ fn listeners(config: &Config) -> BTreeSet<(&str, &Address)> {
     listeners.map(|its| (&*its.name, &its.bind)).collect()
 }
 
-fn by_name(config: &Config) -> HashMap<&str, &Shared<config::Pool>> {
-    let pools = config.pools.iter();
-    pools.map(|pool| (&*pool.name, pool)).collect()
+fn by_name(config: &Config) -> ByName<'_, Shared<config::Pool>> {
+    ByName::new(&config.pools, |pool| &pool.name)
 }
 
-/// The backends of the chosen pools.
-fn backends(
-    config: &Config,
-    mut some: impl FnMut(&config::Pool) -> bool,
-) -> BTreeSet<(&str, &str, Target<'_>)> {
-    let pools = config.pools.iter().filter(|pool| some(pool));
+/// The backends of these pools.
+fn backends<'a>(
+    pools: impl Iterator<Item = &'a Shared<config::Pool>>,
+) -> BTreeSet<(&'a str, &'a str, Target<'a>)> {
     let all = pools.flat_map(|pool| {
         let backends = pool.backends.iter();
         backends.map(|its| (&*pool.name, &*its.name, its.target()))

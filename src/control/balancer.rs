@@ -105,18 +105,13 @@ impl Balancer {
         declared: Declared,
         bound: Vec<Bound>,
     ) -> Result<(), StartError> {
-        let config = self.effective(&declared);
-        listening::probe_origins(&config, Some(&self.config))?;
-        let new = listening::bind_new(&self.workers, self.publisher.snapshot(), &config, bound)?;
-        self.declared = declared;
+        let config = declared.config();
+        listening::probe_origins(config, Some(&self.config))?;
+        let new = listening::bind_new(&self.workers, self.publisher.snapshot(), config, bound)?;
         // The pools may have other names or files to discover by.
-        self.discoveries.follow(&config);
-        let config = if self.discoveries.is_empty() {
-            config
-        } else {
-            self.effective(&self.declared)
-        };
-        self.follow(config, new);
+        self.discoveries.follow(config);
+        self.declared = declared;
+        self.follow(self.effective(&self.declared), new);
         Ok(())
     }
 
@@ -158,7 +153,6 @@ impl Balancer {
     }
 
     fn follow(&mut self, config: Config, new: Vec<Bound>) {
-        self.discoveries.follow(&config);
         self.roster.follow(&config);
         self.checks.follow(&config, &mut self.roster);
         let before = std::mem::replace(&mut self.config, config);
@@ -177,15 +171,15 @@ impl Balancer {
     }
 
     fn publish_with(&mut self, new: Vec<Bound>) {
-        self.publisher.publish(&self.config, &mut self.roster, new);
+        let changed = self.publisher.publish(&self.config, &mut self.roster, new);
         let snapshot = self.publisher.snapshot();
-        pools::follow(&mut self.roster, snapshot);
-        status::note_conditions(snapshot);
+        pools::follow(&mut self.roster, snapshot, &changed);
+        status::note_conditions(snapshot, &changed);
         // Before every backend was probed few may count as usable, and nothing is wrong yet.
         if self.stage != Stage::Starting {
             announce::panics(&self.events, snapshot, &mut self.roster);
         }
-        let downed = self.health_cycle().sessions_to_close();
+        let downed = self.health_cycle().sessions_to_close(&changed);
         if !downed.is_empty() {
             // One command for all: a network that is lost takes hundreds down at once.
             self.workers

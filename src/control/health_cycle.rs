@@ -35,18 +35,19 @@ impl HealthCycle<'_> {
     }
 
     fn report_turn(&mut self, place: (usize, usize), turned: &Turned) {
-        let Some((member, (pool, backend))) = self.roster.at(place).zip(at(self.snapshot, place))
-        else {
+        let Some((pool, backend)) = at(self.snapshot, place) else {
             return;
         };
+        let record = &mut self.roster.pools[place.0];
         let about = Subject::backend(&pool.name, &backend.name);
         let called = format!("backend `{}` of pool `{}`", backend.name, pool.name);
         match turned.turn.to {
             Health::Up => {
                 // At the start of the process all backends come up at once, without a slow start.
                 // That of a backend which joined later begins now.
-                if !turned.turn.first || member.rise.is_some() {
-                    member.start_slowly(&pool.config);
+                let is_rising = record.members[place.1].state().rise.is_some();
+                if !turned.turn.first || is_rising {
+                    record.start_slowly(place.1);
                 }
                 let message = format!("{called} is up");
                 self.events
@@ -54,7 +55,7 @@ impl HealthCycle<'_> {
                 // Its sessions failed because it was going down, which is over. For a backend that
                 // was never down the probes prove nothing, and it stays ejected.
                 if backend.readmit() {
-                    self.notice(place);
+                    self.notice(place, sys::monotonic());
                 }
             }
             Health::Down => {
@@ -69,11 +70,13 @@ impl HealthCycle<'_> {
 
     /// The backends that went down and whose sessions are to be closed now, with the time to spread
     /// that over: where their pool says so, once they get no new sessions. While a pool panics its
-    /// sessions stay, as the check may be what is wrong.
-    pub(super) fn sessions_to_close(&mut self) -> Vec<(Arc<Tally>, Duration)> {
+    /// sessions stay, as the check may be what is wrong. `changed` are the indices of the pools to
+    /// look at.
+    pub(super) fn sessions_to_close(&mut self, changed: &[usize]) -> Vec<(Arc<Tally>, Duration)> {
         let mut downed = Vec::new();
-        for (plan, record) in self.snapshot.pools.iter().zip(&mut self.roster.pools) {
-            let pool = plan.pool();
+        for &place in changed {
+            let pool = self.snapshot.pools[place].pool();
+            let record = &mut self.roster.pools[place];
             let both = record.members.iter_mut().zip(&pool.backends);
             for (member, backend) in both.filter(|(member, _)| member.went_down) {
                 if let Some(over) = pool.closes_over(backend) {
@@ -91,17 +94,20 @@ impl HealthCycle<'_> {
     /// begun or ended.
     pub(super) fn look_at_ejections(&mut self) -> bool {
         let now = sys::monotonic();
-        let mut changed = false;
         for (pool, plan) in self.snapshot.pools.iter().enumerate() {
             for (index, backend) in plan.pool().backends.iter().enumerate() {
-                if backend.tally.is_ejected() && self.is_over((pool, index), now) {
+                let place = (pool, index);
+                let is_ejected = backend.tally.is_ejected();
+                if is_ejected && self.is_over(place, now) {
                     backend.readmit();
                 }
-                changed |= self.notice((pool, index));
+                let member = &self.roster.pools[pool].members[index];
+                if !member.is_noticed(&backend.tally) {
+                    self.notice(place, now);
+                }
             }
         }
-        self.roster.find_next_end();
-        changed
+        self.roster.find_next_end(now)
     }
 
     /// Whether an ejection is over by time, or because a probe proves that the backend works again.
@@ -149,14 +155,12 @@ impl HealthCycle<'_> {
             }
     }
 
-    /// Reports how a backend's ejection has changed since the last look. `true`: it has changed.
-    fn notice(&mut self, place: (usize, usize)) -> bool {
-        let Some((member, (pool, backend))) = self.roster.at(place).zip(at(self.snapshot, place))
-        else {
-            return false;
+    /// Reports how a backend's ejection has changed since the last look.
+    fn notice(&mut self, place: (usize, usize), now: u64) {
+        let Some((pool, backend)) = at(self.snapshot, place) else {
+            return;
         };
-        let now = sys::monotonic();
-        let changes = member.notice(&backend.tally, pool.config.ejection.as_ref(), now);
+        let changes = self.roster.notice(place, &backend.tally, now);
         let about = Subject::backend(&pool.name, &backend.name);
         let called = format_args!("backend `{}` of pool `{}`", backend.name, pool.name);
         for change in &changes {
@@ -169,14 +173,12 @@ impl HealthCycle<'_> {
                         .tell(Weight::Warn, EventKind::BackendEjected, about, message);
                 }
                 EjectionChange::Readmitted => {
-                    member.start_slowly(&pool.config);
                     let message = format!("{called} is tried again");
                     self.events
                         .tell(Weight::Info, EventKind::BackendReadmitted, about, message);
                 }
             }
         }
-        !changes.is_empty()
     }
 
     /// Ends a backend's ejection, if it is ejected.
@@ -186,7 +188,7 @@ impl HealthCycle<'_> {
         if let Some((place, (_, backend))) = place.zip(found)
             && backend.readmit()
         {
-            self.notice(place);
+            self.notice(place, sys::monotonic());
         }
     }
 

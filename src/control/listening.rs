@@ -4,12 +4,11 @@
 use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
 use std::time::Duration;
 
 use crate::address::Address;
 use crate::config::{self, Config};
-use crate::snapshot::{Listener, Snapshot};
+use crate::snapshot::Snapshot;
 use crate::sys::{self, Bound};
 
 use super::StartError;
@@ -108,9 +107,9 @@ pub(super) fn bind_new(
     mut bound: Vec<Bound>,
 ) -> Result<Vec<Bound>, StartError> {
     let stays = present.staying(config);
-    let is_gone = |old: &&Arc<Listener>| !stays.iter().flatten().any(|one| one.id == old.id);
-    let gone = present.listeners.iter().filter(is_gone);
-    let gone: Vec<u64> = gone.map(|listener| listener.id).collect();
+    let stay: HashSet<u64> = stays.iter().flatten().map(|listener| listener.id).collect();
+    let gone = present.listeners.iter().map(|listener| listener.id);
+    let gone: Vec<u64> = gone.filter(|id| !stay.contains(id)).collect();
     let new = config.listeners.iter().zip(&stays);
     let new = new.filter(|(_, stays)| stays.is_none());
     // First all that can fail.

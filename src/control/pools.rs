@@ -8,10 +8,11 @@ use crate::sys;
 
 use super::roster::Roster;
 
-/// Follows another snapshot. What was learned of a pool is kept.
-pub(super) fn follow(roster: &mut Roster, snapshot: &Snapshot) {
-    for (record, plan) in roster.pools.iter_mut().zip(&snapshot.pools) {
-        let pool = plan.pool();
+/// Follows another snapshot, whose pools at these indices have changed. What was learned of a pool
+/// is kept.
+pub(super) fn follow(roster: &mut Roster, snapshot: &Snapshot, changed: &[usize]) {
+    for &place in changed {
+        let (record, pool) = (&mut roster.pools[place], snapshot.pools[place].pool());
         let before = record.forecaster.take();
         record.forecaster = pool.strategy.looks_ahead().map(|settings| {
             let same = before.filter(|before| before.settings() == settings);

@@ -63,18 +63,26 @@ impl Publisher {
     }
 
     /// Has all workers route by a configuration and what is known of its backends. `new` are the
-    /// sockets of its new listeners, in its order.
-    pub(super) fn publish(&mut self, config: &Config, roster: &mut Roster, new: Vec<Bound>) {
+    /// sockets of its new listeners, in its order. Answers with the indices of the pools that may
+    /// differ from those of the last publication.
+    pub(super) fn publish(
+        &mut self,
+        config: &Config,
+        roster: &mut Roster,
+        new: Vec<Bound>,
+    ) -> Vec<usize> {
         let began = sys::monotonic();
         self.known_at = self.requested_at.take().unwrap_or(began);
         let max = capacity::within(config.max_connections, self.workers.connections_possible);
         let standings = |place: usize| roster.standings(&config.pools[place], place);
-        let draft = Snapshot::compose(Some(&self.snapshot), config, max, standings);
+        let has_changed = |place| roster.has_changed(place);
+        let draft = Snapshot::compose(Some(&self.snapshot), config, max, standings, has_changed);
         let next = Arc::new(draft.take_effect());
-        roster.begin_to_count(&next);
+        let changed = roster.on_published(&self.snapshot, &next);
         self.workers.publish(&next, new);
         self.snapshot = next;
         self.took_since(began);
+        changed
     }
 
     /// Counts the time from `began` as a part of the last publication.

@@ -6,10 +6,11 @@
 
 use std::cell::LazyCell;
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use crate::address::Address;
 use crate::config::{self, AdminState, Config};
-use crate::pool::{Health, Rise, Standing, Tally};
+use crate::pool::{Health, Pool, Rise, Standing, Tally};
 use crate::select::{Forecaster, Scaler};
 use crate::shared::Shared;
 use crate::snapshot::Snapshot;
@@ -25,10 +26,14 @@ pub struct Roster {
     pub(super) pools: Vec<PoolRecord>,
     /// Where each member is: the index of its pool, and its index there.
     places: HashMap<MemberId, (usize, usize)>,
+    /// Probed members that have left since [`Self::take_left`].
+    left: Vec<(MemberId, TargetId)>,
     /// How many members there have been.
     made: u64,
     /// When the next ejection may end by time, in ns of the workers' clock.
     next_end: Option<u64>,
+    /// An ejection has begun or ended since that was found.
+    ends_changed: bool,
 }
 
 /// What is known of a pool, beside its configuration.
@@ -47,6 +52,12 @@ pub(super) struct PoolRecord {
     pub(super) forecaster: Option<Forecaster>,
     /// It was reported that the pool panics.
     pub(super) panics: bool,
+    /// The index at which the places of its members are noted.
+    noted_at: Option<usize>,
+    /// Its configuration, or something about a member, has changed since the last publication.
+    has_changed: bool,
+    /// A member may be in slow start.
+    is_rising: bool,
 }
 
 /// Identifies a backend from when it joins until it leaves; no other backend ever gets the same.
@@ -63,23 +74,30 @@ pub struct Member {
     host: Option<String>,
     /// It was in maintenance, or had no address.
     is_away: bool,
-    /// Its health by its probes; up where it is not probed.
-    pub(super) health: Health,
+    state: MemberState,
     /// The target that is probed for it.
     pub(super) target: Option<TargetId>,
     /// It went down, and its sessions may have to be closed.
     pub(super) went_down: bool,
-    /// Its slow start, until that is over.
-    pub(super) rise: Option<Rise>,
     pub(super) ejection: EjectionTimer,
     /// Ejections reported so far; `None` before its first publication.
     ejections: Option<u32>,
     /// Its answers in the present window.
     pub(super) window: Window,
-    /// It is of the reserve, and is in rotation.
-    pub(super) is_active: bool,
     /// Connects to it for which no local port was free.
     pub(super) ports: Ports,
+}
+
+/// What the next snapshot shows of a member. Only [`PoolRecord::change`] changes it, which has the
+/// pool composed again.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct MemberState {
+    /// Its health by its probes; up where it is not probed.
+    pub(super) health: Health,
+    /// Its slow start, until that is over.
+    pub(super) rise: Option<Rise>,
+    /// It is of the reserve, and is in rotation.
+    pub(super) is_active: bool,
 }
 
 /// What happened to a backend's ejection since the last look at its tally.
@@ -98,32 +116,29 @@ impl Roster {
     pub fn follow(&mut self, config: &Config) {
         let names = config.pools.iter().map(|pool| &*pool.name);
         let old = std::mem::take(&mut self.pools);
-        let old = in_order(old, |record| &record.config.name, names);
-        for (pool, record) in config.pools.iter().zip(old) {
-            let next = self.follow_pool(pool, record);
-            self.pools.push(next);
+        let (old, left) = in_order(old, |record| &record.config.name, names);
+        self.forget(left.into_iter().flat_map(|record| record.members));
+        for (place, (pool, record)) in config.pools.iter().zip(old).enumerate() {
+            let mut record = self.follow_pool(pool, record);
+            if record.noted_at.replace(place) != Some(place) {
+                self.places.extend(record.places(place));
+            }
+            self.pools.push(record);
         }
-        self.find_places();
     }
 
-    /// Notes where each member is. Most pools are where they were, with the same members.
-    fn find_places(&mut self) {
-        for (place, record) in self.pools.iter().enumerate() {
-            let is_noted = |(index, member): (usize, &Member)| {
-                self.places.get(&member.id) == Some(&(place, index))
-            };
-            if !record.members.iter().enumerate().all(is_noted) {
-                self.places.extend(record.places(place));
-            }
+    /// Forgets members that have left.
+    fn forget(&mut self, members: impl IntoIterator<Item = Member>) {
+        for member in members {
+            self.places.remove(&member.id);
+            self.left
+                .extend(member.target.map(|target| (member.id, target)));
         }
-        let count: usize = self.pools.iter().map(|record| record.members.len()).sum();
-        if self.places.len() > count {
-            // Some have left.
-            self.places.clear();
-            for (place, record) in self.pools.iter().enumerate() {
-                self.places.extend(record.places(place));
-            }
-        }
+    }
+
+    /// The probed members that have left since the last call.
+    pub(super) fn take_left(&mut self) -> Vec<(MemberId, TargetId)> {
+        std::mem::take(&mut self.left)
     }
 
     fn follow_pool(
@@ -135,6 +150,8 @@ impl Roster {
             Some(record) if Shared::is_same(&record.config, pool) => return record,
             Some(record) => PoolRecord {
                 config: pool.clone(),
+                noted_at: None,
+                has_changed: true,
                 ..record
             },
             None => PoolRecord::new(pool),
@@ -148,26 +165,21 @@ impl Roster {
         };
         let names = pool.backends.iter().map(|backend| &*backend.name);
         let old = std::mem::take(&mut record.members);
-        let old = in_order(old, |member| &member.name, names);
+        let (old, left) = in_order(old, |member| &member.name, names);
+        self.forget(left);
         for (backend, old) in pool.backends.iter().zip(old) {
             let mut member = match old {
                 Some(member) if member.is(backend) => member,
                 other => {
                     self.made += 1;
                     let mut member = Member::new(MemberId(self.made), backend);
-                    member.is_active = other.is_some_and(|other| other.is_active);
+                    member.state.is_active = other.as_ref().is_some_and(|it| it.state.is_active);
+                    self.forget(other);
                     member
                 }
             };
-            member.is_active &= backend.reserve && pool.scaling.is_some();
-            let is_away = backend.state == AdminState::Maint || !backend.is_resolved();
-            if member.is_away && !is_away && backend.state == AdminState::Ready && rise.is_some() {
-                member.rise = rise;
-            }
-            member.is_away = is_away;
-            if member.address != backend.address {
-                member.address.clone_from(&backend.address);
-            }
+            member.follow(backend, pool, rise);
+            record.is_rising |= member.state.rise.is_some();
             record.members.push(member);
         }
         record
@@ -204,11 +216,12 @@ impl Roster {
     /// Notes the results of probes.
     pub fn on_turned(&mut self, turned: &Turned) {
         for id in &turned.members {
-            let place = self.places.get(id).copied();
-            if let Some(member) = place.and_then(|place| self.at(place)) {
-                member.health = turned.turn.to;
-                member.went_down |= turned.turn.to == Health::Down;
-            }
+            let Some((pool, index)) = self.place(*id) else {
+                continue;
+            };
+            let record = &mut self.pools[pool];
+            record.change(index).health = turned.turn.to;
+            record.members[index].went_down |= turned.turn.to == Health::Down;
         }
     }
 
@@ -221,25 +234,57 @@ impl Roster {
         let members = self.pools.get(place).map_or(&[][..], |pool| &pool.members);
         let both = members.iter().zip(&config.backends);
         both.map(|(member, backend)| Standing {
-            health: member.health,
-            rise: member.rise,
-            standby: backend.reserve && !member.is_active,
+            health: member.state.health,
+            rise: member.state.rise,
+            standby: backend.reserve && !member.state.is_active,
         })
     }
 
-    /// Begins to compare the counts of backends that joined with this snapshot. Their tallies may
-    /// be older: a backend that is added again while it has sessions keeps its counts.
-    pub(super) fn begin_to_count(&mut self, snapshot: &Snapshot) {
-        for (record, plan) in self.pools.iter_mut().zip(&snapshot.pools) {
-            for (member, backend) in record.members.iter_mut().zip(&plan.pool().backends) {
-                if member.ejections.is_none() {
-                    let tally = &backend.tally;
-                    let present = u32::from(tally.is_ejected());
-                    member.ejections = Some(tally.times_ejected().saturating_sub(present));
-                    member.ports = Ports::since(tally.portless());
-                }
+    /// Whether the pool at an index, or what is known of its members, has changed since
+    /// [`Self::on_published`].
+    pub(super) fn has_changed(&self, place: usize) -> bool {
+        self.pools
+            .get(place)
+            .is_none_or(|record| record.has_changed)
+    }
+
+    /// Takes note that a snapshot replaces another one. Answers with the indices of the pools that
+    /// may differ from those before.
+    pub(super) fn on_published(&mut self, before: &Snapshot, next: &Snapshot) -> Vec<usize> {
+        let mut changed = Vec::new();
+        for (place, (plan, record)) in next.pools.iter().zip(&mut self.pools).enumerate() {
+            let old = before.pools.get(place);
+            let is_same = old.is_some_and(|old| Arc::ptr_eq(old, plan));
+            if std::mem::take(&mut record.has_changed) || !is_same {
+                record.begin_to_count(plan.pool());
+                changed.push(place);
             }
         }
+        changed
+    }
+
+    /// Compares a backend's counts with what was reported, and answers with what happened since, in
+    /// order. A backend that is readmitted begins slowly, if its pool has a slow start.
+    pub(super) fn notice(
+        &mut self,
+        (pool, index): (usize, usize),
+        tally: &Tally,
+        now: u64,
+    ) -> Vec<EjectionChange> {
+        let Some(record) = self.pools.get_mut(pool) else {
+            return Vec::new();
+        };
+        let Some(member) = record.members.get_mut(index) else {
+            return Vec::new();
+        };
+        let changes = member.notice(tally, record.config.ejection.as_ref(), now);
+        if changes.contains(&EjectionChange::Readmitted) {
+            record.start_slowly(index);
+        }
+        // Its condition and the panic of its pool depend on it.
+        record.has_changed |= !changes.is_empty();
+        self.ends_changed |= !changes.is_empty();
+        changes
     }
 
     /// When the next ejection may end by time, in ns of the workers' clock.
@@ -247,24 +292,22 @@ impl Roster {
         self.next_end
     }
 
-    /// To be called after ejections have begun or ended.
-    pub(super) fn find_next_end(&mut self) {
-        let members = self.pools.iter().flat_map(|record| &record.members);
-        self.next_end = members.filter_map(|member| member.ejection.until()).min();
+    /// Finds when the next ejection may end by time, if one has begun or ended, or should have ended
+    /// by now: its backend may have left. `true`: one has begun or ended.
+    pub(super) fn find_next_end(&mut self, now: u64) -> bool {
+        let changed = std::mem::take(&mut self.ends_changed);
+        if changed || self.next_end.is_some_and(|end| end <= now) {
+            let members = self.pools.iter().flat_map(|record| &record.members);
+            self.next_end = members.filter_map(|member| member.ejection.until()).min();
+        }
+        changed
     }
 
     /// Ends slow starts that are over, so that selections need not compute them. That of a backend
     /// that is down goes on: it begins when the backend answers. `true`: one has ended.
     pub(super) fn end_rises(&mut self, now: u64) -> bool {
-        let mut ended = false;
-        for member in self.pools.iter_mut().flat_map(|record| &mut record.members) {
-            let is_over = |rise: Rise| now.saturating_sub(rise.since) >= rise.over;
-            if member.health == Health::Up && member.rise.is_some_and(is_over) {
-                member.rise = None;
-                ended = true;
-            }
-        }
-        ended
+        let rising = self.pools.iter_mut().filter(|record| record.is_rising);
+        rising.fold(false, |ended, record| record.end_rises(now) | ended)
     }
 }
 
@@ -278,6 +321,54 @@ impl PoolRecord {
             scaler: None,
             forecaster: None,
             panics: false,
+            noted_at: None,
+            has_changed: true,
+            is_rising: false,
+        }
+    }
+
+    /// Changes the state of the member at an index.
+    pub(super) fn change(&mut self, index: usize) -> &mut MemberState {
+        self.has_changed = true;
+        &mut self.members[index].state
+    }
+
+    /// Begins the slow start of the member at an index, if the pool has one.
+    pub(super) fn start_slowly(&mut self, index: usize) {
+        if let Some(rise) = rise_of(&self.config) {
+            self.change(index).rise = Some(rise);
+            self.is_rising = true;
+        }
+    }
+
+    fn end_rises(&mut self, now: u64) -> bool {
+        let mut ended = false;
+        self.is_rising = false;
+        for index in 0..self.members.len() {
+            let MemberState { health, rise, .. } = self.members[index].state;
+            let Some(rise) = rise else {
+                continue;
+            };
+            if health == Health::Up && now.saturating_sub(rise.since) >= rise.over {
+                self.change(index).rise = None;
+                ended = true;
+            } else {
+                self.is_rising = true;
+            }
+        }
+        ended
+    }
+
+    /// Begins to compare the counts of backends that joined with this pool. Their tallies may be
+    /// older: a backend that is added again while it has sessions keeps its counts.
+    fn begin_to_count(&mut self, pool: &Pool) {
+        for (member, backend) in self.members.iter_mut().zip(&pool.backends) {
+            if member.ejections.is_none() {
+                let tally = &backend.tally;
+                let present = u32::from(tally.is_ejected());
+                member.ejections = Some(tally.times_ejected().saturating_sub(present));
+                member.ports = Ports::since(tally.portless());
+            }
         }
     }
 
@@ -306,14 +397,12 @@ impl Member {
             address: backend.address.clone(),
             host: backend.host.clone(),
             is_away: true,
-            health: Health::Up,
+            state: MemberState::default(),
             target: None,
             went_down: false,
-            rise: None,
             ejection: EjectionTimer::default(),
             ejections: None,
             window: Window::default(),
-            is_active: false,
             ports: Ports::default(),
         }
     }
@@ -324,20 +413,39 @@ impl Member {
         self.name == backend.name && target == backend.target()
     }
 
+    /// Follows its configuration. `rise` is the slow start of a backend that joins its pool now.
+    fn follow(&mut self, backend: &config::Backend, pool: &config::Pool, rise: Option<Rise>) {
+        self.state.is_active &= backend.reserve && pool.scaling.is_some();
+        let is_away = backend.state == AdminState::Maint || !backend.is_resolved();
+        if self.is_away && !is_away && backend.state == AdminState::Ready && rise.is_some() {
+            self.state.rise = rise;
+        }
+        self.is_away = is_away;
+        if self.address != backend.address {
+            self.address.clone_from(&backend.address);
+        }
+    }
+
     /// Its health by its probes; up where it is not probed.
     #[must_use]
     pub fn health(&self) -> Health {
-        self.health
+        self.state.health
     }
 
-    /// Begins its slow start, if its pool has one.
-    pub(super) fn start_slowly(&mut self, pool: &config::Pool) {
-        self.rise = rise_of(pool).or(self.rise);
+    /// What the next snapshot shows of it.
+    pub(super) fn state(&self) -> MemberState {
+        self.state
+    }
+
+    /// Whether its ejections up to now have been noticed.
+    pub(super) fn is_noticed(&self, tally: &Tally) -> bool {
+        self.ejections == Some(tally.times_ejected())
+            && self.ejection.until().is_some() == tally.is_ejected()
     }
 
     /// Compares the workers' counts with what was reported, and answers with what happened since,
     /// in order. A backend may have been readmitted and ejected more than once.
-    pub(super) fn notice(
+    fn notice(
         &mut self,
         tally: &Tally,
         settings: Option<&config::Ejection>,
@@ -370,22 +478,23 @@ fn rise_of(pool: &config::Pool) -> Option<Rise> {
     (over > 0).then_some(Rise { since, over })
 }
 
-/// Puts named things in the order of these names; `None`: there was none of this name.
+/// Puts named things in the order of these names; `None`: there was none of this name. The others
+/// are returned, too.
 fn in_order<'a, T>(
     old: Vec<T>,
     name: impl Fn(&T) -> &str,
-    names: impl ExactSizeIterator<Item = &'a str> + Clone,
-) -> Vec<Option<T>> {
+    names: impl ExactSizeIterator<Item = &'a str>,
+) -> (Vec<Option<T>>, Vec<T>) {
+    let names: Vec<_> = names.collect();
     let mut ordered: Vec<Option<T>> = Vec::new();
     ordered.resize_with(names.len(), || None);
-    let names: Vec<_> = names.collect();
+    let mut left = Vec::new();
     // Made only where the order differs.
-    let places = LazyCell::new(|| -> HashMap<_, _> {
-        names
-            .iter()
-            .enumerate()
+    let places = LazyCell::new(|| {
+        let places = names.iter().enumerate();
+        places
             .map(|(place, name)| (*name, place))
-            .collect()
+            .collect::<HashMap<_, _>>()
     });
     for (place, one) in old.into_iter().enumerate() {
         let stays = names.get(place).is_some_and(|its| *its == name(&one));
@@ -394,11 +503,12 @@ fn in_order<'a, T>(
         } else {
             places.get(name(&one)).copied()
         };
-        if let Some(slot) = place.and_then(|place| ordered.get_mut(place)) {
-            *slot = Some(one);
+        match place.and_then(|place| ordered.get_mut(place)) {
+            Some(slot) => left.extend(slot.replace(one)),
+            None => left.push(one),
         }
     }
-    ordered
+    (ordered, left)
 }
 
 #[cfg(test)]

@@ -27,11 +27,12 @@ fn decide<'a>(roster: &mut Roster, snapshot: &'a Snapshot) -> Vec<(&'a config::P
             continue;
         };
         let is_active = decision.action == Action::In;
-        let named = record.members.iter_mut();
-        for member in named.filter(|member| decision.backends.contains(&member.name)) {
-            member.is_active = is_active;
-            if is_active {
-                member.start_slowly(&pool.config);
+        for index in 0..record.members.len() {
+            if decision.backends.contains(&record.members[index].name) {
+                record.change(index).is_active = is_active;
+                if is_active {
+                    record.start_slowly(index);
+                }
             }
         }
         decisions.push((&*pool.config, decision));

@@ -15,6 +15,8 @@ use super::roster::Roster;
 pub(super) struct Shortages {
     /// Failures so far because of too few descriptors or too little memory.
     resources: u64,
+    /// Connects for which no local port was free, to any backend.
+    ports: Ports,
     /// The present shortages, a sentence each.
     now: Vec<String>,
 }
@@ -49,7 +51,13 @@ impl Shortages {
             log::warn!("{lack}");
             self.now.push(lack);
         }
-        self.report_ports(snapshot, roster, events);
+        let count = |stats: &Arc<Stats>| stats.ports_exhausted.get();
+        let lasts = self.ports.left > 0;
+        let more = self.ports.tick(stats.iter().map(count).sum());
+        // Workers count it before they count it for the backend.
+        if lasts || more > 0 {
+            self.report_ports(snapshot, roster, events);
+        }
     }
 
     fn report_ports(&mut self, snapshot: &Snapshot, roster: &mut Roster, events: &Events) {

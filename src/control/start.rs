@@ -185,7 +185,7 @@ fn first_snapshot(config: &Config, max_connections: u32) -> Arc<Snapshot> {
         let backends = pool.backends.iter();
         backends.map(move |backend| unknown(pool, backend))
     };
-    let draft = Snapshot::compose(None, config, max_connections, standings);
+    let draft = Snapshot::compose(None, config, max_connections, standings, |_| true);
     Arc::new(draft.take_effect())
 }
 

@@ -167,12 +167,12 @@ fn connect_failures(tally: &Tally) -> BTreeMap<String, u64> {
     failed.collect()
 }
 
-/// Notes the condition of each backend, for its history.
-pub(super) fn note_conditions(snapshot: &Snapshot) {
+/// Notes the condition of each backend of the pools at these indices, for its history.
+pub(super) fn note_conditions(snapshot: &Snapshot, changed: &[usize]) {
     let now = sys::monotonic();
     let wall = SystemTime::now().duration_since(UNIX_EPOCH);
     let wall = u64::try_from(wall.unwrap_or_default().as_millis()).unwrap_or(u64::MAX);
-    let pools = snapshot.pools.iter().map(|plan| plan.pool());
+    let pools = changed.iter().map(|place| snapshot.pools[*place].pool());
     for backend in pools.flat_map(|pool| &pool.backends) {
         // A backend without an address is not probed.
         let is_down = backend.is_resolved() && backend.health == pool::Health::Down;

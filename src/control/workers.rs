@@ -2,7 +2,7 @@
 //! accept from.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -139,15 +139,14 @@ impl Workers {
     /// client connects to a socket that is about to be closed.
     pub(super) fn note(&self, snapshot: &Snapshot, new: Vec<Bound>) {
         let mut listening = self.listening.borrow_mut();
-        let stays = |id: &u64| snapshot.listeners.iter().any(|listener| listener.id == *id);
-        let gone: Vec<_> = listening.keys().filter(|id| !stays(id)).copied().collect();
-        let gone = gone.iter().filter_map(|id| listening.remove(id));
-        let gone = gone.filter_map(|its| self.removed.borrow_mut().add(its));
+        let stay = snapshot.listeners.iter().map(|its| (its.id, &its.bind));
+        let stay: HashMap<u64, &Address> = stay.collect();
+        let gone = listening.extract_if(.., |id, _| !stay.contains_key(id));
+        let gone = gone.filter_map(|(_, its)| self.removed.borrow_mut().add(its));
         close_aside(gone.collect());
         let first_new = snapshot.listeners_made - new.len() as u64;
         let new = (first_new..).zip(new).filter_map(|(id, bound)| {
-            let mut listeners = snapshot.listeners.iter();
-            let bind = listeners.find(|listener| listener.id == id)?.bind.clone();
+            let bind = (*stay.get(&id)?).clone();
             Some((id, Listening { bind, bound }))
         });
         listening.extend(new);

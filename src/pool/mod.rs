@@ -299,11 +299,15 @@ impl Pool {
                 .backends
                 .iter()
                 .all(|one| standings.next() == Some(one.standing()))
-            && self
-                .leaving
-                .iter()
-                .all(|one| one.tally.connections.used() > 0)
+            && !self.has_left()
             && self.panic == self.should_panic()
+    }
+
+    /// Whether a removed backend has lost its last session since, so that it can be dropped.
+    #[must_use]
+    pub fn has_left(&self) -> bool {
+        let mut leaving = self.leaving.iter();
+        leaving.any(|backend| backend.tally.connections.used() == 0)
     }
 
     /// Backends that have connections and are not in the new configuration.

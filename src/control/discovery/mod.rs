@@ -10,7 +10,7 @@ mod file;
 mod question;
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -18,7 +18,8 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::task::AbortHandle;
 
-use crate::config::{Backend, Config};
+use crate::config::{Backend, Config, Pool};
+use crate::shared::Shared;
 
 pub(super) use dns::system_resolver;
 use question::{Asking, Host, Question};
@@ -41,6 +42,8 @@ pub(super) struct Discoveries {
     /// Limits the questions to the DNS that are under way.
     questions: Arc<Semaphore>,
     pace: Pace,
+    /// The pools that are followed, and the servers that are asked.
+    asking: (Vec<Shared<Pool>>, Vec<SocketAddr>),
 }
 
 /// The state of one question.
@@ -63,11 +66,11 @@ pub(super) fn merge(declared: &Config, found: impl Fn(&str) -> Option<Vec<Backen
         if pool.discovery.is_none() {
             continue;
         }
-        let names: BTreeSet<_> = pool.backends.iter().map(|b| b.name.clone()).collect();
-        let addresses: BTreeSet<_> = pool.backends.iter().map(|b| b.address.clone()).collect();
-        let is_new = |b: &Backend| !names.contains(&b.name) && !addresses.contains(&b.address);
-        let found = found(&pool.name).unwrap_or_default();
-        pool.backends.extend(found.into_iter().filter(is_new));
+        let mut found = found(&pool.name).unwrap_or_default();
+        let names: HashSet<_> = pool.backends.iter().map(|b| &*b.name).collect();
+        let addresses: HashSet<_> = pool.backends.iter().map(|b| &b.address).collect();
+        found.retain(|b| !names.contains(&*b.name) && !addresses.contains(&b.address));
+        pool.backends.extend(found);
     }
     merged
 }
@@ -90,6 +93,7 @@ impl Discoveries {
             tasks: 0,
             questions: Arc::new(Semaphore::new(QUESTIONS_MAX)),
             pace,
+            asking: Default::default(),
         }
     }
 
@@ -98,6 +102,11 @@ impl Discoveries {
     /// what it had until the first answer, a failure included. To be called inside the control
     /// thread's runtime.
     pub(super) fn follow(&mut self, config: &Config) {
+        let next = (config.pools.clone(), config.resolvers.clone());
+        let before = std::mem::replace(&mut self.asking, next);
+        if asks_the_same(&before, &self.asking) {
+            return;
+        }
         let mut pools = BTreeMap::new();
         for pool in &config.pools {
             let Some(discovery) = &pool.discovery else {
@@ -165,11 +174,6 @@ impl Discoveries {
         let mut resolved = config.clone();
         self.resolve(&mut resolved);
         resolved
-    }
-
-    /// Whether there are no questions: the configuration is complete as it is.
-    pub(super) fn is_empty(&self) -> bool {
-        self.followed.is_empty()
     }
 
     /// Asks all questions again now, as an operator requests. A question under way is asked once
@@ -388,6 +392,23 @@ impl Discoveries {
         followed.found = Some(found);
         true
     }
+}
+
+/// Whether these pools ask the same questions of the same servers, one after the other.
+fn asks_the_same(
+    (pools, servers): &(Vec<Shared<Pool>>, Vec<SocketAddr>),
+    (others, their_servers): &(Vec<Shared<Pool>>, Vec<SocketAddr>),
+) -> bool {
+    fn hosts(pool: &Pool) -> impl Iterator<Item = &str> {
+        pool.backends.iter().filter_map(|its| its.host.as_deref())
+    }
+    let is_same = |one: &Pool, other: &Pool| {
+        one.name == other.name && one.discovery == other.discovery && hosts(one).eq(hosts(other))
+    };
+    let mut both = pools.iter().zip(others);
+    servers == their_servers
+        && pools.len() == others.len()
+        && both.all(|(one, other)| Shared::is_same(one, other) || is_same(one, other))
 }
 
 /// The pools that ask a question, in words.

@@ -10,8 +10,7 @@ use std::path::PathBuf;
 
 use super::*;
 use crate::address::Address;
-use crate::config::{Discovery, Listener, Pool};
-use crate::shared::Shared;
+use crate::config::{Discovery, Listener};
 use server::{Reply, Server};
 
 /// Everything runs a hundred times as fast.

@@ -16,7 +16,8 @@ mod tls;
 mod tls_failure;
 mod verdict;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -38,7 +39,7 @@ pub use failure::{Closed, Failure, ProbeStage};
 pub(super) use outliers::{Outliers, Window};
 pub use verdict::{Turn, Verdict};
 
-use super::roster::{Member, MemberId, Roster};
+use super::roster::{Member, MemberId, PoolRecord, Roster};
 use probe::{Prober, Spec};
 use schedule::Spread;
 
@@ -47,11 +48,14 @@ use schedule::Spread;
 pub struct Checks {
     targets: HashMap<TargetId, Target>,
     by_aim: HashMap<Rc<Aim>, TargetId>,
-    specs: HashMap<Check, Rc<Spec>>,
+    /// Each with the number of its targets.
+    specs: HashMap<Check, (Rc<Spec>, usize)>,
     random: Rng,
     spread: Spread,
     /// How many targets there have been.
     started: u64,
+    /// Targets that have not been probed yet.
+    unprobed: usize,
     /// Every target has been probed at least once.
     first_round: bool,
     sender: mpsc::Sender<ProbeReport>,
@@ -157,6 +161,7 @@ impl Checks {
             spread: Spread::new(&mut random),
             random,
             started: 0,
+            unprobed: 0,
             first_round: false,
             sender,
             reports,
@@ -170,59 +175,87 @@ impl Checks {
     ///
     /// Must be called in the runtime of `tokio_uring::start`.
     pub fn follow(&mut self, config: &Config, roster: &mut Roster) {
+        let mut left = Vec::new();
+        for (member, target) in roster.take_left() {
+            self.leave(target, member);
+            left.push(target);
+        }
         for (pool, record) in config.pools.iter().zip(&mut roster.pools) {
-            let checked = record.checked.replace(pool.clone());
-            if checked.is_some_and(|checked| Shared::is_same(&checked, pool)) {
+            let checked = record.checked.as_ref();
+            if checked.is_some_and(|checked| Shared::is_same(checked, pool)) {
                 continue;
             }
-            for (backend, member) in pool.backends.iter().zip(&mut record.members) {
+            record.checked = Some(pool.clone());
+            for (index, backend) in pool.backends.iter().enumerate() {
                 let check = pool.check.as_ref().filter(|_| is_probed(backend));
-                self.assign(pool, backend, check, member);
+                left.extend(self.assign((pool, backend), check, (record, index)));
             }
         }
-        for target in self.targets.values_mut() {
-            target.members.retain(|id| roster.place(*id).is_some());
-        }
-        // Targets without a backend end here, and release what they shared.
-        self.targets.retain(|_, target| !target.members.is_empty());
-        let targets = &self.targets;
-        self.by_aim.retain(|_, id| targets.contains_key(id));
-        let used: HashSet<_> = self.by_aim.keys().map(|aim| &aim.check).collect();
-        self.specs.retain(|check, _| used.contains(check));
+        left.into_iter().for_each(|target| self.end_if_idle(target));
         self.refresh();
         self.first_round |= self.targets.is_empty();
     }
 
-    /// Probes a backend by this check, and no longer by another one.
+    /// Probes a backend by this check, and no longer by another one. Answers with the target that
+    /// it has left.
     fn assign(
         &mut self,
-        pool: &config::Pool,
-        backend: &config::Backend,
+        (pool, backend): (&config::Pool, &config::Backend),
         check: Option<&Check>,
-        member: &mut Member,
-    ) {
-        let before = member.target.and_then(|id| self.targets.get_mut(&id));
+        (record, index): (&mut PoolRecord, usize),
+    ) -> Option<TargetId> {
+        let member = &mut record.members[index];
+        let before = member.target.and_then(|id| self.targets.get(&id));
         let stays =
             |target: &Target| check.is_some_and(|check| target.aim.is(pool, backend, check));
-        if before.as_deref().is_some_and(stays) {
-            return;
+        if before.is_some_and(stays) {
+            return None;
         }
-        let known = before.map(|target| {
-            target.members.retain(|id| *id != member.id);
-            (target.verdict, target.failures)
-        });
+        let known = before.map(|target| (target.verdict, target.failures));
         let next = check.map(|check| self.find_or_start(Aim::new(pool, backend, check), known));
-        member.target = next;
+        let left = std::mem::replace(&mut member.target, next);
+        if let Some(left) = left {
+            self.leave(left, member.id);
+        }
         let target = next.and_then(|id| self.targets.get_mut(&id));
-        member.health = target.map_or(Health::Up, |target| {
+        let health = target.map_or(Health::Up, |target| {
             target.members.push(member.id);
             target.verdict.health()
         });
+        record.change(index).health = health;
+        left
+    }
+
+    /// A backend is no longer probed by this target.
+    fn leave(&mut self, target: TargetId, member: MemberId) {
+        if let Some(target) = self.targets.get_mut(&target) {
+            target.members.retain(|id| *id != member);
+        }
+    }
+
+    /// Ends a target without backends, and releases what it shared.
+    fn end_if_idle(&mut self, id: TargetId) {
+        let Entry::Occupied(entry) = self.targets.entry(id) else {
+            return;
+        };
+        if !entry.get().members.is_empty() {
+            return;
+        }
+        let target = entry.remove();
+        self.unprobed -= usize::from(target.probes == 0);
+        self.by_aim.remove(&target.aim);
+        if let Some((_, targets)) = self.specs.get_mut(&target.aim.check) {
+            *targets -= 1;
+            if *targets == 0 {
+                self.specs.remove(&target.aim.check);
+            }
+        }
     }
 
     /// Has certificates read again that have changed.
     pub fn refresh(&self) {
-        let clients = self.specs.values().filter_map(|spec| spec.tls.as_ref());
+        let specs = self.specs.values();
+        let clients = specs.filter_map(|(spec, _)| spec.tls.as_ref());
         clients.for_each(tls::Client::refresh);
     }
 
@@ -231,7 +264,9 @@ impl Checks {
             return *id;
         }
         let spec = self.specs.entry(aim.check.clone());
-        let spec = spec.or_insert_with_key(|check| Rc::new(Spec::new(check)));
+        let (spec, targets) = spec.or_insert_with_key(|check| (Rc::new(Spec::new(check)), 0));
+        *targets += 1;
+        self.unprobed += 1;
         let fresh = || Verdict::new(aim.check.initial);
         let failures = known.map_or(0, |(_, failures)| failures);
         let verdict = known.map_or_else(fresh, |(verdict, _)| verdict.handed_over());
@@ -265,7 +300,7 @@ impl Checks {
     /// and each change is reported.
     pub async fn next(&mut self) -> News {
         loop {
-            if !self.first_round && self.targets.values().all(|target| target.probes > 0) {
+            if !self.first_round && self.unprobed == 0 {
                 self.first_round = true;
                 return News::FirstRound;
             }
@@ -280,6 +315,7 @@ impl Checks {
     fn take_in(&mut self, report: ProbeReport) -> Option<Turned> {
         // A target that has ended meanwhile does not count.
         let target = self.targets.get_mut(&report.target)?;
+        self.unprobed -= usize::from(target.probes == 0);
         target.probes += 1;
         target.failures += u64::from(report.outcome.failure.is_some());
         target.verdict = report.verdict;

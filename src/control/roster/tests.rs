@@ -38,7 +38,7 @@ fn ids(roster: &Roster) -> Vec<Vec<u64>> {
 
 fn rising(roster: &Roster) -> Vec<&str> {
     let members = roster.pools.iter().flat_map(|record| &record.members);
-    let rising = members.filter(|member| member.rise.is_some());
+    let rising = members.filter(|member| member.state.rise.is_some());
     rising.map(|member| &*member.name).collect()
 }
 
@@ -81,7 +81,7 @@ fn backends_that_join_others_or_come_back_begin_slowly() {
     roster.follow(&config);
     assert_eq!(rising(&roster), ["a"]);
     // It lasts until the backend answers.
-    roster.pools[0].members[0].health = Health::Down;
+    roster.pools[0].change(0).health = Health::Down;
     assert!(!roster.end_rises(u64::MAX));
 }
 
@@ -105,7 +105,7 @@ fn what_was_brought_in_stays_in_while_it_is_of_the_reserve() {
         standings.map(|standing| standing.standby).collect()
     };
     assert_eq!(waits(&roster, &config), [false, true]);
-    roster.pools[0].members[1].is_active = true;
+    roster.pools[0].change(1).is_active = true;
     roster.follow(&config);
     assert_eq!(waits(&roster, &config), [false, false]);
     let scaling = config.pools[0].scaling.take();
