@@ -1,5 +1,7 @@
 //! Changes of a running configuration: the verbs of the API and the command line.
 
+mod batch;
+
 use std::collections::{BTreeMap, HashMap};
 use std::num::NonZeroU32;
 
@@ -95,40 +97,47 @@ impl Change {
 
     /// Applies these changes. Returns the configuration with all changes that are accepted, and
     /// the errors of the others by index. Each pool is validated once, however many of the
-    /// changes concern it.
+    /// changes concern it, and what they name is looked up in tables: there may be thousands.
     #[must_use]
     pub fn apply_all(changes: &[Self], config: &Config) -> (Config, Vec<(usize, ChangeError)>) {
         let mut next = config.clone();
         let mut refused = Vec::new();
-        let mut of_pools: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+        let mut of_pools: BTreeMap<&str, Vec<(usize, &Self)>> = BTreeMap::new();
         for (place, change) in changes.iter().enumerate() {
-            let made = match change.pool() {
-                Some(_) => change.make(&mut next),
-                None => change.apply(&next).map(|with| next = with),
-            };
-            match (made, change.pool()) {
-                (Err(error), _) => refused.push((place, error)),
-                (Ok(()), Some(pool)) => of_pools.entry(pool).or_default().push(place),
-                (Ok(()), None) => {}
+            if let Some(pool) = change.pool() {
+                of_pools.entry(pool).or_default().push((place, change));
+            } else if let Err(error) = change
+                .check(&mut next)
+                .and_then(|()| change.make(&mut next))
+            {
+                refused.push((place, error));
             }
         }
-        for (name, places) in of_pools {
+        let pools = config.pools.iter().enumerate();
+        let pools: HashMap<_, _> = pools.map(|(at, pool)| (&*pool.name, at)).collect();
+        for (name, changes) in of_pools {
+            let Some(&at) = pools.get(name) else {
+                let unknown = changes
+                    .iter()
+                    .map(|(place, _)| (*place, gone("pool", name)));
+                refused.extend(unknown);
+                continue;
+            };
+            let errors = batch::make(&mut next.pools[at], &changes);
             if judge_pool(&mut next, name).is_ok() {
+                refused.extend(errors);
                 continue;
             }
             // At least one of them is invalid: find it.
-            let [old, new] = [config.pools.as_slice(), &next.pools]
-                .map(|pools| pools.iter().position(|pool| pool.name == name));
-            if let Some((old, new)) = old.zip(new) {
-                next.pools[new] = config.pools[old].clone();
-            }
-            for place in places {
-                match changes[place].apply(&next) {
+            next.pools[at] = config.pools[at].clone();
+            for (place, change) in changes {
+                match change.apply(&next) {
                     Ok(with) => next = with,
                     Err(error) => refused.push((place, error)),
                 }
             }
         }
+        refused.sort_by_key(|(place, _)| *place);
         (next, refused)
     }
 
@@ -332,15 +341,29 @@ fn find<'a, T>(
     }
 }
 
+/// The error for a name that was known once, and is no longer: there is none to suggest.
+fn gone(what: &'static str, name: &str) -> ChangeError {
+    ChangeError::Unknown {
+        what,
+        name: name.to_owned(),
+        hint: String::new(),
+    }
+}
+
 fn add(pool: &mut Pool, backend: &Backend) -> Result<(), ChangeError> {
     if pool.backend(&backend.name).is_some() {
-        return Err(ChangeError::Exists {
-            pool: pool.name.clone(),
-            name: backend.name.clone(),
-        });
+        return Err(exists(&pool.name, backend));
     }
     regroup(pool, |pool| pool.backends.push(backend.clone()));
     Ok(())
+}
+
+/// The error for a backend with the name of another one.
+fn exists(pool: &str, backend: &Backend) -> ChangeError {
+    ChangeError::Exists {
+        pool: pool.to_owned(),
+        name: backend.name.clone(),
+    }
 }
 
 /// Changes backends, and derives the groups again if they were derived from the backends.

@@ -5,9 +5,11 @@
 //! An order holds over every reload. It ends when it is taken back, that is, when the result equals
 //! the file. It also ends when a new file changes the same settings of the same subject.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
-use crate::config::{Backend, Change, ChangeError, Config, limit_words};
+use crate::by_name::ByName;
+use crate::config::{Change, ChangeError, Config, Listener, Pool, limit_words};
+use crate::shared::Shared;
 
 /// The configuration without discovered backends.
 #[derive(Clone, Debug)]
@@ -64,10 +66,12 @@ impl Declared {
         file.share_pools(&self.file);
         let mut next = Self::new(file);
         let mut ended = Vec::new();
-        let holds = |order: &Change| is_same_text || !differs(order, &self.file, &next.file);
+        let in_files = Differences::between(&self.file, &next.file);
+        let holds = |order: &Change| is_same_text || !in_files.concern(order);
         let (hold, end): (Vec<_>, Vec<_>) = self.orders.iter().partition(|order| holds(order));
         // If the file now agrees with the order, its end changes nothing and is not reported.
-        let matters = |order: &&&Change| differs(order, &self.config, &next.file);
+        let made = Differences::between(&self.config, &next.file);
+        let matters = |order: &&&Change| made.concern(order);
         ended.extend(end.iter().filter(matters).map(|order| Ended {
             order: (**order).clone(),
             sentence: format!("{} no longer holds: the file has changed", describe(order)),
@@ -154,7 +158,8 @@ impl Declared {
         };
         self.orders
             .retain(|before| !is_of_same_backend(before, removal));
-        if backend_of(&self.file, pool, backend).is_some() {
+        let pool = self.file.pool(pool);
+        if pool.is_some_and(|pool| pool.backend(backend).is_some()) {
             self.orders.push(removal.clone());
         }
     }
@@ -162,46 +167,83 @@ impl Declared {
     /// Forgets orders that are taken back: things are as the file has them. A change can take back
     /// orders about its subject only: the others, of which there may be many, are not looked at.
     fn settle(&mut self, change: Option<&Change>) {
-        let (file, config) = (&self.file, &self.config);
-        let is_other =
-            |order: &Change| change.is_some_and(|change| name_of(change) != name_of(order));
+        let differences = Differences::between(&self.file, &self.config);
+        let is_other = |order: &Change| change.is_some_and(|it| topic(it) != topic(order));
         self.orders
-            .retain(|order| is_other(order) || differs(order, file, config));
+            .retain(|order| is_other(order) || differences.concern(order));
     }
 }
 
-/// Whether two configurations differ in what an order concerns.
-fn differs(order: &Change, one: &Config, other: &Config) -> bool {
-    let both = [one, other];
-    match order {
-        Change::AddBackend { pool, backend } => {
-            let [one, other] = both.map(|config| backend_of(config, pool, &backend.name));
-            one != other
+/// What differs between two configurations, by name: there may be thousands of orders to compare.
+struct Differences<'a> {
+    limit: bool,
+    /// Listeners with another limit.
+    listeners: HashSet<&'a str>,
+    pools: HashMap<&'a str, [Option<&'a Shared<Pool>>; 2]>,
+    /// Of those pools.
+    backends: HashSet<(&'a str, &'a str)>,
+}
+
+impl<'a> Differences<'a> {
+    fn between(one: &'a Config, other: &'a Config) -> Self {
+        let is_same =
+            |one: &Listener, other: &Listener| one.max_connections == other.max_connections;
+        let listeners = differing([&one.listeners, &other.listeners], |its| &its.name, is_same);
+        let pools = differing(
+            [&one.pools, &other.pools],
+            |pool| &pool.name,
+            Shared::is_same,
+        );
+        let pools: HashMap<_, _> = pools.collect();
+        let mut backends = HashSet::new();
+        for (pool, both) in &pools {
+            let both = both.map(|pool| pool.map_or(&[][..], |pool| &pool.backends));
+            let differ = differing(both, |backend| &backend.name, PartialEq::eq);
+            backends.extend(differ.map(|(name, _)| (*pool, name)));
         }
-        Change::RemoveBackend { pool, backend } | Change::SetBackend { pool, backend, .. } => {
-            let [one, other] = both.map(|config| backend_of(config, pool, backend));
-            one != other
+        Self {
+            limit: one.max_connections != other.max_connections,
+            listeners: listeners.map(|(name, _)| name).collect(),
+            pools,
+            backends,
         }
-        Change::SetPool { pool, patch } => {
-            let [Some(one), Some(other)] = both.map(|config| config.pool(pool)) else {
-                return true;
-            };
-            patch.tells_apart(one, other)
+    }
+
+    /// Whether the two differ in what an order changes.
+    fn concern(&self, order: &Change) -> bool {
+        match order {
+            Change::SetPool { pool, patch } => match self.pools.get(&**pool) {
+                Some([Some(one), Some(other)]) => patch.tells_apart(one, other),
+                only_one => only_one.is_some(),
+            },
+            Change::SetListener { listener, .. } => self.listeners.contains(&**listener),
+            Change::SetLimit { .. } => self.limit,
+            Change::AddBackend { .. }
+            | Change::RemoveBackend { .. }
+            | Change::SetBackend { .. } => {
+                name_of(order).is_some_and(|name| self.backends.contains(&name))
+            }
         }
-        Change::SetListener { listener, .. } => {
-            let [one, other] = both.map(|config| {
-                let mut all = config.listeners.iter();
-                let found = all.find(|one| one.name == *listener);
-                found.map(|one| one.max_connections)
-            });
-            one != other
-        }
-        Change::SetLimit { .. } => one.max_connections != other.max_connections,
     }
 }
 
-fn backend_of<'a>(config: &'a Config, pool: &str, backend: &str) -> Option<&'a Backend> {
-    config.pool(pool)?.backend(backend)
+/// What only one of two lists has, or what differs in them: each by name, from both.
+fn differing<T>(
+    [one, other]: [&[T]; 2],
+    name: fn(&T) -> &str,
+    is_same: impl Fn(&T, &T) -> bool,
+) -> impl Iterator<Item = (&str, [Option<&T>; 2])> {
+    let [ours, theirs] = [one, other].map(|all| ByName::new(all, name));
+    let gone_or_changed = one.iter().enumerate().filter_map(move |(place, its)| {
+        let found = theirs.get(place, name(its));
+        let differs = !found.is_some_and(|found| is_same(its, found));
+        differs.then_some((name(its), [Some(its), found]))
+    });
+    let added = other.iter().enumerate().filter_map(move |(place, its)| {
+        let is_new = ours.get(place, name(its)).is_none();
+        is_new.then_some((name(its), [None, Some(its)]))
+    });
+    gone_or_changed.chain(added)
 }
 
 /// An order in words, as the subject of a sentence.
@@ -248,6 +290,19 @@ fn record(orders: &mut Vec<Change>, order: &Change) {
 fn is_of_same_backend(one: &Change, other: &Change) -> bool {
     let name = name_of(one);
     name.is_some() && name == name_of(other)
+}
+
+/// What an order is about: names of the pool, the backend and the listener.
+fn topic(order: &Change) -> [Option<&str>; 3] {
+    match order {
+        Change::SetPool { pool, .. } => [Some(pool), None, None],
+        Change::SetListener { listener, .. } => [None, None, Some(listener)],
+        Change::SetLimit { .. } => [None; 3],
+        Change::AddBackend { .. } | Change::RemoveBackend { .. } | Change::SetBackend { .. } => {
+            let (pool, backend) = name_of(order).unzip();
+            [pool, backend, None]
+        }
+    }
 }
 
 /// The backend that an order is about: its pool's name, and its own.

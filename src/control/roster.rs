@@ -292,8 +292,8 @@ impl Roster {
         self.next_end
     }
 
-    /// Finds when the next ejection may end by time, if one has begun or ended, or should have ended
-    /// by now: its backend may have left. `true`: one has begun or ended.
+    /// Finds when the next ejection may end by time, if one has begun or ended, or should have
+    /// ended by now: its backend may have left. `true`: one has begun or ended.
     pub(super) fn find_next_end(&mut self, now: u64) -> bool {
         let changed = std::mem::take(&mut self.ends_changed);
         if changed || self.next_end.is_some_and(|end| end <= now) {

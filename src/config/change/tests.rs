@@ -249,11 +249,44 @@ fn of_many_changes_those_are_refused_that_have_no_room() {
     ];
     let (made, refused) = Change::apply_all(&changes, &config());
     let refused: Vec<_> = refused.iter().map(|(place, _)| *place).collect();
-    assert_eq!(refused, [2, 0, 4]);
+    assert_eq!(refused, [0, 2, 4]);
     let one_by_one = [1, 3].into_iter().fold(config(), |config, place: usize| {
         changes[place].apply(&config).unwrap()
     });
     assert_eq!(made, one_by_one);
+}
+
+/// One after the other and all at once, with names and addresses that are free again.
+#[test]
+fn many_changes_of_a_pool_are_made_as_each_alone() {
+    let other = |name: &str, address: &str| Backend {
+        name: name.to_owned(),
+        ..backend(address)
+    };
+    let changes = [
+        weigh("web", "b", 7),
+        remove("web", "b"),
+        weigh("web", "b", 8),
+        add("web", other("b", "unix:/other")),
+        add("web", other("b", "unix:/another")),
+        weigh("web", "b", 9),
+        balance("web", "random"),
+        remove("web", "b"),
+        add("web", other("c", "unix:/other")),
+        add("tiers", other("w", "unix:/w")),
+        add("nowhere", backend("unix:/w")),
+    ];
+    let (together, refused) = Change::apply_all(&changes, &config());
+    let mut one_by_one = config();
+    let mut errors = Vec::new();
+    for (place, change) in changes.iter().enumerate() {
+        match change.apply(&one_by_one) {
+            Ok(next) => one_by_one = next,
+            Err(_) => errors.push(place),
+        }
+    }
+    let refused: Vec<_> = refused.iter().map(|(place, _)| *place).collect();
+    assert_eq!((together, refused), (one_by_one, errors));
 }
 
 /// Each change was checked when it was made: later changes do not check it again.

@@ -7,7 +7,6 @@ use fastrand::Rng;
 
 use super::*;
 use crate::config::{AdminState, Backend, BackendPatch, PoolPatch, Strategy, parse};
-use crate::shared::Shared;
 
 fn file(backends: &[&str]) -> Config {
     let backends: Vec<_> = backends

@@ -1,0 +1,94 @@
+//! Many changes of one pool at once, each of which finds its backend in a table.
+
+use std::collections::{HashMap, HashSet};
+
+use super::{Backend, Change, ChangeError, Pool, exists, gone, regroup};
+
+/// Makes these changes of a pool without validating the result. Answers with the errors of those
+/// that can't be made, by their numbers.
+pub(super) fn make(pool: &mut Pool, changes: &[(usize, &Change)]) -> Vec<(usize, ChangeError)> {
+    let is_of_pool = |change: &Change| matches!(change, Change::SetPool { .. });
+    let runs = changes.chunk_by(|(_, one), (_, other)| is_of_pool(one) == is_of_pool(other));
+    let mut refused = Vec::new();
+    for run in runs {
+        if let [(_, Change::SetPool { .. }), ..] = run {
+            for (_, change) in run {
+                if let Change::SetPool { patch, .. } = change {
+                    patch.apply(pool);
+                }
+            }
+        } else {
+            regroup(pool, |pool| refused.extend(change_backends(pool, run)));
+        }
+    }
+    refused
+}
+
+fn change_backends(pool: &mut Pool, changes: &[(usize, &Change)]) -> Vec<(usize, ChangeError)> {
+    let Pool { name, backends, .. } = pool;
+    let mut table = Table::new(backends);
+    let made = changes.iter().map(|(place, change)| {
+        let made = match change {
+            Change::AddBackend { backend, .. } => table.add(name, backend),
+            Change::RemoveBackend { backend, .. } => table.remove(backend),
+            Change::SetBackend { backend, patch, .. } => {
+                table.find(backend).map(|backend| patch.apply(backend))
+            }
+            Change::SetPool { .. } | Change::SetListener { .. } | Change::SetLimit { .. } => Ok(()),
+        };
+        (*place, made)
+    });
+    let refused = made.filter_map(|(place, made)| Some((place, made.err()?)));
+    let refused = refused.collect();
+    table.close();
+    refused
+}
+
+/// The backends of a pool by name.
+struct Table<'a> {
+    backends: &'a mut Vec<Backend>,
+    by_name: HashMap<String, usize>,
+    /// They leave when the table is closed, as the indices of others must stay.
+    removed: HashSet<usize>,
+}
+
+impl<'a> Table<'a> {
+    fn new(backends: &'a mut Vec<Backend>) -> Self {
+        let all = backends.iter().enumerate();
+        Self {
+            by_name: all.map(|(at, its)| (its.name.clone(), at)).collect(),
+            removed: HashSet::new(),
+            backends,
+        }
+    }
+
+    fn find(&mut self, name: &str) -> Result<&mut Backend, ChangeError> {
+        match self.by_name.get(name) {
+            Some(&at) => Ok(&mut self.backends[at]),
+            None => Err(gone("backend", name)),
+        }
+    }
+
+    fn add(&mut self, pool: &str, backend: &Backend) -> Result<(), ChangeError> {
+        if self.by_name.contains_key(&backend.name) {
+            return Err(exists(pool, backend));
+        }
+        self.by_name
+            .insert(backend.name.clone(), self.backends.len());
+        self.backends.push(backend.clone());
+        Ok(())
+    }
+
+    fn remove(&mut self, name: &str) -> Result<(), ChangeError> {
+        let at = self.by_name.remove(name);
+        self.removed
+            .insert(at.ok_or_else(|| gone("backend", name))?);
+        Ok(())
+    }
+
+    fn close(self) {
+        let mut at = 0..;
+        self.backends
+            .retain(|_| at.next().is_none_or(|at| !self.removed.contains(&at)));
+    }
+}
