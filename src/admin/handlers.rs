@@ -243,13 +243,12 @@ pub(super) async fn events(
 
 async fn apply(request: &ApiRequest, change: Change) -> Answer<Changed> {
     let author = request.author()?;
-    let snapshot = request.ask(|reply| Call::Change {
+    let changed = request.ask(|reply| Call::Change {
         change,
         author,
         reply,
     });
-    let snapshot = snapshot.await??;
-    Ok(Json(Changed { snapshot }))
+    Ok(Json(changed.await??))
 }
 
 async fn kill_those(request: &ApiRequest, filter: SessionFilter) -> Result<Killed, Refusal> {

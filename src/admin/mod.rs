@@ -28,7 +28,8 @@ pub use server::{AdminListener, serve};
 use crate::config::{Change, ChangeError};
 use crate::control::events::Events;
 use model::{
-    HistogramStatus, ListenerStatus, PoolStatus, Reloaded, SessionFilter, SessionStatus, Status,
+    Changed, HistogramStatus, ListenerStatus, PoolStatus, Reloaded, SessionFilter, SessionStatus,
+    Status,
 };
 
 /// A request to the control thread, with the channel for its answer.
@@ -55,7 +56,7 @@ pub enum Call {
         /// Who changes it.
         author: Author,
         /// The version that is in force after it, or why nothing changed.
-        reply: Reply<Result<u64, ChangeError>>,
+        reply: Reply<Result<Changed, ChangeError>>,
     },
     /// Reads the file again. Answers with what changed, or with the mistakes in the file.
     Reload(Author, Reply<Result<Reloaded, String>>),

@@ -484,11 +484,17 @@ pub struct LimitChange {
     pub keep: bool,
 }
 
-/// A change took effect.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+/// A change is in force.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Changed {
     /// The version that is in force now.
     pub snapshot: u64,
+    /// Whether anything is other than before.
+    #[serde(default)]
+    pub changed: bool,
+    /// Warnings about the result, a sentence each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
 }
 
 /// The file was read again and is in force.

@@ -244,7 +244,7 @@ mod tests {
         assert_eq!(statuses, want);
         assert_eq!(
             add["responses"]["201"]["description"],
-            "A change took effect."
+            "A change is in force."
         );
         let describe = &description["paths"]["/v1/openapi.json"]["get"];
         let statuses: Vec<_> = describe["responses"].as_object().unwrap().keys().collect();

@@ -6,7 +6,7 @@ use axum::response::{IntoResponse, Response};
 use super::Gone;
 use super::model::Problem;
 use crate::config::ChangeError;
-use crate::config::values::{ValueError, did_you_mean};
+use crate::config::values::{self, ValueError};
 
 /// Why a request is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,7 +59,7 @@ impl Refusal {
         name: &str,
         known: impl Iterator<Item = &'a str>,
     ) -> Self {
-        let hint = did_you_mean(name, known);
+        let hint = values::known(name, known);
         let name = name.to_owned();
         ChangeError::Unknown { what, name, hint }.into()
     }

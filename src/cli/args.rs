@@ -42,10 +42,16 @@ pub enum Command {
     },
     /// Validate a configuration file, and look at the files that a start would open.
     #[command(
-        alias = "validate",
+        visible_alias = "validate",
         after_help = "Examples:
   mahoraga check
-  mahoraga check /etc/mahoraga/config.ron --deny-warnings"
+  mahoraga check /etc/mahoraga/config.ron --deny-warnings
+  mahoraga check && mahoraga reload
+
+Exit codes: 0 for a valid file, 2 for one with mistakes, 1 if only this machine
+refuses a start. Mistakes and warnings go to standard error. For a valid file
+without warnings, a script sees nothing; a terminal shows that the file is
+valid, and what only a start can find out."
     )]
     Check {
         /// The configuration.
@@ -294,6 +300,11 @@ fn help_template() -> StyledStr {
         for command in commands {
             let (name, about) = (command.get_name(), command.get_about());
             let about = about.map(ToString::to_string).unwrap_or_default();
+            let aliases: Vec<_> = command.get_visible_aliases().collect();
+            let about = match &aliases[..] {
+                [] => about,
+                aliases => format!("{about} [also: {}]", aliases.join(", ")),
+            };
             let _ = writeln!(text, "  {literal}{name:<10}{literal:#}  {about}");
         }
     }

@@ -2,7 +2,7 @@
 //! does not listen, creates no file, and connects to nothing.
 
 use std::fs;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::num::NonZeroU32;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
@@ -13,8 +13,8 @@ use super::run;
 use crate::config::{self, Config, Discovery, Host, LogSink, Pool};
 use crate::sys;
 
-/// Standard output says what was not checked. Standard error says that the file is valid, if it is
-/// a terminal.
+/// A script sees the exit code, and what is wrong. A terminal also shows that the file is valid,
+/// and what was not checked.
 pub(super) fn check(path: &Path, deny_warnings: bool) -> ExitCode {
     let (config, source) = match super::load(path) {
         Ok(loaded) => loaded,
@@ -32,9 +32,8 @@ pub(super) fn check(path: &Path, deny_warnings: bool) -> ExitCode {
     }
     if io::stderr().is_terminal() {
         super::say(&format_args!("{} is valid", config::name_of(path)));
+        super::say(&not_checked(&config));
     }
-    // A reader that closed standard output does not need the rest.
-    let _ = writeln!(io::stdout(), "{}", not_checked(&config));
     ExitCode::SUCCESS
 }
 

@@ -2,6 +2,8 @@
 
 use std::io::{self, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
@@ -27,14 +29,36 @@ pub(super) fn demo() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    run::run_then(&demo_config(front, &backends), None, "warn", || {
-        let welcome = welcome(front, &backends);
+    let socket = admin_socket();
+    let config = demo_config(front, &backends, &socket);
+    run::run_then(&config, None, "warn", || {
+        let welcome = welcome(front, &backends, admin_flag(&socket).as_deref());
         // Standard output may be a full pipe, so that the write blocks: on a thread of its own.
         thread::spawn(move || io::stdout().write_all(welcome.as_bytes()));
     })
 }
 
-fn demo_config(front: SocketAddr, backends: &[SocketAddr]) -> Config {
+/// The default admin socket, or another one if a balancer uses that.
+fn admin_socket() -> PathBuf {
+    let socket = match UnixStream::connect(config::ADMIN_SOCKET) {
+        Ok(_) => format!("mahoraga-{}.sock", std::process::id()),
+        Err(_) => config::ADMIN_SOCKET.to_owned(),
+    };
+    socket.into()
+}
+
+/// The flag by which commands reach this process: an empty one where they need none, and none
+/// where no socket could be made.
+fn admin_flag(socket: &Path) -> Option<String> {
+    UnixStream::connect(socket).ok()?;
+    Some(if super::admin::is_default(socket) {
+        String::new()
+    } else {
+        format!(" --admin {}", socket.display())
+    })
+}
+
+fn demo_config(front: SocketAddr, backends: &[SocketAddr], socket: &Path) -> Config {
     let backends = backends.iter().zip(1..).map(|(&address, number)| Backend {
         name: name_of(number),
         ..Backend::at(Address::Tcp(address))
@@ -54,41 +78,54 @@ fn demo_config(front: SocketAddr, backends: &[SocketAddr]) -> Config {
         timeouts: Timeouts::default(),
     };
     Config {
-        admin: Some(Admin::default()),
+        admin: Some(Admin {
+            socket: Some(socket.to_owned()),
+            ..Admin::default()
+        }),
         ..Config::of(vec![listener], vec![pool])
     }
 }
 
-fn welcome(front: SocketAddr, backends: &[SocketAddr]) -> String {
+/// What to try. `admin` is the flag of commands; without an admin API none is shown.
+fn welcome(front: SocketAddr, backends: &[SocketAddr], admin: Option<&str>) -> String {
     let list: Vec<_> = backends
         .iter()
         .map(|backend| format!("http://{backend}/"))
         .collect();
-    let histograms = format!(
-        "each core's histograms, here and in {}",
-        config::HISTOGRAM_LOG
-    );
-    let tips = [
+    let mut tips = vec![
         (
             format!("curl http://{front}/"),
-            "each core takes the backends in turn",
-        ),
-        (format!("wrk -c 100 -d 10 http://{front}/"), "load"),
-        (
-            "mahoraga top".to_owned(),
-            "backends, rates and latencies, live",
+            "each core takes the backends in turn".to_owned(),
         ),
         (
-            "mahoraga drain backend-1".to_owned(),
-            "no new sessions; `mahoraga ready backend-1` brings it back",
+            format!("wrk -c 100 -d 10 http://{front}/"),
+            "load".to_owned(),
         ),
-        (
-            "mahoraga --help".to_owned(),
-            "all commands; run them in this directory",
-        ),
-        (format!("kill -USR1 {}", std::process::id()), &histograms),
     ];
-    let tips = tips.map(|(command, what)| format!("  {command:<41} {what}\n"));
+    let commands = [
+        ("top", "backends, rates and latencies, live"),
+        ("drain backend-1", "no new sessions for it"),
+        ("ready backend-1", "new sessions again"),
+    ];
+    tips.extend(admin.into_iter().flat_map(|flag| {
+        commands.map(|(command, what)| (format!("mahoraga {command}{flag}"), what.to_owned()))
+    }));
+    tips.push((
+        "mahoraga --help".to_owned(),
+        "all commands; run them in this directory".to_owned(),
+    ));
+    tips.push((
+        format!("kill -USR1 {}", std::process::id()),
+        format!(
+            "each core's histograms, here and in {}",
+            config::HISTOGRAM_LOG
+        ),
+    ));
+    let width = tips.iter().map(|(command, _)| command.len()).max();
+    let width = width.unwrap_or_default();
+    let tips = tips
+        .iter()
+        .map(|(command, what)| format!("  {command:<width$}  {what}\n"));
     format!(
         "Mahoraga balances http://{front}/\n\
          over three HTTP backends in this process: {}\n\
@@ -97,7 +134,7 @@ fn welcome(front: SocketAddr, backends: &[SocketAddr]) -> String {
          {}\n\
          Ctrl-C ends it.\n",
         list.join(" "),
-        tips.concat(),
+        tips.collect::<String>(),
     )
 }
 
@@ -133,7 +170,7 @@ fn start_backend(number: u16) -> io::Result<SocketAddr> {
 async fn serve(listener: TcpListener, number: u16) {
     let listener = match tokio::net::TcpListener::from_std(listener) {
         Ok(listener) => listener,
-        Err(error) => return log::error!("demo backend {number}: {error}"),
+        Err(error) => return log::error!("demo backend {number} cannot listen: {error}"),
     };
     tokio::task::LocalSet::new()
         .run_until(async {
@@ -192,3 +229,25 @@ async fn read_head(stream: &mut TcpStream, input: &mut Vec<u8>) -> io::Result<Op
 const BACKENDS: u16 = 3;
 const FRONT_PORT: u16 = 8080;
 const REQUEST_BYTES_MAX: usize = 16 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_command_reaches_this_process() {
+        let front: SocketAddr = ([127, 0, 0, 1], 8080).into();
+        let second = welcome(front, &[front], Some(" --admin mahoraga-7.sock"));
+        let commands = |text: &str| {
+            let lines = text.lines().filter(|line| line.starts_with("  mahoraga "));
+            let lines = lines.filter(|line| !line.contains("--help"));
+            lines.map(str::to_owned).collect::<Vec<_>>()
+        };
+        assert_eq!(commands(&second).len(), 3);
+        let named = commands(&second)
+            .iter()
+            .all(|line| line.contains(" --admin mahoraga-7.sock  "));
+        assert!(named, "{second}");
+        assert_eq!(commands(&welcome(front, &[front], None)), [""; 0]);
+    }
+}

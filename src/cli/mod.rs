@@ -18,6 +18,7 @@ mod simulate;
 pub use args::{Cli, Command, ConfigFile, Maybe, ProxyArgs, SimulateArgs};
 pub use proxy::{ProxyError, proxy_config};
 
+use std::env;
 use std::fmt::Display;
 use std::io::{self, Write};
 use std::path::Path;
@@ -46,7 +47,16 @@ const USAGE: u8 = 2;
 #[must_use]
 pub fn main() -> ExitCode {
     sys::hold_signals();
-    let command = Cli::parse().command;
+    let command = match Cli::try_parse() {
+        Ok(cli) => cli.command,
+        Err(error) if error.use_stderr() && is_json() => {
+            let text = error.to_string();
+            let sentence = text.split("\n\nUsage:").next().unwrap_or_default();
+            say_error(&sentence.trim_start_matches("error: "));
+            return ExitCode::from(USAGE);
+        }
+        Err(error) => error.exit(),
+    };
     match command {
         Command::Run { .. } | Command::Proxy(_) | Command::Demo => {
             sys::await_signals();
@@ -138,9 +148,30 @@ fn warn(config: &Config, source: Option<&Source>) -> usize {
     warnings.len()
 }
 
+/// Reports a mistake in arguments, configuration or environment: `why` has its place and text.
 fn refuse(why: &dyn Display) -> ExitCode {
-    say(why);
+    if is_json() {
+        say_error(&why.to_string().trim_start_matches("error: "));
+    } else {
+        say(why);
+    }
     ExitCode::from(USAGE)
+}
+
+/// Reports an error: as JSON where the answer would be JSON.
+fn say_error(why: &dyn Display) {
+    if is_json() {
+        say(&serde_json::json!({ "error": why.to_string() }));
+    } else {
+        say(&format_args!("error: {why}"));
+    }
+}
+
+/// Whether the arguments ask for JSON. It holds for arguments that can't be parsed, too.
+fn is_json() -> bool {
+    let arguments = env::args_os().skip(1);
+    let mut flags = arguments.take_while(|argument| argument != "--");
+    flags.any(|argument| argument == "--json")
 }
 
 /// Prints a line to standard error, or nowhere when that is closed.

@@ -11,7 +11,8 @@ use std::thread;
 
 use parking_lot::Mutex;
 
-use crate::config::{self, Strategy};
+use crate::config::{self, Strategy, values};
+use crate::shared::Shared;
 use crate::simulate::{self, LINES_MAX, Outcome, Scenario, Trace};
 
 use super::args::SimulateArgs;
@@ -67,7 +68,7 @@ pub(super) fn scenario(name: &str) -> Result<Scenario, String> {
         let names = Scenario::all().map(|scenario| format!("`{}`", scenario.name));
         let [others @ .., last] = &names;
         let others = others.join(", ");
-        format!("no scenario is called `{name}`: expected {others} or {last}")
+        format!("invalid scenario `{name}`: expected {others} or {last}")
     })
 }
 
@@ -75,25 +76,22 @@ pub(super) fn scenario(name: &str) -> Result<Scenario, String> {
 fn load(path: &Path, name: Option<&str>) -> Result<config::Pool, ExitCode> {
     let (config, _) = super::load(path)?;
     let pools = config.pools;
-    let names: Vec<_> = pools
-        .iter()
-        .map(|pool| format!("`{}`", pool.name))
-        .collect();
-    let names = names.join(", ");
-    let (found, why) = match name {
-        Some(name) => (
-            pools.into_iter().find(|pool| pool.name == name),
-            format!("no pool is called `{name}`: expected one of {names}"),
+    let names = || pools.iter().map(|pool| &*pool.name);
+    let why = match name {
+        Some(name) => format!(
+            "there is no pool called `{name}`{}",
+            values::known(name, names())
         ),
-        None => (
-            Some(pools)
-                .filter(|pools| pools.len() == 1)
-                .and_then(|pools| pools.into_iter().next()),
-            format!("expected one of {names}"),
+        None => format!(
+            "the configuration has several pools{}",
+            values::known("", names())
         ),
     };
+    let is_it = |pool: &&Shared<config::Pool>| name.is_none_or(|name| pool.name == name);
+    let found = pools.iter().find(is_it);
+    let found = found.filter(|_| name.is_some() || pools.len() == 1);
     let found = found.ok_or_else(|| super::refuse(&format_args!("error: --pool: {why}")))?;
-    Ok(found.into_owned())
+    Ok((**found).clone())
 }
 
 fn read(path: &Path) -> Result<Trace, ExitCode> {

@@ -27,20 +27,20 @@ pub enum Change {
         /// The backend.
         backend: String,
     },
-    /// What is some changes.
+    /// Settings of a backend change.
     SetBackend {
         /// The pool.
         pool: String,
         /// The backend.
         backend: String,
-        /// What changes of it.
+        /// Its new settings.
         patch: BackendPatch,
     },
-    /// What is some changes.
+    /// Settings of a pool change.
     SetPool {
         /// The pool.
         pool: String,
-        /// What changes of it.
+        /// Its new settings.
         patch: PoolPatch,
     },
     /// A listener's limit.
@@ -67,7 +67,7 @@ pub enum ChangeError {
         what: &'static str,
         /// As it was written.
         name: String,
-        /// `, did you mean ...?` or nothing.
+        /// What may have been meant, as the end of the sentence.
         hint: String,
     },
     /// The pool has a backend with this name already.
@@ -304,7 +304,7 @@ impl Change {
 /// Why the last backend of a pool can't be removed.
 const LAST: &str = "this is its last backend: add another one first, or drain this one";
 
-/// Completes a pool, and validates it by the rules for a file. Other pools do not matter for it.
+/// Completes a pool, and validates it by the rules for a file.
 fn judge_pool(config: &mut Config, name: &str) -> Result<(), String> {
     let Some(pool) = config.pools.iter_mut().find(|pool| pool.name == name) else {
         return Ok(());
@@ -313,8 +313,9 @@ fn judge_pool(config: &mut Config, name: &str) -> Result<(), String> {
     pool.backends.sort_by_key(|backend| backend.reserve);
     let mut found = Vec::new();
     rules::of_pool("", pool, &mut found);
-    match found.into_iter().next() {
-        Some(finding) => Err(finding.sentence),
+    let broken = found.into_iter().next().map(|finding| finding.sentence);
+    match broken.or_else(|| rules::loop_of(config, name)) {
+        Some(sentence) => Err(sentence),
         None => Ok(()),
     }
 }
@@ -336,7 +337,7 @@ fn find<'a, T>(
         None => Err(ChangeError::Unknown {
             what,
             name: name.to_owned(),
-            hint: values::did_you_mean(name, all.iter().map(name_of)),
+            hint: values::known(name, all.iter().map(name_of)),
         }),
     }
 }

@@ -3,7 +3,7 @@
 use super::tokens::{Kind, Span, tokens};
 
 /// The smallest valid file.
-const SMALLEST: &str = "(listeners: [(bind: \"127.0.0.1:8080\", pool: \"web\")], \
+pub(super) const SMALLEST: &str = "(listeners: [(bind: \"127.0.0.1:8080\", pool: \"web\")], \
                         pools: [(name: \"web\", backends: [\"127.0.0.1:9001\"])])";
 
 /// The format that an invalid text seems to be in, with the place that shows it.

@@ -209,11 +209,11 @@ mod tests {
         let error = |text: &str| text.parse::<Key>().unwrap_err().to_string();
         assert_eq!(
             error("sourceip(24, 56)"),
-            "no key is called `sourceip`, did you mean `source_ip`?"
+            "invalid key `sourceip`, did you mean `source_ip`?"
         );
         assert_eq!(
             error("x"),
-            "no key is called `x`: expected `source_ip`, `source_ip_port`, `sni`, \
+            "invalid key `x`: expected `source_ip`, `source_ip_port`, `sni`, \
              `tls_session_id`, `http_path`, `http_host`, `http_cookie` or `rdp_cookie`"
         );
         assert_eq!(error("sni(a)"), "invalid key `sni(a)`: expected sni");

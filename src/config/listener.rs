@@ -10,7 +10,7 @@ use super::codec::{Codec, duration, group, name, named, number, parsed, required
 use super::reader::Around;
 use super::table::{self, Shape, settings};
 use super::text::Text;
-use super::values::{self, did_you_mean};
+use super::values;
 use crate::address::Address;
 
 settings! {
@@ -136,10 +136,11 @@ fn pool_name() -> Codec<usize> {
             };
             let pools = &reader.around.pools;
             let found = pools.iter().position(|pool| pool == name);
-            // If there is no pool at all, only that mistake is reported.
-            if found.is_none() && !pools.is_empty() {
-                let near = pools.iter().filter(|_| reader.gives_hints());
-                let hint = did_you_mean(name, near.map(String::as_str));
+            // A pool without a name may be the one that is meant: only that mistake is reported.
+            let is_complete = !pools.is_empty() && pools.iter().all(|pool| !pool.is_empty());
+            if found.is_none() && is_complete {
+                let known = pools.iter().filter(|_| reader.gives_hints());
+                let hint = values::known(name, known.map(String::as_str));
                 let sentence = format!("pool: there is no pool called `{name}`{hint}");
                 reader.mistake(&at.value.span, sentence);
             }

@@ -44,11 +44,13 @@ const FILE_BYTES_MAX: u64 = 16 << 20;
 /// The file can't be read, is longer than 16 MiB, or holds mistakes.
 pub fn load(path: &Path) -> Result<(Config, Source), ConfigError> {
     if path == Path::new(STANDARD_INPUT) {
-        return load_from(path, |_| {
+        return load_from(path, "", |_| {
             Ok(io::stdin().as_fd().try_clone_to_owned()?.into())
         });
     }
-    load_from(path, |path| File::open(path))
+    load_from(path, ": create it, or name another one", |path| {
+        File::open(path)
+    })
 }
 
 /// The same for a running balancer. It reads only a regular file, because a FIFO blocks until
@@ -58,15 +60,17 @@ pub fn load(path: &Path) -> Result<(Config, Source), ConfigError> {
 ///
 /// As of [`load`].
 pub fn load_again(path: &Path) -> Result<(Config, Source), ConfigError> {
-    load_from(path, sys::open_regular)
+    load_from(path, "", sys::open_regular)
 }
 
+/// `remedy` says what to do if there is no such file.
 fn load_from(
     path: &Path,
+    remedy: &str,
     open: impl FnOnce(&Path) -> io::Result<File>,
 ) -> Result<(Config, Source), ConfigError> {
     let file = name_of(path);
-    match read(path, open) {
+    match read(path, remedy, open) {
         Ok(bytes) => parse(file, bytes),
         Err(why) => Err(ConfigError::Unreadable { file, why }),
     }
@@ -188,10 +192,14 @@ fn alone<T>(
     }
 }
 
-fn read(path: &Path, open: impl FnOnce(&Path) -> io::Result<File>) -> Result<Vec<u8>, String> {
+fn read(
+    path: &Path,
+    remedy: &str,
+    open: impl FnOnce(&Path) -> io::Result<File>,
+) -> Result<Vec<u8>, String> {
     let say = |error: io::Error| {
         if error.kind() == ErrorKind::NotFound {
-            "there is no such file: name another with --config".to_owned()
+            format!("there is no such file{remedy}")
         } else if error.kind() == ErrorKind::IsADirectory {
             "this is a directory, not a file".to_owned()
         } else if error.kind() == ErrorKind::InvalidInput {

@@ -92,7 +92,9 @@ settings! {
         pub shutdown_grace: Duration = SHUTDOWN_GRACE => duration(values::GRACE);
         /// The access log, with a line for each session. Off: no access log.
         pub access_log: Option<AccessLog> = Some(AccessLog::default())
-            => group_or_off("\"off\", a sink or a group such as (to: \"FILE\", format: \"json\")");
+            => group_or_off(
+                "\"off\", \"-\", a file or a group such as (to: \"FILE\", format: \"json\")",
+            );
         /// The shape of the operational log on standard error.
         pub log_format: RecordFormat = RecordFormat::Text
             => named("log format", &RecordFormat::ALL);

@@ -38,7 +38,11 @@ pub(super) fn rows<T: Settings>(path: &str) -> Vec<Row> {
             schema: facts.schema.clone(),
             path: path.clone(),
         });
-        rows.extend((facts.rows)(&path));
+        let inner = (facts.rows)(&path).into_iter();
+        rows.extend(inner.map(|row| Row {
+            waits: row.waits || facts.waits,
+            ..row
+        }));
     }
     rows
 }

@@ -13,9 +13,13 @@ use super::source::Source;
 use super::strategy::SUBSET;
 use super::tokens::Span;
 use super::tree::Place;
-use super::values::{did_you_mean, written};
+use super::values::{known, written};
 use super::{Backend, Config, FirstTier, Group, Listener, Pool, Strategy, TwoTier};
 use crate::address::Address;
+
+mod loops;
+
+pub(super) use loops::of_pool as loop_of;
 
 /// A broken rule, or a warning.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,7 +90,7 @@ impl Finding {
         let first = Self::at(first, "").otherwise_like(self).span(source);
         let first = source.place(&first);
         format!(
-            "{}: the first is at {}:{}",
+            "{}; the first is at {}:{}",
             self.sentence, first.line, first.column
         )
     }
@@ -151,10 +155,11 @@ pub(super) fn of_config(config: &Config) -> Vec<Finding> {
     listeners(&config.listeners, &mut found);
     let names = config.pools.iter().enumerate();
     let names = names.map(|(i, pool)| (format!("pools[{i}].name"), &*pool.name));
-    unique("two pools are called", names, &mut found);
+    unique(("two pools are called", RENAME), names, &mut found);
     for (i, pool) in config.pools.iter().enumerate() {
         of_pool(&format!("pools[{i}]"), pool, &mut found);
     }
+    loops::find(config, &mut found);
     found
 }
 
@@ -165,7 +170,7 @@ pub(super) fn of_pool(path: &str, pool: &Pool, found: &mut Vec<Finding>) {
     let addresses: Vec<_> = addresses.collect();
     let sources = addresses.iter().enumerate();
     let sources = sources.map(|(i, source)| (format!("{path}.source[{i}]"), &**source));
-    unique("source: listed twice:", sources, found);
+    unique(("source: listed twice:", ": leave one out"), sources, found);
     if let Strategy::TwoTier(tiers) = &pool.strategy {
         two_tier(path, pool, tiers, found);
     }
@@ -178,8 +183,10 @@ pub(super) fn of_pool(path: &str, pool: &Pool, found: &mut Vec<Finding>) {
         && check.timeout > check.shortest_interval()
     {
         let (timeout, shortest) = (written(check.timeout), written(check.shortest_interval()));
-        let sentence =
-            format!("timeout: `{timeout}` is longer than the time to the next probe, {shortest}");
+        let sentence = format!(
+            "timeout: `{timeout}` is longer than the shortest interval of probes, {shortest}: \
+             lower `timeout`, or raise the interval"
+        );
         found.push(Finding::at(format!("{path}.check.timeout"), sentence));
     }
     if let Some(scaling) = pool.scaling.as_ref().filter(|its| its.low > its.high / 2) {
@@ -205,7 +212,7 @@ fn listeners(listeners: &[Listener], found: &mut Vec<Finding>) {
             } else {
                 format!("`{narrow}`, which `{wide}` includes")
             };
-            let sentence = format!("two listeners share the address {shared}");
+            let sentence = format!("two listeners share the address {shared}: leave one out");
             let clash = Finding::at(format!("listeners[{i}].bind"), sentence);
             found.push(clash.clashing(format!("listeners[{j}].bind")));
         }
@@ -217,7 +224,7 @@ fn listeners(listeners: &[Listener], found: &mut Vec<Finding>) {
     let names = names.into_iter();
     let names = names.map(|(i, name)| (format!("listeners[{i}].name"), name));
     let before = found.len();
-    unique("two listeners are called", names, found);
+    unique(("two listeners are called", RENAME), names, found);
     or_else(&mut found[before..], "name", "bind");
 }
 
@@ -274,12 +281,17 @@ fn or_else(found: &mut [Finding], name: &str, otherwise: &str) {
     }
 }
 
-/// Refuses a value that an earlier item has already; `what` begins the sentence.
-fn unique<'a>(what: &str, all: impl Iterator<Item = (String, &'a str)>, found: &mut Vec<Finding>) {
+/// Refuses a value that an earlier item has already: what begins the sentence, and what ends it.
+fn unique<'a>(
+    (what, remedy): (&str, &str),
+    all: impl Iterator<Item = (String, &'a str)>,
+    found: &mut Vec<Finding>,
+) {
     let mut seen: HashMap<&str, String> = HashMap::new();
     for (path, shared) in all.filter(|(_, shared)| !shared.is_empty()) {
         if let Some(first) = seen.get(shared) {
-            found.push(Finding::at(path, format!("{what} `{shared}`")).clashing(first));
+            let sentence = format!("{what} `{shared}`{remedy}");
+            found.push(Finding::at(path, sentence).clashing(first));
         } else {
             seen.insert(shared, path);
         }
@@ -315,7 +327,11 @@ fn backends(path: &str, pool: &Pool, found: &mut Vec<Finding>) {
     let names = members
         .iter()
         .map(|(at, one)| (format!("{at}.name"), &*one.name));
-    unique("two backends of the pool are called", names, found);
+    unique(
+        ("two backends of the pool are called", RENAME),
+        names,
+        found,
+    );
     or_else(&mut found[before..], "name", "address");
     let named_twice = found[before..].iter().map(|one| one.path.clone());
     let named_twice: HashSet<_> = named_twice.collect();
@@ -328,7 +344,8 @@ fn backends(path: &str, pool: &Pool, found: &mut Vec<Finding>) {
         if !named_twice.contains(&format!("{at}.name")) {
             let name = &backend.name;
             let sentence = format!(
-                "two backends of the pool, `{other}` and `{name}`, are at the address `{target}`"
+                "two backends of the pool, `{other}` and `{name}`, are at the address `{target}`: \
+                 leave one out"
             );
             let clash = Finding::at(format!("{at}.address"), sentence);
             found.push(clash.clashing(format!("{first}.address")));
@@ -371,7 +388,7 @@ fn two_tier(path: &str, pool: &Pool, tiers: &TwoTier, found: &mut Vec<Finding>) 
     }
     let names = groups.iter().enumerate();
     let names = names.map(|(i, group)| (format!("{strategy}.groups[{i}].name"), &*group.name));
-    unique("two groups of the pool are called", names, found);
+    unique(("two groups of the pool are called", RENAME), names, found);
     let members: Vec<_> = members(path, pool).collect();
     if members.iter().any(|(_, one)| one.group.is_some()) {
         for (at, _) in members.iter().filter(|(_, one)| one.group.is_none()) {
@@ -393,14 +410,14 @@ fn match_groups(
     found: &mut Vec<Finding>,
 ) {
     let before = found.len();
-    let known: HashSet<_> = groups.iter().map(|group| &*group.name).collect();
+    let names: HashSet<_> = groups.iter().map(|group| &*group.name).collect();
     for (at, backend) in members {
         let Some(name) = &backend.group else { continue };
-        if !known.contains(&**name) {
+        if !names.contains(&**name) {
             // No more than these are shown, and each hint compares with each group.
             let is_shown = found.len() - before < MISTAKES_MAX;
             let near = groups.iter().filter(|_| is_shown);
-            let hint = did_you_mean(name, near.map(|group| &*group.name));
+            let hint = known(name, near.map(|group| &*group.name));
             let sentence = format!("group: there is no group called `{name}`{hint}");
             found.push(Finding::at(format!("{at}.group"), sentence));
         }
@@ -421,6 +438,9 @@ fn match_groups(
         }
     }
 }
+
+/// What to do about two of one name.
+const RENAME: &str = ": leave one out, or give it another `name`";
 
 /// Backends that a pool may name; it can discover some more. They are counted in 16 bits.
 const BACKENDS_MAX: usize = 60_000;

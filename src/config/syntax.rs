@@ -51,6 +51,12 @@ pub(super) fn explained(text: &str, tokens: &[Token], (span, sentence): Wrong) -
     }
     let next = tokens.partition_point(|token| token.span.end <= span.start);
     let before = &tokens[..next];
+    if let Some(word) = tokens.get(next).filter(|word| word.kind == Kind::Word)
+        && let Some(at) = written(word).find(';')
+    {
+        let at = word.span.start + at;
+        return (at..at + 1, SEMICOLON.to_owned());
+    }
     // A string that lacks its end goes on up to the next string, which is then a word.
     if let Some(long) = before.iter().rfind(|token| token.kind == Kind::Text)
         && written(long).starts_with('"')
@@ -147,4 +153,5 @@ fn single_quoted(written: &str) -> String {
     format!("strings stand in double quotes: \"{inner}\"")
 }
 
+const SEMICOLON: &str = "write `,` between fields, and between the items of a list, and not `;`";
 const UNCLOSED: &str = "this string is never closed";

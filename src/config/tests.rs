@@ -336,22 +336,12 @@ fn missing_directories_of_logs_are_warned_of() {
 }
 
 #[test]
-fn unused_pools_and_loops_are_warned_of() {
+fn unused_pools_are_warned_of() {
     let unused = warned(
         "[(name",
         "[(name: \"b\", backends: [\"127.0.0.1:1\"]), (name",
     );
     assert_eq!(unused, ["f:2:20: warning: no listener uses the pool `b`"]);
-    let sentence = |bind, to| {
-        format!(
-            "f:1:21: warning: the listener on `{bind}` has itself as backend `{to}`: \
-             a connection would loop"
-        )
-    };
-    let same = warned("9001", "8080");
-    assert_eq!(same, [sentence("127.0.0.1:8080", "127.0.0.1:8080")]);
-    let wildcard = warned("127.0.0.1:8080", "0.0.0.0:9001");
-    assert_eq!(wildcard, [sentence("0.0.0.0:9001", "127.0.0.1:9001")]);
 }
 
 /// Marsaglia's xorshift64.

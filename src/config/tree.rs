@@ -9,6 +9,7 @@ use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, Visitor};
 
+use super::foreign;
 use super::syntax;
 use super::tokens::{self, Span, Token, tokens};
 
@@ -130,10 +131,11 @@ struct Parser<'a> {
 impl<'a> Parser<'a> {
     fn whole(&mut self) -> Result<Value, Wrong> {
         if self.kind(0).is_none() {
-            return Err((
-                0..1,
-                "the file is empty: it needs listeners and pools".to_owned(),
-            ));
+            let sentence = format!(
+                "the file is empty: the smallest one is {}",
+                foreign::SMALLEST
+            );
+            return Err((0..1, sentence));
         }
         self.skip_extensions();
         let value = self.value()?;

@@ -35,8 +35,8 @@ pub use duration::{
 };
 pub use memory::memory_text;
 pub(super) use memory::{memory, memory_range};
-pub(crate) use names::did_you_mean;
 pub use names::named;
+pub(crate) use names::{did_you_mean, known};
 use names::{foreign, hint, listed};
 pub(super) use names::{name_of_kind, one_of};
 pub use network::admin_socket;
@@ -49,7 +49,7 @@ pub enum ValueError {
     #[error("expected {0}")]
     Unexpected(String),
     /// Nothing of its kind has this name.
-    #[error("no {kind} is called `{name}`{hint}")]
+    #[error("invalid {kind} `{name}`{hint}")]
     Unknown {
         /// What was looked for.
         kind: &'static str,
@@ -74,6 +74,13 @@ impl ValueError {
             self.to_string()
         } else if let Self::Unexpected(_) = self {
             format!("invalid {name} `{written}`: {self}")
+        } else if let Self::Unknown {
+            name: unknown,
+            hint,
+            ..
+        } = self
+        {
+            format!("invalid {name} `{unknown}`{hint}")
         } else {
             format!("{name}: {self}")
         }

@@ -10,7 +10,7 @@ use super::error::Warning;
 use super::rules::Finding;
 use super::source::Source;
 use super::tokens::Span;
-use super::{Backend, Config, FirstTier, Key, Listener, LogSink, Pool, Strategy, Timeouts, values};
+use super::{Backend, Config, FirstTier, Key, LogSink, Pool, Strategy, Timeouts, values};
 use crate::address::Address;
 use crate::peek::Field;
 
@@ -55,17 +55,6 @@ pub fn warnings(config: &Config, host: Host, source: Option<&Source>) -> Vec<War
             let of_all = "defaults.timeouts.idle";
             let own = format!("listeners[{i}].timeouts.idle");
             found.push(Finding::at(own, sentence).otherwise(of_all));
-        }
-        if let Some(backend) = config.pools[listener.pool]
-            .backends
-            .iter()
-            .find(|backend| reaches(backend, listener))
-        {
-            let sentence = format!(
-                "the listener on `{}` has itself as backend `{}`: a connection would loop",
-                listener.bind, backend.name
-            );
-            found.push(Finding::at(format!("listeners[{i}].bind"), sentence));
         }
     }
     for (i, pool) in config.pools.iter().enumerate() {
@@ -257,27 +246,6 @@ fn keys(config: &Config, i: usize, found: &mut Vec<Finding>) {
             }
             (Key::SourceIp { .. } | Key::SourceIpPort | Key::Peeked(_), _) => {}
         }
-    }
-}
-
-/// Whether connecting to the address ends at the listener.
-fn reaches(backend: &Backend, listener: &Listener) -> bool {
-    // Other names are not resolved here.
-    if backend
-        .host
-        .as_ref()
-        .is_some_and(|host| host != "localhost")
-    {
-        return false;
-    }
-    match (&backend.address, &listener.bind) {
-        (Address::Tcp(to), Address::Tcp(bind)) if to.port() == bind.port() => {
-            // To connect to the unspecified address is to connect to this machine, as to
-            // `localhost`, which was not resolved.
-            let here = to.ip().is_loopback() || to.ip().is_unspecified();
-            to == bind || (bind.ip().is_unspecified() && here)
-        }
-        (to, bind) => to == bind,
     }
 }
 

@@ -52,6 +52,25 @@ impl AtStart {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::waits_for_a_start;
+
+    #[test]
+    fn what_takes_a_start_is_what_the_reference_says() {
+        let config = Config::of(Vec::new(), Vec::new());
+        let other = Config {
+            workers: NonZeroU32::new(3),
+            memory: Some(64 << 20),
+            admin: Some(Admin::default()),
+            ..config.clone()
+        };
+        let pending = AtStart::of(&config).pending(&other);
+        let names: Vec<_> = pending
+            .iter()
+            .filter_map(|sentence| sentence.split(' ').next())
+            .collect();
+        let reference = waits_for_a_start().replace(" and ", ", ");
+        assert_eq!(names.join(", "), reference);
+    }
 
     #[test]
     fn the_text_has_what_is_in_force_and_names_what_takes_a_start() {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::admin::model::{
-    EventKind, SESSIONS, SESSIONS_MAX, SessionFilter, SessionStatus, Stage, Status,
+    Changed, EventKind, SESSIONS, SESSIONS_MAX, SessionFilter, SessionStatus, Stage, Status,
 };
 use crate::admin::{Author, Call, Which};
 use crate::config::{AdminState, Backend, Change, ChangeError, Config};
@@ -168,45 +168,78 @@ impl Balancer {
     }
 
     /// Makes a change, and reports it as an event and in the audit log.
-    fn change(&mut self, change: &Change, author: Author) -> Result<u64, ChangeError> {
+    fn change(&mut self, change: &Change, author: Author) -> Result<Changed, ChangeError> {
         let old = values(change, &self.config);
-        let outcome = self.make(change).map(|()| self.publisher.version());
+        let pool = subject(change).pool;
+        let could_serve = pool.is_some_and(|pool| self.can_serve(pool));
+        let outcome = self.make(change);
         let new = values(change, &self.config);
         let (action, target) = named(change);
-        if outcome.is_ok()
+        let mut notes = Vec::new();
+        if let Ok(readmitted) = outcome
             && let (Some(old), Some(new)) = (&old, &new)
+            && (old != new || readmitted)
         {
             let message = format!("{target}: {}, by {author}", differences(old, new));
             self.events
                 .tell(Weight::Info, EventKind::Changed, subject(change), message);
         }
+        if let Some(pool) = pool.filter(|pool| could_serve && !self.can_serve(pool)) {
+            let note = format!("pool `{pool}` has no usable backend left");
+            let about = Subject::pool(pool);
+            self.events
+                .tell(Weight::Warn, EventKind::Changed, about, note.clone());
+            notes.push(note);
+        }
+        let outcome = outcome.map(|readmitted| Changed {
+            snapshot: self.publisher.version(),
+            changed: old != new || readmitted,
+            notes,
+        });
         self.audit.record(&Entry {
             author,
             action,
             target: &target,
             old,
             new,
-            outcome: outcome.clone().map_err(|error| error.to_string()),
+            outcome: match &outcome {
+                Ok(changed) => Ok(changed.snapshot),
+                Err(error) => Err(error.to_string()),
+            },
         });
         outcome
     }
 
-    fn make(&mut self, change: &Change) -> Result<(), ChangeError> {
+    /// Whether a pool has a backend that new sessions may go to, and that is not known to fail.
+    fn can_serve(&self, pool: &str) -> bool {
+        let mut plans = self.publisher.snapshot().pools.iter();
+        let pool = plans.find(|plan| plan.pool().name == pool);
+        pool.is_some_and(|plan| {
+            let mut backends = plan.pool().backends.iter();
+            backends.any(|its| its.admin == AdminState::Ready && its.is_usable())
+        })
+    }
+
+    /// Makes a change. Answers whether it ended a backend's ejection.
+    fn make(&mut self, change: &Change) -> Result<bool, ChangeError> {
         if self.stage == Stage::Stopping {
             return Err(ChangeError::Invalid("the balancer is stopping".to_owned()));
         }
         let declared = self.declared.change(change, &self.config)?;
-        if let Change::SetBackend {
+        let readmitted = if let Change::SetBackend {
             pool,
             backend,
             patch,
         } = change
             && patch.state == Some(AdminState::Ready)
         {
-            self.health_cycle().readmit(pool, backend);
-        }
+            self.health_cycle().readmit(pool, backend)
+        } else {
+            false
+        };
         let applied = self.apply(declared, Vec::new());
-        applied.map_err(|error| ChangeError::Invalid(error.to_string()))
+        let applied = applied.map_err(|error| ChangeError::Invalid(error.to_string()));
+        applied.map(|()| readmitted)
     }
 }
 

@@ -181,15 +181,17 @@ impl HealthCycle<'_> {
         }
     }
 
-    /// Ends a backend's ejection, if it is ejected.
-    pub(super) fn readmit(&mut self, pool: &str, backend: &str) {
+    /// Ends a backend's ejection. Answers whether it was ejected.
+    pub(super) fn readmit(&mut self, pool: &str, backend: &str) -> bool {
         let place = self.roster.find(pool, backend);
         let found = place.and_then(|place| at(self.snapshot, place));
         if let Some((place, (_, backend))) = place.zip(found)
             && backend.readmit()
         {
             self.notice(place, sys::monotonic());
+            return true;
         }
+        false
     }
 
     /// Ejects backends that answer much slower than the others. The next look at ejections reports

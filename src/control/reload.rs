@@ -282,10 +282,28 @@ impl Balancer {
     /// Reads the file again and applies it. The log, the API and the counters report the outcome
     /// too.
     pub(super) fn reload(&mut self, request: Request) {
+        if self.reloading.reread.is_none() {
+            return self.refuse_reload(request);
+        }
         self.reloading.queued.push(request);
         if self.reloading.reading.is_none() {
             self.begin_reload();
         }
+    }
+
+    /// There is no file to read. Nothing is wrong with the balancer: only the caller is told.
+    fn refuse_reload(&self, Request { author, reply }: Request) {
+        let outcome = Err(NO_FILE.to_owned());
+        self.audit.record(&Entry {
+            author,
+            action: RELOAD,
+            target: "config",
+            old: None,
+            new: None,
+            outcome: outcome.clone(),
+        });
+        // The caller may have gone away.
+        let _ = reply.map(|reply| reply.send(outcome.map(|_| Reloaded::default())));
     }
 
     /// Reads on another thread, as this one has probes to make and calls to answer.
@@ -301,9 +319,7 @@ impl Balancer {
             return self.end_reload(Err("the balancer is stopping".to_owned()));
         }
         let Some(reread) = self.reloading.reread.clone() else {
-            return self.end_reload(Err(
-                "cannot reload: the balancer runs without a configuration file".to_owned(),
-            ));
+            return self.end_reload(Err(NO_FILE.to_owned()));
         };
         systemd::reloading();
         if !self.reloading.may_begin() {
@@ -369,6 +385,7 @@ impl Balancer {
             changed: self.publisher.version() != before,
             notes,
         });
+        let reloaded = reloaded.map_err(|why| format!("{why}\n{STAYS}"));
         for Request { author, reply } in reading.requests {
             self.audit.record(&Entry {
                 author,
@@ -404,8 +421,7 @@ impl Balancer {
             }
             Err(why) => {
                 self.reloading.status.failed += 1;
-                let message =
-                    format!("reload: the old configuration stays in force (by {authors})\n{why}");
+                let message = format!("reload: {STAYS} (by {authors})\n{why}");
                 operational_log::report(Level::Error, &message);
                 (Weight::Quiet, EventKind::ReloadFailed, message)
             }
@@ -471,6 +487,11 @@ impl Balancer {
     }
 }
 
+/// Why there is nothing to read.
+const NO_FILE: &str = "cannot reload: the balancer runs without a configuration file: start it \
+                       again with other flags, or change it by commands such as `mahoraga set`";
+/// What follows from a refused reading.
+const STAYS: &str = "the old configuration stays in force";
 /// When a reading times out.
 const READ_TIME: Duration = Duration::from_secs(20);
 /// Readings that timed out and still hold a thread, at most.

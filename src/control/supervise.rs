@@ -194,7 +194,7 @@ impl Balancer {
         files.extend(audit.path().map(Path::to_owned).zip(audit.reopen()));
         let names = files.iter().map(|(path, _)| path.display().to_string());
         match &names.collect::<Vec<_>>()[..] {
-            [] => log::info!("nothing to open again: no log is a file"),
+            [] => log::info!("no log is written to a file: nothing to open again"),
             names => log::info!("opening the logs again: {}", names.join(", ")),
         }
         Reopening(files)
@@ -343,7 +343,7 @@ async fn listen(doorbell: Arc<Doorbell>, notices: Rc<Notify>) {
     let bell = match doorbell.eventfd().try_clone() {
         Ok(eventfd) => File::from_std(fs::File::from(eventfd)),
         Err(error) => {
-            return log::error!("cannot listen to workers: {error}; ejections are noticed late");
+            return log::error!("cannot watch the workers: {error}; ejections are noticed late");
         }
     };
     loop {

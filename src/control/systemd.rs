@@ -114,7 +114,7 @@ pub(super) fn activated(listeners: &[Listener]) -> io::Result<Inherited> {
     let handed = handed.filter_map(|(socket, name)| match listens_at(&socket) {
         Ok(address) => Some((socket, Handed { name, address })),
         Err(error) => {
-            log::warn!("closing the passed descriptor `{name}`: {error}");
+            log::warn!("cannot use the passed descriptor `{name}`: {error}");
             None
         }
     });
@@ -130,7 +130,7 @@ pub(super) fn activated(listeners: &[Listener]) -> io::Result<Inherited> {
             }
             None => {
                 log::warn!(
-                    "not using {handed}, which was passed: no listener has its address or name"
+                    "{handed} was passed and is not used: no listener has its address or name"
                 );
                 let address = handed.address;
                 activated

@@ -93,7 +93,7 @@ impl Workers {
                 // A mailbox is closed when its worker has ended.
                 let _ = worker.mailbox.send(command);
             } else {
-                log::warn!("a worker does not read its mailbox");
+                log::warn!("a worker takes no commands: it is stuck, or has too much to do");
             }
             sys::notify(&worker.wake);
         }

@@ -76,9 +76,10 @@ impl Session {
         self.attempts > limits.attempts
     }
 
-    pub(super) fn on_spent(&mut self, cx: &mut Context<'_>) {
+    /// There is no backend for the attempt, so that it is not made.
+    pub(super) fn on_refused(&mut self, why: CloseReason, cx: &mut Context<'_>) {
         self.attempts -= 1;
-        self.close(CloseReason::ConnectFailed, cx);
+        self.close(why, cx);
     }
 
     /// The client waits, as it would in the kernel's backlog. That is no attempt, and the time of

@@ -200,9 +200,9 @@ impl Session {
             Event::Requeued => self.on_queued(cx.now),
             Event::Called => self.on_called(cx),
             Event::Refused => self.close(CloseReason::QueueTimeout, cx),
-            Event::Full => self.close(CloseReason::PoolFull, cx),
-            Event::Unselected => self.close(CloseReason::NoBackend, cx),
-            Event::Spent => self.on_spent(cx),
+            Event::Full => self.on_refused(CloseReason::PoolFull, cx),
+            Event::Unselected => self.on_refused(CloseReason::NoBackend, cx),
+            Event::Spent => self.on_refused(CloseReason::ConnectFailed, cx),
             Event::Received(from, buffer, last) => {
                 self.half(from).ending = last;
                 self.on_received(from, buffer, cx);

@@ -180,6 +180,7 @@ fn an_empty_pool_ends_a_session() {
     script.asks(&[Op::Cancel(Purpose::Recv(Client))]);
     script.on_event(Event::RecvEnded(Client, Err(Errno::CANCELED)));
     script.ends(CloseReason::NoBackend, Manner::Reset);
+    assert_eq!(script.session.summary().attempts, 0);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use super::super::stderr;
 use super::{failed, json, pools, succeeded};
 
 /// A command that names a backend, its request, and its output.
-const BACKEND_CHANGES: [(&str, &str, &str); 8] = [
+const BACKEND_CHANGES: [(&str, &str, &str); 9] = [
     (
         "weight app-2 5",
         r#"PATCH /v1/pools/web/backends/app-2 {"weight":5,"keep":false}"#,
@@ -41,19 +41,24 @@ const BACKEND_CHANGES: [(&str, &str, &str); 8] = [
     (
         "remove app-3 --keep --json",
         "DELETE /v1/pools/web/backends/app-3",
-        "{\n  \"snapshot\": 19\n}\n",
+        "{\n  \"snapshot\": 19,\n  \"changed\": true\n}\n",
     ),
     (
-        "set limit off --backend app-4",
+        "set backend app-4 --max-connections off",
         r#"PATCH /v1/pools/web/backends/app-4 {"max_connections":0,"keep":false}"#,
-        "version 19: connections to web/app-4 have no limit of their own\n",
+        "version 19: web/app-4 has max_connections off\n",
+    ),
+    (
+        "set backend app-4 --max-connections 9 --weight 2",
+        r#"PATCH /v1/pools/web/backends/app-4 {"weight":2,"max_connections":9,"keep":false}"#,
+        "version 19: web/app-4 has weight 2, max_connections 9\n",
     ),
 ];
 
 #[test]
 fn backends_are_changed() {
     let all = json(&pools());
-    let changed = json(&Changed { snapshot: 19 });
+    let changed = json(&changed(19));
     let answers = [all.as_str(), changed.as_str()].repeat(BACKEND_CHANGES.len());
     let fake = Fake::saying("client_backend_changes", &answers);
     for (command, request, text) in BACKEND_CHANGES {
@@ -63,10 +68,40 @@ fn backends_are_changed() {
     }
 }
 
+fn changed(snapshot: u64) -> Changed {
+    Changed {
+        snapshot,
+        changed: true,
+        ..Changed::default()
+    }
+}
+
+#[test]
+fn a_change_without_effect_and_one_with_a_warning_say_so() {
+    let all = json(&pools());
+    let same = json(&Changed {
+        snapshot: 19,
+        ..Changed::default()
+    });
+    let last = json(&Changed {
+        notes: vec!["pool `web` has no usable backend left".to_owned()],
+        ..changed(20)
+    });
+    let answers = [all.as_str(), &same, &all, &last, &all, &last];
+    let fake = Fake::saying("client_notes_of_changes", &answers);
+    let want = "version 19: web/app-2 drains: no new sessions, as before\n";
+    assert_eq!(succeeded(&fake.run(&["drain", "app-2"])), want);
+    let output = fake.run(&["drain", "app-2"]);
+    let warning = "warning: pool `web` has no usable backend left\n";
+    assert_eq!((output.status.code(), stderr(&output)), (Some(0), warning));
+    let output = fake.run(&["drain", "app-2", "--json"]);
+    assert!(succeeded(&output).contains("no usable backend left"));
+}
+
 #[test]
 fn several_backends_are_changed_by_one_command() {
     let all = json(&pools());
-    let changed = [19, 20, 21].map(|snapshot| json(&Changed { snapshot }));
+    let changed = [19, 20, 21].map(|snapshot| json(&changed(snapshot)));
     let mut answers = vec![all.as_str()];
     answers.extend(changed.iter().map(String::as_str));
     let fake = Fake::saying("client_several", &answers);
@@ -110,39 +145,39 @@ const CHANGES: [(&str, &str, &str); 9] = [
         "version 19: web/n added\n",
     ),
     (
-        "set strategy web least_time",
+        "set pool web --strategy least_time",
         r#"PATCH /v1/pools/web {"strategy":"least_time","keep":false}"#,
-        "version 19: web selects by least_time\n",
+        "version 19: web has strategy least_time\n",
     ),
     (
-        "set queue web --max 1 --timeout 2s",
+        "set pool web --queue-max 1 --queue-timeout 2s",
         r#"PATCH /v1/pools/web {"queue_max":1,"queue_timeout":"2s","keep":false}"#,
-        "version 19: the queue of web has 1 place and a wait of at most 2s\n",
+        "version 19: web has queue_max 1, queue_timeout 2s\n",
     ),
     (
-        "set queue web --timeout 2s --keep",
+        "set pool web --queue-timeout 2s --keep",
         r#"PATCH /v1/pools/web {"queue_timeout":"2s","keep":false}"#,
-        "version 19: the queue of web has a wait of at most 2s\n",
+        "version 19: web has queue_timeout 2s\n",
     ),
     (
-        "set limit 500",
+        "set global --max-connections 500",
         r#"PATCH /v1/limits {"max_connections":500,"keep":false}"#,
-        "version 19: at most 500 connections of clients\n",
+        "version 19: global has max_connections 500\n",
     ),
     (
-        "set limit off --listener front",
+        "set listener front --max-connections off",
         r#"PATCH /v1/listeners/front {"max_connections":0,"keep":false}"#,
-        "version 19: connections of clients of front have no limit of their own\n",
+        "version 19: front has max_connections off\n",
     ),
     (
-        "set limit 1 --pool web",
+        "set pool web --max-connections 1",
         r#"PATCH /v1/pools/web {"max_connections":1,"keep":false}"#,
-        "version 19: at most 1 connection to web\n",
+        "version 19: web has max_connections 1\n",
     ),
     (
         "reload --json",
         "POST /v1/reload",
-        "{\n  \"snapshot\": 19,\n  \"changed\": false\n}\n",
+        "{\n  \"snapshot\": 19,\n  \"changed\": true\n}\n",
     ),
 ];
 
@@ -177,13 +212,13 @@ fn the_logs_are_opened_again_by_name() {
         "opened again: a.log, b.log\n"
     );
     assert_eq!(fake.asked(), ["POST /v1/reopen"]);
-    let want = "no log is a file: there is nothing to open\n";
+    let want = "no log is written to a file: nothing to open again\n";
     assert_eq!(succeeded(&fake.run(&["reopen"])), want);
 }
 
 #[test]
 fn the_rest_is_changed() {
-    let changed = json(&Changed { snapshot: 19 });
+    let changed = json(&changed(19));
     let fake = Fake::saying("client_changes", &[changed.as_str(); CHANGES.len()]);
     for (command, request, text) in CHANGES {
         let output = fake.run(&command.split(' ').collect::<Vec<_>>());
@@ -198,7 +233,7 @@ fn the_rest_is_changed() {
 
 #[test]
 fn a_wait_ends_when_the_backend_is_idle() {
-    let changed = json(&Changed { snapshot: 19 });
+    let changed = json(&changed(19));
     let mut of = pools();
     let all = json(&of);
     let mut db = of.remove(1);

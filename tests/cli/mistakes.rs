@@ -74,7 +74,7 @@ fn an_unknown_strategy() {
     refused(
         "unknown_strategy",
         &SMALLEST.replace("name: \"web\",", "name: \"web\", strategy: \"roundrobin\","),
-        "config.ron:3:37: strategy: no strategy is called `roundrobin`, did you mean `round_robin`?
+        "config.ron:3:37: invalid strategy `roundrobin`, did you mean `round_robin`?
   |     pools: [(name: \"web\", strategy: \"roundrobin\", backends: [\"127.0.0.1:9001\"])],
   |                                     ^^^^^^^^^^^^",
     );
@@ -106,16 +106,19 @@ fn names_given_twice() {
         (name: \"web\", backends: [\"127.0.0.1:4\"]),
     ],
 )",
-        "config.ron:4:16: two listeners are called `a`: the first is at 3:16
+        "config.ron:4:16: two listeners are called `a`: leave one out, or give it another `name`; \
+the first is at 3:16
   |         (name: \"a\", bind: \"127.0.0.1:2\", pool: \"web\"),
   |                ^^^
-config.ron:5:27: two listeners share the address `127.0.0.1:1`: the first is at 3:27
+config.ron:5:27: two listeners share the address `127.0.0.1:1`: leave one out; the first is at 3:27
   |         (name: \"c\", bind: \"127.0.0.1:1\", pool: \"web\"),
   |                           ^^^^^^^^^^^^^
-config.ron:8:49: two backends of the pool are called `127.0.0.1:3`: the first is at 8:34
+config.ron:8:49: two backends of the pool are called `127.0.0.1:3`: leave one out, \
+or give it another `name`; the first is at 8:34
   |         (name: \"web\", backends: [\"127.0.0.1:3\", \"127.0.0.1:3\"]),
   |                                                 ^^^^^^^^^^^^^
-config.ron:9:16: two pools are called `web`: the first is at 8:16
+config.ron:9:16: two pools are called `web`: leave one out, or give it another `name`; \
+the first is at 8:16
   |         (name: \"web\", backends: [\"127.0.0.1:4\"]),
   |                ^^^^^",
     );
@@ -131,7 +134,7 @@ fn an_address_given_twice() {
     pools: [(name: \"web\", backends: [\"db:3\", (name: \"b\", address: \"db:3\")])],
 )",
         "config.ron:3:67: two backends of the pool, `db:3` and `b`, are at the address `db:3`: \
-the first is at 3:38
+leave one out; the first is at 3:38
   |     pools: [(name: \"web\", backends: [\"db:3\", (name: \"b\", address: \"db:3\")])],
   |                                                                   ^^^^^^",
     );
@@ -154,15 +157,15 @@ fn listeners_that_include_each_other() {
     pools: [(name: \"web\", backends: [\"unix:/a\"])],
 )",
         "config.ron:4:16: two listeners share the address `127.0.0.1:1`, \
-which `0.0.0.0:1` includes: the first is at 3:16
+which `0.0.0.0:1` includes: leave one out; the first is at 3:16
   |         (bind: \"127.0.0.1:1\", pool: \"web\"),
   |                ^^^^^^^^^^^^^
 config.ron:7:16: two listeners share the address `127.0.0.1:2`, \
-which `[::]:2` includes: the first is at 5:16
+which `[::]:2` includes: leave one out; the first is at 5:16
   |         (bind: \"[::]:2\", pool: \"web\"),
   |                ^^^^^^^^
 config.ron:9:16: two listeners share the address `0.0.0.0:3`, \
-which `[::]:3` includes: the first is at 8:16
+which `[::]:3` includes: leave one out; the first is at 8:16
   |         (bind: \"0.0.0.0:3\", pool: \"web\"),
   |                ^^^^^^^^^^^",
     );
@@ -321,7 +324,7 @@ to 16777216, or \"auto\"
 config.ron:4:22: invalid to `\"\"`: expected \"-\", \"off\" or the path of a file
   |     access_log: (to: \"\", format: \"jsn\"),
   |                      ^^
-config.ron:4:34: format: no log format is called `jsn`, did you mean `json`?
+config.ron:4:34: invalid format `jsn`, did you mean `json`?
   |     access_log: (to: \"\", format: \"jsn\"),
   |                                  ^^^^^
 config.ron:5:20: histogram_log: off must be written in double quotes: \"off\"
@@ -370,14 +373,26 @@ config.ron:3:22: backends: expected at least one
     );
 }
 
+const SEMICOLON: &str = "write `,` between fields, and between the items of a list, and not `;`";
 /// A text, where it goes wrong, the error, and how much is marked.
-const SYNTAX: [(&str, &str, &str, usize); 17] = [
+const SYNTAX: [(&str, &str, &str, usize); 21] = [
     (
         "",
         "1:1",
-        "the file is empty: it needs listeners and pools",
+        "the file is empty: the smallest one is \
+         (listeners: [(bind: \"127.0.0.1:8080\", pool: \"web\")], \
+         pools: [(name: \"web\", backends: [\"127.0.0.1:9001\"])])",
         1,
     ),
+    ("(listeners: []; pools: [])", "1:15", SEMICOLON, 1),
+    ("(workers: 3; memory: \"auto\")", "1:12", SEMICOLON, 1),
+    (
+        "(listeners: [(bind: \"unix:/a\";pool: \"web\")], pools: [])",
+        "1:30",
+        SEMICOLON,
+        1,
+    ),
+    ("(reload_on_change: true;)", "1:24", SEMICOLON, 1),
     (
         "workers: 3",
         "1:1",

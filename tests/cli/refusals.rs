@@ -5,7 +5,7 @@ use std::os::unix::net::UnixListener;
 use std::process::Stdio;
 
 use super::super::fake::{Fake, answer, over_tcp};
-use super::super::{directory, mahoraga, run, stderr};
+use super::super::{directory, mahoraga, run, stderr, stdout};
 use super::{failed, stream, succeeded};
 
 #[test]
@@ -120,8 +120,8 @@ fn a_token_goes_over_http() {
 #[test]
 fn what_the_balancer_would_refuse_is_refused_before_it_is_asked() {
     for (command, range) in [
-        ("set queue web --timeout 2h", "20ms to 1h"),
-        ("set queue web --timeout 1ms", "20ms to 1h"),
+        ("set pool web --queue-timeout 2h", "20ms to 1h"),
+        ("set pool web --queue-timeout 1ms", "20ms to 1h"),
         ("top --interval 2h", "100ms to 1h"),
         ("sessions --limit 10001", "1 to 10000"),
     ] {
@@ -129,6 +129,37 @@ fn what_the_balancer_would_refuse_is_refused_before_it_is_asked() {
         assert_eq!(output.status.code(), Some(2), "{command}");
         assert!(stderr(&output).contains(range), "{}", stderr(&output));
     }
+}
+
+#[test]
+fn errors_are_json_where_answers_are() {
+    let refused = r#"{"error":"config.ron:1:1: a mistake\nthe old configuration stays in force"}"#;
+    let mistakes = vec![answer("422 Unprocessable Entity", refused)];
+    let fake = Fake::answering("client_json_errors", mistakes);
+    let check = |output: &std::process::Output, code: i32, want: &str| {
+        assert_eq!(output.status.code(), Some(code), "{}", stderr(output));
+        assert_eq!(stdout(output), "");
+        let error: serde_json::Value = serde_json::from_str(stderr(output)).unwrap();
+        let error = error["error"].as_str().unwrap();
+        assert!(error.starts_with(want), "{error}");
+    };
+    check(
+        &fake.run(&["reload", "--json"]),
+        1,
+        "config.ron:1:1: a mistake\nthe old",
+    );
+    let absent = run(&["status", "--admin", "absent.sock", "--json"]);
+    check(&absent, 1, "no balancer answers at absent.sock");
+    let unknown = run(&["drain", "--json"]);
+    check(
+        &unknown,
+        2,
+        "the following required arguments were not provided",
+    );
+    let simulated = run(&["simulate", "--json", "--config", "absent.ron"]);
+    check(&simulated, 2, "absent.ron: there is no such file");
+    let limit = run(&["sessions", "--limit", "10001", "--json"]);
+    check(&limit, 2, "invalid value '10001' for '--limit <N>'");
 }
 
 #[test]
@@ -181,7 +212,8 @@ Usage: mahoraga <COMMAND>
 
 Balancer:
   run         Run the balancer with a configuration file
-  check       Validate a configuration file, and look at the files that a start would open
+  check       Validate a configuration file, and look at the files that a start would open \
+[also: validate]
   proxy       Run the balancer with flags, without a configuration file
   demo        Start three small HTTP backends and the balancer in front of them
   simulate    Simulate strategies on a fleet: seconds instead of days
@@ -196,9 +228,9 @@ Commands to a running balancer:
   remove      Remove a backend, and let its sessions end by themselves
   weight      Set the weight of a backend
   drain       Send a backend no new sessions, and keep those it has
-  ready       Return a backend to service after drain or maint
-  maint       Take a backend out of service: no new sessions, no probes
-  set         Set the strategy, the queue or the limit of a pool, and other limits
+  ready       Return a backend to service after drain or maint [also: enable, undrain]
+  maint       Take a backend out of service: no new sessions, no probes [also: disable]
+  set         Set strategy, queue, weight or limits of a pool, a backend, a listener
   reload      Read the configuration file again
   reopen      Open the log files again, after they were moved away
   config      Show the configuration in force, or all settings
@@ -225,7 +257,7 @@ Options:
                            MAHORAGA_ADMIN] [default: mahoraga.sock, or else
                            /run/mahoraga/mahoraga.sock]
       --token-file <FILE>  The file with the token for http:// [env: MAHORAGA_TOKEN_FILE]
-      --json               Print the balancer's JSON
+      --json               Print JSON; an error is {\"error\": \"...\"} on standard error
   -h, --help               Print help
 
 Examples:

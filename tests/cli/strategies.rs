@@ -25,7 +25,7 @@ fn settings_that_make_no_sense() {
             strategy: (name: \"two_tier\", then: \"least_tyme\")),
     ],
 )",
-        "config.ron:5:43: key: no key is called `sourceip`, did you mean `source_ip`?
+        "config.ron:5:43: invalid key `sourceip`, did you mean `source_ip`?
   |             strategy: (name: \"hash\", key: \"sourceip\", max_load: 1)),
   |                                           ^^^^^^^^^^
 config.ron:5:65: invalid max_load `1`: expected a number with at most two decimals, 1.01 to 10, \
@@ -53,13 +53,13 @@ config.ron:13:53: invalid horizon `10`: expected a duration, 1s to 10m, in whole
 config.ron:13:65: invalid season `\"1m\"`: expected a duration, 10m to 30d, or \"off\"
   |             strategy: (name: \"predictive\", horizon: 10, season: \"1m\")),
   |                                                                 ^^^^
-config.ron:15:49: first: no first tier is called `prio`: expected `hash`, `weight` or `priority`
+config.ron:15:49: invalid first `prio`: expected `hash`, `weight` or `priority`
   |             strategy: (name: \"two_tier\", first: \"prio\", subset: 0)),
   |                                                 ^^^^^^
 config.ron:15:65: invalid subset `0`: expected a whole number, 1 to 16
   |             strategy: (name: \"two_tier\", first: \"prio\", subset: 0)),
   |                                                                 ^
-config.ron:17:48: then: no second tier is called `least_tyme`, did you mean `least_time`?
+config.ron:17:48: invalid then `least_tyme`, did you mean `least_time`?
   |             strategy: (name: \"two_tier\", then: \"least_tyme\")),
   |                                                ^^^^^^^^^^^^",
     );
@@ -146,7 +146,7 @@ config.ron:12:42: decay: the second tier `power_of_two` has no such setting: it 
 config.ron:13:54: the field `name` is missing here
   |         (name: \"e\", backends: [\"unix:/a\"], strategy: (key: \"sni\")),
   |                                                      ^
-config.ron:15:30: name: no strategy is called `hahs`, did you mean `hash`?
+config.ron:15:30: invalid name `hahs`, did you mean `hash`?
   |             strategy: (name: \"hahs\", max_load: 1.5)),
   |                              ^^^^^^
 config.ron:16:54: invalid strategy `3`: expected a name or a group such as (name: \"hash\", \
@@ -196,7 +196,7 @@ config.ron:8:53: persist: invalid key `http_cookie(a b)`: expected http_cookie(N
 of up to 128 letters, digits and !#$%&'*+-.^_`|~
   |         (name: \"c\", backends: [\"unix:/a\"], persist: \"http_cookie(a b)\"),
   |                                                     ^^^^^^^^^^^^^^^^^^
-config.ron:9:59: key: no key is called `on`: expected `source_ip`, `source_ip_port`, `sni`, \
+config.ron:9:59: invalid key `on`: expected `source_ip`, `source_ip_port`, `sni`, \
 `tls_session_id`, `http_path`, `http_host`, `http_cookie` or `rdp_cookie`
   |         (name: \"d\", backends: [\"unix:/a\"], persist: (key: \"on\")),
   |                                                           ^^^^
@@ -333,7 +333,8 @@ config.ron:6:52: group: there is no group called `gren`, did you mean `green`?
 config.ron:6:61: the field `group` is missing here: other backends of the pool have one
   |             backends: [(address: \"unix:/a\", group: \"gren\"), \"unix:/b\"]),
   |                                                             ^
-config.ron:7:64: two groups of the pool are called `a`: the first is at 7:59
+config.ron:7:64: two groups of the pool are called `a`: leave one out, or give it another `name`; \
+the first is at 7:59
   |         (name: \"b\", strategy: (name: \"two_tier\", groups: [\"a\", \"a\", \"b\", (weight: \
 3)]),
   |                                                                ^^^

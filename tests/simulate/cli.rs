@@ -149,13 +149,13 @@ fn mistakes_are_reported_in_one_sentence() {
     for (arguments, want) in [
         (
             "--scenario slow",
-            "error: invalid value 'slow' for '--scenario <NAME>': no scenario is called `slow`: \
+            "error: invalid value 'slow' for '--scenario <NAME>': invalid scenario `slow`: \
              expected `equal`, `slow_backend`, `black_hole`, `heavy_tail`, `busy_sessions`, \
              `burst`, `daily_wave`, `leave_and_return` or `day_with_reserve`",
         ),
         (
             "--strategy roundrobin",
-            "error: invalid value 'roundrobin' for '--strategy <NAME>': no strategy is called \
+            "error: invalid value 'roundrobin' for '--strategy <NAME>': invalid strategy \
              `roundrobin`, did you mean `round_robin`?",
         ),
         (
@@ -173,15 +173,15 @@ fn mistakes_are_reported_in_one_sentence() {
         ),
         (
             "--config absent.ron",
-            "absent.ron: there is no such file: name another with --config",
+            "absent.ron: there is no such file: create it, or name another one",
         ),
         (
             "--config two.ron",
-            "error: --pool: expected one of `db`, `web`",
+            "error: --pool: the configuration has several pools: expected `db` or `web`",
         ),
         (
             "--config two.ron --pool weeb",
-            "error: --pool: no pool is called `weeb`: expected one of `db`, `web`",
+            "error: --pool: there is no pool called `weeb`, did you mean `web`?",
         ),
     ] {
         misused(&directory, arguments, want);

@@ -41,7 +41,8 @@ async fn backends_are_added_as_described() {
         .tell(Method::POST, path, r#"{"address": "localhost:81"}"#)
         .await;
     assert_eq!(answer.status, StatusCode::CREATED);
-    assert_eq!(answer.json(), json!({ "snapshot": 7 }));
+    let changed = json!({ "snapshot": 7, "changed": true });
+    assert_eq!(answer.json(), changed);
     let added = || world.played.lock().changes.pop().unwrap();
     let add = |backend| Change::AddBackend {
         pool: "main".to_owned(),

@@ -85,7 +85,7 @@ async fn values_are_judged_as_those_of_a_file() {
         .await;
     assert_eq!(
         answer.error(),
-        "no state is called `redy`, did you mean `ready`?"
+        "invalid state `redy`, did you mean `ready`?"
     );
     let answer = world.tell(
         Method::PATCH,
@@ -145,7 +145,10 @@ async fn unknown_names_are_guessed() {
             "/v1/pools/mian",
             "there is no pool called `mian`, did you mean `main`?",
         ),
-        ("/v1/pools/x/backends", "there is no pool called `x`"),
+        (
+            "/v1/pools/x/backends",
+            "there is no pool called `x`: expected `main` or `other`",
+        ),
         (
             "/v1/pools/main/backends/alhpa",
             "there is no backend called `alhpa`, did you mean `alpha`?",
@@ -182,7 +185,10 @@ async fn filters_of_sessions_are_by_names_that_there_are() {
             "backend=alhpa",
             Some("there is no backend called `alhpa`, did you mean `alpha`?"),
         ),
-        ("pool=x&backend=alpha", Some("there is no pool called `x`")),
+        (
+            "pool=x&backend=alpha",
+            Some("there is no pool called `x`: expected `main` or `other`"),
+        ),
         ("listener=web&pool=main&backend=alpha", None),
         ("client=::1", None),
     ] {
@@ -220,7 +226,10 @@ async fn what_does_not_exist_is_a_problem_too() {
         ("/", nothing),
         ("/v2/status", nothing),
         ("/v1/status/", nothing),
-        ("/v1/pools//backends", "there is no pool called ``"),
+        (
+            "/v1/pools//backends",
+            "there is no pool called ``: expected `main` or `other`",
+        ),
         ("/healthz/x", nothing),
     ] {
         let answer = world.get(path).await;

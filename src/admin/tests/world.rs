@@ -22,8 +22,8 @@ use tokio::task::JoinHandle;
 
 use crate::admin::endpoints::{Context, Deadlines, Endpoint, endpoints};
 use crate::admin::model::{
-    BackendStatus, HistogramStatus, ListenerStatus, PoolStatus, Reloaded, SessionStatus, Stage,
-    Status,
+    BackendStatus, Changed, HistogramStatus, ListenerStatus, PoolStatus, Reloaded, SessionStatus,
+    Stage, Status,
 };
 use crate::admin::server::{self, WATCHERS_MAX};
 use crate::admin::{AdminListener, Author, Call, Handle, Tokens};
@@ -317,7 +317,12 @@ impl Played {
                 reply,
             } => {
                 self.changes.push((change, author));
-                sent(reply.send(self.refusal.clone().map_or(Ok(7), Err)));
+                let changed = Changed {
+                    snapshot: 7,
+                    changed: true,
+                    ..Changed::default()
+                };
+                sent(reply.send(self.refusal.clone().map_or(Ok(changed), Err)));
             }
             Call::Reload(author, reply) => {
                 self.done.push(format!("reload by {author}"));

@@ -68,7 +68,7 @@ Sessions end by themselves; `mahoraga sessions --kill --backend app-1` ends them
     Drain(StateArgs),
     /// Return a backend to service after drain or maint
     #[command(
-        alias = "enable",
+        visible_aliases = ["enable", "undrain"],
         after_help = "Examples:
   mahoraga ready app-1
   mahoraga ready app-1 app-2"
@@ -76,18 +76,21 @@ Sessions end by themselves; `mahoraga sessions --kill --backend app-1` ends them
     Ready(ReadyArgs),
     /// Take a backend out of service: no new sessions, no probes
     #[command(
-        alias = "disable",
+        visible_alias = "disable",
         after_help = "Examples:
   mahoraga maint web/app-1
   mahoraga maint app-1 app-2"
     )]
     Maint(StateArgs),
-    /// Set the strategy, the queue or the limit of a pool, and other limits
+    /// Set strategy, queue, weight or limits of a pool, a backend, a listener
     #[command(subcommand)]
     Set(SetCommand),
     /// Read the configuration file again
     #[command(after_help = "Example:
-  mahoraga check && mahoraga reload")]
+  mahoraga check && mahoraga reload
+
+The balancer reads the file that it was started with. A mistake leaves the old
+configuration in force, and the exit code is 1.")]
     Reload(ClientOptions),
     /// Open the log files again, after they were moved away
     #[command(after_help = "Example:
@@ -134,7 +137,7 @@ pub struct ClientOptions {
         help = "The file with the token for http:// [env: MAHORAGA_TOKEN_FILE]"
     )]
     pub token_file: Option<PathBuf>,
-    /// Print the balancer's JSON
+    /// Print JSON; an error is {"error": "..."} on standard error
     #[arg(long)]
     pub json: bool,
 }
@@ -297,60 +300,93 @@ pub struct StateArgs {
     pub how: Change,
 }
 
-/// The commands that set something of a pool, or a limit.
+/// The commands that set something: each has what is set, and its settings as in a file.
 #[derive(Clone, Debug, Subcommand)]
 pub enum SetCommand {
-    /// Set the strategy of a pool
+    /// Set the strategy, the limit or the queue of a pool
     #[command(after_help = "Examples:
-  mahoraga set strategy web least_connections
-  mahoraga set strategy web '(name: \"hash\", key: \"sni\")'")]
-    Strategy {
+  mahoraga set pool web --strategy least_connections
+  mahoraga set pool web --strategy '(name: \"hash\", key: \"sni\")'
+  mahoraga set pool web --max-connections 500 --queue-max 100 --queue-timeout 2s")]
+    Pool {
         /// The pool
         pool: String,
-        /// A strategy as config.ron writes it: its name, or its name and settings in brackets
-        strategy: String,
+        /// What to set.
+        #[command(flatten)]
+        settings: PoolSettings,
         /// How to make the change.
         #[command(flatten)]
         how: Change,
     },
-    /// Set how many clients may wait for a pool, and how long
+    /// Set the weight or the limit of backends
+    #[command(after_help = "Examples:
+  mahoraga set backend app-1 --weight 5
+  mahoraga set backend web/app-1 web/app-2 --max-connections off")]
+    Backend {
+        /// Backends: names, or POOL/BACKEND
+        #[arg(value_name = "BACKEND", required = true)]
+        backends: Vec<String>,
+        /// What to set.
+        #[command(flatten)]
+        settings: BackendSettings,
+        /// How to make the change.
+        #[command(flatten)]
+        how: Change,
+    },
+    /// Set the limit of a listener
     #[command(after_help = "Example:
-  mahoraga set queue web --max 100 --timeout 2s")]
-    Queue {
-        /// The pool
-        pool: String,
-        /// How many clients may wait; 0: none
-        #[arg(long, value_name = "N", value_parser = queue, required_unless_present = "timeout")]
-        max: Option<u32>,
-        /// How long they may wait
-        #[arg(long, value_name = "DUR", value_parser = queue_timeout)]
-        timeout: Option<String>,
+  mahoraga set listener front --max-connections 1000")]
+    Listener {
+        /// The listener
+        listener: String,
+        /// Client connections at a time; off: only the global limit holds
+        #[arg(long, value_name = "N|off", value_parser = limit)]
+        max_connections: u32,
         /// How to make the change.
         #[command(flatten)]
         how: Change,
     },
-    /// Limit connections: of all clients, or of a pool, a listener or a backend
-    #[command(after_help = "Examples:
-  mahoraga set limit 10000
-  mahoraga set limit 500 --pool web
-  mahoraga set limit off --backend web/app-1")]
-    Limit {
-        /// The limit; off: none of its own
-        #[arg(value_name = "N|off", value_parser = limit)]
-        limit: u32,
-        /// To all backends of a pool together
-        #[arg(long, value_name = "POOL", conflicts_with_all = ["listener", "backend"])]
-        pool: Option<String>,
-        /// Of the clients of a listener
-        #[arg(long, value_name = "NAME", conflicts_with = "backend")]
-        listener: Option<String>,
-        /// To a backend: its name, or POOL/BACKEND
-        #[arg(long, value_name = "BACKEND")]
-        backend: Option<String>,
+    /// Set the limit of all listeners together
+    #[command(after_help = "Example:
+  mahoraga set global --max-connections 10000")]
+    Global {
+        /// Client connections at a time; off: as many as the descriptor limit allows
+        #[arg(long, value_name = "N|off", value_parser = limit)]
+        max_connections: u32,
         /// How to make the change.
         #[command(flatten)]
         how: Change,
     },
+}
+
+/// Settings of a pool, one or more.
+#[derive(Args, Clone, Debug)]
+#[group(required = true, multiple = true)]
+pub struct PoolSettings {
+    /// A strategy as config.ron writes it: its name, or its name and settings in brackets
+    #[arg(long, value_name = "STRATEGY")]
+    pub strategy: Option<String>,
+    /// Connections at a time to all its backends together; off: no limit
+    #[arg(long, value_name = "N|off", value_parser = limit)]
+    pub max_connections: Option<u32>,
+    /// How many clients may wait while every backend is full; 0: none
+    #[arg(long, value_name = "N", value_parser = queue)]
+    pub queue_max: Option<u32>,
+    /// How long they may wait
+    #[arg(long, value_name = "DUR", value_parser = queue_timeout)]
+    pub queue_timeout: Option<String>,
+}
+
+/// Settings of a backend, one or more.
+#[derive(Args, Clone, Debug)]
+#[group(required = true, multiple = true)]
+pub struct BackendSettings {
+    /// Its share relative to the other backends, 0 to 256; 0: no share
+    #[arg(long, value_name = "N", value_parser = weight)]
+    pub weight: Option<u32>,
+    /// Connections at a time; off: no limit
+    #[arg(long, value_name = "N|off", value_parser = limit)]
+    pub max_connections: Option<u32>,
 }
 
 /// The commands about the configuration.

@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use hyper::Method;
+use serde::Serialize;
 
 use super::args::{
     AddArgs, Change, ClientOptions, ReadyArgs, RemoveArgs, SetCommand, StateArgs, Wait, WeightArgs,
 };
 use super::client::{Client, ClientError, path};
-use super::find::{BackendName, find, find_all};
+use super::find::{BackendName, find_all};
 use super::show;
 use super::units::{plain, plural};
 use crate::admin::model::{
@@ -51,16 +52,8 @@ pub(super) async fn remove(args: &RemoveArgs) -> Result<(), ClientError> {
 }
 
 pub(super) async fn weight(args: &WeightArgs) -> Result<(), ClientError> {
-    let client = Client::new(&args.how.options)?;
-    let found = find(&client, &args.backend).await?;
-    let change = BackendChange {
-        weight: Some(args.weight),
-        ..BackendChange::default()
-    };
-    let changed = client.send(Method::PATCH, &found.path(), &change).await?;
-    let what = format!("{} has weight {}", found.written(), args.weight);
-    report(&args.how, changed, &what);
-    Ok(())
+    let backends = std::slice::from_ref(&args.backend);
+    set_backends(backends, Some(args.weight), None, &args.how).await
 }
 
 pub(super) async fn ready(args: &ReadyArgs) -> Result<(), ClientError> {
@@ -144,100 +137,118 @@ async fn wait_for_one(
 
 pub(super) async fn set(command: &SetCommand) -> Result<(), ClientError> {
     match command {
-        SetCommand::Strategy {
+        SetCommand::Pool {
             pool,
-            strategy,
+            settings,
             how,
         } => {
             let change = PoolChange {
-                strategy: Some(strategy.clone()),
-                ..PoolChange::default()
+                strategy: settings.strategy.clone(),
+                max_connections: settings.max_connections,
+                queue_max: settings.queue_max,
+                queue_timeout: settings.queue_timeout.clone(),
+                keep: false,
             };
-            let what = format!("{pool} selects by {strategy}");
-            set_pool((pool, &change), how, &what).await
+            let what = words([
+                ("strategy", settings.strategy.clone()),
+                ("max_connections", settings.max_connections.map(limit)),
+                ("queue_max", settings.queue_max.map(|max| max.to_string())),
+                ("queue_timeout", settings.queue_timeout.clone()),
+            ]);
+            let client = Client::new(&how.options)?;
+            patch(
+                &client,
+                &path(&["pools", pool]),
+                &change,
+                how,
+                (pool, &what),
+            )
+            .await
         }
-        SetCommand::Queue {
-            pool,
-            max,
-            timeout,
+        SetCommand::Backend {
+            backends,
+            settings,
             how,
         } => {
-            let change = PoolChange {
-                queue_max: *max,
-                queue_timeout: timeout.clone(),
-                ..PoolChange::default()
-            };
-            let places = max.map(|max| plural(max.into(), "place"));
-            let wait = timeout
-                .as_ref()
-                .map(|time| format!("a wait of at most {time}"));
-            let has: Vec<_> = places.into_iter().chain(wait).collect();
-            let what = format!("the queue of {pool} has {}", has.join(" and "));
-            set_pool((pool, &change), how, &what).await
+            let (weight, max_connections) = (settings.weight, settings.max_connections);
+            set_backends(backends, weight, max_connections, how).await
         }
-        SetCommand::Limit {
-            limit,
-            pool,
+        SetCommand::Listener {
             listener,
-            backend,
+            max_connections,
             how,
-        } => match (pool, listener, backend) {
-            (Some(pool), ..) => {
-                let change = PoolChange {
-                    max_connections: Some(*limit),
-                    ..PoolChange::default()
-                };
-                set_pool(
-                    (pool, &change),
-                    how,
-                    &limit_of(&format!("to {pool}"), *limit),
-                )
-                .await
-            }
-            (_, Some(listener), _) => {
-                let to = path(&["listeners", listener]);
-                set_limit(&to, how, *limit, &format!("of clients of {listener}")).await
-            }
-            (_, _, Some(backend)) => set_backend_limit(backend, how, *limit).await,
-            (None, None, None) => set_limit(&path(&["limits"]), how, *limit, "of clients").await,
-        },
+        } => set_limit(&["listeners", listener], listener, *max_connections, how).await,
+        SetCommand::Global {
+            max_connections,
+            how,
+        } => set_limit(&["limits"], "global", *max_connections, how).await,
     }
 }
 
-async fn set_pool(
-    (pool, change): (&str, &PoolChange),
+async fn set_backends(
+    backends: &[String],
+    weight: Option<u32>,
+    max_connections: Option<u32>,
     how: &Change,
-    what: &str,
 ) -> Result<(), ClientError> {
     let client = Client::new(&how.options)?;
-    let to = path(&["pools", pool]);
-    let changed = client.send(Method::PATCH, &to, change).await?;
-    report(how, changed, what);
-    Ok(())
-}
-
-async fn set_limit(to: &str, how: &Change, limit: u32, whose: &str) -> Result<(), ClientError> {
-    let client = Client::new(&how.options)?;
-    let change = LimitChange {
-        max_connections: limit,
-        keep: false,
-    };
-    let changed = client.send(Method::PATCH, to, &change).await?;
-    report(how, changed, &limit_of(whose, limit));
-    Ok(())
-}
-
-async fn set_backend_limit(backend: &str, how: &Change, limit: u32) -> Result<(), ClientError> {
-    let client = Client::new(&how.options)?;
-    let found = find(&client, backend).await?;
+    let all = find_all(&client, backends).await?;
     let change = BackendChange {
-        max_connections: Some(limit),
+        weight,
+        max_connections,
         ..BackendChange::default()
     };
-    let changed = client.send(Method::PATCH, &found.path(), &change).await?;
-    let what = limit_of(&format!("to {}", found.written()), limit);
-    report(how, changed, &what);
+    let what = words([
+        ("weight", weight.map(|weight| weight.to_string())),
+        ("max_connections", max_connections.map(limit)),
+    ]);
+    for one in &all {
+        patch(&client, &one.path(), &change, how, (&one.written(), &what)).await?;
+    }
     Ok(())
+}
+
+async fn set_limit(
+    to: &[&str],
+    name: &str,
+    max_connections: u32,
+    how: &Change,
+) -> Result<(), ClientError> {
+    let client = Client::new(&how.options)?;
+    let change = LimitChange {
+        max_connections,
+        keep: false,
+    };
+    let what = words([("max_connections", Some(limit(max_connections)))]);
+    patch(&client, &path(to), &change, how, (name, &what)).await
+}
+
+/// Changes settings, and prints what is in force.
+async fn patch(
+    client: &Client,
+    to: &str,
+    change: &impl Serialize,
+    how: &Change,
+    (name, what): (&str, &str),
+) -> Result<(), ClientError> {
+    let changed = client.send(Method::PATCH, to, change).await?;
+    report(how, changed, &format!("{name} has {what}"));
+    Ok(())
+}
+
+/// Settings with their values: those that are given.
+fn words<const N: usize>(settings: [(&str, Option<String>); N]) -> String {
+    let given = settings.into_iter();
+    let given = given.filter_map(|(name, value)| Some(format!("{name} {}", value?)));
+    given.collect::<Vec<_>>().join(", ")
+}
+
+/// A limit, as a file writes it.
+fn limit(max: u32) -> String {
+    match max {
+        0 => "off".to_owned(),
+        max => max.to_string(),
+    }
 }
 
 pub(super) async fn reload(options: &ClientOptions) -> Result<(), ClientError> {
@@ -259,24 +270,23 @@ pub(super) async fn reopen(options: &ClientOptions) -> Result<(), ClientError> {
         options,
         &reopened,
         |reopened, _| match &reopened.files[..] {
-            [] => "no log is a file: there is nothing to open\n".to_owned(),
+            [] => "no log is written to a file: nothing to open again\n".to_owned(),
             files => format!("opened again: {}\n", plain(&files.join(", "))),
         },
     );
     Ok(())
 }
 
-/// Prints what a command changed.
+/// Prints what is in force after a command, and warnings about it.
 fn report(how: &Change, changed: Changed, what: &str) {
     show(&how.options, &changed, |changed, _| {
-        format!("version {}: {what}\n", changed.snapshot)
+        let unchanged = if changed.changed { "" } else { ", as before" };
+        format!("version {}: {what}{unchanged}\n", changed.snapshot)
     });
-}
-
-fn limit_of(whose: &str, limit: u32) -> String {
-    match limit {
-        0 => format!("connections {whose} have no limit of their own"),
-        _ => format!("at most {} {whose}", plural(limit.into(), "connection")),
+    if !how.options.json {
+        for note in &changed.notes {
+            crate::cli::say(&format_args!("warning: {}", plain(note)));
+        }
     }
 }
 

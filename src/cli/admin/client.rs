@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 use std::io::{self, ErrorKind};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use std::{env, fs};
 
@@ -359,6 +359,14 @@ fn default_socket() -> PathBuf {
         ADMIN_SOCKET
     };
     PathBuf::from(path)
+}
+
+/// Whether a command that names no balancer asks this socket.
+pub(in crate::cli) fn is_default(socket: &Path) -> bool {
+    match variable(ADDRESS) {
+        Some(address) => Path::new(&address) == socket,
+        None => default_socket() == socket,
+    }
 }
 
 /// The value of a variable of the environment; an empty one is none.

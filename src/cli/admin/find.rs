@@ -2,7 +2,7 @@
 
 use super::client::{Client, ClientError, path};
 use crate::admin::model::{BackendStatus, PoolStatus};
-use crate::config::values::did_you_mean;
+use crate::config::values::{did_you_mean, known};
 
 /// A backend of a pool, by their names.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,12 +21,6 @@ impl BackendName {
     pub(super) fn written(&self) -> String {
         format!("{}/{}", self.pool, self.backend)
     }
-}
-
-/// The backend that a name means.
-pub(super) async fn find(client: &Client, text: &str) -> Result<BackendName, ClientError> {
-    let current_backends = current_backends(client).await?;
-    found(&current_backends, text).map_err(ClientError::Refused)
 }
 
 /// The backends that some names mean, without duplicates. One wrong name refuses them all.
@@ -95,12 +89,11 @@ fn found(all: &[BackendName], text: &str) -> Result<BackendName, String> {
     let meant = |found: &&BackendName| found.backend == text || found.written() == text;
     match all.iter().filter(meant).collect::<Vec<_>>()[..] {
         [] => {
-            let near = all.iter().map(|found| found.backend.clone());
-            let near: Vec<_> = near.chain(all.iter().map(BackendName::written)).collect();
-            let hint = did_you_mean(text, near.iter().map(String::as_str));
-            let hint = match &*hint {
-                "" => ": `mahoraga backends` lists them",
-                hint => hint,
+            let written: Vec<_> = all.iter().map(BackendName::written).collect();
+            let names = all.iter().map(|found| &*found.backend);
+            let hint = match did_you_mean(text, names) {
+                near if near.is_empty() => known(text, written.iter().map(String::as_str)),
+                near => near,
             };
             Err(format!("there is no backend called `{text}`{hint}"))
         }
@@ -174,7 +167,8 @@ mod tests {
             ),
             (
                 "old",
-                "there is no backend called `old`: `mahoraga backends` lists them",
+                "there is no backend called `old`: expected `web/app-1`, `web/shared`, \
+                 `db/unix:/run/a` or `db/shared`",
             ),
         ] {
             assert_eq!(found(text), Err(want.to_owned()));

@@ -17,9 +17,9 @@ mod units;
 
 pub use address::{AdminAddress, AdminAddressError};
 pub use args::{
-    AddArgs, BackendsArgs, Change, ClientCommand, ClientOptions, ConfigCommand, EventsArgs,
-    HistogramsArgs, PoolsArgs, ReadyArgs, RemoveArgs, SessionsArgs, SetCommand, StateArgs, TopArgs,
-    Wait, WeightArgs,
+    AddArgs, BackendSettings, BackendsArgs, Change, ClientCommand, ClientOptions, ConfigCommand,
+    EventsArgs, HistogramsArgs, PoolSettings, PoolsArgs, ReadyArgs, RemoveArgs, SessionsArgs,
+    SetCommand, StateArgs, TopArgs, Wait, WeightArgs,
 };
 
 use std::io::{self, Write};
@@ -30,6 +30,7 @@ use serde::Serialize;
 
 use crate::config::AdminState;
 use client::ClientError;
+pub(super) use client::is_default;
 use table::Paint;
 
 /// Runs a command: asks the balancer, and shows the answer.
@@ -40,11 +41,11 @@ pub(super) fn ask(command: &ClientCommand) -> ExitCode {
         .build();
     let done = match runtime {
         Ok(runtime) => runtime.block_on(run(command)).map_err(|error| {
-            super::say(&format_args!("error: {error}"));
+            super::say_error(&error);
             error.exit_code()
         }),
         Err(error) => {
-            super::say(&format_args!("error: cannot create the runtime: {error}"));
+            super::say_error(&format_args!("cannot create the runtime: {error}"));
             Err(1)
         }
     };

@@ -121,7 +121,7 @@ fn a_backend_joins_once() {
     refused(
         &add("web", backend("127.0.0.1:9002")),
         "pool `web`: two backends of the pool, `b` and `127.0.0.1:9002`, \
-         are at the address `127.0.0.1:9002`",
+         are at the address `127.0.0.1:9002`: leave one out",
     );
 }
 
@@ -152,7 +152,7 @@ fn what_is_called_otherwise_is_not_found() {
     );
     refused(
         &remove("web", "second"),
-        "there is no backend called `second`",
+        "there is no backend called `second`: expected `127.0.0.1:9001` or `b`",
     );
     let change = Change::SetListener {
         listener: "frnt".to_owned(),
@@ -407,7 +407,7 @@ fn single_values_are_read_as_in_a_file() {
     let error = |text: &str| values::strategy_of(text).unwrap_err().to_string();
     assert_eq!(
         error("leastconn"),
-        "no strategy is called `leastconn`, did you mean `least_connections`?"
+        "invalid strategy `leastconn`, did you mean `least_connections`?"
     );
     assert_eq!(
         error("(name: \"hash\", ky: \"sni\")"),

@@ -81,28 +81,40 @@ fn of_lists() -> Vec<Case> {
             ..Case::default()
         },
         Case {
-            sentence: "two listeners share the address `unix:/l`",
+            sentence: "two listeners share the address `unix:/l`: leave one out",
             file: r#"listeners: [(bind: "unix:/l", pool: "p"), (bind: "unix:/l", pool: "p")],
                 pools: [(name: "p", backends: ["unix:/a"])]"#,
             flags: "--from unix:/l --from unix:/l --to unix:/a",
             ..Case::default()
         },
         Case {
-            sentence: "two listeners share the address `127.0.0.1:1`, which `[::]:1` includes",
+            sentence: "two listeners share the address `127.0.0.1:1`, which `[::]:1` includes: \
+                       leave one out",
             file: r#"listeners: [(bind: "[::]:1", pool: "p"), (bind: "127.0.0.1:1", pool: "p")],
                 pools: [(name: "p", backends: ["unix:/a"])]"#,
             flags: "--from [::]:1 --from 127.0.0.1:1 --to unix:/a",
             ..Case::default()
         },
         Case {
-            sentence: "two listeners are called `n`",
+            sentence: "two listeners are called `n`: leave one out, or give it another \
+                       `name`",
             file: r#"listeners: [(name: "n", bind: "unix:/l", pool: "p"),
                     (name: "n", bind: "unix:/m", pool: "p")],
                 pools: [(name: "p", backends: ["unix:/a"])]"#,
             ..Case::default()
         },
         Case {
-            sentence: "two pools are called `p`",
+            sentence: "backend `unix:/l` leads back to its own pool by the listener on `unix:/l`, \
+                       so that a connection would go round without end: expected the address of \
+                       a server",
+            file: r#"listeners: [(bind: "unix:/l", pool: "p")],
+                pools: [(name: "p", backends: ["unix:/l"])]"#,
+            flags: "--from unix:/l --to unix:/l",
+            ..Case::default()
+        },
+        Case {
+            sentence: "two pools are called `p`: leave one out, or give it another \
+                       `name`",
             file: r#"listeners: [(bind: "unix:/l", pool: "p")],
                 pools: [(name: "p", backends: ["unix:/a"]), (name: "p", backends: ["unix:/a"])]"#,
             ..Case::default()
@@ -154,13 +166,15 @@ fn of_backends() -> Vec<Case> {
             ..Case::default()
         },
         Case {
-            sentence: "two backends of the pool are called `unix:/a`",
+            sentence: "two backends of the pool are called `unix:/a`: leave one out, or give it \
+                       another `name`",
             pool: r#"backends: ["unix:/a", "unix:/a"]"#,
             flags: "--from unix:/l --to unix:/a --to unix:/a",
             ..Case::default()
         },
         Case {
-            sentence: "two backends of the pool, `unix:/a` and `b`, are at the address `unix:/a`",
+            sentence: "two backends of the pool, `unix:/a` and `b`, are at the address `unix:/a`: \
+                       leave one out",
             pool: r#"backends: ["unix:/a", (address: "unix:/a", name: "b")]"#,
             change: add("web", named("b", "unix:/a")),
             ..Case::default()
@@ -171,7 +185,7 @@ fn of_backends() -> Vec<Case> {
 fn of_pools() -> Vec<Case> {
     vec![
         Case {
-            sentence: "source: listed twice: `10.0.0.5`",
+            sentence: "source: listed twice: `10.0.0.5`: leave one out",
             pool: r#"source: ["10.0.0.5", "10.0.0.5"], backends: ["unix:/a"]"#,
             ..Case::default()
         },
@@ -181,7 +195,8 @@ fn of_pools() -> Vec<Case> {
             ..Case::default()
         },
         Case {
-            sentence: "timeout: `2s` is longer than the time to the next probe, 1s",
+            sentence: "timeout: `2s` is longer than the shortest interval of probes, 1s: lower \
+                       `timeout`, or raise the interval",
             pool: r#"check: (type: "tcp", interval: "1s", timeout: "2s"), backends: ["unix:/a"]"#,
             flags: r#"--from unix:/l --to unix:/a --check (type:"tcp",interval:"1s",timeout:"2s")"#,
             ..Case::default()
@@ -212,7 +227,8 @@ fn of_groups() -> Vec<Case> {
             ..Case::default()
         },
         Case {
-            sentence: "two groups of the pool are called `x`",
+            sentence: "two groups of the pool are called `x`: leave one out, or give it another \
+                       `name`",
             pool: r#"strategy: (name: "two_tier", groups: ["x", "x"]),
                 backends: [(address: "unix:/a", group: "x")]"#,
             change: set("tiers", r#"(name: "two_tier", groups: ["x", "x", "y"])"#),
@@ -260,7 +276,7 @@ fn a_broken_rule_is_told_in_one_sentence_from_every_source() {
         let Err(ConfigError::Mistakes(mistakes)) = read(&text) else {
             panic!("accepted: {text}");
         };
-        let told = mistakes[0].sentence.split(": the first is at").next();
+        let told = mistakes[0].sentence.split("; the first is at").next();
         assert_eq!((told, mistakes.len()), (Some(sentence), 1), "{text}");
         if !case.flags.is_empty() {
             let arguments = ["mahoraga", "proxy"].into_iter();

@@ -198,7 +198,8 @@ impl Chance<'_> {
             timeouts: self.pick(&[default, timeouts]),
         };
         let listeners = (0..self.0.usize(1..4)).map(|i| {
-            let bind = self.address(i);
+            // Apart from the backends: a pool that leads back to itself is refused.
+            let bind = self.address(1000 + i);
             let own = self.timeouts();
             Listener {
                 name: match self.half() {

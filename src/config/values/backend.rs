@@ -98,11 +98,11 @@ mod tests {
         };
         assert_eq!(
             error("wieght=1"),
-            "no option is called `wieght`, did you mean `weight`?"
+            "invalid option `wieght`, did you mean `weight`?"
         );
         assert_eq!(
             error(""),
-            "no option is called ``: expected `weight`, `max_connections` or `backup`"
+            "invalid option ``: expected `weight`, `max_connections` or `backup`"
         );
         assert_eq!(
             error("weight=257"),

@@ -60,7 +60,7 @@ pub(crate) fn did_you_mean<'a>(word: &str, candidates: impl Iterator<Item = &'a 
     // The distance takes time and memory by the product of the lengths.
     let comparable = |text: &str| text.len() <= 4 * NAME_CHARS_MAX;
     candidates
-        .filter(|candidate| comparable(word) && comparable(candidate))
+        .filter(|candidate| !word.is_empty() && comparable(word) && comparable(candidate))
         .filter(|candidate| length(candidate).abs_diff(length(word)) <= slips_max)
         .map(|candidate| (strsim::damerau_levenshtein(word, candidate), candidate))
         .filter(|(slips, _)| *slips <= slips_max)
@@ -68,6 +68,25 @@ pub(crate) fn did_you_mean<'a>(word: &str, candidates: impl Iterator<Item = &'a 
         .map(|(_, candidate)| format!(", did you mean `{candidate}`?"))
         .unwrap_or_default()
 }
+
+/// The end of a sentence about an unknown name: what may have been meant, or which names there are.
+pub(crate) fn known<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> String {
+    let names: Vec<&str> = names.collect();
+    let near = did_you_mean(name, names.iter().copied());
+    let shown = &names[..names.len().min(KNOWN_SHOWN)];
+    match names.len() - shown.len() {
+        _ if !near.is_empty() => near,
+        0 if shown.is_empty() => String::new(),
+        0 => format!(": expected {}", one_of(shown)),
+        more => {
+            let shown: Vec<_> = shown.iter().map(|name| format!("`{name}`")).collect();
+            format!(": expected {} or one of {more} more", shown.join(", "))
+        }
+    }
+}
+
+/// Names that an error lists; beyond them only their number is shown.
+const KNOWN_SHOWN: usize = 8;
 
 /// Our name of a strategy that other balancers call so, or write so: `ROUND_ROBIN`, `random(2)`.
 pub(super) fn foreign(name: &str) -> Option<&'static str> {

@@ -68,12 +68,12 @@ fn numbers_may_be_left_open() {
 fn words_have_neighbours() {
     assert_eq!(strategy("round_robin"), Ok(Strategy::RoundRobin));
     let error = |name| strategy(name).unwrap_err().to_string();
-    let want = "no strategy is called `roundrobin`, did you mean `round_robin`?";
+    let want = "invalid strategy `roundrobin`, did you mean `round_robin`?";
     assert_eq!(error("roundrobin"), want);
     let names = Strategy::all().map(|(name, _)| format!("`{name}`"));
     let (last, others) = names.split_last().unwrap();
     let want = format!(
-        "no strategy is called `x`: expected {} or {last}",
+        "invalid strategy `x`: expected {} or {last}",
         others.join(", ")
     );
     assert_eq!(error("x"), want);
@@ -95,7 +95,7 @@ fn words_have_neighbours() {
         ("ewma", "least_time"),
         ("peak-ewma", "least_time"),
     ] {
-        let want = format!("no strategy is called `{theirs}`, did you mean `{ours}`?");
+        let want = format!("invalid strategy `{theirs}`, did you mean `{ours}`?");
         assert_eq!(error(theirs), want);
     }
     for (ours, theirs) in names::FOREIGN {
@@ -107,7 +107,7 @@ fn words_have_neighbours() {
     let error = log_format("xml").unwrap_err().to_string();
     assert_eq!(
         error,
-        "no log format is called `xml`: expected `key_value` or `json`"
+        "invalid log format `xml`: expected `key_value` or `json`"
     );
 }
 
@@ -117,12 +117,11 @@ fn levels_of_the_operational_log() {
     assert_eq!(read("debug"), Ok(LevelFilter::Debug));
     assert_eq!(read("INFO"), Ok(LevelFilter::Info));
     assert_eq!(read("off"), Ok(LevelFilter::Off));
-    let want = "no level is called `Inof`, did you mean `info`?";
+    let want = "invalid level `Inof`, did you mean `info`?";
     assert_eq!(read("Inof"), Err(want.to_owned()));
     for other in ["", "mahoraga=debug", "4"] {
-        let want = format!(
-            "no level is called `{other}`: expected `error`, `warn`, `info`, `debug` or `off`"
-        );
+        let want =
+            format!("invalid level `{other}`: expected `error`, `warn`, `info`, `debug` or `off`");
         assert_eq!(read(other), Err(want));
     }
 }

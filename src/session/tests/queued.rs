@@ -88,6 +88,7 @@ fn without_room_to_wait_it_is_reset_at_once() {
     script.on_event(Event::RecvEnded(Client, Err(Errno::CANCELED)));
     script.ends(CloseReason::PoolFull, Manner::Reset);
     assert_eq!(script.session.summary().queued, None);
+    assert_eq!(script.session.summary().attempts, 0);
 }
 
 #[test]

@@ -1,0 +1,190 @@
+//! Backends that lead back to their own pool: each connection would open another one, until the
+//! descriptors of the process are used up.
+
+use std::collections::{HashMap, HashSet};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use super::{Common, Finding, members};
+use crate::address::Address;
+use crate::config::{Backend, Config};
+
+/// Finds them in every pool.
+pub(super) fn find(config: &Config, found: &mut Vec<Finding>) {
+    let doors = Doors::of(config);
+    for (i, pool) in config.pools.iter().enumerate() {
+        for (at, backend) in members(&format!("pools[{i}]"), pool) {
+            if let Some(sentence) = doors.sentence(backend, i) {
+                found.push(Finding::at(format!("{at}.address"), sentence));
+            }
+        }
+    }
+}
+
+/// What is wrong with the first backend of a pool that leads back to it.
+pub(in crate::config) fn of_pool(config: &Config, name: &str) -> Option<String> {
+    let pool = config.pools.iter().position(|pool| pool.name == name)?;
+    let doors = Doors::of(config);
+    let mut backends = config.pools[pool].backends.iter();
+    backends.find_map(|backend| doors.sentence(backend, pool))
+}
+
+/// The listeners, by port or path.
+struct Doors<'a> {
+    config: &'a Config,
+    by_place: HashMap<Common<'a>, Vec<usize>>,
+}
+
+impl<'a> Doors<'a> {
+    fn of(config: &'a Config) -> Self {
+        let mut by_place: HashMap<_, Vec<_>> = HashMap::new();
+        for (i, listener) in config.listeners.iter().enumerate() {
+            by_place.entry(place(&listener.bind)).or_default().push(i);
+        }
+        Self { config, by_place }
+    }
+
+    fn sentence(&self, backend: &'a Backend, pool: usize) -> Option<String> {
+        let door = self.reached(backend).find(|door| {
+            let leads_to = self.config.listeners[*door].pool;
+            leads_to == pool || self.leads(leads_to, pool)
+        })?;
+        Some(format!(
+            "backend `{}` leads back to its own pool by the listener on `{}`, so that a \
+             connection would go round without end: expected the address of a server",
+            backend.name, self.config.listeners[door].bind
+        ))
+    }
+
+    /// Whether a connection to one pool can come to another, or back.
+    fn leads(&self, from: usize, to: usize) -> bool {
+        let mut seen = HashSet::from([from]);
+        let mut next = vec![from];
+        while let Some(pool) = next.pop() {
+            let backends = self.config.pools.get(pool).into_iter();
+            let backends = backends.flat_map(|pool| &pool.backends);
+            for door in backends.flat_map(|backend| self.reached(backend)) {
+                let pool = self.config.listeners[door].pool;
+                if pool == to {
+                    return true;
+                }
+                if seen.insert(pool) {
+                    next.push(pool);
+                }
+            }
+        }
+        false
+    }
+
+    /// The listeners that take a connection to this backend.
+    fn reached(&self, backend: &'a Backend) -> impl Iterator<Item = usize> {
+        let near = self.by_place.get(&place(&backend.address));
+        let near = near.into_iter().flatten().copied();
+        near.filter(|door| reaches(backend, &self.config.listeners[*door].bind))
+    }
+}
+
+fn place(address: &Address) -> Common<'_> {
+    match address {
+        Address::Unix(path) => Common::Path(path),
+        Address::Tcp(address) => Common::Port(address.port()),
+    }
+}
+
+/// Whether a connection to the backend ends at a listener with this address.
+fn reaches(backend: &Backend, bind: &Address) -> bool {
+    let (Address::Tcp(to), Address::Tcp(bind)) = (&backend.address, bind) else {
+        return backend.address == *bind;
+    };
+    let here = |ip: IpAddr| match ip {
+        // To connect to the unspecified address is to connect to this machine.
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        IpAddr::V4(_) | IpAddr::V6(_) => ip,
+    };
+    let to = match backend.host.as_deref() {
+        None => SocketAddr::new(here(to.ip().to_canonical()), to.port()),
+        Some(host) if host.eq_ignore_ascii_case("localhost") => {
+            SocketAddr::from((Ipv4Addr::LOCALHOST, to.port()))
+        }
+        // Other names are not resolved here.
+        Some(_) => return false,
+    };
+    let any = bind.ip().is_unspecified();
+    let overlap = Address::Tcp(*bind).overlap(&Address::Tcp(to)).is_some();
+    overlap && (!any || to.ip().is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::config::{Change, parse};
+
+    fn refused(listeners: &str, pools: &[(&str, &str)]) -> Option<String> {
+        let pools = pools
+            .iter()
+            .map(|(name, backend)| format!("(name: \"{name}\", backends: [\"{backend}\"]),"));
+        let pools: String = pools.collect();
+        let text = format!("(listeners: [{listeners}], pools: [{pools}])");
+        let refused = parse("f".to_owned(), text.into()).err()?.to_string();
+        refused.lines().next().map(str::to_owned)
+    }
+
+    #[test]
+    fn a_pool_is_not_its_own_backend() {
+        for (bind, backend, loops) in [
+            ("127.0.0.1:8080", "127.0.0.1:8080", true),
+            ("127.0.0.1:8080", "localhost:8080", true),
+            ("127.0.0.1:8080", "0.0.0.0:8080", true),
+            ("127.0.0.1:8080", "127.0.0.2:8080", false),
+            ("127.0.0.1:8080", "127.0.0.1:8081", false),
+            ("0.0.0.0:8080", "127.0.0.1:8080", true),
+            ("0.0.0.0:8080", "10.0.0.1:8080", false),
+            ("0.0.0.0:8080", "[::1]:8080", false),
+            ("[::]:8080", "127.0.0.1:8080", true),
+            ("[::]:8080", "app:8080", false),
+            ("unix:/a", "unix:/a", true),
+            ("unix:/a", "unix:/b", false),
+        ] {
+            let listener = format!("(bind: \"{bind}\", pool: \"a\")");
+            let refused = refused(&listener, &[("a", backend)]);
+            let want = format!(
+                "backend `{backend}` leads back to its own pool by the listener on `{bind}`, so \
+                 that a connection would go round without end: expected the address of a server"
+            );
+            let found = refused.as_ref().is_some_and(|text| text.ends_with(&want));
+            assert_eq!(found, loops, "{bind} {backend}: {refused:?}");
+        }
+    }
+
+    #[test]
+    fn two_pools_may_follow_each_other_and_not_go_round() {
+        let listeners = "(bind: \"unix:/a\", pool: \"a\"), (bind: \"unix:/b\", pool: \"b\")";
+        let chain = [("a", "unix:/b"), ("b", "unix:/c")];
+        assert_eq!(refused(listeners, &chain), None);
+        let round = [("a", "unix:/b"), ("b", "unix:/a")];
+        assert!(refused(listeners, &round).is_some_and(|text| text.contains("leads back")));
+    }
+
+    #[test]
+    fn a_change_does_not_make_a_loop() {
+        let text = "(listeners: [(bind: \"unix:/a\", pool: \"a\")],
+                     pools: [(name: \"a\", backends: [\"unix:/b\"])])";
+        let (config, _) = parse("f".to_owned(), text.into()).unwrap();
+        let add = |backend: &str| Change::AddBackend {
+            pool: "a".to_owned(),
+            backend: Box::new(
+                backend
+                    .parse()
+                    .map(crate::config::Backend::written)
+                    .unwrap(),
+            ),
+        };
+        assert!(add("unix:/c").apply(&config).is_ok());
+        let error = add("unix:/a").apply(&config).unwrap_err().to_string();
+        assert!(
+            error.starts_with("pool `a`: backend `unix:/a` leads back"),
+            "{error}"
+        );
+        let (after, refused) = Change::apply_all(&[add("unix:/a"), add("unix:/c")], &config);
+        assert_eq!((after.pools[0].backends.len(), refused.len()), (2, 1));
+    }
+}
