@@ -6,12 +6,11 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::config::{AdminState, values};
+use crate::config::AdminState;
 pub use crate::session::SessionState;
 pub use crate::worker::{SessionFilter, SessionId};
 
 mod figures;
-mod setting;
 
 pub use figures::{
     ControlStatus, HistogramStatus, LastChange, LatencyStatus, LatencyWindow, TrafficStatus,
@@ -407,7 +406,6 @@ pub struct NewBackend {
     pub name: Option<String>,
     /// Its share, 0 to 256.
     #[serde(default)]
-    #[schemars(schema_with = "setting::weight")]
     pub weight: Option<u32>,
     /// Connections at most.
     #[serde(default)]
@@ -434,7 +432,6 @@ pub struct NewBackend {
 pub struct BackendChange {
     /// Its share, 0 to 256.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "setting::weight")]
     pub weight: Option<u32>,
     /// Connections at most; 0: no limit.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -460,11 +457,9 @@ pub struct PoolChange {
     pub max_connections: Option<u32>,
     /// Clients that wait at most.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(range(max = *values::QUEUE.end()))]
     pub queue_max: Option<u32>,
     /// How long they wait at most, such as `5s`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "setting::queue_timeout")]
     pub queue_timeout: Option<String>,
     /// Has no effect: every change holds over reloads.
     #[schemars(extend("deprecated" = true))]

@@ -11,6 +11,7 @@ use super::Role;
 use super::endpoints::{Endpoint, endpoints};
 use super::exchange::{Gives, Needs};
 use super::model::{Event, Problem};
+use crate::config::setting_schemas;
 
 /// The whole description.
 pub(super) fn description() -> Value {
@@ -32,6 +33,8 @@ fn describe(endpoints: &[Endpoint]) -> Value {
     }
     // What stands in the data of a stream's events; no row's type names it.
     schemas.subschema_for::<Event>();
+    let mut definitions = schemas.take_definitions(true);
+    describe_settings(&mut definitions);
     json!({
         "openapi": "3.1.0",
         "info": {
@@ -44,10 +47,35 @@ fn describe(endpoints: &[Endpoint]) -> Value {
         "servers": [{ "url": "/" }],
         "paths": paths,
         "components": {
-            "schemas": schemas.take_definitions(true),
+            "schemas": definitions,
             "securitySchemes": { TOKEN: { "type": "http", "scheme": "bearer" } },
         },
     })
+}
+
+/// Gives the fields that are settings the types, ranges and words of the configuration.
+fn describe_settings(definitions: &mut Map<String, Value>) {
+    let settings = setting_schemas();
+    for (name, field, path) in SETTINGS {
+        let mut schema = settings.get(path).cloned().unwrap_or_default();
+        if let Some(Value::Array(choices)) = schema.get("anyOf")
+            && let Some(integer) = choices.iter().find(|one| one["type"] == "integer")
+        {
+            let says = schema["description"].as_str().unwrap_or_default();
+            let description = format!("{says} Off is 0 here.");
+            let mut integer = integer.clone();
+            integer["minimum"] = 0.into();
+            integer["description"] = description.into();
+            schema = integer;
+        }
+        // What is left out of a change stays as it is.
+        if name != "NewBackend"
+            && let Some(fields) = schema.as_object_mut()
+        {
+            fields.remove("default");
+        }
+        definitions[name]["properties"][field] = schema;
+    }
 }
 
 fn operation(endpoint: &Endpoint, schemas: &mut SchemaGenerator) -> Value {
@@ -144,6 +172,36 @@ fn security(role: Option<Role>) -> Value {
     };
     json!([{ TOKEN: [scope] }])
 }
+
+/// Fields that are settings: the schema, the field, and the path of the setting.
+const SETTINGS: [(&str, &str, &str); 14] = [
+    ("NewBackend", "address", "pools.backends.address"),
+    ("NewBackend", "name", "pools.backends.name"),
+    ("NewBackend", "weight", "pools.backends.weight"),
+    (
+        "NewBackend",
+        "max_connections",
+        "pools.backends.max_connections",
+    ),
+    ("NewBackend", "backup", "pools.backends.backup"),
+    ("NewBackend", "group", "pools.backends.group"),
+    ("NewBackend", "state", "pools.backends.state"),
+    ("BackendChange", "weight", "pools.backends.weight"),
+    (
+        "BackendChange",
+        "max_connections",
+        "pools.backends.max_connections",
+    ),
+    ("BackendChange", "state", "pools.backends.state"),
+    ("PoolChange", "max_connections", "pools.max_connections"),
+    ("PoolChange", "queue_max", "pools.queue.max"),
+    ("PoolChange", "queue_timeout", "pools.queue.timeout"),
+    (
+        "LimitChange",
+        "max_connections",
+        "listeners.max_connections",
+    ),
+];
 
 /// The parameters of paths.
 const PARAMETERS: [(&str, &str); 4] = [
@@ -264,10 +322,23 @@ mod tests {
         assert_eq!(schemas["NewBackend"]["required"], json!(["address"]));
         assert!(schemas["Event"].is_object());
         // As the configuration has it.
-        let weight = &schemas["BackendChange"]["properties"]["weight"];
+        let weight = json!({
+            "type": "integer",
+            "minimum": 0,
+            "maximum": 256,
+            "description": "Its share relative to the other backends; 0: no share.",
+        });
+        assert_eq!(schemas["BackendChange"]["properties"]["weight"], weight);
+        let new = &schemas["NewBackend"]["properties"]["weight"];
+        assert_eq!(new["default"], 1);
+        for (name, field, _) in SETTINGS {
+            let setting = &schemas[name]["properties"][field];
+            assert!(setting["description"].is_string(), "{name} {field}");
+        }
+        let limit = &schemas["LimitChange"]["properties"]["max_connections"];
         assert_eq!(
-            (&weight["type"], &weight["maximum"]),
-            (&json!("integer"), &json!(256))
+            (&limit["minimum"], &limit["maximum"]),
+            (&json!(0), &json!(1 << 24))
         );
         let timeout = &schemas["PoolChange"]["properties"]["queue_timeout"];
         assert!(timeout["pattern"].is_string());

@@ -59,7 +59,7 @@ pub use log::{AccessLog, LogFormat, LogSink, RecordFormat};
 pub(crate) use patch::limit_words;
 pub use patch::{BackendPatch, PoolPatch};
 pub use pool::Pool;
-pub(crate) use reference::setting_schema;
+pub(crate) use reference::setting_schemas;
 #[cfg(test)]
 pub(crate) use reference::waits_for_a_start;
 pub use reference::{reference, schema};

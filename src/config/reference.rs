@@ -1,9 +1,9 @@
 //! The reference of all settings, generated from their tables.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use super::Config;
-use super::reader::Around;
 use super::table::Settings;
 
 /// A setting, as the reference shows it.
@@ -21,21 +21,20 @@ pub(super) struct Row {
 /// The settings of a group. A setting that is itself a group is followed by its settings.
 pub(super) fn rows<T: Settings>(path: &str) -> Vec<Row> {
     let mut rows = Vec::new();
-    let (base, around) = (T::base(), Around::default());
+    let base = T::base();
     for setting in T::table() {
         let facts = setting.row.facts();
         let path = match path {
             "" => setting.name.to_owned(),
             path => format!("{path}.{}", setting.name),
         };
-        let default = setting.row.default(&base, &around);
         rows.push(Row {
             about: setting.sentence(),
             expected: facts.expected.clone(),
-            default: default.filter(|_| !facts.is_required),
+            default: setting.default(&base),
             waits: facts.waits,
             is_required: facts.is_required,
-            schema: facts.schema.clone(),
+            schema: setting.schema(&base),
             path: path.clone(),
         });
         let inner = (facts.rows)(&path).into_iter();
@@ -53,10 +52,10 @@ pub fn schema() -> serde_json::Value {
     super::table::schema::<Config>()
 }
 
-/// The JSON schema of the values of one setting, such as `pools.backends.weight`.
-pub(crate) fn setting_schema(path: &str) -> Option<serde_json::Value> {
-    let mut rows = rows::<Config>("").into_iter();
-    rows.find(|row| row.path == path).map(|row| row.schema)
+/// The JSON schema of each setting by its path, such as `pools.backends.weight`.
+pub(crate) fn setting_schemas() -> BTreeMap<String, serde_json::Value> {
+    let rows = rows::<Config>("").into_iter();
+    rows.map(|row| (row.path, row.schema)).collect()
 }
 
 /// The settings whose change takes a restart, as a part of a sentence: what help says of them.

@@ -144,10 +144,9 @@ pub(super) fn text<T: Settings>(group: &T, default: &T, around: &Around) -> Text
 pub(super) fn schema<T: Settings>() -> Json {
     let mut properties = serde_json::Map::new();
     let mut required = Vec::new();
+    let base = T::base();
     for setting in T::table() {
-        let mut schema = setting.row.facts().schema.clone();
-        schema["description"] = setting.sentence().into();
-        properties.insert(setting.name.to_owned(), schema);
+        properties.insert(setting.name.to_owned(), setting.schema(&base));
         if setting.row.facts().is_required {
             required.push(setting.name);
         }
@@ -166,6 +165,26 @@ pub(super) fn schema<T: Settings>() -> Json {
 }
 
 impl<G> Setting<G> {
+    /// The JSON schema of its values, with its description and its default.
+    pub(super) fn schema(&self, base: &G) -> Json {
+        let mut schema = self.row.facts().schema.clone();
+        schema["description"] = self.sentence().into();
+        // A default that is a group has no text in JSON.
+        let default = self
+            .default(base)
+            .and_then(|text| serde_json::from_str::<Json>(&text).ok());
+        if let Some(default) = default {
+            schema["default"] = default;
+        }
+        schema
+    }
+
+    /// The text of its default, if it has one.
+    pub(super) fn default(&self, base: &G) -> Option<String> {
+        let default = self.row.default(base, &Around::default());
+        default.filter(|_| !self.row.facts().is_required)
+    }
+
     /// Its description, in one line.
     pub(super) fn sentence(&self) -> String {
         let lines: Vec<_> = self.about.iter().map(|line| line.trim()).collect();
