@@ -5,10 +5,6 @@
 //! and word in them by RON. [`ron::value::RawValue`] would give places too, but reads every value
 //! again on each level, gives none to the names of fields, and leaves the errors as they are.
 
-use std::fmt;
-
-use serde::de::{Deserialize, Deserializer, Visitor};
-
 use super::foreign;
 use super::syntax;
 use super::tokens::{self, Span, Token, tokens};
@@ -26,7 +22,7 @@ pub(super) struct Value {
 pub(super) enum Kind {
     Text(String),
     Bytes(Vec<u8>),
-    /// A whole number, clamped to the range of `i64`.
+    /// A whole number.
     Number(i64),
     Bool(bool),
     List(Vec<Value>),
@@ -191,8 +187,8 @@ impl<'a> Parser<'a> {
     fn leaf(&mut self) -> Result<Value, Wrong> {
         let span = self.tokens[self.next].span.clone();
         let written = &self.text[span.clone()];
-        let kind = match ron::from_str::<Leaf>(written) {
-            Ok(Leaf(kind)) => kind,
+        let kind = match ron::from_str(written) {
+            Ok(leaf) => kind_of(leaf),
             Err(_) if syntax::is_name(written) => Kind::Other,
             Err(error) => return Err((span, syntax::of_leaf(written, &error))),
         };
@@ -363,59 +359,19 @@ impl<'a> Parser<'a> {
 /// Brackets in brackets; no setting stands in half as many.
 const DEPTH_MAX: usize = 32;
 
-/// A leaf as RON reads it.
-struct Leaf(Kind);
-
-impl<'de> Deserialize<'de> for Leaf {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(LeafVisitor)
-    }
-}
-
-struct LeafVisitor;
-
-impl Visitor<'_> for LeafVisitor {
-    type Value = Leaf;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a value")
-    }
-
-    fn visit_str<E>(self, text: &str) -> Result<Leaf, E> {
-        Ok(Leaf(Kind::Text(text.to_owned())))
-    }
-
-    fn visit_bytes<E>(self, bytes: &[u8]) -> Result<Leaf, E> {
-        Ok(Leaf(Kind::Bytes(bytes.to_vec())))
-    }
-
-    fn visit_i64<E>(self, number: i64) -> Result<Leaf, E> {
-        Ok(Leaf(Kind::Number(number)))
-    }
-
-    fn visit_u64<E>(self, number: u64) -> Result<Leaf, E> {
-        let number = i64::try_from(number).unwrap_or(i64::MAX);
-        Ok(Leaf(Kind::Number(number)))
-    }
-
-    fn visit_bool<E>(self, truth: bool) -> Result<Leaf, E> {
-        Ok(Leaf(Kind::Bool(truth)))
-    }
-
-    fn visit_f64<E>(self, _: f64) -> Result<Leaf, E> {
-        Ok(Leaf(Kind::Other))
-    }
-
-    fn visit_char<E>(self, _: char) -> Result<Leaf, E> {
-        Ok(Leaf(Kind::Other))
-    }
-
-    fn visit_none<E>(self) -> Result<Leaf, E> {
-        Ok(Leaf(Kind::Other))
-    }
-
-    fn visit_unit<E>(self) -> Result<Leaf, E> {
-        Ok(Leaf(Kind::Other))
+/// What a string, a number or a word is. A number beyond the range of `i64` is none: no setting
+/// takes it.
+fn kind_of(leaf: ron::Value) -> Kind {
+    match leaf {
+        ron::Value::String(text) => Kind::Text(text),
+        ron::Value::Bytes(bytes) => Kind::Bytes(bytes),
+        ron::Value::Bool(truth) => Kind::Bool(truth),
+        number @ ron::Value::Number(_) => number.into_rust().map_or(Kind::Other, Kind::Number),
+        ron::Value::Char(_)
+        | ron::Value::Map(_)
+        | ron::Value::Option(_)
+        | ron::Value::Seq(_)
+        | ron::Value::Unit => Kind::Other,
     }
 }
 

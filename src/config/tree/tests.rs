@@ -46,7 +46,7 @@ fn values_are_what_ron_reads() {
     assert_eq!(kind("1_000"), Kind::Number(1000));
     assert_eq!(kind("0x10"), Kind::Number(16));
     assert_eq!(kind("-1"), Kind::Number(-1));
-    assert_eq!(kind("18446744073709551615"), Kind::Number(i64::MAX));
+    assert_eq!(kind("18446744073709551615"), Kind::Other);
     assert_eq!(kind("Some(true)"), Kind::Bool(true));
     for other in [
         "1.5",
