@@ -260,7 +260,7 @@ fn pick_again(scene: &Scene<'_>, plan: &Plan, ranks: &mut [Picker], rng: &mut Rn
     let untried = all.find_map(|rank| rank.pick(&sound, rng).or_else(|| rank.pick(scene, rng)));
     untried
         .or_else(|| pick(&scene.with_ejected(), ranks, rng))
-        .or_else(|| scene.any(&plan.down, rng))
+        .or_else(|| scene.with_ejected().any(&plan.down, rng))
         .or_else(|| pick(&scene.with_tried(), ranks, rng))
         .or_else(|| {
             let fall_back = scene.pool.falls_back_to_ejected();

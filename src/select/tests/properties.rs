@@ -22,6 +22,9 @@ fn a_backend_that_is_out_full_or_tried_is_not_selected_while_another_is_open() {
                 };
                 let choice = bench.select(keys, &tried);
                 check(&bench, choice, &tried, name);
+                if !tried.is_empty() {
+                    check_untried(&bench, choice, &tried, name);
+                }
                 if let Choice::Backend(index) = choice {
                     bench.open(index, 1);
                     if rng.u8(..) < 40 {
@@ -71,6 +74,23 @@ fn check(bench: &Bench, choice: Choice, tried: &[u16], name: &str) {
             rotating().next().is_none(),
             "{name}: a backend is reachable"
         ),
+    }
+}
+
+/// After a failed attempt no client is lost, and none goes back, while some backend may take it
+/// that it has not tried: ejected, down where the pool fails open, or both.
+fn check_untried(bench: &Bench, choice: Choice, tried: &[u16], name: &str) {
+    let pool = &bench.pool;
+    let may_take = |backend: &Backend| {
+        let down = !backend.is_in_rotation();
+        backend.is_ready() && !backend.is_full(bench.now) && (!down || pool.config.fails_open())
+    };
+    let all = (0u16..).zip(&pool.backends);
+    let mut untried = all.filter(|(index, backend)| !tried.contains(index) && may_take(backend));
+    let in_vain = !matches!(choice, Choice::Backend(index) if !tried.contains(&index));
+    if in_vain && !pool.is_full() {
+        let left = untried.next().map(|(index, _)| index);
+        assert_eq!(left, None, "{name}: {choice:?} after {tried:?}");
     }
 }
 
