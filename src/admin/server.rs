@@ -297,7 +297,7 @@ impl AsyncWrite for WriteTimeout {
 pub(super) const CONNECTIONS_MAX: usize = 64;
 /// Connections that may follow events at a time. Each lasts for as long as its client likes.
 pub(super) const WATCHERS_MAX: usize = 32;
-const NOTHING: &str = "there is nothing here: /v1/openapi.json lists what there is";
+const NOTHING: &str = "there is nothing at this path: /v1/openapi.json lists all paths";
 /// Bytes of a request's head.
 const HEADER_MAX: usize = 64 * 1024;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);

@@ -202,7 +202,7 @@ pub struct ProxyArgs {
     /// End a session in which no byte moves for this long, or off.
     #[arg(long, value_name = "DUR|off", default_value = "10m", value_parser = deadline)]
     pub idle_timeout: Maybe<Duration>,
-    /// End a session of which one side has closed when no byte moves for this long.
+    /// End a session when one side has closed and no byte moves for this long.
     #[arg(long, value_name = "DUR", default_value = "30s", value_parser = half_closed_timeout)]
     pub half_closed_timeout: Duration,
     /// End a session after this long, or off.
@@ -239,7 +239,7 @@ pub struct ProxyArgs {
         value_parser = PathBufValueParser::new().try_map(values::file)
     )]
     pub histogram_log: PathBuf,
-    /// The Unix socket of the admin API, or off [default: mahoraga.sock, if that can be made].
+    /// The Unix socket of the admin API, or off [default: mahoraga.sock, if it is free].
     #[arg(long, value_name = "PATH|off", value_parser = values::admin_socket)]
     pub admin: Option<Maybe<PathBuf>>,
 }

@@ -48,7 +48,8 @@ settings! {
                 values::loopback,
                 ToString::to_string,
             ));
-        /// The file of the token that may read. At least one of the two tokens must be given.
+        /// The file of the token that may read. At least one of the two tokens must be given. A
+        /// reload reads both files again.
         pub read_token: Option<PathBuf> = None => path().given();
         /// The file of the token that may read and change.
         pub write_token: Option<PathBuf> = None => path().given();

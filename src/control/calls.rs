@@ -185,7 +185,9 @@ impl Balancer {
                 .tell(Weight::Info, EventKind::Changed, subject(change), message);
         }
         if let Some(pool) = pool.filter(|pool| could_serve && !self.can_serve(pool)) {
-            let note = format!("pool `{pool}` has no usable backend left");
+            let note = format!(
+                "pool `{pool}` has no usable backend left: new sessions fail until one is back"
+            );
             let about = Subject::pool(pool);
             self.events
                 .tell(Weight::Warn, EventKind::Changed, about, note.clone());

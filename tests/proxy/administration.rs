@@ -42,17 +42,18 @@ fn what_is_in_force_can_be_saved_and_started_from() {
         let names = stage.fleet.addresses();
         let balancer = &stage.balancer;
         balancer.words(&["add", "default", "127.0.0.1:1,weight=0", "--name", "new"]);
-        balancer.words(&["set", "limit", "30", "--backend", &names[0]]);
+        balancer.words(&["set", "backend", &names[0], "--max-connections", "30"]);
         balancer.words(&["weight", &names[1], "5", "--keep"]);
         balancer.words(&["drain", &names[1]]);
         balancer.words(&["remove", &names[2]]);
         balancer.words(&[
             "set",
-            "strategy",
+            "pool",
             "default",
+            "--strategy",
             "(name: \"hash\", max_load: 1.5)",
         ]);
-        balancer.words(&["set", "limit", "300"]);
+        balancer.words(&["set", "global", "--max-connections", "300"]);
         let shown = balancer.words(&["config", "show"]);
         let fresh = Launch::with_config(&shown, 1).workers(2).start();
         assert_eq!(declared(&fresh), declared(balancer));

@@ -51,7 +51,7 @@ fn logs_are_opened_again_without_reading_the_file() {
             fs::read_to_string(balancer.dir().join(name)).map_or(0, |text| text.lines().count())
         };
         eventually("lines in the new files", || {
-            balancer.words(&["set", "limit", "100"]);
+            balancer.words(&["set", "global", "--max-connections", "100"]);
             ping(&mut balancer.connect(), b"after");
             lines("access.log") > 0 && lines("audit.log") > 0
         });

@@ -110,6 +110,15 @@ fn drain_keeps_sessions_and_takes_no_more() {
             leave_all(guests);
         });
         assert_eq!(stage.balancer.backend(&names[0])["connections"], 0);
+        let again = stage.balancer.ask(&["drain", &names[0]]);
+        assert_eq!(again["changed"], false);
+        let last = stage.balancer.ask(&["drain", &names[1]]);
+        assert_eq!(last["changed"], true);
+        let note = last["notes"][0].as_str().unwrap();
+        assert!(note.contains("no usable backend left"), "{note}");
+        let changed = stage.balancer.events("changed");
+        assert_eq!(changed.len(), 3, "{changed:?}");
+        change(&stage, &["ready", &names[1]]);
         change(&stage, &["ready", &names[0]]);
         until_visited(&stage, 0);
         change(&stage, &["maint", &names[0]]);
@@ -141,10 +150,10 @@ fn a_pool_goes_over_to_another_strategy() {
         let (mut stage, _) = stage("", 3, 3);
         assert!(visited(&stage, 12).iter().all(|visits| *visits > 0));
         stage.expect_too("first");
-        change(&stage, &["set", "strategy", "default", "first"]);
+        change(&stage, &["set", "pool", "default", "--strategy", "first"]);
         assert_eq!(visited(&stage, 12), [12, 0, 0]);
         assert_eq!(stage.balancer.ask(&["pools"])[0]["strategy"], "first");
-        let wrong = ["set", "strategy", "default", "fist"];
+        let wrong = ["set", "pool", "default", "--strategy", "fist"];
         let (code, message) = stage.balancer.refusal(&wrong);
         assert_eq!(code, Some(1));
         assert!(message.contains("did you mean `first`?"), "{message}");
@@ -163,21 +172,41 @@ fn served(stage: &Stage, clients: usize) -> Vec<Guest> {
 fn limits_of_backends_and_pools() {
     watched(|| {
         let (stage, names) = stage("queue: (max: 0),", 2, 2);
-        change(&stage, &["set", "limit", "2", "--backend", &names[0]]);
-        change(&stage, &["set", "limit", "5", "--pool", "default"]);
+        change(
+            &stage,
+            &["set", "backend", &names[0], "--max-connections", "2"],
+        );
+        change(
+            &stage,
+            &["set", "pool", "default", "--max-connections", "5"],
+        );
         assert_eq!(stage.balancer.backend(&names[0])["max_connections"], 2);
         assert_eq!(stage.balancer.ask(&["pools"])[0]["max_connections"], 5);
         let guests = served(&stage, 9);
         assert_eq!(guests.len(), 5);
         assert_eq!(stage.fleet.held_max()[0], 2);
         leave_all(guests);
-        change(&stage, &["set", "limit", "off", "--pool", "default"]);
+        change(
+            &stage,
+            &["set", "pool", "default", "--max-connections", "off"],
+        );
         let guests = served(&stage, 9);
         assert_eq!(guests.len(), 9);
         leave_all(guests);
         // With a queue no client is refused.
-        change(&stage, &["set", "limit", "1", "--pool", "default"]);
-        let queue = ["set", "queue", "default", "--max", "3", "--timeout", "1m"];
+        change(
+            &stage,
+            &["set", "pool", "default", "--max-connections", "1"],
+        );
+        let queue = [
+            "set",
+            "pool",
+            "default",
+            "--queue-max",
+            "3",
+            "--queue-timeout",
+            "1m",
+        ];
         change(&stage, &queue);
         let first = stage.hold();
         let second = connect(stage.balancer.address());
@@ -196,7 +225,10 @@ fn limits_of_clients() {
         let (stage, _) = stage("", 1, 1);
         let listener = stage.balancer.ask(&["listeners"])[0]["name"].clone();
         let listener = listener.as_str().unwrap();
-        change(&stage, &["set", "limit", "2", "--listener", listener]);
+        change(
+            &stage,
+            &["set", "listener", listener, "--max-connections", "2"],
+        );
         let mut guests = stage.hold_all(2);
         let third = connect(stage.balancer.address());
         let waits = || {
@@ -207,11 +239,14 @@ fn limits_of_clients() {
         };
         thread::sleep(std::time::Duration::from_millis(200));
         assert!(waits());
-        change(&stage, &["set", "limit", "off", "--listener", listener]);
+        change(
+            &stage,
+            &["set", "listener", listener, "--max-connections", "off"],
+        );
         eventually("it is served", || !waits());
         let limit = stage.balancer.ask(&["status"])["max_connections"].clone();
         assert!(limit.as_u64().unwrap() > 4);
-        change(&stage, &["set", "limit", "4"]);
+        change(&stage, &["set", "global", "--max-connections", "4"]);
         assert_eq!(stage.balancer.ask(&["status"])["max_connections"], 4);
         guests.push(Guest::welcome(third));
         guests.push(stage.hold());

@@ -221,7 +221,7 @@ async fn filters_of_sessions_are_by_names_that_there_are() {
 #[tokio::test]
 async fn what_does_not_exist_is_a_problem_too() {
     let world = World::new().await;
-    let nothing = "there is nothing here: /v1/openapi.json lists what there is";
+    let nothing = "there is nothing at this path: /v1/openapi.json lists all paths";
     for (path, error) in [
         ("/", nothing),
         ("/v2/status", nothing),

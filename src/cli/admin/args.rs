@@ -178,7 +178,7 @@ pub struct SessionsArgs {
     /// Only those of a backend: its name, or POOL/BACKEND
     #[arg(long, value_name = "BACKEND")]
     pub backend: Option<String>,
-    /// Only those of a client's address
+    /// Only those of this client address
     #[arg(long, value_name = "IP", value_parser = client)]
     pub client: Option<IpAddr>,
     /// Show at most N, up to 10000 [default: 1000]
