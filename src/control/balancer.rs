@@ -5,6 +5,7 @@ use std::rc::Rc;
 use crate::admin::Tokens;
 use crate::admin::model::Stage;
 use crate::config::{AdminHttp, Config};
+use crate::shared::Shared;
 use crate::sys::{self, Bound};
 use crate::worker::Command;
 
@@ -74,7 +75,7 @@ impl Balancer {
             at_start: AtStart::of(config),
             config: config.clone(),
             publisher: Publisher::new(workers),
-            discovered: false,
+            discovered: true,
             roster: Roster::default(),
             checks: Checks::new(workers.seed),
             discoveries,
@@ -93,6 +94,7 @@ impl Balancer {
             &mut balancer.discoveries,
         );
         let config = balancer.effective(&balancer.declared);
+        balancer.discovered = false;
         balancer.follow(config, Vec::new());
         balancer.watch_file(true);
         Ok(balancer)
@@ -110,16 +112,35 @@ impl Balancer {
         let new = listening::bind_new(&self.workers, self.publisher.snapshot(), config, bound)?;
         // The pools may have other names or files to discover by.
         self.discoveries.follow(config);
+        let config = self.effective(&declared);
         self.declared = declared;
-        self.follow(self.effective(&self.declared), new);
+        self.follow(config, new);
         Ok(())
     }
 
-    /// A declared configuration, with what is discovered.
+    /// A declared configuration, with what is discovered. Pools that are declared as now are those
+    /// in force, unless something was discovered or ordered about what is.
     fn effective(&self, declared: &Declared) -> Config {
-        let found = |pool: &str| self.discoveries.found(pool);
+        let has_news = self.discovered || !self.declared.floats_like(declared);
+        let pools = &declared.config().pools;
+        let now = self.declared.config().pools.iter().zip(&self.config.pools);
+        let now = now.map(Some).chain(std::iter::repeat(None));
+        let in_force = pools.iter().zip(now).map(|(pool, now)| {
+            let now = now.filter(|(known, _)| !has_news && Shared::is_same(known, pool));
+            now.map(|(_, in_force)| in_force)
+        });
+        let in_force: Vec<_> = in_force.collect();
+        let found = |place: usize, pool: &str| match in_force[place] {
+            Some(_) => None,
+            None => self.discoveries.found(pool),
+        };
         let mut config = declared.complete(discovery::merge(declared.config(), found));
-        self.discoveries.resolve(&mut config);
+        for (pool, in_force) in config.pools.iter_mut().zip(in_force) {
+            match in_force {
+                Some(in_force) => *pool = in_force.clone(),
+                None => self.discoveries.resolve(pool),
+            }
+        }
         config.share_pools(&self.config);
         config
     }
@@ -144,6 +165,7 @@ impl Balancer {
         let began = sys::monotonic();
         announce::unresolved(&self.events, &self.config, &mut self.discoveries);
         let config = self.effective(&self.declared);
+        self.discovered = false;
         if config == self.config {
             self.publish_with(Vec::new());
         } else {
@@ -163,7 +185,7 @@ impl Balancer {
 
     /// Publishes a snapshot of what is known now.
     pub(super) fn publish(&mut self) {
-        if std::mem::take(&mut self.discovered) {
+        if self.discovered {
             self.follow_discovered();
         } else {
             self.publish_with(Vec::new());

@@ -60,6 +60,11 @@ impl Declared {
         config
     }
 
+    /// Whether both have the same orders about discovered backends.
+    pub(super) fn floats_like(&self, other: &Self) -> bool {
+        self.floating == other.floating
+    }
+
     /// Another file takes the place of the last one; `is_same_text`: its names may be at other
     /// addresses, and that is all. Orders are applied again, but for those that it ends.
     pub(super) fn reload(&self, mut file: Config, is_same_text: bool) -> (Self, Vec<Ended>) {

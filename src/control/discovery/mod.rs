@@ -58,15 +58,19 @@ pub(super) struct State {
 }
 
 /// The configuration with the backends that were found, after the declared ones. One that has the
-/// name or address of a declared backend is left out.
+/// name or address of a declared backend is left out. `found` is asked by the index of a pool and
+/// its name.
 #[must_use]
-pub(super) fn merge(declared: &Config, found: impl Fn(&str) -> Option<Vec<Backend>>) -> Config {
+pub(super) fn merge(
+    declared: &Config,
+    found: impl Fn(usize, &str) -> Option<Vec<Backend>>,
+) -> Config {
     let mut merged = declared.clone();
-    for pool in &mut merged.pools {
-        if pool.discovery.is_none() {
+    for (place, pool) in merged.pools.iter_mut().enumerate() {
+        let asks = pool.discovery.is_some();
+        let Some(mut found) = found(place, &pool.name).filter(|_| asks) else {
             continue;
-        }
-        let mut found = found(&pool.name).unwrap_or_default();
+        };
         let names: HashSet<_> = pool.backends.iter().map(|b| &*b.name).collect();
         let addresses: HashSet<_> = pool.backends.iter().map(|b| &b.address).collect();
         found.retain(|b| !names.contains(&*b.name) && !addresses.contains(&b.address));
@@ -172,7 +176,10 @@ impl Discoveries {
         };
         let _ = tokio::time::timeout(START_TIME, answers).await;
         let mut resolved = config.clone();
-        self.resolve(&mut resolved);
+        resolved
+            .pools
+            .iter_mut()
+            .for_each(|pool| self.resolve(pool));
         resolved
     }
 
@@ -185,18 +192,13 @@ impl Discoveries {
     }
 
     /// Sets the addresses of backends with host names.
-    pub(super) fn resolve(&self, config: &mut Config) {
-        if self.hosts.is_empty() {
-            return;
-        }
-        for pool in &mut config.pools {
-            for place in 0..pool.backends.len() {
-                let backend = &pool.backends[place];
-                let ip = backend.host.as_ref().and_then(|name| self.address(name));
-                // Only a pool that changes is borrowed mutably: the others stay shared.
-                if let Some(ip) = ip.filter(|ip| !backend.is_resolved_to(*ip)) {
-                    pool.backends[place].resolve(ip);
-                }
+    pub(super) fn resolve(&self, pool: &mut Shared<Pool>) {
+        for place in 0..pool.backends.len() {
+            let backend = &pool.backends[place];
+            let ip = backend.host.as_ref().and_then(|name| self.address(name));
+            // Only a pool that changes is borrowed mutably: the others stay shared.
+            if let Some(ip) = ip.filter(|ip| !backend.is_resolved_to(*ip)) {
+                pool.backends[place].resolve(ip);
             }
         }
     }

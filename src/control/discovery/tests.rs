@@ -353,9 +353,13 @@ fn hosts(names: &[&str], resolvers: &[SocketAddr]) -> Config {
 /// Where they lead to.
 fn resolved(discoveries: &Discoveries, config: &Config) -> Vec<String> {
     let mut config = config.clone();
-    discoveries.resolve(&mut config);
+    let resolve = |config: &mut Config| {
+        let pools = config.pools.iter_mut();
+        pools.for_each(|pool| discoveries.resolve(pool));
+    };
+    resolve(&mut config);
     let before = config.clone();
-    discoveries.resolve(&mut config);
+    resolve(&mut config);
     let mut both = before.pools.iter().zip(&config.pools);
     assert!(both.all(|(one, other)| Shared::is_same(one, other)));
     let backends = config.pools[0].backends.iter();
@@ -550,11 +554,11 @@ fn found_backends_stand_behind_the_declared() {
         .map(at)
         .to_vec();
     let sets = HashMap::from([("web", set.clone()), ("other", set)]);
-    let merged = merge(&declared, |pool| sets.get(pool).cloned());
+    let merged = merge(&declared, |_, pool| sets.get(pool).cloned());
     assert_eq!(merged.pools[0].backends, [named, at("10.0.0.2:80")]);
     // This pool has no discovery.
     assert_eq!(merged.pools[1], declared.pools[1]);
-    assert_eq!(merge(&declared, |_| None), declared);
+    assert_eq!(merge(&declared, |_, _| None), declared);
 }
 
 #[test]
