@@ -73,7 +73,8 @@ impl Snapshot {
     /// tables are kept: those of pools by name, of backends by name and address, of listeners by
     /// address. `max_connections` is what the configuration or the descriptor limit allows in all;
     /// `standings` is what is known of the backends of the pool at an index of the configuration,
-    /// in their order, and `has_changed` whether that, or the pool, may have changed since `before`.
+    /// in their order, and `has_changed` whether that, or the pool, may have changed since
+    /// `before`.
     ///
     /// Workers see no difference before [`Draft::take_effect`].
     #[must_use]
@@ -415,8 +416,8 @@ mod tests {
         let health = crate::pool::Health::Down;
         let (same, fourth) = next(&third, &config, Standing { health, ..up });
         assert!(!same && fourth.pools[0].pool().panic);
-        let rise = Some(crate::pool::Rise { since: 1, over: 2 });
-        let (same, fifth) = next(&fourth, &config, Standing { rise, ..up });
+        let slow_start = Some(crate::pool::SlowStart { since: 1, over: 2 });
+        let (same, fifth) = next(&fourth, &config, Standing { slow_start, ..up });
         assert!(!same && fifth.pools[0].pool().rising);
         let (same, sixth) = next(&fifth, &config, up);
         assert!(!same);

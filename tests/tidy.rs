@@ -83,19 +83,22 @@ fn every_file_begins_with_its_purpose() {
 }
 
 #[test]
-fn every_number_is_in_the_gauge_line() {
-    let shown = gauge_line();
+fn every_number_is_published() {
+    let shown = published_numbers();
     let missing: Vec<_> = declared_numbers()
         .into_iter()
         .filter(|name| !shown.contains(name))
         .collect();
-    assert_none(&missing, "counted, but not in the gauge line of SIGUSR1");
+    assert_none(
+        &missing,
+        "counted, but not published by src/control/status.rs",
+    );
 }
 
 #[test]
 fn every_number_is_documented() {
     let spans = code_spans(&read("ARCHITECTURE.md"));
-    let missing: Vec<_> = gauge_line()
+    let missing: Vec<_> = published_numbers()
         .into_iter()
         .filter(|name| !spans.contains(name))
         .collect();
@@ -210,7 +213,7 @@ fn commit_subjects_name_area_and_change() {
 #[ignore = "needs what the tests of tests/proxy leave"]
 fn every_counter_is_moved_by_a_test() {
     let moved = Path::new(env!("CARGO_TARGET_TMPDIR")).join("moved");
-    let still: Vec<_> = gauge_line()
+    let still: Vec<_> = published_numbers()
         .into_iter()
         .filter(|name| !GAUGES.contains(&name.as_str()))
         .chain(CloseReason::ALL.map(|reason| format!("closed.{}", reason.as_str())))
@@ -223,8 +226,8 @@ fn every_counter_is_moved_by_a_test() {
     );
 }
 
-/// The names in the gauge line, as its source gives them: `("name", &stats.name)`.
-fn gauge_line() -> Vec<String> {
+/// The names that SIGUSR1 and the API show, as their source has them: `("name", &stats.name)`.
+fn published_numbers() -> Vec<String> {
     let source = read("src/control/status.rs");
     let names: Vec<_> = source
         .lines()
@@ -233,7 +236,7 @@ fn gauge_line() -> Vec<String> {
         .collect();
     assert!(
         names.len() > 1,
-        "the gauge line has another form than this test reads"
+        "the list of numbers has another form than this test reads"
     );
     names
 }

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::admin::model::{
     Changed, EventKind, SESSIONS, SESSIONS_MAX, SessionFilter, SessionStatus, Stage, Status,
 };
-use crate::admin::{Author, Call, Which};
+use crate::admin::{Author, Call, Reply, Which};
 use crate::config::{AdminState, Backend, Change, ChangeError, Config};
 use crate::operational_log;
 use crate::session::CloseReason;
@@ -21,9 +21,9 @@ use super::aside;
 use super::audit::Entry;
 use super::balancer::Balancer;
 use super::events::{Subject, Weight};
-use super::reload::Request;
+use super::reload::ReloadRequest;
 use super::roster::Member;
-use super::status::{self, Known};
+use super::status::{self, MemberStatus};
 use super::workers::Workers;
 
 impl Balancer {
@@ -60,24 +60,7 @@ impl Balancer {
                     drop(reply.send(list(&workers, filter).await));
                 });
             }
-            Call::Kill(filter, author, reply) => {
-                let workers = Rc::clone(&self.workers);
-                let audit = Rc::clone(&self.audit);
-                let version = self.publisher.version();
-                tokio_uring::spawn(async move {
-                    let closed = kill(&workers, &filter).await;
-                    let outcome = closed.clone().map(|_| version);
-                    audit.record(&Entry {
-                        author,
-                        action: "kill",
-                        target: "sessions",
-                        old: None,
-                        new: Some(json!({ "filter": filter, "sessions": closed.as_ref().ok() })),
-                        outcome,
-                    });
-                    let _ = reply.send(closed);
-                });
-            }
+            Call::Kill(filter, author, reply) => self.kill(filter, author, reply),
             Call::Histograms(reply) => {
                 let workers = Rc::clone(&self.workers);
                 let measurements = Rc::clone(&self.metrics.measurements);
@@ -93,13 +76,30 @@ impl Balancer {
             Call::Reload(author, reply) => {
                 self.discoveries.look_again();
                 let reply = Some(reply);
-                self.reload(Request { author, reply });
+                self.reload(ReloadRequest { author, reply });
             }
             Call::Reopen(reply) => {
                 let reopening = self.reopen_logs();
                 tokio_uring::spawn(async move { drop(reply.send(reopening.outcome().await)) });
             }
         }
+    }
+
+    fn kill(&self, filter: SessionFilter, author: Author, reply: Reply<Result<u64, String>>) {
+        let (workers, audit) = (Rc::clone(&self.workers), Rc::clone(&self.audit));
+        let version = self.publisher.version();
+        tokio_uring::spawn(async move {
+            let closed = kill(&workers, &filter).await;
+            audit.record(&Entry {
+                author,
+                action: "kill",
+                target: "sessions",
+                old: None,
+                new: Some(json!({ "filter": filter, "sessions": closed.as_ref().ok() })),
+                outcome: closed.clone().map(|_| version),
+            });
+            let _ = reply.send(closed);
+        });
     }
 
     fn status(&self) -> Status {
@@ -138,7 +138,7 @@ impl Balancer {
     }
 
     /// What is known of the backends of each pool that is to be shown with them.
-    fn known(&self, which: &Which) -> Vec<Option<Vec<Known>>> {
+    fn known(&self, which: &Which) -> Vec<Option<Vec<MemberStatus>>> {
         let pools = self.config.pools.iter().zip(&self.roster.pools);
         let known = pools.map(|(pool, record)| {
             which.includes(&pool.name).then(|| {
@@ -150,7 +150,7 @@ impl Balancer {
         known.collect()
     }
 
-    fn known_of(&self, configured: &Backend, member: &Member) -> Known {
+    fn known_of(&self, configured: &Backend, member: &Member) -> MemberStatus {
         let report = self.checks.report(member);
         let failure = report
             .as_ref()
@@ -158,7 +158,7 @@ impl Balancer {
         let unresolved = Some(configured).filter(|its| !its.is_resolved());
         let unresolved = unresolved.and_then(|its| its.host.as_deref());
         let why = unresolved.map(|host| self.discoveries.host_error(host).unwrap_or_default());
-        Known {
+        MemberStatus {
             checks_failed: report.as_ref().map_or(0, |report| report.failures),
             is_checked: report.is_some(),
             is_unresolved: unresolved.is_some(),

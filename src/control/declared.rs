@@ -25,7 +25,7 @@ pub(super) struct Declared {
 
 /// An order that a reload has ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Ended {
+pub(super) struct EndedOrder {
     pub(super) order: Change,
     /// The order and why it ended, in a sentence.
     pub(super) sentence: String,
@@ -67,7 +67,7 @@ impl Declared {
 
     /// Another file takes the place of the last one; `is_same_text`: its names may be at other
     /// addresses, and that is all. Orders are applied again, but for those that it ends.
-    pub(super) fn reload(&self, mut file: Config, is_same_text: bool) -> (Self, Vec<Ended>) {
+    pub(super) fn reload(&self, mut file: Config, is_same_text: bool) -> (Self, Vec<EndedOrder>) {
         file.share_pools(&self.file);
         let mut next = Self::new(file);
         let mut ended = Vec::new();
@@ -77,13 +77,13 @@ impl Declared {
         // If the file now agrees with the order, its end changes nothing and is not reported.
         let made = Differences::between(&self.config, &next.file);
         let matters = |order: &&&Change| made.concern(order);
-        ended.extend(end.iter().filter(matters).map(|order| Ended {
+        ended.extend(end.iter().filter(matters).map(|order| EndedOrder {
             order: (**order).clone(),
             sentence: format!("{} no longer holds: the file has changed", describe(order)),
         }));
         let (floating, declared): (Vec<_>, Vec<_>) =
             self.floating.iter().partition(|order| holds(order));
-        ended.extend(declared.iter().map(|order| Ended {
+        ended.extend(declared.iter().map(|order| EndedOrder {
             order: (**order).clone(),
             sentence: format!(
                 "{} no longer holds: the file declares it now",
@@ -99,7 +99,7 @@ impl Declared {
         for (place, order) in hold.into_iter().enumerate() {
             match refused.get(&place) {
                 None => next.orders.push(order),
-                Some(error) => ended.push(Ended {
+                Some(error) => ended.push(EndedOrder {
                     sentence: format!("{} no longer holds: {error}", describe(&order)),
                     order,
                 }),

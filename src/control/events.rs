@@ -44,7 +44,7 @@ pub enum Since {
 #[derive(Debug)]
 pub struct Watch {
     /// Events before the watch began, which come first.
-    backlog: VecDeque<Event>,
+    replay: VecDeque<Event>,
     live: broadcast::Receiver<Event>,
     /// The number of the last event that came out, or was missed.
     last: u64,
@@ -139,19 +139,17 @@ impl Events {
             Since::Recent(count) => recent.last.saturating_sub(u64::from(count)),
             Since::Number(number) => number.min(recent.last),
         };
-        let backlog = recent.events.iter().filter(|event| event.number > after);
-        let mut backlog: VecDeque<Event> = backlog.cloned().collect();
-        let first = backlog
-            .front()
-            .map_or(recent.last + 1, |event| event.number);
+        let replay = recent.events.iter().filter(|event| event.number > after);
+        let mut replay: VecDeque<Event> = replay.cloned().collect();
+        let first = replay.front().map_or(recent.last + 1, |event| event.number);
         let gap = first - 1 - after;
         // To ask for more events than are kept is no mistake. A watcher that reconnects relies on
         // missing nothing, so it learns of the gap.
         if gap > 0 && matches!(since, Since::Number(_)) {
-            backlog.push_front(missed(gap, first - 1));
+            replay.push_front(missed(gap, first - 1));
         }
         Watch {
-            backlog,
+            replay,
             live: self.0.live.subscribe(),
             last: after,
         }
@@ -178,7 +176,7 @@ impl Watch {
     /// The next event, or how many this watcher missed because it was too slow. The future can be
     /// dropped without loss.
     pub async fn next(&mut self) -> Option<Event> {
-        if let Some(event) = self.backlog.pop_front() {
+        if let Some(event) = self.replay.pop_front() {
             self.last = event.number;
             return Some(event);
         }

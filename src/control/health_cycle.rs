@@ -45,7 +45,7 @@ impl HealthCycle<'_> {
             Health::Up => {
                 // At the start of the process all backends come up at once, without a slow start.
                 // That of a backend which joined later begins now.
-                let is_rising = record.members[place.1].state().rise.is_some();
+                let is_rising = record.members[place.1].state().slow_start.is_some();
                 if !turned.turn.first || is_rising {
                     record.start_slowly(place.1);
                 }

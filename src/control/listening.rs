@@ -124,8 +124,8 @@ pub(super) fn bind_new(
         let source = match workers.find_held(&listener.bind, &gone) {
             Some(held) => Source::Held(held),
             None => {
-                let is_ours = workers.may_block(&listener.bind, &gone);
-                let bound = sys::listen_all(&listener.bind, workers.len(), is_ours);
+                let may_join = workers.may_block(&listener.bind, &gone);
+                let bound = sys::listen_all(&listener.bind, workers.len(), may_join);
                 Source::New(log_bound(listener, bound.map_err(explained))?)
             }
         };

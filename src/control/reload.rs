@@ -28,7 +28,7 @@ use super::aside;
 use super::audit::{Entry, RELOAD};
 use super::balancer::Balancer;
 use super::calls::subject;
-use super::declared::Ended;
+use super::declared::EndedOrder;
 use super::events::{Subject, Weight};
 use super::file_watch::{FileWatch, Look, Sight};
 use super::supervise::READY;
@@ -126,12 +126,12 @@ struct Present {
 }
 
 /// A request to reload, and where the answer goes.
-pub(super) struct Request {
+pub(super) struct ReloadRequest {
     pub(super) author: Author,
     pub(super) reply: Option<Reply<Result<Reloaded, String>>>,
 }
 
-impl Request {
+impl ReloadRequest {
     /// By a signal or a change of the file: the log has the answer.
     pub(super) fn unanswered(author: Author) -> Self {
         Self {
@@ -154,7 +154,7 @@ pub(super) struct Reloading {
     /// The reading under way.
     reading: Option<Reading>,
     /// Requests for the next reading.
-    queued: Vec<Request>,
+    queued: Vec<ReloadRequest>,
     /// Readings that timed out and have not ended yet.
     hung: Vec<oneshot::Receiver<Outcome>>,
 }
@@ -163,7 +163,7 @@ struct Reading {
     outcome: oneshot::Receiver<Outcome>,
     /// When it times out.
     deadline: Pin<Box<Sleep>>,
-    requests: Vec<Request>,
+    requests: Vec<ReloadRequest>,
 }
 
 /// What was seen of the file before it was read, and what was read.
@@ -281,7 +281,7 @@ impl ConfigWatch {
 impl Balancer {
     /// Reads the file again and applies it. The log, the API and the counters report the outcome
     /// too.
-    pub(super) fn reload(&mut self, request: Request) {
+    pub(super) fn reload(&mut self, request: ReloadRequest) {
         if self.reloading.reread.is_none() {
             return self.refuse_reload(request);
         }
@@ -292,7 +292,7 @@ impl Balancer {
     }
 
     /// There is no file to read. Nothing is wrong with the balancer: only the caller is told.
-    fn refuse_reload(&self, Request { author, reply }: Request) {
+    fn refuse_reload(&self, ReloadRequest { author, reply }: ReloadRequest) {
         let outcome = Err(NO_FILE.to_owned());
         self.audit.record(&Entry {
             author,
@@ -386,7 +386,7 @@ impl Balancer {
             notes,
         });
         let reloaded = reloaded.map_err(|why| format!("{why}\n{STAYS}"));
-        for Request { author, reply } in reading.requests {
+        for ReloadRequest { author, reply } in reading.requests {
             self.audit.record(&Entry {
                 author,
                 action: RELOAD,
@@ -405,7 +405,12 @@ impl Balancer {
         }
     }
 
-    fn report_reload(&mut self, outcome: &Result<u64, String>, before: u64, requests: &[Request]) {
+    fn report_reload(
+        &mut self,
+        outcome: &Result<u64, String>,
+        before: u64,
+        requests: &[ReloadRequest],
+    ) {
         let authors = requests.iter().map(|request| request.author.to_string());
         let authors: BTreeSet<_> = authors.collect();
         let authors = Vec::from_iter(authors).join(", ");
@@ -452,7 +457,7 @@ impl Balancer {
         if let Some(sink) = read.log {
             self.switch_log(sink);
         }
-        for Ended { order, sentence } in &ended {
+        for EndedOrder { order, sentence } in &ended {
             let about = subject(order);
             self.events
                 .tell(Weight::Warn, EventKind::Changed, about, sentence.clone());

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use crate::address::Address;
 use crate::config::{self, AdminState, Config};
-use crate::pool::{Health, Pool, Rise, Standing, Tally};
+use crate::pool::{Health, Pool, SlowStart, Standing, Tally};
 use crate::select::{Forecaster, Scaler};
 use crate::shared::Shared;
 use crate::snapshot::Snapshot;
@@ -18,7 +18,7 @@ use crate::sys;
 use crate::time::nanos;
 
 use super::health::{EjectionTimer, Outliers, TargetId, Turned, Window};
-use super::shortages::Ports;
+use super::shortages::PortShortage;
 
 /// What is known of all pools of the configuration in force.
 #[derive(Debug, Default)]
@@ -85,7 +85,7 @@ pub struct Member {
     /// Its answers in the present window.
     pub(super) window: Window,
     /// Connects to it for which no local port was free.
-    pub(super) ports: Ports,
+    pub(super) ports: PortShortage,
 }
 
 /// What the next snapshot shows of a member. Only [`PoolRecord::change`] changes it, which has the
@@ -95,7 +95,7 @@ pub(super) struct MemberState {
     /// Its health by its probes; up where it is not probed.
     pub(super) health: Health,
     /// Its slow start, until that is over.
-    pub(super) rise: Option<Rise>,
+    pub(super) slow_start: Option<SlowStart>,
     /// It is of the reserve, and is in rotation.
     pub(super) is_active: bool,
 }
@@ -158,10 +158,10 @@ impl Roster {
         };
         record.follow_scaling(pool);
         // The first backends of a pool have no others to take the clients meanwhile.
-        let rise = if record.members.is_empty() {
+        let slow_start = if record.members.is_empty() {
             None
         } else {
-            rise_of(pool)
+            slow_start_of(pool)
         };
         let names = pool.backends.iter().map(|backend| &*backend.name);
         let old = std::mem::take(&mut record.members);
@@ -178,8 +178,8 @@ impl Roster {
                     member
                 }
             };
-            member.follow(backend, pool, rise);
-            record.is_rising |= member.state.rise.is_some();
+            member.follow(backend, pool, slow_start);
+            record.is_rising |= member.state.slow_start.is_some();
             record.members.push(member);
         }
         record
@@ -235,7 +235,7 @@ impl Roster {
         let both = members.iter().zip(&config.backends);
         both.map(|(member, backend)| Standing {
             health: member.state.health,
-            rise: member.state.rise,
+            slow_start: member.state.slow_start,
             standby: backend.reserve && !member.state.is_active,
         })
     }
@@ -305,9 +305,9 @@ impl Roster {
 
     /// Ends slow starts that are over, so that selections need not compute them. That of a backend
     /// that is down goes on: it begins when the backend answers. `true`: one has ended.
-    pub(super) fn end_rises(&mut self, now: u64) -> bool {
+    pub(super) fn end_slow_starts(&mut self, now: u64) -> bool {
         let rising = self.pools.iter_mut().filter(|record| record.is_rising);
-        rising.fold(false, |ended, record| record.end_rises(now) | ended)
+        rising.fold(false, |ended, record| record.end_slow_starts(now) | ended)
     }
 }
 
@@ -335,22 +335,24 @@ impl PoolRecord {
 
     /// Begins the slow start of the member at an index, if the pool has one.
     pub(super) fn start_slowly(&mut self, index: usize) {
-        if let Some(rise) = rise_of(&self.config) {
-            self.change(index).rise = Some(rise);
+        if let Some(slow_start) = slow_start_of(&self.config) {
+            self.change(index).slow_start = Some(slow_start);
             self.is_rising = true;
         }
     }
 
-    fn end_rises(&mut self, now: u64) -> bool {
+    fn end_slow_starts(&mut self, now: u64) -> bool {
         let mut ended = false;
         self.is_rising = false;
         for index in 0..self.members.len() {
-            let MemberState { health, rise, .. } = self.members[index].state;
-            let Some(rise) = rise else {
+            let MemberState {
+                health, slow_start, ..
+            } = self.members[index].state;
+            let Some(slow_start) = slow_start else {
                 continue;
             };
-            if health == Health::Up && now.saturating_sub(rise.since) >= rise.over {
-                self.change(index).rise = None;
+            if health == Health::Up && now.saturating_sub(slow_start.since) >= slow_start.over {
+                self.change(index).slow_start = None;
                 ended = true;
             } else {
                 self.is_rising = true;
@@ -367,7 +369,7 @@ impl PoolRecord {
                 let tally = &backend.tally;
                 let present = u32::from(tally.is_ejected());
                 member.ejections = Some(tally.times_ejected().saturating_sub(present));
-                member.ports = Ports::since(tally.portless());
+                member.ports = PortShortage::since(tally.portless());
             }
         }
     }
@@ -403,7 +405,7 @@ impl Member {
             ejection: EjectionTimer::default(),
             ejections: None,
             window: Window::default(),
-            ports: Ports::default(),
+            ports: PortShortage::default(),
         }
     }
 
@@ -413,12 +415,17 @@ impl Member {
         self.name == backend.name && target == backend.target()
     }
 
-    /// Follows its configuration. `rise` is the slow start of a backend that joins its pool now.
-    fn follow(&mut self, backend: &config::Backend, pool: &config::Pool, rise: Option<Rise>) {
+    /// Follows its configuration. `slow_start` is that of a backend that joins its pool now.
+    fn follow(
+        &mut self,
+        backend: &config::Backend,
+        pool: &config::Pool,
+        slow_start: Option<SlowStart>,
+    ) {
         self.state.is_active &= backend.reserve && pool.scaling.is_some();
         let is_away = backend.state == AdminState::Maint || !backend.is_resolved();
-        if self.is_away && !is_away && backend.state == AdminState::Ready && rise.is_some() {
-            self.state.rise = rise;
+        if self.is_away && !is_away && backend.state == AdminState::Ready && slow_start.is_some() {
+            self.state.slow_start = slow_start;
         }
         self.is_away = is_away;
         if self.address != backend.address {
@@ -472,10 +479,10 @@ impl Member {
 }
 
 /// The slow start of a backend that joins a pool now.
-fn rise_of(pool: &config::Pool) -> Option<Rise> {
+fn slow_start_of(pool: &config::Pool) -> Option<SlowStart> {
     let over = nanos(pool.slow_start?);
     let since = sys::monotonic();
-    (over > 0).then_some(Rise { since, over })
+    (over > 0).then_some(SlowStart { since, over })
 }
 
 /// Puts named things in the order of these names; `None`: there was none of this name. The others

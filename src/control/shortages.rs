@@ -16,14 +16,14 @@ pub(super) struct Shortages {
     /// Failures so far because of too few descriptors or too little memory.
     resources: u64,
     /// Connects for which no local port was free, to any backend.
-    ports: Ports,
+    ports: PortShortage,
     /// The present shortages, a sentence each.
     now: Vec<String>,
 }
 
 /// Connects to one backend for which no local port was free.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Ports {
+pub(super) struct PortShortage {
     /// So far.
     count: u64,
     /// Seconds until the shortage counts as over.
@@ -102,7 +102,7 @@ impl Shortages {
     }
 }
 
-impl Ports {
+impl PortShortage {
     /// Begins at this count.
     pub(super) fn since(count: u64) -> Self {
         Self { count, left: 0 }

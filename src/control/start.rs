@@ -20,7 +20,7 @@ use crate::sys::{self, Bound};
 use crate::worker::{Command, Doorbell, Inbox, LogQueue, Record, Setup, Stats, Worker};
 
 use super::listening::{self, Patience};
-use super::workers::{Handle, LOG_QUEUE_LINES, Workers};
+use super::workers::{LOG_QUEUE_LINES, WorkerHandle, Workers};
 use super::{StartError, capacity};
 
 /// The arguments of a worker's thread.
@@ -224,7 +224,7 @@ fn unknown(pool: &config::Pool, backend: &config::Backend) -> Standing {
             Some(Initial::Down | Initial::Probe) => Health::Down,
             Some(Initial::Up) | None => Health::Up,
         },
-        rise: None,
+        slow_start: None,
         standby: backend.reserve,
     }
 }
@@ -279,7 +279,7 @@ fn spawn_worker(
         .name(format!("worker-{}", args.setup.seat.worker))
         .spawn(|| work(args))
         .map_err(thread_error("start a worker's thread"))?;
-    workers.handles.push(Handle {
+    workers.handles.push(WorkerHandle {
         mailbox,
         wake,
         outlet,

@@ -19,7 +19,7 @@ use super::workers::Workers;
 
 /// What an answer says of a backend from elsewhere than its pool: its checks, name and ejection.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Known {
+pub(super) struct MemberStatus {
     /// It is probed.
     pub(super) is_checked: bool,
     /// Its host name has no address.
@@ -50,7 +50,7 @@ pub(super) fn listeners(snapshot: &Snapshot, workers: &Workers) -> Vec<ListenerS
 
 /// All pools. `known` is what is known of their backends, in their order; `None`: the pool is shown
 /// without its backends. Many take long: it is not for the control thread.
-pub(super) fn pools(snapshot: &Snapshot, known: &[Option<Vec<Known>>]) -> Vec<PoolStatus> {
+pub(super) fn pools(snapshot: &Snapshot, known: &[Option<Vec<MemberStatus>>]) -> Vec<PoolStatus> {
     let pools = snapshot.pools.iter().zip(known);
     let pools = pools.map(|(plan, known)| {
         let pool = plan.pool();
@@ -60,7 +60,7 @@ pub(super) fn pools(snapshot: &Snapshot, known: &[Option<Vec<Known>>]) -> Vec<Po
     pools.collect()
 }
 
-fn backends(pool: &Pool, known: &[Known]) -> Vec<BackendStatus> {
+fn backends(pool: &Pool, known: &[MemberStatus]) -> Vec<BackendStatus> {
     let leaving = pool.leaving.iter();
     let leaving = leaving.filter(|backend| backend.tally.connections.used() > 0);
     let present = pool.backends.iter().zip(known.iter().map(Some));
@@ -86,7 +86,7 @@ fn pool_status(pool: &Pool, backends: Vec<BackendStatus>) -> PoolStatus {
 }
 
 /// `known: None`: the backend was removed and still has sessions.
-fn backend_status(pool: &Pool, backend: &Backend, known: Option<&Known>) -> BackendStatus {
+fn backend_status(pool: &Pool, backend: &Backend, known: Option<&MemberStatus>) -> BackendStatus {
     let now = sys::monotonic();
     let leaving = known.is_none();
     let known = known.cloned().unwrap_or_default();
@@ -181,7 +181,7 @@ pub(super) fn note_conditions(snapshot: &Snapshot, changed: &[usize]) {
     }
 }
 
-fn health(backend: &Backend, known: &Known) -> HealthStatus {
+fn health(backend: &Backend, known: &MemberStatus) -> HealthStatus {
     match backend.health {
         _ if known.is_unresolved => HealthStatus::Unresolved,
         _ if !known.is_checked => HealthStatus::Unchecked,

@@ -23,7 +23,7 @@ use super::balancer::Balancer;
 use super::events::{Subject, Weight};
 use super::file_watch::Sight;
 use super::health::News;
-use super::reload::{ConfigWatch, Read, Request};
+use super::reload::{ConfigWatch, Read, ReloadRequest};
 use super::{pools, systemd};
 
 /// What wakes the control thread.
@@ -139,7 +139,7 @@ impl Balancer {
             Wake::Publish => self.publish(),
             Wake::CloseRemoved => self.workers.close_removed(),
             Wake::Reread(sight, read) => self.on_read(sight, read.map(|read| *read)),
-            Wake::FileChanged => self.reload(Request::unanswered(Author::File)),
+            Wake::FileChanged => self.reload(ReloadRequest::unanswered(Author::File)),
             // `advance` looks at the first round after each wake; the loop ends with the workers.
             Wake::News(News::FirstRound) | Wake::WorkersEnded(_) => {}
         }
@@ -178,7 +178,7 @@ impl Balancer {
         drop(self.reopen_logs());
         self.discoveries.look_again();
         if self.reloading.reread.is_some() {
-            self.reload(Request::unanswered(Author::Signal));
+            self.reload(ReloadRequest::unanswered(Author::Signal));
         } else {
             log::info!("nothing to reload: the balancer runs without a configuration file");
         }
@@ -209,7 +209,7 @@ impl Balancer {
         pools::tick(&mut self.roster, snapshot);
         let has_left = snapshot.has_left();
         self.publisher.repeat();
-        if self.roster.end_rises(sys::monotonic()) || has_left {
+        if self.roster.end_slow_starts(sys::monotonic()) || has_left {
             self.publish();
         }
         self.health_cycle().eject_outliers();

@@ -24,7 +24,7 @@ use super::aside;
 
 /// The workers, seen from the control thread.
 pub(super) struct Workers {
-    pub(super) handles: Vec<Handle>,
+    pub(super) handles: Vec<WorkerHandle>,
     /// Listening sockets by the listeners' ids.
     pub(super) listening: RefCell<BTreeMap<u64, Listening>>,
     pub(super) removed: RefCell<Removed>,
@@ -70,7 +70,7 @@ pub(super) enum Held {
 }
 
 /// One worker's thread.
-pub(super) struct Handle {
+pub(super) struct WorkerHandle {
     pub(super) mailbox: Sender<Command>,
     pub(super) wake: Arc<OwnedFd>,
     /// Where listening sockets are sent to the worker.

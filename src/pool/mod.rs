@@ -11,7 +11,7 @@ mod history;
 mod latency;
 mod panic;
 mod queue;
-mod rise;
+mod slow_start;
 mod sticky;
 mod tally;
 mod traffic;
@@ -33,7 +33,7 @@ pub use ejection::Cause;
 pub use history::{Condition, History, HistorySummary};
 pub use latency::Latency;
 pub use queue::{Call, Queue, Ticket};
-pub use rise::Rise;
+pub use slow_start::SlowStart;
 pub use sticky::StickyTable;
 pub use tally::{Ended, Outlook, Tally, Totals};
 pub use traffic::Traffic;
@@ -97,7 +97,7 @@ pub struct Backend {
     /// The result of its probes.
     pub health: Health,
     /// Its slow start, while that lasts.
-    pub rise: Option<Rise>,
+    pub slow_start: Option<SlowStart>,
     /// It waits in the reserve.
     pub standby: bool,
     /// Its pool panics: it is used whatever its health.
@@ -126,7 +126,7 @@ pub struct Standing {
     /// The result of its probes.
     pub health: Health,
     /// Its slow start, while that lasts.
-    pub rise: Option<Rise>,
+    pub slow_start: Option<SlowStart>,
     /// It waits in the reserve.
     pub standby: bool,
 }
@@ -358,7 +358,7 @@ impl Backend {
             group: config.group.clone(),
             admin: config.state,
             health: standing.health,
-            rise: standing.rise,
+            slow_start: standing.slow_start,
             standby: standing.standby,
             forced: false,
             tally,
@@ -435,7 +435,8 @@ impl Backend {
     /// The part of its share that it gets at `now`, in percent: 1 to 99 in slow start, else 100.
     #[must_use]
     pub fn percent(&self, now: u64) -> u8 {
-        self.rise.map_or(100, |rise| rise.percent(now))
+        self.slow_start
+            .map_or(100, |slow_start| slow_start.percent(now))
     }
 
     /// Whether it has all the connections that it may have at `now`.
@@ -468,8 +469,8 @@ impl Backend {
             return 0;
         }
         let max = self.tally.connections.max();
-        match self.rise {
-            Some(rise) if max < u32::MAX => rise.places(max, now),
+        match self.slow_start {
+            Some(slow_start) if max < u32::MAX => slow_start.places(max, now),
             Some(_) | None => max,
         }
     }
@@ -533,7 +534,7 @@ impl Backend {
     fn standing(&self) -> Standing {
         Standing {
             health: self.health,
-            rise: self.rise,
+            slow_start: self.slow_start,
             standby: self.standby,
         }
     }

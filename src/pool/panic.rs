@@ -19,7 +19,10 @@ impl Pool {
     /// Sets the fields that follow from all its backends together: panic, slow start, backlogs.
     pub(super) fn derive_state(&mut self) {
         self.panic = self.should_panic();
-        self.rising = self.backends.iter().any(|backend| backend.rise.is_some());
+        self.rising = self
+            .backends
+            .iter()
+            .any(|backend| backend.slow_start.is_some());
         let is_unix = |backend: &Arc<Backend>| matches!(backend.address, Address::Unix(_));
         self.has_backlogs = self.backends.iter().any(is_unix);
         for backend in &mut self.backends {

@@ -40,16 +40,16 @@ impl Bound {
 /// which the kernel spreads connections (SO_REUSEPORT, socket(7)); on a Unix socket there is one,
 /// which all workers accept from. The first of a group is made alone, and others join it.
 ///
-/// `is_ours`: a socket that already listens there is this process's own, and about to close.
+/// `may_join`: a socket that already listens there is this process's own, and about to close.
 ///
 /// # Errors
 /// What the kernel says. An address in use is an error, although another process of the same user
 /// could join the group.
-pub fn listen_all(to: &Address, count: usize, is_ours: bool) -> io::Result<Bound> {
+pub fn listen_all(to: &Address, count: usize, may_join: bool) -> io::Result<Bound> {
     match to {
         Address::Tcp(wanted) => {
             let first = match listen_tcp(*wanted, Group::None) {
-                Err(error) if is_ours && error.kind() == io::ErrorKind::AddrInUse => {
+                Err(error) if may_join && error.kind() == io::ErrorKind::AddrInUse => {
                     listen_tcp(*wanted, Group::Member)?
                 }
                 first => first?,

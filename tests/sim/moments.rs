@@ -10,7 +10,7 @@ use crossbeam::channel::{bounded, unbounded};
 use mahoraga::address::Address;
 use mahoraga::config::{self, OnDown, Strategy};
 use mahoraga::guard::Limit;
-use mahoraga::pool::{Pool, Rise, Standing};
+use mahoraga::pool::{Pool, SlowStart, Standing};
 use mahoraga::select::{Plan, Seat};
 use mahoraga::session::{CloseReason, SessionLimits};
 use mahoraga::snapshot::{Listener, Snapshot};
@@ -205,12 +205,12 @@ fn outlives_a_slow_start(seed: u64) -> Trace {
             }],
         )
     };
-    let rise = Rise {
+    let slow_start = SlowStart {
         since: START,
         over: 1_000_000 * MS,
     };
     let rising = Pool::build(&config, None, |_| Standing {
-        rise: Some(rise),
+        slow_start: Some(slow_start),
         ..Standing::default()
     });
     rising.take_effect(None);

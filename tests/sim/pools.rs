@@ -8,7 +8,7 @@ use mahoraga::address::Address;
 use mahoraga::config::{self, AllDown, Ejection, FirstTier, Hash, Key, Persist, SecondTier};
 use mahoraga::config::{Strategy, TwoTier};
 use mahoraga::peek::Field;
-use mahoraga::pool::{AdminState, Backend, Health, Pool, Rise, Standing, Tally};
+use mahoraga::pool::{AdminState, Backend, Health, Pool, SlowStart, Standing, Tally};
 use mahoraga::select::Plan;
 
 use crate::kernel::{FIRST_PORT, START};
@@ -52,9 +52,9 @@ impl Pools {
         let config = self.config(random);
         let over = random.pick(&[0, 100 * MS, 5_000 * MS]);
         let since = START + random.below(1_000 * MS);
-        let rise = (over > 0).then_some(Rise { since, over });
+        let slow_start = (over > 0).then_some(SlowStart { since, over });
         let known = |backend: &config::Backend| Standing {
-            rise: rise.filter(|_| backend.weight == 1),
+            slow_start: slow_start.filter(|_| backend.weight == 1),
             standby: backend.reserve,
             ..Standing::default()
         };

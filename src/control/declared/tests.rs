@@ -72,7 +72,7 @@ fn changed(declared: &Declared, order: &Change) -> Declared {
 }
 
 /// The messages of the orders that a reload ends.
-fn sentences(ended: &[Ended]) -> Vec<&str> {
+fn sentences(ended: &[EndedOrder]) -> Vec<&str> {
     ended.iter().map(|ended| &*ended.sentence).collect()
 }
 

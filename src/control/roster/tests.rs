@@ -38,7 +38,7 @@ fn ids(roster: &Roster) -> Vec<Vec<u64>> {
 
 fn rising(roster: &Roster) -> Vec<&str> {
     let members = roster.pools.iter().flat_map(|record| &record.members);
-    let rising = members.filter(|member| member.state.rise.is_some());
+    let rising = members.filter(|member| member.state.slow_start.is_some());
     rising.map(|member| &*member.name).collect()
 }
 
@@ -71,7 +71,7 @@ fn backends_that_join_others_or_come_back_begin_slowly() {
     config.pools[0].backends.push(backend("c", 3));
     roster.follow(&config);
     assert_eq!(rising(&roster), ["c"]);
-    assert!(roster.end_rises(u64::MAX) && !roster.end_rises(u64::MAX));
+    assert!(roster.end_slow_starts(u64::MAX) && !roster.end_slow_starts(u64::MAX));
     config.pools[0].backends[0].state = AdminState::Maint;
     config.pools[0].backends[1].state = AdminState::Drain;
     roster.follow(&config);
@@ -82,7 +82,7 @@ fn backends_that_join_others_or_come_back_begin_slowly() {
     assert_eq!(rising(&roster), ["a"]);
     // It lasts until the backend answers.
     roster.pools[0].change(0).health = Health::Down;
-    assert!(!roster.end_rises(u64::MAX));
+    assert!(!roster.end_slow_starts(u64::MAX));
 }
 
 #[test]

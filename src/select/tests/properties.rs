@@ -114,7 +114,7 @@ fn random_pool(strategy: &Strategy, rng: &mut Rng) -> Pool {
     }
     Pool::new(&config).with(|backend| {
         backend.standby = rng.u8(..) < 30;
-        backend.rise = (rng.u8(..) < 60).then(|| crate::pool::Rise {
+        backend.slow_start = (rng.u8(..) < 60).then(|| crate::pool::SlowStart {
             since: SECOND,
             over: rng.u64(1..40) * MS,
         });

@@ -4,14 +4,14 @@ use std::collections::VecDeque;
 use std::num::NonZeroU32;
 
 use super::*;
-use crate::pool::{Rise, Standing};
+use crate::pool::{SlowStart, Standing};
 
 const OVER: u64 = 100 * SECOND;
 
-/// A pool whose first backend begins to rise at one second.
+/// A pool whose first backend begins its slow start at one second.
 fn rising(config: &config::Pool) -> Bench {
     let known = |backend: &config::Backend| Standing {
-        rise: (backend.name == "b0").then_some(Rise {
+        slow_start: (backend.name == "b0").then_some(SlowStart {
             since: SECOND,
             over: OVER,
         }),
@@ -154,7 +154,7 @@ fn known_clients_go_to_a_rising_backend_unthinned() {
         .plan
         .on_left(before.backend(0), &keys, before.now);
     let known = |_: &config::Backend| Standing {
-        rise: Some(Rise {
+        slow_start: Some(SlowStart {
             since: SECOND,
             over: OVER,
         }),

@@ -2,14 +2,14 @@
 
 /// A slow start: the share grows linearly from 1% to 100%.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Rise {
+pub struct SlowStart {
     /// When it began, in ns of the workers' clock.
     pub since: u64,
     /// How long it takes, in ns, above 0.
     pub over: u64,
 }
 
-impl Rise {
+impl SlowStart {
     /// The part of its share that a backend gets at `now`, in percent: 1 to 100. Never 0, so that
     /// it gets a chance to answer.
     #[must_use]
@@ -33,14 +33,14 @@ mod tests {
 
     #[test]
     fn a_share_grows_evenly_from_one_percent_to_all() {
-        let rise = Rise {
+        let slow_start = SlowStart {
             since: 1_000,
             over: 200,
         };
         let percents = [0, 1_000, 1_001, 1_050, 1_100, 1_199, 1_200, u64::MAX];
-        let percents = percents.map(|now| rise.percent(now));
+        let percents = percents.map(|now| slow_start.percent(now));
         assert_eq!(percents, [1, 1, 1, 25, 50, 99, 100, 100]);
-        let long = Rise {
+        let long = SlowStart {
             since: 0,
             over: u64::MAX,
         };
@@ -49,11 +49,11 @@ mod tests {
 
     #[test]
     fn there_is_a_place_from_the_start() {
-        let rise = Rise {
+        let slow_start = SlowStart {
             since: 0,
             over: 100,
         };
-        let places = |now| [1, 10, 1_000].map(|max| rise.places(max, now));
+        let places = |now| [1, 10, 1_000].map(|max| slow_start.places(max, now));
         assert_eq!(places(0), [1, 1, 10]);
         assert_eq!(places(51), [1, 6, 510]);
         assert_eq!(places(100), [1, 10, 1_000]);
