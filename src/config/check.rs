@@ -125,12 +125,9 @@ impl Shape for Check {
 
     fn is_off(at: At<'_>, reader: &mut Reader<'_>) -> bool {
         let is_off = at.says("type", "off");
-        if let Some(kind) = at.value.field("type")
-            && is_off
-            && at.value.fields().len() > 1
-        {
-            let sentence = "type: nothing else stands with `off`: write check: \"off\"";
-            reader.mistake(&kind.span, sentence.to_owned());
+        if is_off && at.value.fields().len() > 1 {
+            let sentence = "nothing else stands with `off`: write check: \"off\"";
+            reader.wrong(at, "type", sentence);
         }
         is_off
     }
@@ -143,25 +140,20 @@ impl Shape for Check {
             return;
         };
         let (name, kind) = kind;
-        let mut wrong = |name: &str, sentence: String| {
-            if let Some(field) = at.value.field(name) {
-                reader.mistake(&field.span, format!("{name}: {sentence}"));
-            }
-        };
         for (owner, settings) in OWNERS.into_iter().filter(|(owner, _)| *owner != kind) {
             for setting in settings {
                 let error = values::not_its_setting(("check", name), &[owner.name()]);
-                wrong(setting, error.to_string());
+                reader.wrong(at, setting, error);
             }
         }
         if kind == CheckType::Tls && self.tls.is_none() {
-            wrong("tls", "a check of type `tls` can't be without".to_owned());
+            reader.wrong(at, "tls", "a check of type `tls` can't be without");
         }
         let is_given = |name| at.value.field(name).is_some();
         match (is_given("expect"), is_given("expect_regex")) {
             (true, true) => {
                 let sentence = "`expect` says already what is expected: leave one out";
-                wrong("expect_regex", sentence.to_owned());
+                reader.wrong(at, "expect_regex", sentence);
             }
             (false, false) if kind == CheckType::SendExpect => {
                 let sentence = "the field `expect` or `expect_regex` is missing here";

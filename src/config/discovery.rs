@@ -60,16 +60,12 @@ impl Shape for DiscoveryFile {
             let sentence = "discover: expected one of `dns`, `srv` and `file`";
             reader.mistake(&at.value.start(), sentence.to_owned());
         }
-        match (is_given(&"dns"), at.value.field("port")) {
-            (true, None) => {
-                let sentence = "the field `port` is missing here";
-                reader.mistake(&at.value.start(), sentence.to_owned());
-            }
-            (false, Some(port)) => {
-                let sentence = "port: only `dns` has such a setting: the others name their ports";
-                reader.mistake(&port.span, sentence.to_owned());
-            }
-            (true, Some(_)) | (false, None) => {}
+        if !is_given(&"dns") {
+            let sentence = "only `dns` has such a setting: the others name their ports";
+            reader.wrong(at, "port", sentence);
+        } else if !is_given(&"port") {
+            let sentence = "the field `port` is missing here";
+            reader.mistake(&at.value.start(), sentence.to_owned());
         }
     }
 }

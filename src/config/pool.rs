@@ -93,11 +93,8 @@ settings! {
 
 impl Shape for Pool {
     fn check(&self, at: At<'_>, reader: &mut Reader<'_>) {
-        if self.strategy == Strategy::StickyRoundRobin
-            && let Some(persist) = at.value.field("persist")
-        {
-            let error = values::persists_already();
-            reader.mistake(&persist.span, format!("persist: {error}"));
+        if self.strategy == Strategy::StickyRoundRobin {
+            reader.wrong(at, "persist", values::persists_already());
         }
     }
 }

@@ -1,5 +1,7 @@
 //! Reads the settings of a tree, and collects their mistakes.
 
+use std::fmt::Display;
+
 use super::error::Mistake;
 use super::foreign;
 use super::rules::Finding;
@@ -89,6 +91,13 @@ impl<'a> Reader<'a> {
 
     pub(super) fn mistake(&mut self, span: &Span, sentence: String) {
         self.mistakes.push((span.clone(), sentence));
+    }
+
+    /// A mistake in a setting of a group, if it is given there.
+    pub(super) fn wrong(&mut self, group: At<'_>, setting: &str, sentence: impl Display) {
+        if let Some(value) = group.value.field(setting) {
+            self.mistake(&value.span, format!("{setting}: {sentence}"));
+        }
     }
 
     /// Brackets, or the name of a field, are wrong.

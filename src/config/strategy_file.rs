@@ -189,18 +189,13 @@ impl Shape for StrategyFile {
                 && field.name != "name"
                 && is_setting
             {
-                reader.mistake(&field.value.span, format!("{}: {error}", field.name));
+                reader.wrong(at, &field.name, error);
             }
         }
-        let mut wrong = |name: &str, sentence: String| {
-            if let Some(field) = at.value.field(name) {
-                reader.mistake(&field.span, format!("{name}: {sentence}"));
-            }
-        };
         if self.strategy == Strategy::StickyRoundRobin
             && let Err(error) = values::lasting(self.persist.key.clone())
         {
-            wrong("key", error.to_string());
+            reader.wrong(at, "key", error);
         }
         let Strategy::TwoTier(tiers) = &self.strategy else {
             return;
@@ -208,16 +203,16 @@ impl Shape for StrategyFile {
         if !matches!(tiers.first, FirstTier::Hash { .. }) {
             for name in ["key", "subset"] {
                 let error = values::not_its_setting(("first tier", tiers.first.name()), &["hash"]);
-                wrong(name, error.to_string());
+                reader.wrong(at, name, error);
             }
         } else if at.value.field("groups").is_some() {
             let sentence = "the key picks one of the groups: leave `subset` out";
-            wrong("subset", sentence.to_owned());
+            reader.wrong(at, "subset", sentence);
         }
         if !matches!(tiers.then, SecondTier::LeastTime(_)) {
             let second = ("second tier", tiers.then.name());
             let error = values::not_its_setting(second, &["least_time"]);
-            wrong("decay", error.to_string());
+            reader.wrong(at, "decay", error);
         }
         if let Some(list) = at.value.field("groups")
             && list.items().is_empty()
