@@ -237,8 +237,9 @@ const REPORT: &str = "report";
 static WRITER: OnceLock<Writer> = OnceLock::new();
 /// Lines that standard error refused.
 static REFUSED: AtomicU64 = AtomicU64::new(0);
-/// How long a stuck standard error delays the end of the process.
-const END_TIME: Duration = Duration::from_millis(200);
+/// How long a stuck standard error delays the end of the process. On a busy machine the thread that
+/// writes may wait longer than 0.2 s for a CPU, and the reason of a refused start would be lost.
+const END_TIME: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {
