@@ -134,14 +134,14 @@ impl Session {
         }
     }
 
-    /// A peer that has bytes to take gets longer.
+    /// A peer that has bytes to take gets longer, however short the deadline is.
     fn quiet_until(&self, limits: &SessionLimits) -> u64 {
-        let quiet = self.quiet(limits);
-        let more = if self.unsent > 0 {
-            quiet.saturating_mul(3).min(SLOW_READER)
-        } else {
-            0
+        let more = match (self.unsent, self.broken) {
+            (0, _) => 0,
+            (_, None) => SLOW_READER,
+            (_, Some(_)) => 3 * LINGER,
         };
+        let quiet = self.quiet(limits);
         self.active_at.saturating_add(quiet).saturating_add(more)
     }
 
@@ -200,9 +200,10 @@ impl Session {
 
 /// The kernel is asked so often in a deadline in which nothing moves.
 const LOOKS: u64 = 4;
-/// TCP reports nothing of a slow reader until it has room for a segment or for a sixteenth of its
-/// buffer. On loopback, where a segment has 64 KiB, one that takes 10 kB/s is heard of every 10 s.
-const SLOW_READER: u64 = 10_000_000_000;
+/// TCP reports nothing of a slow reader until it has room for a segment and for a sixteenth of its
+/// buffer. On loopback, where a segment has 64 KiB, one that takes 10 kB/s is heard of every 11 s.
+/// No call tells sooner, so this is the longest such silence that is not taken for a stop: 30 s.
+const SLOW_READER: u64 = 30_000_000_000;
 /// With `half_close: "end"`: from the relayed end to the first look for its acknowledgement, 5 ms.
 pub(super) const END_LOOK: u64 = 5_000_000;
 /// What a broken connection left behind waits so long for its sink: 100 ms.
