@@ -145,6 +145,11 @@ impl Balancer {
         config
     }
 
+    /// A declared configuration with the discovered backends as they were found.
+    pub(super) fn with_discovered(&self, declared: &Config) -> Config {
+        discovery::merge(declared, |_, pool| self.discoveries.found(pool))
+    }
+
     /// Whether every pool that discovers and every host name has had an answer, a failure included.
     pub(super) fn has_discovered(&self) -> bool {
         let mut pools = self.config.pools.iter();

@@ -20,6 +20,7 @@ use crate::worker::{SessionInfo, Stats};
 use super::aside;
 use super::audit::Entry;
 use super::balancer::Balancer;
+use super::declared::EndedOrder;
 use super::events::{Subject, Weight};
 use super::reload::ReloadRequest;
 use super::roster::Member;
@@ -172,10 +173,10 @@ impl Balancer {
         let old = values(change, &self.config);
         let pool = subject(change).pool;
         let could_serve = pool.is_some_and(|pool| self.can_serve(pool));
-        let outcome = self.make(change);
+        let mut notes = Vec::new();
+        let outcome = self.make(change, &mut notes);
         let new = values(change, &self.config);
         let (action, target) = named(change);
-        let mut notes = Vec::new();
         if let Ok(readmitted) = outcome
             && let (Some(old), Some(new)) = (&old, &new)
             && (old != new || readmitted)
@@ -222,12 +223,14 @@ impl Balancer {
         })
     }
 
-    /// Makes a change. Answers whether it ended a backend's ejection.
-    fn make(&mut self, change: &Change) -> Result<bool, ChangeError> {
+    /// Makes a change, and notes the orders that it ends. Answers whether it ended an ejection.
+    fn make(&mut self, change: &Change, notes: &mut Vec<String>) -> Result<bool, ChangeError> {
         if self.stage == Stage::Stopping {
             return Err(ChangeError::Invalid("the balancer is stopping".to_owned()));
         }
-        let declared = self.declared.change(change, &self.config)?;
+        let (declared, ended) = self
+            .declared
+            .change(change, |declared| self.with_discovered(declared))?;
         let readmitted = if let Change::SetBackend {
             pool,
             backend,
@@ -241,7 +244,19 @@ impl Balancer {
         };
         let applied = self.apply(declared, Vec::new());
         let applied = applied.map_err(|error| ChangeError::Invalid(error.to_string()));
-        applied.map(|()| readmitted)
+        applied?;
+        notes.extend(self.tell_ended(ended));
+        Ok(readmitted)
+    }
+
+    /// Reports orders that ended. Answers with a sentence for each.
+    pub(super) fn tell_ended(&self, ended: Vec<EndedOrder>) -> impl Iterator<Item = String> {
+        ended.into_iter().map(|EndedOrder { order, sentence }| {
+            let about = subject(&order);
+            self.events
+                .tell(Weight::Warn, EventKind::Changed, about, sentence.clone());
+            sentence
+        })
     }
 }
 
@@ -284,7 +299,7 @@ fn named(change: &Change) -> (&'static str, String) {
     }
 }
 
-pub(super) fn subject(change: &Change) -> Subject<'_> {
+fn subject(change: &Change) -> Subject<'_> {
     match change {
         Change::AddBackend { pool, backend } => Subject::backend(pool, &backend.name),
         Change::RemoveBackend { pool, backend } | Change::SetBackend { pool, backend, .. } => {

@@ -3,7 +3,8 @@
 //! Pure: the configuration in force is a function of the last file and of the orders that hold.
 //!
 //! An order holds over every reload. It ends when it is taken back, that is, when the result equals
-//! the file. It also ends when a new file changes the same settings of the same subject.
+//! the file. It also ends when a new file changes the same settings of the same subject. An order
+//! about a discovered backend holds while the backend is away.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -19,11 +20,11 @@ pub(super) struct Declared {
     config: Config,
     /// The orders, oldest first; at most one of each kind per subject.
     orders: Vec<Change>,
-    /// Orders about backends that were discovered, which are applied to each set of them.
+    /// Orders about discovered backends, oldest first. Each holds while its backend is away too.
     floating: Vec<Change>,
 }
 
-/// An order that a reload has ended.
+/// An order that has ended without being taken back.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct EndedOrder {
     pub(super) order: Change,
@@ -55,7 +56,7 @@ impl Declared {
     /// Applies the orders about discovered backends. `config` holds the declared and the discovered
     /// backends.
     pub(super) fn complete(&self, mut config: Config) -> Config {
-        // The backend may have vanished, and may come back.
+        // A backend that is away may come back.
         Change::set_backends(self.floating.iter(), &mut config);
         config
     }
@@ -81,16 +82,21 @@ impl Declared {
             order: (**order).clone(),
             sentence: format!("{} no longer holds: the file has changed", describe(order)),
         }));
-        let (floating, declared): (Vec<_>, Vec<_>) =
-            self.floating.iter().partition(|order| holds(order));
-        ended.extend(declared.iter().map(|order| EndedOrder {
-            order: (**order).clone(),
-            sentence: format!(
-                "{} no longer holds: the file declares it now",
-                describe(order)
-            ),
-        }));
-        next.floating = floating.into_iter().cloned().collect();
+        for order in &self.floating {
+            let pool = name_of(order).and_then(|(pool, _)| next.file.pool(pool));
+            let why = if !holds(order) {
+                "the file declares it now"
+            } else if pool.is_none_or(|pool| pool.discovery.is_none()) {
+                "the file has changed"
+            } else {
+                next.floating.push(order.clone());
+                continue;
+            };
+            ended.push(EndedOrder {
+                order: order.clone(),
+                sentence: format!("{} no longer holds: {why}", describe(order)),
+            });
+        }
         let hold: Vec<_> = hold.into_iter().cloned().collect();
         let (config, refused) = Change::apply_all(&hold, &next.config);
         next.config = config;
@@ -109,11 +115,16 @@ impl Declared {
         (next, ended)
     }
 
-    /// The result of an order. `effective` is the configuration in force with discovered backends.
+    /// The result of an order, and the orders that had to make room for it. `discovered` adds the
+    /// discovered backends to a configuration.
     ///
     /// # Errors
     /// The error of [`Change::apply`], or a discovered backend can't be removed.
-    pub(super) fn change(&self, order: &Change, effective: &Config) -> Result<Self, ChangeError> {
+    pub(super) fn change(
+        &self,
+        order: &Change,
+        discovered: impl FnOnce(&Config) -> Config,
+    ) -> Result<(Self, Vec<EndedOrder>), ChangeError> {
         let mut next = self.clone();
         match order.apply(&self.config) {
             Ok(config) => {
@@ -130,11 +141,12 @@ impl Declared {
                     | Change::SetLimit { .. } => record(&mut next.orders, order),
                 }
                 next.settle(Some(order));
-                Ok(next)
+                Ok((next, Vec::new()))
             }
             Err(unknown @ ChangeError::Unknown { .. }) => {
                 // It may be one that was discovered.
-                let Ok(_) = order.apply(effective) else {
+                let found = discovered(&self.config);
+                let Ok(_) = order.apply(&self.complete(found.clone())) else {
                     return Err(unknown);
                 };
                 if let Change::RemoveBackend { backend, .. } = order {
@@ -143,13 +155,13 @@ impl Declared {
                          set it to maint, or remove it where it is discovered"
                     )));
                 }
-                // Orders about backends that vanished for good are dropped.
-                let members = members(effective);
-                let is_there =
-                    |order: &Change| name_of(order).is_some_and(|it| members.contains(&it));
-                next.floating.retain(is_there);
                 record(&mut next.floating, order);
-                Ok(next)
+                let with = next.complete(found.clone());
+                let differences = Differences::between(&found, &with);
+                next.floating
+                    .retain(|one| topic(one) != topic(order) || differences.concern(one));
+                let ended = next.make_room(&found);
+                Ok((next, ended))
             }
             Err(error) => Err(error),
         }
@@ -167,6 +179,31 @@ impl Declared {
         if pool.is_some_and(|pool| pool.backend(backend).is_some()) {
             self.orders.push(removal.clone());
         }
+    }
+
+    /// Ends the oldest orders about backends that are away, if there are too many of them.
+    fn make_room(&mut self, found: &Config) -> Vec<EndedOrder> {
+        if self.floating.len() <= AWAY_MAX {
+            return Vec::new();
+        }
+        let members = members(found);
+        let is_away = |order: &Change| name_of(order).is_none_or(|name| !members.contains(&name));
+        let away = self.floating.iter().filter(|order| is_away(order)).count();
+        let mut surplus = away.saturating_sub(AWAY_MAX);
+        let oldest = self.floating.extract_if(.., |order| {
+            let ends = surplus > 0 && is_away(order);
+            surplus -= usize::from(ends);
+            ends
+        });
+        let ended = oldest.map(|order| EndedOrder {
+            sentence: format!(
+                "{} no longer holds: its backend is away, and of such orders only the last \
+                 {AWAY_MAX} are kept",
+                describe(&order)
+            ),
+            order,
+        });
+        ended.collect()
     }
 
     /// Forgets orders that are taken back: things are as the file has them. A change can take back
@@ -366,6 +403,10 @@ fn merged(first: &Change, second: &Change) -> Option<Change> {
         _ => None,
     }
 }
+
+/// Orders about discovered backends that are away: as many as a pool may discover. A backend that
+/// moves leaves an order behind for good, and another one may get its address.
+const AWAY_MAX: usize = 1_000;
 
 #[cfg(test)]
 mod tests;

@@ -27,8 +27,6 @@ use super::access_log::{Log, Sink};
 use super::aside;
 use super::audit::{Entry, RELOAD};
 use super::balancer::Balancer;
-use super::calls::subject;
-use super::declared::EndedOrder;
 use super::events::{Subject, Weight};
 use super::file_watch::{FileWatch, Look, Sight};
 use super::supervise::READY;
@@ -457,11 +455,7 @@ impl Balancer {
         if let Some(sink) = read.log {
             self.switch_log(sink);
         }
-        for EndedOrder { order, sentence } in &ended {
-            let about = subject(order);
-            self.events
-                .tell(Weight::Warn, EventKind::Changed, about, sentence.clone());
-        }
+        let ended: Vec<_> = self.tell_ended(ended).collect();
         let mut notes = Vec::new();
         let (old, new) = (old.config(), self.declared.config());
         operational_log::set_format(new.log_format);
@@ -474,7 +468,7 @@ impl Balancer {
         for note in &notes {
             log::warn!("reload: {note}");
         }
-        notes.extend(ended.into_iter().map(|ended| ended.sentence));
+        notes.extend(ended);
         Ok(notes)
     }
 

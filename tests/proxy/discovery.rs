@@ -7,7 +7,7 @@ use std::thread;
 
 use parking_lot::Mutex;
 
-use crate::balancer::Launch;
+use crate::balancer::{Balancer, Launch};
 use crate::fleet::Fleet;
 use crate::peers::{self, Backend, echo, ping};
 use crate::stage::{Guest, Stage, leave_all};
@@ -57,6 +57,39 @@ fn what_a_file_lists_joins_and_what_it_lists_no_more_drains() {
                 .iter()
                 .all(|backend| [1, 2].contains(backend))
         );
+        stage.finish();
+    });
+}
+
+#[test]
+fn a_backend_in_maint_that_was_away_comes_back_in_maint() {
+    watched(|| {
+        let fleet = Fleet::of(2);
+        let names = fleet.addresses();
+        let launch = Launch::with_pool("discover: (file: \"web.backends\"), backends: []");
+        let path = launch.dir().join("web.backends");
+        let list = |names: &[String]| {
+            let new = path.with_extension("new");
+            fs::write(&new, names.join("\n") + "\n").unwrap();
+            fs::rename(&new, &path).unwrap();
+        };
+        let is_listed = |balancer: &Balancer, name| balancer.find_backend(name).is_some();
+        list(&names);
+        let stage = Stage::start(launch.workers(1), "round_robin", fleet);
+        let balancer = &stage.balancer;
+        let [one, other] = [&names[0], &names[1]];
+        eventually("both are found", || {
+            is_listed(balancer, one) && is_listed(balancer, other)
+        });
+        balancer.ask(&["maint", one]);
+        balancer.until(one, "state", "maint");
+        list(&names[1..]);
+        eventually("it is away", || !is_listed(balancer, one));
+        balancer.ask(&["weight", other, "3"]);
+        list(&names);
+        eventually("it is back", || is_listed(balancer, one));
+        assert_eq!(balancer.backend(one)["state"], "maint");
+        assert_eq!(stage.visits(6), [1; 6]);
         stage.finish();
     });
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use fastrand::Rng;
 
 use super::*;
-use crate::config::{AdminState, Backend, BackendPatch, PoolPatch, Strategy, parse};
+use crate::config::{AdminState, Backend, BackendPatch, Discovery, PoolPatch, Strategy, parse};
 
 fn file(backends: &[&str]) -> Config {
     let backends: Vec<_> = backends
@@ -65,10 +65,41 @@ fn remove(backend: &str) -> Change {
     }
 }
 
+/// A file whose pool `a` discovers more.
+fn discovering(backends: &[&str]) -> Config {
+    let mut file = file(backends);
+    file.pools[0].discovery = Some(Discovery::Srv("a.test".to_owned()));
+    file
+}
+
+/// Adds discovered backends to pool `a`.
+fn with<'a>(found: &'a [&str]) -> impl Fn(&Config) -> Config + Copy + 'a {
+    move |declared| {
+        let mut config = declared.clone();
+        let found = found.iter().map(|port| format!("127.0.0.1:{port}"));
+        let found = found.map(|at| Backend::at(at.parse().unwrap()));
+        config.pools[0].backends.extend(found);
+        config
+    }
+}
+
 /// Applies one more order, which must succeed.
 fn changed(declared: &Declared, order: &Change) -> Declared {
-    let effective = declared.config().clone();
-    declared.change(order, &effective).unwrap()
+    changed_with(declared, order, &[])
+}
+
+/// The same, while these backends are discovered.
+fn changed_with(declared: &Declared, order: &Change, found: &[&str]) -> Declared {
+    let (next, ended) = declared.change(order, with(found)).unwrap();
+    assert_eq!(ended, []);
+    next
+}
+
+/// Weights and states of pool `a` in force while these backends are discovered.
+fn in_force(declared: &Declared, found: &[&str]) -> Vec<(u16, AdminState)> {
+    let config = declared.complete(with(found)(declared.config()));
+    let backends = config.pools[0].backends.iter();
+    backends.map(|its| (its.weight, its.state)).collect()
 }
 
 /// The messages of the orders that a reload ends.
@@ -231,24 +262,63 @@ fn the_same_text_ends_nothing() {
 
 #[test]
 fn a_discovered_backend_can_be_changed_and_not_removed() {
-    let declared = Declared::new(file(&["1"]));
-    let effective = file(&["1", "2"]);
-    let set = declared.change(&weight("2", 7), &effective).unwrap();
+    use AdminState::Ready;
+    let declared = Declared::new(discovering(&["1"]));
+    let set = changed_with(&declared, &weight("2", 7), &["2"]);
     assert_eq!(weights(&set), are(&[("1", 1)]));
-    assert_eq!(
-        set.complete(effective.clone()).pools[0].backends[1].weight,
-        7
-    );
-    // The discovered backend vanishes and comes back.
-    assert_eq!(set.complete(file(&["1"])), file(&["1"]));
-    assert_eq!(
-        set.complete(effective.clone()).pools[0].backends[1].weight,
-        7
-    );
-    let error = declared.change(&remove("2"), &effective).unwrap_err();
+    let error = declared.change(&remove("2"), with(&["2"])).unwrap_err();
     assert!(error.to_string().contains("discovered"), "{error}");
-    let error = declared.change(&remove("3"), &effective).unwrap_err();
+    let error = declared.change(&remove("3"), with(&["2"])).unwrap_err();
     assert!(matches!(error, ChangeError::Unknown { .. }));
+    assert_eq!(in_force(&set, &["2"]), [(1, Ready), (7, Ready)]);
+}
+
+#[test]
+fn an_order_about_a_discovered_backend_holds_while_the_backend_is_away() {
+    use AdminState::{Maint, Ready};
+    let declared = Declared::new(discovering(&["1"]));
+    let declared = changed_with(&declared, &state("2", Maint), &["2", "3"]);
+    // Other orders are given meanwhile.
+    assert_eq!(in_force(&declared, &["3"]), [(1, Ready); 2]);
+    let declared = changed_with(&declared, &weight("3", 7), &["3"]);
+    let declared = changed_with(&declared, &weight("1", 5), &["3"]);
+    let (declared, ended) = declared.reload(discovering(&["1", "4"]), false);
+    assert_eq!(ended, []);
+    let want = [(5, Ready), (1, Ready), (1, Maint), (7, Ready)];
+    assert_eq!(in_force(&declared, &["2", "3"]), want);
+    // Orders that are taken back leave no trace.
+    let declared = changed_with(&declared, &state("2", Ready), &["2", "3"]);
+    let declared = changed_with(&declared, &weight("3", 1), &["2", "3"]);
+    assert_eq!(declared.floating, []);
+}
+
+#[test]
+fn an_order_ends_with_the_discovery_of_its_pool() {
+    let declared = Declared::new(discovering(&["1"]));
+    let declared = changed_with(&declared, &weight("2", 7), &["2"]);
+    let (declared, ended) = declared.reload(file(&["1"]), false);
+    let message = "the order `a/127.0.0.1:2: weight 7` no longer holds: the file has changed";
+    assert_eq!(sentences(&ended), [message]);
+    assert_eq!(declared.floating, []);
+}
+
+#[test]
+fn orders_about_too_many_backends_that_are_away_end_the_oldest_first() {
+    let mut declared = Declared::new(discovering(&["9999"]));
+    let ports = 1..=AWAY_MAX + 2;
+    declared.floating = ports.map(|port| weight(&port.to_string(), 7)).collect();
+    // The first one is not away.
+    let last = (AWAY_MAX + 3).to_string();
+    let found = ["1", &last];
+    let (declared, ended) = declared.change(&weight(&last, 7), with(&found)).unwrap();
+    let message = "the order `a/127.0.0.1:2: weight 7` no longer holds: its backend is away, and \
+                   of such orders only the last 1000 are kept";
+    assert_eq!(sentences(&ended), [message]);
+    let ready = AdminState::Ready;
+    assert_eq!(
+        in_force(&declared, &["1", "2", "3"])[1..],
+        [(7, ready), (1, ready), (7, ready)]
+    );
 }
 
 /// After any reloads and changes, a fresh start with what `config show` prints is the same.
@@ -267,10 +337,9 @@ fn the_state_is_that_of_a_fresh_start_with_the_effective_configuration() {
                 }
                 continue;
             }
-            let effective = declared.config().clone();
             let change = random_change(&mut rng);
             // A refused change has no effect.
-            if let Ok(next) = declared.change(&change, &effective) {
+            if let Ok((next, _)) = declared.change(&change, Config::clone) {
                 declared = next;
                 made += 1;
             }
@@ -351,22 +420,14 @@ fn both_halves_of_a_queue_are_kept() {
 
 #[test]
 fn the_last_order_counts_for_a_backend_that_is_declared_after_discovery() {
-    let declared = Declared::new(file(&["1"]));
-    let effective = file(&["1", "2"]);
-    let changed = declared.change(&weight("2", 7), &effective).unwrap();
-    // The order survives a reload, until the file declares the backend.
-    let (kept, ended) = changed.reload(file(&["1", "3"]), false);
-    assert_eq!(ended, []);
-    assert_eq!(
-        kept.complete(effective.clone()).pools[0].backends[1].weight,
-        7
-    );
-    let (gone, ended) = kept.reload(file(&["1", "2"]), false);
-    assert_eq!(gone.complete(gone.config().clone()), file(&["1", "2"]));
+    let declared = Declared::new(discovering(&["1"]));
+    let changed = changed_with(&declared, &weight("2", 7), &["2"]);
+    let (gone, ended) = changed.reload(discovering(&["1", "2"]), false);
+    assert_eq!(in_force(&gone, &[]), [(1, AdminState::Ready); 2]);
     let message = "the order `a/127.0.0.1:2: weight 7` no longer holds: the file declares it now";
     assert_eq!(sentences(&ended), [message]);
     // An added backend replaces the order for the discovered one.
-    let added = changed.change(&add("2"), &effective).unwrap();
+    let added = changed_with(&changed, &add("2"), &["2"]);
     assert_eq!(added.complete(added.config().clone()), *added.config());
 }
 
