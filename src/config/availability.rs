@@ -14,8 +14,8 @@ settings! {
     /// Passive ejection: failures of real sessions take a backend out for a while.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub struct Ejection {
-        /// Failures in a row that eject a backend: connects that fail, resets and hang-ups before
-        /// the first byte.
+        /// Failures in a row that eject a backend: connects that fail, and connections that it
+        /// resets or closes at once, before the client has sent anything.
         pub failures: u32 = 5 => number(values::FAILURES);
         /// How long the first ejection lasts; the n-th in a row lasts n times as long.
         pub base: Duration = Duration::from_secs(30) => duration(values::EJECTION);

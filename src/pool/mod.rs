@@ -490,8 +490,8 @@ impl Backend {
         true
     }
 
-    /// It reset or closed a session before answering. Ejects it, for all workers at once, after too
-    /// many failures in a row; returns whether this one did.
+    /// It reset or closed a session by its own act alone. Ejects it, for all workers at once, after
+    /// too many failures in a row; returns whether this one did.
     pub fn on_failed(&self) -> bool {
         self.fail(Cause::Failed)
     }

@@ -43,6 +43,8 @@ struct Experience {
     answer: AtomicU64,
     in_use: AtomicU64,
     bytes: AtomicU64,
+    /// 1 if the first of `failures` is one that the client may have caused.
+    unclear: AtomicU32,
 }
 
 /// What a session adds to its backend's counts at its end.
@@ -100,7 +102,8 @@ impl Tally {
     }
 
     /// Failures since its last answer, or since the last session that ended in order. A failure is
-    /// a failed connect, or a session that it reset or closed before answering.
+    /// a failed connect, or a session that it reset or closed by its own act alone. If clients may
+    /// be the cause of all sessions that it left unanswered, those count as one.
     #[must_use]
     pub fn failures(&self) -> u32 {
         self.experience.failures.load(Ordering::Relaxed)
@@ -203,15 +206,28 @@ impl Tally {
         // Nearly always 0 already. Reading first leaves the cache line shared.
         if self.failures() > 0 {
             self.experience.failures.store(0, Ordering::Relaxed);
+            self.experience.unclear.store(0, Ordering::Relaxed);
         }
     }
 
-    /// A connect failed, or it reset or closed a session before answering. Returns the failures in
-    /// a row.
+    /// A connect failed, or it reset or closed a session by its own act alone. Returns how many
+    /// failures in a row eject it: those that no client can bring about.
     pub(super) fn on_failed(&self) -> u32 {
         // Wraps to 0 after 2^32 failures without an answer, which does no harm.
         let before = self.experience.failures.fetch_add(1, Ordering::Relaxed);
-        before.wrapping_add(1)
+        let unclear = self.experience.unclear.load(Ordering::Relaxed);
+        before.wrapping_add(1).saturating_sub(unclear)
+    }
+
+    /// It reset or closed a session without an answer, and the client may be the cause. Whatever
+    /// the number of such sessions, it counts as failing, and ejects it neither alone nor with
+    /// others.
+    pub fn on_unanswered(&self) {
+        let failures = &self.experience.failures;
+        let relaxed = Ordering::Relaxed;
+        if failures.compare_exchange(0, 1, relaxed, relaxed).is_ok() {
+            self.experience.unclear.store(1, relaxed);
+        }
     }
 
     /// An established session sent it a request.
@@ -282,5 +298,27 @@ impl Default for Tally {
             backlog: Backlog::default(),
             experience: CachePadded::default(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_clients_may_have_caused_counts_as_failing_and_never_towards_an_ejection() {
+        let tally = Tally::default();
+        for _ in 0..3 {
+            tally.on_unanswered();
+            assert_eq!(tally.failures(), 1);
+        }
+        assert_eq!([tally.on_failed(), tally.on_failed()], [1, 2]);
+        tally.on_unanswered();
+        assert_eq!(tally.on_failed(), 3);
+        tally.on_sound();
+        assert_eq!(tally.failures(), 0);
+        assert_eq!(tally.on_failed(), 1);
+        tally.on_unanswered();
+        assert_eq!(tally.on_failed(), 2);
     }
 }

@@ -112,7 +112,7 @@ pub struct Session {
     /// Bytes of the client went to the backend after its first answer, and none came back since.
     /// Noted only with [`SessionLimits::watches_work`].
     asked: bool,
-    /// The backend hung up without an answer ([`Self::is_hang_up`]).
+    /// The backend ended its stream by its own act alone ([`Self::is_hang_up`]).
     hung_up: bool,
     /// When the client was accepted.
     opened_at: u64,
@@ -296,9 +296,9 @@ impl Session {
             .map_or(Manner::Reset, |reason| reason.manner(undelivered))
     }
 
-    /// Times and amounts for the log line.
+    /// Times and amounts for the log line, and what the end, just now, shows of the backend.
     #[must_use]
-    pub fn summary(&self) -> Summary {
+    pub fn summary(&self, now: u64) -> Summary {
         let since_open = |at: u64| (at > 0).then(|| at.saturating_sub(self.opened_at));
         Summary {
             opened_at: self.opened_at,
@@ -307,27 +307,37 @@ impl Session {
             first_byte: since_open(self.first_byte_at),
             queued: (self.queued_at > 0).then_some(self.queued),
             delivered: self.delivered(),
-            failed: self.failed(),
+            fault: self.fault(now),
             awaits_answer: self.first_byte_at == 0 || self.asked,
             answer: self.answer,
             in_use: self.in_use,
         }
     }
 
-    /// Whether the backend is to blame for an end without an answer.
-    fn failed(&self) -> bool {
+    /// What an end without an answer shows of the backend that it was connected to.
+    fn fault(&self, now: u64) -> Option<Unanswered> {
+        if self.connected_at == 0 || self.first_byte_at > 0 {
+            return None;
+        }
         let reset = self.reason == Some(CloseReason::BackendReset);
-        self.connected_at > 0 && self.first_byte_at == 0 && (reset || self.hung_up)
+        if self.hung_up || reset && self.is_hang_up(now) {
+            return Some(Unanswered::Failed);
+        }
+        let closed = self.reason == Some(CloseReason::BackendClosed) && self.has_asked();
+        (reset || closed).then_some(Unanswered::Unclear)
     }
 
-    /// Whether the backend hangs up by ending its stream now. It has sent nothing, the client has
-    /// not ended its own stream, and either the client has asked for something or the connection
-    /// is younger than [`AT_ONCE`].
+    /// Whether the backend hangs up by ending its stream or by a reset now: it has sent nothing,
+    /// and neither anything that the client did nor a time limit of its own can be the cause.
     fn is_hang_up(&self, now: u64) -> bool {
-        let client = &self.halves[Side::Client as usize];
-        let asked = client.delivered > 0 || client.is_loaded();
+        let ended = self.halves[Side::Client as usize].ended;
         let at_once = now.saturating_sub(self.connected_at) < AT_ONCE;
-        self.first_byte_at == 0 && !client.ended && (asked || at_once)
+        self.first_byte_at == 0 && !ended && !self.has_asked() && at_once
+    }
+
+    fn has_asked(&self) -> bool {
+        let client = &self.halves[Side::Client as usize];
+        client.delivered > 0 || client.is_loaded()
     }
 
     fn half(&mut self, from: Side) -> &mut Half {
@@ -355,9 +365,18 @@ pub struct Summary {
     /// How long the backend was streaming since the last [`Op::Used`].
     pub in_use: u64,
     /// The connected backend ended or broke the session without an answer.
-    pub failed: bool,
+    pub fault: Option<Unanswered>,
     /// The client was waiting for an answer of the backend.
     pub awaits_answer: bool,
+}
+
+/// How a backend ended or broke a session without an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unanswered {
+    /// By its own act alone, before the client had sent or ended anything.
+    Failed,
+    /// After the client had, or after a while: the client may be the cause.
+    Unclear,
 }
 
 /// Steps that several events share.

@@ -9,6 +9,7 @@ mod peeking;
 mod queued;
 mod script;
 mod stalled;
+mod unanswered;
 mod waiting;
 
 use super::buffer_queue::BUFFERS_HIGH;
@@ -38,7 +39,7 @@ fn a_request_and_its_answer() {
     script.on_event(Event::RecvEnded(Backend, Ok(())));
     // The close sends the second end.
     script.ends(CloseReason::ClientClosed, Manner::Graceful);
-    assert_eq!(script.session.summary().delivered, [100, 5_000]);
+    assert_eq!(script.summary().delivered, [100, 5_000]);
 }
 
 #[test]
@@ -47,7 +48,7 @@ fn a_server_may_speak_first() {
     script.now += 3;
     let banner = script.receives(Backend, 20);
     script.asks(&[Op::Send(Backend, banner, false)]);
-    assert_eq!(script.session.summary().first_byte, Some(3));
+    assert_eq!(script.summary().first_byte, Some(3));
 }
 
 #[test]
@@ -106,7 +107,7 @@ fn a_connect_that_fails_is_tried_elsewhere() {
     script.asks(&[Op::Cancel(Purpose::Recv(Client))]);
     script.on_event(Event::RecvEnded(Client, Err(Errno::CANCELED)));
     script.ends(CloseReason::ConnectFailed, Manner::Reset);
-    assert_eq!(script.session.summary().attempts, 3);
+    assert_eq!(script.summary().attempts, 3);
 }
 
 #[test]
@@ -123,7 +124,7 @@ fn refusals_are_followed_by_another_attempt_sixteen_times_at_most() {
     ]);
     script.on_event(Event::RecvEnded(Client, Err(Errno::CANCELED)));
     script.ends(CloseReason::ConnectFailed, Manner::Reset);
-    assert_eq!(script.session.summary().attempts, 16);
+    assert_eq!(script.summary().attempts, 16);
 }
 
 /// Each costs the client the whole connect timeout.
@@ -180,7 +181,7 @@ fn an_empty_pool_ends_a_session() {
     script.asks(&[Op::Cancel(Purpose::Recv(Client))]);
     script.on_event(Event::RecvEnded(Client, Err(Errno::CANCELED)));
     script.ends(CloseReason::NoBackend, Manner::Reset);
-    assert_eq!(script.session.summary().attempts, 0);
+    assert_eq!(script.summary().attempts, 0);
 }
 
 #[test]
@@ -194,7 +195,7 @@ fn without_descriptors_it_waits_and_tries_until_the_deadline() {
     script.on_event(Event::Lacking(Fault::Resources));
     script.asks(&[Op::Visit(Purpose::Retry, RETRY_AFTER)]);
     // Waiting is no attempt, nor does it move the deadline.
-    assert_eq!(script.session.summary().attempts, 0);
+    assert_eq!(script.summary().attempts, 0);
     script.passes(LIMITS.connect - RETRY_AFTER);
     script.asks(&[Op::Cancel(Purpose::Recv(Client))]);
     script.on_event(Event::RecvEnded(Client, Err(Errno::CANCELED)));
@@ -254,7 +255,7 @@ fn three_full_buffers_make_a_stream() {
     script.asks(&[Op::Shutdown(Backend)]);
     let copied = 3 * u64::from(BUFFER_BYTES);
     let spliced = 2 * u64::from(CHUNK);
-    assert_eq!(script.session.summary().delivered, [copied + spliced, 0]);
+    assert_eq!(script.summary().delivered, [copied + spliced, 0]);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::kernel::{Buffer, Done, Errno, Interest, Kernel, Pipe, Socket};
 use crate::pool::{Backend, Ended, Tally};
 use crate::select::{Keys, Looked};
-use crate::session::{CloseReason, Context, Event, Op, Session, Summary};
+use crate::session::{CloseReason, Context, Event, Op, Session, Summary, Unanswered};
 use crate::snapshot::Listener;
 use crate::token::{GENERATION_MASK, Purpose, Side, Token};
 
@@ -333,7 +333,7 @@ impl<K: Kernel> Worker<K> {
         self.timers.clear(number(key));
         let manner = slot.session.manner();
         let reason = slot.session.reason().unwrap_or(CloseReason::Shutdown);
-        let summary = slot.session.summary();
+        let summary = slot.session.summary(self.now);
         for pipe in slot.pipes.into_iter().flatten() {
             self.kernel.return_pipe(pipe);
         }
@@ -407,11 +407,16 @@ fn release_backend(
     summary: &Summary,
     on_trial: bool,
 ) -> bool {
-    let mut moved = summary.failed && backend.on_failed();
-    if !summary.failed && reason.is_orderly() && summary.delivered[0] > 0 {
-        // A backend that never sends anything is sound too.
-        backend.tally.on_sound();
-        moved |= on_trial && backend.on_trial_passed();
+    let mut moved = false;
+    match summary.fault {
+        Some(Unanswered::Failed) => moved = backend.on_failed(),
+        Some(Unanswered::Unclear) => backend.tally.on_unanswered(),
+        None if reason.is_orderly() && summary.delivered[0] > 0 => {
+            // A backend that never sends anything is sound too.
+            backend.tally.on_sound();
+            moved = on_trial && backend.on_trial_passed();
+        }
+        None => {}
     }
     backend.release(Ended {
         waiting: summary.awaits_answer,

@@ -1,13 +1,13 @@
 //! A backend that fails again and again gets no more clients from any worker.
 
 use std::io::{self, Read, Write};
-use std::net::TcpStream;
+use std::net::{Shutdown, TcpStream};
 use std::thread;
 use std::time::Duration;
 
 use crate::balancer::Launch;
 use crate::fleet::Fleet;
-use crate::peers::{self, Backend, expect_turned_away};
+use crate::peers::{self, Backend, expect_turned_away, greeting, ping};
 use crate::stage::{Guest, with_one_and_two_workers};
 use crate::watchdog::{eventually, slowness, watched, within};
 
@@ -16,20 +16,17 @@ fn black_hole() -> Backend {
     Backend::tcp("127.0.0.1:0", peers::reset)
 }
 
-/// Whether a backend served the client; the black hole resets it.
+/// Whether a backend served the client, who says nothing; the black hole resets it.
 fn is_served(client: io::Result<TcpStream>) -> bool {
-    let answered = client.and_then(|mut client| {
-        client.write_all(b"here")?;
-        client.read_exact(&mut [0; 4])
-    });
-    answered.is_ok()
+    let greeted = client.and_then(|mut client| client.read_exact(&mut [0; 2]));
+    greeted.is_ok()
 }
 
 #[test]
 fn a_black_hole_gets_nothing_after_five_failures_in_a_row() {
     with_one_and_two_workers(|workers| {
         for strategy in ["round_robin", "least_connections", "hash", "random"] {
-            let (hole, sound) = (black_hole(), [Backend::echo(), Backend::echo()]);
+            let (hole, sound) = (black_hole(), [greeting(), greeting()]);
             let addresses = [&hole, &sound[0], &sound[1]].map(|backend| backend.address.clone());
             let launch = Launch::to(&addresses).workers(workers);
             let balancer = launch.flag("--strategy", strategy).start();
@@ -43,6 +40,52 @@ fn a_black_hole_gets_nothing_after_five_failures_in_a_row() {
             assert_eq!(hole.accepted(), 5, "{strategy}");
             balancer.finish();
         }
+    });
+}
+
+/// A cancel request of PostgreSQL, `quit` of memcached, garbage, an end: sound servers close or
+/// reset without an answer.
+#[test]
+fn nothing_that_clients_do_ejects_a_backend() {
+    watched(|| {
+        let backends = [(); 2].map(|()| {
+            Backend::tcp("127.0.0.1:0", |mut stream| {
+                let mut first = [0];
+                match (stream.read(&mut first).unwrap_or(0), &first) {
+                    (1, b"e") => peers::echo(stream),
+                    (1, b"q") => {}
+                    // Bytes that it has not read, or the client's end: a reset.
+                    _ => peers::reset(stream),
+                }
+            })
+        });
+        let addresses = backends.each_ref().map(|backend| backend.address.clone());
+        let balancer = Launch::to(&addresses).start();
+        for round in 0..48 {
+            let mut client = balancer.connect();
+            match round % 3 {
+                0 => client.write_all(b"q").unwrap(),
+                1 => client.write_all(b"garbage").unwrap(),
+                _ => client.shutdown(Shutdown::Write).unwrap(),
+            }
+            assert!(matches!(client.read(&mut [0; 1]), Ok(0) | Err(_)));
+        }
+        eventually("they have ended", || balancer.number("sessions") == 0);
+        assert!(balancer.events("backend_ejected").is_empty());
+        // They count as failing, which attracts no clients and keeps none away.
+        for _ in 0..8 {
+            let mut client = balancer.connect();
+            client.write_all(b"e").unwrap();
+            ping(&mut client, b"and so on");
+        }
+        assert_eq!(
+            backends
+                .map(|backend| backend.accepted())
+                .iter()
+                .sum::<usize>(),
+            56
+        );
+        balancer.finish();
     });
 }
 
@@ -62,7 +105,7 @@ fn the_only_backend_is_never_ejected() {
 #[test]
 fn no_more_than_half_are_ejected() {
     watched(|| {
-        let (holes, sound) = ([black_hole(), black_hole(), black_hole()], Backend::echo());
+        let (holes, sound) = ([black_hole(), black_hole(), black_hole()], greeting());
         let mut addresses: Vec<_> = holes.iter().map(|hole| hole.address.clone()).collect();
         addresses.push(sound.address.clone());
         let balancer = Launch::to(&addresses).start();
@@ -80,7 +123,7 @@ fn no_more_than_half_are_ejected() {
 #[test]
 fn it_is_tried_again_and_then_stays_out_twice_as_long() {
     watched(|| {
-        let (hole, sound) = (black_hole(), Backend::echo());
+        let (hole, sound) = (black_hole(), greeting());
         let base = 3 * slowness();
         let balancer = Launch::with_pool(&format!(
             // The backend must fail again within this time after it returns.

@@ -89,6 +89,14 @@ impl Drop for Backend {
     }
 }
 
+/// Says `hi` to each client, and then echoes.
+pub(crate) fn greeting() -> Backend {
+    Backend::tcp("127.0.0.1:0", |mut stream| {
+        let _ = stream.write_all(b"hi");
+        echo(stream);
+    })
+}
+
 /// Echoes until the end or a reset.
 pub(crate) fn echo(mut stream: impl Read + Write) {
     let mut chunk = vec![0; 64 * 1024];

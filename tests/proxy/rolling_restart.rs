@@ -1,6 +1,6 @@
 //! Backends that restart one after the other, while the balancer's view of them is out of date.
 
-use std::io::{Read, Write};
+use std::io::Read;
 use std::thread;
 use std::time::Duration;
 
@@ -123,7 +123,7 @@ fn a_session_that_an_ejected_backend_serves_ends_its_ejection() {
 #[test]
 fn a_probe_that_connects_does_not_end_an_ejection_for_resets() {
     watched(|| {
-        let (hole, sound) = (Backend::tcp("127.0.0.1:0", peers::reset), Backend::echo());
+        let (hole, sound) = (Backend::tcp("127.0.0.1:0", peers::reset), peers::greeting());
         let balancer = Launch::with_pool(&format!(
             "check: (type: \"tcp\", interval: \"100ms\"), backends: [\"{}\", \"{}\"]",
             hole.address, sound.address
@@ -131,10 +131,8 @@ fn a_probe_that_connects_does_not_end_an_ejection_for_resets() {
         let balancer = balancer.start();
         eventually("it is ejected", || {
             // The backend may reset at any moment.
-            let _ = peers::try_connect(balancer.address()).and_then(|mut client| {
-                client.write_all(b"here")?;
-                client.read(&mut [0; 4])
-            });
+            let _ = peers::try_connect(balancer.address())
+                .and_then(|mut client| client.read(&mut [0; 4]));
             is_ejected(&balancer, &hole.address)
         });
         thread::sleep(MANY_PROBES);

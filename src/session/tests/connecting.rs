@@ -16,7 +16,7 @@ fn what_a_client_sends_while_connecting_waits_for_the_backend() {
     script.asks(&[Op::Send(Client, request, false), Op::Recv(Backend)]);
     script.sent(Client, 100);
     script.asks(&[Op::Release(request.id), Op::Send(Client, more, false)]);
-    assert_eq!(script.session.summary().delivered, [100, 0]);
+    assert_eq!(script.summary().delivered, [100, 0]);
 }
 
 #[test]
@@ -55,7 +55,7 @@ fn a_client_that_resets_while_connecting_ends_it_at_once() {
             assert_eq!(script.ops.pop_front(), Some(Op::Release(1)));
         }
         script.ends(CloseReason::ClientReset, Manner::Reset);
-        assert_eq!(script.session.summary().attempts, 1);
+        assert_eq!(script.summary().attempts, 1);
     }
 }
 
@@ -155,7 +155,7 @@ fn bytes_are_given_back_when_no_backend_is_reached() {
         Op::Finish,
     ]);
     assert_eq!(script.session.reason(), Some(CloseReason::ConnectFailed));
-    assert_eq!(script.session.summary().delivered, [0, 0]);
+    assert_eq!(script.summary().delivered, [0, 0]);
 }
 
 #[test]

@@ -45,7 +45,7 @@ fn a_refused_connect_is_named_so_however_short_the_timeout() {
     script.on_event(Event::Spent);
     joins(&mut script, &[]);
     script.ends(CloseReason::ConnectFailed, Manner::Reset);
-    assert_eq!(script.session.summary().attempts, 3);
+    assert_eq!(script.summary().attempts, 3);
 }
 
 #[test]
@@ -82,7 +82,7 @@ fn a_lack_of_ports_blames_no_backend_and_tries_another_at_once() {
     script.asks(&[Op::Abandon(Fault::Ports), Op::Connect]);
     assert!(!Fault::Ports.blames_backend());
     script.on_event(Event::Connected);
-    assert_eq!(script.session.summary().attempts, 1);
+    assert_eq!(script.summary().attempts, 1);
 }
 
 #[test]
@@ -102,7 +102,7 @@ fn a_lack_of_ports_that_lasts_is_named_and_is_no_attempt() {
     joins(&mut script, &[]);
     script.on_event(Event::Retry);
     script.ends(CloseReason::NoLocalPort, Manner::Reset);
-    assert_eq!(script.session.summary().attempts, 0);
+    assert_eq!(script.summary().attempts, 0);
 }
 
 #[test]
@@ -151,7 +151,7 @@ fn an_interrupted_connect_is_repeated_after_a_pause_and_is_no_attempt() {
     script.on_event(Event::Retry);
     script.asks(&[Op::Connect]);
     script.on_event(Event::Connected);
-    assert_eq!(script.session.summary().attempts, 1);
+    assert_eq!(script.summary().attempts, 1);
 }
 
 #[test]

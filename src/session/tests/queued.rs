@@ -24,7 +24,7 @@ fn a_called_client_begins_an_attempt_as_if_it_had_not_waited() {
     assert_eq!(script.deadline_in(), LIMITS.connect);
     script.passes(30 * MS);
     script.on_event(Event::Connected);
-    let summary = script.session.summary();
+    let summary = script.summary();
     assert_eq!((summary.attempts, summary.queued), (1, Some(400 * MS)));
     assert_eq!(summary.connect, Some(430 * MS));
 }
@@ -41,7 +41,7 @@ fn a_called_client_without_a_place_waits_on() {
     }
     assert_eq!(script.deadline_in(), WAIT - 300 * MS);
     assert_eq!(script.session.queued(), 300 * MS);
-    assert_eq!(script.session.summary().attempts, 0);
+    assert_eq!(script.summary().attempts, 0);
 }
 
 #[test]
@@ -67,7 +67,7 @@ fn a_client_that_is_not_called_in_time_is_reset() {
     script.on_event(Event::RecvEnded(Client, Err(Errno::CANCELED)));
     assert_eq!(script.ops.pop_front(), Some(Op::Release(request.id)));
     script.ends(CloseReason::QueueTimeout, Manner::Reset);
-    let summary = script.session.summary();
+    let summary = script.summary();
     assert_eq!((summary.attempts, summary.queued), (0, Some(WAIT)));
 }
 
@@ -87,8 +87,8 @@ fn without_room_to_wait_it_is_reset_at_once() {
     script.asks(&[Op::Cancel(Purpose::Recv(Client))]);
     script.on_event(Event::RecvEnded(Client, Err(Errno::CANCELED)));
     script.ends(CloseReason::PoolFull, Manner::Reset);
-    assert_eq!(script.session.summary().queued, None);
-    assert_eq!(script.session.summary().attempts, 0);
+    assert_eq!(script.summary().queued, None);
+    assert_eq!(script.summary().attempts, 0);
 }
 
 #[test]
@@ -152,5 +152,5 @@ fn a_second_wait_counts_with_the_first() {
     script.on_event(Event::Called);
     script.asks(&[Op::Connect]);
     assert_eq!(script.session.queued(), 150 * MS);
-    assert_eq!(script.session.summary().attempts, 2);
+    assert_eq!(script.summary().attempts, 2);
 }

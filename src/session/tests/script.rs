@@ -170,6 +170,10 @@ impl Script {
         self.ops.retain(|op| *op != Op::KeepAlive);
     }
 
+    pub(super) fn summary(&self) -> Summary {
+        self.session.summary(self.now)
+    }
+
     pub(super) fn deadline_in(&self) -> u64 {
         self.session.deadline(self.now, &self.limits) - self.now
     }
