@@ -535,7 +535,8 @@ pub struct Killed {
 /// The effective configuration.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ConfigText {
-    /// A whole `config.ron`.
+    /// A whole `config.ron`. Comments at its start name what of the state in force it does not
+    /// have.
     pub ron: String,
 }
 

@@ -48,10 +48,11 @@ impl Balancer {
                 }));
             }
             Call::Config(reply) => {
-                let (at_start, config) = (self.at_start.clone(), self.declared.config().clone());
+                let (at_start, declared) = (self.at_start.clone(), self.declared.clone());
                 drop(aside::compute(move || {
                     if !reply.is_closed() {
-                        drop(reply.send(at_start.to_ron(&config)));
+                        let text = at_start.to_ron(declared.config());
+                        drop(reply.send(declared.comments() + &text));
                     }
                 }));
             }

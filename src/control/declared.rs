@@ -61,6 +61,17 @@ impl Declared {
         config
     }
 
+    /// Comments for the start of the text of [`Self::config`]: they name the orders about
+    /// discovered backends, which the text does not have.
+    pub(super) fn comments(&self) -> String {
+        let orders = self.floating.iter();
+        let orders = orders.map(|order| format!("// {}\n", words(order)));
+        match orders.collect::<String>() {
+            none if none.is_empty() => none,
+            orders => format!("// {UNSAVED}:\n{orders}"),
+        }
+    }
+
     /// Whether both have the same orders about discovered backends.
     pub(super) fn floats_like(&self, other: &Self) -> bool {
         self.floating == other.floating
@@ -290,6 +301,11 @@ fn differing<T>(
 
 /// An order in words, as the subject of a sentence.
 fn describe(order: &Change) -> String {
+    format!("the order `{}`", words(order))
+}
+
+/// The subject of an order and what it changes.
+fn words(order: &Change) -> String {
     let (about, words) = match order {
         Change::AddBackend { pool, backend } => {
             (format!("{pool}/{}", backend.name), vec!["added".to_owned()])
@@ -315,7 +331,7 @@ fn describe(order: &Change) -> String {
             vec![limit_words(*max_connections)],
         ),
     };
-    format!("the order `{about}: {}`", words.join(", "))
+    format!("{about}: {}", words.join(", "))
 }
 
 /// Records an order, merged with an earlier one about the same subject.
@@ -404,6 +420,9 @@ fn merged(first: &Change, second: &Change) -> Option<Change> {
     }
 }
 
+/// Why the text of the configuration lacks orders about discovered backends.
+const UNSAVED: &str =
+    "A restart ends these changes, as this file does not list the backends, which are discovered";
 /// Orders about discovered backends that are away: as many as a pool may discover. A backend that
 /// moves leaves an order behind for good, and another one may get its address.
 const AWAY_MAX: usize = 1_000;

@@ -355,6 +355,16 @@ fn the_configuration_is_written_as_it_is() {
 }
 
 #[test]
+fn what_a_saved_configuration_lacks_is_a_warning() {
+    let ron = "// A restart ends these changes:\n// web/a: maint\n(\n)\n".to_owned();
+    let text = json(&ConfigText { ron: ron.clone() });
+    let fake = Fake::saying("client_config_lacks", &[&text]);
+    let output = fake.run(&["config", "show"]);
+    let want = "warning: A restart ends these changes:\nwarning: web/a: maint\n";
+    assert_eq!((stdout(&output), stderr(&output)), (&*ron, want));
+}
+
+#[test]
 fn histograms_have_units() {
     let one = |worker, name: &str, unit: &str, p50: u64| HistogramStatus {
         worker,

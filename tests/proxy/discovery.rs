@@ -83,6 +83,9 @@ fn a_backend_in_maint_that_was_away_comes_back_in_maint() {
         });
         balancer.ask(&["maint", one]);
         balancer.until(one, "state", "maint");
+        let shown = balancer.ask(&["config", "show"]);
+        let comment = format!("\n// default/{one}: maint\n");
+        assert!(shown["ron"].as_str().unwrap().contains(&comment), "{shown}");
         list(&names[1..]);
         eventually("it is away", || !is_listed(balancer, one));
         balancer.ask(&["weight", other, "3"]);

@@ -1,6 +1,7 @@
 //! Commands that show: status, listeners, pools, backends, configuration and histograms.
 
 use std::fmt::Write;
+use std::io::{self, IsTerminal};
 use std::time::Duration;
 
 use super::args::{BackendsArgs, ClientOptions, HistogramsArgs, PoolsArgs};
@@ -74,6 +75,14 @@ pub(super) async fn config(options: &ClientOptions) -> Result<(), ClientError> {
         let end = if config.ron.ends_with('\n') { "" } else { "\n" };
         format!("{}{end}", config.ron)
     });
+    // Comments at the start are for the reader, who may have sent the text to a file.
+    if !io::stdout().is_terminal() && !options.json {
+        let comments = config
+            .ron
+            .lines()
+            .map_while(|line| line.strip_prefix("// "));
+        comments.for_each(|comment| crate::cli::say(&format_args!("warning: {}", plain(comment))));
+    }
     Ok(())
 }
 

@@ -286,10 +286,25 @@ fn an_order_about_a_discovered_backend_holds_while_the_backend_is_away() {
     assert_eq!(ended, []);
     let want = [(5, Ready), (1, Ready), (1, Maint), (7, Ready)];
     assert_eq!(in_force(&declared, &["2", "3"]), want);
+    let comments = declared.comments();
+    let comments: Vec<_> = comments.lines().skip(1).collect();
+    assert_eq!(
+        comments,
+        ["// a/127.0.0.1:2: maint", "// a/127.0.0.1:3: weight 7"]
+    );
+    let (saved, _) = parse(
+        "f".to_owned(),
+        (declared.comments() + &declared.config().to_ron()).into(),
+    )
+    .unwrap();
+    assert_eq!(saved, *declared.config());
     // Orders that are taken back leave no trace.
     let declared = changed_with(&declared, &state("2", Ready), &["2", "3"]);
     let declared = changed_with(&declared, &weight("3", 1), &["2", "3"]);
-    assert_eq!(declared.floating, []);
+    assert_eq!(
+        (declared.floating.len(), declared.comments()),
+        (0, String::new())
+    );
 }
 
 #[test]
