@@ -136,12 +136,12 @@ impl FakeKernel {
             } else {
                 limits.idle.max(limits.half_closed)
             };
-            // A check may come up to a quarter later than the deadline; peers with bytes to read
-            // get more.
+            // A check may come up to a quarter later than the deadline, of which a broken session
+            // that lingers has one of 100 ms. Peers with bytes to read get more.
             let gets_more = self.has_unread(at) || self.has_unread(index(partner));
-            let quarters = if gets_more { 17 } else { 5 };
-            // A broken session lingers for 100 ms.
-            let quiet_max = (quiet_max.max(100 * MS) / 4).saturating_mul(quarters);
+            let more = if gets_more { SLOW_READER } else { 0 };
+            let quiet_max = (quiet_max.max(100 * MS) / 4).saturating_mul(5);
+            let quiet_max = quiet_max.saturating_add(more);
             assert!(
                 now - moved_at < quiet_max.saturating_add(LATE_MAX),
                 "a session outlives its deadline: {}",
@@ -436,5 +436,7 @@ const OVER_MAX: u64 = 300 * MS;
 /// A session may end this much later than its deadline: lags of the fake kernel, a tick of the
 /// timers, a visit under way.
 const LATE_MAX: u64 = 200 * MS;
+/// What a deadline grants a peer that has bytes to read, as in `session/deadline.rs`.
+const SLOW_READER: u64 = 30_000 * MS;
 /// Connections parked by one listener: accepts that were under way when the limit was reached.
 const PARKED_MAX: u64 = 12;
