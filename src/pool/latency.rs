@@ -19,7 +19,7 @@ pub struct Latency {
     average: AtomicU64,
     /// The lower and the upper end of the range, in µs.
     range: AtomicU64,
-    /// The mean and the mean deviation from it, in µs.
+    /// The mean in µs, and the variance.
     spread: AtomicU64,
     /// The last answer in µs, and the number of answers, of which old ones count less.
     last: AtomicU64,
@@ -69,20 +69,20 @@ impl Latency {
         self.learn(sure, count);
     }
 
-    /// Updates mean, deviation and range with one more time, in µs, the last of `count`.
+    /// Updates mean, variance and range with one more time, in µs, the last of `count`.
     fn learn(&self, sample: f32, count: f32) {
-        let (mean, deviation) = load(&self.spread);
+        let (mean, variance) = load(&self.spread);
         let off = sample - mean;
         let mean = mean + off / count;
-        let deviation = if count > 1.0 {
-            deviation + (off.abs() - deviation) / count
+        let variance = if count > 1.0 {
+            variance + (off * (sample - mean) - variance) / count
         } else {
             0.0
         };
-        store(&self.spread, mean, deviation);
+        store(&self.spread, mean, variance);
         // A few answers can agree by chance, so their range is wider.
         let few = (FEW_PART * mean + FEW) / (count * count.sqrt());
-        let noise = DEVIATIONS * deviation / count.sqrt() + few + ALWAYS;
+        let noise = (variance / count).sqrt() + few + ALWAYS;
         store(&self.range, (mean - noise).max(0.0), mean + noise);
     }
 
@@ -120,17 +120,24 @@ impl Latency {
 }
 
 impl Known {
-    /// The inner half of the range, in µs: the usual answer time is more likely in it than not.
-    #[must_use]
-    pub fn likely(&self) -> (f32, f32) {
-        let quarter = (self.high - self.low) / 4.0;
-        (self.low + quarter, self.high - quarter)
-    }
-
     /// The average in µs at `now`: it decays while no answer comes.
     #[must_use]
     pub fn faded(&self, now: u64, decay: u64) -> f32 {
         self.average * fade(age(self.stamp, now), decay)
+    }
+}
+
+/// How many times as much one value surely is as another one, where their means are `times` apart.
+/// The first one's range begins at `low`, the other's ends at `high`. It is 1 if the ranges meet.
+/// The smaller the gap between them the more likely it is noise, so it bounds the result.
+#[must_use]
+#[inline(always)]
+pub fn surely_times(times: f32, low: f32, high: f32) -> f32 {
+    let gap = low / high;
+    if gap > 1.0 {
+        times.clamp(1.0, gap * gap * gap)
+    } else {
+        1.0
     }
 }
 
@@ -206,8 +213,6 @@ fn stamp(now: u64) -> u32 {
 const MEMORY: u64 = 6;
 /// The number of answers at most: after that, each new answer counts a 64th.
 const COUNT_MAX: f32 = 64.0;
-/// The half width of the range, in mean deviations of the mean.
-const DEVIATIONS: f32 = 2.0;
 /// A single answer widens the range by this part of itself.
 const FEW_PART: f32 = 0.5;
 /// A single answer widens the range by this, in µs.
@@ -279,12 +284,15 @@ mod tests {
             latency.known().unwrap()
         };
         for count in [1, 2, 3, 5, 10, 30, 100] {
-            let overlap = |_: &u32| {
+            let times = (0..500).map(|_| {
                 let [one, other] = [0; 2].map(|_| answers(20 * MS, count));
-                one.low <= other.high
-            };
-            let overlaps = (0..500).filter(overlap).count();
-            assert!(overlaps >= 470, "{count}: {overlaps} of 500");
+                surely_times(f32::INFINITY, one.low, other.high)
+            });
+            let times: Vec<_> = times.collect();
+            let alike = times.iter().filter(|times| **times <= 1.0).count();
+            assert!(alike >= 460, "{count}: {alike} of 500");
+            let most = times.iter().copied().fold(0.0, f32::max);
+            assert!(most < 3.0, "{count}: {most}");
         }
         for count in [4, 10, 100] {
             let [one, slow] = [20, 60].map(|ms| answers(ms * MS, count));

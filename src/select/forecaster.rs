@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use crate::config;
-use crate::pool::{Backend, Outlook, Pool, Tally, Totals};
+use crate::pool::{Backend, Outlook, Pool, Tally, Totals, surely_times};
 
 use super::forecast::number;
 use super::{Forecast, Model};
@@ -34,17 +34,32 @@ struct Estimate {
     outlook: Outlook,
 }
 
-/// Sums over the recent past: older seconds count less.
+/// Samples of the recent past: older seconds count less.
 #[derive(Clone, Copy, Debug, Default)]
 struct Recent {
-    /// The time to first answers, in seconds.
-    answer: f64,
-    /// The number of first answers.
-    answered: f64,
+    /// The times to first answers, in seconds.
+    answer: Samples,
     /// The bytes of sessions that ended.
-    bytes: f64,
-    /// The number of sessions that ended.
-    ended: f64,
+    bytes: Samples,
+}
+
+/// Sums over samples. Of one second only their sum is known.
+#[derive(Clone, Copy, Debug, Default)]
+struct Samples {
+    sum: f64,
+    count: f64,
+    /// The seconds that had samples.
+    seconds: f64,
+    /// The squares of those seconds' means, by their numbers of samples.
+    squares: f64,
+}
+
+/// The samples of one backend, and the range in which their usual value lies.
+#[derive(Clone, Copy, Debug)]
+struct Measured {
+    samples: Samples,
+    low: f32,
+    high: f32,
 }
 
 /// The forecast of one backend, for people.
@@ -98,18 +113,15 @@ impl Forecaster {
         for estimate in &mut self.estimates {
             estimate.measure(span);
         }
-        let best = self.estimates.iter().map(Estimate::surely_within);
-        let best = best.fold(f32::INFINITY, f32::min);
-        let usual = self.usual(|_| true);
-        // Backends whose answer times differ only by noise have the same cost.
-        let alike = self.usual(|estimate| estimate.is_within(best)).answer;
-        for estimate in &mut self.estimates {
-            let alike = if estimate.is_within(best) {
-                alike
-            } else {
-                None
-            };
-            estimate.publish(usual, alike);
+        let relative = |of: fn(&Estimate) -> Measured| {
+            let measured: Vec<_> = self.estimates.iter().map(of).collect();
+            relative(&measured)
+        };
+        let [times, bytes] = [Estimate::answers, Estimate::bytes].map(relative);
+        let costs = times.into_iter().zip(bytes);
+        for (estimate, (time, bytes)) in self.estimates.iter_mut().zip(costs) {
+            // Bytes are a weaker sign of work than time, and a few sessions have most of them.
+            estimate.publish(time * bytes.powf(BYTES_PART));
         }
     }
 
@@ -150,24 +162,6 @@ impl Forecaster {
         });
         self.estimates = estimates.collect();
     }
-
-    /// The mean costs over some backends.
-    fn usual(&self, of: impl Fn(&Estimate) -> bool) -> Costs {
-        let mut sum = Recent::default();
-        for estimate in self.estimates.iter().filter(|estimate| of(estimate)) {
-            let Recent {
-                answer,
-                answered,
-                bytes,
-                ended,
-            } = estimate.recent;
-            sum.answer += answer;
-            sum.answered += answered;
-            sum.bytes += bytes;
-            sum.ended += ended;
-        }
-        sum.costs()
-    }
 }
 
 impl Estimate {
@@ -192,12 +186,11 @@ impl Estimate {
         self.streaming += SMOOTHING * (streaming - self.streaming);
         self.load.push(f64::from(self.tally.waiting()) + streaming);
         let keep = (-span / MEMORY_SECONDS).exp();
-        let recent = &mut self.recent;
-        recent.fade(keep);
-        recent.answer += seconds(since(totals.answer, seen.answer));
-        recent.answered += number(since(totals.answered, seen.answered));
-        recent.bytes += number(since(totals.bytes, seen.bytes));
-        recent.ended += number(since(totals.ended, seen.ended));
+        let Recent { answer, bytes } = &mut self.recent;
+        let waited = seconds(since(totals.answer, seen.answer));
+        answer.add(waited, since(totals.answered, seen.answered), keep);
+        let moved = number(since(totals.bytes, seen.bytes));
+        bytes.add(moved, since(totals.ended, seen.ended), keep);
     }
 
     /// By how much its load will change within the horizon; 0 if by less than noise.
@@ -206,64 +199,95 @@ impl Estimate {
         above(change, CHANGE_MIN)
     }
 
-    /// The upper end of its likely answer time, in µs. Costs are ratios of means, so to take some
-    /// noise for a difference does little harm.
-    fn surely_within(&self) -> f32 {
+    /// Its answer times. The tally knows their range better than their sums do: one late answer may
+    /// be noise.
+    fn answers(&self) -> Measured {
         let known = self.tally.latency().known();
-        known.map_or(f32::INFINITY, |known| known.likely().1)
+        let (low, high) = known.map_or((0.0, f32::INFINITY), |known| (known.low, known.high));
+        Measured {
+            samples: self.recent.answer,
+            low,
+            high,
+        }
     }
 
-    /// Whether its answer time may be no longer than `high`, in µs.
-    fn is_within(&self, high: f32) -> bool {
-        let known = self.tally.latency().known();
-        known.is_none_or(|known| known.likely().0 <= high)
+    /// The bytes of its sessions.
+    fn bytes(&self) -> Measured {
+        let samples = self.recent.bytes;
+        let (low, high) = samples.range();
+        Measured { samples, low, high }
     }
 
-    /// Publishes its outlook to the workers. `usual` is the pool's mean; `alike` the mean answer
-    /// time of the backends that differ from this one only by noise.
-    fn publish(&mut self, usual: Costs, alike: Option<f64>) {
-        let own = self.recent.costs();
-        let time = ratio(alike.or(own.answer), usual.answer);
-        let bytes = ratio(own.bytes, usual.bytes);
-        // Bytes are a weaker sign of work than time, and a few sessions have most of them.
-        let cost = time * bytes.powf(BYTES_PART);
-        #[expect(
-            clippy::cast_possible_truncation,
-            reason = "an estimate needs no more than the 24 bits of an f32"
-        )]
+    /// Publishes its outlook to the workers.
+    fn publish(&mut self, cost: f64) {
         let outlook = Outlook {
-            load: (above(self.streaming, STREAMING_MIN) + self.change()) as f32,
-            cost: cost.clamp(1.0 / COST_MAX, COST_MAX) as f32,
+            load: narrow(above(self.streaming, STREAMING_MIN) + self.change()),
+            cost: narrow(cost.clamp(1.0 / COST_MAX, COST_MAX)),
         };
         self.outlook = outlook;
         self.tally.set_outlook(outlook);
     }
 }
 
-/// Means of [`Recent`]; `None` where too little is known.
-#[derive(Clone, Copy, Debug)]
-struct Costs {
-    /// Seconds to a first answer.
-    answer: Option<f64>,
-    /// Bytes of a session.
-    bytes: Option<f64>,
-}
-
-impl Recent {
-    fn fade(&mut self, keep: f64) {
-        self.answer *= keep;
-        self.answered *= keep;
-        self.bytes *= keep;
-        self.ended *= keep;
-    }
-
-    fn costs(&self) -> Costs {
-        let mean = |sum: f64, count: f64| (count >= ENOUGH).then(|| sum / count);
-        Costs {
-            answer: mean(self.answer, self.answered),
-            bytes: mean(self.bytes, self.ended),
+impl Samples {
+    /// Adds the samples of a second. `keep` is the part that is left of what was there.
+    fn add(&mut self, sum: f64, count: u64, keep: f64) {
+        for kept in [
+            &mut self.sum,
+            &mut self.count,
+            &mut self.seconds,
+            &mut self.squares,
+        ] {
+            *kept *= keep;
+        }
+        if count > 0 {
+            let count = number(count);
+            self.sum += sum;
+            self.count += count;
+            self.seconds += 1.0;
+            self.squares += sum * sum / count;
         }
     }
+
+    /// `None`: these are too few.
+    fn mean(self) -> Option<f64> {
+        (self.count >= ENOUGH).then(|| self.sum / self.count)
+    }
+
+    /// The range in which the mean of many more would lie: the wider the fewer these are, and the
+    /// more the seconds differ.
+    fn range(self) -> (f32, f32) {
+        let Some(mean) = self.mean().filter(|_| self.seconds >= SECONDS_MIN) else {
+            return (0.0, f32::INFINITY);
+        };
+        let variance = (self.squares - self.sum * mean).max(0.0) / (self.seconds - 1.0);
+        let noise = ERRORS * (variance / self.count).sqrt() + mean / self.seconds;
+        (narrow((mean - noise).max(0.0)), narrow(mean + noise))
+    }
+}
+
+/// The cost of each backend by its samples, relative to the mean of all. Backends that differ from
+/// the cheapest by no more than noise have the same.
+fn relative(all: &[Measured]) -> Vec<f64> {
+    let best = all.iter().map(|one| one.high).fold(f32::INFINITY, f32::min);
+    let mean = |of: &dyn Fn(&Measured) -> bool| {
+        let of = all.iter().filter(|one| of(one));
+        let sum = of.fold(Samples::default(), |sum, one| Samples {
+            sum: sum.sum + one.samples.sum,
+            count: sum.count + one.samples.count,
+            ..sum
+        });
+        sum.mean().filter(|mean| *mean > 0.0)
+    };
+    let means = mean(&|_| true).zip(mean(&|one| one.low <= best));
+    let Some((usual, alike)) = means else {
+        return vec![1.0; all.len()];
+    };
+    let relative = all.iter().map(|one| {
+        let times = one.samples.mean().map_or(1.0, |own| own / alike);
+        alike * f64::from(surely_times(narrow(times), one.low, best)) / usual
+    });
+    relative.collect()
 }
 
 /// `value`, or 0 if it is below the noise.
@@ -271,12 +295,12 @@ fn above(value: f64, noise: f64) -> f64 {
     if value.abs() < noise { 0.0 } else { value }
 }
 
-/// `own` relative to `usual`; 1 if either is unknown.
-fn ratio(own: Option<f64>, usual: Option<f64>) -> f64 {
-    match (own, usual) {
-        (Some(own), Some(usual)) if usual > 0.0 && own > 0.0 => own / usual,
-        _ => 1.0,
-    }
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "an estimate needs no more than the 24 bits of an f32"
+)]
+fn narrow(value: f64) -> f32 {
+    value as f32
 }
 
 fn seconds(ns: u64) -> f64 {
@@ -295,6 +319,10 @@ const CHANGE_MIN: f64 = 0.3;
 const SPAN_SECONDS_MIN: f64 = 0.5;
 /// Fewer connections than this make no mean.
 const ENOUGH: f64 = 3.0;
+/// Fewer seconds than this, of which old ones count less, say nothing about noise.
+const SECONDS_MIN: f64 = 2.5;
+/// The half width of a range, in standard errors.
+const ERRORS: f64 = 3.0;
 /// The exponent by which bytes count in the cost; time has 1.
 const BYTES_PART: f64 = 0.25;
 /// The cost is bounded by this, and by its inverse.

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use fastrand::Rng;
 
 use crate::config;
-use crate::pool::{Backend, Tally};
+use crate::pool::{Backend, Tally, surely_times};
 use crate::time::nanos;
 
 use super::Scene;
@@ -138,13 +138,10 @@ impl AnswerTime {
         } else {
             known.average
         };
-        // The smaller the difference, the more likely it is noise, and the less it counts.
-        let surely = (SURELY * (low / fastest.high - 1.0)).min(1.0);
-        fastest.average + surely * (average - fastest.average).max(0.0)
+        let times = average / fastest.average;
+        fastest.average * surely_times(times, low, fastest.high)
     }
 }
 
-/// An average counts in full from 1 / `SURELY` above the fastest backend's range on.
-const SURELY: f32 = 2.0;
 /// From ns to about a millisecond, for which the fastest backend is kept.
 const LOOK_SHIFT: u32 = 20;

@@ -25,6 +25,8 @@ struct Kind {
     asks: bool,
     /// How many connections come at the same time.
     at_once: usize,
+    /// The time before each of them, where they come one by one.
+    pause: Duration,
 }
 
 const KINDS: [Kind; 4] = [
@@ -32,21 +34,25 @@ const KINDS: [Kind; 4] = [
         workers: 1,
         asks: true,
         at_once: 1,
+        pause: Duration::ZERO,
     },
     Kind {
         workers: 2,
         asks: true,
         at_once: 1,
+        pause: Duration::ZERO,
     },
     Kind {
         workers: 2,
         asks: true,
         at_once: 8,
+        pause: Duration::ZERO,
     },
     Kind {
         workers: 2,
         asks: false,
         at_once: 1,
+        pause: Duration::ZERO,
     },
 ];
 
@@ -70,6 +76,7 @@ fn held(strategy: &str, kind: Kind, backends: usize, each: usize) -> Vec<usize> 
     while clients.len() < all {
         let burst = kind.at_once.min(all - clients.len());
         if burst == 1 {
+            thread::sleep(kind.pause);
             clients.push(connect(&balancer, kind.asks));
             continue;
         }
@@ -91,17 +98,46 @@ fn held(strategy: &str, kind: Kind, backends: usize, each: usize) -> Vec<usize> 
 }
 
 /// All strategies that share evenly and ignore the client: none with a key.
-#[test]
-fn equal_backends_get_equal_parts() {
+fn even() -> impl Iterator<Item = (&'static str, Strategy)> {
     let all = Strategy::all().into_iter();
     let even = [SelectsBy::Turn, SelectsBy::Load];
-    let even = all.filter(|(_, one)| even.contains(&one.by()) && !one.settings().contains(&"key"));
-    even.for_each(|(strategy, _)| parts_are_equal(strategy));
+    all.filter(move |(_, one)| even.contains(&one.by()) && !one.settings().contains(&"key"))
+}
+
+#[test]
+fn equal_backends_get_equal_parts() {
+    even().for_each(|(strategy, _)| parts_are_equal(strategy));
+}
+
+/// Within a few seconds costs and loads are learned, here from noise alone.
+#[test]
+fn equal_backends_get_equal_parts_over_seconds() {
+    let slowly = Kind {
+        workers: 1,
+        asks: true,
+        at_once: 1,
+        pause: Duration::from_millis(100),
+    };
+    let runs = runs();
+    let learns = move |one: &(_, Strategy)| runs > 1 || one.1.looks_ahead().is_some();
+    within(Duration::from_secs(60 * 10 * runs), move || {
+        for run in 0..runs {
+            for (strategy, _) in even().filter(learns) {
+                let held = held(strategy, slowly, 2, 20);
+                let max = *held.iter().max().unwrap();
+                assert!(max <= 32, "{strategy}, {run}: {held:?}");
+            }
+        }
+    });
+}
+
+fn runs() -> u64 {
+    let runs = env::var("EQUAL_PARTS_RUNS").ok();
+    runs.and_then(|runs| runs.parse().ok()).unwrap_or(1)
 }
 
 fn parts_are_equal(strategy: &'static str) {
-    let runs = env::var("EQUAL_PARTS_RUNS").ok();
-    let runs = runs.and_then(|runs| runs.parse().ok()).unwrap_or(1);
+    let runs = runs();
     within(Duration::from_secs(60 + 60 * runs), move || {
         for run in 0..runs {
             for (number, kind) in (0..).zip(KINDS) {

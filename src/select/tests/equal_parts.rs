@@ -14,6 +14,12 @@ struct Case {
     burst: u32,
     answered: bool,
     workers: u32,
+    /// The time between bursts at most, in ns.
+    gap: u64,
+    /// How many of 65,536 bursts meet a stall.
+    stalls: u16,
+    /// A session that ends, with any number of bytes, comes after each burst.
+    short: bool,
 }
 
 /// No backend has more than this many.
@@ -51,15 +57,17 @@ fn held(strategy: &Strategy, case: Case, seed: u64) -> Vec<u32> {
         .map(|worker| selector(&pool, seat(worker)))
         .collect();
     let decay = workers[0].plan.decay();
+    let mut forecaster = strategy.looks_ahead().map(Forecaster::new);
     let mut now = SECOND;
+    let mut ticks_at = now;
     let mut left = u32::from(case.backends) * case.each;
     while left > 0 {
         let burst = case.burst.min(left);
         left -= burst;
         // One of the backends stalls now and then, for all that wait for it.
-        let stalled = (rng.u8(..) < 20).then(|| (rng.u16(0..case.backends), 40 * MS));
+        let stalled = (rng.u16(..) < case.stalls).then(|| (rng.u16(0..case.backends), 40 * MS));
         let mut answers = Vec::new();
-        for _ in 0..burst {
+        for _ in 0..burst + u32::from(case.short) {
             let worker = rng.usize(0..workers.len());
             let request = Request {
                 now,
@@ -76,10 +84,35 @@ fn held(strategy: &Strategy, case: Case, seed: u64) -> Vec<u32> {
             let tally = &pool.backends[usize::from(*index)].tally;
             tally.on_answered(*after, now + after, decay);
         }
-        now += answers.last().map_or(0, |(after, _)| *after) + rng.u64(0..2 * MS);
+        now += answers.last().map_or(0, |(after, _)| *after) + rng.u64(0..case.gap);
+        if let Some((_, index)) = answers.last().filter(|_| case.short) {
+            pool.backends[usize::from(*index)].release(Ended {
+                waiting: !case.answered,
+                in_use: 0,
+                bytes: 1 << rng.u8(5..25),
+            });
+        }
+        while ticks_at <= now {
+            if let Some(forecaster) = &mut forecaster {
+                forecaster.tick(&pool, ticks_at);
+            }
+            ticks_at += SECOND;
+        }
     }
     let backends = pool.backends.iter();
     backends.map(|one| one.tally.connections.used()).collect()
+}
+
+/// Checks the case with so many seeds.
+fn assert_equal_parts(name: &str, strategy: &Strategy, case: Case, seeds: u64) {
+    for seed in 0..seeds {
+        let held = held(strategy, case, seed);
+        let max = held.iter().max().unwrap();
+        assert!(
+            *max <= most(case.each),
+            "{name}, {case:?}, {seed}: {held:?}"
+        );
+    }
 }
 
 #[test]
@@ -102,14 +135,45 @@ fn equal_backends_get_equal_parts_of_the_connections_that_stay() {
                         burst,
                         answered,
                         workers,
+                        gap: 2 * MS,
+                        stalls: 5_000,
+                        short: false,
                     };
                     let seeds = if backends < 100 { 12 } else { 1 };
-                    for seed in 0..seeds {
-                        let held = held(&strategy, case, seed);
-                        let max = held.iter().max().unwrap();
-                        assert!(*max <= most(each), "{name}, {case:?}, {seed}: {held:?}");
-                    }
+                    assert_equal_parts(name, &strategy, case, seeds);
                 }
+            }
+        }
+    }
+}
+
+/// Over seconds and minutes costs are learned and loads forecast, from noise alone.
+#[test]
+fn equal_backends_get_equal_parts_of_the_connections_that_come_slowly() {
+    for (name, strategy) in all_by(&[SelectsBy::Turn, SelectsBy::Load]) {
+        for (backends, each, gap) in [
+            (2, 40, 200 * MS),
+            (2, 15, SECOND),
+            (3, 30, 500 * MS),
+            (10, 10, 200 * MS),
+            (10, 10, 2 * SECOND),
+            (100, 5, 50 * MS),
+        ] {
+            // Short sessions take turns of a round.
+            let short = strategy.by() == SelectsBy::Load;
+            for (workers, short) in [(1, false), (2, false), (1, short)] {
+                let case = Case {
+                    backends,
+                    each,
+                    burst: 1,
+                    answered: true,
+                    workers,
+                    gap,
+                    stalls: 1_000,
+                    short,
+                };
+                let seeds = if backends < 100 { 40 } else { 2 };
+                assert_equal_parts(name, &strategy, case, seeds);
             }
         }
     }
