@@ -1,11 +1,14 @@
 //! Changes of a running configuration: the verbs of the API and the command line.
 
 mod batch;
+mod topic;
 
 use std::collections::{BTreeMap, HashMap};
 use std::num::NonZeroU32;
 
 use thiserror::Error;
+
+pub use topic::Topic;
 
 use super::values::ValueError;
 use super::{Backend, BackendPatch, Config, Group, Pool, PoolPatch, Strategy, rules, values};
@@ -104,7 +107,7 @@ impl Change {
         let mut refused = Vec::new();
         let mut of_pools: BTreeMap<&str, Vec<(usize, &Self)>> = BTreeMap::new();
         for (place, change) in changes.iter().enumerate() {
-            if let Some(pool) = change.pool() {
+            if let Some(pool) = change.topic().pool() {
                 of_pools.entry(pool).or_default().push((place, change));
             } else if let Err(error) = change
                 .check(&mut next)
@@ -170,17 +173,6 @@ impl Change {
             if nothing_to_select(pool) {
                 *pool = before;
             }
-        }
-    }
-
-    /// The pool that it changes.
-    fn pool(&self) -> Option<&str> {
-        match self {
-            Self::AddBackend { pool, .. }
-            | Self::RemoveBackend { pool, .. }
-            | Self::SetBackend { pool, .. }
-            | Self::SetPool { pool, .. } => Some(pool),
-            Self::SetListener { .. } | Self::SetLimit { .. } => None,
         }
     }
 
@@ -290,13 +282,10 @@ impl Change {
 
     /// The error for a change that makes a valid configuration invalid.
     fn refused(&self, why: &str) -> ChangeError {
-        ChangeError::Invalid(match self {
-            Self::AddBackend { pool, .. }
-            | Self::RemoveBackend { pool, .. }
-            | Self::SetBackend { pool, .. }
-            | Self::SetPool { pool, .. } => format!("pool `{pool}`: {why}"),
-            Self::SetListener { listener, .. } => format!("listener `{listener}`: {why}"),
-            Self::SetLimit { .. } => why.to_owned(),
+        ChangeError::Invalid(match self.topic() {
+            Topic::Backend(pool, _) | Topic::Pool(pool) => format!("pool `{pool}`: {why}"),
+            Topic::Listener(listener) => format!("listener `{listener}`: {why}"),
+            Topic::Clients => why.to_owned(),
         })
     }
 }

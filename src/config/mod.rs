@@ -48,7 +48,7 @@ pub use admin::{ADMIN_SOCKET, Admin, AdminHttp};
 pub use availability::{AllDown, Ejection, OnDown, Queue, ScaleBy, Scaling};
 pub(crate) use backend::is_resolved;
 pub use backend::{Backend, Target};
-pub use change::{Change, ChangeError};
+pub use change::{Change, ChangeError, Topic};
 pub use check::{Check, CheckTls, Expect, HttpProbe, Initial, Probe, ProxyHeader, Verify};
 pub use discovery::Discovery;
 pub use error::{ConfigError, Mistake, Warning};

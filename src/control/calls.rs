@@ -11,7 +11,7 @@ use crate::admin::model::{
     Changed, EventKind, SESSIONS, SESSIONS_MAX, SessionFilter, SessionStatus, Stage, Status,
 };
 use crate::admin::{Author, Call, Reply, Which};
-use crate::config::{AdminState, Backend, Change, ChangeError, Config};
+use crate::config::{AdminState, Backend, Change, ChangeError, Config, Topic};
 use crate::operational_log;
 use crate::session::CloseReason;
 use crate::sys;
@@ -171,20 +171,20 @@ impl Balancer {
 
     /// Makes a change, and reports it as an event and in the audit log.
     fn change(&mut self, change: &Change, author: Author) -> Result<Changed, ChangeError> {
-        let old = values(change, &self.config);
-        let pool = subject(change).pool;
+        let (topic, target) = (change.topic(), target(change.topic()));
+        let old = values(topic, &self.config);
+        let pool = topic.pool();
         let could_serve = pool.is_some_and(|pool| self.can_serve(pool));
         let mut notes = Vec::new();
         let outcome = self.make(change, &mut notes);
-        let new = values(change, &self.config);
-        let (action, target) = named(change);
+        let new = values(topic, &self.config);
         if let Ok(readmitted) = outcome
             && let (Some(old), Some(new)) = (&old, &new)
             && (old != new || readmitted)
         {
             let message = format!("{target}: {}, by {author}", differences(old, new));
             self.events
-                .tell(Weight::Info, EventKind::Changed, subject(change), message);
+                .tell(Weight::Info, EventKind::Changed, subject(topic), message);
         }
         if let Some(pool) = pool.filter(|pool| could_serve && !self.can_serve(pool)) {
             let note = format!(
@@ -202,7 +202,7 @@ impl Balancer {
         });
         self.audit.record(&Entry {
             author,
-            action,
+            action: action(change),
             target: &target,
             old,
             new,
@@ -253,7 +253,7 @@ impl Balancer {
     /// Reports orders that ended. Answers with a sentence for each.
     pub(super) fn tell_ended(&self, ended: Vec<EndedOrder>) -> impl Iterator<Item = String> {
         ended.into_iter().map(|EndedOrder { order, sentence }| {
-            let about = subject(&order);
+            let about = subject(order.topic());
             self.events
                 .tell(Weight::Warn, EventKind::Changed, about, sentence.clone());
             sentence
@@ -288,48 +288,40 @@ fn word(value: &Value) -> String {
     }
 }
 
-/// The name of a change, and of its subject.
-fn named(change: &Change) -> (&'static str, String) {
+/// The name of a change in the audit log.
+fn action(change: &Change) -> &'static str {
     match change {
-        Change::AddBackend { pool, backend } => ("add_backend", format!("{pool}/{}", backend.name)),
-        Change::RemoveBackend { pool, backend } => ("remove_backend", format!("{pool}/{backend}")),
-        Change::SetBackend { pool, backend, .. } => ("set_backend", format!("{pool}/{backend}")),
-        Change::SetPool { pool, .. } => ("set_pool", pool.clone()),
-        Change::SetListener { listener, .. } => ("set_listener", listener.clone()),
-        Change::SetLimit { .. } => ("set_limits", "limits".to_owned()),
+        Change::AddBackend { .. } => "add_backend",
+        Change::RemoveBackend { .. } => "remove_backend",
+        Change::SetBackend { .. } => "set_backend",
+        Change::SetPool { .. } => "set_pool",
+        Change::SetListener { .. } => "set_listener",
+        Change::SetLimit { .. } => "set_limits",
     }
 }
 
-fn subject(change: &Change) -> Subject<'_> {
-    match change {
-        Change::AddBackend { pool, backend } => Subject::backend(pool, &backend.name),
-        Change::RemoveBackend { pool, backend } | Change::SetBackend { pool, backend, .. } => {
-            Subject::backend(pool, backend)
-        }
-        Change::SetPool { pool, .. } => Subject::pool(pool),
-        Change::SetListener { .. } | Change::SetLimit { .. } => Subject::default(),
+/// The name of what a change is about, in events and in the audit log.
+fn target(topic: Topic<'_>) -> String {
+    match topic {
+        Topic::Backend(..) => topic.to_string(),
+        Topic::Pool(name) | Topic::Listener(name) => name.to_owned(),
+        Topic::Clients => "limits".to_owned(),
+    }
+}
+
+fn subject(topic: Topic<'_>) -> Subject<'_> {
+    match topic {
+        Topic::Backend(pool, backend) => Subject::backend(pool, backend),
+        Topic::Pool(pool) => Subject::pool(pool),
+        Topic::Listener(_) | Topic::Clients => Subject::default(),
     }
 }
 
 /// The values of a change's subject in a configuration, for the audit log.
-fn values(change: &Change, config: &Config) -> Option<Value> {
-    let pool = |name: &str| config.pool(name);
-    let backend = |in_pool: &str, name: &str| pool(in_pool)?.backend(name).map(backend_values);
-    match change {
-        Change::AddBackend {
-            pool: in_pool,
-            backend: its,
-        } => backend(in_pool, &its.name),
-        Change::RemoveBackend {
-            pool: in_pool,
-            backend: its,
-        }
-        | Change::SetBackend {
-            pool: in_pool,
-            backend: its,
-            ..
-        } => backend(in_pool, its),
-        Change::SetPool { pool: name, .. } => pool(name).map(|pool| {
+fn values(topic: Topic<'_>, config: &Config) -> Option<Value> {
+    match topic {
+        Topic::Backend(pool, backend) => config.pool(pool)?.backend(backend).map(backend_values),
+        Topic::Pool(pool) => config.pool(pool).map(|pool| {
             json!({
                 "strategy": pool.strategy.to_string(),
                 "max_connections": pool.max_connections,
@@ -337,12 +329,11 @@ fn values(change: &Change, config: &Config) -> Option<Value> {
                 "queue_timeout_s": pool.queue.timeout.as_secs_f64(),
             })
         }),
-        Change::SetListener { listener, .. } => {
-            let mut listeners = config.listeners.iter();
-            let listener = listeners.find(|its| its.name == *listener)?;
+        Topic::Listener(name) => {
+            let listener = config.listeners.iter().find(|its| its.name == name)?;
             Some(json!({ "max_connections": listener.max_connections }))
         }
-        Change::SetLimit { .. } => Some(json!({ "max_connections": config.max_connections })),
+        Topic::Clients => Some(json!({ "max_connections": config.max_connections })),
     }
 }
 

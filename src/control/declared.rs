@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use crate::by_name::ByName;
-use crate::config::{Change, ChangeError, Config, Listener, Pool, limit_words};
+use crate::config::{Change, ChangeError, Config, Listener, Pool, Topic, limit_words};
 use crate::shared::Shared;
 
 /// The configuration without discovered backends.
@@ -94,7 +94,7 @@ impl Declared {
             sentence: format!("{} no longer holds: the file has changed", describe(order)),
         }));
         for order in &self.floating {
-            let pool = name_of(order).and_then(|(pool, _)| next.file.pool(pool));
+            let pool = order.topic().pool().and_then(|pool| next.file.pool(pool));
             let why = if !holds(order) {
                 "the file declares it now"
             } else if pool.is_none_or(|pool| pool.discovery.is_none()) {
@@ -142,14 +142,11 @@ impl Declared {
                 next.config = config;
                 // A backend that is declared was perhaps discovered before: the last word counts.
                 next.floating
-                    .retain(|before| !is_of_same_backend(before, order));
-                match order {
-                    Change::RemoveBackend { .. } => next.remove(order),
-                    Change::AddBackend { .. }
-                    | Change::SetBackend { .. }
-                    | Change::SetPool { .. }
-                    | Change::SetListener { .. }
-                    | Change::SetLimit { .. } => record(&mut next.orders, order),
+                    .retain(|before| before.topic() != order.topic());
+                if let Change::RemoveBackend { pool, backend } = order {
+                    next.remove(order, (pool, backend));
+                } else {
+                    record(&mut next.orders, order);
                 }
                 next.settle(Some(order));
                 Ok((next, Vec::new()))
@@ -170,7 +167,7 @@ impl Declared {
                 let with = next.complete(found.clone());
                 let differences = Differences::between(&found, &with);
                 next.floating
-                    .retain(|one| topic(one) != topic(order) || differences.concern(one));
+                    .retain(|one| one.topic() != order.topic() || differences.concern(one));
                 let ended = next.make_room(&found);
                 Ok((next, ended))
             }
@@ -180,12 +177,9 @@ impl Declared {
 
     /// A backend was removed: what was ordered about it before has ended. One that was added over
     /// the API leaves no trace; the file's own is removed again after each reload.
-    fn remove(&mut self, removal: &Change) {
-        let Change::RemoveBackend { pool, backend } = removal else {
-            return;
-        };
+    fn remove(&mut self, removal: &Change, (pool, backend): (&str, &str)) {
         self.orders
-            .retain(|before| !is_of_same_backend(before, removal));
+            .retain(|before| before.topic() != removal.topic());
         let pool = self.file.pool(pool);
         if pool.is_some_and(|pool| pool.backend(backend).is_some()) {
             self.orders.push(removal.clone());
@@ -198,7 +192,10 @@ impl Declared {
             return Vec::new();
         }
         let members = members(found);
-        let is_away = |order: &Change| name_of(order).is_none_or(|name| !members.contains(&name));
+        let is_away = |order: &Change| match order.topic() {
+            Topic::Backend(pool, backend) => !members.contains(&(pool, backend)),
+            Topic::Pool(_) | Topic::Listener(_) | Topic::Clients => false,
+        };
         let away = self.floating.iter().filter(|order| is_away(order)).count();
         let mut surplus = away.saturating_sub(AWAY_MAX);
         let oldest = self.floating.extract_if(.., |order| {
@@ -221,7 +218,7 @@ impl Declared {
     /// orders about its subject only: the others, of which there may be many, are not looked at.
     fn settle(&mut self, change: Option<&Change>) {
         let differences = Differences::between(&self.file, &self.config);
-        let is_other = |order: &Change| change.is_some_and(|it| topic(it) != topic(order));
+        let is_other = |order: &Change| change.is_some_and(|it| it.topic() != order.topic());
         self.orders
             .retain(|order| is_other(order) || differences.concern(order));
     }
@@ -264,18 +261,16 @@ impl<'a> Differences<'a> {
 
     /// Whether the two differ in what an order changes.
     fn concern(&self, order: &Change) -> bool {
-        match order {
-            Change::SetPool { pool, patch } => match self.pools.get(&**pool) {
-                Some([Some(one), Some(other)]) => patch.tells_apart(one, other),
-                only_one => only_one.is_some(),
+        match order.topic() {
+            Topic::Backend(pool, backend) => self.backends.contains(&(pool, backend)),
+            Topic::Pool(pool) => match (self.pools.get(pool), order) {
+                (Some([Some(one), Some(other)]), Change::SetPool { patch, .. }) => {
+                    patch.tells_apart(one, other)
+                }
+                (only_one, _) => only_one.is_some(),
             },
-            Change::SetListener { listener, .. } => self.listeners.contains(&**listener),
-            Change::SetLimit { .. } => self.limit,
-            Change::AddBackend { .. }
-            | Change::RemoveBackend { .. }
-            | Change::SetBackend { .. } => {
-                name_of(order).is_some_and(|name| self.backends.contains(&name))
-            }
+            Topic::Listener(listener) => self.listeners.contains(listener),
+            Topic::Clients => self.limit,
         }
     }
 }
@@ -306,32 +301,17 @@ fn describe(order: &Change) -> String {
 
 /// The subject of an order and what it changes.
 fn words(order: &Change) -> String {
-    let (about, words) = match order {
-        Change::AddBackend { pool, backend } => {
-            (format!("{pool}/{}", backend.name), vec!["added".to_owned()])
-        }
-        Change::RemoveBackend { pool, backend } => {
-            (format!("{pool}/{backend}"), vec!["removed".to_owned()])
-        }
-        Change::SetBackend {
-            pool,
-            backend,
-            patch,
-        } => (format!("{pool}/{backend}"), patch.words()),
-        Change::SetPool { pool, patch } => (format!("pool {pool}"), patch.words()),
+    let words = match order {
+        Change::AddBackend { .. } => vec!["added".to_owned()],
+        Change::RemoveBackend { .. } => vec!["removed".to_owned()],
+        Change::SetBackend { patch, .. } => patch.words(),
+        Change::SetPool { patch, .. } => patch.words(),
         Change::SetListener {
-            listener,
-            max_connections,
-        } => {
-            let limit = limit_words(*max_connections);
-            (format!("listener {listener}"), vec![limit])
+            max_connections, ..
         }
-        Change::SetLimit { max_connections } => (
-            "all clients".to_owned(),
-            vec![limit_words(*max_connections)],
-        ),
+        | Change::SetLimit { max_connections } => vec![limit_words(*max_connections)],
     };
-    format!("{about}: {}", words.join(", "))
+    format!("{}: {}", order.topic(), words.join(", "))
 }
 
 /// Records an order, merged with an earlier one about the same subject.
@@ -345,35 +325,6 @@ fn record(orders: &mut Vec<Change>, order: &Change) {
     orders.push(order.clone());
 }
 
-fn is_of_same_backend(one: &Change, other: &Change) -> bool {
-    let name = name_of(one);
-    name.is_some() && name == name_of(other)
-}
-
-/// What an order is about: names of the pool, the backend and the listener.
-fn topic(order: &Change) -> [Option<&str>; 3] {
-    match order {
-        Change::SetPool { pool, .. } => [Some(pool), None, None],
-        Change::SetListener { listener, .. } => [None, None, Some(listener)],
-        Change::SetLimit { .. } => [None; 3],
-        Change::AddBackend { .. } | Change::RemoveBackend { .. } | Change::SetBackend { .. } => {
-            let (pool, backend) = name_of(order).unzip();
-            [pool, backend, None]
-        }
-    }
-}
-
-/// The backend that an order is about: its pool's name, and its own.
-fn name_of(order: &Change) -> Option<(&str, &str)> {
-    match order {
-        Change::AddBackend { pool, backend } => Some((pool, &backend.name)),
-        Change::RemoveBackend { pool, backend } | Change::SetBackend { pool, backend, .. } => {
-            Some((pool, backend))
-        }
-        Change::SetPool { .. } | Change::SetListener { .. } | Change::SetLimit { .. } => None,
-    }
-}
-
 /// Every backend: its pool's name, and its own.
 fn members(config: &Config) -> HashSet<(&str, &str)> {
     let pools = config.pools.iter();
@@ -383,41 +334,22 @@ fn members(config: &Config) -> HashSet<(&str, &str)> {
 
 /// Merges two changes of one subject. Settings that the second does not name stay as in the first.
 fn merged(first: &Change, second: &Change) -> Option<Change> {
-    match (first, second) {
-        (
-            Change::SetBackend {
-                pool,
-                backend,
-                patch,
-            },
-            Change::SetBackend {
-                pool: its_pool,
-                backend: same,
-                patch: next,
-            },
-        ) if pool == its_pool && backend == same => Some(Change::SetBackend {
-            pool: pool.clone(),
-            backend: backend.clone(),
-            patch: next.after(patch),
-        }),
-        (
-            Change::SetPool { pool, patch },
-            Change::SetPool {
-                pool: same,
-                patch: next,
-            },
-        ) if pool == same => Some(Change::SetPool {
-            pool: pool.clone(),
-            patch: next.after(patch),
-        }),
-        (Change::SetListener { listener, .. }, Change::SetListener { listener: same, .. })
-            if listener == same =>
-        {
-            Some(second.clone())
-        }
-        (Change::SetLimit { .. }, Change::SetLimit { .. }) => Some(second.clone()),
-        _ => None,
+    if first.topic() != second.topic() {
+        return None;
     }
+    let mut both = second.clone();
+    match (first, &mut both) {
+        (Change::SetBackend { patch: before, .. }, Change::SetBackend { patch, .. }) => {
+            *patch = patch.after(before);
+        }
+        (Change::SetPool { patch: before, .. }, Change::SetPool { patch, .. }) => {
+            *patch = patch.after(before);
+        }
+        (Change::SetListener { .. }, Change::SetListener { .. })
+        | (Change::SetLimit { .. }, Change::SetLimit { .. }) => {}
+        _ => return None,
+    }
+    Some(both)
 }
 
 /// Why the text of the configuration lacks orders about discovered backends.
