@@ -11,6 +11,7 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use super::refusal::Refusal;
 use crate::control::aside;
@@ -160,6 +161,19 @@ impl<T: Serialize + JsonSchema + Send + 'static> Output for LongJson<T> {
 
     fn describe(schemas: &mut SchemaGenerator) -> Gives {
         Gives("application/json", schemas.subschema_for::<T>())
+    }
+}
+
+/// JSON that is the same in every answer.
+pub(super) struct WrittenJson(pub(super) &'static [u8]);
+
+impl Output for WrittenJson {
+    async fn respond(self) -> Response {
+        ([(header::CONTENT_TYPE, "application/json")], self.0).into_response()
+    }
+
+    fn describe(schemas: &mut SchemaGenerator) -> Gives {
+        Gives("application/json", schemas.subschema_for::<Value>())
     }
 }
 

@@ -10,11 +10,10 @@ use axum::response::Sse;
 use axum::response::sse::{Event as Message, KeepAlive};
 use futures_util::Stream;
 use futures_util::stream::unfold;
-use serde_json::Value;
 
 use super::conversion::{self, backend_change, limit};
 use super::endpoints::ApiRequest;
-use super::exchange::{Json, LongJson, Query};
+use super::exchange::{Json, LongJson, Query, WrittenJson};
 use super::model::{
     BackendChange, BackendStatus, Changed, ConfigText, HistogramStatus, Kill, Killed, LimitChange,
     Limits, ListenerStatus, NewBackend, PoolChange, PoolStatus, Readiness, Reloaded, Removal,
@@ -45,8 +44,8 @@ pub(super) async fn readyz(request: ApiRequest, (): ()) -> Answer<Readiness> {
     }
 }
 
-pub(super) async fn describe(_: ApiRequest, (): ()) -> Answer<Value> {
-    Ok(Json(openapi::description()))
+pub(super) async fn describe(_: ApiRequest, (): ()) -> Result<WrittenJson, Refusal> {
+    Ok(WrittenJson(openapi::document()))
 }
 
 pub(super) async fn status(request: ApiRequest, (): ()) -> Answer<Status> {

@@ -115,7 +115,28 @@ pub enum Author {
 #[derive(Clone, Debug)]
 pub struct Handle {
     calls: mpsc::Sender<Call>,
+    /// For calls that are answered at once: no long one delays them.
+    brief: mpsc::Sender<Call>,
     events: Events,
+}
+
+/// Where the calls arrive.
+#[derive(Debug)]
+pub struct Calls {
+    calls: mpsc::Receiver<Call>,
+    brief: mpsc::Receiver<Call>,
+}
+
+impl Calls {
+    /// The next call: of each kind in order, and neither kind before the other. `None`: no handle
+    /// is left. The future can be dropped without loss.
+    pub async fn next(&mut self) -> Option<Call> {
+        tokio::select! {
+            Some(call) = self.calls.recv() => Some(call),
+            Some(call) = self.brief.recv() => Some(call),
+            else => None,
+        }
+    }
 }
 
 /// The control thread has ended.
@@ -125,10 +146,19 @@ pub struct Gone;
 impl Handle {
     /// A handle, and where its calls arrive.
     #[must_use]
-    pub fn new() -> (Self, mpsc::Receiver<Call>) {
+    pub fn new() -> (Self, Calls) {
         let (calls, arriving) = mpsc::channel(CALLS);
-        let events = Events::new();
-        (Self { calls, events }, arriving)
+        let (brief, arriving_brief) = mpsc::channel(CALLS);
+        let handle = Self {
+            calls,
+            brief,
+            events: Events::new(),
+        };
+        let arriving = Calls {
+            calls: arriving,
+            brief: arriving_brief,
+        };
+        (handle, arriving)
     }
 
     /// Sends a call, and waits for the answer.
@@ -137,7 +167,20 @@ impl Handle {
     /// [`Gone`]
     pub async fn ask<T>(&self, call: impl FnOnce(Reply<T>) -> Call) -> Result<T, Gone> {
         let (reply, answer) = oneshot::channel();
-        self.calls.send(call(reply)).await.map_err(|_| Gone)?;
+        let call = call(reply);
+        let to = match call {
+            Call::Status(_) => &self.brief,
+            Call::Listeners(_)
+            | Call::Pools(..)
+            | Call::Sessions(..)
+            | Call::Kill(..)
+            | Call::Histograms(_)
+            | Call::Config(_)
+            | Call::Change { .. }
+            | Call::Reload(..)
+            | Call::Reopen(_) => &self.calls,
+        };
+        to.send(call).await.map_err(|_| Gone)?;
         answer.await.map_err(|_| Gone)
     }
 

@@ -13,10 +13,10 @@ use super::exchange::{Gives, Needs};
 use super::model::{Event, Problem};
 use crate::config::setting_schemas;
 
-/// The whole description.
-pub(super) fn description() -> Value {
-    static DESCRIPTION: LazyLock<Value> = LazyLock::new(|| describe(&endpoints()));
-    DESCRIPTION.clone()
+/// The whole description, as JSON. It is written once.
+pub(super) fn document() -> &'static [u8] {
+    static DOCUMENT: LazyLock<String> = LazyLock::new(|| describe(&endpoints()).to_string());
+    DOCUMENT.as_bytes()
 }
 
 fn describe(endpoints: &[Endpoint]) -> Value {
@@ -260,7 +260,7 @@ mod tests {
 
     #[test]
     fn every_row_is_described() {
-        let description = description();
+        let description = describe(&endpoints());
         let described: usize = description["paths"]
             .as_object()
             .unwrap()
@@ -291,7 +291,7 @@ mod tests {
 
     #[test]
     fn bodies_and_parameters_are_described() {
-        let description = description();
+        let description = describe(&endpoints());
         let add = &description["paths"]["/v1/pools/{pool}/backends"]["post"];
         let schema = &add["requestBody"]["content"][JSON]["schema"];
         assert_eq!(schema["$ref"], "#/components/schemas/NewBackend");
@@ -369,7 +369,7 @@ mod tests {
                 Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
             }
         }
-        let description = description();
+        let description = describe(&endpoints());
         let mut found = Vec::new();
         references(&description, &mut found);
         assert!(found.len() > endpoints().len());

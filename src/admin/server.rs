@@ -1,5 +1,6 @@
 //! The servers of the API, inside the control thread's runtime. A client that stalls delays its own
-//! connection only, and a deadline ends that.
+//! connection only, and a deadline ends that. One that sends many requests at once gets one answer
+//! in each turn of the runtime.
 
 use std::io;
 use std::net::SocketAddr;
@@ -15,6 +16,8 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::{Service as _, service_fn};
@@ -23,7 +26,6 @@ use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{Semaphore, watch};
-use tokio::task::JoinSet;
 use tokio::time::{Sleep, sleep, timeout};
 
 use super::Handle;
@@ -123,7 +125,8 @@ pub async fn serve(listener: AdminListener, handle: Handle, stop: watch::Receive
 pub(super) async fn serve_in(listener: AdminListener, context: Context) {
     let (mut stop, deadlines) = (context.stop.clone(), context.deadlines);
     let router = router(context, listener.access.clone());
-    let mut connections = JoinSet::new();
+    // In this task, so that the turns of the control thread are measured with them.
+    let mut connections = FuturesUnordered::new();
     let mut slots = ConnectionSlots::default();
     loop {
         // All slots are taken and one more client has come: it gets the next free slot.
@@ -133,13 +136,13 @@ pub(super) async fn serve_in(listener: AdminListener, context: Context) {
         }
         tokio::select! {
             _ = stop.changed() => break,
-            Some(_) = connections.join_next() => {}
+            Some(()) = connections.next() => {}
             () = slots.became_idle(), if is_full => {}
             accepted = listener.accept(), if !is_full => match accepted {
                 Ok((stream, copy)) => {
                     let (router, slot) = (router.clone(), slots.take(copy));
                     let stop = stop.clone();
-                    connections.spawn(serve_connection(stream, router, slot, stop, deadlines));
+                    connections.push(serve_connection(stream, router, slot, stop, deadlines));
                 }
                 // The client is gone, or there is no descriptor: do not retry at full speed.
                 Err(_) => sleep(ACCEPT_PAUSE).await,
@@ -147,7 +150,7 @@ pub(super) async fn serve_in(listener: AdminListener, context: Context) {
         }
     }
     drop(listener);
-    connections.join_all().await;
+    while connections.next().await.is_some() {}
 }
 
 fn router(context: Context, access: Access) -> Router {
@@ -198,7 +201,15 @@ async fn serve_connection(
     let requests = Arc::clone(&slot);
     let service = service_fn(move |mut request: hyper::Request<Incoming>| {
         request.extensions_mut().insert(Arc::clone(&requests));
-        service.call(request)
+        let (busy, answer) = (requests.keep(), service.call(request));
+        async move {
+            // hyper would answer many requests of a client that pipelines them before anything
+            // else has its turn. A sleep, as the runtime passes operations of io_uring to the
+            // kernel only when no task is ready, and a task that yields always is.
+            sleep(REQUEST_PAUSE).await;
+            drop(busy);
+            answer.await
+        }
     });
     let mut connection = std::pin::pin!(
         http1::Builder::new()
@@ -301,3 +312,5 @@ const NOTHING: &str = "there is nothing at this path: /v1/openapi.json lists all
 /// Bytes of a request's head.
 const HEADER_MAX: usize = 64 * 1024;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Before each request is answered: a connection gets some hundred answers a second at most.
+const REQUEST_PAUSE: Duration = Duration::from_millis(1);

@@ -17,6 +17,7 @@ use super::discovery::{self, Discoveries};
 use super::events::Events;
 use super::health::Checks;
 use super::health_cycle::HealthCycle;
+use super::histograms::Measurements;
 use super::metrics::Metrics;
 use super::publisher::Publisher;
 use super::reload::Reloading;
@@ -61,7 +62,7 @@ impl Balancer {
         workers: &Rc<Workers>,
         (reread, tokens): (Option<Reread>, Option<(Tokens, AdminHttp)>),
         events: &Events,
-        log_orders: &Rc<Orders>,
+        (log_orders, measurements): (&Rc<Orders>, &Rc<Measurements>),
     ) -> Result<Self, StartError> {
         let admin = config.admin.as_ref();
         let audit_log = admin.and_then(|admin| admin.audit_log.as_deref());
@@ -79,7 +80,7 @@ impl Balancer {
             roster: Roster::default(),
             checks: Checks::new(workers.seed),
             discoveries,
-            metrics: Metrics::new(config.histogram_log.clone()),
+            metrics: Metrics::new(measurements),
             log_orders: Rc::clone(log_orders),
             events: events.clone(),
             audit: Rc::new(audit),

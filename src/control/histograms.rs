@@ -3,8 +3,10 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::future::poll_fn;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crossbeam::channel;
@@ -14,6 +16,7 @@ use hdrhistogram::serialization::interval_log::{
     IntervalLogWriterBuilder, IntervalLogWriterError, Tag,
 };
 use log::Level;
+use tokio::task::LocalSet;
 
 use crate::admin::model::{ControlStatus, HistogramStatus};
 use crate::operational_log;
@@ -36,12 +39,14 @@ pub(super) struct Measurements {
     /// The histograms of the control thread.
     control_pending: RefCell<Control>,
     control_in_all: RefCell<Control>,
+    /// The start is over: turns count.
+    begun: Cell<bool>,
 }
 
 /// Latencies of the control thread.
 #[derive(Debug)]
 struct Control {
-    /// One turn of its loop, from what woke it to the next wait, ns.
+    /// One turn of its runtime: all that ran between two looks for what is ready, ns.
     turn: Histogram<u64>,
     /// How late the tick of each second came, ns: because of any of its tasks.
     late: Histogram<u64>,
@@ -80,11 +85,32 @@ impl Measurements {
             writing: Cell::new(false),
             control_pending: RefCell::new(Control::new()),
             control_in_all: RefCell::new(Control::new()),
+            begun: Cell::new(false),
         }
     }
 
-    /// Records how long a turn of the control thread's loop took, in ns.
-    pub(super) fn on_turn(&self, took: u64) {
+    /// Counts the control thread's turns from now on.
+    pub(super) fn begin(&self) {
+        self.begun.set(true);
+    }
+
+    /// Runs a future and all tasks that it spawns, and records how long each of its turns takes.
+    pub(super) async fn measure<T>(&self, future: impl Future<Output = T>) -> T {
+        let tasks = LocalSet::new();
+        let mut turn = pin!(tasks.run_until(future));
+        poll_fn(|cx| {
+            let counts = self.begun.get();
+            let began = sys::monotonic();
+            let outcome = turn.as_mut().poll(cx);
+            if counts {
+                self.on_turn(sys::monotonic().saturating_sub(began));
+            }
+            outcome
+        })
+        .await
+    }
+
+    fn on_turn(&self, took: u64) {
         for into in [&self.control_pending, &self.control_in_all] {
             into.borrow_mut().turn.saturating_record(took);
         }

@@ -1,6 +1,5 @@
 //! Measurements of the control thread: once per second, and on request.
 
-use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 
@@ -27,10 +26,10 @@ pub(super) struct Metrics {
 }
 
 impl Metrics {
-    /// Nothing is measured yet. Histograms go to this file.
-    pub(super) fn new(histogram_log: PathBuf) -> Self {
+    /// Nothing is measured yet, except by `measurements`.
+    pub(super) fn new(measurements: &Rc<Measurements>) -> Self {
         Self {
-            measurements: Rc::new(Measurements::new(histogram_log)),
+            measurements: Rc::clone(measurements),
             shortages: Shortages::default(),
             recent: Recent::default(),
             started_at: SystemTime::now(),

@@ -58,6 +58,7 @@ pub(crate) use audit::TARGET as AUDIT_TARGET;
 pub(crate) use audit::is_misleading;
 use balancer::Balancer;
 use discovery::Discoveries;
+use histograms::Measurements;
 pub(crate) use histograms::TARGET as HISTOGRAMS_TARGET;
 pub use listening::Inherited;
 use listening::Patience;
@@ -222,7 +223,9 @@ pub fn run(
         what: "take the descriptors that the service manager passed",
         error,
     })?;
-    tokio_uring::start(async move {
+    let measurements = Rc::new(Measurements::new(config.histogram_log.clone()));
+    let measured = Rc::clone(&measurements);
+    tokio_uring::start(measured.measure(async move {
         let thread = |error| StartError::Thread {
             what: "handle signals",
             error,
@@ -247,7 +250,8 @@ pub fn run(
         let events = handle.events();
         let tokens = listeners.tokens.clone();
         let known = (config, discoveries);
-        let mut balancer = Balancer::new(known, &workers, (reread, tokens), events, &orders)?;
+        let kept = (&orders, &measurements);
+        let mut balancer = Balancer::new(known, &workers, (reread, tokens), events, kept)?;
         let listeners = listeners.serve(&handle);
         ready();
         balancer.supervise(&mut signals, calls).await;
@@ -257,7 +261,7 @@ pub fn run(
         // The reader of a pipe may have stopped reading.
         let _ = tokio::time::timeout(LOG_GRACE, log).await;
         Ok(())
-    })
+    }))
 }
 
 /// How long the end waits for the access log, whose reader may be stuck.

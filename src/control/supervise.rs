@@ -9,12 +9,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_uring::fs::File;
 
 use crate::admin::model::{EventKind, Stage};
-use crate::admin::{Author, Call};
+use crate::admin::{Author, Call, Calls};
 use crate::operational_log;
 use crate::sys;
 use crate::worker::{Command, Doorbell, Stats};
@@ -59,11 +59,7 @@ enum Wake {
 
 impl Balancer {
     /// Handles every wake-up until all workers have ended.
-    pub(super) async fn supervise(
-        &mut self,
-        signals: &mut Signals,
-        mut calls: mpsc::Receiver<Call>,
-    ) {
+    pub(super) async fn supervise(&mut self, signals: &mut Signals, mut calls: Calls) {
         let mut second = tokio::time::interval(Duration::from_secs(1));
         second.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let notices = Rc::new(Notify::new());
@@ -73,12 +69,13 @@ impl Balancer {
         ));
         let workers = Rc::clone(&self.workers);
         let mut finished = std::pin::pin!(workers.finished());
-        let mut woken = sys::monotonic();
+        self.metrics.measurements.begin();
         loop {
             self.advance();
-            self.metrics
-                .measurements
-                .on_turn(sys::monotonic().saturating_sub(woken));
+            // One wake-up in each turn of the runtime: however many calls wait, probes and servers
+            // have their turn between two of them. An operation of io_uring, as those of others are
+            // passed to the kernel only when no task is ready, and a task that yields always is.
+            let _ = tokio_uring::no_op().await;
             let publish_due = self.publisher.due();
             let watch = self.reloading.watch.clone();
             let close_due = self.workers.next_to_close();
@@ -99,10 +96,9 @@ impl Balancer {
                 () = until(close_due) => Wake::CloseRemoved,
                 (sight, read) = self.reloading.read() => Wake::Reread(sight, read),
                 () = ConfigWatch::changed(watch) => Wake::FileChanged,
-                Some(call) = calls.recv() => Wake::Call(call),
+                Some(call) = calls.next() => Wake::Call(call),
                 due = second.tick() => Wake::Second(due.elapsed()),
             };
-            woken = sys::monotonic();
             if let Wake::WorkersEnded(outcome) = wake {
                 if let Err(error) = outcome {
                     log::error!("cannot wait for the workers to end: {error}");

@@ -66,7 +66,8 @@ impl TrafficStatus {
     }
 }
 
-/// Turns of the control thread's loop since the start, which no file and no client delays.
+/// Turns of the control thread since the start: all that it does between two looks for what is
+/// ready. No file and no client delays them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ControlStatus {
     /// How many.

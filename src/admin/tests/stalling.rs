@@ -1,5 +1,6 @@
 //! Clients that stall delay no other client, and are cut off soon.
 
+use std::cell::Cell;
 use std::time::Duration;
 
 use axum::http::{Method, StatusCode};
@@ -29,6 +30,36 @@ async fn others_are_answered_meanwhile() {
         stalled.push(stream);
     }
     assert_eq!(world.get("/healthz").await.status, StatusCode::OK);
+}
+
+/// In turns of the runtime, whatever each answer costs.
+#[tokio::test]
+async fn a_client_that_pipelines_requests_gets_one_answer_in_a_turn() {
+    for path in ["/v1/openapi.json", "/healthz", "/v1/pools"] {
+        let world = World::new().await;
+        let requests = format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n").repeat(200);
+        let mut greedy = UnixStream::connect(&world.socket).await.unwrap();
+        greedy.write_all(requests.as_bytes()).await.unwrap();
+        let answered = Cell::new(0);
+        let reading = async {
+            let mut read = Vec::new();
+            loop {
+                greedy.read_buf(&mut read).await.unwrap();
+                let head = b"HTTP/1.1 200";
+                let heads = read.windows(head.len()).filter(|it| it == head);
+                answered.set(heads.count());
+            }
+        };
+        tokio::select! {
+            () = reading => {}
+            answer = world.get("/healthz") => assert_eq!(answer.status, StatusCode::OK),
+        }
+        let first = answered.get();
+        assert!(
+            first < 60,
+            "{path}: {first} answers came before another client's"
+        );
+    }
 }
 
 /// Clients that send nothing, or begin a request and do not end it.

@@ -17,7 +17,7 @@ use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::net::{TcpStream, UnixStream};
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 
 use crate::admin::endpoints::{Context, Deadlines, Endpoint, endpoints};
@@ -26,7 +26,7 @@ use crate::admin::model::{
     Stage, Status,
 };
 use crate::admin::server::{self, WATCHERS_MAX};
-use crate::admin::{AdminListener, Author, Call, Handle, Tokens};
+use crate::admin::{AdminListener, Author, Call, Calls, Handle, Tokens};
 use crate::config::{AdminHttp, Change, ChangeError};
 use crate::sys::SocketFile;
 
@@ -264,8 +264,8 @@ pub(in crate::admin) fn file(dir: &Path, name: &str, text: &str, mode: u32) -> P
     path
 }
 
-async fn play(mut calls: mpsc::Receiver<Call>, played: Arc<Mutex<Played>>) {
-    while let Some(call) = calls.recv().await {
+async fn play(mut calls: Calls, played: Arc<Mutex<Played>>) {
+    while let Some(call) = calls.next().await {
         let mut played = played.lock();
         played.calls += 1;
         if played.is_stuck {
