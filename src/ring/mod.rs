@@ -482,15 +482,12 @@ impl Kernel for Ring {
     }
 
     fn pump(&mut self, from: &Socket, pipe: &mut Pipe, to: &Socket) -> Pumped {
-        pipes::pump(from, pipe, to)
+        pipes::pump(from, pipe, to, &mut self.buffers.reserve)
     }
 
     fn unpipe(&mut self, _from: &Socket, pipe: &mut Pipe) -> Option<Buffer> {
-        let needed = pipe.held.div_ceil(BUFFER_BYTES);
-        let buffer = self.buffers.can_spare(needed).then(|| {
-            self.buffers
-                .fill(|start| pipes::read(pipe, start, BUFFER_BYTES))
-        })??;
+        let read = |start| pipes::read(pipe, start, BUFFER_BYTES);
+        let buffer = self.buffers.fill(pipe.held, read)?;
         pipe.held -= buffer.len;
         Some(buffer)
     }
@@ -500,6 +497,7 @@ impl Kernel for Ring {
     }
 
     fn return_pipe(&mut self, pipe: Pipe) {
+        self.buffers.reserve.release(pipe.held);
         self.pipes.give_back(pipe);
     }
 
