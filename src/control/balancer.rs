@@ -101,8 +101,9 @@ impl Balancer {
         Ok(balancer)
     }
 
-    /// Puts another declared configuration in force. What can fail, such as listening, comes first;
-    /// then all stays as it is. `bound` are sockets that listen already.
+    /// Puts another declared configuration in force, unless it comes to the same. What can fail,
+    /// such as listening, comes first; then all stays as it is. `bound` are sockets that listen
+    /// already.
     pub(super) fn apply(
         &mut self,
         declared: Declared,
@@ -115,7 +116,12 @@ impl Balancer {
         self.discoveries.follow(config);
         let config = self.effective(&declared);
         self.declared = declared;
-        self.follow(config, new);
+        if config == self.config && new.is_empty() {
+            // Files that probes read may have changed all the same.
+            self.checks.refresh();
+        } else {
+            self.follow(config, new);
+        }
         Ok(())
     }
 

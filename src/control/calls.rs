@@ -243,9 +243,12 @@ impl Balancer {
         } else {
             false
         };
+        let before = self.publisher.version();
         let applied = self.apply(declared, Vec::new());
-        let applied = applied.map_err(|error| ChangeError::Invalid(error.to_string()));
-        applied?;
+        applied.map_err(|error| ChangeError::Invalid(error.to_string()))?;
+        if readmitted && self.publisher.version() == before {
+            self.publish();
+        }
         notes.extend(self.tell_ended(ended));
         Ok(readmitted)
     }

@@ -270,6 +270,24 @@ fn weights(stage: &Stage, names: &[String]) -> Vec<Option<u64>> {
 }
 
 #[test]
+fn what_changes_nothing_publishes_no_version() {
+    watched(|| {
+        let (stage, names) = stage("", 2, 2);
+        let name = &names[1];
+        change(&stage, &["drain", name]);
+        change(&stage, &["weight", name, "7"]);
+        let version = stage.balancer.ask(&["status"])["snapshot"].clone();
+        stage.balancer.edit(|text| format!("// A comment.\n{text}"));
+        for again in [&["drain", name][..], &["weight", name, "7"], &["reload"]] {
+            let answer = stage.balancer.ask(again);
+            assert_eq!(answer["snapshot"], version, "{again:?}");
+            assert_eq!(answer["changed"], false, "{again:?}");
+        }
+        stage.finish();
+    });
+}
+
+#[test]
 fn rotating_logs_ends_nothing_that_was_ordered() {
     watched(|| {
         let (stage, names) = stage("", 4, 3);
