@@ -118,6 +118,10 @@ pub trait Kernel {
     /// The bytes of a received buffer.
     fn bytes(&self, buffer: Buffer) -> &[u8];
 
+    /// The bytes of a received buffer, if there is one, and behind them those that wait at the
+    /// socket that they came from, where these stay: [`BUFFER_BYTES`] in all at most.
+    fn bytes_ahead(&mut self, buffer: Option<Buffer>, socket: &Socket) -> &[u8];
+
     /// Copies the bytes of `from` behind those of `to`, which has room for them. Both are received
     /// buffers that nothing is in flight on.
     fn append(&mut self, to: Buffer, from: Buffer);

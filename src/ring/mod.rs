@@ -505,6 +505,13 @@ impl Kernel for Ring {
         self.buffers.bytes(buffer)
     }
 
+    fn bytes_ahead(&mut self, buffer: Option<Buffer>, socket: &Socket) -> &[u8] {
+        let held = buffer.map_or(&[][..], |buffer| self.buffers.bytes(buffer));
+        self.scratch[..held.len()].copy_from_slice(held);
+        let len = held.len() + pipes::look(socket, &mut self.scratch[held.len()..]);
+        &self.scratch[..len]
+    }
+
     fn append(&mut self, to: Buffer, from: Buffer) {
         self.buffers.append(to, from);
     }

@@ -185,6 +185,11 @@ pub(super) fn pass_on(from: &Socket, to: &Socket, scratch: &mut [u8]) -> Pumped 
     moved
 }
 
+/// Copies what waits at a socket, where it stays. Returns how many bytes: 0 if that can't be seen.
+pub(super) fn look(at: &Socket, into: &mut [u8]) -> usize {
+    receive(at, into, libc::MSG_PEEK).unwrap_or(0)
+}
+
 /// Nothing moves now; the connection is whole.
 fn is_passing(errno: Errno) -> bool {
     let passing = [libc::EAGAIN, libc::EINTR, libc::ENOMEM, libc::ENOBUFS];

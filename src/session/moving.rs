@@ -51,15 +51,11 @@ impl Session {
                 }
             }
             Err(Errno::CANCELED) => {}
-            // It holds a whole buffer for the few bytes of a client who takes its time: when there
-            // is none left for others, what came is enough.
-            Err(Errno::NOBUFS)
-                if self.state == SessionState::Peeking && self.half(from).is_loaded() =>
-            {
-                self.peek(true, cx);
-            }
             Err(errno) if is_short(errno) => {
                 self.half(from).starved = true;
+                if self.state == SessionState::Peeking {
+                    self.peek_ahead(cx);
+                }
                 if self.may_pass_on(from) {
                     return cx.ops.push_back(Op::PassOn(from));
                 }

@@ -51,6 +51,8 @@ pub enum Op {
     /// Look at the client's first bytes; answered at once by `Peeked`. `true`: no more of them
     /// will come.
     Peek(Option<Buffer>, bool),
+    /// The same with the bytes behind them that wait at the socket.
+    PeekAhead(Option<Buffer>, bool),
     /// Select a backend and connect to it; answered by `Connected`, `ConnectFailed`, `Lacking`,
     /// `Paused`, `Queued`, `Requeued`, `Full`, `Unselected` or `Spent`.
     Connect,

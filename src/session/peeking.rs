@@ -31,6 +31,15 @@ impl Session {
         cx.ops.push_back(Op::Peek(whole, last));
     }
 
+    /// No buffer is left for more of them: has those that wait at the socket looked at, where they
+    /// stay.
+    pub(super) fn peek_ahead(&mut self, cx: &mut Context<'_>) {
+        self.looks += 1;
+        let whole = self.half(Side::Client).buffers.front(cx.links);
+        cx.ops
+            .push_back(Op::PeekAhead(whole, self.looks >= LOOKS_MAX));
+    }
+
     pub(super) fn on_peeked(&mut self, enough: bool, cx: &mut Context<'_>) {
         // Two looks can be under way, when a stream and its end came at once.
         if !enough || self.state != SessionState::Peeking {
@@ -38,6 +47,8 @@ impl Session {
         }
         self.state = SessionState::Connecting;
         self.active_at = cx.now;
+        // It has waited for buffers, and not for room at the backend.
+        self.half(Side::Client).waits = 0;
         self.connect(cx);
     }
 }

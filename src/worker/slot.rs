@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crate::kernel::{Buffer, Done, Errno, Interest, Kernel, Pipe, Socket};
+use crate::kernel::{BUFFER_BYTES, Buffer, Done, Errno, Interest, Kernel, Pipe, Socket};
 use crate::pool::{Backend, Ended, Tally};
 use crate::select::{Keys, Looked};
 use crate::session::{CloseReason, Context, Event, Op, Session, Summary, Unanswered};
@@ -12,7 +12,7 @@ use crate::snapshot::Listener;
 use crate::token::{GENERATION_MASK, Purpose, Side, Token};
 
 use super::queue::QueueEntry;
-use super::{Record, Worker};
+use super::{Record, Stats, Worker};
 
 /// A session's place in the slab.
 #[derive(Debug)]
@@ -220,6 +220,7 @@ impl<K: Kernel> Worker<K> {
             Op::Replied => slot.with_tally(Tally::on_replied),
             Op::Used(time) => slot.with_tally(|tally| tally.on_used(time)),
             Op::Peek(first, last) => return Some(self.peek(key, first, last)),
+            Op::PeekAhead(first, last) => return Some(self.peek_ahead(key, first, last)),
             Op::Append(to, from) => self.kernel.append(to, from),
             Op::Connect => return self.connect(key),
             Op::Abandon(fault) => self.abandon(key, fault),
@@ -250,16 +251,16 @@ impl<K: Kernel> Worker<K> {
     fn peek(&mut self, key: usize, first: Option<Buffer>, last: bool) -> Event {
         let slot = &mut self.slots[key];
         let first = first.map_or(&[][..], |first| self.kernel.bytes(first));
-        match slot.listener.plan.look(slot.peer, first, last) {
-            Looked::Known(keys, missed) => {
-                slot.keys = keys;
-                if missed > 0 {
-                    self.stats.peek_misses.increment();
-                }
-                Event::Peeked(true)
-            }
-            Looked::Incomplete => Event::Peeked(false),
-        }
+        look_for_keys(slot, first, last, &self.stats)
+    }
+
+    /// The same with what waits at the client's socket.
+    #[inline(never)]
+    fn peek_ahead(&mut self, key: usize, first: Option<Buffer>, last: bool) -> Event {
+        let slot = &mut self.slots[key];
+        let first = self.kernel.bytes_ahead(first, &slot.client);
+        let last = last || first.len() >= BUFFER_BYTES as usize;
+        look_for_keys(slot, first, last, &self.stats)
     }
 
     /// Splices through the session's own pipe when bytes are in it, else through any. A pipe
@@ -396,6 +397,20 @@ impl<K: Kernel> Worker<K> {
         histograms
             .bytes_down
             .saturating_record(summary.delivered[1]);
+    }
+}
+
+/// Takes the keys of a client from its first bytes; with `last`, what can be taken of them.
+fn look_for_keys(slot: &mut Slot, first: &[u8], last: bool, stats: &Stats) -> Event {
+    match slot.listener.plan.look(slot.peer, first, last) {
+        Looked::Known(keys, missed) => {
+            slot.keys = keys;
+            if missed > 0 {
+                stats.peek_misses.increment();
+            }
+            Event::Peeked(true)
+        }
+        Looked::Incomplete => Event::Peeked(false),
     }
 }
 

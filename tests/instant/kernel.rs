@@ -249,6 +249,10 @@ impl Kernel for InstantKernel {
         &[]
     }
 
+    fn bytes_ahead(&mut self, _: Option<Buffer>, _: &Socket) -> &[u8] {
+        &[]
+    }
+
     fn append(&mut self, _: Buffer, _: Buffer) {}
 
     fn give_back(&mut self, id: BufferId) {

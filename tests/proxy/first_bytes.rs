@@ -3,13 +3,14 @@
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::thread;
+use std::time::Duration;
 
-use crate::balancer::Launch;
+use crate::balancer::{Balancer, Launch};
 use crate::bytes::Bytes;
 use crate::fleet::Fleet;
-use crate::peers::{self, expect_end};
+use crate::peers::{self, Backend, expect_end};
 use crate::stage::{Guest, Stage, proxy, source, tally};
-use crate::watchdog::{eventually, watched};
+use crate::watchdog::{eventually, heavy, watched};
 
 /// A client's first message with the n-th value of a key. The variants of one value differ in
 /// everything else.
@@ -281,6 +282,50 @@ fn a_silent_client_is_served_by_address_after_the_peek_timeout() {
         assert_eq!(stage.balancer.number("peek_misses"), 3 * 5);
         stage.finish();
     });
+}
+
+/// Readers that stop have filled the memory. Clients come byte by byte and all at once.
+#[test]
+fn without_a_buffer_clients_are_looked_at_where_their_bytes_wait() {
+    heavy(|| {
+        let flood = Backend::tcp("127.0.0.1:0", |mut stream| {
+            let chunk = vec![7; 64 * 1024];
+            while stream.write_all(&chunk).is_ok() {}
+        });
+        let fleet = Fleet::of(3);
+        let config = format!(
+            "(workers: 1, memory: \"4MiB\", listeners: [\n\
+             (bind: \"127.0.0.1:0\", pool: \"flood\"),\n\
+             (name: \"keys\", bind: \"127.0.0.1:0\", pool: \"keys\", timeouts: (peek: \"1m\"))],\n\
+             pools: [(name: \"flood\", backends: [\"{}\"]),\n\
+             (name: \"keys\", strategy: (name: \"hash\", key: \"http_path\"), backends: [{}])])",
+            flood.address,
+            fleet.ron(&[])
+        );
+        let balancer = Launch::with_config(&config, 2).start();
+        let expected = (0..5).map(|n| keyed(&balancer, n, false));
+        let expected: Vec<_> = expected.collect();
+        let stalled: Vec<_> = (0..400).map(|_| balancer.connect()).collect();
+        eventually("buffers hold bytes", || balancer.number("buffers") > 100);
+        thread::sleep(Duration::from_millis(500));
+        for slowly in [false, true] {
+            let found = (0..5).map(|n| keyed(&balancer, n, slowly));
+            assert_eq!(found.collect::<Vec<_>>(), expected);
+        }
+        assert_eq!(balancer.number("peek_misses"), 0);
+        stalled.into_iter().for_each(peers::reset);
+        balancer.finish();
+    });
+}
+
+/// The backend of a client with the n-th path.
+fn keyed(balancer: &Balancer, n: u32, slowly: bool) -> usize {
+    let mut client = peers::connect(balancer.address_of(1));
+    for piece in path(n, 0).chunks(if slowly { 9 } else { 1_000 }) {
+        client.write_all(piece).unwrap();
+        thread::sleep(Duration::from_millis(2));
+    }
+    Guest::welcome(client).leave()
 }
 
 #[test]

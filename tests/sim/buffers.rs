@@ -40,6 +40,22 @@ impl FakeKernel {
         bytes
     }
 
+    /// The bytes of a buffer and what has arrived behind them.
+    pub(crate) fn look_ahead(&mut self, buffer: Option<Buffer>, fd: i32) -> &[u8] {
+        let mut bytes = buffer.map_or_else(Vec::new, |buffer| self.bytes(buffer).to_vec());
+        let held = bytes.len();
+        let conn = self.conn(fd);
+        let unread = usize::try_from(conn.unread()).expect("a length");
+        bytes.resize((held + unread).min(BUFFER_BYTES as usize), 0);
+        let inbound = &conn.inbound;
+        stream::fill(inbound.stream, inbound.taken, &mut bytes[held..]);
+        if bytes.len() > held {
+            self.trace.see("first bytes looked at where they wait");
+        }
+        self.scratch = bytes;
+        &self.scratch
+    }
+
     pub(crate) fn append_bytes(&mut self, to: Buffer, from: Buffer) {
         let bytes = self.bytes(from).to_vec();
         let owner = self.buffers[usize::from(from.id)].from;

@@ -44,6 +44,8 @@ pub(crate) struct FakeKernel {
     pub(crate) free: Vec<BufferId>,
     /// When a receive last found no buffer.
     pub(crate) starved_at: u64,
+    /// Bytes that are looked at where they wait.
+    pub(crate) scratch: Vec<u8>,
     pub(crate) pipes: Pipes,
     /// Sockets of a session by its slot and generation.
     pub(crate) pairs: BTreeMap<(u32, u32), Pair>,
@@ -98,6 +100,7 @@ impl FakeKernel {
             buffers: (0..buffers).map(|_| Held::default()).collect(),
             free: (0..buffers).collect(),
             starved_at: 0,
+            scratch: Vec::new(),
             pipes: Pipes::new(pipes),
             pairs: BTreeMap::new(),
             woken: false,
@@ -535,6 +538,11 @@ impl Kernel for FakeKernel {
         let held = &self.buffers[usize::from(buffer.id)];
         assert!(held.from.is_some(), "{buffer:?} is read after its end");
         &held.bytes[buffer.start as usize..(buffer.start + buffer.len) as usize]
+    }
+
+    fn bytes_ahead(&mut self, buffer: Option<Buffer>, socket: &Socket) -> &[u8] {
+        let fd = self.opened(socket, "bytes looked at");
+        self.look_ahead(buffer, fd)
     }
 
     fn append(&mut self, to: Buffer, from: Buffer) {

@@ -153,6 +153,7 @@ const INTERESTING: &[&str] = &[
     "reset of a client while connecting",
     "retry with bytes of the client",
     "first bytes in several pieces",
+    "first bytes looked at where they wait",
     // Moving bytes.
     "a peer waits for an acknowledgement",
     "bytes and their end in one batch",

@@ -163,20 +163,40 @@ fn short_buffers_do_not_keep_the_rest_from_coming() {
 }
 
 #[test]
-fn when_no_buffer_is_left_what_came_is_enough() {
-    let mut script = peeking();
-    let first = script.receives(Client, 1);
-    script.on_event(Event::Peeked(false));
-    script.ops.clear();
-    script.on_event(Event::RecvEnded(Client, Err(Errno::NOBUFS)));
-    assert_eq!(script.ops.front(), Some(&Op::Peek(Some(first), true)));
-    // Without a byte the session waits for a buffer like any other.
-    let mut script = peeking();
-    script.on_event(Event::RecvEnded(Client, Err(Errno::NOBUFS)));
-    assert!(matches!(
-        script.ops.front(),
-        Some(Op::Visit(Purpose::Starvation(Client), _))
-    ));
+fn without_a_buffer_first_bytes_are_looked_at_where_they_wait() {
+    for held in [false, true] {
+        let mut script = peeking();
+        let first = held.then(|| script.receives(Client, 1));
+        if held {
+            script.on_event(Event::Peeked(false));
+        }
+        script.ops.clear();
+        for _ in 0..3 {
+            script.on_event(Event::RecvEnded(Client, Err(Errno::NOBUFS)));
+            assert_eq!(script.ops.pop_front(), Some(Op::PeekAhead(first, false)));
+            let visit = |op: &Op| matches!(op, Op::Visit(Purpose::Starvation(Client), _));
+            assert!(script.ops.iter().any(visit), "{:?}", script.ops);
+            script.ops.clear();
+            script.on_event(Event::Peeked(false));
+            script.on_event(Event::Starvation(Client));
+            script.asks(&[Op::Recv(Client)]);
+        }
+        script.on_event(Event::RecvEnded(Client, Err(Errno::NOBUFS)));
+        script.ops.clear();
+        script.on_event(Event::Peeked(true));
+        script.asks(&[Op::Connect]);
+        // They are received, or passed on, once the backend is there.
+        script.on_event(Event::Connected);
+        let sends = |first| Op::Send(Client, first, false);
+        script.asks(&[first.map_or(Op::Acknowledge, sends), Op::Recv(Backend)]);
+        script.on_event(Event::Starvation(Client));
+        if let Some(first) = first {
+            script.sent(Client, 1);
+            assert!(script.ops.contains(&Op::Release(first.id)));
+        } else {
+            script.asks(&[Op::PassOn(Client)]);
+        }
+    }
 }
 
 #[test]
