@@ -129,6 +129,34 @@ impl Snapshot {
         }
     }
 
+    /// The same, with new ids for these listeners: their sockets are replaced.
+    #[must_use]
+    pub fn with_new_sockets(&self, ids: &[u64]) -> Self {
+        let mut made = self.listeners_made;
+        let listeners = self.listeners.iter().map(|old| {
+            if !ids.contains(&old.id) {
+                return Arc::clone(old);
+            }
+            made += 1;
+            Arc::new(Listener {
+                id: made - 1,
+                name: old.name.clone(),
+                bind: old.bind.clone(),
+                plan: Arc::clone(&old.plan),
+                connections: Arc::clone(&old.connections),
+                traffic: Arc::clone(&old.traffic),
+                limits: old.limits,
+            })
+        });
+        Self {
+            version: self.version,
+            listeners: listeners.collect(),
+            pools: self.pools.clone(),
+            connections: Arc::clone(&self.connections),
+            listeners_made: made,
+        }
+    }
+
     /// Whether a removed backend has lost its last session since, so that it can be dropped.
     #[must_use]
     pub fn has_left(&self) -> bool {

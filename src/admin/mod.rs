@@ -23,7 +23,7 @@ use std::fmt;
 use tokio::sync::{mpsc, oneshot};
 
 pub use access::{TokenError, Tokens};
-pub use server::{AdminListener, serve};
+pub use server::{AdminListener, Replacement, serve};
 
 use crate::config::{Change, ChangeError};
 use crate::control::events::Events;

@@ -25,7 +25,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::{Sleep, sleep, timeout};
 
 use super::Handle;
@@ -33,6 +33,7 @@ use super::access::{Access, Tokens};
 use super::endpoints::{Context, Deadlines, endpoints};
 use super::refusal::Refusal;
 use super::slots::{ConnectionSlot, ConnectionSlots};
+use crate::control::aside;
 use crate::sys::SocketFile;
 
 /// Where requests come in.
@@ -41,26 +42,39 @@ pub struct AdminListener {
     socket: ListeningSocket,
     access: Access,
     /// Removed with this listener, if the file is still the one that it made.
-    _file: Option<SocketFile>,
+    file: Option<SocketFile>,
+    /// Where sockets come from that replace this one.
+    replacements: mpsc::UnboundedReceiver<Replacement>,
 }
+
+/// The socket that replaces that of a listener, whose file somebody has removed.
+pub type Replacement = (net::UnixListener, SocketFile);
 
 #[derive(Debug)]
 enum ListeningSocket {
     Tcp(TcpListener),
-    Unix(UnixListener),
+    /// With the socket that it replaced, in which clients may still wait.
+    Unix(UnixListener, Option<UnixListener>),
 }
 
 impl AdminListener {
-    /// Answers on a Unix socket, which allows every request. To be called inside the runtime.
+    /// Answers on a Unix socket, which allows every request. Sockets that are sent to the second
+    /// replace it. To be called inside the runtime.
     ///
     /// # Errors
     /// What the runtime says of the socket.
-    pub fn unix(listener: net::UnixListener, file: SocketFile) -> io::Result<Self> {
-        Ok(Self {
-            socket: ListeningSocket::Unix(UnixListener::from_std(listener)?),
+    pub fn unix(
+        listener: net::UnixListener,
+        file: SocketFile,
+    ) -> io::Result<(Self, mpsc::UnboundedSender<Replacement>)> {
+        let (sender, replacements) = mpsc::unbounded_channel();
+        let listener = Self {
+            socket: ListeningSocket::Unix(UnixListener::from_std(listener)?, None),
             access: Access::Socket,
-            _file: Some(file),
-        })
+            file: Some(file),
+            replacements,
+        };
+        Ok((listener, sender))
     }
 
     /// Listens on a loopback address, for callers with a token. Call it inside the runtime.
@@ -78,7 +92,8 @@ impl AdminListener {
         Ok(Self {
             socket: ListeningSocket::Tcp(TcpListener::from_std(listener)?),
             access: Access::Http(bound, tokens),
-            _file: None,
+            file: None,
+            replacements: mpsc::unbounded_channel().1,
         })
     }
 
@@ -91,18 +106,42 @@ impl AdminListener {
         }
     }
 
+    /// Goes on with another socket, which replaces this one at its path.
+    fn replace(&mut self, (socket, file): Replacement) -> io::Result<()> {
+        let socket = UnixListener::from_std(socket)?;
+        if let ListeningSocket::Unix(now, replaced) = &mut self.socket {
+            *replaced = Some(std::mem::replace(now, socket));
+            let old = self.file.replace(file);
+            drop(aside::close(move || drop(old)));
+        }
+        Ok(())
+    }
+}
+
+impl ListeningSocket {
     /// The next connection, with a copy of its descriptor.
-    async fn accept(&self) -> io::Result<(Box<dyn Stream>, OwnedFd)> {
-        Ok(match &self.socket {
-            ListeningSocket::Tcp(listener) => {
+    async fn accept(&mut self) -> io::Result<(Box<dyn Stream>, OwnedFd)> {
+        Ok(match self {
+            Self::Tcp(listener) => {
                 let (stream, _) = listener.accept().await?;
                 // Answers are whole: there is nothing to wait for.
                 stream.set_nodelay(true)?;
                 let copy = stream.as_fd().try_clone_to_owned()?;
                 (Box::new(stream), copy)
             }
-            ListeningSocket::Unix(listener) => {
-                let (stream, _) = listener.accept().await?;
+            Self::Unix(listener, replaced) => {
+                let (stream, _) = match replaced {
+                    Some(before) => tokio::select! {
+                        biased;
+                        accepted = before.accept() => accepted?,
+                        accepted = listener.accept() => {
+                            // Nobody is left in the old one, and nobody can come.
+                            *replaced = None;
+                            accepted?
+                        }
+                    },
+                    None => listener.accept().await?,
+                };
                 let copy = stream.as_fd().try_clone_to_owned()?;
                 (Box::new(stream), copy)
             }
@@ -122,7 +161,7 @@ pub async fn serve(listener: AdminListener, handle: Handle, stop: watch::Receive
     serve_in(listener, context).await;
 }
 
-pub(super) async fn serve_in(listener: AdminListener, context: Context) {
+pub(super) async fn serve_in(mut listener: AdminListener, context: Context) {
     let (mut stop, deadlines) = (context.stop.clone(), context.deadlines);
     let router = router(context, listener.access.clone());
     // In this task, so that the turns of the control thread are measured with them.
@@ -138,7 +177,12 @@ pub(super) async fn serve_in(listener: AdminListener, context: Context) {
             _ = stop.changed() => break,
             Some(()) = connections.next() => {}
             () = slots.became_idle(), if is_full => {}
-            accepted = listener.accept(), if !is_full => match accepted {
+            Some(other) = listener.replacements.recv() => {
+                if let Err(error) = listener.replace(other) {
+                    log::error!("cannot replace the socket of the admin API: {error}");
+                }
+            }
+            accepted = listener.socket.accept(), if !is_full => match accepted {
                 Ok((stream, copy)) => {
                     let (router, slot) = (router.clone(), slots.take(copy));
                     let stop = stop.clone();

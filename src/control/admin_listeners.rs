@@ -2,14 +2,15 @@
 
 use std::env;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
-use crate::admin::{AdminListener, Handle, Tokens, serve};
+use crate::admin::{AdminListener, Handle, Replacement, Tokens, serve};
 use crate::config::{Admin, AdminHttp};
-use crate::sys::SocketFile;
+use crate::sys::{SocketFile, SocketPlace};
 
 use super::StartError;
 use super::listening::Patience;
@@ -19,6 +20,23 @@ pub(super) struct AdminListeners {
     listeners: Vec<AdminListener>,
     /// With where they come from.
     pub(super) tokens: Option<(Tokens, AdminHttp)>,
+    /// The Unix socket.
+    pub(super) socket: Option<AdminSocket>,
+}
+
+/// The Unix socket of the API: where its file is, and where a socket is sent that replaces it.
+pub(super) struct AdminSocket {
+    pub(super) place: SocketPlace,
+    replace: mpsc::UnboundedSender<Replacement>,
+}
+
+impl AdminSocket {
+    /// Goes on with another socket.
+    pub(super) fn replace(&mut self, socket: OwnedFd, file: SocketFile) {
+        self.place = file.place();
+        // The server ends only with the process.
+        let _ = self.replace.send((socket.into(), file));
+    }
 }
 
 /// What answers, until it is closed.
@@ -72,11 +90,12 @@ impl AdminListeners {
         socket: Option<SocketFile>,
         patience: &Patience,
     ) -> Result<Self, StartError> {
-        let (mut listeners, mut all) = (Vec::new(), None);
+        let (mut listeners, mut all, mut replaceable) = (Vec::new(), None, None);
         let Some(admin) = admin else {
             return Ok(Self {
                 listeners,
                 tokens: None,
+                socket: None,
             });
         };
         if let Some(mut file) = socket {
@@ -85,9 +104,11 @@ impl AdminListeners {
             let brief = Patience::brief();
             let patience = if admin.required { patience } else { &brief };
             let listener = patience.bind(|| file.listen_privately()).await;
+            let place = listener.is_ok().then(|| file.place());
             let listener = listener.and_then(|listener| AdminListener::unix(listener, file));
-            if let Some(listener) = with_default(listener, admin, &path)? {
+            if let Some((listener, replace)) = with_default(listener, admin, &path)? {
                 log::info!("admin API on {}", path.display());
+                replaceable = place.map(|place| AdminSocket { place, replace });
                 listeners.push(listener);
             }
         }
@@ -108,6 +129,7 @@ impl AdminListeners {
         Ok(Self {
             listeners,
             tokens: all,
+            socket: replaceable,
         })
     }
 

@@ -33,7 +33,7 @@ pub(crate) fn compute<T: Send + 'static>(
 
 /// The same for files that are closed and removed, one after the other. It takes no thread from
 /// operators' calls.
-pub(super) fn close<T: Send + 'static>(
+pub(crate) fn close<T: Send + 'static>(
     call: impl FnOnce() -> T + Send + 'static,
 ) -> oneshot::Receiver<T> {
     CLOSING.begin(call)

@@ -10,6 +10,7 @@ use crate::sys::{self, Bound};
 use crate::worker::Command;
 
 use super::access_log::Orders;
+use super::admin_listeners::AdminSocket;
 use super::at_start::AtStart;
 use super::audit::Audit;
 use super::declared::Declared;
@@ -60,7 +61,11 @@ impl Balancer {
     pub(super) fn new(
         (config, discoveries): (&Config, Discoveries),
         workers: &Rc<Workers>,
-        (reread, tokens): (Option<Reread>, Option<(Tokens, AdminHttp)>),
+        (reread, tokens, socket): (
+            Option<Reread>,
+            Option<(Tokens, AdminHttp)>,
+            Option<AdminSocket>,
+        ),
         events: &Events,
         (log_orders, measurements): (&Rc<Orders>, &Rc<Measurements>),
     ) -> Result<Self, StartError> {
@@ -85,7 +90,7 @@ impl Balancer {
             events: events.clone(),
             audit: Rc::new(audit),
             stage: Stage::Starting,
-            reloading: Reloading::new(reread, tokens),
+            reloading: Reloading::new(reread, tokens, socket),
             webhooks: Webhooks::new(),
             watchdog: Watchdog::new(),
         };
@@ -193,6 +198,22 @@ impl Balancer {
         self.publish_with(new);
         announce::differences(&self.events, &before, &self.config);
         announce::resolved(&self.events, &before, &self.config);
+    }
+
+    /// Gives listeners other sockets, each by the id of its listener.
+    pub(super) fn replace_sockets(&mut self, mut sockets: Vec<(u64, Bound)>) {
+        let ids = self.publisher.snapshot().listeners.iter().map(|its| its.id);
+        let ids: Vec<_> = ids.collect();
+        // A listener may have been removed meanwhile.
+        let place = |id: u64| ids.iter().position(|its| *its == id);
+        sockets.retain(|(id, _)| place(*id).is_some());
+        sockets.sort_by_key(|(id, _)| place(*id));
+        if sockets.is_empty() {
+            return;
+        }
+        let (ids, bound): (Vec<_>, Vec<_>) = sockets.into_iter().unzip();
+        self.publisher.replace_sockets(&ids);
+        self.publish_with(bound);
     }
 
     /// Publishes a snapshot of what is known now.

@@ -234,7 +234,7 @@ pub fn run(
         sys::release_signals();
         let (handle, calls) = admin::Handle::new();
         let patience = Patience::new();
-        let listeners = AdminListeners::open(config.admin.as_ref(), socket, &patience).await?;
+        let mut listeners = AdminListeners::open(config.admin.as_ref(), socket, &patience).await?;
         // The time that the admin API took does not count for the listeners.
         let patience = Patience::new();
         let mut discoveries = Discoveries::new();
@@ -248,10 +248,10 @@ pub fn run(
         let writer = AccessLogWriter::new(Log { sink, records }, &workers.doorbell, &orders);
         let log = tokio_uring::spawn(writer.run(workers.stats.clone()));
         let events = handle.events();
-        let tokens = listeners.tokens.clone();
+        let (tokens, socket) = (listeners.tokens.clone(), listeners.socket.take());
         let known = (config, discoveries);
         let kept = (&orders, &measurements);
-        let mut balancer = Balancer::new(known, &workers, (reread, tokens), events, kept)?;
+        let mut balancer = Balancer::new(known, &workers, (reread, tokens, socket), events, kept)?;
         let listeners = listeners.serve(&handle);
         ready();
         balancer.supervise(&mut signals, calls).await;

@@ -49,6 +49,11 @@ impl Publisher {
         self.snapshot.version
     }
 
+    /// Has the next publication bring new sockets for these listeners, in the snapshot's order.
+    pub(super) fn replace_sockets(&mut self, ids: &[u64]) {
+        self.snapshot = Arc::new(self.snapshot.with_new_sockets(ids));
+    }
+
     /// Requests a publication. It comes in a moment, for all requests until then: when a network
     /// fails, hundreds of backends go down one after the other.
     pub(super) fn request(&mut self) {

@@ -3,8 +3,10 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeSet, HashSet};
+use std::fmt::Display;
 use std::future::pending;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::rc::Rc;
@@ -21,9 +23,10 @@ use crate::admin::model::{EventKind, Reloaded, Reloads, Stage};
 use crate::admin::{Author, Reply, Tokens};
 use crate::config::{AccessLog, AdminHttp, Config, ConfigError};
 use crate::operational_log;
-use crate::sys::{self, Bound};
+use crate::sys::{self, Bound, SocketFile, SocketPlace};
 
 use super::access_log::{Log, Sink};
+use super::admin_listeners::AdminSocket;
 use super::aside;
 use super::audit::{Entry, RELOAD};
 use super::balancer::Balancer;
@@ -120,7 +123,42 @@ struct Present {
     certificates: HashSet<PathBuf>,
     /// Unix sockets that this process listens on.
     unix: HashSet<Address>,
+    /// Where the files of listeners' sockets are, and that of the API.
+    places: Vec<(u64, Address, SocketPlace)>,
+    admin: Option<SocketPlace>,
     workers: usize,
+}
+
+/// Sockets that listen where somebody has removed or replaced the file of another.
+#[derive(Default)]
+pub(super) struct Again {
+    /// By the ids of their listeners.
+    listeners: Vec<(u64, Bound)>,
+    admin: Option<(OwnedFd, SocketFile)>,
+}
+
+impl Present {
+    fn listen_again(&self) -> Again {
+        let mut again = Again::default();
+        for (id, bind, place) in &self.places {
+            if let Some((socket, file)) = replacement(place, bind) {
+                again
+                    .listeners
+                    .push((*id, Bound::of_file(bind, socket, file)));
+            }
+        }
+        let admin = self.admin.as_ref();
+        again.admin = admin.and_then(|place| replacement(place, &"the admin API"));
+        again
+    }
+}
+
+fn replacement(place: &SocketPlace, what: &dyn Display) -> Option<(OwnedFd, SocketFile)> {
+    let socket = place.listen_again();
+    let failed = |error| log::error!("cannot listen on {what} again: {error}; its file is gone");
+    let socket = socket.map_err(failed).ok()??;
+    log::warn!("the socket file of {what} was removed or replaced: listening there again");
+    Some(socket)
 }
 
 /// A request to reload, and where the answer goes.
@@ -151,6 +189,8 @@ pub(super) struct Reloading {
     pub(super) status: Reloads,
     /// The reading under way.
     reading: Option<Reading>,
+    /// The Unix socket of the API.
+    socket: Option<AdminSocket>,
     /// Requests for the next reading.
     queued: Vec<ReloadRequest>,
     /// Readings that timed out and have not ended yet.
@@ -164,8 +204,8 @@ struct Reading {
     requests: Vec<ReloadRequest>,
 }
 
-/// What was seen of the file before it was read, and what was read.
-type Outcome = (Sight, Result<Box<Read>, String>);
+/// What was seen of the file before it was read, what was read, and sockets to replace others.
+type Outcome = (Sight, Result<Box<Read>, String>, Again);
 
 /// What was read, and what was opened for it.
 pub(super) struct Read {
@@ -181,11 +221,16 @@ pub(super) struct Read {
 
 impl Reloading {
     /// Nothing is being read. To be called inside the control thread's runtime.
-    pub(super) fn new(reread: Option<Reread>, tokens: Option<(Tokens, AdminHttp)>) -> Self {
+    pub(super) fn new(
+        reread: Option<Reread>,
+        tokens: Option<(Tokens, AdminHttp)>,
+        socket: Option<AdminSocket>,
+    ) -> Self {
         Self {
             watch: reread.as_ref().map(ConfigWatch::begin),
             reread,
             tokens,
+            socket,
             status: Reloads::default(),
             reading: None,
             queued: Vec::new(),
@@ -194,14 +239,17 @@ impl Reloading {
     }
 
     /// Waits for the reading under way. The future can be dropped without loss.
-    pub(super) async fn read(&mut self) -> (Option<Sight>, Result<Box<Read>, String>) {
+    pub(super) async fn read(&mut self) -> (Option<Sight>, Result<Box<Read>, String>, Again) {
         let Some(reading) = &mut self.reading else {
             return pending().await;
         };
         tokio::select! {
             outcome = &mut reading.outcome => match outcome {
-                Ok((sight, read)) => (Some(sight), read),
-                Err(_) => (None, Err("cannot read the file: no thread can be made".to_owned())),
+                Ok((sight, read, again)) => (Some(sight), read, again),
+                Err(_) => {
+                    let why = "cannot read the file: no thread can be made".to_owned();
+                    (None, Err(why), Again::default())
+                }
             },
             () = &mut reading.deadline => {
                 let why = format!(
@@ -209,7 +257,7 @@ impl Reloading {
                      server, does not answer",
                     humantime::format_duration(READ_TIME)
                 );
-                (None, Err(why))
+                (None, Err(why), Again::default())
             }
         }
     }
@@ -334,12 +382,14 @@ impl Balancer {
             http: self.reloading.tokens.as_ref().map(|(_, http)| http.clone()),
             certificates: preflight::certificate_files(&self.config),
             unix: self.workers.unix_sockets(),
+            places: self.workers.socket_places(),
+            admin: self.reloading.socket.as_ref().map(|its| its.place.clone()),
             workers: self.workers.len(),
         };
         let reading = aside::begin(move || {
             // Before it is read: a change after this is another version.
             let sight = Look::at(&reread.path).sight;
-            (sight, reread.read(&present))
+            (sight, reread.read(&present), present.listen_again())
         });
         if let Some(now) = &mut self.reloading.reading {
             now.outcome = reading;
@@ -347,11 +397,22 @@ impl Balancer {
     }
 
     /// A reading has ended, or timed out.
-    pub(super) fn on_read(&mut self, sight: Option<Sight>, read: Result<Read, String>) {
+    pub(super) fn on_read(
+        &mut self,
+        sight: Option<Sight>,
+        read: Result<Read, String>,
+        again: Again,
+    ) {
+        let before = self.publisher.version();
+        // Also where the file has mistakes.
+        self.replace_sockets(again.listeners);
+        if let Some((place, (socket, file))) = self.reloading.socket.as_mut().zip(again.admin) {
+            place.replace(socket, file);
+        }
         if let Some((watch, sight)) = self.reloading.watch.as_ref().zip(sight) {
             watch.file.borrow_mut().mark_read(sight);
         }
-        self.end_reload(read);
+        self.end_reload_since(before, read);
         if self.reloading.reading.is_none() {
             self.watch_file(true);
         }
@@ -367,13 +428,17 @@ impl Balancer {
 
     /// Applies what was read, or reports what is wrong.
     fn end_reload(&mut self, read: Result<Read, String>) {
+        self.end_reload_since(self.publisher.version(), read);
+    }
+
+    /// `before`: the version at its beginning.
+    fn end_reload_since(&mut self, before: u64, read: Result<Read, String>) {
         let Some(mut reading) = self.reloading.reading.take() else {
             return;
         };
         if matches!(reading.outcome.try_recv(), Err(TryRecvError::Empty)) {
             self.reloading.hung.push(reading.outcome);
         }
-        let before = self.publisher.version();
         let notes = read.and_then(|read| self.apply_read(read));
         let outcome = notes.as_ref().map(|_| self.publisher.version());
         let outcome = outcome.map_err(Clone::clone);

@@ -23,7 +23,7 @@ use super::balancer::Balancer;
 use super::events::{Subject, Weight};
 use super::file_watch::Sight;
 use super::health::News;
-use super::reload::{ConfigWatch, Read, ReloadRequest};
+use super::reload::{Again, ConfigWatch, Read, ReloadRequest};
 use super::{pools, systemd};
 
 /// What wakes the control thread.
@@ -50,7 +50,7 @@ enum Wake {
     /// It is time to close sockets of removed listeners.
     CloseRemoved,
     /// The configuration file was read; the first is what was seen of it before.
-    Reread(Option<Sight>, Result<Box<Read>, String>),
+    Reread(Option<Sight>, Result<Box<Read>, String>, Again),
     /// The configuration file has changed.
     FileChanged,
     /// Every worker has ended.
@@ -94,7 +94,7 @@ impl Balancer {
                 () = Watchdog::due(self.watchdog.as_mut()) => Wake::Watchdog,
                 () = until(publish_due) => Wake::Publish,
                 () = until(close_due) => Wake::CloseRemoved,
-                (sight, read) = self.reloading.read() => Wake::Reread(sight, read),
+                (sight, read, again) = self.reloading.read() => Wake::Reread(sight, read, again),
                 () = ConfigWatch::changed(watch) => Wake::FileChanged,
                 Some(call) = calls.next() => Wake::Call(call),
                 due = second.tick() => Wake::Second(due.elapsed()),
@@ -134,7 +134,7 @@ impl Balancer {
             Wake::Watchdog => self.feed_watchdog(),
             Wake::Publish => self.publish(),
             Wake::CloseRemoved => self.workers.close_removed(),
-            Wake::Reread(sight, read) => self.on_read(sight, read.map(|read| *read)),
+            Wake::Reread(sight, read, again) => self.on_read(sight, read.map(|read| *read), again),
             Wake::FileChanged => self.reload(ReloadRequest::unanswered(Author::File)),
             // `advance` looks at the first round after each wake; the loop ends with the workers.
             Wake::News(News::FirstRound) | Wake::WorkersEnded(_) => {}

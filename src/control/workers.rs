@@ -17,7 +17,7 @@ use tokio_uring::fs::File;
 use crate::address::Address;
 use crate::session::CloseReason;
 use crate::snapshot::Snapshot;
-use crate::sys::{self, Bound, SocketFile};
+use crate::sys::{self, Bound, SocketFile, SocketPlace};
 use crate::worker::{Command, Doorbell, LogQueue, Record, SessionFilter, SessionInfo, Stats};
 
 use super::aside;
@@ -181,7 +181,7 @@ impl Workers {
         let is_there = |id: &&u64| {
             let its = listening.get(id);
             let file = its.and_then(|its| its.bound.file.as_ref());
-            file.is_some_and(|file| file.is_at(path))
+            file.is_some_and(|file| file.place().is_at(path))
         };
         gone.iter().find(is_there).copied().map(Held::Leaving)
     }
@@ -207,6 +207,16 @@ impl Workers {
                 Some(Bound { address, ..bound })
             }
         }
+    }
+
+    /// Where the files of the Unix listeners are, by the listeners' ids.
+    pub(super) fn socket_places(&self) -> Vec<(u64, Address, SocketPlace)> {
+        let listening = self.listening.borrow();
+        let places = listening.iter().filter_map(|(&id, its)| {
+            let file = its.bound.file.as_ref()?;
+            Some((id, its.bind.clone(), file.place()))
+        });
+        places.collect()
     }
 
     /// The Unix sockets that this process has.

@@ -33,4 +33,4 @@ pub use socket::{
     is_connected_to_itself, is_hung_up, keep_alive, let_in_new_clients, listen_all, open_socket,
     peer_address, reset_on_close, send_room, shutdown, socket_address, unsent,
 };
-pub use unix::SocketFile;
+pub use unix::{SocketFile, SocketPlace};

@@ -28,6 +28,17 @@ pub struct Bound {
 }
 
 impl Bound {
+    /// One Unix socket with its file.
+    #[must_use]
+    pub fn of_file(address: &Address, socket: OwnedFd, file: SocketFile) -> Self {
+        Self {
+            address: address.clone(),
+            sockets: vec![socket],
+            file: Some(file),
+            handed_in: false,
+        }
+    }
+
     /// The listening socket of a worker.
     #[must_use]
     pub fn of_worker(&self, worker: usize) -> BorrowedFd<'_> {
@@ -71,12 +82,7 @@ pub fn listen_all(to: &Address, count: usize, may_join: bool) -> io::Result<Boun
         Address::Unix(path) => {
             let mut file = SocketFile::claim(path)?;
             let socket = file.listen(None)?;
-            Ok(Bound {
-                address: to.clone(),
-                sockets: vec![socket],
-                file: Some(file),
-                handed_in: false,
-            })
+            Ok(Bound::of_file(to, socket, file))
         }
     }
 }

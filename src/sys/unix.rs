@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use socket2::{Domain, SockAddr, Type};
 
@@ -13,12 +14,50 @@ use super::socket::BACKLOG;
 
 /// The file of a Unix socket, removed when this is dropped.
 #[derive(Debug)]
-pub struct SocketFile {
+pub struct SocketFile(SocketPlace);
+
+/// Where the file of a Unix socket is.
+#[derive(Clone, Debug)]
+pub struct SocketPlace {
     path: PathBuf,
+    /// Permissions of the file at most.
+    mode: Option<u32>,
     /// Device and inode, once this process listens: another process may have replaced the file.
     identity: Option<(u64, u64)>,
-    /// Released after the file is removed.
-    lock: Lock,
+    /// Released after the file is removed. The socket that replaces this one shares it.
+    lock: Arc<Lock>,
+}
+
+impl SocketPlace {
+    /// Whether this is the file at a path, however that is written. Asks the file system, which
+    /// may block.
+    #[must_use]
+    pub fn is_at(&self, path: &Path) -> bool {
+        self.identity.is_some() && identity(path) == self.identity
+    }
+
+    /// Listens there again, if somebody has removed or replaced the file; `None`: it is in its
+    /// place. Clients that wait in the old socket stay there. Asks the file system, which may
+    /// block.
+    ///
+    /// # Errors
+    /// What the kernel says; a path that another process answers on is in use.
+    pub fn listen_again(&self) -> io::Result<Option<(OwnedFd, SocketFile)>> {
+        if self.is_at(&self.path) {
+            return Ok(None);
+        }
+        let lock = if self.lock.is_in_place() {
+            Arc::clone(&self.lock)
+        } else {
+            Arc::new(Lock::take(&self.path)?)
+        };
+        let mut file = SocketFile(Self {
+            lock,
+            identity: None,
+            ..self.clone()
+        });
+        Ok(Some((file.listen(self.mode)?, file)))
+    }
 }
 
 impl SocketFile {
@@ -29,11 +68,12 @@ impl SocketFile {
     pub fn claim(path: &Path) -> io::Result<Self> {
         // A path that no socket can have gets no lock either.
         SockAddr::unix(path)?;
-        Ok(Self {
+        Ok(Self(SocketPlace {
             path: path.to_owned(),
+            mode: None,
             identity: None,
-            lock: Lock::take(path)?,
-        })
+            lock: Arc::new(Lock::take(path)?),
+        }))
     }
 
     /// Listens on a socket that only this user may connect to (mode 0600). Its calls never block.
@@ -48,7 +88,7 @@ impl SocketFile {
     /// on, or any other file, is in use. The file has at most the permissions of `mode`, from its
     /// first moment.
     pub(super) fn listen(&mut self, mode: Option<u32>) -> io::Result<OwnedFd> {
-        let path = &self.path;
+        let path = &self.0.path;
         let address = SockAddr::unix(path)?;
         let kind = Type::STREAM.nonblocking().cloexec();
         // Nonblocking: a process with a full backlog is alive, and would keep this waiting.
@@ -73,7 +113,7 @@ impl SocketFile {
             socket = OwnedFd::from(file).into();
         }
         socket.bind(&address)?;
-        self.identity = identity(path);
+        (self.0.identity, self.0.mode) = (identity(path), mode);
         socket.listen(BACKLOG)?;
         Ok(socket.into())
     }
@@ -81,28 +121,33 @@ impl SocketFile {
     /// Where it is.
     #[must_use]
     pub fn path(&self) -> &Path {
-        &self.path
+        &self.0.path
     }
 
-    /// Whether this is the file at a path, however that is written.
+    /// The same, to look for it elsewhere.
     #[must_use]
-    pub fn is_at(&self, path: &Path) -> bool {
-        self.identity.is_some() && identity(path) == self.identity
+    pub fn place(&self) -> SocketPlace {
+        self.0.clone()
     }
 
-    /// Removes the file, unless another one has replaced it.
+    /// Removes the file, unless another one has replaced it, and its lock.
     pub fn remove(&self) {
-        if self.identity.is_some() && identity(&self.path) == self.identity {
+        self.remove_socket();
+        self.0.lock.remove();
+    }
+
+    fn remove_socket(&self) {
+        if self.0.is_at(&self.0.path) {
             // Another one may have removed it first.
-            let _ = fs::remove_file(&self.path);
+            let _ = fs::remove_file(&self.0.path);
         }
-        self.lock.remove();
     }
 }
 
 impl Drop for SocketFile {
+    /// The last owner of the lock removes that.
     fn drop(&mut self) {
-        self.remove();
+        self.remove_socket();
     }
 }
 
@@ -147,11 +192,16 @@ impl Lock {
 
     /// Removes the file; the next lock of the path makes another one.
     fn remove(&self) {
-        let own = self.file.metadata().ok();
-        let own = own.map(|own| (own.dev(), own.ino()));
-        if own.is_some() && identity(&self.path) == own {
+        if self.is_in_place() {
             let _ = fs::remove_file(&self.path);
         }
+    }
+
+    /// Whether this is the file at the path: others that lock the path find it locked.
+    fn is_in_place(&self) -> bool {
+        let own = self.file.metadata().ok();
+        let own = own.map(|own| (own.dev(), own.ino()));
+        own.is_some() && identity(&self.path) == own
     }
 }
 
@@ -236,6 +286,33 @@ mod tests {
         let (_socket, _file) = listen(&path, None).unwrap();
         assert_eq!(mode("a.sock.lock"), 0o600);
         fs::remove_dir_all(dir).unwrap();
+    }
+
+    #[test]
+    fn a_file_that_was_removed_is_made_again_and_its_lock_kept() {
+        for lock_is_gone in [false, true] {
+            let dir = directory("again");
+            let path = dir.join("a.sock");
+            let (old, file) = listen(&path, Some(0o600)).unwrap();
+            assert!(file.place().listen_again().unwrap().is_none());
+            fs::remove_file(&path).unwrap();
+            if lock_is_gone {
+                fs::remove_file(dir.join("a.sock.lock")).unwrap();
+            }
+            let (_new, again) = file.place().listen_again().unwrap().unwrap();
+            drop((old, file));
+            assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+            let error = listen(&path, None).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::ResourceBusy);
+            // Of another process: it is left alone.
+            fs::remove_file(&path).unwrap();
+            let foreign = UnixListener::bind(&path).unwrap();
+            assert!(again.place().listen_again().is_err());
+            drop(again);
+            assert!(path.exists() && !dir.join("a.sock.lock").exists());
+            drop(foreign);
+            fs::remove_dir_all(dir).unwrap();
+        }
     }
 
     #[test]

@@ -124,3 +124,33 @@ fn a_socket_file_of_another_process_is_left_alone() {
         assert!(front.exists(), "the other's socket is still there");
     });
 }
+
+#[test]
+fn socket_files_that_somebody_removes_come_back_at_a_reload() {
+    watched(|| {
+        let file = "(workers: 1, listeners: [(bind: \"unix:front.sock\", pool: \"main\")], \
+                    pools: [(name: \"main\", backends: [\"unix:back.sock\"])])";
+        let launch = Launch::with_config(file, 1);
+        let _backend = Backend::unix_echo(&launch.dir().join("back.sock"));
+        let balancer = launch.start();
+        let [front, admin] = ["front.sock", "mahoraga.sock"].map(|name| balancer.dir().join(name));
+        let mut before = UnixStream::connect(&front).unwrap();
+        ping(&mut before, b"hello");
+        let waits = UnixStream::connect(&front);
+        fs::remove_file(&front).unwrap();
+        assert!(balancer.words(&["reload"]).contains("in force"));
+        ping(&mut UnixStream::connect(&front).unwrap(), b"hello");
+        ping(&mut waits.unwrap(), b"hello");
+        ping(&mut before, b"hello");
+        drop(before);
+        for path in [&front, &admin] {
+            fs::remove_file(path).unwrap();
+        }
+        balancer.process.signal(libc::SIGHUP);
+        eventually("the files are back", || front.exists() && admin.exists());
+        assert!(balancer.words(&["reload"]).contains("nothing has changed"));
+        ping(&mut UnixStream::connect(&front).unwrap(), b"hello");
+        balancer.finish();
+        assert!(!front.exists() && !admin.exists(), "the end removes them");
+    });
+}

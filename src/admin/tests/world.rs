@@ -102,7 +102,7 @@ pub(super) enum By {
 /// Listens on a Unix socket, as a start does.
 pub(super) fn listener(path: &Path) -> io::Result<AdminListener> {
     let mut file = SocketFile::claim(path)?;
-    AdminListener::unix(file.listen_privately()?, file)
+    Ok(AdminListener::unix(file.listen_privately()?, file)?.0)
 }
 
 impl World {
