@@ -200,6 +200,17 @@ impl Tally {
         self.on_sound();
     }
 
+    /// It answered a client for the first time, and how late is not known, because this process did
+    /// not run meanwhile. That counts as an answer like the others so far.
+    pub fn on_answered_during_stall(&self) {
+        let experience = &self.experience;
+        let answered = experience.answered.fetch_add(1, Ordering::Relaxed);
+        let mean = experience.answer.load(Ordering::Relaxed) / answered.max(1);
+        experience.answer.fetch_add(mean, Ordering::Relaxed);
+        experience.waiting.fetch_sub(1, Ordering::Relaxed);
+        self.on_sound();
+    }
+
     /// A session was answered or ended in order: the failures in a row are 0. An ejection goes on,
     /// because the session may be from before it.
     pub fn on_sound(&self) {

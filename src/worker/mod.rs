@@ -16,6 +16,7 @@ mod queue;
 mod report;
 mod sessions;
 mod slot;
+mod stall;
 pub mod timers;
 mod traffic;
 
@@ -43,6 +44,7 @@ pub use report::{Command, Doorbell, LogQueue, Record};
 use sessions::Closing;
 pub use sessions::{SessionFilter, SessionId, SessionInfo};
 use slot::Slot;
+use stall::Stall;
 use timers::Timers;
 use traffic::Uncounted;
 
@@ -115,6 +117,7 @@ pub struct Worker<K> {
     notices: Arc<Doorbell>,
     stats: Arc<Stats>,
     histograms: Box<Histograms>,
+    stall: Stall,
     stop: Stop,
 }
 
@@ -186,6 +189,7 @@ impl<K: Kernel> Worker<K> {
             notices: setup.notices,
             stats: setup.stats,
             histograms: Box::default(),
+            stall: Stall::new(now),
             stop: Stop::Running,
         }
     }
@@ -203,7 +207,10 @@ impl<K: Kernel> Worker<K> {
     /// Waits for a batch and handles it.
     pub fn turn(&mut self) {
         let timer = self.timers.next().unwrap_or(NEVER);
-        self.take_batch(self.timeout(timer));
+        let due = self.wait_until(timer);
+        self.stall.on_wait(due);
+        let timeout = Duration::from_nanos(due.saturating_sub(self.now));
+        self.take_batch((due != NEVER).then_some(timeout));
         let began = self.now;
         if self.now.saturating_sub(timer) >= STALL {
             self.catch_up_after_stall();
@@ -225,6 +232,7 @@ impl<K: Kernel> Worker<K> {
             .set(u64::from(self.kernel.buffers_in_use()));
         self.stats.pipes.set(u64::from(self.kernel.pipes_in_use()));
         self.now = self.kernel.now();
+        self.stall.on_turned(began, self.now);
         self.links.set_short(self.kernel.is_short_of_buffers());
         self.histograms.turn.saturating_record(self.now - began);
     }
@@ -235,6 +243,7 @@ impl<K: Kernel> Worker<K> {
         self.kernel.wait(timeout, &mut batch);
         self.now = self.kernel.now();
         let taken = batch.len();
+        self.stall.on_woken(self.now, taken);
         let mut completions = batch.drain(..);
         while let Some(completion) = completions.next() {
             let next = completions.as_slice().first();
@@ -270,20 +279,25 @@ impl<K: Kernel> Worker<K> {
         &mut self.kernel
     }
 
-    /// The time to the next thing to do; `timer` is when the wheel is due.
-    fn timeout(&self, timer: u64) -> Option<Duration> {
+    /// When the next thing is to be done; `timer` is when the wheel is due.
+    fn wait_until(&self, timer: u64) -> u64 {
         if self.is_called() {
-            return Some(Duration::ZERO);
+            return self.now;
         }
         let visit = self.visits.peek().map_or(NEVER, |Reverse((at, _))| *at);
-        let at = visit
+        let look = if self.slots.is_empty() {
+            NEVER
+        } else {
+            self.stall.look_at(self.now)
+        };
+        visit
             .min(timer)
+            .min(look)
             .min(self.ports_due)
             .min(self.close_at)
             .min(self.look_at)
             .min(self.uncounted.turn_due())
-            .min(self.stop.cuts_at());
-        (at != NEVER).then(|| Duration::from_nanos(at.saturating_sub(self.now)))
+            .min(self.stop.cuts_at())
     }
 
     fn on_completion(&mut self, completion: Completion, ends: bool) {

@@ -240,7 +240,14 @@ impl<K: Kernel> Worker<K> {
         let histogram = &mut self.histograms.first_byte;
         histogram.saturating_record(first_byte / 1_000);
         let decay = slot.listener.plan.decay();
-        slot.with_tally(|tally| tally.on_answered(answer, self.now, decay));
+        let delayed = self.stall.is_within(answer, self.now);
+        slot.with_tally(|tally| {
+            if delayed {
+                tally.on_answered_during_stall();
+            } else {
+                tally.on_answered(answer, self.now, decay);
+            }
+        });
         if slot.passes_trial() {
             self.notices.ring();
         }

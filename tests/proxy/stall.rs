@@ -8,8 +8,10 @@ use std::thread;
 use std::time::Duration;
 
 use crate::balancer::{Balancer, Launch};
+use crate::fleet::Fleet;
 use crate::peers::{Backend, echo, ping};
-use crate::watchdog::{patient, time, watched};
+use crate::stage::Guest;
+use crate::watchdog::{eventually, patient, time, watched};
 
 fn stop_for(balancer: &Balancer, ms: u64, meanwhile: impl FnOnce()) {
     balancer.process.signal(libc::SIGSTOP);
@@ -52,6 +54,32 @@ fn a_stop_takes_no_probed_backend_down() {
         assert_eq!(balancer.log().count_unaudited("is down"), 0);
         // Leaves moments without a probe.
         is_slow.store(false, Ordering::SeqCst);
+        balancer.finish();
+    });
+}
+
+/// The stops fall into answers of 300 ms.
+#[test]
+fn a_stop_makes_no_backend_slow() {
+    watched(|| {
+        let fleet = Fleet::with_delays(&[300; 4]);
+        let balancer = Launch::to(&fleet.addresses()).start();
+        for _ in 0..4 {
+            let guests: Vec<_> = (0..8).map(|_| balancer.connect()).collect();
+            eventually("they wait", || balancer.number("sessions") == 8);
+            stop_for(&balancer, 3_000, || {});
+            for guest in guests {
+                Guest::welcome(guest).leave();
+            }
+            balancer.assert_rest();
+        }
+        for address in fleet.addresses() {
+            let time = balancer.backend(&address)["answer_ms"]
+                .as_f64()
+                .unwrap_or(0.0);
+            let most = patient(Duration::from_secs(2)).as_secs_f64() * 1_000.0;
+            assert!(time < most, "{address} is said to answer in {time} ms");
+        }
         balancer.finish();
     });
 }
