@@ -146,6 +146,7 @@ pub(super) async fn start(
             seat: Seat {
                 worker,
                 of: count,
+                listener: 0,
                 seed,
             },
             snapshot: Arc::clone(&workers.snapshot),

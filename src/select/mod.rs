@@ -95,16 +95,43 @@ pub enum Choice {
     Unavailable,
 }
 
-/// Which worker selects. Each starts its round at another place.
+/// Who selects: a worker, for one of its listeners. Each starts its round at another place.
 #[derive(Clone, Copy, Debug)]
 pub struct Seat {
     /// 0 to `of` - 1.
     pub worker: u32,
     /// The number of workers.
     pub of: u32,
+    /// The listener's number. Listeners of one pool that all began with the same backend would
+    /// flood it.
+    pub listener: u64,
     /// The seed of the random numbers. It differs between processes, because replicas that draw
     /// the same sequence would send their clients to the same backends at the same time.
     pub seed: u64,
+}
+
+impl Seat {
+    /// This worker's seat for one of its listeners.
+    #[must_use]
+    pub fn at(self, listener: u64) -> Self {
+        Self { listener, ..self }
+    }
+
+    /// Each worker, listener and pool has a sequence of its own.
+    fn seed_for(self, pool: &Pool) -> u64 {
+        let own = self.seed.wrapping_add(u64::from(self.worker));
+        hashing::seeded(pool.name.as_bytes(), own ^ hashing::mix(self.listener))
+    }
+
+    /// The place where it begins in a round of so many turns. Workers divide the round evenly.
+    /// Listeners go on by the golden ratio: however many there are, their places lie evenly.
+    fn place(self, turns: u64) -> u64 {
+        let worker = turns * u64::from(self.worker) / u64::from(self.of.max(1));
+        let part = self.listener.wrapping_mul(GOLDEN_RATIO);
+        let listener = (u128::from(turns) * u128::from(part)) >> 64;
+        let place = worker + u64::try_from(listener).unwrap_or(0);
+        place % turns.max(1)
+    }
 }
 
 /// A strategy over some of a pool's backends. Cheap to clone: tables are behind an `Arc`.
@@ -173,11 +200,7 @@ impl Selector {
         }
         Self {
             ranks,
-            // Each worker and each pool has its own sequence.
-            rng: Rng::with_seed(hashing::seeded(
-                plan.pool.name.as_bytes(),
-                seat.seed.wrapping_add(u64::from(seat.worker)),
-            )),
+            rng: Rng::with_seed(seat.seed_for(&plan.pool)),
             plan,
         }
     }
@@ -343,6 +366,9 @@ impl Picker {
         }
     }
 }
+
+/// The golden ratio's fraction, times 2^64.
+const GOLDEN_RATIO: u64 = 0x9e37_79b9_7f4a_7c15;
 
 #[cfg(test)]
 mod tests;

@@ -78,14 +78,14 @@ impl Round {
         }
     }
 
-    /// Moves to the worker's starting place: workers that all began with the first backend would
-    /// flood it.
+    /// Moves to the seat's starting place: workers and listeners that all began with the first
+    /// backend would flood it.
     pub(super) fn sit(&mut self, seat: Seat) {
         let weights: i64 = self.turns.iter().map(|turn| turn.weight).sum();
-        let place = weights * i64::from(seat.worker) / i64::from(seat.of.max(1));
         // A bound, so that a large pool does not delay a worker.
-        let steps = OFFSET_TURNS_MAX / i64::try_from(self.turns.len().max(1)).unwrap_or(i64::MAX);
-        for _ in 0..place.min(steps) {
+        let most = OFFSET_TURNS_MAX / i64::try_from(self.turns.len().max(1)).unwrap_or(i64::MAX);
+        let turns = u64::try_from(weights.min(most)).unwrap_or(0);
+        for _ in 0..seat.place(turns) {
             self.next(|_| true);
         }
     }

@@ -19,6 +19,7 @@ mod tiers;
 const ALONE: Seat = Seat {
     worker: 0,
     of: 1,
+    listener: 0,
     seed: 0,
 };
 const MS: u64 = 1_000_000;

@@ -377,7 +377,12 @@ impl<'a> Engine<'a> {
 /// A selector for each worker.
 fn selectors(plan: &Arc<Plan>, workers: u32, seed: u64) -> Vec<Selector> {
     let of = workers.max(1);
-    let seats = (0..of).map(|worker| Seat { worker, of, seed });
+    let seats = (0..of).map(|worker| Seat {
+        worker,
+        of,
+        listener: 0,
+        seed,
+    });
     seats
         .map(|seat| Selector::new(Arc::clone(plan), seat))
         .collect()

@@ -23,7 +23,8 @@ impl<K: Kernel> Worker<K> {
                 if !Arc::ptr_eq(&old, &queue(listener)) {
                     left.push(old);
                 }
-                self.ports[key].follow(Arc::clone(listener), self.seat);
+                let seat = self.seat.at(listener.id);
+                self.ports[key].follow(Arc::clone(listener), seat);
                 self.listening.insert(listener.id, key);
             } else if listener.id >= self.snapshot.listeners_made {
                 new.push(listener);
@@ -52,7 +53,8 @@ impl<K: Kernel> Worker<K> {
         let Some(socket) = self.kernel.adopt(listener.id) else {
             return self.stats.listeners_lost.increment();
         };
-        let selector = Selector::new(Arc::clone(&listener.plan), self.seat);
+        let seat = self.seat.at(listener.id);
+        let selector = Selector::new(Arc::clone(&listener.plan), seat);
         let port = Port::new(Arc::clone(listener), selector, socket);
         let key = self.ports.insert(port);
         self.listening.insert(listener.id, key);

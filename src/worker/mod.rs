@@ -150,7 +150,8 @@ impl<K: Kernel> Worker<K> {
         let mut ports = Slab::new();
         let mut listening = BTreeMap::new();
         for (listener, socket) in listeners {
-            let selector = Selector::new(Arc::clone(&listener.plan), setup.seat);
+            let seat = setup.seat.at(listener.id);
+            let selector = Selector::new(Arc::clone(&listener.plan), seat);
             let port = Port::new(Arc::clone(listener), selector, socket);
             listening.insert(listener.id, ports.insert(port));
         }

@@ -84,6 +84,7 @@ impl Moment {
             seat: Seat {
                 worker: 0,
                 of: 1,
+                listener: 0,
                 seed: 0,
             },
             sockets: vec![socket(0)],

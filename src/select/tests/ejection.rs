@@ -34,6 +34,7 @@ fn an_ejected_backend_gets_nothing_on_any_worker_until_readmitted() {
             Seat {
                 worker: 1,
                 of: 2,
+                listener: 0,
                 seed: 0,
             },
         );

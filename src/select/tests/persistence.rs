@@ -35,6 +35,7 @@ fn a_client_comes_back_to_its_backend_on_any_worker() {
             Seat {
                 worker,
                 of: 2,
+                listener: 0,
                 seed: 0,
             },
         )
@@ -363,6 +364,7 @@ fn two_workers_that_meet_a_client_at_once_agree() {
             Seat {
                 worker,
                 of: 4,
+                listener: 0,
                 seed: 0,
             },
         );

@@ -30,12 +30,47 @@ fn workers_begin_their_rounds_at_other_places() {
                 Seat {
                     worker,
                     of: 4,
+                    listener: 0,
                     seed: 0,
                 },
             );
             picked(selector.select(&Request::default()))
         };
         assert_eq!([first(0), first(1), first(2), first(3)], [0, 1, 2, 3]);
+    }
+}
+
+/// One held connection each, or as many as the listeners have clients at the start.
+#[test]
+fn listeners_of_one_pool_begin_at_other_places() {
+    for (name, strategy) in all_by(&[SelectsBy::Turn, SelectsBy::Load, SelectsBy::Chance]) {
+        for (listeners, backends, workers) in
+            [(12, 3, 1), (12, 3, 2), (100, 10, 1), (50, 7, 4), (3, 3, 1)]
+        {
+            let weights = vec![1; backends];
+            let pool = Arc::new(Pool::new(&config(
+                strategy.clone(),
+                &self::backends(&weights),
+            )));
+            let mut held = vec![0; backends];
+            for listener in 0..listeners {
+                let seat = Seat {
+                    worker: u32::try_from(listener % workers).unwrap(),
+                    of: u32::try_from(workers).unwrap(),
+                    listener,
+                    seed: 5,
+                };
+                let index = picked(selector(&pool, seat).select(&Request::default()));
+                assert!(pool.backends[usize::from(index)].try_acquire(SECOND));
+                held[usize::from(index)] += 1;
+            }
+            let each = listeners / backends as u64;
+            let chance = strategy.by() == SelectsBy::Chance;
+            let part = if chance { 2 * each } else { each + each / 2 };
+            let most = part + 2;
+            let max = *held.iter().max().unwrap();
+            assert!(max <= most, "{name}, {listeners}, {workers}: {held:?}");
+        }
     }
 }
 
@@ -47,6 +82,7 @@ fn chance_differs_between_processes_and_repeats_with_its_seed() {
             let seat = Seat {
                 worker,
                 of: 2,
+                listener: 0,
                 seed,
             };
             let mut selector = selector(&Arc::new(pool), seat);
@@ -229,6 +265,7 @@ fn counts_of_all_workers_are_one() {
             Seat {
                 worker,
                 of: 2,
+                listener: 0,
                 seed: 0,
             },
         )
