@@ -65,7 +65,18 @@ impl Fault {
         }
     }
 
-    /// Classifies an error on the way to a backend: socket(2), bind(2) and connect(2).
+    /// What an error of socket(2) or bind(2) is as one of connect(2), for [`Self::of_connect`]. A
+    /// socket is bound to an address only, so EADDRNOTAVAIL says that this machine does not have it,
+    /// not that a port is missing.
+    #[must_use]
+    pub fn binding(errno: Errno) -> Errno {
+        match errno.0 {
+            libc::EADDRNOTAVAIL => Errno(libc::ENODEV),
+            _ => errno,
+        }
+    }
+
+    /// Classifies an error on the way to a backend: of connect(2), or one of [`Self::binding`].
     ///
     /// A value that no manual names counts as the backend's: an ejection that was not deserved
     /// costs less than clients who fail again and again.
@@ -89,7 +100,7 @@ impl Fault {
             // A firewall, a security module, or the rights of a Unix socket's file.
             libc::EACCES
             | libc::EPERM
-            // An address family that is disabled, a route of type `blackhole`, an address without
+            // An address that this machine does not have, a family that is disabled, a route of type `blackhole`, an address without
             // its zone; and what only a bug of ours could bring about.
             | libc::EINVAL
             | libc::EAFNOSUPPORT
@@ -254,6 +265,13 @@ mod tests {
         all(&SHORT_OF_DESCRIPTORS, of, Fault::Resources);
         all(&SHORT_OF_MEMORY, of, Fault::Resources);
         all(&local, of, Fault::Local);
+    }
+
+    #[test]
+    fn a_missing_source_address_is_no_lack_of_ports() {
+        let of = |errno| Fault::of_connect(Fault::binding(errno));
+        all(&[libc::EADDRNOTAVAIL, libc::EINVAL], of, Fault::Local);
+        all(&SHORT_OF_DESCRIPTORS, of, Fault::Resources);
     }
 
     #[test]

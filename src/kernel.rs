@@ -84,6 +84,12 @@ pub trait Kernel {
     /// Those of socket(2) and bind(2), for [`Fault::of_connect`](crate::fault::Fault::of_connect).
     fn open(&mut self, to: &Address, from: Origin) -> Result<Socket, Errno>;
 
+    /// Whether this machine has an address from which it can reach `to`; asked after a connect
+    /// failed by EADDRNOTAVAIL.
+    fn has_address_towards(&self, _to: &Address) -> bool {
+        true
+    }
+
     /// Whether a socket that has connected to `to` is connected to itself: there is no listener,
     /// and the kernel took that very port as the socket's own.
     fn is_connected_to_itself(&self, socket: &Socket, to: &Address) -> bool;
@@ -294,6 +300,8 @@ impl Errno {
     pub const CONNRESET: Self = Self(libc::ECONNRESET);
     /// Not now; of a Unix socket's connect: its backlog is full.
     pub const AGAIN: Self = Self(libc::EAGAIN);
+    /// There is no route, or no address to begin at.
+    pub const NETUNREACH: Self = Self(libc::ENETUNREACH);
     /// There is no listener.
     pub const CONNREFUSED: Self = Self(libc::ECONNREFUSED);
     /// The peer did not answer in time.

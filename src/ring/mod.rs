@@ -461,6 +461,10 @@ impl Kernel for Ring {
         }
     }
 
+    fn has_address_towards(&self, to: &Address) -> bool {
+        sys::has_address_towards(to)
+    }
+
     fn is_connected_to_itself(&self, socket: &Socket, to: &Address) -> bool {
         sys::is_connected_to_itself(socket, to)
     }

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
+use crate::address::Address;
 use crate::origin::{Origin, Ports};
 
 /// Sets where an unconnected socket begins. connect(2) chooses the port, since it knows the peer: a
@@ -42,6 +43,21 @@ pub fn probe_address(address: IpAddr) -> io::Result<()> {
         ports: None,
     };
     begin_at(&socket, from)
+}
+
+/// Whether this machine has an address from which it can reach `to`. Otherwise connect(2) fails by
+/// EADDRNOTAVAIL, as it does when no port is free. A datagram socket tells them apart: it has other
+/// ports, and its connect sends nothing.
+#[must_use]
+pub fn has_address_towards(to: &Address) -> bool {
+    let Address::Tcp(to) = to else {
+        return true;
+    };
+    let kind = Type::DGRAM.cloexec();
+    let socket = Socket::new(Domain::for_address(*to), kind, Some(Protocol::UDP));
+    let connected = socket.and_then(|socket| socket.connect(&SockAddr::from(*to)));
+    let error = connected.err().and_then(|error| error.raw_os_error());
+    error != Some(libc::EADDRNOTAVAIL)
 }
 
 /// Whether a socket can restrict its local ports: the kernel can (6.3), and [`disable_port_range`]
@@ -132,6 +148,13 @@ mod tests {
             let own = socket.local_addr().unwrap().as_socket().unwrap();
             assert_eq!(own.ip().to_string(), "127.0.0.7");
             assert!(!has_port_range() || ports.contains(own.port()), "{own}");
+        }
+    }
+
+    #[test]
+    fn this_machine_can_reach_itself_and_sockets_of_paths() {
+        for to in ["127.0.0.1:9", "192.0.2.1:9", "unix:/run/x"] {
+            assert!(has_address_towards(&to.parse().unwrap()), "{to}");
         }
     }
 

@@ -53,7 +53,7 @@ impl<K: Kernel> Worker<K> {
                     self.pause_accepting();
                     return Some(Event::Lacking(Fault::Resources));
                 }
-                return Some(Event::ConnectFailed(errno));
+                return Some(Event::ConnectFailed(Fault::binding(errno)));
             }
         };
         let token = Token::new(Purpose::Connect, slot.generation, number(key));
@@ -99,10 +99,17 @@ impl<K: Kernel> Worker<K> {
     /// What came of a connect. A socket that is connected to itself was refused: there is no
     /// listener.
     fn connected(&self, token: Token, outcome: Result<Done, Errno>) -> Event {
-        if let Err(errno) = outcome {
-            return Event::ConnectFailed(errno);
-        }
         let slot = &self.slots[token.slot() as usize];
+        if let Err(errno) = outcome {
+            let portless = Fault::of_connect(errno) == Fault::Ports;
+            let mut to = slot.target.iter().map(|backend| &backend.address);
+            let unreachable = portless && to.any(|to| !self.kernel.has_address_towards(to));
+            return Event::ConnectFailed(if unreachable {
+                Errno::NETUNREACH
+            } else {
+                errno
+            });
+        }
         let mut ends = slot.backend.iter().zip(&slot.target);
         if ends.any(|(own, backend)| self.kernel.is_connected_to_itself(own, &backend.address)) {
             return Event::ConnectFailed(Errno::CONNREFUSED);

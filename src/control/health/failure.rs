@@ -6,8 +6,11 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+use crate::address::Address;
 use crate::fault::Fault;
 use crate::kernel::Errno;
+use crate::origin::Origin;
+use crate::sys;
 
 /// Why a probe failed.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
@@ -15,7 +18,8 @@ pub enum Failure {
     /// The connection failed, as in `connection refused`.
     #[error("{0}")]
     Broken(String),
-    /// This process lacks a descriptor, a port or memory: that says nothing about the backend.
+    /// This machine lacks a descriptor, a port, memory or a right, or the backend has too many
+    /// clients: it is not the backend's fault, as with sessions.
     #[error("not probed: {0}")]
     Lacking(String),
     /// This process did not run meanwhile: that says nothing about the backend.
@@ -77,17 +81,40 @@ pub enum Closed {
 }
 
 impl Failure {
+    /// The failure for an error of socket(2) and bind(2).
+    pub(super) fn opening(error: &io::Error, from: Origin) -> Self {
+        match (error.kind(), from.address) {
+            (io::ErrorKind::AddrNotAvailable, Some(address)) => {
+                let why = "this machine does not have it";
+                Self::Lacking(format!("cannot connect from `source` {address}: {why}"))
+            }
+            _ => Self::by(error, Fault::of_connect(Fault::binding(errno(error)))),
+        }
+    }
+
+    /// The failure for an error of connect(2).
+    pub(super) fn connecting(error: &io::Error, to: &Address) -> Self {
+        let fault = Fault::of_connect(errno(error));
+        if fault == Fault::Ports && !sys::has_address_towards(to) {
+            return Self::Broken("this machine has no address to reach it from".to_owned());
+        }
+        Self::by(error, fault)
+    }
+
     /// The failure for an error of the connection.
     pub(super) fn broken(error: &io::Error) -> Self {
-        let errno = error.raw_os_error();
-        match (errno, errno.map(|errno| Fault::of_connect(Errno(errno)))) {
-            (_, Some(Fault::Ports)) => Self::Lacking("no local port is free".to_owned()),
-            (_, Some(Fault::Resources)) => Self::Lacking(short(error)),
+        Self::by(error, Fault::of_traffic(errno(error), Fault::Backend))
+    }
+
+    /// What a session would not blame the backend for says nothing about it here either.
+    fn by(error: &io::Error, fault: Fault) -> Self {
+        match (error.raw_os_error(), fault) {
+            (_, Fault::Ports) => Self::Lacking("no local port is free".to_owned()),
             // unix(7): connect does not wait for a full backlog when it is nonblocking.
-            (_, Some(Fault::Busy)) => Self::Broken("its backlog is full".to_owned()),
+            (_, Fault::Busy) => Self::Lacking("its backlog is full".to_owned()),
             (Some(libc::ENOENT), _) => Self::Broken("there is no such socket".to_owned()),
-            // Whatever the cause is, the backend can't be reached from here.
-            _ => Self::Broken(short(error)),
+            (_, fault) if fault.blames_backend() => Self::Broken(short(error)),
+            _ => Self::Lacking(short(error)),
         }
     }
 
@@ -119,6 +146,10 @@ impl fmt::Display for Closed {
     }
 }
 
+fn errno(error: &io::Error) -> Errno {
+    Errno(error.raw_os_error().unwrap_or(libc::EIO))
+}
+
 /// `Connection refused (os error 111)` without the number, to be a part of a sentence.
 fn short(error: &io::Error) -> String {
     let text = error.to_string();
@@ -141,31 +172,55 @@ const EXCERPT: usize = 40;
 mod tests {
     use super::*;
 
-    fn sentence(errno: i32) -> String {
-        Failure::broken(&io::Error::from_raw_os_error(errno)).to_string()
+    fn failed(errno: i32) -> Failure {
+        let to = "127.0.0.1:9".parse().unwrap();
+        Failure::connecting(&io::Error::from_raw_os_error(errno), &to)
     }
 
     #[test]
     fn errors_of_the_kernel_are_short() {
+        let sentence = |errno| failed(errno).to_string();
         assert_eq!(sentence(libc::ECONNREFUSED), "connection refused");
         assert_eq!(sentence(libc::EHOSTUNREACH), "no route to host");
         assert_eq!(sentence(libc::EPROTO), "protocol error");
         assert_eq!(sentence(libc::ENOENT), "there is no such socket");
-        assert_eq!(
-            sentence(libc::ENOBUFS),
-            "not probed: no buffer space available"
-        );
+        let lacks = "not probed: no buffer space available";
+        assert_eq!(sentence(libc::ENOBUFS), lacks);
+        assert_eq!(sentence(libc::EAGAIN), "not probed: its backlog is full");
+        let portless = "not probed: no local port is free";
+        assert_eq!(sentence(libc::EADDRNOTAVAIL), portless);
+    }
+
+    /// For every error that the kernel has.
+    #[test]
+    fn a_probe_blames_a_backend_where_a_session_would() {
+        for errno in 1..134 {
+            let blames = |fault: Fault| fault.blames_backend();
+            let session = blames(Fault::of_connect(Errno(errno)));
+            assert_eq!(failed(errno).is_telling(), session, "{}", Errno(errno));
+            let error = io::Error::from_raw_os_error(errno);
+            let session = blames(Fault::of_connect(Fault::binding(Errno(errno))));
+            let opening = Failure::opening(&error, Origin::default());
+            assert_eq!(opening.is_telling(), session, "{}", Errno(errno));
+            let session = blames(Fault::of_traffic(Errno(errno), Fault::Backend));
+            let broken = Failure::broken(&error);
+            assert_eq!(broken.is_telling(), session, "{}", Errno(errno));
+        }
     }
 
     #[test]
-    fn what_this_process_lacks_says_nothing_about_the_backend() {
-        let lack = |errno| Failure::broken(&io::Error::from_raw_os_error(errno));
-        assert!(!lack(libc::EADDRNOTAVAIL).is_telling());
-        for errno in [libc::EADDRINUSE, libc::ENOBUFS, libc::EMFILE, libc::ENFILE] {
-            assert!(!lack(errno).is_telling());
-        }
-        assert!(lack(libc::EACCES).is_telling());
-        assert!(lack(libc::ECONNREFUSED).is_telling());
+    fn a_missing_source_address_is_named() {
+        let from = Origin {
+            address: Some("192.0.2.7".parse().unwrap()),
+            ports: None,
+        };
+        let missing = io::Error::from_raw_os_error(libc::EADDRNOTAVAIL);
+        let failure = Failure::opening(&missing, from);
+        assert!(!failure.is_telling());
+        assert_eq!(
+            failure.to_string(),
+            "not probed: cannot connect from `source` 192.0.2.7: this machine does not have it"
+        );
     }
 
     #[test]

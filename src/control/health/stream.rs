@@ -34,7 +34,7 @@ impl Stream {
     /// Connects, without a timeout: the caller drops the future when its timeout expires.
     pub(super) async fn connect(to: &Address, from: Origin) -> Result<Self, Failure> {
         let address = sys::socket_address(to);
-        let socket = open(&address, from).map_err(|error| Failure::broken(&error))?;
+        let socket = open(&address, from).map_err(|error| Failure::opening(&error, from))?;
         let mut stream = Self {
             socket: Rc::new(socket),
             waiting: false,
@@ -43,7 +43,7 @@ impl Stream {
         stream
             .finish_connect(&address)
             .await
-            .map_err(|error| Failure::broken(&error))?;
+            .map_err(|error| Failure::connecting(&error, to))?;
         let ends = [stream.socket.local_addr(), stream.socket.peer_addr()];
         let [own, peer] = ends.map(|end| end.ok().and_then(|end| end.as_socket()));
         if sys::is_one_end(own, peer) {

@@ -19,6 +19,7 @@ use tokio::sync::Notify;
 use crate::address::Address;
 use crate::config::{CheckTls, Verify};
 use crate::control::aside;
+use crate::fault;
 use crate::sys;
 
 use super::failure::{Closed, Failure};
@@ -306,10 +307,13 @@ pub(in crate::control) fn can_use(path: &Path) -> Result<(), String> {
 /// The certificates of a PEM file (RFC 7468).
 fn file(path: &Path) -> Result<RootCertStore, Failure> {
     let unfit = |why: &str| Failure::Unfit(format!("cannot use {}: {why}", path.display()));
-    let failure_of = |error: io::Error| match Failure::broken(&error) {
-        // This process lacks descriptors or memory: that says nothing about the backend.
-        lack if !lack.is_telling() => lack,
-        _ => unfit(&error.to_string()),
+    let failure_of = |error: io::Error| {
+        if fault::is_passing_lack(&error) {
+            // It says nothing about the backend.
+            Failure::Lacking(error.to_string())
+        } else {
+            unfit(&error.to_string())
+        }
     };
     let mut text = Vec::new();
     let file = sys::open_regular(path).map_err(failure_of)?;
