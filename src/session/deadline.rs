@@ -103,14 +103,15 @@ impl Session {
 
     /// The next quarter of the deadline since something moved, or its end.
     fn next_look(&self, now: u64, limits: &SessionLimits) -> u64 {
-        let quiet = self.quiet(limits);
-        if quiet == NEVER {
-            return NEVER;
-        }
         let age = now.saturating_sub(self.active_at);
         if limits.ends_together && self.ends_together(limits) {
             // The longer it takes, the less often.
-            return now.saturating_add(END_LOOK.max(age / 2));
+            let next = now.saturating_add(END_LOOK.max(age / 2));
+            return next.min(self.quiet_until(limits));
+        }
+        let quiet = self.quiet(limits);
+        if quiet == NEVER {
+            return NEVER;
         }
         let step = (quiet / LOOKS).max(1);
         if age < step {

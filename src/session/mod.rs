@@ -567,3 +567,5 @@ const AT_ONCE: u64 = 1_000_000_000;
 const STREAM_GAP: u64 = 100_000_000;
 /// A stream is reported in such pieces: 1 s.
 const USED_AT_ONCE: u64 = 1_000_000_000;
+/// What an idle session takes is its price in memory.
+const _: () = assert!(size_of::<Session>() <= 184);

@@ -488,3 +488,5 @@ pub(super) fn number(key: usize) -> u32 {
 const FAULT: u32 = libc::POLLERR as u32;
 /// Bits of a poll's answer that a send has something to say about.
 const ROOM: u32 = (libc::POLLOUT | libc::POLLERR | libc::POLLHUP) as u32;
+/// What an idle connection takes in this process.
+const _: () = assert!(size_of::<Slot>() <= 384);

@@ -103,3 +103,33 @@ fn an_idle_spliced_direction_ends_with_the_other() {
         assert_eq!(script.ops[0], Op::Cancel(Purpose::PollSource(to)));
     });
 }
+
+/// Looks become rarer, and the deadline is kept all the same.
+#[test]
+fn an_end_that_is_never_acknowledged_is_cut_in_time() {
+    each_side(|from, to| {
+        for half_closed in [LIMITS.half_closed, NEVER] {
+            let mut script = Script::connected_with(SessionLimits {
+                half_closed,
+                ..ENDS
+            });
+            script.on_event(Event::RecvEnded(from, Ok(())));
+            script.unsent = unsent(to, 10);
+            let began = script.now;
+            while script.session.reason().is_none() && script.now < began + 1_000_000 * MS {
+                let step = script.deadline_in();
+                assert!(step > 0 && step < NEVER / 2, "no look is due");
+                script.passes(step);
+            }
+            let waited = script.now - began;
+            if half_closed == NEVER {
+                assert_eq!(script.session.reason(), None);
+            } else {
+                let reason = Some(CloseReason::HalfClosedTimeout);
+                assert_eq!(script.session.reason(), reason);
+                // The first look counts what was sent as movement.
+                assert_eq!(waited, END_LOOK + half_closed + 30_000 * MS);
+            }
+        }
+    });
+}
