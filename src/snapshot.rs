@@ -10,7 +10,7 @@ use crate::address::Address;
 use crate::by_name::ByName;
 use crate::config::{self, Config};
 use crate::guard::Limit;
-use crate::pool::{Pool, Standing, Traffic};
+use crate::pool::{Pool, Standing, Tally, Traffic};
 use crate::select::Plan;
 use crate::session::SessionLimits;
 use crate::shared::Shared;
@@ -155,6 +155,18 @@ impl Snapshot {
             connections: Arc::clone(&self.connections),
             listeners_made: made,
         }
+    }
+
+    /// Whether the sessions of this backend, which went down, are still to be closed: it has left
+    /// the snapshot, or it is down and its pool closes them.
+    #[must_use]
+    pub fn closes_or_lacks(&self, tally: &Arc<Tally>) -> bool {
+        let mut pools = self.pools.iter().map(|plan| plan.pool());
+        pools.all(|pool| {
+            let mut backends = pool.backends.iter();
+            let found = backends.find(|backend| Arc::ptr_eq(&backend.tally, tally));
+            found.is_none_or(|backend| pool.closes_over(backend).is_some())
+        })
     }
 
     /// Whether a removed backend has lost its last session since, so that it can be dropped.

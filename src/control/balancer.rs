@@ -7,7 +7,6 @@ use crate::admin::model::Stage;
 use crate::config::{AdminHttp, Config};
 use crate::shared::Shared;
 use crate::sys::{self, Bound};
-use crate::worker::Command;
 
 use super::access_log::Orders;
 use super::admin_listeners::AdminSocket;
@@ -237,8 +236,7 @@ impl Balancer {
         let downed = self.health_cycle().sessions_to_close(&changed);
         if !downed.is_empty() {
             // One command for all: a network that is lost takes hundreds down at once.
-            self.workers
-                .tell_all(|| Command::CloseDowned(downed.clone()));
+            self.workers.close_downed(&downed);
         }
     }
 

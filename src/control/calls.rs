@@ -362,14 +362,25 @@ async fn list(workers: &Workers, mut filter: SessionFilter) -> Vec<SessionStatus
 
 async fn kill(workers: &Workers, filter: &SessionFilter) -> Result<u64, String> {
     let counts = workers.close(filter, CloseReason::Killed, Duration::ZERO);
-    let counts = workers.gather(&counts).await;
+    closed_in_all(&workers.gather(&counts).await, workers.len())
+}
+
+/// The sum of what the workers closed, if each of them has answered and refused nothing.
+fn closed_in_all(counts: &[Option<u64>], workers: usize) -> Result<u64, String> {
     let closed: u64 = counts.iter().flatten().sum();
-    if counts.iter().all(Option::is_some) {
+    let why = if counts.len() < workers {
+        let silent = workers - counts.len();
+        format!(
+            "{silent} of {workers} workers did not answer in time: look at `sessions`, and try \
+             again"
+        )
+    } else if counts.contains(&None) {
+        "a worker is still closing those of earlier requests: try again in a moment".to_owned()
+    } else {
         return Ok(closed);
-    }
+    };
     Err(format!(
-        "cannot close all sessions ({closed} closed): a worker is still closing those of earlier \
-         requests: try again in a moment"
+        "cannot close all sessions ({closed} closed): {why}"
     ))
 }
 
@@ -386,5 +397,26 @@ fn session(info: &SessionInfo, now: u64) -> SessionStatus {
         idle_s: since(info.view.active_at),
         bytes_up: info.view.delivered[0],
         bytes_down: info.view.delivered[1],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sessions_count_as_closed_only_if_every_worker_has_answered() {
+        assert_eq!(closed_in_all(&[Some(3), Some(4)], 2), Ok(7));
+        let late = closed_in_all(&[Some(3)], 2).unwrap_err();
+        let begin = "cannot close all sessions (3 closed): ";
+        assert_eq!(
+            late.strip_prefix(begin),
+            Some("1 of 2 workers did not answer in time: look at `sessions`, and try again")
+        );
+        let refused = closed_in_all(&[Some(3), None], 2).unwrap_err();
+        assert_eq!(
+            refused.strip_prefix(begin),
+            Some("a worker is still closing those of earlier requests: try again in a moment")
+        );
     }
 }

@@ -285,6 +285,7 @@ fn spawn_worker(
         wake,
         outlet,
         _inlet: inlet,
+        to_close: RefCell::default(),
         thread: Mutex::new(Some(thread)),
     });
     Ok(())

@@ -205,6 +205,7 @@ impl Balancer {
         pools::tick(&mut self.roster, snapshot);
         let has_left = snapshot.has_left();
         self.publisher.repeat();
+        self.workers.repeat_closing(self.publisher.snapshot());
         if self.roster.end_slow_starts(sys::monotonic()) || has_left {
             self.publish();
         }

@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 use tokio_uring::fs::File;
 
 use crate::address::Address;
+use crate::pool::Tally;
 use crate::session::CloseReason;
 use crate::snapshot::Snapshot;
 use crate::sys::{self, Bound, SocketFile, SocketPlace};
@@ -78,8 +79,33 @@ pub(super) struct WorkerHandle {
     /// Where the worker receives them. It stays open as long as the thread, which knows it by
     /// number.
     pub(super) _inlet: Arc<OwnedFd>,
+    /// Backends whose sessions it is to close, while its mailbox takes no more.
+    pub(super) to_close: RefCell<Vec<Downed>>,
     /// Taken by [`Workers::join`].
     pub(super) thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// A backend that went down, and the time to spread the end of its sessions over.
+pub(super) type Downed = (Arc<Tally>, Duration);
+
+impl WorkerHandle {
+    fn is_behind(&self) -> bool {
+        self.mailbox.len() >= MAILBOX_COMMANDS
+    }
+
+    /// Has it close the sessions of these backends, and of those that it was too busy for before.
+    fn close_downed(&self, downed: &[Downed]) {
+        let mut all = self.to_close.borrow_mut();
+        all.retain(|(old, _)| !downed.iter().any(|(new, _)| Arc::ptr_eq(old, new)));
+        all.extend_from_slice(downed);
+        if !all.is_empty() && !self.is_behind() {
+            // A mailbox is closed when its worker has ended.
+            let _ = self
+                .mailbox
+                .send(Command::CloseDowned(std::mem::take(&mut all)));
+            sys::notify(&self.wake);
+        }
+    }
 }
 
 impl Workers {
@@ -89,13 +115,30 @@ impl Workers {
         for worker in &self.handles {
             let command = command();
             let must = matches!(command, Command::Stop(_) | Command::Log(_));
-            if must || worker.mailbox.len() < MAILBOX_COMMANDS {
+            if must || !worker.is_behind() {
                 // A mailbox is closed when its worker has ended.
                 let _ = worker.mailbox.send(command);
             } else {
                 log::warn!("a worker takes no commands: it is stuck, or has too much to do");
             }
             sys::notify(&worker.wake);
+        }
+    }
+
+    /// Has every worker close the sessions of these backends. One that takes no commands gets them
+    /// by [`Self::repeat_closing`].
+    pub(super) fn close_downed(&self, downed: &[Downed]) {
+        for worker in &self.handles {
+            worker.close_downed(downed);
+        }
+    }
+
+    /// Has workers close what they were too busy for, unless the sessions are to stay by now.
+    pub(super) fn repeat_closing(&self, snapshot: &Snapshot) {
+        for worker in &self.handles {
+            let closes = |(tally, _): &Downed| snapshot.closes_or_lacks(tally);
+            worker.to_close.borrow_mut().retain(closes);
+            worker.close_downed(&[]);
         }
     }
 
@@ -424,3 +467,41 @@ const OPEN_FOR: u64 = 200_000_000;
 /// closes its sockets late. Not longer: another process may listen there from then on, and to join
 /// it would share its clients.
 const KNOWN_FOR: u64 = 2_000_000_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sessions_of_a_backend_that_went_down_are_closed_once_a_busy_worker_takes_commands() {
+        let (mailbox, commands) = channel::unbounded();
+        let wake = Arc::new(sys::eventfd(true).unwrap());
+        let (outlet, inlet) = sys::descriptor_channel().unwrap();
+        let worker = WorkerHandle {
+            mailbox,
+            wake,
+            outlet,
+            _inlet: Arc::new(inlet),
+            to_close: RefCell::default(),
+            thread: Mutex::new(None),
+        };
+        for beat in 0..MAILBOX_COMMANDS as u64 {
+            worker.mailbox.send(Command::Beat(beat)).unwrap();
+        }
+        let tallies = [Arc::new(Tally::default()), Arc::new(Tally::default())];
+        for tally in [&tallies[0], &tallies[1], &tallies[0]] {
+            worker.close_downed(&[(Arc::clone(tally), Duration::ZERO)]);
+        }
+        let taken = commands.try_iter();
+        assert!(taken.into_iter().all(|its| matches!(its, Command::Beat(_))));
+        for _ in 0..2 {
+            worker.close_downed(&[]);
+        }
+        let told: Vec<_> = commands.try_iter().collect();
+        let [Command::CloseDowned(downed)] = &told[..] else {
+            panic!("expected one command");
+        };
+        let closes = |tally| downed.iter().any(|(its, _)| Arc::ptr_eq(its, tally));
+        assert!(downed.len() == 2 && tallies.iter().all(closes));
+    }
+}
