@@ -66,8 +66,8 @@ impl Fault {
     }
 
     /// What an error of socket(2) or bind(2) is as one of connect(2), for [`Self::of_connect`]. A
-    /// socket is bound to an address only, so EADDRNOTAVAIL says that this machine does not have it,
-    /// not that a port is missing.
+    /// socket is bound to an address only, so EADDRNOTAVAIL says that this machine does not have
+    /// it, not that a port is missing.
     #[must_use]
     pub fn binding(errno: Errno) -> Errno {
         match errno.0 {

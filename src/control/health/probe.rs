@@ -78,10 +78,17 @@ impl Prober {
 
     /// Probes once, within the check's timeout. Nothing of the probe outlives it.
     pub(super) async fn probe(&self) -> ProbeOutcome {
-        let started = sys::monotonic();
         let stage = Cell::new(ProbeStage::Connecting);
         let after = self.check().timeout;
-        let (done, stalled) = running::within(after, self.converse(&stage)).await;
+        let prepared = match &self.spec.tls {
+            Some(client) => client.prepare(after).await,
+            None => Ok(()),
+        };
+        let started = sys::monotonic();
+        let (done, stalled) = match prepared {
+            Ok(()) => running::within(after, self.converse(&stage)).await,
+            Err(failure) => (Some(Err(failure)), false),
+        };
         let failure = match done {
             // The whole time passed while this process ran.
             None => Some(Failure::Late {

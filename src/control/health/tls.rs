@@ -91,6 +91,23 @@ impl Client {
         }
     }
 
+    /// Loads what is needed before a probe begins. A file may hang: that says nothing about the
+    /// backend, and no probe is made until the file has been read.
+    pub(super) async fn prepare(&self, within: Duration) -> Result<(), Failure> {
+        match tokio::time::timeout(within, self.config()).await {
+            Ok(config) => config.map(drop),
+            Err(_) => Err(Failure::Lacking(
+                "its certificates are still being read".to_owned(),
+            )),
+        }
+    }
+
+    /// Behaves as while a thread reads a file that hangs.
+    #[cfg(test)]
+    pub(super) fn hang(&self) {
+        self.shared.loading.set(true);
+    }
+
     /// Loads it on another thread, if the file has changed.
     fn load(&self) {
         if self.shared.loading.replace(true) {

@@ -226,6 +226,24 @@ fn a_certificate_out_of_its_time_says_when() {
 }
 
 #[test]
+fn certificates_that_cannot_be_read_in_time_say_nothing_about_the_backend() {
+    let (server, pem) = Make::default().serve();
+    let file = Pem::new("hanging", &pem);
+    let mut check = by_file(&file.0, Some("db.test"));
+    check.timeout = Duration::from_millis(100);
+    let spec = Rc::new(Spec::new(&check));
+    spec.tls.as_ref().expect("a client").hang();
+    let prober = Prober::new(&Address::Tcp(server.address), Origins::default(), &spec);
+    let outcome = tokio_uring::start(async move { prober.probe().await });
+    let failure = outcome.failure.expect("no probe was made");
+    assert!(!failure.is_telling(), "{failure}");
+    assert_eq!(
+        failure.to_string(),
+        "not probed: its certificates are still being read"
+    );
+}
+
+#[test]
 fn an_invalid_file_is_reported_and_read_again_once_it_changed() {
     let (server, pem) = Make::default().serve();
     let file = Pem::new("late", "nothing\n");
