@@ -100,8 +100,9 @@ impl Fault {
             // A firewall, a security module, or the rights of a Unix socket's file.
             libc::EACCES
             | libc::EPERM
-            // An address that this machine does not have, a family that is disabled, a route of type `blackhole`, an address without
-            // its zone; and what only a bug of ours could bring about.
+            // An address that this machine does not have, a family that is disabled, a route of
+            // type `blackhole`, an address without its zone; and what only a bug of ours could
+            // bring about.
             | libc::EINVAL
             | libc::EAFNOSUPPORT
             | libc::EPROTONOSUPPORT

@@ -101,8 +101,8 @@ fn a_backend_that_hangs_is_found_by_its_answers() {
     });
 }
 
-/// Connects to it fail, so it is ejected too; when the probes find it down and then up, the ejection
-/// ends.
+/// Connects to it fail, so it is ejected too; when the probes find it down and then up, the
+/// ejection ends.
 #[test]
 fn a_backend_that_recovers_is_no_longer_ejected() {
     watched(|| {
