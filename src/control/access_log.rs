@@ -6,6 +6,7 @@ use std::fs;
 use std::io;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -197,8 +198,9 @@ pub(super) struct AccessLogWriter {
     records: Receiver<Record>,
     doorbell: Arc<Doorbell>,
     orders: Rc<Orders>,
-    /// Lines that could not be written.
-    unwritten: u64,
+    stats: Vec<Arc<Stats>>,
+    /// The worker of each line of the batch.
+    workers: Vec<u32>,
     /// Lines that were reported as lost so far.
     reported: u64,
     /// When they were reported, in ns of the workers' clock.
@@ -206,21 +208,27 @@ pub(super) struct AccessLogWriter {
 }
 
 impl AccessLogWriter {
-    pub(super) fn new(log: Log, doorbell: &Arc<Doorbell>, orders: &Rc<Orders>) -> Self {
+    pub(super) fn new(
+        log: Log,
+        doorbell: &Arc<Doorbell>,
+        orders: &Rc<Orders>,
+        stats: Vec<Arc<Stats>>,
+    ) -> Self {
         orders.path.replace(log.sink.as_ref().and_then(Sink::path));
         Self {
             log: log.sink.map(|sink| (sink.log, File::from_std(sink.file))),
             records: log.records,
             doorbell: Arc::clone(doorbell),
             orders: Rc::clone(orders),
-            unwritten: 0,
+            stats,
+            workers: Vec::new(),
             reported: 0,
             reported_at: 0,
         }
     }
 
     /// Writes until the doorbell is closed and the queue empty.
-    pub(super) async fn run(mut self, stats: Vec<Arc<Stats>>) {
+    pub(super) async fn run(mut self) {
         let bell = match self.doorbell.eventfd().try_clone() {
             Ok(eventfd) => File::from_std(fs::File::from(eventfd)),
             Err(error) => return log::error!("cannot write the access log: {error}"),
@@ -231,7 +239,7 @@ impl AccessLogWriter {
             let drained = self.fill(&mut batch);
             if !batch.is_empty() {
                 batch = self.write(batch).await;
-                self.report_lost(&stats, false);
+                self.report_lost(false);
                 continue;
             }
             if let Some(opened) = self.orders.opened.take()
@@ -240,7 +248,7 @@ impl AccessLogWriter {
                 close(std::mem::replace(file, File::from_std(opened.file)));
                 answer(opened.asked, &Ok(()));
             }
-            self.report_lost(&stats, closing);
+            self.report_lost(closing);
             if closing {
                 return;
             }
@@ -258,7 +266,15 @@ impl AccessLogWriter {
                 continue;
             }
             // Whatever the outcome is, the queue is looked at again.
-            let _ = bell.read_at(vec![0; 8], 0).await;
+            let mut rung = pin!(bell.read_at(vec![0; 8], 0));
+            loop {
+                tokio::select! {
+                    _ = &mut rung => break,
+                    () = tokio::time::sleep(REPORT_PAUSE), if self.has_lost() => {
+                        self.report_lost(true);
+                    }
+                }
+            }
             // Lines are collected: to wake the writer for each line would cost the workers a system
             // call.
             tokio::time::sleep(BATCH_WAIT).await;
@@ -266,12 +282,13 @@ impl AccessLogWriter {
     }
 
     /// Takes the waiting lines. `true`: no worker sends any more.
-    fn fill(&self, batch: &mut String) -> bool {
+    fn fill(&mut self, batch: &mut String) -> bool {
         while batch.len() < BATCH_BYTES {
             match self.records.try_recv() {
                 Ok(record) => {
                     if let Some((log, _)) = &self.log {
                         write_line(batch, &record, log.format);
+                        self.workers.push(record.worker);
                     }
                 }
                 Err(error) => return error == TryRecvError::Disconnected,
@@ -295,10 +312,17 @@ impl AccessLogWriter {
     /// Writes the whole batch, and returns its memory for the next one.
     async fn write(&mut self, batch: String) -> String {
         let mut bytes = batch.into_bytes();
+        let workers = std::mem::take(&mut self.workers);
         let Some((_, file)) = &self.log else {
             return String::new();
         };
-        let lines = |bytes: &[u8]| bytes.iter().filter(|&&byte| byte == b'\n').count() as u64;
+        // The last lines of the batch.
+        let lose = |lines: usize| {
+            for &worker in workers.iter().rev().take(lines) {
+                self.stats[worker as usize].log_unwritten.increment();
+            }
+        };
+        let lines = |bytes: &[u8]| bytes.iter().filter(|&&byte| byte == b'\n').count();
         while !bytes.is_empty() {
             let left = lines(&bytes);
             // At the file's own position, which is its end, as it is opened to append.
@@ -312,7 +336,7 @@ impl AccessLogWriter {
                 biased;
                 written = write => written,
                 () = patience => {
-                    self.unwritten += left;
+                    lose(left);
                     return String::new();
                 }
             };
@@ -327,7 +351,7 @@ impl AccessLogWriter {
                     tokio::time::sleep(BATCH_WAIT).await;
                 }
                 Ok(_) | Err(_) => {
-                    self.unwritten += left;
+                    lose(left);
                     bytes.clear();
                 }
             }
@@ -335,10 +359,25 @@ impl AccessLogWriter {
         String::from_utf8(bytes).unwrap_or_default()
     }
 
+    /// Lines that came too fast, and lines that could not be written.
+    fn lost(&self) -> (u64, u64) {
+        let sum = |number: fn(&Stats) -> u64| self.stats.iter().map(|its| number(its)).sum();
+        (
+            sum(|its| its.log_dropped.get()),
+            sum(|its| its.log_unwritten.get()),
+        )
+    }
+
+    /// Whether lines were lost that were not reported.
+    fn has_lost(&self) -> bool {
+        let (dropped, unwritten) = self.lost();
+        dropped + unwritten != self.reported
+    }
+
     /// Logs how many lines were lost, once per second at most.
-    fn report_lost(&mut self, stats: &[Arc<Stats>], at_once: bool) {
-        let dropped: u64 = stats.iter().map(|stats| stats.log_dropped.get()).sum();
-        let lost = dropped + self.unwritten;
+    fn report_lost(&mut self, at_once: bool) {
+        let (dropped, unwritten) = self.lost();
+        let lost = dropped + unwritten;
         let now = sys::monotonic();
         if lost == self.reported || !at_once && now - self.reported_at < REPORT_EVERY {
             return;
@@ -347,7 +386,7 @@ impl AccessLogWriter {
             "access log: {} lines were lost, {lost} in all: {dropped} came too fast, {} could not \
              be written",
             lost - self.reported,
-            self.unwritten
+            unwritten
         );
         (self.reported, self.reported_at) = (lost, now);
     }
@@ -479,6 +518,8 @@ impl Line<'_> {
 const BATCH_BYTES: usize = 64 * 1024;
 /// One second, in nanoseconds.
 const REPORT_EVERY: u64 = 1_000_000_000;
+/// How long after the last line a loss is reported.
+const REPORT_PAUSE: Duration = Duration::from_secs(1);
 const BATCH_WAIT: Duration = Duration::from_millis(5);
 /// Of a file that is made: the umask takes away what others may not do.
 const MODE: u32 = 0o666;

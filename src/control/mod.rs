@@ -245,8 +245,10 @@ pub fn run(
         workers.keep_spare(spare);
         let orders = Rc::new(Orders::default());
         let records = workers.records.clone();
-        let writer = AccessLogWriter::new(Log { sink, records }, &workers.doorbell, &orders);
-        let log = tokio_uring::spawn(writer.run(workers.stats.clone()));
+        let log = Log { sink, records };
+        let stats = workers.stats.clone();
+        let writer = AccessLogWriter::new(log, &workers.doorbell, &orders, stats);
+        let log = tokio_uring::spawn(writer.run());
         let events = handle.events();
         let (tokens, socket) = (listeners.tokens.clone(), listeners.socket.take());
         let known = (config, discoveries);

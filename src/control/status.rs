@@ -214,6 +214,7 @@ pub(super) fn numbers(stats: &Numbers) -> Vec<(String, u64)> {
         ("listeners_lost", &stats.listeners_lost),
         ("turns_in_vain", &stats.turns_in_vain),
         ("log_dropped", &stats.log_dropped),
+        ("log_unwritten", &stats.log_unwritten),
     ];
     let numbers = numbers.map(|(name, number)| (name.to_owned(), number.get()));
     let closed = closed(stats).into_iter();

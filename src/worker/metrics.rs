@@ -45,6 +45,8 @@ pub struct Numbers {
     pub turns_in_vain: Number,
     /// Access log lines that were dropped because the queue was full.
     pub log_dropped: Number,
+    /// Access log lines that the log did not take. The control thread counts them, alone.
+    pub log_unwritten: Number,
     /// Bytes that were delivered.
     pub traffic: Traffic,
     /// How long clients waited.
@@ -86,7 +88,8 @@ impl Number {
         self.0.store(value, Ordering::Relaxed);
     }
 
-    pub(super) fn increment(&self) {
+    /// For the one thread that counts this.
+    pub fn increment(&self) {
         self.set(self.get().wrapping_add(1));
     }
 }

@@ -101,11 +101,13 @@ fn lines_that_a_full_disk_refuses_are_counted_and_seldom_reported() {
         for _ in 0..100 {
             ping(&mut balancer.connect(), b"hello");
         }
-        balancer.process.signal(libc::SIGTERM);
+        // While no further session ends.
         eventually("the log counts all lost lines", || {
             balancer.log().all().contains("100 in all")
         });
+        assert_eq!(balancer.number("log_unwritten"), 100);
         assert!(balancer.log().count("lines were lost") < 50);
+        balancer.finish();
     });
 }
 
