@@ -103,10 +103,12 @@ fn a_rotated_access_log_is_opened_once_it_has_a_reader_again() {
 fn unread_logs_stop_nothing() {
     watched(|| {
         let backend = Backend::echo();
-        let settings = "histogram_log: \"hlog\", admin: (audit_log: \"audit\")";
+        let settings = "histogram_log: \"hlog\", access_log: (to: \"access\"), \
+                        admin: (audit_log: \"audit\")";
         let launch = launch(&backend, settings);
-        let unread = ["hlog", "audit"].map(|name| unread(&launch.dir().join(name)));
-        let balancer = launch.start();
+        let names = ["hlog", "access", "audit"];
+        let unread = names.map(|name| unread(&launch.dir().join(name)));
+        let mut balancer = launch.start();
         for limit in 0..200 {
             balancer.process.signal(libc::SIGUSR1);
             if limit % 20 == 0 {
@@ -115,7 +117,7 @@ fn unread_logs_stop_nothing() {
         }
         expect_alive(&balancer);
         balancer.process.signal(libc::SIGTERM);
-        drop(balancer);
+        assert_eq!(balancer.wait().code(), Some(0));
         drop(unread);
     });
 }
