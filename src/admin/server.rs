@@ -177,6 +177,8 @@ pub(super) async fn serve_in(mut listener: AdminListener, context: Context) {
             _ = stop.changed() => break,
             Some(()) = connections.next() => {}
             () = slots.became_idle(), if is_full => {}
+            // A new connection turns out to be idle without a notice.
+            () = sleep(LOOK_AGAIN), if is_full => {}
             Some(other) = listener.replacements.recv() => {
                 if let Err(error) = listener.replace(other) {
                     log::error!("cannot replace the socket of the admin API: {error}");
@@ -356,5 +358,7 @@ const NOTHING: &str = "there is nothing at this path: /v1/openapi.json lists all
 /// Bytes of a request's head.
 const HEADER_MAX: usize = 64 * 1024;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// While all slots are taken and a client waits for one.
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
 /// Before each request is answered: a connection gets some hundred answers a second at most.
 const REQUEST_PAUSE: Duration = Duration::from_millis(1);

@@ -32,6 +32,7 @@ impl ConnectionSlots {
         let slot = Arc::new(ConnectionSlot {
             socket,
             busy: AtomicUsize::new(0),
+            is_new: AtomicBool::new(true),
             idle_since: AtomicU64::new(sys::monotonic()),
             is_evicted: AtomicBool::new(false),
             evicted: Notify::new(),
@@ -50,9 +51,7 @@ impl ConnectionSlots {
         {
             return;
         }
-        let idle = all
-            .iter()
-            .filter(|slot| slot.busy.load(Ordering::Relaxed) == 0);
+        let idle = all.iter().filter(|slot| slot.is_idle());
         if let Some(oldest) = idle.min_by_key(|slot| slot.idle_since.load(Ordering::Relaxed)) {
             oldest.is_evicted.store(true, Ordering::Relaxed);
             oldest.evicted.notify_one();
@@ -73,6 +72,8 @@ pub(super) struct ConnectionSlot {
     socket: OwnedFd,
     /// Requests that are being answered: with one, the connection is not idle.
     busy: AtomicUsize,
+    /// No request of it has arrived whole.
+    is_new: AtomicBool,
     /// In ns of the monotonic clock.
     idle_since: AtomicU64,
     is_evicted: AtomicBool,
@@ -86,8 +87,15 @@ impl ConnectionSlot {
         self.evicted.notified().await;
     }
 
+    /// One that came just now may have sent a request that was not read yet.
+    fn is_idle(&self) -> bool {
+        let may_ask = || self.is_new.load(Ordering::Relaxed) && sys::has_unread(&self.socket);
+        self.busy.load(Ordering::Relaxed) == 0 && !may_ask()
+    }
+
     /// Keeps the slot for as long as the result lives.
     pub(super) fn keep(self: &Arc<Self>) -> Busy {
+        self.is_new.store(false, Ordering::Relaxed);
         self.busy.fetch_add(1, Ordering::Relaxed);
         Busy(Arc::clone(self))
     }

@@ -32,8 +32,8 @@ pub use process::{
     replace_handlers,
 };
 pub use socket::{
-    BACKLOG, Bound, accept, acknowledge, connect_now, drop_new_clients, has_ended, inherit,
-    is_connected_to_itself, is_hung_up, keep_alive, let_in_new_clients, listen_all, open_socket,
-    peer_address, reset_on_close, send_room, shutdown, socket_address, unsent,
+    BACKLOG, Bound, accept, acknowledge, connect_now, drop_new_clients, has_ended, has_unread,
+    inherit, is_connected_to_itself, is_hung_up, keep_alive, let_in_new_clients, listen_all,
+    open_socket, peer_address, reset_on_close, send_room, shutdown, socket_address, unsent,
 };
 pub use unix::{SocketFile, SocketPlace};

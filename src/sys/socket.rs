@@ -251,21 +251,27 @@ pub fn accept(listener: &Socket) -> Option<Socket> {
 #[must_use]
 pub fn is_hung_up(socket: &OwnedFd) -> bool {
     let is_tcp = SockRef::from(socket).domain().ok() != Some(Domain::UNIX);
-    let seen = poll_now(socket);
+    let seen = poll_now(socket, libc::POLLRDHUP);
     seen & (libc::POLLHUP | libc::POLLERR) != 0 || is_tcp && seen & libc::POLLRDHUP != 0
 }
 
 /// Whether the other end sends no more.
 #[must_use]
 pub fn has_ended(socket: &OwnedFd) -> bool {
-    poll_now(socket) & libc::POLLRDHUP != 0
+    poll_now(socket, libc::POLLRDHUP) & libc::POLLRDHUP != 0
 }
 
-/// The state of a socket's peer, by poll(2).
-fn poll_now(socket: &OwnedFd) -> libc::c_short {
+/// Whether bytes of the other end, or its end, wait to be read.
+#[must_use]
+pub fn has_unread(socket: &OwnedFd) -> bool {
+    poll_now(socket, libc::POLLIN) & libc::POLLIN != 0
+}
+
+/// Which of these events have happened to a socket, by poll(2), errors and hang-ups besides.
+fn poll_now(socket: &OwnedFd, events: libc::c_short) -> libc::c_short {
     let mut asked = libc::pollfd {
         fd: socket.as_raw_fd(),
-        events: libc::POLLRDHUP,
+        events,
         revents: 0,
     };
     // SAFETY: `asked` is read and written during the call only.
