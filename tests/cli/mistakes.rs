@@ -268,7 +268,7 @@ fn durations() {
             1,
         ),
         "config.ron:2:21: invalid shutdown_grace `30`: expected a duration, 0s to 1d: \
-write \"30ms\", \"30s\", \"30m\" or \"30h\"
+write \"30ms\", \"30s\" or \"30m\"
   |     shutdown_grace: 30,
   |                     ^^
 config.ron:4:18: invalid connect `\"0s\"`: expected a duration, 1ms to 1h

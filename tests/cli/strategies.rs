@@ -47,7 +47,7 @@ config.ron:11:51: invalid decay `\"10ms\"`: expected a duration, 100ms to 1h
   |             strategy: (name: \"least_time\", decay: \"10ms\")),
   |                                                   ^^^^^^
 config.ron:13:53: invalid horizon `10`: expected a duration, 1s to 10m, in whole seconds: write \
-\"10ms\", \"10s\", \"10m\" or \"10h\"
+\"10s\" or \"10m\"
   |             strategy: (name: \"predictive\", horizon: 10, season: \"1m\")),
   |                                                     ^^
 config.ron:13:65: invalid season `\"1m\"`: expected a duration, 10m to 30d, or \"off\"
@@ -248,8 +248,8 @@ config.ron:11:46: key: `source_ip_port` is another with each connection: no clie
 again
   |             name: \"sticky_round_robin\", key: \"source_ip_port\",
   |                                              ^^^^^^^^^^^^^^^^
-config.ron:12:18: invalid ttl `30`: expected a duration, 1s to 30d: write \"30ms\", \"30s\", \
-\"30m\" or \"30h\"
+config.ron:12:18: invalid ttl `30`: expected a duration, 1s to 30d: write \"30s\", \"30m\" \
+or \"30h\"
   |             ttl: 30, clients_max: \"all\")),
   |                  ^^
 config.ron:12:35: invalid clients_max `\"all\"`: expected a whole number, 1 to 16777216

@@ -188,6 +188,22 @@ pub(in crate::config) fn named<T: Clone + PartialEq + Sync>(
     )
 }
 
+/// Proposes the units with which a bare number is within the bounds.
+fn with_units(number: &str, bounds: Bounds) -> Wrong {
+    let all = ["ms", "s", "m", "h"].map(|unit| format!("{number}{unit}"));
+    let fits = |text: &&String| values::duration_of(text).is_some_and(|it| bounds.fit(it));
+    let fitting: Vec<_> = all
+        .iter()
+        .filter(fits)
+        .map(|it| format!("\"{it}\""))
+        .collect();
+    match &fitting[..] {
+        [] => Wrong::Unexpected,
+        [one] => Wrong::Hint(format!(": write {one}")),
+        [first @ .., last] => Wrong::Hint(format!(": write {} or {last}", first.join(", "))),
+    }
+}
+
 /// A duration.
 pub(in crate::config) fn duration(bounds: Bounds) -> Leaf<Duration> {
     Leaf::new(
@@ -197,9 +213,7 @@ pub(in crate::config) fn duration(bounds: Bounds) -> Leaf<Duration> {
             let text = at.text().unwrap_or(at.written);
             let is_number = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
             if is_number {
-                let units =
-                    format!(": write \"{text}ms\", \"{text}s\", \"{text}m\" or \"{text}h\"");
-                return Err(Wrong::Hint(units));
+                return Err(with_units(text, bounds));
             }
             let form = || {
                 let units = "write a whole number with ms, s, m, h or d, such as \"5s\"";
