@@ -220,7 +220,7 @@ impl Balancer {
         let pool = plans.find(|plan| plan.pool().name == pool);
         pool.is_some_and(|plan| {
             let mut backends = plan.pool().backends.iter();
-            backends.any(|its| its.admin == AdminState::Ready && its.is_usable())
+            backends.any(|its| its.is_ready() && its.is_usable())
         })
     }
 
