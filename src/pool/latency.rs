@@ -290,9 +290,9 @@ mod tests {
             });
             let times: Vec<_> = times.collect();
             let alike = times.iter().filter(|times| **times <= 1.0).count();
-            assert!(alike >= 460, "{count}: {alike} of 500");
+            assert!(alike >= 450, "{count}: {alike} of 500");
             let most = times.iter().copied().fold(0.0, f32::max);
-            assert!(most < 3.0, "{count}: {most}");
+            assert!(most < 4.0, "{count}: {most}");
         }
         for count in [4, 10, 100] {
             let [one, slow] = [20, 60].map(|ms| answers(ms * MS, count));
