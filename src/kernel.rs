@@ -111,8 +111,8 @@ pub trait Kernel {
     /// Moves bytes from one socket through a pipe to another, without waiting.
     fn pump(&mut self, from: &Socket, pipe: &mut Pipe, to: &Socket) -> Pumped;
 
-    /// Takes the first bytes out of a pipe, which came from `from`, into a buffer. Buffers are held
-    /// back for all that is in pipes; `None`: the pipe can't be read.
+    /// Takes the first bytes out of a pipe, which came from `from`, into a buffer. `None`: there
+    /// are not enough buffers for all that is in the pipe.
     fn unpipe(&mut self, from: &Socket, pipe: &mut Pipe) -> Option<Buffer>;
 
     /// An empty pipe, while the pool has one.

@@ -34,10 +34,8 @@ pub(super) struct Buffers {
     /// Buffers in the kernel's hands.
     stocked: u16,
     /// Buffers that the kernel should have at the start of a wait, at most half of all: none comes
-    /// back before it is filled.
+    /// back before it is filled, and bytes of a pipe are read into a free one.
     target: u16,
-    /// Buffers that the kernel is not given.
-    pub(super) reserve: Reserve,
     /// The ring's tail, as published.
     tail: u16,
     /// The kernel ran out of buffers, or nearly, since the last wait began.
@@ -75,7 +73,6 @@ impl Buffers {
             fresh: 0,
             stocked: 0,
             target: TARGET_MIN.min(half_of(max)),
-            reserve: Reserve::default(),
             tail: 0,
             short: false,
             calm: 0,
@@ -93,16 +90,12 @@ impl Buffers {
             self.calm = 0;
         }
         let before = self.tail;
-        let free = usize::from(self.max - self.fresh) + self.free.len();
-        let spare = self.reserve.spare_of(free, self.max);
-        let goal = self.target.min(self.stocked.saturating_add(spare));
-        while self.stocked < goal {
+        while self.stocked < self.target {
             let Some(id) = self.take_free() else { break };
             self.put(id);
         }
         if self.tail != before {
             self.publish();
-            self.reserve.unclaimed -= u32::from(self.tail.wrapping_sub(before));
         }
         self.calm = self.calm.saturating_add(1);
         if self.calm >= CALM_WAITS {
@@ -219,13 +212,15 @@ impl Buffers {
         unsafe { std::ptr::copy_nonoverlapping(source, target, from.len as usize) };
     }
 
-    /// Fills a buffer with the first of `held` bytes in a pipe: `read` is given the start of its
-    /// [`BUFFER_BYTES`], and returns how many bytes it wrote there.
-    pub(super) fn fill(
-        &mut self,
-        held: u32,
-        read: impl FnOnce(*mut u8) -> Option<u32>,
-    ) -> Option<Buffer> {
+    /// Whether this many may be taken without making buffers short: as the kernel has at most the
+    /// other half, they are there.
+    pub(super) fn can_spare(&self, count: u32) -> bool {
+        self.in_use() + count <= u32::from(self.max / 2)
+    }
+
+    /// Fills a free buffer: `read` is given the start of its [`BUFFER_BYTES`], and returns how many
+    /// bytes it wrote there.
+    pub(super) fn fill(&mut self, read: impl FnOnce(*mut u8) -> Option<u32>) -> Option<Buffer> {
         let id = self.take_free()?;
         self.held[usize::from(id)] = true;
         self.bloated = true;
@@ -238,18 +233,7 @@ impl Buffers {
             self.give_back(id);
             return None;
         };
-        self.reserve.on_taken(held, held - len);
         Some(Buffer { len, ..whole })
-    }
-
-    /// As if the kernel filled all that it has, where none was given back before.
-    #[cfg(test)]
-    pub(super) fn fill_all(&mut self) -> u32 {
-        let stocked = self.stocked;
-        for id in self.fresh - stocked..self.fresh {
-            self.on_received(id, 1);
-        }
-        stocked.into()
     }
 
     fn take_free(&mut self) -> Option<BufferId> {
@@ -288,54 +272,6 @@ impl Buffers {
     }
 }
 
-/// Buffers that are held back so that the bytes in pipes can be read into them at any time.
-#[derive(Debug, Default)]
-pub(super) struct Reserve {
-    /// As many as the pipes that hold bytes need.
-    claimed: u32,
-    /// Others: so many bytes may be put into pipes before the next wait.
-    unclaimed: u32,
-}
-
-impl Reserve {
-    /// How many of `free` buffers the kernel may have. `max` is the number of all.
-    fn spare_of(&mut self, free: usize, max: u16) -> u16 {
-        let free = u32::try_from(free).unwrap_or(0);
-        self.unclaimed = free.saturating_sub(self.claimed);
-        // So that streams that move go on in pipes when all other buffers hold bytes.
-        let spare = self
-            .unclaimed
-            .saturating_sub(RESERVE_MAX.min(u32::from(max / 8)));
-        u16::try_from(spare).unwrap_or(u16::MAX)
-    }
-
-    /// The most bytes that may be put into a pipe now.
-    pub(super) fn bytes(&self) -> u32 {
-        self.unclaimed.saturating_mul(BUFFER_BYTES)
-    }
-
-    /// A pipe keeps this many bytes.
-    pub(super) fn claim(&mut self, bytes: u32) {
-        let count = bytes.div_ceil(BUFFER_BYTES);
-        self.claimed += count;
-        self.unclaimed = self.unclaimed.saturating_sub(count);
-    }
-
-    /// It does not keep them any more.
-    pub(super) fn release(&mut self, bytes: u32) {
-        let count = bytes.div_ceil(BUFFER_BYTES);
-        self.claimed -= count;
-        self.unclaimed += count;
-    }
-
-    /// A buffer was taken for some of them, and this many are left.
-    fn on_taken(&mut self, before: u32, left: u32) {
-        self.release(before);
-        self.unclaimed = self.unclaimed.saturating_sub(1);
-        self.claim(left);
-    }
-}
-
 impl std::fmt::Debug for Buffers {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Buffers")
@@ -358,7 +294,5 @@ pub(super) const GROUP: u16 = 0;
 /// same offset of a page would share a few sets of the cache.
 const STRIDE: usize = BUFFER_BYTES as usize + 64;
 const TARGET_MIN: u16 = 64;
-/// Held back beyond what pipes need now: for the bytes of one full pipe.
-const RESERVE_MAX: u32 = 64;
 /// Waits without need after which the kernel gets fewer buffers.
 const CALM_WAITS: u16 = 4_096;

@@ -486,12 +486,15 @@ impl Kernel for Ring {
     }
 
     fn pump(&mut self, from: &Socket, pipe: &mut Pipe, to: &Socket) -> Pumped {
-        pipes::pump(from, pipe, to, &mut self.buffers.reserve)
+        pipes::pump(from, pipe, to)
     }
 
     fn unpipe(&mut self, _from: &Socket, pipe: &mut Pipe) -> Option<Buffer> {
-        let read = |start| pipes::read(pipe, start, BUFFER_BYTES);
-        let buffer = self.buffers.fill(pipe.held, read)?;
+        let needed = pipe.held.div_ceil(BUFFER_BYTES);
+        let buffer = self.buffers.can_spare(needed).then(|| {
+            self.buffers
+                .fill(|start| pipes::read(pipe, start, BUFFER_BYTES))
+        })??;
         pipe.held -= buffer.len;
         Some(buffer)
     }
@@ -501,7 +504,6 @@ impl Kernel for Ring {
     }
 
     fn return_pipe(&mut self, pipe: Pipe) {
-        self.buffers.reserve.release(pipe.held);
         self.pipes.give_back(pipe);
     }
 

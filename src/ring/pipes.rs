@@ -10,8 +10,6 @@ use std::ptr;
 use crate::kernel::{Errno, Pipe, Pumped, SinkState, Socket, SourceState};
 use crate::sys;
 
-use super::buffers::Reserve;
-
 /// A bounded stack of empty pipes.
 #[derive(Debug)]
 pub(super) struct Pipes {
@@ -75,9 +73,8 @@ impl Drop for Pipes {
 /// Empties the pipe into the sink, fills it from the source once, and empties it again: what a
 /// visit may move is bounded by the pipe. The source is read only into an empty pipe, as `EAGAIN`
 /// would otherwise mean "nothing to read" or "pipe full" alike, and not beyond the sink's room: a
-/// sink that stops taking leaves next to nothing in the pipe. What it leaves fits into the reserve
-/// of buffers. Without one nothing is pulled, which looks like the end, and the stream is copied.
-pub(super) fn pump(from: &Socket, pipe: &mut Pipe, to: &Socket, reserve: &mut Reserve) -> Pumped {
+/// sink that stops taking leaves next to nothing in the pipe.
+pub(super) fn pump(from: &Socket, pipe: &mut Pipe, to: &Socket) -> Pumped {
     let mut pumped = Pumped {
         pulled: 0,
         pushed: 0,
@@ -85,10 +82,8 @@ pub(super) fn pump(from: &Socket, pipe: &mut Pipe, to: &Socket, reserve: &mut Re
         sink: SinkState::Ready,
     };
     if pipe.held > 0 {
-        reserve.release(pipe.held);
         drain(pipe, to, &mut pumped);
         if pumped.sink != SinkState::Ready {
-            reserve.claim(pipe.held);
             return pumped;
         }
     }
@@ -97,16 +92,14 @@ pub(super) fn pump(from: &Socket, pipe: &mut Pipe, to: &Socket, reserve: &mut Re
         pumped.sink = SinkState::Full;
         return pumped;
     }
-    let most = room.clamp(PULL_BYTES_MIN, PIPE_BYTES).min(reserve.bytes());
+    let most = room.clamp(PULL_BYTES_MIN, PIPE_BYTES);
     match splice(from.raw(), pipe.write, most) {
         Ok(0) => pumped.source = SourceState::Stopped,
         Ok(bytes) => {
             pipe.held = bytes;
             pumped.pulled = bytes;
             drain(pipe, to, &mut pumped);
-            if pumped.sink != SinkState::Ready {
-                reserve.claim(pipe.held);
-            } else if bytes >= room {
+            if bytes >= room && pumped.sink == SinkState::Ready {
                 pumped.sink = SinkState::Full;
             }
         }

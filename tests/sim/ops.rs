@@ -328,7 +328,7 @@ impl FakeKernel {
             }
             return;
         }
-        if self.spare_buffers() == 0 {
+        if self.free.is_empty() {
             self.on_starved();
             self.on_vain(fd);
             return self.complete(token, Err(Errno::NOBUFS), false);

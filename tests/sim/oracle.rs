@@ -120,7 +120,7 @@ impl FakeKernel {
     /// No stream that can move may stand still for a second, and no reset may go unnoticed.
     pub(crate) fn look_for_stalls(&mut self) {
         let now = self.now;
-        let starved = self.spare_buffers() == 0 || now - self.starved_at < STILL_MAX;
+        let starved = self.free.is_empty() || now - self.starved_at < STILL_MAX;
         self.pipes.assert_lent_to_streams(now);
         for at in 0..self.conns.len() {
             self.look_for_silence(number(at), starved);

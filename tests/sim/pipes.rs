@@ -81,20 +81,9 @@ impl Pipes {
     pub(crate) fn leased(&self) -> u32 {
         u32::try_from(self.leased.len()).expect("few pipes")
     }
-
-    /// Buffers for all that is in pipes.
-    fn buffers(&self) -> usize {
-        let needed = |bytes: &Vec<u8>| bytes.len().div_ceil(BUFFER_BYTES as usize);
-        self.leased.values().map(needed).sum()
-    }
 }
 
 impl FakeKernel {
-    /// Buffers that may be filled: the others are held back for what is in pipes.
-    pub(crate) fn spare_buffers(&self) -> usize {
-        self.free.len() - self.pipes.buffers()
-    }
-
     /// As the ring's pump: empties the pipe, fills it once, empties it again.
     pub(crate) fn pump_through(&mut self, from: i32, pipe: &mut Pipe, to: i32) -> Pumped {
         if !self.conn(from).spliced {
@@ -137,7 +126,13 @@ impl FakeKernel {
 
     /// Puts a pipe's first bytes into a buffer.
     pub(crate) fn empty_pipe(&mut self, from: i32, pipe: &mut Pipe) -> Option<Buffer> {
-        let id = self.free.pop().expect("buffers are held back for pipes");
+        let needed = pipe.held.div_ceil(BUFFER_BYTES) as usize;
+        if self.free.len() < needed {
+            self.trace.see("no buffers for a pipe given up");
+            self.pipes.full.insert(pipe.read, (self.now, 0));
+            return None;
+        }
+        let id = self.free.pop()?;
         let bytes = self
             .pipes
             .leased
@@ -227,12 +222,7 @@ impl FakeKernel {
             }
             return;
         }
-        let spare = self.spare_buffers() as u64 * u64::from(BUFFER_BYTES);
-        if spare == 0 {
-            self.trace.see("no buffers for a pipe");
-            return pumped.source = SourceState::Stopped;
-        }
-        let most = unread.min(room.max(PULL_BYTES_MIN)).min(spare);
+        let most = unread.min(room.max(PULL_BYTES_MIN));
         let bytes = if self.random.permille(800) {
             most
         } else {
