@@ -135,7 +135,7 @@ impl ListeningSocket {
                         biased;
                         accepted = before.accept() => accepted?,
                         accepted = listener.accept() => {
-                            // Nobody is left in the old one, and nobody can come.
+                            // The old one has no client left, and no path leads to it.
                             *replaced = None;
                             accepted?
                         }

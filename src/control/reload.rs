@@ -337,17 +337,21 @@ impl Balancer {
         }
     }
 
-    /// There is no file to read. Nothing is wrong with the balancer: only the caller is told.
-    fn refuse_reload(&self, ReloadRequest { author, reply }: ReloadRequest) {
-        let outcome = Err(NO_FILE.to_owned());
+    fn record_reload(&self, author: Author, outcome: Result<u64, String>) {
         self.audit.record(&Entry {
             author,
             action: RELOAD,
             target: "config",
             old: None,
             new: None,
-            outcome: outcome.clone(),
+            outcome,
         });
+    }
+
+    /// There is no file to read. Nothing is wrong with the balancer: only the caller is told.
+    fn refuse_reload(&self, ReloadRequest { author, reply }: ReloadRequest) {
+        let outcome = Err(NO_FILE.to_owned());
+        self.record_reload(author, outcome.clone());
         // The caller may have gone away.
         let _ = reply.map(|reply| reply.send(outcome.map(|_| Reloaded::default())));
     }
@@ -450,14 +454,7 @@ impl Balancer {
         });
         let reloaded = reloaded.map_err(|why| format!("{why}\n{STAYS}"));
         for ReloadRequest { author, reply } in reading.requests {
-            self.audit.record(&Entry {
-                author,
-                action: RELOAD,
-                target: "config",
-                old: None,
-                new: None,
-                outcome: outcome.clone(),
-            });
+            self.record_reload(author, outcome.clone());
             // The caller may have gone away.
             let _ = reply.map(|reply| reply.send(reloaded.clone()));
         }

@@ -13,6 +13,16 @@ use crate::peers::{self, Backend, echo, ping};
 use crate::stage::{Guest, Stage, leave_all};
 use crate::watchdog::{eventually, watched};
 
+/// Writes the list of backends; replaces the file at once, as a writer of such files should.
+fn lister(launch: &Launch) -> impl Fn(&[String]) + use<> {
+    let path = launch.dir().join("web.backends");
+    move |names| {
+        let new = path.with_extension("new");
+        fs::write(&new, names.join("\n") + "\n").unwrap();
+        fs::rename(&new, &path).unwrap();
+    }
+}
+
 #[test]
 fn what_a_file_lists_joins_and_what_it_lists_no_more_drains() {
     watched(|| {
@@ -20,12 +30,7 @@ fn what_a_file_lists_joins_and_what_it_lists_no_more_drains() {
         let names = fleet.addresses();
         let launch = Launch::with_pool("discover: (file: \"web.backends\"), backends: []");
         let path = launch.dir().join("web.backends");
-        let list = |names: &[String]| {
-            // Replaces the file at once, as a writer of such files should.
-            let new = path.with_extension("new");
-            fs::write(&new, names.join("\n") + "\n").unwrap();
-            fs::rename(&new, &path).unwrap();
-        };
+        let list = lister(&launch);
         list(&names[..1]);
         let stage = Stage::start(launch.workers(2), "round_robin", fleet);
         eventually("it is found", || {
@@ -67,12 +72,7 @@ fn a_backend_in_maint_that_was_away_comes_back_in_maint() {
         let fleet = Fleet::of(2);
         let names = fleet.addresses();
         let launch = Launch::with_pool("discover: (file: \"web.backends\"), backends: []");
-        let path = launch.dir().join("web.backends");
-        let list = |names: &[String]| {
-            let new = path.with_extension("new");
-            fs::write(&new, names.join("\n") + "\n").unwrap();
-            fs::rename(&new, &path).unwrap();
-        };
+        let list = lister(&launch);
         let is_listed = |balancer: &Balancer, name| balancer.find_backend(name).is_some();
         list(&names);
         let stage = Stage::start(launch.workers(1), "round_robin", fleet);
