@@ -61,6 +61,50 @@ fn only_the_ring_and_the_system_calls_are_unsafe() {
     assert_none(&found, "unsafe outside of src/ring and src/sys");
 }
 
+/// Some files run elsewhere what may wait for a file system: on threads of their own, or before
+/// the control thread has a loop.
+#[test]
+fn the_control_thread_calls_nothing_that_waits() {
+    let calls = [
+        "fs::metadata(",
+        ".metadata()",
+        "open_regular(",
+        "open_to_append(",
+        "can_append_to(",
+        "can_listen_at(",
+        "listen_all(",
+        "listen_path(",
+        "listen_again(",
+        ".is_at(",
+        "SocketFile::claim(",
+        "thread::sleep(",
+        "File::open(",
+        "fs::read",
+    ];
+    let elsewhere = [
+        "access_log.rs",
+        "admin_listeners.rs",
+        "audit.rs",
+        "discovery/file.rs",
+        "file_watch.rs",
+        "health/tls.rs",
+        "histograms.rs",
+        "listening.rs",
+        "preflight.rs",
+        "unix_sockets.rs",
+    ];
+    let mut sources = sources(&["src/control"]);
+    sources.retain(|its| !its.path.ends_with("tests.rs"));
+    let waits = lines(&sources, |path, line| {
+        let is_call = |call: &str| line.contains(call) && !line.trim_start().starts_with("//");
+        calls.iter().any(|call| is_call(call)) && !elsewhere.iter().any(|its| path.ends_with(its))
+    });
+    assert_none(
+        &waits,
+        "calls on the control thread that may wait for a file system",
+    );
+}
+
 #[test]
 fn files_are_short() {
     let long: Vec<_> = sources(&["src"])

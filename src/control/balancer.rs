@@ -23,6 +23,7 @@ use super::publisher::Publisher;
 use super::reload::Reloading;
 use super::roster::Roster;
 use super::supervise::Watchdog;
+use super::unix_sockets::Opened;
 use super::webhook::Webhooks;
 use super::workers::Workers;
 use super::{Reread, StartError, announce, listening, pools, status};
@@ -106,16 +107,16 @@ impl Balancer {
     }
 
     /// Puts another declared configuration in force, unless it comes to the same. What can fail,
-    /// such as listening, comes first; then all stays as it is. `bound` are sockets that listen
-    /// already.
+    /// such as listening, comes first; then all stays as it is. `opened` has the sockets of new
+    /// Unix listeners.
     pub(super) fn apply(
         &mut self,
         declared: Declared,
-        bound: Vec<Bound>,
+        opened: &mut Opened,
     ) -> Result<(), StartError> {
         let config = declared.config();
         listening::probe_origins(config, Some(&self.config))?;
-        let new = listening::bind_new(&self.workers, self.publisher.snapshot(), config, bound)?;
+        let new = listening::bind_new(&self.workers, self.publisher.snapshot(), config, opened)?;
         // The pools may have other names or files to discover by.
         self.discoveries.follow(config);
         let config = self.effective(&declared);

@@ -25,6 +25,7 @@ use super::events::{Subject, Weight};
 use super::reload::ReloadRequest;
 use super::roster::Member;
 use super::status::{self, MemberStatus};
+use super::unix_sockets::Opened;
 use super::workers::Workers;
 
 impl Balancer {
@@ -244,7 +245,7 @@ impl Balancer {
             false
         };
         let before = self.publisher.version();
-        let applied = self.apply(declared, Vec::new());
+        let applied = self.apply(declared, &mut Opened::default());
         applied.map_err(|error| ChangeError::Invalid(error.to_string()))?;
         if readmitted && self.publisher.version() == before {
             self.publish();

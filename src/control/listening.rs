@@ -12,6 +12,7 @@ use crate::snapshot::Snapshot;
 use crate::sys::{self, Bound};
 
 use super::StartError;
+use super::unix_sockets::{Opened, Source};
 use super::workers::{Held, Workers};
 
 /// Listening sockets that the service manager passed. All workers accept from them.
@@ -39,11 +40,13 @@ pub(super) async fn bind_all(
         let bound = match inherited.remove(&index) {
             Some(socket) => sys::inherit(socket, &listener.bind),
             None => {
-                let bind = || sys::listen_all(&listener.bind, workers, false);
+                let bind = || sys::listen_all(&listener.bind, workers);
                 patience.bind(bind).await
             }
         };
-        all.push(log_bound(listener, bound)?);
+        let bound = bound.map_err(|error| refused(listener, error))?;
+        log_bound(listener, &bound);
+        all.push(bound);
     }
     Ok(all)
 }
@@ -95,8 +98,8 @@ fn explained(error: io::Error) -> io::Error {
 
 /// Listens on the addresses that a configuration adds to those of a snapshot. A listener that was
 /// removed and comes back before its sockets are closed gets them back, with the clients that wait
-/// in them; and sockets of listeners that are about to be removed block no other address. `bound`
-/// are sockets that listen on new addresses already.
+/// in them; and sockets of listeners that are about to be removed block no other address. `opened`
+/// has the sockets of new Unix listeners, and keeps them when this fails.
 ///
 /// # Errors
 /// [`StartError::Bind`] of the first that fails; then none of them listens.
@@ -104,7 +107,7 @@ pub(super) fn bind_new(
     workers: &Workers,
     present: &Snapshot,
     config: &Config,
-    mut bound: Vec<Bound>,
+    opened: &mut Opened,
 ) -> Result<Vec<Bound>, StartError> {
     let stays = present.staying(config);
     let stay: HashSet<u64> = stays.iter().flatten().map(|listener| listener.id).collect();
@@ -115,37 +118,45 @@ pub(super) fn bind_new(
     // First all that can fail.
     let mut sources = Vec::new();
     for (listener, _) in new {
-        let ready = bound.iter().position(|its| its.address == listener.bind);
-        if let Some(place) = ready {
-            let ready = log_bound(listener, Ok(bound.swap_remove(place)))?;
-            sources.push((listener, Source::New(ready)));
-            continue;
-        }
-        let source = match workers.find_held(&listener.bind, &gone) {
-            Some(held) => Source::Held(held),
-            None => {
+        let source = match &listener.bind {
+            bind if workers.has_removed(bind) => Ok(Some(Source::Held(Held::Removed))),
+            bind @ Address::Unix(_) => can_take(opened, bind, &gone).map(|()| None),
+            Address::Tcp(to) => {
                 let may_join = workers.may_block(&listener.bind, &gone);
-                let bound = sys::listen_all(&listener.bind, workers.len(), may_join);
-                Source::New(log_bound(listener, bound.map_err(explained))?)
+                let bound = sys::listen_port(*to, workers.len(), may_join).map_err(explained);
+                bound.map(|bound| Some(Source::New(bound)))
             }
         };
-        sources.push((listener, source));
+        sources.push((listener, source.map_err(|error| refused(listener, error))?));
     }
-    let all = sources.into_iter().map(|(listener, source)| match source {
-        Source::New(bound) => Ok(bound),
-        Source::Held(held) => {
-            let back = workers.reuse(held, &listener.bind);
-            let lost = || io::ErrorKind::AddrNotAvailable.into();
-            log_bound(listener, back.ok_or_else(lost))
-        }
+    let all = sources.into_iter().map(|(listener, source)| {
+        let opened = || opened.new.remove(&listener.bind)?.ok();
+        let bound = match source.or_else(opened) {
+            Some(Source::New(bound)) => Some(bound),
+            Some(Source::Held(held)) => workers.reuse(held, &listener.bind),
+            None => None,
+        };
+        let lost = || refused(listener, io::ErrorKind::AddrNotAvailable.into());
+        bound
+            .ok_or_else(lost)
+            .inspect(|bound| log_bound(listener, bound))
     });
     all.collect()
 }
 
-/// Where a listener gets its sockets from.
-enum Source {
-    New(Bound),
-    Held(Held),
+/// Whether a new Unix listener can take what was opened for it. `gone` are the listeners that are
+/// about to be removed.
+fn can_take(opened: &mut Opened, bind: &Address, gone: &[u64]) -> io::Result<()> {
+    let error = match opened.new.get(bind) {
+        Some(Ok(Source::Held(Held::Leaving(id)))) if !gone.contains(id) => {
+            let sentence = "another listener of this balancer has this socket, by another path";
+            return Err(io::Error::new(io::ErrorKind::AddrInUse, sentence));
+        }
+        Some(Ok(_)) => return Ok(()),
+        Some(Err(_)) => opened.new.remove(bind).and_then(Result::err),
+        None => None,
+    };
+    Err(error.unwrap_or_else(|| io::ErrorKind::AddrNotAvailable.into()))
 }
 
 /// Checks that connections to backends can begin at the pools' `source` addresses and ports. What
@@ -197,14 +208,16 @@ pub(super) fn probe_origins(config: &Config, before: Option<&Config>) -> Result<
     Ok(())
 }
 
-fn log_bound(listener: &config::Listener, bound: io::Result<Bound>) -> Result<Bound, StartError> {
-    let bound = bound.map_err(|error| StartError::Bind {
+fn log_bound(listener: &config::Listener, bound: &Bound) {
+    log::info!("listener `{}` on {}", listener.name, bound.address);
+}
+
+fn refused(listener: &config::Listener, error: io::Error) -> StartError {
+    StartError::Bind {
         listener: listener.name.clone(),
         bind: listener.bind.clone(),
         error,
-    })?;
-    log::info!("listener `{}` on {}", listener.name, bound.address);
-    Ok(bound)
+    }
 }
 
 /// One second, in ns.

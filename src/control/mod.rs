@@ -34,6 +34,7 @@ mod start;
 mod status;
 mod supervise;
 mod systemd;
+mod unix_sockets;
 mod webhook;
 mod workers;
 

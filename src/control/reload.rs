@@ -3,14 +3,10 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeSet, HashSet};
-use std::fmt::Display;
 use std::future::pending;
-use std::io;
-use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::rc::Rc;
-use std::thread;
 use std::time::{Duration, SystemTime};
 
 use log::Level;
@@ -18,12 +14,10 @@ use tokio::sync::oneshot::error::TryRecvError;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Sleep;
 
-use crate::address::Address;
 use crate::admin::model::{EventKind, Reloaded, Reloads, Stage};
 use crate::admin::{Author, Reply, Tokens};
 use crate::config::{AccessLog, AdminHttp, Config, ConfigError};
 use crate::operational_log;
-use crate::sys::{self, Bound, SocketFile, SocketPlace};
 
 use super::access_log::{Log, Sink};
 use super::admin_listeners::AdminSocket;
@@ -33,6 +27,7 @@ use super::balancer::Balancer;
 use super::events::{Subject, Weight};
 use super::file_watch::{FileWatch, Look, Sight};
 use super::supervise::READY;
+use super::unix_sockets::Opened;
 use super::{capacity, preflight, systemd};
 
 /// The file that the configuration came from.
@@ -61,8 +56,8 @@ impl Seen {
 }
 
 impl Reread {
-    /// Reads the file and the tokens, opens the log and listens on new Unix sockets. All of it may
-    /// block on a file system that does not answer.
+    /// Reads the file and the tokens, and opens the log. All of it may block on a file system that
+    /// does not answer.
     fn read(&self, present: &Present) -> Result<Box<Read>, String> {
         let (config, digest) = (self.read)(&self.path).map_err(|error| error.to_string())?;
         // What the next start would refuse.
@@ -79,13 +74,7 @@ impl Reread {
         } else {
             Some(config.access_log.as_ref().map(open).transpose()?)
         };
-        let new = config.listeners.iter().map(|listener| &listener.bind);
-        let new = new.filter(|bind| matches!(bind, Address::Unix(_)));
-        let new = new.filter(|bind| !present.unix.contains(bind));
-        // One that fails is tried once more when the configuration takes effect, and reported then.
-        let bound = new.filter_map(|bind| listen_again(bind, present.workers));
         Ok(Box::new(Read {
-            bound: bound.collect(),
             config,
             digest,
             log,
@@ -94,26 +83,6 @@ impl Reread {
     }
 }
 
-/// Listens on a Unix socket. One that the last reload removed may still be closing on another
-/// thread, and has its lock until then.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "a reading has a thread of its own"
-)]
-fn listen_again(bind: &Address, workers: usize) -> Option<Bound> {
-    for _ in 0..BUSY_LOOKS {
-        match sys::listen_all(bind, workers, false) {
-            Err(error) if error.kind() == io::ErrorKind::ResourceBusy => thread::sleep(BUSY_PAUSE),
-            bound => return bound.ok(),
-        }
-    }
-    None
-}
-
-/// For half a second.
-const BUSY_LOOKS: u32 = 100;
-const BUSY_PAUSE: Duration = Duration::from_millis(5);
-
 /// What is in use when a reading begins. It stays in use if the file names it again.
 struct Present {
     log: Option<AccessLog>,
@@ -121,44 +90,6 @@ struct Present {
     http: Option<AdminHttp>,
     /// Files of certificates.
     certificates: HashSet<PathBuf>,
-    /// Unix sockets that this process listens on.
-    unix: HashSet<Address>,
-    /// Where the files of listeners' sockets are, and that of the API.
-    places: Vec<(u64, Address, SocketPlace)>,
-    admin: Option<SocketPlace>,
-    workers: usize,
-}
-
-/// Sockets that listen where somebody has removed or replaced the file of another.
-#[derive(Default)]
-pub(super) struct Again {
-    /// By the ids of their listeners.
-    listeners: Vec<(u64, Bound)>,
-    admin: Option<(OwnedFd, SocketFile)>,
-}
-
-impl Present {
-    fn listen_again(&self) -> Again {
-        let mut again = Again::default();
-        for (id, bind, place) in &self.places {
-            if let Some((socket, file)) = replacement(place, bind) {
-                again
-                    .listeners
-                    .push((*id, Bound::of_file(bind, socket, file)));
-            }
-        }
-        let admin = self.admin.as_ref();
-        again.admin = admin.and_then(|place| replacement(place, &"the admin API"));
-        again
-    }
-}
-
-fn replacement(place: &SocketPlace, what: &dyn Display) -> Option<(OwnedFd, SocketFile)> {
-    let socket = place.listen_again();
-    let failed = |error| log::error!("cannot listen on {what} again: {error}; its file is gone");
-    let socket = socket.map_err(failed).ok()??;
-    log::warn!("the socket file of {what} was removed or replaced: listening there again");
-    Some(socket)
 }
 
 /// A request to reload, and where the answer goes.
@@ -204,8 +135,12 @@ struct Reading {
     requests: Vec<ReloadRequest>,
 }
 
-/// What was seen of the file before it was read, what was read, and sockets to replace others.
-type Outcome = (Sight, Result<Box<Read>, String>, Again);
+/// What a reading found out, and the sockets that it opened. Without a file it opens again the
+/// sockets whose files are gone, and that is all.
+pub(super) type Outcome = (Option<FileRead>, Opened);
+
+/// The file: what was seen of it before it was read, if it was, and what was read.
+pub(super) type FileRead = (Option<Sight>, Result<Box<Read>, String>);
 
 /// What was read, and what was opened for it.
 pub(super) struct Read {
@@ -215,8 +150,6 @@ pub(super) struct Read {
     log: Option<Option<Sink>>,
     /// The new tokens of the API over HTTP.
     tokens: Option<Tokens>,
-    /// The new Unix sockets.
-    bound: Vec<Bound>,
 }
 
 impl Reloading {
@@ -239,16 +172,16 @@ impl Reloading {
     }
 
     /// Waits for the reading under way. The future can be dropped without loss.
-    pub(super) async fn read(&mut self) -> (Option<Sight>, Result<Box<Read>, String>, Again) {
+    pub(super) async fn read(&mut self) -> Outcome {
         let Some(reading) = &mut self.reading else {
             return pending().await;
         };
         tokio::select! {
             outcome = &mut reading.outcome => match outcome {
-                Ok((sight, read, again)) => (Some(sight), read, again),
+                Ok(outcome) => outcome,
                 Err(_) => {
                     let why = "cannot read the file: no thread can be made".to_owned();
-                    (None, Err(why), Again::default())
+                    (Some((None, Err(why))), Opened::default())
                 }
             },
             () = &mut reading.deadline => {
@@ -257,7 +190,7 @@ impl Reloading {
                      server, does not answer",
                     humantime::format_duration(READ_TIME)
                 );
-                (None, Err(why), Again::default())
+                (Some((None, Err(why))), Opened::default())
             }
         }
     }
@@ -326,9 +259,9 @@ impl ConfigWatch {
 
 impl Balancer {
     /// Reads the file again and applies it. The log, the API and the counters report the outcome
-    /// too.
+    /// too. Without a file only sockets whose files are gone are opened again.
     pub(super) fn reload(&mut self, request: ReloadRequest) {
-        if self.reloading.reread.is_none() {
+        if self.reloading.reread.is_none() && request.reply.is_some() {
             return self.refuse_reload(request);
         }
         self.reloading.queued.push(request);
@@ -368,9 +301,6 @@ impl Balancer {
         if self.stage == Stage::Stopping {
             return self.end_reload(Err("the balancer is stopping".to_owned()));
         }
-        let Some(reread) = self.reloading.reread.clone() else {
-            return self.end_reload(Err(NO_FILE.to_owned()));
-        };
         systemd::reloading();
         if !self.reloading.may_begin() {
             drop(done);
@@ -385,15 +315,19 @@ impl Balancer {
             log: self.config.access_log.clone(),
             http: self.reloading.tokens.as_ref().map(|(_, http)| http.clone()),
             certificates: preflight::certificate_files(&self.config),
-            unix: self.workers.unix_sockets(),
-            places: self.workers.socket_places(),
-            admin: self.reloading.socket.as_ref().map(|its| its.place.clone()),
-            workers: self.workers.len(),
         };
+        let admin = self.reloading.socket.as_ref().map(|its| its.place.clone());
+        let sockets = self.workers.unix_sockets(admin);
+        let reread = self.reloading.reread.clone();
         let reading = aside::begin(move || {
-            // Before it is read: a change after this is another version.
-            let sight = Look::at(&reread.path).sight;
-            (sight, reread.read(&present), present.listen_again())
+            let file = reread.map(|reread| {
+                // Before it is read: a change after this is another version.
+                let sight = Look::at(&reread.path).sight;
+                (Some(sight), reread.read(&present))
+            });
+            let read = file.as_ref().and_then(|(_, read)| read.as_ref().ok());
+            let opened = sockets.open(read.map(|read| &read.config));
+            (file, opened)
         });
         if let Some(now) = &mut self.reloading.reading {
             now.outcome = reading;
@@ -401,22 +335,22 @@ impl Balancer {
     }
 
     /// A reading has ended, or timed out.
-    pub(super) fn on_read(
-        &mut self,
-        sight: Option<Sight>,
-        read: Result<Read, String>,
-        again: Again,
-    ) {
+    pub(super) fn on_read(&mut self, (file, mut opened): Outcome) {
         let before = self.publisher.version();
         // Also where the file has mistakes.
-        self.replace_sockets(again.listeners);
-        if let Some((place, (socket, file))) = self.reloading.socket.as_mut().zip(again.admin) {
+        self.replace_sockets(std::mem::take(&mut opened.again));
+        if let Some(place) = &mut self.reloading.socket
+            && let Some((socket, file)) = opened.admin.take()
+        {
             place.replace(socket, file);
         }
+        let Some((sight, read)) = file else {
+            return self.end_look();
+        };
         if let Some((watch, sight)) = self.reloading.watch.as_ref().zip(sight) {
             watch.file.borrow_mut().mark_read(sight);
         }
-        self.end_reload_since(before, read);
+        self.end_reload_since(before, read, &mut opened);
         if self.reloading.reading.is_none() {
             self.watch_file(true);
         }
@@ -431,19 +365,24 @@ impl Balancer {
     }
 
     /// Applies what was read, or reports what is wrong.
-    fn end_reload(&mut self, read: Result<Read, String>) {
-        self.end_reload_since(self.publisher.version(), read);
+    fn end_reload(&mut self, read: Result<Box<Read>, String>) {
+        self.end_reload_since(self.publisher.version(), read, &mut Opened::default());
     }
 
     /// `before`: the version at its beginning.
-    fn end_reload_since(&mut self, before: u64, read: Result<Read, String>) {
+    fn end_reload_since(
+        &mut self,
+        before: u64,
+        read: Result<Box<Read>, String>,
+        opened: &mut Opened,
+    ) {
         let Some(mut reading) = self.reloading.reading.take() else {
             return;
         };
         if matches!(reading.outcome.try_recv(), Err(TryRecvError::Empty)) {
             self.reloading.hung.push(reading.outcome);
         }
-        let notes = read.and_then(|read| self.apply_read(read));
+        let notes = read.and_then(|read| self.apply_read(*read, opened));
         let outcome = notes.as_ref().map(|_| self.publisher.version());
         let outcome = outcome.map_err(Clone::clone);
         self.report_reload(&outcome, before, &reading.requests);
@@ -458,6 +397,16 @@ impl Balancer {
             // The caller may have gone away.
             let _ = reply.map(|reply| reply.send(reloaded.clone()));
         }
+        self.go_on_after_reload();
+    }
+
+    /// A reading without a file has ended: its requests want no answer.
+    fn end_look(&mut self) {
+        self.reloading.reading = None;
+        self.go_on_after_reload();
+    }
+
+    fn go_on_after_reload(&mut self) {
         if !self.reloading.queued.is_empty() {
             self.begin_reload();
         } else if self.stage == Stage::Ready {
@@ -495,7 +444,7 @@ impl Balancer {
     }
 
     /// Applies what was read. Answers with notes for the caller, a sentence each.
-    fn apply_read(&mut self, read: Read) -> Result<Vec<String>, String> {
+    fn apply_read(&mut self, read: Read, opened: &mut Opened) -> Result<Vec<String>, String> {
         if self.stage == Stage::Stopping {
             return Err("the balancer is stopping".to_owned());
         }
@@ -508,7 +457,7 @@ impl Balancer {
         }
         let old = self.declared.clone();
         let (declared, ended) = old.reload(read.config, is_same_text);
-        self.apply(declared, read.bound)
+        self.apply(declared, opened)
             .map_err(|error| error.to_string())?;
         self.replace_tokens(read.tokens);
         if let Some(reread) = &mut self.reloading.reread {

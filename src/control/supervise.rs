@@ -21,9 +21,8 @@ use crate::worker::{Command, Doorbell, Stats};
 
 use super::balancer::Balancer;
 use super::events::{Subject, Weight};
-use super::file_watch::Sight;
 use super::health::News;
-use super::reload::{Again, ConfigWatch, Read, ReloadRequest};
+use super::reload::{ConfigWatch, Outcome, ReloadRequest};
 use super::{pools, systemd};
 
 /// What wakes the control thread.
@@ -49,8 +48,8 @@ enum Wake {
     Publish,
     /// It is time to close sockets of removed listeners.
     CloseRemoved,
-    /// The configuration file was read; the first is what was seen of it before.
-    Reread(Option<Sight>, Result<Box<Read>, String>, Again),
+    /// The configuration file was read.
+    Reread(Outcome),
     /// The configuration file has changed.
     FileChanged,
     /// Every worker has ended.
@@ -94,7 +93,7 @@ impl Balancer {
                 () = Watchdog::due(self.watchdog.as_mut()) => Wake::Watchdog,
                 () = until(publish_due) => Wake::Publish,
                 () = until(close_due) => Wake::CloseRemoved,
-                (sight, read, again) = self.reloading.read() => Wake::Reread(sight, read, again),
+                outcome = self.reloading.read() => Wake::Reread(outcome),
                 () = ConfigWatch::changed(watch) => Wake::FileChanged,
                 Some(call) = calls.next() => Wake::Call(call),
                 due = second.tick() => Wake::Second(due.elapsed()),
@@ -134,7 +133,7 @@ impl Balancer {
             Wake::Watchdog => self.feed_watchdog(),
             Wake::Publish => self.publish(),
             Wake::CloseRemoved => self.workers.close_removed(),
-            Wake::Reread(sight, read, again) => self.on_read(sight, read.map(|read| *read), again),
+            Wake::Reread(outcome) => self.on_read(outcome),
             Wake::FileChanged => self.reload(ReloadRequest::unanswered(Author::File)),
             // `advance` looks at the first round after each wake; the loop ends with the workers.
             Wake::News(News::FirstRound) | Wake::WorkersEnded(_) => {}
@@ -173,11 +172,10 @@ impl Balancer {
     fn on_hup(&mut self) {
         drop(self.reopen_logs());
         self.discoveries.look_again();
-        if self.reloading.reread.is_some() {
-            self.reload(ReloadRequest::unanswered(Author::Signal));
-        } else {
+        if self.reloading.reread.is_none() {
             log::info!("nothing to reload: the balancer runs without a configuration file");
         }
+        self.reload(ReloadRequest::unanswered(Author::Signal));
     }
 
     /// Opens the files of the logs again, after they were moved away. Failures are logged.

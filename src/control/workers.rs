@@ -2,7 +2,7 @@
 //! accept from.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -18,10 +18,11 @@ use crate::address::Address;
 use crate::pool::Tally;
 use crate::session::CloseReason;
 use crate::snapshot::Snapshot;
-use crate::sys::{self, Bound, SocketFile, SocketPlace};
+use crate::sys::{self, Bound, SocketPlace};
 use crate::worker::{Command, Doorbell, LogQueue, Record, SessionFilter, SessionInfo, Stats};
 
 use super::aside;
+use super::unix_sockets::Present;
 
 /// The workers, seen from the control thread.
 pub(super) struct Workers {
@@ -177,9 +178,9 @@ impl Workers {
         self.tell_all(|| Command::Publish(Arc::clone(snapshot)));
     }
 
-    /// Takes note of the listeners of a snapshot. Of a removed one, the file of a Unix socket is
-    /// removed before the workers learn of it, and a TCP socket takes no more clients, so that no
-    /// client connects to a socket that is about to be closed.
+    /// Takes note of the listeners of a snapshot. No client is to connect to a socket that is about
+    /// to be closed: of a removed listener the file of a Unix socket is removed, and a TCP socket
+    /// takes no more clients. For 100 ms workers go on with those that came before that.
     pub(super) fn note(&self, snapshot: &Snapshot, new: Vec<Bound>) {
         let mut listening = self.listening.borrow_mut();
         let stay = snapshot.listeners.iter().map(|its| (its.id, &its.bind));
@@ -210,23 +211,9 @@ impl Workers {
         }
     }
 
-    /// Sockets of this address that this process has, though no listener that stays uses them.
-    /// `gone` are the listeners that are about to be removed.
-    pub(super) fn find_held(&self, bind: &Address, gone: &[u64]) -> Option<Held> {
-        if self.removed.borrow().position(bind).is_some() {
-            return Some(Held::Removed);
-        }
-        // The same file may have another path.
-        let Address::Unix(path) = bind else {
-            return None;
-        };
-        let listening = self.listening.borrow();
-        let is_there = |id: &&u64| {
-            let its = listening.get(id);
-            let file = its.and_then(|its| its.bound.file.as_ref());
-            file.is_some_and(|file| file.place().is_at(path))
-        };
-        gone.iter().find(is_there).copied().map(Held::Leaving)
+    /// Whether this process still has the sockets of a removed listener of this address.
+    pub(super) fn has_removed(&self, bind: &Address) -> bool {
+        self.removed.borrow().position(bind).is_some()
     }
 
     /// Takes the sockets that were found, with the clients that wait in them.
@@ -252,23 +239,21 @@ impl Workers {
         }
     }
 
-    /// Where the files of the Unix listeners are, by the listeners' ids.
-    pub(super) fn socket_places(&self) -> Vec<(u64, Address, SocketPlace)> {
-        let listening = self.listening.borrow();
+    /// The Unix sockets that this process has; `admin` is where that of the API is.
+    pub(super) fn unix_sockets(&self, admin: Option<SocketPlace>) -> Present {
+        let (listening, removed) = (self.listening.borrow(), self.removed.borrow());
         let places = listening.iter().filter_map(|(&id, its)| {
             let file = its.bound.file.as_ref()?;
             Some((id, its.bind.clone(), file.place()))
         });
-        places.collect()
-    }
-
-    /// The Unix sockets that this process has.
-    pub(super) fn unix_sockets(&self) -> HashSet<Address> {
-        let (listening, removed) = (self.listening.borrow(), self.removed.borrow());
         let removed = removed.open.iter().map(|(its, _)| its);
         let all = listening.values().chain(removed).map(|its| &its.bind);
         let unix = all.filter(|bind| matches!(bind, Address::Unix(_)));
-        unix.cloned().collect()
+        Present {
+            listeners: places.collect(),
+            admin,
+            held: unix.cloned().collect(),
+        }
     }
 
     /// Whether sockets of this process may block this address: of listeners that are about to be
@@ -326,11 +311,17 @@ impl Workers {
         Ok(())
     }
 
-    /// Removes the files of Unix listeners, as the process is about to end.
+    /// Removes the files of Unix listeners, as the process is about to end at once. It ends all the
+    /// same where the file system does not answer.
     pub(super) fn remove_socket_files(&self) {
-        let listening = self.listening.borrow();
-        let files = listening.values().filter_map(|its| its.bound.file.as_ref());
-        files.for_each(SocketFile::remove);
+        let all = std::mem::take(&mut *self.listening.borrow_mut());
+        let (done, closed) = channel::bounded(1);
+        drop(aside::close(move || {
+            drop(all);
+            // The receiver may be gone.
+            let _ = done.send(());
+        }));
+        let _ = closed.recv_timeout(REMOVAL_TIME);
     }
 
     /// Waits for the threads, which have ended or are about to.
@@ -381,20 +372,11 @@ impl Removed {
     }
 }
 
-/// Closes Unix sockets and removes their files, on another thread, as the file system may not
-/// answer. Waits for that only for a moment, so that the files are gone before the workers close
-/// the sockets.
+/// Closes Unix sockets and removes their files, on another thread: the file system may not answer.
 fn close_aside(gone: Vec<Listening>) {
-    if gone.is_empty() {
-        return;
+    if !gone.is_empty() {
+        drop(aside::close(move || drop(gone)));
     }
-    let (done, closed) = channel::bounded(1);
-    drop(aside::close(move || {
-        drop(gone);
-        // The receiver may be gone.
-        let _ = done.send(());
-    }));
-    let _ = closed.recv_timeout(CLOSE_TIME);
 }
 
 /// Requests to the running workers.
@@ -450,9 +432,8 @@ impl Workers {
     }
 }
 
-/// How long the control thread waits for the removal of socket files: until a loaded machine has
-/// run the thread that removes them. Only a file system that does not answer takes all of it.
-const CLOSE_TIME: Duration = Duration::from_millis(100);
+/// How long the end of the process waits for the removal of socket files.
+const REMOVAL_TIME: Duration = Duration::from_millis(100);
 /// Lines that wait for the writer of the access log; more are dropped and counted.
 pub(super) const LOG_QUEUE_LINES: usize = 16_384;
 /// Commands that a worker may be behind with.

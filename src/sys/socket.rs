@@ -3,6 +3,7 @@
 use std::io;
 use std::net::{IpAddr, Shutdown, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd};
+use std::path::Path;
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockAddr, SockFilter, SockRef, TcpKeepalive, Type};
@@ -47,44 +48,56 @@ impl Bound {
     }
 }
 
-/// Listens on an address with `count` sockets, one per worker. On TCP they are a group among
-/// which the kernel spreads connections (SO_REUSEPORT, socket(7)); on a Unix socket there is one,
-/// which all workers accept from. The first of a group is made alone, and others join it.
+/// Listens on an address with `count` sockets, one per worker; on a Unix socket with one, which all
+/// workers accept from, and the file system may block.
+///
+/// # Errors
+/// As [`listen_port`] and [`listen_path`].
+pub fn listen_all(to: &Address, count: usize) -> io::Result<Bound> {
+    match to {
+        Address::Tcp(to) => listen_port(*to, count, false),
+        Address::Unix(path) => listen_path(path),
+    }
+}
+
+/// Listens on a TCP port with `count` sockets: a group among which the kernel spreads connections
+/// (SO_REUSEPORT, socket(7)). The first is made alone, and the others join it.
 ///
 /// `may_join`: a socket that already listens there is this process's own, and about to close.
 ///
 /// # Errors
 /// What the kernel says. An address in use is an error, although another process of the same user
 /// could join the group.
-pub fn listen_all(to: &Address, count: usize, may_join: bool) -> io::Result<Bound> {
-    match to {
-        Address::Tcp(wanted) => {
-            let first = match listen_tcp(*wanted, Group::None) {
-                Err(error) if may_join && error.kind() == io::ErrorKind::AddrInUse => {
-                    listen_tcp(*wanted, Group::Member)?
-                }
-                first => first?,
-            };
-            let bound = first.local_addr()?.as_socket().unwrap_or(*wanted);
-            // No other socket listens there by now: the group begins with this one.
-            first.set_reuse_port(true)?;
-            let mut sockets = vec![first.into()];
-            for _ in 1..count {
-                sockets.push(listen_tcp(bound, Group::Member)?.into());
-            }
-            Ok(Bound {
-                address: Address::Tcp(bound),
-                sockets,
-                file: None,
-                handed_in: false,
-            })
+pub fn listen_port(wanted: SocketAddr, count: usize, may_join: bool) -> io::Result<Bound> {
+    let first = match listen_tcp(wanted, Group::None) {
+        Err(error) if may_join && error.kind() == io::ErrorKind::AddrInUse => {
+            listen_tcp(wanted, Group::Member)?
         }
-        Address::Unix(path) => {
-            let mut file = SocketFile::claim(path)?;
-            let socket = file.listen(None)?;
-            Ok(Bound::of_file(to, socket, file))
-        }
+        first => first?,
+    };
+    let bound = first.local_addr()?.as_socket().unwrap_or(wanted);
+    // No other socket listens there by now: the group begins with this one.
+    first.set_reuse_port(true)?;
+    let mut sockets = vec![first.into()];
+    for _ in 1..count {
+        sockets.push(listen_tcp(bound, Group::Member)?.into());
     }
+    Ok(Bound {
+        address: Address::Tcp(bound),
+        sockets,
+        file: None,
+        handed_in: false,
+    })
+}
+
+/// Listens on a Unix socket. Asks the file system, which may block.
+///
+/// # Errors
+/// What the kernel says; a path that another process answers on is in use.
+pub fn listen_path(path: &Path) -> io::Result<Bound> {
+    let mut file = SocketFile::claim(path)?;
+    let socket = file.listen(None)?;
+    Ok(Bound::of_file(&Address::Unix(path.into()), socket, file))
 }
 
 /// Takes over a socket that another process has made and listens on (sd_listen_fds(3)): all
@@ -378,22 +391,19 @@ mod tests {
     #[test]
     fn of_many_starts_at_the_same_moment_one_listens() {
         let free = TcpListener::bind("127.0.0.1:0").unwrap();
-        let to: Address = free.local_addr().unwrap().to_string().parse().unwrap();
+        let to = free.local_addr().unwrap();
         drop(free);
         for _ in 0..100 {
             let starts: Vec<_> = (0..4)
-                .map(|_| {
-                    let to = to.clone();
-                    std::thread::spawn(move || listen_all(&to, 2, false).ok())
-                })
+                .map(|_| std::thread::spawn(move || listen_port(to, 2, false).ok()))
                 .collect();
             let all: Vec<_> = starts.into_iter().map(|one| one.join().unwrap()).collect();
             // Of two that are bound before either listens the kernel may refuse both.
             assert!(all.iter().flatten().count() <= 1);
         }
-        let alone = listen_all(&to, 2, false).unwrap();
-        assert!(listen_all(&to, 2, false).is_err());
-        assert_eq!(listen_all(&to, 2, true).unwrap().sockets.len(), 2);
+        let alone = listen_port(to, 2, false).unwrap();
+        assert!(listen_port(to, 2, false).is_err());
+        assert_eq!(listen_port(to, 2, true).unwrap().sockets.len(), 2);
         drop(alone);
     }
 
@@ -401,7 +411,7 @@ mod tests {
     #[test]
     fn clients_are_spread_over_the_sockets_of_an_address() {
         for address in ["127.0.0.1:0", "[::]:0"] {
-            let bound = listen_all(&address.parse().unwrap(), 3, false).unwrap();
+            let bound = listen_all(&address.parse().unwrap(), 3).unwrap();
             let Address::Tcp(at) = bound.address else {
                 unreachable!("it is one of TCP");
             };

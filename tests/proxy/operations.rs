@@ -156,3 +156,25 @@ fn socket_files_that_somebody_removes_come_back_at_a_reload() {
         assert!(!front.exists() && !admin.exists(), "the end removes them");
     });
 }
+
+#[test]
+fn socket_files_come_back_at_sighup_without_a_configuration_file() {
+    watched(|| {
+        let launch = Launch::between("unix:front.sock", &["unix:back.sock".to_owned()]);
+        let _backend = Backend::unix_echo(&launch.dir().join("back.sock"));
+        let balancer = launch.start();
+        let [front, admin] = ["front.sock", "mahoraga.sock"].map(|name| balancer.dir().join(name));
+        for path in [&front, &admin] {
+            fs::remove_file(path).unwrap();
+        }
+        balancer.process.signal(libc::SIGHUP);
+        eventually("the files are back", || front.exists() && admin.exists());
+        eventually("the API answers there", || {
+            UnixStream::connect(&admin).is_ok()
+        });
+        assert_eq!(balancer.ask(&["status"])["stage"], "ready");
+        ping(&mut UnixStream::connect(&front).unwrap(), b"hello");
+        assert_eq!(balancer.log().count("reload: the old"), 0);
+        balancer.finish();
+    });
+}
