@@ -147,10 +147,7 @@ pub(super) async fn sessions(
         )));
     }
     filter_is_known(&request, &filter).await?;
-    request
-        .ask(|reply| Call::Sessions(filter, reply))
-        .await
-        .map(LongJson)
+    sessions_of(&request, filter).await.map(LongJson)
 }
 
 pub(super) async fn kill_sessions(request: ApiRequest, Query(kill): Query<Kill>) -> Answer<Killed> {
@@ -260,6 +257,14 @@ async fn kill_those(request: &ApiRequest, filter: SessionFilter) -> Result<Kille
     Ok(Killed { sessions })
 }
 
+async fn sessions_of(
+    request: &ApiRequest,
+    filter: SessionFilter,
+) -> Result<Vec<SessionStatus>, Refusal> {
+    let sessions = request.ask(|reply| Call::Sessions(filter, reply)).await?;
+    sessions.map_err(|why| Refusal::new(StatusCode::SERVICE_UNAVAILABLE, why))
+}
+
 /// Refuses a filter with an unknown name. A pool or backend that was removed is known while it has
 /// sessions.
 async fn filter_is_known(request: &ApiRequest, filter: &SessionFilter) -> Result<(), Refusal> {
@@ -270,7 +275,7 @@ async fn filter_is_known(request: &ApiRequest, filter: &SessionFilter) -> Result
         limit: Some(1),
         ..filter.clone()
     };
-    let left = request.ask(|reply| Call::Sessions(one, reply)).await?;
+    let left = sessions_of(request, one).await?;
     if left.is_empty() {
         Err(refusal)
     } else {

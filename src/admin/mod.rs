@@ -41,8 +41,8 @@ pub enum Call {
     Listeners(Reply<Vec<ListenerStatus>>),
     /// All pools, some of them with their backends.
     Pools(Which, Reply<Vec<PoolStatus>>),
-    /// Sessions that are open now.
-    Sessions(SessionFilter, Reply<Vec<SessionStatus>>),
+    /// Sessions that are open now; or why not all are known.
+    Sessions(SessionFilter, Reply<Result<Vec<SessionStatus>, String>>),
     /// Closes sessions. Answers with their number, or why none is closed.
     Kill(SessionFilter, Author, Reply<Result<u64, String>>),
     /// The workers' histograms since the start.

@@ -233,6 +233,8 @@ impl Balancer {
         let (declared, ended) = self
             .declared
             .change(change, |declared| self.with_discovered(declared))?;
+        let applied = self.apply(declared, &mut Opened::default());
+        applied.map_err(|error| ChangeError::Invalid(error.to_string()))?;
         let readmitted = if let Change::SetBackend {
             pool,
             backend,
@@ -244,10 +246,7 @@ impl Balancer {
         } else {
             false
         };
-        let before = self.publisher.version();
-        let applied = self.apply(declared, &mut Opened::default());
-        applied.map_err(|error| ChangeError::Invalid(error.to_string()))?;
-        if readmitted && self.publisher.version() == before {
+        if readmitted {
             self.publish();
         }
         notes.extend(self.tell_ended(ended));
@@ -352,13 +351,33 @@ fn backend_values(backend: &Backend) -> Value {
     })
 }
 
-async fn list(workers: &Workers, mut filter: SessionFilter) -> Vec<SessionStatus> {
+async fn list(workers: &Workers, mut filter: SessionFilter) -> Result<Vec<SessionStatus>, String> {
     let limit = filter.limit.unwrap_or(SESSIONS).min(SESSIONS_MAX);
     filter.limit = Some(limit);
     let lists = workers.gather(&workers.list(&filter)).await;
+    let sessions = all_of(lists, limit as usize, workers.len())?;
     let now = sys::monotonic();
-    let sessions = lists.iter().flatten().take(limit as usize);
-    sessions.map(|info| session(info, now)).collect()
+    Ok(sessions.iter().map(|info| session(info, now)).collect())
+}
+
+/// The sessions of all workers, up to a limit: fewer only if each worker has answered.
+fn all_of(
+    lists: Vec<Vec<SessionInfo>>,
+    limit: usize,
+    workers: usize,
+) -> Result<Vec<SessionInfo>, String> {
+    let silent = silent(lists.len(), workers);
+    let sessions: Vec<_> = lists.into_iter().flatten().take(limit).collect();
+    match silent.filter(|_| sessions.len() < limit) {
+        Some(why) => Err(format!("cannot list all sessions: {why}: try again")),
+        None => Ok(sessions),
+    }
+}
+
+/// That some workers did not answer in time, if so.
+fn silent(answers: usize, workers: usize) -> Option<String> {
+    let silent = workers - answers;
+    (silent > 0).then(|| format!("{silent} of {workers} workers did not answer in time"))
 }
 
 async fn kill(workers: &Workers, filter: &SessionFilter) -> Result<u64, String> {
@@ -369,12 +388,8 @@ async fn kill(workers: &Workers, filter: &SessionFilter) -> Result<u64, String> 
 /// The sum of what the workers closed, if each of them has answered and refused nothing.
 fn closed_in_all(counts: &[Option<u64>], workers: usize) -> Result<u64, String> {
     let closed: u64 = counts.iter().flatten().sum();
-    let why = if counts.len() < workers {
-        let silent = workers - counts.len();
-        format!(
-            "{silent} of {workers} workers did not answer in time: look at `sessions`, and try \
-             again"
-        )
+    let why = if let Some(why) = silent(counts.len(), workers) {
+        why + ": look at `sessions`, and try again"
     } else if counts.contains(&None) {
         "a worker is still closing those of earlier requests: try again in a moment".to_owned()
     } else {
@@ -404,6 +419,16 @@ fn session(info: &SessionInfo, now: u64) -> SessionStatus {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sessions_are_listed_only_if_every_worker_has_answered() {
+        assert_eq!(all_of(vec![vec![], vec![]], 9, 2).unwrap().len(), 0);
+        let late = all_of(vec![vec![]], 9, 2).unwrap_err();
+        let want = "cannot list all sessions: 1 of 2 workers did not answer in time: try again";
+        assert_eq!(late, want);
+        // The limit leaves out those of the others anyway.
+        assert!(all_of(vec![vec![]], 0, 2).is_ok());
+    }
 
     #[test]
     fn sessions_count_as_closed_only_if_every_worker_has_answered() {

@@ -149,7 +149,7 @@ impl Measurements {
     }
 
     async fn dump_alone(&self, workers: &Workers) {
-        let missing = self.collect(workers).await;
+        self.collect(workers).await;
         let until = SystemTime::now();
         let since = self.since.replace(until);
         let seconds = until
@@ -173,9 +173,6 @@ impl Measurements {
             Level::Info,
             &format_args!("control thread: last {seconds:.1} s\n{text}"),
         );
-        for worker in missing {
-            log::warn!("worker {worker} did not answer in time: its histograms are lost");
-        }
         let path = self.path.borrow().clone();
         let to = path.clone();
         let mut written = aside::begin(move || append(&to, &taken, &control, since, until));
@@ -218,8 +215,8 @@ impl Measurements {
         summaries
     }
 
-    /// Takes the histograms of all workers. Answers with the workers that did not answer in time.
-    async fn collect(&self, workers: &Workers) -> Vec<usize> {
+    /// Takes the histograms of all workers. Those of workers that do not answer in time are lost.
+    async fn collect(&self, workers: &Workers) {
         let taken = take(workers).await;
         for into in [&self.pending, &self.in_all] {
             let mut into = into.borrow_mut();
@@ -227,10 +224,10 @@ impl Measurements {
                 into.entry(*worker).or_default().add(histograms);
             }
         }
-        let has = |worker: &usize| taken.iter().any(|(taken, _)| *taken as usize == *worker);
-        (0..workers.stats.len())
-            .filter(|worker| !has(worker))
-            .collect()
+        let has = |worker: usize| taken.iter().any(|(taken, _)| *taken as usize == worker);
+        for worker in (0..workers.len()).filter(|worker| !has(*worker)) {
+            log::warn!("worker {worker} did not answer in time: its histograms are lost");
+        }
     }
 }
 

@@ -303,7 +303,7 @@ impl Played {
             Call::Pools(_, reply) => sent(reply.send(vec![pool("main"), pool("other")])),
             Call::Sessions(filter, reply) => {
                 self.done.push(format!("{filter:?}"));
-                sent(reply.send(vec![session(); self.sessions as usize]));
+                sent(reply.send(Ok(vec![session(); self.sessions as usize])));
             }
             Call::Kill(filter, author, reply) => {
                 self.done.push(format!("kill {filter:?} by {author}"));
