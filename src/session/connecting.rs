@@ -18,6 +18,8 @@ impl Session {
         self.answer = cx.now.saturating_sub(self.active_at);
         self.active_at = cx.now;
         self.connected_at = cx.now;
+        // The client's bytes have waited for buffers, and not for room at the backend.
+        self.half(Side::Client).waits = 0;
         // The client's first bytes complete the handshake; without any, nothing would.
         if !self.half(Side::Client).is_loaded() {
             self.acknowledge(cx);

@@ -47,8 +47,6 @@ impl Session {
         }
         self.state = SessionState::Connecting;
         self.active_at = cx.now;
-        // It has waited for buffers, and not for room at the backend.
-        self.half(Side::Client).waits = 0;
         self.connect(cx);
     }
 }

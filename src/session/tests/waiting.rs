@@ -256,3 +256,20 @@ fn a_client_that_waits_for_its_backend_waits_for_a_buffer_ever_longer() {
     assert!(waits[0] < MS && waits[59] == 50 * MS, "{waits:?}");
     assert_eq!(script.in_vain, 59);
 }
+
+/// The pause is one for a buffer, which bytes that have theirs do not need.
+#[test]
+fn bytes_that_came_before_the_backend_are_sent_as_soon_as_it_is_connected() {
+    let mut script = Script::begin();
+    let buffer = script.receives(Client, 10);
+    for _ in 0..2 {
+        script.on_event(Event::RecvEnded(Client, Err(Errno::NOBUFS)));
+        assert!(script.ops.drain(..).find_map(pause_of).is_some());
+        script.on_event(Event::Starvation(Client));
+        script.asks(&[Op::Recv(Client)]);
+    }
+    script.on_event(Event::RecvEnded(Client, Err(Errno::NOBUFS)));
+    assert!(script.ops.drain(..).find_map(pause_of).is_some());
+    script.on_event(Event::Connected);
+    script.asks(&[Op::Send(Client, buffer, false), Op::Recv(Backend)]);
+}
