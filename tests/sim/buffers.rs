@@ -35,6 +35,10 @@ impl FakeKernel {
         conn.inbound.taken += len;
         conn.moved_at = now;
         conn.unread_since = now;
+        // Bytes that join others behind a full sink are no progress for those.
+        if conn.buffers == 0 {
+            conn.vain = Default::default();
+        }
         let mut bytes = vec![0; usize::try_from(len).expect("a length")];
         stream::fill(stream, at, &mut bytes);
         bytes

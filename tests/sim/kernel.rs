@@ -42,7 +42,7 @@ pub(crate) struct FakeKernel {
     pub(crate) completed: VecDeque<Completion>,
     pub(crate) buffers: Vec<Held>,
     pub(crate) free: Vec<BufferId>,
-    /// When a receive last found no buffer.
+    /// When a receive last found no buffer, or a sink with room no memory.
     pub(crate) starved_at: u64,
     /// Bytes that are looked at where they wait.
     pub(crate) scratch: Vec<u8>,
@@ -230,6 +230,7 @@ impl FakeKernel {
                 if partner.is_none() {
                     conn.paired_at = self.now;
                     conn.moved_at = self.now;
+                    conn.vain = Default::default();
                 }
             }
         }

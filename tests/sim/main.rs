@@ -26,6 +26,7 @@ mod random;
 mod scenario;
 mod stream;
 mod trace;
+mod vain;
 mod world;
 
 use std::collections::BTreeMap;
@@ -165,6 +166,7 @@ const INTERESTING: &[&str] = &[
     "a poll for room ended in vain",
     "a poll that goes on reports an end",
     "a sink with room that takes nothing",
+    "the longest pause after tries in vain",
     "multishot receive ended with bytes",
     "bytes passed on without a buffer",
     "nothing passed on to a full sink",

@@ -5,6 +5,7 @@ use mahoraga::token::Side;
 
 use crate::peer::Peer;
 use crate::stream::StreamId;
+use crate::vain::{TRIES, Vain};
 
 /// One connection between the balancer and a peer.
 #[derive(Debug)]
@@ -48,9 +49,8 @@ pub(crate) struct Conn {
     pub(crate) buffers: u32,
     /// It was read by splice lately.
     pub(crate) spliced: bool,
-    /// Waits and attempts in vain since this time, when a byte last moved.
-    pub(crate) vain: u64,
-    pub(crate) vain_since: u64,
+    /// Tries in vain to move bytes that come from here, by kind.
+    pub(crate) vain: [Vain; TRIES],
 }
 
 /// The state of a socket.
@@ -139,8 +139,7 @@ impl Conn {
             known_broken: false,
             buffers: 0,
             spliced: false,
-            vain: 0,
-            vain_since: 0,
+            vain: [Vain::default(); TRIES],
         }
     }
 

@@ -7,6 +7,7 @@ use crate::connects::Fate;
 use crate::kernel::{FakeKernel, index, listening};
 use crate::net::{Hold, RDHUP};
 use crate::random::US;
+use crate::vain::Try;
 use crate::world::Event;
 
 /// An operation from its submission until its last completion is reported.
@@ -206,7 +207,7 @@ impl FakeKernel {
         op.scheduled = None;
         let (name, kind, fd) = (op.token, op.kind, op.fd);
         if let Some(errno) = op.fault.take() {
-            return self.fail_by_chance(name, kind, errno);
+            return self.fail_by_chance(name, kind, fd, errno);
         }
         if op.cancelled == Some(0) {
             return self.end_cancelled(name);
@@ -234,7 +235,7 @@ impl FakeKernel {
         self.wake_op(token);
     }
 
-    fn fail_by_chance(&mut self, token: Token, kind: Kind, errno: Errno) {
+    fn fail_by_chance(&mut self, token: Token, kind: Kind, fd: i32, errno: Errno) {
         match kind {
             Kind::Poll { .. } => {
                 self.trace.see("spurious wake-up");
@@ -245,6 +246,11 @@ impl FakeKernel {
                 self.complete(token, Err(errno), false);
             }
             Kind::Recv | Kind::Send { .. } | Kind::Connect(_) => {
+                match kind {
+                    Kind::Recv => self.on_vain(fd, Try::Receive),
+                    Kind::Send { .. } => self.on_vain_to(fd, Try::Send),
+                    Kind::Accept | Kind::Connect(_) | Kind::Poll { .. } => {}
+                }
                 if errno == Errno::NOBUFS {
                     self.on_starved();
                 }
@@ -330,7 +336,7 @@ impl FakeKernel {
         }
         if self.free.is_empty() {
             self.on_starved();
-            self.on_vain(fd);
+            self.on_vain(fd, Try::Receive);
             return self.complete(token, Err(Errno::NOBUFS), false);
         }
         let most = unread.min(u64::from(BUFFER_BYTES));
@@ -389,7 +395,7 @@ impl FakeKernel {
             bytes = self.random.between(bytes.min(1), bytes);
         }
         if bytes == 0 {
-            self.on_vain(fd);
+            self.on_vain_to(fd, Try::Send);
             self.trace.see("no room for a send");
             return self.complete(token, Err(Errno(libc::EAGAIN)), false);
         }
@@ -430,7 +436,7 @@ impl FakeKernel {
             } else {
                 "a poll for room ended in vain"
             });
-            self.on_vain(fd);
+            self.on_vain_to(fd, Try::PollForRoom);
         }
         let op = self.ops.get_mut(&token.raw()).expect("in flight");
         op.kind = Kind::Poll {

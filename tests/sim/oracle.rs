@@ -176,26 +176,11 @@ impl FakeKernel {
         }
     }
 
-    /// A turn in vain on this connection: each wait that follows one has to be longer than the one
-    /// before, up to 50 ms.
-    pub(crate) fn on_vain(&mut self, fd: i32) {
-        let now = self.now;
-        let conn = self.conn(fd);
-        let since = conn.moved_at.max(conn.paired_at);
-        if conn.vain_since != since {
-            conn.vain_since = since;
-            conn.vain = 0;
-        }
-        conn.vain += 1;
-        let (vain, most) = (conn.vain, VAIN_AT_ONCE + (now - since) / VAIN_EVERY);
-        assert!(vain <= most, "{vain} turns in vain: {}", self.dump());
-        self.trace.most("turns in vain without progress", vain);
-    }
-
     /// While the kernel lacks memory, a socket that polls as ready takes nothing.
     pub(crate) fn takes_nothing(&mut self, fd: i32) -> bool {
         let lacks = self.world.famine && self.random.permille(900);
         if lacks && self.conn(fd).outbound_room() > 0 {
+            self.starved_at = self.now;
             self.trace.see("a sink with room that takes nothing");
         }
         lacks
@@ -419,10 +404,6 @@ fn check_deadline(record: &Record, queue_timeout: u64) {
     assert!(lasted <= most, "{}: after {lasted} ns", record.reason);
 }
 
-/// Turns in vain without progress that are allowed at first, while the pauses between them grow.
-const VAIN_AT_ONCE: u64 = 40;
-/// The time for each further one.
-const VAIN_EVERY: u64 = 10 * MS;
 /// Connect attempts of a session in all.
 const ATTEMPTS_MAX: u8 = 16;
 /// A stream that can move may stand still for this long.

@@ -214,6 +214,7 @@ impl FakeKernel {
     /// the last ones wait for what follows.
     pub(crate) fn deliver(&mut self, fd: i32, bytes: &[u8], more: bool) {
         let partner = self.conn(fd).partner.expect("bytes come from a partner");
+        self.conn(partner).vain = Default::default();
         let stream = self.conn(partner).inbound.stream;
         let at = self.conn(fd).outbound.given;
         if let Some(wrong) = stream::mismatch(stream, at, bytes) {

@@ -6,6 +6,7 @@ use mahoraga::kernel::{BUFFER_BYTES, Buffer, Errno, Pipe, Pumped, SinkState, Sou
 
 use crate::kernel::FakeKernel;
 use crate::random::MS;
+use crate::vain::Try;
 
 /// Leased pipes with their bytes, by the number of the reading end.
 #[derive(Debug)]
@@ -121,6 +122,7 @@ impl FakeKernel {
             self.note_early_answer(from);
             self.wake_peer(from);
         }
+        self.on_tried(from, Try::Pump, pumped);
         pumped
     }
 
@@ -171,7 +173,6 @@ impl FakeKernel {
                 Some(Err(errno)) => SourceState::Broken(errno),
             };
         } else if room == 0 || self.takes_nothing(to) {
-            self.on_vain(to);
             self.trace.see("nothing passed on to a full sink");
             moved.sink = SinkState::Full;
         } else {
@@ -189,6 +190,7 @@ impl FakeKernel {
             self.trace.see("bytes passed on without a buffer");
             self.trace.fact("pass on", from, bytes);
         }
+        self.on_tried(from, Try::PassOn, moved);
         moved
     }
 
@@ -208,10 +210,7 @@ impl FakeKernel {
         }
         if unread == 0 {
             pumped.source = match self.conn(from).recv_end() {
-                None => {
-                    self.on_vain(from);
-                    SourceState::Empty
-                }
+                None => SourceState::Empty,
                 Some(Ok(())) => SourceState::Stopped,
                 Some(Err(errno)) => SourceState::Broken(errno),
             };
@@ -256,9 +255,6 @@ impl FakeKernel {
         pipe.drain(..bytes);
         pumped.pushed += u32::try_from(bytes).expect("a length");
         if !pipe.is_empty() {
-            if bytes == 0 {
-                self.on_vain(to);
-            }
             self.trace.see("spliced sink full");
             pumped.sink = SinkState::Full;
         }
