@@ -111,11 +111,11 @@ pub trait Kernel {
     /// Moves bytes from one socket through a pipe to another, without waiting.
     fn pump(&mut self, from: &Socket, pipe: &mut Pipe, to: &Socket) -> Pumped;
 
-    /// Takes the first bytes out of a pipe, which came from `from`, into a buffer. `None`: there
-    /// are not enough buffers for all that is in the pipe.
+    /// Takes the first bytes out of a pipe, which came from `from`, into a buffer. Buffers for
+    /// all that is in leased pipes are held back; `None`: the pipe can't be read.
     fn unpipe(&mut self, from: &Socket, pipe: &mut Pipe) -> Option<Buffer>;
 
-    /// An empty pipe, while the pool has one.
+    /// An empty pipe, while the pool has one, and buffers for all that could be left in it.
     fn lease_pipe(&mut self) -> Option<Pipe>;
 
     /// Ends a lease. A pipe that still holds bytes is closed, never lent again.

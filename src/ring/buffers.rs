@@ -34,7 +34,7 @@ pub(super) struct Buffers {
     /// Buffers in the kernel's hands.
     stocked: u16,
     /// Buffers that the kernel should have at the start of a wait, at most half of all: none comes
-    /// back before it is filled, and bytes of a pipe are read into a free one.
+    /// back before it is filled.
     target: u16,
     /// The ring's tail, as published.
     tail: u16,
@@ -82,15 +82,18 @@ impl Buffers {
         })
     }
 
-    /// Gives the kernel buffers up to the target. To be called before each wait.
-    pub(super) fn restock(&mut self) {
+    /// Gives the kernel buffers up to the target, but not the last `reserve` ones. To be called
+    /// before each wait.
+    pub(super) fn restock(&mut self, reserve: u32) {
         // Once per wait: a whole batch comes out of one stock.
         if std::mem::take(&mut self.short) {
             self.target = self.target.saturating_mul(2).min(half_of(self.max));
             self.calm = 0;
         }
         let before = self.tail;
-        while self.stocked < self.target {
+        let spare = u16::try_from(self.free().saturating_sub(reserve)).unwrap_or(u16::MAX);
+        let goal = self.target.min(self.stocked.saturating_add(spare));
+        while self.stocked < goal {
             let Some(id) = self.take_free() else { break };
             self.put(id);
         }
@@ -163,9 +166,12 @@ impl Buffers {
 
     /// Buffers in the hands of sessions.
     pub(super) fn in_use(&self) -> u32 {
-        u32::from(self.fresh)
-            - u32::from(self.stocked)
-            - u32::try_from(self.free.len()).unwrap_or(0)
+        u32::from(self.max - self.stocked) - self.free()
+    }
+
+    /// Buffers in no hand.
+    pub(super) fn free(&self) -> u32 {
+        u32::from(self.max - self.fresh) + u32::try_from(self.free.len()).unwrap_or(0)
     }
 
     /// Whether sessions hold more than half of what there can be.
@@ -212,12 +218,6 @@ impl Buffers {
         unsafe { std::ptr::copy_nonoverlapping(source, target, from.len as usize) };
     }
 
-    /// Whether this many may be taken without making buffers short: as the kernel has at most the
-    /// other half, they are there.
-    pub(super) fn can_spare(&self, count: u32) -> bool {
-        self.in_use() + count <= u32::from(self.max / 2)
-    }
-
     /// Fills a free buffer: `read` is given the start of its [`BUFFER_BYTES`], and returns how many
     /// bytes it wrote there.
     pub(super) fn fill(&mut self, read: impl FnOnce(*mut u8) -> Option<u32>) -> Option<Buffer> {
@@ -234,6 +234,16 @@ impl Buffers {
             return None;
         };
         Some(Buffer { len, ..whole })
+    }
+
+    /// As if the kernel filled all that it has; how many. None may have been given back before.
+    #[cfg(test)]
+    pub(super) fn fill_all(&mut self) -> u32 {
+        let stocked = self.stocked;
+        for id in self.fresh - stocked..self.fresh {
+            self.on_received(id, 1);
+        }
+        stocked.into()
     }
 
     fn take_free(&mut self) -> Option<BufferId> {

@@ -298,7 +298,7 @@ impl Kernel for Ring {
     }
 
     fn wait(&mut self, timeout: Option<Duration>, completions: &mut Vec<Completion>) {
-        self.buffers.restock();
+        self.buffers.restock(self.pipes.leased() * BUFFERS_PER_PIPE);
         // An idle worker looks after its memory once before it sleeps for long.
         let bloated = self.buffers.is_bloated();
         let trims = bloated && timeout.is_none_or(|timeout| timeout > TRIM_AFTER);
@@ -490,17 +490,16 @@ impl Kernel for Ring {
     }
 
     fn unpipe(&mut self, _from: &Socket, pipe: &mut Pipe) -> Option<Buffer> {
-        let needed = pipe.held.div_ceil(BUFFER_BYTES);
-        let buffer = self.buffers.can_spare(needed).then(|| {
-            self.buffers
-                .fill(|start| pipes::read(pipe, start, BUFFER_BYTES))
-        })??;
+        let read = |start| pipes::read(pipe, start, BUFFER_BYTES);
+        let buffer = self.buffers.fill(read)?;
         pipe.held -= buffer.len;
         Some(buffer)
     }
 
     fn lease_pipe(&mut self) -> Option<Pipe> {
-        self.pipes.lease()
+        // What every leased pipe may hold fits into free buffers, so that each can be given up.
+        let reserve = (self.pipes.leased() + 1) * BUFFERS_PER_PIPE;
+        (self.buffers.free() >= reserve).then(|| self.pipes.lease())?
     }
 
     fn return_pipe(&mut self, pipe: Pipe) {
@@ -565,6 +564,8 @@ const POLLRDHUP: u32 = libc::POLLRDHUP as u32;
 const ANY_BIT: u64 = libc::FUTEX_BITSET_MATCH_ANY.cast_unsigned() as u64;
 /// `FUTEX2_SIZE_U32 | FUTEX2_PRIVATE`, which libc lacks (linux/futex.h).
 const WORD_OF_32_BITS: u32 = 2 | 128;
+/// For the bytes of a full pipe.
+const BUFFERS_PER_PIPE: u32 = pipes::PIPE_BYTES / BUFFER_BYTES;
 /// Descriptors held back.
 const SPARES: usize = 16;
 /// A wait of this length without a completion is idleness.

@@ -239,7 +239,7 @@ fn last_errno() -> Errno {
 
 /// What a paced stream finds waiting must fit: 1 MiB, the most an unprivileged process gets
 /// (`/proc/sys/fs/pipe-max-size`).
-const PIPE_BYTES: u32 = 1 << 20;
+pub(super) const PIPE_BYTES: u32 = 1 << 20;
 const PIPE_BYTES_USEFUL: u32 = 64 * 1024;
 /// Four buffers' worth: so much is pulled however little room the sink has.
 const PULL_BYTES_MIN: u32 = 64 * 1024;

@@ -30,12 +30,16 @@ fn ring(features: Features) -> Ring {
 
 /// A ring, and the channel that hands sockets over to it.
 fn with_outlet(features: Features) -> (Ring, OwnedFd) {
+    with_outlet_of(SMALL, features)
+}
+
+fn with_outlet_of(size: Size, features: Features) -> (Ring, OwnedFd) {
     let wakes = Wakes {
         worker: 0,
         eventfds: [Arc::new(sys::eventfd(true).unwrap())].into(),
     };
     let (outlet, inlet) = sys::descriptor_channel().unwrap();
-    let ring = Ring::new(features, SMALL, wakes, Arc::new(inlet)).unwrap();
+    let ring = Ring::new(features, size, wakes, Arc::new(inlet)).unwrap();
     (ring, outlet)
 }
 
@@ -250,19 +254,27 @@ fn waiting_for_room_at_a_peer_that_has_ended_its_direction() {
 
 /// Before Linux 6.17 one receive may take all that the kernel has, which then gets more.
 #[test]
-fn however_many_the_kernel_needs_a_pipe_can_be_read_into_buffers() {
-    let mut ring = ring(OLD);
-    let buffers = &mut ring.buffers;
+fn however_many_the_kernel_takes_a_full_pipe_can_be_read_into_buffers() {
+    let size = Size {
+        buffers: 3 * 64,
+        pipes: 2,
+        ..SMALL
+    };
+    let mut ring = with_outlet_of(size, OLD).0;
+    let pipe = ring.lease_pipe().unwrap();
+    let mut taken = 0;
     for _ in 0..20 {
-        buffers.on_exhausted();
-        buffers.restock();
+        ring.wait(Some(Duration::ZERO), &mut Vec::new());
+        taken += ring.buffers.fill_all();
+        ring.buffers.on_exhausted();
     }
-    let mut read = 0;
-    while buffers.can_spare(1) {
-        assert!(buffers.fill(|_| Some(1)).is_some(), "after {read}");
-        read += 1;
+    assert_eq!(taken, 2 * 64);
+    assert!(ring.lease_pipe().is_none(), "it could not be given up");
+    for read in 0..64 {
+        let filled = ring.buffers.fill(|_| Some(BUFFER_BYTES));
+        assert!(filled.is_some(), "after {read}");
     }
-    assert_eq!(read, SMALL.buffers / 2);
+    ring.return_pipe(pipe);
 }
 
 /// A killed process ends thread by thread. What its rings hold goes later, unless it is tracked.

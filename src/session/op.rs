@@ -161,7 +161,7 @@ pub enum Event {
     Pace(Side),
     /// A pump's result.
     Pumped(Side, Pumped),
-    /// The first bytes of a pipe are in a buffer; `None`: there are not enough buffers for all.
+    /// The first bytes of a pipe are in a buffer; `None`: it can't be read.
     Unpiped(Side, Option<Buffer>),
     /// So many bytes were given to the client, to the backend, and are not acknowledged.
     Unsent([u32; 2]),

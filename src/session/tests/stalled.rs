@@ -61,7 +61,7 @@ fn a_stream_that_moves_keeps_its_pipe() {
 }
 
 #[test]
-fn without_buffers_for_all_of_it_a_pipe_is_kept_and_asked_again() {
+fn a_pipe_that_cannot_be_read_is_kept_and_asked_again() {
     let mut script = full();
     for _ in 0..3 {
         script.passes(STALL);
