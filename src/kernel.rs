@@ -25,8 +25,8 @@ pub trait Kernel {
     /// end), and appends what has completed.
     fn wait(&mut self, timeout: Option<Duration>, completions: &mut Vec<Completion>);
 
-    /// Ends the wait of another worker, by its number: there is a call in its inbox.
-    fn wake_worker(&self, worker: u32);
+    /// Ends the wait of another thread.
+    fn wake(&self, thread: Sleeper);
 
     /// Accepts: each completion is a new [`Socket`]. `many`: until one without `more`; else just
     /// one.
@@ -143,6 +143,17 @@ pub trait Kernel {
 
     /// Pipes on lease.
     fn pipes_in_use(&self) -> u32;
+}
+
+/// A thread, or a task of it, that may wait for a worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sleeper {
+    /// Another worker, by its number: there is a call in its inbox.
+    Worker(u32),
+    /// The control thread: a backend was ejected or readmitted, and its tally has which.
+    Control,
+    /// The writer of the access log: there is a record in its queue.
+    LogWriter,
 }
 
 /// One completed operation, or one step of a multishot one.

@@ -17,8 +17,8 @@ use tokio_uring::fs::File;
 
 use crate::config::{AccessLog, LogFormat, LogSink};
 use crate::session::Summary;
-use crate::sys;
-use crate::worker::{Doorbell, Record, Stats};
+use crate::sys::{self, Doorbell};
+use crate::worker::{Record, Stats};
 
 use super::{StartError, aside};
 

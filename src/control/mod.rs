@@ -248,7 +248,7 @@ pub fn run(
         let records = workers.records.clone();
         let log = Log { sink, records };
         let stats = workers.stats.clone();
-        let writer = AccessLogWriter::new(log, &workers.doorbell, &orders, stats);
+        let writer = AccessLogWriter::new(log, &workers.log_bell, &orders, stats);
         let log = tokio_uring::spawn(writer.run());
         let events = handle.events();
         let (tokens, socket) = (listeners.tokens.clone(), listeners.socket.take());
@@ -260,7 +260,7 @@ pub fn run(
         balancer.supervise(&mut signals, calls).await;
         listeners.close().await;
         workers.join();
-        workers.doorbell.close();
+        workers.log_bell.close();
         // The reader of a pipe may have stopped reading.
         let _ = tokio::time::timeout(LOG_GRACE, log).await;
         Ok(())

@@ -492,7 +492,7 @@ impl Balancer {
     fn switch_log(&self, sink: Option<Sink>) {
         if let Some(records) = self.workers.log(sink.is_some()) {
             self.log_orders
-                .switch(Log { sink, records }, &self.workers.doorbell);
+                .switch(Log { sink, records }, &self.workers.log_bell);
         }
     }
 }

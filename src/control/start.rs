@@ -16,8 +16,8 @@ use crate::pool::{Health, Standing};
 use crate::ring::{Features, Ring, SetupError, Size, Wakes};
 use crate::select::Seat;
 use crate::snapshot::Snapshot;
-use crate::sys::{self, Bound};
-use crate::worker::{Command, Doorbell, Inbox, LogQueue, Record, Setup, Stats, Worker};
+use crate::sys::{self, Bound, Doorbell};
+use crate::worker::{Command, Inbox, Record, Setup, Stats, Worker};
 
 use super::listening::{self, Patience};
 use super::workers::{LOG_QUEUE_LINES, WorkerHandle, Workers};
@@ -34,10 +34,8 @@ struct WorkerArgs {
     cpu: Option<usize>,
     features: Features,
     size: Size,
-    /// Of every worker, as each may wake any other.
-    wakes: Arc<[Arc<OwnedFd>]>,
+    wakes: Wakes,
     inlet: Arc<OwnedFd>,
-    doorbell: Arc<Doorbell>,
     setup: Setup,
     ready: Sender<Result<(), SetupError>>,
     ended: Arc<OwnedFd>,
@@ -140,7 +138,7 @@ pub(super) async fn start(
     for (worker, cpu) in (0u32..).zip(plan.cpus) {
         let own = |bound: &Bound| bound.of_worker(worker as usize).as_raw_fd();
         let log = config.access_log.as_ref();
-        let log = log.map(|_| LogQueue::new(record_sender.clone(), Arc::clone(&workers.doorbell)));
+        let log = log.map(|_| record_sender.clone());
         let (mailbox, commands) = channel::unbounded();
         let setup = Setup {
             seat: Seat {
@@ -156,7 +154,6 @@ pub(super) async fn start(
             mailbox: commands,
             inboxes: Arc::clone(&inboxes),
             log,
-            notices: Arc::clone(&workers.notices),
             stats: Arc::new(Stats::default()),
         };
         let (outlet, inlet) = descriptor_channel()?;
@@ -164,9 +161,13 @@ pub(super) async fn start(
             cpu,
             features: plan.features,
             size: plan.size,
-            wakes: Arc::clone(&wakes),
+            wakes: Wakes {
+                worker,
+                workers: Arc::clone(&wakes),
+                control: Arc::clone(&workers.bell),
+                log_writer: Arc::clone(&workers.log_bell),
+            },
             inlet: Arc::new(inlet),
-            doorbell: Arc::clone(&workers.doorbell),
             setup,
             ready: ready.clone(),
             ended: Arc::clone(&workers.ended),
@@ -207,8 +208,8 @@ fn before_threads(
         listening: RefCell::default(),
         removed: RefCell::default(),
         records,
-        doorbell: Arc::new(Doorbell::new(eventfd(false)?)),
-        notices: Arc::new(Doorbell::new(eventfd(false)?)),
+        log_bell: doorbell()?,
+        bell: doorbell()?,
         connections_possible: plan.workers().saturating_mul(plan.sessions),
         snapshot,
         ended: Arc::new(eventfd(false)?),
@@ -239,18 +240,11 @@ fn work(args: WorkerArgs) {
         log::warn!("worker {worker} is not pinned to its CPU: {error}");
     }
     let listeners = args.setup.sockets.iter().map(Socket::raw);
-    let bells = [&args.doorbell, &args.setup.notices].map(|bell| bell.eventfd());
-    let own = [&*args.inlet, &*args.ended].into_iter().chain(bells);
-    let wakes = args.wakes.iter().map(|wake| &**wake);
-    let others = own.chain(wakes).map(AsRawFd::as_raw_fd);
-    let keep: Vec<_> = listeners.chain(others).collect();
-    let wakes = Wakes {
-        worker: args.setup.seat.worker,
-        eventfds: Arc::clone(&args.wakes),
-    };
+    let own = [&*args.inlet, &*args.ended].map(AsRawFd::as_raw_fd);
+    let keep: Vec<_> = listeners.chain(own).chain(args.wakes.descriptors()).collect();
     let ring = sys::own_descriptor_table(&keep)
         .map_err(SetupError::Other)
-        .and_then(|()| Ring::new(args.features, args.size, wakes, args.inlet));
+        .and_then(|()| Ring::new(args.features, args.size, args.wakes, args.inlet));
     match ring {
         Ok(ring) => {
             let mut worker = Worker::new(ring, args.setup);
@@ -273,7 +267,7 @@ fn spawn_worker(
     outlet: OwnedFd,
     args: WorkerArgs,
 ) -> Result<(), StartError> {
-    let wake = Arc::clone(&args.wakes[args.setup.seat.worker as usize]);
+    let wake = Arc::clone(args.wakes.own());
     let inlet = Arc::clone(&args.inlet);
     workers.stats.push(Arc::clone(&args.setup.stats));
     let thread = thread::Builder::new()
@@ -289,6 +283,11 @@ fn spawn_worker(
         thread: Mutex::new(Some(thread)),
     });
     Ok(())
+}
+
+fn doorbell() -> Result<Arc<Doorbell>, StartError> {
+    let bell = Doorbell::new().map_err(thread_error("make an eventfd"))?;
+    Ok(Arc::new(bell))
 }
 
 fn eventfd(nonblocking: bool) -> Result<OwnedFd, StartError> {

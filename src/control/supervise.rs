@@ -16,8 +16,8 @@ use tokio_uring::fs::File;
 use crate::admin::model::{EventKind, Stage};
 use crate::admin::{Author, Call, Calls};
 use crate::operational_log;
-use crate::sys;
-use crate::worker::{Command, Doorbell, Stats};
+use crate::sys::{self, Doorbell};
+use crate::worker::{Command, Stats};
 
 use super::balancer::Balancer;
 use super::events::{Subject, Weight};
@@ -63,7 +63,7 @@ impl Balancer {
         second.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let notices = Rc::new(Notify::new());
         tokio_uring::spawn(listen(
-            Arc::clone(&self.workers.notices),
+            Arc::clone(&self.workers.bell),
             Rc::clone(&notices),
         ));
         let workers = Rc::clone(&self.workers);
@@ -182,7 +182,7 @@ impl Balancer {
     pub(super) fn reopen_logs(&self) -> Reopening {
         let mut files = Vec::new();
         if let Some(path) = self.log_orders.path() {
-            files.push((path, self.log_orders.reopen(&self.workers.doorbell)));
+            files.push((path, self.log_orders.reopen(&self.workers.log_bell)));
         }
         let audit = &self.audit;
         files.extend(audit.path().map(Path::to_owned).zip(audit.reopen()));

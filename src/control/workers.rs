@@ -18,8 +18,8 @@ use crate::address::Address;
 use crate::pool::Tally;
 use crate::session::CloseReason;
 use crate::snapshot::Snapshot;
-use crate::sys::{self, Bound, SocketPlace};
-use crate::worker::{Command, Doorbell, LogQueue, Record, SessionFilter, SessionInfo, Stats};
+use crate::sys::{self, Bound, Doorbell, SocketPlace};
+use crate::worker::{Command, Record, SessionFilter, SessionInfo, Stats};
 
 use super::aside;
 use super::unix_sockets::Present;
@@ -32,9 +32,10 @@ pub(super) struct Workers {
     pub(super) removed: RefCell<Removed>,
     pub(super) stats: Vec<Arc<Stats>>,
     pub(super) records: Receiver<Record>,
-    pub(super) doorbell: Arc<Doorbell>,
-    /// Rung by a worker that ejects a backend.
-    pub(super) notices: Arc<Doorbell>,
+    /// Wakes the writer of the access log.
+    pub(super) log_bell: Arc<Doorbell>,
+    /// Wakes the control thread when a worker ejects or readmits a backend.
+    pub(super) bell: Arc<Doorbell>,
     /// Client connections that the descriptor limits of all workers allow.
     pub(super) connections_possible: u32,
     /// The first snapshot of the workers.
@@ -393,8 +394,7 @@ impl Workers {
     /// arrive.
     pub(super) fn log(&self, on: bool) -> Option<Receiver<Record>> {
         let (sender, records) = channel::bounded(LOG_QUEUE_LINES);
-        let queue = || LogQueue::new(sender.clone(), Arc::clone(&self.doorbell));
-        self.tell_all(|| Command::Log(on.then(queue)));
+        self.tell_all(|| Command::Log(on.then(|| sender.clone())));
         on.then_some(records)
     }
 

@@ -34,10 +34,10 @@ use crate::address::Address;
 use crate::fault::Fault;
 use crate::kernel::{
     BUFFER_BYTES, Buffer, BufferId, Completion, Done, Errno, Interest, Kernel, Manner, Pipe,
-    Pumped, RECV_BYTES_MAX, Socket,
+    Pumped, RECV_BYTES_MAX, Sleeper, Socket,
 };
 use crate::origin::Origin;
-use crate::sys;
+use crate::sys::{self, Doorbell};
 use crate::token::{Purpose, Token};
 
 use buffers::{Buffers, GROUP};
@@ -78,18 +78,31 @@ pub struct Ring {
     closed: bool,
 }
 
-/// The eventfds that end the waits of workers. They must be in the descriptor table of each.
+/// What ends the waits of threads. Its eventfds must be in the descriptor table of each worker.
 #[derive(Clone, Debug)]
 pub struct Wakes {
     /// The number of the ring's own worker.
     pub worker: u32,
-    /// By worker.
-    pub eventfds: Arc<[Arc<OwnedFd>]>,
+    /// The eventfds that end the waits of workers, by worker.
+    pub workers: Arc<[Arc<OwnedFd>]>,
+    /// Wakes the control thread.
+    pub control: Arc<Doorbell>,
+    /// Wakes the writer of the access log.
+    pub log_writer: Arc<Doorbell>,
 }
 
 impl Wakes {
-    fn own(&self) -> &OwnedFd {
-        &self.eventfds[self.worker as usize]
+    /// What ends the wait of the ring's own worker.
+    #[must_use]
+    pub fn own(&self) -> &Arc<OwnedFd> {
+        &self.workers[self.worker as usize]
+    }
+
+    /// The descriptors of all of them.
+    pub fn descriptors(&self) -> impl Iterator<Item = i32> {
+        let bells = [&self.control, &self.log_writer].map(|bell| bell.eventfd());
+        let all = self.workers.iter().map(|wake| &**wake).chain(bells);
+        all.map(AsRawFd::as_raw_fd)
     }
 }
 
@@ -289,8 +302,12 @@ fn decode(purpose: Purpose, cqe: &cqueue::Entry, buffers: &mut Buffers) -> Resul
 }
 
 impl Kernel for Ring {
-    fn wake_worker(&self, worker: u32) {
-        sys::notify(&self.wakes.eventfds[worker as usize]);
+    fn wake(&self, thread: Sleeper) {
+        match thread {
+            Sleeper::Worker(number) => sys::notify(&self.wakes.workers[number as usize]),
+            Sleeper::Control => self.wakes.control.ring(),
+            Sleeper::LogWriter => self.wakes.log_writer.ring(),
+        }
     }
 
     fn now(&self) -> u64 {

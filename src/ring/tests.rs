@@ -36,7 +36,9 @@ fn with_outlet(features: Features) -> (Ring, OwnedFd) {
 fn with_outlet_of(size: Size, features: Features) -> (Ring, OwnedFd) {
     let wakes = Wakes {
         worker: 0,
-        eventfds: [Arc::new(sys::eventfd(true).unwrap())].into(),
+        workers: [Arc::new(sys::eventfd(true).unwrap())].into(),
+        control: Arc::new(Doorbell::new().unwrap()),
+        log_writer: Arc::new(Doorbell::new().unwrap()),
     };
     let (outlet, inlet) = sys::descriptor_channel().unwrap();
     let ring = Ring::new(features, size, wakes, Arc::new(inlet)).unwrap();

@@ -4,6 +4,7 @@
 
 mod clock;
 mod descriptor;
+mod doorbell;
 mod files;
 mod memory;
 mod origin;
@@ -18,6 +19,7 @@ pub use descriptor::{
     clear_eventfd, close, close_pipe, eventfd, handed_descriptors, notify, own_descriptor_table,
     pipe,
 };
+pub use doorbell::Doorbell;
 pub use files::{can_append_to, can_listen_at, open_regular, open_to_append};
 pub use memory::available_memory;
 pub use origin::{

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::fault::Fault;
-use crate::kernel::{Done, Errno, Kernel, Manner};
+use crate::kernel::{Done, Errno, Kernel, Manner, Sleeper};
 use crate::origin::{Origin, User};
 use crate::pool::{Backend, Ended, Pool};
 use crate::select::{Choice, Request, Seat};
@@ -218,7 +218,7 @@ impl<K: Kernel> Worker<K> {
             slot.tried.push(slot.target_index);
         }
         if fault.blames_backend() && backend.on_unreached() {
-            self.notices.ring();
+            self.kernel.wake(Sleeper::Control);
         }
         if let Some(socket) = slot.backend.take() {
             // One that is connected to itself would else keep the backend's port in TIME-WAIT.

@@ -25,7 +25,7 @@ use std::collections::{BTreeMap, BinaryHeap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crossbeam::channel::Receiver;
+use crossbeam::channel::{Receiver, Sender};
 use slab::Slab;
 
 use crate::kernel::{Completion, Kernel, Socket};
@@ -40,7 +40,7 @@ use backoff::Backoff;
 pub use latencies::{Counts, Latencies, Times};
 pub use metrics::{Histograms, Number, Numbers, Progress, Stats};
 pub use queue::Inbox;
-pub use report::{Command, Doorbell, LogQueue, Record};
+pub use report::{Command, Record};
 use sessions::Closing;
 pub use sessions::{SessionFilter, SessionId, SessionInfo};
 use slot::Slot;
@@ -65,10 +65,9 @@ pub struct Setup {
     pub mailbox: Receiver<Command>,
     /// By worker: the calls of clients that waited in a queue.
     pub inboxes: Arc<[Inbox]>,
-    /// The queue of the access log; `None` while it is off.
-    pub log: Option<LogQueue>,
-    /// Rung when a backend is ejected or readmitted; its tally has which.
-    pub notices: Arc<Doorbell>,
+    /// The queue of the access log, whose lines are dropped where it is full; `None` while the log
+    /// is off.
+    pub log: Option<Sender<Record>>,
     /// The worker's counters, which any thread may read.
     pub stats: Arc<Stats>,
 }
@@ -113,8 +112,7 @@ pub struct Worker<K> {
     inboxes: Arc<[Inbox]>,
     /// When to look for places that come free without a call; [`NEVER`] while no client waits.
     look_at: u64,
-    log: Option<LogQueue>,
-    notices: Arc<Doorbell>,
+    log: Option<Sender<Record>>,
     stats: Arc<Stats>,
     histograms: Box<Histograms>,
     stall: Stall,
@@ -187,7 +185,6 @@ impl<K: Kernel> Worker<K> {
             inboxes: setup.inboxes,
             look_at: NEVER,
             log: setup.log,
-            notices: setup.notices,
             stats: setup.stats,
             histograms: Box::default(),
             stall: Stall::new(now),

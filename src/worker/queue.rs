@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crossbeam::queue::SegQueue;
 
-use crate::kernel::Kernel;
+use crate::kernel::{Kernel, Sleeper};
 use crate::pool::{Call, Pool, Queue, Ticket};
 use crate::session::Event;
 use crate::time::NEVER;
@@ -120,7 +120,7 @@ impl<K: Kernel> Worker<K> {
             self.inboxes[call.ticket.worker as usize].put(call);
             // A worker reads its own inbox before it waits.
             if call.ticket.worker != self.id {
-                self.kernel.wake_worker(call.ticket.worker);
+                self.kernel.wake(Sleeper::Worker(call.ticket.worker));
             }
             if call.comes {
                 return true;

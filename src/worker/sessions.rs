@@ -7,6 +7,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crossbeam::channel::Sender;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -17,7 +18,7 @@ use crate::snapshot::{Listener, Snapshot};
 use crate::time::{NEVER, nanos};
 
 use super::slot::Slot;
-use super::{LogQueue, Worker};
+use super::{Record, Worker};
 
 /// Selects sessions: every field that is set must match.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
@@ -319,7 +320,7 @@ impl<K: Kernel> Worker<K> {
 
     /// Switches the access log on or off. It needs the clients' addresses, which are looked up now:
     /// at the end of its session a client may have gone.
-    pub(super) fn set_log(&mut self, log: Option<LogQueue>) {
+    pub(super) fn set_log(&mut self, log: Option<Sender<Record>>) {
         if log.is_some() && self.log.is_none() {
             let keys: Vec<usize> = self.slots.iter().map(|(key, _)| key).collect();
             keys.into_iter().for_each(|key| self.learn_peer(key));

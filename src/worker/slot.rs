@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crate::kernel::{BUFFER_BYTES, Buffer, Done, Errno, Interest, Kernel, Pipe, Socket};
+use crate::kernel::{BUFFER_BYTES, Buffer, Done, Errno, Interest, Kernel, Pipe, Sleeper, Socket};
 use crate::pool::{Backend, Ended, Tally};
 use crate::select::{Keys, Looked};
 use crate::session::{CloseReason, Context, Event, Op, Session, Summary, Unanswered};
@@ -249,7 +249,7 @@ impl<K: Kernel> Worker<K> {
             }
         });
         if slot.passes_trial() {
-            self.notices.ring();
+            self.kernel.wake(Sleeper::Control);
         }
     }
 
@@ -350,7 +350,7 @@ impl<K: Kernel> Worker<K> {
             self.kernel.close(socket, manner);
             if let Some(backend) = &slot.target {
                 if release_backend(backend, reason, &summary, slot.on_trial) {
-                    self.notices.ring();
+                    self.kernel.wake(Sleeper::Control);
                 }
                 slot.listener.plan.on_left(backend, &slot.keys, self.now);
                 self.call_next(slot.port, slot.listener.plan.pool());
@@ -376,7 +376,9 @@ impl<K: Kernel> Worker<K> {
             closed_at: self.now,
             reason,
         };
-        if !log.push(record) {
+        if log.try_send(record).is_ok() {
+            self.kernel.wake(Sleeper::LogWriter);
+        } else {
             self.stats.log_dropped.increment();
         }
     }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use mahoraga::address::Address;
 use mahoraga::kernel::{
     Buffer, BufferId, Completion, Done, Errno, Interest, Kernel, Manner, Pipe, Pumped,
-    RECV_BYTES_MAX, Socket,
+    RECV_BYTES_MAX, Sleeper, Socket,
 };
 use mahoraga::origin::Origin;
 use mahoraga::token::{Purpose, Side, Token};
@@ -149,8 +149,9 @@ impl Kernel for InstantKernel {
         completions.extend(self.ready.drain(..));
     }
 
-    fn wake_worker(&self, _worker: u32) {
-        unreachable!("there is one worker")
+    fn wake(&self, thread: Sleeper) {
+        let other = matches!(thread, Sleeper::Worker(_));
+        assert!(!other, "there is one worker");
     }
 
     fn accept(&mut self, token: Token, _listener: &Socket, many: bool) {

@@ -15,7 +15,7 @@ use mahoraga::select::{Plan, Seat};
 use mahoraga::session::SessionLimits;
 use mahoraga::snapshot::{Listener, Snapshot};
 use mahoraga::time::NEVER;
-use mahoraga::worker::{Doorbell, Inbox, LogQueue, Record, Setup, Stats, Worker};
+use mahoraga::worker::{Inbox, Record, Setup, Stats, Worker};
 
 use kernel::{Clients, InstantKernel};
 
@@ -42,8 +42,6 @@ impl Balancer {
 
     fn new(clients: Clients, crowd: u16, step: u64) -> Self {
         let (log, records) = bounded(4_096);
-        let never_rung = mahoraga::sys::eventfd(true).expect("an eventfd");
-        let never_rung = Arc::new(Doorbell::new(never_rung));
         let setup = Setup {
             seat: Seat {
                 worker: 0,
@@ -58,8 +56,7 @@ impl Balancer {
             backlog: 0,
             mailbox: never(),
             inboxes: [Inbox::default()].into(),
-            log: Some(LogQueue::new(log, Arc::clone(&never_rung))),
-            notices: never_rung,
+            log: Some(log),
             stats: Arc::new(Stats::default()),
         };
         let kernel = InstantKernel::new(clients, usize::from(crowd), step);

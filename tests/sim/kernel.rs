@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use mahoraga::address::Address;
 use mahoraga::kernel::{
-    Buffer, BufferId, Completion, Errno, Interest, Kernel, Manner, Pipe, Pumped, Socket,
+    Buffer, BufferId, Completion, Errno, Interest, Kernel, Manner, Pipe, Pumped, Sleeper,
+    Socket,
 };
 use mahoraga::origin::Origin;
 use mahoraga::time::nanos;
@@ -289,9 +290,16 @@ impl Kernel for FakeKernel {
         self.reap(completions);
     }
 
-    fn wake_worker(&self, worker: u32) {
-        assert_eq!(worker, 1, "there are two workers");
-        self.world.neighbour.rung.set(true);
+    fn wake(&self, thread: Sleeper) {
+        match thread {
+            Sleeper::Worker(number) => {
+                assert_eq!(number, 1, "there are two workers");
+                self.world.neighbour.rung.set(true);
+            }
+            Sleeper::Control => self.world.control_woken.set(true),
+            // The test reads the records after each turn.
+            Sleeper::LogWriter => {}
+        }
     }
 
     fn accept(&mut self, token: Token, listener: &Socket, many: bool) {

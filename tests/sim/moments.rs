@@ -1,6 +1,7 @@
 //! Written cases that chance hardly reaches: a close that is spread over a time finds a session
 //! that its order no longer means; a place is free that a session of an old snapshot does not see.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -15,13 +16,13 @@ use mahoraga::select::{Plan, Seat};
 use mahoraga::session::{CloseReason, SessionLimits};
 use mahoraga::snapshot::{Listener, Snapshot};
 use mahoraga::time::NEVER;
-use mahoraga::worker::{Command, LogQueue, SessionFilter, SessionId, Setup};
+use mahoraga::worker::{Command, SessionFilter, SessionId, Setup};
 
 use crate::kernel::{FIRST_PORT, FakeKernel, START};
 use crate::neighbour::Neighbour;
 use crate::pools::Pools;
 use crate::random::{MS, Random};
-use crate::scenario::{Scenario, silent_bell, socket};
+use crate::scenario::{Scenario, socket};
 use crate::trace::Trace;
 use crate::world::{Event, Temper, World};
 
@@ -57,6 +58,7 @@ impl Moment {
             per_listener: vec![Arc::clone(&snapshot.listeners[0].connections)],
             others: 0,
             neighbour: Neighbour::new(1),
+            control_woken: Cell::new(false),
             limits: vec![LIMITS],
             routes: pools.iter().map(|pool| vec![Arc::clone(pool)]).collect(),
             known: 0..=0,
@@ -93,8 +95,7 @@ impl Moment {
             backlog: 0,
             mailbox: mails,
             inboxes,
-            log: Some(LogQueue::new(log, silent_bell())),
-            notices: silent_bell(),
+            log: Some(log),
             stats: Arc::default(),
         };
         let backends = pools[0].backends.iter();

@@ -11,13 +11,12 @@ use mahoraga::kernel::Socket;
 use mahoraga::session::CloseReason;
 use mahoraga::time::{NEVER, nanos};
 use mahoraga::token::Side;
-use mahoraga::worker::{Command, LogQueue, Record, SessionFilter, SessionId, SessionInfo};
+use mahoraga::worker::{Command, Record, SessionFilter, SessionId, SessionInfo};
 
 use crate::kernel::{FIRST_LISTENER, FIRST_SOCKET, FakeKernel, index};
 use crate::net::Conn;
 use crate::pools::Pools;
 use crate::random::{MS, Random};
-use crate::scenario::silent_bell;
 
 /// An order to close sessions.
 #[derive(Debug)]
@@ -68,8 +67,7 @@ pub(crate) fn mix_in(
                 Command::Sessions(filter, bounded(1).0)
             }
             6 => {
-                let queue = || LogQueue::new(log.clone(), silent_bell());
-                Command::Log(random.permille(700).then(queue))
+                Command::Log(random.permille(700).then(|| log.clone()))
             }
             _ => Command::Beat(beat),
         };

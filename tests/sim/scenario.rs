@@ -1,8 +1,7 @@
 //! One run: a seed decides the configuration, the network and the weather.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::fs::File;
-use std::io::Read;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +13,7 @@ use mahoraga::select::Seat;
 use mahoraga::session::SessionLimits;
 use mahoraga::snapshot::{Listener, Snapshot};
 use mahoraga::time::NEVER;
-use mahoraga::worker::{Command, Doorbell, LogQueue, Number, Record, Setup, Stats, Worker};
+use mahoraga::worker::{Command, Number, Record, Setup, Stats, Worker};
 
 use crate::kernel::{FIRST_LISTENER, FakeKernel};
 use crate::neighbour::Neighbour;
@@ -35,7 +34,6 @@ pub(crate) struct Scenario {
     capacity: usize,
     pools: Pools,
     ejected: usize,
-    notices: Arc<Doorbell>,
 }
 
 impl Scenario {
@@ -70,8 +68,7 @@ impl Scenario {
             backlog: plan.backlog,
             mailbox: commands,
             inboxes,
-            log: Some(LogQueue::new(log, silent_bell())),
-            notices: silent_bell(),
+            log: Some(log),
             stats: Arc::default(),
         };
         Self::of(kernel, setup, records, plan.pools)
@@ -85,11 +82,9 @@ impl Scenario {
         records: Receiver<Record>,
         pools: Pools,
     ) -> Self {
-        setup.notices.sleep();
         Self {
             stats: Arc::clone(&setup.stats),
             capacity: setup.capacity,
-            notices: Arc::clone(&setup.notices),
             worker: Worker::new(kernel, setup),
             records,
             logged: (0, [0; 2]),
@@ -145,6 +140,7 @@ impl Scenario {
         for limit in tallies.iter().map(|tally| &tally.connections) {
             assert!(limit.used() <= limit.max(), "{limit:?}");
         }
+        let woken = kernel.world.control_woken.take();
         let mut in_all = 0;
         for pool in &self.pools.present {
             let ejected = pool.backends.iter();
@@ -160,7 +156,7 @@ impl Scenario {
         }
         if in_all > self.ejected {
             kernel.trace.see("ejection");
-            assert!(is_rung(&self.notices), "the control thread is not woken");
+            assert!(woken, "the control thread is not woken");
         }
         self.ejected = in_all;
     }
@@ -330,6 +326,7 @@ impl Plan {
             per_listener: self.per_listener.clone(),
             others: 0,
             neighbour: Neighbour::new(self.limits.len()),
+            control_woken: Cell::new(false),
             limits: self.limits.clone(),
             routes: std::mem::take(&mut self.routes),
             known: 0..=0,
@@ -418,19 +415,6 @@ fn limits(random: &mut Random) -> SessionLimits {
         ends_together: false,
         watches_work: random.permille(700),
     }
-}
-
-/// Whether a doorbell was rung since the last call.
-fn is_rung(bell: &Doorbell) -> bool {
-    let eventfd = bell.eventfd().try_clone().expect("a descriptor");
-    bell.sleep();
-    File::from(eventfd).read(&mut [0; 8]).is_ok()
-}
-
-/// A doorbell that wakes no thread: the test reads the queue after each turn.
-pub(crate) fn silent_bell() -> Arc<Doorbell> {
-    let never_rung = mahoraga::sys::eventfd(true).expect("an eventfd");
-    Arc::new(Doorbell::new(never_rung))
 }
 
 const TURNS_MAX: u64 = 2_000_000;

@@ -1,5 +1,6 @@
 //! The world around the balancer: events that happen by themselves at their time.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -39,6 +40,8 @@ pub(crate) struct World {
     pub(crate) per_listener: Vec<Arc<Limit>>,
     pub(crate) others: u32,
     pub(crate) neighbour: Neighbour,
+    /// The worker has woken the control thread since the last look.
+    pub(crate) control_woken: Cell<bool>,
     pub(crate) limits: Vec<SessionLimits>,
     /// The pool of each listener so far, by publication; the worker may have any publication in
     /// `known`. A listener that is gone keeps its last pool.
