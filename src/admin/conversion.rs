@@ -4,7 +4,7 @@
 use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
 
-use super::model::{BackendChange, Kill, NewBackend, PoolChange, SessionFilter};
+use super::model::{BackendChange, NewBackend, PoolChange, SessionFilter};
 use super::refusal::Refusal;
 use crate::config::values::ValueError;
 use crate::config::{AdminState, Backend, BackendPatch, Change, PoolPatch, Strategy, values};
@@ -104,23 +104,19 @@ pub(super) fn pool_change(pool: String, body: &PoolChange) -> Result<Change, Ref
     })
 }
 
-/// Which sessions to close. To close all of them takes an explicit `all=true`.
-pub(super) fn kill_filter(kill: Kill) -> Result<SessionFilter, Refusal> {
-    let filter = SessionFilter {
-        id: kill.id,
-        listener: kill.listener,
-        pool: kill.pool,
-        backend: kill.backend,
-        client: kill.client,
-        ..SessionFilter::default()
+/// Closing all sessions takes an explicit `all=true`.
+pub(super) fn refuse_unclear_kill(filter: &SessionFilter) -> Result<(), Refusal> {
+    let others = SessionFilter {
+        all: false,
+        ..filter.clone()
     };
-    match (kill.all, filter == SessionFilter::default()) {
-        (true, true) | (false, false) => Ok(filter),
-        (false, true) => Err(Refusal::malformed(
-            "expected a filter, or `all=true` for every session",
-        )),
-        (true, false) => Err(Refusal::malformed("`all=true` goes with no other filter")),
-    }
+    let why = match (filter.all, others == SessionFilter::default()) {
+        _ if filter.limit.is_some() => "`limit` goes with a list only",
+        (true, true) | (false, false) => return Ok(()),
+        (false, true) => "expected a filter, or `all=true` for every session",
+        (true, false) => "`all=true` goes with no other filter",
+    };
+    Err(Refusal::malformed(why))
 }
 
 fn refuse_empty(is_empty: bool) -> Result<(), Refusal> {

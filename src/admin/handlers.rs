@@ -15,7 +15,7 @@ use super::conversion::{self, backend_change, limit};
 use super::endpoints::ApiRequest;
 use super::exchange::{Json, LongJson, Query, WrittenJson};
 use super::model::{
-    BackendChange, BackendStatus, Changed, ConfigText, HistogramStatus, Kill, Killed, LimitChange,
+    BackendChange, BackendStatus, Changed, ConfigText, HistogramStatus, Killed, LimitChange,
     Limits, ListenerStatus, NewBackend, PoolChange, PoolStatus, Readiness, Reloaded, Removal,
     Reopened, SESSIONS_MAX, SessionFilter, SessionStatus, Stage, Status, Watching,
 };
@@ -150,8 +150,11 @@ pub(super) async fn sessions(
     sessions_of(&request, filter).await.map(LongJson)
 }
 
-pub(super) async fn kill_sessions(request: ApiRequest, Query(kill): Query<Kill>) -> Answer<Killed> {
-    let filter = conversion::kill_filter(kill)?;
+pub(super) async fn kill_sessions(
+    request: ApiRequest,
+    Query(filter): Query<SessionFilter>,
+) -> Answer<Killed> {
+    conversion::refuse_unclear_kill(&filter)?;
     filter_is_known(&request, &filter).await?;
     kill_those(&request, filter).await.map(Json)
 }

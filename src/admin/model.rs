@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::AdminState;
 pub use crate::session::SessionState;
-pub use crate::worker::{SessionFilter, SessionId};
+pub use crate::worker::{SESSIONS, SESSIONS_MAX, SessionFilter, SessionId};
 
 mod figures;
 
@@ -254,30 +254,6 @@ pub enum HealthStatus {
     Down,
     /// Its host name has no address yet.
     Unresolved,
-}
-
-/// Selects the sessions to close: every field that is set must match, and one must be set.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct Kill {
-    /// The id of one session.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Option<String>")]
-    pub id: Option<SessionId>,
-    /// The name of the session's listener.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub listener: Option<String>,
-    /// The name of the session's pool.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub pool: Option<String>,
-    /// The name of the backend that the session is connected, or connects, to.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub backend: Option<String>,
-    /// The client's address, without its port. An IPv4 address matches its IPv6-mapped form too.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub client: Option<std::net::IpAddr>,
-    /// Every session; no other field may be set.
-    pub all: bool,
 }
 
 /// How a backend is removed.
@@ -546,8 +522,3 @@ pub struct Problem {
     /// One sentence.
     pub error: String,
 }
-
-/// The default number of sessions in a list.
-pub const SESSIONS: u32 = 1_000;
-/// The most sessions in a list.
-pub const SESSIONS_MAX: u32 = 10_000;

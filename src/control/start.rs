@@ -241,7 +241,10 @@ fn work(args: WorkerArgs) {
     }
     let listeners = args.setup.sockets.iter().map(Socket::raw);
     let own = [&*args.inlet, &*args.ended].map(AsRawFd::as_raw_fd);
-    let keep: Vec<_> = listeners.chain(own).chain(args.wakes.descriptors()).collect();
+    let keep: Vec<_> = listeners
+        .chain(own)
+        .chain(args.wakes.descriptors())
+        .collect();
     let ring = sys::own_descriptor_table(&keep)
         .map_err(SetupError::Other)
         .and_then(|()| Ring::new(args.features, args.size, args.wakes, args.inlet));

@@ -62,10 +62,7 @@ impl Balancer {
         let mut second = tokio::time::interval(Duration::from_secs(1));
         second.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let notices = Rc::new(Notify::new());
-        tokio_uring::spawn(listen(
-            Arc::clone(&self.workers.bell),
-            Rc::clone(&notices),
-        ));
+        tokio_uring::spawn(listen(Arc::clone(&self.workers.bell), Rc::clone(&notices)));
         let workers = Rc::clone(&self.workers);
         let mut finished = std::pin::pin!(workers.finished());
         self.metrics.measurements.begin();

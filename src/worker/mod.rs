@@ -9,6 +9,7 @@
 mod accept;
 mod backoff;
 mod connecting;
+mod filter;
 mod follow;
 mod latencies;
 mod metrics;
@@ -37,12 +38,13 @@ use crate::token::{Purpose, Token};
 
 use accept::Port;
 use backoff::Backoff;
+pub use filter::{SESSIONS, SESSIONS_MAX, SessionFilter, SessionId};
 pub use latencies::{Counts, Latencies, Times};
 pub use metrics::{Histograms, Number, Numbers, Progress, Stats};
 pub use queue::Inbox;
 pub use report::{Command, Record};
 use sessions::Closing;
-pub use sessions::{SessionFilter, SessionId, SessionInfo};
+pub use sessions::SessionInfo;
 use slot::Slot;
 use stall::Stall;
 use timers::Timers;

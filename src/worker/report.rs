@@ -9,8 +9,9 @@ use crate::pool::{Backend, Tally};
 use crate::session::{CloseReason, Summary};
 use crate::snapshot::{Listener, Snapshot};
 
+use super::filter::SessionFilter;
 use super::metrics::Histograms;
-use super::sessions::{SessionFilter, SessionInfo};
+use super::sessions::SessionInfo;
 
 /// A command of the control thread to a worker.
 #[derive(Debug)]

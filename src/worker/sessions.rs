@@ -1,15 +1,11 @@
 //! Lists sessions, and closes sessions by order.
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::fmt;
-use std::net::{IpAddr, SocketAddr};
-use std::str::FromStr;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam::channel::Sender;
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
 
 use crate::kernel::Kernel;
 use crate::pool::{Backend, Tally};
@@ -17,79 +13,9 @@ use crate::session::{CloseReason, SessionState, View};
 use crate::snapshot::{Listener, Snapshot};
 use crate::time::{NEVER, nanos};
 
+use super::filter::{SessionFilter, SessionId};
 use super::slot::Slot;
 use super::{Record, Worker};
-
-/// Selects sessions: every field that is set must match.
-#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct SessionFilter {
-    /// The id of one session.
-    #[schemars(with = "Option<String>")]
-    pub id: Option<SessionId>,
-    /// The name of the session's listener.
-    pub listener: Option<String>,
-    /// The name of the session's pool.
-    pub pool: Option<String>,
-    /// The name of the backend that the session is connected, or connects, to.
-    pub backend: Option<String>,
-    /// The client's address, without its port. An IPv4 address matches its IPv6-mapped form too.
-    pub client: Option<IpAddr>,
-    /// The largest number of sessions in a list: 1000 by default, at most 10,000. Closing sessions
-    /// ignores it.
-    pub limit: Option<u32>,
-    /// The backend that the session is connected, or connects, to, whatever others have its name.
-    #[serde(skip)]
-    pub tally: Option<Arc<Tally>>,
-}
-
-/// Identifies a session: its worker, and its number among the sessions of that worker. Written as
-/// in the access log, `0-17`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct SessionId {
-    /// The number of the worker.
-    pub worker: u32,
-    /// Counts up within the worker.
-    pub number: u64,
-}
-
-impl fmt::Display for SessionId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}-{}", self.worker, self.number)
-    }
-}
-
-impl FromStr for SessionId {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let parts = text.split_once('-');
-        let id = parts.and_then(|(worker, number)| {
-            Some(Self {
-                worker: worker.parse().ok()?,
-                number: number.parse().ok()?,
-            })
-        });
-        id.ok_or_else(|| {
-            format!("invalid session id \"{text}\": expected WORKER-NUMBER, as `0-17`")
-        })
-    }
-}
-
-impl TryFrom<String> for SessionId {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        text.parse()
-    }
-}
-
-impl From<SessionId> for String {
-    fn from(id: SessionId) -> Self {
-        id.to_string()
-    }
-}
 
 /// A session in a list.
 #[derive(Clone, Debug)]
@@ -109,12 +35,18 @@ pub struct SessionInfo {
 /// An order to close sessions, each at a moment of its own.
 #[derive(Debug)]
 pub(super) struct Closing {
-    filter: SessionFilter,
+    target: Target,
     reason: CloseReason,
-    /// The order ends early when a snapshot has their backend up again.
-    while_down: bool,
     /// The time, the slot and its generation of each session, in the order of time.
     due: VecDeque<(u64, usize, u32)>,
+}
+
+/// The sessions that an order is about.
+#[derive(Debug)]
+enum Target {
+    Matching(SessionFilter),
+    /// Those of a backend that is down. The order ends early when a snapshot has it up again.
+    Downed(Arc<Tally>),
 }
 
 impl SessionFilter {
@@ -125,8 +57,6 @@ impl SessionFilter {
         let is = |wanted: &Option<String>, name: Option<&String>| {
             wanted.as_ref().is_none_or(|wanted| Some(wanted) == name)
         };
-        let same =
-            |tally: &Arc<Tally>| backend.is_some_and(|backend| Arc::ptr_eq(&backend.tally, tally));
         let id = SessionId {
             worker,
             number: slot.number,
@@ -135,37 +65,20 @@ impl SessionFilter {
             && is(&self.listener, Some(&listener.name))
             && is(&self.pool, Some(&listener.plan.pool().name))
             && is(&self.backend, backend.map(|backend| &backend.name))
-            && self.tally.as_ref().is_none_or(same)
     }
 }
 
 impl Closing {
     /// Whether it is the same order once more.
     fn is_same(&self, other: &Self) -> bool {
-        self.filter == other.filter
-            && self.reason == other.reason
-            && self.while_down == other.while_down
-    }
-}
-
-impl PartialEq for SessionFilter {
-    fn eq(&self, other: &Self) -> bool {
-        let Self {
-            id,
-            listener,
-            pool,
-            backend,
-            client,
-            limit,
-            tally,
-        } = other;
-        self.id == *id
-            && self.listener == *listener
-            && self.pool == *pool
-            && self.backend == *backend
-            && self.tally.as_ref().map(Arc::as_ptr) == tally.as_ref().map(Arc::as_ptr)
-            && self.client == *client
-            && self.limit == *limit
+        let same_target = match (&self.target, &other.target) {
+            (Target::Matching(its), Target::Matching(others)) => its == others,
+            (Target::Downed(its), Target::Downed(others)) => Arc::ptr_eq(its, others),
+            (Target::Matching(_), Target::Downed(_)) | (Target::Downed(_), Target::Matching(_)) => {
+                false
+            }
+        };
+        same_target && self.reason == other.reason
     }
 }
 
@@ -200,17 +113,17 @@ impl<K: Kernel> Worker<K> {
         spread: Duration,
     ) -> Option<u64> {
         let closing = Closing {
-            filter,
+            target: Target::Matching(filter.clone()),
             reason,
-            while_down: false,
             due: VecDeque::new(),
         };
         // Orders about backends that are down don't count: there is at most one per backend.
-        let mut others = self.closings.iter().filter(|one| !one.while_down);
+        let counts = |one: &&Closing| matches!(one.target, Target::Matching(_));
+        let mut others = self.closings.iter().filter(counts);
         if others.clone().count() >= ORDERS_MAX && !others.any(|old| old.is_same(&closing)) {
             return None;
         }
-        let mut keys = self.matching(&closing.filter, usize::MAX);
+        let mut keys = self.matching(&filter, usize::MAX);
         keys.retain(|key| self.slots[*key].session.view().state != SessionState::Closing);
         let count = keys.len() as u64;
         self.order(closing, keys, spread);
@@ -233,12 +146,8 @@ impl<K: Kernel> Worker<K> {
         for (tally, spread) in backends {
             let keys = sessions.remove(&Arc::as_ptr(&tally)).unwrap_or_default();
             let closing = Closing {
-                filter: SessionFilter {
-                    tally: Some(tally),
-                    ..SessionFilter::default()
-                },
+                target: Target::Downed(tally),
                 reason: CloseReason::BackendDown,
-                while_down: true,
                 due: VecDeque::new(),
             };
             self.order(closing, keys, spread);
@@ -250,16 +159,16 @@ impl<K: Kernel> Worker<K> {
     /// are up again, or their pool panics or keeps sessions. A backend that has left the snapshot
     /// was down last.
     pub(super) fn spare_returned(&mut self, snapshot: &Snapshot) {
-        if !self.closings.iter().any(|closing| closing.while_down) {
+        if self.closings.is_empty() {
             return;
         }
         let pools = snapshot.pools.iter().map(|plan| plan.pool());
         let backends = pools.flat_map(|pool| pool.backends.iter().map(move |its| (pool, its)));
         let spared = backends.filter(|(pool, its)| pool.closes_over(its).is_none());
         let spared: HashSet<_> = spared.map(|(_, its)| Arc::as_ptr(&its.tally)).collect();
-        self.closings.retain(|closing| {
-            let tally = closing.filter.tally.as_ref();
-            !(closing.while_down && tally.is_some_and(|its| spared.contains(&Arc::as_ptr(its))))
+        self.closings.retain(|closing| match &closing.target {
+            Target::Downed(tally) => !spared.contains(&Arc::as_ptr(tally)),
+            Target::Matching(_) => true,
         });
     }
 
@@ -312,7 +221,7 @@ impl<K: Kernel> Worker<K> {
     fn close_one(&mut self, closing: &Closing, key: usize, generation: u32) {
         let slot = self.slots.get(key);
         let same = slot.is_some_and(|slot| slot.generation == generation);
-        if same && self.is_match(key, &closing.filter) {
+        if same && self.is_target(key, &closing.target) {
             let reason = closing.reason;
             self.with_session(key, |session, cx| session.close(reason, cx));
         }
@@ -338,6 +247,16 @@ impl<K: Kernel> Worker<K> {
         }
         keys.truncate(limit);
         keys
+    }
+
+    fn is_target(&mut self, key: usize, target: &Target) -> bool {
+        match target {
+            Target::Matching(filter) => self.is_match(key, filter),
+            Target::Downed(tally) => {
+                let backend = self.slots[key].backend();
+                backend.is_some_and(|backend| Arc::ptr_eq(&backend.tally, tally))
+            }
+        }
     }
 
     fn is_match(&mut self, key: usize, filter: &SessionFilter) -> bool {

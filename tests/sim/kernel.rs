@@ -8,8 +8,7 @@ use std::time::Duration;
 
 use mahoraga::address::Address;
 use mahoraga::kernel::{
-    Buffer, BufferId, Completion, Errno, Interest, Kernel, Manner, Pipe, Pumped, Sleeper,
-    Socket,
+    Buffer, BufferId, Completion, Errno, Interest, Kernel, Manner, Pipe, Pumped, Sleeper, Socket,
 };
 use mahoraga::origin::Origin;
 use mahoraga::time::nanos;

@@ -148,7 +148,7 @@ fn gives_up(seed: u64) -> Trace {
         ..config::Pool::of("p", vec![backend(FIRST_PORT), backend(FIRST_PORT + 1)])
     });
     let silent = SessionFilter {
-        tally: Some(Arc::clone(&pool.backends[0].tally)),
+        backend: Some(pool.backends[0].name.clone()),
         ..SessionFilter::default()
     };
     let down = close(silent, CloseReason::BackendDown, 2_000);

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crossbeam::channel::{Receiver, Sender, bounded};
 use mahoraga::kernel::Socket;
+use mahoraga::pool::Tally;
 use mahoraga::session::CloseReason;
 use mahoraga::time::{NEVER, nanos};
 use mahoraga::token::Side;
@@ -22,6 +23,8 @@ use crate::random::{MS, Random};
 #[derive(Debug)]
 pub(crate) struct Close {
     filter: SessionFilter,
+    /// The backend that went down, if the order is about it.
+    tally: Option<Arc<Tally>>,
     reason: CloseReason,
     /// When it was ordered, and by when the last session must be closed.
     at: u64,
@@ -66,9 +69,7 @@ pub(crate) fn mix_in(
                 filter.limit = Some(random.pick(&[1, 1_000, 1_000]));
                 Command::Sessions(filter, bounded(1).0)
             }
-            6 => {
-                Command::Log(random.permille(700).then(|| log.clone()))
-            }
+            6 => Command::Log(random.permille(700).then(|| log.clone())),
             _ => Command::Beat(beat),
         };
         let at = random.below(commands.len() as u64 + 1);
@@ -84,8 +85,7 @@ fn filter(pools: &Pools, random: &mut Random) -> SessionFilter {
         match random.below(8) {
             0 => filter.listener = Some(format!("l{}", random.below(3))),
             1 => filter.pool = Some(random.pick(&["p", "p", "q"]).to_owned()),
-            2 => filter.backend = Some(pools.known[any % pools.known.len()].name.clone()),
-            3..=5 => filter.tally = Some(Arc::clone(&pools.tallies[any])),
+            2..=5 => filter.backend = Some(pools.known[any % pools.known.len()].name.clone()),
             6 => filter.client = Some(client_ip(random.between(0, 3))),
             _ => {
                 filter.id = Some(SessionId {
@@ -176,6 +176,7 @@ impl FakeKernel {
             Command::Close(filter, reason, spread, _) => {
                 self.world.closes.push(Close {
                     filter: filter.clone(),
+                    tally: None,
                     reason,
                     at,
                     by: at + nanos(spread),
@@ -199,10 +200,8 @@ impl FakeKernel {
             Command::CloseDowned(ref backends) => {
                 for (tally, _) in backends {
                     self.world.closes.push(Close {
-                        filter: SessionFilter {
-                            tally: Some(Arc::clone(tally)),
-                            ..SessionFilter::default()
-                        },
+                        filter: SessionFilter::default(),
+                        tally: Some(Arc::clone(tally)),
                         reason: CloseReason::BackendDown,
                         at,
                         // A publication may end the order.
@@ -242,11 +241,11 @@ impl FakeKernel {
         };
         let meant = self.world.closes.iter().filter(|close| {
             let reason_fits = close.reason == reason && close.at <= record.closed_at;
-            reason_fits && means(&close.filter, record)
+            reason_fits && means(close, record)
         });
         assert!(!ordered || meant.count() > 0, "{reason} without an order");
         for close in &self.world.closes {
-            let had = means(&close.filter, record) && was_so(&close.filter, record, close.at);
+            let had = means(close, record) && was_so(close, record);
             assert!(
                 !had || record.closed_at < close.by.saturating_add(LATE_MAX),
                 "{} outlives an order: {close:?}",
@@ -292,21 +291,19 @@ impl FakeKernel {
 
 fn is_all(filter: &SessionFilter) -> bool {
     let named = [&filter.listener, &filter.pool, &filter.backend];
-    named.iter().all(|name| name.is_none())
-        && filter.id.is_none()
-        && filter.tally.is_none()
-        && filter.client.is_none()
+    named.iter().all(|name| name.is_none()) && filter.id.is_none() && filter.client.is_none()
 }
 
-/// Whether an order's filter matches this session at its end.
-fn means(filter: &SessionFilter, record: &Record) -> bool {
+/// Whether an order is about this session at its end.
+fn means(close: &Close, record: &Record) -> bool {
+    let filter = &close.filter;
     let client = record.client.expect("every client has an address").ip();
     let backend = record.backend.as_ref();
     let is = |wanted: &Option<String>, name: &str| wanted.as_ref().is_none_or(|w| w == name);
     is(&filter.listener, &record.listener.name)
         && is(&filter.pool, &record.listener.plan.pool().name)
         && is(&filter.backend, backend.map_or("", |backend| &backend.name))
-        && filter
+        && close
             .tally
             .as_ref()
             .is_none_or(|tally| backend.is_some_and(|backend| Arc::ptr_eq(&backend.tally, tally)))
@@ -314,10 +311,10 @@ fn means(filter: &SessionFilter, record: &Record) -> bool {
         && filter.id.is_none_or(|id| id.number == record.number)
 }
 
-/// Whether it matched at this time already.
-fn was_so(filter: &SessionFilter, record: &Record, at: u64) -> bool {
-    let summary = &record.summary;
-    if filter.backend.is_none() && filter.tally.is_none() {
+/// Whether it was when the order came.
+fn was_so(close: &Close, record: &Record) -> bool {
+    let (summary, at) = (&record.summary, close.at);
+    if close.filter.backend.is_none() && close.tally.is_none() {
         return summary.opened_at < at;
     }
     let connected = summary.connect.map(|after| summary.opened_at + after);

@@ -174,7 +174,7 @@ async fn sessions_are_those_of_the_filter() {
     assert_eq!(
         done(),
         "SessionFilter { id: None, listener: None, pool: Some(\"main\"), backend: None, \
-         client: Some(::1), limit: Some(5), tally: None }"
+         client: Some(::1), limit: Some(5), all: false }"
     );
     let answer = world
         .ask(
@@ -195,7 +195,7 @@ async fn sessions_are_those_of_the_filter() {
     assert_eq!(
         done(),
         "kill SessionFilter { id: None, listener: None, pool: None, backend: None, \
-         client: None, limit: None, tally: None } by socket"
+         client: None, limit: None, all: true } by socket"
     );
 }
 

@@ -1,13 +1,12 @@
 //! The arguments of the commands to a running balancer.
 
-use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
 
 use super::address::AdminAddress;
-use crate::admin::model::SESSIONS_MAX;
+use crate::admin::model::SessionFilter;
 use crate::cli::args::{Maybe, deadline};
 use crate::config::values::backend;
 use crate::config::values::{self, ValueError};
@@ -169,31 +168,12 @@ pub struct BackendsArgs {
 /// The arguments of `mahoraga sessions`.
 #[derive(Args, Clone, Debug)]
 pub struct SessionsArgs {
-    /// Only those of a listener
-    #[arg(long, value_name = "NAME")]
-    pub listener: Option<String>,
-    /// Only those of a pool
-    #[arg(long, value_name = "NAME")]
-    pub pool: Option<String>,
-    /// Only those of a backend: its name, or POOL/BACKEND
-    #[arg(long, value_name = "BACKEND")]
-    pub backend: Option<String>,
-    /// Only those of this client address
-    #[arg(long, value_name = "IP", value_parser = client)]
-    pub client: Option<IpAddr>,
-    /// Show at most N, up to 10000 [default: 1000]
-    #[arg(long, value_name = "N", value_parser = sessions_limit, conflicts_with = "kill")]
-    pub limit: Option<u32>,
+    /// Which sessions.
+    #[command(flatten)]
+    pub filter: SessionFilter,
     /// Close sessions: those with these ids, or those that the other flags select
     #[arg(long, value_name = "ID", num_args = 0.., conflicts_with = "limit")]
     pub kill: Option<Vec<String>>,
-    /// With --kill: close every session
-    #[arg(
-        long,
-        requires = "kill",
-        conflicts_with_all = ["listener", "pool", "backend", "client"]
-    )]
-    pub all: bool,
     /// How to reach the balancer.
     #[command(flatten)]
     pub options: ClientOptions,
@@ -446,21 +426,12 @@ fn weight(text: &str) -> Result<u32, ValueError> {
     values::number(text, values::WEIGHT)
 }
 
-fn client(text: &str) -> Result<IpAddr, ValueError> {
-    let expected = || ValueError::Unexpected("an IP address".to_owned());
-    text.parse().map_err(|_| expected())
-}
-
 fn queue(text: &str) -> Result<u32, ValueError> {
     values::number(text, values::QUEUE)
 }
 
 fn recent(text: &str) -> Result<u32, ValueError> {
     values::number(text, 0..=u32::MAX)
-}
-
-fn sessions_limit(text: &str) -> Result<u32, ValueError> {
-    values::number(text, 1..=SESSIONS_MAX)
 }
 
 /// A limit as the API takes it: 0 for no limit.

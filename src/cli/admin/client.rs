@@ -321,18 +321,14 @@ pub(super) fn path(parts: &[&str]) -> String {
     path
 }
 
-/// `?name=value&...` of the pairs that have a value.
-pub(super) fn query(pairs: &[(&str, Option<String>)]) -> String {
-    let mut text = String::new();
-    for (name, value) in pairs {
-        if let Some(value) = value {
-            text.push(if text.is_empty() { '?' } else { '&' });
-            text.push_str(name);
-            text.push('=');
-            encode(&mut text, value);
-        }
+/// `?name=value&...` of the fields that have a value.
+pub(super) fn query(fields: &impl Serialize) -> String {
+    let text = serde_urlencoded::to_string(fields).expect("fields are strings and numbers");
+    if text.is_empty() {
+        text
+    } else {
+        format!("?{text}")
     }
-    text
 }
 
 /// Leaves the unreserved characters of RFC 3986, section 2.3.
@@ -421,12 +417,8 @@ mod tests {
             encoded,
             "/v1/pools/a%2Fb%20c/backends/unix%3A%2Frun%2F%C3%A4"
         );
-        assert_eq!(query(&[("a", None)]), "");
-        let pairs = [
-            ("a", Some("1&2".to_owned())),
-            ("b", None),
-            ("c", Some("x".to_owned())),
-        ];
-        assert_eq!(query(&pairs), "?a=1%262&c=x");
+        assert_eq!(query(&[("a", None::<&str>)]), "");
+        let fields = [("a", Some("1&2")), ("b", None), ("c", Some("x"))];
+        assert_eq!(query(&fields), "?a=1%262&c=x");
     }
 }

@@ -12,7 +12,7 @@ use super::args::EventsArgs;
 use super::client::{Client, ClientError, path, query};
 use super::print;
 use super::units::plain;
-use crate::admin::model::Event;
+use crate::admin::model::{Event, Watching};
 
 pub(super) async fn events(args: &EventsArgs) -> Result<(), ClientError> {
     let client = Client::new(&args.options)?;
@@ -73,7 +73,7 @@ pub(super) struct Stream<'a> {
 impl<'a> Stream<'a> {
     /// The last `recent` events, and then new ones as they happen.
     pub(super) async fn open(client: &'a Client, recent: u32) -> Result<Self, ClientError> {
-        let recent = query(&[("recent", Some(recent.to_string()))]);
+        let recent = query(&Watching { recent });
         let body = client.stream(&(path(&["events"]) + &recent)).await?;
         let lines = Lines::default();
         Ok(Self {

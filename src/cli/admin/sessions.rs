@@ -6,14 +6,14 @@ use super::find::find_serving;
 use super::show;
 use super::table::{Align, Paint, Table};
 use super::units::{bytes, plural, span};
-use crate::admin::model::{Killed, SESSIONS, SessionStatus};
+use crate::admin::model::{Killed, SESSIONS, SessionFilter, SessionStatus};
 
 pub(super) async fn sessions(args: &SessionsArgs) -> Result<(), ClientError> {
     let client = Client::new(&args.options)?;
     let killed = match args.kill.as_deref() {
         None => {
             let sessions: Vec<SessionStatus> = client.get(&target(&client, args).await?).await?;
-            let limit = args.limit.unwrap_or(SESSIONS);
+            let limit = args.filter.limit.unwrap_or(SESSIONS);
             show(&args.options, &sessions, |sessions, paint| {
                 let mut text = table(sessions, paint);
                 if sessions.len() >= limit as usize {
@@ -48,31 +48,18 @@ pub(super) async fn sessions(args: &SessionsArgs) -> Result<(), ClientError> {
 }
 
 fn is_filtered(args: &SessionsArgs) -> bool {
-    args.listener.is_some()
-        || args.pool.is_some()
-        || args.backend.is_some()
-        || args.client.is_some()
-        || args.all
+    args.filter != SessionFilter::default()
 }
 
 /// The path of the API for the sessions that the flags select.
 async fn target(client: &Client, args: &SessionsArgs) -> Result<String, ClientError> {
-    let (pool, backend) = match &args.backend {
-        Some(text) => {
-            let found = find_serving(client, args.pool.as_deref(), text).await?;
-            (Some(found.pool), Some(found.backend))
-        }
-        None => (args.pool.clone(), None),
-    };
-    let filter = query(&[
-        ("listener", args.listener.clone()),
-        ("pool", pool),
-        ("backend", backend),
-        ("client", args.client.map(|client| client.to_string())),
-        ("limit", args.limit.map(|limit| limit.to_string())),
-        ("all", args.all.then(|| "true".to_owned())),
-    ]);
-    Ok(path(&["sessions"]) + &filter)
+    let mut filter = args.filter.clone();
+    if let Some(text) = &args.filter.backend {
+        let found = find_serving(client, filter.pool.as_deref(), text).await?;
+        filter.pool = Some(found.pool);
+        filter.backend = Some(found.backend);
+    }
+    Ok(path(&["sessions"]) + &query(&filter))
 }
 
 fn table(sessions: &[SessionStatus], paint: Paint) -> String {
