@@ -14,6 +14,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::refusal::Refusal;
+use crate::config::{Backend, Changeable, Patch, backend_schema, patch_schema};
 use crate::control::aside;
 
 /// What an endpoint takes beside its path.
@@ -99,20 +100,42 @@ impl<T: DeserializeOwned + JsonSchema + Send + 'static> Input for Query<T> {
     }
 }
 
-/// JSON, as a request's body or as an answer.
+/// JSON, as an answer.
 pub(super) struct Json<T>(pub(super) T);
 
-impl<T: DeserializeOwned + JsonSchema + Send + 'static> Input for Json<T> {
+/// New settings of something, as a request's body.
+pub(super) struct Changes<G>(pub(super) Patch<G>);
+
+impl<G: Changeable + Send> Input for Changes<G> {
     fn read(uri: &Uri, body: &[u8]) -> Result<Self, Refusal> {
         no_query(uri)?;
-        serde_json::from_slice(body)
-            .map(Self)
-            .map_err(|error| Refusal::malformed(format!("cannot read the body: {error}")))
+        Ok(Self(Patch::read(body)?))
     }
 
     fn describe(schemas: &mut SchemaGenerator) -> Needs {
-        Needs::Body(schemas.subschema_for::<T>())
+        Needs::Body(defined(G::SCHEMA, patch_schema::<G>(), schemas))
     }
+}
+
+/// A backend, as a request's body.
+pub(super) struct NewBackend(pub(super) Backend);
+
+impl Input for NewBackend {
+    fn read(uri: &Uri, body: &[u8]) -> Result<Self, Refusal> {
+        no_query(uri)?;
+        Ok(Self(Backend::read(body)?))
+    }
+
+    fn describe(schemas: &mut SchemaGenerator) -> Needs {
+        Needs::Body(defined("NewBackend", backend_schema(), schemas))
+    }
+}
+
+/// A reference to a schema, which gets this name in the description.
+fn defined(name: &str, schema: Value, schemas: &mut SchemaGenerator) -> Schema {
+    let definitions = schemas.definitions_mut();
+    definitions.entry(name).or_insert(schema);
+    Schema::new_ref(format!("#/components/schemas/{name}"))
 }
 
 fn no_query(uri: &Uri) -> Result<(), Refusal> {

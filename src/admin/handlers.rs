@@ -11,18 +11,17 @@ use axum::response::sse::{Event as Message, KeepAlive};
 use futures_util::Stream;
 use futures_util::stream::unfold;
 
-use super::conversion::{self, backend_change, limit};
 use super::endpoints::ApiRequest;
-use super::exchange::{Json, LongJson, Query, WrittenJson};
+use super::exchange::{Changes, Json, LongJson, NewBackend, Query, WrittenJson};
 use super::model::{
-    BackendChange, BackendStatus, Changed, ConfigText, HistogramStatus, Killed, LimitChange,
-    Limits, ListenerStatus, NewBackend, PoolChange, PoolStatus, Readiness, Reloaded, Removal,
-    Reopened, SESSIONS_MAX, SessionFilter, SessionStatus, Stage, Status, Watching,
+    BackendStatus, Changed, ConfigText, HistogramStatus, Killed, Limits, ListenerStatus,
+    PoolStatus, Readiness, Reloaded, Removal, Reopened, SESSIONS_MAX, SessionFilter, SessionStatus,
+    Stage, Status, Watching,
 };
 use super::openapi;
 use super::refusal::Refusal;
 use super::{Call, Which};
-use crate::config::Change;
+use crate::config::{Backend, Change, Config, Listener, Pool};
 use crate::control::events::{Since, Watch};
 
 type Answer<T> = Result<Json<T>, Refusal>;
@@ -58,13 +57,10 @@ pub(super) async fn listeners(request: ApiRequest, (): ()) -> LongAnswer<Vec<Lis
 
 pub(super) async fn set_listener(
     request: ApiRequest,
-    Json(body): Json<LimitChange>,
+    Changes(patch): Changes<Listener>,
 ) -> Answer<Changed> {
-    let change = Change::SetListener {
-        listener: request.param("listener"),
-        max_connections: limit(body.max_connections)?,
-    };
-    apply(&request, change).await
+    let listener = request.param("listener");
+    apply(&request, Change::SetListener { listener, patch }).await
 }
 
 pub(super) async fn limits(request: ApiRequest, (): ()) -> Answer<Limits> {
@@ -77,10 +73,9 @@ pub(super) async fn limits(request: ApiRequest, (): ()) -> Answer<Limits> {
 
 pub(super) async fn set_limits(
     request: ApiRequest,
-    Json(body): Json<LimitChange>,
+    Changes(patch): Changes<Config>,
 ) -> Answer<Changed> {
-    let max_connections = limit(body.max_connections)?;
-    apply(&request, Change::SetLimit { max_connections }).await
+    apply(&request, Change::SetGlobal { patch }).await
 }
 
 pub(super) async fn pools(request: ApiRequest, (): ()) -> LongAnswer<Vec<PoolStatus>> {
@@ -92,9 +87,12 @@ pub(super) async fn pool(request: ApiRequest, (): ()) -> LongAnswer<PoolStatus> 
     pool_of(&request).await.map(LongJson)
 }
 
-pub(super) async fn set_pool(request: ApiRequest, Json(body): Json<PoolChange>) -> Answer<Changed> {
-    let change = conversion::pool_change(request.param("pool"), &body)?;
-    apply(&request, change).await
+pub(super) async fn set_pool(
+    request: ApiRequest,
+    Changes(patch): Changes<Pool>,
+) -> Answer<Changed> {
+    let pool = request.param("pool");
+    apply(&request, Change::SetPool { pool, patch }).await
 }
 
 pub(super) async fn backends(request: ApiRequest, (): ()) -> LongAnswer<Vec<BackendStatus>> {
@@ -103,9 +101,9 @@ pub(super) async fn backends(request: ApiRequest, (): ()) -> LongAnswer<Vec<Back
 
 pub(super) async fn add_backend(
     request: ApiRequest,
-    Json(body): Json<NewBackend>,
+    NewBackend(backend): NewBackend,
 ) -> Answer<Changed> {
-    let backend = Box::new(conversion::backend(&body)?);
+    let backend = Box::new(backend);
     let pool = request.param("pool");
     apply(&request, Change::AddBackend { pool, backend }).await
 }
@@ -120,9 +118,13 @@ pub(super) async fn backend(request: ApiRequest, (): ()) -> Answer<BackendStatus
 
 pub(super) async fn set_backend(
     request: ApiRequest,
-    Json(body): Json<BackendChange>,
+    Changes(patch): Changes<Backend>,
 ) -> Answer<Changed> {
-    let change = backend_change(request.param("pool"), request.param("backend"), &body)?;
+    let change = Change::SetBackend {
+        pool: request.param("pool"),
+        backend: request.param("backend"),
+        patch,
+    };
     apply(&request, change).await
 }
 
@@ -154,7 +156,7 @@ pub(super) async fn kill_sessions(
     request: ApiRequest,
     Query(filter): Query<SessionFilter>,
 ) -> Answer<Killed> {
-    conversion::refuse_unclear_kill(&filter)?;
+    refuse_unclear_kill(&filter)?;
     filter_is_known(&request, &filter).await?;
     kill_those(&request, filter).await.map(Json)
 }
@@ -266,6 +268,21 @@ async fn sessions_of(
 ) -> Result<Vec<SessionStatus>, Refusal> {
     let sessions = request.ask(|reply| Call::Sessions(filter, reply)).await?;
     sessions.map_err(|why| Refusal::new(StatusCode::SERVICE_UNAVAILABLE, why))
+}
+
+/// Closing all sessions takes an explicit `all=true`.
+fn refuse_unclear_kill(filter: &SessionFilter) -> Result<(), Refusal> {
+    let others = SessionFilter {
+        all: false,
+        ..filter.clone()
+    };
+    let why = match (filter.all, others == SessionFilter::default()) {
+        _ if filter.limit.is_some() => "`limit` goes with a list only",
+        (true, true) | (false, false) => return Ok(()),
+        (false, true) => "expected a filter, or `all=true` for every session",
+        (true, false) => "`all=true` goes with no other filter",
+    };
+    Err(Refusal::malformed(why))
 }
 
 /// Refuses a filter with an unknown name. A pool or backend that was removed is known while it has

@@ -8,7 +8,6 @@
 #![forbid(unsafe_code)]
 
 mod access;
-mod conversion;
 mod endpoints;
 mod exchange;
 mod handlers;

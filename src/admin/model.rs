@@ -371,90 +371,6 @@ pub struct Event {
     pub message: String,
 }
 
-/// A new backend. A missing field has the default of `config.ron`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct NewBackend {
-    /// Its address.
-    pub address: String,
-    /// Its name; by default its address.
-    #[serde(default)]
-    pub name: Option<String>,
-    /// Its share, 0 to 256.
-    #[serde(default)]
-    pub weight: Option<u32>,
-    /// Connections at most.
-    #[serde(default)]
-    pub max_connections: Option<u32>,
-    /// It is selected only while no other can be.
-    #[serde(default)]
-    pub backup: Option<bool>,
-    /// Its group.
-    #[serde(default)]
-    pub group: Option<String>,
-    /// What the operator wants of it.
-    #[serde(default)]
-    #[schemars(with = "Option<AdminState>")]
-    pub state: Option<String>,
-    /// Has no effect: every change holds over reloads.
-    #[schemars(extend("deprecated" = true))]
-    #[serde(default)]
-    pub keep: bool,
-}
-
-/// New settings of a backend. An absent setting stays.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct BackendChange {
-    /// Its share, 0 to 256.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub weight: Option<u32>,
-    /// Connections at most; 0: no limit.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub max_connections: Option<u32>,
-    /// What the operator wants of it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Option<AdminState>")]
-    pub state: Option<String>,
-    /// Has no effect: every change holds over reloads.
-    #[schemars(extend("deprecated" = true))]
-    pub keep: bool,
-}
-
-/// New settings of a pool. An absent setting stays.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct PoolChange {
-    /// A strategy as `config.ron` writes it: a bare name, or `(name: "hash", key: "sni")`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub strategy: Option<String>,
-    /// Connections to all its backends at most; 0: no limit.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub max_connections: Option<u32>,
-    /// Clients that wait at most.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub queue_max: Option<u32>,
-    /// How long they wait at most, such as `5s`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub queue_timeout: Option<String>,
-    /// Has no effect: every change holds over reloads.
-    #[schemars(extend("deprecated" = true))]
-    pub keep: bool,
-}
-
-/// Another limit of client connections, of a listener or in all; 0: none of its own, or what the
-/// descriptor limit allows.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct LimitChange {
-    /// Connections at most.
-    pub max_connections: u32,
-    /// Has no effect: every change holds over reloads.
-    #[schemars(extend("deprecated" = true))]
-    #[serde(default)]
-    pub keep: bool,
-}
-
 /// A change is in force.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Changed {
@@ -480,17 +396,25 @@ pub struct Reloaded {
     /// each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
+    /// The changes by command that still hold, and those that the file contains now: a sentence
+    /// for each of the two.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub changes: Vec<String>,
 }
 
 impl Reloaded {
     /// The result in a sentence, for the log and the command line.
     #[must_use]
-    pub fn sentence(version: u64, changed: bool) -> String {
-        if changed {
-            format!("version {version} is in force")
+    pub fn sentence(&self) -> String {
+        let version = self.snapshot;
+        let news = if self.changed {
+            ""
         } else {
-            format!("nothing has changed: version {version} is in force")
-        }
+            "nothing has changed: "
+        };
+        let sentence = format!("{news}version {version} is in force");
+        let changes = self.changes.iter();
+        changes.fold(sentence, |sentence, change| format!("{sentence}\n{change}"))
     }
 }
 

@@ -11,7 +11,6 @@ use super::Role;
 use super::endpoints::{Endpoint, endpoints};
 use super::exchange::{Gives, Needs};
 use super::model::{Event, Problem};
-use crate::config::setting_schemas;
 
 /// The whole description, as JSON. It is written once.
 pub(super) fn document() -> &'static [u8] {
@@ -33,8 +32,7 @@ fn describe(endpoints: &[Endpoint]) -> Value {
     }
     // What stands in the data of a stream's events; no row's type names it.
     schemas.subschema_for::<Event>();
-    let mut definitions = schemas.take_definitions(true);
-    describe_settings(&mut definitions);
+    let definitions = schemas.take_definitions(true);
     json!({
         "openapi": "3.1.0",
         "info": {
@@ -51,31 +49,6 @@ fn describe(endpoints: &[Endpoint]) -> Value {
             "securitySchemes": { TOKEN: { "type": "http", "scheme": "bearer" } },
         },
     })
-}
-
-/// Gives the fields that are settings the types, ranges and words of the configuration.
-fn describe_settings(definitions: &mut Map<String, Value>) {
-    let settings = setting_schemas();
-    for (name, field, path) in SETTINGS {
-        let mut schema = settings.get(path).cloned().unwrap_or_default();
-        if let Some(Value::Array(choices)) = schema.get("anyOf")
-            && let Some(integer) = choices.iter().find(|one| one["type"] == "integer")
-        {
-            let says = schema["description"].as_str().unwrap_or_default();
-            let description = format!("{says} Off is 0 here.");
-            let mut integer = integer.clone();
-            integer["minimum"] = 0.into();
-            integer["description"] = description.into();
-            schema = integer;
-        }
-        // What is left out of a change stays as it is.
-        if name != "NewBackend"
-            && let Some(fields) = schema.as_object_mut()
-        {
-            fields.remove("default");
-        }
-        definitions[name]["properties"][field] = schema;
-    }
 }
 
 fn operation(endpoint: &Endpoint, schemas: &mut SchemaGenerator) -> Value {
@@ -172,36 +145,6 @@ fn security(role: Option<Role>) -> Value {
     };
     json!([{ TOKEN: [scope] }])
 }
-
-/// Fields that are settings: the schema, the field, and the path of the setting.
-const SETTINGS: [(&str, &str, &str); 14] = [
-    ("NewBackend", "address", "pools.backends.address"),
-    ("NewBackend", "name", "pools.backends.name"),
-    ("NewBackend", "weight", "pools.backends.weight"),
-    (
-        "NewBackend",
-        "max_connections",
-        "pools.backends.max_connections",
-    ),
-    ("NewBackend", "backup", "pools.backends.backup"),
-    ("NewBackend", "group", "pools.backends.group"),
-    ("NewBackend", "state", "pools.backends.state"),
-    ("BackendChange", "weight", "pools.backends.weight"),
-    (
-        "BackendChange",
-        "max_connections",
-        "pools.backends.max_connections",
-    ),
-    ("BackendChange", "state", "pools.backends.state"),
-    ("PoolChange", "max_connections", "pools.max_connections"),
-    ("PoolChange", "queue_max", "pools.queue.max"),
-    ("PoolChange", "queue_timeout", "pools.queue.timeout"),
-    (
-        "LimitChange",
-        "max_connections",
-        "listeners.max_connections",
-    ),
-];
 
 /// The parameters of paths.
 const PARAMETERS: [(&str, &str); 4] = [
@@ -331,15 +274,23 @@ mod tests {
         assert_eq!(schemas["BackendChange"]["properties"]["weight"], weight);
         let new = &schemas["NewBackend"]["properties"]["weight"];
         assert_eq!(new["default"], 1);
-        for (name, field, _) in SETTINGS {
-            let setting = &schemas[name]["properties"][field];
-            assert!(setting["description"].is_string(), "{name} {field}");
+        for name in [
+            "NewBackend",
+            "BackendChange",
+            "PoolChange",
+            "ListenerChange",
+            "LimitChange",
+        ] {
+            for (field, setting) in schemas[name]["properties"].as_object().unwrap() {
+                assert!(setting["description"].is_string(), "{name} {field}");
+            }
         }
         let limit = &schemas["LimitChange"]["properties"]["max_connections"];
-        assert_eq!(
-            (&limit["minimum"], &limit["maximum"]),
-            (&json!(0), &json!(1 << 24))
-        );
+        let want = json!([
+            { "const": "off" },
+            { "type": "integer", "minimum": 0, "maximum": 1 << 24 },
+        ]);
+        assert_eq!(limit["anyOf"], want);
         let timeout = &schemas["PoolChange"]["properties"]["queue_timeout"];
         assert!(timeout["pattern"].is_string());
         let words = |schema: &str| {

@@ -5,8 +5,7 @@ use axum::response::{IntoResponse, Response};
 
 use super::Gone;
 use super::model::Problem;
-use crate::config::ChangeError;
-use crate::config::values::{self, ValueError};
+use crate::config::{BodyError, ChangeError, values};
 
 /// Why a request is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,9 +81,12 @@ impl From<ChangeError> for Refusal {
     }
 }
 
-impl From<ValueError> for Refusal {
-    fn from(error: ValueError) -> Self {
-        ChangeError::Invalid(error.to_string()).into()
+impl From<BodyError> for Refusal {
+    fn from(error: BodyError) -> Self {
+        match error {
+            BodyError::Malformed(error) => Self::malformed(error),
+            BodyError::Invalid(error) => ChangeError::Invalid(error).into(),
+        }
     }
 }
 

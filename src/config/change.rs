@@ -4,14 +4,12 @@ mod batch;
 mod topic;
 
 use std::collections::{BTreeMap, HashMap};
-use std::num::NonZeroU32;
 
 use thiserror::Error;
 
 pub use topic::Topic;
 
-use super::values::ValueError;
-use super::{Backend, BackendPatch, Config, Group, Pool, PoolPatch, Strategy, rules, values};
+use super::{Backend, Config, Group, Listener, Patch, Pool, Strategy, rules, values};
 
 /// One change. Names are those of the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,26 +35,26 @@ pub enum Change {
         /// The backend.
         backend: String,
         /// Its new settings.
-        patch: BackendPatch,
+        patch: Patch<Backend>,
     },
     /// Settings of a pool change.
     SetPool {
         /// The pool.
         pool: String,
         /// Its new settings.
-        patch: PoolPatch,
+        patch: Patch<Pool>,
     },
-    /// A listener's limit.
+    /// Settings of a listener change.
     SetListener {
         /// The listener.
         listener: String,
-        /// Its client connections; `None`: no limit of its own.
-        max_connections: Option<NonZeroU32>,
+        /// Its new settings.
+        patch: Patch<Listener>,
     },
-    /// The limit of all client connections.
-    SetLimit {
-        /// `None`: as many as the descriptor limit allows.
-        max_connections: Option<NonZeroU32>,
+    /// Settings for all listeners together change.
+    SetGlobal {
+        /// The new settings.
+        patch: Patch<Config>,
     },
 }
 
@@ -144,10 +142,10 @@ impl Change {
         (next, refused)
     }
 
-    /// The configuration with these changes of existing backends. They were validated when they
-    /// were made. A change that would leave a pool without a selectable backend is skipped.
+    /// Makes these changes of existing backends. They were validated when they were made. Changes
+    /// that would leave a pool without a selectable backend are skipped.
     pub(crate) fn set_backends<'a>(changes: impl Iterator<Item = &'a Self>, config: &mut Config) {
-        let mut by_pool: HashMap<&str, HashMap<&str, &BackendPatch>> = HashMap::new();
+        let mut by_pool: HashMap<&str, HashMap<&str, &Patch<Backend>>> = HashMap::new();
         for change in changes {
             if let Self::SetBackend {
                 pool,
@@ -170,7 +168,7 @@ impl Change {
                     }
                 }
             });
-            if nothing_to_select(pool) {
+            if rules::nothing_to_select(pool).is_some() {
                 *pool = before;
             }
         }
@@ -178,54 +176,25 @@ impl Change {
 
     /// Validates everything that it may have made invalid.
     fn check(&self, next: &mut Config) -> Result<(), ChangeError> {
-        let in_range = |name: &str, number: Option<u32>, range| {
-            let Some(number) = number else {
-                return Ok(());
-            };
-            let number = number.to_string();
-            let read = values::number(&number, range);
-            let refused = |error: ValueError| self.refused(&error.about(name, &number));
-            read.map(drop).map_err(refused)
-        };
-        let limit = |limit: Option<NonZeroU32>| {
-            let limit = limit.map(NonZeroU32::get);
-            in_range("max_connections", limit, values::CONNECTIONS)
-        };
         match self {
-            Self::SetListener {
-                max_connections, ..
-            }
-            | Self::SetLimit { max_connections } => limit(*max_connections),
-            Self::SetBackend { pool, patch, .. } => {
-                in_range("weight", patch.weight.map(u32::from), values::WEIGHT)?;
-                limit(patch.max_connections.flatten())?;
-                match next.pool(pool) {
-                    // Its groups depend on its backends.
-                    Some(its) if matches!(its.strategy, Strategy::TwoTier(_)) => {
-                        judge_pool(next, pool).map_err(|why| self.refused(&why))
-                    }
-                    Some(its) if nothing_to_select(its) => {
-                        Err(self
-                            .refused("backends: every weight is 0, so that none is ever selected"))
-                    }
-                    Some(_) | None => Ok(()),
+            Self::SetListener { .. } | Self::SetGlobal { .. } => Ok(()),
+            Self::SetBackend { pool, .. } => match next.pool(pool) {
+                // Its groups depend on its backends.
+                Some(its) if matches!(its.strategy, Strategy::TwoTier(_)) => {
+                    judge_pool(next, pool).map_err(|why| self.refused(&why))
                 }
+                Some(its) => match rules::nothing_to_select(its) {
+                    Some(why) => Err(self.refused(why)),
+                    None => Ok(()),
+                },
+                None => Ok(()),
+            },
+            Self::RemoveBackend { pool, .. } if next.pool(pool).is_some_and(is_empty) => {
+                Err(self.refused(LAST))
             }
-            Self::AddBackend { pool, backend } => {
-                let name = values::name(&backend.name).map(drop);
-                name.map_err(|error| self.refused(&error.about("name", &backend.name)))?;
-                in_range("weight", Some(u32::from(backend.weight)), values::WEIGHT)?;
-                limit(backend.max_connections)?;
-                judge_pool(next, pool).map_err(|why| self.refused(&why))
-            }
-            Self::RemoveBackend { pool, .. } | Self::SetPool { pool, .. } => {
-                let named = next.pool(pool);
-                let is_alone = |its: &Pool| {
-                    its.discovery.is_none() && its.backends.iter().all(|one| one.reserve)
-                };
-                if named.is_some_and(is_alone) {
-                    return Err(self.refused(LAST));
-                }
+            Self::AddBackend { pool, .. }
+            | Self::RemoveBackend { pool, .. }
+            | Self::SetPool { pool, .. } => {
                 judge_pool(next, pool).map_err(|why| self.refused(&why))
             }
         }
@@ -260,21 +229,16 @@ impl Change {
                 Ok(())
             }
             Self::SetPool { pool, patch } => {
-                let pool = find(("pool", pool), &mut config.pools, |one| &one.name)?;
-                patch.apply(pool);
+                patch.apply(find(("pool", pool), &mut config.pools, |one| &one.name)?);
                 Ok(())
             }
-            Self::SetListener {
-                listener,
-                max_connections,
-            } => {
+            Self::SetListener { listener, patch } => {
                 let all = &mut config.listeners;
-                let listener = find(("listener", listener), all, |one| &one.name)?;
-                listener.max_connections = *max_connections;
+                patch.apply(find(("listener", listener), all, |one| &one.name)?);
                 Ok(())
             }
-            Self::SetLimit { max_connections } => {
-                config.max_connections = *max_connections;
+            Self::SetGlobal { patch } => {
+                patch.apply(config);
                 Ok(())
             }
         }
@@ -285,7 +249,7 @@ impl Change {
         ChangeError::Invalid(match self.topic() {
             Topic::Backend(pool, _) | Topic::Pool(pool) => format!("pool `{pool}`: {why}"),
             Topic::Listener(listener) => format!("listener `{listener}`: {why}"),
-            Topic::Clients => why.to_owned(),
+            Topic::Global => why.to_owned(),
         })
     }
 }
@@ -309,10 +273,9 @@ fn judge_pool(config: &mut Config, name: &str) -> Result<(), String> {
     }
 }
 
-/// Whether every weight is 0 and the pool discovers no other backends.
-fn nothing_to_select(pool: &Pool) -> bool {
-    let mut declared = pool.backends.iter().filter(|one| !one.reserve);
-    pool.discovery.is_none() && declared.all(|one| one.weight == 0)
+/// Whether it has no backend left, and discovers none.
+fn is_empty(pool: &Pool) -> bool {
+    pool.discovery.is_none() && pool.backends.iter().all(|one| one.reserve)
 }
 
 /// Finds an item by its name.

@@ -156,7 +156,7 @@ impl Shape for Check {
                 reader.wrong(at, "expect_regex", sentence);
             }
             (false, false) if kind == CheckType::SendExpect => {
-                let sentence = "the field `expect` or `expect_regex` is missing here";
+                let sentence = "missing field `expect` or `expect_regex`";
                 reader.mistake(&at.value.start(), sentence.to_owned());
             }
             _ => {}

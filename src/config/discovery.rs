@@ -64,7 +64,7 @@ impl Shape for DiscoveryFile {
             let sentence = "only `dns` has such a setting: the others name their ports";
             reader.wrong(at, "port", sentence);
         } else if !is_given(&"port") {
-            let sentence = "the field `port` is missing here";
+            let sentence = "missing field `port`";
             reader.mistake(&at.value.start(), sentence.to_owned());
         }
     }

@@ -1,122 +1,440 @@
-//! Changes of the settings of a backend or a pool. A setting that is `None` stays.
+//! Changes of settings while the balancer runs.
+//!
+//! A [`Patch`] is what a request sends, what a change makes, and what logs and commands show of it.
+//! Its settings are rows of tables: a new one needs a row in [`Changeable::rows`], and has then its
+//! field in JSON, its schema, its flag of `mahoraga set` and its words.
 
-use std::num::NonZeroU32;
-use std::time::Duration;
+use std::fmt;
+use std::sync::LazyLock;
 
-use super::{AdminState, Backend, Group, Pool, Strategy, values};
+use serde_json::{Map, Value as Json, json};
 
-/// New settings of a backend.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct BackendPatch {
-    /// Its share.
-    pub weight: Option<u16>,
-    /// Its limit; `Some(None)`: none.
-    pub max_connections: Option<Option<NonZeroU32>>,
-    /// Its administrative state.
-    pub state: Option<AdminState>,
+use super::codec::{Codec, number};
+use super::json::{self, BodyError, KEEP};
+use super::reader::{Around, Reader};
+use super::source::Source;
+use super::table::{self, Setting, Settings, Table, setting_of_part};
+use super::text::Text;
+use super::tree::{Kind, Value};
+use super::values::{self, ValueError};
+use super::{Backend, Config, Listener, Pool};
+
+/// A group of which some settings can change while the balancer runs.
+pub trait Changeable: Sized + Clone + Send + Sync + 'static {
+    /// The name of its schema in the description of the API.
+    const SCHEMA: &'static str;
+
+    /// Those settings.
+    fn rows() -> &'static Rows<Self>;
 }
 
-/// New settings of a pool.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct PoolPatch {
-    /// How a backend is selected.
-    pub strategy: Option<Strategy>,
-    /// Connections to all its backends; `Some(None)`: no limit.
-    pub max_connections: Option<Option<NonZeroU32>>,
-    /// The most clients that wait.
-    pub queue_max: Option<u32>,
-    /// The longest wait.
-    pub queue_timeout: Option<Duration>,
+/// The settings of a group that a [`Patch`] can change.
+#[allow(
+    missing_debug_implementations,
+    reason = "functions have nothing to show"
+)]
+pub struct Rows<G: 'static> {
+    base: fn() -> G,
+    settings: Vec<Setting<G>>,
 }
 
-impl BackendPatch {
-    /// Changes a backend.
-    pub(super) fn apply(&self, backend: &mut Backend) {
-        backend.weight = self.weight.unwrap_or(backend.weight);
-        backend.max_connections = self.max_connections.unwrap_or(backend.max_connections);
-        backend.state = self.state.unwrap_or(backend.state);
+/// New values of some settings of a group. The others stay as they are.
+#[derive(Clone)]
+pub struct Patch<G> {
+    /// The new values, in a group that has no meaning but for them.
+    values: Box<G>,
+    /// The settings that have a new value, a bit for each row.
+    given: u32,
+}
+
+impl<G: Changeable> Default for Patch<G> {
+    fn default() -> Self {
+        Self {
+            values: Box::new((G::rows().base)()),
+            given: 0,
+        }
+    }
+}
+
+impl<G: Changeable> Patch<G> {
+    /// Whether it changes nothing.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.given == 0
     }
 
-    /// This one after an earlier one, as one.
-    pub(crate) fn after(&self, earlier: &Self) -> Self {
-        Self {
-            weight: self.weight.or(earlier.weight),
-            max_connections: self.max_connections.or(earlier.max_connections),
-            state: self.state.or(earlier.state),
+    /// The settings that it changes.
+    fn settings(&self) -> impl Iterator<Item = &'static Setting<G>> {
+        let given = self.given;
+        let rows = G::rows().settings.iter().enumerate();
+        rows.filter_map(move |(i, row)| (given & 1 << i != 0).then_some(row))
+    }
+
+    /// Its values, if it changes this setting.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&G> {
+        let mut settings = self.settings();
+        settings
+            .any(|its| its.name == name)
+            .then_some(&*self.values)
+    }
+
+    /// Changes a group.
+    pub fn apply(&self, group: &mut G) {
+        for setting in self.settings() {
+            setting.row.copy(group, &self.values);
         }
     }
 
-    /// What it changes, in words.
-    pub(crate) fn words(&self) -> Vec<String> {
-        let state = self.state.map(|state| state.as_str().to_owned());
-        let weight = self.weight.map(|weight| format!("weight {weight}"));
-        let limit = self.max_connections.map(limit_words);
-        [state, weight, limit].into_iter().flatten().collect()
+    /// This one after an earlier one, as one.
+    #[must_use]
+    pub fn after(&self, earlier: &Self) -> Self {
+        let mut both = earlier.clone();
+        self.apply(&mut both.values);
+        both.given |= self.given;
+        both
     }
-}
 
-impl PoolPatch {
-    /// Changes a pool.
-    pub(super) fn apply(&self, pool: &mut Pool) {
-        if let Some(strategy) = self.strategy.as_ref().filter(|its| **its != pool.strategy) {
-            // The persistence of `sticky_round_robin` is part of it and is removed with it.
-            if pool.strategy == Strategy::StickyRoundRobin {
-                pool.persist = None;
+    /// The part of it about settings in which two groups differ, and the rest.
+    #[must_use]
+    pub fn split(&self, one: &G, other: &G) -> [Self; 2] {
+        let rows = G::rows().settings.iter().enumerate();
+        let differing = rows.filter(|(_, setting)| !setting.row.is_same(one, other));
+        let differing = differing.fold(0, |all, (i, _)| all | 1 << i);
+        [self.given & differing, self.given & !differing].map(|given| Self {
+            values: self.values.clone(),
+            given,
+        })
+    }
+
+    /// Reads the body of a request.
+    ///
+    /// # Errors
+    /// It is no JSON object of these settings, changes nothing, or a value is invalid.
+    pub fn read(json: &[u8]) -> Result<Self, BodyError> {
+        let rows = &G::rows().settings;
+        let patch = json::read(json, rows, |group, reader| {
+            let names: Vec<_> = rows.iter().map(|setting| setting.name).collect();
+            reader.known(group, &names);
+            let mut patch = Self::default();
+            for (i, setting) in rows.iter().enumerate() {
+                if let Some(value) = group.field(setting.name) {
+                    let at = reader.at(value, setting.name);
+                    setting.row.read(at, reader, &mut patch.values);
+                    patch.given |= 1 << i;
+                }
             }
-            pool.strategy = strategy.clone();
+            Some(patch)
+        })?;
+        if patch.is_empty() {
+            let sentence = "expected at least one field to change";
+            return Err(BodyError::Malformed(sentence.to_owned()));
         }
-        pool.max_connections = self.max_connections.unwrap_or(pool.max_connections);
-        pool.queue.max = self.queue_max.unwrap_or(pool.queue.max);
-        pool.queue.timeout = self.queue_timeout.unwrap_or(pool.queue.timeout);
+        Ok(patch)
     }
 
-    /// This one after an earlier one, as one.
-    pub(crate) fn after(&self, earlier: &Self) -> Self {
-        Self {
-            strategy: self.strategy.clone().or_else(|| earlier.strategy.clone()),
-            max_connections: self.max_connections.or(earlier.max_connections),
-            queue_max: self.queue_max.or(earlier.queue_max),
-            queue_timeout: self.queue_timeout.or(earlier.queue_timeout),
+    /// One setting with a value as a flag writes it.
+    ///
+    /// # Errors
+    /// The value is invalid.
+    pub fn of(name: &str, text: &str) -> Result<Self, ValueError> {
+        let mut patch = Self::default();
+        let mut rows = G::rows().settings.iter().enumerate();
+        let Some((i, setting)) = rows.find(|(_, setting)| setting.name == name) else {
+            return Err(ValueError::Refused(format!("unknown setting `{name}`")));
+        };
+        let value = Value {
+            span: 0..text.len(),
+            kind: Kind::Text(text.to_owned()),
+        };
+        let source = Source::new(String::new(), text.to_owned());
+        let mut reader = Reader::new(&source, Around::default());
+        // The caller names the setting.
+        let at = reader.at(&value, "");
+        setting.row.read(at, &mut reader, &mut patch.values);
+        if let Some(mistake) = reader.into_mistakes().into_iter().next() {
+            return Err(ValueError::Refused(mistake.sentence));
         }
+        patch.given |= 1 << i;
+        Ok(patch)
     }
 
-    /// Whether two pools differ in a setting that it changes.
-    pub(crate) fn tells_apart(&self, one: &Pool, other: &Pool) -> bool {
-        self.strategy.is_some() && selects_by(one) != selects_by(other)
-            || self.max_connections.is_some() && one.max_connections != other.max_connections
-            || self.queue_max.is_some() && one.queue.max != other.queue.max
-            || self.queue_timeout.is_some() && one.queue.timeout != other.queue.timeout
+    /// The body of a request.
+    #[must_use]
+    pub fn json(&self) -> Json {
+        values_of(self.settings(), &self.values)
     }
 
-    /// What it changes, in words.
-    pub(crate) fn words(&self) -> Vec<String> {
-        let strategy = self.strategy.as_ref().map(|its| format!("strategy {its}"));
-        let limit = self.max_connections.map(limit_words);
-        let max = self.queue_max.map(|max| format!("queue {max}"));
-        let timeout = self.queue_timeout.map(values::written);
-        let timeout = timeout.map(|timeout| format!("queue timeout {timeout}"));
-        [strategy, limit, max, timeout]
-            .into_iter()
-            .flatten()
-            .collect()
+    /// Each setting with its new value, as a file writes it.
+    pub fn words(&self) -> impl Iterator<Item = (&'static str, String)> {
+        let text = |setting: &Setting<G>| setting.row.text(&self.values, &Around::default());
+        self.settings().map(move |setting| {
+            let value = text(setting).json();
+            let value = value
+                .as_str()
+                .map_or_else(|| value.to_string(), str::to_owned);
+            (setting.name, value)
+        })
     }
 }
 
-/// A limit of connections, in words.
-pub(crate) fn limit_words(max: Option<NonZeroU32>) -> String {
-    match max {
-        Some(max) => format!("max_connections {max}"),
-        None => "max_connections off".to_owned(),
+impl<G: Changeable> fmt::Display for Patch<G> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, (name, value)) in self.words().enumerate() {
+            write!(f, "{}{name} {value}", if i == 0 { "" } else { ", " })?;
+        }
+        Ok(())
     }
 }
 
-/// A pool's strategy, without groups that were derived from its backends.
-fn selects_by(pool: &Pool) -> Strategy {
-    let mut strategy = pool.strategy.clone();
-    if let Strategy::TwoTier(tiers) = &mut strategy
-        && tiers.groups == Group::of(&pool.backends)
+impl<G: Changeable> fmt::Debug for Patch<G> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Patch({self})")
+    }
+}
+
+impl<G: Changeable> PartialEq for Patch<G> {
+    fn eq(&self, other: &Self) -> bool {
+        let is_same = |setting: &Setting<G>| setting.row.is_same(&self.values, &other.values);
+        self.given == other.given && self.settings().all(is_same)
+    }
+}
+
+impl<G: Changeable> Eq for Patch<G> {}
+
+/// A setting that a [`Patch`] can change, for the flags of a command.
+#[derive(Clone, Debug)]
+pub struct Changing {
+    /// Its name in JSON.
+    pub name: &'static str,
+    /// What it is, in a sentence.
+    pub about: String,
+    /// Its values in short, such as `N|off`.
+    pub values: String,
+}
+
+/// The settings that a patch can change.
+pub(crate) fn changing<G: Changeable>() -> impl Iterator<Item = Changing> {
+    G::rows().settings.iter().map(|setting| Changing {
+        name: setting.name,
+        about: setting.sentence(),
+        values: placeholder(setting.name, &setting.row.facts().schema),
+    })
+}
+
+fn placeholder(name: &str, schema: &Json) -> String {
+    if let Some(Json::Array(choices)) = schema.get("anyOf")
+        && let [word, other] = &choices[..]
+        && let Some(word) = word["const"].as_str()
     {
-        tiers.groups.clear();
+        format!("{}|{word}", placeholder(name, other))
+    } else if schema["type"] == "integer" {
+        "N".to_owned()
+    } else if schema["pattern"].is_string() {
+        "DUR".to_owned()
+    } else {
+        name.to_uppercase()
     }
-    strategy
+}
+
+/// The JSON schema of a patch, as a part of the description of the API.
+pub(crate) fn patch_schema<G: Changeable>() -> Json {
+    let Rows { base, settings } = G::rows();
+    let mut schema = body_schema(&base(), settings);
+    for setting in settings {
+        // What is left out stays as it is.
+        if let Some(fields) = schema["properties"][setting.name].as_object_mut() {
+            fields.remove("default");
+        }
+    }
+    schema
+}
+
+/// The JSON schema of a new backend, as a part of the description of the API.
+pub(crate) fn backend_schema() -> Json {
+    body_schema(&Backend::base(), Backend::table())
+}
+
+fn body_schema<G>(base: &G, settings: &[Setting<G>]) -> Json {
+    let mut schema = table::object(base, settings);
+    let fields = &mut schema["properties"];
+    for setting in settings.iter().filter(|its| its.may_be_off()) {
+        let field = &mut fields[setting.name];
+        field["anyOf"][1]["minimum"] = 0.into();
+        field["description"] = format!("{} 0 is off too.", setting.sentence()).into();
+    }
+    fields[KEEP] = json!({
+        "type": "boolean",
+        "description": "Has no effect: every change holds over reloads.",
+        "deprecated": true,
+    });
+    schema
+}
+
+impl Backend {
+    /// Reads a new backend from the body of a request.
+    ///
+    /// # Errors
+    /// It is no JSON object of a backend's settings, or a value is invalid.
+    pub fn read(json: &[u8]) -> Result<Self, BodyError> {
+        json::read(json, Self::table(), |group, reader| {
+            reader.group(reader.at(group, ""), &Self::base())
+        })
+    }
+
+    /// The body of a request that adds it.
+    #[must_use]
+    pub fn json(&self) -> Json {
+        let implied = table::Shape::implied(self, &Self::base());
+        let differs =
+            |its: &&Setting<Self>| its.row.facts().is_required || !its.row.is_same(self, &implied);
+        values_of(Self::table().iter().filter(differs), self)
+    }
+
+    /// The names of the settings in which two differ.
+    pub(crate) fn differing(&self, other: &Self) -> Vec<&'static str> {
+        let differing = Self::table().iter();
+        let differing = differing.filter(|setting| !setting.row.is_same(self, other));
+        differing.map(|setting| setting.name).collect()
+    }
+}
+
+/// All settings of a backend, for logs.
+pub(crate) fn backend_values(backend: &Backend) -> Json {
+    values_of(Backend::table().iter(), backend)
+}
+
+/// The settings of a group that a patch can change, for logs.
+pub(crate) fn changeable_values<G: Changeable>(group: &G) -> Json {
+    values_of(G::rows().settings.iter(), group)
+}
+
+fn values_of<'a, G: 'a>(settings: impl Iterator<Item = &'a Setting<G>>, group: &G) -> Json {
+    let value = |setting: &Setting<G>| setting.row.text(group, &Around::default()).json();
+    let fields = settings.map(|setting| (setting.name.to_owned(), value(setting)));
+    fields.collect::<Map<_, _>>().into()
+}
+
+/// A setting of the group itself.
+fn own<G: Settings>(name: &'static str) -> Setting<G> {
+    setting_of_part((name, name), |group: &G| group, |group| group)
+}
+
+impl Changeable for Backend {
+    const SCHEMA: &'static str = "BackendChange";
+
+    fn rows() -> &'static Rows<Self> {
+        static ROWS: LazyLock<Rows<Backend>> = LazyLock::new(|| Rows {
+            base: Backend::base,
+            settings: ["weight", "max_connections", "state"].map(own).into(),
+        });
+        &ROWS
+    }
+}
+
+impl Changeable for Pool {
+    const SCHEMA: &'static str = "PoolChange";
+
+    fn rows() -> &'static Rows<Self> {
+        static ROWS: LazyLock<Rows<Pool>> = LazyLock::new(|| {
+            let mut table = Table::new(&[
+                "How a backend is selected: a name, or a group in RON such as",
+                "`(name: \"hash\", key: \"sni\")`.",
+            ]);
+            table.add(
+                ("strategy", &[]),
+                strategy(),
+                Pool::selects_by,
+                Pool::select_by,
+            );
+            let queue = |name, of| {
+                setting_of_part(
+                    (name, of),
+                    |pool: &Pool| &pool.queue,
+                    |pool| &mut pool.queue,
+                )
+            };
+            table.settings.extend([
+                own("max_connections"),
+                queue("queue_max", "max"),
+                queue("queue_timeout", "timeout"),
+            ]);
+            Rows {
+                base: Pool::base,
+                settings: table.settings,
+            }
+        });
+        &ROWS
+    }
+}
+
+impl Changeable for Listener {
+    const SCHEMA: &'static str = "ListenerChange";
+
+    fn rows() -> &'static Rows<Self> {
+        static ROWS: LazyLock<Rows<Listener>> = LazyLock::new(|| Rows {
+            base: Listener::base,
+            settings: vec![own("max_connections")],
+        });
+        &ROWS
+    }
+}
+
+impl Changeable for Config {
+    const SCHEMA: &'static str = "LimitChange";
+
+    fn rows() -> &'static Rows<Self> {
+        static ROWS: LazyLock<Rows<Config>> = LazyLock::new(|| {
+            let mut table = Table::new(&[
+                "The most client connections at a time, of all listeners together. Off: as many as",
+                "the descriptor limit allows.",
+            ]);
+            table.add(
+                ("max_connections", &[]),
+                number(values::CONNECTIONS).or("off"),
+                |config: &Config| config.max_connections,
+                |config: &mut Config, max| config.max_connections = max,
+            );
+            Rows {
+                base: Config::base,
+                settings: table.settings,
+            }
+        });
+        &ROWS
+    }
+}
+
+/// A strategy in one string.
+fn strategy() -> Codec<super::Strategy> {
+    let expected = "a name, or a group such as (name: \"hash\", key: \"sni\"), in a string";
+    Codec::new(
+        expected,
+        json!({ "type": "string" }),
+        move |at, reader, _| match at.text() {
+            Some(text) => reader.take(at, values::strategy_of(text)),
+            None => reader.unexpected(at, expected),
+        },
+        |strategy, _, around| {
+            let (strategy, base) = (strategy.clone(), super::strategy_file::StrategyFile::base());
+            let file = super::strategy_file::StrategyFile {
+                strategy,
+                ..base.clone()
+            };
+            let text = table::text(&file, &base, around);
+            match text {
+                Text::Leaf(_) => text,
+                Text::Fields(_) | Text::List(_) => Text::quoted(&text.shown().unwrap_or_default()),
+            }
+        },
+    )
+}
+
+#[cfg(test)]
+impl<G: Changeable> Patch<G> {
+    /// These settings with these values.
+    pub(crate) fn all(settings: &[(&str, &str)]) -> Self {
+        let each = settings.iter();
+        let each = each.map(|(name, text)| Self::of(name, text).unwrap());
+        each.fold(Self::default(), |all, one| one.after(&all))
+    }
 }

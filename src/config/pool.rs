@@ -158,6 +158,23 @@ impl Pool {
         }
     }
 
+    /// The strategy without what is derived from the backends.
+    pub(super) fn selects_by(&self) -> Strategy {
+        self.strategy_in_file().strategy
+    }
+
+    /// Selects by another strategy from now on.
+    pub(super) fn select_by(&mut self, strategy: Strategy) {
+        if strategy == self.selects_by() {
+            return;
+        }
+        // The persistence of `sticky_round_robin` is part of it and is removed with it.
+        if self.strategy == Strategy::StickyRoundRobin {
+            self.persist = None;
+        }
+        self.strategy = strategy;
+    }
+
     fn put_strategy(&mut self, file: StrategyFile) {
         let is_sticky = file.strategy == Strategy::StickyRoundRobin;
         self.strategy = file.strategy;

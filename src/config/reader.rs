@@ -173,7 +173,8 @@ impl<'a> Reader<'a> {
     /// Reads a group, or the bare value that stands for it.
     pub(super) fn group<T: Settings>(&mut self, at: At<'a>, default: &T) -> Option<T> {
         if at.is_group() {
-            self.known::<T>(at);
+            let names: Vec<_> = T::table().iter().map(|setting| setting.name).collect();
+            self.known(at.value, &names);
             return Some(self.fields(at, default));
         }
         let Some(short) = T::SHORT else {
@@ -196,14 +197,13 @@ impl<'a> Reader<'a> {
     }
 
     /// Refuses fields of other names, and a second one of a name.
-    fn known<T: Settings>(&mut self, at: At<'_>) {
-        let names: Vec<_> = T::table().iter().map(|setting| setting.name).collect();
-        for (i, field) in at.value.fields().iter().enumerate() {
+    pub(super) fn known(&mut self, group: &Value, names: &[&str]) {
+        for (i, field) in group.fields().iter().enumerate() {
             let (name, span) = (&*field.name, &field.name_span);
             if !names.contains(&name) {
-                self.misshapen(span, unknown_field(name, &names));
-            } else if at.value.fields()[..i].iter().any(|one| one.name == name) {
-                self.misshapen(span, format!("the field `{name}` is given twice"));
+                self.misshapen(span, unknown_field(name, names));
+            } else if group.fields()[..i].iter().any(|one| one.name == name) {
+                self.misshapen(span, format!("duplicate field `{name}`: leave one out"));
             }
         }
     }
@@ -216,7 +216,7 @@ impl<'a> Reader<'a> {
                 let field = self.at(value, setting.name);
                 setting.row.read(field, self, &mut group);
             } else if setting.row.facts().is_required && !self.is_misshapen {
-                let sentence = format!("the field `{}` is missing here", setting.name);
+                let sentence = format!("missing field `{}`", setting.name);
                 self.mistake(&at.value.start(), sentence);
             }
         }
@@ -255,12 +255,12 @@ fn implied<T: Settings>(mut group: T, default: &T, is_given: impl Fn(&str) -> bo
 fn unknown_field(found: &str, expected: &[&str]) -> String {
     let hint = did_you_mean(found, expected.iter().copied());
     if !hint.is_empty() {
-        format!("the field `{found}` is unknown{hint}")
+        format!("unknown field `{found}`{hint}")
     } else if let Some(ours) = foreign::ours(found, expected) {
-        format!("the field `{found}` is unknown: {ours}")
+        format!("unknown field `{found}`: {ours}")
     } else {
         let names = one_of(expected);
-        format!("the field `{found}` is unknown: {names} may stand here")
+        format!("unknown field `{found}`: expected {names}")
     }
 }
 

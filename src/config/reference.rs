@@ -1,6 +1,5 @@
 //! The reference of all settings, generated from their tables.
 
-use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use super::Config;
@@ -15,7 +14,6 @@ pub(super) struct Row {
     pub(super) default: Option<String>,
     waits: bool,
     is_required: bool,
-    schema: serde_json::Value,
 }
 
 /// The settings of a group. A setting that is itself a group is followed by its settings.
@@ -34,7 +32,6 @@ pub(super) fn rows<T: Settings>(path: &str) -> Vec<Row> {
             default: setting.default(&base),
             waits: facts.waits,
             is_required: facts.is_required,
-            schema: setting.schema(&base),
             path: path.clone(),
         });
         let inner = (facts.rows)(&path).into_iter();
@@ -50,12 +47,6 @@ pub(super) fn rows<T: Settings>(path: &str) -> Vec<Row> {
 #[must_use]
 pub fn schema() -> serde_json::Value {
     super::table::schema::<Config>()
-}
-
-/// The JSON schema of each setting by its path, such as `pools.backends.weight`.
-pub(crate) fn setting_schemas() -> BTreeMap<String, serde_json::Value> {
-    let rows = rows::<Config>("").into_iter();
-    rows.map(|row| (row.path, row.schema)).collect()
 }
 
 /// The settings whose change takes a restart, as a part of a sentence: what help says of them.

@@ -305,12 +305,7 @@ fn backends(path: &str, pool: &Pool, found: &mut Vec<Finding>) {
         let sentence = format!("backends: {count} are too many: at most {BACKENDS_MAX}");
         found.push(Finding::start(&at, sentence));
     }
-    let mut declared = pool.backends.iter().filter(|one| !one.reserve).peekable();
-    // Those that are discovered may be all.
-    if pool.discovery.is_none() && declared.peek().is_none() {
-        found.push(Finding::start(&at, "backends: expected at least one"));
-    } else if pool.discovery.is_none() && declared.all(|one| one.weight == 0) {
-        let sentence = "backends: every weight is 0, so that none is ever selected";
+    if let Some(sentence) = nothing_to_select(pool) {
         found.push(Finding::start(&at, sentence));
     }
     let has_reserve = pool.backends.last().is_some_and(|last| last.reserve);
@@ -353,6 +348,19 @@ fn backends(path: &str, pool: &Pool, found: &mut Vec<Finding>) {
     }
 }
 
+/// Why no backend of a pool can be selected, if none can.
+pub(super) fn nothing_to_select(pool: &Pool) -> Option<&'static str> {
+    let mut declared = pool.backends.iter().filter(|one| !one.reserve).peekable();
+    if pool.discovery.is_some() {
+        None // Those that are discovered may be all.
+    } else if declared.peek().is_none() {
+        Some("backends: expected at least one")
+    } else {
+        let is_off = declared.all(|one| one.weight == 0);
+        is_off.then_some("backends: every weight is 0, so that none is ever selected")
+    }
+}
+
 /// The backends that have an address, with their paths.
 fn members<'a>(path: &str, pool: &'a Pool) -> impl Iterator<Item = (String, &'a Backend)> {
     let declared = pool.backends.iter().filter(|one| !one.reserve).count();
@@ -392,7 +400,7 @@ fn two_tier(path: &str, pool: &Pool, tiers: &TwoTier, found: &mut Vec<Finding>) 
     let members: Vec<_> = members(path, pool).collect();
     if members.iter().any(|(_, one)| one.group.is_some()) {
         for (at, _) in members.iter().filter(|(_, one)| one.group.is_none()) {
-            let sentence = "the field `group` is missing here: other backends of the pool have one";
+            let sentence = "missing field `group`: other backends of the pool have one";
             found.push(Finding::start(format!("{at}.group"), sentence));
         }
     }

@@ -26,10 +26,12 @@ pub(super) trait Row<G>: Send + Sync {
     fn read<'a>(&self, at: At<'a>, reader: &mut Reader<'a>, group: &mut G);
     /// Its text, where it must be given or differs from that of the second group.
     fn write(&self, group: &G, default: &G, around: &Around) -> Option<Text>;
-    /// Takes it from the second group.
+    /// The text of its value, written as in a file.
+    fn text(&self, group: &G, around: &Around) -> Text;
+    /// Sets it to its value in the second group.
     fn copy(&self, group: &mut G, from: &G);
-    /// Its text, unless it has no value in this group.
-    fn default(&self, group: &G, around: &Around) -> Option<String>;
+    /// Whether both groups have the same value of it.
+    fn is_same(&self, one: &G, other: &G) -> bool;
     fn facts(&self) -> &Facts;
 }
 
@@ -53,17 +55,77 @@ impl<G, T: PartialEq + 'static> Row<G> for Typed<G, T> {
         is_written.then(|| self.codec.write(&value, &default, around))
     }
 
+    fn text(&self, group: &G, around: &Around) -> Text {
+        let value = (self.get)(group);
+        self.codec.write(&value, &value, around)
+    }
+
     fn copy(&self, group: &mut G, from: &G) {
         (self.put)(group, (self.get)(from));
     }
 
-    fn default(&self, group: &G, around: &Around) -> Option<String> {
-        let value = (self.get)(group);
-        self.codec.write(&value, &value, around).shown()
+    fn is_same(&self, one: &G, other: &G) -> bool {
+        (self.get)(one) == (self.get)(other)
     }
 
     fn facts(&self) -> &Facts {
         &self.codec.facts
+    }
+}
+
+/// A setting of a part of a group, as a setting of the group.
+struct OfPart<G, P: 'static> {
+    setting: &'static Setting<P>,
+    part: fn(&G) -> &P,
+    part_mut: fn(&mut G) -> &mut P,
+}
+
+impl<G, P> Row<G> for OfPart<G, P> {
+    fn read<'a>(&self, at: At<'a>, reader: &mut Reader<'a>, group: &mut G) {
+        self.setting.row.read(at, reader, (self.part_mut)(group));
+    }
+
+    fn write(&self, group: &G, default: &G, around: &Around) -> Option<Text> {
+        let (part, default) = ((self.part)(group), (self.part)(default));
+        self.setting.row.write(part, default, around)
+    }
+
+    fn text(&self, group: &G, around: &Around) -> Text {
+        self.setting.row.text((self.part)(group), around)
+    }
+
+    fn copy(&self, group: &mut G, from: &G) {
+        let row = &self.setting.row;
+        row.copy((self.part_mut)(group), (self.part)(from));
+    }
+
+    fn is_same(&self, one: &G, other: &G) -> bool {
+        let row = &self.setting.row;
+        row.is_same((self.part)(one), (self.part)(other))
+    }
+
+    fn facts(&self) -> &Facts {
+        self.setting.row.facts()
+    }
+}
+
+/// The setting `of` of a part of a group, called `name`.
+pub(super) fn setting_of_part<G: 'static, P: Settings>(
+    (name, of): (&'static str, &str),
+    part: fn(&G) -> &P,
+    part_mut: fn(&mut G) -> &mut P,
+) -> Setting<G> {
+    let setting = P::table().iter().find(|setting| setting.name == of);
+    let setting = setting.expect("the table of the part has this setting");
+    let row = OfPart {
+        setting,
+        part,
+        part_mut,
+    };
+    Setting {
+        name,
+        about: setting.about,
+        row: Box::new(row),
     }
 }
 
@@ -75,6 +137,11 @@ pub(super) struct Table<G> {
 }
 
 impl<G: 'static> Table<G> {
+    pub(super) fn new(about: &'static [&'static str]) -> Self {
+        let settings = Vec::new();
+        Self { settings, about }
+    }
+
     pub(super) fn add<T: PartialEq + 'static>(
         &mut self,
         (name, about): (&'static str, &'static [&'static str]),
@@ -142,21 +209,7 @@ pub(super) fn text<T: Settings>(group: &T, default: &T, around: &Around) -> Text
 
 /// The JSON schema of a group.
 pub(super) fn schema<T: Settings>() -> Json {
-    let mut properties = serde_json::Map::new();
-    let mut required = Vec::new();
-    let base = T::base();
-    for setting in T::table() {
-        properties.insert(setting.name.to_owned(), setting.schema(&base));
-        if setting.row.facts().is_required {
-            required.push(setting.name);
-        }
-    }
-    let group = json!({
-        "type": "object",
-        "properties": properties,
-        "required": required,
-        "additionalProperties": false,
-    });
+    let group = object(&T::base(), T::table());
     let short = T::table().iter().find(|row| Some(row.name) == T::SHORT);
     match short {
         Some(setting) => json!({ "anyOf": [setting.row.facts().schema, group] }),
@@ -164,7 +217,27 @@ pub(super) fn schema<T: Settings>() -> Json {
     }
 }
 
+/// The JSON schema of an object with these settings.
+pub(super) fn object<G>(base: &G, settings: &[Setting<G>]) -> Json {
+    let properties = settings.iter();
+    let properties = properties.map(|its| (its.name.to_owned(), its.schema(base)));
+    let required = settings.iter().filter(|its| its.row.facts().is_required);
+    let required: Vec<_> = required.map(|setting| setting.name).collect();
+    json!({
+        "type": "object",
+        "properties": properties.collect::<serde_json::Map<_, _>>(),
+        "required": required,
+        "additionalProperties": false,
+    })
+}
+
 impl<G> Setting<G> {
+    /// Whether `off` is one of its values.
+    pub(super) fn may_be_off(&self) -> bool {
+        let choices = self.row.facts().schema["anyOf"].as_array();
+        choices.is_some_and(|all| all.iter().any(|one| one["const"] == "off"))
+    }
+
     /// The JSON schema of its values, with its description and its default.
     pub(super) fn schema(&self, base: &G) -> Json {
         let mut schema = self.row.facts().schema.clone();
@@ -181,7 +254,7 @@ impl<G> Setting<G> {
 
     /// The text of its default, if it has one.
     pub(super) fn default(&self, base: &G) -> Option<String> {
-        let default = self.row.default(base, &Around::default());
+        let default = self.row.text(base, &Around::default()).shown();
         default.filter(|_| !self.row.facts().is_required)
     }
 
@@ -224,7 +297,7 @@ macro_rules! settings {
 
         impl $Group {
             fn settings() -> Vec<$crate::config::table::Setting<Self>> {
-                let mut table = $crate::config::table::Table { settings: Vec::new(), about: &[] };
+                let mut table = $crate::config::table::Table::new(&[]);
                 $(
                     table.about = &[$($doc),*];
                     $(table.add(

@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 
+use serde_json::Value as Json;
+
 /// A value to write.
 #[derive(Debug)]
 pub(super) enum Text {
@@ -62,6 +64,19 @@ impl Text {
         let mut text = String::new();
         self.flat(&mut text);
         Some(text).filter(|text| text != "None" && text != "()" && text != "\"\"")
+    }
+
+    /// As JSON; fields stand in a string, as in a file.
+    pub(super) fn json(&self) -> Json {
+        match self {
+            Self::Leaf(none) if none == "None" => Json::Null,
+            Self::Leaf(text) if text.starts_with('"') => {
+                ron::from_str::<String>(text).unwrap_or_default().into()
+            }
+            Self::Leaf(text) => serde_json::from_str(text).unwrap_or_default(),
+            Self::Fields(_) => self.shown().into(),
+            Self::List(items) => items.iter().map(Self::json).collect(),
+        }
     }
 
     /// Without line breaks.

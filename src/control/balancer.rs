@@ -133,7 +133,7 @@ impl Balancer {
     /// A declared configuration, with what is discovered. Pools that are declared as now are those
     /// in force, unless something was discovered or ordered about what is.
     fn effective(&self, declared: &Declared) -> Config {
-        let has_news = self.discovered || !self.declared.floats_like(declared);
+        let has_news = self.discovered || !self.declared.has_floating_of(declared);
         let pools = &declared.config().pools;
         let now = self.declared.config().pools.iter().zip(&self.config.pools);
         let now = now.map(Some).chain(std::iter::repeat(None));

@@ -11,7 +11,9 @@ use crate::admin::model::{
     Changed, EventKind, SESSIONS, SESSIONS_MAX, SessionFilter, SessionStatus, Stage, Status,
 };
 use crate::admin::{Author, Call, Reply, Which};
-use crate::config::{AdminState, Backend, Change, ChangeError, Config, Topic};
+use crate::config::{
+    AdminState, Backend, Change, ChangeError, Config, Topic, backend_values, changeable_values,
+};
 use crate::operational_log;
 use crate::session::CloseReason;
 use crate::sys;
@@ -240,7 +242,9 @@ impl Balancer {
             backend,
             patch,
         } = change
-            && patch.state == Some(AdminState::Ready)
+            && patch
+                .get("state")
+                .is_some_and(|its| its.state == AdminState::Ready)
         {
             self.health_cycle().readmit(pool, backend)
         } else {
@@ -299,7 +303,7 @@ fn action(change: &Change) -> &'static str {
         Change::SetBackend { .. } => "set_backend",
         Change::SetPool { .. } => "set_pool",
         Change::SetListener { .. } => "set_listener",
-        Change::SetLimit { .. } => "set_limits",
+        Change::SetGlobal { .. } => "set_limits",
     }
 }
 
@@ -308,7 +312,7 @@ fn target(topic: Topic<'_>) -> String {
     match topic {
         Topic::Backend(..) => topic.to_string(),
         Topic::Pool(name) | Topic::Listener(name) => name.to_owned(),
-        Topic::Clients => "limits".to_owned(),
+        Topic::Global => "limits".to_owned(),
     }
 }
 
@@ -316,7 +320,7 @@ fn subject(topic: Topic<'_>) -> Subject<'_> {
     match topic {
         Topic::Backend(pool, backend) => Subject::backend(pool, backend),
         Topic::Pool(pool) => Subject::pool(pool),
-        Topic::Listener(_) | Topic::Clients => Subject::default(),
+        Topic::Listener(_) | Topic::Global => Subject::default(),
     }
 }
 
@@ -324,31 +328,13 @@ fn subject(topic: Topic<'_>) -> Subject<'_> {
 fn values(topic: Topic<'_>, config: &Config) -> Option<Value> {
     match topic {
         Topic::Backend(pool, backend) => config.pool(pool)?.backend(backend).map(backend_values),
-        Topic::Pool(pool) => config.pool(pool).map(|pool| {
-            json!({
-                "strategy": pool.strategy.to_string(),
-                "max_connections": pool.max_connections,
-                "queue_max": pool.queue.max,
-                "queue_timeout_s": pool.queue.timeout.as_secs_f64(),
-            })
-        }),
+        Topic::Pool(pool) => config.pool(pool).map(changeable_values),
         Topic::Listener(name) => {
             let listener = config.listeners.iter().find(|its| its.name == name)?;
-            Some(json!({ "max_connections": listener.max_connections }))
+            Some(changeable_values(listener))
         }
-        Topic::Clients => Some(json!({ "max_connections": config.max_connections })),
+        Topic::Global => Some(changeable_values(config)),
     }
-}
-
-fn backend_values(backend: &Backend) -> Value {
-    json!({
-        "address": backend.target().to_string(),
-        "weight": backend.weight,
-        "max_connections": backend.max_connections,
-        "state": backend.state.as_str(),
-        "backup": backend.backup,
-        "group": backend.group,
-    })
 }
 
 async fn list(workers: &Workers, mut filter: SessionFilter) -> Result<Vec<SessionStatus>, String> {

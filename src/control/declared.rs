@@ -3,14 +3,21 @@
 //! Pure: the configuration in force is a function of the last file and of the orders that hold.
 //!
 //! An order holds over every reload. It ends when it is taken back, that is, when the result equals
-//! the file. It also ends when a new file changes the same settings of the same subject. An order
-//! about a discovered backend holds while the backend is away.
+//! the file. Its part about a setting also ends when a new file changes that setting, and the whole
+//! order when a file lists its subject for the first time or no longer. An order about a discovered
+//! backend holds while the backend is away.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use crate::by_name::ByName;
-use crate::config::{Change, ChangeError, Config, Listener, Pool, Topic, limit_words};
+use crate::config::{
+    Backend, Change, ChangeError, Changeable, Config, Listener, Patch, Pool, Topic,
+};
 use crate::shared::Shared;
+
+mod words;
+
+use words::{ended, list, words};
 
 /// The configuration without discovered backends.
 #[derive(Clone, Debug)]
@@ -22,6 +29,8 @@ pub(super) struct Declared {
     orders: Vec<Change>,
     /// Orders about discovered backends, oldest first. Each holds while its backend is away too.
     floating: Vec<Change>,
+    /// Orders that the last file made its own.
+    agreed: Vec<Change>,
 }
 
 /// An order that has ended without being taken back.
@@ -40,6 +49,7 @@ impl Declared {
             file,
             orders: Vec::new(),
             floating: Vec::new(),
+            agreed: Vec::new(),
         }
     }
 
@@ -72,8 +82,21 @@ impl Declared {
         }
     }
 
+    /// A sentence that names the orders that hold, if there are any.
+    pub(super) fn holding(&self) -> Option<String> {
+        let orders: Vec<_> = self.orders.iter().chain(&self.floating).collect();
+        list(&orders, ["still holds", "still hold"])
+    }
+
+    /// A sentence that names the orders that the last file made its own, if there are any: once.
+    pub(super) fn take_agreed(&mut self) -> Option<String> {
+        let agreed = std::mem::take(&mut self.agreed);
+        let orders: Vec<_> = agreed.iter().collect();
+        list(&orders, ["is in the file now", "are in the file now"])
+    }
+
     /// Whether both have the same orders about discovered backends.
-    pub(super) fn floats_like(&self, other: &Self) -> bool {
+    pub(super) fn has_floating_of(&self, other: &Self) -> bool {
         self.floating == other.floating
     }
 
@@ -82,33 +105,37 @@ impl Declared {
     pub(super) fn reload(&self, mut file: Config, is_same_text: bool) -> (Self, Vec<EndedOrder>) {
         file.share_pools(&self.file);
         let mut next = Self::new(file);
-        let mut ended = Vec::new();
+        let mut ends = Vec::new();
+        let mut hold = Vec::new();
         let in_files = Differences::between(&self.file, &next.file);
-        let holds = |order: &Change| is_same_text || !in_files.concern(order);
-        let (hold, end): (Vec<_>, Vec<_>) = self.orders.iter().partition(|order| holds(order));
-        // If the file now agrees with the order, its end changes nothing and is not reported.
+        // If the file now agrees with the order, its end changes nothing.
         let made = Differences::between(&self.config, &next.file);
-        let matters = |order: &&&Change| made.concern(order);
-        ended.extend(end.iter().filter(matters).map(|order| EndedOrder {
-            order: (**order).clone(),
-            sentence: format!("{} no longer holds: the file has changed", describe(order)),
-        }));
+        for order in &self.orders {
+            let [end, rest] = if is_same_text {
+                [None, Some(order.clone())]
+            } else {
+                in_files.split(order)
+            };
+            hold.extend(rest);
+            let Some(end) = end else { continue };
+            let [undone, agreed] = made.split(&end);
+            let (why, may_return) = in_files.cause(&end);
+            ends.extend(undone.map(|order| ended(order, &why, may_return)));
+            next.agreed.extend(agreed);
+        }
         for order in &self.floating {
             let pool = order.topic().pool().and_then(|pool| next.file.pool(pool));
-            let why = if !holds(order) {
-                "the file declares it now"
+            let is_declared = !is_same_text && in_files.split(order)[0].is_some();
+            let why = if is_declared {
+                "the file lists it now"
             } else if pool.is_none_or(|pool| pool.discovery.is_none()) {
-                "the file has changed"
+                "its pool discovers no backends now"
             } else {
                 next.floating.push(order.clone());
                 continue;
             };
-            ended.push(EndedOrder {
-                order: order.clone(),
-                sentence: format!("{} no longer holds: {why}", describe(order)),
-            });
+            ends.push(ended(order.clone(), why, is_declared));
         }
-        let hold: Vec<_> = hold.into_iter().cloned().collect();
         let (config, refused) = Change::apply_all(&hold, &next.config);
         next.config = config;
         next.config.share_pools(&self.config);
@@ -116,14 +143,11 @@ impl Declared {
         for (place, order) in hold.into_iter().enumerate() {
             match refused.get(&place) {
                 None => next.orders.push(order),
-                Some(error) => ended.push(EndedOrder {
-                    sentence: format!("{} no longer holds: {error}", describe(&order)),
-                    order,
-                }),
+                Some(error) => ends.push(ended(order, &error.to_string(), false)),
             }
         }
         next.settle(None);
-        (next, ended)
+        (next, ends)
     }
 
     /// The result of an order, and the orders that had to make room for it. `discovered` adds the
@@ -166,8 +190,8 @@ impl Declared {
                 record(&mut next.floating, order);
                 let with = next.complete(found.clone());
                 let differences = Differences::between(&found, &with);
-                next.floating
-                    .retain(|one| one.topic() != order.topic() || differences.concern(one));
+                let topic = order.topic();
+                differences.keep(&mut next.floating, |one| one.topic() == topic);
                 let ended = next.make_room(&found);
                 Ok((next, ended))
             }
@@ -194,7 +218,7 @@ impl Declared {
         let members = members(found);
         let is_away = |order: &Change| match order.topic() {
             Topic::Backend(pool, backend) => !members.contains(&(pool, backend)),
-            Topic::Pool(_) | Topic::Listener(_) | Topic::Clients => false,
+            Topic::Pool(_) | Topic::Listener(_) | Topic::Global => false,
         };
         let away = self.floating.iter().filter(|order| is_away(order)).count();
         let mut surplus = away.saturating_sub(AWAY_MAX);
@@ -203,78 +227,175 @@ impl Declared {
             surplus -= usize::from(ends);
             ends
         });
-        let ended = oldest.map(|order| EndedOrder {
-            sentence: format!(
-                "{} no longer holds: its backend is away, and of such orders only the last \
-                 {AWAY_MAX} are kept",
-                describe(&order)
-            ),
-            order,
-        });
-        ended.collect()
+        let why = format!("it is away, and only the last {AWAY_MAX} such orders are kept");
+        oldest.map(|order| ended(order, &why, false)).collect()
     }
 
     /// Forgets orders that are taken back: things are as the file has them. A change can take back
     /// orders about its subject only: the others, of which there may be many, are not looked at.
     fn settle(&mut self, change: Option<&Change>) {
         let differences = Differences::between(&self.file, &self.config);
-        let is_other = |order: &Change| change.is_some_and(|it| it.topic() != order.topic());
-        self.orders
-            .retain(|order| is_other(order) || differences.concern(order));
+        let is_its = |order: &Change| change.is_none_or(|it| it.topic() == order.topic());
+        differences.keep(&mut self.orders, is_its);
     }
 }
 
 /// What differs between two configurations, by name: there may be thousands of orders to compare.
 struct Differences<'a> {
-    limit: bool,
-    /// Listeners with another limit.
-    listeners: HashSet<&'a str>,
-    pools: HashMap<&'a str, [Option<&'a Shared<Pool>>; 2]>,
+    both: [&'a Config; 2],
+    listeners: HashMap<&'a str, Both<'a, Listener>>,
+    pools: HashMap<&'a str, Both<'a, Shared<Pool>>>,
     /// Of those pools.
-    backends: HashSet<(&'a str, &'a str)>,
+    backends: HashMap<(&'a str, &'a str), Both<'a, Backend>>,
 }
+
+/// What two configurations have of one name.
+type Both<'a, T> = [Option<&'a T>; 2];
 
 impl<'a> Differences<'a> {
     fn between(one: &'a Config, other: &'a Config) -> Self {
-        let is_same =
-            |one: &Listener, other: &Listener| one.max_connections == other.max_connections;
-        let listeners = differing([&one.listeners, &other.listeners], |its| &its.name, is_same);
+        let listeners = differing(
+            [&one.listeners, &other.listeners],
+            |its| &its.name,
+            PartialEq::eq,
+        );
         let pools = differing(
             [&one.pools, &other.pools],
             |pool| &pool.name,
             Shared::is_same,
         );
         let pools: HashMap<_, _> = pools.collect();
-        let mut backends = HashSet::new();
+        let mut backends = HashMap::new();
         for (pool, both) in &pools {
             let both = both.map(|pool| pool.map_or(&[][..], |pool| &pool.backends));
             let differ = differing(both, |backend| &backend.name, PartialEq::eq);
-            backends.extend(differ.map(|(name, _)| (*pool, name)));
+            backends.extend(differ.map(|(name, both)| ((*pool, name), both)));
         }
         Self {
-            limit: one.max_connections != other.max_connections,
-            listeners: listeners.map(|(name, _)| name).collect(),
+            both: [one, other],
+            listeners: listeners.collect(),
             pools,
             backends,
         }
     }
 
-    /// Whether the two differ in what an order changes.
-    fn concern(&self, order: &Change) -> bool {
-        match order.topic() {
-            Topic::Backend(pool, backend) => self.backends.contains(&(pool, backend)),
-            Topic::Pool(pool) => match (self.pools.get(pool), order) {
-                (Some([Some(one), Some(other)]), Change::SetPool { patch, .. }) => {
-                    patch.tells_apart(one, other)
-                }
-                (only_one, _) => only_one.is_some(),
+    /// The part of an order about what differs, and the rest.
+    fn split(&self, order: &Change) -> [Option<Change>; 2] {
+        let is_same = [None, Some(order.clone())];
+        match order {
+            Change::AddBackend { .. } | Change::RemoveBackend { .. } => match self.backend(order) {
+                None => is_same,
+                Some(_) => [Some(order.clone()), None],
             },
-            Topic::Listener(listener) => self.listeners.contains(listener),
-            Topic::Clients => self.limit,
+            Change::SetBackend {
+                pool,
+                backend,
+                patch,
+            } => parts(order, self.backend(order), patch, |patch| {
+                Change::SetBackend {
+                    pool: pool.clone(),
+                    backend: backend.clone(),
+                    patch,
+                }
+            }),
+            Change::SetPool { pool, patch } => {
+                let both = self.pools.get(&**pool);
+                let both = both.map(|both| both.map(|pool| pool.map(|pool| &**pool)));
+                parts(order, both, patch, |patch| Change::SetPool {
+                    pool: pool.clone(),
+                    patch,
+                })
+            }
+            Change::SetListener { listener, patch } => {
+                let both = self.listeners.get(&**listener).copied();
+                parts(order, both, patch, |patch| Change::SetListener {
+                    listener: listener.clone(),
+                    patch,
+                })
+            }
+            Change::SetGlobal { patch } => {
+                let both = Some(self.both.map(Some));
+                parts(order, both, patch, |patch| Change::SetGlobal { patch })
+            }
+        }
+    }
+
+    /// The backend that an order is about, if it differs.
+    fn backend(&self, order: &Change) -> Option<Both<'a, Backend>> {
+        match order.topic() {
+            Topic::Backend(pool, backend) => self.backends.get(&(pool, backend)).copied(),
+            Topic::Pool(_) | Topic::Listener(_) | Topic::Global => None,
+        }
+    }
+
+    /// Reduces the orders for which `is_its` holds to what differs.
+    fn keep(&self, orders: &mut Vec<Change>, is_its: impl Fn(&Change) -> bool) {
+        orders.retain_mut(|order| {
+            if !is_its(order) {
+                return true;
+            }
+            let [part, _] = self.split(order);
+            part.map(|part| *order = part).is_some()
+        });
+    }
+
+    /// Why the second of two files ends a part of an order, as [`Self::split`] gives it, and
+    /// whether the order may be given again.
+    fn cause(&self, part: &Change) -> (String, bool) {
+        let names = match part {
+            Change::AddBackend { .. } => Vec::new(),
+            Change::RemoveBackend { .. } => match self.backend(part) {
+                Some([Some(one), Some(other)]) => one.differing(other),
+                _ => Vec::new(),
+            },
+            Change::SetBackend { patch, .. } => names(patch),
+            Change::SetPool { patch, .. } => names(patch),
+            Change::SetListener { patch, .. } => names(patch),
+            Change::SetGlobal { patch } => names(patch),
+        };
+        let in_files = match part.topic() {
+            Topic::Backend(..) => self.backend(part).map(|both| both.map(|its| its.is_some())),
+            Topic::Pool(pool) => self
+                .pools
+                .get(pool)
+                .map(|both| both.map(|its| its.is_some())),
+            Topic::Listener(listener) => {
+                let both = self.listeners.get(listener);
+                both.map(|both| both.map(|its| its.is_some()))
+            }
+            Topic::Global => None,
+        };
+        match in_files {
+            Some([_, false]) => ("the file no longer lists it".to_owned(), false),
+            Some([false, true]) => ("the file lists it now".to_owned(), true),
+            Some([true, true]) | None => (
+                format!("the file has changed its {}", names.join(", ")),
+                true,
+            ),
         }
     }
 }
 
+/// The part of an order whose settings differ between both, and the rest.
+fn parts<G: Changeable>(
+    order: &Change,
+    both: Option<Both<'_, G>>,
+    patch: &Patch<G>,
+    with: impl Fn(Patch<G>) -> Change,
+) -> [Option<Change>; 2] {
+    match both {
+        None => [None, Some(order.clone())],
+        Some([Some(one), Some(other)]) => {
+            let parts = patch.split(one, other);
+            parts.map(|patch| (!patch.is_empty()).then(|| with(patch)))
+        }
+        Some(_) => [Some(order.clone()), None],
+    }
+}
+
+fn names<G: Changeable>(patch: &Patch<G>) -> Vec<&'static str> {
+    patch.words().map(|(name, _)| name).collect()
+}
 /// What only one of two lists has, or what differs in them: each by name, from both.
 fn differing<T>(
     [one, other]: [&[T]; 2],
@@ -292,26 +413,6 @@ fn differing<T>(
         is_new.then_some((name(its), [None, Some(its)]))
     });
     gone_or_changed.chain(added)
-}
-
-/// An order in words, as the subject of a sentence.
-fn describe(order: &Change) -> String {
-    format!("the order `{}`", words(order))
-}
-
-/// The subject of an order and what it changes.
-fn words(order: &Change) -> String {
-    let words = match order {
-        Change::AddBackend { .. } => vec!["added".to_owned()],
-        Change::RemoveBackend { .. } => vec!["removed".to_owned()],
-        Change::SetBackend { patch, .. } => patch.words(),
-        Change::SetPool { patch, .. } => patch.words(),
-        Change::SetListener {
-            max_connections, ..
-        }
-        | Change::SetLimit { max_connections } => vec![limit_words(*max_connections)],
-    };
-    format!("{}: {}", order.topic(), words.join(", "))
 }
 
 /// Records an order, merged with an earlier one about the same subject.
@@ -345,8 +446,12 @@ fn merged(first: &Change, second: &Change) -> Option<Change> {
         (Change::SetPool { patch: before, .. }, Change::SetPool { patch, .. }) => {
             *patch = patch.after(before);
         }
-        (Change::SetListener { .. }, Change::SetListener { .. })
-        | (Change::SetLimit { .. }, Change::SetLimit { .. }) => {}
+        (Change::SetListener { patch: before, .. }, Change::SetListener { patch, .. }) => {
+            *patch = patch.after(before);
+        }
+        (Change::SetGlobal { patch: before }, Change::SetGlobal { patch }) => {
+            *patch = patch.after(before);
+        }
         _ => return None,
     }
     Some(both)

@@ -383,14 +383,18 @@ impl Balancer {
             self.reloading.hung.push(reading.outcome);
         }
         let notes = read.and_then(|read| self.apply_read(*read, opened));
-        let outcome = notes.as_ref().map(|_| self.publisher.version());
-        let outcome = outcome.map_err(Clone::clone);
-        self.report_reload(&outcome, before, &reading.requests);
         let reloaded = notes.map(|notes| Reloaded {
             snapshot: self.publisher.version(),
             changed: self.publisher.version() != before,
             notes,
+            changes: [self.declared.take_agreed(), self.declared.holding()]
+                .into_iter()
+                .flatten()
+                .collect(),
         });
+        self.report_reload(&reloaded, &reading.requests);
+        let outcome = reloaded.as_ref().map(|reloaded| reloaded.snapshot);
+        let outcome = outcome.map_err(Clone::clone);
         let reloaded = reloaded.map_err(|why| format!("{why}\n{STAYS}"));
         for ReloadRequest { author, reply } in reading.requests {
             self.record_reload(author, outcome.clone());
@@ -414,12 +418,7 @@ impl Balancer {
         }
     }
 
-    fn report_reload(
-        &mut self,
-        outcome: &Result<u64, String>,
-        before: u64,
-        requests: &[ReloadRequest],
-    ) {
+    fn report_reload(&mut self, outcome: &Result<Reloaded, String>, requests: &[ReloadRequest]) {
         let authors = requests.iter().map(|request| request.author.to_string());
         let authors: BTreeSet<_> = authors.collect();
         let authors = Vec::from_iter(authors).join(", ");
@@ -427,9 +426,9 @@ impl Balancer {
         self.reloading.status.last_at = Some(now.to_string());
         self.reloading.status.last_error = outcome.clone().err();
         let (weight, kind, message) = match outcome {
-            Ok(version) => {
+            Ok(reloaded) => {
                 self.reloading.status.succeeded += 1;
-                let sentence = Reloaded::sentence(*version, before != *version);
+                let sentence = reloaded.sentence().replace('\n', "; ");
                 let message = format!("reload: {sentence} (by {authors})");
                 (Weight::Info, EventKind::Reloaded, message)
             }

@@ -10,27 +10,27 @@ use super::{failed, json, pools, succeeded};
 const BACKEND_CHANGES: [(&str, &str, &str); 9] = [
     (
         "weight app-2 5",
-        r#"PATCH /v1/pools/web/backends/app-2 {"weight":5,"keep":false}"#,
+        r#"PATCH /v1/pools/web/backends/app-2 {"weight":5}"#,
         "version 19: web/app-2 has weight 5\n",
     ),
     (
         "weight web/app-1 0 --keep",
-        r#"PATCH /v1/pools/web/backends/app-1 {"weight":0,"keep":false}"#,
+        r#"PATCH /v1/pools/web/backends/app-1 {"weight":0}"#,
         "version 19: web/app-1 has weight 0\n",
     ),
     (
         "drain app-2",
-        r#"PATCH /v1/pools/web/backends/app-2 {"state":"drain","keep":false}"#,
+        r#"PATCH /v1/pools/web/backends/app-2 {"state":"drain"}"#,
         "version 19: web/app-2 drains: no new sessions\n",
     ),
     (
         "ready app-2",
-        r#"PATCH /v1/pools/web/backends/app-2 {"state":"ready","keep":false}"#,
+        r#"PATCH /v1/pools/web/backends/app-2 {"state":"ready"}"#,
         "version 19: web/app-2 is ready\n",
     ),
     (
         "maint db/app-1 --keep",
-        r#"PATCH /v1/pools/db/backends/app-1 {"state":"maint","keep":false}"#,
+        r#"PATCH /v1/pools/db/backends/app-1 {"state":"maint"}"#,
         "version 19: db/app-1 is out of service: no new sessions, no probes\n",
     ),
     (
@@ -45,12 +45,12 @@ const BACKEND_CHANGES: [(&str, &str, &str); 9] = [
     ),
     (
         "set backend app-4 --max-connections off",
-        r#"PATCH /v1/pools/web/backends/app-4 {"max_connections":0,"keep":false}"#,
+        r#"PATCH /v1/pools/web/backends/app-4 {"max_connections":"off"}"#,
         "version 19: web/app-4 has max_connections off\n",
     ),
     (
         "set backend app-4 --max-connections 9 --weight 2",
-        r#"PATCH /v1/pools/web/backends/app-4 {"weight":2,"max_connections":9,"keep":false}"#,
+        r#"PATCH /v1/pools/web/backends/app-4 {"max_connections":9,"weight":2}"#,
         "version 19: web/app-4 has weight 2, max_connections 9\n",
     ),
 ];
@@ -110,7 +110,7 @@ fn several_backends_are_changed_by_one_command() {
                 version 20: db/app-1 drains: no new sessions\n\
                 version 21: web/app-3 drains: no new sessions\n";
     assert_eq!(succeeded(&output), want);
-    let drain = |of: &str| format!(r#"PATCH /v1/pools/{of} {{"state":"drain","keep":false}}"#);
+    let drain = |of: &str| format!(r#"PATCH /v1/pools/{of} {{"state":"drain"}}"#);
     let want = [
         "GET /v1/pools".to_owned(),
         drain("web/backends/app-2"),
@@ -133,45 +133,45 @@ fn one_wrong_name_changes_none() {
 const CHANGES: [(&str, &str, &str); 9] = [
     (
         "add web 127.0.0.1:9005",
-        r#"POST /v1/pools/web/backends {"address":"127.0.0.1:9005","name":null,"weight":null,"#,
+        r#"POST /v1/pools/web/backends {"address":"127.0.0.1:9005"}"#,
         "version 19: web/127.0.0.1:9005 added\n",
     ),
     (
         "add web unix:/a,weight=2,max_connections=9,backup --name n --group g --state maint --keep",
         concat!(
-            r#"POST /v1/pools/web/backends {"address":"unix:/a","name":"n","weight":2,"#,
-            r#""max_connections":9,"backup":true,"group":"g","state":"maint","keep":false}"#
+            r#"POST /v1/pools/web/backends {"address":"unix:/a","backup":true,"group":"g","#,
+            r#""max_connections":9,"name":"n","state":"maint","weight":2}"#
         ),
         "version 19: web/n added\n",
     ),
     (
         "set pool web --strategy least_time",
-        r#"PATCH /v1/pools/web {"strategy":"least_time","keep":false}"#,
+        r#"PATCH /v1/pools/web {"strategy":"least_time"}"#,
         "version 19: web has strategy least_time\n",
     ),
     (
         "set pool web --queue-max 1 --queue-timeout 2s",
-        r#"PATCH /v1/pools/web {"queue_max":1,"queue_timeout":"2s","keep":false}"#,
+        r#"PATCH /v1/pools/web {"queue_max":1,"queue_timeout":"2s"}"#,
         "version 19: web has queue_max 1, queue_timeout 2s\n",
     ),
     (
         "set pool web --queue-timeout 2s --keep",
-        r#"PATCH /v1/pools/web {"queue_timeout":"2s","keep":false}"#,
+        r#"PATCH /v1/pools/web {"queue_timeout":"2s"}"#,
         "version 19: web has queue_timeout 2s\n",
     ),
     (
         "set global --max-connections 500",
-        r#"PATCH /v1/limits {"max_connections":500,"keep":false}"#,
+        r#"PATCH /v1/limits {"max_connections":500}"#,
         "version 19: global has max_connections 500\n",
     ),
     (
         "set listener front --max-connections off",
-        r#"PATCH /v1/listeners/front {"max_connections":0,"keep":false}"#,
+        r#"PATCH /v1/listeners/front {"max_connections":"off"}"#,
         "version 19: front has max_connections off\n",
     ),
     (
         "set pool web --max-connections 1",
-        r#"PATCH /v1/pools/web {"max_connections":1,"keep":false}"#,
+        r#"PATCH /v1/pools/web {"max_connections":1}"#,
         "version 19: web has max_connections 1\n",
     ),
     (
@@ -188,17 +188,24 @@ fn a_reload_says_what_it_did_not_do() {
         snapshot: 19,
         changed: true,
         notes: notes.map(str::to_owned).into(),
+        ..Reloaded::default()
     });
+    let holding = "1 change by command still holds: web/app-2: removed";
     let same = json(&Reloaded {
         snapshot: 19,
+        changes: vec![holding.to_owned()],
         ..Reloaded::default()
     });
     let fake = Fake::saying("client_notes", &[reloaded.as_str(), &same]);
-    let want = "version 19 is in force\n\
-                workers takes effect at the next start\na\u{fffd}b\n";
-    assert_eq!(succeeded(&fake.run(&["reload"])), want);
+    let output = fake.run(&["reload"]);
+    let want = "warning: workers takes effect at the next start\nwarning: a\u{fffd}b\n";
+    assert_eq!((output.status.code(), stderr(&output)), (Some(0), want));
+    assert_eq!(
+        String::from_utf8_lossy(&output.stdout),
+        "version 19 is in force\n"
+    );
     assert_eq!(fake.asked(), ["POST /v1/reload"]);
-    let want = "nothing has changed: version 19 is in force\n";
+    let want = format!("nothing has changed: version 19 is in force\n{holding}\n");
     assert_eq!(succeeded(&fake.run(&["reload"])), want);
 }
 

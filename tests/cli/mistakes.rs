@@ -15,21 +15,21 @@ fn an_unknown_field() {
     refused(
         "unknown_field",
         "(\n\tlistners: [],\n)",
-        "config.ron:2:2: the field `listners` is unknown, did you mean `listeners`?
+        "config.ron:2:2: unknown field `listners`, did you mean `listeners`?
   | \tlistners: [],
   | \t^^^^^^^^",
     );
     refused(
         "unknown_field",
         "(pools: [(name: \"web\", backends: [(addres: \"127.0.0.1:1\")])])",
-        "config.ron:1:36: the field `addres` is unknown, did you mean `address`?
+        "config.ron:1:36: unknown field `addres`, did you mean `address`?
   | (pools: [(name: \"web\", backends: [(addres: \"127.0.0.1:1\")])])
   |                                    ^^^^^^",
     );
     refused(
         "unknown_field",
         "(access_log: (file: \"x\"))",
-        "config.ron:1:15: the field `file` is unknown: `to` or `format` may stand here
+        "config.ron:1:15: unknown field `file`: expected `to` or `format`
   | (access_log: (file: \"x\"))
   |               ^^^^",
     );
@@ -45,25 +45,25 @@ fn several_unknown_fields() {
     listeners: [(bind: \"127.0.0.1:1\", proxy_pass: \"web\", atempts: 2)],
     pools: [(name: \"web\", balance: \"leastconn\", maxconn: 5, servers: [])],
 )",
-        "config.ron:2:5: the field `frontend` is unknown: the list `listeners` has the addresses \
+        "config.ron:2:5: unknown field `frontend`: the list `listeners` has the addresses \
 that clients connect to, each as `bind`
   |     frontend: [(bind: \"127.0.0.1:1\", proxy_pass: \"web\", atempts: 2)],
   |     ^^^^^^^^
-config.ron:3:39: the field `proxy_pass` is unknown: the setting `pool` of a listener names where \
+config.ron:3:39: unknown field `proxy_pass`: the setting `pool` of a listener names where \
 its clients go
   |     listeners: [(bind: \"127.0.0.1:1\", proxy_pass: \"web\", atempts: 2)],
   |                                       ^^^^^^^^^^
-config.ron:3:58: the field `atempts` is unknown, did you mean `attempts`?
+config.ron:3:58: unknown field `atempts`, did you mean `attempts`?
   |     listeners: [(bind: \"127.0.0.1:1\", proxy_pass: \"web\", atempts: 2)],
   |                                                          ^^^^^^^
-config.ron:4:27: the field `balance` is unknown: the setting `strategy` of a pool says how a \
+config.ron:4:27: unknown field `balance`: the setting `strategy` of a pool says how a \
 backend is selected
   |     pools: [(name: \"web\", balance: \"leastconn\", maxconn: 5, servers: [])],
   |                           ^^^^^^^
-config.ron:4:49: the field `maxconn` is unknown: the setting is called `max_connections`
+config.ron:4:49: unknown field `maxconn`: the setting is called `max_connections`
   |     pools: [(name: \"web\", balance: \"leastconn\", maxconn: 5, servers: [])],
   |                                                 ^^^^^^^
-config.ron:4:61: the field `servers` is unknown: the list `backends` of a pool has the servers
+config.ron:4:61: unknown field `servers`: the list `backends` of a pool has the servers
   |     pools: [(name: \"web\", balance: \"leastconn\", maxconn: 5, servers: [])],
   |                                                             ^^^^^^^",
     );
@@ -354,17 +354,17 @@ config.ron:1:24: pools: expected at least one
     refused(
         "missing",
         "(\n  listeners: [(name: \"\")],\n  pools: [(backends: [])],\n)",
-        "config.ron:2:15: the field `bind` is missing here
+        "config.ron:2:15: missing field `bind`
   |   listeners: [(name: \"\")],
   |               ^
-config.ron:2:15: the field `pool` is missing here
+config.ron:2:15: missing field `pool`
   |   listeners: [(name: \"\")],
   |               ^
 config.ron:2:22: invalid name `\"\"`: \
 expected 1 to 64 characters, and no control character
   |   listeners: [(name: \"\")],
   |                      ^^
-config.ron:3:11: the field `name` is missing here
+config.ron:3:11: missing field `name`
   |   pools: [(backends: [])],
   |           ^
 config.ron:3:22: backends: expected at least one
@@ -444,7 +444,7 @@ const SYNTAX: [(&str, &str, &str, usize); 21] = [
     (
         "(pools: [], pools: [])",
         "1:13",
-        "the field `pools` is given twice",
+        "duplicate field `pools`: leave one out",
         5,
     ),
     (

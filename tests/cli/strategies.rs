@@ -143,7 +143,7 @@ config.ron:12:42: decay: the second tier `power_of_two` has no such setting: it 
 `least_time`
   |             then: \"power_of_two\", decay: \"1s\")),
   |                                          ^^^^
-config.ron:13:54: the field `name` is missing here
+config.ron:13:54: missing field `name`
   |         (name: \"e\", backends: [\"unix:/a\"], strategy: (key: \"sni\")),
   |                                                      ^
 config.ron:15:30: invalid name `hahs`, did you mean `hash`?
@@ -161,8 +161,8 @@ fn an_unknown_setting() {
     refused(
         "unknown_setting",
         "(pools: [(name: \"a\", strategy: (name: \"hash\", wheel: 3))])",
-        "config.ron:1:47: the field `wheel` is unknown: `name`, `first`, `then`, `key`, \
-`subset`, `max_load`, `decay`, `groups`, `horizon`, `season`, `ttl` or `clients_max` may stand here
+        "config.ron:1:47: unknown field `wheel`: expected `name`, `first`, `then`, `key`, \
+`subset`, `max_load`, `decay`, `groups`, `horizon`, `season`, `ttl` or `clients_max`
   | (pools: [(name: \"a\", strategy: (name: \"hash\", wheel: 3))])
   |                                               ^^^^^",
     );
@@ -330,7 +330,7 @@ fn groups() {
 config.ron:6:52: group: there is no group called `gren`, did you mean `green`?
   |             backends: [(address: \"unix:/a\", group: \"gren\"), \"unix:/b\"]),
   |                                                    ^^^^^^
-config.ron:6:61: the field `group` is missing here: other backends of the pool have one
+config.ron:6:61: missing field `group`: other backends of the pool have one
   |             backends: [(address: \"unix:/a\", group: \"gren\"), \"unix:/b\"]),
   |                                                             ^
 config.ron:7:64: two groups of the pool are called `a`: leave one out, or give it another `name`; \
@@ -338,7 +338,7 @@ the first is at 7:59
   |         (name: \"b\", strategy: (name: \"two_tier\", groups: [\"a\", \"a\", \"b\", (weight: \
 3)]),
   |                                                                ^^^
-config.ron:7:74: the field `name` is missing here
+config.ron:7:74: missing field `name`
   |         (name: \"b\", strategy: (name: \"two_tier\", groups: [\"a\", \"a\", \"b\", (weight: \
 3)]),
   |                                                                          ^

@@ -2,14 +2,13 @@
 
 use std::num::NonZeroU32;
 use std::os::unix::fs::PermissionsExt;
-use std::time::Duration;
 
 use axum::http::{Method, StatusCode};
 use serde_json::json;
 
 use super::world::{By, READ, World, file, listener, temporary};
 use crate::admin::{AdminListener, Author, Handle, Tokens, serve};
-use crate::config::{AdminHttp, AdminState, Backend, BackendPatch, Change, PoolPatch, Strategy};
+use crate::config::{AdminHttp, AdminState, Backend, Change, Patch};
 
 #[tokio::test]
 async fn names_may_hold_any_character() {
@@ -78,58 +77,46 @@ async fn a_field_that_is_left_out_keeps_its_value() {
         assert_eq!(answer.status, StatusCode::OK, "{body}: {:?}", answer.body);
         world.played.lock().changes.pop().unwrap().0
     };
-    let backend = |weight, max_connections, state| Change::SetBackend {
+    let backend = |settings| Change::SetBackend {
         pool: "main".to_owned(),
         backend: "alpha".to_owned(),
-        patch: BackendPatch {
-            weight,
-            max_connections,
-            state,
-        },
+        patch: Patch::all(settings),
     };
     let path = "/v1/pools/main/backends/alpha";
     let change = changed(path, r#"{"weight": 9}"#).await;
-    assert_eq!(change, backend(Some(9), None, None));
+    assert_eq!(change, backend(&[("weight", "9")]));
     let change = changed(path, r#"{"max_connections": 0, "state": "drain"}"#).await;
-    assert_eq!(change, backend(None, Some(None), Some(AdminState::Drain)));
-    let pool = |strategy, max_connections, queue_max, queue_timeout| Change::SetPool {
+    assert_eq!(
+        change,
+        backend(&[("max_connections", "off"), ("state", "drain")])
+    );
+    let pool = |settings| Change::SetPool {
         pool: "main".to_owned(),
-        patch: PoolPatch {
-            strategy,
-            max_connections,
-            queue_max,
-            queue_timeout,
-        },
+        patch: Patch::all(settings),
     };
     let path = "/v1/pools/main";
     let change = changed(path, r#"{"strategy": "random", "max_connections": 3}"#).await;
-    let three = Some(NonZeroU32::new(3));
-    assert_eq!(change, pool(Some(Strategy::Random), three, None, None));
-    // The control thread reads the other half of the queue.
-    let change = changed(path, r#"{"queue_max": 3}"#).await;
-    assert_eq!(change, pool(None, None, Some(3), None));
-    let change = changed(path, r#"{"queue_timeout": "4s"}"#).await;
-    let timeout = Some(Duration::from_secs(4));
-    assert_eq!(change, pool(None, None, None, timeout));
-    let change = changed("/v1/listeners/web", r#"{"max_connections": 3}"#).await;
-    let listener = "web".to_owned();
-    let max_connections = NonZeroU32::new(3);
     assert_eq!(
         change,
-        Change::SetListener {
-            listener,
-            max_connections
-        }
+        pool(&[("strategy", "random"), ("max_connections", "3")])
     );
+    // The control thread reads the other half of the queue.
+    let change = changed(path, r#"{"queue_max": 3}"#).await;
+    assert_eq!(change, pool(&[("queue_max", "3")]));
+    let change = changed(path, r#"{"queue_timeout": "4s"}"#).await;
+    assert_eq!(change, pool(&[("queue_timeout", "4s")]));
+    let change = changed("/v1/listeners/web", r#"{"max_connections": 3}"#).await;
+    let listener = "web".to_owned();
+    let patch = Patch::all(&[("max_connections", "3")]);
+    assert_eq!(change, Change::SetListener { listener, patch });
     let limits = world.get("/v1/limits").await.json();
     assert_eq!(limits, json!({ "connections": 3, "max_connections": 100 }));
     let change = changed("/v1/limits", r#"{"max_connections": 0}"#).await;
-    assert_eq!(
-        change,
-        Change::SetLimit {
-            max_connections: None
-        }
-    );
+    let patch = Patch::all(&[("max_connections", "off")]);
+    assert_eq!(change, Change::SetGlobal { patch });
+    let change = changed("/v1/limits", r#"{"max_connections": "off"}"#).await;
+    let patch = Patch::all(&[("max_connections", "off")]);
+    assert_eq!(change, Change::SetGlobal { patch });
 }
 
 /// Clients may still send `keep`, which has no effect.

@@ -20,8 +20,6 @@ async fn malformed_bodies_are_refused() {
         "{",
         "[]",
         "7",
-        r#"{"weight": "9"}"#,
-        r#"{"weight": -1}"#,
         r#"{"weight": 9, "weight": 9}"#,
         r#"{"wieght": 9}"#,
         r#"{"weight": 9} x"#,
@@ -32,12 +30,24 @@ async fn malformed_bodies_are_refused() {
         assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{body}");
         assert!(!answer.error().is_empty());
     }
-    let answer = world.tell(Method::PATCH, ALPHA, r#"{"wieght": 9}"#).await;
-    assert!(
-        answer.error().contains("unknown field `wieght`"),
-        "{}",
-        answer.error()
-    );
+    for (body, error) in [
+        (
+            r#"{"wieght": 9}"#,
+            "unknown field `wieght`, did you mean `weight`?",
+        ),
+        (
+            "{",
+            "invalid body: expected JSON, and not what is at column 1",
+        ),
+        ("7", "invalid body: expected a JSON object"),
+        (
+            r#"{"weight": null}"#,
+            "expected at least one field to change",
+        ),
+    ] {
+        let answer = world.tell(Method::PATCH, ALPHA, body).await;
+        assert_eq!(answer.error(), error);
+    }
     let answer = world
         .tell(Method::PATCH, "/v1/pools/main", r#"{"keep": false}"#)
         .await;
@@ -50,6 +60,9 @@ async fn values_are_judged_as_those_of_a_file() {
     let world = World::new().await;
     for (method, path, body) in [
         (Method::PATCH, ALPHA, r#"{"weight": 257}"#),
+        (Method::PATCH, ALPHA, r#"{"weight": "9"}"#),
+        (Method::PATCH, ALPHA, r#"{"weight": -1}"#),
+        (Method::PATCH, ALPHA, r#"{"state": 7}"#),
         (Method::PATCH, ALPHA, r#"{"state": "redy"}"#),
         (Method::PATCH, ALPHA, r#"{"max_connections": 4000000000}"#),
         (
@@ -80,13 +93,43 @@ async fn values_are_judged_as_those_of_a_file() {
         assert_eq!(answer.status, StatusCode::UNPROCESSABLE_ENTITY, "{body}");
         assert!(!answer.error().is_empty());
     }
-    let answer = world
-        .tell(Method::PATCH, ALPHA, r#"{"state": "redy"}"#)
-        .await;
-    assert_eq!(
-        answer.error(),
-        "invalid state `redy`, did you mean `ready`?"
-    );
+    assert!(world.played.lock().changes.is_empty());
+}
+
+#[tokio::test]
+async fn wrong_values_get_the_sentences_of_a_file() {
+    let world = World::new().await;
+    for (method, path, body, error) in [
+        (
+            Method::PATCH,
+            ALPHA,
+            r#"{"state": "redy", "weight": 257}"#,
+            "invalid state `redy`, did you mean `ready`?; \
+             invalid weight `257`: expected a whole number, 0 to 256",
+        ),
+        (
+            Method::PATCH,
+            ALPHA,
+            r#"{"weight": "9"}"#,
+            "invalid weight `\"9\"`: expected a whole number, 0 to 256",
+        ),
+        (
+            Method::PATCH,
+            ALPHA,
+            r#"{"max_connections": 4000000000}"#,
+            "invalid max_connections `4000000000`: \
+             expected a whole number, 1 to 16777216, or \"off\"",
+        ),
+        (
+            Method::POST,
+            BACKENDS,
+            r#"{"weight": 9}"#,
+            "missing field `address`",
+        ),
+    ] {
+        let answer = world.tell(method, path, body).await;
+        assert_eq!(answer.error(), error);
+    }
     let answer = world.tell(
         Method::PATCH,
         "/v1/pools/main",

@@ -332,6 +332,7 @@ impl Played {
                     snapshot: 8,
                     changed: true,
                     notes,
+                    changes: Vec::new(),
                 };
                 sent(reply.send(refusal.map_or(Ok(reloaded), Err)));
             }

@@ -6,11 +6,12 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 
 use super::address::AdminAddress;
+use super::settings::SettingFlags;
 use crate::admin::model::SessionFilter;
 use crate::cli::args::{Maybe, deadline};
 use crate::config::values::backend;
 use crate::config::values::{self, ValueError};
-use crate::config::{AdminState, Backend};
+use crate::config::{AdminState, Backend, Config, Listener, Patch, Pool};
 
 /// The commands to a running balancer.
 #[derive(Clone, Debug, Subcommand)]
@@ -249,7 +250,7 @@ pub struct WeightArgs {
     pub backend: String,
     /// Its weight, 0 to 256
     #[arg(value_name = "N", value_parser = weight)]
-    pub weight: u32,
+    pub weight: Patch<Backend>,
     /// How to make the change.
     #[command(flatten)]
     pub how: Change,
@@ -293,7 +294,7 @@ pub enum SetCommand {
         pool: String,
         /// What to set.
         #[command(flatten)]
-        settings: PoolSettings,
+        settings: SettingFlags<Pool>,
         /// How to make the change.
         #[command(flatten)]
         how: Change,
@@ -308,7 +309,7 @@ pub enum SetCommand {
         backends: Vec<String>,
         /// What to set.
         #[command(flatten)]
-        settings: BackendSettings,
+        settings: SettingFlags<Backend>,
         /// How to make the change.
         #[command(flatten)]
         how: Change,
@@ -319,9 +320,9 @@ pub enum SetCommand {
     Listener {
         /// The listener
         listener: String,
-        /// Client connections at a time; off: only the global limit holds
-        #[arg(long, value_name = "N|off", value_parser = limit)]
-        max_connections: u32,
+        /// What to set.
+        #[command(flatten)]
+        settings: SettingFlags<Listener>,
         /// How to make the change.
         #[command(flatten)]
         how: Change,
@@ -330,43 +331,13 @@ pub enum SetCommand {
     #[command(after_help = "Example:
   mahoraga set global --max-connections 10000")]
     Global {
-        /// Client connections at a time; off: as many as the descriptor limit allows
-        #[arg(long, value_name = "N|off", value_parser = limit)]
-        max_connections: u32,
+        /// What to set.
+        #[command(flatten)]
+        settings: SettingFlags<Config>,
         /// How to make the change.
         #[command(flatten)]
         how: Change,
     },
-}
-
-/// Settings of a pool, one or more.
-#[derive(Args, Clone, Debug)]
-#[group(required = true, multiple = true)]
-pub struct PoolSettings {
-    /// A strategy as config.ron writes it: its name, or its name and settings in brackets
-    #[arg(long, value_name = "STRATEGY")]
-    pub strategy: Option<String>,
-    /// Connections at a time to all its backends together; off: no limit
-    #[arg(long, value_name = "N|off", value_parser = limit)]
-    pub max_connections: Option<u32>,
-    /// How many clients may wait while every backend is full; 0: none
-    #[arg(long, value_name = "N", value_parser = queue)]
-    pub queue_max: Option<u32>,
-    /// How long they may wait
-    #[arg(long, value_name = "DUR", value_parser = queue_timeout)]
-    pub queue_timeout: Option<String>,
-}
-
-/// Settings of a backend, one or more.
-#[derive(Args, Clone, Debug)]
-#[group(required = true, multiple = true)]
-pub struct BackendSettings {
-    /// Its share relative to the other backends, 0 to 256; 0: no share
-    #[arg(long, value_name = "N", value_parser = weight)]
-    pub weight: Option<u32>,
-    /// Connections at a time; off: no limit
-    #[arg(long, value_name = "N|off", value_parser = limit)]
-    pub max_connections: Option<u32>,
 }
 
 /// The commands about the configuration.
@@ -422,29 +393,12 @@ pub struct TopArgs {
     pub options: ClientOptions,
 }
 
-fn weight(text: &str) -> Result<u32, ValueError> {
-    values::number(text, values::WEIGHT)
-}
-
-fn queue(text: &str) -> Result<u32, ValueError> {
-    values::number(text, values::QUEUE)
+fn weight(text: &str) -> Result<Patch<Backend>, ValueError> {
+    Patch::of("weight", text)
 }
 
 fn recent(text: &str) -> Result<u32, ValueError> {
     values::number(text, 0..=u32::MAX)
-}
-
-/// A limit as the API takes it: 0 for no limit.
-fn limit(text: &str) -> Result<u32, ValueError> {
-    if text == "off" {
-        return Ok(0);
-    }
-    values::number(text, values::CONNECTIONS)
-}
-
-/// The text, which the balancer reads too: a mistake shows before the request.
-fn queue_timeout(text: &str) -> Result<String, ValueError> {
-    values::duration(text, values::QUEUE_WAIT).map(|_| text.to_owned())
 }
 
 fn interval(text: &str) -> Result<Duration, ValueError> {

@@ -3,41 +3,35 @@
 use std::time::Duration;
 
 use hyper::Method;
-use serde::Serialize;
+use serde_json::json;
 
 use super::args::{
     AddArgs, Change, ClientOptions, ReadyArgs, RemoveArgs, SetCommand, StateArgs, Wait, WeightArgs,
 };
 use super::client::{Client, ClientError, path};
 use super::find::{BackendName, find_all};
+use super::settings::SettingFlags;
 use super::show;
 use super::units::{plain, plural};
-use crate::admin::model::{
-    BackendChange, Changed, LimitChange, NewBackend, PoolChange, PoolStatus, Reloaded, Reopened,
-};
+use crate::admin::model::{Changed, PoolStatus, Reloaded, Reopened};
 use crate::cli::args::Maybe;
 use crate::config::values::written;
-use crate::config::{AdminState, Backend};
+use crate::config::{AdminState, Backend, Changeable, Patch};
 use crate::sys;
 
 pub(super) async fn add(args: &AddArgs) -> Result<(), ClientError> {
     let client = Client::new(&args.how.options)?;
-    let backend = &args.backend;
-    let default = Backend::at(backend.address.clone());
-    let new = NewBackend {
-        address: backend.target().to_string(),
-        name: args.name.clone(),
-        weight: (backend.weight != default.weight).then(|| backend.weight.into()),
-        max_connections: backend.max_connections.map(u32::from),
-        backup: backend.backup.then_some(true),
+    let given = args.backend.clone();
+    let backend = Backend {
+        name: args.name.clone().unwrap_or(given.name),
         group: args.group.clone(),
-        state: args.state.map(|state| state.as_str().to_owned()),
-        keep: false,
+        state: args.state.unwrap_or(given.state),
+        ..given
     };
     let to = path(&["pools", &args.pool, "backends"]);
-    let changed = client.send(Method::POST, &to, &new).await?;
-    let name = args.name.as_ref().unwrap_or(&backend.name);
-    report(&args.how, changed, &format!("{}/{name} added", args.pool));
+    let changed = client.send(Method::POST, &to, &backend.json()).await?;
+    let what = format!("{}/{} added", args.pool, backend.name);
+    report(&args.how, changed, &what);
     Ok(())
 }
 
@@ -53,7 +47,7 @@ pub(super) async fn remove(args: &RemoveArgs) -> Result<(), ClientError> {
 
 pub(super) async fn weight(args: &WeightArgs) -> Result<(), ClientError> {
     let backends = std::slice::from_ref(&args.backend);
-    set_backends(backends, Some(args.weight), None, &args.how).await
+    set_backends(backends, &args.weight, &args.how).await
 }
 
 pub(super) async fn ready(args: &ReadyArgs) -> Result<(), ClientError> {
@@ -76,10 +70,7 @@ async fn state(
     how: &Change,
     to: AdminState,
 ) -> Result<(), ClientError> {
-    let change = BackendChange {
-        state: Some(to.as_str().to_owned()),
-        ..BackendChange::default()
-    };
+    let change = json!({ "state": to });
     let is = match to {
         AdminState::Ready => "is ready",
         AdminState::Drain => "drains: no new sessions",
@@ -141,125 +132,63 @@ pub(super) async fn set(command: &SetCommand) -> Result<(), ClientError> {
             pool,
             settings,
             how,
-        } => {
-            let change = PoolChange {
-                strategy: settings.strategy.clone(),
-                max_connections: settings.max_connections,
-                queue_max: settings.queue_max,
-                queue_timeout: settings.queue_timeout.clone(),
-                keep: false,
-            };
-            let what = words([
-                ("strategy", settings.strategy.clone()),
-                ("max_connections", settings.max_connections.map(limit)),
-                ("queue_max", settings.queue_max.map(|max| max.to_string())),
-                ("queue_timeout", settings.queue_timeout.clone()),
-            ]);
-            let client = Client::new(&how.options)?;
-            patch(
-                &client,
-                &path(&["pools", pool]),
-                &change,
-                how,
-                (pool, &what),
-            )
-            .await
-        }
+        } => set_one(&["pools", pool], pool, settings, how).await,
         SetCommand::Backend {
             backends,
             settings,
             how,
-        } => {
-            let (weight, max_connections) = (settings.weight, settings.max_connections);
-            set_backends(backends, weight, max_connections, how).await
-        }
+        } => set_backends(backends, &settings.0, how).await,
         SetCommand::Listener {
             listener,
-            max_connections,
+            settings,
             how,
-        } => set_limit(&["listeners", listener], listener, *max_connections, how).await,
-        SetCommand::Global {
-            max_connections,
-            how,
-        } => set_limit(&["limits"], "global", *max_connections, how).await,
+        } => set_one(&["listeners", listener], listener, settings, how).await,
+        SetCommand::Global { settings, how } => set_one(&["limits"], "global", settings, how).await,
     }
 }
 
 async fn set_backends(
     backends: &[String],
-    weight: Option<u32>,
-    max_connections: Option<u32>,
+    new: &Patch<Backend>,
     how: &Change,
 ) -> Result<(), ClientError> {
     let client = Client::new(&how.options)?;
-    let all = find_all(&client, backends).await?;
-    let change = BackendChange {
-        weight,
-        max_connections,
-        ..BackendChange::default()
-    };
-    let what = words([
-        ("weight", weight.map(|weight| weight.to_string())),
-        ("max_connections", max_connections.map(limit)),
-    ]);
-    for one in &all {
-        patch(&client, &one.path(), &change, how, (&one.written(), &what)).await?;
+    for one in &find_all(&client, backends).await? {
+        patch(&client, &one.path(), &one.written(), new, how).await?;
     }
     Ok(())
 }
 
-async fn set_limit(
+async fn set_one<G: Changeable>(
     to: &[&str],
     name: &str,
-    max_connections: u32,
+    SettingFlags(new): &SettingFlags<G>,
     how: &Change,
 ) -> Result<(), ClientError> {
-    let client = Client::new(&how.options)?;
-    let change = LimitChange {
-        max_connections,
-        keep: false,
-    };
-    let what = words([("max_connections", Some(limit(max_connections)))]);
-    patch(&client, &path(to), &change, how, (name, &what)).await
+    patch(&Client::new(&how.options)?, &path(to), name, new, how).await
 }
 
 /// Changes settings, and prints what is in force.
-async fn patch(
+async fn patch<G: Changeable>(
     client: &Client,
     to: &str,
-    change: &impl Serialize,
+    name: &str,
+    new: &Patch<G>,
     how: &Change,
-    (name, what): (&str, &str),
 ) -> Result<(), ClientError> {
-    let changed = client.send(Method::PATCH, to, change).await?;
-    report(how, changed, &format!("{name} has {what}"));
+    let changed = client.send(Method::PATCH, to, &new.json()).await?;
+    report(how, changed, &format!("{name} has {new}"));
     Ok(())
-}
-
-/// Settings with their values: those that are given.
-fn words<const N: usize>(settings: [(&str, Option<String>); N]) -> String {
-    let given = settings.into_iter();
-    let given = given.filter_map(|(name, value)| Some(format!("{name} {}", value?)));
-    given.collect::<Vec<_>>().join(", ")
-}
-
-/// A limit, as a file writes it.
-fn limit(max: u32) -> String {
-    match max {
-        0 => "off".to_owned(),
-        max => max.to_string(),
-    }
 }
 
 pub(super) async fn reload(options: &ClientOptions) -> Result<(), ClientError> {
     let client = Client::new(options)?;
     let reloaded: Reloaded = client.post(&path(&["reload"])).await?;
     show(options, &reloaded, |reloaded, _| {
-        let notes = reloaded.notes.iter();
-        let notes: String = notes.map(|note| plain(note) + "\n").collect();
-        let sentence = Reloaded::sentence(reloaded.snapshot, reloaded.changed);
-        format!("{sentence}\n{notes}")
+        let lines = reloaded.sentence();
+        lines.lines().map(|line| plain(line) + "\n").collect()
     });
+    warn(options, &reloaded.notes);
     Ok(())
 }
 
@@ -283,10 +212,13 @@ fn report(how: &Change, changed: Changed, what: &str) {
         let unchanged = if changed.changed { "" } else { ", as before" };
         format!("version {}: {what}{unchanged}\n", changed.snapshot)
     });
-    if !how.options.json {
-        for note in &changed.notes {
-            crate::cli::say(&format_args!("warning: {}", plain(note)));
-        }
+    warn(&how.options, &changed.notes);
+}
+
+/// Prints warnings, unless they are in the JSON that was printed.
+fn warn(options: &ClientOptions, notes: &[String]) {
+    for note in notes.iter().filter(|_| !options.json) {
+        crate::cli::say(&format_args!("warning: {}", plain(note)));
     }
 }
 

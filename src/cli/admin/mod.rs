@@ -10,6 +10,7 @@ mod client;
 mod events;
 mod find;
 mod sessions;
+mod settings;
 mod show;
 mod table;
 mod top;
@@ -17,9 +18,9 @@ mod units;
 
 pub use address::{AdminAddress, AdminAddressError};
 pub use args::{
-    AddArgs, BackendSettings, BackendsArgs, Change, ClientCommand, ClientOptions, ConfigCommand,
-    EventsArgs, HistogramsArgs, PoolSettings, PoolsArgs, ReadyArgs, RemoveArgs, SessionsArgs,
-    SetCommand, StateArgs, TopArgs, Wait, WeightArgs,
+    AddArgs, BackendsArgs, Change, ClientCommand, ClientOptions, ConfigCommand, EventsArgs,
+    HistogramsArgs, PoolsArgs, ReadyArgs, RemoveArgs, SessionsArgs, SetCommand, StateArgs, TopArgs,
+    Wait, WeightArgs,
 };
 
 use std::io::{self, Write};

@@ -34,7 +34,9 @@ fn change_backends(pool: &mut Pool, changes: &[(usize, &Change)]) -> Vec<(usize,
             Change::SetBackend { backend, patch, .. } => {
                 table.find(backend).map(|backend| patch.apply(backend))
             }
-            Change::SetPool { .. } | Change::SetListener { .. } | Change::SetLimit { .. } => Ok(()),
+            Change::SetPool { .. } | Change::SetListener { .. } | Change::SetGlobal { .. } => {
+                Ok(())
+            }
         };
         (*place, made)
     });

@@ -13,8 +13,8 @@ pub enum Topic<'a> {
     Pool(&'a str),
     /// A listener.
     Listener(&'a str),
-    /// All client connections.
-    Clients,
+    /// All listeners together.
+    Global,
 }
 
 impl Change {
@@ -28,7 +28,7 @@ impl Change {
             }
             Self::SetPool { pool, .. } => Topic::Pool(pool),
             Self::SetListener { listener, .. } => Topic::Listener(listener),
-            Self::SetLimit { .. } => Topic::Clients,
+            Self::SetGlobal { .. } => Topic::Global,
         }
     }
 }
@@ -39,7 +39,7 @@ impl<'a> Topic<'a> {
     pub fn pool(self) -> Option<&'a str> {
         match self {
             Self::Backend(pool, _) | Self::Pool(pool) => Some(pool),
-            Self::Listener(_) | Self::Clients => None,
+            Self::Listener(_) | Self::Global => None,
         }
     }
 }
@@ -50,7 +50,7 @@ impl fmt::Display for Topic<'_> {
             Self::Backend(pool, backend) => write!(f, "{pool}/{backend}"),
             Self::Pool(pool) => write!(f, "pool {pool}"),
             Self::Listener(listener) => write!(f, "listener {listener}"),
-            Self::Clients => f.write_str("all clients"),
+            Self::Global => f.write_str("global"),
         }
     }
 }

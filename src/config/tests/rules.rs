@@ -31,10 +31,7 @@ struct Case {
 }
 
 fn set(pool: &str, strategy: &str) -> Option<Change> {
-    let patch = PoolPatch {
-        strategy: Some(values::strategy_of(strategy).unwrap()),
-        ..PoolPatch::default()
-    };
+    let patch = Patch::of("strategy", strategy).unwrap();
     let pool = pool.to_owned();
     Some(Change::SetPool { pool, patch })
 }
@@ -140,10 +137,7 @@ fn of_backends() -> Vec<Case> {
             change: Some(Change::SetBackend {
                 pool: "elastic".to_owned(),
                 backend: "unix:/m".to_owned(),
-                patch: BackendPatch {
-                    weight: Some(0),
-                    ..BackendPatch::default()
-                },
+                patch: Patch::all(&[("weight", "0")]),
             }),
             ..Case::default()
         },
@@ -235,7 +229,7 @@ fn of_groups() -> Vec<Case> {
             ..Case::default()
         },
         Case {
-            sentence: "the field `group` is missing here: other backends of the pool have one",
+            sentence: "missing field `group`: other backends of the pool have one",
             pool: r#"strategy: (name: "two_tier", first: "weight"),
                 backends: [(address: "unix:/a", group: "x"), "unix:/b"]"#,
             change: add("tiers", backend("unix:/z", "unix:/z")),

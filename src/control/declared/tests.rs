@@ -6,7 +6,7 @@ use std::time::Duration;
 use fastrand::Rng;
 
 use super::*;
-use crate::config::{AdminState, Backend, BackendPatch, Discovery, PoolPatch, Strategy, parse};
+use crate::config::{AdminState, Backend, Discovery, Patch, Strategy, parse};
 
 fn file(backends: &[&str]) -> Config {
     let backends: Vec<_> = backends
@@ -25,11 +25,7 @@ fn weight(backend: &str, weight: u16) -> Change {
     Change::SetBackend {
         pool: "a".to_owned(),
         backend: format!("127.0.0.1:{backend}"),
-        patch: BackendPatch {
-            weight: Some(weight),
-            max_connections: None,
-            state: None,
-        },
+        patch: Patch::all(&[("weight", &weight.to_string())]),
     }
 }
 
@@ -37,17 +33,14 @@ fn state(backend: &str, state: AdminState) -> Change {
     Change::SetBackend {
         pool: "a".to_owned(),
         backend: format!("127.0.0.1:{backend}"),
-        patch: BackendPatch {
-            weight: None,
-            max_connections: None,
-            state: Some(state),
-        },
+        patch: Patch::all(&[("state", state.as_str())]),
     }
 }
 
 fn limit(max: Option<u32>) -> Change {
-    Change::SetLimit {
-        max_connections: max.and_then(NonZeroU32::new),
+    let max = max.map_or_else(|| "off".to_owned(), |max| max.to_string());
+    Change::SetGlobal {
+        patch: Patch::all(&[("max_connections", &max)]),
     }
 }
 
@@ -137,26 +130,65 @@ fn orders_hold_over_reloads_until_the_entry_in_the_file_changes() {
     assert_eq!((ended, weights(&declared)), (vec![], in_force));
     let backend = |declared: &Declared, at: usize| declared.config().pools[0].backends[at].clone();
     assert_eq!(backend(&declared, 1).state, AdminState::Drain);
-    // The file changes one of them.
+    // The file changes another setting of one of them.
     let mut other = file(&["1", "2"]);
     other.pools[0].backends[1].weight = 5;
-    let (declared, ended) = declared.reload(other, false);
-    let message = "the order `a/127.0.0.1:2: drain` no longer holds: the file has changed";
-    assert_eq!(sentences(&ended), [message]);
+    let (declared, ended) = declared.reload(other.clone(), false);
+    assert_eq!(ended, []);
     assert_eq!(weights(&declared), are(&[("1", 7), ("2", 5), ("3", 1)]));
-    assert_eq!(backend(&declared, 1).state, AdminState::Ready);
+    assert_eq!(backend(&declared, 1).state, AdminState::Drain);
+    // The file changes the same setting.
+    other.pools[0].backends[1].state = AdminState::Maint;
+    let (declared, ended) = declared.reload(other, false);
+    let message = "a/127.0.0.1:2 is no longer drained: the file has changed its state; \
+                   run `mahoraga drain a/127.0.0.1:2` to drain it again";
+    assert_eq!(sentences(&ended), [message]);
+    assert_eq!(backend(&declared, 1).state, AdminState::Maint);
 }
 
 #[test]
-fn a_file_that_says_what_was_ordered_ends_it_without_a_word() {
+fn of_two_settings_of_an_order_only_the_one_that_the_file_changes_ends() {
+    let order = Change::SetPool {
+        pool: "a".to_owned(),
+        patch: Patch::all(&[("strategy", "random"), ("queue_max", "9")]),
+    };
+    let declared = changed(&Declared::new(file(&["1"])), &order);
+    let mut other = file(&["1"]);
+    other.pools[0].strategy = Strategy::LeastConnections;
+    let (declared, ended) = declared.reload(other, false);
+    let message = "pool a no longer has strategy random: the file has changed its strategy; \
+                   run `mahoraga set pool a --strategy random` to set it again";
+    assert_eq!(sentences(&ended), [message]);
+    assert_eq!(declared.config().pools[0].queue.max, 9);
+    let holding = declared.holding().unwrap();
+    assert_eq!(
+        holding,
+        "1 change by command still holds: pool a: queue_max 9"
+    );
+    // One setting is taken back.
+    let declared = changed(&Declared::new(file(&["1"])), &order);
+    let back = Change::SetPool {
+        pool: "a".to_owned(),
+        patch: Patch::all(&[("strategy", "round_robin")]),
+    };
+    let declared = changed(&declared, &back);
+    assert_eq!(declared.holding().unwrap(), holding);
+}
+
+#[test]
+fn a_file_that_says_what_was_ordered_takes_it_over() {
     let declared = Declared::new(file(&["1", "2"]));
     let declared = changed(&declared, &weight("1", 7));
     let declared = changed(&declared, &add("3"));
     let declared = changed(&declared, &remove("2"));
     let shown = parse("f".to_owned(), declared.config().to_ron().into()).unwrap();
-    let (declared, ended) = declared.reload(shown.0.clone(), false);
+    let (mut declared, ended) = declared.reload(shown.0.clone(), false);
     assert_eq!((ended, declared.orders.len()), (vec![], 0));
     assert_eq!(*declared.config(), shown.0);
+    let agreed = "3 changes by command are in the file now: a/127.0.0.1:1: weight 7; \
+                  a/127.0.0.1:3: added; a/127.0.0.1:2: removed";
+    assert_eq!(declared.take_agreed().as_deref(), Some(agreed));
+    assert_eq!((declared.take_agreed(), declared.holding()), (None, None));
 }
 
 #[test]
@@ -181,12 +213,10 @@ fn an_order_is_taken_back_by_one_that_makes_things_as_the_file_has_them() {
 fn limits_and_pools_hold_until_the_file_changes_them() {
     let set_pool = |max: u32| Change::SetPool {
         pool: "a".to_owned(),
-        patch: PoolPatch {
-            strategy: Some(Strategy::Random),
-            max_connections: Some(NonZeroU32::new(max)),
-            queue_max: None,
-            queue_timeout: None,
-        },
+        patch: Patch::all(&[
+            ("strategy", "random"),
+            ("max_connections", &max.to_string()),
+        ]),
     };
     let declared = Declared::new(file(&["1", "2"]));
     let declared = changed(&declared, &limit(Some(9)));
@@ -199,9 +229,10 @@ fn limits_and_pools_hold_until_the_file_changes_them() {
     other.max_connections = NonZeroU32::new(66);
     let (declared, ended) = declared.reload(other, false);
     let message = [
-        "the order `all clients: max_connections 9` no longer holds: the file has changed",
-        "the order `pool a: strategy random, max_connections 5` no longer holds: \
-         the file has changed",
+        "global no longer has max_connections 9: the file has changed its max_connections; \
+         run `mahoraga set global --max-connections 9` to set it again",
+        "pool a no longer has max_connections 5: the file has changed its max_connections; \
+         run `mahoraga set pool a --max-connections 5` to set it again",
     ];
     assert_eq!(sentences(&ended), message);
     assert_eq!(declared.config().max_connections, NonZeroU32::new(66));
@@ -217,16 +248,28 @@ fn a_removal_holds_and_leaves_no_trace_of_what_the_api_added() {
         declared = changed(&declared, &remove("3"));
     }
     assert_eq!(declared.orders, [remove("1")]);
+    let holding = "1 change by command still holds: a/127.0.0.1:1: removed";
+    assert_eq!(declared.holding().as_deref(), Some(holding));
     let (declared, ended) = declared.reload(file(&["1", "2", "4"]), false);
     assert_eq!(
         (ended, weights(&declared)),
         (vec![], are(&[("2", 1), ("4", 1)]))
     );
     // The file has removed the backend too: when it returns later the order does not apply.
-    let (declared, ended) = declared.reload(file(&["2"]), false);
+    let (mut declared, ended) = declared.reload(file(&["2"]), false);
     assert_eq!((ended, declared.orders.len()), (vec![], 0));
+    let agreed = "1 change by command is in the file now: a/127.0.0.1:1: removed";
+    assert_eq!(declared.take_agreed().as_deref(), Some(agreed));
     let (declared, _) = declared.reload(file(&["1", "2"]), false);
     assert_eq!(weights(&declared), are(&[("1", 1), ("2", 1)]));
+    // A removal ends when the file changes the entry.
+    let declared = changed(&declared, &remove("1"));
+    let mut other = file(&["1", "2"]);
+    other.pools[0].backends[0].weight = 4;
+    let (_, ended) = declared.reload(other, false);
+    let message = "a/127.0.0.1:1 is no longer removed: the file has changed its weight; \
+                   run `mahoraga remove a/127.0.0.1:1` to remove it again";
+    assert_eq!(sentences(&ended), [message]);
 }
 
 #[test]
@@ -234,7 +277,7 @@ fn an_order_that_has_no_place_any_more_ends_and_is_named() {
     let declared = Declared::new(file(&["1", "2"]));
     let declared = changed(&declared, &weight("2", 7));
     let (declared, ended) = declared.reload(file(&["1"]), false);
-    let message = "the order `a/127.0.0.1:2: weight 7` no longer holds: the file has changed";
+    let message = "a/127.0.0.1:2 no longer has weight 7: the file no longer lists it";
     assert_eq!(sentences(&ended), [message]);
     let (declared, ended) = declared.reload(file(&["1", "2"]), false);
     assert_eq!(
@@ -247,13 +290,13 @@ fn an_order_that_has_no_place_any_more_ends_and_is_named() {
     assert_eq!((ended.len(), weights(&declared)), (1, are(&[("1", 1)])));
 }
 
-/// The backend may have moved to another address: the comparison is with the file's text.
+/// A value may come from elsewhere than the text: the comparison is with the text alone.
 #[test]
 fn the_same_text_ends_nothing() {
     let declared = Declared::new(file(&["1", "2"]));
     let declared = changed(&declared, &weight("2", 7));
     let mut moved = file(&["1", "2"]);
-    moved.pools[0].backends[1].address = "127.0.0.9:2".parse().unwrap();
+    moved.pools[0].backends[1].weight = 3;
     let (same, ended) = declared.reload(moved.clone(), true);
     assert_eq!((ended, weights(&same)), (vec![], weights(&declared)));
     let (_, ended) = declared.reload(moved, false);
@@ -312,7 +355,7 @@ fn an_order_ends_with_the_discovery_of_its_pool() {
     let declared = Declared::new(discovering(&["1"]));
     let declared = changed_with(&declared, &weight("2", 7), &["2"]);
     let (declared, ended) = declared.reload(file(&["1"]), false);
-    let message = "the order `a/127.0.0.1:2: weight 7` no longer holds: the file has changed";
+    let message = "a/127.0.0.1:2 no longer has weight 7: its pool discovers no backends now";
     assert_eq!(sentences(&ended), [message]);
     assert_eq!(declared.floating, []);
 }
@@ -326,8 +369,8 @@ fn orders_about_too_many_backends_that_are_away_end_the_oldest_first() {
     let last = (AWAY_MAX + 3).to_string();
     let found = ["1", &last];
     let (declared, ended) = declared.change(&weight(&last, 7), with(&found)).unwrap();
-    let message = "the order `a/127.0.0.1:2: weight 7` no longer holds: its backend is away, and \
-                   of such orders only the last 1000 are kept";
+    let message = "a/127.0.0.1:2 no longer has weight 7: it is away, and only the last 1000 such \
+                   orders are kept";
     assert_eq!(sentences(&ended), [message]);
     let ready = AdminState::Ready;
     assert_eq!(
@@ -374,7 +417,10 @@ fn the_state_is_that_of_a_fresh_start_with_the_effective_configuration() {
 fn random_change(rng: &mut Rng) -> Change {
     let name = rng.u8(1..7).to_string();
     let pool = if rng.bool() { "a" } else { "b" }.to_owned();
-    let some = |limit: u32| NonZeroU32::new(limit);
+    let limit = match rng.u32(..100) {
+        0 => "off".to_owned(),
+        limit => limit.to_string(),
+    };
     match rng.u8(..7) {
         0 => add(&name),
         1 => remove(&name),
@@ -382,30 +428,29 @@ fn random_change(rng: &mut Rng) -> Change {
         3 => Change::SetBackend {
             pool,
             backend: format!("127.0.0.1:{name}"),
-            patch: BackendPatch {
-                weight: None,
-                max_connections: Some(some(rng.u32(..100))),
-                state: Some(AdminState::ALL[rng.usize(..3)].1),
-            },
+            patch: Patch::all(&[
+                ("max_connections", &limit),
+                ("state", AdminState::ALL[rng.usize(..3)].0),
+            ]),
         },
         4 => {
             let strategies = Strategy::all();
             Change::SetPool {
                 pool,
-                patch: PoolPatch {
-                    strategy: Some(strategies[rng.usize(..strategies.len())].1.clone()),
-                    max_connections: Some(some(rng.u32(..100))),
-                    queue_max: Some(rng.u32(..100)),
-                    queue_timeout: Some(Duration::from_millis(rng.u64(1_000..60_000))),
-                },
+                patch: Patch::all(&[
+                    ("strategy", strategies[rng.usize(..strategies.len())].0),
+                    ("max_connections", &limit),
+                    ("queue_max", &rng.u32(..100).to_string()),
+                    ("queue_timeout", &format!("{}ms", rng.u64(1_000..60_000))),
+                ]),
             }
         }
         5 => Change::SetListener {
             listener: "l".to_owned(),
-            max_connections: some(rng.u32(..100)),
+            patch: Patch::all(&[("max_connections", &limit)]),
         },
-        _ => Change::SetLimit {
-            max_connections: some(rng.u32(..100)),
+        _ => Change::SetGlobal {
+            patch: Patch::all(&[("max_connections", &limit)]),
         },
     }
 }
@@ -413,18 +458,13 @@ fn random_change(rng: &mut Rng) -> Change {
 /// Changes of two operators to one half each are both kept.
 #[test]
 fn both_halves_of_a_queue_are_kept() {
-    let half = |queue_max, queue_timeout| Change::SetPool {
+    let half = |name, value| Change::SetPool {
         pool: "a".to_owned(),
-        patch: PoolPatch {
-            strategy: None,
-            max_connections: None,
-            queue_max,
-            queue_timeout,
-        },
+        patch: Patch::all(&[(name, value)]),
     };
     let declared = Declared::new(file(&["1"]));
-    let declared = changed(&declared, &half(Some(3), None));
-    let declared = changed(&declared, &half(None, Some(Duration::from_secs(4))));
+    let declared = changed(&declared, &half("queue_max", "3"));
+    let declared = changed(&declared, &half("queue_timeout", "4s"));
     let (reloaded, ended) = declared.reload(file(&["1", "2"]), false);
     assert_eq!(ended, []);
     for config in [declared.config(), reloaded.config()] {
@@ -439,7 +479,8 @@ fn the_last_order_counts_for_a_backend_that_is_declared_after_discovery() {
     let changed = changed_with(&declared, &weight("2", 7), &["2"]);
     let (gone, ended) = changed.reload(discovering(&["1", "2"]), false);
     assert_eq!(in_force(&gone, &[]), [(1, AdminState::Ready); 2]);
-    let message = "the order `a/127.0.0.1:2: weight 7` no longer holds: the file declares it now";
+    let message = "a/127.0.0.1:2 no longer has weight 7: the file lists it now; \
+                   run `mahoraga set backend a/127.0.0.1:2 --weight 7` to set it again";
     assert_eq!(sentences(&ended), [message]);
     // An added backend replaces the order for the discovered one.
     let added = changed_with(&changed, &add("2"), &["2"]);

@@ -1,0 +1,105 @@
+//! Orders in sentences.
+
+use super::EndedOrder;
+use crate::config::{AdminState, Backend, Change, Changeable, Patch};
+
+/// An order that ended, with the reason and the command that gives it again.
+pub(super) fn ended(order: Change, why: &str, may_return: bool) -> EndedOrder {
+    let mut sentence = format!("{} {}: {why}", order.topic(), no_longer(&order));
+    if let Some((command, what)) = again(&order).filter(|_| may_return) {
+        sentence += &format!("; run `mahoraga {command}` to {what} again");
+    }
+    EndedOrder { order, sentence }
+}
+
+/// The subject of an order and what it changes.
+pub(super) fn words(order: &Change) -> String {
+    let words = match order {
+        Change::AddBackend { .. } => "added".to_owned(),
+        Change::RemoveBackend { .. } => "removed".to_owned(),
+        Change::SetBackend { patch, .. } => match only_state(patch) {
+            Some(state) => state.as_str().to_owned(),
+            None => patch.to_string(),
+        },
+        Change::SetPool { patch, .. } => patch.to_string(),
+        Change::SetListener { patch, .. } => patch.to_string(),
+        Change::SetGlobal { patch } => patch.to_string(),
+    };
+    format!("{}: {words}", order.topic())
+}
+
+/// A sentence about these orders, if there are any. `ends`: the end of the sentence for one order,
+/// and for more.
+pub(super) fn list(orders: &[&Change], ends: [&str; 2]) -> Option<String> {
+    let shown = orders.iter().take(SHOWN_MAX).map(|order| words(order));
+    let mut shown = shown.collect::<Vec<_>>().join("; ");
+    if let Some(more) = orders.len().checked_sub(SHOWN_MAX).filter(|more| *more > 0) {
+        shown += &format!("; and {more} more");
+    }
+    match (orders.len(), ends) {
+        (0, _) => None,
+        (1, [end, _]) => Some(format!("1 change by command {end}: {shown}")),
+        (count, [_, end]) => Some(format!("{count} changes by command {end}: {shown}")),
+    }
+}
+
+fn no_longer(order: &Change) -> String {
+    match order {
+        Change::AddBackend { .. } => "no longer has the settings of its command".to_owned(),
+        Change::RemoveBackend { .. } => "is no longer removed".to_owned(),
+        Change::SetBackend { patch, .. } => match only_state(patch) {
+            Some(AdminState::Ready) => "is no longer kept ready".to_owned(),
+            Some(AdminState::Drain) => "is no longer drained".to_owned(),
+            Some(AdminState::Maint) => "is no longer in maintenance".to_owned(),
+            None => format!("no longer has {patch}"),
+        },
+        Change::SetPool { patch, .. } => format!("no longer has {patch}"),
+        Change::SetListener { patch, .. } => format!("no longer has {patch}"),
+        Change::SetGlobal { patch } => format!("no longer has {patch}"),
+    }
+}
+
+/// The command that gives the order again, and what it does.
+fn again(order: &Change) -> Option<(String, &'static str)> {
+    Some(match order {
+        Change::AddBackend { .. } => return None,
+        Change::RemoveBackend { .. } => (format!("remove {}", order.topic()), "remove it"),
+        Change::SetBackend { patch, .. } => match only_state(patch) {
+            Some(state) => {
+                let what = match state {
+                    AdminState::Ready => "make it ready",
+                    AdminState::Drain => "drain it",
+                    AdminState::Maint => "take it out",
+                };
+                (format!("{} {}", state.as_str(), order.topic()), what)
+            }
+            None => set(&format!("backend {}", order.topic()), patch),
+        },
+        Change::SetPool { patch, .. } => set(&order.topic().to_string(), patch),
+        Change::SetListener { patch, .. } => set(&order.topic().to_string(), patch),
+        Change::SetGlobal { patch } => set(&order.topic().to_string(), patch),
+    })
+}
+
+fn set<G: Changeable>(subject: &str, patch: &Patch<G>) -> (String, &'static str) {
+    let mut command = format!("set {subject}");
+    for (name, value) in patch.words() {
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || "._:/-".contains(c);
+        let flag = name.replace('_', "-");
+        if value.chars().all(is_plain) {
+            command += &format!(" --{flag} {value}");
+        } else {
+            command += &format!(" --{flag} '{}'", value.replace('\'', r"'\''"));
+        }
+    }
+    (command, "set it")
+}
+
+/// The state, if a patch sets nothing else.
+fn only_state(patch: &Patch<Backend>) -> Option<AdminState> {
+    let is_alone = patch.words().count() == 1;
+    patch.get("state").filter(|_| is_alone).map(|its| its.state)
+}
+
+/// Orders that a sentence names.
+const SHOWN_MAX: usize = 10;
