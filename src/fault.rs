@@ -22,6 +22,8 @@ pub enum Fault {
     Client,
     /// This machine has no free local port towards the backend.
     Ports,
+    /// This machine does not have the `source` address, which may be another's for a while.
+    Source,
     /// This process has no descriptor, or the kernel no memory.
     Resources,
     /// This machine does not permit or support the connection. Waiting does not help.
@@ -30,13 +32,14 @@ pub enum Fault {
 
 impl Fault {
     /// All, in the order of their counters.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Backend,
         Self::Unanswered,
         Self::Network,
         Self::Busy,
         Self::Client,
         Self::Ports,
+        Self::Source,
         Self::Resources,
         Self::Local,
     ];
@@ -46,7 +49,7 @@ impl Fault {
     pub fn is_unsent(self) -> bool {
         matches!(
             self,
-            Self::Busy | Self::Ports | Self::Resources | Self::Local
+            Self::Busy | Self::Ports | Self::Source | Self::Resources | Self::Local
         )
     }
 
@@ -60,6 +63,7 @@ impl Fault {
             Self::Busy => "busy",
             Self::Client => "client",
             Self::Ports => "no_local_port",
+            Self::Source => "no_source_address",
             Self::Resources => "no_resources",
             Self::Local => "not_permitted",
         }
@@ -71,7 +75,7 @@ impl Fault {
     #[must_use]
     pub fn binding(errno: Errno) -> Errno {
         match errno.0 {
-            libc::EADDRNOTAVAIL => Errno(libc::ENODEV),
+            libc::EADDRNOTAVAIL => Errno::NO_SOURCE,
             _ => errno,
         }
     }
@@ -96,13 +100,13 @@ impl Fault {
             libc::EAGAIN | libc::EINTR => Self::Busy,
             // The second: every port of a range that was bound to explicitly is in use.
             libc::EADDRNOTAVAIL | libc::EADDRINUSE => Self::Ports,
+            _ if errno == Errno::NO_SOURCE => Self::Source,
             libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM => Self::Resources,
             // A firewall, a security module, or the rights of a Unix socket's file.
             libc::EACCES
             | libc::EPERM
-            // An address that this machine does not have, a family that is disabled, a route of
-            // type `blackhole`, an address without its zone; and what only a bug of ours could
-            // bring about.
+            // A family that is disabled, a route of type `blackhole`, an address without its zone;
+            // and what only a bug of ours could bring about.
             | libc::EINVAL
             | libc::EAFNOSUPPORT
             | libc::EPROTONOSUPPORT
@@ -169,7 +173,13 @@ impl Fault {
     /// waiting helps.
     #[must_use]
     pub fn is_lack(self) -> bool {
-        matches!(self, Self::Ports | Self::Resources)
+        self.is_of_origin() || self == Self::Resources
+    }
+
+    /// Whether a connect that begins at another address of this machine may succeed.
+    #[must_use]
+    pub fn is_of_origin(self) -> bool {
+        matches!(self, Self::Ports | Self::Source)
     }
 }
 
@@ -271,7 +281,8 @@ mod tests {
     #[test]
     fn a_missing_source_address_is_no_lack_of_ports() {
         let of = |errno| Fault::of_connect(Fault::binding(errno));
-        all(&[libc::EADDRNOTAVAIL, libc::EINVAL], of, Fault::Local);
+        all(&[libc::EADDRNOTAVAIL], of, Fault::Source);
+        all(&[libc::EINVAL, libc::ENODEV], of, Fault::Local);
         all(&SHORT_OF_DESCRIPTORS, of, Fault::Resources);
     }
 
@@ -321,6 +332,7 @@ mod tests {
     fn a_lack_and_a_local_refusal_blame_no_backend() {
         for fault in [
             Fault::Ports,
+            Fault::Source,
             Fault::Resources,
             Fault::Local,
             Fault::Busy,
@@ -331,7 +343,9 @@ mod tests {
         for fault in [Fault::Backend, Fault::Unanswered, Fault::Network] {
             assert!(fault.blames_backend() && !fault.is_lack(), "{fault:?}");
         }
-        assert!(Fault::Ports.is_lack() && Fault::Resources.is_lack());
+        for fault in [Fault::Ports, Fault::Source, Fault::Resources] {
+            assert!(fault.is_lack(), "{fault:?}");
+        }
         assert!(!Fault::Local.is_lack() && !Fault::Busy.is_lack());
     }
 }

@@ -313,6 +313,9 @@ impl Errno {
     pub const AGAIN: Self = Self(libc::EAGAIN);
     /// There is no route, or no address to begin at.
     pub const NETUNREACH: Self = Self(libc::ENETUNREACH);
+    /// This machine does not have the address to begin at. The kernel says so by the same number as
+    /// of a lack of ports; no call for a connection reports this one.
+    pub const NO_SOURCE: Self = Self(libc::ENXIO);
     /// There is no listener.
     pub const CONNREFUSED: Self = Self(libc::ECONNREFUSED);
     /// The peer did not answer in time.

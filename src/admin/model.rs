@@ -349,6 +349,8 @@ pub enum EventKind {
     PanicOver,
     /// No local port is free to connect to a backend.
     NoLocalPort,
+    /// This machine does not have a `source` address.
+    NoSourceAddress,
     /// Events that this watcher was too slow or too late for; the number is that of the last.
     #[default]
     Missed,

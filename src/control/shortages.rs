@@ -1,10 +1,15 @@
-//! Reports shortages: of descriptors, memory or local ports. Workers only count them, because to
-//! write a log line may block. They are reported once per second at most, with the remedy.
+//! Reports shortages: of descriptors, memory, local ports or source addresses. Workers only count
+//! them, because to write a log line may block. They are reported once per second at most, with the
+//! remedy.
 
+use std::collections::BTreeMap;
+use std::io::ErrorKind;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::admin::model::EventKind;
 use crate::snapshot::Snapshot;
+use crate::sys;
 use crate::worker::Stats;
 
 use super::events::{Events, Subject, Weight};
@@ -17,6 +22,10 @@ pub(super) struct Shortages {
     resources: u64,
     /// Connects for which no local port was free, to any backend.
     ports: PortShortage,
+    /// Connects so far from a source address that this machine does not have.
+    sourceless: u64,
+    /// The source addresses that it does not have.
+    missing: Vec<IpAddr>,
     /// The present shortages, a sentence each.
     now: Vec<String>,
 }
@@ -58,6 +67,49 @@ impl Shortages {
         if lasts || more > 0 {
             self.report_ports(snapshot, roster, events);
         }
+        let count = |stats: &Arc<Stats>| stats.sources_missing.get();
+        let sourceless = stats.iter().map(count).sum();
+        let more = std::mem::replace(&mut self.sourceless, sourceless) != sourceless;
+        if more || !self.missing.is_empty() {
+            self.report_sources(more, roster, events);
+        }
+    }
+
+    /// Names each source address that this machine does not have, once, until it is back. With
+    /// `any`, another one may be missing than was known.
+    fn report_sources(&mut self, any: bool, roster: &Roster, events: &Events) {
+        let mut pools: BTreeMap<IpAddr, Vec<&str>> = BTreeMap::new();
+        for record in &roster.pools {
+            for address in &record.config.origins.addresses {
+                if any || self.missing.contains(address) {
+                    pools.entry(*address).or_default().push(&record.config.name);
+                }
+            }
+        }
+        pools.retain(|address, _| is_missing(*address));
+        for address in &self.missing {
+            if !pools.contains_key(address) {
+                log::info!("source address {address} is no longer missing");
+            }
+        }
+        for (address, pools) in &pools {
+            let (pool, others) = (pools[0], and_more(pools.len() - 1));
+            let lack = format!(
+                "this machine does not have source address {address} of pool `{pool}`{others}: \
+                 add it, or remove it from `source`; connections begin at other sources or wait"
+            );
+            if !self.missing.contains(address) {
+                let about = Subject::pool(pool);
+                events.tell(
+                    Weight::Warn,
+                    EventKind::NoSourceAddress,
+                    about,
+                    lack.clone(),
+                );
+            }
+            self.now.push(lack);
+        }
+        self.missing = pools.into_keys().collect();
     }
 
     fn report_ports(&mut self, snapshot: &Snapshot, roster: &mut Roster, events: &Events) {
@@ -76,10 +128,7 @@ impl Shortages {
             return;
         };
         let times: u64 = lacking.iter().map(|(_, more, _)| more).sum();
-        let others = match lacking.len() - 1 {
-            0 => String::new(),
-            others => format!(" and {others} more"),
-        };
+        let others = and_more(lacking.len() - 1);
         let lack = format!(
             "no free local port to backend `{backend}` of pool `{pool}`{others} ({times} times in \
              the last second): {REMEDY}"
@@ -118,6 +167,18 @@ impl PortShortage {
             self.left.saturating_sub(1)
         };
         more
+    }
+}
+
+fn is_missing(address: IpAddr) -> bool {
+    let probed = sys::probe_address(address).map_err(|error| error.kind());
+    probed == Err(ErrorKind::AddrNotAvailable)
+}
+
+fn and_more(others: usize) -> String {
+    match others {
+        0 => String::new(),
+        others => format!(" and {others} more"),
     }
 }
 

@@ -209,6 +209,7 @@ pub(super) fn numbers(stats: &Numbers) -> Vec<(String, u64)> {
         ("peek_misses", &stats.peek_misses),
         ("connect_failures", &stats.connect_failures),
         ("ports_exhausted", &stats.ports_exhausted),
+        ("sources_missing", &stats.sources_missing),
         ("accept_pauses", &stats.accept_pauses),
         ("accept_exhausted", &stats.accept_exhausted),
         ("listeners_lost", &stats.listeners_lost),

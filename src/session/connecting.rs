@@ -40,8 +40,8 @@ impl Session {
         cx.ops.push_back(Op::Abandon(fault));
         match fault {
             Fault::Resources | Fault::Busy => self.on_lacking(fault, cx),
-            // Towards another backend there may be a port.
-            Fault::Ports => {
+            // From another address, or towards another backend, there may be a port.
+            Fault::Ports | Fault::Source => {
                 self.attempts -= 1;
                 self.held_by = Some(held_by(fault));
                 self.connect(cx);
@@ -156,7 +156,7 @@ impl Session {
 /// Why a session is closed whose attempt could not be made in time.
 fn held_by(fault: Fault) -> CloseReason {
     match fault {
-        Fault::Ports => CloseReason::NoLocalPort,
+        Fault::Ports | Fault::Source => CloseReason::NoLocalPort,
         Fault::Resources => CloseReason::NoResources,
         Fault::Unanswered => CloseReason::ConnectTimeout,
         Fault::Busy | Fault::Backend | Fault::Network | Fault::Client | Fault::Local => {

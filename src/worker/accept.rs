@@ -105,6 +105,7 @@ impl<K: Kernel> Worker<K> {
                 Fault::Resources
                 | Fault::Local
                 | Fault::Ports
+                | Fault::Source
                 | Fault::Backend
                 | Fault::Unanswered
                 | Fault::Network => {

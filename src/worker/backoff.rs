@@ -1,6 +1,6 @@
-//! Backends to which this worker has no free local port. One connect per backend, not one per
-//! client, finds out how long that lasts: with a whole range of ports in use, each connect costs a
-//! search through all of them.
+//! Backends to which this worker has no free local port, or no address to begin at. One connect per
+//! backend, not one per client, finds out how long that lasts: with a whole range of ports in use,
+//! each connect costs a search through all of them.
 
 #![forbid(unsafe_code)]
 
@@ -13,7 +13,7 @@ use crate::pool::{Backend, Tally};
 #[derive(Debug, Default)]
 pub(super) struct Backoff {
     /// By the address of the tally, which is kept so that no other gets it, and by the number of
-    /// the origin that lacks a port.
+    /// the origin that lacks a port, or is missing.
     held: BTreeMap<(usize, usize), Held>,
 }
 

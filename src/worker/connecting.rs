@@ -202,8 +202,8 @@ impl<K: Kernel> Worker<K> {
             Fault::Ports => {
                 self.stats.ports_exhausted.increment();
                 backend.tally.on_portless();
-                self.backoff.hold(&backend, slot.origin.into(), self.now);
             }
+            Fault::Source => self.stats.sources_missing.increment(),
             Fault::Backend
             | Fault::Busy
             | Fault::Unanswered
@@ -213,7 +213,11 @@ impl<K: Kernel> Worker<K> {
             | Fault::Local => self.stats.connect_failures.increment(),
         }
         // From another origin there may be a port towards it.
-        let over = fault != Fault::Ports || self.backoff.holds(&backend, self.now);
+        let of_origin = fault.is_of_origin();
+        if of_origin {
+            self.backoff.hold(&backend, slot.origin.into(), self.now);
+        }
+        let over = !of_origin || self.backoff.holds(&backend, self.now);
         if over && !slot.tried.contains(&slot.target_index) {
             slot.tried.push(slot.target_index);
         }

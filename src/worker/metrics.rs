@@ -34,6 +34,8 @@ pub struct Numbers {
     pub connect_failures: Number,
     /// Connects that found no free local port.
     pub ports_exhausted: Number,
+    /// Connects from a `source` address that this machine does not have.
+    pub sources_missing: Number,
     /// Times that a listener stopped accepting: a limit was reached, or descriptors ran out.
     pub accept_pauses: Number,
     /// Times that accepting failed because descriptors or memory were lacking.

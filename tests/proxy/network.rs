@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::net::Ipv4Addr;
 use std::os::fd::AsRawFd;
 
 use socket2::{Domain, Socket, Type};
@@ -29,17 +30,49 @@ fn leave() -> io::Result<()> {
     }
 }
 
-#[expect(unsafe_code, reason = "no crate at hand wraps it")]
+/// Gives the thread's network an address beside 127.0.0.1, or takes it away.
+#[expect(unsafe_code, reason = "libc has no other way from one to the other")]
+pub(crate) fn set_address(address: Ipv4Addr, there: bool) {
+    if there {
+        let address = libc::sockaddr_in {
+            sin_family: u16::try_from(libc::AF_INET).expect("a small number"),
+            sin_port: 0,
+            sin_addr: libc::in_addr {
+                s_addr: u32::from(address).to_be(),
+            },
+            sin_zero: [0; 8],
+        };
+        // SAFETY: both are plain bytes, and `sockaddr` is as long as `sockaddr_in`.
+        let address = unsafe { std::mem::transmute::<libc::sockaddr_in, libc::sockaddr>(address) };
+        let change = libc::__c_anonymous_ifr_ifru { ifru_addr: address };
+        ask("lo:1", libc::SIOCSIFADDR, change).unwrap();
+    } else {
+        // netdevice(7): an alias that is taken down is deleted.
+        let change = libc::__c_anonymous_ifr_ifru { ifru_flags: 0 };
+        ask("lo:1", libc::SIOCSIFFLAGS, change).unwrap();
+    }
+}
+
 fn raise_loopback() -> io::Result<()> {
+    let up = libc::c_short::try_from(libc::IFF_UP).expect("a low bit");
+    let change = libc::__c_anonymous_ifr_ifru { ifru_flags: up };
+    ask("lo", libc::SIOCSIFFLAGS, change)
+}
+
+/// Changes something of a network device.
+#[expect(unsafe_code, reason = "no crate at hand wraps it")]
+fn ask(device: &str, request: libc::Ioctl, change: libc::__c_anonymous_ifr_ifru) -> io::Result<()> {
     let socket = Socket::new(Domain::IPV4, Type::DGRAM, None)?;
-    // SAFETY: zeroes are an `ifreq` without a name.
-    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-    for (to, from) in request.ifr_name.iter_mut().zip(*b"lo") {
+    let mut ifr_name = [0; libc::IFNAMSIZ];
+    for (to, from) in ifr_name.iter_mut().zip(device.bytes()) {
         *to = libc::c_char::try_from(from).expect("ASCII");
     }
-    request.ifr_ifru.ifru_flags = libc::c_short::try_from(libc::IFF_UP).expect("a low bit");
-    // SAFETY: `request` is read during the call only.
-    match unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) } {
+    let ifreq = libc::ifreq {
+        ifr_name,
+        ifr_ifru: change,
+    };
+    // SAFETY: `ifreq` is read during the call only.
+    match unsafe { libc::ioctl(socket.as_raw_fd(), request, &raw const ifreq) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }

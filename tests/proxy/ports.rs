@@ -1,11 +1,14 @@
 //! Local ports: none may be left, and one may be the backend's.
 
 use std::io::{Read, Write};
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
+
+use parking_lot::Mutex;
 
 use crate::balancer::{Balancer, Launch};
 use crate::network;
@@ -177,12 +180,7 @@ fn each_source_address_has_ports_of_its_own() {
 fn connections_begin_within_the_ports_of_the_pool() {
     watched(|| {
         network::own("10000 19999");
-        let peers = std::sync::Arc::new(parking_lot::Mutex::new(Vec::new()));
-        let seen = std::sync::Arc::clone(&peers);
-        let backend = Backend::tcp("127.0.0.1:22901", move |stream| {
-            seen.lock().push(stream.peer_addr().unwrap());
-            crate::peers::echo(stream);
-        });
+        let (backend, peers) = seen_by_backend();
         let pool = format!(
             "source_ports: \"10000-10159\", backends: [\"{}\"]",
             backend.address
@@ -226,3 +224,92 @@ fn a_source_address_of_another_machine_is_refused() {
         balancer.finish();
     });
 }
+
+/// An echo backend, and where each of its connections came from.
+fn seen_by_backend() -> (Backend, Arc<Mutex<Vec<SocketAddr>>>) {
+    let peers = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&peers);
+    let backend = Backend::tcp("127.0.0.1:22901", move |stream| {
+        seen.lock().push(stream.peer_addr().unwrap());
+        crate::peers::echo(stream);
+    });
+    (backend, peers)
+}
+
+#[test]
+fn a_source_address_that_leaves_is_passed_over_and_named_once() {
+    watched(|| {
+        network::own("21000 29999");
+        network::set_address(LEAVES, true);
+        let (backend, peers) = seen_by_backend();
+        let pool = format!(
+            "source: [\"{LEAVES}\", \"127.0.0.2\"], backends: [\"{}\"],\n\
+             check: (type: \"tcp\", interval: \"100ms\", rise: 1, fall: 1)",
+            backend.address
+        );
+        let (balancer, front) = start("attempts: 1", &pool);
+        let uses = |address: Ipv4Addr| peers.lock().iter().any(|peer| peer.ip() == address);
+        for _ in 0..4 {
+            assert!(is_served(&mut connect(&front)));
+        }
+        assert!(uses(LEAVES) && uses(Ipv4Addr::new(127, 0, 0, 2)));
+
+        network::set_address(LEAVES, false);
+        let events = balancer.follow();
+        for _ in 0..40 {
+            assert!(is_served(&mut connect(&front)));
+        }
+        let event = events.next("no_source_address");
+        assert_eq!(event["pool"], "default");
+        let message = event["message"].as_str().unwrap();
+        assert!(message.contains("192.168.77.1"), "{message}");
+        let lacks = || balancer.ask(&["status"])["lacks"].as_array().unwrap().len();
+        eventually("the status says so", || lacks() == 1);
+        // The health checks pass it over too: time for some of them.
+        thread::sleep(Duration::from_millis(500));
+        let known = balancer.backend(&backend.address);
+        assert_eq!(
+            (&known["health"], &known["failures"]),
+            (&"up".into(), &0.into())
+        );
+        assert_eq!(balancer.number("connect_failures"), 0);
+        assert!(balancer.number("sources_missing") > 0);
+        assert_eq!(balancer.log().count("does not have source address"), 1);
+        assert_eq!(balancer.log().count_unaudited("not probed"), 0);
+
+        peers.lock().clear();
+        network::set_address(LEAVES, true);
+        eventually("it is used again", || {
+            is_served(&mut connect(&front)) && uses(LEAVES)
+        });
+        eventually("the status forgets", || lacks() == 0);
+        drop(events);
+        balancer.finish();
+    });
+}
+
+#[test]
+fn without_its_only_source_address_a_client_waits_for_it() {
+    watched(|| {
+        network::own("21000 29999");
+        network::set_address(LEAVES, true);
+        let (backend, _) = seen_by_backend();
+        let pool = format!(
+            "source: [\"{LEAVES}\"], backends: [\"{}\"]",
+            backend.address
+        );
+        let (balancer, front) = start("timeouts: (connect: \"30s\")", &pool);
+        network::set_address(LEAVES, false);
+        let mut client = connect(&front);
+        balancer.until_logged("does not have source address 192.168.77.1");
+        balancer.process.expect_cpu_below(0.10);
+        network::set_address(LEAVES, true);
+        assert!(is_served(&mut client));
+        assert_eq!(balancer.number("connect_failures"), 0);
+        drop(client);
+        balancer.finish();
+    });
+}
+
+/// An address that this network has for a while.
+const LEAVES: Ipv4Addr = Ipv4Addr::new(192, 168, 77, 1);

@@ -108,9 +108,7 @@ impl Prober {
 
     async fn converse(&self, stage: &Cell<ProbeStage>) -> Result<(), Failure> {
         let expectation = self.spec.expectation.as_ref().map_err(Clone::clone)?;
-        let turn = self.turn.replace(self.turn.get().wrapping_add(1));
-        let from = self.origins.nth(turn % self.origins.len(), User::Probes);
-        let mut stream = Stream::connect(&self.to, from).await?;
+        let mut stream = self.connect().await?;
         if self.talks() {
             stream.talk();
         }
@@ -137,6 +135,21 @@ impl Prober {
         channel.write_all(&self.request).await?;
         stage.set(ProbeStage::Answer);
         listen(&mut channel, expectation).await
+    }
+
+    /// Connects from each origin in turn. One that this machine does not have, or that has no port,
+    /// is passed over.
+    async fn connect(&self) -> Result<Stream, Failure> {
+        let mut left = self.origins.len();
+        loop {
+            let turn = self.turn.replace(self.turn.get().wrapping_add(1));
+            let from = self.origins.nth(turn % self.origins.len(), User::Probes);
+            left -= 1;
+            match Stream::connect(&self.to, from).await {
+                Err(Failure::Lacking(_)) if left > 0 => {}
+                connected => return connected,
+            }
+        }
     }
 
     /// Whether the probe sends or waits for anything beside the TCP handshake.

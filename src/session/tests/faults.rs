@@ -76,13 +76,15 @@ fn an_error_that_outruns_the_cancel_of_an_overdue_connect_is_the_cause() {
 }
 
 #[test]
-fn a_lack_of_ports_blames_no_backend_and_tries_another_at_once() {
-    let mut script = Script::begin();
-    script.on_event(Event::ConnectFailed(NO_PORT));
-    script.asks(&[Op::Abandon(Fault::Ports), Op::Connect]);
-    assert!(!Fault::Ports.blames_backend());
-    script.on_event(Event::Connected);
-    assert_eq!(script.summary().attempts, 1);
+fn a_lack_of_a_port_or_a_source_blames_no_backend_and_tries_another_at_once() {
+    for (errno, fault) in [(NO_PORT, Fault::Ports), (Errno::NO_SOURCE, Fault::Source)] {
+        let mut script = Script::begin();
+        script.on_event(Event::ConnectFailed(errno));
+        script.asks(&[Op::Abandon(fault), Op::Connect]);
+        assert!(!fault.blames_backend());
+        script.on_event(Event::Connected);
+        assert_eq!(script.summary().attempts, 1);
+    }
 }
 
 #[test]
