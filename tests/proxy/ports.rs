@@ -1,5 +1,6 @@
 //! Local ports: none may be left, and one may be the backend's.
 
+use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::net::UnixStream;
@@ -307,6 +308,54 @@ fn without_its_only_source_address_a_client_waits_for_it() {
         assert!(is_served(&mut client));
         assert_eq!(balancer.number("connect_failures"), 0);
         drop(client);
+        balancer.finish();
+    });
+}
+
+#[test]
+fn each_worker_has_ports_of_its_own() {
+    watched(|| {
+        network::own("10000 19999");
+        let (backend, peers) = seen_by_backend();
+        let pool = format!(
+            "source_ports: \"10000-19999\", backends: [\"{}\"]",
+            backend.address
+        );
+        let balancer = Launch::with_pool(&pool).workers(2).start();
+        // One after the other, so that the backend sees them in this order.
+        let mut clients = Vec::new();
+        for _ in 0..60 {
+            let mut client = balancer.connect();
+            ping(&mut client, b"held");
+            clients.push(client);
+        }
+        let sessions = balancer.ask(&["sessions"]);
+        let worker_of = |client: SocketAddr| {
+            let mut sessions = sessions.as_array().unwrap().iter();
+            let session = sessions.find(|one| one["client"] == client.to_string());
+            session.unwrap()["id"]
+                .as_str()
+                .unwrap()
+                .split_once('-')
+                .unwrap()
+                .0
+                == "1"
+        };
+        let mut parts = [BTreeSet::new(), BTreeSet::new()];
+        for (client, peer) in clients.iter().zip(&*peers.lock()) {
+            let worker = worker_of(client.local_addr().unwrap());
+            parts[usize::from(worker)].insert(peer.port());
+        }
+        let [first, second] = &parts;
+        assert_eq!(first.len() + second.len(), 60);
+        assert!(!first.is_empty() && !second.is_empty());
+        // The last sixteenth is for probes, and each worker has half of the rest.
+        let within = first.last() < Some(&14_688)
+            && second.first() >= Some(&14_687)
+            && second.last() < Some(&19_375);
+        let is_logged = balancer.log().count("source_ports does nothing") > 0;
+        assert_ne!(within, is_logged, "{parts:?}");
+        drop(clients);
         balancer.finish();
     });
 }
