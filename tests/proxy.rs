@@ -57,6 +57,8 @@ mod half_close;
 mod hashing;
 #[path = "proxy/health.rs"]
 mod health;
+#[path = "proxy/hindered.rs"]
+mod hindered;
 #[path = "proxy/max_connections.rs"]
 mod max_connections;
 #[path = "proxy/network.rs"]

@@ -239,6 +239,37 @@ fn outlives_a_slow_start(seed: u64) -> Trace {
     moment.run(seed)
 }
 
+/// Clients wait for a backend that does not answer. Their sessions are to be closed over two
+/// seconds by orders that differ in their limits, which closing ignores. Whether the worker takes
+/// each of them on.
+fn orders_to_close(seed: u64, limits: impl Iterator<Item = u32>) -> Vec<bool> {
+    let order = |limit| {
+        let (reply, answer) = bounded(1);
+        let filter = SessionFilter {
+            limit: Some(limit),
+            ..SessionFilter::default()
+        };
+        let spread = Duration::from_secs(2);
+        let close = Command::Close(filter, CloseReason::Killed, spread, reply);
+        ((45 * MS, close), answer)
+    };
+    let (mut commands, answers): (Vec<_>, Vec<_>) = limits.map(order).unzip();
+    commands.push((3_000 * MS, STOP));
+    let backends = vec![backend(FIRST_PORT)];
+    let moment = Moment {
+        tempers: vec![Temper::Silent],
+        snapshots: snapshots(vec![Pool::new(&config::Pool::of("p", backends))]),
+        commands,
+        // Each order closes one at once.
+        clients: vec![MS; 98],
+        drought: 0,
+    };
+    moment.run(seed);
+    let answers = answers.iter().map(|answer| answer.try_recv());
+    let answers = answers.map(|count| count.expect("an answer").is_some());
+    answers.collect()
+}
+
 /// Clients come while no local port is free, and wait until one is, or until their timeout.
 fn waits_for_ports(seed: u64, drought: u64) -> Trace {
     let backends = vec![backend(FIRST_PORT), backend(FIRST_PORT + 1)];
@@ -295,6 +326,24 @@ fn a_backend_that_is_up_again_keeps_the_sessions_that_are_left() {
             "{closed} after {orders} orders"
         );
     }
+}
+
+#[test]
+fn a_worker_refuses_orders_to_close_while_it_carries_out_64() {
+    let mut refusals = 0;
+    for seed in 0..10 {
+        // The first once more is no other one.
+        let taken = orders_to_close(seed, (1..=65).chain([1]));
+        let places = taken.iter().enumerate();
+        let refused: Vec<_> = places.filter(|(_, taken)| !**taken).collect();
+        // Where too few sessions have begun, orders are carried out at once.
+        assert!(
+            refused.is_empty() || refused == [(64, &false)],
+            "seed {seed}"
+        );
+        refusals += refused.len();
+    }
+    assert!(refusals >= 2, "{refusals}");
 }
 
 /// The oracle checks that no client waits while a place is free.

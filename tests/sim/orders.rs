@@ -173,7 +173,7 @@ impl FakeKernel {
     pub(crate) fn note_order(&mut self, command: Command) -> Command {
         let at = self.now;
         match command {
-            Command::Close(filter, reason, spread, _) => {
+            Command::Close(filter, reason, spread, reply) => {
                 self.world.closes.push(Close {
                     filter: filter.clone(),
                     tally: None,
@@ -181,8 +181,7 @@ impl FakeKernel {
                     at,
                     by: at + nanos(spread),
                 });
-                // Nothing reads the answer.
-                Command::Close(filter, reason, spread, bounded(1).0)
+                Command::Close(filter, reason, spread, reply)
             }
             Command::Sessions(filter, _) => {
                 let (reply, replies) = bounded(1);
