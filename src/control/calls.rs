@@ -70,7 +70,9 @@ impl Balancer {
                 let workers = Rc::clone(&self.workers);
                 let measurements = Rc::clone(&self.metrics.measurements);
                 tokio_uring::spawn(async move {
-                    drop(reply.send(measurements.summaries(&workers).await));
+                    if let Some(summaries) = measurements.summaries(&workers).await {
+                        drop(reply.send(summaries));
+                    }
                 });
             }
             Call::Change {

@@ -7,6 +7,7 @@ use std::future::poll_fn;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crossbeam::channel;
@@ -16,6 +17,7 @@ use hdrhistogram::serialization::interval_log::{
     IntervalLogWriterBuilder, IntervalLogWriterError, Tag,
 };
 use log::Level;
+use parking_lot::Mutex;
 use tokio::task::LocalSet;
 
 use crate::admin::model::{ControlStatus, HistogramStatus};
@@ -32,8 +34,8 @@ use super::workers::Workers;
 pub(super) struct Measurements {
     path: RefCell<PathBuf>,
     since: Cell<SystemTime>,
-    pending: RefCell<ByWorker>,
-    in_all: RefCell<ByWorker>,
+    /// Added up and summarized on another thread, as that takes long.
+    totals: Arc<Mutex<Totals>>,
     /// A task writes the file, which may be a pipe without a reader.
     writing: Cell<bool>,
     /// The histograms of the control thread.
@@ -44,7 +46,7 @@ pub(super) struct Measurements {
 }
 
 /// Latencies of the control thread.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Control {
     /// One turn of its runtime: all that ran between two looks for what is ready, ns.
     turn: Histogram<u64>,
@@ -75,13 +77,47 @@ fn histogram() -> Histogram<u64> {
 
 type ByWorker = BTreeMap<u32, Box<Histograms>>;
 
+/// The histograms of the workers.
+#[derive(Default)]
+struct Totals {
+    /// Since the last entry of the file.
+    pending: ByWorker,
+    /// Since the start.
+    in_all: ByWorker,
+}
+
+impl Totals {
+    fn add(&mut self, taken: &[(u32, Box<Histograms>)]) {
+        for into in [&mut self.pending, &mut self.in_all] {
+            for (worker, histograms) in taken {
+                into.entry(*worker).or_default().add(histograms);
+            }
+        }
+    }
+
+    /// Since the start: all workers together, then each, then the control thread.
+    fn summaries(&self, control: &Control) -> Vec<HistogramStatus> {
+        let mut together = Histograms::new();
+        self.in_all.values().for_each(|its| together.add(its));
+        let each = self.in_all.iter();
+        let each = each.map(|(&worker, its)| (Some(worker), &**its));
+        let mut summaries = Vec::new();
+        for (worker, histograms) in std::iter::once((None, &together)).chain(each) {
+            let all = histograms.all().into_iter();
+            summaries.extend(all.map(|(name, unit, its)| summary(worker, name, unit, its)));
+        }
+        let control = control.all().into_iter();
+        summaries.extend(control.map(|(name, unit, its)| summary(None, name, unit, its)));
+        summaries
+    }
+}
+
 impl Measurements {
     pub(super) fn new(path: PathBuf) -> Self {
         Self {
             path: RefCell::new(path),
             since: Cell::new(SystemTime::now()),
-            pending: RefCell::default(),
-            in_all: RefCell::default(),
+            totals: Arc::default(),
             writing: Cell::new(false),
             control_pending: RefCell::new(Control::new()),
             control_in_all: RefCell::new(Control::new()),
@@ -149,7 +185,7 @@ impl Measurements {
     }
 
     async fn dump_alone(&self, workers: &Workers) {
-        self.collect(workers).await;
+        let taken = take(workers).await;
         let until = SystemTime::now();
         let since = self.since.replace(until);
         let seconds = until
@@ -159,20 +195,28 @@ impl Measurements {
         for (worker, stats) in workers.stats.iter().enumerate() {
             log::info!(target: TARGET, "worker {worker}: {}", gauges(stats));
         }
-        let taken = self.pending.take();
-        for (worker, histograms) in &taken {
-            let table = table(&histograms.all());
-            operational_log::report(
-                Level::Info,
-                &format_args!("worker {worker}: last {seconds:.1} s\n{table}"),
-            );
-        }
+        let totals = Arc::clone(&self.totals);
         let control = self.control_pending.replace(Control::new());
-        let text = table(&control.all());
-        operational_log::report(
-            Level::Info,
-            &format_args!("control thread: last {seconds:.1} s\n{text}"),
-        );
+        let computed = aside::compute(move || {
+            let taken = {
+                let mut totals = totals.lock();
+                totals.add(&taken);
+                std::mem::take(&mut totals.pending)
+            };
+            let named = taken.iter();
+            let named = named.map(|(worker, its)| (format!("worker {worker}"), table(&its.all())));
+            let mut tables: Vec<_> = named.collect();
+            tables.push(("control thread".to_owned(), table(&control.all())));
+            (taken, control, tables)
+        });
+        let Ok((taken, control, tables)) = computed.await else {
+            self.writing.set(false);
+            return log::error!("cannot sum up the histograms: no thread can be made");
+        };
+        for (name, table) in tables {
+            let record = format_args!("{name}: last {seconds:.1} s\n{table}");
+            operational_log::report(Level::Info, &record);
+        }
         let path = self.path.borrow().clone();
         let to = path.clone();
         let mut written = aside::begin(move || append(&to, &taken, &control, since, until));
@@ -194,40 +238,17 @@ impl Measurements {
         }
     }
 
-    /// What was measured since the start: all workers together, then each.
-    pub(super) async fn summaries(&self, workers: &Workers) -> Vec<HistogramStatus> {
-        self.collect(workers).await;
-        let by_worker = self.in_all.borrow();
-        let mut together = Histograms::new();
-        by_worker.values().for_each(|its| together.add(its));
-        let mut summaries = Vec::new();
-        let each = by_worker
-            .iter()
-            .map(|(&worker, its)| (Some(worker), &**its));
-        for (worker, histograms) in std::iter::once((None, &together)).chain(each) {
-            let all = histograms.all().into_iter();
-            summaries.extend(all.map(|(name, unit, its)| summary(worker, name, unit, its)));
-        }
-        let control = self.control_in_all.borrow();
-        let control = control.all();
-        let control = control.iter();
-        summaries.extend(control.map(|(name, unit, its)| summary(None, name, unit, its)));
-        summaries
-    }
-
-    /// Takes the histograms of all workers. Those of workers that do not answer in time are lost.
-    async fn collect(&self, workers: &Workers) {
+    /// What was measured since the start; `None`: no thread can be made.
+    pub(super) async fn summaries(&self, workers: &Workers) -> Option<Vec<HistogramStatus>> {
         let taken = take(workers).await;
-        for into in [&self.pending, &self.in_all] {
-            let mut into = into.borrow_mut();
-            for (worker, histograms) in &taken {
-                into.entry(*worker).or_default().add(histograms);
-            }
-        }
-        let has = |worker: usize| taken.iter().any(|(taken, _)| *taken as usize == worker);
-        for worker in (0..workers.len()).filter(|worker| !has(*worker)) {
-            log::warn!("worker {worker} did not answer in time: its histograms are lost");
-        }
+        let totals = Arc::clone(&self.totals);
+        let control = self.control_in_all.borrow().clone();
+        let computed = aside::compute(move || {
+            let mut totals = totals.lock();
+            totals.add(&taken);
+            totals.summaries(&control)
+        });
+        computed.await.ok()
     }
 }
 
@@ -245,12 +266,17 @@ fn summary(worker: Option<u32>, name: &str, unit: &str, its: &Histogram<u64>) ->
     }
 }
 
-/// Histograms of those workers that answer in time.
+/// The histograms of all workers. Those of workers that do not answer in time are lost.
 async fn take(workers: &Workers) -> Vec<(u32, Box<Histograms>)> {
     let (reply, replies) = channel::bounded(workers.len());
     workers.tell_all(|| Command::TakeHistograms(reply.clone()));
     drop(reply);
-    workers.gather(&replies).await
+    let taken = workers.gather(&replies).await;
+    let has = |worker: usize| taken.iter().any(|(taken, _)| *taken as usize == worker);
+    for worker in (0..workers.len()).filter(|worker| !has(*worker)) {
+        log::warn!("worker {worker} did not answer in time: its histograms are lost");
+    }
+    taken
 }
 
 fn gauges(stats: &Numbers) -> String {
