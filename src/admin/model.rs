@@ -48,6 +48,9 @@ pub struct Status {
     /// each with the remedy.
     #[serde(default)]
     pub lacks: Vec<String>,
+    /// Pools whose new sessions fail, or go to backends that may not work: a sentence each.
+    #[serde(default)]
+    pub alerts: Vec<String>,
     /// What of the configuration takes effect at the next start, a sentence each.
     #[serde(default)]
     pub waiting: Vec<String>,
@@ -345,8 +348,12 @@ pub enum EventKind {
     ScaledOut,
     /// Too few backends of a pool are usable: health is ignored.
     Panic,
-    /// Enough backends of a pool are usable again.
+    /// Enough backends of a pool are usable again, or none is ready.
     PanicOver,
+    /// No backend of a pool is usable: its new sessions fail.
+    PoolDown,
+    /// A pool has usable backends again.
+    PoolUp,
     /// No local port is free to connect to a backend.
     NoLocalPort,
     /// This machine does not have a `source` address.

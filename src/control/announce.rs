@@ -6,6 +6,7 @@ use crate::address::Address;
 use crate::admin::model::EventKind;
 use crate::by_name::ByName;
 use crate::config::{self, Backend, Config, Target};
+use crate::pool::{Pool, Service};
 use crate::shared::Shared;
 use crate::snapshot::Snapshot;
 
@@ -13,25 +14,54 @@ use super::discovery::Discoveries;
 use super::events::{Events, Subject, Weight};
 use super::roster::Roster;
 
-/// Reports pools that begin or cease to panic.
-pub(super) fn panics(events: &Events, snapshot: &Snapshot, roster: &mut Roster) {
+/// Reports pools whose new sessions fail or go to backends that may not work, and when they are
+/// served again.
+pub(super) fn service(events: &Events, snapshot: &Snapshot, roster: &mut Roster) {
     for (plan, record) in snapshot.pools.iter().zip(&mut roster.pools) {
-        let pool = plan.pool();
-        let about = Subject::pool(&pool.name);
-        let reported = std::mem::replace(&mut record.panics, pool.panic);
-        if pool.panic && !reported {
-            let usable = pool.backends.iter().filter(|its| its.is_usable()).count();
-            let message = format!(
-                "pool `{}` panics: {usable} of {} backends are usable, so all that are ready get \
-                 connections",
-                pool.name,
-                pool.backends.len()
-            );
-            events.tell(Weight::Warn, EventKind::Panic, about, message);
-        } else if reported && !pool.panic {
-            let message = format!("pool `{}` has enough usable backends again", pool.name);
-            events.tell(Weight::Info, EventKind::PanicOver, about, message);
+        let (pool, service) = (plan.pool(), plan.pool().service());
+        // That a pool has no backend yet is no news.
+        let nothing = || match pool.backends.len() {
+            0 => Service::Refused,
+            _ => Service::Usable,
+        };
+        let before = record.service.replace(service).unwrap_or_else(nothing);
+        if before == service {
+            continue;
         }
+        let about = Subject::pool(&pool.name);
+        if before == Service::Panic {
+            let (weight, message) = match service {
+                Service::Usable => (Weight::Info, "has enough usable backends again"),
+                Service::Refused | Service::Panic => (Weight::Quiet, "panics no longer"),
+            };
+            let message = format!("pool `{}` {message}", pool.name);
+            events.tell(weight, EventKind::PanicOver, about, message);
+        }
+        let (weight, kind) = match (before, service) {
+            (_, Service::Refused) => (Weight::Warn, EventKind::PoolDown),
+            (_, Service::Panic) => (Weight::Warn, EventKind::Panic),
+            (Service::Refused, Service::Usable) => (Weight::Info, EventKind::PoolUp),
+            (_, Service::Usable) => continue,
+        };
+        events.tell(weight, kind, about, service_of(pool));
+    }
+}
+
+/// Where the new sessions of a pool go, in a sentence.
+pub(super) fn service_of(pool: &Pool) -> String {
+    let (name, usable, all) = (&pool.name, pool.usable(), pool.backends.len());
+    match pool.service() {
+        Service::Refused if all == 0 => {
+            format!("pool `{name}` has no backend: new sessions fail until one is added")
+        }
+        Service::Refused => format!(
+            "pool `{name}` has no usable backend: new sessions fail until one of {all} is back"
+        ),
+        Service::Panic => format!(
+            "pool `{name}` panics: {usable} of {all} backends are usable, so all that are ready \
+             get connections"
+        ),
+        Service::Usable => format!("pool `{name}` has usable backends again: {usable} of {all}"),
     }
 }
 

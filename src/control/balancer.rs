@@ -232,7 +232,7 @@ impl Balancer {
         status::note_conditions(snapshot, &changed);
         // Before every backend was probed few may count as usable, and nothing is wrong yet.
         if self.stage != Stage::Starting {
-            announce::panics(&self.events, snapshot, &mut self.roster);
+            announce::service(&self.events, snapshot, &mut self.roster);
         }
         let downed = self.health_cycle().sessions_to_close(&changed);
         if !downed.is_empty() {

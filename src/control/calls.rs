@@ -15,10 +15,12 @@ use crate::config::{
     AdminState, Backend, Change, ChangeError, Config, Topic, backend_values, changeable_values,
 };
 use crate::operational_log;
+use crate::pool::Service;
 use crate::session::CloseReason;
 use crate::sys;
 use crate::worker::{SessionInfo, Stats};
 
+use super::announce;
 use super::aside;
 use super::audit::Entry;
 use super::balancer::Balancer;
@@ -131,6 +133,7 @@ impl Balancer {
             traffic: status::traffic(stats.iter().map(|its| &its.traffic)),
             closed,
             lacks: metrics.shortages.now().to_vec(),
+            alerts: self.alerts(),
             waiting: self.at_start.pending(self.declared.config()),
             latencies: metrics.recent.status(stats),
             reloads: self.reloading.status.clone(),
@@ -179,7 +182,7 @@ impl Balancer {
         let (topic, target) = (change.topic(), target(change.topic()));
         let old = values(topic, &self.config);
         let pool = topic.pool();
-        let could_serve = pool.is_some_and(|pool| self.can_serve(pool));
+        let before = pool.and_then(|pool| self.service(pool));
         let mut notes = Vec::new();
         let outcome = self.make(change, &mut notes);
         let new = values(topic, &self.config);
@@ -191,14 +194,11 @@ impl Balancer {
             self.events
                 .tell(Weight::Info, EventKind::Changed, subject(topic), message);
         }
-        if let Some(pool) = pool.filter(|pool| could_serve && !self.can_serve(pool)) {
-            let note = format!(
-                "pool `{pool}` has no usable backend left: new sessions fail until one is back"
-            );
-            let about = Subject::pool(pool);
-            self.events
-                .tell(Weight::Warn, EventKind::Changed, about, note.clone());
-            notes.push(note);
+        let after = pool.and_then(|pool| self.service(pool));
+        if let Some((before, _)) = before
+            && let Some((_, sentence)) = after.filter(|(after, _)| *after < before)
+        {
+            notes.push(sentence);
         }
         let outcome = outcome.map(|readmitted| Changed {
             snapshot: self.publisher.version(),
@@ -219,14 +219,30 @@ impl Balancer {
         outcome
     }
 
-    /// Whether a pool has a backend that new sessions may go to, and that is not known to fail.
-    fn can_serve(&self, pool: &str) -> bool {
+    /// Where the new sessions of a pool go, also in a sentence.
+    fn service(&self, pool: &str) -> Option<(Service, String)> {
         let mut plans = self.publisher.snapshot().pools.iter();
-        let pool = plans.find(|plan| plan.pool().name == pool);
-        pool.is_some_and(|plan| {
-            let mut backends = plan.pool().backends.iter();
-            backends.any(|its| its.is_ready() && its.is_usable())
-        })
+        let plan = plans.find(|plan| plan.pool().name == pool)?;
+        Some((plan.pool().service(), announce::service_of(plan.pool())))
+    }
+
+    /// The pools whose new sessions do not go to usable backends, a sentence each.
+    fn alerts(&self) -> Vec<String> {
+        let both = self
+            .roster
+            .pools
+            .iter()
+            .zip(&self.publisher.snapshot().pools);
+        // Only what was reported: before the first probes are done nothing is known.
+        let reported = |service: Option<Service>| service.is_some_and(|its| its < Service::Usable);
+        let plans = both.filter(|(record, _)| reported(record.service));
+        let mut sentences = plans.map(|(_, plan)| announce::service_of(plan.pool()));
+        let mut first: Vec<_> = sentences.by_ref().take(ALERTS_MAX).collect();
+        let more = sentences.count();
+        if more > 0 {
+            first.push(format!("{more} more pools"));
+        }
+        first
     }
 
     /// Makes a change, and notes the orders that it ends. Answers whether it ended an ejection.
@@ -269,6 +285,9 @@ impl Balancer {
         })
     }
 }
+
+/// Pools that the alerts of the status name.
+const ALERTS_MAX: usize = 10;
 
 /// The differences between two states of the same thing, in words.
 fn differences(old: &Value, new: &Value) -> String {

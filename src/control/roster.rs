@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use crate::address::Address;
 use crate::config::{self, AdminState, Config};
-use crate::pool::{Health, Pool, SlowStart, Standing, Tally};
+use crate::pool::{Health, Pool, Service, SlowStart, Standing, Tally};
 use crate::select::{Forecaster, Scaler};
 use crate::shared::Shared;
 use crate::snapshot::Snapshot;
@@ -50,8 +50,8 @@ pub(super) struct PoolRecord {
     pub(super) scaler: Option<Scaler>,
     /// Present if the strategy forecasts load.
     pub(super) forecaster: Option<Forecaster>,
-    /// It was reported that the pool panics.
-    pub(super) panics: bool,
+    /// Where its new sessions go, as it was reported last.
+    pub(super) service: Option<Service>,
     /// The index at which the places of its members are noted.
     noted_at: Option<usize>,
     /// Its configuration, or something about a member, has changed since the last publication.
@@ -320,7 +320,7 @@ impl PoolRecord {
             outliers: Outliers::default(),
             scaler: None,
             forecaster: None,
-            panics: false,
+            service: None,
             noted_at: None,
             has_changed: true,
             is_rising: false,

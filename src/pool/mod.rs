@@ -32,6 +32,7 @@ use crate::time::nanos;
 pub use ejection::Cause;
 pub use history::{Condition, History, HistorySummary};
 pub use latency::{Latency, surely_times};
+pub use panic::Service;
 pub use queue::{Call, Queue, Ticket};
 pub use slow_start::SlowStart;
 pub use sticky::StickyTable;

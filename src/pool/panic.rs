@@ -15,7 +15,36 @@ use crate::time::nanos;
 
 use super::{Backend, Health, Pool};
 
+/// Where a pool's new sessions go.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Service {
+    /// Nowhere: no backend takes any.
+    Refused,
+    /// To all backends that are ready: the pool panics.
+    Panic,
+    /// To backends that are up, of which one may be ejected.
+    #[default]
+    Usable,
+}
+
 impl Pool {
+    /// Where its new sessions go now.
+    #[must_use]
+    pub fn service(&self) -> Service {
+        match self.reachable().next() {
+            None => Service::Refused,
+            Some(_) if self.panic => Service::Panic,
+            Some(_) => Service::Usable,
+        }
+    }
+
+    /// How many of its backends are ready, up and not ejected.
+    #[must_use]
+    pub fn usable(&self) -> usize {
+        let usable = |its: &&Arc<Backend>| its.is_ready() && its.is_usable();
+        self.backends.iter().filter(usable).count()
+    }
+
     /// Sets the fields that follow from all its backends together: panic, slow start, backlogs.
     pub(super) fn derive_state(&mut self) {
         self.panic = self.should_panic();

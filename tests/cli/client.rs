@@ -48,6 +48,7 @@ fn status() -> Status {
         ]
         .into(),
         lacks: vec!["no free local port to backend `b`".to_owned()],
+        alerts: vec!["pool `web` has no usable backend".to_owned()],
         waiting: vec!["memory takes effect at the next start".to_owned()],
         latencies: vec![latency("connect", 180), latency("session", 0)],
         reloads: Reloads {
@@ -533,6 +534,7 @@ refused      config.ron:1:9: `\u{fffd}x` is no listener
                      ^
 waiting      memory takes effect at the next start
 lacking      no free local port to backend `b`
+alert        pool `web` has no usable backend
 
 p50, p99  last 10 s  last 1 min      since start
 connect   -          180 µs, 1.8 ms  180 µs, 36 ms

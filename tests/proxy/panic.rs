@@ -119,6 +119,29 @@ fn all_down_closed_tries_no_backend() {
         let (balancer, reasons) = all_down("all_down: \"closed\",");
         assert!(!panics(&balancer));
         assert_eq!(reasons, ["no_backend"]);
+        let message = "pool `default` has no usable backend: new sessions fail until one of 2 is";
+        assert_eq!(balancer.log().count(&format!("WARN ] {message}")), 1);
+        let alerts = &balancer.ask(&["status"])["alerts"];
+        assert!(alerts[0].as_str().unwrap().starts_with(message), "{alerts}");
+        balancer.finish();
+    });
+}
+
+#[test]
+fn a_pool_without_usable_backends_that_is_drained_does_not_recover() {
+    watched(|| {
+        let (fleet, balancer) = with_down("", 2, 2);
+        balancer.until_logged("WARN ] pool `default` panics: 0 of 2");
+        let names = fleet.addresses();
+        assert_eq!(balancer.ask(&["drain", &names[0]])["changed"], true);
+        let note = &balancer.ask(&["drain", &names[1]])["notes"][0];
+        assert!(
+            note.as_str().unwrap().contains("no usable backend"),
+            "{note}"
+        );
+        assert_eq!(balancer.log().count("has enough usable backends again"), 0);
+        let message = "WARN ] pool `default` has no usable backend";
+        assert_eq!(balancer.log().count(message), 1);
         balancer.finish();
     });
 }

@@ -115,10 +115,20 @@ fn drain_keeps_sessions_and_takes_no_more() {
         let last = stage.balancer.ask(&["drain", &names[1]]);
         assert_eq!(last["changed"], true);
         let note = last["notes"][0].as_str().unwrap();
-        assert!(note.contains("no usable backend left"), "{note}");
+        let want = "pool `default` has no usable backend: new sessions fail until one of 2 is back";
+        assert_eq!(note, want);
+        assert_eq!(stage.balancer.ask(&["status"])["alerts"][0], want);
         let changed = stage.balancer.events("changed");
-        assert_eq!(changed.len(), 3, "{changed:?}");
+        assert_eq!(changed.len(), 2, "{changed:?}");
+        assert_eq!(stage.balancer.events("pool_down").len(), 1);
         change(&stage, &["ready", &names[1]]);
+        assert_eq!(stage.balancer.events("pool_up").len(), 1);
+        assert!(
+            stage.balancer.ask(&["status"])["alerts"]
+                .as_array()
+                .unwrap()
+                .is_empty()
+        );
         change(&stage, &["ready", &names[0]]);
         until_visited(&stage, 0);
         change(&stage, &["maint", &names[0]]);

@@ -216,13 +216,16 @@ pub(super) fn quantiles(of: &LatencyWindow, between: &str) -> String {
     }
 }
 
-/// Changes that take effect at the next start, and what the machine lacks: a line each.
+/// Changes that take effect at the next start, what the machine lacks, and pools without usable
+/// backends: a line each.
 fn notices(status: &Status, paint: Paint) -> String {
     let waiting = status.waiting.iter();
     let waiting = waiting.map(|waits| ("waiting", plain(waits)));
     let lacks = status.lacks.iter();
     let lacks = lacks.map(|lack| ("lacking", paint.toned(&plain(lack), Tone::Bad)));
-    let all = waiting.chain(lacks);
+    let alerts = status.alerts.iter();
+    let alerts = alerts.map(|pool| ("alert", paint.toned(&plain(pool), Tone::Bad)));
+    let all = waiting.chain(lacks).chain(alerts);
     all.map(|(name, what)| format!("{name:<12} {what}\n"))
         .collect()
 }
