@@ -172,9 +172,6 @@ fn legal_settings_that_are_likely_to_hurt_get_a_warning() {
         "config.ron:2:14: warning: workers: 1024 would take turns: the process may use {cpus}
   |     workers: 1024,
   |              ^^^^
-config.ron:3:22: warning: the directory of the access log, `logs`, does not exist
-  |     access_log: (to: \"logs/access.log\"),
-  |                      ^^^^^^^^^^^^^^^^^
 config.ron:4:20: warning: the directory of the histogram log, `/nowhere`, does not exist
   |     histogram_log: \"/nowhere/mahoraga.hlog\",
   |                    ^^^^^^^^^^^^^^^^^^^^^^^^
@@ -341,8 +338,7 @@ fn flags_are_refused_in_one_sentence() {
     );
     misused(
         &proxy(&["--to", "127.0.0.1:9001"]),
-        "error: --to: two backends of the pool are called `127.0.0.1:9001`: \
-         leave one out, or give it another `name`",
+        "error: --to: the address `127.0.0.1:9001` is listed twice in the pool: leave one out",
     );
     misused(
         &proxy(&["--worker", "1"]),

@@ -430,7 +430,7 @@ impl Reloaded {
 /// The files of the logs were opened again.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Reopened {
-    /// Their names.
+    /// The names of those files.
     pub files: Vec<String>,
 }
 

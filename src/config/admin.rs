@@ -29,7 +29,7 @@ settings! {
                 };
         /// The file names the socket: a start fails where it cannot be made.
         pub required: bool = false;
-        /// The same over HTTP on loopback, for callers with a token.
+        /// The admin API over HTTP on loopback, for callers with a token.
         pub http: Option<AdminHttp> = None
             => group_or_off("\"off\" or a group such as (bind: \"127.0.0.1:9900\", ...)");
         /// The file that gets a line of JSON for each change; "-": the operational log.

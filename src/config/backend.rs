@@ -7,8 +7,10 @@ use std::num::NonZeroU32;
 use super::AdminState;
 use super::codec::{Leaf, name, named, number, parsed, required, truth};
 use super::listener::stand_in;
+use super::reader::Around;
 use super::table::{Settings, Shape, settings};
-use super::values;
+use super::text::Text;
+use super::values::{self, ValueError};
 use crate::address::{Address, Written};
 
 settings! {
@@ -60,9 +62,22 @@ impl Shape for Backend {
 fn place() -> Leaf<(Address, Option<String>)> {
     parsed(
         "an address: host:port, [IPv6]:port or unix:/path",
-        |text| values::backend_at(text).map(|backend| (backend.address, backend.host)),
+        |text| match values::backend_at(text) {
+            Ok(backend) => Ok((backend.address, backend.host)),
+            Err(error) => Err(with_options(text).map_or(error, ValueError::Refused)),
+        },
         |(address, host)| Target::new(host.as_deref(), address).to_string(),
     )
+}
+
+/// How to write a backend with the options of a flag, `ADDR,weight=2`, in a file.
+fn with_options(text: &str) -> Option<String> {
+    let backend = values::backend(text).ok()?;
+    let fields = super::table::fields(&backend, &Backend::base(), &Around::default());
+    let fields = Text::Fields(fields).shown()?;
+    Some(format!(
+        "expected an address without options: write {fields}"
+    ))
 }
 
 /// A backend's address or host name, as written. Two backends with equal names are the same
@@ -86,7 +101,7 @@ impl Backend {
         }
     }
 
-    /// The same, from the written address. A host name is not resolved.
+    /// A backend at a written address, with defaults for all else. A host name is not resolved.
     #[must_use]
     pub fn written(written: Written) -> Self {
         match written {

@@ -70,7 +70,7 @@ impl<T: 'static> Codec<T> {
         (self.write)(value, default, around)
     }
 
-    /// The same, whose groups have the settings of this one.
+    /// This codec, whose value is shown with the settings of a group.
     pub(super) fn of<G: Settings>(mut self) -> Self {
         self.facts.rows = super::reference::rows::<G>;
         self
@@ -107,7 +107,10 @@ pub(super) fn waits<T>(codec: impl Into<Codec<T>>) -> Codec<T> {
 /// A group of settings.
 pub(super) fn group<T: Settings>() -> Codec<T> {
     Codec::new(
-        "a group",
+        match T::SHORT {
+            Some(short) => format!("a group, or its `{short}` alone"),
+            None => "a group".to_owned(),
+        },
         table::schema::<T>(),
         |at, reader, default| reader.group(at, default),
         table::text,
@@ -163,7 +166,11 @@ pub(super) fn list<T: 'static>(item: Leaf<T>) -> Codec<Vec<T>> {
     Codec::new(
         format!("a list: {}", item.expected),
         json!({ "type": "array", "items": item.schema }),
-        move |at, reader, _| items(at, reader, |at, reader| reader.take(at, item.read(at))),
+        move |at, reader, _| {
+            items(at, reader, true, |at, reader| {
+                reader.take(at, item.read(at))
+            })
+        },
         move |value: &Vec<T>, _, _| Text::List(value.iter().map(&writer.text).collect()),
     )
 }
@@ -173,7 +180,7 @@ pub(super) fn groups<T: Settings>() -> Codec<Vec<T>> {
     groups_as::<T, T>()
 }
 
-/// The same, of groups that copies of the configuration share.
+/// A list of groups that copies of the configuration share.
 pub(super) fn shared_groups<T: Settings + Eq>() -> Codec<Vec<Shared<T>>> {
     groups_as::<T, Shared<T>>()
 }
@@ -181,11 +188,14 @@ pub(super) fn shared_groups<T: Settings + Eq>() -> Codec<Vec<Shared<T>>> {
 /// A list of groups of type `T`, kept as `I`.
 fn groups_as<T: Settings, I: From<T> + Borrow<T> + 'static>() -> Codec<Vec<I>> {
     Codec::new(
-        "a list of groups",
+        match T::SHORT {
+            Some(short) => format!("a list of groups, or of their `{short}` alone"),
+            None => "a list of groups".to_owned(),
+        },
         json!({ "type": "array", "items": table::schema::<T>() }),
         |at, reader, _| {
             let base = T::within(T::base(), &reader.around);
-            items(at, reader, |at, reader| {
+            items(at, reader, T::SHORT.is_some(), |at, reader| {
                 // A refused item keeps its place.
                 let group = reader.group(at, &base).unwrap_or_else(|| base.clone());
                 Some(group.into())
@@ -204,14 +214,20 @@ fn groups_as<T: Settings, I: From<T> + Borrow<T> + 'static>() -> Codec<Vec<I>> {
     .of::<T>()
 }
 
-/// The valid items of a list.
+/// The valid items of a list. `may_be_text`: a string may be an item.
 fn items<'a, T>(
     at: At<'a>,
     reader: &mut Reader<'a>,
+    may_be_text: bool,
     mut read: impl FnMut(At<'a>, &mut Reader<'a>) -> Option<T>,
 ) -> Option<Vec<T>> {
     let Kind::List(items) = &at.value.kind else {
-        reader.misshapen(&at.value.span, syntax::LIST.to_owned());
+        let meant = at.text().filter(|_| may_be_text).map(|text| {
+            let items = text.split(',').map(|item| format!("{:?}", item.trim()));
+            format!(": write [{}]", items.collect::<Vec<_>>().join(", "))
+        });
+        let sentence = syntax::LIST.to_owned() + &meant.unwrap_or_default();
+        reader.misshapen(&at.value.span, sentence);
         return None;
     };
     let mut list = Vec::with_capacity(items.len());

@@ -49,16 +49,107 @@ fn format_of(text: &str, first: Kind, second: Option<Kind>) -> Option<&'static s
     }
 }
 
-/// Our setting for a word of HAProxy, nginx, Envoy or Caddy, in a group of these settings.
-pub(super) fn ours(word: &str, group: &[&str]) -> Option<&'static str> {
-    if ["type", "name", "kind", "algorithm", "policy"].contains(&word) {
-        let (is_check, is_strategy) = (group.contains(&"interval"), group.contains(&"then"));
-        let check = is_check.then_some("`type` says what a check does");
-        return check.or_else(|| is_strategy.then_some("`name` says which strategy it is"));
-    }
-    let found = WORDS.iter().find(|(theirs, _)| theirs.contains(&word));
-    found.map(|(_, ours)| *ours)
+/// What the balancer lacks, if the word is a setting of it in other programs.
+pub(super) fn unsupported(word: &str) -> Option<&'static str> {
+    of(&UNSUPPORTED, word)
 }
+
+/// Our setting for a word that means another one in each group. The group has these settings.
+pub(super) fn ours_in_group(word: &str, group: &[&str]) -> Option<&'static str> {
+    let of_group = OF_GROUPS.iter().find(|(mark, _)| group.contains(mark));
+    of_group.and_then(|(_, words)| of(words, word))
+}
+
+/// Our setting for a word of HAProxy, nginx, Envoy or Caddy.
+pub(super) fn ours(word: &str) -> Option<&'static str> {
+    of(&WORDS, word)
+}
+
+/// Words of other programs, and what to say of them.
+type Words = [(&'static [&'static str], &'static str)];
+
+fn of(words: &Words, word: &str) -> Option<&'static str> {
+    let found = words.iter().find(|(theirs, _)| theirs.contains(&word));
+    found.map(|(_, say)| *say)
+}
+
+const UNSUPPORTED: [(&[&str], &str); 3] = [
+    (
+        &["tls", "ssl", "cert", "certificate", "certificates", "crt"],
+        "there is no TLS termination yet: TLS passes through to the backends",
+    ),
+    (
+        &[
+            "send_proxy",
+            "send_proxy_v2",
+            "accept_proxy",
+            "proxy_protocol",
+        ],
+        "there is no PROXY protocol yet",
+    ),
+    (
+        &["rate_limit", "limit_req", "limit_conn", "limit_rate"],
+        "there are no rate limits yet: `max_connections` limits connections",
+    ),
+];
+
+/// By a setting that only the group has.
+const OF_GROUPS: [(&str, &Words); 6] = [
+    (
+        "interval",
+        &[
+            (
+                &["name", "kind", "algorithm", "policy"],
+                "`type` says what a check does",
+            ),
+            (
+                &["url", "uri"],
+                "write the `path`, and the host as `host`, of type: \"http\"",
+            ),
+        ],
+    ),
+    (
+        "then",
+        &[(
+            &["type", "kind", "algorithm", "policy"],
+            "`name` says which strategy it is",
+        )],
+    ),
+    (
+        "strategy",
+        &[(
+            &["algorithm", "policy", "lb", "method"],
+            "the setting `strategy` says how a backend is selected",
+        )],
+    ),
+    (
+        "half_closed",
+        &[
+            (
+                &["client", "server", "tunnel"],
+                "`idle` ends a session in which no byte moves, on either side",
+            ),
+            (
+                &["queue"],
+                "the group `queue` of a pool has the `timeout` of clients that wait",
+            ),
+        ],
+    ),
+    (
+        "weight",
+        &[(
+            &["disabled", "enabled", "down"],
+            "write state: \"maint\", or \"drain\" to keep its sessions",
+        )],
+    ),
+    (
+        "pools",
+        &[(
+            &["global"],
+            "settings such as `workers` and `max_connections` stand here without a group",
+        )],
+    ),
+];
 
 const HAPROXY: [&str; 8] = [
     "global",
@@ -227,6 +318,77 @@ mod tests {
         let json = crate::config::parse(String::new(), "{\"listeners\": []}".into());
         let error = json.unwrap_err().to_string();
         assert!(error.contains("this looks like JSON"), "{error}");
+    }
+
+    #[test]
+    fn words_of_other_programs_point_at_ours() {
+        let wrong = |listener: &str, pool: &str| {
+            let text = format!(
+                "(listeners: [(bind: \"127.0.0.1:80\", pool: \"a\"{listener})], \
+                 pools: [(name: \"a\"{pool})])"
+            );
+            let error = crate::config::parse("f".to_owned(), text.into()).unwrap_err();
+            let error = error.to_string();
+            let (_, sentence) = error.lines().next().unwrap().split_once(": ").unwrap();
+            sentence.to_owned()
+        };
+        let listener = |setting: &str| wrong(&format!(", {setting}"), ", backends: [\"b:1\"]");
+        let pool = |setting: &str| wrong("", &format!(", backends: [\"b:1\"], {setting}"));
+        let backends = |backends: &str| wrong("", &format!(", backends: {backends}"));
+        for (got, want) in [
+            (
+                listener("tls: (cert: \"a\")"),
+                "unknown field `tls`: there is no TLS termination yet: \
+                 TLS passes through to the backends",
+            ),
+            (
+                pool("send_proxy: true"),
+                "unknown field `send_proxy`: there is no PROXY protocol yet",
+            ),
+            (
+                listener("timeouts: (client: \"5s\")"),
+                "unknown field `client`: `idle` ends a session in which no byte moves, on either \
+                 side",
+            ),
+            (
+                pool("algorithm: \"random\""),
+                "unknown field `algorithm`: the setting `strategy` says how a backend is selected",
+            ),
+            (
+                backends("[(address: \"b:1\", disabled: true)]"),
+                "unknown field `disabled`: write state: \"maint\", or \"drain\" to keep its \
+                 sessions",
+            ),
+            (
+                pool("check: (type: \"http\", url: \"/\")"),
+                "unknown field `url`: write the `path`, and the host as `host`, of type: \"http\"",
+            ),
+            (
+                backends("\"b:1, b:2\""),
+                "expected a list in `[` and `]` here: write [\"b:1\", \"b:2\"]",
+            ),
+            (
+                backends("[\"b:1,weight=2,backup\"]"),
+                "address: expected an address without options: \
+                 write (address: \"b:1\", weight: 2, backup: true)",
+            ),
+            (
+                backends("[\"b:0\"]"),
+                "address: invalid port `0` of `b:0`: expected 1 to 65535",
+            ),
+            (
+                backends("[\"b:x\"]"),
+                "address: invalid port `x`: expected 1 to 65535",
+            ),
+        ] {
+            assert_eq!(got, want);
+        }
+        let memory = crate::config::parse("f".to_owned(), "(memory: \"512MB\")".into());
+        let memory = memory.unwrap_err().to_string();
+        assert!(
+            memory.contains("or \"auto\": write \"512MiB\"\n"),
+            "{memory}"
+        );
     }
 
     #[test]

@@ -60,10 +60,12 @@ settings! {
     pub struct Timeouts {
         /// How long one attempt to connect to a backend may take.
         pub connect: Duration = Duration::from_secs(5) => duration(values::CONNECT);
-        /// A session ends when no byte moves in either direction for this long. Off: never.
+        /// A session ends when nothing moves for this long: no byte comes or goes in either
+        /// direction, and no peer acknowledges bytes. Off: never.
         pub idle: Option<Duration> = Some(Duration::from_secs(600))
             => duration(values::DEADLINE).or("off");
-        /// A session ends when one direction has ended and the other moves no byte for this long.
+        /// A session ends when one direction has ended and nothing moves in the other for this
+        /// long.
         pub half_closed: Duration = Duration::from_secs(30) => duration(values::DEADLINE);
         /// A session ends after this time, however busy it is. Off: never.
         pub session: Option<Duration> = None => duration(values::DEADLINE).or("off");

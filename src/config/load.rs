@@ -53,7 +53,7 @@ pub fn load(path: &Path) -> Result<(Config, Source), ConfigError> {
     })
 }
 
-/// The same for a running balancer. It reads only a regular file, because a FIFO blocks until
+/// Reads and validates a configuration file for a running balancer: only a regular file, because a FIFO blocks until
 /// another process writes to it.
 ///
 /// # Errors

@@ -46,7 +46,7 @@ settings! {
                 |pool: &Self| pool.origins.addresses.clone(),
                 |pool: &mut Self, addresses| pool.origins.addresses = addresses;
             @source_ports
-            /// Their local ports, a part of net.ipv4.ip_local_port_range.
+            /// Local ports of connections to backends, a part of net.ipv4.ip_local_port_range.
             => spelled(
                     "a range of ports such as \"20000-39999\"",
                     |text| text.parse().ok(),

@@ -254,9 +254,13 @@ fn implied<T: Settings>(mut group: T, default: &T, is_given: impl Fn(&str) -> bo
 
 fn unknown_field(found: &str, expected: &[&str]) -> String {
     let hint = did_you_mean(found, expected.iter().copied());
-    if !hint.is_empty() {
+    if let Some(lacks) = foreign::unsupported(found) {
+        format!("unknown field `{found}`: {lacks}")
+    } else if let Some(ours) = foreign::ours_in_group(found, expected) {
+        format!("unknown field `{found}`: {ours}")
+    } else if !hint.is_empty() {
         format!("unknown field `{found}`{hint}")
-    } else if let Some(ours) = foreign::ours(found, expected) {
+    } else if let Some(ours) = foreign::ours(found) {
         format!("unknown field `{found}`: {ours}")
     } else {
         let names = one_of(expected);

@@ -318,34 +318,33 @@ fn backends(path: &str, pool: &Pool, found: &mut Vec<Finding>) {
         found.push(Finding::start(format!("{path}.reserve"), sentence).needing(&scaling));
     }
     let members: Vec<_> = members(path, pool).collect();
+    let mut seen = HashMap::new();
+    let mut names = Vec::new();
+    for (at, backend) in &members {
+        let (name, target) = (&*backend.name, backend.target());
+        let Some((first, other)) = seen.insert(target, (at, name)) else {
+            names.push((format!("{at}.name"), name));
+            continue;
+        };
+        let sentence = if name == other {
+            format!("the address `{target}` is listed twice in the pool: leave one out")
+        } else {
+            format!(
+                "two backends of the pool, `{other}` and `{name}`, are at the address `{target}`: \
+                 leave one out"
+            )
+        };
+        let clash = Finding::at(format!("{at}.address"), sentence);
+        found.push(clash.clashing(format!("{first}.address")));
+    }
     let before = found.len();
-    let names = members
-        .iter()
-        .map(|(at, one)| (format!("{at}.name"), &*one.name));
+    let names = names.into_iter();
     unique(
         ("two backends of the pool are called", RENAME),
         names,
         found,
     );
     or_else(&mut found[before..], "name", "address");
-    let named_twice = found[before..].iter().map(|one| one.path.clone());
-    let named_twice: HashSet<_> = named_twice.collect();
-    let mut seen = HashMap::new();
-    for (at, backend) in &members {
-        let target = backend.target();
-        let Some((first, other)) = seen.insert(target, (at, &backend.name)) else {
-            continue;
-        };
-        if !named_twice.contains(&format!("{at}.name")) {
-            let name = &backend.name;
-            let sentence = format!(
-                "two backends of the pool, `{other}` and `{name}`, are at the address `{target}`: \
-                 leave one out"
-            );
-            let clash = Finding::at(format!("{at}.address"), sentence);
-            found.push(clash.clashing(format!("{first}.address")));
-        }
-    }
 }
 
 /// Why no backend of a pool can be selected, if none can.

@@ -31,7 +31,7 @@ impl Source {
         }
     }
 
-    /// The same with the parsed values of the text.
+    /// Parses the values of the text.
     pub(super) fn parsed(mut self) -> Result<Self, Mistake> {
         match Value::parse(&self.text) {
             Ok(root) => {

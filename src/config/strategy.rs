@@ -63,7 +63,8 @@ strategies! {
     /// Each in turn, by weight, smoothly.
     #[default]
     RoundRobin = "round_robin", Turn, [];
-    /// The same for a client's first connection; later ones follow it, because the pool persists.
+    /// Each in turn, by weight, for a client's first connection; later ones follow it, because
+    /// the pool persists.
     StickyRoundRobin = "sticky_round_robin", Turn, ["key", "ttl", "clients_max"];
     /// By a key of the client, the same on every balancer.
     Hash(Hash) = "hash", Key, ["key", "max_load"];

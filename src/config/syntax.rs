@@ -8,7 +8,8 @@ use super::tree::Wrong;
 /// Where a group must stand.
 pub(super) const GROUP: &str = "expected fields in `(` and `)` here";
 /// Where fields stand in a list.
-pub(super) const IN_PARENTHESES: &str = "fields stand in `(` and `)`, and not in `[` and `]`";
+pub(super) const IN_PARENTHESES: &str =
+    "expected fields in `(` and `)` here, and not in `[` and `]`";
 /// Where a list must stand.
 pub(super) const LIST: &str = "expected a list in `[` and `]` here";
 

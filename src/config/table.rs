@@ -202,7 +202,8 @@ pub(super) fn fields<T: Settings>(group: &T, default: &T, around: &Around) -> Fi
     Fields(written.collect())
 }
 
-/// The same, or the bare value that is equivalent.
+/// The settings of a group that differ from what they are anyway, or the bare value that is
+/// equivalent.
 pub(super) fn text<T: Settings>(group: &T, default: &T, around: &Around) -> Text {
     fields(group, default, around).or_bare(T::SHORT)
 }

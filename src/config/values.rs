@@ -86,7 +86,7 @@ impl ValueError {
         }
     }
 
-    /// The same of an unknown name that is another's for this one of ours, if it is.
+    /// This error, with `ours` as what an unknown name may have meant.
     pub(super) fn meaning(mut self, ours: Option<&str>) -> Self {
         if let (Self::Unknown { hint, .. }, Some(ours)) = (&mut self, ours) {
             *hint = format!(", did you mean `{ours}`?");
@@ -282,14 +282,21 @@ pub(super) fn is_file(path: &Path) -> bool {
 /// Reads the address of a backend, or a host name and a port. The backend has defaults for all
 /// else.
 pub fn backend_at(text: &str) -> Result<Backend, ValueError> {
-    let backend = Backend::written(text.parse()?);
+    let backend = Backend::written(text.parse().map_err(to_connect_to)?);
     if matches!(&backend.address, Address::Tcp(address) if address.port() == 0) {
         let name = backend.name;
-        return Err(ValueError::Refused(format!(
-            "`{name}` can't be connected to: its port is 0"
-        )));
+        let sentence = format!("invalid port `0` of `{name}`: expected 1 to 65535");
+        return Err(ValueError::Refused(sentence));
     }
     Ok(backend)
+}
+
+/// The same error for an address to connect to, whose port is not 0.
+fn to_connect_to(error: AddressError) -> ValueError {
+    if let AddressError::BadPort(port) = error {
+        return ValueError::Refused(format!("invalid port `{port}`: expected 1 to 65535"));
+    }
+    error.into()
 }
 
 /// Reads the name of a listener, a pool or a backend.

@@ -10,7 +10,7 @@ use super::error::Warning;
 use super::rules::Finding;
 use super::source::Source;
 use super::tokens::Span;
-use super::{Backend, Config, FirstTier, Key, LogSink, Pool, Strategy, Timeouts, values};
+use super::{Backend, Config, FirstTier, Key, Pool, Strategy, Timeouts, values};
 use crate::address::Address;
 use crate::peek::Field;
 
@@ -48,7 +48,7 @@ pub fn warnings(config: &Config, host: Host, source: Option<&Source>) -> Vec<War
     workers(config, host, &mut found);
     memory(config, host, &mut found);
     descriptors(config, host, &mut found);
-    directories(config, &mut found);
+    histogram_log(config, &mut found);
     live::files(config, &mut found);
     for (i, listener) in config.listeners.iter().enumerate() {
         if let Some(sentence) = idle(listener.timeouts.idle) {
@@ -95,27 +95,14 @@ fn memory(config: &Config, host: Host, found: &mut Vec<Finding>) {
     found.push(Finding::at("memory", sentence));
 }
 
-/// Directories that may be made before the balancer starts, or be those of another machine.
-fn directories(config: &Config, found: &mut Vec<Finding>) {
-    let access_log = config.access_log.as_ref().and_then(|log| match &log.to {
-        LogSink::File(path) => Some(path),
-        LogSink::Stdout => None,
-    });
-    let access_log = access_log.map(|path| ("access_log.to", "access log", path));
-    let histogram_log = ("histogram_log", "histogram log", &config.histogram_log);
-    let admin = config.admin.as_ref();
-    let socket = admin.filter(|admin| admin.required);
-    let socket = socket.and_then(|admin| admin.socket.as_ref());
-    let socket = socket.map(|path| ("admin.socket", "admin socket", path));
-    let audit_log = admin.and_then(|admin| admin.audit_log.as_ref());
-    let audit_log = audit_log.map(|path| ("admin.audit_log", "audit log", path));
-    let optional = [access_log, socket, audit_log].into_iter().flatten();
-    for (at, what, path) in optional.chain([histogram_log]) {
-        if let Some(directory) = path.parent().filter(|directory| is_missing(directory)) {
-            let directory = directory.display();
-            let sentence = format!("the directory of the {what}, `{directory}`, does not exist");
-            found.push(Finding::at(at, sentence));
-        }
+/// The directory of the histogram log may be made before it is needed. Without those of other logs
+/// and of the admin socket no start succeeds, which is reported then.
+fn histogram_log(config: &Config, found: &mut Vec<Finding>) {
+    let directory = config.histogram_log.parent();
+    if let Some(directory) = directory.filter(|directory| is_missing(directory)) {
+        let directory = directory.display();
+        let sentence = format!("the directory of the histogram log, `{directory}`, does not exist");
+        found.push(Finding::at("histogram_log", sentence));
     }
 }
 

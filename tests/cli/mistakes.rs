@@ -113,8 +113,8 @@ the first is at 3:16
 config.ron:5:27: two listeners share the address `127.0.0.1:1`: leave one out; the first is at 3:27
   |         (name: \"c\", bind: \"127.0.0.1:1\", pool: \"web\"),
   |                           ^^^^^^^^^^^^^
-config.ron:8:49: two backends of the pool are called `127.0.0.1:3`: leave one out, \
-or give it another `name`; the first is at 8:34
+config.ron:8:49: the address `127.0.0.1:3` is listed twice in the pool: leave one out; \
+the first is at 8:34
   |         (name: \"web\", backends: [\"127.0.0.1:3\", \"127.0.0.1:3\"]),
   |                                                 ^^^^^^^^^^^^^
 config.ron:9:16: two pools are called `web`: leave one out, or give it another `name`; \
@@ -237,7 +237,7 @@ unix:/path, in double quotes
 config.ron:7:9: address: invalid host `300.0.0.1`: expected an IP address or a host name
   |         \"300.0.0.1:80\",
   |         ^^^^^^^^^^^^^^
-config.ron:8:9: address: `127.0.0.1:0` can't be connected to: its port is 0
+config.ron:8:9: address: invalid port `0` of `127.0.0.1:0`: expected 1 to 65535
   |         \"127.0.0.1:0\",
   |         ^^^^^^^^^^^^^
 config.ron:9:9: address: `::1:80` looks like IPv6: write it as [address]:port

@@ -50,7 +50,7 @@ fn change_backends(pool: &mut Pool, changes: &[(usize, &Change)]) -> Vec<(usize,
 struct Table<'a> {
     backends: &'a mut Vec<Backend>,
     by_name: HashMap<String, usize>,
-    /// They leave when the table is closed, as the indices of others must stay.
+    /// Backends that leave when the table is closed: the indices of others must stay.
     removed: HashSet<usize>,
 }
 

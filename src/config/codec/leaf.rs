@@ -29,7 +29,7 @@ type Show<T> = dyn Fn(&T) -> Text + Send + Sync;
 pub(in crate::config) enum Wrong {
     /// It is none of the expected values.
     Unexpected,
-    /// The same, with an end for the sentence that says what is expected.
+    /// It is none of the expected values; this ends the sentence that says which are.
     Hint(String),
     /// Another reason.
     Because(ValueError),
@@ -79,7 +79,7 @@ impl<T: 'static> Leaf<T> {
         })
     }
 
-    /// The same, limited to fewer values.
+    /// Reads and writes only those values that fit.
     pub(in crate::config) fn checked(self, expected: &'static str, fits: fn(&T) -> bool) -> Self {
         let parse = self.parse;
         let parse = move |at: At<'_>| {
@@ -141,7 +141,7 @@ pub(in crate::config) fn spelled<T: 'static>(
     )
 }
 
-/// The same, with reasons of its own to refuse it.
+/// A string with a meaning, whose reader has reasons of its own to refuse it.
 pub(in crate::config) fn parsed<T: 'static>(
     expected: &'static str,
     read: fn(&str) -> Result<T, ValueError>,
@@ -293,7 +293,21 @@ pub(in crate::config) fn memory() -> Leaf<u64> {
             values::memory_range()
         ),
         json!({ "type": "string", "pattern": "^[0-9]+(KiB|MiB|GiB)$" }),
-        |at| values::memory(at.text().unwrap_or(at.written)).ok_or(Wrong::Unexpected),
+        |at| {
+            let text = at.text().unwrap_or(at.written);
+            let binary = || {
+                let units = ["KiB", "MiB", "GiB"].map(|unit| (&unit[..1], unit));
+                let number = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+                let letter = text[number.len()..].to_ascii_uppercase();
+                let unit = units.iter().find(|(short, _)| letter.starts_with(short));
+                let meant = unit.map(|(_, unit)| format!("{}{unit}", number.trim_end()));
+                let meant = meant.filter(|meant| values::memory(meant).is_some());
+                meant.map_or(Wrong::Unexpected, |it| {
+                    Wrong::Hint(format!(": write {it:?}"))
+                })
+            };
+            values::memory(text).ok_or_else(binary)
+        },
         |bytes| Text::quoted(&values::memory_text(*bytes)),
     )
 }

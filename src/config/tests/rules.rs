@@ -160,8 +160,7 @@ fn of_backends() -> Vec<Case> {
             ..Case::default()
         },
         Case {
-            sentence: "two backends of the pool are called `unix:/a`: leave one out, or give it \
-                       another `name`",
+            sentence: "the address `unix:/a` is listed twice in the pool: leave one out",
             pool: r#"backends: ["unix:/a", "unix:/a"]"#,
             flags: "--from unix:/l --to unix:/a --to unix:/a",
             ..Case::default()

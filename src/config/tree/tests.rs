@@ -131,7 +131,7 @@ const MISTAKES: &[(&str, &str, &str)] = &[
     (
         "(a: [b: 1])",
         "[",
-        "fields stand in `(` and `)`, and not in `[` and `]`",
+        "expected fields in `(` and `)` here, and not in `[` and `]`",
     ),
     (
         "(a: \"b, c: \"d\")",

@@ -11,7 +11,7 @@ pub(in crate::config) fn memory(text: &str) -> Option<u64> {
     RANGE.contains(&bytes).then_some(bytes)
 }
 
-/// The same in the largest unit that says it exactly.
+/// An amount of memory in the largest unit that says it exactly.
 #[must_use]
 pub fn memory_text(bytes: u64) -> String {
     let exact = UNITS

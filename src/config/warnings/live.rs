@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::Finding;
 use crate::address::Address;
-use crate::config::{Config, Discovery, OnDown, Pool, Verify, values};
+use crate::config::{Config, Discovery, OnDown, Pool, values};
 
 pub(super) fn pool(i: usize, pool: &Pool, found: &mut Vec<Finding>) {
     if let Some(check) = &pool.check {
@@ -59,40 +59,16 @@ pub(super) fn origins(i: usize, pool: &Pool, found: &mut Vec<Finding>) {
     }
 }
 
-/// Files that may be made before the balancer starts, or be those of another machine.
+/// Files of backends that may be made later. Without a file of tokens or certificates no start
+/// succeeds, which is reported then.
 pub(super) fn files(config: &Config, found: &mut Vec<Finding>) {
-    let mut files = Vec::new();
-    let admin = config.admin.as_ref();
-    if let Some(http) = admin.and_then(|admin| admin.http.as_ref()) {
-        files.push((
-            "admin.http.read_token".to_owned(),
-            "token",
-            http.read_token.as_deref(),
-        ));
-        files.push((
-            "admin.http.write_token".to_owned(),
-            "token",
-            http.write_token.as_deref(),
-        ));
-    }
     for (i, pool) in config.pools.iter().enumerate() {
-        let tls = pool.check.as_ref().and_then(|check| check.tls.as_ref());
-        if let Some(Verify::File(path)) = tls.map(|tls| &tls.verify) {
-            files.push((
-                format!("pools[{i}].check.tls.verify"),
-                "certificates",
-                Some(path),
-            ));
-        }
-        if let Some(Discovery::File(path)) = &pool.discovery {
-            files.push((format!("pools[{i}].discover.file"), "backends", Some(path)));
-        }
-    }
-    for (at, what, path) in files {
-        if let Some(path) = path.filter(|path| is_missing(path)) {
+        if let Some(Discovery::File(path)) = &pool.discovery
+            && is_missing(path)
+        {
             let path = path.display();
-            let sentence = format!("the file of the {what}, `{path}`, does not exist");
-            found.push(Finding::at(at, sentence));
+            let sentence = format!("the file of the backends, `{path}`, does not exist");
+            found.push(Finding::at(format!("pools[{i}].discover.file"), sentence));
         }
     }
 }
