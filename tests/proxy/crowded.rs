@@ -1,5 +1,5 @@
 //! A backend on a Unix socket whose backlog is full: its clients wait as for a place, in order, and
-//! one of them retries for all.
+//! one of them retries for all. Clients of another listener are not disturbed.
 
 use std::io::{Read, Write};
 use std::path::Path;
@@ -7,7 +7,7 @@ use std::path::Path;
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::balancer::Launch;
-use crate::peers::{self, Backend, ping};
+use crate::peers::{self, Backend, exchange_all, ping};
 use crate::watchdog::heavy;
 
 /// Listens with a backlog of 3 connections.
@@ -20,9 +20,15 @@ fn listen(path: &Path) -> Socket {
 
 fn waits(workers: usize) {
     heavy(move || {
-        let queue = "queue: (max: 1000, timeout: \"10m\")";
-        let pool = format!("{queue}, backends: [\"unix:full\"]");
-        let launch = Launch::with_pool(&pool).workers(workers);
+        let echo = Backend::echo();
+        let config = format!(
+            "(workers: {workers}, listeners: [(bind: \"127.0.0.1:0\", pool: \"full\"),\n\
+             (name: \"b\", bind: \"127.0.0.1:0\", pool: \"echo\")],\n\
+             pools: [(name: \"full\", queue: (max: 1000, timeout: \"10m\"),\n\
+             backends: [\"unix:full\"]), (name: \"echo\", backends: [\"{}\"])])",
+            echo.address
+        );
+        let launch = Launch::with_config(&config, 2).workers(workers);
         let backend = listen(&launch.dir().join("full"));
         let balancer = launch.start();
         let clients = (0..CLIENTS).map(|number| {
@@ -31,7 +37,9 @@ fn waits(workers: usize) {
             client
         });
         let mut clients: Vec<_> = clients.collect();
+        exchange_all(balancer.address_of(1));
         balancer.process.expect_cpu_below(0.04);
+        exchange_all(balancer.address_of(1));
         assert_eq!(balancer.process.kernel_threads(), 0);
         // No backend is blamed, and no client gave up.
         assert_eq!(balancer.number("connect_failures"), 0);

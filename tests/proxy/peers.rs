@@ -116,6 +116,17 @@ pub(crate) fn ping(stream: &mut (impl Read + Write), what: &[u8]) {
     assert!(answer == what, "another's answer");
 }
 
+/// Clients of a listener, one after the other, make all of their exchanges with an echo backend.
+pub(crate) fn exchange_all(to: SocketAddr) {
+    for round in 0..10 {
+        let mut client = connect(to);
+        for _ in 0..50 {
+            ping(&mut client, &[round; 100]);
+        }
+        ping(&mut client, &vec![round; 300_000]);
+    }
+}
+
 pub(crate) fn connect(to: SocketAddr) -> TcpStream {
     try_connect(to).unwrap()
 }
