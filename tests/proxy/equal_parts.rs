@@ -2,7 +2,8 @@
 //! to a database.
 //!
 //! Without measurements random numbers and noise decide in a process, so each run is a fresh
-//! process. `EQUAL_PARTS_RUNS` is the number of runs of each kind (default: 1).
+//! process. `EQUAL_PARTS_RUNS` is the number of runs of each kind (default: 1;
+//! `scripts/long-checks.sh`: 25).
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
