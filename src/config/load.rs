@@ -53,8 +53,8 @@ pub fn load(path: &Path) -> Result<(Config, Source), ConfigError> {
     })
 }
 
-/// Reads and validates a configuration file for a running balancer: only a regular file, because a FIFO blocks until
-/// another process writes to it.
+/// Reads and validates a configuration file for a running balancer: only a regular file, because a
+/// FIFO blocks until another process writes to it.
 ///
 /// # Errors
 ///

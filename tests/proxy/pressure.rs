@@ -129,7 +129,8 @@ fn beyond_its_memory_a_balancer_pauses_reading_and_serves_sessions_that_move() {
     });
 }
 
-/// 384 buffers, most of which the first readers that stop use up. The next ones leave bytes in pipes.
+/// 384 buffers, most of which the first readers that stop use up. The next ones leave bytes in
+/// pipes.
 #[test]
 fn readers_that_stop_hold_no_pipe_where_buffers_are_short() {
     heavy(|| {

@@ -1,6 +1,6 @@
-//! Peers that do not read. Where they have ended their own direction, the kernel ends every wait for
-//! room at once, so the balancer waits in another way. This costs no CPU and no kernel thread, loses
-//! no byte, and disturbs no client of another listener.
+//! Peers that do not read. Where they have ended their own direction, the kernel ends every wait
+//! for room at once, so the balancer waits in another way. This costs no CPU and no kernel thread,
+//! loses no byte, and disturbs no client of another listener.
 
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::OwnedFd;
