@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::config::{Backend, Ejection, Listener, Pool, Scaling};
+use crate::config::{AdminState, Backend, Ejection, Listener, Pool, Scaling};
 use crate::pool::{self, Cause};
 
 const SECOND: u64 = 1_000_000_000;

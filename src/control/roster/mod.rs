@@ -4,21 +4,23 @@
 //! the snapshot that was composed from it. So a composition needs no look-up by name, and what
 //! belongs to a backend leaves with it.
 
+mod member;
+mod record;
+
 use std::cell::LazyCell;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::address::Address;
-use crate::config::{self, AdminState, Config};
-use crate::pool::{Health, Pool, Service, SlowStart, Standing, Tally};
-use crate::select::{Forecaster, Scaler};
+use crate::config::{self, Config};
+use crate::pool::{Health, Standing, Tally};
 use crate::shared::Shared;
 use crate::snapshot::Snapshot;
-use crate::sys;
-use crate::time::nanos;
 
-use super::health::{EjectionTimer, Outliers, TargetId, Turned, Window};
-use super::shortages::PortShortage;
+use super::health::{TargetId, Turned};
+pub(super) use member::{EjectionChange, MemberState};
+pub use member::{Member, MemberId};
+pub(super) use record::PoolRecord;
+use record::slow_start_of;
 
 /// What is known of all pools of the configuration in force.
 #[derive(Debug, Default)]
@@ -34,79 +36,6 @@ pub struct Roster {
     next_end: Option<u64>,
     /// An ejection has begun or ended since that was found.
     ends_changed: bool,
-}
-
-/// What is known of a pool, beside its configuration.
-#[derive(Debug)]
-pub(super) struct PoolRecord {
-    /// What the record follows.
-    pub(super) config: Shared<config::Pool>,
-    /// What the checks of its members follow.
-    pub(super) checked: Option<Shared<config::Pool>>,
-    pub(super) members: Vec<Member>,
-    /// Finds slow backends.
-    pub(super) outliers: Outliers,
-    /// Present if the pool scales.
-    pub(super) scaler: Option<Scaler>,
-    /// Present if the strategy forecasts load.
-    pub(super) forecaster: Option<Forecaster>,
-    /// Where its new sessions go, as it was reported last.
-    pub(super) service: Option<Service>,
-    /// The index at which the places of its members are noted.
-    noted_at: Option<usize>,
-    /// Its configuration, or something about a member, has changed since the last publication.
-    has_changed: bool,
-    /// A member may be in slow start.
-    is_rising: bool,
-}
-
-/// Identifies a backend from when it joins until it leaves; no other backend ever gets the same.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct MemberId(u64);
-
-/// What is known of a backend, beside its configuration. The workers' counts are in its [`Tally`],
-/// which lives on while sessions hold it.
-#[derive(Debug)]
-pub struct Member {
-    pub(super) id: MemberId,
-    pub(super) name: String,
-    address: Address,
-    host: Option<String>,
-    /// It was in maintenance, or had no address.
-    is_away: bool,
-    state: MemberState,
-    /// The target that is probed for it.
-    pub(super) target: Option<TargetId>,
-    /// It went down, and its sessions may have to be closed.
-    pub(super) went_down: bool,
-    pub(super) ejection: EjectionTimer,
-    /// Ejections reported so far; `None` before its first publication.
-    ejections: Option<u32>,
-    /// Its answers in the present window.
-    pub(super) window: Window,
-    /// Connects to it for which no local port was free.
-    pub(super) ports: PortShortage,
-}
-
-/// What the next snapshot shows of a member. Only [`PoolRecord::change`] changes it, which has the
-/// pool composed again.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct MemberState {
-    /// Its health by its probes; up where it is not probed.
-    pub(super) health: Health,
-    /// Its slow start, until that is over.
-    pub(super) slow_start: Option<SlowStart>,
-    /// It is of the reserve, and is in rotation.
-    pub(super) is_active: bool,
-}
-
-/// What happened to a backend's ejection since the last look at its tally.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum EjectionChange {
-    /// It is ejected until this time, in ns of the workers' clock.
-    Ejected(u64),
-    /// Its ejection ended.
-    Readmitted,
 }
 
 impl Roster {
@@ -309,180 +238,6 @@ impl Roster {
         let rising = self.pools.iter_mut().filter(|record| record.is_rising);
         rising.fold(false, |ended, record| record.end_slow_starts(now) | ended)
     }
-}
-
-impl PoolRecord {
-    fn new(config: &Shared<config::Pool>) -> Self {
-        Self {
-            config: config.clone(),
-            checked: None,
-            members: Vec::new(),
-            outliers: Outliers::default(),
-            scaler: None,
-            forecaster: None,
-            service: None,
-            noted_at: None,
-            has_changed: true,
-            is_rising: false,
-        }
-    }
-
-    /// Changes the state of the member at an index.
-    pub(super) fn change(&mut self, index: usize) -> &mut MemberState {
-        self.has_changed = true;
-        &mut self.members[index].state
-    }
-
-    /// Begins the slow start of the member at an index, if the pool has one.
-    pub(super) fn start_slowly(&mut self, index: usize) {
-        if let Some(slow_start) = slow_start_of(&self.config) {
-            self.change(index).slow_start = Some(slow_start);
-            self.is_rising = true;
-        }
-    }
-
-    fn end_slow_starts(&mut self, now: u64) -> bool {
-        let mut ended = false;
-        self.is_rising = false;
-        for index in 0..self.members.len() {
-            let MemberState {
-                health, slow_start, ..
-            } = self.members[index].state;
-            let Some(slow_start) = slow_start else {
-                continue;
-            };
-            if health == Health::Up && now.saturating_sub(slow_start.since) >= slow_start.over {
-                self.change(index).slow_start = None;
-                ended = true;
-            } else {
-                self.is_rising = true;
-            }
-        }
-        ended
-    }
-
-    /// Begins to compare the counts of backends that joined with this pool. Their tallies may be
-    /// older: a backend that is added again while it has sessions keeps its counts.
-    fn begin_to_count(&mut self, pool: &Pool) {
-        for (member, backend) in self.members.iter_mut().zip(&pool.backends) {
-            if member.ejections.is_none() {
-                let tally = &backend.tally;
-                let present = u32::from(tally.is_ejected());
-                member.ejections = Some(tally.times_ejected().saturating_sub(present));
-                member.ports = PortShortage::since(tally.portless());
-            }
-        }
-    }
-
-    /// Where its members are, if this is its index.
-    fn places(&self, place: usize) -> impl Iterator<Item = (MemberId, (usize, usize))> {
-        let members = self.members.iter().enumerate();
-        members.map(move |(index, member)| (member.id, (place, index)))
-    }
-
-    fn follow_scaling(&mut self, pool: &config::Pool) {
-        match (&pool.scaling, &mut self.scaler) {
-            (None, scaler) => *scaler = None,
-            (Some(settings), Some(scaler)) => scaler.follow(settings, &pool.strategy),
-            (Some(settings), scaler) => {
-                *scaler = Some(Scaler::new(settings.clone(), &pool.strategy));
-            }
-        }
-    }
-}
-
-impl Member {
-    fn new(id: MemberId, backend: &config::Backend) -> Self {
-        Self {
-            id,
-            name: backend.name.clone(),
-            address: backend.address.clone(),
-            host: backend.host.clone(),
-            is_away: true,
-            state: MemberState::default(),
-            target: None,
-            went_down: false,
-            ejection: EjectionTimer::default(),
-            ejections: None,
-            window: Window::default(),
-            ports: PortShortage::default(),
-        }
-    }
-
-    /// Whether it is this backend: the same name and target.
-    pub(super) fn is(&self, backend: &config::Backend) -> bool {
-        let target = config::Target::new(self.host.as_deref(), &self.address);
-        self.name == backend.name && target == backend.target()
-    }
-
-    /// Follows its configuration. `slow_start` is that of a backend that joins its pool now.
-    fn follow(
-        &mut self,
-        backend: &config::Backend,
-        pool: &config::Pool,
-        slow_start: Option<SlowStart>,
-    ) {
-        self.state.is_active &= backend.reserve && pool.scaling.is_some();
-        let is_away = backend.state == AdminState::Maint || !backend.is_resolved();
-        if self.is_away && !is_away && backend.state == AdminState::Ready && slow_start.is_some() {
-            self.state.slow_start = slow_start;
-        }
-        self.is_away = is_away;
-        if self.address != backend.address {
-            self.address.clone_from(&backend.address);
-        }
-    }
-
-    /// Its health by its probes; up where it is not probed.
-    #[must_use]
-    pub fn health(&self) -> Health {
-        self.state.health
-    }
-
-    /// What the next snapshot shows of it.
-    pub(super) fn state(&self) -> MemberState {
-        self.state
-    }
-
-    /// Whether its ejections up to now have been noticed.
-    pub(super) fn is_noticed(&self, tally: &Tally) -> bool {
-        self.ejections == Some(tally.times_ejected())
-            && self.ejection.until().is_some() == tally.is_ejected()
-    }
-
-    /// Compares the workers' counts with what was reported, and answers with what happened since,
-    /// in order. A backend may have been readmitted and ejected more than once.
-    fn notice(
-        &mut self,
-        tally: &Tally,
-        settings: Option<&config::Ejection>,
-        now: u64,
-    ) -> Vec<EjectionChange> {
-        let mut changes = Vec::new();
-        // The count is read first. It changes after the state, and a worker that ejects rings after
-        // both: what is missed here is noticed after the ring.
-        let count = tally.times_ejected();
-        let is_ejected = tally.is_ejected();
-        let reported = self.ejections.replace(count).unwrap_or(count);
-        for _ in 0..count.saturating_sub(reported) {
-            if self.ejection.stop(now) {
-                changes.push(EjectionChange::Readmitted);
-            }
-            let settings = settings.copied().unwrap_or_default();
-            changes.push(EjectionChange::Ejected(self.ejection.start(&settings, now)));
-        }
-        if !is_ejected && self.ejection.stop(now) {
-            changes.push(EjectionChange::Readmitted);
-        }
-        changes
-    }
-}
-
-/// The slow start of a backend that joins a pool now.
-fn slow_start_of(pool: &config::Pool) -> Option<SlowStart> {
-    let over = nanos(pool.slow_start?);
-    let since = sys::monotonic();
-    (over > 0).then_some(SlowStart { since, over })
 }
 
 /// Puts named things in the order of these names; `None`: there was none of this name. The others
