@@ -22,8 +22,9 @@ use super::metrics::Metrics;
 use super::publisher::Publisher;
 use super::reload::Reloading;
 use super::roster::Roster;
-use super::supervise::Watchdog;
+use super::scaling::Scaling;
 use super::unix_sockets::Opened;
+use super::watchdog::Watchdog;
 use super::webhook::Webhooks;
 use super::workers::Workers;
 use super::{Reread, StartError, announce, listening, pools, status};
@@ -238,6 +239,17 @@ impl Balancer {
         if !downed.is_empty() {
             // One command for all: a network that is lost takes hundreds down at once.
             self.workers.close_downed(&downed);
+        }
+    }
+
+    /// The scaling of what is in force.
+    pub(super) fn scaling(&mut self) -> Scaling<'_> {
+        Scaling {
+            roster: &mut self.roster,
+            snapshot: self.publisher.snapshot(),
+            events: &self.events,
+            audit: &self.audit,
+            webhooks: &self.webhooks,
         }
     }
 

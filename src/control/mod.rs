@@ -35,6 +35,7 @@ mod status;
 mod supervise;
 mod systemd;
 mod unix_sockets;
+mod watchdog;
 mod webhook;
 mod workers;
 

@@ -9,50 +9,50 @@ use crate::select::{Action, Decision};
 use crate::snapshot::Snapshot;
 use crate::sys;
 
-use super::audit::Entry;
-use super::balancer::Balancer;
-use super::events::{Subject, Weight};
+use super::audit::{Audit, Entry};
+use super::events::{Events, Subject, Weight};
 use super::roster::Roster;
-use super::webhook::Notice;
+use super::webhook::{Notice, Webhooks};
 
-/// Decides for all pools that scale, once per second. The roster has the decisions, which take
-/// effect with the next snapshot.
-fn decide<'a>(roster: &mut Roster, snapshot: &'a Snapshot) -> Vec<(&'a config::Pool, Decision)> {
-    let now = sys::monotonic();
-    let mut decisions = Vec::new();
-    for (plan, record) in snapshot.pools.iter().zip(&mut roster.pools) {
-        let pool = plan.pool();
-        let scaler = record.scaler.as_mut();
-        let Some(decision) = scaler.and_then(|scaler| scaler.tick(pool, now)) else {
-            continue;
-        };
-        let is_active = decision.action == Action::In;
-        for index in 0..record.members.len() {
-            if decision.backends.contains(&record.members[index].name) {
-                record.change(index).is_active = is_active;
-                if is_active {
-                    record.start_slowly(index);
-                }
-            }
-        }
-        decisions.push((&*pool.config, decision));
-    }
-    decisions
+/// Scales pools. It changes the roster, and can neither publish nor change the configuration. The
+/// roster follows the snapshot's configuration.
+pub(super) struct Scaling<'a> {
+    pub(super) roster: &'a mut Roster,
+    pub(super) snapshot: &'a Snapshot,
+    pub(super) events: &'a Events,
+    pub(super) audit: &'a Audit,
+    pub(super) webhooks: &'a Webhooks,
 }
 
-impl Balancer {
-    /// Scales all pools, and reports what was decided.
-    pub(super) fn scale(&mut self) {
-        let decisions = decide(&mut self.roster, self.publisher.snapshot());
-        for (pool, decision) in &decisions {
-            self.report_scaling(pool, decision);
+impl Scaling<'_> {
+    /// Decides for all pools that scale, once per second, and reports it. `true`: the roster has
+    /// decisions, which take effect with the next snapshot.
+    pub(super) fn tick(&mut self) -> bool {
+        let now = sys::monotonic();
+        let snapshot = self.snapshot;
+        let mut decided = false;
+        for (place, plan) in snapshot.pools.iter().enumerate() {
+            let (pool, record) = (plan.pool(), &mut self.roster.pools[place]);
+            let scaler = record.scaler.as_mut();
+            let Some(decision) = scaler.and_then(|scaler| scaler.tick(pool, now)) else {
+                continue;
+            };
+            let is_active = decision.action == Action::In;
+            for index in 0..record.members.len() {
+                if decision.backends.contains(&record.members[index].name) {
+                    record.change(index).is_active = is_active;
+                    if is_active {
+                        record.start_slowly(index);
+                    }
+                }
+            }
+            self.report(&pool.config, &decision);
+            decided = true;
         }
-        if !decisions.is_empty() {
-            self.publish();
-        }
+        decided
     }
 
-    fn report_scaling(&self, pool: &config::Pool, decision: &Decision) {
+    fn report(&self, pool: &config::Pool, decision: &Decision) {
         let (kind, action) = match decision.action {
             Action::In => (EventKind::ScaledIn, "scale_in"),
             Action::Out => (EventKind::ScaledOut, "scale_out"),
@@ -70,7 +70,7 @@ impl Balancer {
             target: &pool.name,
             old: None,
             new: Some(json!({ "backends": decision.backends, "why": decision.reason })),
-            outcome: Ok(self.publisher.version()),
+            outcome: Ok(self.snapshot.version),
         });
         self.events
             .tell(Weight::Info, kind, Subject::pool(&pool.name), message);

@@ -17,12 +17,13 @@ use crate::admin::model::{EventKind, Stage};
 use crate::admin::{Author, Call, Calls};
 use crate::operational_log;
 use crate::sys::{self, Doorbell};
-use crate::worker::{Command, Stats};
+use crate::worker::Command;
 
 use super::balancer::Balancer;
 use super::events::{Subject, Weight};
 use super::health::News;
 use super::reload::{ConfigWatch, Outcome, ReloadRequest};
+use super::watchdog::Watchdog;
 use super::{pools, systemd};
 
 /// What wakes the control thread.
@@ -127,7 +128,12 @@ impl Balancer {
                 self.publisher.request();
             }
             Wake::Discovered => self.on_discovered(),
-            Wake::Watchdog => self.feed_watchdog(),
+            Wake::Watchdog => {
+                let stopping = self.stage == Stage::Stopping;
+                if let Some(watchdog) = &mut self.watchdog {
+                    watchdog.feed(&self.workers, stopping);
+                }
+            }
             Wake::Publish => self.publish(),
             Wake::CloseRemoved => self.workers.close_removed(),
             Wake::Reread(outcome) => self.on_read(outcome),
@@ -206,7 +212,9 @@ impl Balancer {
         }
         self.health_cycle().eject_outliers();
         self.on_ejections();
-        self.scale();
+        if self.scaling().tick() {
+            self.publish();
+        }
     }
 
     /// A worker has ejected a backend, or it is time to readmit one.
@@ -276,48 +284,6 @@ impl Reopening {
 
 /// How long a request to open files again waits for its outcome.
 const REOPEN_TIME: Duration = Duration::from_secs(3);
-
-/// Feeds the watchdog of the service manager while every worker's loop turns.
-pub(super) struct Watchdog {
-    period: tokio::time::Interval,
-    /// The number that the workers were last asked to show.
-    beat: u64,
-}
-
-impl Watchdog {
-    /// `None`: the service manager has no watchdog for this service.
-    pub(super) fn new() -> Option<Self> {
-        let mut period = tokio::time::interval(systemd::watchdog_period()?);
-        period.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Some(Self { period, beat: 0 })
-    }
-
-    async fn due(watchdog: Option<&mut Self>) {
-        match watchdog {
-            Some(watchdog) => drop(watchdog.period.tick().await),
-            None => pending().await,
-        }
-    }
-}
-
-impl Balancer {
-    /// A worker that has not shown the last number is stuck. While stopping, workers may have
-    /// ended.
-    fn feed_watchdog(&mut self) {
-        let Some(watchdog) = &mut self.watchdog else {
-            return;
-        };
-        let shown = |stats: &Arc<Stats>| stats.progress.beat() == watchdog.beat;
-        if self.stage == Stage::Stopping || self.workers.stats.iter().all(shown) {
-            systemd::alive();
-        } else {
-            log::error!("a worker is stuck: not feeding the watchdog of the service manager");
-        }
-        watchdog.beat += 1;
-        let beat = watchdog.beat;
-        self.workers.tell_all(|| Command::Beat(beat));
-    }
-}
 
 /// Waits until a time of the workers' clock, in ns.
 async fn until(at: Option<u64>) {
