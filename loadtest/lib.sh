@@ -244,6 +244,18 @@ cpu_ns() {
 # memory_of PID Rss|Pss, in bytes.
 memory_of() { awk -v field="$2:" '$1 == field { print $2 * 1024 }' "/proc/$1/smaps_rollup"; }
 
+# turns_in_vain PID NAME: the waits of the balancer's workers so far that ended for nothing, from
+# the report that it logs upon SIGUSR1.
+turns_in_vain() {
+    local i
+    kill -s USR1 "$1"
+    for ((i = 0; i < 100; i++)); do
+        ! grep -q 'histograms appended' "$WORK/$2.log" || break
+        sleep 0.05
+    done
+    grep -o 'turns_in_vain=[0-9]*' "$WORK/$2.log" | awk -F= '{ n += $2 } END { print n + 0 }'
+}
+
 # ---- Machine ---------------------------------------------------------------------------------
 
 need_two_cpus() {

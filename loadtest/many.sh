@@ -13,7 +13,8 @@
 #   WORKERS=2           of the balancer
 #   MAHORAGA=PATH       the binary (default: what `cargo build --release` makes now)
 #   INSTALL=1           as root, install missing tools by apt-get
-# Exits 1 when a connection is lost, an echo is wrong or P99_MAX_MS is exceeded.
+# Exits 1 when a connection is lost, an echo is wrong, P99_MAX_MS is exceeded, or more than a few
+# waits of each connection end in vain.
 
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=lib.sh
@@ -38,6 +39,13 @@ python3 "$LOADTEST/echo_clients.py" "127.0.0.1:$PORT" --connections "$connection
     --p99-max-ms "${P99_MAX_MS:-100}" || status=$?
 echo "balancer: $((($(memory_of "$STARTED" Rss) + 512) / 1024)) KiB resident," \
     "$(($(cpu_ns "$STARTED") / 1000000)) ms of CPU"
+in_vain=$(turns_in_vain "$STARTED" "mahoraga-$PORT")
+echo "turns in vain: $in_vain"
+# A worker that spins makes as many within milliseconds.
+if ((in_vain > 500 + 8 * connections)); then
+    say "too many turns in vain: expected at most 8 for each connection"
+    status=1
+fi
 machine_facts
 echo
 exit "$status"
