@@ -35,8 +35,8 @@ pub struct Member {
     pub(in crate::control) ports: PortShortage,
 }
 
-/// What the next snapshot shows of a member. Only the roster changes it, which has the pool composed
-/// again.
+/// What the next snapshot shows of a member. Only the roster changes it, which has the pool
+/// composed again.
 #[derive(Clone, Copy, Debug, Default)]
 pub(in crate::control) struct MemberState {
     /// Its health by its probes; up where it is not probed.
