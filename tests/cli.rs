@@ -259,7 +259,7 @@ fn a_reload_warns_as_the_start_does() {
         log.find(|line| line.as_ref().unwrap().contains(what))
             .unwrap()
     };
-    logged("ready").unwrap();
+    logged("accepting clients").unwrap();
     let risky = right.replace("(bind", "(timeouts: (idle: \"off\"), bind");
     fs::write(directory.join("config.ron"), risky).unwrap();
     balancer.signal("HUP");
@@ -270,7 +270,7 @@ fn a_reload_warns_as_the_start_does() {
         warned.ends_with(want) && warned.contains("WARN"),
         "{warned}"
     );
-    logged("reload: version ").unwrap();
+    logged("reload: configuration ").unwrap();
     balancer.signal("TERM");
     assert_eq!(balancer.0.wait().unwrap().code(), Some(0));
 }

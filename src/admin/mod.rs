@@ -190,15 +190,31 @@ impl Handle {
     }
 }
 
-impl fmt::Display for Author {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl Author {
+    /// The name in the audit log.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
             Self::Socket => "socket",
             Self::Token(Role::Read) => "read",
             Self::Token(Role::Write) => "write",
             Self::Signal => "signal",
             Self::File => "file",
             Self::Balancer => "balancer",
+        }
+    }
+}
+
+/// What follows "changed" in a sentence.
+impl fmt::Display for Author {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Socket => "over the admin socket",
+            Self::Token(Role::Read) => "with the read token",
+            Self::Token(Role::Write) => "with the write token",
+            Self::Signal => "by SIGHUP",
+            Self::File => "by a change of the file",
+            Self::Balancer => "by the balancer itself",
         })
     }
 }

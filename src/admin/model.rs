@@ -30,6 +30,7 @@ pub struct Status {
     /// Whether it takes connections.
     pub stage: Stage,
     /// The version of the configuration in force; counts up with every change of any kind.
+    #[serde(rename = "configuration")]
     pub snapshot: u64,
     /// How long the last change took to reach every worker, in µs.
     pub publish_us: Option<u64>,
@@ -113,6 +114,7 @@ pub struct WorkerStatus {
     /// Its number.
     pub worker: u32,
     /// The version that it routes by.
+    #[serde(rename = "configuration")]
     pub snapshot: u64,
     /// Bytes of its sessions.
     #[serde(flatten)]
@@ -384,6 +386,7 @@ pub struct Event {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Changed {
     /// The version that is in force now.
+    #[serde(rename = "configuration")]
     pub snapshot: u64,
     /// Whether anything is other than before.
     #[serde(default)]
@@ -397,6 +400,7 @@ pub struct Changed {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Reloaded {
     /// The version that is in force now.
+    #[serde(rename = "configuration")]
     pub snapshot: u64,
     /// Whether it differs from the version before.
     #[serde(default)]
@@ -421,7 +425,7 @@ impl Reloaded {
         } else {
             "nothing has changed: "
         };
-        let sentence = format!("{news}version {version} is in force");
+        let sentence = format!("{news}configuration {version} is in force");
         let changes = self.changes.iter();
         changes.fold(sentence, |sentence, change| format!("{sentence}\n{change}"))
     }

@@ -1,6 +1,5 @@
 //! The arguments, as clap reads them.
 
-use std::ffi::OsString;
 use std::fmt::Write;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
@@ -87,20 +86,6 @@ Which strategy, when: docs/strategies.md; mahoraga simulate shows what each does
     /// Print the version, as --version does.
     #[command(hide = true)]
     Version,
-    /// Say how to stop the balancer.
-    #[command(hide = true)]
-    Stop(Rest),
-    /// Say which commands show something.
-    #[command(hide = true)]
-    Show(Rest),
-}
-
-/// The arguments of a command that only gives a tip.
-#[derive(Args, Clone, Debug)]
-pub struct Rest {
-    /// Ignored.
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
-    pub rest: Vec<OsString>,
 }
 
 /// The configuration file of a command.
@@ -110,7 +95,7 @@ pub struct ConfigFile {
     #[arg(value_name = "FILE", conflicts_with = "config")]
     pub file: Option<PathBuf>,
     /// The same as FILE.
-    #[arg(short, long, value_name = "FILE")]
+    #[arg(short, long, short_alias = 'f', value_name = "FILE")]
     pub config: Option<PathBuf>,
 }
 
@@ -223,7 +208,8 @@ pub struct ProxyArgs {
     pub access_log: Option<Maybe<LogSink>>,
     /// The format of the access log.
     #[arg(
-        long,
+        long = "access-log-format",
+        alias = "log-format",
         value_name = "FORMAT",
         default_value = "key_value",
         requires = "access_log",

@@ -14,6 +14,7 @@ mod demo;
 mod proxy;
 mod run;
 mod simulate;
+mod tips;
 
 pub use args::{Cli, Command, ConfigFile, Maybe, ProxyArgs, SimulateArgs};
 pub use proxy::{ProxyError, proxy_config};
@@ -31,15 +32,6 @@ use crate::control::{Reread, Seen};
 use crate::operational_log;
 use crate::sys;
 
-const STOP_TIP: &str = "\
-error: there is no command `stop`: send SIGTERM to the process
-
-  tip: systemctl stop mahoraga, or kill PID; mahoraga status shows the PID";
-const SHOW_TIP: &str = "\
-error: there is no command `show`: each thing has a command of its own
-
-  tip: mahoraga status, listeners, pools, backends, sessions, events, histograms, top, config show";
-
 /// The exit code of every mistake in arguments, configuration or environment; clap's own.
 const USAGE: u8 = 2;
 
@@ -47,7 +39,7 @@ const USAGE: u8 = 2;
 #[must_use]
 pub fn main() -> ExitCode {
     sys::hold_signals();
-    let command = match Cli::try_parse() {
+    let command = match Cli::try_parse().map_err(tips::with_tip) {
         Ok(cli) => cli.command,
         Err(error) if error.use_stderr() && is_json() => {
             let text = error.to_string();
@@ -63,12 +55,9 @@ pub fn main() -> ExitCode {
             // Without standard error there is nothing to write to.
             let _ = operational_log::start();
         }
-        Command::Check { .. }
-        | Command::Simulate(_)
-        | Command::Client(_)
-        | Command::Version
-        | Command::Stop(_)
-        | Command::Show(_) => sys::release_signals(),
+        Command::Check { .. } | Command::Simulate(_) | Command::Client(_) | Command::Version => {
+            sys::release_signals()
+        }
     }
     let code = execute(command);
     operational_log::flush();
@@ -121,8 +110,6 @@ fn execute(command: Command) -> ExitCode {
             let _ = writeln!(io::stdout(), "mahoraga {}", env!("CARGO_PKG_VERSION"));
             ExitCode::SUCCESS
         }
-        Command::Stop(_) => refuse(&STOP_TIP),
-        Command::Show(_) => refuse(&SHOW_TIP),
     }
 }
 

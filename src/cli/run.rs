@@ -12,7 +12,7 @@ use crate::operational_log;
 /// again; without a file there is none.
 #[must_use]
 pub(super) fn run(config: &Config, reread: Option<Reread>) -> ExitCode {
-    run_then(config, reread, "info", || log::info!("ready"))
+    run_then(config, reread, "info", || log::info!("accepting clients"))
 }
 
 /// The same, with something to do once clients are accepted.
@@ -40,7 +40,10 @@ pub(super) fn run_then(
         return code;
     }
     match control::run(config, reread, seed, ready) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => {
+            log::info!("stopped");
+            ExitCode::SUCCESS
+        }
         Err(error) => {
             super::say(&format_args!("error: {error}"));
             ExitCode::from(error.exit_code())

@@ -2,7 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::fmt::{self, Write as _};
-use std::fs;
+use std::fs::{self, TryLockError};
 use std::io;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
@@ -49,6 +49,18 @@ impl Sink {
             log: log.clone(),
             file,
         })
+    }
+
+    /// Warns if another process writes this file: two balancers that start in one directory do.
+    pub(super) fn warn_if_shared(&self) {
+        if let Some(path) = self.path()
+            && matches!(self.file.try_lock(), Err(TryLockError::WouldBlock))
+        {
+            log::warn!(
+                "another process writes the access log {} too: give this balancer another file",
+                path.display()
+            );
+        }
     }
 }
 

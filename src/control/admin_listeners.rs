@@ -74,7 +74,10 @@ fn with_default<T>(
             Err(StartError::Admin { at, error })
         }
         Err(error) => {
-            log::warn!("no admin API: {at}: {error}");
+            log::warn!(
+                "no admin API: {at}: {error}; to give this balancer a socket of its own, write \
+                 admin: (socket: \"PATH\") in its file, or --admin PATH"
+            );
             Ok(None)
         }
     }

@@ -11,7 +11,7 @@ use crate::shared::Shared;
 use crate::snapshot::Snapshot;
 
 use super::discovery::Discoveries;
-use super::events::{Events, Subject, Weight};
+use super::events::{Events, Severity, Subject};
 use super::roster::Roster;
 
 /// Reports pools whose new sessions fail or go to backends that may not work, and when they are
@@ -30,20 +30,20 @@ pub(super) fn service(events: &Events, snapshot: &Snapshot, roster: &mut Roster)
         }
         let about = Subject::pool(&pool.name);
         if before == Service::Panic {
-            let (weight, message) = match service {
-                Service::Usable => (Weight::Info, "has enough usable backends again"),
-                Service::Refused | Service::Panic => (Weight::Quiet, "panics no longer"),
+            let (severity, message) = match service {
+                Service::Usable => (Severity::Info, "has enough usable backends again"),
+                Service::Refused | Service::Panic => (Severity::Quiet, "panics no longer"),
             };
             let message = format!("pool `{}` {message}", pool.name);
-            events.tell(weight, EventKind::PanicOver, about, message);
+            events.tell(severity, EventKind::PanicOver, about, message);
         }
-        let (weight, kind) = match (before, service) {
-            (_, Service::Refused) => (Weight::Warn, EventKind::PoolDown),
-            (_, Service::Panic) => (Weight::Warn, EventKind::Panic),
-            (Service::Refused, Service::Usable) => (Weight::Info, EventKind::PoolUp),
+        let (severity, kind) = match (before, service) {
+            (_, Service::Refused) => (Severity::Warn, EventKind::PoolDown),
+            (_, Service::Panic) => (Severity::Warn, EventKind::Panic),
+            (Service::Refused, Service::Usable) => (Severity::Info, EventKind::PoolUp),
             (_, Service::Usable) => continue,
         };
-        events.tell(weight, kind, about, service_of(pool));
+        events.tell(severity, kind, about, service_of(pool));
     }
 }
 
@@ -103,7 +103,7 @@ fn report_resolved(events: &Events, pool: &config::Pool, backend: &Backend, old:
         None => format!("backend `{name}` of pool `{}` is at {address}", pool.name),
     };
     let about = Subject::backend(&pool.name, name);
-    events.tell(Weight::Info, EventKind::BackendResolved, about, message);
+    events.tell(Severity::Info, EventKind::BackendResolved, about, message);
 }
 
 /// Reports backends whose host name has no address when it is first looked up.
@@ -122,7 +122,12 @@ pub(super) fn unresolved(events: &Events, config: &Config, discoveries: &mut Dis
             let (name, of) = (&backend.name, &pool.name);
             let message = format!("backend `{name}` of pool `{of}` has no address: {why}");
             let about = Subject::backend(of, name);
-            events.tell(Weight::Quiet, EventKind::BackendUnresolved, about, message);
+            events.tell(
+                Severity::Quiet,
+                EventKind::BackendUnresolved,
+                about,
+                message,
+            );
         }
     }
 }
@@ -136,7 +141,7 @@ pub(super) fn differences(events: &Events, before: &Config, config: &Config) {
     ] {
         for (name, bind) in here.difference(there) {
             let message = format!("listener `{name}` on {bind} {verb}");
-            events.tell(Weight::Quiet, kind, Subject::default(), message);
+            events.tell(Severity::Quiet, kind, Subject::default(), message);
         }
     }
     let [old, new] = [(before, config), (config, before)].map(|(one, other)| {
@@ -154,16 +159,16 @@ pub(super) fn differences(events: &Events, before: &Config, config: &Config) {
     ] {
         let differ: Vec<_> = here.difference(there).collect();
         // Discovery can find hundreds at once: then one line stands for all.
-        let weight = if differ.len() > SINGLE_LINES {
+        let severity = if differ.len() > SINGLE_LINES {
             log::info!("{} backends: each {verb} its pool", differ.len());
-            Weight::Quiet
+            Severity::Quiet
         } else {
-            Weight::Info
+            Severity::Info
         };
         for (pool, name, address) in differ {
             let message = format!("backend `{name}` at {address} {verb} pool `{pool}`");
             let about = Subject::backend(pool, name);
-            events.tell(weight, kind, about, message);
+            events.tell(severity, kind, about, message);
         }
     }
 }

@@ -116,7 +116,7 @@ impl Outlet for AuditFile {
 fn line(entry: &Entry<'_>, now: SystemTime) -> String {
     let mut line = json!({
         "time": humantime::format_rfc3339_millis(now).to_string(),
-        "author": entry.author.to_string(),
+        "author": entry.author.as_str(),
         "action": entry.action,
         "target": entry.target,
         "old": entry.old,
@@ -125,7 +125,7 @@ fn line(entry: &Entry<'_>, now: SystemTime) -> String {
     match &entry.outcome {
         Ok(snapshot) => {
             line["outcome"] = "done".into();
-            line["snapshot"] = (*snapshot).into();
+            line["configuration"] = (*snapshot).into();
         }
         Err(error) => {
             line["outcome"] = "refused".into();

@@ -107,9 +107,8 @@ impl Balancer {
         Ok(balancer)
     }
 
-    /// Puts another declared configuration in force, unless it comes to the same. What can fail,
-    /// such as listening, comes first; then all stays as it is. `opened` has the sockets of new
-    /// Unix listeners.
+    /// Puts another declared configuration in force. What can fail, such as listening, comes first:
+    /// after an error nothing has changed. `opened` has the sockets of new Unix listeners.
     pub(super) fn apply(
         &mut self,
         declared: Declared,

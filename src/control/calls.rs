@@ -25,7 +25,7 @@ use super::aside;
 use super::audit::Entry;
 use super::balancer::Balancer;
 use super::declared::EndedOrder;
-use super::events::{Subject, Weight};
+use super::events::{Severity, Subject};
 use super::reload::ReloadRequest;
 use super::roster::Member;
 use super::status::{self, MemberStatus};
@@ -190,9 +190,9 @@ impl Balancer {
             && let (Some(old), Some(new)) = (&old, &new)
             && (old != new || readmitted)
         {
-            let message = format!("{target}: {}, by {author}", differences(old, new));
+            let message = format!("{target}: {}, changed {author}", differences(old, new));
             self.events
-                .tell(Weight::Info, EventKind::Changed, subject(topic), message);
+                .tell(Severity::Info, EventKind::Changed, subject(topic), message);
         }
         let after = pool.and_then(|pool| self.service(pool));
         if let Some((before, _)) = before
@@ -280,7 +280,7 @@ impl Balancer {
         ended.into_iter().map(|EndedOrder { order, sentence }| {
             let about = subject(order.topic());
             self.events
-                .tell(Weight::Warn, EventKind::Changed, about, sentence.clone());
+                .tell(Severity::Warn, EventKind::Changed, about, sentence.clone());
             sentence
         })
     }
@@ -333,7 +333,7 @@ fn target(topic: Topic<'_>) -> String {
     match topic {
         Topic::Backend(..) => topic.to_string(),
         Topic::Pool(name) | Topic::Listener(name) => name.to_owned(),
-        Topic::Global => "limits".to_owned(),
+        Topic::Global => topic.to_string(),
     }
 }
 

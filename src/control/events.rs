@@ -52,7 +52,7 @@ pub struct Watch {
 
 /// How an event is logged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Weight {
+pub(super) enum Severity {
     /// Not at all: the log has it already.
     Quiet,
     /// At level info.
@@ -98,15 +98,15 @@ impl Events {
     /// for people.
     pub(super) fn tell(
         &self,
-        weight: Weight,
+        severity: Severity,
         kind: EventKind,
         about: Subject<'_>,
         message: String,
     ) {
-        match weight {
-            Weight::Quiet => {}
-            Weight::Info => log::info!("{message}"),
-            Weight::Warn => log::warn!("{message}"),
+        match severity {
+            Severity::Quiet => {}
+            Severity::Info => log::info!("{message}"),
+            Severity::Warn => log::warn!("{message}"),
         }
         self.push(Event {
             kind,

@@ -12,13 +12,13 @@ use std::time::SystemTime;
 pub(super) struct FileWatch {
     path: PathBuf,
     /// At the last look.
-    seen: Option<Sight>,
+    seen: Option<FileVersion>,
     /// When it was last read.
-    read: Option<Sight>,
+    read: Option<FileVersion>,
 }
 
 /// What tells one version of a file from another, or why it can't be looked at.
-pub(super) type Sight = Result<Version, io::ErrorKind>;
+pub(super) type FileVersion = Result<Version, io::ErrorKind>;
 
 /// A version of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,34 +46,34 @@ impl FileWatch {
 
     /// A version that was not read yet, once it is the same at two looks. Asks the file system,
     /// which may block.
-    pub(super) fn look(&mut self) -> Option<Sight> {
+    pub(super) fn look(&mut self) -> Option<FileVersion> {
         self.consider(Look::at(&self.path))
     }
 
     /// The same after a look on another thread.
-    pub(super) fn consider(&mut self, look: Look) -> Option<Sight> {
-        let sight = look.sight;
-        let before = self.seen.replace(sight);
+    pub(super) fn consider(&mut self, look: Look) -> Option<FileVersion> {
+        let version = look.version;
+        let before = self.seen.replace(version);
         // At the first look a file that was not written just now needs no second look.
-        let has_settled = before.map_or(look.is_old, |before| before == sight);
-        (has_settled && self.read != Some(sight)).then_some(sight)
+        let has_settled = before.map_or(look.is_old, |before| before == version);
+        (has_settled && self.read != Some(version)).then_some(version)
     }
 
     /// Notes what was seen just before the file was read.
-    pub(super) fn mark_read(&mut self, sight: Sight) {
-        (self.seen, self.read) = (Some(sight), Some(sight));
+    pub(super) fn mark_read(&mut self, version: FileVersion) {
+        (self.seen, self.read) = (Some(version), Some(version));
     }
 
     /// Notes that this version was read.
-    pub(super) fn set_read(&mut self, sight: Sight) {
-        self.read = Some(sight);
+    pub(super) fn set_read(&mut self, version: FileVersion) {
+        self.read = Some(version);
     }
 }
 
 /// A look at a file.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Look {
-    pub(super) sight: Sight,
+    pub(super) version: FileVersion,
     /// It was last written more than a second ago.
     is_old: bool,
 }
@@ -83,7 +83,7 @@ impl Look {
     pub(super) fn at(path: &Path) -> Self {
         let found = fs::metadata(path);
         Self {
-            sight: sight(&found),
+            version: version(&found),
             is_old: found.as_ref().is_ok_and(is_old),
         }
     }
@@ -100,7 +100,7 @@ impl Version {
     }
 }
 
-fn sight(found: &io::Result<Metadata>) -> Sight {
+fn version(found: &io::Result<Metadata>) -> FileVersion {
     found.as_ref().map(Version::of).map_err(io::Error::kind)
 }
 

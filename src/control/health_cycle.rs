@@ -10,7 +10,7 @@ use crate::pool::{Backend, Cause, Health, Pool, Tally};
 use crate::snapshot::Snapshot;
 use crate::sys;
 
-use super::events::{Events, Subject, Weight};
+use super::events::{Events, Severity, Subject};
 use super::health::{Checks, Turned};
 use super::roster::{EjectionChange, Roster};
 
@@ -51,7 +51,7 @@ impl HealthCycle<'_> {
                 }
                 let message = format!("{called} is up");
                 self.events
-                    .tell(Weight::Info, EventKind::BackendUp, about, message);
+                    .tell(Severity::Info, EventKind::BackendUp, about, message);
                 // Its sessions failed because it was going down, which is over. For a backend that
                 // was never down the probes prove nothing, and it stays ejected.
                 if backend.readmit() {
@@ -63,7 +63,7 @@ impl HealthCycle<'_> {
                 let why = why.map_or_else(String::new, |failure| format!(": {failure}"));
                 let message = format!("{called} is down{why}");
                 self.events
-                    .tell(Weight::Warn, EventKind::BackendDown, about, message);
+                    .tell(Severity::Warn, EventKind::BackendDown, about, message);
             }
         }
     }
@@ -170,12 +170,12 @@ impl HealthCycle<'_> {
                     let why = why_ejected(backend);
                     let message = format!("{called} is ejected for {time}: {why}");
                     self.events
-                        .tell(Weight::Warn, EventKind::BackendEjected, about, message);
+                        .tell(Severity::Warn, EventKind::BackendEjected, about, message);
                 }
                 EjectionChange::Readmitted => {
                     let message = format!("{called} is tried again");
                     self.events
-                        .tell(Weight::Info, EventKind::BackendReadmitted, about, message);
+                        .tell(Severity::Info, EventKind::BackendReadmitted, about, message);
                 }
             }
         }

@@ -219,6 +219,7 @@ pub fn run(
     // usually ended before the other listens.
     let socket = admin_listeners::claim(config.admin.as_ref())?;
     let sink = config.access_log.as_ref().map(Sink::open).transpose()?;
+    sink.iter().for_each(Sink::warn_if_shared);
     // Before the control thread's own ring, which panics where io_uring is not available.
     let features = ring::probe()?;
     let inherited = systemd::activated(&config.listeners).map_err(|error| StartError::Thread {

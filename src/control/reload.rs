@@ -24,8 +24,8 @@ use super::admin_listeners::AdminSocket;
 use super::aside;
 use super::audit::{Entry, RELOAD};
 use super::balancer::Balancer;
-use super::events::{Subject, Weight};
-use super::file_watch::{FileWatch, Look, Sight};
+use super::events::{Severity, Subject};
+use super::file_watch::{FileVersion, FileWatch, Look};
 use super::supervise::READY;
 use super::unix_sockets::Opened;
 use super::{capacity, preflight, systemd};
@@ -45,13 +45,13 @@ pub struct Reread {
 
 /// What was seen of a file at some moment.
 #[derive(Clone, Copy, Debug)]
-pub struct Seen(Sight);
+pub struct Seen(FileVersion);
 
 impl Seen {
     /// Looks now. Asks the file system, which may block.
     #[must_use]
     pub fn of(path: &Path) -> Self {
-        Self(Look::at(path).sight)
+        Self(Look::at(path).version)
     }
 }
 
@@ -140,7 +140,7 @@ struct Reading {
 pub(super) type Outcome = (Option<FileRead>, Opened);
 
 /// The file: what was seen of it before it was read, if it was, and what was read.
-pub(super) type FileRead = (Option<Sight>, Result<Box<Read>, String>);
+pub(super) type FileRead = (Option<FileVersion>, Result<Box<Read>, String>);
 
 /// What was read, and what was opened for it.
 pub(super) struct Read {
@@ -322,8 +322,8 @@ impl Balancer {
         let reading = aside::begin(move || {
             let file = reread.map(|reread| {
                 // Before it is read: a change after this is another version.
-                let sight = Look::at(&reread.path).sight;
-                (Some(sight), reread.read(&present))
+                let version = Look::at(&reread.path).version;
+                (Some(version), reread.read(&present))
             });
             let read = file.as_ref().and_then(|(_, read)| read.as_ref().ok());
             let opened = sockets.open(read.map(|read| &read.config));
@@ -344,11 +344,11 @@ impl Balancer {
         {
             place.replace(socket, file);
         }
-        let Some((sight, read)) = file else {
+        let Some((version, read)) = file else {
             return self.end_look();
         };
-        if let Some((watch, sight)) = self.reloading.watch.as_ref().zip(sight) {
-            watch.file.borrow_mut().mark_read(sight);
+        if let Some((watch, version)) = self.reloading.watch.as_ref().zip(version) {
+            watch.file.borrow_mut().mark_read(version);
         }
         self.end_reload_since(before, read, &mut opened);
         if self.reloading.reading.is_none() {
@@ -425,21 +425,22 @@ impl Balancer {
         let now = humantime::format_rfc3339_millis(SystemTime::now());
         self.reloading.status.last_at = Some(now.to_string());
         self.reloading.status.last_error = outcome.clone().err();
-        let (weight, kind, message) = match outcome {
+        let (severity, kind, message) = match outcome {
             Ok(reloaded) => {
                 self.reloading.status.succeeded += 1;
                 let sentence = reloaded.sentence().replace('\n', "; ");
-                let message = format!("reload: {sentence} (by {authors})");
-                (Weight::Info, EventKind::Reloaded, message)
+                let message = format!("reload: {sentence} (requested {authors})");
+                (Severity::Info, EventKind::Reloaded, message)
             }
             Err(why) => {
                 self.reloading.status.failed += 1;
-                let message = format!("reload: {STAYS} (by {authors})\n{why}");
+                let message = format!("reload: {STAYS} (requested {authors})\n{why}");
                 operational_log::report(Level::Error, &message);
-                (Weight::Quiet, EventKind::ReloadFailed, message)
+                (Severity::Quiet, EventKind::ReloadFailed, message)
             }
         };
-        self.events.tell(weight, kind, Subject::default(), message);
+        self.events
+            .tell(severity, kind, Subject::default(), message);
     }
 
     /// Applies what was read. Answers with notes for the caller, a sentence each.

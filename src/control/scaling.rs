@@ -10,7 +10,7 @@ use crate::snapshot::Snapshot;
 use crate::sys;
 
 use super::audit::{Audit, Entry};
-use super::events::{Events, Subject, Weight};
+use super::events::{Events, Severity, Subject};
 use super::roster::Roster;
 use super::webhook::{Notice, Webhooks};
 
@@ -73,7 +73,7 @@ impl Scaling<'_> {
             outcome: Ok(self.snapshot.version),
         });
         self.events
-            .tell(Weight::Info, kind, Subject::pool(&pool.name), message);
+            .tell(Severity::Info, kind, Subject::pool(&pool.name), message);
         let scaling = pool.scaling.as_ref();
         if let Some(url) = scaling.and_then(|scaling| scaling.webhook.as_ref()) {
             self.webhooks.post(url, Notice::of(&pool.name, decision));

@@ -12,7 +12,7 @@ use crate::snapshot::Snapshot;
 use crate::sys;
 use crate::worker::Stats;
 
-use super::events::{Events, Subject, Weight};
+use super::events::{Events, Severity, Subject};
 use super::roster::Roster;
 
 /// The shortages of the last second.
@@ -101,7 +101,7 @@ impl Shortages {
             if !self.missing.contains(address) {
                 let about = Subject::pool(pool);
                 events.tell(
-                    Weight::Warn,
+                    Severity::Warn,
                     EventKind::NoSourceAddress,
                     about,
                     lack.clone(),
@@ -140,7 +140,7 @@ impl Shortages {
                 let message =
                     format!("no free local port to backend `{backend}` of pool `{pool}`: {REMEDY}");
                 let about = Subject::backend(pool, backend);
-                events.tell(Weight::Quiet, EventKind::NoLocalPort, about, message);
+                events.tell(Severity::Quiet, EventKind::NoLocalPort, about, message);
             }
         }
     }

@@ -17,7 +17,7 @@ use crate::worker::{Numbers, Stats};
 
 use super::workers::Workers;
 
-/// What an answer says of a backend from elsewhere than its pool: its checks, name and ejection.
+/// What the roster knows of a backend and its pool does not: its checks, its name, its ejection.
 #[derive(Clone, Debug, Default)]
 pub(super) struct MemberStatus {
     /// It is probed.

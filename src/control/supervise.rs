@@ -20,7 +20,7 @@ use crate::sys::{self, Doorbell};
 use crate::worker::Command;
 
 use super::balancer::Balancer;
-use super::events::{Subject, Weight};
+use super::events::{Severity, Subject};
 use super::health::News;
 use super::reload::{ConfigWatch, Outcome, ReloadRequest};
 use super::watchdog::Watchdog;
@@ -159,16 +159,16 @@ impl Balancer {
             systemd::ready(READY);
             let targets = self.checks.targets();
             let message = match targets {
-                0 => "ready: no backend is probed".to_owned(),
-                _ => format!("ready: the first probes of {targets} targets are done"),
+                0 => "no backend is probed".to_owned(),
+                _ => format!("the first probes of {targets} backends are done"),
             };
-            let weight = if targets > 0 {
-                Weight::Info
+            let severity = if targets > 0 {
+                Severity::Info
             } else {
-                Weight::Quiet
+                Severity::Quiet
             };
             self.events
-                .tell(weight, EventKind::Ready, Subject::default(), message);
+                .tell(severity, EventKind::Ready, Subject::default(), message);
         }
     }
 
@@ -243,7 +243,7 @@ impl Balancer {
         );
         systemd::stopping(&message);
         self.events.tell(
-            Weight::Info,
+            Severity::Info,
             EventKind::Stopping,
             Subject::default(),
             message,

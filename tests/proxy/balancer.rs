@@ -228,7 +228,9 @@ impl Launch {
         eventually("ready", || {
             let exited = balancer.child.try_wait().unwrap();
             assert!(exited.is_none(), "{exited:?}: {}", balancer.log.all());
-            balancer.log.count("] ready\n") + balancer.log.count(":\"ready\"}\n") == 1
+            balancer.log.count("] accepting clients\n")
+                + balancer.log.count(":\"accepting clients\"}\n")
+                == 1
         });
         assert!(process.listens_to_signals());
         assert_eq!(balancer.log.count("listener `"), listeners);

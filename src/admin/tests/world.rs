@@ -306,7 +306,7 @@ impl Played {
                 sent(reply.send(Ok(vec![session(); self.sessions as usize])));
             }
             Call::Kill(filter, author, reply) => {
-                self.done.push(format!("kill {filter:?} by {author}"));
+                self.done.push(format!("kill {filter:?} {author}"));
                 sent(reply.send(Ok(self.sessions.into())));
             }
             Call::Histograms(reply) => sent(reply.send(vec![HistogramStatus::default()])),
@@ -325,7 +325,7 @@ impl Played {
                 sent(reply.send(self.refusal.clone().map_or(Ok(changed), Err)));
             }
             Call::Reload(author, reply) => {
-                self.done.push(format!("reload by {author}"));
+                self.done.push(format!("reload {author}"));
                 let refusal = self.refusal.clone().map(|error| error.to_string());
                 let notes = vec!["workers takes effect at the next start".to_owned()];
                 let reloaded = Reloaded {

@@ -1,4 +1,4 @@
-//! Commands that change something. Each prints what it changed, and the new version.
+//! Commands that change something. Each prints what it changed, and the configuration's number.
 
 use std::time::Duration;
 
@@ -11,8 +11,8 @@ use super::args::{
 use super::client::{Client, ClientError, path};
 use super::find::{BackendName, find_all};
 use super::settings::SettingFlags;
-use super::show;
 use super::units::{plain, plural};
+use super::{print, show};
 use crate::admin::model::{Changed, PoolStatus, Reloaded, Reopened};
 use crate::cli::args::Maybe;
 use crate::config::values::written;
@@ -31,7 +31,7 @@ pub(super) async fn add(args: &AddArgs) -> Result<(), ClientError> {
     let to = path(&["pools", &args.pool, "backends"]);
     let changed = client.send(Method::POST, &to, &backend.json()).await?;
     let what = format!("{}/{} added", args.pool, backend.name);
-    report(&args.how, changed, &what);
+    report(&args.how, &changed, &what);
     Ok(())
 }
 
@@ -40,7 +40,7 @@ pub(super) async fn remove(args: &RemoveArgs) -> Result<(), ClientError> {
     let all = find_all(&client, &args.backends).await?;
     for one in &all {
         let changed = client.delete(&one.path()).await?;
-        report(&args.how, changed, &format!("{} removed", one.written()));
+        report(&args.how, &changed, &format!("{} removed", one.written()));
     }
     wait_until_idle(&client, &all, args.wait).await
 }
@@ -78,7 +78,7 @@ async fn state(
     };
     for one in all {
         let changed = client.send(Method::PATCH, &one.path(), &change).await?;
-        report(how, changed, &format!("{} {is}", one.written()));
+        report(how, &changed, &format!("{} {is}", one.written()));
     }
     Ok(())
 }
@@ -177,7 +177,7 @@ async fn patch<G: Changeable>(
     how: &Change,
 ) -> Result<(), ClientError> {
     let changed = client.send(Method::PATCH, to, &new.json()).await?;
-    report(how, changed, &format!("{name} has {new}"));
+    report(how, &changed, &format!("{name} has {new}"));
     Ok(())
 }
 
@@ -207,11 +207,16 @@ pub(super) async fn reopen(options: &ClientOptions) -> Result<(), ClientError> {
 }
 
 /// Prints what is in force after a command, and warnings about it.
-fn report(how: &Change, changed: Changed, what: &str) {
-    show(&how.options, &changed, |changed, _| {
+fn report(how: &Change, changed: &Changed, what: &str) {
+    if how.options.json {
+        // On one line: a command may change several things, each with an answer of its own.
+        let line = serde_json::to_string(changed).expect("the model has text for keys alone");
+        let _ = print(&(line + "\n"));
+    } else {
         let unchanged = if changed.changed { "" } else { ", as before" };
-        format!("version {}: {what}{unchanged}\n", changed.snapshot)
-    });
+        let snapshot = changed.snapshot;
+        let _ = print(&format!("configuration {snapshot}: {what}{unchanged}\n"));
+    }
     warn(&how.options, &changed.notes);
 }
 

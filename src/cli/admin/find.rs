@@ -4,17 +4,23 @@ use super::client::{Client, ClientError, path};
 use crate::admin::model::{BackendStatus, PoolStatus};
 use crate::config::values::{did_you_mean, known};
 
-/// A backend of a pool, by their names.
+/// A backend of a pool: their names, and its address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct BackendName {
     pub(super) pool: String,
     pub(super) backend: String,
+    address: String,
 }
 
 impl BackendName {
     /// Its path in the API.
     pub(super) fn path(&self) -> String {
         path(&["pools", &self.pool, "backends", &self.backend])
+    }
+
+    /// Whether the other has the same names: one that was removed may be at another address.
+    fn is_called_as(&self, other: &Self) -> bool {
+        (&self.pool, &self.backend) == (&other.pool, &other.backend)
     }
 
     /// Its unambiguous name: `POOL/BACKEND`.
@@ -59,6 +65,7 @@ pub(super) async fn find_serving(
             return Ok(BackendName {
                 pool: name.to_owned(),
                 backend: text.to_owned(),
+                address: String::new(),
             });
         }
     }
@@ -73,11 +80,15 @@ fn named(pools: &[PoolStatus], is_meant: fn(&BackendStatus) -> bool) -> Vec<Back
         backends.map(|backend| BackendName {
             pool: pool.name.clone(),
             backend: backend.name.clone(),
+            address: backend.address.clone(),
         })
     });
     let mut distinct = Vec::new();
     for one in all {
-        if !distinct.contains(&one) {
+        if !distinct
+            .iter()
+            .any(|other: &BackendName| other.is_called_as(&one))
+        {
             distinct.push(one);
         }
     }
@@ -91,6 +102,12 @@ fn found(all: &[BackendName], text: &str) -> Result<BackendName, String> {
         [] => {
             let written: Vec<_> = all.iter().map(BackendName::written).collect();
             let names = all.iter().map(|found| &*found.backend);
+            if let Some(at) = all.iter().find(|found| found.address == text) {
+                let name = at.written();
+                return Err(format!(
+                    "the backend at `{text}` has a name: write `{name}`"
+                ));
+            }
             let hint = match did_you_mean(text, names) {
                 near if near.is_empty() => known(text, written.iter().map(String::as_str)),
                 near => near,
@@ -115,6 +132,7 @@ mod tests {
     fn pool(name: &str, backends: &[(&str, bool)]) -> PoolStatus {
         let backends = backends.iter().map(|(name, leaving)| BackendStatus {
             name: (*name).to_owned(),
+            address: format!("{name}.example:80"),
             leaving: *leaving,
             ..BackendStatus::default()
         });
@@ -164,6 +182,10 @@ mod tests {
             (
                 "wbe/shared",
                 "there is no backend called `wbe/shared`, did you mean `web/shared`?",
+            ),
+            (
+                "app-1.example:80",
+                "the backend at `app-1.example:80` has a name: write `web/app-1`",
             ),
             (
                 "old",

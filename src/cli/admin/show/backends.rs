@@ -114,9 +114,12 @@ pub(in crate::cli::admin) fn state_cell(one: &BackendStatus) -> Cell {
     }
     // `up` is left out where another word is there: it adds nothing.
     if down || words.is_empty() || one.check.is_some() {
-        let check = one.check.as_ref().map(|check| format!(": {check}"));
         let health = health(one.health);
-        words.push(format!("{health}{}", check.unwrap_or_default()));
+        words.push(match &one.check {
+            None => health.to_owned(),
+            Some(why) if down => format!("{health}: {why}"),
+            Some(why) => format!("{health} (last probe: {why})"),
+        });
     }
     if one.backup {
         words.push("backup".to_owned());
