@@ -67,7 +67,7 @@ def publish(path, count, backend):
             status = ask(path, "GET", "/v1/status")
             if status["publish_us"] is not None:
                 break
-        if status["configuration"] == changed["configuration"]:
+        if status["snapshot"] == changed["snapshot"]:
             taken.append(status["publish_us"])
     tell("published", "us", taken)
 

@@ -270,7 +270,7 @@ fn a_reload_warns_as_the_start_does() {
         warned.ends_with(want) && warned.contains("WARN"),
         "{warned}"
     );
-    logged("reload: configuration ").unwrap();
+    logged("reload: snapshot ").unwrap();
     balancer.signal("TERM");
     assert_eq!(balancer.0.wait().unwrap().code(), Some(0));
 }

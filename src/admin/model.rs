@@ -29,8 +29,7 @@ pub struct Status {
     pub uptime_s: f64,
     /// Whether it takes connections.
     pub stage: Stage,
-    /// The version of the configuration in force; counts up with every change of any kind.
-    #[serde(rename = "configuration")]
+    /// The number of the snapshot in force; it counts up with every change of any kind.
     pub snapshot: u64,
     /// How long the last change took to reach every worker, in µs.
     pub publish_us: Option<u64>,
@@ -113,8 +112,7 @@ pub struct Limits {
 pub struct WorkerStatus {
     /// Its number.
     pub worker: u32,
-    /// The version that it routes by.
-    #[serde(rename = "configuration")]
+    /// The number of the snapshot that it routes by.
     pub snapshot: u64,
     /// Bytes of its sessions.
     #[serde(flatten)]
@@ -385,8 +383,7 @@ pub struct Event {
 /// A change is in force.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Changed {
-    /// The version that is in force now.
-    #[serde(rename = "configuration")]
+    /// The number of the snapshot in force now.
     pub snapshot: u64,
     /// Whether anything is other than before.
     #[serde(default)]
@@ -399,10 +396,9 @@ pub struct Changed {
 /// The file was read again and is in force.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Reloaded {
-    /// The version that is in force now.
-    #[serde(rename = "configuration")]
+    /// The number of the snapshot in force now.
     pub snapshot: u64,
-    /// Whether it differs from the version before.
+    /// Whether it differs from the snapshot before.
     #[serde(default)]
     pub changed: bool,
     /// What of the file waits for the next start, and which changes it has ended: a sentence for
@@ -419,13 +415,13 @@ impl Reloaded {
     /// The result in a sentence, for the log and the command line.
     #[must_use]
     pub fn sentence(&self) -> String {
-        let version = self.snapshot;
+        let snapshot = self.snapshot;
         let news = if self.changed {
             ""
         } else {
             "nothing has changed: "
         };
-        let sentence = format!("{news}configuration {version} is in force");
+        let sentence = format!("{news}snapshot {snapshot} is in force");
         let changes = self.changes.iter();
         changes.fold(sentence, |sentence, change| format!("{sentence}\n{change}"))
     }

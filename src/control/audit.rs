@@ -125,7 +125,7 @@ fn line(entry: &Entry<'_>, now: SystemTime) -> String {
     match &entry.outcome {
         Ok(snapshot) => {
             line["outcome"] = "done".into();
-            line["configuration"] = (*snapshot).into();
+            line["snapshot"] = (*snapshot).into();
         }
         Err(error) => {
             line["outcome"] = "refused".into();

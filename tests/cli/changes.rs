@@ -11,47 +11,47 @@ const BACKEND_CHANGES: [(&str, &str, &str); 9] = [
     (
         "weight app-2 5",
         r#"PATCH /v1/pools/web/backends/app-2 {"weight":5}"#,
-        "configuration 19: web/app-2 has weight 5\n",
+        "snapshot 19: web/app-2 has weight 5\n",
     ),
     (
         "weight web/app-1 0 --keep",
         r#"PATCH /v1/pools/web/backends/app-1 {"weight":0}"#,
-        "configuration 19: web/app-1 has weight 0\n",
+        "snapshot 19: web/app-1 has weight 0\n",
     ),
     (
         "drain app-2",
         r#"PATCH /v1/pools/web/backends/app-2 {"state":"drain"}"#,
-        "configuration 19: web/app-2 drains: no new sessions\n",
+        "snapshot 19: web/app-2 drains: no new sessions\n",
     ),
     (
         "ready app-2",
         r#"PATCH /v1/pools/web/backends/app-2 {"state":"ready"}"#,
-        "configuration 19: web/app-2 is ready\n",
+        "snapshot 19: web/app-2 is ready\n",
     ),
     (
         "maint db/app-1 --keep",
         r#"PATCH /v1/pools/db/backends/app-1 {"state":"maint"}"#,
-        "configuration 19: db/app-1 is out of service: no new sessions, no probes\n",
+        "snapshot 19: db/app-1 is out of service: no new sessions, no probes\n",
     ),
     (
         "remove app-3",
         "DELETE /v1/pools/web/backends/app-3",
-        "configuration 19: web/app-3 removed\n",
+        "snapshot 19: web/app-3 removed\n",
     ),
     (
         "remove app-3 --keep --json",
         "DELETE /v1/pools/web/backends/app-3",
-        "{\"configuration\":19,\"changed\":true}\n",
+        "{\"snapshot\":19,\"changed\":true}\n",
     ),
     (
         "set backend app-4 --max-connections off",
         r#"PATCH /v1/pools/web/backends/app-4 {"max_connections":"off"}"#,
-        "configuration 19: web/app-4 has max_connections off\n",
+        "snapshot 19: web/app-4 has max_connections off\n",
     ),
     (
         "set backend app-4 --max-connections 9 --weight 2",
         r#"PATCH /v1/pools/web/backends/app-4 {"max_connections":9,"weight":2}"#,
-        "configuration 19: web/app-4 has weight 2, max_connections 9\n",
+        "snapshot 19: web/app-4 has weight 2, max_connections 9\n",
     ),
 ];
 
@@ -89,7 +89,7 @@ fn a_change_without_effect_and_one_with_a_warning_say_so() {
     });
     let answers = [all.as_str(), &same, &all, &last, &all, &last];
     let fake = Fake::saying("client_notes_of_changes", &answers);
-    let want = "configuration 19: web/app-2 drains: no new sessions, as before\n";
+    let want = "snapshot 19: web/app-2 drains: no new sessions, as before\n";
     assert_eq!(succeeded(&fake.run(&["drain", "app-2"])), want);
     let output = fake.run(&["drain", "app-2"]);
     let warning = "warning: pool `web` has no usable backend left\n";
@@ -106,9 +106,9 @@ fn several_backends_are_changed_by_one_command() {
     answers.extend(changed.iter().map(String::as_str));
     let fake = Fake::saying("client_several", &answers);
     let output = fake.run(&["drain", "app-2", "db/app-1", "web/app-3", "app-2"]);
-    let want = "configuration 19: web/app-2 drains: no new sessions\n\
-                configuration 20: db/app-1 drains: no new sessions\n\
-                configuration 21: web/app-3 drains: no new sessions\n";
+    let want = "snapshot 19: web/app-2 drains: no new sessions\n\
+                snapshot 20: db/app-1 drains: no new sessions\n\
+                snapshot 21: web/app-3 drains: no new sessions\n";
     assert_eq!(succeeded(&output), want);
     let drain = |of: &str| format!(r#"PATCH /v1/pools/{of} {{"state":"drain"}}"#);
     let want = [
@@ -134,7 +134,7 @@ const CHANGES: [(&str, &str, &str); 9] = [
     (
         "add web 127.0.0.1:9005",
         r#"POST /v1/pools/web/backends {"address":"127.0.0.1:9005"}"#,
-        "configuration 19: web/127.0.0.1:9005 added\n",
+        "snapshot 19: web/127.0.0.1:9005 added\n",
     ),
     (
         "add web unix:/a,weight=2,max_connections=9,backup --name n --group g --state maint --keep",
@@ -142,42 +142,42 @@ const CHANGES: [(&str, &str, &str); 9] = [
             r#"POST /v1/pools/web/backends {"address":"unix:/a","backup":true,"group":"g","#,
             r#""max_connections":9,"name":"n","state":"maint","weight":2}"#
         ),
-        "configuration 19: web/n added\n",
+        "snapshot 19: web/n added\n",
     ),
     (
         "set pool web --strategy least_time",
         r#"PATCH /v1/pools/web {"strategy":"least_time"}"#,
-        "configuration 19: web has strategy least_time\n",
+        "snapshot 19: web has strategy least_time\n",
     ),
     (
         "set pool web --queue-max 1 --queue-timeout 2s",
         r#"PATCH /v1/pools/web {"queue_max":1,"queue_timeout":"2s"}"#,
-        "configuration 19: web has queue_max 1, queue_timeout 2s\n",
+        "snapshot 19: web has queue_max 1, queue_timeout 2s\n",
     ),
     (
         "set pool web --queue-timeout 2s --keep",
         r#"PATCH /v1/pools/web {"queue_timeout":"2s"}"#,
-        "configuration 19: web has queue_timeout 2s\n",
+        "snapshot 19: web has queue_timeout 2s\n",
     ),
     (
         "set global --max-connections 500",
         r#"PATCH /v1/limits {"max_connections":500}"#,
-        "configuration 19: global has max_connections 500\n",
+        "snapshot 19: global has max_connections 500\n",
     ),
     (
         "set listener front --max-connections off",
         r#"PATCH /v1/listeners/front {"max_connections":"off"}"#,
-        "configuration 19: front has max_connections off\n",
+        "snapshot 19: front has max_connections off\n",
     ),
     (
         "set pool web --max-connections 1",
         r#"PATCH /v1/pools/web {"max_connections":1}"#,
-        "configuration 19: web has max_connections 1\n",
+        "snapshot 19: web has max_connections 1\n",
     ),
     (
         "reload --json",
         "POST /v1/reload",
-        "{\n  \"configuration\": 19,\n  \"changed\": true\n}\n",
+        "{\n  \"snapshot\": 19,\n  \"changed\": true\n}\n",
     ),
 ];
 
@@ -202,10 +202,10 @@ fn a_reload_says_what_it_did_not_do() {
     assert_eq!((output.status.code(), stderr(&output)), (Some(0), want));
     assert_eq!(
         String::from_utf8_lossy(&output.stdout),
-        "configuration 19 is in force\n"
+        "snapshot 19 is in force\n"
     );
     assert_eq!(fake.asked(), ["POST /v1/reload"]);
-    let want = format!("nothing has changed: configuration 19 is in force\n{holding}\n");
+    let want = format!("nothing has changed: snapshot 19 is in force\n{holding}\n");
     assert_eq!(succeeded(&fake.run(&["reload"])), want);
 }
 
@@ -260,7 +260,7 @@ fn a_wait_ends_when_the_backend_is_idle() {
     let output = fake.run(&["drain", "db/app-1", "--wait"]);
     assert_eq!(
         succeeded(&output),
-        "configuration 19: db/app-1 drains: no new sessions\n"
+        "snapshot 19: db/app-1 drains: no new sessions\n"
     );
     assert_eq!(fake.asked().split_off(2), ["GET /v1/pools/db"; 2]);
     let output = fake.run(&["remove", "db/app-1", "--wait=1ms"]);

@@ -523,26 +523,26 @@ fn the_reference_says_each_setting_with_its_default() {
 
 const STATUS: &str = "\
 mahoraga 0.1.0, ready, up 3d 4h, process 4711
-configuration  18, in force after 850 µs
-connections    1234 of at most 16384
-accepted       120034
-traffic        up 12 MB (1.5 kB/s), down 3.4 GB (20 MB/s)
-closed         backend_closed 7, client_closed 118793
-reloads        3 done, 1 refused, the last at 2026-01-05T03:04:05Z
-refused        config.ron:1:9: `\u{fffd}x` is no listener
-               1 | x
-                       ^
-waiting        memory takes effect at the next start
-lacking        no free local port to backend `b`
-alert          pool `web` has no usable backend
+snapshot     18, in force after 850 µs
+connections  1234 of at most 16384
+accepted     120034
+traffic      up 12 MB (1.5 kB/s), down 3.4 GB (20 MB/s)
+closed       backend_closed 7, client_closed 118793
+reloads      3 done, 1 refused, the last at 2026-01-05T03:04:05Z
+refused      config.ron:1:9: `\u{fffd}x` is no listener
+             1 | x
+                     ^
+waiting      memory takes effect at the next start
+lacking      no free local port to backend `b`
+alert        pool `web` has no usable backend
 
 p50, p99  last 10 s  last 1 min      since start
 connect   -          180 µs, 1.8 ms  180 µs, 36 ms
 session   -          -               -
 
-worker  configuration  sessions  accepted    B/s  connect failures
-     0             18       617     60017  20 MB                 2
-     1             18       617     60017  20 MB                 2
+worker  snapshot  sessions  accepted    B/s  connect failures
+     0        18       617     60017  20 MB                 2
+     1        18       617     60017  20 MB                 2
 ";
 
 const LISTENERS: &str = "\

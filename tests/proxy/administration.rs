@@ -165,7 +165,7 @@ fn reload_on_change_reads_a_changed_file() {
             let change = |file: &str| file.replace("backends:", "strategy: \"first\", backends:");
             stage.balancer.edit(change);
             if wanted {
-                stage.balancer.until_logged("reload: configuration");
+                stage.balancer.until_logged("reload: snapshot");
                 eventually("by the new strategy", || {
                     stage.visits(6).iter().all(|backend| *backend == 0)
                 });

@@ -58,8 +58,8 @@ fn expect_answers(balancer: &Balancer, sessions: usize) {
         let status = look(balancer, "/v1/status");
         let workers = status["workers"].as_array().unwrap().iter();
         workers
-            .map(|worker| &worker["configuration"])
-            .all(|its| *its == message["configuration"])
+            .map(|worker| &worker["snapshot"])
+            .all(|its| *its == message["snapshot"])
     });
 }
 

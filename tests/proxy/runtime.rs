@@ -285,11 +285,11 @@ fn what_changes_nothing_publishes_no_version() {
         let name = &names[1];
         change(&stage, &["drain", name]);
         change(&stage, &["weight", name, "7"]);
-        let version = stage.balancer.ask(&["status"])["configuration"].clone();
+        let version = stage.balancer.ask(&["status"])["snapshot"].clone();
         stage.balancer.edit(|text| format!("// A comment.\n{text}"));
         for again in [&["drain", name][..], &["weight", name, "7"], &["reload"]] {
             let answer = stage.balancer.ask(again);
-            assert_eq!(answer["configuration"], version, "{again:?}");
+            assert_eq!(answer["snapshot"], version, "{again:?}");
             assert_eq!(answer["changed"], false, "{again:?}");
         }
         stage.finish();
@@ -306,7 +306,7 @@ fn rotating_logs_ends_nothing_that_was_ordered() {
         change(&stage, &["remove", &names[2]]);
         let ordered = [Some(7), None, None, Some(1)];
         assert_eq!(weights(&stage, &names), ordered);
-        let version = stage.balancer.ask(&["status"])["configuration"].clone();
+        let version = stage.balancer.ask(&["status"])["snapshot"].clone();
         let guests = stage.hold_all(20);
         for round in 1..=3 {
             stage.balancer.process.signal(libc::SIGHUP);
@@ -314,7 +314,7 @@ fn rotating_logs_ends_nothing_that_was_ordered() {
                 stage.balancer.log().count("reload: nothing has changed") == round
             });
         }
-        assert_eq!(stage.balancer.ask(&["status"])["configuration"], version);
+        assert_eq!(stage.balancer.ask(&["status"])["snapshot"], version);
         assert_eq!(weights(&stage, &names), ordered);
         assert_eq!(visited(&stage, 27)[1..3], [0, 0]);
         leave_all(guests);

@@ -196,7 +196,7 @@ fn an_operational_log_without_a_reader_drops_and_counts() {
         });
         fs::write(&config, good).unwrap();
         let reloaded = ask(&socket, "POST /v1/reload").unwrap();
-        assert!(reloaded["configuration"].is_u64(), "{reloaded}");
+        assert!(reloaded["snapshot"].is_u64(), "{reloaded}");
         Process(child.id()).signal(libc::SIGTERM);
         assert_eq!(child.wait().unwrap().code(), Some(0));
     });

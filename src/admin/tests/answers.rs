@@ -40,7 +40,7 @@ async fn backends_are_added_as_described() {
         .tell(Method::POST, path, r#"{"address": "localhost:81"}"#)
         .await;
     assert_eq!(answer.status, StatusCode::CREATED);
-    let changed = json!({ "configuration": 7, "changed": true });
+    let changed = json!({ "snapshot": 7, "changed": true });
     assert_eq!(answer.json(), changed);
     let added = || world.played.lock().changes.pop().unwrap();
     let add = |backend| Change::AddBackend {
@@ -148,7 +148,7 @@ async fn a_reload_answers_with_its_notes() {
     let notes = ["workers takes effect at the next start"];
     assert_eq!(
         answer.json(),
-        json!({ "configuration": 8, "changed": true, "notes": notes })
+        json!({ "snapshot": 8, "changed": true, "notes": notes })
     );
 }
 

@@ -86,7 +86,7 @@ async fn changes_are_audited_with_their_author() {
         let answer = world
             .send(by, with_body(request, r#"{"max_connections": 0}"#))
             .await;
-        assert_eq!(answer.json()["configuration"], 7);
+        assert_eq!(answer.json()["snapshot"], 7);
         assert_eq!(world.played.lock().changes.pop().unwrap().1, author);
     }
 }

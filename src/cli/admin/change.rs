@@ -1,4 +1,4 @@
-//! Commands that change something. Each prints what it changed, and the configuration's number.
+//! Commands that change something. Each prints what it changed, and the snapshot's number.
 
 use std::time::Duration;
 
@@ -215,7 +215,7 @@ fn report(how: &Change, changed: &Changed, what: &str) {
     } else {
         let unchanged = if changed.changed { "" } else { ", as before" };
         let snapshot = changed.snapshot;
-        let _ = print(&format!("configuration {snapshot}: {what}{unchanged}\n"));
+        let _ = print(&format!("snapshot {snapshot}: {what}{unchanged}\n"));
     }
     warn(&how.options, &changed.notes);
 }

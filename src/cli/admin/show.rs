@@ -118,12 +118,12 @@ fn status_text(status: &Status, paint: Paint) -> String {
     );
     let mut line = |name: &str, what: &str| {
         // Writing to a string does not fail.
-        let _ = writeln!(text, "{name:<14} {}", plain(what));
+        let _ = writeln!(text, "{name:<12} {}", plain(what));
     };
     let taken = status.publish_us.map(|us| micros(us as f64));
     let taken = taken.map(|time| format!(", in force after {time}"));
     line(
-        "configuration",
+        "snapshot",
         &format!("{}{}", status.snapshot, taken.unwrap_or_default()),
     );
     let of = format!(
@@ -153,13 +153,13 @@ fn status_text(status: &Status, paint: Paint) -> String {
         for (nth, line) in error.lines().enumerate() {
             let name = if nth == 0 { "refused" } else { "" };
             let line = paint.toned(&plain(line), Tone::Bad);
-            let _ = writeln!(text, "{name:<14} {line}");
+            let _ = writeln!(text, "{name:<12} {line}");
         }
     }
     text += &notices(status, paint);
     let mut workers = Table::new(&[
         ("worker", Align::Right),
-        ("configuration", Align::Right),
+        ("snapshot", Align::Right),
         ("sessions", Align::Right),
         ("accepted", Align::Right),
         ("B/s", Align::Right),
@@ -226,7 +226,7 @@ fn notices(status: &Status, paint: Paint) -> String {
     let alerts = status.alerts.iter();
     let alerts = alerts.map(|pool| ("alert", paint.toned(&plain(pool), Tone::Bad)));
     let all = waiting.chain(lacks).chain(alerts);
-    all.map(|(name, what)| format!("{name:<14} {what}\n"))
+    all.map(|(name, what)| format!("{name:<12} {what}\n"))
         .collect()
 }
 

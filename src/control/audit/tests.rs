@@ -37,7 +37,7 @@ fn a_line_has_author_change_old_and_new_value() {
         "old": { "weight": 1 },
         "new": { "weight": 9 },
         "outcome": "done",
-        "configuration": 7,
+        "snapshot": 7,
     });
     assert_eq!(fields, want);
     let refused = Entry {
@@ -51,7 +51,7 @@ fn a_line_has_author_change_old_and_new_value() {
     assert_eq!(refused["old"], Value::Null);
     assert_eq!(refused["outcome"], "refused");
     assert_eq!(refused["error"], "no \"pool\"");
-    assert_eq!(refused.get("configuration"), None);
+    assert_eq!(refused.get("snapshot"), None);
 }
 
 #[test]

@@ -55,7 +55,7 @@ fn header(sample: &Sample, look: Look) -> Line<'static> {
         Span::raw("  "),
         Span::styled(stage, look.toned(tone)),
         Span::raw(format!(
-            "  up {}  config {}  {} of {} connections",
+            "  up {}  snapshot {}  {} of {} connections",
             span(status.uptime_s),
             status.snapshot,
             count(status.connections),

@@ -202,7 +202,7 @@ fn a_pool_that_panics_stands_out() {
 }
 
 const USUAL: &str = "\
-mahoraga 0.1.0  ready  up 1h 0m  config 18  1.2k of 16k connections
+mahoraga 0.1.0  ready  up 1h 0m  snapshot 18  1.2k of 16k connections
 new 1.8k/s                 traffic 105 MB/s            connections 1.2k
                        ▁█                          ██                         ██
                        ██                          ██                         ██
