@@ -82,7 +82,7 @@ impl Latency {
         store(&self.spread, mean, variance);
         // A few answers can agree by chance, so their range is wider.
         let few = (FEW_PART * mean + FEW) / (count * count.sqrt());
-        let noise = (variance / count).sqrt() + few + ALWAYS;
+        let noise = ERRORS * (variance / count).sqrt() + few + ALWAYS;
         store(&self.range, (mean - noise).max(0.0), mean + noise);
     }
 
@@ -209,6 +209,8 @@ fn stamp(now: u64) -> u32 {
     u32::try_from((now >> STAMP_SHIFT) & u64::from(u32::MAX)).unwrap_or(0)
 }
 
+/// The range reaches so many standard errors from the mean.
+const ERRORS: f32 = 2.0;
 /// The time constant of the range, relative to that of the average.
 const MEMORY: u64 = 6;
 /// The number of answers at most: after that, each new answer counts a 64th.
@@ -216,7 +218,7 @@ const COUNT_MAX: f32 = 64.0;
 /// A single answer widens the range by this part of itself.
 const FEW_PART: f32 = 0.5;
 /// A single answer widens the range by this, in µs.
-const FEW: f32 = 5_000.0;
+const FEW: f32 = 20_000.0;
 /// The half width of the range at least, in µs: noise of a machine, however many answers there are.
 const ALWAYS: f32 = 200.0;
 /// From ns to the unit of stamps.

@@ -18,6 +18,9 @@ struct Case {
     gap: u64,
     /// How many of 65,536 bursts meet a stall.
     stalls: u16,
+    /// The machine is busy, and then is not, for so long at most, in ns: answers take 2 to 30
+    /// times as long.
+    busy: u64,
     /// A session that ends, with any number of bytes, comes after each burst.
     short: bool,
 }
@@ -62,7 +65,12 @@ fn held(strategy: &Strategy, case: Case, seed: u64) -> Vec<u32> {
     let mut now = SECOND;
     let mut ticks_at = now;
     let mut left = u32::from(case.backends) * case.each;
+    let (mut phase_ends_at, mut slowness) = (0, 1);
     while left > 0 {
+        if case.busy > 0 && now >= phase_ends_at {
+            phase_ends_at = now + rng.u64(0..case.busy);
+            slowness = if slowness == 1 { rng.u64(2..30) } else { 1 };
+        }
         let burst = case.burst.min(left);
         left -= burst;
         // One of the backends stalls now and then, for all that wait for it.
@@ -78,7 +86,8 @@ fn held(strategy: &Strategy, case: Case, seed: u64) -> Vec<u32> {
             assert!(pool.backends[usize::from(index)].try_acquire(now));
             let stall = stalled.filter(|(stalled, _)| *stalled == index);
             let stall = stall.map_or(0, |(_, stall)| stall);
-            answers.push((noisy(&mut rng).max(stall), index));
+            let answer = (slowness * noisy(&mut rng)).min(40 * MS);
+            answers.push((answer.max(stall), index));
         }
         answers.sort_unstable();
         for (after, index) in answers.iter().filter(|_| case.answered) {
@@ -138,6 +147,7 @@ fn equal_backends_get_equal_parts_of_the_connections_that_stay() {
                         workers,
                         gap: 2 * MS,
                         stalls: 5_000,
+                        busy: 0,
                         short: false,
                     };
                     let seeds = if backends < 100 { 12 } else { 1 };
@@ -162,7 +172,13 @@ fn equal_backends_get_equal_parts_of_the_connections_that_come_slowly() {
         ] {
             // Short sessions take turns of a round.
             let short = strategy.by() == SelectsBy::Load;
-            for (workers, short) in [(1, false), (2, false), (1, short)] {
+            for (workers, short, busy) in [
+                (1, false, 0),
+                (2, false, 0),
+                (1, short, 0),
+                (1, false, 20 * MS),
+                (1, false, 4 * SECOND),
+            ] {
                 let case = Case {
                     backends,
                     each,
@@ -171,6 +187,7 @@ fn equal_backends_get_equal_parts_of_the_connections_that_come_slowly() {
                     workers,
                     gap,
                     stalls: 1_000,
+                    busy,
                     short,
                 };
                 let seeds = if backends < 100 { 40 } else { 2 };
