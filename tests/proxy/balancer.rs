@@ -12,7 +12,7 @@ use std::thread;
 use std::time::Duration;
 use std::{env, fs};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::peers;
 use crate::process::{Descriptors, Process};
@@ -402,6 +402,11 @@ impl Text {
 
     pub(crate) fn all(&self) -> String {
         self.0.lock().clone()
+    }
+
+    /// Nothing reads the stream until this is dropped.
+    pub(crate) fn unread(&self) -> MutexGuard<'_, String> {
+        self.0.lock()
     }
 
     /// The number of lines that contain this text.

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use crate::api::{ask, look};
 use crate::balancer::{Balancer, Launch};
 use crate::peers::{Backend, ping};
-use crate::watchdog::{heavy, watched};
+use crate::watchdog::{heavy, patient, watched};
 
 /// A FIFO with a reader that never reads.
 fn unread(path: &Path) -> File {
@@ -35,6 +35,7 @@ fn expect_unhindered(mut balancer: Balancer, hinder: impl FnOnce(&Balancer) + Se
             thread::sleep(Duration::from_millis(5));
         }
         println!("the slowest of {asked} answers took {slowest:?}");
+        assert!(slowest < patient(SLOWEST), "an answer took {slowest:?}");
     });
     let backend = Backend::echo();
     let config = balancer.dir().join("config.ron");
@@ -66,6 +67,23 @@ fn by_an_access_log_that_nothing_reads() {
             }
         });
         drop(unread);
+    });
+}
+
+#[test]
+fn by_a_log_that_nothing_reads() {
+    watched(|| {
+        let launch = Launch::with_pool("backends: [\"127.0.0.1:1\"]");
+        expect_unhindered(launch.start(), |balancer| {
+            let _unread = balancer.log().unread();
+            // More lines than fit into the pipe.
+            for n in 0..500 {
+                let body = format!("{{\"weight\": {}}}", 2 + n % 2);
+                let path = "/v1/pools/default/backends/127.0.0.1:1";
+                let (code, answer) = ask(balancer, "PATCH", path, &body);
+                assert_eq!(code, 200, "{answer}");
+            }
+        });
     });
 }
 
@@ -144,3 +162,7 @@ fn by_a_name_server_that_never_answers() {
         });
     });
 }
+
+/// Far above what an answer takes on a busy machine, and far below a control thread that stands
+/// still.
+const SLOWEST: Duration = Duration::from_secs(5);

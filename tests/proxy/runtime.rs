@@ -361,6 +361,7 @@ fn orders_hold_over_reloads_until_the_entry_in_the_file_changes() {
             "default/{} is no longer drained: the file has changed",
             names[1]
         );
+        stage.balancer.until_logged(&ended);
         assert_eq!(stage.balancer.log().count_unaudited(&ended), 1);
         let ordered = [Some(7), None, Some(3), Some(1)];
         assert_eq!(weights(&stage, &names), ordered);
