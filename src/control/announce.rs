@@ -19,12 +19,11 @@ use super::roster::Roster;
 pub(super) fn service(events: &Events, snapshot: &Snapshot, roster: &mut Roster) {
     for (plan, record) in snapshot.pools.iter().zip(&mut roster.pools) {
         let (pool, service) = (plan.pool(), plan.pool().service());
-        // That a pool has no backend yet is no news.
-        let nothing = || match pool.backends.len() {
-            0 => Service::Refused,
-            _ => Service::Usable,
-        };
-        let before = record.service.replace(service).unwrap_or_else(nothing);
+        if record.service.is_none() && pool.backends.is_empty() {
+            // That it has no backend yet is no news, so the first one does not end anything.
+            continue;
+        }
+        let before = record.service.replace(service).unwrap_or_default();
         if before == service {
             continue;
         }
@@ -43,14 +42,15 @@ pub(super) fn service(events: &Events, snapshot: &Snapshot, roster: &mut Roster)
             (Service::Refused, Service::Usable) => (Severity::Info, EventKind::PoolUp),
             (_, Service::Usable) => continue,
         };
-        events.tell(severity, kind, about, service_of(pool));
+        events.tell(severity, kind, about, sentence(pool, service));
     }
 }
 
-/// Where the new sessions of a pool go, in a sentence.
-pub(super) fn service_of(pool: &Pool) -> String {
+/// Where the new sessions of a pool go, in a sentence. Callers hand over what they looked at, as
+/// workers may change `Pool::service` meanwhile.
+pub(super) fn sentence(pool: &Pool, service: Service) -> String {
     let (name, usable, all) = (&pool.name, pool.usable(), pool.backends.len());
-    match pool.service() {
+    match service {
         Service::Refused if all == 0 => {
             format!("pool `{name}` has no backend: new sessions fail until one is added")
         }

@@ -223,26 +223,28 @@ impl Balancer {
     fn service(&self, pool: &str) -> Option<(Service, String)> {
         let mut plans = self.publisher.snapshot().pools.iter();
         let plan = plans.find(|plan| plan.pool().name == pool)?;
-        Some((plan.pool().service(), announce::service_of(plan.pool())))
+        let service = plan.pool().service();
+        Some((service, announce::sentence(plan.pool(), service)))
     }
 
     /// The pools whose new sessions do not go to usable backends, a sentence each.
     fn alerts(&self) -> Vec<String> {
-        let both = self
-            .roster
-            .pools
-            .iter()
-            .zip(&self.publisher.snapshot().pools);
-        // Only what was reported: before the first probes are done nothing is known.
-        let reported = |service: Option<Service>| service.is_some_and(|its| its < Service::Usable);
-        let plans = both.filter(|(record, _)| reported(record.service));
-        let mut sentences = plans.map(|(_, plan)| announce::service_of(plan.pool()));
-        let mut first: Vec<_> = sentences.by_ref().take(ALERTS_MAX).collect();
-        let more = sentences.count();
-        if more > 0 {
-            first.push(format!("{more} more pools"));
+        if self.stage == Stage::Starting {
+            // Before the first probes are done nothing is known.
+            return Vec::new();
         }
-        first
+        let plans = self.publisher.snapshot().pools.iter();
+        let services = plans.map(|plan| (plan.pool(), plan.pool().service()));
+        let mut worse = services.filter(|(_, service)| *service < Service::Usable);
+        let first = worse.by_ref().take(ALERTS_MAX);
+        let mut sentences: Vec<_> = first
+            .map(|(pool, service)| announce::sentence(pool, service))
+            .collect();
+        let more = worse.count();
+        if more > 0 {
+            sentences.push(format!("{more} more pools"));
+        }
+        sentences
     }
 
     /// Makes a change, and notes the orders that it ends. Answers whether it ended an ejection.

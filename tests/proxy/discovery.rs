@@ -97,6 +97,31 @@ fn a_backend_in_maint_that_was_away_comes_back_in_maint() {
     });
 }
 
+#[test]
+fn the_first_backends_of_a_new_pool_end_no_outage() {
+    watched(|| {
+        let launch = Launch::with_pool("backends: [\"127.0.0.1:1\"]");
+        let list = lister(&launch);
+        list(&["127.0.0.1:2".to_owned()]);
+        let balancer = launch.start();
+        let new = "(name: \"new\", discover: (file: \"web.backends\"), backends: [])])";
+        balancer.edit(|file| file.replace(", ])", &format!(", {new}")));
+        balancer.words(&["reload"]);
+        eventually("its backend joins", || {
+            balancer
+                .ask(&["backends", "--pool", "new"])
+                .as_array()
+                .unwrap()
+                .len()
+                == 1
+        });
+        for kind in ["pool_down", "pool_up"] {
+            assert_eq!(balancer.events(kind).len(), 0, "{kind}");
+        }
+        balancer.finish();
+    });
+}
+
 /// A name server that has one set of IPv4 addresses for every name: an answer is the question, with
 /// its records after it (RFC 1035, 4.1).
 fn name_server(addresses: &Arc<Mutex<Vec<Ipv4Addr>>>) -> String {
