@@ -7,10 +7,11 @@ use std::future::pending;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use log::Level;
-use tokio::sync::oneshot::error::TryRecvError;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Sleep;
 
@@ -125,11 +126,14 @@ pub(super) struct Reloading {
     /// Requests for the next reading.
     queued: Vec<ReloadRequest>,
     /// Readings that timed out and have not ended yet.
-    hung: Vec<oneshot::Receiver<Outcome>>,
+    hung: Vec<Arc<AtomicBool>>,
 }
 
 struct Reading {
     outcome: oneshot::Receiver<Outcome>,
+    /// It has timed out, and opens no sockets, which nothing would accept from. Its thread shares
+    /// this until it ends.
+    given_up: Arc<AtomicBool>,
     /// When it times out.
     deadline: Pin<Box<Sleep>>,
     requests: Vec<ReloadRequest>,
@@ -179,10 +183,7 @@ impl Reloading {
         tokio::select! {
             outcome = &mut reading.outcome => match outcome {
                 Ok(outcome) => outcome,
-                Err(_) => {
-                    let why = "cannot read the file: no thread can be made".to_owned();
-                    (Some((None, Err(why))), Opened::default())
-                }
+                Err(_) => self.unread("cannot read the file: no thread can be made".to_owned()),
             },
             () = &mut reading.deadline => {
                 let why = format!(
@@ -190,17 +191,31 @@ impl Reloading {
                      server, does not answer",
                     humantime::format_duration(READ_TIME)
                 );
-                (Some((None, Err(why))), Opened::default())
+                self.unread(why)
             }
         }
     }
 
+    /// The outcome of a reading that failed. Without a file no reload has failed.
+    fn unread(&self, why: String) -> Outcome {
+        if self.reread.is_none() {
+            log::error!("SIGHUP has no effect: {why}");
+            return (None, Opened::default());
+        }
+        (Some((None, Err(why))), Opened::default())
+    }
+
+    /// Ends the reading under way, or gives it up: what its thread still opens is closed.
+    fn end_reading(&mut self) -> Option<Vec<ReloadRequest>> {
+        let reading = self.reading.take()?;
+        reading.given_up.store(true, Ordering::Relaxed);
+        self.hung.push(reading.given_up);
+        Some(reading.requests)
+    }
+
     /// Whether another reading may begin: each one that hangs holds a thread.
     fn may_begin(&mut self) -> bool {
-        let hangs = |reading: &mut oneshot::Receiver<Outcome>| {
-            matches!(reading.try_recv(), Err(TryRecvError::Empty))
-        };
-        self.hung.retain_mut(hangs);
+        self.hung.retain(|reading| Arc::strong_count(reading) > 1);
         self.hung.len() < HUNG_MAX
     }
 }
@@ -292,23 +307,25 @@ impl Balancer {
     /// Reads on another thread, as this one has probes to make and calls to answer.
     fn begin_reload(&mut self) {
         let requests = std::mem::take(&mut self.reloading.queued);
-        let (done, outcome) = oneshot::channel();
+        let given_up = Arc::new(AtomicBool::new(false));
         self.reloading.reading = Some(Reading {
-            outcome,
+            outcome: oneshot::channel().1,
+            given_up: Arc::clone(&given_up),
             deadline: Box::pin(tokio::time::sleep(READ_TIME)),
             requests,
         });
         if self.stage == Stage::Stopping {
-            return self.end_reload(Err("the balancer is stopping".to_owned()));
+            let outcome = self.reloading.unread(STOPPING.to_owned());
+            return self.on_read(outcome);
         }
         systemd::reloading();
         if !self.reloading.may_begin() {
-            drop(done);
             let why = format!(
                 "cannot read the configuration: {HUNG_MAX} earlier readings still wait for a \
                  file or a name server that does not answer"
             );
-            return self.end_reload(Err(why));
+            let outcome = self.reloading.unread(why);
+            return self.on_read(outcome);
         }
         self.watch_file(false);
         let present = Present {
@@ -326,7 +343,10 @@ impl Balancer {
                 (Some(version), reread.read(&present))
             });
             let read = file.as_ref().and_then(|(_, read)| read.as_ref().ok());
-            let opened = sockets.open(read.map(|read| &read.config));
+            let opened = match given_up.load(Ordering::Relaxed) {
+                true => Opened::default(),
+                false => sockets.open(read.map(|read| &read.config)),
+            };
             (file, opened)
         });
         if let Some(now) = &mut self.reloading.reading {
@@ -350,7 +370,7 @@ impl Balancer {
         if let Some((watch, version)) = self.reloading.watch.as_ref().zip(version) {
             watch.file.borrow_mut().mark_read(version);
         }
-        self.end_reload_since(before, read, &mut opened);
+        self.end_reload(before, read, &mut opened);
         if self.reloading.reading.is_none() {
             self.watch_file(true);
         }
@@ -364,24 +384,11 @@ impl Balancer {
         }
     }
 
-    /// Applies what was read, or reports what is wrong.
-    fn end_reload(&mut self, read: Result<Box<Read>, String>) {
-        self.end_reload_since(self.publisher.version(), read, &mut Opened::default());
-    }
-
-    /// `before`: the version at its beginning.
-    fn end_reload_since(
-        &mut self,
-        before: u64,
-        read: Result<Box<Read>, String>,
-        opened: &mut Opened,
-    ) {
-        let Some(mut reading) = self.reloading.reading.take() else {
+    /// Applies what was read, or reports what is wrong. `before`: the version at its beginning.
+    fn end_reload(&mut self, before: u64, read: Result<Box<Read>, String>, opened: &mut Opened) {
+        let Some(requests) = self.reloading.end_reading() else {
             return;
         };
-        if matches!(reading.outcome.try_recv(), Err(TryRecvError::Empty)) {
-            self.reloading.hung.push(reading.outcome);
-        }
         let notes = read.and_then(|read| self.apply_read(*read, opened));
         let reloaded = notes.map(|notes| Reloaded {
             snapshot: self.publisher.version(),
@@ -392,11 +399,11 @@ impl Balancer {
                 .flatten()
                 .collect(),
         });
-        self.report_reload(&reloaded, &reading.requests);
+        self.report_reload(&reloaded, &requests);
         let outcome = reloaded.as_ref().map(|reloaded| reloaded.snapshot);
         let outcome = outcome.map_err(Clone::clone);
         let reloaded = reloaded.map_err(|why| format!("{why}\n{STAYS}"));
-        for ReloadRequest { author, reply } in reading.requests {
+        for ReloadRequest { author, reply } in requests {
             self.record_reload(author, outcome.clone());
             // The caller may have gone away.
             let _ = reply.map(|reply| reply.send(reloaded.clone()));
@@ -406,7 +413,7 @@ impl Balancer {
 
     /// A reading without a file has ended: its requests want no answer.
     fn end_look(&mut self) {
-        self.reloading.reading = None;
+        self.reloading.end_reading();
         self.go_on_after_reload();
     }
 
@@ -446,7 +453,7 @@ impl Balancer {
     /// Applies what was read. Answers with notes for the caller, a sentence each.
     fn apply_read(&mut self, read: Read, opened: &mut Opened) -> Result<Vec<String>, String> {
         if self.stage == Stage::Stopping {
-            return Err("the balancer is stopping".to_owned());
+            return Err(STOPPING.to_owned());
         }
         let reread = self.reloading.reread.as_mut();
         let is_same_text = reread.is_some_and(|reread| reread.digest == read.digest);
@@ -500,6 +507,8 @@ impl Balancer {
 /// Why there is nothing to read.
 const NO_FILE: &str = "cannot reload: the balancer runs without a configuration file: start it \
                        again with other flags, or change it by commands such as `mahoraga set`";
+/// Why nothing is read any more.
+const STOPPING: &str = "the balancer is stopping";
 /// What follows from a refused reading.
 const STAYS: &str = "the old configuration stays in force";
 /// When a reading times out.
