@@ -211,7 +211,10 @@ impl Measurements {
         });
         let Ok((taken, control, tables)) = computed.await else {
             self.writing.set(false);
-            return log::error!("cannot sum up the histograms: no thread can be made");
+            return log::error!(
+                "cannot sum up the histograms: no thread can be made; what was measured in the \
+                 last {seconds:.1} s is lost"
+            );
         };
         for (name, table) in tables {
             let record = format_args!("{name}: last {seconds:.1} s\n{table}");

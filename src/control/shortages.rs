@@ -86,9 +86,11 @@ impl Shortages {
                 }
             }
         }
+        let named: Vec<_> = pools.keys().copied().collect();
         pools.retain(|address, _| is_missing(*address));
         for address in &self.missing {
-            if !pools.contains_key(address) {
+            // One that no pool names any more is as missing as before.
+            if named.contains(address) && !pools.contains_key(address) {
                 log::info!("source address {address} is no longer missing");
             }
         }

@@ -432,8 +432,9 @@ impl Workers {
     }
 }
 
-/// How long the end of the process waits for the removal of socket files.
-const REMOVAL_TIME: Duration = Duration::from_millis(100);
+/// How long the end of the process waits for the removal of socket files: longer than a busy
+/// machine takes.
+const REMOVAL_TIME: Duration = Duration::from_secs(1);
 /// Lines that wait for the writer of the access log; more are dropped and counted.
 pub(super) const LOG_QUEUE_LINES: usize = 16_384;
 /// Commands that a worker may be behind with.

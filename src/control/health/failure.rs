@@ -22,6 +22,10 @@ pub enum Failure {
     /// clients: it is not the backend's fault, as with sessions.
     #[error("not probed: {0}")]
     Lacking(String),
+    /// The same of the origin alone: this machine does not have its address, or no port of it is
+    /// free. Another may serve.
+    #[error("not probed: {0}")]
+    Originless(String),
     /// This process did not run meanwhile: that says nothing about the backend.
     #[error("not probed: this process was stopped, or its machine overloaded")]
     Stalled,
@@ -86,7 +90,7 @@ impl Failure {
         match (error.kind(), from.address) {
             (io::ErrorKind::AddrNotAvailable, Some(address)) => {
                 let why = "this machine does not have it";
-                Self::Lacking(format!("cannot connect from `source` {address}: {why}"))
+                Self::Originless(format!("cannot connect from `source` {address}: {why}"))
             }
             _ => Self::by(error, Fault::of_connect(Fault::binding(errno(error)))),
         }
@@ -109,7 +113,7 @@ impl Failure {
     /// What a session would not blame the backend for says nothing about it here either.
     fn by(error: &io::Error, fault: Fault) -> Self {
         match (error.raw_os_error(), fault) {
-            (_, Fault::Ports) => Self::Lacking("no local port is free".to_owned()),
+            (_, Fault::Ports) => Self::Originless("no local port is free".to_owned()),
             // unix(7): connect does not wait for a full backlog when it is nonblocking.
             (_, Fault::Busy) => Self::Lacking("its backlog is full".to_owned()),
             (Some(libc::ENOENT), _) => Self::Broken("there is no such socket".to_owned()),
@@ -121,7 +125,7 @@ impl Failure {
     /// Whether it says something about the backend, not about this process alone.
     #[must_use]
     pub fn is_telling(&self) -> bool {
-        !matches!(self, Self::Lacking(_) | Self::Stalled)
+        !matches!(self, Self::Lacking(_) | Self::Originless(_) | Self::Stalled)
     }
 }
 

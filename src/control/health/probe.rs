@@ -146,7 +146,7 @@ impl Prober {
             let from = self.origins.nth(turn % self.origins.len(), User::Probes);
             left -= 1;
             match Stream::connect(&self.to, from).await {
-                Err(Failure::Lacking(_)) if left > 0 => {}
+                Err(Failure::Originless(_)) if left > 0 => {}
                 connected => return connected,
             }
         }
