@@ -109,6 +109,7 @@ pub(super) struct Endpoint {
     asks_control: bool,
     /// The statuses that only this endpoint refuses with, beside those that its columns imply.
     refuses: &'static [StatusCode],
+    takes_body: bool,
     pub(super) needs: fn(&mut SchemaGenerator) -> Needs,
     pub(super) gives: fn(&mut SchemaGenerator) -> Gives,
     act: Action,
@@ -135,6 +136,7 @@ impl Endpoint {
             success: StatusCode::OK,
             asks_control: true,
             refuses: &[],
+            takes_body: I::TAKES_BODY,
             needs: I::describe,
             gives: O::describe,
             act: Arc::new(move |request, uri, body| {
@@ -248,7 +250,8 @@ impl Endpoint {
         caller.check(self.role)?;
         let params = params.map_err(|error| Refusal::malformed(error.body_text()))?;
         let params = params.iter();
-        let body = read_body(&parts.headers, body, context.deadlines.body).await?;
+        let time = context.deadlines.body;
+        let body = read_body(&parts.headers, body, self.takes_body, time).await?;
         // From here on the client waits for the balancer: its connection is not idle.
         let slot = parts
             .extensions

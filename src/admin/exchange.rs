@@ -7,12 +7,13 @@ use std::time::Duration;
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response, Sse};
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use http_body_util::BodyExt as _;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use super::pace::Pace;
 use super::refusal::Refusal;
 use crate::config::{Backend, Changeable, Patch, backend_schema, patch_schema};
 use crate::control::aside;
@@ -27,32 +28,43 @@ pub(super) enum Needs {
 /// What an endpoint answers with: a media type, and the schema of the body.
 pub(super) struct Gives(pub(super) &'static str, pub(super) Schema);
 
-/// Reads a whole body, which must be JSON if there is one.
+/// Reads a body, which must be JSON if there is one: the whole, or its first piece if the endpoint
+/// takes none.
 pub(super) async fn read_body(
     headers: &HeaderMap,
     body: Body,
+    takes_body: bool,
     time: Duration,
 ) -> Result<Bytes, Refusal> {
-    let reading = Limited::new(body, BODY_MAX).collect();
     let late = || Refusal::new(StatusCode::REQUEST_TIMEOUT, "the body took too long");
-    let read = tokio::time::timeout(time, reading).await;
-    let body = read.map_err(|_| late())?.map_err(|error| {
-        if error.is::<LengthLimitError>() {
-            Refusal::new(
-                StatusCode::PAYLOAD_TOO_LARGE,
-                "the body is too large: expected 1 MiB at most",
-            )
-        } else {
-            Refusal::malformed(format!("cannot read the body: {error}"))
-        }
-    })?;
-    let body = body.to_bytes();
+    let read = tokio::time::timeout(time, read_pieces(body, takes_body)).await;
+    let body = read.map_err(|_| late())??;
     if body.is_empty() || is_json(headers) {
         Ok(body)
     } else {
         let error = "invalid body: expected JSON, with `Content-Type: application/json`";
         Err(Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, error))
     }
+}
+
+/// A client may send a body in chunks of one byte, and each is a piece.
+async fn read_pieces(mut body: Body, takes_body: bool) -> Result<Bytes, Refusal> {
+    let (mut whole, mut pace) = (Vec::new(), Pace::new(PIECES_AT_ONCE));
+    while let Some(piece) = body.frame().await {
+        let failed = |error| Refusal::malformed(format!("cannot read the body: {error}"));
+        // Trailers are ignored.
+        let data = piece.map_err(failed)?.into_data().unwrap_or_default();
+        if whole.len() + data.len() > BODY_MAX {
+            let error = "the body is too large: expected 1 MiB at most";
+            return Err(Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, error));
+        }
+        whole.extend_from_slice(&data);
+        if !takes_body && !whole.is_empty() {
+            break;
+        }
+        pace.step().await;
+    }
+    Ok(whole.into())
 }
 
 fn is_json(headers: &HeaderMap) -> bool {
@@ -64,6 +76,9 @@ fn is_json(headers: &HeaderMap) -> bool {
 
 /// What a handler takes beside the path.
 pub(super) trait Input: Sized + Send + 'static {
+    /// Of an endpoint that takes no body only the beginning of one is read.
+    const TAKES_BODY: bool = false;
+
     fn read(uri: &Uri, body: &[u8]) -> Result<Self, Refusal>;
     fn describe(schemas: &mut SchemaGenerator) -> Needs;
 }
@@ -107,6 +122,8 @@ pub(super) struct Json<T>(pub(super) T);
 pub(super) struct Changes<G>(pub(super) Patch<G>);
 
 impl<G: Changeable + Send> Input for Changes<G> {
+    const TAKES_BODY: bool = true;
+
     fn read(uri: &Uri, body: &[u8]) -> Result<Self, Refusal> {
         no_query(uri)?;
         Ok(Self(Patch::read(body)?))
@@ -121,6 +138,8 @@ impl<G: Changeable + Send> Input for Changes<G> {
 pub(super) struct NewBackend(pub(super) Backend);
 
 impl Input for NewBackend {
+    const TAKES_BODY: bool = true;
+
     fn read(uri: &Uri, body: &[u8]) -> Result<Self, Refusal> {
         no_query(uri)?;
         Ok(Self(Backend::read(body)?))
@@ -215,3 +234,5 @@ where
 
 /// Bytes of a body.
 const BODY_MAX: usize = 1 << 20;
+/// Pieces of a body that are read before everything else has its turn.
+const PIECES_AT_ONCE: u32 = 8;

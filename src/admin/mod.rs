@@ -13,6 +13,7 @@ mod exchange;
 mod handlers;
 pub mod model;
 mod openapi;
+mod pace;
 mod refusal;
 mod server;
 mod slots;

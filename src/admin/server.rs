@@ -1,6 +1,6 @@
 //! The servers of the API, inside the control thread's runtime. A client that stalls delays its own
-//! connection only, and a deadline ends that. One that sends many requests at once gets one answer
-//! in each turn of the runtime.
+//! connection only, and a deadline ends that. Whatever a client sends, it gets a bounded share of
+//! each turn of the runtime: one answer, one read, and some pieces of a body.
 
 use std::io;
 use std::net::SocketAddr;
@@ -31,6 +31,7 @@ use tokio::time::{Sleep, sleep, timeout};
 use super::Handle;
 use super::access::{Access, Tokens};
 use super::endpoints::{Context, Deadlines, endpoints};
+use super::pace::{PAUSE, Pace};
 use super::refusal::Refusal;
 use super::slots::{ConnectionSlot, ConnectionSlots};
 use crate::control::aside;
@@ -167,6 +168,7 @@ pub(super) async fn serve_in(mut listener: AdminListener, context: Context) {
     // In this task, so that the turns of the control thread are measured with them.
     let mut connections = FuturesUnordered::new();
     let mut slots = ConnectionSlots::default();
+    let mut pace = Pace::new(ACCEPTS_AT_ONCE);
     loop {
         // All slots are taken and one more client has come: it gets the next free slot.
         let is_full = connections.len() > CONNECTIONS_MAX;
@@ -189,6 +191,7 @@ pub(super) async fn serve_in(mut listener: AdminListener, context: Context) {
                     let (router, slot) = (router.clone(), slots.take(copy));
                     let stop = stop.clone();
                     connections.push(serve_connection(stream, router, slot, stop, deadlines));
+                    pace.step().await;
                 }
                 // The client is gone, or there is no descriptor: do not retry at full speed.
                 Err(_) => sleep(ACCEPT_PAUSE).await,
@@ -238,10 +241,11 @@ async fn serve_connection(
     mut stop: watch::Receiver<()>,
     deadlines: Deadlines,
 ) {
-    let stream = TokioIo::new(WriteTimeout {
+    let stream = TokioIo::new(ClientStream {
         stream,
         patience: deadlines.write,
         stalled: None,
+        pause: None,
     });
     let service = TowerToHyperService::new(router);
     let requests = Arc::clone(&slot);
@@ -250,9 +254,8 @@ async fn serve_connection(
         let (busy, answer) = (requests.keep(), service.call(request));
         async move {
             // hyper would answer many requests of a client that pipelines them before anything
-            // else has its turn. A sleep, as the runtime passes operations of io_uring to the
-            // kernel only when no task is ready, and a task that yields always is.
-            sleep(REQUEST_PAUSE).await;
+            // else has its turn.
+            sleep(PAUSE).await;
             drop(busy);
             answer.await
         }
@@ -280,15 +283,17 @@ trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
 
-/// A stream that fails when its peer accepts no byte for `patience`.
-struct WriteTimeout {
+/// A stream that fails when its peer accepts no byte for `patience`, and pauses after each read.
+struct ClientStream {
     stream: Box<dyn Stream>,
     patience: Duration,
     /// The deadline of the write that waits now.
     stalled: Option<Pin<Box<Sleep>>>,
+    /// The pause after the last read.
+    pause: Option<Pin<Box<Sleep>>>,
 }
 
-impl WriteTimeout {
+impl ClientStream {
     fn watch<T>(
         &mut self,
         cx: &mut TaskContext<'_>,
@@ -307,17 +312,25 @@ impl WriteTimeout {
     }
 }
 
-impl AsyncRead for WriteTimeout {
+impl AsyncRead for ClientStream {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut TaskContext<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buffer)
+        if let Some(pause) = &mut self.pause {
+            ready!(pause.as_mut().poll(cx));
+            self.pause = None;
+        }
+        let outcome = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        if outcome.is_ready() {
+            self.pause = Some(Box::pin(sleep(PAUSE)));
+        }
+        outcome
     }
 }
 
-impl AsyncWrite for WriteTimeout {
+impl AsyncWrite for ClientStream {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut TaskContext<'_>,
@@ -360,5 +373,5 @@ const HEADER_MAX: usize = 64 * 1024;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// While all slots are taken and a client waits for one.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
-/// Before each request is answered: a connection gets some hundred answers a second at most.
-const REQUEST_PAUSE: Duration = Duration::from_millis(1);
+/// Connections that are accepted before everything else has its turn.
+const ACCEPTS_AT_ONCE: u32 = 16;

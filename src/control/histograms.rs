@@ -152,7 +152,7 @@ impl Measurements {
         }
     }
 
-    /// Records how late a tick of the control thread was.
+    /// Records how late a tick of the control thread was, or a turn of its loop.
     pub(super) fn on_tick(&self, late: Duration) {
         let late = nanos(late);
         for into in [&self.control_pending, &self.control_in_all] {

@@ -70,9 +70,8 @@ impl Balancer {
         loop {
             self.advance();
             // One wake-up in each turn of the runtime: however many calls wait, probes and servers
-            // have their turn between two of them. An operation of io_uring, as those of others are
-            // passed to the kernel only when no task is ready, and a task that yields always is.
-            let _ = tokio_uring::no_op().await;
+            // have their turn between two of them.
+            self.take_turn().await;
             let publish_due = self.publisher.due();
             let watch = self.reloading.watch.clone();
             let close_due = self.workers.next_to_close();
@@ -103,6 +102,17 @@ impl Balancer {
                 return;
             }
             self.on_wake(wake);
+        }
+    }
+
+    /// Waits for the next turn of the runtime. An operation of io_uring, as those of others are
+    /// passed to the kernel only when no task is ready, and a task that yields always is. While
+    /// some task is ready all the time, signals and calls must not wait for that.
+    async fn take_turn(&self) {
+        let began = Instant::now();
+        let turn = tokio::time::timeout(TURN_TIME, tokio_uring::no_op());
+        if turn.await.is_err() {
+            self.metrics.measurements.on_tick(began.elapsed());
         }
     }
 
@@ -284,6 +294,9 @@ impl Reopening {
 
 /// How long a request to open files again waits for its outcome.
 const REOPEN_TIME: Duration = Duration::from_secs(3);
+
+/// How long the loop waits for its next turn.
+const TURN_TIME: Duration = Duration::from_millis(5);
 
 /// Waits until a time of the workers' clock, in ns.
 async fn until(at: Option<u64>) {

@@ -2,7 +2,9 @@
 //! answers each time, afterwards a good file is read, and SIGTERM ends the process.
 
 use std::fs::{self, File, OpenOptions};
+use std::io::{ErrorKind, Write as _};
 use std::net::UdpSocket;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Command;
 use std::thread;
@@ -161,6 +163,43 @@ fn by_a_name_server_that_never_answers() {
             assert_eq!(backend["health"], "unresolved");
         });
     });
+}
+
+/// Each piece of a body wakes the control thread.
+#[test]
+fn by_bodies_in_pieces_of_one_byte() {
+    for request in ["PATCH /v1/pools/default", "GET /healthz"] {
+        watched(move || {
+            let balancer = Launch::with_pool("backends: [\"127.0.0.1:1\"]").start();
+            expect_unhindered(balancer, |balancer| send_pieces(balancer, request));
+        });
+    }
+}
+
+/// Sends endless bodies on 20 connections, and connects again when one ends.
+fn send_pieces(balancer: &Balancer, request: &str) {
+    let socket = balancer.dir().join("mahoraga.sock");
+    let head = format!("{request} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n");
+    let begin = || {
+        let mut stream = UnixStream::connect(&socket).unwrap();
+        stream.write_all(head.as_bytes()).unwrap();
+        stream.set_nonblocking(true).unwrap();
+        (stream, 0)
+    };
+    let mut clients: Vec<_> = (0..20).map(|_| begin()).collect();
+    let pieces = "1\r\n \r\n".repeat(500);
+    let end = Instant::now() + Duration::from_secs(2);
+    while Instant::now() < end {
+        for client in &mut clients {
+            let (stream, sent) = client;
+            match stream.write(&pieces.as_bytes()[*sent..]) {
+                Ok(count) => *sent = (*sent + count) % pieces.len(),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Err(_) => *client = begin(),
+            }
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
 }
 
 /// Far above what an answer takes on a busy machine, and far below a control thread that stands
