@@ -338,6 +338,8 @@ pub enum EventKind {
     BackendResolved,
     /// The host name of a backend has no address yet.
     BackendUnresolved,
+    /// An address that was discovered, or that a host name has, leads back to its own pool.
+    BackendRefused,
     /// A listener is added.
     ListenerAdded,
     /// A listener is removed.

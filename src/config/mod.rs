@@ -65,6 +65,7 @@ pub use pool::Pool;
 pub(crate) use reference::waits_for_a_start;
 pub use reference::{reference, schema};
 pub use rules::broken_rule;
+pub(crate) use rules::discovered_loops;
 pub use source::{Place, Source};
 pub use strategy::{
     FirstTier, Group, Hash, LeastTime, Persist, Predictive, SecondTier, SelectsBy, Strategy,

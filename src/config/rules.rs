@@ -19,6 +19,7 @@ use crate::address::Address;
 
 mod loops;
 
+pub(crate) use loops::discovered_loops;
 pub(super) use loops::of_pool as loop_of;
 
 /// A broken rule, or a warning.

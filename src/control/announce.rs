@@ -132,6 +132,19 @@ pub(super) fn unresolved(events: &Events, config: &Config, discoveries: &mut Dis
     }
 }
 
+/// Reports addresses that were found and can't be used.
+pub(super) fn refused(events: &Events, discoveries: &mut Discoveries) {
+    for refused in discoveries.take_refused() {
+        let about = Subject::backend(&refused.pool, &refused.backend);
+        events.tell(
+            Severity::Warn,
+            EventKind::BackendRefused,
+            about,
+            refused.message,
+        );
+    }
+}
+
 /// Reports listeners and backends that were added or removed.
 pub(super) fn differences(events: &Events, before: &Config, config: &Config) {
     let [old, new] = [before, config].map(listeners);

@@ -100,7 +100,7 @@ impl Balancer {
             &balancer.config,
             &mut balancer.discoveries,
         );
-        let config = balancer.effective(&balancer.declared);
+        let config = balancer.effective(&Declared::new(config.clone()));
         balancer.discovered = false;
         balancer.follow(config, Vec::new());
         balancer.watch_file(true);
@@ -132,8 +132,10 @@ impl Balancer {
 
     /// A declared configuration, with what is discovered. Pools that are declared as now are those
     /// in force, unless something was discovered or ordered about what is.
-    fn effective(&self, declared: &Declared) -> Config {
-        let has_news = self.discovered || !self.declared.has_floating_of(declared);
+    fn effective(&mut self, declared: &Declared) -> Config {
+        let has_news = self.discovered
+            || self.discoveries.leaves_out()
+            || !self.declared.has_floating_of(declared);
         let pools = &declared.config().pools;
         let now = self.declared.config().pools.iter().zip(&self.config.pools);
         let now = now.map(Some).chain(std::iter::repeat(None));
@@ -142,18 +144,27 @@ impl Balancer {
             now.map(|(_, in_force)| in_force)
         });
         let in_force: Vec<_> = in_force.collect();
-        let found = |place: usize, pool: &str| match in_force[place] {
-            Some(_) => None,
-            None => self.discoveries.found(pool),
-        };
-        let mut config = declared.complete(discovery::merge(declared.config(), found));
-        for (pool, in_force) in config.pools.iter_mut().zip(in_force) {
-            match in_force {
-                Some(in_force) => *pool = in_force.clone(),
-                None => self.discoveries.resolve(pool),
+        let combine = |discoveries: &Discoveries| {
+            let kept = |place: usize, pool: &str| {
+                in_force[place].filter(|_| !discoveries.leaves_out_of(pool))
+            };
+            let found = |place: usize, pool: &str| match kept(place, pool) {
+                Some(_) => None,
+                None => discoveries.found(pool),
+            };
+            let mut config = declared.complete(discovery::merge(declared.config(), found));
+            for (place, pool) in config.pools.iter_mut().enumerate() {
+                match kept(place, &pool.name) {
+                    Some(in_force) => *pool = in_force.clone(),
+                    None => discoveries.resolve(pool, Some(&self.config)),
+                }
             }
-        }
+            config
+        };
+        let discoveries = &mut self.discoveries;
+        let mut config = discoveries.without_loops(declared.config(), has_news, combine);
         config.share_pools(&self.config);
+        announce::refused(&self.events, discoveries);
         config
     }
 
@@ -181,7 +192,7 @@ impl Balancer {
     fn follow_discovered(&mut self) {
         let began = sys::monotonic();
         announce::unresolved(&self.events, &self.config, &mut self.discoveries);
-        let config = self.effective(&self.declared);
+        let config = self.effective(&self.declared.clone());
         self.discovered = false;
         if config == self.config {
             self.publish_with(Vec::new());

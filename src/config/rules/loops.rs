@@ -28,6 +28,35 @@ pub(in crate::config) fn of_pool(config: &Config, name: &str) -> Option<String> 
     backends.find_map(|backend| doors.sentence(backend, pool))
 }
 
+/// The addresses of backends that were discovered, or that host names have, and lead back to their
+/// own pool: each with its pool, its backend's name, and what is wrong. `declared` has the same
+/// pools without discovered backends; nothing in it alone goes round.
+pub(crate) fn discovered_loops<'a>(
+    config: &'a Config,
+    declared: &Config,
+) -> Vec<(&'a str, &'a Backend, String)> {
+    let mut doors = None;
+    let mut found = Vec::new();
+    for (place, pool) in config.pools.iter().enumerate() {
+        let has_hosts = || pool.backends.iter().any(|backend| backend.host.is_some());
+        if pool.discovery.is_none() && !has_hosts() {
+            continue;
+        }
+        let doors = doors.get_or_insert_with(|| Doors::of(config));
+        let declared = declared.pools.get(place);
+        for backend in &pool.backends {
+            let Some(sentence) = doors.sentence(backend, place) else {
+                continue;
+            };
+            let is_declared = || declared.is_some_and(|its| its.backend(&backend.name).is_some());
+            if backend.host.is_some() || !is_declared() {
+                found.push((&*pool.name, backend, sentence));
+            }
+        }
+    }
+    found
+}
+
 /// The listeners, by port or path.
 struct Doors<'a> {
     config: &'a Config,
@@ -102,12 +131,12 @@ fn reaches(backend: &Backend, bind: &Address) -> bool {
         IpAddr::V4(_) | IpAddr::V6(_) => ip,
     };
     let to = match backend.host.as_deref() {
-        None => SocketAddr::new(here(to.ip().to_canonical()), to.port()),
+        _ if backend.is_resolved() => SocketAddr::new(here(to.ip().to_canonical()), to.port()),
         Some(host) if host.eq_ignore_ascii_case("localhost") => {
             SocketAddr::from((Ipv4Addr::LOCALHOST, to.port()))
         }
         // Other names are not resolved here.
-        Some(_) => return false,
+        _ => return false,
     };
     let any = bind.ip().is_unspecified();
     let overlap = Address::Tcp(*bind).overlap(&Address::Tcp(to)).is_some();

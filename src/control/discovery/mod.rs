@@ -7,6 +7,7 @@
 
 mod dns;
 mod file;
+mod loops;
 mod question;
 
 use std::cmp::Reverse;
@@ -22,6 +23,7 @@ use crate::config::{Backend, Config, Pool};
 use crate::shared::Shared;
 
 pub(super) use dns::system_resolver;
+use loops::LeftOut;
 use question::{Asking, Host, Question};
 
 /// What was found for each pool that discovers, and for each host name.
@@ -42,6 +44,7 @@ pub(super) struct Discoveries {
     /// Limits the questions to the DNS that are under way.
     questions: Arc<Semaphore>,
     pace: Pace,
+    left_out: LeftOut,
     /// The pools that are followed, and the servers that are asked.
     asking: (Vec<Shared<Pool>>, Vec<SocketAddr>),
 }
@@ -97,6 +100,7 @@ impl Discoveries {
             tasks: 0,
             questions: Arc::new(Semaphore::new(QUESTIONS_MAX)),
             pace,
+            left_out: LeftOut::default(),
             asking: Default::default(),
         }
     }
@@ -118,11 +122,12 @@ impl Discoveries {
             };
             let mut asking = Asking::new(discovery);
             if let Some(before) = self.pools.get(&pool.name) {
-                asking.before = if before.question == asking.question {
-                    before.before.clone()
+                if before.question == asking.question {
+                    asking.before = before.before.clone();
+                    asking.good = before.good.clone();
                 } else {
-                    self.found(&pool.name)
-                };
+                    asking.before = self.found(&pool.name);
+                }
             }
             pools.insert(pool.name.clone(), asking);
         }
@@ -175,12 +180,12 @@ impl Discoveries {
             }
         };
         let _ = tokio::time::timeout(START_TIME, answers).await;
-        let mut resolved = config.clone();
-        resolved
-            .pools
-            .iter_mut()
-            .for_each(|pool| self.resolve(pool));
-        resolved
+        self.without_loops(config, false, |discoveries| {
+            let mut resolved = config.clone();
+            let pools = resolved.pools.iter_mut();
+            pools.for_each(|pool| discoveries.resolve(pool, None));
+            resolved
+        })
     }
 
     /// Asks all questions again now, as an operator requests. A question under way is asked once
@@ -191,11 +196,13 @@ impl Discoveries {
         }
     }
 
-    /// Sets the addresses of backends with host names.
-    pub(super) fn resolve(&self, pool: &mut Shared<Pool>) {
+    /// Sets the addresses of backends with host names. `before`: the configuration whose address of
+    /// a backend stays in use when the one of its name can't be used.
+    pub(super) fn resolve(&self, pool: &mut Shared<Pool>, before: Option<&Config>) {
         for place in 0..pool.backends.len() {
             let backend = &pool.backends[place];
             let ip = backend.host.as_ref().and_then(|name| self.address(name));
+            let ip = ip.and_then(|ip| self.left_out.usable(&pool.name, backend, ip, before));
             // Only a pool that changes is borrowed mutably: the others stay shared.
             if let Some(ip) = ip.filter(|ip| !backend.is_resolved_to(*ip)) {
                 pool.backends[place].resolve(ip);
@@ -247,7 +254,12 @@ impl Discoveries {
         let asking = self.pools.get(pool)?;
         let followed = self.followed.get(&asking.question)?;
         match &followed.found {
-            Some(found) => Some(asking.with_port(found)),
+            Some(found) => {
+                let usable = self.left_out.rest(pool, asking.with_port(found));
+                let is_empty = usable.is_empty() && !found.is_empty();
+                let good = is_empty.then(|| self.left_out.rest(pool, asking.good.clone()));
+                Some(good.unwrap_or(usable))
+            }
             None if followed.state.is_known() => None,
             None => asking.before.clone(),
         }

@@ -26,6 +26,8 @@ pub(super) struct Asking {
     pub(super) port: u16,
     /// What its last question found, until this one has its first answer.
     pub(super) before: Option<Vec<Backend>>,
+    /// The last backends that were in use, for answers of which none can be.
+    pub(super) good: Vec<Backend>,
 }
 
 /// A host name of backends.
@@ -67,6 +69,7 @@ impl Asking {
             question,
             port,
             before: None,
+            good: Vec::new(),
         }
     }
 

@@ -1,6 +1,7 @@
 //! Discovery against a DNS server of our own and real files.
 
 mod bounds;
+mod loops;
 mod server;
 
 use std::collections::HashMap;
@@ -355,7 +356,7 @@ fn resolved(discoveries: &Discoveries, config: &Config) -> Vec<String> {
     let mut config = config.clone();
     let resolve = |config: &mut Config| {
         let pools = config.pools.iter_mut();
-        pools.for_each(|pool| discoveries.resolve(pool));
+        pools.for_each(|pool| discoveries.resolve(pool, None));
     };
     resolve(&mut config);
     let before = config.clone();

@@ -1,0 +1,143 @@
+//! Addresses that were found and lead back to their own pool: they are left out.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+
+use crate::address::Address;
+use crate::config::{Backend, Config, discovered_loops};
+
+use super::Discoveries;
+
+/// Addresses that are not used, by pool.
+#[derive(Debug, Default)]
+pub(super) struct LeftOut {
+    by_pool: BTreeMap<String, BTreeMap<Address, Reason>>,
+    /// Those that were not reported yet.
+    news: Vec<Refused>,
+}
+
+#[derive(Debug)]
+struct Reason {
+    backend: String,
+    sentence: String,
+}
+
+/// An address that is left out, and why.
+#[derive(Debug)]
+pub(in crate::control) struct Refused {
+    pub(in crate::control) pool: String,
+    pub(in crate::control) backend: String,
+    pub(in crate::control) message: String,
+}
+
+impl LeftOut {
+    fn has(&self, pool: &str, address: &Address) -> bool {
+        let of_pool = self.by_pool.get(pool);
+        of_pool.is_some_and(|of_pool| of_pool.contains_key(address))
+    }
+
+    /// The others of these backends.
+    pub(super) fn rest(&self, pool: &str, mut found: Vec<Backend>) -> Vec<Backend> {
+        if let Some(out) = self.by_pool.get(pool) {
+            found.retain(|backend| !out.contains_key(&backend.address));
+        }
+        found
+    }
+
+    /// This address of a backend's host name, or the one that it had before.
+    pub(super) fn usable(
+        &self,
+        pool: &str,
+        backend: &Backend,
+        ip: IpAddr,
+        before: Option<&Config>,
+    ) -> Option<IpAddr> {
+        let Address::Tcp(place) = &backend.address else {
+            return Some(ip);
+        };
+        let is_used = |ip: &IpAddr| {
+            let address = Address::Tcp(SocketAddr::new(*ip, place.port()));
+            !self.has(pool, &address)
+        };
+        if is_used(&ip) {
+            return Some(ip);
+        }
+        let before = before?.pool(pool)?.backend(&backend.name)?;
+        match &before.address {
+            Address::Tcp(last) if before.is_resolved() && before.target() == backend.target() => {
+                Some(last.ip()).filter(is_used)
+            }
+            Address::Tcp(_) | Address::Unix(_) => None,
+        }
+    }
+}
+
+impl Discoveries {
+    /// The configuration that `combine` makes of `declared` and of what is found, without addresses
+    /// that lead back to their own pool. Each is left out of what this finds, and the last good
+    /// ones stay where none is left. `is_news`: what is found may differ from the last time.
+    pub(in crate::control) fn without_loops(
+        &mut self,
+        declared: &Config,
+        is_news: bool,
+        combine: impl Fn(&Self) -> Config,
+    ) -> Config {
+        // Other listeners may have made them usable.
+        let before = std::mem::take(&mut self.left_out.by_pool);
+        let config = loop {
+            let config = combine(self);
+            let mut is_new = false;
+            for (pool, backend, sentence) in discovered_loops(&config, declared) {
+                let name = backend.name.clone();
+                let reason = Reason {
+                    backend: name,
+                    sentence,
+                };
+                let of_pool = self.left_out.by_pool.entry(pool.to_owned()).or_default();
+                is_new |= of_pool.insert(backend.address.clone(), reason).is_none();
+            }
+            if !is_new {
+                break config;
+            }
+        };
+        for (pool, out) in &self.left_out.by_pool {
+            for (address, Reason { backend, sentence }) in out {
+                if before
+                    .get(pool)
+                    .is_none_or(|out| !out.contains_key(address))
+                {
+                    self.left_out.news.push(Refused {
+                        pool: pool.clone(),
+                        backend: backend.clone(),
+                        message: format!("pool `{pool}`: {sentence}; {address} is left out"),
+                    });
+                }
+            }
+        }
+        if is_news {
+            let names: Vec<_> = self.pools.keys().cloned().collect();
+            for name in names {
+                let found = self.found(&name).unwrap_or_default();
+                if let Some(asking) = self.pools.get_mut(&name) {
+                    asking.good = found;
+                }
+            }
+        }
+        config
+    }
+
+    /// Whether an address is left out.
+    pub(in crate::control) fn leaves_out(&self) -> bool {
+        !self.left_out.by_pool.is_empty()
+    }
+
+    /// Whether an address of this pool is left out.
+    pub(in crate::control) fn leaves_out_of(&self, pool: &str) -> bool {
+        self.left_out.by_pool.contains_key(pool)
+    }
+
+    /// Addresses that were left out since this was last asked.
+    pub(in crate::control) fn take_refused(&mut self) -> Vec<Refused> {
+        std::mem::take(&mut self.left_out.news)
+    }
+}
