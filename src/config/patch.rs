@@ -320,88 +320,66 @@ fn own<G: Settings>(name: &'static str) -> Setting<G> {
     setting_of_part((name, name), |group: &G| group, |group| group)
 }
 
-impl Changeable for Backend {
-    const SCHEMA: &'static str = "BackendChange";
+/// Declares which settings of a group a [`Patch`] can change.
+macro_rules! changeable {
+    ($Group:ident, $schema:literal, $settings:expr) => {
+        impl Changeable for $Group {
+            const SCHEMA: &'static str = $schema;
 
-    fn rows() -> &'static Rows<Self> {
-        static ROWS: LazyLock<Rows<Backend>> = LazyLock::new(|| Rows {
-            base: Backend::base,
-            settings: ["weight", "max_connections", "state"].map(own).into(),
-        });
-        &ROWS
-    }
-}
-
-impl Changeable for Pool {
-    const SCHEMA: &'static str = "PoolChange";
-
-    fn rows() -> &'static Rows<Self> {
-        static ROWS: LazyLock<Rows<Pool>> = LazyLock::new(|| {
-            let mut table = Table::new(&[
-                "How a backend is selected: a name, or a group in RON such as",
-                "`(name: \"hash\", key: \"sni\")`.",
-            ]);
-            table.add(
-                ("strategy", &[]),
-                strategy(),
-                Pool::selects_by,
-                Pool::select_by,
-            );
-            let queue = |name, of| {
-                setting_of_part(
-                    (name, of),
-                    |pool: &Pool| &pool.queue,
-                    |pool| &mut pool.queue,
-                )
-            };
-            table.settings.extend([
-                own("max_connections"),
-                queue("queue_max", "max"),
-                queue("queue_timeout", "timeout"),
-            ]);
-            Rows {
-                base: Pool::base,
-                settings: table.settings,
+            fn rows() -> &'static Rows<Self> {
+                static ROWS: LazyLock<Rows<$Group>> = LazyLock::new(|| Rows {
+                    base: $Group::base,
+                    settings: $settings.into(),
+                });
+                &ROWS
             }
-        });
-        &ROWS
-    }
+        }
+    };
 }
 
-impl Changeable for Listener {
-    const SCHEMA: &'static str = "ListenerChange";
+changeable!(
+    Backend,
+    "BackendChange",
+    ["weight", "max_connections", "state"].map(own)
+);
+changeable!(Pool, "PoolChange", of_pool());
+changeable!(Listener, "ListenerChange", [own("max_connections")]);
+changeable!(Config, "LimitChange", of_all_listeners());
 
-    fn rows() -> &'static Rows<Self> {
-        static ROWS: LazyLock<Rows<Listener>> = LazyLock::new(|| Rows {
-            base: Listener::base,
-            settings: vec![own("max_connections")],
-        });
-        &ROWS
-    }
+fn of_pool() -> Vec<Setting<Pool>> {
+    let mut table = Table::new(&[
+        "How a backend is selected: a name, or a group in RON such as",
+        "`(name: \"hash\", key: \"sni\")`.",
+    ]);
+    let put = Pool::select_by;
+    table.add(("strategy", &[]), strategy(), Pool::selects_by, put);
+    let queue = |name, of| {
+        setting_of_part(
+            (name, of),
+            |pool: &Pool| &pool.queue,
+            |pool| &mut pool.queue,
+        )
+    };
+    table.settings.extend([
+        own("max_connections"),
+        queue("queue_max", "max"),
+        queue("queue_timeout", "timeout"),
+    ]);
+    table.settings
 }
 
-impl Changeable for Config {
-    const SCHEMA: &'static str = "LimitChange";
-
-    fn rows() -> &'static Rows<Self> {
-        static ROWS: LazyLock<Rows<Config>> = LazyLock::new(|| {
-            let mut table = Table::new(&[
-                "The most client connections at a time, of all listeners together. Off: as many as",
-                "the descriptor limit allows.",
-            ]);
-            table.add(
-                ("max_connections", &[]),
-                number(values::CONNECTIONS).or("off"),
-                |config: &Config| config.max_connections,
-                |config: &mut Config, max| config.max_connections = max,
-            );
-            Rows {
-                base: Config::base,
-                settings: table.settings,
-            }
-        });
-        &ROWS
-    }
+fn of_all_listeners() -> Vec<Setting<Config>> {
+    let mut table = Table::new(&[
+        "The most client connections at a time, of all listeners together. Off: as many as the",
+        "descriptor limit allows.",
+    ]);
+    table.add(
+        ("max_connections", &[]),
+        number(values::CONNECTIONS).or("off"),
+        |config: &Config| config.max_connections,
+        |config: &mut Config, max| config.max_connections = max,
+    );
+    table.settings
 }
 
 /// A strategy in one string.
