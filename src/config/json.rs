@@ -29,6 +29,11 @@ pub(super) fn read<G, T>(
     read: impl for<'a> FnOnce(&'a Value, &mut Reader<'a>) -> Option<T>,
 ) -> Result<T, BodyError> {
     let malformed = |sentence: &str| BodyError::Malformed(sentence.to_owned());
+    if json.trim_ascii().is_empty() {
+        return Err(malformed(
+            "invalid body: it is empty: expected a JSON object",
+        ));
+    }
     let mut text = String::new();
     let mut parser = serde_json::Deserializer::from_slice(json);
     let root = Json(&mut text).deserialize(&mut parser);
@@ -45,7 +50,10 @@ pub(super) fn read<G, T>(
     let Kind::Group(fields) = &mut root.kind else {
         return Err(malformed("invalid body: expected a JSON object"));
     };
-    fields.retain(|field| field.name != KEEP);
+    // A setting that is null is left out.
+    let is_setting = |name: &str| settings.iter().any(|its| its.name == name);
+    let is_left_out = |field: &Field| field.value.kind == Kind::Null && is_setting(&field.name);
+    fields.retain(|field| field.name != KEEP && !is_left_out(field));
     for field in fields.iter_mut() {
         let setting = settings.iter().find(|its| its.name == field.name);
         // Programs that know limits as numbers write no limit as 0.
@@ -82,6 +90,14 @@ impl Json<'_> {
         let span = start..self.0.len();
         Value { span, kind }
     }
+
+    /// Ends a list or an object.
+    fn close(&mut self, bracket: char) {
+        if self.0.ends_with(',') {
+            self.0.pop();
+        }
+        self.0.push(bracket);
+    }
 }
 
 impl<'de> DeserializeSeed<'de> for Json<'_> {
@@ -100,7 +116,7 @@ impl<'de> Visitor<'de> for Json<'_> {
     }
 
     fn visit_unit<E>(self) -> Result<Value, E> {
-        Ok(self.leaf(NULL, Kind::Other))
+        Ok(self.leaf("null", Kind::Null))
     }
 
     fn visit_bool<E>(self, truth: bool) -> Result<Value, E> {
@@ -117,19 +133,22 @@ impl<'de> Visitor<'de> for Json<'_> {
     }
 
     fn visit_f64<E>(self, number: f64) -> Result<Value, E> {
-        Ok(self.leaf(&number.to_string(), Kind::Other))
+        Ok(self.leaf(&format!("{number:?}"), Kind::Other))
     }
 
     fn visit_str<E>(self, text: &str) -> Result<Value, E> {
         Ok(self.leaf(&format!("{text:?}"), Kind::Text(text.to_owned())))
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut from: A) -> Result<Value, A::Error> {
+    fn visit_seq<A: SeqAccess<'de>>(mut self, mut from: A) -> Result<Value, A::Error> {
         let start = self.0.len();
+        self.0.push('[');
         let mut items = Vec::new();
         while let Some(item) = from.next_element_seed(Json(&mut *self.0))? {
             items.push(item);
+            self.0.push(',');
         }
+        self.close(']');
         let span = start..self.0.len();
         Ok(Value {
             span,
@@ -137,23 +156,24 @@ impl<'de> Visitor<'de> for Json<'_> {
         })
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut from: A) -> Result<Value, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(mut self, mut from: A) -> Result<Value, A::Error> {
         let start = self.0.len();
+        self.0.push('{');
         let mut fields = Vec::new();
         while let Some(name) = from.next_key::<String>()? {
             let name_start = self.0.len();
-            self.0.push_str(&name);
+            self.0.push_str(&format!("{name:?}"));
             let name_span = name_start..self.0.len();
+            self.0.push(':');
             let value = from.next_value_seed(Json(&mut *self.0))?;
-            // A field that is null is left out.
-            if self.0[value.span.clone()] != *NULL {
-                fields.push(Field {
-                    name,
-                    name_span,
-                    value,
-                });
-            }
+            fields.push(Field {
+                name,
+                name_span,
+                value,
+            });
+            self.0.push(',');
         }
+        self.close('}');
         let span = start..self.0.len();
         Ok(Value {
             span,
@@ -162,6 +182,5 @@ impl<'de> Visitor<'de> for Json<'_> {
     }
 }
 
-const NULL: &str = "null";
 /// A field of every body that has no effect: every change holds over reloads.
 pub(super) const KEEP: &str = "keep";

@@ -127,7 +127,7 @@ impl<G: Changeable> Patch<G> {
             Some(patch)
         })?;
         if patch.is_empty() {
-            let sentence = "expected at least one field to change";
+            let sentence = "expected at least one field to change (null leaves a field as it is)";
             return Err(BodyError::Malformed(sentence.to_owned()));
         }
         Ok(patch)

@@ -28,6 +28,8 @@ pub(super) enum Kind {
     List(Vec<Value>),
     /// `(name: value, ...)`
     Group(Vec<Field>),
+    /// JSON's `null`.
+    Null,
     /// A value that no setting takes: a fraction, a tuple, a map, a bare word.
     #[default]
     Other,

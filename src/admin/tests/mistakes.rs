@@ -42,8 +42,21 @@ async fn malformed_bodies_are_refused() {
         ("7", "invalid body: expected a JSON object"),
         (
             r#"{"weight": null}"#,
-            "expected at least one field to change",
+            "expected at least one field to change (null leaves a field as it is)",
         ),
+        (
+            r#"{"wieght": null, "state": "ready"}"#,
+            "unknown field `wieght`, did you mean `weight`?",
+        ),
+        (
+            r#"{"state": "ready", "weight": [null]}"#,
+            "invalid weight `[null]`: expected a whole number, 0 to 256",
+        ),
+        (
+            r#"{"weight": {"null": {}}}"#,
+            "invalid weight `{\"null\":{}}`: expected a whole number, 0 to 256",
+        ),
+        ("", "invalid body: it is empty: expected a JSON object"),
     ] {
         let answer = world.tell(Method::PATCH, ALPHA, body).await;
         assert_eq!(answer.error(), error);
@@ -51,7 +64,10 @@ async fn malformed_bodies_are_refused() {
     let answer = world
         .tell(Method::PATCH, "/v1/pools/main", r#"{"keep": false}"#)
         .await;
-    assert_eq!(answer.error(), "expected at least one field to change");
+    assert_eq!(
+        answer.error(),
+        "expected at least one field to change (null leaves a field as it is)"
+    );
     assert!(world.played.lock().changes.is_empty());
 }
 
