@@ -135,7 +135,7 @@ impl Balancer {
     fn effective(&mut self, declared: &Declared) -> Config {
         let has_news = self.discovered
             || self.discoveries.leaves_out()
-            || !self.declared.has_floating_of(declared);
+            || !self.declared.has_same_floating(declared);
         let pools = &declared.config().pools;
         let now = self.declared.config().pools.iter().zip(&self.config.pools);
         let now = now.map(Some).chain(std::iter::repeat(None));

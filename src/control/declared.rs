@@ -96,7 +96,7 @@ impl Declared {
     }
 
     /// Whether both have the same orders about discovered backends.
-    pub(super) fn has_floating_of(&self, other: &Self) -> bool {
+    pub(super) fn has_same_floating(&self, other: &Self) -> bool {
         self.floating == other.floating
     }
 
@@ -367,6 +367,10 @@ impl<'a> Differences<'a> {
         };
         match in_files {
             Some([_, false]) => ("the file no longer lists it".to_owned(), false),
+            Some([false, true]) if matches!(part, Change::AddBackend { .. }) => {
+                let why = "the file lists it now, with its own settings";
+                (why.to_owned(), false)
+            }
             Some([false, true]) => ("the file lists it now".to_owned(), true),
             Some([true, true]) | None => (
                 format!("the file has changed its {}", names.join(", ")),
@@ -440,6 +444,12 @@ fn merged(first: &Change, second: &Change) -> Option<Change> {
     }
     let mut both = second.clone();
     match (first, &mut both) {
+        (Change::AddBackend { pool, backend }, Change::SetBackend { patch, .. }) => {
+            let mut backend = backend.clone();
+            patch.apply(&mut backend);
+            let pool = pool.clone();
+            both = Change::AddBackend { pool, backend };
+        }
         (Change::SetBackend { patch: before, .. }, Change::SetBackend { patch, .. }) => {
             *patch = patch.after(before);
         }

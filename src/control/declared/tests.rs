@@ -273,6 +273,38 @@ fn a_removal_holds_and_leaves_no_trace_of_what_the_api_added() {
 }
 
 #[test]
+fn a_backend_that_the_file_lists_as_it_was_not_added_is_named_once() {
+    let declared = changed(&Declared::new(file(&["1"])), &add("2"));
+    let declared = changed(&declared, &weight("2", 7));
+    assert_eq!(weights(&declared), are(&[("1", 1), ("2", 7)]));
+    let (reloaded, ended) = declared.reload(file(&["1", "2"]), false);
+    let message = "a/127.0.0.1:2 is no longer added by a command: \
+                   the file lists it now, with its own settings";
+    assert_eq!(sentences(&ended), [message]);
+    assert_eq!(weights(&reloaded), are(&[("1", 1), ("2", 1)]));
+}
+
+#[test]
+fn a_command_to_give_an_order_again_is_quoted_for_a_shell() {
+    let named = |weight: u16| {
+        let mut config = file(&["1", "2"]);
+        config.pools[0].backends[0].name = "x y; it's".to_owned();
+        config.pools[0].backends[0].weight = weight;
+        config
+    };
+    let patch = Patch::of("weight", "3").unwrap();
+    let order = Change::SetBackend {
+        pool: "a".to_owned(),
+        backend: "x y; it's".to_owned(),
+        patch,
+    };
+    let declared = changed(&Declared::new(named(1)), &order);
+    let (_, ended) = declared.reload(named(5), false);
+    let command = r"run `mahoraga set backend 'a/x y; it'\''s' --weight 3` to set it again";
+    assert!(sentences(&ended)[0].ends_with(command), "{ended:?}");
+}
+
+#[test]
 fn an_order_that_has_no_place_any_more_ends_and_is_named() {
     let declared = Declared::new(file(&["1", "2"]));
     let declared = changed(&declared, &weight("2", 7));

@@ -1,7 +1,7 @@
 //! Orders in sentences.
 
 use super::EndedOrder;
-use crate::config::{AdminState, Backend, Change, Changeable, Patch};
+use crate::config::{AdminState, Backend, Change, Changeable, Patch, Topic};
 
 /// An order that ended, with the reason and the command that gives it again.
 pub(super) fn ended(order: Change, why: &str, may_return: bool) -> EndedOrder {
@@ -45,7 +45,7 @@ pub(super) fn list(orders: &[&Change], ends: [&str; 2]) -> Option<String> {
 
 fn no_longer(order: &Change) -> String {
     match order {
-        Change::AddBackend { .. } => "no longer has the settings of its command".to_owned(),
+        Change::AddBackend { .. } => "is no longer added by a command".to_owned(),
         Change::RemoveBackend { .. } => "is no longer removed".to_owned(),
         Change::SetBackend { patch, .. } => match only_state(patch) {
             Some(AdminState::Ready) => "is no longer kept ready".to_owned(),
@@ -61,9 +61,10 @@ fn no_longer(order: &Change) -> String {
 
 /// The command that gives the order again, and what it does.
 fn again(order: &Change) -> Option<(String, &'static str)> {
+    let subject = subject(order.topic());
     Some(match order {
         Change::AddBackend { .. } => return None,
-        Change::RemoveBackend { .. } => (format!("remove {}", order.topic()), "remove it"),
+        Change::RemoveBackend { .. } => (format!("remove {subject}"), "remove it"),
         Change::SetBackend { patch, .. } => match only_state(patch) {
             Some(state) => {
                 let what = match state {
@@ -71,28 +72,43 @@ fn again(order: &Change) -> Option<(String, &'static str)> {
                     AdminState::Drain => "drain it",
                     AdminState::Maint => "take it out",
                 };
-                (format!("{} {}", state.as_str(), order.topic()), what)
+                (format!("{} {subject}", state.as_str()), what)
             }
-            None => set(&format!("backend {}", order.topic()), patch),
+            None => set(&format!("backend {subject}"), patch),
         },
-        Change::SetPool { patch, .. } => set(&order.topic().to_string(), patch),
-        Change::SetListener { patch, .. } => set(&order.topic().to_string(), patch),
-        Change::SetGlobal { patch } => set(&order.topic().to_string(), patch),
+        Change::SetPool { patch, .. } => set(&subject, patch),
+        Change::SetListener { patch, .. } => set(&subject, patch),
+        Change::SetGlobal { patch } => set(&subject, patch),
     })
 }
 
 fn set<G: Changeable>(subject: &str, patch: &Patch<G>) -> (String, &'static str) {
     let mut command = format!("set {subject}");
     for (name, value) in patch.words() {
-        let is_plain = |c: char| c.is_ascii_alphanumeric() || "._:/-".contains(c);
         let flag = name.replace('_', "-");
-        if value.chars().all(is_plain) {
-            command += &format!(" --{flag} {value}");
-        } else {
-            command += &format!(" --{flag} '{}'", value.replace('\'', r"'\''"));
-        }
+        command += &format!(" --{flag} {}", quoted(&value));
     }
     (command, "set it")
+}
+
+/// The subject of an order, as a shell reads it.
+fn subject(topic: Topic<'_>) -> String {
+    match topic {
+        Topic::Backend(..) => quoted(&topic.to_string()),
+        Topic::Pool(pool) => format!("pool {}", quoted(pool)),
+        Topic::Listener(listener) => format!("listener {}", quoted(listener)),
+        Topic::Global => topic.to_string(),
+    }
+}
+
+/// A word that a shell reads as this text.
+fn quoted(text: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "._:/-".contains(c);
+    if !text.is_empty() && text.chars().all(is_plain) {
+        text.to_owned()
+    } else {
+        format!("'{}'", text.replace('\'', r"'\''"))
+    }
 }
 
 /// The state, if a patch sets nothing else.
