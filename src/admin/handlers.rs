@@ -148,6 +148,10 @@ pub(super) async fn sessions(
             "limit: {SESSIONS_MAX} sessions at most"
         )));
     }
+    if filter.all {
+        let why = "`all` closes sessions: a list has every session without it";
+        return Err(Refusal::malformed(why));
+    }
     filter_is_known(&request, &filter).await?;
     sessions_of(&request, filter).await.map(LongJson)
 }

@@ -1,21 +1,29 @@
 //! Tips for commands and flags that other programs have, or that were meant otherwise.
 
+use std::path::Path;
+
 use clap::Error;
 use clap::builder::StyledStr;
 use clap::error::{ContextKind, ContextValue};
 
 /// Adds a tip to the error of an unknown command or flag.
 pub(super) fn with_tip(mut error: Error) -> Error {
-    let unknown = [ContextKind::InvalidSubcommand, ContextKind::InvalidArg];
-    let unknown = unknown.into_iter().find_map(|kind| error.get(kind));
-    let Some(ContextValue::String(word)) = unknown else {
+    let of = |kind| match error.get(kind) {
+        Some(ContextValue::String(word)) => Some(word),
+        _ => None,
+    };
+    let (command, argument) = (
+        of(ContextKind::InvalidSubcommand),
+        of(ContextKind::InvalidArg),
+    );
+    let Some(word) = command.or(argument) else {
         return error;
     };
     let suggests_hidden = matches!(
         error.get(ContextKind::SuggestedArg),
         Some(ContextValue::String(flag)) if flag == HIDDEN
     );
-    let tip = tip(word);
+    let tip = tip(word).or_else(|| command.and_then(|word| file(word)));
     if suggests_hidden || tip.is_some() {
         error.remove(ContextKind::SuggestedArg);
         error.remove(ContextKind::SuggestedSubcommand);
@@ -31,12 +39,13 @@ pub(super) fn with_tip(mut error: Error) -> Error {
 fn tip(word: &str) -> Option<String> {
     let flag = word.split(['=', ' ']).next().unwrap_or_default();
     let known = TIPS.iter().find(|(words, _)| words.contains(&flag));
-    let is_file = !word.starts_with('-') && word.contains(['.', '/']);
-    match known {
-        Some((_, tip)) => Some((*tip).to_owned()),
-        None if is_file => Some(format!("mahoraga run {word}, or mahoraga check {word}")),
-        None => None,
-    }
+    known.map(|(_, tip)| (*tip).to_owned())
+}
+
+/// A word in the place of a command that names a configuration.
+fn file(word: &str) -> Option<String> {
+    let is_file = word.ends_with(".ron") || Path::new(word).is_file();
+    is_file.then(|| format!("mahoraga run {word}, or mahoraga check {word}"))
 }
 
 /// A flag that does nothing, which clap suggests all the same.

@@ -7,58 +7,30 @@ use std::str::FromStr;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::config::values::{self, ValueError};
-
 /// Selects sessions: every field that is set must match.
-#[derive(clap::Args, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct SessionFilter {
     /// Only the session of this id.
-    #[arg(skip)]
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>")]
     pub id: Option<SessionId>,
     /// Only those of this listener.
-    #[arg(long, value_name = "NAME")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub listener: Option<String>,
     /// Only those of this pool.
-    #[arg(long, value_name = "NAME")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pool: Option<String>,
     /// Only those that are connected, or connect, to this backend.
-    #[arg(
-        long,
-        help = "Only those of this backend: its name, or POOL/BACKEND",
-        value_name = "BACKEND"
-    )]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub backend: Option<String>,
     /// The client's address, without its port. An IPv4 address matches its IPv6-mapped form too.
-    #[arg(
-        long,
-        help = "Only those of this client address",
-        value_name = "IP",
-        value_parser = client
-    )]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub client: Option<IpAddr>,
     /// At most this many in a list, up to 10,000; 1000 by default.
-    #[arg(
-        long,
-        help = "Show at most N, up to 10000 [default: 1000]",
-        value_name = "N",
-        value_parser = limit
-    )]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limit: Option<u32>,
     /// Every session, with no other filter: to close all of them takes it.
-    #[arg(
-        long,
-        help = "With --kill: close every session",
-        requires = "kill",
-        conflicts_with_all = ["listener", "pool", "backend", "client"]
-    )]
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub all: bool,
 }
@@ -109,15 +81,6 @@ impl From<SessionId> for String {
     fn from(id: SessionId) -> Self {
         id.to_string()
     }
-}
-
-fn client(text: &str) -> Result<IpAddr, ValueError> {
-    let expected = || ValueError::Unexpected("an IP address".to_owned());
-    text.parse().map_err(|_| expected())
-}
-
-fn limit(text: &str) -> Result<u32, ValueError> {
-    values::number(text, 1..=SESSIONS_MAX)
 }
 
 /// Sessions in a list, unless the request asks for another number.

@@ -141,6 +141,11 @@ fn words_of_other_programs_are_understood() {
         assert_eq!(text.matches("tip:").count(), 1, "{text}");
         assert_eq!(output.status.code(), Some(2));
     }
+    for stray in [&["proxy", "127.0.0.1:9001"][..], &["reload", "web/app-1"]] {
+        let output = run(stray);
+        let text = stderr(&output);
+        assert!(!text.contains("mahoraga check"), "{text}");
+    }
     let hidden = run(&["drain", "app-1", "--kep"]);
     assert!(!stderr(&hidden).contains("--keep"));
     let help = run(&["--help"]);

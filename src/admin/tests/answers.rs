@@ -172,6 +172,8 @@ async fn sessions_are_those_of_the_filter() {
         .await;
     assert_eq!(answer.json(), json!({ "sessions": 1 }));
     assert!(done().contains("backend: Some(\"10.0.0.1:80\")"));
+    let answer = world.get("/v1/sessions?all=true").await;
+    assert_eq!(answer.status, StatusCode::BAD_REQUEST);
     world
         .ask(By::Socket, Method::DELETE, "/v1/sessions/0-17")
         .await;

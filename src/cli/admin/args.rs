@@ -1,5 +1,6 @@
 //! The arguments of the commands to a running balancer.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use clap::{Args, Subcommand};
 
 use super::address::AdminAddress;
 use super::settings::SettingFlags;
-use crate::admin::model::SessionFilter;
+use crate::admin::model::{SESSIONS_MAX, SessionFilter};
 use crate::cli::args::{Maybe, deadline};
 use crate::config::values::backend;
 use crate::config::values::{self, ValueError};
@@ -171,13 +172,64 @@ pub struct BackendsArgs {
 pub struct SessionsArgs {
     /// Which sessions.
     #[command(flatten)]
-    pub filter: SessionFilter,
+    pub filter: FilterFlags,
     /// Close sessions: those with these ids, or those that the other flags select
     #[arg(long, value_name = "ID", num_args = 0.., conflicts_with = "limit")]
     pub kill: Option<Vec<String>>,
     /// How to reach the balancer.
     #[command(flatten)]
     pub options: ClientOptions,
+}
+
+/// Selects sessions: every flag that is given must match.
+#[derive(Args, Clone, Debug)]
+pub struct FilterFlags {
+    /// Only those of this listener
+    #[arg(long, value_name = "NAME")]
+    pub listener: Option<String>,
+    /// Only those of this pool
+    #[arg(long, value_name = "NAME")]
+    pub pool: Option<String>,
+    /// Only those of this backend: its name, or POOL/BACKEND
+    #[arg(long, value_name = "BACKEND")]
+    pub backend: Option<String>,
+    /// Only those of this client address
+    #[arg(long, value_name = "IP", value_parser = client)]
+    pub client: Option<IpAddr>,
+    /// Show at most N, up to 10000 [default: 1000]
+    #[arg(long, value_name = "N", value_parser = limit)]
+    pub limit: Option<u32>,
+    /// With --kill: close every session
+    #[arg(
+        long,
+        requires = "kill",
+        conflicts_with_all = ["listener", "pool", "backend", "client"]
+    )]
+    pub all: bool,
+}
+
+impl FilterFlags {
+    pub(super) fn filter(&self) -> SessionFilter {
+        let flags = self.clone();
+        SessionFilter {
+            id: None,
+            listener: flags.listener,
+            pool: flags.pool,
+            backend: flags.backend,
+            client: flags.client,
+            limit: flags.limit,
+            all: flags.all,
+        }
+    }
+}
+
+fn client(text: &str) -> Result<IpAddr, ValueError> {
+    let expected = || ValueError::Unexpected("an IP address".to_owned());
+    text.parse().map_err(|_| expected())
+}
+
+fn limit(text: &str) -> Result<u32, ValueError> {
+    values::number(text, 1..=SESSIONS_MAX)
 }
 
 /// The arguments of `mahoraga add`.

@@ -48,12 +48,12 @@ pub(super) async fn sessions(args: &SessionsArgs) -> Result<(), ClientError> {
 }
 
 fn is_filtered(args: &SessionsArgs) -> bool {
-    args.filter != SessionFilter::default()
+    args.filter.filter() != SessionFilter::default()
 }
 
 /// The path of the API for the sessions that the flags select.
 async fn target(client: &Client, args: &SessionsArgs) -> Result<String, ClientError> {
-    let mut filter = args.filter.clone();
+    let mut filter = args.filter.filter();
     if let Some(text) = &args.filter.backend {
         let found = find_serving(client, filter.pool.as_deref(), text).await?;
         filter.pool = Some(found.pool);
