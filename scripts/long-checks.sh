@@ -21,16 +21,21 @@ fi
 (($#)) || set -- sim equal_parts
 for check; do
     case $check in
+    sim | equal_parts) ;;
+    *)
+        echo "$0: unknown check \"$check\": expected sim or equal_parts" >&2
+        exit 2
+        ;;
+    esac
+done
+for check; do
+    case $check in
     sim)
         MAHORAGA_SIM_SEEDS=${MAHORAGA_SIM_SEEDS:-20000} cargo test --locked --test sim every_seed
         ;;
     equal_parts)
         EQUAL_PARTS_RUNS=${EQUAL_PARTS_RUNS:-25} \
             cargo test --locked --test proxy equal_parts:: -- --nocapture
-        ;;
-    *)
-        echo "$0: unknown check \"$check\": expected sim or equal_parts" >&2
-        exit 2
         ;;
     esac
 done

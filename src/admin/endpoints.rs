@@ -38,7 +38,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
             .says("Changes the limit of a listener.")
             .refuses(&[INVALID]),
         Endpoint::read(LIMITS, "limits", h::limits).says("The limit of all client connections."),
-        Endpoint::write(patch.clone(), LIMITS, "set_limits", h::set_limits)
+        Endpoint::write(patch.clone(), LIMITS, "set_global", h::set_global)
             .says("Changes the limit of all client connections.")
             .refuses(&[INVALID]),
         Endpoint::read("/v1/pools", "pools", h::pools).says("All pools with their backends."),

@@ -71,7 +71,7 @@ pub(super) async fn limits(request: ApiRequest, (): ()) -> Answer<Limits> {
     }))
 }
 
-pub(super) async fn set_limits(
+pub(super) async fn set_global(
     request: ApiRequest,
     Changes(patch): Changes<Config>,
 ) -> Answer<Changed> {

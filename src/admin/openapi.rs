@@ -136,7 +136,7 @@ fn query_parameters(schema: Schema) -> Vec<Value> {
     fields.into_iter().map(parameter).collect()
 }
 
-/// The role stands as a scope of the token; none is wanted where there is no role.
+/// The role stands as a scope of the token; without a role a request needs no token.
 fn security(role: Option<Role>) -> Value {
     let scope = match role {
         None => return json!([]),
@@ -279,13 +279,13 @@ mod tests {
             "BackendChange",
             "PoolChange",
             "ListenerChange",
-            "LimitChange",
+            "GlobalChange",
         ] {
             for (field, setting) in schemas[name]["properties"].as_object().unwrap() {
                 assert!(setting["description"].is_string(), "{name} {field}");
             }
         }
-        let limit = &schemas["LimitChange"]["properties"]["max_connections"];
+        let limit = &schemas["GlobalChange"]["properties"]["max_connections"];
         let want = json!([
             { "const": "off" },
             { "type": "integer", "minimum": 0, "maximum": 1 << 24 },

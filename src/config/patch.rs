@@ -344,7 +344,7 @@ changeable!(
 );
 changeable!(Pool, "PoolChange", of_pool());
 changeable!(Listener, "ListenerChange", [own("max_connections")]);
-changeable!(Config, "LimitChange", of_all_listeners());
+changeable!(Config, "GlobalChange", of_all_listeners());
 
 fn of_pool() -> Vec<Setting<Pool>> {
     let mut table = Table::new(&[

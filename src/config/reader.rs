@@ -127,7 +127,7 @@ impl<'a> Reader<'a> {
             // No more than these are shown, and a place in a long line takes time.
             let is_shown = i < MISTAKES_MAX;
             let sentence = if is_shown {
-                one.told(source)
+                one.whole_sentence(source)
             } else {
                 one.sentence
             };

@@ -84,7 +84,7 @@ impl Finding {
     }
 
     /// The sentence, with the place that it clashes with.
-    pub(super) fn told(&self, source: &Source) -> String {
+    pub(super) fn whole_sentence(&self, source: &Source) -> String {
         let Some(first) = &self.first else {
             return self.sentence.clone();
         };

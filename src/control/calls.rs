@@ -326,7 +326,7 @@ fn action(change: &Change) -> &'static str {
         Change::SetBackend { .. } => "set_backend",
         Change::SetPool { .. } => "set_pool",
         Change::SetListener { .. } => "set_listener",
-        Change::SetGlobal { .. } => "set_limits",
+        Change::SetGlobal { .. } => "set_global",
     }
 }
 

@@ -296,7 +296,7 @@ impl Balancer {
         });
     }
 
-    /// There is no file to read. Nothing is wrong with the balancer: only the caller is told.
+    /// There is no file to read. The balancer is well: only the caller is answered.
     fn refuse_reload(&self, ReloadRequest { author, reply }: ReloadRequest) {
         let outcome = Err(NO_FILE.to_owned());
         self.record_reload(author, outcome.clone());

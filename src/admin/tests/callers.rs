@@ -19,7 +19,7 @@ fn filled(endpoint: &Endpoint) -> String {
 /// What a request of an endpoint needs to succeed, beside its path.
 fn sample(endpoint: &Endpoint) -> (&'static str, &'static str) {
     match endpoint.id {
-        "set_listener" | "set_limits" => ("", r#"{"max_connections": 9}"#),
+        "set_listener" | "set_global" => ("", r#"{"max_connections": 9}"#),
         "set_pool" => ("", r#"{"strategy": "random"}"#),
         "add_backend" => ("", r#"{"address": "127.0.0.1:80"}"#),
         "set_backend" => ("", r#"{"weight": 9}"#),
