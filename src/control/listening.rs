@@ -92,7 +92,8 @@ fn explained(error: io::Error) -> io::Error {
     if error.raw_os_error() != Some(libc::EADDRINUSE) {
         return error;
     }
-    let sentence = "the address is in use: another process listens on it (`ss -ltnp` shows which)";
+    let sentence = "the address is in use: another process listens on it (`ss -ltnp` shows which), \
+                    or a connection has it as its local address (`ss -tan`)";
     io::Error::new(io::ErrorKind::AddrInUse, sentence)
 }
 
