@@ -7,6 +7,7 @@ use std::net::UdpSocket;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -171,13 +172,23 @@ fn by_bodies_in_pieces_of_one_byte() {
     for request in ["PATCH /v1/pools/default", "GET /healthz"] {
         watched(move || {
             let balancer = Launch::with_pool("backends: [\"127.0.0.1:1\"]").start();
-            expect_unhindered(balancer, |balancer| send_pieces(balancer, request));
+            expect_unhindered(balancer, |balancer| {
+                let answered = AtomicBool::new(false);
+                thread::scope(|scope| {
+                    scope.spawn(|| send_pieces(balancer, request, &answered));
+                    for _ in 0..20 {
+                        look(balancer, "/healthz");
+                    }
+                    answered.store(true, Ordering::Relaxed);
+                });
+            });
         });
     }
 }
 
-/// Sends endless bodies on 20 connections, and connects again when one ends.
-fn send_pieces(balancer: &Balancer, request: &str) {
+/// Sends bodies on 20 connections until others were answered, or were not for too long. Connects
+/// again when one ends.
+fn send_pieces(balancer: &Balancer, request: &str, answered: &AtomicBool) {
     let socket = balancer.dir().join("mahoraga.sock");
     let head = format!("{request} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n");
     let begin = || {
@@ -188,8 +199,8 @@ fn send_pieces(balancer: &Balancer, request: &str) {
     };
     let mut clients: Vec<_> = (0..20).map(|_| begin()).collect();
     let pieces = "1\r\n \r\n".repeat(500);
-    let end = Instant::now() + Duration::from_secs(2);
-    while Instant::now() < end {
+    let end = Instant::now() + 2 * patient(SLOWEST);
+    while !answered.load(Ordering::Relaxed) && Instant::now() < end {
         for client in &mut clients {
             let (stream, sent) = client;
             match stream.write(&pieces.as_bytes()[*sent..]) {
