@@ -244,6 +244,43 @@ impl Change {
         }
     }
 
+    /// The same change, setting by setting.
+    pub(crate) fn singles(&self) -> Vec<Self> {
+        match self {
+            Self::AddBackend { .. } | Self::RemoveBackend { .. } => vec![self.clone()],
+            Self::SetBackend {
+                pool,
+                backend,
+                patch,
+            } => {
+                let singles = patch.singles().map(|patch| Self::SetBackend {
+                    pool: pool.clone(),
+                    backend: backend.clone(),
+                    patch,
+                });
+                singles.collect()
+            }
+            Self::SetPool { pool, patch } => {
+                let singles = patch.singles().map(|patch| Self::SetPool {
+                    pool: pool.clone(),
+                    patch,
+                });
+                singles.collect()
+            }
+            Self::SetListener { listener, patch } => {
+                let singles = patch.singles().map(|patch| Self::SetListener {
+                    listener: listener.clone(),
+                    patch,
+                });
+                singles.collect()
+            }
+            Self::SetGlobal { patch } => {
+                let singles = patch.singles().map(|patch| Self::SetGlobal { patch });
+                singles.collect()
+            }
+        }
+    }
+
     /// The error for a change that makes a valid configuration invalid.
     fn refused(&self, why: &str) -> ChangeError {
         ChangeError::Invalid(match self.topic() {

@@ -107,6 +107,15 @@ impl<G: Changeable> Patch<G> {
         })
     }
 
+    /// A patch for each of its settings.
+    pub(crate) fn singles(&self) -> impl Iterator<Item = Self> {
+        let bits = (0..u32::BITS).map(|i| self.given & 1 << i);
+        bits.filter(|bit| *bit != 0).map(|given| Self {
+            values: self.values.clone(),
+            given,
+        })
+    }
+
     /// Reads the body of a request.
     ///
     /// # Errors

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use crate::by_name::ByName;
 use crate::config::{
-    Backend, Change, ChangeError, Changeable, Config, Listener, Patch, Pool, Topic,
+    AdminState, Backend, Change, ChangeError, Changeable, Config, Listener, Patch, Pool, Topic,
 };
 use crate::shared::Shared;
 
@@ -143,11 +143,43 @@ impl Declared {
         for (place, order) in hold.into_iter().enumerate() {
             match refused.get(&place) {
                 None => next.orders.push(order),
-                Some(error) => ends.push(ended(order, &error.to_string(), false)),
+                Some(error) => next.keep_rest(order, error, &mut ends),
             }
         }
         next.settle(None);
         (next, ends)
+    }
+
+    /// Keeps what can hold of an order that can't hold as a whole: its valid settings. A backend
+    /// that can't stay removed is drained, as it was taken out for a reason.
+    fn keep_rest(&mut self, order: Change, error: &ChangeError, ends: &mut Vec<EndedOrder>) {
+        if let Change::RemoveBackend { pool, backend } = &order
+            && let Ok(patch) = Patch::of("state", AdminState::Drain.as_str())
+        {
+            let (pool, backend) = (pool.clone(), backend.clone());
+            let drain = Change::SetBackend {
+                pool,
+                backend,
+                patch,
+            };
+            let why = match self.keep(&drain) {
+                Ok(()) => format!("{error}; it is drained instead"),
+                Err(_) => error.to_string(),
+            };
+            ends.push(ended(order, &why, false));
+            return;
+        }
+        for single in order.singles() {
+            if let Err(error) = self.keep(&single) {
+                ends.push(ended(single, &error.to_string(), false));
+            }
+        }
+    }
+
+    fn keep(&mut self, order: &Change) -> Result<(), ChangeError> {
+        self.config = order.apply(&self.config)?;
+        record(&mut self.orders, order);
+        Ok(())
     }
 
     /// The result of an order, and the orders that had to make room for it. `discovered` adds the

@@ -305,6 +305,36 @@ fn a_command_to_give_an_order_again_is_quoted_for_a_shell() {
 }
 
 #[test]
+fn of_an_order_that_became_invalid_only_the_invalid_setting_ends() {
+    let declared = Declared::new(file(&["1", "2"]));
+    let declared = changed(&declared, &state("1", AdminState::Drain));
+    let declared = changed(&declared, &weight("1", 0));
+    let (declared, ended) = declared.reload(file(&["1"]), false);
+    let message = "a/127.0.0.1:1 no longer has weight 0: pool `a`: backends: every weight is 0";
+    assert_eq!(ended.len(), 1);
+    assert!(ended[0].sentence.starts_with(message), "{ended:?}");
+    assert_eq!(in_force(&declared, &[]), [(1, AdminState::Drain)]);
+    let (declared, ended) = declared.reload(file(&["1", "2"]), false);
+    assert_eq!(ended, []);
+    assert_eq!(in_force(&declared, &[])[0], (1, AdminState::Drain));
+}
+
+#[test]
+fn a_backend_that_can_not_stay_removed_is_drained() {
+    let declared = Declared::new(file(&["1", "2"]));
+    let declared = changed(&declared, &remove("1"));
+    let (declared, ended) = declared.reload(file(&["1"]), false);
+    assert_eq!(ended.len(), 1);
+    let sentence = &ended[0].sentence;
+    assert!(
+        sentence.starts_with("a/127.0.0.1:1 is no longer removed: "),
+        "{sentence}"
+    );
+    assert!(sentence.ends_with("; it is drained instead"), "{sentence}");
+    assert_eq!(in_force(&declared, &[]), [(1, AdminState::Drain)]);
+}
+
+#[test]
 fn an_order_that_has_no_place_any_more_ends_and_is_named() {
     let declared = Declared::new(file(&["1", "2"]));
     let declared = changed(&declared, &weight("2", 7));
