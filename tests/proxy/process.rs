@@ -182,8 +182,13 @@ impl Process {
     }
 
     /// Whether the process blocks or handles signals: it does so with all of them at once. (Ignored
-    /// signals show nothing: a shell may have started it so.)
+    /// signals show nothing: a shell may have started it so.) Before execve(2) it is a copy of this
+    /// process, in which the C library blocks signals for a moment.
     pub(crate) fn is_prepared_for_signals(self) -> bool {
+        let program = |of: &str| fs::read_link(format!("/proc/{of}/exe")).ok();
+        if program(&self.0.to_string()) == program("self") {
+            return false;
+        }
         let has = |field: &str| {
             let mask = u64::from_str_radix(&self.status(field), 16).unwrap();
             mask & (1 << (libc::SIGTERM - 1)) != 0
