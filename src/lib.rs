@@ -32,6 +32,7 @@ pub mod operational_log;
 pub mod origin;
 pub mod peek;
 pub mod pool;
+pub mod prefix;
 pub mod ring;
 pub mod select;
 pub mod session;

@@ -5,11 +5,14 @@
 use std::collections::HashMap;
 use std::num::NonZeroU32;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use crossbeam::utils::CachePadded;
 
 use crate::address::Address;
 use crate::by_name::ByName;
 use crate::config::{self, Config};
-use crate::guard::Limit;
+use crate::guard::{AccessFilter, AccessFilters, Limit};
 use crate::pool::{Pool, Standing, Tally, Traffic};
 use crate::select::Plan;
 use crate::session::SessionLimits;
@@ -28,6 +31,9 @@ pub struct Snapshot {
     pub pools: Vec<Arc<Plan>>,
     /// Client connections of all listeners and workers.
     pub connections: Arc<Limit>,
+    /// Which clients may connect, by the ids of the listeners that do not let all in. Sessions keep
+    /// their listener, and must not keep a table of a million prefixes with it.
+    pub access: HashMap<u64, Arc<AccessFilter>>,
     /// How many listeners there have been; the id of the next new one.
     pub listeners_made: u64,
 }
@@ -57,6 +63,8 @@ pub struct Listener {
     pub connections: Arc<Limit>,
     /// Bytes of its sessions.
     pub traffic: Arc<Traffic>,
+    /// Clients that were refused, over all workers.
+    pub refused: Arc<CachePadded<AtomicU64>>,
     /// Deadlines and tries of its sessions.
     pub limits: SessionLimits,
 }
@@ -69,18 +77,18 @@ impl Snapshot {
         pools.find(|pool| pool.name == name)
     }
 
-    /// Composes the snapshot of a configuration, which is to replace the one before. Counts and
-    /// tables are kept: those of pools by name, of backends by name and address, of listeners by
-    /// address. `max_connections` is what the configuration or the descriptor limit allows in all;
-    /// `standings` is what is known of the backends of the pool at an index of the configuration,
-    /// in their order, and `has_changed` whether that, or the pool, may have changed since
-    /// `before`.
+    /// Composes the snapshot of a configuration with its access lists, which is to replace the one
+    /// before. Counts and tables are kept: those of pools by name, of backends by name and address,
+    /// of listeners by address. `max_connections` is what the configuration or the descriptor limit
+    /// allows in all; `standings` is what is known of the backends of the pool at an index of the
+    /// configuration, in their order, and `has_changed` whether that, or the pool, may have changed
+    /// since `before`.
     ///
     /// Workers see no difference before [`Draft::take_effect`].
     #[must_use]
     pub fn compose<'a, Standings: Iterator<Item = Standing>>(
         before: Option<&'a Self>,
-        config: &'a Config,
+        (config, access): (&'a Config, &AccessFilters),
         max_connections: u32,
         standings: impl Fn(usize) -> Standings,
         has_changed: impl Fn(usize) -> bool,
@@ -112,6 +120,12 @@ impl Snapshot {
             Arc::new(Listener::new(id, listener, plan, old))
         });
         let listeners: Vec<_> = listeners.collect();
+        let filters = listeners.iter().zip(&config.listeners);
+        let filters = filters.filter_map(|(listener, config)| {
+            let filter = access.get(config.access_list.as_ref()?)?;
+            Some((listener.id, Arc::clone(filter)))
+        });
+        let filters = filters.collect();
         let unbounded = || Arc::new(Limit::unbounded());
         let connections = before.map(|before| Arc::clone(&before.connections));
         let next = Self {
@@ -119,6 +133,7 @@ impl Snapshot {
             listeners,
             pools,
             connections: connections.unwrap_or_else(unbounded),
+            access: filters,
             listeners_made: made,
         };
         Draft {
@@ -133,11 +148,15 @@ impl Snapshot {
     #[must_use]
     pub fn with_new_sockets(&self, ids: &[u64]) -> Self {
         let mut made = self.listeners_made;
+        let mut access = self.access.clone();
         let listeners = self.listeners.iter().map(|old| {
             if !ids.contains(&old.id) {
                 return Arc::clone(old);
             }
             made += 1;
+            if let Some(filter) = access.remove(&old.id) {
+                access.insert(made - 1, filter);
+            }
             Arc::new(Listener {
                 id: made - 1,
                 name: old.name.clone(),
@@ -145,12 +164,14 @@ impl Snapshot {
                 plan: Arc::clone(&old.plan),
                 connections: Arc::clone(&old.connections),
                 traffic: Arc::clone(&old.traffic),
+                refused: Arc::clone(&old.refused),
                 limits: old.limits,
             })
         });
         Self {
             version: self.version,
             listeners: listeners.collect(),
+            access,
             pools: self.pools.clone(),
             connections: Arc::clone(&self.connections),
             listeners_made: made,
@@ -235,6 +256,7 @@ impl Listener {
             bind: config.bind.clone(),
             connections,
             traffic: old.map_or_else(Arc::default, |old| Arc::clone(&old.traffic)),
+            refused: old.map_or_else(Arc::default, |old| Arc::clone(&old.refused)),
             limits: limits(config, &plan),
             plan,
         }
@@ -276,7 +298,14 @@ mod tests {
             let backends = pool.backends.iter();
             backends.map(move |backend| standing(pool, backend))
         };
-        Snapshot::compose(before, config, max_connections, standings, |_| true)
+        let access = AccessFilters::new();
+        Snapshot::compose(
+            before,
+            (config, &access),
+            max_connections,
+            standings,
+            |_| true,
+        )
     }
 
     fn publish(
@@ -350,6 +379,31 @@ mod tests {
         assert_eq!(first.listeners[0].connections.max(), 7);
         assert!(Arc::ptr_eq(&other, &second.pools[1]));
         assert_eq!(other.pool().connections.max(), 3, "as it is the same");
+    }
+
+    #[test]
+    fn a_session_keeps_no_access_list() {
+        let text = FIRST.replace(
+            "pool: \"a\")]",
+            "pool: \"a\", access_list: \"office\")], access_lists: [(name: \"office\")]",
+        );
+        let config = read(&text);
+        let own = Arc::default();
+        let filter = Arc::new(AccessFilter::new("office".to_owned(), own, None, None));
+        let access = AccessFilters::from([("office".to_owned(), Arc::clone(&filter))]);
+        let standings = |_: usize| [Standing::default(); 2].into_iter();
+        let draft = Snapshot::compose(None, (&config, &access), 9, standings, |_| true);
+        drop(access);
+        let first = draft.take_effect();
+        assert!(first.access.contains_key(&first.listeners[0].id));
+        let next = first.with_new_sockets(&[0]);
+        assert!(next.access.contains_key(&next.listeners[0].id));
+        let of_session = Arc::clone(&first.listeners[0]);
+        drop((first, next));
+        assert_eq!(
+            (Arc::strong_count(&filter), &*of_session.name),
+            (1, "127.0.0.1:1")
+        );
     }
 
     /// So a change of one backend of many makes one, not all.

@@ -51,6 +51,9 @@ pub struct Status {
     /// Pools whose new sessions fail, or go to backends that may not work: a sentence each.
     #[serde(default)]
     pub alerts: Vec<String>,
+    /// The access lists.
+    #[serde(default)]
+    pub access_lists: Vec<AccessListStatus>,
     /// What of the configuration takes effect at the next start, a sentence each.
     #[serde(default)]
     pub waiting: Vec<String>,
@@ -134,9 +137,29 @@ pub struct ListenerStatus {
     pub connections: u64,
     /// Client connections at most.
     pub max_connections: Option<u32>,
+    /// The access list that says which clients may connect.
+    #[serde(default)]
+    pub access_list: Option<String>,
+    /// Clients refused since it listens.
+    #[serde(default)]
+    pub refused: u64,
     /// Bytes of its sessions.
     #[serde(flatten)]
     pub traffic: TrafficStatus,
+}
+
+/// An access list.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct AccessListStatus {
+    /// Its name.
+    pub name: String,
+    /// How many prefixes it has, those of its file included.
+    pub prefixes: u64,
+    /// What holds for addresses in none of them: `allow` or `deny`.
+    pub others: String,
+    /// What is wrong with its file: the last good prefixes are in force.
+    #[serde(default)]
+    pub error: Option<String>,
 }
 
 /// A pool.
@@ -360,6 +383,12 @@ pub enum EventKind {
     NoLocalPort,
     /// This machine does not have a `source` address.
     NoSourceAddress,
+    /// A listener refuses clients by its access list.
+    AccessDenied,
+    /// The file of an access list was read again and is in force.
+    AccessListRead,
+    /// The file of an access list is wrong: the last good one stays in force.
+    AccessListFailed,
     /// Events that this watcher was too slow or too late for; the number is that of the last.
     #[default]
     Missed,

@@ -12,6 +12,7 @@ use super::admin::ClientCommand;
 use crate::address::Address;
 use crate::config::values::{self, ValueError};
 use crate::config::{Backend, Check, Key, LogFormat, LogSink, Strategy};
+use crate::prefix::Prefix;
 use crate::simulate::Scenario;
 
 /// The program's arguments.
@@ -171,6 +172,23 @@ pub struct ProxyArgs {
         value_parser = values::check_of
     )]
     pub check: Maybe<Check>,
+    /// Let clients of this address or prefix connect; with --allow alone, refuse all others.
+    #[arg(
+        long,
+        value_name = "CIDR",
+        value_parser = values::prefix,
+        help = "Let clients of this address or prefix connect: the longest prefix counts, and with \
+                --allow alone all others are refused; may be given again"
+    )]
+    pub allow: Vec<Prefix>,
+    /// Refuse clients of this address or prefix.
+    #[arg(
+        long,
+        value_name = "CIDR",
+        value_parser = values::prefix,
+        help = "Refuse clients of this address or prefix; may be given again"
+    )]
+    pub deny: Vec<Prefix>,
     /// Worker threads; auto: one for each CPU that the process may use.
     #[arg(long, value_name = "N|auto", default_value = "auto", value_parser = workers)]
     pub workers: Maybe<NonZeroU32>,

@@ -73,6 +73,7 @@ fn demo_config(front: SocketAddr, backends: &[SocketAddr], socket: &Path) -> Con
         bind: Address::Tcp(front),
         pool: 0,
         max_connections: None,
+        access_list: None,
         attempts: config::ATTEMPTS,
         half_close: config::HalfClose::Relay,
         timeouts: Timeouts::default(),

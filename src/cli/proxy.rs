@@ -8,9 +8,10 @@ use super::args::ProxyArgs;
 use crate::address::Address;
 use crate::config::values::{self, ValueError};
 use crate::config::{
-    self, ATTEMPTS, AccessLog, Admin, Config, FirstTier, HalfClose, Listener, Persist, Pool,
-    Strategy, Timeouts, TwoTier,
+    self, ATTEMPTS, AccessList, AccessLog, Admin, Config, FirstTier, HalfClose, Listener, Persist,
+    Pool, Strategy, Timeouts, TwoTier,
 };
+use crate::shared::Shared;
 
 /// Why the flags are refused, beyond what the parser of arguments checks.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
@@ -43,6 +44,7 @@ pub enum ProxyError {
 /// A rule of files is broken, or flags do not go with the strategy.
 pub fn proxy_config(args: &ProxyArgs) -> Result<Config, ProxyError> {
     let (strategy, persist) = strategy(args)?;
+    let access_lists = access_lists(args);
     let config = Config {
         workers: args.workers,
         max_connections: args.max_connections,
@@ -61,7 +63,7 @@ pub fn proxy_config(args: &ProxyArgs) -> Result<Config, ProxyError> {
             }),
         },
         ..Config::of(
-            listeners(args),
+            listeners(args, &access_lists),
             vec![Pool {
                 strategy,
                 persist,
@@ -69,6 +71,10 @@ pub fn proxy_config(args: &ProxyArgs) -> Result<Config, ProxyError> {
                 ..Pool::of(POOL, args.to.clone())
             }],
         )
+    };
+    let config = Config {
+        access_lists: access_lists.into_iter().map(Shared::from).collect(),
+        ..config
     };
     match config::broken_rule(&config) {
         None => Ok(config),
@@ -81,7 +87,9 @@ pub fn proxy_config(args: &ProxyArgs) -> Result<Config, ProxyError> {
 }
 
 /// The flags of the settings that have rules.
-const FLAGS: [(&str, &str); 4] = [
+const FLAGS: [(&str, &str); 6] = [
+    ("access_lists[0].allow", "--allow"),
+    ("access_lists[0].deny", "--deny"),
     ("listeners", "--from"),
     ("pools[0].backends", "--to"),
     ("pools[0].strategy", "--strategy"),
@@ -90,6 +98,22 @@ const FLAGS: [(&str, &str); 4] = [
 
 /// The name of the only pool.
 const POOL: &str = "default";
+
+/// The access list of all listeners, if prefixes are given.
+fn access_lists(args: &ProxyArgs) -> Vec<AccessList> {
+    let list = AccessList {
+        name: ACCESS_LIST.to_owned(),
+        allow: args.allow.clone(),
+        deny: args.deny.clone(),
+        file: None,
+        others: None,
+    };
+    let is_given = !list.allow.is_empty() || !list.deny.is_empty();
+    is_given.then_some(list).into_iter().collect()
+}
+
+/// The name of the only access list.
+const ACCESS_LIST: &str = "default";
 
 /// The strategy with its settings, and the persistence.
 fn strategy(args: &ProxyArgs) -> Result<(Strategy, Option<Persist>), ProxyError> {
@@ -133,7 +157,7 @@ fn value_of(flag: &'static str) -> impl Fn(ValueError) -> ProxyError {
     move |error| ProxyError::Value { flag, error }
 }
 
-fn listeners(args: &ProxyArgs) -> Vec<Listener> {
+fn listeners(args: &ProxyArgs, access_lists: &[AccessList]) -> Vec<Listener> {
     let timeouts = Timeouts {
         connect: args.connect_timeout,
         idle: args.idle_timeout,
@@ -141,6 +165,7 @@ fn listeners(args: &ProxyArgs) -> Vec<Listener> {
         session: args.session_timeout,
         peek: args.peek_timeout,
     };
+    let access_list = access_lists.first().map(|list| list.name.clone());
     let mut equal = HashMap::new();
     let listener = |bind: &Address| {
         let count = equal.entry(bind.clone()).or_insert(0);
@@ -154,6 +179,7 @@ fn listeners(args: &ProxyArgs) -> Vec<Listener> {
             bind: bind.clone(),
             pool: 0,
             max_connections: None,
+            access_list: access_list.clone(),
             attempts: u8::try_from(args.attempts).unwrap_or(ATTEMPTS),
             half_close: HalfClose::Relay,
             timeouts,
@@ -222,6 +248,7 @@ mod tests {
             bind: bind.parse().unwrap(),
             pool: 0,
             max_connections: None,
+            access_list: None,
             attempts: 1,
             half_close: HalfClose::Relay,
             timeouts,

@@ -30,6 +30,8 @@ settings! {
         /// The most client connections at a time, over all workers. Off: only the global limit
         /// holds.
         pub max_connections: Option<NonZeroU32> = None => number(values::CONNECTIONS).or("off");
+        /// The name of the access list that says which clients may connect. Off: all may.
+        pub access_list: Option<String> = None => name().or("off");
         /// Connect attempts for each session, each to another backend while one is left. Beyond
         /// this number a session still passes over backends that refuse at once, up to 16 attempts
         /// in all. 1: no second attempt.

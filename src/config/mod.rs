@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::by_name::ByName;
 use crate::shared::Shared;
 
+mod access_list;
 mod admin;
 mod availability;
 mod backend;
@@ -45,6 +46,7 @@ mod tree;
 pub mod values;
 mod warnings;
 
+pub use access_list::AccessList;
 pub use admin::{ADMIN_SOCKET, Admin, AdminHttp};
 pub use availability::{AllDown, Ejection, OnDown, Queue, ScaleBy, Scaling};
 pub(crate) use backend::is_resolved;
@@ -76,11 +78,12 @@ pub use warnings::{DESCRIPTORS_RESERVED, Host, descriptors_needed, warnings};
 settings! {
     /// A whole, valid configuration.
     ///
-    /// Invariant: names are unique among listeners, among pools and within a pool; every listener's
-    /// `pool` is an index into `pools`; every pool has a backend of weight above 0 that is not of
-    /// the reserve, unless it discovers; the reserve stands behind all others, and is there where
-    /// the pool scales and nowhere else; `two_tier` has every group that a backend of its pool
-    /// names, and if one names a group, all do; a pool of `sticky_round_robin` persists.
+    /// Invariant: names are unique among listeners, among access lists, among pools and within a
+    /// pool; every listener's `pool` is an index into `pools`, and its `access_list` is there;
+    /// every pool has a backend of weight above 0 that is not of the reserve, unless it discovers;
+    /// the reserve stands behind all others, and is there where the pool scales and nowhere else;
+    /// `two_tier` has every group that a backend of its pool names, and if one names a group, all
+    /// do; a pool of `sticky_round_robin` persists.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct Config {
         /// How many worker threads run. Auto: one for each CPU that the process may use.
@@ -118,6 +121,8 @@ settings! {
         ));
         /// Defaults for settings that listeners leave out.
         pub defaults: Defaults = Defaults::default() => listener::shared();
+        /// Lists of the clients that may connect, which listeners name.
+        pub access_lists: Vec<Shared<AccessList>> = Vec::new() => shared_groups();
         /// The addresses that clients connect to.
         pub listeners: Vec<Listener> = Vec::new() => groups();
         /// The groups of backends that listeners name.

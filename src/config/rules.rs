@@ -17,6 +17,7 @@ use super::values::{known, written};
 use super::{Backend, Config, FirstTier, Group, Listener, Pool, Strategy, TwoTier};
 use crate::address::Address;
 
+mod access;
 mod loops;
 
 pub(crate) use loops::discovered_loops;
@@ -154,6 +155,7 @@ pub(super) fn of_config(config: &Config) -> Vec<Finding> {
         }
     }
     listeners(&config.listeners, &mut found);
+    access::find(config, &mut found);
     let names = config.pools.iter().enumerate();
     let names = names.map(|(i, pool)| (format!("pools[{i}].name"), &*pool.name));
     unique(("two pools are called", RENAME), names, &mut found);

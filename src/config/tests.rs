@@ -25,6 +25,7 @@ fn listener(name: &str) -> Listener {
         bind: "127.0.0.1:8080".parse().unwrap(),
         pool: 0,
         max_connections: None,
+        access_list: None,
         attempts: ATTEMPTS,
         half_close: HalfClose::Relay,
         timeouts: Timeouts::default(),

@@ -39,8 +39,8 @@ pub use names::named;
 pub(crate) use names::{did_you_mean, known};
 use names::{foreign, hint, listed};
 pub(super) use names::{name_of_kind, one_of};
-pub use network::admin_socket;
-pub(super) use network::{discovered_name, loopback, resolver, source_address, webhook};
+pub(super) use network::{PREFIX, discovered_name, loopback, resolver, source_address, webhook};
+pub use network::{admin_socket, prefix};
 
 /// Why a value is refused.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]

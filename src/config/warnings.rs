@@ -57,6 +57,7 @@ pub fn warnings(config: &Config, host: Host, source: Option<&Source>) -> Vec<War
             found.push(Finding::at(own, sentence).otherwise(of_all));
         }
     }
+    access_lists(config, &mut found);
     for (i, pool) in config.pools.iter().enumerate() {
         strategy(i, pool, &mut found);
         live::pool(i, pool, &mut found);
@@ -68,6 +69,25 @@ pub fn warnings(config: &Config, host: Host, source: Option<&Source>) -> Vec<War
         }
     }
     placed(found, source)
+}
+
+fn access_lists(config: &Config, found: &mut Vec<Finding>) {
+    for (i, list) in config.access_lists.iter().enumerate() {
+        let name = &list.name;
+        let mut listeners = config.listeners.iter();
+        if listeners.all(|listener| listener.access_list.as_ref() != Some(name)) {
+            let sentence = format!("no listener uses the access list `{name}`");
+            found.push(Finding::at(format!("access_lists[{i}].name"), sentence));
+        }
+        let is_mixed = !list.allow.is_empty() && !list.deny.is_empty();
+        if is_mixed && list.others.is_none() {
+            let sentence = format!(
+                "the access list `{name}` allows addresses that are in none of its prefixes: \
+                 write others: \"deny\", or others: \"allow\" if you mean it"
+            );
+            found.push(Finding::at(format!("access_lists[{i}].others"), sentence));
+        }
+    }
 }
 
 fn workers(config: &Config, host: Host, found: &mut Vec<Finding>) {

@@ -8,6 +8,7 @@ use crate::config::{AdminHttp, Config};
 use crate::shared::Shared;
 use crate::sys::{self, Bound};
 
+use super::access_lists::AccessLists;
 use super::access_log::Orders;
 use super::admin_listeners::AdminSocket;
 use super::at_start::AtStart;
@@ -44,6 +45,7 @@ pub(super) struct Balancer {
     pub(super) roster: Roster,
     pub(super) checks: Checks,
     pub(super) discoveries: Discoveries,
+    pub(super) access: AccessLists,
     pub(super) metrics: Metrics,
     pub(super) log_orders: Rc<Orders>,
     pub(super) events: Events,
@@ -60,7 +62,7 @@ impl Balancer {
     /// # Errors
     /// The audit log can't be opened.
     pub(super) fn new(
-        (config, discoveries): (&Config, Discoveries),
+        (config, discoveries, access): (&Config, Discoveries, AccessLists),
         workers: &Rc<Workers>,
         (reread, tokens, socket): (
             Option<Reread>,
@@ -86,6 +88,7 @@ impl Balancer {
             roster: Roster::default(),
             checks: Checks::new(workers.seed),
             discoveries,
+            access,
             metrics: Metrics::new(measurements),
             log_orders: Rc::clone(log_orders),
             events: events.clone(),
@@ -119,6 +122,7 @@ impl Balancer {
         let new = listening::bind_new(&self.workers, self.publisher.snapshot(), config, opened)?;
         // The pools may have other names or files to discover by.
         self.discoveries.follow(config);
+        self.access.follow(config);
         let config = self.effective(&declared);
         self.declared = declared;
         if config == self.config && new.is_empty() {
@@ -237,7 +241,8 @@ impl Balancer {
     }
 
     fn publish_with(&mut self, new: Vec<Bound>) {
-        let changed = self.publisher.publish(&self.config, &mut self.roster, new);
+        let by = (&self.config, self.access.lists());
+        let changed = self.publisher.publish(by, &mut self.roster, new);
         let snapshot = self.publisher.snapshot();
         pools::follow(&mut self.roster, snapshot, &changed);
         status::note_conditions(snapshot, &changed);

@@ -84,6 +84,7 @@ impl Balancer {
             } => drop(reply.send(self.change(&change, author))),
             Call::Reload(author, reply) => {
                 self.discoveries.look_again();
+                self.access.look_again();
                 let reply = Some(reply);
                 self.reload(ReloadRequest { author, reply });
             }
@@ -132,6 +133,7 @@ impl Balancer {
             accepted: sum(|its| its.accepted.get()),
             traffic: status::traffic(stats.iter().map(|its| &its.traffic)),
             closed,
+            access_lists: self.access.status(),
             lacks: metrics.shortages.now().to_vec(),
             alerts: self.alerts(),
             waiting: self.at_start.pending(self.declared.config()),

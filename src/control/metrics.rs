@@ -9,6 +9,7 @@ use crate::sys;
 use super::events::Events;
 use super::histograms::Measurements;
 use super::recent::Recent;
+use super::refusals::Refusals;
 use super::roster::Roster;
 use super::shortages::Shortages;
 use super::status;
@@ -19,6 +20,7 @@ pub(super) struct Metrics {
     /// Shared with tasks that gather the workers' histograms.
     pub(super) measurements: Rc<Measurements>,
     pub(super) shortages: Shortages,
+    refusals: Refusals,
     pub(super) recent: Recent,
     pub(super) started_at: SystemTime,
     /// When rates were last updated, in ns of the workers' clock.
@@ -31,6 +33,7 @@ impl Metrics {
         Self {
             measurements: Rc::clone(measurements),
             shortages: Shortages::default(),
+            refusals: Refusals::default(),
             recent: Recent::default(),
             started_at: SystemTime::now(),
             ticked_at: sys::monotonic(),
@@ -52,6 +55,7 @@ impl Metrics {
     ) {
         self.shortages
             .report(&workers.stats, snapshot, roster, events);
+        self.refusals.tick(snapshot, events);
         let now = sys::monotonic();
         let since = now - std::mem::replace(&mut self.ticked_at, now);
         status::tick(snapshot, &workers.stats, since);

@@ -3,6 +3,7 @@
 
 #![forbid(unsafe_code)]
 
+mod access_lists;
 mod access_log;
 mod admin_listeners;
 mod announce;
@@ -25,6 +26,7 @@ mod pools;
 mod preflight;
 mod publisher;
 mod recent;
+mod refusals;
 mod reload;
 mod remedy;
 pub mod roster;
@@ -39,6 +41,7 @@ mod watchdog;
 mod webhook;
 mod workers;
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::IpAddr;
 use std::rc::Rc;
@@ -54,6 +57,7 @@ use crate::origin::Ports;
 use crate::ring::{self, SetupError};
 use crate::sys;
 
+use access_lists::AccessLists;
 use access_log::{AccessLogWriter, Log, Orders, Sink};
 use admin_listeners::AdminListeners;
 pub(crate) use audit::TARGET as AUDIT_TARGET;
@@ -123,6 +127,9 @@ pub enum StartError {
         /// What the kernel says.
         error: io::Error,
     },
+    /// The file of an access list can't be read, or holds a mistake.
+    #[error("access list file {0}")]
+    AccessList(String),
     /// Probes can't use the certificates of a file.
     #[error("pool `{pool}`: check: {why}")]
     Certificates {
@@ -171,6 +178,7 @@ impl StartError {
             | Self::AccessLog { error, .. }
             | Self::Admin { error, .. } => fault::is_passing_lack(error),
             Self::Ring(_)
+            | Self::AccessList(_)
             | Self::Certificates { .. }
             | Self::Memory { .. }
             | Self::Token(_)
@@ -185,6 +193,7 @@ impl StartError {
         match self {
             Self::Ring(_) => 3,
             Self::Bind { .. }
+            | Self::AccessList(_)
             | Self::Source { .. }
             | Self::SourcePorts { .. }
             | Self::AccessLog { .. }
@@ -220,6 +229,7 @@ pub fn run(
     let socket = admin_listeners::claim(config.admin.as_ref())?;
     let sink = config.access_log.as_ref().map(Sink::open).transpose()?;
     sink.iter().for_each(Sink::warn_if_shared);
+    let access_files = access_lists::read_files(config, &BTreeSet::new())?;
     // Before the control thread's own ring, which panics where io_uring is not available.
     let features = ring::probe()?;
     let inherited = systemd::activated(&config.listeners).map_err(|error| StartError::Thread {
@@ -242,8 +252,10 @@ pub fn run(
         let patience = Patience::new();
         let mut discoveries = Discoveries::new();
         let resolved = discoveries.begin_with(config).await;
+        let access = AccessLists::new(config, access_files);
         let Inherited { by_listener, spare } = inherited;
-        let workers = start::start(&resolved, features, by_listener, &patience, seed).await?;
+        let start_with = (&resolved, access.lists());
+        let workers = start::start(start_with, features, by_listener, &patience, seed).await?;
         let workers = Rc::new(workers);
         workers.keep_spare(spare);
         let orders = Rc::new(Orders::default());
@@ -254,7 +266,7 @@ pub fn run(
         let log = tokio_uring::spawn(writer.run());
         let events = handle.events();
         let (tokens, socket) = (listeners.tokens.clone(), listeners.socket.take());
-        let known = (config, discoveries);
+        let known = (config, discoveries, access);
         let kept = (&orders, &measurements);
         let mut balancer = Balancer::new(known, &workers, (reread, tokens, socket), events, kept)?;
         let listeners = listeners.serve(&handle);

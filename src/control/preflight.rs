@@ -1,7 +1,7 @@
 //! Checks what a start would open, without making or changing anything: `mahoraga check` reports
 //! what it finds, and `mahoraga run` refuses the same in the same words.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -10,7 +10,7 @@ use crate::admin::Tokens;
 use crate::config::{AccessLog, Config, LogSink, Pool, Verify};
 use crate::sys;
 
-use super::{StartError, capacity, health, listening, systemd};
+use super::{StartError, access_lists, capacity, health, listening, systemd};
 
 /// Why a start with this configuration would fail on this machine, where that shows without
 /// listening anywhere.
@@ -19,6 +19,7 @@ pub fn preflight(config: &Config) -> Vec<StartError> {
     let mut found = Vec::new();
     found.extend(capacity::memory_of(config).err());
     found.extend(certificates(config, &HashSet::new()));
+    found.extend(access_lists::read_files(config, &BTreeSet::new()).err());
     if let Some(AccessLog {
         to: LogSink::File(path),
         ..

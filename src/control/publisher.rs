@@ -4,6 +4,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::config::Config;
+use crate::guard::AccessFilters;
 use crate::snapshot::Snapshot;
 use crate::sys::{self, Bound};
 
@@ -67,12 +68,12 @@ impl Publisher {
         self.requested_at.map(|_| self.published_at + pause)
     }
 
-    /// Has all workers route by a configuration and what is known of its backends. `new` are the
-    /// sockets of its new listeners, in its order. Answers with the indices of the pools that may
-    /// differ from those of the last publication.
+    /// Has all workers route by a configuration, its access lists, and what is known of its
+    /// backends. `new` are the sockets of its new listeners, in its order. Answers with the indices
+    /// of the pools that may differ from those of the last publication.
     pub(super) fn publish(
         &mut self,
-        config: &Config,
+        (config, access): (&Config, &AccessFilters),
         roster: &mut Roster,
         new: Vec<Bound>,
     ) -> Vec<usize> {
@@ -81,7 +82,8 @@ impl Publisher {
         let max = capacity::within(config.max_connections, self.workers.connections_possible);
         let standings = |place: usize| roster.standings(&config.pools[place], place);
         let has_changed = |place| roster.has_changed(place);
-        let draft = Snapshot::compose(Some(&self.snapshot), config, max, standings, has_changed);
+        let (before, by) = (Some(&*self.snapshot), (config, access));
+        let draft = Snapshot::compose(before, by, max, standings, has_changed);
         let next = Arc::new(draft.take_effect());
         let changed = roster.on_published(&self.snapshot, &next);
         self.workers.publish(&next, new);

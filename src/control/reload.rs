@@ -29,7 +29,7 @@ use super::events::{Severity, Subject};
 use super::file_watch::{FileVersion, FileWatch, Look};
 use super::supervise::READY;
 use super::unix_sockets::Opened;
-use super::{capacity, preflight, systemd};
+use super::{access_lists, capacity, preflight, systemd};
 
 /// The file that the configuration came from.
 #[derive(Clone, Debug)]
@@ -67,6 +67,8 @@ impl Reread {
         if let Some(error) = unfit.first() {
             return Err(error.to_string());
         }
+        let access_files = access_lists::read_files(&config, &present.access_files);
+        let access_files = access_files.map_err(|error| error.to_string())?;
         let tokens = present.http.as_ref().map(Tokens::read).transpose();
         let tokens = tokens.map_err(|error| error.to_string())?;
         let open = |log: &AccessLog| Sink::open(log).map_err(|error| error.to_string());
@@ -78,6 +80,7 @@ impl Reread {
         Ok(Box::new(Read {
             config,
             digest,
+            access_files,
             log,
             tokens,
         }))
@@ -91,6 +94,8 @@ struct Present {
     http: Option<AdminHttp>,
     /// Files of certificates.
     certificates: HashSet<PathBuf>,
+    /// Files of access lists.
+    access_files: BTreeSet<PathBuf>,
 }
 
 /// A request to reload, and where the answer goes.
@@ -150,6 +155,8 @@ pub(super) type FileRead = (Option<FileVersion>, Result<Box<Read>, String>);
 pub(super) struct Read {
     config: Config,
     digest: u128,
+    /// The files of access lists that were not followed before.
+    access_files: Vec<access_lists::FileRead>,
     /// The new access log, if it is another one than before; `Some(None)`: none.
     log: Option<Option<Sink>>,
     /// The new tokens of the API over HTTP.
@@ -332,6 +339,7 @@ impl Balancer {
             log: self.config.access_log.clone(),
             http: self.reloading.tokens.as_ref().map(|(_, http)| http.clone()),
             certificates: preflight::certificate_files(&self.config),
+            access_files: self.access.paths(),
         };
         let admin = self.reloading.socket.as_ref().map(|its| its.place.clone());
         let sockets = self.workers.unix_sockets(admin);
@@ -464,6 +472,7 @@ impl Balancer {
         }
         let old = self.declared.clone();
         let (declared, ended) = old.reload(read.config, is_same_text);
+        self.access.offer(read.access_files);
         self.apply(declared, opened)
             .map_err(|error| error.to_string())?;
         self.replace_tokens(read.tokens);

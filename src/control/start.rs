@@ -11,6 +11,7 @@ use crossbeam::channel::{self, Sender};
 use parking_lot::Mutex;
 
 use crate::config::{self, Config, Initial};
+use crate::guard::AccessFilters;
 use crate::kernel::{BUFFER_BYTES, Socket};
 use crate::pool::{Health, Standing};
 use crate::ring::{Features, Ring, SetupError, Size, Wakes};
@@ -116,7 +117,7 @@ fn on_cpus(cpus: &[Option<usize>]) -> String {
 /// Binds every address that no inherited socket listens on, and starts every worker. Returns once
 /// all workers accept.
 pub(super) async fn start(
-    config: &Config,
+    (config, access): (&Config, &AccessFilters),
     features: Features,
     inherited: BTreeMap<usize, OwnedFd>,
     patience: &Patience,
@@ -126,7 +127,7 @@ pub(super) async fn start(
     let plan = Plan::new(config, features)?;
     let count = plan.workers();
     listening::probe_origins(config, None)?;
-    let snapshot = first_snapshot(config, plan.in_all);
+    let snapshot = first_snapshot(config, access, plan.in_all);
     // Every worker gets copies of its own.
     let bound = listening::bind_all(config, plan.cpus.len(), inherited, patience).await?;
     let (mut workers, record_sender) = before_threads(config, &plan, snapshot, seed)?;
@@ -181,13 +182,13 @@ pub(super) async fn start(
 }
 
 /// The first snapshot of the workers.
-fn first_snapshot(config: &Config, max_connections: u32) -> Arc<Snapshot> {
+fn first_snapshot(config: &Config, access: &AccessFilters, max_connections: u32) -> Arc<Snapshot> {
     let standings = |place: usize| {
         let pool = &config.pools[place];
         let backends = pool.backends.iter();
         backends.map(move |backend| unknown(pool, backend))
     };
-    let draft = Snapshot::compose(None, config, max_connections, standings, |_| true);
+    let draft = Snapshot::compose(None, (config, access), max_connections, standings, |_| true);
     Arc::new(draft.take_effect())
 }
 

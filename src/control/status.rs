@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::admin::model::{
@@ -43,6 +44,11 @@ pub(super) fn listeners(snapshot: &Snapshot, workers: &Workers) -> Vec<ListenerS
         pool: listener.plan.pool().name.clone(),
         connections: u64::from(listener.connections.used()),
         max_connections: ceiling(&listener.connections),
+        access_list: snapshot
+            .access
+            .get(&listener.id)
+            .map(|list| list.name.clone()),
+        refused: listener.refused.load(Ordering::Relaxed),
         traffic: traffic([&*listener.traffic]),
     });
     listeners.collect()
@@ -214,6 +220,7 @@ pub(super) fn numbers(stats: &Numbers) -> Vec<(String, u64)> {
         ("accept_exhausted", &stats.accept_exhausted),
         ("listeners_lost", &stats.listeners_lost),
         ("turns_in_vain", &stats.turns_in_vain),
+        ("refusals_unlogged", &stats.refusals_unlogged),
         ("log_dropped", &stats.log_dropped),
         ("log_unwritten", &stats.log_unwritten),
     ];

@@ -24,7 +24,7 @@ use super::events::{Severity, Subject};
 use super::health::News;
 use super::reload::{ConfigWatch, Outcome, ReloadRequest};
 use super::watchdog::Watchdog;
-use super::{pools, systemd};
+use super::{access_lists, pools, systemd};
 
 /// What wakes the control thread.
 enum Wake {
@@ -42,6 +42,8 @@ enum Wake {
     Ejections,
     Call(Call),
     News(News),
+    /// The file of an access list has changed.
+    AccessFile(access_lists::News),
     /// Discovery found other backends or addresses.
     Discovered,
     Watchdog,
@@ -87,6 +89,7 @@ impl Balancer {
                 () = until(self.roster.next_end()) => Wake::Ejections,
                 news = self.checks.next() => Wake::News(news),
                 () = self.discoveries.changed() => Wake::Discovered,
+                news = self.access.changed() => Wake::AccessFile(news),
                 () = Watchdog::due(self.watchdog.as_mut()) => Wake::Watchdog,
                 () = until(publish_due) => Wake::Publish,
                 () = until(close_due) => Wake::CloseRemoved,
@@ -137,6 +140,7 @@ impl Balancer {
                 self.health_cycle().on_turned(&turned);
                 self.publisher.request();
             }
+            Wake::AccessFile(news) => self.on_access_file(news),
             Wake::Discovered => self.on_discovered(),
             Wake::Watchdog => {
                 let stopping = self.stage == Stage::Stopping;
@@ -182,9 +186,22 @@ impl Balancer {
         }
     }
 
+    /// The file of an access list has other prefixes, or a mistake.
+    fn on_access_file(&mut self, news: access_lists::News) {
+        let (severity, kind, message) = match self.access.take(news) {
+            Some(Ok(message)) => (Severity::Info, EventKind::AccessListRead, message),
+            Some(Err(message)) => (Severity::Warn, EventKind::AccessListFailed, message),
+            None => return,
+        };
+        self.events
+            .tell(severity, kind, Subject::default(), message);
+        self.publisher.request();
+    }
+
     fn on_hup(&mut self) {
         drop(self.reopen_logs());
         self.discoveries.look_again();
+        self.access.look_again();
         if self.reloading.reread.is_none() {
             log::info!("nothing to reload: the balancer runs without a configuration file");
         }
@@ -214,6 +231,7 @@ impl Balancer {
         self.metrics
             .tick(&self.workers, snapshot, &mut self.roster, &self.events);
         pools::tick(&mut self.roster, snapshot);
+        self.access.tick();
         let has_left = snapshot.has_left();
         self.publisher.repeat();
         self.workers.repeat_closing(self.publisher.snapshot());

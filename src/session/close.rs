@@ -26,6 +26,8 @@ pub enum CloseReason {
     ConnectTimeout,
     /// The pool has no backend to select.
     NoBackend,
+    /// The access list of the listener does not let the client connect.
+    AccessDenied,
     /// Every backend of the pool was full, and so was its queue.
     PoolFull,
     /// The client waited in that queue for as long as it may.
@@ -48,7 +50,7 @@ pub enum CloseReason {
 
 impl CloseReason {
     /// Every reason, in the order of their counters.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::ClientClosed,
         Self::BackendClosed,
         Self::ClientReset,
@@ -57,6 +59,7 @@ impl CloseReason {
         Self::ConnectFailed,
         Self::ConnectTimeout,
         Self::NoBackend,
+        Self::AccessDenied,
         Self::PoolFull,
         Self::QueueTimeout,
         Self::IdleTimeout,
@@ -104,6 +107,7 @@ impl CloseReason {
             Self::ConnectFailed => "connect_failed",
             Self::ConnectTimeout => "connect_timeout",
             Self::NoBackend => "no_backend",
+            Self::AccessDenied => "access_denied",
             Self::PoolFull => "pool_full",
             Self::QueueTimeout => "queue_timeout",
             Self::IdleTimeout => "idle_timeout",
@@ -127,6 +131,7 @@ impl CloseReason {
             | Self::ConnectFailed
             | Self::ConnectTimeout
             | Self::NoBackend
+            | Self::AccessDenied
             | Self::PoolFull
             | Self::QueueTimeout
             | Self::IdleTimeout

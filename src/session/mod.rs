@@ -370,6 +370,25 @@ pub struct Summary {
     pub awaits_answer: bool,
 }
 
+impl Summary {
+    /// Of a client that was refused at this time, before it had a session.
+    #[must_use]
+    pub fn refused(opened_at: u64) -> Self {
+        Self {
+            opened_at,
+            attempts: 0,
+            connect: None,
+            first_byte: None,
+            queued: None,
+            delivered: [0; 2],
+            answer: 0,
+            in_use: 0,
+            fault: None,
+            awaits_answer: false,
+        }
+    }
+}
+
 /// How a backend ended or broke a session without an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unanswered {

@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::fault::Fault;
+use crate::guard::AccessFilter;
 use crate::kernel::{Completion, Done, Errno, Kernel, Manner, Socket};
 use crate::select::{Seat, Selector};
 use crate::snapshot::Listener;
@@ -19,6 +20,8 @@ use super::{Stop, Worker, slot};
 pub(super) struct Port {
     pub(super) listener: Arc<Listener>,
     pub(super) selector: Selector,
+    /// Which clients may connect; `None`: all.
+    pub(super) access: Option<Arc<AccessFilter>>,
     /// The listening socket; `None` after it was closed for good.
     socket: Option<Socket>,
     accepting: bool,
@@ -40,8 +43,13 @@ pub(super) struct Port {
 }
 
 impl Port {
-    pub(super) fn new(listener: Arc<Listener>, selector: Selector, socket: Socket) -> Self {
+    pub(super) fn new(
+        (listener, access): (Arc<Listener>, Option<Arc<AccessFilter>>),
+        selector: Selector,
+        socket: Socket,
+    ) -> Self {
         Self {
+            access,
             listener,
             selector,
             socket: Some(socket),
@@ -56,8 +64,18 @@ impl Port {
         }
     }
 
+    /// Whether clients are asked for their addresses.
+    fn has_rules(&self) -> bool {
+        self.access.is_some()
+    }
+
     /// Adopts the listener's part of the next snapshot.
-    pub(super) fn follow(&mut self, listener: Arc<Listener>, seat: Seat) {
+    pub(super) fn follow(
+        &mut self,
+        (listener, access): (Arc<Listener>, Option<Arc<AccessFilter>>),
+        seat: Seat,
+    ) {
+        self.access = access;
         if !Arc::ptr_eq(&self.listener.plan, &listener.plan) {
             self.selector.follow(Arc::clone(&listener.plan), seat);
         }
@@ -203,12 +221,21 @@ impl<K: Kernel> Worker<K> {
             // Its accept was under way when the grace of a stop was over.
             return self.kernel.close(socket, Manner::Reset);
         }
+        let peer = if self.ports[number].has_rules() {
+            let peer = self.kernel.peer(&socket);
+            if let Some(reason) = self.refusal(number, peer) {
+                return self.refuse(number, socket, peer, reason);
+            }
+            peer
+        } else {
+            None
+        };
         if !self.ports[number].parked.is_empty() || !self.take_place(number) {
             self.ports[number].parked.push_back(socket);
             self.ports_changed = true;
             return;
         }
-        self.open(number, socket);
+        self.open(number, socket, peer);
         let places = self.places(number);
         self.ports_changed |= places == 0 || places < self.backlog && self.ports[number].many;
     }
@@ -216,7 +243,7 @@ impl<K: Kernel> Worker<K> {
     fn unpark(&mut self, number: usize) {
         while !self.ports[number].parked.is_empty() && self.take_place(number) {
             if let Some(socket) = self.ports[number].parked.pop_front() {
-                self.open(number, socket);
+                self.open(number, socket, None);
             }
         }
     }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::guard::AccessFilter;
 use crate::kernel::Kernel;
 use crate::select::Selector;
 use crate::snapshot::{Listener, Snapshot};
@@ -24,7 +25,8 @@ impl<K: Kernel> Worker<K> {
                     left.push(old);
                 }
                 let seat = self.seat.at(listener.id);
-                self.ports[key].follow(Arc::clone(listener), seat);
+                let access = snapshot.access.get(&listener.id).cloned();
+                self.ports[key].follow((Arc::clone(listener), access), seat);
                 self.listening.insert(listener.id, key);
             } else if listener.id >= self.snapshot.listeners_made {
                 new.push(listener);
@@ -38,7 +40,8 @@ impl<K: Kernel> Worker<K> {
         // As they are handed over, whatever their order in the snapshot.
         new.sort_unstable_by_key(|listener| listener.id);
         for listener in new {
-            self.listen(listener);
+            let access = snapshot.access.get(&listener.id).cloned();
+            self.listen(listener, access);
         }
         self.stats.progress.adopt(snapshot.version, now);
         self.spare_returned(&snapshot);
@@ -49,13 +52,13 @@ impl<K: Kernel> Worker<K> {
     }
 
     /// Begins to listen, if the socket for it has come.
-    fn listen(&mut self, listener: &Arc<Listener>) {
+    fn listen(&mut self, listener: &Arc<Listener>, access: Option<Arc<AccessFilter>>) {
         let Some(socket) = self.kernel.adopt(listener.id) else {
             return self.stats.listeners_lost.increment();
         };
         let seat = self.seat.at(listener.id);
         let selector = Selector::new(Arc::clone(&listener.plan), seat);
-        let port = Port::new(Arc::clone(listener), selector, socket);
+        let port = Port::new((Arc::clone(listener), access), selector, socket);
         let key = self.ports.insert(port);
         self.listening.insert(listener.id, key);
     }

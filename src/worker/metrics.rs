@@ -47,6 +47,8 @@ pub struct Numbers {
     pub turns_in_vain: Number,
     /// Access log lines that were dropped because the queue was full.
     pub log_dropped: Number,
+    /// Refused clients without a line of their own in the access log, as there were many.
+    pub refusals_unlogged: Number,
     /// Access log lines that the log did not take. The control thread counts them, alone.
     pub log_unwritten: Number,
     /// Bytes that were delivered.

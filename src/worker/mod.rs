@@ -14,6 +14,7 @@ mod follow;
 mod latencies;
 mod metrics;
 mod queue;
+mod refuse;
 mod report;
 mod sessions;
 mod slot;
@@ -29,6 +30,7 @@ use std::time::Duration;
 use crossbeam::channel::{Receiver, Sender};
 use slab::Slab;
 
+use crate::guard::Sample;
 use crate::kernel::{Completion, Kernel, Socket};
 use crate::select::{Seat, Selector};
 use crate::session::{CloseReason, Event, Links, Ops};
@@ -118,6 +120,8 @@ pub struct Worker<K> {
     stats: Arc<Stats>,
     histograms: Box<Histograms>,
     stall: Stall,
+    /// Refused clients that get a line in the access log.
+    refusals: Sample,
     stop: Stop,
 }
 
@@ -152,7 +156,8 @@ impl<K: Kernel> Worker<K> {
         for (listener, socket) in listeners {
             let seat = setup.seat.at(listener.id);
             let selector = Selector::new(Arc::clone(&listener.plan), seat);
-            let port = Port::new(Arc::clone(listener), selector, socket);
+            let access = setup.snapshot.access.get(&listener.id).cloned();
+            let port = Port::new((Arc::clone(listener), access), selector, socket);
             listening.insert(listener.id, ports.insert(port));
         }
         setup.stats.progress.adopt(setup.snapshot.version, now);
@@ -190,6 +195,7 @@ impl<K: Kernel> Worker<K> {
             stats: setup.stats,
             histograms: Box::default(),
             stall: Stall::new(now),
+            refusals: Sample::default(),
             stop: Stop::Running,
         }
     }

@@ -87,8 +87,8 @@ impl Slot {
 }
 
 impl<K: Kernel> Worker<K> {
-    /// Begins a session for an admitted client.
-    pub(super) fn open(&mut self, port: usize, client: Socket) {
+    /// Begins a session for an admitted client, whose address may be known.
+    pub(super) fn open(&mut self, port: usize, client: Socket, known: Option<SocketAddr>) {
         self.generation = (self.generation + 1) & GENERATION_MASK;
         self.sessions_opened += 1;
         let listener = Arc::clone(&self.ports[port].listener);
@@ -100,7 +100,8 @@ impl<K: Kernel> Worker<K> {
         };
         let session = Session::open(&mut cx);
         let needs_peer = self.log.is_some() || listener.plan.needs_source();
-        let peer = needs_peer.then(|| self.kernel.peer(&client)).flatten();
+        let ask = || needs_peer.then(|| self.kernel.peer(&client)).flatten();
+        let peer = known.or_else(ask);
         let keys = listener.plan.keys_without_bytes(peer);
         let key = self.slots.insert(Slot {
             session,
@@ -365,7 +366,9 @@ impl<K: Kernel> Worker<K> {
 
         self.stats.closed[reason as usize].increment();
         self.measure(&summary);
-        let Some(log) = &self.log else { return };
+        if self.log.is_none() {
+            return;
+        }
         let record = Record {
             number: slot.number,
             worker: self.id,
@@ -376,6 +379,12 @@ impl<K: Kernel> Worker<K> {
             closed_at: self.now,
             reason,
         };
+        self.write_record(record);
+    }
+
+    /// Queues a line of the access log. A full queue drops it.
+    pub(super) fn write_record(&self, record: Record) {
+        let Some(log) = &self.log else { return };
         if log.try_send(record).is_ok() {
             self.kernel.wake(Sleeper::LogWriter);
         } else {

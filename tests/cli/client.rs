@@ -4,9 +4,9 @@ use std::io::{Read, Write};
 use std::process::{Command, Output, Stdio};
 
 use mahoraga::admin::model::{
-    BackendStatus, ConfigText, ControlStatus, Event, EventKind, HealthStatus, HistogramStatus,
-    Killed, LastChange, LatencyStatus, LatencyWindow, ListenerStatus, PoolStatus, Reloads,
-    SessionState, SessionStatus, Stage, Status, TrafficStatus, WorkerStatus,
+    BackendStatus, ConfigText, Event, EventKind, HealthStatus, HistogramStatus, Killed, LastChange,
+    LatencyStatus, LatencyWindow, ListenerStatus, PoolStatus, Reloads, SessionState, SessionStatus,
+    Stage, Status, TrafficStatus, WorkerStatus,
 };
 use mahoraga::config::AdminState;
 use serde::Serialize;
@@ -59,10 +59,8 @@ fn status() -> Status {
                 "config.ron:1:9: `\u{1b}x` is no listener\n1 | x\n        ^".to_owned(),
             ),
         },
-        webhook_failures: 0,
-        log_lines_dropped: 0,
-        control: ControlStatus::default(),
         workers: vec![worker(0), worker(1)],
+        ..Status::default()
     }
 }
 
@@ -222,6 +220,8 @@ fn listeners_and_pools_and_backends_are_tables() {
             pool: "web".to_owned(),
             connections: 1_234,
             max_connections: Some(10_000),
+            access_list: Some("office".to_owned()),
+            refused: 7,
             traffic: TRAFFIC,
         },
         ListenerStatus {
@@ -546,9 +546,9 @@ worker  snapshot  sessions  accepted    B/s  connect failures
 ";
 
 const LISTENERS: &str = "\
-listener  bind          pool  connections  limit   bytes    B/s
-front     0.0.0.0:8080  web          1.2k  10000  3.4 GB  20 MB
-db        [::1]:5432    db              0            0 B
+listener  bind          pool  connections  limit  access list  refused   bytes    B/s
+front     0.0.0.0:8080  web          1.2k  10000  office             7  3.4 GB  20 MB
+db        [::1]:5432    db              0         -                  0     0 B
 ";
 
 const POOLS: &str = "\

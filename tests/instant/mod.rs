@@ -3,6 +3,7 @@
 pub(crate) mod counting;
 mod kernel;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use crossbeam::channel::{Receiver, bounded, never};
@@ -109,6 +110,7 @@ fn snapshot() -> Arc<Snapshot> {
         plan: Arc::new(Plan::new(Arc::new(pool))),
         connections: Arc::new(Limit::unbounded()),
         traffic: Arc::default(),
+        refused: Arc::default(),
         limits: LIMITS,
     };
     Arc::new(Snapshot {
@@ -116,6 +118,7 @@ fn snapshot() -> Arc<Snapshot> {
         pools: vec![Arc::clone(&listener.plan)],
         listeners: vec![Arc::new(listener)],
         connections: Arc::new(Limit::unbounded()),
+        access: HashMap::new(),
         listeners_made: 1,
     })
 }

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::access_lists::a_million;
 use crate::api::{ask, look};
 use crate::balancer::{Balancer, Launch};
 use crate::peers::{Backend, ping};
@@ -86,6 +87,20 @@ fn by_a_log_that_nothing_reads() {
                 let (code, answer) = ask(balancer, "PATCH", path, &body);
                 assert_eq!(code, 200, "{answer}");
             }
+        });
+    });
+}
+
+#[test]
+fn by_an_access_list_of_a_million_prefixes() {
+    watched(|| {
+        let settings = "access_lists: [(name: \"a\", file: \"prefixes\")]";
+        let launch = Launch::with_pool("backends: [\"127.0.0.1:1\"]").settings(settings);
+        let path = launch.dir().join("prefixes");
+        fs::write(&path, "").unwrap();
+        expect_unhindered(launch.start(), |balancer| {
+            fs::write(&path, a_million()).unwrap();
+            balancer.until_logged("access list file prefixes: 1000000 prefixes");
         });
     });
 }

@@ -2,7 +2,7 @@
 //! that its order no longer means; a place is free that a session of an old snapshot does not see.
 
 use std::cell::Cell;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
@@ -119,6 +119,7 @@ fn snapshots(pools: Vec<Pool>) -> Vec<Arc<Snapshot>> {
             plan: Arc::new(Plan::new(Arc::new(pool))),
             connections: Arc::clone(&limits[0]),
             traffic: Arc::default(),
+            refused: Arc::default(),
             limits: LIMITS,
         };
         Arc::new(Snapshot {
@@ -126,6 +127,7 @@ fn snapshots(pools: Vec<Pool>) -> Vec<Arc<Snapshot>> {
             pools: vec![Arc::clone(&listener.plan)],
             listeners: vec![Arc::new(listener)],
             connections: Arc::clone(&limits[1]),
+            access: HashMap::new(),
             listeners_made: 1,
         })
     };

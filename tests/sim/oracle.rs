@@ -245,6 +245,7 @@ impl FakeKernel {
                 CloseReason::ConnectFailed
                 | CloseReason::ConnectTimeout
                 | CloseReason::NoBackend
+                | CloseReason::AccessDenied
                 | CloseReason::PoolFull
                 | CloseReason::QueueTimeout
                 | CloseReason::NoResources
@@ -277,6 +278,7 @@ impl FakeKernel {
             CloseReason::ConnectFailed
             | CloseReason::ConnectTimeout
             | CloseReason::NoBackend
+            | CloseReason::AccessDenied
             | CloseReason::PoolFull
             | CloseReason::QueueTimeout
             | CloseReason::NoResources
@@ -377,6 +379,7 @@ fn check_deadline(record: &Record, queue_timeout: u64) {
         | CloseReason::ConnectFailed
         | CloseReason::ConnectTimeout
         | CloseReason::NoBackend
+        | CloseReason::AccessDenied
         | CloseReason::PoolFull
         | CloseReason::QueueTimeout
         | CloseReason::NoResources

@@ -229,6 +229,7 @@ impl FakeKernel {
             | CloseReason::ConnectFailed
             | CloseReason::ConnectTimeout
             | CloseReason::NoBackend
+            | CloseReason::AccessDenied
             | CloseReason::PoolFull
             | CloseReason::QueueTimeout
             | CloseReason::IdleTimeout

@@ -1,14 +1,15 @@
 //! One run: a seed decides the configuration, the network and the weather.
 
 use std::cell::Cell;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam::channel::{Receiver, Sender, bounded, unbounded};
-use mahoraga::guard::Limit;
+use mahoraga::guard::{Access, AccessFilter, Limit, Prefixes};
 use mahoraga::kernel::{Kernel, Socket};
 use mahoraga::pool::Pool;
+use mahoraga::prefix::Prefix;
 use mahoraga::select::Seat;
 use mahoraga::session::SessionLimits;
 use mahoraga::snapshot::{Listener, Snapshot};
@@ -273,7 +274,11 @@ impl Plan {
     /// A snapshot with pools of new and of known backends.
     fn snapshot(&mut self, random: &mut Random) -> Arc<Snapshot> {
         let mut listeners = Vec::new();
+        let mut access = HashMap::new();
         for number in self.listeners(random) {
+            if random.permille(150) {
+                access.insert(number as u64, refuses_one());
+            }
             let mut limits = self.limits[number];
             let plan = Arc::new(self.pools.next(number, random));
             let peek = random.pick(&[5 * MS, 100 * MS]);
@@ -285,6 +290,7 @@ impl Plan {
                 plan,
                 connections: Arc::clone(&self.per_listener[number]),
                 traffic: Arc::default(),
+                refused: Arc::default(),
                 limits,
             }));
         }
@@ -297,6 +303,7 @@ impl Plan {
             pools: Vec::new(),
             listeners,
             connections: Arc::clone(&self.in_all),
+            access,
             listeners_made: self.limits.len() as u64,
         })
     }
@@ -398,6 +405,13 @@ impl Plan {
 fn max(random: &mut Random) -> Arc<Limit> {
     let max = random.pick(&[2, 5, 12, u32::MAX]);
     Arc::new(Limit::new(max))
+}
+
+/// An access list that refuses the clients of one address.
+fn refuses_one() -> Arc<AccessFilter> {
+    let prefix = Prefix::new(orders::client_ip(1), 32).expect("an address");
+    let own = Prefixes::new(vec![(prefix, Access::Deny)]).expect("one prefix");
+    Arc::new(AccessFilter::new("a".to_owned(), Arc::new(own), None, None))
 }
 
 pub(crate) fn socket(listener: u64) -> Socket {

@@ -10,8 +10,8 @@ use super::show;
 use super::table::{Align, Cell, Paint, Table, Tone};
 use super::units::{bytes, count, micros, plain, span};
 use crate::admin::model::{
-    ConfigText, HistogramStatus, LatencyStatus, LatencyWindow, ListenerStatus, PoolStatus, Stage,
-    Status, TrafficStatus,
+    AccessListStatus, ConfigText, HistogramStatus, LatencyStatus, LatencyWindow, ListenerStatus,
+    PoolStatus, Stage, Status, TrafficStatus,
 };
 use crate::config::values::written;
 
@@ -156,7 +156,7 @@ fn status_text(status: &Status, paint: Paint) -> String {
             let _ = writeln!(text, "{name:<12} {line}");
         }
     }
-    text += &notices(status, paint);
+    text += &(access_lists(&status.access_lists) + &notices(status, paint));
     let mut workers = Table::new(&[
         ("worker", Align::Right),
         ("snapshot", Align::Right),
@@ -239,6 +239,25 @@ pub(super) fn stage(stage: Stage) -> (&'static str, Tone) {
     }
 }
 
+/// A line for each access list, and for each file of one that is wrong.
+fn access_lists(lists: &[AccessListStatus]) -> String {
+    let mut text = String::new();
+    for list in lists {
+        let name = plain(&list.name);
+        // Writing to a string does not fail.
+        let _ = writeln!(
+            text,
+            "access list  {name}: {} prefixes, others {}",
+            list.prefixes, list.others
+        );
+        if let Some(error) = &list.error {
+            let error = plain(error);
+            let _ = writeln!(text, "             the last good file is in force: {error}");
+        }
+    }
+    text
+}
+
 fn listeners_text(listeners: &[ListenerStatus], paint: Paint) -> String {
     let mut table = Table::new(&[
         ("listener", Align::Left),
@@ -246,6 +265,8 @@ fn listeners_text(listeners: &[ListenerStatus], paint: Paint) -> String {
         ("pool", Align::Left),
         ("connections", Align::Right),
         ("limit", Align::Right),
+        ("access list", Align::Left),
+        ("refused", Align::Right),
         ("bytes", Align::Right),
         ("B/s", Align::Right),
     ]);
@@ -256,6 +277,8 @@ fn listeners_text(listeners: &[ListenerStatus], paint: Paint) -> String {
             one.pool.as_str().into(),
             count(one.connections).into(),
             limit(one.max_connections),
+            one.access_list.as_deref().unwrap_or("-").into(),
+            count(one.refused).into(),
             bytes(one.traffic.bytes() as f64).into(),
             per_s(&one.traffic),
         ]);

@@ -48,10 +48,45 @@ fn remove(pool: &str, backend: &str) -> Option<Change> {
 
 fn cases() -> Vec<Case> {
     let mut cases = of_lists();
+    cases.extend(of_access_lists());
     cases.extend(of_backends());
     cases.extend(of_pools());
     cases.extend(of_groups());
     cases
+}
+
+fn of_access_lists() -> Vec<Case> {
+    vec![
+        Case {
+            sentence: "access_list: clients of a Unix socket have no address: leave it out",
+            file: r#"access_lists: [(name: "a")],
+                listeners: [(bind: "unix:/l", pool: "p", access_list: "a")],
+                pools: [(name: "p", backends: ["unix:/a"])]"#,
+            ..Case::default()
+        },
+        Case {
+            sentence: "access_list: there is no access list called `ofice`, did you mean `office`?",
+            file: r#"access_lists: [(name: "office")],
+                listeners: [(bind: "127.0.0.1:1", pool: "p", access_list: "ofice")],
+                pools: [(name: "p", backends: ["unix:/a"])]"#,
+            ..Case::default()
+        },
+        Case {
+            sentence: "two access lists are called `a`: leave one out, or give it another `name`",
+            file: r#"access_lists: [(name: "a"), (name: "a")],
+                listeners: [(bind: "unix:/l", pool: "p")],
+                pools: [(name: "p", backends: ["unix:/a"])]"#,
+            ..Case::default()
+        },
+        Case {
+            sentence: "listed twice: `10.0.0.0/8`: leave one out",
+            file: r#"access_lists: [(name: "a", allow: ["10.0.0.0/8"], deny: ["10.0.0.0/8"])],
+                listeners: [(bind: "unix:/l", pool: "p")],
+                pools: [(name: "p", backends: ["unix:/a"])]"#,
+            flags: "--from 127.0.0.1:1 --to unix:/a --allow 10.0.0.0/8 --deny 10.0.0.0/8",
+            ..Case::default()
+        },
+    ]
 }
 
 fn of_lists() -> Vec<Case> {

@@ -14,14 +14,16 @@ use crate::address::Address;
 use crate::config::reference::rows;
 use crate::config::tree::Value;
 use crate::config::{
-    ATTEMPTS, AccessLog, Admin, AdminHttp, AdminState, AllDown, Backend, Check, CheckTls, Config,
-    Defaults, Discovery, Ejection, Expect, FirstTier, Group, HISTOGRAM_LOG, HalfClose, Hash,
-    HttpProbe, Initial, Key, LeastTime, Listener, LogFormat, LogSink, OnDown, Persist, Pool,
-    Predictive, Probe, ProxyHeader, Queue, RecordFormat, ScaleBy, Scaling, SecondTier, Strategy,
-    Timeouts, TwoTier, Verify, parse,
+    ATTEMPTS, AccessList, AccessLog, Admin, AdminHttp, AdminState, AllDown, Backend, Check,
+    CheckTls, Config, Defaults, Discovery, Ejection, Expect, FirstTier, Group, HISTOGRAM_LOG,
+    HalfClose, Hash, HttpProbe, Initial, Key, LeastTime, Listener, LogFormat, LogSink, OnDown,
+    Persist, Pool, Predictive, Probe, ProxyHeader, Queue, RecordFormat, ScaleBy, Scaling,
+    SecondTier, Strategy, Timeouts, TwoTier, Verify, parse,
 };
+use crate::guard::Access;
 use crate::origin::{Origins, Ports};
 use crate::peek::Field;
+use crate::prefix::Prefix;
 use crate::shared::Shared;
 
 #[track_caller]
@@ -188,6 +190,25 @@ impl Chance<'_> {
         self.maybe(|_| NonZeroU32::new(limit)).flatten()
     }
 
+    fn access_lists(&mut self) -> Vec<AccessList> {
+        let lists = (0..self.0.usize(..3)).map(|i| AccessList {
+            name: format!("{i}{}", self.pick(&["a", "\"", "é"])),
+            allow: self.prefixes(10),
+            deny: self.prefixes(11),
+            file: self.maybe(Self::path),
+            others: self.maybe(|chance| chance.pick(&Access::ALL).1),
+        });
+        lists.collect()
+    }
+
+    fn prefixes(&mut self, first: u8) -> Vec<Prefix> {
+        let v4 = (0..self.0.u8(..3)).map(|i| Prefix::new([first, i, 0, 0].into(), 16));
+        let v6 = self
+            .half()
+            .then(|| Prefix::new([u16::from(first); 8].into(), 70));
+        v4.chain(v6).flatten().collect()
+    }
+
     fn config(&mut self) -> Config {
         let pools: Vec<_> = (0..self.0.usize(1..4)).map(|i| self.pool(i)).collect();
         let default = Timeouts::default();
@@ -197,10 +218,13 @@ impl Chance<'_> {
             attempts,
             timeouts: self.pick(&[default, timeouts]),
         };
+        let access_lists = self.access_lists();
+        let access_list = access_lists.last().map(|list| list.name.clone());
         let listeners = (0..self.0.usize(1..4)).map(|i| {
             // Apart from the backends: a pool that leads back to itself is refused.
             let bind = self.address(1000 + i);
             let own = self.timeouts();
+            let is_tcp = matches!(bind, Address::Tcp(_));
             Listener {
                 name: match self.half() {
                     true => format!("{i}\""),
@@ -209,6 +233,7 @@ impl Chance<'_> {
                 bind,
                 pool: self.0.usize(..pools.len()),
                 max_connections: self.limit(),
+                access_list: access_list.clone().filter(|_| is_tcp),
                 attempts: self.pick(&[ATTEMPTS, 1, 16]),
                 half_close: self.pick(&[HalfClose::Relay, HalfClose::End]),
                 timeouts: self.pick(&[default, timeouts, timeouts, own]),
@@ -235,6 +260,7 @@ impl Chance<'_> {
             admin: self.maybe(Self::admin),
             resolvers: (0..self.0.usize(..3)).map(|_| self.tcp()).collect(),
             defaults: shared,
+            access_lists: access_lists.into_iter().map(Shared::from).collect(),
             listeners,
             pools: pools.into_iter().map(Shared::from).collect(),
         }

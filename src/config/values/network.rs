@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use super::ValueError;
 use crate::address::{Address, is_host_name};
+use crate::prefix::{Prefix, PrefixError};
 
 /// Reads where the admin API listens on TCP.
 pub(in crate::config) fn loopback(text: &str) -> Result<SocketAddr, ValueError> {
@@ -41,6 +42,23 @@ pub(in crate::config) fn source_address(text: &str) -> Option<IpAddr> {
     let is_own = |ip: &IpAddr| !ip.is_unspecified() && !ip.is_multicast();
     text.parse().ok().filter(is_own)
 }
+
+/// Reads an IP address, or a prefix.
+///
+/// # Errors
+/// It is none, or bits are set beyond its length.
+pub fn prefix(text: &str) -> Result<Prefix, ValueError> {
+    text.parse().map_err(|error: PrefixError| match error {
+        PrefixError::Malformed => ValueError::Unexpected(PREFIX.to_owned()),
+        PrefixError::Beyond { .. } => {
+            ValueError::Refused(format!("invalid prefix `{text}`: {error}"))
+        }
+    })
+}
+
+/// The prefixes that are expected, in words.
+pub(in crate::config) const PREFIX: &str =
+    "an IP address or a prefix, such as \"10.0.0.0/8\" or \"2001:db8::/32\"";
 
 /// Reads a name of the DNS.
 pub(in crate::config) fn discovered_name(text: &str) -> Option<String> {

@@ -18,6 +18,7 @@ fn listener(name: &str, bind: &str) -> Listener {
         bind: bind.parse().unwrap(),
         pool: 0,
         max_connections: None,
+        access_list: None,
         attempts: 1,
         half_close: HalfClose::Relay,
         timeouts: Timeouts::default(),

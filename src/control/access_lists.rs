@@ -1,0 +1,223 @@
+//! Access lists as workers ask them: the prefixes of the configuration, and those of files that
+//! are followed.
+//!
+//! A file is read before the configuration that names it takes effect, so that no client gets in
+//! while it is unread, and again when it changes. It is read on another thread, as it may have a
+//! million lines. A bad file leaves the last good list in force.
+
+mod file;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tokio::sync::{Notify, mpsc};
+use tokio::task::AbortHandle;
+
+use crate::admin::model::AccessListStatus;
+use crate::config::{self, Config};
+use crate::guard::{self, Access, Prefixes};
+use crate::shared::Shared;
+
+use super::aside;
+use super::file_watch::FileWatch;
+
+use file::follow_file;
+pub(super) use file::{FileRead, read_files};
+
+/// The access lists in force, and the files that they are read from.
+pub(super) struct AccessLists {
+    /// The lists as they are configured, and as workers ask them.
+    configured: Vec<Shared<config::AccessList>>,
+    lists: guard::AccessFilters,
+    files: BTreeMap<PathBuf, Followed>,
+    /// Files that were read for a configuration that is about to take effect.
+    offered: Vec<FileRead>,
+    /// Tables that were replaced, until no worker asks them.
+    replaced: Vec<Arc<Prefixes>>,
+    sender: mpsc::Sender<News>,
+    news: mpsc::Receiver<News>,
+}
+
+/// A file that is followed.
+struct Followed {
+    /// What it has, or had when it last was good.
+    table: Arc<Prefixes>,
+    /// What was wrong with it at the last look.
+    error: Option<String>,
+    task: AbortHandle,
+    /// Makes the task read it again at once.
+    again: Arc<Notify>,
+}
+
+impl Drop for Followed {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// The outcome of reading a file that has changed.
+pub(super) struct News {
+    pub(super) path: PathBuf,
+    outcome: Result<Prefixes, String>,
+}
+
+impl AccessLists {
+    /// The lists of a configuration whose files were read. To be called inside the control
+    /// thread's runtime.
+    pub(super) fn new(config: &Config, read: Vec<FileRead>) -> Self {
+        let (sender, news) = mpsc::channel(NEWS);
+        let mut lists = Self {
+            configured: Vec::new(),
+            lists: BTreeMap::new(),
+            files: BTreeMap::new(),
+            offered: read,
+            replaced: Vec::new(),
+            sender,
+            news,
+        };
+        lists.follow(config);
+        lists
+    }
+
+    /// The lists by name.
+    pub(super) fn lists(&self) -> &guard::AccessFilters {
+        &self.lists
+    }
+
+    /// The files that are followed.
+    pub(super) fn paths(&self) -> BTreeSet<PathBuf> {
+        self.files.keys().cloned().collect()
+    }
+
+    /// The lists as the API shows them.
+    pub(super) fn status(&self) -> Vec<AccessListStatus> {
+        let all = self.configured.iter().filter_map(|configured| {
+            let list = self.lists.get(&configured.name)?;
+            let file = configured
+                .file
+                .as_ref()
+                .and_then(|path| self.files.get(path));
+            Some(AccessListStatus {
+                name: list.name.clone(),
+                prefixes: list.len() as u64,
+                others: list.others().as_str().to_owned(),
+                error: file.and_then(|file| file.error.clone()),
+            })
+        });
+        all.collect()
+    }
+
+    /// Takes files that were read for the next configuration.
+    pub(super) fn offer(&mut self, read: Vec<FileRead>) {
+        self.offered = read;
+    }
+
+    /// Makes the lists of a configuration, and follows its files.
+    pub(super) fn follow(&mut self, config: &Config) {
+        let offered = std::mem::take(&mut self.offered);
+        if self.configured == config.access_lists {
+            return;
+        }
+        self.configured.clone_from(&config.access_lists);
+        let mut before = std::mem::take(&mut self.files);
+        for path in self.configured.iter().filter_map(|list| list.file.clone()) {
+            if let Some(known) = before.remove(&path) {
+                self.files.insert(path, known);
+            }
+        }
+        for read in offered {
+            if !self.files.contains_key(&read.path) {
+                let (path, followed) = self.begin(read);
+                self.files.insert(path, followed);
+            }
+        }
+        let left = before.into_values().map(|file| Arc::clone(&file.table));
+        self.replaced.extend(left);
+        self.make();
+    }
+
+    fn begin(&self, read: FileRead) -> (PathBuf, Followed) {
+        let again = Arc::new(Notify::new());
+        let mut watch = FileWatch::new(read.path.clone());
+        watch.mark_read(read.version);
+        let task = follow_file(watch, self.sender.clone(), Arc::clone(&again));
+        let followed = Followed {
+            table: read.table,
+            error: None,
+            task: tokio_uring::spawn(task).abort_handle(),
+            again,
+        };
+        (read.path, followed)
+    }
+
+    fn make(&mut self) {
+        let lists = self.configured.iter().map(|list| {
+            let both = [(&list.allow, Access::Allow), (&list.deny, Access::Deny)];
+            let own = both.into_iter().flat_map(|(prefixes, access)| {
+                prefixes.iter().map(move |prefix| (*prefix, access))
+            });
+            // The rules of configurations let no prefix be there twice.
+            let own = Prefixes::new(own.collect()).unwrap_or_default();
+            let file = list.file.as_ref().and_then(|path| self.files.get(path));
+            let file = file.map(|file| Arc::clone(&file.table));
+            let made =
+                guard::AccessFilter::new(list.name.clone(), Arc::new(own), file, list.others);
+            (list.name.clone(), Arc::new(made))
+        });
+        self.lists = lists.collect();
+    }
+
+    /// Waits until a file has changed. The future can be dropped without loss.
+    pub(super) async fn changed(&mut self) -> News {
+        match self.news.recv().await {
+            Some(news) => news,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Takes the new prefixes of a file, or what is wrong with it. Answers with a sentence.
+    pub(super) fn take(&mut self, News { path, outcome }: News) -> Option<Result<String, String>> {
+        let file = self.files.get_mut(&path)?;
+        let shown = path.display();
+        match outcome {
+            Ok(table) => {
+                let count = table.len();
+                file.error = None;
+                let old = std::mem::replace(&mut file.table, Arc::new(table));
+                self.replaced.push(old);
+                self.make();
+                Some(Ok(format!("access list file {shown}: {count} prefixes")))
+            }
+            Err(error) => {
+                file.error = Some(error.clone());
+                let count = file.table.len();
+                Some(Err(format!(
+                    "access list file {error}; the last good list stays in force, with {count} \
+                     prefixes"
+                )))
+            }
+        }
+    }
+
+    /// Has all files read again now, as an operator requests.
+    pub(super) fn look_again(&self) {
+        for file in self.files.values() {
+            file.again.notify_one();
+        }
+    }
+
+    /// Frees tables that no worker asks any more, on another thread: to free much memory takes
+    /// long.
+    pub(super) fn tick(&mut self) {
+        let free = self
+            .replaced
+            .extract_if(.., |table| Arc::strong_count(table) == 1);
+        for table in free {
+            drop(aside::compute(move || drop(table)));
+        }
+    }
+}
+
+/// News that wait to be taken in; tasks wait with more.
+const NEWS: usize = 4;

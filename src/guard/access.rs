@@ -1,0 +1,176 @@
+//! Access lists: which clients may connect, by the prefixes of their addresses.
+
+use std::cmp::max_by_key;
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::Prefixes;
+
+/// What a list says of a prefix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Access {
+    /// Its clients may connect.
+    Allow,
+    /// Its clients are refused.
+    Deny,
+}
+
+impl Access {
+    /// Both with their names.
+    pub const ALL: [(&'static str, Self); 2] = [
+        (Self::Allow.as_str(), Self::Allow),
+        (Self::Deny.as_str(), Self::Deny),
+    ];
+
+    /// Its name.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Allow => "allow",
+            Self::Deny => "deny",
+        }
+    }
+}
+
+/// An access list as workers ask it. It never changes: a change makes another one, and shares the
+/// table of the file.
+#[derive(Clone, Debug)]
+pub struct AccessFilter {
+    /// Its name.
+    pub name: String,
+    /// The prefixes of the configuration.
+    own: Arc<Prefixes>,
+    /// The prefixes of its file.
+    file: Option<Arc<Prefixes>>,
+    /// What holds for addresses in no prefix.
+    others: Access,
+}
+
+/// The access lists of a configuration by name.
+pub type AccessFilters = BTreeMap<String, Arc<AccessFilter>>;
+
+impl AccessFilter {
+    /// A list. `others` is what holds for addresses in no prefix; by default they are denied where
+    /// the list only allows.
+    #[must_use]
+    pub fn new(
+        name: String,
+        own: Arc<Prefixes>,
+        file: Option<Arc<Prefixes>>,
+        others: Option<Access>,
+    ) -> Self {
+        let mut allows_only = own.allows_only() || own.is_empty();
+        if let Some(file) = &file {
+            allows_only &= file.allows_only() || file.is_empty();
+        }
+        let is_empty = own.is_empty() && file.as_ref().is_none_or(|file| file.is_empty());
+        let implied = match allows_only && !is_empty {
+            true => Access::Deny,
+            false => Access::Allow,
+        };
+        Self {
+            name,
+            own,
+            file,
+            others: others.unwrap_or(implied),
+        }
+    }
+
+    /// Whether a client of this address may connect. The longest prefix counts. Where the
+    /// configuration and the file have the same one, that of the configuration counts: an operator
+    /// can let in an address that a public list has.
+    #[must_use]
+    pub fn allows(&self, ip: IpAddr) -> bool {
+        let own = self.own.longest(ip);
+        let file = self.file.as_ref().and_then(|file| file.longest(ip));
+        let found = max_by_key(file, own, |found| found.map(|(length, _)| length));
+        found.map_or(self.others, |(_, access)| access) == Access::Allow
+    }
+
+    /// How many prefixes it has.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.own.len() + self.file.as_ref().map_or(0, |file| file.len())
+    }
+
+    /// Whether it has no prefix.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// What holds for addresses in no prefix.
+    #[must_use]
+    pub fn others(&self) -> Access {
+        self.others
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table(allow: &[&str], deny: &[&str]) -> Arc<Prefixes> {
+        let both = [(allow, Access::Allow), (deny, Access::Deny)];
+        let all = both
+            .iter()
+            .flat_map(|(texts, access)| texts.iter().map(|text| (text.parse().unwrap(), *access)));
+        Arc::new(Prefixes::new(all.collect()).unwrap())
+    }
+
+    fn allowed(list: &AccessFilter, ips: &[&str]) -> Vec<bool> {
+        ips.iter()
+            .map(|ip| list.allows(ip.parse().unwrap()))
+            .collect()
+    }
+
+    #[test]
+    fn with_allow_alone_all_others_are_denied() {
+        let of = |allow: &[&str], deny: &[&str], others| {
+            AccessFilter::new("a".into(), table(allow, deny), None, others)
+        };
+        let ips = ["10.1.2.3", "10.6.0.1", "192.0.2.1", "2001:db8::1"];
+        let ten = ["10.0.0.0/8"];
+        assert_eq!(
+            allowed(&of(&ten, &[], None), &ips),
+            [true, true, false, false]
+        );
+        assert_eq!(
+            allowed(&of(&[], &ten, None), &ips),
+            [false, false, true, true]
+        );
+        let six = ["10.6.0.0/16"];
+        assert_eq!(
+            allowed(&of(&ten, &six, None), &ips),
+            [true, false, true, true]
+        );
+        let denied = Some(Access::Deny);
+        assert_eq!(
+            allowed(&of(&ten, &six, denied), &ips),
+            [true, false, false, false]
+        );
+        assert_eq!(allowed(&of(&[], &[], None), &ips), [true; 4]);
+    }
+
+    #[test]
+    fn the_longest_prefix_of_configuration_and_file_counts() {
+        let file = Some(table(&["10.6.6.0/24"], &["10.0.0.0/8", "10.7.0.0/16"]));
+        let own = table(&["10.7.0.0/16", "10.6.0.0/16"], &["10.6.6.6"]);
+        let list = AccessFilter::new("a".into(), own, file, None);
+        let ips = [
+            "10.1.1.1", "10.6.1.1", "10.6.6.1", "10.6.6.6", "10.7.0.1", "11.0.0.1",
+        ];
+        assert_eq!(allowed(&list, &ips), [false, true, true, false, true, true]);
+        assert_eq!(list.len(), 6);
+    }
+
+    #[test]
+    fn a_file_that_only_allows_denies_all_others() {
+        let file = |allow, deny| Some(table(allow, deny));
+        let list = |file| AccessFilter::new("a".into(), table(&[], &[]), file, None);
+        assert!(!list(file(&["10.0.0.0/8"], &[])).allows([11, 0, 0, 1].into()));
+        assert!(list(file(&[], &["10.0.0.0/8"])).allows([11, 0, 0, 1].into()));
+        assert!(list(file(&[], &[])).allows([11, 0, 0, 1].into()));
+    }
+}

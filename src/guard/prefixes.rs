@@ -1,0 +1,330 @@
+//! A table of prefixes that are allowed or denied: the longest one that an address is in counts.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+
+use super::Access;
+use super::ranges::Ranges;
+use crate::prefix::Prefix;
+
+/// Prefixes, each allowed or denied. A look-up touches a few cache lines, however many there are.
+///
+/// IPv6 prefixes are kept by the first 64 bits; those that are longer have a small table for each
+/// network of 64 bits that they are in.
+#[derive(Debug, Default)]
+pub struct Prefixes {
+    v4: Ranges,
+    v6: Ranges,
+    within: Within,
+    count: usize,
+    /// Some are allowed, and none is denied.
+    allows_only: bool,
+}
+
+/// The longest prefix that an address is in: how long it is, and what it says.
+pub(super) type Found = Option<(u8, Access)>;
+
+/// By the first 64 bits: what begins at each of the other 64 bits.
+type Within = HashMap<u64, Box<[(u64, Found)]>>;
+
+/// A prefix is both allowed and denied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Clash(pub Prefix);
+
+impl Prefixes {
+    /// A table of these prefixes, in any order. One may be there more than once.
+    ///
+    /// # Errors
+    /// [`Clash`]
+    pub fn new(mut all: Vec<(Prefix, Access)>) -> Result<Self, Clash> {
+        // Wide ones before those within them.
+        all.sort_unstable();
+        all.dedup();
+        if let Some(two) = all.windows(2).find(|two| two[0].0 == two[1].0) {
+            return Err(Clash(two[0].0));
+        }
+        let is = |wanted: Access| all.iter().any(|(_, access)| *access == wanted);
+        let allows_only = is(Access::Allow) && !is(Access::Deny);
+        // IPv4 is sorted before IPv6.
+        let v4 = all.partition_point(|(prefix, _)| prefix.ip().is_ipv4());
+        let (v4, v6) = all.split_at(v4);
+        let v4 = v4.iter().map(|(prefix, access)| {
+            let first = u64::try_from(bits(prefix.ip())).unwrap_or(u64::MAX);
+            let last = first | low_bits(32 - u32::from(prefix.length()));
+            (first, last, Some((prefix.length(), *access)))
+        });
+        let v4 = flatten(v4);
+        let (v6, within) = split(v6);
+        Ok(Self {
+            v4: Ranges::new(&coded(&v4)),
+            v6: Ranges::new(&v6),
+            within,
+            count: all.len(),
+            allows_only,
+        })
+    }
+
+    /// The longest prefix that an address is in. An IPv4 address is not written as an IPv6 one.
+    pub(super) fn longest(&self, ip: IpAddr) -> Found {
+        match ip {
+            IpAddr::V4(ip) => decoded(self.v4.get(u32::from(ip).into())),
+            IpAddr::V6(ip) => {
+                let (high, low) = halves(u128::from(ip));
+                let code = self.v6.get(high);
+                if code != WITHIN {
+                    return decoded(code);
+                }
+                let within = self.within.get(&high)?;
+                let at = within.partition_point(|(start, _)| *start <= low);
+                within[at.checked_sub(1)?].1
+            }
+        }
+    }
+
+    /// How many prefixes there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.count
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// Whether some are allowed, and none is denied.
+    #[must_use]
+    pub fn allows_only(&self) -> bool {
+        self.allows_only
+    }
+
+    /// The bytes that it takes.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let within = self.within.values().map(|its| size_of_val(&**its));
+        let entries = self.within.capacity() * size_of::<(u64, Box<[(u64, Found)]>)>();
+        self.v4.bytes() + self.v6.bytes() + within.sum::<usize>() + entries
+    }
+}
+
+/// A range of numbers, its last one included, and what is found there.
+type Range = (u64, u64, Found);
+
+/// Where something else begins to hold, for ranges that are either apart or within each other, the
+/// wider ones first. Behind a range what is around it goes on.
+fn flatten(ranges: impl Iterator<Item = Range>) -> Vec<(u64, Found)> {
+    let mut flat: Vec<(u64, Found)> = Vec::new();
+    // The ranges that the present number is in, by their last numbers.
+    let mut open: Vec<(u64, Found)> = Vec::new();
+    for (first, last, found) in ranges {
+        close(&mut open, Some(first), &mut flat);
+        begin(&mut flat, first, found);
+        open.push((last, found));
+    }
+    close(&mut open, None, &mut flat);
+    flat
+}
+
+/// Closes the ranges that end before `next`; `None`: all.
+fn close(open: &mut Vec<(u64, Found)>, next: Option<u64>, flat: &mut Vec<(u64, Found)>) {
+    while let Some((last, _)) = open.pop_if(|(last, _)| next.is_none_or(|next| *last < next)) {
+        if let Some(behind) = last.checked_add(1) {
+            begin(flat, behind, open.last().and_then(|(_, found)| *found));
+        }
+    }
+}
+
+/// What was to begin at the same number has nothing left.
+fn begin<T>(flat: &mut Vec<(u64, T)>, at: u64, found: T) {
+    flat.pop_if(|(start, _)| *start == at);
+    flat.push((at, found));
+}
+
+/// IPv6 prefixes by their first 64 bits, and tables of the longer ones.
+fn split(all: &[(Prefix, Access)]) -> (Vec<(u64, u8)>, Within) {
+    let mut wide = Vec::new();
+    let mut within: HashMap<u64, Vec<Range>> = HashMap::new();
+    for (prefix, access) in all {
+        let (high, low) = halves(bits(prefix.ip()));
+        let length = prefix.length();
+        let found = Some((length, *access));
+        if let Some(spare) = 64u8.checked_sub(length) {
+            wide.push((high, high | low_bits(spare.into()), found));
+        } else {
+            let last = low | low_bits(u32::from(128 - length));
+            within.entry(high).or_default().push((low, last, found));
+        }
+    }
+    let flat = flatten(wide.into_iter());
+    let around = |high: u64| {
+        let at = flat.partition_point(|(start, _)| *start <= high);
+        at.checked_sub(1).and_then(|at| flat[at].1)
+    };
+    let tables = within.into_iter().map(|(high, ranges)| {
+        let whole = (0, u64::MAX, around(high));
+        let table = flatten([whole].into_iter().chain(ranges));
+        (high, table.into_boxed_slice())
+    });
+    let tables: HashMap<_, _> = tables.collect();
+    let mut starts: Vec<u64> = tables.keys().copied().collect();
+    starts.sort_unstable();
+    (marked(&flat, &starts), tables)
+}
+
+/// The same with the mark of a table at each of these numbers.
+fn marked(flat: &[(u64, Found)], tables: &[u64]) -> Vec<(u64, u8)> {
+    let mut out: Vec<(u64, u8)> = Vec::new();
+    let mut ranges = flat.iter().peekable();
+    let mut around = 0;
+    for &table in tables {
+        while let Some((start, found)) = ranges.next_if(|(start, _)| *start <= table) {
+            around = code(*found);
+            begin(&mut out, *start, around);
+        }
+        begin(&mut out, table, WITHIN);
+        if let Some(behind) = table.checked_add(1) {
+            begin(&mut out, behind, around);
+        }
+    }
+    for (start, found) in ranges {
+        begin(&mut out, *start, code(*found));
+    }
+    out
+}
+
+fn coded(flat: &[(u64, Found)]) -> Vec<(u64, u8)> {
+    flat.iter()
+        .map(|(start, found)| (*start, code(*found)))
+        .collect()
+}
+
+/// A byte for what is found: 0 for nothing, else the length (64 at most) and what it says.
+fn code(found: Found) -> u8 {
+    found.map_or(0, |(length, access)| {
+        1 + 2 * length + u8::from(access == Access::Allow)
+    })
+}
+
+fn decoded(code: u8) -> Found {
+    let code = code.checked_sub(1)?;
+    let access = match code % 2 {
+        0 => Access::Deny,
+        _ => Access::Allow,
+    };
+    Some((code / 2, access))
+}
+
+fn bits(ip: IpAddr) -> u128 {
+    match ip {
+        IpAddr::V4(ip) => u32::from(ip).into(),
+        IpAddr::V6(ip) => ip.into(),
+    }
+}
+
+/// The first and the last 64 bits.
+fn halves(bits: u128) -> (u64, u64) {
+    let [high, low] = [bits >> 64, bits & u128::from(u64::MAX)];
+    let half = |half| u64::try_from(half).unwrap_or(u64::MAX);
+    (half(high), half(low))
+}
+
+/// So many bits at the end.
+fn low_bits(count: u32) -> u64 {
+    u64::MAX.checked_shr(64 - count).unwrap_or(0)
+}
+
+/// The code of a network that has a table of its own.
+const WITHIN: u8 = u8::MAX;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The longest prefix of all, looked for one by one.
+    fn naive(all: &[(Prefix, Access)], ip: IpAddr) -> Found {
+        let within = all.iter().filter(|(prefix, _)| prefix.contains(ip));
+        let longest = within.max_by_key(|(prefix, _)| prefix.length());
+        longest.map(|(prefix, access)| (prefix.length(), *access))
+    }
+
+    fn any_ip(rng: &mut fastrand::Rng) -> IpAddr {
+        // Few bits differ, so that prefixes are within each other.
+        let few = |rng: &mut fastrand::Rng| match rng.u8(..4) {
+            0 => 0,
+            1 => u8::MAX,
+            _ => rng.u8(..2) << rng.u8(..8),
+        };
+        if rng.bool() {
+            let ip: [u8; 4] = std::array::from_fn(|_| few(rng));
+            ip.into()
+        } else {
+            let ip: [u8; 16] = std::array::from_fn(|at| match at {
+                0 => 0x20,
+                1..=5 | 8..=13 => 0,
+                _ => few(rng),
+            });
+            let ip = match rng.u8(..20) {
+                0 => [u8::MAX; 16],
+                _ => ip,
+            };
+            ip.into()
+        }
+    }
+
+    #[test]
+    fn the_longest_prefix_is_that_of_a_naive_search() {
+        let mut rng = fastrand::Rng::with_seed(11);
+        for round in 0..400 {
+            let mut all: Vec<(Prefix, Access)> = Vec::new();
+            for _ in 0..rng.usize(..80) {
+                let ip = any_ip(&mut rng);
+                let length = rng.u8(..=if ip.is_ipv4() { 32 } else { 128 });
+                let prefix = Prefix::new(ip, length).unwrap();
+                let access = [Access::Allow, Access::Deny][rng.usize(..2)];
+                if !all.iter().any(|(known, _)| *known == prefix) {
+                    all.push((prefix, access));
+                }
+            }
+            let table = Prefixes::new(all.clone()).unwrap();
+            assert_eq!(table.len(), all.len());
+            let edges: Vec<_> = all.iter().flat_map(|(prefix, _)| around(*prefix)).collect();
+            let others = (0..100).map(|_| any_ip(&mut rng));
+            for ip in edges.into_iter().chain(others) {
+                assert_eq!(table.longest(ip), naive(&all, ip), "{ip} in round {round}");
+            }
+        }
+    }
+
+    /// The first and the last address of a prefix, and those beside them.
+    fn around(prefix: Prefix) -> Vec<IpAddr> {
+        let first = bits(prefix.ip());
+        let all = if prefix.ip().is_ipv4() { 32 } else { 128 };
+        let spare = all - u32::from(prefix.length());
+        let last = first | u128::MAX.checked_shr(128 - spare).unwrap_or(0);
+        let numbers = [first.wrapping_sub(1), first, last, last.wrapping_add(1)];
+        let ip = |number: u128| match prefix.ip() {
+            IpAddr::V4(_) => u32::try_from(number).ok().map(|ip| IpAddr::V4(ip.into())),
+            // One that stands for an IPv4 address is looked up as that.
+            IpAddr::V6(_) => Some(IpAddr::V6(number.into())).filter(|ip| ip.to_canonical() == *ip),
+        };
+        numbers.into_iter().filter_map(ip).collect()
+    }
+
+    #[test]
+    fn a_prefix_may_be_there_twice_but_not_with_another_word() {
+        let prefix: Prefix = "10.0.0.0/8".parse().unwrap();
+        let twice = vec![(prefix, Access::Deny); 2];
+        assert_eq!(Prefixes::new(twice).unwrap().len(), 1);
+        let both = vec![(prefix, Access::Deny), (prefix, Access::Allow)];
+        assert_eq!(Prefixes::new(both).unwrap_err(), Clash(prefix));
+    }
+
+    #[test]
+    fn an_empty_table_finds_nothing() {
+        let table = Prefixes::new(Vec::new()).unwrap();
+        assert!(table.is_empty() && !table.allows_only());
+        assert_eq!(table.longest("::1".parse().unwrap()), None);
+        assert_eq!(table.longest("10.0.0.1".parse().unwrap()), None);
+    }
+}

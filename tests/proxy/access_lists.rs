@@ -1,0 +1,214 @@
+//! Access lists: who may connect, and what the others leave behind.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::io::ErrorKind;
+use std::net::{Ipv4Addr, SocketAddr};
+
+use crate::balancer::{Balancer, Launch};
+use crate::peers::{Backend, expect_reset, ping, try_connect_from};
+use crate::watchdog::{eventually, watched};
+
+/// A client of this machine.
+fn client(last: u8) -> Ipv4Addr {
+    Ipv4Addr::new(127, 6, 0, last)
+}
+
+fn expect_served(from: Ipv4Addr, to: SocketAddr) {
+    ping(&mut try_connect_from(from, to).unwrap(), b"hello");
+}
+
+/// connect(2) may already report it.
+#[track_caller]
+fn expect_refused(from: Ipv4Addr, to: SocketAddr) {
+    match try_connect_from(from, to) {
+        Ok(mut client) => expect_reset(&mut client),
+        Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionReset),
+    }
+}
+
+fn is_served(from: Ipv4Addr, to: SocketAddr) -> bool {
+    let stream = try_connect_from(from, to);
+    stream.is_ok_and(|mut stream| {
+        use std::io::{Read, Write};
+        stream.write_all(b"ping").is_ok() && stream.read_exact(&mut [0; 4]).is_ok()
+    })
+}
+
+/// A list and a listener that names it.
+fn file(backend: &Backend, list: &str) -> String {
+    format!(
+        "(workers: 2, access_log: \"-\", access_lists: [(name: \"office\", {list})],
+        listeners: [(name: \"front\", bind: \"127.0.0.1:0\", pool: \"p\", access_list: \"office\")],
+        pools: [(name: \"p\", backends: [\"{}\"])])",
+        backend.address
+    )
+}
+
+fn reload(balancer: &Balancer, text: &str) {
+    fs::write(balancer.dir().join("config.ron"), text).unwrap();
+    assert!(balancer.words(&["reload"]).contains("is in force"));
+}
+
+#[test]
+fn flags_let_in_by_the_longest_prefix() {
+    watched(|| {
+        let backend = Backend::echo();
+        let balancer = Launch::to(std::slice::from_ref(&backend.address))
+            .flag("--access-log", "-")
+            .flag("--allow", "127.6.0.0/24")
+            .flag("--deny", "127.6.0.128/25")
+            .flag("--deny", "0.0.0.0/0")
+            .flag("--allow", "127.6.0.200")
+            .workers(2)
+            .start();
+        let to = balancer.address();
+        for last in [1, 127, 200] {
+            expect_served(client(last), to);
+        }
+        for last in [128, 199, 201] {
+            expect_refused(client(last), to);
+        }
+        expect_refused(Ipv4Addr::LOCALHOST, to);
+        assert_eq!(backend.accepted(), 3);
+        eventually("each has a line", || {
+            balancer.output().count("reason=access_denied") == 4
+        });
+        let lines = balancer.output().lines_with("reason=access_denied");
+        assert!(
+            lines.iter().all(|line| line.contains(" backend=- ")),
+            "{lines:?}"
+        );
+        assert_eq!(balancer.number("closed.access_denied"), 4);
+        balancer.finish();
+    });
+}
+
+#[test]
+fn with_allow_alone_all_others_are_refused() {
+    watched(|| {
+        let backend = Backend::echo();
+        let balancer = Launch::to(std::slice::from_ref(&backend.address))
+            .flag("--allow", "127.6.0.0/24")
+            .start();
+        expect_served(client(1), balancer.address());
+        expect_refused(Ipv4Addr::LOCALHOST, balancer.address());
+        balancer.finish();
+    });
+}
+
+#[test]
+fn refusals_are_counted_and_reported() {
+    watched(|| {
+        let backend = Backend::echo();
+        let text = file(&backend, "deny: [\"127.6.0.0/24\"]");
+        let balancer = Launch::with_config(&text, 1).workers(2).start();
+        let events = balancer.follow();
+        for _ in 0..300 {
+            expect_refused(client(1), balancer.address());
+        }
+        expect_served(
+            client(2).to_bits().wrapping_add(256).into(),
+            balancer.address(),
+        );
+        let event = events.next("access_denied");
+        let message = event["message"].as_str().unwrap();
+        assert!(message.starts_with("listener `front`: "), "{message}");
+        let listener = &balancer.ask(&["listeners"])[0];
+        assert_eq!(
+            (&listener["access_list"], &listener["refused"]),
+            (&"office".into(), &300.into())
+        );
+        let list = &balancer.ask(&["status"])["access_lists"][0];
+        assert_eq!(
+            (&list["prefixes"], &list["others"]),
+            (&1.into(), &"allow".into())
+        );
+        // A flood of clients is no flood of lines, and each is a line or is counted.
+        eventually("all are accounted for", || {
+            let lines = balancer.output().count("reason=access_denied") as u64;
+            lines + balancer.number("refusals_unlogged") == 300
+        });
+        drop(events);
+        balancer.finish();
+    });
+}
+
+#[test]
+fn a_list_changes_with_a_reload_and_sessions_go_on() {
+    watched(|| {
+        let backend = Backend::echo();
+        let launch = Launch::with_config(&file(&backend, "allow: [\"127.6.0.0/24\"]"), 1);
+        let balancer = launch.workers(2).start();
+        let to = balancer.address();
+        let mut held = try_connect_from(client(1), to).unwrap();
+        ping(&mut held, b"hello");
+        reload(&balancer, &file(&backend, "deny: [\"127.6.0.0/24\"]"));
+        eventually("the new list is asked", || !is_served(client(1), to));
+        expect_served(Ipv4Addr::LOCALHOST, to);
+        ping(&mut held, b"still here");
+        drop(held);
+        balancer.finish();
+    });
+}
+
+#[test]
+fn a_file_is_followed_and_a_bad_one_leaves_the_last_good_list() {
+    watched(|| {
+        let backend = Backend::echo();
+        let text = file(&backend, "file: \"office.txt\"");
+        let launch = Launch::with_config(&text, 1).workers(2);
+        let path = launch.dir().join("office.txt");
+        let write = |text: &str| {
+            let new = path.with_extension("new");
+            fs::write(&new, text).unwrap();
+            fs::rename(&new, &path).unwrap();
+        };
+        write("127.6.0.1\n");
+        let balancer = launch.start();
+        let to = balancer.address();
+        expect_refused(client(1), to);
+        expect_served(client(2), to);
+        write("127.6.0.0/24 # all\nallow 127.6.0.1\n");
+        eventually("the file is read again", || is_served(client(1), to));
+        eventually("by every worker", || !is_served(client(2), to));
+        write("127.6.0.2\nwhat is this?\n");
+        balancer.until_logged("office.txt: line 2: invalid prefix `what is this?`");
+        let list = &balancer.ask(&["status"])["access_lists"][0];
+        assert!(list["error"].as_str().unwrap().contains("line 2"), "{list}");
+        assert_eq!(list["prefixes"], 2);
+        expect_refused(client(2), to);
+        // A reload that names a bad file changes nothing.
+        fs::write(balancer.dir().join("bad.txt"), "10.0.0.1/8\n").unwrap();
+        let bad = file(&backend, "file: \"bad.txt\"");
+        fs::write(balancer.dir().join("config.ron"), bad).unwrap();
+        balancer.process.signal(libc::SIGHUP);
+        balancer.until_logged("access list file bad.txt: line 1: ");
+        expect_refused(client(2), to);
+        balancer.finish();
+    });
+}
+
+#[test]
+fn a_start_without_the_file_is_refused() {
+    watched(|| {
+        let backend = Backend::echo();
+        let text = file(&backend, "file: \"office.txt\"");
+        let (status, log) = Launch::with_config(&text, 1).run();
+        assert_eq!(status.code(), Some(2), "{log}");
+        assert!(
+            log.contains("access list file office.txt: No such file"),
+            "{log}"
+        );
+    });
+}
+
+/// A million prefixes, none of which is a loopback address.
+pub(crate) fn a_million() -> String {
+    let mut text = String::new();
+    for number in 0..1_000_000u32 {
+        let ip = Ipv4Addr::from((10 << 24) + number * 16);
+        writeln!(text, "{ip}/28").unwrap();
+    }
+    text
+}
