@@ -6,6 +6,7 @@ use divan::Bencher;
 use mahoraga::config::{self, Strategy};
 use mahoraga::pool::{Ended, Pool};
 use mahoraga::select::{Keys, Plan, Request, Seat, Selector};
+use mahoraga::time::{MS, SECOND, US};
 
 fn main() {
     divan::main();
@@ -28,7 +29,7 @@ fn retry<const BACKENDS: u16>(bencher: Bencher<'_, '_>, strategy: &str) {
 fn measure(bencher: Bencher<'_, '_>, strategy: &str, backends: u16, tried: &[u16]) {
     let plan = Arc::new(Plan::new(Arc::new(pool(strategy, backends))));
     for (number, backend) in plan.pool().backends.iter().enumerate() {
-        let answer = 1_000_000 + number as u64 * 1_000;
+        let answer = MS + number as u64 * US;
         assert!(backend.try_acquire(0));
         backend.tally.on_answered(answer, 0, plan.decay());
         backend.release(Ended::default());
@@ -46,7 +47,7 @@ fn measure(bencher: Bencher<'_, '_>, strategy: &str, backends: u16, tried: &[u16
         },
     );
     let mut request = Request {
-        now: 1_000_000_000,
+        now: SECOND,
         keys: Keys::default(),
         tried,
     };

@@ -2,6 +2,7 @@
 
 use divan::Bencher;
 use divan::counter::ItemsCount;
+use mahoraga::time::SECOND;
 use mahoraga::worker::timers::Timers;
 
 fn main() {
@@ -84,4 +85,4 @@ fn scattered(slot: u32) -> u32 {
 /// Long enough to average out other work of the machine.
 const MIN_SECONDS: u64 = 1;
 const ARMED: u32 = 10_000;
-const MINUTE: u64 = 60_000_000_000;
+const MINUTE: u64 = 60 * SECOND;

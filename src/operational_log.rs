@@ -24,6 +24,7 @@ use serde_json::Value;
 use crate::config::{RecordFormat, values};
 use crate::control;
 use crate::sys;
+use crate::time::SECOND;
 use crate::writer::{Outlet, Writer};
 
 /// Starts the thread that writes every line, panics included, in the format that the environment
@@ -226,8 +227,7 @@ impl Outlet for StandardError {
     }
 }
 
-/// One second, in ns.
-const REPORT_EVERY: u64 = 1_000_000_000;
+const REPORT_EVERY: u64 = SECOND;
 /// Whether records are JSON.
 static IS_JSON: AtomicBool = AtomicBool::new(false);
 /// The variable that names the format of records.

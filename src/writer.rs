@@ -16,6 +16,7 @@ use parking_lot::{Condvar, Mutex};
 use tokio::sync::oneshot;
 
 use crate::sys;
+use crate::time::between;
 
 /// The sending end of the queue. When the last one is dropped, the thread writes the records that
 /// wait, and ends.
@@ -184,7 +185,7 @@ fn run(mut file: File, mut outlet: impl Outlet, jobs: &Receiver<Job>, shared: &S
 }
 
 fn since(earlier: u64) -> Duration {
-    Duration::from_nanos(sys::monotonic().saturating_sub(earlier))
+    between(earlier, sys::monotonic())
 }
 
 /// Opens the file again. `failed`: whether the previous attempt failed.

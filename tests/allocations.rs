@@ -8,6 +8,8 @@ use std::hint::black_box;
 use instant::Balancer;
 use instant::counting::{Count, Counting, count};
 
+use mahoraga::time::MS;
+
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
@@ -52,4 +54,4 @@ fn what_is_allocated_is_counted() {
 
 const CLIENTS: u16 = 10;
 /// A turn of 10 ms makes the timers of busy sessions come up several times: they count too.
-const STEP: u64 = 10_000_000;
+const STEP: u64 = 10 * MS;

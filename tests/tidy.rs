@@ -106,6 +106,27 @@ fn the_control_thread_calls_nothing_that_waits() {
     );
 }
 
+/// Other code has its times from [`mahoraga::time`].
+#[test]
+fn units_of_time_are_converted_in_one_place() {
+    let conversions = [
+        "1_000_000_000",
+        "1000000000",
+        "1e9",
+        "from_nanos(",
+        "as_nanos(",
+        "const MS:",
+        "const US:",
+    ];
+    let elsewhere = ["src/time.rs", "tests/tidy.rs"];
+    let mut sources = sources(&["src", "tests", "benches"]);
+    sources.retain(|its| !elsewhere.contains(&its.path.as_str()));
+    let found = lines(&sources, |_, line| {
+        conversions.iter().any(|its| line.contains(its))
+    });
+    assert_none(&found, "conversions of time outside of src/time.rs");
+}
+
 #[test]
 fn files_are_short() {
     let long: Vec<_> = sources(&["src"])

@@ -18,6 +18,7 @@ use tokio_uring::fs::File;
 use crate::config::{AccessLog, LogFormat, LogSink};
 use crate::session::Summary;
 use crate::sys::{self, Doorbell};
+use crate::time::{SECOND, US, between};
 use crate::worker::{Record, Stats};
 
 use super::{StartError, aside};
@@ -412,8 +413,7 @@ fn close(file: File) {
 
 /// The fields of a line, each once, in both formats.
 fn write_line(out: &mut String, record: &Record, format: LogFormat) {
-    let ended =
-        SystemTime::now() - Duration::from_nanos(sys::monotonic().saturating_sub(record.closed_at));
+    let ended = SystemTime::now() - between(record.closed_at, sys::monotonic());
     let mut line = Line {
         out,
         format,
@@ -451,7 +451,7 @@ fn total(summary: &Summary, closed_at: u64) -> u64 {
 }
 
 fn us(ns: u64) -> u64 {
-    ns / 1_000
+    ns / US
 }
 
 struct Line<'a> {
@@ -528,8 +528,7 @@ impl Line<'_> {
 }
 
 const BATCH_BYTES: usize = 64 * 1024;
-/// One second, in nanoseconds.
-const REPORT_EVERY: u64 = 1_000_000_000;
+const REPORT_EVERY: u64 = SECOND;
 /// How long after the last line a loss is reported.
 const REPORT_PAUSE: Duration = Duration::from_secs(1);
 const BATCH_WAIT: Duration = Duration::from_millis(5);

@@ -18,6 +18,7 @@ use crate::operational_log;
 use crate::pool::Service;
 use crate::session::CloseReason;
 use crate::sys;
+use crate::time::{US, seconds};
 use crate::worker::{SessionInfo, Stats};
 
 use super::announce;
@@ -127,7 +128,7 @@ impl Balancer {
             uptime_s: metrics.uptime().as_secs_f64(),
             stage: self.stage,
             snapshot: snapshot.version,
-            publish_us: self.publisher.latency().map(|time| time / 1_000),
+            publish_us: self.publisher.latency().map(|time| time / US),
             connections: u64::from(snapshot.connections.used()),
             max_connections: u64::from(snapshot.connections.max()),
             accepted: sum(|its| its.accepted.get()),
@@ -412,7 +413,7 @@ fn closed_in_all(counts: &[Option<u64>], workers: usize) -> Result<u64, String> 
 }
 
 fn session(info: &SessionInfo, now: u64) -> SessionStatus {
-    let since = |at: u64| Duration::from_nanos(now.saturating_sub(at)).as_secs_f64();
+    let since = |at: u64| seconds(now.saturating_sub(at));
     SessionStatus {
         id: info.id.to_string(),
         listener: info.listener.name.clone(),

@@ -9,6 +9,7 @@ use crate::config::values::written;
 use crate::pool::{Backend, Cause, Health, Pool, Tally};
 use crate::snapshot::Snapshot;
 use crate::sys;
+use crate::time::between;
 
 use super::events::{Events, Severity, Subject};
 use super::health::{Checks, Turned};
@@ -166,7 +167,7 @@ impl HealthCycle<'_> {
         for change in &changes {
             match *change {
                 EjectionChange::Ejected(until) => {
-                    let time = written(Duration::from_nanos(until.saturating_sub(now)));
+                    let time = written(between(now, until));
                     let why = why_ejected(backend);
                     let message = format!("{called} is ejected for {time}: {why}");
                     self.events

@@ -23,7 +23,7 @@ use tokio::task::LocalSet;
 use crate::admin::model::{ControlStatus, HistogramStatus};
 use crate::operational_log;
 use crate::sys;
-use crate::time::nanos;
+use crate::time::{SECOND, US, nanos};
 use crate::worker::{Command, Histograms, Numbers};
 
 use super::aside;
@@ -72,7 +72,7 @@ impl Control {
 
 /// Up to 10 s by two digits; larger values count as the highest.
 fn histogram() -> Histogram<u64> {
-    Histogram::new_with_bounds(1, 10_000_000_000, 2).expect("constant bounds that the crate takes")
+    Histogram::new_with_bounds(1, 10 * SECOND, 2).expect("constant bounds that the crate takes")
 }
 
 type ByWorker = BTreeMap<u32, Box<Histograms>>;
@@ -165,9 +165,9 @@ impl Measurements {
         let all = self.control_in_all.borrow();
         ControlStatus {
             turns: all.turn.len(),
-            p50_us: all.turn.value_at_quantile(0.5) / 1_000,
-            p99_us: all.turn.value_at_quantile(0.99) / 1_000,
-            max_us: all.turn.max() / 1_000,
+            p50_us: all.turn.value_at_quantile(0.5) / US,
+            p99_us: all.turn.value_at_quantile(0.99) / US,
+            max_us: all.turn.max() / US,
         }
     }
 

@@ -10,6 +10,7 @@ use crate::address::Address;
 use crate::config::{self, Config};
 use crate::snapshot::Snapshot;
 use crate::sys::{self, Bound};
+use crate::time::{MS, SECOND};
 
 use super::StartError;
 use super::unix_sockets::{Opened, Source};
@@ -221,8 +222,6 @@ fn refused(listener: &config::Listener, error: io::Error) -> StartError {
     }
 }
 
-/// One second, in ns.
-const PATIENCE: u64 = 1_000_000_000;
-/// 50 ms, in ns.
-const BRIEF: u64 = 50_000_000;
+const PATIENCE: u64 = SECOND;
+const BRIEF: u64 = 50 * MS;
 const TRY_EVERY: Duration = Duration::from_millis(20);

@@ -5,6 +5,7 @@ use crate::pool::Backend;
 use crate::select::{BackendForecast, Forecaster};
 use crate::snapshot::Snapshot;
 use crate::sys;
+use crate::time::SECOND;
 
 use super::roster::Roster;
 
@@ -104,7 +105,7 @@ fn line(backend: &Backend, forecast: Option<&BackendForecast>, learns: bool) -> 
         tally.waiting(),
         tally.failures(),
         past.times_down,
-        past.down / 1_000_000_000,
+        past.down / SECOND,
         tally.times_ejected(),
     );
     if let Some(forecast) = forecast {

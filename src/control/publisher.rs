@@ -7,6 +7,7 @@ use crate::config::Config;
 use crate::guard::AccessFilters;
 use crate::snapshot::Snapshot;
 use crate::sys::{self, Bound};
+use crate::time::{MS, SECOND};
 
 use super::capacity;
 use super::roster::Roster;
@@ -114,7 +115,7 @@ impl Publisher {
     }
 }
 
-/// The shortest time between two publications that were requested: 2 ms, in ns.
-const PAUSE: u64 = 2_000_000;
-/// Workers that have not adopted a snapshot after this time get it again: 1 s, in ns.
-const ADOPTED_WITHIN: u64 = 1_000_000_000;
+/// The shortest time between two publications that were requested: 2 ms.
+const PAUSE: u64 = 2 * MS;
+/// Workers that have not adopted a snapshot after this time get it again: 1 s.
+const ADOPTED_WITHIN: u64 = SECOND;

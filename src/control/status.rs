@@ -14,6 +14,7 @@ use crate::pool::{self, Backend, Pool, Tally, Traffic};
 use crate::session::CloseReason;
 use crate::snapshot::Snapshot;
 use crate::sys;
+use crate::time::seconds;
 use crate::worker::{Numbers, Stats};
 
 use super::workers::Workers;
@@ -198,10 +199,6 @@ fn health(backend: &Backend, known: &MemberStatus) -> HealthStatus {
 
 fn ceiling(limit: &Limit) -> Option<u32> {
     Some(limit.max()).filter(|max| *max < u32::MAX)
-}
-
-fn seconds(nanos: u64) -> f64 {
-    Duration::from_nanos(nanos).as_secs_f64()
 }
 
 /// A worker's gauges and counters by name, with the close reasons that occurred.

@@ -17,6 +17,7 @@ use crate::admin::model::{EventKind, Stage};
 use crate::admin::{Author, Call, Calls};
 use crate::operational_log;
 use crate::sys::{self, Doorbell};
+use crate::time::between;
 use crate::worker::Command;
 
 use super::balancer::Balancer;
@@ -320,8 +321,7 @@ const TURN_TIME: Duration = Duration::from_millis(5);
 async fn until(at: Option<u64>) {
     match at {
         Some(at) => {
-            let left = at.saturating_sub(sys::monotonic());
-            tokio::time::sleep(Duration::from_nanos(left)).await;
+            tokio::time::sleep(between(sys::monotonic(), at)).await;
         }
         None => pending().await,
     }

@@ -19,6 +19,7 @@ use crate::pool::Tally;
 use crate::session::CloseReason;
 use crate::snapshot::Snapshot;
 use crate::sys::{self, Bound, Doorbell, SocketPlace};
+use crate::time::{MS, SECOND};
 use crate::worker::{Command, Record, SessionFilter, SessionInfo, Stats};
 
 use super::aside;
@@ -444,11 +445,11 @@ const ANSWER_POLL: Duration = Duration::from_millis(1);
 const ANSWER_POLLS: u32 = 500;
 /// How long the sockets of a removed listener stay: 200 ms, twice as long as workers accept from
 /// them.
-const OPEN_FOR: u64 = 200_000_000;
+const OPEN_FOR: u64 = 200 * MS;
 /// How long a removed address is known as our own afterwards: 2 s, as a worker that hangs in a turn
 /// closes its sockets late. Not longer: another process may listen there from then on, and to join
 /// it would share its clients.
-const KNOWN_FOR: u64 = 2_000_000_000;
+const KNOWN_FOR: u64 = 2 * SECOND;
 
 #[cfg(test)]
 mod tests {

@@ -5,6 +5,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::time::MS;
+
 /// The state of one backend's backlog, over all workers.
 #[derive(Debug, Default)]
 pub(super) struct Backlog {
@@ -49,10 +51,10 @@ impl Backlog {
     }
 }
 
-/// The first wait: 1 ms, in ns.
-const WAIT_MIN: u64 = 1_000_000;
-/// The longest wait: 50 ms, in ns.
-const WAIT_MAX: u64 = 50_000_000;
+/// The first wait: 1 ms.
+const WAIT_MIN: u64 = MS;
+/// The longest wait: 50 ms.
+const WAIT_MAX: u64 = 50 * MS;
 
 #[cfg(test)]
 mod tests {

@@ -229,9 +229,8 @@ const LEAD_MAX: u32 = 60_000;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::time::{MS, SECOND};
 
-    const MS: u64 = 1_000_000;
-    const SECOND: u64 = 1_000 * MS;
     const DECAY: u64 = 10 * SECOND;
 
     /// So many answers, each asked for after the one before; when the last one came.

@@ -4,6 +4,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crossbeam::utils::CachePadded;
 
+use crate::time::per_second;
+
 /// Bytes delivered from clients and to clients over all workers, and their rates.
 ///
 /// Workers add their bytes a few times a second, never per event. Outlives snapshots.
@@ -44,8 +46,7 @@ impl Traffic {
     pub fn tick(&self, ns: u64) {
         for (way, moved) in self.bytes().into_iter().enumerate() {
             let before = self.0.ticked[way].swap(moved, Ordering::Relaxed);
-            let rate = u128::from(moved - before) * 1_000_000_000 / u128::from(ns.max(1));
-            let rate = u64::try_from(rate).unwrap_or(u64::MAX);
+            let rate = per_second(moved - before, ns);
             self.0.per_s[way].store(rate, Ordering::Relaxed);
         }
     }
@@ -54,16 +55,17 @@ impl Traffic {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::time::SECOND;
 
     #[test]
     fn rates_are_between_two_ticks() {
         let traffic = Traffic::default();
         traffic.add([0, 3_000]);
         assert_eq!((traffic.bytes(), traffic.per_s()), ([0, 3_000], [0, 0]));
-        traffic.tick(2_000_000_000);
+        traffic.tick(2 * SECOND);
         assert_eq!(traffic.per_s(), [0, 1_500]);
         traffic.add([70, 0]);
-        traffic.tick(500_000_000);
+        traffic.tick(SECOND / 2);
         assert_eq!((traffic.bytes(), traffic.per_s()), ([70, 3_000], [140, 0]));
         traffic.tick(0);
         assert_eq!(traffic.per_s(), [0, 0]);

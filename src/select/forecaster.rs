@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use crate::config;
 use crate::pool::{Backend, Outlook, Pool, Tally, Totals, surely_times};
+use crate::time::seconds;
 
 use super::forecast::number;
 use super::{Forecast, Model};
@@ -303,10 +304,6 @@ fn narrow(value: f64) -> f32 {
     value as f32
 }
 
-fn seconds(ns: u64) -> f64 {
-    number(ns) / 1e9
-}
-
 /// The time constant of the mean costs.
 const MEMORY_SECONDS: f64 = 30.0;
 /// The weight of the last second in the number of sessions that a backend streams to.
@@ -335,8 +332,7 @@ mod tests {
     use super::*;
     use crate::config::{Backend, Strategy};
     use crate::pool::{Ended, Standing};
-
-    const SECOND: u64 = 1_000_000_000;
+    use crate::time::{MS, SECOND};
 
     fn pool() -> Pool {
         let address = |port: u16| format!("127.0.0.1:{port}").parse().unwrap();
@@ -361,7 +357,7 @@ mod tests {
             for (backend, time) in pool.backends.iter().zip([10, 10, 30]) {
                 for _ in 0..10 {
                     assert!(backend.try_acquire(0));
-                    backend.tally.on_answered(time * SECOND / 1_000, 0, SECOND);
+                    backend.tally.on_answered(time * MS, 0, SECOND);
                     backend.release(Ended {
                         waiting: false,
                         in_use: 0,
@@ -402,7 +398,7 @@ mod tests {
         for second in 0..7 {
             for (backend, time) in pool.backends.iter().zip([1, 1, 40]) {
                 assert!(backend.try_acquire(0));
-                let (answer, now) = (time * SECOND / 1_000, (second + 1) * SECOND);
+                let (answer, now) = (time * MS, (second + 1) * SECOND);
                 backend.tally.on_answered(answer, now, SECOND);
             }
             forecaster.tick(&pool, (second + 1) * SECOND);

@@ -12,6 +12,7 @@ use crate::config::Key;
 use crate::hash;
 use crate::peek::Field;
 use crate::pool::{Backend, Pool, StickyTable};
+use crate::time::SECOND;
 
 use super::{Keys, Request};
 
@@ -103,5 +104,5 @@ fn left_from(source: u64) -> u64 {
     hash::mix(source ^ 0x6c65_6674)
 }
 
-/// For how long an unknown cookie counts as the new cookie of the client that left: 10 s, in ns.
-const LEFT: u64 = 10_000_000_000;
+/// For how long an unknown cookie counts as the new cookie of the client that left: 10 s.
+const LEFT: u64 = 10 * SECOND;

@@ -7,6 +7,7 @@ use crate::config::{
     self, FirstTier, Group, Key, LeastTime, Persist, SecondTier, SelectsBy, TwoTier,
 };
 use crate::pool::{AdminState, Ended, Health, Outlook};
+use crate::time::{MS, SECOND};
 
 mod ejection;
 mod equal_parts;
@@ -22,8 +23,6 @@ const ALONE: Seat = Seat {
     listener: 0,
     seed: 0,
 };
-const MS: u64 = 1_000_000;
-const SECOND: u64 = 1_000 * MS;
 
 /// A pool with one worker and a clock.
 struct Bench {

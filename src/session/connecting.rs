@@ -2,6 +2,7 @@
 
 use crate::fault::Fault;
 use crate::kernel::Errno;
+use crate::time::MS;
 use crate::token::Purpose;
 
 use super::{CloseReason, Context, Op, Session, SessionLimits, SessionState, Side};
@@ -165,7 +166,7 @@ fn held_by(fault: Fault) -> CloseReason {
     }
 }
 
-/// Until a connect that could not be begun is tried again: 50 ms, in ns.
-pub const RETRY_AFTER: u64 = 50_000_000;
+/// Until a connect that could not be begun is tried again: 50 ms.
+pub const RETRY_AFTER: u64 = 50 * MS;
 /// Connect attempts of one session, however soon each is refused.
 const ATTEMPTS_MAX: u8 = 16;

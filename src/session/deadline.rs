@@ -2,7 +2,7 @@
 //! full send buffer hides that a slow reader still reads. So at every quarter of the deadline the
 //! session asks the kernel how much is unacknowledged.
 
-use crate::time::NEVER;
+use crate::time::{MS, NEVER, SECOND};
 use crate::token::Purpose;
 
 use super::half::Mode;
@@ -204,8 +204,8 @@ const LOOKS: u64 = 4;
 /// TCP reports nothing of a slow reader until it has room for a segment and for a sixteenth of its
 /// buffer. On loopback, where a segment has 64 KiB, one that takes 10 kB/s is heard of every 11 s.
 /// No call tells sooner, so this is the longest such silence that is not taken for a stop: 30 s.
-const SLOW_READER: u64 = 30_000_000_000;
+const SLOW_READER: u64 = 30 * SECOND;
 /// With `half_close: "end"`: from the relayed end to the first look for its acknowledgement, 5 ms.
-pub(super) const END_LOOK: u64 = 5_000_000;
+pub(super) const END_LOOK: u64 = 5 * MS;
 /// What a broken connection left behind waits so long for its sink: 100 ms.
-pub(super) const LINGER: u64 = 100_000_000;
+pub(super) const LINGER: u64 = 100 * MS;

@@ -1,6 +1,7 @@
 //! One direction of bytes: what came from one side and goes to the other.
 
 use crate::kernel::{BUFFER_BYTES, Pumped};
+use crate::time::US;
 
 use super::buffer_queue::BufferQueue;
 
@@ -140,7 +141,7 @@ impl Half {
 
     /// Nanoseconds to the next visit.
     pub(super) fn pace(&self) -> u64 {
-        u64::from(self.pace_us) * 1_000
+        u64::from(self.pace_us) * US
     }
 }
 

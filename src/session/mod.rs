@@ -38,7 +38,7 @@ pub use op::{Event, Op, Ops};
 pub use view::{SessionState, View};
 
 use crate::kernel::Manner;
-use crate::time::NEVER;
+use crate::time::{MS, NEVER, SECOND};
 use crate::token::{Purpose, Side};
 
 /// The deadlines and tries of a session, all times in nanoseconds, [`NEVER`] for none.
@@ -579,12 +579,12 @@ fn purpose_of(event: &Event) -> Option<Purpose> {
 }
 
 /// Until a side that is not read from is watched for its reset: 50 ms.
-const WATCH_AFTER: u64 = 50_000_000;
+const WATCH_AFTER: u64 = 50 * MS;
 /// A server that speaks first has begun by then: 1 s.
-const AT_ONCE: u64 = 1_000_000_000;
+const AT_ONCE: u64 = SECOND;
 /// Bytes of a backend that come further apart than this are no stream: 100 ms.
-const STREAM_GAP: u64 = 100_000_000;
+const STREAM_GAP: u64 = 100 * MS;
 /// A stream is reported in such pieces: 1 s.
-const USED_AT_ONCE: u64 = 1_000_000_000;
+const USED_AT_ONCE: u64 = SECOND;
 /// What an idle session takes is its price in memory.
 const _: () = assert!(size_of::<Session>() <= 184);

@@ -3,6 +3,7 @@
 //! few readers that stop, or drip, would otherwise hold all pipes until their deadlines.
 
 use crate::kernel::Buffer;
+use crate::time::SECOND;
 
 use super::{CloseReason, Context, Op, Session, Side};
 
@@ -50,4 +51,4 @@ impl Session {
 /// splicing gains nothing.
 const WORTH_A_PIPE: u8 = 16;
 /// From one look at a pipe that holds bytes to the next: 1 s.
-pub(super) const STALL: u64 = 1_000_000_000;
+pub(super) const STALL: u64 = SECOND;

@@ -19,9 +19,10 @@ use super::stalled::STALL;
 use super::*;
 use crate::fault::Fault;
 use crate::kernel::{BUFFER_BYTES, Buffer, Errno, Pumped, SinkState, SourceState};
+use crate::time::MS;
 
 use Side::{Backend, Client};
-use script::{LIMITS, MS, Script};
+use script::{LIMITS, Script};
 
 #[test]
 fn a_request_and_its_answer() {

@@ -10,6 +10,7 @@
 //! at once. So sessions that move go on, however many hold buffers that their sinks don't take.
 
 use crate::kernel::{Pumped, SinkState, SourceState};
+use crate::time::{MS, US};
 use crate::token::Purpose;
 
 use super::half::Mode;
@@ -137,8 +138,8 @@ fn pause_after(waits: u8) -> u64 {
 }
 
 /// The first pause: 200 µs.
-const PAUSE_MIN: u64 = 200_000;
+const PAUSE_MIN: u64 = 200 * US;
 /// The longest: 50 ms.
-const PAUSE_MAX: u64 = 50_000_000;
+const PAUSE_MAX: u64 = 50 * MS;
 /// Even, and enough for the pause to have grown.
 const WAITS_MAX: u8 = 20;

@@ -2,6 +2,8 @@
 
 use fastrand::Rng;
 
+use crate::time::SECOND;
+
 /// The distribution of a time, in seconds.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Spread {
@@ -60,7 +62,7 @@ pub(super) fn nanos(seconds: f64) -> u64 {
         clippy::cast_sign_loss,
         reason = "a cast of a float ends at the bounds of the integer, which are the ones wanted"
     )]
-    let nanos = (seconds * SECOND_F) as u64;
+    let nanos = (seconds * float(SECOND)) as u64;
     nanos
 }
 
@@ -90,12 +92,6 @@ pub(super) fn share(part: u64, whole: u64) -> f64 {
         float(part) / float(whole)
     }
 }
-
-/// A second in nanoseconds.
-pub(super) const SECOND: u64 = 1_000_000_000;
-/// A millisecond in nanoseconds.
-pub(super) const MS: u64 = 1_000_000;
-const SECOND_F: f64 = 1e9;
 
 #[cfg(test)]
 mod tests {

@@ -9,9 +9,9 @@ use crate::config;
 use crate::pool::{Backend, Ended, Health, Pool};
 use crate::select::{Choice, Plan, Request, Seat, Selector};
 use crate::session::RETRY_AFTER;
+use crate::time::{MS, SECOND};
 
 use super::Scenario;
-use super::chance::{MS, SECOND};
 use super::fleet::Servers;
 use super::measure::Measure;
 use super::queue::{Event, Queue};

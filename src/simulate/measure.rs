@@ -3,12 +3,12 @@
 use hdrhistogram::Histogram;
 
 use crate::pool::Pool;
+use crate::time::{MS, SECOND, US};
 
-use super::chance::{self, MS, SECOND, share};
+use super::chance::{self, share};
 use super::fleet::Servers;
 use super::home::Homes;
 use super::session::Session;
-use super::trace::US;
 use super::{BackendOutcome, Outcome, Scenario};
 
 /// The counts of one run.

@@ -6,8 +6,9 @@ use serde::Serialize;
 use crate::config;
 use crate::pool::Pool;
 use crate::select::{Action, Scaler};
+use crate::time::SECOND;
 
-use super::chance::{self, SECOND};
+use super::chance;
 use super::scenario::Reserve;
 
 /// The results of a reserve.

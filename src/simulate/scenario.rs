@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::{ScaleBy, Scaling};
+use crate::time::SECOND;
 
-use super::chance::{SECOND, Spread};
+use super::chance::Spread;
 use super::trace::Trace;
 
 /// A scenario; [`Scenario::all`] returns the built-in ones.

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::chance::SECOND;
 use super::*;
+use crate::time::SECOND;
 
 /// A scenario cut down to some seconds.
 fn short(scenario: Scenario, seconds: u64) -> Scenario {

@@ -11,6 +11,8 @@ use std::time::UNIX_EPOCH;
 
 use serde_json::Value;
 
+use crate::time::{SECOND, US};
+
 /// Recorded sessions in order of their arrival.
 #[derive(Clone, Debug, Default)]
 pub struct Trace {
@@ -278,9 +280,7 @@ const LINE_BYTES_MAX: u64 = 64 * 1024;
 /// Bad lines that are reported one by one.
 const SKIPPED_SHOWN: usize = 3;
 /// The longest session and the longest trace: a year, in µs. Longer sessions are left out.
-const SPAN_MAX: u64 = 366 * 86_400 * 1_000_000;
-/// A microsecond in ns.
-pub(super) const US: u64 = 1_000;
+const SPAN_MAX: u64 = 366 * 86_400 * SECOND / US;
 
 #[cfg(test)]
 mod tests;

@@ -9,9 +9,10 @@ use std::sync::Arc;
 use fastrand::Rng;
 
 use super::Scenario;
-use super::chance::{self, SECOND, float};
+use super::chance::{self, float};
 use super::scenario::{Load, Sessions, Traffic};
-use super::trace::{Trace, US};
+use super::trace::Trace;
+use crate::time::{SECOND, US};
 
 /// A client that arrives, and its session.
 #[derive(Clone, Debug)]

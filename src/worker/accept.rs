@@ -11,6 +11,7 @@ use crate::guard::AccessFilter;
 use crate::kernel::{Completion, Done, Errno, Kernel, Manner, Socket};
 use crate::select::{Seat, Selector};
 use crate::snapshot::Listener;
+use crate::time::MS;
 use crate::token::{Purpose, Token};
 
 use super::{Stop, Worker, slot};
@@ -289,8 +290,8 @@ impl<K: Kernel> Worker<K> {
 
 /// How long the listener of a removed address goes on with clients whose handshake is under way:
 /// 100 ms. Meanwhile no new handshake begins (`control::workers`).
-const HANDSHAKES: u64 = 100_000_000;
+const HANDSHAKES: u64 = 100 * MS;
 /// Until accepting is tried again after descriptors or memory were lacking: 100 ms.
-const EXHAUSTED_PAUSE: u64 = 100_000_000;
+const EXHAUSTED_PAUSE: u64 = 100 * MS;
 /// Until a full listener looks whether another worker made room: 20 ms.
-const FULL_PAUSE: u64 = 20_000_000;
+const FULL_PAUSE: u64 = 20 * MS;

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::pool::{Backend, Tally};
+use crate::time::MS;
 
 /// Backends that no connect is tried on until a time, in nanoseconds of the worker's clock.
 #[derive(Debug, Default)]
@@ -62,7 +63,7 @@ fn key(backend: &Backend) -> usize {
 }
 
 /// Between two connects to a backend that can't be connected to: 20 ms.
-const HOLD: u64 = 20_000_000;
+const HOLD: u64 = 20 * MS;
 
 #[cfg(test)]
 mod tests {

@@ -3,6 +3,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::time::US;
+
 /// Times of one kind: counts by length.
 ///
 /// Sixteen steps from each power of two to the next, so a value is off by 4% at most. Written by
@@ -39,7 +41,7 @@ impl Latencies {
 impl Times {
     /// Counts a time of `ns` nanoseconds.
     pub(crate) fn record(&self, ns: u64) {
-        let count = &self.0[step(ns / 1_000)];
+        let count = &self.0[step(ns / US)];
         count.store(count.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
     }
 }

@@ -7,6 +7,7 @@ use hdrhistogram::Histogram;
 
 use crate::pool::Traffic;
 use crate::session::CloseReason;
+use crate::time::{SECOND, US};
 
 use super::latencies::Latencies;
 
@@ -154,7 +155,7 @@ impl Histograms {
             session: histogram(DAY_US),
             bytes_up: histogram(BYTES_MAX),
             bytes_down: histogram(BYTES_MAX),
-            turn: histogram(SECOND_NS * 10),
+            turn: histogram(10 * SECOND),
         }
     }
 
@@ -207,6 +208,5 @@ fn histogram(high: u64) -> Histogram<u64> {
     Histogram::new_with_bounds(1, high, 2).expect("constant bounds that the crate accepts")
 }
 
-const DAY_US: u64 = 24 * 3600 * 1_000_000;
+const DAY_US: u64 = 24 * 3600 * SECOND / US;
 const BYTES_MAX: u64 = 1 << 44;
-const SECOND_NS: u64 = 1_000_000_000;

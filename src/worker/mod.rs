@@ -35,7 +35,7 @@ use crate::kernel::{Completion, Kernel, Socket};
 use crate::select::{Seat, Selector};
 use crate::session::{CloseReason, Event, Links, Ops};
 use crate::snapshot::Snapshot;
-use crate::time::{NEVER, nanos};
+use crate::time::{MS, NEVER, between, nanos};
 use crate::token::{Purpose, Token};
 
 use accept::Port;
@@ -215,7 +215,7 @@ impl<K: Kernel> Worker<K> {
         let timer = self.timers.next().unwrap_or(NEVER);
         let due = self.wait_until(timer);
         self.stall.on_wait(due);
-        let timeout = Duration::from_nanos(due.saturating_sub(self.now));
+        let timeout = between(self.now, due);
         self.take_batch((due != NEVER).then_some(timeout));
         let began = self.now;
         if self.now.saturating_sub(timer) >= STALL {
@@ -426,6 +426,6 @@ impl<K: Kernel> Worker<K> {
 }
 
 /// A timer is never so late while the thread runs: 20 ms.
-const STALL: u64 = 20_000_000;
+const STALL: u64 = 20 * MS;
 /// Waits without a pause after a stall: enough for all sessions of a worker with usual limits.
 const STALL_BATCHES: usize = 1_024;

@@ -8,7 +8,7 @@ use crossbeam::queue::SegQueue;
 use crate::kernel::{Kernel, Sleeper};
 use crate::pool::{Call, Pool, Queue, Ticket};
 use crate::session::Event;
-use crate::time::NEVER;
+use crate::time::{MS, NEVER};
 
 use super::slot::number;
 use super::{Worker, slot::Slot};
@@ -189,4 +189,4 @@ fn next_look(pool: &Pool, now: u64) -> u64 {
 }
 
 /// Between two looks for such places: 250 ms.
-const LOOK_EVERY: u64 = 250_000_000;
+const LOOK_EVERY: u64 = 250 * MS;

@@ -9,6 +9,7 @@ use crate::pool::{Backend, Ended, Tally};
 use crate::select::{Keys, Looked};
 use crate::session::{CloseReason, Context, Event, Op, Session, Summary, Unanswered};
 use crate::snapshot::Listener;
+use crate::time::US;
 use crate::token::{GENERATION_MASK, Purpose, Side, Token};
 
 use super::queue::QueueEntry;
@@ -239,7 +240,7 @@ impl<K: Kernel> Worker<K> {
         let first_byte = self.now.saturating_sub(slot.session.opened_at());
         self.stats.latencies.first_byte.record(first_byte);
         let histogram = &mut self.histograms.first_byte;
-        histogram.saturating_record(first_byte / 1_000);
+        histogram.saturating_record(first_byte / US);
         let decay = slot.listener.plan.decay();
         let delayed = self.stall.is_within(answer, self.now);
         slot.with_tally(|tally| {
@@ -402,7 +403,7 @@ impl<K: Kernel> Worker<K> {
         self.timers.set(number(key), slot.deadline(self.now));
         if let Some(connect) = slot.session.connect_took() {
             self.stats.latencies.connect.record(connect);
-            self.histograms.connect.saturating_record(connect / 1_000);
+            self.histograms.connect.saturating_record(connect / US);
         }
     }
 
@@ -410,7 +411,7 @@ impl<K: Kernel> Worker<K> {
         let histograms = &mut self.histograms;
         let took = self.now.saturating_sub(summary.opened_at);
         self.stats.latencies.session.record(took);
-        histograms.session.saturating_record(took / 1_000);
+        histograms.session.saturating_record(took / US);
         histograms.bytes_up.saturating_record(summary.delivered[0]);
         histograms
             .bytes_down

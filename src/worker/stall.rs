@@ -1,7 +1,7 @@
 //! Finds out that this thread did not run for a while: the process was stopped, or the machine is
 //! overloaded. An answer that came meanwhile was not late because of its backend.
 
-use crate::time::NEVER;
+use crate::time::{MS, NEVER, SECOND};
 
 /// When this thread should have run, and when it did.
 #[derive(Debug)]
@@ -63,15 +63,13 @@ impl Stall {
 }
 
 /// A thread that runs is never so late: 100 ms.
-const LATE: u64 = 100_000_000;
+const LATE: u64 = 100 * MS;
 /// After so long without a completion a stall is not looked for: 10 s.
-const QUIET_MAX: u64 = 10_000_000_000;
+const QUIET_MAX: u64 = 10 * SECOND;
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const MS: u64 = 1_000_000;
 
     /// A wait from `now` on that has nothing else to end for.
     fn wait(stall: &mut Stall, now: u64) -> u64 {

@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 
 use crate::kernel::Kernel;
-use crate::time::NEVER;
+use crate::time::{MS, NEVER};
 
 use super::accept::Port;
 use super::slot::Slot;
@@ -121,8 +121,8 @@ fn low(bytes: u64) -> u32 {
 }
 
 /// From one count to the next: 50 ms.
-const PERIOD: u64 = 50_000_000;
+const PERIOD: u64 = 50 * MS;
 /// How much later, where no turn comes by itself: 450 ms.
-const SLACK: u64 = 450_000_000;
+const SLACK: u64 = 450 * MS;
 /// Sessions that are counted in a turn: others are not to wait for all of them.
 const COUNTS_MAX: usize = 4_096;

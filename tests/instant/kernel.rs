@@ -14,6 +14,7 @@ use mahoraga::kernel::{
     RECV_BYTES_MAX, Sleeper, Socket,
 };
 use mahoraga::origin::Origin;
+use mahoraga::time::SECOND;
 use mahoraga::token::{Purpose, Side, Token};
 
 /// What clients do with an answer.
@@ -66,7 +67,7 @@ impl InstantKernel {
         Self {
             clients,
             crowd,
-            now: 1_000_000_000,
+            now: SECOND,
             step,
             ready: VecDeque::new(),
             accept: None,

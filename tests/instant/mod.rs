@@ -15,7 +15,7 @@ use mahoraga::pool::Pool;
 use mahoraga::select::{Plan, Seat};
 use mahoraga::session::SessionLimits;
 use mahoraga::snapshot::{Listener, Snapshot};
-use mahoraga::time::NEVER;
+use mahoraga::time::{MS, NEVER, SECOND};
 use mahoraga::worker::{Inbox, Record, Setup, Stats, Worker};
 
 use kernel::{Clients, InstantKernel};
@@ -127,9 +127,9 @@ fn snapshot() -> Arc<Snapshot> {
 const LISTENER: i32 = 3;
 /// The timer of a busy session expires too early now and then, and is armed again.
 const LIMITS: SessionLimits = SessionLimits {
-    connect: 100_000_000,
-    idle: 100_000_000,
-    half_closed: 1_000_000_000,
+    connect: 100 * MS,
+    idle: 100 * MS,
+    half_closed: SECOND,
     session: NEVER,
     attempts: 3,
     peek: None,

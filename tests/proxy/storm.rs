@@ -175,7 +175,7 @@ fn blow(balancer: &Balancer, halls: &[Hall], size: Size) -> [u32; 2] {
 fn peak(balancer: &Balancer, clients: u32) -> f64 {
     let stop = AtomicBool::new(false);
     let outcome = thread::scope(|scope| {
-        let clients = scope.spawn(|| crowd(balancer.address(), clients, 1e9, &stop));
+        let clients = scope.spawn(|| crowd(balancer.address(), clients, f64::INFINITY, &stop));
         thread::sleep(PEAK_TIME);
         stop.store(true, Ordering::Relaxed);
         clients.join().unwrap()

@@ -2,12 +2,13 @@
 
 use mahoraga::address::Address;
 use mahoraga::kernel::{Done, Errno};
+use mahoraga::time::MS;
 use mahoraga::token::Token;
 
 use crate::kernel::{FIRST_PORT, FakeKernel};
 use crate::ops::Kind;
 use crate::pools;
-use crate::random::{MS, Random};
+use crate::random::Random;
 use crate::world::Temper;
 
 /// The result of a connect.

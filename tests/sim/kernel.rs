@@ -11,7 +11,7 @@ use mahoraga::kernel::{
     Buffer, BufferId, Completion, Errno, Interest, Kernel, Manner, Pipe, Pumped, Sleeper, Socket,
 };
 use mahoraga::origin::Origin;
-use mahoraga::time::nanos;
+use mahoraga::time::{MS, US, nanos};
 use mahoraga::token::{Purpose, Side, Token};
 
 use crate::buffers::Held;
@@ -20,7 +20,7 @@ use crate::ops::{InFlight, Kind};
 use crate::orders::client_ip;
 use crate::peer::Peer;
 use crate::pipes::Pipes;
-use crate::random::{MS, Random, US};
+use crate::random::Random;
 use crate::trace::Trace;
 use crate::world::{Event, TICK, World};
 

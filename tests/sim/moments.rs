@@ -15,13 +15,13 @@ use mahoraga::pool::{Pool, SlowStart, Standing};
 use mahoraga::select::{Plan, Seat};
 use mahoraga::session::{CloseReason, SessionLimits};
 use mahoraga::snapshot::{Listener, Snapshot};
-use mahoraga::time::NEVER;
+use mahoraga::time::{MS, NEVER};
 use mahoraga::worker::{Command, SessionFilter, SessionId, Setup};
 
 use crate::kernel::{FIRST_PORT, FakeKernel, START};
 use crate::neighbour::Neighbour;
 use crate::pools::Pools;
-use crate::random::{MS, Random};
+use crate::random::Random;
 use crate::scenario::{Scenario, socket};
 use crate::trace::Trace;
 use crate::world::{Event, Temper, World};

@@ -7,12 +7,11 @@ use std::sync::Arc;
 
 use mahoraga::kernel::{Completion, Done};
 use mahoraga::pool::{Backend, Call, Ended, Pool, Ticket};
-use mahoraga::time::nanos;
+use mahoraga::time::{MS, nanos};
 use mahoraga::token::{Purpose, Token};
 use mahoraga::worker::Inbox;
 
 use crate::kernel::FakeKernel;
-use crate::random::MS;
 use crate::world::{Event, TICK};
 
 /// The other worker's state, and what both share.

@@ -1,12 +1,12 @@
 //! Operations in flight and how they go on: short, late, failing, or not at all.
 
 use mahoraga::kernel::{BUFFER_BYTES, Buffer, BufferId, Completion, Done, Errno, Interest, Socket};
+use mahoraga::time::US;
 use mahoraga::token::{Purpose, Side, Token};
 
 use crate::connects::Fate;
 use crate::kernel::{FakeKernel, index, listening};
 use crate::net::{Hold, RDHUP};
-use crate::random::US;
 use crate::vain::Try;
 use crate::world::Event;
 

@@ -3,12 +3,12 @@
 use mahoraga::guard::Limit;
 use mahoraga::kernel::{Completion, Done, Manner};
 use mahoraga::session::CloseReason;
+use mahoraga::time::MS;
 use mahoraga::token::Side;
 use mahoraga::worker::{Numbers, Record};
 
 use crate::kernel::{FIRST_SOCKET, FakeKernel, index};
 use crate::net::{Conn, Hold};
-use crate::random::MS;
 
 impl FakeKernel {
     /// FIN may go out only behind the last byte of a stream whose sender has ended it.

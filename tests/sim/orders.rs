@@ -10,14 +10,14 @@ use crossbeam::channel::{Receiver, Sender, bounded};
 use mahoraga::kernel::Socket;
 use mahoraga::pool::Tally;
 use mahoraga::session::CloseReason;
-use mahoraga::time::{NEVER, nanos};
+use mahoraga::time::{MS, NEVER, nanos};
 use mahoraga::token::Side;
 use mahoraga::worker::{Command, Record, SessionFilter, SessionId, SessionInfo};
 
 use crate::kernel::{FIRST_LISTENER, FIRST_SOCKET, FakeKernel, index};
 use crate::net::Conn;
 use crate::pools::Pools;
-use crate::random::{MS, Random};
+use crate::random::Random;
 
 /// An order to close sessions.
 #[derive(Debug)]

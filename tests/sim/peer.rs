@@ -2,7 +2,9 @@
 
 use std::collections::VecDeque;
 
-use crate::random::{MS, Random, US};
+use crate::random::Random;
+
+use mahoraga::time::{MS, US};
 
 /// One act of a peer; the next one begins when it is done.
 #[derive(Clone, Copy, Debug)]

@@ -1,12 +1,12 @@
 //! The network behind the fake kernel: peers act, bytes and resets arrive.
 
+use mahoraga::time::MS;
 use mahoraga::token::Side;
 
 use crate::kernel::{FIRST_LISTENER, FakeKernel};
 use crate::net::Hold;
 use crate::ops::REACTION;
 use crate::peer::{Act, Peer};
-use crate::random::MS;
 use crate::stream;
 use crate::world::Event;
 

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use mahoraga::kernel::{BUFFER_BYTES, Buffer, Errno, Pipe, Pumped, SinkState, SourceState};
+use mahoraga::time::MS;
 
 use crate::kernel::FakeKernel;
-use crate::random::MS;
 use crate::vain::Try;
 
 /// Leased pipes with their bytes, by the number of the reading end.

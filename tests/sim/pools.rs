@@ -10,9 +10,10 @@ use mahoraga::config::{Strategy, TwoTier};
 use mahoraga::peek::Field;
 use mahoraga::pool::{AdminState, Backend, Health, Pool, SlowStart, Standing, Tally};
 use mahoraga::select::Plan;
+use mahoraga::time::MS;
 
 use crate::kernel::{FIRST_PORT, START};
-use crate::random::{MS, Random};
+use crate::random::Random;
 use crate::world::Temper;
 
 /// All backends of a run, and the pool that each listener has now.

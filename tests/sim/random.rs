@@ -1,5 +1,7 @@
 //! Randomness that a seed repeats: splitmix64.
 
+use mahoraga::time::{MS, US};
+
 /// A sequence of numbers decided by its seed alone.
 #[derive(Debug)]
 pub(crate) struct Random(u64);
@@ -54,5 +56,3 @@ pub(crate) fn mix(mut z: u64) -> u64 {
 }
 
 const GAMMA: u64 = 0x9e37_79b9_7f4a_7c15;
-pub(crate) const US: u64 = 1_000;
-pub(crate) const MS: u64 = 1_000_000;

@@ -13,14 +13,14 @@ use mahoraga::prefix::Prefix;
 use mahoraga::select::Seat;
 use mahoraga::session::SessionLimits;
 use mahoraga::snapshot::{Listener, Snapshot};
-use mahoraga::time::NEVER;
+use mahoraga::time::{MS, NEVER, US};
 use mahoraga::worker::{Command, Number, Record, Setup, Stats, Worker};
 
 use crate::kernel::{FIRST_LISTENER, FakeKernel};
 use crate::neighbour::Neighbour;
 use crate::orders;
 use crate::pools::Pools;
-use crate::random::{MS, Random, US};
+use crate::random::Random;
 use crate::trace::Trace;
 use crate::world::{Event, World};
 

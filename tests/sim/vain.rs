@@ -6,9 +6,9 @@
 //! the one before. So this looks at three waits in a row.
 
 use mahoraga::kernel::{Pumped, SinkState, SourceState};
+use mahoraga::time::{MS, US};
 
 use crate::kernel::FakeKernel;
-use crate::random::{MS, US};
 
 /// What is tried again while nothing moves.
 #[derive(Clone, Copy, Debug)]

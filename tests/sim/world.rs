@@ -10,14 +10,13 @@ use mahoraga::guard::Limit;
 use mahoraga::kernel::{Completion, Done};
 use mahoraga::pool::Pool;
 use mahoraga::session::SessionLimits;
-use mahoraga::time::nanos;
+use mahoraga::time::{MS, nanos};
 use mahoraga::token::{Purpose, Token};
 use mahoraga::worker::Command;
 
 use crate::kernel::FakeKernel;
 use crate::neighbour::Neighbour;
 use crate::orders::{Close, List};
-use crate::random::MS;
 
 /// What surrounds the balancer in one run.
 #[derive(Debug)]

@@ -18,6 +18,7 @@ use crate::cli::args::Maybe;
 use crate::config::values::written;
 use crate::config::{AdminState, Backend, Changeable, Patch};
 use crate::sys;
+use crate::time::between;
 
 pub(super) async fn add(args: &AddArgs) -> Result<(), ClientError> {
     let client = Client::new(&args.how.options)?;
@@ -113,7 +114,7 @@ async fn wait_for_one(
         if connections == 0 {
             return Ok(());
         }
-        let waited = Duration::from_nanos(sys::monotonic() - begun);
+        let waited = between(begun, sys::monotonic());
         if let Some(longest) = deadline.filter(|longest| waited >= *longest) {
             return Err(ClientError::StillBusy(format!(
                 "{} still has {} after {}",

@@ -73,8 +73,7 @@ impl EjectionTimer {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const SECOND: u64 = 1_000_000_000;
+    use crate::time::SECOND;
 
     /// Ejects, and returns how many seconds that lasts.
     fn eject(timer: &mut EjectionTimer, now: u64) -> u64 {

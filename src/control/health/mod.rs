@@ -31,6 +31,7 @@ use crate::origin::Origins;
 use crate::pool::Health;
 use crate::shared::Shared;
 use crate::sys;
+use crate::time::between;
 
 pub(super) use tls::can_use as can_use_certificates;
 
@@ -439,8 +440,8 @@ impl TargetTask {
             }
             // The interval counts from start to start. After a longer probe the next follows at
             // once.
-            let passed = sys::monotonic().saturating_sub(started);
-            wait = interval.saturating_sub(Duration::from_nanos(passed));
+            let passed = between(started, sys::monotonic());
+            wait = interval.saturating_sub(passed);
             if stalled {
                 wait = wait.min(AFTER_STALL);
             }

@@ -1,6 +1,7 @@
 //! Finds backends whose real sessions are answered much slower than those of the rest of the pool.
 
 use crate::pool::Totals;
+use crate::time::SECOND;
 
 /// Watches one pool's answer times, window by window.
 ///
@@ -103,8 +104,8 @@ fn to_f64(number: u64) -> f64 {
     number as f64
 }
 
-/// Length of a window, in ns.
-const WINDOW: u64 = 10_000_000_000;
+/// Length of a window.
+const WINDOW: u64 = 10 * SECOND;
 /// A backend that stands out in so many windows in a row is an outlier.
 const STRIKES: u32 = 3;
 /// Answers in a window that make a mean significant.
@@ -118,8 +119,8 @@ const MARGIN_NS: f64 = 10_000_000.0;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::time::MS;
 
-    const MS: u64 = 1_000_000;
     const NONE: [usize; 0] = [];
 
     /// A pool whose backends answer so often per window, in so many ms.

@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use crate::sys;
+use crate::time::between;
 
 /// Waits for a future in pieces of the timeout. A piece that took much longer than it should does
 /// not count: this process did not run. `None`: the timeout expired. Also answers whether there was
@@ -24,7 +25,7 @@ pub(super) async fn within<T>(
         let wait = piece.min(left);
         let began = sys::monotonic();
         let done = timeout(wait, &mut future).await;
-        let took = Duration::from_nanos(sys::monotonic().saturating_sub(began));
+        let took = between(began, sys::monotonic());
         let stalled = took > wait + STALL;
         lost += u32::from(stalled);
         if let Ok(done) = done {
@@ -48,6 +49,7 @@ const STALL: Duration = Duration::from_millis(50);
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::time::MS;
 
     async fn pause(ms: u64) {
         tokio::time::sleep(Duration::from_millis(ms)).await;
@@ -55,7 +57,7 @@ mod tests {
 
     /// Holds the thread, and with it every timer.
     fn stall(ms: u64) {
-        let until = sys::monotonic() + ms * 1_000_000;
+        let until = sys::monotonic() + ms * MS;
         while sys::monotonic() < until {
             std::hint::spin_loop();
         }
@@ -67,7 +69,7 @@ mod tests {
         assert_eq!(within(time, async { 7 }).await.0, Some(7));
         let began = sys::monotonic();
         assert_eq!(within(time, std::future::pending::<()>()).await.0, None);
-        let took = Duration::from_nanos(sys::monotonic() - began);
+        let took = between(began, sys::monotonic());
         assert!(took >= time, "{took:?}");
     }
 

@@ -21,6 +21,7 @@ use crate::config::{CheckTls, Verify};
 use crate::control::aside;
 use crate::fault;
 use crate::sys;
+use crate::time::SECOND;
 
 use super::failure::{Closed, Failure};
 use super::stream::Stream;
@@ -393,8 +394,8 @@ impl ServerCertVerifier for AcceptAny {
 const PART: usize = 16 * 1024;
 /// Bytes of a certificate file that are read; the rest is ignored.
 const PEM_MAX: u64 = 4 << 20;
-/// From one attempt to load certificates to the next, in ns.
-const RETRY: u64 = 10_000_000_000;
+/// From one attempt to load certificates to the next.
+const RETRY: u64 = 10 * SECOND;
 /// How long probes wait for the look whether a file has changed. Then they use what was loaded
 /// before.
 const LOOK_TIME: Duration = Duration::from_millis(500);

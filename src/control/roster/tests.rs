@@ -5,8 +5,7 @@ use std::time::Duration;
 use super::*;
 use crate::config::{AdminState, Backend, Ejection, Listener, Pool, Scaling};
 use crate::pool::{self, Cause};
-
-const SECOND: u64 = 1_000_000_000;
+use crate::time::SECOND;
 
 fn backend(name: &str, port: u16) -> Backend {
     Backend {

@@ -9,10 +9,9 @@ use std::time::Duration;
 use fastrand::Rng;
 
 use crate::guard::Limit;
+use crate::time::MS;
 
 use super::*;
-
-const MS: u64 = 1_000_000;
 
 fn queue(max: u32, timeout_ms: u64) -> Queue {
     let timeout = Duration::from_millis(timeout_ms);

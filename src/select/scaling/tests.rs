@@ -7,8 +7,7 @@ use fastrand::Rng;
 use super::*;
 use crate::config;
 use crate::pool::{Ended, Standing};
-
-const SECOND: u64 = 1_000_000_000;
+use crate::time::SECOND;
 
 fn settings() -> Scaling {
     Scaling {

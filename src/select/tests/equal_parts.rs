@@ -3,6 +3,7 @@
 use fastrand::Rng;
 
 use super::*;
+use crate::time::nanos;
 
 /// The arrival of clients, and the behaviour of backends.
 #[derive(Clone, Copy, Debug)]
@@ -32,17 +33,13 @@ fn most(each: u32) -> u32 {
 
 /// A round trip within a rack, some of them many times as long: in ns.
 fn noisy(rng: &mut Rng) -> u64 {
-    let usual = 150_000.0 - 100_000.0 * rng.f64().max(1e-9).ln();
+    let usual = 150e-6 - 100e-6 * rng.f64().max(1e-9).ln();
     let late = match rng.u8(..) {
-        0..8 => 30e6 * rng.f64(),
-        8..30 => 3e6 * rng.f64(),
+        0..8 => 30e-3 * rng.f64(),
+        8..30 => 3e-3 * rng.f64(),
         _ => 0.0,
     };
-    Duration::from_nanos(1)
-        .mul_f64(usual + late)
-        .as_nanos()
-        .try_into()
-        .unwrap()
+    nanos(Duration::from_secs_f64(usual + late))
 }
 
 /// The connections of each backend in the end.

@@ -1,6 +1,7 @@
 //! A client's bytes while its backend is being connected, and when they are acknowledged.
 
 use super::*;
+use crate::time::MS;
 
 #[test]
 fn what_a_client_sends_while_connecting_waits_for_the_backend() {

@@ -1,6 +1,7 @@
 //! A session moves while its peers acknowledge; a session whose peer stopped is closed.
 
 use super::*;
+use crate::time::MS;
 
 /// Bytes for the client, who reads them slowly.
 const UNSENT: u32 = 4 << 20;

@@ -2,6 +2,7 @@
 //! lost.
 
 use super::*;
+use crate::time::MS;
 
 const ENDS: SessionLimits = SessionLimits {
     ends_together: true,

@@ -2,6 +2,7 @@
 //! the end.
 
 use super::*;
+use crate::time::MS;
 
 const REFUSED: Errno = Errno::CONNREFUSED;
 const NO_PORT: Errno = Errno(libc::EADDRNOTAVAIL);

@@ -1,7 +1,8 @@
 //! The client's first bytes select its backend.
 
-use super::script::{LIMITS, MS, Script};
+use super::script::{LIMITS, Script};
 use super::*;
+use crate::time::MS;
 
 const PEEK: u64 = 3_000 * MS;
 

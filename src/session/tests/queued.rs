@@ -1,6 +1,7 @@
 //! A client that waits in the queue of a full pool.
 
 use super::*;
+use crate::time::MS;
 
 const WAIT: u64 = 700 * MS;
 

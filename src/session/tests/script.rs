@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use super::*;
+use crate::time::MS;
 
 /// A session with a clock of its own.
 pub(super) struct Script {
@@ -211,7 +212,6 @@ impl Script {
     }
 }
 
-pub(super) const MS: u64 = 1_000_000;
 pub(super) const LIMITS: SessionLimits = SessionLimits {
     connect: 5_000 * MS,
     idle: 600_000 * MS,

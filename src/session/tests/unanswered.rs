@@ -2,6 +2,7 @@
 //! failure of the backend, because failures eject it.
 
 use super::*;
+use crate::time::MS;
 
 /// The two ways in which a backend leaves: in order, and by a reset.
 const LEAVES: [Result<(), Errno>; 2] = [Ok(()), Err(Errno::CONNRESET)];

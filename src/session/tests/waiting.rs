@@ -1,6 +1,7 @@
 //! Waits that end in vain.
 
 use super::*;
+use crate::time::MS;
 
 /// A session with one buffer from this side, for which its sink has no room.
 fn stuck(from: Side) -> (Script, Buffer) {

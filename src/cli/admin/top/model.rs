@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use serde::Serialize;
 
 use crate::admin::model::{BackendStatus, Event, HistogramStatus, PoolStatus, Status};
+use crate::time::{per_second, seconds};
 
 /// The balancer's answers at one time.
 #[derive(Clone, Debug, Default)]
@@ -64,15 +65,14 @@ impl Model {
             let opened = known.get(&key).map_or(0, |one| one.opened);
             let opened = backend.opened.saturating_sub(opened);
             let key = (key.0.to_owned(), key.1.to_owned());
-            self.opened_per_s
-                .insert(key, opened as f64 * 1e9 / ns as f64);
+            self.opened_per_s.insert(key, opened as f64 / seconds(ns));
         }
         let [old, new] = [&before, after].map(|sample| &sample.status);
         let accepted = new.accepted.saturating_sub(old.accepted);
         let bytes = new.traffic.bytes().saturating_sub(old.traffic.bytes());
         let point = Point {
-            new_per_s: per_s(accepted, ns),
-            bytes_per_s: per_s(bytes, ns),
+            new_per_s: per_second(accepted, ns),
+            bytes_per_s: per_second(bytes, ns),
             connections: after.status.connections,
         };
         if self.history.len() == POINTS_MAX {
@@ -200,11 +200,6 @@ fn each(pools: &[PoolStatus]) -> impl Iterator<Item = ((&str, &str), &BackendSta
     })
 }
 
-fn per_s(number: u64, ns: u64) -> u64 {
-    let rate = u128::from(number) * 1_000_000_000 / u128::from(ns.max(1));
-    u64::try_from(rate).unwrap_or(u64::MAX)
-}
-
 /// Ten minutes at the default interval: wider than most terminals.
 const POINTS_MAX: usize = 600;
 /// More than a screen shows.
@@ -214,6 +209,7 @@ const EVENTS_MAX: usize = 100;
 mod tests {
     use super::*;
     use crate::admin::model::TrafficStatus;
+    use crate::time::SECOND;
 
     /// A sample at some seconds with some backends: name, opened, connections.
     fn sample(at_s: u64, accepted: u64, backends: &[(&str, u64, u64)]) -> Sample {
@@ -226,7 +222,7 @@ mod tests {
                 ..BackendStatus::default()
             });
         Sample {
-            at: at_s * 1_000_000_000,
+            at: at_s * SECOND,
             status: Status {
                 pid: 7,
                 accepted,

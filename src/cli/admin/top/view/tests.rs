@@ -13,6 +13,7 @@ use crate::admin::model::{
     TrafficStatus,
 };
 use crate::config::AdminState;
+use crate::time::SECOND;
 
 fn backend(name: &str, connections: u64, opened: u64) -> BackendStatus {
     BackendStatus {
@@ -64,7 +65,7 @@ fn sample(second: u64) -> Sample {
         }
     };
     Sample {
-        at: second * 1_000_000_000,
+        at: second * SECOND,
         status: Status {
             version: "0.1.0".to_owned(),
             stage: Stage::Ready,
