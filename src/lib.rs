@@ -3,7 +3,8 @@
 //! The rooms, in reading order; data flows one way through them:
 //!
 //! - [`address`]: where something listens; [`origin`]: where connections begin;
-//! - [`hash`]: what keys are hashed with; [`time`]: times in nanoseconds;
+//! - [`hash`]: what keys are hashed with; [`lru`]: tables of a fixed size; [`time`]: times in
+//!   nanoseconds;
 //! - [`config`]: `config.ron` to a validated [`config::Config`];
 //! - [`snapshot`]: what workers route by, published whole;
 //! - [`pool`]: backends and what all workers count about them; [`guard`]: how many there may be;
@@ -28,6 +29,7 @@ pub mod fault;
 pub mod guard;
 pub mod hash;
 pub mod kernel;
+pub mod lru;
 pub mod operational_log;
 pub mod origin;
 pub mod peek;

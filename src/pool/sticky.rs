@@ -3,65 +3,45 @@
 //! Invariant: never more than `entries_max` clients. A full table forgets the least recently used
 //! one. It sees only hashes of clients and backends, and has no clock of its own.
 
-mod shard;
-
-use std::collections::hash_map::RandomState;
 use std::fmt;
-use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crossbeam::utils::CachePadded;
-use parking_lot::Mutex;
+use crate::lru::{Hashed, Lru, Shard};
 
-use shard::{Place, Shard};
-
-/// A table from client to backend.
-///
-/// A large table has several shards, each behind its own lock, which is held for a few memory
-/// accesses. An entry takes 44 bytes. A shard allocates all its entries with its first client; the
-/// kernel backs 40 of the 44 bytes only once entries are written.
+/// A table from client to backend. An entry takes 44 bytes.
 ///
 /// Times are in nanoseconds of a monotonic clock. Workers' clocks may differ by a batch, so an
 /// entry's time never decreases.
 pub struct StickyTable {
-    shards: Box<[CachePadded<Mutex<Shard>>]>,
-    /// The secret of a SipHash over the keys, so that no client can aim at a shard or a bucket.
-    secret: RandomState,
+    clients: Lru<u64, Mapping>,
     ttl_ns: AtomicU64,
-    entries_max: u32,
+}
+
+/// What is known of a client.
+#[derive(Clone, Copy, Debug)]
+struct Mapping {
+    backend: u64,
+    /// When it was used last, in ns; 0: removed.
+    used: u64,
 }
 
 impl StickyTable {
     /// An empty table of at most `entries_max` clients, each remembered for `ttl_ns` after its last
-    /// use. With 0 entries it remembers none.
-    ///
-    /// Below 2,048 entries a full table forgets the least recently used client. Above that it has 2
-    /// to 64 shards of at least 1,024 entries, and a full shard forgets its least recently used
-    /// one. Shards fill unevenly, so a large table forgets its first client a few percent before it
-    /// is full.
+    /// use. With 0 entries it remembers none. How exactly a full table forgets the least recently
+    /// used client is said at [`Lru::new`].
     #[must_use]
     pub fn new(entries_max: u32, ttl_ns: u64) -> Self {
-        let count = 1
-            << (entries_max / SHARD_ENTRIES_MIN)
-                .clamp(1, SHARDS_MAX)
-                .ilog2();
-        // The shards' sizes differ by one at most and sum up to `entries_max`.
-        let size = |shard| entries_max / count + u32::from(shard < entries_max % count);
-        let shards = (0..count).map(|shard| CachePadded::new(Mutex::new(Shard::new(size(shard)))));
         Self {
-            shards: shards.collect(),
-            secret: RandomState::new(),
+            clients: Lru::new(entries_max),
             ttl_ns: AtomicU64::new(ttl_ns),
-            entries_max,
         }
     }
 
     /// The backend of `key`, if the entry was used within the last `ttl_ns`. Counts as a use.
     #[must_use]
     pub fn get(&self, key: u64, now: u64) -> Option<u64> {
-        let (shard, place) = self.locate(key);
-        let (now, since) = self.times(now);
-        shard.lock().get(place, now, since)
+        let (shard, key) = self.clients.locate(key);
+        get(&mut shard.lock(), key, self.times(now))
     }
 
     /// Maps `key` to `backend`, unless it has a fresh mapping to a backend other than `replaces`.
@@ -71,38 +51,45 @@ impl StickyTable {
     /// second then follows the first. `replaces` is the unusable backend that [`Self::get`]
     /// returned.
     pub fn insert(&self, key: u64, backend: u64, replaces: Option<u64>, now: u64) -> u64 {
-        let (shard, place) = self.locate(key);
-        let (now, since) = self.times(now);
+        let (shard, key) = self.clients.locate(key);
+        let times = self.times(now);
         let mut shard = shard.lock();
-        match shard.get(place, now, since) {
+        match get(&mut shard, key, times) {
             Some(mapped) if Some(mapped) != replaces => mapped,
             _ => {
-                shard.put(place, backend, now, since);
+                put(&mut shard, key, backend, times);
                 backend
             }
         }
     }
 
-    /// Renews the mapping of `key` to `backend`, even if it has expired.
+    /// Renews the mapping of `key` to `backend`, even if it has expired, unless it was removed.
     pub fn revive(&self, key: u64, backend: u64, now: u64) {
-        let (shard, place) = self.locate(key);
-        shard.lock().revive(place, backend, self.times(now).0);
+        let (shard, key) = self.clients.locate(key);
+        let mut shard = shard.lock();
+        if let Some(index) = shard.find(key) {
+            let mapping = shard.value(index);
+            if mapping.used > 0 && mapping.backend == backend {
+                renew(&mut shard, index, self.times(now).0);
+            }
+        }
     }
 
     /// Maps `key` to `backend` for `time` ns, or for the TTL if that is shorter.
     pub fn lend(&self, key: u64, backend: u64, time: u64, now: u64) {
-        let (shard, place) = self.locate(key);
+        let (shard, key) = self.clients.locate(key);
         let (now, since) = self.times(now);
         let early = self.ttl_ns.load(Ordering::Relaxed).saturating_sub(time);
         let mut shard = shard.lock();
-        shard.remove(place);
-        shard.put(place, backend, now.saturating_sub(early).max(1), since);
+        remove(&mut shard, key);
+        let used = now.saturating_sub(early).max(1);
+        put(&mut shard, key, backend, (used, since));
     }
 
     /// Forgets `key`.
     pub fn remove(&self, key: u64) {
-        let (shard, place) = self.locate(key);
-        shard.lock().remove(place);
+        let (shard, key) = self.clients.locate(key);
+        remove(&mut shard.lock(), key);
     }
 
     /// Changes the TTL, for all entries.
@@ -114,49 +101,74 @@ impl StickyTable {
     /// replaced. Takes every shard's lock in turn: not for the data path.
     #[must_use]
     pub fn clients(&self) -> usize {
-        self.shards.iter().map(|shard| shard.lock().len()).sum()
+        self.clients.len()
     }
 
     /// The most clients it remembers.
     #[must_use]
     pub fn capacity(&self) -> u32 {
-        self.entries_max
+        self.clients.capacity()
     }
 
-    /// The time in terms of shards, and the earliest last use of an entry that is fresh. Both are
+    /// The time in terms of mappings, and the earliest last use of one that is fresh. Both are
     /// above 0, which marks removed entries, even right after the machine's start.
     fn times(&self, now: u64) -> (u64, u64) {
         let now = now.saturating_add(EPOCH);
         let since = now.saturating_sub(self.ttl_ns.load(Ordering::Relaxed));
         (now, since.max(1))
     }
+}
 
-    /// The upper half of the hash chooses the shard, the lower half the bucket.
-    fn locate(&self, key: u64) -> (&Mutex<Shard>, Place) {
-        let hash = self.secret.hash_one(key);
-        let shard = ((hash >> 32) * self.shards.len() as u64) >> 32;
-        let shard = usize::try_from(shard).expect("below the number of shards");
-        let hash = u32::try_from(hash & u64::from(u32::MAX)).expect("32 bits");
-        (&self.shards[shard], Place { key, hash })
+/// The backend of a mapping that was used at or after `since`. Counts as a use.
+fn get(shard: &mut Clients, key: Hashed<u64>, (now, since): (u64, u64)) -> Option<u64> {
+    let index = shard.find(key)?;
+    if shard.value(index).used < since {
+        return None;
     }
+    renew(shard, index, now);
+    Some(shard.value(index).backend)
+}
+
+/// Maps the key to the backend, whatever it was mapped to.
+fn put(shard: &mut Clients, key: Hashed<u64>, backend: u64, (now, since): (u64, u64)) {
+    if let Some(index) = shard.find(key) {
+        shard.value_mut(index).backend = backend;
+        return renew(shard, index, now);
+    }
+    let mapping = Mapping { backend, used: now };
+    // A shard without room for any client remembers none.
+    let _ = shard.insert(key, mapping, |oldest| oldest.used < since);
+}
+
+/// Marks a mapping as removed, to be replaced first.
+fn remove(shard: &mut Clients, key: Hashed<u64>) {
+    if let Some(index) = shard.find(key) {
+        shard.value_mut(index).used = 0;
+        shard.expose(index);
+    }
+}
+
+/// Records a use at `now`, in ns.
+fn renew(shard: &mut Clients, index: u32, now: u64) {
+    let mapping = shard.value_mut(index);
+    mapping.used = mapping.used.max(now);
+    shard.touch(index);
 }
 
 /// Leaves the entries out: there may be millions, behind locks.
 impl fmt::Debug for StickyTable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("StickyTable")
-            .field("entries_max", &self.entries_max)
+            .field("entries_max", &self.capacity())
             .field("ttl_ns", &self.ttl_ns)
             .finish_non_exhaustive()
     }
 }
 
+type Clients = Shard<u64, Mapping>;
+
 /// Added to times. Longer than any TTL, unless that is endless.
 const EPOCH: u64 = 1 << 62;
-/// Enough shards that two workers rarely need the same one.
-const SHARDS_MAX: u32 = 64;
-/// Smaller shards would fill too unevenly; these differ by 3%.
-const SHARD_ENTRIES_MIN: u32 = 1_024;
 
 #[cfg(test)]
 mod tests;

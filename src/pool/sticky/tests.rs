@@ -1,14 +1,12 @@
 //! Tests of the sticky table: expiry, eviction, and races, against a model.
 
-use std::collections::{HashMap, HashSet};
 use std::sync::Barrier;
 use std::thread;
 
 use super::*;
 
 fn keys(table: &StickyTable) -> Vec<u64> {
-    let shards = table.shards.iter();
-    shards.flat_map(|shard| shard.lock().keys()).collect()
+    table.clients.keys()
 }
 
 #[test]
@@ -88,26 +86,17 @@ fn the_second_follows_the_first_except_to_what_it_replaces() {
 }
 
 #[test]
+fn a_client_takes_44_bytes() {
+    assert_eq!(Lru::<u64, Mapping>::entries_in(44), 1);
+    assert_eq!(Lru::<u64, Mapping>::entries_in(43), 0);
+}
+
+#[test]
 fn nothing_is_remembered_without_entries() {
     let table = StickyTable::new(0, 100);
     assert_eq!(table.insert(1, 7, None, 0), 7);
     assert_eq!(table.get(1, 0), None);
     assert!(table.clients() == 0);
-}
-
-#[test]
-fn shards_sum_up_to_the_capacity() {
-    let shards = [1, 1_023, 2_047, 2_048, 5_000, 65_535, 65_536, 1_000_003].map(|entries_max| {
-        let table = StickyTable::new(entries_max, 1_000);
-        // Far more than there is room for, so that every shard is full.
-        if entries_max < 10_000 {
-            (0..50_000).for_each(|key| _ = table.insert(key, key, None, 0));
-            assert_eq!(table.clients(), entries_max as usize);
-            assert_eq!(keys(&table).len(), entries_max as usize);
-        }
-        table.shards.len()
-    });
-    assert_eq!(shards, [1, 1, 1, 2, 4, 32, 64, 64]);
 }
 
 /// A model: an unbounded list of the mappings with the times of their last use.
@@ -195,22 +184,6 @@ fn racing_workers_agree() {
     for (key, backend) in (0..u64::from(KEYS)).zip(ours) {
         assert_eq!(table.get(key, 0), Some(backend));
     }
-}
-
-/// Keys that strangers choose meet a hash of the table's own: two tables divide them differently.
-#[test]
-fn tables_have_secrets() {
-    let tables = [(); 2].map(|()| StickyTable::new(100_000, 1_000));
-    let shard_of = |table: &StickyTable, key| {
-        let shard: *const Mutex<Shard> = table.locate(key).0;
-        table.shards.iter().position(|s| std::ptr::eq(&**s, shard))
-    };
-    let shards = tables.map(|table| {
-        let shards: HashMap<u64, _> = (0..1_000).map(|key| (key, shard_of(&table, key))).collect();
-        assert_eq!(shards.values().collect::<HashSet<_>>().len(), 64);
-        shards
-    });
-    assert_ne!(shards[0], shards[1]);
 }
 
 #[test]

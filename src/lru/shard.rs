@@ -1,49 +1,54 @@
-//! One shard of a sticky table: an LRU cache, made of a chained hash table and a list in order of
-//! use over one array.
+//! One shard of a table: an LRU cache, made of a chained hash table and a list in order of use over
+//! one array.
 //!
 //! Hash tables with open addressing leave tombstones and rehash everything at once, doubling their
 //! size, or move any number of entries. Here an insertion into a full shard always unlinks one
 //! entry and links one.
 //!
-//! Invariant: every entry is in the list and in the chain of its bucket, exactly once.
+//! Invariant: every entry is in the chain of its bucket exactly once, and in the list exactly once
+//! unless it is pinned.
 
 /// Up to a fixed number of entries; the least recently used one is replaced first.
 #[derive(Debug)]
-pub(super) struct Shard {
+pub struct Shard<K, V> {
     entries_max: u32,
     /// The first entry of each bucket's chain: `entries_max` buckets, or none before the first
     /// entry.
     buckets: Vec<u32>,
     /// Grows up to `entries_max`, then entries are reused. An entry keeps its index.
-    entries: Vec<Entry>,
+    entries: Vec<Entry<K, V>>,
     /// The ends of the list.
     newest: u32,
     oldest: u32,
 }
 
-/// 40 bytes, and 4 more in `buckets`.
+/// 16 bytes beside key and value, and 4 more in `buckets`.
 #[derive(Debug)]
-struct Entry {
-    key: u64,
-    backend: u64,
-    /// When it was used last, in ns; 0: removed.
-    used: u64,
+struct Entry<K, V> {
+    key: K,
+    value: V,
     bucket: u32,
     /// The next in the bucket's chain.
     next: u32,
+    /// [`PINNED`] while it is not in the list.
     newer: u32,
     older: u32,
 }
 
-/// A key and where to look for it.
+/// A key with the hash that says where to look for it.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Place {
-    pub(super) key: u64,
+pub struct Hashed<K> {
+    pub(super) key: K,
     /// Evenly distributed over all 32 bits.
     pub(super) hash: u32,
+    /// The number of its shard.
+    pub shard: u32,
 }
 
-impl Shard {
+impl<K: Copy + Eq, V> Shard<K, V> {
+    /// What an entry takes in all.
+    pub(super) const ENTRY_BYTES: u64 = (size_of::<Entry<K, V>>() + size_of::<u32>()) as u64;
+
     pub(super) fn new(entries_max: u32) -> Self {
         Self {
             entries_max,
@@ -54,61 +59,88 @@ impl Shard {
         }
     }
 
-    /// The backend of an entry that was used at or after `since`. Counts as a use.
-    pub(super) fn get(&mut self, place: Place, now: u64, since: u64) -> Option<u64> {
-        let index = self.find(place)?;
-        if self.entry(index).used < since {
+    /// The index of the entry of a key. That is no use of it.
+    #[must_use]
+    pub fn find(&self, key: Hashed<K>) -> Option<u32> {
+        if self.entries.is_empty() {
             return None;
         }
-        self.renew(index, now);
-        Some(self.entry(index).backend)
+        let mut index = self.buckets[self.bucket(key) as usize];
+        while index != NONE && self.entry(index).key != key.key {
+            index = self.entry(index).next;
+        }
+        (index != NONE).then_some(index)
     }
 
-    /// Maps the key to the backend, whatever it was mapped to.
-    pub(super) fn put(&mut self, place: Place, backend: u64, now: u64, since: u64) {
-        if self.entries_max == 0 {
-            return;
-        }
-        if let Some(index) = self.find(place) {
-            self.entry_mut(index).backend = backend;
-            self.renew(index, now);
-            return;
-        }
+    /// Adds the entry of a key that has none, as the one used last. Replaces the least recently
+    /// used entry that is not pinned, if `is_spent` or the shard is full. Returns the index of the
+    /// new entry; `None`: the shard is full of pinned entries, and stays as it is.
+    pub fn insert(
+        &mut self,
+        key: Hashed<K>,
+        value: V,
+        is_spent: impl FnOnce(&V) -> bool,
+    ) -> Option<u32> {
+        debug_assert!(self.find(key).is_none(), "a key has one entry");
         if self.entries.is_empty() {
             // All at once: a growing vector would move its entries under the lock.
             self.entries.reserve_exact(self.entries_max as usize);
             self.buckets = vec![NONE; self.entries_max as usize];
         }
+        let new = u32::try_from(self.entries.len()).expect("at most entries_max");
+        let oldest = (self.oldest != NONE).then_some(self.oldest);
+        let spent = oldest.filter(|oldest| is_spent(&self.entry(*oldest).value));
+        let reused = match spent {
+            None if new < self.entries_max => None,
+            None => Some(oldest?),
+            spent => spent,
+        };
         let entry = Entry {
-            key: place.key,
-            backend,
-            used: now,
-            bucket: self.bucket(place),
+            key: key.key,
+            value,
+            bucket: self.bucket(key),
             next: NONE,
             newer: NONE,
             older: NONE,
         };
-        let index = self.store(entry, since);
+        let index = match reused {
+            None => {
+                self.entries.push(entry);
+                new
+            }
+            Some(index) => {
+                self.unlink(index);
+                self.unchain(index);
+                *self.entry_mut(index) = entry;
+                index
+            }
+        };
         self.chain(index);
         self.link(index);
+        Some(index)
     }
 
-    /// Renews an entry of this backend, even if it has expired, unless it was removed.
-    pub(super) fn revive(&mut self, place: Place, backend: u64, now: u64) {
-        if let Some(index) = self.find(place) {
-            let entry = self.entry(index);
-            if entry.used > 0 && entry.backend == backend {
-                self.renew(index, now);
-            }
+    /// The value of an entry.
+    #[must_use]
+    pub fn value(&self, index: u32) -> &V {
+        &self.entry(index).value
+    }
+
+    /// The value of an entry, to change it. That is no use of it.
+    pub fn value_mut(&mut self, index: u32) -> &mut V {
+        &mut self.entry_mut(index).value
+    }
+
+    /// Records a use of an entry.
+    pub fn touch(&mut self, index: u32) {
+        if index != self.newest && !self.is_pinned(index) {
+            self.unlink(index);
+            self.link(index);
         }
     }
 
-    /// Marks an entry as removed, to be reused first.
-    pub(super) fn remove(&mut self, place: Place) {
-        let Some(index) = self.find(place) else {
-            return;
-        };
-        self.entry_mut(index).used = 0;
+    /// Makes an entry the one that is replaced first. It must not be pinned.
+    pub fn expose(&mut self, index: u32) {
         self.unlink(index);
         let first = self.oldest;
         let entry = self.entry_mut(index);
@@ -121,49 +153,33 @@ impl Shard {
         }
     }
 
+    /// Keeps an entry from being replaced.
+    pub fn pin(&mut self, index: u32) {
+        if !self.is_pinned(index) {
+            self.unlink(index);
+            self.entry_mut(index).newer = PINNED;
+        }
+    }
+
+    /// Ends that. Counts as a use.
+    pub fn unpin(&mut self, index: u32) {
+        if self.is_pinned(index) {
+            self.link(index);
+        }
+    }
+
+    /// The number of entries.
     pub(super) fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// Stores the entry. Replaces the oldest one if that has expired or the shard is full.
-    fn store(&mut self, entry: Entry, since: u64) -> u32 {
-        let index = u32::try_from(self.entries.len()).expect("at most entries_max");
-        let expired = self.oldest != NONE && self.entry(self.oldest).used < since;
-        if index < self.entries_max && !expired {
-            self.entries.push(entry);
-            return index;
-        }
-        let index = self.oldest;
-        self.unlink(index);
-        self.unchain(index);
-        *self.entry_mut(index) = entry;
-        index
+    fn is_pinned(&self, index: u32) -> bool {
+        self.entry(index).newer == PINNED
     }
 
-    fn find(&self, place: Place) -> Option<u32> {
-        if self.entries.is_empty() {
-            return None;
-        }
-        let mut index = self.buckets[self.bucket(place) as usize];
-        while index != NONE && self.entry(index).key != place.key {
-            index = self.entry(index).next;
-        }
-        (index != NONE).then_some(index)
-    }
-
-    fn bucket(&self, place: Place) -> u32 {
-        let bucket = (u64::from(place.hash) * u64::from(self.entries_max)) >> 32;
+    fn bucket(&self, key: Hashed<K>) -> u32 {
+        let bucket = (u64::from(key.hash) * u64::from(self.entries_max)) >> 32;
         u32::try_from(bucket).expect("below entries_max")
-    }
-
-    /// Records a use of the entry at `now`, in ns.
-    fn renew(&mut self, index: u32, now: u64) {
-        let entry = self.entry_mut(index);
-        entry.used = entry.used.max(now);
-        if index != self.newest {
-            self.unlink(index);
-            self.link(index);
-        }
     }
 
     /// Puts an entry that is not in the list at its newest end.
@@ -182,6 +198,7 @@ impl Shard {
     /// Takes an entry out of the list.
     fn unlink(&mut self, index: u32) {
         let &Entry { newer, older, .. } = self.entry(index);
+        debug_assert_ne!(newer, PINNED, "a pinned entry is not in the list");
         match newer {
             NONE => self.newest = older,
             newer => self.entry_mut(newer).older = older,
@@ -213,23 +230,25 @@ impl Shard {
         self.entry_mut(before).next = next;
     }
 
-    fn entry(&self, index: u32) -> &Entry {
+    fn entry(&self, index: u32) -> &Entry<K, V> {
         &self.entries[index as usize]
     }
 
-    fn entry_mut(&mut self, index: u32) -> &mut Entry {
+    fn entry_mut(&mut self, index: u32) -> &mut Entry<K, V> {
         &mut self.entries[index as usize]
     }
 }
 
 /// No entry. An index never gets this high: memory ends before.
 const NONE: u32 = u32::MAX;
+/// In place of the newer neighbour of a pinned entry.
+const PINNED: u32 = u32::MAX - 1;
 
 #[cfg(test)]
-impl Shard {
-    /// The keys, the least recently used first, after comparing list and chains.
-    pub(super) fn keys(&self) -> Vec<u64> {
-        assert_eq!(size_of::<Entry>(), 40);
+impl<K: Copy + Eq, V> Shard<K, V> {
+    /// The keys that are not pinned, the least recently used first, after comparing list and
+    /// chains.
+    pub(super) fn check(&self) -> Vec<K> {
         assert!(self.len() <= self.entries_max as usize);
         assert!(self.entries.capacity() <= self.entries_max as usize);
         let mut keys = Vec::new();
@@ -239,7 +258,9 @@ impl Shard {
             keys.push(self.entry(index).key);
             (index, older) = (self.entry(index).newer, index);
         }
-        assert_eq!((self.newest, keys.len()), (older, self.len()));
+        assert_eq!(self.newest, older);
+        let pinned = self.entries.iter().filter(|entry| entry.newer == PINNED);
+        assert_eq!(keys.len() + pinned.count(), self.len());
         let mut chained = 0;
         for (bucket, &first) in self.buckets.iter().enumerate() {
             let mut index = first;
