@@ -35,7 +35,7 @@ use super::pace::{PAUSE, Pace};
 use super::refusal::Refusal;
 use super::slots::{ConnectionSlot, ConnectionSlots};
 use crate::control::aside;
-use crate::sys::SocketFile;
+use crate::sys::{self, SocketFile};
 
 /// Where requests come in.
 #[derive(Debug)]
@@ -168,7 +168,7 @@ pub(super) async fn serve_in(mut listener: AdminListener, context: Context) {
     // In this task, so that the turns of the control thread are measured with them.
     let mut connections = FuturesUnordered::new();
     let mut slots = ConnectionSlots::default();
-    let mut pace = Pace::new(ACCEPTS_AT_ONCE);
+    let (mut pace, mut pace_of_gone) = (Pace::new(ACCEPTS_AT_ONCE), Pace::new(GONE_AT_ONCE));
     loop {
         // All slots are taken and one more client has come: it gets the next free slot.
         let is_full = connections.len() > CONNECTIONS_MAX;
@@ -187,6 +187,8 @@ pub(super) async fn serve_in(mut listener: AdminListener, context: Context) {
                 }
             }
             accepted = listener.socket.accept(), if !is_full => match accepted {
+                // Clients that connect and close fill the backlog, where others wait behind them.
+                Ok((_, copy)) if sys::is_gone(&copy) => pace_of_gone.step().await,
                 Ok((stream, copy)) => {
                     let (router, slot) = (router.clone(), slots.take(copy));
                     let stop = stop.clone();
@@ -375,3 +377,5 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 /// Connections that are accepted before everything else has its turn.
 const ACCEPTS_AT_ONCE: u32 = 16;
+/// Connections whose clients are gone already: each costs two system calls.
+const GONE_AT_ONCE: u32 = 128;

@@ -1,6 +1,7 @@
 //! Sockets of listeners and backends.
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::net::{IpAddr, Shutdown, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd};
 use std::path::Path;
@@ -272,6 +273,17 @@ pub fn is_hung_up(socket: &OwnedFd) -> bool {
 #[must_use]
 pub fn has_ended(socket: &OwnedFd) -> bool {
     poll_now(socket, libc::POLLRDHUP) & libc::POLLRDHUP != 0
+}
+
+/// Whether the other end sends no more and has sent nothing that was not read, or the connection
+/// has failed.
+#[must_use]
+pub fn is_gone(socket: &OwnedFd) -> bool {
+    let next = SockRef::from(socket).peek(&mut [MaybeUninit::uninit()]);
+    match next {
+        Ok(bytes) => bytes == 0,
+        Err(error) => error.kind() != io::ErrorKind::WouldBlock,
+    }
 }
 
 /// Whether bytes of the other end, or its end, wait to be read.

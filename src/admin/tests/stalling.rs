@@ -62,6 +62,27 @@ async fn a_client_that_pipelines_requests_gets_one_answer_in_a_turn() {
     }
 }
 
+/// In turns of the runtime, which a task counts that sleeps for a moment in each.
+#[tokio::test]
+async fn clients_that_connect_and_close_delay_others_for_few_turns() {
+    let world = World::new().await;
+    for _ in 0..1_000 {
+        drop(std::os::unix::net::UnixStream::connect(&world.socket).unwrap());
+    }
+    let turns = Cell::new(0);
+    let counting = async {
+        loop {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            turns.set(turns.get() + 1);
+        }
+    };
+    tokio::select! {
+        () = counting => {}
+        answer = world.get("/healthz") => assert_eq!(answer.status, StatusCode::OK),
+    }
+    assert!(turns.get() < 30, "{} turns", turns.get());
+}
+
 /// Clients that send nothing, or begin a request and do not end it.
 #[tokio::test]
 async fn the_connection_that_is_idle_for_longest_goes_first() {
