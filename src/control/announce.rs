@@ -54,8 +54,11 @@ pub(super) fn sentence(pool: &Pool, service: Service) -> String {
         Service::Refused if all == 0 => {
             format!("pool `{name}` has no backend: new sessions fail until one is added")
         }
+        Service::Refused if all == 1 => {
+            format!("pool `{name}` has no usable backend: new sessions fail until its only one is")
+        }
         Service::Refused => format!(
-            "pool `{name}` has no usable backend: new sessions fail until one of {all} is back"
+            "pool `{name}` has no usable backend: new sessions fail until one of {all} is usable"
         ),
         Service::Panic => format!(
             "pool `{name}` panics: {usable} of {all} backends are usable, so all that are ready \
@@ -129,19 +132,6 @@ pub(super) fn unresolved(events: &Events, config: &Config, discoveries: &mut Dis
                 message,
             );
         }
-    }
-}
-
-/// Reports addresses that were found and can't be used.
-pub(super) fn refused(events: &Events, discoveries: &mut Discoveries) {
-    for refused in discoveries.take_refused() {
-        let about = Subject::backend(&refused.pool, &refused.backend);
-        events.tell(
-            Severity::Warn,
-            EventKind::BackendRefused,
-            about,
-            refused.message,
-        );
     }
 }
 

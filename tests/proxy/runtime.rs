@@ -77,6 +77,29 @@ fn a_backend_joins_and_leaves_and_its_sessions_go_on() {
 }
 
 #[test]
+fn a_drain_holds_where_a_changed_file_makes_a_weight_invalid() {
+    watched(|| {
+        let fleet = Fleet::of(2);
+        let names = fleet.addresses();
+        let [kept, gone] = [0, 1].map(|place| format!("\"{}\"", names[place]));
+        let launch = Launch::with_pool(&format!("backends: [{kept}, {gone}]"));
+        let balancer = launch.start();
+        balancer.ask(&["drain", &names[0]]);
+        let limit = ["set", "backend", &names[0], "--max-connections", "7"];
+        balancer.ask(&limit);
+        balancer.ask(&["weight", &names[0], "0"]);
+        balancer.edit(|file| file.replace(&format!("{kept}, {gone}"), &kept));
+        let notes = balancer.ask(&["reload"])["notes"].to_string();
+        assert!(notes.contains("no longer has weight 0"), "{notes}");
+        let backend = balancer.backend(&names[0]);
+        assert_eq!(backend["state"], "drain");
+        assert_eq!(backend["max_connections"], 7);
+        assert_eq!(backend["weight"], 1);
+        balancer.finish();
+    });
+}
+
+#[test]
 fn weight_is_the_share() {
     watched(|| {
         let (stage, names) = stage("", 2, 2);
@@ -115,7 +138,8 @@ fn drain_keeps_sessions_and_takes_no_more() {
         let last = stage.balancer.ask(&["drain", &names[1]]);
         assert_eq!(last["changed"], true);
         let note = last["notes"][0].as_str().unwrap();
-        let want = "pool `default` has no usable backend: new sessions fail until one of 2 is back";
+        let want =
+            "pool `default` has no usable backend: new sessions fail until one of 2 is usable";
         assert_eq!(note, want);
         assert_eq!(stage.balancer.ask(&["status"])["alerts"][0], want);
         let changed = stage.balancer.events("changed");
