@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 
 use std::fmt;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -106,6 +106,26 @@ fn includes(one: &SocketAddr, two: &SocketAddr) -> bool {
     };
     (wide == narrow && zone(one) == zone(two))
         || (wide.is_unspecified() && (wide.is_ipv6() || narrow.is_ipv4()))
+}
+
+/// What kind of address this is, if it is one that no server can have.
+///
+/// Linux lets hosts have the addresses of 240.0.0.0/4, and those of 0.0.0.0/8 but the first.
+#[must_use]
+pub fn kind_of_no_server(address: &SocketAddr) -> Option<&'static str> {
+    match (address.ip().to_canonical(), address) {
+        // To connect to it is to connect to this machine: names that are blocked resolve to it.
+        (ip, _) if ip.is_unspecified() => Some("the unspecified address"),
+        (ip, _) if ip.is_multicast() => Some("a multicast address"),
+        (IpAddr::V4(ip), _) if ip.is_broadcast() => Some("the broadcast address"),
+        // connect(2) refuses it by EINVAL, as it names no interface (RFC 4007).
+        (IpAddr::V6(ip), SocketAddr::V6(address))
+            if ip.is_unicast_link_local() && address.scope_id() == 0 =>
+        {
+            Some("a link-local address without a zone")
+        }
+        _ => None,
+    }
 }
 
 /// Why a text is not an [`Address`].
@@ -352,6 +372,31 @@ mod tests {
             said("fe80::1%eth0:80"),
             "`fe80::1%eth0:80` looks like IPv6: write it as [address]:port"
         );
+    }
+
+    #[test]
+    fn addresses_that_no_server_can_have() {
+        let kind = |text: &str| kind_of_no_server(&text.parse().unwrap());
+        for (text, want) in [
+            ("0.0.0.0:1", "the unspecified address"),
+            ("[::]:1", "the unspecified address"),
+            ("[::ffff:0.0.0.0]:1", "the unspecified address"),
+            ("224.0.0.1:1", "a multicast address"),
+            ("[ff02::1%2]:1", "a multicast address"),
+            ("255.255.255.255:1", "the broadcast address"),
+            ("[fe80::1]:1", "a link-local address without a zone"),
+        ] {
+            assert_eq!(kind(text), Some(want), "{text}");
+        }
+        for text in [
+            "127.0.0.1:1",
+            "0.0.0.1:1",
+            "240.0.0.1:1",
+            "[::1]:1",
+            "[fe80::1%2]:1",
+        ] {
+            assert_eq!(kind(text), None, "{text}");
+        }
     }
 
     #[test]

@@ -61,6 +61,8 @@ mod hashing;
 mod health;
 #[path = "proxy/hindered.rs"]
 mod hindered;
+#[path = "proxy/loops.rs"]
+mod loops;
 #[path = "proxy/max_connections.rs"]
 mod max_connections;
 #[path = "proxy/network.rs"]

@@ -48,7 +48,8 @@ pub struct Status {
     /// each with the remedy.
     #[serde(default)]
     pub lacks: Vec<String>,
-    /// Pools whose new sessions fail, or go to backends that may not work: a sentence each.
+    /// Pools whose new sessions fail, or go to backends that may not work, and what goes wrong with
+    /// discovery: a sentence each.
     #[serde(default)]
     pub alerts: Vec<String>,
     /// The access lists.
@@ -363,6 +364,10 @@ pub enum EventKind {
     BackendUnresolved,
     /// An address that was discovered, or that a host name has, leads back to its own pool.
     BackendRefused,
+    /// Addresses can't be discovered, or some of what was found can't be used.
+    DiscoveryFailed,
+    /// Discovery works again.
+    DiscoveryRestored,
     /// A listener is added.
     ListenerAdded,
     /// A listener is removed.

@@ -1,6 +1,7 @@
 //! Single values as users write them, in `config.ron` and on the command line alike.
 
 use std::ffi::OsStr;
+use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
@@ -10,7 +11,7 @@ use log::LevelFilter;
 use thiserror::Error;
 
 use super::{AdminState, Backend, Key, LogFormat, LogSink, RecordFormat, Strategy, codec};
-use crate::address::{Address, AddressError};
+use crate::address::{Address, AddressError, kind_of_no_server};
 
 mod backend;
 mod check;
@@ -283,12 +284,28 @@ pub(super) fn is_file(path: &Path) -> bool {
 /// else.
 pub fn backend_at(text: &str) -> Result<Backend, ValueError> {
     let backend = Backend::written(text.parse().map_err(to_connect_to)?);
-    if matches!(&backend.address, Address::Tcp(address) if address.port() == 0) {
-        let name = backend.name;
+    let Address::Tcp(address) = &backend.address else {
+        return Ok(backend);
+    };
+    let name = &backend.name;
+    if address.port() == 0 {
         let sentence = format!("invalid port `0` of `{name}`: expected 1 to 65535");
         return Err(ValueError::Refused(sentence));
     }
-    Ok(backend)
+    // The address of a host name is not known yet.
+    let kind = kind_of_no_server(address).filter(|_| backend.host.is_none());
+    let Some(kind) = kind else {
+        return Ok(backend);
+    };
+    let mut sentence =
+        format!("invalid address `{name}`: expected the address of a server, not {kind}");
+    let port = address.port();
+    match address.ip() {
+        ip if !ip.is_unspecified() => {}
+        IpAddr::V4(_) => sentence += &format!("; write 127.0.0.1:{port} for this machine"),
+        IpAddr::V6(_) => sentence += &format!("; write [::1]:{port} for this machine"),
+    }
+    Err(ValueError::Refused(sentence))
 }
 
 /// The same error for an address to connect to, whose port is not 0.

@@ -165,10 +165,10 @@ impl Balancer {
             }
             config
         };
-        let discoveries = &mut self.discoveries;
-        let mut config = discoveries.without_loops(declared.config(), has_news, combine);
+        let mut config = self
+            .discoveries
+            .without_loops(declared.config(), has_news, combine);
         config.share_pools(&self.config);
-        announce::refused(&self.events, discoveries);
         config
     }
 

@@ -156,25 +156,25 @@ impl Balancer {
         let known = pools.map(|(pool, record)| {
             which.includes(&pool.name).then(|| {
                 let both = pool.backends.iter().zip(&record.members);
-                let known = both.map(|(backend, member)| self.known_of(backend, member));
+                let known =
+                    both.map(|(backend, member)| self.known_of(&pool.name, backend, member));
                 known.collect()
             })
         });
         known.collect()
     }
 
-    fn known_of(&self, configured: &Backend, member: &Member) -> MemberStatus {
+    fn known_of(&self, pool: &str, configured: &Backend, member: &Member) -> MemberStatus {
         let report = self.checks.report(member);
         let failure = report
             .as_ref()
             .and_then(|report| report.last.as_ref()?.failure.as_ref());
-        let unresolved = Some(configured).filter(|its| !its.is_resolved());
-        let unresolved = unresolved.and_then(|its| its.host.as_deref());
-        let why = unresolved.map(|host| self.discoveries.host_error(host).unwrap_or_default());
+        let is_unresolved = !configured.is_resolved();
+        let why = is_unresolved.then(|| self.discoveries.why_unresolved(pool, configured));
         MemberStatus {
             checks_failed: report.as_ref().map_or(0, |report| report.failures),
             is_checked: report.is_some(),
-            is_unresolved: unresolved.is_some(),
+            is_unresolved,
             check: why.or_else(|| failure.map(ToString::to_string)),
             ejected_until: member.ejection.until(),
         }
@@ -230,7 +230,8 @@ impl Balancer {
         Some((service, announce::sentence(plan.pool(), service)))
     }
 
-    /// The pools whose new sessions do not go to usable backends, a sentence each.
+    /// The pools whose new sessions do not go to usable backends, and what goes wrong with
+    /// discovery, a sentence each.
     fn alerts(&self) -> Vec<String> {
         if self.stage == Stage::Starting {
             // Before the first probes are done nothing is known.
@@ -245,7 +246,12 @@ impl Balancer {
             .collect();
         let more = worse.count();
         if more > 0 {
-            sentences.push(format!("{more} more pools"));
+            sentences.push(format!("{more} more pools have too few usable backends"));
+        }
+        let (problems, more) = self.discoveries.problems(ALERTS_MAX);
+        sentences.extend(problems);
+        if more > 0 {
+            sentences.push(format!("{more} more problems with discovery"));
         }
         sentences
     }
@@ -291,7 +297,7 @@ impl Balancer {
     }
 }
 
-/// Pools that the alerts of the status name.
+/// Pools that the alerts of the status name, and problems with discovery.
 const ALERTS_MAX: usize = 10;
 
 /// The differences between two states of the same thing, in words.

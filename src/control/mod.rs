@@ -250,7 +250,7 @@ pub fn run(
         let mut listeners = AdminListeners::open(config.admin.as_ref(), socket, &patience).await?;
         // The time that the admin API took does not count for the listeners.
         let patience = Patience::new();
-        let mut discoveries = Discoveries::new();
+        let mut discoveries = Discoveries::new(handle.events());
         let resolved = discoveries.begin_with(config).await;
         let access = AccessLists::new(config, access_files);
         let Inherited { by_listener, spare } = inherited;

@@ -24,7 +24,7 @@ pub use files::{can_append_to, can_listen_at, open_regular, open_to_append};
 pub use memory::available_memory;
 pub use origin::{
     begin_at, disable_port_range, finds_port_range, has_address_towards, has_port_range,
-    probe_address,
+    is_own_address, probe_address,
 };
 pub use passing::{descriptor_channel, receive_descriptors, send_descriptors};
 pub use ports::{is_one_end, local_ports, read_local_ports};

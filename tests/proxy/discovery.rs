@@ -124,7 +124,7 @@ fn the_first_backends_of_a_new_pool_end_no_outage() {
 
 /// A name server that has one set of IPv4 addresses for every name: an answer is the question, with
 /// its records after it (RFC 1035, 4.1).
-fn name_server(addresses: &Arc<Mutex<Vec<Ipv4Addr>>>) -> String {
+pub(crate) fn name_server(addresses: &Arc<Mutex<Vec<Ipv4Addr>>>) -> String {
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     let at = socket.local_addr().unwrap().to_string();
     let addresses = Arc::clone(addresses);

@@ -94,6 +94,7 @@ async fn values_are_judged_as_those_of_a_file() {
         (Method::PATCH, "/v1/pools/main", r#"{"queue_timeout": "5"}"#),
         (Method::POST, BACKENDS, r#"{"address": "127.0.0.1"}"#),
         (Method::POST, BACKENDS, r#"{"address": "127.0.0.1:0"}"#),
+        (Method::POST, BACKENDS, r#"{"address": "0.0.0.0:1"}"#),
         (
             Method::POST,
             BACKENDS,

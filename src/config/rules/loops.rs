@@ -2,11 +2,12 @@
 //! descriptors of the process are used up.
 
 use std::collections::{HashMap, HashSet};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 
 use super::{Common, Finding, members};
 use crate::address::Address;
 use crate::config::{Backend, Config};
+use crate::sys;
 
 /// Finds them in every pool.
 pub(super) fn find(config: &Config, found: &mut Vec<Finding>) {
@@ -124,14 +125,8 @@ fn reaches(backend: &Backend, bind: &Address) -> bool {
     let (Address::Tcp(to), Address::Tcp(bind)) = (&backend.address, bind) else {
         return backend.address == *bind;
     };
-    let here = |ip: IpAddr| match ip {
-        // To connect to the unspecified address is to connect to this machine.
-        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-        IpAddr::V4(_) | IpAddr::V6(_) => ip,
-    };
     let to = match backend.host.as_deref() {
-        _ if backend.is_resolved() => SocketAddr::new(here(to.ip().to_canonical()), to.port()),
+        _ if backend.is_resolved() => SocketAddr::new(to.ip().to_canonical(), to.port()),
         Some(host) if host.eq_ignore_ascii_case("localhost") => {
             SocketAddr::from((Ipv4Addr::LOCALHOST, to.port()))
         }
@@ -140,7 +135,7 @@ fn reaches(backend: &Backend, bind: &Address) -> bool {
     };
     let any = bind.ip().is_unspecified();
     let overlap = Address::Tcp(*bind).overlap(&Address::Tcp(to)).is_some();
-    overlap && (!any || to.ip().is_loopback())
+    overlap && (!any || to.ip().is_loopback() || sys::is_own_address(&to))
 }
 
 #[cfg(test)]
@@ -162,11 +157,10 @@ mod tests {
         for (bind, backend, loops) in [
             ("127.0.0.1:8080", "127.0.0.1:8080", true),
             ("127.0.0.1:8080", "localhost:8080", true),
-            ("127.0.0.1:8080", "0.0.0.0:8080", true),
             ("127.0.0.1:8080", "127.0.0.2:8080", false),
             ("127.0.0.1:8080", "127.0.0.1:8081", false),
             ("0.0.0.0:8080", "127.0.0.1:8080", true),
-            ("0.0.0.0:8080", "10.0.0.1:8080", false),
+            ("0.0.0.0:8080", "192.0.2.1:8080", false),
             ("0.0.0.0:8080", "[::1]:8080", false),
             ("[::]:8080", "127.0.0.1:8080", true),
             ("[::]:8080", "app:8080", false),

@@ -147,3 +147,28 @@ fn names_are_short_and_printable() {
         assert_eq!(error, format!("invalid name `{bad}`: {want}"));
     }
 }
+
+#[test]
+fn a_backend_has_an_address_that_a_server_can_have() {
+    let error = |text: &str| backend_at(text).unwrap_err().to_string();
+    for (text, rest) in [
+        (
+            "0.0.0.0:9",
+            "the unspecified address; write 127.0.0.1:9 for this machine",
+        ),
+        (
+            "[::]:9",
+            "the unspecified address; write [::1]:9 for this machine",
+        ),
+        ("[::ffff:224.0.0.1]:9", "a multicast address"),
+        ("255.255.255.255:9", "the broadcast address"),
+        ("[fe80::1]:9", "a link-local address without a zone"),
+    ] {
+        let want =
+            format!("invalid address `{text}`: expected the address of a server, not {rest}");
+        assert_eq!(error(text), want);
+    }
+    for text in ["240.0.0.1:9", "[fe80::1%2]:9", "db:9", "unix:/a"] {
+        assert!(backend_at(text).is_ok(), "{text}");
+    }
+}

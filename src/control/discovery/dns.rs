@@ -21,7 +21,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinSet;
 
-use crate::address::Address;
+use crate::address::{Address, kind_of_no_server};
 use crate::config::Backend;
 use crate::control::aside;
 
@@ -80,7 +80,7 @@ impl Dns {
             let permit = self.questions.acquire_many(permits).await;
             let asked = tokio::time::timeout(ROUND_TIME, self.ask(&mut round)).await;
             drop(permit);
-            let found = match asked {
+            let mut found = match asked {
                 Ok(found) => found,
                 Err(_) => {
                     round.error = Some(format!(
@@ -90,6 +90,7 @@ impl Dns {
                     Vec::new()
                 }
             };
+            round.leave_out_unusable(&mut found, self.question.name());
             if found.is_empty() && round.error.is_none() {
                 round.error = Some(format!("{} has no address", self.question.name()));
             }
@@ -219,6 +220,23 @@ impl Question {
 impl Round {
     fn fail(&mut self, error: String) {
         self.error.get_or_insert(error);
+    }
+
+    /// Leaves out the addresses that no server can have.
+    fn leave_out_unusable(&mut self, found: &mut Vec<Backend>, name: &str) {
+        found.retain(|backend| {
+            let Address::Tcp(address) = &backend.address else {
+                return true;
+            };
+            let Some(kind) = kind_of_no_server(address) else {
+                return true;
+            };
+            let ip = address.ip();
+            self.fail(format!(
+                "{name}: expected addresses of servers, not {ip}, {kind}"
+            ));
+            false
+        });
     }
 
     fn lasts(&mut self, ttls: impl Iterator<Item = u32>) {

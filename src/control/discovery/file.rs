@@ -184,6 +184,11 @@ mod tests {
             "line 2: 127.0.0.1:1 is in an earlier line with other options"
         );
         assert!(error("127.0.0.1:0").starts_with("line 1: "));
+        assert_eq!(
+            error("127.0.0.1:1\n0.0.0.0:2,backup"),
+            "line 2: invalid address `0.0.0.0:2`: expected the address of a server, \
+             not the unspecified address; write 127.0.0.1:2 for this machine"
+        );
     }
 
     /// A fresh directory for one test.

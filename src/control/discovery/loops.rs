@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
 use crate::address::Address;
+use crate::admin::model::EventKind;
 use crate::config::{Backend, Config, discovered_loops};
+use crate::control::events::{Severity, Subject};
 
 use super::Discoveries;
 
@@ -12,8 +14,6 @@ use super::Discoveries;
 #[derive(Debug, Default)]
 pub(super) struct LeftOut {
     by_pool: BTreeMap<String, BTreeMap<Address, Reason>>,
-    /// Those that were not reported yet.
-    news: Vec<Refused>,
 }
 
 #[derive(Debug)]
@@ -22,18 +22,23 @@ struct Reason {
     sentence: String,
 }
 
-/// An address that is left out, and why.
-#[derive(Debug)]
-pub(in crate::control) struct Refused {
-    pub(in crate::control) pool: String,
-    pub(in crate::control) backend: String,
-    pub(in crate::control) message: String,
-}
-
 impl LeftOut {
     fn has(&self, pool: &str, address: &Address) -> bool {
         let of_pool = self.by_pool.get(pool);
         of_pool.is_some_and(|of_pool| of_pool.contains_key(address))
+    }
+
+    /// Each address, and why it is left out.
+    pub(super) fn messages(&self) -> impl Iterator<Item = String> {
+        let all = self.by_pool.iter();
+        all.flat_map(|(pool, out)| out.iter().map(|its| message(pool, its)))
+    }
+
+    /// Why an address of a backend is left out, if so.
+    pub(super) fn sentence(&self, pool: &str, backend: &str) -> Option<String> {
+        let mut out = self.by_pool.get(pool)?.iter();
+        let (address, reason) = out.find(|(_, reason)| reason.backend == backend)?;
+        Some(format!("{}; {address} is left out", reason.sentence))
     }
 
     /// The others of these backends.
@@ -101,17 +106,13 @@ impl Discoveries {
             }
         };
         for (pool, out) in &self.left_out.by_pool {
-            for (address, Reason { backend, sentence }) in out {
-                if before
-                    .get(pool)
-                    .is_none_or(|out| !out.contains_key(address))
-                {
-                    self.left_out.news.push(Refused {
-                        pool: pool.clone(),
-                        backend: backend.clone(),
-                        message: format!("pool `{pool}`: {sentence}; {address} is left out"),
-                    });
-                }
+            let known = before.get(pool);
+            let is_new = |address| !known.is_some_and(|known| known.contains_key(address));
+            for (address, reason) in out.iter().filter(|(address, _)| is_new(*address)) {
+                let about = Subject::backend(pool, &reason.backend);
+                let message = message(pool, (address, reason));
+                let kind = EventKind::BackendRefused;
+                self.events.tell(Severity::Warn, kind, about, message);
             }
         }
         if is_news {
@@ -135,9 +136,8 @@ impl Discoveries {
     pub(in crate::control) fn leaves_out_of(&self, pool: &str) -> bool {
         self.left_out.by_pool.contains_key(pool)
     }
+}
 
-    /// Addresses that were left out since this was last asked.
-    pub(in crate::control) fn take_refused(&mut self) -> Vec<Refused> {
-        std::mem::take(&mut self.left_out.news)
-    }
+fn message(pool: &str, (address, reason): (&Address, &Reason)) -> String {
+    format!("pool `{pool}`: {}; {address} is left out", reason.sentence)
 }

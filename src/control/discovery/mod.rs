@@ -8,6 +8,7 @@
 mod dns;
 mod file;
 mod loops;
+mod problems;
 mod question;
 
 use std::cmp::Reverse;
@@ -21,6 +22,8 @@ use tokio::task::AbortHandle;
 
 use crate::config::{Backend, Config, Pool};
 use crate::shared::Shared;
+
+use super::events::Events;
 
 pub(super) use dns::system_resolver;
 use loops::LeftOut;
@@ -45,6 +48,7 @@ pub(super) struct Discoveries {
     questions: Arc<Semaphore>,
     pace: Pace,
     left_out: LeftOut,
+    events: Events,
     /// The pools that are followed, and the servers that are asked.
     asking: (Vec<Shared<Pool>>, Vec<SocketAddr>),
 }
@@ -56,6 +60,8 @@ pub(super) struct State {
     pub(super) succeeded_at: Option<SystemTime>,
     /// What went wrong at the last look.
     pub(super) error: Option<String>,
+    /// That look found nothing, so what was found before stays.
+    pub(super) is_kept: bool,
     /// When the DNS is asked next; `None` for files, which are looked at each second.
     pub(super) next_at: Option<SystemTime>,
 }
@@ -85,8 +91,11 @@ pub(super) fn merge(
 impl Discoveries {
     /// Asks nothing yet.
     #[must_use]
-    pub(super) fn new() -> Self {
-        Self::at_pace(Pace::default())
+    pub(super) fn new(events: &Events) -> Self {
+        Self {
+            events: events.clone(),
+            ..Self::at_pace(Pace::default())
+        }
     }
 
     fn at_pace(pace: Pace) -> Self {
@@ -101,6 +110,7 @@ impl Discoveries {
             questions: Arc::new(Semaphore::new(QUESTIONS_MAX)),
             pace,
             left_out: LeftOut::default(),
+            events: Events::new(),
             asking: Default::default(),
         }
     }
@@ -351,24 +361,13 @@ impl Discoveries {
             Question::Addresses(name) => self.hosts.get_mut(name),
             Question::Services(_) | Question::File(_) => None,
         };
-        let subject = match &news.question {
-            Question::Addresses(name) if host.is_some() => format!("host name `{name}`"),
-            Question::Addresses(_) | Question::Services(_) | Question::File(_) => {
-                subject(&followed.asked_by)
-            }
-        };
+        let subject = problems::subject(host.is_some(), &news.question, &followed.asked_by);
         let state = &mut followed.state;
-        if news.error != state.error {
-            match (&news.error, &news.found) {
-                (Some(error), Some(_)) => log::warn!("{subject}: {error}"),
-                (Some(error), None) if followed.found.is_some() => {
-                    log::warn!("{subject}: {error}; keeping the last known addresses");
-                }
-                (Some(error), None) => log::warn!("{subject}: {error}"),
-                (None, _) => log::info!("{subject} works again"),
-            }
+        state.is_kept = news.found.is_none() && followed.found.is_some();
+        let before = std::mem::replace(&mut state.error, news.error);
+        if state.error != before {
+            state.report(&self.events, &subject, &followed.asked_by);
         }
-        state.error = news.error;
         state.next_at = news.next.map(|after| SystemTime::now() + after);
         if news.found.is_some() {
             state.succeeded_at = Some(SystemTime::now());
@@ -423,21 +422,6 @@ fn asks_the_same(
     servers == their_servers
         && pools.len() == others.len()
         && both.all(|(one, other)| Shared::is_same(one, other) || is_same(one, other))
-}
-
-/// The pools that ask a question, in words.
-fn subject(pools: &[String]) -> String {
-    let first = pools.first().map_or("", |name| name);
-    match pools.len() {
-        0 | 1 => format!("discovery of pool `{first}`"),
-        all => format!("discovery of pool `{first}` and {} more", all - 1),
-    }
-}
-
-impl Default for Discoveries {
-    fn default() -> Self {
-        Self::new()
-    }
 }
 
 /// A question that is asked again and again.

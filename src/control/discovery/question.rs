@@ -48,8 +48,7 @@ impl Host {
             Address::Tcp(address) => Some(address.ip()),
             Address::Unix(_) => None,
         });
-        // An unspecified address means no address; to connect to it is to connect to this machine.
-        let addresses: BTreeSet<_> = addresses.filter(|ip| !ip.is_unspecified()).collect();
+        let addresses: BTreeSet<_> = addresses.collect();
         if !self.address.is_some_and(|ip| addresses.contains(&ip)) {
             self.address = addresses.first().copied().or(self.address);
         }
