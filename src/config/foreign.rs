@@ -33,11 +33,11 @@ fn format_of(text: &str, first: Kind, second: Option<Kind>) -> Option<&'static s
         _ if word.starts_with('<') => Some("XML"),
         (Kind::Open('{'), Some(Kind::Text | Kind::Close('}'))) => Some("JSON"),
         (Kind::Open('['), Some(Kind::Open('{'))) => Some("JSON"),
-        _ if HAPROXY.contains(&word) && !word.ends_with('{') && !has_block() => {
+        _ if is_of(HAPROXY, word) && !word.ends_with('{') && !has_block() => {
             Some("a configuration of HAProxy")
         }
-        _ if NGINX.contains(&word) && text.contains('{') => Some("a configuration of nginx"),
-        _ if NGINX.contains(&word) && lines().any(|line| line.ends_with(';')) => {
+        _ if is_of(NGINX, word) && text.contains('{') => Some("a configuration of nginx"),
+        _ if is_of(NGINX, word) && lines().any(|line| line.ends_with(';')) => {
             Some("a configuration of nginx")
         }
         _ if has_block() || text.contains("reverse_proxy") => Some("a configuration of Caddy"),
@@ -51,219 +51,144 @@ fn format_of(text: &str, first: Kind, second: Option<Kind>) -> Option<&'static s
 
 /// What the balancer lacks, if the word is a setting of it in other programs.
 pub(super) fn unsupported(word: &str) -> Option<&'static str> {
-    of(&UNSUPPORTED, word)
+    of(UNSUPPORTED, word)
 }
 
 /// Our setting for a word that means another one in each group. The group has these settings.
 pub(super) fn ours_in_group(word: &str, group: &[&str]) -> Option<&'static str> {
-    let of_group = OF_GROUPS.iter().find(|(mark, _)| group.contains(mark));
-    of_group.and_then(|(_, words)| of(words, word))
+    let mut found = entries(OF_GROUPS).filter(|(theirs, _)| {
+        let (mark, words) = theirs.split_once(": ").unwrap_or_default();
+        group.contains(&mark) && is_of(words, word)
+    });
+    found.next().map(|(_, say)| say)
 }
 
 /// Our setting for a word of HAProxy, nginx, Envoy or Caddy.
 pub(super) fn ours(word: &str) -> Option<&'static str> {
-    of(&WORDS, word)
+    of(WORDS, word)
 }
 
-/// Words of other programs, and what to say of them.
-type Words = [(&'static [&'static str], &'static str)];
-
-fn of(words: &Words, word: &str) -> Option<&'static str> {
-    let found = words.iter().find(|(theirs, _)| theirs.contains(&word));
-    found.map(|(_, say)| *say)
+/// Our name of a strategy that other balancers call so, or write so: `ROUND_ROBIN`, `random(2)`.
+pub(super) fn strategy(name: &str) -> Option<&'static str> {
+    of(STRATEGIES, name)
 }
 
-const UNSUPPORTED: [(&[&str], &str); 3] = [
-    (
-        &["tls", "ssl", "cert", "certificate", "certificates", "crt"],
-        "there is no TLS termination yet: TLS passes through to the backends",
-    ),
-    (
-        &[
-            "send_proxy",
-            "send_proxy_v2",
-            "accept_proxy",
-            "proxy_protocol",
-        ],
-        "there is no PROXY protocol yet",
-    ),
-    (
-        &["rate_limit", "limit_req", "limit_conn", "limit_rate"],
-        "there are no rate limits yet: `max_connections` limits connections",
-    ),
-];
+/// Our type of a check that other balancers call so.
+pub(super) fn check(name: &str) -> Option<&'static str> {
+    of(CHECKS, name)
+}
 
-/// By a setting that only the group has.
-const OF_GROUPS: [(&str, &Words); 6] = [
-    (
-        "interval",
-        &[
-            (
-                &["name", "kind", "algorithm", "policy"],
-                "`type` says what a check does",
-            ),
-            (
-                &["url", "uri"],
-                "write the `path`, and the host as `host`, of type: \"http\"",
-            ),
-        ],
-    ),
-    (
-        "then",
-        &[(
-            &["type", "kind", "algorithm", "policy"],
-            "`name` says which strategy it is",
-        )],
-    ),
-    (
-        "strategy",
-        &[(
-            &["algorithm", "policy", "lb", "method"],
-            "the setting `strategy` says how a backend is selected",
-        )],
-    ),
-    (
-        "half_closed",
-        &[
-            (
-                &["client", "server", "tunnel"],
-                "`idle` ends a session in which no byte moves, on either side",
-            ),
-            (
-                &["queue"],
-                "the group `queue` of a pool has the `timeout` of clients that wait",
-            ),
-        ],
-    ),
-    (
-        "weight",
-        &[(
-            &["disabled", "enabled", "down"],
-            "write state: \"maint\", or \"drain\" to keep its sessions",
-        )],
-    ),
-    (
-        "pools",
-        &[(
-            &["global"],
-            "settings such as `workers` and `max_connections` stand here without a group",
-        )],
-    ),
-];
+fn of(words: &'static str, word: &str) -> Option<&'static str> {
+    let lower = word.to_ascii_lowercase();
+    let parts = lower.split(|c: char| !c.is_ascii_alphanumeric());
+    let parts: Vec<_> = parts.filter(|part| !part.is_empty()).collect();
+    let word = parts.join("_");
+    let mut found = entries(words).filter(|(theirs, _)| is_of(theirs, &word));
+    found.next().map(|(_, say)| say)
+}
 
-const HAPROXY: [&str; 8] = [
-    "global",
-    "defaults",
-    "frontend",
-    "backend",
-    "listen",
-    "peers",
-    "resolvers",
-    "userlist",
-];
+/// Words of other programs, and what to say of them: each entry is two lines.
+pub(super) fn entries(words: &'static str) -> impl Iterator<Item = (&'static str, &'static str)> {
+    let mut lines = words.lines();
+    std::iter::from_fn(move || Some((lines.next()?, lines.next()?.trim_start())))
+}
 
-const NGINX: [&str; 10] = [
-    "worker_processes",
-    "worker_connections",
-    "user",
-    "events",
-    "http",
-    "stream",
-    "upstream",
-    "server",
-    "error_log",
-    "load_module",
-];
+fn is_of(words: &str, word: &str) -> bool {
+    words.split(' ').any(|one| one == word)
+}
 
-const WORDS: [(&[&str], &str); 16] = [
-    (
-        &["balance", "lb_policy", "lb_algorithm", "load_balancing"],
-        "the setting `strategy` of a pool says how a backend is selected",
-    ),
-    (
-        &["server", "servers", "endpoints", "hosts", "targets"],
-        "the list `backends` of a pool has the servers",
-    ),
-    (
-        &["upstream", "upstreams", "backend", "clusters"],
-        "the list `pools` has the groups of backends",
-    ),
-    (
-        &["frontend", "frontends", "listen", "listener"],
-        "the list `listeners` has the addresses that clients connect to, each as `bind`",
-    ),
-    (
-        &[
-            "proxy_pass",
-            "default_backend",
-            "use_backend",
-            "reverse_proxy",
-            "cluster",
-        ],
-        "the setting `pool` of a listener names where its clients go",
-    ),
-    (
-        &["maxconn", "max_conns", "fullconn", "worker_connections"],
-        "the setting is called `max_connections`",
-    ),
-    (
-        &["nbthread", "worker_processes", "threads"],
-        "the setting is called `workers`",
-    ),
-    (
-        &["leastconn", "least_conn"],
-        "write strategy: \"least_connections\" in a pool",
-    ),
-    (
-        &["roundrobin", "round_robin"],
-        "write strategy: \"round_robin\" in a pool",
-    ),
-    (
-        &["ip_hash", "hash", "source_hash"],
-        "write strategy: \"hash\" in a pool, which hashes the client's address",
-    ),
-    (
-        &[
-            "option",
-            "httpchk",
-            "health_check",
-            "health_checks",
-            "option_httpchk",
-        ],
-        "write check: \"http\", or check: (type: \"http\", path: \"/healthz\"), in a pool",
-    ),
-    (
-        &["stick", "stick_table", "sticky", "cookie"],
-        "the setting `persist` of a pool brings clients back to their backend",
-    ),
-    (
-        &["max_fails", "fail_timeout", "outlier_detection", "observe"],
-        "the setting `ejection` of a pool takes failing backends out",
-    ),
-    (
-        &[
-            "retries",
-            "proxy_next_upstream",
-            "proxy_next_upstream_tries",
-            "redispatch",
-        ],
-        "the setting `attempts` of a listener says how many backends are tried",
-    ),
-    (
-        &[
-            "timeout",
-            "proxy_timeout",
-            "proxy_connect_timeout",
-            "connect_timeout",
-            "idle_timeout",
-        ],
-        "the group `timeouts` of a listener, or of `defaults`, has connect, idle and others",
-    ),
-    (
-        &["slowstart", "slow_start_config"],
-        "the setting is called `slow_start`",
-    ),
-];
+const HAPROXY: &str = "global defaults frontend backend listen peers resolvers userlist";
+const NGINX: &str = "worker_processes worker_connections user events http stream upstream server \
+                     error_log load_module";
+
+const UNSUPPORTED: &str = "\
+tls ssl cert certificate certificates crt
+    there is no TLS termination yet: TLS passes through to the backends
+send_proxy send_proxy_v2 accept_proxy proxy_protocol
+    there is no PROXY protocol yet
+rate_limit limit_req limit_conn limit_rate
+    there are no rate limits yet: `max_connections` limits connections";
+
+/// Each behind a setting that only the group has in which it means this.
+const OF_GROUPS: &str = "\
+interval: name kind algorithm policy
+    `type` says what a check does
+interval: url uri
+    write the `path`, and the host as `host`, of type: \"http\"
+then: type kind algorithm policy
+    `name` says which strategy it is
+strategy: algorithm policy lb method
+    the setting `strategy` says how a backend is selected
+half_closed: client server tunnel
+    `idle` ends a session in which no byte moves, on either side
+half_closed: queue
+    the group `queue` of a pool has the `timeout` of clients that wait
+weight: disabled enabled down
+    write state: \"maint\", or \"drain\" to keep its sessions
+pools: global
+    settings such as `workers` and `max_connections` stand here without a group";
+
+const WORDS: &str = "\
+balance lb_policy lb_algorithm load_balancing
+    the setting `strategy` of a pool says how a backend is selected
+server servers endpoints hosts targets
+    the list `backends` of a pool has the servers
+upstream upstreams backend clusters
+    the list `pools` has the groups of backends
+frontend frontends listen listener
+    the list `listeners` has the addresses that clients connect to, each as `bind`
+proxy_pass default_backend use_backend reverse_proxy cluster
+    the setting `pool` of a listener names where its clients go
+maxconn max_conns fullconn worker_connections
+    the setting is called `max_connections`
+nbthread worker_processes threads
+    the setting is called `workers`
+leastconn least_conn
+    write strategy: \"least_connections\" in a pool
+roundrobin round_robin
+    write strategy: \"round_robin\" in a pool
+ip_hash hash source_hash
+    write strategy: \"hash\" in a pool, which hashes the client's address
+option httpchk health_check health_checks option_httpchk
+    write check: \"http\", or check: (type: \"http\", path: \"/healthz\"), in a pool
+stick stick_table sticky cookie
+    the setting `persist` of a pool brings clients back to their backend
+max_fails fail_timeout outlier_detection observe
+    the setting `ejection` of a pool takes failing backends out
+retries proxy_next_upstream proxy_next_upstream_tries redispatch
+    the setting `attempts` of a listener says how many backends are tried
+timeout proxy_timeout proxy_connect_timeout connect_timeout idle_timeout
+    the group `timeouts` of a listener, or of `defaults`, has connect, idle and others
+slowstart slow_start_config
+    the setting is called `slow_start`";
+
+/// What HAProxy, nginx, Envoy, LVS, Traefik and linkerd call the strategies.
+pub(super) const STRATEGIES: &str = "\
+round_robin roundrobin rr wrr weighted_round_robin
+    round_robin
+least_connections leastconn least_conn least_request lc wlc
+    least_connections
+hash ip_hash source source_hash consistent_hash ring_hash ketama maglev
+    hash
+power_of_two p2c random_2 random_two
+    power_of_two
+least_time ewma peak_ewma
+    least_time
+sticky_round_robin sticky
+    sticky_round_robin";
+
+/// What HAProxy, nginx, Envoy and Traefik call the checks.
+const CHECKS: &str = "\
+httpchk option_httpchk http_health_check grpc
+    http
+tcp_check option_tcp_check tcp_health_check connect on
+    tcp
+https
+    (type: \"http\", tls: true)
+ssl check_ssl ssl_hello_chk
+    tls
+redis_check smtpchk mysql_check pgsql_check
+    send_expect";
 
 #[cfg(test)]
 mod tests {
@@ -393,7 +318,9 @@ mod tests {
 
     #[test]
     fn a_word_has_one_meaning() {
-        let mut words: Vec<_> = WORDS.iter().flat_map(|(theirs, _)| *theirs).collect();
+        let mut words: Vec<_> = entries(WORDS)
+            .flat_map(|(theirs, _)| theirs.split(' '))
+            .collect();
         let count = words.len();
         words.sort_unstable();
         words.dedup();

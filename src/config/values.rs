@@ -10,7 +10,7 @@ use std::time::Duration;
 use log::LevelFilter;
 use thiserror::Error;
 
-use super::{AdminState, Backend, Key, LogFormat, LogSink, RecordFormat, Strategy, codec};
+use super::{AdminState, Backend, Key, LogFormat, LogSink, RecordFormat, Strategy, codec, foreign};
 use crate::address::{Address, AddressError, kind_of_no_server};
 
 mod backend;
@@ -38,7 +38,7 @@ pub use memory::memory_text;
 pub(super) use memory::{memory, memory_range};
 pub use names::named;
 pub(crate) use names::{did_you_mean, known};
-use names::{foreign, hint, listed};
+use names::{hint, listed};
 pub(super) use names::{name_of_kind, one_of};
 pub(super) use network::{PREFIX, discovered_name, loopback, resolver, source_address, webhook};
 pub use network::{admin_socket, prefix};
@@ -171,7 +171,7 @@ pub(super) fn percent(text: &str) -> Option<u16> {
 /// Reads the name of a strategy.
 pub fn strategy(name: &str) -> Result<Strategy, ValueError> {
     let strategy = named("strategy", name, &Strategy::all());
-    strategy.map_err(|error| error.meaning(foreign(name)))
+    strategy.map_err(|error| error.meaning(foreign::strategy(name)))
 }
 
 /// Refuses a setting that the strategy does not have.

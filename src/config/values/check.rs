@@ -7,7 +7,7 @@ use regex::bytes::{Regex, RegexBuilder};
 use rustls::pki_types::DnsName;
 
 use super::{ValueError, is_file, name_of_kind, named};
-use crate::config::{ProxyHeader, Verify};
+use crate::config::{ProxyHeader, Verify, foreign};
 
 /// What a check does, by name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,10 +41,8 @@ pub(in crate::config) fn check_type(name: &str) -> Result<CheckType, ValueError>
              use `tcp`, `send_expect`, `http` or `tls`"
         )));
     }
-    let lower = name.to_ascii_lowercase();
-    let theirs = FOREIGN.iter().find(|(theirs, _)| theirs.contains(&&*lower));
     let kind = named("check", name, &CheckType::ALL);
-    kind.map_err(|error| error.meaning(theirs.map(|(_, ours)| *ours)))
+    kind.map_err(|error| error.meaning(foreign::check(name)))
 }
 
 /// Compiles what an answer must match, with the bound that holds for configurations.
@@ -121,30 +119,6 @@ pub(in crate::config) fn verify(text: &str) -> Option<Verify> {
         path => is_file(Path::new(path)).then(|| Verify::File(path.into())),
     }
 }
-
-/// What HAProxy, nginx, Envoy and Traefik call the checks.
-const FOREIGN: [(&[&str], &str); 5] = [
-    (
-        &["httpchk", "option httpchk", "http_health_check", "grpc"],
-        "http",
-    ),
-    (
-        &[
-            "tcp-check",
-            "option tcp-check",
-            "tcp_health_check",
-            "connect",
-            "on",
-        ],
-        "tcp",
-    ),
-    (&["https"], "(type: \"http\", tls: true)"),
-    (&["ssl", "check-ssl", "ssl-hello-chk"], "tls"),
-    (
-        &["redis-check", "smtpchk", "mysql-check", "pgsql-check"],
-        "send_expect",
-    ),
-];
 
 /// What other balancers call a check by a program of the operator's.
 const PROCESSES: [&str; 4] = ["command", "exec", "script", "external"];

@@ -98,10 +98,10 @@ fn words_have_neighbours() {
         let want = format!("invalid strategy `{theirs}`, did you mean `{ours}`?");
         assert_eq!(error(theirs), want);
     }
-    for (ours, theirs) in names::FOREIGN {
+    for (theirs, ours) in foreign::entries(foreign::STRATEGIES) {
         assert!(strategy(ours).is_ok(), "{ours}");
-        for name in theirs {
-            assert_eq!(foreign(name), Some(ours));
+        for name in theirs.split(' ') {
+            assert_eq!(foreign::strategy(name), Some(ours));
         }
     }
     let error = log_format("xml").unwrap_err().to_string();
