@@ -1,9 +1,6 @@
 //! Settings in JSON, as requests of the API send them. They are read from the tables that files are
 //! read from, so that the same value gets the same error.
 
-use std::fmt;
-
-use serde::de::{self, DeserializeSeed, MapAccess, SeqAccess, Visitor};
 use thiserror::Error;
 
 use super::reader::{Around, Reader};
@@ -34,11 +31,8 @@ pub(super) fn read<G, T>(
             "invalid body: it is empty: expected a JSON object",
         ));
     }
-    let mut text = String::new();
-    let mut parser = serde_json::Deserializer::from_slice(json);
-    let root = Json(&mut text).deserialize(&mut parser);
-    let root = root.and_then(|root| parser.end().map(|()| root));
-    let mut root = root.map_err(|error| {
+    let valid = serde_json::from_slice::<serde_json::Value>(json);
+    valid.map_err(|error| {
         let at = match (error.line(), error.column()) {
             (0 | 1, column) => format!("column {column}"),
             (line, column) => format!("line {line}, column {column}"),
@@ -47,6 +41,9 @@ pub(super) fn read<G, T>(
             "invalid body: expected JSON, and not what is at {at}"
         ))
     })?;
+    let text = String::from_utf8_lossy(json).into_owned();
+    let root = Value::of_json(&text);
+    let mut root = root.map_err(|(_, sentence)| malformed(&sentence))?;
     let Kind::Group(fields) = &mut root.kind else {
         return Err(malformed("invalid body: expected a JSON object"));
     };
@@ -77,108 +74,6 @@ pub(super) fn read<G, T>(
                 BodyError::Invalid(sentences)
             })
         }
-    }
-}
-
-/// Reads a value. Its place is that in a text that lists the values as they are written.
-struct Json<'t>(&'t mut String);
-
-impl Json<'_> {
-    fn leaf(self, written: &str, kind: Kind) -> Value {
-        let start = self.0.len();
-        self.0.push_str(written);
-        let span = start..self.0.len();
-        Value { span, kind }
-    }
-
-    /// Ends a list or an object.
-    fn close(&mut self, bracket: char) {
-        if self.0.ends_with(',') {
-            self.0.pop();
-        }
-        self.0.push(bracket);
-    }
-}
-
-impl<'de> DeserializeSeed<'de> for Json<'_> {
-    type Value = Value;
-
-    fn deserialize<D: de::Deserializer<'de>>(self, from: D) -> Result<Value, D::Error> {
-        from.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Json<'_> {
-    type Value = Value;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("JSON")
-    }
-
-    fn visit_unit<E>(self) -> Result<Value, E> {
-        Ok(self.leaf("null", Kind::Null))
-    }
-
-    fn visit_bool<E>(self, truth: bool) -> Result<Value, E> {
-        Ok(self.leaf(&truth.to_string(), Kind::Bool(truth)))
-    }
-
-    fn visit_i64<E>(self, number: i64) -> Result<Value, E> {
-        Ok(self.leaf(&number.to_string(), Kind::Number(number)))
-    }
-
-    fn visit_u64<E>(self, number: u64) -> Result<Value, E> {
-        let kind = i64::try_from(number).map_or(Kind::Other, Kind::Number);
-        Ok(self.leaf(&number.to_string(), kind))
-    }
-
-    fn visit_f64<E>(self, number: f64) -> Result<Value, E> {
-        Ok(self.leaf(&format!("{number:?}"), Kind::Other))
-    }
-
-    fn visit_str<E>(self, text: &str) -> Result<Value, E> {
-        Ok(self.leaf(&format!("{text:?}"), Kind::Text(text.to_owned())))
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(mut self, mut from: A) -> Result<Value, A::Error> {
-        let start = self.0.len();
-        self.0.push('[');
-        let mut items = Vec::new();
-        while let Some(item) = from.next_element_seed(Json(&mut *self.0))? {
-            items.push(item);
-            self.0.push(',');
-        }
-        self.close(']');
-        let span = start..self.0.len();
-        Ok(Value {
-            span,
-            kind: Kind::List(items),
-        })
-    }
-
-    fn visit_map<A: MapAccess<'de>>(mut self, mut from: A) -> Result<Value, A::Error> {
-        let start = self.0.len();
-        self.0.push('{');
-        let mut fields = Vec::new();
-        while let Some(name) = from.next_key::<String>()? {
-            let name_start = self.0.len();
-            self.0.push_str(&format!("{name:?}"));
-            let name_span = name_start..self.0.len();
-            self.0.push(':');
-            let value = from.next_value_seed(Json(&mut *self.0))?;
-            fields.push(Field {
-                name,
-                name_span,
-                value,
-            });
-            self.0.push(',');
-        }
-        self.close('}');
-        let span = start..self.0.len();
-        Ok(Value {
-            span,
-            kind: Kind::Group(fields),
-        })
     }
 }
 

@@ -49,14 +49,14 @@ pub(super) type Wrong = (Span, String);
 impl Value {
     /// Reads a text.
     pub(super) fn parse(text: &str) -> Result<Self, Wrong> {
-        let mut parser = Parser {
-            text,
-            tokens: tokens(text),
-            next: 0,
-            open: Vec::new(),
-        };
+        let mut parser = Parser::new(text, false);
         let parsed = parser.whole();
         parsed.map_err(|wrong| syntax::explained(text, &parser.tokens, wrong))
+    }
+
+    /// Reads JSON, whose validity was checked before. Its objects are groups.
+    pub(super) fn of_json(text: &str) -> Result<Self, Wrong> {
+        Parser::new(text, true).value()
     }
 
     /// The value of a field.
@@ -124,9 +124,20 @@ struct Parser<'a> {
     next: usize,
     /// The brackets around the next token.
     open: Vec<Span>,
+    is_json: bool,
 }
 
 impl<'a> Parser<'a> {
+    fn new(text: &'a str, is_json: bool) -> Self {
+        Self {
+            text,
+            tokens: tokens(text),
+            next: 0,
+            open: Vec::new(),
+            is_json,
+        }
+    }
+
     fn whole(&mut self) -> Result<Value, Wrong> {
         if self.kind(0).is_none() {
             let sentence = format!(
@@ -185,15 +196,15 @@ impl<'a> Parser<'a> {
         is_name && self.kind(1) == Some(tokens::Kind::Open('('))
     }
 
-    /// A string, a number or a word, as RON reads it.
     fn leaf(&mut self) -> Result<Value, Wrong> {
         let span = self.tokens[self.next].span.clone();
-        let written = &self.text[span.clone()];
-        let kind = match ron::from_str(written) {
-            Ok(leaf) => kind_of(leaf),
-            Err(_) if syntax::is_name(written) => Kind::Other,
-            Err(error) => return Err((span, syntax::of_leaf(written, &error))),
+        let leaf = if self.is_json {
+            leaf_of_json
+        } else {
+            leaf_of_ron
         };
+        let kind = leaf(&self.text[span.clone()]);
+        let kind = kind.map_err(|sentence| (span.clone(), sentence))?;
         self.next += 1;
         Ok(Value { span, kind })
     }
@@ -263,15 +274,29 @@ impl<'a> Parser<'a> {
         Ok(self.left(start, Kind::Group(fields)))
     }
 
+    /// A map of RON, which no setting takes, or an object of JSON.
     fn map(&mut self) -> Result<Value, Wrong> {
         let start = self.enter();
+        let mut fields = Vec::new();
         while !self.leaves('}') {
-            self.value()?;
+            let name = self.value()?;
             self.colon()?;
-            self.value()?;
+            let value = self.value()?;
+            if let Kind::Text(text) = name.kind {
+                fields.push(Field {
+                    name: text,
+                    name_span: name.span,
+                    value,
+                });
+            }
             self.comma('}')?;
         }
-        Ok(self.left(start, Kind::Other))
+        let kind = if self.is_json {
+            Kind::Group(fields)
+        } else {
+            Kind::Other
+        };
+        Ok(self.left(start, kind))
     }
 
     fn colon(&mut self) -> Result<(), Wrong> {
@@ -363,18 +388,27 @@ const DEPTH_MAX: usize = 32;
 
 /// What a string, a number or a word is. A number beyond the range of `i64` is none: no setting
 /// takes it.
-fn kind_of(leaf: ron::Value) -> Kind {
-    match leaf {
-        ron::Value::String(text) => Kind::Text(text),
-        ron::Value::Bytes(bytes) => Kind::Bytes(bytes),
-        ron::Value::Bool(truth) => Kind::Bool(truth),
-        number @ ron::Value::Number(_) => number.into_rust().map_or(Kind::Other, Kind::Number),
-        ron::Value::Char(_)
-        | ron::Value::Map(_)
-        | ron::Value::Option(_)
-        | ron::Value::Seq(_)
-        | ron::Value::Unit => Kind::Other,
-    }
+fn leaf_of_ron(written: &str) -> Result<Kind, String> {
+    Ok(match ron::from_str(written) {
+        Ok(ron::Value::String(text)) => Kind::Text(text),
+        Ok(ron::Value::Bytes(bytes)) => Kind::Bytes(bytes),
+        Ok(ron::Value::Bool(truth)) => Kind::Bool(truth),
+        Ok(number @ ron::Value::Number(_)) => number.into_rust().map_or(Kind::Other, Kind::Number),
+        Ok(_) => Kind::Other,
+        Err(_) if syntax::is_name(written) => Kind::Other,
+        Err(error) => return Err(syntax::of_leaf(written, &error)),
+    })
+}
+
+fn leaf_of_json(written: &str) -> Result<Kind, String> {
+    let leaf = serde_json::from_str(written).map_err(|error| error.to_string())?;
+    Ok(match leaf {
+        serde_json::Value::String(text) => Kind::Text(text),
+        serde_json::Value::Bool(truth) => Kind::Bool(truth),
+        serde_json::Value::Number(number) => number.as_i64().map_or(Kind::Other, Kind::Number),
+        serde_json::Value::Null => Kind::Null,
+        serde_json::Value::Array(_) | serde_json::Value::Object(_) => Kind::Other,
+    })
 }
 
 #[cfg(test)]

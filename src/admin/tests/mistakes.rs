@@ -54,7 +54,7 @@ async fn malformed_bodies_are_refused() {
         ),
         (
             r#"{"weight": {"null": {}}}"#,
-            "invalid weight `{\"null\":{}}`: expected a whole number, 0 to 256",
+            "invalid weight `{\"null\": {}}`: expected a whole number, 0 to 256",
         ),
         ("", "invalid body: it is empty: expected a JSON object"),
     ] {
