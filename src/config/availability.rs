@@ -149,9 +149,7 @@ settings! {
         /// The most clients that wait, over all workers; the next one is refused. Off (0): no
         /// client waits.
         pub max: u32 = 1_024;
-            @max => number::<u32>(values::QUEUE).or("off"),
-                |queue: &Self| (queue.max > 0).then_some(queue.max),
-                |queue: &mut Self, max: Option<u32>| queue.max = max.unwrap_or(0);
+            @max => number(values::QUEUE).or("off"), Self::max_or_off, Self::put_max;
         /// The longest wait of a client, 20 ms to 1 h. A queue that has not been empty for that
         /// long gives each client a twentieth of it, so that overload costs the excess clients
         /// and not every client's time (CoDel's idea, as in "Fail at Scale", ACM Queue 13(8),
@@ -162,6 +160,16 @@ settings! {
 
 impl Shape for Queue {
     const SHORT: Option<&'static str> = Some("max");
+}
+
+impl Queue {
+    pub(super) fn max_or_off(&self) -> Option<u32> {
+        (self.max > 0).then_some(self.max)
+    }
+
+    pub(super) fn put_max(&mut self, max: Option<u32>) {
+        self.max = max.unwrap_or(0);
+    }
 }
 
 settings! {

@@ -33,14 +33,8 @@ settings! {
                 Self::kind, Self::put_kind;
             @send
             /// send_expect: the bytes that are sent first.
-            => bytes(),
-                |check: &Self| match &check.probe {
-                    Probe::SendExpect { send, .. } => send.clone(),
-                    Probe::Tcp | Probe::Http(_) => Vec::new(),
-                },
-                |check: &mut Self, bytes| if let Probe::SendExpect { send, .. } = &mut check.probe {
-                    *send = bytes;
-                };
+            [if let Probe::SendExpect { send, .. } = probe { *send } else { Vec::new() }]
+            => bytes();
             @expect
             /// send_expect: bytes in the first 16 KiB of the answer.
             => expected_bytes().given(),
@@ -63,32 +57,28 @@ settings! {
                 |check: &mut Self, pattern| check.put_expected(pattern.map(Expect::Regex));
             @method
             /// http: the method of the request.
-            => spelled("a method such as \"GET\"", values::http_method, String::clone),
-                |check: &Self| check.request().method,
-                |check: &mut Self, method| check.put_request(|its| its.method = method);
+            [if let Probe::Http(its) = probe { its.method } else { HttpProbe::default().method }]
+            => spelled("a method such as \"GET\"", values::http_method, String::clone);
             @path
             /// http: the path of the request.
+            [if let Probe::Http(its) = probe { its.path } else { HttpProbe::default().path }]
             => spelled(
                     "a path such as \"/healthz\", without spaces",
                     values::http_path,
                     String::clone,
-                ),
-                |check: &Self| check.request().path,
-                |check: &mut Self, path| check.put_request(|its| its.path = path);
+                );
             @host
             /// http: the `Host` field of the request. The default is the backend's host.
+            [if let Probe::Http(its) = probe { its.host } else { None }]
             => spelled(
                     "a host such as \"example.org\" or \"example.org:8080\"",
                     values::http_host,
                     String::clone,
-                ).given(),
-                |check: &Self| check.request().host,
-                |check: &mut Self, host| check.put_request(|its| its.host = host);
+                ).given();
             @status
             /// http: which status codes are good.
-            => status(),
-                |check: &Self| check.request().status,
-                |check: &mut Self, status| check.put_request(|its| its.status = status);
+            [if let Probe::Http(its) = probe { its.status } else { HttpProbe::default().status }]
+            => status();
         /// The TLS that a probe uses: true, or a group.
         pub tls: Option<CheckTls> = None => tls();
         /// The time from the start of one probe to the start of the next.
@@ -385,19 +375,6 @@ impl Check {
     fn put_expected(&mut self, expected: Option<Expect>) {
         if let (Probe::SendExpect { expect, .. }, Some(expected)) = (&mut self.probe, expected) {
             *expect = expected;
-        }
-    }
-
-    fn request(&self) -> HttpProbe {
-        match &self.probe {
-            Probe::Http(request) => request.clone(),
-            Probe::Tcp | Probe::SendExpect { .. } => HttpProbe::default(),
-        }
-    }
-
-    fn put_request(&mut self, put: impl FnOnce(&mut HttpProbe)) {
-        if let Probe::Http(request) = &mut self.probe {
-            put(request);
         }
     }
 

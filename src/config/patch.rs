@@ -9,15 +9,15 @@ use std::sync::LazyLock;
 
 use serde_json::{Map, Value as Json, json};
 
-use super::codec::{Codec, number};
+use super::codec::{Codec, duration, number};
 use super::json::{self, BodyError, KEEP};
 use super::reader::{Around, Reader};
 use super::source::Source;
-use super::table::{self, Setting, Settings, Table, setting_of_part};
+use super::table::{self, Setting, Settings, Table, setting};
 use super::text::Text;
 use super::tree::{Kind, Value};
 use super::values::{self, ValueError};
-use super::{Backend, Config, Listener, Pool};
+use super::{Backend, Config, Listener, Pool, Queue};
 
 /// A group of which some settings can change while the balancer runs.
 pub trait Changeable: Sized + Clone + Send + Sync + 'static {
@@ -324,11 +324,6 @@ fn values_of<'a, G: 'a>(settings: impl Iterator<Item = &'a Setting<G>>, group: &
     fields.collect::<Map<_, _>>().into()
 }
 
-/// A setting of the group itself.
-fn own<G: Settings>(name: &'static str) -> Setting<G> {
-    setting_of_part((name, name), |group: &G| group, |group| group)
-}
-
 /// Declares which settings of a group a [`Patch`] can change.
 macro_rules! changeable {
     ($Group:ident, $schema:literal, $settings:expr) => {
@@ -349,10 +344,10 @@ macro_rules! changeable {
 changeable!(
     Backend,
     "BackendChange",
-    ["weight", "max_connections", "state"].map(own)
+    ["weight", "max_connections", "state"].map(setting)
 );
 changeable!(Pool, "PoolChange", of_pool());
-changeable!(Listener, "ListenerChange", [own("max_connections")]);
+changeable!(Listener, "ListenerChange", [setting("max_connections")]);
 changeable!(Config, "GlobalChange", of_all_listeners());
 
 fn of_pool() -> Vec<Setting<Pool>> {
@@ -362,18 +357,19 @@ fn of_pool() -> Vec<Setting<Pool>> {
     ]);
     let put = Pool::select_by;
     table.add(("strategy", &[]), strategy(), Pool::selects_by, put);
-    let queue = |name, of| {
-        setting_of_part(
-            (name, of),
-            |pool: &Pool| &pool.queue,
-            |pool| &mut pool.queue,
-        )
-    };
-    table.settings.extend([
-        own("max_connections"),
-        queue("queue_max", "max"),
-        queue("queue_timeout", "timeout"),
-    ]);
+    table.settings.push(setting("max_connections"));
+    table.add(
+        ("queue_max", setting::<Queue>("max").about),
+        number(values::QUEUE).or("off"),
+        |pool: &Pool| pool.queue.max_or_off(),
+        |pool: &mut Pool, max| pool.queue.put_max(max),
+    );
+    table.add(
+        ("queue_timeout", setting::<Queue>("timeout").about),
+        duration(values::QUEUE_WAIT),
+        |pool: &Pool| pool.queue.timeout,
+        |pool: &mut Pool, timeout| pool.queue.timeout = timeout,
+    );
     table.settings
 }
 

@@ -38,22 +38,18 @@ settings! {
         pub origins: Origins = Origins::default();
             @source
             /// Local addresses of connections to backends, used in turn.
-            => list(spelled(
+            [origins.addresses] => list(spelled(
                     "the IP address of this machine, such as \"10.0.0.5\"",
                     values::source_address,
                     ToString::to_string,
-                )),
-                |pool: &Self| pool.origins.addresses.clone(),
-                |pool: &mut Self, addresses| pool.origins.addresses = addresses;
+                ));
             @source_ports
             /// Local ports of connections to backends, a part of net.ipv4.ip_local_port_range.
-            => spelled(
+            [origins.ports] => spelled(
                     "a range of ports such as \"20000-39999\"",
                     |text| text.parse().ok(),
                     Ports::to_string,
-                ).or("auto"),
-                |pool: &Self| pool.origins.ports,
-                |pool: &mut Self, ports| pool.origins.ports = ports;
+                ).or("auto");
         /// Where clients wait while every backend is full.
         pub queue: Queue = Queue::default() => group();
         /// How its backends are probed. Off: no probes.

@@ -1,7 +1,5 @@
 //! Strategies in a file: one group has the settings of all strategies.
 
-use std::num::NonZeroU16;
-
 use super::codec::{Codec, duration, group_or_short, groups, number, parsed, ratio, required};
 use super::reader::{At, Reader};
 use super::strategy::SUBSET;
@@ -33,124 +31,70 @@ settings! {
                     |name| values::named("first tier", name, &FirstTier::all()),
                     |tier| tier.name().to_owned(),
                 ),
-                |file: &Self| match file.tiers().first {
-                    FirstTier::Hash { .. } => FirstTier::default(),
-                    first @ (FirstTier::Weight | FirstTier::Priority) => first,
+                |file: &Self| if let Strategy::TwoTier(its) = &file.strategy {
+                    its.first.clone()
+                } else {
+                    FirstTier::default()
                 },
-                |file: &mut Self, first: FirstTier| file.put_tiers(|tiers| {
-                    if tiers.first.name() != first.name() {
-                        tiers.first = first;
-                    }
-                });
+                |file: &mut Self, first: FirstTier| if let Strategy::TwoTier(its)
+                    = &mut file.strategy && its.first.name() != first.name()
+                {
+                    its.first = first;
+                };
             @then
             /// two_tier: what picks within the group or the subset.
+            [if let Strategy::TwoTier(its) = strategy { its.then } else { SecondTier::default() }]
             => parsed(
                     "\"least_connections\", \"least_time\" or \"power_of_two\"",
                     |name| values::named("second tier", name, &SecondTier::all()),
                     |tier| tier.name().to_owned(),
-                ),
-                |file: &Self| match file.tiers().then {
-                    SecondTier::LeastTime(_) => SecondTier::LeastTime(LeastTime::default()),
-                    then @ (SecondTier::LeastConnections | SecondTier::PowerOfTwo) => then,
-                },
-                |file: &mut Self, then| file.put_tiers(|tiers| tiers.then = then);
+                );
             @key
             /// hash, two_tier, sticky_round_robin: the property of a client that is hashed or
-        /// remembered.
+            /// remembered.
             => parsed("a key such as \"source_ip\"", |text| text.parse(), Key::to_string),
                 |file: &Self| file.strategy.key().unwrap_or(&file.persist.key).clone(),
                 |file: &mut Self, key| *file.key_mut() = key;
             @subset
             /// two_tier: backends of a subset, while no groups are named.
-            => number(values::SUBSET),
-                |file: &Self| match file.tiers().first {
-                    FirstTier::Hash { subset, .. } => subset.get(),
-                    FirstTier::Weight | FirstTier::Priority => SUBSET.get(),
-                },
-                |file: &mut Self, size| file.put_tiers(|tiers| {
-                    if let FirstTier::Hash { subset, .. } = &mut tiers.first {
-                        *subset = NonZeroU16::new(size).unwrap_or(SUBSET);
-                    }
-                });
+            [if let Strategy::TwoTier(TwoTier { first: FirstTier::Hash { subset, .. }, .. })
+                = strategy { *subset } else { SUBSET }]
+            => number(values::SUBSET);
             @max_load
             /// hash: no backend takes more than this share of the pool's average load.
-            => ratio(values::MAX_LOAD).or("off"),
-                |file: &Self| if let Strategy::Hash(hash) = &file.strategy {
-                    hash.max_load
-                } else {
-                    None
-                },
-                |file: &mut Self, max_load| if let Strategy::Hash(hash) = &mut file.strategy {
-                    hash.max_load = max_load;
-                };
+            [if let Strategy::Hash(its) = strategy { its.max_load } else { None }]
+            => ratio(values::MAX_LOAD).or("off");
             @decay
             /// least_time, two_tier: how soon a slow answer is forgotten.
-            => duration(values::DECAY),
-                |file: &Self| file.strategy.averages_over().decay,
-                |file: &mut Self, decay| if let Strategy::LeastTime(time)
-                    | Strategy::TwoTier(TwoTier { then: SecondTier::LeastTime(time), .. })
-                    = &mut file.strategy
-                {
-                    time.decay = decay;
-                };
+            [if let Strategy::LeastTime(time)
+                | Strategy::TwoTier(TwoTier { then: SecondTier::LeastTime(time), .. }) = strategy
+                { time.decay } else { LeastTime::default().decay }]
+            => duration(values::DECAY);
             @groups
             /// two_tier: the groups that backends name, in order of priority.
-            => groups::<Group>(),
-                |file: &Self| file.tiers().groups,
-                |file: &mut Self, groups| file.put_tiers(|tiers| tiers.groups = groups);
+            [if let Strategy::TwoTier(its) = strategy { its.groups } else { Vec::new() }]
+            => groups::<Group>();
             @horizon
             /// predictive: how far ahead it looks.
-            => duration(values::HORIZON),
-                |file: &Self| file.predictive().horizon,
-                |file: &mut Self, horizon| file.put_predictive(|its| its.horizon = horizon);
+            [if let Strategy::Predictive(its) = strategy { its.horizon }
+                else { Predictive::default().horizon }]
+            => duration(values::HORIZON);
             @season
             /// predictive: the period that load repeats with.
-            => duration(values::SEASON).or("off"),
-                |file: &Self| file.predictive().season,
-                |file: &mut Self, season| file.put_predictive(|its| its.season = season);
+            [if let Strategy::Predictive(its) = strategy { its.season }
+                else { Predictive::default().season }]
+            => duration(values::SEASON).or("off");
         pub(super) persist: Persist = Persist::default();
             @ttl
             /// sticky_round_robin: how long a client is remembered after its last connection.
-            => duration(values::TTL),
-                |file: &Self| file.persist.ttl,
-                |file: &mut Self, ttl| file.persist.ttl = ttl;
+            [persist.ttl] => duration(values::TTL);
             @clients_max
             /// sticky_round_robin: how many clients are remembered.
-            => number(values::CLIENTS),
-                |file: &Self| file.persist.clients_max,
-                |file: &mut Self, max| file.persist.clients_max = max;
+            [persist.clients_max] => number(values::CLIENTS);
     }
 }
 
 impl StrategyFile {
-    fn tiers(&self) -> TwoTier {
-        if let Strategy::TwoTier(tiers) = &self.strategy {
-            tiers.clone()
-        } else {
-            TwoTier::default()
-        }
-    }
-
-    fn put_tiers(&mut self, put: impl FnOnce(&mut TwoTier)) {
-        if let Strategy::TwoTier(tiers) = &mut self.strategy {
-            put(tiers);
-        }
-    }
-
-    fn predictive(&self) -> Predictive {
-        if let Strategy::Predictive(its) = &self.strategy {
-            *its
-        } else {
-            Predictive::default()
-        }
-    }
-
-    fn put_predictive(&mut self, put: impl FnOnce(&mut Predictive)) {
-        if let Strategy::Predictive(its) = &mut self.strategy {
-            put(its);
-        }
-    }
-
     fn key_mut(&mut self) -> &mut Key {
         if let Strategy::Hash(Hash { key, .. })
         | Strategy::TwoTier(TwoTier {

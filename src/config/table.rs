@@ -3,7 +3,10 @@
 //!
 //! [`settings`] declares the type. A row is a field with its default and its [`Codec`]; a field
 //! without a codec is computed. Where a setting is not a field of its own, `@name` gives the row
-//! with a function to get the setting out of the group and another to put it in.
+//! with its place in brackets, a path or an `if let` for what is there only sometimes, or with a
+//! function to get the setting out of the group and another to put it in.
+
+use std::sync::Arc;
 
 use serde_json::{Value as Json, json};
 
@@ -16,8 +19,8 @@ use super::text::{Fields, Text};
 pub(super) struct Setting<G> {
     pub(super) name: &'static str,
     /// Its description, in lines.
-    about: &'static [&'static str],
-    pub(super) row: Box<dyn Row<G>>,
+    pub(super) about: &'static [&'static str],
+    pub(super) row: Arc<dyn Row<G>>,
 }
 
 /// The operations on a setting of any type.
@@ -73,59 +76,13 @@ impl<G, T: PartialEq + 'static> Row<G> for Typed<G, T> {
     }
 }
 
-/// A setting of a part of a group, as a setting of the group.
-struct OfPart<G, P: 'static> {
-    setting: &'static Setting<P>,
-    part: fn(&G) -> &P,
-    part_mut: fn(&mut G) -> &mut P,
-}
-
-impl<G, P> Row<G> for OfPart<G, P> {
-    fn read<'a>(&self, at: At<'a>, reader: &mut Reader<'a>, group: &mut G) {
-        self.setting.row.read(at, reader, (self.part_mut)(group));
-    }
-
-    fn write(&self, group: &G, default: &G, around: &Around) -> Option<Text> {
-        let (part, default) = ((self.part)(group), (self.part)(default));
-        self.setting.row.write(part, default, around)
-    }
-
-    fn text(&self, group: &G, around: &Around) -> Text {
-        self.setting.row.text((self.part)(group), around)
-    }
-
-    fn copy(&self, group: &mut G, from: &G) {
-        let row = &self.setting.row;
-        row.copy((self.part_mut)(group), (self.part)(from));
-    }
-
-    fn is_same(&self, one: &G, other: &G) -> bool {
-        let row = &self.setting.row;
-        row.is_same((self.part)(one), (self.part)(other))
-    }
-
-    fn facts(&self) -> &Facts {
-        self.setting.row.facts()
-    }
-}
-
-/// The setting `of` of a part of a group, called `name`.
-pub(super) fn setting_of_part<G: 'static, P: Settings>(
-    (name, of): (&'static str, &str),
-    part: fn(&G) -> &P,
-    part_mut: fn(&mut G) -> &mut P,
-) -> Setting<G> {
-    let setting = P::table().iter().find(|setting| setting.name == of);
-    let setting = setting.expect("the table of the part has this setting");
-    let row = OfPart {
-        setting,
-        part,
-        part_mut,
-    };
+/// A setting of a group, by its name.
+pub(super) fn setting<G: Settings>(name: &str) -> Setting<G> {
+    let found = G::table().iter().find(|setting| setting.name == name);
+    let found = found.expect("the table has this setting");
     Setting {
-        name,
-        about: setting.about,
-        row: Box::new(row),
+        row: Arc::clone(&found.row),
+        ..*found
     }
 }
 
@@ -154,7 +111,7 @@ impl<G: 'static> Table<G> {
             // Without the mark of names that are words of Rust.
             name: name.trim_start_matches("r#"),
             about: if about.is_empty() { self.about } else { about },
-            row: Box::new(Typed { codec, get, put }),
+            row: Arc::new(Typed { codec, get, put }),
         });
     }
 }
@@ -274,8 +231,8 @@ macro_rules! settings {
             $(
                 $(#[doc = $doc:literal])*
                 $field_vis:vis $field:ident : $Type:ty = $default:expr $(=> $codec:expr)?;
-                $(@ $row:ident $(#[doc = $row_doc:literal])*
-                    => $row_codec:expr, $get:expr, $put:expr;)*
+                $(@ $row:ident $(#[doc = $row_doc:literal])* $([$($place:tt)+])?
+                    => $row_codec:expr $(, $get:expr, $put:expr)?;)*
             )*
         }
     ) => {
@@ -306,13 +263,38 @@ macro_rules! settings {
                         |group: &Self| group.$field.clone(),
                         |group: &mut Self, value| group.$field = value,
                     );)?
-                    $(table.add(
-                        (stringify!($row), &[$($row_doc),*]), $row_codec, $get, $put,
+                    $($crate::config::table::add!(
+                        table, (stringify!($row), &[$($row_doc),*]), $row_codec,
+                        $([$($place)+])? $([$get, $put])?
                     );)*
                 )*
                 table.settings
             }
         }
+    };
+}
+
+/// Adds a row of [`settings`] that is not a field.
+macro_rules! add {
+    ($table:ident, $name:expr, $codec:expr, [if let $some:pat = $field:ident { $place:expr }
+        else { $none:expr }]) => {
+        $table.add(
+            $name,
+            $codec,
+            |group: &Self| if let $some = &group.$field { $place.clone() } else { $none },
+            |group: &mut Self, value| if let $some = &mut group.$field { $place = value },
+        )
+    };
+    ($table:ident, $name:expr, $codec:expr, [$get:expr, $put:expr]) => {
+        $table.add($name, $codec, $get, $put)
+    };
+    ($table:ident, $name:expr, $codec:expr, [$($part:ident).+]) => {
+        $table.add(
+            $name,
+            $codec,
+            |group: &Self| group.$($part).+.clone(),
+            |group: &mut Self, value| group.$($part).+ = value,
+        )
     };
 }
 
@@ -327,4 +309,4 @@ macro_rules! defaults {
     };
 }
 
-pub(super) use {defaults, settings};
+pub(super) use {add, defaults, settings};

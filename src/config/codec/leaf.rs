@@ -4,6 +4,7 @@
 use std::fmt::Display;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::time::Duration;
 
 use serde_json::{Value as Json, json};
@@ -232,7 +233,7 @@ pub(in crate::config) fn duration(bounds: Bounds) -> Leaf<Duration> {
 /// A whole number.
 pub(in crate::config) fn number<T>(range: RangeInclusive<u32>) -> Leaf<T>
 where
-    T: TryFrom<u32> + Display + 'static,
+    T: FromStr + Display + 'static,
 {
     let (min, max) = range.clone().into_inner();
     Leaf::new(
@@ -248,10 +249,10 @@ where
             };
             let number = number.filter(|number| range.contains(number));
             number
-                .and_then(|number| T::try_from(number).ok())
+                .and_then(|number| number.to_string().parse().ok())
                 .ok_or(Wrong::Unexpected)
         },
-        |value| Text::Leaf(value.to_string()),
+        |value: &T| Text::Leaf(value.to_string()),
     )
 }
 
