@@ -7,8 +7,8 @@ use thiserror::Error;
 use super::source::{Place, Source, visible};
 use super::tokens::Span;
 
-/// Mistakes that are printed; further ones are counted.
-const SHOWN_MAX: usize = 50;
+/// Mistakes, or warnings, that are shown one by one.
+pub(super) const SHOWN_MAX: usize = 50;
 /// The most characters of a sentence, which may quote a value of any length.
 const SENTENCE_CHARS_MAX: usize = 400;
 
@@ -24,7 +24,7 @@ pub enum ConfigError {
         why: String,
     },
     /// The text is wrong, in source order; never empty.
-    #[error("{}", Listed(.0))]
+    #[error("{}", listed(.0))]
     Mistakes(Vec<Mistake>),
 }
 
@@ -61,18 +61,18 @@ impl fmt::Display for Mistake {
     }
 }
 
-struct Listed<'a>(&'a [Mistake]);
+fn listed(mistakes: &[Mistake]) -> String {
+    let lines: Vec<_> = mistakes.iter().map(Mistake::to_string).collect();
+    lines.join("\n")
+}
 
-impl fmt::Display for Listed<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (i, mistake) in self.0.iter().take(SHOWN_MAX).enumerate() {
-            let separator = if i == 0 { "" } else { "\n" };
-            write!(f, "{separator}{mistake}")?;
-        }
-        match self.0.len().saturating_sub(SHOWN_MAX) {
-            0 => Ok(()),
-            more => write!(f, "\nand {more} more mistakes"),
-        }
+/// Keeps as many as are shown, and counts the others: each is shown with its line, which may be the
+/// whole file.
+pub(super) fn cap(found: &mut Vec<(Span, String)>, what: &str) {
+    let more = found.len().saturating_sub(SHOWN_MAX);
+    if more > 1 {
+        found.truncate(SHOWN_MAX + 1);
+        found[SHOWN_MAX].1 = format!("{more} more {what} follow from here on");
     }
 }
 

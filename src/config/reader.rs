@@ -2,7 +2,7 @@
 
 use std::fmt::Display;
 
-use super::error::Mistake;
+use super::error::{Mistake, SHOWN_MAX, cap};
 use super::foreign;
 use super::rules::Finding;
 use super::source::Source;
@@ -112,7 +112,7 @@ impl<'a> Reader<'a> {
 
     /// Whether hints for further mistakes are worth the search for them.
     pub(super) fn gives_hints(&self) -> bool {
-        self.mistakes.len() < MISTAKES_MAX
+        self.mistakes.len() < SHOWN_MAX
     }
 
     /// Adds the rules that are broken, unless a mistake in the same settings was found.
@@ -125,7 +125,7 @@ impl<'a> Reader<'a> {
         new.sort_by_key(|(span, _)| span.start);
         let new = new.into_iter().enumerate().map(|(i, (span, one))| {
             // No more than these are shown, and a place in a long line takes time.
-            let is_shown = i < MISTAKES_MAX;
+            let is_shown = i < SHOWN_MAX;
             let sentence = if is_shown {
                 one.whole_sentence(source)
             } else {
@@ -228,14 +228,7 @@ impl<'a> Reader<'a> {
     /// All mistakes, in source order.
     pub(super) fn into_mistakes(mut self) -> Vec<Mistake> {
         self.sort();
-        // Each is shown with its line, which may be the whole file.
-        if self.mistakes.len() > MISTAKES_MAX {
-            let more = self.mistakes.len() - MISTAKES_MAX;
-            self.mistakes.truncate(MISTAKES_MAX + 1);
-            if let Some((_, sentence)) = self.mistakes.last_mut() {
-                *sentence = format!("{more} more mistakes follow from here on");
-            }
-        }
+        cap(&mut self.mistakes, "mistakes");
         let said = self.mistakes.iter();
         said.map(|(span, sentence)| Mistake::new(self.source, span, sentence))
             .collect()
@@ -267,6 +260,3 @@ fn unknown_field(found: &str, expected: &[&str]) -> String {
         format!("unknown field `{found}`: expected {names}")
     }
 }
-
-/// Mistakes that are shown one by one.
-pub(super) const MISTAKES_MAX: usize = 100;

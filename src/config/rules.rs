@@ -7,8 +7,8 @@ use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 
+use super::error::SHOWN_MAX;
 use super::listener::stand_in;
-use super::reader::MISTAKES_MAX;
 use super::source::Source;
 use super::strategy::SUBSET;
 use super::tokens::Span;
@@ -26,10 +26,9 @@ pub(super) use loops::of_pool as loop_of;
 /// A broken rule, or a warning.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Finding {
-    /// The setting, such as `pools[0].check.timeout`.
+    /// The setting, such as `pools[0].check.timeout`. After `|`: the one to name where that one is
+    /// not given.
     path: String,
-    /// The setting to name if that one is not given.
-    otherwise: Option<String>,
     /// It concerns the whole group or list, and is shown at its beginning.
     at_start: bool,
     /// The setting that it clashes with.
@@ -43,7 +42,6 @@ impl Finding {
     pub(super) fn at(path: impl Into<String>, sentence: impl Into<String>) -> Self {
         Self {
             path: path.into(),
-            otherwise: None,
             at_start: false,
             first: None,
             needs: None,
@@ -58,11 +56,6 @@ impl Finding {
         }
     }
 
-    pub(super) fn otherwise(self, path: impl Into<String>) -> Self {
-        let otherwise = Some(path.into());
-        Self { otherwise, ..self }
-    }
-
     fn clashing(self, first: impl Into<String>) -> Self {
         let first = Some(first.into());
         Self { first, ..self }
@@ -75,12 +68,9 @@ impl Finding {
 
     /// Where it is shown in a file.
     pub(super) fn span(&self, source: &Source) -> Span {
-        let place = |path: &str| source.root().place(path);
-        let otherwise = self.otherwise.as_deref().map(place);
-        match (place(&self.path), otherwise) {
-            (Place::Missing(_), Some(Place::Found(other))) => other.span.clone(),
-            (Place::Found(value), _) if !self.at_start => value.span.clone(),
-            (Place::Found(group) | Place::Missing(group), _) => group.start(),
+        match source.root().place(&self.path) {
+            Place::Found(value) if !self.at_start => value.span.clone(),
+            Place::Found(group) | Place::Missing(group) => group.start(),
         }
     }
 
@@ -89,7 +79,7 @@ impl Finding {
         let Some(first) = &self.first else {
             return self.sentence.clone();
         };
-        let first = Self::at(first, "").otherwise_like(self).span(source);
+        let first = Self::at(first, "").span(source);
         let first = source.place(&first);
         format!(
             "{}; the first is at {}:{}",
@@ -97,23 +87,10 @@ impl Finding {
         )
     }
 
-    /// If no name is given, this setting supplies the name.
-    fn otherwise_like(self, other: &Self) -> Self {
-        let last = |path: &str| path.rsplit_once('.').map(|(_, last)| last.to_owned());
-        match (&other.otherwise, self.path.rsplit_once('.')) {
-            (Some(otherwise), Some((group, _))) => {
-                let path = format!("{group}.{}", last(otherwise).unwrap_or_default());
-                self.otherwise(path)
-            }
-            _ => self,
-        }
-    }
-
     /// Whether a mistake in the settings that it concerns was found before.
     pub(super) fn is_known(&self, source: &Source, refused: impl Fn(&Span) -> bool) -> bool {
         let paths = [Some(&self.path), self.first.as_ref(), self.needs.as_ref()];
-        let otherwise = self.otherwise.as_ref();
-        let mut paths = paths.into_iter().flatten().chain(otherwise);
+        let mut paths = paths.into_iter().flatten().flat_map(|all| all.split('|'));
         paths.any(|path| match source.root().place(path) {
             Place::Found(value) => refused(&value.span),
             Place::Missing(_) => false,
@@ -150,8 +127,8 @@ pub(super) fn of_config(config: &Config) -> Vec<Finding> {
             let sentence = "http: expected a token: give the file of `read_token`, of \
                             `write_token` or of both";
             // Where neither is given, that is where the group begins.
-            let token = Finding::at("admin.http.read_token", sentence);
-            found.push(token.otherwise("admin.http.write_token"));
+            let tokens = "admin.http.read_token|admin.http.write_token";
+            found.push(Finding::at(tokens, sentence));
         }
     }
     listeners(&config.listeners, &mut found);
@@ -225,10 +202,9 @@ fn listeners(listeners: &[Listener], found: &mut Vec<Finding>) {
         }
     }
     let names = names.into_iter();
-    let names = names.map(|(i, name)| (format!("listeners[{i}].name"), name));
-    let before = found.len();
+    let at = |i| format!("listeners[{i}].name|listeners[{i}].bind");
+    let names = names.map(|(i, name)| (at(i), name));
     unique(("two listeners are called", RENAME), names, found);
-    or_else(&mut found[before..], "name", "bind");
 }
 
 /// What listeners with overlapping addresses have in common.
@@ -275,15 +251,6 @@ fn first_overlap<'a>(
     first
 }
 
-/// The setting that supplies the name if none is given.
-fn or_else(found: &mut [Finding], name: &str, otherwise: &str) {
-    for finding in found {
-        if let Some(group) = finding.path.strip_suffix(name) {
-            finding.otherwise = Some(format!("{group}{otherwise}"));
-        }
-    }
-}
-
 /// Refuses a value that an earlier item has already: what begins the sentence, and what ends it.
 fn unique<'a>(
     (what, remedy): (&str, &str),
@@ -326,7 +293,7 @@ fn backends(path: &str, pool: &Pool, found: &mut Vec<Finding>) {
     for (at, backend) in &members {
         let (name, target) = (&*backend.name, backend.target());
         let Some((first, other)) = seen.insert(target, (at, name)) else {
-            names.push((format!("{at}.name"), name));
+            names.push((format!("{at}.name|{at}.address"), name));
             continue;
         };
         let sentence = if name == other {
@@ -340,14 +307,8 @@ fn backends(path: &str, pool: &Pool, found: &mut Vec<Finding>) {
         let clash = Finding::at(format!("{at}.address"), sentence);
         found.push(clash.clashing(format!("{first}.address")));
     }
-    let before = found.len();
-    let names = names.into_iter();
-    unique(
-        ("two backends of the pool are called", RENAME),
-        names,
-        found,
-    );
-    or_else(&mut found[before..], "name", "address");
+    let what = "two backends of the pool are called";
+    unique((what, RENAME), names.into_iter(), found);
 }
 
 /// Why no backend of a pool can be selected, if none can.
@@ -425,7 +386,7 @@ fn match_groups(
         let Some(name) = &backend.group else { continue };
         if !names.contains(&**name) {
             // No more than these are shown, and each hint compares with each group.
-            let is_shown = found.len() - before < MISTAKES_MAX;
+            let is_shown = found.len() - before < SHOWN_MAX;
             let near = groups.iter().filter(|_| is_shown);
             let hint = known(name, near.map(|group| &*group.name));
             let sentence = format!("group: there is no group called `{name}`{hint}");

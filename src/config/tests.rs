@@ -208,8 +208,9 @@ fn mistakes_beyond_fifty_are_counted() {
     let wrong = "(bind: 1, pool: \"web\"),".repeat(60);
     let text = format!("(listeners: [{wrong}], pools: [(name: \"web\", backends: [\"a.:x\"])])");
     let error = read(&text).unwrap_err();
-    assert!(matches!(&error, ConfigError::Mistakes(mistakes) if mistakes.len() == 61));
-    assert!(error.to_string().ends_with("\nand 11 more mistakes"));
+    assert!(matches!(&error, ConfigError::Mistakes(mistakes) if mistakes.len() == 51));
+    let more = "11 more mistakes follow from here on\n";
+    assert!(error.to_string().contains(more), "{error}");
 }
 
 #[test]
@@ -402,7 +403,7 @@ fn of_many_mistakes_the_first_are_shown() {
             "",
             many(&|_| "(address: \"nowhere\", weight: 999),".to_owned()),
             "address: `nowhere` has no port",
-            39_900,
+            39_950,
         ),
         (
             "",
@@ -414,19 +415,19 @@ fn of_many_mistakes_the_first_are_shown() {
             "",
             many(&|_| "\"unix:/b\",\n".to_owned()),
             "the address `unix:/b` is listed twice in the pool",
-            19_899,
+            19_949,
         ),
         (
             "",
             many(&|i| format!("(name: \"{i}\", address: \"unix:/b\"),\n")),
             "two backends of the pool, `0` and `1`, are at the address `unix:/b`",
-            19_899,
+            19_949,
         ),
         (
             &groups,
             many(&|i| format!("(address: \"unix:/{i}\", group: \"unheard-of\"),\n")),
             "group: there is no group called `unheard-of`",
-            19_900,
+            19_950,
         ),
     ] {
         let text = format!(
@@ -436,10 +437,10 @@ fn of_many_mistakes_the_first_are_shown() {
         let Err(ConfigError::Mistakes(mistakes)) = read(&text) else {
             panic!("it is accepted, or can't be read");
         };
-        assert_eq!(mistakes.len(), 101);
+        assert_eq!(mistakes.len(), 51);
         let sentence = &mistakes[0].sentence;
         assert!(sentence.starts_with(first), "{sentence}");
-        let last = &mistakes[100].sentence;
+        let last = &mistakes[50].sentence;
         assert_eq!(*last, format!("{more} more mistakes follow from here on"));
     }
 }

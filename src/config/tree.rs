@@ -88,9 +88,17 @@ impl Value {
         self.span.start..self.span.start + 1
     }
 
-    /// The place of a path such as `pools[0].check.interval`. A bare value that stands for a group
-    /// is each of its fields; where a field is missing, it is the start of the group that lacks it.
-    pub(super) fn place(&self, path: &str) -> Place<'_> {
+    /// The place of a path such as `pools[0].check.interval`, or of the first of several with `|`
+    /// between them that leads to a value.
+    pub(super) fn place(&self, paths: &str) -> Place<'_> {
+        let all: Vec<_> = paths.split('|').map(|path| self.place_of(path)).collect();
+        let found = all.iter().find(|place| matches!(place, Place::Found(_)));
+        *found.unwrap_or(&all[0])
+    }
+
+    /// A bare value that stands for a group is each of its fields; where a field is missing, it is
+    /// the start of the group that lacks it.
+    fn place_of(&self, path: &str) -> Place<'_> {
         let mut value = self;
         for step in path.split(['.', '[']) {
             let next = match (step.strip_suffix(']'), &value.kind) {

@@ -6,10 +6,9 @@ use std::num::NonZeroU32;
 use std::path::Path;
 use std::time::Duration;
 
-use super::error::Warning;
+use super::error::{Warning, cap};
 use super::rules::Finding;
 use super::source::Source;
-use super::tokens::Span;
 use super::{Backend, Config, FirstTier, Key, Pool, Strategy, Timeouts, values};
 use crate::address::Address;
 use crate::peek::Field;
@@ -52,9 +51,8 @@ pub fn warnings(config: &Config, host: Host, source: Option<&Source>) -> Vec<War
     live::files(config, &mut found);
     for (i, listener) in config.listeners.iter().enumerate() {
         if let Some(sentence) = idle(listener.timeouts.idle) {
-            let of_all = "defaults.timeouts.idle";
-            let own = format!("listeners[{i}].timeouts.idle");
-            found.push(Finding::at(own, sentence).otherwise(of_all));
+            let at = format!("listeners[{i}].timeouts.idle|defaults.timeouts.idle");
+            found.push(Finding::at(at, sentence));
         }
     }
     access_lists(config, &mut found);
@@ -267,31 +265,17 @@ fn placed(found: Vec<Finding>, source: Option<&Source>) -> Vec<Warning> {
         said.dedup();
         return said;
     };
-    let mut found: Vec<_> = found
-        .into_iter()
-        .map(|finding| (finding.span(source), finding.sentence))
-        .collect();
+    let found = found.into_iter();
+    let mut found: Vec<_> = found.map(|one| (one.span(source), one.sentence)).collect();
     found.sort_by_key(|(span, _)| span.start);
     found.dedup();
-    // Each is shown with its line, which may be the whole file.
-    if found.len() > WARNINGS_MAX {
-        let more = found.len() - WARNINGS_MAX;
-        found.truncate(WARNINGS_MAX + 1);
-        if let Some((_, sentence)) = found.last_mut() {
-            *sentence = format!("{more} more warnings follow from here on");
-        }
-    }
-    let place = |span: &Span| Some(source.place(span));
-    found
-        .into_iter()
-        .map(|(span, sentence)| Warning {
-            place: place(&span),
-            sentence,
-        })
-        .collect()
+    cap(&mut found, "warnings");
+    let placed = found.into_iter().map(|(span, sentence)| Warning {
+        place: Some(source.place(&span)),
+        sentence,
+    });
+    placed.collect()
 }
 
-/// Warnings that are shown one by one.
-const WARNINGS_MAX: usize = 100;
 /// The longest idle timeout without a warning.
 const IDLE_MAX: Duration = Duration::from_secs(3600);

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use super::{Finding, RENAME, unique};
 use crate::address::Address;
 use crate::config::Config;
-use crate::config::reader::MISTAKES_MAX;
+use crate::config::error::SHOWN_MAX;
 use crate::config::values::known;
 
 /// The rules that access lists and their use break.
@@ -51,7 +51,7 @@ fn listeners(config: &Config, found: &mut Vec<Finding>) {
             found.push(Finding::at(at, sentence).needing(format!("listeners[{i}].bind")));
         } else if !names.contains(&**name) {
             // No more than these are shown, and each hint compares with each list.
-            let is_shown = found.len() - before < MISTAKES_MAX;
+            let is_shown = found.len() - before < SHOWN_MAX;
             let hint = known(name, lists.clone().filter(|_| is_shown));
             let sentence = format!("access_list: there is no access list called `{name}`{hint}");
             found.push(Finding::at(at, sentence).needing("access_lists"));
