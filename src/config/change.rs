@@ -3,7 +3,7 @@
 mod batch;
 mod topic;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
 use thiserror::Error;
 
@@ -90,51 +90,51 @@ impl Change {
     /// # Errors
     /// [`ChangeError`]; the result must pass the same rules as a file.
     pub fn apply(&self, config: &Config) -> Result<Config, ChangeError> {
-        let mut next = config.clone();
-        self.make(&mut next)?;
-        self.check(&mut next)?;
-        Ok(next)
+        let (next, refused) = Self::apply_all(std::slice::from_ref(self), config);
+        match refused.into_iter().next() {
+            None => Ok(next),
+            Some((_, error)) => Err(error.with_hint(self.topic(), config)),
+        }
     }
 
     /// Applies these changes. Returns the configuration with all changes that are accepted, and
     /// the errors of the others by index. Each pool is validated once, however many of the
     /// changes concern it, and what they name is looked up in tables: there may be thousands.
     #[must_use]
-    pub fn apply_all(changes: &[Self], config: &Config) -> (Config, Vec<(usize, ChangeError)>) {
+    pub fn apply_all(changes: &[Self], config: &Config) -> (Config, Refused) {
         let mut next = config.clone();
-        let mut refused = Vec::new();
-        let mut of_pools: BTreeMap<&str, Vec<(usize, &Self)>> = BTreeMap::new();
+        let (of_pools, mut refused) = by_pool(changes.iter(), config);
         for (place, change) in changes.iter().enumerate() {
-            if let Some(pool) = change.topic().pool() {
-                of_pools.entry(pool).or_default().push((place, change));
-            } else if let Err(error) = change
-                .check(&mut next)
-                .and_then(|()| change.make(&mut next))
-            {
-                refused.push((place, error));
+            if let Self::SetGlobal { patch } = change {
+                patch.apply(&mut next);
+            } else if let Self::SetListener { listener, patch } = change {
+                let mut listeners = next.listeners.iter_mut();
+                match listeners.find(|one| one.name == *listener) {
+                    Some(found) => patch.apply(found),
+                    None => refused.push((place, unknown("listener", listener))),
+                }
             }
         }
-        let pools = config.pools.iter().enumerate();
-        let pools: HashMap<_, _> = pools.map(|(at, pool)| (&*pool.name, at)).collect();
-        for (name, changes) in of_pools {
-            let Some(&at) = pools.get(name) else {
-                let unknown = changes
-                    .iter()
-                    .map(|(place, _)| (*place, gone("pool", name)));
-                refused.extend(unknown);
-                continue;
-            };
+        for (at, changes) in of_pools {
             let errors = batch::make(&mut next.pools[at], &changes);
-            if judge_pool(&mut next, name).is_ok() {
+            if errors.len() == changes.len() {
                 refused.extend(errors);
                 continue;
             }
+            match (check(&mut next, at, &changes), &changes[..]) {
+                (Ok(()), _) => {
+                    refused.extend(errors);
+                    continue;
+                }
+                (Err(error), [(place, _)]) => refused.push((*place, error)),
+                (Err(_), _) => {}
+            }
             // At least one of them is invalid: find it.
             next.pools[at] = config.pools[at].clone();
-            for (place, change) in changes {
+            for (place, change) in changes.iter().filter(|_| changes.len() > 1) {
                 match change.apply(&next) {
                     Ok(with) => next = with,
-                    Err(error) => refused.push((place, error)),
+                    Err(error) => refused.push((*place, error)),
                 }
             }
         }
@@ -145,194 +145,96 @@ impl Change {
     /// Makes these changes of existing backends. They were validated when they were made. Changes
     /// that would leave a pool without a selectable backend are skipped.
     pub(crate) fn set_backends<'a>(changes: impl Iterator<Item = &'a Self>, config: &mut Config) {
-        let mut by_pool: HashMap<&str, HashMap<&str, &Patch<Backend>>> = HashMap::new();
-        for change in changes {
-            if let Self::SetBackend {
-                pool,
-                backend,
-                patch,
-            } = change
-            {
-                by_pool.entry(pool).or_default().insert(backend, patch);
-            }
-        }
-        for pool in &mut config.pools {
-            let Some(changes) = by_pool.get(&*pool.name) else {
-                continue;
-            };
-            let before = pool.clone();
-            regroup(pool, |pool| {
-                for backend in &mut pool.backends {
-                    if let Some(patch) = changes.get(&*backend.name) {
-                        patch.apply(backend);
-                    }
-                }
-            });
-            if rules::nothing_to_select(pool).is_some() {
-                *pool = before;
+        for (at, changes) in by_pool(changes, config).0 {
+            let before = config.pools[at].clone();
+            batch::make(&mut config.pools[at], &changes);
+            if rules::nothing_to_select(&config.pools[at]).is_some() {
+                config.pools[at] = before;
             }
         }
     }
 
-    /// Validates everything that it may have made invalid.
-    fn check(&self, next: &mut Config) -> Result<(), ChangeError> {
-        match self {
-            Self::SetListener { .. } | Self::SetGlobal { .. } => Ok(()),
-            Self::SetBackend { pool, .. } => match next.pool(pool) {
-                // Its groups depend on its backends.
-                Some(its) if matches!(its.strategy, Strategy::TwoTier(_)) => {
-                    judge_pool(next, pool).map_err(|why| self.refused(&why))
-                }
-                Some(its) => match rules::nothing_to_select(its) {
-                    Some(why) => Err(self.refused(why)),
-                    None => Ok(()),
-                },
-                None => Ok(()),
-            },
-            Self::RemoveBackend { pool, .. } if next.pool(pool).is_some_and(is_empty) => {
-                Err(self.refused(LAST))
-            }
-            Self::AddBackend { pool, .. }
-            | Self::RemoveBackend { pool, .. }
-            | Self::SetPool { pool, .. } => {
-                judge_pool(next, pool).map_err(|why| self.refused(&why))
-            }
+    /// The part of it about the settings of these bits, if it has any.
+    pub(crate) fn only(&self, settings: u32) -> Option<Self> {
+        let mut part = self.clone();
+        let given = match &mut part {
+            Self::AddBackend { .. } | Self::RemoveBackend { .. } => return Some(part),
+            Self::SetBackend { patch, .. } => &mut patch.given,
+            Self::SetPool { patch, .. } => &mut patch.given,
+            Self::SetListener { patch, .. } => &mut patch.given,
+            Self::SetGlobal { patch } => &mut patch.given,
+        };
+        *given &= settings;
+        (*given != 0).then_some(part)
+    }
+}
+
+/// Changes with their indices.
+type Indexed<'a> = Vec<(usize, &'a Change)>;
+/// Changes that are refused, by index.
+type Refused = Vec<(usize, ChangeError)>;
+
+/// The changes of each pool by its index, and the errors of those of unknown pools.
+fn by_pool<'a>(
+    changes: impl Iterator<Item = &'a Change>,
+    config: &Config,
+) -> (Vec<(usize, Indexed<'a>)>, Refused) {
+    let mut by_name: HashMap<_, Vec<_>> = HashMap::new();
+    for (place, change) in changes.enumerate() {
+        if let Some(pool) = change.topic().pool() {
+            by_name.entry(pool).or_default().push((place, change));
         }
     }
+    let pools = config.pools.iter().enumerate();
+    let known = pools.filter_map(|(at, pool)| Some((at, by_name.remove(&*pool.name)?)));
+    let known = known.collect();
+    let others = by_name.into_iter();
+    let others = others.flat_map(|(pool, changes)| {
+        let refuse = move |(place, _)| (place, unknown("pool", pool));
+        changes.into_iter().map(refuse)
+    });
+    (known, others.collect())
+}
 
-    /// Applies the change without validating the result.
-    fn make(&self, config: &mut Config) -> Result<(), ChangeError> {
-        match self {
-            Self::AddBackend { pool, backend } => {
-                let pool = find(("pool", pool), &mut config.pools, |one| &one.name)?;
-                add(pool, backend)
-            }
-            Self::RemoveBackend { pool, backend } => {
-                let pool = find(("pool", pool), &mut config.pools, |one| &one.name)?;
-                find(("backend", backend), &mut pool.backends, |one| &one.name)?;
-                regroup(pool, |pool| {
-                    pool.backends.retain(|one| one.name != *backend);
-                });
-                Ok(())
-            }
-            Self::SetBackend {
-                pool,
-                backend,
-                patch,
-            } => {
-                let pool = find(("pool", pool), &mut config.pools, |one| &one.name)?;
-                find(("backend", backend), &mut pool.backends, |one| &one.name)?;
-                regroup(pool, |pool| {
-                    let named = pool.backends.iter_mut().filter(|one| one.name == *backend);
-                    named.for_each(|one| patch.apply(one));
-                });
-                Ok(())
-            }
-            Self::SetPool { pool, patch } => {
-                patch.apply(find(("pool", pool), &mut config.pools, |one| &one.name)?);
-                Ok(())
-            }
-            Self::SetListener { listener, patch } => {
-                let all = &mut config.listeners;
-                patch.apply(find(("listener", listener), all, |one| &one.name)?);
-                Ok(())
-            }
-            Self::SetGlobal { patch } => {
-                patch.apply(config);
-                Ok(())
-            }
+/// Validates everything that these changes of a pool may have made invalid, by the rules for a
+/// file.
+fn check(config: &mut Config, at: usize, changes: &[(usize, &Change)]) -> Result<(), ChangeError> {
+    let pool = &mut config.pools[at];
+    let removes = |change: &Change| matches!(change, Change::RemoveBackend { .. });
+    let sets = |change: &Change| matches!(change, Change::SetBackend { .. });
+    // The groups of `two_tier` depend on its backends.
+    let is_grouped = matches!(pool.strategy, Strategy::TwoTier(_));
+    let broken = if !is_grouped && changes.iter().all(|(_, change)| sets(change)) {
+        rules::nothing_to_select(pool).map(str::to_owned)
+    } else if is_empty(pool) && changes.iter().any(|(_, change)| removes(change)) {
+        Some(LAST.to_owned())
+    } else {
+        pool.complete();
+        pool.backends.sort_by_key(|backend| backend.reserve);
+        let mut found = Vec::new();
+        rules::of_pool("", pool, &mut found);
+        let broken = found.into_iter().next().map(|finding| finding.sentence);
+        broken.or_else(|| rules::loop_of(config, at))
+    };
+    match broken {
+        None => Ok(()),
+        Some(why) => {
+            let name = &config.pools[at].name;
+            Err(ChangeError::Invalid(format!("pool `{name}`: {why}")))
         }
-    }
-
-    /// The same change, setting by setting.
-    pub(crate) fn singles(&self) -> Vec<Self> {
-        match self {
-            Self::AddBackend { .. } | Self::RemoveBackend { .. } => vec![self.clone()],
-            Self::SetBackend {
-                pool,
-                backend,
-                patch,
-            } => {
-                let singles = patch.singles().map(|patch| Self::SetBackend {
-                    pool: pool.clone(),
-                    backend: backend.clone(),
-                    patch,
-                });
-                singles.collect()
-            }
-            Self::SetPool { pool, patch } => {
-                let singles = patch.singles().map(|patch| Self::SetPool {
-                    pool: pool.clone(),
-                    patch,
-                });
-                singles.collect()
-            }
-            Self::SetListener { listener, patch } => {
-                let singles = patch.singles().map(|patch| Self::SetListener {
-                    listener: listener.clone(),
-                    patch,
-                });
-                singles.collect()
-            }
-            Self::SetGlobal { patch } => {
-                let singles = patch.singles().map(|patch| Self::SetGlobal { patch });
-                singles.collect()
-            }
-        }
-    }
-
-    /// The error for a change that makes a valid configuration invalid.
-    fn refused(&self, why: &str) -> ChangeError {
-        ChangeError::Invalid(match self.topic() {
-            Topic::Backend(pool, _) | Topic::Pool(pool) => format!("pool `{pool}`: {why}"),
-            Topic::Listener(listener) => format!("listener `{listener}`: {why}"),
-            Topic::Global => why.to_owned(),
-        })
     }
 }
 
 /// Why the last backend of a pool can't be removed.
 const LAST: &str = "this is its last backend: add another one first, or drain this one";
 
-/// Completes a pool, and validates it by the rules for a file.
-fn judge_pool(config: &mut Config, name: &str) -> Result<(), String> {
-    let Some(pool) = config.pools.iter_mut().find(|pool| pool.name == name) else {
-        return Ok(());
-    };
-    pool.complete();
-    pool.backends.sort_by_key(|backend| backend.reserve);
-    let mut found = Vec::new();
-    rules::of_pool("", pool, &mut found);
-    let broken = found.into_iter().next().map(|finding| finding.sentence);
-    match broken.or_else(|| rules::loop_of(config, name)) {
-        Some(sentence) => Err(sentence),
-        None => Ok(()),
-    }
-}
-
 /// Whether it has no backend left, and discovers none.
 fn is_empty(pool: &Pool) -> bool {
     pool.discovery.is_none() && pool.backends.iter().all(|one| one.reserve)
 }
 
-/// Finds an item by its name.
-fn find<'a, T>(
-    (what, name): (&'static str, &str),
-    all: &'a mut [T],
-    name_of: impl Fn(&T) -> &str,
-) -> Result<&'a mut T, ChangeError> {
-    match all.iter().position(|one| name_of(one) == name) {
-        Some(place) => Ok(&mut all[place]),
-        None => Err(ChangeError::Unknown {
-            what,
-            name: name.to_owned(),
-            hint: values::known(name, all.iter().map(name_of)),
-        }),
-    }
-}
-
-/// The error for a name that was known once, and is no longer: there is none to suggest.
-fn gone(what: &'static str, name: &str) -> ChangeError {
+/// The error for an unknown name, without a hint: of thousands, each would take its time.
+fn unknown(what: &'static str, name: &str) -> ChangeError {
     ChangeError::Unknown {
         what,
         name: name.to_owned(),
@@ -340,19 +242,21 @@ fn gone(what: &'static str, name: &str) -> ChangeError {
     }
 }
 
-fn add(pool: &mut Pool, backend: &Backend) -> Result<(), ChangeError> {
-    if pool.backend(&backend.name).is_some() {
-        return Err(exists(&pool.name, backend));
-    }
-    regroup(pool, |pool| pool.backends.push(backend.clone()));
-    Ok(())
-}
-
-/// The error for a backend with the name of another one.
-fn exists(pool: &str, backend: &Backend) -> ChangeError {
-    ChangeError::Exists {
-        pool: pool.to_owned(),
-        name: backend.name.clone(),
+impl ChangeError {
+    /// The error of a single change, with what an unknown name may have meant.
+    fn with_hint(mut self, topic: Topic<'_>, config: &Config) -> Self {
+        if let Self::Unknown { what, name, hint } = &mut self {
+            let pool = topic.pool().and_then(|pool| config.pool(pool));
+            *hint = match (*what, pool) {
+                ("listener", _) => {
+                    let listeners = config.listeners.iter();
+                    values::known(name, listeners.map(|one| &*one.name))
+                }
+                (_, Some(pool)) => values::known(name, pool.backends.iter().map(|one| &*one.name)),
+                (_, None) => values::known(name, config.pools.iter().map(|one| &*one.name)),
+            };
+        }
+        self
     }
 }
 

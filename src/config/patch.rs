@@ -44,7 +44,7 @@ pub struct Patch<G> {
     /// The new values, in a group that has no meaning but for them.
     values: Box<G>,
     /// The settings that have a new value, a bit for each row.
-    given: u32,
+    pub(super) given: u32,
 }
 
 impl<G: Changeable> Default for Patch<G> {
@@ -95,25 +95,12 @@ impl<G: Changeable> Patch<G> {
         both
     }
 
-    /// The part of it about settings in which two groups differ, and the rest.
+    /// The settings in which two groups differ, a bit for each row.
     #[must_use]
-    pub fn split(&self, one: &G, other: &G) -> [Self; 2] {
+    pub fn differing(one: &G, other: &G) -> u32 {
         let rows = G::rows().settings.iter().enumerate();
         let differing = rows.filter(|(_, setting)| !setting.row.is_same(one, other));
-        let differing = differing.fold(0, |all, (i, _)| all | 1 << i);
-        [self.given & differing, self.given & !differing].map(|given| Self {
-            values: self.values.clone(),
-            given,
-        })
-    }
-
-    /// A patch for each of its settings.
-    pub(crate) fn singles(&self) -> impl Iterator<Item = Self> {
-        let bits = (0..u32::BITS).map(|i| self.given & 1 << i);
-        bits.filter(|bit| *bit != 0).map(|given| Self {
-            values: self.values.clone(),
-            given,
-        })
+        differing.fold(0, |all, (i, _)| all | 1 << i)
     }
 
     /// Reads the body of a request.

@@ -169,7 +169,10 @@ impl Declared {
             ends.push(ended(order, &why, false));
             return;
         }
-        for single in order.singles() {
+        // Only a patch has several settings.
+        let is_whole = matches!(order, Change::AddBackend { .. });
+        let settings = 0..if is_whole { 1 } else { u32::BITS };
+        for single in settings.filter_map(|setting| order.only(1 << setting)) {
             if let Err(error) = self.keep(&single) {
                 ends.push(ended(single, &error.to_string(), false));
             }
@@ -313,42 +316,23 @@ impl<'a> Differences<'a> {
 
     /// The part of an order about what differs, and the rest.
     fn split(&self, order: &Change) -> [Option<Change>; 2] {
-        let is_same = [None, Some(order.clone())];
         match order {
             Change::AddBackend { .. } | Change::RemoveBackend { .. } => match self.backend(order) {
-                None => is_same,
+                None => [None, Some(order.clone())],
                 Some(_) => [Some(order.clone()), None],
             },
-            Change::SetBackend {
-                pool,
-                backend,
-                patch,
-            } => parts(order, self.backend(order), patch, |patch| {
-                Change::SetBackend {
-                    pool: pool.clone(),
-                    backend: backend.clone(),
-                    patch,
-                }
-            }),
-            Change::SetPool { pool, patch } => {
+            Change::SetBackend { .. } => parts(order, self.backend(order)),
+            Change::SetPool { pool, .. } => {
                 let both = self.pools.get(&**pool);
-                let both = both.map(|both| both.map(|pool| pool.map(|pool| &**pool)));
-                parts(order, both, patch, |patch| Change::SetPool {
-                    pool: pool.clone(),
-                    patch,
-                })
+                parts(
+                    order,
+                    both.map(|both| both.map(|pool| pool.map(|pool| &**pool))),
+                )
             }
-            Change::SetListener { listener, patch } => {
-                let both = self.listeners.get(&**listener).copied();
-                parts(order, both, patch, |patch| Change::SetListener {
-                    listener: listener.clone(),
-                    patch,
-                })
+            Change::SetListener { listener, .. } => {
+                parts(order, self.listeners.get(&**listener).copied())
             }
-            Change::SetGlobal { patch } => {
-                let both = Some(self.both.map(Some));
-                parts(order, both, patch, |patch| Change::SetGlobal { patch })
-            }
+            Change::SetGlobal { .. } => parts(order, Some(self.both.map(Some))),
         }
     }
 
@@ -413,17 +397,12 @@ impl<'a> Differences<'a> {
 }
 
 /// The part of an order whose settings differ between both, and the rest.
-fn parts<G: Changeable>(
-    order: &Change,
-    both: Option<Both<'_, G>>,
-    patch: &Patch<G>,
-    with: impl Fn(Patch<G>) -> Change,
-) -> [Option<Change>; 2] {
+fn parts<G: Changeable>(order: &Change, both: Option<Both<'_, G>>) -> [Option<Change>; 2] {
     match both {
         None => [None, Some(order.clone())],
         Some([Some(one), Some(other)]) => {
-            let parts = patch.split(one, other);
-            parts.map(|patch| (!patch.is_empty()).then(|| with(patch)))
+            let differing = Patch::differing(one, other);
+            [differing, !differing].map(|settings| order.only(settings))
         }
         Some(_) => [Some(order.clone()), None],
     }

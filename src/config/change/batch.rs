@@ -2,11 +2,11 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::{Backend, Change, ChangeError, Pool, exists, gone, regroup};
+use super::{Backend, Change, ChangeError, Pool, Refused, regroup, unknown};
 
 /// Makes these changes of a pool without validating the result. Answers with the errors of those
 /// that can't be made, by their numbers.
-pub(super) fn make(pool: &mut Pool, changes: &[(usize, &Change)]) -> Vec<(usize, ChangeError)> {
+pub(super) fn make(pool: &mut Pool, changes: &[(usize, &Change)]) -> Refused {
     let is_of_pool = |change: &Change| matches!(change, Change::SetPool { .. });
     let runs = changes.chunk_by(|(_, one), (_, other)| is_of_pool(one) == is_of_pool(other));
     let mut refused = Vec::new();
@@ -24,7 +24,7 @@ pub(super) fn make(pool: &mut Pool, changes: &[(usize, &Change)]) -> Vec<(usize,
     refused
 }
 
-fn change_backends(pool: &mut Pool, changes: &[(usize, &Change)]) -> Vec<(usize, ChangeError)> {
+fn change_backends(pool: &mut Pool, changes: &[(usize, &Change)]) -> Refused {
     let Pool { name, backends, .. } = pool;
     let mut table = Table::new(backends);
     let made = changes.iter().map(|(place, change)| {
@@ -67,13 +67,16 @@ impl<'a> Table<'a> {
     fn find(&mut self, name: &str) -> Result<&mut Backend, ChangeError> {
         match self.by_name.get(name) {
             Some(&at) => Ok(&mut self.backends[at]),
-            None => Err(gone("backend", name)),
+            None => Err(unknown("backend", name)),
         }
     }
 
     fn add(&mut self, pool: &str, backend: &Backend) -> Result<(), ChangeError> {
         if self.by_name.contains_key(&backend.name) {
-            return Err(exists(pool, backend));
+            return Err(ChangeError::Exists {
+                pool: pool.to_owned(),
+                name: backend.name.clone(),
+            });
         }
         self.by_name
             .insert(backend.name.clone(), self.backends.len());
@@ -84,7 +87,7 @@ impl<'a> Table<'a> {
     fn remove(&mut self, name: &str) -> Result<(), ChangeError> {
         let at = self.by_name.remove(name);
         self.removed
-            .insert(at.ok_or_else(|| gone("backend", name))?);
+            .insert(at.ok_or_else(|| unknown("backend", name))?);
         Ok(())
     }
 

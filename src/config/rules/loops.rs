@@ -22,8 +22,7 @@ pub(super) fn find(config: &Config, found: &mut Vec<Finding>) {
 }
 
 /// What is wrong with the first backend of a pool that leads back to it.
-pub(in crate::config) fn of_pool(config: &Config, name: &str) -> Option<String> {
-    let pool = config.pools.iter().position(|pool| pool.name == name)?;
+pub(in crate::config) fn of_pool(config: &Config, pool: usize) -> Option<String> {
     let doors = Doors::of(config);
     let mut backends = config.pools[pool].backends.iter();
     backends.find_map(|backend| doors.sentence(backend, pool))
