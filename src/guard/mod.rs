@@ -3,12 +3,18 @@
 #![forbid(unsafe_code)]
 
 mod access;
+mod gate;
 mod limit;
 mod prefixes;
 mod ranges;
+mod rate;
 mod sample;
+mod sources;
 
 pub use access::{Access, AccessFilter, AccessFilters};
+pub use gate::{Gate, Pass, RateRule, Refusal, Rules};
 pub use limit::Limit;
 pub use prefixes::{Clash, Prefixes};
+pub use rate::Rate;
 pub use sample::Sample;
+pub use sources::{Held, SourceRules, Sources};

@@ -1,5 +1,7 @@
 //! Limits how many of many equal things are reported.
 
+use crate::time::SECOND;
+
 /// Lets so many through in each second, and counts the others.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Sample {
@@ -22,9 +24,6 @@ impl Sample {
         is_taken
     }
 }
-
-/// In ns.
-const SECOND: u64 = 1_000_000_000;
 
 #[cfg(test)]
 mod tests {

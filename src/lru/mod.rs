@@ -92,6 +92,12 @@ impl<K: Copy + Eq + Hash, V> Lru<K, V> {
         self.len() == 0
     }
 
+    /// The sum of a number of each value. As slow as [`Self::len`], and slower.
+    pub fn sum(&self, of: impl Fn(&V) -> u64) -> u64 {
+        let of_shard = |shard: &Locked<K, V>| shard.lock().values().map(&of).sum::<u64>();
+        self.shards.iter().map(of_shard).sum()
+    }
+
     /// The most entries that it holds.
     #[must_use]
     pub fn capacity(&self) -> u32 {

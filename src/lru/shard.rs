@@ -173,6 +173,10 @@ impl<K: Copy + Eq, V> Shard<K, V> {
         self.entries.len()
     }
 
+    pub(super) fn values(&self) -> impl Iterator<Item = &V> {
+        self.entries.iter().map(|entry| &entry.value)
+    }
+
     fn is_pinned(&self, index: u32) -> bool {
         self.entry(index).newer == PINNED
     }

@@ -1,0 +1,204 @@
+//! A listener's gate: the limits that a new connection meets, in their fixed order.
+
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+
+use super::rate::{Rate, SharedBucket};
+use super::sources::{Count, Held, Source, SourceRules, Sources};
+
+/// What all workers count of a listener's clients. It outlives snapshots.
+#[derive(Debug)]
+pub struct Gate {
+    number: u32,
+    /// Its new connections.
+    rate: SharedBucket,
+    /// The sources that the table has no room for, as one.
+    overflow: Mutex<Count>,
+    refused: [AtomicU64; Refusal::ALL.len()],
+    /// Clients that would have been refused.
+    dry_run: [AtomicU64; Refusal::ALL.len()],
+}
+
+/// The limits of new connections, as a snapshot has them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rules {
+    /// For each source of the listener.
+    pub source: Option<SourceRules>,
+    /// For the listener.
+    pub listener: Option<RateRule>,
+    /// For all listeners.
+    pub global: Option<RateRule>,
+}
+
+/// A limit of new connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RateRule {
+    /// What it allows.
+    pub rate: Rate,
+    /// Whether connections beyond it are only counted.
+    pub dry_run: bool,
+}
+
+/// The limit that a client is refused by, in the order in which they are asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// Its source has as many connections as it may have.
+    SourceConnections,
+    /// Its source connects more often than it may.
+    SourceRate,
+    /// The listener's clients connect more often than they may.
+    ListenerRate,
+    /// All listeners' clients connect more often than they may.
+    GlobalRate,
+}
+
+impl Refusal {
+    /// Every one, in the order of their counters.
+    pub const ALL: [Self; 4] = [
+        Self::SourceConnections,
+        Self::SourceRate,
+        Self::ListenerRate,
+        Self::GlobalRate,
+    ];
+
+    /// Its name.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::SourceConnections => "source_connections",
+            Self::SourceRate => "source_rate",
+            Self::ListenerRate => "listener_rate",
+            Self::GlobalRate => "global_rate",
+        }
+    }
+}
+
+/// What an admitted connection has.
+#[derive(Debug, Default, PartialEq, Eq)]
+#[must_use]
+pub struct Pass {
+    /// Its place at its source, if that is counted.
+    pub held: Option<Held>,
+    /// The rule that would have refused it if it were not in dry run.
+    pub dry_run: Option<Refusal>,
+}
+
+impl Rules {
+    /// Whether they limit nothing.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl Gate {
+    /// The gate of a new listener.
+    #[must_use]
+    pub fn new(sources: &Sources) -> Self {
+        Self {
+            number: sources.number_gate(),
+            rate: SharedBucket::default(),
+            overflow: Mutex::default(),
+            refused: Default::default(),
+            dry_run: Default::default(),
+        }
+    }
+
+    /// Admits a connection at `now`, in ns, or says which limit refuses it, which is counted. A
+    /// refused connection takes nothing from any limit. `client` is `None` if its address is not
+    /// known, as it has gone already or came by a Unix socket.
+    pub fn admit(
+        &self,
+        sources: &Sources,
+        rules: &Rules,
+        client: Option<IpAddr>,
+        now: u64,
+    ) -> Result<Pass, Refusal> {
+        let admitted = match &rules.source {
+            Some(of_source) => self.admit_source(sources, (rules, of_source), client, now),
+            None => self.admit_rates(sources, rules, now),
+        };
+        let counted = match &admitted {
+            Ok(pass) => pass.dry_run.map(|rule| (&self.dry_run, rule)),
+            Err(rule) => Some((&self.refused, *rule)),
+        };
+        if let Some((counts, rule)) = counted {
+            counts[rule as usize].fetch_add(1, Ordering::Relaxed);
+        }
+        admitted
+    }
+
+    /// An admitted connection has ended.
+    pub fn release(&self, sources: &Sources, held: Held) {
+        sources.release(held, &self.overflow);
+    }
+
+    /// Clients that this limit has refused.
+    #[must_use]
+    pub fn refused(&self, rule: Refusal) -> u64 {
+        self.refused[rule as usize].load(Ordering::Relaxed)
+    }
+
+    /// Clients that this limit would have refused if it were not in dry run.
+    #[must_use]
+    pub fn dry_run(&self, rule: Refusal) -> u64 {
+        self.dry_run[rule as usize].load(Ordering::Relaxed)
+    }
+
+    /// Connections of sources that the table had no room for.
+    #[must_use]
+    pub fn overflow_connections(&self) -> u32 {
+        self.overflow.lock().connections()
+    }
+
+    fn admit_source(
+        &self,
+        sources: &Sources,
+        (rules, of_source): (&Rules, &SourceRules),
+        client: Option<IpAddr>,
+        now: u64,
+    ) -> Result<Pass, Refusal> {
+        let source = client.and_then(|ip| Source::new(self.number, ip, of_source));
+        let mut by_others = false;
+        let others = || {
+            let admitted = self.admit_rates(sources, rules, now);
+            by_others = admitted.is_err();
+            admitted
+        };
+        let admitted = sources.admit(source, &self.overflow, (of_source, now), others);
+        match admitted {
+            Ok((held, pass)) => Ok(Pass { held, ..pass }),
+            Err(rule) if of_source.dry_run && !by_others => {
+                let pass = self.admit_rates(sources, rules, now)?;
+                let dry_run = Some(rule);
+                Ok(Pass { dry_run, ..pass })
+            }
+            Err(rule) => Err(rule),
+        }
+    }
+
+    /// Asks the rates of the listener and of all listeners.
+    fn admit_rates(&self, sources: &Sources, rules: &Rules, now: u64) -> Result<Pass, Refusal> {
+        let take = |bucket: &SharedBucket, limit: Option<RateRule>, refusal| match limit {
+            Some(limit) if !bucket.try_take(limit.rate, now) => match limit.dry_run {
+                true => Ok(Some(refusal)),
+                false => Err(refusal),
+            },
+            _ => Ok(None),
+        };
+        let listener = take(&self.rate, rules.listener, Refusal::ListenerRate)?;
+        let global = take(&sources.all, rules.global, Refusal::GlobalRate);
+        if let (Err(_), None, Some(limit)) = (&global, listener, rules.listener) {
+            self.rate.put_back(limit.rate);
+        }
+        Ok(Pass {
+            held: None,
+            dry_run: listener.or(global?),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,228 @@
+//! The table of sources: what all workers count of each client's network.
+//!
+//! Invariant: the table takes no more than its bytes. A source with connections that are counted is
+//! never forgotten. Where there is no room for a newcomer, all newcomers of a listener share the
+//! limits of one source.
+
+use std::net::IpAddr;
+use std::num::NonZeroU32;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+
+use super::Refusal;
+use super::rate::{Bucket, Rate, SharedBucket};
+use crate::lru::Lru;
+use crate::prefix::Prefix;
+
+/// The sources of all listeners, and what is counted of all clients together. It outlives
+/// snapshots.
+#[derive(Debug)]
+pub struct Sources {
+    table: Lru<Source, Count>,
+    /// New connections of all listeners.
+    pub(super) all: SharedBucket,
+    /// Listeners that there have been.
+    gates: AtomicU32,
+    /// Clients for whose source the table had no room.
+    overflowed: AtomicU64,
+}
+
+/// A network of clients of a listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Source {
+    /// The number of the listener's gate: each listener counts for itself.
+    gate: u32,
+    network: Prefix,
+}
+
+/// What is counted of a source.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Count {
+    bucket: Bucket,
+    connections: u32,
+}
+
+/// What a source may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SourceRules {
+    /// Connections at a time. `None`: they are not counted.
+    pub connections: Option<NonZeroU32>,
+    /// New connections.
+    pub rate: Option<Rate>,
+    /// How many bits of an IPv4 address make a source.
+    pub prefix_v4: u8,
+    /// How many bits of an IPv6 address make a source.
+    pub prefix_v6: u8,
+    /// Whether clients beyond the limits are only counted.
+    pub dry_run: bool,
+}
+
+/// The place of a connection in the count of its source. It is to be released when the connection
+/// ends.
+#[derive(Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Held {
+    /// Among those for whose sources there was no room.
+    Overflow,
+    /// In an entry of the table, which is pinned as long.
+    Entry {
+        /// The number of its shard.
+        shard: u8,
+        /// Its index there.
+        index: u32,
+    },
+}
+
+impl Sources {
+    /// A table that takes `bytes` at most, without a source.
+    #[must_use]
+    pub fn new(bytes: u64) -> Self {
+        Self {
+            table: Lru::new(Lru::<Source, Count>::entries_in(bytes)),
+            all: SharedBucket::default(),
+            gates: AtomicU32::new(0),
+            overflowed: AtomicU64::new(0),
+        }
+    }
+
+    /// How many sources are known, up to [`Self::capacity`]. Takes every lock in turn: not for the
+    /// data path.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.table.len()
+    }
+
+    /// Whether no source is known.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The most sources that can be known.
+    #[must_use]
+    pub fn capacity(&self) -> u32 {
+        self.table.capacity()
+    }
+
+    /// Clients that shared the limits of one source, as the table had no room for theirs.
+    #[must_use]
+    pub fn overflowed(&self) -> u64 {
+        self.overflowed.load(Ordering::Relaxed)
+    }
+
+    /// Connections that are counted at their source. As slow as [`Self::len`], and slower.
+    #[must_use]
+    pub fn connections(&self) -> u64 {
+        self.table.sum(|count| u64::from(count.connections))
+    }
+
+    /// The number of a new gate.
+    pub(super) fn number_gate(&self) -> u32 {
+        self.gates.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Counts a new connection of a source if the rules and `others` let it pass; `None` for a
+    /// source: its address is not known. Nothing is counted of a connection that is refused.
+    pub(super) fn admit<T>(
+        &self,
+        source: Option<Source>,
+        overflow: &Mutex<Count>,
+        (rules, now): (&SourceRules, u64),
+        others: impl FnOnce() -> Result<T, Refusal>,
+    ) -> Result<(Option<Held>, T), Refusal> {
+        let is_counted = rules.connections.is_some();
+        if let Some(source) = source {
+            let (shard, key) = self.table.locate(source);
+            let mut shard = shard.lock();
+            let known = shard.find(key);
+            let insert = || shard.insert(key, Count::default(), |oldest| oldest.is_spent(now));
+            if let Some(index) = known.or_else(insert) {
+                shard.touch(index);
+                let taken = shard.value_mut(index).take(rules, now, others);
+                if is_counted && taken.is_ok() {
+                    shard.pin(index);
+                } else if known.is_none() && taken.is_err() {
+                    shard.expose(index);
+                }
+                let shard = u8::try_from(key.shard).expect("few shards");
+                let held = is_counted.then_some(Held::Entry { shard, index });
+                return Ok((held, taken?));
+            }
+            self.overflowed.fetch_add(1, Ordering::Relaxed);
+        }
+        let rest = overflow.lock().take(rules, now, others)?;
+        Ok((is_counted.then_some(Held::Overflow), rest))
+    }
+
+    /// A counted connection has ended.
+    pub(super) fn release(&self, held: Held, overflow: &Mutex<Count>) {
+        match held {
+            Held::Overflow => overflow.lock().release(),
+            Held::Entry { shard, index } => {
+                let mut shard = self.table.shard(shard.into()).lock();
+                let count = shard.value_mut(index);
+                count.release();
+                if count.connections == 0 {
+                    shard.unpin(index);
+                }
+            }
+        }
+    }
+}
+
+impl Source {
+    pub(super) fn new(gate: u32, ip: IpAddr, rules: &SourceRules) -> Option<Self> {
+        let ip = ip.to_canonical();
+        let length = match ip {
+            IpAddr::V4(_) => rules.prefix_v4,
+            IpAddr::V6(_) => rules.prefix_v6,
+        };
+        let network = Prefix::new(ip, length)?;
+        Some(Self { gate, network })
+    }
+}
+
+impl Count {
+    /// Counts one more if the rules and `others` allow it.
+    fn take<T>(
+        &mut self,
+        rules: &SourceRules,
+        now: u64,
+        others: impl FnOnce() -> Result<T, Refusal>,
+    ) -> Result<T, Refusal> {
+        let is_full = |max: NonZeroU32| self.connections >= max.get();
+        if rules.connections.is_some_and(is_full) {
+            return Err(Refusal::SourceConnections);
+        }
+        let mut bucket = self.bucket;
+        if let Some(rate) = rules.rate {
+            self.bucket = bucket.under(rate, now);
+            bucket = self.bucket.take(rate, now).ok_or(Refusal::SourceRate)?;
+        }
+        let rest = others()?;
+        self.bucket = bucket;
+        self.connections += u32::from(rules.connections.is_some());
+        Ok(rest)
+    }
+
+    fn release(&mut self) {
+        debug_assert!(self.connections > 0, "more given back than taken");
+        self.connections -= 1;
+    }
+
+    pub(super) fn connections(&self) -> u32 {
+        self.connections
+    }
+
+    /// Whether nothing would be lost with it.
+    fn is_spent(&self, now: u64) -> bool {
+        self.connections == 0 && self.bucket.is_full(now)
+    }
+}
+
+/// What the place takes in each session.
+const _: () = assert!(size_of::<Option<Held>>() == 8);
+
+#[cfg(test)]
+mod tests;
