@@ -254,10 +254,10 @@ pub struct Pipe {
     pub read: i32,
     /// Descriptor of the end that is written.
     pub write: i32,
-    /// Nominal capacity in bytes: a hint, as packets of several pages can exceed it.
-    pub capacity: u32,
     /// Bytes inside.
     pub held: u32,
+    /// The most bytes that the next pull takes from the source.
+    pub pull: u32,
 }
 
 /// The result of one [`Kernel::pump`] or [`Kernel::pass_on`].

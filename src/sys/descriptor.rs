@@ -8,28 +8,33 @@ use crate::kernel::{Pipe, Socket};
 /// A pipe of `bytes` where the per-user quota allows, else of the kernel's default (pipe(7)).
 ///
 /// # Errors
-/// What pipe2(2) says.
-pub fn pipe(bytes: u32) -> io::Result<Pipe> {
+/// What pipe2(2) says; `QuotaExceeded` where the pipe would hold fewer than `least` bytes: over the
+/// quota it has two pages.
+pub fn pipe(bytes: u32, least: u32) -> io::Result<Pipe> {
     let mut ends = [0; 2];
     // SAFETY: `ends` is written during the call only.
     if unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_NONBLOCK | libc::O_CLOEXEC) } < 0 {
         return Err(io::Error::last_os_error());
     }
+    let pipe = Pipe {
+        read: ends[0],
+        write: ends[1],
+        held: 0,
+        pull: least,
+    };
     // SAFETY: no memory is handed over.
-    let grown = unsafe { libc::fcntl(ends[1], libc::F_SETPIPE_SZ, bytes) };
+    let grown = unsafe { libc::fcntl(pipe.write, libc::F_SETPIPE_SZ, bytes) };
     let capacity = if grown >= 0 {
         grown
     } else {
         // SAFETY: no memory is handed over.
-        unsafe { libc::fcntl(ends[1], libc::F_GETPIPE_SZ) }
+        unsafe { libc::fcntl(pipe.write, libc::F_GETPIPE_SZ) }
     };
-    let capacity = u32::try_from(capacity).unwrap_or(0);
-    Ok(Pipe {
-        read: ends[0],
-        write: ends[1],
-        capacity,
-        held: 0,
-    })
+    if u32::try_from(capacity).is_ok_and(|capacity| capacity >= least) {
+        return Ok(pipe);
+    }
+    close_pipe(&pipe);
+    Err(io::ErrorKind::QuotaExceeded.into())
 }
 
 /// Closes a socket of a thread that has no ring.

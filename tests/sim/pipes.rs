@@ -40,8 +40,8 @@ impl Pipes {
         Some(Pipe {
             read,
             write: read + 1,
-            capacity: 1 << 20,
             held: 0,
+            pull: 1 << 20,
         })
     }
 
