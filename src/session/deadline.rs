@@ -6,7 +6,7 @@ use crate::time::{MS, NEVER, SECOND};
 use crate::token::Purpose;
 
 use super::half::Mode;
-use super::{CloseReason, Context, Op, Session, SessionLimits, SessionState, Side};
+use super::{CloseReason, Context, Op, Session, SessionLimits, SessionState, Side, Watch};
 
 impl Session {
     /// Handles the time that [`Self::deadline`] named, or any later one.
@@ -104,7 +104,7 @@ impl Session {
     /// The next quarter of the deadline since something moved, or its end.
     fn next_look(&self, now: u64, limits: &SessionLimits) -> u64 {
         let age = now.saturating_sub(self.active_at);
-        if limits.ends_together && self.ends_together(limits) {
+        if self.ends_together(limits) {
             // The longer it takes, the less often.
             let next = now.saturating_add(END_LOOK.max(age / 2));
             return next.min(self.quiet_until(limits));
@@ -158,9 +158,14 @@ impl Session {
         self.opened_at.saturating_add(limits.peek.unwrap_or(0))
     }
 
-    /// One direction has ended and the other is to end with it.
+    /// One direction has ended and the other is to end with it: as configured, or since the peer
+    /// that it leads to is gone.
     fn ends_together(&self, limits: &SessionLimits) -> bool {
-        limits.ends_together && self.broken.is_none() && self.is_half_closed()
+        let is_in_vain = |side: Side| {
+            self.watches[side as usize] == Watch::Gone && self.halves[side as usize].shut
+        };
+        let ends = limits.ends_together && self.is_half_closed();
+        (ends || Side::BOTH.into_iter().any(is_in_vain)) && self.broken.is_none()
     }
 
     /// The end that was relayed is acknowledged, and so is all before it: a close that finds bytes

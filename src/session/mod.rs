@@ -25,6 +25,7 @@ mod peeking;
 mod stalled;
 mod view;
 mod waiting;
+mod watching;
 
 #[cfg(test)]
 mod tests;
@@ -34,8 +35,9 @@ pub use close::CloseReason;
 pub use connecting::RETRY_AFTER;
 use half::{Half, Mode};
 use op::{CANCELLABLE, InFlight};
-pub use op::{Event, Op, Ops};
+pub use op::{Event, Op, Ops, PeerState};
 pub use view::{SessionState, View};
+use watching::Watch;
 
 use crate::kernel::Manner;
 use crate::time::{MS, NEVER, SECOND};
@@ -91,8 +93,8 @@ pub struct Session {
     kept_alive: bool,
     /// The kernel still delays acknowledgements to the backend.
     ack_delayed: bool,
-    /// By side: a watch is set, or has reported a fault.
-    watched: [bool; 2],
+    /// By side.
+    watches: [Watch; 2],
     /// Why the session will end: a connection broke while bytes that it had sent still wait for
     /// delivery. The session ends when they are delivered, or none is for [`deadline::LINGER`].
     broken: Option<CloseReason>,
@@ -150,7 +152,7 @@ impl Session {
             overdue: false,
             kept_alive: false,
             ack_delayed: true,
-            watched: [false; 2],
+            watches: [Watch::None; 2],
             broken: None,
             reason: None,
             held_by: None,
@@ -214,7 +216,7 @@ impl Session {
                 self.go_on(from, cx);
             }
             Event::SinkReady(from, room) => self.on_sink_ready(from, room, more, cx),
-            Event::Watched(side, broke) => self.on_watched(side, broke, more, cx),
+            Event::Watched(side, peer) => self.on_watched(side, peer, more, cx),
             Event::Retry => self.on_retry(cx),
             Event::Pumped(from, pumped) => self.on_pumped(from, pumped, cx),
             Event::Unpiped(from, buffer) => self.on_unpiped(from, buffer, cx),
@@ -465,46 +467,6 @@ impl Session {
         }
     }
 
-    /// A side that is not read from does not show its reset. To watch it costs an operation, so the
-    /// watch begins only when that lasts: most half-closed sessions end sooner.
-    fn watch_soon(&mut self, now: u64) {
-        let wants = self.watched.contains(&false) || self.has_pipe();
-        if self.watch_at == NEVER && wants {
-            self.watch_at = now + WATCH_AFTER;
-        }
-    }
-
-    fn watch(&mut self, cx: &mut Context<'_>) {
-        self.watch_at = NEVER;
-        for side in Side::BOTH {
-            let there = side == Side::Client || self.state == SessionState::Open;
-            if there && !self.is_read(side) && !self.watched[side as usize] {
-                self.watched[side as usize] = true;
-                self.ask(Purpose::Watch(side), cx);
-            }
-        }
-        self.look_after_pipes(cx);
-    }
-
-    /// A side that is read from shows its reset itself, behind the bytes that came before it.
-    fn on_watched(&mut self, side: Side, broke: bool, more: bool, cx: &mut Context<'_>) {
-        self.watched[side as usize] = more || broke;
-        if !broke && more {
-            cx.ops.push_back(Op::InVain);
-        } else if !broke {
-            // The kernel ended it: it had no room for its answers.
-            self.watch_soon(cx.now);
-        }
-        if !broke || self.is_read(side) || self.broken.is_some() {
-            return;
-        }
-        if self.half(side).is_loaded() && self.state == SessionState::Open {
-            self.on_source_broken(side, cx.now);
-        } else {
-            self.close(CloseReason::reset_by(side), cx);
-        }
-    }
-
     fn is_read(&self, side: Side) -> bool {
         self.in_flight.has(Purpose::Recv(side))
             || self.in_flight.has(Purpose::PollSource(side))
@@ -578,8 +540,6 @@ fn purpose_of(event: &Event) -> Option<Purpose> {
     }
 }
 
-/// Until a side that is not read from is watched for its reset: 50 ms.
-const WATCH_AFTER: u64 = 50 * MS;
 /// A server that speaks first has begun by then: 1 s.
 const AT_ONCE: u64 = SECOND;
 /// Bytes of a backend that come further apart than this are no stream: 100 ms.

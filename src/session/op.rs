@@ -151,8 +151,8 @@ pub enum Event {
     /// The poll of this source side's sink has ended or reports a change; `false`: there is no
     /// room, the sink's peer has just ended its own direction.
     SinkReady(Side, bool),
-    /// A side that was not read from has a fault to report; `true`: its connection broke.
-    Watched(Side, bool),
+    /// What a side that was not read from shows.
+    Watched(Side, PeerState),
     /// The time has come to connect again.
     Retry,
     /// The time has come to look again for room, bytes or memory.
@@ -167,6 +167,18 @@ pub enum Event {
     Unsent([u32; 2]),
     /// No pipe was free for a pump.
     Pipeless(Side),
+}
+
+/// What a watch shows of a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PeerState {
+    /// Nothing of interest.
+    Unclear,
+    /// Nothing goes in or out any more. A Unix socket shows this once its peer has closed it; a
+    /// TCP peer that has closed looks the same as one that has only ended its stream.
+    HungUp,
+    /// The connection broke.
+    Broken,
 }
 
 /// The operations in flight of one session: one bit for each purpose.

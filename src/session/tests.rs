@@ -16,6 +16,7 @@ use super::buffer_queue::BUFFERS_HIGH;
 use super::connecting::RETRY_AFTER;
 use super::deadline::{END_LOOK, LINGER};
 use super::stalled::STALL;
+use super::watching::WATCH_AFTER;
 use super::*;
 use crate::fault::Fault;
 use crate::kernel::{BUFFER_BYTES, Buffer, Errno, Pumped, SinkState, SourceState};
@@ -353,7 +354,7 @@ fn an_early_answer_is_relayed_after_the_sink_broke() {
     script.on_event(Event::RecvEnded(Backend, Ok(())));
     script.sent(Backend, 30);
     script.asks(&[Op::Release(answer.id), Op::Cancel(Purpose::Watch(Client))]);
-    script.on_event(Event::Watched(Client, false));
+    script.on_event(Event::Watched(Client, PeerState::Unclear));
     script.ends(CloseReason::BackendReset, Manner::Reset);
 }
 
@@ -401,7 +402,7 @@ fn a_side_that_is_not_read_is_watched_after_a_while() {
     script.asks(&[]);
     script.passes(1);
     script.asks(&[Op::Watch(Client)]);
-    script.on_event(Event::Watched(Client, true));
+    script.on_event(Event::Watched(Client, PeerState::Broken));
     script.asks(&[Op::Cancel(Purpose::Recv(Backend))]);
     script.on_event(Event::RecvEnded(Backend, Err(Errno::CANCELED)));
     script.ends(CloseReason::ClientReset, Manner::Reset);

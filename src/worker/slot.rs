@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::kernel::{BUFFER_BYTES, Buffer, Done, Errno, Interest, Kernel, Pipe, Sleeper, Socket};
 use crate::pool::{Backend, Ended, Tally};
 use crate::select::{Keys, Looked};
-use crate::session::{CloseReason, Context, Event, Op, Session, Summary, Unanswered};
+use crate::session::{CloseReason, Context, Event, Op, PeerState, Session, Summary, Unanswered};
 use crate::snapshot::Listener;
 use crate::time::US;
 use crate::token::{GENERATION_MASK, Purpose, Side, Token};
@@ -486,8 +486,9 @@ pub(super) fn sink_ready(from: Side, outcome: Result<Done, Errno>) -> Event {
 
 pub(super) fn watched(side: Side, outcome: Result<Done, Errno>) -> Event {
     match outcome {
-        Ok(Done::Count(events)) => Event::Watched(side, events & FAULT != 0),
-        _ => Event::Watched(side, false),
+        Ok(Done::Count(events)) if events & FAULT != 0 => Event::Watched(side, PeerState::Broken),
+        Ok(Done::Count(events)) if events & HANG_UP != 0 => Event::Watched(side, PeerState::HungUp),
+        _ => Event::Watched(side, PeerState::Unclear),
     }
 }
 
@@ -498,6 +499,7 @@ pub(super) fn number(key: usize) -> u32 {
 
 /// The bit of a poll's answer for a broken connection (poll(2)).
 const FAULT: u32 = libc::POLLERR as u32;
+const HANG_UP: u32 = libc::POLLHUP as u32;
 /// Bits of a poll's answer that a send has something to say about.
 const ROOM: u32 = (libc::POLLOUT | libc::POLLERR | libc::POLLHUP) as u32;
 /// What an idle connection takes in this process.

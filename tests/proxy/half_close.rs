@@ -2,13 +2,14 @@
 //! open. Every test plays both roles: the client is `near` once and the backend is once.
 
 use std::net::{Shutdown, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::thread;
 use std::time::Duration;
 
 use crate::balancer::Launch;
 use crate::bytes::Bytes;
 use crate::peers::{self, expect_end};
-use crate::watchdog::heavy;
+use crate::watchdog::{eventually, heavy};
 
 fn both_ways(test: impl Fn(TcpStream, TcpStream) + Send + 'static) {
     heavy(move || {
@@ -98,5 +99,41 @@ fn both_ends_at_once() {
         for thread in senders.into_iter().chain(receivers) {
             thread.join().unwrap();
         }
+    });
+}
+
+/// The kernel tells the close of a Unix socket from the end of a stream.
+#[test]
+fn a_unix_client_that_has_closed_leaves_its_place_once_its_bytes_are_delivered() {
+    heavy(|| {
+        let (backend, to) = peers::listen();
+        let launch = Launch::between("unix:front.sock", &[to]);
+        let front = launch.dir().join("front.sock");
+        let balancer = launch.flag("--half-closed-timeout", "10m").start();
+        for bytes in [0, 1_000, 20 << 20] {
+            let mut client = UnixStream::connect(&front).unwrap();
+            let (mut far, _) = backend.accept().unwrap();
+            let sender = thread::spawn(move || Bytes::new(7).send(&mut client, bytes));
+            let mut received = Bytes::new(7);
+            received.expect_to_end(&mut far);
+            assert_eq!(received.count, bytes);
+            sender.join().unwrap();
+            // The backend holds its end open.
+            eventually("the session ends", || balancer.number("sessions") == 0);
+        }
+        assert_eq!(balancer.number("closed.client_closed"), 3);
+
+        let mut client = UnixStream::connect(&front).unwrap();
+        let (mut far, _) = backend.accept().unwrap();
+        client.shutdown(Shutdown::Write).unwrap();
+        expect_end(&mut far);
+        // Longer than it takes to see that a client is gone.
+        thread::sleep(Duration::from_millis(300));
+        Bytes::new(8).send(&mut far, 1_000);
+        drop(far);
+        let mut received = Bytes::new(8);
+        received.expect_to_end(&mut client);
+        assert_eq!(received.count, 1_000);
+        balancer.finish();
     });
 }

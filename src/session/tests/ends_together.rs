@@ -134,3 +134,49 @@ fn an_end_that_is_never_acknowledged_is_cut_in_time() {
         }
     });
 }
+
+/// A Unix client that has closed: what it sent is still delivered.
+#[test]
+fn a_peer_that_is_gone_ends_both_directions() {
+    each_side(|gone, to| {
+        let mut script = Script::connected();
+        let last = script.receives_last(gone, 10);
+        script.asks(&[Op::Send(gone, last, true)]);
+        script.sent(gone, 10);
+        script.asks(&[Op::Release(last.id), Op::Shutdown(to)]);
+        script.passes(WATCH_AFTER);
+        script.asks(&[Op::Watch(gone)]);
+        script.told_more(Event::Watched(gone, PeerState::HungUp));
+        script.asks(&[]);
+        script.unsent = unsent(to, 10);
+        script.passes(END_LOOK);
+        script.asks(&[]);
+        script.unsent = [0, 0];
+        script.passes(LIMITS.half_closed / 2);
+        script.asks(&[Op::Cancel(Purpose::Recv(to))]);
+        script.on_event(Event::RecvEnded(to, Err(Errno::CANCELED)));
+        script.asks(&[Op::Cancel(Purpose::Watch(gone))]);
+        script.on_event(Event::Watched(gone, PeerState::Unclear));
+        script.ends(CloseReason::closed_by(gone), Manner::Graceful);
+    });
+}
+
+/// Its end was relayed already, so that a hang-up tells nothing of the peer.
+#[test]
+fn a_peer_whose_stream_ends_last_is_not_gone() {
+    each_side(|one, other| {
+        let mut script = Script::connected();
+        script.on_event(Event::RecvEnded(other, Ok(())));
+        script.asks(&[Op::Shutdown(one)]);
+        let filled = (0..BUFFERS_HIGH).map(|_| script.receives(one, 1));
+        let filled: Vec<_> = filled.collect();
+        script.ops.clear();
+        script.on_event(Event::RecvEnded(one, Err(Errno::CANCELED)));
+        script.passes(WATCH_AFTER);
+        script.ops.clear();
+        script.told_more(Event::Watched(one, PeerState::HungUp));
+        script.passes(LIMITS.half_closed / 4);
+        script.asks(&[]);
+        assert_eq!(script.session.reason(), None, "{filled:?}");
+    });
+}

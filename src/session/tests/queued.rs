@@ -128,7 +128,7 @@ fn a_client_that_is_not_received_from_is_watched_in_the_queue() {
         script
     };
     let mut script = filled();
-    script.on_event(Event::Watched(Client, true));
+    script.on_event(Event::Watched(Client, PeerState::Broken));
     let released = (1..=BUFFERS_HIGH).map(|_| script.ops.pop_front());
     assert!(released.eq((1..=BUFFERS_HIGH).map(|id| Some(Op::Release(id)))));
     script.ends(CloseReason::ClientReset, Manner::Reset);
@@ -136,7 +136,7 @@ fn a_client_that_is_not_received_from_is_watched_in_the_queue() {
     let mut script = filled();
     script.on_event(Event::Called);
     script.asks(&[Op::Connect]);
-    script.on_event(Event::Watched(Client, true));
+    script.on_event(Event::Watched(Client, PeerState::Broken));
     script.asks(&[Op::Cancel(Purpose::Connect)]);
     assert_eq!(script.session.reason(), Some(CloseReason::ClientReset));
 }

@@ -111,7 +111,7 @@ fn a_reset_is_noticed_during_a_pause() {
     script.ops.clear();
     script.passes(WATCH_AFTER);
     script.asks(&[Op::Watch(Client)]);
-    script.on_event(Event::Watched(Client, true));
+    script.on_event(Event::Watched(Client, PeerState::Broken));
     assert_eq!(script.deadline_in(), LINGER / 4);
 }
 
@@ -159,8 +159,8 @@ fn a_watch_that_the_kernel_ends_begins_again_after_a_pause() {
     for _ in 0..3 {
         script.passes(WATCH_AFTER);
         script.asks(&[Op::Watch(Client)]);
-        script.told_more(Event::Watched(Client, false));
-        script.on_event(Event::Watched(Client, false));
+        script.told_more(Event::Watched(Client, PeerState::Unclear));
+        script.on_event(Event::Watched(Client, PeerState::Unclear));
         script.asks(&[]);
     }
     assert_eq!(script.in_vain, 3);

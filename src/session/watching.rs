@@ -1,0 +1,75 @@
+//! Watches of sides that are not read from: their connections may break, or their peers be gone.
+
+use crate::time::{MS, NEVER};
+use crate::token::{Purpose, Side};
+
+use super::{CloseReason, Context, Op, PeerState, Session, SessionState};
+
+/// The watch of a side that is not read from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Watch {
+    None,
+    /// In flight, or it has reported a fault.
+    Set,
+    /// It has reported that the peer takes no more bytes either.
+    Gone,
+}
+
+impl Session {
+    /// A side that is not read from does not show its reset. To watch it costs an operation, so the
+    /// watch begins only when that lasts: most half-closed sessions end sooner.
+    pub(super) fn watch_soon(&mut self, now: u64) {
+        let wants = self.watches.contains(&Watch::None) || self.has_pipe();
+        if self.watch_at == NEVER && wants {
+            self.watch_at = now + WATCH_AFTER;
+        }
+    }
+
+    pub(super) fn watch(&mut self, cx: &mut Context<'_>) {
+        self.watch_at = NEVER;
+        for side in Side::BOTH {
+            let there = side == Side::Client || self.state == SessionState::Open;
+            if there && !self.is_read(side) && self.watches[side as usize] == Watch::None {
+                self.watches[side as usize] = Watch::Set;
+                self.ask(Purpose::Watch(side), cx);
+            }
+        }
+        self.look_after_pipes(cx);
+    }
+
+    /// A side that is read from shows its reset itself, behind the bytes that came before it.
+    pub(super) fn on_watched(
+        &mut self,
+        side: Side,
+        peer: PeerState,
+        more: bool,
+        cx: &mut Context<'_>,
+    ) {
+        // After the end of what goes to the peer, a peer that only ended its own stream shows it
+        // too.
+        let gone = peer == PeerState::HungUp && !self.half(side.other()).shut;
+        let broke = peer == PeerState::Broken;
+        self.watches[side as usize] = match () {
+            () if gone => Watch::Gone,
+            () if broke || more => Watch::Set,
+            () => Watch::None,
+        };
+        if more && !broke && !gone {
+            cx.ops.push_back(Op::InVain);
+        } else if !more && !broke && !gone {
+            // The kernel ended it: it had no room for its answers.
+            self.watch_soon(cx.now);
+        }
+        if !broke || self.is_read(side) || self.broken.is_some() {
+            return;
+        }
+        if self.half(side).is_loaded() && self.state == SessionState::Open {
+            self.on_source_broken(side, cx.now);
+        } else {
+            self.close(CloseReason::reset_by(side), cx);
+        }
+    }
+}
+
+/// Until a side that is not read from is watched for its reset: 50 ms.
+pub(super) const WATCH_AFTER: u64 = 50 * MS;
