@@ -42,6 +42,8 @@ pub enum CloseReason {
     NoResources,
     /// No local port towards a backend was free until the connect deadline.
     NoLocalPort,
+    /// This machine lacked the source addresses of the pool until the connect deadline.
+    NoSourceAddress,
     /// The balancer stopped and its grace was over.
     Shutdown,
     /// The operator closed it.
@@ -50,7 +52,7 @@ pub enum CloseReason {
 
 impl CloseReason {
     /// Every reason, in the order of their counters.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::ClientClosed,
         Self::BackendClosed,
         Self::ClientReset,
@@ -67,6 +69,7 @@ impl CloseReason {
         Self::SessionTimeout,
         Self::NoResources,
         Self::NoLocalPort,
+        Self::NoSourceAddress,
         Self::Shutdown,
         Self::Killed,
     ];
@@ -115,6 +118,7 @@ impl CloseReason {
             Self::SessionTimeout => "session_timeout",
             Self::NoResources => "no_resources",
             Self::NoLocalPort => "no_local_port",
+            Self::NoSourceAddress => "no_source_address",
             Self::Shutdown => "shutdown",
             Self::Killed => "killed",
         }
@@ -139,6 +143,7 @@ impl CloseReason {
             | Self::SessionTimeout
             | Self::NoResources
             | Self::NoLocalPort
+            | Self::NoSourceAddress
             | Self::Shutdown
             | Self::Killed => Manner::Reset,
         }

@@ -157,7 +157,8 @@ impl Session {
 /// Why a session is closed whose attempt could not be made in time.
 fn held_by(fault: Fault) -> CloseReason {
     match fault {
-        Fault::Ports | Fault::Source => CloseReason::NoLocalPort,
+        Fault::Ports => CloseReason::NoLocalPort,
+        Fault::Source => CloseReason::NoSourceAddress,
         Fault::Resources => CloseReason::NoResources,
         Fault::Unanswered => CloseReason::ConnectTimeout,
         Fault::Busy | Fault::Backend | Fault::Network | Fault::Client | Fault::Local => {

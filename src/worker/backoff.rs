@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::fault::Fault;
 use crate::pool::{Backend, Tally};
 use crate::time::MS;
 
@@ -22,39 +23,47 @@ pub(super) struct Backoff {
 struct Held {
     _tally: Arc<Tally>,
     until: u64,
+    /// What is lacking.
+    fault: Fault,
 }
 
 impl Backoff {
-    /// No connect to the backend is tried from this origin for [`HOLD`].
-    pub(super) fn hold(&mut self, backend: &Backend, origin: usize, now: u64) {
+    /// No connect to the backend is tried from this origin for [`HOLD`], as it lacks this.
+    pub(super) fn hold(&mut self, backend: &Backend, origin: usize, fault: Fault, now: u64) {
         let held = Held {
             _tally: Arc::clone(&backend.tally),
             until: now.saturating_add(HOLD),
+            fault,
         };
         self.held.retain(|_, held| held.until > now);
         self.held.insert((key(backend), origin), held);
     }
 
-    /// Whether no connect is tried on the backend, from none of its origins.
-    pub(super) fn holds(&self, backend: &Backend, now: u64) -> bool {
+    /// What is lacking for a connect to the backend, if one is tried from none of its origins:
+    /// ports, where one of these has its address.
+    pub(super) fn holds(&self, backend: &Backend, now: u64) -> Option<Fault> {
         if self.held.is_empty() {
-            return false;
+            return None;
         }
-        let mut origins = 0..backend.origins.len();
-        origins.all(|origin| self.holds_at(backend, origin, now))
+        let mut lacking = None;
+        for origin in 0..backend.origins.len() {
+            let fault = self.holds_at(backend, origin, now)?;
+            lacking = lacking.filter(|its| *its == Fault::Ports).or(Some(fault));
+        }
+        lacking
     }
 
     /// The first origin from `turn` on that a connect can be tried from.
     pub(super) fn origin(&self, backend: &Backend, turn: usize, now: u64) -> usize {
         let count = backend.origins.len();
         let mut turns = (0..count).map(|n| turn.wrapping_add(n) % count);
-        let free = |origin: &usize| !self.holds_at(backend, *origin, now);
+        let free = |origin: &usize| self.holds_at(backend, *origin, now).is_none();
         turns.find(free).unwrap_or(turn % count)
     }
 
-    fn holds_at(&self, backend: &Backend, origin: usize, now: u64) -> bool {
+    fn holds_at(&self, backend: &Backend, origin: usize, now: u64) -> Option<Fault> {
         let held = self.held.get(&(key(backend), origin));
-        held.is_some_and(|held| held.until > now)
+        held.filter(|held| held.until > now).map(|held| held.fault)
     }
 }
 
@@ -79,12 +88,12 @@ mod tests {
             panic!("two backends")
         };
         let mut backoff = Backoff::default();
-        backoff.hold(one, 0, 1_000);
-        assert!(backoff.holds(one, 1_000 + HOLD - 1));
-        assert!(!backoff.holds(one, 1_000 + HOLD));
-        assert!(!backoff.holds(other, 1_000));
+        backoff.hold(one, 0, Fault::Ports, 1_000);
+        assert_eq!(backoff.holds(one, 1_000 + HOLD - 1), Some(Fault::Ports));
+        assert_eq!(backoff.holds(one, 1_000 + HOLD), None);
+        assert_eq!(backoff.holds(other, 1_000), None);
         // What is over is forgotten with the next.
-        backoff.hold(other, 0, 1_000 + HOLD);
+        backoff.hold(other, 0, Fault::Ports, 1_000 + HOLD);
         assert_eq!(backoff.held.len(), 1);
         assert_eq!(Arc::strong_count(&one.tally), 1);
     }
@@ -100,11 +109,14 @@ mod tests {
         let mut backoff = Backoff::default();
         let turns = |backoff: &Backoff| [0, 1, 2].map(|turn| backoff.origin(backend, turn, 5));
         assert_eq!(turns(&backoff), [0, 1, 0]);
-        backoff.hold(backend, 0, 5);
+        backoff.hold(backend, 0, Fault::Ports, 5);
         assert_eq!(turns(&backoff), [1, 1, 1]);
-        assert!(!backoff.holds(backend, 5));
-        backoff.hold(backend, 1, 5);
-        assert!(backoff.holds(backend, 5));
-        assert!(!backoff.holds(backend, 5 + HOLD));
+        assert_eq!(backoff.holds(backend, 5), None);
+        backoff.hold(backend, 1, Fault::Source, 5);
+        // A wider range of ports would help.
+        assert_eq!(backoff.holds(backend, 5), Some(Fault::Ports));
+        assert_eq!(backoff.holds(backend, 5 + HOLD), None);
+        backoff.hold(backend, 0, Fault::Source, 5);
+        assert_eq!(backoff.holds(backend, 5), Some(Fault::Source));
     }
 }

@@ -140,7 +140,7 @@ impl<K: Kernel> Worker<K> {
     fn reserve(&mut self, key: usize) -> Result<Arc<Backend>, Event> {
         let slot = &mut self.slots[key];
         let port = &mut self.ports[slot.port];
-        let mut lacking = false;
+        let mut lacking = None;
         let mut races = 0;
         while races < RACES_MAX {
             let request = Request {
@@ -156,22 +156,22 @@ impl<K: Kernel> Worker<K> {
             let backend = &slot.listener.plan.pool().backends[usize::from(index)];
             let held = self.backoff.holds(backend, self.now);
             let tried = slot.tried.contains(&index);
-            if held && !tried {
+            if held.is_some() && !tried {
                 // Another one may be connected to.
-                lacking = true;
+                lacking = held;
                 slot.tried.push(index);
                 continue;
             }
             let spent = tried && slot.session.is_out_of_attempts(&slot.listener.limits);
-            if spent && !lacking && !held {
+            if spent && lacking.is_none() && held.is_none() {
                 return Err(Event::Spent);
             }
             // No other is left: an attempt at once would fail as the last one did.
             let waits = tried && !std::mem::replace(&mut slot.paused, true);
-            if held || lacking && waits {
+            if let Some(fault) = held.or_else(|| lacking.filter(|_| waits)) {
                 port.pause(self.now);
                 self.ports_changed = true;
-                return Err(Event::Lacking(Fault::Ports));
+                return Err(Event::Lacking(fault));
             }
             if waits {
                 return Err(Event::Paused);
@@ -215,9 +215,10 @@ impl<K: Kernel> Worker<K> {
         // From another origin there may be a port towards it.
         let of_origin = fault.is_of_origin();
         if of_origin {
-            self.backoff.hold(&backend, slot.origin.into(), self.now);
+            let origin = slot.origin.into();
+            self.backoff.hold(&backend, origin, fault, self.now);
         }
-        let over = !of_origin || self.backoff.holds(&backend, self.now);
+        let over = !of_origin || self.backoff.holds(&backend, self.now).is_some();
         if over && !slot.tried.contains(&slot.target_index) {
             slot.tried.push(slot.target_index);
         }

@@ -238,6 +238,28 @@ fn seen_by_backend() -> (Backend, Arc<Mutex<Vec<SocketAddr>>>) {
 }
 
 #[test]
+fn a_client_for_whom_no_source_address_is_left_ends_as_no_source_address() {
+    watched(|| {
+        network::own("21000 29999");
+        network::set_address(LEAVES, true);
+        let backend = Backend::tcp("127.0.0.1:22901", crate::peers::echo);
+        let pool = format!(
+            "source: [\"{LEAVES}\"], backends: [\"{}\"]",
+            backend.address
+        );
+        let (balancer, front) = start("timeouts: (connect: \"200ms\")", &pool);
+        network::set_address(LEAVES, false);
+        assert!(!is_served(&mut connect(&front)));
+        let log = balancer.dir().join("access");
+        eventually("its line", || {
+            let log = std::fs::read_to_string(&log).unwrap();
+            log.contains("reason=no_source_address")
+        });
+        balancer.finish();
+    });
+}
+
+#[test]
 fn a_source_address_that_leaves_is_passed_over_and_named_once() {
     watched(|| {
         network::own("21000 29999");

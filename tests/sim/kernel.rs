@@ -459,7 +459,11 @@ impl Kernel for FakeKernel {
         self.trace.fact("close", fd, manner as u64);
     }
 
-    fn open(&mut self, _to: &Address, _from: Origin) -> Result<Socket, Errno> {
+    fn open(&mut self, to: &Address, _from: Origin) -> Result<Socket, Errno> {
+        if self.world.sourceless && matches!(to, Address::Tcp(_)) {
+            self.trace.see("no source address");
+            return Err(Errno::NO_SOURCE);
+        }
         if self.lacks_descriptors() || self.random.permille(10) {
             self.trace.see("no descriptor for a backend socket");
             return Err(Errno(self.random.pick(&[

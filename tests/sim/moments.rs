@@ -53,6 +53,7 @@ impl Moment {
             descriptors: 1_000,
             famine: false,
             drought: false,
+            sourceless: false,
             full_backlogs: BTreeMap::new(),
             in_all: Arc::clone(&snapshot.connections),
             per_listener: vec![Arc::clone(&snapshot.listeners[0].connections)],

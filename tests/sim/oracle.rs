@@ -250,6 +250,7 @@ impl FakeKernel {
                 | CloseReason::QueueTimeout
                 | CloseReason::NoResources
                 | CloseReason::NoLocalPort
+                | CloseReason::NoSourceAddress
                 | CloseReason::Shutdown
                 | CloseReason::Killed
                 | CloseReason::BackendDown => true,
@@ -282,7 +283,8 @@ impl FakeKernel {
             | CloseReason::PoolFull
             | CloseReason::QueueTimeout
             | CloseReason::NoResources
-            | CloseReason::NoLocalPort => false,
+            | CloseReason::NoLocalPort
+            | CloseReason::NoSourceAddress => false,
         };
         assert!(broke, "{reason}: {client:?} {backend:?}");
         check_deadline(record, self.queue_timeout(record.listener.id));
@@ -384,6 +386,7 @@ fn check_deadline(record: &Record, queue_timeout: u64) {
         | CloseReason::QueueTimeout
         | CloseReason::NoResources
         | CloseReason::NoLocalPort
+        | CloseReason::NoSourceAddress
         | CloseReason::Shutdown
         | CloseReason::Killed
         | CloseReason::BackendDown => 0,

@@ -237,6 +237,7 @@ impl FakeKernel {
             | CloseReason::SessionTimeout
             | CloseReason::NoResources
             | CloseReason::NoLocalPort
+            | CloseReason::NoSourceAddress
             | CloseReason::Shutdown => false,
         };
         let meant = self.world.closes.iter().filter(|close| {

@@ -328,6 +328,7 @@ impl Plan {
             descriptors: random.pick(&[5, 20, 1_000, 1_000, 1_000]),
             famine: false,
             drought: false,
+            sourceless: false,
             full_backlogs: BTreeMap::new(),
             in_all: Arc::clone(&self.in_all),
             per_listener: self.per_listener.clone(),

@@ -31,6 +31,8 @@ pub(crate) struct World {
     pub(crate) famine: bool,
     /// No local port is free for a while.
     pub(crate) drought: bool,
+    /// Meanwhile this machine does not have the source address either.
+    pub(crate) sourceless: bool,
     /// How often a listener's backend on a Unix socket had a full backlog since it last accepted a
     /// connection, and since when, by listener and port.
     pub(crate) full_backlogs: BTreeMap<(usize, u16), (u64, u64)>,
@@ -119,6 +121,7 @@ impl FakeKernel {
             Event::Drought(begins) => {
                 self.trace.fact("drought", 0, u64::from(begins));
                 self.world.drought = begins;
+                self.world.sourceless = begins && self.random.permille(300);
             }
             Event::Others(wanted) => self.others_take(wanted),
             Event::Neighbour => self.neighbour_acts(),

@@ -109,6 +109,19 @@ fn a_lack_of_ports_that_lasts_is_named_and_is_no_attempt() {
 }
 
 #[test]
+fn a_source_address_that_stays_away_is_named() {
+    let mut script = Script::begin();
+    script.on_event(Event::ConnectFailed(Errno::NO_SOURCE));
+    script.asks(&[Op::Abandon(Fault::Source), Op::Connect]);
+    script.on_event(Event::Lacking(Fault::Source));
+    script.asks(&[Op::Visit(Purpose::Retry, RETRY_AFTER)]);
+    script.passes(LIMITS.connect);
+    joins(&mut script, &[]);
+    script.on_event(Event::Retry);
+    script.ends(CloseReason::NoSourceAddress, Manner::Reset);
+}
+
+#[test]
 fn a_connect_begun_late_for_want_of_a_port_has_its_own_time() {
     let mut script = Script::begin();
     script.on_event(Event::Lacking(Fault::Ports));
