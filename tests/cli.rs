@@ -461,7 +461,7 @@ fn help_and_version() {
         "two_tier's groups, and settings such as decay and horizon, need a configuration file",
         "no backend takes more than N times the average load, or off [default: off]",
         "Send a client with the same KEY back to the backend it had [default: off]",
-        "How long a client is remembered after its last connection ends [default: 30m]",
+        "How long a client is remembered after its last connection [default: 30m]",
         "Which strategy, when: docs/strategies.md",
     ] {
         assert!(flags.contains(text), "{text}");

@@ -1,17 +1,17 @@
 //! The arguments, as clap reads them.
 
 use std::fmt::Write;
-use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use clap::builder::{PathBufValueParser, StyledStr, Styles, TypedValueParser};
+use clap::builder::{StyledStr, Styles};
 use clap::{Args, Parser, Subcommand};
 
 use super::admin::ClientCommand;
+use super::proxy::ProxyFlags;
 use crate::address::Address;
 use crate::config::values::{self, ValueError};
-use crate::config::{Backend, Check, Key, LogFormat, LogSink, Strategy};
+use crate::config::{Backend, Strategy};
 use crate::prefix::Prefix;
 use crate::simulate::Scenario;
 
@@ -131,47 +131,6 @@ pub struct ProxyArgs {
                 ,backup; may be given again"
     )]
     pub to: Vec<Backend>,
-    /// The strategy that selects backends.
-    #[arg(
-        long,
-        value_name = "NAME",
-        default_value = "round_robin",
-        value_parser = values::strategy,
-        help = format!(
-            "The strategy that selects backends: {}; two_tier's groups, and settings such as decay \
-             and horizon, need a configuration file",
-            names(&Strategy::all())
-        )
-    )]
-    pub strategy: Strategy,
-    /// What hash and two_tier select by, and sticky_round_robin recognises clients by.
-    #[arg(
-        long,
-        value_name = "KEY",
-        help = format!(
-            "What hash and two_tier select by, and sticky_round_robin recognises clients by: {}; \
-             source_ip(24, 56) for networks of IPv4 and IPv6 [default: source_ip]",
-            names(&Key::all()).replace("http_cookie", "http_cookie(NAME)")
-        )
-    )]
-    pub key: Option<Key>,
-    /// With hash, no backend takes more than N times the average load, or off [default: off].
-    #[arg(long, value_name = "N|off", value_parser = values::max_load)]
-    pub max_load: Option<Maybe<u16>>,
-    /// Send a client with the same KEY back to the backend it had [default: off].
-    #[arg(long, value_name = "KEY", value_parser = values::persist_key)]
-    pub persist: Option<Key>,
-    /// How long a client is remembered after its last connection ends [default: 30m].
-    #[arg(long, value_name = "DUR", value_parser = persist_ttl)]
-    pub persist_ttl: Option<Duration>,
-    /// Probe the backends: tcp, tls, http, a group as in a configuration file, or off.
-    #[arg(
-        long,
-        value_name = "CHECK|off",
-        default_value = "off",
-        value_parser = values::check_of
-    )]
-    pub check: Maybe<Check>,
     /// Let clients of this address or prefix connect; with --allow alone, refuse all others.
     #[arg(
         long,
@@ -189,63 +148,9 @@ pub struct ProxyArgs {
         help = "Refuse clients of this address or prefix; may be given again"
     )]
     pub deny: Vec<Prefix>,
-    /// Worker threads; auto: one for each CPU that the process may use.
-    #[arg(long, value_name = "N|auto", default_value = "auto", value_parser = workers)]
-    pub workers: Maybe<NonZeroU32>,
-    /// Client connections at a time, in all; auto: what the descriptor limit allows.
-    #[arg(long, value_name = "N|auto", default_value = "auto", value_parser = connections)]
-    pub max_connections: Maybe<NonZeroU32>,
-    /// Connect attempts of a session, each on another backend while there is one. Backends that
-    /// refuse at once are passed over beyond this number, unless it is 1; 16 attempts in all.
-    #[arg(long, value_name = "N", default_value = "3", value_parser = attempts)]
-    pub attempts: u32,
-    /// How long one connect attempt may take.
-    #[arg(long, value_name = "DUR", default_value = "5s", value_parser = connect_timeout)]
-    pub connect_timeout: Duration,
-    /// End a session in which no byte moves for this long, or off.
-    #[arg(long, value_name = "DUR|off", default_value = "10m", value_parser = deadline)]
-    pub idle_timeout: Maybe<Duration>,
-    /// End a session when one side has closed and no byte moves for this long.
-    #[arg(long, value_name = "DUR", default_value = "30s", value_parser = half_closed_timeout)]
-    pub half_closed_timeout: Duration,
-    /// End a session after this long, or off.
-    #[arg(long, value_name = "DUR|off", default_value = "off", value_parser = deadline)]
-    pub session_timeout: Maybe<Duration>,
-    /// How long to wait for a client's first bytes, where a key is in them.
-    #[arg(long, value_name = "DUR", default_value = "3s", value_parser = peek_timeout)]
-    pub peek_timeout: Duration,
-    /// How long sessions may go on after SIGTERM.
-    #[arg(long, value_name = "DUR", default_value = "30s", value_parser = shutdown_grace)]
-    pub shutdown_grace: Duration,
-    /// Write a line for each session to standard output (-) or to a file [default: off].
-    #[arg(
-        long,
-        value_name = "-|FILE",
-        value_parser = PathBufValueParser::new().try_map(values::log_sink)
-    )]
-    pub access_log: Option<Maybe<LogSink>>,
-    /// The format of the access log.
-    #[arg(
-        long = "access-log-format",
-        alias = "log-format",
-        value_name = "FORMAT",
-        default_value = "key_value",
-        requires = "access_log",
-        value_parser = values::log_format,
-        help = format!("The format of the access log: {}", names(&LogFormat::ALL))
-    )]
-    pub log_format: LogFormat,
-    /// The file that SIGUSR1 appends histograms to.
-    #[arg(
-        long,
-        value_name = "FILE",
-        default_value = "mahoraga.hlog",
-        value_parser = PathBufValueParser::new().try_map(values::file)
-    )]
-    pub histogram_log: PathBuf,
-    /// The Unix socket of the admin API, or off [default: mahoraga.sock, if it is free].
-    #[arg(long, value_name = "PATH|off", value_parser = values::admin_socket)]
-    pub admin: Option<Maybe<PathBuf>>,
+    /// Settings of the configuration.
+    #[command(flatten)]
+    pub flags: ProxyFlags,
 }
 
 /// The flags of `mahoraga simulate`.
@@ -320,13 +225,9 @@ fn help_template() -> StyledStr {
 }
 
 /// The names of a setting, as help lists them.
-fn names<T>(all: &[(&'static str, T)]) -> String {
+pub(super) fn names<T>(all: &[(&'static str, T)]) -> String {
     let names: Vec<_> = all.iter().map(|(name, _)| *name).collect();
     names.join(", ")
-}
-
-fn workers(text: &str) -> Result<Maybe<NonZeroU32>, ValueError> {
-    values::number_or_auto(text, values::WORKERS)
 }
 
 fn simulated_workers(text: &str) -> Result<u32, ValueError> {
@@ -337,37 +238,9 @@ fn seed(text: &str) -> Result<u64, ValueError> {
     values::seed(text.as_ref())
 }
 
-fn connections(text: &str) -> Result<Maybe<NonZeroU32>, ValueError> {
-    values::number_or_auto(text, values::CONNECTIONS)
-}
-
 /// A deadline, or `off`.
 pub(super) fn deadline(text: &str) -> Result<Maybe<Duration>, ValueError> {
     values::duration_or_off(text, values::DEADLINE)
-}
-
-fn attempts(text: &str) -> Result<u32, ValueError> {
-    values::number(text, values::ATTEMPTS)
-}
-
-fn connect_timeout(text: &str) -> Result<Duration, ValueError> {
-    values::duration(text, values::CONNECT)
-}
-
-fn half_closed_timeout(text: &str) -> Result<Duration, ValueError> {
-    values::duration(text, values::DEADLINE)
-}
-
-fn peek_timeout(text: &str) -> Result<Duration, ValueError> {
-    values::duration(text, values::PEEK)
-}
-
-fn persist_ttl(text: &str) -> Result<Duration, ValueError> {
-    values::duration(text, values::TTL)
-}
-
-fn shutdown_grace(text: &str) -> Result<Duration, ValueError> {
-    values::duration(text, values::GRACE)
 }
 
 /// A constant: a start should not build the tables of settings for a text that few read.

@@ -17,7 +17,7 @@ mod simulate;
 mod tips;
 
 pub use args::{Cli, Command, ConfigFile, Maybe, ProxyArgs, SimulateArgs};
-pub use proxy::{ProxyError, proxy_config};
+pub use proxy::{ProxyError, ProxyFlags, proxy_config};
 
 use std::env;
 use std::fmt::Display;

@@ -1,40 +1,165 @@
-//! Turns the flags of `mahoraga proxy` into a [`Config`].
+//! The flags of `mahoraga proxy`: each is a setting of a file, under a name of its own.
+//!
+//! The flags are written as the text of a file, which is read as any file is: they follow the same
+//! rules.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
+use clap::{Arg, ArgMatches, Args, Command, FromArgMatches};
 use thiserror::Error;
 
-use super::args::ProxyArgs;
-use crate::address::Address;
-use crate::config::values::{self, ValueError};
-use crate::config::{
-    self, ATTEMPTS, AccessList, AccessLog, Admin, Config, FirstTier, HalfClose, Listener, Persist,
-    Pool, Strategy, Timeouts, TwoTier,
-};
-use crate::shared::Shared;
+use super::args::{ProxyArgs, names};
+use crate::config::{self, Config, ConfigError, Key, LogFormat, SettingInfo, Strategy};
+use crate::prefix::Prefix;
 
 /// Why the flags are refused, beyond what the parser of arguments checks.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum ProxyError {
     /// A rule of files that flags follow too.
-    #[error("{flag}: {sentence}")]
+    #[error("--{flag}: {sentence}")]
     Rule {
         /// The flag of the setting.
-        flag: &'static str,
+        flag: String,
         /// The rule, in a sentence.
         sentence: String,
     },
     /// A time for persistence, without persistence.
     #[error("--persist-ttl has no effect alone: add --persist, or --strategy sticky_round_robin")]
     NothingPersists,
-    /// A setting that does not go with the strategy.
-    #[error("{flag}: {error}")]
-    Value {
-        /// The flag.
-        flag: &'static str,
-        /// What is wrong with its value.
-        error: ValueError,
-    },
+}
+
+/// A flag, the path of its setting, and what stands for its value in help.
+type Flag = (&'static str, &'static str, &'static str);
+
+const FLAGS: [Flag; 19] = [
+    ("strategy", "pools.strategy.name", "NAME"),
+    ("key", "pools.strategy.key", "KEY"),
+    ("max-load", "pools.strategy.max_load", "N|off"),
+    ("persist", "pools.persist.key", "KEY"),
+    ("persist-ttl", "pools.persist.ttl", "DUR"),
+    ("check", "pools.check", "CHECK|off"),
+    ("workers", "workers", "N|auto"),
+    ("max-connections", "max_connections", "N|auto"),
+    ("attempts", "listeners.attempts", "N"),
+    ("connect-timeout", "listeners.timeouts.connect", "DUR"),
+    ("idle-timeout", "listeners.timeouts.idle", "DUR|off"),
+    (
+        "half-closed-timeout",
+        "listeners.timeouts.half_closed",
+        "DUR",
+    ),
+    ("session-timeout", "listeners.timeouts.session", "DUR|off"),
+    ("peek-timeout", "listeners.timeouts.peek", "DUR"),
+    ("shutdown-grace", "shutdown_grace", "DUR"),
+    ("access-log", "access_log.to", "-|FILE"),
+    ("access-log-format", "access_log.format", "FORMAT"),
+    ("histogram-log", "histogram_log", "FILE"),
+    ("admin", "admin", "PATH|off"),
+];
+
+/// The help of a flag, where the description of its setting does not say what the flag does.
+fn help(flag: &str) -> Option<String> {
+    Some(match flag {
+        "strategy" => format!(
+            "The strategy that selects backends: {}; two_tier's groups, and settings such as decay \
+             and horizon, need a configuration file [default: round_robin]",
+            names(&Strategy::all())
+        ),
+        "key" => format!(
+            "What hash and two_tier select by, and sticky_round_robin recognises clients by: {}; \
+             source_ip(24, 56) for networks of IPv4 and IPv6 [default: source_ip]",
+            names(&Key::all()).replace("http_cookie", "http_cookie(NAME)")
+        ),
+        "max-load" => "With hash, no backend takes more than N times the average load, or off \
+                       [default: off]"
+            .to_owned(),
+        "persist" => {
+            "Send a client with the same KEY back to the backend it had [default: off]".to_owned()
+        }
+        "check" => "Probe the backends: tcp, tls, http, a group as in a configuration file, or \
+                    off [default: off]"
+            .to_owned(),
+        "access-log" => "Write a line for each session to standard output (-) or to a file \
+                         [default: off]"
+            .to_owned(),
+        "access-log-format" => format!(
+            "The format of the access log: {} [default: key_value]",
+            names(&LogFormat::ALL)
+        ),
+        "admin" => "The Unix socket of the admin API, or off [default: mahoraga.sock, if it is \
+                    free]"
+            .to_owned(),
+        _ => return None,
+    })
+}
+
+/// Values of settings by their flags, as a file has them.
+#[derive(Clone, Debug)]
+pub struct ProxyFlags(Vec<(Flag, String)>);
+
+impl ProxyFlags {
+    fn value(&self, flag: &str) -> Option<&str> {
+        let mut given = self.0.iter();
+        given.find_map(|((name, ..), value)| (*name == flag).then_some(&**value))
+    }
+
+    /// The fields of a group that flags give, a line for each, with the flag in a comment.
+    fn fields(&self, group: &str) -> String {
+        let fields = self.0.iter().filter_map(|((flag, path, _), value)| {
+            let name = path
+                .strip_prefix(group)
+                .filter(|name| !name.contains('.'))?;
+            Some(format!("{name}: {value}, // --{flag}\n"))
+        });
+        fields.collect()
+    }
+}
+
+impl Args for ProxyFlags {
+    fn augment_args(command: Command) -> Command {
+        let rows = config::all_settings();
+        let flags = FLAGS.map(|(name, path, value)| {
+            let row = rows.iter().find(|row| row.path == path);
+            let row = row.expect("each flag has its setting");
+            let read = Arc::clone(&row.read);
+            let flag = Arg::new(name)
+                .long(name)
+                .value_name(value)
+                .help(help(name).unwrap_or_else(|| description(row)))
+                .value_parser(move |text: &str| read(text));
+            match name {
+                "access-log-format" => flag.alias("log-format").requires("access-log"),
+                _ => flag,
+            }
+        });
+        command.args(flags)
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+impl FromArgMatches for ProxyFlags {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let given = FLAGS.into_iter();
+        let given = given.filter_map(|flag| Some((flag, matches.get_one(flag.0).cloned()?)));
+        Ok(Self(given.collect()))
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+fn description(row: &SettingInfo) -> String {
+    let about = row.about.trim_end_matches('.');
+    match &row.default {
+        None => about.to_owned(),
+        Some(default) => format!("{about} [default: {}]", default.trim_matches('"')),
+    }
 }
 
 /// Turns the flags of `mahoraga proxy` into a configuration with one pool for all listeners.
@@ -43,150 +168,100 @@ pub enum ProxyError {
 ///
 /// A rule of files is broken, or flags do not go with the strategy.
 pub fn proxy_config(args: &ProxyArgs) -> Result<Config, ProxyError> {
-    let (strategy, persist) = strategy(args)?;
-    let access_lists = access_lists(args);
-    let config = Config {
-        workers: args.workers,
-        max_connections: args.max_connections,
-        shutdown_grace: args.shutdown_grace,
-        access_log: args.access_log.clone().flatten().map(|to| AccessLog {
-            to,
-            format: args.log_format,
-        }),
-        histogram_log: args.histogram_log.clone(),
-        admin: match &args.admin {
-            None => Some(Admin::default()),
-            Some(socket) => socket.clone().map(|socket| Admin {
-                socket: Some(socket),
-                required: true,
-                ..Admin::default()
-            }),
-        },
-        ..Config::of(
-            listeners(args, &access_lists),
-            vec![Pool {
-                strategy,
-                persist,
-                check: args.check.clone(),
-                ..Pool::of(POOL, args.to.clone())
-            }],
-        )
+    let text = file_of(args)?;
+    let mistakes = match config::parse(String::new(), text.clone().into()) {
+        Ok((config, _)) => return Ok(config),
+        Err(ConfigError::Mistakes(mistakes)) => mistakes,
+        Err(ConfigError::Unreadable { .. }) => Vec::new(),
     };
-    let config = Config {
-        access_lists: access_lists.into_iter().map(Shared::from).collect(),
-        ..config
-    };
-    match config::broken_rule(&config) {
-        None => Ok(config),
-        Some((path, sentence)) => {
-            let known = FLAGS.iter().find(|(setting, _)| path.starts_with(setting));
-            let flag = known.map_or("proxy", |(_, flag)| flag);
-            Err(ProxyError::Rule { flag, sentence })
-        }
-    }
+    let mistake = mistakes.first();
+    let line = mistake.map_or(1, |mistake| mistake.place.line);
+    let mut lines = text.lines().skip(line - 1);
+    let flag = lines.find_map(|line| Some(line.rsplit_once(" // --")?.1));
+    let flag = flag.unwrap_or("from").to_owned();
+    // Places in that text, and names of its fields, mean nothing to a caller.
+    let sentence = mistake.map_or("", |mistake| &*mistake.sentence);
+    let sentence = sentence
+        .split("; the first is at ")
+        .next()
+        .unwrap_or(sentence);
+    let name = sentence.split_once(": ");
+    let name = name.filter(|(name, _)| *name == flag.replace('-', "_"));
+    let sentence = name.map_or(sentence, |(_, rest)| rest).to_owned();
+    Err(ProxyError::Rule { flag, sentence })
 }
 
-/// The flags of the settings that have rules.
-const FLAGS: [(&str, &str); 6] = [
-    ("access_lists[0].allow", "--allow"),
-    ("access_lists[0].deny", "--deny"),
-    ("listeners", "--from"),
-    ("pools[0].backends", "--to"),
-    ("pools[0].strategy", "--strategy"),
-    ("pools[0].check", "--check"),
-];
-
-/// The name of the only pool.
-const POOL: &str = "default";
-
-/// The access list of all listeners, if prefixes are given.
-fn access_lists(args: &ProxyArgs) -> Vec<AccessList> {
-    let list = AccessList {
-        name: ACCESS_LIST.to_owned(),
-        allow: args.allow.clone(),
-        deny: args.deny.clone(),
-        file: None,
-        others: None,
-    };
-    let is_given = !list.allow.is_empty() || !list.deny.is_empty();
-    is_given.then_some(list).into_iter().collect()
-}
-
-/// The name of the only access list.
-const ACCESS_LIST: &str = "default";
-
-/// The strategy with its settings, and the persistence.
-fn strategy(args: &ProxyArgs) -> Result<(Strategy, Option<Persist>), ProxyError> {
-    let mut strategy = args.strategy.clone();
-    let settings = [
-        ("--key", "key", args.key.is_some()),
-        ("--max-load", "max_load", args.max_load.is_some()),
-    ];
-    for (flag, setting, _) in settings.into_iter().filter(|(_, _, given)| *given) {
-        values::setting_of(&strategy, setting).map_err(value_of(flag))?;
-    }
-    let mut persist = args.persist.clone();
-    let key = args.key.clone().unwrap_or_default();
-    if let Strategy::Hash(hash) = &mut strategy {
-        hash.key = key;
-        hash.max_load = args.max_load.map_or(hash.max_load, |load| load);
-    } else if let Strategy::TwoTier(TwoTier { first, .. }) = &mut strategy {
-        if let FirstTier::Hash { key: selects, .. } = first {
-            *selects = key;
-        }
-    } else if strategy == Strategy::StickyRoundRobin {
-        if persist.is_some() {
-            return Err(value_of("--persist")(values::persists_already()));
-        }
-        persist = Some(values::lasting(key).map_err(value_of("--key"))?);
-    }
-    if persist.is_none() && args.persist_ttl.is_some() {
+/// The file with the settings of the flags.
+fn file_of(args: &ProxyArgs) -> Result<String, ProxyError> {
+    let flags = &args.flags;
+    let is_sticky = flags.value("strategy") == Some("\"sticky_round_robin\"");
+    let (key, ttl) = (flags.value("persist"), flags.value("persist-ttl"));
+    if key.is_none() && ttl.is_some() && !is_sticky {
         return Err(ProxyError::NothingPersists);
     }
-    let default = Persist::default();
-    let persist = persist.map(|key| Persist {
-        key,
-        ttl: args.persist_ttl.unwrap_or(default.ttl),
-        clients_max: default.clients_max,
+    let ttl = ttl.map_or_else(String::new, |ttl| format!("ttl: {ttl}, // --persist-ttl\n"));
+    let (of_strategy, of_persist) = if is_sticky { (&*ttl, "") } else { ("", &*ttl) };
+    let persist = key.map_or_else(String::new, |key| {
+        format!("persist: (key: {key}, // --persist\n{of_persist}),\n")
     });
-    Ok((strategy, persist))
-}
-
-/// Adds the flag to the error of its value.
-fn value_of(flag: &'static str) -> impl Fn(ValueError) -> ProxyError {
-    move |error| ProxyError::Value { flag, error }
-}
-
-fn listeners(args: &ProxyArgs, access_lists: &[AccessList]) -> Vec<Listener> {
-    let timeouts = Timeouts {
-        connect: args.connect_timeout,
-        idle: args.idle_timeout,
-        half_closed: args.half_closed_timeout,
-        session: args.session_timeout,
-        peek: args.peek_timeout,
+    let name = match flags.value("strategy") {
+        None => "name: \"round_robin\",\n",
+        Some(_) => "",
     };
-    let access_list = access_lists.first().map(|list| list.name.clone());
+    let access_log = match flags.value("access-log") {
+        None => "\"off\"".to_owned(),
+        Some(_) => format!("(\n{})", flags.fields("access_log.")),
+    };
+    let backends = args.to.iter();
+    let backends = backends.map(|backend| format!("{}, // --to\n", backend.ron()));
+    Ok(format!(
+        "({}access_log: {access_log},\n{}pools: [(name: {NAME:?},\n\
+         strategy: (\n{name}{}{of_strategy}),\n{persist}{}backends: [\n{}])])",
+        flags.fields(""),
+        listeners(args),
+        flags.fields("pools.strategy."),
+        flags.fields("pools."),
+        backends.collect::<String>(),
+    ))
+}
+
+/// The listeners, and the access list of all of them, if prefixes are given.
+fn listeners(args: &ProxyArgs) -> String {
+    let (own, timeouts) = ("listeners.", "listeners.timeouts.");
+    let [own, timeouts] = [own, timeouts].map(|group| args.flags.fields(group));
+    let has_list = !args.allow.is_empty() || !args.deny.is_empty();
+    let access_list = has_list.then(|| format!("access_list: {NAME:?},\n"));
+    let access_list = access_list.unwrap_or_default();
     let mut equal = HashMap::new();
-    let listener = |bind: &Address| {
-        let count = equal.entry(bind.clone()).or_insert(0);
+    let listeners = args.from.iter().map(|bind| {
+        let count = equal.entry(bind).or_insert(0);
         *count += 1;
-        Listener {
-            // Equal addresses are possible with port 0.
-            name: match *count {
-                1 => bind.to_string(),
-                count => format!("{bind}#{count}"),
-            },
-            bind: bind.clone(),
-            pool: 0,
-            max_connections: None,
-            access_list: access_list.clone(),
-            attempts: u8::try_from(args.attempts).unwrap_or(ATTEMPTS),
-            half_close: HalfClose::Relay,
-            timeouts,
-        }
+        // Equal addresses are possible with port 0.
+        let name = match *count {
+            1 => String::new(),
+            count => format!("name: \"{bind}#{count}\", "),
+        };
+        let bind = bind.to_string();
+        format!(
+            "({name}bind: {bind:?}, pool: {NAME:?}, // --from\n\
+             {own}{access_list}timeouts: (\n{timeouts})),\n"
+        )
+    });
+    let listeners: String = listeners.collect();
+    let prefixes = |prefixes: &[Prefix], flag: &str| -> String {
+        let prefixes = prefixes.iter();
+        let lines = prefixes.map(|prefix| format!("\"{prefix}\", // --{flag}\n"));
+        lines.collect()
     };
-    args.from.iter().map(listener).collect()
+    let (allow, deny) = (prefixes(&args.allow, "allow"), prefixes(&args.deny, "deny"));
+    let lists =
+        format!("access_lists: [(name: {NAME:?}, allow: [\n{allow}], deny: [\n{deny}])],\n");
+    let lists = if has_list { lists } else { String::new() };
+    format!("listeners: [\n{listeners}],\n{lists}")
 }
+
+/// The name of the only pool, and of the only access list.
+const NAME: &str = "default";
 
 #[cfg(test)]
 mod tests {
@@ -197,7 +272,10 @@ mod tests {
 
     use super::*;
     use crate::cli::{Cli, Command};
-    use crate::config::{Backend, Hash, Key, LogFormat, LogSink, SHUTDOWN_GRACE};
+    use crate::config::{
+        AccessLog, Admin, Backend, Check, HalfClose, Hash, HttpProbe, Listener, LogSink, Persist,
+        Pool, Probe, SHUTDOWN_GRACE, Timeouts,
+    };
     use crate::peek::Field;
 
     fn config(flags: &str) -> Result<Config, ProxyError> {
@@ -223,6 +301,13 @@ mod tests {
         let (file, _) = config::parse("f".to_owned(), text.into()).unwrap();
         assert_eq!(flags, file);
         assert_eq!(flags.shutdown_grace, SHUTDOWN_GRACE);
+    }
+
+    fn http_check() -> Check {
+        Check {
+            probe: Probe::Http(HttpProbe::default()),
+            ..Check::default()
+        }
     }
 
     #[test]
@@ -291,8 +376,8 @@ mod tests {
                 vec![Pool {
                     strategy,
                     persist: Some(persist),
-                    check: values::check_of("http").unwrap(),
-                    ..Pool::of(POOL, vec![first, second])
+                    check: Some(http_check()),
+                    ..Pool::of(NAME, vec![first, second])
                 }],
             )
         };
@@ -302,6 +387,27 @@ mod tests {
     fn pool(flags: &str) -> Result<Pool, ProxyError> {
         let flags = format!("--from unix:/a --to unix:/b {flags}");
         config(&flags).map(|mut config| config.pools.remove(0).into_owned())
+    }
+
+    #[test]
+    fn a_check_is_a_word_or_a_group_as_in_a_file() {
+        let check = |text: &str| {
+            let flags = ["--from", "unix:/a", "--to", "unix:/b", "--check", text];
+            let arguments = ["mahoraga", "proxy"].into_iter().chain(flags);
+            let Command::Proxy(args) = Cli::try_parse_from(arguments).unwrap().command else {
+                panic!("another subcommand than proxy");
+            };
+            proxy_config(&args).unwrap().pools[0].check.clone()
+        };
+        assert_eq!(check("off"), None);
+        assert_eq!(check("tcp"), Some(Check::default()));
+        let probe = |text: &str| check(text).map(|check| check.probe);
+        for text in [
+            "(type: \"http\", path: \"/up\")",
+            "(type: \"http\",\npath: \"/up\") // up",
+        ] {
+            assert!(matches!(probe(text), Some(Probe::Http(request)) if request.path == "/up"));
+        }
     }
 
     #[test]

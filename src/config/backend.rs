@@ -9,7 +9,6 @@ use super::codec::{Leaf, name, named, number, parsed, required, truth};
 use super::listener::stand_in;
 use super::reader::Around;
 use super::table::{Settings, Shape, settings};
-use super::text::Text;
 use super::values::{self, ValueError};
 use crate::address::{Address, Written};
 
@@ -73,8 +72,7 @@ fn place() -> Leaf<(Address, Option<String>)> {
 /// How to write a backend with the options of a flag, `ADDR,weight=2`, in a file.
 fn with_options(text: &str) -> Option<String> {
     let backend = values::backend(text).ok()?;
-    let fields = super::table::fields(&backend, &Backend::base(), &Around::default());
-    let fields = Text::Fields(fields).shown()?;
+    let fields = backend.ron();
     Some(format!(
         "expected an address without options: write {fields}"
     ))
@@ -112,6 +110,13 @@ impl Backend {
                 ..Self::at(Address::Tcp((UNRESOLVED, port).into()))
             },
         }
+    }
+
+    /// The text of it in a file.
+    #[must_use]
+    pub fn ron(&self) -> String {
+        let text = super::table::text(self, &Self::base(), &Around::default());
+        text.shown().unwrap_or_default()
     }
 
     /// Its address or host name, as written.

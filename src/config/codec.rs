@@ -39,7 +39,16 @@ pub(super) struct Facts {
     /// A change takes effect with the next start.
     pub(super) waits: bool,
     /// The settings of the group that it is.
-    pub(super) rows: fn(&str) -> Vec<super::reference::Row>,
+    pub(super) rows: fn(&str) -> Vec<super::reference::SettingInfo>,
+}
+
+impl Facts {
+    /// Whether values are written without quotes, as numbers are.
+    pub(super) fn are_numbers(&self) -> bool {
+        let is_number = |schema: &Json| schema["type"] == "integer" || schema["type"] == "number";
+        let choices = self.schema["anyOf"].as_array();
+        is_number(&self.schema) || choices.is_some_and(|all| all.iter().any(is_number))
+    }
 }
 
 impl<T: 'static> Codec<T> {

@@ -5,17 +5,16 @@ use std::io::{self, ErrorKind, Read};
 use std::os::fd::AsFd;
 use std::path::Path;
 
-use super::check::check;
 use super::error::{ConfigError, Mistake};
 use super::foreign;
-use super::reader::{Around, At, Reader};
+use super::reader::{Around, Reader};
 use super::rules;
 use super::source::Source;
 use super::strategy_file::StrategyFile;
 use super::table::Settings;
 use super::tree::{Kind, Value};
 use super::values::ValueError;
-use super::{Check, Config, Strategy};
+use super::{Config, Strategy};
 use crate::sys;
 
 /// The path that stands for standard input.
@@ -145,50 +144,31 @@ fn config(source: &Source) -> Result<Config, Vec<Mistake>> {
 /// # Errors
 /// The text is no strategy, or sets how clients persist, which only a file can.
 pub fn strategy_of(text: &str) -> Result<Strategy, ValueError> {
-    alone(text, |at, reader| {
-        let StrategyFile { strategy, .. } = reader.group(at, &StrategyFile::base())?;
-        let settings = ["key", "ttl", "clients_max"];
-        if strategy == Strategy::StickyRoundRobin
-            && let Some(setting) = settings.iter().find_map(|name| at.value.field(name))
-        {
-            let sentence = "only a file can say how clients of `sticky_round_robin` persist";
-            reader.mistake(&setting.span, sentence.to_owned());
-        }
-        Some(strategy)
-    })
-}
-
-/// Reads a check as a pool of a file may have it: a bare name such as `http`, or in RON
-/// `(type: "http", path: "/healthz")`.
-///
-/// # Errors
-/// It is none.
-pub fn check_of(text: &str) -> Result<Option<Check>, ValueError> {
-    alone(text, |at, reader| check().read(at, reader, &None))
-}
-
-/// Reads the value of a field, written as in a file. A word needs no quotes.
-fn alone<T>(
-    text: &str,
-    read: impl for<'a> FnOnce(At<'a>, &mut Reader<'a>) -> Option<T>,
-) -> Result<T, ValueError> {
     let text = text.trim();
+    // A word needs no quotes.
     let is_word = !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphabetic() || b == b'_');
     let text = if is_word {
         format!("{text:?}")
     } else {
         text.to_owned()
     };
-    let refused = |sentence: &str| ValueError::Refused(sentence.to_owned());
-    let source = Source::new(String::new(), text).parsed();
-    let source = source.map_err(|mistake| refused(&mistake.sentence))?;
+    let refused = |mistake: Mistake| ValueError::Refused(mistake.sentence);
+    let source = Source::new(String::new(), text).parsed().map_err(refused)?;
     let mut reader = Reader::new(&source, Around::default());
     // The caller knows the name of the value.
-    let value = read(reader.at(source.root(), ""), &mut reader);
-    match (reader.into_mistakes().first(), value) {
-        (None, Some(value)) => Ok(value),
-        (Some(mistake), _) => Err(refused(&mistake.sentence)),
-        (None, None) => Err(refused("it is incomplete")),
+    let at = reader.at(source.root(), "");
+    let file = reader.group(at, &StrategyFile::base());
+    let strategy = file.map(|file| file.strategy).unwrap_or_default();
+    let settings = ["key", "ttl", "clients_max"];
+    if strategy == Strategy::StickyRoundRobin
+        && let Some(setting) = settings.iter().find_map(|name| at.value.field(name))
+    {
+        let sentence = "only a file can say how clients of `sticky_round_robin` persist";
+        reader.mistake(&setting.span, sentence.to_owned());
+    }
+    match reader.into_mistakes().into_iter().next() {
+        None => Ok(strategy),
+        Some(mistake) => Err(refused(mistake)),
     }
 }
 

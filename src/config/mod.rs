@@ -63,10 +63,7 @@ pub use log::{AccessLog, LogFormat, LogSink, RecordFormat};
 pub use patch::{Changeable, Changing, Patch, Rows};
 pub(crate) use patch::{backend_schema, backend_values, changeable_values, changing, patch_schema};
 pub use pool::Pool;
-#[cfg(test)]
-pub(crate) use reference::waits_for_a_start;
-pub use reference::{reference, schema};
-pub use rules::broken_rule;
+pub use reference::{SettingInfo, all_settings, reference, schema};
 pub(crate) use rules::discovered_loops;
 pub use source::{Place, Source};
 pub use strategy::{
@@ -226,3 +223,5 @@ use table::{Settings, Shape, settings};
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+pub(crate) use tests::waits_for_a_start;

@@ -1,23 +1,44 @@
 //! The reference of all settings, generated from their tables.
 
 use std::fmt::Write;
+use std::sync::Arc;
 
 use super::Config;
-use super::table::Settings;
+use super::reader::{Around, Reader};
+use super::source::Source;
+use super::table::{Setting, Settings};
+use super::values::ValueError;
 
-/// A setting, as the reference shows it.
-pub(super) struct Row {
+/// A setting, as the reference and the help of flags show it.
+#[allow(
+    missing_debug_implementations,
+    reason = "functions have nothing to show"
+)]
+pub struct SettingInfo {
     /// Its name, with the groups that contain it.
-    pub(super) path: String,
-    about: String,
+    pub path: String,
+    /// Its description, in one line.
+    pub about: String,
     expected: String,
-    pub(super) default: Option<String>,
-    waits: bool,
+    /// The text of its default, if it has one.
+    pub default: Option<String>,
+    /// A change takes effect with the next start.
+    pub waits: bool,
     is_required: bool,
+    /// Validates its value as a flag has it, and writes it as a file has it.
+    pub read: Arc<ReadFlag>,
+}
+
+type ReadFlag = dyn Fn(&str) -> Result<String, ValueError> + Send + Sync;
+
+/// Every setting. A setting that is itself a group is followed by its settings.
+#[must_use]
+pub fn all_settings() -> Vec<SettingInfo> {
+    rows::<Config>("")
 }
 
 /// The settings of a group. A setting that is itself a group is followed by its settings.
-pub(super) fn rows<T: Settings>(path: &str) -> Vec<Row> {
+pub(super) fn rows<T: Settings>(path: &str) -> Vec<SettingInfo> {
     let mut rows = Vec::new();
     let base = T::base();
     for setting in T::table() {
@@ -26,16 +47,17 @@ pub(super) fn rows<T: Settings>(path: &str) -> Vec<Row> {
             "" => setting.name.to_owned(),
             path => format!("{path}.{}", setting.name),
         };
-        rows.push(Row {
+        rows.push(SettingInfo {
             about: setting.sentence(),
             expected: facts.expected.clone(),
             default: setting.default(&base),
             waits: facts.waits,
             is_required: facts.is_required,
             path: path.clone(),
+            read: Arc::new(|text| read(setting, text)),
         });
         let inner = (facts.rows)(&path).into_iter();
-        rows.extend(inner.map(|row| Row {
+        rows.extend(inner.map(|row| SettingInfo {
             waits: row.waits || facts.waits,
             ..row
         }));
@@ -43,31 +65,33 @@ pub(super) fn rows<T: Settings>(path: &str) -> Vec<Row> {
     rows
 }
 
+fn read<T: Settings>(setting: &Setting<T>, text: &str) -> Result<String, ValueError> {
+    let facts = setting.row.facts();
+    let is_group = !(facts.rows)("").is_empty();
+    let written = if is_group && text.starts_with('(') {
+        // It may end with a comment.
+        format!("{text}\n")
+    } else if facts.are_numbers() && text.starts_with(|c: char| c.is_ascii_digit()) {
+        text.to_owned()
+    } else {
+        format!("{text:?}")
+    };
+    let source = Source::new(String::new(), written.clone()).parsed();
+    let source = source.map_err(|mistake| ValueError::Refused(mistake.sentence))?;
+    let mut reader = Reader::new(&source, Around::default());
+    // The caller names the setting.
+    let at = reader.at(source.root(), "");
+    setting.row.read(at, &mut reader, &mut T::base());
+    match reader.into_mistakes().into_iter().next() {
+        None => Ok(written),
+        Some(mistake) => Err(ValueError::Refused(mistake.sentence)),
+    }
+}
+
 /// The JSON schema of a configuration. It covers each setting alone, not rules across settings.
 #[must_use]
 pub fn schema() -> serde_json::Value {
     super::table::schema::<Config>()
-}
-
-/// The settings whose change takes a restart, as a part of a sentence: what help says of them.
-#[cfg(test)]
-pub(crate) fn waits_for_a_start() -> String {
-    let rows = rows::<Config>("").into_iter().filter(|row| row.waits);
-    let paths: Vec<String> = rows.map(|row| row.path).collect();
-    let is_inside = |path: &str| {
-        paths
-            .iter()
-            .any(|other| path.starts_with(&format!("{other}.")))
-    };
-    let outer: Vec<&str> = paths
-        .iter()
-        .map(String::as_str)
-        .filter(|path| !is_inside(path))
-        .collect();
-    match &outer[..] {
-        [others @ .., last] if !others.is_empty() => format!("{} and {last}", others.join(", ")),
-        all => all.concat(),
-    }
 }
 
 /// Every setting: its name, what it is, what may be written, its default, and whether a change

@@ -98,13 +98,6 @@ impl Finding {
     }
 }
 
-/// The first rule that a configuration breaks: the path of the setting, and a sentence.
-#[must_use]
-pub fn broken_rule(config: &Config) -> Option<(String, String)> {
-    let found = of_config(config).into_iter().next();
-    found.map(|finding| (finding.path, finding.sentence))
-}
-
 /// The rules that a configuration breaks.
 pub(super) fn of_config(config: &Config) -> Vec<Finding> {
     let mut found = Vec::new();

@@ -444,3 +444,25 @@ fn of_many_mistakes_the_first_are_shown() {
         assert_eq!(*last, format!("{more} more mistakes follow from here on"));
     }
 }
+
+/// The settings whose change takes a restart, as a part of a sentence: what help says of them.
+pub(crate) fn waits_for_a_start() -> String {
+    let rows = all_settings().into_iter().filter(|row| row.waits);
+    let paths: Vec<String> = rows.map(|row| row.path).collect();
+    let is_inside = |path: &str| {
+        paths
+            .iter()
+            .any(|other| path.starts_with(&format!("{other}.")))
+    };
+    let outer: Vec<&str> = paths
+        .iter()
+        .map(String::as_str)
+        .filter(|path| !is_inside(path))
+        .collect();
+    match &outer[..] {
+        [others @ .., last] if !others.is_empty() => {
+            format!("{} and {last}", others.join(", "))
+        }
+        all => all.concat(),
+    }
+}

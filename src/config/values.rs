@@ -2,7 +2,6 @@
 
 use std::ffi::OsStr;
 use std::net::IpAddr;
-use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -10,7 +9,7 @@ use std::time::Duration;
 use log::LevelFilter;
 use thiserror::Error;
 
-use super::{AdminState, Backend, Key, LogFormat, LogSink, RecordFormat, Strategy, codec, foreign};
+use super::{AdminState, Backend, Key, LogSink, RecordFormat, Strategy, codec, foreign};
 use crate::address::{Address, AddressError, kind_of_no_server};
 
 mod backend;
@@ -20,7 +19,7 @@ mod memory;
 mod names;
 mod network;
 
-pub use super::load::{check_of, strategy_of};
+pub use super::load::strategy_of;
 pub(super) use super::text::decimal;
 pub use backend::{BackendError, backend};
 pub use check::expect_regex;
@@ -128,14 +127,6 @@ pub(super) const MAX_LOAD: RangeInclusive<u16> = 101..=1000;
 /// Latencies relative to the median, in percent.
 pub(super) const LATENCY: RangeInclusive<u16> = 150..=10_000;
 
-/// Reads a whole number above 0, or `auto` as none.
-pub fn number_or_auto(
-    text: &str,
-    range: RangeInclusive<u32>,
-) -> Result<Option<NonZeroU32>, ValueError> {
-    codec::number(range).or("auto").flag(text)
-}
-
 /// Reads a whole number.
 pub fn number(text: &str, range: RangeInclusive<u32>) -> Result<u32, ValueError> {
     codec::number(range).flag(text)
@@ -149,11 +140,6 @@ pub fn duration(text: &str, bounds: Bounds) -> Result<Duration, ValueError> {
 /// Reads a duration, or `off` as none.
 pub fn duration_or_off(text: &str, bounds: Bounds) -> Result<Option<Duration>, ValueError> {
     codec::duration(bounds).or("off").flag(text)
-}
-
-/// Reads a load relative to the average in percent, written as a decimal, or `off` as none.
-pub fn max_load(text: &str) -> Result<Option<u16>, ValueError> {
-    codec::ratio(MAX_LOAD).or("off").flag(text)
 }
 
 /// Reads a decimal as percent, from its digits: no float comes near it.
@@ -175,7 +161,7 @@ pub fn strategy(name: &str) -> Result<Strategy, ValueError> {
 }
 
 /// Refuses a setting that the strategy does not have.
-pub fn setting_of(strategy: &Strategy, setting: &str) -> Result<(), ValueError> {
+pub(super) fn setting_of(strategy: &Strategy, setting: &str) -> Result<(), ValueError> {
     if strategy.settings().contains(&setting) {
         return Ok(());
     }
@@ -198,18 +184,18 @@ pub(super) fn not_its_setting(
 }
 
 /// Persistence is set twice: by the strategy and by the pool.
-pub fn persists_already() -> ValueError {
+pub(super) fn persists_already() -> ValueError {
     let sentence = "`sticky_round_robin` persists already: use `round_robin` with persist";
     ValueError::Refused(sentence.to_owned())
 }
 
 /// Reads a key for persistence.
-pub fn persist_key(text: &str) -> Result<Key, ValueError> {
+pub(super) fn persist_key(text: &str) -> Result<Key, ValueError> {
     lasting(text.parse()?)
 }
 
 /// Refuses a key that differs with every connection.
-pub fn lasting(key: Key) -> Result<Key, ValueError> {
+pub(super) fn lasting(key: Key) -> Result<Key, ValueError> {
     match key {
         Key::SourceIpPort => Err(ValueError::Refused(format!(
             "`{key}` is another with each connection: no client would be known again"
@@ -221,11 +207,6 @@ pub fn lasting(key: Key) -> Result<Key, ValueError> {
 /// Reads the administrative state of a backend.
 pub fn admin_state(name: &str) -> Result<AdminState, ValueError> {
     named("state", name, &AdminState::ALL)
-}
-
-/// Reads the name of a log format.
-pub fn log_format(name: &str) -> Result<LogFormat, ValueError> {
-    named("log format", name, &LogFormat::ALL)
 }
 
 /// Reads the name of a format of the operational log.
@@ -255,7 +236,7 @@ pub fn seed(text: &OsStr) -> Result<u64, ValueError> {
 }
 
 /// Reads where a log goes: `-` is standard output, `off` nowhere, all else a file.
-pub fn log_sink(path: PathBuf) -> Result<Option<LogSink>, ValueError> {
+pub(super) fn log_sink(path: PathBuf) -> Result<Option<LogSink>, ValueError> {
     match path.to_str() {
         Some("-") => Ok(Some(LogSink::Stdout)),
         Some("off") => Ok(None),
@@ -266,12 +247,6 @@ pub fn log_sink(path: PathBuf) -> Result<Option<LogSink>, ValueError> {
 
 /// What [`log_sink`] expects.
 pub(super) const LOG_SINK: &str = "\"-\", \"off\" or the path of a file";
-
-/// Reads the path of a file.
-pub fn file(path: PathBuf) -> Result<PathBuf, ValueError> {
-    let is_file = is_file(&path).then_some(path);
-    is_file.ok_or_else(|| ValueError::Unexpected("the path of a file".to_owned()))
-}
 
 /// Whether a path may be that of a file.
 pub(super) fn is_file(path: &Path) -> bool {

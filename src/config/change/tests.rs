@@ -357,7 +357,6 @@ fn limits_and_queues_change() {
 
 #[test]
 fn single_values_are_read_as_in_a_file() {
-    use crate::config::{Check, Probe};
     let hash = values::strategy("hash").unwrap();
     for text in ["hash", " hash ", "\"hash\"", "(name: \"hash\")"] {
         assert_eq!(values::strategy_of(text), Ok(hash.clone()), "{text}");
@@ -378,10 +377,5 @@ fn single_values_are_read_as_in_a_file() {
     for text in ["", "(", "(name: \"hash\"))", "1", "\"", "é", "[]"] {
         assert!(!error(text).is_empty());
     }
-    assert_eq!(values::check_of("off"), Ok(None));
-    assert_eq!(values::check_of("tcp"), Ok(Some(Check::default())));
-    let http = values::check_of("(type: \"http\", path: \"/up\")").unwrap();
-    let probe = http.map(|check| check.probe);
-    assert!(matches!(probe, Some(Probe::Http(request)) if request.path == "/up"));
     assert_eq!(values::admin_state("maint"), Ok(AdminState::Maint));
 }

@@ -1,8 +1,10 @@
 //! Values, right and wrong.
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use super::*;
+use crate::config::LogFormat;
 
 #[test]
 fn durations_need_a_unit() {
@@ -43,7 +45,7 @@ fn durations_need_a_unit() {
 
 #[test]
 fn numbers_may_be_left_open() {
-    let read = |text: &str| number_or_auto(text, WORKERS);
+    let read = |text: &str| codec::number::<NonZeroU32>(WORKERS).or("auto").flag(text);
     assert_eq!(read("auto"), Ok(None));
     assert_eq!(read("1024"), Ok(NonZeroU32::new(1024)));
     let error = |text: &str| read(text).unwrap_err().to_string();
@@ -104,7 +106,9 @@ fn words_have_neighbours() {
             assert_eq!(foreign::strategy(name), Some(ours));
         }
     }
-    let error = log_format("xml").unwrap_err().to_string();
+    let error = named("log format", "xml", &LogFormat::ALL)
+        .unwrap_err()
+        .to_string();
     assert_eq!(
         error,
         "invalid log format `xml`: expected `key_value` or `json`"
