@@ -65,6 +65,9 @@ pub struct Listener {
     pub traffic: Arc<Traffic>,
     /// Clients that were refused, over all workers.
     pub refused: Arc<CachePadded<AtomicU64>>,
+    /// Of a removed Unix listener: when its file was gone, in ns of the workers' clock; [`NEVER`]
+    /// while it is being removed, 0 before that.
+    pub file_gone_at: Arc<AtomicU64>,
     /// Deadlines and tries of its sessions.
     pub limits: SessionLimits,
 }
@@ -165,6 +168,7 @@ impl Snapshot {
                 connections: Arc::clone(&old.connections),
                 traffic: Arc::clone(&old.traffic),
                 refused: Arc::clone(&old.refused),
+                file_gone_at: Arc::default(),
                 limits: old.limits,
             })
         });
@@ -257,6 +261,7 @@ impl Listener {
             connections,
             traffic: old.map_or_else(Arc::default, |old| Arc::clone(&old.traffic)),
             refused: old.map_or_else(Arc::default, |old| Arc::clone(&old.refused)),
+            file_gone_at: old.map_or_else(Arc::default, |old| Arc::clone(&old.file_gone_at)),
             limits: limits(config, &plan),
             plan,
         }

@@ -200,8 +200,12 @@ pub(super) async fn serve_in(mut listener: AdminListener, context: Context) {
             },
         }
     }
+    // The file system may not answer.
+    let file = listener.file.take();
     drop(listener);
+    let removed = aside::close(move || drop(file));
     while connections.next().await.is_some() {}
+    let _ = timeout(REMOVAL_TIME, removed).await;
 }
 
 fn router(context: Context, access: Access) -> Router {
@@ -373,6 +377,8 @@ const NOTHING: &str = "there is nothing at this path: /v1/openapi.json lists all
 /// Bytes of a request's head.
 const HEADER_MAX: usize = 64 * 1024;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How long the end waits for the removal of the socket's file.
+const REMOVAL_TIME: Duration = Duration::from_secs(1);
 /// While all slots are taken and a client waits for one.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 /// Connections that are accepted before everything else has its turn.

@@ -274,6 +274,7 @@ pub fn run(
         balancer.supervise(&mut signals, calls).await;
         listeners.close().await;
         workers.join();
+        workers.remove_socket_files();
         workers.log_bell.close();
         // The reader of a pipe may have stopped reading.
         let _ = tokio::time::timeout(LOG_GRACE, log).await;

@@ -7,6 +7,7 @@ use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -19,7 +20,7 @@ use crate::pool::Tally;
 use crate::session::CloseReason;
 use crate::snapshot::Snapshot;
 use crate::sys::{self, Bound, Doorbell, SocketPlace};
-use crate::time::{MS, SECOND};
+use crate::time::{MS, NEVER, SECOND};
 use crate::worker::{Command, Record, SessionFilter, SessionInfo, Stats};
 
 use super::aside;
@@ -52,6 +53,8 @@ pub(super) struct Listening {
     /// As configured: its port may be 0.
     bind: Address,
     bound: Bound,
+    /// That of the listener in the snapshots.
+    file_gone_at: Arc<AtomicU64>,
 }
 
 /// Sockets of removed listeners. A reload may add the address again, or one that overlaps it,
@@ -182,18 +185,24 @@ impl Workers {
 
     /// Takes note of the listeners of a snapshot. No client is to connect to a socket that is about
     /// to be closed: of a removed listener the file of a Unix socket is removed, and a TCP socket
-    /// takes no more clients. For 100 ms workers go on with those that came before that.
+    /// takes no more clients. For 100 ms workers go on with those that came before that; the file
+    /// may take longer to go.
     pub(super) fn note(&self, snapshot: &Snapshot, new: Vec<Bound>) {
         let mut listening = self.listening.borrow_mut();
-        let stay = snapshot.listeners.iter().map(|its| (its.id, &its.bind));
-        let stay: HashMap<u64, &Address> = stay.collect();
+        let stay = snapshot.listeners.iter().map(|its| (its.id, its));
+        let stay: HashMap<u64, _> = stay.collect();
         let gone = listening.extract_if(.., |id, _| !stay.contains_key(id));
         let gone = gone.filter_map(|(_, its)| self.removed.borrow_mut().add(its));
         close_aside(gone.collect());
         let first_new = snapshot.listeners_made - new.len() as u64;
         let new = (first_new..).zip(new).filter_map(|(id, bound)| {
-            let bind = (*stay.get(&id)?).clone();
-            Some((id, Listening { bind, bound }))
+            let listener = stay.get(&id)?;
+            let its = Listening {
+                bind: listener.bind.clone(),
+                bound,
+                file_gone_at: Arc::clone(&listener.file_gone_at),
+            };
+            Some((id, its))
         });
         listening.extend(new);
     }
@@ -203,7 +212,12 @@ impl Workers {
         for (bind, socket) in sockets {
             match sys::inherit(socket, &bind) {
                 Ok(bound) => {
-                    let spare = Listening { bind, bound };
+                    let file_gone_at = Arc::default();
+                    let spare = Listening {
+                        bind,
+                        bound,
+                        file_gone_at,
+                    };
                     self.removed.borrow_mut().add(spare);
                 }
                 Err(error) => {
@@ -313,8 +327,8 @@ impl Workers {
         Ok(())
     }
 
-    /// Removes the files of Unix listeners, as the process is about to end at once. It ends all the
-    /// same where the file system does not answer.
+    /// Removes the files of Unix listeners, as the process is about to end. It ends all the same
+    /// where the file system does not answer.
     pub(super) fn remove_socket_files(&self) {
         let all = std::mem::take(&mut *self.listening.borrow_mut());
         let (done, closed) = channel::bounded(1);
@@ -375,9 +389,17 @@ impl Removed {
 }
 
 /// Closes Unix sockets and removes their files, on another thread: the file system may not answer.
+/// Workers accept until then.
 fn close_aside(gone: Vec<Listening>) {
+    let note = |its: &Listening, at| its.file_gone_at.store(at, Ordering::Relaxed);
+    gone.iter().for_each(|its| note(its, NEVER));
     if !gone.is_empty() {
-        drop(aside::close(move || drop(gone)));
+        drop(aside::close(move || {
+            for mut its in gone {
+                drop(its.bound.file.take());
+                note(&its, sys::monotonic());
+            }
+        }));
     }
 }
 

@@ -5,13 +5,14 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use crate::fault::Fault;
 use crate::guard::AccessFilter;
 use crate::kernel::{Completion, Done, Errno, Kernel, Manner, Socket};
 use crate::select::{Seat, Selector};
 use crate::snapshot::Listener;
-use crate::time::MS;
+use crate::time::{MS, NEVER, SECOND};
 use crate::token::{Purpose, Token};
 
 use super::{Stop, Worker, slot};
@@ -33,6 +34,8 @@ pub(super) struct Port {
     /// Set when the listener was removed: from this time on the port accepts no more, and it is
     /// removed after its last session.
     leaves_at: Option<u64>,
+    /// The latest such time.
+    leaves_by: u64,
     /// The number of sessions that were accepted by this port.
     pub(super) sessions: usize,
     /// Bytes that its sessions have moved and that are not counted yet.
@@ -58,6 +61,7 @@ impl Port {
             many: false,
             stopping: false,
             leaves_at: None,
+            leaves_by: NEVER,
             sessions: 0,
             moved: [0; 2],
             parked: VecDeque::new(),
@@ -92,6 +96,19 @@ impl Port {
     /// under way: such a client considers itself connected once it has the answer.
     pub(super) fn leave(&mut self, now: u64) {
         self.leaves_at = Some(now + HANDSHAKES);
+        self.leaves_by = now + REMOVAL_MAX;
+    }
+
+    /// Whether the port accepts no more. While the file of a Unix socket is still being removed,
+    /// clients find it, so that its time is put off.
+    fn has_left(&mut self, now: u64) -> bool {
+        let Some(_) = self.leaves_at.filter(|at| now >= *at) else {
+            return false;
+        };
+        let gone_at = self.listener.file_gone_at.load(Ordering::Relaxed);
+        let put_off = put_off(gone_at, self.leaves_by, now);
+        self.leaves_at = put_off.or(self.leaves_at);
+        put_off.is_none()
     }
 
     pub(super) fn is_closed(&self) -> bool {
@@ -167,7 +184,7 @@ impl<K: Kernel> Worker<K> {
         self.unpark(number);
         let places = self.places(number);
         let port = &mut self.ports[number];
-        let leaves = port.leaves_at.is_some_and(|at| self.now >= at);
+        let leaves = port.has_left(self.now);
         let closing = leaves || self.stop != Stop::Running;
         let waiting = self.now < port.resume_at;
         let wanted = places > 0 && !closing && !waiting && port.parked.is_empty();
@@ -288,10 +305,38 @@ impl<K: Kernel> Worker<K> {
     }
 }
 
+/// When a removed listener whose time has come is looked at again; `None`: its time is over. The
+/// file of its socket was gone at `gone_at`.
+fn put_off(gone_at: u64, by: u64, now: u64) -> Option<u64> {
+    let due = gone_at.saturating_add(HANDSHAKES).min(by);
+    (now < due).then(|| due.min(now + HANDSHAKES))
+}
+
 /// How long the listener of a removed address goes on with clients whose handshake is under way:
 /// 100 ms. Meanwhile no new handshake begins (`control::workers`).
 const HANDSHAKES: u64 = 100 * MS;
+/// How long the removal of a Unix socket's file is waited for: 1 s.
+const REMOVAL_MAX: u64 = SECOND;
 /// Until accepting is tried again after descriptors or memory were lacking: 100 ms.
 const EXHAUSTED_PAUSE: u64 = 100 * MS;
 /// Until a full listener looks whether another worker made room: 20 ms.
 const FULL_PAUSE: u64 = 20 * MS;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_listener_accepts_until_its_file_has_been_gone_for_a_while() {
+        let by = 9 * SECOND;
+        // It is no Unix listener.
+        assert_eq!(put_off(0, by, SECOND), None);
+        assert_eq!(put_off(NEVER, by, SECOND), Some(SECOND + HANDSHAKES));
+        let gone_at = SECOND - 30 * MS;
+        assert_eq!(put_off(gone_at, by, SECOND), Some(gone_at + HANDSHAKES));
+        assert_eq!(put_off(gone_at, by, gone_at + HANDSHAKES), None);
+        // A file system that does not answer is not waited for.
+        assert_eq!(put_off(NEVER, by, by - MS), Some(by));
+        assert_eq!(put_off(NEVER, by, by), None);
+    }
+}

@@ -111,6 +111,7 @@ fn snapshot() -> Arc<Snapshot> {
         connections: Arc::new(Limit::unbounded()),
         traffic: Arc::default(),
         refused: Arc::default(),
+        file_gone_at: Arc::default(),
         limits: LIMITS,
     };
     Arc::new(Snapshot {

@@ -121,6 +121,7 @@ fn snapshots(pools: Vec<Pool>) -> Vec<Arc<Snapshot>> {
             connections: Arc::clone(&limits[0]),
             traffic: Arc::default(),
             refused: Arc::default(),
+            file_gone_at: Arc::default(),
             limits: LIMITS,
         };
         Arc::new(Snapshot {

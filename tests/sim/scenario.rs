@@ -291,6 +291,7 @@ impl Plan {
                 connections: Arc::clone(&self.per_listener[number]),
                 traffic: Arc::default(),
                 refused: Arc::default(),
+                file_gone_at: Arc::default(),
                 limits,
             }));
         }
