@@ -168,6 +168,14 @@ pub(super) fn differences(events: &Events, before: &Config, config: &Config) {
         } else {
             Severity::Info
         };
+        if differ.len() > SINGLE_EVENTS {
+            for of_pool in differ.chunk_by(|(one, ..), (next, ..)| one == next) {
+                let (pool, ..) = of_pool[0];
+                let message = format!("{} backends: each {verb} pool `{pool}`", of_pool.len());
+                events.tell(severity, kind, Subject::pool(pool), message);
+            }
+            continue;
+        }
         for (pool, name, address) in differ {
             let message = format!("backend `{name}` at {address} {verb} pool `{pool}`");
             let about = Subject::backend(pool, name);
@@ -198,3 +206,46 @@ fn backends<'a>(
 
 /// Up to so many backends get a log line each.
 const SINGLE_LINES: usize = 20;
+/// Up to so many get an event each, as more would displace all others that are kept. Beyond, their
+/// pools do.
+const SINGLE_EVENTS: usize = 128;
+
+#[cfg(test)]
+mod tests {
+    use super::super::events::Since;
+    use super::*;
+    use crate::config::{Listener, Pool};
+
+    #[tokio::test]
+    async fn many_backends_at_once_are_an_event_for_each_pool() {
+        let pools = |count: u16| {
+            let at = |port| {
+                format!("127.0.0.1:{port}")
+                    .parse()
+                    .map(Backend::at)
+                    .unwrap()
+            };
+            let backends: Vec<_> = (1..=count).map(at).collect();
+            ["a", "b"]
+                .map(|name| Pool::of(name, backends.clone()))
+                .to_vec()
+        };
+        let config = |count| Config::of(Vec::<Listener>::new(), pools(count));
+        for (count, expected) in [(64, 128), (65, 2)] {
+            let events = Events::new();
+            differences(&events, &config(0), &config(count));
+            let mut watch = events.watch(Since::Recent(256));
+            let first = watch.next().await.unwrap();
+            events.push(crate::admin::model::Event::default());
+            let mut seen = 1;
+            while watch.next().await.unwrap().kind == EventKind::BackendAdded {
+                seen += 1;
+            }
+            assert_eq!(seen, expected);
+            if expected == 2 {
+                assert_eq!(first.message, "65 backends: each joins pool `a`");
+                assert_eq!(first.pool.as_deref(), Some("a"));
+            }
+        }
+    }
+}

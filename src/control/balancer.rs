@@ -1,6 +1,7 @@
 //! The control thread's state, and how the snapshots of the workers are made from it.
 
 use std::rc::Rc;
+use std::sync::Arc;
 
 use crate::admin::Tokens;
 use crate::admin::model::Stage;
@@ -33,7 +34,7 @@ use super::{Reread, StartError, announce, listening, pools, status};
 /// The state of the control thread.
 pub(super) struct Balancer {
     pub(super) workers: Rc<Workers>,
-    pub(super) declared: Declared,
+    pub(super) declared: Arc<Declared>,
     /// Settings that take effect only at a start.
     pub(super) at_start: AtStart,
     /// The configuration in force: what is declared, with what is discovered.
@@ -80,7 +81,7 @@ impl Balancer {
         })?;
         let mut balancer = Self {
             workers: Rc::clone(workers),
-            declared: Declared::new(config.clone()),
+            declared: Arc::new(Declared::new(config.clone())),
             at_start: AtStart::of(config),
             config: config.clone(),
             publisher: Publisher::new(workers),
@@ -124,7 +125,7 @@ impl Balancer {
         self.discoveries.follow(config);
         self.access.follow(config);
         let config = self.effective(&declared);
-        self.declared = declared;
+        self.declared = Arc::new(declared);
         if config == self.config && new.is_empty() {
             // Files that probes read may have changed all the same.
             self.checks.refresh();
@@ -196,7 +197,7 @@ impl Balancer {
     fn follow_discovered(&mut self) {
         let began = sys::monotonic();
         announce::unresolved(&self.events, &self.config, &mut self.discoveries);
-        let config = self.effective(&self.declared.clone());
+        let config = self.effective(&Arc::clone(&self.declared));
         self.discovered = false;
         if config == self.config {
             self.publish_with(Vec::new());

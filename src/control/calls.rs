@@ -54,7 +54,7 @@ impl Balancer {
                 }));
             }
             Call::Config(reply) => {
-                let (at_start, declared) = (self.at_start.clone(), self.declared.clone());
+                let (at_start, declared) = (self.at_start.clone(), Arc::clone(&self.declared));
                 drop(aside::compute(move || {
                     if !reply.is_closed() {
                         let text = at_start.to_ron(declared.config());

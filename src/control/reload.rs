@@ -402,10 +402,13 @@ impl Balancer {
             snapshot: self.publisher.version(),
             changed: self.publisher.version() != before,
             notes,
-            changes: [self.declared.take_agreed(), self.declared.holding()]
-                .into_iter()
-                .flatten()
-                .collect(),
+            changes: [
+                Arc::make_mut(&mut self.declared).take_agreed(),
+                self.declared.holding(),
+            ]
+            .into_iter()
+            .flatten()
+            .collect(),
         });
         self.report_reload(&reloaded, &requests);
         let outcome = reloaded.as_ref().map(|reloaded| reloaded.snapshot);
@@ -470,7 +473,7 @@ impl Balancer {
             self.replace_tokens(read.tokens);
             return Ok(self.at_start.pending(self.declared.config()));
         }
-        let old = self.declared.clone();
+        let old = Arc::clone(&self.declared);
         let (declared, ended) = old.reload(read.config, is_same_text);
         self.access.offer(read.access_files);
         self.apply(declared, opened)
