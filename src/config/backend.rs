@@ -71,6 +71,13 @@ fn place() -> Leaf<(Address, Option<String>)> {
 
 /// How to write a backend with the options of a flag, `ADDR,weight=2`, in a file.
 fn with_options(text: &str) -> Option<String> {
+    if let Some((address, _)) = text.split_once(char::is_whitespace)
+        && values::backend_at(address).is_ok()
+    {
+        return Some(format!(
+            "expected an address without options: write \"{address}\", and options as fields"
+        ));
+    }
     let backend = values::backend(text).ok()?;
     let fields = backend.ron();
     Some(format!(

@@ -115,18 +115,50 @@ interval: name kind algorithm policy
     `type` says what a check does
 interval: url uri
     write the `path`, and the host as `host`, of type: \"http\"
+interval: inter
+    the setting is called `interval`
+interval: downinter
+    the setting is called `interval_down`
+interval: fastinter
+    the setting is called `interval_between`
 then: type kind algorithm policy
     `name` says which strategy it is
 strategy: algorithm policy lb method
     the setting `strategy` says how a backend is selected
+strategy: fall rise inter interval
+    the group `check` has `fall`, `rise` and `interval`
+strategy: panic panic_threshold
+    the setting is called `panic_below`
+half_close: backends
+    a pool has the `backends`: its name is the value of `pool` here
+half_close: address addr listen port
+    the address that clients connect to is the value of `bind`
+half_close: allow deny
+    an entry of `access_lists` has the prefixes: `access_list` names it here
 half_closed: client server tunnel
     `idle` ends a session in which no byte moves, on either side
 half_closed: queue
     the group `queue` of a pool has the `timeout` of clients that wait
 weight: disabled enabled down
     write state: \"maint\", or \"drain\" to keep its sessions
-pools: global
-    settings such as `workers` and `max_connections` stand here without a group";
+weight: addr ip host server
+    the setting is called `address`
+weight: check fall rise inter interval
+    the group `check` of the pool says how its backends are probed
+pools: global limits
+    settings such as `workers` and `max_connections` stand here without a group
+pools: backends servers server
+    the list `backends` stands in a pool, and pools in the list `pools`
+pools: timeouts timeout
+    the group `timeouts` stands in a listener, or in `defaults`
+pools: user group daemon chroot pidfile
+    what starts the balancer, such as systemd, sets this
+pools: log log_file accesslog
+    `access_log` names the file of the sessions; all else goes to standard error
+pools: stats dashboard metrics api
+    the group `admin` has the socket and the address of the API
+pools: allow deny blacklist whitelist
+    an entry of `access_lists` has the prefixes, and a listener names it";
 
 const WORDS: &str = "\
 balance lb_policy lb_algorithm load_balancing
@@ -245,21 +277,32 @@ mod tests {
         assert!(error.contains("this looks like JSON"), "{error}");
     }
 
+    /// The first mistake with these settings of a listener and a pool.
+    fn wrong(listener: &str, pool: &str) -> String {
+        let text = format!(
+            "(listeners: [(bind: \"127.0.0.1:80\", pool: \"a\"{listener})], \
+             pools: [(name: \"a\"{pool})])"
+        );
+        let error = crate::config::parse("f".to_owned(), text.into()).unwrap_err();
+        let error = error.to_string();
+        let (_, sentence) = error.lines().next().unwrap().split_once(": ").unwrap();
+        sentence.to_owned()
+    }
+
+    fn listener(setting: &str) -> String {
+        wrong(&format!(", {setting}"), ", backends: [\"b:1\"]")
+    }
+
+    fn pool(setting: &str) -> String {
+        wrong("", &format!(", backends: [\"b:1\"], {setting}"))
+    }
+
+    fn backends(backends: &str) -> String {
+        wrong("", &format!(", backends: {backends}"))
+    }
+
     #[test]
     fn words_of_other_programs_point_at_ours() {
-        let wrong = |listener: &str, pool: &str| {
-            let text = format!(
-                "(listeners: [(bind: \"127.0.0.1:80\", pool: \"a\"{listener})], \
-                 pools: [(name: \"a\"{pool})])"
-            );
-            let error = crate::config::parse("f".to_owned(), text.into()).unwrap_err();
-            let error = error.to_string();
-            let (_, sentence) = error.lines().next().unwrap().split_once(": ").unwrap();
-            sentence.to_owned()
-        };
-        let listener = |setting: &str| wrong(&format!(", {setting}"), ", backends: [\"b:1\"]");
-        let pool = |setting: &str| wrong("", &format!(", backends: [\"b:1\"], {setting}"));
-        let backends = |backends: &str| wrong("", &format!(", backends: {backends}"));
         for (got, want) in [
             (
                 listener("tls: (cert: \"a\")"),
@@ -314,6 +357,45 @@ mod tests {
             memory.contains("or \"auto\": write \"512MiB\"\n"),
             "{memory}"
         );
+    }
+
+    #[test]
+    fn values_of_other_programs_are_answered_by_ours() {
+        for (got, want) in [
+            (
+                backends("[\"b:1 check\"]"),
+                "address: expected an address without options: write \"b:1\", and options as \
+                 fields",
+            ),
+            (
+                backends("[(address: \"b:1\", weight: \"2\")]"),
+                "invalid weight `\"2\"`: expected a whole number, 0 to 256: write 2",
+            ),
+            (
+                backends("[(address: \"b:1\", weight: \"999\")]"),
+                "invalid weight `\"999\"`: expected a whole number, 0 to 256",
+            ),
+            (
+                backends("[(address: \"b:1\", backup: \"yes\")]"),
+                "invalid backup `\"yes\"`: expected true or false: write true",
+            ),
+            (
+                pool("panic_below: \"50%\""),
+                "invalid panic_below `\"50%\"`: expected a whole number, 0 to 100, or \"auto\": \
+                 write 50",
+            ),
+            (
+                listener("max_connections: \"10k\""),
+                "invalid max_connections `\"10k\"`: expected a whole number, 1 to 16777216, \
+                 or \"off\": write 10000",
+            ),
+            (
+                pool("rise: 3"),
+                "unknown field `rise`: the group `check` has `fall`, `rise` and `interval`",
+            ),
+        ] {
+            assert_eq!(got, want);
+        }
     }
 
     #[test]

@@ -4,12 +4,16 @@ use ron::error::{Error, SpannedError};
 
 use super::tokens::{Kind, Token};
 use super::tree::Wrong;
+use super::values;
 
 /// Where a group must stand.
 pub(super) const GROUP: &str = "expected fields in `(` and `)` here";
 /// Where fields stand in a list.
 pub(super) const IN_PARENTHESES: &str =
     "expected fields in `(` and `)` here, and not in `[` and `]`";
+/// Where a value stands in a group without the name of its field.
+pub(super) const NAMELESS: &str =
+    "this value needs the name of its field before it, as in `address: \"127.0.0.1:9001\"`";
 /// Where a list must stand.
 pub(super) const LIST: &str = "expected a list in `[` and `]` here";
 
@@ -146,7 +150,18 @@ pub(super) fn quotes(bare: &str) -> String {
     if bare.starts_with(['“', '”', '„', '‘', '’', '«']) {
         return "strings stand in plain double quotes, as in \"text\"".to_owned();
     }
-    format!("{bare} must be written in double quotes: \"{bare}\"")
+    // A value that is refused in quotes too is not proposed in them.
+    if let Some(ratio) = bare.strip_suffix('%').and_then(|text| text.parse().ok()) {
+        let decimal = values::decimal(ratio);
+        return format!("{bare} is no number: write {ratio}, or {decimal} for a decimal");
+    }
+    if let Some(number) = values::plain_number(bare) {
+        return format!("{bare} is no number: write {number}");
+    }
+    // `10m` is minutes.
+    let memory = values::binary_memory(bare).filter(|_| values::duration_of(bare).is_none());
+    let quoted = memory.unwrap_or_else(|| bare.to_owned());
+    format!("{bare} must be written in double quotes: \"{quoted}\"")
 }
 
 fn single_quoted(written: &str) -> String {

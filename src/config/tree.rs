@@ -266,7 +266,7 @@ impl<'a> Parser<'a> {
         let mut fields = Vec::new();
         while !self.leaves(')') {
             let Some(name) = self.word(0).filter(|word| syntax::is_name(word)) else {
-                return Err(self.wrong("expected the name of a field here"));
+                return Err(self.nameless());
             };
             let name_span = self.tokens[self.next].span.clone();
             self.next += 1;
@@ -307,9 +307,35 @@ impl<'a> Parser<'a> {
         Ok(self.left(start, kind))
     }
 
+    /// What stands in place of the name of a field.
+    fn nameless(&self) -> Wrong {
+        let is_named = self.kind(1) == Some(tokens::Kind::Colon);
+        let quoted = self
+            .tokens
+            .get(self.next)
+            .filter(|token| is_named && token.kind == tokens::Kind::Text);
+        let name = quoted.map(|token| self.text[token.span.clone()].trim_matches('"'));
+        match name.filter(|name| syntax::is_name(name)) {
+            Some(name) => self.wrong(&format!("the name of a field has no quotes: write {name}")),
+            None if self.kind(0) == Some(tokens::Kind::Text) => self.wrong(syntax::NAMELESS),
+            None => self.wrong("expected the name of a field here"),
+        }
+    }
+
     fn colon(&mut self) -> Result<(), Wrong> {
         if self.kind(0) != Some(tokens::Kind::Colon) {
-            return Err(self.wrong("a `:` is missing before this"));
+            let ends = matches!(
+                self.kind(0),
+                Some(tokens::Kind::Comma | tokens::Kind::Close(_))
+            );
+            let before = &self.tokens[self.next - 1];
+            return Err(match &self.text[before.span.clone()] {
+                name if ends && syntax::is_name(name) => {
+                    let sentence = format!("`{name}` has no value: write `{name}: ` and the value");
+                    (before.span.clone(), sentence)
+                }
+                _ => self.wrong("a `:` is missing before this"),
+            });
         }
         self.next += 1;
         Ok(())
@@ -323,6 +349,12 @@ impl<'a> Parser<'a> {
             Some(tokens::Kind::Colon) if closing == ']' && !self.is_port() => {
                 let open = self.open.last().cloned().unwrap_or_default();
                 return Err((open, syntax::IN_PARENTHESES.to_owned()));
+            }
+            Some(tokens::Kind::Colon) if closing == ')' && !self.is_port() => {
+                let open = self.open.last().map_or(0, |open| open.end);
+                let first = self.tokens.iter().find(|token| token.span.start >= open);
+                let span = first.map_or(open..open, |first| first.span.clone());
+                return Err((span, syntax::NAMELESS.to_owned()));
             }
             _ => {
                 let sentence = format!("a comma or `{closing}` is missing before this");

@@ -15,6 +15,7 @@ use crate::address::{Address, AddressError, kind_of_no_server};
 mod backend;
 mod check;
 mod duration;
+mod meant;
 mod memory;
 mod names;
 mod network;
@@ -33,6 +34,7 @@ pub use duration::{
     Bounds, CHECK_INTERVAL, CHECK_TIMEOUT, CONNECT, COOL_DOWN, DEADLINE, DECAY, EJECTION, GRACE,
     HORIZON, PEEK, QUEUE_WAIT, REFRESH, SCALING_WINDOW, SEASON, SLOW_START, TTL,
 };
+pub(super) use meant::{binary_memory, plain_number, truth};
 pub use memory::memory_text;
 pub(super) use memory::{memory, memory_range};
 pub use names::named;

@@ -438,7 +438,7 @@ const SYNTAX: [(&str, &str, &str, usize); 21] = [
     (
         "(\"workers\": 3)",
         "1:2",
-        "expected the name of a field here",
+        "the name of a field has no quotes: write workers",
         9,
     ),
     (

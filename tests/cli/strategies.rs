@@ -40,7 +40,7 @@ config.ron:7:56: invalid max_load `1.255`: expected a number with at most two de
   |             strategy: (name: \"hash\", key: 1, max_load: 1.255)),
   |                                                        ^^^^^
 config.ron:9:48: invalid max_load `\"1.25\"`: expected a number with at most two decimals, 1.01 \
-to 10, or \"off\"
+to 10, or \"off\": write 1.25
   |             strategy: (name: \"hash\", max_load: \"1.25\")),
   |                                                ^^^^^^
 config.ron:11:51: invalid decay `\"10ms\"`: expected a duration, 100ms to 1h
@@ -292,7 +292,7 @@ config.ron:5:47: invalid max_connections `\"none\"`: expected a whole number, 1 
 \"off\"
   |         (address: \"unix:/b\", max_connections: \"none\"),
   |                                               ^^^^^^
-config.ron:6:38: invalid backup `\"yes\"`: expected true or false
+config.ron:6:38: invalid backup `\"yes\"`: expected true or false: write true
   |         (address: \"unix:/c\", backup: \"yes\"),
   |                                      ^^^^^
 config.ron:7:38: invalid backup `1`: expected true or false

@@ -128,7 +128,7 @@ async fn wrong_values_get_the_sentences_of_a_file() {
             Method::PATCH,
             ALPHA,
             r#"{"weight": "9"}"#,
-            "invalid weight `\"9\"`: expected a whole number, 0 to 256",
+            "invalid weight `\"9\"`: expected a whole number, 0 to 256: write 9",
         ),
         (
             Method::PATCH,

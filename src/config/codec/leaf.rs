@@ -189,9 +189,20 @@ pub(in crate::config) fn named<T: Clone + PartialEq + Sync>(
     )
 }
 
+/// Proposes what was meant, if that would be read.
+fn write(meant: Option<String>) -> Wrong {
+    meant.map_or(Wrong::Unexpected, |it| Wrong::Hint(format!(": write {it}")))
+}
+
 /// Proposes the units with which a bare number is within the bounds.
 fn with_units(number: &str, bounds: Bounds) -> Wrong {
-    let all = ["ms", "s", "m", "h"].map(|unit| format!("{number}{unit}"));
+    // Nothing is as long in all units.
+    let units = match number.parse() {
+        Ok(0_u64) => &["s"][..],
+        _ => &["ms", "s", "m", "h"],
+    };
+    let all = units.iter().map(|unit| format!("{number}{unit}"));
+    let all: Vec<_> = all.collect();
     let fits = |text: &&String| values::duration_of(text).is_some_and(|it| bounds.fit(it));
     let fitting: Vec<_> = all
         .iter()
@@ -247,10 +258,15 @@ where
                 let digits = Some(at.written).filter(is_number);
                 digits.and_then(|digits| digits.parse().ok())
             };
-            let number = number.filter(|number| range.contains(number));
-            number
-                .and_then(|number| number.to_string().parse().ok())
-                .ok_or(Wrong::Unexpected)
+            let of = |number: u32| {
+                let number = Some(number).filter(|number| range.contains(number))?;
+                number.to_string().parse().ok()
+            };
+            let unquoted = || {
+                let meant = values::plain_number(at.text()?)?;
+                of(meant).map(|_| meant.to_string())
+            };
+            number.and_then(of).ok_or_else(|| write(unquoted()))
         },
         |value: &T| Text::Leaf(value.to_string()),
     )
@@ -265,7 +281,13 @@ pub(in crate::config) fn ratio(percent: RangeInclusive<u16>) -> Leaf<u16> {
                 "maximum": f64::from(*percent.end()) / 100.0 }),
         move |at| {
             let read = values::percent(at.written).filter(|read| percent.contains(read));
-            read.ok_or(Wrong::Unexpected)
+            let unquoted = || {
+                let text = at.text()?;
+                let hundredths = text.strip_suffix('%').and_then(|text| text.parse().ok());
+                let meant = hundredths.or_else(|| values::percent(text))?;
+                percent.contains(&meant).then(|| values::decimal(meant))
+            };
+            read.ok_or_else(|| write(unquoted()))
         },
         |percent| Text::ratio(*percent),
     )
@@ -278,7 +300,8 @@ pub(in crate::config) fn truth() -> Leaf<bool> {
         json!({ "type": "boolean" }),
         |at| {
             let Kind::Bool(truth) = at.value.kind else {
-                return Err(Wrong::Unexpected);
+                let meant = at.text().and_then(values::truth);
+                return Err(write(meant.map(|truth| truth.to_string())));
             };
             Ok(truth)
         },
@@ -296,18 +319,8 @@ pub(in crate::config) fn memory() -> Leaf<u64> {
         json!({ "type": "string", "pattern": "^[0-9]+(KiB|MiB|GiB)$" }),
         |at| {
             let text = at.text().unwrap_or(at.written);
-            let binary = || {
-                let units = ["KiB", "MiB", "GiB"].map(|unit| (&unit[..1], unit));
-                let number = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-                let letter = text[number.len()..].to_ascii_uppercase();
-                let unit = units.iter().find(|(short, _)| letter.starts_with(short));
-                let meant = unit.map(|(_, unit)| format!("{}{unit}", number.trim_end()));
-                let meant = meant.filter(|meant| values::memory(meant).is_some());
-                meant.map_or(Wrong::Unexpected, |it| {
-                    Wrong::Hint(format!(": write {it:?}"))
-                })
-            };
-            values::memory(text).ok_or_else(binary)
+            let binary = || Some(format!("{:?}", values::binary_memory(text)?));
+            values::memory(text).ok_or_else(|| write(binary()))
         },
         |bytes| Text::quoted(&values::memory_text(*bytes)),
     )

@@ -118,6 +118,37 @@ const MISTAKES: &[(&str, &str, &str)] = &[
         "localhost:80",
         "localhost:80 must be written in double quotes: \"localhost:80\"",
     ),
+    ("(a: 10k)", "10k", "10k is no number: write 10000"),
+    (
+        "(a: 50%)",
+        "50%",
+        "50% is no number: write 50, or 0.5 for a decimal",
+    ),
+    (
+        "(a: 1GB)",
+        "1GB",
+        "1GB must be written in double quotes: \"1GiB\"",
+    ),
+    (
+        "(a: [(\"b:1\", weight: 2)])",
+        "\"b:1\"",
+        "this value needs the name of its field before it, as in `address: \"127.0.0.1:9001\"`",
+    ),
+    (
+        "(a: (weight: 2, \"b:1\"))",
+        "\"b:1\"",
+        "this value needs the name of its field before it, as in `address: \"127.0.0.1:9001\"`",
+    ),
+    (
+        "((\"bind\": 1))",
+        "\"bind\"",
+        "the name of a field has no quotes: write bind",
+    ),
+    (
+        "(a: (b: 1, backup))",
+        "backup",
+        "`backup` has no value: write `backup: ` and the value",
+    ),
     (
         "(a: “b”)",
         "“b”",
