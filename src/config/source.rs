@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use unicode_width::UnicodeWidthChar;
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::error::Mistake;
@@ -138,21 +139,10 @@ fn blank(c: char) -> &'static str {
     }
 }
 
-/// The columns that a terminal gives to a character: the common ranges of Unicode's UAX #11.
+/// The columns that a terminal gives to a character.
 fn columns(c: char) -> usize {
-    match c {
-        '\u{300}'..='\u{36f}' | '\u{200b}'..='\u{200f}' | '\u{fe00}'..='\u{fe0f}' => 0,
-        '\u{1100}'..='\u{115f}'
-        | '\u{2e80}'..='\u{a4cf}'
-        | '\u{ac00}'..='\u{d7a3}'
-        | '\u{f900}'..='\u{faff}'
-        | '\u{fe30}'..='\u{fe6f}'
-        | '\u{ff00}'..='\u{ff60}'
-        | '\u{ffe0}'..='\u{ffe6}'
-        | '\u{1f300}'..='\u{1faff}'
-        | '\u{20000}'..='\u{3fffd}' => 2,
-        _ => 1,
-    }
+    // A tab, the only control character that is shown, is marked as one column.
+    c.width().unwrap_or(1)
 }
 
 #[cfg(test)]
