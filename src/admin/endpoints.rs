@@ -35,8 +35,20 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
         Endpoint::read("/v1/status", "status", h::status).says("Shows overall status."),
         Endpoint::read("/v1/listeners", "listeners", h::listeners).says("All listeners."),
         Endpoint::write(patch.clone(), LISTENER, "set_listener", h::set_listener)
-            .says("Changes the limit of a listener.")
+            .says("Changes the limit or the access list of a listener.")
             .refuses(&[INVALID]),
+        Endpoint::read("/v1/access_lists", "access_lists", h::access_lists)
+            .says("All access lists."),
+        Endpoint::read(ACCESS_LIST, "access_list", h::access_list)
+            .says("An access list with its prefixes, and what it says of a client."),
+        Endpoint::write(
+            patch.clone(),
+            ACCESS_LIST,
+            "edit_access_list",
+            h::edit_access_list,
+        )
+        .says("Adds prefixes to an access list, or removes them.")
+        .refuses(&[INVALID]),
         Endpoint::read(LIMITS, "limits", h::limits).says("The limit of all client connections."),
         Endpoint::write(patch.clone(), LIMITS, "set_global", h::set_global)
             .says("Changes the limit of all client connections.")
@@ -84,6 +96,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
 }
 
 const LISTENER: &str = "/v1/listeners/{listener}";
+const ACCESS_LIST: &str = "/v1/access_lists/{list}";
 const LIMITS: &str = "/v1/limits";
 const POOL: &str = "/v1/pools/{pool}";
 const BACKENDS: &str = "/v1/pools/{pool}/backends";

@@ -14,14 +14,16 @@ use futures_util::stream::unfold;
 use super::endpoints::ApiRequest;
 use super::exchange::{Changes, Json, LongJson, NewBackend, Query, WrittenJson};
 use super::model::{
-    BackendStatus, Changed, ConfigText, HistogramStatus, Killed, Limits, ListenerStatus,
-    PoolStatus, Readiness, Reloaded, Removal, Reopened, SESSIONS_MAX, SessionFilter, SessionStatus,
-    Stage, Status, Watching,
+    AccessListDetail, AccessListStatus, AccessQuestion, BackendStatus, Changed, ConfigText,
+    HistogramStatus, Killed, Limits, ListenerStatus, PoolStatus, Readiness, Reloaded, Removal,
+    Reopened, SESSIONS_MAX, SessionFilter, SessionStatus, Stage, Status, Watching,
 };
 use super::openapi;
 use super::refusal::Refusal;
 use super::{Call, Which};
-use crate::config::{Backend, Change, Config, Listener, Pool};
+use crate::config::{
+    AccessEdits, AccessListChange, Backend, Change, ChangeError, Config, Listener, Pool,
+};
 use crate::control::events::{Since, Watch};
 
 type Answer<T> = Result<Json<T>, Refusal>;
@@ -61,6 +63,31 @@ pub(super) async fn set_listener(
 ) -> Answer<Changed> {
     let listener = request.param("listener");
     apply(&request, Change::SetListener { listener, patch }).await
+}
+
+pub(super) async fn access_lists(request: ApiRequest, (): ()) -> Answer<Vec<AccessListStatus>> {
+    request.ask(Call::AccessLists).await.map(Json)
+}
+
+pub(super) async fn access_list(
+    request: ApiRequest,
+    Query(question): Query<AccessQuestion>,
+) -> LongAnswer<AccessListDetail> {
+    let name = request.param("list");
+    let list = request.ask(|reply| Call::AccessList(name.clone(), question.client, reply));
+    let unknown = |known: Vec<String>| {
+        Refusal::unknown("access list", &name, known.iter().map(String::as_str))
+    };
+    list.await?.map(LongJson).map_err(unknown)
+}
+
+pub(super) async fn edit_access_list(
+    request: ApiRequest,
+    Changes(patch): Changes<AccessListChange>,
+) -> Answer<Changed> {
+    let list = request.param("list");
+    let edits = AccessEdits::new(patch.values()).map_err(ChangeError::Invalid)?;
+    apply(&request, Change::EditAccessList { list, edits }).await
 }
 
 pub(super) async fn limits(request: ApiRequest, (): ()) -> Answer<Limits> {

@@ -19,6 +19,7 @@ mod server;
 mod slots;
 
 use std::fmt;
+use std::net::IpAddr;
 
 use tokio::sync::{mpsc, oneshot};
 
@@ -28,8 +29,8 @@ pub use server::{AdminListener, Replacement, serve};
 use crate::config::{Change, ChangeError};
 use crate::control::events::Events;
 use model::{
-    Changed, HistogramStatus, ListenerStatus, PoolStatus, Reloaded, SessionFilter, SessionStatus,
-    Status,
+    AccessListDetail, AccessListStatus, Changed, HistogramStatus, ListenerStatus, PoolStatus,
+    Reloaded, SessionFilter, SessionStatus, Status,
 };
 
 /// A request to the control thread, with the channel for its answer.
@@ -39,6 +40,14 @@ pub enum Call {
     Status(Reply<Status>),
     /// All listeners.
     Listeners(Reply<Vec<ListenerStatus>>),
+    /// All access lists.
+    AccessLists(Reply<Vec<AccessListStatus>>),
+    /// The access list of a name, and what it says of a client; or the names that are known.
+    AccessList(
+        String,
+        Option<IpAddr>,
+        Reply<Result<AccessListDetail, Vec<String>>>,
+    ),
     /// All pools, some of them with their backends.
     Pools(Which, Reply<Vec<PoolStatus>>),
     /// Sessions that are open now; or why not all are known.
@@ -171,6 +180,8 @@ impl Handle {
         let to = match call {
             Call::Status(_) => &self.brief,
             Call::Listeners(_)
+            | Call::AccessLists(_)
+            | Call::AccessList(..)
             | Call::Pools(..)
             | Call::Sessions(..)
             | Call::Kill(..)

@@ -147,8 +147,9 @@ fn security(role: Option<Role>) -> Value {
 }
 
 /// The parameters of paths.
-const PARAMETERS: [(&str, &str); 4] = [
+const PARAMETERS: [(&str, &str); 5] = [
     ("listener", "The listener's name."),
+    ("list", "The access list's name."),
     ("pool", "The pool's name."),
     (
         "backend",
@@ -279,6 +280,7 @@ mod tests {
             "BackendChange",
             "PoolChange",
             "ListenerChange",
+            "AccessListChange",
             "GlobalChange",
         ] {
             for (field, setting) in schemas[name]["properties"].as_object().unwrap() {

@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use super::codec::{Leaf, list, name, named, parsed, path, required};
-use super::table::{Shape, settings};
+use super::codec::{Leaf, list, name, named, parsed, path, required, truth};
+use super::table::{Shape, defaults, settings};
 use super::values;
 use crate::guard::Access;
 use crate::prefix::Prefix;
@@ -25,10 +25,29 @@ settings! {
         /// What holds for addresses in no prefix: "allow" or "deny". Auto: "deny" where the list
         /// only allows, else "allow".
         pub others: Option<Access> = None => named("answer", &Access::ALL).or("auto");
+        /// Refuse no client: only count and report those that the list would refuse.
+        pub dry_run: bool = false => truth();
     }
 }
 
 impl Shape for AccessList {}
+
+settings! {
+    /// A change of a list while the balancer runs.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct AccessListChange {
+        /// Addresses and prefixes whose clients may connect from now on.
+        pub allow: Vec<Prefix> = Vec::new() => list(prefix());
+        /// Addresses and prefixes whose clients are refused from now on.
+        pub deny: Vec<Prefix> = Vec::new() => list(prefix());
+        /// Addresses and prefixes that leave the list. Those of its file stay.
+        pub remove: Vec<Prefix> = Vec::new() => list(prefix());
+    }
+}
+
+impl Shape for AccessListChange {}
+
+defaults!(AccessListChange);
 
 /// A prefix, in a file and in a flag.
 pub(super) fn prefix() -> Leaf<Prefix> {

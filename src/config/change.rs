@@ -1,5 +1,6 @@
 //! Changes of a running configuration: the verbs of the API and the command line.
 
+mod access_edits;
 mod batch;
 mod topic;
 
@@ -7,6 +8,7 @@ use std::collections::HashMap;
 
 use thiserror::Error;
 
+pub use access_edits::AccessEdits;
 pub use topic::Topic;
 
 use super::{Backend, Config, Group, Listener, Patch, Pool, Strategy, rules, values};
@@ -51,6 +53,13 @@ pub enum Change {
         /// Its new settings.
         patch: Patch<Listener>,
     },
+    /// Prefixes join or leave an access list.
+    EditAccessList {
+        /// The list.
+        list: String,
+        /// The prefixes.
+        edits: AccessEdits,
+    },
     /// Settings for all listeners together change.
     SetGlobal {
         /// The new settings.
@@ -61,10 +70,10 @@ pub enum Change {
 /// Why a change is refused.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum ChangeError {
-    /// The pool, backend or listener does not exist.
+    /// The pool, backend, listener or access list does not exist.
     #[error("there is no {what} called `{name}`{hint}")]
     Unknown {
-        /// `pool`, `backend` or `listener`.
+        /// `pool`, `backend`, `listener` or `access list`.
         what: &'static str,
         /// As it was written.
         name: String,
@@ -105,14 +114,8 @@ impl Change {
         let mut next = config.clone();
         let (of_pools, mut refused) = by_pool(changes.iter(), config);
         for (place, change) in changes.iter().enumerate() {
-            if let Self::SetGlobal { patch } = change {
-                patch.apply(&mut next);
-            } else if let Self::SetListener { listener, patch } = change {
-                let mut listeners = next.listeners.iter_mut();
-                match listeners.find(|one| one.name == *listener) {
-                    Some(found) => patch.apply(found),
-                    None => refused.push((place, unknown("listener", listener))),
-                }
+            if let Err(error) = change.make_outside_pools(&mut next) {
+                refused.push((place, error));
             }
         }
         for (at, changes) in of_pools {
@@ -154,11 +157,49 @@ impl Change {
         }
     }
 
+    /// Makes a change that is not about a pool, unless the result is invalid.
+    fn make_outside_pools(&self, config: &mut Config) -> Result<(), ChangeError> {
+        match self {
+            Self::SetListener { listener, patch } => {
+                let mut listeners = config.listeners.iter();
+                let at = listeners.position(|one| one.name == *listener);
+                let at = at.ok_or_else(|| unknown("listener", listener))?;
+                let before = config.listeners[at].clone();
+                patch.apply(&mut config.listeners[at]);
+                if let Some(why) = rules::access_list_of_listener(config, at) {
+                    config.listeners[at] = before;
+                    let why = format!("listener `{listener}`: {why}");
+                    return Err(ChangeError::Invalid(why));
+                }
+            }
+            Self::EditAccessList { list, edits } => {
+                let mut lists = config.access_lists.iter();
+                let at = lists.position(|one| one.name == *list);
+                let at = at.ok_or_else(|| unknown("access list", list))?;
+                let before = config.access_lists[at].clone();
+                edits.apply(&mut config.access_lists[at]);
+                if let Some(why) = rules::too_many_prefixes(&config.access_lists[at]) {
+                    config.access_lists[at] = before;
+                    let why = format!("access list `{list}`: {why}");
+                    return Err(ChangeError::Invalid(why));
+                }
+            }
+            Self::SetGlobal { patch } => patch.apply(config),
+            Self::AddBackend { .. }
+            | Self::RemoveBackend { .. }
+            | Self::SetBackend { .. }
+            | Self::SetPool { .. } => {}
+        }
+        Ok(())
+    }
+
     /// The part of it about the settings of these bits, if it has any.
     pub(crate) fn only(&self, settings: u32) -> Option<Self> {
         let mut part = self.clone();
         let given = match &mut part {
-            Self::AddBackend { .. } | Self::RemoveBackend { .. } => return Some(part),
+            Self::AddBackend { .. } | Self::RemoveBackend { .. } | Self::EditAccessList { .. } => {
+                return Some(part);
+            }
             Self::SetBackend { patch, .. } => &mut patch.given,
             Self::SetPool { patch, .. } => &mut patch.given,
             Self::SetListener { patch, .. } => &mut patch.given,
@@ -251,6 +292,10 @@ impl ChangeError {
                 ("listener", _) => {
                     let listeners = config.listeners.iter();
                     values::known(name, listeners.map(|one| &*one.name))
+                }
+                ("access list", _) => {
+                    let lists = config.access_lists.iter();
+                    values::known(name, lists.map(|one| &*one.name))
                 }
                 (_, Some(pool)) => values::known(name, pool.backends.iter().map(|one| &*one.name)),
                 (_, None) => values::known(name, config.pools.iter().map(|one| &*one.name)),

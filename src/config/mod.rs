@@ -46,12 +46,12 @@ mod tree;
 pub mod values;
 mod warnings;
 
-pub use access_list::AccessList;
+pub use access_list::{AccessList, AccessListChange};
 pub use admin::{ADMIN_SOCKET, Admin, AdminHttp};
 pub use availability::{AllDown, Ejection, OnDown, Queue, ScaleBy, Scaling};
 pub(crate) use backend::is_resolved;
 pub use backend::{Backend, Target};
-pub use change::{Change, ChangeError, Topic};
+pub use change::{AccessEdits, Change, ChangeError, Topic};
 pub use check::{Check, CheckTls, Expect, HttpProbe, Initial, Probe, ProxyHeader, Verify};
 pub use discovery::Discovery;
 pub use error::{ConfigError, Mistake, Warning};

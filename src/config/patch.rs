@@ -17,7 +17,7 @@ use super::table::{self, Setting, Settings, Table, setting};
 use super::text::Text;
 use super::tree::{Kind, Value};
 use super::values::{self, ValueError};
-use super::{Backend, Config, Listener, Pool, Queue};
+use super::{AccessListChange, Backend, Config, Listener, Pool, Queue};
 
 /// A group of which some settings can change while the balancer runs.
 pub trait Changeable: Sized + Clone + Send + Sync + 'static {
@@ -77,6 +77,12 @@ impl<G: Changeable> Patch<G> {
         settings
             .any(|its| its.name == name)
             .then_some(&*self.values)
+    }
+
+    /// Its values; the others have no meaning.
+    #[must_use]
+    pub fn values(&self) -> &G {
+        &self.values
     }
 
     /// Changes a group.
@@ -334,7 +340,16 @@ changeable!(
     ["weight", "max_connections", "state"].map(setting)
 );
 changeable!(Pool, "PoolChange", of_pool());
-changeable!(Listener, "ListenerChange", [setting("max_connections")]);
+changeable!(
+    Listener,
+    "ListenerChange",
+    ["max_connections", "access_list"].map(setting)
+);
+changeable!(
+    AccessListChange,
+    "AccessListChange",
+    ["allow", "deny", "remove"].map(setting)
+);
 changeable!(Config, "GlobalChange", of_all_listeners());
 
 fn of_pool() -> Vec<Setting<Pool>> {

@@ -20,6 +20,7 @@ use crate::address::Address;
 mod access;
 mod loops;
 
+pub(super) use access::{access_list_of_listener, too_many_prefixes};
 pub(crate) use loops::discovered_loops;
 pub(super) use loops::of_pool as loop_of;
 

@@ -7,16 +7,19 @@
 
 mod file;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use tokio::sync::{Notify, mpsc};
 use tokio::task::AbortHandle;
 
-use crate::admin::model::AccessListStatus;
+use crate::admin::model::{AccessDecision, AccessListDetail, AccessListStatus};
 use crate::config::{self, Config};
 use crate::guard::{self, Access, Prefixes};
+use crate::prefix::Prefix;
 use crate::shared::Shared;
 
 use super::aside;
@@ -92,20 +95,51 @@ impl AccessLists {
 
     /// The lists as the API shows them.
     pub(super) fn status(&self) -> Vec<AccessListStatus> {
-        let all = self.configured.iter().filter_map(|configured| {
-            let list = self.lists.get(&configured.name)?;
-            let file = configured
-                .file
-                .as_ref()
-                .and_then(|path| self.files.get(path));
-            Some(AccessListStatus {
-                name: list.name.clone(),
-                prefixes: list.len() as u64,
-                others: list.others().as_str().to_owned(),
-                error: file.and_then(|file| file.error.clone()),
-            })
-        });
-        all.collect()
+        let all = self.configured.iter();
+        all.filter_map(|configured| self.status_of(configured))
+            .collect()
+    }
+
+    /// One list with its prefixes, and what it says of a client; `Err`: the names that are known.
+    pub(super) fn detail(
+        &self,
+        name: &str,
+        client: Option<IpAddr>,
+    ) -> Result<impl FnOnce() -> AccessListDetail + Send + 'static, Vec<String>> {
+        let configured = self.configured.iter().find(|list| list.name == name);
+        let list = configured.and_then(|list| Some((list, self.status_of(list)?)));
+        let Some((configured, list)) = list else {
+            return Err(self.lists.keys().cloned().collect());
+        };
+        let (configured, filter) = (configured.clone(), self.lists.get(name).cloned());
+        let client = client.and_then(|ip| Some((ip, filter?.decide(ip))));
+        let texts = |prefixes: &[Prefix]| prefixes.iter().map(Prefix::to_string).collect();
+        Ok(move || AccessListDetail {
+            list,
+            allow: texts(&configured.allow),
+            deny: texts(&configured.deny),
+            client: client.map(|(client, decision)| AccessDecision {
+                client,
+                access: decision.access.as_str().to_owned(),
+                prefix: decision.prefix.map(|prefix| prefix.to_string()),
+                in_file: decision.is_in_file,
+            }),
+        })
+    }
+
+    fn status_of(&self, configured: &config::AccessList) -> Option<AccessListStatus> {
+        let list = self.lists.get(&configured.name)?;
+        let path = configured.file.as_ref();
+        let file = path.and_then(|path| self.files.get(path));
+        Some(AccessListStatus {
+            name: list.name.clone(),
+            prefixes: list.len() as u64,
+            others: list.others().as_str().to_owned(),
+            refused: list.refused.load(Ordering::Relaxed),
+            dry_run: list.dry_run,
+            file: path.map(|path| path.display().to_string()),
+            error: file.and_then(|file| file.error.clone()),
+        })
     }
 
     /// Takes files that were read for the next configuration.
@@ -119,7 +153,7 @@ impl AccessLists {
         if self.configured == config.access_lists {
             return;
         }
-        self.configured.clone_from(&config.access_lists);
+        let configured = std::mem::replace(&mut self.configured, config.access_lists.clone());
         let mut before = std::mem::take(&mut self.files);
         for path in self.configured.iter().filter_map(|list| list.file.clone()) {
             if let Some(known) = before.remove(&path) {
@@ -134,7 +168,7 @@ impl AccessLists {
         }
         let left = before.into_values().map(|file| Arc::clone(&file.table));
         self.replaced.extend(left);
-        self.make();
+        self.make(&configured);
     }
 
     fn begin(&self, read: FileRead) -> (PathBuf, Followed) {
@@ -151,18 +185,27 @@ impl AccessLists {
         (read.path, followed)
     }
 
-    fn make(&mut self) {
+    /// Makes the lists again. Those whose configuration is as before share its prefixes, and each
+    /// shares the table of its file: a change of one prefix takes no time by the size of others.
+    fn make(&mut self, before: &[Shared<config::AccessList>]) {
+        let before = before.iter().map(|list| (&*list.name, list));
+        let before: HashMap<_, _> = before.collect();
         let lists = self.configured.iter().map(|list| {
-            let both = [(&list.allow, Access::Allow), (&list.deny, Access::Deny)];
-            let own = both.into_iter().flat_map(|(prefixes, access)| {
-                prefixes.iter().map(move |prefix| (*prefix, access))
-            });
-            // The rules of configurations let no prefix be there twice.
-            let own = Prefixes::new(own.collect()).unwrap_or_default();
+            let old = self.lists.get(&list.name);
+            let is_same = |other: &&Shared<config::AccessList>| {
+                Shared::is_same(other, list)
+                    || (&other.allow, &other.deny) == (&list.allow, &list.deny)
+            };
+            let same = before.get(&*list.name).filter(|other| is_same(other));
+            let own = match old.filter(|_| same.is_some()) {
+                Some(old) => Arc::clone(old.own()),
+                None => Arc::new(own(list)),
+            };
             let file = list.file.as_ref().and_then(|path| self.files.get(path));
             let file = file.map(|file| Arc::clone(&file.table));
-            let made =
-                guard::AccessFilter::new(list.name.clone(), Arc::new(own), file, list.others);
+            let refused = old.map_or_else(Arc::default, |old| Arc::clone(&old.refused));
+            let made = guard::AccessFilter::new(list.name.clone(), own, file, list.others)
+                .counting(refused, list.dry_run);
             (list.name.clone(), Arc::new(made))
         });
         self.lists = lists.collect();
@@ -186,7 +229,8 @@ impl AccessLists {
                 file.error = None;
                 let old = std::mem::replace(&mut file.table, Arc::new(table));
                 self.replaced.push(old);
-                self.make();
+                let configured = self.configured.clone();
+                self.make(&configured);
                 Some(Ok(format!("access list file {shown}: {count} prefixes")))
             }
             Err(error) => {
@@ -217,6 +261,16 @@ impl AccessLists {
             drop(aside::compute(move || drop(table)));
         }
     }
+}
+
+/// The prefixes of the configuration.
+fn own(list: &config::AccessList) -> Prefixes {
+    let both = [(&list.allow, Access::Allow), (&list.deny, Access::Deny)];
+    let all = both
+        .into_iter()
+        .flat_map(|(prefixes, access)| prefixes.iter().map(move |prefix| (*prefix, access)));
+    // The rules of configurations let no prefix be there twice.
+    Prefixes::new(all.collect()).unwrap_or_default()
 }
 
 /// News that wait to be taken in; tasks wait with more.

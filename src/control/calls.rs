@@ -14,6 +14,7 @@ use crate::admin::{Author, Call, Reply, Which};
 use crate::config::{
     AdminState, Backend, Change, ChangeError, Config, Topic, backend_values, changeable_values,
 };
+use crate::guard::Access;
 use crate::operational_log;
 use crate::pool::Service;
 use crate::session::CloseReason;
@@ -43,6 +44,11 @@ impl Balancer {
             Call::Listeners(reply) => {
                 drop(reply.send(status::listeners(self.publisher.snapshot(), &self.workers)))
             }
+            Call::AccessLists(reply) => drop(reply.send(self.access.status())),
+            Call::AccessList(name, client, reply) => match self.access.detail(&name, client) {
+                Ok(detail) => drop(aside::compute(move || drop(reply.send(Ok(detail()))))),
+                Err(known) => drop(reply.send(Err(known))),
+            },
             Call::Pools(which, reply) => {
                 let snapshot = Arc::clone(self.publisher.snapshot());
                 let known = self.known(&which);
@@ -183,12 +189,12 @@ impl Balancer {
     /// Makes a change, and reports it as an event and in the audit log.
     fn change(&mut self, change: &Change, author: Author) -> Result<Changed, ChangeError> {
         let (topic, target) = (change.topic(), target(change.topic()));
-        let old = values(topic, &self.config);
+        let old = values(change, &self.config);
         let pool = topic.pool();
         let before = pool.and_then(|pool| self.service(pool));
         let mut notes = Vec::new();
         let outcome = self.make(change, &mut notes);
-        let new = values(topic, &self.config);
+        let new = values(change, &self.config);
         if let Ok(readmitted) = outcome
             && let (Some(old), Some(new)) = (&old, &new)
             && (old != new || readmitted)
@@ -297,6 +303,8 @@ impl Balancer {
     }
 }
 
+/// Differences that an event names.
+const DIFFERENCES_MAX: usize = 10;
 /// Pools that the alerts of the status name, and problems with discovery.
 const ALERTS_MAX: usize = 10;
 
@@ -312,11 +320,17 @@ fn differences(old: &Value, new: &Value) -> String {
         let before = old.get(field).unwrap_or(&Value::Null);
         format!("{field} {} to {}", word(before), word(value))
     });
-    let differ: Vec<_> = differ.collect();
+    let mut differ: Vec<_> = differ.collect();
     if differ.is_empty() {
         return "unchanged".to_owned();
     }
-    differ.join(", ")
+    let more = differ.len().saturating_sub(DIFFERENCES_MAX);
+    differ.truncate(DIFFERENCES_MAX);
+    let differ = differ.join(", ");
+    match more {
+        0 => differ,
+        more => format!("{differ} and {more} more"),
+    }
 }
 
 fn word(value: &Value) -> String {
@@ -335,6 +349,7 @@ fn action(change: &Change) -> &'static str {
         Change::SetBackend { .. } => "set_backend",
         Change::SetPool { .. } => "set_pool",
         Change::SetListener { .. } => "set_listener",
+        Change::EditAccessList { .. } => "edit_access_list",
         Change::SetGlobal { .. } => "set_global",
     }
 }
@@ -343,7 +358,7 @@ fn action(change: &Change) -> &'static str {
 fn target(topic: Topic<'_>) -> String {
     match topic {
         Topic::Backend(..) => topic.to_string(),
-        Topic::Pool(name) | Topic::Listener(name) => name.to_owned(),
+        Topic::Pool(name) | Topic::Listener(name) | Topic::AccessList(name) => name.to_owned(),
         Topic::Global => topic.to_string(),
     }
 }
@@ -352,18 +367,30 @@ fn subject(topic: Topic<'_>) -> Subject<'_> {
     match topic {
         Topic::Backend(pool, backend) => Subject::backend(pool, backend),
         Topic::Pool(pool) => Subject::pool(pool),
-        Topic::Listener(_) | Topic::Global => Subject::default(),
+        Topic::Listener(_) | Topic::AccessList(_) | Topic::Global => Subject::default(),
     }
 }
 
 /// The values of a change's subject in a configuration, for the audit log.
-fn values(topic: Topic<'_>, config: &Config) -> Option<Value> {
-    match topic {
+fn values(change: &Change, config: &Config) -> Option<Value> {
+    match change.topic() {
         Topic::Backend(pool, backend) => config.pool(pool)?.backend(backend).map(backend_values),
         Topic::Pool(pool) => config.pool(pool).map(changeable_values),
         Topic::Listener(name) => {
             let listener = config.listeners.iter().find(|its| its.name == name)?;
             Some(changeable_values(listener))
+        }
+        Topic::AccessList(name) => {
+            let list = config.access_lists.iter().find(|its| its.name == name)?;
+            let Change::EditAccessList { edits, .. } = change else {
+                return None;
+            };
+            // Of the list there may be much more.
+            let now = edits.now(list);
+            let now = now
+                .iter()
+                .map(|(prefix, access)| (prefix.to_string(), access.map(Access::as_str).into()));
+            Some(Value::Object(now.collect()))
         }
         Topic::Global => Some(changeable_values(config)),
     }

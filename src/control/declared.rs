@@ -11,7 +11,8 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use crate::by_name::ByName;
 use crate::config::{
-    AdminState, Backend, Change, ChangeError, Changeable, Config, Listener, Patch, Pool, Topic,
+    AccessList, AdminState, Backend, Change, ChangeError, Changeable, Config, Listener, Patch,
+    Pool, Topic,
 };
 use crate::shared::Shared;
 
@@ -170,7 +171,10 @@ impl Declared {
             return;
         }
         // Only a patch has several settings.
-        let is_whole = matches!(order, Change::AddBackend { .. });
+        let is_whole = matches!(
+            order,
+            Change::AddBackend { .. } | Change::EditAccessList { .. }
+        );
         let settings = 0..if is_whole { 1 } else { u32::BITS };
         for single in settings.filter_map(|setting| order.only(1 << setting)) {
             if let Err(error) = self.keep(&single) {
@@ -253,7 +257,7 @@ impl Declared {
         let members = members(found);
         let is_away = |order: &Change| match order.topic() {
             Topic::Backend(pool, backend) => !members.contains(&(pool, backend)),
-            Topic::Pool(_) | Topic::Listener(_) | Topic::Global => false,
+            Topic::Pool(_) | Topic::Listener(_) | Topic::AccessList(_) | Topic::Global => false,
         };
         let away = self.floating.iter().filter(|order| is_away(order)).count();
         let mut surplus = away.saturating_sub(AWAY_MAX);
@@ -279,6 +283,7 @@ impl Declared {
 struct Differences<'a> {
     both: [&'a Config; 2],
     listeners: HashMap<&'a str, Both<'a, Listener>>,
+    access_lists: HashMap<&'a str, Both<'a, Shared<AccessList>>>,
     pools: HashMap<&'a str, Both<'a, Shared<Pool>>>,
     /// Of those pools.
     backends: HashMap<(&'a str, &'a str), Both<'a, Backend>>,
@@ -291,6 +296,11 @@ impl<'a> Differences<'a> {
     fn between(one: &'a Config, other: &'a Config) -> Self {
         let listeners = differing(
             [&one.listeners, &other.listeners],
+            |its| &its.name,
+            PartialEq::eq,
+        );
+        let access_lists = differing(
+            [&one.access_lists, &other.access_lists],
             |its| &its.name,
             PartialEq::eq,
         );
@@ -309,6 +319,7 @@ impl<'a> Differences<'a> {
         Self {
             both: [one, other],
             listeners: listeners.collect(),
+            access_lists: access_lists.collect(),
             pools,
             backends,
         }
@@ -332,6 +343,14 @@ impl<'a> Differences<'a> {
             Change::SetListener { listener, .. } => {
                 parts(order, self.listeners.get(&**listener).copied())
             }
+            Change::EditAccessList { list, edits } => match self.access_lists.get(&**list) {
+                None => [None, Some(order.clone())],
+                Some([Some(one), Some(other)]) => edits.split(one, other).map(|edits| {
+                    let list = list.clone();
+                    (!edits.is_empty()).then_some(Change::EditAccessList { list, edits })
+                }),
+                Some(_) => [Some(order.clone()), None],
+            },
             Change::SetGlobal { .. } => parts(order, Some(self.both.map(Some))),
         }
     }
@@ -340,7 +359,7 @@ impl<'a> Differences<'a> {
     fn backend(&self, order: &Change) -> Option<Both<'a, Backend>> {
         match order.topic() {
             Topic::Backend(pool, backend) => self.backends.get(&(pool, backend)).copied(),
-            Topic::Pool(_) | Topic::Listener(_) | Topic::Global => None,
+            Topic::Pool(_) | Topic::Listener(_) | Topic::AccessList(_) | Topic::Global => None,
         }
     }
 
@@ -367,6 +386,7 @@ impl<'a> Differences<'a> {
             Change::SetBackend { patch, .. } => names(patch),
             Change::SetPool { patch, .. } => names(patch),
             Change::SetListener { patch, .. } => names(patch),
+            Change::EditAccessList { .. } => vec!["prefixes"],
             Change::SetGlobal { patch } => names(patch),
         };
         let in_files = match part.topic() {
@@ -377,6 +397,10 @@ impl<'a> Differences<'a> {
                 .map(|both| both.map(|its| its.is_some())),
             Topic::Listener(listener) => {
                 let both = self.listeners.get(listener);
+                both.map(|both| both.map(|its| its.is_some()))
+            }
+            Topic::AccessList(list) => {
+                let both = self.access_lists.get(list);
                 both.map(|both| both.map(|its| its.is_some()))
             }
             Topic::Global => None,
@@ -469,6 +493,9 @@ fn merged(first: &Change, second: &Change) -> Option<Change> {
         }
         (Change::SetListener { patch: before, .. }, Change::SetListener { patch, .. }) => {
             *patch = patch.after(before);
+        }
+        (Change::EditAccessList { edits: before, .. }, Change::EditAccessList { edits, .. }) => {
+            *edits = edits.after(before)
         }
         (Change::SetGlobal { patch: before }, Change::SetGlobal { patch }) => {
             *patch = patch.after(before);

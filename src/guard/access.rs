@@ -4,8 +4,12 @@ use std::cmp::max_by_key;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use crossbeam::utils::CachePadded;
 
 use super::Prefixes;
+use crate::prefix::Prefix;
 
 /// What a list says of a prefix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -45,6 +49,24 @@ pub struct AccessFilter {
     file: Option<Arc<Prefixes>>,
     /// What holds for addresses in no prefix.
     others: Access,
+    /// Whether it only counts the clients that it would refuse.
+    pub dry_run: bool,
+    /// Clients that it refused, over all workers.
+    pub refused: Refused,
+}
+
+/// A count of refused clients, which outlives the lists that count with it.
+pub type Refused = Arc<CachePadded<AtomicU64>>;
+
+/// What a list says of an address, and why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AccessVerdict {
+    /// Whether its client may connect.
+    pub access: Access,
+    /// The longest prefix that it is in; `None`: it is in none.
+    pub prefix: Option<Prefix>,
+    /// Whether the file has that prefix, and the configuration does not.
+    pub is_in_file: bool,
 }
 
 /// The access lists of a configuration by name.
@@ -74,6 +96,18 @@ impl AccessFilter {
             own,
             file,
             others: others.unwrap_or(implied),
+            dry_run: false,
+            refused: Refused::default(),
+        }
+    }
+
+    /// The same prefixes, which count refused clients here.
+    #[must_use]
+    pub fn counting(self, refused: Refused, dry_run: bool) -> Self {
+        Self {
+            dry_run,
+            refused,
+            ..self
         }
     }
 
@@ -86,6 +120,28 @@ impl AccessFilter {
         let file = self.file.as_ref().and_then(|file| file.longest(ip));
         let found = max_by_key(file, own, |found| found.map(|(length, _)| length));
         found.map_or(self.others, |(_, access)| access) == Access::Allow
+    }
+
+    /// What it says of an address, and why.
+    #[must_use]
+    pub fn decide(&self, ip: IpAddr) -> AccessVerdict {
+        let ip = ip.to_canonical();
+        let own = self.own.longest(ip);
+        let file = self.file.as_ref().and_then(|file| file.longest(ip));
+        let length = |found: super::prefixes::Found| found.map(|(length, _)| length);
+        let is_in_file = length(file) > length(own);
+        let found = if is_in_file { file } else { own };
+        AccessVerdict {
+            access: found.map_or(self.others, |(_, access)| access),
+            prefix: length(found).and_then(|length| Prefix::new(ip, length)),
+            is_in_file,
+        }
+    }
+
+    /// The prefixes of the configuration, to be shared with the next list.
+    #[must_use]
+    pub fn own(&self) -> &Arc<Prefixes> {
+        &self.own
     }
 
     /// How many prefixes it has.
@@ -163,6 +219,26 @@ mod tests {
         ];
         assert_eq!(allowed(&list, &ips), [false, true, true, false, true, true]);
         assert_eq!(list.len(), 6);
+    }
+
+    #[test]
+    fn a_decision_names_its_prefix() {
+        let file = Some(table(&[], &["10.7.0.0/16", "10.6.6.0/24"]));
+        let list = AccessFilter::new("a".into(), table(&["10.7.0.0/16"], &[]), file, None);
+        let decide = |ip: &str| {
+            let AccessVerdict {
+                access,
+                prefix,
+                is_in_file,
+            } = list.decide(ip.parse().unwrap());
+            (access, prefix.map(|its| its.to_string()), is_in_file)
+        };
+        let allowed = Some("10.7.0.0/16".to_owned());
+        assert_eq!(decide("10.7.1.1"), (Access::Allow, allowed.clone(), false));
+        assert_eq!(decide("::ffff:10.7.1.1"), (Access::Allow, allowed, false));
+        let denied = Some("10.6.6.0/24".to_owned());
+        assert_eq!(decide("10.6.6.1"), (Access::Deny, denied, true));
+        assert_eq!(decide("::1"), (Access::Allow, None, false));
     }
 
     #[test]

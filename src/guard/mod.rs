@@ -11,7 +11,7 @@ mod rate;
 mod sample;
 mod sources;
 
-pub use access::{Access, AccessFilter, AccessFilters};
+pub use access::{Access, AccessFilter, AccessFilters, AccessVerdict, Refused};
 pub use gate::{Gate, Pass, RateRule, Refusal, Rules};
 pub use limit::Limit;
 pub use prefixes::{Clash, Prefixes};

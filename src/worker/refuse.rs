@@ -14,10 +14,8 @@ impl<K: Kernel> Worker<K> {
     /// Why the rules of a port refuse a client, in their fixed order. A client without an address
     /// has gone.
     pub(super) fn refusal(&self, port: usize, client: Option<SocketAddr>) -> Option<CloseReason> {
-        let access = self.ports[port].access.as_ref();
-        let is_denied =
-            |list: &Arc<AccessFilter>| client.is_none_or(|client| !list.allows(client.ip()));
-        if access.is_some_and(is_denied) {
+        let list = self.ports[port].access.as_ref();
+        if list.is_some_and(|list| is_denied(list, client)) {
             return Some(CloseReason::AccessDenied);
         }
         None
@@ -55,6 +53,15 @@ impl<K: Kernel> Worker<K> {
         };
         self.write_record(record);
     }
+}
+
+/// Whether a list refuses a client, which it counts.
+fn is_denied(list: &AccessFilter, client: Option<SocketAddr>) -> bool {
+    if client.is_some_and(|client| list.allows(client.ip())) {
+        return false;
+    }
+    list.refused.fetch_add(1, Ordering::Relaxed);
+    !list.dry_run
 }
 
 /// Lines for refused clients in the access log, of a worker in a second: a flood of clients is not

@@ -4,9 +4,10 @@ use std::io::{Read, Write};
 use std::process::{Command, Output, Stdio};
 
 use mahoraga::admin::model::{
-    BackendStatus, ConfigText, Event, EventKind, HealthStatus, HistogramStatus, Killed, LastChange,
-    LatencyStatus, LatencyWindow, ListenerStatus, PoolStatus, Reloads, SessionState, SessionStatus,
-    Stage, Status, TrafficStatus, WorkerStatus,
+    AccessDecision, AccessListDetail, AccessListStatus, BackendStatus, ConfigText, Event,
+    EventKind, HealthStatus, HistogramStatus, Killed, LastChange, LatencyStatus, LatencyWindow,
+    ListenerStatus, PoolStatus, Reloads, SessionState, SessionStatus, Stage, Status, TrafficStatus,
+    WorkerStatus,
 };
 use mahoraga::config::AdminState;
 use serde::Serialize;
@@ -258,6 +259,97 @@ fn listeners_and_pools_and_backends_are_tables() {
         "GET /v1/pools",
         "GET /v1/pools/db%2F%C3%A4",
         "GET /v1/pools",
+    ];
+    assert_eq!(fake.asked(), want);
+}
+
+fn access_list(name: &str) -> AccessListStatus {
+    AccessListStatus {
+        name: name.to_owned(),
+        prefixes: 1_003,
+        others: "allow".to_owned(),
+        refused: 7,
+        dry_run: true,
+        file: Some("feed.txt".to_owned()),
+        error: Some("feed.txt: line 2".to_owned()),
+    }
+}
+
+fn access_list_with(client: Option<AccessDecision>) -> AccessListDetail {
+    AccessListDetail {
+        list: access_list("office"),
+        allow: vec!["10.0.0.0/8".to_owned()],
+        deny: vec!["10.6.0.0/16".to_owned()],
+        client,
+    }
+}
+
+#[test]
+fn access_lists_are_shown() {
+    let verdict = AccessDecision {
+        client: "192.0.2.7".parse().unwrap(),
+        access: "deny".to_owned(),
+        prefix: Some("192.0.2.0/24".to_owned()),
+        in_file: true,
+    };
+    let one = json(&[access_list("office")]);
+    let answers = [
+        &one,
+        &json(&access_list_with(None)),
+        &one,
+        &json(&access_list_with(Some(verdict))),
+    ];
+    let fake = Fake::saying("client_access", &answers.map(String::as_str));
+    assert_eq!(succeeded(&fake.run(&["access"])), ACCESS_LISTS);
+    let prefixes = "allow  10.0.0.0/8\ndeny   10.6.0.0/16\n";
+    assert_eq!(
+        succeeded(&fake.run(&["access", "office"])),
+        format!("{ACCESS_LISTS}{prefixes}")
+    );
+    assert_eq!(
+        succeeded(&fake.run(&["access", "--client", "192.0.2.7"])),
+        "192.0.2.7: deny, by 192.0.2.0/24 of feed.txt\n"
+    );
+    let want = [
+        "GET /v1/access_lists",
+        "GET /v1/access_lists/office",
+        "GET /v1/access_lists",
+        "GET /v1/access_lists/office?client=192.0.2.7",
+    ];
+    assert_eq!(fake.asked(), want);
+}
+
+#[test]
+fn access_lists_are_edited() {
+    let one = json(&[access_list("office")]);
+    let two = json(&[access_list("office"), access_list("b")]);
+    let changed = r#"{"snapshot": 5, "changed": true}"#;
+    let answers = [&one, changed, changed, &two, "[]"];
+    let fake = Fake::saying("client_access_edits", &answers);
+    assert_eq!(
+        succeeded(&fake.run(&["deny", "192.0.2.7", "::1"])),
+        "snapshot 5: office: deny 192.0.2.7, ::1\n"
+    );
+    assert_eq!(
+        succeeded(&fake.run(&["unlist", "::1", "--list", "b"])),
+        "snapshot 5: b: remove ::1\n"
+    );
+    assert_eq!(
+        failed(&fake.run(&["allow", "::1"]), 2),
+        "--list: there are 2 access lists: expected `office` or `b`"
+    );
+    let output = fake.run(&["allow", "::1"]);
+    let why = failed(&output, 1);
+    assert!(
+        why.starts_with("there is no access list: add one to"),
+        "{why}"
+    );
+    let want = [
+        "GET /v1/access_lists",
+        "PATCH /v1/access_lists/office {\"deny\":[\"192.0.2.7\",\"::1\"]}",
+        "PATCH /v1/access_lists/b {\"remove\":[\"::1\"]}",
+        "GET /v1/access_lists",
+        "GET /v1/access_lists",
     ];
     assert_eq!(fake.asked(), want);
 }
@@ -549,6 +641,12 @@ const LISTENERS: &str = "\
 listener  bind          pool  connections  limit  access list  refused   bytes    B/s
 front     0.0.0.0:8080  web          1.2k  10000  office             7  3.4 GB  20 MB
 db        [::1]:5432    db              0         -                  0     0 B
+";
+
+const ACCESS_LISTS: &str = "\
+access list  prefixes  others  refused  mode     file
+office           1003  allow         7  dry run  feed.txt
+office: the last good file is in force: feed.txt: line 2
 ";
 
 const POOLS: &str = "\

@@ -231,6 +231,10 @@ Commands to a running balancer:
   ready       Return a backend to service after drain or maint [also: enable, undrain]
   maint       Take a backend out of service: no new sessions, no probes [also: disable]
   set         Set strategy, queue, weight or limits of a pool, a backend, a listener
+  access      Show the access lists, one with its prefixes, or what it says of a client
+  allow       Let clients of addresses or prefixes connect, by an access list
+  deny        Refuse clients of addresses or prefixes, by an access list
+  unlist      Remove addresses or prefixes from an access list
   reload      Read the configuration file again
   reopen      Open the log files again, after they were moved away
   config      Show the configuration in force, or all settings

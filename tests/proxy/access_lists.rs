@@ -190,6 +190,93 @@ fn a_file_is_followed_and_a_bad_one_leaves_the_last_good_list() {
 }
 
 #[test]
+fn edits_hold_over_a_reload_that_does_not_change_their_prefixes() {
+    watched(|| {
+        let backend = Backend::echo();
+        let text = file(&backend, "deny: [\"127.6.0.0/24\"], file: \"office.txt\"");
+        let launch = Launch::with_config(&text, 1).workers(2);
+        fs::write(launch.dir().join("office.txt"), "127.6.0.9\n").unwrap();
+        let balancer = launch.start();
+        let to = balancer.address();
+        let events = balancer.follow();
+        expect_refused(client(1), to);
+        // Also one that the file has.
+        let shown = balancer.words(&["allow", "127.6.0.1", "127.6.0.9"]);
+        assert!(
+            shown.ends_with("office: allow 127.6.0.1, 127.6.0.9\n"),
+            "{shown}"
+        );
+        eventually("each worker follows", || is_served(client(1), to));
+        expect_served(client(9), to);
+        let event = events.next("changed");
+        let message = event["message"].as_str().unwrap();
+        assert!(
+            message.starts_with("office: 127.6.0.1 off to allow, 127.6.0.9 off to allow"),
+            "{message}"
+        );
+        assert!(
+            balancer
+                .words(&["config", "show"])
+                .contains("\"127.6.0.1\"")
+        );
+        reload(&balancer, &(text + "\n"));
+        expect_served(client(1), to);
+        let shown = balancer.words(&["access", "office"]);
+        assert!(shown.contains("\nallow  127.6.0.1\n"), "{shown}");
+        assert_eq!(
+            balancer.words(&["access", "--client", "127.6.0.2"]),
+            "127.6.0.2: deny, by 127.6.0.0/24\n"
+        );
+        balancer.words(&["unlist", "127.6.0.1", "--list", "office"]);
+        eventually("it is removed", || !is_served(client(1), to));
+        drop(events);
+        balancer.finish();
+    });
+}
+
+#[test]
+fn a_listener_takes_and_leaves_a_list_while_it_runs() {
+    watched(|| {
+        let backend = Backend::echo();
+        let text = file(&backend, "deny: [\"127.6.0.0/24\"]");
+        let balancer = Launch::with_config(&text, 1).workers(2).start();
+        let to = balancer.address();
+        expect_refused(client(1), to);
+        let set = |list| balancer.words(&["set", "listener", "front", "--access-list", list]);
+        set("off");
+        eventually("all may connect", || is_served(client(1), to));
+        set("office");
+        eventually("the list is asked", || !is_served(client(1), to));
+        balancer.finish();
+    });
+}
+
+#[test]
+fn a_dry_run_counts_and_reports_and_refuses_nobody() {
+    watched(|| {
+        let backend = Backend::echo();
+        let text = file(&backend, "deny: [\"127.6.0.0/24\"], dry_run: true");
+        let balancer = Launch::with_config(&text, 1).workers(2).start();
+        let events = balancer.follow();
+        expect_served(client(1), balancer.address());
+        let event = events.next("access_denied");
+        assert_eq!(
+            event["message"],
+            "access list `office`: 1 client would be refused (dry_run), 1 in all"
+        );
+        let list = &balancer.ask(&["access"])[0];
+        assert_eq!(
+            (&list["refused"], &list["dry_run"]),
+            (&1.into(), &true.into())
+        );
+        assert_eq!(balancer.ask(&["listeners"])[0]["refused"], 0);
+        assert_eq!(balancer.number("closed.access_denied"), 0);
+        drop(events);
+        balancer.finish();
+    });
+}
+
+#[test]
 fn a_start_without_the_file_is_refused() {
     watched(|| {
         let backend = Backend::echo();

@@ -101,6 +101,9 @@ fn by_an_access_list_of_a_million_prefixes() {
         expect_unhindered(launch.start(), |balancer| {
             fs::write(&path, a_million()).unwrap();
             balancer.until_logged("access list file prefixes: 1000000 prefixes");
+            for last in 1..100 {
+                balancer.words(&["deny", &format!("192.0.2.{last}")]);
+            }
         });
     });
 }

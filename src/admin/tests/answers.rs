@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::world::{By, READ, World, file, listener, temporary};
 use crate::admin::{AdminListener, Author, Handle, Tokens, serve};
-use crate::config::{AdminHttp, AdminState, Backend, Change, Patch};
+use crate::config::{AccessEdits, AccessListChange, AdminHttp, AdminState, Backend, Change, Patch};
 
 #[tokio::test]
 async fn names_may_hold_any_character() {
@@ -117,6 +117,48 @@ async fn a_field_that_is_left_out_keeps_its_value() {
     let change = changed("/v1/limits", r#"{"max_connections": "off"}"#).await;
     let patch = Patch::all(&[("max_connections", "off")]);
     assert_eq!(change, Change::SetGlobal { patch });
+}
+
+#[tokio::test]
+async fn access_lists_are_shown_and_edited() {
+    let world = World::new().await;
+    assert_eq!(world.get("/v1/access_lists").await.json()[0]["refused"], 0);
+    let path = "/v1/access_lists/office?client=192.0.2.7";
+    assert_eq!(world.get(path).await.status, StatusCode::OK);
+    assert_eq!(
+        world.played.lock().done.pop().unwrap(),
+        "office Some(192.0.2.7)"
+    );
+    let unknown = world.get("/v1/access_lists/ofice").await;
+    assert_eq!(unknown.status, StatusCode::NOT_FOUND);
+    let path = "/v1/access_lists/office";
+    let body = r#"{"deny": ["192.0.2.0/24"], "remove": ["::1"]}"#;
+    let answer = world.tell(Method::PATCH, path, body).await;
+    assert_eq!(answer.status, StatusCode::OK, "{:?}", answer.body);
+    let (change, _) = world.played.lock().changes.pop().unwrap();
+    let edits = AccessListChange {
+        deny: vec!["192.0.2.0/24".parse().unwrap()],
+        remove: vec!["::1".parse().unwrap()],
+        ..AccessListChange::default()
+    };
+    let edits = AccessEdits::new(&edits).unwrap();
+    let list = "office".to_owned();
+    assert_eq!(change, Change::EditAccessList { list, edits });
+    for (body, status) in [
+        ("{}", StatusCode::BAD_REQUEST),
+        (r#"{"deny": "::1"}"#, StatusCode::BAD_REQUEST),
+        (
+            r#"{"deny": ["10.1.0.0/8"]}"#,
+            StatusCode::UNPROCESSABLE_ENTITY,
+        ),
+        (
+            r#"{"deny": ["::1"], "allow": ["::1"]}"#,
+            StatusCode::UNPROCESSABLE_ENTITY,
+        ),
+    ] {
+        let answer = world.tell(Method::PATCH, path, body).await;
+        assert_eq!(answer.status, status, "{body}: {:?}", answer.body);
+    }
 }
 
 /// Clients may still send `keep`, which has no effect.

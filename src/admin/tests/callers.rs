@@ -23,6 +23,7 @@ fn sample(endpoint: &Endpoint) -> (&'static str, &'static str) {
         "set_pool" => ("", r#"{"strategy": "random"}"#),
         "add_backend" => ("", r#"{"address": "127.0.0.1:80"}"#),
         "set_backend" => ("", r#"{"weight": 9}"#),
+        "edit_access_list" => ("", r#"{"deny": ["::1"]}"#),
         "kill_sessions" => ("?all=true", ""),
         _ => ("", ""),
     }

@@ -22,8 +22,8 @@ use tokio::task::JoinHandle;
 
 use crate::admin::endpoints::{Context, Deadlines, Endpoint, endpoints};
 use crate::admin::model::{
-    BackendStatus, Changed, HistogramStatus, ListenerStatus, PoolStatus, Reloaded, SessionStatus,
-    Stage, Status,
+    AccessListDetail, AccessListStatus, BackendStatus, Changed, HistogramStatus, ListenerStatus,
+    PoolStatus, Reloaded, SessionStatus, Stage, Status,
 };
 use crate::admin::server::{self, WATCHERS_MAX};
 use crate::admin::{AdminListener, Author, Call, Calls, Handle, Tokens};
@@ -300,6 +300,14 @@ impl Played {
                 name: "web".to_owned(),
                 ..ListenerStatus::default()
             }])),
+            Call::AccessLists(reply) => sent(reply.send(vec![AccessListStatus::default()])),
+            Call::AccessList(name, client, reply) => {
+                self.done.push(format!("{name} {client:?}"));
+                sent(reply.send(match &*name {
+                    "ofice" => Err(vec!["office".to_owned()]),
+                    _ => Ok(AccessListDetail::default()),
+                }));
+            }
             Call::Pools(_, reply) => sent(reply.send(vec![pool("main"), pool("other")])),
             Call::Sessions(filter, reply) => {
                 self.done.push(format!("{filter:?}"));

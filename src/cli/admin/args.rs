@@ -13,6 +13,7 @@ use crate::cli::args::{Maybe, deadline};
 use crate::config::values::backend;
 use crate::config::values::{self, ValueError};
 use crate::config::{AdminState, Backend, Config, Listener, Patch, Pool};
+use crate::prefix::Prefix;
 
 /// The commands to a running balancer.
 #[derive(Clone, Debug, Subcommand)]
@@ -86,6 +87,32 @@ Sessions end by themselves; `mahoraga sessions --kill --backend app-1` ends them
     /// Set strategy, queue, weight or limits of a pool, a backend, a listener
     #[command(subcommand)]
     Set(SetCommand),
+    /// Show the access lists, one with its prefixes, or what it says of a client
+    #[command(after_help = "Examples:
+  mahoraga access
+  mahoraga access office
+  mahoraga access office --client 192.0.2.7")]
+    Access(AccessArgs),
+    /// Let clients of addresses or prefixes connect, by an access list
+    #[command(after_help = "Examples:
+  mahoraga allow 192.0.2.7
+  mahoraga allow 10.0.0.0/8 2001:db8::/32 --list office
+
+The change holds over reloads, until the file changes that prefix of the list.")]
+    Allow(EditArgs),
+    /// Refuse clients of addresses or prefixes, by an access list
+    #[command(after_help = "Examples:
+  mahoraga deny 192.0.2.7
+  mahoraga deny 198.51.100.0/24 2001:db8:bad::/48 --list office
+
+Open sessions go on: `mahoraga sessions --kill --client 192.0.2.7` ends them.")]
+    Deny(EditArgs),
+    /// Remove addresses or prefixes from an access list
+    #[command(after_help = "Example:
+  mahoraga unlist 192.0.2.7 --list office
+
+Prefixes of the list's file stay.")]
+    Unlist(EditArgs),
     /// Read the configuration file again
     #[command(after_help = "Example:
   mahoraga check && mahoraga reload
@@ -333,6 +360,33 @@ pub struct StateArgs {
     pub how: Change,
 }
 
+/// The arguments of `mahoraga access`.
+#[derive(Args, Clone, Debug)]
+pub struct AccessArgs {
+    /// One list, with its prefixes; without it, all lists
+    pub list: Option<String>,
+    /// Whether a client of this address may connect, and which prefix says so
+    #[arg(long, value_name = "IP", value_parser = client)]
+    pub client: Option<IpAddr>,
+    /// How to reach the balancer.
+    #[command(flatten)]
+    pub options: ClientOptions,
+}
+
+/// The arguments of `mahoraga allow`, `deny` and `unlist`.
+#[derive(Args, Clone, Debug)]
+pub struct EditArgs {
+    /// Addresses or prefixes, such as 10.0.0.0/8
+    #[arg(value_name = "CIDR", required = true, value_parser = values::prefix)]
+    pub prefixes: Vec<Prefix>,
+    /// The access list; it may be left out where there is one only
+    #[arg(long, value_name = "NAME")]
+    pub list: Option<String>,
+    /// How to make the change.
+    #[command(flatten)]
+    pub how: Change,
+}
+
 /// The commands that set something: each has what is set, and its settings as in a file.
 #[derive(Clone, Debug, Subcommand)]
 pub enum SetCommand {
@@ -366,9 +420,10 @@ pub enum SetCommand {
         #[command(flatten)]
         how: Change,
     },
-    /// Set the limit of a listener
-    #[command(after_help = "Example:
-  mahoraga set listener front --max-connections 1000")]
+    /// Set the limit or the access list of a listener
+    #[command(after_help = "Examples:
+  mahoraga set listener front --max-connections 1000
+  mahoraga set listener front --access-list office")]
     Listener {
         /// The listener
         listener: String,

@@ -208,7 +208,7 @@ pub(super) async fn reopen(options: &ClientOptions) -> Result<(), ClientError> {
 }
 
 /// Prints what is in force after a command, and warnings about it.
-fn report(how: &Change, changed: &Changed, what: &str) {
+pub(super) fn report(how: &Change, changed: &Changed, what: &str) {
     if how.options.json {
         // On one line: a command may change several things, each with an answer of its own.
         let line = serde_json::to_string(changed).expect("the model has text for keys alone");

@@ -3,6 +3,7 @@
 //! Exit codes: 0 done, 1 the balancer can't be reached or refuses, 2 a mistake in arguments or
 //! environment.
 
+mod access;
 mod address;
 mod args;
 mod change;
@@ -18,9 +19,9 @@ mod units;
 
 pub use address::{AdminAddress, AdminAddressError};
 pub use args::{
-    AddArgs, BackendsArgs, Change, ClientCommand, ClientOptions, ConfigCommand, EventsArgs,
-    HistogramsArgs, PoolsArgs, ReadyArgs, RemoveArgs, SessionsArgs, SetCommand, StateArgs, TopArgs,
-    Wait, WeightArgs,
+    AccessArgs, AddArgs, BackendsArgs, Change, ClientCommand, ClientOptions, ConfigCommand,
+    EditArgs, EventsArgs, HistogramsArgs, PoolsArgs, ReadyArgs, RemoveArgs, SessionsArgs,
+    SetCommand, StateArgs, TopArgs, Wait, WeightArgs,
 };
 
 use std::io::{self, Write};
@@ -67,6 +68,10 @@ async fn run(command: &ClientCommand) -> Result<(), ClientError> {
         ClientCommand::Ready(args) => change::ready(args).await,
         ClientCommand::Maint(args) => change::take_out(args, AdminState::Maint).await,
         ClientCommand::Set(command) => change::set(command).await,
+        ClientCommand::Access(args) => access::access(args).await,
+        ClientCommand::Allow(args) => access::edit(args, "allow").await,
+        ClientCommand::Deny(args) => access::edit(args, "deny").await,
+        ClientCommand::Unlist(args) => access::edit(args, "remove").await,
         ClientCommand::Reload(options) => change::reload(options).await,
         ClientCommand::Reopen(options) => change::reopen(options).await,
         ClientCommand::Config(ConfigCommand::Show(options)) => show::config(options).await,

@@ -247,8 +247,15 @@ fn access_lists(lists: &[AccessListStatus]) -> String {
         // Writing to a string does not fail.
         let _ = writeln!(
             text,
-            "access list  {name}: {} prefixes, others {}",
-            list.prefixes, list.others
+            "access list  {name}: {} prefixes, others {}, {} {}",
+            list.prefixes,
+            list.others,
+            list.refused,
+            if list.dry_run {
+                "would be refused (dry run)"
+            } else {
+                "refused"
+            }
         );
         if let Some(error) = &list.error {
             let error = plain(error);

@@ -34,9 +34,10 @@ fn change_backends(pool: &mut Pool, changes: &[(usize, &Change)]) -> Refused {
             Change::SetBackend { backend, patch, .. } => {
                 table.find(backend).map(|backend| patch.apply(backend))
             }
-            Change::SetPool { .. } | Change::SetListener { .. } | Change::SetGlobal { .. } => {
-                Ok(())
-            }
+            Change::SetPool { .. }
+            | Change::SetListener { .. }
+            | Change::EditAccessList { .. }
+            | Change::SetGlobal { .. } => Ok(()),
         };
         (*place, made)
     });

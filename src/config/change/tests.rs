@@ -3,7 +3,9 @@
 use std::num::NonZeroU32;
 
 use super::*;
-use crate::config::{AdminState, parse};
+use crate::config::table::Settings;
+use crate::config::{AccessList, AccessListChange, AdminState, parse};
+use crate::prefix::Prefix;
 
 const TEXT: &str = r#"(
     listeners: [(name: "front", bind: "127.0.0.1:8080", pool: "web")],
@@ -378,4 +380,91 @@ fn single_values_are_read_as_in_a_file() {
         assert!(!error(text).is_empty());
     }
     assert_eq!(values::admin_state("maint"), Ok(AdminState::Maint));
+}
+
+fn edit(list: &str, change: &AccessListChange) -> Change {
+    Change::EditAccessList {
+        list: list.to_owned(),
+        edits: AccessEdits::new(change).unwrap(),
+    }
+}
+
+fn prefixes(texts: &[&str]) -> Vec<Prefix> {
+    texts.iter().map(|text| text.parse().unwrap()).collect()
+}
+
+#[test]
+fn prefixes_join_and_leave_an_access_list() {
+    let text = TEXT.replacen(
+        '(',
+        r#"(access_lists: [(name: "office", allow: ["10.0.0.0/8"], deny: ["10.6.0.0/16"])],"#,
+        1,
+    );
+    let before = parse(String::new(), text.into()).unwrap().0;
+    let after = |allow: &[&str], deny: &[&str], remove: &[&str]| {
+        let [allow, deny, remove] = [allow, deny, remove].map(prefixes);
+        let change = AccessListChange {
+            allow,
+            deny,
+            remove,
+        };
+        let after = edit("office", &change).apply(&before).unwrap();
+        let list = &after.access_lists[0];
+        let texts = |all: &[Prefix]| all.iter().map(Prefix::to_string).collect::<Vec<_>>();
+        [texts(&list.allow).join(" "), texts(&list.deny).join(" ")]
+    };
+    assert_eq!(
+        after(&["::1"], &["10.0.0.0/8"], &["10.6.0.0/16", "10.9.0.0/16"]),
+        ["::1", "10.0.0.0/8"]
+    );
+    assert_eq!(
+        after(&["10.0.0.0/8"], &["10.7.0.0/16"], &[]),
+        ["10.0.0.0/8", "10.6.0.0/16 10.7.0.0/16"]
+    );
+    let many = (0..1_001u32).map(|n| Prefix::new(std::net::Ipv4Addr::from(n).into(), 32).unwrap());
+    let many = AccessListChange {
+        deny: many.collect(),
+        ..AccessListChange::default()
+    };
+    let error = AccessEdits::new(&many).unwrap_err();
+    assert!(
+        error.starts_with("1001 prefixes are too many for one change"),
+        "{error}"
+    );
+    let twice = AccessListChange {
+        deny: prefixes(&["::1"]),
+        remove: prefixes(&["::1"]),
+        ..AccessListChange::default()
+    };
+    assert_eq!(
+        AccessEdits::new(&twice).unwrap_err(),
+        "`::1` is listed twice: expected it in one of `allow`, `deny` and `remove`"
+    );
+    let nothing = AccessListChange::default();
+    let unknown = edit("ofice", &nothing).apply(&before).unwrap_err();
+    assert_eq!(
+        unknown.to_string(),
+        "there is no access list called `ofice`, did you mean `office`?"
+    );
+}
+
+#[test]
+fn a_listener_takes_an_access_list_that_exists() {
+    let change = |name: &str| Change::SetListener {
+        listener: "front".to_owned(),
+        patch: Patch::all(&[("access_list", name)]),
+    };
+    refused(
+        &change("office"),
+        "listener `front`: access_list: there is no access list called `office`",
+    );
+    becomes(&change("off"), |_| {});
+    let mut with = config();
+    let list = AccessList {
+        name: "office".to_owned(),
+        ..AccessList::base()
+    };
+    with.access_lists.push(list.into());
+    let after = change("office").apply(&with).unwrap();
+    assert_eq!(after.listeners[0].access_list.as_deref(), Some("office"));
 }

@@ -13,6 +13,8 @@ pub enum Topic<'a> {
     Pool(&'a str),
     /// A listener.
     Listener(&'a str),
+    /// An access list.
+    AccessList(&'a str),
     /// All listeners together.
     Global,
 }
@@ -28,6 +30,7 @@ impl Change {
             }
             Self::SetPool { pool, .. } => Topic::Pool(pool),
             Self::SetListener { listener, .. } => Topic::Listener(listener),
+            Self::EditAccessList { list, .. } => Topic::AccessList(list),
             Self::SetGlobal { .. } => Topic::Global,
         }
     }
@@ -39,7 +42,7 @@ impl<'a> Topic<'a> {
     pub fn pool(self) -> Option<&'a str> {
         match self {
             Self::Backend(pool, _) | Self::Pool(pool) => Some(pool),
-            Self::Listener(_) | Self::Global => None,
+            Self::Listener(_) | Self::AccessList(_) | Self::Global => None,
         }
     }
 }
@@ -50,6 +53,7 @@ impl fmt::Display for Topic<'_> {
             Self::Backend(pool, backend) => write!(f, "{pool}/{backend}"),
             Self::Pool(pool) => write!(f, "pool {pool}"),
             Self::Listener(listener) => write!(f, "listener {listener}"),
+            Self::AccessList(list) => write!(f, "access list {list}"),
             Self::Global => f.write_str("global"),
         }
     }

@@ -4,9 +4,9 @@ use std::collections::HashSet;
 
 use super::{Finding, RENAME, unique};
 use crate::address::Address;
-use crate::config::Config;
 use crate::config::error::SHOWN_MAX;
 use crate::config::values::known;
+use crate::config::{AccessList, Config, Listener};
 
 /// The rules that access lists and their use break.
 pub(super) fn find(config: &Config, found: &mut Vec<Finding>) {
@@ -23,11 +23,7 @@ pub(super) fn find(config: &Config, found: &mut Vec<Finding>) {
             all.map(move |(i, prefix)| (format!("{at}.{setting}[{i}]"), prefix.to_string()))
         });
         let prefixes: Vec<_> = prefixes.collect();
-        if prefixes.len() > PREFIXES_MAX {
-            let sentence = format!(
-                "{} prefixes are too many: at most {PREFIXES_MAX}; put them into a `file`",
-                prefixes.len()
-            );
+        if let Some(sentence) = too_many_prefixes(list) {
             let setting = both[usize::from(list.allow.len() < list.deny.len())].0;
             found.push(Finding::start(format!("{at}.{setting}"), sentence));
         }
@@ -42,22 +38,60 @@ fn listeners(config: &Config, found: &mut Vec<Finding>) {
     let names: HashSet<_> = lists.clone().collect();
     let before = found.len();
     for (i, listener) in config.listeners.iter().enumerate() {
-        let Some(name) = &listener.access_list else {
-            continue;
-        };
         let at = format!("listeners[{i}].access_list");
-        if let Address::Unix(_) = listener.bind {
-            let sentence = "access_list: clients of a Unix socket have no address: leave it out";
-            found.push(Finding::at(at, sentence).needing(format!("listeners[{i}].bind")));
-        } else if !names.contains(&**name) {
-            // No more than these are shown, and each hint compares with each list.
-            let is_shown = found.len() - before < SHOWN_MAX;
-            let hint = known(name, lists.clone().filter(|_| is_shown));
-            let sentence = format!("access_list: there is no access list called `{name}`{hint}");
-            found.push(Finding::at(at, sentence).needing("access_lists"));
+        match fault(listener, &names) {
+            Some(Fault::Unix) => {
+                found.push(Finding::at(at, UNIX).needing(format!("listeners[{i}].bind")));
+            }
+            Some(Fault::Unknown(name)) => {
+                // No more than these are shown, and each hint compares with each list.
+                let is_shown = found.len() - before < SHOWN_MAX;
+                let sentence = unknown(name, lists.clone().filter(|_| is_shown));
+                found.push(Finding::at(at, sentence).needing("access_lists"));
+            }
+            None => {}
         }
     }
 }
 
+/// The rule that the access list of a listener breaks, by the listener's index.
+pub(in crate::config) fn access_list_of_listener(config: &Config, at: usize) -> Option<String> {
+    let lists = config.access_lists.iter().map(|list| &*list.name);
+    match fault(&config.listeners[at], &lists.clone().collect())? {
+        Fault::Unix => Some(UNIX.to_owned()),
+        Fault::Unknown(name) => Some(unknown(name, lists)),
+    }
+}
+
+/// The rule that an access list of too many prefixes breaks.
+pub(in crate::config) fn too_many_prefixes(list: &AccessList) -> Option<String> {
+    let count = list.allow.len() + list.deny.len();
+    let sentence =
+        || format!("{count} prefixes are too many: at most {PREFIXES_MAX}; put them into a `file`");
+    (count > PREFIXES_MAX).then(sentence)
+}
+
+/// What is wrong with the access list of a listener.
+enum Fault<'a> {
+    /// It listens on a Unix socket.
+    Unix,
+    /// There is no list of this name.
+    Unknown(&'a str),
+}
+
+fn fault<'a>(listener: &'a Listener, lists: &HashSet<&str>) -> Option<Fault<'a>> {
+    let name = listener.access_list.as_ref()?;
+    if let Address::Unix(_) = listener.bind {
+        return Some(Fault::Unix);
+    }
+    (!lists.contains(&**name)).then_some(Fault::Unknown(name))
+}
+
+fn unknown<'a>(name: &str, lists: impl Iterator<Item = &'a str>) -> String {
+    let hint = known(name, lists);
+    format!("access_list: there is no access list called `{name}`{hint}")
+}
+
+const UNIX: &str = "access_list: clients of a Unix socket have no address: leave it out";
 /// Prefixes that the configuration itself may have in one list.
 const PREFIXES_MAX: usize = 10_000;

@@ -197,6 +197,7 @@ impl Chance<'_> {
             deny: self.prefixes(11),
             file: self.maybe(Self::path),
             others: self.maybe(|chance| chance.pick(&Access::ALL).1),
+            dry_run: self.half(),
         });
         lists.collect()
     }

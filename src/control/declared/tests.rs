@@ -8,6 +8,8 @@ use fastrand::Rng;
 use super::*;
 use crate::config::{AdminState, Backend, Discovery, Patch, Strategy, parse};
 
+mod access_lists;
+
 fn file(backends: &[&str]) -> Config {
     let backends: Vec<_> = backends
         .iter()

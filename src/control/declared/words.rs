@@ -1,7 +1,8 @@
 //! Orders in sentences.
 
 use super::EndedOrder;
-use crate::config::{AdminState, Backend, Change, Changeable, Patch, Topic};
+use crate::config::{AccessEdits, AdminState, Backend, Change, Changeable, Patch, Topic};
+use crate::guard::Access;
 
 /// An order that ended, with the reason and the command that gives it again.
 pub(super) fn ended(order: Change, why: &str, may_return: bool) -> EndedOrder {
@@ -23,6 +24,7 @@ pub(super) fn words(order: &Change) -> String {
         },
         Change::SetPool { patch, .. } => patch.to_string(),
         Change::SetListener { patch, .. } => patch.to_string(),
+        Change::EditAccessList { edits, .. } => edits.to_string(),
         Change::SetGlobal { patch } => patch.to_string(),
     };
     format!("{}: {words}", order.topic())
@@ -55,6 +57,7 @@ fn no_longer(order: &Change) -> String {
         },
         Change::SetPool { patch, .. } => format!("no longer has {patch}"),
         Change::SetListener { patch, .. } => format!("no longer has {patch}"),
+        Change::EditAccessList { edits, .. } => format!("no longer has the change {edits}"),
         Change::SetGlobal { patch } => format!("no longer has {patch}"),
     }
 }
@@ -78,8 +81,20 @@ fn again(order: &Change) -> Option<(String, &'static str)> {
         },
         Change::SetPool { patch, .. } => set(&subject, patch),
         Change::SetListener { patch, .. } => set(&subject, patch),
+        Change::EditAccessList { edits, .. } => (commands(edits, &subject)?, "make it"),
         Change::SetGlobal { patch } => set(&subject, patch),
     })
+}
+
+/// The command that makes edits of an access list, if it is one command and not too long.
+fn commands(edits: &AccessEdits, subject: &str) -> Option<String> {
+    let verb = |access: Option<Access>| access.map_or("unlist", Access::as_str);
+    let mut verbs = edits.iter().map(|(_, access)| verb(access));
+    let first = verbs.next()?;
+    let is_short = verbs.all(|verb| verb == first) && edits.iter().count() <= SHOWN_MAX;
+    let prefixes = edits.iter().map(|(prefix, _)| format!(" {prefix}"));
+    let prefixes: String = prefixes.take(SHOWN_MAX).collect();
+    is_short.then(|| format!("{first}{prefixes} {subject}"))
 }
 
 fn set<G: Changeable>(subject: &str, patch: &Patch<G>) -> (String, &'static str) {
@@ -97,6 +112,7 @@ fn subject(topic: Topic<'_>) -> String {
         Topic::Backend(..) => quoted(&topic.to_string()),
         Topic::Pool(pool) => format!("pool {}", quoted(pool)),
         Topic::Listener(listener) => format!("listener {}", quoted(listener)),
+        Topic::AccessList(list) => format!("--list {}", quoted(list)),
         Topic::Global => topic.to_string(),
     }
 }
