@@ -384,4 +384,4 @@ const LOOK_AGAIN: Duration = Duration::from_millis(5);
 /// Connections that are accepted before everything else has its turn.
 const ACCEPTS_AT_ONCE: u32 = 16;
 /// Connections whose clients are gone already: each costs two system calls.
-const GONE_AT_ONCE: u32 = 128;
+const GONE_AT_ONCE: u32 = 1_024;
