@@ -5,7 +5,7 @@ use axum::response::{IntoResponse, Response};
 
 use super::Gone;
 use super::model::Problem;
-use crate::config::{BodyError, ChangeError, values};
+use crate::config::{BodyError, ChangeError, bounded, values};
 
 /// Why a request is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,7 +77,7 @@ impl From<ChangeError> for Refusal {
             ChangeError::Exists { .. } => StatusCode::CONFLICT,
             ChangeError::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
         };
-        Self::new(status, error.to_string())
+        Self::new(status, bounded(error.to_string()))
     }
 }
 
@@ -85,7 +85,8 @@ impl From<BodyError> for Refusal {
     fn from(error: BodyError) -> Self {
         match error {
             BodyError::Malformed(error) => Self::malformed(error),
-            BodyError::Invalid(error) => ChangeError::Invalid(error).into(),
+            // One sentence for each mistake.
+            BodyError::Invalid(error) => Self::new(StatusCode::UNPROCESSABLE_ENTITY, error),
         }
     }
 }

@@ -9,8 +9,26 @@ use super::tokens::Span;
 
 /// Mistakes, or warnings, that are shown one by one.
 pub(super) const SHOWN_MAX: usize = 50;
-/// The most characters of a sentence, which may quote a value of any length.
+/// The most characters of a sentence that quotes an input, which may have any length.
 const SENTENCE_CHARS_MAX: usize = 400;
+
+/// A sentence that quotes an input, without its middle where it is too long: the value begins at
+/// the front, and what was expected instead stands at the end.
+pub(crate) fn bounded(sentence: String) -> String {
+    // So many bytes are not more characters.
+    if sentence.len() <= SENTENCE_CHARS_MAX {
+        return sentence;
+    }
+    let half = SENTENCE_CHARS_MAX / 2;
+    let after = |count| sentence.char_indices().nth(count).map(|(at, _)| at);
+    let before = |count| sentence.char_indices().nth_back(count).map(|(at, _)| at);
+    match (after(SENTENCE_CHARS_MAX), after(half), before(half - 2)) {
+        (Some(_), Some(front), Some(end)) => {
+            format!("{}…{}", &sentence[..front], &sentence[end..])
+        }
+        _ => sentence,
+    }
+}
 
 /// Why a configuration could not be loaded. Its text is ready to print.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
@@ -39,14 +57,10 @@ pub struct Mistake {
 
 impl Mistake {
     pub(super) fn new(source: &Source, span: &Span, sentence: &str) -> Self {
-        let sentence = sentence
-            .chars()
-            .take(SENTENCE_CHARS_MAX)
-            .map(visible)
-            .collect();
+        let sentence = bounded(sentence.to_owned());
         Self {
             place: source.place(span),
-            sentence,
+            sentence: sentence.chars().map(visible).collect(),
         }
     }
 }
@@ -90,6 +104,24 @@ impl fmt::Display for Warning {
         match &self.place {
             Some(place) => write!(f, "{place}: warning: {}\n{}", self.sentence, place.excerpt),
             None => write!(f, "warning: {}", self.sentence),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::bounded;
+
+    #[test]
+    fn a_long_sentence_keeps_its_ends() {
+        for quoted in ["x".repeat(60_000_000), "é".repeat(1_000)] {
+            let sentence = bounded(format!("invalid port `{quoted}`: expected 0 to 65535"));
+            assert_eq!(sentence.chars().count(), 400);
+            assert!(sentence.starts_with("invalid port `"), "{sentence}");
+            assert!(sentence.ends_with("`: expected 0 to 65535"), "{sentence}");
+        }
+        for short in ["x".repeat(400), "é".repeat(400)] {
+            assert_eq!(bounded(short.clone()), short);
         }
     }
 }

@@ -54,6 +54,7 @@ pub use backend::{Backend, Target};
 pub use change::{AccessEdits, Change, ChangeError, Topic};
 pub use check::{Check, CheckTls, Expect, HttpProbe, Initial, Probe, ProxyHeader, Verify};
 pub use discovery::Discovery;
+pub(crate) use error::bounded;
 pub use error::{ConfigError, Mistake, Warning};
 pub use json::BodyError;
 pub use key::Key;
@@ -64,7 +65,7 @@ pub use patch::{Changeable, Changing, Patch, Rows};
 pub(crate) use patch::{backend_schema, backend_values, changeable_values, changing, patch_schema};
 pub use pool::Pool;
 pub use reference::{SettingInfo, all_settings, reference, schema};
-pub(crate) use rules::discovered_loops;
+pub(crate) use rules::found_loops;
 pub use source::{Place, Source};
 pub use strategy::{
     FirstTier, Group, Hash, LeastTime, Persist, Predictive, SecondTier, SelectsBy, Strategy,

@@ -20,7 +20,7 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::task::AbortHandle;
 
-use crate::config::{Backend, Config, Pool};
+use crate::config::{Backend, Config, Pool, bounded};
 use crate::shared::Shared;
 
 use super::events::Events;
@@ -483,7 +483,7 @@ impl Teller {
             question: self.question.clone(),
             task: self.task,
             found,
-            error,
+            error: error.map(bounded),
             next,
         };
         // Without a receiver the balancer is ending, and this task with it.
