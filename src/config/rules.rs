@@ -21,7 +21,7 @@ mod access;
 mod loops;
 
 pub(super) use access::{access_list_of_listener, too_many_prefixes};
-pub(crate) use loops::discovered_loops;
+pub(crate) use loops::found_loops;
 pub(super) use loops::of_pool as loop_of;
 
 /// A broken rule, or a warning.

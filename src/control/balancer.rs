@@ -2,10 +2,12 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::admin::Tokens;
 use crate::admin::model::Stage;
 use crate::config::{AdminHttp, Config};
+use crate::pool::Tally;
 use crate::shared::Shared;
 use crate::sys::{self, Bound};
 
@@ -208,12 +210,31 @@ impl Balancer {
     }
 
     fn follow(&mut self, config: Config, new: Vec<Bound>) {
+        let looping = self.looping();
         self.roster.follow(&config);
         self.checks.follow(&config, &mut self.roster);
         let before = std::mem::replace(&mut self.config, config);
         self.publish_with(new);
+        if !looping.is_empty() {
+            self.workers.close_downed(&looping);
+        }
         announce::differences(&self.events, &before, &self.config);
         announce::resolved(&self.events, &before, &self.config);
+    }
+
+    /// The backends in force that lead back to their own pool by now, with the time to close their
+    /// sessions in. Each session is the client of another one: they would keep each other open.
+    fn looping(&self) -> Vec<(Arc<Tally>, Duration)> {
+        let mut looping = Vec::new();
+        for plan in &self.publisher.snapshot().pools {
+            let pool = plan.pool();
+            if self.discoveries.leaves_out_of(&pool.name) {
+                let out = |address| self.discoveries.leaves_out_address(&pool.name, address);
+                let backends = pool.backends.iter().filter(|its| out(&its.address));
+                looping.extend(backends.map(|its| (Arc::clone(&its.tally), Duration::ZERO)));
+            }
+        }
+        looping
     }
 
     /// Gives listeners other sockets, each by the id of its listener.

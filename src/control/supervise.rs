@@ -227,6 +227,10 @@ impl Balancer {
 
     fn tick(&mut self) {
         sys::read_local_ports();
+        if sys::read_own_addresses() {
+            // Backends may lead back to their own pool since then, or no longer.
+            self.on_discovered();
+        }
         systemd::tell_late();
         let snapshot = self.publisher.snapshot();
         self.metrics

@@ -8,6 +8,7 @@ mod doorbell;
 mod files;
 mod memory;
 mod origin;
+mod own_addresses;
 mod passing;
 mod ports;
 mod process;
@@ -24,8 +25,9 @@ pub use files::{can_append_to, can_listen_at, open_regular, open_to_append};
 pub use memory::available_memory;
 pub use origin::{
     begin_at, disable_port_range, finds_port_range, has_address_towards, has_port_range,
-    is_own_address, probe_address,
+    probe_address,
 };
+pub use own_addresses::{has_own_addresses, is_own_address, read_own_addresses};
 pub use passing::{descriptor_channel, receive_descriptors, send_descriptors};
 pub use ports::{is_one_end, local_ports, read_local_ports};
 pub use process::{
@@ -39,4 +41,4 @@ pub use socket::{
     listen_all, listen_path, listen_port, open_socket, peer_address, reset_on_close, send_room,
     shutdown, socket_address, unsent,
 };
-pub use unix::{SocketFile, SocketPlace};
+pub use unix::{SocketFile, SocketPlace, SocketTarget};

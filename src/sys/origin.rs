@@ -45,16 +45,6 @@ pub fn probe_address(address: IpAddr) -> io::Result<()> {
     begin_at(&socket, from)
 }
 
-/// Whether this machine has an address: a connection to it then begins there too. The kernel looks
-/// its route up, which waits for nothing and sends nothing, as the list of all addresses might
-/// (rtnetlink(7)). An address of a local route alone (AnyIP) is not seen.
-#[must_use]
-pub fn is_own_address(to: &SocketAddr) -> bool {
-    let near = datagrams_to(to).and_then(|socket| socket.local_addr());
-    let near = near.ok().and_then(|near| near.as_socket());
-    near.is_some_and(|near| near.ip() == to.ip())
-}
-
 /// Whether this machine has an address from which it can reach `to`. Otherwise connect(2) fails by
 /// EADDRNOTAVAIL, as it does when no port is free. A datagram socket tells them apart: it has other
 /// ports, and its connect sends nothing.
@@ -68,7 +58,7 @@ pub fn has_address_towards(to: &Address) -> bool {
 }
 
 /// A socket for datagrams to an address; none is sent.
-fn datagrams_to(to: &SocketAddr) -> io::Result<Socket> {
+pub(super) fn datagrams_to(to: &SocketAddr) -> io::Result<Socket> {
     let kind = Type::DGRAM.cloexec();
     let socket = Socket::new(Domain::for_address(*to), kind, Some(Protocol::UDP))?;
     socket.connect(&SockAddr::from(*to))?;
@@ -171,13 +161,6 @@ mod tests {
         for to in ["127.0.0.1:9", "192.0.2.1:9", "unix:/run/x"] {
             assert!(has_address_towards(&to.parse().unwrap()), "{to}");
         }
-    }
-
-    #[test]
-    fn a_machine_knows_its_own_addresses() {
-        let is_own = |to: &str| is_own_address(&to.parse().unwrap());
-        assert!(is_own("127.0.0.1:1"));
-        assert!(!is_own("192.0.2.1:1"));
     }
 
     #[test]

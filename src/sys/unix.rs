@@ -240,6 +240,48 @@ fn in_use_by(file: &mut File) -> io::Error {
     io::Error::new(io::ErrorKind::ResourceBusy, sentence)
 }
 
+/// What a path leads to, whichever way it is written: two paths of one socket have equal targets.
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub enum SocketTarget {
+    /// Device and inode of the file.
+    File(u64, u64),
+    /// The path without links and `..`: there is no file yet.
+    Path(PathBuf),
+}
+
+impl SocketTarget {
+    /// Asks the file system, which may block.
+    #[must_use]
+    pub fn of(path: &Path) -> Self {
+        match fs::metadata(path) {
+            Ok(found) => Self::File(found.dev(), found.ino()),
+            Err(_) => Self::Path(followed(path.to_owned())),
+        }
+    }
+}
+
+/// A path without links and `..`, although its file may not exist.
+fn followed(mut path: PathBuf) -> PathBuf {
+    for _ in 0..LINKS_MAX {
+        let directory = match path.parent() {
+            Some(parent) if parent != Path::new("") => fs::canonicalize(parent),
+            Some(_) | None => fs::canonicalize("."),
+        };
+        let (Ok(directory), Some(name)) = (directory, path.file_name()) else {
+            break;
+        };
+        let whole = directory.join(name);
+        match fs::read_link(&whole) {
+            Ok(target) => path = directory.join(target),
+            Err(_) => return whole,
+        }
+    }
+    path
+}
+
+/// As many links as the kernel follows in a path (path_resolution(7)).
+const LINKS_MAX: u32 = 40;
+
 fn identity(path: &Path) -> Option<(u64, u64)> {
     let found = fs::symlink_metadata(path).ok()?;
     Some((found.dev(), found.ino()))
@@ -330,6 +372,43 @@ mod tests {
             let listening: Vec<_> = starts.into_iter().map(|one| one.join().unwrap()).collect();
             assert_eq!(listening.iter().flatten().count(), 1);
         }
+        fs::remove_dir_all(dir).unwrap();
+    }
+
+    #[test]
+    fn all_paths_of_a_socket_have_one_target() {
+        let dir = directory("target");
+        let name = dir.file_name().unwrap().to_str().unwrap();
+        let path = dir.join("a.sock");
+        symlink("b.sock", dir.join("c.sock")).unwrap();
+        symlink("a.sock", dir.join("b.sock")).unwrap();
+        symlink(&dir, dir.join("d")).unwrap();
+        let others = [
+            format!("../{name}/a.sock"),
+            "./a.sock".to_owned(),
+            "b.sock".to_owned(),
+            "c.sock".to_owned(),
+            "d/d/c.sock".to_owned(),
+        ];
+        let target = SocketTarget::of(&path);
+        assert!(matches!(&target, SocketTarget::Path(_)));
+        for other in &others {
+            assert_eq!(SocketTarget::of(&dir.join(other)), target, "{other}");
+        }
+        assert_ne!(SocketTarget::of(&dir.join("e.sock")), target);
+        let _socket = UnixListener::bind(&path).unwrap();
+        fs::hard_link(&path, dir.join("e.sock")).unwrap();
+        let target = SocketTarget::of(&path);
+        assert!(matches!(target, SocketTarget::File(..)));
+        for other in others.iter().map(String::as_str).chain(["e.sock"]) {
+            assert_eq!(SocketTarget::of(&dir.join(other)), target, "{other}");
+        }
+        // What goes round ends.
+        symlink("f", dir.join("f")).unwrap();
+        assert_eq!(
+            SocketTarget::of(&dir.join("f")),
+            SocketTarget::of(&dir.join("f"))
+        );
         fs::remove_dir_all(dir).unwrap();
     }
 

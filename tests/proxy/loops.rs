@@ -90,6 +90,38 @@ fn no_address_of_this_machine_leads_back_to_its_listener() {
 }
 
 #[test]
+fn an_address_that_this_machine_gets_later_is_left_out_while_it_has_it() {
+    watched(|| {
+        network::own("21000 29999");
+        let own = format!("{OWN}:{PORT}");
+        let pool = format!("backends: [\"{own}\"]");
+        let balancer = start(&pool, "max_connections: 200,");
+        let has = || balancer.find_backend(&own).is_some();
+        let events = balancer.follow();
+        assert!(has());
+
+        network::set_address(OWN, true);
+        // It goes round until that is noticed.
+        let client = balancer.connect();
+        let refused = events.next("backend_refused");
+        assert_eq!(refused["backend"], *own);
+        assert!(alerts(&balancer).contains(&format!("{own} is left out")));
+        eventually("the sessions end", || balancer.number("sessions") == 0);
+        drop(client);
+        assert!(!has());
+
+        network::set_address(OWN, false);
+        eventually("the backend is back", has);
+        assert_eq!(
+            balancer.ask(&["status"])["alerts"].as_array().map(Vec::len),
+            Some(0)
+        );
+        drop(events);
+        balancer.finish();
+    });
+}
+
+#[test]
 fn a_host_name_that_leads_back_says_so() {
     watched(|| {
         network::own("21000 29999");

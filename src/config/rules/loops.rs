@@ -1,10 +1,11 @@
 //! Backends that lead back to their own pool: each connection would open another one, until the
 //! descriptors of the process are used up.
 
+use std::cell::OnceCell;
 use std::collections::{HashMap, HashSet};
 use std::net::{Ipv4Addr, SocketAddr};
 
-use super::{Common, Finding, members};
+use super::{Finding, members};
 use crate::address::Address;
 use crate::config::{Backend, Config};
 use crate::sys;
@@ -28,28 +29,29 @@ pub(in crate::config) fn of_pool(config: &Config, pool: usize) -> Option<String>
     backends.find_map(|backend| doors.sentence(backend, pool))
 }
 
-/// The addresses of backends that were discovered, or that host names have, and lead back to their
-/// own pool: each with its pool, its backend's name, and what is wrong. `declared` has the same
-/// pools without discovered backends; nothing in it alone goes round.
-pub(crate) fn discovered_loops<'a>(
+/// The backends that lead back to their own pool: each with its pool, and what is wrong. Those of
+/// `declared`, which has the same pools without discovered backends, were judged before: they are
+/// judged again only where this machine may have got their addresses since then.
+pub(crate) fn found_loops<'a>(
     config: &'a Config,
     declared: &Config,
 ) -> Vec<(&'a str, &'a Backend, String)> {
     let mut doors = None;
     let mut found = Vec::new();
+    let judges_all = sys::has_own_addresses();
     for (place, pool) in config.pools.iter().enumerate() {
         let has_hosts = || pool.backends.iter().any(|backend| backend.host.is_some());
-        if pool.discovery.is_none() && !has_hosts() {
+        if !judges_all && pool.discovery.is_none() && !has_hosts() {
             continue;
         }
         let doors = doors.get_or_insert_with(|| Doors::of(config));
         let declared = declared.pools.get(place);
         for backend in &pool.backends {
-            let Some(sentence) = doors.sentence(backend, place) else {
-                continue;
-            };
             let is_declared = || declared.is_some_and(|its| its.backend(&backend.name).is_some());
-            if backend.host.is_some() || !is_declared() {
+            if !judges_all && backend.host.is_none() && is_declared() {
+                continue;
+            }
+            if let Some(sentence) = doors.sentence(backend, place) {
                 found.push((&*pool.name, backend, sentence));
             }
         }
@@ -57,19 +59,27 @@ pub(crate) fn discovered_loops<'a>(
     found
 }
 
-/// The listeners, by port or path.
+/// The listeners.
 struct Doors<'a> {
     config: &'a Config,
-    by_place: HashMap<Common<'a>, Vec<usize>>,
+    by_port: HashMap<u16, Vec<usize>>,
+    /// Those on Unix sockets, once a backend is one: a path may be written in many ways.
+    by_target: OnceCell<HashMap<sys::SocketTarget, Vec<usize>>>,
 }
 
 impl<'a> Doors<'a> {
     fn of(config: &'a Config) -> Self {
-        let mut by_place: HashMap<_, Vec<_>> = HashMap::new();
+        let mut by_port: HashMap<_, Vec<_>> = HashMap::new();
         for (i, listener) in config.listeners.iter().enumerate() {
-            by_place.entry(place(&listener.bind)).or_default().push(i);
+            if let Address::Tcp(bind) = &listener.bind {
+                by_port.entry(bind.port()).or_default().push(i);
+            }
         }
-        Self { config, by_place }
+        Self {
+            config,
+            by_port,
+            by_target: OnceCell::new(),
+        }
     }
 
     fn sentence(&self, backend: &'a Backend, pool: usize) -> Option<String> {
@@ -106,23 +116,34 @@ impl<'a> Doors<'a> {
 
     /// The listeners that take a connection to this backend.
     fn reached(&self, backend: &'a Backend) -> impl Iterator<Item = usize> {
-        let near = self.by_place.get(&place(&backend.address));
+        let near = match &backend.address {
+            Address::Tcp(to) => self.by_port.get(&to.port()),
+            Address::Unix(path) => {
+                let all = self.by_target.get_or_init(|| self.by_target());
+                // Without such listeners the file system is not asked.
+                let target = (!all.is_empty()).then(|| sys::SocketTarget::of(path));
+                target.and_then(|target| all.get(&target))
+            }
+        };
         let near = near.into_iter().flatten().copied();
         near.filter(|door| reaches(backend, &self.config.listeners[*door].bind))
     }
-}
 
-fn place(address: &Address) -> Common<'_> {
-    match address {
-        Address::Unix(path) => Common::Path(path),
-        Address::Tcp(address) => Common::Port(address.port()),
+    fn by_target(&self) -> HashMap<sys::SocketTarget, Vec<usize>> {
+        let mut all: HashMap<_, Vec<_>> = HashMap::new();
+        for (i, listener) in self.config.listeners.iter().enumerate() {
+            if let Address::Unix(path) = &listener.bind {
+                all.entry(sys::SocketTarget::of(path)).or_default().push(i);
+            }
+        }
+        all
     }
 }
 
-/// Whether a connection to the backend ends at a listener with this address.
+/// Whether a connection to the backend ends at a listener that has its port, or its socket.
 fn reaches(backend: &Backend, bind: &Address) -> bool {
     let (Address::Tcp(to), Address::Tcp(bind)) = (&backend.address, bind) else {
-        return backend.address == *bind;
+        return true;
     };
     let to = match backend.host.as_deref() {
         _ if backend.is_resolved() => SocketAddr::new(to.ip().to_canonical(), to.port()),
@@ -165,6 +186,8 @@ mod tests {
             ("[::]:8080", "app:8080", false),
             ("unix:/a", "unix:/a", true),
             ("unix:/a", "unix:/b", false),
+            ("unix:/a", "unix:/../a", true),
+            ("unix:/a", "unix:/proc/self/root/a", true),
         ] {
             let listener = format!("(bind: \"{bind}\", pool: \"a\")");
             let refused = refused(&listener, &[("a", backend)]);

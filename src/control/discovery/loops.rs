@@ -1,11 +1,12 @@
-//! Addresses that were found and lead back to their own pool: they are left out.
+//! Addresses that lead back to their own pool: those that were discovered, and declared ones that
+//! this machine has got since. They are left out.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
 use crate::address::Address;
 use crate::admin::model::EventKind;
-use crate::config::{Backend, Config, discovered_loops};
+use crate::config::{Backend, Config, found_loops};
 use crate::control::events::{Severity, Subject};
 
 use super::Discoveries;
@@ -23,6 +24,21 @@ struct Reason {
 }
 
 impl LeftOut {
+    /// Takes backends with these addresses out of a configuration. Those with host names have no
+    /// address meanwhile.
+    fn remove_from(&self, config: &mut Config) {
+        for (pool, out) in &self.by_pool {
+            let is_out = |its: &Backend| its.host.is_none() && out.contains_key(&its.address);
+            let mut pools = config.pools.iter_mut();
+            // Only a pool that changes is borrowed mutably: the others stay shared.
+            if let Some(pool) = pools.find(|its| its.name == *pool)
+                && pool.backends.iter().any(is_out)
+            {
+                pool.backends.retain(|backend| !is_out(backend));
+            }
+        }
+    }
+
     fn has(&self, pool: &str, address: &Address) -> bool {
         let of_pool = self.by_pool.get(pool);
         of_pool.is_some_and(|of_pool| of_pool.contains_key(address))
@@ -80,7 +96,8 @@ impl LeftOut {
 impl Discoveries {
     /// The configuration that `combine` makes of `declared` and of what is found, without addresses
     /// that lead back to their own pool. Each is left out of what this finds, and the last good
-    /// ones stay where none is left. `is_news`: what is found may differ from the last time.
+    /// ones stay where none is left. A declared backend is left out as well, until its address is
+    /// no longer this machine's. `is_news`: what is found may differ from the last time.
     pub(in crate::control) fn without_loops(
         &mut self,
         declared: &Config,
@@ -90,9 +107,10 @@ impl Discoveries {
         // Other listeners may have made them usable.
         let before = std::mem::take(&mut self.left_out.by_pool);
         let config = loop {
-            let config = combine(self);
+            let mut config = combine(self);
+            self.left_out.remove_from(&mut config);
             let mut is_new = false;
-            for (pool, backend, sentence) in discovered_loops(&config, declared) {
+            for (pool, backend, sentence) in found_loops(&config, declared) {
                 let name = backend.name.clone();
                 let reason = Reason {
                     backend: name,
@@ -130,6 +148,11 @@ impl Discoveries {
     /// Whether an address is left out.
     pub(in crate::control) fn leaves_out(&self) -> bool {
         !self.left_out.by_pool.is_empty()
+    }
+
+    /// Whether this address of this pool is left out.
+    pub(in crate::control) fn leaves_out_address(&self, pool: &str, address: &Address) -> bool {
+        self.left_out.has(pool, address)
     }
 
     /// Whether an address of this pool is left out.
