@@ -286,6 +286,7 @@ fn limits(listener: &config::Listener, plan: &Plan) -> SessionLimits {
 mod tests {
     use super::*;
     use crate::config::parse;
+    use crate::guard::Access;
 
     fn read(text: &str) -> Config {
         let (config, _) = parse("f".to_owned(), text.into()).unwrap();
@@ -390,11 +391,17 @@ mod tests {
     fn a_session_keeps_no_access_list() {
         let text = FIRST.replace(
             "pool: \"a\")]",
-            "pool: \"a\", access_list: \"office\")], access_lists: [(name: \"office\")]",
+            "pool: \"a\", access_list: \"office\")],
+            access_lists: [(name: \"office\", others: \"allow\")]",
         );
         let config = read(&text);
         let own = Arc::default();
-        let filter = Arc::new(AccessFilter::new("office".to_owned(), own, None, None));
+        let filter = Arc::new(AccessFilter::new(
+            "office".to_owned(),
+            own,
+            None,
+            Access::Allow,
+        ));
         let access = AccessFilters::from([("office".to_owned(), Arc::clone(&filter))]);
         let standings = |_: usize| [Standing::default(); 2].into_iter();
         let draft = Snapshot::compose(None, (&config, &access), 9, standings, |_| true);

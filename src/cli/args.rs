@@ -145,7 +145,9 @@ pub struct ProxyArgs {
         long,
         value_name = "CIDR",
         value_parser = values::prefix,
-        help = "Refuse clients of this address or prefix; may be given again"
+        help = "Refuse clients of this address or prefix; with --allow too, those in none of the \
+                prefixes may connect, unless you add --deny 0.0.0.0/0 --deny ::/0; may be given \
+                again"
     )]
     pub deny: Vec<Prefix>,
     /// Settings of the configuration.

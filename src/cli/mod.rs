@@ -98,6 +98,9 @@ fn execute(command: Command) -> ExitCode {
         Command::Proxy(args) => match proxy_config(&args) {
             Ok(config) => {
                 warn(&config, None);
+                if let Some(warning) = proxy::others_warning(&args) {
+                    say(&warning);
+                }
                 run::run(&config, None)
             }
             Err(error) => refuse(&format_args!("error: {error}")),

@@ -10,7 +10,7 @@ use clap::{Arg, ArgMatches, Args, Command, FromArgMatches};
 use thiserror::Error;
 
 use super::args::{ProxyArgs, names};
-use crate::config::{self, Config, ConfigError, Key, LogFormat, SettingInfo, Strategy};
+use crate::config::{self, Config, ConfigError, Key, LogFormat, SettingInfo, Strategy, Warning};
 use crate::prefix::Prefix;
 
 /// Why the flags are refused, beyond what the parser of arguments checks.
@@ -186,9 +186,30 @@ pub fn proxy_config(args: &ProxyArgs) -> Result<Config, ProxyError> {
         .next()
         .unwrap_or(sentence);
     let name = sentence.split_once(": ");
-    let name = name.filter(|(name, _)| *name == flag.replace('-', "_"));
+    let name = name.filter(|(name, _)| [&*flag.replace('-', "_"), "access_list"].contains(name));
     let sentence = name.map_or(sentence, |(_, rest)| rest).to_owned();
     Err(ProxyError::Rule { flag, sentence })
+}
+
+/// The warning about prefixes that leave it open what holds for all others.
+pub(super) fn others_warning(args: &ProxyArgs) -> Option<Warning> {
+    if args.allow.is_empty() || args.deny.is_empty() {
+        return None;
+    }
+    let all = || args.allow.iter().chain(&args.deny);
+    let missing = ["0.0.0.0/0", "::/0"].map(|whole| {
+        let is_listed = all().any(|prefix| prefix.to_string() == whole);
+        (!is_listed).then(|| format!("--deny {whole}"))
+    });
+    let missing: Vec<_> = missing.into_iter().flatten().collect();
+    let sentence = format!(
+        "clients in none of the prefixes may connect: add {} to let in only those of --allow",
+        missing.join(" ")
+    );
+    (!missing.is_empty()).then_some(Warning {
+        place: None,
+        sentence,
+    })
 }
 
 /// The file with the settings of the flags.
@@ -230,7 +251,12 @@ fn listeners(args: &ProxyArgs) -> String {
     let (own, timeouts) = ("listeners.", "listeners.timeouts.");
     let [own, timeouts] = [own, timeouts].map(|group| args.flags.fields(group));
     let has_list = !args.allow.is_empty() || !args.deny.is_empty();
-    let access_list = has_list.then(|| format!("access_list: {NAME:?},\n"));
+    let flag = if args.allow.is_empty() {
+        "deny"
+    } else {
+        "allow"
+    };
+    let access_list = has_list.then(|| format!("access_list: {NAME:?}, // --{flag}\n"));
     let access_list = access_list.unwrap_or_default();
     let mut equal = HashMap::new();
     let listeners = args.from.iter().map(|bind| {
@@ -254,8 +280,14 @@ fn listeners(args: &ProxyArgs) -> String {
         lines.collect()
     };
     let (allow, deny) = (prefixes(&args.allow, "allow"), prefixes(&args.deny, "deny"));
-    let lists =
-        format!("access_lists: [(name: {NAME:?}, allow: [\n{allow}], deny: [\n{deny}])],\n");
+    // With both, they do not say what holds for all others: `others_warning` reports it.
+    let others = match (args.allow.is_empty(), args.deny.is_empty()) {
+        (false, false) => ", others: \"allow\"",
+        _ => "",
+    };
+    let lists = format!(
+        "access_lists: [(name: {NAME:?}, allow: [\n{allow}], deny: [\n{deny}]{others})],\n"
+    );
     let lists = if has_list { lists } else { String::new() };
     format!("listeners: [\n{listeners}],\n{lists}")
 }
@@ -276,6 +308,7 @@ mod tests {
         AccessLog, Admin, Backend, Check, HalfClose, Hash, HttpProbe, Listener, LogSink, Persist,
         Pool, Probe, SHUTDOWN_GRACE, Timeouts,
     };
+    use crate::guard::Access;
     use crate::peek::Field;
 
     fn config(flags: &str) -> Result<Config, ProxyError> {
@@ -308,6 +341,36 @@ mod tests {
             probe: Probe::Http(HttpProbe::default()),
             ..Check::default()
         }
+    }
+
+    #[test]
+    fn allow_and_deny_together_leave_a_warning_until_they_cover_all() {
+        let warning = |flags: &str| {
+            let arguments = format!("mahoraga proxy --from [::1]:1 --to unix:/a {flags}");
+            let cli = Cli::try_parse_from(arguments.split_whitespace()).unwrap();
+            let Command::Proxy(args) = cli.command else {
+                panic!("another subcommand than proxy");
+            };
+            let others = proxy_config(&args).unwrap().access_lists[0].others;
+            (others, others_warning(&args).map(|its| its.sentence))
+        };
+        let both = "--allow 10.0.0.0/8 --deny 10.6.0.0/16";
+        let sentence = |missing: &str| {
+            let sentence = format!(
+                "clients in none of the prefixes may connect: add {missing} to let in only those \
+                 of --allow"
+            );
+            (Some(Access::Allow), Some(sentence))
+        };
+        assert_eq!(warning(both), sentence("--deny 0.0.0.0/0 --deny ::/0"));
+        assert_eq!(
+            warning(&format!("{both} --deny 0.0.0.0/0")),
+            sentence("--deny ::/0")
+        );
+        let whole = format!("{both} --deny 0.0.0.0/0 --deny ::/0");
+        assert_eq!(warning(&whole), (Some(Access::Allow), None));
+        assert_eq!(warning("--allow 10.0.0.0/8"), (Some(Access::Deny), None));
+        assert_eq!(warning("--deny 10.0.0.0/8"), (Some(Access::Allow), None));
     }
 
     #[test]
@@ -445,6 +508,11 @@ mod tests {
     #[test]
     fn flags_that_do_not_go_together() {
         let error = |flags: &str| pool(flags).unwrap_err().to_string();
+        let unix = "--from unix:/l --to unix:/a --connect-timeout 1s --allow ::1";
+        assert_eq!(
+            config(unix).unwrap_err().to_string(),
+            "--allow: clients of a Unix socket have no address: leave it out"
+        );
         assert_eq!(
             error("--strategy random --key sni"),
             "--key: the strategy `random` has no such setting: \

@@ -22,8 +22,9 @@ settings! {
         /// A file with more, one on each line: a bare prefix is denied, `allow PREFIX` is allowed.
         /// It is read again when it changes.
         pub file: Option<PathBuf> = None => path().given();
-        /// What holds for addresses in no prefix: "allow" or "deny". Auto: "deny" where the list
-        /// only allows, else "allow".
+        /// What holds for addresses in no prefix: "allow" or "deny". It may be left out only where
+        /// the list has no file, and either `allow` or `deny`: with `allow` others are denied, with
+        /// `deny` they are allowed.
         pub others: Option<Access> = None => named("answer", &Access::ALL).or("auto");
         /// Refuse no client: only count and report those that the list would refuse.
         pub dry_run: bool = false => truth();
@@ -31,6 +32,21 @@ settings! {
 }
 
 impl Shape for AccessList {}
+
+impl AccessList {
+    /// Derives what holds for all others from the prefixes, where these say it. It is done once,
+    /// for what is written: neither edits nor the file's lines may open a list to everybody.
+    pub(super) fn complete(&mut self) {
+        if self.others.is_some() || self.file.is_some() {
+            return;
+        }
+        self.others = match (self.allow.is_empty(), self.deny.is_empty()) {
+            (false, true) => Some(Access::Deny),
+            (true, false) => Some(Access::Allow),
+            (true, true) | (false, false) => None,
+        };
+    }
+}
 
 settings! {
     /// A change of a list while the balancer runs.

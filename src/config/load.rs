@@ -127,6 +127,10 @@ fn config(source: &Source) -> Result<Config, Vec<Mistake>> {
     let config = reader.group(at, &Config::base());
     let mut config = config.unwrap_or_else(Config::base);
     config.pools.iter_mut().for_each(|pool| pool.complete());
+    config
+        .access_lists
+        .iter_mut()
+        .for_each(|list| list.complete());
     if !reader.is_misshapen() {
         reader.add_findings(rules::of_config(&config));
     }

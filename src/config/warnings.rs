@@ -77,14 +77,6 @@ fn access_lists(config: &Config, found: &mut Vec<Finding>) {
             let sentence = format!("no listener uses the access list `{name}`");
             found.push(Finding::at(format!("access_lists[{i}].name"), sentence));
         }
-        let is_mixed = !list.allow.is_empty() && !list.deny.is_empty();
-        if is_mixed && list.others.is_none() {
-            let sentence = format!(
-                "the access list `{name}` allows addresses that are in none of its prefixes: \
-                 write others: \"deny\", or others: \"allow\" if you mean it"
-            );
-            found.push(Finding::at(format!("access_lists[{i}].others"), sentence));
-        }
     }
 }
 

@@ -204,7 +204,9 @@ impl AccessLists {
             let file = list.file.as_ref().and_then(|path| self.files.get(path));
             let file = file.map(|file| Arc::clone(&file.table));
             let refused = old.map_or_else(Arc::default, |old| Arc::clone(&old.refused));
-            let made = guard::AccessFilter::new(list.name.clone(), own, file, list.others)
+            // The rules of configurations refuse a list without it.
+            let others = list.others.unwrap_or(Access::Deny);
+            let made = guard::AccessFilter::new(list.name.clone(), own, file, others)
                 .counting(refused, list.dry_run);
             (list.name.clone(), Arc::new(made))
         });

@@ -73,29 +73,19 @@ pub struct AccessVerdict {
 pub type AccessFilters = BTreeMap<String, Arc<AccessFilter>>;
 
 impl AccessFilter {
-    /// A list. `others` is what holds for addresses in no prefix; by default they are denied where
-    /// the list only allows.
+    /// A list. `others` is what holds for addresses in no prefix.
     #[must_use]
     pub fn new(
         name: String,
         own: Arc<Prefixes>,
         file: Option<Arc<Prefixes>>,
-        others: Option<Access>,
+        others: Access,
     ) -> Self {
-        let mut allows_only = own.allows_only() || own.is_empty();
-        if let Some(file) = &file {
-            allows_only &= file.allows_only() || file.is_empty();
-        }
-        let is_empty = own.is_empty() && file.as_ref().is_none_or(|file| file.is_empty());
-        let implied = match allows_only && !is_empty {
-            true => Access::Deny,
-            false => Access::Allow,
-        };
         Self {
             name,
             own,
             file,
-            others: others.unwrap_or(implied),
+            others,
             dry_run: false,
             refused: Refused::default(),
         }
@@ -182,38 +172,27 @@ mod tests {
     }
 
     #[test]
-    fn with_allow_alone_all_others_are_denied() {
+    fn what_holds_for_others_does_not_depend_on_the_prefixes() {
         let of = |allow: &[&str], deny: &[&str], others| {
             AccessFilter::new("a".into(), table(allow, deny), None, others)
         };
         let ips = ["10.1.2.3", "10.6.0.1", "192.0.2.1", "2001:db8::1"];
-        let ten = ["10.0.0.0/8"];
-        assert_eq!(
-            allowed(&of(&ten, &[], None), &ips),
-            [true, true, false, false]
-        );
-        assert_eq!(
-            allowed(&of(&[], &ten, None), &ips),
-            [false, false, true, true]
-        );
-        let six = ["10.6.0.0/16"];
-        assert_eq!(
-            allowed(&of(&ten, &six, None), &ips),
-            [true, false, true, true]
-        );
-        let denied = Some(Access::Deny);
-        assert_eq!(
-            allowed(&of(&ten, &six, denied), &ips),
-            [true, false, false, false]
-        );
-        assert_eq!(allowed(&of(&[], &[], None), &ips), [true; 4]);
+        let (ten, six) = (["10.0.0.0/8"], ["10.6.0.0/16"]);
+        let both = of(&ten, &six, Access::Deny);
+        assert_eq!(allowed(&both, &ips), [true, false, false, false]);
+        let both = of(&ten, &six, Access::Allow);
+        assert_eq!(allowed(&both, &ips), [true, false, true, true]);
+        assert_eq!(allowed(&of(&[], &six, Access::Deny), &ips), [false; 4]);
+        assert_eq!(allowed(&of(&ten, &[], Access::Allow), &ips), [true; 4]);
+        assert_eq!(allowed(&of(&[], &[], Access::Deny), &ips), [false; 4]);
+        assert_eq!(allowed(&of(&[], &[], Access::Allow), &ips), [true; 4]);
     }
 
     #[test]
     fn the_longest_prefix_of_configuration_and_file_counts() {
         let file = Some(table(&["10.6.6.0/24"], &["10.0.0.0/8", "10.7.0.0/16"]));
         let own = table(&["10.7.0.0/16", "10.6.0.0/16"], &["10.6.6.6"]);
-        let list = AccessFilter::new("a".into(), own, file, None);
+        let list = AccessFilter::new("a".into(), own, file, Access::Allow);
         let ips = [
             "10.1.1.1", "10.6.1.1", "10.6.6.1", "10.6.6.6", "10.7.0.1", "11.0.0.1",
         ];
@@ -224,7 +203,8 @@ mod tests {
     #[test]
     fn a_decision_names_its_prefix() {
         let file = Some(table(&[], &["10.7.0.0/16", "10.6.6.0/24"]));
-        let list = AccessFilter::new("a".into(), table(&["10.7.0.0/16"], &[]), file, None);
+        let own = table(&["10.7.0.0/16"], &[]);
+        let list = AccessFilter::new("a".into(), own, file, Access::Allow);
         let decide = |ip: &str| {
             let AccessVerdict {
                 access,
@@ -239,14 +219,5 @@ mod tests {
         let denied = Some("10.6.6.0/24".to_owned());
         assert_eq!(decide("10.6.6.1"), (Access::Deny, denied, true));
         assert_eq!(decide("::1"), (Access::Allow, None, false));
-    }
-
-    #[test]
-    fn a_file_that_only_allows_denies_all_others() {
-        let file = |allow, deny| Some(table(allow, deny));
-        let list = |file| AccessFilter::new("a".into(), table(&[], &[]), file, None);
-        assert!(!list(file(&["10.0.0.0/8"], &[])).allows([11, 0, 0, 1].into()));
-        assert!(list(file(&[], &["10.0.0.0/8"])).allows([11, 0, 0, 1].into()));
-        assert!(list(file(&[], &[])).allows([11, 0, 0, 1].into()));
     }
 }

@@ -17,8 +17,6 @@ pub struct Prefixes {
     v6: Ranges,
     within: Within,
     count: usize,
-    /// Some are allowed, and none is denied.
-    allows_only: bool,
 }
 
 /// The longest prefix that an address is in: how long it is, and what it says.
@@ -43,8 +41,6 @@ impl Prefixes {
         if let Some(two) = all.windows(2).find(|two| two[0].0 == two[1].0) {
             return Err(Clash(two[0].0));
         }
-        let is = |wanted: Access| all.iter().any(|(_, access)| *access == wanted);
-        let allows_only = is(Access::Allow) && !is(Access::Deny);
         // IPv4 is sorted before IPv6.
         let v4 = all.partition_point(|(prefix, _)| prefix.ip().is_ipv4());
         let (v4, v6) = all.split_at(v4);
@@ -60,7 +56,6 @@ impl Prefixes {
             v6: Ranges::new(&v6),
             within,
             count: all.len(),
-            allows_only,
         })
     }
 
@@ -91,12 +86,6 @@ impl Prefixes {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.count == 0
-    }
-
-    /// Whether some are allowed, and none is denied.
-    #[must_use]
-    pub fn allows_only(&self) -> bool {
-        self.allows_only
     }
 
     /// The bytes that it takes.
@@ -323,7 +312,7 @@ mod tests {
     #[test]
     fn an_empty_table_finds_nothing() {
         let table = Prefixes::new(Vec::new()).unwrap();
-        assert!(table.is_empty() && !table.allows_only());
+        assert!(table.is_empty());
         assert_eq!(table.longest("::1".parse().unwrap()), None);
         assert_eq!(table.longest("10.0.0.1".parse().unwrap()), None);
     }

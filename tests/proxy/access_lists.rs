@@ -156,7 +156,7 @@ fn a_list_changes_with_a_reload_and_sessions_go_on() {
 fn a_file_is_followed_and_a_bad_one_leaves_the_last_good_list() {
     watched(|| {
         let backend = Backend::echo();
-        let text = file(&backend, "file: \"office.txt\"");
+        let text = file(&backend, "file: \"office.txt\", others: \"allow\"");
         let launch = Launch::with_config(&text, 1).workers(2);
         let path = launch.dir().join("office.txt");
         let write = |text: &str| {
@@ -180,7 +180,7 @@ fn a_file_is_followed_and_a_bad_one_leaves_the_last_good_list() {
         expect_refused(client(2), to);
         // A reload that names a bad file changes nothing.
         fs::write(balancer.dir().join("bad.txt"), "10.0.0.1/8\n").unwrap();
-        let bad = file(&backend, "file: \"bad.txt\"");
+        let bad = file(&backend, "file: \"bad.txt\", others: \"allow\"");
         fs::write(balancer.dir().join("config.ron"), bad).unwrap();
         balancer.process.signal(libc::SIGHUP);
         balancer.until_logged("access list file bad.txt: line 1: ");
@@ -193,7 +193,10 @@ fn a_file_is_followed_and_a_bad_one_leaves_the_last_good_list() {
 fn edits_hold_over_a_reload_that_does_not_change_their_prefixes() {
     watched(|| {
         let backend = Backend::echo();
-        let text = file(&backend, "deny: [\"127.6.0.0/24\"], file: \"office.txt\"");
+        let text = file(
+            &backend,
+            "deny: [\"127.6.0.0/24\"], file: \"office.txt\", others: \"allow\"",
+        );
         let launch = Launch::with_config(&text, 1).workers(2);
         fs::write(launch.dir().join("office.txt"), "127.6.0.9\n").unwrap();
         let balancer = launch.start();
@@ -280,7 +283,7 @@ fn a_dry_run_counts_and_reports_and_refuses_nobody() {
 fn a_start_without_the_file_is_refused() {
     watched(|| {
         let backend = Backend::echo();
-        let text = file(&backend, "file: \"office.txt\"");
+        let text = file(&backend, "file: \"office.txt\", others: \"allow\"");
         let (status, log) = Launch::with_config(&text, 1).run();
         assert_eq!(status.code(), Some(2), "{log}");
         assert!(

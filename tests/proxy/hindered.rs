@@ -94,7 +94,7 @@ fn by_a_log_that_nothing_reads() {
 #[test]
 fn by_an_access_list_of_a_million_prefixes() {
     watched(|| {
-        let settings = "access_lists: [(name: \"a\", file: \"prefixes\")]";
+        let settings = "access_lists: [(name: \"a\", file: \"prefixes\", others: \"allow\")]";
         let launch = Launch::with_pool("backends: [\"127.0.0.1:1\"]").settings(settings);
         let path = launch.dir().join("prefixes");
         fs::write(&path, "").unwrap();

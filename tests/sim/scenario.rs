@@ -413,7 +413,8 @@ fn max(random: &mut Random) -> Arc<Limit> {
 fn refuses_one() -> Arc<AccessFilter> {
     let prefix = Prefix::new(orders::client_ip(1), 32).expect("an address");
     let own = Prefixes::new(vec![(prefix, Access::Deny)]).expect("one prefix");
-    Arc::new(AccessFilter::new("a".to_owned(), Arc::new(own), None, None))
+    let own = Arc::new(own);
+    Arc::new(AccessFilter::new("a".to_owned(), own, None, Access::Allow))
 }
 
 pub(crate) fn socket(listener: u64) -> Socket {

@@ -397,7 +397,8 @@ fn prefixes(texts: &[&str]) -> Vec<Prefix> {
 fn prefixes_join_and_leave_an_access_list() {
     let text = TEXT.replacen(
         '(',
-        r#"(access_lists: [(name: "office", allow: ["10.0.0.0/8"], deny: ["10.6.0.0/16"])],"#,
+        r#"(access_lists: [(name: "office", allow: ["10.0.0.0/8"], deny: ["10.6.0.0/16"],
+            others: "allow")],"#,
         1,
     );
     let before = parse(String::new(), text.into()).unwrap().0;

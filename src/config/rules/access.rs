@@ -27,6 +27,10 @@ pub(super) fn find(config: &Config, found: &mut Vec<Finding>) {
             let setting = both[usize::from(list.allow.len() < list.deny.len())].0;
             found.push(Finding::start(format!("{at}.{setting}"), sentence));
         }
+        if let Some(sentence) = without_others(list) {
+            let needs = format!("{at}.allow|{at}.deny|{at}.file");
+            found.push(Finding::at(format!("{at}.others"), sentence).needing(needs));
+        }
         let prefixes = prefixes.iter().map(|(at, prefix)| (at.clone(), &**prefix));
         unique(("listed twice:", ": leave one out"), prefixes, found);
     }
@@ -69,6 +73,21 @@ pub(in crate::config) fn too_many_prefixes(list: &AccessList) -> Option<String> 
     let sentence =
         || format!("{count} prefixes are too many: at most {PREFIXES_MAX}; put them into a `file`");
     (count > PREFIXES_MAX).then(sentence)
+}
+
+/// The rule that a list breaks which does not say what holds for all others.
+fn without_others(list: &AccessList) -> Option<String> {
+    let why = match (&list.file, list.allow.is_empty()) {
+        _ if list.others.is_some() => return None,
+        (Some(_), _) => "has a file",
+        (None, true) => "has no prefix",
+        (None, false) => "allows and denies",
+    };
+    Some(format!(
+        "the access list `{}` {why}: write others: \"deny\" to let in only clients that it allows, \
+         or others: \"allow\" to refuse only clients that it denies",
+        list.name
+    ))
 }
 
 /// What is wrong with the access list of a listener.

@@ -59,34 +59,63 @@ fn of_access_lists() -> Vec<Case> {
     vec![
         Case {
             sentence: "access_list: clients of a Unix socket have no address: leave it out",
-            file: r#"access_lists: [(name: "a")],
+            file: r#"access_lists: [(name: "a", others: "deny")],
                 listeners: [(bind: "unix:/l", pool: "p", access_list: "a")],
                 pools: [(name: "p", backends: ["unix:/a"])]"#,
             ..Case::default()
         },
         Case {
             sentence: "access_list: there is no access list called `ofice`, did you mean `office`?",
-            file: r#"access_lists: [(name: "office")],
+            file: r#"access_lists: [(name: "office", others: "deny")],
                 listeners: [(bind: "127.0.0.1:1", pool: "p", access_list: "ofice")],
                 pools: [(name: "p", backends: ["unix:/a"])]"#,
             ..Case::default()
         },
         Case {
             sentence: "two access lists are called `a`: leave one out, or give it another `name`",
-            file: r#"access_lists: [(name: "a"), (name: "a")],
+            file: r#"access_lists: [(name: "a", others: "deny"), (name: "a", others: "deny")],
                 listeners: [(bind: "unix:/l", pool: "p")],
                 pools: [(name: "p", backends: ["unix:/a"])]"#,
             ..Case::default()
         },
         Case {
             sentence: "listed twice: `10.0.0.0/8`: leave one out",
-            file: r#"access_lists: [(name: "a", allow: ["10.0.0.0/8"], deny: ["10.0.0.0/8"])],
+            file: r#"access_lists: [(name: "a", allow: ["10.0.0.0/8"], deny: ["10.0.0.0/8"],
+                    others: "deny")],
                 listeners: [(bind: "unix:/l", pool: "p")],
                 pools: [(name: "p", backends: ["unix:/a"])]"#,
             flags: "--from 127.0.0.1:1 --to unix:/a --allow 10.0.0.0/8 --deny 10.0.0.0/8",
             ..Case::default()
         },
+        without_others("has a file", r#"file: "a.txt""#),
+        without_others(
+            "has a file",
+            r#"allow: ["10.0.0.0/8"], file: "a.txt", others: "auto""#,
+        ),
+        without_others("has no prefix", "allow: []"),
+        without_others("has no prefix", "dry_run: true"),
+        without_others(
+            "allows and denies",
+            r#"allow: ["10.0.0.0/8"], deny: ["::/0"]"#,
+        ),
     ]
+}
+
+/// A list that leaves open what holds for all others.
+fn without_others(why: &str, list: &str) -> Case {
+    let sentence = format!(
+        "the access list `a` {why}: write others: \"deny\" to let in only clients that it allows, \
+         or others: \"allow\" to refuse only clients that it denies"
+    );
+    let file = format!(
+        "access_lists: [(name: \"a\", {list})], listeners: [(bind: \"unix:/l\", pool: \"p\")],
+        pools: [(name: \"p\", backends: [\"unix:/a\"])]"
+    );
+    Case {
+        sentence: sentence.leak(),
+        file: file.leak(),
+        ..Case::default()
+    }
 }
 
 fn of_lists() -> Vec<Case> {

@@ -196,7 +196,7 @@ impl Chance<'_> {
             allow: self.prefixes(10),
             deny: self.prefixes(11),
             file: self.maybe(Self::path),
-            others: self.maybe(|chance| chance.pick(&Access::ALL).1),
+            others: Some(self.pick(&Access::ALL).1),
             dry_run: self.half(),
         });
         lists.collect()

@@ -110,14 +110,27 @@ fn parse(file: impl Read) -> Result<Prefixes, String> {
     let (mut line, mut bytes) = (Vec::new(), 0);
     for number in 1u64.. {
         line.clear();
-        let read = lines.read_until(b'\n', &mut line);
+        let read = (&mut lines).take(LINE_MAX).read_until(b'\n', &mut line);
         bytes += read.map_err(|error| error.to_string())? as u64;
         if line.is_empty() {
             break;
         }
+        let is_whole = line.ends_with(b"\n") || (line.len() as u64) < LINE_MAX;
+        let comment = line.iter().position(|byte| matches!(byte, b'#' | b';'));
+        match comment {
+            None if !is_whole => {
+                return Err(format!("line {number}: it is longer than {LINE_MAX} bytes"));
+            }
+            Some(_) if !is_whole => {
+                let rest = lines.skip_until(b'\n');
+                bytes += rest.map_err(|error| error.to_string())? as u64;
+            }
+            _ => {}
+        }
         if bytes > BYTES_MAX {
             return Err("it is larger than 64 MiB".to_owned());
         }
+        line.truncate(comment.unwrap_or(line.len()));
         let text = std::str::from_utf8(&line);
         let text = text.map_err(|_| format!("line {number}: it is not UTF-8"))?;
         let entry = entry(text).map_err(|error| format!("line {number}: {error}"))?;
@@ -131,11 +144,11 @@ fn parse(file: impl Read) -> Result<Prefixes, String> {
     Prefixes::new(all).map_err(|guard::Clash(prefix)| format!("{prefix} is allowed and denied"))
 }
 
-/// The prefix of a line, if it has one.
+/// The prefix of a line without its comment, if it has one.
 fn entry(line: &str) -> Result<Option<(Prefix, Access)>, String> {
     // Some editors mark UTF-8 so.
     let line = line.trim_start_matches('\u{feff}');
-    let text = line.split(['#', ';']).next().unwrap_or_default().trim();
+    let text = line.trim();
     if text.is_empty() {
         return Ok(None);
     }
@@ -152,6 +165,8 @@ fn entry(line: &str) -> Result<Option<(Prefix, Access)>, String> {
 const LOOK: Duration = Duration::from_secs(1);
 /// Prefixes of a file.
 const PREFIXES_MAX: usize = 1_000_000;
+/// Bytes of a line before its comment: a file that has no lines is not a list.
+const LINE_MAX: u64 = 256;
 /// Room for a million long lines.
 const BYTES_MAX: u64 = 64 << 20;
 
@@ -168,9 +183,12 @@ mod tests {
         let text = "\u{feff}# from a feed\n\n192.0.2.0/24 ; SBL1\r\nallow  192.0.2.7 # ours\n\
                     deny 2001:db8::/32\n192.0.2.0/24\n";
         let table = parse(text.as_bytes()).unwrap();
-        assert_eq!((table.len(), table.allows_only()), (3, false));
+        assert_eq!(table.len(), 3);
         assert!(parse(&b""[..]).unwrap().is_empty());
-        assert!(parse(&b"allow 10.0.0.0/8"[..]).unwrap().allows_only());
+        assert_eq!(parse(&b"allow 10.0.0.0/8"[..]).unwrap().len(), 1);
+        // Comments may have other encodings, and be long.
+        let text = [&b"10.0.0.0/8 ; \xe9"[..], &b"x".repeat(1000), b"\n::1\n"].concat();
+        assert_eq!(parse(&*text).unwrap().len(), 2);
     }
 
     #[test]
@@ -208,7 +226,14 @@ mod tests {
             error(&many(1_000_001)),
             "line 1000001: expected at most 1000000 prefixes"
         );
-        let endless = std::io::repeat(b' ');
+        let endless = std::io::repeat(b'#');
         assert_eq!(parse(endless).unwrap_err(), "it is larger than 64 MiB");
+        let endless = b"::1\n".chain(std::io::repeat(b' '));
+        assert_eq!(
+            parse(endless).unwrap_err(),
+            "line 2: it is longer than 256 bytes"
+        );
+        let padded = format!("{:<255}\n::2", "::1");
+        assert_eq!(parse(padded.as_bytes()).unwrap().len(), 2);
     }
 }

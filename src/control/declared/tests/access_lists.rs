@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::config::{AccessEdits, AccessListChange};
+use crate::guard::Access;
 
 fn edit(allow: &[&str], deny: &[&str], remove: &[&str]) -> Change {
     let prefixes = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect();
@@ -25,6 +26,21 @@ fn with_list(list: &str) -> Config {
 }
 
 #[test]
+fn an_edit_never_changes_what_holds_for_all_others() {
+    let only_allows = Declared::new(with_list(r#"(name: "office", allow: ["10.0.0.0/8"])"#));
+    let others = |declared: &Declared| declared.config.access_lists[0].others;
+    assert_eq!(others(&only_allows), Some(Access::Deny));
+    let next = changed(&only_allows, &edit(&[], &["10.6.6.6"], &["10.0.0.0/8"]));
+    assert_eq!(others(&next), Some(Access::Deny));
+    let only_denies = Declared::new(with_list(r#"(name: "office", deny: ["10.0.0.0/8"])"#));
+    let next = changed(&only_denies, &edit(&["10.6.6.6"], &[], &["10.0.0.0/8"]));
+    assert_eq!(others(&next), Some(Access::Allow));
+    // What is shown is read again with the same meaning.
+    let (again, _) = parse("f".to_owned(), next.config.to_ron().into()).unwrap();
+    assert_eq!(again.access_lists[0].others, Some(Access::Allow));
+}
+
+#[test]
 fn edits_of_an_access_list_hold_until_the_file_changes_their_prefixes() {
     let first = Declared::new(with_list(r#"(name: "office", deny: ["10.6.0.0/16"])"#));
     let next = changed(&first, &edit(&["10.0.0.0/8"], &["192.0.2.7"], &[]));
@@ -38,7 +54,9 @@ fn edits_of_an_access_list_hold_until_the_file_changes_their_prefixes() {
         "1 change by command still holds: access list office: allow 10.0.0.0/8, deny 192.0.2.7"
     );
     // The file changes one of them, and others of the list.
-    let file = with_list(r#"(name: "office", allow: ["192.0.2.7"], deny: ["10.7.0.0/16"])"#);
+    let file = with_list(
+        r#"(name: "office", allow: ["192.0.2.7"], deny: ["10.7.0.0/16"], others: "deny")"#,
+    );
     let (next, ended) = next.reload(file, false);
     assert_eq!(next.orders, [edit(&["10.0.0.0/8"], &[], &[])]);
     let list = &next.config.access_lists[0];
