@@ -39,7 +39,8 @@ const USAGE: u8 = 2;
 #[must_use]
 pub fn main() -> ExitCode {
     sys::hold_signals();
-    let command = match Cli::try_parse().map_err(tips::with_tip) {
+    let arguments = admin::with_joined_wait(env::args_os());
+    let command = match Cli::try_parse_from(arguments).map_err(tips::with_tip) {
         Ok(cli) => cli.command,
         Err(error) if error.use_stderr() && is_json() => {
             let text = error.to_string();

@@ -1,5 +1,6 @@
 //! The arguments of the commands to a running balancer.
 
+use std::ffi::OsString;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -308,6 +309,23 @@ pub struct Wait {
     pub wait: Option<Maybe<Duration>>,
 }
 
+/// The arguments with `--wait 5s` as `--wait=5s`: otherwise the duration would be a backend, as in
+/// `--wait app-1`.
+pub(in crate::cli) fn with_joined_wait(arguments: impl Iterator<Item = OsString>) -> Vec<OsString> {
+    let mut joined: Vec<OsString> = Vec::new();
+    for argument in arguments {
+        let duration = argument.to_str().filter(|text| deadline(text).is_ok());
+        match (joined.last_mut(), duration) {
+            (Some(wait), Some(duration)) if wait == "--wait" => {
+                wait.push("=");
+                wait.push(duration);
+            }
+            _ => joined.push(argument),
+        }
+    }
+    joined
+}
+
 /// The arguments of `mahoraga remove`.
 #[derive(Args, Clone, Debug)]
 pub struct RemoveArgs {
@@ -510,4 +528,22 @@ fn recent(text: &str) -> Result<u32, ValueError> {
 
 fn interval(text: &str) -> Result<Duration, ValueError> {
     values::duration(text, values::REFRESH)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_duration_behind_wait_is_how_long_to_wait() {
+        let joined = |arguments: &[&str]| {
+            let joined = with_joined_wait(arguments.iter().map(OsString::from));
+            joined.join("+".as_ref()).into_string().unwrap()
+        };
+        assert_eq!(joined(&["drain", "a", "--wait", "5s"]), "drain+a+--wait=5s");
+        assert_eq!(joined(&["--wait", "off", "a", "5s"]), "--wait=off+a+5s");
+        for as_it_is in [["--wait", "app-1", "5s"], ["--wait=1s", "5s", "a"]] {
+            assert_eq!(joined(&as_it_is), as_it_is.join("+"));
+        }
+    }
 }

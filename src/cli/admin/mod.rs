@@ -31,6 +31,7 @@ use std::process::ExitCode;
 use serde::Serialize;
 
 use crate::config::AdminState;
+pub(super) use args::with_joined_wait;
 use client::ClientError;
 pub(super) use client::is_default;
 use table::Paint;
