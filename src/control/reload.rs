@@ -385,9 +385,10 @@ impl Balancer {
     }
 
     /// Notices changes of the file or ignores them: it notices them where `reload_on_change` is
-    /// set, and while no reading is under way.
+    /// set, while no reading is under way, and until the balancer stops.
     pub(super) fn watch_file(&self, on: bool) {
         if let Some(watch) = &self.reloading.watch {
+            let on = on && self.stage != Stage::Stopping;
             watch.enabled.set(on && self.config.reload_on_change);
         }
     }
@@ -397,6 +398,11 @@ impl Balancer {
         let Some(requests) = self.reloading.end_reading() else {
             return;
         };
+        // A signal or a change of the file just before the stop is no failure.
+        if self.stage == Stage::Stopping && requests.iter().all(|its| its.reply.is_none()) {
+            log::info!("reload: {STOPPING}: the file is not read again");
+            return self.go_on_after_reload();
+        }
         let notes = read.and_then(|read| self.apply_read(*read, opened));
         let reloaded = notes.map(|notes| Reloaded {
             snapshot: self.publisher.version(),

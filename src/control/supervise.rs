@@ -268,6 +268,7 @@ impl Balancer {
             std::process::exit(128 + signal);
         }
         self.stage = Stage::Stopping;
+        self.watch_file(false);
         let grace = self.config.shutdown_grace;
         let message = format!(
             "stopping: {} sessions have {} to end",

@@ -186,6 +186,26 @@ fn reload_on_change_reads_a_changed_file() {
 }
 
 #[test]
+fn a_change_of_the_file_during_a_stop_is_no_failed_reload() {
+    watched(|| {
+        let mut stage = stage("reload_on_change: true", 1);
+        let guests = stage.hold_all(1);
+        stage.balancer.process.signal(libc::SIGTERM);
+        stage.balancer.until_logged("stopping");
+        stage.balancer.edit(|file| format!("{file}\n// changed\n"));
+        // The look each second would have seen it.
+        std::thread::sleep(std::time::Duration::from_secs(3));
+        stage.balancer.process.signal(libc::SIGHUP);
+        stage.balancer.until_logged("the file is not read again");
+        leave_all(guests);
+        assert_eq!(stage.balancer.wait().code(), Some(0));
+        let log = stage.balancer.log();
+        assert_eq!(log.count("the file is not read again"), 1);
+        assert_eq!(log.count("stays in force"), 0, "{}", log.all());
+    });
+}
+
+#[test]
 fn what_was_measured_is_shown() {
     watched(|| {
         let stage = stage("", 2);
