@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime};
 
 use log::Level;
 use tokio::sync::{Notify, oneshot};
-use tokio::time::Sleep;
+use tokio::time::{Instant, Sleep};
 
 use crate::admin::model::{EventKind, Reloaded, Reloads, Stage};
 use crate::admin::{Author, Reply, Tokens};
@@ -141,6 +141,8 @@ struct Reading {
     given_up: Arc<AtomicBool>,
     /// When it times out.
     deadline: Pin<Box<Sleep>>,
+    /// Until when it is held back for the answers that its configuration needs, once it is.
+    held_until: Option<Instant>,
     requests: Vec<ReloadRequest>,
 }
 
@@ -319,6 +321,7 @@ impl Balancer {
             outcome: oneshot::channel().1,
             given_up: Arc::clone(&given_up),
             deadline: Box::pin(tokio::time::sleep(READ_TIME)),
+            held_until: None,
             requests,
         });
         if self.stage == Stage::Stopping {
@@ -362,8 +365,34 @@ impl Balancer {
         }
     }
 
+    /// Holds a reading back until the host names and the discoveries of its configuration have had
+    /// an answer, but not for ever: its pools would have no backend until then, while those in
+    /// force are well. `None`: it comes again.
+    fn hold_back(&mut self, outcome: Outcome) -> Option<Outcome> {
+        let (Some((_, Ok(read))), Some(reading)) = (&outcome.0, &mut self.reloading.reading) else {
+            return Some(outcome);
+        };
+        let now = Instant::now();
+        let until = *reading.held_until.get_or_insert(now + ANSWERS_TIME);
+        if self.stage == Stage::Stopping || now >= until || self.discoveries.knows(&read.config) {
+            return Some(outcome);
+        }
+        self.discoveries.prepare(&read.config);
+        reading.deadline.as_mut().reset(until + READ_TIME);
+        let (sender, again) = oneshot::channel();
+        reading.outcome = again;
+        tokio_uring::spawn(async move {
+            tokio::time::sleep(ANSWERS_LOOK).await;
+            let _ = sender.send(outcome);
+        });
+        None
+    }
+
     /// A reading has ended, or timed out.
-    pub(super) fn on_read(&mut self, (file, mut opened): Outcome) {
+    pub(super) fn on_read(&mut self, outcome: Outcome) {
+        let Some((file, mut opened)) = self.hold_back(outcome) else {
+            return;
+        };
         let before = self.publisher.version();
         // Also where the file has mistakes.
         self.replace_sockets(std::mem::take(&mut opened.again));
@@ -379,6 +408,7 @@ impl Balancer {
             watch.file.borrow_mut().mark_read(version);
         }
         self.end_reload(before, read, &mut opened);
+        self.discoveries.end_prepared();
         if self.reloading.reading.is_none() {
             self.watch_file(true);
         }
@@ -531,6 +561,10 @@ const STOPPING: &str = "the balancer is stopping";
 const STAYS: &str = "the old configuration stays in force";
 /// When a reading times out.
 const READ_TIME: Duration = Duration::from_secs(20);
+/// How long a reload waits for the first answers to its host names and discoveries: two servers
+/// of the DNS may let theirs time out.
+const ANSWERS_TIME: Duration = Duration::from_secs(5);
+const ANSWERS_LOOK: Duration = Duration::from_millis(10);
 /// Readings that timed out and still hold a thread, at most.
 const HUNG_MAX: usize = 4;
 /// From one look at the file to the next.

@@ -4,6 +4,7 @@ use std::fs;
 use std::net::{Ipv4Addr, UdpSocket};
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
@@ -180,6 +181,50 @@ fn what_a_name_means_joins_and_what_it_means_no_more_drains() {
         assert_eq!(balancer.backend(&first.address)["leaving"], true);
         ping(&mut guest.stream, b"still there");
         guest.leave();
+        balancer.finish();
+    });
+}
+
+/// Pools without a backend would lose clients until the first answer, while those in force are well.
+#[test]
+fn a_reload_takes_effect_once_its_names_are_known() {
+    watched(|| {
+        let (backends, port) = greeting_at(&["127.0.0.1", "127.0.0.2"]);
+        let [one, two] = [Ipv4Addr::new(127, 0, 0, 1), Ipv4Addr::new(127, 0, 0, 2)];
+        let known = Arc::new(Mutex::new(Vec::new()));
+        let server = name_server(&known);
+        let mut pool = format!("backends: [\"{}\"]", backends[0].address);
+        let launch = Launch::with_pool(&pool).settings(&format!("resolvers: [\"{server}\"]"));
+        let balancer = launch.start();
+        let visit = || Guest::welcome(balancer.connect()).leave();
+        let next = [
+            (format!("backends: [\"db.test:{port}\"]"), two, 2),
+            (
+                format!("discover: (dns: \"web.test\", port: {port}), backends: []"),
+                one,
+                1,
+            ),
+        ];
+        for (new, address, number) in next {
+            // The server answers once this is let go.
+            let mut silent = known.lock();
+            *silent = vec![address];
+            let before = visit();
+            balancer.edit(|file| file.replace(&pool, &new));
+            thread::scope(|scope| {
+                let reload = scope.spawn(|| balancer.words(&["reload"]));
+                for _ in 0..10 {
+                    assert_eq!(visit(), before);
+                    thread::sleep(Duration::from_millis(20));
+                }
+                drop(silent);
+                while !reload.is_finished() {
+                    visit();
+                }
+            });
+            eventually("the new ones serve", || visit() == number);
+            pool = new;
+        }
         balancer.finish();
     });
 }

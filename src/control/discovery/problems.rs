@@ -74,16 +74,19 @@ impl Discoveries {
     }
 }
 
-/// What a question is about: a host name of backends, or the pools that ask it.
+/// What a question is about: a host name of backends, or the pools that ask it, or itself where
+/// none does yet.
 pub(super) fn subject(is_host: bool, question: &Question, asked_by: &[String]) -> String {
-    if let Question::Addresses(name) = question
-        && is_host
-    {
-        return format!("host name `{name}`");
-    }
-    let first = asked_by.first().map_or("", |name| name);
-    match asked_by.len() {
-        0 | 1 => format!("discovery of pool `{first}`"),
-        all => format!("discovery of pool `{first}` and {} more", all - 1),
+    let itself = || match question {
+        Question::Addresses(name) => format!("host name `{name}`"),
+        Question::Services(name) => format!("service records of `{name}`"),
+        Question::File(path) => format!("file `{}`", path.display()),
+    };
+    match asked_by {
+        [pool] if !is_host => format!("discovery of pool `{pool}`"),
+        [first, rest @ ..] if !is_host => {
+            format!("discovery of pool `{first}` and {} more", rest.len())
+        }
+        _ => itself(),
     }
 }

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use crate::address::Address;
-use crate::config::{Backend, Discovery};
+use crate::config::{Backend, Config, Discovery};
 
 /// A question. Answers are kept by question, not by the pools that ask it or their other settings.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -39,6 +39,34 @@ pub(super) struct Host {
     pub(super) is_reported: bool,
 }
 
+impl Question {
+    /// Those of a configuration.
+    pub(super) fn all(config: &Config) -> BTreeSet<Self> {
+        let pools = config.pools.iter();
+        let by_pool = pools.clone().filter_map(|pool| pool.discovery.as_ref());
+        let backends = pools.flat_map(|pool| &pool.backends);
+        let names = backends.filter_map(|backend| backend.host.as_ref());
+        let names = names.map(|name| Self::Addresses(name.to_ascii_lowercase()));
+        by_pool.map(Self::of).chain(names).collect()
+    }
+
+    fn of(discovery: &Discovery) -> Self {
+        match discovery {
+            Discovery::Dns { name, .. } => Self::Addresses(name.to_ascii_lowercase()),
+            Discovery::Srv(name) => Self::Services(name.to_ascii_lowercase()),
+            Discovery::File(path) => Self::File(path.clone()),
+        }
+    }
+
+    /// The servers that are to be asked.
+    pub(super) fn resolvers(&self, config: &Config) -> Vec<SocketAddr> {
+        match self {
+            Self::Addresses(_) | Self::Services(_) => config.resolvers.clone(),
+            Self::File(_) => Vec::new(),
+        }
+    }
+}
+
 impl Host {
     /// Keeps the present address while it is among those found, as servers answer in varying order.
     /// Otherwise takes the lowest, IPv4 before IPv6, so that all balancers agree.
@@ -57,15 +85,12 @@ impl Host {
 
 impl Asking {
     pub(super) fn new(discovery: &Discovery) -> Self {
-        let (question, port) = match discovery {
-            Discovery::Dns { name, port } => {
-                (Question::Addresses(name.to_ascii_lowercase()), *port)
-            }
-            Discovery::Srv(name) => (Question::Services(name.to_ascii_lowercase()), 0),
-            Discovery::File(path) => (Question::File(path.clone()), 0),
+        let port = match discovery {
+            Discovery::Dns { port, .. } => *port,
+            Discovery::Srv(_) | Discovery::File(_) => 0,
         };
         Self {
-            question,
+            question: Question::of(discovery),
             port,
             before: None,
             good: Vec::new(),
