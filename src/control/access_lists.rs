@@ -3,17 +3,18 @@
 //!
 //! A file is read before the configuration that names it takes effect, so that no client gets in
 //! while it is unread, and again when it changes. It is read on another thread, as it may have a
-//! million lines. A bad file leaves the last good list in force.
+//! million lines. A bad file leaves the last good list in force, and so does one that suddenly has
+//! no prefix: it was most likely truncated.
 
 mod file;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
 use crate::admin::model::{AccessDecision, AccessListDetail, AccessListStatus};
@@ -23,10 +24,10 @@ use crate::prefix::Prefix;
 use crate::shared::Shared;
 
 use super::aside;
-use super::file_watch::FileWatch;
+use super::file_watch::{FileWatch, Version};
 
-use file::follow_file;
-pub(super) use file::{FileRead, read_files};
+pub(super) use file::{FileRead, Known, read_files};
+use file::{follow_file, kept};
 
 /// The access lists in force, and the files that they are read from.
 pub(super) struct AccessLists {
@@ -34,6 +35,8 @@ pub(super) struct AccessLists {
     configured: Vec<Shared<config::AccessList>>,
     lists: guard::AccessFilters,
     files: BTreeMap<PathBuf, Followed>,
+    /// How often a file began to be followed.
+    begun: u64,
     /// Files that were read for a configuration that is about to take effect.
     offered: Vec<FileRead>,
     /// Tables that were replaced, until no worker asks them.
@@ -44,13 +47,25 @@ pub(super) struct AccessLists {
 
 /// A file that is followed.
 struct Followed {
+    /// The number of its task: news of earlier ones are out of date.
+    number: u64,
     /// What it has, or had when it last was good.
     table: Arc<Prefixes>,
+    /// The version that the table was read from.
+    version: Version,
     /// What was wrong with it at the last look.
     error: Option<String>,
     task: AbortHandle,
-    /// Makes the task read it again at once.
-    again: Arc<Notify>,
+}
+
+impl Followed {
+    /// What is wrong with it, and what holds meanwhile.
+    fn problem(&self) -> Option<String> {
+        let (error, count) = (self.error.as_ref()?, self.table.len());
+        Some(format!(
+            "access list file {error}; the last good list stays in force, with {count} prefixes"
+        ))
+    }
 }
 
 impl Drop for Followed {
@@ -61,8 +76,9 @@ impl Drop for Followed {
 
 /// The outcome of reading a file that has changed.
 pub(super) struct News {
-    pub(super) path: PathBuf,
-    outcome: Result<Prefixes, String>,
+    path: PathBuf,
+    number: u64,
+    outcome: Result<(Version, Prefixes), String>,
 }
 
 impl AccessLists {
@@ -74,6 +90,7 @@ impl AccessLists {
             configured: Vec::new(),
             lists: BTreeMap::new(),
             files: BTreeMap::new(),
+            begun: 0,
             offered: read,
             replaced: Vec::new(),
             sender,
@@ -89,8 +106,17 @@ impl AccessLists {
     }
 
     /// The files that are followed.
-    pub(super) fn paths(&self) -> BTreeSet<PathBuf> {
-        self.files.keys().cloned().collect()
+    pub(super) fn known(&self) -> Known {
+        let files = self.files.iter();
+        let known = files.map(|(path, its)| (path.clone(), (its.version, its.table.len())));
+        known.collect()
+    }
+
+    /// What is wrong with the files now: at most so many sentences, and how many more there are.
+    pub(super) fn problems(&self, at_most: usize) -> (Vec<String>, usize) {
+        let mut wrong = self.files.values().filter_map(Followed::problem);
+        let first = wrong.by_ref().take(at_most).collect();
+        (first, wrong.count())
     }
 
     /// The lists as the API shows them.
@@ -142,45 +168,48 @@ impl AccessLists {
         })
     }
 
-    /// Takes files that were read for the next configuration.
+    /// Takes files that were read for the next configuration, and lets go of those of another.
     pub(super) fn offer(&mut self, read: Vec<FileRead>) {
-        self.offered = read;
+        let old = std::mem::replace(&mut self.offered, read);
+        self.replaced.extend(old.into_iter().map(|its| its.table));
     }
 
-    /// Makes the lists of a configuration, and follows its files.
-    pub(super) fn follow(&mut self, config: &Config) {
+    /// Makes the lists of a configuration, and follows its files. Answers whether lists changed.
+    pub(super) fn follow(&mut self, config: &Config) -> bool {
         let offered = std::mem::take(&mut self.offered);
-        if self.configured == config.access_lists {
-            return;
+        if offered.is_empty() && self.configured == config.access_lists {
+            return false;
         }
         let configured = std::mem::replace(&mut self.configured, config.access_lists.clone());
         let mut before = std::mem::take(&mut self.files);
-        for path in self.configured.iter().filter_map(|list| list.file.clone()) {
-            if let Some(known) = before.remove(&path) {
-                self.files.insert(path, known);
-            }
-        }
         for read in offered {
-            if !self.files.contains_key(&read.path) {
-                let (path, followed) = self.begin(read);
-                self.files.insert(path, followed);
+            let (path, followed) = self.begin(read);
+            self.files.insert(path, followed);
+        }
+        for path in self.configured.iter().filter_map(|list| list.file.clone()) {
+            if !self.files.contains_key(&path)
+                && let Some(known) = before.remove(&path)
+            {
+                self.files.insert(path, known);
             }
         }
         let left = before.into_values().map(|file| Arc::clone(&file.table));
         self.replaced.extend(left);
         self.make(&configured);
+        true
     }
 
-    fn begin(&self, read: FileRead) -> (PathBuf, Followed) {
-        let again = Arc::new(Notify::new());
+    fn begin(&mut self, read: FileRead) -> (PathBuf, Followed) {
+        self.begun += 1;
         let mut watch = FileWatch::new(read.path.clone());
-        watch.mark_read(read.version);
-        let task = follow_file(watch, self.sender.clone(), Arc::clone(&again));
+        watch.mark_read(Ok(read.version));
+        let task = follow_file(watch, self.begun, self.sender.clone());
         let followed = Followed {
+            number: self.begun,
             table: read.table,
+            version: read.version,
             error: None,
             task: tokio_uring::spawn(task).abort_handle(),
-            again,
         };
         (read.path, followed)
     }
@@ -222,13 +251,21 @@ impl AccessLists {
     }
 
     /// Takes the new prefixes of a file, or what is wrong with it. Answers with a sentence.
-    pub(super) fn take(&mut self, News { path, outcome }: News) -> Option<Result<String, String>> {
-        let file = self.files.get_mut(&path)?;
-        let shown = path.display();
+    pub(super) fn take(&mut self, news: News) -> Option<Result<String, String>> {
+        let file = self.files.get_mut(&news.path)?;
+        if file.number != news.number {
+            return None;
+        }
+        let shown = news.path.display();
+        let outcome = news.outcome.and_then(|(version, table)| {
+            let table = kept(table, file.table.len());
+            let table = table.map_err(|error| format!("{shown}: {error}"))?;
+            Ok((version, table))
+        });
         match outcome {
-            Ok(table) => {
+            Ok((version, table)) => {
                 let count = table.len();
-                file.error = None;
+                (file.error, file.version) = (None, version);
                 let old = std::mem::replace(&mut file.table, Arc::new(table));
                 self.replaced.push(old);
                 let configured = self.configured.clone();
@@ -236,20 +273,9 @@ impl AccessLists {
                 Some(Ok(format!("access list file {shown}: {count} prefixes")))
             }
             Err(error) => {
-                file.error = Some(error.clone());
-                let count = file.table.len();
-                Some(Err(format!(
-                    "access list file {error}; the last good list stays in force, with {count} \
-                     prefixes"
-                )))
+                file.error = Some(error);
+                file.problem().map(Err)
             }
-        }
-    }
-
-    /// Has all files read again now, as an operator requests.
-    pub(super) fn look_again(&self) {
-        for file in self.files.values() {
-            file.again.notify_one();
         }
     }
 

@@ -125,10 +125,10 @@ impl Balancer {
         let new = listening::bind_new(&self.workers, self.publisher.snapshot(), config, opened)?;
         // The pools may have other names or files to discover by.
         self.discoveries.follow(config);
-        self.access.follow(config);
+        let has_other_lists = self.access.follow(config);
         let config = self.effective(&declared);
         self.declared = Arc::new(declared);
-        if config == self.config && new.is_empty() {
+        if config == self.config && new.is_empty() && !has_other_lists {
             // Files that probes read may have changed all the same.
             self.checks.refresh();
         } else {

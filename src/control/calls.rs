@@ -91,7 +91,6 @@ impl Balancer {
             } => drop(reply.send(self.change(&change, author))),
             Call::Reload(author, reply) => {
                 self.discoveries.look_again();
-                self.access.look_again();
                 let reply = Some(reply);
                 self.reload(ReloadRequest { author, reply });
             }
@@ -237,7 +236,7 @@ impl Balancer {
     }
 
     /// The pools whose new sessions do not go to usable backends, and what goes wrong with
-    /// discovery, a sentence each.
+    /// discovery and with the files of access lists, a sentence each.
     fn alerts(&self) -> Vec<String> {
         if self.stage == Stage::Starting {
             // Before the first probes are done nothing is known.
@@ -258,6 +257,11 @@ impl Balancer {
         sentences.extend(problems);
         if more > 0 {
             sentences.push(format!("{more} more problems with discovery"));
+        }
+        let (problems, more) = self.access.problems(ALERTS_MAX);
+        sentences.extend(problems);
+        if more > 0 {
+            sentences.push(format!("{more} more files of access lists have mistakes"));
         }
         sentences
     }

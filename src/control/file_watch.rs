@@ -64,6 +64,11 @@ impl FileWatch {
         (self.seen, self.read) = (Some(version), Some(version));
     }
 
+    /// It could not be read: the next look gives it again.
+    pub(super) fn set_unread(&mut self) {
+        self.read = None;
+    }
+
     /// Notes that this version was read.
     pub(super) fn set_read(&mut self, version: FileVersion) {
         self.read = Some(version);

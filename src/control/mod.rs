@@ -41,7 +41,6 @@ mod watchdog;
 mod webhook;
 mod workers;
 
-use std::collections::BTreeSet;
 use std::io;
 use std::net::IpAddr;
 use std::rc::Rc;
@@ -229,7 +228,7 @@ pub fn run(
     let socket = admin_listeners::claim(config.admin.as_ref())?;
     let sink = config.access_log.as_ref().map(Sink::open).transpose()?;
     sink.iter().for_each(Sink::warn_if_shared);
-    let access_files = access_lists::read_files(config, &BTreeSet::new())?;
+    let access_files = access_lists::read_files(config, &access_lists::Known::new())?;
     // Before the control thread's own ring, which panics where io_uring is not available.
     let features = ring::probe()?;
     let inherited = systemd::activated(&config.listeners).map_err(|error| StartError::Thread {

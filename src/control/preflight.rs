@@ -1,7 +1,7 @@
 //! Checks what a start would open, without making or changing anything: `mahoraga check` reports
 //! what it finds, and `mahoraga run` refuses the same in the same words.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -19,7 +19,7 @@ pub fn preflight(config: &Config) -> Vec<StartError> {
     let mut found = Vec::new();
     found.extend(capacity::memory_of(config).err());
     found.extend(certificates(config, &HashSet::new()));
-    found.extend(access_lists::read_files(config, &BTreeSet::new()).err());
+    found.extend(access_lists::read_files(config, &access_lists::Known::new()).err());
     if let Some(AccessLog {
         to: LogSink::File(path),
         ..

@@ -95,7 +95,7 @@ struct Present {
     /// Files of certificates.
     certificates: HashSet<PathBuf>,
     /// Files of access lists.
-    access_files: BTreeSet<PathBuf>,
+    access_files: access_lists::Known,
 }
 
 /// A request to reload, and where the answer goes.
@@ -157,7 +157,7 @@ pub(super) type FileRead = (Option<FileVersion>, Result<Box<Read>, String>);
 pub(super) struct Read {
     config: Config,
     digest: u128,
-    /// The files of access lists that were not followed before.
+    /// The files of access lists that were not followed before, or have changed.
     access_files: Vec<access_lists::FileRead>,
     /// The new access log, if it is another one than before; `Some(None)`: none.
     log: Option<Option<Sink>>,
@@ -342,7 +342,7 @@ impl Balancer {
             log: self.config.access_log.clone(),
             http: self.reloading.tokens.as_ref().map(|(_, http)| http.clone()),
             certificates: preflight::certificate_files(&self.config),
-            access_files: self.access.paths(),
+            access_files: self.access.known(),
         };
         let admin = self.reloading.socket.as_ref().map(|its| its.place.clone());
         let sockets = self.workers.unix_sockets(admin);
@@ -504,7 +504,8 @@ impl Balancer {
         }
         let reread = self.reloading.reread.as_mut();
         let is_same_text = reread.is_some_and(|reread| reread.digest == read.digest);
-        if is_same_text && read.config == *self.declared.file() {
+        let is_same = is_same_text && read.config == *self.declared.file();
+        if is_same && read.access_files.is_empty() {
             self.checks.refresh();
             self.replace_tokens(read.tokens);
             return Ok(self.at_start.pending(self.declared.config()));
@@ -512,8 +513,10 @@ impl Balancer {
         let old = Arc::clone(&self.declared);
         let (declared, ended) = old.reload(read.config, is_same_text);
         self.access.offer(read.access_files);
-        self.apply(declared, opened)
-            .map_err(|error| error.to_string())?;
+        if let Err(error) = self.apply(declared, opened) {
+            self.access.offer(Vec::new());
+            return Err(error.to_string());
+        }
         self.replace_tokens(read.tokens);
         if let Some(reread) = &mut self.reloading.reread {
             reread.digest = read.digest;

@@ -202,7 +202,6 @@ impl Balancer {
     fn on_hup(&mut self) {
         drop(self.reopen_logs());
         self.discoveries.look_again();
-        self.access.look_again();
         if self.reloading.reread.is_none() {
             log::info!("nothing to reload: the balancer runs without a configuration file");
         }

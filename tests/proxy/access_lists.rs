@@ -178,6 +178,25 @@ fn a_file_is_followed_and_a_bad_one_leaves_the_last_good_list() {
         assert!(list["error"].as_str().unwrap().contains("line 2"), "{list}");
         assert_eq!(list["prefixes"], 2);
         expect_refused(client(2), to);
+        let alerts = balancer.ask(&["status"])["alerts"].to_string();
+        assert!(alerts.contains("office.txt: line 2: "), "{alerts}");
+        // A reload is refused, also where the configuration is as before.
+        let (code, why) = balancer.refusal(&["reload"]);
+        assert_eq!(code, Some(1), "{why}");
+        assert!(why.contains("office.txt: line 2: "), "{why}");
+        write("# 127.6.0.0/24\n");
+        balancer.until_logged("office.txt: expected at least one prefix, as it had 2");
+        let (code, why) = balancer.refusal(&["reload"]);
+        assert!(code == Some(1) && why.contains("as it had 2"), "{why}");
+        expect_refused(client(2), to);
+        // A reload reads a file at once, and its mistake is over.
+        write("127.6.0.0/24\n");
+        assert!(balancer.words(&["reload"]).contains("is in force"));
+        eventually("the reload has read the file", || {
+            balancer.ask(&["status"])["access_lists"][0]["prefixes"] == 1
+        });
+        assert_eq!(balancer.ask(&["status"])["alerts"].to_string(), "[]");
+        expect_refused(client(2), to);
         // A reload that names a bad file changes nothing.
         fs::write(balancer.dir().join("bad.txt"), "10.0.0.1/8\n").unwrap();
         let bad = file(&backend, "file: \"bad.txt\", others: \"allow\"");
