@@ -185,7 +185,8 @@ fn what_a_name_means_joins_and_what_it_means_no_more_drains() {
     });
 }
 
-/// Pools without a backend would lose clients until the first answer, while those in force are well.
+/// Pools without a backend would lose clients until the first answer, while those in force are
+/// well.
 #[test]
 fn a_reload_takes_effect_once_its_names_are_known() {
     watched(|| {
