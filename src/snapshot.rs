@@ -12,7 +12,7 @@ use crossbeam::utils::CachePadded;
 use crate::address::Address;
 use crate::by_name::ByName;
 use crate::config::{self, Config};
-use crate::guard::{AccessFilter, AccessFilters, Limit};
+use crate::guard::{AccessFilter, AccessFilters, Gate, Limit, Rules, Sources};
 use crate::pool::{Pool, Standing, Tally, Traffic};
 use crate::select::Plan;
 use crate::session::SessionLimits;
@@ -34,6 +34,8 @@ pub struct Snapshot {
     /// Which clients may connect, by the ids of the listeners that do not let all in. Sessions keep
     /// their listener, and must not keep a table of a million prefixes with it.
     pub access: HashMap<u64, Arc<AccessFilter>>,
+    /// What is counted of clients' sources.
+    pub sources: Arc<Sources>,
     /// How many listeners there have been; the id of the next new one.
     pub listeners_made: u64,
 }
@@ -68,6 +70,10 @@ pub struct Listener {
     /// Of a removed Unix listener: when its file was gone, in ns of the workers' clock; [`NEVER`]
     /// while it is being removed, 0 before that.
     pub file_gone_at: Arc<AtomicU64>,
+    /// The limits of its new connections.
+    pub rules: Rules,
+    /// What those limits count.
+    pub gate: Arc<Gate>,
     /// Deadlines and tries of its sessions.
     pub limits: SessionLimits,
 }
@@ -113,6 +119,10 @@ impl Snapshot {
             }
         };
         let pools: Vec<_> = config.pools.iter().enumerate().map(plan).collect();
+        let sources = before.map_or_else(
+            || Arc::new(Sources::new(config.source_table)),
+            |before| Arc::clone(&before.sources),
+        );
         let mut made = before.map_or(0, |before| before.listeners_made);
         let stay = before.map_or_else(Vec::new, |before| before.staying(config));
         let stay = stay.into_iter().chain(std::iter::repeat(None));
@@ -120,7 +130,14 @@ impl Snapshot {
             let plan = Arc::clone(&pools[listener.pool]);
             let id = old.map_or(made, |old| old.id);
             made += u64::from(old.is_none());
-            Arc::new(Listener::new(id, listener, plan, old))
+            let gate = match old {
+                Some(old) => Arc::clone(&old.gate),
+                None => Arc::new(Gate::new(&sources)),
+            };
+            Arc::new(Listener {
+                rules: rules(config, listener),
+                ..Listener::new((id, gate), listener, plan, old)
+            })
         });
         let listeners: Vec<_> = listeners.collect();
         let filters = listeners.iter().zip(&config.listeners);
@@ -137,6 +154,7 @@ impl Snapshot {
             pools,
             connections: connections.unwrap_or_else(unbounded),
             access: filters,
+            sources,
             listeners_made: made,
         };
         Draft {
@@ -169,6 +187,8 @@ impl Snapshot {
                 traffic: Arc::clone(&old.traffic),
                 refused: Arc::clone(&old.refused),
                 file_gone_at: Arc::default(),
+                rules: old.rules,
+                gate: Arc::clone(&old.gate),
                 limits: old.limits,
             })
         });
@@ -178,6 +198,7 @@ impl Snapshot {
             access,
             pools: self.pools.clone(),
             connections: Arc::clone(&self.connections),
+            sources: Arc::clone(&self.sources),
             listeners_made: made,
         }
     }
@@ -249,7 +270,13 @@ fn plans_by_name(snapshot: Option<&Snapshot>) -> ByName<'_, Arc<Plan>> {
 }
 
 impl Listener {
-    fn new(id: u64, config: &config::Listener, plan: Arc<Plan>, old: Option<&Self>) -> Self {
+    /// A listener without rules.
+    fn new(
+        (id, gate): (u64, Arc<Gate>),
+        config: &config::Listener,
+        plan: Arc<Plan>,
+        old: Option<&Self>,
+    ) -> Self {
         let connections = match old {
             Some(old) => Arc::clone(&old.connections),
             None => Arc::new(Limit::unbounded()),
@@ -262,9 +289,20 @@ impl Listener {
             traffic: old.map_or_else(Arc::default, |old| Arc::clone(&old.traffic)),
             refused: old.map_or_else(Arc::default, |old| Arc::clone(&old.refused)),
             file_gone_at: old.map_or_else(Arc::default, |old| Arc::clone(&old.file_gone_at)),
+            rules: Rules::default(),
+            gate,
             limits: limits(config, &plan),
             plan,
         }
+    }
+}
+
+/// The limits of a listener's new connections.
+fn rules(config: &Config, listener: &config::Listener) -> Rules {
+    Rules {
+        source: listener.source_limits.map(|limits| limits.rules()),
+        listener: listener.rate_limit.map(|limit| limit.rule()),
+        global: config.rate_limit.map(|limit| limit.rule()),
     }
 }
 

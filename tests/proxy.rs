@@ -107,6 +107,8 @@ mod signals;
 mod slow_readers;
 #[path = "proxy/slow_start.rs"]
 mod slow_start;
+#[path = "proxy/sources.rs"]
+mod sources;
 #[path = "proxy/stage.rs"]
 mod stage;
 #[path = "proxy/stall.rs"]

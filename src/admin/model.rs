@@ -56,6 +56,9 @@ pub struct Status {
     /// The access lists.
     #[serde(default)]
     pub access_lists: Vec<AccessListStatus>,
+    /// The table of sources.
+    #[serde(default)]
+    pub sources: SourcesStatus,
     /// What of the configuration takes effect at the next start, a sentence each.
     #[serde(default)]
     pub waiting: Vec<String>,
@@ -145,9 +148,26 @@ pub struct ListenerStatus {
     /// Clients refused since it listens.
     #[serde(default)]
     pub refused: u64,
+    /// Those that limits of new connections refused, by limit.
+    #[serde(default)]
+    pub refused_by: BTreeMap<String, u64>,
+    /// Clients that such a limit would have refused if it were not in a dry run, by limit.
+    #[serde(default)]
+    pub dry_run: BTreeMap<String, u64>,
     /// Bytes of its sessions.
     #[serde(flatten)]
     pub traffic: TrafficStatus,
+}
+
+/// The table of sources, for limits of what a source may take.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct SourcesStatus {
+    /// How many sources it has.
+    pub known: u64,
+    /// How many it has room for.
+    pub capacity: u32,
+    /// Clients that shared the limits of one source, as it had no room for theirs.
+    pub overflowed: u64,
 }
 
 /// An access list.
@@ -440,6 +460,10 @@ pub enum EventKind {
     NoSourceAddress,
     /// A listener refuses clients by its access list.
     AccessDenied,
+    /// A limit of new connections refuses clients, or would if it were not in a dry run.
+    LimitExceeded,
+    /// The table of sources has no room for new ones, which share the limits of one source.
+    SourceTableFull,
     /// The file of an access list was read again and is in force.
     AccessListRead,
     /// The file of an access list is wrong: the last good one stays in force.

@@ -251,10 +251,10 @@ const RUN_HELP: &str = "Examples:
   mahoraga run /etc/mahoraga/config.ron
   generate-config | mahoraga run -
 
-SIGHUP, or mahoraga reload, reads the file again. Changes of workers, memory
-and admin take effect at the next start, all others at once. A mistake
-leaves the old configuration in force. mahoraga --help lists the other
-signals.";
+SIGHUP, or mahoraga reload, reads the file again. Changes of workers,
+memory, source_table and admin take effect at the next start, all others
+at once. A mistake leaves the old configuration in force. mahoraga --help
+lists the other signals.";
 
 const AFTER_HELP: &str = "Examples:
   mahoraga demo

@@ -74,6 +74,8 @@ fn demo_config(front: SocketAddr, backends: &[SocketAddr], socket: &Path) -> Con
         pool: 0,
         max_connections: None,
         access_list: None,
+        rate_limit: None,
+        source_limits: None,
         attempts: config::ATTEMPTS,
         half_close: config::HalfClose::Relay,
         timeouts: Timeouts::default(),

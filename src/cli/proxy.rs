@@ -32,7 +32,7 @@ pub enum ProxyError {
 /// A flag, the path of its setting, and what stands for its value in help.
 type Flag = (&'static str, &'static str, &'static str);
 
-const FLAGS: [Flag; 19] = [
+const FLAGS: [Flag; 21] = [
     ("strategy", "pools.strategy.name", "NAME"),
     ("key", "pools.strategy.key", "KEY"),
     ("max-load", "pools.strategy.max_load", "N|off"),
@@ -41,6 +41,12 @@ const FLAGS: [Flag; 19] = [
     ("check", "pools.check", "CHECK|off"),
     ("workers", "workers", "N|auto"),
     ("max-connections", "max_connections", "N|auto"),
+    ("source-rate", "listeners.source_limits.rate", "N|off"),
+    (
+        "source-connections",
+        "listeners.source_limits.connections",
+        "N|off",
+    ),
     ("attempts", "listeners.attempts", "N"),
     ("connect-timeout", "listeners.timeouts.connect", "DUR"),
     ("idle-timeout", "listeners.timeouts.idle", "DUR|off"),
@@ -79,6 +85,12 @@ fn help(flag: &str) -> Option<String> {
         }
         "check" => "Probe the backends: tcp, tls, http, a group as in a configuration file, or \
                     off [default: off]"
+            .to_owned(),
+        "source-rate" => "New connections of a client in a second, and at once, or off; an IPv6 \
+                          client is a /64 [default: off]"
+            .to_owned(),
+        "source-connections" => "Connections of a client at a time, or off; an IPv6 client is a \
+                                 /64 [default: off]"
             .to_owned(),
         "access-log" => "Write a line for each session to standard output (-) or to a file \
                          [default: off]"
@@ -250,6 +262,13 @@ fn file_of(args: &ProxyArgs) -> Result<String, ProxyError> {
 fn listeners(args: &ProxyArgs) -> String {
     let (own, timeouts) = ("listeners.", "listeners.timeouts.");
     let [own, timeouts] = [own, timeouts].map(|group| args.flags.fields(group));
+    let limits = args.flags.fields("listeners.source_limits.");
+    // Off is no limit, which is no group.
+    let has_limits = limits.lines().any(|line| !line.contains("\"off\""));
+    let limits = match has_limits {
+        true => format!("source_limits: (\n{limits}),\n"),
+        false => String::new(),
+    };
     let has_list = !args.allow.is_empty() || !args.deny.is_empty();
     let flag = if args.allow.is_empty() {
         "deny"
@@ -270,7 +289,7 @@ fn listeners(args: &ProxyArgs) -> String {
         let bind = bind.to_string();
         format!(
             "({name}bind: {bind:?}, pool: {NAME:?}, // --from\n\
-             {own}{access_list}timeouts: (\n{timeouts})),\n"
+             {own}{access_list}{limits}timeouts: (\n{timeouts})),\n"
         )
     });
     let listeners: String = listeners.collect();
@@ -305,8 +324,8 @@ mod tests {
     use super::*;
     use crate::cli::{Cli, Command};
     use crate::config::{
-        AccessLog, Admin, Backend, Check, HalfClose, Hash, HttpProbe, Listener, LogSink, Persist,
-        Pool, Probe, SHUTDOWN_GRACE, Timeouts,
+        AccessLog, Admin, Backend, Check, Hash, HttpProbe, Listener, LogSink, Persist, Pool, Probe,
+        SHUTDOWN_GRACE, SourceLimits, Timeouts,
     };
     use crate::guard::Access;
     use crate::peek::Field;
@@ -374,6 +393,35 @@ mod tests {
     }
 
     #[test]
+    fn limits_of_a_source_are_a_group() {
+        let limits = |flags: &str| {
+            let config = config(&format!("--from [::]:80 --to unix:/b {flags}")).unwrap();
+            config.listeners[0].source_limits
+        };
+        let both = SourceLimits {
+            connections: NonZeroU32::new(20),
+            rate: NonZeroU32::new(50),
+            ..SourceLimits::default()
+        };
+        let rate = SourceLimits {
+            connections: None,
+            ..both
+        };
+        assert_eq!(
+            limits("--source-rate 50 --source-connections 20"),
+            Some(both)
+        );
+        assert_eq!(
+            limits("--source-rate 50 --source-connections off"),
+            Some(rate)
+        );
+        assert_eq!(limits("--source-rate off"), None);
+        let error = config("--from unix:/a --to unix:/b --source-rate 5").unwrap_err();
+        let sentence = "clients of a Unix socket have no address: leave it out";
+        assert!(error.to_string().contains(sentence), "{error}");
+    }
+
+    #[test]
     fn every_flag_arrives() {
         let got = config(
             "--from [::1]:80 --from unix:/a --to unix:/b,weight=2,max_connections=5 \
@@ -391,15 +439,14 @@ mod tests {
             session: Some(Duration::from_secs(3600)),
             peek: Duration::from_secs(60),
         };
+        let plain = config("--from [::1]:80 --to unix:/b").unwrap().listeners;
+        let plain = &plain[0];
         let listener = |bind: &str| Listener {
             name: bind.to_owned(),
             bind: bind.parse().unwrap(),
-            pool: 0,
-            max_connections: None,
-            access_list: None,
             attempts: 1,
-            half_close: HalfClose::Relay,
             timeouts,
+            ..plain.clone()
         };
         let [first, second] = ["unix:/b", "localhost:81"].map(|to| to.parse().unwrap());
         let first = Backend {

@@ -106,8 +106,8 @@ tls ssl cert certificate certificates crt
     there is no TLS termination yet: TLS passes through to the backends
 send_proxy send_proxy_v2 accept_proxy proxy_protocol
     there is no PROXY protocol yet
-rate_limit limit_req limit_conn limit_rate
-    there are no rate limits yet: `max_connections` limits connections";
+limit_rate proxy_upload_rate proxy_download_rate
+    there are no limits of bandwidth yet";
 
 /// Each behind a setting that only the group has in which it means this.
 const OF_GROUPS: &str = "\
@@ -191,6 +191,10 @@ retries proxy_next_upstream proxy_next_upstream_tries redispatch
     the setting `attempts` of a listener says how many backends are tried
 timeout proxy_timeout proxy_connect_timeout connect_timeout idle_timeout
     the group `timeouts` of a listener, or of `defaults`, has connect, idle and others
+limit_conn limit_req conn_cur conn_rate conn_limit
+    the group `source_limits` of a listener limits what one client may take
+maxconnrate rate_limit_sessions local_rate_limit local_ratelimit
+    the group `rate_limit` limits new connections, of a listener or of all
 slowstart slow_start_config
     the setting is called `slow_start`";
 

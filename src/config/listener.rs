@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::codec::{Codec, duration, group, name, named, number, parsed, required};
+use super::codec::{Codec, duration, group, group_or_off, name, named, number, parsed, required};
+use super::limits::{self, RateLimit, SourceLimits};
 use super::reader::Around;
 use super::table::{self, Shape, settings};
 use super::text::Text;
@@ -32,6 +33,10 @@ settings! {
         pub max_connections: Option<NonZeroU32> = None => number(values::CONNECTIONS).or("off");
         /// The name of the access list that says which clients may connect. Off: all may.
         pub access_list: Option<String> = None => name().or("off");
+        /// The most new connections of the listener in a second. Off: any number.
+        pub rate_limit: Option<RateLimit> = None => group_or_off(limits::RATE_LIMIT);
+        /// What one source of its clients may take. Off: as much as the listener.
+        pub source_limits: Option<SourceLimits> = None => group_or_off(limits::SOURCE_LIMITS);
         /// Connect attempts for each session, each to another backend while one is left. Beyond
         /// this number a session still passes over backends that refuse at once, up to 16 attempts
         /// in all. 1: no second attempt.

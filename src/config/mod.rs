@@ -27,6 +27,7 @@ mod error;
 mod foreign;
 mod json;
 mod key;
+mod limits;
 mod listener;
 mod load;
 mod log;
@@ -58,6 +59,7 @@ pub(crate) use error::bounded;
 pub use error::{ConfigError, Mistake, Warning};
 pub use json::BodyError;
 pub use key::Key;
+pub use limits::{RateLimit, SourceLimits};
 pub use listener::{ATTEMPTS, Defaults, HalfClose, Listener, Timeouts};
 pub use load::{STANDARD_INPUT, load, load_again, name_of, parse};
 pub use log::{AccessLog, LogFormat, LogSink, RecordFormat};
@@ -91,6 +93,11 @@ settings! {
         /// The most memory of receive buffers and pipes, over all workers. Auto: a share of the
         /// machine's memory.
         pub memory: Option<u64> = None => waits(memory().or("auto"));
+        /// The most new connections of all listeners in a second. Off: any number.
+        pub rate_limit: Option<RateLimit> = None => group_or_off(limits::RATE_LIMIT);
+        /// The memory that counts sources, for listeners with `source_limits`. A source takes 60
+        /// bytes; the least recently seen one without connections is forgotten first.
+        pub source_table: u64 = limits::SOURCE_TABLE => waits(memory());
         /// How long sessions may go on after SIGTERM.
         pub shutdown_grace: Duration = SHUTDOWN_GRACE => duration(values::GRACE);
         /// The access log, with a line for each session. Off: no access log.

@@ -18,6 +18,7 @@ use super::{Backend, Config, FirstTier, Group, Listener, Pool, Strategy, TwoTier
 use crate::address::Address;
 
 mod access;
+mod limits;
 mod loops;
 
 pub(super) use access::{access_list_of_listener, too_many_prefixes};
@@ -127,6 +128,7 @@ pub(super) fn of_config(config: &Config) -> Vec<Finding> {
     }
     listeners(&config.listeners, &mut found);
     access::find(config, &mut found);
+    limits::find(config, &mut found);
     let names = config.pools.iter().enumerate();
     let names = names.map(|(i, pool)| (format!("pools[{i}].name"), &*pool.name));
     unique(("two pools are called", RENAME), names, &mut found);

@@ -26,6 +26,8 @@ fn listener(name: &str) -> Listener {
         pool: 0,
         max_connections: None,
         access_list: None,
+        rate_limit: None,
+        source_limits: None,
         attempts: ATTEMPTS,
         half_close: HalfClose::Relay,
         timeouts: Timeouts::default(),

@@ -101,6 +101,12 @@ impl ValueError {
 pub const WORKERS: RangeInclusive<u32> = 1..=1024;
 /// Client connections at a time.
 pub const CONNECTIONS: RangeInclusive<u32> = 1..=1 << 24;
+/// New connections in a second, or at once.
+pub const RATE: RangeInclusive<u32> = 1..=1_000_000;
+/// Bits of an IPv4 address.
+pub const PREFIX_V4: RangeInclusive<u32> = 1..=32;
+/// Bits of an IPv6 address.
+pub const PREFIX_V6: RangeInclusive<u32> = 1..=128;
 /// Connect attempts of a session.
 pub const ATTEMPTS: RangeInclusive<u32> = 1..=16;
 /// Weights of a backend.

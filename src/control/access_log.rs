@@ -443,6 +443,9 @@ fn write_line(out: &mut String, record: &Record, format: LogFormat) {
     line.number("bytes_down", Some(summary.delivered[1]));
     line.number("worker", Some(u64::from(record.worker)));
     line.text("reason", record.reason);
+    if let Some(rule) = record.dry_run {
+        line.text("dry_run", rule.as_str());
+    }
     line.end();
 }
 

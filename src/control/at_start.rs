@@ -9,6 +9,7 @@ use crate::config::{Admin, Config};
 pub(super) struct AtStart {
     workers: Option<NonZeroU32>,
     memory: Option<u64>,
+    source_table: u64,
     admin: Option<Admin>,
 }
 
@@ -17,6 +18,7 @@ impl AtStart {
         Self {
             workers: config.workers,
             memory: config.memory,
+            source_table: config.source_table,
             admin: config.admin.clone(),
         }
     }
@@ -26,6 +28,7 @@ impl AtStart {
         let settings = [
             ("workers", self.workers != config.workers),
             ("memory", self.memory != config.memory),
+            ("source_table", self.source_table != config.source_table),
             ("admin", self.admin != config.admin),
         ];
         let differ = settings.into_iter().filter(|(_, differs)| *differs);
@@ -40,6 +43,7 @@ impl AtStart {
         let in_force = Config {
             workers: self.workers,
             memory: self.memory,
+            source_table: self.source_table,
             admin: self.admin.clone(),
             ..config.clone()
         };
@@ -60,6 +64,7 @@ mod tests {
         let other = Config {
             workers: NonZeroU32::new(3),
             memory: Some(64 << 20),
+            source_table: 8 << 20,
             admin: Some(Admin::default()),
             ..config.clone()
         };

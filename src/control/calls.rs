@@ -140,6 +140,7 @@ impl Balancer {
             traffic: status::traffic(stats.iter().map(|its| &its.traffic)),
             closed,
             access_lists: self.access.status(),
+            sources: status::sources(&snapshot.sources),
             lacks: metrics.shortages.now().to_vec(),
             alerts: self.alerts(),
             waiting: self.at_start.pending(self.declared.config()),

@@ -7,6 +7,7 @@ use crate::snapshot::Snapshot;
 use crate::sys;
 
 use super::events::Events;
+use super::exceeded::Exceeded;
 use super::histograms::Measurements;
 use super::recent::Recent;
 use super::refusals::Refusals;
@@ -21,6 +22,7 @@ pub(super) struct Metrics {
     pub(super) measurements: Rc<Measurements>,
     pub(super) shortages: Shortages,
     refusals: Refusals,
+    exceeded: Exceeded,
     pub(super) recent: Recent,
     pub(super) started_at: SystemTime,
     /// When rates were last updated, in ns of the workers' clock.
@@ -34,6 +36,7 @@ impl Metrics {
             measurements: Rc::clone(measurements),
             shortages: Shortages::default(),
             refusals: Refusals::default(),
+            exceeded: Exceeded::default(),
             recent: Recent::default(),
             started_at: SystemTime::now(),
             ticked_at: sys::monotonic(),
@@ -56,6 +59,7 @@ impl Metrics {
         self.shortages
             .report(&workers.stats, snapshot, roster, events);
         self.refusals.tick(snapshot, events);
+        self.exceeded.tick(snapshot, events);
         let now = sys::monotonic();
         let since = now - std::mem::replace(&mut self.ticked_at, now);
         status::tick(snapshot, &workers.stats, since);

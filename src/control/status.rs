@@ -6,13 +6,13 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::admin::model::{
-    BackendStatus, HealthStatus, LastChange, ListenerStatus, PoolStatus, TrafficStatus,
-    WorkerStatus,
+    BackendStatus, HealthStatus, LastChange, ListenerStatus, PoolStatus, SourcesStatus,
+    TrafficStatus, WorkerStatus,
 };
-use crate::guard::Limit;
+use crate::guard::{Limit, Refusal, Sources};
 use crate::pool::{self, Backend, Pool, Tally, Traffic};
 use crate::session::CloseReason;
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Listener, Snapshot};
 use crate::sys;
 use crate::time::seconds;
 use crate::worker::{Numbers, Stats};
@@ -49,10 +49,33 @@ pub(super) fn listeners(snapshot: &Snapshot, workers: &Workers) -> Vec<ListenerS
             .access
             .get(&listener.id)
             .map(|list| list.name.clone()),
-        refused: listener.refused.load(Ordering::Relaxed),
+        refused: refused(listener),
+        refused_by: by_rule(|rule| listener.gate.refused(rule)),
+        dry_run: by_rule(|rule| listener.gate.dry_run(rule)),
         traffic: traffic([&*listener.traffic]),
     });
     listeners.collect()
+}
+
+/// Clients that any rule of a listener refused.
+fn refused(listener: &Listener) -> u64 {
+    let by_rules = Refusal::ALL.map(|rule| listener.gate.refused(rule));
+    listener.refused.load(Ordering::Relaxed) + by_rules.iter().sum::<u64>()
+}
+
+/// The counts of rules that are above 0.
+fn by_rule(count: impl Fn(Refusal) -> u64) -> BTreeMap<String, u64> {
+    let counts = Refusal::ALL.map(|rule| (rule.as_str().to_owned(), count(rule)));
+    counts.into_iter().filter(|(_, count)| *count > 0).collect()
+}
+
+/// The table of sources.
+pub(super) fn sources(sources: &Sources) -> SourcesStatus {
+    SourcesStatus {
+        known: sources.len() as u64,
+        capacity: sources.capacity(),
+        overflowed: sources.overflowed(),
+    }
 }
 
 /// All pools. `known` is what is known of their backends, in their order; `None`: the pool is shown

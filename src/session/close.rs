@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::guard::Refusal;
 use crate::kernel::Manner;
 
 use super::Side;
@@ -28,6 +29,14 @@ pub enum CloseReason {
     NoBackend,
     /// The access list of the listener does not let the client connect.
     AccessDenied,
+    /// The client's source has as many connections as it may have.
+    SourceConnections,
+    /// The client's source connects more often than it may.
+    SourceRate,
+    /// The listener's clients connect more often than they may.
+    ListenerRate,
+    /// The clients of all listeners connect more often than they may.
+    GlobalRate,
     /// Every backend of the pool was full, and so was its queue.
     PoolFull,
     /// The client waited in that queue for as long as it may.
@@ -52,7 +61,7 @@ pub enum CloseReason {
 
 impl CloseReason {
     /// Every reason, in the order of their counters.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 23] = [
         Self::ClientClosed,
         Self::BackendClosed,
         Self::ClientReset,
@@ -62,6 +71,10 @@ impl CloseReason {
         Self::ConnectTimeout,
         Self::NoBackend,
         Self::AccessDenied,
+        Self::SourceConnections,
+        Self::SourceRate,
+        Self::ListenerRate,
+        Self::GlobalRate,
         Self::PoolFull,
         Self::QueueTimeout,
         Self::IdleTimeout,
@@ -111,6 +124,10 @@ impl CloseReason {
             Self::ConnectTimeout => "connect_timeout",
             Self::NoBackend => "no_backend",
             Self::AccessDenied => "access_denied",
+            Self::SourceConnections => Refusal::SourceConnections.as_str(),
+            Self::SourceRate => Refusal::SourceRate.as_str(),
+            Self::ListenerRate => Refusal::ListenerRate.as_str(),
+            Self::GlobalRate => Refusal::GlobalRate.as_str(),
             Self::PoolFull => "pool_full",
             Self::QueueTimeout => "queue_timeout",
             Self::IdleTimeout => "idle_timeout",
@@ -136,6 +153,10 @@ impl CloseReason {
             | Self::ConnectTimeout
             | Self::NoBackend
             | Self::AccessDenied
+            | Self::SourceConnections
+            | Self::SourceRate
+            | Self::ListenerRate
+            | Self::GlobalRate
             | Self::PoolFull
             | Self::QueueTimeout
             | Self::IdleTimeout
@@ -146,6 +167,17 @@ impl CloseReason {
             | Self::NoSourceAddress
             | Self::Shutdown
             | Self::Killed => Manner::Reset,
+        }
+    }
+}
+
+impl From<Refusal> for CloseReason {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::SourceConnections => Self::SourceConnections,
+            Refusal::SourceRate => Self::SourceRate,
+            Refusal::ListenerRate => Self::ListenerRate,
+            Refusal::GlobalRate => Self::GlobalRate,
         }
     }
 }

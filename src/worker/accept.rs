@@ -4,11 +4,12 @@
 //! again in a loop nor forgotten (multishot accept ends at every error).
 
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::fault::Fault;
-use crate::guard::AccessFilter;
+use crate::guard::{AccessFilter, Pass};
 use crate::kernel::{Completion, Done, Errno, Kernel, Manner, Socket};
 use crate::select::{Seat, Selector};
 use crate::snapshot::Listener;
@@ -41,9 +42,18 @@ pub(super) struct Port {
     /// Bytes that its sessions have moved and that are not counted yet.
     pub(super) moved: [u64; 2],
     /// Connections that were accepted beyond a limit: they wait as they would in the backlog.
-    parked: VecDeque<Socket>,
+    parked: VecDeque<Admitted>,
     /// The port does not accept before this time.
     resume_at: u64,
+}
+
+/// A client that the rules of its port have let in.
+#[derive(Debug)]
+pub(super) struct Admitted {
+    pub(super) socket: Socket,
+    /// Its address, if a rule needed it.
+    pub(super) peer: Option<SocketAddr>,
+    pub(super) pass: Pass,
 }
 
 impl Port {
@@ -69,9 +79,9 @@ impl Port {
         }
     }
 
-    /// Whether clients are asked for their addresses.
-    fn has_rules(&self) -> bool {
-        self.access.is_some()
+    /// Whether a rule asks for the addresses of clients, each of which is a system call.
+    fn needs_peer(&self) -> bool {
+        self.access.is_some() || self.listener.rules.source.is_some()
     }
 
     /// Adopts the listener's part of the next snapshot.
@@ -239,29 +249,27 @@ impl<K: Kernel> Worker<K> {
             // Its accept was under way when the grace of a stop was over.
             return self.kernel.close(socket, Manner::Reset);
         }
-        let peer = if self.ports[number].has_rules() {
-            let peer = self.kernel.peer(&socket);
-            if let Some(reason) = self.refusal(number, peer) {
-                return self.refuse(number, socket, peer, reason);
-            }
-            peer
-        } else {
-            None
+        let needs_peer = self.ports[number].needs_peer();
+        let peer = needs_peer.then(|| self.kernel.peer(&socket)).flatten();
+        let pass = match self.ask(number, peer) {
+            Ok(pass) => pass,
+            Err(reason) => return self.refuse(number, socket, peer, reason),
         };
+        let client = Admitted { socket, peer, pass };
         if !self.ports[number].parked.is_empty() || !self.take_place(number) {
-            self.ports[number].parked.push_back(socket);
+            self.ports[number].parked.push_back(client);
             self.ports_changed = true;
             return;
         }
-        self.open(number, socket, peer);
+        self.open(number, client);
         let places = self.places(number);
         self.ports_changed |= places == 0 || places < self.backlog && self.ports[number].many;
     }
 
     fn unpark(&mut self, number: usize) {
         while !self.ports[number].parked.is_empty() && self.take_place(number) {
-            if let Some(socket) = self.ports[number].parked.pop_front() {
-                self.open(number, socket, None);
+            if let Some(client) = self.ports[number].parked.pop_front() {
+                self.open(number, client);
             }
         }
     }
@@ -298,8 +306,11 @@ impl<K: Kernel> Worker<K> {
     pub(super) fn drop_parked(&mut self) {
         self.ports_changed = true;
         for (_, port) in &mut self.ports {
-            for socket in port.parked.drain(..) {
-                self.kernel.close(socket, Manner::Reset);
+            for client in port.parked.drain(..) {
+                if let Some(held) = client.pass.held {
+                    port.listener.gate.release(&self.snapshot.sources, held);
+                }
+                self.kernel.close(client.socket, Manner::Reset);
             }
         }
     }

@@ -4,21 +4,31 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use crate::guard::AccessFilter;
+use crate::guard::{AccessFilter, Pass};
 use crate::kernel::{Kernel, Manner, Socket};
 use crate::session::{CloseReason, Summary};
 
+use super::accept::Port;
 use super::{Record, Worker};
 
 impl<K: Kernel> Worker<K> {
-    /// Why the rules of a port refuse a client, in their fixed order. A client without an address
-    /// has gone.
-    pub(super) fn refusal(&self, port: usize, client: Option<SocketAddr>) -> Option<CloseReason> {
-        let list = self.ports[port].access.as_ref();
-        if list.is_some_and(|list| is_denied(list, client)) {
-            return Some(CloseReason::AccessDenied);
+    /// Asks the rules of a port about a client, in their fixed order: its access list, then the
+    /// limits of its connections and their rates. Counts what a rule refuses. A client without an
+    /// address has gone.
+    pub(super) fn ask(&self, port: usize, client: Option<SocketAddr>) -> Result<Pass, CloseReason> {
+        let Port {
+            access, listener, ..
+        } = &self.ports[port];
+        if access.as_ref().is_some_and(|list| is_denied(list, client)) {
+            listener.refused.fetch_add(1, Ordering::Relaxed);
+            return Err(CloseReason::AccessDenied);
         }
-        None
+        if listener.rules.is_empty() {
+            return Ok(Pass::default());
+        }
+        let (sources, ip) = (&self.snapshot.sources, client.map(|client| client.ip()));
+        let admitted = listener.gate.admit(sources, &listener.rules, ip, self.now);
+        admitted.map_err(CloseReason::from)
     }
 
     /// Resets a client, counts it, and logs it unless many are refused.
@@ -30,13 +40,15 @@ impl<K: Kernel> Worker<K> {
         client: Option<SocketAddr>,
         reason: CloseReason,
     ) {
-        self.kernel.close(socket, Manner::Reset);
-        let listener = &self.ports[port].listener;
-        listener.refused.fetch_add(1, Ordering::Relaxed);
         self.stats.closed[reason as usize].increment();
-        if self.log.is_none() {
-            return;
+        if self.log.is_some() {
+            let client = client.or_else(|| self.kernel.peer(&socket));
+            self.log_refused(port, client, reason);
         }
+        self.kernel.close(socket, Manner::Reset);
+    }
+
+    fn log_refused(&mut self, port: usize, client: Option<SocketAddr>, reason: CloseReason) {
         if !self.refusals.takes(self.now, LINES_MAX) {
             return self.stats.refusals_unlogged.increment();
         }
@@ -44,12 +56,13 @@ impl<K: Kernel> Worker<K> {
         let record = Record {
             number: self.sessions_opened,
             worker: self.id,
-            listener: Arc::clone(listener),
+            listener: Arc::clone(&self.ports[port].listener),
             backend: None,
             client,
             summary: Summary::refused(self.now),
             closed_at: self.now,
             reason,
+            dry_run: None,
         };
         self.write_record(record);
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crossbeam::channel::Sender;
 
+use crate::guard::Refusal;
 use crate::pool::{Backend, Tally};
 use crate::session::{CloseReason, Summary};
 use crate::snapshot::{Listener, Snapshot};
@@ -54,4 +55,6 @@ pub struct Record {
     pub closed_at: u64,
     /// Why it ended.
     pub reason: CloseReason,
+    /// The rule that would have refused its client if it were not in dry run.
+    pub dry_run: Option<Refusal>,
 }

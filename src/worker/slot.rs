@@ -4,6 +4,7 @@ use std::cmp::Reverse;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use crate::guard::{Held, Refusal};
 use crate::kernel::{BUFFER_BYTES, Buffer, Done, Errno, Interest, Kernel, Pipe, Sleeper, Socket};
 use crate::pool::{Backend, Ended, Tally};
 use crate::select::{Keys, Looked};
@@ -12,6 +13,7 @@ use crate::snapshot::Listener;
 use crate::time::US;
 use crate::token::{GENERATION_MASK, Purpose, Side, Token};
 
+use super::accept::Admitted;
 use super::queue::QueueEntry;
 use super::{Record, Stats, Worker};
 
@@ -28,6 +30,10 @@ pub(super) struct Slot {
     pub(super) client: Socket,
     /// The client's address, after something needed it.
     pub(super) peer: Option<SocketAddr>,
+    /// Its place at its source, if that is counted.
+    held: Option<Held>,
+    /// The rule that would have refused the client if it were not in dry run.
+    dry_run: Option<Refusal>,
     /// The keys that a backend is selected by.
     pub(super) keys: Keys,
     pub(super) backend: Option<Socket>,
@@ -88,8 +94,8 @@ impl Slot {
 }
 
 impl<K: Kernel> Worker<K> {
-    /// Begins a session for an admitted client, whose address may be known.
-    pub(super) fn open(&mut self, port: usize, client: Socket, known: Option<SocketAddr>) {
+    /// Begins a session for an admitted client.
+    pub(super) fn open(&mut self, port: usize, client: Admitted) {
         self.generation = (self.generation + 1) & GENERATION_MASK;
         self.sessions_opened += 1;
         let listener = Arc::clone(&self.ports[port].listener);
@@ -101,8 +107,12 @@ impl<K: Kernel> Worker<K> {
         };
         let session = Session::open(&mut cx);
         let needs_peer = self.log.is_some() || listener.plan.needs_source();
-        let ask = || needs_peer.then(|| self.kernel.peer(&client)).flatten();
-        let peer = known.or_else(ask);
+        let ask = || {
+            needs_peer
+                .then(|| self.kernel.peer(&client.socket))
+                .flatten()
+        };
+        let peer = client.peer.or_else(ask);
         let keys = listener.plan.keys_without_bytes(peer);
         let key = self.slots.insert(Slot {
             session,
@@ -112,7 +122,9 @@ impl<K: Kernel> Worker<K> {
             peer,
             keys,
             listener,
-            client,
+            client: client.socket,
+            held: client.pass.held,
+            dry_run: client.pass.dry_run,
             backend: None,
             target: None,
             tried: Vec::new(),
@@ -358,6 +370,9 @@ impl<K: Kernel> Worker<K> {
                 self.call_next(slot.port, slot.listener.plan.pool());
             }
         }
+        if let Some(held) = slot.held {
+            slot.listener.gate.release(&self.snapshot.sources, held);
+        }
         slot.listener.connections.release();
         self.snapshot.connections.release();
         let port = &mut self.ports[slot.port];
@@ -379,6 +394,7 @@ impl<K: Kernel> Worker<K> {
             summary,
             closed_at: self.now,
             reason,
+            dry_run: slot.dry_run,
         };
         self.write_record(record);
     }
@@ -503,4 +519,4 @@ const HANG_UP: u32 = libc::POLLHUP as u32;
 /// Bits of a poll's answer that a send has something to say about.
 const ROOM: u32 = (libc::POLLOUT | libc::POLLERR | libc::POLLHUP) as u32;
 /// What an idle connection takes in this process.
-const _: () = assert!(size_of::<Slot>() <= 384);
+const _: () = assert!(size_of::<Slot>() <= 392);

@@ -223,6 +223,8 @@ fn listeners_and_pools_and_backends_are_tables() {
             max_connections: Some(10_000),
             access_list: Some("office".to_owned()),
             refused: 7,
+            refused_by: [].into(),
+            dry_run: [].into(),
             traffic: TRAFFIC,
         },
         ListenerStatus {

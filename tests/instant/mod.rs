@@ -9,7 +9,7 @@ use std::sync::Arc;
 use crossbeam::channel::{Receiver, bounded, never};
 use mahoraga::address::Address;
 use mahoraga::config::{self, Strategy};
-use mahoraga::guard::Limit;
+use mahoraga::guard::{Gate, Limit, Rules, Sources};
 use mahoraga::kernel::Socket;
 use mahoraga::pool::Pool;
 use mahoraga::select::{Plan, Seat};
@@ -103,6 +103,7 @@ fn snapshot() -> Arc<Snapshot> {
         persist: None,
         ..config::Pool::of("p", (0..2).map(address).map(config::Backend::at).collect())
     });
+    let sources = Sources::new(0);
     let listener = Listener {
         id: 0,
         name: "l".into(),
@@ -112,6 +113,8 @@ fn snapshot() -> Arc<Snapshot> {
         traffic: Arc::default(),
         refused: Arc::default(),
         file_gone_at: Arc::default(),
+        rules: Rules::default(),
+        gate: Arc::new(Gate::new(&sources)),
         limits: LIMITS,
     };
     Arc::new(Snapshot {
@@ -120,6 +123,7 @@ fn snapshot() -> Arc<Snapshot> {
         listeners: vec![Arc::new(listener)],
         connections: Arc::new(Limit::unbounded()),
         access: HashMap::new(),
+        sources: Arc::new(sources),
         listeners_made: 1,
     })
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use crossbeam::channel::{bounded, unbounded};
 use mahoraga::address::Address;
 use mahoraga::config::{self, OnDown, Strategy};
-use mahoraga::guard::Limit;
+use mahoraga::guard::{Gate, Limit, Rules, Sources};
 use mahoraga::pool::{Pool, SlowStart, Standing};
 use mahoraga::select::{Plan, Seat};
 use mahoraga::session::{CloseReason, SessionLimits};
@@ -57,6 +57,8 @@ impl Moment {
             full_backlogs: BTreeMap::new(),
             in_all: Arc::clone(&snapshot.connections),
             per_listener: vec![Arc::clone(&snapshot.listeners[0].connections)],
+            sources: Arc::clone(&snapshot.sources),
+            gates: Vec::new(),
             others: 0,
             neighbour: Neighbour::new(1),
             control_woken: Cell::new(false),
@@ -112,6 +114,8 @@ impl Moment {
 /// Successive snapshots of the one listener.
 fn snapshots(pools: Vec<Pool>) -> Vec<Arc<Snapshot>> {
     let limits = [(); 2].map(|()| Arc::new(Limit::unbounded()));
+    let sources = Arc::new(Sources::new(1 << 20));
+    let gate = Arc::new(Gate::new(&sources));
     let snapshot = |(version, pool)| {
         let listener = Listener {
             id: 0,
@@ -122,6 +126,8 @@ fn snapshots(pools: Vec<Pool>) -> Vec<Arc<Snapshot>> {
             traffic: Arc::default(),
             refused: Arc::default(),
             file_gone_at: Arc::default(),
+            rules: Rules::default(),
+            gate: Arc::clone(&gate),
             limits: LIMITS,
         };
         Arc::new(Snapshot {
@@ -130,6 +136,7 @@ fn snapshots(pools: Vec<Pool>) -> Vec<Arc<Snapshot>> {
             listeners: vec![Arc::new(listener)],
             connections: Arc::clone(&limits[1]),
             access: HashMap::new(),
+            sources: Arc::clone(&sources),
             listeners_made: 1,
         })
     };

@@ -234,27 +234,7 @@ impl FakeKernel {
             self.trace.see("a session that outlives its listener");
         }
         let Some(partner) = client.partner else {
-            let possible = match reason {
-                CloseReason::ClientReset => client.is_reset(),
-                CloseReason::ClientClosed
-                | CloseReason::BackendClosed
-                | CloseReason::BackendReset
-                | CloseReason::IdleTimeout
-                | CloseReason::HalfClosedTimeout
-                | CloseReason::SessionTimeout => false,
-                CloseReason::ConnectFailed
-                | CloseReason::ConnectTimeout
-                | CloseReason::NoBackend
-                | CloseReason::AccessDenied
-                | CloseReason::PoolFull
-                | CloseReason::QueueTimeout
-                | CloseReason::NoResources
-                | CloseReason::NoLocalPort
-                | CloseReason::NoSourceAddress
-                | CloseReason::Shutdown
-                | CloseReason::Killed
-                | CloseReason::BackendDown => true,
-            };
+            let possible = fits_without_backend(reason, client.is_reset());
             assert!(possible, "{reason} without a backend: {client:?}");
             assert_eq!(record.summary.delivered, [0, 0]);
             return;
@@ -280,6 +260,10 @@ impl FakeKernel {
             | CloseReason::ConnectTimeout
             | CloseReason::NoBackend
             | CloseReason::AccessDenied
+            | CloseReason::SourceConnections
+            | CloseReason::SourceRate
+            | CloseReason::ListenerRate
+            | CloseReason::GlobalRate
             | CloseReason::PoolFull
             | CloseReason::QueueTimeout
             | CloseReason::NoResources
@@ -366,6 +350,35 @@ fn check_way(from: &Conn, to: &Conn, delivered: u64, reason: CloseReason) {
     }
 }
 
+/// Whether a session without a backend may end for this reason.
+fn fits_without_backend(reason: CloseReason, is_reset: bool) -> bool {
+    match reason {
+        CloseReason::ClientReset => is_reset,
+        CloseReason::ClientClosed
+        | CloseReason::BackendClosed
+        | CloseReason::BackendReset
+        | CloseReason::IdleTimeout
+        | CloseReason::HalfClosedTimeout
+        | CloseReason::SessionTimeout => false,
+        CloseReason::ConnectFailed
+        | CloseReason::ConnectTimeout
+        | CloseReason::NoBackend
+        | CloseReason::AccessDenied
+        | CloseReason::SourceConnections
+        | CloseReason::SourceRate
+        | CloseReason::ListenerRate
+        | CloseReason::GlobalRate
+        | CloseReason::PoolFull
+        | CloseReason::QueueTimeout
+        | CloseReason::NoResources
+        | CloseReason::NoLocalPort
+        | CloseReason::NoSourceAddress
+        | CloseReason::Shutdown
+        | CloseReason::Killed
+        | CloseReason::BackendDown => true,
+    }
+}
+
 /// No deadline comes early.
 fn check_deadline(record: &Record, queue_timeout: u64) {
     let lasted = record.closed_at - record.summary.opened_at;
@@ -382,6 +395,10 @@ fn check_deadline(record: &Record, queue_timeout: u64) {
         | CloseReason::ConnectTimeout
         | CloseReason::NoBackend
         | CloseReason::AccessDenied
+        | CloseReason::SourceConnections
+        | CloseReason::SourceRate
+        | CloseReason::ListenerRate
+        | CloseReason::GlobalRate
         | CloseReason::PoolFull
         | CloseReason::QueueTimeout
         | CloseReason::NoResources

@@ -230,6 +230,10 @@ impl FakeKernel {
             | CloseReason::ConnectTimeout
             | CloseReason::NoBackend
             | CloseReason::AccessDenied
+            | CloseReason::SourceConnections
+            | CloseReason::SourceRate
+            | CloseReason::ListenerRate
+            | CloseReason::GlobalRate
             | CloseReason::PoolFull
             | CloseReason::QueueTimeout
             | CloseReason::IdleTimeout

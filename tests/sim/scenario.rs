@@ -2,11 +2,14 @@
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam::channel::{Receiver, Sender, bounded, unbounded};
-use mahoraga::guard::{Access, AccessFilter, Limit, Prefixes};
+use mahoraga::guard::{
+    Access, AccessFilter, Gate, Limit, Prefixes, Rate, RateRule, Rules, SourceRules, Sources,
+};
 use mahoraga::kernel::{Kernel, Socket};
 use mahoraga::pool::Pool;
 use mahoraga::prefix::Prefix;
@@ -40,7 +43,7 @@ pub(crate) struct Scenario {
 impl Scenario {
     pub(crate) fn new(seed: u64, verbose: bool) -> Self {
         let mut random = Random::new(seed);
-        let mut plan = Plan::new(&mut random);
+        let mut plan = Plan::new(&mut random, Random::new(!seed));
         let (mailbox, commands) = unbounded();
         let (log, records) = bounded(4_096);
         let first = plan.snapshot(&mut random);
@@ -172,6 +175,10 @@ impl Scenario {
         for limit in world.per_listener.iter().chain([&world.in_all]) {
             assert_eq!(limit.used(), 0);
         }
+        assert_eq!(world.sources.connections(), 0);
+        for gate in &world.gates {
+            assert_eq!(gate.overflow_connections(), 0);
+        }
         for tally in &self.pools.tallies {
             assert_eq!(tally.connections.used(), 0);
             assert_eq!(tally.waiting(), 0);
@@ -226,6 +233,10 @@ struct Plan {
     backlog: u32,
     in_all: Arc<Limit>,
     per_listener: Vec<Arc<Limit>>,
+    sources: Arc<Sources>,
+    gates: Vec<Arc<Gate>>,
+    /// Decides limits of new connections, so that seeds without one stay as they are.
+    rules: Random,
     pools: Pools,
     /// Pools by listener, by publication.
     routes: Vec<Vec<Arc<Pool>>>,
@@ -235,13 +246,17 @@ struct Plan {
 }
 
 impl Plan {
-    fn new(random: &mut Random) -> Self {
+    fn new(random: &mut Random, mut rules: Random) -> Self {
         Self {
             limits: Vec::new(),
             capacity: random.pick(&[3usize, 8, 40]),
             backlog: random.pick(&[0, 3, 12]),
             in_all: max(random),
             per_listener: Vec::new(),
+            // With room for one source, others share one's limits.
+            sources: Arc::new(Sources::new(rules.pick(&[60, 1 << 20]))),
+            gates: Vec::new(),
+            rules,
             pools: Pools::default(),
             routes: Vec::new(),
             in_force: Vec::new(),
@@ -266,6 +281,7 @@ impl Plan {
             numbers.push(self.limits.len());
             self.limits.push(limits(random));
             self.per_listener.push(max(random));
+            self.gates.push(Arc::new(Gate::new(&self.sources)));
         }
         self.in_force.push(numbers.clone());
         numbers
@@ -292,6 +308,8 @@ impl Plan {
                 traffic: Arc::default(),
                 refused: Arc::default(),
                 file_gone_at: Arc::default(),
+                rules: rules(&mut self.rules),
+                gate: Arc::clone(&self.gates[number]),
                 limits,
             }));
         }
@@ -305,6 +323,7 @@ impl Plan {
             listeners,
             connections: Arc::clone(&self.in_all),
             access,
+            sources: Arc::clone(&self.sources),
             listeners_made: self.limits.len() as u64,
         })
     }
@@ -333,6 +352,8 @@ impl Plan {
             full_backlogs: BTreeMap::new(),
             in_all: Arc::clone(&self.in_all),
             per_listener: self.per_listener.clone(),
+            sources: Arc::clone(&self.sources),
+            gates: self.gates.clone(),
             others: 0,
             neighbour: Neighbour::new(self.limits.len()),
             control_woken: Cell::new(false),
@@ -407,6 +428,30 @@ impl Plan {
 fn max(random: &mut Random) -> Arc<Limit> {
     let max = random.pick(&[2, 5, 12, u32::MAX]);
     Arc::new(Limit::new(max))
+}
+
+/// Limits of new connections, if any.
+fn rules(random: &mut Random) -> Rules {
+    let rate = |random: &mut Random| {
+        let [rate, burst] = [[1, 20], [1, 3]].map(|of| NonZeroU32::new(random.pick(&of)));
+        rate.zip(burst).map(|(rate, burst)| Rate::new(rate, burst))
+    };
+    let rule = |random: &mut Random| {
+        let dry_run = random.permille(300);
+        rate(random).map(|rate| RateRule { rate, dry_run })
+    };
+    let source = SourceRules {
+        connections: NonZeroU32::new(random.pick(&[0, 1, 2])),
+        rate: rate(random).filter(|_| random.permille(500)),
+        prefix_v4: random.pick(&[8, 32]),
+        prefix_v6: 64,
+        dry_run: random.permille(300),
+    };
+    Rules {
+        source: Some(source).filter(|_| random.permille(150)),
+        listener: rule(random).filter(|_| random.permille(50)),
+        global: rule(random).filter(|_| random.permille(50)),
+    }
 }
 
 /// An access list that refuses the clients of one address.

@@ -6,7 +6,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use crossbeam::channel::Sender;
-use mahoraga::guard::Limit;
+use mahoraga::guard::{Gate, Limit, Sources};
 use mahoraga::kernel::{Completion, Done};
 use mahoraga::pool::Pool;
 use mahoraga::session::SessionLimits;
@@ -39,6 +39,8 @@ pub(crate) struct World {
     /// The limits that another worker shares, in all and per listener.
     pub(crate) in_all: Arc<Limit>,
     pub(crate) per_listener: Vec<Arc<Limit>>,
+    pub(crate) sources: Arc<Sources>,
+    pub(crate) gates: Vec<Arc<Gate>>,
     pub(crate) others: u32,
     pub(crate) neighbour: Neighbour,
     /// The worker has woken the control thread since the last look.

@@ -11,7 +11,7 @@ use super::table::{Align, Cell, Paint, Table, Tone};
 use super::units::{bytes, count, micros, plain, span};
 use crate::admin::model::{
     AccessListStatus, ConfigText, HistogramStatus, LatencyStatus, LatencyWindow, ListenerStatus,
-    PoolStatus, Stage, Status, TrafficStatus,
+    PoolStatus, SourcesStatus, Stage, Status, TrafficStatus,
 };
 use crate::config::values::written;
 
@@ -156,7 +156,7 @@ fn status_text(status: &Status, paint: Paint) -> String {
             let _ = writeln!(text, "{name:<12} {line}");
         }
     }
-    text += &(access_lists(&status.access_lists) + &notices(status, paint));
+    text += &(guards(status) + &notices(status, paint));
     let mut workers = Table::new(&[
         ("worker", Align::Right),
         ("snapshot", Align::Right),
@@ -239,6 +239,11 @@ pub(super) fn stage(stage: Stage) -> (&'static str, Tone) {
     }
 }
 
+/// Lines for access lists and the table of sources.
+fn guards(status: &Status) -> String {
+    access_lists(&status.access_lists) + &sources(&status.sources)
+}
+
 /// A line for each access list, and for each file of one that is wrong.
 fn access_lists(lists: &[AccessListStatus]) -> String {
     let mut text = String::new();
@@ -263,6 +268,19 @@ fn access_lists(lists: &[AccessListStatus]) -> String {
         }
     }
     text
+}
+
+/// A line for the table of sources, once it is in use.
+fn sources(sources: &SourcesStatus) -> String {
+    if sources.known + sources.overflowed == 0 {
+        return String::new();
+    }
+    let (known, room) = (count(sources.known), count(sources.capacity.into()));
+    let beyond = match sources.overflowed {
+        0 => String::new(),
+        beyond => format!(", no room for those of {} clients", count(beyond)),
+    };
+    format!("sources      {known} of {room}{beyond}\n")
 }
 
 fn listeners_text(listeners: &[ListenerStatus], paint: Paint) -> String {

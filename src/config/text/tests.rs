@@ -17,8 +17,8 @@ use crate::config::{
     ATTEMPTS, AccessList, AccessLog, Admin, AdminHttp, AdminState, AllDown, Backend, Check,
     CheckTls, Config, Defaults, Discovery, Ejection, Expect, FirstTier, Group, HISTOGRAM_LOG,
     HalfClose, Hash, HttpProbe, Initial, Key, LeastTime, Listener, LogFormat, LogSink, OnDown,
-    Persist, Pool, Predictive, Probe, ProxyHeader, Queue, RecordFormat, ScaleBy, Scaling,
-    SecondTier, Strategy, Timeouts, TwoTier, Verify, parse,
+    Persist, Pool, Predictive, Probe, ProxyHeader, Queue, RateLimit, RecordFormat, ScaleBy,
+    Scaling, SecondTier, SourceLimits, Strategy, Timeouts, TwoTier, Verify, parse,
 };
 use crate::guard::Access;
 use crate::origin::{Origins, Ports};
@@ -202,6 +202,32 @@ impl Chance<'_> {
         lists.collect()
     }
 
+    fn rate_limit(&mut self) -> Option<RateLimit> {
+        Some(RateLimit {
+            rate: self.rate()?,
+            burst: self.rate(),
+            dry_run: self.half(),
+        })
+    }
+
+    fn rate(&mut self) -> Option<NonZeroU32> {
+        let rate = self.0.u32(1..=1_000_000);
+        self.maybe(|_| NonZeroU32::new(rate)).flatten()
+    }
+
+    fn source_limits(&mut self) -> Option<SourceLimits> {
+        let limits = SourceLimits {
+            connections: self.limit(),
+            rate: self.rate(),
+            burst: self.rate(),
+            prefix_v4: self.pick(&[32, 24]),
+            prefix_v6: self.pick(&[64, 56]),
+            dry_run: self.half(),
+        };
+        let is_some = limits.connections.is_some() || limits.rate.is_some();
+        is_some.then_some(limits)
+    }
+
     fn prefixes(&mut self, first: u8) -> Vec<Prefix> {
         let v4 = (0..self.0.u8(..3)).map(|i| Prefix::new([first, i, 0, 0].into(), 16));
         let v6 = self
@@ -235,6 +261,8 @@ impl Chance<'_> {
                 pool: self.0.usize(..pools.len()),
                 max_connections: self.limit(),
                 access_list: access_list.clone().filter(|_| is_tcp),
+                rate_limit: self.rate_limit(),
+                source_limits: self.source_limits().filter(|_| is_tcp),
                 attempts: self.pick(&[ATTEMPTS, 1, 16]),
                 half_close: self.pick(&[HalfClose::Relay, HalfClose::End]),
                 timeouts: self.pick(&[default, timeouts, timeouts, own]),
@@ -245,6 +273,8 @@ impl Chance<'_> {
             workers: NonZeroU32::new(self.0.u32(..=1024)),
             max_connections: self.limit(),
             memory: self.maybe(|it| u64::from(it.0.u32(4_096..=1 << 30)) << 10),
+            rate_limit: self.rate_limit(),
+            source_table: u64::from(self.0.u32(4_096..=1 << 30)) << 10,
             shutdown_grace: self.ms(0, 86_400_000),
             access_log: self.maybe(|chance| AccessLog {
                 to: match chance.half() {

@@ -19,6 +19,8 @@ fn listener(name: &str, bind: &str) -> Listener {
         pool: 0,
         max_connections: None,
         access_list: None,
+        rate_limit: None,
+        source_limits: None,
         attempts: 1,
         half_close: HalfClose::Relay,
         timeouts: Timeouts::default(),

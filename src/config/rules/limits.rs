@@ -1,0 +1,26 @@
+//! The rules of limits of new connections.
+
+use super::Finding;
+use crate::address::Address;
+use crate::config::{Config, Listener};
+
+/// The rules that limits break.
+pub(super) fn find(config: &Config, found: &mut Vec<Finding>) {
+    for (i, listener) in config.listeners.iter().enumerate() {
+        let at = format!("listeners[{i}]");
+        if let Some(sentence) = fault(listener) {
+            let limits = format!("{at}.source_limits");
+            found.push(Finding::start(limits, sentence).needing(format!("{at}.bind")));
+        }
+    }
+}
+
+/// The rule that the source limits of a listener break, if any.
+fn fault(listener: &Listener) -> Option<&'static str> {
+    let limits = listener.source_limits.as_ref()?;
+    if let Address::Unix(_) = listener.bind {
+        return Some("source_limits: clients of a Unix socket have no address: leave it out");
+    }
+    let limits_nothing = limits.connections.is_none() && limits.rate.is_none();
+    limits_nothing.then_some("source_limits: expected `connections`, `rate` or both")
+}

@@ -1,0 +1,273 @@
+//! Limits of new connections: of each source, of a listener and of all.
+
+use std::fs;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::time::Instant;
+
+use crate::balancer::{Balancer, Launch};
+use crate::peers::{Backend, expect_end, listen, refusing_address, reset, try_connect_from};
+use crate::watchdog::{eventually, watched};
+
+/// A client of this machine: there are millions.
+fn client(number: u32) -> Ipv4Addr {
+    Ipv4Addr::from_bits(0x7F08_0000 + number)
+}
+
+/// A connection that was served, or `None` if it was reset.
+#[track_caller]
+fn visit(from: Ipv4Addr, to: SocketAddr) -> Option<TcpStream> {
+    let served = try_connect_from(from, to).and_then(|mut stream| {
+        stream.write_all(b"ping")?;
+        stream.read_exact(&mut [0; 4])?;
+        Ok(stream)
+    });
+    let is_reset = |kind| matches!(kind, ErrorKind::ConnectionReset | ErrorKind::BrokenPipe);
+    served
+        .inspect_err(|error| assert!(is_reset(error.kind()), "{error}"))
+        .ok()
+}
+
+fn visits(from: Ipv4Addr, to: SocketAddr, count: usize) -> Vec<TcpStream> {
+    (0..count).filter_map(|_| visit(from, to)).collect()
+}
+
+/// A listener on any port with these settings, and these of the whole file.
+fn file(backend: &str, listener: &str, global: &str) -> String {
+    format!(
+        "(workers: 2, access_log: \"-\", {global}
+        listeners: [(name: \"front\", bind: \"127.0.0.1:0\", pool: \"p\", {listener})],
+        pools: [(name: \"p\", backends: [\"{backend}\"])])"
+    )
+}
+
+fn start(backend: &str, listener: &str, global: &str) -> Balancer {
+    let text = file(backend, listener, global);
+    Launch::with_config(&text, 1).workers(2).start()
+}
+
+/// Whole seconds since then, and the one that has begun.
+fn seconds(began: Instant) -> usize {
+    usize::try_from(began.elapsed().as_secs()).unwrap() + 1
+}
+
+/// All workers route by the new file when this returns.
+fn reload(balancer: &Balancer, text: &str) {
+    fs::write(balancer.dir().join("config.ron"), text).unwrap();
+    assert!(balancer.words(&["reload"]).contains("is in force"));
+    eventually("all workers route by it", || {
+        !balancer.ask(&["status"])["publish_us"].is_null()
+    });
+}
+
+#[test]
+fn a_source_has_its_connections_over_all_workers_and_no_more() {
+    watched(|| {
+        let backend = Backend::echo();
+        let launch = Launch::to(std::slice::from_ref(&backend.address));
+        let launch = launch.flag("--source-connections", "100").workers(2);
+        let balancer = launch.flag("--access-log", "-").start();
+        let to = balancer.address();
+        let mut held = visits(client(1), to, 150);
+        assert_eq!(held.len(), 100);
+        assert!(visit(client(2), to).is_some(), "another source");
+        assert_eq!(balancer.number("closed.source_connections"), 50);
+        assert_eq!(backend.accepted(), 101);
+        let line = "reason=source_connections";
+        eventually("each has a line", || balancer.output().count(line) == 50);
+        // Each place that comes free is one.
+        held.truncate(97);
+        eventually("three places are free", || {
+            held.extend(visit(client(1), to));
+            held.len() == 100
+        });
+        assert!(visit(client(1), to).is_none());
+        drop(held);
+        balancer.finish();
+    });
+}
+
+#[test]
+fn a_burst_is_exact_over_all_workers() {
+    watched(|| {
+        let backend = Backend::echo();
+        let balancer = start(&backend.address, "source_limits: (rate: 1, burst: 50)", "");
+        let began = Instant::now();
+        let served = visits(client(1), balancer.address(), 200).len();
+        let since = seconds(began);
+        assert!((50..=50 + since).contains(&served), "{served}");
+        assert_eq!(balancer.number("closed.source_rate"), 200 - served as u64);
+        balancer.finish();
+    });
+}
+
+#[test]
+fn thousands_of_sources_have_their_limits_each() {
+    watched(|| {
+        let backend = Backend::echo();
+        let balancer = start(&backend.address, "source_limits: (connections: 1)", "");
+        let to = balancer.address();
+        for number in 0..2_000 {
+            let held = visit(client(number), to);
+            assert!(held.is_some() && visit(client(number), to).is_none());
+        }
+        // Those that have left make room for others.
+        let sources = &balancer.ask(&["status"])["sources"];
+        assert!((1..=2_000).contains(&sources["known"].as_u64().unwrap()));
+        assert_eq!(sources["overflowed"], 0);
+        let listener = &balancer.ask(&["listeners"])[0];
+        assert_eq!(listener["refused"], 2_000);
+        assert_eq!(listener["refused_by"]["source_connections"], 2_000);
+        assert!(balancer.words(&["status"]).contains("\nsources      "));
+        balancer.finish();
+    });
+}
+
+#[test]
+fn a_network_is_a_source() {
+    watched(|| {
+        let backend = Backend::echo();
+        let limits = "source_limits: (connections: 1, prefix_v4: 24)";
+        let balancer = start(&backend.address, limits, "");
+        let to = balancer.address();
+        let held = visit(client(1), to);
+        assert!(held.is_some() && visit(client(2), to).is_none());
+        assert!(visit(client(0x100), to).is_some());
+        drop(held);
+        balancer.finish();
+    });
+}
+
+#[test]
+fn a_listener_and_all_have_rates() {
+    watched(|| {
+        let backend = Backend::echo();
+        let balancer = start(&backend.address, "rate_limit: (rate: 1, burst: 5)", "");
+        let served = || {
+            let began = Instant::now();
+            let served = (0..50).filter_map(|number| visit(client(number), balancer.address()));
+            (served.count(), seconds(began))
+        };
+        let (count, since) = served();
+        assert!((5..=5 + since).contains(&count), "{count}");
+        let refused = balancer.number("closed.listener_rate");
+        assert_eq!(refused, 50 - count as u64);
+        let global = "rate_limit: (rate: 1, burst: 7),";
+        reload(&balancer, &file(&backend.address, "", global));
+        let (count, since) = served();
+        assert!((7..=7 + since).contains(&count), "{count}");
+        assert_eq!(balancer.number("closed.global_rate"), 50 - count as u64);
+        reload(&balancer, &file(&backend.address, "", ""));
+        assert_eq!(served().0, 50);
+        balancer.finish();
+    });
+}
+
+#[test]
+fn a_reload_changes_limits_and_keeps_counts() {
+    watched(|| {
+        let backend = Backend::echo();
+        let balancer = start(&backend.address, "source_limits: (connections: 2)", "");
+        let to = balancer.address();
+        let mut held = visits(client(1), to, 3);
+        assert_eq!(held.len(), 2);
+        let wider = "source_limits: (connections: 4)";
+        reload(&balancer, &file(&backend.address, wider, ""));
+        held.extend(visits(client(1), to, 5));
+        assert_eq!(held.len(), 4);
+        let narrower = "source_limits: (connections: 1)";
+        reload(&balancer, &file(&backend.address, narrower, ""));
+        assert!(visit(client(1), to).is_none());
+        held.clear();
+        eventually("all have left", || visit(client(1), to).is_some());
+        reload(&balancer, &file(&backend.address, "", ""));
+        assert_eq!(visits(client(1), to, 5).len(), 5);
+        balancer.finish();
+    });
+}
+
+#[test]
+fn a_place_is_free_again_however_its_session_ends() {
+    watched(|| {
+        let (backend, address) = listen();
+        let balancer = start(&address, "source_limits: (connections: 1)", "");
+        let to = balancer.address();
+        let connected = || {
+            let mut both = None;
+            eventually("the place is free again", || {
+                let Ok(client) = try_connect_from(client(1), to) else {
+                    return false;
+                };
+                client.set_nonblocking(true).unwrap();
+                backend.set_nonblocking(true).unwrap();
+                both = loop {
+                    if let Ok((server, _)) = backend.accept() {
+                        break Some((client, server));
+                    }
+                    let peeked = client.peek(&mut [0]);
+                    if peeked.is_err_and(|error| error.kind() != ErrorKind::WouldBlock) {
+                        break None;
+                    }
+                    std::thread::yield_now();
+                };
+                both.is_some()
+            });
+            both.unwrap()
+        };
+        let (client, _server) = connected();
+        reset(client);
+        let (_client, server) = connected();
+        reset(server);
+        let (client, server) = connected();
+        drop((client, server));
+        let (client, _server) = connected();
+        balancer.words(&["sessions", "--kill", "--listener", "front"]);
+        drop(client);
+        let (mut client, server) = connected();
+        client.set_nonblocking(false).unwrap();
+        drop(server);
+        expect_end(&mut client);
+        drop(client);
+        drop(connected());
+        balancer.finish();
+    });
+}
+
+#[test]
+fn a_place_is_free_again_after_connects_that_are_refused() {
+    watched(|| {
+        let balancer = start(&refusing_address(), "source_limits: (connections: 1)", "");
+        for number in 1..=5 {
+            eventually("it is free", || {
+                assert!(visit(client(1), balancer.address()).is_none());
+                balancer.number("closed.connect_failed") == number
+            });
+        }
+        balancer.finish();
+    });
+}
+
+#[test]
+fn a_dry_run_lets_all_in_and_tells_whom_it_would_refuse() {
+    watched(|| {
+        let backend = Backend::echo();
+        let limits = "source_limits: (connections: 2, dry_run: true)";
+        let balancer = start(&backend.address, limits, "");
+        let events = balancer.follow();
+        let held = visits(client(1), balancer.address(), 5);
+        assert_eq!(held.len(), 5);
+        let event = events.next("limit_exceeded");
+        let message = event["message"].as_str().unwrap();
+        let words = "listener `front`: clients that a dry run would refuse: ";
+        assert!(message.starts_with(words), "{message}");
+        let listener = &balancer.ask(&["listeners"])[0];
+        assert_eq!(listener["dry_run"]["source_connections"], 3);
+        assert_eq!(listener["refused"], 0);
+        drop(held);
+        let line = "dry_run=source_connections";
+        eventually("they have lines", || balancer.output().count(line) == 3);
+        assert_eq!(balancer.output().count("client=127.8.0.1:"), 5);
+        drop(events);
+        balancer.finish();
+    });
+}
