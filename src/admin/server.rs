@@ -120,6 +120,15 @@ impl AdminListener {
 }
 
 impl ListeningSocket {
+    /// Whether a client that was accepted is gone. One of a Unix socket reads no answer then,
+    /// whatever it has sent; on TCP it may have ended its requests only.
+    fn has_lost(&self, client: &OwnedFd) -> bool {
+        match self {
+            Self::Tcp(_) => sys::is_gone(client),
+            Self::Unix(..) => sys::is_hung_up(client) || sys::is_gone(client),
+        }
+    }
+
     /// The next connection, with a copy of its descriptor.
     async fn accept(&mut self) -> io::Result<(Box<dyn Stream>, OwnedFd)> {
         Ok(match self {
@@ -188,7 +197,7 @@ pub(super) async fn serve_in(mut listener: AdminListener, context: Context) {
             }
             accepted = listener.socket.accept(), if !is_full => match accepted {
                 // Clients that connect and close fill the backlog, where others wait behind them.
-                Ok((_, copy)) if sys::is_gone(&copy) => pace_of_gone.step().await,
+                Ok((_, copy)) if listener.socket.has_lost(&copy) => pace_of_gone.step().await,
                 Ok((stream, copy)) => {
                     let (router, slot) = (router.clone(), slots.take(copy));
                     let stop = stop.clone();
@@ -383,5 +392,5 @@ const REMOVAL_TIME: Duration = Duration::from_secs(1);
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 /// Connections that are accepted before everything else has its turn.
 const ACCEPTS_AT_ONCE: u32 = 16;
-/// Connections whose clients are gone already: each costs two system calls.
+/// Connections whose clients are gone already: each costs a few system calls.
 const GONE_AT_ONCE: u32 = 1_024;
