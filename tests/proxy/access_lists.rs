@@ -48,6 +48,7 @@ fn file(backend: &Backend, list: &str) -> String {
 fn reload(balancer: &Balancer, text: &str) {
     fs::write(balancer.dir().join("config.ron"), text).unwrap();
     assert!(balancer.words(&["reload"]).contains("is in force"));
+    balancer.until_adopted();
 }
 
 #[test]
@@ -171,6 +172,7 @@ fn a_file_is_followed_and_a_bad_one_leaves_the_last_good_list() {
         expect_served(client(2), to);
         write("127.6.0.0/24 # all\nallow 127.6.0.1\n");
         eventually("the file is read again", || is_served(client(1), to));
+        balancer.until_adopted();
         eventually("by every worker", || !is_served(client(2), to));
         write("127.6.0.2\nwhat is this?\n");
         balancer.until_logged("office.txt: line 2: invalid prefix `what is this?`");
@@ -195,6 +197,7 @@ fn a_file_is_followed_and_a_bad_one_leaves_the_last_good_list() {
         eventually("the reload has read the file", || {
             balancer.ask(&["status"])["access_lists"][0]["prefixes"] == 1
         });
+        balancer.until_adopted();
         assert_eq!(balancer.ask(&["status"])["alerts"].to_string(), "[]");
         expect_refused(client(2), to);
         // A reload that names a bad file changes nothing.
@@ -228,7 +231,8 @@ fn edits_hold_over_a_reload_that_does_not_change_their_prefixes() {
             shown.ends_with("office: allow 127.6.0.1, 127.6.0.9\n"),
             "{shown}"
         );
-        eventually("each worker follows", || is_served(client(1), to));
+        balancer.until_adopted();
+        expect_served(client(1), to);
         expect_served(client(9), to);
         let event = events.next("changed");
         let message = event["message"].as_str().unwrap();

@@ -43,6 +43,14 @@ impl Balancer {
         serde_json::from_str(&words).unwrap_or_else(|error| panic!("{error}: {words}"))
     }
 
+    /// Waits until every worker has applied a change: until then an answer of the API shows the
+    /// control thread alone.
+    pub(crate) fn until_adopted(&self) {
+        eventually("every worker has the change", || {
+            self.ask(&["status"])["publish_us"].is_number()
+        });
+    }
+
     /// A command that is refused: its exit code, and its error.
     #[track_caller]
     pub(crate) fn refusal(&self, arguments: &[&str]) -> (Option<i32>, String) {

@@ -34,17 +34,9 @@ fn until_visited(stage: &Stage, backend: usize) {
     eventually("it is visited", || stage.visit() == backend);
 }
 
-/// Waits until every worker has applied a change: until then an answer of the API shows the control
-/// thread alone.
-fn until_adopted(stage: &Stage) {
-    eventually("every worker has the change", || {
-        stage.balancer.ask(&["status"])["publish_us"].is_number()
-    });
-}
-
 fn change(stage: &Stage, arguments: &[&str]) {
     stage.balancer.words(arguments);
-    until_adopted(stage);
+    stage.balancer.until_adopted();
 }
 
 #[test]

@@ -55,9 +55,7 @@ fn seconds(began: Instant) -> usize {
 fn reload(balancer: &Balancer, text: &str) {
     fs::write(balancer.dir().join("config.ron"), text).unwrap();
     assert!(balancer.words(&["reload"]).contains("is in force"));
-    eventually("all workers route by it", || {
-        !balancer.ask(&["status"])["publish_us"].is_null()
-    });
+    balancer.until_adopted();
 }
 
 #[test]
@@ -240,7 +238,7 @@ fn a_place_is_free_again_after_connects_that_are_refused() {
         for number in 1..=5 {
             eventually("it is free", || {
                 assert!(visit(client(1), balancer.address()).is_none());
-                balancer.number("closed.connect_failed") == number
+                balancer.number("closed.connect_failed") >= number
             });
         }
         balancer.finish();
