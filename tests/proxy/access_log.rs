@@ -50,6 +50,8 @@ fn key_values_tell_of_a_whole_session() {
         let backend = Backend::tcp("127.0.0.1:0", |mut stream| {
             ping_back(&mut stream);
             std::io::Write::write_all(&mut stream, &[0; 500]).unwrap();
+            // The client ends first.
+            assert_eq!(std::io::Read::read(&mut stream, &mut [0]).unwrap(), 0);
         });
         let balancer = logged(Launch::to(std::slice::from_ref(&backend.address)));
         let mut client = balancer.connect();
