@@ -564,9 +564,9 @@ const STOPPING: &str = "the balancer is stopping";
 const STAYS: &str = "the old configuration stays in force";
 /// When a reading times out.
 const READ_TIME: Duration = Duration::from_secs(20);
-/// How long a reload waits for the first answers to its host names and discoveries: two servers
-/// of the DNS may let theirs time out.
-const ANSWERS_TIME: Duration = Duration::from_secs(5);
+/// How long a reload waits for the first answers to its host names and discoveries: a server of
+/// the DNS may let one time out, and commands wait 5 s for the reload.
+const ANSWERS_TIME: Duration = Duration::from_secs(3);
 const ANSWERS_LOOK: Duration = Duration::from_millis(10);
 /// Readings that timed out and still hold a thread, at most.
 const HUNG_MAX: usize = 4;
