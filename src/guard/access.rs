@@ -1,6 +1,5 @@
 //! Access lists: which clients may connect, by the prefixes of their addresses.
 
-use std::cmp::max_by_key;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -9,6 +8,7 @@ use std::sync::atomic::AtomicU64;
 use crossbeam::utils::CachePadded;
 
 use super::Prefixes;
+use super::prefixes::Found;
 use crate::prefix::Prefix;
 
 /// What a list says of a prefix.
@@ -106,9 +106,7 @@ impl AccessFilter {
     /// can let in an address that a public list has.
     #[must_use]
     pub fn allows(&self, ip: IpAddr) -> bool {
-        let own = self.own.longest(ip);
-        let file = self.file.as_ref().and_then(|file| file.longest(ip));
-        let found = max_by_key(file, own, |found| found.map(|(length, _)| length));
+        let (found, _) = self.longest(ip);
         found.map_or(self.others, |(_, access)| access) == Access::Allow
     }
 
@@ -116,16 +114,21 @@ impl AccessFilter {
     #[must_use]
     pub fn decide(&self, ip: IpAddr) -> AccessVerdict {
         let ip = ip.to_canonical();
-        let own = self.own.longest(ip);
-        let file = self.file.as_ref().and_then(|file| file.longest(ip));
-        let length = |found: super::prefixes::Found| found.map(|(length, _)| length);
-        let is_in_file = length(file) > length(own);
-        let found = if is_in_file { file } else { own };
+        let (found, is_in_file) = self.longest(ip);
         AccessVerdict {
             access: found.map_or(self.others, |(_, access)| access),
-            prefix: length(found).and_then(|length| Prefix::new(ip, length)),
+            prefix: found.and_then(|(length, _)| Prefix::new(ip, length)),
             is_in_file,
         }
+    }
+
+    /// The longest prefix that an address is in, and whether the file has it.
+    fn longest(&self, ip: IpAddr) -> (Found, bool) {
+        let own = self.own.longest(ip);
+        let file = self.file.as_ref().and_then(|file| file.longest(ip));
+        let length = |found: Found| found.map(|(length, _)| length);
+        let is_in_file = length(file) > length(own);
+        (if is_in_file { file } else { own }, is_in_file)
     }
 
     /// The prefixes of the configuration, to be shared with the next list.
