@@ -25,6 +25,7 @@ use super::admin_listeners::AdminSocket;
 use super::aside;
 use super::audit::{Entry, RELOAD};
 use super::balancer::Balancer;
+use super::discovery::Awaited;
 use super::events::{Severity, Subject};
 use super::file_watch::{FileVersion, FileWatch, Look};
 use super::supervise::READY;
@@ -141,8 +142,8 @@ struct Reading {
     given_up: Arc<AtomicBool>,
     /// When it times out.
     deadline: Pin<Box<Sleep>>,
-    /// Until when it is held back for the answers that its configuration needs, once it is.
-    held_until: Option<Instant>,
+    /// Until when it is held back for answers that its configuration needs, once it is read.
+    held: Option<(Instant, Awaited)>,
     requests: Vec<ReloadRequest>,
 }
 
@@ -321,7 +322,7 @@ impl Balancer {
             outcome: oneshot::channel().1,
             given_up: Arc::clone(&given_up),
             deadline: Box::pin(tokio::time::sleep(READ_TIME)),
-            held_until: None,
+            held: None,
             requests,
         });
         if self.stage == Stage::Stopping {
@@ -373,12 +374,16 @@ impl Balancer {
             return Some(outcome);
         };
         let now = Instant::now();
-        let until = *reading.held_until.get_or_insert(now + ANSWERS_TIME);
-        if self.stage == Stage::Stopping || now >= until || self.discoveries.knows(&read.config) {
+        let discoveries = &mut self.discoveries;
+        let begin = || (now + ANSWERS_TIME, discoveries.prepare(&read.config));
+        let (until, awaited) = reading.held.get_or_insert_with(begin);
+        if self.stage == Stage::Stopping
+            || now >= *until
+            || self.discoveries.has_answers(awaited, &read.config)
+        {
             return Some(outcome);
         }
-        self.discoveries.prepare(&read.config);
-        reading.deadline.as_mut().reset(until + READ_TIME);
+        reading.deadline.as_mut().reset(*until + READ_TIME);
         let (sender, again) = oneshot::channel();
         reading.outcome = again;
         tokio_uring::spawn(async move {

@@ -8,6 +8,7 @@
 mod dns;
 mod file;
 mod loops;
+mod prepared;
 mod problems;
 mod question;
 
@@ -27,6 +28,7 @@ use super::events::Events;
 
 pub(super) use dns::system_resolver;
 use loops::LeftOut;
+pub(super) use prepared::Awaited;
 use question::{Asking, Host, Question};
 
 /// What was found for each pool that discovers, and for each host name.
@@ -170,37 +172,6 @@ impl Discoveries {
                 followed.asked_by.push(pool.clone());
             }
         }
-    }
-
-    /// Begins to ask what a configuration asks that may take effect, so that the answers are there
-    /// when it does. To be followed by [`Self::end_prepared`], or by [`Self::follow`] before.
-    pub(super) fn prepare(&mut self, config: &Config) {
-        for question in Question::all(config) {
-            if !self.followed.contains_key(&question) {
-                let followed = self.begin(&question, question.resolvers(config), None);
-                self.followed.insert(question, followed);
-            }
-        }
-    }
-
-    /// Ends what was prepared and is not followed.
-    pub(super) fn end_prepared(&mut self) {
-        let hosts = &self.hosts;
-        self.followed.retain(|question, followed| {
-            let is_host = matches!(question, Question::Addresses(name) if hosts.contains_key(name));
-            is_host || !followed.asked_by.is_empty()
-        });
-    }
-
-    /// Whether every question of a configuration has had an answer, a failure included.
-    #[must_use]
-    pub(super) fn knows(&self, config: &Config) -> bool {
-        let mut all = Question::all(config).into_iter();
-        all.all(|question| {
-            self.followed
-                .get(&question)
-                .is_some_and(|its| its.state.is_known())
-        })
     }
 
     /// Begins to follow a configuration, and answers with it, its host names resolved. It waits for

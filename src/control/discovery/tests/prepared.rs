@@ -2,6 +2,14 @@
 
 use super::*;
 
+fn knows(discoveries: &Discoveries, config: &Config) -> bool {
+    let mut all = Question::all(config).into_iter();
+    all.all(|question| {
+        let followed = discoveries.followed.get(&question);
+        followed.is_some_and(|its| its.state.is_known())
+    })
+}
+
 #[test]
 fn what_another_configuration_asks_is_known_before_it_takes_effect() {
     run(async {
@@ -11,9 +19,11 @@ fn what_another_configuration_asks_is_known_before_it_takes_effect() {
         let [old, new] = ["a.test:80", "b.test:80"].map(|name| hosts(&[name], &[server.address]));
         let mut discoveries = Discoveries::at_pace(FAST);
         discoveries.begin_with(&old).await;
-        assert!(discoveries.knows(&old) && !discoveries.knows(&new));
-        discoveries.prepare(&new);
-        until(&mut discoveries, |d| d.knows(&new)).await;
+        assert!(knows(&discoveries, &old) && !knows(&discoveries, &new));
+        let mut awaited = discoveries.prepare(&new);
+        assert!(!discoveries.has_answers(&mut awaited, &new));
+        until(&mut discoveries, |d| knows(d, &new)).await;
+        assert!(discoveries.has_answers(&mut awaited, &new));
         assert_eq!(resolved(&discoveries, &old), ["10.0.0.1:80"]);
         discoveries.follow(&new);
         discoveries.end_prepared();
@@ -21,7 +31,7 @@ fn what_another_configuration_asks_is_known_before_it_takes_effect() {
         // It does not take effect.
         discoveries.prepare(&old);
         discoveries.end_prepared();
-        assert!(discoveries.knows(&new) && !discoveries.knows(&old));
+        assert!(knows(&discoveries, &new) && !knows(&discoveries, &old));
         assert_eq!(discoveries.followed.len(), 1);
     });
 }
