@@ -2,20 +2,15 @@
 //! are followed.
 //!
 //! A file is read before the configuration that names it takes effect, so that no client gets in
-//! while it is unread, and again when it changes. It is read on another thread, as it may have a
-//! million lines. A bad file leaves the last good list in force, and so does one that suddenly has
-//! no prefix: it was most likely truncated.
+//! while it is unread, and again when it changes. A bad file leaves the last good list in force,
+//! and so does one that suddenly has no prefix: it was most likely truncated.
 
 mod file;
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-
-use tokio::sync::mpsc;
-use tokio::task::AbortHandle;
 
 use crate::admin::model::{AccessDecision, AccessListDetail, AccessListStatus};
 use crate::config::{self, Config};
@@ -24,77 +19,36 @@ use crate::prefix::Prefix;
 use crate::shared::Shared;
 
 use super::aside;
-use super::file_watch::{FileWatch, Version};
+use super::list_files::{self, Followed, ListFiles};
 
+use file::PrefixFile;
 pub(super) use file::{FileRead, Known, read_files};
-use file::{follow_file, kept};
 
 /// The access lists in force, and the files that they are read from.
 pub(super) struct AccessLists {
     /// The lists as they are configured, and as workers ask them.
     configured: Vec<Shared<config::AccessList>>,
     lists: guard::AccessFilters,
-    files: BTreeMap<PathBuf, Followed>,
-    /// How often a file began to be followed.
-    begun: u64,
+    files: ListFiles<PrefixFile>,
     /// Files that were read for a configuration that is about to take effect.
     offered: Vec<FileRead>,
     /// Tables that were replaced, until no worker asks them.
     replaced: Vec<Arc<Prefixes>>,
-    sender: mpsc::Sender<News>,
-    news: mpsc::Receiver<News>,
 }
 
-/// A file that is followed.
-struct Followed {
-    /// The number of its task: news of earlier ones are out of date.
-    number: u64,
-    /// What it has, or had when it last was good.
-    table: Arc<Prefixes>,
-    /// The version that the table was read from.
-    version: Version,
-    /// What was wrong with it at the last look.
-    error: Option<String>,
-    task: AbortHandle,
-}
-
-impl Followed {
-    /// What is wrong with it, and what holds meanwhile.
-    fn problem(&self) -> Option<String> {
-        let (error, count) = (self.error.as_ref()?, self.table.len());
-        Some(format!(
-            "access list file {error}; the last good list stays in force, with {count} prefixes"
-        ))
-    }
-}
-
-impl Drop for Followed {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
-/// The outcome of reading a file that has changed.
-pub(super) struct News {
-    path: PathBuf,
-    number: u64,
-    outcome: Result<(Version, Prefixes), String>,
-}
+/// What was read of a file that has changed.
+pub(super) type News = list_files::News<Prefixes>;
 
 impl AccessLists {
     /// The lists of a configuration whose files were read. To be called inside the control
     /// thread's runtime.
     pub(super) fn new(config: &Config, read: Vec<FileRead>) -> Self {
-        let (sender, news) = mpsc::channel(NEWS);
         let mut lists = Self {
             configured: Vec::new(),
             lists: BTreeMap::new(),
-            files: BTreeMap::new(),
-            begun: 0,
+            files: ListFiles::new(),
             offered: read,
             replaced: Vec::new(),
-            sender,
-            news,
         };
         lists.follow(config);
         lists
@@ -107,14 +61,12 @@ impl AccessLists {
 
     /// The files that are followed.
     pub(super) fn known(&self) -> Known {
-        let files = self.files.iter();
-        let known = files.map(|(path, its)| (path.clone(), (its.version, its.table.len())));
-        known.collect()
+        self.files.known()
     }
 
     /// What is wrong with the files now: at most so many sentences, and how many more there are.
     pub(super) fn problems(&self, at_most: usize) -> (Vec<String>, usize) {
-        let mut wrong = self.files.values().filter_map(Followed::problem);
+        let mut wrong = self.files.all().filter_map(problem);
         let first = wrong.by_ref().take(at_most).collect();
         (first, wrong.count())
     }
@@ -171,7 +123,7 @@ impl AccessLists {
     /// Takes files that were read for the next configuration, and lets go of those of another.
     pub(super) fn offer(&mut self, read: Vec<FileRead>) {
         let old = std::mem::replace(&mut self.offered, read);
-        self.replaced.extend(old.into_iter().map(|its| its.table));
+        self.replaced.extend(old.into_iter().map(|its| its.list));
     }
 
     /// Makes the lists of a configuration, and follows its files. Answers whether lists changed.
@@ -181,37 +133,10 @@ impl AccessLists {
             return false;
         }
         let configured = std::mem::replace(&mut self.configured, config.access_lists.clone());
-        let mut before = std::mem::take(&mut self.files);
-        for read in offered {
-            let (path, followed) = self.begin(read);
-            self.files.insert(path, followed);
-        }
-        for path in self.configured.iter().filter_map(|list| list.file.clone()) {
-            if !self.files.contains_key(&path)
-                && let Some(known) = before.remove(&path)
-            {
-                self.files.insert(path, known);
-            }
-        }
-        let left = before.into_values().map(|file| Arc::clone(&file.table));
-        self.replaced.extend(left);
+        let paths = self.configured.iter().filter_map(|list| list.file.clone());
+        self.replaced.extend(self.files.follow(offered, paths));
         self.make(&configured);
         true
-    }
-
-    fn begin(&mut self, read: FileRead) -> (PathBuf, Followed) {
-        self.begun += 1;
-        let mut watch = FileWatch::new(read.path.clone());
-        watch.mark_read(Ok(read.version));
-        let task = follow_file(watch, self.begun, self.sender.clone());
-        let followed = Followed {
-            number: self.begun,
-            table: read.table,
-            version: read.version,
-            error: None,
-            task: tokio_uring::spawn(task).abort_handle(),
-        };
-        (read.path, followed)
     }
 
     /// Makes the lists again. Those whose configuration is as before share its prefixes, and each
@@ -231,7 +156,7 @@ impl AccessLists {
                 None => Arc::new(own(list)),
             };
             let file = list.file.as_ref().and_then(|path| self.files.get(path));
-            let file = file.map(|file| Arc::clone(&file.table));
+            let file = file.map(|file| Arc::clone(&file.list));
             let refused = old.map_or_else(Arc::default, |old| Arc::clone(&old.refused));
             // The rules of configurations refuse a list without it.
             let others = list.others.unwrap_or(Access::Deny);
@@ -244,39 +169,21 @@ impl AccessLists {
 
     /// Waits until a file has changed. The future can be dropped without loss.
     pub(super) async fn changed(&mut self) -> News {
-        match self.news.recv().await {
-            Some(news) => news,
-            None => std::future::pending().await,
-        }
+        self.files.changed().await
     }
 
     /// Takes the new prefixes of a file, or what is wrong with it. Answers with a sentence.
     pub(super) fn take(&mut self, news: News) -> Option<Result<String, String>> {
-        let file = self.files.get_mut(&news.path)?;
-        if file.number != news.number {
-            return None;
-        }
-        let shown = news.path.display();
-        let outcome = news.outcome.and_then(|(version, table)| {
-            let table = kept(table, file.table.len());
-            let table = table.map_err(|error| format!("{shown}: {error}"))?;
-            Ok((version, table))
-        });
-        match outcome {
-            Ok((version, table)) => {
-                let count = table.len();
-                (file.error, file.version) = (None, version);
-                let old = std::mem::replace(&mut file.table, Arc::new(table));
-                self.replaced.push(old);
-                let configured = self.configured.clone();
-                self.make(&configured);
-                Some(Ok(format!("access list file {shown}: {count} prefixes")))
-            }
-            Err(error) => {
-                file.error = Some(error);
-                file.problem().map(Err)
-            }
-        }
+        let taken = self.files.take(news)?;
+        let Some(old) = taken.replaced else {
+            return problem(taken.file).map(Err);
+        };
+        let (shown, count) = (taken.path.display(), taken.file.list.len());
+        let message = format!("access list file {shown}: {count} prefixes");
+        self.replaced.push(old);
+        let configured = self.configured.clone();
+        self.make(&configured);
+        Some(Ok(message))
     }
 
     /// Frees tables that no worker asks any more, on another thread: to free much memory takes
@@ -301,5 +208,10 @@ fn own(list: &config::AccessList) -> Prefixes {
     Prefixes::new(all.collect()).unwrap_or_default()
 }
 
-/// News that wait to be taken in; tasks wait with more.
-const NEWS: usize = 4;
+/// What is wrong with a file, and what holds meanwhile.
+fn problem(file: &Followed<Prefixes>) -> Option<String> {
+    let (error, count) = (file.error.as_ref()?, file.list.len());
+    Some(format!(
+        "access list file {error}; the last good list stays in force, with {count} prefixes"
+    ))
+}

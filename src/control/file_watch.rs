@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 /// A watched file, and what was seen of it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct FileWatch {
     path: PathBuf,
     /// At the last look.
@@ -102,6 +102,11 @@ impl Version {
             size: found.size(),
             modified: (found.mtime(), found.mtime_nsec()),
         }
+    }
+
+    /// In bytes.
+    pub(super) fn size(&self) -> u64 {
+        self.size
     }
 }
 

@@ -1,126 +1,67 @@
 //! A file of backends: one on each line, `ADDR[,weight=N][,max_connections=N][,backup]`; `#` begins
 //! a comment.
-//!
-//! A look is a stat(2), so that a file renamed over it, or a symbolic link that points elsewhere,
-//! is a change too. A change is read once the file is the same at two looks: its writer may not be
-//! done.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::io::{self, Read};
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio::sync::Notify;
 
 use crate::address::Address;
 use crate::config::{Backend, values};
-use crate::control::aside;
-use crate::control::file_watch::{FileWatch, Version};
-use crate::sys;
+use crate::control::list_files::{Follower, ListFile};
 
 use super::{Found, Pace, Teller};
 
 /// Looks at a file again and again, and sends each change; after a notification it sends what the
 /// file has, changed or not.
 pub(super) async fn follow(path: PathBuf, teller: Teller, pace: Pace, again: Arc<Notify>) {
-    let mut watch = Watch::new(path.clone());
+    let mut file = Follower::<Backends>::new(path);
     loop {
-        // While the file system does not answer, this task waits, and what was found stays.
-        let look = aside::look(&path, move || {
-            let outcome = watch.look();
-            (watch, outcome)
-        });
-        let outcome = match look.await {
-            Ok((back, outcome)) => {
-                watch = back;
-                outcome
-            }
-            Err(error) => {
-                watch = Watch::new(path.clone());
-                Some(Err(format!("{}: {error}", path.display())))
-            }
-        };
-        match outcome {
-            Some(Ok(found)) => teller.tell(Some(found), None, None).await,
-            Some(Err(error)) => teller.tell(None, Some(error), None).await,
-            None => {}
-        }
         tokio::select! {
-            () = tokio::time::sleep(pace.look) => {}
-            () = again.notified() => watch = Watch::new(path.clone()),
+            outcome = file.changed(pace.look) => match outcome {
+                Ok((_, found)) => teller.tell(Some(found), None, None).await,
+                Err(error) => teller.tell(None, Some(error), None).await,
+            },
+            () = again.notified() => file.look_again(),
         }
     }
 }
 
-/// A file of backends.
-#[derive(Debug)]
-pub(super) struct Watch(FileWatch);
+/// The backends of the lines that were read.
+#[derive(Default)]
+pub(super) struct Backends(HashMap<Address, Backend>);
 
-impl Watch {
-    pub(super) fn new(path: PathBuf) -> Self {
-        Self(FileWatch::new(path))
-    }
+impl ListFile for Backends {
+    type List = Found;
+    /// Room for a thousand long lines.
+    const BYTES_MAX: u64 = 1 << 20;
+    const LINE_MAX: u64 = 1024;
+    const COMMENTS: &[u8] = b"#";
 
-    /// The backends of the file, or what is wrong with it, if it has changed since it was last
-    /// read.
-    pub(super) fn look(&mut self) -> Option<Result<Found, String>> {
-        let sight = self.0.look()?;
-        let path = self.0.path();
-        let wrong = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
-        let outcome = match read(path) {
-            // It has changed since the look: the next look reads it.
-            Ok((version, _)) if sight != Ok(version) => return None,
-            Ok((_, text)) => parse(&text).map_err(|error| wrong(&error)),
-            Err(error) => Err(wrong(&error)),
-        };
-        self.0.set_read(sight);
-        Some(outcome)
-    }
-}
-
-fn read(path: &Path) -> io::Result<(Version, String)> {
-    let file = sys::open_regular(path)?;
-    let found = file.metadata()?;
-    let refuse = |why: &str| Err(io::Error::new(io::ErrorKind::InvalidData, why));
-    let mut bytes = Vec::new();
-    file.take(BYTES_MAX + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > BYTES_MAX {
-        return refuse("it is larger than 1 MiB");
-    }
-    match String::from_utf8(bytes) {
-        Ok(text) => Ok((Version::of(&found), text)),
-        Err(_) => refuse("it is not UTF-8"),
-    }
-}
-
-/// Reads all lines, or reports the first mistake.
-fn parse(text: &str) -> Result<Found, String> {
-    // Some editors mark UTF-8 so.
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let mut found: HashMap<Address, Backend> = HashMap::new();
-    for (number, line) in (1..).zip(text.lines()) {
-        let (line, _) = line.split_once('#').unwrap_or((line, ""));
-        if line.trim().is_empty() {
-            continue;
-        }
-        let backend = backend(line.trim()).map_err(|error| format!("line {number}: {error}"))?;
-        match found.entry(backend.address.clone()) {
+    fn take(&mut self, line: &str) -> Result<(), String> {
+        let backend = backend(line)?;
+        match self.0.entry(backend.address.clone()) {
             Entry::Vacant(place) => drop(place.insert(backend)),
             Entry::Occupied(other) if *other.get() == backend => {}
             Entry::Occupied(other) => {
                 let address = other.key();
                 return Err(format!(
-                    "line {number}: {address} is in an earlier line with other options"
+                    "{address} is in an earlier line with other options"
                 ));
             }
         }
+        Ok(())
     }
-    if found.is_empty() {
-        return Err("expected at least one backend".to_owned());
+
+    fn finish(self) -> Result<Found, String> {
+        if self.0.is_empty() {
+            return Err("expected at least one backend".to_owned());
+        }
+        Ok(Found::of(self.0.into_values().collect()))
     }
-    Ok(Found::of(found.into_values().collect()))
 }
 
 /// Reads one line. Host names are refused, as no task resolves them.
@@ -135,14 +76,14 @@ fn backend(line: &str) -> Result<Backend, String> {
     values::backend(line).map_err(|error| error.to_string())
 }
 
-/// Room for a thousand long lines.
-const BYTES_MAX: u64 = 1024 * 1024;
-
 #[cfg(test)]
 mod tests {
-    use std::fs;
-
     use super::*;
+    use crate::control::list_files::parse_text;
+
+    fn parse(text: &str) -> Result<Found, String> {
+        parse_text::<Backends>(text.as_bytes())
+    }
 
     fn addresses(text: &str) -> Vec<String> {
         let found = parse(text).unwrap().backends;
@@ -189,78 +130,5 @@ mod tests {
             "line 2: invalid address `0.0.0.0:2`: expected the address of a server, \
              not the unspecified address; write 127.0.0.1:2 for this machine"
         );
-    }
-
-    /// A fresh directory for one test.
-    fn directory(test: &str) -> PathBuf {
-        let name = format!("mahoraga-{test}-{}", std::process::id());
-        let directory = std::env::temp_dir().join(name);
-        let _ = fs::remove_dir_all(&directory);
-        fs::create_dir_all(&directory).unwrap();
-        directory
-    }
-
-    #[test]
-    fn a_change_is_read_once_it_has_settled() {
-        let directory = directory("discovery-file");
-        let path = directory.join("backends");
-        let mut watch = Watch::new(path.clone());
-        assert_eq!(watch.look(), None);
-        let error = watch.look().unwrap().unwrap_err();
-        assert!(error.contains("No such file"), "{error}");
-        assert_eq!(watch.look(), None);
-
-        fs::write(&path, "127.0.0.1:1\n").unwrap();
-        assert_eq!(watch.look(), None);
-        assert_eq!(watch.look().unwrap().unwrap().backends.len(), 1);
-        assert_eq!(watch.look(), None);
-
-        // As long as the other, and renamed over it.
-        fs::write(directory.join("new"), "127.0.0.1:2\n").unwrap();
-        fs::rename(directory.join("new"), &path).unwrap();
-        assert_eq!(watch.look(), None);
-        let found = watch.look().unwrap().unwrap().backends;
-        assert_eq!(found[0].address.to_string(), "127.0.0.1:2");
-
-        // What goes on changing is waited for.
-        fs::write(&path, "127.0.0.1:2\n127.0").unwrap();
-        assert_eq!(watch.look(), None);
-        fs::write(&path, "127.0.0.1:2\n127.0.0.1:30\n").unwrap();
-        assert_eq!(watch.look(), None);
-        assert_eq!(watch.look().unwrap().unwrap().backends.len(), 2);
-        fs::remove_dir_all(&directory).unwrap();
-    }
-
-    #[test]
-    fn a_link_that_points_elsewhere_is_a_change() {
-        let directory = directory("discovery-link");
-        let path = directory.join("backends");
-        fs::write(directory.join("a"), "127.0.0.1:1\n").unwrap();
-        fs::write(directory.join("b"), "127.0.0.1:2\n").unwrap();
-        std::os::unix::fs::symlink("a", &path).unwrap();
-        let mut watch = Watch::new(path.clone());
-        assert_eq!(watch.look(), None);
-        assert!(watch.look().unwrap().is_ok());
-        std::os::unix::fs::symlink("b", directory.join("next")).unwrap();
-        fs::rename(directory.join("next"), &path).unwrap();
-        assert_eq!(watch.look(), None);
-        let found = watch.look().unwrap().unwrap().backends;
-        assert_eq!(found[0].address.to_string(), "127.0.0.1:2");
-        fs::remove_dir_all(&directory).unwrap();
-    }
-
-    #[test]
-    fn what_is_no_file_is_refused() {
-        let directory = directory("discovery-none");
-        let mut watch = Watch::new(directory.clone());
-        let mut looks = std::iter::repeat_with(|| watch.look());
-        let error = looks.find_map(|look| look).unwrap().unwrap_err();
-        assert!(error.contains("directory"), "{error}");
-        fs::write(directory.join("large"), " ".repeat(2 << 20)).unwrap();
-        let mut watch = Watch::new(directory.join("large"));
-        assert_eq!(watch.look(), None);
-        let error = watch.look().unwrap().unwrap_err();
-        assert!(error.ends_with("it is larger than 1 MiB"), "{error}");
-        fs::remove_dir_all(&directory).unwrap();
     }
 }
