@@ -314,6 +314,7 @@ fn limits(listener: &config::Listener, plan: &Plan) -> SessionLimits {
         half_closed: nanos(timeouts.half_closed),
         session: timeouts.session.map_or(NEVER, nanos),
         peek: plan.peeks().then(|| nanos(timeouts.peek)),
+        ends_half_sent: listener.half_sent == config::HalfSent::Close,
         watches_work: plan.pool().strategy.looks_ahead().is_some(),
         attempts: listener.attempts,
         ends_together: listener.half_close == config::HalfClose::End,

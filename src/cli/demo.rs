@@ -78,6 +78,7 @@ fn demo_config(front: SocketAddr, backends: &[SocketAddr], socket: &Path) -> Con
         source_limits: None,
         attempts: config::ATTEMPTS,
         half_close: config::HalfClose::Relay,
+        half_sent: config::HalfSent::Close,
         timeouts: Timeouts::default(),
     };
     Config {

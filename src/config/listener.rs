@@ -45,6 +45,9 @@ settings! {
         /// direction continues, "end" delivers what has arrived and closes both.
         pub half_close: HalfClose = HalfClose::Relay
             => named("half-close setting", &HalfClose::ALL);
+        /// What happens to a client whose first bytes are begun and not complete when
+        /// `timeouts.peek` is over: "close" resets it, "pass" selects its backend by its address.
+        pub half_sent: HalfSent = HalfSent::Close => named("half-sent setting", &HalfSent::ALL);
         /// Deadlines of its sessions.
         pub timeouts: Timeouts = Timeouts::default() => group();
     }
@@ -94,6 +97,21 @@ pub enum HalfClose {
 impl HalfClose {
     /// Both variants with their names in the configuration.
     pub const ALL: [(&'static str, Self); 2] = [("relay", Self::Relay), ("end", Self::End)];
+}
+
+/// What happens to a client that has sent only the beginning of its first bytes in time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum HalfSent {
+    /// It is reset.
+    #[default]
+    Close,
+    /// Its backend is selected without them.
+    Pass,
+}
+
+impl HalfSent {
+    /// Both variants with their names in the configuration.
+    pub const ALL: [(&'static str, Self); 2] = [("close", Self::Close), ("pass", Self::Pass)];
 }
 
 impl Shape for Listener {

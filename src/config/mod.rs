@@ -60,7 +60,7 @@ pub use error::{ConfigError, Mistake, Warning};
 pub use json::BodyError;
 pub use key::Key;
 pub use limits::{RateLimit, SourceLimits};
-pub use listener::{ATTEMPTS, Defaults, HalfClose, Listener, Timeouts};
+pub use listener::{ATTEMPTS, Defaults, HalfClose, HalfSent, Listener, Timeouts};
 pub use load::{STANDARD_INPUT, load, load_again, name_of, parse};
 pub use log::{AccessLog, LogFormat, LogSink, RecordFormat};
 pub use patch::{Changeable, Changing, Patch, Rows};

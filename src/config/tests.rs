@@ -30,6 +30,7 @@ fn listener(name: &str) -> Listener {
         source_limits: None,
         attempts: ATTEMPTS,
         half_close: HalfClose::Relay,
+        half_sent: HalfSent::Close,
         timeouts: Timeouts::default(),
     }
 }
@@ -110,7 +111,7 @@ fn everything_can_be_set() {
             listeners: [
                 (bind: "[::1]:80", pool: "b"),
                 Listener(name: "n", bind: "unix:/s", pool: "a", max_connections: 7, attempts: 16,
-                    half_close: "end",
+                    half_close: "end", half_sent: "pass",
                     timeouts: (connect: "250ms", idle: "1h", half_closed: "1m", session: "off",
                         peek: "1ms")),
             ],
@@ -159,10 +160,10 @@ fn everything_can_be_set() {
         ("n", 0, 16)
     );
     assert_eq!(second.timeouts, own);
-    assert_eq!(
-        [first.half_close, second.half_close],
-        [HalfClose::Relay, HalfClose::End]
-    );
+    let closes = [first.half_close, second.half_close];
+    assert_eq!(closes, [HalfClose::Relay, HalfClose::End]);
+    let half_sent = [first.half_sent, second.half_sent];
+    assert_eq!(half_sent, [HalfSent::Close, HalfSent::Pass]);
     assert_eq!(second.max_connections, NonZeroU32::new(7));
     let a = &config.pools[0].backends;
     assert_eq!((a[0].name.as_str(), a[0].weight), ("unix:/b", 0));

@@ -37,6 +37,8 @@ pub enum CloseReason {
     ListenerRate,
     /// The clients of all listeners connect more often than they may.
     GlobalRate,
+    /// The client had sent only the beginning of its first bytes when their time was over.
+    FirstBytesTimeout,
     /// Every backend of the pool was full, and so was its queue.
     PoolFull,
     /// The client waited in that queue for as long as it may.
@@ -61,7 +63,7 @@ pub enum CloseReason {
 
 impl CloseReason {
     /// Every reason, in the order of their counters.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::ClientClosed,
         Self::BackendClosed,
         Self::ClientReset,
@@ -75,6 +77,7 @@ impl CloseReason {
         Self::SourceRate,
         Self::ListenerRate,
         Self::GlobalRate,
+        Self::FirstBytesTimeout,
         Self::PoolFull,
         Self::QueueTimeout,
         Self::IdleTimeout,
@@ -128,6 +131,7 @@ impl CloseReason {
             Self::SourceRate => Refusal::SourceRate.as_str(),
             Self::ListenerRate => Refusal::ListenerRate.as_str(),
             Self::GlobalRate => Refusal::GlobalRate.as_str(),
+            Self::FirstBytesTimeout => "first_bytes_timeout",
             Self::PoolFull => "pool_full",
             Self::QueueTimeout => "queue_timeout",
             Self::IdleTimeout => "idle_timeout",
@@ -157,6 +161,7 @@ impl CloseReason {
             | Self::SourceRate
             | Self::ListenerRate
             | Self::GlobalRate
+            | Self::FirstBytesTimeout
             | Self::PoolFull
             | Self::QueueTimeout
             | Self::IdleTimeout

@@ -12,7 +12,9 @@ impl Session {
     /// Handles the time that [`Self::deadline`] named, or any later one.
     pub fn on_deadline(&mut self, cx: &mut Context<'_>) {
         match self.state {
-            SessionState::Peeking if cx.now >= self.peek_until(cx.limits) => self.peek(true, cx),
+            SessionState::Peeking if cx.now >= self.peek_until(cx.limits) => {
+                self.on_first_bytes_late(cx);
+            }
             SessionState::Connecting if self.overdue || cx.now < self.attempt_until(cx.limits) => {}
             SessionState::Connecting => self.on_late(cx),
             SessionState::Queued if cx.now >= self.queued_until => {

@@ -35,7 +35,7 @@ pub use close::CloseReason;
 pub use connecting::RETRY_AFTER;
 use half::{Half, Mode};
 use op::{CANCELLABLE, InFlight};
-pub use op::{Event, Op, Ops, PeerState};
+pub use op::{Event, Look, Op, Ops, PeerState};
 pub use view::{SessionState, View};
 use watching::Watch;
 
@@ -59,6 +59,9 @@ pub struct SessionLimits {
     pub attempts: u8,
     /// The time for the client's first bytes; `None` where no backend is selected by them.
     pub peek: Option<u64>,
+    /// Whether a client is closed that has sent only their beginning by then; else its backend is
+    /// selected without them.
+    pub ends_half_sent: bool,
     /// Whether a session ends soon after one of its directions has.
     pub ends_together: bool,
     /// Whether the session reports when its backend works: the strategy forecasts load by that.
@@ -87,6 +90,8 @@ pub struct Session {
     attempts: u8,
     /// The number of looks at the client's first bytes.
     looks: u16,
+    /// Bytes wait at the client's socket for a buffer, and don't suffice.
+    half_sent_ahead: bool,
     /// The attempt ran out of time, and its connect was cancelled.
     overdue: bool,
     /// TCP keepalive is on.
@@ -149,6 +154,7 @@ impl Session {
             in_flight: InFlight::default(),
             attempts: 0,
             looks: 0,
+            half_sent_ahead: false,
             overdue: false,
             kept_alive: false,
             ack_delayed: true,
@@ -190,7 +196,7 @@ impl Session {
             return self.join(event, cx);
         }
         match event {
-            Event::Peeked(enough) => self.on_peeked(enough, cx),
+            Event::Peeked(look) => self.on_peeked(look, cx),
             Event::Connected => self.on_connected(cx),
             Event::ConnectFailed(errno) => self.on_connect_failed(errno, cx),
             Event::Lacking(fault) => self.on_lacking(fault, cx),

@@ -110,11 +110,22 @@ impl Ops {
     }
 }
 
+/// What a look at the client's first bytes has shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Look {
+    /// A backend can be selected.
+    Enough,
+    /// They begin something, and more of them are needed.
+    HalfSent,
+    /// There is none.
+    Nothing,
+}
+
 /// What happened to a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// Routing looked at the client's first bytes; `false`: it needs more of them.
-    Peeked(bool),
+    /// Routing looked at the client's first bytes.
+    Peeked(Look),
     /// The backend accepted the connection.
     Connected,
     /// The connect attempt failed.

@@ -3,7 +3,7 @@
 
 use crate::kernel::{BUFFER_BYTES, Buffer};
 
-use super::{Context, Op, Session, SessionState, Side};
+use super::{CloseReason, Context, Look, Op, Session, SessionState, Side};
 
 impl Session {
     /// More of the first bytes.
@@ -40,14 +40,28 @@ impl Session {
             .push_back(Op::PeekAhead(whole, self.looks >= LOOKS_MAX));
     }
 
-    pub(super) fn on_peeked(&mut self, enough: bool, cx: &mut Context<'_>) {
+    pub(super) fn on_peeked(&mut self, look: Look, cx: &mut Context<'_>) {
         // Two looks can be under way, when a stream and its end came at once.
-        if !enough || self.state != SessionState::Peeking {
+        if self.state != SessionState::Peeking {
             return;
         }
-        self.state = SessionState::Connecting;
-        self.active_at = cx.now;
-        self.connect(cx);
+        self.half_sent_ahead = look == Look::HalfSent;
+        if look == Look::Enough {
+            self.state = SessionState::Connecting;
+            self.active_at = cx.now;
+            self.connect(cx);
+        }
+    }
+
+    /// The time for the first bytes is over. A client that sends none may wait for the server to
+    /// speak first; one that stopped in the middle would hold a backend until the idle timeout.
+    pub(super) fn on_first_bytes_late(&mut self, cx: &mut Context<'_>) {
+        let half_sent = self.half(Side::Client).is_loaded() || self.half_sent_ahead;
+        if half_sent && cx.limits.ends_half_sent {
+            self.close(CloseReason::FirstBytesTimeout, cx);
+        } else {
+            self.peek(true, cx);
+        }
     }
 }
 

@@ -8,7 +8,9 @@ use crate::guard::{Held, Refusal};
 use crate::kernel::{BUFFER_BYTES, Buffer, Done, Errno, Interest, Kernel, Pipe, Sleeper, Socket};
 use crate::pool::{Backend, Ended, Tally};
 use crate::select::{Keys, Looked};
-use crate::session::{CloseReason, Context, Event, Op, PeerState, Session, Summary, Unanswered};
+use crate::session::{
+    CloseReason, Context, Event, Look, Op, PeerState, Session, Summary, Unanswered,
+};
 use crate::snapshot::Listener;
 use crate::time::US;
 use crate::token::{GENERATION_MASK, Purpose, Side, Token};
@@ -443,9 +445,10 @@ fn look_for_keys(slot: &mut Slot, first: &[u8], last: bool, stats: &Stats) -> Ev
             if missed > 0 {
                 stats.peek_misses.increment();
             }
-            Event::Peeked(true)
+            Event::Peeked(Look::Enough)
         }
-        Looked::Incomplete => Event::Peeked(false),
+        Looked::Incomplete if first.is_empty() => Event::Peeked(Look::Nothing),
+        Looked::Incomplete => Event::Peeked(Look::HalfSent),
     }
 }
 

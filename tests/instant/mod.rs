@@ -138,6 +138,7 @@ const LIMITS: SessionLimits = SessionLimits {
     session: NEVER,
     attempts: 3,
     peek: None,
+    ends_half_sent: false,
     ends_together: false,
     watches_work: true,
 };

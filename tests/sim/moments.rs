@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use crossbeam::channel::{bounded, unbounded};
 use mahoraga::address::Address;
-use mahoraga::config::{self, OnDown, Strategy};
+use mahoraga::config::{self, Key, OnDown, Strategy};
 use mahoraga::guard::{Gate, Limit, Rules, Sources};
+use mahoraga::peek::Field;
 use mahoraga::pool::{Pool, SlowStart, Standing};
 use mahoraga::select::{Plan, Seat};
 use mahoraga::session::{CloseReason, SessionLimits};
@@ -37,6 +38,8 @@ struct Moment {
     clients: Vec<u64>,
     /// No local port is free from the start until this time.
     drought: u64,
+    /// Each client sends a byte of a request after such a time, for ever; 0: by chance.
+    drip: u64,
 }
 
 impl Moment {
@@ -49,6 +52,7 @@ impl Moment {
         let world = World {
             mailbox,
             commands,
+            drip: self.drip,
             backends: self.tempers,
             descriptors: 1_000,
             famine: false,
@@ -62,7 +66,7 @@ impl Moment {
             others: 0,
             neighbour: Neighbour::new(1),
             control_woken: Cell::new(false),
-            limits: vec![LIMITS],
+            limits: vec![snapshot.listeners[0].limits],
             routes: pools.iter().map(|pool| vec![Arc::clone(pool)]).collect(),
             known: 0..=0,
             in_force: vec![vec![0]; pools.len()],
@@ -113,6 +117,10 @@ impl Moment {
 
 /// Successive snapshots of the one listener.
 fn snapshots(pools: Vec<Pool>) -> Vec<Arc<Snapshot>> {
+    snapshots_with(LIMITS, pools)
+}
+
+fn snapshots_with(session: SessionLimits, pools: Vec<Pool>) -> Vec<Arc<Snapshot>> {
     let limits = [(); 2].map(|()| Arc::new(Limit::unbounded()));
     let sources = Arc::new(Sources::new(1 << 20));
     let gate = Arc::new(Gate::new(&sources));
@@ -128,7 +136,7 @@ fn snapshots(pools: Vec<Pool>) -> Vec<Arc<Snapshot>> {
             file_gone_at: Arc::default(),
             rules: Rules::default(),
             gate: Arc::clone(&gate),
-            limits: LIMITS,
+            limits: session,
         };
         Arc::new(Snapshot {
             version,
@@ -169,6 +177,7 @@ fn gives_up(seed: u64) -> Trace {
         commands: vec![(15 * MS, down), (3_000 * MS, STOP)],
         clients: (0..8).map(|client| client * MS).collect(),
         drought: 0,
+        drip: 0,
     };
     moment.run(seed)
 }
@@ -198,6 +207,7 @@ fn returns(seed: u64, orders: u64) -> Trace {
         commands,
         clients: (0..8).map(|client| client * MS).collect(),
         drought: 0,
+        drip: 0,
     };
     moment.run(seed)
 }
@@ -246,6 +256,7 @@ fn outlives_a_slow_start(seed: u64) -> Trace {
         snapshots,
         clients: vec![MS, 15 * MS, 20 * MS],
         drought: 0,
+        drip: 0,
     };
     moment.run(seed)
 }
@@ -274,6 +285,7 @@ fn orders_to_close(seed: u64, limits: impl Iterator<Item = u32>) -> Vec<bool> {
         // Each order closes one at once.
         clients: vec![MS; 98],
         drought: 0,
+        drip: 0,
     };
     moment.run(seed);
     let answers = answers.iter().map(|answer| answer.try_recv());
@@ -290,8 +302,52 @@ fn waits_for_ports(seed: u64, drought: u64) -> Trace {
         commands: vec![(3_000 * MS, STOP)],
         clients: (0..20).map(|client| client * MS).collect(),
         drought,
+        drip: 0,
     };
     moment.run(seed)
+}
+
+/// Clients drip their first bytes for ever. Fifty of them are more than there are buffers for some
+/// seeds.
+fn drips(seed: u64, ends_half_sent: bool) -> Trace {
+    let hash = config::Hash {
+        key: Key::Peeked(Field::HttpPath),
+        max_load: None,
+    };
+    let pool = Pool::new(&config::Pool {
+        strategy: Strategy::Hash(hash),
+        ..config::Pool::of("p", vec![backend(FIRST_PORT)])
+    });
+    let limits = SessionLimits {
+        peek: Some(100 * MS),
+        ends_half_sent,
+        ..LIMITS
+    };
+    let moment = Moment {
+        tempers: vec![Temper::Good],
+        snapshots: snapshots_with(limits, vec![pool]),
+        commands: vec![(1_000 * MS, STOP)],
+        clients: vec![MS; 50],
+        drought: 0,
+        drip: 5 * MS,
+    };
+    moment.run(seed)
+}
+
+/// The oracle checks that no session ends before its deadline.
+#[test]
+fn clients_that_drip_their_first_bytes_are_gone_at_the_deadline() {
+    for seed in 0..20 {
+        let seen = drips(seed, true).seen;
+        let of = |reason| seen.get(reason).copied().unwrap_or(0);
+        // Some abort.
+        let gone = of("first_bytes_timeout") + of("client_reset");
+        assert_eq!(gone, 50, "seed {seed}: {seen:#?}");
+        assert!(of("first_bytes_timeout") >= 25, "seed {seed}: {seen:#?}");
+        let passed = drips(seed, false).seen;
+        assert!(!passed.contains_key("first_bytes_timeout"), "seed {seed}");
+        assert!(passed.contains_key("shutdown"), "seed {seed}: {passed:#?}");
+    }
 }
 
 #[test]
@@ -376,6 +432,7 @@ const LIMITS: SessionLimits = SessionLimits {
     session: NEVER,
     attempts: 2,
     peek: None,
+    ends_half_sent: false,
     ends_together: false,
     watches_work: false,
 };

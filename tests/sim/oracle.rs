@@ -264,6 +264,7 @@ impl FakeKernel {
             | CloseReason::SourceRate
             | CloseReason::ListenerRate
             | CloseReason::GlobalRate
+            | CloseReason::FirstBytesTimeout
             | CloseReason::PoolFull
             | CloseReason::QueueTimeout
             | CloseReason::NoResources
@@ -368,6 +369,7 @@ fn fits_without_backend(reason: CloseReason, is_reset: bool) -> bool {
         | CloseReason::SourceRate
         | CloseReason::ListenerRate
         | CloseReason::GlobalRate
+        | CloseReason::FirstBytesTimeout
         | CloseReason::PoolFull
         | CloseReason::QueueTimeout
         | CloseReason::NoResources
@@ -387,6 +389,7 @@ fn check_deadline(record: &Record, queue_timeout: u64) {
         CloseReason::IdleTimeout => limits.idle,
         CloseReason::HalfClosedTimeout => limits.half_closed,
         CloseReason::SessionTimeout => limits.session,
+        CloseReason::FirstBytesTimeout => limits.peek.expect("it waits for first bytes"),
         CloseReason::ClientClosed
         | CloseReason::BackendClosed
         | CloseReason::ClientReset

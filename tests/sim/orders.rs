@@ -234,6 +234,7 @@ impl FakeKernel {
             | CloseReason::SourceRate
             | CloseReason::ListenerRate
             | CloseReason::GlobalRate
+            | CloseReason::FirstBytesTimeout
             | CloseReason::PoolFull
             | CloseReason::QueueTimeout
             | CloseReason::IdleTimeout

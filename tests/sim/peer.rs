@@ -79,6 +79,11 @@ impl Peer {
         Self::new(with_pauses(script, random), random)
     }
 
+    /// A client that sends a byte after each such time.
+    pub(crate) fn dripping(every: u64, random: &mut Random) -> Self {
+        Self::new(vec![Act::Drip(every)], random)
+    }
+
     pub(crate) fn backend(random: &mut Random) -> Self {
         let script = backend_script(random);
         Self::new(with_pauses(script, random), random)

@@ -7,7 +7,7 @@ use crate::kernel::{FIRST_LISTENER, FakeKernel};
 use crate::net::Hold;
 use crate::ops::REACTION;
 use crate::peer::{Act, Peer};
-use crate::stream;
+use crate::stream::{self, REQUEST};
 use crate::world::Event;
 
 impl FakeKernel {
@@ -16,8 +16,15 @@ impl FakeKernel {
         if self.listeners[listener].closed {
             return;
         }
-        let peer = Peer::client(&mut self.random);
+        let drip = self.world.drip;
+        let peer = match drip {
+            0 => Peer::client(&mut self.random),
+            every => Peer::dripping(every, &mut self.random),
+        };
         let fd = self.add(Side::Client, peer);
+        if drip > 0 {
+            self.conn(fd).inbound.stream = REQUEST;
+        }
         self.trace.fact("arrive", fd, 0);
         self.conn(fd).listener = listener;
         self.listeners[listener].backlog.push_back(fd);

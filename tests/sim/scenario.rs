@@ -299,6 +299,7 @@ impl Plan {
             let plan = Arc::new(self.pools.next(number, random));
             let peek = random.pick(&[5 * MS, 100 * MS]);
             limits.peek = plan.peeks().then_some(peek);
+            limits.ends_half_sent = self.rules.permille(500);
             listeners.push(Arc::new(Listener {
                 id: number as u64,
                 name: format!("l{number}"),
@@ -344,6 +345,7 @@ impl Plan {
         World {
             mailbox,
             commands,
+            drip: 0,
             backends: self.pools.tempers.clone(),
             descriptors: random.pick(&[5, 20, 1_000, 1_000, 1_000]),
             famine: false,
@@ -474,6 +476,7 @@ fn limits(random: &mut Random) -> SessionLimits {
         session: random.pick(&[300 * MS, 3_000 * MS, NEVER, NEVER]),
         attempts: random.pick(&[1, 2, 3, 3]),
         peek: None,
+        ends_half_sent: false,
         ends_together: false,
         watches_work: random.permille(700),
     }

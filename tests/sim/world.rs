@@ -23,6 +23,9 @@ use crate::orders::{Close, List};
 pub(crate) struct World {
     pub(crate) mailbox: Sender<Command>,
     pub(crate) commands: VecDeque<Command>,
+    /// Each client sends a byte of a request after such a time, for ever; 0: what clients do is
+    /// chance.
+    pub(crate) drip: u64,
     /// How backends behave, by port.
     pub(crate) backends: Vec<Temper>,
     /// The limit of descriptors.

@@ -16,8 +16,8 @@ use crate::config::tree::Value;
 use crate::config::{
     ATTEMPTS, AccessList, AccessLog, Admin, AdminHttp, AdminState, AllDown, Backend, Check,
     CheckTls, Config, Defaults, Discovery, Ejection, Expect, FirstTier, Group, HISTOGRAM_LOG,
-    HalfClose, Hash, HttpProbe, Initial, Key, LeastTime, Listener, LogFormat, LogSink, OnDown,
-    Persist, Pool, Predictive, Probe, ProxyHeader, Queue, RateLimit, RecordFormat, ScaleBy,
+    HalfClose, HalfSent, Hash, HttpProbe, Initial, Key, LeastTime, Listener, LogFormat, LogSink,
+    OnDown, Persist, Pool, Predictive, Probe, ProxyHeader, Queue, RateLimit, RecordFormat, ScaleBy,
     Scaling, SecondTier, SourceLimits, Strategy, Timeouts, TwoTier, Verify, parse,
 };
 use crate::guard::Access;
@@ -265,6 +265,7 @@ impl Chance<'_> {
                 source_limits: self.source_limits().filter(|_| is_tcp),
                 attempts: self.pick(&[ATTEMPTS, 1, 16]),
                 half_close: self.pick(&[HalfClose::Relay, HalfClose::End]),
+                half_sent: self.pick(&[HalfSent::Close, HalfSent::Pass]),
                 timeouts: self.pick(&[default, timeouts, timeouts, own]),
             }
         });

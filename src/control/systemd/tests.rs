@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use super::*;
-use crate::config::{HalfClose, Listener, Timeouts};
+use crate::config::{HalfClose, HalfSent, Listener, Timeouts};
 
 fn listener(name: &str, bind: &str) -> Listener {
     Listener {
@@ -23,6 +23,7 @@ fn listener(name: &str, bind: &str) -> Listener {
         source_limits: None,
         attempts: 1,
         half_close: HalfClose::Relay,
+        half_sent: HalfSent::Close,
         timeouts: Timeouts::default(),
     }
 }

@@ -27,7 +27,7 @@ fn the_first_bytes_decide_and_are_sent_on() {
     let hello = script.receives(Client, 500);
     script.asks(&[Op::Peek(Some(hello), false)]);
     script.now += 7 * MS;
-    script.on_event(Event::Peeked(true));
+    script.on_event(Event::Peeked(Look::Enough));
     script.asks(&[Op::Connect]);
     assert_eq!(script.deadline_in(), LIMITS.connect);
     script.on_event(Event::Connected);
@@ -39,7 +39,7 @@ fn pieces_are_kept_together_in_one_buffer() {
     let mut script = peeking();
     let first = script.receives(Client, 1);
     script.asks(&[Op::Peek(Some(first), false)]);
-    script.on_event(Event::Peeked(false));
+    script.on_event(Event::Peeked(Look::HalfSent));
     for bytes in 1..200 {
         let piece = script.receives(Client, 1);
         let whole = grown(first, bytes - 1).unwrap();
@@ -48,10 +48,10 @@ fn pieces_are_kept_together_in_one_buffer() {
             Op::Release(piece.id),
             Op::Peek(grown(first, bytes), false),
         ]);
-        script.on_event(Event::Peeked(false));
+        script.on_event(Event::Peeked(Look::HalfSent));
     }
     script.asks(&[]);
-    script.on_event(Event::Peeked(true));
+    script.on_event(Event::Peeked(Look::Enough));
     script.on_event(Event::Connected);
     let whole = grown(first, 199).unwrap();
     script.asks(&[
@@ -69,7 +69,7 @@ fn byte_by_byte_is_looked_at_so_often_and_no_more() {
         let looks = |op: &Op| matches!(op, Op::Peek(_, false));
         assert!(script.ops.iter().any(looks), "{look}");
         script.ops.clear();
-        script.on_event(Event::Peeked(false));
+        script.on_event(Event::Peeked(Look::HalfSent));
     }
     script.receives(Client, 1);
     assert!(matches!(script.ops.back(), Some(Op::Peek(_, true))));
@@ -79,7 +79,7 @@ fn byte_by_byte_is_looked_at_so_often_and_no_more() {
 fn what_does_not_fit_one_buffer_is_enough() {
     let mut script = peeking();
     let first = script.receives(Client, BUFFER_BYTES - 10);
-    script.on_event(Event::Peeked(false));
+    script.on_event(Event::Peeked(Look::HalfSent));
     let second = script.receives(Client, 11);
     let stop = Op::Cancel(Purpose::Recv(Client));
     script.asks(&[
@@ -87,7 +87,7 @@ fn what_does_not_fit_one_buffer_is_enough() {
         Op::Peek(Some(first), true),
         stop,
     ]);
-    script.on_event(Event::Peeked(true));
+    script.on_event(Event::Peeked(Look::Enough));
     script.on_event(Event::Connected);
     script.asks(&[
         Op::Connect,
@@ -112,7 +112,7 @@ fn a_silent_client_is_served_when_its_time_is_over() {
     script.asks(&[]);
     script.passes(1);
     script.asks(&[Op::Peek(None, true)]);
-    script.on_event(Event::Peeked(true));
+    script.on_event(Event::Peeked(Look::Enough));
     script.asks(&[Op::Connect]);
 }
 
@@ -120,13 +120,69 @@ fn a_silent_client_is_served_when_its_time_is_over() {
 fn the_deadline_is_of_the_whole_wait() {
     let mut script = peeking();
     let first = script.receives(Client, 1);
-    script.on_event(Event::Peeked(false));
+    script.on_event(Event::Peeked(Look::HalfSent));
     script.passes(PEEK - 1);
     script.receives(Client, 1);
-    script.on_event(Event::Peeked(false));
+    script.on_event(Event::Peeked(Look::HalfSent));
     script.ops.clear();
     script.passes(1);
     script.asks(&[Op::Peek(grown(first, 1), true)]);
+}
+
+fn strict() -> Script {
+    Script::begin_with(SessionLimits {
+        peek: Some(PEEK),
+        ends_half_sent: true,
+        ..LIMITS
+    })
+}
+
+#[test]
+fn a_client_that_stops_in_its_first_bytes_is_closed_at_the_deadline() {
+    let mut script = strict();
+    let first = script.receives(Client, 1);
+    for _ in 0..4 {
+        script.on_event(Event::Peeked(Look::HalfSent));
+        // Each byte comes in time, and none gives more time.
+        script.passes(PEEK / 4);
+        script.ops.clear();
+        if script.session.reason().is_none() {
+            script.receives(Client, 1);
+        }
+    }
+    script.on_event(Event::RecvEnded(Client, Err(Errno::CANCELED)));
+    script.asks(&[Op::Release(first.id), Op::Finish]);
+    let reason = script.session.reason();
+    assert_eq!(reason, Some(CloseReason::FirstBytesTimeout));
+    assert_eq!(script.session.manner(), Manner::Reset);
+}
+
+#[test]
+fn a_client_that_has_sent_nothing_is_served_at_the_deadline_all_the_same() {
+    let mut script = strict();
+    script.passes(PEEK);
+    script.asks(&[Op::Peek(None, true)]);
+    script.on_event(Event::Peeked(Look::Enough));
+    script.asks(&[Op::Connect]);
+}
+
+/// What waits at the socket, as no buffer is left for it, is the beginning of something too.
+#[test]
+fn first_bytes_that_found_no_buffer_end_at_the_deadline_too() {
+    for (look, closes) in [(Look::HalfSent, true), (Look::Nothing, false)] {
+        let mut script = strict();
+        script.on_event(Event::RecvEnded(Client, Err(Errno::NOBUFS)));
+        script.on_event(Event::Peeked(look));
+        script.ops.clear();
+        script.passes(PEEK);
+        assert_eq!(script.session.reason().is_some(), closes, "{look:?}");
+        if closes {
+            script.on_event(Event::Starvation(Client));
+            script.ends(CloseReason::FirstBytesTimeout, Manner::Reset);
+        } else {
+            script.asks(&[Op::Peek(None, true)]);
+        }
+    }
 }
 
 #[test]
@@ -134,9 +190,9 @@ fn the_end_of_the_stream_is_enough() {
     let mut script = peeking();
     let first = script.receives_last(Client, 9);
     script.asks(&[Op::Peek(Some(first), false), Op::Peek(Some(first), true)]);
-    script.on_event(Event::Peeked(true));
+    script.on_event(Event::Peeked(Look::Enough));
     // The peek that is under way completes too.
-    script.on_event(Event::Peeked(true));
+    script.on_event(Event::Peeked(Look::Enough));
     script.on_event(Event::Connected);
     script.asks(&[
         Op::Connect,
@@ -157,7 +213,7 @@ fn short_buffers_do_not_keep_the_rest_from_coming() {
     let mut script = peeking();
     script.links.set_short(true);
     script.receives(Client, 1);
-    script.on_event(Event::Peeked(false));
+    script.on_event(Event::Peeked(Look::HalfSent));
     script.on_event(Event::RecvEnded(Client, Err(Errno::CANCELED)));
     script.ops.retain(|op| !matches!(op, Op::Peek(..)));
     script.asks(&[Op::Recv(Client)]);
@@ -169,7 +225,7 @@ fn without_a_buffer_first_bytes_are_looked_at_where_they_wait() {
         let mut script = peeking();
         let first = held.then(|| script.receives(Client, 1));
         if held {
-            script.on_event(Event::Peeked(false));
+            script.on_event(Event::Peeked(Look::HalfSent));
         }
         script.ops.clear();
         for _ in 0..3 {
@@ -178,13 +234,13 @@ fn without_a_buffer_first_bytes_are_looked_at_where_they_wait() {
             let visit = |op: &Op| matches!(op, Op::Visit(Purpose::Starvation(Client), _));
             assert!(script.ops.iter().any(visit), "{:?}", script.ops);
             script.ops.clear();
-            script.on_event(Event::Peeked(false));
+            script.on_event(Event::Peeked(Look::HalfSent));
             script.on_event(Event::Starvation(Client));
             script.asks(&[Op::Recv(Client)]);
         }
         script.on_event(Event::RecvEnded(Client, Err(Errno::NOBUFS)));
         script.ops.clear();
-        script.on_event(Event::Peeked(true));
+        script.on_event(Event::Peeked(Look::Enough));
         script.asks(&[Op::Connect]);
         // They are received, or passed on, once the backend is there.
         script.on_event(Event::Connected);
