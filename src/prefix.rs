@@ -81,7 +81,8 @@ impl Prefix {
     }
 
     /// Whether it is one address.
-    fn is_whole(&self) -> bool {
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
         self.length == if self.ip.is_ipv4() { 32 } else { 128 }
     }
 }

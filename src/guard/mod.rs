@@ -4,6 +4,7 @@
 
 mod access;
 mod gate;
+mod index;
 mod limit;
 mod prefixes;
 mod ranges;

@@ -76,10 +76,14 @@ const PREFIXES_MAX: usize = 1_000_000;
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
     use std::io::{self, Read};
+    use std::net::{IpAddr, Ipv6Addr};
+    use std::sync::Arc;
 
     use super::*;
     use crate::control::list_files::parse_text;
+    use crate::guard::AccessFilter;
 
     fn parse(text: impl Read) -> Result<Prefixes, String> {
         parse_text::<PrefixFile>(text)
@@ -100,6 +104,56 @@ mod tests {
         // Comments may have other encodings, and be long.
         let text = [&b"10.0.0.0/8 ; \xe9"[..], &b"x".repeat(1000), b"\n::1\n"].concat();
         assert_eq!(parse(&*text).unwrap().len(), 2);
+    }
+
+    /// Lists with lines of all kinds, against a search of the longest prefix one by one.
+    #[test]
+    fn a_list_says_what_its_lines_say() {
+        let mut rng = fastrand::Rng::with_seed(7);
+        for round in 0..100 {
+            let mut known: BTreeMap<Prefix, Access> = BTreeMap::new();
+            let mut text = String::new();
+            let ip = |rng: &mut fastrand::Rng| -> IpAddr {
+                let low = rng.u8(..16);
+                match rng.u8(..3) {
+                    0 => [10, 0, rng.u8(..2), low].into(),
+                    1 => Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, low.into()).into(),
+                    _ => Ipv6Addr::new(0x2001, 0xdb8, 0, low.into(), 0, 0, 0, 1).into(),
+                }
+            };
+            for _ in 0..rng.usize(..60) {
+                let ip = ip(&mut rng);
+                let whole = if ip.is_ipv4() { 32 } else { 128 };
+                let length = if rng.bool() {
+                    whole
+                } else {
+                    rng.u8(20..=whole)
+                };
+                let prefix = Prefix::new(ip, length).unwrap();
+                let any = Access::ALL[rng.usize(..2)].1;
+                let access = *known.entry(prefix).or_insert(any);
+                let word = match access {
+                    Access::Allow => "allow ",
+                    Access::Deny if rng.bool() => "deny\t",
+                    Access::Deny => "",
+                };
+                let line = ["", " ", "# 10.0.0.0/8 allow\n", "\n; x\n"][rng.usize(..4)];
+                let end = ["\n", "\r\n", " # allow\n", ";\n"][rng.usize(..4)];
+                text += &format!("{line}{word}{prefix}{end}");
+            }
+            let table = Arc::new(parse(text.as_bytes()).unwrap());
+            assert_eq!(table.len(), known.len());
+            let list = AccessFilter::new("a".into(), Arc::default(), Some(table), Access::Allow);
+            for _ in 0..200 {
+                let ip = ip(&mut rng);
+                let within = known.iter().filter(|(prefix, _)| prefix.contains(ip));
+                let longest = within.max_by_key(|(prefix, _)| prefix.length());
+                let verdict = list.decide(ip);
+                assert_eq!(verdict.prefix, longest.map(|its| *its.0), "{ip} in {round}");
+                let access = longest.map_or(Access::Allow, |its| *its.1);
+                assert_eq!(verdict.access, access, "{ip} in {round}");
+            }
+        }
     }
 
     #[test]
