@@ -1,9 +1,10 @@
-//! The promises of the strategies, shown on simulated fleets; and `mahoraga simulate` as a user
-//! meets it.
+//! The promises of the strategies, shown on simulated fleets, and of limits, shown on abuse; and
+//! `mahoraga simulate` as a user meets it.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use mahoraga::config::{self, Strategy, values};
+use mahoraga::simulate::abuse::{self, AbuseOutcome, Protection};
 use mahoraga::simulate::{Outcome, Scenario, equal_pool, run};
 
 #[path = "simulate/cli.rs"]
@@ -134,4 +135,42 @@ fn a_pool_scales_by_its_own_marks() {
     let scaled = outcome.scaled.unwrap();
     assert_eq!((scaled.decisions, scaled.in_use_max), (0, 9));
     assert_eq!(outcome.backends[9].connections, 0);
+}
+
+/// What docs/protection.md advises: limits above what the largest address needs refuse no good
+/// client, whatever makes an IPv6 source, and leave a twentieth of a flood.
+#[test]
+fn wide_limits_refuse_abuse_alone() {
+    let all = Protection::all();
+    let wide = all
+        .iter()
+        .filter(|its| its.name.starts_with("connections 1500, rate 100"));
+    assert_eq!(wide.clone().count(), 3);
+    for limits in wide {
+        let outcome = abuse::run(limits, 2);
+        for crowd in outcome.crowds.iter().filter(|its| its.abuse.is_none()) {
+            assert_eq!(crowd.clients_refused, 0, "{}: {}", limits.name, crowd.name);
+        }
+        assert!(passed(&outcome, "flood") < 0.06, "{}", limits.name);
+    }
+}
+
+/// A limit of all clients together is taken up by the flood: it refuses good clients.
+#[test]
+fn a_limit_for_all_refuses_good_clients() {
+    let all = Protection::all();
+    let for_all = all
+        .iter()
+        .find(|its| its.source.is_none() && its.listener.is_some());
+    let outcome = abuse::run(for_all.unwrap(), 2);
+    let homes = &outcome.crowds[0];
+    assert!(homes.clients_refused > homes.clients / 2, "{homes:?}");
+    assert!(passed(&outcome, "flood") > 0.2);
+}
+
+/// The part of a crowd's connections that got through.
+fn passed(outcome: &AbuseOutcome, crowd: &str) -> f64 {
+    let crowd = outcome.crowds.iter().find(|its| its.name == crowd).unwrap();
+    let part = |number: u64| f64::from(u32::try_from(number).unwrap());
+    part(crowd.connections - crowd.refused) / part(crowd.connections)
 }

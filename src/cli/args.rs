@@ -75,7 +75,7 @@ Which strategy, when: docs/strategies.md; mahoraga simulate shows what each does
     #[command(after_help = "Example:
   mahoraga demo")]
     Demo,
-    /// Simulate strategies on a fleet: seconds instead of days.
+    /// Simulate strategies on a fleet, or limits under abuse: seconds instead of days.
     #[command(
         after_help = super::simulate::AFTER_HELP,
         after_long_help = super::simulate::long_help()
@@ -158,15 +158,16 @@ pub struct ProxyArgs {
 /// The flags of `mahoraga simulate`.
 #[derive(Args, Clone, Debug)]
 pub struct SimulateArgs {
-    /// The configuration whose pool is simulated; without it, ten equal backends.
+    /// The configuration whose pool is simulated, or its limits in `abuse`; without it, ten equal
+    /// backends.
     #[arg(short, long, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// Which of its pools; not needed when there is one.
     #[arg(long, value_name = "NAME", requires = "config")]
     pub pool: Option<String>,
-    /// A scenario; may be given again [default: all].
+    /// A scenario; may be given again [default: all of strategies].
     #[arg(long, value_name = "NAME", value_parser = super::simulate::scenario)]
-    pub scenario: Vec<Scenario>,
+    pub scenario: Vec<Simulated>,
     /// Replay the sessions of this access log instead; `-` is standard input.
     #[arg(long, value_name = "FILE|-", conflicts_with = "scenario")]
     pub trace: Option<PathBuf>,
@@ -185,6 +186,15 @@ pub struct SimulateArgs {
     /// Draw a chart into this file too.
     #[arg(long, value_name = "FILE")]
     pub svg: Option<PathBuf>,
+}
+
+/// What `--scenario` names.
+#[derive(Clone, Debug)]
+pub enum Simulated {
+    /// Strategies on a fleet.
+    Strategies(Box<Scenario>),
+    /// Limits under abuse.
+    Abuse,
 }
 
 /// A value, or none where `off` or `auto` is written. An [`Option`] is a flag that may be left out.

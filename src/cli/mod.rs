@@ -16,7 +16,7 @@ mod run;
 mod simulate;
 mod tips;
 
-pub use args::{Cli, Command, ConfigFile, Maybe, ProxyArgs, SimulateArgs};
+pub use args::{Cli, Command, ConfigFile, Maybe, ProxyArgs, SimulateArgs, Simulated};
 pub use proxy::{ProxyError, ProxyFlags, proxy_config};
 
 use std::env;

@@ -1,4 +1,7 @@
-//! `mahoraga simulate`: runs strategies on a simulated fleet, and shows the results.
+//! `mahoraga simulate`: runs strategies on a simulated fleet, or limits under abuse, and shows the
+//! results.
+
+mod abuse;
 
 use std::fmt::Write as _;
 use std::fs::{self, File};
@@ -13,13 +16,22 @@ use parking_lot::Mutex;
 
 use crate::config::{self, Strategy, values};
 use crate::shared::Shared;
+use crate::simulate::abuse::{ABOUT, Crowd, NAME};
 use crate::simulate::{self, LINES_MAX, Outcome, Scenario, Trace};
 
-use super::args::SimulateArgs;
+use super::args::{SimulateArgs, Simulated};
 
-/// Runs each strategy over each scenario that the arguments name.
+/// Runs each strategy over each scenario that the arguments name, or limits under abuse.
 #[must_use]
 pub(super) fn simulate(args: &SimulateArgs) -> ExitCode {
+    let scenarios = args.scenario.iter().filter_map(|named| match named {
+        Simulated::Strategies(scenario) => Some((**scenario).clone()),
+        Simulated::Abuse => None,
+    });
+    let scenarios: Vec<_> = scenarios.collect();
+    if scenarios.len() < args.scenario.len() {
+        return abuse::simulate(args);
+    }
     let configured = match args.config.as_deref() {
         Some(path) => match load(path, args.pool.as_deref()) {
             Ok(pool) => Some(pool),
@@ -33,8 +45,8 @@ pub(super) fn simulate(args: &SimulateArgs) -> ExitCode {
             Ok(trace) => vec![Scenario::replay(Arc::new(trace))],
             Err(code) => return code,
         },
-        None if args.scenario.is_empty() => Scenario::all().to_vec(),
-        None => args.scenario.clone(),
+        None if scenarios.is_empty() => Scenario::all().to_vec(),
+        None => scenarios,
     };
     for scenario in &mut scenarios {
         scenario.workers = args.workers;
@@ -63,12 +75,15 @@ pub(super) fn simulate(args: &SimulateArgs) -> ExitCode {
 }
 
 /// Reads the name of a scenario.
-pub(super) fn scenario(name: &str) -> Result<Scenario, String> {
-    Scenario::named(name).ok_or_else(|| {
+pub(super) fn scenario(name: &str) -> Result<Simulated, String> {
+    if name == NAME {
+        return Ok(Simulated::Abuse);
+    }
+    let found = Scenario::named(name).map(|scenario| Simulated::Strategies(Box::new(scenario)));
+    found.ok_or_else(|| {
         let names = Scenario::all().map(|scenario| format!("`{}`", scenario.name));
-        let [others @ .., last] = &names;
-        let others = others.join(", ");
-        format!("invalid scenario `{name}`: expected {others} or {last}")
+        let names = names.join(", ");
+        format!("invalid scenario `{name}`: expected {names} or `{NAME}`")
     })
 }
 
@@ -133,7 +148,7 @@ fn skipped(trace: &Trace) -> Option<String> {
     Some(text)
 }
 
-/// Runs each strategy over each scenario, on one thread per processor: the runs are independent.
+/// Runs each strategy over each scenario.
 fn run(
     scenarios: &[Scenario],
     pool: &config::Pool,
@@ -144,17 +159,24 @@ fn run(
         .iter()
         .flat_map(|scenario| strategies.iter().map(move |strategy| (scenario, strategy)))
         .collect();
+    in_parallel(&runs, |(scenario, strategy)| {
+        simulate::run(scenario, pool, strategy, seed)
+    })
+}
+
+/// The outcome of each run, on one thread per processor: the runs are independent.
+fn in_parallel<T: Sync, R: Send>(runs: &[T], run: impl Fn(&T) -> R + Sync) -> Vec<R> {
     let next = AtomicUsize::new(0);
     let done = Mutex::new(Vec::with_capacity(runs.len()));
     let threads = thread::available_parallelism().map_or(1, usize::from);
     thread::scope(|scope| {
         for _ in 0..threads.min(runs.len()) {
             scope.spawn(|| {
-                while let Some((nth, (scenario, strategy))) = {
+                while let Some((nth, its)) = {
                     let nth = next.fetch_add(1, Ordering::Relaxed);
-                    runs.get(nth).map(|run| (nth, *run))
+                    runs.get(nth).map(|run| (nth, run))
                 } {
-                    let outcome = simulate::run(scenario, pool, strategy, seed);
+                    let outcome = run(its);
                     done.lock().push((nth, outcome));
                 }
             });
@@ -187,7 +209,12 @@ pub(super) fn long_help() -> String {
     for scenario in Scenario::all() {
         let _ = writeln!(text, "  {}\n      {}", scenario.name, scenario.about);
     }
+    let _ = writeln!(text, "  {NAME}\n      {ABOUT}");
     text.push_str(MODEL);
+    for crowd in Crowd::all() {
+        let _ = writeln!(text, "  {}\n      {}", crowd.name, crowd.about);
+    }
+    text.push_str(ABUSE_MODEL);
     text
 }
 
@@ -216,7 +243,22 @@ has 4 cores, which requests share; weights stand for capacities. Connecting
 takes 0.5 ms. In long sessions most of the work comes with the first request.
 Left out: ejection, the rest of the network, the cost of the balancer itself,
 clients that give up or try again. The times in a trace include the waiting
-of the recorded day: use its results to compare strategies.";
+of the recorded day: use its results to compare strategies.
+
+Columns of abuse, each for a crowd of clients:
+";
+
+/// Explains the rest of `abuse`.
+const ABUSE_MODEL: &str = "
+Of the first four, which are good, the table shows which part of those that
+came within two minutes was refused at least once. They come once a minute on
+average, open six connections, and keep them for 20 s on average. Of the others
+it shows what got through: connections per second, or the most that were open.
+The code that admits is the real one. --config adds the limits of its listeners,
+as if no dry_run were set. Left out: backends, and refused clients that try
+again.
+
+Which limits, when: docs/protection.md";
 
 /// Shown by `-h` and `--help`.
 pub(super) const AFTER_HELP: &str = "Examples:
@@ -224,5 +266,6 @@ pub(super) const AFTER_HELP: &str = "Examples:
   mahoraga simulate --scenario slow_backend --strategy round_robin --strategy least_time
   mahoraga simulate --config config.ron --pool web --json --svg web.svg
   mahoraga simulate --config config.ron --trace /var/log/mahoraga/access.log
+  mahoraga simulate --scenario abuse --config config.ron
 
 Which strategy, when: docs/strategies.md";

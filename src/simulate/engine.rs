@@ -26,7 +26,7 @@ pub(super) type EachSecond<'a> = &'a mut dyn FnMut(&Plan, u64) -> Option<Pool>;
 /// The state of the simulation.
 pub(super) struct Engine<'a> {
     pub(super) now: u64,
-    pub(super) queue: Queue,
+    pub(super) queue: Queue<Event>,
     pub(super) source: Source,
     pub(super) fleet: Servers,
     pub(super) measure: Measure,
@@ -57,7 +57,7 @@ impl<'a> Engine<'a> {
         let plan = Arc::new(Plan::new(Arc::new(pool)));
         let mut engine = Self {
             now: 0,
-            queue: Queue::default(),
+            queue: Queue::new(),
             source,
             outage: scenario.outage.filter(|_| fleet.leaver().is_some()),
             fleet,

@@ -1,4 +1,5 @@
-//! Simulates a strategy on a fleet of backends, with the production code of [`crate::select`].
+//! Simulates a strategy on a fleet of backends, with the production code of [`crate::select`], and
+//! limits of clients under [`abuse`], with that of [`crate::guard`].
 //!
 //! Processes events in order of time, from a seed. Uses no clock and no I/O, so the same input has
 //! the same outcome. A backend of mean weight is a processor-sharing server with 4 cores. A connect
@@ -12,6 +13,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod abuse;
 mod chance;
 mod chart;
 mod engine;

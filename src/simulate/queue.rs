@@ -4,7 +4,7 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-/// An event of the simulation.
+/// An event of a fleet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Event {
     /// The next client arrives.
@@ -26,21 +26,29 @@ pub(super) enum Event {
 }
 
 /// The queue and its clock.
-#[derive(Debug, Default)]
-pub(super) struct Queue {
-    events: BinaryHeap<Reverse<(u64, u64, Event)>>,
+#[derive(Debug)]
+pub(super) struct Queue<E> {
+    events: BinaryHeap<Reverse<(u64, u64, E)>>,
     pushed: u64,
 }
 
-impl Queue {
+impl<E: Ord> Queue<E> {
+    /// A queue without an event.
+    pub(super) fn new() -> Self {
+        Self {
+            events: BinaryHeap::new(),
+            pushed: 0,
+        }
+    }
+
     /// Adds an event at a time, in ns.
-    pub(super) fn push(&mut self, at: u64, event: Event) {
+    pub(super) fn push(&mut self, at: u64, event: E) {
         self.pushed += 1;
         self.events.push(Reverse((at, self.pushed, event)));
     }
 
     /// The next event and its time.
-    pub(super) fn pop(&mut self) -> Option<(u64, Event)> {
+    pub(super) fn pop(&mut self) -> Option<(u64, E)> {
         let Reverse((at, _, event)) = self.events.pop()?;
         Some((at, event))
     }
@@ -52,7 +60,7 @@ mod tests {
 
     #[test]
     fn in_order_of_time_then_as_they_were_set() {
-        let mut queue = Queue::default();
+        let mut queue = Queue::new();
         queue.push(5, Event::Second);
         queue.push(3, Event::Wake(1, 1));
         queue.push(3, Event::Arrive);

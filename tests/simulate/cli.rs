@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use mahoraga::simulate::Scenario;
+use mahoraga::simulate::abuse::Crowd;
 use serde_json::Value;
 
 /// One client that comes twice, and another; a line in each format, and an unreadable one.
@@ -146,17 +147,39 @@ fn mistakes_are_reported_in_one_sentence() {
         "    pools: [\n        (name: \"db\", backends: [\"127.0.0.1:9003\"]),\n",
     );
     fs::write(directory.join("two.ron"), second).unwrap();
+    fs::write(directory.join("one.ron"), CONFIG).unwrap();
     for (arguments, want) in [
         (
             "--scenario slow",
             "error: invalid value 'slow' for '--scenario <NAME>': invalid scenario `slow`: \
              expected `equal`, `slow_backend`, `black_hole`, `heavy_tail`, `busy_sessions`, \
-             `burst`, `daily_wave`, `leave_and_return` or `day_with_reserve`",
+             `burst`, `daily_wave`, `leave_and_return`, `day_with_reserve` or `abuse`",
         ),
         (
             "--strategy roundrobin",
             "error: invalid value 'roundrobin' for '--strategy <NAME>': invalid strategy \
              `roundrobin`, did you mean `round_robin`?",
+        ),
+        (
+            "--scenario abuse --scenario equal",
+            "error: --scenario abuse: it compares limits, the others strategies: run it alone",
+        ),
+        (
+            "--scenario abuse --strategy random",
+            "error: --scenario abuse: it compares limits, not strategies: leave --strategy out",
+        ),
+        (
+            "--scenario abuse --svg abuse.svg",
+            "error: --scenario abuse: it has no chart: leave --svg out",
+        ),
+        (
+            "--scenario abuse --config one.ron --pool web",
+            "error: --scenario abuse: it has no pool: leave --pool out",
+        ),
+        (
+            "--scenario abuse --config one.ron",
+            "error: one.ron: expected source_limits or rate_limit, of a listener or of all: there \
+             are no limits to simulate",
         ),
         (
             "--workers 0",
@@ -196,6 +219,28 @@ fn help_lists_the_scenarios() {
     for scenario in Scenario::all() {
         assert!(stdout(&output).contains(&format!("\n  {}\n", scenario.name)));
     }
+    for name in ["abuse"]
+        .into_iter()
+        .chain(Crowd::all().map(|crowd| crowd.name))
+    {
+        assert!(stdout(&output).contains(&format!("\n  {name}\n")), "{name}");
+    }
     assert!(stdout(&output).contains("\n  mahoraga simulate --scenario slow_backend"));
     assert!(stdout(&output).contains("\nWhich strategy, when: docs/strategies.md"));
+}
+
+/// The limits of a configuration come first, and are marked.
+#[test]
+fn limits_are_compared_under_abuse() {
+    let directory = directory("simulate_abuse");
+    let limited = CONFIG.replace("pool: \"web\")", "pool: \"web\", source_limits: (rate: 5))");
+    fs::write(directory.join("config.ron"), limited).unwrap();
+    let output = run(&directory, "--scenario abuse --config config.ron");
+    assert_eq!((output.status.code(), stderr(&output)), (Some(0), ""));
+    let lines: Vec<_> = stdout(&output).lines().collect();
+    assert!(lines[3].starts_with("* listener "), "{lines:#?}");
+    assert!(lines[4].starts_with("  no limits "), "{lines:#?}");
+    let crowds = Crowd::all().map(|crowd| crowd.name);
+    let columns: Vec<_> = lines[2].split_whitespace().skip(1).collect();
+    assert_eq!(columns, crowds);
 }

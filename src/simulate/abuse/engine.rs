@@ -1,0 +1,219 @@
+//! The event loop: clients connect, pass the gate or not, and leave.
+
+use std::net::IpAddr;
+
+use fastrand::Rng;
+use slab::Slab;
+
+use super::super::chance::{exponential, nanos};
+use super::super::queue::Queue;
+use super::CrowdOutcome;
+use super::crowd::Crowd;
+use crate::guard::{Gate, Held, Refusal, Rules, Sources};
+use crate::time::{MS, SECOND};
+
+/// The state of the simulation.
+pub(super) struct Engine {
+    now: u64,
+    queue: Queue<Event>,
+    sources: Sources,
+    gate: Gate,
+    rules: Rules,
+    crowds: Vec<Members>,
+    /// Connections that are open.
+    open: Slab<Open>,
+    /// What the gate had refused when the measurement began.
+    refused_before: [u64; Refusal::ALL.len()],
+}
+
+/// A crowd, and what is counted of it.
+struct Members {
+    crowd: Crowd,
+    /// Its own, so that no crowd alters another one.
+    rng: Rng,
+    outcome: CrowdOutcome,
+    /// Of each client.
+    clients: Vec<Seen>,
+    /// Connections that it has tried to open since the start.
+    tried: u32,
+    open: u32,
+}
+
+/// What was seen of a client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Seen {
+    Nothing,
+    Admitted,
+    Refused,
+}
+
+/// An open connection.
+struct Open {
+    crowd: usize,
+    held: Option<Held>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Event {
+    /// A client of this crowd comes.
+    Visit(usize),
+    /// A client of a crowd connects.
+    Connect(usize, u32),
+    /// A connection ends.
+    Close(usize),
+    /// The measurement begins.
+    Measure,
+}
+
+impl Engine {
+    pub(super) fn new(rules: Rules, seed: u64) -> Self {
+        let sources = Sources::new(TABLE_BYTES);
+        let crowds = (1..).zip(Crowd::all()).map(|(nth, crowd)| Members {
+            rng: Rng::with_seed(seed.wrapping_mul(1_000).wrapping_add(nth)),
+            outcome: CrowdOutcome {
+                name: crowd.name,
+                abuse: crowd.abuse,
+                clients: crowd.clients,
+                clients_seen: 0,
+                clients_refused: 0,
+                connections: 0,
+                refused: 0,
+                open_max: 0,
+            },
+            clients: vec![Seen::Nothing; crowd.clients as usize],
+            tried: 0,
+            open: 0,
+            crowd,
+        });
+        Self {
+            now: 0,
+            queue: Queue::new(),
+            gate: Gate::new(&sources),
+            sources,
+            rules,
+            crowds: crowds.collect(),
+            open: Slab::new(),
+            refused_before: Default::default(),
+        }
+    }
+
+    /// Runs until the measurement ends.
+    pub(super) fn run(mut self) -> Self {
+        self.queue.push(WARM_UP, Event::Measure);
+        for crowd in 0..self.crowds.len() {
+            self.expect_visit(crowd);
+        }
+        while let Some((at, event)) = self.queue.pop() {
+            if at >= END {
+                break;
+            }
+            self.now = at;
+            match event {
+                Event::Visit(crowd) => self.on_visit(crowd),
+                Event::Connect(crowd, client) => self.on_connect(crowd, client),
+                Event::Close(key) => self.on_close(key),
+                Event::Measure => {
+                    self.refused_before = Refusal::ALL.map(|rule| self.gate.refused(rule));
+                }
+            }
+        }
+        self
+    }
+
+    /// What happened to the crowds.
+    pub(super) fn crowds(&self) -> Vec<CrowdOutcome> {
+        let of = |its: &Members| {
+            let at_least = |seen: Seen| {
+                let clients = its.clients.iter().filter(|its| **its >= seen).count();
+                u32::try_from(clients).unwrap_or(u32::MAX)
+            };
+            CrowdOutcome {
+                clients_seen: at_least(Seen::Admitted),
+                clients_refused: at_least(Seen::Refused),
+                ..its.outcome.clone()
+            }
+        };
+        self.crowds.iter().map(of).collect()
+    }
+
+    /// Connections that this limit refused while it was measured.
+    pub(super) fn refused_by(&self, rule: Refusal) -> u64 {
+        self.gate.refused(rule) - self.refused_before[rule as usize]
+    }
+
+    fn expect_visit(&mut self, crowd: usize) {
+        let its = &mut self.crowds[crowd];
+        let wait = exponential(&mut its.rng) / its.crowd.visits;
+        self.queue.push(self.now + nanos(wait), Event::Visit(crowd));
+    }
+
+    fn on_visit(&mut self, crowd: usize) {
+        let its = &mut self.crowds[crowd];
+        let client = its.rng.u32(..its.crowd.clients);
+        let connections = its.crowd.connections;
+        for nth in 0..u64::from(connections) {
+            let at = self.now + nth * APART;
+            self.queue.push(at, Event::Connect(crowd, client));
+        }
+        self.expect_visit(crowd);
+    }
+
+    fn on_connect(&mut self, crowd: usize, client: u32) {
+        let its = &mut self.crowds[crowd];
+        let address = its.crowd.address(client, its.tried, &mut its.rng);
+        // Drawn of refused ones too, so that limits don't change what the crowd does later.
+        let lasts = nanos(its.crowd.lasts.draw(&mut its.rng));
+        its.tried += 1;
+        let is_measured = self.now >= WARM_UP;
+        let admitted = self.admit(address);
+        if is_measured {
+            let its = &mut self.crowds[crowd];
+            its.outcome.connections += 1;
+            its.outcome.refused += u64::from(admitted.is_err());
+            let seen = match admitted {
+                Ok(_) => Seen::Admitted,
+                Err(_) => Seen::Refused,
+            };
+            let client = &mut its.clients[client as usize];
+            *client = seen.max(*client);
+        }
+        if let Ok(held) = admitted {
+            self.open(crowd, held, lasts);
+        }
+    }
+
+    fn admit(&self, address: IpAddr) -> Result<Option<Held>, Refusal> {
+        let admitted = self
+            .gate
+            .admit(&self.sources, &self.rules, Some(address), self.now);
+        admitted.map(|pass| pass.held)
+    }
+
+    fn open(&mut self, crowd: usize, held: Option<Held>, lasts: u64) {
+        let key = self.open.insert(Open { crowd, held });
+        self.queue.push(self.now + lasts, Event::Close(key));
+        let its = &mut self.crowds[crowd];
+        its.open += 1;
+        if self.now >= WARM_UP {
+            its.outcome.open_max = its.outcome.open_max.max(its.open);
+        }
+    }
+
+    fn on_close(&mut self, key: usize) {
+        let Open { crowd, held } = self.open.remove(key);
+        self.crowds[crowd].open -= 1;
+        if let Some(held) = held {
+            self.gate.release(&self.sources, held);
+        }
+    }
+}
+
+/// The time between two connections of a visit, in ns.
+pub(super) const APART: u64 = 20 * MS;
+/// The length of the measurement, in seconds.
+pub(super) const MEASURED_SECONDS: u64 = 120;
+/// When it begins, in ns: counts of connections are near their mean.
+const WARM_UP: u64 = 60 * SECOND;
+const END: u64 = WARM_UP + MEASURED_SECONDS * SECOND;
+/// The default of `source_table`. No crowd fills it, so nothing here depends on its random key.
+const TABLE_BYTES: u64 = 64 << 20;
