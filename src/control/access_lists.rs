@@ -22,6 +22,7 @@ use super::aside;
 use super::list_files::{self, Followed, ListFiles};
 
 use file::PrefixFile;
+pub use file::read_access_list;
 pub(super) use file::{FileRead, Known, read_files};
 
 /// The access lists in force, and the files that they are read from.

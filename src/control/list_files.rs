@@ -13,6 +13,7 @@ mod follower;
 mod lines;
 
 use std::collections::BTreeMap;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -268,16 +269,15 @@ fn about(path: &Path, what: &dyn std::fmt::Display) -> String {
     format!("{}: {what}", path.display())
 }
 
+/// The list of a text.
+pub(super) fn parse_text<F: ListFile>(text: impl io::Read) -> Result<F::List, String> {
+    lines::parse::<F>(text, 0).map_err(|error| error.to_string())
+}
+
 /// News that wait to be taken in; tasks wait with more.
 const NEWS: usize = 4;
 /// From one look at a file to the next.
 const LOOK: Duration = Duration::from_secs(1);
-
-/// The list of a text.
-#[cfg(test)]
-pub(super) fn parse_text<F: ListFile>(text: impl std::io::Read) -> Result<F::List, String> {
-    lines::parse::<F>(text, 0).map_err(|error| error.to_string())
-}
 
 #[cfg(test)]
 mod tests;

@@ -59,6 +59,7 @@ use crate::ring::{self, SetupError};
 use crate::sys;
 
 use access_lists::AccessLists;
+pub use access_lists::read_access_list;
 use access_log::{AccessLogWriter, Log, Orders, Sink};
 use admin_listeners::AdminListeners;
 pub(crate) use audit::TARGET as AUDIT_TARGET;

@@ -1,6 +1,7 @@
 //! The files of access lists: one prefix on each line.
 
 use std::collections::BTreeSet;
+use std::io;
 
 use crate::config::{Config, values};
 use crate::control::StartError;
@@ -25,6 +26,14 @@ pub(in crate::control) fn read_files(
     let lists = config.access_lists.iter();
     let files: BTreeSet<_> = lists.filter_map(|list| list.file.as_ref()).collect();
     list_files::read_all::<PrefixFile>(files, known).map_err(StartError::AccessList)
+}
+
+/// The prefixes of an access list's file. May take long: 64 MiB at most.
+///
+/// # Errors
+/// The first mistake, with its line.
+pub fn read_access_list(text: impl io::Read) -> Result<Prefixes, String> {
+    list_files::parse_text::<PrefixFile>(text)
 }
 
 /// The prefixes of the lines that were read.
@@ -77,17 +86,13 @@ const PREFIXES_MAX: usize = 1_000_000;
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
-    use std::io::{self, Read};
+    use std::io::Read;
     use std::net::{IpAddr, Ipv6Addr};
     use std::sync::Arc;
 
+    use super::read_access_list as parse;
     use super::*;
-    use crate::control::list_files::parse_text;
     use crate::guard::AccessFilter;
-
-    fn parse(text: impl Read) -> Result<Prefixes, String> {
-        parse_text::<PrefixFile>(text)
-    }
 
     fn error(text: &str) -> String {
         parse(text.as_bytes()).unwrap_err()

@@ -1,0 +1,23 @@
+//! What each fuzz target does with its bytes: it compares the code with a simple model of it, and
+//! panics where they differ. libFuzzer calls these by `fuzz_targets/`, and `cargo test` by
+//! `tests/fuzz.rs`, with fewer and simpler inputs.
+
+#![allow(
+    unreachable_pub,
+    missing_docs,
+    missing_debug_implementations,
+    reason = "tests/fuzz.rs includes this file, and is no library"
+)]
+
+mod configuration;
+mod first_bytes;
+mod input;
+mod prefixes;
+mod requests;
+mod sources;
+
+pub use configuration::configuration;
+pub use first_bytes::first_bytes;
+pub use prefixes::{prefix_lists, prefix_tables};
+pub use requests::requests;
+pub use sources::sources;
