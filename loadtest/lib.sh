@@ -48,10 +48,11 @@ package_of() {
     redis-cli | redis-benchmark) echo redis-tools ;;
     nginx-stream) echo libnginx-mod-stream ;;
     initdb | postgres | pgbench | psql) echo postgresql ;;
-    taskset | setpriv) echo util-linux ;;
+    taskset | setpriv | nsenter | unshare) echo util-linux ;;
     qemu-system-x86_64) echo qemu-system-x86 ;;
     busybox) echo busybox-static ;;
     strip) echo binutils ;;
+    ip | ss | nstat) echo iproute2 ;;
     *) echo "$1" ;;
     esac
 }

@@ -1,0 +1,207 @@
+#!/usr/bin/env bash
+# What protection costs that refuses nobody: the same balancer with and without it, in one run.
+#
+#   loadtest/protection.sh [connect] [requests] [calls]     default: all of them
+#
+#   connect    CPU time per connection with one request (wrk, nginx)
+#   requests   CPU time per request over 64 keep-alive connections
+#   calls      system calls per connection, by name (strace): what asking for a client's address is
+#
+# `off` has no rules. `address` has the least rule that asks for the client's address: a list of one
+# prefix. `on` has all that a listener can have, none of which refuses the clients here: an access
+# list of PREFIXES, limits of each source, of the listener and of all. Each has one worker pinned to
+# PROXY_CPU (1); load and backend are on LOAD_CPU (0). In every round each has its turn, another one
+# first. A ratio is taken within a round; the script prints the medians and ranges of the rounds.
+# The exit code does not depend on them. By environment:
+#   ROUNDS=15       DURATION=2      rounds, and seconds of each figure in a round
+#   PREFIXES=100000                 of the access list
+#   MAHORAGA=PATH   the binary (default: what `cargo build --release` makes now)
+#   INSTALL=1       as root, install missing tools by apt-get
+
+set -euo pipefail
+# shellcheck source-path=SCRIPTDIR source=lib.sh
+source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+ROUNDS=${ROUNDS:-15}
+DURATION=${DURATION:-2}
+PREFIXES=${PREFIXES:-100000}
+KINDS=(off address on)
+TSV=$WORK/protection.tsv
+declare -A PORT_OF PID_OF
+
+# Prefixes outside of 127.0.0.0/8, half of them IPv6, of many lengths.
+write_list() {
+    python3 - "$PREFIXES" <<'PYTHON'
+import random
+import sys
+from ipaddress import ip_network
+
+rng, all = random.Random(1), set()
+while len(all) < int(sys.argv[1]):
+    if len(all) % 2:
+        bits = rng.randrange(20, 33)
+        ip = rng.randrange(128 << 24, 224 << 24) >> (32 - bits) << (32 - bits)
+    else:
+        bits = rng.randrange(32, 65)
+        ip = ((0x20 << 120) + rng.getrandbits(120)) >> (128 - bits) << (128 - bits)
+    all.add(str(ip_network((ip, bits))))
+print("\n".join(sorted(all)))
+PYTHON
+}
+
+# lists_of KIND and rules_of KIND: parts of a configuration.
+lists_of() {
+    case $1 in
+    address) echo '    access_lists: [(name: "few", deny: ["192.0.2.1"], others: "allow")],' ;;
+    on)
+        echo "    access_lists: [(name: \"many\", file: \"$WORK/list.txt\", others: \"allow\")],"
+        echo '    rate_limit: (rate: 1000000),'
+        ;;
+    esac
+}
+
+rules_of() {
+    case $1 in
+    address) echo ', access_list: "few"' ;;
+    on)
+        echo ', access_list: "many", rate_limit: (rate: 1000000),'
+        echo '        source_limits: (connections: 100000, rate: 1000000)'
+        ;;
+    esac
+}
+
+# start_kind KIND BACKEND_PORT
+start_kind() {
+    local kind=$1 backend=$2
+    free_port
+    cat >"$WORK/$kind.ron" <<RON
+(
+    workers: 1,
+    admin: "off",
+    access_log: "off",
+    histogram_log: "$WORK/$kind.hlog",
+$(lists_of "$kind")
+    listeners: [(
+        name: "in", bind: "127.0.0.1:$PORT", pool: "out"$(rules_of "$kind")
+    )],
+    pools: [(name: "out", backends: ["127.0.0.1:$backend"])],
+)
+RON
+    start "$PROXY_CPU" "$kind" "$MAHORAGA" run "$WORK/$kind.ron"
+    wait_port "$PORT" "$kind"
+    PORT_OF[$kind]=$PORT
+    PID_OF[$kind]=$STARTED
+}
+
+# turn LOAD ROUND KIND WRK_ARGUMENT...
+turn() {
+    local load=$1 round=$2 kind=$3 cpu rate errors result
+    shift 3
+    result=$(measure_wrk "${PID_OF[$kind]}" "${PORT_OF[$kind]}" 64 "$DURATION" "$@")
+    read -r cpu rate _ _ errors <<<"$result"
+    # Errors are no part of the price: a figure with some is of another load.
+    [[ $errors == 0 ]] || say "$load, $kind: $errors requests failed or were refused"
+    printf '%s\t%s\t%s\t%s\t%s\n' "$load" "$round" "$kind" "$cpu" "$rate" >>"$TSV"
+}
+
+# in_turns LOAD WRK_ARGUMENT...
+in_turns() {
+    local load=$1 round nth count=${#KINDS[@]}
+    shift
+    for kind in "${KINDS[@]}"; do
+        run_wrk "$LOAD_CPU" "${PORT_OF[$kind]}" 64 1 >/dev/null
+    done
+    for ((round = 1; round <= ROUNDS; round++)); do
+        say "$load: round $round of $ROUNDS"
+        for ((nth = 0; nth < count; nth++)); do
+            turn "$load" "$round" "${KINDS[(round + nth) % count]}" "$@"
+        done
+    done
+}
+
+part_connect() { in_turns connect -H 'Connection: close'; }
+
+part_requests() { in_turns requests; }
+
+# System calls of the worker for each connection, while strace slows it down. io_uring's own
+# operations are none.
+part_calls() {
+    local kind result requests tracer
+    if ! command -v strace >/dev/null; then
+        echo 'NOT COUNTED: system calls (no strace here)'
+        return
+    fi
+    for kind in "${KINDS[@]}"; do
+        strace -f -c -o "$WORK/$kind.calls" -p "${PID_OF[$kind]}" 2>/dev/null &
+        tracer=$!
+        PIDS+=("$tracer")
+        sleep 0.5
+        result=$(run_wrk "$LOAD_CPU" "${PORT_OF[$kind]}" 64 "$DURATION" -H 'Connection: close')
+        read -r requests _ <<<"$result"
+        kill -INT "$tracer"
+        wait "$tracer" || true
+        awk -v kind="$kind" -v connections="$requests" '
+            $1 ~ /^[0-9.]+$/ && $NF != "total" && $4 / connections >= 0.005 {
+                calls = calls sprintf("%s %s %.2f", calls ? "," : "", $NF, $4 / connections)
+            }
+            END { printf "%s: system calls per connection:%s\n", kind, calls }
+        ' "$WORK/$kind.calls"
+    done
+}
+
+print_table() {
+    python3 - "$TSV" <<'PYTHON'
+import csv
+import sys
+from collections import defaultdict
+from statistics import median
+
+NAMES = {
+    "connect": "µs of CPU per connection with one request",
+    "requests": "µs of CPU per request",
+}
+figures = defaultdict(dict)
+with open(sys.argv[1], encoding="utf-8", newline="") as file:
+    for load, turn, kind, cpu, _ in csv.reader(file, delimiter="\t"):
+        figures[load, kind][turn] = float(cpu)
+kinds = list(dict.fromkeys(kind for _, kind in figures))
+
+
+def spread(values, form):
+    return f"{median(values):{form}} ({min(values):{form}} to {max(values):{form}})"
+
+
+for load in dict.fromkeys(load for load, _ in figures):
+    print(f"{NAMES[load]}, median and range:")
+    without = figures[load, "off"]
+    for kind in kinds:
+        ours = figures[load, kind]
+        line = f"  {kind:8}{spread(list(ours.values()), '.3f')}"
+        if kind != "off":
+            more = [100 * (ours[turn] / without[turn] - 1) for turn in ours]
+            line += f"; against off: {spread(more, '+.1f')}%"
+        print(line)
+PYTHON
+}
+
+help_if_asked "$@"
+(($#)) || set -- connect requests calls
+for part; do
+    declare -F "part_$part" >/dev/null || die "no part named $part (see --help)"
+done
+need_tools wrk nginx python3 taskset
+need_two_cpus
+need_descriptors 4096
+find_mahoraga
+write_list >"$WORK/list.txt"
+start_http "$LOAD_CPU" "$WORK"
+backend=$PORT
+for kind in "${KINDS[@]}"; do
+    start_kind "$kind" "$backend"
+done
+: >"$TSV"
+for part; do
+    "part_$part"
+done
+[[ ! -s $TSV ]] || print_table
+printf '%s rounds of %s s, %s prefixes; %s.\n' "$ROUNDS" "$DURATION" "$PREFIXES" "$(machine_facts)"
