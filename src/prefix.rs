@@ -6,13 +6,15 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 /// An address of which only the first bits count. The others are 0.
 ///
 /// IPv4 addresses that are written as IPv6 ones (`::ffff:10.0.0.0/104`) are IPv4 addresses: a
 /// client of a listener on `[::]` has that one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Prefix {
     ip: IpAddr,
     length: u8,
@@ -80,6 +82,22 @@ impl Prefix {
         ip.is_ipv4() == self.ip.is_ipv4() && Self::new(ip, self.length) == Some(*self)
     }
 
+    /// Whether all addresses of another prefix are in it.
+    #[must_use]
+    pub fn covers(&self, other: Self) -> bool {
+        self.length <= other.length && self.contains(other.ip)
+    }
+
+    /// The first and the last 64 bits of its first address.
+    #[must_use]
+    pub fn halves(&self) -> [u64; 2] {
+        let bits = match self.ip {
+            IpAddr::V4(ip) => u32::from(ip).into(),
+            IpAddr::V6(ip) => u128::from(ip),
+        };
+        [bits >> 64, bits & u128::from(u64::MAX)].map(|half| u64::try_from(half).unwrap_or(0))
+    }
+
     /// Whether it is one address.
     #[must_use]
     pub fn is_whole(&self) -> bool {
@@ -90,6 +108,20 @@ impl Prefix {
 /// `bits` without the last `spare` ones.
 fn high_bits(bits: u32, spare: u8) -> u32 {
     bits.checked_shl(spare.into()).unwrap_or(0)
+}
+
+impl TryFrom<String> for Prefix {
+    type Error = PrefixError;
+
+    fn try_from(text: String) -> Result<Self, PrefixError> {
+        text.parse()
+    }
+}
+
+impl From<Prefix> for String {
+    fn from(prefix: Prefix) -> Self {
+        prefix.to_string()
+    }
 }
 
 impl FromStr for Prefix {

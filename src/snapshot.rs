@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -12,7 +13,7 @@ use crossbeam::utils::CachePadded;
 use crate::address::Address;
 use crate::by_name::ByName;
 use crate::config::{self, Config};
-use crate::guard::{AccessFilter, AccessFilters, Gate, Limit, Rules, Sources};
+use crate::guard::{AccessFilter, AccessFilters, Bans, Gate, Limit, Rules, Sources, Trusted};
 use crate::pool::{Pool, Standing, Tally, Traffic};
 use crate::select::Plan;
 use crate::session::SessionLimits;
@@ -36,6 +37,10 @@ pub struct Snapshot {
     pub access: HashMap<u64, Arc<AccessFilter>>,
     /// What is counted of clients' sources.
     pub sources: Arc<Sources>,
+    /// Networks whose clients are refused by every listener.
+    pub bans: Arc<Bans>,
+    /// Networks that no ban concerns.
+    pub trusted: Arc<Trusted>,
     /// How many listeners there have been; the id of the next new one.
     pub listeners_made: u64,
 }
@@ -86,6 +91,12 @@ impl Snapshot {
         pools.find(|pool| pool.name == name)
     }
 
+    /// Whether clients of an address are refused now.
+    #[must_use]
+    pub fn is_banned(&self, ip: IpAddr, now: u64) -> bool {
+        self.bans.is_banned(ip, now) && !self.trusted.contains(ip)
+    }
+
     /// Composes the snapshot of a configuration with its access lists, which is to replace the one
     /// before. Counts and tables are kept: those of pools by name, of backends by name and address,
     /// of listeners by address. `max_connections` is what the configuration or the descriptor limit
@@ -123,6 +134,11 @@ impl Snapshot {
             || Arc::new(Sources::new(config.source_table)),
             |before| Arc::clone(&before.sources),
         );
+        let bans = before.map_or_else(
+            || Arc::new(Bans::new(config.bans.max)),
+            |before| Arc::clone(&before.bans),
+        );
+        let trusted = trusted(before, config);
         let mut made = before.map_or(0, |before| before.listeners_made);
         let stay = before.map_or_else(Vec::new, |before| before.staying(config));
         let stay = stay.into_iter().chain(std::iter::repeat(None));
@@ -155,6 +171,8 @@ impl Snapshot {
             connections: connections.unwrap_or_else(unbounded),
             access: filters,
             sources,
+            bans,
+            trusted,
             listeners_made: made,
         };
         Draft {
@@ -199,6 +217,8 @@ impl Snapshot {
             pools: self.pools.clone(),
             connections: Arc::clone(&self.connections),
             sources: Arc::clone(&self.sources),
+            bans: Arc::clone(&self.bans),
+            trusted: Arc::clone(&self.trusted),
             listeners_made: made,
         }
     }
@@ -248,6 +268,7 @@ impl Draft<'_> {
     pub fn take_effect(self) -> Snapshot {
         let next = self.next;
         next.connections.set_max(self.max_connections);
+        next.bans.set_max(self.config.bans.max);
         for (listener, config) in next.listeners.iter().zip(&self.config.listeners) {
             let max = config.max_connections.map_or(u32::MAX, NonZeroU32::get);
             listener.connections.set_max(max);
@@ -261,6 +282,14 @@ impl Draft<'_> {
             }
         }
         next
+    }
+}
+
+fn trusted(before: Option<&Snapshot>, config: &Config) -> Arc<Trusted> {
+    let before = before.map(|before| &before.trusted);
+    match before.filter(|its| its.prefixes() == config.trusted) {
+        Some(same) => Arc::clone(same),
+        None => Arc::new(Trusted::new(&config.trusted)),
     }
 }
 

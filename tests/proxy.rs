@@ -29,6 +29,8 @@ mod api;
 mod asking;
 #[path = "proxy/balancer.rs"]
 mod balancer;
+#[path = "proxy/bans.rs"]
+mod bans;
 #[path = "proxy/bytes.rs"]
 mod bytes;
 #[path = "proxy/connecting.rs"]

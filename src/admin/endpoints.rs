@@ -22,6 +22,24 @@ use super::{Author, Call, Handle, Reply, Role, handlers};
 
 /// Every endpoint.
 pub(super) fn endpoints() -> Vec<Endpoint> {
+    let mut all = others();
+    all.extend(of_bans());
+    all
+}
+
+fn of_bans() -> [Endpoint; 3] {
+    use handlers as h;
+    [
+        Endpoint::read(BANS, "bans", h::bans).says("Clients and networks that are banned."),
+        Endpoint::write(Method::POST, BANS, "ban", h::ban)
+            .says("Bans a client or a network, and closes its sessions.")
+            .refuses(&[INVALID]),
+        Endpoint::write(Method::DELETE, BAN, "unban", h::unban)
+            .says("Lifts the ban of a client or a network."),
+    ]
+}
+
+fn others() -> Vec<Endpoint> {
     use handlers as h;
     let (post, patch, delete) = (Method::POST, Method::PATCH, Method::DELETE);
     vec![
@@ -97,6 +115,8 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
 
 const LISTENER: &str = "/v1/listeners/{listener}";
 const ACCESS_LIST: &str = "/v1/access_lists/{list}";
+const BANS: &str = "/v1/bans";
+const BAN: &str = "/v1/bans/{prefix}";
 const LIMITS: &str = "/v1/limits";
 const POOL: &str = "/v1/pools/{pool}";
 const BACKENDS: &str = "/v1/pools/{pool}/backends";

@@ -14,15 +14,17 @@ use futures_util::stream::unfold;
 use super::endpoints::ApiRequest;
 use super::exchange::{Changes, Json, LongJson, NewBackend, Query, WrittenJson};
 use super::model::{
-    AccessListDetail, AccessListStatus, AccessQuestion, BackendStatus, Changed, ConfigText,
-    HistogramStatus, Killed, Limits, ListenerStatus, PoolStatus, Readiness, Reloaded, Removal,
-    Reopened, SESSIONS_MAX, SessionFilter, SessionStatus, Stage, Status, Watching,
+    AccessListDetail, AccessListStatus, AccessQuestion, BANS_MAX, BackendStatus, BanFilter,
+    BanStatus, Banned, Changed, ConfigText, HistogramStatus, Killed, Limits, ListenerStatus,
+    PoolStatus, Readiness, Reloaded, Removal, Reopened, SESSIONS_MAX, SessionFilter, SessionStatus,
+    Stage, Status, Watching,
 };
 use super::openapi;
 use super::refusal::Refusal;
 use super::{Call, Which};
 use crate::config::{
-    AccessEdits, AccessListChange, Backend, Change, ChangeError, Config, Listener, Pool,
+    AccessEdits, AccessListChange, Backend, Change, ChangeError, Config, Listener, NewBan, Pool,
+    values,
 };
 use crate::control::events::{Since, Watch};
 
@@ -88,6 +90,38 @@ pub(super) async fn edit_access_list(
     let list = request.param("list");
     let edits = AccessEdits::new(patch.values()).map_err(ChangeError::Invalid)?;
     apply(&request, Change::EditAccessList { list, edits }).await
+}
+
+pub(super) async fn bans(
+    request: ApiRequest,
+    Query(filter): Query<BanFilter>,
+) -> LongAnswer<Vec<BanStatus>> {
+    if filter.limit.is_some_and(|limit| limit > BANS_MAX) {
+        let why = format!("limit: {BANS_MAX} bans at most");
+        return Err(Refusal::malformed(why));
+    }
+    let bans = request.ask(|reply| Call::Bans(filter, reply));
+    bans.await.map(LongJson)
+}
+
+pub(super) async fn ban(request: ApiRequest, Changes(ban): Changes<NewBan>) -> Answer<Banned> {
+    let author = request.author()?;
+    if ban.get("prefix").is_none() {
+        return Err(Refusal::malformed("expected a `prefix`"));
+    }
+    let banned = request.ask(|reply| Call::Ban(ban, author, reply)).await?;
+    let refused = |why| Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, why);
+    banned.map(Json).map_err(refused)
+}
+
+pub(super) async fn unban(request: ApiRequest, (): ()) -> Answer<BanStatus> {
+    let author = request.author()?;
+    let text = request.param("prefix");
+    let prefix = values::prefix(&text);
+    let prefix = prefix.map_err(|error| Refusal::malformed(error.about("prefix", &text)))?;
+    let lifted = request.ask(|reply| Call::Unban(prefix, author, reply));
+    let refused = |why| Refusal::new(StatusCode::NOT_FOUND, why);
+    lifted.await?.map(Json).map_err(refused)
 }
 
 pub(super) async fn limits(request: ApiRequest, (): ()) -> Answer<Limits> {

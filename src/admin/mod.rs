@@ -26,11 +26,12 @@ use tokio::sync::{mpsc, oneshot};
 pub use access::{TokenError, Tokens};
 pub use server::{AdminListener, Replacement, serve};
 
-use crate::config::{Change, ChangeError};
+use crate::config::{Change, ChangeError, NewBan, Patch};
 use crate::control::events::Events;
+use crate::prefix::Prefix;
 use model::{
-    AccessListDetail, AccessListStatus, Changed, HistogramStatus, ListenerStatus, PoolStatus,
-    Reloaded, SessionFilter, SessionStatus, Status,
+    AccessListDetail, AccessListStatus, BanFilter, BanStatus, Banned, Changed, HistogramStatus,
+    ListenerStatus, PoolStatus, Reloaded, SessionFilter, SessionStatus, Status,
 };
 
 /// A request to the control thread, with the channel for its answer.
@@ -48,6 +49,12 @@ pub enum Call {
         Option<IpAddr>,
         Reply<Result<AccessListDetail, Vec<String>>>,
     ),
+    /// The bans that match.
+    Bans(BanFilter, Reply<Vec<BanStatus>>),
+    /// Bans clients. Answers with the ban, or why none is made.
+    Ban(Patch<NewBan>, Author, Reply<Result<Banned, String>>),
+    /// Lifts the ban of a network. Answers with what it was, or why there is none.
+    Unban(Prefix, Author, Reply<Result<BanStatus, String>>),
     /// All pools, some of them with their backends.
     Pools(Which, Reply<Vec<PoolStatus>>),
     /// Sessions that are open now; or why not all are known.
@@ -182,6 +189,9 @@ impl Handle {
             Call::Listeners(_)
             | Call::AccessLists(_)
             | Call::AccessList(..)
+            | Call::Bans(..)
+            | Call::Ban(..)
+            | Call::Unban(..)
             | Call::Pools(..)
             | Call::Sessions(..)
             | Call::Kill(..)

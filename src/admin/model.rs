@@ -11,8 +11,10 @@ use crate::config::AdminState;
 pub use crate::session::SessionState;
 pub use crate::worker::{SESSIONS, SESSIONS_MAX, SessionFilter, SessionId};
 
+mod bans;
 mod figures;
 
+pub use bans::{BANS, BANS_MAX, BanFilter, BanOrder, BanStatus, Banned, BannedBy, BansStatus};
 pub use figures::{
     ControlStatus, HistogramStatus, LastChange, LatencyStatus, LatencyWindow, TrafficStatus,
 };
@@ -59,6 +61,9 @@ pub struct Status {
     /// The table of sources.
     #[serde(default)]
     pub sources: SourcesStatus,
+    /// The ban table.
+    #[serde(default)]
+    pub bans: BansStatus,
     /// What of the configuration takes effect at the next start, a sentence each.
     #[serde(default)]
     pub waiting: Vec<String>,
@@ -148,7 +153,7 @@ pub struct ListenerStatus {
     /// Clients refused since it listens.
     #[serde(default)]
     pub refused: u64,
-    /// Those that limits of new connections refused, by limit.
+    /// Those that were banned, and those that limits of new connections refused, by limit.
     #[serde(default)]
     pub refused_by: BTreeMap<String, u64>,
     /// Clients that such a limit would have refused if it were not in a dry run, by limit.
@@ -458,6 +463,12 @@ pub enum EventKind {
     NoLocalPort,
     /// This machine does not have a `source` address.
     NoSourceAddress,
+    /// A client or a network is banned.
+    Banned,
+    /// A ban has ended, or was lifted.
+    Unbanned,
+    /// Banned clients were refused.
+    BannedRefused,
     /// A listener refuses clients by its access list.
     AccessDenied,
     /// A limit of new connections refuses clients, or would if it were not in a dry run.

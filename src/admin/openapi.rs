@@ -147,9 +147,13 @@ fn security(role: Option<Role>) -> Value {
 }
 
 /// The parameters of paths.
-const PARAMETERS: [(&str, &str); 5] = [
+const PARAMETERS: [(&str, &str); 6] = [
     ("listener", "The listener's name."),
     ("list", "The access list's name."),
+    (
+        "prefix",
+        "An address or a prefix, as the ban has it; its `/` is written `%2F`.",
+    ),
     ("pool", "The pool's name."),
     (
         "backend",

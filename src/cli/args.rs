@@ -150,6 +150,14 @@ pub struct ProxyArgs {
                 again"
     )]
     pub deny: Vec<Prefix>,
+    /// Never ban clients of this address or prefix.
+    #[arg(
+        long,
+        value_name = "CIDR",
+        value_parser = values::prefix,
+        help = "Never ban clients of this address or prefix; may be given again"
+    )]
+    pub trusted: Vec<Prefix>,
     /// Settings of the configuration.
     #[command(flatten)]
     pub flags: ProxyFlags,

@@ -248,14 +248,22 @@ fn file_of(args: &ProxyArgs) -> Result<String, ProxyError> {
     let backends = args.to.iter();
     let backends = backends.map(|backend| format!("{}, // --to\n", backend.ron()));
     Ok(format!(
-        "({}access_log: {access_log},\n{}pools: [(name: {NAME:?},\n\
+        "({}trusted: [\n{}],\naccess_log: {access_log},\n{}pools: [(name: {NAME:?},\n\
          strategy: (\n{name}{}{of_strategy}),\n{persist}{}backends: [\n{}])])",
         flags.fields(""),
+        listed(&args.trusted, "trusted"),
         listeners(args),
         flags.fields("pools.strategy."),
         flags.fields("pools."),
         backends.collect::<String>(),
     ))
+}
+
+/// Prefixes of a flag, a line for each.
+fn listed(prefixes: &[Prefix], flag: &str) -> String {
+    let prefixes = prefixes.iter();
+    let lines = prefixes.map(|prefix| format!("\"{prefix}\", // --{flag}\n"));
+    lines.collect()
 }
 
 /// The listeners, and the access list of all of them, if prefixes are given.
@@ -293,12 +301,7 @@ fn listeners(args: &ProxyArgs) -> String {
         )
     });
     let listeners: String = listeners.collect();
-    let prefixes = |prefixes: &[Prefix], flag: &str| -> String {
-        let prefixes = prefixes.iter();
-        let lines = prefixes.map(|prefix| format!("\"{prefix}\", // --{flag}\n"));
-        lines.collect()
-    };
-    let (allow, deny) = (prefixes(&args.allow, "allow"), prefixes(&args.deny, "deny"));
+    let (allow, deny) = (listed(&args.allow, "allow"), listed(&args.deny, "deny"));
     // With both, they do not say what holds for all others: `others_warning` reports it.
     let others = match (args.allow.is_empty(), args.deny.is_empty()) {
         (false, false) => ", others: \"allow\"",

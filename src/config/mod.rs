@@ -13,12 +13,14 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::by_name::ByName;
+use crate::prefix::Prefix;
 use crate::shared::Shared;
 
 mod access_list;
 mod admin;
 mod availability;
 mod backend;
+mod bans;
 mod change;
 mod check;
 mod codec;
@@ -52,6 +54,7 @@ pub use admin::{ADMIN_SOCKET, Admin, AdminHttp};
 pub use availability::{AllDown, Ejection, OnDown, Queue, ScaleBy, Scaling};
 pub(crate) use backend::is_resolved;
 pub use backend::{Backend, Target};
+pub use bans::{BanTable, NewBan};
 pub use change::{AccessEdits, Change, ChangeError, Topic};
 pub use check::{Check, CheckTls, Expect, HttpProbe, Initial, Probe, ProxyHeader, Verify};
 pub use discovery::Discovery;
@@ -98,6 +101,10 @@ settings! {
         /// The memory that counts sources, for listeners with `source_limits`. A source takes 60
         /// bytes; the least recently seen one without connections is forgotten first.
         pub source_table: u64 = limits::SOURCE_TABLE => waits(memory());
+        /// The table of banned clients.
+        pub bans: BanTable = BanTable::default() => group();
+        /// Addresses and prefixes of clients that are never banned.
+        pub trusted: Vec<Prefix> = Vec::new() => list(access_list::prefix());
         /// How long sessions may go on after SIGTERM.
         pub shutdown_grace: Duration = SHUTDOWN_GRACE => duration(values::GRACE);
         /// The access log, with a line for each session. Off: no access log.
@@ -223,8 +230,8 @@ pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(30);
 pub const HISTOGRAM_LOG: &str = "mahoraga.hlog";
 
 use codec::{
-    duration, group_or_off, groups, list, memory, named, number, path, shared_groups, spelled,
-    truth, waits,
+    duration, group, group_or_off, groups, list, memory, named, number, path, shared_groups,
+    spelled, truth, waits,
 };
 use reader::Around;
 use table::{Settings, Shape, settings};

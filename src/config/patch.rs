@@ -17,7 +17,7 @@ use super::table::{self, Setting, Settings, Table, setting};
 use super::text::Text;
 use super::tree::{Kind, Value};
 use super::values::{self, ValueError};
-use super::{AccessListChange, Backend, Config, Listener, Pool, Queue};
+use super::{AccessListChange, Backend, Config, Listener, NewBan, Pool, Queue};
 
 /// A group of which some settings can change while the balancer runs.
 pub trait Changeable: Sized + Clone + Send + Sync + 'static {
@@ -349,6 +349,11 @@ changeable!(
     AccessListChange,
     "AccessListChange",
     ["allow", "deny", "remove"].map(setting)
+);
+changeable!(
+    NewBan,
+    "NewBan",
+    ["prefix", "for", "reason", "force"].map(setting)
 );
 changeable!(Config, "GlobalChange", of_all_listeners());
 

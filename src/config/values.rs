@@ -11,6 +11,7 @@ use thiserror::Error;
 
 use super::{AdminState, Backend, Key, LogSink, RecordFormat, Strategy, codec, foreign};
 use crate::address::{Address, AddressError, kind_of_no_server};
+use crate::control::is_misleading;
 
 mod backend;
 mod check;
@@ -31,8 +32,8 @@ pub(super) use check::{
 pub(super) use duration::duration_of;
 pub(crate) use duration::written;
 pub use duration::{
-    Bounds, CHECK_INTERVAL, CHECK_TIMEOUT, CONNECT, COOL_DOWN, DEADLINE, DECAY, EJECTION, GRACE,
-    HORIZON, PEEK, QUEUE_WAIT, REFRESH, SCALING_WINDOW, SEASON, SLOW_START, TTL,
+    BAN, Bounds, CHECK_INTERVAL, CHECK_TIMEOUT, CONNECT, COOL_DOWN, DEADLINE, DECAY, EJECTION,
+    GRACE, HORIZON, PEEK, QUEUE_WAIT, REFRESH, SCALING_WINDOW, SEASON, SLOW_START, TTL,
 };
 pub(super) use meant::{binary_memory, plain_number, truth};
 pub use memory::memory_text;
@@ -103,6 +104,8 @@ pub const WORKERS: RangeInclusive<u32> = 1..=1024;
 pub const CONNECTIONS: RangeInclusive<u32> = 1..=1 << 24;
 /// New connections in a second, or at once.
 pub const RATE: RangeInclusive<u32> = 1..=1_000_000;
+/// Bans at a time.
+pub const BANS: RangeInclusive<u32> = 1..=1_000_000;
 /// Bits of an IPv4 address.
 pub const PREFIX_V4: RangeInclusive<u32> = 1..=32;
 /// Bits of an IPv6 address.
@@ -149,6 +152,19 @@ pub fn duration(text: &str, bounds: Bounds) -> Result<Duration, ValueError> {
 pub fn duration_or_off(text: &str, bounds: Bounds) -> Result<Option<Duration>, ValueError> {
     codec::duration(bounds).or("off").flag(text)
 }
+
+/// Reads the reason of a ban.
+pub fn reason(text: &str) -> Result<String, ValueError> {
+    let is_shown = !text.chars().any(is_misleading);
+    let fits = (1..=REASON_MAX).contains(&text.chars().count()) && is_shown;
+    let expected = || ValueError::Unexpected(REASON.to_owned());
+    fits.then(|| text.to_owned()).ok_or_else(expected)
+}
+
+/// The reasons of bans that are expected, in words.
+pub(super) const REASON: &str = "1 to 200 characters on one line, and no control character";
+/// Characters of a reason.
+const REASON_MAX: usize = 200;
 
 /// Reads a decimal as percent, from its digits: no float comes near it.
 pub(super) fn percent(text: &str) -> Option<u16> {

@@ -16,6 +16,7 @@ use super::access_log::Orders;
 use super::admin_listeners::AdminSocket;
 use super::at_start::AtStart;
 use super::audit::Audit;
+use super::bans::BanReports;
 use super::declared::Declared;
 use super::discovery::{self, Discoveries};
 use super::events::Events;
@@ -49,6 +50,7 @@ pub(super) struct Balancer {
     pub(super) checks: Checks,
     pub(super) discoveries: Discoveries,
     pub(super) access: AccessLists,
+    pub(super) bans: BanReports,
     pub(super) metrics: Metrics,
     pub(super) log_orders: Rc<Orders>,
     pub(super) events: Events,
@@ -92,6 +94,7 @@ impl Balancer {
             checks: Checks::new(workers.seed),
             discoveries,
             access,
+            bans: BanReports::default(),
             metrics: Metrics::new(measurements),
             log_orders: Rc::clone(log_orders),
             events: events.clone(),

@@ -49,6 +49,9 @@ impl Balancer {
                 Ok(detail) => drop(aside::compute(move || drop(reply.send(Ok(detail()))))),
                 Err(known) => drop(reply.send(Err(known))),
             },
+            Call::Bans(filter, reply) => self.list_bans(filter, reply),
+            Call::Ban(ban, author, reply) => drop(reply.send(self.ban(&ban, author))),
+            Call::Unban(prefix, author, reply) => drop(reply.send(self.unban(prefix, author))),
             Call::Pools(which, reply) => {
                 let snapshot = Arc::clone(self.publisher.snapshot());
                 let known = self.known(&which);
@@ -141,6 +144,7 @@ impl Balancer {
             closed,
             access_lists: self.access.status(),
             sources: status::sources(&snapshot.sources),
+            bans: status::bans(&snapshot.bans),
             lacks: metrics.shortages.now().to_vec(),
             alerts: self.alerts(),
             waiting: self.at_start.pending(self.declared.config()),

@@ -11,6 +11,7 @@ pub(crate) mod aside;
 mod at_start;
 mod audit;
 mod balancer;
+mod bans;
 mod calls;
 pub mod capacity;
 mod declared;

@@ -6,10 +6,10 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::admin::model::{
-    BackendStatus, HealthStatus, LastChange, ListenerStatus, PoolStatus, SourcesStatus,
+    BackendStatus, BansStatus, HealthStatus, LastChange, ListenerStatus, PoolStatus, SourcesStatus,
     TrafficStatus, WorkerStatus,
 };
-use crate::guard::{Limit, Refusal, Sources};
+use crate::guard::{Bans, Limit, Refusal, Sources};
 use crate::pool::{self, Backend, Pool, Tally, Traffic};
 use crate::session::CloseReason;
 use crate::snapshot::{Listener, Snapshot};
@@ -50,7 +50,7 @@ pub(super) fn listeners(snapshot: &Snapshot, workers: &Workers) -> Vec<ListenerS
             .get(&listener.id)
             .map(|list| list.name.clone()),
         refused: refused(listener),
-        refused_by: by_rule(|rule| listener.gate.refused(rule)),
+        refused_by: refused_by(listener),
         dry_run: by_rule(|rule| listener.gate.dry_run(rule)),
         traffic: traffic([&*listener.traffic]),
     });
@@ -60,7 +60,19 @@ pub(super) fn listeners(snapshot: &Snapshot, workers: &Workers) -> Vec<ListenerS
 /// Clients that any rule of a listener refused.
 fn refused(listener: &Listener) -> u64 {
     let by_rules = Refusal::ALL.map(|rule| listener.gate.refused(rule));
-    listener.refused.load(Ordering::Relaxed) + by_rules.iter().sum::<u64>()
+    let others = listener.refused.load(Ordering::Relaxed) + listener.gate.banned();
+    others + by_rules.iter().sum::<u64>()
+}
+
+/// Clients that were banned, and those that each limit refused.
+fn refused_by(listener: &Listener) -> BTreeMap<String, u64> {
+    let mut by = by_rule(|rule| listener.gate.refused(rule));
+    let banned = (
+        CloseReason::Banned.as_str().to_owned(),
+        listener.gate.banned(),
+    );
+    by.extend(Some(banned).filter(|(_, count)| *count > 0));
+    by
 }
 
 /// The counts of rules that are above 0.
@@ -75,6 +87,15 @@ pub(super) fn sources(sources: &Sources) -> SourcesStatus {
         known: sources.len() as u64,
         capacity: sources.capacity(),
         overflowed: sources.overflowed(),
+    }
+}
+
+/// The ban table.
+pub(super) fn bans(bans: &Bans) -> BansStatus {
+    BansStatus {
+        count: bans.len(),
+        max: bans.max(),
+        hits: bans.hits(),
     }
 }
 

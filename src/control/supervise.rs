@@ -236,6 +236,7 @@ impl Balancer {
             .tick(&self.workers, snapshot, &mut self.roster, &self.events);
         pools::tick(&mut self.roster, snapshot);
         self.access.tick();
+        self.bans.tick(snapshot, &self.events);
         let has_left = snapshot.has_left();
         self.publisher.repeat();
         self.workers.repeat_closing(self.publisher.snapshot());

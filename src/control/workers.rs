@@ -131,6 +131,13 @@ impl Workers {
         }
     }
 
+    /// Wakes every worker: something that they share has changed.
+    pub(super) fn wake_all(&self) {
+        for worker in &self.handles {
+            sys::notify(&worker.wake);
+        }
+    }
+
     /// Has every worker close the sessions of these backends. One that takes no commands gets them
     /// by [`Self::repeat_closing`].
     pub(super) fn close_downed(&self, downed: &[Downed]) {

@@ -17,6 +17,8 @@ pub struct Gate {
     /// The sources that the table has no room for, as one.
     overflow: Mutex<Count>,
     refused: [AtomicU64; Refusal::ALL.len()],
+    /// Clients that were banned.
+    banned: AtomicU64,
     /// Clients that would have been refused.
     dry_run: [AtomicU64; Refusal::ALL.len()],
 }
@@ -102,6 +104,7 @@ impl Gate {
             rate: SharedBucket::default(),
             overflow: Mutex::default(),
             refused: Default::default(),
+            banned: AtomicU64::new(0),
             dry_run: Default::default(),
         }
     }
@@ -133,6 +136,17 @@ impl Gate {
     /// An admitted connection has ended.
     pub fn release(&self, sources: &Sources, held: Held) {
         sources.release(held, &self.overflow);
+    }
+
+    /// Counts a client that was refused as it is banned.
+    pub fn count_banned(&self) {
+        self.banned.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Clients that were refused as they are banned.
+    #[must_use]
+    pub fn banned(&self) -> u64 {
+        self.banned.load(Ordering::Relaxed)
     }
 
     /// Clients that this limit has refused.

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod access;
+mod bans;
 mod gate;
 mod index;
 mod limit;
@@ -11,11 +12,14 @@ mod ranges;
 mod rate;
 mod sample;
 mod sources;
+mod trusted;
 
 pub use access::{Access, AccessFilter, AccessFilters, AccessVerdict, Refused};
+pub use bans::{Ban, BannedBy, Bans, BansFull};
 pub use gate::{Gate, Pass, RateRule, Refusal, Rules};
 pub use limit::Limit;
 pub use prefixes::{Clash, Prefixes};
 pub use rate::Rate;
 pub use sample::Sample;
 pub use sources::{Held, SourceRules, Sources};
+pub use trusted::Trusted;

@@ -27,6 +27,8 @@ pub enum CloseReason {
     ConnectTimeout,
     /// The pool has no backend to select.
     NoBackend,
+    /// The client is banned. Its session may have been open.
+    Banned,
     /// The access list of the listener does not let the client connect.
     AccessDenied,
     /// The client's source has as many connections as it may have.
@@ -63,7 +65,7 @@ pub enum CloseReason {
 
 impl CloseReason {
     /// Every reason, in the order of their counters.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::ClientClosed,
         Self::BackendClosed,
         Self::ClientReset,
@@ -72,6 +74,7 @@ impl CloseReason {
         Self::ConnectFailed,
         Self::ConnectTimeout,
         Self::NoBackend,
+        Self::Banned,
         Self::AccessDenied,
         Self::SourceConnections,
         Self::SourceRate,
@@ -126,6 +129,7 @@ impl CloseReason {
             Self::ConnectFailed => "connect_failed",
             Self::ConnectTimeout => "connect_timeout",
             Self::NoBackend => "no_backend",
+            Self::Banned => "banned",
             Self::AccessDenied => "access_denied",
             Self::SourceConnections => Refusal::SourceConnections.as_str(),
             Self::SourceRate => Refusal::SourceRate.as_str(),
@@ -156,6 +160,7 @@ impl CloseReason {
             | Self::ConnectFailed
             | Self::ConnectTimeout
             | Self::NoBackend
+            | Self::Banned
             | Self::AccessDenied
             | Self::SourceConnections
             | Self::SourceRate

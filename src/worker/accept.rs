@@ -12,10 +12,12 @@ use crate::fault::Fault;
 use crate::guard::{AccessFilter, Pass};
 use crate::kernel::{Completion, Done, Errno, Kernel, Manner, Socket};
 use crate::select::{Seat, Selector};
+use crate::session::CloseReason;
 use crate::snapshot::Listener;
 use crate::time::{MS, NEVER, SECOND};
 use crate::token::{Purpose, Token};
 
+use super::refuse::is_banned;
 use super::{Stop, Worker, slot};
 
 /// A worker's part of a listener: its own listening socket, and the listener's settings.
@@ -249,7 +251,7 @@ impl<K: Kernel> Worker<K> {
             // Its accept was under way when the grace of a stop was over.
             return self.kernel.close(socket, Manner::Reset);
         }
-        let needs_peer = self.ports[number].needs_peer();
+        let needs_peer = self.ports[number].needs_peer() || !self.snapshot.bans.is_empty();
         let peer = needs_peer.then(|| self.kernel.peer(&socket)).flatten();
         let pass = match self.ask(number, peer) {
             Ok(pass) => pass,
@@ -300,6 +302,30 @@ impl<K: Kernel> Worker<K> {
             .iter()
             .map(|(_, port)| port.parked.len() as u64)
             .sum()
+    }
+
+    /// Refuses clients that wait for a place and are banned by now.
+    pub(super) fn refuse_banned_parked(&mut self) {
+        let waiting = self
+            .ports
+            .iter()
+            .filter(|(_, port)| !port.parked.is_empty());
+        let numbers: Vec<_> = waiting.map(|(number, _)| number).collect();
+        for number in numbers {
+            for client in std::mem::take(&mut self.ports[number].parked) {
+                let peer = client.peer.or_else(|| self.kernel.peer(&client.socket));
+                let port = &mut self.ports[number];
+                if !is_banned(port, &self.snapshot, peer, self.now) {
+                    port.parked.push_back(client);
+                    continue;
+                }
+                if let Some(held) = client.pass.held {
+                    port.listener.gate.release(&self.snapshot.sources, held);
+                }
+                self.refuse(number, client.socket, peer, CloseReason::Banned);
+            }
+        }
+        self.ports_changed = true;
     }
 
     /// Closes what waits for a place: the stop's grace is over.

@@ -8,6 +8,7 @@
 
 mod accept;
 mod backoff;
+mod banned;
 mod connecting;
 mod filter;
 mod follow;
@@ -40,6 +41,7 @@ use crate::token::{Purpose, Token};
 
 use accept::Port;
 use backoff::Backoff;
+use banned::BanSweep;
 pub use filter::{SESSIONS, SESSIONS_MAX, SessionFilter, SessionId};
 pub use latencies::{Counts, Latencies, Times};
 pub use metrics::{Histograms, Number, Numbers, Progress, Stats};
@@ -111,6 +113,8 @@ pub struct Worker<K> {
     closings: Vec<Closing>,
     /// When the next of those sessions is closed.
     close_at: u64,
+    /// Closes the sessions of clients that are banned.
+    ban_sweep: BanSweep,
     uncounted: Uncounted,
     mailbox: Receiver<Command>,
     inboxes: Arc<[Inbox]>,
@@ -186,6 +190,7 @@ impl<K: Kernel> Worker<K> {
             visits: BinaryHeap::new(),
             closings: Vec::new(),
             close_at: NEVER,
+            ban_sweep: BanSweep::default(),
             uncounted: Uncounted::new(now),
             snapshot: setup.snapshot,
             mailbox: setup.mailbox,
@@ -227,6 +232,7 @@ impl<K: Kernel> Worker<K> {
             self.look_for_places();
         }
         self.answer_calls();
+        self.sweep_banned();
         if self.ports_changed || self.now >= self.ports_due {
             self.update_ports();
         }
@@ -301,6 +307,7 @@ impl<K: Kernel> Worker<K> {
             .min(look)
             .min(self.ports_due)
             .min(self.close_at)
+            .min(self.ban_sweep.due(self.now, self.snapshot.bans.added()))
             .min(self.look_at)
             .min(self.uncounted.turn_due())
             .min(self.stop.cuts_at())

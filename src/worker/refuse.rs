@@ -7,18 +7,23 @@ use std::sync::atomic::Ordering;
 use crate::guard::{AccessFilter, Pass};
 use crate::kernel::{Kernel, Manner, Socket};
 use crate::session::{CloseReason, Summary};
+use crate::snapshot::Snapshot;
 
 use super::accept::Port;
 use super::{Record, Worker};
 
 impl<K: Kernel> Worker<K> {
-    /// Asks the rules of a port about a client, in their fixed order: its access list, then the
-    /// limits of its connections and their rates. Counts what a rule refuses. A client without an
-    /// address has gone.
+    /// Asks the rules of a port about a client, in their fixed order: the ban table, its access
+    /// list, then the limits of its connections and their rates. Counts what a rule refuses. A
+    /// client without an address has gone.
     pub(super) fn ask(&self, port: usize, client: Option<SocketAddr>) -> Result<Pass, CloseReason> {
+        let port = &self.ports[port];
         let Port {
             access, listener, ..
-        } = &self.ports[port];
+        } = port;
+        if is_banned(port, &self.snapshot, client, self.now) {
+            return Err(CloseReason::Banned);
+        }
         if access.as_ref().is_some_and(|list| is_denied(list, client)) {
             listener.refused.fetch_add(1, Ordering::Relaxed);
             return Err(CloseReason::AccessDenied);
@@ -66,6 +71,24 @@ impl<K: Kernel> Worker<K> {
         };
         self.write_record(record);
     }
+}
+
+/// Whether a client of a port is banned, which is counted.
+pub(super) fn is_banned(
+    port: &Port,
+    snapshot: &Snapshot,
+    client: Option<SocketAddr>,
+    now: u64,
+) -> bool {
+    let Some(ip) = client.map(|client| client.ip()) else {
+        return false;
+    };
+    let is_banned = snapshot.is_banned(ip, now);
+    if is_banned {
+        snapshot.bans.count_hit(ip, now);
+        port.listener.gate.count_banned();
+    }
+    is_banned
 }
 
 /// Whether a list refuses a client, which it counts.

@@ -271,7 +271,7 @@ impl<K: Kernel> Worker<K> {
         peer.is_some_and(|peer| peer.ip().to_canonical() == wanted.to_canonical())
     }
 
-    fn learn_peer(&mut self, key: usize) {
+    pub(super) fn learn_peer(&mut self, key: usize) {
         let slot = &mut self.slots[key];
         if slot.peer.is_none() {
             slot.peer = self.kernel.peer(&slot.client);

@@ -235,6 +235,9 @@ Commands to a running balancer:
   allow       Let clients of addresses or prefixes connect, by an access list
   deny        Refuse clients of addresses or prefixes, by an access list
   unlist      Remove addresses or prefixes from an access list
+  bans        Show the bans: networks whose clients are refused
+  ban         Ban clients: refuse them at every listener, and close their sessions
+  unban       Lift bans
   reload      Read the configuration file again
   reopen      Open the log files again, after they were moved away
   config      Show the configuration in force, or all settings

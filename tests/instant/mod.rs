@@ -9,7 +9,7 @@ use std::sync::Arc;
 use crossbeam::channel::{Receiver, bounded, never};
 use mahoraga::address::Address;
 use mahoraga::config::{self, Strategy};
-use mahoraga::guard::{Gate, Limit, Rules, Sources};
+use mahoraga::guard::{Bans, Gate, Limit, Rules, Sources};
 use mahoraga::kernel::Socket;
 use mahoraga::pool::Pool;
 use mahoraga::select::{Plan, Seat};
@@ -124,6 +124,8 @@ fn snapshot() -> Arc<Snapshot> {
         connections: Arc::new(Limit::unbounded()),
         access: HashMap::new(),
         sources: Arc::new(sources),
+        bans: Arc::new(Bans::new(10)),
+        trusted: Arc::default(),
         listeners_made: 1,
     })
 }

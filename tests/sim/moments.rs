@@ -10,7 +10,7 @@ use std::time::Duration;
 use crossbeam::channel::{bounded, unbounded};
 use mahoraga::address::Address;
 use mahoraga::config::{self, Key, OnDown, Strategy};
-use mahoraga::guard::{Gate, Limit, Rules, Sources};
+use mahoraga::guard::{Bans, Gate, Limit, Rules, Sources};
 use mahoraga::peek::Field;
 use mahoraga::pool::{Pool, SlowStart, Standing};
 use mahoraga::select::{Plan, Seat};
@@ -63,6 +63,8 @@ impl Moment {
             per_listener: vec![Arc::clone(&snapshot.listeners[0].connections)],
             sources: Arc::clone(&snapshot.sources),
             gates: Vec::new(),
+            bans: Arc::clone(&snapshot.bans),
+            banned: Vec::new(),
             others: 0,
             neighbour: Neighbour::new(1),
             control_woken: Cell::new(false),
@@ -145,6 +147,8 @@ fn snapshots_with(session: SessionLimits, pools: Vec<Pool>) -> Vec<Arc<Snapshot>
             connections: Arc::clone(&limits[1]),
             access: HashMap::new(),
             sources: Arc::clone(&sources),
+            bans: Arc::new(Bans::new(10)),
+            trusted: Arc::default(),
             listeners_made: 1,
         })
     };

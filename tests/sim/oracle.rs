@@ -255,6 +255,7 @@ impl FakeKernel {
             | CloseReason::SessionTimeout
             | CloseReason::Shutdown
             | CloseReason::Killed
+            | CloseReason::Banned
             | CloseReason::BackendDown => true,
             CloseReason::ConnectFailed
             | CloseReason::ConnectTimeout
@@ -377,6 +378,7 @@ fn fits_without_backend(reason: CloseReason, is_reset: bool) -> bool {
         | CloseReason::NoSourceAddress
         | CloseReason::Shutdown
         | CloseReason::Killed
+        | CloseReason::Banned
         | CloseReason::BackendDown => true,
     }
 }
@@ -409,6 +411,7 @@ fn check_deadline(record: &Record, queue_timeout: u64) {
         | CloseReason::NoSourceAddress
         | CloseReason::Shutdown
         | CloseReason::Killed
+        | CloseReason::Banned
         | CloseReason::BackendDown => 0,
     };
     assert!(lasted >= least, "{}: after {lasted} ns", record.reason);

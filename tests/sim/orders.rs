@@ -229,6 +229,7 @@ impl FakeKernel {
             | CloseReason::ConnectFailed
             | CloseReason::ConnectTimeout
             | CloseReason::NoBackend
+            | CloseReason::Banned
             | CloseReason::AccessDenied
             | CloseReason::SourceConnections
             | CloseReason::SourceRate
@@ -250,12 +251,36 @@ impl FakeKernel {
             reason_fits && means(close, record)
         });
         assert!(!ordered || meant.count() > 0, "{reason} without an order");
+        self.check_bans(record);
         for close in &self.world.closes {
             let had = means(close, record) && was_so(close, record);
             assert!(
                 !had || record.closed_at < close.by.saturating_add(LATE_MAX),
                 "{} outlives an order: {close:?}",
                 record.number
+            );
+        }
+    }
+
+    /// A session of a banned client ends soon, and only such a one is closed as banned.
+    fn check_bans(&self, record: &Record) {
+        let client = record.client.expect("every client has an address").ip();
+        let (opened_at, closed_at) = (record.summary.opened_at, record.closed_at);
+        let bans = self.world.banned.iter().filter(|(ip, ..)| *ip == client);
+        let is_banned = bans.clone().any(|(_, at, _)| *at <= closed_at);
+        let reason = record.reason;
+        assert!(
+            reason != CloseReason::Banned || is_banned,
+            "{client} is not banned"
+        );
+        for (_, at, until) in bans {
+            let is_late = opened_at < *at && closed_at >= (*at).saturating_add(LATE_MAX);
+            let outlives = is_late && *until >= (*at).saturating_add(LATE_MAX);
+            assert!(!outlives, "{} outlives its ban", record.number);
+            let is_refused = (*at..*until).contains(&opened_at) && closed_at < *until;
+            assert!(
+                !is_refused || reason == CloseReason::Banned,
+                "{reason} of a banned client"
             );
         }
     }

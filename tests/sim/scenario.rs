@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crossbeam::channel::{Receiver, Sender, bounded, unbounded};
 use mahoraga::guard::{
-    Access, AccessFilter, Gate, Limit, Prefixes, Rate, RateRule, Rules, SourceRules, Sources,
+    Access, AccessFilter, Bans, Gate, Limit, Prefixes, Rate, RateRule, Rules, SourceRules, Sources,
 };
 use mahoraga::kernel::{Kernel, Socket};
 use mahoraga::pool::Pool;
@@ -235,6 +235,7 @@ struct Plan {
     per_listener: Vec<Arc<Limit>>,
     sources: Arc<Sources>,
     gates: Vec<Arc<Gate>>,
+    bans: Arc<Bans>,
     /// Decides limits of new connections, so that seeds without one stay as they are.
     rules: Random,
     pools: Pools,
@@ -256,6 +257,7 @@ impl Plan {
             // With room for one source, others share one's limits.
             sources: Arc::new(Sources::new(rules.pick(&[60, 1 << 20]))),
             gates: Vec::new(),
+            bans: Arc::new(Bans::new(10)),
             rules,
             pools: Pools::default(),
             routes: Vec::new(),
@@ -325,6 +327,8 @@ impl Plan {
             connections: Arc::clone(&self.in_all),
             access,
             sources: Arc::clone(&self.sources),
+            bans: Arc::clone(&self.bans),
+            trusted: Arc::default(),
             listeners_made: self.limits.len() as u64,
         })
     }
@@ -356,6 +360,8 @@ impl Plan {
             per_listener: self.per_listener.clone(),
             sources: Arc::clone(&self.sources),
             gates: self.gates.clone(),
+            bans: Arc::clone(&self.bans),
+            banned: Vec::new(),
             others: 0,
             neighbour: Neighbour::new(self.limits.len()),
             control_woken: Cell::new(false),
@@ -372,7 +378,7 @@ impl Plan {
     }
 
     /// Clients in bursts, publications, weather, and the stop near the end.
-    fn schedule(&self, kernel: &mut FakeKernel) {
+    fn schedule(&mut self, kernel: &mut FakeKernel) {
         let listeners = self.limits.len() as u64;
         let span = kernel.random.between(50 * MS, 1_500 * MS);
         for _ in 0..kernel.random.between(1, 8) {
@@ -416,6 +422,10 @@ impl Plan {
         for _ in 0..kernel.random.pick(&[0, 0, 10, 40]) {
             let at = kernel.random.below(span);
             kernel.after(at, Event::Neighbour);
+        }
+        if self.rules.permille(200) {
+            let (at, time) = (self.rules.below(span), self.rules.below(800 * MS));
+            kernel.after(at, Event::Ban(self.rules.between(0, 2), time));
         }
         for backend in 0..self.pools.tempers.len() {
             if kernel.random.permille(200) {

@@ -2,13 +2,15 @@
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use crossbeam::channel::Sender;
-use mahoraga::guard::{Gate, Limit, Sources};
+use mahoraga::guard::{Ban, BannedBy, Bans, Gate, Limit, Sources};
 use mahoraga::kernel::{Completion, Done};
 use mahoraga::pool::Pool;
+use mahoraga::prefix::Prefix;
 use mahoraga::session::SessionLimits;
 use mahoraga::time::{MS, nanos};
 use mahoraga::token::{Purpose, Token};
@@ -16,7 +18,7 @@ use mahoraga::worker::Command;
 
 use crate::kernel::FakeKernel;
 use crate::neighbour::Neighbour;
-use crate::orders::{Close, List};
+use crate::orders::{Close, List, client_ip};
 
 /// What surrounds the balancer in one run.
 #[derive(Debug)]
@@ -44,6 +46,9 @@ pub(crate) struct World {
     pub(crate) per_listener: Vec<Arc<Limit>>,
     pub(crate) sources: Arc<Sources>,
     pub(crate) gates: Vec<Arc<Gate>>,
+    pub(crate) bans: Arc<Bans>,
+    /// Addresses that were banned, with beginning and end.
+    pub(crate) banned: Vec<(IpAddr, u64, u64)>,
     pub(crate) others: u32,
     pub(crate) neighbour: Neighbour,
     /// The worker has woken the control thread since the last look.
@@ -101,6 +106,8 @@ pub(crate) enum Event {
     NeighbourLooks,
     /// That worker reads its inbox.
     NeighbourWakes,
+    /// Clients of an address are banned for so long.
+    Ban(u64, u64),
     /// A backend's behaviour changes.
     Temper(usize, u8),
     /// The control thread ends all ejections.
@@ -132,6 +139,7 @@ impl FakeKernel {
             Event::Neighbour => self.neighbour_acts(),
             Event::NeighbourLooks => self.neighbour_looks(),
             Event::NeighbourWakes => self.neighbour_wakes(),
+            Event::Ban(number, time) => self.ban(number, time),
             Event::Temper(backend, mood) => {
                 let tempers = [
                     Temper::Good,
@@ -174,6 +182,19 @@ impl FakeKernel {
             | Command::Beat(_) => {}
         }
         self.world.mailbox.send(command).expect("the worker reads");
+        self.wake();
+    }
+
+    fn ban(&mut self, number: u64, time: u64) {
+        let (ip, until) = (client_ip(number), self.now + time);
+        let prefix = Prefix::new(ip, 32).expect("an address");
+        let ban = Ban::new(prefix, BannedBy::Hand, "".into(), (0, until));
+        self.world.bans.add(ban, self.now).expect("there is room");
+        self.world.banned.push((ip, self.now, until));
+        self.wake();
+    }
+
+    fn wake(&mut self) {
         self.completed.push_back(Completion {
             token: Token::of(Purpose::Wake),
             outcome: Ok(Done::Count(1)),

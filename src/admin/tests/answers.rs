@@ -8,7 +8,9 @@ use serde_json::json;
 
 use super::world::{By, READ, World, file, listener, temporary};
 use crate::admin::{AdminListener, Author, Handle, Tokens, serve};
-use crate::config::{AccessEdits, AccessListChange, AdminHttp, AdminState, Backend, Change, Patch};
+use crate::config::{
+    AccessEdits, AccessListChange, AdminHttp, AdminState, Backend, Change, ChangeError, Patch,
+};
 
 #[tokio::test]
 async fn names_may_hold_any_character() {
@@ -117,6 +119,58 @@ async fn a_field_that_is_left_out_keeps_its_value() {
     let change = changed("/v1/limits", r#"{"max_connections": "off"}"#).await;
     let patch = Patch::all(&[("max_connections", "off")]);
     assert_eq!(change, Change::SetGlobal { patch });
+}
+
+#[tokio::test]
+async fn bans_are_listed_and_changed() {
+    let world = World::new().await;
+    let done = || world.played.lock().done.pop().unwrap();
+    assert_eq!(world.get("/v1/bans").await.json()[0]["hits"], 3);
+    let path = "/v1/bans?within=192.0.2.0/24&sort=hits&by=hand&limit=7";
+    assert_eq!(world.get(path).await.status, StatusCode::OK);
+    let asked = done();
+    assert!(asked.contains("sort: Hits, limit: Some(7)"), "{asked}");
+    for wrong in ["within=192.0.2.1/24", "sort=x", "limit=1000001", "x=y"] {
+        let answer = world.get(&format!("/v1/bans?{wrong}")).await;
+        assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{wrong}");
+    }
+    let body = r#"{"prefix": "192.0.2.7", "for": "10m", "reason": "floods"}"#;
+    let answer = world.tell(Method::POST, "/v1/bans", body).await;
+    assert_eq!(answer.status, StatusCode::OK, "{:?}", answer.body);
+    assert_eq!(
+        done(),
+        "ban prefix 192.0.2.7, for 10m, reason floods over the admin socket"
+    );
+    for (body, status) in [
+        (r#"{"for": "10m"}"#, StatusCode::BAD_REQUEST),
+        (r#"{"prefix": 7}"#, StatusCode::UNPROCESSABLE_ENTITY),
+        (
+            r#"{"prefix": "10.1.0.0/8"}"#,
+            StatusCode::UNPROCESSABLE_ENTITY,
+        ),
+        (
+            r#"{"prefix": "::1", "for": "1ms"}"#,
+            StatusCode::UNPROCESSABLE_ENTITY,
+        ),
+    ] {
+        let answer = world.tell(Method::POST, "/v1/bans", body).await;
+        assert_eq!(answer.status, status, "{body}: {:?}", answer.body);
+    }
+    let unban = |path| world.ask(By::Socket, Method::DELETE, path);
+    assert_eq!(
+        unban("/v1/bans/192.0.2.0%2F24").await.status,
+        StatusCode::OK
+    );
+    assert_eq!(done(), "unban 192.0.2.0/24 over the admin socket");
+    let malformed = unban("/v1/bans/office").await;
+    assert_eq!(malformed.status, StatusCode::BAD_REQUEST);
+    let refusal = ChangeError::Invalid("it is full".to_owned());
+    world.played.lock().refusal = Some(refusal);
+    let answer = world
+        .tell(Method::POST, "/v1/bans", r#"{"prefix": "::1"}"#)
+        .await;
+    assert_eq!(answer.status, StatusCode::UNPROCESSABLE_ENTITY);
+    assert_eq!(unban("/v1/bans/::1").await.status, StatusCode::NOT_FOUND);
 }
 
 #[tokio::test]

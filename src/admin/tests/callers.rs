@@ -14,6 +14,7 @@ fn filled(endpoint: &Endpoint) -> String {
         .replace("{id}", "0-1")
         .replace("{pool}", "main")
         .replace("{backend}", "alpha")
+        .replace("{prefix}", "::1")
 }
 
 /// What a request of an endpoint needs to succeed, beside its path.
@@ -23,6 +24,7 @@ fn sample(endpoint: &Endpoint) -> (&'static str, &'static str) {
         "set_pool" => ("", r#"{"strategy": "random"}"#),
         "add_backend" => ("", r#"{"address": "127.0.0.1:80"}"#),
         "set_backend" => ("", r#"{"weight": 9}"#),
+        "ban" => ("", r#"{"prefix": "::1"}"#),
         "edit_access_list" => ("", r#"{"deny": ["::1"]}"#),
         "kill_sessions" => ("?all=true", ""),
         _ => ("", ""),

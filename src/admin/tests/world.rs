@@ -22,8 +22,8 @@ use tokio::task::JoinHandle;
 
 use crate::admin::endpoints::{Context, Deadlines, Endpoint, endpoints};
 use crate::admin::model::{
-    AccessListDetail, AccessListStatus, BackendStatus, Changed, HistogramStatus, ListenerStatus,
-    PoolStatus, Reloaded, SessionStatus, Stage, Status,
+    AccessListDetail, AccessListStatus, BackendStatus, BanStatus, Banned, BannedBy, Changed,
+    HistogramStatus, ListenerStatus, PoolStatus, Reloaded, SessionStatus, Stage, Status,
 };
 use crate::admin::server::{self, WATCHERS_MAX};
 use crate::admin::{AdminListener, Author, Call, Calls, Handle, Tokens};
@@ -277,6 +277,26 @@ async fn play(mut calls: Calls, played: Arc<Mutex<Played>>) {
 }
 
 /// The caller may be gone.
+fn ban() -> BanStatus {
+    BanStatus {
+        prefix: "192.0.2.0/24".parse().unwrap(),
+        by: BannedBy::Hand,
+        reason: None,
+        since: "2026-01-01T00:00:00Z".to_owned(),
+        until: None,
+        left_s: None,
+        hits: 3,
+    }
+}
+
+fn banned() -> Banned {
+    Banned {
+        ban: ban(),
+        replaced: false,
+        notes: Vec::new(),
+    }
+}
+
 fn sent<T>(_: Result<(), T>) {}
 
 impl Played {
@@ -307,6 +327,20 @@ impl Played {
                     "ofice" => Err(vec!["office".to_owned()]),
                     _ => Ok(AccessListDetail::default()),
                 }));
+            }
+            Call::Bans(filter, reply) => {
+                self.done.push(format!("{filter:?}"));
+                sent(reply.send(vec![ban()]));
+            }
+            Call::Ban(ban, author, reply) => {
+                self.done.push(format!("ban {ban} {author}"));
+                let refusal = self.refusal.clone().map(|error| error.to_string());
+                sent(reply.send(refusal.map_or(Ok(banned()), Err)));
+            }
+            Call::Unban(prefix, author, reply) => {
+                self.done.push(format!("unban {prefix} {author}"));
+                let refusal = self.refusal.clone().map(|error| error.to_string());
+                sent(reply.send(refusal.map_or(Ok(ban()), Err)));
             }
             Call::Pools(_, reply) => sent(reply.send(vec![pool("main"), pool("other")])),
             Call::Sessions(filter, reply) => {

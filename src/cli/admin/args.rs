@@ -1,5 +1,7 @@
 //! The arguments of the commands to a running balancer.
 
+mod bans;
+
 use std::ffi::OsString;
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -15,6 +17,8 @@ use crate::config::values::backend;
 use crate::config::values::{self, ValueError};
 use crate::config::{AdminState, Backend, Config, Listener, Patch, Pool};
 use crate::prefix::Prefix;
+
+pub use bans::{BanArgs, BansArgs, UnbanArgs};
 
 /// The commands to a running balancer.
 #[derive(Clone, Debug, Subcommand)]
@@ -114,6 +118,26 @@ Open sessions go on: `mahoraga sessions --kill --client 192.0.2.7` ends them.")]
 
 Prefixes of the list's file stay.")]
     Unlist(EditArgs),
+    /// Show the bans: networks whose clients are refused
+    #[command(after_help = "Examples:
+  mahoraga bans
+  mahoraga bans --client 192.0.2.7
+  mahoraga bans --sort hits --limit 20 --json")]
+    Bans(BansArgs),
+    /// Ban clients: refuse them at every listener, and close their sessions
+    #[command(after_help = "Examples:
+  mahoraga ban 192.0.2.7
+  mahoraga ban 198.51.100.0/24 --for 10m --reason 'floods the login'
+
+Without --for a ban lasts until `mahoraga unban` lifts it. A ban of the same
+network is replaced. Clients of `trusted` networks can't be banned.")]
+    Ban(BanArgs),
+    /// Lift bans
+    #[command(after_help = "Example:
+  mahoraga unban 192.0.2.7 198.51.100.0/24
+
+The networks must be those of the bans.")]
+    Unban(UnbanArgs),
     /// Read the configuration file again
     #[command(after_help = "Example:
   mahoraga check && mahoraga reload

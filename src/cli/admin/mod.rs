@@ -6,6 +6,7 @@
 mod access;
 mod address;
 mod args;
+mod bans;
 mod change;
 mod client;
 mod events;
@@ -19,9 +20,9 @@ mod units;
 
 pub use address::{AdminAddress, AdminAddressError};
 pub use args::{
-    AccessArgs, AddArgs, BackendsArgs, Change, ClientCommand, ClientOptions, ConfigCommand,
-    EditArgs, EventsArgs, HistogramsArgs, PoolsArgs, ReadyArgs, RemoveArgs, SessionsArgs,
-    SetCommand, StateArgs, TopArgs, Wait, WeightArgs,
+    AccessArgs, AddArgs, BackendsArgs, BanArgs, BansArgs, Change, ClientCommand, ClientOptions,
+    ConfigCommand, EditArgs, EventsArgs, HistogramsArgs, PoolsArgs, ReadyArgs, RemoveArgs,
+    SessionsArgs, SetCommand, StateArgs, TopArgs, UnbanArgs, Wait, WeightArgs,
 };
 
 use std::io::{self, Write};
@@ -73,6 +74,9 @@ async fn run(command: &ClientCommand) -> Result<(), ClientError> {
         ClientCommand::Allow(args) => access::edit(args, "allow").await,
         ClientCommand::Deny(args) => access::edit(args, "deny").await,
         ClientCommand::Unlist(args) => access::edit(args, "remove").await,
+        ClientCommand::Bans(args) => bans::bans(args).await,
+        ClientCommand::Ban(args) => bans::ban(args).await,
+        ClientCommand::Unban(args) => bans::unban(args).await,
         ClientCommand::Reload(options) => change::reload(options).await,
         ClientCommand::Reopen(options) => change::reopen(options).await,
         ClientCommand::Config(ConfigCommand::Show(options)) => show::config(options).await,

@@ -10,8 +10,8 @@ use super::show;
 use super::table::{Align, Cell, Paint, Table, Tone};
 use super::units::{bytes, count, micros, plain, span};
 use crate::admin::model::{
-    AccessListStatus, ConfigText, HistogramStatus, LatencyStatus, LatencyWindow, ListenerStatus,
-    PoolStatus, SourcesStatus, Stage, Status, TrafficStatus,
+    AccessListStatus, BansStatus, ConfigText, HistogramStatus, LatencyStatus, LatencyWindow,
+    ListenerStatus, PoolStatus, SourcesStatus, Stage, Status, TrafficStatus,
 };
 use crate::config::values::written;
 
@@ -239,9 +239,18 @@ pub(super) fn stage(stage: Stage) -> (&'static str, Tone) {
     }
 }
 
-/// Lines for access lists and the table of sources.
+/// Lines for access lists, the table of sources and the ban table.
 fn guards(status: &Status) -> String {
-    access_lists(&status.access_lists) + &sources(&status.sources)
+    access_lists(&status.access_lists) + &sources(&status.sources) + &bans(&status.bans)
+}
+
+/// A line for the ban table, once it is in use.
+fn bans(bans: &BansStatus) -> String {
+    if bans.count == 0 && bans.hits == 0 {
+        return String::new();
+    }
+    let (banned, max, hits) = (bans.count, bans.max, count(bans.hits));
+    format!("bans         {banned} of at most {max}, {hits} clients refused\n")
 }
 
 /// A line for each access list, and for each file of one that is wrong.

@@ -2,23 +2,22 @@
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
-use std::num::NonZeroU16;
+use std::num::{NonZeroU16, NonZeroU32};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use fastrand::Rng;
-
-use std::num::NonZeroU32;
-use std::time::Duration;
 
 use crate::address::Address;
 use crate::config::reference::rows;
 use crate::config::tree::Value;
 use crate::config::{
-    ATTEMPTS, AccessList, AccessLog, Admin, AdminHttp, AdminState, AllDown, Backend, Check,
-    CheckTls, Config, Defaults, Discovery, Ejection, Expect, FirstTier, Group, HISTOGRAM_LOG,
-    HalfClose, HalfSent, Hash, HttpProbe, Initial, Key, LeastTime, Listener, LogFormat, LogSink,
-    OnDown, Persist, Pool, Predictive, Probe, ProxyHeader, Queue, RateLimit, RecordFormat, ScaleBy,
-    Scaling, SecondTier, SourceLimits, Strategy, Timeouts, TwoTier, Verify, parse,
+    ATTEMPTS, AccessList, AccessLog, Admin, AdminHttp, AdminState, AllDown, Backend, BanTable,
+    Check, CheckTls, Config, Defaults, Discovery, Ejection, Expect, FirstTier, Group,
+    HISTOGRAM_LOG, HalfClose, HalfSent, Hash, HttpProbe, Initial, Key, LeastTime, Listener,
+    LogFormat, LogSink, OnDown, Persist, Pool, Predictive, Probe, ProxyHeader, Queue, RateLimit,
+    RecordFormat, ScaleBy, Scaling, SecondTier, SourceLimits, Strategy, Timeouts, TwoTier, Verify,
+    parse,
 };
 use crate::guard::Access;
 use crate::origin::{Origins, Ports};
@@ -276,6 +275,10 @@ impl Chance<'_> {
             memory: self.maybe(|it| u64::from(it.0.u32(4_096..=1 << 30)) << 10),
             rate_limit: self.rate_limit(),
             source_table: u64::from(self.0.u32(4_096..=1 << 30)) << 10,
+            bans: BanTable {
+                max: self.0.u32(1..=1_000_000),
+            },
+            trusted: self.prefixes(12),
             shutdown_grace: self.ms(0, 86_400_000),
             access_log: self.maybe(|chance| AccessLog {
                 to: match chance.half() {

@@ -44,6 +44,8 @@ pub const EJECTION: Bounds = between(100, DAY);
 pub const SLOW_START: Bounds = DECAY;
 /// How long a load stays beyond a mark of scaling.
 pub const SCALING_WINDOW: Bounds = between(SECOND, HOUR);
+/// Bans.
+pub const BAN: Bounds = between(SECOND, 3_650 * DAY);
 /// Times from one decision of scaling to the next.
 pub const COOL_DOWN: Bounds = between(SECOND, DAY);
 

@@ -1,0 +1,81 @@
+//! The arguments of the commands about bans.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use clap::Args;
+
+use super::{ClientOptions, client};
+use crate::admin::model::{BANS_MAX, BanOrder, BannedBy};
+use crate::config::values::{self, ValueError};
+use crate::prefix::Prefix;
+
+/// The arguments of `mahoraga bans`.
+#[derive(Args, Clone, Debug)]
+pub struct BansArgs {
+    /// Only those that this address is in
+    #[arg(long, value_name = "IP", value_parser = client)]
+    pub client: Option<IpAddr>,
+    /// Only those within this prefix
+    #[arg(long, value_name = "CIDR", value_parser = values::prefix)]
+    pub within: Option<Prefix>,
+    /// Only those by an operator (hand), or by a rule (rule)
+    #[arg(long, value_name = "WHO", value_parser = banned_by)]
+    pub by: Option<BannedBy>,
+    /// Sort by prefix, since, until or hits [default: prefix]
+    #[arg(long, value_name = "BY", value_parser = ban_order)]
+    pub sort: Option<BanOrder>,
+    /// Show at most N, up to 1000000 [default: 1000]
+    #[arg(long, value_name = "N", value_parser = ban_limit)]
+    pub limit: Option<u32>,
+    /// How to reach the balancer.
+    #[command(flatten)]
+    pub options: ClientOptions,
+}
+
+fn banned_by(text: &str) -> Result<BannedBy, ValueError> {
+    values::named("origin of bans", text, &BannedBy::ALL)
+}
+
+fn ban_order(text: &str) -> Result<BanOrder, ValueError> {
+    values::named("order", text, &BanOrder::ALL)
+}
+
+fn ban_limit(text: &str) -> Result<u32, ValueError> {
+    values::number(text, 1..=BANS_MAX)
+}
+
+/// The arguments of `mahoraga ban`.
+#[derive(Args, Clone, Debug)]
+pub struct BanArgs {
+    /// Addresses or prefixes, such as 192.0.2.7 or 198.51.100.0/24
+    #[arg(value_name = "CIDR", required = true, value_parser = values::prefix)]
+    pub prefixes: Vec<Prefix>,
+    /// How long, such as 10m [default: until it is lifted]
+    #[arg(long = "for", value_name = "DURATION", value_parser = ban_time)]
+    pub time: Option<Duration>,
+    /// Why, in up to 200 characters
+    #[arg(long, value_name = "TEXT", value_parser = values::reason)]
+    pub reason: Option<String>,
+    /// Ban also a prefix shorter than /8 of IPv4, or than /19 of IPv6
+    #[arg(long)]
+    pub force: bool,
+    /// How to reach the balancer.
+    #[command(flatten)]
+    pub options: ClientOptions,
+}
+
+fn ban_time(text: &str) -> Result<Duration, ValueError> {
+    values::duration(text, values::BAN)
+}
+
+/// The arguments of `mahoraga unban`.
+#[derive(Args, Clone, Debug)]
+pub struct UnbanArgs {
+    /// The addresses or prefixes of bans
+    #[arg(value_name = "CIDR", required = true, value_parser = values::prefix)]
+    pub prefixes: Vec<Prefix>,
+    /// How to reach the balancer.
+    #[command(flatten)]
+    pub options: ClientOptions,
+}

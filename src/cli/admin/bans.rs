@@ -1,0 +1,119 @@
+//! Commands about bans.
+
+use hyper::Method;
+use serde::Serialize;
+use serde_json::json;
+
+use super::args::{BanArgs, BansArgs, ClientOptions, UnbanArgs};
+use super::client::{Client, ClientError, path, query};
+use super::table::{Align, Paint, Table};
+use super::units::{count, plain, span};
+use super::{print, show};
+use crate::admin::model::{BANS, BanFilter, BanStatus, Banned};
+use crate::config::values::written;
+
+pub(super) async fn bans(args: &BansArgs) -> Result<(), ClientError> {
+    let client = Client::new(&args.options)?;
+    let filter = BanFilter {
+        client: args.client,
+        within: args.within,
+        by: args.by,
+        sort: args.sort.unwrap_or_default(),
+        limit: args.limit,
+    };
+    let bans: Vec<BanStatus> = client.get(&(path(&["bans"]) + &query(&filter))).await?;
+    let limit = args.limit.unwrap_or(BANS) as usize;
+    show(&args.options, &bans, |bans, paint| {
+        let mut text = table(bans, paint);
+        if bans.len() >= limit {
+            text += &format!("only the first {limit} are shown: see --limit\n");
+        }
+        text
+    });
+    Ok(())
+}
+
+pub(super) async fn ban(args: &BanArgs) -> Result<(), ClientError> {
+    let client = Client::new(&args.options)?;
+    for prefix in &args.prefixes {
+        let mut body = json!({ "prefix": prefix });
+        if let Some(time) = args.time {
+            body["for"] = written(time).into();
+        }
+        if let Some(reason) = &args.reason {
+            body["reason"] = reason.as_str().into();
+        }
+        if args.force {
+            body["force"] = true.into();
+        }
+        let banned: Banned = client.send(Method::POST, &path(&["bans"]), &body).await?;
+        let until = match &banned.ban.until {
+            Some(until) => format!("until {until}"),
+            None => "until it is lifted".to_owned(),
+        };
+        let again = if banned.replaced {
+            ", as a new ban"
+        } else {
+            ""
+        };
+        report(
+            &args.options,
+            &banned,
+            &format!("{prefix} banned {until}{again}"),
+        );
+        for note in banned.notes.iter().filter(|_| !args.options.json) {
+            crate::cli::say(&format_args!("warning: {}", plain(note)));
+        }
+    }
+    Ok(())
+}
+
+pub(super) async fn unban(args: &UnbanArgs) -> Result<(), ClientError> {
+    let client = Client::new(&args.options)?;
+    for prefix in &args.prefixes {
+        let of = path(&["bans", &prefix.to_string()]);
+        let lifted: BanStatus = client.delete(&of).await?;
+        let refused = match lifted.hits {
+            1 => "1 client".to_owned(),
+            hits => format!("{hits} clients"),
+        };
+        report(
+            &args.options,
+            &lifted,
+            &format!("{prefix} unbanned; {refused} refused"),
+        );
+    }
+    Ok(())
+}
+
+/// Prints the outcome for one network, on a line.
+fn report(options: &ClientOptions, answer: &impl Serialize, what: &str) {
+    let line = match options.json {
+        true => serde_json::to_string(answer).expect("the model has text for keys alone"),
+        false => plain(what),
+    };
+    // A reader that closed standard output does not need the rest.
+    let _ = print(&(line + "\n"));
+}
+
+fn table(bans: &[BanStatus], paint: Paint) -> String {
+    let mut table = Table::new(&[
+        ("banned", Align::Left),
+        ("by", Align::Left),
+        ("since", Align::Left),
+        ("ends in", Align::Right),
+        ("refused", Align::Right),
+        ("reason", Align::Left),
+    ]);
+    for ban in bans {
+        table.row([
+            ban.prefix.to_string().into(),
+            ban.by.as_str().into(),
+            ban.since.as_str().into(),
+            ban.left_s.map_or_else(|| "never".to_owned(), span).into(),
+            count(ban.hits).into(),
+            ban.reason.as_deref().unwrap_or("").into(),
+        ]);
+    }
+    table.text(paint)
+}

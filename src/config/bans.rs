@@ -1,0 +1,91 @@
+//! The ban table, and what a request to ban a client says.
+
+use std::time::Duration;
+
+use super::access_list::prefix;
+use super::codec::{duration, number, required, spelled, truth};
+use super::table::{Shape, defaults, settings};
+use super::values;
+use crate::prefix::Prefix;
+
+settings! {
+    /// The table of banned clients.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct BanTable {
+        /// The most bans at a time, each of an address or a prefix.
+        pub max: u32 = 100_000 => number(values::BANS);
+    }
+}
+
+impl Shape for BanTable {}
+
+settings! {
+    /// A ban by an operator.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct NewBan {
+        /// The address or the prefix whose clients are refused.
+        pub prefix: Option<Prefix> = None => required(prefix().given());
+        /// How long. Forever: until it is lifted.
+        pub r#for: Option<Duration> = None => duration(values::BAN).or("forever");
+        /// Why, in up to 200 characters. It is shown with the ban.
+        pub reason: Option<String> = None => reason().given();
+        /// Whether to ban a prefix shorter than /8 of IPv4, or than /19 of IPv6.
+        pub force: bool = false => truth();
+    }
+}
+
+impl Shape for NewBan {}
+
+defaults!(BanTable, NewBan);
+
+fn reason() -> super::codec::Leaf<String> {
+    spelled(
+        values::REASON,
+        |text| values::reason(text).ok(),
+        String::clone,
+    )
+}
+
+impl NewBan {
+    /// Why it needs `force`, if it does.
+    #[must_use]
+    pub fn too_wide(&self) -> Option<String> {
+        let prefix = self.prefix.filter(|_| !self.force)?;
+        let shortest = match prefix.ip().is_ipv4() {
+            true => WIDEST_V4,
+            false => WIDEST_V6,
+        };
+        (prefix.length() < shortest).then(|| {
+            format!(
+                "invalid prefix `{prefix}`: expected /{shortest} or longer, as it bans a large \
+                 part of the internet; `--force` (`force` in JSON) bans it all the same"
+            )
+        })
+    }
+}
+
+/// The shortest prefixes that need no force.
+const WIDEST_V4: u8 = 8;
+const WIDEST_V6: u8 = 19;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wide_prefixes_need_force() {
+        let too_wide = |text: &str, force| {
+            let prefix = Some(text.parse().unwrap());
+            let ban = NewBan {
+                prefix,
+                force,
+                ..NewBan::default()
+            };
+            ban.too_wide().is_some()
+        };
+        for (wide, narrow) in [("10.0.0.0/7", "10.0.0.0/8"), ("2000::/18", "2000::/19")] {
+            assert!(too_wide(wide, false) && !too_wide(wide, true), "{wide}");
+            assert!(!too_wide(narrow, false), "{narrow}");
+        }
+    }
+}

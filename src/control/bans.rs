@@ -1,0 +1,277 @@
+//! Bans by operators, and reports about the ban table.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use serde_json::json;
+
+use crate::admin::model::{BANS, BanFilter, BanOrder, BanStatus, Banned, EventKind};
+use crate::admin::{Author, Reply};
+use crate::config::values::written;
+use crate::config::{NewBan, Patch};
+use crate::guard::{Ban, BannedBy, Bans};
+use crate::prefix::Prefix;
+use crate::snapshot::Snapshot;
+use crate::sys;
+use crate::time::{NEVER, between, nanos, seconds};
+
+use super::aside;
+use super::audit::Entry;
+use super::balancer::Balancer;
+use super::events::{Events, Severity, Subject};
+
+impl Balancer {
+    /// Lists bans, on another thread: there may be many.
+    pub(super) fn list_bans(&self, filter: BanFilter, reply: Reply<Vec<BanStatus>>) {
+        let bans = Arc::clone(&self.publisher.snapshot().bans);
+        drop(aside::compute(move || {
+            // A caller that has given up by now needs no answer.
+            if !reply.is_closed() {
+                drop(reply.send(list(&bans, &filter)));
+            }
+        }));
+    }
+
+    /// Bans a client or a network by order of an operator, and records it.
+    pub(super) fn ban(&self, new: &Patch<NewBan>, author: Author) -> Result<Banned, String> {
+        let outcome = self.make_ban(new.values());
+        let target = new.values().prefix.map(|prefix| prefix.to_string());
+        self.audit.record(&Entry {
+            author,
+            action: "ban",
+            target: &target.unwrap_or_default(),
+            old: None,
+            new: Some(new.json()),
+            outcome: match &outcome {
+                Ok(_) => Ok(self.publisher.version()),
+                Err(why) => Err(why.clone()),
+            },
+        });
+        if let Ok(Banned { ban, .. }) = &outcome {
+            let lasts = new
+                .values()
+                .r#for
+                .map(|time| format!(" for {}", written(time)));
+            let reason = ban.reason.as_ref().map(|reason| format!(": {reason}"));
+            let message = format!(
+                "{} banned{} {author}{}",
+                ban.prefix,
+                lasts.unwrap_or_default(),
+                reason.unwrap_or_default()
+            );
+            self.tell(EventKind::Banned, message);
+        }
+        outcome
+    }
+
+    fn make_ban(&self, new: &NewBan) -> Result<Banned, String> {
+        let prefix = new.prefix.ok_or("expected a `prefix`")?;
+        if let Some(why) = new.too_wide() {
+            return Err(why);
+        }
+        let snapshot = self.publisher.snapshot();
+        if let Some(trusted) = snapshot.trusted.around(prefix) {
+            return Err(format!(
+                "cannot ban {prefix}: {trusted} of `trusted` has it; take that out of the \
+                 configuration first"
+            ));
+        }
+        let mut trusted = snapshot.trusted.within(prefix);
+        let notes = trusted.next().map(|first| {
+            let more = match trusted.count() {
+                0 => String::new(),
+                more => format!(" and {more} more"),
+            };
+            format!("clients of {first}{more} still connect: they are `trusted`")
+        });
+        let now = sys::monotonic();
+        let until = new
+            .r#for
+            .map_or(NEVER, |time| now.saturating_add(nanos(time)));
+        let reason = new.reason.as_deref().unwrap_or_default();
+        let time = (i64::try_from(now).unwrap_or(i64::MAX), until);
+        let ban = Ban::new(prefix, BannedBy::Hand, reason.into(), time);
+        let added = snapshot.bans.add(ban, now);
+        let (ban, before) = added.map_err(|full| format!("cannot ban {prefix}: {full}"))?;
+        // They look for sessions to close.
+        self.workers.wake_all();
+        Ok(Banned {
+            ban: Clocks::now().status(&ban),
+            replaced: before.is_some(),
+            notes: notes.into_iter().collect(),
+        })
+    }
+
+    /// Lifts the ban of a network by order of an operator, and records it.
+    pub(super) fn unban(&self, prefix: Prefix, author: Author) -> Result<BanStatus, String> {
+        let bans = &self.publisher.snapshot().bans;
+        let lifted = bans.lift(prefix).map(|ban| Clocks::now().status(&ban));
+        let lifted = lifted.ok_or_else(|| not_banned(bans, prefix));
+        self.audit.record(&Entry {
+            author,
+            action: "unban",
+            target: &prefix.to_string(),
+            old: lifted.as_ref().ok().map(|ban| json!(ban)),
+            new: None,
+            outcome: match &lifted {
+                Ok(_) => Ok(self.publisher.version()),
+                Err(why) => Err(why.clone()),
+            },
+        });
+        if let Ok(ban) = &lifted {
+            let message = format!("{prefix} unbanned {author}; it was {}", refused(ban.hits));
+            self.tell(EventKind::Unbanned, message);
+        }
+        lifted
+    }
+
+    fn tell(&self, kind: EventKind, message: String) {
+        self.events
+            .tell(Severity::Info, kind, Subject::default(), message);
+    }
+}
+
+/// Why the ban of a network can't be lifted.
+fn not_banned(bans: &Bans, prefix: Prefix) -> String {
+    match bans.find(prefix.ip(), sys::monotonic()) {
+        Some(around) if around.prefix.covers(prefix) => format!(
+            "{prefix} is banned as a part of {0}: lift the ban of {0}",
+            around.prefix
+        ),
+        _ => format!("{prefix} is not banned: `mahoraga bans` shows what is"),
+    }
+}
+
+fn refused(hits: u64) -> String {
+    match hits {
+        1 => "refused once".to_owned(),
+        _ => format!("refused {hits} times"),
+    }
+}
+
+/// The bans that match, in their order.
+fn list(bans: &Bans, filter: &BanFilter) -> Vec<BanStatus> {
+    let clocks = Clocks::now();
+    let mut all = bans.all(clocks.monotonic);
+    let is_client = |ban: &Ban, ip: IpAddr| ban.prefix.contains(ip);
+    all.retain(|ban| {
+        filter.client.is_none_or(|ip| is_client(ban, ip))
+            && filter.within.is_none_or(|wide| wide.covers(ban.prefix))
+            && filter.by.is_none_or(|by| by == ban.by)
+    });
+    match filter.sort {
+        BanOrder::Prefix => {}
+        BanOrder::Since => all.sort_by_key(|ban| std::cmp::Reverse(ban.since)),
+        BanOrder::Until => all.sort_by_key(|ban| ban.until),
+        BanOrder::Hits => all.sort_by_cached_key(|ban| std::cmp::Reverse(ban.hits())),
+    }
+    all.truncate(filter.limit.unwrap_or(BANS) as usize);
+    all.iter().map(|ban| clocks.status(ban)).collect()
+}
+
+/// Both clocks at a moment: bans are kept in the workers' time, and shown in that of people.
+#[derive(Clone, Copy)]
+struct Clocks {
+    monotonic: u64,
+    wall: SystemTime,
+}
+
+impl Clocks {
+    fn now() -> Self {
+        Self {
+            monotonic: sys::monotonic(),
+            wall: SystemTime::now(),
+        }
+    }
+
+    fn status(&self, ban: &Ban) -> BanStatus {
+        let now = i64::try_from(self.monotonic).unwrap_or(i64::MAX);
+        let age = between(0, u64::try_from(now - ban.since).unwrap_or(0));
+        let left = ban.until.saturating_sub(self.monotonic);
+        let ends = ban.until < NEVER;
+        let shown = |at: SystemTime| humantime::format_rfc3339_seconds(at).to_string();
+        let until = self.wall.checked_add(between(0, left));
+        let since = self.wall.checked_sub(age).unwrap_or(self.wall);
+        BanStatus {
+            prefix: ban.prefix,
+            by: ban.by,
+            reason: Some(&*ban.reason)
+                .filter(|why| !why.is_empty())
+                .map(str::to_owned),
+            since: shown(since),
+            until: until.filter(|_| ends).map(shown),
+            left_s: ends.then(|| seconds(left)),
+            hits: ban.hits(),
+        }
+    }
+}
+
+/// Removes bans whose time is over, and reports refused clients: at once, and then every ten
+/// seconds at most. Workers only count them.
+#[derive(Default)]
+pub(super) struct BanReports {
+    /// Banned clients that were reported, by listener.
+    reported: HashMap<String, u64>,
+    /// Seconds until the next report may come.
+    left: u32,
+}
+
+impl BanReports {
+    /// To be called each second.
+    pub(super) fn tick(&mut self, snapshot: &Snapshot, events: &Events) {
+        let tell = |kind, message| {
+            events.tell(Severity::Info, kind, Subject::default(), message);
+        };
+        let ended = snapshot.bans.expire(sys::monotonic(), EXPIRED_AT_ONCE);
+        if let Some(message) = ended_sentence(&ended) {
+            tell(EventKind::Unbanned, message);
+        }
+        self.left = self.left.saturating_sub(1);
+        if self.left > 0 {
+            return;
+        }
+        let counts = snapshot.listeners.iter();
+        let counts = counts.map(|listener| (listener.name.clone(), listener.gate.banned()));
+        let counts: HashMap<_, _> = counts.filter(|(_, count)| *count > 0).collect();
+        if let Some(message) = self.refused_sentence(&counts) {
+            tell(EventKind::BannedRefused, message);
+            self.left = PAUSE_SECONDS;
+        }
+        self.reported = counts;
+    }
+
+    fn refused_sentence(&self, counts: &HashMap<String, u64>) -> Option<String> {
+        let new = counts.iter().map(|(name, count)| {
+            let before = self.reported.get(name).copied().unwrap_or(0);
+            (count.saturating_sub(before), name)
+        });
+        let new = new.filter(|(count, _)| *count > 0);
+        let all: u64 = new.clone().map(|(count, _)| count).sum();
+        let others = match new.clone().count() {
+            0 | 1 => String::new(),
+            count => format!(" and {} more", count - 1),
+        };
+        let (_, first) = new.max()?;
+        let clients = if all == 1 { "client" } else { "clients" };
+        Some(format!(
+            "listener `{first}`{others}: {all} banned {clients} refused"
+        ))
+    }
+}
+
+fn ended_sentence(ended: &[Arc<Ban>]) -> Option<String> {
+    let (first, others) = ended.split_first()?;
+    let one = |ban: &Ban| format!("{} (it was {})", ban.prefix, refused(ban.hits()));
+    let first = one(first);
+    Some(match others {
+        [] => format!("the ban of {first} has ended"),
+        _ => format!("the bans of {first} and {} more have ended", others.len()),
+    })
+}
+
+/// From one report to the next.
+const PAUSE_SECONDS: u32 = 10;
+/// Bans that are removed in a second; look-ups skip the others.
+const EXPIRED_AT_ONCE: usize = 10_000;

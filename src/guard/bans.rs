@@ -1,0 +1,340 @@
+//! The ban table: networks whose clients are refused at accept, for a time or until they are
+//! lifted.
+//!
+//! All threads share it, and it outlives snapshots. Workers look into it for each client; whoever
+//! bans changes an entry, whatever the number of the others.
+
+mod lengths;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
+use std::ops::Bound;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use crossbeam::utils::CachePadded;
+use parking_lot::{Mutex, RwLock};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::prefix::Prefix;
+use crate::time::NEVER;
+
+use lengths::Lengths;
+
+/// A network whose clients are refused.
+#[derive(Debug)]
+pub struct Ban {
+    /// The network.
+    pub prefix: Prefix,
+    /// Who banned it.
+    pub by: BannedBy,
+    /// Why, in a sentence; empty: no reason was given.
+    pub reason: Arc<str>,
+    /// Since when, in ns of the workers' clock. A clock that began with the machine may be younger
+    /// than a ban of the machine's last run: it then is negative.
+    pub since: i64,
+    /// Until when; [`NEVER`]: until it is lifted.
+    pub until: u64,
+    /// Clients that it refused.
+    hits: AtomicU64,
+}
+
+/// Who bans.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum BannedBy {
+    /// An operator.
+    #[default]
+    Hand,
+    /// A rule that its clients broke.
+    Rule,
+}
+
+impl BannedBy {
+    /// Each with its name.
+    pub const ALL: [(&'static str, Self); 2] = [
+        (Self::Hand.as_str(), Self::Hand),
+        (Self::Rule.as_str(), Self::Rule),
+    ];
+
+    /// Its name.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Hand => "hand",
+            Self::Rule => "rule",
+        }
+    }
+}
+
+impl Ban {
+    /// A ban that has refused no client.
+    #[must_use]
+    pub fn new(prefix: Prefix, by: BannedBy, reason: Arc<str>, time: (i64, u64)) -> Self {
+        let (since, until) = time;
+        Self {
+            prefix,
+            by,
+            reason,
+            since,
+            until,
+            hits: AtomicU64::new(0),
+        }
+    }
+
+    /// The same ban, which has refused so many clients.
+    #[must_use]
+    pub fn with_hits(self, hits: u64) -> Self {
+        let hits = AtomicU64::new(hits);
+        Self { hits, ..self }
+    }
+
+    /// Clients that it refused.
+    #[must_use]
+    pub fn hits(&self) -> u64 {
+        self.hits.load(Ordering::Relaxed)
+    }
+
+    fn holds(&self, now: u64) -> bool {
+        self.until > now
+    }
+}
+
+/// The networks that are banned now.
+#[derive(Debug)]
+pub struct Bans {
+    /// By prefix. Workers read them at accept.
+    shards: Box<[Shard]>,
+    /// The lengths that prefixes have, so that a look-up asks for no other.
+    lengths: Lengths,
+    max: AtomicU32,
+    count: AtomicU32,
+    /// Counts up with each new ban: open sessions are to be looked at.
+    added: AtomicU64,
+    /// Counts up with each change.
+    changes: AtomicU64,
+    /// Clients that were refused.
+    hits: AtomicU64,
+    order: Mutex<Order>,
+}
+
+type Shard = CachePadded<RwLock<HashMap<Prefix, Arc<Ban>>>>;
+
+/// All bans once more, for those who change or list them.
+#[derive(Debug, Default)]
+struct Order {
+    by_prefix: BTreeMap<Prefix, Arc<Ban>>,
+    /// Those that end by themselves, the first to end first.
+    by_end: BTreeSet<(u64, Prefix)>,
+}
+
+/// The table has no room for another ban.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+#[error("the ban table is full: it has {0} bans; lift some, or raise `bans: (max: ...)`")]
+pub struct BansFull(pub u32);
+
+impl Bans {
+    /// A table for at most `max` bans.
+    #[must_use]
+    pub fn new(max: u32) -> Self {
+        Self {
+            shards: (0..SHARDS).map(|_| Shard::default()).collect(),
+            lengths: Lengths::default(),
+            max: AtomicU32::new(max),
+            count: AtomicU32::new(0),
+            added: AtomicU64::new(0),
+            changes: AtomicU64::new(0),
+            hits: AtomicU64::new(0),
+            order: Mutex::default(),
+        }
+    }
+
+    /// Sets the most bans that it takes. Those that it has stay.
+    pub fn set_max(&self, max: u32) {
+        self.max.store(max, Ordering::Relaxed);
+    }
+
+    /// The most bans that it takes.
+    #[must_use]
+    pub fn max(&self) -> u32 {
+        self.max.load(Ordering::Relaxed)
+    }
+
+    /// How many bans there are. Those whose time is over count until they are removed.
+    #[must_use]
+    pub fn len(&self) -> u32 {
+        self.count.load(Ordering::Relaxed)
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Clients that bans have refused.
+    #[must_use]
+    pub fn hits(&self) -> u64 {
+        self.hits.load(Ordering::Relaxed)
+    }
+
+    /// Counts up with each new ban.
+    #[must_use]
+    pub fn added(&self) -> u64 {
+        self.added.load(Ordering::Acquire)
+    }
+
+    /// Counts up with each ban that comes or goes.
+    #[must_use]
+    pub fn changes(&self) -> u64 {
+        self.changes.load(Ordering::Acquire)
+    }
+
+    /// Whether an address is banned now.
+    #[must_use]
+    pub fn is_banned(&self, ip: IpAddr, now: u64) -> bool {
+        self.longest(ip, now, |_| ()).is_some()
+    }
+
+    /// Counts a client of a banned address as refused, by the longest prefix that it is in.
+    pub fn count_hit(&self, ip: IpAddr, now: u64) {
+        let counted = self.longest(ip, now, |ban| ban.hits.fetch_add(1, Ordering::Relaxed));
+        if counted.is_some() {
+            self.hits.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// The ban of an address now, by the longest prefix that it is in.
+    #[must_use]
+    pub fn find(&self, ip: IpAddr, now: u64) -> Option<Arc<Ban>> {
+        self.longest(ip, now, Arc::clone)
+    }
+
+    fn longest<T>(&self, ip: IpAddr, now: u64, then: impl Fn(&Arc<Ban>) -> T) -> Option<T> {
+        if self.is_empty() {
+            return None;
+        }
+        let ip = ip.to_canonical();
+        let mut prefixes = self
+            .lengths
+            .of(ip)
+            .filter_map(|length| Prefix::new(ip, length));
+        prefixes.find_map(|prefix| {
+            let bans = self.shard(prefix).read();
+            bans.get(&prefix).filter(|ban| ban.holds(now)).map(&then)
+        })
+    }
+
+    /// Bans a network from now on. A ban of the same network is replaced, and what it has refused
+    /// goes on being counted; but a rule shortens no ban of an operator. Answers with the ban in
+    /// force, and the one before.
+    ///
+    /// # Errors
+    /// [`BansFull`]. A part of the table is for operators alone: clients can't fill it.
+    pub fn add(&self, ban: Ban, now: u64) -> Result<(Arc<Ban>, Option<Arc<Ban>>), BansFull> {
+        let mut order = self.order.lock();
+        let before = order.by_prefix.get(&ban.prefix).map(Arc::clone);
+        if let Some(before) = &before
+            && (ban.by, before.by) == (BannedBy::Rule, BannedBy::Hand)
+            && before.holds(now)
+        {
+            return Ok((Arc::clone(before), Some(Arc::clone(before))));
+        }
+        let max = self.max();
+        let max = match ban.by {
+            BannedBy::Hand => max,
+            BannedBy::Rule => max - max / FOR_OPERATORS,
+        };
+        let count = u32::try_from(order.by_prefix.len()).unwrap_or(u32::MAX);
+        if before.is_none() && count >= max {
+            return Err(BansFull(count));
+        }
+        if let Some(before) = &before {
+            order.by_end.remove(&(before.until, before.prefix));
+            ban.hits.fetch_add(before.hits(), Ordering::Relaxed);
+        } else {
+            self.lengths.add(ban.prefix);
+            self.count.store(count + 1, Ordering::Relaxed);
+        }
+        let ban = Arc::new(ban);
+        if ban.until < NEVER {
+            order.by_end.insert((ban.until, ban.prefix));
+        }
+        order.by_prefix.insert(ban.prefix, Arc::clone(&ban));
+        let mut shard = self.shard(ban.prefix).write();
+        shard.insert(ban.prefix, Arc::clone(&ban));
+        drop(shard);
+        self.changes.fetch_add(1, Ordering::Release);
+        self.added.fetch_add(1, Ordering::Release);
+        Ok((ban, before.filter(|before| before.holds(now))))
+    }
+
+    /// Lifts the ban of exactly this network.
+    pub fn lift(&self, prefix: Prefix) -> Option<Arc<Ban>> {
+        self.remove(&mut self.order.lock(), prefix)
+    }
+
+    /// Removes bans whose time is over, up to so many.
+    pub fn expire(&self, now: u64, at_most: usize) -> Vec<Arc<Ban>> {
+        let mut order = self.order.lock();
+        let over = order.by_end.iter().take_while(|(until, _)| *until <= now);
+        let over: Vec<_> = over.take(at_most).map(|(_, prefix)| *prefix).collect();
+        let removed = over.into_iter();
+        let removed = removed.filter_map(|prefix| self.remove(&mut order, prefix));
+        removed.collect()
+    }
+
+    fn remove(&self, order: &mut Order, prefix: Prefix) -> Option<Arc<Ban>> {
+        let ban = order.by_prefix.remove(&prefix)?;
+        order.by_end.remove(&(ban.until, prefix));
+        self.shard(prefix).write().remove(&prefix);
+        self.lengths.remove(prefix);
+        self.count.fetch_sub(1, Ordering::Relaxed);
+        self.changes.fetch_add(1, Ordering::Release);
+        Some(ban)
+    }
+
+    /// All bans that hold now, in the order of their prefixes. Bans that come meanwhile may be
+    /// missing.
+    #[must_use]
+    pub fn all(&self, now: u64) -> Vec<Arc<Ban>> {
+        let mut all: Vec<Arc<Ban>> = Vec::new();
+        loop {
+            let after = all
+                .last()
+                .map_or(Bound::Unbounded, |last| Bound::Excluded(last.prefix));
+            let order = self.order.lock();
+            let rest = order.by_prefix.range((after, Bound::Unbounded));
+            let before = all.len();
+            // Others are not to wait for all of them.
+            all.extend(rest.take(AT_ONCE).map(|(_, ban)| Arc::clone(ban)));
+            if all.len() == before {
+                break;
+            }
+        }
+        all.retain(|ban| ban.holds(now));
+        all
+    }
+
+    fn shard(&self, prefix: Prefix) -> &Shard {
+        let [high, low] = prefix.halves();
+        let mixed = (high ^ low.rotate_left(32)).wrapping_mul(MIX) >> (64 - SHARDS.ilog2());
+        &self.shards[usize::try_from(mixed).unwrap_or(0)]
+    }
+}
+
+/// Enough that whoever bans rarely holds up a worker.
+const SHARDS: usize = 64;
+/// Spreads networks over the shards (2^64 divided by the golden ratio).
+const MIX: u64 = 0x9E37_79B9_7F4A_7C15;
+/// Bans that are listed at once.
+const AT_ONCE: usize = 1_000;
+/// A part of the table is for operators: one in so many places.
+const FOR_OPERATORS: u32 = 16;
+
+#[cfg(test)]
+mod tests;
