@@ -27,16 +27,21 @@ use crate::sys;
 use crate::time::SECOND;
 use crate::writer::{Outlet, Writer};
 
-/// Starts the thread that writes every line, panics included, in the format that the environment
-/// names. Call it once, before any other thread starts.
-///
-/// # Errors
-/// Standard error is closed, or the thread can't be created. The caller's thread then writes lines.
-pub fn start() -> io::Result<()> {
+/// Writes lines in the format that the environment names. Until [`start`] the caller's thread
+/// writes them, and may block.
+pub fn prepare() {
     IS_JSON.store(
         matches!(format_in_environment(), Some(Ok(RecordFormat::Json))),
         Ordering::Relaxed,
     );
+}
+
+/// Starts the thread that writes every line from now on, panics included. Call it once, before any
+/// other thread starts.
+///
+/// # Errors
+/// Standard error is closed, or the thread can't be created. The caller's thread then writes lines.
+pub fn start() -> io::Result<()> {
     let file = File::from(io::stderr().as_fd().try_clone_to_owned()?);
     let writer = Writer::start("log", file, StandardError::default())?;
     // There is none yet.

@@ -83,6 +83,8 @@ mod places;
 mod ports;
 #[path = "proxy/pressure.rs"]
 mod pressure;
+#[path = "proxy/privileges.rs"]
+mod privileges;
 #[path = "proxy/process.rs"]
 mod process;
 #[path = "proxy/queue.rs"]

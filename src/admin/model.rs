@@ -78,11 +78,25 @@ pub struct Status {
     /// Lines of the operational log that were dropped: standard error did not take them.
     #[serde(default)]
     pub log_lines_dropped: u64,
+    /// What the process may do.
+    #[serde(default)]
+    pub privileges: PrivilegesStatus,
     /// The control thread's own time.
     #[serde(default)]
     pub control: ControlStatus,
     /// Each worker.
     pub workers: Vec<WorkerStatus>,
+}
+
+/// What the process may do.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct PrivilegesStatus {
+    /// The user that it runs as.
+    pub user: String,
+    /// The capabilities that it has, such as `CAP_NET_BIND_SERVICE`.
+    pub capabilities: Vec<String>,
+    /// Whether programs that it would execute get no more than it has.
+    pub no_new_privs: bool,
 }
 
 /// Whether the balancer takes connections.

@@ -39,6 +39,9 @@ pub enum Command {
         /// The configuration.
         #[command(flatten)]
         config: ConfigFile,
+        /// Whether it gives up privileges.
+        #[command(flatten)]
+        sandbox: SandboxFlag,
     },
     /// Validate a configuration file, and look at the files that a start would open.
     #[command(
@@ -74,7 +77,7 @@ Which strategy, when: docs/strategies.md; mahoraga simulate shows what each does
     /// Start three small HTTP backends and the balancer in front of them.
     #[command(after_help = "Example:
   mahoraga demo")]
-    Demo,
+    Demo(SandboxFlag),
     /// Simulate strategies on a fleet, or limits under abuse: seconds instead of days.
     #[command(
         after_help = super::simulate::AFTER_HELP,
@@ -107,6 +110,14 @@ impl ConfigFile {
         let path = self.file.as_deref().or(self.config.as_deref());
         path.unwrap_or_else(|| Path::new("config.ron"))
     }
+}
+
+/// Whether a balancer gives up privileges.
+#[derive(Args, Clone, Copy, Debug)]
+pub struct SandboxFlag {
+    /// Keep all privileges of the user that starts it (docs/privileges.md).
+    #[arg(long)]
+    pub no_sandbox: bool,
 }
 
 /// The flags of `mahoraga proxy`. Their defaults are those of `config.ron`, except for the access
@@ -161,6 +172,9 @@ pub struct ProxyArgs {
     /// Settings of the configuration.
     #[command(flatten)]
     pub flags: ProxyFlags,
+    /// Whether it gives up privileges.
+    #[command(flatten)]
+    pub sandbox: SandboxFlag,
 }
 
 /// The flags of `mahoraga simulate`.

@@ -16,7 +16,9 @@ mod run;
 mod simulate;
 mod tips;
 
-pub use args::{Cli, Command, ConfigFile, Maybe, ProxyArgs, SimulateArgs, Simulated};
+pub use args::{
+    Cli, Command, ConfigFile, Maybe, ProxyArgs, SandboxFlag, SimulateArgs, Simulated,
+};
 pub use proxy::{ProxyError, ProxyFlags, proxy_config};
 
 use std::env;
@@ -28,7 +30,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use crate::config::{self, Config, ConfigError, Source};
-use crate::control::{Reread, Seen};
+use crate::control::{Reread, Seen, sandbox};
 use crate::operational_log;
 use crate::sys;
 
@@ -51,10 +53,9 @@ pub fn main() -> ExitCode {
         Err(error) => error.exit(),
     };
     match command {
-        Command::Run { .. } | Command::Proxy(_) | Command::Demo => {
+        Command::Run { .. } | Command::Proxy(_) | Command::Demo(_) => {
             sys::await_signals();
-            // Without standard error there is nothing to write to.
-            let _ = operational_log::start();
+            operational_log::prepare();
         }
         Command::Check { .. } | Command::Simulate(_) | Command::Client(_) | Command::Version => {
             sys::release_signals()
@@ -65,10 +66,14 @@ pub fn main() -> ExitCode {
     code
 }
 
-fn run_file(path: &Path) -> ExitCode {
+fn run_file(path: &Path, sandbox: SandboxFlag) -> ExitCode {
     // Look before reading: if the file changes in between, the next look finds a difference.
     let seen = Seen::of(path);
-    match load(path) {
+    let loaded = config::load(path);
+    if let Err(code) = begin(sandbox) {
+        return code;
+    }
+    match loaded {
         Ok((config, source)) => {
             operational_log::set_format(config.log_format);
             warn(&config, Some(&source));
@@ -85,28 +90,34 @@ fn run_file(path: &Path) -> ExitCode {
             }
             run::run(&config, can_reread.then_some(reread))
         }
-        Err(code) => code,
+        Err(error) => refuse(&error),
     }
+}
+
+/// Gives up what a balancer does not need, while there is one thread, and then starts the thread
+/// that writes the operational log.
+fn begin(sandbox: SandboxFlag) -> Result<(), ExitCode> {
+    let entered = sandbox::enter(!sandbox.no_sandbox);
+    // Without standard error there is nothing to write to.
+    let _ = operational_log::start();
+    entered.map_err(|error| {
+        say(&format_args!("error: {error}"));
+        ExitCode::from(error.exit_code())
+    })
 }
 
 fn execute(command: Command) -> ExitCode {
     match command {
-        Command::Run { config } => run_file(config.path()),
+        Command::Run { config, sandbox } => run_file(config.path(), sandbox),
         Command::Check {
             config,
             deny_warnings,
         } => check::check(config.path(), deny_warnings),
-        Command::Proxy(args) => match proxy_config(&args) {
-            Ok(config) => {
-                warn(&config, None);
-                if let Some(warning) = proxy::others_warning(&args) {
-                    say(&warning);
-                }
-                run::run(&config, None)
-            }
-            Err(error) => refuse(&format_args!("error: {error}")),
+        Command::Proxy(args) => run_proxy(&args),
+        Command::Demo(sandbox) => match begin(sandbox) {
+            Ok(()) => demo::demo(),
+            Err(code) => code,
         },
-        Command::Demo => demo::demo(),
         Command::Simulate(args) => simulate::simulate(&args),
         Command::Client(command) => admin::ask(&command),
         Command::Version => {
@@ -114,6 +125,22 @@ fn execute(command: Command) -> ExitCode {
             let _ = writeln!(io::stdout(), "mahoraga {}", env!("CARGO_PKG_VERSION"));
             ExitCode::SUCCESS
         }
+    }
+}
+
+fn run_proxy(args: &ProxyArgs) -> ExitCode {
+    if let Err(code) = begin(args.sandbox) {
+        return code;
+    }
+    match proxy_config(args) {
+        Ok(config) => {
+            warn(&config, None);
+            if let Some(warning) = proxy::others_warning(args) {
+                say(&warning);
+            }
+            run::run(&config, None)
+        }
+        Err(error) => refuse(&format_args!("error: {error}")),
     }
 }
 

@@ -30,6 +30,7 @@ use super::declared::EndedOrder;
 use super::events::{Severity, Subject};
 use super::reload::ReloadRequest;
 use super::roster::Member;
+use super::sandbox;
 use super::status::{self, MemberStatus};
 use super::unix_sockets::Opened;
 use super::workers::Workers;
@@ -152,6 +153,7 @@ impl Balancer {
             reloads: self.reloading.status.clone(),
             webhook_failures: self.webhooks.failures(),
             log_lines_dropped: operational_log::dropped(),
+            privileges: sandbox::status(),
             control: metrics.measurements.control(),
             workers: (0u32..)
                 .zip(stats)

@@ -33,6 +33,7 @@ mod refusals;
 mod reload;
 mod remedy;
 pub mod roster;
+pub mod sandbox;
 mod scaling;
 mod shortages;
 mod start;

@@ -11,9 +11,11 @@ mod origin;
 mod own_addresses;
 mod passing;
 mod ports;
+mod privileges;
 mod process;
 mod socket;
 mod unix;
+mod users;
 
 pub use clock::monotonic;
 pub use descriptor::{
@@ -30,6 +32,9 @@ pub use origin::{
 pub use own_addresses::{has_own_addresses, is_own_address, read_own_addresses};
 pub use passing::{descriptor_channel, receive_descriptors, send_descriptors};
 pub use ports::{is_one_end, local_ports, read_local_ports};
+pub use privileges::{
+    Capability, effective_capabilities, has_no_new_privileges, keep_capabilities,
+};
 pub use process::{
     allowed_cpus, await_signals, block_signals, descriptor_limit, hold_signals, io_uring_disabled,
     kernel_release, pin_to, precise_timers, raise_descriptor_limit, release_signals,
@@ -42,3 +47,4 @@ pub use socket::{
     shutdown, socket_address, unsent,
 };
 pub use unix::{SocketFile, SocketPlace, SocketTarget};
+pub use users::{User, user_id};

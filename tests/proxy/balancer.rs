@@ -137,6 +137,11 @@ impl Launch {
         self
     }
 
+    pub(crate) fn switch(mut self, name: &str) -> Self {
+        self.command.arg(name);
+        self
+    }
+
     pub(crate) fn variable(mut self, name: &str, value: &str) -> Self {
         self.command.env(name, value);
         self

@@ -159,6 +159,14 @@ impl Process {
         value_of(&fs::read_to_string(path.join("status")).unwrap(), field)
     }
 
+    /// The status of every thread, with those that the kernel has made for its rings.
+    pub(crate) fn all_threads(self) -> Vec<ThreadStatus> {
+        let tasks = fs::read_dir(self.path("task")).unwrap().flatten();
+        // A thread that has ended has none.
+        let texts = tasks.filter_map(|task| fs::read_to_string(task.path().join("status")).ok());
+        texts.map(ThreadStatus).collect()
+    }
+
     /// Whether no thread runs or waits for a CPU.
     pub(crate) fn sleeps(self) -> bool {
         self.threads().iter().all(|(_, path)| {
@@ -221,6 +229,21 @@ impl Process {
         let set = unsafe { libc::prlimit(pid, what, &raw const limit, std::ptr::null_mut()) };
         assert_eq!((read, set), (0, 0));
         before
+    }
+}
+
+/// The status of a thread, as /proc shows it.
+#[derive(Debug)]
+pub(crate) struct ThreadStatus(String);
+
+impl ThreadStatus {
+    pub(crate) fn value(&self, field: &str) -> String {
+        value_of(&self.0, field)
+    }
+
+    /// A field that is a set of bits.
+    pub(crate) fn mask(&self, field: &str) -> u64 {
+        u64::from_str_radix(&self.value(field), 16).unwrap()
     }
 }
 

@@ -11,7 +11,7 @@ use super::table::{Align, Cell, Paint, Table, Tone};
 use super::units::{bytes, count, micros, plain, span};
 use crate::admin::model::{
     AccessListStatus, BansStatus, ConfigText, HistogramStatus, LatencyStatus, LatencyWindow,
-    ListenerStatus, PoolStatus, SourcesStatus, Stage, Status, TrafficStatus,
+    ListenerStatus, PoolStatus, PrivilegesStatus, SourcesStatus, Stage, Status, TrafficStatus,
 };
 use crate::config::values::written;
 
@@ -141,6 +141,7 @@ fn status_text(status: &Status, paint: Paint) -> String {
     if !closed.is_empty() {
         line("closed", &closed.join(", "));
     }
+    line("privileges", &privileges(&status.privileges));
     let reloads = &status.reloads;
     let at = reloads
         .last_at
@@ -228,6 +229,21 @@ fn notices(status: &Status, paint: Paint) -> String {
     let all = waiting.chain(lacks).chain(alerts);
     all.map(|(name, what)| format!("{name:<12} {what}\n"))
         .collect()
+}
+
+/// The user, and what the process may do beyond that user's rights.
+fn privileges(its: &PrivilegesStatus) -> String {
+    let capabilities = match &its.capabilities[..] {
+        [] => "no capabilities".to_owned(),
+        few @ ([_] | [_, _] | [_, _, _]) => few.join(", "),
+        many => format!("{} capabilities", many.len()),
+    };
+    let locked = if its.no_new_privs {
+        ", no_new_privs"
+    } else {
+        ", may gain new ones"
+    };
+    format!("user {}, {capabilities}{locked}", its.user)
 }
 
 /// A stage as a word, and its tone.

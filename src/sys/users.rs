@@ -1,0 +1,108 @@
+//! Users of this machine, by name and by number (passwd(5)).
+
+use std::ffi::{CStr, CString};
+use std::io;
+use std::mem;
+use std::ptr;
+
+/// A user.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct User {
+    /// Its name.
+    pub name: String,
+    /// Its number.
+    pub uid: u32,
+    /// Its main group.
+    pub gid: u32,
+}
+
+impl User {
+    /// The user of this name; `None`: there is none. May ask a directory service, and so block.
+    ///
+    /// # Errors
+    /// What getpwnam_r(3) says.
+    pub fn named(name: &str) -> io::Result<Option<Self>> {
+        let Ok(name) = CString::new(name) else {
+            return Ok(None);
+        };
+        look_up(|entry, buffer, found| {
+            // SAFETY: all four are written during the call only, `buffer` up to its length; `name`
+            // ends with a zero.
+            unsafe {
+                libc::getpwnam_r(
+                    name.as_ptr(),
+                    entry,
+                    buffer.as_mut_ptr().cast(),
+                    buffer.len(),
+                    found,
+                )
+            }
+        })
+    }
+
+    /// The user that this process runs as; `None`: its number has no name.
+    ///
+    /// # Errors
+    /// What getpwuid_r(3) says.
+    pub fn own() -> io::Result<Option<Self>> {
+        let uid = user_id();
+        look_up(|entry, buffer, found| {
+            // SAFETY: as above.
+            unsafe { libc::getpwuid_r(uid, entry, buffer.as_mut_ptr().cast(), buffer.len(), found) }
+        })
+    }
+}
+
+/// The number of the user that this process runs as.
+#[must_use]
+pub fn user_id() -> u32 {
+    rustix::process::geteuid().as_raw()
+}
+
+/// Asks by one of the calls of getpwnam_r(3), with a buffer that is large enough.
+fn look_up(
+    ask: impl Fn(*mut libc::passwd, &mut [u8], *mut *mut libc::passwd) -> libc::c_int,
+) -> io::Result<Option<User>> {
+    let mut buffer = vec![0u8; BUFFER_BYTES];
+    loop {
+        // SAFETY: a `passwd` is plain data: null pointers and zeroes.
+        let mut entry: libc::passwd = unsafe { mem::zeroed() };
+        let mut found = ptr::null_mut();
+        match ask(&raw mut entry, &mut buffer, &raw mut found) {
+            0 if found.is_null() => return Ok(None),
+            0 => {
+                // SAFETY: the call succeeded, so the name is a string in `buffer`, which lives.
+                let name = unsafe { CStr::from_ptr(entry.pw_name) };
+                return Ok(Some(User {
+                    name: name.to_string_lossy().into_owned(),
+                    uid: entry.pw_uid,
+                    gid: entry.pw_gid,
+                }));
+            }
+            libc::ERANGE if buffer.len() < BUFFER_BYTES_MAX => buffer.resize(buffer.len() * 4, 0),
+            // getpwnam(3): these too say that there is no such user.
+            libc::ENOENT | libc::ESRCH => return Ok(None),
+            error => return Err(io::Error::from_raw_os_error(error)),
+        }
+    }
+}
+
+/// What an entry's texts take at first, and at most.
+const BUFFER_BYTES: usize = 1_024;
+const BUFFER_BYTES_MAX: usize = 1 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn users_are_found_by_name_and_by_number() {
+        let root = User::named("root").unwrap().unwrap();
+        assert_eq!((root.uid, root.gid, &*root.name), (0, 0, "root"));
+        assert_eq!(User::named("no such user").unwrap(), None);
+        assert_eq!(User::named("a\0b").unwrap(), None);
+        if let Some(own) = User::own().unwrap() {
+            assert_eq!(own.uid, user_id());
+        }
+    }
+}
