@@ -12,6 +12,7 @@ mod ranges;
 mod rate;
 mod sample;
 mod sources;
+mod syn_program;
 mod trusted;
 
 pub use access::{Access, AccessFilter, AccessFilters, AccessVerdict, Refused};
@@ -22,4 +23,7 @@ pub use prefixes::{Clash, Prefixes};
 pub use rate::Rate;
 pub use sample::Sample;
 pub use sources::{Held, SourceRules, Sources};
+pub use syn_program::{
+    ClassicInstruction, ExtendedInstruction, classic_syn_program, extended_syn_program,
+};
 pub use trusted::Trusted;

@@ -14,6 +14,7 @@ mod ports;
 mod privileges;
 mod process;
 mod socket;
+mod syn_filter;
 mod unix;
 mod users;
 
@@ -46,5 +47,6 @@ pub use socket::{
     listen_all, listen_path, listen_port, open_socket, peer_address, reset_on_close, send_room,
     shutdown, socket_address, unsent,
 };
+pub use syn_filter::{SynMaps, attach_classic, detach_filter};
 pub use unix::{SocketFile, SocketPlace, SocketTarget};
 pub use users::{User, user_id};
