@@ -13,7 +13,9 @@ use crossbeam::utils::CachePadded;
 use crate::address::Address;
 use crate::by_name::ByName;
 use crate::config::{self, Config};
-use crate::guard::{AccessFilter, AccessFilters, Bans, Gate, Limit, Rules, Sources, Trusted};
+use crate::guard::{
+    AccessFilter, AccessFilters, Admission, Bans, Gate, Limit, Rules, Sources, Trusted,
+};
 use crate::pool::{Pool, Standing, Tally, Traffic};
 use crate::select::Plan;
 use crate::session::SessionLimits;
@@ -41,6 +43,8 @@ pub struct Snapshot {
     pub bans: Arc<Bans>,
     /// Networks that no ban concerns.
     pub trusted: Arc<Trusted>,
+    /// How workers take accepted clients in.
+    pub admission: Admission,
     /// How many listeners there have been; the id of the next new one.
     pub listeners_made: u64,
 }
@@ -173,6 +177,7 @@ impl Snapshot {
             sources,
             bans,
             trusted,
+            admission: admission(config),
             listeners_made: made,
         };
         Draft {
@@ -219,6 +224,7 @@ impl Snapshot {
             sources: Arc::clone(&self.sources),
             bans: Arc::clone(&self.bans),
             trusted: Arc::clone(&self.trusted),
+            admission: self.admission,
             listeners_made: made,
         }
     }
@@ -323,6 +329,13 @@ impl Listener {
             limits: limits(config, &plan),
             plan,
         }
+    }
+}
+
+fn admission(config: &Config) -> Admission {
+    Admission {
+        shed: config.overload.map(|overload| overload.rules()),
+        ..Admission::default()
     }
 }
 

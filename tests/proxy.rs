@@ -71,6 +71,8 @@ mod max_connections;
 mod network;
 #[path = "proxy/operations.rs"]
 mod operations;
+#[path = "proxy/overload.rs"]
+mod overload;
 #[path = "proxy/panic.rs"]
 mod panic;
 #[path = "proxy/peers.rs"]

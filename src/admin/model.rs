@@ -487,6 +487,8 @@ pub enum EventKind {
     AccessDenied,
     /// A limit of new connections refuses clients, or would if it were not in a dry run.
     LimitExceeded,
+    /// Workers can't keep up: they refuse new clients that wait for too long.
+    Overloaded,
     /// The table of sources has no room for new ones, which share the limits of one source.
     SourceTableFull,
     /// The file of an access list was read again and is in force.

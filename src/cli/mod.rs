@@ -16,9 +16,7 @@ mod run;
 mod simulate;
 mod tips;
 
-pub use args::{
-    Cli, Command, ConfigFile, Maybe, ProxyArgs, SandboxFlag, SimulateArgs, Simulated,
-};
+pub use args::{Cli, Command, ConfigFile, Maybe, ProxyArgs, SandboxFlag, SimulateArgs, Simulated};
 pub use proxy::{ProxyError, ProxyFlags, proxy_config};
 
 use std::env;

@@ -1,11 +1,13 @@
 //! Limits of new connections: for each source of a listener, for a listener, and for all listeners.
 
 use std::num::NonZeroU32;
+use std::time::Duration;
 
-use super::codec::{number, required, truth};
+use super::codec::{duration, number, required, truth};
 use super::table::{Shape, settings};
 use super::values;
-use crate::guard::{Rate, RateRule, SourceRules};
+use crate::guard::{Rate, RateRule, Shed, SourceRules};
+use crate::time::nanos;
 
 settings! {
     /// What one source of a listener may take: an address, or a network of addresses. A client
@@ -40,10 +42,26 @@ settings! {
     }
 }
 
+settings! {
+    /// When accepted clients that wait for a worker are refused, so that others don't wait as long.
+    /// Sessions that are open come first in any case.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct Overload {
+        /// How long a client may wait while its worker is overloaded.
+        pub wait: Duration = Duration::from_millis(50) => duration(values::SHED_WAIT);
+        /// A worker is overloaded when each client has waited for longer than `wait` during this
+        /// time. A burst that is over sooner costs nobody a connection.
+        pub after: Duration = Duration::from_secs(1) => duration(values::SHED_AFTER);
+        /// Whether clients that wait for too long are only counted.
+        pub dry_run: bool = false => truth();
+    }
+}
+
+impl Shape for Overload {}
 impl Shape for SourceLimits {}
 impl Shape for RateLimit {}
 
-super::table::defaults!(SourceLimits);
+super::table::defaults!(Overload, SourceLimits);
 
 impl SourceLimits {
     /// What workers apply.
@@ -61,6 +79,18 @@ impl SourceLimits {
     }
 }
 
+impl Overload {
+    /// What workers apply.
+    #[must_use]
+    pub fn rules(&self) -> Shed {
+        Shed {
+            wait: nanos(self.wait),
+            after: nanos(self.after),
+            dry_run: self.dry_run,
+        }
+    }
+}
+
 impl RateLimit {
     /// What workers apply.
     #[must_use]
@@ -73,6 +103,7 @@ impl RateLimit {
 }
 
 pub(super) const SOURCE_LIMITS: &str = "\"off\" or a group such as (connections: 20, rate: 50)";
+pub(super) const OVERLOAD: &str = "\"off\" or a group such as (wait: \"50ms\", after: \"1s\")";
 pub(super) const RATE_LIMIT: &str = "\"off\" or a group such as (rate: 1000, burst: 2000)";
 /// The default size of the table of sources: more than a million of them.
 pub(super) const SOURCE_TABLE: u64 = 64 << 20;

@@ -33,7 +33,8 @@ pub(super) use duration::duration_of;
 pub(crate) use duration::written;
 pub use duration::{
     BAN, Bounds, CHECK_INTERVAL, CHECK_TIMEOUT, CONNECT, COOL_DOWN, DEADLINE, DECAY, EJECTION,
-    GRACE, HORIZON, PEEK, QUEUE_WAIT, REFRESH, SCALING_WINDOW, SEASON, SLOW_START, TTL,
+    GRACE, HORIZON, PEEK, QUEUE_WAIT, REFRESH, SCALING_WINDOW, SEASON, SHED_AFTER, SHED_WAIT,
+    SLOW_START, TTL,
 };
 pub(super) use meant::{binary_memory, plain_number, truth};
 pub use memory::memory_text;

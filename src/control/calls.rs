@@ -146,7 +146,7 @@ impl Balancer {
             access_lists: self.access.status(),
             sources: status::sources(&snapshot.sources),
             bans: status::bans(&snapshot.bans),
-            lacks: metrics.shortages.now().to_vec(),
+            lacks: metrics.lacks(),
             alerts: self.alerts(),
             waiting: self.at_start.pending(self.declared.config()),
             latencies: metrics.recent.status(stats),

@@ -9,6 +9,7 @@ use crate::sys;
 use super::events::Events;
 use super::exceeded::Exceeded;
 use super::histograms::Measurements;
+use super::overloads::Overloads;
 use super::recent::Recent;
 use super::refusals::Refusals;
 use super::roster::Roster;
@@ -20,9 +21,10 @@ use super::workers::Workers;
 pub(super) struct Metrics {
     /// Shared with tasks that gather the workers' histograms.
     pub(super) measurements: Rc<Measurements>,
-    pub(super) shortages: Shortages,
+    shortages: Shortages,
     refusals: Refusals,
     exceeded: Exceeded,
+    overloads: Overloads,
     pub(super) recent: Recent,
     pub(super) started_at: SystemTime,
     /// When rates were last updated, in ns of the workers' clock.
@@ -37,6 +39,7 @@ impl Metrics {
             shortages: Shortages::default(),
             refusals: Refusals::default(),
             exceeded: Exceeded::default(),
+            overloads: Overloads::default(),
             recent: Recent::default(),
             started_at: SystemTime::now(),
             ticked_at: sys::monotonic(),
@@ -46,6 +49,12 @@ impl Metrics {
     /// How long the process has run.
     pub(super) fn uptime(&self) -> Duration {
         self.started_at.elapsed().unwrap_or_default()
+    }
+
+    /// What is lacking now, a sentence each.
+    pub(super) fn lacks(&self) -> Vec<String> {
+        let shortages = self.shortages.now().iter();
+        shortages.chain(self.overloads.now()).cloned().collect()
     }
 
     /// Updates rates and samples for the last second, and reports its shortages.
@@ -60,6 +69,7 @@ impl Metrics {
             .report(&workers.stats, snapshot, roster, events);
         self.refusals.tick(snapshot, events);
         self.exceeded.tick(snapshot, events);
+        self.overloads.tick(&workers.stats, events);
         let now = sys::monotonic();
         let since = now - std::mem::replace(&mut self.ticked_at, now);
         status::tick(snapshot, &workers.stats, since);

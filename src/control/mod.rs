@@ -25,6 +25,7 @@ mod histograms;
 mod list_files;
 mod listening;
 mod metrics;
+mod overloads;
 mod pools;
 mod preflight;
 mod publisher;

@@ -252,6 +252,7 @@ pub(super) fn numbers(stats: &Numbers) -> Vec<(String, u64)> {
         ("buffers", &stats.buffers),
         ("pipes", &stats.pipes),
         ("parked", &stats.parked),
+        ("arriving", &stats.arriving),
         ("accepted", &stats.accepted),
         ("peek_misses", &stats.peek_misses),
         ("connect_failures", &stats.connect_failures),
@@ -262,6 +263,7 @@ pub(super) fn numbers(stats: &Numbers) -> Vec<(String, u64)> {
         ("listeners_lost", &stats.listeners_lost),
         ("turns_in_vain", &stats.turns_in_vain),
         ("refusals_unlogged", &stats.refusals_unlogged),
+        ("overloaded_dry_run", &stats.overloaded_dry_run),
         ("log_dropped", &stats.log_dropped),
         ("log_unwritten", &stats.log_unwritten),
     ];

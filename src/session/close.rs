@@ -39,6 +39,8 @@ pub enum CloseReason {
     ListenerRate,
     /// The clients of all listeners connect more often than they may.
     GlobalRate,
+    /// The client waited for too long to be taken in, as the worker was overloaded.
+    Overloaded,
     /// The client had sent only the beginning of its first bytes when their time was over.
     FirstBytesTimeout,
     /// Every backend of the pool was full, and so was its queue.
@@ -80,6 +82,7 @@ impl CloseReason {
         Self::SourceRate,
         Self::ListenerRate,
         Self::GlobalRate,
+        Self::Overloaded,
         Self::FirstBytesTimeout,
         Self::PoolFull,
         Self::QueueTimeout,
@@ -135,6 +138,7 @@ impl CloseReason {
             Self::SourceRate => Refusal::SourceRate.as_str(),
             Self::ListenerRate => Refusal::ListenerRate.as_str(),
             Self::GlobalRate => Refusal::GlobalRate.as_str(),
+            Self::Overloaded => "overloaded",
             Self::FirstBytesTimeout => "first_bytes_timeout",
             Self::PoolFull => "pool_full",
             Self::QueueTimeout => "queue_timeout",
@@ -166,6 +170,7 @@ impl CloseReason {
             | Self::SourceRate
             | Self::ListenerRate
             | Self::GlobalRate
+            | Self::Overloaded
             | Self::FirstBytesTimeout
             | Self::PoolFull
             | Self::QueueTimeout

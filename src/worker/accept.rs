@@ -45,6 +45,8 @@ pub(super) struct Port {
     pub(super) moved: [u64; 2],
     /// Connections that were accepted beyond a limit: they wait as they would in the backlog.
     parked: VecDeque<Admitted>,
+    /// Connections of the port that wait for their turn ([`Arrivals`](super::arrivals::Arrivals)).
+    pub(super) arriving: usize,
     /// The port does not accept before this time.
     resume_at: u64,
 }
@@ -77,6 +79,7 @@ impl Port {
             sessions: 0,
             moved: [0; 2],
             parked: VecDeque::new(),
+            arriving: 0,
             resume_at: 0,
         }
     }
@@ -124,7 +127,7 @@ impl Port {
     }
 
     pub(super) fn is_closed(&self) -> bool {
-        self.socket.is_none() && self.parked.is_empty()
+        self.socket.is_none() && self.parked.is_empty() && self.arriving == 0
     }
 
     /// Whether nothing refers to the port any more.
@@ -145,7 +148,7 @@ impl<K: Kernel> Worker<K> {
         match completion.outcome {
             Ok(Done::Accepted(socket)) => {
                 self.stats.accepted.increment();
-                self.admit(number, socket);
+                self.arrive(number, socket);
             }
             Err(Errno::CANCELED) => {}
             Err(errno) => match Fault::of_accept(errno) {
@@ -199,7 +202,8 @@ impl<K: Kernel> Worker<K> {
         let leaves = port.has_left(self.now);
         let closing = leaves || self.stop != Stop::Running;
         let waiting = self.now < port.resume_at;
-        let wanted = places > 0 && !closing && !waiting && port.parked.is_empty();
+        let room = places > 0 && port.parked.is_empty() && self.arrivals.has_room();
+        let wanted = room && !closing && !waiting;
         // One accept may bring a whole backlog: near a limit they are asked for singly.
         let many = places >= self.backlog;
         let token = Token::new(Purpose::Accept, 0, slot::number(number));
@@ -246,7 +250,7 @@ impl<K: Kernel> Worker<K> {
         self.kernel.close(socket, Manner::Graceful);
     }
 
-    fn admit(&mut self, number: usize, socket: Socket) {
+    pub(super) fn admit(&mut self, number: usize, socket: Socket) {
         if self.stop == Stop::Cut {
             // Its accept was under way when the grace of a stop was over.
             return self.kernel.close(socket, Manner::Reset);
@@ -291,7 +295,8 @@ impl<K: Kernel> Worker<K> {
 
     /// How many more sessions the limits allow for the port.
     fn places(&self, number: usize) -> u32 {
-        let own = self.capacity.saturating_sub(self.slots.len());
+        let taken = self.slots.len() + self.arrivals.len();
+        let own = self.capacity.saturating_sub(taken);
         let own = u32::try_from(own).unwrap_or(u32::MAX);
         let listener = self.ports[number].listener.connections.places();
         own.min(listener).min(self.snapshot.connections.places())

@@ -26,6 +26,8 @@ pub struct Numbers {
     pub pipes: Number,
     /// Accepted connections that wait for a place now.
     pub parked: Number,
+    /// Accepted connections that wait for their turn now.
+    pub arriving: Number,
     /// Connections accepted.
     pub accepted: Number,
     /// Sessions whose first bytes lacked what a backend is selected by: their client's
@@ -46,6 +48,8 @@ pub struct Numbers {
     /// Waits that ended or reported a change, and nothing could be moved: a few for each
     /// session that is half-closed or slow, never many.
     pub turns_in_vain: Number,
+    /// Clients that would have been refused as `overloaded` if that were not in dry run.
+    pub overloaded_dry_run: Number,
     /// Access log lines that were dropped because the queue was full.
     pub log_dropped: Number,
     /// Refused clients without a line of their own in the access log, as there were many.

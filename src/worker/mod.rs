@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod accept;
+mod arrivals;
 mod backoff;
 mod banned;
 mod connecting;
@@ -40,6 +41,7 @@ use crate::time::{MS, NEVER, between, nanos};
 use crate::token::{Purpose, Token};
 
 use accept::Port;
+use arrivals::Arrivals;
 use backoff::Backoff;
 use banned::BanSweep;
 pub use filter::{SESSIONS, SESSIONS_MAX, SessionFilter, SessionId};
@@ -94,6 +96,7 @@ pub struct Worker<K> {
     ports_changed: bool,
     /// The ports are updated at this time at the latest.
     ports_due: u64,
+    arrivals: Arrivals,
     slots: Slab<Slot>,
     capacity: usize,
     backlog: u32,
@@ -174,6 +177,7 @@ impl<K: Kernel> Worker<K> {
             kernel,
             ports_changed: true,
             ports_due: now,
+            arrivals: Arrivals::default(),
             slots: Slab::new(),
             capacity: setup.capacity,
             backlog: setup.backlog,
@@ -233,12 +237,14 @@ impl<K: Kernel> Worker<K> {
         }
         self.answer_calls();
         self.sweep_banned();
+        self.take_arrivals();
         if self.ports_changed || self.now >= self.ports_due {
             self.update_ports();
         }
         self.count_due();
         self.stats.sessions.set(self.slots.len() as u64);
         self.stats.parked.set(self.parked());
+        self.stats.arriving.set(self.arrivals.len() as u64);
         self.stats
             .buffers
             .set(u64::from(self.kernel.buffers_in_use()));
@@ -293,7 +299,7 @@ impl<K: Kernel> Worker<K> {
 
     /// When the next thing is to be done; `timer` is when the wheel is due.
     fn wait_until(&self, timer: u64) -> u64 {
-        if self.is_called() {
+        if self.is_called() || !self.arrivals.is_empty() {
             return self.now;
         }
         let visit = self.visits.peek().map_or(NEVER, |Reverse((at, _))| *at);
@@ -424,6 +430,7 @@ impl<K: Kernel> Worker<K> {
     /// Ends what is left at the end of a stop's grace.
     fn cut(&mut self) {
         self.stop = Stop::Cut;
+        self.drop_arrivals();
         self.drop_parked();
         let keys: Vec<usize> = self.slots.iter().map(|(key, _)| key).collect();
         for key in keys {

@@ -47,16 +47,17 @@ impl<K: Kernel> Worker<K> {
     ) {
         self.stats.closed[reason as usize].increment();
         if self.log.is_some() {
-            let client = client.or_else(|| self.kernel.peer(&socket));
-            self.log_refused(port, client, reason);
+            if self.refusals.takes(self.now, LINES_MAX) {
+                let client = client.or_else(|| self.kernel.peer(&socket));
+                self.log_refused(port, client, reason);
+            } else {
+                self.stats.refusals_unlogged.increment();
+            }
         }
         self.kernel.close(socket, Manner::Reset);
     }
 
     fn log_refused(&mut self, port: usize, client: Option<SocketAddr>, reason: CloseReason) {
-        if !self.refusals.takes(self.now, LINES_MAX) {
-            return self.stats.refusals_unlogged.increment();
-        }
         self.sessions_opened += 1;
         let record = Record {
             number: self.sessions_opened,

@@ -56,6 +56,11 @@ impl Stall {
         }
     }
 
+    /// When this thread last ran again after a stall, in ns; 0: there was none.
+    pub(super) fn last(&self) -> u64 {
+        self.until
+    }
+
     /// Whether a time of this length that ends now has a stall in it.
     pub(super) fn is_within(&self, time: u64, now: u64) -> bool {
         now.saturating_sub(time) < self.until

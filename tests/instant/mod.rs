@@ -9,7 +9,7 @@ use std::sync::Arc;
 use crossbeam::channel::{Receiver, bounded, never};
 use mahoraga::address::Address;
 use mahoraga::config::{self, Strategy};
-use mahoraga::guard::{Bans, Gate, Limit, Rules, Sources};
+use mahoraga::guard::{Admission, Bans, Gate, Limit, Rules, Sources};
 use mahoraga::kernel::Socket;
 use mahoraga::pool::Pool;
 use mahoraga::select::{Plan, Seat};
@@ -126,6 +126,7 @@ fn snapshot() -> Arc<Snapshot> {
         sources: Arc::new(sources),
         bans: Arc::new(Bans::new(10)),
         trusted: Arc::default(),
+        admission: Admission::default(),
         listeners_made: 1,
     })
 }

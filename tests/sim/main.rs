@@ -121,6 +121,7 @@ const INTERESTING: &[&str] = &[
     "accept failed for want of descriptors",
     "multishot accept ended",
     "parked connection",
+    "clients that wait for their turn",
     "worker full",
     "listener full",
     "full in all",

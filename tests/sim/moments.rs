@@ -10,7 +10,7 @@ use std::time::Duration;
 use crossbeam::channel::{bounded, unbounded};
 use mahoraga::address::Address;
 use mahoraga::config::{self, Key, OnDown, Strategy};
-use mahoraga::guard::{Bans, Gate, Limit, Rules, Sources};
+use mahoraga::guard::{Admission, Bans, Gate, Limit, Rules, Shed, Sources};
 use mahoraga::peek::Field;
 use mahoraga::pool::{Pool, SlowStart, Standing};
 use mahoraga::select::{Plan, Seat};
@@ -119,10 +119,13 @@ impl Moment {
 
 /// Successive snapshots of the one listener.
 fn snapshots(pools: Vec<Pool>) -> Vec<Arc<Snapshot>> {
-    snapshots_with(LIMITS, pools)
+    snapshots_with((LIMITS, Admission::default()), pools)
 }
 
-fn snapshots_with(session: SessionLimits, pools: Vec<Pool>) -> Vec<Arc<Snapshot>> {
+fn snapshots_with(
+    (session, admission): (SessionLimits, Admission),
+    pools: Vec<Pool>,
+) -> Vec<Arc<Snapshot>> {
     let limits = [(); 2].map(|()| Arc::new(Limit::unbounded()));
     let sources = Arc::new(Sources::new(1 << 20));
     let gate = Arc::new(Gate::new(&sources));
@@ -149,6 +152,7 @@ fn snapshots_with(session: SessionLimits, pools: Vec<Pool>) -> Vec<Arc<Snapshot>
             sources: Arc::clone(&sources),
             bans: Arc::new(Bans::new(10)),
             trusted: Arc::default(),
+            admission,
             listeners_made: 1,
         })
     };
@@ -329,7 +333,7 @@ fn drips(seed: u64, ends_half_sent: bool) -> Trace {
     };
     let moment = Moment {
         tempers: vec![Temper::Good],
-        snapshots: snapshots_with(limits, vec![pool]),
+        snapshots: snapshots_with((limits, Admission::default()), vec![pool]),
         commands: vec![(1_000 * MS, STOP)],
         clients: vec![MS; 50],
         drought: 0,
@@ -352,6 +356,54 @@ fn clients_that_drip_their_first_bytes_are_gone_at_the_deadline() {
         assert!(!passed.contains_key("first_bytes_timeout"), "seed {seed}");
         assert!(passed.contains_key("shutdown"), "seed {seed}: {passed:#?}");
     }
+}
+
+/// Ninety clients come at once, of which the worker begins one in a turn.
+fn comes_at_once(seed: u64, shed: Option<Shed>) -> Trace {
+    let pool = Pool::new(&config::Pool::of("p", vec![backend(FIRST_PORT)]));
+    let admission = Admission { per_turn: 1, shed };
+    let moment = Moment {
+        tempers: vec![Temper::Good],
+        snapshots: snapshots_with((LIMITS, admission), vec![pool]),
+        commands: vec![(3_000 * MS, STOP)],
+        clients: vec![MS; 90],
+        drought: 0,
+        drip: 0,
+    };
+    moment.run(seed)
+}
+
+#[test]
+fn clients_that_wait_too_long_for_too_long_are_refused_and_others_served() {
+    let shed = Shed {
+        wait: 0,
+        after: 0,
+        dry_run: false,
+    };
+    let refused = |seed, shed| {
+        let seen = comes_at_once(seed, shed).seen;
+        seen.get("overloaded").copied().unwrap_or(0)
+    };
+    let mut in_all = 0;
+    for seed in 0..10 {
+        let count = refused(seed, Some(shed));
+        // As many may be refused in a turn as are taken in.
+        assert!(count <= 60, "seed {seed}: {count}");
+        in_all += count;
+        assert_eq!(refused(seed, None), 0, "seed {seed}");
+        let dry_run = Shed {
+            dry_run: true,
+            ..shed
+        };
+        assert_eq!(refused(seed, Some(dry_run)), 0, "seed {seed}");
+        // A burst that is over soon is served, however long it is.
+        let patient = Shed {
+            after: 2_000 * MS,
+            ..shed
+        };
+        assert_eq!(refused(seed, Some(patient)), 0, "seed {seed}");
+    }
+    assert!(in_all >= 10, "{in_all}");
 }
 
 #[test]

@@ -37,10 +37,15 @@ impl FakeKernel {
     pub(crate) fn assert_counts(&mut self, numbers: &Numbers, capacity: usize) {
         let sessions = numbers.sessions.get();
         let parked = numbers.parked.get();
+        let arriving = numbers.arriving.get();
         self.assert_accepts(sessions < capacity as u64);
         let clients = self.open_sockets(Side::Client) as u64;
         let unreported = self.accepted_unreported();
-        assert_eq!(sessions + parked + unreported, clients, "open clients");
+        let counted = sessions + parked + arriving + unreported;
+        assert_eq!(counted, clients, "open clients");
+        if arriving > 0 {
+            self.trace.see("clients that wait for their turn");
+        }
         assert!(sessions <= capacity as u64, "{sessions} sessions");
         let parked_max = PARKED_MAX * self.listeners.len() as u64;
         // A listener that goes accepts every client of its backlog.
@@ -265,6 +270,7 @@ impl FakeKernel {
             | CloseReason::SourceRate
             | CloseReason::ListenerRate
             | CloseReason::GlobalRate
+            | CloseReason::Overloaded
             | CloseReason::FirstBytesTimeout
             | CloseReason::PoolFull
             | CloseReason::QueueTimeout
@@ -370,6 +376,7 @@ fn fits_without_backend(reason: CloseReason, is_reset: bool) -> bool {
         | CloseReason::SourceRate
         | CloseReason::ListenerRate
         | CloseReason::GlobalRate
+        | CloseReason::Overloaded
         | CloseReason::FirstBytesTimeout
         | CloseReason::PoolFull
         | CloseReason::QueueTimeout
@@ -404,6 +411,7 @@ fn check_deadline(record: &Record, queue_timeout: u64) {
         | CloseReason::SourceRate
         | CloseReason::ListenerRate
         | CloseReason::GlobalRate
+        | CloseReason::Overloaded
         | CloseReason::PoolFull
         | CloseReason::QueueTimeout
         | CloseReason::NoResources

@@ -235,6 +235,7 @@ impl FakeKernel {
             | CloseReason::SourceRate
             | CloseReason::ListenerRate
             | CloseReason::GlobalRate
+            | CloseReason::Overloaded
             | CloseReason::FirstBytesTimeout
             | CloseReason::PoolFull
             | CloseReason::QueueTimeout

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use crossbeam::channel::{Receiver, Sender, bounded, unbounded};
 use mahoraga::guard::{
-    Access, AccessFilter, Bans, Gate, Limit, Prefixes, Rate, RateRule, Rules, SourceRules, Sources,
+    Access, AccessFilter, Admission, Bans, Gate, Limit, Prefixes, Rate, RateRule, Rules, Shed,
+    SourceRules, Sources,
 };
 use mahoraga::kernel::{Kernel, Socket};
 use mahoraga::pool::Pool;
@@ -196,6 +197,7 @@ impl Scenario {
             &stats.buffers,
             &stats.pipes,
             &stats.parked,
+            &stats.arriving,
             &stats.log_dropped,
         ] {
             assert_eq!(gauge.get(), 0);
@@ -329,6 +331,7 @@ impl Plan {
             sources: Arc::clone(&self.sources),
             bans: Arc::clone(&self.bans),
             trusted: Arc::default(),
+            admission: admission(&mut self.rules),
             listeners_made: self.limits.len() as u64,
         })
     }
@@ -463,6 +466,22 @@ fn rules(random: &mut Random) -> Rules {
         source: Some(source).filter(|_| random.permille(150)),
         listener: rule(random).filter(|_| random.permille(50)),
         global: rule(random).filter(|_| random.permille(50)),
+    }
+}
+
+/// Most workers have a turn for every client that comes.
+fn admission(random: &mut Random) -> Admission {
+    if random.permille(700) {
+        return Admission::default();
+    }
+    let shed = Shed {
+        wait: 0,
+        after: random.pick(&[0, 30 * US]),
+        dry_run: random.permille(300),
+    };
+    Admission {
+        per_turn: 1,
+        shed: Some(shed),
     }
 }
 

@@ -19,10 +19,8 @@ use crate::config::{
     RecordFormat, ScaleBy, Scaling, SecondTier, SourceLimits, Strategy, Timeouts, TwoTier, Verify,
     parse,
 };
-use crate::guard::Access;
 use crate::origin::{Origins, Ports};
 use crate::peek::Field;
-use crate::prefix::Prefix;
 use crate::shared::Shared;
 
 #[track_caller]
@@ -129,6 +127,8 @@ fn a_long_text_is_laid_out() {
 }
 
 /// Random valid configurations.
+mod guard;
+
 struct Chance<'a>(&'a mut Rng);
 
 impl Chance<'_> {
@@ -189,52 +189,6 @@ impl Chance<'_> {
         self.maybe(|_| NonZeroU32::new(limit)).flatten()
     }
 
-    fn access_lists(&mut self) -> Vec<AccessList> {
-        let lists = (0..self.0.usize(..3)).map(|i| AccessList {
-            name: format!("{i}{}", self.pick(&["a", "\"", "é"])),
-            allow: self.prefixes(10),
-            deny: self.prefixes(11),
-            file: self.maybe(Self::path),
-            others: Some(self.pick(&Access::ALL).1),
-            dry_run: self.half(),
-        });
-        lists.collect()
-    }
-
-    fn rate_limit(&mut self) -> Option<RateLimit> {
-        Some(RateLimit {
-            rate: self.rate()?,
-            burst: self.rate(),
-            dry_run: self.half(),
-        })
-    }
-
-    fn rate(&mut self) -> Option<NonZeroU32> {
-        let rate = self.0.u32(1..=1_000_000);
-        self.maybe(|_| NonZeroU32::new(rate)).flatten()
-    }
-
-    fn source_limits(&mut self) -> Option<SourceLimits> {
-        let limits = SourceLimits {
-            connections: self.limit(),
-            rate: self.rate(),
-            burst: self.rate(),
-            prefix_v4: self.pick(&[32, 24]),
-            prefix_v6: self.pick(&[64, 56]),
-            dry_run: self.half(),
-        };
-        let is_some = limits.connections.is_some() || limits.rate.is_some();
-        is_some.then_some(limits)
-    }
-
-    fn prefixes(&mut self, first: u8) -> Vec<Prefix> {
-        let v4 = (0..self.0.u8(..3)).map(|i| Prefix::new([first, i, 0, 0].into(), 16));
-        let v6 = self
-            .half()
-            .then(|| Prefix::new([u16::from(first); 8].into(), 70));
-        v4.chain(v6).flatten().collect()
-    }
-
     fn config(&mut self) -> Config {
         let pools: Vec<_> = (0..self.0.usize(1..4)).map(|i| self.pool(i)).collect();
         let default = Timeouts::default();
@@ -274,6 +228,7 @@ impl Chance<'_> {
             max_connections: self.limit(),
             memory: self.maybe(|it| u64::from(it.0.u32(4_096..=1 << 30)) << 10),
             rate_limit: self.rate_limit(),
+            overload: self.overload(),
             source_table: u64::from(self.0.u32(4_096..=1 << 30)) << 10,
             bans: BanTable {
                 max: self.0.u32(1..=1_000_000),

@@ -32,6 +32,10 @@ pub const HORIZON: Bounds = Bounds {
 pub const SEASON: Bounds = between(10 * MINUTE, 30 * DAY);
 /// Waits in a pool's queue, of which a twentieth is still a time.
 pub const QUEUE_WAIT: Bounds = between(20, HOUR);
+/// Waits of accepted clients for their worker.
+pub const SHED_WAIT: Bounds = between(1, 10_000);
+/// Times for which such waits must last.
+pub const SHED_AFTER: Bounds = between(10, MINUTE);
 /// Times from probe to probe.
 pub const CHECK_INTERVAL: Bounds = DECAY;
 /// Times from one screen of `mahoraga top` to the next.

@@ -1,0 +1,64 @@
+//! Chance decides who may connect, and how often.
+
+use std::num::NonZeroU32;
+
+use super::Chance;
+use crate::config::{AccessList, Overload, RateLimit, SourceLimits};
+use crate::guard::Access;
+use crate::prefix::Prefix;
+
+impl Chance<'_> {
+    pub(super) fn access_lists(&mut self) -> Vec<AccessList> {
+        let lists = (0..self.0.usize(..3)).map(|i| AccessList {
+            name: format!("{i}{}", self.pick(&["a", "\"", "é"])),
+            allow: self.prefixes(10),
+            deny: self.prefixes(11),
+            file: self.maybe(Self::path),
+            others: Some(self.pick(&Access::ALL).1),
+            dry_run: self.half(),
+        });
+        lists.collect()
+    }
+
+    pub(super) fn rate_limit(&mut self) -> Option<RateLimit> {
+        Some(RateLimit {
+            rate: self.rate()?,
+            burst: self.rate(),
+            dry_run: self.half(),
+        })
+    }
+
+    pub(super) fn rate(&mut self) -> Option<NonZeroU32> {
+        let rate = self.0.u32(1..=1_000_000);
+        self.maybe(|_| NonZeroU32::new(rate)).flatten()
+    }
+
+    pub(super) fn source_limits(&mut self) -> Option<SourceLimits> {
+        let limits = SourceLimits {
+            connections: self.limit(),
+            rate: self.rate(),
+            burst: self.rate(),
+            prefix_v4: self.pick(&[32, 24]),
+            prefix_v6: self.pick(&[64, 56]),
+            dry_run: self.half(),
+        };
+        let is_some = limits.connections.is_some() || limits.rate.is_some();
+        is_some.then_some(limits)
+    }
+
+    pub(super) fn prefixes(&mut self, first: u8) -> Vec<Prefix> {
+        let v4 = (0..self.0.u8(..3)).map(|i| Prefix::new([first, i, 0, 0].into(), 16));
+        let v6 = self
+            .half()
+            .then(|| Prefix::new([u16::from(first); 8].into(), 70));
+        v4.chain(v6).flatten().collect()
+    }
+
+    pub(super) fn overload(&mut self) -> Option<Overload> {
+        self.maybe(|it| Overload {
+            wait: it.ms(1, 10_000),
+            after: it.ms(10, 60_000),
+            dry_run: it.half(),
+        })
+    }
+}

@@ -1,0 +1,75 @@
+//! A worker that can't keep up: it serves open sessions first, and refuses clients that wait for
+//! too long.
+
+use std::net::TcpStream;
+
+use crate::balancer::{Balancer, Launch};
+use crate::peers::{self, Backend, ping};
+use crate::watchdog::{eventually, heavy};
+
+/// One worker whose clients may wait for a moment only.
+fn start(backend: &Backend, overload: &str) -> Balancer {
+    let config = format!(
+        "(workers: 1, access_log: \"-\", overload: {overload},\n\
+         listeners: [(name: \"front\", bind: \"127.0.0.1:0\", pool: \"p\")],\n\
+         pools: [(name: \"p\", backends: [\"{}\"])])",
+        backend.address
+    );
+    Launch::with_config(&config, 1).start()
+}
+
+/// Clients come in bursts until this holds. They leave by RST.
+fn burst_until(balancer: &Balancer, what: &str, holds: impl Fn() -> bool) {
+    eventually(what, || {
+        let come = |_| peers::try_connect(balancer.address()).ok();
+        let clients: Vec<TcpStream> = (0..BURST).filter_map(come).collect();
+        clients.into_iter().for_each(peers::reset);
+        holds()
+    });
+}
+
+#[test]
+fn an_overloaded_worker_refuses_new_clients_and_serves_open_sessions() {
+    heavy(|| {
+        let backend = Backend::echo();
+        let balancer = start(&backend, "(wait: \"1ms\", after: \"10ms\")");
+        let events = balancer.follow();
+        let mut held: Vec<_> = (0..8).map(|_| balancer.connect()).collect();
+        held.iter_mut().for_each(|client| ping(client, b"before"));
+        let refused = || balancer.number("closed.overloaded");
+        burst_until(&balancer, "clients are refused", || {
+            held.iter()
+                .for_each(|client| ping(&mut &*client, b"during"));
+            refused() > 0
+        });
+        let event = events.next("overloaded");
+        assert!(event["message"].as_str().unwrap().contains("were refused"));
+        let line = || balancer.output().count("reason=overloaded") > 0;
+        eventually("refused clients have lines", line);
+        held.iter_mut().for_each(|client| ping(client, b"after"));
+        // The load is over: clients are taken in as ever.
+        eventually("a client is served", || {
+            let before = refused();
+            ping(&mut balancer.connect(), b"again");
+            refused() == before
+        });
+        drop((held, events));
+        balancer.finish();
+    });
+}
+
+#[test]
+fn a_dry_run_refuses_no_client_and_counts_them() {
+    heavy(|| {
+        let backend = Backend::echo();
+        let overload = "(wait: \"1ms\", after: \"10ms\", dry_run: true)";
+        let balancer = start(&backend, overload);
+        let counted = || balancer.number("overloaded_dry_run") > 0;
+        burst_until(&balancer, "clients are counted", counted);
+        assert_eq!(balancer.number("closed.overloaded"), 0);
+        balancer.finish();
+    });
+}
+
+/// Clients of a burst, which a worker takes in within less than a second.
+const BURST: usize = 300;
