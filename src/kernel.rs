@@ -75,6 +75,11 @@ pub trait Kernel {
     /// Closes a socket with nothing in flight. Nothing is reported.
     fn close(&mut self, socket: Socket, manner: Manner);
 
+    /// Makes a client's socket fit to be held unread until it is closed. What it has sent is
+    /// dropped, and the kernel takes hardly more. `silent`: the kernel drops all that comes from
+    /// now on and acknowledges none of it, and what goes out ends at the first router.
+    fn hold(&mut self, socket: &Socket, silent: bool);
+
     /// Makes a socket fit to connect to `to`. It acknowledges late, with what is sent next, until
     /// [`Kernel::acknowledge`].
     ///

@@ -14,7 +14,7 @@ use crate::address::Address;
 use crate::by_name::ByName;
 use crate::config::{self, Config};
 use crate::guard::{
-    AccessFilter, AccessFilters, Admission, Bans, Gate, Limit, Rules, Sources, Trusted,
+    AccessFilter, AccessFilters, Admission, Bans, Gate, Limit, Pit, Rules, Sources, Trusted,
 };
 use crate::pool::{Pool, Standing, Tally, Traffic};
 use crate::select::Plan;
@@ -43,6 +43,8 @@ pub struct Snapshot {
     pub bans: Arc<Bans>,
     /// Networks that no ban concerns.
     pub trusted: Arc<Trusted>,
+    /// Where refused clients are held.
+    pub pit: Pit,
     /// How workers take accepted clients in.
     pub admission: Admission,
     /// How many listeners there have been; the id of the next new one.
@@ -177,6 +179,7 @@ impl Snapshot {
             sources,
             bans,
             trusted,
+            pit: config.tarpit.pit(),
             admission: admission(config),
             listeners_made: made,
         };
@@ -224,6 +227,7 @@ impl Snapshot {
             sources: Arc::clone(&self.sources),
             bans: Arc::clone(&self.bans),
             trusted: Arc::clone(&self.trusted),
+            pit: self.pit,
             admission: self.admission,
             listeners_made: made,
         }

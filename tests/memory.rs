@@ -7,7 +7,7 @@ use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::num::NonZeroU32;
 
-use mahoraga::guard::{Gate, Held, Rate, Rules, SourceRules, Sources};
+use mahoraga::guard::{Action, Gate, Held, Rate, Rules, SourceRules, Sources};
 
 /// Bytes of memory that this process has in RAM.
 fn resident() -> u64 {
@@ -34,6 +34,7 @@ fn five_million_sources_take_what_the_table_may_take() {
     let one = |number| NonZeroU32::new(number).unwrap();
     let rules = Rules {
         source: Some(SourceRules {
+            action: Action::Reset,
             connections: Some(one(2)),
             rate: Some(Rate::new(one(1), one(5))),
             prefix_v4: 32,

@@ -21,6 +21,8 @@
 mod access_lists;
 #[path = "proxy/access_log.rs"]
 mod access_log;
+#[path = "proxy/actions.rs"]
+mod actions;
 #[path = "proxy/administration.rs"]
 mod administration;
 #[path = "proxy/api.rs"]

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::codec::{Leaf, list, name, named, parsed, path, required, truth};
 use super::table::{Shape, defaults, settings};
 use super::values;
-use crate::guard::Access;
+use crate::guard::{Access, Action};
 use crate::prefix::Prefix;
 
 settings! {
@@ -28,6 +28,9 @@ settings! {
         pub others: Option<Access> = None => named("answer", &Access::ALL).or("auto");
         /// Refuse no client: only count and report those that the list would refuse.
         pub dry_run: bool = false => truth();
+        /// What is done with clients that the list refuses: "reset", "drop" without a word, or
+        /// "tarpit", which lets them wait.
+        pub action: Action = Action::Reset => named("action", &Action::ALL);
     }
 }
 

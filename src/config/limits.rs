@@ -3,10 +3,10 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use super::codec::{duration, number, required, truth};
+use super::codec::{duration, named, number, required, truth};
 use super::table::{Shape, settings};
 use super::values;
-use crate::guard::{Rate, RateRule, Shed, SourceRules};
+use crate::guard::{Action, Pit, Rate, RateRule, Shed, SourceRules};
 use crate::time::nanos;
 
 settings! {
@@ -26,6 +26,9 @@ settings! {
         pub prefix_v6: u8 = 64 => number(values::PREFIX_V6);
         /// Whether clients beyond the limits are only counted and logged.
         pub dry_run: bool = false => truth();
+        /// What is done with clients beyond the limits: "reset", "drop" without a word, or
+        /// "tarpit", which lets them wait.
+        pub action: Action = Action::Reset => named("action", &Action::ALL);
     }
 }
 
@@ -39,6 +42,19 @@ settings! {
         pub burst: Option<NonZeroU32> = None => number(values::RATE).or("auto");
         /// Whether clients beyond the limit are only counted and logged.
         pub dry_run: bool = false => truth();
+        /// What is done with clients beyond the limit, as in `source_limits`.
+        pub action: Action = Action::Reset => named("action", &Action::ALL);
+    }
+}
+
+settings! {
+    /// Where refused clients are held whose rule says "drop" or "tarpit".
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct Tarpit {
+        /// The most clients that are held, over all workers. Beyond, the first one is let go.
+        pub slots: NonZeroU32 = SLOTS => number(values::SLOTS);
+        /// How long each is held.
+        pub time: Duration = Duration::from_secs(60) => duration(values::DEADLINE);
     }
 }
 
@@ -58,10 +74,11 @@ settings! {
 }
 
 impl Shape for Overload {}
+impl Shape for Tarpit {}
 impl Shape for SourceLimits {}
 impl Shape for RateLimit {}
 
-super::table::defaults!(Overload, SourceLimits);
+super::table::defaults!(Overload, SourceLimits, Tarpit);
 
 impl SourceLimits {
     /// What workers apply.
@@ -75,6 +92,18 @@ impl SourceLimits {
             prefix_v4: self.prefix_v4,
             prefix_v6: self.prefix_v6,
             dry_run: self.dry_run,
+            action: self.action,
+        }
+    }
+}
+
+impl Tarpit {
+    /// What workers apply.
+    #[must_use]
+    pub fn pit(&self) -> Pit {
+        Pit {
+            slots: self.slots.get(),
+            time: nanos(self.time),
         }
     }
 }
@@ -98,6 +127,7 @@ impl RateLimit {
         RateRule {
             rate: Rate::new(self.rate, self.burst.unwrap_or(self.rate)),
             dry_run: self.dry_run,
+            action: self.action,
         }
     }
 }
@@ -107,3 +137,5 @@ pub(super) const OVERLOAD: &str = "\"off\" or a group such as (wait: \"50ms\", a
 pub(super) const RATE_LIMIT: &str = "\"off\" or a group such as (rate: 1000, burst: 2000)";
 /// The default size of the table of sources: more than a million of them.
 pub(super) const SOURCE_TABLE: u64 = 64 << 20;
+/// The default of held clients.
+const SLOTS: NonZeroU32 = NonZeroU32::new(1_000).expect("not 0");

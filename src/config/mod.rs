@@ -62,7 +62,7 @@ pub(crate) use error::bounded;
 pub use error::{ConfigError, Mistake, Warning};
 pub use json::BodyError;
 pub use key::Key;
-pub use limits::{Overload, RateLimit, SourceLimits};
+pub use limits::{Overload, RateLimit, SourceLimits, Tarpit};
 pub use listener::{ATTEMPTS, Defaults, HalfClose, HalfSent, Listener, Timeouts};
 pub use load::{STANDARD_INPUT, load, load_again, name_of, parse};
 pub use log::{AccessLog, LogFormat, LogSink, RecordFormat};
@@ -98,6 +98,8 @@ settings! {
         pub memory: Option<u64> = None => waits(memory().or("auto"));
         /// The most new connections of all listeners in a second. Off: any number.
         pub rate_limit: Option<RateLimit> = None => group_or_off(limits::RATE_LIMIT);
+        /// Where refused clients are held whose rule's `action` is "drop" or "tarpit".
+        pub tarpit: Tarpit = Tarpit::default() => group();
         /// Which new clients are refused while a worker can't keep up. Off: they wait.
         pub overload: Option<Overload> = Some(Overload::default())
             => group_or_off(limits::OVERLOAD);

@@ -107,6 +107,8 @@ pub const CONNECTIONS: RangeInclusive<u32> = 1..=1 << 24;
 pub const RATE: RangeInclusive<u32> = 1..=1_000_000;
 /// Bans at a time.
 pub const BANS: RangeInclusive<u32> = 1..=1_000_000;
+/// Refused clients that are held.
+pub const SLOTS: RangeInclusive<u32> = 1..=1 << 20;
 /// Bits of an IPv4 address.
 pub const PREFIX_V4: RangeInclusive<u32> = 1..=32;
 /// Bits of an IPv6 address.

@@ -162,7 +162,8 @@ impl AccessLists {
             // The rules of configurations refuse a list without it.
             let others = list.others.unwrap_or(Access::Deny);
             let made = guard::AccessFilter::new(list.name.clone(), own, file, others)
-                .counting(refused, list.dry_run);
+                .counting(refused, list.dry_run)
+                .acting(list.action);
             (list.name.clone(), Arc::new(made))
         });
         self.lists = lists.collect();

@@ -253,6 +253,7 @@ pub(super) fn numbers(stats: &Numbers) -> Vec<(String, u64)> {
         ("pipes", &stats.pipes),
         ("parked", &stats.parked),
         ("arriving", &stats.arriving),
+        ("held", &stats.held),
         ("accepted", &stats.accepted),
         ("peek_misses", &stats.peek_misses),
         ("connect_failures", &stats.connect_failures),
@@ -264,6 +265,9 @@ pub(super) fn numbers(stats: &Numbers) -> Vec<(String, u64)> {
         ("turns_in_vain", &stats.turns_in_vain),
         ("refusals_unlogged", &stats.refusals_unlogged),
         ("overloaded_dry_run", &stats.overloaded_dry_run),
+        ("dropped", &stats.dropped),
+        ("tarpitted", &stats.tarpitted),
+        ("held_early", &stats.held_early),
         ("log_dropped", &stats.log_dropped),
         ("log_unwritten", &stats.log_unwritten),
     ];

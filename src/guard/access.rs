@@ -7,8 +7,8 @@ use std::sync::atomic::AtomicU64;
 
 use crossbeam::utils::CachePadded;
 
-use super::Prefixes;
 use super::prefixes::Found;
+use super::{Action, Prefixes};
 use crate::prefix::Prefix;
 
 /// What a list says of a prefix.
@@ -51,6 +51,8 @@ pub struct AccessFilter {
     others: Access,
     /// Whether it only counts the clients that it would refuse.
     pub dry_run: bool,
+    /// What is done with clients that it refuses.
+    pub action: Action,
     /// Clients that it refused, over all workers.
     pub refused: Refused,
 }
@@ -87,6 +89,7 @@ impl AccessFilter {
             file,
             others,
             dry_run: false,
+            action: Action::Reset,
             refused: Refused::default(),
         }
     }
@@ -99,6 +102,12 @@ impl AccessFilter {
             refused,
             ..self
         }
+    }
+
+    /// The same prefixes, with this done to clients that they refuse.
+    #[must_use]
+    pub fn acting(self, action: Action) -> Self {
+        Self { action, ..self }
     }
 
     /// Whether a client of this address may connect. The longest prefix counts. Where the

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
+use super::Action;
 use super::rate::{Rate, SharedBucket};
 use super::sources::{Count, Held, Source, SourceRules, Sources};
 
@@ -41,6 +42,8 @@ pub struct RateRule {
     pub rate: Rate,
     /// Whether connections beyond it are only counted.
     pub dry_run: bool,
+    /// What is done with connections beyond it.
+    pub action: Action,
 }
 
 /// The limit that a client is refused by, in the order in which they are asked.
@@ -88,6 +91,19 @@ pub struct Pass {
 }
 
 impl Rules {
+    /// What is done with a client that this limit refuses.
+    #[must_use]
+    pub fn action(&self, refusal: Refusal) -> Action {
+        let of_source = self.source.map(|rules| rules.action);
+        let of_rate = |rule: Option<RateRule>| rule.map(|rule| rule.action);
+        let action = match refusal {
+            Refusal::SourceConnections | Refusal::SourceRate => of_source,
+            Refusal::ListenerRate => of_rate(self.listener),
+            Refusal::GlobalRate => of_rate(self.global),
+        };
+        action.unwrap_or_default()
+    }
+
     /// Whether they limit nothing.
     #[must_use]
     pub fn is_empty(&self) -> bool {

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod access;
+mod action;
 mod bans;
 mod gate;
 mod index;
@@ -17,6 +18,7 @@ mod syn_program;
 mod trusted;
 
 pub use access::{Access, AccessFilter, AccessFilters, AccessVerdict, Refused};
+pub use action::{Action, Pit};
 pub use bans::{Ban, BannedBy, Bans, BansFull};
 pub use gate::{Gate, Pass, RateRule, Refusal, Rules};
 pub use limit::Limit;

@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
-use super::Refusal;
 use super::rate::{Bucket, Rate, SharedBucket};
+use super::{Action, Refusal};
 use crate::lru::Lru;
 use crate::prefix::Prefix;
 
@@ -56,6 +56,8 @@ pub struct SourceRules {
     pub prefix_v6: u8,
     /// Whether clients beyond the limits are only counted.
     pub dry_run: bool,
+    /// What is done with clients beyond the limits.
+    pub action: Action,
 }
 
 /// The place of a connection in the count of its source. It is to be released when the connection

@@ -467,6 +467,10 @@ impl Kernel for Ring {
         self.push_detached(opcode::Close::new(types::Fd(socket.raw())).build());
     }
 
+    fn hold(&mut self, socket: &Socket, silent: bool) {
+        sys::hold(socket, silent);
+    }
+
     fn open(&mut self, to: &Address, from: Origin) -> Result<Socket, Errno> {
         match sys::open_socket(to, from) {
             Err(errno) if Fault::of_connect(errno) == Fault::Resources => {

@@ -67,7 +67,7 @@ pub enum CloseReason {
 
 impl CloseReason {
     /// Every reason, in the order of their counters.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 26] = [
         Self::ClientClosed,
         Self::BackendClosed,
         Self::ClientReset,

@@ -15,7 +15,7 @@ use std::num::NonZeroU32;
 use serde::Serialize;
 
 use crate::config::{Config, Listener, RateLimit, SourceLimits};
-use crate::guard::{RateRule, Refusal, Rules, SourceRules};
+use crate::guard::{Action, RateRule, Refusal, Rules, SourceRules};
 
 pub use crowd::{Abuse, Crowd};
 pub use report::{json, table};
@@ -130,6 +130,7 @@ impl Protection {
             rate: number(1_000),
             burst: number_of(2_000),
             dry_run: false,
+            action: Action::Reset,
         };
         let of_source = per_source.into_iter().chain(by_width);
         let mut all = vec![Self::of(None, None), Self::of(None, Some(rate))];

@@ -43,7 +43,7 @@ pub use process::{
 };
 pub use socket::{
     BACKLOG, Bound, accept, acknowledge, connect_now, drop_new_clients, has_ended, has_unread,
-    inherit, is_connected_to_itself, is_gone, is_hung_up, keep_alive, let_in_new_clients,
+    hold, inherit, is_connected_to_itself, is_gone, is_hung_up, keep_alive, let_in_new_clients,
     listen_all, listen_path, listen_port, open_socket, peer_address, reset_on_close, send_room,
     shutdown, socket_address, unsent,
 };

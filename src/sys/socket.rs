@@ -316,6 +316,28 @@ pub fn reset_on_close(socket: &Socket) {
     let _ = with(socket, |socket| socket.set_linger(Some(Duration::ZERO)));
 }
 
+/// Makes an accepted socket fit to be held unread: it takes a few KiB at most from now on, and
+/// drops what has come. `silent`: all that comes is dropped before TCP sees it, so that the peer
+/// hears nothing; what this end sends when it is closed ends at the first router, and so is seen on
+/// the same network only.
+pub fn hold(socket: &Socket, silent: bool) {
+    // What fails changes how much a client may send, or what it sees at the end. A Unix socket has
+    // none of this.
+    let _ = with(socket, |socket| {
+        if silent {
+            let verdict = u16::try_from(libc::BPF_RET | libc::BPF_K).unwrap_or(0);
+            socket.attach_filter(&[SockFilter::new(verdict, 0, 0, 0)])?;
+            let _ = socket.set_ttl_v4(1);
+            let _ = socket.set_unicast_hops_v6(1);
+        }
+        socket.set_recv_buffer_size(1)?;
+        let mut unread = [MaybeUninit::uninit(); DROPPED_AT_ONCE];
+        // With MSG_TRUNC the kernel drops the bytes, and copies none (tcp(7)).
+        let flags = libc::MSG_TRUNC | libc::MSG_DONTWAIT;
+        socket.recv_with_flags(&mut unread, flags).map(|_| ())
+    });
+}
+
 /// Sends the delayed acknowledgement now, and further ones without delay.
 pub fn acknowledge(socket: &Socket) {
     // A Unix socket has none.
@@ -384,6 +406,8 @@ fn with<T>(socket: &Socket, call: impl FnOnce(SockRef<'_>) -> T) -> T {
     call(SockRef::from(&fd))
 }
 
+/// More than a client can have sent before it is accepted, where nothing has grown its window.
+const DROPPED_AT_ONCE: usize = 64 * 1024;
 /// The option SO_MEMINFO, and the words of its answer (linux/sock_diag.h).
 const SO_MEMINFO: libc::c_int = 55;
 const MEMINFO_WORDS: usize = 9;

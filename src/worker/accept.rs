@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::fault::Fault;
-use crate::guard::{AccessFilter, Pass};
+use crate::guard::{AccessFilter, Action, Pass};
 use crate::kernel::{Completion, Done, Errno, Kernel, Manner, Socket};
 use crate::select::{Seat, Selector};
 use crate::session::CloseReason;
@@ -172,6 +172,7 @@ impl<K: Kernel> Worker<K> {
     /// No descriptor was left for a backend: those that come free go to accepted clients.
     pub(super) fn pause_accepting(&mut self) {
         self.stats.accept_exhausted.increment();
+        self.let_all_go();
         for (_, port) in &mut self.ports {
             port.pause(self.now);
         }
@@ -259,7 +260,7 @@ impl<K: Kernel> Worker<K> {
         let peer = needs_peer.then(|| self.kernel.peer(&socket)).flatten();
         let pass = match self.ask(number, peer) {
             Ok(pass) => pass,
-            Err(reason) => return self.refuse(number, socket, peer, reason),
+            Err(denial) => return self.refuse(number, socket, peer, denial),
         };
         let client = Admitted { socket, peer, pass };
         if !self.ports[number].parked.is_empty() || !self.take_place(number) {
@@ -327,7 +328,8 @@ impl<K: Kernel> Worker<K> {
                 if let Some(held) = client.pass.held {
                     port.listener.gate.release(&self.snapshot.sources, held);
                 }
-                self.refuse(number, client.socket, peer, CloseReason::Banned);
+                let denial = (CloseReason::Banned, Action::Reset);
+                self.refuse(number, client.socket, peer, denial);
             }
         }
         self.ports_changed = true;

@@ -8,7 +8,7 @@
 
 use std::collections::VecDeque;
 
-use crate::guard::OverloadDetector;
+use crate::guard::{Action, OverloadDetector};
 use crate::kernel::{Kernel, Manner, Socket};
 use crate::session::CloseReason;
 
@@ -73,7 +73,8 @@ impl<K: Kernel> Worker<K> {
             match late.filter(|_| overloaded) {
                 Some(shed) if !shed.dry_run && sheds > 0 => {
                     sheds -= 1;
-                    self.refuse(client.port, client.socket, None, CloseReason::Overloaded);
+                    let denial = (CloseReason::Overloaded, Action::Reset);
+                    self.refuse(client.port, client.socket, None, denial);
                 }
                 shed => {
                     if shed.is_some_and(|shed| shed.dry_run) {

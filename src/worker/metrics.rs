@@ -28,6 +28,8 @@ pub struct Numbers {
     pub parked: Number,
     /// Accepted connections that wait for their turn now.
     pub arriving: Number,
+    /// Refused clients that are held now.
+    pub held: Number,
     /// Connections accepted.
     pub accepted: Number,
     /// Sessions whose first bytes lacked what a backend is selected by: their client's
@@ -50,6 +52,12 @@ pub struct Numbers {
     pub turns_in_vain: Number,
     /// Clients that would have been refused as `overloaded` if that were not in dry run.
     pub overloaded_dry_run: Number,
+    /// Refused clients that hear nothing more.
+    pub dropped: Number,
+    /// Refused clients that stay connected for a while.
+    pub tarpitted: Number,
+    /// Refused clients that were let go before their time, as others needed their slots.
+    pub held_early: Number,
     /// Access log lines that were dropped because the queue was full.
     pub log_dropped: Number,
     /// Refused clients without a line of their own in the access log, as there were many.

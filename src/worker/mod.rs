@@ -13,6 +13,7 @@ mod banned;
 mod connecting;
 mod filter;
 mod follow;
+mod held;
 mod latencies;
 mod metrics;
 mod queue;
@@ -45,6 +46,7 @@ use arrivals::Arrivals;
 use backoff::Backoff;
 use banned::BanSweep;
 pub use filter::{SESSIONS, SESSIONS_MAX, SessionFilter, SessionId};
+use held::Held;
 pub use latencies::{Counts, Latencies, Times};
 pub use metrics::{Histograms, Number, Numbers, Progress, Stats};
 pub use queue::Inbox;
@@ -97,6 +99,7 @@ pub struct Worker<K> {
     /// The ports are updated at this time at the latest.
     ports_due: u64,
     arrivals: Arrivals,
+    held: Held,
     slots: Slab<Slot>,
     capacity: usize,
     backlog: u32,
@@ -178,6 +181,7 @@ impl<K: Kernel> Worker<K> {
             ports_changed: true,
             ports_due: now,
             arrivals: Arrivals::default(),
+            held: Held::default(),
             slots: Slab::new(),
             capacity: setup.capacity,
             backlog: setup.backlog,
@@ -244,6 +248,7 @@ impl<K: Kernel> Worker<K> {
         self.count_due();
         self.stats.sessions.set(self.slots.len() as u64);
         self.stats.parked.set(self.parked());
+        self.stats.held.set(self.held.len() as u64);
         self.stats.arriving.set(self.arrivals.len() as u64);
         self.stats
             .buffers
@@ -314,6 +319,7 @@ impl<K: Kernel> Worker<K> {
             .min(self.ports_due)
             .min(self.close_at)
             .min(self.ban_sweep.due(self.now, self.snapshot.bans.added()))
+            .min(self.held.next())
             .min(self.look_at)
             .min(self.uncounted.turn_due())
             .min(self.stop.cuts_at())
@@ -389,6 +395,7 @@ impl<K: Kernel> Worker<K> {
         if self.now >= self.close_at {
             self.close_due();
         }
+        self.let_go_due();
         if self.now >= self.stop.cuts_at() {
             self.cut();
         }
@@ -420,6 +427,7 @@ impl<K: Kernel> Worker<K> {
                 Command::CloseDowned(backends) => self.close_downed(backends),
                 Command::Beat(beat) => self.stats.progress.on_beat(beat),
                 Command::Stop(grace) => {
+                    self.let_all_go();
                     self.stop = Stop::Grace(self.now.saturating_add(nanos(grace)));
                     self.ports_changed = true;
                 }

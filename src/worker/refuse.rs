@@ -4,46 +4,49 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use crate::guard::{AccessFilter, Pass};
-use crate::kernel::{Kernel, Manner, Socket};
+use crate::guard::{AccessFilter, Action, Pass};
+use crate::kernel::{Kernel, Socket};
 use crate::session::{CloseReason, Summary};
 use crate::snapshot::Snapshot;
 
 use super::accept::Port;
 use super::{Record, Worker};
 
+/// Why a client is refused, and what is done with it.
+pub(super) type Denial = (CloseReason, Action);
+
 impl<K: Kernel> Worker<K> {
     /// Asks the rules of a port about a client, in their fixed order: the ban table, its access
     /// list, then the limits of its connections and their rates. Counts what a rule refuses. A
     /// client without an address has gone.
-    pub(super) fn ask(&self, port: usize, client: Option<SocketAddr>) -> Result<Pass, CloseReason> {
+    pub(super) fn ask(&self, port: usize, client: Option<SocketAddr>) -> Result<Pass, Denial> {
         let port = &self.ports[port];
         let Port {
             access, listener, ..
         } = port;
         if is_banned(port, &self.snapshot, client, self.now) {
-            return Err(CloseReason::Banned);
+            return Err((CloseReason::Banned, Action::Reset));
         }
-        if access.as_ref().is_some_and(|list| is_denied(list, client)) {
+        if let Some(list) = access.as_ref().filter(|list| is_denied(list, client)) {
             listener.refused.fetch_add(1, Ordering::Relaxed);
-            return Err(CloseReason::AccessDenied);
+            return Err((CloseReason::AccessDenied, list.action));
         }
         if listener.rules.is_empty() {
             return Ok(Pass::default());
         }
         let (sources, ip) = (&self.snapshot.sources, client.map(|client| client.ip()));
         let admitted = listener.gate.admit(sources, &listener.rules, ip, self.now);
-        admitted.map_err(CloseReason::from)
+        admitted.map_err(|limit| (limit.into(), listener.rules.action(limit)))
     }
 
-    /// Resets a client, counts it, and logs it unless many are refused.
+    /// Refuses a client as its rule says, counts it, and logs it unless many are refused.
     #[cold]
     pub(super) fn refuse(
         &mut self,
         port: usize,
         socket: Socket,
         client: Option<SocketAddr>,
-        reason: CloseReason,
+        (reason, action): Denial,
     ) {
         self.stats.closed[reason as usize].increment();
         if self.log.is_some() {
@@ -54,7 +57,7 @@ impl<K: Kernel> Worker<K> {
                 self.stats.refusals_unlogged.increment();
             }
         }
-        self.kernel.close(socket, Manner::Reset);
+        self.dismiss(socket, action);
     }
 
     fn log_refused(&mut self, port: usize, client: Option<SocketAddr>, reason: CloseReason) {

@@ -98,6 +98,7 @@ impl Slot {
 impl<K: Kernel> Worker<K> {
     /// Begins a session for an admitted client.
     pub(super) fn open(&mut self, port: usize, client: Admitted) {
+        self.make_room_for_sessions();
         self.generation = (self.generation + 1) & GENERATION_MASK;
         self.sessions_opened += 1;
         let listener = Arc::clone(&self.ports[port].listener);

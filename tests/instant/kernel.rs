@@ -227,6 +227,8 @@ impl Kernel for InstantKernel {
         }
     }
 
+    fn hold(&mut self, _socket: &Socket, _silent: bool) {}
+
     fn open(&mut self, _to: &Address, _from: Origin) -> Result<Socket, Errno> {
         Ok(self.connection())
     }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use crossbeam::channel::{Receiver, bounded, never};
 use mahoraga::address::Address;
 use mahoraga::config::{self, Strategy};
-use mahoraga::guard::{Admission, Bans, Gate, Limit, Rules, Sources};
+use mahoraga::guard::{Admission, Bans, Gate, Limit, Pit, Rules, Sources};
 use mahoraga::kernel::Socket;
 use mahoraga::pool::Pool;
 use mahoraga::select::{Plan, Seat};
@@ -126,6 +126,7 @@ fn snapshot() -> Arc<Snapshot> {
         sources: Arc::new(sources),
         bans: Arc::new(Bans::new(10)),
         trusted: Arc::default(),
+        pit: PIT,
         admission: Admission::default(),
         listeners_made: 1,
     })
@@ -145,3 +146,4 @@ const LIMITS: SessionLimits = SessionLimits {
     ends_together: false,
     watches_work: true,
 };
+const PIT: Pit = Pit { slots: 1, time: 0 };

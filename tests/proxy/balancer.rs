@@ -344,7 +344,7 @@ impl Balancer {
         assert!(self.pipes_made() <= PIPES_MAX * self.workers);
         eventually("all gauges at 0", || {
             let numbers = self.numbers();
-            let gauges = ["sessions", "buffers", "pipes", "parked", "arriving"];
+            let gauges = ["sessions", "buffers", "pipes", "parked", "arriving", "held"];
             numbers
                 .iter()
                 .all(|worker| gauges.iter().all(|gauge| worker[*gauge] == 0))

@@ -459,6 +459,15 @@ impl Kernel for FakeKernel {
         self.trace.fact("close", fd, manner as u64);
     }
 
+    fn hold(&mut self, socket: &Socket, _silent: bool) {
+        let fd = self.opened(socket, "hold");
+        self.assert_alone(fd, "hold", |_| true);
+        let conn = self.conn(fd);
+        assert!(conn.side == Side::Client && conn.partner.is_none() && !conn.held);
+        conn.held = true;
+        self.trace.see("a refused client is held");
+    }
+
     fn open(&mut self, to: &Address, _from: Origin) -> Result<Socket, Errno> {
         if self.world.sourceless && matches!(to, Address::Tcp(_)) {
             self.trace.see("no source address");

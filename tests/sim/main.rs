@@ -122,6 +122,7 @@ const INTERESTING: &[&str] = &[
     "multishot accept ended",
     "parked connection",
     "clients that wait for their turn",
+    "a refused client is held",
     "worker full",
     "listener full",
     "full in all",

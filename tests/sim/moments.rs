@@ -10,7 +10,7 @@ use std::time::Duration;
 use crossbeam::channel::{bounded, unbounded};
 use mahoraga::address::Address;
 use mahoraga::config::{self, Key, OnDown, Strategy};
-use mahoraga::guard::{Admission, Bans, Gate, Limit, Rules, Shed, Sources};
+use mahoraga::guard::{Admission, Bans, Gate, Limit, Pit, Rules, Shed, Sources};
 use mahoraga::peek::Field;
 use mahoraga::pool::{Pool, SlowStart, Standing};
 use mahoraga::select::{Plan, Seat};
@@ -152,6 +152,7 @@ fn snapshots_with(
             sources: Arc::clone(&sources),
             bans: Arc::new(Bans::new(10)),
             trusted: Arc::default(),
+            pit: PIT,
             admission,
             listeners_made: 1,
         })
@@ -492,3 +493,4 @@ const LIMITS: SessionLimits = SessionLimits {
     ends_together: false,
     watches_work: false,
 };
+const PIT: Pit = Pit { slots: 1, time: 0 };

@@ -17,6 +17,8 @@ pub(crate) struct Conn {
     pub(crate) connected: bool,
     /// It is connected to itself.
     pub(crate) own: bool,
+    /// It was refused, and is held unread.
+    pub(crate) held: bool,
     /// The listener that a client came in by.
     pub(crate) listener: usize,
     /// The descriptor of the other end of its session.
@@ -106,6 +108,7 @@ impl Conn {
             hold: Hold::Backlog,
             connected: side == Side::Client,
             own: false,
+            held: false,
             listener: 0,
             partner: None,
             paired_at: 0,

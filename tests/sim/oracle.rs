@@ -41,7 +41,7 @@ impl FakeKernel {
         self.assert_accepts(sessions < capacity as u64);
         let clients = self.open_sockets(Side::Client) as u64;
         let unreported = self.accepted_unreported();
-        let counted = sessions + parked + arriving + unreported;
+        let counted = sessions + parked + arriving + numbers.held.get() + unreported;
         assert_eq!(counted, clients, "open clients");
         if arriving > 0 {
             self.trace.see("clients that wait for their turn");
@@ -101,7 +101,7 @@ impl FakeKernel {
             let sessions = limit.used() - self.world.others;
             let theirs = |conn: &&Conn| conn.side == Side::Client && conn.listener == number;
             let conns = self.conns.iter().filter(theirs);
-            let accepted = conns.filter(|conn| conn.is_open()).count();
+            let accepted = conns.filter(|conn| conn.is_open() && !conn.held).count();
             let listening = &mut self.listeners[number];
             let waiting = !listening.backlog.is_empty() && !listening.closed && !stopping;
             let parked = accepted > sessions as usize;
@@ -234,7 +234,8 @@ impl FakeKernel {
         if record.summary.queued.is_some() && record.summary.connect.is_some() {
             self.trace.see("client served after a wait");
         }
-        assert!(matches!(client.hold, Hold::Closed { .. }), "{reason}");
+        let closed = matches!(client.hold, Hold::Closed { .. });
+        assert!(closed || client.held, "{reason}");
         if self.listeners[client.listener].closed && self.world.over_at.is_none() {
             self.trace.see("a session that outlives its listener");
         }

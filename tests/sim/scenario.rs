@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use crossbeam::channel::{Receiver, Sender, bounded, unbounded};
 use mahoraga::guard::{
-    Access, AccessFilter, Admission, Bans, Gate, Limit, Prefixes, Rate, RateRule, Rules, Shed,
-    SourceRules, Sources,
+    Access, AccessFilter, Action, Admission, Bans, Gate, Limit, Pit, Prefixes, Rate, RateRule,
+    Rules, Shed, SourceRules, Sources,
 };
 use mahoraga::kernel::{Kernel, Socket};
 use mahoraga::pool::Pool;
@@ -198,6 +198,7 @@ impl Scenario {
             &stats.pipes,
             &stats.parked,
             &stats.arriving,
+            &stats.held,
             &stats.log_dropped,
         ] {
             assert_eq!(gauge.get(), 0);
@@ -331,6 +332,10 @@ impl Plan {
             sources: Arc::clone(&self.sources),
             bans: Arc::clone(&self.bans),
             trusted: Arc::default(),
+            pit: Pit {
+                slots: self.rules.pick(&[1, 100]),
+                time: self.rules.pick(&[MS, 500 * MS]),
+            },
             admission: admission(&mut self.rules),
             listeners_made: self.limits.len() as u64,
         })
@@ -453,7 +458,11 @@ fn rules(random: &mut Random) -> Rules {
     };
     let rule = |random: &mut Random| {
         let dry_run = random.permille(300);
-        rate(random).map(|rate| RateRule { rate, dry_run })
+        rate(random).map(|rate| RateRule {
+            rate,
+            dry_run,
+            action: action(random),
+        })
     };
     let source = SourceRules {
         connections: NonZeroU32::new(random.pick(&[0, 1, 2])),
@@ -461,12 +470,18 @@ fn rules(random: &mut Random) -> Rules {
         prefix_v4: random.pick(&[8, 32]),
         prefix_v6: 64,
         dry_run: random.permille(300),
+        action: action(random),
     };
     Rules {
         source: Some(source).filter(|_| random.permille(150)),
         listener: rule(random).filter(|_| random.permille(50)),
         global: rule(random).filter(|_| random.permille(50)),
     }
+}
+
+fn action(random: &mut Random) -> Action {
+    let (_, action) = random.pick(&Action::ALL);
+    action
 }
 
 /// Most workers have a turn for every client that comes.

@@ -228,6 +228,7 @@ impl Chance<'_> {
             max_connections: self.limit(),
             memory: self.maybe(|it| u64::from(it.0.u32(4_096..=1 << 30)) << 10),
             rate_limit: self.rate_limit(),
+            tarpit: self.tarpit(),
             overload: self.overload(),
             source_table: u64::from(self.0.u32(4_096..=1 << 30)) << 10,
             bans: BanTable {

@@ -12,7 +12,11 @@ fn number(number: u32) -> NonZeroU32 {
 fn rate(burst: u32) -> Option<RateRule> {
     let rate = Rate::new(number(1), number(burst));
     let dry_run = false;
-    Some(RateRule { rate, dry_run })
+    Some(RateRule {
+        rate,
+        dry_run,
+        action: Action::Reset,
+    })
 }
 
 fn source(connections: u32, burst: u32) -> Option<SourceRules> {
@@ -22,6 +26,7 @@ fn source(connections: u32, burst: u32) -> Option<SourceRules> {
         prefix_v4: 32,
         prefix_v6: 64,
         dry_run: false,
+        action: Action::Reset,
     })
 }
 
@@ -117,4 +122,22 @@ fn a_dry_run_counts_what_it_would_refuse() {
     assert_eq!(gate.dry_run(Refusal::SourceConnections), 2);
     assert_eq!(gate.dry_run(Refusal::GlobalRate), 1);
     assert_eq!(gate.refused(Refusal::ListenerRate), 1);
+}
+
+#[test]
+fn each_limit_has_its_own_action() {
+    let rules = Rules {
+        source: source(1, 1).map(|rules| SourceRules {
+            action: Action::Tarpit,
+            ..rules
+        }),
+        listener: rate(1).map(|rule| RateRule {
+            action: Action::Drop,
+            ..rule
+        }),
+        global: rate(1),
+    };
+    let actions = Refusal::ALL.map(|refusal| rules.action(refusal));
+    let expected = [Action::Tarpit, Action::Tarpit, Action::Drop, Action::Reset];
+    assert_eq!(actions, expected);
 }

@@ -21,6 +21,7 @@ fn rules(connections: Option<u32>, rate: Option<(u32, u32)>) -> Rules {
         prefix_v4: 32,
         prefix_v6: 64,
         dry_run: false,
+        action: Action::Reset,
     };
     Rules {
         source: Some(source),

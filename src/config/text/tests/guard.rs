@@ -3,8 +3,8 @@
 use std::num::NonZeroU32;
 
 use super::Chance;
-use crate::config::{AccessList, Overload, RateLimit, SourceLimits};
-use crate::guard::Access;
+use crate::config::{AccessList, Overload, RateLimit, SourceLimits, Tarpit};
+use crate::guard::{Access, Action};
 use crate::prefix::Prefix;
 
 impl Chance<'_> {
@@ -16,6 +16,7 @@ impl Chance<'_> {
             file: self.maybe(Self::path),
             others: Some(self.pick(&Access::ALL).1),
             dry_run: self.half(),
+            action: self.action(),
         });
         lists.collect()
     }
@@ -25,6 +26,7 @@ impl Chance<'_> {
             rate: self.rate()?,
             burst: self.rate(),
             dry_run: self.half(),
+            action: self.action(),
         })
     }
 
@@ -41,6 +43,7 @@ impl Chance<'_> {
             prefix_v4: self.pick(&[32, 24]),
             prefix_v6: self.pick(&[64, 56]),
             dry_run: self.half(),
+            action: self.action(),
         };
         let is_some = limits.connections.is_some() || limits.rate.is_some();
         is_some.then_some(limits)
@@ -60,5 +63,16 @@ impl Chance<'_> {
             after: it.ms(10, 60_000),
             dry_run: it.half(),
         })
+    }
+
+    pub(super) fn tarpit(&mut self) -> Tarpit {
+        Tarpit {
+            slots: self.rate().unwrap_or(NonZeroU32::MIN),
+            time: self.ms(1, 86_400_000),
+        }
+    }
+
+    fn action(&mut self) -> Action {
+        self.pick(&Action::ALL).1
     }
 }

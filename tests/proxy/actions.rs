@@ -1,0 +1,136 @@
+//! What is done with refused clients: by default they are reset; a rule may say otherwise.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::TcpStream;
+use std::os::fd::AsRawFd;
+use std::time::Duration;
+
+use mahoraga::kernel::Socket;
+use mahoraga::sys;
+
+use crate::balancer::{Balancer, Launch};
+use crate::peers::{self, Backend, expect_broken, ping};
+use crate::watchdog::{eventually, watched};
+
+/// One worker with a listener of these settings, and these of the whole file.
+fn start(backend: &Backend, listener: &str, global: &str) -> Balancer {
+    let config = format!(
+        "(workers: 1, access_log: \"-\", {global}\n\
+         listeners: [(bind: \"127.0.0.1:0\", pool: \"p\", {listener})],\n\
+         pools: [(name: \"p\", backends: [\"{}\"])])",
+        backend.address
+    );
+    Launch::with_config(&config, 1).start()
+}
+
+/// Nothing comes, and no end either.
+#[track_caller]
+fn expect_silence(client: &TcpStream) {
+    client
+        .set_read_timeout(Some(Duration::from_millis(300)))
+        .unwrap();
+    let error = (&*client).read(&mut [0; 16]).unwrap_err();
+    let waits = [ErrorKind::WouldBlock, ErrorKind::TimedOut];
+    assert!(waits.contains(&error.kind()), "{error}");
+}
+
+/// Bytes that the balancer's kernel has not acknowledged.
+fn unacknowledged(client: &TcpStream) -> u32 {
+    sys::unsent(&Socket::from_raw(client.as_raw_fd()))
+}
+
+const DENIES: &str = "access_list: \"none\"";
+
+/// A list that denies all, with this action, and slots for refused clients.
+fn denies_all(action: &str, tarpit: &str) -> String {
+    format!(
+        "tarpit: {tarpit}, access_lists: [(name: \"none\", deny: [\"0.0.0.0/0\"], \
+         others: \"deny\", action: \"{action}\")],"
+    )
+}
+
+#[test]
+fn a_client_in_the_tarpit_waits_and_is_not_read_from() {
+    watched(|| {
+        let backend = Backend::echo();
+        let global = denies_all("tarpit", "(time: \"2s\")");
+        let balancer = start(&backend, DENIES, &global);
+        let mut client = balancer.connect();
+        eventually("it is held", || balancer.number("tarpitted") == 1);
+        client.write_all(&[7; 100]).unwrap();
+        eventually("its bytes are acknowledged", || {
+            unacknowledged(&client) == 0
+        });
+        expect_silence(&client);
+        // It is not read from: what it sends fills the smallest window and then its own buffer.
+        client.set_nonblocking(true).unwrap();
+        while client.write(&[7; 64 * 1024]).is_ok() {}
+        client.set_nonblocking(false).unwrap();
+        assert!(unacknowledged(&client) > 0);
+        expect_broken(&client);
+        let line = || balancer.output().count("reason=access_denied") == 1;
+        eventually("it has a line", line);
+        assert_eq!(balancer.number("closed.access_denied"), 1);
+        assert_eq!(backend.accepted(), 0);
+        balancer.finish();
+    });
+}
+
+#[test]
+fn a_dropped_client_hears_nothing_not_even_an_acknowledgement() {
+    watched(|| {
+        let backend = Backend::echo();
+        let global = denies_all("drop", "(time: \"2s\")");
+        let balancer = start(&backend, DENIES, &global);
+        let mut client = balancer.connect();
+        eventually("it is held", || balancer.number("dropped") == 1);
+        client.write_all(&[7; 100]).unwrap();
+        expect_silence(&client);
+        assert_eq!(unacknowledged(&client), 100);
+        assert_eq!(backend.accepted(), 0);
+        // On the same machine the end of its time shows.
+        expect_broken(&client);
+        balancer.finish();
+    });
+}
+
+#[test]
+fn each_rule_has_an_action_of_its_own() {
+    watched(|| {
+        let backend = Backend::echo();
+        let listener = "source_limits: (connections: 1, action: \"tarpit\"), \
+                        rate_limit: (rate: 1, burst: 2, action: \"drop\")";
+        let balancer = start(&backend, listener, "tarpit: (time: \"2s\"),");
+        let mut first = balancer.connect();
+        ping(&mut first, b"served");
+        // Beyond its connections; what refuses it uses up nothing of the rate.
+        let second = balancer.connect();
+        eventually("it is tarpitted", || balancer.number("tarpitted") == 1);
+        expect_silence(&second);
+        // Others use up the rate.
+        let from = |n| peers::connect_from(crate::stage::source(n), balancer.address());
+        let others: Vec<_> = (0..20).map(from).collect();
+        eventually("one is dropped", || balancer.number("dropped") >= 1);
+        ping(&mut first, b"served still");
+        drop((first, second, others));
+        balancer.finish();
+    });
+}
+
+/// The first one is held for longest, and goes first.
+#[test]
+fn slots_are_bounded() {
+    watched(|| {
+        let backend = Backend::echo();
+        let global = denies_all("tarpit", "(slots: 3, time: \"5s\")");
+        let balancer = start(&backend, DENIES, &global);
+        let clients: Vec<_> = (0..8).map(|_| balancer.connect()).collect();
+        eventually("all were held", || balancer.number("tarpitted") == 8);
+        assert_eq!(balancer.number("held_early"), 5);
+        clients[..5].iter().for_each(expect_broken);
+        clients[5..].iter().for_each(expect_silence);
+        assert_eq!(balancer.number("held"), 3);
+        clients[5..].iter().for_each(expect_broken);
+        balancer.finish();
+    });
+}
