@@ -48,12 +48,16 @@ pub trait Kernel {
     /// Multishot receive: each completion with bytes owns a [`Buffer`] until
     /// [`Kernel::give_back`]. It ends by itself after [`RECV_BYTES_MAX`] where the kernel can count
     /// them (6.17), so that one fast sender can't take dozens of buffers in a turn.
-    fn recv(&mut self, token: Token, socket: &Socket);
+    ///
+    /// It takes `most` bytes at most; where that is a buffer or more, a multishot one may take less
+    /// than a buffer beyond it.
+    fn recv(&mut self, token: Token, socket: &Socket, most: u32);
 
     /// Receives from one socket and sends to the other at once, as much as that takes, where
     /// [`Kernel::recv`] finds no buffer: what is not taken is not received. Here
-    /// [`SourceState::Stopped`] is the end of the stream.
-    fn pass_on(&mut self, from: &Socket, to: &Socket) -> Pumped;
+    /// [`SourceState::Stopped`] is the end of the stream. It receives `most` bytes at most, which is
+    /// above 0.
+    fn pass_on(&mut self, from: &Socket, to: &Socket, most: u32) -> Pumped;
 
     /// Sends what there is room for, without waiting: it completes with the number of bytes sent,
     /// or with `EAGAIN` when there is no room. With `more` they may wait for what follows: another
@@ -113,8 +117,9 @@ pub trait Kernel {
     /// that its peer has not read.
     fn unsent(&self, socket: &Socket) -> u32;
 
-    /// Moves bytes from one socket through a pipe to another, without waiting.
-    fn pump(&mut self, from: &Socket, pipe: &mut Pipe, to: &Socket) -> Pumped;
+    /// Moves bytes from one socket through a pipe to another, without waiting. It receives `most`
+    /// bytes at most; with 0 it only moves what is in the pipe.
+    fn pump(&mut self, from: &Socket, pipe: &mut Pipe, to: &Socket, most: u32) -> Pumped;
 
     /// Takes the first bytes out of a pipe, which came from `from`, into a buffer. Buffers for
     /// all that is in leased pipes are held back; `None`: the pipe can't be read.
@@ -226,6 +231,9 @@ pub struct Buffer {
 
 /// A buffer's size in bytes. HAProxy and nginx chose the same.
 pub const BUFFER_BYTES: u32 = 16 * 1024;
+
+/// As many bytes as there are, where an operation may take so many at most.
+pub const UNBOUNDED: u32 = u32::MAX;
 
 /// Bytes of one multishot receive: four full buffers.
 pub const RECV_BYTES_MAX: u32 = 4 * BUFFER_BYTES;

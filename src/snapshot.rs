@@ -14,7 +14,8 @@ use crate::address::Address;
 use crate::by_name::ByName;
 use crate::config::{self, Config};
 use crate::guard::{
-    AccessFilter, AccessFilters, Admission, Bans, Gate, Limit, Pit, Rules, Sources, Trusted,
+    AccessFilter, AccessFilters, Admission, Bans, Gate, Limit, ListenerBandwidth, Pit, Rules,
+    Sources, Trusted,
 };
 use crate::pool::{Pool, Standing, Tally, Traffic};
 use crate::select::Plan;
@@ -49,6 +50,8 @@ pub struct Snapshot {
     pub admission: Admission,
     /// How many listeners there have been; the id of the next new one.
     pub listeners_made: u64,
+    /// Whether bandwidth is limited anywhere.
+    pub has_bandwidth_limits: bool,
 }
 
 /// A composed snapshot that is not in force. To drop it has no effect.
@@ -87,6 +90,8 @@ pub struct Listener {
     pub gate: Arc<Gate>,
     /// Deadlines and tries of its sessions.
     pub limits: SessionLimits,
+    /// The bandwidth of its sessions.
+    pub bandwidth: Arc<ListenerBandwidth>,
 }
 
 impl Snapshot {
@@ -182,6 +187,7 @@ impl Snapshot {
             pit: config.tarpit.pit(),
             admission: admission(config),
             listeners_made: made,
+            has_bandwidth_limits: config.limits_bandwidth(),
         };
         Draft {
             next,
@@ -216,6 +222,7 @@ impl Snapshot {
                 rules: old.rules,
                 gate: Arc::clone(&old.gate),
                 limits: old.limits,
+                bandwidth: Arc::clone(&old.bandwidth),
             })
         });
         Self {
@@ -230,6 +237,7 @@ impl Snapshot {
             pit: self.pit,
             admission: self.admission,
             listeners_made: made,
+            has_bandwidth_limits: self.has_bandwidth_limits,
         }
     }
 
@@ -282,6 +290,11 @@ impl Draft<'_> {
         for (listener, config) in next.listeners.iter().zip(&self.config.listeners) {
             let max = config.max_connections.map_or(u32::MAX, NonZeroU32::get);
             listener.connections.set_max(max);
+            listener
+                .bandwidth
+                .session
+                .set(config.bandwidth.session.by_way());
+            listener.bandwidth.all.set(config.bandwidth.all.by_way());
         }
         let before = plans_by_name(self.before);
         for (place, plan) in next.pools.iter().enumerate() {
@@ -331,6 +344,7 @@ impl Listener {
             rules: Rules::default(),
             gate,
             limits: limits(config, &plan),
+            bandwidth: old.map_or_else(Arc::default, |old| Arc::clone(&old.bandwidth)),
             plan,
         }
     }

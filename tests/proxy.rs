@@ -31,6 +31,8 @@ mod api;
 mod asking;
 #[path = "proxy/balancer.rs"]
 mod balancer;
+#[path = "proxy/bandwidth.rs"]
+mod bandwidth;
 #[path = "proxy/bans.rs"]
 mod bans;
 #[path = "proxy/bytes.rs"]

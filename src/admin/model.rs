@@ -173,9 +173,25 @@ pub struct ListenerStatus {
     /// Clients that such a limit would have refused if it were not in a dry run, by limit.
     #[serde(default)]
     pub dry_run: BTreeMap<String, u64>,
+    /// What waited for its limits of bandwidth, by limit: `session` or `all`.
+    #[serde(default)]
+    pub paced: BTreeMap<String, PacedStatus>,
     /// Bytes of its sessions.
     #[serde(flatten)]
     pub traffic: TrafficStatus,
+}
+
+/// What waited for a limit of bandwidth.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct PacedStatus {
+    /// How often a session waited to receive from its client.
+    pub rests_up: u64,
+    /// How often a session waited to receive from its backend.
+    pub rests_down: u64,
+    /// Bytes that it waited for, from clients.
+    pub bytes_up: u64,
+    /// Bytes that it waited for, from backends.
+    pub bytes_down: u64,
 }
 
 /// The table of sources, for limits of what a source may take.
@@ -315,6 +331,9 @@ pub struct BackendStatus {
     pub leaving: bool,
     /// Whether it can be selected.
     pub in_rotation: bool,
+    /// What waited for its limits of bandwidth.
+    #[serde(default)]
+    pub paced: PacedStatus,
     /// Connections now, being made or established.
     pub connections: u64,
     /// Connections that wait for an answer now.

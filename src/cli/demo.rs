@@ -12,7 +12,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::address::Address;
-use crate::config::{self, Admin, Backend, Config, Listener, Pool, Strategy, Timeouts};
+use crate::config::{self, Admin, Backend, Bandwidth, Config, Listener, Pool, Strategy, Timeouts};
 
 use super::run;
 
@@ -76,6 +76,7 @@ fn demo_config(front: SocketAddr, backends: &[SocketAddr], socket: &Path) -> Con
         access_list: None,
         rate_limit: None,
         source_limits: None,
+        bandwidth: Bandwidth::default(),
         attempts: config::ATTEMPTS,
         half_close: config::HalfClose::Relay,
         half_sent: config::HalfSent::Close,

@@ -193,6 +193,8 @@ timeout proxy_timeout proxy_connect_timeout connect_timeout idle_timeout
     the group `timeouts` of a listener, or of `defaults`, has connect, idle and others
 limit_conn limit_req conn_cur conn_rate conn_limit
     the group `source_limits` of a listener limits what one client may take
+proxy_download_rate proxy_upload_rate bwlim_in bwlim_out
+    the group `bandwidth` of a listener, or of a backend, limits bytes per second
 maxconnrate rate_limit_sessions local_rate_limit local_ratelimit
     the group `rate_limit` limits new connections, of a listener or of all
 slowstart slow_start_config

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use super::bandwidth::Bandwidth;
 use super::codec::{Codec, duration, group, group_or_off, name, named, number, parsed, required};
 use super::limits::{self, RateLimit, SourceLimits};
 use super::reader::Around;
@@ -37,6 +38,8 @@ settings! {
         pub rate_limit: Option<RateLimit> = None => group_or_off(limits::RATE_LIMIT);
         /// What one source of its clients may take. Off: as much as the listener.
         pub source_limits: Option<SourceLimits> = None => group_or_off(limits::SOURCE_LIMITS);
+        /// How many bytes its sessions may move in a second.
+        pub bandwidth: Bandwidth = Bandwidth::default() => group();
         /// Connect attempts for each session, each to another backend while one is left. Beyond
         /// this number a session still passes over backends that refuse at once, up to 16 attempts
         /// in all. 1: no second attempt.

@@ -6,10 +6,10 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::admin::model::{
-    BackendStatus, BansStatus, HealthStatus, LastChange, ListenerStatus, PoolStatus, SourcesStatus,
-    TrafficStatus, WorkerStatus,
+    BackendStatus, BansStatus, HealthStatus, LastChange, ListenerStatus, PacedStatus, PoolStatus,
+    SourcesStatus, TrafficStatus, WorkerStatus,
 };
-use crate::guard::{Bans, Limit, Refusal, Sources};
+use crate::guard::{Bans, Limit, Meters, Refusal, Sources};
 use crate::pool::{self, Backend, Pool, Tally, Traffic};
 use crate::session::CloseReason;
 use crate::snapshot::{Listener, Snapshot};
@@ -52,6 +52,7 @@ pub(super) fn listeners(snapshot: &Snapshot, workers: &Workers) -> Vec<ListenerS
         refused: refused(listener),
         refused_by: refused_by(listener),
         dry_run: by_rule(|rule| listener.gate.dry_run(rule)),
+        paced: paced_by(listener),
         traffic: traffic([&*listener.traffic]),
     });
     listeners.collect()
@@ -79,6 +80,27 @@ fn refused_by(listener: &Listener) -> BTreeMap<String, u64> {
 fn by_rule(count: impl Fn(Refusal) -> u64) -> BTreeMap<String, u64> {
     let counts = Refusal::ALL.map(|rule| (rule.as_str().to_owned(), count(rule)));
     counts.into_iter().filter(|(_, count)| *count > 0).collect()
+}
+
+/// What waited for the limits of bandwidth that had any wait.
+fn paced_by(listener: &Listener) -> BTreeMap<String, PacedStatus> {
+    let limits = &listener.bandwidth;
+    let all = [("session", &limits.session), ("all", &limits.all)];
+    let all = all.map(|(name, meters)| (name.to_owned(), paced(meters)));
+    let waited = all.into_iter();
+    waited
+        .filter(|(_, paced)| *paced != PacedStatus::default())
+        .collect()
+}
+
+fn paced(meters: &Meters) -> PacedStatus {
+    let [up, down] = [0, 1].map(|way| meters.way(way));
+    PacedStatus {
+        rests_up: up.rests(),
+        rests_down: down.rests(),
+        bytes_up: up.rested(),
+        bytes_down: down.rested(),
+    }
 }
 
 /// The table of sources.
@@ -164,6 +186,7 @@ fn backend_status(pool: &Pool, backend: &Backend, known: Option<&MemberStatus>) 
         ejected_s: ejected.then(|| known.ejected_until.map_or(0.0, left)),
         rising: Some(backend.percent(now)).filter(|percent| *percent < 100),
         standby: backend.standby,
+        paced: paced(&tally.bandwidth),
         connections: u64::from(tally.connections.used()),
         waiting: u64::from(tally.waiting()),
         failures: u64::from(tally.failures()),
@@ -268,6 +291,7 @@ pub(super) fn numbers(stats: &Numbers) -> Vec<(String, u64)> {
         ("dropped", &stats.dropped),
         ("tarpitted", &stats.tarpitted),
         ("held_early", &stats.held_early),
+        ("bandwidth_rests", &stats.bandwidth_rests),
         ("log_dropped", &stats.log_dropped),
         ("log_unwritten", &stats.log_unwritten),
     ];

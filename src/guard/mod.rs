@@ -4,11 +4,13 @@
 
 mod access;
 mod action;
+mod bandwidth;
 mod bans;
 mod gate;
 mod index;
 mod limit;
 mod overload;
+mod pacing;
 mod prefixes;
 mod ranges;
 mod rate;
@@ -19,10 +21,12 @@ mod trusted;
 
 pub use access::{Access, AccessFilter, AccessFilters, AccessVerdict, Refused};
 pub use action::{Action, Pit};
+pub use bandwidth::{ByteRate, ListenerBandwidth, Meter, Meters};
 pub use bans::{Ban, BannedBy, Bans, BansFull};
 pub use gate::{Gate, Pass, RateRule, Refusal, Rules};
 pub use limit::Limit;
 pub use overload::{Admission, OverloadDetector, Shed};
+pub use pacing::{Lane, Pacing, SHARED, SharedLimit};
 pub use prefixes::{Clash, Prefixes};
 pub use rate::Rate;
 pub use sample::Sample;

@@ -77,6 +77,7 @@ impl Pool {
         for (backend, config) in self.backends.iter().zip(&self.config.backends) {
             let tally = &backend.tally;
             tally.connections.set_max(ceiling(config.max_connections));
+            tally.bandwidth.set(config.bandwidth.by_way());
             if self.config.ejection.is_some() {
                 tally.ejection.include();
             } else {

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crossbeam::utils::CachePadded;
 
-use crate::guard::Limit;
+use crate::guard::{Limit, Meters};
 
 use super::backlog::Backlog;
 use super::ejection::{Cause, Ejection};
@@ -21,6 +21,8 @@ pub struct Tally {
     pub connections: Limit,
     /// Bytes to and from it.
     pub traffic: Traffic,
+    /// How many bytes may move to and from it.
+    pub bandwidth: Meters,
     /// Its history since it joined the pool.
     pub history: CachePadded<History>,
     pub(super) ejection: Ejection,
@@ -304,6 +306,7 @@ impl Default for Tally {
         Self {
             connections: Limit::unbounded(),
             traffic: Traffic::default(),
+            bandwidth: Meters::default(),
             history: CachePadded::default(),
             ejection: Ejection::default(),
             backlog: Backlog::default(),

@@ -405,25 +405,34 @@ impl Kernel for Ring {
         None
     }
 
-    fn recv(&mut self, token: Token, socket: &Socket) {
+    fn recv(&mut self, token: Token, socket: &Socket, most: u32) {
         let socket = types::Fd(socket.raw());
         let recv = opcode::RecvMulti::new(socket, GROUP).build();
-        // `RECV_BYTES_MAX`, or the least that makes sense.
         let short = self.buffers.is_short();
-        let recv = if self.features.bounded_recv {
-            setup::bounded(recv, if short { BUFFER_BYTES } else { RECV_BYTES_MAX })
-        } else if short {
-            let (buffer, len) = (std::ptr::null_mut(), BUFFER_BYTES);
+        let most = most.min(if short { BUFFER_BYTES } else { RECV_BYTES_MAX });
+        // A buffer is the least that a multishot receive can be bounded to.
+        let bounded = self.features.bounded_recv;
+        let once = most
+            < if bounded {
+                BUFFER_BYTES
+            } else {
+                RECV_BYTES_MAX
+            };
+        let recv = if once {
+            let (buffer, len) = (std::ptr::null_mut(), most.min(BUFFER_BYTES));
             let once = opcode::Recv::new(socket, buffer, len).buf_group(GROUP);
             once.build().flags(squeue::Flags::BUFFER_SELECT)
+        } else if bounded {
+            setup::bounded(recv, most)
         } else {
             recv
         };
         self.push(recv, token);
     }
 
-    fn pass_on(&mut self, from: &Socket, to: &Socket) -> Pumped {
-        pipes::pass_on(from, to, &mut self.scratch)
+    fn pass_on(&mut self, from: &Socket, to: &Socket, most: u32) -> Pumped {
+        let most = self.scratch.len().min(most as usize);
+        pipes::pass_on(from, to, &mut self.scratch[..most])
     }
 
     fn send(&mut self, token: Token, socket: &Socket, buffer: Buffer, more: bool) {
@@ -506,8 +515,8 @@ impl Kernel for Ring {
         sys::unsent(socket)
     }
 
-    fn pump(&mut self, from: &Socket, pipe: &mut Pipe, to: &Socket) -> Pumped {
-        pipes::pump(from, pipe, to)
+    fn pump(&mut self, from: &Socket, pipe: &mut Pipe, to: &Socket, most: u32) -> Pumped {
+        pipes::pump(from, pipe, to, most)
     }
 
     fn unpipe(&mut self, _from: &Socket, pipe: &mut Pipe) -> Option<Buffer> {

@@ -67,10 +67,10 @@ impl Drop for Pipes {
 }
 
 /// Empties the pipe into the sink, fills it from the source once, and empties it again: what a
-/// visit may move is bounded by the pipe. The source is read only into an empty pipe, as `EAGAIN`
-/// would otherwise mean "nothing to read" or "pipe full" alike, and not beyond the sink's room: a
-/// sink that stops taking leaves next to nothing in the pipe.
-pub(super) fn pump(from: &Socket, pipe: &mut Pipe, to: &Socket) -> Pumped {
+/// visit may move is bounded by the pipe, and by `most`. The source is read only into an empty
+/// pipe, as `EAGAIN` would otherwise mean "nothing to read" or "pipe full" alike, and not beyond
+/// the sink's room: a sink that stops taking leaves next to nothing in the pipe.
+pub(super) fn pump(from: &Socket, pipe: &mut Pipe, to: &Socket, most: u32) -> Pumped {
     let mut pumped = Pumped {
         pulled: 0,
         pushed: 0,
@@ -83,12 +83,15 @@ pub(super) fn pump(from: &Socket, pipe: &mut Pipe, to: &Socket) -> Pumped {
             return pumped;
         }
     }
+    if most == 0 {
+        return pumped;
+    }
     let room = sys::send_room(to);
     if room == 0 {
         pumped.sink = SinkState::Full;
         return pumped;
     }
-    let most = room.clamp(PULL_BYTES_MIN, pipe.pull);
+    let most = room.clamp(PULL_BYTES_MIN, pipe.pull).min(most);
     match splice(from.raw(), pipe.write, most) {
         Ok(0) => pumped.source = SourceState::Stopped,
         Ok(bytes) => {

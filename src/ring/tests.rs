@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::*;
+use crate::kernel::UNBOUNDED;
 use crate::token::Side;
 
 /// Kernels before 6.17, 6.15 and 6.6 lack these; normally the probe decides, here the test does.
@@ -81,7 +82,7 @@ fn echoes(features: Features) {
     let (mut near, far) = pair();
     let recv = Token::new(Purpose::Recv(Side::Client), 1, 0);
     let send = Token::new(Purpose::Send(Side::Client), 1, 0);
-    ring.recv(recv, &far);
+    ring.recv(recv, &far, UNBOUNDED);
     near.write_all(b"hello").unwrap();
     let done = batch(&mut ring).remove(0);
     assert!(done.token == recv && done.more);
@@ -117,7 +118,11 @@ fn more_sockets_than_buffers_get_theirs_in_turn() {
     let mut ring = ring(OLD);
     let mut ends: Vec<_> = (0..12).map(|_| pair()).collect();
     for (slot, (near, far)) in (0..).zip(&mut ends) {
-        ring.recv(Token::new(Purpose::Recv(Side::Client), 1, slot), far);
+        ring.recv(
+            Token::new(Purpose::Recv(Side::Client), 1, slot),
+            far,
+            UNBOUNDED,
+        );
         near.write_all(&[7; 100]).unwrap();
     }
     let mut served = 0;
@@ -130,7 +135,7 @@ fn more_sockets_than_buffers_get_theirs_in_turn() {
                 }
                 Err(Errno::NOBUFS) => {
                     assert!(!done.more);
-                    ring.recv(done.token, &ends[done.token.slot() as usize].1);
+                    ring.recv(done.token, &ends[done.token.slot() as usize].1, UNBOUNDED);
                 }
                 other => panic!("{other:?}"),
             }
@@ -220,7 +225,7 @@ fn waiting_for_room_at_a_peer_that_has_ended_its_direction() {
         let recv = Token::new(Purpose::Recv(Side::Client), 1, 0);
         let send = Token::new(Purpose::Send(Side::Backend), 1, 0);
         let poll = Token::new(Purpose::PollSink(Side::Backend), 1, 0);
-        ring.recv(recv, &far);
+        ring.recv(recv, &far, UNBOUNDED);
         near.write_all(&[7; 8_000]).unwrap();
         let Ok(Done::Received(buffer)) = batch(&mut ring).remove(0).outcome else {
             panic!("no buffer");

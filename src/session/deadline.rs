@@ -60,7 +60,8 @@ impl Session {
     /// last time: some were acknowledged, or given, meanwhile.
     pub(super) fn on_unsent(&mut self, to: [u32; 2], cx: &mut Context<'_>) {
         let bytes = to[0].saturating_add(to[1]);
-        if bytes != std::mem::replace(&mut self.unsent, bytes) {
+        let is_other = bytes != std::mem::replace(&mut self.unsent, bytes);
+        if is_other || self.is_paced() && self.broken.is_none() {
             self.active_at = cx.now;
         }
         if self.ends_together(cx.limits) && self.has_heard_the_end(to) {

@@ -119,13 +119,17 @@ impl Half {
         self.pace_us = PACE_US_START;
     }
 
-    /// Adapts the pace to what a visit moved; returns whether this is still a stream.
+    /// Adapts the pace to what a visit moved, which was to take `most` bytes; returns whether this
+    /// is still a stream.
     ///
     /// A visit should find a chunk that is worth its fixed cost and yet leaves room in the pipe
     /// and in the socket buffers, so that neither peer ever waits for the next one.
-    pub(super) fn on_visited(&mut self, pumped: Pumped) -> bool {
+    pub(super) fn on_visited(&mut self, pumped: Pumped, most: u32) -> bool {
         let pushed = u8::try_from(pumped.pushed >> 12).unwrap_or(u8::MAX);
         self.pushed = self.pushed.saturating_add(pushed);
+        if most == 0 {
+            return true;
+        }
         if pumped.pulled >= CHUNK_BYTES_MAX {
             self.pace_us = (self.pace_us / 2).max(PACE_US_MIN);
         } else if pumped.pulled < CHUNK_BYTES_MIN {

@@ -21,6 +21,7 @@ mod deadline;
 mod half;
 mod moving;
 mod op;
+mod paced;
 mod peeking;
 mod stalled;
 mod view;
@@ -39,6 +40,7 @@ pub use op::{Event, Look, Op, Ops, PeerState};
 pub use view::{SessionState, View};
 use watching::Watch;
 
+use crate::guard::Pacing;
 use crate::kernel::Manner;
 use crate::time::{MS, NEVER, SECOND};
 use crate::token::{Purpose, Side};
@@ -79,6 +81,8 @@ pub struct Context<'a> {
     pub links: &'a mut Links,
     /// Operations that the session asks for.
     pub ops: &'a mut Ops,
+    /// The limits of the session's bandwidth; `None`: there are none.
+    pub pacing: Option<Pacing<'a>>,
 }
 
 /// One client connection and one backend connection.

@@ -11,6 +11,7 @@ use super::{CloseReason, Context, Op, Session, SessionState, Side};
 impl Session {
     pub(super) fn on_received(&mut self, from: Side, buffer: Buffer, cx: &mut Context<'_>) {
         self.touch(from, cx);
+        Self::charge(from, buffer.len, cx);
         let peeking = self.state == SessionState::Peeking;
         let half = self.half(from);
         if half.shut {
@@ -57,7 +58,7 @@ impl Session {
                     self.peek_ahead(cx);
                 }
                 if self.may_pass_on(from) {
-                    return cx.ops.push_back(Op::PassOn(from));
+                    return self.pass_on(from, cx);
                 }
                 self.wait_for_memory(from, cx);
             }
@@ -138,6 +139,7 @@ impl Session {
     pub(super) fn on_moved(&mut self, from: Side, moved: Pumped, cx: &mut Context<'_>) {
         if moved.pulled > 0 {
             self.touch(from, cx);
+            Self::charge(from, moved.pulled, cx);
         }
         if moved.pushed > 0 {
             self.active_at = cx.now;
@@ -154,9 +156,10 @@ impl Session {
     }
 
     pub(super) fn on_pumped(&mut self, from: Side, pumped: Pumped, cx: &mut Context<'_>) {
+        let most = cx.granted(from);
         self.on_moved(from, pumped, cx);
         let half = self.half(from);
-        let streams = half.on_visited(pumped);
+        let streams = half.on_visited(pumped, most);
         match (pumped.sink, pumped.source) {
             (SinkState::Broken(_), _) => self.on_sink_broken(from, cx),
             (_, SourceState::Broken(_)) => self.close(CloseReason::reset_by(from), cx),
@@ -168,8 +171,7 @@ impl Session {
                 self.wait_for_bytes(from, cx);
             }
             (SinkState::Ready, SourceState::Empty | SourceState::Ready) => {
-                let pace = self.half(from).pace();
-                self.visit(Purpose::Pace(from), pace, cx);
+                self.visit_stream(from, cx);
             }
         }
     }
@@ -230,11 +232,17 @@ impl Session {
             Mode::Copy if !half.ended && half.buffers.len() <= low => {
                 // Without a buffer the receive ends at once, with an error.
                 half.starved = false;
-                self.ask(Purpose::Recv(from), cx);
+                let peeks = self.state == SessionState::Peeking;
+                if peeks {
+                    Self::pass_first_bytes(cx);
+                }
+                if peeks || !self.rests(from, cx) {
+                    self.ask(Purpose::Recv(from), cx);
+                }
             }
             Mode::Switching if !half.ended && !sending && half.buffers.is_empty() => {
                 half.promote();
-                cx.ops.push_back(Op::Pump(from));
+                self.pump(from, cx);
             }
             Mode::Copy | Mode::Switching => {
                 if half.is_loaded() {

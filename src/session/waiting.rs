@@ -81,7 +81,7 @@ impl Session {
             cx.ops.push_back(Op::InVain);
         }
         let pauses = waits % 2 == 1;
-        if pauses && !self.in_flight.is_visited(from) {
+        if pauses && !self.in_flight.has(Purpose::Starvation(from)) {
             self.visit(Purpose::Starvation(from), pause_after(waits), cx);
         }
         !pauses
@@ -117,9 +117,9 @@ impl Session {
         if half.shut {
             // The sink broke during the wait.
         } else if half.mode == Mode::Splice {
-            cx.ops.push_back(Op::Pump(from));
+            self.pump(from, cx);
         } else if half.starved && self.may_pass_on(from) {
-            cx.ops.push_back(Op::PassOn(from));
+            self.pass_on(from, cx);
         } else {
             self.advance(from, cx);
         }
@@ -129,7 +129,8 @@ impl Session {
     pub(super) fn waits_for_room(&self, from: Side) -> bool {
         let half = &self.halves[from as usize];
         let pauses = half.waits > 1 && half.is_loaded();
-        self.in_flight.has(Purpose::PollSink(from)) || pauses && self.in_flight.is_visited(from)
+        self.in_flight.has(Purpose::PollSink(from))
+            || pauses && self.in_flight.has(Purpose::Starvation(from))
     }
 }
 

@@ -45,6 +45,7 @@ impl<K: Kernel> Worker<K> {
         }
         self.stats.progress.adopt(snapshot.version, now);
         self.spare_returned(&snapshot);
+        self.lanes.follow(&snapshot);
         self.snapshot = snapshot;
         self.ports_changed = true;
         left.iter().for_each(|queue| self.call_all(queue));

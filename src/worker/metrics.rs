@@ -58,6 +58,8 @@ pub struct Numbers {
     pub tarpitted: Number,
     /// Refused clients that were let go before their time, as others needed their slots.
     pub held_early: Number,
+    /// Times that a direction of a session rested, as it had used up its bandwidth.
+    pub bandwidth_rests: Number,
     /// Access log lines that were dropped because the queue was full.
     pub log_dropped: Number,
     /// Refused clients without a line of their own in the access log, as there were many.

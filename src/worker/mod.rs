@@ -14,6 +14,7 @@ mod connecting;
 mod filter;
 mod follow;
 mod held;
+mod lanes;
 mod latencies;
 mod metrics;
 mod queue;
@@ -47,6 +48,7 @@ use backoff::Backoff;
 use banned::BanSweep;
 pub use filter::{SESSIONS, SESSIONS_MAX, SessionFilter, SessionId};
 use held::Held;
+use lanes::Lanes;
 pub use latencies::{Counts, Latencies, Times};
 pub use metrics::{Histograms, Number, Numbers, Progress, Stats};
 pub use queue::Inbox;
@@ -109,6 +111,7 @@ pub struct Worker<K> {
     generation: u32,
     sessions_opened: u64,
     links: Links,
+    lanes: Lanes,
     ops: Ops,
     batch: Vec<Completion>,
     timers: Timers,
@@ -171,6 +174,8 @@ impl<K: Kernel> Worker<K> {
             listening.insert(listener.id, ports.insert(port));
         }
         setup.stats.progress.adopt(setup.snapshot.version, now);
+        let mut lanes = Lanes::default();
+        lanes.follow(&setup.snapshot);
         Self {
             id: setup.seat.worker,
             seat: setup.seat,
@@ -191,6 +196,7 @@ impl<K: Kernel> Worker<K> {
             generation: 0,
             sessions_opened: 0,
             links: Links::default(),
+            lanes,
             ops: Ops::default(),
             batch: Vec::new(),
             timers: Timers::new(now),
@@ -250,6 +256,7 @@ impl<K: Kernel> Worker<K> {
         self.stats.parked.set(self.parked());
         self.stats.held.set(self.held.len() as u64);
         self.stats.arriving.set(self.arrivals.len() as u64);
+        self.stats.bandwidth_rests.set(self.lanes.rests);
         self.stats
             .buffers
             .set(u64::from(self.kernel.buffers_in_use()));

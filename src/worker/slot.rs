@@ -107,6 +107,7 @@ impl<K: Kernel> Worker<K> {
             limits: &listener.limits,
             links: &mut self.links,
             ops: &mut self.ops,
+            pacing: self.lanes.pacing(self.slots.vacant_key(), &listener, None),
         };
         let session = Session::open(&mut cx);
         let needs_peer = self.log.is_some() || listener.plan.needs_source();
@@ -159,11 +160,13 @@ impl<K: Kernel> Worker<K> {
     /// comes before what it asks for, which may free the slot.
     fn call_session(&mut self, key: usize, call: impl FnOnce(&mut Session, &mut Context<'_>)) {
         let slot = &mut self.slots[key];
+        let backend = slot.target.as_deref().filter(|_| slot.backend.is_some());
         let mut cx = Context {
             now: self.now,
             limits: &slot.listener.limits,
             links: &mut self.links,
             ops: &mut self.ops,
+            pacing: self.lanes.pacing(key, &slot.listener, backend),
         };
         call(&mut slot.session, &mut cx);
         if !slot.session.is_steady() {
@@ -190,9 +193,11 @@ impl<K: Kernel> Worker<K> {
         let slot = &mut self.slots[key];
         let token = |purpose| Token::new(purpose, slot.generation, number(key));
         match op {
-            Op::Recv(side) => self
-                .kernel
-                .recv(token(Purpose::Recv(side)), slot.socket(side)),
+            Op::Recv(side) => {
+                let most = self.lanes.granted(key, side);
+                let token = token(Purpose::Recv(side));
+                self.kernel.recv(token, slot.socket(side), most);
+            }
             Op::PassOn(from) => return Some(self.pass_on(key, from)),
             Op::Send(from, buffer, last) => {
                 let token = token(Purpose::Send(from));
@@ -291,6 +296,7 @@ impl<K: Kernel> Worker<K> {
     /// stays with the session only while it holds bytes.
     #[inline(never)]
     fn pump(&mut self, key: usize, from: Side) -> Event {
+        let most = self.lanes.granted(key, from);
         let slot = &mut self.slots[key];
         let leased = slot.pipes[from as usize]
             .take()
@@ -298,9 +304,8 @@ impl<K: Kernel> Worker<K> {
         let Some(mut pipe) = leased else {
             return Event::Pipeless(from);
         };
-        let pumped = self
-            .kernel
-            .pump(slot.socket(from), &mut pipe, slot.socket(from.other()));
+        let (source, sink) = (slot.socket(from), slot.socket(from.other()));
+        let pumped = self.kernel.pump(source, &mut pipe, sink, most);
         if pipe.held == 0 {
             self.kernel.return_pipe(pipe);
         } else {
@@ -331,7 +336,8 @@ impl<K: Kernel> Worker<K> {
     fn pass_on(&mut self, key: usize, from: Side) -> Event {
         let slot = &self.slots[key];
         let (source, sink) = (slot.socket(from), slot.socket(from.other()));
-        let moved = self.kernel.pass_on(source, sink);
+        let most = self.lanes.granted(key, from);
+        let moved = self.kernel.pass_on(source, sink, most);
         if moved.pushed > 0 {
             self.uncounted.note(key, &mut self.slots[key]);
         }
@@ -350,6 +356,7 @@ impl<K: Kernel> Worker<K> {
     fn finish(&mut self, key: usize) {
         self.leave_queue(key);
         self.count(key);
+        self.settle_bandwidth(key);
         let slot = self.slots.remove(key);
         debug_assert!(
             self.ops.is_empty(),

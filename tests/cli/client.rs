@@ -225,6 +225,7 @@ fn listeners_and_pools_and_backends_are_tables() {
             refused: 7,
             refused_by: [].into(),
             dry_run: [].into(),
+            paced: [].into(),
             traffic: TRAFFIC,
         },
         ListenerStatus {

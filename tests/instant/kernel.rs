@@ -11,7 +11,7 @@ use std::time::Duration;
 use mahoraga::address::Address;
 use mahoraga::kernel::{
     Buffer, BufferId, Completion, Done, Errno, Interest, Kernel, Manner, Pipe, Pumped,
-    RECV_BYTES_MAX, Sleeper, Socket,
+    RECV_BYTES_MAX, Sleeper, Socket, UNBOUNDED,
 };
 use mahoraga::origin::Origin;
 use mahoraga::time::SECOND;
@@ -182,12 +182,13 @@ impl Kernel for InstantKernel {
         None
     }
 
-    fn recv(&mut self, token: Token, socket: &Socket) {
+    fn recv(&mut self, token: Token, socket: &Socket, most: u32) {
         let conn = self.conn(socket.raw());
         assert!(
             conn.recv.replace(token).is_none(),
             "a receive is in flight already"
         );
+        assert_eq!(most, UNBOUNDED, "no bandwidth is limited");
         conn.received = 0;
         self.deliver(socket.raw());
     }
@@ -283,11 +284,11 @@ impl Kernel for InstantKernel {
         unreachable!("{token:?} polls, though every socket is ready at once")
     }
 
-    fn pump(&mut self, _from: &Socket, _pipe: &mut Pipe, _to: &Socket) -> Pumped {
+    fn pump(&mut self, _from: &Socket, _pipe: &mut Pipe, _to: &Socket, _most: u32) -> Pumped {
         unreachable!("messages are too small to be spliced")
     }
 
-    fn pass_on(&mut self, _from: &Socket, _to: &Socket) -> Pumped {
+    fn pass_on(&mut self, _from: &Socket, _to: &Socket, _most: u32) -> Pumped {
         unreachable!("no receive lacks a buffer")
     }
 

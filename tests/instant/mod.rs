@@ -116,6 +116,7 @@ fn snapshot() -> Arc<Snapshot> {
         rules: Rules::default(),
         gate: Arc::new(Gate::new(&sources)),
         limits: LIMITS,
+        bandwidth: Arc::default(),
     };
     Arc::new(Snapshot {
         version: 1,
@@ -129,6 +130,7 @@ fn snapshot() -> Arc<Snapshot> {
         pit: PIT,
         admission: Admission::default(),
         listeners_made: 1,
+        has_bandwidth_limits: false,
     })
 }
 

@@ -39,6 +39,7 @@ impl FakeKernel {
         if conn.buffers == 0 {
             conn.vain = Default::default();
         }
+        self.note_taken(fd, len);
         let mut bytes = vec![0; usize::try_from(len).expect("a length")];
         stream::fill(stream, at, &mut bytes);
         bytes

@@ -347,7 +347,7 @@ impl Kernel for FakeKernel {
         self.begin_connect(token, fd, to)
     }
 
-    fn recv(&mut self, token: Token, socket: &Socket) {
+    fn recv(&mut self, token: Token, socket: &Socket, most: u32) {
         let fd = self.opened(socket, "recv");
         assert_eq!(token.purpose(), Purpose::Recv(self.conn(fd).side));
         assert!(
@@ -359,16 +359,16 @@ impl Kernel for FakeKernel {
         if std::mem::take(&mut self.conn(fd).spliced) {
             self.trace.see("demotion to copy");
         }
-        self.start(token, fd, Kind::Recv);
+        self.start(token, fd, Kind::Recv { most });
     }
 
-    fn pass_on(&mut self, from: &Socket, to: &Socket) -> Pumped {
+    fn pass_on(&mut self, from: &Socket, to: &Socket, most: u32) -> Pumped {
         let from = self.opened(from, "bytes passed on from");
         let to = self.opened(to, "bytes passed on to");
         self.assert_alone(from, "bytes passed on from", Kind::reads);
         self.assert_alone(to, "bytes passed on to", Kind::writes);
         assert_eq!(self.conn(from).buffers, 0, "bytes overtake others");
-        self.pass_between(from, to)
+        self.pass_between(from, to, most)
     }
 
     fn send(&mut self, token: Token, socket: &Socket, buffer: Buffer, more: bool) {
@@ -524,14 +524,14 @@ impl Kernel for FakeKernel {
         u32::try_from(conn.outbound.given - conn.outbound.read).expect("a socket's room")
     }
 
-    fn pump(&mut self, from: &Socket, pipe: &mut Pipe, to: &Socket) -> Pumped {
+    fn pump(&mut self, from: &Socket, pipe: &mut Pipe, to: &Socket, most: u32) -> Pumped {
         let from = self.opened(from, "splice from");
         let to = self.opened(to, "splice to");
         self.assert_alone(from, "splice from", Kind::reads);
         self.assert_alone(to, "splice to", Kind::writes);
         assert_eq!(self.conn(from).partner, Some(to), "splice between sessions");
         assert!(!self.conn(to).outbound.fin, "splice to {to} after its FIN");
-        self.pump_through(from, pipe, to)
+        self.pump_through(from, pipe, to, most)
     }
 
     fn unpipe(&mut self, from: &Socket, pipe: &mut Pipe) -> Option<Buffer> {

@@ -23,6 +23,7 @@ mod peers;
 mod pipes;
 mod pools;
 mod random;
+mod rates;
 mod scenario;
 mod stream;
 mod trace;
@@ -177,6 +178,9 @@ const INTERESTING: &[&str] = &[
     "receive or send failed in passing",
     "send to a broken connection",
     "short send",
+    // Bandwidth.
+    "bytes of a session with a limit",
+    "bytes of a listener with a limit",
     // Splicing.
     "a pipe closed with bytes in it",
     "a pipe given up",

@@ -23,6 +23,7 @@ use crate::kernel::{FIRST_PORT, FakeKernel, START};
 use crate::neighbour::Neighbour;
 use crate::pools::Pools;
 use crate::random::Random;
+use crate::rates::Rates;
 use crate::scenario::{Scenario, socket};
 use crate::trace::Trace;
 use crate::world::{Event, Temper, World};
@@ -65,6 +66,8 @@ impl Moment {
             gates: Vec::new(),
             bans: Arc::clone(&snapshot.bans),
             banned: Vec::new(),
+            bandwidth: Vec::new(),
+            rates: Rates::default(),
             others: 0,
             neighbour: Neighbour::new(1),
             control_woken: Cell::new(false),
@@ -142,6 +145,7 @@ fn snapshots_with(
             rules: Rules::default(),
             gate: Arc::clone(&gate),
             limits: session,
+            bandwidth: Arc::default(),
         };
         Arc::new(Snapshot {
             version,
@@ -155,6 +159,7 @@ fn snapshots_with(
             pit: PIT,
             admission,
             listeners_made: 1,
+            has_bandwidth_limits: false,
         })
     };
     (1..).zip(pools).map(snapshot).collect()

@@ -35,7 +35,10 @@ pub(crate) struct InFlight {
 pub(crate) enum Kind {
     Accept,
     Connect(Fate),
-    Recv,
+    /// This many bytes are left for it.
+    Recv {
+        most: u32,
+    },
     Send {
         buffer: Buffer,
         more: bool,
@@ -68,7 +71,7 @@ impl Kind {
         match self {
             Self::Accept => "accept",
             Self::Connect(_) => "connect",
-            Self::Recv => "recv",
+            Self::Recv { .. } => "recv",
             Self::Send { .. } => "send",
             Self::Poll { interest, .. } => match interest {
                 Interest::Read => "poll read",
@@ -81,7 +84,7 @@ impl Kind {
 
     pub(crate) fn reads(&self) -> bool {
         let polls = self.interest() == Some(Interest::Read);
-        polls || matches!(self, Self::Recv)
+        polls || matches!(self, Self::Recv { .. })
     }
 
     pub(crate) fn writes(&self) -> bool {
@@ -92,7 +95,7 @@ impl Kind {
     fn interest(&self) -> Option<Interest> {
         match *self {
             Self::Poll { interest, .. } => Some(interest),
-            Self::Accept | Self::Connect(_) | Self::Recv | Self::Send { .. } => None,
+            Self::Accept | Self::Connect(_) | Self::Recv { .. } | Self::Send { .. } => None,
         }
     }
 
@@ -111,7 +114,7 @@ impl FakeKernel {
     pub(crate) fn draw_fault(&mut self, kind: &Kind) -> Option<Errno> {
         let (odds, errnos): (u64, &[i32]) = match kind {
             Kind::Accept => (120, &[libc::EMFILE, libc::ENFILE, libc::ECONNABORTED]),
-            Kind::Recv => (
+            Kind::Recv { .. } => (
                 15,
                 &[libc::EINTR, libc::EAGAIN, libc::ENOBUFS, libc::ENOMEM],
             ),
@@ -170,7 +173,7 @@ impl FakeKernel {
         match op.kind {
             Kind::Accept => !self.listeners[listening(op.fd)].backlog.is_empty(),
             Kind::Connect(_) => false,
-            Kind::Recv => self.conns[index(op.fd)].is_readable(),
+            Kind::Recv { .. } => self.conns[index(op.fd)].is_readable(),
             Kind::Send { .. } => true,
             Kind::Poll { interest, reported } => {
                 self.conns[index(op.fd)].events(interest) & !reported != 0
@@ -219,7 +222,7 @@ impl FakeKernel {
         match kind {
             Kind::Accept => self.step_accept(name, listening(fd)),
             Kind::Connect(fate) => self.step_connect(name, fd, fate),
-            Kind::Recv => self.step_recv(name, fd),
+            Kind::Recv { most } => self.step_recv(name, fd, most),
             Kind::Send { .. } => self.step_send(name, fd, kind),
             Kind::Poll { interest, .. } => self.step_poll(name, fd, interest),
         }
@@ -245,9 +248,9 @@ impl FakeKernel {
                 self.trace.see("accept failed");
                 self.complete(token, Err(errno), false);
             }
-            Kind::Recv | Kind::Send { .. } | Kind::Connect(_) => {
+            Kind::Recv { .. } | Kind::Send { .. } | Kind::Connect(_) => {
                 match kind {
-                    Kind::Recv => self.on_vain(fd, Try::Receive),
+                    Kind::Recv { .. } => self.on_vain(fd, Try::Receive),
                     Kind::Send { .. } => self.on_vain_to(fd, Try::Send),
                     Kind::Accept | Kind::Connect(_) | Kind::Poll { .. } => {}
                 }
@@ -315,7 +318,7 @@ impl FakeKernel {
         self.complete(token, Ok(Done::Accepted(Socket::from_raw(fd))), more);
     }
 
-    fn step_recv(&mut self, token: Token, fd: i32) {
+    fn step_recv(&mut self, token: Token, fd: i32, left: u32) {
         let unread = self.conn(fd).unread();
         if unread == 0 {
             if let Some(end) = self.conn(fd).recv_end() {
@@ -339,7 +342,7 @@ impl FakeKernel {
             self.on_vain(fd, Try::Receive);
             return self.complete(token, Err(Errno::NOBUFS), false);
         }
-        let most = unread.min(u64::from(BUFFER_BYTES));
+        let most = unread.min(u64::from(left.min(BUFFER_BYTES)));
         let len = if self.random.permille(850) {
             most
         } else {
@@ -350,9 +353,13 @@ impl FakeKernel {
         assert!(held <= HELD_MAX, "{held} buffers are held for {fd}");
         self.trace
             .most("buffers held for one direction", u64::from(held));
-        let more = !self.random.permille(30);
+        let more = left >= BUFFER_BYTES && left > buffer.len && !self.random.permille(30);
         if !more {
             self.trace.see("multishot receive ended with bytes");
+        }
+        let left = left - buffer.len;
+        if let Some(op) = self.ops.get_mut(&token.raw()) {
+            op.kind = Kind::Recv { most: left };
         }
         if self.conn(fd).partner.is_none() {
             self.trace.see("bytes of a client while connecting");
@@ -361,7 +368,7 @@ impl FakeKernel {
         let ends = self.conn(fd).unread() == 0 && self.conn(fd).is_readable();
         let room = self.ops[&token.raw()].unreported < UNREPORTED_MAX;
         if more && ends && room && self.random.permille(600) {
-            self.step_recv(token, fd);
+            self.step_recv(token, fd, left);
         }
     }
 

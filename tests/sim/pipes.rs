@@ -86,7 +86,13 @@ impl Pipes {
 
 impl FakeKernel {
     /// As the ring's pump: empties the pipe, fills it once, empties it again.
-    pub(crate) fn pump_through(&mut self, from: i32, pipe: &mut Pipe, to: i32) -> Pumped {
+    pub(crate) fn pump_through(
+        &mut self,
+        from: i32,
+        pipe: &mut Pipe,
+        to: i32,
+        most: u32,
+    ) -> Pumped {
         if !self.conn(from).spliced {
             self.trace.see("promotion to splice");
             self.conn(from).spliced = true;
@@ -104,9 +110,9 @@ impl FakeKernel {
             "{pipe:?} does not know itself"
         );
         self.drain(&mut bytes, to, &mut pumped);
-        if pumped.sink == SinkState::Ready {
+        if pumped.sink == SinkState::Ready && most > 0 {
             let room = self.conn(to).outbound_room();
-            self.pull(from, room, &mut bytes, &mut pumped);
+            self.pull(from, (room, most), &mut bytes, &mut pumped);
             self.drain(&mut bytes, to, &mut pumped);
             if u64::from(pumped.pulled) >= room && pumped.sink == SinkState::Ready {
                 pumped.sink = SinkState::Full;
@@ -154,7 +160,8 @@ impl FakeKernel {
     }
 
     /// As the ring does: without a send there is no receive.
-    pub(crate) fn pass_between(&mut self, from: i32, to: i32) -> Pumped {
+    pub(crate) fn pass_between(&mut self, from: i32, to: i32, most: u32) -> Pumped {
+        assert!(most > 0, "nothing is passed on");
         let mut moved = Pumped {
             pulled: 0,
             pushed: 0,
@@ -176,7 +183,7 @@ impl FakeKernel {
             self.trace.see("nothing passed on to a full sink");
             moved.sink = SinkState::Full;
         } else {
-            let all = unread.min(u64::from(BUFFER_BYTES));
+            let all = unread.min(u64::from(most.min(BUFFER_BYTES)));
             let bytes = all.min(room);
             let taken = self.take_bytes(from, bytes);
             self.deliver(to, &taken, false);
@@ -194,7 +201,13 @@ impl FakeKernel {
         moved
     }
 
-    fn pull(&mut self, from: i32, room: u64, pipe: &mut Vec<u8>, pumped: &mut Pumped) {
+    fn pull(
+        &mut self,
+        from: i32,
+        (room, most): (u64, u32),
+        pipe: &mut Vec<u8>,
+        pumped: &mut Pumped,
+    ) {
         if room == 0 {
             self.trace.see("spliced sink full");
             return pumped.sink = SinkState::Full;
@@ -221,7 +234,7 @@ impl FakeKernel {
             }
             return;
         }
-        let most = unread.min(room.max(PULL_BYTES_MIN));
+        let most = unread.min(room.max(PULL_BYTES_MIN)).min(most.into());
         let bytes = if self.random.permille(800) {
             most
         } else {

@@ -2,14 +2,14 @@
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
-use std::num::NonZeroU32;
+use std::num::{NonZeroU32, NonZeroU64};
 use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam::channel::{Receiver, Sender, bounded, unbounded};
 use mahoraga::guard::{
-    Access, AccessFilter, Action, Admission, Bans, Gate, Limit, Pit, Prefixes, Rate, RateRule,
-    Rules, Shed, SourceRules, Sources,
+    Access, AccessFilter, Action, Admission, Bans, ByteRate, Gate, Limit, ListenerBandwidth, Pit,
+    Prefixes, Rate, RateRule, Rules, Shed, SourceRules, Sources,
 };
 use mahoraga::kernel::{Kernel, Socket};
 use mahoraga::pool::Pool;
@@ -25,6 +25,7 @@ use crate::neighbour::Neighbour;
 use crate::orders;
 use crate::pools::Pools;
 use crate::random::Random;
+use crate::rates::Rates;
 use crate::trace::Trace;
 use crate::world::{Event, World};
 
@@ -239,6 +240,7 @@ struct Plan {
     sources: Arc<Sources>,
     gates: Vec<Arc<Gate>>,
     bans: Arc<Bans>,
+    bandwidth: Vec<Arc<ListenerBandwidth>>,
     /// Decides limits of new connections, so that seeds without one stay as they are.
     rules: Random,
     pools: Pools,
@@ -261,6 +263,7 @@ impl Plan {
             sources: Arc::new(Sources::new(rules.pick(&[60, 1 << 20]))),
             gates: Vec::new(),
             bans: Arc::new(Bans::new(10)),
+            bandwidth: Vec::new(),
             rules,
             pools: Pools::default(),
             routes: Vec::new(),
@@ -287,6 +290,7 @@ impl Plan {
             self.limits.push(limits(random));
             self.per_listener.push(max(random));
             self.gates.push(Arc::new(Gate::new(&self.sources)));
+            self.bandwidth.push(Arc::new(bandwidth(&mut self.rules)));
         }
         self.in_force.push(numbers.clone());
         numbers
@@ -317,6 +321,7 @@ impl Plan {
                 rules: rules(&mut self.rules),
                 gate: Arc::clone(&self.gates[number]),
                 limits,
+                bandwidth: Arc::clone(&self.bandwidth[number]),
             }));
         }
         self.routes.push(self.pools.present.clone());
@@ -338,6 +343,7 @@ impl Plan {
             },
             admission: admission(&mut self.rules),
             listeners_made: self.limits.len() as u64,
+            has_bandwidth_limits: true,
         })
     }
 
@@ -370,6 +376,8 @@ impl Plan {
             gates: self.gates.clone(),
             bans: Arc::clone(&self.bans),
             banned: Vec::new(),
+            bandwidth: self.bandwidth.clone(),
+            rates: Rates::default(),
             others: 0,
             neighbour: Neighbour::new(self.limits.len()),
             control_woken: Cell::new(false),
@@ -498,6 +506,17 @@ fn admission(random: &mut Random) -> Admission {
         per_turn: 1,
         shed: Some(shed),
     }
+}
+
+/// Limits of bandwidth, if any. They are so wide that no stream stands still for long.
+fn bandwidth(random: &mut Random) -> ListenerBandwidth {
+    let bandwidth = ListenerBandwidth::default();
+    let mut rate = |all: &[u64]| NonZeroU64::new(random.pick(all)).map(ByteRate::new);
+    let session = [(); 2].map(|()| rate(&[0, 0, 0, 500_000, 3_000_000]));
+    bandwidth.session.set(session);
+    let all = [(); 2].map(|()| rate(&[0, 0, 0, 20_000_000, 100_000_000]));
+    bandwidth.all.set(all);
+    bandwidth
 }
 
 /// An access list that refuses the clients of one address.

@@ -7,7 +7,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use crossbeam::channel::Sender;
-use mahoraga::guard::{Ban, BannedBy, Bans, Gate, Limit, Sources};
+use mahoraga::guard::{Ban, BannedBy, Bans, Gate, Limit, ListenerBandwidth, Sources};
 use mahoraga::kernel::{Completion, Done};
 use mahoraga::pool::Pool;
 use mahoraga::prefix::Prefix;
@@ -19,6 +19,7 @@ use mahoraga::worker::Command;
 use crate::kernel::FakeKernel;
 use crate::neighbour::Neighbour;
 use crate::orders::{Close, List, client_ip};
+use crate::rates::Rates;
 
 /// What surrounds the balancer in one run.
 #[derive(Debug)]
@@ -49,6 +50,8 @@ pub(crate) struct World {
     pub(crate) bans: Arc<Bans>,
     /// Addresses that were banned, with beginning and end.
     pub(crate) banned: Vec<(IpAddr, u64, u64)>,
+    pub(crate) bandwidth: Vec<Arc<ListenerBandwidth>>,
+    pub(crate) rates: Rates,
     pub(crate) others: u32,
     pub(crate) neighbour: Neighbour,
     /// The worker has woken the control thread since the last look.

@@ -12,12 +12,11 @@ use crate::address::Address;
 use crate::config::reference::rows;
 use crate::config::tree::Value;
 use crate::config::{
-    ATTEMPTS, AccessList, AccessLog, Admin, AdminHttp, AdminState, AllDown, Backend, BanTable,
+    ATTEMPTS, AccessLog, Admin, AdminHttp, AdminState, AllDown, Backend, BanTable, Bandwidth,
     Check, CheckTls, Config, Defaults, Discovery, Ejection, Expect, FirstTier, Group,
     HISTOGRAM_LOG, HalfClose, HalfSent, Hash, HttpProbe, Initial, Key, LeastTime, Listener,
-    LogFormat, LogSink, OnDown, Persist, Pool, Predictive, Probe, ProxyHeader, Queue, RateLimit,
-    RecordFormat, ScaleBy, Scaling, SecondTier, SourceLimits, Strategy, Timeouts, TwoTier, Verify,
-    parse,
+    LogFormat, LogSink, OnDown, Persist, Pool, Predictive, Probe, ProxyHeader, Queue, Rates,
+    RecordFormat, ScaleBy, Scaling, SecondTier, Strategy, Timeouts, TwoTier, Verify, parse,
 };
 use crate::origin::{Origins, Ports};
 use crate::peek::Field;
@@ -216,6 +215,7 @@ impl Chance<'_> {
                 access_list: access_list.clone().filter(|_| is_tcp),
                 rate_limit: self.rate_limit(),
                 source_limits: self.source_limits().filter(|_| is_tcp),
+                bandwidth: Bandwidth::any(&mut self.0),
                 attempts: self.pick(&[ATTEMPTS, 1, 16]),
                 half_close: self.pick(&[HalfClose::Relay, HalfClose::End]),
                 half_sent: self.pick(&[HalfSent::Close, HalfSent::Pass]),
@@ -364,6 +364,7 @@ impl Chance<'_> {
                 .unwrap_or(backend.name),
             weight: self.pick(&[0, 1, 1, 2, 256]),
             max_connections: self.limit(),
+            bandwidth: Rates::any(&mut self.0),
             backup: self.half(),
             state: self.pick(&AdminState::ALL).1,
             ..Backend::at(backend.address)

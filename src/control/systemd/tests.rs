@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use super::*;
-use crate::config::{HalfClose, HalfSent, Listener, Timeouts};
+use crate::config::{Bandwidth, HalfClose, HalfSent, Listener, Timeouts};
 
 fn listener(name: &str, bind: &str) -> Listener {
     Listener {
@@ -21,6 +21,7 @@ fn listener(name: &str, bind: &str) -> Listener {
         access_list: None,
         rate_limit: None,
         source_limits: None,
+        bandwidth: Bandwidth::default(),
         attempts: 1,
         half_close: HalfClose::Relay,
         half_sent: HalfSent::Close,

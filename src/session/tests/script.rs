@@ -35,6 +35,7 @@ impl Script {
             limits: &limits,
             links: &mut links,
             ops: &mut ops,
+            pacing: None,
         });
         let mut script = Self {
             session,
@@ -73,6 +74,7 @@ impl Script {
             limits: &self.limits,
             links: &mut self.links,
             ops: &mut ops,
+            pacing: None,
         };
         let before = self.session.is_steady();
         let deadline = self.session.deadline(self.now, &self.limits);

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 
-use mahoraga::guard::{Gate, Held, Rate, RateRule, Refusal, Rules, SourceRules, Sources};
+use mahoraga::guard::{Action, Gate, Held, Rate, RateRule, Refusal, Rules, SourceRules, Sources};
 use mahoraga::prefix::Prefix;
 use mahoraga::time::{MS, SECOND};
 
@@ -76,6 +76,7 @@ impl Limits {
             prefix_v4,
             prefix_v6,
             dry_run: false,
+            action: Action::Reset,
         };
         Self {
             source: (input.below(8) > 0).then_some(source),
@@ -116,6 +117,7 @@ impl Tokens {
         RateRule {
             rate: self.rate(),
             dry_run: false,
+            action: Action::Reset,
         }
     }
 

@@ -1,0 +1,209 @@
+//! Limits of bandwidth: bytes per second in each direction.
+
+use std::num::NonZeroU64;
+use std::ops::RangeInclusive;
+
+use super::Config;
+use super::codec::{Leaf, group, parsed};
+use super::table::{Shape, settings};
+use super::values::ValueError;
+use crate::guard::ByteRate;
+
+settings! {
+    /// How many bytes sessions of a listener may move in a second. Beyond it they wait.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct Bandwidth {
+        /// Each session.
+        pub session: Rates = Rates::default() => group();
+        /// All of them together.
+        pub all: Rates = Rates::default() => group();
+    }
+}
+
+settings! {
+    /// Bytes per second in each direction.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct Rates {
+        /// From clients to backends. Off: no limit.
+        pub up: Option<ByteRate> = None => rate().or("off");
+        /// From backends to clients. Off: no limit.
+        pub down: Option<ByteRate> = None => rate().or("off");
+    }
+}
+
+impl Shape for Bandwidth {}
+impl Shape for Rates {}
+
+super::table::defaults!(Bandwidth, Rates);
+
+impl Config {
+    /// Whether a setting limits bandwidth.
+    #[must_use]
+    pub fn limits_bandwidth(&self) -> bool {
+        let mut listeners = self.listeners.iter();
+        let mut backends = self.pools.iter().flat_map(|pool| &pool.backends);
+        listeners.any(|listener| listener.bandwidth != Bandwidth::default())
+            || backends.any(|backend| backend.bandwidth != Rates::default())
+    }
+}
+
+impl Rates {
+    /// What workers apply: [from clients, from backends].
+    #[must_use]
+    pub fn by_way(&self) -> [Option<ByteRate>; 2] {
+        [self.up, self.down]
+    }
+}
+
+fn rate() -> Leaf<ByteRate> {
+    parsed(EXPECTED, read, |rate| text(*rate))
+}
+
+fn read(text: &str) -> Result<ByteRate, ValueError> {
+    let bytes = bytes_of(text).filter(|bytes| RANGE.contains(bytes));
+    let rate = bytes.and_then(NonZeroU64::new).map(ByteRate::new);
+    rate.ok_or_else(|| {
+        let meant =
+            meant(text).filter(|meant| bytes_of(meant).is_some_and(|it| RANGE.contains(&it)));
+        let hint = meant
+            .map(|meant| format!(": write \"{meant}\""))
+            .unwrap_or_default();
+        ValueError::Unexpected(format!("{EXPECTED}{hint}"))
+    })
+}
+
+fn bytes_of(text: &str) -> Option<u64> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    let (_, unit) = UNITS.iter().find(|(name, _)| *name == unit)?;
+    number.parse::<u64>().ok()?.checked_mul(*unit)
+}
+
+/// The rate that a text means which lacks the time, has a unit in other letters, or is in bits.
+fn meant(text: &str) -> Option<String> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    let unit = unit.trim().to_ascii_lowercase();
+    let unit = unit
+        .strip_suffix("/s")
+        .or(unit.strip_suffix("ps"))
+        .unwrap_or(&unit);
+    if let Some(unit) = unit.strip_suffix("bit").or(unit.strip_suffix("bits")) {
+        let (_, unit) = BITS.iter().find(|(name, _)| *name == unit)?;
+        let bits = number.parse::<u64>().ok()?.checked_mul(*unit)?;
+        return Some(format!("{}kB/s", bits / 8_000));
+    }
+    let is_it = |name: &str| {
+        let name = name.trim_end_matches("/s").to_ascii_lowercase();
+        name == unit || name.trim_end_matches('b') == unit
+    };
+    let (name, _) = UNITS.iter().rev().find(|(name, _)| is_it(name))?;
+    Some(format!("{number}{name}"))
+}
+
+/// A rate in the largest unit that says it exactly.
+fn text(rate: ByteRate) -> String {
+    let bytes = rate.per_second();
+    let exact = UNITS
+        .iter()
+        .rev()
+        .find(|(_, unit)| bytes.is_multiple_of(*unit));
+    exact.map_or_else(
+        || format!("{bytes}B/s"),
+        |(name, unit)| format!("{}{name}", bytes / unit),
+    )
+}
+
+const EXPECTED: &str = "bytes per second such as \"10MiB/s\" or \"10MB/s\", 1KiB/s to 100GiB/s";
+const RANGE: RangeInclusive<u64> = 1 << 10..=100 << 30;
+/// By size.
+const UNITS: [(&str, u64); 7] = [
+    ("B/s", 1),
+    ("kB/s", 1_000),
+    ("KiB/s", 1 << 10),
+    ("MB/s", 1_000_000),
+    ("MiB/s", 1 << 20),
+    ("GB/s", 1_000 * 1_000_000),
+    ("GiB/s", 1 << 30),
+];
+const BITS: [(&str, u64); 3] = [("k", 1_000), ("m", 1_000_000), ("g", 1_000 * 1_000_000)];
+
+#[cfg(test)]
+impl Bandwidth {
+    /// Any limits, or none.
+    pub(super) fn any(random: &mut fastrand::Rng) -> Self {
+        Self {
+            session: Rates::any(random),
+            all: Rates::any(random),
+        }
+    }
+}
+
+#[cfg(test)]
+impl Rates {
+    pub(super) fn any(random: &mut fastrand::Rng) -> Self {
+        let mut rate = || {
+            let rate = NonZeroU64::new(random.u64(RANGE)).map(ByteRate::new);
+            rate.filter(|_| random.bool())
+        };
+        Self {
+            up: rate(),
+            down: rate(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rates_are_read_and_written() {
+        for (written, bytes) in [
+            ("1KiB/s", 1 << 10),
+            ("1025B/s", 1_025),
+            ("250kB/s", 250_000),
+            ("10MB/s", 10_000_000),
+            ("10MiB/s", 10 << 20),
+            ("100GiB/s", 100 << 30),
+            ("2GB/s", 2_000_000_000),
+        ] {
+            let rate = read(written).unwrap();
+            assert_eq!((rate.per_second(), text(rate)), (bytes, written.to_owned()));
+        }
+        for bad in [
+            "",
+            "MB/s",
+            "-5MB/s",
+            "1.5MB/s",
+            "1023B/s",
+            "101GiB/s",
+            "99999999999GiB/s",
+        ] {
+            assert!(read(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_was_meant_is_proposed() {
+        for (written, meant) in [
+            ("10MB", "10MB/s"),
+            ("10 mb/s", "10MB/s"),
+            ("512KiBps", "512KiB/s"),
+            ("5000", "5000B/s"),
+            ("3M", "3MB/s"),
+            ("100Mbit/s", "12500kB/s"),
+            ("1gbit", "125000kB/s"),
+        ] {
+            let error = read(written).unwrap_err().to_string();
+            assert!(
+                error.ends_with(&format!(": write \"{meant}\"")),
+                "{written}: {error}"
+            );
+        }
+        for far in ["10 apples/s", "1B/s", "fast"] {
+            let error = read(far).unwrap_err().to_string();
+            assert_eq!(error, format!("expected {EXPECTED}"), "{far}");
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! The lanes of sessions whose bandwidth is limited.
+//!
+//! They stand apart from slots, so that a session without a limit takes no memory for them, and an
+//! event of it costs a test of a flag.
+
+use crate::guard::{Lane, Pacing, SHARED, SharedLimit};
+use crate::kernel::{Kernel, UNBOUNDED};
+use crate::pool::Backend;
+use crate::snapshot::{Listener, Snapshot};
+use crate::token::Side;
+
+use super::Worker;
+
+/// Lanes by slot, by source side.
+#[derive(Debug, Default)]
+pub(super) struct Lanes {
+    /// There are limits, or were some: sessions may keep a listener that is gone.
+    on: bool,
+    lanes: Vec<[Lane; 2]>,
+    /// How often a direction rested.
+    pub(super) rests: u64,
+}
+
+impl Lanes {
+    /// Adopts the limits of a snapshot.
+    pub(super) fn follow(&mut self, snapshot: &Snapshot) {
+        self.on |= snapshot.has_bandwidth_limits;
+        for lane in self.lanes.iter_mut().flatten() {
+            lane.reconsider();
+        }
+    }
+
+    /// The limits of a session of this listener with this backend; `None`: it has none.
+    pub(super) fn pacing<'a>(
+        &'a mut self,
+        key: usize,
+        listener: &'a Listener,
+        backend: Option<&'a Backend>,
+    ) -> Option<Pacing<'a>> {
+        if !self.on {
+            return None;
+        }
+        self.limited(key, listener, backend)
+    }
+
+    #[inline(never)]
+    fn limited<'a>(
+        &'a mut self,
+        key: usize,
+        listener: &'a Listener,
+        backend: Option<&'a Backend>,
+    ) -> Option<Pacing<'a>> {
+        let limits = &listener.bandwidth;
+        let of_listener = SharedLimit {
+            meters: &limits.all,
+            users: &listener.connections,
+        };
+        let of_backend = backend.map(|backend| SharedLimit {
+            meters: &backend.tally.bandwidth,
+            users: &backend.tally.connections,
+        });
+        let shared: [_; SHARED] = [None, of_backend, Some(of_listener)]
+            .map(|limit: Option<SharedLimit<'_>>| limit.filter(|it| it.meters.is_limited()));
+        let is_limited = limits.session.is_limited() || shared.iter().any(Option::is_some);
+        if self.lanes.len() <= key {
+            if !is_limited {
+                return None;
+            }
+            self.lanes.resize_with(key + 1, Default::default);
+        }
+        let lanes = &mut self.lanes[key];
+        if !is_limited {
+            lanes.iter_mut().for_each(Lane::lift);
+            return None;
+        }
+        Some(Pacing {
+            lanes,
+            session: &limits.session,
+            shared,
+            rests: &mut self.rests,
+        })
+    }
+
+    /// How many bytes an operation of a session may take, which it has just asked for.
+    pub(super) fn granted(&self, key: usize, from: Side) -> u32 {
+        if !self.on {
+            return UNBOUNDED;
+        }
+        let lanes = self.lanes.get(key);
+        lanes.map_or(UNBOUNDED, |lanes| lanes[from as usize].granted())
+    }
+
+    /// A session that has ended leaves none behind.
+    fn clear(&mut self, key: usize) {
+        if let Some(lanes) = self.lanes.get_mut(key) {
+            *lanes = Default::default();
+        }
+    }
+}
+
+impl<K: Kernel> Worker<K> {
+    /// The session leaves its backend, or ends: what it has taken is paid for.
+    pub(super) fn settle_bandwidth(&mut self, key: usize) {
+        let slot = &self.slots[key];
+        let backend = slot.backend().map(|backend| &**backend);
+        if let Some(mut pacing) = self.lanes.pacing(key, &slot.listener, backend) {
+            pacing.end(self.now);
+        }
+        self.lanes.clear(key);
+    }
+}
