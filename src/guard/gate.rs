@@ -126,8 +126,8 @@ impl Gate {
     }
 
     /// Admits a connection at `now`, in ns, or says which limit refuses it, which is counted. A
-    /// refused connection takes nothing from any limit. `client` is `None` if its address is not
-    /// known, as it has gone already or came by a Unix socket.
+    /// refused connection takes nothing from any limit. `client` is `None` if it came by a
+    /// Unix socket.
     pub fn admit(
         &self,
         sources: &Sources,

@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use crate::address::Address;
 use crate::fault::Fault;
 use crate::guard::{AccessFilter, Action, Pass};
 use crate::kernel::{Completion, Done, Errno, Kernel, Manner, Socket};
@@ -87,6 +88,11 @@ impl Port {
     /// Whether a rule asks for the addresses of clients, each of which is a system call.
     fn needs_peer(&self) -> bool {
         self.access.is_some() || self.listener.rules.source.is_some()
+    }
+
+    /// Whether clients have addresses.
+    fn is_tcp(&self) -> bool {
+        matches!(self.listener.bind, Address::Tcp(_))
     }
 
     /// Adopts the listener's part of the next snapshot.
@@ -258,6 +264,15 @@ impl<K: Kernel> Worker<K> {
         }
         let needs_peer = self.ports[number].needs_peer() || !self.snapshot.bans.is_empty();
         let peer = needs_peer.then(|| self.kernel.peer(&socket)).flatten();
+        if needs_peer && peer.is_none() && self.ports[number].is_tcp() {
+            // It has gone: no rule refuses it.
+            return self.refuse(
+                number,
+                socket,
+                None,
+                (CloseReason::ClientReset, Action::Reset),
+            );
+        }
         let pass = match self.ask(number, peer) {
             Ok(pass) => pass,
             Err(denial) => return self.refuse(number, socket, peer, denial),

@@ -1,4 +1,5 @@
-//! Refuses clients at accept, before they take a place or a backend is selected.
+//! Refuses clients at accept, before they take a place or a backend is selected. Those that have
+//! gone by then are closed in the same way.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -18,7 +19,7 @@ pub(super) type Denial = (CloseReason, Action);
 impl<K: Kernel> Worker<K> {
     /// Asks the rules of a port about a client, in their fixed order: the ban table, its access
     /// list, then the limits of its connections and their rates. Counts what a rule refuses. A
-    /// client without an address has gone.
+    /// client without an address came by a Unix socket.
     pub(super) fn ask(&self, port: usize, client: Option<SocketAddr>) -> Result<Pass, Denial> {
         let port = &self.ports[port];
         let Port {

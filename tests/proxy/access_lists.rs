@@ -6,7 +6,7 @@ use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr};
 
 use crate::balancer::{Balancer, Launch};
-use crate::peers::{Backend, expect_reset, ping, try_connect_from};
+use crate::peers::{Backend, expect_reset, ping, reset, try_connect_from};
 use crate::watchdog::{eventually, watched};
 
 /// A client of this machine.
@@ -131,6 +131,36 @@ fn refusals_are_counted_and_reported() {
             lines + balancer.number("refusals_unlogged") == 300
         });
         drop(events);
+        balancer.finish();
+    });
+}
+
+/// They have no address any more, which no list has.
+#[test]
+fn clients_that_have_gone_are_not_refused() {
+    watched(|| {
+        let backend = Backend::echo();
+        let text = file(&backend, "allow: [\"127.0.0.0/8\"]");
+        let text = text.replace(
+            "pool: \"p\",",
+            "pool: \"p\", source_limits: (connections: 5),",
+        );
+        let balancer = Launch::with_config(&text, 1).workers(2).start();
+        balancer.process.signal(libc::SIGSTOP);
+        // The kernel takes them into the backlog.
+        for _ in 0..20 {
+            reset(try_connect_from(client(1), balancer.address()).unwrap());
+        }
+        balancer.process.signal(libc::SIGCONT);
+        eventually("they are counted", || {
+            balancer.number("closed.client_reset") == 20
+        });
+        expect_served(client(1), balancer.address());
+        assert_eq!(balancer.output().count("reason=client_reset"), 20);
+        let listener = &balancer.ask(&["listeners"])[0];
+        assert_eq!(listener["refused"], 0);
+        assert_eq!(balancer.number("closed.access_denied"), 0);
+        assert_eq!(balancer.number("closed.source_connections"), 0);
         balancer.finish();
     });
 }
