@@ -1,6 +1,6 @@
 //! Starting the workers: everything that can fail does so here, before the first client.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -284,6 +284,7 @@ fn spawn_worker(
         outlet,
         _inlet: inlet,
         to_close: RefCell::default(),
+        missed: Cell::default(),
         thread: Mutex::new(Some(thread)),
     });
     Ok(())

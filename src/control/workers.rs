@@ -1,7 +1,7 @@
 //! The control thread's view of the running workers: commands to them, and the sockets that they
 //! accept from.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::io;
@@ -87,6 +87,8 @@ pub(super) struct WorkerHandle {
     pub(super) _inlet: Arc<OwnedFd>,
     /// Backends whose sessions it is to close, while its mailbox takes no more.
     pub(super) to_close: RefCell<Vec<Downed>>,
+    /// It has missed a snapshot, which is published again.
+    pub(super) missed: Cell<bool>,
     /// Taken by [`Workers::join`].
     pub(super) thread: Mutex<Option<JoinHandle<()>>>,
 }
@@ -99,12 +101,28 @@ impl WorkerHandle {
         self.mailbox.len() >= MAILBOX_COMMANDS
     }
 
+    /// Has it take a command, unless it is behind. Answers whether it was.
+    fn tell(&self, command: Command) -> bool {
+        let must = matches!(command, Command::Stop(_) | Command::Log(_));
+        let is_lost = !must && self.is_behind();
+        if matches!(command, Command::Publish(_)) {
+            self.missed.set(is_lost);
+        }
+        if !is_lost {
+            // A mailbox is closed when its worker has ended.
+            let _ = self.mailbox.send(command);
+        }
+        sys::notify(&self.wake);
+        !is_lost
+    }
+
     /// Has it close the sessions of these backends, and of those that it was too busy for before.
+    /// By a snapshot that it has missed, new sessions of them would follow: that comes first.
     fn close_downed(&self, downed: &[Downed]) {
         let mut all = self.to_close.borrow_mut();
         all.retain(|(old, _)| !downed.iter().any(|(new, _)| Arc::ptr_eq(old, new)));
         all.extend_from_slice(downed);
-        if !all.is_empty() && !self.is_behind() {
+        if !all.is_empty() && !self.is_behind() && !self.missed.get() {
             // A mailbox is closed when its worker has ended.
             let _ = self
                 .mailbox
@@ -119,15 +137,9 @@ impl Workers {
     /// takes a bounded number of commands, and beyond them only those that must not be lost.
     pub(super) fn tell_all(&self, command: impl Fn() -> Command) {
         for worker in &self.handles {
-            let command = command();
-            let must = matches!(command, Command::Stop(_) | Command::Log(_));
-            if must || !worker.is_behind() {
-                // A mailbox is closed when its worker has ended.
-                let _ = worker.mailbox.send(command);
-            } else {
+            if !worker.tell(command()) {
                 log::warn!("a worker takes no commands: it is stuck, or has too much to do");
             }
-            sys::notify(&worker.wake);
         }
     }
 
@@ -483,9 +495,11 @@ const KNOWN_FOR: u64 = 2 * SECOND;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{Config, Listener, Pool};
+    use crate::guard::AccessFilters;
 
-    #[test]
-    fn sessions_of_a_backend_that_went_down_are_closed_once_a_busy_worker_takes_commands() {
+    /// A worker whose mailbox is full.
+    fn busy() -> (WorkerHandle, Receiver<Command>) {
         let (mailbox, commands) = channel::unbounded();
         let wake = Arc::new(sys::eventfd(true).unwrap());
         let (outlet, inlet) = sys::descriptor_channel().unwrap();
@@ -495,11 +509,19 @@ mod tests {
             outlet,
             _inlet: Arc::new(inlet),
             to_close: RefCell::default(),
+            missed: Cell::default(),
             thread: Mutex::new(None),
         };
         for beat in 0..MAILBOX_COMMANDS as u64 {
-            worker.mailbox.send(Command::Beat(beat)).unwrap();
+            assert!(worker.tell(Command::Beat(beat)));
         }
+        assert!(!worker.tell(Command::Beat(0)));
+        (worker, commands)
+    }
+
+    #[test]
+    fn sessions_of_a_backend_that_went_down_are_closed_once_a_busy_worker_takes_commands() {
+        let (worker, commands) = busy();
         let tallies = [Arc::new(Tally::default()), Arc::new(Tally::default())];
         for tally in [&tallies[0], &tallies[1], &tallies[0]] {
             worker.close_downed(&[(Arc::clone(tally), Duration::ZERO)]);
@@ -515,5 +537,26 @@ mod tests {
         };
         let closes = |tally| downed.iter().any(|(its, _)| Arc::ptr_eq(its, tally));
         assert!(downed.len() == 2 && tallies.iter().all(closes));
+    }
+
+    #[test]
+    fn a_worker_that_missed_a_snapshot_gets_it_before_it_closes_sessions() {
+        let (worker, commands) = busy();
+        let config = Config::of(Vec::<Listener>::new(), Vec::<Pool>::new());
+        let lists = AccessFilters::new();
+        let nothing = |_| std::iter::empty();
+        let draft = Snapshot::compose(None, (&config, &lists), 1, nothing, |_| true);
+        let snapshot = Arc::new(draft.take_effect());
+        assert!(!worker.tell(Command::Publish(Arc::clone(&snapshot))));
+        commands.try_iter().for_each(drop);
+        worker.close_downed(&[(Arc::default(), Duration::ZERO)]);
+        assert!(commands.is_empty());
+        assert!(worker.tell(Command::Publish(snapshot)));
+        worker.close_downed(&[]);
+        let told: Vec<_> = commands.try_iter().collect();
+        assert!(matches!(
+            &told[..],
+            [Command::Publish(_), Command::CloseDowned(_)]
+        ));
     }
 }
