@@ -137,6 +137,9 @@ impl Session {
         self.attempts -= 1;
         self.state = SessionState::Queued;
         self.queued_at = now;
+        if self.halves[Side::Client as usize].ended {
+            self.watch_soon(now);
+        }
     }
 
     pub(super) fn on_called(&mut self, cx: &mut Context<'_>) {

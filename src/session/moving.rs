@@ -47,8 +47,11 @@ impl Session {
             Ok(()) => {
                 self.half(from).ended = true;
                 self.hung_up |= from == Side::Backend && self.is_hang_up(cx.now);
-                if self.state == SessionState::Peeking {
-                    self.peek(true, cx);
+                match self.state {
+                    SessionState::Peeking => self.peek(true, cx),
+                    // It may be gone.
+                    SessionState::Queued => self.watch_soon(cx.now),
+                    SessionState::Connecting | SessionState::Open | SessionState::Closing => {}
                 }
             }
             Err(Errno::CANCELED) => {}

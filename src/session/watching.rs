@@ -54,6 +54,11 @@ impl Session {
             () if broke || more => Watch::Set,
             () => Watch::None,
         };
+        if gone && self.state == SessionState::Queued && !self.half(side).is_loaded() {
+            // A client that has sent nothing waits for nothing. What it has sent is still for a
+            // backend.
+            return self.close(CloseReason::reset_by(side), cx);
+        }
         if more && !broke && !gone {
             cx.ops.push_back(Op::InVain);
         } else if !more && !broke && !gone {

@@ -141,6 +141,26 @@ fn a_client_that_is_not_received_from_is_watched_in_the_queue() {
     assert_eq!(script.session.reason(), Some(CloseReason::ClientReset));
 }
 
+/// A Unix socket shows that its peer has closed it.
+#[test]
+fn a_client_that_is_gone_and_has_sent_nothing_leaves_the_queue() {
+    let gone = |mut script: Script| {
+        script.on_event(Event::RecvEnded(Client, Ok(())));
+        assert_eq!(script.deadline_in(), WATCH_AFTER);
+        script.passes(WATCH_AFTER);
+        script.asks(&[Op::Watch(Client)]);
+        script.on_event(Event::Watched(Client, PeerState::HungUp));
+        script
+    };
+    let mut script = gone(queued());
+    script.ends(CloseReason::ClientReset, Manner::Reset);
+    // What it has sent is for a backend all the same.
+    let mut script = queued();
+    script.receives(Client, 100);
+    let script = gone(script);
+    assert!(script.session.is_queued());
+}
+
 #[test]
 fn a_second_wait_counts_with_the_first() {
     let mut script = queued();
