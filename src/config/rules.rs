@@ -22,8 +22,8 @@ mod limits;
 mod loops;
 
 pub(super) use access::{access_list_of_listener, too_many_prefixes};
-pub(crate) use loops::found_loops;
-pub(super) use loops::of_pool as loop_of;
+pub(super) use loops::{by_machine as loops_by_machine, of_pool as loop_of};
+pub(crate) use loops::{found_loops, leads_back};
 
 /// A broken rule, or a warning.
 #[derive(Clone, Debug, PartialEq, Eq)]

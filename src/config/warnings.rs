@@ -49,6 +49,7 @@ pub fn warnings(config: &Config, host: Host, source: Option<&Source>) -> Vec<War
     descriptors(config, host, &mut found);
     histogram_log(config, &mut found);
     live::files(config, &mut found);
+    live::loops(config, &mut found);
     for (i, listener) in config.listeners.iter().enumerate() {
         if let Some(sentence) = idle(listener.timeouts.idle) {
             let at = format!("listeners[{i}].timeouts.idle|defaults.timeouts.idle");

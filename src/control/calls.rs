@@ -13,6 +13,7 @@ use crate::admin::model::{
 use crate::admin::{Author, Call, Reply, Which};
 use crate::config::{
     AdminState, Backend, Change, ChangeError, Config, Topic, backend_values, changeable_values,
+    leads_back,
 };
 use crate::guard::Access;
 use crate::operational_log;
@@ -277,6 +278,11 @@ impl Balancer {
     fn make(&mut self, change: &Change, notes: &mut Vec<String>) -> Result<bool, ChangeError> {
         if self.stage == Stage::Stopping {
             return Err(ChangeError::Invalid("the balancer is stopping".to_owned()));
+        }
+        if let Change::AddBackend { pool, backend } = change
+            && let Some(why) = leads_back(self.declared.config(), pool, backend)
+        {
+            return Err(ChangeError::Invalid(format!("pool `{pool}`: {why}")));
         }
         let (declared, ended) = self
             .declared

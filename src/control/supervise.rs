@@ -226,8 +226,7 @@ impl Balancer {
 
     fn tick(&mut self) {
         sys::read_local_ports();
-        if sys::read_own_addresses() {
-            // Backends may lead back to their own pool since then, or no longer.
+        if self.discoveries.look_at_own_addresses() {
             self.on_discovered();
         }
         systemd::tell_late();

@@ -30,7 +30,7 @@ pub use origin::{
     begin_at, disable_port_range, finds_port_range, has_address_towards, has_port_range,
     probe_address,
 };
-pub use own_addresses::{has_own_addresses, is_own_address, read_own_addresses};
+pub use own_addresses::{OwnAddresses, is_own_address};
 pub use passing::{descriptor_channel, receive_descriptors, send_descriptors};
 pub use ports::{is_one_end, local_ports, read_local_ports};
 pub use privileges::{

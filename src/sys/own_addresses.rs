@@ -1,79 +1,104 @@
 //! Which addresses this machine has, of those that were asked for. They may come and go while the
 //! process runs, as the address that two machines share does (VRRP).
 
+use std::cell::{OnceCell, RefCell};
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
 use std::ops::Bound;
 
-use parking_lot::Mutex;
-
 use super::origin::{datagrams_to, probe_address};
 
 /// Whether this machine has an address. Nothing waits for anything, and nothing is sent: the list
-/// of all addresses might (rtnetlink(7)). Where no descriptor is left, the last answer stays.
+/// of all addresses might (rtnetlink(7)). Where no descriptor is left the answer is no.
 #[must_use]
 pub fn is_own_address(to: &SocketAddr) -> bool {
-    KNOWN.lock().is_own(to, look_up)
+    LookUp::default().look_up(to).unwrap_or(false)
 }
 
-/// Whether this machine has any of the addresses that were asked for.
-#[must_use]
-pub fn has_own_addresses() -> bool {
-    KNOWN.lock().own > 0
-}
-
-/// Looks some of these addresses up again, in turn. `true`: an answer has changed since the last
-/// call. Call it again and again.
-pub fn read_own_addresses() -> bool {
-    KNOWN.lock().look_again(look_up)
-}
+/// Which addresses this machine has, of those that were asked for in the last round.
+#[derive(Debug, Default)]
+pub struct OwnAddresses(RefCell<Known>);
 
 /// What was found.
+#[derive(Debug, Default)]
 struct Known {
-    by_address: BTreeMap<SocketAddr, bool>,
-    /// How many of them this machine has.
-    own: usize,
+    /// With port 0.
+    by_address: BTreeMap<SocketAddr, Answer>,
+    round: u64,
+    /// Addresses that were looked up for the first time in this round.
+    new: usize,
     /// The last one that was looked up again.
     last: Option<SocketAddr>,
     has_changed: bool,
 }
 
-impl Known {
-    const fn new() -> Self {
-        Self {
-            by_address: BTreeMap::new(),
-            own: 0,
-            last: None,
-            has_changed: false,
-        }
+#[derive(Clone, Copy, Debug)]
+struct Answer {
+    is_own: bool,
+    /// When it was asked for.
+    round: u64,
+}
+
+impl OwnAddresses {
+    /// Whether this machine has an address. Where no descriptor is left the last answer stays.
+    #[must_use]
+    pub fn has(&self, to: &SocketAddr) -> bool {
+        let look_up = LookUp::default();
+        self.0.borrow_mut().is_own(to, |to| look_up.look_up(to))
     }
 
+    /// All addresses of a configuration were asked for: others are forgotten.
+    pub fn end_round(&self) {
+        self.0.borrow_mut().end_round();
+    }
+
+    /// Looks some addresses up again, in turn. `true`: an answer has changed since the last call.
+    /// Call it each second.
+    #[must_use]
+    pub fn look_again(&self) -> bool {
+        let look_up = LookUp::default();
+        self.0.borrow_mut().look_again(|to| look_up.look_up(to))
+    }
+}
+
+impl Known {
     /// An answer `no` is kept until the next look: there may be thousands. An operator who has
     /// removed an address need not wait for that.
     fn is_own(&mut self, to: &SocketAddr, look_up: impl Fn(&SocketAddr) -> Option<bool>) -> bool {
-        match self.by_address.get(to) {
-            Some(false) => false,
-            Some(true) => self.ask(to, look_up),
+        let mut to = *to;
+        to.set_port(0);
+        let round = self.round;
+        match self.by_address.get_mut(&to) {
+            Some(known) => {
+                known.round = round;
+                known.is_own && self.ask(&to, look_up)
+            }
             None => {
-                if self.by_address.len() == KNOWN_MAX {
-                    *self = Self::new();
-                }
-                let is_own = look_up(to).unwrap_or(false);
-                self.by_address.insert(*to, is_own);
-                self.own += usize::from(is_own);
+                // Thousands at once would take long: the next seconds look the others up.
+                let is_due = self.new < LOOKS_MAX;
+                self.new += 1;
+                let is_own = is_due && look_up(&to).unwrap_or(false);
+                self.by_address.insert(to, Answer { is_own, round });
                 is_own
             }
         }
     }
 
+    fn end_round(&mut self) {
+        let round = self.round;
+        self.by_address.retain(|_, answer| answer.round == round);
+        (self.round, self.new) = (round + 1, 0);
+    }
+
     fn look_again(&mut self, look_up: impl Fn(&SocketAddr) -> Option<bool>) -> bool {
+        let looks = (self.by_address.len() / TURN_SECONDS).clamp(LOOKS, LOOKS_MAX);
         let from = self.last.map_or(Bound::Unbounded, Bound::Excluded);
         let some = self.by_address.range((from, Bound::Unbounded));
-        let some: Vec<_> = some.take(LOOKS).map(|(address, _)| *address).collect();
+        let some: Vec<_> = some.take(looks).map(|(address, _)| *address).collect();
         // After the last of all the next turn begins with the first.
-        self.last = some.get(LOOKS - 1).copied();
+        self.last = some.get(looks - 1).copied();
         for address in &some {
             self.ask(address, &look_up);
         }
@@ -85,36 +110,43 @@ impl Known {
         let Some(known) = self.by_address.get_mut(to) else {
             return false;
         };
-        let is_own = look_up(to).unwrap_or(*known);
-        if *known != is_own {
-            *known = is_own;
-            self.has_changed = true;
-            self.own = if is_own { self.own + 1 } else { self.own - 1 };
-        }
+        let is_own = look_up(to).unwrap_or(known.is_own);
+        self.has_changed |= known.is_own != is_own;
+        known.is_own = is_own;
         is_own
     }
 }
 
-/// `None`: there is no descriptor or memory to find out.
-fn look_up(to: &SocketAddr) -> Option<bool> {
-    let lacks = |error: &io::Error| {
-        let lack = [libc::EMFILE, libc::ENFILE, libc::ENOMEM, libc::ENOBUFS];
-        error.raw_os_error().is_some_and(|its| lack.contains(&its))
-    };
-    // A connection to an own address begins there.
-    match datagrams_to(to).and_then(|socket| socket.local_addr()) {
-        Ok(near) if near.as_socket().is_some_and(|near| near.ip() == to.ip()) => return Some(true),
-        Err(error) if lacks(&error) => return None,
-        Ok(_) | Err(_) => {}
-    }
-    // Or at the first address of its network (a secondary one), or at any other (a local route).
-    if binds_others() {
-        return Some(false);
-    }
-    match probe_address(to.ip()) {
-        Ok(()) => Some(true),
-        Err(error) if lacks(&error) => None,
-        Err(_) => Some(false),
+/// Asks the machine.
+#[derive(Default)]
+struct LookUp {
+    binds_others: OnceCell<bool>,
+}
+
+impl LookUp {
+    /// `None`: there is no descriptor or memory to find out.
+    fn look_up(&self, to: &SocketAddr) -> Option<bool> {
+        let lacks = |error: &io::Error| {
+            let lack = [libc::EMFILE, libc::ENFILE, libc::ENOMEM, libc::ENOBUFS];
+            error.raw_os_error().is_some_and(|its| lack.contains(&its))
+        };
+        // A connection to an own address begins there.
+        match datagrams_to(to).and_then(|socket| socket.local_addr()) {
+            Ok(near) if near.as_socket().is_some_and(|near| near.ip() == to.ip()) => {
+                return Some(true);
+            }
+            Err(error) if lacks(&error) => return None,
+            Ok(_) | Err(_) => {}
+        }
+        // Or at the first address of its network (a secondary one), or at any other (a local route).
+        if *self.binds_others.get_or_init(binds_others) {
+            return Some(false);
+        }
+        match probe_address(to.ip()) {
+            Ok(()) => Some(true),
+            Err(error) if lacks(&error) => None,
+            Err(_) => Some(false),
+        }
     }
 }
 
@@ -128,11 +160,12 @@ fn binds_others() -> bool {
     is_on("ipv4") || is_on("ipv6")
 }
 
-static KNOWN: Mutex<Known> = Mutex::new(Known::new());
-/// Addresses that are looked up again at a time: about a millisecond.
+/// In how many seconds all addresses are looked up again, unless there are very many.
+const TURN_SECONDS: usize = 16;
+/// Addresses that are looked up again in a second, at least: about a millisecond.
 const LOOKS: usize = 128;
-/// Addresses that are kept: more than the backends of a large configuration.
-const KNOWN_MAX: usize = 65_536;
+/// The same, and addresses of one round that are looked up at once, at most.
+const LOOKS_MAX: usize = 1024;
 
 #[cfg(test)]
 mod tests {
@@ -148,10 +181,42 @@ mod tests {
         assert!(is_own("127.9.9.9:1"), "by its local route");
     }
 
+    fn address(n: u16) -> SocketAddr {
+        let [high, low] = n.to_be_bytes();
+        SocketAddr::from(([10, 0, high, low], n))
+    }
+
+    #[test]
+    fn only_addresses_of_the_last_round_are_kept() {
+        let mut known = Known::default();
+        let asked = Cell::new(0);
+        let look_up = |_: &SocketAddr| {
+            asked.set(asked.get() + 1);
+            Some(false)
+        };
+        let all = 3 * u16::try_from(LOOKS_MAX).unwrap();
+        (0..all).for_each(|n| assert!(!known.is_own(&address(n), look_up)));
+        assert_eq!(asked.get(), LOOKS_MAX, "large work is cut into pieces");
+        known.end_round();
+        assert_eq!(known.by_address.len(), 3 * LOOKS_MAX);
+        // All are looked up within the time of a turn.
+        asked.set(0);
+        for _ in 0..=TURN_SECONDS {
+            known.look_again(look_up);
+        }
+        assert!(asked.get() >= 3 * LOOKS_MAX, "{}", asked.get());
+        (0..10).for_each(|n| assert!(!known.is_own(&address(n), look_up)));
+        known.end_round();
+        assert_eq!(known.by_address.len(), 10);
+        // Other ports of an address are the same question.
+        let mut other = address(3);
+        other.set_port(999);
+        assert!(!known.is_own(&other, |_| panic!("it is known")));
+    }
+
     #[test]
     fn an_address_that_comes_or_goes_is_noticed() {
-        let mut known = Known::new();
-        let address = |n: u16| SocketAddr::from(([10, 0, 0, 1], n));
+        let mut known = Known::default();
         let last = u16::try_from(3 * LOOKS).unwrap();
         let no = |_: &SocketAddr| Some(false);
         for n in 0..=last {
@@ -161,7 +226,7 @@ mod tests {
         let looks = Cell::new(0);
         let has_last = |to: &SocketAddr| {
             looks.set(looks.get() + 1);
-            Some(to.port() == last)
+            Some(*to == SocketAddr::new(address(last).ip(), 0))
         };
         let noticed = (1..=8).find(|_| known.look_again(has_last));
         assert!(noticed.is_some_and(|turns| looks.get() <= turns * LOOKS));
@@ -169,11 +234,9 @@ mod tests {
             known.is_own(&address(last), |_| None),
             "the last answer stays"
         );
-        assert_eq!(known.own, 1);
         // It is gone: that is seen at once, and reported at the next look.
         assert!(!known.is_own(&address(last), no));
         assert!(known.look_again(no));
         assert!(!known.look_again(no));
-        assert_eq!(known.own, 0);
     }
 }

@@ -1,5 +1,9 @@
 //! Backends that lead back to their own pool: each connection would open another one, until the
 //! descriptors of the process are used up.
+//!
+//! What the configuration alone says is a mistake in it. An address that this machine happens to
+//! have, as the one that two machines share (VRRP), is none: the file is as good as on another
+//! machine. Such a backend is left out while the machine has its address.
 
 use std::cell::OnceCell;
 use std::collections::{HashMap, HashSet};
@@ -10,9 +14,18 @@ use crate::address::Address;
 use crate::config::{Backend, Config};
 use crate::sys;
 
-/// Finds them in every pool.
+/// What tells where a connection ends.
+#[derive(Clone, Copy)]
+enum Judge<'a> {
+    /// The configuration alone.
+    Text,
+    /// Also whether this machine has an address.
+    Machine(&'a dyn Fn(&SocketAddr) -> bool),
+}
+
+/// Finds them in every pool, by the configuration alone.
 pub(super) fn find(config: &Config, found: &mut Vec<Finding>) {
-    let doors = Doors::of(config);
+    let doors = Doors::of(config, Judge::Text);
     for (i, pool) in config.pools.iter().enumerate() {
         for (at, backend) in members(&format!("pools[{i}]"), pool) {
             if let Some(sentence) = doors.sentence(backend, i) {
@@ -22,33 +35,51 @@ pub(super) fn find(config: &Config, found: &mut Vec<Finding>) {
     }
 }
 
-/// What is wrong with the first backend of a pool that leads back to it.
+/// What is wrong with the first backend of a pool that leads back to it, by the configuration alone.
 pub(in crate::config) fn of_pool(config: &Config, pool: usize) -> Option<String> {
-    let doors = Doors::of(config);
+    let doors = Doors::of(config, Judge::Text);
     let mut backends = config.pools[pool].backends.iter();
     backends.find_map(|backend| doors.sentence(backend, pool))
 }
 
-/// The backends that lead back to their own pool: each with its pool, and what is wrong. Those of
-/// `declared`, which has the same pools without discovered backends, were judged before: they are
-/// judged again only where this machine may have got their addresses since then.
+/// What is wrong with a backend that would lead back to its pool, as this machine has its address.
+pub(crate) fn leads_back(config: &Config, pool: &str, backend: &Backend) -> Option<String> {
+    let pool = config.pools.iter().position(|its| its.name == pool)?;
+    Doors::of(config, Judge::Machine(&sys::is_own_address)).sentence(backend, pool)
+}
+
+/// The backends that lead back only as this machine has their addresses: path and sentence of each.
+pub(in crate::config) fn by_machine(config: &Config) -> Vec<(String, String)> {
+    let text = Doors::of(config, Judge::Text);
+    let machine = Doors::of(config, Judge::Machine(&sys::is_own_address));
+    let mut found = Vec::new();
+    for (i, pool) in config.pools.iter().enumerate() {
+        for (at, backend) in members(&format!("pools[{i}]"), pool) {
+            if let Some(sentence) = machine.sentence(backend, i)
+                && text.sentence(backend, i).is_none()
+            {
+                found.push((format!("{at}.address"), sentence));
+            }
+        }
+    }
+    found
+}
+
+/// The backends that lead back to their own pool: each with its pool, and what is wrong.
+/// `declared` has the same pools without discovered backends; its Unix sockets were judged when it
+/// was read. `is_own`: whether this machine has an address.
 pub(crate) fn found_loops<'a>(
     config: &'a Config,
     declared: &Config,
+    is_own: &'a dyn Fn(&SocketAddr) -> bool,
 ) -> Vec<(&'a str, &'a Backend, String)> {
-    let mut doors = None;
+    let doors = Doors::of(config, Judge::Machine(is_own));
     let mut found = Vec::new();
-    let judges_all = sys::has_own_addresses();
     for (place, pool) in config.pools.iter().enumerate() {
-        let has_hosts = || pool.backends.iter().any(|backend| backend.host.is_some());
-        if !judges_all && pool.discovery.is_none() && !has_hosts() {
-            continue;
-        }
-        let doors = doors.get_or_insert_with(|| Doors::of(config));
         let declared = declared.pools.get(place);
         for backend in &pool.backends {
             let is_declared = || declared.is_some_and(|its| its.backend(&backend.name).is_some());
-            if !judges_all && backend.host.is_none() && is_declared() {
+            if matches!(backend.address, Address::Unix(_)) && is_declared() {
                 continue;
             }
             if let Some(sentence) = doors.sentence(backend, place) {
@@ -62,13 +93,14 @@ pub(crate) fn found_loops<'a>(
 /// The listeners.
 struct Doors<'a> {
     config: &'a Config,
+    judge: Judge<'a>,
     by_port: HashMap<u16, Vec<usize>>,
     /// Those on Unix sockets, once a backend is one: a path may be written in many ways.
     by_target: OnceCell<HashMap<sys::SocketTarget, Vec<usize>>>,
 }
 
 impl<'a> Doors<'a> {
-    fn of(config: &'a Config) -> Self {
+    fn of(config: &'a Config, judge: Judge<'a>) -> Self {
         let mut by_port: HashMap<_, Vec<_>> = HashMap::new();
         for (i, listener) in config.listeners.iter().enumerate() {
             if let Address::Tcp(bind) = &listener.bind {
@@ -77,6 +109,7 @@ impl<'a> Doors<'a> {
         }
         Self {
             config,
+            judge,
             by_port,
             by_target: OnceCell::new(),
         }
@@ -126,7 +159,7 @@ impl<'a> Doors<'a> {
             }
         };
         let near = near.into_iter().flatten().copied();
-        near.filter(|door| reaches(backend, &self.config.listeners[*door].bind))
+        near.filter(|door| reaches(backend, &self.config.listeners[*door].bind, self.judge))
     }
 
     fn by_target(&self) -> HashMap<sys::SocketTarget, Vec<usize>> {
@@ -141,7 +174,7 @@ impl<'a> Doors<'a> {
 }
 
 /// Whether a connection to the backend ends at a listener that has its port, or its socket.
-fn reaches(backend: &Backend, bind: &Address) -> bool {
+fn reaches(backend: &Backend, bind: &Address, judge: Judge<'_>) -> bool {
     let (Address::Tcp(to), Address::Tcp(bind)) = (&backend.address, bind) else {
         return true;
     };
@@ -155,7 +188,11 @@ fn reaches(backend: &Backend, bind: &Address) -> bool {
     };
     let any = bind.ip().is_unspecified();
     let overlap = Address::Tcp(*bind).overlap(&Address::Tcp(to)).is_some();
-    overlap && (!any || to.ip().is_loopback() || sys::is_own_address(&to))
+    let is_own = || match judge {
+        Judge::Text => false,
+        Judge::Machine(is_own) => is_own(&to),
+    };
+    overlap && (!any || to.ip().is_loopback() || is_own())
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::Finding;
 use crate::address::Address;
-use crate::config::{Config, Discovery, OnDown, Pool, values};
+use crate::config::{Config, Discovery, OnDown, Pool, rules, values};
 
 pub(super) fn pool(i: usize, pool: &Pool, found: &mut Vec<Finding>) {
     if let Some(check) = &pool.check {
@@ -70,6 +70,14 @@ pub(super) fn files(config: &Config, found: &mut Vec<Finding>) {
             let sentence = format!("the file of the backends, `{path}`, does not exist");
             found.push(Finding::at(format!("pools[{i}].discover.file"), sentence));
         }
+    }
+}
+
+/// Backends whose addresses this machine has now.
+pub(super) fn loops(config: &Config, found: &mut Vec<Finding>) {
+    for (at, sentence) in rules::loops_by_machine(config) {
+        let sentence = format!("{sentence}; it is left out while this machine has its address");
+        found.push(Finding::at(at, sentence));
     }
 }
 

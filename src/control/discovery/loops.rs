@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
 
 use crate::address::Address;
 use crate::admin::model::EventKind;
@@ -106,11 +107,13 @@ impl Discoveries {
     ) -> Config {
         // Other listeners may have made them usable.
         let before = std::mem::take(&mut self.left_out.by_pool);
+        let own = Rc::clone(&self.own_addresses);
+        let is_own = |to: &SocketAddr| own.has(to);
         let config = loop {
             let mut config = combine(self);
             self.left_out.remove_from(&mut config);
             let mut is_new = false;
-            for (pool, backend, sentence) in found_loops(&config, declared) {
+            for (pool, backend, sentence) in found_loops(&config, declared, &is_own) {
                 let name = backend.name.clone();
                 let reason = Reason {
                     backend: name,
@@ -123,6 +126,7 @@ impl Discoveries {
                 break config;
             }
         };
+        own.end_round();
         for (pool, out) in &self.left_out.by_pool {
             let known = before.get(pool);
             let is_new = |address| !known.is_some_and(|known| known.contains_key(address));
@@ -143,6 +147,12 @@ impl Discoveries {
             }
         }
         config
+    }
+
+    /// Looks again which addresses this machine has. `true`: some have come or gone, so that
+    /// backends may lead back to their own pool since then, or no longer. To be called each second.
+    pub(in crate::control) fn look_at_own_addresses(&self) -> bool {
+        self.own_addresses.look_again()
     }
 
     /// Whether an address is left out.

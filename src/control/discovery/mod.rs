@@ -15,6 +15,7 @@ mod question;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -23,6 +24,7 @@ use tokio::task::AbortHandle;
 
 use crate::config::{Backend, Config, Pool, bounded};
 use crate::shared::Shared;
+use crate::sys::OwnAddresses;
 
 use super::events::Events;
 
@@ -50,6 +52,7 @@ pub(super) struct Discoveries {
     questions: Arc<Semaphore>,
     pace: Pace,
     left_out: LeftOut,
+    own_addresses: Rc<OwnAddresses>,
     events: Events,
     /// The pools that are followed, and the servers that are asked.
     asking: (Vec<Shared<Pool>>, Vec<SocketAddr>),
@@ -112,6 +115,7 @@ impl Discoveries {
             questions: Arc::new(Semaphore::new(QUESTIONS_MAX)),
             pace,
             left_out: LeftOut::default(),
+            own_addresses: Rc::default(),
             events: Events::new(),
             asking: Default::default(),
         }
