@@ -166,7 +166,10 @@ impl Balancer {
             for (place, pool) in config.pools.iter_mut().enumerate() {
                 match kept(place, &pool.name) {
                     Some(in_force) => *pool = in_force.clone(),
-                    None => discoveries.resolve(pool, Some(&self.config)),
+                    None => {
+                        discoveries.resolve(pool, Some(&self.config));
+                        discoveries.add_known(pool);
+                    }
                 }
             }
             config
@@ -175,12 +178,17 @@ impl Balancer {
             .discoveries
             .without_loops(declared.config(), has_news, combine);
         config.share_pools(&self.config);
+        self.discoveries.end_known(&config);
         config
     }
 
-    /// A declared configuration with the discovered backends as they were found.
+    /// A declared configuration with the discovered backends as they were found, and those that
+    /// stay while names have no address.
     pub(super) fn with_discovered(&self, declared: &Config) -> Config {
-        discovery::merge(declared, |_, pool| self.discoveries.found(pool))
+        let mut config = discovery::merge(declared, |_, pool| self.discoveries.found(pool));
+        let pools = config.pools.iter_mut();
+        pools.for_each(|pool| self.discoveries.add_known(pool));
+        config
     }
 
     /// Whether every pool that discovers and every host name has had an answer, a failure included.

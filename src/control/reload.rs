@@ -518,7 +518,10 @@ impl Balancer {
         let old = Arc::clone(&self.declared);
         let (declared, ended) = old.reload(read.config, is_same_text);
         self.access.offer(read.access_files);
+        let (before, next) = (old.config(), declared.config());
+        let kept = self.discoveries.keep_known(before, next, &self.config);
         if let Err(error) = self.apply(declared, opened) {
+            self.discoveries.restore_known(kept);
             self.access.offer(Vec::new());
             return Err(error.to_string());
         }
@@ -539,6 +542,7 @@ impl Balancer {
                 .set_path(new.histogram_log.clone());
         }
         notes.extend(self.at_start.pending(new));
+        notes.extend(self.discoveries.known());
         for note in &notes {
             log::warn!("reload: {note}");
         }

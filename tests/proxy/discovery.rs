@@ -230,6 +230,77 @@ fn a_reload_takes_effect_once_its_names_are_known() {
     });
 }
 
+/// The balancer knows good addresses, and the names of the new file have none yet.
+#[test]
+fn a_reload_whose_names_have_no_answer_keeps_the_known_backends() {
+    watched(|| {
+        let (backends, port) = greeting_at(&["127.0.0.1", "127.0.0.2"]);
+        let [one, two] = [Ipv4Addr::new(127, 0, 0, 1), Ipv4Addr::new(127, 0, 0, 2)];
+        let known = Arc::new(Mutex::new(Vec::new()));
+        let server = name_server(&known);
+        let mut pool = format!(
+            "backends: [(name: \"a\", address: \"{}\")]",
+            backends[0].address
+        );
+        let launch = Launch::with_pool(&pool).settings(&format!("resolvers: [\"{server}\"]"));
+        let balancer = launch.start();
+        let visit = || Guest::welcome(balancer.connect()).leave();
+        let alerts = || balancer.ask(&["status"])["alerts"].to_string();
+        let next = [
+            (format!("backends: [\"db.test:{port}\"]"), two, 2),
+            (
+                format!("discover: (dns: \"web.test\", port: {port}), backends: []"),
+                one,
+                1,
+            ),
+        ];
+        for (new, address, number) in next {
+            let before = visit();
+            *known.lock() = Vec::new();
+            balancer.edit(|file| file.replace(&pool, &new));
+            let kept = "no name has an address yet; keeping the last 1 known backend";
+            let said = balancer.words(&["reload"]);
+            assert!(said.contains(kept), "{said}");
+            assert!(alerts().contains(kept), "{}", alerts());
+            assert_eq!(visit(), before);
+            // Another reload changes nothing about it.
+            balancer.edit(|file| format!("{file}\n// again"));
+            balancer.words(&["reload"]);
+            assert_eq!(visit(), before);
+            *known.lock() = vec![address];
+            eventually("the new one serves", || visit() == number);
+            assert!(!alerts().contains(kept), "{}", alerts());
+            pool = new;
+        }
+        balancer.finish();
+    });
+}
+
+/// A backend's new host name has no answer yet.
+#[test]
+fn a_backend_keeps_its_address_until_its_name_has_one() {
+    watched(|| {
+        let (backends, port) = greeting_at(&["127.0.0.1", "127.0.0.2"]);
+        let known = Arc::new(Mutex::new(Vec::new()));
+        let server = name_server(&known);
+        let pool = format!(
+            "backends: [(name: \"a\", address: \"{}\")]",
+            backends[0].address
+        );
+        let launch = Launch::with_pool(&pool).settings(&format!("resolvers: [\"{server}\"]"));
+        let balancer = launch.start();
+        let visit = || Guest::welcome(balancer.connect()).leave();
+        let new = format!("backends: [(name: \"a\", address: \"db.test:{port}\")]");
+        balancer.edit(|file| file.replace(&pool, &new));
+        balancer.words(&["reload"]);
+        assert_eq!(visit(), 1);
+        assert_eq!(balancer.backend("a")["resolved"], *backends[0].address);
+        *known.lock() = vec![Ipv4Addr::new(127, 0, 0, 2)];
+        eventually("the new one serves", || visit() == 2);
+        balancer.finish();
+    });
+}
+
 /// A server on each of these addresses, with one port, that greets with a number.
 fn greeting_at(hosts: &[&str]) -> (Vec<Backend>, u16) {
     let port = peers::free().rsplit(':').next().unwrap().parse().unwrap();

@@ -7,6 +7,7 @@
 
 mod dns;
 mod file;
+mod known;
 mod loops;
 mod prepared;
 mod problems;
@@ -29,6 +30,7 @@ use crate::sys::OwnAddresses;
 use super::events::Events;
 
 pub(super) use dns::system_resolver;
+use known::Staying;
 use loops::LeftOut;
 pub(super) use prepared::Awaited;
 use question::{Asking, Host, Question};
@@ -53,6 +55,7 @@ pub(super) struct Discoveries {
     pace: Pace,
     left_out: LeftOut,
     own_addresses: Rc<OwnAddresses>,
+    staying: Staying,
     events: Events,
     /// The pools that are followed, and the servers that are asked.
     asking: (Vec<Shared<Pool>>, Vec<SocketAddr>),
@@ -116,6 +119,7 @@ impl Discoveries {
             pace,
             left_out: LeftOut::default(),
             own_addresses: Rc::default(),
+            staying: Staying::default(),
             events: Events::new(),
             asking: Default::default(),
         }
@@ -208,12 +212,15 @@ impl Discoveries {
     }
 
     /// Sets the addresses of backends with host names. `before`: the configuration whose address of
-    /// a backend stays in use when the one of its name can't be used.
+    /// a backend stays in use when its host name has none yet, or one that can't be used.
     pub(super) fn resolve(&self, pool: &mut Shared<Pool>, before: Option<&Config>) {
         for place in 0..pool.backends.len() {
             let backend = &pool.backends[place];
-            let ip = backend.host.as_ref().and_then(|name| self.address(name));
-            let ip = ip.and_then(|ip| self.left_out.usable(&pool.name, backend, ip, before));
+            let Some(name) = &backend.host else { continue };
+            let ip = match self.address(name) {
+                Some(ip) => self.left_out.usable(&pool.name, backend, ip, before),
+                None => before.and_then(|before| known::address(before, &pool.name, backend)),
+            };
             // Only a pool that changes is borrowed mutably: the others stay shared.
             if let Some(ip) = ip.filter(|ip| !backend.is_resolved_to(*ip)) {
                 pool.backends[place].resolve(ip);

@@ -49,7 +49,7 @@ impl Discoveries {
                 .problem(&subject(is_host, question, &its.asked_by))
         });
         let mut sentences: Vec<_> = first.collect();
-        let mut left_out = self.left_out.messages();
+        let mut left_out = self.left_out.messages().chain(self.staying.messages());
         let left = at_most - sentences.len();
         sentences.extend(left_out.by_ref().take(left));
         (sentences, failing.count() + left_out.count())
