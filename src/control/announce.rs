@@ -106,7 +106,7 @@ fn report_resolved(events: &Events, pool: &config::Pool, backend: &Backend, old:
         None => format!("backend `{name}` of pool `{}` is at {address}", pool.name),
     };
     let about = Subject::backend(&pool.name, name);
-    events.tell(Severity::Info, EventKind::BackendResolved, about, message);
+    events.tell_one_of_many(Severity::Info, EventKind::BackendResolved, about, message);
 }
 
 /// Reports backends whose host name has no address when it is first looked up.
@@ -125,12 +125,8 @@ pub(super) fn unresolved(events: &Events, config: &Config, discoveries: &mut Dis
             let (name, of) = (&backend.name, &pool.name);
             let message = format!("backend `{name}` of pool `{of}` has no address: {why}");
             let about = Subject::backend(of, name);
-            events.tell(
-                Severity::Quiet,
-                EventKind::BackendUnresolved,
-                about,
-                message,
-            );
+            let kind = EventKind::BackendUnresolved;
+            events.tell_one_of_many(Severity::Quiet, kind, about, message);
         }
     }
 }

@@ -1,6 +1,8 @@
 //! Events: written to the operational log and sent to watchers. The last events are kept, so that a
 //! watcher that comes late, or reconnects, misses nothing.
 
+mod crowd;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -10,6 +12,8 @@ use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 
 use crate::admin::model::{Event, EventKind};
+
+use crowd::Crowds;
 
 /// Publishes events to the operational log and to all watchers.
 #[derive(Clone, Debug)]
@@ -21,6 +25,7 @@ struct Shared {
     run: u128,
     recent: Mutex<Recent>,
     live: broadcast::Sender<Event>,
+    crowds: Crowds,
 }
 
 #[derive(Debug, Default)]
@@ -91,6 +96,7 @@ impl Events {
             run: started.unwrap_or_default().as_millis(),
             recent: Mutex::default(),
             live: broadcast::channel(BEHIND).0,
+            crowds: Crowds::default(),
         }))
     }
 

@@ -102,12 +102,8 @@ impl Shortages {
             );
             if !self.missing.contains(address) {
                 let about = Subject::pool(pool);
-                events.tell(
-                    Severity::Warn,
-                    EventKind::NoSourceAddress,
-                    about,
-                    lack.clone(),
-                );
+                let kind = EventKind::NoSourceAddress;
+                events.tell_one_of_many(Severity::Warn, kind, about, lack.clone());
             }
             self.now.push(lack);
         }
@@ -142,7 +138,7 @@ impl Shortages {
                 let message =
                     format!("no free local port to backend `{backend}` of pool `{pool}`: {REMEDY}");
                 let about = Subject::backend(pool, backend);
-                events.tell(Severity::Quiet, EventKind::NoLocalPort, about, message);
+                events.tell_one_of_many(Severity::Quiet, EventKind::NoLocalPort, about, message);
             }
         }
     }

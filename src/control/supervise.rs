@@ -230,6 +230,7 @@ impl Balancer {
             self.on_discovered();
         }
         systemd::tell_late();
+        self.events.tick();
         let snapshot = self.publisher.snapshot();
         self.metrics
             .tick(&self.workers, snapshot, &mut self.roster, &self.events);

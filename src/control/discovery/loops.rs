@@ -134,7 +134,8 @@ impl Discoveries {
                 let about = Subject::backend(pool, &reason.backend);
                 let message = message(pool, (address, reason));
                 let kind = EventKind::BackendRefused;
-                self.events.tell(Severity::Warn, kind, about, message);
+                let warn = Severity::Warn;
+                self.events.tell_one_of_many(warn, kind, about, message);
             }
         }
         if is_news {

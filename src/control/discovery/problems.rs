@@ -30,7 +30,7 @@ impl State {
                 format!("{subject} works again"),
             ),
         };
-        events.tell(severity, kind, about.unwrap_or_default(), message);
+        events.tell_one_of_many(severity, kind, about.unwrap_or_default(), message);
     }
 }
 
