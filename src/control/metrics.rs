@@ -7,7 +7,6 @@ use crate::snapshot::Snapshot;
 use crate::sys;
 
 use super::events::Events;
-use super::exceeded::Exceeded;
 use super::histograms::Measurements;
 use super::overloads::Overloads;
 use super::recent::Recent;

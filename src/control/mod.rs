@@ -17,7 +17,6 @@ pub mod capacity;
 mod declared;
 mod discovery;
 pub mod events;
-mod exceeded;
 mod file_watch;
 pub mod health;
 mod health_cycle;

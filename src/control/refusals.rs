@@ -1,100 +1,258 @@
-//! Reports refused clients: at once, and then every ten seconds at most. Workers only count them.
+//! Reports clients that rules refuse: each kind at once, and then every ten seconds at most.
+//! Workers only count them.
+//!
+//! A new kind of rule has a [`Report`], and a function that lists its [`Refuser`]s.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::Ordering;
 
 use crate::admin::model::EventKind;
+use crate::guard::Refusal;
 use crate::snapshot::Snapshot;
 
 use super::events::{Events, Severity, Subject};
 
-/// The refused clients that were reported.
+/// What was reported of each kind.
 #[derive(Default)]
 pub(super) struct Refusals {
-    /// By what refused them.
-    reported: HashMap<Refuser, u64>,
+    access: Report,
+    limits: Report,
+    sources: Report,
+}
+
+/// Refused clients of one kind.
+#[derive(Default)]
+struct Report {
+    /// By the name of what refuses, and rule: how many were reported so far.
+    reported: HashMap<(String, &'static str, Mode), u64>,
     /// Seconds until the next report may come.
     left: u32,
 }
 
-/// What refuses clients: a listener, or an access list in a dry run.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum Refuser {
-    Listener(String),
-    DryRun(String),
+/// What refuses clients, such as a listener, and how many it has refused so far by each rule.
+struct Refuser {
+    name: String,
+    mode: Mode,
+    counts: Vec<(&'static str, u64)>,
 }
 
-/// How many clients were refused, and how many of them since the last report.
-struct Count {
-    by: Refuser,
-    all: u64,
-    new: u64,
+/// Whether clients are refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Mode {
+    On,
+    DryRun,
 }
 
 impl Refusals {
     /// To be called each second.
     pub(super) fn tick(&mut self, snapshot: &Snapshot, events: &Events) {
-        self.left = self.left.saturating_sub(1);
-        if self.left > 0 {
-            return;
-        }
-        let counts: Vec<_> = self.counts(snapshot).collect();
-        let (dry, refused): (Vec<_>, Vec<_>) = counts
-            .iter()
-            .partition(|count| matches!(count.by, Refuser::DryRun(_)));
-        for counts in [refused, dry] {
-            if let Some(sentence) = sentence(&counts) {
-                let about = Subject::default();
-                events.tell(Severity::Info, EventKind::AccessDenied, about, sentence);
-                self.left = PAUSE_SECONDS;
+        let tell = |report: &mut Report, kind, refusers: &dyn Fn() -> Vec<Refuser>| {
+            if let Some(message) = report.tick(refusers) {
+                events.tell(Severity::Info, kind, Subject::default(), message);
             }
+        };
+        let of_access = || by_access_list(snapshot);
+        tell(&mut self.access, EventKind::AccessDenied, &of_access);
+        let of_limits = || by_limit(snapshot);
+        tell(&mut self.limits, EventKind::LimitExceeded, &of_limits);
+        let sources = &snapshot.sources;
+        if let Some(new) = self.sources.tick_count(sources.overflowed()) {
+            let message = format!(
+                "the table of {} sources is full of those with connections: {new} new clients \
+                 shared the limits of one source; raise `source_table`",
+                sources.capacity(),
+            );
+            let about = Subject::default();
+            events.tell(Severity::Warn, EventKind::SourceTableFull, about, message);
         }
-        let counts = counts.into_iter().map(|count| (count.by, count.all));
-        self.reported = counts.collect();
-    }
-
-    fn counts(&self, snapshot: &Snapshot) -> impl Iterator<Item = Count> {
-        let listeners = snapshot.listeners.iter().map(|listener| {
-            let refused = listener.refused.load(Ordering::Relaxed);
-            (Refuser::Listener(listener.name.clone()), refused)
-        });
-        let lists = snapshot.access.values().filter(|list| list.dry_run);
-        // Several listeners may have one list.
-        let lists: BTreeMap<_, _> = lists.map(|list| (&list.name, list)).collect();
-        let lists = lists.into_iter().map(|(name, list)| {
-            let refused = list.refused.load(Ordering::Relaxed);
-            (Refuser::DryRun(name.clone()), refused)
-        });
-        let counts = listeners.chain(lists).filter(|(_, all)| *all > 0);
-        counts.map(|(by, all)| {
-            let before = self.reported.get(&by).copied().unwrap_or(0);
-            let new = all.saturating_sub(before);
-            Count { by, all, new }
-        })
     }
 }
 
-/// How many clients were refused since the last report, if any.
-fn sentence(counts: &[&Count]) -> Option<String> {
-    let new = counts.iter().filter(|count| count.new > 0);
-    let first = new.clone().max_by_key(|count| count.new)?;
-    let others = match new.clone().count() - 1 {
-        0 => String::new(),
-        others => format!(" and {others} more"),
-    };
-    let more: u64 = new.clone().map(|count| count.new).sum();
-    let all: u64 = new.map(|count| count.all).sum();
-    let clients = if more == 1 { "client" } else { "clients" };
-    Some(match &first.by {
-        Refuser::Listener(name) => format!(
-            "listener `{name}`{others}: {more} {clients} refused by access list, {all} in all"
-        ),
-        Refuser::DryRun(name) => format!(
-            "access list `{name}`{others}: {more} {clients} would be refused (dry_run), {all} in \
-             all"
-        ),
-    })
+/// Listeners whose access list refuses clients, and lists in a dry run.
+fn by_access_list(snapshot: &Snapshot) -> Vec<Refuser> {
+    let listeners = snapshot.listeners.iter().map(|listener| Refuser {
+        name: format!("listener `{}`", listener.name),
+        mode: Mode::On,
+        counts: vec![("access list", listener.refused.load(Ordering::Relaxed))],
+    });
+    let lists = snapshot.access.values().filter(|list| list.dry_run);
+    // Several listeners may have one list.
+    let lists: BTreeMap<_, _> = lists.map(|list| (&list.name, list)).collect();
+    let lists = lists.into_values().map(|list| Refuser {
+        name: format!("access list `{}`", list.name),
+        mode: Mode::DryRun,
+        counts: vec![("", list.refused.load(Ordering::Relaxed))],
+    });
+    listeners.chain(lists).collect()
+}
+
+/// Listeners whose limits of new connections refuse clients, or would.
+fn by_limit(snapshot: &Snapshot) -> Vec<Refuser> {
+    let both = snapshot.listeners.iter().flat_map(|listener| {
+        let gate = &listener.gate;
+        [Mode::On, Mode::DryRun].map(|mode| Refuser {
+            name: format!("listener `{}`", listener.name),
+            mode,
+            counts: Refusal::ALL
+                .map(|rule| {
+                    let count = match mode {
+                        Mode::On => gate.refused(rule),
+                        Mode::DryRun => gate.dry_run(rule),
+                    };
+                    (rule.as_str(), count)
+                })
+                .to_vec(),
+        })
+    });
+    both.collect()
+}
+
+impl Report {
+    /// What is new, if a report may come. To be called each second.
+    fn tick(&mut self, refusers: &dyn Fn() -> Vec<Refuser>) -> Option<String> {
+        if !self.may_come() {
+            return None;
+        }
+        let mut counts = HashMap::new();
+        let mut sentences = Vec::new();
+        for refuser in refusers() {
+            sentences.extend(self.sentence(&refuser));
+            let Refuser {
+                name,
+                mode,
+                counts: by_rule,
+            } = refuser;
+            let all = by_rule.into_iter().filter(|(_, count)| *count > 0);
+            counts.extend(all.map(|(rule, count)| ((name.clone(), rule, mode), count)));
+        }
+        self.reported = counts;
+        let message = joined(sentences)?;
+        self.left = PAUSE_SECONDS;
+        Some(message)
+    }
+
+    /// The same for a single count: how much it has grown.
+    fn tick_count(&mut self, count: u64) -> Option<u64> {
+        if !self.may_come() {
+            return None;
+        }
+        let before = self.reported.insert((String::new(), "", Mode::On), count);
+        let new = count.saturating_sub(before.unwrap_or(0));
+        (new > 0).then(|| {
+            self.left = PAUSE_SECONDS;
+            new
+        })
+    }
+
+    fn may_come(&mut self) -> bool {
+        self.left = self.left.saturating_sub(1);
+        self.left == 0
+    }
+
+    /// How many clients were refused since the last report, if any.
+    fn sentence(&self, refuser: &Refuser) -> Option<String> {
+        let Refuser { name, mode, counts } = refuser;
+        let new = counts.iter().map(|(rule, all)| {
+            let before = self.reported.get(&(name.clone(), rule, *mode));
+            (
+                *rule,
+                all.saturating_sub(before.copied().unwrap_or(0)),
+                *all,
+            )
+        });
+        let new: Vec<_> = new.filter(|(_, new, _)| *new > 0).collect();
+        let sum: u64 = new.iter().map(|(_, new, _)| new).sum();
+        let all: u64 = new.iter().map(|(.., all)| all).sum();
+        let clients = if sum == 1 { "client" } else { "clients" };
+        let refused = match mode {
+            Mode::On => "refused",
+            Mode::DryRun => "would be refused (dry_run)",
+        };
+        let by = match &new[..] {
+            [] => return None,
+            [("", ..)] => String::new(),
+            [(rule, ..)] => format!(" by {rule}"),
+            several => {
+                let words = several
+                    .iter()
+                    .map(|(rule, new, _)| format!("{new} by {rule}"));
+                format!(": {}", Vec::from_iter(words).join(", "))
+            }
+        };
+        Some(format!(
+            "{name}: {sum} {clients} {refused}{by}, {all} in all"
+        ))
+    }
+}
+
+/// The first sentences.
+fn joined(mut sentences: Vec<String>) -> Option<String> {
+    let more = sentences.len().saturating_sub(NAMED_MAX);
+    sentences.truncate(NAMED_MAX);
+    if more > 0 {
+        sentences.push(format!("and {more} more"));
+    }
+    (!sentences.is_empty()).then(|| sentences.join("; "))
 }
 
 /// From one report to the next.
 const PAUSE_SECONDS: u32 = 10;
+/// Refusers that a report names.
+const NAMED_MAX: usize = 5;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refuser(number: usize, mode: Mode, counts: &[(&'static str, u64)]) -> Refuser {
+        Refuser {
+            name: format!("listener `{number}`"),
+            mode,
+            counts: counts.to_vec(),
+        }
+    }
+
+    /// The next report of these counts, and after how many seconds it came.
+    fn next(report: &mut Report, counts: &[(&'static str, u64)], mode: Mode) -> (u32, String) {
+        let mut tick = |_: &u32| report.tick(&|| vec![refuser(1, mode, counts)]);
+        let mut ticks = (1..20).filter_map(|second| Some((second, tick(&second)?)));
+        ticks.next().unwrap_or_default()
+    }
+
+    #[test]
+    fn a_report_has_what_is_new_by_rule() {
+        let mut report = Report::default();
+        let words = "listener `1`: 2 clients refused by access list, 2 in all";
+        let counts = [("access list", 2), ("rate", 0)];
+        assert_eq!(next(&mut report, &counts, Mode::On), (1, words.to_owned()));
+        assert_eq!(next(&mut report, &counts, Mode::On), (0, String::new()));
+        let words = "listener `1`: 4 clients refused: 1 by access list, 3 by rate, 6 in all";
+        let counts = [("access list", 3), ("rate", 3)];
+        assert_eq!(next(&mut report, &counts, Mode::On), (1, words.to_owned()));
+        let words = "listener `1`: 1 client refused by rate, 4 in all";
+        let counts = [("access list", 3), ("rate", 4)];
+        assert_eq!(next(&mut report, &counts, Mode::On), (10, words.to_owned()));
+        let words = "listener `1`: 1 client would be refused (dry_run), 1 in all";
+        let dry = next(&mut Report::default(), &[("", 1)], Mode::DryRun);
+        assert_eq!(dry, (1, words.to_owned()));
+    }
+
+    #[test]
+    fn a_single_count_is_reported_when_it_grows() {
+        let mut report = Report::default();
+        assert_eq!(report.tick_count(0), None);
+        assert_eq!(report.tick_count(3), Some(3));
+        let later: Vec<_> = (0..20).filter_map(|_| report.tick_count(5)).collect();
+        assert_eq!(later, [2]);
+    }
+
+    #[test]
+    fn a_report_names_few() {
+        let mut report = Report::default();
+        let all = || (0..8).map(|number| refuser(number, Mode::On, &[("rate", 1)]));
+        let message = report.tick(&|| all().collect()).unwrap();
+        assert!(message.starts_with("listener `0`: 1 client"), "{message}");
+        assert!(message.ends_with("listener `4`: 1 client refused by rate, 1 in all; and 3 more"));
+        assert!(Report::default().tick(&Vec::new).is_none());
+    }
+}
