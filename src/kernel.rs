@@ -55,8 +55,7 @@ pub trait Kernel {
 
     /// Receives from one socket and sends to the other at once, as much as that takes, where
     /// [`Kernel::recv`] finds no buffer: what is not taken is not received. Here
-    /// [`SourceState::Stopped`] is the end of the stream. It receives `most` bytes at most, which is
-    /// above 0.
+    /// [`SourceState::Stopped`] is the end of the stream. It receives `most` bytes at most.
     fn pass_on(&mut self, from: &Socket, to: &Socket, most: u32) -> Pumped;
 
     /// Sends what there is room for, without waiting: it completes with the number of bytes sent,

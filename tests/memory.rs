@@ -19,7 +19,7 @@ fn resident() -> u64 {
 
 /// As a flood with rotating addresses brings them: half IPv4, half IPv6.
 fn source(number: u32) -> IpAddr {
-    if number % 2 == 0 {
+    if number.is_multiple_of(2) {
         Ipv4Addr::from_bits(number).into()
     } else {
         Ipv6Addr::from_bits(0x2001 << 112 | u128::from(number) << 64).into()

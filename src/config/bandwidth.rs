@@ -86,9 +86,12 @@ fn meant(text: &str) -> Option<String> {
     let unit = unit.trim().to_ascii_lowercase();
     let unit = unit
         .strip_suffix("/s")
-        .or(unit.strip_suffix("ps"))
+        .or_else(|| unit.strip_suffix("ps"))
         .unwrap_or(&unit);
-    if let Some(unit) = unit.strip_suffix("bit").or(unit.strip_suffix("bits")) {
+    if let Some(unit) = unit
+        .strip_suffix("bit")
+        .or_else(|| unit.strip_suffix("bits"))
+    {
         let (_, unit) = BITS.iter().find(|(name, _)| *name == unit)?;
         let bits = number.parse::<u64>().ok()?.checked_mul(*unit)?;
         return Some(format!("{}kB/s", bits / 8_000));

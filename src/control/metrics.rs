@@ -22,7 +22,6 @@ pub(super) struct Metrics {
     pub(super) measurements: Rc<Measurements>,
     shortages: Shortages,
     refusals: Refusals,
-    exceeded: Exceeded,
     overloads: Overloads,
     pub(super) recent: Recent,
     pub(super) started_at: SystemTime,
@@ -37,7 +36,6 @@ impl Metrics {
             measurements: Rc::clone(measurements),
             shortages: Shortages::default(),
             refusals: Refusals::default(),
-            exceeded: Exceeded::default(),
             overloads: Overloads::default(),
             recent: Recent::default(),
             started_at: SystemTime::now(),
@@ -67,7 +65,6 @@ impl Metrics {
         self.shortages
             .report(&workers.stats, snapshot, roster, events);
         self.refusals.tick(snapshot, events);
-        self.exceeded.tick(snapshot, events);
         self.overloads.tick(&workers.stats, events);
         let now = sys::monotonic();
         let since = now - std::mem::replace(&mut self.ticked_at, now);

@@ -23,7 +23,7 @@ pub fn enter(wanted: bool) -> Result<(), StartError> {
         })?;
     }
     // The control thread must not ask for it later: that may ask a directory service.
-    let user = sys::User::own().ok().flatten();
+    let user = sys::Account::own().ok().flatten();
     let name = user.map_or_else(|| format!("uid {}", sys::user_id()), |user| user.name);
     let _ = USER.set(name);
     Ok(())

@@ -5,7 +5,7 @@ use serde_json::json;
 use crate::admin::Author;
 use crate::admin::model::EventKind;
 use crate::config;
-use crate::select::{Action, Decision};
+use crate::select::{Decision, ScalingAction};
 use crate::snapshot::Snapshot;
 use crate::sys;
 
@@ -37,7 +37,7 @@ impl Scaling<'_> {
             let Some(decision) = scaler.and_then(|scaler| scaler.tick(pool, now)) else {
                 continue;
             };
-            let is_active = decision.action == Action::In;
+            let is_active = decision.action == ScalingAction::In;
             for index in 0..record.members.len() {
                 if decision.backends.contains(&record.members[index].name) {
                     record.change(index).is_active = is_active;
@@ -54,8 +54,8 @@ impl Scaling<'_> {
 
     fn report(&self, pool: &config::Pool, decision: &Decision) {
         let (kind, action) = match decision.action {
-            Action::In => (EventKind::ScaledIn, "scale_in"),
-            Action::Out => (EventKind::ScaledOut, "scale_out"),
+            ScalingAction::In => (EventKind::ScaledIn, "scale_in"),
+            ScalingAction::Out => (EventKind::ScaledOut, "scale_out"),
         };
         let message = format!(
             "pool `{}` takes {} {}: {}",

@@ -412,13 +412,8 @@ impl Kernel for Ring {
         let most = most.min(if short { BUFFER_BYTES } else { RECV_BYTES_MAX });
         // A buffer is the least that a multishot receive can be bounded to.
         let bounded = self.features.bounded_recv;
-        let once = most
-            < if bounded {
-                BUFFER_BYTES
-            } else {
-                RECV_BYTES_MAX
-            };
-        let recv = if once {
+        let least = [RECV_BYTES_MAX, BUFFER_BYTES][usize::from(bounded)];
+        let recv = if most < least {
             let (buffer, len) = (std::ptr::null_mut(), most.min(BUFFER_BYTES));
             let once = opcode::Recv::new(socket, buffer, len).buf_group(GROUP);
             once.build().flags(squeue::Flags::BUFFER_SELECT)

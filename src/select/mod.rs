@@ -48,7 +48,7 @@ use predictive::Predictive;
 use random::Random;
 pub use rendezvous::Rendezvous;
 use round_robin::RoundRobin;
-pub use scaling::{Action, Decision, Scaler};
+pub use scaling::{Decision, Scaler, ScalingAction};
 use scene::Scene;
 use two_tier::TwoTier;
 

@@ -23,7 +23,7 @@ pub struct Scaler {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Decision {
     /// Whether backends come in or go out.
-    pub action: Action,
+    pub action: ScalingAction,
     /// The names of these backends.
     pub backends: Vec<String>,
     /// Open connections of the pool; where it scales by forecast, the forecast if that is greater.
@@ -40,14 +40,14 @@ pub struct Decision {
 
 /// The two things that a scaler does with backends of the reserve.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Action {
+pub enum ScalingAction {
     /// They join the rotation.
     In,
     /// They keep their sessions and get no more.
     Out,
 }
 
-impl Action {
+impl ScalingAction {
     /// Its name, for programs.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -124,14 +124,14 @@ impl Scaler {
                 let backends = waiting.into_iter().take(number as usize);
                 let backends: Vec<_> = backends.map(named).collect();
                 let (more, left) = (scene.in_rotation + number, scene.reserve_waits - number);
-                (Action::In, backends, more, left)
+                (ScalingAction::In, backends, more, left)
             }
             Step::Out => {
                 // The last one in is the first one out.
                 let last = reserve().rfind(|backend| takes_share(backend));
                 let backends = last.map(named).into_iter().collect();
                 let (fewer, left) = (scene.in_rotation - 1, scene.reserve_waits + 1);
-                (Action::Out, backends, fewer, left)
+                (ScalingAction::Out, backends, fewer, left)
             }
         };
         Some(Decision {

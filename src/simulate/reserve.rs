@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use crate::config;
 use crate::pool::Pool;
-use crate::select::{Action, Scaler};
+use crate::select::{Scaler, ScalingAction};
 use crate::time::SECOND;
 
 use super::chance;
@@ -51,7 +51,7 @@ pub(super) struct Scaling {
     in_use_max: u32,
     decisions: u32,
     turns: u32,
-    last: Option<Action>,
+    last: Option<ScalingAction>,
     course: Vec<Course>,
 }
 
@@ -96,7 +96,7 @@ impl Scaling {
         self.turns += u32::from(before.is_some_and(|before| before != decision.action));
         Some(pool.with(|backend| {
             if decision.backends.contains(&backend.name) {
-                backend.standby = decision.action == Action::Out;
+                backend.standby = decision.action == ScalingAction::Out;
             }
         }))
     }

@@ -49,4 +49,4 @@ pub use socket::{
 };
 pub use syn_filter::{SynMaps, attach_classic, detach_filter};
 pub use unix::{SocketFile, SocketPlace, SocketTarget};
-pub use users::{User, user_id};
+pub use users::{Account, user_id};

@@ -138,7 +138,7 @@ impl LookUp {
             Err(error) if lacks(&error) => return None,
             Ok(_) | Err(_) => {}
         }
-        // Or at the first address of its network (a secondary one), or at any other (a local route).
+        // Or at the first address of its network (a secondary one), or at another (a local route).
         if *self.binds_others.get_or_init(binds_others) {
             return Some(false);
         }

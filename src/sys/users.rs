@@ -7,7 +7,7 @@ use std::ptr;
 
 /// A user.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct User {
+pub struct Account {
     /// Its name.
     pub name: String,
     /// Its number.
@@ -16,7 +16,7 @@ pub struct User {
     pub gid: u32,
 }
 
-impl User {
+impl Account {
     /// The user of this name; `None`: there is none. May ask a directory service, and so block.
     ///
     /// # Errors
@@ -62,7 +62,7 @@ pub fn user_id() -> u32 {
 /// Asks by one of the calls of getpwnam_r(3), with a buffer that is large enough.
 fn look_up(
     ask: impl Fn(*mut libc::passwd, &mut [u8], *mut *mut libc::passwd) -> libc::c_int,
-) -> io::Result<Option<User>> {
+) -> io::Result<Option<Account>> {
     let mut buffer = vec![0u8; BUFFER_BYTES];
     loop {
         // SAFETY: a `passwd` is plain data: null pointers and zeroes.
@@ -73,7 +73,7 @@ fn look_up(
             0 => {
                 // SAFETY: the call succeeded, so the name is a string in `buffer`, which lives.
                 let name = unsafe { CStr::from_ptr(entry.pw_name) };
-                return Ok(Some(User {
+                return Ok(Some(Account {
                     name: name.to_string_lossy().into_owned(),
                     uid: entry.pw_uid,
                     gid: entry.pw_gid,
@@ -97,11 +97,11 @@ mod tests {
 
     #[test]
     fn users_are_found_by_name_and_by_number() {
-        let root = User::named("root").unwrap().unwrap();
+        let root = Account::named("root").unwrap().unwrap();
         assert_eq!((root.uid, root.gid, &*root.name), (0, 0, "root"));
-        assert_eq!(User::named("no such user").unwrap(), None);
-        assert_eq!(User::named("a\0b").unwrap(), None);
-        if let Some(own) = User::own().unwrap() {
+        assert_eq!(Account::named("no such user").unwrap(), None);
+        assert_eq!(Account::named("a\0b").unwrap(), None);
+        if let Some(own) = Account::own().unwrap() {
             assert_eq!(own.uid, user_id());
         }
     }

@@ -8,7 +8,7 @@ use crate::watchdog::watched;
 fn no_thread_has_a_capability_but_to_listen() {
     watched(|| {
         let backend = Backend::echo();
-        let launch = Launch::to(&[backend.address.clone()]).workers(2);
+        let launch = Launch::to(std::slice::from_ref(&backend.address)).workers(2);
         let balancer = launch.flag("--admin", "a.sock").start();
         exchange_all(balancer.address());
         let threads = balancer.process.all_threads();
@@ -34,7 +34,7 @@ fn no_thread_has_a_capability_but_to_listen() {
 fn without_the_sandbox_it_keeps_what_its_user_has() {
     watched(|| {
         let backend = Backend::echo();
-        let launch = Launch::to(&[backend.address.clone()]).switch("--no-sandbox");
+        let launch = Launch::to(std::slice::from_ref(&backend.address)).switch("--no-sandbox");
         let balancer = launch.flag("--admin", "a.sock").start();
         exchange_all(balancer.address());
         let own = crate::process::Process(std::process::id());

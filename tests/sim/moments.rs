@@ -7,7 +7,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crossbeam::channel::{bounded, unbounded};
+use crossbeam::channel::{Receiver, Sender, bounded, unbounded};
 use mahoraga::address::Address;
 use mahoraga::config::{self, Key, OnDown, Strategy};
 use mahoraga::guard::{Admission, Bans, Gate, Limit, Pit, Rules, Shed, Sources};
@@ -17,7 +17,7 @@ use mahoraga::select::{Plan, Seat};
 use mahoraga::session::{CloseReason, SessionLimits};
 use mahoraga::snapshot::{Listener, Snapshot};
 use mahoraga::time::{MS, NEVER};
-use mahoraga::worker::{Command, SessionFilter, SessionId, Setup};
+use mahoraga::worker::{Command, Inbox, Record, SessionFilter, SessionId, Setup};
 
 use crate::kernel::{FIRST_PORT, FakeKernel, START};
 use crate::neighbour::Neighbour;
@@ -94,22 +94,7 @@ impl Moment {
             kernel.after(at, Event::Command);
         }
         let (log, records) = bounded(100);
-        let setup = Setup {
-            seat: Seat {
-                worker: 0,
-                of: 1,
-                listener: 0,
-                seed: 0,
-            },
-            sockets: vec![socket(0)],
-            snapshot,
-            capacity: 100,
-            backlog: 0,
-            mailbox: mails,
-            inboxes,
-            log: Some(log),
-            stats: Arc::default(),
-        };
+        let setup = setup(snapshot, (mails, inboxes), log);
         let backends = pools[0].backends.iter();
         let pools = Pools {
             tallies: backends.map(|one| Arc::clone(&one.tally)).collect(),
@@ -117,6 +102,30 @@ impl Moment {
             ..Pools::default()
         };
         Scenario::of(kernel, setup, records, pools).run()
+    }
+}
+
+/// What the one worker begins with.
+fn setup(
+    snapshot: Arc<Snapshot>,
+    (mailbox, inboxes): (Receiver<Command>, Arc<[Inbox]>),
+    log: Sender<Record>,
+) -> Setup {
+    Setup {
+        seat: Seat {
+            worker: 0,
+            of: 1,
+            listener: 0,
+            seed: 0,
+        },
+        sockets: vec![socket(0)],
+        snapshot,
+        capacity: 100,
+        backlog: 0,
+        mailbox,
+        inboxes,
+        log: Some(log),
+        stats: Arc::default(),
     }
 }
 

@@ -308,6 +308,15 @@ impl Played {
         }
     }
 
+    /// Remembers what was done, and answers with it or with a refusal.
+    fn record<T>(&mut self, done: String, answer: T) -> Result<T, String> {
+        self.done.push(done);
+        match &self.refusal {
+            Some(error) => Err(error.to_string()),
+            None => Ok(answer),
+        }
+    }
+
     fn answer(&mut self, call: Call) {
         match call {
             Call::Status(reply) => sent(reply.send(Status {
@@ -333,14 +342,12 @@ impl Played {
                 sent(reply.send(vec![ban()]));
             }
             Call::Ban(ban, author, reply) => {
-                self.done.push(format!("ban {ban} {author}"));
-                let refusal = self.refusal.clone().map(|error| error.to_string());
-                sent(reply.send(refusal.map_or(Ok(banned()), Err)));
+                let answer = self.record(format!("ban {ban} {author}"), banned());
+                sent(reply.send(answer));
             }
             Call::Unban(prefix, author, reply) => {
-                self.done.push(format!("unban {prefix} {author}"));
-                let refusal = self.refusal.clone().map(|error| error.to_string());
-                sent(reply.send(refusal.map_or(Ok(ban()), Err)));
+                let answer = self.record(format!("unban {prefix} {author}"), ban());
+                sent(reply.send(answer));
             }
             Call::Pools(_, reply) => sent(reply.send(vec![pool("main"), pool("other")])),
             Call::Sessions(filter, reply) => {
@@ -367,16 +374,14 @@ impl Played {
                 sent(reply.send(self.refusal.clone().map_or(Ok(changed), Err)));
             }
             Call::Reload(author, reply) => {
-                self.done.push(format!("reload {author}"));
-                let refusal = self.refusal.clone().map(|error| error.to_string());
-                let notes = vec!["workers takes effect at the next start".to_owned()];
                 let reloaded = Reloaded {
                     snapshot: 8,
                     changed: true,
-                    notes,
+                    notes: vec!["workers takes effect at the next start".to_owned()],
                     changes: Vec::new(),
                 };
-                sent(reply.send(refusal.map_or(Ok(reloaded), Err)));
+                let answer = self.record(format!("reload {author}"), reloaded);
+                sent(reply.send(answer));
             }
             Call::Reopen(reply) => {
                 let refusal = self.refusal.clone().map(|error| error.to_string());

@@ -11,7 +11,8 @@ use super::table::{Align, Cell, Paint, Table, Tone};
 use super::units::{bytes, count, micros, plain, span};
 use crate::admin::model::{
     AccessListStatus, BansStatus, ConfigText, HistogramStatus, LatencyStatus, LatencyWindow,
-    ListenerStatus, PoolStatus, PrivilegesStatus, SourcesStatus, Stage, Status, TrafficStatus,
+    ListenerStatus, PoolStatus, PrivilegesStatus, Reloads, SourcesStatus, Stage, Status,
+    TrafficStatus,
 };
 use crate::config::values::written;
 
@@ -141,22 +142,11 @@ fn status_text(status: &Status, paint: Paint) -> String {
     if !closed.is_empty() {
         line("closed", &closed.join(", "));
     }
-    line("privileges", &privileges(&status.privileges));
-    let reloads = &status.reloads;
-    let at = reloads
-        .last_at
-        .as_ref()
-        .map(|at| format!(", the last at {at}"));
-    let done = format!("{} done, {} refused", reloads.succeeded, reloads.failed);
-    line("reloads", &format!("{done}{}", at.unwrap_or_default()));
-    if let Some(error) = &reloads.last_error {
-        // A mistake in a file has several lines: it shows the place.
-        for (nth, line) in error.lines().enumerate() {
-            let name = if nth == 0 { "refused" } else { "" };
-            let line = paint.toned(&plain(line), Tone::Bad);
-            let _ = writeln!(text, "{name:<12} {line}");
-        }
+    // An older balancer does not tell.
+    if !status.privileges.user.is_empty() {
+        line("privileges", &privileges(&status.privileges));
     }
+    text += &reloads_text(&status.reloads, paint);
     text += &(guards(status) + &notices(status, paint));
     let mut workers = Table::new(&[
         ("worker", Align::Right),
@@ -181,6 +171,28 @@ fn status_text(status: &Status, paint: Paint) -> String {
         ]);
     }
     text + &latencies_text(&status.latencies, paint) + "\n" + &workers.text(paint)
+}
+
+fn reloads_text(reloads: &Reloads, paint: Paint) -> String {
+    let at = reloads.last_at.as_ref();
+    let at = at
+        .map(|at| format!(", the last at {at}"))
+        .unwrap_or_default();
+    let (done, refused) = (reloads.succeeded, reloads.failed);
+    let mut text = format!(
+        "{:<12} {done} done, {refused} refused{}\n",
+        "reloads",
+        plain(&at)
+    );
+    // A mistake in a file has several lines: it shows the place.
+    let lines = reloads.last_error.iter().flat_map(|error| error.lines());
+    for (nth, line) in lines.enumerate() {
+        let name = if nth == 0 { "refused" } else { "" };
+        let line = paint.toned(&plain(line), Tone::Bad);
+        // Writing to a string does not fail.
+        let _ = writeln!(text, "{name:<12} {line}");
+    }
+    text
 }
 
 /// How long clients waited: in the last 10 s and minute, and since the start.

@@ -35,7 +35,8 @@ pub(super) fn find(config: &Config, found: &mut Vec<Finding>) {
     }
 }
 
-/// What is wrong with the first backend of a pool that leads back to it, by the configuration alone.
+/// What is wrong with the first backend of a pool that leads back to it, by the configuration
+/// alone.
 pub(in crate::config) fn of_pool(config: &Config, pool: usize) -> Option<String> {
     let doors = Doors::of(config, Judge::Text);
     let mut backends = config.pools[pool].backends.iter();

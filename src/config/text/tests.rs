@@ -215,7 +215,7 @@ impl Chance<'_> {
                 access_list: access_list.clone().filter(|_| is_tcp),
                 rate_limit: self.rate_limit(),
                 source_limits: self.source_limits().filter(|_| is_tcp),
-                bandwidth: Bandwidth::any(&mut self.0),
+                bandwidth: Bandwidth::any(self.0),
                 attempts: self.pick(&[ATTEMPTS, 1, 16]),
                 half_close: self.pick(&[HalfClose::Relay, HalfClose::End]),
                 half_sent: self.pick(&[HalfSent::Close, HalfSent::Pass]),
@@ -364,7 +364,7 @@ impl Chance<'_> {
                 .unwrap_or(backend.name),
             weight: self.pick(&[0, 1, 1, 2, 256]),
             max_connections: self.limit(),
-            bandwidth: Rates::any(&mut self.0),
+            bandwidth: Rates::any(self.0),
             backup: self.half(),
             state: self.pick(&AdminState::ALL).1,
             ..Backend::at(backend.address)

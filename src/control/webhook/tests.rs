@@ -10,7 +10,7 @@ use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
 use super::*;
-use crate::select::Action;
+use crate::select::ScalingAction;
 
 const FAST: Pace = Pace {
     timeout: Duration::from_secs(5),
@@ -19,7 +19,7 @@ const FAST: Pace = Pace {
 
 fn notice() -> Notice {
     let decision = Decision {
-        action: Action::In,
+        action: ScalingAction::In,
         backends: vec!["b \"4\"".to_owned()],
         load: 250.5,
         per_backend: 125.25,

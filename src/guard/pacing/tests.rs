@@ -156,11 +156,11 @@ fn small_messages_pass_at_once_beside_streams() {
         let began = crowd.now;
         for tick in 0..1_000 {
             crowd.now = began + tick * 10 * MS;
-            for number in 0..small {
-                while due[number] <= crowd.now {
+            for (number, due) in due.iter_mut().enumerate() {
+                while *due <= crowd.now {
                     let (bytes, at) = crowd.stream(number, true, u32::MAX);
                     moved += u64::from(bytes);
-                    due[number] = at.max(crowd.now);
+                    *due = at.max(crowd.now);
                     if bytes == 0 {
                         break;
                     }

@@ -275,7 +275,7 @@ fn backends_come_in_order_and_go_in_reverse() {
     assert_eq!(scaler.tick(&pool, 0), None);
     let decision = scaler.tick(&pool, SECOND).unwrap();
     let want = Decision {
-        action: Action::In,
+        action: ScalingAction::In,
         backends: vec!["127.0.0.1:3".to_owned(), "127.0.0.1:5".to_owned()],
         load: 50.0,
         per_backend: 50.0,
@@ -295,7 +295,7 @@ fn backends_come_in_order_and_go_in_reverse() {
     });
     let decision = decision.take(60).find_map(|decision| decision).unwrap();
     assert_eq!(at, 6 * SECOND);
-    assert_eq!(decision.action, Action::Out);
+    assert_eq!(decision.action, ScalingAction::Out);
     assert_eq!(decision.backends, ["127.0.0.1:5"]);
     assert_eq!((decision.in_rotation, decision.reserve_left), (2, 2));
     assert_eq!(

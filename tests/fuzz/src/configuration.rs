@@ -24,7 +24,7 @@ pub fn configuration(bytes: &[u8]) {
 fn assert_holds(config: &Config) {
     assert!(!config.listeners.is_empty());
     for listener in &config.listeners {
-        assert!(usize::from(listener.pool) < config.pools.len());
+        assert!(listener.pool < config.pools.len());
     }
     if is_file_of_a_reserved_name(config) {
         return;
