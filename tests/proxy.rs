@@ -133,6 +133,8 @@ mod strategies;
 mod streams;
 #[path = "proxy/stuck.rs"]
 mod stuck;
+#[path = "proxy/syn_filter.rs"]
+mod syn_filter;
 #[path = "proxy/systemd.rs"]
 mod systemd;
 #[path = "proxy/tags.rs"]

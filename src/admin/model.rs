@@ -15,7 +15,10 @@ mod bans;
 mod figures;
 
 pub use access_lists::{AccessDecision, AccessListDetail, AccessListStatus, AccessQuestion};
-pub use bans::{BANS, BANS_MAX, BanFilter, BanOrder, BanStatus, Banned, BannedBy, BansStatus};
+pub use bans::{
+    BANS, BANS_MAX, BanFilter, BanOrder, BanStatus, Banned, BannedBy, BansStatus, SynFilterMeans,
+    SynFilterStatus,
+};
 pub use figures::{
     ControlStatus, HistogramStatus, LastChange, LatencyStatus, LatencyWindow, TrafficStatus,
 };
@@ -65,6 +68,9 @@ pub struct Status {
     /// The ban table.
     #[serde(default)]
     pub bans: BansStatus,
+    /// What drops banned clients before they are accepted.
+    #[serde(default)]
+    pub syn_filter: SynFilterStatus,
     /// What of the configuration takes effect at the next start, a sentence each.
     #[serde(default)]
     pub waiting: Vec<String>,

@@ -28,6 +28,7 @@ use super::publisher::Publisher;
 use super::reload::Reloading;
 use super::roster::Roster;
 use super::scaling::Scaling;
+use super::syn_filter::SynFilter;
 use super::unix_sockets::Opened;
 use super::watchdog::Watchdog;
 use super::webhook::Webhooks;
@@ -51,6 +52,7 @@ pub(super) struct Balancer {
     pub(super) discoveries: Discoveries,
     pub(super) access: AccessLists,
     pub(super) bans: BanReports,
+    pub(super) syn_filter: SynFilter,
     pub(super) metrics: Metrics,
     pub(super) log_orders: Rc<Orders>,
     pub(super) events: Events,
@@ -95,6 +97,7 @@ impl Balancer {
             discoveries,
             access,
             bans: BanReports::default(),
+            syn_filter: SynFilter::new(),
             metrics: Metrics::new(measurements),
             log_orders: Rc::clone(log_orders),
             events: events.clone(),

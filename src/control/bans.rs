@@ -105,8 +105,9 @@ impl Balancer {
     }
 
     /// Lifts the ban of a network by order of an operator, and records it.
-    pub(super) fn unban(&self, prefix: Prefix, author: Author) -> Result<BanStatus, String> {
+    pub(super) fn unban(&mut self, prefix: Prefix, author: Author) -> Result<BanStatus, String> {
         let bans = &self.publisher.snapshot().bans;
+        self.syn_filter.lift(prefix, bans, &self.workers);
         let lifted = bans.lift(prefix).map(|ban| Clocks::now().status(&ban));
         let lifted = lifted.ok_or_else(|| not_banned(bans, prefix));
         self.audit.record(&Entry {

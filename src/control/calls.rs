@@ -147,6 +147,7 @@ impl Balancer {
             access_lists: self.access.status(),
             sources: status::sources(&snapshot.sources),
             bans: status::bans(&snapshot.bans),
+            syn_filter: self.syn_filter.status(),
             lacks: metrics.lacks(),
             alerts: self.alerts(),
             waiting: self.at_start.pending(self.declared.config()),

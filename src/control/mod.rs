@@ -39,6 +39,7 @@ mod shortages;
 mod start;
 mod status;
 mod supervise;
+mod syn_filter;
 mod systemd;
 mod unix_sockets;
 mod watchdog;

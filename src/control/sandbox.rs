@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 use crate::admin::model::PrivilegesStatus;
 use crate::sys::{self, Capability};
 
-use super::StartError;
+use super::{StartError, syn_filter};
 
 /// Gives up every capability but those that listening needs, unless the operator wants to keep all.
 /// Call it once, before there is a second thread.
@@ -14,6 +14,7 @@ use super::StartError;
 /// # Errors
 /// [`StartError::Thread`]: the kernel refuses that.
 pub fn enter(wanted: bool) -> Result<(), StartError> {
+    syn_filter::prepare();
     if wanted {
         sys::keep_capabilities(&[Capability::NetBindService]).map_err(|error| {
             StartError::Thread {

@@ -21,6 +21,7 @@ use crate::sys::{self, Bound, Doorbell};
 use crate::worker::{Command, Inbox, Record, Setup, Stats, Worker};
 
 use super::listening::{self, Patience};
+use super::syn_filter::Attachment;
 use super::workers::{LOG_QUEUE_LINES, WorkerHandle, Workers};
 use super::{StartError, capacity};
 
@@ -208,6 +209,7 @@ fn before_threads(
         stats: Vec::new(),
         listening: RefCell::default(),
         removed: RefCell::default(),
+        syn_filter: RefCell::new(Attachment::None),
         records,
         log_bell: doorbell()?,
         bell: doorbell()?,

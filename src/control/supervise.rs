@@ -237,6 +237,7 @@ impl Balancer {
         pools::tick(&mut self.roster, snapshot);
         self.access.tick();
         self.bans.tick(snapshot, &self.events);
+        self.syn_filter.tick(snapshot, &self.workers);
         let has_left = snapshot.has_left();
         self.publisher.repeat();
         self.workers.repeat_closing(self.publisher.snapshot());

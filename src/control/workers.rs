@@ -24,6 +24,7 @@ use crate::time::{MS, NEVER, SECOND};
 use crate::worker::{Command, Record, SessionFilter, SessionInfo, Stats};
 
 use super::aside;
+use super::syn_filter::Attachment;
 use super::unix_sockets::Present;
 
 /// The workers, seen from the control thread.
@@ -32,6 +33,8 @@ pub(super) struct Workers {
     /// Listening sockets by the listeners' ids.
     pub(super) listening: RefCell<BTreeMap<u64, Listening>>,
     pub(super) removed: RefCell<Removed>,
+    /// What drops banned clients at the listening sockets.
+    pub(super) syn_filter: RefCell<Attachment>,
     pub(super) stats: Vec<Arc<Stats>>,
     pub(super) records: Receiver<Record>,
     /// Wakes the writer of the access log.
@@ -52,7 +55,7 @@ pub(super) struct Workers {
 pub(super) struct Listening {
     /// As configured: its port may be 0.
     bind: Address,
-    bound: Bound,
+    pub(super) bound: Bound,
     /// That of the listener in the snapshots.
     file_gone_at: Arc<AtomicU64>,
 }
@@ -190,6 +193,10 @@ impl Workers {
     /// its order. Copies of them stay here while the listeners exist, and a little longer.
     pub(super) fn publish(&self, snapshot: &Arc<Snapshot>, new: Vec<Bound>) {
         let first_new = snapshot.listeners_made - new.len() as u64;
+        let filter = self.syn_filter.borrow();
+        if let Some(error) = new.iter().find_map(|bound| filter.attach_to(bound).err()) {
+            log::warn!("a new listener accepts banned clients, to reset them: {error}");
+        }
         for (number, worker) in self.handles.iter().enumerate() {
             let own = (first_new..).zip(new.iter().map(|bound| bound.of_worker(number)));
             let own: Vec<_> = own.collect();
@@ -323,6 +330,7 @@ impl Workers {
     /// Closes this thread's copies of all listening sockets; the workers close theirs.
     pub(super) fn close_listeners(&self) {
         for its in self.listening.borrow_mut().values_mut() {
+            its.bound.unfilter();
             its.bound.sockets.clear();
         }
         self.removed.borrow_mut().open.clear();
@@ -376,7 +384,10 @@ impl Removed {
         let is_tcp = matches!(its.bind, Address::Tcp(_));
         let until = match (its.bound.handed_in, is_tcp) {
             // The service manager listens on: no other socket can bind the address.
-            (true, _) => u64::MAX,
+            (true, _) => {
+                its.bound.unfilter();
+                u64::MAX
+            }
             (false, true) => {
                 let closing = its.bound.sockets.iter().map(sys::drop_new_clients);
                 if let Err(error) = closing.collect::<io::Result<()>>() {

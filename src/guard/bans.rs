@@ -4,6 +4,7 @@
 //! All threads share it, and it outlives snapshots. Workers look into it for each client; whoever
 //! bans changes an entry, whatever the number of the others.
 
+mod knocks;
 mod lengths;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -21,6 +22,7 @@ use thiserror::Error;
 use crate::prefix::Prefix;
 use crate::time::NEVER;
 
+use knocks::{Knocking, Knocks};
 use lengths::Lengths;
 
 /// A network whose clients are refused.
@@ -39,6 +41,8 @@ pub struct Ban {
     pub until: u64,
     /// Clients that it refused.
     hits: AtomicU64,
+    /// Those of the present second.
+    knocks: Knocks,
 }
 
 /// Who bans.
@@ -83,6 +87,7 @@ impl Ban {
             since,
             until,
             hits: AtomicU64::new(0),
+            knocks: Knocks::default(),
         }
     }
 
@@ -119,6 +124,8 @@ pub struct Bans {
     changes: AtomicU64,
     /// Clients that were refused.
     hits: AtomicU64,
+    /// Networks whose clients keep knocking.
+    knocking: Knocking,
     order: Mutex<Order>,
 }
 
@@ -149,6 +156,7 @@ impl Bans {
             added: AtomicU64::new(0),
             changes: AtomicU64::new(0),
             hits: AtomicU64::new(0),
+            knocking: Knocking::default(),
             order: Mutex::default(),
         }
     }
@@ -202,10 +210,36 @@ impl Bans {
 
     /// Counts a client of a banned address as refused, by the longest prefix that it is in.
     pub fn count_hit(&self, ip: IpAddr, now: u64) {
-        let counted = self.longest(ip, now, |ban| ban.hits.fetch_add(1, Ordering::Relaxed));
+        let counted = self.longest(ip, now, |ban| {
+            ban.hits.fetch_add(1, Ordering::Relaxed);
+            if ban.knocks.count(now) {
+                self.knocking.add(ban.prefix);
+            }
+        });
         if counted.is_some() {
             self.hits.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    /// Banned networks that more than 10 clients of a second came from, since the last call.
+    #[must_use]
+    pub fn take_knocking(&self) -> Vec<Prefix> {
+        self.knocking.take()
+    }
+
+    /// Whether exactly this network is banned now.
+    #[must_use]
+    pub fn holds(&self, prefix: Prefix, now: u64) -> bool {
+        let bans = self.shard(prefix).read();
+        bans.get(&prefix).is_some_and(|ban| ban.holds(now))
+    }
+
+    /// Counts clients of a banned network that the kernel dropped.
+    pub fn count_dropped(&self, prefix: Prefix, clients: u64) {
+        if let Some(ban) = self.shard(prefix).read().get(&prefix) {
+            ban.hits.fetch_add(clients, Ordering::Relaxed);
+        }
+        self.hits.fetch_add(clients, Ordering::Relaxed);
     }
 
     /// The ban of an address now, by the longest prefix that it is in.

@@ -41,6 +41,13 @@ impl Bound {
         }
     }
 
+    /// Takes the filter from sockets of the service manager, which outlive this process.
+    pub fn unfilter(&self) {
+        if self.handed_in {
+            self.sockets.iter().for_each(super::detach_filter);
+        }
+    }
+
     /// The listening socket of a worker.
     #[must_use]
     pub fn of_worker(&self, worker: usize) -> BorrowedFd<'_> {
@@ -124,13 +131,16 @@ pub fn inherit(socket: OwnedFd, to: &Address) -> io::Result<Bound> {
         socket.set_tcp_nodelay(true)?;
         socket.set_tcp_keepalive(&keepalive())?;
     }
-    Ok(Bound {
+    let bound = Bound {
         address: local.map_or_else(|| to.clone(), Address::Tcp),
         sockets: vec![socket.into()],
         // The process that made the file removes it.
         file: None,
         handed_in: true,
-    })
+    };
+    // A process that was killed may have left its filter.
+    bound.unfilter();
+    Ok(bound)
 }
 
 /// Drops the first segment of each new client of a listening socket. The client sends it again

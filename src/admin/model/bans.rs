@@ -57,6 +57,32 @@ pub struct BansStatus {
     pub hits: u64,
 }
 
+/// What drops banned clients that keep knocking before they are accepted.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct SynFilterStatus {
+    /// How it is done.
+    pub means: SynFilterMeans,
+    /// Banned networks whose clients are dropped now.
+    pub networks: u64,
+    /// First segments (SYN) that were dropped since the start; `null`: they are not counted.
+    pub dropped: Option<u64>,
+    /// Why it is not done in a better way.
+    pub why: Option<String>,
+}
+
+/// How banned clients are dropped before they are accepted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum SynFilterMeans {
+    /// By a program with maps of networks, which counts.
+    Ebpf,
+    /// By a program that compares with some hundred networks, and does not count.
+    Classic,
+    /// Not at all: they are accepted and reset.
+    #[default]
+    None,
+}
+
 /// Selects bans: every field that is set must match.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]

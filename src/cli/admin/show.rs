@@ -12,7 +12,7 @@ use super::units::{bytes, count, micros, plain, span};
 use crate::admin::model::{
     AccessListStatus, BansStatus, ConfigText, HistogramStatus, LatencyStatus, LatencyWindow,
     ListenerStatus, PoolStatus, PrivilegesStatus, Reloads, SourcesStatus, Stage, Status,
-    TrafficStatus,
+    SynFilterMeans, SynFilterStatus, TrafficStatus,
 };
 use crate::config::values::written;
 
@@ -269,7 +269,31 @@ pub(super) fn stage(stage: Stage) -> (&'static str, Tone) {
 
 /// Lines for access lists, the table of sources and the ban table.
 fn guards(status: &Status) -> String {
-    access_lists(&status.access_lists) + &sources(&status.sources) + &bans(&status.bans)
+    access_lists(&status.access_lists)
+        + &sources(&status.sources)
+        + &bans(&status.bans)
+        + &syn_filter(&status.syn_filter)
+}
+
+/// A line for what drops banned clients before they are accepted, while it does.
+fn syn_filter(filter: &SynFilterStatus) -> String {
+    if filter.networks == 0 {
+        return String::new();
+    }
+    let means = match filter.means {
+        SynFilterMeans::Ebpf => "eBPF",
+        SynFilterMeans::Classic => "classic BPF",
+        SynFilterMeans::None => "nothing",
+    };
+    let networks = match filter.networks {
+        1 => "1 network".to_owned(),
+        more => format!("{} networks", count(more)),
+    };
+    let dropped = filter.dropped.map_or_else(
+        || "hits are not counted".to_owned(),
+        |dropped| format!("{} SYNs", count(dropped)),
+    );
+    format!("syn filter   {means} drops clients of {networks}, {dropped}\n")
 }
 
 /// A line for the ban table, once it is in use.

@@ -155,3 +155,23 @@ fn a_look_up_is_that_of_a_naive_search() {
         assert!(bans.lengths.of(ip("::1")).next().is_none());
     }
 }
+
+#[test]
+fn a_ban_whose_clients_keep_knocking_is_told_and_counts_what_the_kernel_drops() {
+    let bans = Bans::new(10);
+    ban(&bans, "10.0.0.0/8", NEVER);
+    ban(&bans, "10.1.0.0/16", 5 * SECOND);
+    (0..10).for_each(|_| bans.count_hit(ip("10.1.2.3"), 4 * SECOND));
+    assert!(bans.take_knocking().is_empty());
+    (0..10).for_each(|_| bans.count_hit(ip("10.1.9.9"), 4 * SECOND));
+    assert_eq!(bans.take_knocking(), [prefix("10.1.0.0/16")]);
+    assert!(bans.take_knocking().is_empty());
+    assert!(bans.holds(prefix("10.1.0.0/16"), 4 * SECOND));
+    assert!(!bans.holds(prefix("10.1.0.0/16"), 5 * SECOND));
+    assert!(!bans.holds(prefix("10.1.0.0/24"), 4 * SECOND));
+    bans.count_dropped(prefix("10.1.0.0/16"), 1_000);
+    // It was lifted meanwhile.
+    bans.count_dropped(prefix("10.2.0.0/16"), 5);
+    assert_eq!(bans.find(ip("10.1.0.1"), 0).unwrap().hits(), 1_020);
+    assert_eq!(bans.hits(), 1_025);
+}
