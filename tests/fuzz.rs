@@ -94,6 +94,11 @@ fn part(bytes: &[u8], rng: &mut Rng) -> (usize, usize) {
 }
 
 #[test]
+fn the_ban_table_does_what_a_list_does() {
+    fuzz(targets::bans, "bans", None);
+}
+
+#[test]
 fn configurations_are_read_as_they_are_written() {
     fuzz(targets::configuration, "configuration", Some("config.ron"));
 }

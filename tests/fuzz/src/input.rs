@@ -2,6 +2,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use mahoraga::prefix::Prefix;
+
 /// The bytes that are left.
 pub struct Input<'a>(pub &'a [u8]);
 
@@ -38,5 +40,12 @@ impl Input<'_> {
             4 => [u8::MAX; 16].into(),
             _ => Ipv6Addr::from(v6).into(),
         }
+    }
+
+    /// The first bits of such an address.
+    pub fn prefix(&mut self) -> Prefix {
+        let (ip, length) = (self.ip(), self.byte());
+        let lengths = if ip.is_ipv4() { 33 } else { 129 };
+        Prefix::new(ip, length % lengths).expect("a length that fits")
     }
 }

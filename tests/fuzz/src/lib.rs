@@ -9,6 +9,7 @@
     reason = "tests/fuzz.rs includes this file, and is no library"
 )]
 
+mod bans;
 mod configuration;
 mod first_bytes;
 mod input;
@@ -16,6 +17,7 @@ mod prefixes;
 mod requests;
 mod sources;
 
+pub use bans::bans;
 pub use configuration::configuration;
 pub use first_bytes::first_bytes;
 pub use prefixes::{prefix_lists, prefix_tables};

@@ -30,10 +30,8 @@ pub fn prefix_tables(bytes: &[u8]) {
     let mut input = Input(bytes);
     let mut all = Vec::new();
     while !input.is_empty() && all.len() < PREFIXES_MAX {
-        let (ip, length) = (input.ip(), input.byte());
-        let access = [Access::Allow, Access::Deny][usize::from(length & 1)];
-        let bits = if ip.is_ipv4() { 33 } else { 129 };
-        let prefix = Prefix::new(ip, (length >> 1) % bits).expect("a length that fits");
+        let access = [Access::Allow, Access::Deny][usize::from(input.byte() & 1)];
+        let prefix = input.prefix();
         all.push((prefix, access));
     }
     match Prefixes::new(all.clone()) {

@@ -1,7 +1,9 @@
 //! Queries and bodies of the admin API.
 
-use mahoraga::admin::model::{AccessQuestion, Removal, Watching};
-use mahoraga::config::{AccessListChange, Backend, Changeable, Config, Listener, Patch, Pool};
+use mahoraga::admin::model::{AccessQuestion, BanFilter, Removal, Watching};
+use mahoraga::config::{
+    AccessListChange, Backend, Changeable, Config, Listener, NewBan, Patch, Pool,
+};
 use mahoraga::worker::SessionFilter;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -11,7 +13,7 @@ pub fn requests(bytes: &[u8]) {
     let Some((kind, bytes)) = bytes.split_first() else {
         return;
     };
-    match kind % 9 {
+    match kind % 11 {
         0 => patch::<Backend>(bytes),
         1 => patch::<Pool>(bytes),
         2 => patch::<Listener>(bytes),
@@ -20,6 +22,8 @@ pub fn requests(bytes: &[u8]) {
         5 => backend(bytes),
         6 => query::<SessionFilter>(bytes),
         7 => query::<AccessQuestion>(bytes),
+        8 => patch::<NewBan>(bytes),
+        9 => query::<BanFilter>(bytes),
         _ => {
             query::<Removal>(bytes);
             query::<Watching>(bytes);
