@@ -3,6 +3,8 @@
     admin_clients.py times SOCKET COUNT PATH...     milliseconds of each answer, on a new connection
     admin_clients.py publish SOCKET COUNT BACKEND   microseconds from a change to the last worker
                                                     that uses it, as the balancer measures it
+    admin_clients.py ban SOCKET COUNT FIRST         microseconds of a ban: COUNT addresses are
+                                                    banned, from FIRST on
 
 Each prints one line: what, how often, p50, p99 and the longest. `publish` changes the weight of a
 backend of the pool `default`.
@@ -13,6 +15,7 @@ import json
 import socket
 import sys
 import time
+from ipaddress import ip_address
 
 
 class Connection(http.client.HTTPConnection):
@@ -72,10 +75,21 @@ def publish(path, count, backend):
     tell("published", "us", taken)
 
 
+def ban(path, count, first):
+    taken, first = [], ip_address(first)
+    for number in range(count):
+        began = time.monotonic()
+        ask(path, "POST", "/v1/bans", {"prefix": str(first + number), "reason": "a load test"})
+        taken.append((time.monotonic() - began) * 1e6)
+    tell("POST /v1/bans", "us", taken)
+
+
 def main():
     what, path, count, *rest = sys.argv[1:]
     if what == "times":
         times(path, int(count), rest)
+    elif what == "ban":
+        ban(path, int(count), *rest)
     else:
         publish(path, int(count), *rest)
 

@@ -9,12 +9,14 @@
 #
 # `off` has no rules. `address` has the least rule that asks for the client's address: a list of one
 # prefix. `on` has all that a listener can have, none of which refuses the clients here: an access
-# list of PREFIXES, limits of each source, of the listener and of all. Each has one worker pinned to
+# list of PREFIXES, limits of each source, of the listener and of all, and BANS banned addresses.
+# Each has one worker pinned to
 # PROXY_CPU (1); load and backend are on LOAD_CPU (0). In every round each has its turn, another one
 # first. A ratio is taken within a round; the script prints the medians and ranges of the rounds.
 # The exit code does not depend on them. By environment:
 #   ROUNDS=15       DURATION=2      rounds, and seconds of each figure in a round
 #   PREFIXES=100000                 of the access list
+#   BANS=10000                      addresses
 #   MAHORAGA=PATH   the binary (default: what `cargo build --release` makes now)
 #   INSTALL=1       as root, install missing tools by apt-get
 
@@ -25,6 +27,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 ROUNDS=${ROUNDS:-15}
 DURATION=${DURATION:-2}
 PREFIXES=${PREFIXES:-100000}
+BANS=${BANS:-10000}
 KINDS=(off address on)
 TSV=$WORK/protection.tsv
 declare -A PORT_OF PID_OF
@@ -77,7 +80,7 @@ start_kind() {
     cat >"$WORK/$kind.ron" <<RON
 (
     workers: 1,
-    admin: "off",
+    admin: "$([[ $kind == on ]] && echo "$WORK/admin.sock" || echo off)",
     access_log: "off",
     histogram_log: "$WORK/$kind.hlog",
 $(lists_of "$kind")
@@ -91,6 +94,9 @@ RON
     wait_port "$PORT" "$kind"
     PORT_OF[$kind]=$PORT
     PID_OF[$kind]=$STARTED
+    if [[ $kind == on ]] && ((BANS)); then
+        python3 "$LOADTEST/admin_clients.py" ban "$WORK/admin.sock" "$BANS" 198.18.0.0 >&2
+    fi
 }
 
 # turn LOAD ROUND KIND WRK_ARGUMENT...
@@ -164,7 +170,7 @@ figures = defaultdict(dict)
 with open(sys.argv[1], encoding="utf-8", newline="") as file:
     for load, turn, kind, cpu, _ in csv.reader(file, delimiter="\t"):
         figures[load, kind][turn] = float(cpu)
-kinds = list(dict.fromkeys(kind for _, kind in figures))
+kinds = ["off", "address", "on"]
 
 
 def spread(values, form):
@@ -204,4 +210,5 @@ for part; do
     "part_$part"
 done
 [[ ! -s $TSV ]] || print_table
-printf '%s rounds of %s s, %s prefixes; %s.\n' "$ROUNDS" "$DURATION" "$PREFIXES" "$(machine_facts)"
+printf '%s rounds of %s s, %s prefixes, %s bans; %s.\n' \
+    "$ROUNDS" "$DURATION" "$PREFIXES" "$BANS" "$(machine_facts)"
