@@ -11,12 +11,12 @@
 #
 # Balancer, backend (nginx) and the good client are in a network namespace, the attacker is in
 # another one. The good client has 8 connections from wrk; against `syn` it opens a new one for each
-# request, as only those could suffer. In each round it is measured without the attack and under it;
-# the script prints the medians and ranges of both p99, and of their ratio within a round. Each
-# attack is run without limits, and with `source_limits: (connections: LIMIT)`: what the attacker
-# holds then is what the limit says. The exit code does not depend on times; it is 1 when a request
-# of the good client fails, or when the attacker holds more than the limit. Needs root. By
-# environment:
+# request, as only those could suffer. In each round it is measured three times: without the attack,
+# while the attack arrives, and while it stands. The script prints the medians and ranges of each
+# p99, and of the ratios within a round. Each attack is run without limits, and with
+# `source_limits: (connections: LIMIT)`: what the attacker holds then is what the limit says. The
+# exit code does not depend on times; it is 1 when a request of the good client fails, or when the
+# attacker holds more than the limit. Needs root. By environment:
 #   ROUNDS=5           DURATION=4     rounds, and seconds of each figure in a round
 #   CONNECTIONS=1000   LIMIT=50       of the attacker
 #   SYN_RATE=10000     SYNs a second
@@ -78,7 +78,7 @@ RON
 
 # start_attack NAME PORT
 start_attack() {
-    local name=$1 url=http://$OURS:$2 seconds=$((DURATION + 60))
+    local name=$1 url=http://$OURS:$2 seconds=$((2 * DURATION + 60))
     local -a slow=(slowhttptest -v 0 -c "$CONNECTIONS" -r 1000 -l "$seconds")
     case $name in
     slowloris) slow+=(-H -i 2 -u "$url/small") ;;
@@ -124,7 +124,7 @@ good_client() {
 
 # measure NAME LIMITS MOST BACKEND_PORT: all rounds of an attack.
 measure() {
-    local name=$1 kind=$2 most=$3 backend=$4 round quiet attacked held cookies limits=
+    local name=$1 kind=$2 most=$3 backend=$4 round quiet arriving standing held cookies limits=
     [[ $kind == none ]] || limits=", source_limits: (connections: $LIMIT)"
     start_balancer "$backend" "$limits"
     local balancer=$STARTED port=$PORT
@@ -135,7 +135,8 @@ measure() {
         cookies=$(counter TcpExtSyncookiesSent)
         start_attack "$name" "$port"
         until_attacked "$name" "$port" "$most"
-        attacked=$(good_client "$name" "$port")
+        arriving=$(good_client "$name" "$port")
+        standing=$(good_client "$name" "$port")
         held=$(established "$port")
         if [[ $name == syn ]]; then
             held=$(ss -Htn state syn-recv src "$OURS:$port" | wc -l)
@@ -145,7 +146,8 @@ measure() {
             die "$name: the attacker has $held connections, at most $most are allowed"
         fi
         stop "$STARTED"
-        printf '%s\t%s\t%s\t%s\t%s\n' "$name" "$kind" "$quiet" "$attacked" "$held" >>"$TSV"
+        printf '%s\t%s\t%s\t%s\t%s\t%s\n' \
+            "$name" "$kind" "$quiet" "$arriving" "$standing" "$held" >>"$TSV"
         # What the attacker left is gone before the next figure.
         until_gone "$port"
     done
@@ -177,14 +179,14 @@ def spread(values, form):
     return f"{median(values):{form}} ({min(values):{form}} to {max(values):{form}})"
 
 
-print("| attack | limits | p99 without, ms | p99 under attack, ms | ratio | attacker holds |")
+print("| attack | limits | p99 without, ms | while it arrives | while it stands | attacker holds |")
 print("| --- | --- | --- | --- | --- | --- |")
 for (name, kind), figures in rounds.items():
-    quiet, attacked, held = zip(*figures)
-    cells = [name, kind,
-             spread([us / 1e3 for us in quiet], ".2f"),
-             spread([us / 1e3 for us in attacked], ".2f"),
-             spread([two / one for one, two in zip(quiet, attacked)], ".2f"),
+    quiet, arriving, standing, held = zip(*figures)
+    times = lambda under: spread([two / one for one, two in zip(quiet, under)], ".2f") + " times"
+    ms = lambda us: f"{median(us) / 1e3:.2f}: "
+    cells = [name, kind, spread([us / 1e3 for us in quiet], ".2f"),
+             ms(arriving) + times(arriving), ms(standing) + times(standing),
              spread(held, ",.0f") + (" half-open" if name == "syn" else "")]
     print("| " + " | ".join(cells) + " |")
 PYTHON

@@ -33,6 +33,8 @@ if ! cargo fuzz --version >/dev/null 2>&1; then
     echo "$0: cargo-fuzz is not installed: cargo install --locked cargo-fuzz" >&2
     exit 1
 fi
+# The versions of dependencies that the balancer has; cargo adds libFuzzer's.
+cp Cargo.lock tests/fuzz/Cargo.lock
 for target; do
     corpus=target/fuzz/corpus/$target log=target/fuzz/$target.log
     mkdir -p "$corpus"
