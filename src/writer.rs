@@ -80,7 +80,11 @@ impl Writer {
         let of_thread = Arc::clone(&shared);
         thread::Builder::new()
             .name(name.to_owned())
-            .spawn(move || run(file, outlet, &waiting, &of_thread))?;
+            .spawn(move || {
+                // A failure leaves a right that the thread has no use for.
+                let _ = sys::done_with_rings();
+                run(file, outlet, &waiting, &of_thread);
+            })?;
         Ok(Self { jobs, shared })
     }
 

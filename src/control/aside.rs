@@ -15,6 +15,8 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::oneshot;
 
+use crate::sys;
+
 /// Begins a call that an operator asked for, once a thread is free. The receiver gets its outcome.
 /// The end of the process does not wait for it.
 pub(super) fn begin<T: Send + 'static>(
@@ -176,6 +178,8 @@ impl Threads {
     }
 
     fn work(&self) {
+        // Keeping it would change nothing about what a call can do.
+        let _ = sys::done_with_rings();
         let mut state = self.state.lock();
         loop {
             if let Some(call) = state.calls.pop_front() {

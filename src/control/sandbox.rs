@@ -8,19 +8,22 @@ use crate::sys::{self, Capability};
 
 use super::{StartError, syn_filter};
 
-/// Gives up every capability but those that listening needs, unless the operator wants to keep all.
-/// Call it once, before there is a second thread.
+/// Gives up every capability but those that listening, and dropping banned clients, need, unless the
+/// operator wants to keep all. Call it once, before there is a second thread.
 ///
 /// # Errors
 /// [`StartError::Thread`]: the kernel refuses that.
 pub fn enter(wanted: bool) -> Result<(), StartError> {
     syn_filter::prepare();
     if wanted {
-        sys::keep_capabilities(&[Capability::NetBindService]).map_err(|error| {
-            StartError::Thread {
-                what: "give up capabilities (--no-sandbox keeps them)",
-                error,
-            }
+        let mut keep = vec![Capability::NetBindService];
+        if sys::filters_need_net_admin() {
+            keep.push(Capability::NetAdmin);
+        }
+        let kept = sys::keep_capabilities(&keep);
+        kept.map_err(|error| StartError::Thread {
+            what: "give up capabilities (--no-sandbox keeps them)",
+            error,
         })?;
     }
     // The control thread must not ask for it later: that may ask a directory service.

@@ -178,6 +178,7 @@ pub(super) async fn start(
     }
     drop(ready);
     readiness.into_iter().collect::<Result<(), _>>()?;
+    sys::done_with_rings().map_err(SetupError::Other)?;
     workers.note(&Arc::clone(&workers.snapshot), bound);
     Ok(workers)
 }
@@ -250,7 +251,11 @@ fn work(args: WorkerArgs) {
         .collect();
     let ring = sys::own_descriptor_table(&keep)
         .map_err(SetupError::Other)
-        .and_then(|()| Ring::new(args.features, args.size, args.wakes, args.inlet));
+        .and_then(|()| Ring::new(args.features, args.size, args.wakes, args.inlet))
+        .and_then(|ring| {
+            let done = sys::done_with_rings().map_err(SetupError::Other);
+            done.map(|()| ring)
+        });
     match ring {
         Ok(ring) => {
             let mut worker = Worker::new(ring, args.setup);

@@ -34,7 +34,8 @@ pub use own_addresses::{OwnAddresses, is_own_address};
 pub use passing::{descriptor_channel, receive_descriptors, send_descriptors};
 pub use ports::{is_one_end, local_ports, read_local_ports};
 pub use privileges::{
-    Capability, effective_capabilities, has_no_new_privileges, keep_capabilities,
+    Capability, done_with_rings, effective_capabilities, filters_need_net_admin,
+    has_no_new_privileges, keep_capabilities,
 };
 pub use process::{
     allowed_cpus, await_signals, block_signals, descriptor_limit, hold_signals, io_uring_disabled,

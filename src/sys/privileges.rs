@@ -7,24 +7,30 @@ use rustix::thread::{
     CapabilitySet, CapabilitySets, capabilities, clear_ambient_capability_set, no_new_privs,
     remove_capability_from_bounding_set, set_capabilities, set_no_new_privs,
 };
+use socket2::{Domain, SockFilter, Socket, Type};
 
 /// A privilege that the process may keep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Capability {
     /// Listen on ports below 1024.
     NetBindService,
+    /// Attach filters to sockets, where the kernel demands that for it.
+    NetAdmin,
 }
 
 impl Capability {
     fn set(self) -> CapabilitySet {
         match self {
             Self::NetBindService => CapabilitySet::NET_BIND_SERVICE,
+            Self::NetAdmin => CapabilitySet::NET_ADMIN,
         }
     }
 }
 
 /// Gives up all capabilities of the calling thread and those that it makes but `keep`, of those
-/// that it has. Programs that it executes get no others, not even as root or by a setuid file
+/// that it has, and but CAP_IPC_LOCK, which each thread gives up by [`done_with_rings`]: the limit
+/// of locked memory would count the memory of rings, those of all balancers of the user together.
+/// Programs that the thread executes get none but `keep`, not even as root or by a setuid file
 /// (PR_SET_NO_NEW_PRIVS). Call it before there is a second thread.
 ///
 /// # Errors
@@ -51,16 +57,60 @@ pub fn keep_capabilities(keep: &[Capability]) -> io::Result<()> {
         }
     }
     clear_ambient_capability_set()?;
-    let left = has.permitted & kept;
-    set_capabilities(
-        None,
-        CapabilitySets {
-            effective: left,
-            permitted: left,
-            inheritable: CapabilitySet::empty(),
-        },
-    )?;
+    have(has.permitted & (kept | CapabilitySet::IPC_LOCK))
+}
+
+/// The calling thread makes no more rings: it gives up CAP_IPC_LOCK, if it is one that can gain no
+/// privileges. Others keep what they have.
+///
+/// # Errors
+/// What capset(2) says.
+pub fn done_with_rings() -> io::Result<()> {
+    let has = capabilities(None)?;
+    let own = CapabilitySet::IPC_LOCK;
+    if has.permitted.contains(own) && no_new_privs()? {
+        have(has.permitted - own)?;
+    }
     Ok(())
+}
+
+/// Whether the kernel lets no thread without CAP_NET_ADMIN attach a filter to a socket, as some
+/// kernels after 6.12 do. False where this thread has not got it either, and where a filter can't
+/// be tried at all.
+#[must_use]
+pub fn filters_need_net_admin() -> bool {
+    let tried = || -> io::Result<bool> {
+        let before = capabilities(None)?;
+        let own = Capability::NetAdmin.set();
+        if !before.effective.contains(own) {
+            return Ok(false);
+        }
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+        let without = CapabilitySets {
+            effective: before.effective - own,
+            ..before
+        };
+        set_capabilities(None, without)?;
+        let tried = socket.attach_filter(&[pass_all()]);
+        set_capabilities(None, before)?;
+        Ok(tried.is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied))
+    };
+    tried().unwrap_or(false)
+}
+
+/// An instruction of classic BPF that lets all bytes of a packet pass.
+fn pass_all() -> SockFilter {
+    let verdict = u16::try_from(libc::BPF_RET | libc::BPF_K).unwrap_or(0);
+    SockFilter::new(verdict, 0, 0, u32::MAX)
+}
+
+fn have(left: CapabilitySet) -> io::Result<()> {
+    let left = CapabilitySets {
+        effective: left,
+        permitted: left,
+        inheritable: CapabilitySet::empty(),
+    };
+    Ok(set_capabilities(None, left)?)
 }
 
 /// The capabilities that the calling thread may use, by name.
