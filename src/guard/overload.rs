@@ -25,6 +25,15 @@ pub struct Shed {
     pub dry_run: bool,
 }
 
+impl Admission {
+    /// Clients that are refused in a turn at most. To accept and reset one takes a sixth of what a
+    /// session takes, which is not to be taken from sessions.
+    #[must_use]
+    pub fn sheds(&self) -> u32 {
+        self.per_turn.div_ceil(2)
+    }
+}
+
 impl Default for Admission {
     /// Enough that a turn's own cost is small beside theirs, and few enough that it is short.
     fn default() -> Self {

@@ -53,6 +53,8 @@ impl<K: Kernel> Worker<K> {
         self.arrivals
             .waiting
             .push_back(Arrival { port, socket, at });
+        // Ports stop accepting.
+        self.ports_changed |= !self.arrivals.has_room();
     }
 
     /// Takes in some of the clients that wait, and refuses some of those that wait for too long
@@ -62,7 +64,7 @@ impl<K: Kernel> Worker<K> {
             return;
         }
         let admission = self.snapshot.admission;
-        let (mut takes, mut sheds) = (admission.per_turn, admission.per_turn);
+        let (mut takes, mut sheds) = (admission.per_turn, admission.sheds());
         let overloaded = self.is_overloaded();
         while takes > 0
             && let Some(client) = self.arrivals.waiting.pop_front()

@@ -199,7 +199,7 @@ impl FakeKernel {
     }
 
     /// One operation of a kind on a socket at a time: two could overtake each other.
-    fn assert_alone(&self, fd: i32, what: &str, clashes: impl Fn(&Kind) -> bool) {
+    pub(crate) fn assert_alone(&self, fd: i32, what: &str, clashes: impl Fn(&Kind) -> bool) {
         let clash = |op: &&InFlight| op.fd == fd && !op.reported && clashes(&op.kind);
         let other = self.ops.values().find(clash);
         assert!(other.is_none(), "{what} on {fd} while {other:?}");
@@ -461,11 +461,7 @@ impl Kernel for FakeKernel {
 
     fn hold(&mut self, socket: &Socket, _silent: bool) {
         let fd = self.opened(socket, "hold");
-        self.assert_alone(fd, "hold", |_| true);
-        let conn = self.conn(fd);
-        assert!(conn.side == Side::Client && conn.partner.is_none() && !conn.held);
-        conn.held = true;
-        self.trace.see("a refused client is held");
+        self.hold_unread(fd);
     }
 
     fn open(&mut self, to: &Address, _from: Origin) -> Result<Socket, Errno> {

@@ -33,6 +33,15 @@ impl FakeKernel {
         self.doom(fd);
     }
 
+    /// A client was refused, and is held: nothing is read from it.
+    pub(crate) fn hold_unread(&mut self, fd: i32) {
+        self.assert_alone(fd, "hold", |_| true);
+        let conn = self.conn(fd);
+        assert!(conn.side == Side::Client && conn.partner.is_none() && !conn.held);
+        conn.held = true;
+        self.trace.see("a refused client is held");
+    }
+
     /// Some peers abort in the middle of any act.
     pub(crate) fn doom(&mut self, fd: i32) {
         if self.random.permille(150) {
