@@ -294,6 +294,10 @@ impl Draft<'_> {
                 .bandwidth
                 .session
                 .set(config.bandwidth.session.by_way());
+            listener
+                .bandwidth
+                .source
+                .set(config.bandwidth.source.by_way());
             listener.bandwidth.all.set(config.bandwidth.all.by_way());
         }
         let before = plans_by_name(self.before);
@@ -360,7 +364,7 @@ fn admission(config: &Config) -> Admission {
 /// The limits of a listener's new connections.
 fn rules(config: &Config, listener: &config::Listener) -> Rules {
     Rules {
-        source: listener.source_limits.map(|limits| limits.rules()),
+        source: listener.source_rules(),
         listener: listener.rate_limit.map(|limit| limit.rule()),
         global: config.rate_limit.map(|limit| limit.rule()),
     }

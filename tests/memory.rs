@@ -40,6 +40,7 @@ fn five_million_sources_take_what_the_table_may_take() {
             prefix_v4: 32,
             prefix_v6: 64,
             dry_run: false,
+            is_paced: false,
         }),
         ..Rules::default()
     };

@@ -180,7 +180,7 @@ pub struct ListenerStatus {
     /// Clients that such a limit would have refused if it were not in a dry run, by limit.
     #[serde(default)]
     pub dry_run: BTreeMap<String, u64>,
-    /// What waited for its limits of bandwidth, by limit: `session` or `all`.
+    /// What waited for its limits of bandwidth, by limit: `session`, `source` or `all`.
     #[serde(default)]
     pub paced: BTreeMap<String, PacedStatus>,
     /// Bytes of its sessions.

@@ -15,6 +15,8 @@ settings! {
     pub struct Bandwidth {
         /// Each session.
         pub session: Rates = Rates::default() => group();
+        /// All sessions of a source together, over all workers.
+        pub source: Rates = Rates::default() => group();
         /// All of them together.
         pub all: Rates = Rates::default() => group();
     }
@@ -44,6 +46,14 @@ impl Config {
         let mut backends = self.pools.iter().flat_map(|pool| &pool.backends);
         listeners.any(|listener| listener.bandwidth != Bandwidth::default())
             || backends.any(|backend| backend.bandwidth != Rates::default())
+    }
+}
+
+impl Bandwidth {
+    /// Whether sessions of a source share a limit.
+    #[must_use]
+    pub fn limits_sources(&self) -> bool {
+        self.source != Rates::default()
     }
 }
 
@@ -137,6 +147,7 @@ impl Bandwidth {
     pub(super) fn any(random: &mut fastrand::Rng) -> Self {
         Self {
             session: Rates::any(random),
+            source: Rates::default(),
             all: Rates::any(random),
         }
     }

@@ -3,6 +3,7 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
+use super::Listener;
 use super::codec::{duration, named, number, required, truth};
 use super::table::{Shape, settings};
 use super::values;
@@ -93,6 +94,7 @@ impl SourceLimits {
             prefix_v6: self.prefix_v6,
             dry_run: self.dry_run,
             action: self.action,
+            is_paced: false,
         }
     }
 }
@@ -120,6 +122,19 @@ impl Overload {
     }
 }
 
+impl Listener {
+    /// What sources may take, where they are counted.
+    #[must_use]
+    pub fn source_rules(&self) -> Option<SourceRules> {
+        let is_paced = self.bandwidth.limits_sources();
+        let limits = self.source_limits;
+        (limits.is_some() || is_paced).then(|| SourceRules {
+            is_paced,
+            ..limits.unwrap_or_default().rules()
+        })
+    }
+}
+
 impl RateLimit {
     /// What workers apply.
     #[must_use]
@@ -135,7 +150,7 @@ impl RateLimit {
 pub(super) const SOURCE_LIMITS: &str = "\"off\" or a group such as (connections: 20, rate: 50)";
 pub(super) const OVERLOAD: &str = "\"off\" or a group such as (wait: \"50ms\", after: \"1s\")";
 pub(super) const RATE_LIMIT: &str = "\"off\" or a group such as (rate: 1000, burst: 2000)";
-/// The default size of the table of sources: more than a million of them.
+/// The default size of the table of sources: more than 700,000 of them.
 pub(super) const SOURCE_TABLE: u64 = 64 << 20;
 /// The default of held clients.
 const SLOTS: NonZeroU32 = NonZeroU32::new(1_000).expect("not 0");

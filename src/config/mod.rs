@@ -105,7 +105,7 @@ settings! {
         /// Which new clients are refused while a worker can't keep up. Off: they wait.
         pub overload: Option<Overload> = Some(Overload::default())
             => group_or_off(limits::OVERLOAD);
-        /// The memory that counts sources, for listeners with `source_limits`. A source takes 60
+        /// The memory that counts sources, for listeners with `source_limits`. A source takes 92
         /// bytes; the least recently seen one without connections is forgotten first.
         pub source_table: u64 = limits::SOURCE_TABLE => waits(memory());
         /// The table of banned clients.

@@ -85,7 +85,11 @@ fn by_rule(count: impl Fn(Refusal) -> u64) -> BTreeMap<String, u64> {
 /// What waited for the limits of bandwidth that had any wait.
 fn paced_by(listener: &Listener) -> BTreeMap<String, PacedStatus> {
     let limits = &listener.bandwidth;
-    let all = [("session", &limits.session), ("all", &limits.all)];
+    let all = [
+        ("session", &limits.session),
+        ("source", &limits.source),
+        ("all", &limits.all),
+    ];
     let all = all.map(|(name, meters)| (name.to_owned(), paced(meters)));
     let waited = all.into_iter();
     waited

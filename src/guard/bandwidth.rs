@@ -59,11 +59,53 @@ pub struct Meter {
     used: CachePadded<Used>,
 }
 
-/// As in a bucket of [`super::Rate`], each time says when a bucket is full again.
+/// What was taken of a limit of one direction. As in a bucket of [`super::Rate`], each time says
+/// when a bucket is full again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Taken {
+    full_at: u64,
+    /// The bucket of bytes that passed before they were paid for, at half the rate.
+    owed_until: u64,
+}
+
+impl Taken {
+    /// Takes bytes, which are to move when the answer is due, in ns.
+    pub(super) fn take(&mut self, rate: ByteRate, bytes: u32, now: u64) -> u64 {
+        self.full_at = sum(self.full_at, rate.time(bytes.into()), now);
+        self.full_at.saturating_sub(rate.ahead())
+    }
+
+    /// Takes bytes that have moved already.
+    pub(super) fn owe(&mut self, rate: ByteRate, bytes: u32, now: u64) {
+        let time = rate.time(bytes.into());
+        self.full_at = sum(self.full_at, time, now);
+        self.owed_until = sum(self.owed_until, 2 * time, now);
+    }
+
+    /// Gives back bytes that were taken and did not move.
+    pub(super) fn put_back(&mut self, rate: ByteRate, bytes: u32) {
+        self.full_at = self.full_at.saturating_sub(rate.time(bytes.into()));
+    }
+
+    /// Whether so many bytes could be taken and moved now.
+    pub(super) fn has(&self, rate: ByteRate, bytes: u32, now: u64) -> bool {
+        sum(self.full_at, rate.time(bytes.into()), now) - now <= rate.ahead()
+    }
+
+    /// Whether bytes may move before they are paid for.
+    pub(super) fn may_owe(&self, rate: ByteRate, now: u64) -> bool {
+        self.owed_until.saturating_sub(now) <= rate.ahead()
+    }
+
+    pub(super) fn is_full(&self, now: u64) -> bool {
+        self.full_at.max(self.owed_until) <= now
+    }
+}
+
+/// The same for all workers at once.
 #[derive(Debug, Default)]
 struct Used {
     full_at: AtomicU64,
-    /// The bucket of bytes that passed before they were paid for, at half the rate.
     owed_until: AtomicU64,
     rests: AtomicU64,
     rested: AtomicU64,
@@ -120,16 +162,13 @@ impl Meter {
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
     }
 
-    /// Whether so many bytes could be taken and moved now.
-    pub(super) fn has(&self, rate: ByteRate, bytes: u32, now: u64) -> bool {
-        let full_at = self.used.full_at.load(Ordering::Relaxed).max(now);
-        full_at - now + rate.time(bytes.into()) <= rate.ahead()
-    }
-
-    /// Whether bytes may move before they are paid for.
-    pub(super) fn may_owe(&self, rate: ByteRate, now: u64) -> bool {
-        let owed = self.used.owed_until.load(Ordering::Relaxed);
-        owed.saturating_sub(now) <= rate.ahead()
+    /// What was taken so far. The two times are not of the same moment, which matters to no
+    /// question about either.
+    pub(super) fn taken(&self) -> Taken {
+        Taken {
+            full_at: self.used.full_at.load(Ordering::Relaxed),
+            owed_until: self.used.owed_until.load(Ordering::Relaxed),
+        }
     }
 
     pub(super) fn on_rest(&self, bytes: u32) {
@@ -140,9 +179,13 @@ impl Meter {
 
 /// Adds to a time that is not before `now`, and returns the sum.
 fn add(until: &AtomicU64, time: u64, now: u64) -> u64 {
-    let sum = |until: u64| until.max(now).saturating_add(time);
-    let before = until.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |it| Some(sum(it)));
-    before.map_or(now, sum)
+    let added = |until| sum(until, time, now);
+    let before = until.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |it| Some(added(it)));
+    before.map_or(now, added)
+}
+
+fn sum(until: u64, time: u64, now: u64) -> u64 {
+    until.max(now).saturating_add(time)
 }
 
 /// The limits of both directions: [from clients, from backends].
@@ -170,19 +213,13 @@ impl Meters {
     }
 }
 
-#[cfg(test)]
-impl Meters {
-    /// When the second direction's bucket is full again.
-    pub(super) fn used(&self) -> u64 {
-        self.0[1].used.full_at.load(Ordering::Relaxed)
-    }
-}
-
 /// The limits of a listener. It outlives snapshots.
 #[derive(Debug, Default)]
 pub struct ListenerBandwidth {
     /// Of each of its sessions: only the rates count.
     pub session: Meters,
+    /// Of all sessions of a source: only the rates count.
+    pub source: Meters,
     /// Of all of them together.
     pub all: Meters,
 }

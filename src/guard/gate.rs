@@ -183,6 +183,10 @@ impl Gate {
         self.overflow.lock().connections()
     }
 
+    pub(super) fn overflow(&self) -> &Mutex<Count> {
+        &self.overflow
+    }
+
     fn admit_source(
         &self,
         sources: &Sources,

@@ -26,11 +26,11 @@ pub use bans::{Ban, BannedBy, Bans, BansFull};
 pub use gate::{Gate, Pass, RateRule, Refusal, Rules};
 pub use limit::Limit;
 pub use overload::{Admission, OverloadDetector, Shed};
-pub use pacing::{Lane, Pacing, SHARED, SharedLimit};
+pub use pacing::{Buckets, Lane, Pacing, SHARED, SharedLimit};
 pub use prefixes::{Clash, Prefixes};
 pub use rate::Rate;
 pub use sample::Sample;
-pub use sources::{Held, SourceRules, Sources};
+pub use sources::{Held, SourcePlace, SourceRules, Sources};
 pub use syn_program::{
     ClassicInstruction, ExtendedInstruction, classic_syn_program, extended_syn_program,
 };

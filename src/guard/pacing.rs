@@ -5,8 +5,11 @@
 //! turns. A session that moves little takes first and pays then, so its messages do not wait behind
 //! another's stream, and nothing is reserved for a session that is idle.
 
-use super::Limit;
+mod shared;
+
 use super::bandwidth::{ByteRate, Meter, Meters};
+pub use shared::{Buckets, SharedLimit};
+
 use crate::kernel::{BUFFER_BYTES, RECV_BYTES_MAX, UNBOUNDED};
 use crate::time::SECOND;
 
@@ -69,15 +72,6 @@ impl Lane {
     }
 }
 
-/// A limit that sessions share.
-#[derive(Clone, Copy, Debug)]
-pub struct SharedLimit<'a> {
-    /// Its buckets.
-    pub meters: &'a Meters,
-    /// The sessions that share it.
-    pub users: &'a Limit,
-}
-
 /// The limits of a session, while it handles an event.
 #[derive(Debug)]
 pub struct Pacing<'a> {
@@ -87,6 +81,8 @@ pub struct Pacing<'a> {
     pub session: &'a Meters,
     /// The others, from the narrowest to the widest.
     pub shared: [Option<SharedLimit<'a>>; SHARED],
+    /// It has a backend.
+    pub is_connected: bool,
     /// How often a direction rested.
     pub rests: &'a mut u64,
 }
@@ -141,7 +137,8 @@ impl<'a> Pacing<'a> {
         if let Some(rate) = self.session.way(way).rate() {
             self.lanes[way].take(rate, unpaid, now);
         }
-        if self.lanes[way].owed >= OWED_MAX {
+        // What came before there is a backend is paid when there is one, to it too.
+        if self.lanes[way].owed >= OWED_MAX && self.is_connected {
             self.settle(way, now);
         }
     }
@@ -164,9 +161,8 @@ impl<'a> Pacing<'a> {
                 .zip(1..)
                 .filter(|(_, stage)| *stage < paid);
             for limit in shared.filter_map(|(limit, _)| limit.as_ref()) {
-                let meter = limit.meters.way(way);
-                if let Some(rate) = meter.rate() {
-                    meter.put_back(rate, reserved);
+                if let Some(rate) = limit.rate(way) {
+                    limit.put_back(way, rate, reserved);
                 }
             }
         }
@@ -181,8 +177,8 @@ impl<'a> Pacing<'a> {
     fn shared_rates(&self, way: usize) -> impl Iterator<Item = (ByteRate, u64)> + use<'_, 'a> {
         let limits = self.shared.iter().flatten();
         limits.filter_map(move |limit| {
-            let rate = limit.meters.way(way).rate()?;
-            Some((rate, u64::from(limit.users.used().max(1))))
+            let rate = limit.rate(way)?;
+            Some((rate, limit.users()))
         })
     }
 
@@ -210,10 +206,10 @@ impl<'a> Pacing<'a> {
         };
         let mut shared = self.shared.iter().flatten();
         let fits = shared.all(|limit| {
-            let meter = limit.meters.way(way);
-            let fits =
-                |rate| meter.has(rate, bytes, now) || meter.may_owe(rate, now) && moves_little();
-            meter.rate().is_none_or(fits)
+            limit.rate(way).is_none_or(|rate| {
+                let taken = limit.taken(way);
+                taken.has(rate, bytes, now) || taken.may_owe(rate, now) && moves_little()
+            })
         });
         fits.then_some(bytes)
     }
@@ -258,12 +254,13 @@ impl<'a> Pacing<'a> {
     }
 
     fn pay_shared(&self, way: usize, limit: usize, now: u64) -> (Option<&'a Meter>, u64) {
-        let meter = self.shared[limit].map(|limit| limit.meters.way(way));
-        let rate = meter.and_then(Meter::rate);
-        let due = meter.zip(rate).map_or(0, |(meter, rate)| {
-            meter.take(rate, self.lanes[way].asked, now)
-        });
-        (meter, due)
+        let Some(limit) = self.shared[limit] else {
+            return (None, 0);
+        };
+        let asked = self.lanes[way].asked;
+        let rate = limit.rate(way);
+        let due = rate.map_or(0, |rate| limit.take(way, rate, asked, now));
+        (Some(limit.meter(way)), due)
     }
 
     /// Pays what was taken before.
@@ -272,14 +269,9 @@ impl<'a> Pacing<'a> {
         if owed == 0 {
             return;
         }
-        for meter in self
-            .shared
-            .iter()
-            .flatten()
-            .map(|limit| limit.meters.way(way))
-        {
-            if let Some(rate) = meter.rate() {
-                meter.owe(rate, owed, now);
+        for limit in self.shared.iter().flatten() {
+            if let Some(rate) = limit.rate(way) {
+                limit.owe(way, rate, owed, now);
             }
         }
         self.use_share(way, owed, now);

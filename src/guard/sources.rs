@@ -10,6 +10,8 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
+use super::bandwidth::Taken;
+use super::gate::Gate;
 use super::rate::{Bucket, Rate, SharedBucket};
 use super::{Action, Refusal};
 use crate::lru::Lru;
@@ -41,6 +43,8 @@ pub(super) struct Source {
 pub(super) struct Count {
     bucket: Bucket,
     connections: u32,
+    /// Bytes of its sessions: [from clients, from backends].
+    taken: [Taken; 2],
 }
 
 /// What a source may have.
@@ -58,6 +62,8 @@ pub struct SourceRules {
     pub dry_run: bool,
     /// What is done with clients beyond the limits.
     pub action: Action,
+    /// Whether its sessions share a bandwidth, and so are counted.
+    pub is_paced: bool,
 }
 
 /// The place of a connection in the count of its source. It is to be released when the connection
@@ -133,7 +139,7 @@ impl Sources {
         (rules, now): (&SourceRules, u64),
         others: impl FnOnce() -> Result<T, Refusal>,
     ) -> Result<(Option<Held>, T), Refusal> {
-        let is_counted = rules.connections.is_some();
+        let is_counted = rules.counts();
         if let Some(source) = source {
             let (shard, key) = self.table.locate(source);
             let mut shard = shard.lock();
@@ -173,6 +179,46 @@ impl Sources {
     }
 }
 
+impl SourceRules {
+    /// Whether sessions have a place at their source.
+    fn counts(&self) -> bool {
+        self.connections.is_some() || self.is_paced
+    }
+}
+
+/// The place of a session at its source.
+#[derive(Clone, Copy, Debug)]
+pub struct SourcePlace<'a> {
+    /// All sources.
+    pub sources: &'a Sources,
+    /// The gate that gave the place.
+    pub gate: &'a Gate,
+    /// Which place.
+    pub held: &'a Held,
+}
+
+impl SourcePlace<'_> {
+    /// Sessions of the source.
+    pub(super) fn connections(&self) -> u32 {
+        self.with(|count| count.connections)
+    }
+
+    /// Lets a direction of the source be changed.
+    pub(super) fn with_taken<T>(&self, way: usize, call: impl FnOnce(&mut Taken) -> T) -> T {
+        self.with(|count| call(&mut count.taken[way]))
+    }
+
+    fn with<T>(&self, call: impl FnOnce(&mut Count) -> T) -> T {
+        match *self.held {
+            Held::Overflow => call(&mut self.gate.overflow().lock()),
+            Held::Entry { shard, index } => {
+                let mut shard = self.sources.table.shard(shard.into()).lock();
+                call(shard.value_mut(index))
+            }
+        }
+    }
+}
+
 impl Source {
     pub(super) fn new(gate: u32, ip: IpAddr, rules: &SourceRules) -> Option<Self> {
         let ip = ip.to_canonical();
@@ -204,7 +250,7 @@ impl Count {
         }
         let rest = others()?;
         self.bucket = bucket;
-        self.connections += u32::from(rules.connections.is_some());
+        self.connections += u32::from(rules.counts());
         Ok(rest)
     }
 
@@ -219,7 +265,8 @@ impl Count {
 
     /// Whether nothing would be lost with it.
     fn is_spent(&self, now: u64) -> bool {
-        self.connections == 0 && self.bucket.is_full(now)
+        let is_full = self.taken.iter().all(|taken| taken.is_full(now));
+        self.connections == 0 && self.bucket.is_full(now) && is_full
     }
 }
 

@@ -5,6 +5,7 @@ mod deadline;
 mod end;
 mod ends_together;
 mod faults;
+mod paced;
 mod peeking;
 mod queued;
 mod script;

@@ -3,7 +3,7 @@
 //! They stand apart from slots, so that a session without a limit takes no memory for them, and an
 //! event of it costs a test of a flag.
 
-use crate::guard::{Lane, Pacing, SHARED, SharedLimit};
+use crate::guard::{Buckets, Held, Lane, Pacing, SHARED, SharedLimit, SourcePlace, Sources};
 use crate::kernel::{Kernel, UNBOUNDED};
 use crate::pool::Backend;
 use crate::snapshot::{Listener, Snapshot};
@@ -21,6 +21,17 @@ pub(super) struct Lanes {
     pub(super) rests: u64,
 }
 
+/// Whom a session has limits from.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Party<'a> {
+    pub(super) listener: &'a Listener,
+    /// Its backend, once there is one.
+    pub(super) backend: Option<&'a Backend>,
+    /// Its place at its source, if that is counted.
+    pub(super) held: Option<&'a Held>,
+    pub(super) sources: &'a Sources,
+}
+
 impl Lanes {
     /// Adopts the limits of a snapshot.
     pub(super) fn follow(&mut self, snapshot: &Snapshot) {
@@ -30,37 +41,35 @@ impl Lanes {
         }
     }
 
-    /// The limits of a session of this listener with this backend; `None`: it has none.
-    pub(super) fn pacing<'a>(
-        &'a mut self,
-        key: usize,
-        listener: &'a Listener,
-        backend: Option<&'a Backend>,
-    ) -> Option<Pacing<'a>> {
+    /// The limits of a session; `None`: it has none.
+    pub(super) fn pacing<'a>(&'a mut self, key: usize, party: Party<'a>) -> Option<Pacing<'a>> {
         if !self.on {
             return None;
         }
-        self.limited(key, listener, backend)
+        self.limited(key, party)
     }
 
     #[inline(never)]
-    fn limited<'a>(
-        &'a mut self,
-        key: usize,
-        listener: &'a Listener,
-        backend: Option<&'a Backend>,
-    ) -> Option<Pacing<'a>> {
-        let limits = &listener.bandwidth;
-        let of_listener = SharedLimit {
-            meters: &limits.all,
-            users: &listener.connections,
-        };
-        let of_backend = backend.map(|backend| SharedLimit {
-            meters: &backend.tally.bandwidth,
-            users: &backend.tally.connections,
+    fn limited<'a>(&'a mut self, key: usize, party: Party<'a>) -> Option<Pacing<'a>> {
+        let limits = &party.listener.bandwidth;
+        let of_source = party.held.map(|held| SharedLimit {
+            meters: &limits.source,
+            buckets: Buckets::Source(SourcePlace {
+                sources: party.sources,
+                gate: &party.listener.gate,
+                held,
+            }),
         });
-        let shared: [_; SHARED] = [None, of_backend, Some(of_listener)]
-            .map(|limit: Option<SharedLimit<'_>>| limit.filter(|it| it.meters.is_limited()));
+        let of_backend = party.backend.map(|backend| SharedLimit {
+            meters: &backend.tally.bandwidth,
+            buckets: Buckets::Own(&backend.tally.connections),
+        });
+        let of_listener = Some(SharedLimit {
+            meters: &limits.all,
+            buckets: Buckets::Own(&party.listener.connections),
+        });
+        let shared: [_; SHARED] = [of_source, of_backend, of_listener]
+            .map(|limit| limit.filter(|limit| limit.meters.is_limited()));
         let is_limited = limits.session.is_limited() || shared.iter().any(Option::is_some);
         if self.lanes.len() <= key {
             if !is_limited {
@@ -77,6 +86,7 @@ impl Lanes {
             lanes,
             session: &limits.session,
             shared,
+            is_connected: party.backend.is_some(),
             rests: &mut self.rests,
         })
     }
@@ -101,9 +111,8 @@ impl Lanes {
 impl<K: Kernel> Worker<K> {
     /// The session leaves its backend, or ends: what it has taken is paid for.
     pub(super) fn settle_bandwidth(&mut self, key: usize) {
-        let slot = &self.slots[key];
-        let backend = slot.backend().map(|backend| &**backend);
-        if let Some(mut pacing) = self.lanes.pacing(key, &slot.listener, backend) {
+        let party = self.slots[key].party(&self.snapshot.sources);
+        if let Some(mut pacing) = self.lanes.pacing(key, party) {
             pacing.end(self.now);
         }
         self.lanes.clear(key);

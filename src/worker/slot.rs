@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crate::guard::{Held, Refusal};
+use crate::guard::{Held, Refusal, Sources};
 use crate::kernel::{BUFFER_BYTES, Buffer, Done, Errno, Interest, Kernel, Pipe, Sleeper, Socket};
 use crate::pool::{Backend, Ended, Tally};
 use crate::select::{Keys, Looked};
@@ -16,6 +16,7 @@ use crate::time::US;
 use crate::token::{GENERATION_MASK, Purpose, Side, Token};
 
 use super::accept::Admitted;
+use super::lanes::Party;
 use super::queue::QueueEntry;
 use super::{Record, Stats, Worker};
 
@@ -79,6 +80,16 @@ impl Slot {
         self.target.as_ref().filter(|_| self.backend.is_some())
     }
 
+    /// Whom it has limits of bandwidth from.
+    pub(super) fn party<'a>(&'a self, sources: &'a Sources) -> Party<'a> {
+        Party {
+            listener: &self.listener,
+            backend: self.backend().map(|backend| &**backend),
+            held: self.held.as_ref(),
+            sources,
+        }
+    }
+
     /// When its timer is to fire at the latest; [`NEVER`](crate::time::NEVER) for never.
     pub(super) fn deadline(&self, now: u64) -> u64 {
         self.session.deadline(now, &self.listener.limits)
@@ -102,12 +113,18 @@ impl<K: Kernel> Worker<K> {
         self.generation = (self.generation + 1) & GENERATION_MASK;
         self.sessions_opened += 1;
         let listener = Arc::clone(&self.ports[port].listener);
+        let party = Party {
+            listener: &listener,
+            backend: None,
+            held: client.pass.held.as_ref(),
+            sources: &self.snapshot.sources,
+        };
         let mut cx = Context {
             now: self.now,
             limits: &listener.limits,
             links: &mut self.links,
             ops: &mut self.ops,
-            pacing: self.lanes.pacing(self.slots.vacant_key(), &listener, None),
+            pacing: self.lanes.pacing(self.slots.vacant_key(), party),
         };
         let session = Session::open(&mut cx);
         let needs_peer = self.log.is_some() || listener.plan.needs_source();
@@ -160,13 +177,18 @@ impl<K: Kernel> Worker<K> {
     /// comes before what it asks for, which may free the slot.
     fn call_session(&mut self, key: usize, call: impl FnOnce(&mut Session, &mut Context<'_>)) {
         let slot = &mut self.slots[key];
-        let backend = slot.target.as_deref().filter(|_| slot.backend.is_some());
+        let party = Party {
+            listener: &slot.listener,
+            backend: slot.target.as_deref().filter(|_| slot.backend.is_some()),
+            held: slot.held.as_ref(),
+            sources: &self.snapshot.sources,
+        };
         let mut cx = Context {
             now: self.now,
             limits: &slot.listener.limits,
             links: &mut self.links,
             ops: &mut self.ops,
-            pacing: self.lanes.pacing(key, &slot.listener, backend),
+            pacing: self.lanes.pacing(key, party),
         };
         call(&mut slot.session, &mut cx);
         if !slot.session.is_steady() {

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::Read;
-use std::net::{TcpListener, TcpStream};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -207,6 +207,76 @@ fn small_messages_are_served_beside_a_stream() {
             assert_eq!(client.read(&mut [0]).unwrap(), 0);
         });
         drop((bulk, sink, client));
+        balancer.finish();
+    });
+}
+
+/// Two sources have their limit each, over both workers and all their sessions.
+#[test]
+fn sessions_of_a_source_share_its_rate() {
+    heavy(|| {
+        let limit = "bandwidth: (source: (up: \"1MB/s\", down: \"2MB/s\"))";
+        let (backend, balancer) = start(limit, "");
+        let of = |source: u8| {
+            let client = peers::connect_from(Ipv4Addr::new(127, 8, 0, source), balancer.address());
+            let (backend, _) = backend.accept().unwrap();
+            peers::limit_waits(&backend);
+            (client, backend)
+        };
+        let [one, other] = [1, 2].map(|source| [(); 3].map(|()| of(source)));
+        thread::scope(|scope| {
+            for sessions in [&one, &other] {
+                let each = [300_000, 600_000];
+                scope.spawn(move || both_ways(sessions, each, [MB, 2 * MB]));
+            }
+        });
+        let listener = &balancer.ask(&["listeners"])[0];
+        let paced = &listener["paced"]["source"];
+        assert!(paced["rests_down"].as_u64().unwrap() > 0, "{listener}");
+        assert_eq!(balancer.ask(&["status"])["sources"]["known"], 2);
+        drop((one, other));
+        balancer.finish();
+    });
+}
+
+/// With streams of two sources, and many sessions of one of them.
+#[test]
+fn a_session_gets_its_part_of_a_listener_beside_many() {
+    heavy(|| {
+        let limit = "bandwidth: (all: (down: \"1MB/s\"))";
+        let (backend, balancer) = start(limit, "");
+        let sessions = [(); 5].map(|()| peers::session(&balancer, &backend));
+        let taken: Vec<_> = sessions.iter().map(|_| AtomicU64::new(0)).collect();
+        thread::scope(|scope| {
+            for ((client, backend), taken) in sessions.iter().zip(&taken) {
+                scope.spawn(|| Bytes::new(1).send(&mut &*backend, 600_000));
+                scope.spawn(|| {
+                    let mut expected = Bytes::new(1);
+                    for _ in 0..60 {
+                        expected.expect(&mut &*client, 10_000);
+                        taken.fetch_add(10_000, Ordering::Relaxed);
+                    }
+                });
+            }
+            let least = || {
+                taken
+                    .iter()
+                    .map(|it| it.load(Ordering::Relaxed))
+                    .min()
+                    .unwrap()
+            };
+            let most = || {
+                taken
+                    .iter()
+                    .map(|it| it.load(Ordering::Relaxed))
+                    .max()
+                    .unwrap()
+            };
+            // When the first has all of its bytes, the last has half of that at least.
+            eventually("one is done", || most() == 600_000);
+            assert!(least() >= 300_000, "{taken:?}");
+        });
+        drop(sessions);
         balancer.finish();
     });
 }

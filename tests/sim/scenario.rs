@@ -260,7 +260,7 @@ impl Plan {
             in_all: max(random),
             per_listener: Vec::new(),
             // With room for one source, others share one's limits.
-            sources: Arc::new(Sources::new(rules.pick(&[60, 1 << 20]))),
+            sources: Arc::new(Sources::new(rules.pick(&[100, 1 << 20]))),
             gates: Vec::new(),
             bans: Arc::new(Bans::new(10)),
             bandwidth: Vec::new(),
@@ -479,6 +479,7 @@ fn rules(random: &mut Random) -> Rules {
         prefix_v6: 64,
         dry_run: random.permille(300),
         action: action(random),
+        is_paced: random.permille(500),
     };
     Rules {
         source: Some(source).filter(|_| random.permille(150)),
@@ -514,8 +515,9 @@ fn bandwidth(random: &mut Random) -> ListenerBandwidth {
     let mut rate = |all: &[u64]| NonZeroU64::new(random.pick(all)).map(ByteRate::new);
     let session = [(); 2].map(|()| rate(&[0, 0, 0, 500_000, 3_000_000]));
     bandwidth.session.set(session);
-    let all = [(); 2].map(|()| rate(&[0, 0, 0, 20_000_000, 100_000_000]));
-    bandwidth.all.set(all);
+    let mut shared = || [(); 2].map(|()| rate(&[0, 0, 0, 20_000_000, 100_000_000]));
+    bandwidth.source.set(shared());
+    bandwidth.all.set(shared());
     bandwidth
 }
 

@@ -8,6 +8,11 @@ use crate::config::{Config, Listener};
 pub(super) fn find(config: &Config, found: &mut Vec<Finding>) {
     for (i, listener) in config.listeners.iter().enumerate() {
         let at = format!("listeners[{i}]");
+        if let (Address::Unix(_), true) = (&listener.bind, listener.bandwidth.limits_sources()) {
+            let sentence = "source: clients of a Unix socket have no address: leave it out";
+            let source = format!("{at}.bandwidth.source");
+            found.push(Finding::start(source, sentence).needing(format!("{at}.bind")));
+        }
         if let Some(sentence) = fault(listener) {
             let limits = format!("{at}.source_limits");
             found.push(Finding::start(limits, sentence).needing(format!("{at}.bind")));
@@ -22,5 +27,7 @@ fn fault(listener: &Listener) -> Option<&'static str> {
         return Some("source_limits: clients of a Unix socket have no address: leave it out");
     }
     let limits_nothing = limits.connections.is_none() && limits.rate.is_none();
-    limits_nothing.then_some("source_limits: expected `connections`, `rate` or both")
+    // It says what a source is.
+    let is_paced = listener.bandwidth.limits_sources();
+    (limits_nothing && !is_paced).then_some("source_limits: expected `connections`, `rate` or both")
 }

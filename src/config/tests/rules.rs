@@ -58,6 +58,13 @@ fn cases() -> Vec<Case> {
 fn of_access_lists() -> Vec<Case> {
     vec![
         Case {
+            sentence: "source: clients of a Unix socket have no address: leave it out",
+            file: r#"listeners: [(bind: "unix:/l", pool: "p",
+                    bandwidth: (source: (up: "1MB/s")))],
+                pools: [(name: "p", backends: ["unix:/a"])]"#,
+            ..Case::default()
+        },
+        Case {
             sentence: "access_list: clients of a Unix socket have no address: leave it out",
             file: r#"access_lists: [(name: "a", others: "deny")],
                 listeners: [(bind: "unix:/l", pool: "p", access_list: "a")],

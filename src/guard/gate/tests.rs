@@ -27,6 +27,7 @@ fn source(connections: u32, burst: u32) -> Option<SourceRules> {
         prefix_v6: 64,
         dry_run: false,
         action: Action::Reset,
+        is_paced: false,
     })
 }
 

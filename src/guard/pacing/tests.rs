@@ -4,6 +4,8 @@ use std::num::NonZeroU64;
 use std::thread;
 
 use super::*;
+use crate::guard::Limit;
+use crate::guard::bandwidth::Taken;
 use crate::time::MS;
 
 const MB: u64 = 1_000_000;
@@ -46,12 +48,13 @@ impl Crowd {
     fn session<T>(&mut self, number: usize, call: impl FnOnce(&mut Pacing<'_>, u64) -> T) -> T {
         let shared = SharedLimit {
             meters: &self.shared,
-            users: &self.users,
+            buckets: Buckets::Own(&self.users),
         };
         let mut pacing = Pacing {
             lanes: &mut self.lanes[number],
             session: &self.own,
             shared: [None, Some(shared), None],
+            is_connected: true,
             rests: &mut self.rests,
         };
         call(&mut pacing, self.now)
@@ -196,7 +199,8 @@ fn bytes_that_did_not_move_are_given_back() {
     let mut crowd = Crowd::new(2, 0, MB);
     let full = |crowd: &Crowd| {
         let burst = u32::try_from(rate(MB).burst()).unwrap();
-        crowd.shared.way(1).has(rate(MB), burst, crowd.now)
+        let taken = crowd.shared.way(1).taken();
+        taken.has(rate(MB), burst, crowd.now)
     };
     assert!(full(&crowd));
     // Granted and not taken, and reserved.
@@ -205,10 +209,10 @@ fn bytes_that_did_not_move_are_given_back() {
     crowd.session(0, |pacing, now| pacing.end(now));
     assert!(full(&crowd));
     while crowd.stream(1, true, u32::MAX).0 > 0 {}
-    let before = crowd.shared.used();
+    let before = crowd.shared.way(1).taken();
     crowd.session(0, |pacing, now| assert!(pacing.ask(1, true, now).is_some()));
     crowd.session(0, |pacing, now| pacing.end(now));
-    assert_eq!(crowd.shared.used(), before);
+    assert_eq!(crowd.shared.way(1).taken(), before);
 }
 
 #[test]
@@ -219,7 +223,7 @@ fn an_idle_session_takes_nothing() {
             assert_eq!(pacing.ask(1, false, now), None)
         });
     }
-    assert_eq!(crowd.shared.used(), 0);
+    assert_eq!(crowd.shared.way(1).taken(), Taken::default());
 }
 
 #[test]

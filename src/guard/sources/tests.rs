@@ -22,6 +22,7 @@ fn rules(connections: Option<u32>, rate: Option<(u32, u32)>) -> Rules {
         prefix_v6: 64,
         dry_run: false,
         action: Action::Reset,
+        is_paced: false,
     };
     Rules {
         source: Some(source),
@@ -45,13 +46,13 @@ fn held(pass: Result<Pass, Refusal>) -> Held {
 
 /// A table with room for so many sources.
 fn room_for(sources: u64) -> Sources {
-    Sources::new(60 * sources)
+    Sources::new(92 * sources)
 }
 
 #[test]
-fn a_source_takes_60_bytes() {
+fn a_source_takes_92_bytes() {
     assert_eq!(
-        [59, 60, 119, 120].map(|bytes| Sources::new(bytes).capacity()),
+        [91, 92, 183, 184].map(|bytes| Sources::new(bytes).capacity()),
         [0, 1, 1, 2]
     );
 }

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use super::*;
+use crate::guard::{Lane, Meters, SHARED};
 use crate::time::MS;
 
 /// A session with a clock of its own.
@@ -19,6 +20,10 @@ pub(super) struct Script {
     pub(super) answers: usize,
     /// The number of `InVain` among them.
     pub(super) in_vain: usize,
+    /// The limits of its bandwidth.
+    pub(super) rates: Meters,
+    lanes: [Lane; 2],
+    rests: u64,
 }
 
 impl Script {
@@ -47,6 +52,9 @@ impl Script {
             unsent: [0, 0],
             answers: 0,
             in_vain: 0,
+            rates: Meters::default(),
+            lanes: Default::default(),
+            rests: 0,
         };
         let connect = limits.peek.is_none().then_some(Op::Connect);
         let first: Vec<_> = [Op::Recv(Client)].into_iter().chain(connect).collect();
@@ -74,7 +82,13 @@ impl Script {
             limits: &self.limits,
             links: &mut self.links,
             ops: &mut ops,
-            pacing: None,
+            pacing: self.rates.is_limited().then(|| Pacing {
+                lanes: &mut self.lanes,
+                session: &self.rates,
+                shared: [None; SHARED],
+                is_connected: true,
+                rests: &mut self.rests,
+            }),
         };
         let before = self.session.is_steady();
         let deadline = self.session.deadline(self.now, &self.limits);

@@ -71,6 +71,7 @@ impl Limits {
         let prefix_v4 = [32, 24, 8, 0][usize::from(input.below(4))];
         let prefix_v6 = [64, 128, 56, 0][usize::from(input.below(4))];
         let source = SourceRules {
+            is_paced: false,
             connections: NonZeroU32::new(connections),
             rate: tokens.map(|its| its.rate()),
             prefix_v4,
@@ -342,6 +343,6 @@ impl Model {
 }
 
 /// What a source takes in the table.
-const SOURCE_BYTES: u64 = 60;
+const SOURCE_BYTES: u64 = 92;
 /// The least time between two operations, unless there is none, in ns.
 const STEP: u64 = MS;

@@ -1,0 +1,118 @@
+//! Limits of bandwidth: rests, and what goes on meanwhile.
+
+use std::num::NonZeroU64;
+
+use super::*;
+use crate::guard::ByteRate;
+
+/// The bytes of clients are limited from now on.
+fn limited(script: Script, per_second: u64) -> Script {
+    let rate = NonZeroU64::new(per_second).map(ByteRate::new);
+    script.rates.set([rate, None]);
+    script
+}
+
+/// The visits of a direction that rests, to the operation that follows.
+#[track_caller]
+fn rest_until(script: &mut Script, then: Op) {
+    let mut visits = 0;
+    while let Some(&Op::Visit(Purpose::Pace(Client), rest)) = script.ops.front() {
+        assert!(script.ops.len() == 1 && rest > 0 && rest <= 50 * MS);
+        script.ops.clear();
+        script.now += rest;
+        script.on_event(Event::Pace(Client));
+        visits += 1;
+    }
+    assert!(visits > 0, "it does not rest");
+    script.asks(&[then]);
+}
+
+/// The last step of a receive that has taken all that it may.
+fn receives_all(script: &mut Script, bytes: u32) -> Buffer {
+    let buffer = script.buffer(bytes);
+    script.on_event(Event::Received(Client, buffer, false));
+    buffer
+}
+
+#[test]
+fn a_direction_rests_when_its_bytes_are_used_up_and_delivers_what_it_has() {
+    let mut script = limited(Script::connected(), 100_000);
+    let buffer = receives_all(&mut script, BUFFER_BYTES);
+    assert_eq!(
+        script.ops.pop_front(),
+        Some(Op::Send(Client, buffer, false))
+    );
+    let visit = script.ops.pop_front();
+    assert!(matches!(visit, Some(Op::Visit(Purpose::Pace(Client), _))));
+    // The sink takes it in two steps.
+    script.sent(Client, 6_000);
+    script.asks(&[Op::PollSink(Client, false)]);
+    script.on_event(Event::SinkReady(Client, true));
+    script.ops.clear();
+    script.sent(Client, BUFFER_BYTES - 6_000);
+    script.asks(&[Op::Release(buffer.id)]);
+    // The other direction goes on meanwhile.
+    let answer = script.receives(Backend, 100);
+    script.asks(&[Op::Send(Backend, answer, false)]);
+    script.ops.extend(visit);
+    rest_until(&mut script, Op::Recv(Client));
+}
+
+#[test]
+fn a_stream_that_rests_empties_its_pipe_and_stays_one() {
+    let mut script = limited(Script::promoted(Client), 10_000_000);
+    let (ready, source) = (SinkState::Ready, SourceState::Ready);
+    script.pumped(Client, [2_000_000, 2_000_000], source, ready);
+    rest_until(&mut script, Op::Pump(Client));
+    for _ in 0..4 {
+        // Its quantum, with a sink that takes a part of it.
+        script.pumped(Client, [100_000, 40_000], source, SinkState::Full);
+        script.asks(&[Op::PollSink(Client, false)]);
+        script.on_event(Event::SinkReady(Client, true));
+        script.asks(&[Op::Pump(Client)]);
+        // Nothing may be taken yet: only the pipe is emptied.
+        script.pumped(Client, [0, 60_000], source, ready);
+        rest_until(&mut script, Op::Pump(Client));
+        script.pumped(Client, [100_000, 100_000], source, ready);
+        rest_until(&mut script, Op::Pump(Client));
+        script.pumped(Client, [0, 0], SourceState::Empty, ready);
+        script.asks(&[Op::PollSource(Client)]);
+        script.on_event(Event::SourceReady(Client));
+        script.asks(&[Op::Pump(Client)]);
+    }
+}
+
+#[test]
+fn a_session_that_rests_is_not_idle() {
+    let limits = SessionLimits {
+        idle: 20 * MS,
+        ..LIMITS
+    };
+    for per_second in [0, 20_000] {
+        let mut script = limited(Script::connected_with(limits), per_second);
+        let buffer = receives_all(&mut script, 10_000);
+        script.sent(Client, 10_000);
+        script.ops.retain(|op| matches!(op, Op::Visit(..)));
+        assert_eq!(script.ops.is_empty(), per_second == 0, "{buffer:?}");
+        script.ops.clear();
+        for _ in 0..8 {
+            script.passes(5 * MS);
+        }
+        let reason = (per_second == 0).then_some(CloseReason::IdleTimeout);
+        assert_eq!(script.session.reason(), reason);
+    }
+}
+
+#[test]
+fn a_closed_session_waits_for_the_visit() {
+    let mut script = limited(Script::connected(), 20_000);
+    receives_all(&mut script, 10_000);
+    script.sent(Client, 10_000);
+    script.ops.clear();
+    script.cx(|session, cx| session.close(CloseReason::Killed, cx));
+    script.asks(&[Op::Cancel(Purpose::Recv(Backend))]);
+    script.on_event(Event::RecvEnded(Backend, Err(Errno::CANCELED)));
+    script.asks(&[]);
+    script.on_event(Event::Pace(Client));
+    script.ends(CloseReason::Killed, Manner::Reset);
+}
