@@ -156,7 +156,9 @@ fn clients_that_have_gone_are_not_refused() {
             balancer.number("closed.client_reset") == 20
         });
         expect_served(client(1), balancer.address());
-        assert_eq!(balancer.output().count("reason=client_reset"), 20);
+        eventually("they have lines", || {
+            balancer.output().count("reason=client_reset") == 20
+        });
         let listener = &balancer.ask(&["listeners"])[0];
         assert_eq!(listener["refused"], 0);
         assert_eq!(balancer.number("closed.access_denied"), 0);
