@@ -14,8 +14,8 @@ use crate::address::Address;
 use crate::by_name::ByName;
 use crate::config::{self, Config};
 use crate::guard::{
-    AccessFilter, AccessFilters, Admission, Bans, Gate, Limit, ListenerBandwidth, Pit, Rules,
-    Sources, Trusted,
+    AccessFilter, AccessFilters, Admission, BanRule, Bans, Gate, Limit, ListenerBandwidth, Pit,
+    Rules, Sources, Trusted,
 };
 use crate::pool::{Pool, Standing, Tally, Traffic};
 use crate::select::Plan;
@@ -86,6 +86,8 @@ pub struct Listener {
     pub file_gone_at: Arc<AtomicU64>,
     /// The limits of its new connections.
     pub rules: Rules,
+    /// When sources are banned that such limits, or others, refuse.
+    pub ban: Option<BanRule>,
     /// What those limits count.
     pub gate: Arc<Gate>,
     /// Deadlines and tries of its sessions.
@@ -220,6 +222,7 @@ impl Snapshot {
                 refused: Arc::clone(&old.refused),
                 file_gone_at: Arc::default(),
                 rules: old.rules,
+                ban: old.ban,
                 gate: Arc::clone(&old.gate),
                 limits: old.limits,
                 bandwidth: Arc::clone(&old.bandwidth),
@@ -346,6 +349,7 @@ impl Listener {
             refused: old.map_or_else(Arc::default, |old| Arc::clone(&old.refused)),
             file_gone_at: old.map_or_else(Arc::default, |old| Arc::clone(&old.file_gone_at)),
             rules: Rules::default(),
+            ban: ban(config),
             gate,
             limits: limits(config, &plan),
             bandwidth: old.map_or_else(Arc::default, |old| Arc::clone(&old.bandwidth)),
@@ -368,6 +372,11 @@ fn rules(config: &Config, listener: &config::Listener) -> Rules {
         listener: listener.rate_limit.map(|limit| limit.rule()),
         global: config.rate_limit.map(|limit| limit.rule()),
     }
+}
+
+fn ban(listener: &config::Listener) -> Option<BanRule> {
+    let limits = listener.source_limits.unwrap_or_default();
+    listener.ban.map(|ban| ban.rule(&limits))
 }
 
 fn limits(listener: &config::Listener, plan: &Plan) -> SessionLimits {

@@ -446,6 +446,8 @@ pub enum EventKind {
     Unbanned,
     /// Banned clients were refused.
     BannedRefused,
+    /// The ban table has no room for sources that a rule bans.
+    BansFull,
     /// A listener refuses clients by its access list.
     AccessDenied,
     /// A limit of new connections refuses clients, or would if it were not in a dry run.

@@ -169,6 +169,25 @@ pub struct ProxyArgs {
         help = "Never ban clients of this address or prefix; may be given again"
     )]
     pub trusted: Vec<Prefix>,
+    /// Ban clients that are refused so often in this time.
+    #[arg(
+        long,
+        value_name = "N/DURATION",
+        value_parser = ban_after,
+        help = "Ban a client that is refused N times in this time, such as 10/10s; an IPv6 client \
+                is a /64 [default: never]"
+    )]
+    pub ban_after: Option<(u32, Duration)>,
+    /// How long the first ban lasts.
+    #[arg(
+        long,
+        value_name = "DURATION",
+        value_parser = ban_time,
+        requires = "ban_after",
+        help = "How long --ban-after bans; each further ban of a client lasts twice as long, up \
+                to 1h [default: 1m]"
+    )]
+    pub ban_for: Option<Duration>,
     /// Settings of the configuration.
     #[command(flatten)]
     pub flags: ProxyFlags,
@@ -270,6 +289,20 @@ fn simulated_workers(text: &str) -> Result<u32, ValueError> {
 
 fn seed(text: &str) -> Result<u64, ValueError> {
     values::seed(text.as_ref())
+}
+
+/// A number and a time, such as `10/10s`.
+fn ban_after(text: &str) -> Result<(u32, Duration), ValueError> {
+    let expected = || ValueError::Unexpected("N/DURATION, such as 10/10s".to_owned());
+    let (count, time) = text.split_once('/').ok_or_else(expected)?;
+    let count = values::number(count, values::OFFENCES).map_err(|_| expected())?;
+    let time = values::duration(time, values::BAN).map_err(|_| expected())?;
+    Ok((count, time))
+}
+
+/// The time of a ban.
+pub(super) fn ban_time(text: &str) -> Result<Duration, ValueError> {
+    values::duration(text, values::BAN)
 }
 
 /// A deadline, or `off`.

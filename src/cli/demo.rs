@@ -76,6 +76,7 @@ fn demo_config(front: SocketAddr, backends: &[SocketAddr], socket: &Path) -> Con
         access_list: None,
         rate_limit: None,
         source_limits: None,
+        ban: None,
         bandwidth: Bandwidth::default(),
         attempts: config::ATTEMPTS,
         half_close: config::HalfClose::Relay,

@@ -2,11 +2,14 @@
 
 use std::time::Duration;
 
+use super::SourceLimits;
 use super::access_list::prefix;
 use super::codec::{duration, number, required, spelled, truth};
 use super::table::{Shape, defaults, settings};
 use super::values;
+use crate::guard::BanRule;
 use crate::prefix::Prefix;
+use crate::time::nanos;
 
 settings! {
     /// The table of banned clients.
@@ -18,6 +21,42 @@ settings! {
 }
 
 impl Shape for BanTable {}
+
+settings! {
+    /// When a source of a listener is banned: it was refused too often by its access list or by
+    /// `source_limits`, or its first bytes did not come in time.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct BanAfter {
+        /// So many times.
+        pub after: u32 = 10 => number(values::OFFENCES);
+        /// They count together if they come within this time of the first.
+        pub within: Duration = Duration::from_secs(10) => duration(values::BAN);
+        /// How long the first ban lasts. Each further one lasts twice as long as the one before.
+        pub r#for: Duration = Duration::from_secs(60) => duration(values::BAN);
+        /// No ban lasts longer. A source whose last ban ended this long ago begins anew.
+        pub up_to: Duration = Duration::from_secs(3_600) => duration(values::BAN);
+        /// Whether sources that would be banned are only counted and reported.
+        pub dry_run: bool = false => truth();
+    }
+}
+
+impl Shape for BanAfter {}
+
+impl BanAfter {
+    /// What workers apply. A source is what it is for the limits of sources.
+    #[must_use]
+    pub fn rule(&self, limits: &SourceLimits) -> BanRule {
+        BanRule {
+            after: self.after,
+            within: nanos(self.within),
+            time: nanos(self.r#for),
+            up_to: nanos(self.up_to),
+            prefix_v4: limits.prefix_v4,
+            prefix_v6: limits.prefix_v6,
+            dry_run: self.dry_run,
+        }
+    }
+}
 
 settings! {
     /// A ban by an operator.
@@ -36,7 +75,10 @@ settings! {
 
 impl Shape for NewBan {}
 
-defaults!(BanTable, NewBan);
+defaults!(BanAfter, BanTable, NewBan);
+
+pub(super) const BAN_AFTER: &str =
+    "\"off\" or a group such as (after: 10, within: \"10s\", for: \"1m\")";
 
 fn reason() -> super::codec::Leaf<String> {
     spelled(

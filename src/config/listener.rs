@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::bandwidth::Bandwidth;
+use super::bans::{BAN_AFTER, BanAfter};
 use super::codec::{Codec, duration, group, group_or_off, name, named, number, parsed, required};
 use super::limits::{self, RateLimit, SourceLimits};
 use super::reader::Around;
@@ -38,6 +39,8 @@ settings! {
         pub rate_limit: Option<RateLimit> = None => group_or_off(limits::RATE_LIMIT);
         /// What one source of its clients may take. Off: as much as the listener.
         pub source_limits: Option<SourceLimits> = None => group_or_off(limits::SOURCE_LIMITS);
+        /// When a source of its clients is banned. Off: never by itself.
+        pub ban: Option<BanAfter> = None => group_or_off(BAN_AFTER);
         /// How many bytes its sessions may move in a second.
         pub bandwidth: Bandwidth = Bandwidth::default() => group();
         /// Connect attempts for each session, each to another backend while one is left. Beyond

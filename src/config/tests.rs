@@ -28,6 +28,7 @@ fn listener(name: &str) -> Listener {
         access_list: None,
         rate_limit: None,
         source_limits: None,
+        ban: None,
         bandwidth: Bandwidth::default(),
         attempts: ATTEMPTS,
         half_close: HalfClose::Relay,

@@ -105,6 +105,8 @@ pub const WORKERS: RangeInclusive<u32> = 1..=1024;
 pub const CONNECTIONS: RangeInclusive<u32> = 1..=1 << 24;
 /// New connections in a second, or at once.
 pub const RATE: RangeInclusive<u32> = 1..=1_000_000;
+/// Offences that ban a source.
+pub const OFFENCES: RangeInclusive<u32> = 1..=1_000_000;
 /// Bans at a time.
 pub const BANS: RangeInclusive<u32> = 1..=1_000_000;
 /// Refused clients that are held.

@@ -11,7 +11,7 @@ use crate::admin::model::{BANS, BanFilter, BanOrder, BanStatus, Banned, EventKin
 use crate::admin::{Author, Reply};
 use crate::config::values::written;
 use crate::config::{NewBan, Patch};
-use crate::guard::{Ban, BannedBy, Bans};
+use crate::guard::{Ban, BanNews, BannedBy, Bans, RuleBan};
 use crate::prefix::Prefix;
 use crate::snapshot::Snapshot;
 use crate::sys;
@@ -128,6 +128,14 @@ impl Balancer {
         lifted
     }
 
+    /// Has all workers close the sessions of clients that one of them has banned.
+    pub(super) fn on_rule_bans(&mut self) {
+        let added = self.publisher.snapshot().bans.added();
+        if std::mem::replace(&mut self.bans.woken_for, added) != added {
+            self.workers.wake_all();
+        }
+    }
+
     fn tell(&self, kind: EventKind, message: String) {
         self.events
             .tell(Severity::Info, kind, Subject::default(), message);
@@ -217,6 +225,8 @@ pub(super) struct BanReports {
     reported: HashMap<String, u64>,
     /// Seconds until the next report may come.
     left: u32,
+    /// The workers were woken after so many bans.
+    woken_for: u64,
 }
 
 impl BanReports {
@@ -228,6 +238,23 @@ impl BanReports {
         let ended = snapshot.bans.expire(sys::monotonic(), EXPIRED_AT_ONCE);
         if let Some(message) = ended_sentence(&ended) {
             tell(EventKind::Unbanned, message);
+        }
+        let news = snapshot.bans.take_news();
+        if let Some(message) = rule_sentence(&news) {
+            tell(EventKind::Banned, message);
+        }
+        if news.full > 0 {
+            let (full, max) = (news.full, snapshot.bans.max());
+            let message = format!(
+                "the ban table is full: {full} sources are not banned by a rule; raise `bans: \
+                 (max: {max})`"
+            );
+            events.tell(
+                Severity::Warn,
+                EventKind::BansFull,
+                Subject::default(),
+                message,
+            );
         }
         self.left = self.left.saturating_sub(1);
         if self.left > 0 {
@@ -260,6 +287,24 @@ impl BanReports {
             "listener `{first}`{others}: {all} banned {clients} refused"
         ))
     }
+}
+
+/// What rules have banned.
+fn rule_sentence(news: &BanNews) -> Option<String> {
+    let one = |ban: &RuleBan| {
+        let time = humantime::format_duration(between(0, ban.time));
+        let RuleBan { prefix, reason, .. } = ban;
+        match ban.dry_run {
+            true => format!("{prefix} would be banned for {time} (dry run): {reason}"),
+            false => format!("{prefix} banned for {time} by a rule: {reason}"),
+        }
+    };
+    let first: Vec<_> = news.first.iter().map(one).collect();
+    let more = match news.more {
+        0 => String::new(),
+        more => format!("; and {more} more"),
+    };
+    (!first.is_empty()).then(|| first.join("; ") + &more)
 }
 
 fn ended_sentence(ended: &[Arc<Ban>]) -> Option<String> {

@@ -251,8 +251,9 @@ impl Balancer {
         }
     }
 
-    /// A worker has ejected a backend, or it is time to readmit one.
+    /// A worker has ejected a backend or banned a source, or it is time to readmit a backend.
     fn on_ejections(&mut self) {
+        self.on_rule_bans();
         if self.health_cycle().look_at_ejections() {
             self.publisher.request();
         }

@@ -6,6 +6,7 @@
 
 mod knocks;
 mod lengths;
+mod offences;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
@@ -24,6 +25,8 @@ use crate::time::NEVER;
 
 use knocks::{Knocking, Knocks};
 use lengths::Lengths;
+use offences::Offences;
+pub use offences::{BanNews, BanRule, RuleBan};
 
 /// A network whose clients are refused.
 #[derive(Debug)]
@@ -127,6 +130,7 @@ pub struct Bans {
     /// Networks whose clients keep knocking.
     knocking: Knocking,
     order: Mutex<Order>,
+    offences: Offences,
 }
 
 type Shard = CachePadded<RwLock<HashMap<Prefix, Arc<Ban>>>>;
@@ -158,6 +162,7 @@ impl Bans {
             hits: AtomicU64::new(0),
             knocking: Knocking::default(),
             order: Mutex::default(),
+            offences: Offences::default(),
         }
     }
 

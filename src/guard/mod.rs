@@ -22,7 +22,7 @@ mod trusted;
 pub use access::{Access, AccessFilter, AccessFilters, AccessVerdict, Refused};
 pub use action::{Action, Pit};
 pub use bandwidth::{ByteRate, ListenerBandwidth, Meter, Meters};
-pub use bans::{Ban, BannedBy, Bans, BansFull};
+pub use bans::{Ban, BanNews, BanRule, BannedBy, Bans, BansFull, RuleBan};
 pub use gate::{Gate, Pass, RateRule, Refusal, Rules};
 pub use limit::Limit;
 pub use overload::{Admission, OverloadDetector, Shed};

@@ -111,6 +111,19 @@ impl CloseReason {
         matches!(self, Self::ClientClosed | Self::BackendClosed)
     }
 
+    /// Whether the client's source is to blame: rules ban sources for it. Limits of all clients
+    /// together are no offence of one.
+    #[must_use]
+    pub fn is_offence(self) -> bool {
+        matches!(
+            self,
+            Self::AccessDenied
+                | Self::SourceConnections
+                | Self::SourceRate
+                | Self::FirstBytesTimeout
+        )
+    }
+
     /// The reason for a connection of this side that broke.
     #[must_use]
     pub fn reset_by(side: Side) -> Self {

@@ -275,7 +275,10 @@ impl<K: Kernel> Worker<K> {
         }
         let pass = match self.ask(number, peer) {
             Ok(pass) => pass,
-            Err(denial) => return self.refuse(number, socket, peer, denial),
+            Err(denial) => {
+                self.note_offence(&self.ports[number].listener, peer, denial.0);
+                return self.refuse(number, socket, peer, denial);
+            }
         };
         let client = Admitted { socket, peer, pass };
         if !self.ports[number].parked.is_empty() || !self.take_place(number) {

@@ -1,11 +1,14 @@
-//! Closes the open sessions of clients that are banned.
+//! Has clients banned that break rules, and closes the open sessions of clients that are banned.
 //!
 //! No order names them. A worker that sees that bans were added looks through its sessions, some in
 //! each turn, and asks the ban table about each. So however many bans come, and however busy the
 //! worker is, none is lost, and all that come during a look are done by the next one.
 
-use crate::kernel::Kernel;
+use std::net::SocketAddr;
+
+use crate::kernel::{Kernel, Sleeper};
 use crate::session::{CloseReason, SessionState};
+use crate::snapshot::Listener;
 use crate::time::NEVER;
 
 use super::Worker;
@@ -72,6 +75,26 @@ impl<K: Kernel> Worker<K> {
         } else {
             self.ban_sweep.done = running.added;
             self.ban_sweep.resume_at = now.saturating_add(PAUSE_FACTOR * running.took);
+        }
+    }
+
+    /// Counts what a client did, if it is an offence for which its listener bans.
+    pub(super) fn note_offence(
+        &self,
+        listener: &Listener,
+        client: Option<SocketAddr>,
+        reason: CloseReason,
+    ) {
+        let Some((rule, client)) = listener.ban.as_ref().zip(client) else {
+            return;
+        };
+        let (ip, snapshot) = (client.ip(), &self.snapshot);
+        if !reason.is_offence() || snapshot.trusted.contains(ip) {
+            return;
+        }
+        if snapshot.bans.offend(ip, rule, reason.as_str(), self.now) {
+            // It reports the ban, and wakes the other workers.
+            self.kernel.wake(Sleeper::Control);
         }
     }
 

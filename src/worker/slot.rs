@@ -391,6 +391,10 @@ impl<K: Kernel> Worker<K> {
         for pipe in slot.pipes.into_iter().flatten() {
             self.kernel.return_pipe(pipe);
         }
+        if reason == CloseReason::FirstBytesTimeout && slot.listener.ban.is_some() {
+            let peer = slot.peer.or_else(|| self.kernel.peer(&slot.client));
+            self.note_offence(&slot.listener, peer, reason);
+        }
         self.kernel.close(slot.client, manner);
         if let Some(socket) = slot.backend {
             self.kernel.close(socket, manner);

@@ -114,6 +114,7 @@ fn snapshot() -> Arc<Snapshot> {
         refused: Arc::default(),
         file_gone_at: Arc::default(),
         rules: Rules::default(),
+        ban: None,
         gate: Arc::new(Gate::new(&sources)),
         limits: LIMITS,
         bandwidth: Arc::default(),

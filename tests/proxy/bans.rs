@@ -204,3 +204,108 @@ fn bans_hold_over_a_reload() {
         balancer.finish();
     });
 }
+
+#[test]
+fn a_source_that_floods_is_banned_and_others_do_not_notice() {
+    watched(|| {
+        let backend = Backend::echo();
+        let text = format!(
+            "(workers: 2, access_log: \"-\", trusted: [\"127.9.1.0/24\"],
+            listeners: [(name: \"front\", bind: \"127.0.0.1:0\", pool: \"p\",
+                source_limits: (connections: 4),
+                ban: (after: 20, within: \"1m\", for: \"1h\", up_to: \"2h\"))],
+            pools: [(name: \"p\", backends: [\"{}\"])])",
+            backend.address
+        );
+        let balancer = Launch::with_config(&text, 1).workers(2).start();
+        let to = balancer.address();
+        let events = balancer.follow();
+        let mut others: Vec<_> = (100..140).map(|n| visit(client(n), to).unwrap()).collect();
+        let mut trusted: Vec<_> = (0..4).map(|_| visit(client(300), to).unwrap()).collect();
+        let mut floods: Vec<_> = (0..4).map(|_| visit(client(1), to).unwrap()).collect();
+        for _ in 0..20 {
+            assert!(visit(client(1), to).is_none());
+            assert!(visit(client(300), to).is_none());
+        }
+        // The twentieth is one too many: also the open sessions end.
+        floods.iter_mut().for_each(expect_reset);
+        assert!(visit(client(1), to).is_none());
+        let ban = &balancer.ask(&["bans", "--by", "rule"])[0];
+        let shown = ["prefix", "by", "reason", "hits"].map(|field| ban[field].to_string());
+        let reason = "\"source_connections: 20 times within 1m\"";
+        assert_eq!(shown, ["\"127.9.0.1\"", "\"rule\"", reason, "1"]);
+        let event = events.next("banned");
+        assert_eq!(
+            event["message"],
+            "127.9.0.1 banned for 1h by a rule: source_connections: 20 times within 1m"
+        );
+        assert_eq!(balancer.ask(&["bans"]).as_array().unwrap().len(), 1);
+        for other in others.iter_mut().chain(&mut trusted) {
+            ping(other, b"still here");
+        }
+        assert!(visit(client(200), to).is_some());
+        eventually("it is logged", || {
+            balancer.output().count("reason=banned") == 5
+        });
+        balancer.words(&["unban", "127.9.0.1"]);
+        assert!(visit(client(1), to).is_some());
+        drop((events, others, trusted));
+        balancer.finish();
+    });
+}
+
+#[test]
+fn flags_ban_clients_that_an_access_list_refuses_again_and_again() {
+    watched(|| {
+        let backend = Backend::echo();
+        let balancer = Launch::to(std::slice::from_ref(&backend.address))
+            .flag("--deny", "127.9.0.0/24")
+            .flag("--ban-after", "3/10m")
+            .flag("--ban-for", "10m")
+            .workers(2)
+            .start();
+        let to = balancer.address();
+        for number in 0..200 {
+            for _ in 0..3 {
+                assert!(visit(client(number), to).is_none());
+            }
+        }
+        let bans = balancer.ask(&["bans"]);
+        assert_eq!(bans.as_array().unwrap().len(), 200);
+        assert_eq!(bans[0]["reason"], "access_denied: 3 times within 10m");
+        assert_eq!(balancer.number("closed.access_denied"), 600);
+        assert!(visit(client(7), to).is_none());
+        assert_eq!(balancer.number("closed.banned"), 1);
+        assert!(visit(client(300), to).is_some());
+        balancer.finish();
+    });
+}
+
+#[test]
+fn a_dry_run_reports_whom_a_rule_would_ban() {
+    watched(|| {
+        let backend = Backend::echo();
+        let text = format!(
+            "(workers: 2, listeners: [(bind: \"127.0.0.1:0\", pool: \"p\",
+                source_limits: (connections: 1), ban: (after: 2, dry_run: true))],
+            pools: [(name: \"p\", backends: [\"{}\"])])",
+            backend.address
+        );
+        let balancer = Launch::with_config(&text, 1).workers(2).start();
+        let to = balancer.address();
+        let events = balancer.follow();
+        let held = visit(client(1), to).unwrap();
+        for _ in 0..2 {
+            assert!(visit(client(1), to).is_none());
+        }
+        let event = events.next("banned");
+        let message = event["message"].as_str().unwrap();
+        assert!(
+            message.starts_with("127.9.0.1 would be banned for 1m"),
+            "{message}"
+        );
+        assert_eq!(balancer.ask(&["status"])["bans"]["count"], 0);
+        drop((events, held));
+        balancer.finish();
+    });
+}

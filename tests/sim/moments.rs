@@ -152,6 +152,7 @@ fn snapshots_with(
             refused: Arc::default(),
             file_gone_at: Arc::default(),
             rules: Rules::default(),
+            ban: None,
             gate: Arc::clone(&gate),
             limits: session,
             bandwidth: Arc::default(),

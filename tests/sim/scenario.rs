@@ -319,6 +319,7 @@ impl Plan {
                 refused: Arc::default(),
                 file_gone_at: Arc::default(),
                 rules: rules(&mut self.rules),
+                ban: None,
                 gate: Arc::clone(&self.gates[number]),
                 limits,
                 bandwidth: Arc::clone(&self.bandwidth[number]),

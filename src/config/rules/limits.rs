@@ -17,6 +17,11 @@ pub(super) fn find(config: &Config, found: &mut Vec<Finding>) {
             let limits = format!("{at}.source_limits");
             found.push(Finding::start(limits, sentence).needing(format!("{at}.bind")));
         }
+        if let (Some(_), Address::Unix(_)) = (listener.ban, &listener.bind) {
+            let sentence = "ban: clients of a Unix socket have no address: leave it out";
+            let ban = Finding::start(format!("{at}.ban"), sentence);
+            found.push(ban.needing(format!("{at}.bind")));
+        }
     }
 }
 

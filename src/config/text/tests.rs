@@ -215,6 +215,7 @@ impl Chance<'_> {
                 access_list: access_list.clone().filter(|_| is_tcp),
                 rate_limit: self.rate_limit(),
                 source_limits: self.source_limits().filter(|_| is_tcp),
+                ban: self.maybe(Self::ban).filter(|_| is_tcp),
                 bandwidth: Bandwidth::any(self.0),
                 attempts: self.pick(&[ATTEMPTS, 1, 16]),
                 half_close: self.pick(&[HalfClose::Relay, HalfClose::End]),

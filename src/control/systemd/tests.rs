@@ -21,6 +21,7 @@ fn listener(name: &str, bind: &str) -> Listener {
         access_list: None,
         rate_limit: None,
         source_limits: None,
+        ban: None,
         bandwidth: Bandwidth::default(),
         attempts: 1,
         half_close: HalfClose::Relay,

@@ -7,6 +7,7 @@ use clap::Args;
 
 use super::{ClientOptions, client};
 use crate::admin::model::{BANS_MAX, BanOrder, BannedBy};
+use crate::cli::args::ban_time;
 use crate::config::values::{self, ValueError};
 use crate::prefix::Prefix;
 
@@ -63,10 +64,6 @@ pub struct BanArgs {
     /// How to reach the balancer.
     #[command(flatten)]
     pub options: ClientOptions,
-}
-
-fn ban_time(text: &str) -> Result<Duration, ValueError> {
-    values::duration(text, values::BAN)
 }
 
 /// The arguments of `mahoraga unban`.

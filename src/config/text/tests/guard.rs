@@ -3,7 +3,7 @@
 use std::num::NonZeroU32;
 
 use super::Chance;
-use crate::config::{AccessList, Overload, RateLimit, SourceLimits, Tarpit};
+use crate::config::{AccessList, BanAfter, Overload, RateLimit, SourceLimits, Tarpit};
 use crate::guard::{Access, Action};
 use crate::prefix::Prefix;
 
@@ -47,6 +47,16 @@ impl Chance<'_> {
         };
         let is_some = limits.connections.is_some() || limits.rate.is_some();
         is_some.then_some(limits)
+    }
+
+    pub(super) fn ban(&mut self) -> BanAfter {
+        BanAfter {
+            after: self.0.u32(1..=100),
+            within: self.ms(1_000, 60_000),
+            r#for: self.ms(1_000, 60_000),
+            up_to: self.ms(60_000, 86_400_000),
+            dry_run: self.half(),
+        }
     }
 
     pub(super) fn prefixes(&mut self, first: u8) -> Vec<Prefix> {
