@@ -85,6 +85,7 @@ fn the_control_thread_calls_nothing_that_waits() {
         "access_log.rs",
         "admin_listeners.rs",
         "audit.rs",
+        "bans/file.rs",
         "file_watch.rs",
         "health/tls.rs",
         "histograms.rs",

@@ -448,6 +448,8 @@ pub enum EventKind {
     BannedRefused,
     /// The ban table has no room for sources that a rule bans.
     BansFull,
+    /// Bans can't be kept for the next run, or those of the last run are lost.
+    BansUnsaved,
     /// A listener refuses clients by its access list.
     AccessDenied,
     /// A limit of new connections refuses clients, or would if it were not in a dry run.

@@ -1,10 +1,11 @@
 //! The ban table, and what a request to ban a client says.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::SourceLimits;
 use super::access_list::prefix;
-use super::codec::{duration, number, required, spelled, truth};
+use super::codec::{duration, number, path, required, spelled, truth};
 use super::table::{Shape, defaults, settings};
 use super::values;
 use crate::guard::BanRule;
@@ -17,6 +18,9 @@ settings! {
     pub struct BanTable {
         /// The most bans at a time, each of an address or a prefix.
         pub max: u32 = 100_000 => number(values::BANS);
+        /// The file that keeps bans for the next run. It is read at a start, and written after
+        /// changes. Off: bans end with the process.
+        pub file: Option<PathBuf> = None => path().or("off");
     }
 }
 
@@ -77,9 +81,6 @@ impl Shape for NewBan {}
 
 defaults!(BanAfter, BanTable, NewBan);
 
-pub(super) const BAN_AFTER: &str =
-    "\"off\" or a group such as (after: 10, within: \"10s\", for: \"1m\")";
-
 fn reason() -> super::codec::Leaf<String> {
     spelled(
         values::REASON,
@@ -106,6 +107,8 @@ impl NewBan {
     }
 }
 
+pub(super) const BAN_AFTER: &str =
+    "\"off\" or a group such as (after: 10, within: \"10s\", for: \"1m\")";
 /// The shortest prefixes that need no force.
 const WIDEST_V4: u8 = 8;
 const WIDEST_V6: u8 = 19;

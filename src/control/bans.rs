@@ -1,7 +1,11 @@
 //! Bans by operators, and reports about the ban table.
 
+mod file;
+mod saver;
+
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -21,6 +25,8 @@ use super::aside;
 use super::audit::Entry;
 use super::balancer::Balancer;
 use super::events::{Events, Severity, Subject};
+pub(super) use file::KeptBans;
+use saver::Saver;
 
 impl Balancer {
     /// Lists bans, on another thread: there may be many.
@@ -128,6 +134,17 @@ impl Balancer {
         lifted
     }
 
+    /// Goes on with bans that were kept.
+    pub(super) fn begin_bans(&mut self, kept: &KeptBans) {
+        let restored = self.publisher.snapshot().bans.len();
+        self.bans.begin((kept, restored), &self.events);
+    }
+
+    /// Keeps the bans for the next run, at the end of this one.
+    pub(super) async fn keep_bans(&self) {
+        self.bans.end(&self.publisher.snapshot().bans).await;
+    }
+
     /// Has all workers close the sessions of clients that one of them has banned.
     pub(super) fn on_rule_bans(&mut self) {
         let added = self.publisher.snapshot().bans.added();
@@ -188,6 +205,16 @@ struct Clocks {
 }
 
 impl Clocks {
+    /// When a ban began and when it ends, if it does.
+    fn times(self, ban: &Ban) -> [Option<SystemTime>; 2] {
+        let now = i64::try_from(self.monotonic).unwrap_or(i64::MAX);
+        let age = between(0, u64::try_from(now - ban.since).unwrap_or(0));
+        let since = self.wall.checked_sub(age).unwrap_or(self.wall);
+        let left = between(self.monotonic, ban.until);
+        let until = self.wall.checked_add(left);
+        [Some(since), until.filter(|_| ban.until < NEVER)]
+    }
+
     fn now() -> Self {
         Self {
             monotonic: sys::monotonic(),
@@ -196,21 +223,18 @@ impl Clocks {
     }
 
     fn status(&self, ban: &Ban) -> BanStatus {
-        let now = i64::try_from(self.monotonic).unwrap_or(i64::MAX);
-        let age = between(0, u64::try_from(now - ban.since).unwrap_or(0));
         let left = ban.until.saturating_sub(self.monotonic);
         let ends = ban.until < NEVER;
         let shown = |at: SystemTime| humantime::format_rfc3339_seconds(at).to_string();
-        let until = self.wall.checked_add(between(0, left));
-        let since = self.wall.checked_sub(age).unwrap_or(self.wall);
+        let [since, until] = self.times(ban).map(|time| time.map(shown));
         BanStatus {
             prefix: ban.prefix,
             by: ban.by,
             reason: Some(&*ban.reason)
                 .filter(|why| !why.is_empty())
                 .map(str::to_owned),
-            since: shown(since),
-            until: until.filter(|_| ends).map(shown),
+            since: since.unwrap_or_default(),
+            until,
             left_s: ends.then(|| seconds(left)),
             hits: ban.hits(),
         }
@@ -227,11 +251,41 @@ pub(super) struct BanReports {
     left: u32,
     /// The workers were woken after so many bans.
     woken_for: u64,
+    saver: Saver,
 }
 
 impl BanReports {
-    /// To be called each second.
-    pub(super) fn tick(&mut self, snapshot: &Snapshot, events: &Events) {
+    /// Goes on with bans that were kept, and reports them.
+    pub(super) fn begin(&mut self, (kept, restored): (&KeptBans, u32), events: &Events) {
+        self.saver.begin(kept);
+        if restored > 0 {
+            let message = format!("bans of the last run that hold: {restored}");
+            events.tell(
+                Severity::Info,
+                EventKind::Banned,
+                Subject::default(),
+                message,
+            );
+        }
+        if let Some(problem) = &kept.problem {
+            let (kind, about) = (EventKind::BansUnsaved, Subject::default());
+            events.tell(Severity::Warn, kind, about, problem.clone());
+        }
+    }
+
+    /// What is wrong with the file of bans.
+    pub(super) fn problem(&self) -> Option<&String> {
+        self.saver.error.as_ref()
+    }
+
+    /// Keeps the bans for the next run, at the end of this one.
+    pub(super) async fn end(&self, bans: &Arc<Bans>) {
+        self.saver.end(bans).await;
+    }
+
+    /// To be called each second. `file` is where bans are kept.
+    pub(super) fn tick(&mut self, file: Option<&Path>, snapshot: &Snapshot, events: &Events) {
+        self.saver.tick(file, &snapshot.bans, events);
         let tell = |kind, message| {
             events.tell(Severity::Info, kind, Subject::default(), message);
         };

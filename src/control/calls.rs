@@ -267,6 +267,7 @@ impl Balancer {
         if more > 0 {
             sentences.push(format!("{more} more problems with discovery"));
         }
+        sentences.extend(self.bans.problem().cloned());
         let (problems, more) = self.access.problems(ALERTS_MAX);
         sentences.extend(problems);
         if more > 0 {

@@ -68,6 +68,7 @@ use admin_listeners::AdminListeners;
 pub(crate) use audit::TARGET as AUDIT_TARGET;
 pub(crate) use audit::is_misleading;
 use balancer::Balancer;
+use bans::KeptBans;
 use discovery::Discoveries;
 use histograms::Measurements;
 pub(crate) use histograms::TARGET as HISTOGRAMS_TARGET;
@@ -235,6 +236,7 @@ pub fn run(
     let sink = config.access_log.as_ref().map(Sink::open).transpose()?;
     sink.iter().for_each(Sink::warn_if_shared);
     let access_files = access_lists::read_files(config, &access_lists::Known::new())?;
+    let kept_bans = KeptBans::read(config.bans.file.as_deref());
     // Before the control thread's own ring, which panics where io_uring is not available.
     let features = ring::probe()?;
     let inherited = systemd::activated(&config.listeners).map_err(|error| StartError::Thread {
@@ -259,7 +261,7 @@ pub fn run(
         let resolved = discoveries.begin_with(config).await;
         let access = AccessLists::new(config, access_files);
         let Inherited { by_listener, spare } = inherited;
-        let start_with = (&resolved, access.lists());
+        let start_with = (&resolved, access.lists(), &kept_bans);
         let workers = start::start(start_with, features, by_listener, &patience, seed).await?;
         let workers = Rc::new(workers);
         workers.keep_spare(spare);
@@ -274,12 +276,15 @@ pub fn run(
         let known = (config, discoveries, access);
         let kept = (&orders, &measurements);
         let mut balancer = Balancer::new(known, &workers, (reread, tokens, socket), events, kept)?;
+        balancer.begin_bans(&kept_bans);
+        drop(kept_bans);
         let listeners = listeners.serve(&handle);
         ready();
         balancer.supervise(&mut signals, calls).await;
         listeners.close().await;
         workers.join();
         workers.remove_socket_files();
+        balancer.keep_bans().await;
         workers.log_bell.close();
         // The reader of a pipe may have stopped reading.
         let _ = tokio::time::timeout(LOG_GRACE, log).await;

@@ -20,6 +20,7 @@ use crate::snapshot::Snapshot;
 use crate::sys::{self, Bound, Doorbell};
 use crate::worker::{Command, Inbox, Record, Setup, Stats, Worker};
 
+use super::bans::KeptBans;
 use super::listening::{self, Patience};
 use super::syn_filter::Attachment;
 use super::workers::{LOG_QUEUE_LINES, WorkerHandle, Workers};
@@ -118,7 +119,7 @@ fn on_cpus(cpus: &[Option<usize>]) -> String {
 /// Binds every address that no inherited socket listens on, and starts every worker. Returns once
 /// all workers accept.
 pub(super) async fn start(
-    (config, access): (&Config, &AccessFilters),
+    (config, access, kept): (&Config, &AccessFilters, &KeptBans),
     features: Features,
     inherited: BTreeMap<usize, OwnedFd>,
     patience: &Patience,
@@ -129,6 +130,7 @@ pub(super) async fn start(
     let count = plan.workers();
     listening::probe_origins(config, None)?;
     let snapshot = first_snapshot(config, access, plan.in_all);
+    kept.restore(&snapshot.bans);
     // Every worker gets copies of its own.
     let bound = listening::bind_all(config, plan.cpus.len(), inherited, patience).await?;
     let (mut workers, record_sender) = before_threads(config, &plan, snapshot, seed)?;

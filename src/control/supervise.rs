@@ -238,6 +238,8 @@ impl Balancer {
         self.access.tick();
         self.bans.tick(snapshot, &self.events);
         self.syn_filter.tick(snapshot, &self.workers);
+        let file = self.config.bans.file.as_deref();
+        self.bans.tick(file, snapshot, &self.events);
         let has_left = snapshot.has_left();
         self.publisher.repeat();
         self.workers.repeat_closing(self.publisher.snapshot());

@@ -309,3 +309,43 @@ fn a_dry_run_reports_whom_a_rule_would_ban() {
         balancer.finish();
     });
 }
+
+#[test]
+fn bans_survive_a_restart_and_a_crash() {
+    watched(|| {
+        let backend = Backend::echo();
+        let name = format!("mahoraga-kept-bans-{}", std::process::id());
+        let dir = std::env::temp_dir().join(name);
+        fs::create_dir_all(&dir).unwrap();
+        let path = dir.join("bans");
+        let start = || start(&backend, &format!("bans: (file: {path:?}),"));
+        let balancer = start();
+        balancer.words(&["ban", "127.9.0.1", "--for", "1h", "--reason", "it floods"]);
+        assert!(visit(client(1), balancer.address()).is_none());
+        balancer.finish();
+        let mut balancer = start();
+        assert!(visit(client(1), balancer.address()).is_none());
+        let ban = &balancer.ask(&["bans"])[0];
+        let shown = ["prefix", "by", "reason", "hits"].map(|field| ban[field].to_string());
+        assert_eq!(shown, ["\"127.9.0.1\"", "\"hand\"", "\"it floods\"", "2"]);
+        balancer.until_logged("bans of the last run that hold: 1");
+        balancer.words(&["unban", "127.9.0.1"]);
+        balancer.words(&["ban", "127.9.0.2"]);
+        let kept = |prefix: &str| fs::read_to_string(&path).unwrap().contains(prefix);
+        eventually("the file has it", || {
+            kept("127.9.0.2 ") && !kept("127.9.0.1 ")
+        });
+        balancer.process.signal(libc::SIGKILL);
+        balancer.wait();
+        // What a crash can't do: half a file.
+        let whole = fs::read_to_string(&path).unwrap();
+        fs::write(&path, whole.replace("end 1", "")).unwrap();
+        let balancer = start();
+        assert!(visit(client(2), balancer.address()).is_none());
+        assert!(visit(client(1), balancer.address()).is_some());
+        balancer.until_logged("it is set aside as");
+        assert!(dir.join("bans.corrupt").exists());
+        balancer.finish();
+        fs::remove_dir_all(&dir).unwrap();
+    });
+}

@@ -1,0 +1,344 @@
+//! The file that keeps bans over a restart: a line for each, between a first line that names the
+//! format and a last one that counts them.
+//!
+//! It is read before the first client, and written by another thread: to a file beside it, which
+//! then takes its place. So it is whole whenever the machine stops.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use crate::config::values;
+use crate::guard::{Ban, BannedBy, Bans};
+use crate::prefix::Prefix;
+use crate::sys;
+use crate::time::{NEVER, nanos};
+
+use super::Clocks;
+
+/// The bans of a file.
+#[derive(Default)]
+pub(in crate::control) struct KeptBans {
+    bans: Vec<KeptBan>,
+    /// What is wrong with the file.
+    pub(super) problem: Option<String>,
+    /// It could not be read, and is not to be replaced.
+    pub(super) is_unread: bool,
+}
+
+/// A ban with its times as people know them.
+#[derive(Debug, PartialEq, Eq)]
+struct KeptBan {
+    prefix: Prefix,
+    by: BannedBy,
+    since: SystemTime,
+    until: Option<SystemTime>,
+    hits: u64,
+    reason: String,
+}
+
+impl KeptBans {
+    /// Reads a file, if there is one. One with a mistake is set aside, and its good lines hold. May
+    /// take long.
+    pub(in crate::control) fn read(path: Option<&Path>) -> Self {
+        let Some(path) = path else {
+            return Self::default();
+        };
+        let mut bans = Vec::new();
+        let outcome = sys::open_regular(path).and_then(|file| parse(file, &mut bans));
+        let shown = path.display();
+        let (problem, is_unread) = match outcome {
+            Ok(()) => (None, false),
+            Err(error) if error.kind() == ErrorKind::NotFound => (None, false),
+            Err(error) if error.kind() == ErrorKind::InvalidData => {
+                let aside = beside(path, ".corrupt");
+                let count = bans.len();
+                match fs::rename(path, &aside) {
+                    Ok(()) => {
+                        let aside = aside.display();
+                        let problem = format!(
+                            "bans file {shown}: {error}: it is set aside as {aside}; bans of it \
+                             that hold: {count}"
+                        );
+                        (Some(problem), false)
+                    }
+                    Err(why) => {
+                        let problem =
+                            format!("bans file {shown}: {error}; cannot set it aside: {why}");
+                        (Some(problem), true)
+                    }
+                }
+            }
+            Err(error) => {
+                let problem = format!("cannot read the bans file {shown}: {error}; bans are lost");
+                (Some(problem), true)
+            }
+        };
+        Self {
+            bans,
+            problem,
+            is_unread,
+        }
+    }
+
+    /// Puts those that still hold into the table. Answers how many there are.
+    pub(in crate::control) fn restore(&self, bans: &Bans) -> usize {
+        let clocks = Clocks::now();
+        let hold = self.bans.iter().filter_map(|kept| kept.ban(clocks));
+        hold.filter_map(|ban| bans.add(ban, clocks.monotonic).ok())
+            .count()
+    }
+}
+
+impl KeptBan {
+    /// The ban in the workers' time; `None`: it is over.
+    fn ban(&self, clocks: Clocks) -> Option<Ban> {
+        let until = match self.until {
+            None => NEVER,
+            Some(until) => {
+                let left = until.duration_since(clocks.wall).ok()?;
+                clocks.monotonic.saturating_add(nanos(left))
+            }
+        };
+        let age = clocks.wall.duration_since(self.since).unwrap_or_default();
+        let age = i64::try_from(nanos(age)).unwrap_or(i64::MAX);
+        let now = i64::try_from(clocks.monotonic).unwrap_or(i64::MAX);
+        let since = now.saturating_sub(age);
+        let ban = Ban::new(
+            self.prefix,
+            self.by,
+            self.reason.as_str().into(),
+            (since, until),
+        );
+        Some(ban.with_hits(self.hits))
+    }
+
+    /// Reads a line: prefix, who, since, until, refused clients, and the reason to its end.
+    fn read(line: &str) -> Result<Self, String> {
+        let mut words = line.splitn(6, ' ');
+        let mut word = |what: &str| words.next().ok_or_else(|| format!("expected {what}"));
+        let prefix = word("a prefix")?;
+        let prefix = values::prefix(prefix).map_err(|error| error.about("prefix", prefix))?;
+        let by = word("who banned it")?;
+        let by = BannedBy::ALL.into_iter().find(|(name, _)| *name == by);
+        let (_, by) = by.ok_or("expected `hand` or `rule`")?;
+        let time = |text: &str| {
+            let time = humantime::parse_rfc3339(text);
+            time.map_err(|_| format!("invalid time `{text}`: expected RFC 3339"))
+        };
+        let since = time(word("a time")?)?;
+        let until = match word("a time, or `forever`")? {
+            FOREVER => None,
+            until => Some(time(until)?),
+        };
+        let hits = word("a number")?;
+        let hits = hits.parse().map_err(|_| "expected a number".to_owned())?;
+        let reason = words.next().unwrap_or_default();
+        if !reason.is_empty() {
+            values::reason(reason).map_err(|error| error.about("reason", reason))?;
+        }
+        Ok(Self {
+            prefix,
+            by,
+            since,
+            until,
+            hits,
+            reason: reason.to_owned(),
+        })
+    }
+}
+
+/// Reads all lines up to the first mistake.
+fn parse(file: impl Read, bans: &mut Vec<KeptBan>) -> io::Result<()> {
+    let mistake = |what: String| Err(io::Error::new(ErrorKind::InvalidData, what));
+    let mut lines = BufReader::new(file.take(BYTES_MAX));
+    let mut line = Vec::new();
+    for number in 1u64.. {
+        line.clear();
+        (&mut lines).take(LINE_MAX).read_until(b'\n', &mut line)?;
+        let text = line
+            .strip_suffix(b"\n")
+            .and_then(|line| std::str::from_utf8(line).ok());
+        match text {
+            None => return mistake(format!("line {number}: it ends too soon, or is no text")),
+            Some(HEAD) if number == 1 => {}
+            Some(_) if number == 1 => return mistake(format!("line 1: expected `{HEAD}`")),
+            Some(text) if text.starts_with(END) => {
+                let is_whole = text[END.len()..] == bans.len().to_string();
+                return match is_whole {
+                    true => Ok(()),
+                    false => mistake(format!("line {number}: expected `{END}{}`", bans.len())),
+                };
+            }
+            Some(text) => match KeptBan::read(text) {
+                Ok(ban) => bans.push(ban),
+                Err(error) => return mistake(format!("line {number}: {error}")),
+            },
+        }
+    }
+    Ok(())
+}
+
+/// Writes the bans that hold now to a file, in place of what it had. Waits for the disk.
+pub(super) fn save(path: &Path, bans: &Bans) -> io::Result<()> {
+    let new = beside(path, ".new");
+    // What an earlier run left.
+    if let Err(error) = fs::remove_file(&new)
+        && error.kind() != ErrorKind::NotFound
+    {
+        return Err(error);
+    }
+    let mut options = OpenOptions::new();
+    let file = options.write(true).create_new(true).mode(MODE).open(&new)?;
+    let mut out = io::BufWriter::new(file);
+    write(&mut out, bans)?;
+    out.into_inner()?.sync_all()?;
+    fs::rename(&new, path)?;
+    let directory = path.parent().filter(|its| !its.as_os_str().is_empty());
+    File::open(directory.unwrap_or(Path::new(".")))?.sync_all()
+}
+
+fn write(out: &mut impl Write, bans: &Bans) -> io::Result<()> {
+    let clocks = Clocks::now();
+    let all = bans.all(clocks.monotonic);
+    writeln!(out, "{HEAD}")?;
+    for ban in &all {
+        let [since, until] = clocks.times(ban).map(|time| {
+            let shown = |at| humantime::format_rfc3339_millis(at).to_string();
+            time.map_or_else(|| FOREVER.to_owned(), shown)
+        });
+        let (prefix, by, hits) = (ban.prefix, ban.by.as_str(), ban.hits());
+        let line = format!("{prefix} {by} {since} {until} {hits} {}", ban.reason);
+        writeln!(out, "{}", line.trim_end())?;
+    }
+    writeln!(out, "{END}{}", all.len())
+}
+
+/// The path of a file beside another one.
+fn beside(path: &Path, ending: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(ending);
+    name.into()
+}
+
+/// The first line.
+const HEAD: &str = "mahoraga bans 1";
+/// What begins the last line.
+const END: &str = "end ";
+/// In place of an end.
+const FOREVER: &str = "forever";
+/// Of the file: it tells who was banned, and why.
+const MODE: u32 = 0o640;
+/// Room for a million bans with long reasons.
+const BYTES_MAX: u64 = 1 << 30;
+/// Room for a long reason.
+const LINE_MAX: u64 = 2_048;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(text: &str) -> String {
+        parse(text.as_bytes(), &mut Vec::new())
+            .unwrap_err()
+            .to_string()
+    }
+
+    fn directory(name: &str) -> PathBuf {
+        let dir = std::env::temp_dir().join(format!("mahoraga-{name}-{}", std::process::id()));
+        fs::create_dir_all(&dir).unwrap();
+        dir
+    }
+
+    #[test]
+    fn bans_come_back_as_they_were() {
+        let dir = directory("bans");
+        let path = dir.join("bans");
+        assert_eq!(
+            KeptBans::read(Some(&path)).bans.len(),
+            0,
+            "there is no file yet"
+        );
+        let bans = Bans::new(100);
+        let now = sys::monotonic();
+        let add = |prefix: &str, by, reason: &str, until| {
+            let since = i64::try_from(now).unwrap();
+            let ban = Ban::new(prefix.parse().unwrap(), by, reason.into(), (since, until));
+            bans.add(ban.with_hits(7), now).unwrap();
+        };
+        add(
+            "192.0.2.0/24",
+            BannedBy::Hand,
+            "floods  the \u{e9}login",
+            NEVER,
+        );
+        add(
+            "2001:db8::/64",
+            BannedBy::Rule,
+            "",
+            now + nanos(std::time::Duration::from_secs(600)),
+        );
+        save(&path, &bans).unwrap();
+        // Again, over what is there.
+        save(&path, &bans).unwrap();
+        let kept = KeptBans::read(Some(&path));
+        assert_eq!(kept.problem, None);
+        let again = Bans::new(100);
+        assert_eq!(kept.restore(&again), 2);
+        let before = bans.all(now);
+        for (ban, before) in again.all(now).iter().zip(&before) {
+            assert_eq!((ban.prefix, ban.by), (before.prefix, before.by));
+            assert_eq!((&ban.reason, ban.hits()), (&before.reason, 7));
+            let difference = ban.until.abs_diff(before.until);
+            assert!(difference < crate::time::SECOND, "{difference} ns");
+        }
+        fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[test]
+    fn a_file_with_a_mistake_is_set_aside_and_its_good_lines_hold() {
+        let dir = directory("bad-bans");
+        let path = dir.join("bans");
+        let line = "192.0.2.7 hand 2026-01-01T00:00:00Z forever 0 why";
+        fs::write(&path, format!("{HEAD}\n{line}\n192.0.2.8 hand")).unwrap();
+        let kept = KeptBans::read(Some(&path));
+        let problem = kept.problem.as_ref().unwrap();
+        assert!(problem.contains("line 3: it ends too soon"), "{problem}");
+        assert!(
+            problem.contains("bans.corrupt; bans of it that hold: 1"),
+            "{problem}"
+        );
+        assert_eq!(kept.restore(&Bans::new(9)), 1);
+        assert!(!path.exists() && dir.join("bans.corrupt").exists());
+        // What is not a file is not touched.
+        let kept = KeptBans::read(Some(&dir));
+        assert!(kept.is_unread && kept.problem.is_some() && dir.exists());
+        fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[test]
+    fn a_mistake_is_reported_with_its_line() {
+        assert_eq!(error(""), "line 1: it ends too soon, or is no text");
+        assert_eq!(error("10.0.0.0/8\n"), "line 1: expected `mahoraga bans 1`");
+        let after = |line: &str| error(&format!("{HEAD}\n{line}\n"));
+        assert_eq!(after("end 1"), "line 2: expected `end 0`");
+        assert_eq!(after("10.0.0.0/8"), "line 2: expected who banned it");
+        assert_eq!(after("10.0.0.0/8 me"), "line 2: expected `hand` or `rule`");
+        assert_eq!(
+            after("10.0.0.0/8 hand now"),
+            "line 2: invalid time `now`: expected RFC 3339"
+        );
+        assert!(after("x hand").starts_with("line 2: invalid prefix `x`: expected"));
+        let over = format!("{HEAD}\n::1 rule 2026-01-01T00:00:00Z 2026-01-02T00:00:00Z 3\nend 1\n");
+        let mut bans = Vec::new();
+        parse(over.as_bytes(), &mut bans).unwrap();
+        assert_eq!(bans[0].hits, 3);
+        let long_after = Clocks {
+            monotonic: 5,
+            wall: bans[0].until.unwrap(),
+        };
+        assert_eq!(bans[0].ban(long_after).map(|ban| ban.until), Some(5));
+    }
+}
