@@ -180,6 +180,21 @@ fn thousands_of_bans_are_listed_sorted_and_bounded() {
         let of_client = ["bans", "--client", "127.9.1.9", "--by", "hand"];
         assert_eq!(listed(&of_client), (1, "127.9.1.9".to_owned()));
         assert_eq!(listed(&["bans", "--by", "rule"]).0, 0);
+        let exported = balancer.words(&["bans", "--export"]);
+        assert_eq!(exported.lines().count(), 2_000);
+        let path = balancer.dir().join("bans.txt");
+        let text = "# of a feed\n127.9.0.0 ; again\n\n127.9.0.1 # and again\n";
+        fs::write(&path, text).unwrap();
+        let from = ["ban", "--from", "bans.txt", "--reason", "feed"];
+        assert_eq!(balancer.words(&from).lines().count(), 2);
+        let exported = balancer.words(&["bans", "--export", "--limit", "3"]);
+        assert_eq!(exported, "127.9.0.0 # feed\n127.9.0.1 # feed\n127.9.0.2\n");
+        fs::write(&path, "127.9.0.0\nwhat is this?\n").unwrap();
+        let (code, why) = balancer.refusal(&["ban", "--from", "bans.txt"]);
+        assert!(
+            code == Some(2) && why.contains("bans.txt: line 2: invalid prefix"),
+            "{why}"
+        );
         balancer.finish();
     });
 }

@@ -122,12 +122,14 @@ Prefixes of the list's file stay.")]
     #[command(after_help = "Examples:
   mahoraga bans
   mahoraga bans --client 192.0.2.7
-  mahoraga bans --sort hits --limit 20 --json")]
+  mahoraga bans --sort hits --limit 20 --json
+  mahoraga bans --export > bans.txt")]
     Bans(BansArgs),
     /// Ban clients: refuse them at every listener, and close their sessions
     #[command(after_help = "Examples:
   mahoraga ban 192.0.2.7
   mahoraga ban 198.51.100.0/24 --for 10m --reason 'floods the login'
+  mahoraga ban --from bans.txt --for 1d --reason feed
 
 Without --for a ban lasts until `mahoraga unban` lifts it. A ban of the same
 network is replaced. Clients of `trusted` networks can't be banned.")]

@@ -1,5 +1,9 @@
 //! Commands about bans.
 
+use std::fs;
+use std::io;
+use std::path::Path;
+
 use hyper::Method;
 use serde::Serialize;
 use serde_json::json;
@@ -9,8 +13,9 @@ use super::client::{Client, ClientError, path, query};
 use super::table::{Align, Paint, Table};
 use super::units::{count, plain, span};
 use super::{print, show};
-use crate::admin::model::{BANS, BanFilter, BanStatus, Banned};
-use crate::config::values::written;
+use crate::admin::model::{BANS, BANS_MAX, BanFilter, BanStatus, Banned};
+use crate::config::values::{self, ValueError, written};
+use crate::prefix::Prefix;
 
 pub(super) async fn bans(args: &BansArgs) -> Result<(), ClientError> {
     let client = Client::new(&args.options)?;
@@ -19,10 +24,19 @@ pub(super) async fn bans(args: &BansArgs) -> Result<(), ClientError> {
         within: args.within,
         by: args.by,
         sort: args.sort.unwrap_or_default(),
-        limit: args.limit,
+        limit: args.limit.or_else(|| args.export.then_some(BANS_MAX)),
     };
     let bans: Vec<BanStatus> = client.get(&(path(&["bans"]) + &query(&filter))).await?;
     let limit = args.limit.unwrap_or(BANS) as usize;
+    if args.export {
+        let lines = bans.iter().map(|ban| match &ban.reason {
+            Some(reason) => format!("{} # {}\n", ban.prefix, plain(reason)),
+            None => format!("{}\n", ban.prefix),
+        });
+        // A reader that closed standard output does not need the rest.
+        let _ = print(&lines.collect::<String>());
+        return Ok(());
+    }
     show(&args.options, &bans, |bans, paint| {
         let mut text = table(bans, paint);
         if bans.len() >= limit {
@@ -35,7 +49,11 @@ pub(super) async fn bans(args: &BansArgs) -> Result<(), ClientError> {
 
 pub(super) async fn ban(args: &BanArgs) -> Result<(), ClientError> {
     let client = Client::new(&args.options)?;
-    for prefix in &args.prefixes {
+    let mut prefixes = args.prefixes.clone();
+    if let Some(path) = &args.from {
+        prefixes.extend(read(path).map_err(ClientError::Usage)?);
+    }
+    for prefix in &prefixes {
         let mut body = json!({ "prefix": prefix });
         if let Some(time) = args.time {
             body["for"] = written(time).into();
@@ -84,6 +102,27 @@ pub(super) async fn unban(args: &UnbanArgs) -> Result<(), ClientError> {
         );
     }
     Ok(())
+}
+
+/// The prefixes of a file: all of them, before the first is banned.
+fn read(path: &Path) -> Result<Vec<Prefix>, String> {
+    let shown = path.display();
+    let text = match path.as_os_str() == "-" {
+        true => io::read_to_string(io::stdin()),
+        false => fs::read_to_string(path),
+    };
+    let text = text.map_err(|error| format!("cannot read {shown}: {error}"))?;
+    let mut prefixes = Vec::new();
+    for (number, line) in (1..).zip(text.lines()) {
+        let line = line.split(['#', ';']).next().unwrap_or("").trim();
+        if !line.is_empty() {
+            let prefix = values::prefix(line);
+            let about = |error: ValueError| error.about("prefix", line);
+            let wrong = |error| format!("{shown}: line {number}: {}", about(error));
+            prefixes.push(prefix.map_err(wrong)?);
+        }
+    }
+    Ok(prefixes)
 }
 
 /// Prints the outcome for one network, on a line.

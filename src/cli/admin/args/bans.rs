@@ -1,6 +1,7 @@
 //! The arguments of the commands about bans.
 
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
@@ -29,6 +30,9 @@ pub struct BansArgs {
     /// Show at most N, up to 1000000 [default: 1000]
     #[arg(long, value_name = "N", value_parser = ban_limit)]
     pub limit: Option<u32>,
+    /// Print lines for `mahoraga ban --from` and for other programs: PREFIX # reason
+    #[arg(long, conflicts_with = "json")]
+    pub export: bool,
     /// How to reach the balancer.
     #[command(flatten)]
     pub options: ClientOptions,
@@ -50,8 +54,11 @@ fn ban_limit(text: &str) -> Result<u32, ValueError> {
 #[derive(Args, Clone, Debug)]
 pub struct BanArgs {
     /// Addresses or prefixes, such as 192.0.2.7 or 198.51.100.0/24
-    #[arg(value_name = "CIDR", required = true, value_parser = values::prefix)]
+    #[arg(value_name = "CIDR", required_unless_present = "from", value_parser = values::prefix)]
     pub prefixes: Vec<Prefix>,
+    /// Also those of this file (- for standard input): one on a line, # and ; begin comments
+    #[arg(long, value_name = "FILE")]
+    pub from: Option<PathBuf>,
     /// How long, such as 10m [default: until it is lifted]
     #[arg(long = "for", value_name = "DURATION", value_parser = ban_time)]
     pub time: Option<Duration>,
