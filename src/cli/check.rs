@@ -11,6 +11,7 @@ use std::thread;
 
 use super::run;
 use crate::config::{self, Config, Discovery, Host, LogSink, Pool};
+use crate::control;
 use crate::sys;
 
 /// A script sees the exit code, and what is wrong. A terminal also shows that the file is valid,
@@ -20,7 +21,12 @@ pub(super) fn check(path: &Path, deny_warnings: bool) -> ExitCode {
         Ok(loaded) => loaded,
         Err(code) => return code,
     };
-    let warnings = super::warn(&config, Some(&source));
+    let mut warnings = super::warn(&config, Some(&source));
+    // A start reports them in the log, once it accepts clients.
+    for warning in config::warnings_at(control::discovery_warnings(&config), &source) {
+        super::say(&warning);
+        warnings += 1;
+    }
     if let Err(code) = run::check_environment() {
         return code;
     }

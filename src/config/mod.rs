@@ -78,7 +78,7 @@ pub use strategy::{
     FirstTier, Group, Hash, LeastTime, Persist, Predictive, SecondTier, SelectsBy, Strategy,
     TwoTier,
 };
-pub use warnings::{DESCRIPTORS_RESERVED, Host, descriptors_needed, warnings};
+pub use warnings::{DESCRIPTORS_RESERVED, Host, descriptors_needed, warnings, warnings_at};
 
 settings! {
     /// A whole, valid configuration.

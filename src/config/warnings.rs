@@ -1,5 +1,6 @@
 //! Warnings: settings that are valid but likely to cause harm.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::ErrorKind;
 use std::num::NonZeroU32;
@@ -9,6 +10,7 @@ use std::time::Duration;
 use super::error::{Warning, cap};
 use super::rules::Finding;
 use super::source::Source;
+use super::tokens::Span;
 use super::{Backend, Config, FirstTier, Key, Pool, Strategy, Timeouts, values};
 use crate::address::Address;
 use crate::peek::Field;
@@ -48,7 +50,6 @@ pub fn warnings(config: &Config, host: Host, source: Option<&Source>) -> Vec<War
     memory(config, host, &mut found);
     descriptors(config, host, &mut found);
     histogram_log(config, &mut found);
-    live::files(config, &mut found);
     live::loops(config, &mut found);
     for (i, listener) in config.listeners.iter().enumerate() {
         if let Some(sentence) = idle(listener.timeouts.idle) {
@@ -247,7 +248,15 @@ fn keys(config: &Config, i: usize, found: &mut Vec<Finding>) {
     }
 }
 
-/// Gives warnings their places. A setting that several listeners inherit gets one warning.
+/// Warnings about settings of a file, each with the path of the setting.
+#[must_use]
+pub fn warnings_at(found: Vec<(String, String)>, source: &Source) -> Vec<Warning> {
+    let found = found.into_iter();
+    let found = found.map(|(path, sentence)| Finding::at(path, sentence));
+    placed(found.collect(), Some(source))
+}
+
+/// Gives warnings their places, one to each sentence: it names the other settings that it concerns.
 fn placed(found: Vec<Finding>, source: Option<&Source>) -> Vec<Warning> {
     let Some(source) = source else {
         let said = found.into_iter().map(|finding| Warning {
@@ -258,10 +267,21 @@ fn placed(found: Vec<Finding>, source: Option<&Source>) -> Vec<Warning> {
         said.dedup();
         return said;
     };
-    let found = found.into_iter();
-    let mut found: Vec<_> = found.map(|one| (one.span(source), one.sentence)).collect();
+    let mut spans: BTreeMap<String, BTreeSet<(usize, usize)>> = BTreeMap::new();
+    for one in found {
+        let span = one.span(source);
+        spans
+            .entry(one.sentence)
+            .or_default()
+            .insert((span.start, span.end));
+    }
+    let found = spans.into_iter().filter_map(|(sentence, spans)| {
+        let mut spans = spans.into_iter().map(|(start, end)| start..end);
+        let first = spans.next()?;
+        Some((first, sentence + &others(spans, source)))
+    });
+    let mut found: Vec<_> = found.collect();
     found.sort_by_key(|(span, _)| span.start);
-    found.dedup();
     cap(&mut found, "warnings");
     let placed = found.into_iter().map(|(span, sentence)| Warning {
         place: Some(source.place(&span)),
@@ -270,5 +290,21 @@ fn placed(found: Vec<Finding>, source: Option<&Source>) -> Vec<Warning> {
     placed.collect()
 }
 
+/// The end of a sentence that holds for other settings too.
+fn others(mut spans: impl ExactSizeIterator<Item = Span>, source: &Source) -> String {
+    let named = spans.by_ref().take(OTHERS_SHOWN).map(|span| {
+        let place = source.place(&span);
+        format!("{}:{}", place.line, place.column)
+    });
+    let named: Vec<_> = named.collect();
+    match spans.len() {
+        0 if named.is_empty() => String::new(),
+        0 => format!("; the same at {}", named.join(", ")),
+        more => format!("; the same at {} and {more} more", named.join(", ")),
+    }
+}
+
+/// Places that a warning names beside its own.
+const OTHERS_SHOWN: usize = 4;
 /// The longest idle timeout without a warning.
 const IDLE_MAX: Duration = Duration::from_secs(3600);

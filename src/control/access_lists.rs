@@ -23,7 +23,7 @@ use super::list_files::{self, Followed, ListFiles};
 
 use file::PrefixFile;
 pub use file::read_access_list;
-pub(super) use file::{FileRead, Known, read_files};
+pub(super) use file::{FileRead, Known, mistakes, read_files};
 
 /// The access lists in force, and the files that they are read from.
 pub(super) struct AccessLists {

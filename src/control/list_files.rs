@@ -13,7 +13,7 @@ mod follower;
 mod lines;
 
 use std::collections::BTreeMap;
-use std::io;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,7 +24,7 @@ use tokio::task::AbortHandle;
 use super::file_watch::{Look, Version};
 
 pub(super) use follower::Follower;
-use lines::read;
+use lines::{ReadError, read};
 
 /// What the lines of a kind of file mean. One value is made for each reading.
 pub(super) trait ListFile: Default + Send + 'static {
@@ -130,6 +130,20 @@ pub(super) fn read_all<'a, F: ListFile>(
         });
     }
     Ok(all)
+}
+
+/// What is wrong with a file called so, in a sentence, if anything. May take long.
+pub(super) fn mistake_in<F: ListFile>(path: &Path, name: &str) -> Option<String> {
+    let at = path.display();
+    Some(match read::<F>(path, None).err()? {
+        ReadError::Unread(error) if is_missing(&error) => format!("{name}, `{at}`, does not exist"),
+        ReadError::Unread(error) => format!("cannot read {name}, `{at}`: {error}"),
+        error @ (ReadError::Changed | ReadError::Mistake(_)) => format!("{name}, `{at}`: {error}"),
+    })
+}
+
+fn is_missing(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
 }
 
 impl<F: ListFile> ListFiles<F> {

@@ -74,7 +74,7 @@ use histograms::Measurements;
 pub(crate) use histograms::TARGET as HISTOGRAMS_TARGET;
 pub use listening::Inherited;
 use listening::Patience;
-pub use preflight::preflight;
+pub use preflight::{discovery_warnings, preflight};
 pub use reload::{Reread, Seen};
 use supervise::Signals;
 
@@ -86,7 +86,8 @@ pub enum StartError {
     Ring(#[from] SetupError),
     /// A listener's address can't be bound.
     #[error(
-        "listener `{listener}`: cannot listen on {bind}: {error}{}",
+        "{}cannot listen on {bind}: {error}{}",
+        of_listener(listener, bind),
         remedy::of_bind(error)
     )]
     Bind {
@@ -153,7 +154,7 @@ pub enum StartError {
         workers: u32,
     },
     /// The admin API can't listen where the configuration says, or its audit log can't be opened.
-    #[error("admin: {at}: {error}")]
+    #[error("admin: cannot make {at}: {error}{}", remedy::of_file(error))]
     Admin {
         /// The socket, address or file.
         at: String,
@@ -171,6 +172,15 @@ pub enum StartError {
         /// What the kernel says.
         error: io::Error,
     },
+}
+
+/// The beginning of a sentence about a listener; a name that is its address stands there already.
+fn of_listener(name: &str, bind: &Address) -> String {
+    if name == bind.to_string() {
+        String::new()
+    } else {
+        format!("listener `{name}`: ")
+    }
 }
 
 impl StartError {

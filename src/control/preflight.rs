@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 
 use crate::address::Address;
 use crate::admin::Tokens;
-use crate::config::{AccessLog, Config, LogSink, Pool, Verify};
+use crate::config::{AccessLog, Config, Discovery, LogSink, Pool, Verify};
 use crate::sys;
 
-use super::{StartError, access_lists, capacity, health, listening, systemd};
+use super::{StartError, access_lists, capacity, discovery, health, listening, systemd};
 
 /// Why a start with this configuration would fail on this machine, where that shows without
 /// listening anywhere.
@@ -19,7 +19,7 @@ pub fn preflight(config: &Config) -> Vec<StartError> {
     let mut found = Vec::new();
     found.extend(capacity::memory_of(config).err());
     found.extend(certificates(config, &HashSet::new()));
-    found.extend(access_lists::read_files(config, &access_lists::Known::new()).err());
+    found.extend(access_lists::mistakes(config));
     if let Some(AccessLog {
         to: LogSink::File(path),
         ..
@@ -59,6 +59,21 @@ pub fn preflight(config: &Config) -> Vec<StartError> {
         }
     }
     found
+}
+
+/// What is wrong with the files of backends: the path of a setting, and a sentence about it. A
+/// start goes on without them, and takes them when they are right.
+#[must_use]
+pub fn discovery_warnings(config: &Config) -> Vec<(String, String)> {
+    let pools = config.pools.iter().enumerate();
+    let found = pools.filter_map(|(i, pool)| match &pool.discovery {
+        Some(Discovery::File(path)) => {
+            let sentence = discovery::mistake_in(path)?;
+            Some((format!("pools[{i}].discover.file"), sentence))
+        }
+        Some(Discovery::Dns { .. } | Discovery::Srv(_)) | None => None,
+    });
+    found.collect()
 }
 
 /// Certificate files that probes can't use. Those in `used` are not looked at.

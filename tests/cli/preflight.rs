@@ -162,3 +162,50 @@ fn check_refuses_a_level_that_there_is_not() {
     assert_eq!(output.status.code(), Some(2));
     assert!(stderr(&output).starts_with("error: MAHORAGA_LOG: "));
 }
+
+#[test]
+fn check_reads_the_files_that_list_backends() {
+    let directory = directory("preflight_discovery");
+    write(&directory.join("bad"), "127.0.0.1:1\nlocalhost:2\n", 0o600);
+    write(&directory.join("good"), "127.0.0.1:1\n", 0o600);
+    for (file, why) in [
+        ("bad", Some("`bad`: line 2: invalid address `localhost:2`")),
+        ("absent", Some("`absent`, does not exist")),
+        (".", Some("cannot read the file of the backends, `.`")),
+        ("good", None),
+    ] {
+        let config = format!(
+            "(listeners: [(bind: \"127.0.0.1:0\", pool: \"web\")],
+            pools: [(name: \"web\", discover: (file: \"{file}\"))])"
+        );
+        fs::write(directory.join("config.ron"), config).unwrap();
+        for (flags, code) in [(&[][..], 0), (&["--deny-warnings"][..], 2)] {
+            let mut command = mahoraga();
+            let command = command.arg("check").args(flags).current_dir(&directory);
+            let output = command.output().unwrap();
+            let said = stderr(&output);
+            let code = if why.is_some() { code } else { 0 };
+            assert_eq!(output.status.code(), Some(code), "{file} {flags:?}: {said}");
+            match why {
+                Some(why) => assert!(said.contains(why), "{file}: {said}"),
+                None => assert_eq!(said, ""),
+            }
+        }
+    }
+}
+
+#[test]
+fn check_reports_every_file_of_access_lists() {
+    let directory = directory("preflight_access");
+    let config = "(access_lists: [(name: \"a\", file: \"one\", others: \"allow\"),
+                    (name: \"b\", file: \"two\", others: \"allow\")],
+        listeners: [(bind: \"127.0.0.1:0\", pool: \"web\", access_list: \"a\"),
+                    (bind: \"127.0.0.2:0\", pool: \"web\", access_list: \"b\")],
+        pools: [(name: \"web\", backends: [\"127.0.0.1:9001\"])])";
+    fs::write(directory.join("config.ron"), config).unwrap();
+    let mut command = mahoraga();
+    let output = command.arg("check").current_dir(&directory).output();
+    let output = output.unwrap();
+    let said = stderr(&output);
+    assert_eq!(said.matches("error: access list file").count(), 2, "{said}");
+}

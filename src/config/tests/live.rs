@@ -345,16 +345,38 @@ fn connections_begin_where_the_pool_says() {
 }
 
 #[test]
-fn missing_files_are_warned_of() {
+fn a_start_reports_missing_files_itself() {
     let discover = "discover: (file: \"/nowhere/x\"), backends";
-    let want = "f:2:44: warning: the file of the backends, `/nowhere/x`, does not exist";
-    assert_eq!(warned("backends", discover), [want]);
-    // A start reports these, and fails.
+    assert_eq!(warned("backends", discover), [""; 0]);
     let admin = "(admin: (http: (bind: \"127.0.0.1:1\", read_token: \"/nowhere/x\")), ";
     assert_eq!(warned("(", admin), [""; 0]);
     let check = "check: (type: \"tls\", tls: (verify: \"/nowhere/x\")), backends";
     assert_eq!(warned("backends", check), [""; 0]);
     assert_eq!(warned("(", "(admin: \"/nowhere/x\", "), [""; 0]);
+}
+
+#[test]
+fn a_warning_about_many_settings_is_one() {
+    let listener = |port: u16| {
+        format!("(bind: \"127.0.0.1:{port}\", pool: \"web\", timeouts: (idle: \"off\"))")
+    };
+    let want = "f:1:66: warning: without an idle timeout, a peer that vanishes holds its session";
+    for (count, others) in [
+        (1, ""),
+        (2, "; the same at 1:127"),
+        (6, "; the same at 1:127, 1:188, 1:249, 1:310 and 1 more"),
+    ] {
+        let listeners: Vec<_> = (1..=count).map(listener).collect();
+        let text = format!(
+            "(listeners: [{}], pools: [(name: \"web\", backends: [\"127.0.0.1:9001\"])])",
+            listeners.join(", ")
+        );
+        let (config, source) = read(&text).unwrap();
+        let warnings = warnings(&config, HOST, Some(&source));
+        let said: Vec<_> = warnings.iter().map(Warning::to_string).collect();
+        let first_lines: Vec<_> = said.iter().filter_map(|one| one.lines().next()).collect();
+        assert_eq!(first_lines, [format!("{want}{others}")]);
+    }
 }
 
 #[test]

@@ -1,12 +1,8 @@
 //! Warnings about settings that cause harm while backends fail and return.
 
-use std::fs;
-use std::io::ErrorKind;
-use std::path::Path;
-
 use super::Finding;
 use crate::address::Address;
-use crate::config::{Config, Discovery, OnDown, Pool, rules, values};
+use crate::config::{Config, OnDown, Pool, rules, values};
 
 pub(super) fn pool(i: usize, pool: &Pool, found: &mut Vec<Finding>) {
     if let Some(check) = &pool.check {
@@ -59,32 +55,12 @@ pub(super) fn origins(i: usize, pool: &Pool, found: &mut Vec<Finding>) {
     }
 }
 
-/// Files of backends that may be made later. Without a file of tokens or certificates no start
-/// succeeds, which is reported then.
-pub(super) fn files(config: &Config, found: &mut Vec<Finding>) {
-    for (i, pool) in config.pools.iter().enumerate() {
-        if let Some(Discovery::File(path)) = &pool.discovery
-            && is_missing(path)
-        {
-            let path = path.display();
-            let sentence = format!("the file of the backends, `{path}`, does not exist");
-            found.push(Finding::at(format!("pools[{i}].discover.file"), sentence));
-        }
-    }
-}
-
 /// Backends whose addresses this machine has now.
 pub(super) fn loops(config: &Config, found: &mut Vec<Finding>) {
     for (at, sentence) in rules::loops_by_machine(config) {
         let sentence = format!("{sentence}; it is left out while this machine has its address");
         found.push(Finding::at(at, sentence));
     }
-}
-
-/// Whether the file does not exist. False if this process may not look.
-fn is_missing(path: &Path) -> bool {
-    fs::metadata(path)
-        .is_err_and(|error| matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory))
 }
 
 /// The most probes a second of one pool without a warning.

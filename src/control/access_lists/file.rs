@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::io;
+use std::path::PathBuf;
 
 use crate::config::{Config, values};
 use crate::control::StartError;
@@ -23,9 +24,21 @@ pub(in crate::control) fn read_files(
     config: &Config,
     known: &Known,
 ) -> Result<Vec<FileRead>, StartError> {
+    list_files::read_all::<PrefixFile>(files(config), known).map_err(StartError::AccessList)
+}
+
+/// What is wrong with each of the files of a configuration. May take long.
+pub(in crate::control) fn mistakes(config: &Config) -> impl Iterator<Item = StartError> {
+    let mistakes = files(config).into_iter().filter_map(|file| {
+        let read = list_files::read_all::<PrefixFile>([file], &Known::new());
+        read.err()
+    });
+    mistakes.map(StartError::AccessList)
+}
+
+fn files(config: &Config) -> BTreeSet<&PathBuf> {
     let lists = config.access_lists.iter();
-    let files: BTreeSet<_> = lists.filter_map(|list| list.file.as_ref()).collect();
-    list_files::read_all::<PrefixFile>(files, known).map_err(StartError::AccessList)
+    lists.filter_map(|list| list.file.as_ref()).collect()
 }
 
 /// The prefixes of an access list's file. May take long: 64 MiB at most.

@@ -4,14 +4,14 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tokio::sync::Notify;
 
 use crate::address::Address;
 use crate::config::{Backend, values};
-use crate::control::list_files::{Follower, ListFile};
+use crate::control::list_files::{self, Follower, ListFile};
 
 use super::{Found, Pace, Teller};
 
@@ -28,6 +28,11 @@ pub(super) async fn follow(path: PathBuf, teller: Teller, pace: Pace, again: Arc
             () = again.notified() => file.look_again(),
         }
     }
+}
+
+/// What is wrong with a file of backends, in a sentence, if anything.
+pub(in crate::control) fn mistake_in(path: &Path) -> Option<String> {
+    list_files::mistake_in::<Backends>(path, "the file of the backends")
 }
 
 /// The backends of the lines that were read.

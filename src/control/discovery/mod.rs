@@ -30,6 +30,7 @@ use crate::sys::OwnAddresses;
 use super::events::Events;
 
 pub(super) use dns::system_resolver;
+pub(super) use file::mistake_in;
 use known::Staying;
 use loops::LeftOut;
 pub(super) use prepared::Awaited;
