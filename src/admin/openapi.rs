@@ -293,8 +293,9 @@ mod tests {
         }
         let limit = &schemas["GlobalChange"]["properties"]["max_connections"];
         let want = json!([
-            { "const": "off" },
+            { "const": "auto" },
             { "type": "integer", "minimum": 0, "maximum": 1 << 24 },
+            { "const": "off" },
         ]);
         assert_eq!(limit["anyOf"], want);
         let timeout = &schemas["PoolChange"]["properties"]["queue_timeout"];

@@ -94,7 +94,8 @@ settings! {
         /// How many worker threads run. Auto: one for each CPU that the process may use.
         pub workers: Option<NonZeroU32> = None => waits(number(values::WORKERS).or("auto"));
         /// The most client connections at a time. Auto: as many as the descriptor limit allows.
-        pub max_connections: Option<NonZeroU32> = None => number(values::CONNECTIONS).or("auto");
+        pub max_connections: Option<NonZeroU32> = None
+            => number(values::CONNECTIONS).or("auto").also("off");
         /// The most memory of receive buffers and pipes, over all workers. Auto: a share of the
         /// machine's memory.
         pub memory: Option<u64> = None => waits(memory().or("auto"));

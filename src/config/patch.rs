@@ -226,7 +226,7 @@ pub(crate) fn changing<G: Changeable>() -> impl Iterator<Item = Changing> {
 
 fn placeholder(name: &str, schema: &Json) -> String {
     if let Some(Json::Array(choices)) = schema.get("anyOf")
-        && let [word, other] = &choices[..]
+        && let [word, other, ..] = &choices[..]
         && let Some(word) = word["const"].as_str()
     {
         format!("{}|{word}", placeholder(name, other))
@@ -355,7 +355,7 @@ changeable!(
     "NewBan",
     ["prefix", "for", "reason", "force"].map(setting)
 );
-changeable!(Config, "GlobalChange", of_all_listeners());
+changeable!(Config, "GlobalChange", ["max_connections"].map(setting));
 
 fn of_pool() -> Vec<Setting<Pool>> {
     let mut table = Table::new(&[
@@ -376,20 +376,6 @@ fn of_pool() -> Vec<Setting<Pool>> {
         duration(values::QUEUE_WAIT),
         |pool: &Pool| pool.queue.timeout,
         |pool: &mut Pool, timeout| pool.queue.timeout = timeout,
-    );
-    table.settings
-}
-
-fn of_all_listeners() -> Vec<Setting<Config>> {
-    let mut table = Table::new(&[
-        "The most client connections at a time, of all listeners together. Off: as many as the",
-        "descriptor limit allows.",
-    ]);
-    table.add(
-        ("max_connections", &[]),
-        number(values::CONNECTIONS).or("off"),
-        |config: &Config| config.max_connections,
-        |config: &mut Config, max| config.max_connections = max,
     );
     table.settings
 }

@@ -113,6 +113,30 @@ impl<T: 'static> Leaf<T> {
         )
     }
 
+    /// The same for another word, which stays valid in files and requests and is not written.
+    pub(in crate::config) fn also(self, word: &'static str) -> Self
+    where
+        T: Default,
+    {
+        let Self {
+            parse, mut schema, ..
+        } = self;
+        if let Some(choices) = schema["anyOf"].as_array_mut() {
+            choices.push(json!({ "const": word }));
+        }
+        let parse = move |at: At<'_>| {
+            if at.text() == Some(word) {
+                return Ok(T::default());
+            }
+            parse(at)
+        };
+        Self {
+            schema,
+            parse: Box::new(parse),
+            ..self
+        }
+    }
+
     /// The value, of a setting without a default of its own.
     pub(in crate::config) fn given(self) -> Leaf<Option<T>> {
         let (parse, text) = (self.parse, self.text);
