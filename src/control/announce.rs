@@ -18,7 +18,12 @@ use super::roster::Roster;
 /// served again.
 pub(super) fn service(events: &Events, snapshot: &Snapshot, roster: &mut Roster) {
     for (plan, record) in snapshot.pools.iter().zip(&mut roster.pools) {
-        let (pool, service) = (plan.pool(), plan.pool().service());
+        let pool = plan.pool();
+        // Failures come and go between two looks: they are for the alerts of the status.
+        let service = match pool.service() {
+            Service::Failing => Service::Usable,
+            service @ (Service::Refused | Service::Panic | Service::Usable) => service,
+        };
         if record.service.is_none() && pool.backends.is_empty() {
             // That it has no backend yet is no news, so the first one does not end anything.
             continue;
@@ -30,7 +35,9 @@ pub(super) fn service(events: &Events, snapshot: &Snapshot, roster: &mut Roster)
         let about = Subject::pool(&pool.name);
         if before == Service::Panic {
             let (severity, message) = match service {
-                Service::Usable => (Severity::Info, "has enough usable backends again"),
+                Service::Usable | Service::Failing => {
+                    (Severity::Info, "has enough usable backends again")
+                }
                 Service::Refused | Service::Panic => (Severity::Quiet, "panics no longer"),
             };
             let message = format!("pool `{}` {message}", pool.name);
@@ -40,7 +47,7 @@ pub(super) fn service(events: &Events, snapshot: &Snapshot, roster: &mut Roster)
             (_, Service::Refused) => (Severity::Warn, EventKind::PoolDown),
             (_, Service::Panic) => (Severity::Warn, EventKind::Panic),
             (Service::Refused, Service::Usable) => (Severity::Info, EventKind::PoolUp),
-            (_, Service::Usable) => continue,
+            (_, Service::Usable | Service::Failing) => continue,
         };
         events.tell(severity, kind, about, sentence(pool, service));
     }
@@ -64,6 +71,21 @@ pub(super) fn sentence(pool: &Pool, service: Service) -> String {
             "pool `{name}` panics: {usable} of {all} backends are usable, so all that are ready \
              get connections"
         ),
+        Service::Failing => {
+            let failures = pool.reachable().map(|one| one.tally.failures());
+            let (count, least) = failures.fold((0, u32::MAX), |(count, least), one| {
+                (count + 1, least.min(one))
+            });
+            let what = match count {
+                1 if all == 1 => format!("its only backend has failed {least} times in a row"),
+                1 => format!("the only backend in rotation has failed {least} times in a row"),
+                _ => format!(
+                    "each of its {count} backends in rotation has failed {least} times in a row \
+                     or more"
+                ),
+            };
+            format!("pool `{name}` fails its clients: {what}")
+        }
         Service::Usable => format!("pool `{name}` has usable backends again: {usable} of {all}"),
     }
 }

@@ -22,6 +22,9 @@ pub enum Service {
     Refused,
     /// To all backends that are ready: the pool panics.
     Panic,
+    /// To backends each of which has failed so often in a row that it would be ejected as one of
+    /// several. Workers know it at once: it is looked at where somebody asks.
+    Failing,
     /// To backends that are up, of which one may be ejected.
     #[default]
     Usable,
@@ -34,8 +37,15 @@ impl Pool {
         match self.reachable().next() {
             None => Service::Refused,
             Some(_) if self.panic => Service::Panic,
+            Some(_) if self.reachable().all(|one| self.fails(one)) => Service::Failing,
             Some(_) => Service::Usable,
         }
+    }
+
+    /// Whether a backend has failed so often in a row that it would be ejected.
+    fn fails(&self, backend: &Backend) -> bool {
+        let ejection = self.config.ejection.unwrap_or_default();
+        backend.tally.failures() >= ejection.failures
     }
 
     /// How many of its backends are ready, up and not ejected.
@@ -219,6 +229,20 @@ mod tests {
         let rotating = |down| in_rotation(&with_down(&config, down));
         assert_eq!([0, 1, 5].map(rotating), [10, 9, 5]);
         assert_eq!([6, 9, 10].map(rotating), [10, 10, 10]);
+    }
+
+    #[test]
+    fn a_pool_fails_whose_backends_all_fail() {
+        for count in [1, 2, 4] {
+            let pool = with_down(&config(count), 0);
+            for backend in &pool.backends {
+                assert_eq!(pool.service(), Service::Usable);
+                assert!((0..6).filter(|_| backend.on_unreached()).count() <= 1);
+            }
+            assert_eq!(pool.service(), Service::Failing, "{count}");
+            pool.backends[usize::from(count) - 1].tally.on_sound();
+            assert_eq!(pool.service(), Service::Usable, "{count}");
+        }
     }
 
     #[test]

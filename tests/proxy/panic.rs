@@ -165,3 +165,27 @@ fn a_start_is_no_panic() {
         balancer.finish();
     });
 }
+
+#[test]
+fn an_only_backend_that_refuses_is_an_alert() {
+    watched(|| {
+        let fleet = Fleet::of(1);
+        let pool = format!("backends: [{}]", fleet.ron(&[]));
+        let balancer = Launch::with_pool(&pool).start();
+        let alerts = || balancer.ask(&["status"])["alerts"].to_string();
+        visit(&balancer, 1);
+        assert_eq!(alerts(), "[]");
+        fleet.stop(0);
+        let message = "pool `default` fails its clients: its only backend has failed";
+        eventually("the alert", || {
+            visit(&balancer, 3);
+            alerts().contains(message)
+        });
+        fleet.start(0);
+        eventually("its end", || {
+            visit(&balancer, 1);
+            alerts() == "[]"
+        });
+        balancer.finish();
+    });
+}
