@@ -236,7 +236,6 @@ impl Balancer {
             .tick(&self.workers, snapshot, &mut self.roster, &self.events);
         pools::tick(&mut self.roster, snapshot);
         self.access.tick();
-        self.bans.tick(snapshot, &self.events);
         self.syn_filter.tick(snapshot, &self.workers);
         let file = self.config.bans.file.as_deref();
         self.bans.tick(file, snapshot, &self.events);

@@ -223,8 +223,8 @@ fn listeners_and_pools_and_backends_are_tables() {
             max_connections: Some(10_000),
             access_list: Some("office".to_owned()),
             refused: 7,
-            refused_by: [].into(),
-            dry_run: [].into(),
+            refused_by: [("source_rate".to_owned(), 3)].into(),
+            dry_run: [("global_rate".to_owned(), 12)].into(),
             paced: [].into(),
             traffic: TRAFFIC,
         },
@@ -296,9 +296,16 @@ fn access_lists_are_shown() {
         in_file: true,
     };
     let one = json(&[access_list("office")]);
+    let listeners = json(&[ListenerStatus {
+        name: "front".to_owned(),
+        access_list: Some("office".to_owned()),
+        ..ListenerStatus::default()
+    }]);
     let answers = [
         &one,
+        &listeners,
         &json(&access_list_with(None)),
+        &listeners,
         &one,
         &json(&access_list_with(Some(verdict))),
     ];
@@ -315,7 +322,9 @@ fn access_lists_are_shown() {
     );
     let want = [
         "GET /v1/access_lists",
+        "GET /v1/listeners",
         "GET /v1/access_lists/office",
+        "GET /v1/listeners",
         "GET /v1/access_lists",
         "GET /v1/access_lists/office?client=192.0.2.7",
     ];
@@ -357,9 +366,8 @@ fn access_lists_are_edited() {
     assert_eq!(fake.asked(), want);
 }
 
-#[test]
-fn sessions_are_listed_and_closed() {
-    let sessions = [SessionStatus {
+fn one_session() -> [SessionStatus; 1] {
+    [SessionStatus {
         id: "0-17".to_owned(),
         listener: "front".to_owned(),
         pool: "web".to_owned(),
@@ -370,12 +378,19 @@ fn sessions_are_listed_and_closed() {
         idle_s: 0.2,
         bytes_up: 512,
         bytes_down: 3_400_000,
-    }];
+    }]
+}
+
+#[test]
+fn sessions_are_listed_and_closed() {
+    let sessions = one_session();
     let (one, two) = (json(&Killed { sessions: 1 }), json(&Killed { sessions: 2 }));
     let pools = json(&pools());
     let answers = [
         json(&sessions),
         "[]".to_owned(),
+        json(&sessions),
+        r#"{"connections": 234, "max_connections": 1000}"#.to_owned(),
         json(&sessions),
         one.clone(),
         one.clone(),
@@ -396,7 +411,12 @@ fn sessions_are_listed_and_closed() {
     let first = fake.run(&["sessions", "--limit", "1"]);
     assert_eq!(
         succeeded(&first),
-        format!("{SESSIONS}only the first 1 are shown: see --limit\n")
+        format!("{SESSIONS}1 of 234 sessions: --limit shows more\n")
+    );
+    let of_pool = fake.run(&["sessions", "--limit", "1", "--pool", "web"]);
+    assert_eq!(
+        succeeded(&of_pool),
+        format!("{SESSIONS}the first 1: --limit shows more\n")
     );
     let kill = |more: &[&str]| {
         let output = fake.run(&[&["sessions", "--kill"], more].concat());
@@ -413,6 +433,8 @@ fn sessions_are_listed_and_closed() {
         "GET /v1/sessions",
         "GET /v1/sessions?pool=web&client=%3A%3A1&limit=5",
         "GET /v1/sessions?limit=1",
+        "GET /v1/limits",
+        "GET /v1/sessions?pool=web&limit=1",
         "DELETE /v1/sessions/0-17",
         "DELETE /v1/sessions/1-3",
         "GET /v1/pools",
@@ -644,11 +666,13 @@ const LISTENERS: &str = "\
 listener  bind          pool  connections  limit  access list  refused   bytes    B/s
 front     0.0.0.0:8080  web          1.2k  10000  office             7  3.4 GB  20 MB
 db        [::1]:5432    db              0         -                  0     0 B
+front: refused: access_denied 4, source_rate 3
+front: would have been refused (dry run): global_rate 12
 ";
 
 const ACCESS_LISTS: &str = "\
-access list  prefixes  others  refused  mode     file
-office           1003  allow         7  dry run  feed.txt
+access list  prefixes  others  refused  by listener  mode     file
+office           1003  allow         7  front        dry run  feed.txt
 office: the last good file is in force: feed.txt: line 2
 ";
 

@@ -106,9 +106,11 @@ fn a_new_listener_drops_them_too_and_a_ban_that_ends_lets_them_in() {
         let balancer = Launch::with_config(&text, 1).workers(2).start();
         until_dropped(&balancer, balancer.address());
         // It also gets clients of IPv4.
-        let text = config(&backend, &["127.0.0.1:0", "[::]:0"]);
-        fs::write(balancer.dir().join("config.ron"), text).unwrap();
-        assert!(balancer.words(&["reload"]).contains("is in force"));
+        let reload = |text: &str| {
+            fs::write(balancer.dir().join("config.ron"), text).unwrap();
+            assert!(balancer.words(&["reload"]).contains("is in force"));
+        };
+        reload(&config(&backend, &["127.0.0.1:0", "[::]:0"]));
         balancer.until_adopted();
         let bind = balancer.ask(&["listeners"])[1]["bind"].clone();
         let bind: SocketAddr = bind.as_str().unwrap().parse().unwrap();
@@ -119,6 +121,8 @@ fn a_new_listener_drops_them_too_and_a_ban_that_ends_lets_them_in() {
         eventually("the ban is over", || knock(client(1), to).is_some());
         drop(connect(balancer.address()));
         assert_eq!(networks(&balancer), 0);
+        // As it was before: no descriptor may be left.
+        reload(&text);
         balancer.finish();
     });
 }

@@ -9,17 +9,21 @@ use super::args::{AccessArgs, EditArgs};
 use super::change::report;
 use super::client::{Client, ClientError, path, query};
 use super::show;
+use super::show::denied;
 use super::table::{Align, Paint, Table, Tone};
 use super::units::{count, plain};
-use crate::admin::model::{AccessDecision, AccessListDetail, AccessListStatus, AccessQuestion};
+use crate::admin::model::{
+    AccessDecision, AccessListDetail, AccessListStatus, AccessQuestion, ListenerStatus,
+};
 use crate::config::values::known;
 
 pub(super) async fn access(args: &AccessArgs) -> Result<(), ClientError> {
     let client = Client::new(&args.options)?;
     if args.list.is_none() && args.client.is_none() {
         let lists: Vec<AccessListStatus> = client.get(&path(&["access_lists"])).await?;
+        let listeners = listeners(&client, args).await?;
         show(&args.options, &lists, |lists, paint| {
-            lists_text(lists, paint)
+            lists_text(lists, &listeners, paint)
         });
         return Ok(());
     }
@@ -29,8 +33,22 @@ pub(super) async fn access(args: &AccessArgs) -> Result<(), ClientError> {
     };
     let of = path(&["access_lists", &list]) + &query(&question);
     let list: AccessListDetail = client.get(&of).await?;
-    show(&args.options, &list, detail_text);
+    let listeners = match list.client {
+        None => listeners(&client, args).await?,
+        Some(_) => Vec::new(),
+    };
+    show(&args.options, &list, |list, paint| {
+        detail_text(list, &listeners, paint)
+    });
     Ok(())
+}
+
+/// The listeners, which tell where a list refused clients. JSON shows each thing by itself.
+async fn listeners(client: &Client, args: &AccessArgs) -> Result<Vec<ListenerStatus>, ClientError> {
+    if args.options.json {
+        return Ok(Vec::new());
+    }
+    client.get(&path(&["listeners"])).await
 }
 
 /// Adds prefixes to a list, or removes them: `to` is the field of the request.
@@ -69,12 +87,13 @@ async fn list_of(client: &Client, name: Option<&str>) -> Result<String, ClientEr
     Err(ClientError::Usage(why))
 }
 
-fn lists_text(lists: &[AccessListStatus], paint: Paint) -> String {
+fn lists_text(lists: &[AccessListStatus], listeners: &[ListenerStatus], paint: Paint) -> String {
     let mut table = Table::new(&[
         ("access list", Align::Left),
         ("prefixes", Align::Right),
         ("others", Align::Left),
         ("refused", Align::Right),
+        ("by listener", Align::Left),
         ("mode", Align::Left),
         ("file", Align::Left),
     ]);
@@ -84,6 +103,7 @@ fn lists_text(lists: &[AccessListStatus], paint: Paint) -> String {
             list.prefixes.to_string().into(),
             list.others.as_str().into(),
             count(list.refused).into(),
+            by_listener(list, listeners).into(),
             if list.dry_run { "dry run" } else { "" }.into(),
             list.file.as_deref().unwrap_or("").into(),
         ]);
@@ -95,6 +115,17 @@ fn lists_text(lists: &[AccessListStatus], paint: Paint) -> String {
     text
 }
 
+/// The listeners that use a list, each with how many clients it refused there.
+fn by_listener(list: &AccessListStatus, listeners: &[ListenerStatus]) -> String {
+    let using = listeners.iter();
+    let using = using.filter(|one| one.access_list.as_ref() == Some(&list.name));
+    let using = using.map(|one| match denied(one) {
+        _ if list.dry_run => one.name.clone(),
+        refused => format!("{} {}", one.name, count(refused)),
+    });
+    using.collect::<Vec<_>>().join(", ")
+}
+
 fn error_line(list: &AccessListStatus, paint: Paint) -> String {
     let Some(error) = &list.error else {
         return String::new();
@@ -103,11 +134,11 @@ fn error_line(list: &AccessListStatus, paint: Paint) -> String {
     format!("{}\n", paint.toned(&plain(&error), Tone::Bad))
 }
 
-fn detail_text(detail: &AccessListDetail, paint: Paint) -> String {
+fn detail_text(detail: &AccessListDetail, listeners: &[ListenerStatus], paint: Paint) -> String {
     if let Some(decision) = &detail.client {
         return decision_text(&detail.list, decision);
     }
-    let mut text = lists_text(std::slice::from_ref(&detail.list), paint);
+    let mut text = lists_text(std::slice::from_ref(&detail.list), listeners, paint);
     let both = [("allow", &detail.allow), ("deny", &detail.deny)];
     for (access, prefixes) in both {
         for prefix in prefixes {

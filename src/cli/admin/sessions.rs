@@ -6,7 +6,7 @@ use super::find::find_serving;
 use super::show;
 use super::table::{Align, Paint, Table};
 use super::units::{bytes, plural, span};
-use crate::admin::model::{Killed, SESSIONS, SessionFilter, SessionStatus};
+use crate::admin::model::{Killed, Limits, SESSIONS, SessionFilter, SessionStatus};
 
 pub(super) async fn sessions(args: &SessionsArgs) -> Result<(), ClientError> {
     let client = Client::new(&args.options)?;
@@ -14,11 +14,26 @@ pub(super) async fn sessions(args: &SessionsArgs) -> Result<(), ClientError> {
         None => {
             let sessions: Vec<SessionStatus> = client.get(&target(&client, args).await?).await?;
             let limit = args.filter.limit.unwrap_or(SESSIONS);
+            let is_cut = sessions.len() >= limit as usize && !args.options.json;
+            let filter = SessionFilter {
+                limit: None,
+                ..args.filter.filter()
+            };
+            let all = if is_cut && filter == SessionFilter::default() {
+                // The sessions are here: not to know their number is no reason to fail.
+                client.get::<Limits>(&path(&["limits"])).await.ok()
+            } else {
+                None
+            };
             show(&args.options, &sessions, |sessions, paint| {
                 let mut text = table(sessions, paint);
-                if sessions.len() >= limit as usize {
-                    text += &format!("only the first {limit} are shown: see --limit\n");
-                }
+                text += &match all.map(|limits| limits.connections) {
+                    Some(all) if all > limit.into() => {
+                        format!("{limit} of {all} sessions: --limit shows more\n")
+                    }
+                    None if is_cut => format!("the first {limit}: --limit shows more\n"),
+                    Some(_) | None => String::new(),
+                };
                 text
             });
             return Ok(());

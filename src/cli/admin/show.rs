@@ -1,5 +1,6 @@
 //! Commands that show: status, listeners, pools, backends, configuration and histograms.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::io::{self, IsTerminal};
 use std::time::Duration;
@@ -12,9 +13,10 @@ use super::units::{bytes, count, micros, plain, span};
 use crate::admin::model::{
     AccessListStatus, BansStatus, ConfigText, HistogramStatus, LatencyStatus, LatencyWindow,
     ListenerStatus, PoolStatus, PrivilegesStatus, Reloads, SourcesStatus, Stage, Status,
-    SynFilterMeans, SynFilterStatus, TrafficStatus,
+    SynFilterMeans, SynFilterStatus, TrafficStatus, WorkerStatus,
 };
 use crate::config::values::written;
+use crate::session::CloseReason;
 
 mod backends;
 
@@ -134,11 +136,8 @@ fn status_text(status: &Status, paint: Paint) -> String {
     line("connections", &of);
     line("accepted", &status.accepted.to_string());
     line("traffic", &traffic(&status.traffic));
-    let closed: Vec<_> = status
-        .closed
-        .iter()
-        .map(|(why, n)| format!("{why} {n}"))
-        .collect();
+    let closed = status.closed.iter();
+    let closed: Vec<_> = closed.map(|(why, n)| format!("{why} {n}")).collect();
     if !closed.is_empty() {
         line("closed", &closed.join(", "));
     }
@@ -148,29 +147,8 @@ fn status_text(status: &Status, paint: Paint) -> String {
     }
     text += &reloads_text(&status.reloads, paint);
     text += &(guards(status) + &notices(status, paint));
-    let mut workers = Table::new(&[
-        ("worker", Align::Right),
-        ("snapshot", Align::Right),
-        ("sessions", Align::Right),
-        ("accepted", Align::Right),
-        ("B/s", Align::Right),
-        ("connect failures", Align::Right),
-    ]);
-    for worker in &status.workers {
-        let number = |name: &str| {
-            let number = worker.numbers.get(name);
-            number.map(u64::to_string).unwrap_or_default().into()
-        };
-        workers.row([
-            worker.worker.to_string().into(),
-            worker.snapshot.to_string().into(),
-            number("sessions"),
-            number("accepted"),
-            per_s(&worker.traffic),
-            number("connect_failures"),
-        ]);
-    }
-    text + &latencies_text(&status.latencies, paint) + "\n" + &workers.text(paint)
+    text += &latencies_text(&status.latencies, paint);
+    text + "\n" + &workers_text(&status.workers, paint)
 }
 
 fn reloads_text(reloads: &Reloads, paint: Paint) -> String {
@@ -193,6 +171,32 @@ fn reloads_text(reloads: &Reloads, paint: Paint) -> String {
         let _ = writeln!(text, "{name:<12} {line}");
     }
     text
+}
+
+fn workers_text(workers: &[WorkerStatus], paint: Paint) -> String {
+    let mut table = Table::new(&[
+        ("worker", Align::Right),
+        ("snapshot", Align::Right),
+        ("sessions", Align::Right),
+        ("accepted", Align::Right),
+        ("B/s", Align::Right),
+        ("connect failures", Align::Right),
+    ]);
+    for worker in workers {
+        let number = |name: &str| {
+            let number = worker.numbers.get(name);
+            number.map(u64::to_string).unwrap_or_default().into()
+        };
+        table.row([
+            worker.worker.to_string().into(),
+            worker.snapshot.to_string().into(),
+            number("sessions"),
+            number("accepted"),
+            per_s(&worker.traffic),
+            number("connect_failures"),
+        ]);
+    }
+    table.text(paint)
 }
 
 /// How long clients waited: in the last 10 s and minute, and since the start.
@@ -313,8 +317,11 @@ fn access_lists(lists: &[AccessListStatus]) -> String {
         // Writing to a string does not fail.
         let _ = writeln!(
             text,
-            "access list  {name}: {} prefixes, others {}, {} {}",
-            list.prefixes,
+            "access list  {name}: {}, others {}, {} {}",
+            match list.prefixes {
+                1 => "1 prefix".to_owned(),
+                number => format!("{number} prefixes"),
+            },
             list.others,
             list.refused,
             if list.dry_run {
@@ -369,7 +376,41 @@ fn listeners_text(listeners: &[ListenerStatus], paint: Paint) -> String {
             per_s(&one.traffic),
         ]);
     }
-    table.text(paint)
+    let refusals = listeners.iter().map(refusals);
+    table.text(paint) + &refusals.collect::<String>()
+}
+
+/// Lines about the clients that the rules of a listener refused, or would have refused.
+fn refusals(listener: &ListenerStatus) -> String {
+    let mut refused = listener.refused_by.clone();
+    let denied = denied(listener);
+    if denied > 0 {
+        refused.insert(CloseReason::AccessDenied.to_string(), denied);
+    }
+    let both = [
+        ("refused", &refused),
+        ("would have been refused (dry run)", &listener.dry_run),
+    ];
+    let said = both.into_iter().filter(|(_, all)| !all.is_empty());
+    let lines = said.map(|(what, all)| {
+        let name = plain(&listener.name);
+        format!("{name}: {what}: {}\n", counts(all))
+    });
+    lines.collect()
+}
+
+/// How many clients the access list of a listener refused.
+pub(super) fn denied(listener: &ListenerStatus) -> u64 {
+    let by_limits: u64 = listener.refused_by.values().sum();
+    listener.refused.saturating_sub(by_limits)
+}
+
+/// Such as `source_connections 3, source_rate 12`.
+fn counts(all: &BTreeMap<String, u64>) -> String {
+    let all = all
+        .iter()
+        .map(|(name, number)| format!("{name} {}", count(*number)));
+    all.collect::<Vec<_>>().join(", ")
 }
 
 fn pools_text(pools: &[PoolStatus], paint: Paint) -> String {

@@ -44,9 +44,13 @@ fn header(sample: &Sample, look: Look) -> Line<'static> {
     let status = &sample.status;
     let (stage, tone) = stage(status.stage);
     let panics: Vec<_> = sample.pools.iter().filter(|pool| pool.panic).collect();
-    let panic = panics
-        .first()
-        .map(|pool| format!("  {}: {PANIC}", plain(&pool.name)));
+    let notice = match (&panics[..], &status.alerts[..]) {
+        ([], []) => String::new(),
+        ([], [alert]) => format!("  {}", plain(alert)),
+        ([], [alert, ..]) => format!("  1 of {} alerts: {}", status.alerts.len(), plain(alert)),
+        ([pool], _) => format!("  {}: {PANIC}", plain(&pool.name)),
+        ([pool, ..], _) => format!("  {}: {PANIC} (1 of {})", plain(&pool.name), panics.len()),
+    };
     Line::from(vec![
         Span::styled(
             format!("mahoraga {}", plain(&status.version)),
@@ -61,7 +65,7 @@ fn header(sample: &Sample, look: Look) -> Line<'static> {
             count(status.connections),
             count(status.max_connections),
         )),
-        Span::styled(panic.unwrap_or_default(), look.toned(Tone::Bad)),
+        Span::styled(notice, look.toned(Tone::Bad)),
     ])
 }
 
@@ -149,26 +153,6 @@ fn draw_backends(
     } else {
         "state".to_owned()
     };
-    let mark = |by: Sort, name: &str| {
-        let sorts = controls.order.by == by && by != Sort::Place;
-        match (sorts, controls.order.reverse) {
-            (false, _) => name.to_owned(),
-            (true, false) => format!("{name}▾"),
-            (true, true) => format!("{name}▴"),
-        }
-    };
-    let number = |text: String| Cell::from(Line::raw(text).right_aligned());
-    let heads = [
-        Cell::from("backend"),
-        Cell::from(part),
-        number(mark(Sort::Weight, "weight")),
-        number(mark(Sort::Connections, "conns")),
-        number("wait".to_owned()),
-        number(mark(Sort::New, "new/s")),
-        number(mark(Sort::Bytes, "B/s")),
-        number(mark(Sort::Answer, "answer")),
-        number(mark(Sort::Failures, "fails")),
-    ];
     let shown = rows
         .iter()
         .skip(skipped)
@@ -191,25 +175,53 @@ fn draw_backends(
         Constraint::Length(7),
         Constraint::Length(6),
     ];
+    let heads = heads(part, controls);
     let table = Table::new(shown, widths).header(Row::new(heads).style(look.strong()));
     frame.render_widget(table, area);
 }
 
+/// The headings of the backends, with a mark at the one that they are sorted by.
+fn heads(part: String, controls: &Controls) -> [Cell<'static>; 9] {
+    let mark = |by: Sort, name: &str| {
+        let sorts = controls.order.by == by && by != Sort::Place;
+        match (sorts, controls.order.reverse) {
+            (false, _) => name.to_owned(),
+            (true, false) => format!("{name}▾"),
+            (true, true) => format!("{name}▴"),
+        }
+    };
+    [
+        Cell::from("backend"),
+        Cell::from(part),
+        right(mark(Sort::Weight, "weight")),
+        right(mark(Sort::Connections, "conns")),
+        right("wait".to_owned()),
+        right(mark(Sort::New, "new/s")),
+        right(mark(Sort::Bytes, "B/s")),
+        right(mark(Sort::Answer, "answer")),
+        right(mark(Sort::Failures, "fails")),
+    ]
+}
+
+/// A cell with its text on the right.
+fn right(text: String) -> Cell<'static> {
+    Cell::from(Line::raw(text).right_aligned())
+}
+
 fn cells(row: &Backend<'_>, look: Look) -> Row<'static> {
     let one = row.backend;
-    let number = |text: String| Cell::from(Line::raw(text).right_aligned());
     let state = state_cell(one);
     let answer = one.answer_ms.map(|ms| micros(ms * 1e3));
     Row::new([
         Cell::from(plain(&row.name)),
         Cell::from(Span::styled(state.text, look.toned(state.tone))),
-        number(one.weight.to_string()),
-        number(count(one.connections)),
-        number(count(one.waiting)),
-        number(row.new_per_s.map(rate).unwrap_or_default()),
-        number(bytes(one.traffic.per_s() as f64)),
-        number(answer.unwrap_or_default()),
-        number(count(one.failures)),
+        right(one.weight.to_string()),
+        right(count(one.connections)),
+        right(count(one.waiting)),
+        right(row.new_per_s.map(rate).unwrap_or_default()),
+        right(bytes(one.traffic.per_s() as f64)),
+        right(answer.unwrap_or_default()),
+        right(count(one.failures)),
     ])
 }
 
